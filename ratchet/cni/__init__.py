@@ -1,0 +1,1 @@
+"""The contract with the container runtime: arguments, configuration, results, delegated plugins."""

@@ -1,0 +1,1 @@
+"""What Ratchet decides, as functions of values: no I/O, no clock, no logging."""

@@ -1,0 +1,134 @@
+"""What an end is to look like in the kernel, what it does look like, and how the two differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ratchet.core.model import Address
+
+VXLAN_OVERHEAD_IPV4 = 50
+VXLAN_OVERHEAD_IPV6 = 70
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The node's interface on which tunnels reside; `address` is the VTEP, `mtu` in bytes."""
+
+    ifname: str
+    index: int
+    address: str
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One interface in one pod: where it is, its name, its addresses, its MTU in bytes."""
+
+    netns: str
+    ifname: str
+    addresses: tuple[Address, ...]
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class VethWire:
+    """Both ends of a vEth pair, to be made as one; `link` is the record's name, for people who look."""
+
+    link: str
+    near: Port
+    far: Port
+
+
+@dataclass(frozen=True, slots=True)
+class VxlanWire:
+    """This node's end of a tunnel (Documentation/networking/vxlan.rst); `port` is UDP, `parent` the underlay."""
+
+    link: str
+    near: Port
+    vni: int
+    remote: str
+    local: str
+    port: int
+    parent: Parent
+
+
+Wire = VethWire | VxlanWire
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """An interface as the kernel shows it.
+
+    `ours`: made by Ratchet. `wired`: for a vEth, that its peer is the interface at the wire's other end; for any
+    other kind True. `up` is IFF_UP. The tunnel's fields are None but for a VXLAN.
+    """
+
+    ifname: str
+    index: int
+    kind: str
+    ours: bool
+    up: bool
+    mtu: int
+    mac: str
+    addresses: tuple[Address, ...] = ()
+    wired: bool = True
+    vni: int | None = None
+    remote: str | None = None
+    local: str | None = None
+    port: int | None = None
+    parent_index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What stands where a wire should: `far` is looked at for a vEth alone. None: no such interface."""
+
+    near: Device | None
+    far: Device | None = None
+
+
+def differences(wire: Wire, observed: Observed) -> tuple[str, ...]:
+    """Every way in which what stands is not the wire, in words for a person; empty when it is."""
+    if isinstance(wire, VethWire):
+        return _port_differences(wire.near, observed.near, "veth") + _port_differences(wire.far, observed.far, "veth")
+    found = _port_differences(wire.near, observed.near, "vxlan")
+    return found + _tunnel_differences(wire, observed.near) if observed.near else found
+
+
+def _port_differences(port: Port, device: Device | None, kind: str) -> tuple[str, ...]:
+    if device is None:
+        return (f"{port.ifname} is not there",)
+    if not device.ours:
+        return (f"{port.ifname} was not made by ratchet",)
+    if device.kind != kind:
+        return (f"{port.ifname} is a {device.kind}, wanted a {kind}",)
+    found = []
+    if not device.wired:
+        found.append(f"{port.ifname} leads to another interface than its peer")
+    if not device.up:
+        found.append(f"{port.ifname} is down")
+    if device.mtu != port.mtu:
+        found.append(f"{port.ifname} has MTU {device.mtu}, wanted {port.mtu}")
+    missing = [address for address in port.addresses if address not in device.addresses]
+    found.extend(f"{port.ifname} lacks {address}" for address in missing)
+    return tuple(found)
+
+
+def _tunnel_differences(wire: VxlanWire, device: Device) -> tuple[str, ...]:
+    if not device.ours or device.kind != "vxlan":
+        return ()
+    wanted: dict[str, tuple[object, object]] = {
+        "VNI": (device.vni, wire.vni),
+        "remote": (device.remote, wire.remote),
+        "local": (device.local, wire.local),
+        "port": (device.port, wire.port),
+        "parent": (device.parent_index, wire.parent.index),
+    }
+    name = wire.near.ifname
+    return tuple(f"{name} has {what} {has}, wanted {want}" for what, (has, want) in wanted.items() if has != want)
+
+
+def tunnel_mtu(parent: Parent) -> int:
+    """The MTU that fits into the parent's once VXLAN's headers are added (RFC 7348, section 4.3)."""
+    overhead = VXLAN_OVERHEAD_IPV6 if ":" in parent.address else VXLAN_OVERHEAD_IPV4
+    return parent.mtu - overhead

@@ -1,0 +1,168 @@
+"""The words Ratchet thinks in, as frozen values: pods, sandboxes, ends, links."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from ipaddress import IPv4Interface, IPv6Interface
+from types import MappingProxyType
+
+Address = IPv4Interface | IPv6Interface
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class Kind(StrEnum):
+    """How a link is made: both ends on one node, or on two."""
+
+    VETH = "veth"
+    VXLAN = "vxlan"
+
+
+class Side(StrEnum):
+    """One end of a link: the pod that declares it is its primary, the other its pair."""
+
+    PRIMARY = "primary"
+    PAIR = "pair"
+
+    @property
+    def other(self) -> Side:
+        return Side.PAIR if self is Side.PRIMARY else Side.PRIMARY
+
+
+class State(StrEnum):
+    """Where a link stands; always what its facts derive to (`core.machine.derive`)."""
+
+    PENDING = "pending"
+    PRIMARY_READY = "primary-ready"
+    PAIR_READY = "pair-ready"
+    LINKED = "linked"
+
+
+@dataclass(frozen=True, slots=True)
+class PodRef:
+    """A pod of the API; `uid` tells it from an earlier pod of the same name."""
+
+    namespace: str
+    name: str
+    uid: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """A pod's sandbox as the runtime made it on a node.
+
+    `container_id` is the runtime's name for it and never comes twice for two sandboxes; `netns` is the path of its
+    network namespace on `node`; `vtep` is the address at which other nodes reach this node's tunnels.
+    """
+
+    container_id: str
+    pod: PodRef
+    node: str
+    netns: str
+    vtep: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """What an end was built for: this sandbox of ours, toward that peer, by that generation of the intent.
+
+    `toward` is the peer's VTEP for a VXLAN, the peer's container id for a vEth. A value to compare and not a flag:
+    when the peer moves, nobody has to reset anything.
+    """
+
+    sandbox: str
+    toward: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end of a link: what is wanted of it, and the facts that its node has written.
+
+    `name` is the name by which others mean the pod (`ratchet.pod_name`). `notes` are labels carried for people.
+    """
+
+    name: str
+    ifname: str
+    addresses: tuple[Address, ...] = ()
+    notes: Mapping[str, str] = NOTHING
+    sandbox: Sandbox | None = None
+    stands: Stand | None = None
+
+    def intends_the_same_as(self, other: End) -> bool:
+        return (self.name, self.ifname, self.addresses) == (other.name, other.ifname, other.addresses)
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A step of a link's state, for people: when (UTC), from, to, and why."""
+
+    at: datetime
+    source: State
+    target: State
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The record of one link: one ConfigMap.
+
+    `generation` counts changes of the intent. `vni` once given stays until the record goes. `uid` and
+    `resource_version` are the API server's, empty while the record is not stored; `created` likewise None.
+    """
+
+    name: str
+    namespace: str
+    primary: End
+    pair: End
+    generation: int = 1
+    vni: int | None = None
+    history: tuple[Transition, ...] = ()
+    uid: str = field(default="", compare=False)
+    resource_version: str = field(default="", compare=False)
+    created: datetime | None = field(default=None, compare=False)
+
+    def end(self, side: Side) -> End:
+        return self.primary if side is Side.PRIMARY else self.pair
+
+    def with_end(self, side: Side, end: End) -> Link:
+        return replace(self, primary=end) if side is Side.PRIMARY else replace(self, pair=end)
+
+    def sandbox(self, side: Side) -> Sandbox | None:
+        return self.end(side).sandbox
+
+    def holds(self, side: Side, container_id: str) -> bool:
+        """Whether this sandbox, and no other, is joined at this end."""
+        sandbox = self.sandbox(side)
+        return sandbox is not None and sandbox.container_id == container_id
+
+    @property
+    def kind(self) -> Kind | None:
+        """How the link is to be made; None until both ends have joined."""
+        primary, pair = self.primary.sandbox, self.pair.sandbox
+        if primary is None or pair is None:
+            return None
+        return Kind.VETH if primary.node == pair.node else Kind.VXLAN
+
+    def due(self, side: Side) -> Stand | None:
+        """What this end must stand toward as the record now is; None until both ends have joined."""
+        mine, peer = self.sandbox(side), self.sandbox(side.other)
+        if mine is None or peer is None:
+            return None
+        toward = peer.container_id if self.kind is Kind.VETH else peer.vtep
+        return Stand(mine.container_id, toward, self.generation)
+
+    def stands(self, side: Side) -> bool:
+        due = self.due(side)
+        return due is not None and self.end(side).stands == due
+
+    @property
+    def abandoned(self) -> bool:
+        """Neither end has a sandbox: the record has no reason to be."""
+        return self.primary.sandbox is None and self.pair.sandbox is None

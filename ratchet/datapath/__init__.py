@@ -1,0 +1,1 @@
+"""Interfaces in the kernel: the only package that speaks netlink."""

@@ -1,0 +1,1 @@
+"""What newcomers run and tests stand on: the embedded API, a bed of namespaces, the demo."""

@@ -1,0 +1,1 @@
+"""Where links are remembered: ConfigMaps and Leases in the Kubernetes API."""
