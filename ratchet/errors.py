@@ -69,6 +69,10 @@ class VniExhaustedError(TryAgainError):
     """Every number of `vni_range` is held by a link."""
 
 
+class PodMissingError(TryAgainError):
+    """The API has no such pod, or by now another of that name."""
+
+
 class SupersededError(TryAgainError):
     """Another sandbox has taken this one's place, or the runtime has deleted it meanwhile."""
 
@@ -96,7 +100,11 @@ class ForeignInterfaceError(DatapathError):
 
 
 class NamespaceGoneError(DatapathError):
-    """The path is not, or no longer, a network namespace."""
+    """`path` is not, or no longer, a network namespace."""
+
+    def __init__(self, message: str, *, path: str = "", details: str = "") -> None:
+        super().__init__(message, details=details)
+        self.path = path
 
 
 class DelegateError(RatchetError):
@@ -123,7 +131,11 @@ class MalformedRecordError(RatchetError):
     code = 106
 
 
-class ConflictError(RatchetError):
+class ConflictError(TryAgainError):
     """A write was refused because the object changed since it was read: read again, decide again."""
+
+
+class AlreadyAddedError(RatchetError):
+    """A second ADD of an attachment that has had no DEL: the runtime must delete it first (SPEC.md, "ADD")."""
 
     code = 107

@@ -60,7 +60,8 @@ class Device:
     """An interface as the kernel shows it.
 
     `ours`: made by Ratchet. `wired`: for a vEth, that its peer is the interface at the wire's other end; for any
-    other kind True. `up` is IFF_UP. The tunnel's fields are None but for a VXLAN.
+    other kind True. `up` is IFF_UP. `given`: those of `addresses` that Ratchet gave; the others are the pod's own
+    affair. The tunnel's fields are None but for a VXLAN.
     """
 
     ifname: str
@@ -77,6 +78,7 @@ class Device:
     local: str | None = None
     port: int | None = None
     parent_index: int | None = None
+    given: tuple[Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,8 @@ def _port_differences(port: Port, device: Device | None, kind: str) -> tuple[str
         found.append(f"{port.ifname} has MTU {device.mtu}, wanted {port.mtu}")
     missing = [address for address in port.addresses if address not in device.addresses]
     found.extend(f"{port.ifname} lacks {address}" for address in missing)
+    unwanted = [address for address in device.given if address not in port.addresses]
+    found.extend(f"{port.ifname} still has {address}" for address in unwanted)
     return tuple(found)
 
 

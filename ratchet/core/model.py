@@ -54,6 +54,24 @@ class PodRef:
 
 
 @dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod as the API shows it, as far as Ratchet looks; `node` is empty until it is scheduled."""
+
+    ref: PodRef
+    labels: Mapping[str, str] = NOTHING
+    annotations: Mapping[str, str] = NOTHING
+    node: str = ""
+    phase: str = "Pending"
+    deleting: bool = False
+    created: datetime | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Its containers have ended for good, and its sandbox with them."""
+        return self.phase in ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True, slots=True)
 class Sandbox:
     """A pod's sandbox as the runtime made it on a node.
 

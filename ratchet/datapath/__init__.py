@@ -1,1 +1,25 @@
-"""Interfaces in the kernel: the only package that speaks netlink."""
+"""Links in the kernel: the only package that speaks netlink, and the only importer of pyroute2.
+
+What belongs here is what needs a network namespace or a netlink socket; what a link is to look like is the core's
+(`core.device`). Nothing here logs, sleeps, forks, or keeps anything open between two calls.
+"""
+
+from __future__ import annotations
+
+from ratchet.datapath.claims import release
+from ratchet.datapath.netns import Netns, is_host, open_netns, refuse_host
+from ratchet.datapath.parent import find_parent
+from ratchet.datapath.wiring import ensure, observe, observe_port, remove
+
+__all__ = [
+    "Netns",
+    "ensure",
+    "find_parent",
+    "is_host",
+    "observe",
+    "observe_port",
+    "open_netns",
+    "refuse_host",
+    "release",
+    "remove",
+]

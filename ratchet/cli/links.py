@@ -1,0 +1,100 @@
+"""`ratchet links`: the links as a table, or as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from ratchet.core.machine import derive
+from ratchet.core.model import Link, Side
+from ratchet.store.records import Records
+
+HEADINGS = ("LINK", "STATE", "KIND", "VNI", "PRIMARY", "PAIR", "AGE")
+
+
+def print_links(records: Records, pods_in: str | None, *, as_json: bool) -> int:
+    """Print every link, or those of one namespace's pods; exit status 1 where a record cannot be read."""
+    links, malformed = records.links()
+    shown = sorted((link for link in links if pods_in in (None, link.namespace)), key=lambda link: link.name)
+    if as_json:
+        print(json.dumps([describe(link) for link in shown], indent=2))
+    else:
+        print(table([HEADINGS, *(_row(link, datetime.now(UTC)) for link in shown)]))
+    for error in malformed:
+        print(f"ratchet: {error}", file=sys.stderr)
+    return 1 if malformed else 0
+
+
+def describe(link: Link) -> dict[str, Any]:
+    """One link as JSON: what is wanted, what stands, how it got there."""
+    return {
+        "name": link.name,
+        "namespace": link.namespace,
+        "state": derive(link).value,
+        "kind": link.kind.value if link.kind else None,
+        "vni": link.vni,
+        "generation": link.generation,
+        "created": link.created.isoformat() if link.created else None,
+        **{side.value: _describe_end(link, side) for side in Side},
+        "history": [
+            {"at": step.at.isoformat(), "from": step.source.value, "to": step.target.value, "reason": step.reason}
+            for step in link.history
+        ],
+    }
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Rows of cells, the first the headings, in columns as kubectl prints them."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def age(created: datetime | None, now: datetime) -> str:
+    """How long ago, in kubectl's manner: the largest unit alone."""
+    if created is None:
+        return "-"
+    seconds = max(0, int((now - created).total_seconds()))
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"
+
+
+def _row(link: Link, now: datetime) -> tuple[str, ...]:
+    return (
+        link.name,
+        derive(link).value,
+        link.kind.value if link.kind else "-",
+        str(link.vni) if link.vni is not None else "-",
+        _end(link, Side.PRIMARY),
+        _end(link, Side.PAIR),
+        age(link.created, now),
+    )
+
+
+def _end(link: Link, side: Side) -> str:
+    end = link.end(side)
+    pod = end.sandbox.pod.name if end.sandbox else end.name
+    where = f"@{end.sandbox.node}" if end.sandbox else ""
+    return f"{pod}:{end.ifname}{where}"
+
+
+def _describe_end(link: Link, side: Side) -> dict[str, Any]:
+    end = link.end(side)
+    sandbox = end.sandbox
+    return {
+        "name": end.name,
+        "interface": end.ifname,
+        "addresses": [str(address) for address in end.addresses],
+        "notes": dict(end.notes),
+        "pod": sandbox.pod.name if sandbox else None,
+        "uid": sandbox.pod.uid if sandbox else None,
+        "node": sandbox.node if sandbox else None,
+        "vtep": sandbox.vtep if sandbox else None,
+        "container": sandbox.container_id if sandbox else None,
+        "netns": sandbox.netns if sandbox else None,
+        "stands": link.stands(side),
+    }

@@ -1,0 +1,152 @@
+"""`ratchet`: the command for people, and for the CronJob."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ratchet import __version__
+from ratchet.errors import RatchetError
+
+if TYPE_CHECKING:
+    from ratchet.store.records import Records
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; its exit status: 0 done, 1 an error that was printed, 2 wrong usage."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        return int(arguments.run(arguments))
+    except RatchetError as error:
+        print(f"ratchet: {error}", file=sys.stderr)
+        if error.details:
+            print(f"         {error.details}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ratchet", description="Point-to-point links between Kubernetes pods.")
+    parser.add_argument("--version", action="version", version=f"ratchet {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_links(commands)
+    _add_gc(commands)
+    _add_install(commands)
+    _add_demo(commands)
+    _add_dev(commands)
+    return parser
+
+
+def _add_links(commands: Commands) -> None:
+    parser = commands.add_parser("links", help="print the links and where each stands")
+    _add_api_options(parser)
+    parser.add_argument("-n", "--pods-in", metavar="NAMESPACE", help="only links of pods in this namespace")
+    parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    parser.set_defaults(run=_links)
+
+
+def _add_gc(commands: Commands) -> None:
+    parser = commands.add_parser("gc", help="remove what is left of pods and nodes that are gone")
+    _add_api_options(parser)
+    parser.add_argument("--grace", type=float, default=300.0, metavar="SECONDS", help="spare what is younger (300)")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be removed, and remove nothing")
+    parser.set_defaults(run=_gc)
+
+
+def _add_install(commands: Commands) -> None:
+    parser = commands.add_parser("install", help="put the CNI plugin where a container runtime finds it")
+    parser.add_argument("--bin-dir", type=Path, required=True, help="the runtime's plugin folder, as /opt/cni/bin")
+    parser.add_argument("--conf-dir", type=Path, help="as /etc/cni/net.d: stand behind the network configured there")
+    parser.add_argument("--kubeconfig", type=Path, help="what the plugin reaches the API with")
+    parser.add_argument("--state-dir", type=Path, help="where the plugin keeps its state (/var/lib/cni/ratchet)")
+    parser.set_defaults(run=_install)
+
+
+def _add_demo(commands: Commands) -> None:
+    parser = commands.add_parser("demo", help="two nodes, two pods, a link, a ping, on this machine")
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--keep", action="store_true", help="leave it up, and say how to look around")
+    choice.add_argument("--down", action="store_true", help="take down what --keep left up")
+    parser.add_argument("--kubeconfig", type=Path, metavar="FILE", help="use this API and not the embedded one")
+    parser.set_defaults(run=_demo)
+
+
+def _add_dev(commands: Commands) -> None:
+    parser = commands.add_parser("dev", help="for development: the embedded API server")
+    tools = parser.add_subparsers(required=True, metavar="TOOL")
+    api = tools.add_parser("api", help="serve a small Kubernetes API until stopped")
+    api.add_argument("--kubeconfig", type=Path, required=True, metavar="FILE", help="written: how to reach it")
+    api.add_argument("--host", default="127.0.0.1", metavar="ADDR", help="the address to serve at (127.0.0.1)")
+    api.add_argument("--port", type=int, default=0, metavar="N", help="the port to serve at (any free one)")
+    api.add_argument("--tls", action="store_true", help="HTTPS, with a certificate made for the purpose")
+    api.set_defaults(run=_dev_api)
+
+
+def _add_api_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--kubeconfig", default=None, help="how to reach the API ($KUBECONFIG, ~/.kube/config)")
+    parser.add_argument("--namespace", default="ratchet", help="where the links are recorded (ratchet)")
+
+
+def _links(arguments: argparse.Namespace) -> int:
+    from ratchet.cli.links import print_links
+
+    return print_links(_records(arguments), arguments.pods_in, as_json=arguments.output == "json")
+
+
+def _gc(arguments: argparse.Namespace) -> int:
+    from ratchet.cli.gc import print_garbage
+
+    return print_garbage(_records(arguments), arguments.grace, dry_run=arguments.dry_run)
+
+
+def _install(arguments: argparse.Namespace) -> int:
+    from ratchet.install import install
+
+    for path in install(arguments.bin_dir, arguments.conf_dir, arguments.kubeconfig, arguments.state_dir):
+        print(f"installed {path}")
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    try:
+        from ratchet.dev import demo
+    except ModuleNotFoundError as missing:
+        raise _demo_extra(missing) from missing
+    if arguments.down:
+        return demo.take_down()
+    return demo.run(kubeconfig=arguments.kubeconfig, keep=arguments.keep)
+
+
+def _dev_api(arguments: argparse.Namespace) -> int:
+    try:
+        from ratchet.dev.api.server import serve
+    except ModuleNotFoundError as missing:
+        raise _demo_extra(missing) from missing
+    serve(arguments.kubeconfig, arguments.host, arguments.port, tls=arguments.tls)
+    return 0
+
+
+def _demo_extra(missing: ModuleNotFoundError) -> RatchetError:
+    return RatchetError(f"cannot import {missing.name}", details="pip install 'ratchet-cni[demo]' brings it")
+
+
+def _records(arguments: argparse.Namespace) -> Records:
+    from ratchet.store.apiserver import connect
+    from ratchet.store.records import Records
+
+    home = Path.home() / ".kube" / "config"
+    kubeconfig = arguments.kubeconfig or os.environ.get("KUBECONFIG") or (str(home) if home.is_file() else None)
+    return Records(connect(kubeconfig), arguments.namespace)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,188 @@
+"""What the runtime says in the environment: the `CNI_*` variables (SPEC.md, section 2, "Parameters")."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ratchet.cni.excerpt import quoted
+from ratchet.errors import InvalidEnvironmentError
+
+
+class Command(StrEnum):
+    """The operations of CNI 1.1 (SPEC.md, section 2, "CNI operations")."""
+
+    ADD = "ADD"
+    DEL = "DEL"
+    CHECK = "CHECK"
+    GC = "GC"
+    STATUS = "STATUS"
+    VERSION = "VERSION"
+
+
+_ATTACHMENT = ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME")
+_REQUIRED = {
+    Command.ADD: _ATTACHMENT,
+    Command.CHECK: _ATTACHMENT,
+    Command.DEL: ("CNI_CONTAINERID", "CNI_IFNAME"),
+    Command.GC: ("CNI_PATH",),
+    Command.STATUS: (),
+    Command.VERSION: (),
+}
+
+_CONTAINER_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
+# A container id becomes a file name with a suffix; file names end at 255 bytes.
+_CONTAINER_ID_LENGTH = 200
+_IFNAME_BYTES = 15  # IFNAMSIZ, less the terminating zero
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_UID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9-]{0,127}")
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """One call of the plugin.
+
+    `netns` is a path, empty where the runtime has none any more (DEL). `path` are the directories of `CNI_PATH`.
+    `args` are the pairs of `CNI_ARGS`. `variables` are all `CNI_*` variables as they came, for delegated plugins.
+    For GC, STATUS and VERSION there is no attachment: container_id, netns and ifname are empty.
+    """
+
+    command: Command
+    container_id: str
+    netns: str
+    ifname: str
+    path: tuple[str, ...]
+    args: Mapping[str, str]
+    variables: Mapping[str, str]
+
+    @property
+    def pod_namespace(self) -> str:
+        return self.args.get("K8S_POD_NAMESPACE", "")
+
+    @property
+    def pod_name(self) -> str:
+        return self.args.get("K8S_POD_NAME", "")
+
+    @property
+    def pod_uid(self) -> str:
+        return self.args.get("K8S_POD_UID", "")
+
+    @property
+    def infra_container_id(self) -> str:
+        return self.args.get("K8S_POD_INFRA_CONTAINER_ID", "")
+
+
+def read_arguments(environ: Mapping[str, str]) -> Arguments:
+    """The call that the environment describes; variables that the command does not need are not judged.
+
+    Raises InvalidEnvironmentError (code 4) whose message names every missing variable, or the invalid one.
+    """
+    variables = {name: value for name, value in environ.items() if name.startswith("CNI_")}
+    command = _command(variables.get("CNI_COMMAND", ""))
+    _require_present(command, variables)
+    attached = command in (Command.ADD, Command.CHECK, Command.DEL)
+    return Arguments(
+        command=command,
+        container_id=_container_id(variables["CNI_CONTAINERID"]) if attached else "",
+        netns=_netns(variables.get("CNI_NETNS", ""), command) if attached else "",
+        ifname=_ifname(variables["CNI_IFNAME"]) if attached else "",
+        path=tuple(filter(None, variables.get("CNI_PATH", "").split(os.pathsep))),
+        args=_pod_args(variables.get("CNI_ARGS", "")) if attached else {},
+        variables=variables,
+    )
+
+
+def _command(text: str) -> Command:
+    if not text:
+        raise InvalidEnvironmentError("cannot read the environment: CNI_COMMAND is missing")
+    try:
+        return Command(text)
+    except ValueError as error:
+        raise _invalid("CNI_COMMAND", text, f"is none of {', '.join(Command)}") from error
+
+
+def _require_present(command: Command, variables: Mapping[str, str]) -> None:
+    missing = [name for name in _REQUIRED[command] if not variables.get(name)]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise InvalidEnvironmentError(f"cannot run {command}: {', '.join(missing)} {verb} missing from the environment")
+
+
+def _container_id(text: str) -> str:
+    if len(text) > _CONTAINER_ID_LENGTH:
+        raise _invalid("CNI_CONTAINERID", text, f"is longer than {_CONTAINER_ID_LENGTH} characters")
+    if not _CONTAINER_ID.fullmatch(text):
+        raise _invalid("CNI_CONTAINERID", text, "may hold letters, digits, '_', '.' and '-', a letter or digit first")
+    return text
+
+
+def _netns(text: str, command: Command) -> str:
+    # DEL has to come to its end whatever is left of the sandbox (SPEC.md, section 2, "DEL").
+    if command is not Command.DEL and not (text.startswith("/") and text.isprintable()):
+        raise _invalid("CNI_NETNS", text, "must be an absolute path")
+    return text
+
+
+def _ifname(text: str) -> str:
+    fault = ifname_fault(text)
+    if fault:
+        raise _invalid("CNI_IFNAME", text, fault)
+    return text
+
+
+def ifname_fault(name: str) -> str:
+    """Why the kernel or the specification would refuse an interface's name; empty where neither would.
+
+    The rules are libcni's ValidateInterfaceName and dev_valid_name of net/core/dev.c; what cannot be printed is
+    refused as well, since names are shown to people.
+    """
+    if not name or name in (".", ".."):
+        return "must be the name of an interface"
+    if not name.isprintable() or any(char in "/:" or char.isspace() for char in name):
+        return "must not hold '/', ':', white space or what cannot be printed"
+    if len(name.encode()) > _IFNAME_BYTES:
+        return f"is longer than {_IFNAME_BYTES} bytes"
+    return ""
+
+
+def _pod_args(text: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for pair in filter(None, text.split(";")):
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise _invalid("CNI_ARGS", pair, "is not of the form KEY=VALUE")
+        if pairs.setdefault(key, value) != value:
+            raise _invalid("CNI_ARGS", pair, f"gives {quoted(key)} a second value")
+    _check_pod(pairs)
+    return pairs
+
+
+def _check_pod(pairs: Mapping[str, str]) -> None:
+    # Names of pods become parts of URLs, so what would not be a name there is refused here.
+    rules: dict[str, tuple[Callable[[str], object], str]] = {
+        "K8S_POD_NAMESPACE": (is_dns_label, "is not the name of a namespace"),
+        "K8S_POD_NAME": (is_dns_subdomain, "is not the name of a pod"),
+        "K8S_POD_UID": (_UID.fullmatch, "is not a UID"),
+    }
+    for key, (holds, fault) in rules.items():
+        value = pairs.get(key, "")
+        if value and not holds(value):
+            raise _invalid("CNI_ARGS", f"{key}={value}", fault)
+
+
+def is_dns_label(text: str) -> bool:
+    """Whether the text is a name as Kubernetes gives namespaces (RFC 1123 label, at most 63 characters)."""
+    return _LABEL.fullmatch(text) is not None
+
+
+def is_dns_subdomain(text: str) -> bool:
+    """Whether the text is a name as Kubernetes gives pods (RFC 1123 subdomain, at most 253 characters)."""
+    return len(text) <= 253 and _SUBDOMAIN.fullmatch(text) is not None
+
+
+def _invalid(variable: str, value: str, cause: str) -> InvalidEnvironmentError:
+    return InvalidEnvironmentError(f"cannot read {variable}: {quoted(value)} {cause}")

@@ -1,0 +1,236 @@
+"""The network configuration on stdin: the specification's keys (SPEC.md, section 1) and Ratchet's own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from ratchet.cni import keys
+from ratchet.cni.arguments import Command, is_dns_label
+from ratchet.cni.decode import decode
+from ratchet.cni.excerpt import quoted
+from ratchet.cni.result import Result
+from ratchet.cni.versions import SUPPORTED, supported
+from ratchet.errors import InvalidConfigError, UndecodableError, UnsupportedVersionError
+
+DEFAULT_NAMESPACE = "ratchet"
+DEFAULT_STATE_DIR = "/var/lib/cni/ratchet"
+DEFAULT_VXLAN_PORT = 4789
+# The prototype's first VNI was 11; VNIs have 24 bits (RFC 7348, section 5).
+DEFAULT_VNI_RANGE = (11, (1 << 24) - 1)
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+# fmt: off
+_SPECIFIED = frozenset({
+    "cniVersion", "cniVersions", "name", "type", "prevResult", "runtimeConfig",
+    "capabilities", "args", "dns", "ipMasq", "ipam",
+    "disableCheck", "disableGC", "loadOnlyInlinedPlugins",
+})
+_RATCHETS = frozenset({
+    "delegate", "boot_network", "parent_interface", "parent_address", "kubeconfig", "namespace",
+    "wait", "vxlan_port", "vni_range", "log_file", "log_level", "state_dir",
+})
+# fmt: on
+# Keys of 2017 that nothing reads any more: there is no etcd and no child process.
+_RETIRED = ("etcd_host", "etcd_port", "child_path", "use_labels", "cniDir")
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")  # libcni, pkg/utils: network names
+# The second is the name by mistake of an early text of the specification; libcni writes both (cni#1101).
+VALID_ATTACHMENTS_KEYS = ("cni.dev/valid-attachments", "cni.dev/attachments")
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """An attachment that the runtime still knows (GC): the container id and interface name of its ADD."""
+
+    container_id: str
+    ifname: str
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """One network configuration, read and judged.
+
+    `raw` is the object as it came. `valid_attachments` is None where the runtime gave no list, which is not an
+    empty list. `wait` is in seconds; it, `state_dir`, `kubeconfig`, `log_file` and the parent are None where they
+    are not given. `vni_range` is the first and the last number. `ignored` are keys of 2017 without a meaning today,
+    `unknown` keys of which nobody knows.
+    """
+
+    raw: Mapping[str, Any]
+    cni_version: str
+    name: str
+    type: str
+    prev_result: Result | None
+    valid_attachments: tuple[Attachment, ...] | None
+    runtime_config: Mapping[str, Any]
+    delegate: Mapping[str, Any] | None
+    boot_network: Mapping[str, Any] | None
+    parent_interface: str | None
+    parent_address: str | None
+    kubeconfig: str | None
+    namespace: str
+    wait: float | None
+    vxlan_port: int
+    vni_range: tuple[int, int]
+    log_file: str | None
+    log_level: str
+    state_dir: str | None
+    ignored: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+
+def read_config(stdin: bytes, command: Command = Command.ADD) -> NetworkConfig:
+    """The configuration that a runtime gives for `command`.
+
+    Raises UndecodableError (code 6) for what is not a JSON object, UnsupportedVersionError (1), and
+    InvalidConfigError (7) whose message names the key. For DEL a `prevResult` that cannot be read is as none: it
+    comes from the runtime's cache, and DEL has to come to its end (SPEC.md, section 2, "DEL").
+    """
+    raw = _object(stdin)
+    version = _version(raw)
+    own_type = _plugin_type(raw, "type")
+    return NetworkConfig(
+        raw=raw,
+        cni_version=version,
+        name=_name(raw),
+        type=own_type,
+        prev_result=_prev_result(raw, version, command),
+        valid_attachments=_valid_attachments(raw),
+        runtime_config=keys.mapping(raw, "runtimeConfig") or {},
+        delegate=_delegate(raw, "delegate", own_type),
+        boot_network=_delegate(raw, "boot_network", own_type),
+        parent_interface=keys.interface(raw, "parent_interface"),
+        parent_address=keys.ip_address(raw, "parent_address"),
+        kubeconfig=keys.path(raw, "kubeconfig"),
+        namespace=_namespace(raw),
+        wait=keys.seconds(raw, "wait"),
+        vxlan_port=keys.whole_number(raw, "vxlan_port", 1, 65535, DEFAULT_VXLAN_PORT),
+        vni_range=_vni_range(raw),
+        log_file=keys.path(raw, "log_file"),
+        log_level=_log_level(raw),
+        state_dir=keys.path(raw, "state_dir"),
+        ignored=tuple(key for key in _RETIRED if key in raw),
+        unknown=tuple(sorted(key for key in raw if not _is_known(key))),
+    )
+
+
+def _object(stdin: bytes) -> dict[str, Any]:
+    try:
+        raw = decode(stdin)
+    except ValueError as error:
+        cause = str(error) if stdin.strip() else "stdin is empty"
+        raise UndecodableError(f"cannot decode the network configuration: {cause}") from error
+    if not isinstance(raw, dict):
+        raise UndecodableError(f"cannot decode the network configuration: {quoted(raw)} is not an object")
+    return raw
+
+
+def _version(raw: Mapping[str, Any]) -> str:
+    return supported(keys.text(raw, "cniVersion") or "")
+
+
+def _name(raw: Mapping[str, Any]) -> str:
+    name = keys.text(raw, "name")
+    if not name:
+        raise keys.fault('"name" is missing')
+    if not _NAME.fullmatch(name):
+        raise keys.wrong("name", "made of letters, digits, '_', '.' and '-', a letter or digit first", name)
+    return name
+
+
+def is_plugin_type(name: object) -> TypeGuard[str]:
+    """Whether this is the plain name of a file: looked for in CNI_PATH, it may not lead out of it (CVE-2021-20206)."""
+    return isinstance(name, str) and name.isprintable() and name not in ("", ".", "..") and not set(name) & set("/\\")
+
+
+def _plugin_type(raw: Mapping[str, Any], key: str) -> str:
+    name = raw.get("type")
+    if name is None:
+        raise keys.fault(f'"{key}" is missing')
+    if not is_plugin_type(name):
+        raise keys.wrong(key, "the plain name of a plugin", name)
+    return name
+
+
+def _delegate(raw: Mapping[str, Any], key: str, own_type: str) -> Mapping[str, Any] | None:
+    delegate = keys.mapping(raw, key)
+    if delegate is None:
+        return None
+    if _plugin_type(delegate, f"{key}.type") == own_type:
+        raise keys.fault(f'"{key}.type" is {quoted(own_type)} itself, which would call itself for ever')
+    name, version = delegate.get("name"), delegate.get("cniVersion")
+    if name is not None and not (isinstance(name, str) and _NAME.fullmatch(name)):
+        raise keys.wrong(f"{key}.name", "made of letters, digits, '_', '.' and '-', a letter or digit first", name)
+    if version is not None and version not in ("", *SUPPORTED):
+        raise UnsupportedVersionError(
+            f'cannot read the network configuration: "{key}.cniVersion" {quoted(version)} is not supported',
+            details=f"supported versions: {', '.join(SUPPORTED)}",
+        )
+    return delegate
+
+
+def _prev_result(raw: Mapping[str, Any], version: str, command: Command) -> Result | None:
+    prev = raw.get("prevResult")
+    if prev is None:
+        return None
+    stated = prev.get("cniVersion") if isinstance(prev, dict) else None
+    try:
+        return Result.from_json(prev, stated if stated in SUPPORTED else version)
+    except ValueError as error:
+        if command is Command.DEL:
+            return None
+        raise InvalidConfigError(f'cannot read the network configuration: "prevResult": {error}') from error
+
+
+def _valid_attachments(raw: Mapping[str, Any]) -> tuple[Attachment, ...] | None:
+    key = next((key for key in VALID_ATTACHMENTS_KEYS if key in raw), VALID_ATTACHMENTS_KEYS[0])
+    # null is what libcni writes for a list that was never made: that is no list, and not an empty one.
+    listed = raw.get(key)
+    if listed is None:
+        return None
+    if not isinstance(listed, list):
+        raise keys.wrong(key, "a list of attachments", listed)
+    return tuple(_attachment(item, f"{key}[{index}]") for index, item in enumerate(listed))
+
+
+def _attachment(item: object, at: str) -> Attachment:
+    if isinstance(item, dict):
+        container_id, ifname = item.get("containerID"), item.get("ifname")
+        if isinstance(container_id, str) and isinstance(ifname, str) and container_id and ifname:
+            return Attachment(container_id, ifname)
+    raise keys.wrong(at, 'an object with "containerID" and "ifname"', item)
+
+
+def _namespace(raw: Mapping[str, Any]) -> str:
+    namespace = keys.text(raw, "namespace")
+    if namespace is None:
+        return DEFAULT_NAMESPACE
+    if not is_dns_label(namespace):
+        raise keys.wrong("namespace", "the name of a Kubernetes namespace", namespace)
+    return namespace
+
+
+def _vni_range(raw: Mapping[str, Any]) -> tuple[int, int]:
+    value = raw.get("vni_range")
+    if value is None:
+        return DEFAULT_VNI_RANGE
+    numbers = value if isinstance(value, list) else []
+    if len(numbers) == 2 and all(type(number) is int for number in numbers):
+        low, high = numbers
+        if 1 <= low <= high <= DEFAULT_VNI_RANGE[1]:
+            return low, high
+    raise keys.wrong("vni_range", f"[first, last] within 1 to {DEFAULT_VNI_RANGE[1]}", value)
+
+
+def _log_level(raw: Mapping[str, Any]) -> str:
+    level = keys.text(raw, "log_level")
+    if level is not None and level not in LOG_LEVELS:
+        raise keys.wrong("log_level", f"one of {', '.join(LOG_LEVELS)}", level)
+    return level or "info"
+
+
+def _is_known(key: str) -> bool:
+    return key in _SPECIFIED or key in _RATCHETS or key in _RETIRED or key.startswith("cni.dev/")

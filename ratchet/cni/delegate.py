@@ -1,0 +1,243 @@
+"""Delegated plugins (SPEC.md, section 4): run as the runtime runs us, with their own configuration.
+
+A delegate is given its own name where it has one, else ours; its own cniVersion, else ours, or the latest below it
+that its binary speaks. What ADD gave it and got from it is a Delegation, to be kept for DEL and CHECK.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from time import monotonic
+from typing import Any
+
+from ratchet.cni.arguments import Arguments, Command
+from ratchet.cni.config import VALID_ATTACHMENTS_KEYS, NetworkConfig
+from ratchet.cni.decode import decode
+from ratchet.cni.delegation import Delegation, prepare
+from ratchet.cni.excerpt import escaped, escaped_end
+from ratchet.cni.execute import STDOUT_LIMIT, Outcome, find_plugin, run_plugin
+from ratchet.cni.versions import LATEST, UNVERSIONED, exists, gives_prev_result, highest_common
+from ratchet.errors import DelegateError, UnavailableError, UnsupportedVersionError
+
+# Seconds. The kubelet gives a sandbox 4 minutes to start and 2 to stop; ADD also has to wait for its peer.
+ADD_TIMEOUT = 110.0
+DEL_TIMEOUT = 50.0
+CHECK_TIMEOUT = 30.0
+GC_TIMEOUT = 30.0
+STATUS_TIMEOUT = 5.0
+_VERSION_TIMEOUT = 5.0
+
+_NOT_AVAILABLE = (UnavailableError.code, 51)  # SPEC.md, section 2, "STATUS"
+
+
+def add(
+    delegate: Mapping[str, Any], network: NetworkConfig, arguments: Arguments, *, timeout: float = ADD_TIMEOUT
+) -> Delegation:
+    """Add the sandbox to the delegate's network; `timeout` in seconds.
+
+    Raises DelegateError with the plugin's own code and message where it gave them. Whatever the plugin did before
+    it failed is still there: add_or_undo takes it back.
+    """
+    prepared = prepare(delegate, network)
+    used, outcome = _run_in_common_version(prepared, Command.ADD, arguments, timeout)
+    cannot = _cannot(Command.ADD, used)
+    if len(outcome.stdout) > STDOUT_LIMIT:
+        raise DelegateError(f"{cannot}: it printed more than {STDOUT_LIMIT} bytes")
+    done = replace(used, result=_printed_result(outcome, cannot), stderr=_tail(outcome))
+    done.outcome()
+    return done
+
+
+def add_or_undo(
+    delegate: Mapping[str, Any], network: NetworkConfig, arguments: Arguments, *, timeout: float = ADD_TIMEOUT
+) -> Delegation:
+    """As add; where that fails, the delegate's DEL is run before the error is raised (SPEC.md, section 4)."""
+    find_plugin(str(delegate["type"]), arguments.path)
+    try:
+        return add(delegate, network, arguments, timeout=timeout)
+    except DelegateError as error:
+        try:
+            delete(prepare(delegate, network), arguments)
+        except DelegateError as second:
+            error.details = "; ".join(filter(None, (error.details, f"to undo it failed too: {second}")))
+        raise
+
+
+def delete(delegation: Delegation, arguments: Arguments, *, timeout: float = DEL_TIMEOUT) -> str:
+    """Take back what ADD did, with the configuration and, from 0.4.0 on, the result that were kept.
+
+    Returns the tail of the plugin's stderr. Raises DelegateError; its text never says "not found", on which
+    containerd would take the sandbox for gone and forget it.
+    """
+    try:
+        _, outcome = _run_in_common_version(delegation, Command.DEL, arguments, timeout)
+    except DelegateError as error:
+        softened = DelegateError(_soften(str(error)), details=_soften(error.details))
+        softened.code = error.code
+        raise softened from error
+    return _tail(outcome)
+
+
+def check(delegation: Delegation, arguments: Arguments, *, timeout: float = CHECK_TIMEOUT) -> str:
+    """Let the delegate check what its ADD made; a version below 0.4.0 has no CHECK, and passes.
+
+    Returns the tail of the plugin's stderr; raises DelegateError with what the plugin found.
+    """
+    if not exists(Command.CHECK, delegation.version):
+        return ""
+    return _tail(_run(delegation, Command.CHECK, arguments, timeout))
+
+
+def gc(
+    delegate: Mapping[str, Any], network: NetworkConfig, arguments: Arguments, *, timeout: float = GC_TIMEOUT
+) -> bool:
+    """Hand the runtime's valid attachments to the delegate; False where it has no GC (a version below 1.1.0).
+
+    False as well where the runtime gave no list: a plugin would take a missing one for an empty one, and remove
+    every pod's addresses. Raises DelegateError.
+    """
+    prepared = prepare(delegate, network)
+    if network.valid_attachments is None or not exists(Command.GC, prepared.version):
+        return False
+    delegation = _spoken(prepared, arguments)
+    if not exists(Command.GC, delegation.version):
+        return False
+    listed = [{"containerID": one.container_id, "ifname": one.ifname} for one in network.valid_attachments]
+    config = {**delegation.config, **dict.fromkeys(VALID_ATTACHMENTS_KEYS, listed)}
+    _run(replace(delegation, config=config), Command.GC, arguments, timeout)
+    return True
+
+
+def status(
+    delegate: Mapping[str, Any], network: NetworkConfig, arguments: Arguments, *, timeout: float = STATUS_TIMEOUT
+) -> bool:
+    """Ask the delegate whether it could serve an ADD; False where it has no STATUS (a version below 1.1.0).
+
+    Raises DelegateError with code 50 or 51: also where there is no such plugin, or none in a version of ours.
+    """
+    try:
+        delegation = _spoken(prepare(delegate, network), arguments)
+        if exists(Command.STATUS, delegation.version):
+            _run(delegation, Command.STATUS, arguments, timeout)
+            return True
+    except DelegateError as error:
+        if error.code not in _NOT_AVAILABLE:
+            error.code = UnavailableError.code
+        raise
+    return False
+
+
+def _run_in_common_version(
+    delegation: Delegation, command: Command, arguments: Arguments, timeout: float
+) -> tuple[Delegation, Outcome]:
+    """Run it; where it says that it does not speak our version, once more in the latest that it does.
+
+    Asking for its versions first would cost every pod start a process. A plugin judges the version before it acts,
+    so there is nothing to undo between the two.
+    """
+    deadline = monotonic() + timeout
+    try:
+        return delegation, _run(delegation, command, arguments, timeout)
+    except DelegateError as error:
+        if error.code != UnsupportedVersionError.code:
+            raise
+        other = _spoken(delegation, arguments)
+        if other.version == delegation.version:
+            raise
+    return other, _run(other, command, arguments, max(0.0, deadline - monotonic()))
+
+
+def _spoken(delegation: Delegation, arguments: Arguments) -> Delegation:
+    """The delegation in the latest version, up to its own, that the plugin says it speaks."""
+    binary = find_plugin(delegation.type, arguments.path)
+    theirs = _versions_of(binary, delegation)
+    version = highest_common(theirs, delegation.version)
+    if version is None:
+        error = DelegateError(
+            f"cannot use the delegate (type {escaped(delegation.type)}): it speaks none of the CNI versions up to "
+            f"{delegation.version}",
+            details=f"it says that it speaks {escaped(', '.join(theirs))}",
+        )
+        error.code = UnsupportedVersionError.code
+        raise error
+    return replace(delegation, config={**delegation.config, "cniVersion": version})
+
+
+def _versions_of(binary: str, delegation: Delegation) -> list[str]:
+    # Plugins built on old libraries want these variables even for VERSION (libcni, pkg/invoke).
+    variables = {"CNI_COMMAND": "VERSION", "CNI_NETNS": "dummy", "CNI_IFNAME": "dummy", "CNI_PATH": "dummy"}
+    outcome = run_plugin(binary, json.dumps({"cniVersion": LATEST}).encode(), variables, _VERSION_TIMEOUT)
+    answer = _decoded(outcome)
+    listed = answer.get("supportedVersions") if answer else None
+    if outcome.status == 0 and isinstance(listed, list):
+        return [version for version in listed if isinstance(version, str)]
+    if answer and answer.get("msg") == "unknown CNI_COMMAND: VERSION":
+        return [UNVERSIONED]
+    raise _failure(outcome, f"cannot ask the delegate (type {escaped(delegation.type)}) for its versions")
+
+
+def _run(delegation: Delegation, command: Command, arguments: Arguments, timeout: float) -> Outcome:
+    binary = find_plugin(delegation.type, arguments.path)
+    config = dict(delegation.config)
+    takes_result = command in (Command.DEL, Command.CHECK) and gives_prev_result(delegation.version)
+    if takes_result and delegation.result is not None:
+        config["prevResult"] = delegation.result
+    variables = {**arguments.variables, "CNI_COMMAND": command}
+    outcome = run_plugin(binary, json.dumps(config).encode(), variables, timeout)
+    if outcome.timed_out or outcome.status != 0:
+        raise _failure(outcome, _cannot(command, delegation))
+    return outcome
+
+
+def _failure(outcome: Outcome, cannot: str) -> DelegateError:
+    """The plugin's own error where it printed one, else how it ended and what it wrote."""
+    said = _decoded(outcome) if not outcome.timed_out else None
+    if not said or not isinstance(said.get("msg"), str):
+        wrote = escaped(outcome.stdout.decode(errors="replace").strip())
+        cause = f"{outcome.ending()}{f', having printed {wrote}' if wrote else ''}"
+        return DelegateError(f"{cannot}: {cause}", details=_tail(outcome))
+    details = said.get("details")
+    own = escaped(details, 1000) if isinstance(details, str) else ""
+    error = DelegateError(f"{cannot}: {escaped(said['msg'], 1000)}", details=own or _tail(outcome))
+    code = said.get("code")
+    if type(code) is int and 0 < code < 1 << 31:
+        error.code = code
+    return error
+
+
+def _printed_result(outcome: Outcome, cannot: str) -> Mapping[str, Any]:
+    result = _decoded(outcome)
+    if result is None:
+        wrote = escaped(outcome.stdout.decode(errors="replace").strip())
+        cause = f"it printed no result in JSON but {wrote}" if wrote else "it printed no result"
+        raise DelegateError(f"{cannot}: {cause}", details=_tail(outcome))
+    return result
+
+
+def _decoded(outcome: Outcome) -> dict[str, Any] | None:
+    try:
+        value = decode(outcome.stdout)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _cannot(command: Command, delegation: Delegation) -> str:
+    verbs = {
+        Command.ADD: "add",
+        Command.DEL: "delete",
+        Command.CHECK: "check",
+        Command.GC: "collect garbage of",
+        Command.STATUS: "ask the status of",
+    }
+    return f"cannot {verbs[command]} the delegate network (type {escaped(delegation.type)})"
+
+
+def _tail(outcome: Outcome) -> str:
+    return escaped_end(outcome.stderr.decode(errors="replace").strip())
+
+
+def _soften(text: str) -> str:
+    return text.replace("not found", "missing")

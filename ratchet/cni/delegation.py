@@ -1,0 +1,90 @@
+"""What a delegated plugin is given, and what it gave back: kept from its ADD for its CHECK and DEL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeGuard
+
+from ratchet.cni.config import NetworkConfig, is_plugin_type
+from ratchet.cni.excerpt import escaped, quoted
+from ratchet.cni.result import Result
+from ratchet.cni.versions import SUPPORTED
+from ratchet.errors import DelegateError, MalformedRecordError
+
+
+@dataclass(frozen=True, slots=True)
+class Delegation:
+    """What a delegate was given and what it gave back.
+
+    `config` is the configuration as it went to stdin, without prevResult; `result` is what ADD printed, in the
+    version of the configuration; None where ADD has not ended well, or nobody remembers. `stderr` is the tail of
+    what it wrote there, for the log; it is not kept.
+    """
+
+    config: Mapping[str, Any]
+    result: Mapping[str, Any] | None = None
+    stderr: str = field(default="", compare=False)
+
+    @property
+    def type(self) -> str:
+        return str(self.config["type"])
+
+    @property
+    def version(self) -> str:
+        return str(self.config["cniVersion"])
+
+    def outcome(self) -> Result:
+        """The result of ADD; empty where there is none. Raises DelegateError where it cannot be read."""
+        if self.result is None:
+            return Result()
+        try:
+            return Result.from_json(self.result, _result_version(self.result, self.version))
+        except ValueError as error:
+            raise DelegateError(
+                f"cannot add the delegate network (type {escaped(self.type)}): its result is wrong: {error}"
+            ) from error
+
+    def to_json(self) -> dict[str, Any]:
+        """The record to keep, fit for json.dumps."""
+        return {"config": dict(self.config), "result": None if self.result is None else dict(self.result)}
+
+    @classmethod
+    def from_json(cls, obj: object) -> Delegation:
+        """The record that to_json made; raises MalformedRecordError for anything else."""
+        record = obj if isinstance(obj, dict) else {}
+        config, result = record.get("config"), record.get("result")
+        if not _is_config(config) or not (result is None or isinstance(result, dict)):
+            raise MalformedRecordError(f"cannot read the record of a delegate: {quoted(obj)} is none")
+        return cls(config, result)
+
+
+def prepare(delegate: Mapping[str, Any], network: NetworkConfig) -> Delegation:
+    """The delegation as it stands before ADD: to be kept, so that an ADD that is killed can be undone.
+
+    Also what DEL goes by where nothing was kept. The keys are those of SPEC.md, section 3, "Deriving request
+    configuration": runtimeConfig holds the capabilities that the delegate declares and the runtime has given.
+    """
+    config = {key: value for key, value in delegate.items() if key not in ("capabilities", "prevResult")}
+    config["name"] = delegate.get("name") or network.name
+    config["cniVersion"] = delegate.get("cniVersion") or network.cni_version
+    declared = delegate.get("capabilities")
+    wanted = [key for key, on in declared.items() if on is True] if isinstance(declared, dict) else []
+    given = {key: network.runtime_config[key] for key in wanted if key in network.runtime_config}
+    if given:
+        config["runtimeConfig"] = given
+    if "args" in network.raw:
+        config.setdefault("args", network.raw["args"])
+    return Delegation(config)
+
+
+def _is_config(value: object) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(value, dict) and is_plugin_type(value.get("type")) and value.get("cniVersion") in SUPPORTED
+
+
+def _result_version(result: Mapping[str, Any], sent: str) -> str:
+    stated = result.get("cniVersion")
+    version = sent if stated in (None, "") else stated
+    if version not in SUPPORTED:
+        raise ValueError(f"cniVersion {quoted(version)} is not supported")
+    return str(version)

@@ -1,0 +1,153 @@
+"""Running another plugin's binary: found in CNI_PATH, without a shell, in bounded time and memory."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import monotonic
+from typing import IO
+
+from ratchet.cni.excerpt import escaped
+from ratchet.errors import DelegateError
+
+STDOUT_LIMIT = 1 << 20
+STDERR_LIMIT = 4096
+_READ_SIZE = 1 << 16
+# How often to look whether a child has ended whose own children still hold its output open.
+_LOOK_EVERY = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a plugin ended.
+
+    `status` is its exit status, negative for a signal; `stdout` at most STDOUT_LIMIT + 1 bytes, so that more than
+    the limit can be told; `stderr` the last STDERR_LIMIT bytes. `timed_out`: it was killed, its time being over.
+    """
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+    timed_out: bool = False
+
+    def ending(self) -> str:
+        """How it ended, in words."""
+        if self.timed_out:
+            return "it did not end in time and was killed"
+        return f"killed by signal {-self.status}" if self.status < 0 else f"exit status {self.status}"
+
+
+def find_plugin(plugin_type: str, directories: Iterable[str]) -> str:
+    """The first executable file of that name in the directories of CNI_PATH (SPEC.md, section 4).
+
+    Raises DelegateError that says where it was looked for.
+    """
+    searched = list(directories)
+    for directory in searched:
+        # Not pathlib: its import would be paid for at every pod start.
+        candidate = os.path.join(directory, plugin_type)  # noqa: PTH118
+        if os.path.isfile(candidate) and os.access(candidate, os.X_OK):  # noqa: PTH113
+            return candidate
+    where = ", ".join(escaped(directory) for directory in searched) or "CNI_PATH, which is empty"
+    raise DelegateError(
+        f"cannot find the plugin {escaped(plugin_type)}: there is no executable of that name in {where}",
+        details=f"install {escaped(plugin_type)} there, or correct the type in the network configuration",
+    )
+
+
+def run_plugin(binary: str, stdin: bytes, variables: Mapping[str, str], timeout: float) -> Outcome:
+    """Run a plugin with the `CNI_*` variables given, and none else of that kind, until it ends or `timeout` seconds
+    are over; then it and what it started are killed.
+
+    A process that the plugin leaves behind with the plugin's stdout is not waited for: only the plugin is.
+    Raises DelegateError where the system cannot start it.
+    """
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("CNI_")}
+    with _as_file(stdin) as config:
+        try:
+            child = subprocess.Popen(
+                [binary],
+                stdin=config,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**inherited, **variables},
+                start_new_session=True,  # a group of its own, so that its children can be killed with it
+            )
+        except OSError as error:
+            raise DelegateError(f"cannot run {escaped(binary)}: {error.strerror}") from error
+    try:
+        return _until_end(child, monotonic() + timeout)
+    finally:
+        if child.returncode is None:
+            _kill(child)
+        for stream in (child.stdout, child.stderr):
+            if stream is not None:
+                stream.close()
+
+
+@contextmanager
+def _as_file(content: bytes) -> Iterator[int]:
+    # A file and not a pipe: a plugin that never reads its stdin cannot hold us up.
+    descriptor = os.memfd_create("network-configuration")
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _until_end(child: subprocess.Popen[bytes], deadline: float) -> Outcome:
+    assert child.stdout is not None  # noqa: S101
+    assert child.stderr is not None  # noqa: S101
+    stdout, stderr = bytearray(), bytearray()
+    with selectors.DefaultSelector() as selector:
+        for stream, buffer in ((child.stdout, stdout), (child.stderr, stderr)):
+            os.set_blocking(stream.fileno(), False)
+            selector.register(stream, selectors.EVENT_READ, buffer)
+        ended = False
+        while selector.get_map() and not ended and monotonic() < deadline:
+            # Asked before reading: what the child wrote before it ended is then sure to be read below.
+            ended = child.poll() is not None
+            for key, _ in selector.select(0 if ended else min(_LOOK_EVERY, max(0.0, deadline - monotonic()))):
+                if not _read_some(key.fileobj, key.data, drain=ended):  # type: ignore[arg-type]
+                    selector.unregister(key.fileobj)
+                del stdout[STDOUT_LIMIT + 1 :]
+                del stderr[:-STDERR_LIMIT]
+    timed_out = not _ends_by(child, deadline)
+    return Outcome(child.returncode, bytes(stdout), bytes(stderr), timed_out)
+
+
+def _read_some(stream: IO[bytes], buffer: bytearray, *, drain: bool) -> bool:
+    """Read what is there, all of it or one piece; False at the stream's end."""
+    while True:
+        try:
+            piece = os.read(stream.fileno(), _READ_SIZE)
+        except BlockingIOError:
+            return True
+        buffer += piece
+        if not piece or not drain:
+            return bool(piece)
+        if len(buffer) > STDOUT_LIMIT:
+            return False
+
+
+def _ends_by(child: subprocess.Popen[bytes], deadline: float) -> bool:
+    try:
+        child.wait(max(0.0, deadline - monotonic()))
+    except subprocess.TimeoutExpired:
+        _kill(child)
+        return False
+    return True
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    # The child is not reaped yet, so its id, which is its group's, cannot have gone to another process.
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()

@@ -1,0 +1,90 @@
+"""Keys of the configuration by their kind of value. null is as good as absent; what is wrong is code 7, by name."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Any
+
+from ratchet.cni.arguments import ifname_fault
+from ratchet.cni.excerpt import quoted
+from ratchet.errors import InvalidConfigError
+
+
+def fault(cause: str) -> InvalidConfigError:
+    """The error for a cause in words."""
+    return InvalidConfigError(f"cannot read the network configuration: {cause}")
+
+
+def wrong(key: str, wanted: str, value: object) -> InvalidConfigError:
+    """The error for a key whose value is not what is wanted of it."""
+    return fault(f'"{key}" must be {wanted}, not {quoted(value)}')
+
+
+def text(raw: Mapping[str, Any], key: str) -> str | None:
+    """A string."""
+    value = raw.get(key)
+    if value is not None and not isinstance(value, str):
+        raise wrong(key, "a string", value)
+    return value
+
+
+def mapping(raw: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:
+    """An object."""
+    value = raw.get(key)
+    if value is not None and not isinstance(value, dict):
+        raise wrong(key, "an object", value)
+    return value
+
+
+def path(raw: Mapping[str, Any], key: str) -> str | None:
+    """An absolute path: a plugin runs wherever the runtime happens to be."""
+    value = text(raw, key)
+    if value is not None and not (value.startswith("/") and value.isprintable()):
+        raise wrong(key, "an absolute path", value)
+    return value
+
+
+def interface(raw: Mapping[str, Any], key: str) -> str | None:
+    """The name of an interface, as the kernel takes it."""
+    value = text(raw, key)
+    if value is not None and ifname_fault(value):
+        raise wrong(key, "the name of an interface", value)
+    return value
+
+
+def ip_address(raw: Mapping[str, Any], key: str) -> str | None:
+    """An IPv4 or IPv6 address, without a prefix length or a scope."""
+    value = text(raw, key)
+    if value is None:
+        return None
+    try:
+        address = ipaddress.ip_address(value)
+    except ValueError as error:
+        raise wrong(key, "an IP address", value) from error
+    if "%" in value or address.is_unspecified or address.is_multicast:
+        raise wrong(key, "an IP address of one interface", value)
+    return value
+
+
+def seconds(raw: Mapping[str, Any], key: str) -> float | None:
+    """A number of seconds, zero or more."""
+    value = raw.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise wrong(key, "a number of seconds", value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise wrong(key, "a number of seconds", value) from error
+
+
+def whole_number(raw: Mapping[str, Any], key: str, low: int, high: int, default: int) -> int:
+    """A whole number from `low` to `high`."""
+    value = raw.get(key)
+    if value is None:
+        return default
+    if type(value) is not int or not low <= value <= high:
+        raise wrong(key, f"a whole number from {low} to {high}", value)
+    return value

@@ -1,0 +1,113 @@
+"""The moves an end may make on a link's record: join, leave, note that it stands, note that it no longer does.
+
+Each takes the record as it was read and gives the record as it is to be written, with the state machine's word that
+the step is legal and a line of history for people. A move that changes nothing gives back an equal record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from ratchet.core.machine import JOINED, LEFT, LOST, STANDS, Event, advance, derive, facts_of
+from ratchet.core.model import Kind, Link, Sandbox, Side, Transition
+
+HISTORY_KEPT = 12
+
+_ALWAYS_TOLD = frozenset({*JOINED.values(), *LEFT.values()})
+
+Step = tuple[Event, Link]
+
+
+def join(record: Link | None, wanted: Link, side: Side, sandbox: Sandbox, now: datetime) -> Link:
+    """The record with `sandbox` at `side`; what that end stood toward is cleared.
+
+    `wanted` is the link as the pods' labels declare it: the record starts from it, and where a record of an earlier
+    intent is left over it is brought to it, one generation on, so that ends built for the earlier one stand no longer.
+    """
+    before = wanted if record is None else record
+    base, steps = _renewed(before, wanted)
+    if base.sandbox(side) == sandbox:
+        return _told(before, steps, f"{side} {sandbox.pod} declares the link anew", now)
+    joined = base.with_end(side, replace(base.end(side), sandbox=sandbox, stands=None))
+    steps.append((JOINED[side], joined))
+    if side is Side.PRIMARY and base.primary.sandbox is None and base.pair.sandbox is not None:
+        steps.append((Event.PAIR_JOINED, joined))
+    return _told(before, steps, f"{side} {sandbox.pod} joined on {sandbox.node}", now)
+
+
+def leave(record: Link, side: Side, container_id: str, reason: str, now: datetime) -> Link:
+    """The record without this sandbox; unchanged where another one holds the end (a late DEL harms nobody).
+
+    A vEth's other end is gone with this one, so that end's note goes too.
+    """
+    if not record.holds(side, container_id):
+        return record
+    base, steps = record, list[Step]()
+    if record.kind is Kind.VETH:
+        base, steps = _without_stand(record, side.other)
+    left = base.with_end(side, replace(base.end(side), sandbox=None, stands=None))
+    return _told(record, [*steps, (LEFT[side], left)], reason, now)
+
+
+def note_standing(record: Link, side: Side, now: datetime) -> Link:
+    """The record with the note that `side` stands as it must; a vEth stands for both ends at once."""
+    standing = record
+    steps: list[Step] = []
+    sides = _built_with(record, side)
+    for one in sides:
+        if not standing.stands(one):
+            standing = standing.with_end(one, replace(standing.end(one), stands=standing.due(one)))
+            steps.append((STANDS[one], standing))
+    what = "both ends stand" if len(sides) == 2 else f"{side} stands"
+    return _told(record, steps, f"{what} ({record.kind})", now)
+
+
+def note_lost(record: Link, side: Side, reason: str, now: datetime) -> Link:
+    """The record with the note that `side` was found not to stand; for a vEth neither end does."""
+    lost, steps = record, list[Step]()
+    for one in _built_with(record, side):
+        lost, more = _without_stand(lost, one)
+        steps += more
+    return _told(record, steps, reason, now)
+
+
+def with_vni(record: Link, vni: int) -> Link:
+    """The record with its tunnel's number, which it keeps until it goes."""
+    return replace(record, vni=vni)
+
+
+def _built_with(record: Link, side: Side) -> tuple[Side, ...]:
+    return (side, side.other) if record.kind is Kind.VETH else (side,)
+
+
+def _without_stand(record: Link, side: Side) -> tuple[Link, list[Step]]:
+    """The record in which `side` stands toward nothing, and the event that this is, if it is one."""
+    if record.end(side).stands is None:
+        return record, []
+    lost = record.with_end(side, replace(record.end(side), stands=None))
+    return lost, [(LOST[side], lost)] if record.due(side) else []
+
+
+def _renewed(record: Link, wanted: Link) -> tuple[Link, list[Step]]:
+    """The record brought to what is wanted now; ends that stood for an earlier intent have lost their footing."""
+    if all(record.end(side).intends_the_same_as(wanted.end(side)) for side in Side):
+        return record, []
+    renewed = replace(record, generation=record.generation + 1)
+    for side in Side:
+        kept = record.end(side)
+        renewed = renewed.with_end(side, replace(wanted.end(side), sandbox=kept.sandbox, stands=kept.stands))
+    return renewed, [(LOST[side], renewed) for side in Side if record.stands(side)]
+
+
+def _told(before: Link, steps: list[Step], reason: str, now: datetime) -> Link:
+    """The last step's record, its history grown by the path that the machine takes through the steps' events."""
+    if not steps:
+        return before
+    state, history = derive(before), list(before.history)
+    for event, record in steps:
+        target = advance(state, event, facts_of(record))
+        if target is not state or event in _ALWAYS_TOLD:
+            history.append(Transition(now, state, target, reason))
+        state = target
+    return replace(steps[-1][1], history=tuple(history[-HISTORY_KEPT:]))

@@ -1,0 +1,138 @@
+"""What one end of a link does next, given its record and what stands in the kernel.
+
+The protocol in one function. Whoever asks does the step, reads again and asks again; reading, building and noting
+are one critical section per link and node, which the asker holds (never while it waits).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ratchet.core.device import Observed, Parent, Port, VethWire, VxlanWire, Wire, differences, tunnel_mtu
+from ratchet.core.model import Kind, Link, Sandbox, Side
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One sandbox's try at one end of a link; `wanted` is the link as the labels declared it when the try began."""
+
+    wanted: Link
+    side: Side
+    sandbox: Sandbox
+
+    @property
+    def name(self) -> str:
+        return self.wanted.name
+
+    @property
+    def container_id(self) -> str:
+        return self.sandbox.container_id
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What a node brings to its ends: its name, the interface that carries its tunnels, their UDP port."""
+
+    node: str
+    parent: Parent
+    vxlan_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Write this sandbox into the record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The other end has not joined: nothing to do until the record changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """The link is a tunnel and has no VNI yet: get one and write it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """See what stands where the wire should."""
+
+    wire: Wire
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """Make what stands into the wire."""
+
+    wire: Wire
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Write into the record that this end stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Take this sandbox's end down and leave the record, because `reason`."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """This end stands toward what the record says, and the record says so."""
+
+
+Step = Join | Wait | Number | Look | Build | Note | Withdraw | Done
+
+
+def plan(
+    attempt: Attempt, record: Link | None, site: Site, *, joined: bool, deleted: bool, observed: Observed | None
+) -> Step:
+    """The attempt's next step.
+
+    `joined`: this attempt has written itself into the record before, so that another sandbox found there has come
+    after it. `deleted`: the runtime has called DEL for this sandbox. `observed`: what stands, None while not looked
+    at since the record was read.
+    """
+    if deleted:
+        return Withdraw("the runtime deleted the sandbox")
+    if record is None or not record.holds(attempt.side, attempt.container_id):
+        return Withdraw("another sandbox has taken its place") if joined else Join()
+    if record.kind is None:
+        return Wait()
+    if record.kind is Kind.VXLAN and record.vni is None:
+        return Number()
+    wire = wire_of(record, attempt.side, site)
+    if observed is None:
+        return Look(wire)
+    if differences(wire, observed):
+        return Build(wire)
+    return Done() if record.stands(attempt.side) else Note()
+
+
+def wire_of(record: Link, side: Side, site: Site) -> Wire:
+    """What `side` is to be made of, on its own node, once both ends have joined (and a tunnel has its VNI)."""
+    if record.kind is Kind.VETH:
+        mtu = site.parent.mtu
+        return VethWire(record.name, _port(record, side, mtu), _port(record, side.other, mtu))
+    peer = record.sandbox(side.other)
+    if peer is None or record.vni is None:
+        raise ValueError(f"{record.name} is not ready to be wired")
+    return VxlanWire(
+        link=record.name,
+        near=_port(record, side, tunnel_mtu(site.parent)),
+        vni=record.vni,
+        remote=peer.vtep,
+        local=site.parent.address,
+        port=site.vxlan_port,
+        parent=site.parent,
+    )
+
+
+def _port(record: Link, side: Side, mtu: int) -> Port:
+    end = record.end(side)
+    if end.sandbox is None:
+        raise ValueError(f"the {side} of {record.name} has not joined")
+    return Port(end.sandbox.netns, end.ifname, end.addresses, mtu)

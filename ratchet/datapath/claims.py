@@ -1,0 +1,122 @@
+"""Who holds a VNI on this node.
+
+A VXLAN device claims (VNI, UDP port) in the namespace where its underlay socket is, and goes on claiming it from the
+pod's namespace where it lives. If that namespace outlives the pod, held by a file or a socket that somebody left open,
+the number stays taken and nothing shows it in the node. A VNI belongs to one link: a device of ours that holds it
+anywhere but at its place is a left-over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from errno import ENODEV
+from pathlib import Path
+
+from ratchet.core.device import Device
+from ratchet.datapath import messages
+from ratchet.datapath.netns import Netns, open_netns, own_netns
+from ratchet.datapath.reading import Sight, known_as, links_of, read_nsid
+from ratchet.datapath.rtnetlink import Channel, RefusedError
+from ratchet.errors import DatapathError
+
+UNREACHABLE = (
+    "A device in a network namespace that cannot be reached holds it. Find the process that keeps that namespace "
+    "(lsns -t net, lsof) and end it, or restart the node."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A device that claims the VNI, and how to speak to the namespace it lives in."""
+
+    device: Device
+    where: str
+    channel: Channel
+    nsid: int | None = None
+
+    def delete(self) -> None:
+        index = self.device.index
+        request = messages.drop_link(index) if self.nsid is None else messages.drop_link_in(self.nsid, index)
+        (answer,) = self.channel.exchange(request)
+        if answer.refusal is not None and answer.refusal.errno != ENODEV:
+            raise DatapathError(
+                f"cannot remove stale {self.device.ifname} in {self.where}: {answer.refusal.strerror}"
+            ) from answer.refusal
+
+
+def release(vni: int, port: int, search: Sequence[str] = ()) -> None:
+    """Delete the devices of ours that claim `vni` on UDP `port` in the caller's namespace, wherever they live.
+
+    `search`: further paths of namespaces to look into. Devices whose underlay is in another namespace are left alone,
+    whatever their VNI: they are other nodes'. Raises DatapathError, saying who holds it, where nothing could be freed.
+    """
+    freed = False
+    for holder in _holders(vni, port, search):
+        if not holder.device.ours:
+            raise DatapathError(
+                f"VNI {vni} on UDP port {port} is held by {holder.device.ifname} in {holder.where}, "
+                "which is not ratchet's",
+                details="Give ratchet a vni_range, or a UDP port, that nothing else on the node uses.",
+            )
+        holder.delete()
+        freed = True
+    if not freed:
+        raise DatapathError(f"VNI {vni} on UDP port {port} is in use on this node", details=UNREACHABLE)
+
+
+def _holders(vni: int, port: int, search: Sequence[str]) -> Iterator[Holder]:
+    with own_netns() as home:
+        with Channel() as node:
+            for sight, nsid in _seen_from(node):
+                if _claims(sight, vni, port) and _is_below(sight, nsid, node, home):
+                    where = "the node's namespace" if nsid is None else f"the namespace with nsid {nsid}"
+                    yield Holder(sight.device, where, node, nsid)
+        for netns in _namespaces((*search, *_mounted(), *_of_processes()), home):
+            with Channel(netns) as channel:
+                for sight in links_of(channel, "vxlan"):
+                    if _claims(sight, vni, port) and sight.lower_nsid == known_as(channel, home):
+                        yield Holder(sight.device, netns.path, channel)
+
+
+def _seen_from(node: Channel) -> Iterator[tuple[Sight, int | None]]:
+    """Every tunnel in the node's own namespace and in those that it has numbers for."""
+    yield from ((sight, None) for sight in links_of(node, "vxlan"))
+    for number in [read_nsid(raw) for raw in node.dump(messages.nsids())]:
+        if number is not None:
+            with suppress(RefusedError):  # gone meanwhile
+                yield from ((sight, number) for sight in links_of(node, "vxlan", number))
+
+
+def _claims(sight: Sight, vni: int, port: int) -> bool:
+    return (sight.device.vni, sight.device.port) == (vni, port)
+
+
+def _is_below(sight: Sight, nsid: int | None, node: Channel, home: Netns) -> bool:
+    """Whether a tunnel's underlay is in the node's namespace, seen from there."""
+    if sight.lower_nsid is None:
+        return nsid is None
+    return sight.lower_nsid == known_as(node, home)
+
+
+def _namespaces(paths: Iterable[str], home: Netns) -> Iterator[Netns]:
+    seen = {home.identity}
+    for path in paths:
+        with suppress(DatapathError), open_netns(path) as netns:
+            if netns.identity not in seen:
+                seen.add(netns.identity)
+                yield netns
+
+
+def _mounted() -> Iterator[str]:
+    """Where namespaces are bound to a file, as container runtimes and ip-netns(8) do (proc_pid_mountinfo(5))."""
+    for line in Path("/proc/thread-self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
+        fields, _, source = line.partition(" - ")
+        if source.startswith("nsfs "):
+            yield fields.split()[4].encode("utf-8", "surrogateescape").decode("unicode_escape")
+
+
+def _of_processes() -> Iterator[str]:
+    for process in Path("/proc").glob("[0-9]*"):
+        yield str(process / "ns" / "net")

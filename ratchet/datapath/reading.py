@@ -1,0 +1,184 @@
+"""What the kernel shows, read into the core's terms."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from errno import ENODEV
+from ipaddress import ip_interface
+from typing import Any
+
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
+from pyroute2.netlink.rtnl.nsidmsg import nsidmsg
+
+from ratchet.core.device import Device
+from ratchet.core.model import Address
+from ratchet.datapath import messages
+from ratchet.datapath.netns import Netns
+from ratchet.datapath.packing import HEADER, IFADDRMSG, IFINFOMSG
+from ratchet.datapath.rtnetlink import Channel, attributes
+
+IFLA_MTU, IFLA_LINK = 4, 5
+
+RT_SCOPE_UNIVERSE = 0
+IFA_F_SECONDARY, IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE = 0x1, 0x8, 0x20, 0x40
+IFA_F_UNFIT = IFA_F_SECONDARY | IFA_F_DADFAILED | IFA_F_DEPRECATED | IFA_F_TENTATIVE
+
+NUD_LASTING = 0x40 | 0x80  # NOARP and PERMANENT
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """A device, and where it leads: the index of the link below or opposite, and by what number the namespace of
+    that link is known here (None: it is in the same one)."""
+
+    device: Device
+    lower_index: int | None
+    lower_nsid: int | None
+
+
+def device_of(sight: Sight | None) -> Device | None:
+    return None if sight is None else sight.device
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """An address on a link: `ours` if Ratchet gave it, `fit` if a tunnel's local address may be taken from it."""
+
+    index: int
+    address: Address
+    ours: bool
+    fit: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """A link's index, that of the link opposite, and its MTU in bytes; 0 for what it has not."""
+
+    index: int
+    opposite: int
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """An entry of the neighbour table; `state` is of NUD_*."""
+
+    family: int
+    address: str
+    state: int
+
+
+def see(channel: Channel, ifname: str, wanted: Iterable[Address] = ()) -> Sight | None:
+    """The link of this name with its addresses; None where there is none.
+
+    The kernel's own link-local addresses are left out, unless they are wanted.
+    """
+    (answer,) = channel.exchange(messages.link_named(ifname))
+    if answer.refusal is not None:
+        if answer.refusal.errno == ENODEV:
+            return None
+        raise answer.refusal
+    sight = read_link(answer.messages[0])
+    return with_addresses(sight, addresses_of(channel, sight.device.index), tuple(wanted))
+
+
+def with_addresses(sight: Sight, found: Iterable[Given], wanted: tuple[Address, ...]) -> Sight:
+    kept = [one for one in found if one.ours or one.address in wanted or not one.address.is_link_local]
+    device = replace(
+        sight.device,
+        addresses=tuple(one.address for one in kept),
+        given=tuple(one.address for one in kept if one.ours),
+    )
+    return replace(sight, device=device)
+
+
+def links_of(channel: Channel, kind: str = "", nsid: int | None = None) -> list[Sight]:
+    """All links, of one kind only or in the namespace known here as `nsid`, without their addresses."""
+    found = [read_link(raw) for raw in channel.dump(messages.links(kind, nsid))]
+    return [sight for sight in found if not kind or sight.device.kind == kind]
+
+
+def addresses_of(channel: Channel, index: int = 0) -> list[Given]:
+    """The addresses of one link, or of all."""
+    found = channel.dump(messages.addresses(index))
+    return [read_address(raw) for raw in found if not index or IFADDRMSG.unpack_from(raw, HEADER.size)[4] == index]
+
+
+def neighbours_of(channel: Channel, index: int) -> list[Neighbour]:
+    """Whom a link's namespace knows by MAC behind that link."""
+    found = [_decode(ndmsg, raw) for raw in channel.dump(messages.neighbours())]
+    return [Neighbour(one["family"], one.get_attr("NDA_DST"), one["state"]) for one in found if one["ifindex"] == index]
+
+
+def known_as(channel: Channel, netns: Netns) -> int | None:
+    """By which number the channel's namespace knows another; None where it has given it none."""
+    (answer,) = channel.exchange(messages.nsid_of(netns.fd))
+    if answer.refusal is not None or not answer.messages:
+        return None
+    return read_nsid(answer.messages[0])
+
+
+def read_nsid(raw: bytes) -> int | None:
+    message = _decode(nsidmsg, raw)
+    number = message.get_attr("NETNSA_NSID")
+    return None if number is None or number == messages.NSID_ANY else int(number)
+
+
+def glance(raw: bytes) -> Glance:
+    """What the next message needs to know of a link just made, at a fraction of what decoding it all would cost."""
+    index = IFINFOMSG.unpack_from(raw, HEADER.size)[3]
+    found = dict(attributes(raw, HEADER.size + IFINFOMSG.size))
+    opposite, mtu = (struct.unpack("=i", found.get(kind, bytes(4)))[0] for kind in (IFLA_LINK, IFLA_MTU))
+    return Glance(index, opposite, mtu)
+
+
+def read_link(raw: bytes) -> Sight:
+    message = _decode(ifinfmsg, raw)
+    info = message.get_attr("IFLA_LINKINFO")
+    kind = info.get_attr("IFLA_INFO_KIND") if info is not None else None
+    data = info.get_attr("IFLA_INFO_DATA") if kind == "vxlan" else None
+    tunnel = _tunnel(data) if data is not None else {}
+    device = Device(
+        ifname=message.get_attr("IFLA_IFNAME"),
+        index=message["index"],
+        kind=kind or "",
+        ours=message.get_attr("IFLA_GROUP") == messages.GROUP,
+        up=bool(message["flags"] & messages.IFF_UP),
+        mtu=message.get_attr("IFLA_MTU"),
+        mac=message.get_attr("IFLA_ADDRESS") or "",
+        **tunnel,
+    )
+    return Sight(device, message.get_attr("IFLA_LINK"), message.get_attr("IFLA_LINK_NETNSID"))
+
+
+def read_address(raw: bytes) -> Given:
+    message = _decode(ifaddrmsg, raw)
+    # On a point-to-point address IFA_ADDRESS is the other side's.
+    own = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+    flags = message.get_attr("IFA_FLAGS") or message["flags"]
+    return Given(
+        index=message["index"],
+        address=ip_interface(f"{own}/{message['prefixlen']}"),
+        ours=message.get_attr("IFA_PROTO") == messages.ADDRESS_PROTOCOL,
+        fit=message["scope"] == RT_SCOPE_UNIVERSE and not flags & IFA_F_UNFIT,
+    )
+
+
+def _tunnel(data: Any) -> dict[str, Any]:
+    return {
+        "vni": data.get_attr("IFLA_VXLAN_ID"),
+        "remote": data.get_attr("IFLA_VXLAN_GROUP") or data.get_attr("IFLA_VXLAN_GROUP6"),
+        "local": data.get_attr("IFLA_VXLAN_LOCAL") or data.get_attr("IFLA_VXLAN_LOCAL6"),
+        "port": data.get_attr("IFLA_VXLAN_PORT"),
+        "parent_index": data.get_attr("IFLA_VXLAN_LINK"),
+    }
+
+
+def _decode(kind: Any, raw: bytes) -> Any:
+    message = kind(raw)
+    message.decode()
+    return message

@@ -1,0 +1,156 @@
+"""The conversation with the kernel: many messages in one send, an answer for each (netlink(7), rtnetlink(7))."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from ratchet.datapath.netns import Netns, inside
+from ratchet.datapath.packing import ATTRIBUTE, HEADER
+from ratchet.errors import DatapathError
+
+SOL_NETLINK = 270
+NETLINK_CAP_ACK = 10
+NETLINK_EXT_ACK = 11
+NETLINK_GET_STRICT_CHK = 12
+
+NLMSG_ERROR = 2
+NLMSG_DONE = 3
+NLM_F_DUMP_INTR = 0x10
+NLM_F_CAPPED = 0x100
+NLM_F_ACK_TLVS = 0x200
+NLMSGERR_ATTR_MSG = 1
+
+ATTRIBUTE_TYPE = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
+
+TIMEOUT = 10.0  # seconds; the kernel answers within the send, so that silence means a lost message
+BUFFER = 1 << 17
+INTERRUPTED_DUMPS = 8
+
+
+class RefusedError(OSError):
+    """The kernel's no to one message: `errno`, and in `strerror` its own explanation where it gave one."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """What the kernel said to one message."""
+
+    messages: list[bytes] = field(default_factory=list)
+    refusal: RefusedError | None = None
+    interrupted: bool = False
+
+
+class Channel:
+    """A route netlink socket in a namespace (None: in the caller's own). Not to be shared between threads, nor kept."""
+
+    __slots__ = ("_sequence", "_socket")
+
+    def __init__(self, netns: Netns | None = None) -> None:
+        self._sequence = 0
+        if netns is None:
+            self._socket = _open_socket()
+        else:
+            with inside(netns):
+                self._socket = _open_socket()
+
+    def exchange(self, *messages: bytearray) -> list[Answer]:
+        """Send all at once; one answer for each, in order. A refused message does not stop those behind it."""
+        answers = {self._number(message): Answer() for message in messages}
+        try:
+            self._socket.send(b"".join(messages))
+            waiting = set(answers)
+            while waiting:
+                for sequence, kind, flags, raw in _split(self._socket.recv(BUFFER)):
+                    answer = answers.get(sequence)
+                    if answer is None:
+                        continue
+                    answer.interrupted |= bool(flags & NLM_F_DUMP_INTR)
+                    if kind in (NLMSG_ERROR, NLMSG_DONE):
+                        answer.refusal = _refusal(flags, raw)
+                        waiting.discard(sequence)
+                    else:
+                        answer.messages.append(raw)
+        except OSError as error:
+            raise DatapathError(f"cannot speak to the kernel over netlink: {error}") from error
+        return list(answers.values())
+
+    def do(self, *messages: bytearray) -> list[Answer]:
+        """As `exchange`, but raises the first RefusedError."""
+        answers = self.exchange(*messages)
+        for answer in answers:
+            if answer.refusal is not None:
+                raise answer.refusal
+        return answers
+
+    def dump(self, message: bytearray) -> list[bytes]:
+        """Every object that a dump request lists, read again while the kernel's tables change under it."""
+        for _ in range(INTERRUPTED_DUMPS):
+            (answer,) = self.do(message)
+            if not answer.interrupted:
+                break
+        return answer.messages
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _number(self, message: bytearray) -> int:
+        self._sequence += 1
+        struct.pack_into("=I", message, 8, self._sequence)
+        return self._sequence
+
+
+def attributes(raw: bytes, start: int) -> Iterator[tuple[int, bytes]]:
+    """The attributes of a message from byte `start`, type and value."""
+    while start + ATTRIBUTE.size <= len(raw):
+        length, kind = ATTRIBUTE.unpack_from(raw, start)
+        if length < ATTRIBUTE.size:
+            return
+        yield kind & ATTRIBUTE_TYPE, raw[start + ATTRIBUTE.size : start + length]
+        start += (length + 3) & ~3
+
+
+def _open_socket() -> socket.socket:
+    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    opened.settimeout(TIMEOUT)
+    for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
+        with suppress(OSError):  # kernels before 4.12 and 4.20: shorter explanations, unfiltered dumps
+            opened.setsockopt(SOL_NETLINK, option, 1)
+    return opened
+
+
+def _split(data: bytes) -> Iterable[tuple[int, int, int, bytes]]:
+    start = 0
+    while start + HEADER.size <= len(data):
+        length, kind, flags, sequence, _ = HEADER.unpack_from(data, start)
+        yield sequence, kind, flags, data[start : start + length]
+        start += (length + 3) & ~3
+
+
+def _refusal(flags: int, raw: bytes) -> RefusedError | None:
+    code = -struct.unpack_from("=i", raw, HEADER.size)[0] if len(raw) >= HEADER.size + 4 else 0
+    if code == 0:
+        return None
+    return RefusedError(code, _explanation(flags, raw) or os.strerror(code))
+
+
+def _explanation(flags: int, raw: bytes) -> str:
+    if not flags & NLM_F_ACK_TLVS:
+        return ""
+    echoed = HEADER.size if flags & NLM_F_CAPPED else HEADER.unpack_from(raw, HEADER.size + 4)[0]
+    if HEADER.unpack_from(raw)[1] == NLMSG_DONE:
+        echoed = 0
+    found = dict(attributes(raw, HEADER.size + 4 + echoed))
+    return found.get(NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode("utf-8", "replace")

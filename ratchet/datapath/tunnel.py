@@ -1,0 +1,110 @@
+"""A VXLAN's end: made in the pod with its underlay socket in the node's namespace, which is the caller's.
+
+The remote of a standing device is changed in place: interface index, MAC and addresses stay, and what runs in the pod
+does not lose its interface because the other pod has moved (Documentation/networking/vxlan.rst).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from errno import EEXIST
+
+from ratchet.core.device import Device, Observed, VxlanWire, differences
+from ratchet.datapath import messages
+from ratchet.datapath.claims import release
+from ratchet.datapath.pod import ATTEMPTS, OpenPod
+from ratchet.datapath.reading import device_of, glance
+from ratchet.datapath.rtnetlink import Channel
+from ratchet.errors import DatapathError
+
+
+def observe_tunnel(near: OpenPod) -> Observed:
+    """This node's end as it stands."""
+    return Observed(near=device_of(near.see()))
+
+
+def ensure_tunnel(wire: VxlanWire, near: OpenPod, search: Sequence[str]) -> bool:
+    """Whether anything had to be done. `search`: further paths at which a namespace may hold a stale claim.
+
+    Made first and looked at only where something is in the way: in most calls nothing is.
+    """
+    changed = False
+    for _ in range(ATTEMPTS):
+        if _make(wire, near):
+            return True
+        observed = observe_tunnel(near)
+        near.refuse_foreign(observed.near)
+        if not differences(wire, observed):
+            return changed
+        if observed.near is not None and _can_be_adjusted(wire, observed.near):
+            _adjust(wire, near, observed.near)
+            return True
+        changed = True
+        if observed.near is None:
+            _release_claim(wire, near, search)
+        else:
+            near.take_down(observed.near)
+    raise near.failed(f"others keep making interfaces named {near.port.ifname} or tunnels of VNI {wire.vni}")
+
+
+def _can_be_adjusted(wire: VxlanWire, device: Device) -> bool:
+    """The kernel changes the remote of a standing device, within its address family, and nothing else of a tunnel."""
+    if device.kind != "vxlan" or device.remote is None or (":" in device.remote) != (":" in wire.remote):
+        return False
+    tunnel = (device.vni, device.local, device.port, device.parent_index)
+    return tunnel == (wire.vni, wire.local, wire.port, wire.parent.index)
+
+
+def _adjust(wire: VxlanWire, near: OpenPod, device: Device) -> None:
+    if device.remote != wire.remote:
+        near.do(messages.new_remote(device.index, wire.remote))
+        # The peer behind the new remote has another MAC: what the pod remembers would be sent to nobody for a minute.
+        near.forget_neighbours(device.index)
+    near.adjust(device, wire.link)
+
+
+def _make(wire: VxlanWire, near: OpenPod) -> bool:
+    """Whether it could be made: not if the name or the VNI is taken."""
+    with Channel() as node:
+        # The number by which the node's namespace knows the pod's is how a stale device is found once nothing else
+        # leads to that namespace; EEXIST here is the usual case, the pod's primary network has seen to it.
+        named, _ = node.exchange(messages.link_named(near.port.ifname), messages.assign_nsid(near.netns.fd))
+        # Older kernels look the new name up in the namespace of the socket, and refuse one that the node uses: such a
+        # link is made under another name and gets its own in the pod.
+        ifname = near.port.ifname if named.refusal is not None else f"ratchet{wire.vni:x}"
+        (made,) = node.exchange(messages.new_vxlan(wire, ifname, near.netns.fd))
+    if made.refusal is not None:
+        if made.refusal.errno == EEXIST:
+            return False
+        raise near.failed(f"{made.refusal.strerror} (parent interface {wire.parent.ifname})") from made.refusal
+    _complete(wire, near, ifname)
+    return True
+
+
+def _complete(wire: VxlanWire, near: OpenPod, ifname: str) -> None:
+    (shown,) = near.channel.exchange(messages.link_named(ifname))
+    if shown.refusal is not None:
+        raise near.failed(f"it went away while being made: {shown.refusal.strerror}") from shown.refusal
+    link = glance(shown.messages[0])
+    try:
+        if link.mtu != near.port.mtu:  # the kernel cuts it down to what the parent carries, and says nothing
+            raise near.failed(
+                f"MTU {near.port.mtu} does not fit into {wire.parent.ifname}",
+                details=f"At most {link.mtu}, as the MTU of {wire.parent.ifname} is {wire.parent.mtu}.",
+            )
+        if ifname != near.port.ifname:
+            near.do(messages.named(link.index, near.port.ifname))
+        near.silence()
+        near.finish(link.index, wire.link)
+    except BaseException:
+        with suppress(DatapathError):
+            near.delete(link.index)
+        raise
+
+
+def _release_claim(wire: VxlanWire, near: OpenPod, search: Sequence[str]) -> None:
+    try:
+        release(wire.vni, wire.port, (*search, near.netns.path))
+    except DatapathError as error:
+        raise near.failed(error, details=error.details) from error

@@ -1,0 +1,78 @@
+"""A vEth pair: made at once in both pods' namespaces, or finished, or made anew (veth(4))."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from errno import EEXIST
+
+from ratchet.core.device import Device, Observed, VethWire, differences
+from ratchet.datapath import messages
+from ratchet.datapath.pod import ATTEMPTS, OpenPod
+from ratchet.datapath.reading import Sight, glance, known_as
+from ratchet.errors import DatapathError
+
+
+def observe_veth(near: OpenPod, far: OpenPod) -> Observed:
+    """Both ends as they stand, and whether they are each other's."""
+    near_sight, far_sight = near.see(), far.see()
+    wired = near_sight is not None and far_sight is not None and _leads_to(near, near_sight, far, far_sight)
+    return Observed(_judged(near_sight, wired), _judged(far_sight, wired))
+
+
+def ensure_veth(wire: VethWire, near: OpenPod, far: OpenPod) -> bool:
+    """Whether anything had to be done.
+
+    Made first and looked at only where something is in the way: in most calls nothing is.
+    """
+    changed = False
+    for _ in range(ATTEMPTS):
+        if _make(wire, near, far):
+            return True
+        observed = observe_veth(near, far)
+        near.refuse_foreign(observed.near)
+        far.refuse_foreign(observed.far)
+        if not differences(wire, observed):
+            return changed
+        if observed.near and observed.far and observed.near.wired:
+            near.adjust(observed.near, wire.link)
+            far.adjust(observed.far, wire.link)
+            return True
+        near.take_down(observed.near)
+        far.take_down(observed.far)
+        changed = True
+    raise near.failed(f"others keep making interfaces named {near.port.ifname} and {far.port.ifname}")
+
+
+def _make(wire: VethWire, near: OpenPod, far: OpenPod) -> bool:
+    """Whether it could be made: not if one of the names exists."""
+    request = messages.new_veth(near.port, far.port, far.netns.fd)
+    made, shown = near.channel.exchange(request, messages.link_named(near.port.ifname))
+    if made.refusal is not None:
+        if made.refusal.errno == EEXIST:
+            return False
+        raise near.failed(made.refusal.strerror) from made.refusal
+    link = glance(shown.messages[0])
+    try:
+        near.silence()
+        far.silence()
+        near.finish(link.index, wire.link)
+        far.finish(link.opposite, wire.link)
+    except BaseException:
+        with suppress(DatapathError):
+            near.delete(link.index)
+        raise
+    return True
+
+
+def _judged(sight: Sight | None, wired: bool) -> Device | None:
+    return None if sight is None else replace(sight.device, wired=wired)
+
+
+def _leads_to(near: OpenPod, near_sight: Sight, far: OpenPod, far_sight: Sight) -> bool:
+    """One direction is enough: a vEth's peer is its peer's peer."""
+    if near_sight.device.kind != "veth" or near_sight.lower_index != far_sight.device.index:
+        return False
+    if near.netns.is_same_as(far.netns):
+        return near_sight.lower_nsid is None
+    return near_sight.lower_nsid is not None and near_sight.lower_nsid == known_as(near.channel, far.netns)

@@ -1,0 +1,69 @@
+"""Look at a wire, make it so, take it down: idempotent, safe from several threads at once, nothing kept between calls.
+
+"The node" is the calling thread's network namespace; pods are known by the paths of theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ratchet.core.device import Device, Observed, Port, VethWire, Wire
+from ratchet.datapath.pod import open_pod
+from ratchet.datapath.reading import device_of
+from ratchet.datapath.tunnel import ensure_tunnel, observe_tunnel
+from ratchet.datapath.veth import ensure_veth, observe_veth
+from ratchet.errors import ForeignInterfaceError, NamespaceGoneError
+
+
+def observe(wire: Wire) -> Observed:
+    """What stands where the wire should.
+
+    Raises NamespaceGoneError, naming the path, if a pod's namespace is not there.
+    """
+    with open_pod(wire.near) as near:
+        if not isinstance(wire, VethWire):
+            return observe_tunnel(near)
+        with open_pod(wire.far) as far:
+            return observe_veth(near, far)
+
+
+def observe_port(netns: str, ifname: str) -> Device | None:
+    """The interface of that name, None if there is none; `wired` is not judged. Raises NamespaceGoneError."""
+    with open_pod(_nameless(netns, ifname)) as pod:
+        return device_of(pod.see())
+
+
+def ensure(wire: Wire, search: Sequence[str] = ()) -> bool:
+    """Have the wire stand; whether anything had to be done for it.
+
+    What is there and right stays as it is; what differs is changed in place where the kernel allows, else made anew.
+    Should it fail half-way, what this call has made is taken down again. `search`: further paths of namespaces in
+    which a left-over may hold the tunnel's VNI. Raises NamespaceGoneError, HostNamespaceError, ForeignInterfaceError
+    (and then has touched nothing), DatapathError with the kernel's reason.
+    """
+    with open_pod(wire.near) as near:
+        if not isinstance(wire, VethWire):
+            return ensure_tunnel(wire, near, search)
+        with open_pod(wire.far) as far:
+            return ensure_veth(wire, near, far)
+
+
+def remove(netns: str, ifname: str) -> bool:
+    """Delete an interface of ours, and with a vEth its peer; False where it, or the namespace, is gone already.
+
+    Raises ForeignInterfaceError, and leaves it, if it is not ours; HostNamespaceError.
+    """
+    try:
+        with open_pod(_nameless(netns, ifname)) as pod:
+            device = device_of(pod.see())
+            if device is None:
+                return False
+            if not device.ours:
+                raise ForeignInterfaceError(f"cannot remove {pod}: it is not ratchet's")
+            return pod.delete(device.index)
+    except NamespaceGoneError:
+        return False
+
+
+def _nameless(netns: str, ifname: str) -> Port:
+    return Port(netns, ifname, addresses=(), mtu=0)

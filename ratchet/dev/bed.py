@@ -1,0 +1,166 @@
+"""A small cluster to run and test on: an API server, nodes on a switch, the plugin installed on each of them."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp.typedefs import Middleware
+
+from ratchet.core.model import Link, PodRef
+from ratchet.dev.access import Access, embedded_api, relayed_api
+from ratchet.dev.hosts import Hosts
+from ratchet.dev.kubelet import Kubelet
+from ratchet.errors import RatchetError
+from ratchet.install import install
+from ratchet.store.apiserver import AlreadyExistsError, ApiServer, NotFoundError, connect
+from ratchet.store.records import Records
+
+Json = dict[str, Any]
+
+RATCHET_NAMESPACE = "ratchet"
+
+
+@dataclass(slots=True)
+class Bed:
+    """The cluster. A context manager: what it made, in the API too, is gone when it is left.
+
+    `kubeconfig` is an API server to use; None for an embedded one, which `middlewares` may wrap to inject faults.
+    """
+
+    prefix: str | None = None
+    kubeconfig: Path | None = None
+    middlewares: Sequence[Middleware] = ()
+    namespace: str = "default"
+    hosts: Hosts = field(init=False)
+    folder: Path = field(init=False)
+    access: Access = field(init=False)
+    api: ApiServer = field(init=False)
+    kubelets: dict[str, Kubelet] = field(default_factory=dict)
+    _made: list[str] = field(default_factory=list)
+    _stack: ExitStack = field(default_factory=ExitStack)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ratchet-bed-")))
+            self.hosts = stack.enter_context(Hosts(self.prefix) if self.prefix else Hosts())
+            self.access = stack.enter_context(self._reached_api())
+            self.api = connect(str(self.access.kubeconfig))
+            stack.callback(self.api.close)
+            stack.callback(self._remove_made)
+            for namespace in (RATCHET_NAMESPACE, self.namespace):
+                self.make("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stack.close()
+
+    @property
+    def records(self) -> Records:
+        return Records(self.api, RATCHET_NAMESPACE)
+
+    def links(self) -> dict[str, Link]:
+        """Every record, by name. Raises the error of one that cannot be read."""
+        links, malformed = self.records.links()
+        for error in malformed:
+            raise error
+        return {link.name: link for link in links}
+
+    def add_node(
+        self, name: str, address: str, config: Json, *, labels: Mapping[str, str] | None = None, mtu: int = 1500
+    ) -> Kubelet:
+        """A node with `address` (with its prefix length) on `eth0`, and the plugin as a user would install it."""
+        host = self.hosts.add_node(name, address, mtu=mtu)
+        node = {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": name, "labels": dict(labels or {})},
+            "status": {
+                "addresses": [{"type": "InternalIP", "address": host.address}],
+                "conditions": [{"type": "Ready", "status": "True", "reason": "Bed"}],
+            },
+        }
+        self.make("/api/v1/nodes", node)
+        self.api.patch(f"/api/v1/nodes/{name}/status", {"status": node["status"]})
+        bin_dir = self.folder / name / "bin"
+        install(bin_dir, kubeconfig=self.access.node_kubeconfig, state_dir=self.state_dir(name))
+        self.kubelets[name] = Kubelet(self.hosts, host, bin_dir, config)
+        return self.kubelets[name]
+
+    def state_dir(self, node: str) -> Path:
+        return self.folder / node / "state"
+
+    def create_pod(
+        self, name: str, settings: Mapping[str, str], node: str = "", annotations: Mapping[str, str] | None = None
+    ) -> PodRef:
+        """A pod with these labels, bound to `node` where one is given."""
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "labels": dict(settings), "annotations": dict(annotations or {})},
+            "spec": {"containers": [{"name": "c", "image": "none"}]},
+        }
+        created = self.make(self.pods_path, pod)
+        if node:
+            self.bind(name, node)
+        return PodRef(self.namespace, name, created["metadata"]["uid"])
+
+    def bind(self, pod: str, node: str) -> None:
+        """Schedule a pod, as the scheduler does."""
+        target = {"apiVersion": "v1", "kind": "Node", "name": node}
+        binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod}, "target": target}
+        self.api.create(f"{self.pods_path}/{pod}/binding", binding)
+
+    def delete_pod(self, pod: PodRef) -> None:
+        """The pod's object gone at once, as once its kubelet has finished with it."""
+        try:
+            self.api.delete(f"{self.pods_path}/{pod.name}", uid=pod.uid, grace_seconds=0)
+        except NotFoundError:
+            return
+
+    @property
+    def pods_path(self) -> str:
+        return f"/api/v1/namespaces/{self.namespace}/pods"
+
+    def make(self, collection: str, body: Json) -> Json:
+        """Create an object that goes with the bed; one that is there already is left to whoever made it."""
+        path = f"{collection}/{body['metadata']['name']}"
+        try:
+            created = self.api.create(collection, copy.deepcopy(body))
+        except AlreadyExistsError:
+            return self.api.get(path)
+        self._made.append(path)
+        return created
+
+    def _reached_api(self) -> Any:
+        if self.kubeconfig is not None:
+            return relayed_api(self.hosts, self.folder, self.kubeconfig)
+        return embedded_api(self.hosts, self.folder, self.middlewares)
+
+    def _remove_made(self) -> None:
+        """Leave another's API server as it was; an embedded one goes whole."""
+        if self.kubeconfig is None:
+            return
+        for path in reversed(self._made):
+            try:
+                self.api.delete(path, uid=self.api.get(path)["metadata"]["uid"], grace_seconds=0)
+            except NotFoundError:
+                continue
+
+
+def wait_for(what: str, holds: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Return as soon as `holds`. Raises RatchetError that names `what` after `seconds`."""
+    import time
+
+    until = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > until:
+            raise RatchetError(f"cannot go on: {what} did not come about within {seconds:.0f} s")
+        time.sleep(0.05)

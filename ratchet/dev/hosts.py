@@ -1,0 +1,125 @@
+"""Nodes as network namespaces on a small switch: hosts enough for a test, and nothing of the machine's own is touched.
+
+Everything is made with `ip`, in namespaces whose names begin with one prefix, and goes with the context.
+"""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ratchet.errors import RatchetError
+
+NETNS_DIR = Path("/run/netns")
+SWITCH_ADDRESS = "192.168.1.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A node: its name in the API, its namespace's name, and its addresses on `eth0` (the first is its VTEP)."""
+
+    name: str
+    netns: str
+    addresses: tuple[str, ...]
+
+    @property
+    def address(self) -> str:
+        return self.addresses[0].partition("/")[0]
+
+    def command(self, *argv: str) -> list[str]:
+        """The command as it is to be started to run in this node's namespace."""
+        return command_in(self.netns, *argv)
+
+
+@dataclass(slots=True)
+class Hosts:
+    """A switch, its nodes and their pods' namespaces. A context manager; what it made is gone when it is left."""
+
+    prefix: str = field(default_factory=lambda: f"rt{secrets.token_hex(3)}-")
+    made: list[str] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        try:
+            self.add_namespace("switch")
+            ip("-n", self.switch, "link", "add", "br0", "type", "bridge")
+            for address in (f"{SWITCH_ADDRESS}/24", "fd00:1::1/64"):
+                ip("-n", self.switch, "addr", "add", address, "dev", "br0", "nodad")
+            ip("-n", self.switch, "link", "set", "br0", "up")
+        except BaseException:
+            self.remove()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.remove()
+
+    @property
+    def switch(self) -> str:
+        """The namespace that every node reaches, where the API server listens."""
+        return f"{self.prefix}switch"
+
+    def add_node(self, name: str, *addresses: str, mtu: int = 1500) -> Host:
+        """A node with `eth0` on the switch; addresses with their prefix lengths."""
+        netns = self.add_namespace(name)
+        port = f"p{len(self.made)}"
+        ip(*f"-n {netns} link add eth0 mtu {mtu} type veth peer name {port} netns {self.switch} mtu {mtu}".split())
+        ip(*f"-n {self.switch} link set {port} master br0 up".split())
+        for address in addresses:
+            ip("-n", netns, "addr", "add", address, "dev", "eth0", "nodad")
+        ip("-n", netns, "link", "set", "eth0", "up")
+        ip("-n", netns, "route", "add", "default", "via", SWITCH_ADDRESS)
+        return Host(name, netns, addresses)
+
+    def add_namespace(self, name: str) -> str:
+        """A namespace under our prefix, its loopback up; its full name."""
+        full = f"{self.prefix}{name}"
+        ip("netns", "add", full)
+        self.made.append(full)
+        ip("-n", full, "link", "set", "lo", "up")
+        return full
+
+    def remove_namespace(self, full: str) -> None:
+        """Take a namespace away, if it is there."""
+        subprocess.run(["ip", "netns", "del", full], check=False, capture_output=True)
+        if full in self.made:
+            self.made.remove(full)
+
+    def remove(self) -> None:
+        """Take everything away; the pods first, so that no tunnel outlives its node."""
+        for full in reversed(self.made.copy()):
+            self.remove_namespace(full)
+
+
+def netns_path(full: str) -> str:
+    return str(NETNS_DIR / full)
+
+
+def command_in(netns: str, *argv: str) -> list[str]:
+    """The command as it is to be started to run in a namespace; not `ip netns exec`, which remounts /sys."""
+    return ["nsenter", f"--net={netns_path(netns)}", "--", *argv]
+
+
+def run_in(netns: str, *argv: str) -> str:
+    """What a command prints in a namespace. Raises RatchetError with what it complained of."""
+    return _output(command_in(netns, *argv))
+
+
+def ip(*argv: str) -> str:
+    """What `ip` prints. Raises RatchetError with what it complained of."""
+    return _output(["ip", *argv])
+
+
+def _output(command: Sequence[str]) -> str:
+    try:
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+    except FileNotFoundError as missing:
+        raise RatchetError(f"cannot run {command[0]}: it is not installed (iproute2, util-linux)") from missing
+    if done.returncode != 0:
+        complaint = (done.stderr or done.stdout).strip()
+        raise RatchetError(f"cannot run {' '.join(command)}: {complaint or f'exit status {done.returncode}'}")
+    return done.stdout

@@ -1,0 +1,111 @@
+"""Putting the plugin where a container runtime looks for it, so that a half-done install never breaks a pod's start.
+
+What is executed is a launcher of a few lines that starts the Python which this is running on. It is put in place by a
+rename, after everything that it needs; the network configuration, where one is asked for, comes last.
+"""
+
+from __future__ import annotations
+
+import compileall
+import json
+import os
+import shlex
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ratchet.errors import RatchetError
+
+LAUNCHER = "ratchet"
+# The runtime takes the first file by name, so ours has to come before the network that it extends.
+CONFIG = "00-ratchet.conflist"
+SHEBANG_MAX = 250
+PACKAGES = ("kubernetes", "pyroute2", "tenacity", "transitions", "urllib3", "yaml", "six", "dateutil", "certifi")
+
+
+def install(
+    bin_dir: Path, conf_dir: Path | None = None, kubeconfig: Path | None = None, state_dir: Path | None = None
+) -> list[Path]:
+    """Put the executable `ratchet` into `bin_dir`, and a chained configuration into `conf_dir`; what was written.
+
+    The executable records `kubeconfig` and `state_dir`, for network configurations that name none. Raises RatchetError.
+    """
+    compile_bytecode()
+    if kubeconfig is not None and not kubeconfig.is_file():
+        raise RatchetError(f"cannot record the kubeconfig {kubeconfig}: no such file")
+    launcher = _launcher(kubeconfig.resolve() if kubeconfig else None, state_dir.resolve() if state_dir else None)
+    written = [_put(bin_dir / LAUNCHER, launcher, 0o755)]
+    if conf_dir is not None:
+        written.append(_put(conf_dir / CONFIG, json.dumps(_chained(conf_dir), indent=2) + "\n", 0o600))
+    return written
+
+
+def compile_bytecode() -> None:
+    """Compile Ratchet and what it imports: without bytecode every call of the plugin takes three times as long."""
+    site = Path(sysconfig.get_paths()["purelib"])
+    for package in (Path(__file__).parent, *(site / name for name in PACKAGES)):
+        if package.is_dir():
+            compileall.compile_dir(package, quiet=2, workers=1)
+
+
+def _launcher(kubeconfig: Path | None, state_dir: Path | None) -> str:
+    recorded = {"kubeconfig": kubeconfig, "state_dir": state_dir}
+    arguments = ", ".join(f"{name}={str(value)!r}" for name, value in recorded.items() if value is not None)
+    body = f"import sys\nfrom ratchet.node.plugin import main\n\nsys.exit(main({arguments}))\n"
+    # Isolated (-I): neither the caller's environment nor its working directory may decide what is imported.
+    if " " not in sys.executable and len(sys.executable) < SHEBANG_MAX:
+        return f"#!{sys.executable} -I\n{body}"
+    # A path that the kernel does not take in its first line: the shell starts Python with this very file.
+    return f"#!/bin/sh\n''':'\nexec {shlex.quote(sys.executable)} -I \"$0\" \"$@\"\n'''\n{body}"
+
+
+def _chained(conf_dir: Path) -> dict[str, Any]:
+    """The node's present network with Ratchet behind it; Ratchet behind loopback alone is of use to no runtime."""
+    for path in sorted(conf_dir.iterdir()) if conf_dir.is_dir() else []:
+        present = _network(path) if path.name != CONFIG else None
+        if present is not None:
+            plugins = [plugin for plugin in present["plugins"] if plugin.get("type") != "ratchet"]
+            return {**present, "plugins": [*plugins, {"type": "ratchet"}]}
+    raise RatchetError(
+        f"cannot write a configuration into {conf_dir}: there is no network to stand behind",
+        details="install the cluster's network first, or write a delegating configuration by hand (README)",
+    )
+
+
+def _network(path: Path) -> dict[str, Any] | None:
+    """A file of the runtime's configuration folder as a list of plugins; None where it is something else."""
+    if path.suffix not in (".conf", ".conflist", ".json"):
+        return None
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as cause:
+        raise RatchetError(f"cannot read {path}: {cause}") from cause
+    if not isinstance(content, dict):
+        return None
+    if isinstance(content.get("plugins"), list):
+        return content
+    if "type" not in content:
+        return None
+    head = {key: content[key] for key in ("cniVersion", "name") if key in content}
+    return {**head, "plugins": [{key: value for key, value in content.items() if key not in head}]}
+
+
+def _put(path: Path, content: str, mode: int) -> Path:
+    """Write a file whole or not at all."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(content)
+                os.fchmod(file.fileno(), mode)
+                os.fsync(file.fileno())
+            Path(partial).rename(path)
+        except BaseException:
+            Path(partial).unlink(missing_ok=True)
+            raise
+    except OSError as cause:
+        raise RatchetError(f"cannot write {path}: {cause.strerror}") from cause
+    return path

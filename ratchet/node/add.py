@@ -1,0 +1,146 @@
+"""ADD: give a starting pod its network and, where it asks for them, its links. What fails leaves nothing behind."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ratchet import datapath
+from ratchet.cni import delegate
+from ratchet.cni.result import Interface, IPConfig, Result
+from ratchet.core.intent import asks_for_links
+from ratchet.core.model import Pod, Sandbox
+from ratchet.core.plan import Attempt
+from ratchet.errors import (
+    AlreadyAddedError,
+    DelegateError,
+    InvalidConfigError,
+    SupersededError,
+)
+from ratchet.node.call import Call
+from ratchet.node.delete import undo
+from ratchet.node.journal import HeldEnd, SandboxEntry
+from ratchet.node.linking import OwnEnd, link_all, own_ends
+from ratchet.store.records import Records
+
+log = logging.getLogger(__name__)
+
+API_SECONDS = 15.0
+
+
+def add(call: Call) -> dict[str, Any]:
+    """The result for the runtime, in its version (SPEC.md, "ADD").
+
+    Raises RatchetError, whose code says whether to try again; whatever was made for the sandbox is gone by then, or
+    is left to the DEL that follows.
+    """
+    call.refuse_unusable_netns()
+    if call.journal.read(call.attachment) is not None:
+        raise AlreadyAddedError(
+            f"cannot add {call.arguments.ifname} to container {call.arguments.container_id}: it has been added before",
+            details="the runtime has to call DEL before it calls ADD again",
+        )
+    until = time.monotonic() + call.wait
+    if not call.arguments.pod_name:
+        return _without_links(call, None)
+    records = call.connect(API_SECONDS)
+    pod = call.pod(records)
+    if not asks_for_links(pod):
+        return _without_links(call, pod)
+    return _with_links(call, records, pod, until)
+
+
+def _without_links(call: Call, pod: Pod | None) -> dict[str, Any]:
+    entry = SandboxEntry(call.attachment, call.arguments.netns, pod.ref if pod else None)
+    if call.delegating and call.network.delegate is None:
+        raise InvalidConfigError(
+            f"cannot add pod {pod.ref if pod else ''}: it asks for no links and the configuration has no delegate",
+            details='add the key "delegate" with the configuration of the plugin for all other pods',
+        )
+    try:
+        entry, result = _base(call, entry, call.network.delegate)
+        _refuse_deleted(call)
+    except BaseException as error:
+        _take_back(call, entry, error)
+        raise
+    return result.to_json(call.network.cni_version)
+
+
+def _with_links(call: Call, records: Records, pod: Pod, until: float) -> dict[str, Any]:
+    site = call.site(records, pod.node)
+    entry = SandboxEntry(call.attachment, call.arguments.netns, pod.ref)
+    reserved = {call.arguments.ifname}
+    call.journal.write(entry)
+    try:
+        ends = own_ends(records, pod, reserved, until)
+        sandbox = Sandbox(call.arguments.container_id, pod.ref, site.node, call.arguments.netns, site.parent.address)
+        attempts = [Attempt(wanted.link, side, sandbox) for wanted, side in ends]
+        entry, result = _base(call, entry, call.network.boot_network or call.network.delegate)
+        entry = replace(entry, ends=tuple(_held(end) for end in ends))
+        call.journal.write(entry)
+        link_all(call.reconciler(records), attempts, site, until)
+        _refuse_deleted(call)
+        result = result.extended(*_link_ports(call, ends))
+    except BaseException as error:
+        _take_back(call, entry, error)
+        raise
+    _warn_of_no_address(call, result)
+    return result.to_json(call.network.cni_version)
+
+
+def _take_back(call: Call, entry: SandboxEntry, error: BaseException) -> None:
+    """Undo what an ADD that fails has made; what cannot be undone stays in the journal for the DEL that follows."""
+    log.warning("taking back what was made: %s", error)
+    try:
+        undo(call, call.journal.read(call.attachment) or entry, "ADD failed")
+    except DelegateError as failure:
+        log.error("left to DEL: %s", failure)
+
+
+def _base(call: Call, entry: SandboxEntry, config: Mapping[str, Any] | None) -> tuple[SandboxEntry, Result]:
+    """The result that ours stands on: the delegate's where there is one, else what came before us in the chain."""
+    if config is None:
+        call.journal.write(entry)
+        return entry, call.network.prev_result or Result()
+    delegation = delegate.add_or_undo(config, call.network, call.arguments)
+    entry = replace(entry, delegations=(delegation,))
+    call.journal.write(entry)
+    return entry, delegation.outcome()
+
+
+def _held(end: OwnEnd) -> HeldEnd:
+    wanted, side = end
+    return HeldEnd(wanted.link.name, side, wanted.link.end(side).ifname)
+
+
+def _link_ports(call: Call, ends: list[OwnEnd]) -> tuple[list[Interface], list[IPConfig]]:
+    """The links' interfaces in this sandbox and their addresses, for the result."""
+    interfaces: list[Interface] = []
+    ips: list[IPConfig] = []
+    for wanted, side in ends:
+        end = wanted.link.end(side)
+        device = datapath.observe_port(call.arguments.netns, end.ifname)
+        mac, mtu = (device.mac, device.mtu) if device else ("", None)
+        ips += [IPConfig(str(address), interface=len(interfaces)) for address in end.addresses]
+        interfaces.append(Interface(end.ifname, mac, call.arguments.netns, mtu))
+    return interfaces, ips
+
+
+def _refuse_deleted(call: Call) -> None:
+    if call.is_deleted():
+        raise SupersededError(
+            f"cannot add {call.arguments.ifname} to container {call.arguments.container_id}: "
+            "the runtime deleted it meanwhile"
+        )
+
+
+def _warn_of_no_address(call: Call, result: Result) -> None:
+    if not result.has_address_on(call.arguments.ifname, call.arguments.netns):
+        log.warning(
+            "the result has no address on %s: containerd will refuse the sandbox; "
+            "give linked pods a network too (leave boot_network out, or make it a bridge)",
+            call.arguments.ifname,
+        )

@@ -1,0 +1,101 @@
+"""One call of the runtime, with what a host brings to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ratchet import datapath
+from ratchet.cni.arguments import Arguments, Command
+from ratchet.cni.config import NetworkConfig
+from ratchet.core.model import Pod
+from ratchet.core.plan import Site
+from ratchet.errors import InvalidEnvironmentError, NamespaceGoneError, PodMissingError
+from ratchet.node.journal import Attachment, Journal
+from ratchet.node.reconciler import Reconciler
+from ratchet.store.records import Records
+
+# The annotation under which a static pod's mirror keeps the UID by which the kubelet calls the pod
+# (kubernetes.io/docs/reference/labels-annotations-taints).
+MIRROR = "kubernetes.io/config.mirror"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A verb's input.
+
+    `connect` gives the API's records, with how many seconds it may be waited for; `began` is when the runtime called,
+    in seconds since boot; `wait` how many seconds ADD may wait for its peers.
+    """
+
+    arguments: Arguments
+    network: NetworkConfig
+    journal: Journal
+    connect: Callable[[float], Records]
+    began: float
+    wait: float
+
+    @property
+    def attachment(self) -> Attachment:
+        return Attachment(self.network.name, self.arguments.container_id, self.arguments.ifname)
+
+    @property
+    def delegating(self) -> bool:
+        """Whether the configuration has us run other plugins, rather than stand behind them in a chain."""
+        return self.network.delegate is not None or self.network.boot_network is not None
+
+    def delegates(self) -> list[Mapping[str, Any]]:
+        """The configurations of the plugins that we run for others."""
+        return [config for config in (self.network.boot_network, self.network.delegate) if config is not None]
+
+    def deleting(self, attachment: Attachment, netns: str) -> Call:
+        """The DEL of another attachment of this network, as if the runtime had called it."""
+        variables = {
+            **self.arguments.variables,
+            "CNI_COMMAND": Command.DEL.value,
+            "CNI_CONTAINERID": attachment.container_id,
+            "CNI_IFNAME": attachment.ifname,
+            "CNI_NETNS": netns,
+        }
+        arguments = replace(
+            self.arguments,
+            command=Command.DEL,
+            container_id=attachment.container_id,
+            ifname=attachment.ifname,
+            netns=netns,
+            variables=variables,
+        )
+        return replace(self, arguments=arguments)
+
+    def is_deleted(self) -> bool:
+        return self.journal.is_buried(self.attachment, self.began)
+
+    def refuse_unusable_netns(self) -> None:
+        """Raise InvalidEnvironmentError where CNI_NETNS is no namespace, HostNamespaceError where it is the node's."""
+        try:
+            with datapath.open_netns(self.arguments.netns) as netns:
+                datapath.refuse_host(netns)
+        except NamespaceGoneError as cause:
+            raise InvalidEnvironmentError(f"cannot use CNI_NETNS: {cause}") from cause
+
+    def reconciler(self, records: Records) -> Reconciler:
+        return Reconciler(records, self.journal, lambda _: self.is_deleted())
+
+    def pod(self, records: Records) -> Pod:
+        """The pod that the runtime means. Raises PodMissingError."""
+        namespace, name, uid = self.arguments.pod_namespace, self.arguments.pod_name, self.arguments.pod_uid
+        pod = records.pod(namespace, name)
+        if pod is None:
+            raise PodMissingError(f"cannot find pod {namespace}/{name}: the API has none of that name")
+        if uid and uid not in (pod.ref.uid, pod.annotations.get(MIRROR)):
+            raise PodMissingError(
+                f"cannot find pod {namespace}/{name} with UID {uid}: it has been replaced by one with UID {pod.ref.uid}"
+            )
+        return pod
+
+    def site(self, records: Records, node: str) -> Site:
+        """What this node brings to links. Raises InvalidConfigError where the configured parent is not as it says."""
+        interface, address = self.network.parent_interface, self.network.parent_address
+        addresses = () if interface or address else records.node_addresses(node)
+        return Site(node, datapath.find_parent(interface, address, addresses), self.network.vxlan_port)

@@ -1,0 +1,58 @@
+"""CHECK: look whether what ADD made still stands. It changes nothing."""
+
+from __future__ import annotations
+
+from ratchet import datapath
+from ratchet.cni import delegate
+from ratchet.core.device import differences
+from ratchet.core.plan import wire_of
+from ratchet.errors import (
+    CheckFailedError,
+    DatapathError,
+    InvalidConfigError,
+)
+from ratchet.node.call import Call
+from ratchet.node.journal import HeldEnd, SandboxEntry
+from ratchet.store.records import Records
+
+API_SECONDS = 10.0
+
+
+def check(call: Call) -> None:
+    """Look whether what ADD made still stands; a link whose peer is not there passes (SPEC.md, "CHECK").
+
+    Raises CheckFailedError with every difference found, DelegateError with what a delegate found.
+    """
+    if call.network.prev_result is None:
+        raise InvalidConfigError('cannot check the attachment: "prevResult" is missing')
+    call.refuse_unusable_netns()
+    entry = call.journal.read(call.attachment)
+    if entry is None:
+        raise CheckFailedError(
+            f"cannot find {call.arguments.ifname} of container {call.arguments.container_id}: no ADD is on record here"
+        )
+    for delegation in entry.delegations:
+        delegate.check(delegation, call.arguments)
+    if entry.ends:
+        _check_links(call, entry)
+
+
+def _check_links(call: Call, entry: SandboxEntry) -> None:
+    records = call.connect(API_SECONDS)
+    found = [fault for end in entry.ends for fault in _faults(call, records, entry, end)]
+    if found:
+        raise CheckFailedError(f"cannot vouch for the links of pod {entry.pod}: {'; '.join(found)}")
+
+
+def _faults(call: Call, records: Records, entry: SandboxEntry, end: HeldEnd) -> tuple[str, ...]:
+    record = records.link(end.link)
+    if record is None or not record.holds(end.side, entry.attachment.container_id):
+        return (f"{end.link}: its record no longer has this sandbox as its {end.side}",)
+    sandbox = record.sandbox(end.side)
+    if record.kind is None or sandbox is None or not record.stands(end.side):
+        return ()
+    try:
+        wire = wire_of(record, end.side, call.site(records, sandbox.node))
+        return tuple(f"{end.link}: {fault}" for fault in differences(wire, datapath.observe(wire)))
+    except DatapathError as error:
+        return (f"{end.link}: {error}",)

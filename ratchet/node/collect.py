@@ -1,0 +1,47 @@
+"""GC: undo what this network still has on this node for attachments that the runtime no longer knows."""
+
+from __future__ import annotations
+
+import logging
+
+from ratchet.cni import delegate
+from ratchet.errors import RatchetError
+from ratchet.node.call import Call
+from ratchet.node.delete import delete
+
+log = logging.getLogger(__name__)
+
+
+def collect(call: Call) -> None:
+    """Delete what is not among the valid attachments (SPEC.md, "GC").
+
+    Where the runtime gives no list nothing is removed: a missing list is not an empty one. Goes on past errors, and
+    raises the first when all is done.
+    """
+    failures = _delete_unknown(call)
+    for config in call.delegates():
+        try:
+            delegate.gc(config, call.network, call.arguments)
+        except RatchetError as error:
+            log.error("%s", error)
+            failures.append(error)
+    if failures:
+        raise failures[0]
+
+
+def _delete_unknown(call: Call) -> list[RatchetError]:
+    if call.network.valid_attachments is None:
+        return []
+    valid = {(one.container_id, one.ifname) for one in call.network.valid_attachments}
+    failures = []
+    for entry in call.journal.entries():
+        attachment = entry.attachment
+        if attachment.network != call.network.name or (attachment.container_id, attachment.ifname) in valid:
+            continue
+        log.info("removing %s of container %s: no DEL came", attachment.ifname, attachment.container_id)
+        try:
+            delete(call.deleting(attachment, entry.netns))
+        except RatchetError as error:
+            log.error("%s", error)
+            failures.append(error)
+    return failures

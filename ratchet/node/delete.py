@@ -1,0 +1,105 @@
+"""DEL and what undoes an ADD: take down, leave, run the delegates' DEL. It needs neither API server nor namespace.
+
+Only a delegate's failure makes DEL fail, so that the runtime tries again; what else could not be done is said in the
+log and left to garbage collection, since a DEL that fails keeps the pod from going.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ratchet.cni import delegate
+from ratchet.cni.delegation import Delegation, prepare
+from ratchet.errors import ApiUnavailableError, DelegateError, RatchetError
+from ratchet.node.call import Call
+from ratchet.node.journal import SandboxEntry
+from ratchet.node.reconciler import take_down
+from ratchet.store.records import Records
+
+log = logging.getLogger(__name__)
+
+API_SECONDS = 4.0
+
+
+def delete(call: Call) -> None:
+    """Take back what ADD gave this attachment, whatever is left of it (SPEC.md, "DEL").
+
+    Raises DelegateError alone.
+    """
+    deleted_before = _bury(call)
+    entry = call.journal.read(call.attachment)
+    if entry is not None:
+        undo(call, entry, "the sandbox was deleted")
+    elif not deleted_before:
+        _delete_delegations(call, _likely_delegations(call))
+
+
+def undo(call: Call, entry: SandboxEntry, reason: str) -> None:
+    """Take a sandbox's ends down, leave their links, run its delegates' DEL, and forget it.
+
+    Raises DelegateError, once everything else is done; the journal then still has the entry.
+    """
+    if entry.ends:
+        _leave_links(call, entry, reason)
+    _delete_delegations(call, entry.delegations or _likely_delegations(call))
+    call.journal.forget(entry.attachment)
+
+
+def _bury(call: Call) -> bool:
+    try:
+        return call.journal.bury(call.attachment)
+    except RatchetError as error:
+        log.error("an ADD that still runs will not learn of this DEL: %s", error)
+        return False
+
+
+def _leave_links(call: Call, entry: SandboxEntry, reason: str) -> None:
+    records = _connected(call)
+    for end in entry.ends:
+        try:
+            with call.journal.lock(end.link):
+                take_down(call.journal, entry.attachment.container_id, entry.netns, end.ifname)
+                if records is None:
+                    log.error("the record of %s is left to `ratchet gc`: the API could not be reached", end.link)
+                    continue
+                call.reconciler(records).leave(end.link, end.side, entry.attachment.container_id, reason)
+            log.info("left link %s: %s", end.link, reason)
+        except ApiUnavailableError as error:
+            log.error("the record of %s is left to `ratchet gc`: %s", end.link, error)
+            records = None  # one that is down would be waited for once for every link
+        except RatchetError as error:
+            log.error("the end of %s is left to `ratchet gc`: %s", end.link, error)
+
+
+def _connected(call: Call) -> Records | None:
+    try:
+        return call.connect(API_SECONDS)
+    except RatchetError as error:
+        log.error("cannot reach the API: %s", error)
+        return None
+
+
+def _delete_delegations(call: Call, delegations: Sequence[Delegation]) -> None:
+    """Run the delegates' DEL, the last added first. Raises the first DelegateError when all have been run."""
+    failures = []
+    for delegation in reversed(delegations):
+        try:
+            if said := delegate.delete(delegation, call.arguments):
+                log.info("delegate %s: %s", delegation.type, said)
+        except DelegateError as error:
+            log.error("%s", error)
+            failures.append(error)
+    if failures:
+        raise failures[0]
+
+
+def _likely_delegations(call: Call) -> list[Delegation]:
+    """What ADD may have given to delegates, where nothing was noted: a DEL too many does no harm, one too few leaks."""
+    return [_with_prev_result(prepare(config, call.network), call) for config in call.delegates()]
+
+
+def _with_prev_result(delegation: Delegation, call: Call) -> Delegation:
+    previous = call.network.prev_result
+    return replace(delegation, result=previous.to_json(delegation.version)) if previous else delegation

@@ -1,0 +1,227 @@
+"""What a node remembers of its sandboxes, on disk: what each was given, which were deleted, who works on which link.
+
+Small files, each put in place by a rename, all for root alone. Nothing here needs the API server: DEL finds what to
+take down without it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from ratchet.cni.delegation import Delegation
+from ratchet.core.model import PodRef, Side
+from ratchet.errors import RatchetError, TryAgainError
+
+LOCK_SECONDS = 20.0
+TOMBSTONE_SECONDS = 3600.0
+_SINCE_BOOT = time.CLOCK_BOOTTIME
+_CLOCK_TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """What the runtime attaches: one interface name of one container, in one network (SPEC.md, "Parameters")."""
+
+    network: str
+    container_id: str
+    ifname: str
+
+    @property
+    def file_name(self) -> str:
+        # No container id holds a `+`, so no two attachments share a file; a network's name may be of any length.
+        return f"{self.container_id}+{self.ifname}+{sha256(self.network.encode()).hexdigest()[:12]}"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldEnd:
+    """An end that this sandbox has, or may have, joined."""
+
+    link: str
+    side: Side
+    ifname: str
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxEntry:
+    """One attachment as ADD left it: whose it is, where it is, its ends and what its delegates were given."""
+
+    attachment: Attachment
+    netns: str
+    pod: PodRef | None = None
+    ends: tuple[HeldEnd, ...] = ()
+    delegations: tuple[Delegation, ...] = ()
+
+
+class Journal:
+    """The node's memory under `state_dir` (default /var/lib/cni/ratchet). Raises RatchetError where it cannot write."""
+
+    def __init__(self, state_dir: str | Path) -> None:
+        self._root = Path(state_dir)
+        self._sandboxes = self._root / "sandboxes"
+        self._deleted = self._root / "deleted"
+        self._locks = self._root / "locks"
+
+    def write(self, entry: SandboxEntry) -> None:
+        document = {
+            "network": entry.attachment.network,
+            "container_id": entry.attachment.container_id,
+            "ifname": entry.attachment.ifname,
+            "netns": entry.netns,
+            "pod": {"namespace": entry.pod.namespace, "name": entry.pod.name, "uid": entry.pod.uid}
+            if entry.pod
+            else None,
+            "ends": [{"link": end.link, "side": end.side.value, "ifname": end.ifname} for end in entry.ends],
+            "delegations": [delegation.to_json() for delegation in entry.delegations],
+        }
+        self._put(self._sandboxes / entry.attachment.file_name, document)
+
+    def read(self, attachment: Attachment) -> SandboxEntry | None:
+        """What ADD noted; None where it noted nothing, or what it noted cannot be read."""
+        return _entry(self._sandboxes / attachment.file_name)
+
+    def forget(self, attachment: Attachment) -> None:
+        (self._sandboxes / attachment.file_name).unlink(missing_ok=True)
+
+    def entries(self) -> list[SandboxEntry]:
+        """Every sandbox noted on this node."""
+        if not self._sandboxes.is_dir():
+            return []
+        found = (_entry(path) for path in sorted(self._sandboxes.iterdir()) if not path.name.startswith("."))
+        return [entry for entry in found if entry is not None]
+
+    def another_has(self, container_id: str, netns: str, ifname: str) -> bool:
+        """Whether another sandbox has an end of this name in this namespace: a late DEL must not take that down."""
+        return any(
+            entry.attachment.container_id != container_id
+            and entry.netns == netns
+            and any(end.ifname == ifname for end in entry.ends)
+            for entry in self.entries()
+        )
+
+    def bury(self, attachment: Attachment) -> bool:
+        """Note that the runtime deleted the attachment, so that an ADD that still runs takes down what it made.
+
+        True where an earlier DEL had noted it already.
+        """
+        path = self._deleted / attachment.file_name
+        again = path.exists()
+        self._put(path, {"boot": boot_id(), "at": time.clock_gettime(_SINCE_BOOT)})
+        self._purge_tombstones()
+        return again
+
+    def is_buried(self, attachment: Attachment, began: float) -> bool:
+        """Whether DEL came after `began` (seconds since boot): an ADD that the runtime began later is a new one."""
+        tombstone = _document(self._deleted / attachment.file_name)
+        return tombstone is not None and tombstone["boot"] == boot_id() and tombstone["at"] >= began
+
+    @contextmanager
+    def lock(self, link: str) -> Iterator[None]:
+        """The critical section of one link on this node; the kernel frees it with the process that holds it.
+
+        Raises TryAgainError where another holds it for LOCK_SECONDS.
+        """
+        path = self._locks / sha256(link.encode()).hexdigest()[:32]
+        descriptor = self._locked(path, link)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
+
+    def _locked(self, path: Path, link: str) -> int:
+        """A descriptor that holds the lock at `path`, of the file that is there and not of one that was."""
+        until = time.monotonic() + LOCK_SECONDS
+        while True:
+            self._make(path.parent)
+            try:
+                descriptor = _private(str(path), os.O_CREAT | os.O_RDWR)
+            except OSError as cause:
+                raise _unwritable(path, cause) from cause
+            with suppress(BlockingIOError, FileNotFoundError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if path.stat().st_ino == os.fstat(descriptor).st_ino:
+                    return descriptor
+            os.close(descriptor)
+            if time.monotonic() >= until:
+                raise TryAgainError(f"cannot work on the link {link}: another call holds it for {LOCK_SECONDS:.0f} s")
+            time.sleep(random.uniform(0.002, 0.02))  # noqa: S311
+
+    def _purge_tombstones(self) -> None:
+        horizon = time.time() - TOMBSTONE_SECONDS
+        for path in self._deleted.iterdir():
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < horizon:
+                    path.unlink()
+
+    def _put(self, path: Path, document: dict[str, Any]) -> None:
+        self._make(path.parent)
+        partial = path.with_name(f".{os.getpid()}.{random.getrandbits(32):08x}")
+        try:
+            with os.fdopen(_private(str(partial), os.O_CREAT | os.O_EXCL | os.O_WRONLY), "w") as file:
+                json.dump(document, file)
+            partial.rename(path)
+        except OSError as cause:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise _unwritable(path, cause) from cause
+
+    def _make(self, directory: Path) -> None:
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as cause:
+            raise _unwritable(directory, cause) from cause
+
+
+def boot_id() -> str:
+    """The kernel's name for this boot (random(4))."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def process_began() -> float:
+    """When this process started, in seconds since boot, never later than it was (proc_pid_stat(5), field 22)."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    return int(fields[19]) * _CLOCK_TICK_SECONDS - _CLOCK_TICK_SECONDS
+
+
+def _unwritable(path: Path, cause: OSError) -> RatchetError:
+    return RatchetError(
+        f"cannot write {path}: {cause.strerror}", details="the plugin's state_dir must be writable and have room"
+    )
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def _document(path: Path) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _entry(path: Path) -> SandboxEntry | None:
+    document = _document(path)
+    if document is None:
+        return None
+    try:
+        pod = document["pod"]
+        return SandboxEntry(
+            Attachment(document["network"], document["container_id"], document["ifname"]),
+            document["netns"],
+            PodRef(pod["namespace"], pod["name"], pod["uid"]) if pod else None,
+            tuple(HeldEnd(end["link"], Side(end["side"]), end["ifname"]) for end in document["ends"]),
+            tuple(Delegation.from_json(one) for one in document["delegations"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None

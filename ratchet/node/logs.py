@@ -1,0 +1,45 @@
+"""Where the plugin's log goes: stderr, which the runtime keeps, and a file where the configuration names one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import TextIO
+
+from ratchet.cni.arguments import Arguments
+from ratchet.cni.config import NetworkConfig
+
+
+class _OneLine(logging.Formatter):
+    """One event a line: control characters, which may be a tenant's, are escaped."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def configure(network: NetworkConfig, arguments: Arguments) -> None:
+    """Log at `log_level` to stderr and to `log_file`, each line with the verb, the pod and the sandbox."""
+    pod = f"{arguments.pod_namespace}/{arguments.pod_name}" if arguments.pod_name else "-"
+    sandbox = arguments.container_id[:13] or "-"
+    # The values are put into the format string, where a % would be taken for a field.
+    who = f"{arguments.command} pod={pod} sandbox={sandbox}".replace("%", "%%")
+    formatter = _OneLine(f"%(asctime)s ratchet[%(process)d] %(levelname)s {who}: %(message)s")
+    root = logging.getLogger("ratchet")
+    root.setLevel(network.log_level.upper())
+    root.propagate = False
+    root.handlers = [logging.StreamHandler(sys.stderr)]
+    if network.log_file:
+        try:
+            root.handlers.append(logging.StreamHandler(_opened(network.log_file)))
+        except OSError as error:
+            root.handlers[0].setFormatter(formatter)
+            root.warning("cannot write log_file %s: %s", network.log_file, error.strerror)
+    for handler in root.handlers:
+        handler.setFormatter(formatter)
+
+
+def _opened(path: str) -> TextIO:
+    descriptor = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    return os.fdopen(descriptor, "a")

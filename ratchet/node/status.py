@@ -1,0 +1,25 @@
+"""STATUS: say whether ADD could be served now, in bounded time."""
+
+from __future__ import annotations
+
+from ratchet import datapath
+from ratchet.cni import delegate
+from ratchet.errors import RatchetError, UnavailableError
+from ratchet.node.call import Call
+
+API_SECONDS = 2.0
+
+
+def status(call: Call) -> None:
+    """Return if ADD can be served (SPEC.md, "STATUS").
+
+    Raises UnavailableError, or a delegate's DelegateError with its code 50 or 51.
+    """
+    try:
+        call.connect(API_SECONDS).ready()
+        if call.network.parent_interface or call.network.parent_address:
+            datapath.find_parent(call.network.parent_interface, call.network.parent_address)
+    except RatchetError as cause:
+        raise UnavailableError(f"cannot serve ADD: {cause}", details=cause.details) from cause
+    for config in call.delegates():
+        delegate.status(config, call.network, call.arguments)

@@ -1,0 +1,288 @@
+"""Requests to the Kubernetes API: bounded, retried where that is safe, with errors that say what to do.
+
+The only module that imports `kubernetes`. It speaks plain JSON objects: the typed models would cost every pod start
+about half a second of imports.
+
+Not guaranteed: that a write whose reply was lost was not applied. Whoever writes reads again after a conflict.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import tenacity
+import urllib3.exceptions
+from kubernetes import client as kubernetes_client
+from kubernetes import config as kubernetes_config
+
+from ratchet.errors import ApiUnavailableError, ConflictError, InvalidConfigError, RatchetError
+
+Json = dict[str, Any]
+
+CONNECT_SECONDS = 3.0
+READ_SECONDS = 10.0
+WATCH_SECONDS = 60
+PAGE = 500
+MERGE_PATCH = "application/merge-patch+json"
+
+_BUSY = frozenset(
+    {
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        HTTPStatus.BAD_GATEWAY,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        HTTPStatus.GATEWAY_TIMEOUT,
+    }
+)
+
+
+class NotFoundError(RatchetError):
+    """The API has no such object."""
+
+
+class AlreadyExistsError(ConflictError):
+    """An object of that name was created before ours."""
+
+
+class ExpiredError(ConflictError):
+    """The resourceVersion that a watch was to start from is no longer known: list again."""
+
+
+class _BusyError(ApiUnavailableError):
+    """The API asked us to come back, after `seconds` where it said when."""
+
+    def __init__(self, message: str, seconds: float | None) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+class _UnauthorizedError(ApiUnavailableError):
+    """The API does not know our credentials: they may have been renewed since we read them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """One event of a watch: `type` is ADDED, MODIFIED, DELETED or BOOKMARK."""
+
+    type: str
+    object: Json
+
+
+class ApiServer:
+    """One API server, reached with one set of credentials; safe to share between threads.
+
+    `patience` is how many seconds a request may go on being retried; each single try has its own shorter limit, since
+    the client has none by default. `observer` is called with the method and path of every request that is sent.
+    """
+
+    def __init__(
+        self,
+        configure: Callable[[], Any],
+        *,
+        patience: float = 15.0,
+        observer: Callable[[str, str], None] | None = None,
+    ) -> None:
+        self._configure = configure
+        self._client = kubernetes_client.ApiClient(configure())
+        self.patience = patience
+        self._observer = observer
+
+    @property
+    def host(self) -> str:
+        return str(self._client.configuration.host)
+
+    def close(self) -> None:
+        self._client.rest_client.close()
+
+    def get(self, path: str) -> Json:
+        """The object at `path`. Raises NotFoundError."""
+        return self._retried("GET", path)
+
+    def list(self, path: str, **query: str) -> tuple[list[Json], str]:
+        """The objects of a collection and the resourceVersion of the list; large lists are read by pages."""
+        items: list[Json] = []
+        token: dict[str, str] = {}
+        while True:
+            page = self._retried("GET", path, query={**query, "limit": str(PAGE), **token})
+            items += page.get("items") or []
+            metadata = page.get("metadata") or {}
+            if not metadata.get("continue"):
+                return items, metadata.get("resourceVersion", "")
+            token = {"continue": metadata["continue"]}
+
+    def create(self, path: str, body: Json) -> Json:
+        """Create an object. Raises AlreadyExistsError, also where an earlier try of ours was applied unheard."""
+        return self._retried("POST", path, body=body)
+
+    def patch(self, path: str, body: Json) -> Json:
+        """Merge `body` into an object, on condition of a resourceVersion in it. Raises ConflictError, NotFoundError."""
+        return self._retried("PATCH", path, body=body, content_type=MERGE_PATCH)
+
+    def delete(self, path: str, *, uid: str, resource_version: str = "") -> None:
+        """Delete the very object that has this UID (and version). Raises ConflictError, NotFoundError."""
+        preconditions = {"uid": uid} | ({"resourceVersion": resource_version} if resource_version else {})
+        body = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": preconditions}
+        self._retried("DELETE", path, body=body)
+
+    def watch(self, path: str, resource_version: str, seconds: float, **query: str) -> Iterator[Watched]:
+        """What changes in a collection after `resource_version`, for at most `seconds`.
+
+        Ends early when the server closes the stream. Raises ExpiredError when the version is too old.
+        """
+        limit = max(1, min(WATCH_SECONDS, int(seconds + 0.999)))
+        parameters = {"watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": str(limit)}
+        parameters |= {"resourceVersion": resource_version, **query}
+        response = self._send("GET", path, query=parameters, read_seconds=min(seconds, limit) + 0.1)
+        try:
+            with closing(response.response) as stream:
+                for line in _lines(stream, time.monotonic() + seconds):
+                    yield _event(path, json.loads(line))
+        except urllib3.exceptions.HTTPError:
+            return  # a stream that breaks is a stream that ended: the caller lists or watches again
+
+    def _retried(self, method: str, path: str, **request: Any) -> Json:
+        until = time.monotonic() + self.patience
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(ApiUnavailableError),
+            stop=tenacity.stop_before_delay(self.patience),
+            wait=_pause,
+            before_sleep=self._renew_credentials,
+            reraise=True,
+        )
+        return retrying(self._once, method, path, until, request)
+
+    def _once(self, method: str, path: str, until: float, request: Mapping[str, Any]) -> Json:
+        left = max(0.1, until - time.monotonic())
+        response = self._send(method, path, read_seconds=min(READ_SECONDS, left), **request)
+        try:
+            return dict(json.loads(response.response.data))
+        except (urllib3.exceptions.HTTPError, ValueError) as cause:
+            raise ApiUnavailableError(f"cannot {method} {path}: the answer broke off: {cause}") from cause
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        read_seconds: float,
+        query: Mapping[str, str] | None = None,
+        body: Json | None = None,
+        content_type: str = "application/json",
+    ) -> Any:
+        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": "ratchet"}
+        self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        if self._observer:
+            self._observer(method, path)
+        url = self.host + path + ("?" + urlencode(query) if query else "")
+        payload = json.dumps(body) if content_type == MERGE_PATCH else body
+        timeout = (min(CONNECT_SECONDS, read_seconds), read_seconds)
+        try:
+            response = self._client.call_api(method, url, headers, payload, None, timeout)
+            if response.status < HTTPStatus.BAD_REQUEST:
+                return response
+            raise _refusal(method, path, response.status, response.response.data, response.headers)
+        except (urllib3.exceptions.HTTPError, kubernetes_client.ApiException, OSError) as cause:
+            raise ApiUnavailableError(
+                f"cannot reach the Kubernetes API at {self.host}: {_brief(cause)}",
+                details="check that the API server runs and that the kubeconfig names it",
+            ) from cause
+
+    def _renew_credentials(self, state: tenacity.RetryCallState) -> None:
+        if state.outcome is not None and isinstance(state.outcome.exception(), _UnauthorizedError):
+            self._client = kubernetes_client.ApiClient(self._configure())
+
+
+def connect(
+    kubeconfig: str | None, *, patience: float = 15.0, observer: Callable[[str, str], None] | None = None
+) -> ApiServer:
+    """The API that a kubeconfig names, or where there is none the one of the cluster that we are a pod of.
+
+    Raises InvalidConfigError naming the file that cannot be used.
+    """
+    return ApiServer(lambda: _configuration(kubeconfig), patience=patience, observer=observer)
+
+
+def _configuration(kubeconfig: str | None) -> Any:
+    configuration = kubernetes_client.Configuration()
+    try:
+        if kubeconfig:
+            if not Path(kubeconfig).is_file():
+                raise kubernetes_config.ConfigException("no such file")
+            kubernetes_config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
+        else:
+            kubernetes_config.load_incluster_config(client_configuration=configuration)
+    except Exception as cause:  # whatever the YAML holds, the loader has no error class of its own for it
+        where = f"kubeconfig {kubeconfig}" if kubeconfig else "in-cluster credentials"
+        raise InvalidConfigError(
+            f"cannot use {where}: {_brief(cause)}",
+            details='name a kubeconfig in the key "kubeconfig" of the network configuration, or with ratchet install',
+        ) from cause
+    configuration.retries = False
+    return configuration
+
+
+def _refusal(method: str, path: str, status: int, data: bytes, headers: Mapping[str, str]) -> RatchetError:
+    try:
+        answer = json.loads(data)
+    except ValueError:
+        answer = {}
+    said = str(answer.get("message") or "") if isinstance(answer, dict) else ""
+    reason = answer.get("reason") if isinstance(answer, dict) else None
+    message = f"cannot {method} {path}: {said or HTTPStatus(status).phrase}"
+    if status == HTTPStatus.NOT_FOUND:
+        return NotFoundError(message)
+    if status == HTTPStatus.CONFLICT:
+        return AlreadyExistsError(message) if reason == "AlreadyExists" else ConflictError(message)
+    if status == HTTPStatus.GONE:
+        return ExpiredError(message)
+    if status == HTTPStatus.UNAUTHORIZED:
+        return _UnauthorizedError(message)
+    if status in _BUSY:
+        return _BusyError(message, _seconds(headers.get("Retry-After")))
+    details = "the account lacks a permission: see manifests/" if status == HTTPStatus.FORBIDDEN else ""
+    return RatchetError(message, details=details)
+
+
+def _pause(state: tenacity.RetryCallState) -> float:
+    """Seconds until the next try: what the server asked for, else a jittered, doubling pause."""
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, _BusyError) and error.seconds is not None:
+        return error.seconds
+    return float(tenacity.wait_random_exponential(multiplier=0.1, max=2.0)(state))
+
+
+def _seconds(header: str | None) -> float | None:
+    return float(header) if header and header.isdigit() else None
+
+
+def _lines(stream: Any, until: float) -> Iterator[bytes]:
+    """The stream's lines; gives up when `until` (monotonic) has passed, which it sees at the next line."""
+    buffered = b""
+    for chunk in stream.stream(amt=None, decode_content=True):
+        *whole, buffered = (buffered + chunk).split(b"\n")
+        yield from (line for line in whole if line.strip())
+        if time.monotonic() >= until:
+            return
+
+
+def _event(path: str, event: Json) -> Watched:
+    if event["type"] != "ERROR":
+        return Watched(event["type"], event["object"])
+    status = event["object"]
+    message = f"cannot watch {path}: {status.get('message')}"
+    if status.get("code") == HTTPStatus.GONE:
+        raise ExpiredError(message)
+    raise ApiUnavailableError(message)
+
+
+def _brief(cause: BaseException) -> str:
+    reason = getattr(cause, "reason", None)
+    return str(reason if isinstance(reason, Exception | str) and str(reason) else cause).splitlines()[0][:300]

@@ -1,0 +1,220 @@
+"""Links as ConfigMaps and VNIs as Leases, and back: plain JSON objects of the Kubernetes API.
+
+A record is flat so that `kubectl get configmap -o yaml` reads like a form: what is wanted of each end, what each end's
+node has noted, the state that this amounts to, and how it got there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from ipaddress import ip_interface
+from typing import Any
+
+from ratchet.core.machine import derive
+from ratchet.core.model import End, Kind, Link, Pod, PodRef, Sandbox, Side, Stand, State, Transition
+from ratchet.core.naming import (
+    KIND_LABEL,
+    MANAGED_BY,
+    STATE_LABEL,
+    VNI_LABEL,
+    node_label,
+    pod_label,
+    vni_lease_name,
+    vni_of_lease,
+)
+from ratchet.core.orphans import VniLease
+from ratchet.errors import MalformedRecordError
+
+Json = dict[str, Any]
+
+MANAGER = "ratchet"
+LINK_ANNOTATION = "ratchet.link"
+_END_KEYS = frozenset(
+    {"name", "ifname", "addresses", "pod", "uid", "node", "vtep", "sandbox", "netns", "stands"},
+)
+
+
+def encode_link(link: Link) -> Json:
+    """The link's ConfigMap, without what the API server fills in (but for the versions it was read at)."""
+    state = derive(link)
+    data = {"state": state.value, "namespace": link.namespace, "generation": str(link.generation)}
+    if link.kind:
+        data["kind"] = link.kind.value
+    if link.vni is not None:
+        data["vni"] = str(link.vni)
+    for side in Side:
+        data |= _encode_end(side, link.end(side))
+    if link.history:
+        data["history"] = "\n".join(_encode_transition(step) for step in link.history)
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": link.name, "labels": _labels(link, state)},
+        "data": data,
+    }
+
+
+def decode_link(config_map: Mapping[str, Any]) -> Link:
+    """The link that a ConfigMap holds. Raises MalformedRecordError, naming the record and the key."""
+    metadata = config_map.get("metadata", {})
+    name = metadata.get("name", "?")
+    data: Mapping[str, str] = config_map.get("data") or {}
+    try:
+        namespace = data["namespace"]
+        return Link(
+            name=name,
+            namespace=namespace,
+            primary=_decode_end(Side.PRIMARY, namespace, data),
+            pair=_decode_end(Side.PAIR, namespace, data),
+            generation=int(data["generation"]),
+            vni=int(data["vni"]) if "vni" in data else None,
+            history=tuple(_decode_transition(line) for line in data.get("history", "").splitlines()),
+            uid=metadata.get("uid", ""),
+            resource_version=metadata.get("resourceVersion", ""),
+            created=decode_time(metadata.get("creationTimestamp")),
+        )
+    except KeyError as cause:
+        raise MalformedRecordError(f"cannot read the record {name}: it has no {cause.args[0]}") from cause
+    except ValueError as cause:
+        raise MalformedRecordError(f"cannot read the record {name}: {cause}") from cause
+
+
+def link_patch(before: Link, after: Link) -> Json:
+    """The merge patch (RFC 7386) that makes one record into the other and no more, on the version that was read."""
+    old, new = encode_link(before), encode_link(after)
+    return {
+        "metadata": {
+            "uid": before.uid,
+            "resourceVersion": before.resource_version,
+            "labels": _changes(old["metadata"]["labels"], new["metadata"]["labels"]),
+        },
+        "data": _changes(old["data"], new["data"]),
+    }
+
+
+def encode_vni_lease(vni: int, link: Link) -> Json:
+    """The Lease that claims a VNI for the record with `link.uid`."""
+    return {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {
+            "name": vni_lease_name(vni),
+            "labels": {MANAGED_BY: MANAGER},
+            "annotations": {LINK_ANNOTATION: link.name},
+        },
+        "spec": {"holderIdentity": link.uid},
+    }
+
+
+def decode_vni_lease(lease: Mapping[str, Any]) -> VniLease | None:
+    """The VNI that a Lease claims; None where the Lease is about something else."""
+    metadata = lease.get("metadata", {})
+    vni = vni_of_lease(metadata.get("name", ""))
+    if vni is None:
+        return None
+    return VniLease(
+        vni=vni,
+        holder=(lease.get("spec") or {}).get("holderIdentity") or "",
+        uid=metadata.get("uid", ""),
+        resource_version=metadata.get("resourceVersion", ""),
+        created=decode_time(metadata.get("creationTimestamp")),
+    )
+
+
+def decode_pod(pod: Mapping[str, Any]) -> Pod:
+    """A pod of the API, as far as Ratchet looks."""
+    metadata = pod.get("metadata", {})
+    return Pod(
+        ref=PodRef(metadata.get("namespace", ""), metadata.get("name", ""), metadata.get("uid", "")),
+        labels=metadata.get("labels") or {},
+        annotations=metadata.get("annotations") or {},
+        node=(pod.get("spec") or {}).get("nodeName") or "",
+        phase=(pod.get("status") or {}).get("phase") or "Pending",
+        deleting=bool(metadata.get("deletionTimestamp")),
+        created=decode_time(metadata.get("creationTimestamp")),
+    )
+
+
+def decode_time(text: str | None) -> datetime | None:
+    """A moment as Kubernetes writes it (RFC 3339, UTC)."""
+    return datetime.fromisoformat(text).astimezone(UTC) if text else None
+
+
+def _labels(link: Link, state: State) -> dict[str, str]:
+    labels = {MANAGED_BY: MANAGER, STATE_LABEL: state.value}
+    if link.kind:
+        labels[KIND_LABEL] = link.kind.value
+    if link.kind is Kind.VXLAN and link.vni is not None:
+        labels[VNI_LABEL] = str(link.vni)
+    for side in Side:
+        if sandbox := link.sandbox(side):
+            labels[node_label(sandbox.node)] = ""
+            labels[pod_label(sandbox.pod.namespace, sandbox.pod.name)] = ""
+    return labels
+
+
+def _changes(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str | None]:
+    gone: dict[str, str | None] = {key: None for key in old if key not in new}
+    return gone | {key: value for key, value in new.items() if old.get(key) != value}
+
+
+def _encode_end(side: Side, end: End) -> dict[str, str]:
+    fields = dict(end.notes)
+    fields |= {"name": end.name, "ifname": end.ifname, "addresses": ",".join(map(str, end.addresses))}
+    if end.sandbox:
+        fields |= {
+            "pod": end.sandbox.pod.name,
+            "uid": end.sandbox.pod.uid,
+            "node": end.sandbox.node,
+            "vtep": end.sandbox.vtep,
+            "sandbox": end.sandbox.container_id,
+            "netns": end.sandbox.netns,
+        }
+    if end.stands:
+        fields["stands"] = f"{end.stands.sandbox} toward {end.stands.toward} generation {end.stands.generation}"
+    return {f"{side}.{key}": value for key, value in fields.items()}
+
+
+def _decode_end(side: Side, namespace: str, data: Mapping[str, str]) -> End:
+    prefix = f"{side}."
+    sandbox = None
+    if f"{prefix}sandbox" in data:
+        sandbox = Sandbox(
+            container_id=data[f"{prefix}sandbox"],
+            pod=PodRef(namespace, data[f"{prefix}pod"], data[f"{prefix}uid"]),
+            node=data[f"{prefix}node"],
+            netns=data[f"{prefix}netns"],
+            vtep=data[f"{prefix}vtep"],
+        )
+    stands = data.get(f"{prefix}stands")
+    addresses = data.get(f"{prefix}addresses", "")
+    fields = {key.removeprefix(prefix): value for key, value in data.items() if key.startswith(prefix)}
+    return End(
+        name=data[f"{prefix}name"],
+        ifname=data[f"{prefix}ifname"],
+        addresses=tuple(ip_interface(word) for word in addresses.split(",") if word),
+        notes={key: value for key, value in fields.items() if key not in _END_KEYS},
+        sandbox=sandbox,
+        stands=_decode_stand(side, stands) if stands else None,
+    )
+
+
+def _decode_stand(side: Side, text: str) -> Stand:
+    match text.split(" "):
+        case [sandbox, "toward", toward, "generation", generation]:
+            return Stand(sandbox, toward, int(generation))
+    raise ValueError(f'{side}.stands is "{text}", not "<sandbox> toward <peer> generation <number>"')
+
+
+def _encode_transition(step: Transition) -> str:
+    moment = step.at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return f"{moment} {step.source} → {step.target}: {step.reason}"
+
+
+def _decode_transition(line: str) -> Transition:
+    head, _, reason = line.partition(": ")
+    match head.split(" "):
+        case [moment, source, "→", target]:
+            return Transition(datetime.fromisoformat(moment), State(source), State(target), reason)
+    raise ValueError(f'history has the line "{line}"')

@@ -1,0 +1,224 @@
+"""What Ratchet keeps in the API, and what it reads there: links, VNIs, pods, nodes.
+
+Every write is conditional on the version that was read; ConflictError says that it was not the newest.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from ratchet.core.model import Link, Pod
+from ratchet.core.moves import with_vni
+from ratchet.core.naming import MANAGED_BY, pod_label, vni_lease_name
+from ratchet.core.orphans import VniLease
+from ratchet.errors import ConflictError, MalformedRecordError, RatchetError, VniExhaustedError
+from ratchet.store.apiserver import AlreadyExistsError, ApiServer, NotFoundError
+from ratchet.store.codec import (
+    MANAGER,
+    decode_link,
+    decode_pod,
+    decode_vni_lease,
+    encode_link,
+    encode_vni_lease,
+    link_patch,
+)
+
+MANAGED_SELECTOR = f"{MANAGED_BY}={MANAGER}"
+
+
+@dataclass(frozen=True, slots=True)
+class PodChange:
+    """A pod as it became, or as it last was where it is `gone`."""
+
+    pod: Pod
+    gone: bool
+
+    def apply_to(self, pods: dict[str, Pod]) -> None:
+        """Bring the pods of a namespace, by name, to what has changed."""
+        if self.gone:
+            pods.pop(self.pod.ref.name, None)
+        else:
+            pods[self.pod.ref.name] = self.pod
+
+
+class Records:
+    """The links and VNIs in one namespace (`ratchet`) of one API server, and the cluster's pods and nodes."""
+
+    def __init__(self, api: ApiServer, namespace: str = "ratchet", vni_range: tuple[int, int] = (11, 16777215)) -> None:
+        self.api = api
+        self.namespace = namespace
+        self.vni_range = vni_range
+        self._config_maps = f"/api/v1/namespaces/{namespace}/configmaps"
+        self._leases = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+
+    def ready(self) -> None:
+        """Return if the API answers for our namespace; raises RatchetError."""
+        self.api.get(f"{self._config_maps}?limit=1")
+
+    # Links
+
+    def link(self, name: str) -> Link | None:
+        """The record of this name, None where there is none."""
+        try:
+            return decode_link(self.api.get(f"{self._config_maps}/{name}"))
+        except NotFoundError:
+            return None
+
+    def links(self) -> tuple[list[Link], list[MalformedRecordError]]:
+        """All records, and an error for each that cannot be read as one."""
+        return _readable(self.api.list(self._config_maps, labelSelector=MANAGED_SELECTOR)[0])
+
+    def create(self, link: Link) -> Link:
+        """The link as it is now stored. Raises ConflictError where a record of that name exists."""
+        try:
+            return decode_link(self.api.create(self._config_maps, encode_link(link)))
+        except NotFoundError as cause:
+            raise RatchetError(
+                f"cannot record the link {link.name}: the namespace {self.namespace} is missing",
+                details=f"kubectl create namespace {self.namespace}",
+            ) from cause
+
+    def update(self, before: Link, after: Link) -> Link:
+        """The link as it is now stored. Raises ConflictError where `before` is no longer what is stored."""
+        try:
+            return decode_link(self.api.patch(f"{self._config_maps}/{before.name}", link_patch(before, after)))
+        except NotFoundError as gone:
+            raise ConflictError(f"cannot update the record {before.name}: it was deleted meanwhile") from gone
+
+    def delete(self, link: Link) -> None:
+        """Delete the record as it was read, then the VNI that it held. Raises ConflictError where it has changed.
+
+        The Lease goes last, for as long as the record is there its number is in use.
+        """
+        path = f"{self._config_maps}/{link.name}"
+        with suppress(NotFoundError):  # somebody else's deletion, or an earlier try of ours whose reply was lost
+            self.api.delete(path, uid=link.uid, resource_version=link.resource_version)
+        if link.vni is not None:
+            self.release_vni(link.vni, link.uid)
+
+    def links_of_pod(self, namespace: str, pod: str) -> tuple[list[Link], str]:
+        """The records of the links that a pod has joined, and the version from which a watch goes on."""
+        items, version = self.api.list(self._config_maps, labelSelector=pod_label(namespace, pod))
+        return _readable(items)[0], version
+
+    def link_changes(self, namespace: str, pod: str, version: str, seconds: float) -> Iterator[tuple[str, str]]:
+        """Name and version of each of a pod's records that changes after `version`, for at most `seconds`.
+
+        An empty name tells of a newer version alone.
+        """
+        selector = pod_label(namespace, pod)
+        for event in self.api.watch(self._config_maps, version, seconds, labelSelector=selector):
+            metadata = event.object["metadata"]
+            yield ("" if event.type == "BOOKMARK" else metadata["name"], metadata["resourceVersion"])
+
+    # VNIs
+
+    def numbered(self, link: Link) -> Link:
+        """The link with a VNI that no other link has; `link.uid` must be the stored record's.
+
+        One that a Lease already gives to this record is taken again (a crash before it was written, or the other
+        end). Raises VniExhaustedError.
+        """
+        if link.vni is not None:
+            return link
+        return with_vni(link, self._claim_vni(link))
+
+    def release_vni(self, vni: int, holder: str) -> None:
+        """Free a VNI, if it is the record `holder` that has it."""
+        path = f"{self._leases}/{vni_lease_name(vni)}"
+        with suppress(NotFoundError, ConflictError):  # freed meanwhile, and perhaps another's by now
+            lease = decode_vni_lease(self.api.get(path))
+            if lease is not None and lease.holder == holder:
+                self.api.delete(path, uid=lease.uid)
+
+    def vni_leases(self) -> list[VniLease]:
+        items, _ = self.api.list(self._leases, labelSelector=MANAGED_SELECTOR)
+        return [lease for item in items if (lease := decode_vni_lease(item)) is not None]
+
+    def delete_vni_lease(self, lease: VniLease) -> None:
+        """Delete the very Lease that was listed. Raises ConflictError where it has changed since."""
+        path = f"{self._leases}/{vni_lease_name(lease.vni)}"
+        self.api.delete(path, uid=lease.uid, resource_version=lease.resource_version)
+
+    def _claim_vni(self, link: Link) -> int:
+        low, high = self.vni_range
+        crowd = 1
+        while True:
+            held = {lease.vni: lease.holder for lease in self.vni_leases()}
+            for vni, holder in held.items():
+                if holder == link.uid:
+                    return vni
+            free = _free_number(held, low, high, crowd)
+            if free is None:
+                raise VniExhaustedError(
+                    f"cannot give the link {link.name} a VNI: all {high - low + 1} of [{low}, {high}] are in use",
+                    details="widen vni_range in the network configuration, or run `ratchet gc` to free what leaked",
+                )
+            try:
+                self.api.create(self._leases, encode_vni_lease(free, link))
+            except AlreadyExistsError:
+                crowd = min(crowd * 2, 64)  # others are taking the lowest too: spread out
+            else:
+                return free
+
+    # Pods and nodes
+
+    def pod(self, namespace: str, name: str) -> Pod | None:
+        try:
+            return decode_pod(self.api.get(f"/api/v1/namespaces/{namespace}/pods/{name}"))
+        except NotFoundError:
+            return None
+
+    def pods(self, namespace: str | None = None) -> list[Pod]:
+        return self.pods_and_version(namespace)[0]
+
+    def pods_and_version(self, namespace: str | None = None) -> tuple[list[Pod], str]:
+        """The pods of a namespace (None: of the cluster), and the version from which a watch goes on."""
+        path = f"/api/v1/namespaces/{namespace}/pods" if namespace else "/api/v1/pods"
+        items, version = self.api.list(path)
+        return [decode_pod(item) for item in items], version
+
+    def pod_changes(self, namespace: str, version: str, seconds: float) -> Iterator[tuple[PodChange | None, str]]:
+        """Each change of a namespace's pods after `version`, and its version, for at most `seconds`.
+
+        None tells of a newer version alone.
+        """
+        for event in self.api.watch(f"/api/v1/namespaces/{namespace}/pods", version, seconds):
+            change = None if event.type == "BOOKMARK" else PodChange(decode_pod(event.object), event.type == "DELETED")
+            yield change, event.object["metadata"]["resourceVersion"]
+
+    def node_addresses(self, node: str) -> tuple[str, ...]:
+        """The node's InternalIP addresses, empty where the API has no such node."""
+        try:
+            status = self.api.get(f"/api/v1/nodes/{node}").get("status") or {}
+        except NotFoundError:
+            return ()
+        return tuple(entry["address"] for entry in status.get("addresses") or () if entry.get("type") == "InternalIP")
+
+    def nodes(self) -> set[str]:
+        return {item["metadata"]["name"] for item in self.api.list("/api/v1/nodes")[0]}
+
+
+def _readable(items: list[dict[str, Any]]) -> tuple[list[Link], list[MalformedRecordError]]:
+    links, malformed = [], []
+    for item in items:
+        try:
+            links.append(decode_link(item))
+        except MalformedRecordError as error:
+            malformed.append(error)
+    return links, malformed
+
+
+def _free_number(held: dict[int, str], low: int, high: int, crowd: int) -> int | None:
+    """One of the `crowd` lowest free numbers, at random; None where there is none."""
+    free = []
+    for vni in range(low, high + 1):
+        if vni not in held:
+            free.append(vni)
+            if len(free) == crowd:
+                break
+    return random.choice(free) if free else None  # noqa: S311  # not a secret, only a way out of a crowd

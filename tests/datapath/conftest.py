@@ -1,0 +1,47 @@
+"""Real namespaces for every test of this directory, and a look afterwards that nothing was left."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.namespaces import Bed, may_make_namespaces
+from tests.support.wires import Wires
+
+
+@pytest.fixture
+def bed() -> Iterator[Bed]:
+    if not may_make_namespaces():
+        pytest.skip("needs root with CAP_SYS_ADMIN, to make network namespaces")
+    before = _footprint()
+    with Bed() as made:
+        yield made
+    assert _footprint() == before, "the test left the machine, or this process, other than it found them"
+
+
+@pytest.fixture
+def wires(bed: Bed) -> Wires:
+    return Wires(bed)
+
+
+@pytest.fixture
+def pods(bed: Bed) -> Bed:
+    """Two pods on one node, the node being the machine's own namespace, in which nothing is done."""
+    bed.add("pod-a", "pod-b")
+    return bed
+
+
+@pytest.fixture
+def nodes(bed: Bed) -> Bed:
+    """Three nodes on one Ethernet, and a pod for each."""
+    bed.fabric(**{"node-1": "10.9.0.1/24", "node-2": "10.9.0.2/24", "node-3": "10.9.0.3/24"})
+    bed.add("pod-a", "pod-b", "pod-c")
+    return bed
+
+
+def _footprint() -> tuple[object, ...]:
+    namespace = Path("/proc/thread-self/ns/net").stat().st_ino
+    return namespace, len(list(Path("/proc/self/fd").iterdir())), socket.if_nameindex()

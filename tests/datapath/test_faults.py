@@ -1,0 +1,230 @@
+"""Rows 24 to 26 of the faults that a link must survive, each tried on the kernel."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ratchet.core.device import Wire, differences
+from ratchet.datapath import ensure, messages, observe, observe_port, open_netns, release, remove, rtnetlink
+from ratchet.datapath.netns import inside
+from ratchet.errors import DatapathError, NamespaceGoneError
+from tests.support.namespaces import Bed
+from tests.support.wires import Wires
+
+GROUP = str(messages.GROUP)
+ONE, TWO = "10.9.0.1", "10.9.0.2"
+
+
+def test_fault_24_a_vni_held_in_a_leaked_namespace_is_freed(nodes: Bed, wires: Wires) -> None:
+    """The pod is gone, its namespace is still bound to a file, and the new pod's tunnel has the same VNI."""
+    nodes.add("pod-old")
+    with nodes.inside("node-1"):
+        ensure(wires.tunnel("pod-old", 0, ONE, TWO))
+        wire = wires.tunnel("pod-a", 0, ONE, TWO)
+        assert ensure(wire) is True
+        assert differences(wire, observe(wire)) == ()
+    assert nodes.interfaces("pod-old") == []
+
+
+def test_fault_24_a_vni_held_in_a_namespace_without_a_name_is_freed(nodes: Bed, wires: Wires) -> None:
+    """Nothing leads to the namespace any more, but for a socket that somebody has left open in it."""
+    nodes.add("pod-old")
+    with nodes.inside("node-1"):
+        ensure(wires.tunnel("pod-old", 0, ONE, TWO))
+        with open_netns(nodes.path("pod-old")) as old, inside(old):
+            left_open = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        nodes.delete("pod-old")
+        with left_open:
+            wire = wires.tunnel("pod-a", 0, ONE, TWO)
+            assert ensure(wire) is True
+            assert differences(wire, observe(wire)) == ()
+
+
+@pytest.mark.parametrize("way", ["mounted", "of a process", "told"])
+def test_fault_24_a_namespace_that_the_node_has_no_number_for_is_searched(
+    way: str, nodes: Bed, wires: Wires, tmp_path: Path
+) -> None:
+    nodes.add("pod-old")
+    _claim_by_hand(nodes, "pod-old", "in9", group=GROUP)
+    with open_netns(nodes.path("pod-old")) as old, nodes.inside("node-1"):
+        wire = wires.tunnel("pod-a", 0, ONE, TWO)
+        if way == "mounted":
+            assert ensure(wire) is True
+            return
+        sleeper = _sleep_in(old.fd) if way == "of a process" else 0
+        nodes.delete("pod-old")
+        try:
+            search = [f"/proc/self/fd/{old.fd}"] if way == "told" else []
+            assert ensure(wire, search) is True
+        finally:
+            if sleeper:
+                os.kill(sleeper, 9)
+                os.waitpid(sleeper, 0)
+
+
+def test_fault_24_a_holder_out_of_reach_is_an_error_that_says_so(nodes: Bed, wires: Wires) -> None:
+    nodes.add("pod-old")
+    _claim_by_hand(nodes, "pod-old", "in9", group=GROUP)
+    with open_netns(nodes.path("pod-old")), nodes.inside("node-1"):
+        nodes.delete("pod-old")
+        with pytest.raises(DatapathError, match=r"cannot make in1 in .*: VNI 11 on UDP port 4789 is in use") as caught:
+            ensure(wires.tunnel("pod-a", 0, ONE, TWO))
+    assert "lsns -t net" in caught.value.details
+    assert nodes.interfaces("pod-a") == []
+
+
+@pytest.mark.parametrize("place", ["node-1", "pod-c"])
+def test_fault_24_a_foreign_holder_is_named_and_left_alone(place: str, nodes: Bed, wires: Wires) -> None:
+    _claim_by_hand(nodes, place, "flannel.11", group="0")
+    with (
+        nodes.inside("node-1"),
+        pytest.raises(DatapathError, match=r"held by flannel\.11 in .*not ratchet's") as caught,
+    ):
+        ensure(wires.tunnel("pod-a", 0, ONE, TWO))
+    assert "vni_range" in caught.value.details
+    assert "flannel.11" in nodes.interfaces(place)
+    assert nodes.interfaces("pod-a") == []
+
+
+def test_fault_24_the_other_nodes_end_of_the_same_vni_is_left_alone(nodes: Bed, wires: Wires) -> None:
+    """Two nodes may be two namespaces of one machine: each sees the other's pods, and must not take them for own."""
+    nodes.add("pod-old")
+    with nodes.inside("node-2"):
+        ensure(wires.tunnel("pod-b", 1, TWO, ONE))
+        numbered = rtnetlink.Channel()
+    with numbered, open_netns(nodes.path("pod-b")) as pod, nodes.inside("node-1"), rtnetlink.Channel() as node:
+        node.do(messages.assign_nsid(pod.fd))
+    before = nodes.show("pod-b", "in1")
+    with nodes.inside("node-1"):
+        ensure(wires.tunnel("pod-old", 0, ONE, TWO))
+        ensure(wires.tunnel("pod-a", 0, ONE, TWO))
+        release(11, 4789)
+        with pytest.raises(DatapathError, match="is in use on this node"):
+            release(11, 4789)
+    assert nodes.interfaces("pod-a") == nodes.interfaces("pod-old") == []
+    assert nodes.show("pod-b", "in1")["ifindex"] == before["ifindex"]
+
+
+@pytest.mark.parametrize("kind", ["veth", "vxlan"])
+def test_fault_25_a_pods_namespace_dies_with_its_link(kind: str, nodes: Bed, wires: Wires) -> None:
+    """Nothing of ours keeps it: were a socket or a descriptor left open in it, the far end would stay for good."""
+    with nodes.inside("node-1"):
+        wire: Wire = wires.veth() if kind == "veth" else wires.tunnel("pod-a", 0, ONE, TWO)
+        ensure(wire)
+        observe(wire)
+        nodes.delete("pod-a")
+        with pytest.raises(NamespaceGoneError, match=wire.near.netns):
+            observe(wire)
+        with pytest.raises(NamespaceGoneError, match=wire.near.netns):
+            ensure(wire)
+        assert remove(wire.near.netns, "in1") is False
+        if kind == "veth":
+            _until(lambda: observe_port(nodes.path("pod-b"), "in2") is None)
+        nodes.add("pod-a")
+        assert ensure(wire) is True
+        assert differences(wire, observe(wire)) == ()
+
+
+def test_fault_25_the_message_says_which_ends_namespace_is_gone(pods: Bed, wires: Wires) -> None:
+    wire = wires.veth()
+    ensure(wire)
+    pods.delete("pod-b")
+    with pytest.raises(NamespaceGoneError, match=f"cannot open network namespace {wire.far.netns}: No such file"):
+        observe(wire)
+    _until(lambda: observe_port(wire.near.netns, "in1") is None)
+    pods.add("pod-b")
+    assert ensure(wire) is True
+    assert pods.pings("pod-a", "192.168.2.2")
+
+
+@pytest.mark.parametrize("kind", ["veth", "vxlan", "vxlan beside a namesake"])
+def test_fault_26_a_crash_at_any_step_is_mended_by_the_next_pass(kind: str, nodes: Bed, wires: Wires) -> None:
+    if kind == "vxlan beside a namesake":
+        nodes.ip("node-1", "link", "add", "in1", "type", "veth", "peer", "name", "other")
+    with nodes.inside("node-1"):
+        wire: Wire = wires.veth() if kind == "veth" else wires.tunnel("pod-a", 0, ONE, TWO)
+        steps = 0
+        while _dies_at(steps, wire):
+            ensure(wire)
+            assert differences(wire, observe(wire)) == (), f"after a crash at step {steps}"
+            assert nodes.run("pod-a", "cat", "/proc/sys/net/ipv6/conf/in1/accept_ra") == "0\n"
+            assert nodes.interfaces("pod-a") == ["in1"]
+            remove(wire.near.netns, "in1")
+            steps += 1
+    assert steps >= 3
+
+
+@pytest.mark.parametrize("kind", ["veth", "vxlan"])
+def test_fault_26_a_half_made_link_can_be_removed(kind: str, nodes: Bed, wires: Wires) -> None:
+    with nodes.inside("node-1"):
+        wire: Wire = wires.veth() if kind == "veth" else wires.tunnel("pod-a", 0, ONE, TWO)
+        steps = 0
+        while _dies_at(steps, wire):
+            there = nodes.interfaces("pod-a") == ["in1"]
+            assert remove(wire.near.netns, "in1") is there
+            assert nodes.interfaces("pod-a") == nodes.interfaces("pod-b") == []
+            steps += 1
+        remove(wire.near.netns, "in1")
+
+
+def _dies_at(step: int, wire: Wire) -> bool:
+    """Whether `ensure`, in a process that dies before its message number `step`, came to that message at all."""
+    child = os.fork()
+    if child == 0:
+        try:
+            exchange, left = rtnetlink.Channel.exchange, iter(range(step))
+
+            def exchange_or_die(channel: rtnetlink.Channel, *requests: bytearray) -> list[rtnetlink.Answer]:
+                if next(left, None) is None:
+                    os._exit(1)
+                return exchange(channel, *requests)
+
+            vars(rtnetlink)["Channel"].exchange = exchange_or_die
+            ensure(wire)
+            os._exit(0)
+        finally:
+            os._exit(2)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    assert code in (0, 1)
+    return code == 1
+
+
+def _claim_by_hand(nodes: Bed, place: str, ifname: str, group: str) -> None:
+    """A tunnel of node-1 with VNI 11, made as somebody else would."""
+    head = ("link", "add", ifname, "group", group) + (() if place == "node-1" else ("netns", nodes.name(place)))
+    nodes.ip("node-1", *head, "type", "vxlan", "id", "11", "dev", "eth0", "dstport", "4789")
+
+
+def _sleep_in(fd: int) -> int:
+    """A process that has nothing but its being in a namespace; its id."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            with open_netns(f"/proc/self/fd/{fd}") as netns, inside(netns):
+                os.closerange(3, writing)
+                os.write(writing, b"!")
+                os.closerange(writing, 100)
+                while True:
+                    time.sleep(60)
+        finally:
+            os._exit(1)
+    os.close(writing)
+    assert os.read(reading, 1) == b"!"
+    os.close(reading)
+    return child
+
+
+def _until(holds: Callable[[], bool], seconds: float = 20) -> None:
+    """The kernel tears namespaces down in its own time."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

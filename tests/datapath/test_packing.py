@@ -1,0 +1,67 @@
+"""What we pack is what pyroute2 reads: the layouts are its own, the packing is ours."""
+
+from __future__ import annotations
+
+from ipaddress import ip_interface
+from typing import Any
+
+import pytest
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+from ratchet.core.device import Parent, Port, VxlanWire
+from ratchet.datapath import messages
+
+NEAR, FAR = Port("/near", "in1", (), 1450), Port("/far", "interface-15byt", (), 1300)
+
+
+def _read(kind: Any, raw: bytearray) -> Any:
+    message = kind(bytes(raw))
+    message.decode()
+    assert message["header"]["length"] == len(raw)
+    return message
+
+
+def test_a_veths_two_ends() -> None:
+    message = _read(ifinfmsg, messages.new_veth(NEAR, FAR, far_fd=9))
+    assert message["header"]["type"] == messages.RTM_NEWLINK
+    for end, port in ((message, NEAR), (_peer(message), FAR)):
+        assert (end.get_attr("IFLA_IFNAME"), end.get_attr("IFLA_MTU")) == (port.ifname, port.mtu)
+        assert end.get_attr("IFLA_GROUP") == messages.GROUP
+        assert end["flags"] == 0, "up in the peer's header is refused, and up before the settings would be too soon"
+    assert message.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_KIND") == "veth"
+
+
+def _peer(message: Any) -> Any:
+    return message.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA").get_attr("VETH_INFO_PEER")
+
+
+@pytest.mark.parametrize(("remote", "local", "suffix"), [("10.0.0.2", "10.0.0.1", ""), ("fd00::2", "fd00::1", "6")])
+def test_a_tunnel(remote: str, local: str, suffix: str) -> None:
+    wire = VxlanWire("a-b", NEAR, vni=77, remote=remote, local=local, port=4789, parent=Parent("eth0", 5, local, 1500))
+    message = _read(ifinfmsg, messages.new_vxlan(wire, "in1", pod_fd=9))
+    assert message.get_attr("IFLA_GROUP") == messages.GROUP
+    data = message.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA")
+    assert data.get_attr(f"IFLA_VXLAN_GROUP{suffix}") == remote
+    assert data.get_attr(f"IFLA_VXLAN_LOCAL{suffix}") == local
+    wanted = {"ID": 77, "LINK": 5, "PORT": 4789, "LEARNING": 0}
+    assert {name: data.get_attr(f"IFLA_VXLAN_{name}") for name in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "broadcast"),
+    [("192.168.2.1/24", "192.168.2.255"), ("10.0.0.1/30", "10.0.0.3"), ("10.0.0.1/31", None), ("fd00::1/64", None)],
+)
+def test_an_address(text: str, broadcast: str | None) -> None:
+    address = ip_interface(text)
+    message = _read(ifaddrmsg, messages.give_address(7, address))
+    assert (message["index"], message["prefixlen"]) == (7, address.network.prefixlen)
+    assert message.get_attr("IFA_LOCAL") == str(address.ip)
+    assert message.get_attr("IFA_BROADCAST") == broadcast
+    assert message.get_attr("IFA_FLAGS") == messages.IFA_F_NODAD
+
+
+def test_an_alias_is_cut_between_characters() -> None:
+    alias = _read(ifinfmsg, messages.up(7, "é" * 200)).get_attr("IFLA_IFALIAS")
+    assert alias == "ratchet/" + "é" * 123
+    assert len(alias.encode()) <= messages.IFALIAS_BYTES

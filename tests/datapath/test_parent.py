@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from ratchet.core.device import Parent
+from ratchet.datapath import find_parent
+from ratchet.errors import InvalidConfigError
+from tests.support.namespaces import Bed
+
+
+@pytest.fixture
+def node(bed: Bed) -> Iterator[Bed]:
+    """A node with two interfaces, the calling thread inside."""
+    bed.add("node", "outside")
+    for ifname, mtu in (("eth0", "1500"), ("eth1", "9000")):
+        peer = ("peer", "name", ifname, "mtu", mtu, "netns", bed.name("outside"))
+        bed.ip("node", "link", "add", ifname, "mtu", mtu, "type", "veth", *peer)
+        bed.ip("outside", "link", "set", ifname, "up")
+        bed.ip("node", "link", "set", ifname, "up")
+    for address, ifname in (("10.1.0.5/24", "eth0"), ("10.1.0.6/24", "eth0"), ("10.2.0.5/24", "eth1")):
+        bed.ip("node", "addr", "add", address, "dev", ifname)
+    bed.ip("node", "addr", "add", "fd02::5/64", "dev", "eth1", "nodad")
+    with bed.inside("node"):
+        yield bed
+
+
+@pytest.mark.parametrize(
+    ("ifname", "address", "found"),
+    [
+        ("eth0", None, ("eth0", "10.1.0.5", 1500)),
+        ("eth1", None, ("eth1", "10.2.0.5", 9000)),
+        ("eth0", "10.1.0.6", ("eth0", "10.1.0.6", 1500)),
+        ("eth1", "fd02::5", ("eth1", "fd02::5", 9000)),
+        ("eth1", "fd02:0::0:5", ("eth1", "fd02::5", 9000)),
+        (None, "10.2.0.5", ("eth1", "10.2.0.5", 9000)),
+        (None, "fd02::5", ("eth1", "fd02::5", 9000)),
+        ("", "10.1.0.6", ("eth0", "10.1.0.6", 1500)),
+    ],
+)
+def test_what_the_configuration_names_is_taken(
+    ifname: str | None, address: str | None, found: tuple[str, str, int], node: Bed
+) -> None:
+    name, vtep, mtu = found
+    # What is named goes before what the API server knows.
+    assert find_parent(ifname, address, ["10.2.0.5"]) == Parent(name, node.show("node", name)["ifindex"], vtep, mtu)
+
+
+@pytest.mark.parametrize(
+    ("ifname", "address", "message", "details"),
+    [
+        ("eth7", None, 'cannot use parent_interface "eth7": no such interface', "Interfaces of the node: eth0, eth1."),
+        ("eth7", "10.1.0.5", 'cannot use parent_interface "eth7": no such interface', "eth0, eth1"),
+        ("eth0", "10.2.0.5", 'cannot use parent_address "10.2.0.5": eth0 does not carry it', "10.1.0.5, 10.1.0.6"),
+        ("lo", None, 'cannot use parent_interface "lo": it has no global address', "127.0.0.1"),
+        (None, "10.3.0.1", 'cannot use parent_address "10.3.0.1": no interface of the node carries it', "eth0, eth1"),
+        (None, "ten", 'cannot use parent_address "ten": not an IP address', ""),
+        (None, None, "cannot find a parent interface for tunnels: no default route", "Set parent_interface"),
+    ],
+)
+def test_what_cannot_be_used_is_an_error_that_names_the_key(
+    ifname: str | None, address: str | None, message: str, details: str, node: Bed
+) -> None:
+    with pytest.raises(InvalidConfigError) as caught:
+        find_parent(ifname, address)
+    assert message in str(caught.value)
+    assert details in caught.value.details
+
+
+def test_the_nodes_own_addresses_go_before_its_routes(node: Bed) -> None:
+    node.ip("node", "route", "add", "default", "via", "10.1.0.1")
+    assert find_parent(None, None, ["node-1.example", "192.0.2.1", "10.2.0.5", "10.1.0.5"]).address == "10.2.0.5"
+    assert find_parent(None, None, ["fd02::5"]).address == "fd02::5"
+    assert find_parent(None, None, ["192.0.2.1"]).address == "10.1.0.5"
+
+
+def test_the_default_route_of_the_lowest_metric_decides(node: Bed) -> None:
+    node.ip("node", "-6", "route", "add", "default", "via", "fd02::1", "metric", "1")
+    assert find_parent(None, None) == Parent("eth1", node.show("node", "eth1")["ifindex"], "fd02::5", 9000)
+    node.ip("node", "route", "add", "default", "via", "10.2.0.1", "metric", "200")
+    assert find_parent(None, None).address == "10.2.0.5", "IPv4 before IPv6"
+    node.ip("node", "route", "add", "default", "via", "10.1.0.1", "metric", "100")
+    assert find_parent(None, None).address == "10.1.0.5"
+    node.ip("node", "route", "del", "default", "via", "10.1.0.1", "metric", "100")
+    node.ip("node", "route", "add", "default", "via", "10.1.0.1", "table", "7")
+    node.ip("node", "route", "add", "unreachable", "default", "metric", "50")
+    assert find_parent(None, None).address == "10.2.0.5", "neither another table nor a route to nowhere counts"
+
+
+def test_a_default_route_of_many_hops(node: Bed) -> None:
+    hops = ("nexthop", "via", "10.2.0.1", "nexthop", "via", "10.1.0.1")
+    node.ip("node", "route", "add", "default", *hops)
+    assert find_parent(None, None).address == "10.2.0.5"
+
+
+def test_an_address_that_will_not_last_is_passed_over(node: Bed) -> None:
+    node.ip("node", "addr", "flush", "dev", "eth0")
+    node.ip("node", "addr", "add", "10.1.0.4/24", "dev", "eth0", "valid_lft", "1000", "preferred_lft", "0")
+    node.ip("node", "addr", "add", "169.254.1.1/16", "scope", "link", "dev", "eth0")
+    node.ip("node", "addr", "add", "10.5.0.1/24", "dev", "eth0")
+    assert find_parent("eth0", None).address == "10.5.0.1"

@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_interface
+
+import pytest
+
+from ratchet.core.device import VxlanWire, differences
+from ratchet.datapath import ensure, messages, observe, observe_port, remove
+from ratchet.errors import DatapathError, ForeignInterfaceError
+from tests.support.namespaces import Bed
+from tests.support.wires import Wires
+
+GROUP = str(messages.GROUP)
+ONE, TWO, THREE = "10.9.0.1", "10.9.0.2", "10.9.0.3"
+
+
+def _ensure_both(bed: Bed, wires: Wires, one: str = ONE, two: str = TWO) -> None:
+    with bed.inside("node-1"):
+        assert ensure(wires.tunnel("pod-a", 0, one, two)) is True
+    with bed.inside("node-2"):
+        assert ensure(wires.tunnel("pod-b", 1, two, one)) is True
+
+
+def _carries(bed: Bed) -> None:
+    assert bed.pings("pod-a", "192.168.2.2")
+    assert bed.pings("pod-b", "192.168.2.1")
+    assert bed.pings("pod-a", "fd00::2")
+    assert bed.pings("pod-b", "fd00::1")
+
+
+def _stands(bed: Bed, wire: VxlanWire, node: str = "node-1") -> None:
+    with bed.inside(node):
+        assert differences(wire, observe(wire)) == ()
+        assert ensure(wire) is False
+
+
+def test_a_tunnel_carries_packets_between_pods_of_two_nodes(nodes: Bed, wires: Wires) -> None:
+    _ensure_both(nodes, wires)
+    _carries(nodes)
+    shown = nodes.show("pod-a", "in1")
+    data = shown["linkinfo"]["info_data"]
+    assert (data["id"], data["remote"], data["local"], data["port"]) == (11, TWO, ONE, 4789)
+    assert (shown["mtu"], shown["group"], shown["ifalias"]) == (1400, GROUP, "ratchet/a-b")
+    assert [one["broadcast"] for one in shown["addr_info"] if one["family"] == "inet"] == ["192.168.2.255"]
+    assert [one.get("tentative") for one in shown["addr_info"] if one["local"].startswith("fd00")] == [None]
+    assert nodes.run("pod-a", "cat", "/proc/sys/net/ipv6/conf/in1/accept_ra") == "0\n"
+    assert nodes.interfaces("node-1") == nodes.interfaces("node-2") == ["eth0"], "made in the pod, not in the node"
+
+
+def test_a_tunnel_over_ipv6(bed: Bed, wires: Wires) -> None:
+    bed.fabric(**{"node-1": "fd09::1/64", "node-2": "fd09::2/64"})
+    bed.add("pod-a", "pod-b")
+    _ensure_both(bed, wires, "fd09::1", "fd09::2")
+    _carries(bed)
+    with bed.inside("node-1"):
+        wire = wires.tunnel("pod-a", 0, "fd09::1", "fd09::2")
+        assert (wire.parent.ifname, wire.parent.address) == ("eth0", "fd09::1")
+        assert observe(wire).near is not None
+    _stands(bed, wire)
+
+
+def test_what_stands_is_left_as_it_is(nodes: Bed, wires: Wires) -> None:
+    with nodes.inside("node-1"):
+        wire = wires.tunnel("pod-a", 0, ONE, TWO)
+        ensure(wire)
+        before = observe(wire)
+        assert before.near == observe_port(wire.near.netns, "in1")
+        assert ensure(wire) is False
+        assert observe(wire) == before
+
+
+def test_a_moved_peer_is_followed_in_place_and_at_once(nodes: Bed, wires: Wires) -> None:
+    """The peer's pod is re-created on another node, with another MAC; ours keeps its interface."""
+    _ensure_both(nodes, wires)
+    _carries(nodes)
+    before = nodes.show("pod-a", "in1")
+    nodes.ip("pod-a", "neigh", "add", "192.168.2.77", "lladdr", "02:00:00:00:00:77", "dev", "in1", "nud", "permanent")
+    nodes.delete("pod-b")
+    with nodes.inside("node-3"):
+        ensure(wires.tunnel("pod-c", 1, THREE, ONE))
+    with nodes.inside("node-1"):
+        wire = wires.tunnel("pod-a", 0, ONE, THREE)
+        assert differences(wire, observe(wire)) == (f"in1 has remote {TWO}, wanted {THREE}",)
+        assert ensure(wire) is True
+    assert nodes.pings("pod-a", "192.168.2.2"), "the neighbour that the old peer was is forgotten"
+    assert nodes.pings("pod-a", "fd00::2")
+    after = nodes.show("pod-a", "in1")
+    assert [after[key] for key in ("ifindex", "address")] == [before[key] for key in ("ifindex", "address")]
+    assert after["addr_info"] == before["addr_info"]
+    assert "192.168.2.77" in nodes.ip("pod-a", "neigh", "show", "nud", "permanent")
+    _stands(nodes, wire)
+
+
+@pytest.mark.parametrize("change", ["vni", "port", "local"])
+def test_what_cannot_be_changed_in_place_is_made_anew(change: str, nodes: Bed, wires: Wires) -> None:
+    nodes.ip("node-1", "addr", "add", "10.9.0.11/24", "dev", "eth0")
+    with nodes.inside("node-1"):
+        old = wires.tunnel("pod-a", 0, ONE, TWO)
+        ensure(old)
+        match change:
+            case "vni":
+                wire = replace(old, vni=12)
+            case "port":
+                wire = replace(old, port=8472)
+            case _:
+                wire = replace(old, local="10.9.0.11")
+        assert ensure(wire) is True
+    _stands(nodes, wire)
+    assert nodes.interfaces("pod-a") == ["in1"]
+
+
+def test_another_address_family_of_the_underlay_is_made_anew(nodes: Bed, wires: Wires) -> None:
+    nodes.ip("node-1", "addr", "add", "fd09::1/64", "dev", "eth0", "nodad")
+    nodes.ip("node-2", "addr", "add", "fd09::2/64", "dev", "eth0", "nodad")
+    _ensure_both(nodes, wires)
+    _ensure_both(nodes, wires, "fd09::1", "fd09::2")
+    _carries(nodes)
+
+
+def test_mtu_and_addresses_are_changed_in_place(nodes: Bed, wires: Wires) -> None:
+    with nodes.inside("node-1"):
+        old = wires.tunnel("pod-a", 0, ONE, TWO)
+        ensure(old)
+        before = observe(old).near
+        wire = replace(old, near=replace(old.near, mtu=1300, addresses=(ip_interface("192.168.7.1/28"),)))
+        assert ensure(wire) is True
+        after = observe(wire).near
+    assert before is not None
+    assert after is not None
+    assert (after.index, after.mac) == (before.index, before.mac)
+    assert (after.mtu, after.addresses) == (1300, wire.near.addresses)
+
+
+def test_an_mtu_that_the_parent_cannot_carry_is_refused(nodes: Bed, wires: Wires) -> None:
+    with nodes.inside("node-1"):
+        wire = wires.tunnel("pod-a", 0, ONE, TWO, mtu=1451)
+        with pytest.raises(DatapathError, match="MTU 1451 does not fit into eth0") as caught:
+            ensure(wire)
+        assert "At most 1450" in caught.value.details
+        assert nodes.interfaces("pod-a") == []
+        assert ensure(wires.tunnel("pod-a", 0, ONE, TWO, mtu=1450)) is True
+
+
+@pytest.mark.parametrize("half", ["down", "up without addresses"])
+def test_a_half_made_tunnel_is_finished(half: str, nodes: Bed, wires: Wires) -> None:
+    _by_hand(nodes, "in1")
+    if half != "down":
+        nodes.ip("pod-a", "link", "set", "in1", "up")
+    index = nodes.show("pod-a", "in1")["ifindex"]
+    _ensure_both(nodes, wires)
+    _carries(nodes)
+    assert nodes.show("pod-a", "in1")["ifindex"] == index
+    assert nodes.run("pod-a", "cat", "/proc/sys/net/ipv6/conf/in1/accept_ra") == "0\n"
+
+
+def test_an_interface_of_the_node_may_have_the_same_name(nodes: Bed, wires: Wires) -> None:
+    nodes.ip("node-1", "link", "add", "in1", "type", "veth", "peer", "name", "other")
+    before = nodes.show("node-1", "in1")
+    _ensure_both(nodes, wires)
+    _carries(nodes)
+    assert nodes.interfaces("pod-a") == ["in1"]
+    assert nodes.show("node-1", "in1") == before
+
+
+def test_a_tunnel_left_under_its_first_name_gives_way(nodes: Bed, wires: Wires) -> None:
+    """The crash was between making a tunnel, beside an interface of the node of that name, and naming it."""
+    nodes.ip("node-1", "link", "add", "in1", "type", "veth", "peer", "name", "other")
+    _by_hand(nodes, "ratchetb")
+    _ensure_both(nodes, wires)
+    _carries(nodes)
+    assert nodes.interfaces("pod-a") == ["in1"]
+
+
+def test_a_foreign_interface_is_left_alone(nodes: Bed, wires: Wires) -> None:
+    nodes.ip("pod-a", "link", "add", "in1", "type", "vxlan", "id", "99", "dstport", "4789", "remote", TWO)
+    before = nodes.show("pod-a", "in1")
+    with nodes.inside("node-1"):
+        wire = wires.tunnel("pod-a", 0, ONE, TWO)
+        message = f"cannot make in1 in {wire.near.netns}: an interface of that name exists and is not ratchet's"
+        with pytest.raises(ForeignInterfaceError, match=message):
+            ensure(wire)
+        with pytest.raises(ForeignInterfaceError):
+            remove(wire.near.netns, "in1")
+    assert nodes.show("pod-a", "in1") == before
+
+
+def test_a_veth_of_ours_gives_way(nodes: Bed, wires: Wires) -> None:
+    """The two pods were on one node, and now are on two."""
+    ensure(wires.veth("pod-a", "pod-c"))
+    _ensure_both(nodes, wires)
+    _carries(nodes)
+    assert nodes.interfaces("pod-c") == []
+
+
+def test_a_parent_that_is_gone_is_an_error_that_names_it(nodes: Bed, wires: Wires) -> None:
+    with nodes.inside("node-1"):
+        wire = wires.tunnel("pod-a", 0, ONE, TWO)
+        gone = replace(wire, parent=replace(wire.parent, ifname="eth7", index=777))
+        with pytest.raises(DatapathError, match=f"cannot make in1 in {wire.near.netns}: .*eth7"):
+            ensure(gone)
+    assert nodes.interfaces("pod-a") == []
+
+
+def test_remove_frees_the_vni(nodes: Bed, wires: Wires) -> None:
+    with nodes.inside("node-1"):
+        wire = wires.tunnel("pod-a", 0, ONE, TWO)
+        ensure(wire)
+        assert remove(wire.near.netns, "in1") is True
+        assert remove(wire.near.netns, "in1") is False
+        assert observe(wire).near is None
+        assert ensure(replace(wire, near=replace(wire.near, netns=nodes.path("pod-c")))) is True
+
+
+def _by_hand(nodes: Bed, ifname: str) -> None:
+    """A tunnel's end as the first message makes it: in the pod, marked, down."""
+    head = ("link", "add", ifname, "netns", nodes.name("pod-a"), "mtu", "1400", "group", GROUP)
+    tunnel = ("id", "11", "remote", TWO, "local", ONE, "dev", "eth0", "dstport", "4789", "nolearning")
+    nodes.ip("node-1", *head, "type", "vxlan", *tunnel)

@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from ipaddress import ip_interface
+from pathlib import Path
+
+import pytest
+
+from ratchet.core.device import VethWire, differences
+from ratchet.datapath import ensure, messages, observe, observe_port, remove
+from ratchet.errors import DatapathError, ForeignInterfaceError
+from tests.support.namespaces import Bed
+from tests.support.wires import Wires
+
+GROUP = str(messages.GROUP)
+
+
+def _stands(pods: Bed, wire: VethWire) -> None:
+    """The link is what the wire says, and carries packets of both families, both ways."""
+    assert differences(wire, observe(wire)) == ()
+    assert pods.pings("pod-a", "192.168.2.2")
+    assert pods.pings("pod-b", "192.168.2.1")
+    assert pods.pings("pod-a", "fd00::2")
+    assert pods.pings("pod-b", "fd00::1")
+
+
+def test_a_link_is_made_whole(pods: Bed, wires: Wires) -> None:
+    wire = wires.veth()
+    assert ensure(wire) is True
+    _stands(pods, wire)
+    for pod, ifname, address in (("pod-a", "in1", "192.168.2.1"), ("pod-b", "in2", "192.168.2.2")):
+        shown = pods.show(pod, ifname)
+        assert (shown["mtu"], shown["group"], shown["ifalias"]) == (1450, GROUP, "ratchet/a-b")
+        assert {"UP", "LOWER_UP"} <= set(shown["flags"])
+        inet = next(one for one in shown["addr_info"] if one["family"] == "inet")
+        assert (inet["local"], inet["prefixlen"], inet["broadcast"]) == (address, 24, "192.168.2.255")
+        inet6 = next(one for one in shown["addr_info"] if one["local"].startswith("fd00::"))
+        assert (inet6["prefixlen"], inet6.get("nodad"), inet6.get("tentative")) == (64, True, None)
+        assert pods.run(pod, "cat", f"/proc/sys/net/ipv6/conf/{ifname}/accept_ra") == "0\n"
+        assert pods.run(pod, "cat", "/proc/sys/net/ipv6/conf/default/accept_ra") == "1\n"
+
+
+def test_what_stands_is_left_as_it_is(pods: Bed, wires: Wires) -> None:
+    wire = wires.veth()
+    ensure(wire)
+    before = observe(wire)
+    assert ensure(wire) is False
+    assert observe(wire) == before
+
+
+def test_observe_sees_what_is_there(pods: Bed, wires: Wires) -> None:
+    wire = wires.veth()
+    assert observe(wire).near is observe(wire).far is observe_port(wire.near.netns, "in1") is None
+    ensure(wire)
+    near = observe(wire).near
+    shown = pods.show("pod-a", "in1")
+    assert near is not None
+    assert (near.index, near.mac, near.kind) == (shown["ifindex"], shown["address"], "veth")
+    assert near.addresses == wire.near.addresses, "the kernel's link-local address is not among them"
+    assert observe_port(wire.near.netns, "in1") == near
+
+
+def test_a_link_without_addresses_is_a_link(pods: Bed, wires: Wires) -> None:
+    plain = wires.veth()
+    wire = VethWire("a-b", replace(plain.near, addresses=()), replace(plain.far, addresses=()))
+    assert ensure(wire) is True
+    assert differences(wire, observe(wire)) == ()
+    assert ensure(wire) is False
+
+
+def test_addresses_of_every_width(pods: Bed, wires: Wires) -> None:
+    plain = wires.veth()
+    odd = tuple(ip_interface(one) for one in ("10.1.0.1/31", "10.2.0.1/32", "fd01::1/128", "fe80::7/64"))
+    wire = replace(plain, near=replace(plain.near, addresses=odd))
+    ensure(wire)
+    assert differences(wire, observe(wire)) == ()
+    assert ensure(wire) is False, "a link-local address that is wanted is not taken for the kernel's own"
+    shown = {one["local"]: one for one in pods.show("pod-a", "in1")["addr_info"]}
+    assert "broadcast" not in shown["10.1.0.1"]
+    assert "broadcast" not in shown["10.2.0.1"]
+
+
+HALF_MADE = {
+    "made, marked, down": (),
+    "near up": ("a link set in1 up alias ratchet/a-b",),
+    "near complete": ("a link set in1 up", "a addr add 192.168.2.1/24 dev in1", "a addr add fd00::1/64 dev in1 nodad"),
+    "far complete": ("b link set in2 up", "b addr add 192.168.2.2/24 dev in2", "b addr add fd00::2/64 dev in2 nodad"),
+    "one address lacking": ("a link set in1 up", "b link set in2 up", "a addr add 192.168.2.1/24 dev in1"),
+}
+
+
+@pytest.mark.parametrize("steps", HALF_MADE.values(), ids=HALF_MADE.keys())
+def test_a_half_made_link_is_finished(steps: tuple[str, ...], pods: Bed, wires: Wires) -> None:
+    end = ("mtu", "1450", "group", GROUP)
+    peer = ("peer", "name", "in2", *end, "netns", pods.name("pod-b"))
+    pods.ip("pod-a", "link", "add", "in1", *end, "type", "veth", *peer)
+    for step in steps:
+        pod, *command = step.split()
+        pods.ip(f"pod-{pod}", *command)
+    indices = pods.show("pod-a", "in1")["ifindex"], pods.show("pod-b", "in2")["ifindex"]
+    wire = wires.veth()
+    assert ensure(wire) is True
+    _stands(pods, wire)
+    for pod, ifname in (("pod-a", "in1"), ("pod-b", "in2")):
+        assert pods.run(pod, "cat", f"/proc/sys/net/ipv6/conf/{ifname}/accept_ra") == "0\n"
+    assert indices == (pods.show("pod-a", "in1")["ifindex"], pods.show("pod-b", "in2")["ifindex"]), (
+        "finished, not remade"
+    )
+
+
+def test_a_changed_intent_is_applied_in_place(pods: Bed, wires: Wires) -> None:
+    old = wires.veth()
+    ensure(old)
+    before = observe(old)
+    pods.ip("pod-a", "addr", "add", "172.16.0.1/24", "dev", "in1")
+    wire = wires.veth(mtu=1300)
+    wire = replace(
+        wire, near=replace(wire.near, addresses=(ip_interface("192.168.2.9/24"), ip_interface("fd00::1/64")))
+    )
+    assert "in1 still has 192.168.2.1/24" in differences(wire, observe(wire))
+    assert ensure(wire) is True
+    after = observe(wire)
+    assert differences(wire, after) == ()
+    assert after.near is not None
+    assert before.near is not None
+    assert (after.near.index, after.near.mac) == (before.near.index, before.near.mac)
+    assert set(after.near.addresses) == {*wire.near.addresses, ip_interface("172.16.0.1/24")}, "the pod's own stays"
+    assert pods.pings("pod-b", "192.168.2.9")
+    assert pods.show("pod-b", "in2")["mtu"] == 1300
+    assert ensure(wire) is False
+
+
+def test_a_link_taken_down_by_hand_is_brought_up(pods: Bed, wires: Wires) -> None:
+    wire = wires.veth()
+    ensure(wire)
+    pods.ip("pod-b", "link", "set", "in2", "down")
+    assert "in2 is down" in differences(wire, observe(wire))
+    assert ensure(wire) is True
+    _stands(pods, wire)
+
+
+def test_mtu_too_small_for_ipv6_and_back(pods: Bed, wires: Wires) -> None:
+    """Below 1280 bytes the kernel takes IPv6 off an interface, and puts it back with router advertisements accepted."""
+    small, wire = wires.veth(mtu=1000), wires.veth()
+    four = VethWire("a-b", *(replace(one, addresses=one.addresses[:1]) for one in (small.near, small.far)))
+    ensure(four)
+    assert differences(four, observe(four)) == ()
+    assert ensure(wire) is True
+    _stands(pods, wire)
+    assert pods.run("pod-a", "cat", "/proc/sys/net/ipv6/conf/in1/accept_ra") == "0\n"
+
+
+@pytest.mark.parametrize("side", ["near", "far"])
+def test_a_foreign_interface_is_left_alone(side: str, pods: Bed, wires: Wires) -> None:
+    wire = wires.veth()
+    pod, ifname, other = ("pod-a", "in1", "pod-b") if side == "near" else ("pod-b", "in2", "pod-a")
+    pods.ip(pod, "link", "add", ifname, "type", "veth", "peer", "name", "theirs")
+    before = pods.show(pod, ifname)
+    path = pods.path(pod)
+    message = f"cannot make {ifname} in {path}: an interface of that name exists and is not ratchet's"
+    with pytest.raises(ForeignInterfaceError, match=message):
+        ensure(wire)
+    with pytest.raises(ForeignInterfaceError, match=f"cannot remove {ifname} in {path}: it is not ratchet's"):
+        remove(path, ifname)
+    assert pods.show(pod, ifname) == before
+    assert pods.interfaces(other) == []
+
+
+def test_a_peer_in_the_wrong_place_is_replaced(pods: Bed, wires: Wires) -> None:
+    """The far pod's sandbox was made anew, and the near end leads to the old one; both far ends have one index."""
+    pods.add("pod-old")
+    ensure(wires.veth(far="pod-old"))
+    wire = wires.veth()
+    assert ensure(wire) is True
+    _stands(pods, wire)
+    assert pods.interfaces("pod-old") == []
+
+
+def test_two_ends_of_two_other_links_are_replaced(pods: Bed, wires: Wires) -> None:
+    pods.add("pod-c", "pod-d")
+    wire = wires.veth()
+    ensure(wires.veth(far="pod-c"))
+    ensure(wires.veth(near="pod-d"))
+    observed = observe(wire)
+    assert observed.near is not None
+    assert observed.far is not None
+    assert observed.near.index == observed.far.index, "the indices alone would say that they are each other's"
+    assert (observed.near.wired, observed.far.wired) == (False, False)
+    assert ensure(wire) is True
+    _stands(pods, wire)
+    assert pods.interfaces("pod-c") == pods.interfaces("pod-d") == []
+
+
+def test_a_pair_within_one_pod_is_not_the_wire(pods: Bed, wires: Wires) -> None:
+    wire = wires.veth()
+    pods.ip("pod-a", "link", "add", "in1", "group", GROUP, "type", "veth", "peer", "name", "other", "group", GROUP)
+    assert ensure(wire) is True
+    _stands(pods, wire)
+    assert pods.interfaces("pod-a") == ["in1"]
+
+
+@pytest.mark.parametrize("ends", [("pod-a",), ("pod-b",), ("pod-a", "pod-b")])
+def test_old_tunnels_of_ours_give_way(ends: tuple[str, ...], pods: Bed, wires: Wires) -> None:
+    """The two pods were on two nodes, and now are on one."""
+    wire = wires.veth()
+    for pod, ifname in (("pod-a", "in1"), ("pod-b", "in2")):
+        if pod in ends:
+            tunnel = ("type", "vxlan", "id", "7", "dstport", "4789", "remote", "10.9.0.2")
+            pods.ip(pod, "link", "add", ifname, "group", GROUP, *tunnel)
+    assert ensure(wire) is True
+    _stands(pods, wire)
+
+
+def test_nothing_is_left_of_a_link_that_cannot_be_finished(pods: Bed, wires: Wires) -> None:
+    pods.run("pod-b", "sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6")
+    with pytest.raises(DatapathError, match=f"cannot make in2 in {pods.path('pod-b')}: ") as caught:
+        ensure(wires.veth())
+    assert "disable_ipv6" in caught.value.details
+    assert pods.interfaces("pod-a") == pods.interfaces("pod-b") == []
+
+
+def test_remove_takes_both_ends_and_may_be_called_again(pods: Bed, wires: Wires) -> None:
+    wire = wires.veth()
+    ensure(wire)
+    assert remove(wire.far.netns, "in2") is True
+    assert pods.interfaces("pod-a") == pods.interfaces("pod-b") == []
+    assert remove(wire.far.netns, "in2") is False
+    assert remove(wire.near.netns, "in1") is False
+    assert remove("/run/netns/there-is-no-such", "in1") is False
+
+
+def test_many_links_at_once_from_many_threads(pods: Bed, wires: Wires) -> None:
+    links = [
+        VethWire(
+            f"link-{number}",
+            wires.port("pod-a", f"n{number}", f"10.{number}.0.1/24"),
+            wires.port("pod-b", f"f{number}", f"10.{number}.0.2/24"),
+        )
+        for number in range(20)
+    ]
+    homes = set()
+    start = threading.Barrier(20)
+
+    def make(wire: VethWire) -> bool:
+        start.wait(10)
+        made = ensure(wire)
+        homes.add(Path("/proc/thread-self/ns/net").readlink())
+        return made
+
+    with ThreadPoolExecutor(20) as pool:
+        assert all(pool.map(make, links))
+    assert homes == {Path("/proc/thread-self/ns/net").readlink()}
+    assert [differences(wire, observe(wire)) for wire in links] == [()] * 20
+    assert pods.pings("pod-a", "10.0.0.2")
+    assert pods.pings("pod-b", "10.19.0.1")
+
+
+def test_the_same_link_from_both_its_ends_at_once(pods: Bed, wires: Wires) -> None:
+    """Two pods of one link are added at the same time, and each ADD makes the pair."""
+    wire = wires.veth()
+    start = threading.Barrier(8)
+
+    def make(number: int) -> bool:
+        start.wait(10)
+        return ensure(wire if number % 2 else VethWire("a-b", wire.far, wire.near))
+
+    for _ in range(5):
+        with ThreadPoolExecutor(8) as pool:
+            assert any(pool.map(make, range(8)))
+        assert differences(wire, observe(wire)) == ()
+        assert (pods.interfaces("pod-a"), pods.interfaces("pod-b")) == (["in1"], ["in2"])
+        remove(wire.near.netns, "in1")

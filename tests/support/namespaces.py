@@ -1,0 +1,127 @@
+"""A bed of network namespaces for tests and benches: named apart from everybody else's, gone when the block ends.
+
+Nothing is done in the machine's own namespace but to make and delete these, which ip-netns(8) does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+CAP_SYS_ADMIN = 21
+CLONE_NEWNET = 0x40000000
+
+_numbers = itertools.count()
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def may_make_namespaces() -> bool:
+    """Whether this process is root with CAP_SYS_ADMIN (capabilities(7))."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
+    return os.geteuid() == 0 and bool(effective >> CAP_SYS_ADMIN & 1)
+
+
+class Bed:
+    """Namespaces by short names ("pod-a", "node-1"); a context manager that removes them all."""
+
+    def __init__(self) -> None:
+        self._prefix = f"rt{os.getpid():x}n{next(_numbers)}-"
+        self._names: list[str] = []
+
+    def add(self, *names: str) -> None:
+        """Make namespaces, with `lo` up as a runtime leaves it."""
+        for name in names:
+            _call("ip", "netns", "add", self.name(name))
+            self._names.append(name)
+            self.ip(name, "link", "set", "lo", "up")
+
+    def delete(self, name: str) -> None:
+        self._names.remove(name)
+        _call("ip", "netns", "del", self.name(name))
+
+    def name(self, name: str) -> str:
+        return self._prefix + name
+
+    def path(self, name: str) -> str:
+        return f"/run/netns/{self.name(name)}"
+
+    def ip(self, name: str, *arguments: str) -> str:
+        """ip(8) in a namespace."""
+        return _call("ip", "-n", self.name(name), *arguments)
+
+    def show(self, name: str, ifname: str) -> dict[str, Any]:
+        """One interface as `ip -d -j addr show` has it; empty if there is none."""
+        shown = json.loads(self.ip(name, "-d", "-j", "addr", "show"))
+        found: list[dict[str, Any]] = [one for one in shown if one["ifname"] == ifname]
+        return found[0] if found else {}
+
+    def interfaces(self, name: str) -> list[str]:
+        """The names of all interfaces but `lo`."""
+        return [one["ifname"] for one in json.loads(self.ip(name, "-j", "link", "show")) if one["ifname"] != "lo"]
+
+    def run(self, name: str, *command: str) -> str:
+        """A command in a namespace; CalledProcessError if it fails."""
+        return _call("ip", "netns", "exec", self.name(name), *command)
+
+    def pings(self, name: str, address: str) -> bool:
+        """Whether one echo, of at most a second, is answered."""
+        command = ("ip", "netns", "exec", self.name(name), "ping", "-n", "-c", "1", "-W", "1", address)
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    @contextmanager
+    def inside(self, name: str) -> Iterator[None]:
+        """Have the calling thread in a namespace: what is called there takes it for the node's own."""
+        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        there = os.open(self.path(name), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _setns(there)
+            yield
+        finally:
+            _setns(home)
+            os.close(there)
+            os.close(home)
+
+    def fabric(self, **nodes: str) -> None:
+        """Nodes on one Ethernet: each has `eth0` with the address given ("10.9.0.1/24"), and `fabric` is the switch."""
+        self.add("fabric", *nodes)
+        self.ip("fabric", "link", "add", "br0", "up", "type", "bridge")
+        for number, (node, address) in enumerate(nodes.items()):
+            port = f"port{number}"
+            self.ip("fabric", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", self.name(node))
+            self.ip("fabric", "link", "set", port, "master", "br0", "up")
+            self.ip(node, "addr", "add", address, "dev", "eth0", *(("nodad",) if ":" in address else ()))
+            self.ip(node, "link", "set", "eth0", "up")
+
+    def close(self) -> None:
+        for name in self._names.copy():
+            self.delete(name)
+        left = [one.name for one in Path("/run/netns").glob(f"{self._prefix}*")]
+        if left:
+            raise AssertionError(f"namespaces left behind: {left}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _call(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise AssertionError(f"{' '.join(command)}: exit {done.returncode}: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def _setns(fd: int) -> None:
+    if _libc.setns(fd, CLONE_NEWNET) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))

@@ -1,0 +1,31 @@
+"""The wires that tests make between the pods of a bed."""
+
+from __future__ import annotations
+
+from ipaddress import ip_interface
+
+from ratchet.core.device import Port, VethWire, VxlanWire
+from ratchet.datapath import find_parent
+from tests.support.namespaces import Bed
+
+
+class Wires:
+    """Of one link, "a-b", unless told otherwise."""
+
+    ADDRESSES = (("192.168.2.1/24", "fd00::1/64"), ("192.168.2.2/24", "fd00::2/64"))
+
+    def __init__(self, bed: Bed) -> None:
+        self.bed = bed
+
+    def port(self, pod: str, ifname: str, *addresses: str, mtu: int = 1450) -> Port:
+        return Port(self.bed.path(pod), ifname, tuple(ip_interface(one) for one in addresses), mtu)
+
+    def veth(self, near: str = "pod-a", far: str = "pod-b", mtu: int = 1450) -> VethWire:
+        ours, theirs = self.ADDRESSES
+        return VethWire("a-b", self.port(near, "in1", *ours, mtu=mtu), self.port(far, "in2", *theirs, mtu=mtu))
+
+    def tunnel(self, pod: str, number: int, local: str, remote: str, vni: int = 11, mtu: int = 1400) -> VxlanWire:
+        """The end in `pod`, with the link's addresses for that end; call it inside the node."""
+        port = self.port(pod, "in1", *self.ADDRESSES[number], mtu=mtu)
+        parent = find_parent(None, local)
+        return VxlanWire("a-b", port, vni=vni, remote=remote, local=local, port=4789, parent=parent)

@@ -1,0 +1,325 @@
+"""The network configuration: the file of 2017 as it was, every key, and what hostile values do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratchet.cni.arguments import Command
+from ratchet.cni.config import Attachment, NetworkConfig, read_config
+from ratchet.cni.versions import SUPPORTED
+from ratchet.errors import InvalidConfigError, RatchetError, UndecodableError, UnsupportedVersionError
+
+EXAMPLE = Path(__file__).parents[2] / "manifests" / "examples" / "10-ratchet.conf"
+LEAST = {"cniVersion": "1.0.0", "name": "links", "type": "ratchet"}
+
+
+def encode(**keys: Any) -> bytes:
+    return json.dumps({**LEAST, **keys}).encode()
+
+
+def read(**keys: Any) -> NetworkConfig:
+    return read_config(encode(**keys))
+
+
+def test_the_file_of_2017_is_read_unchanged() -> None:
+    config = read_config(EXAMPLE.read_bytes())
+    assert config.cni_version == "0.1.0"
+    assert (config.name, config.type) == ("ratchet-demo", "ratchet")
+    assert config.delegate == {"name": "cbr0", "type": "flannel", "delegate": {"isDefaultGateway": True}}
+    assert config.boot_network == {"type": "loopback"}
+    assert (config.parent_interface, config.parent_address) == ("eth0", "192.168.1.73")
+    assert config.ignored == ("etcd_host", "etcd_port", "child_path", "use_labels")
+    assert config.unknown == ()
+    assert config.raw == json.loads(EXAMPLE.read_bytes())
+
+
+def test_every_key_but_name_and_type_is_optional() -> None:
+    config = read()
+    assert config.prev_result is None
+    assert config.valid_attachments is None
+    assert (config.delegate, config.boot_network) == (None, None)
+    assert (config.parent_interface, config.parent_address, config.kubeconfig) == (None, None, None)
+    assert (config.namespace, config.wait, config.vxlan_port) == ("ratchet", None, 4789)
+    assert config.vni_range == (11, 16777215)
+    assert (config.log_file, config.log_level, config.state_dir) == (None, "info", None)
+    assert (config.ignored, config.unknown, dict(config.runtime_config)) == ((), (), {})
+
+
+GIVEN = {
+    "parent_interface": "bond0.100",
+    "parent_address": "2001:db8::7",
+    "kubeconfig": "/etc/ratchet/kubeconfig",
+    "namespace": "links",
+    "wait": 2.5,
+    "vxlan_port": 8472,
+    "log_file": "/var/log/ratchet.log",
+    "log_level": "debug",
+    "state_dir": "/run/ratchet",
+}
+
+
+@pytest.mark.parametrize("key", GIVEN)
+def test_what_is_given_is_taken_and_null_is_the_default(key: str) -> None:
+    assert getattr(read(**{key: GIVEN[key]}), key) == GIVEN[key]
+    assert getattr(read(**{key: None}), key) == getattr(read(), key)
+
+
+@pytest.mark.parametrize(("key", "value"), [("wait", 0), ("vxlan_port", 1), ("vxlan_port", 65535)])
+def test_numbers_reach_to_their_limits(key: str, value: int) -> None:
+    assert getattr(read(**{key: value}), key) == value
+
+
+@pytest.mark.parametrize("low_high", [(1, 1), (1, 16777215), (500, 600)])
+def test_a_range_of_vnis_reaches_to_its_limits(low_high: tuple[int, int]) -> None:
+    assert read(vni_range=list(low_high)).vni_range == low_high
+
+
+def test_keys_of_2017_are_ignored_whatever_they_hold_and_unknown_ones_are_named() -> None:
+    config = read(cniDir="/var/lib/cni", etcd_port=2379, use_labels="yes", waitt=3, Delegate={})
+    assert config.ignored == ("etcd_port", "use_labels", "cniDir")
+    assert config.unknown == ("Delegate", "waitt")
+
+
+def test_keys_of_the_specification_are_known() -> None:
+    keys = ("cniVersions", "capabilities", "args", "dns", "ipMasq", "ipam", "disableCheck", "disableGC")
+    more = ("loadOnlyInlinedPlugins", "cni.dev/anything", "runtimeConfig", "prevResult")
+    assert read(**dict.fromkeys([*keys, *more])).unknown == ()
+
+
+WRONG = [
+    ("name", ""),
+    ("name", None),
+    ("name", 7),
+    ("name", "../x"),
+    ("name", "a b"),
+    ("name", "name\n"),
+    ("type", None),
+    ("type", 7),
+    ("type", ""),
+    ("type", "../ratchet"),
+    ("cniVersion", 1),
+    ("cniVersion", ["1.0.0"]),
+    ("runtimeConfig", []),
+    ("parent_interface", 0),
+    ("parent_interface", "eth0 "),
+    ("parent_interface", "a" * 16),
+    ("parent_address", 3232235849),
+    ("parent_address", "192.168.1.73/24"),
+    ("parent_address", "192.168.1.273"),
+    ("parent_address", "fe80::1%eth0"),
+    ("parent_address", "0.0.0.0"),
+    ("parent_address", "224.0.0.1"),
+    ("parent_address", ""),
+    ("kubeconfig", True),
+    ("kubeconfig", "kubeconfig"),
+    ("namespace", "kube/system"),
+    ("namespace", ""),
+    ("namespace", 1),
+    ("wait", "ten"),
+    ("wait", -1),
+    ("wait", True),
+    ("wait", 10**400),
+    ("vxlan_port", 0),
+    ("vxlan_port", 65536),
+    ("vxlan_port", "4789"),
+    ("vxlan_port", 4789.0),
+    ("vxlan_port", True),
+    ("vni_range", [0, 5]),
+    ("vni_range", [5, 4]),
+    ("vni_range", [1, 16777216]),
+    ("vni_range", [1]),
+    ("vni_range", [1, 2, 3]),
+    ("vni_range", [True, 5]),
+    ("vni_range", [1.0, 5]),
+    ("vni_range", "11-20"),
+    ("log_file", ["/var/log/x"]),
+    ("log_file", "x.log"),
+    ("log_file", "/var/log/\x1b[2Jx"),
+    ("log_level", "verbose"),
+    ("log_level", "INFO"),
+    ("log_level", 10),
+    ("state_dir", "state"),
+    ("delegate", []),
+    ("delegate", "flannel"),
+    ("boot_network", 1),
+    ("cni.dev/valid-attachments", {}),
+    ("cni.dev/valid-attachments", ["abc"]),
+    ("cni.dev/valid-attachments", [{"containerID": "abc"}]),
+    ("cni.dev/valid-attachments", [{"containerID": "abc", "ifname": 0}]),
+    ("cni.dev/valid-attachments", [{"containerID": "", "ifname": "eth0"}]),
+    ("prevResult", []),
+    ("prevResult", {"ips": [{"address": "10.0.0.1"}]}),
+    ("prevResult", {"ips": [{"address": "10.0.0.1/24", "interface": 0}]}),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), WRONG)
+def test_a_wrong_value_is_code_7_and_names_its_key(key: str, value: object) -> None:
+    with pytest.raises(InvalidConfigError) as caught:
+        read(**{key: value})
+    assert caught.value.code == 7
+    assert str(caught.value).startswith("cannot read the network configuration: ")
+    assert f'"{key}' in str(caught.value)
+    assert str(caught.value).isascii()
+
+
+def test_the_message_says_what_was_wanted_and_what_is_there() -> None:
+    with pytest.raises(InvalidConfigError) as caught:
+        read(wait="ten")
+    assert str(caught.value) == ('cannot read the network configuration: "wait" must be a number of seconds, not "ten"')
+
+
+def test_a_message_stays_short_and_printable_whatever_the_value() -> None:
+    with pytest.raises(InvalidConfigError) as caught:
+        read(wait="\x1b[2J\u202e\x7f" + "x" * 100_000)
+    assert str(caught.value).isascii()
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("key", ["delegate", "boot_network"])
+@pytest.mark.parametrize(
+    "plugin_type", ["../../bin/sh", "/bin/sh", "a/b", "a\\b", ".", "..", "", None, 1, "lo\x00", "lo\n", "ratchet"]
+)
+def test_the_type_of_a_delegate_is_the_plain_name_of_another_plugin(key: str, plugin_type: object) -> None:
+    with pytest.raises(InvalidConfigError, match=f'"{key}.type"'):
+        read(**{key: {"type": plugin_type}})
+
+
+@pytest.mark.parametrize("name", [7, "a/b", "", "a\n"])
+def test_a_delegates_own_name_is_judged_like_ours(name: object) -> None:
+    with pytest.raises(InvalidConfigError, match=r'"delegate\.name"'):
+        read(delegate={"type": "ptp", "name": name})
+
+
+@pytest.mark.parametrize("version", ["1.2.0", 1, "latest"])
+def test_a_delegate_in_a_version_that_we_cannot_read_is_code_1(version: object) -> None:
+    with pytest.raises(UnsupportedVersionError, match=r"delegate.cniVersion") as caught:
+        read(delegate={"type": "ptp", "cniVersion": version})
+    assert caught.value.code == 1
+
+
+@pytest.mark.parametrize("version", SUPPORTED)
+def test_every_supported_version_is_taken(version: str) -> None:
+    assert read(cniVersion=version).cni_version == version
+
+
+@pytest.mark.parametrize("version", [None, ""])
+def test_no_version_means_the_first(version: str | None) -> None:
+    assert read(cniVersion=version).cni_version == "0.1.0"
+
+
+@pytest.mark.parametrize("version", ["0.0.1", "0.5.0", "1.0.1", "1.2.0", "2.0.0", "1.0", "v1.0.0", "1.0.0 ", "\x1b"])
+def test_any_other_version_is_code_1_and_the_supported_ones_are_listed(version: str) -> None:
+    with pytest.raises(UnsupportedVersionError) as caught:
+        read(cniVersion=version)
+    assert caught.value.code == 1
+    assert all(supported in caught.value.details for supported in SUPPORTED)
+    assert str(caught.value).isascii()
+
+
+@pytest.mark.parametrize(
+    "stdin",
+    [
+        b"",
+        b"\n",
+        b"{",
+        b"[]",
+        b'"ratchet"',
+        b"null",
+        b"{'name': 'x'}",
+        b'{"name": "links", "type": "ratchet", "wait": NaN}',
+        b'{"name": "links", "type": "ratchet", "wait": 1e999}',
+        b'{"name": "links", "type": "ratchet", "wait": -Infinity}',
+        b'{"wait": ' + b"9" * 5000 + b"}",
+        b'{"name": "\xff"}',
+        b"\xff\xfe{\x00}\x00",
+        b"[" * 100_000,
+        b"Reading configuration...\n{}",
+    ],
+    ids=lambda stdin: repr(stdin[:40]),
+)
+def test_what_is_not_a_json_object_is_code_6(stdin: bytes) -> None:
+    with pytest.raises(UndecodableError, match="cannot decode the network configuration: ") as caught:
+        read_config(stdin)
+    assert caught.value.code == 6
+    assert str(caught.value).isascii()
+
+
+def test_a_missing_list_of_attachments_is_not_an_empty_one() -> None:
+    assert read().valid_attachments is None
+    assert read(**{"cni.dev/valid-attachments": None}).valid_attachments is None
+    assert read(**{"cni.dev/valid-attachments": []}).valid_attachments == ()
+
+
+def test_attachments_are_read_by_either_name_the_specified_one_first() -> None:
+    listed = [{"containerID": "abc", "ifname": "eth0"}, {"containerID": "def", "ifname": "net1"}]
+    both = (Attachment("abc", "eth0"), Attachment("def", "net1"))
+    assert read(**{"cni.dev/valid-attachments": listed}).valid_attachments == both
+    assert read(**{"cni.dev/attachments": listed}).valid_attachments == both
+    assert read(**{"cni.dev/valid-attachments": [], "cni.dev/attachments": listed}).valid_attachments == ()
+
+
+@pytest.mark.parametrize("version", SUPPORTED)
+def test_prev_result_is_read_in_the_configurations_version(version: str) -> None:
+    legacy = version in ("0.1.0", "0.2.0")
+    prev = {"ip4": {"ip": "10.0.0.7/24"}} if legacy else {"ips": [{"version": "4", "address": "10.0.0.7/24"}]}
+    result = read(cniVersion=version, prevResult=prev).prev_result
+    assert result is not None
+    assert [ip.address for ip in result.ips] == ["10.0.0.7/24"]
+
+
+def test_prev_result_is_read_in_its_own_version_where_it_states_one() -> None:
+    prev = {"cniVersion": "0.2.0", "ip4": {"ip": "10.0.0.7/24"}}
+    result = read(cniVersion="1.0.0", prevResult=prev).prev_result
+    assert result is not None
+    assert [ip.address for ip in result.ips] == ["10.0.0.7/24"]
+
+
+def test_only_del_goes_on_where_prev_result_is_broken() -> None:
+    stdin = encode(prevResult={"ips": [{"address": "nonsense"}]})
+    assert read_config(stdin, Command.DEL).prev_result is None
+    for command in (Command.ADD, Command.CHECK):
+        with pytest.raises(InvalidConfigError, match="prevResult"):
+            read_config(stdin, command)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = st.sampled_from([key for key, _ in WRONG] + ["etcd_host", "dns", "cni.dev/attachments"])
+
+
+@given(st.binary())
+def test_any_bytes_are_read_or_refused(stdin: bytes) -> None:
+    try:
+        read_config(stdin)
+    except RatchetError as error:
+        assert error.code in (1, 6, 7)
+
+
+@given(st.dictionaries(KEYS, JSON, max_size=4), st.sampled_from(Command))
+def test_any_values_are_read_or_refused(values: dict[str, Any], command: Command) -> None:
+    try:
+        read_config(encode(**values), command)
+    except RatchetError as error:
+        assert error.code in (1, 6, 7)
+        assert str(error).isascii()
+
+
+@given(JSON)
+def test_any_prev_result_is_read_or_refused(value: Any) -> None:
+    for prev in (value, {"ips": value}, {"ips": [{"address": value}]}, {"interfaces": value}, {"routes": [value]}):
+        for version in ("0.2.0", "1.1.0"):
+            try:
+                read_config(encode(cniVersion=version, prevResult=prev))
+            except RatchetError as error:
+                assert error.code in (1, 6, 7)

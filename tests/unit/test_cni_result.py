@@ -1,0 +1,281 @@
+"""Results in the shape of every version: read, written, extended, and refused where they are wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratchet.cni.result import Interface, IPConfig, Result, Route
+from ratchet.cni.versions import SUPPORTED
+
+LEGACY = ("0.1.0", "0.2.0")
+TYPED = ("0.3.0", "0.3.1", "0.4.0")
+RICH = (*TYPED, "1.0.0", "1.1.0")
+NETNS = "/run/netns/pod"
+
+HOST_END = Interface("veth1", mac="0a:00:00:00:00:01", mtu=1500)
+POD_END = Interface("eth0", mac="0a:00:00:00:00:02", sandbox=NETNS, mtu=1500, extra={"pciID": "0000:00:1f.6"})
+RESULT = Result(
+    interfaces=(HOST_END, POD_END),
+    ips=(IPConfig("10.0.0.7/24", "10.0.0.1", 1), IPConfig("fd00::7/64", "", 1)),
+    routes=(Route("0.0.0.0/0", "10.0.0.1", {"mtu": 1400, "table": 7}), Route("fd00:1::/64")),
+    dns={"nameservers": ["10.0.0.53"]},
+)
+LOOPBACK = Result((Interface("lo", sandbox=NETNS),), (IPConfig("127.0.0.1/8", interface=0),))
+
+
+@pytest.mark.parametrize("version", TYPED)
+def test_versions_0_3_and_0_4_say_the_family_of_an_address(version: str) -> None:
+    assert RESULT.to_json(version) == {
+        "cniVersion": version,
+        "interfaces": [
+            {"name": "veth1", "mac": "0a:00:00:00:00:01"},
+            {"name": "eth0", "mac": "0a:00:00:00:00:02", "sandbox": NETNS},
+        ],
+        "ips": [
+            {"version": "4", "address": "10.0.0.7/24", "gateway": "10.0.0.1", "interface": 1},
+            {"version": "6", "address": "fd00::7/64", "interface": 1},
+        ],
+        "routes": [{"dst": "0.0.0.0/0", "gw": "10.0.0.1"}, {"dst": "fd00:1::/64"}],
+        "dns": {"nameservers": ["10.0.0.53"]},
+    }
+
+
+def test_version_1_0_does_not() -> None:
+    written = RESULT.to_json("1.0.0")
+    assert written["cniVersion"] == "1.0.0"
+    assert written["ips"] == [
+        {"address": "10.0.0.7/24", "gateway": "10.0.0.1", "interface": 1},
+        {"address": "fd00::7/64", "interface": 1},
+    ]
+    assert written["interfaces"][1] == {"name": "eth0", "mac": "0a:00:00:00:00:02", "sandbox": NETNS}
+
+
+def test_version_1_1_says_more_of_interfaces_and_routes() -> None:
+    written = RESULT.to_json("1.1.0")
+    assert written["interfaces"] == [
+        {"name": "veth1", "mac": "0a:00:00:00:00:01", "mtu": 1500},
+        {"name": "eth0", "mac": "0a:00:00:00:00:02", "sandbox": NETNS, "mtu": 1500, "pciID": "0000:00:1f.6"},
+    ]
+    assert written["routes"][0] == {"dst": "0.0.0.0/0", "gw": "10.0.0.1", "mtu": 1400, "table": 7}
+    assert all("version" not in ip for ip in written["ips"])
+
+
+@pytest.mark.parametrize("version", LEGACY)
+def test_the_first_versions_know_one_address_of_either_family(version: str) -> None:
+    assert RESULT.to_json(version) == {
+        "cniVersion": version,
+        "ip4": {"ip": "10.0.0.7/24", "gateway": "10.0.0.1", "routes": [{"dst": "0.0.0.0/0", "gw": "10.0.0.1"}]},
+        "ip6": {"ip": "fd00::7/64", "routes": [{"dst": "fd00:1::/64"}]},
+        "dns": {"nameservers": ["10.0.0.53"]},
+    }
+
+
+@pytest.mark.parametrize("version", LEGACY)
+@pytest.mark.parametrize("own", [IPConfig("10.0.0.7/24"), IPConfig("10.0.0.7/24", interface=1)])
+def test_the_first_versions_do_not_take_a_links_address_for_the_pods(version: str, own: IPConfig) -> None:
+    pod = Result(interfaces=(HOST_END, POD_END), ips=(own,))
+    written = pod.extended([Interface("in1")], [IPConfig("fd01::1/64", interface=0)]).to_json(version)
+    assert written["ip4"] == {"ip": "10.0.0.7/24"}
+    assert "ip6" not in written
+
+
+@pytest.mark.parametrize("version", SUPPORTED)
+def test_a_result_without_anything_can_be_written(version: str) -> None:
+    written = Result().to_json(version)
+    assert written == {"cniVersion": version, "dns": {}, **({"ips": []} if version in RICH else {})}
+    assert Result.from_json(written, version).ips == ()
+
+
+ip4 = st.ip_addresses(v=4).map(str)
+ip6 = st.ip_addresses(v=6).map(str)
+cidr = st.one_of(
+    st.builds("{}/{}".format, ip4, st.integers(0, 32)), st.builds("{}/{}".format, ip6, st.integers(0, 128))
+)
+names = st.text("abcdefgh0123.-_", min_size=1, max_size=15)
+details = st.fixed_dictionaries({}, optional={"socketPath": names, "pciID": names, "ours": st.integers()})
+
+
+@st.composite
+def results(draw: st.DrawFn) -> Result:
+    made = st.builds(Interface, names, names, st.sampled_from(["", NETNS]), st.none() | st.integers(68, 65535), details)
+    interfaces = draw(st.lists(made, max_size=3))
+    index = st.none() | st.integers(0, len(interfaces) - 1) if interfaces else st.none()
+    ips = draw(st.lists(st.builds(IPConfig, cidr, st.sampled_from(["", "10.0.0.1"]), index), max_size=3))
+    routes = draw(st.lists(st.builds(Route, cidr, st.sampled_from(["", "10.0.0.1"])), max_size=3))
+    return Result(tuple(interfaces), tuple(ips), tuple(routes), draw(st.just({}) | st.just({"domain": "x"})))
+
+
+@given(results(), st.sampled_from(SUPPORTED))
+def test_what_is_written_reads_back_and_is_written_the_same(result: Result, version: str) -> None:
+    written = result.to_json(version)
+    assert Result.from_json(written, version).to_json(version) == written
+
+
+@given(results())
+def test_the_latest_version_loses_nothing(result: Result) -> None:
+    read = Result.from_json(result.to_json("1.1.0"), "1.1.0")
+    assert (read.interfaces, read.ips, read.routes, read.dns) == (
+        result.interfaces,
+        result.ips,
+        result.routes,
+        result.dns,
+    )
+
+
+@given(results(), results(), st.sampled_from(RICH))
+def test_an_address_stays_on_its_interface_when_results_are_joined(first: Result, second: Result, version: str) -> None:
+    joined = Result.from_json(first.extended(second.interfaces, second.ips).to_json(version), version)
+    assert [it.name for it in joined.interfaces] == [it.name for it in (*first.interfaces, *second.interfaces)]
+
+    def owners(result: Result) -> list[str | None]:
+        return [None if ip.interface is None else result.interfaces[ip.interface].name for ip in result.ips]
+
+    assert owners(joined) == owners(first) + owners(second)
+
+
+PREV: dict[str, dict[str, Any]] = {
+    **{
+        version: {
+            "cniVersion": version,
+            "ip4": {"ip": "10.0.0.7/24", "gateway": "10.0.0.1", "routes": [{"dst": "0.0.0.0/0"}], "vendor": 1},
+            "dns": {"search": ["cluster.local"], "vendor": 1},
+            "vendor": {"key": [1]},
+        }
+        for version in LEGACY
+    },
+    **{
+        version: {
+            "cniVersion": version,
+            "interfaces": [{"name": "eth0", "sandbox": NETNS, "mtu": 1400, "vendor": 1}],
+            "ips": [{"version": "4", "address": "10.0.0.7/24", "interface": 0, "vendor": 1}],
+            "routes": [{"dst": "0.0.0.0/0", "scope": 0, "vendor": 1}],
+            "dns": {"search": ["cluster.local"], "vendor": 1},
+            "vendor": {"key": [1]},
+        }
+        for version in RICH
+    },
+}
+
+
+@pytest.mark.parametrize("version", SUPPORTED)
+def test_prev_result_goes_out_as_it_came_with_keys_that_nobody_knows(version: str) -> None:
+    expected = PREV[version]
+    if version in ("1.0.0", "1.1.0"):
+        expected = {**expected, "ips": [{"address": "10.0.0.7/24", "interface": 0, "vendor": 1}]}
+    assert Result.from_json(PREV[version], version).to_json(version) == expected
+
+
+@pytest.mark.parametrize("version", TYPED)
+def test_another_version_does_not_get_keys_that_only_a_later_one_defines(version: str) -> None:
+    for source in ("1.0.0", "1.1.0"):
+        written = Result.from_json(PREV[source], source).to_json(version)
+        assert written["interfaces"] == [{"name": "eth0", "sandbox": NETNS, "vendor": 1}]
+        assert written["routes"] == [{"dst": "0.0.0.0/0", "vendor": 1}]
+
+
+def test_an_mtu_that_came_early_reaches_the_version_that_defines_it() -> None:
+    read = Result.from_json(PREV["1.0.0"], "1.0.0")
+    assert read.interfaces[0].mtu is None
+    assert read.to_json("1.1.0")["interfaces"][0]["mtu"] == 1400
+
+
+@pytest.mark.parametrize("version", LEGACY)
+def test_the_first_versions_become_the_later_ones(version: str) -> None:
+    written = Result.from_json(PREV[version], version).to_json("0.4.0")
+    assert written["ips"] == [{"version": "4", "address": "10.0.0.7/24", "gateway": "10.0.0.1", "vendor": 1}]
+    assert written["routes"] == [{"dst": "0.0.0.0/0"}]
+
+
+@pytest.mark.parametrize("version", SUPPORTED)
+def test_a_result_is_read_in_the_shape_it_has_whatever_version_it_states(version: str) -> None:
+    # What loopback of Debian 12 (plugins 1.1.1) prints for any version.
+    lists = {
+        "cniVersion": version,
+        "interfaces": [{"name": "lo", "mac": "00:00:00:00:00:00", "sandbox": NETNS}],
+        "ips": [{"interface": 0, "address": "127.0.0.1/8"}, {"interface": 0, "address": "::1/128"}],
+        "dns": {},
+    }
+    read = Result.from_json(lists, version)
+    assert read.interfaces == (Interface("lo", "00:00:00:00:00:00", NETNS),)
+    assert [ip.address for ip in read.ips] == ["127.0.0.1/8", "::1/128"]
+    legacy = {"cniVersion": version, "ip4": {"ip": "10.0.0.7/24"}}
+    assert [ip.address for ip in Result.from_json(legacy, version).ips] == ["10.0.0.7/24"]
+
+
+@pytest.mark.parametrize("version", LEGACY)
+def test_the_first_versions_do_not_take_loopback_for_the_pods_address(version: str) -> None:
+    linked = LOOPBACK.extended([Interface("in1", sandbox=NETNS)], [IPConfig("10.9.0.1/24", interface=0)])
+    for result in (LOOPBACK, linked):
+        assert result.to_json(version) == {"cniVersion": version, "dns": {}}
+
+
+WRONG: list[tuple[object, str]] = [
+    ([], "a result must be an object"),
+    (None, "a result must be an object"),
+    ({"interfaces": {}}, "interfaces must be a list"),
+    ({"interfaces": ["eth0"]}, r"interfaces\[0\] must be an object"),
+    ({"interfaces": [{}]}, r"interfaces\[0\].name must be a string"),
+    ({"interfaces": [{"name": "eth0", "mac": 1}]}, r"interfaces\[0\].mac must be a string"),
+    ({"ips": "10.0.0.1/24"}, "ips must be a list"),
+    ({"ips": [{}]}, r"ips\[0\].address must be an address with its prefix length, not null"),
+    ({"ips": [{"address": "10.0.0.1"}]}, r"ips\[0\].address"),
+    ({"ips": [{"address": "10.0.0.1/33"}]}, r"ips\[0\].address"),
+    ({"ips": [{"address": 167772161}]}, r"ips\[0\].address"),
+    ({"ips": [{"address": "10.0.0.1/24", "interface": 0}]}, r"ips\[0\].interface is 0, of 0 interfaces"),
+    ({"interfaces": [{"name": "a"}], "ips": [{"address": "10.0.0.1/24", "interface": 1}]}, "is 1, of 1 interfaces"),
+    ({"interfaces": [{"name": "a"}], "ips": [{"address": "10.0.0.1/24", "interface": -1}]}, "whole number"),
+    ({"interfaces": [{"name": "a"}], "ips": [{"address": "10.0.0.1/24", "interface": True}]}, "whole number"),
+    ({"interfaces": [{"name": "a"}], "ips": [{"address": "10.0.0.1/24", "interface": "0"}]}, "whole number"),
+    ({"routes": [{"gw": "10.0.0.1"}]}, r"routes\[0\].dst"),
+    ({"dns": []}, "dns must be an object"),
+]
+
+
+@pytest.mark.parametrize("version", RICH)
+@pytest.mark.parametrize(("obj", "cause"), WRONG)
+def test_a_wrong_result_is_refused_with_the_key_and_the_cause(version: str, obj: object, cause: str) -> None:
+    with pytest.raises(ValueError, match=cause):
+        Result.from_json(obj, version)
+
+
+@pytest.mark.parametrize("version", LEGACY)
+@pytest.mark.parametrize(
+    ("obj", "cause"),
+    [
+        ([], "a result must be an object"),
+        ({"ip4": []}, "ip4 must be an object"),
+        ({"ip4": {}}, "ip4.ip must be"),
+        ({"ip6": {"ip": "fd00::1/129"}}, "ip6.ip must be"),
+        ({"ip4": {"ip": "10.0.0.1/24", "routes": [{"dst": "default"}]}}, r"ip4.routes\[0\].dst must be"),
+    ],
+)
+def test_a_wrong_result_of_the_first_versions_is_refused(version: str, obj: object, cause: str) -> None:
+    with pytest.raises(ValueError, match=cause):
+        Result.from_json(obj, version)
+
+
+def test_a_null_index_is_no_index() -> None:
+    read = Result.from_json({"ips": [{"address": "10.0.0.1/24", "interface": None}]}, "1.0.0")
+    assert read.ips[0].interface is None
+
+
+@pytest.mark.parametrize(
+    ("result", "found"),
+    [
+        (RESULT, True),
+        (Result(), False),
+        (LOOPBACK, False),
+        (LOOPBACK.extended([Interface("in1", sandbox=NETNS)], [IPConfig("10.9.0.1/24", interface=0)]), False),
+        (LOOPBACK.extended([Interface("eth0", sandbox=NETNS)], [IPConfig("10.9.0.1/24", interface=0)]), True),
+        (Result((Interface("eth0"),), (IPConfig("10.0.0.7/24", interface=0),)), False),
+        (Result((POD_END,)), False),
+        (Result.from_json({"ip4": {"ip": "10.0.0.7/24"}}, "0.1.0"), True),
+        (Result.from_json({"ip4": {"ip": "127.0.0.1/8"}}, "0.1.0"), False),
+    ],
+)
+def test_whether_a_runtime_finds_the_pods_address(result: Result, found: bool) -> None:
+    assert result.has_address_on("eth0", NETNS) is found
