@@ -55,7 +55,7 @@ def _launcher(kubeconfig: Path | None, state_dir: Path | None) -> str:
     arguments = ", ".join(f"{name}={str(value)!r}" for name, value in recorded.items() if value is not None)
     body = f"import sys\nfrom ratchet.node.plugin import main\n\nsys.exit(main({arguments}))\n"
     # Isolated (-I): neither the caller's environment nor its working directory may decide what is imported.
-    if " " not in sys.executable and len(sys.executable) < SHEBANG_MAX:
+    if not set(sys.executable) & {" ", "\t"} and len(sys.executable) < SHEBANG_MAX:
         return f"#!{sys.executable} -I\n{body}"
     # A path that the kernel does not take in its first line: the shell starts Python with this very file.
     return f"#!/bin/sh\n''':'\nexec {shlex.quote(sys.executable)} -I \"$0\" \"$@\"\n'''\n{body}"
@@ -67,7 +67,8 @@ def _chained(conf_dir: Path) -> dict[str, Any]:
         present = _network(path) if path.name != CONFIG else None
         if present is not None:
             plugins = [plugin for plugin in present["plugins"] if plugin.get("type") != "ratchet"]
-            return {**present, "plugins": [*plugins, {"type": "ratchet"}]}
+            if any(plugin.get("type") != "loopback" for plugin in plugins):
+                return {**present, "plugins": [*plugins, {"type": "ratchet"}]}
     raise RatchetError(
         f"cannot write a configuration into {conf_dir}: there is no network to stand behind",
         details="install the cluster's network first, or write a delegating configuration by hand (README)",
@@ -84,7 +85,8 @@ def _network(path: Path) -> dict[str, Any] | None:
         raise RatchetError(f"cannot read {path}: {cause}") from cause
     if not isinstance(content, dict):
         return None
-    if isinstance(content.get("plugins"), list):
+    plugins = content.get("plugins")
+    if isinstance(plugins, list) and all(isinstance(plugin, dict) for plugin in plugins):
         return content
     if "type" not in content:
         return None

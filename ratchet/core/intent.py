@@ -235,11 +235,12 @@ def _address(pod: Pod, key: str, word: str, prefix: int | None) -> Address:
         if "/" in word:
             address = ip_interface(word)
         else:
-            bare = ip_address(word)
-            address = ip_interface((bare, _DEFAULT_PREFIX[bare.version] if prefix is None else prefix))
+            plain = ip_address(word)
+            address = ip_interface((plain, _DEFAULT_PREFIX[plain.version] if prefix is None else prefix))
     except ValueError as cause:
         raise _refusal(pod, key, f'"{_shown(word)}" is no address: {_shown(str(cause))}') from cause
-    if "%" in word or address.is_unspecified or address.is_multicast or address.is_loopback:
+    bare = address.ip  # an IPv6Interface is asked about its whole network where its address is meant
+    if "%" in word or bare.is_unspecified or bare.is_multicast or bare.is_loopback or not address.network.prefixlen:
         raise _refusal(pod, key, f"{_shown(word)} is not an address that an interface can have")
     if isinstance(address, IPv4Interface) and address.network.prefixlen < 31:
         edges = (address.network.network_address, address.network.broadcast_address)

@@ -167,7 +167,7 @@ def diagram() -> str:
     for row in TABLE:
         guard = f" [{row.when}]" if row.when else f" [not {row.unless}]" if row.unless else ""
         arrows.setdefault((row.source, row.target), []).append(f"{row.event}{guard}")
-    lines = ["stateDiagram-v2", *(f"    state {_mermaid(s)} : {s}" for s in State if "-" in s)]
+    lines = ["stateDiagram-v2", *(f'    state "{s}" as {_mermaid(s)}' for s in State if "-" in s)]
     lines.append(f"    [*] --> {PENDING}")
     lines += [
         f"    {_mermaid(source)} --> {_mermaid(target)} : {' | '.join(events)}"
@@ -178,3 +178,7 @@ def diagram() -> str:
 
 def _mermaid(state: State) -> str:
     return state.value.replace("-", "_")
+
+
+if __name__ == "__main__":
+    print(diagram())

@@ -7,11 +7,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from ipaddress import IPv4Interface, IPv6Interface
-from types import MappingProxyType
 
 Address = IPv4Interface | IPv6Interface
-
-NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Kind(StrEnum):
@@ -58,8 +55,8 @@ class Pod:
     """A pod as the API shows it, as far as Ratchet looks; `node` is empty until it is scheduled."""
 
     ref: PodRef
-    labels: Mapping[str, str] = NOTHING
-    annotations: Mapping[str, str] = NOTHING
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
     node: str = ""
     phase: str = "Pending"
     deleting: bool = False
@@ -109,7 +106,7 @@ class End:
     name: str
     ifname: str
     addresses: tuple[Address, ...] = ()
-    notes: Mapping[str, str] = NOTHING
+    notes: Mapping[str, str] = field(default_factory=dict)
     sandbox: Sandbox | None = None
     stands: Stand | None = None
 

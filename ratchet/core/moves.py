@@ -28,12 +28,12 @@ def join(record: Link | None, wanted: Link, side: Side, sandbox: Sandbox, now: d
     before = wanted if record is None else record
     base, steps = _renewed(before, wanted)
     if base.sandbox(side) == sandbox:
-        return _told(before, steps, f"{side} {sandbox.pod} declares the link anew", now)
+        return _told(before, base, steps, f"{side} {sandbox.pod} declares the link anew", now)
     joined = base.with_end(side, replace(base.end(side), sandbox=sandbox, stands=None))
     steps.append((JOINED[side], joined))
     if side is Side.PRIMARY and base.primary.sandbox is None and base.pair.sandbox is not None:
         steps.append((Event.PAIR_JOINED, joined))
-    return _told(before, steps, f"{side} {sandbox.pod} joined on {sandbox.node}", now)
+    return _told(before, joined, steps, f"{side} {sandbox.pod} joined on {sandbox.node}", now)
 
 
 def leave(record: Link, side: Side, container_id: str, reason: str, now: datetime) -> Link:
@@ -47,7 +47,7 @@ def leave(record: Link, side: Side, container_id: str, reason: str, now: datetim
     if record.kind is Kind.VETH:
         base, steps = _without_stand(record, side.other)
     left = base.with_end(side, replace(base.end(side), sandbox=None, stands=None))
-    return _told(record, [*steps, (LEFT[side], left)], reason, now)
+    return _told(record, left, [*steps, (LEFT[side], left)], reason, now)
 
 
 def note_standing(record: Link, side: Side, now: datetime) -> Link:
@@ -60,7 +60,7 @@ def note_standing(record: Link, side: Side, now: datetime) -> Link:
             standing = standing.with_end(one, replace(standing.end(one), stands=standing.due(one)))
             steps.append((STANDS[one], standing))
     what = "both ends stand" if len(sides) == 2 else f"{side} stands"
-    return _told(record, steps, f"{what} ({record.kind})", now)
+    return _told(record, standing, steps, f"{what} ({record.kind})", now)
 
 
 def note_lost(record: Link, side: Side, reason: str, now: datetime) -> Link:
@@ -69,7 +69,7 @@ def note_lost(record: Link, side: Side, reason: str, now: datetime) -> Link:
     for one in _built_with(record, side):
         lost, more = _without_stand(lost, one)
         steps += more
-    return _told(record, steps, reason, now)
+    return _told(record, lost, steps, reason, now)
 
 
 def with_vni(record: Link, vni: int) -> Link:
@@ -100,14 +100,12 @@ def _renewed(record: Link, wanted: Link) -> tuple[Link, list[Step]]:
     return renewed, [(LOST[side], renewed) for side in Side if record.stands(side)]
 
 
-def _told(before: Link, steps: list[Step], reason: str, now: datetime) -> Link:
-    """The last step's record, its history grown by the path that the machine takes through the steps' events."""
-    if not steps:
-        return before
+def _told(before: Link, after: Link, steps: list[Step], reason: str, now: datetime) -> Link:
+    """`after`, its history grown by the path that the machine takes through the steps' events, if there are any."""
     state, history = derive(before), list(before.history)
     for event, record in steps:
         target = advance(state, event, facts_of(record))
         if target is not state or event in _ALWAYS_TOLD:
             history.append(Transition(now, state, target, reason))
         state = target
-    return replace(steps[-1][1], history=tuple(history[-HISTORY_KEPT:]))
+    return replace(after, history=tuple(history[-HISTORY_KEPT:]))

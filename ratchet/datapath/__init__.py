@@ -7,7 +7,7 @@ What belongs here is what needs a network namespace or a netlink socket; what a 
 from __future__ import annotations
 
 from ratchet.datapath.claims import release
-from ratchet.datapath.netns import Netns, is_host, open_netns, refuse_host
+from ratchet.datapath.netns import Netns, inside, is_host, open_netns, refuse_host
 from ratchet.datapath.parent import find_parent
 from ratchet.datapath.wiring import ensure, observe, observe_port, remove
 
@@ -15,6 +15,7 @@ __all__ = [
     "Netns",
     "ensure",
     "find_parent",
+    "inside",
     "is_host",
     "observe",
     "observe_port",

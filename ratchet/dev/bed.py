@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -55,7 +56,9 @@ class Bed:
             stack.callback(self.api.close)
             stack.callback(self._remove_made)
             for namespace in (RATCHET_NAMESPACE, self.namespace):
-                self.make("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+                self.make(
+                    "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+                )
             self._stack = stack.pop_all()
         return self
 
@@ -90,12 +93,10 @@ class Bed:
         self.make("/api/v1/nodes", node)
         self.api.patch(f"/api/v1/nodes/{name}/status", {"status": node["status"]})
         bin_dir = self.folder / name / "bin"
-        install(bin_dir, kubeconfig=self.access.node_kubeconfig, state_dir=self.state_dir(name))
-        self.kubelets[name] = Kubelet(self.hosts, host, bin_dir, config)
+        state_dir = self.folder / name / "state"
+        install(bin_dir, kubeconfig=self.access.node_kubeconfig, state_dir=state_dir)
+        self.kubelets[name] = Kubelet(self.hosts, host, bin_dir, state_dir, config)
         return self.kubelets[name]
-
-    def state_dir(self, node: str) -> Path:
-        return self.folder / node / "state"
 
     def create_pod(
         self, name: str, settings: Mapping[str, str], node: str = "", annotations: Mapping[str, str] | None = None
@@ -157,8 +158,6 @@ class Bed:
 
 def wait_for(what: str, holds: Callable[[], bool], seconds: float = 10.0) -> None:
     """Return as soon as `holds`. Raises RatchetError that names `what` after `seconds`."""
-    import time
-
     until = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > until:

@@ -1,4 +1,4 @@
-"""Playing the kubelet and its runtime on one node: sandboxes as network namespaces, the plugin called as libcni does."""
+"""Playing the kubelet and its runtime on one node: sandboxes as namespaces, the plugin called as libcni does."""
 
 from __future__ import annotations
 
@@ -57,6 +57,7 @@ class Kubelet:
     hosts: Hosts
     host: Host
     bin_dir: Path
+    state_dir: Path
     config: dict[str, Any]
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -98,6 +99,11 @@ class Kubelet:
         answer = self.call("DEL", sandbox, **changes)
         self.hosts.remove_namespace(sandbox.netns)
         return answer
+
+    def forget(self, sandbox: Sandbox) -> None:
+        """Lose what the node noted of a sandbox, as when its disk goes: no DEL will ever come."""
+        for noted in self.state_dir.glob(f"sandboxes/{sandbox.container_id}*"):
+            noted.unlink()
 
     def _variables(self, command: str, sandbox: Sandbox | None, **changes: str) -> dict[str, str]:
         variables = {"CNI_COMMAND": command, "CNI_PATH": f"{self.bin_dir}:{DEBIAN_PLUGINS}"}

@@ -20,7 +20,7 @@ from typing import Any
 
 from ratchet.cni.delegation import Delegation
 from ratchet.core.model import PodRef, Side
-from ratchet.errors import RatchetError, TryAgainError
+from ratchet.errors import MalformedRecordError, RatchetError, TryAgainError
 
 LOCK_SECONDS = 20.0
 TOMBSTONE_SECONDS = 3600.0
@@ -65,7 +65,8 @@ class SandboxEntry:
 class Journal:
     """The node's memory under `state_dir` (default /var/lib/cni/ratchet). Raises RatchetError where it cannot write."""
 
-    def __init__(self, state_dir: str | Path) -> None:
+    def __init__(self, state_dir: str | Path, lock_seconds: float = LOCK_SECONDS) -> None:
+        self._lock_seconds = lock_seconds
         self._root = Path(state_dir)
         self._sandboxes = self._root / "sandboxes"
         self._deleted = self._root / "deleted"
@@ -90,7 +91,13 @@ class Journal:
         return _entry(self._sandboxes / attachment.file_name)
 
     def forget(self, attachment: Attachment) -> None:
-        (self._sandboxes / attachment.file_name).unlink(missing_ok=True)
+        path = self._sandboxes / attachment.file_name
+        try:
+            path.unlink(missing_ok=True)
+        except NotADirectoryError:
+            pass  # then nothing can have been noted
+        except OSError as cause:
+            raise _unwritable(path, cause) from cause
 
     def entries(self) -> list[SandboxEntry]:
         """Every sandbox noted on this node."""
@@ -122,13 +129,16 @@ class Journal:
     def is_buried(self, attachment: Attachment, began: float) -> bool:
         """Whether DEL came after `began` (seconds since boot): an ADD that the runtime began later is a new one."""
         tombstone = _document(self._deleted / attachment.file_name)
-        return tombstone is not None and tombstone["boot"] == boot_id() and tombstone["at"] >= began
+        if tombstone is None or tombstone.get("boot") != boot_id():
+            return False
+        at = tombstone.get("at")
+        return isinstance(at, int | float) and at >= began
 
     @contextmanager
     def lock(self, link: str) -> Iterator[None]:
         """The critical section of one link on this node; the kernel frees it with the process that holds it.
 
-        Raises TryAgainError where another holds it for LOCK_SECONDS.
+        Raises TryAgainError where another holds it for `lock_seconds`.
         """
         path = self._locks / sha256(link.encode()).hexdigest()[:32]
         descriptor = self._locked(path, link)
@@ -140,7 +150,7 @@ class Journal:
 
     def _locked(self, path: Path, link: str) -> int:
         """A descriptor that holds the lock at `path`, of the file that is there and not of one that was."""
-        until = time.monotonic() + LOCK_SECONDS
+        until = time.monotonic() + self._lock_seconds
         while True:
             self._make(path.parent)
             try:
@@ -153,7 +163,7 @@ class Journal:
                     return descriptor
             os.close(descriptor)
             if time.monotonic() >= until:
-                raise TryAgainError(f"cannot work on the link {link}: another call holds it for {LOCK_SECONDS:.0f} s")
+                raise TryAgainError(f"cannot work on the link {link}: another call holds it")
             time.sleep(random.uniform(0.002, 0.02))  # noqa: S311
 
     def _purge_tombstones(self) -> None:
@@ -205,9 +215,10 @@ def _private(path: str, flags: int) -> int:
 
 def _document(path: Path) -> dict[str, Any] | None:
     try:
-        return dict(json.loads(path.read_text()))
-    except (FileNotFoundError, ValueError):
+        document = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
         return None
+    return document if isinstance(document, dict) else None
 
 
 def _entry(path: Path) -> SandboxEntry | None:
@@ -223,5 +234,5 @@ def _entry(path: Path) -> SandboxEntry | None:
             tuple(HeldEnd(end["link"], Side(end["side"]), end["ifname"]) for end in document["ends"]),
             tuple(Delegation.from_json(one) for one in document["delegations"]),
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, MalformedRecordError):
         return None

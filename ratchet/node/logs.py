@@ -42,4 +42,4 @@ def configure(network: NetworkConfig, arguments: Arguments) -> None:
 
 def _opened(path: str) -> TextIO:
     descriptor = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    return os.fdopen(descriptor, "a")
+    return os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")

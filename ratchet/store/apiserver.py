@@ -126,10 +126,12 @@ class ApiServer:
         """Merge `body` into an object, on condition of a resourceVersion in it. Raises ConflictError, NotFoundError."""
         return self._retried("PATCH", path, body=body, content_type=MERGE_PATCH)
 
-    def delete(self, path: str, *, uid: str, resource_version: str = "") -> None:
+    def delete(self, path: str, *, uid: str, resource_version: str = "", grace_seconds: int | None = None) -> None:
         """Delete the very object that has this UID (and version). Raises ConflictError, NotFoundError."""
         preconditions = {"uid": uid} | ({"resourceVersion": resource_version} if resource_version else {})
-        body = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": preconditions}
+        body: Json = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": preconditions}
+        if grace_seconds is not None:
+            body["gracePeriodSeconds"] = grace_seconds
         self._retried("DELETE", path, body=body)
 
     def watch(self, path: str, resource_version: str, seconds: float, **query: str) -> Iterator[Watched]:
@@ -182,10 +184,9 @@ class ApiServer:
         if self._observer:
             self._observer(method, path)
         url = self.host + path + ("?" + urlencode(query) if query else "")
-        payload = json.dumps(body) if content_type == MERGE_PATCH else body
         timeout = (min(CONNECT_SECONDS, read_seconds), read_seconds)
         try:
-            response = self._client.call_api(method, url, headers, payload, None, timeout)
+            response = self._client.call_api(method, url, headers, body, None, timeout)
             if response.status < HTTPStatus.BAD_REQUEST:
                 return response
             raise _refusal(method, path, response.status, response.response.data, response.headers)

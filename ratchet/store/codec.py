@@ -6,13 +6,14 @@ node has noted, the state that this amounts to, and how it got there.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from ipaddress import ip_interface
 from typing import Any
 
 from ratchet.core.machine import derive
-from ratchet.core.model import End, Kind, Link, Pod, PodRef, Sandbox, Side, Stand, State, Transition
+from ratchet.core.model import Address, End, Kind, Link, Pod, PodRef, Sandbox, Side, Stand, State, Transition
 from ratchet.core.naming import (
     KIND_LABEL,
     MANAGED_BY,
@@ -30,6 +31,9 @@ Json = dict[str, Any]
 
 MANAGER = "ratchet"
 LINK_ANNOTATION = "ratchet.link"
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_GENERATIONS = range(1, 10**18)
+_VNIS = range(1, 1 << 24)
 _END_KEYS = frozenset(
     {"name", "ifname", "addresses", "pod", "uid", "node", "vtep", "sandbox", "netns", "stands"},
 )
@@ -67,9 +71,9 @@ def decode_link(config_map: Mapping[str, Any]) -> Link:
             namespace=namespace,
             primary=_decode_end(Side.PRIMARY, namespace, data),
             pair=_decode_end(Side.PAIR, namespace, data),
-            generation=int(data["generation"]),
-            vni=int(data["vni"]) if "vni" in data else None,
-            history=tuple(_decode_transition(line) for line in data.get("history", "").splitlines()),
+            generation=_decode_number(data, "generation", _GENERATIONS),
+            vni=_decode_number(data, "vni", _VNIS) if "vni" in data else None,
+            history=tuple(_decode_transition(line) for line in data.get("history", "").split("\n") if line),
             uid=metadata.get("uid", ""),
             resource_version=metadata.get("resourceVersion", ""),
             created=decode_time(metadata.get("creationTimestamp")),
@@ -193,18 +197,33 @@ def _decode_end(side: Side, namespace: str, data: Mapping[str, str]) -> End:
     return End(
         name=data[f"{prefix}name"],
         ifname=data[f"{prefix}ifname"],
-        addresses=tuple(ip_interface(word) for word in addresses.split(",") if word),
+        addresses=tuple(_decode_address(side, word) for word in addresses.split(",") if word),
         notes={key: value for key, value in fields.items() if key not in _END_KEYS},
         sandbox=sandbox,
         stands=_decode_stand(side, stands) if stands else None,
     )
 
 
+def _decode_number(data: Mapping[str, str], key: str, valid: range) -> int:
+    text = data[key]
+    number = int(text) if _NUMBER.fullmatch(text) else -1
+    if number not in valid:
+        raise ValueError(f"{key} is {text!r:.80}, not a number from {valid[0]} to {valid[-1]}")
+    return number
+
+
+def _decode_address(side: Side, word: str) -> Address:
+    try:
+        return ip_interface(word)
+    except ValueError as cause:
+        raise ValueError(f"{side}.addresses has {word!r:.80}, which is no address") from cause
+
+
 def _decode_stand(side: Side, text: str) -> Stand:
     match text.split(" "):
-        case [sandbox, "toward", toward, "generation", generation]:
+        case [sandbox, "toward", toward, "generation", generation] if _NUMBER.fullmatch(generation):
             return Stand(sandbox, toward, int(generation))
-    raise ValueError(f'{side}.stands is "{text}", not "<sandbox> toward <peer> generation <number>"')
+    raise ValueError(f"{side}.stands is {text!r:.80}, not '<sandbox> toward <peer> generation <number>'")
 
 
 def _encode_transition(step: Transition) -> str:
@@ -214,7 +233,14 @@ def _encode_transition(step: Transition) -> str:
 
 def _decode_transition(line: str) -> Transition:
     head, _, reason = line.partition(": ")
+    fault = f"history has the line {line!r:.120}, not '<time> <state> → <state>: <reason>'"
     match head.split(" "):
         case [moment, source, "→", target]:
-            return Transition(datetime.fromisoformat(moment), State(source), State(target), reason)
-    raise ValueError(f'history has the line "{line}"')
+            try:
+                at = datetime.fromisoformat(moment)
+                if at.tzinfo is None:
+                    raise ValueError("a moment without a time zone")
+                return Transition(at.astimezone(UTC), State(source), State(target), reason)
+            except (ValueError, OverflowError) as cause:
+                raise ValueError(fault) from cause
+    raise ValueError(fault)

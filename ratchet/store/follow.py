@@ -29,12 +29,13 @@ def follow(
     while (left := until - time.monotonic()) > 0:
         began = time.monotonic()
         try:
-            for item, latest in watch(version, left):
-                version = latest
-                yield item
-        except ExpiredError:
-            version = renew()
-            yield None
+            try:
+                for item, latest in watch(version, left):
+                    version = latest
+                    yield item
+            except ExpiredError:
+                version = renew()
+                yield None
         except ApiUnavailableError as error:
             log.warning("%s; watching again", error)
         soon = min(until, began + ROUND_SECONDS)

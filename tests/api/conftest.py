@@ -256,9 +256,7 @@ def pod(api: Client, namespace: str, new_pod: Callable[[str], JsonObject]) -> It
 def _kubectls() -> list[str]:
     beside = Path(sys.prefix, "bin", "kubectl")
     system = [
-        str(Path(folder, "kubectl"))
-        for folder in ("/usr/local/bin", "/usr/bin")
-        if Path(folder, "kubectl").exists()
+        str(Path(folder, "kubectl")) for folder in ("/usr/local/bin", "/usr/bin") if Path(folder, "kubectl").exists()
     ]
     found = ([str(beside)] if beside.exists() else []) + system
     on_path = shutil.which("kubectl")
@@ -275,6 +273,7 @@ def kubectl(
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(tmp_path),
+            "TMPDIR": str(tmp_path),
             "KUBECONFIG": str(kubeconfig),
             **({"KUBE_EDITOR": editor} if editor else {}),
         }

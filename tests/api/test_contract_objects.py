@@ -51,9 +51,7 @@ def test_list_items_carry_no_kind(api: Client, namespace: str, configmap: JsonOb
 
 def test_generated_names_are_distinct(api: Client, namespace: str) -> None:
     body = {"metadata": {"generateName": "made-"}}
-    names = {
-        api.post(api.path("configmaps", namespace), body).accepted(201)["metadata"]["name"] for _ in range(5)
-    }
+    names = {api.post(api.path("configmaps", namespace), body).accepted(201)["metadata"]["name"] for _ in range(5)}
     assert len(names) == 5
     assert all(name.startswith("made-") and len(name) == 10 for name in names)
 
@@ -169,9 +167,7 @@ def test_valid_labels_are_kept(api: Client, namespace: str) -> None:
 
 def test_oversized_annotations_are_422(api: Client, namespace: str) -> None:
     body = {"metadata": {"name": "x", "annotations": {"a": "b" * (256 * 1024)}}}
-    assert "metadata.annotations: Too long" in api.post(api.path("configmaps", namespace), body).refused(
-        422, "Invalid"
-    )
+    assert "metadata.annotations: Too long" in api.post(api.path("configmaps", namespace), body).refused(422, "Invalid")
 
 
 @pytest.mark.parametrize("field", ["labels", "annotations"])
@@ -290,9 +286,7 @@ def test_replacement_of_another_incarnation_is_409(api: Client, namespace: str, 
 
 
 def test_immutable_configmaps(api: Client, namespace: str) -> None:
-    created = api.post(
-        api.path("configmaps", namespace), _named("x", data={"a": "1"}, immutable=True)
-    ).accepted(201)
+    created = api.post(api.path("configmaps", namespace), _named("x", data={"a": "1"}, immutable=True)).accepted(201)
     message = api.put(api.path("configmaps", namespace, "x"), {**created, "data": {}}).refused(422, "Invalid")
     assert "data: Forbidden: field is immutable when `immutable` is set" in message
     api.delete(api.path("configmaps", namespace, "x")).accepted()

@@ -122,9 +122,7 @@ def test_one_object_is_watched_by_field_selector(api: Client, bare: str) -> None
         assert stream.take(2) == [("ADDED", "b"), ("DELETED", "b")]
 
 
-def test_all_namespaces_are_watched_together(
-    api: Client, namespace: str, new_pod: Callable[[str], JsonObject]
-) -> None:
+def test_all_namespaces_are_watched_together(api: Client, namespace: str, new_pod: Callable[[str], JsonObject]) -> None:
     version = api.get("/api/v1/pods").accepted()["metadata"]["resourceVersion"]
     query = {"resourceVersion": version, "labelSelector": f"test={namespace}", "watch": 1}
     body = new_pod("p")

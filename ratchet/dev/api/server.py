@@ -114,16 +114,28 @@ class _Listener:
 
 
 @contextlib.asynccontextmanager
-async def _running(app: web.Application, listener: _Listener) -> Any:
+async def _running(app: web.Application, listener: _Listener, also: Sequence[socket.socket] = ()) -> Any:
     runner = web.AppRunner(
         app, handle_signals=False, handler_cancellation=True, access_log=None, shutdown_timeout=_HANDLER_SECONDS
     )
     await runner.setup()
     try:
-        await web.SockSite(runner, listener.socket, ssl_context=listener.context).start()
+        for one in (listener.socket, *also):
+            await web.SockSite(runner, one, ssl_context=listener.context).start()
         yield
     finally:
+        transports = [connection.transport for connection in runner.server.connections] if runner.server else []
         await runner.cleanup()
+        await _abort(transports)
+
+
+async def _abort(transports: Sequence[asyncio.Transport | None]) -> None:
+    """Drop connections at once: a closing TLS transport would wait for a peer that may be gone."""
+    for transport in transports:
+        if transport is not None:
+            transport.abort()
+    for _ in range(3):  # the loop closes sockets one turn after it is told to
+        await asyncio.sleep(0)
 
 
 class EmbeddedApi:
@@ -137,6 +149,7 @@ class EmbeddedApi:
         host: address to bind.
         port: port to bind, 0 to let the system choose; ``url`` tells which.
         tls: serve HTTPS with a certificate of an own CA, which the kubeconfig carries.
+        also: further listening sockets, which may be in other network namespaces.
         middlewares, graceful_pods, scheduler, bookmark_seconds: see ``make_app``.
     """
 
@@ -147,6 +160,7 @@ class EmbeddedApi:
         host: str = "127.0.0.1",
         port: int = 0,
         tls: bool = False,
+        also: Sequence[socket.socket] = (),
         middlewares: Sequence[Middleware] = (),
         graceful_pods: bool = False,
         scheduler: bool = False,
@@ -155,6 +169,7 @@ class EmbeddedApi:
         self.storage = storage if storage is not None else Storage()
         self._options = ApiOptions(middlewares, graceful_pods, scheduler, bookmark_seconds)
         self._address = (host, port, tls)
+        self._also = also
         self._endpoint: Endpoint | None = None
         self._thread: threading.Thread | None = None
         self._stop: Callable[[], None] = lambda: None
@@ -204,7 +219,7 @@ class EmbeddedApi:
             stopping = asyncio.Event()
             loop = asyncio.get_running_loop()
             self._stop = lambda: _call_soon(loop, stopping.set)
-            async with _running(self._options.app(self.storage), listener):
+            async with _running(self._options.app(self.storage), listener, self._also):
                 started.set()
                 await stopping.wait()
 

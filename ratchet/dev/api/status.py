@@ -136,9 +136,7 @@ def invalid(kind: ResourceKind, name: str, errors: Sequence[FieldError]) -> ApiE
     texts = [str(error) for error in errors]
     joined = texts[0] if len(texts) == 1 else "[" + ", ".join(texts) + "]"
     details = _details(kind, name, by_kind=True)
-    details["causes"] = [
-        {"reason": error.kind, "message": error.text, "field": error.field} for error in errors
-    ]
+    details["causes"] = [{"reason": error.kind, "message": error.text, "field": error.field} for error in errors]
     return ApiError(422, "Invalid", f'{kind.qualified_kind} "{name}" is invalid: {joined}', details)
 
 

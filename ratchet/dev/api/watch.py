@@ -43,18 +43,22 @@ class Watch:
         self._headings_due = True
 
     async def run(self, request: web.Request) -> web.StreamResponse:
-        """Stream events until the timeout, the client's departure or the server's end."""
+        """Stream events until the timeout, the client's departure or the server's end.
+
+        The subscription stands before the response starts, so a client that sees the headers misses nothing.
+        """
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         response.enable_chunked_encoding()
-        await response.prepare(request)
         woken = asyncio.Event()
+        try:
+            initial, subscription = self._begin(_waker(asyncio.get_running_loop(), woken))
+        except ApiError as gone:
+            await response.prepare(request)
+            await response.write(_line("ERROR", gone.body()))
+            return response
         with contextlib.ExitStack() as stack:
-            try:
-                initial, subscription = self._begin(_waker(asyncio.get_running_loop(), woken))
-            except ApiError as gone:
-                await response.write(_line("ERROR", gone.body()))
-                return response
             stack.callback(self._storage.unsubscribe, self._kind, subscription)
+            await response.prepare(request)
             for obj in initial:
                 await response.write(self._event("ADDED", obj))
             if self._options.end_mark:

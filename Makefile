@@ -1,0 +1,48 @@
+# Everything that a newcomer needs is two targets: `make demo` and `make test`.
+# Each says what it does while it does it, and installs what it lacks.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+RUN    := hack/run
+
+.DEFAULT_GOAL := help
+.PHONY: help install system demo test lint unit bench e2e clean
+
+help:  ## what there is to do
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP)  ## make .venv, with the command .venv/bin/ratchet, and nothing more
+
+$(STAMP): pyproject.toml
+	@echo "==> Python packages, into $(VENV)"
+	@$(RUN) venv $(PYTHON) $(VENV)
+	@touch $@
+
+system:
+	@$(RUN) system
+
+demo: system install  ## two nodes, two pods, a link, a ping, on this machine
+	@$(BIN)/ratchet demo $(DEMO)
+
+test: system install lint unit  ## all checks and tests
+
+lint: install
+	@echo "==> ruff, mypy --strict, import-linter"
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+unit: system install
+	@echo "==> tests"
+	@$(BIN)/python -m ratchet.dev.rootless $(BIN)/python -m pytest $(TESTS)
+
+bench: system install  ## figures, as ratios to what is run beside them
+	@$(BIN)/python -m ratchet.dev.rootless $(BIN)/python tests/bench/run.py
+
+e2e:  ## real Kubernetes
+	@echo "not there yet: see CHANGELOG.md, Unreleased" >&2; exit 1
+
+clean:  ## forget what was built
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

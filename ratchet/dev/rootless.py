@@ -1,0 +1,49 @@
+"""Namespaces without being root: a user namespace of one's own, where the kernel allows it (user_namespaces(7))."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from ratchet.errors import RatchetError
+
+INSIDE = "RATCHET_ROOTLESS"
+UNSHARE = ("unshare", "--user", "--map-root-user", "--net", "--mount", "--propagation", "private")
+
+
+def become_able(command: Sequence[str]) -> None:
+    """Return if this process may make network namespaces; else replace it by `command`, run where it may.
+
+    Raises RatchetError that says what to do, where the kernel does not let users have namespaces of their own.
+    """
+    if os.geteuid() == 0:
+        if os.environ.get(INSIDE) == "1":
+            _settle_in()
+        return
+    if subprocess.run([*UNSHARE, "true"], check=False, capture_output=True).returncode != 0:
+        raise RatchetError(
+            "cannot make network namespaces: you are not root, and the kernel does not let users have their own",
+            details="run it as root, or have root allow it (sysctl user.max_user_namespaces, "
+            "kernel.unprivileged_userns_clone)",
+        )
+    print("not root: running in a user namespace of its own", file=sys.stderr, flush=True)
+    os.execvpe(UNSHARE[0], [*UNSHARE, *command], {**os.environ, INSIDE: "1"})
+
+
+def _settle_in() -> None:
+    """What a fresh namespace lacks: a loopback that is up, and a /run in which `ip netns` may write."""
+    os.environ[INSIDE] = "2"
+    for step in (["mount", "-t", "tmpfs", "tmpfs", "/run"], ["ip", "link", "set", "lo", "up"]):
+        done = subprocess.run(step, check=False, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RatchetError(f"cannot run {' '.join(step)} in the user namespace: {done.stderr.strip()}")
+
+
+if __name__ == "__main__":
+    try:
+        become_able([sys.executable, "-m", "ratchet.dev.rootless", *sys.argv[1:]])
+    except RatchetError as error:
+        sys.exit(f"{error}\n{error.details}")
+    os.execvp(sys.argv[1], sys.argv[1:])

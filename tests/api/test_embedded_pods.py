@@ -1,0 +1,119 @@
+"""Graceful pod deletion, the demonstration scheduler, and namespaces that are emptied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ratchet.dev.api import EmbeddedApi
+
+if TYPE_CHECKING:
+    from tests.api.conftest import Client, JsonObject
+
+_PODS = "/api/v1/namespaces/default/pods"
+
+
+@pytest.fixture
+def client(connect: Callable[[Path], Client], tmp_path: Path) -> Iterator[Client]:
+    with EmbeddedApi(graceful_pods=True, scheduler=True) as server:
+        yield connect(server.write_kubeconfig(tmp_path / "config"))
+
+
+@pytest.fixture
+def make_pod(client: Client, new_pod: Callable[[str], JsonObject]) -> Callable[..., str]:
+    """Creates a pod and returns the node it is on ("" for none)."""
+
+    def make(name: str, **spec: Any) -> str:
+        body = new_pod(name)
+        body["spec"].update(spec)
+        client.post(_PODS, body).accepted(201)
+        return str(client.get(f"{_PODS}/{name}").accepted()["spec"].get("nodeName", ""))
+
+    return make
+
+
+def _node(client: Client, name: str, unschedulable: bool = False, **labels: str) -> None:
+    body = {"metadata": {"name": name, "labels": labels}, "spec": {"unschedulable": unschedulable}}
+    client.post("/api/v1/nodes", body).accepted(201)
+
+
+def test_placed_pods_wait_for_their_kubelet(client: Client, make_pod: Callable[..., str]) -> None:
+    make_pod("p", nodeName="n", terminationGracePeriodSeconds=7)
+    version = client.get(_PODS).accepted()["metadata"]["resourceVersion"]
+    with client.watch(_PODS, resourceVersion=version) as stream:
+        marked = client.delete(f"{_PODS}/p").accepted()
+        assert marked["metadata"]["deletionGracePeriodSeconds"] == 7
+        assert marked["metadata"]["deletionTimestamp"].endswith("Z")
+        assert client.get(f"{_PODS}/p").code == 200
+        client.delete(f"{_PODS}/p", gracePeriodSeconds=0).accepted()
+        assert stream.take(2) == [("MODIFIED", "p"), ("DELETED", "p")]
+    assert client.get(f"{_PODS}/p").code == 404
+
+
+def test_a_second_deletion_may_only_shorten_the_grace(client: Client, make_pod: Callable[..., str]) -> None:
+    make_pod("p", nodeName="n")
+    client.delete(f"{_PODS}/p", gracePeriodSeconds=20).accepted()
+    later = client.delete(f"{_PODS}/p", gracePeriodSeconds=60).accepted()
+    assert later["metadata"]["deletionGracePeriodSeconds"] == 20
+    sooner = client.delete(f"{_PODS}/p", gracePeriodSeconds=5).accepted()
+    assert sooner["metadata"]["deletionGracePeriodSeconds"] == 5
+
+
+def test_a_terminating_pod_can_be_updated(client: Client, make_pod: Callable[..., str]) -> None:
+    make_pod("p", nodeName="n")
+    client.delete(f"{_PODS}/p").accepted()
+    client.patch(f"{_PODS}/p/status", {"status": {"phase": "Succeeded"}}).accepted()
+    assert client.get(f"{_PODS}/p").accepted()["metadata"]["deletionGracePeriodSeconds"] == 30
+
+
+def test_finished_pods_go_at_once(client: Client, make_pod: Callable[..., str]) -> None:
+    make_pod("p", nodeName="n")
+    client.patch(f"{_PODS}/p/status", {"status": {"phase": "Failed"}}).accepted()
+    client.delete(f"{_PODS}/p").accepted()
+    assert client.get(f"{_PODS}/p").code == 404
+
+
+def test_pods_spread_over_nodes(client: Client, make_pod: Callable[..., str]) -> None:
+    _node(client, "a")
+    _node(client, "b")
+    assert [make_pod(name) for name in ("p", "q", "r", "s")] == ["a", "b", "a", "b"]
+
+
+def test_node_selectors_and_cordons_are_honoured(client: Client, make_pod: Callable[..., str]) -> None:
+    _node(client, "a", zone="east")
+    _node(client, "b", zone="west")
+    _node(client, "c", unschedulable=True, zone="north")
+    assert make_pod("p", nodeSelector={"zone": "west"}) == "b"
+    assert make_pod("q", nodeSelector={"zone": "north"}) == ""
+    client.patch("/api/v1/nodes/c", {"spec": {"unschedulable": None}}).accepted()
+    assert client.get(f"{_PODS}/q").accepted()["spec"]["nodeName"] == "c"
+
+
+def test_waiting_pods_are_placed_when_a_node_appears(client: Client, make_pod: Callable[..., str]) -> None:
+    assert make_pod("p") == ""
+    version = client.get(_PODS).accepted()["metadata"]["resourceVersion"]
+    with client.watch(_PODS, resourceVersion=version) as stream:
+        _node(client, "a")
+        event = stream.next()
+    assert (event["type"], event["object"]["spec"]["nodeName"]) == ("MODIFIED", "a")
+
+
+def test_other_schedulers_pods_are_left_alone(client: Client, make_pod: Callable[..., str]) -> None:
+    _node(client, "a")
+    assert make_pod("p", schedulerName="other") == ""
+
+
+def test_a_deleted_namespace_takes_its_content_along(client: Client, new_pod: Callable[[str], JsonObject]) -> None:
+    client.post("/api/v1/namespaces", {"metadata": {"name": "ns"}}).accepted(201)
+    placed = new_pod("p")
+    placed["spec"]["nodeName"] = "n"
+    client.post(client.path("pods", "ns"), placed).accepted(201)
+    client.post(client.path("configmaps", "ns"), {"metadata": {"name": "x"}}).accepted(201)
+    client.delete("/api/v1/namespaces/ns").accepted()
+    assert client.get("/api/v1/namespaces/ns").code == 404
+    assert client.items(client.path("pods", "ns")) == []
+    assert client.items(client.path("configmaps", "ns")) == []
+    client.post("/api/v1/namespaces", {"metadata": {"name": "ns"}}).accepted(201)
