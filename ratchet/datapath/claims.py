@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from errno import ENODEV
+from errno import EINVAL, ENODEV
 from pathlib import Path
 
 from ratchet.core.device import Device
@@ -20,11 +20,6 @@ from ratchet.datapath.netns import Netns, open_netns, own_netns
 from ratchet.datapath.reading import Sight, known_as, links_of, read_nsid
 from ratchet.datapath.rtnetlink import Channel, RefusedError
 from ratchet.errors import DatapathError
-
-UNREACHABLE = (
-    "A device in a network namespace that cannot be reached holds it. Find the process that keeps that namespace "
-    "(lsns -t net, lsof) and end it, or restart the node."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +31,26 @@ class Holder:
     channel: Channel
     nsid: int | None = None
 
-    def delete(self) -> None:
+    def delete(self) -> bool:
+        """Whether it is gone; not yet, if its namespace is just being taken down and will take it along."""
         index = self.device.index
         request = messages.drop_link(index) if self.nsid is None else messages.drop_link_in(self.nsid, index)
         (answer,) = self.channel.exchange(request)
-        if answer.refusal is not None and answer.refusal.errno != ENODEV:
-            raise DatapathError(
-                f"cannot remove stale {self.device.ifname} in {self.where}: {answer.refusal.strerror}"
-            ) from answer.refusal
+        if answer.refusal is None or answer.refusal.errno == ENODEV:
+            return True
+        if self.nsid is not None and answer.refusal.errno == EINVAL:  # there is no namespace of this number any more
+            return False
+        raise DatapathError(
+            f"cannot remove stale {self.device.ifname} in {self.where}: {answer.refusal.strerror}"
+        ) from answer.refusal
 
 
-def release(vni: int, port: int, search: Sequence[str] = ()) -> None:
+def release(vni: int, port: int, search: Sequence[str] = ()) -> bool:
     """Delete the devices of ours that claim `vni` on UDP `port` in the caller's namespace, wherever they live.
 
-    `search`: further paths of namespaces to look into. Devices whose underlay is in another namespace are left alone,
-    whatever their VNI: they are other nodes'. Raises DatapathError, saying who holds it, where nothing could be freed.
+    Whether any was deleted. `search`: further paths of namespaces to look into. Devices whose underlay is in another
+    namespace are left alone, whatever their VNI: they are other nodes'. Raises DatapathError, naming it, if the holder
+    is not ours.
     """
     freed = False
     for holder in _holders(vni, port, search):
@@ -60,10 +60,8 @@ def release(vni: int, port: int, search: Sequence[str] = ()) -> None:
                 "which is not ratchet's",
                 details="Give ratchet a vni_range, or a UDP port, that nothing else on the node uses.",
             )
-        holder.delete()
-        freed = True
-    if not freed:
-        raise DatapathError(f"VNI {vni} on UDP port {port} is in use on this node", details=UNREACHABLE)
+        freed |= holder.delete()
+    return freed
 
 
 def _holders(vni: int, port: int, search: Sequence[str]) -> Iterator[Holder]:

@@ -6,6 +6,7 @@ does not lose its interface because the other pod has moved (Documentation/netwo
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from errno import EEXIST
@@ -17,6 +18,16 @@ from ratchet.datapath.pod import ATTEMPTS, OpenPod
 from ratchet.datapath.reading import device_of, glance
 from ratchet.datapath.rtnetlink import Channel
 from ratchet.errors import DatapathError
+
+# Seconds. The kernel takes a namespace down some time after the last thing that kept it, 10 to 200 ms as a rule; until
+# then its devices hold their VNIs, and no event tells when they let go.
+PATIENCE = 2.0
+PAUSE = 0.02
+
+UNREACHABLE = (
+    "A device in a network namespace that cannot be reached holds it. Find the process that keeps that namespace "
+    "(lsns -t net, lsof) and end it, or restart the node."
+)
 
 
 def observe_tunnel(near: OpenPod) -> Observed:
@@ -41,10 +52,9 @@ def ensure_tunnel(wire: VxlanWire, near: OpenPod, search: Sequence[str]) -> bool
             _adjust(wire, near, observed.near)
             return True
         changed = True
-        if observed.near is None:
-            _release_claim(wire, near, search)
-        else:
-            near.take_down(observed.near)
+        near.take_down(observed.near)
+        if observed.near is None and _make_once_free(wire, near, search):
+            return True
     raise near.failed(f"others keep making interfaces named {near.port.ifname} or tunnels of VNI {wire.vni}")
 
 
@@ -103,8 +113,18 @@ def _complete(wire: VxlanWire, near: OpenPod, ifname: str) -> None:
         raise
 
 
-def _release_claim(wire: VxlanWire, near: OpenPod, search: Sequence[str]) -> None:
-    try:
-        release(wire.vni, wire.port, (*search, near.netns.path))
-    except DatapathError as error:
-        raise near.failed(error, details=error.details) from error
+def _make_once_free(wire: VxlanWire, near: OpenPod, search: Sequence[str]) -> bool:
+    """As `_make`, once the VNI has been taken from whatever still holds it on this node."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if near.see() is not None:  # another hand was quicker: what it made is no left-over
+            return False
+        try:
+            freed = release(wire.vni, wire.port, (*search, near.netns.path))
+        except DatapathError as error:
+            raise near.failed(error, details=error.details) from error
+        if _make(wire, near):
+            return True
+        if not freed:
+            time.sleep(PAUSE)
+    raise near.failed(f"VNI {wire.vni} on UDP port {wire.port} is in use on this node", details=UNREACHABLE)

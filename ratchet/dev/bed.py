@@ -6,7 +6,7 @@ import copy
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,7 @@ from ratchet.core.model import Link, PodRef
 from ratchet.dev.access import Access, embedded_api, relayed_api
 from ratchet.dev.hosts import Hosts
 from ratchet.dev.kubelet import Kubelet
-from ratchet.errors import RatchetError
+from ratchet.errors import ConflictError, RatchetError
 from ratchet.install import install
 from ratchet.store.apiserver import AlreadyExistsError, ApiServer, NotFoundError, connect
 from ratchet.store.records import Records
@@ -121,10 +121,8 @@ class Bed:
 
     def delete_pod(self, pod: PodRef) -> None:
         """The pod's object gone at once, as once its kubelet has finished with it."""
-        try:
+        with suppress(NotFoundError, ConflictError):  # gone already, and perhaps another's name by now
             self.api.delete(f"{self.pods_path}/{pod.name}", uid=pod.uid, grace_seconds=0)
-        except NotFoundError:
-            return
 
     @property
     def pods_path(self) -> str:

@@ -253,38 +253,52 @@ def pod(api: Client, namespace: str, new_pod: Callable[[str], JsonObject]) -> It
     api.delete(api.path("pods", namespace, "p"), gracePeriodSeconds=0)
 
 
-def _kubectls() -> list[str]:
+def _kubectls() -> list[Any]:
+    """The kubectl beside the interpreter and the first one on the path, as fixture parameters."""
     beside = Path(sys.prefix, "bin", "kubectl")
-    system = [
-        str(Path(folder, "kubectl")) for folder in ("/usr/local/bin", "/usr/bin") if Path(folder, "kubectl").exists()
-    ]
-    found = ([str(beside)] if beside.exists() else []) + system
-    on_path = shutil.which("kubectl")
-    return found or ([on_path] if on_path else [])
+    found = {"beside": beside} if beside.exists() else {}
+    outside = [folder for folder in os.environ["PATH"].split(os.pathsep) if Path(folder) != beside.parent]
+    on_path = shutil.which("kubectl", path=os.pathsep.join(outside))
+    if on_path:
+        found["path"] = Path(on_path)
+    missing = pytest.param("", marks=pytest.mark.skip("no kubectl installed"))
+    return [pytest.param(str(path), id=name) for name, path in found.items()] or [missing]
 
 
-@pytest.fixture(params=_kubectls() or [pytest.param("", marks=pytest.mark.skip("no kubectl installed"))])
-def kubectl(
-    request: pytest.FixtureRequest, kubeconfig: Path, namespace: str, tmp_path: Path
-) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs kubectl in the test's namespace: ``kubectl("get", "pods", stdin="...", editor="...")``."""
+class Kubectl:
+    """Runs one kubectl binary in the test's namespace: ``kubectl("get", "pods", stdin="...", editor="...")``."""
 
-    def run(*arguments: str, stdin: str = "", editor: str = "") -> subprocess.CompletedProcess[str]:
-        environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(tmp_path),
-            "TMPDIR": str(tmp_path),
-            "KUBECONFIG": str(kubeconfig),
-            **({"KUBE_EDITOR": editor} if editor else {}),
-        }
+    def __init__(self, binary: str, namespace: str, environment: Mapping[str, str]) -> None:
+        self._command = [binary, "-n", namespace]
+        self._environment = dict(environment)
+
+    def __call__(self, *arguments: str, stdin: str = "", editor: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [request.param, "-n", namespace, *arguments],
+            [*self._command, *arguments],
             input=stdin,
-            env=environment,
+            env={**self._environment, **({"KUBE_EDITOR": editor} if editor else {})},
             capture_output=True,
             text=True,
             timeout=30,
             check=False,
         )
 
-    return run
+    @contextlib.contextmanager
+    def started(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """A command that runs within the context, its output readable line by line."""
+        command = [*self._command, *arguments]
+        with subprocess.Popen(
+            command, env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+
+@pytest.fixture(params=_kubectls())
+def kubectl(request: pytest.FixtureRequest, kubeconfig: Path, namespace: str, tmp_path: Path) -> Kubectl:
+    """Every kubectl that is installed, in turn."""
+    folder = str(tmp_path)
+    environment = {"PATH": os.environ["PATH"], "HOME": folder, "TMPDIR": folder, "KUBECONFIG": str(kubeconfig)}
+    return Kubectl(request.param, namespace, environment)

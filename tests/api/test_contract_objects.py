@@ -198,7 +198,7 @@ def test_data_is_limited_to_a_mebibyte(api: Client, namespace: str) -> None:
 
 
 def test_empty_maps_and_nulls_vanish(api: Client, namespace: str) -> None:
-    body = {"metadata": {"name": "x", "labels": {}, "annotations": None}, "data": {}, "immutable": None}
+    body: JsonObject = {"metadata": {"name": "x", "labels": {}, "annotations": None}, "data": {}, "immutable": None}
     created = api.post(api.path("configmaps", namespace), body).accepted(201)
     assert not {"data", "immutable"} & created.keys()
     assert not {"labels", "annotations"} & created["metadata"].keys()
@@ -264,6 +264,16 @@ def test_leases_cannot_be_replaced_unconditionally(api: Client, namespace: str) 
 def test_unchanged_replacement_keeps_the_version(api: Client, namespace: str, configmap: JsonObject) -> None:
     stored = api.put(api.path("configmaps", namespace, "x"), configmap).accepted()
     assert stored["metadata"]["resourceVersion"] == configmap["metadata"]["resourceVersion"]
+
+
+def test_times_are_compared_not_their_spelling(api: Client, namespace: str, configmap: JsonObject) -> None:
+    body = copy.deepcopy(configmap)
+    body["metadata"]["creationTimestamp"] = body["metadata"]["creationTimestamp"].replace("Z", "+00:00")
+    stored = api.put(api.path("configmaps", namespace, "x"), body).accepted()
+    assert stored["metadata"] == configmap["metadata"]
+    body["metadata"]["creationTimestamp"] = "2001-02-03T04:05:06Z"
+    message = api.put(api.path("configmaps", namespace, "x"), body).refused(422, "Invalid")
+    assert "metadata.creationTimestamp: Invalid value" in message
 
 
 def test_replacing_a_missing_object_is_404(api: Client, namespace: str) -> None:

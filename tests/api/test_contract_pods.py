@@ -30,7 +30,8 @@ def test_defaults(pod: JsonObject) -> None:
 
 
 def test_containers_are_required(api: Client, namespace: str) -> None:
-    for spec in ({}, {"containers": []}):
+    specs: list[JsonObject] = [{}, {"containers": []}]
+    for spec in specs:
         body = {"metadata": {"name": "p"}, "spec": {**spec, "automountServiceAccountToken": False}}
         message = api.post(api.path("pods", namespace), body).refused(422, "Invalid")
         assert "spec.containers: Required value" in message
@@ -129,6 +130,7 @@ def test_pods_are_selected_by_node_and_phase(
 def test_unplaced_pods_go_at_once(api: Client, path: str, pod: JsonObject) -> None:
     body = api.delete(path).accepted()
     assert (body["kind"], body["metadata"]["uid"]) == ("Pod", pod["metadata"]["uid"])
+    assert int(body["metadata"]["resourceVersion"]) > int(pod["metadata"]["resourceVersion"])
     assert api.get(path).code == 404
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ratchet.dev.api import EmbeddedApi
+from ratchet.dev.api.storage import Storage
 
 if TYPE_CHECKING:
     from tests.api.conftest import Client, JsonObject
@@ -99,6 +100,19 @@ def test_waiting_pods_are_placed_when_a_node_appears(client: Client, make_pod: C
         _node(client, "a")
         event = stream.next()
     assert (event["type"], event["object"]["spec"]["nodeName"]) == ("MODIFIED", "a")
+
+
+def test_a_restarted_scheduler_takes_over(
+    connect: Callable[[Path], Client], tmp_path: Path, new_pod: Callable[[str], JsonObject]
+) -> None:
+    storage = Storage()
+    for round_ in ("p", "q"):
+        with EmbeddedApi(storage, scheduler=True) as server:
+            client = connect(server.write_kubeconfig(tmp_path / round_))
+            if round_ == "p":
+                _node(client, "a")
+            client.post(_PODS, new_pod(round_)).accepted(201)
+            assert client.items(_PODS, fieldSelector=f"spec.nodeName=a,metadata.name={round_}") == [round_]
 
 
 def test_other_schedulers_pods_are_left_alone(client: Client, make_pod: Callable[..., str]) -> None:

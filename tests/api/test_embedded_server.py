@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import urllib3
@@ -20,10 +20,11 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from ratchet.dev.api import EmbeddedApi
+from ratchet.dev.api.server import Endpoint
 from ratchet.dev.api.storage import Storage
 
 if TYPE_CHECKING:
-    from tests.api.conftest import Client
+    from tests.api.conftest import Client, Kubectl
 
 Connect = Callable[[Path], "Client"]
 
@@ -101,6 +102,15 @@ def test_a_wildcard_address_is_reached_over_loopback(connect: Connect, tmp_path:
         assert connect(server.write_kubeconfig(tmp_path / "config")).get("/readyz").code == 200
 
 
+def test_further_sockets_are_served_too(connect: Connect, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.3", 0)) as further, EmbeddedApi(also=[further]) as server:
+        endpoint = Endpoint(f"http://127.0.0.3:{further.getsockname()[1]}")
+        there = connect(endpoint.write_kubeconfig(tmp_path / "there"))
+        here = connect(server.write_kubeconfig(tmp_path / "here"))
+        there.post("/api/v1/nodes", {"metadata": {"name": "n"}}).accepted(201)
+        assert here.items("/api/v1/nodes") == ["n"]
+
+
 def test_tls_is_verified_against_the_ca_of_the_kubeconfig(connect: Connect, tmp_path: Path) -> None:
     with EmbeddedApi(tls=True) as server:
         assert server.url.startswith("https://")
@@ -112,7 +122,7 @@ def test_tls_is_verified_against_the_ca_of_the_kubeconfig(connect: Connect, tmp_
         pool.clear()
 
 
-def test_kubectl_trusts_the_ca_of_the_kubeconfig(kubectl: Callable[..., Any], tmp_path: Path) -> None:
+def test_kubectl_trusts_the_ca_of_the_kubeconfig(kubectl: Kubectl, tmp_path: Path) -> None:
     with EmbeddedApi(tls=True) as server:
         config = server.write_kubeconfig(tmp_path / "tls-config")
         process = kubectl("--kubeconfig", str(config), "get", "namespace", "default", "-o", "name")

@@ -10,7 +10,8 @@ import pytest
 
 from ratchet.dev.api import EmbeddedApi
 from ratchet.dev.api.kinds import LEASES
-from ratchet.dev.api.registry import Registry, Target
+from ratchet.dev.api.operations import Target
+from ratchet.dev.api.registry import Registry
 from ratchet.dev.api.storage import Storage
 
 if TYPE_CHECKING:

@@ -12,9 +12,7 @@ import pytest
 import yaml
 
 if TYPE_CHECKING:
-    from tests.api.conftest import Client
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
+    from tests.api.conftest import Client, Kubectl
 
 _CONFIGMAP: dict[str, Any] = {
     "apiVersion": "v1",
@@ -45,14 +43,14 @@ def _done(process: subprocess.CompletedProcess[str]) -> str:
 
 
 @pytest.fixture
-def stored(kubectl: Run) -> None:
+def stored(kubectl: Kubectl) -> None:
     """A ConfigMap "x", a pod "p" and a lease "l", made by ``kubectl create -f``."""
     text = yaml.safe_dump_all([_CONFIGMAP, _POD, _LEASE])
     out = _done(kubectl("create", "-f", "-", stdin=text))
     assert out.splitlines() == ["configmap/x created", "pod/p created", "lease.coordination.k8s.io/l created"]
 
 
-def test_create_from_arguments(kubectl: Run, api: Client, namespace: str) -> None:
+def test_create_from_arguments(kubectl: Kubectl, api: Client, namespace: str) -> None:
     assert _done(kubectl("create", "configmap", "x", "--from-literal=a=1")) == "configmap/x created\n"
     assert api.get(api.path("configmaps", namespace, "x")).accepted()["data"] == {"a": "1"}
     assert _done(kubectl("create", "serviceaccount", "s")) == "serviceaccount/s created\n"
@@ -61,7 +59,7 @@ def test_create_from_arguments(kubectl: Run, api: Client, namespace: str) -> Non
     assert 'configmaps "x" already exists' in process.stderr
 
 
-def test_create_and_delete_a_namespace(kubectl: Run, api: Client, namespace: str) -> None:
+def test_create_and_delete_a_namespace(kubectl: Kubectl, api: Client, namespace: str) -> None:
     name = f"{namespace}-made"
     try:
         assert _done(kubectl("create", "namespace", name)) == f"namespace/{name} created\n"
@@ -71,7 +69,7 @@ def test_create_and_delete_a_namespace(kubectl: Run, api: Client, namespace: str
 
 
 @pytest.mark.usefixtures("stored")
-def test_get_in_every_form(kubectl: Run, namespace: str) -> None:
+def test_get_in_every_form(kubectl: Kubectl, namespace: str) -> None:
     heading, row = _done(kubectl("get", "configmap", "x")).splitlines()
     assert heading.split() == ["NAME", "DATA", "AGE"]
     assert row.split()[:2] == ["x", "1"]
@@ -89,7 +87,7 @@ def test_get_in_every_form(kubectl: Run, namespace: str) -> None:
     assert "No resources found" in kubectl("get", "cm", "-l", "app=none").stderr
 
 
-def test_get_sorts(kubectl: Run) -> None:
+def test_get_sorts(kubectl: Kubectl) -> None:
     for name, order in (("a", "2"), ("b", "1")):
         _done(kubectl("create", "configmap", name, f"--from-literal=order={order}"))
         _done(kubectl("label", "configmap", name, "test=sort"))
@@ -98,7 +96,20 @@ def test_get_sorts(kubectl: Run) -> None:
 
 
 @pytest.mark.usefixtures("stored")
-def test_apply_configures_once(kubectl: Run, api: Client, namespace: str) -> None:
+def test_get_follows_changes(kubectl: Kubectl, api: Client, namespace: str) -> None:
+    path = api.path("leases", namespace, "l")
+    with kubectl.started("get", "leases", "--watch", "--output-watch-events") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().split() == ["EVENT", "NAME", "HOLDER", "AGE"]
+        assert process.stdout.readline().split()[:3] == ["ADDED", "l", "me"]
+        api.patch(path, {"spec": {"holderIdentity": "you"}}).accepted()
+        assert process.stdout.readline().split()[:3] == ["MODIFIED", "l", "you"]
+        api.delete(path).accepted()
+        assert process.stdout.readline().split()[:3] == ["DELETED", "l", "you"]
+
+
+@pytest.mark.usefixtures("stored")
+def test_apply_configures_once(kubectl: Kubectl, api: Client, namespace: str) -> None:
     manifest = {**_CONFIGMAP, "metadata": {"name": "applied"}, "data": {"a": "1", "b": "2"}}
     assert _done(kubectl("apply", "-f", "-", stdin=yaml.safe_dump(manifest))) == "configmap/applied created\n"
     manifest["data"] = {"a": "3"}
@@ -108,7 +119,7 @@ def test_apply_configures_once(kubectl: Run, api: Client, namespace: str) -> Non
     assert api.get(api.path("configmaps", namespace, "applied")).accepted()["data"] == {"a": "3"}
 
 
-def test_misspelled_fields_are_refused(kubectl: Run) -> None:
+def test_misspelled_fields_are_refused(kubectl: Kubectl) -> None:
     manifest = {**_CONFIGMAP, "dat": {}}
     process = kubectl("create", "-f", "-", stdin=yaml.safe_dump(manifest))
     assert process.returncode == 1
@@ -116,7 +127,7 @@ def test_misspelled_fields_are_refused(kubectl: Run) -> None:
 
 
 @pytest.mark.usefixtures("stored")
-def test_changes(kubectl: Run, api: Client, namespace: str) -> None:
+def test_changes(kubectl: Kubectl, api: Client, namespace: str) -> None:
     path = api.path("configmaps", namespace, "x")
     assert _done(kubectl("label", "cm", "x", "tier=db", "app-")).startswith("configmap/x ")
     assert _done(kubectl("annotate", "cm", "x", "example.com/a=b")).startswith("configmap/x annotate")
@@ -132,7 +143,7 @@ def test_changes(kubectl: Run, api: Client, namespace: str) -> None:
 
 
 @pytest.mark.usefixtures("stored")
-def test_replace_notices_concurrent_changes(kubectl: Run, api: Client, namespace: str) -> None:
+def test_replace_notices_concurrent_changes(kubectl: Kubectl, api: Client, namespace: str) -> None:
     manifest = yaml.safe_load(_done(kubectl("get", "cm", "x", "-o", "yaml")))
     manifest["data"] = {"a": "2"}
     text = yaml.safe_dump(manifest)
@@ -145,14 +156,14 @@ def test_replace_notices_concurrent_changes(kubectl: Run, api: Client, namespace
 
 
 @pytest.mark.usefixtures("stored")
-def test_edit(kubectl: Run, api: Client, namespace: str) -> None:
+def test_edit(kubectl: Kubectl, api: Client, namespace: str) -> None:
     out = _done(kubectl("edit", "cm", "x", editor="sed -i 's/a: .1./a: edited/'"))
     assert out == "configmap/x edited\n"
     assert api.get(api.path("configmaps", namespace, "x")).accepted()["data"] == {"a": "edited"}
 
 
 @pytest.mark.usefixtures("stored")
-def test_describe_shows_events(kubectl: Run, api: Client, namespace: str) -> None:
+def test_describe_shows_events(kubectl: Kubectl, api: Client, namespace: str) -> None:
     uid = api.get(api.path("pods", namespace, "p")).accepted()["metadata"]["uid"]
     involved = {"kind": "Pod", "name": "p", "namespace": namespace, "uid": uid}
     event = {
@@ -172,7 +183,7 @@ def test_describe_shows_events(kubectl: Run, api: Client, namespace: str) -> Non
 
 
 @pytest.mark.usefixtures("stored")
-def test_delete_waits_until_it_is_gone(kubectl: Run, api: Client, namespace: str) -> None:
+def test_delete_waits_until_it_is_gone(kubectl: Kubectl, api: Client, namespace: str) -> None:
     assert _done(kubectl("delete", "cm", "x")).startswith('configmap "x" deleted')
     assert api.get(api.path("configmaps", namespace, "x")).code == 404
     text = yaml.safe_dump_all([_POD, _LEASE])
@@ -184,13 +195,13 @@ def test_delete_waits_until_it_is_gone(kubectl: Run, api: Client, namespace: str
 
 
 @pytest.mark.usefixtures("stored")
-def test_delete_by_selector(kubectl: Run, api: Client, namespace: str) -> None:
+def test_delete_by_selector(kubectl: Kubectl, api: Client, namespace: str) -> None:
     assert _done(kubectl("delete", "cm", "-l", "app=web")).startswith('configmap "x" deleted')
     assert api.get(api.path("configmaps", namespace, "x")).code == 404
 
 
 @pytest.mark.usefixtures("stored")
-def test_wait_for_a_condition(kubectl: Run, api: Client, namespace: str) -> None:
+def test_wait_for_a_condition(kubectl: Kubectl, api: Client, namespace: str) -> None:
     path = api.path("pods", namespace, "p", "status")
     ready = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
     waiter = _Background(lambda: kubectl("wait", "--for=condition=Ready", "pod/p", "--timeout=20s"))
@@ -202,7 +213,7 @@ def test_wait_for_a_condition(kubectl: Run, api: Client, namespace: str) -> None
 
 
 @pytest.mark.usefixtures("stored")
-def test_wait_for_deletion(kubectl: Run, api: Client, namespace: str) -> None:
+def test_wait_for_deletion(kubectl: Kubectl, api: Client, namespace: str) -> None:
     waiter = _Background(lambda: kubectl("wait", "--for=delete", "pod/p", "--timeout=20s"))
     api.delete(api.path("pods", namespace, "p")).accepted()
     process = waiter.result()
@@ -210,14 +221,14 @@ def test_wait_for_deletion(kubectl: Run, api: Client, namespace: str) -> None:
 
 
 @pytest.mark.usefixtures("stored")
-def test_status_is_patched_as_a_subresource(kubectl: Run, api: Client, namespace: str) -> None:
+def test_status_is_patched_as_a_subresource(kubectl: Kubectl, api: Client, namespace: str) -> None:
     patch = '{"status":{"phase":"Running"}}'
     out = _done(kubectl("patch", "pod", "p", "--subresource=status", "--type=merge", "-p", patch))
     assert out == "pod/p patched\n"
     assert _done(kubectl("get", "pods", "--no-headers")).split()[2] == "Running"
 
 
-def test_nodes(kubectl: Run, api: Client, node: str) -> None:
+def test_nodes(kubectl: Kubectl, api: Client, node: str) -> None:
     assert _done(kubectl("cordon", node)) == f"node/{node} cordoned\n"
     assert "SchedulingDisabled" in _done(kubectl("get", "node", node))
     assert _done(kubectl("label", "node", node, "example.com/zone=a")) == f"node/{node} labeled\n"
@@ -226,7 +237,7 @@ def test_nodes(kubectl: Run, api: Client, node: str) -> None:
     assert stored["spec"]["unschedulable"] is True
 
 
-def test_api_resources(kubectl: Run) -> None:
+def test_api_resources(kubectl: Kubectl) -> None:
     names = {line.split()[0] for line in _done(kubectl("api-resources", "--no-headers")).splitlines()}
     assert {"configmaps", "events", "leases", "namespaces", "nodes", "pods", "serviceaccounts"} <= names
 

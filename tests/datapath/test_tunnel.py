@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from ipaddress import ip_interface
 
@@ -183,6 +185,24 @@ def test_a_foreign_interface_is_left_alone(nodes: Bed, wires: Wires) -> None:
         with pytest.raises(ForeignInterfaceError):
             remove(wire.near.netns, "in1")
     assert nodes.show("pod-a", "in1") == before
+
+
+def test_the_same_tunnel_from_many_threads_at_once(nodes: Bed, wires: Wires) -> None:
+    with nodes.inside("node-1"):
+        wire = wires.tunnel("pod-a", 0, ONE, TWO)
+    start = threading.Barrier(8)
+
+    def make(_: int) -> bool:
+        with nodes.inside("node-1"):
+            start.wait(10)
+            return ensure(wire)
+
+    for _ in range(5):
+        with ThreadPoolExecutor(8) as pool:
+            assert any(pool.map(make, range(8)))
+        assert nodes.interfaces("pod-a") == ["in1"]
+        _stands(nodes, wire)
+        remove(wire.near.netns, "in1")
 
 
 def test_a_veth_of_ours_gives_way(nodes: Bed, wires: Wires) -> None:

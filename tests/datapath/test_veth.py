@@ -201,6 +201,13 @@ def test_a_pair_within_one_pod_is_not_the_wire(pods: Bed, wires: Wires) -> None:
     assert pods.interfaces("pod-a") == ["in1"]
 
 
+def test_both_ends_may_be_in_one_pod(pods: Bed, wires: Wires) -> None:
+    wire = wires.veth(far="pod-a")
+    assert ensure(wire) is True
+    assert differences(wire, observe(wire)) == ()
+    assert ensure(wire) is False
+
+
 @pytest.mark.parametrize("ends", [("pod-a",), ("pod-b",), ("pod-a", "pod-b")])
 def test_old_tunnels_of_ours_give_way(ends: tuple[str, ...], pods: Bed, wires: Wires) -> None:
     """The two pods were on two nodes, and now are on one."""

@@ -72,8 +72,12 @@ class Bed:
         return _call("ip", "netns", "exec", self.name(name), *command)
 
     def pings(self, name: str, address: str) -> bool:
-        """Whether one echo, of at most a second, is answered."""
-        command = ("ip", "netns", "exec", self.name(name), "ping", "-n", "-c", "1", "-W", "1", address)
+        """Whether one echo is answered within three seconds.
+
+        Most are at once; the kernel joins an IPv6 address's multicast group in its own time, and a solicitation that
+        comes before is repeated after a second.
+        """
+        command = ("ip", "netns", "exec", self.name(name), "ping", "-n", "-c", "1", "-W", "3", address)
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     @contextmanager

@@ -14,7 +14,8 @@ What it is not, plainly:
 * paginated lists are not snapshots: later pages show the state at the time they are read;
 * field validation knows the top level and ``metadata`` of each kind, not every nested field;
 * pod updates do not enforce the immutability of most of the spec;
-* JSON and YAML bodies only, no protobuf or CBOR; OpenAPI documents carry paths, not schemas;
+* answers are JSON only, and protobuf bodies are read for the kinds ``kubectl create`` sends them for; OpenAPI
+  documents carry paths, not schemas, so ``kubectl explain`` has nothing to show;
 * no exec, logs, eviction or proxy subresources, and no ``events.k8s.io`` group.
 """
 

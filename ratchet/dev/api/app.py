@@ -11,8 +11,9 @@ from aiohttp.typedefs import Middleware
 
 from ratchet.dev.api import decode, discovery
 from ratchet.dev.api.kinds import JsonObject
+from ratchet.dev.api.operations import Target, Written
 from ratchet.dev.api.patch import check_patch_type
-from ratchet.dev.api.registry import Registry, Target, Written
+from ratchet.dev.api.registry import Registry
 from ratchet.dev.api.requests import (
     ResourcePath,
     delete_options,
@@ -63,15 +64,16 @@ def make_app(
         bookmark_seconds: time between the bookmarks of a watch.
     """
     registry = Registry(storage, graceful_pods=graceful_pods)
-    if scheduler:
-        Scheduler(registry)
+    placing = Scheduler(registry) if scheduler else None
     app = web.Application(middlewares=list(middlewares), client_max_size=_DRAIN_LIMIT)
     app.router.add_route("*", "/{path:.*}", _Api(registry, bookmark_seconds).handle)
 
-    async def end_watches(_: web.Application) -> None:
+    async def let_go(_: web.Application) -> None:
         storage.close_subscriptions()
+        if placing is not None:
+            placing.stop()
 
-    app.on_shutdown.append(end_watches)
+    app.on_shutdown.append(let_go)
     return app
 
 

@@ -8,7 +8,7 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
-from ratchet.dev.api.kinds import NAMESPACES, NODES, PODS, JsonObject, ResourceKind
+from ratchet.dev.api.kinds import LEASES, NAMESPACES, PODS, JsonObject, ResourceKind
 
 _SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 _MAX_GENERATED = 63 - 5
@@ -51,11 +51,13 @@ def apply_defaults(kind: ResourceKind, obj: JsonObject) -> JsonObject:
     if kind is NAMESPACES and obj["metadata"].get("name"):
         labels = obj["metadata"].setdefault("labels", {})
         labels["kubernetes.io/metadata.name"] = obj["metadata"]["name"]
-    if kind is NODES:
+    if kind is LEASES:
+        obj.setdefault("spec", {})
+    if kind.has_status:
         obj.setdefault("spec", {})
         obj.setdefault("status", {})
     if kind is PODS:
-        _default_pod(obj.setdefault("spec", {}))
+        _default_pod(obj["spec"])
     return obj
 
 

@@ -130,6 +130,10 @@ def _strategic_list(target: list[Any], patch: list[Any], path: str, keys: Mappin
 
 def _apply_directives(result: JsonObject, patch: JsonObject, path: str, keys: Mapping[str, str]) -> None:
     for directive, value in patch.items():
+        listed = directive.startswith((_DELETE_PLAIN, _ORDER)) or directive == "$retainKeys"
+        if listed and not isinstance(value, list):
+            raise bad_request(f"error decoding patch: {directive} must be a list")
+    for directive, value in patch.items():
         if directive.startswith(_DELETE_PLAIN):
             name = directive[len(_DELETE_PLAIN) :]
             result[name] = [item for item in result.get(name, []) if item not in value]

@@ -6,16 +6,16 @@ Every operation holds the storage lock from its first read to its write, so it i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from ratchet.dev.api import decode, defaults
+from ratchet.dev.api.checks import check_namespace, check_preconditions, check_url
 from ratchet.dev.api.kinds import KINDS, NAMESPACES, PODS, JsonObject, ResourceKind
+from ratchet.dev.api.operations import DeleteOptions, Target, WriteOptions, Written
 from ratchet.dev.api.patch import apply_patch
 from ratchet.dev.api.status import (
     ApiError,
     already_exists,
-    bad_request,
     conflict,
     forbidden,
     invalid,
@@ -25,49 +25,12 @@ from ratchet.dev.api.status import (
     success,
     version_required,
 )
-from ratchet.dev.api.storage import Storage, key_of
+from ratchet.dev.api.storage import Storage, key_of, with_version
 from ratchet.dev.api.validation import check_valid
 
 FIRST_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 _UNDELETABLE = ("default", "kube-system", "kube-public")
 _GENERATE_ATTEMPTS = 8
-
-
-@dataclass(frozen=True)
-class WriteOptions:
-    """Options of a write: ``field_validation`` is Strict, Warn or Ignore ("" means Warn)."""
-
-    dry_run: bool = False
-    field_validation: str = ""
-
-
-@dataclass(frozen=True)
-class DeleteOptions:
-    """Options of a deletion; empty preconditions demand nothing, ``grace_seconds`` None means the default."""
-
-    uid: str = ""
-    resource_version: str = ""
-    grace_seconds: int | None = None
-    dry_run: bool = False
-
-
-@dataclass(frozen=True)
-class Target:
-    """The object a request is about."""
-
-    kind: ResourceKind
-    namespace: str
-    name: str
-    subresource: str = ""
-
-
-@dataclass(frozen=True)
-class Written:
-    """The outcome of a write: the object, whether it is new, and warnings for the client."""
-
-    object: JsonObject
-    created: bool = False
-    warnings: tuple[str, ...] = ()
 
 
 class Registry:
@@ -101,7 +64,7 @@ class Registry:
         """
         options = options or WriteOptions()
         obj, warnings = decode.canonical(kind, decode.check_kind(kind, body), options.field_validation)
-        _check_namespace(namespace, obj)
+        check_namespace(namespace, obj)
         if obj["metadata"].pop("resourceVersion", "") not in ("", "0"):
             raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
         with self.storage.lock:
@@ -142,7 +105,7 @@ class Registry:
         options = options or WriteOptions()
         checked = decode.check_kind(target.kind, body)
         obj, warnings = decode.canonical(target.kind, checked, options.field_validation)
-        _check_url(target, obj)
+        check_url(target, obj)
         with self.storage.lock:
             if target.kind.create_on_update and self._missing(target):
                 return self.create(target.kind, target.namespace, body, options)
@@ -170,7 +133,7 @@ class Registry:
             previous = self.get(target)
             patched = decode.check_kind(target.kind, apply_patch(target.kind, previous, media, patch))
             obj, warnings = decode.canonical(target.kind, patched, options.field_validation)
-            _check_url(target, obj)
+            check_url(target, obj)
             stored = self._succeed(target, obj, previous, options.dry_run)
         return Written(stored, warnings=tuple(warnings))
 
@@ -196,7 +159,8 @@ class Registry:
     def _finish(self, target: Target, obj: JsonObject) -> JsonObject:
         if target.kind is NAMESPACES:
             self._empty(target.name)
-        return self.storage.remove(target.kind, key_of(obj))
+        removed = self.storage.remove(target.kind, key_of(obj))
+        return with_version(obj, int(removed["metadata"]["resourceVersion"]))
 
     def delete(self, target: Target, options: DeleteOptions | None = None) -> JsonObject:
         """Delete an object, or mark it while finalizers or a grace period hold it; returns the response body.
@@ -209,7 +173,7 @@ class Registry:
             previous = self.get(target)
             if target.kind is NAMESPACES and target.name in _UNDELETABLE:
                 raise forbidden(target.kind, target.name, "this namespace may not be deleted")
-            _check_preconditions(target, previous, options)
+            check_preconditions(target, previous, options)
             if options.dry_run:
                 return self._deleted_body(target, previous)
             grace = self._grace(target.kind, previous, options)
@@ -285,37 +249,3 @@ class Registry:
                 cause = f'pod {name} is already assigned to node "{present}"'
                 raise conflict(PODS, name, cause, subject="pods/binding")
             self.storage.modify(PODS, defaults.bound_pod(pod, node))
-
-
-def _check_namespace(namespace: str, obj: JsonObject) -> None:
-    if obj["metadata"].get("namespace", namespace) != namespace:
-        raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
-
-
-def _check_url(target: Target, obj: JsonObject) -> None:
-    name = obj["metadata"].get("name", "")
-    if not name:
-        raise bad_request(
-            f"the name of the object ({target.name} based on URL) was undeterminable: name must be provided"
-        )
-    if name != target.name:
-        raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({target.name})")
-    given = obj["metadata"].get("namespace", target.namespace)
-    if given != target.namespace:
-        raise bad_request(
-            f"the namespace of the object ({given}) does not match the namespace on the URL ({target.namespace})"
-        )
-
-
-def _check_preconditions(target: Target, obj: JsonObject, options: DeleteOptions) -> None:
-    meta = obj["metadata"]
-    for label, wanted, present, change in (
-        ("UID", options.uid, meta["uid"], "deleted and then recreated"),
-        ("ResourceVersion", options.resource_version, meta["resourceVersion"], "modified"),
-    ):
-        if wanted and wanted != present:
-            cause = (
-                f"the {label} in the precondition ({wanted}) does not match the {label} in record ({present}). "
-                f"The object might have been {change}"
-            )
-            raise conflict(target.kind, target.name, cause, subject=target.kind.qualified_kind)

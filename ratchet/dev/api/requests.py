@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ratchet.dev.api.kinds import JsonObject, ResourceKind, find_kind
-from ratchet.dev.api.registry import DeleteOptions, WriteOptions
+from ratchet.dev.api.operations import DeleteOptions, WriteOptions
 from ratchet.dev.api.selectors import Predicate, field_selector, label_selector
 from ratchet.dev.api.status import ApiError, FieldError, bad_request, forbidden_field, invalid_value
 from ratchet.dev.api.storage import Key

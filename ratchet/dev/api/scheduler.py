@@ -17,7 +17,7 @@ class Scheduler:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        registry.storage.listen(self._on_change)
+        self.stop = registry.storage.listen(self._on_change)
 
     def _on_change(self, kind: ResourceKind, change: Change) -> None:
         if kind is PODS and change.type == "ADDED":

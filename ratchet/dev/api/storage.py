@@ -135,13 +135,14 @@ class Storage:
             collection.forgotten = collection.history.popleft().version
         for subscription in collection.subscriptions:
             subscription.push(change)
-        for listener in self._listeners:
+        for listener in tuple(self._listeners):
             listener(kind, change)
         return stamped
 
-    def listen(self, listener: Callable[[ResourceKind, Change], None]) -> None:
-        """Call ``listener`` in the writing thread after every write, from now on."""
+    def listen(self, listener: Callable[[ResourceKind, Change], None]) -> Callable[[], None]:
+        """Call ``listener`` in the writing thread after every write; returns what ends that."""
         self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
 
     def subscribe(self, kind: ResourceKind, wake: Callable[[], None], since: int | None = None) -> Subscription:
         """Changes of ``kind`` after version ``since`` (None: from now on), in order and without gaps.

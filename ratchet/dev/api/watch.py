@@ -58,6 +58,7 @@ class Watch:
             return response
         with contextlib.ExitStack() as stack:
             stack.callback(self._storage.unsubscribe, self._kind, subscription)
+            stack.enter_context(contextlib.suppress(ConnectionResetError))  # the client has gone
             await response.prepare(request)
             for obj in initial:
                 await response.write(self._event("ADDED", obj))

@@ -1,0 +1,26 @@
+"""A cluster of two nodes for every test of the plugin, and a look afterwards that nothing was left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from ratchet.dev.bed import Bed
+from tests.support.cluster import Cluster
+from tests.support.faults import Faults
+from tests.support.namespaces import may_make_namespaces
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    if not may_make_namespaces():
+        pytest.skip("needs root with CAP_SYS_ADMIN, to make network namespaces")
+    faults = Faults()
+    with Bed(middlewares=[faults.middleware]) as bed:
+        made = Cluster(bed, faults)
+        try:
+            yield made
+        finally:
+            faults.clear()
+            made.stop_what_runs()

@@ -1,0 +1,410 @@
+"""Faults that a pair-wise plugin has to survive, each test named after its row in docs/faults.md."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from ratchet.core.model import PodRef, State
+from ratchet.dev.bed import wait_for
+from ratchet.dev.hosts import run_in
+from ratchet.dev.kubelet import Kubelet, Sandbox
+from ratchet.gc import collect_garbage
+from tests.support.cluster import CHAINED, LINK, PAIR, PRIMARY, Cluster, recreated
+from tests.support.faults import Gate, Rule, Sent, answering, doing, dropping
+
+OLD_POD = "00000000-0000-4000-8000-000000000000"
+
+
+def sent_by(node: Kubelet, *methods: str, path: str = "") -> Callable[[Sent], bool]:
+    """Whether a request is this node's, of one of these methods, to such a path."""
+
+    def matches(sent: Sent) -> bool:
+        return sent.remote == node.host.address and (not methods or sent.method in methods) and path in sent.path
+
+    return matches
+
+
+def collected(cluster: Cluster) -> list[str]:
+    """What one pass of garbage collection removes, nothing being too young."""
+    grace = timedelta(0)
+    return [str(one) for one in collect_garbage(cluster.bed.records, now=lambda: datetime.now(UTC), grace=grace)]
+
+
+def end_pods(cluster: Cluster, *pairs: tuple[Kubelet, Sandbox]) -> None:
+    """DEL for each; what the plugin made in a namespace has to be gone before the namespace is."""
+    for node, sandbox in pairs:
+        answer = node.call("DEL", sandbox)
+        assert (answer.status, answer.stdout) == (0, ""), answer
+        assert cluster.interfaces(sandbox) == []
+        cluster.bed.hosts.remove_namespace(sandbox.netns)
+        cluster.bed.delete_pod(sandbox.pod)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("node_of_pair", ["a", "b"])
+def test_fault_01_add_is_killed_at_every_request(cluster: Cluster, node_of_pair: str, when: str) -> None:
+    """SIGKILL of the ADD that completes a link at each of its requests, unseen by the API or just applied by it."""
+    node = cluster.a if node_of_pair == "a" else cluster.b
+    request = 0
+    while True:
+        request += 1
+        primary, pair = cluster.primary(cluster.a), cluster.pair(node)
+        waiting = cluster.start("ADD", node, pair)
+        cluster.wait_until(State.PENDING)
+        # Sent to stand still first, so that on one node the rule meets the other's requests and not these.
+        cluster.faults.clear()
+        victim = cluster.start("ADD", cluster.a, primary)
+        rule = Rule(sent_by(cluster.a), first=request)
+        setattr(rule, when, doing(victim.kill))
+        cluster.faults.add(rule)
+        killed = victim.wait(60) != 0
+        cluster.faults.clear()
+        waiting.kill()
+        waiting.wait()
+        end_pods(cluster, (cluster.a, primary), (node, pair))
+        collected(cluster)  # a VNI that was claimed, and whose number was never written, is left to it
+        cluster.assert_nothing_left()
+        if not killed:
+            break
+    assert request > 5
+
+
+@pytest.mark.parametrize("at", ["join", "look", "note"])
+def test_fault_02_del_runs_while_add_runs_and_add_ends_after(cluster: Cluster, at: str) -> None:
+    primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.b)
+    waiting = cluster.start("ADD", cluster.b, pair)
+    cluster.wait_until(State.PENDING)
+    gate = Gate()
+    where = {
+        "join": Rule(sent_by(cluster.a, "PATCH"), before=gate),
+        "look": Rule(sent_by(cluster.a, "PATCH"), after=gate),
+        "note": Rule(sent_by(cluster.a, "PATCH"), before=gate, first=2),
+    }
+    cluster.faults.add(where[at])
+    adding = cluster.start("ADD", cluster.a, primary)
+    assert gate.reached.wait(20)
+    # While ADD holds the link's lock DEL waits for it; elsewhere it is through before ADD goes on.
+    deleting = cluster.start("DEL", cluster.a, primary)
+    if at == "note":
+        wait_for("the tombstone", lambda: any((cluster.a.state_dir / "deleted").glob(f"{primary.container_id}*")))
+    else:
+        assert cluster.end(deleting).status == 0
+    gate.opened.set()
+    answer = cluster.end(adding)
+    assert answer.json["code"] == 11
+    assert at != "note" or cluster.end(deleting).status == 0
+    assert cluster.interfaces(primary) == []
+    assert not cluster.bed.links()[LINK].primary.sandbox
+    waiting.kill()
+    waiting.wait()
+    end_pods(cluster, (cluster.b, pair))
+    cluster.assert_nothing_left()
+
+
+def test_fault_03_del_three_times_with_ever_less(cluster: Cluster) -> None:
+    primary, pair = cluster.linked_pair()
+    assert cluster.a.call("DEL", primary).status == 0
+    bare = Sandbox(primary.pod, primary.container_id, primary.netns)
+    for _ in range(2):
+        answer = cluster.a.call("DEL", bare, CNI_NETNS="")
+        assert (answer.status, answer.stdout) == (0, "")
+    assert cluster.state() is State.PENDING
+    end_pods(cluster, (cluster.b, pair))
+    cluster.assert_nothing_left()
+
+
+def test_fault_04_del_never_comes(cluster: Cluster) -> None:
+    primary, pair = cluster.linked_pair()
+    cluster.bed.delete_pod(primary.pod)
+    removed = collected(cluster)
+    assert len(removed) == 1
+    assert removed[0].startswith(f"end of {LINK}: primary default/primary-pod: the pod with UID")
+    assert cluster.state() is State.PENDING
+    cluster.bed.delete_pod(pair.pod)
+    assert collected(cluster)[0].startswith(f"record {LINK}: pair default/pair-pod")
+    assert cluster.bed.links() == {}
+    assert cluster.bed.records.vni_leases() == []
+
+
+@pytest.mark.parametrize("node_of_pair", ["a", "b"])
+def test_fault_05_a_late_del_of_the_old_sandbox_harms_nothing(cluster: Cluster, node_of_pair: str) -> None:
+    pair_node = cluster.a if node_of_pair == "a" else cluster.b
+    old, pair = cluster.linked_pair(pair_node)
+    new = cluster.a.make_sandbox(old.pod)
+    assert cluster.a.add(new).status == 0
+    cluster.wait_until(State.LINKED)
+    assert cluster.a.call("DEL", old).status == 0
+    assert cluster.state() is State.LINKED
+    assert cluster.interfaces(old) == []
+    assert cluster.pings(new, "192.168.2.101")
+    end_pods(cluster, (cluster.a, new), (pair_node, pair))
+    cluster.assert_nothing_left()
+
+
+def test_fault_05_a_late_del_spares_a_newer_sandbox_in_the_same_namespace(cluster: Cluster) -> None:
+    old, pair = cluster.linked_pair()
+    new = Sandbox(old.pod, "f" * 64, old.netns)
+    assert cluster.a.add(new).status == 0
+    assert cluster.a.call("DEL", old).status == 0
+    assert cluster.pings(new, "192.168.2.101")
+    assert cluster.state() is State.LINKED
+    end_pods(cluster, (cluster.a, new), (cluster.b, pair))
+    cluster.assert_nothing_left()
+
+
+def test_fault_06_add_twice_without_del_is_refused(cluster: Cluster) -> None:
+    primary, pair = cluster.linked_pair()
+    again = cluster.a.call("ADD", primary)
+    assert again.status == 1
+    assert "it has been added before" in again.error
+    assert len(cluster.bed.links()) == 1
+    assert cluster.pings(primary, "192.168.2.101")
+    end_pods(cluster, (cluster.a, primary), (cluster.b, pair))
+    cluster.assert_nothing_left()
+
+
+def test_fault_06_add_after_del_of_the_same_container_is_a_new_one(cluster: Cluster) -> None:
+    """The specification lets a container id come again once it was deleted (cnitool makes it from the namespace)."""
+    primary, pair = cluster.linked_pair()
+    assert cluster.a.call("DEL", primary).status == 0
+    assert cluster.a.add(primary).status == 0
+    cluster.wait_until(State.LINKED)
+    assert cluster.pings(primary, "192.168.2.101")
+    end_pods(cluster, (cluster.a, primary), (cluster.b, pair))
+    cluster.assert_nothing_left()
+
+
+def test_fault_07_a_pod_that_comes_again_under_a_new_uid(cluster: Cluster) -> None:
+    """The old pod's sandbox was never deleted; the new pod's takes its place, and its peer's end leads to it."""
+    old, pair = cluster.linked_pair(cluster.a)
+    new = recreated(cluster, old, PRIMARY, cluster.a)
+    assert cluster.a.add(new).status == 0
+    cluster.wait_until(State.LINKED)
+    assert cluster.bed.links()[LINK].primary.sandbox.pod.uid == new.pod.uid  # type: ignore[union-attr]
+    assert cluster.interfaces(old) == []
+    assert cluster.pings(new, "192.168.2.101")
+    end_pods(cluster, (cluster.a, old), (cluster.a, new), (cluster.a, pair))
+    cluster.assert_nothing_left()
+
+
+def test_fault_09_the_pod_is_gone_before_add(cluster: Cluster) -> None:
+    primary = cluster.primary(cluster.a)
+    cluster.bed.delete_pod(primary.pod)
+    answer = cluster.a.call("ADD", primary)
+    assert answer.json["code"] == 11
+    assert answer.error.startswith("cannot find pod default/primary-pod")
+    assert cluster.interfaces(primary) == []
+    cluster.assert_nothing_left()
+
+
+def test_fault_09_another_pod_has_its_name_by_now(cluster: Cluster) -> None:
+    primary = cluster.primary(cluster.a)
+    stranger = Sandbox(PodRef("default", "primary-pod", OLD_POD), primary.container_id, primary.netns)
+    answer = cluster.a.call("ADD", stranger)
+    assert answer.json["code"] == 11
+    assert "has been replaced" in answer.error
+    cluster.assert_nothing_left()
+
+
+def test_fault_10_the_api_is_down_at_add(cluster: Cluster) -> None:
+    primary = cluster.primary(cluster.a)
+    cluster.faults.add(Rule(sent_by(cluster.a), before=dropping, times=10_000))
+    began = time.monotonic()
+    answer = cluster.a.call("ADD", primary)
+    assert answer.json["code"] == 11
+    assert "cannot reach the Kubernetes API" in answer.error
+    assert time.monotonic() - began < 40
+    cluster.faults.clear()
+    cluster.assert_nothing_left()
+
+
+def test_fault_11_the_api_is_down_at_del(cluster: Cluster) -> None:
+    primary, pair = cluster.linked_pair()
+    cluster.faults.add(Rule(sent_by(cluster.a), before=dropping, times=10_000))
+    began = time.monotonic()
+    end_pods(cluster, (cluster.a, primary))
+    assert time.monotonic() - began < 20
+    cluster.faults.clear()
+    assert cluster.state() is State.LINKED
+    assert any("primary-pod" in line for line in collected(cluster))
+    end_pods(cluster, (cluster.b, pair))
+    cluster.assert_nothing_left()
+
+
+def test_fault_12_a_storm_of_conflicts(cluster: Cluster) -> None:
+    """Another writer touches the record for as long as both sides join."""
+    primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.b)
+    ended = False
+
+    def touch() -> int:
+        touched = 0
+        while not ended:
+            if cluster.bed.records.link(LINK) is not None:
+                annotation = {"metadata": {"annotations": {"storm": str(touched)}}}
+                cluster.bed.api.patch(f"/api/v1/namespaces/ratchet/configmaps/{LINK}", annotation)
+                touched += 1
+            time.sleep(0.02)
+        return touched
+
+    with ThreadPoolExecutor() as others:
+        storm = others.submit(touch)
+        try:
+            cluster.add_all((cluster.a, primary), (cluster.b, pair))
+            cluster.wait_until(State.LINKED)
+        finally:
+            ended = True
+        assert storm.result() > 10
+    assert cluster.pings(primary, "192.168.2.101")
+
+
+@pytest.mark.parametrize("lost", range(1, 4))
+def test_fault_13_a_write_is_applied_and_its_reply_lost(cluster: Cluster, lost: int) -> None:
+    """Each of the writes of the ADD that makes the link a pair: the Lease, the join, the note."""
+    primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.b)
+    waiting = cluster.start("ADD", cluster.b, pair)
+    cluster.wait_until(State.PENDING)
+    rule = cluster.faults.add(Rule(sent_by(cluster.a, "POST", "PATCH"), after=dropping, first=lost))
+    assert cluster.a.add(primary).status == 0
+    assert rule.seen > lost
+    assert cluster.end(waiting).status == 0
+    cluster.wait_until(State.LINKED)
+    assert cluster.pings(primary, "192.168.2.101")
+    assert [lease.vni for lease in cluster.bed.records.vni_leases()] == [11]
+
+
+def test_fault_13_a_deletion_is_applied_and_its_reply_lost(cluster: Cluster) -> None:
+    primary, pair = cluster.linked_pair()
+    end_pods(cluster, (cluster.a, primary))
+    cluster.faults.add(Rule(sent_by(cluster.b, "DELETE"), after=dropping))
+    end_pods(cluster, (cluster.b, pair))
+    cluster.assert_nothing_left()
+
+
+def test_fault_14_a_busy_api_says_when_to_come_again(cluster: Cluster) -> None:
+    primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.b)
+    busy = answering(429, "TooManyRequests", **{"Retry-After": "2"})
+    cluster.faults.add(Rule(sent_by(cluster.a), before=busy))
+    waiting = cluster.start("ADD", cluster.b, pair)
+    began = time.monotonic()
+    assert cluster.a.add(primary).status == 0
+    assert time.monotonic() - began >= 2
+    assert cluster.end(waiting).status == 0
+
+
+def test_fault_14_a_slow_api_is_given_up_on(cluster: Cluster) -> None:
+    primary = cluster.primary(cluster.a)
+    gate = Gate()
+    cluster.faults.add(Rule(sent_by(cluster.a), before=gate, times=10_000))
+    try:
+        answer = cluster.a.call("ADD", primary)
+    finally:
+        gate.opened.set()
+    assert answer.json["code"] == 11
+
+
+def test_fault_16_gc_spares_an_add_that_is_under_way(cluster: Cluster) -> None:
+    """Garbage collection runs over and over while a link is made, and while it stands."""
+    primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.b)
+    adding = [cluster.start("ADD", node, one) for node, one in ((cluster.a, primary), (cluster.b, pair))]
+    removed = []
+    while any(process.poll() is None for process in adding):
+        removed += collected(cluster)
+    for process in adding:
+        assert cluster.end(process).status == 0
+    assert removed == []
+    cluster.wait_until(State.LINKED)
+    assert collected(cluster) == []
+
+
+def test_fault_16_gc_loses_to_a_pod_that_comes_between_its_lists(cluster: Cluster) -> None:
+    """The record of a pod that is gone is listed; before it is written, the pod has come again and joined."""
+    old, pair = cluster.linked_pair()
+    new = recreated(cluster, old, PRIMARY, cluster.a)
+    listed = cluster.bed.records.links
+
+    def links_and_then_add() -> object:
+        result = listed()
+        assert cluster.a.add(new).status == 0
+        return result
+
+    records = cluster.bed.records
+    records.links = links_and_then_add  # type: ignore[method-assign, assignment]
+    removals = list(collect_garbage(records, now=lambda: datetime.now(UTC), grace=timedelta(0)))
+    assert [removal.done for removal in removals] == [False]
+    cluster.wait_until(State.LINKED)
+    assert cluster.pings(new, "192.168.2.101")
+    end_pods(cluster, (cluster.a, old), (cluster.a, new), (cluster.b, pair))
+    cluster.assert_nothing_left()
+
+
+def test_fault_17_three_collections_at_once(cluster: Cluster) -> None:
+    kept = cluster.linked_pair()
+    for number in range(4):
+        other = cluster.pod(f"p{number}", {**PRIMARY, "ratchet.pair_name": f"q{number}"}, cluster.a)
+        peer = cluster.pod(f"q{number}", PAIR, cluster.b)
+        cluster.add_all((cluster.a, other), (cluster.b, peer))
+        cluster.forget_pods(other, peer)
+    with ThreadPoolExecutor() as at_once:
+        removed = [line for lines in at_once.map(lambda _: collected(cluster), range(3)) for line in lines]
+    assert sum("(left alone" not in line and line.startswith("record") for line in removed) >= 4
+    assert list(cluster.bed.links()) == [LINK]
+    assert [lease.vni for lease in cluster.bed.records.vni_leases()] == [11]
+    assert cluster.pings(kept[0], "192.168.2.101")
+    assert collected(cluster) == []
+
+
+def test_fault_24_a_stale_tunnel_in_a_leaked_namespace(cluster: Cluster) -> None:
+    """The pod is gone, its namespace is not, and the tunnel in it still claims the VNI on its node."""
+    old, pair = cluster.linked_pair()
+    end_of_pair = (cluster.b, pair)
+    cluster.bed.delete_pod(old.pod)
+    cluster.a.forget(old)
+    end_pods(cluster, end_of_pair)
+    assert any(line.startswith("record") for line in collected(cluster))
+    assert cluster.interfaces(old) == ["in1"]
+    primary, pair = cluster.linked_pair()
+    assert cluster.bed.links()[LINK].vni == 11
+    assert cluster.interfaces(old) == []
+    assert cluster.pings(primary, "192.168.2.101")
+
+
+def test_fault_25_a_veth_dies_with_the_namespace_of_its_peer(cluster: Cluster) -> None:
+    primary, pair = cluster.linked_pair(cluster.a)
+    cluster.bed.hosts.remove_namespace(pair.netns)
+    wait_for("the end of the veth", lambda: cluster.interfaces(primary) == [])
+    assert cluster.a.call("DEL", pair).status == 0
+    assert cluster.state() is State.PRIMARY_READY
+    again = recreated(cluster, pair, PAIR, cluster.a)
+    assert cluster.a.add(again).status == 0
+    cluster.wait_until(State.LINKED)
+    assert cluster.pings(primary, "192.168.2.101")
+
+
+def test_fault_26_a_link_that_is_half_made_is_finished(cluster: Cluster) -> None:
+    """Killed between building and noting; then its interface is made half of what it was, and ADD comes again."""
+    primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.a)
+    waiting = cluster.start("ADD", cluster.a, pair)
+    cluster.wait_until(State.PENDING)
+    victim: list[subprocess.Popen[str]] = []
+    cluster.faults.clear()
+    cluster.faults.add(Rule(sent_by(cluster.a, "PATCH"), before=doing(lambda: victim[0].kill()), first=2))
+    waiting.kill()
+    waiting.wait()
+    victim.append(cluster.start("ADD", cluster.a, primary))
+    assert victim[0].wait(30) != 0
+    cluster.faults.clear()
+    assert cluster.interfaces(primary) == ["in1"]
+    run_in(primary.netns, "ip", "addr", "flush", "dev", "in1")
+    run_in(primary.netns, "ip", "link", "set", "in1", "mtu", "1280", "down")
+    again = Sandbox(primary.pod, "e" * 64, primary.netns)
+    assert cluster.a.add(again, config={**CHAINED, "wait": 10}).status == 0
+    cluster.wait_until(State.LINKED)
+    assert cluster.show(again, "in1")["mtu"] == 1500
+    assert cluster.pings(again, "192.168.2.101")

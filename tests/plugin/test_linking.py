@@ -1,0 +1,205 @@
+"""Two pods, more pods: what ADD and DEL of the installed plugin do, with real namespaces and real pings."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from ratchet.core.model import State
+from ratchet.dev.kubelet import Kubelet
+from tests.support.cluster import CHAINED, LINK, PAIR, PRIMARY, Cluster
+
+
+def test_pods_on_two_nodes_are_linked_by_a_vxlan(cluster: Cluster) -> None:
+    primary, pair = cluster.linked_pair()
+    shown = cluster.show(primary, "in1")
+    tunnel = shown["linkinfo"]["info_data"]
+    assert (shown["mtu"], shown["linkinfo"]["info_kind"], tunnel["id"], tunnel["port"]) == (1450, "vxlan", 11, 4789)
+    assert (tunnel["remote"], tunnel["local"]) == ("192.168.1.33", "192.168.1.73")
+    assert cluster.pings(primary, "192.168.2.101")
+    assert cluster.pings(pair, "192.168.2.100")
+    cluster.delete_all((cluster.a, primary), (cluster.b, pair))
+    cluster.assert_nothing_left()
+
+
+def test_pods_on_one_node_are_linked_by_a_veth(cluster: Cluster) -> None:
+    primary, pair = cluster.linked_pair(cluster.a)
+    for sandbox, ifname, address in ((primary, "in1", "192.168.2.100"), (pair, "in2", "192.168.2.101")):
+        shown = cluster.show(sandbox, ifname)
+        assert shown["linkinfo"]["info_kind"] == "veth"
+        assert shown["mtu"] == 1500
+        assert {"LOWER_UP", "UP"} <= set(shown["flags"])
+        inet = next(one for one in shown["addr_info"] if one["family"] == "inet")
+        assert (inet["local"], inet["prefixlen"]) == (address, 24)
+    assert cluster.pings(primary, "192.168.2.101")
+    assert cluster.bed.records.vni_leases() == []
+    cluster.delete_all((cluster.a, primary), (cluster.a, pair))
+    cluster.assert_nothing_left()
+
+
+@pytest.mark.parametrize("first", ["primary", "pair"])
+def test_it_does_not_matter_who_comes_first(cluster: Cluster, first: str) -> None:
+    primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.b)
+    early, late = ((cluster.a, primary), (cluster.b, pair))[:: 1 if first == "primary" else -1]
+    waiting = cluster.start("ADD", *early)
+    cluster.wait_until(State.PRIMARY_READY if first == "primary" else State.PENDING)
+    assert waiting.poll() is None
+    assert late[0].add(late[1]).status == 0
+    assert cluster.end(waiting).status == 0
+    cluster.wait_until(State.LINKED)
+    record = cluster.bed.links()[LINK]
+    passed = [step.target for step in record.history]
+    assert passed[-3:] == [State.PRIMARY_READY, State.PAIR_READY, State.LINKED]
+
+
+@pytest.mark.parametrize(("node_of_pair", "most"), [("a", {"PATCH": 2, "POST": 1}), ("b", {"PATCH": 3, "POST": 2})])
+def test_a_link_costs_few_writes(cluster: Cluster, node_of_pair: str, most: dict[str, int]) -> None:
+    """3 writes for a vEth; 4 and one Lease for a VXLAN."""
+    node = cluster.a if node_of_pair == "a" else cluster.b
+    primary, pair = cluster.primary(cluster.a), cluster.pair(node)
+    waiting = cluster.start("ADD", cluster.a, primary)
+    cluster.wait_until(State.PRIMARY_READY)
+    assert node.add(pair).status == 0
+    assert cluster.end(waiting).status == 0
+    cluster.wait_until(State.LINKED)
+    written = [sent.method for sent in cluster.writes()]
+    assert {method: written.count(method) for method in set(written)} == most
+
+
+def test_waiting_costs_few_requests(cluster: Cluster) -> None:
+    primary = cluster.primary(cluster.a)
+    answer = cluster.a.add(primary, config={**CHAINED, "wait": 5})
+    assert answer.json["code"] == 11
+    sent = cluster.faults.of(cluster.a.host.address)
+    assert sum("watch=1" in one.path for one in sent) <= 6
+    assert len(sent) <= 25
+
+
+def test_the_result_names_the_link(cluster: Cluster) -> None:
+    eth0 = {"name": "eth0", "sandbox": "/run/netns/x"}
+    previous = {"cniVersion": "1.0.0", "interfaces": [eth0], "ips": [{"address": "10.1.0.5/16", "interface": 0}]}
+    primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.b)
+    waiting = cluster.start("ADD", cluster.b, pair)
+    result = cluster.a.add(primary, config={**CHAINED, "prevResult": previous}).json
+    assert cluster.end(waiting).status == 0
+    assert [one["name"] for one in result["interfaces"]] == ["eth0", "in1"]
+    assert result["interfaces"][1]["sandbox"] == primary.path
+    assert result["interfaces"][1]["mac"] == cluster.show(primary, "in1")["address"]
+    assert result["ips"] == [*previous["ips"], {"address": "192.168.2.100/24", "interface": 1}]
+
+
+def test_a_pod_that_asks_for_nothing_is_passed_by(cluster: Cluster) -> None:
+    previous = {"cniVersion": "1.0.0", "ips": [{"address": "10.1.0.5/16"}], "dns": {"nameservers": ["10.0.0.1"]}}
+    plain = cluster.pod("plain", {"ratchet": "false"}, cluster.a)
+    assert cluster.a.add(plain, config={**CHAINED, "prevResult": previous}).json == previous
+    assert cluster.interfaces(plain) == []
+    assert cluster.a.delete(plain).status == 0
+    cluster.assert_nothing_left()
+
+
+def test_addresses_of_ipv6_and_with_prefixes(cluster: Cluster) -> None:
+    annotations = {"ratchet.local_ip": "10.4.4.0/31,fd00:9::1/126", "ratchet.pair_ip": "10.4.4.1/31,fd00:9::2/126"}
+    primary = cluster.pod("primary-pod", PRIMARY, cluster.a, **annotations)
+    pair = cluster.pair(cluster.b)
+    cluster.add_all((cluster.a, primary), (cluster.b, pair))
+    assert cluster.pings(primary, "fd00:9::2")
+    assert cluster.pings(primary, "10.4.4.1")
+    shown = {(one["local"], one["prefixlen"]) for one in cluster.show(primary, "in1")["addr_info"]}
+    assert {("10.4.4.0", 31), ("fd00:9::1", 126)} <= shown
+
+
+def test_a_pod_that_names_nobody_and_waits_for_nobody_starts_at_once(cluster: Cluster) -> None:
+    alone = cluster.pod("alone", {"ratchet": "true"}, cluster.a)
+    assert cluster.a.add(alone).status == 0
+    assert cluster.interfaces(alone) == []
+
+
+def test_a_ring_of_twenty_twice(cluster: Cluster) -> None:
+    """Each pod is the primary of one link and the pair of another, all start at once in any order."""
+    nodes = [cluster.a, cluster.b]
+    for _ in range(2):
+        members: list[tuple[Kubelet, object]] = []
+        for number in range(20):
+            labels = {
+                "ratchet": "true",
+                "ratchet.primary": "true",
+                "ratchet.local_ifname": "right",
+                "ratchet.local_ip": f"10.77.{number}.1",
+                "ratchet.pair_name": f"r{(number + 1) % 20}",
+                "ratchet.pair_ifname": "left",
+                "ratchet.pair_ip": f"10.77.{number}.2",
+            }
+            node = random.choice(nodes)
+            members.append((node, cluster.pod(f"r{number}", labels, node)))
+        pairs = [(node, sandbox) for node, sandbox in members]
+        cluster.add_all(*pairs)  # type: ignore[arg-type]
+        links = cluster.bed.links()
+        assert len(links) == 20
+        for name in links:
+            cluster.wait_until(State.LINKED, name)
+        vnis = [link.vni for link in links.values() if link.vni is not None]
+        assert len(vnis) == len(set(vnis)) == len(cluster.bed.records.vni_leases())
+        for number, (_, sandbox) in enumerate(pairs):
+            assert cluster.pings(sandbox, f"10.77.{number}.2")  # type: ignore[arg-type]
+        cluster.delete_all(*pairs)  # type: ignore[arg-type]
+        cluster.assert_nothing_left()
+
+
+def test_the_one_left_of_a_pair_keeps_its_end_and_gets_its_peer_back(cluster: Cluster) -> None:
+    """On one node the survivor's end is re-made by the peer that comes again, under a new UID."""
+    primary, pair = cluster.linked_pair(cluster.a)
+    assert cluster.a.delete(pair).status == 0
+    cluster.wait_until(State.PRIMARY_READY)
+    assert cluster.interfaces(primary) == []
+    cluster.bed.delete_pod(pair.pod)
+    again = cluster.pair(cluster.a)
+    assert cluster.a.add(again).status == 0
+    cluster.wait_until(State.LINKED)
+    assert cluster.pings(primary, "192.168.2.101")
+    cluster.delete_all((cluster.a, primary), (cluster.a, again))
+    cluster.assert_nothing_left()
+
+
+def test_a_pair_that_comes_again_on_its_node_finds_the_tunnel_standing(cluster: Cluster) -> None:
+    primary, pair = cluster.linked_pair()
+    index = cluster.show(primary, "in1")["ifindex"]
+    assert cluster.b.delete(pair).status == 0
+    cluster.bed.delete_pod(pair.pod)
+    again = cluster.pair(cluster.b)
+    assert cluster.b.add(again).status == 0
+    cluster.wait_until(State.LINKED)
+    assert cluster.show(primary, "in1")["ifindex"] == index
+    assert cluster.pings(again, "192.168.2.100")
+
+
+def test_vnis_are_reused(cluster: Cluster) -> None:
+    for _ in range(2):
+        primary, pair = cluster.linked_pair()
+        assert cluster.bed.links()[LINK].vni == 11
+        cluster.delete_all((cluster.a, primary), (cluster.b, pair))
+
+
+def test_the_end_of_the_vni_range(cluster: Cluster) -> None:
+    small = {**CHAINED, "vni_range": [11, 11], "wait": 3}
+    primary, pair = cluster.linked_pair()
+    other = cluster.pod("other", {**PRIMARY, "ratchet.pair_name": "other-pair"}, cluster.a)
+    other_pair = cluster.pod("other-pair", PAIR, cluster.b)
+    waiting = cluster.start("ADD", cluster.a, other, config=small)
+    cluster.wait_until(State.PRIMARY_READY, "default.other.in1.other-pair.in2")
+    answer = cluster.b.add(other_pair, config=small)
+    assert answer.json["code"] == 11
+    assert "all 1 of [11, 11] are in use" in answer.error
+    assert cluster.end(waiting).json["code"] == 11
+    for node, sandbox in ((cluster.a, primary), (cluster.b, pair), (cluster.a, other), (cluster.b, other_pair)):
+        assert node.delete(sandbox).status == 0
+    cluster.assert_nothing_left()
+
+
+def test_kubectl_sees_a_name_and_a_state(cluster: Cluster) -> None:
+    cluster.linked_pair()
+    record = cluster.bed.api.get(f"/api/v1/namespaces/ratchet/configmaps/{LINK}")
+    labels = record["metadata"]["labels"]
+    assert (labels["ratchet.state"], labels["ratchet.kind"], labels["ratchet.vni"]) == ("linked", "vxlan", "11")
+    assert json.dumps(record["data"]).count("192.168.1.73") >= 1

@@ -1,0 +1,240 @@
+"""The real code with its surroundings taken away: whatever it would do to the world it asks for, one request at a time.
+
+The API server, the journal and the kernel are replaced by fakes that know nothing. Each turns a call into a request
+and hands it to whoever runs the process (`ask`); the answer comes from a `World`. So the order in which processes get
+to the world is the test's to choose, and everything between two requests is the code that runs on nodes.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any, NamedTuple, Protocol, TypeVar
+from unittest.mock import patch
+
+from ratchet.core import moves
+from ratchet.core.device import Device, Observed, Parent, Wire
+from ratchet.core.machine import advance
+from ratchet.errors import ApiUnavailableError, ConflictError, NamespaceGoneError
+from ratchet.node import add, call, reconciler
+from ratchet.node.journal import Attachment, Journal, SandboxEntry
+from ratchet.store import follow, records
+from ratchet.store.apiserver import AlreadyExistsError, ApiServer, Json, NotFoundError, Watched
+
+Request = tuple[Any, ...]
+Outcome = TypeVar("Outcome")
+
+
+class Failure(NamedTuple):
+    """An answer that is an error; `about` is the path of the namespace that is gone, or the object."""
+
+    kind: str
+    about: str = ""
+
+
+class Asker(Protocol):
+    """Who runs a process: answers its requests, and has it decide again what was decided on an old record."""
+
+    node: str
+
+    def ask(self, request: Request) -> Any: ...
+
+    def undisputed(self, decide: Callable[[], Outcome]) -> Outcome: ...
+
+    def clock(self) -> float: ...
+
+
+class _Here(threading.local):
+    asker: Asker | None = None
+
+
+_here = _Here()
+
+
+def current() -> Asker:
+    if _here.asker is None:
+        raise AssertionError("nobody runs this process")
+    return _here.asker
+
+
+@contextmanager
+def run_by(asker: Asker) -> Iterator[None]:
+    """Within the block, what this thread asks for is asked of `asker`."""
+    before, _here.asker = _here.asker, asker
+    try:
+        yield
+    finally:
+        _here.asker = before
+
+
+def ask(*request: Any) -> Any:
+    """What the world answers. Raises the error that an answer is."""
+    answer = current().ask(request)
+    if isinstance(answer, Failure):
+        raise _error(answer)
+    return answer
+
+
+class FakeApi(ApiServer):
+    """An API server that asks. History and time are left out where the states are to be finite in number."""
+
+    def __init__(self, keeps_history: bool = False) -> None:
+        self._keeps_history = keeps_history
+
+    def get(self, path: str) -> Json:
+        return _object(ask("get", path))
+
+    def list(self, path: str, **query: str) -> tuple[list[Json], str]:
+        texts, version = ask("list", path, query.get("labelSelector", ""))
+        return [_object(text) for text in texts], version
+
+    def create(self, path: str, body: Json) -> Json:
+        return _object(ask("create", path, self._text(body)))
+
+    def patch(self, path: str, body: Json) -> Json:
+        return _object(ask("patch", path, self._text(body)))
+
+    def delete(self, path: str, *, uid: str, resource_version: str = "") -> None:
+        ask("delete", path, uid, resource_version)
+
+    def watch(self, path: str, resource_version: str, seconds: float, **query: str) -> Iterator[Watched]:
+        until, version = current().clock() + seconds, resource_version
+        while True:
+            events = ask("watch", path, version, query.get("labelSelector", ""), until)
+            if not events:
+                return
+            for kind, text in events:
+                version = _object(text)["metadata"]["resourceVersion"]
+                yield Watched(kind, _object(text))
+
+    def _text(self, body: Json) -> str:
+        if not self._keeps_history and "data" in body:
+            body = {**body, "data": {key: value for key, value in body["data"].items() if key != "history"}}
+        return json.dumps(body, sort_keys=True)
+
+
+class FakeJournal(Journal):
+    """A journal that asks. `locking=False` leaves the lock out, to see what it is there for."""
+
+    def __init__(self, locking: bool = True) -> None:
+        self._locking = locking
+
+    def write(self, entry: SandboxEntry) -> None:
+        ask("write", entry)
+
+    def read(self, attachment: Attachment) -> SandboxEntry | None:
+        found: SandboxEntry | None = ask("read", attachment)
+        return found
+
+    def forget(self, attachment: Attachment) -> None:
+        ask("forget", attachment)
+
+    def entries(self) -> list[SandboxEntry]:
+        return list(ask("entries"))
+
+    def bury(self, attachment: Attachment) -> bool:
+        return bool(ask("bury", attachment.container_id))
+
+    def is_buried(self, attachment: Attachment, began: float) -> bool:
+        return bool(ask("buried", attachment.container_id))
+
+    @contextmanager
+    def lock(self, link: str) -> Iterator[None]:
+        if not self._locking:
+            yield
+            return
+        ask("lock", link)
+        try:
+            yield
+        finally:
+            ask("unlock", link)
+
+
+class OneEntryJournal(FakeJournal):
+    """A journal whose entry is there from first to last: one thing less that has an order."""
+
+    def __init__(self, entry: SandboxEntry, locking: bool = True) -> None:
+        super().__init__(locking)
+        self._entry = entry
+
+    def write(self, entry: SandboxEntry) -> None: ...
+
+    def read(self, attachment: Attachment) -> SandboxEntry | None:
+        return self._entry
+
+    def forget(self, attachment: Attachment) -> None: ...
+
+    def entries(self) -> list[SandboxEntry]:
+        return [self._entry]
+
+
+class FakeKernel:
+    """What `ratchet.datapath` offers, asked for. `parents` are the nodes' underlays."""
+
+    def __init__(self, parents: dict[str, Parent]) -> None:
+        self._parents = parents
+
+    def observe(self, wire: Wire) -> Observed:
+        seen: Observed = ask("observe", wire)
+        return seen
+
+    def ensure(self, wire: Wire) -> bool:
+        return bool(ask("ensure", wire))
+
+    def remove(self, netns: str, ifname: str) -> bool:
+        return bool(ask("remove", netns, ifname))
+
+    def observe_port(self, netns: str, ifname: str) -> Device | None:
+        found: Device | None = ask("observe_port", netns, ifname)
+        return found
+
+    def open_netns(self, path: str) -> Any:
+        return nullcontext(path)
+
+    def refuse_host(self, netns: object) -> None: ...
+
+    def find_parent(self, *_: object) -> Parent:
+        return self._parents[current().node]
+
+
+@contextmanager
+def taken_away(parents: dict[str, Parent]) -> Iterator[None]:
+    """Within the block the node's code has no kernel, no clock and no chance but those that are asked for.
+
+    A retry after a conflict is the asker's (`Asker.undisputed`), for the real one sleeps. The machine's answers are
+    remembered: they depend on nothing but what it is asked.
+    """
+    kernel = FakeKernel(parents)
+    time = SimpleNamespace(monotonic=lambda: current().clock(), sleep=lambda seconds: ask("sleep", seconds))
+    with ExitStack() as stack:
+        for module in (reconciler, call, add):
+            stack.enter_context(patch.object(module, "datapath", kernel))
+        for clocked in (add, follow):
+            stack.enter_context(patch.object(clocked, "time", time))
+        stack.enter_context(
+            patch.object(reconciler, "_until_undisputed", lambda decide: current().undisputed(decide))
+        )
+        stack.enter_context(patch.object(records, "random", SimpleNamespace(choice=lambda numbers: numbers[0])))
+        stack.enter_context(patch.object(moves, "advance", lru_cache(maxsize=None)(advance)))
+        yield
+
+
+def _object(text: str) -> Json:
+    return dict(json.loads(text))
+
+
+def _error(failure: Failure) -> Exception:
+    kind, about = failure
+    if kind == "gone":
+        return NamespaceGoneError(f"{about} is gone", path=about)
+    classes = {
+        "conflict": ConflictError,
+        "exists": AlreadyExistsError,
+        "missing": NotFoundError,
+        "unavailable": ApiUnavailableError,
+    }
+    return classes[kind](f"{kind}: {about}")

@@ -1,0 +1,321 @@
+"""Every order in which processes can get to the world, breadth first, with the real code in between.
+
+A process is a function that asks. What it has been answered so far says where it is: to find its next request it is
+run again from the start with those answers, and cut off where they end. Each such place is found once (`Place`), so
+that millions of steps of the search cost a few hundred runs of the code.
+
+Places that lie behind a lost write are the same as before the decision (`Replay.undisputed`), and a process begins
+anew with each stage: the number of places is finite.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from ratchet.errors import ConflictError
+from tests.protocol.asking import Failure, Request, run_by
+from tests.protocol.world import Actor, World, perform
+
+Outcome = TypeVar("Outcome")
+Stage = Callable[[], str]
+
+END = "end"
+RESTLESS = "it never comes to rest"
+
+
+@dataclass(frozen=True, eq=False)
+class Process:
+    """Something that runs on a node: named stages, each of which says which is next, until END.
+
+    `killable`: SIGKILL may end it once it has begun. `cut_off`: any of its reads of the API may fail, for good.
+    `serves` without end: it has no part in whether all has come to rest.
+    """
+
+    name: str
+    node: str
+    stages: Mapping[str, Stage]
+    first: str
+    killable: bool = False
+    cut_off: bool = False
+    serves: bool = False
+
+
+class _CutOffError(BaseException):
+    """The answers have come to an end. Not an Exception, so that the code under test does not handle it."""
+
+
+class Replay:
+    """One run of a stage with the answers that it was given before."""
+
+    def __init__(self, node: str, answers: tuple[Any, ...]) -> None:
+        self.node = node
+        self.request: Request | None = None
+        self.rewound_to: int | None = None
+        self._answers = answers
+        self._used = 0
+        self._over = False
+
+    def run(self, stage: Stage) -> str | None:
+        """The stage that comes next; None where it asks for more than it was answered."""
+        with run_by(self):
+            try:
+                return stage()
+            except _CutOffError:
+                return None
+
+    def ask(self, request: Request) -> Any:
+        if self._over:  # on its way out: what `finally` blocks ask for is not asked
+            raise _CutOffError
+        if self._used == len(self._answers):
+            self.request, self._over = request, True
+            raise _CutOffError
+        self._used += 1
+        return self._answers[self._used - 1]
+
+    def undisputed(self, decide: Callable[[], Outcome]) -> Outcome:
+        """A decision that lost is taken again from where it began, with nothing remembered."""
+        began = self._used
+        try:
+            return decide()
+        except ConflictError:
+            self.rewound_to, self._over = began, True
+            raise _CutOffError from None
+
+    def clock(self) -> float:
+        return 0.0
+
+
+class Place:
+    """Where a process is: in which stage, having been answered what."""
+
+    __slots__ = ("_after", "_before", "answers", "process", "reads", "request", "stage")
+
+    def __init__(self, process: Process, stage: str, before: Place | None, answers: tuple[Any, ...]) -> None:
+        self.process, self.stage, self._before, self.answers = process, stage, before, answers
+        self._after: dict[Any, Place] = {}
+        self.request: Request | None = None
+        self.reads = False
+
+    def __lt__(self, other: Place) -> bool:
+        return id(self) < id(other)
+
+    @property
+    def ended(self) -> bool:
+        return self.stage == END
+
+    def back_to(self, depth: int) -> Place:
+        place = self
+        while len(place.answers) > depth:
+            assert place._before is not None
+            place = place._before
+        return place
+
+
+class Places:
+    """The places that have been found."""
+
+    def __init__(self) -> None:
+        self._roots: dict[tuple[Process, str], Place] = {}
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._all())
+
+    def start(self, process: Process, stage: str) -> Place:
+        if (process, stage) not in self._roots:
+            place = Place(process, stage, None, ())
+            self._roots[process, stage] = place if stage == END else self._look(place)
+        return self._roots[process, stage]
+
+    def after(self, place: Place, answer: Any) -> Place:
+        if answer not in place._after:
+            following = Place(place.process, place.stage, place, (*place.answers, answer))
+            place._after[answer] = self._look(following)
+        return place._after[answer]
+
+    def _look(self, place: Place) -> Place:
+        """The place, with its request; or the one that it amounts to."""
+        replay = Replay(place.process.node, place.answers)
+        following = replay.run(place.process.stages[place.stage])
+        if following is not None:
+            return self.start(place.process, following)
+        if replay.rewound_to is not None:
+            return place.back_to(replay.rewound_to)
+        place.request = replay.request
+        before = place._before
+        place.reads = before is not None and (
+            before.reads or (before.request is not None and before.request[0] in ("get", "list", "create", "patch"))
+        )
+        return place
+
+    def _all(self) -> Iterator[Place]:
+        todo = list(self._roots.values())
+        while todo:
+            place = todo.pop()
+            yield place
+            todo += [after for after in place._after.values() if after._before is place]
+
+
+Situation = tuple[World, tuple[Place, ...]]
+Check = Callable[[World, tuple[Place, ...], bool], Iterable[str]]
+
+
+@dataclass
+class Report:
+    """What a search found. `faults` has each kind of fault once, with the shortest way there."""
+
+    states: int = 0
+    steps: int = 0
+    quiet: int = 0
+    places: int = 0
+    complete: bool = True
+    faults: dict[str, list[str]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        found = f"{self.states} states, {self.steps} steps, {self.quiet} quiet, {self.places} places in the code"
+        ways = (f"\n{fault}\n    " + "\n    ".join(way) for fault, way in self.faults.items())
+        return found + "".join(ways)
+
+
+class Search:
+    """All situations that can come about from one, each judged by `check` (which is told whether it is at rest).
+
+    `unheard` says of a request that nobody else can tell, or change, when it is answered: such steps go with the one
+    before them, which leaves out orders that differ in nothing.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        processes: Iterable[Process],
+        check: Check,
+        unheard: Callable[[World, Actor, Request], bool] = lambda *_: False,
+    ) -> None:
+        self._places = Places()
+        self._check = check
+        self._unheard = unheard
+        self._first: Situation = (world, tuple(self._places.start(one, one.first) for one in processes))
+
+    def run(self, *, first_fault: bool = False, to_rest: bool = False, most: int = 3_000_000) -> Report:
+        """Go everywhere; with `first_fault` no further than to the first fault.
+
+        With `to_rest` it is a fault, too, if from somewhere no way leads to where all is at rest.
+        """
+        report = Report()
+        came_from: dict[Situation, Situation | None] = {self._first: None}
+        leads_to: dict[Situation, list[Situation]] = {}
+        resting: list[Situation] = []
+        todo = deque([self._first])
+        while todo:
+            situation = todo.popleft()
+            following = {after for after in self._following(situation) if after != situation}
+            report.steps += len(following)
+            if not following:
+                resting.append(situation)
+            for fault in self._check(*situation, not following):
+                if fault not in report.faults:
+                    report.faults[fault] = self._way(situation, came_from)
+            if (first_fault and report.faults) or len(came_from) > most:
+                report.complete = False
+                break
+            for after in following:
+                if to_rest:
+                    leads_to.setdefault(after, []).append(situation)
+                if after not in came_from:
+                    came_from[after] = situation
+                    todo.append(after)
+        if to_rest and report.complete:
+            restless = _cannot_reach(resting, leads_to, came_from)
+            if restless is not None:
+                report.faults[RESTLESS] = self._way(restless, came_from)
+        report.states, report.quiet, report.places = len(came_from), len(resting), len(self._places)
+        return report
+
+    def _following(self, situation: Situation) -> Iterator[Situation]:
+        world, places = situation
+        for pid, place in enumerate(places):
+            if place.ended:
+                continue
+            others = tuple(other for other, one in enumerate(places) if other != pid and _cares(one))
+            for after, there in self._acted(world, Actor(pid, place.process.node, others), place):
+                yield _situation(after, places, pid, there)
+            if place.process.killable and (place.answers or place.stage != place.process.first):
+                dead = self._places.start(place.process, END)
+                yield _situation(world.released(pid), places, pid, dead)
+
+    def _acted(self, world: World, actor: Actor, place: Place) -> Iterator[tuple[World, Place]]:
+        """What can come of the process's next step.
+
+        What only opens the way goes with the step after it, and freeing a lock with the step before: nobody could
+        tell the difference.
+        """
+        request = place.request
+        assert request is not None
+        outcomes = perform(world, actor, request)
+        if place.process.cut_off and request[0] == "get":
+            outcomes = [*outcomes, (world, Failure("unavailable", request[1]))]
+        for after, answer in outcomes:
+            there = self._places.after(place, answer)
+            if request[0] in ("lock", "birth") or place.stage == "wait":
+                yield from self._acted(after, actor, there)
+                continue
+            while there.request is not None and (
+                there.request[0] == "unlock" or self._unheard(after, actor, there.request)
+            ):
+                ((after, answer),) = perform(after, actor, there.request)
+                there = self._places.after(there, answer)
+            yield after, there
+
+    def _way(self, situation: Situation, came_from: Mapping[Situation, Situation | None]) -> list[str]:
+        way: list[str] = []
+        before = came_from[situation]
+        while before is not None:
+            way.append(_told(before, situation))
+            situation, before = before, came_from[before]
+        return way[::-1]
+
+
+def _cannot_reach(
+    goals: Iterable[Situation], leads_to: Mapping[Situation, list[Situation]], everywhere: Iterable[Situation]
+) -> Situation | None:
+    """The first situation from which none of the goals can be reached."""
+    reaching, todo = set(goals), deque(goals)
+    while todo:
+        for before in leads_to.get(todo.popleft(), ()):
+            if before not in reaching:
+                reaching.add(before)
+                todo.append(before)
+    return next((one for one in everywhere if one not in reaching), None)
+
+
+def at_rest(places: Iterable[Place]) -> bool:
+    """No process is in the middle of anything."""
+    return all(one.ended or not one.answers for one in places)
+
+
+def _cares(place: Place) -> bool:
+    """Whether it matters to a process that what it saw is no longer so."""
+    return place.reads or place.stage == "wait"
+
+
+def _situation(world: World, places: tuple[Place, ...], pid: int, place: Place) -> Situation:
+    if world.seen_old and not _cares(place):
+        world = world._replace(seen_old=frozenset(one for one in world.seen_old if one[0] != pid))
+    return world, (*places[:pid], place, *places[pid + 1 :])
+
+
+def _told(before: Situation, after: Situation) -> str:
+    """One step of a way, for people."""
+    for old, new in zip(before[1], after[1], strict=True):
+        if old is not new:
+            what = " ".join(_brief(part) for part in old.request or ())
+            answer = _brief(new.answers[-1]) if new.answers else f"→ {new.stage}"
+            return f"{old.process.name} [{old.stage}] {what}: {answer}"
+    return "the world alone"
+
+
+def _brief(part: object) -> str:
+    text = str(part)
+    return text if len(text) <= 160 else f"{text[:157]}..."

@@ -1,0 +1,160 @@
+"""Rules of the protocol taken out one at a time, to see that the search notices.
+
+Each is the smallest change to the real code that drops the rule: a wrapper around one function, in force while the
+block runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+from unittest.mock import patch
+
+from ratchet.core import moves
+from ratchet.core.model import Link, Side
+from ratchet.core.plan import Attempt, Build, Done, Look, Note, Site, Step, Wait, plan
+from ratchet.node import reconciler
+from ratchet.node.call import Call
+from ratchet.node.reconciler import Reconciler
+from ratchet.store.apiserver import Json
+from ratchet.store.records import Records
+from tests.protocol.asking import FakeApi, current
+from tests.protocol.scenes import Rules
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A rule that is left out: the scene's rules, and what is patched meanwhile."""
+
+    rules: Rules = Rules()
+    patched: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+
+class UnversionedApi(FakeApi):
+    """Writes carry no resourceVersion."""
+
+    def patch(self, path: str, body: Json) -> Json:
+        body = json.loads(json.dumps(body))
+        body["metadata"].pop("resourceVersion", None)
+        return super().patch(path, body)
+
+
+class CarelessApi(FakeApi):
+    """Deletions have no preconditions but the UID."""
+
+    def delete(self, path: str, *, uid: str, resource_version: str = "") -> None:
+        super().delete(path, uid=uid)
+
+
+@contextmanager
+def settling_past_tombstones() -> Iterator[None]:
+    """Only joining and the end of ADD look for the tombstone."""
+
+    def blind(attempt: Attempt, record: Link | None, site: Site, *, joined: bool, deleted: bool, observed: Any) -> Step:
+        return plan(attempt, record, site, joined=joined, deleted=deleted and not joined, observed=observed)
+
+    with patch.object(reconciler, "plan", blind):
+        yield
+
+
+@contextmanager
+def looking_for_tombstones_only_to_join() -> Iterator[None]:
+    """Neither before the note nor at the end."""
+    with settling_past_tombstones(), patch("tests.protocol.scenes._refuse_deleted", lambda _: None):
+        yield
+
+
+@contextmanager
+def never_looking_for_tombstones() -> Iterator[None]:
+    with patch.object(Call, "is_deleted", lambda _: False):
+        yield
+
+
+@contextmanager
+def leaving_without_comparing() -> Iterator[None]:
+    """Whoever leaves clears the end, no matter who is there by now."""
+    leave = moves.leave
+
+    def clear(record: Link, side: Side, container_id: str, reason: str, now: datetime) -> Link:
+        there = record.sandbox(side)
+        return leave(record, side, there.container_id if there else container_id, reason, now)
+
+    with patch.object(moves, "leave", clear):
+        yield
+
+
+@contextmanager
+def standing_as_a_flag() -> Iterator[None]:
+    """An end stands once it was built, toward whomever."""
+    with patch.object(Link, "stands", lambda self, side: self.end(side).stands is not None):
+        yield
+
+
+@contextmanager
+def believing_the_record() -> Iterator[None]:
+    """What the record says to stand is not looked at."""
+
+    def credulous(attempt: Attempt, record: Link | None, site: Site, **given: Any) -> Step:
+        step = plan(attempt, record, site, **given)
+        return Done() if isinstance(step, Look) and record and record.stands(attempt.side) else step
+
+    with patch.object(reconciler, "plan", credulous):
+        yield
+
+
+@contextmanager
+def noting_before_building() -> Iterator[None]:
+    def hasty(attempt: Attempt, record: Link | None, site: Site, **given: Any) -> Step:
+        step = plan(attempt, record, site, **given)
+        hurried = isinstance(step, Look | Build) and record is not None and not record.stands(attempt.side)
+        return Note() if hurried else step
+
+    with patch.object(reconciler, "plan", hasty):
+        yield
+
+
+@contextmanager
+def reading_outside_the_lock() -> Iterator[None]:
+    """The lock is held for building and noting alone; the record was read before."""
+
+    def settle(self: Reconciler, attempt: Attempt, site: Site) -> Wait | Done:
+        def decide() -> Wait | Done:
+            record = self.records.link(attempt.name)
+            with self.journal.lock(attempt.name):
+                remembering = replace(self, records=_Remembering(self.records, record))
+                return remembering._try_to_settle(attempt, site)
+
+        return current().undisputed(decide)
+
+    with patch.object(Reconciler, "settle", settle):
+        yield
+
+
+class _Remembering(Records):
+    """Records whose first answer was read a while ago."""
+
+    def __init__(self, records: Records, record: Link | None) -> None:
+        super().__init__(records.api, records.namespace, records.vni_range)
+        self._remembered = [record]
+
+    def link(self, name: str) -> Link | None:
+        return self._remembered.pop() if self._remembered else super().link(name)
+
+
+MUTATIONS = {
+    "no lock": Mutation(Rules(locking=False)),
+    "the record is read outside the lock": Mutation(patched=reading_outside_the_lock),
+    "no look for the tombstone before the note": Mutation(patched=settling_past_tombstones),
+    "no look for the tombstone once joined": Mutation(patched=looking_for_tombstones_only_to_join),
+    "no look for the tombstone": Mutation(patched=never_looking_for_tombstones),
+    "leaving without comparing": Mutation(patched=leaving_without_comparing),
+    "standing as a flag": Mutation(patched=standing_as_a_flag),
+    "writing without a version": Mutation(Rules(api=UnversionedApi)),
+    "deleting without a version": Mutation(Rules(api=CarelessApi)),
+    "believing the record": Mutation(patched=believing_the_record),
+    "noting before building": Mutation(patched=noting_before_building),
+}

@@ -1,0 +1,466 @@
+"""One link and the sandboxes at its ends: what the runtime, the nodes' agents and the kernel can do to it.
+
+ADD and DEL are the node's own code (`Reconciler`, `delete`, `undo`); an agent is something that stays idle until an
+end of its node needs it, and then calls `Reconciler.settle` for it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from ipaddress import ip_interface
+from typing import Any
+
+from ratchet.cni.arguments import Arguments, Command
+from ratchet.cni.config import NetworkConfig
+from ratchet.core.device import Parent, VethWire, differences
+from ratchet.core.machine import derive
+from ratchet.core.model import End, Kind, Link, PodRef, Sandbox, Side, State
+from ratchet.core.plan import Attempt, Done, Site, wire_of
+from ratchet.errors import RatchetError
+from ratchet.node.add import _refuse_deleted
+from ratchet.node.call import Call
+from ratchet.node.delete import delete, undo
+from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry
+from ratchet.node.reconciler import Reconciler
+from ratchet.store.codec import decode_link, encode_link
+from ratchet.store.records import Records
+from tests.protocol.asking import Failure, FakeApi, OneEntryJournal, ask, taken_away
+from tests.protocol.exploring import END, Place, Process, at_rest
+from tests.protocol.world import Actor, Interface, World, netns_path, observed
+
+NAMESPACE = "ns"
+RECORDS = "/api/v1/namespaces/ratchet/configmaps"
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/ratchet/leases"
+VNIS = (11, 12)
+VXLAN_PORT = 4789
+
+PARENTS = {
+    "A": Parent("eth0", 2, "10.0.0.1", 1500),
+    "B": Parent("eth0", 2, "10.0.0.2", 1500),
+    "C": Parent("eth0", 2, "10.0.0.3", 1500),
+}
+
+
+def site_of(node: str) -> Site:
+    return Site(node, PARENTS[node], VXLAN_PORT)
+
+
+def sandbox_of(name: str, pod: str, node: str) -> Sandbox:
+    return Sandbox(name, PodRef(NAMESPACE, pod, f"{pod}-1"), node, netns_path(name), PARENTS[node].address)
+
+
+def wanted_link(primary: str = "left", pair: str = "right") -> Link:
+    return Link(
+        name=f"ns.{primary}.in1.{pair}.in2",
+        namespace=NAMESPACE,
+        primary=End(primary, "in1", (ip_interface("192.168.2.1/24"),)),
+        pair=End(pair, "in2", (ip_interface("192.168.2.2/24"),)),
+    )
+
+
+def attempt_of(name: str, side: Side, node: str, link: Link | None = None) -> Attempt:
+    link = link or wanted_link()
+    return Attempt(link, side, sandbox_of(name, link.end(side).name, node))
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a scene leaves out of the protocol, to see what it is there for."""
+
+    locking: bool = True
+    api: Callable[[], FakeApi] = FakeApi
+
+    def records(self) -> Records:
+        return Records(self.api(), "ratchet", VNIS)
+
+
+def call_of(attempt: Attempt, command: Command, rules: Rules) -> Call:
+    """The runtime's call for one sandbox that has one end."""
+    sandbox = attempt.sandbox
+    held = HeldEnd(attempt.name, attempt.side, attempt.wanted.end(attempt.side).ifname)
+    entry = SandboxEntry(
+        Attachment("net", sandbox.container_id, "eth0"), sandbox.netns, sandbox.pod, (held,)
+    )
+    journal = OneEntryJournal(entry, rules.locking)
+    return plain_call(command, sandbox, journal, rules.records())
+
+
+def plain_call(
+    command: Command, sandbox: Sandbox, journal: Journal, records: Records, wait: float = 0.0
+) -> Call:
+    args = {"K8S_POD_NAMESPACE": sandbox.pod.namespace, "K8S_POD_NAME": sandbox.pod.name}
+    arguments = Arguments(command, sandbox.container_id, sandbox.netns, "eth0", (), args, {})
+    return Call(arguments, network_config(), journal, lambda _: records, began=0.0, wait=wait)
+
+
+@lru_cache(maxsize=None)
+def network_config() -> NetworkConfig:
+    return NetworkConfig(
+        raw={},
+        cni_version="1.1.0",
+        name="net",
+        type="ratchet",
+        prev_result=None,
+        valid_attachments=None,
+        runtime_config={},
+        delegate=None,
+        boot_network=None,
+        parent_interface="eth0",
+        parent_address=None,
+        kubeconfig=None,
+        namespace="ratchet",
+        wait=None,
+        vxlan_port=VXLAN_PORT,
+        vni_range=VNIS,
+        log_file=None,
+        log_level="info",
+        state_dir=None,
+        ignored=(),
+        unknown=(),
+    )
+
+
+# The processes
+
+
+def adding(
+    attempt: Attempt, *, after: str = "", patient: bool, killable: bool, rules: Rules, gives_up: bool = False
+) -> Process:
+    """ADD of a sandbox that replaces the sandbox `after`.
+
+    The stages are those of `link_all` and of what `add` does around it. `patient`: it waits for as long as it takes
+    for its peer, or `gives_up` at some time; else it leaves its end to the agent as soon as it would have to wait.
+    """
+    call, site = call_of(attempt, Command.ADD, rules), site_of(attempt.sandbox.node)
+    reconciler = call.reconciler(rules.records())
+
+    def start() -> str:
+        ask("birth", attempt.container_id, after)
+        return "join"
+
+    def join() -> str:
+        try:
+            reconciler.join(attempt, site)
+        except RatchetError:
+            return "undo"
+        return "settle"
+
+    def settle() -> str:
+        try:
+            step = reconciler.settle(attempt, site)
+        except RatchetError:
+            return "undo"
+        return "final" if isinstance(step, Done) or not patient else "wait"
+
+    def wait() -> str:
+        return str(ask("choose", _change_of(f"{RECORDS}/{attempt.name}", gives_up)))
+
+    def final() -> str:
+        try:
+            _refuse_deleted(call)
+        except RatchetError:
+            return "undo"
+        return END
+
+    def take_back() -> str:
+        entry = call.journal.read(call.attachment)
+        assert entry is not None
+        undo(call, entry, "ADD failed")
+        return END
+
+    stages = {"start": start, "join": join, "settle": settle, "wait": wait, "final": final, "undo": take_back}
+    return Process(f"ADD {attempt.container_id}", site.node, stages, "start", killable=killable)
+
+
+@lru_cache(maxsize=None)
+def _change_of(path: str, gives_up: bool) -> Callable[[World, Actor], Iterator[str]]:
+    """A watch of one record: the end is settled anew once the record is no longer as it was seen."""
+
+    def changed(world: World, actor: Actor) -> Iterator[str]:
+        if (actor.pid, path) in world.seen_old:
+            yield "settle"
+        if gives_up:
+            yield "undo"
+
+    return changed
+
+
+def deleting(attempt: Attempt, *, rules: Rules, again: bool = False, cut_off: bool = False) -> Process:
+    """The runtime's DEL of a sandbox; `cut_off`: the API may be out of its reach."""
+    call = call_of(attempt, Command.DEL, rules)
+
+    def start() -> str:
+        delete(call)
+        return END
+
+    name = f"DEL {attempt.container_id}{' again' if again else ''}"
+    return Process(name, attempt.sandbox.node, {"start": start}, "start", cut_off=cut_off)
+
+
+def collapsing(sandbox: str, node: str) -> Process:
+    """The runtime takes away the namespace of a sandbox that it has deleted."""
+
+    def start() -> str:
+        ask("collapse", sandbox)
+        return END
+
+    return Process(f"NETNS {sandbox}", node, {"start": start}, "start")
+
+
+def meddling(attempt: Attempt) -> Process:
+    """Somebody on the node deletes an end's interface by hand, once."""
+    place = (attempt.sandbox.netns, attempt.wanted.end(attempt.side).ifname)
+
+    def there(world: World, _: Actor) -> Iterator[str]:
+        if any(one.place == place for one in world.interfaces):
+            yield "there"
+
+    def start() -> str:
+        ask("choose", there)
+        ask("remove", *place)
+        return END
+
+    return Process(f"hand on {attempt.container_id}", attempt.sandbox.node, {"start": start}, "start")
+
+
+def agent(node: str, rules: Rules) -> Process:
+    """What stays on a node and takes up an end whenever one needs it, for ever."""
+    site = site_of(node)
+    attention = _attention(node)
+
+    def tend() -> str:
+        side, text = ask("choose", attention)
+        record = decode_link(_loads(text))
+        sandbox = record.sandbox(side)
+        assert sandbox is not None
+        attempt = Attempt(replace(record, uid="", resource_version=""), side, sandbox)
+        call = call_of(attempt, Command.ADD, rules)
+        with _ignoring_refusals():
+            Reconciler(rules.records(), call.journal, lambda _: call.is_deleted()).settle(attempt, site)
+        return "tend"
+
+    return Process(f"agent {node}", node, {"tend": tend}, "tend", serves=True)
+
+
+@contextmanager
+def _ignoring_refusals() -> Iterator[None]:
+    try:
+        yield
+    except RatchetError:
+        return
+
+
+@lru_cache(maxsize=None)
+def _attention(node: str) -> Callable[[World, Actor], Iterator[tuple[Side, str]]]:
+    """The ends of a node that something is to be done for (rule 5 of the protocol)."""
+
+    def ends(world: World, _: Actor) -> Iterator[tuple[Side, str]]:
+        for _path, text in world.objects:
+            if '"kind": "ConfigMap"' not in text:
+                continue
+            for side in Side:
+                if _needs(node, side, text, world.tombstones, world.interfaces, world.namespaces):
+                    yield side, text
+
+    return ends
+
+
+@lru_cache(maxsize=None)
+def _needs(
+    node: str,
+    side: Side,
+    text: str,
+    tombstones: frozenset[str],
+    interfaces: frozenset[Interface],
+    namespaces: frozenset[str],
+) -> bool:
+    record = link_of(text)
+    mine = record.sandbox(side)
+    if mine is None or mine.node != node:
+        return False
+    if mine.container_id in tombstones:
+        return True
+    if record.kind is None:
+        return False
+    if record.kind is Kind.VXLAN and record.vni is None:
+        return mine.container_id in namespaces
+    wire = wire_of(record, side, site_of(node))
+    seen = observed(interfaces, namespaces, wire)
+    return not isinstance(seen, Failure) and (not record.stands(side) or bool(differences(wire, seen)))
+
+
+@dataclass(frozen=True)
+class Unheard:
+    """Requests whose answer and whose moment nobody else has a part in.
+
+    `mortal` are the sandboxes that DEL may come for, `perishable` those whose namespace may go under one's hands. What
+    is done to the others' interfaces under the link's lock is seen by nobody who does not hold it; that nobody touches
+    them without it is one of the conditions (`touched_unlocked`).
+    """
+
+    mortal: frozenset[str]
+    perishable: frozenset[str]
+
+    def __call__(self, world: World, actor: Actor, request: tuple[Any, ...]) -> bool:
+        name = request[0]
+        if name == "buried":
+            return request[1] in world.tombstones or request[1] not in self.mortal
+        if name in ("observe", "ensure", "remove"):
+            return any(pid == actor.pid for _, _, pid in world.locks) and self._lasting(world, request)
+        return False
+
+    def _lasting(self, world: World, request: tuple[Any, ...]) -> bool:
+        at_risk = {netns_path(one) for one in self.perishable & world.namespaces}
+        return not at_risk & set(_namespaces_in(request))
+
+
+def _namespaces_in(request: tuple[Any, ...]) -> list[str]:
+    """The namespaces that a request to the kernel is about."""
+    about = request[1]
+    if isinstance(about, str):
+        return [about]
+    return [about.near.netns, about.far.netns] if isinstance(about, VethWire) else [about.near.netns]
+
+
+# The conditions
+
+
+def touched_unlocked(world: World, places: tuple[Place, ...]) -> Iterator[str]:
+    """Who is about to work on a link's interfaces has to hold its lock."""
+    holders = {pid for _, _, pid in world.locks}
+    for pid, place in enumerate(places):
+        ours = not place.process.name.startswith("hand")
+        if ours and place.request and place.request[0] in ("ensure", "remove") and pid not in holders:
+            yield "interfaces are worked on without the lock"
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What has to hold. `live`: sandboxes that are there in the end, and their link with them; `all_gone`: nothing.
+
+    `meddled`: somebody deletes interfaces by hand, so that a record may be wrong until an agent has seen it.
+    """
+
+    live: tuple[str, str] | None = None
+    all_gone: bool = False
+    leases_may_leak: bool = False
+    locking: bool = True
+    meddled: bool = False
+
+    def check(self, world: World, places: tuple[Place, ...], quiet: bool) -> Iterator[str]:
+        """The conditions that do not hold, in words."""
+        texts = [text for _, text in world.objects if '"kind": "ConfigMap"' in text]
+        for text in texts:
+            yield from disagreements(text)
+            if quiet or (at_rest(places) and not self.meddled):
+                yield from _false_claims(text, world.interfaces, world.tombstones, world.namespaces)
+        if self.locking:
+            yield from touched_unlocked(world, places)
+        if not quiet:
+            return
+        if not at_rest(places) and not all(place.ended or place.stage in ("wait", "start") for place in places):
+            yield "a process is stuck"
+        if world.locks:
+            yield "a lock is left"
+        yield from _dead_remains(texts, world)
+        if self.live:
+            yield from self._not_linked(texts, world)
+        if self.all_gone:
+            yield from self._left(world)
+
+    def _not_linked(self, texts: list[str], world: World) -> Iterator[str]:
+        assert self.live is not None
+        if not all(one in world.namespaces and one not in world.tombstones for one in self.live):
+            return
+        joined = [text for text in texts if (_id(link_of(text).primary), _id(link_of(text).pair)) == self.live]
+        if not joined or derive(link_of(joined[0])) is not State.LINKED:
+            yield "both are live and not linked"
+        elif not stand_in_kernel(joined[0], world.interfaces, world.namespaces):
+            yield "both are live and their devices do not stand"
+
+    def _left(self, world: World) -> Iterator[str]:
+        paths = [path for path, _ in world.objects]
+        if any(path.startswith(RECORDS) for path in paths):
+            yield "a record is left"
+        if any(path.startswith(LEASES) for path in paths) and not self.leases_may_leak:
+            yield "a Lease is left"
+        if world.interfaces:
+            yield "an interface is left"
+
+
+@lru_cache(maxsize=None)
+def link_of(text: str) -> Link:
+    return decode_link(_loads(text))
+
+
+@lru_cache(maxsize=None)
+def disagreements(text: str) -> tuple[str, ...]:
+    """Where a stored record's derived keys are not what its facts derive to."""
+    stored, encoded = _loads(text), encode_link(link_of(text))
+    found = []
+    if stored["data"] != encoded["data"]:
+        found.append("a record's data is not what its facts say")
+    if stored["metadata"]["labels"] != encoded["metadata"]["labels"]:
+        found.append("a record's labels are not what its facts say")
+    return tuple(found)
+
+
+@lru_cache(maxsize=None)
+def stand_in_kernel(text: str, interfaces: frozenset[Interface], namespaces: frozenset[str]) -> bool:
+    """Whether both ends' devices are as the record says."""
+    record = link_of(text)
+    for side in Side:
+        sandbox = record.sandbox(side)
+        assert sandbox is not None
+        wire = wire_of(record, side, site_of(sandbox.node))
+        seen = observed(interfaces, namespaces, wire)
+        if isinstance(seen, Failure) or differences(wire, seen):
+            return False
+    return True
+
+
+@lru_cache(maxsize=None)
+def _false_claims(
+    text: str, interfaces: frozenset[Interface], tombstones: frozenset[str], namespaces: frozenset[str]
+) -> tuple[str, ...]:
+    record = link_of(text)
+    if derive(record) is not State.LINKED:
+        return ()
+    joined = {_id(record.primary), _id(record.pair)}
+    if joined & tombstones or not joined <= namespaces or stand_in_kernel(text, interfaces, namespaces):
+        return ()
+    return ("it says linked and the devices do not stand",)
+
+
+def _dead_remains(texts: list[str], world: World) -> Iterator[str]:
+    for text in texts:
+        record = link_of(text)
+        if {_id(record.primary), _id(record.pair)} & world.tombstones:
+            yield "a dead sandbox is in a record"
+    dead = {netns_path(sandbox) for sandbox in world.tombstones}
+    if any(one.place[0] in dead for one in world.interfaces):
+        yield "an interface is in a dead sandbox"
+
+
+def _id(end: End) -> str:
+    return end.sandbox.container_id if end.sandbox else ""
+
+
+def _loads(text: str) -> Mapping[str, Any]:
+    return dict(json.loads(text))
+
+
+@contextmanager
+def staged() -> Iterator[None]:
+    """The node's code without its surroundings, and silent."""
+    logging.disable(logging.CRITICAL)
+    try:
+        with taken_away(PARENTS):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

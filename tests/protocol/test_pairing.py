@@ -1,0 +1,172 @@
+"""The pairing protocol as it is built, in every order of its steps: see `exploring` for how and `scenes` for what."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from ratchet.core.model import Side
+from tests.protocol.exploring import Process, Report, Search
+from tests.protocol.mutations import MUTATIONS
+from tests.protocol.scenes import (
+    Expectation,
+    Rules,
+    Unheard,
+    adding,
+    agent,
+    attempt_of,
+    collapsing,
+    deleting,
+    meddling,
+)
+from tests.protocol.world import World
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The primary's s1 is deleted and s2 comes, on node `second`; the pair's t1 is on node `pair`.
+
+    `kill`: the sandboxes whose ADD may be killed, anywhere. `late`: DEL of s1 comes twice. `agents`: something stays on the nodes; without
+    it ADD waits, and where it `gives_up` not for ever. `meddled`: somebody deletes t1's interface. `cut_off`: DEL may not reach the API. `gone`: t1 is deleted too, and there is no s2.
+    """
+
+    second: str
+    pair: str
+    kill: str = ""
+    late: bool = False
+    agents: bool = True
+    cut_off: bool = False
+    gone: bool = False
+    collapse: bool = True
+    gives_up: bool = False
+    meddled: bool = False
+
+    def processes(self, rules: Rules = Rules()) -> list[Process]:  # noqa: B008  # frozen
+        s1, s2 = attempt_of("s1", Side.PRIMARY, "A"), attempt_of("s2", Side.PRIMARY, self.second)
+        t1 = attempt_of("t1", Side.PAIR, self.pair)
+        found = [
+            adding(s1, patient=not self.agents, killable="s1" in self.kill, rules=rules, gives_up=self.gives_up),
+            deleting(s1, rules=rules, cut_off=self.cut_off),
+            adding(t1, patient=not self.agents, killable="t1" in self.kill, rules=rules, gives_up=self.gives_up),
+        ]
+        if self.collapse:
+            found.append(collapsing("s1", "A"))
+        if self.meddled:
+            found.append(meddling(t1))
+        if self.late:
+            found.append(deleting(s1, rules=rules, again=True))
+        if self.gone:
+            found.append(deleting(t1, rules=rules))
+        else:
+            found.append(adding(s2, after="s1", patient=not self.agents, killable="s2" in self.kill, rules=rules, gives_up=self.gives_up))
+        if self.agents:
+            found += [agent(node, rules) for node in sorted({"A", self.second, self.pair})]
+        return found
+
+    def expectation(self, rules: Rules) -> Expectation:
+        live = None if self.kill or self.gone or self.gives_up else ("s2", "t1")
+        return Expectation(
+            live,
+            all_gone=self.gone,
+            leases_may_leak=bool(self.kill) or self.cut_off,
+            locking=rules.locking,
+            meddled=self.meddled,
+        )
+
+    def search(self, rules: Rules = Rules()) -> Search:  # noqa: B008
+        mortal = frozenset({"s1", "t1"} if self.gone else {"s1"})
+        unheard = Unheard(mortal, frozenset({"s1"} if self.collapse else ()))
+        return Search(World(), self.processes(rules), self.expectation(rules).check, unheard)
+
+
+ALL = "s1 s2 t1"
+
+SCENES = {
+    "vEth": Scene("A", "A"),
+    "vEth, kills and late DEL": Scene("A", "A", kill=ALL, late=True, collapse=False),
+    "vEth, interfaces deleted by hand": Scene("A", "A", meddled=True, collapse=False),
+    "vEth, DEL without API": Scene("A", "A", cut_off=True, late=True, collapse=False),
+    "vEth, all deleted": Scene("A", "A", kill="s1", gone=True, late=True, collapse=False),
+    "vEth, nobody stays": Scene("A", "A", late=True, agents=False),
+    "vEth, ADD gives up": Scene("A", "A", late=True, agents=False, gives_up=True),
+    "VXLAN, kill": Scene("A", "B", kill="s1", collapse=False),
+    "VXLAN, late DEL and kill, nobody stays": Scene("A", "B", kill="s1", late=True, agents=False, collapse=False),
+    "VXLAN, ADD gives up": Scene("A", "B", agents=False, gives_up=True, collapse=False),
+    "VXLAN, all deleted, nobody stays": Scene("A", "B", gone=True, late=True, agents=False, collapse=False),
+    "from vEth to VXLAN": Scene("B", "A", collapse=False),
+    "from VXLAN to vEth, nobody stays": Scene("B", "B", agents=False),
+}
+
+LARGE = {
+    "vEth, kills, late DEL, namespaces go": Scene("A", "A", kill=ALL, late=True),
+    "vEth, all deleted, kills": Scene("A", "A", kill=ALL, gone=True, late=True),
+    "VXLAN": Scene("A", "B"),
+    "VXLAN, kills and late DEL": Scene("A", "B", kill=ALL, late=True, collapse=False),
+    "VXLAN, kill of the pair": Scene("A", "B", kill="t1", collapse=False),
+    "VXLAN, all deleted": Scene("A", "B", kill="s1", gone=True, collapse=False),
+    "VXLAN, DEL without API": Scene("A", "B", gone=True, cut_off=True, collapse=False),
+    "from VXLAN to vEth": Scene("B", "B", collapse=False, kill="s1"),
+    "from vEth to VXLAN, kills": Scene("B", "A", collapse=False, kill=ALL, late=True),
+}
+
+# Those that are small enough for the question whether all comes to rest from everywhere.
+SMALL = ("vEth", "vEth, interfaces deleted by hand", "from vEth to VXLAN")
+
+exhaustive = pytest.mark.skipif(not os.environ.get("RATCHET_EXHAUSTIVE"), reason="RATCHET_EXHAUSTIVE is not set")
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_no_order_of_steps_breaks_the_pairing(name: str, told: Callable[[Report], None]) -> None:
+    report = SCENES[name].search().run(to_rest=name in SMALL)
+    told(report)
+    assert report.complete
+    assert report.quiet
+    assert not report.faults, str(report)
+
+
+@exhaustive
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", LARGE)
+def test_no_order_of_steps_breaks_the_pairing_at_length(name: str, told: Callable[[Report], None]) -> None:
+    report = LARGE[name].search().run(most=20_000_000)
+    told(report)
+    assert report.complete
+    assert not report.faults, str(report)
+
+
+def test_with_nobody_on_the_node_a_peer_that_moves_is_not_followed(told: Callable[[Report], None]) -> None:
+    """What the documentation owns up to: ADD of the pair is over by the time the primary comes again elsewhere.
+
+    The record does not say linked then, which every other condition of the search sees to.
+    """
+    report = Scene("B", "A", agents=False).search().run()
+    told(report)
+    assert set(report.faults) == {"both are live and not linked"}, str(report)
+
+
+# Where each rule shows what it is there for.
+WITNESSES = {
+    "no lock": Scene("A", "A", kill="t1", agents=False),
+    "the record is read outside the lock": Scene("A", "A", kill="t1", agents=False),
+    "no look for the tombstone before the note": Scene("A", "B", gone=True, late=True, agents=False),
+    "no look for the tombstone once joined": Scene("A", "B", gone=True, late=True, agents=False),
+    "no look for the tombstone": Scene("A", "A", kill="t1", agents=False),
+    "leaving without comparing": Scene("A", "A", late=True, agents=False),
+    "standing as a flag": Scene("B", "A", collapse=False),
+    "writing without a version": Scene("A", "A", late=True, collapse=False),
+    "deleting without a version": Scene("A", "A", late=True, agents=False),
+    "believing the record": Scene("A", "A", meddled=True, collapse=False),
+    "noting before building": Scene("A", "A", kill="s1", late=True, collapse=False),
+}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_the_search_finds_the_fault_where_a_rule_is_left_out(name: str, told: Callable[[Report], None]) -> None:
+    mutation, scene = MUTATIONS[name], WITNESSES[name]
+    with mutation.patched():
+        report = scene.search(mutation.rules).run(first_fault=True, to_rest=name == "believing the record")
+    told(report)
+    assert report.faults

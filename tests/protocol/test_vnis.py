@@ -1,0 +1,377 @@
+"""VNIs in every order of the steps that claim and free them: the real `Records`, `Reconciler` and `collect_garbage`.
+
+A link `a` whose ends have joined and which has no number yet, and that two nodes number at once; it ends, and may come
+again; a link `b`; a garbage collector. Killed, each leaves behind what it leaves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from ratchet import gc
+from ratchet.cni.arguments import Command
+from ratchet.core.model import Link, Side
+from ratchet.core.moves import with_vni
+from ratchet.core.naming import vni_lease_name
+from ratchet.core.orphans import OrphanedLease, VniLease
+from ratchet.core.plan import Attempt
+from ratchet.errors import MalformedRecordError, RatchetError
+from ratchet.node.reconciler import Reconciler
+from ratchet.store.codec import encode_link, encode_vni_lease
+from ratchet.store.records import Records
+from tests.protocol.asking import FakeApi
+from tests.protocol.exploring import END, Place, Process, Report, Search
+from tests.protocol.mutations import UnversionedApi
+from tests.protocol.scenes import (
+    LEASES,
+    RECORDS,
+    VNIS,
+    Rules,
+    attempt_of,
+    call_of,
+    link_of,
+    sandbox_of,
+    site_of,
+    wanted_link,
+)
+from tests.protocol.world import Actor, World
+
+exhaustive = pytest.mark.skipif(not os.environ.get("RATCHET_EXHAUSTIVE"), reason="RATCHET_EXHAUSTIVE is not set")
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+A, B = wanted_link("left", "right"), wanted_link("up", "down")
+LEFT, RIGHT = attempt_of("s1", Side.PRIMARY, "A", A), attempt_of("t1", Side.PAIR, "B", A)
+UP = attempt_of("u1", Side.PRIMARY, "A", B)
+
+
+def _joined(link: Link, **ends: Any) -> Link:
+    for side in Side:
+        name, node = ends[side.value]
+        end = link.end(side)
+        link = link.with_end(side, _with_sandbox(end, name, node))
+    return link
+
+
+def _with_sandbox(end: Any, name: str, node: str) -> Any:
+    return replace(end, sandbox=sandbox_of(name, end.name, node))
+
+
+def _world(pods: Collection[str], numbered: bool) -> World:
+    """Both records are there, joined and without a number, or link a with one; of the pods only these are alive."""
+    records = [
+        _joined(A, primary=("s1", "A"), pair=("t1", "B")),
+        _joined(B, primary=("u1", "A"), pair=("d1", "B")),
+    ]
+    if numbered:
+        records[0] = with_vni(records[0], VNIS[0])
+    objects = {f"{RECORDS}/{record.name}": _document(record, f"uid-{n}") for n, record in enumerate(records)}
+    if numbered:
+        lease = encode_vni_lease(VNIS[0], replace(records[0], uid="uid-0"))
+        lease["metadata"] |= {"uid": "lease", "resourceVersion": "seen"}
+        objects[f"{LEASES}/{vni_lease_name(VNIS[0])}"] = json.dumps(lease, sort_keys=True)
+    for name in pods:
+        pod = {"metadata": {"name": name, "namespace": "ns", "uid": f"{name}-1"}}
+        objects[f"/api/v1/namespaces/ns/pods/{name}"] = json.dumps(pod)
+    for node in ("A", "B"):
+        objects[f"/api/v1/nodes/{node}"] = json.dumps({"metadata": {"name": node}})
+    return World(objects=tuple(sorted(objects.items())), born=len(records))
+
+
+def _document(record: Link, uid: str) -> str:
+    document = encode_link(record)
+    document["metadata"] |= {"uid": uid, "resourceVersion": "seen"}
+    return json.dumps(document, sort_keys=True)
+
+
+# The processes
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A rule that is left out; `records` is what the code is given for its records."""
+
+    records: Callable[[], Records] = Rules().records
+    patched: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+
+def numbering(attempt: Attempt, broken: Broken, killable: bool) -> Process:
+    """A node that takes an end as far as it goes: to its number, for there are no namespaces in this world."""
+    reconciler, site = _reconciler(attempt, broken), site_of(attempt.sandbox.node)
+
+    def start() -> str:
+        with suppress(RatchetError):
+            reconciler.settle(attempt, site)
+        return END
+
+    return Process(f"number {attempt.container_id}", site.node, {"start": start}, "start", killable=killable)
+
+
+def leaving(attempts: Iterable[Attempt], broken: Broken, killable: bool) -> Process:
+    """The ends leave, one after the other: the last takes the record with it."""
+    stages: dict[str, Callable[[], str]] = {}
+    attempts = list(attempts)
+    for number, attempt in enumerate(attempts):
+        following = str(number + 1) if number + 1 < len(attempts) else END
+        stages[str(number)] = _leaving(attempt, _reconciler(attempt, broken), following)
+    return Process("leave", "A", stages, "0", killable=killable)
+
+
+def _leaving(attempt: Attempt, reconciler: Reconciler, following: str) -> Callable[[], str]:
+    def leave() -> str:
+        reconciler.leave(attempt.name, attempt.side, attempt.container_id, "it was deleted")
+        return following
+
+    return leave
+
+
+def coming_again(attempts: Iterable[Attempt], broken: Broken, killable: bool) -> Process:
+    """New sandboxes join the link, whose record is the old one or a new one, and number it with the second."""
+    stages: dict[str, Callable[[], str]] = {}
+    attempts = list(attempts)
+    for number, attempt in enumerate(attempts):
+        following = str(number + 1) if number + 1 < len(attempts) else END
+        stages[str(number)] = _joining(attempt, _reconciler(attempt, broken), following)
+    return Process("again", "A", stages, "0", killable=killable)
+
+
+def _joining(attempt: Attempt, reconciler: Reconciler, following: str) -> Callable[[], str]:
+    def join() -> str:
+        with suppress(RatchetError):
+            reconciler.join(attempt, site_of(attempt.sandbox.node))
+        return following
+
+    return join
+
+
+def collecting(broken: Broken, passes: int = 1) -> Process:
+    records = broken.records()
+
+    def collect(following: str) -> Callable[[], str]:
+        def one_pass() -> str:
+            list(gc.collect_garbage(records, now=lambda: NOW, grace=timedelta(0)))
+            return following
+
+        return one_pass
+
+    stages = {str(number): collect(str(number + 1) if number + 1 < passes else END) for number in range(passes)}
+    return Process("gc", "A", stages, "0")
+
+
+def _reconciler(attempt: Attempt, broken: Broken) -> Reconciler:
+    return Reconciler(broken.records(), call_of(attempt, Command.ADD, Rules()).journal, lambda _: False)
+
+
+# The conditions
+
+
+def check(world: World, _: tuple[Place, ...], quiet: bool) -> Iterator[str]:
+    yield from _shared(world.objects)
+    if quiet:
+        yield from _leaked(world._replace(seen_old=frozenset()))
+
+
+@lru_cache(maxsize=None)
+def _shared(objects: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
+    texts = dict(objects)
+    records = [link_of(text) for path, text in objects if path.startswith(RECORDS)]
+    numbers = [record.vni for record in records if record.vni is not None]
+    found = [] if len(numbers) == len(set(numbers)) else ["two links have one VNI"]
+    for record in records:
+        if record.vni is not None and _holder(texts, record.vni) != record.uid:
+            found.append("a record's VNI has no Lease of its own")
+    return tuple(found)
+
+
+@lru_cache(maxsize=None)
+def _leaked(world: World) -> tuple[str, ...]:
+    """What is still held for nobody once the garbage has been collected, undisturbed."""
+    ends: list[World] = []
+
+    def note(after: World, _: tuple[Place, ...], quiet: bool) -> Iterator[str]:
+        ends.extend([after] if quiet else [])
+        yield from ()
+
+    Search(world, [collecting(Broken(), passes=2)], note).run()
+    (end,) = ends
+    texts = dict(end.objects)
+    records = {link_of(text).uid for path, text in end.objects if path.startswith(RECORDS)}
+    held = {_holder(texts, vni) for vni in range(VNIS[0], VNIS[1] + 1)} - {None}
+    return ("a Lease is leaked",) if held - records else ()
+
+
+def _holder(texts: Mapping[str, str], vni: int) -> str | None:
+    lease = texts.get(f"{LEASES}/{vni_lease_name(vni)}")
+    return str(json.loads(lease)["spec"]["holderIdentity"]) if lease else None
+
+
+def unheard(world: World, actor: Actor, request: tuple[Any, ...]) -> bool:
+    """Pods and nodes do not change here, and there are no interfaces and no tombstones."""
+    return request[0] in ("observe", "buried") or (request[0] == "list" and request[1].endswith(("/pods", "/nodes")))
+
+
+# The scenes
+
+
+@dataclass(frozen=True)
+class Scene:
+    """`ends`: link a's ends leave. `again`: others join it. `dead`: its pods are gone, and gc knows it.
+
+    Who numbers: the primary's node (unless link a is `numbered` from the start), the `pair`'s, and link b's, `other`.
+    """
+
+    ends: bool = True
+    again: bool = False
+    numbered: bool = False
+    pair: bool = False
+    other: bool = True
+    dead: bool = False
+    killed: bool = False
+    passes: int = 1
+
+    def search(self, broken: Broken = Broken()) -> Search:  # noqa: B008  # frozen
+        numberers = [
+            *([] if self.numbered else [LEFT]),
+            *([RIGHT] if self.pair else []),
+            *([UP] if self.other else []),
+        ]
+        processes = [numbering(one, broken, self.killed) for one in numberers]
+        processes.append(collecting(broken, self.passes))
+        if self.ends:
+            processes.append(leaving([LEFT, RIGHT], broken, self.killed))
+        if self.again:
+            anew = [attempt_of("s3", Side.PRIMARY, "A", A), attempt_of("t3", Side.PAIR, "B", A)]
+            processes.append(coming_again(anew, broken, self.killed))
+        pods = {"up", "down"} if self.dead else {"left", "right", "up", "down"}
+        return Search(_world(pods, self.numbered), processes, check, unheard)
+
+
+SCENES = {
+    "two number one link": Scene(pair=True, other=False, killed=True),
+    "two number two links, one of which ends": Scene(killed=True),
+    "the link comes again": Scene(again=True, numbered=True),
+    "gc ends the link": Scene(ends=False, dead=True, passes=2, killed=True),
+}
+
+LARGE = {
+    "three number two links, one of which ends": Scene(pair=True, killed=True),
+    "the link comes again, with kills": Scene(again=True, numbered=True, killed=True),
+    "the link comes again before it has a number": Scene(again=True),
+    "gc ends the link, three number": Scene(ends=False, dead=True, passes=2, killed=True, pair=True),
+}
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_no_order_of_steps_gives_two_links_one_vni_or_leaks_one(name: str, told: Callable[[Report], None]) -> None:
+    report = SCENES[name].search().run()
+    told(report)
+    assert report.complete
+    assert not report.faults, str(report)
+
+
+@exhaustive
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", LARGE)
+def test_no_order_of_steps_does_so_at_length(name: str, told: Callable[[Report], None]) -> None:
+    report = LARGE[name].search().run(most=20_000_000)
+    told(report)
+    assert report.complete
+    assert not report.faults, str(report)
+
+
+# Rules left out
+
+
+class RecordsFirst(Records):
+    """A garbage collector that lists the records before the Leases."""
+
+    _listed: tuple[list[Link], list[MalformedRecordError]] | None = None
+
+    def vni_leases(self) -> list[VniLease]:
+        self._listed = super().links()
+        return super().vni_leases()
+
+    def links(self) -> tuple[list[Link], list[MalformedRecordError]]:
+        assert self._listed is not None
+        return self._listed
+
+
+class LeaseFirst(Records):
+    """The Lease is freed before the record goes."""
+
+    def delete(self, link: Link) -> None:
+        if link.vni is not None:
+            self.release_vni(link.vni, link.uid)
+        super().delete(link)
+
+
+class NamelessApi(FakeApi):
+    """A Lease is deleted by its name, whichever it is by now."""
+
+    def delete(self, path: str, *, uid: str, resource_version: str = "") -> None:
+        about_lease = path.startswith(LEASES)
+        super().delete(path, uid="" if about_lease else uid, resource_version="" if about_lease else resource_version)
+
+
+def _records(kind: type[Records], api: Callable[[], FakeApi] = FakeApi) -> Callable[[], Records]:
+    return lambda: kind(api(), "ratchet", VNIS)
+
+
+@contextmanager
+def held_by_name() -> Iterator[None]:
+    """The holder is the link's name: a record that comes again under it is taken for the old one."""
+    with patch("tests.protocol.world.new_uid", lambda path, _: f"uid-of-{path}"):
+        yield
+
+
+@contextmanager
+def freed_where_unused() -> Iterator[None]:
+    """gc frees what no record has written, no matter whose it is."""
+
+    def unused(leases: Iterable[VniLease], links: Iterable[Link], *_: object) -> tuple[OrphanedLease, ...]:
+        used = {link.vni for link in links}
+        return tuple(OrphanedLease(lease, "nobody uses it") for lease in leases if lease.vni not in used)
+
+    with patch.object(gc, "orphaned_leases", unused):
+        yield
+
+
+@contextmanager
+def given_back_at_once() -> Iterator[None]:
+    """A number that could not be written is freed without asking whether the other end has written it."""
+
+    def release(self: Reconciler, numbered: Link) -> None:
+        assert numbered.vni is not None
+        self.records.release_vni(numbered.vni, numbered.uid)
+
+    with patch.object(Reconciler, "_give_back", release):
+        yield
+
+
+MUTATIONS = {
+    "a Lease is held by the link's name": (Broken(patched=held_by_name), Scene(again=True, numbered=True)),
+    "a Lease is freed where it is unused": (Broken(patched=freed_where_unused), Scene()),
+    "a Lease is freed before the record": (Broken(_records(LeaseFirst)), Scene(numbered=True)),
+    "a Lease is deleted whichever it is": (Broken(_records(Records, NamelessApi)), Scene(numbered=True)),
+    "a number is given back at once": (Broken(patched=given_back_at_once), Scene(pair=True, other=False, ends=False)),
+    "a number is written without a version": (Broken(_records(Records, UnversionedApi)), Scene()),
+    "records are listed before Leases": (Broken(_records(RecordsFirst)), Scene(again=True, numbered=True)),
+}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_the_search_finds_the_fault_where_a_rule_is_left_out(name: str, told: Callable[[Report], None]) -> None:
+    broken, scene = MUTATIONS[name]
+    with broken.patched():
+        report = scene.search(broken).run(first_fault=True)
+    told(report)
+    assert report.faults

@@ -1,0 +1,418 @@
+"""The world in memory: an object store with Kubernetes' rules, a node's tombstones and locks, the kernel's interfaces.
+
+A `World` is a value. `perform` gives what can come of one request: each outcome is the world after it and the answer;
+none means that the request has to wait. Every request is one atomic step.
+
+Versions come in two kinds. *Exact*: numbers that grow, as an API server's do. *Masked*: a process is told no number;
+the world remembers instead for whom an object has changed since it was last seen. Both refuse the same writes as long
+as a process writes on what it read last, and masked the number of states is finite.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from ratchet.core.device import Device, Observed, Port, VethWire, VxlanWire, Wire, differences
+from ratchet.node.journal import Attachment, SandboxEntry
+from tests.protocol.asking import Failure, Request
+
+Json = dict[str, Any]
+Place = tuple[str, str]  # a network namespace and an interface's name
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """An interface where it is; a vEth has the place of its peer."""
+
+    place: Place
+    device: Device
+    peer: Place | None = None
+
+
+class World(NamedTuple):
+    """All that processes share.
+
+    `objects` are the API's, by path; `seen_old` is for whom an object is no longer as it was seen (masked versions).
+    `version` is the newest (exact versions; 0: masked) and `log` what happened at each. `namespaces` are those that
+    are there, by the sandbox's id. `locks` are (node, link, holder). `born` counts records, which gives their UIDs.
+    """
+
+    objects: tuple[tuple[str, str], ...] = ()
+    seen_old: frozenset[tuple[int, str]] = frozenset()
+    tombstones: frozenset[str] = frozenset()
+    namespaces: frozenset[str] = frozenset()
+    interfaces: frozenset[Interface] = frozenset()
+    locks: frozenset[tuple[str, str, int]] = frozenset()
+    born: int = 0
+    version: int = 0
+    log: tuple[tuple[int, str, str, str], ...] = ()
+    entries: frozenset[tuple[str, SandboxEntry]] = frozenset()
+    now: float = 0.0
+
+    def find(self, path: str) -> str | None:
+        return next((text for name, text in self.objects if name == path), None)
+
+    def below(self, collection: str) -> Iterator[str]:
+        """The objects of a collection; pods may be asked for cluster-wide."""
+        for path, text in self.objects:
+            parent = path.rpartition("/")[0]
+            if parent == collection or (collection == "/api/v1/pods" and parent.endswith("/pods")):
+                yield text
+
+    def released(self, pid: int) -> World:
+        """The world once a process is no more: the kernel has freed its locks, what it saw is forgotten."""
+        return self._replace(
+            locks=frozenset(lock for lock in self.locks if lock[2] != pid),
+            seen_old=frozenset(entry for entry in self.seen_old if entry[0] != pid),
+        )
+
+
+class Actor(NamedTuple):
+    """Who asks, from which node, and which other processes would notice that an object has changed."""
+
+    pid: int
+    node: str
+    others: tuple[int, ...] = ()
+
+
+Outcomes = list[tuple[World, Any]]
+
+
+def perform(world: World, actor: Actor, request: Request) -> Outcomes:
+    """What can come of a request; nothing while it has to wait."""
+    name, *arguments = request
+    return _REQUESTS[name](world, actor, *arguments)
+
+
+def netns_path(sandbox: str) -> str:
+    return f"/netns/{sandbox}"
+
+
+# The API server
+
+
+def _get(world: World, actor: Actor, path: str) -> Outcomes:
+    text = world.find(path)
+    return [(_seen(world, actor, path), Failure("missing", path) if text is None else text)]
+
+
+def _list(world: World, actor: Actor, collection: str, selector: str) -> Outcomes:
+    found = tuple(text for text in world.below(collection) if _selected(text, selector))
+    for text in found if not world.version else ():
+        world = _seen(world, actor, f"{collection}/{_metadata(text)['name']}")
+    return [(world, (found, str(world.version)))]
+
+
+def _create(world: World, actor: Actor, collection: str, body: str) -> Outcomes:
+    path = f"{collection}/{json.loads(body)['metadata']['name']}"
+    if world.find(path) is not None:
+        return [(world, Failure("exists", path))]
+    # A masked Lease needs no UID of its own: whether it is still the one that was seen is known without.
+    uid = "lease" if "/leases" in path and not world.version else new_uid(path, world.born + 1)
+    born = world.born + (uid != "lease")
+    return _stored(world._replace(born=born), actor, path, _with_uid(body, uid), "ADDED")
+
+
+def new_uid(_path: str, number: int) -> str:
+    return f"uid-{number}"
+
+
+def _patch(world: World, actor: Actor, path: str, body: str) -> Outcomes:
+    text = world.find(path)
+    if text is None:
+        return [(world, Failure("missing", path))]
+    claimed = json.loads(body)["metadata"]
+    if not _is_as_claimed(world, actor, path, claimed.get("uid", ""), claimed.get("resourceVersion", "")):
+        return [(world, Failure("conflict", path))]
+    return _stored(world, actor, path, _merged(text, body), "MODIFIED")
+
+
+def _delete(world: World, actor: Actor, path: str, uid: str, version: str) -> Outcomes:
+    text = world.find(path)
+    if text is None:
+        return [(world, Failure("missing", path))]
+    if not _is_as_claimed(world, actor, path, uid, version):
+        return [(world, Failure("conflict", path))]
+    after = _changed(world, actor, path)._replace(objects=tuple(one for one in world.objects if one[0] != path))
+    return [(_told(after, path, "DELETED", text), None)]
+
+
+def _watch(world: World, _: Actor, collection: str, version: str, selector: str, until: float) -> Outcomes:
+    events = tuple(
+        (kind, text)
+        for at, kind, path, text in world.log
+        if at > int(version) and path.rpartition("/")[0] == collection and _selected(text, selector)
+    )
+    return [(world, events)] if events or world.now >= until else []
+
+
+def _stored(world: World, actor: Actor, path: str, text: str, event: str) -> Outcomes:
+    after = _changed(world, actor, path)
+    if world.version:
+        text = _with_version(text, world.version + 1)
+    others = [one for one in world.objects if one[0] != path]
+    after = after._replace(objects=tuple(sorted([*others, (path, text)])))
+    return [(_told(after, path, event, text), text)]
+
+
+def _told(world: World, path: str, event: str, text: str) -> World:
+    if not world.version:
+        return world
+    version = world.version + 1
+    return world._replace(version=version, log=(*world.log, (version, event, path, _with_version(text, version))))
+
+
+def _seen(world: World, actor: Actor, path: str) -> World:
+    if (actor.pid, path) not in world.seen_old:
+        return world
+    return world._replace(seen_old=world.seen_old - {(actor.pid, path)})
+
+
+def _changed(world: World, actor: Actor, path: str) -> World:
+    """The world in which all but the writer have seen an old object."""
+    if world.version:
+        return world
+    missed = {(pid, path) for pid in actor.others}
+    return world._replace(seen_old=(world.seen_old | missed) - {(actor.pid, path)})
+
+
+def _is_as_claimed(world: World, actor: Actor, path: str, uid: str, version: str) -> bool:
+    """Whether the object is the one that was read, in so far as the writer makes that a condition."""
+    metadata = _metadata(world.find(path) or "{}")
+    if uid and metadata["uid"] != uid:
+        return False
+    if world.version:
+        return version in ("", metadata["resourceVersion"])
+    # A masked Lease's UID says nothing; that somebody has put another in its place is known by its being seen old.
+    return not (version or uid == "lease") or (actor.pid, path) not in world.seen_old
+
+
+@lru_cache(maxsize=None)
+def _metadata(text: str) -> Json:
+    return dict(json.loads(text).get("metadata", {}))
+
+
+@lru_cache(maxsize=None)
+def _selected(text: str, selector: str) -> bool:
+    if not selector:
+        return True
+    key, _, value = selector.partition("=")
+    labels = _metadata(text).get("labels", {})
+    return key in labels and value in ("", labels[key])
+
+
+@lru_cache(maxsize=None)
+def _with_uid(body: str, uid: str) -> str:
+    document = json.loads(body)
+    document["metadata"] |= {"uid": uid, "resourceVersion": "seen"}
+    return json.dumps(document, sort_keys=True)
+
+
+def _with_version(text: str, version: int) -> str:
+    document = json.loads(text)
+    document["metadata"]["resourceVersion"] = str(version)
+    return json.dumps(document, sort_keys=True)
+
+
+@lru_cache(maxsize=None)
+def _merged(text: str, body: str) -> str:
+    """A merge patch applied (RFC 7386); its preconditions are not part of what it changes."""
+    document, changes = json.loads(text), json.loads(body)
+    for target, patch in (
+        (document["metadata"].setdefault("labels", {}), changes["metadata"].get("labels", {})),
+        (document.setdefault("data", {}), changes.get("data", {})),
+    ):
+        target.update(patch)
+        for key in [key for key, value in target.items() if value is None]:
+            del target[key]
+    return json.dumps(document, sort_keys=True)
+
+
+# The node
+
+
+def _birth(world: World, _: Actor, sandbox: str, after: str) -> Outcomes:
+    """The runtime makes a sandbox; the one that it replaces it has begun to delete first."""
+    if after and after not in world.tombstones:
+        return []
+    return [(world._replace(namespaces=world.namespaces | {sandbox}), None)]
+
+
+def _bury(world: World, _: Actor, sandbox: str) -> Outcomes:
+    """A runtime deletes nothing that it has not made; it may do so twice, and with the namespace gone."""
+    again = sandbox in world.tombstones
+    if sandbox not in world.namespaces and not again:
+        return []
+    return [(world._replace(tombstones=world.tombstones | {sandbox}), again)]
+
+
+def _buried(world: World, _: Actor, sandbox: str) -> Outcomes:
+    return [(world, sandbox in world.tombstones)]
+
+
+def _collapse(world: World, _: Actor, sandbox: str) -> Outcomes:
+    """A deleted sandbox's namespace goes, and its interfaces with it."""
+    if sandbox not in world.tombstones or sandbox not in world.namespaces:
+        return []
+    inside = [one.place for one in world.interfaces if one.place[0] == netns_path(sandbox)]
+    kept = _without(world.interfaces, inside)
+    return [(world._replace(namespaces=world.namespaces - {sandbox}, interfaces=kept), None)]
+
+
+def _lock(world: World, actor: Actor, link: str) -> Outcomes:
+    if any(node == actor.node and name == link for node, name, _ in world.locks):
+        return []
+    return [(world._replace(locks=world.locks | {(actor.node, link, actor.pid)}), None)]
+
+
+def _unlock(world: World, actor: Actor, link: str) -> Outcomes:
+    return [(world._replace(locks=world.locks - {(actor.node, link, actor.pid)}), None)]
+
+
+def _write(world: World, actor: Actor, entry: SandboxEntry) -> Outcomes:
+    kept = _entries_but(world, actor.node, entry.attachment)
+    return [(world._replace(entries=kept | {(actor.node, entry)}), None)]
+
+
+def _read(world: World, actor: Actor, attachment: Attachment) -> Outcomes:
+    found = (entry for node, entry in world.entries if node == actor.node and entry.attachment == attachment)
+    return [(world, next(found, None))]
+
+
+def _forget(world: World, actor: Actor, attachment: Attachment) -> Outcomes:
+    return [(world._replace(entries=_entries_but(world, actor.node, attachment)), None)]
+
+
+def _entries(world: World, actor: Actor) -> Outcomes:
+    return [(world, tuple(entry for node, entry in world.entries if node == actor.node))]
+
+
+def _entries_but(world: World, node: str, attachment: Attachment) -> frozenset[tuple[str, SandboxEntry]]:
+    return frozenset(one for one in world.entries if one[0] != node or one[1].attachment != attachment)
+
+
+def _sleep(world: World, _: Actor, until: float) -> Outcomes:
+    return [(world, None)] if world.now >= until else []
+
+
+def _choose(world: World, actor: Actor, offer: Callable[[World, Actor], Iterable[Any]]) -> Outcomes:
+    """What the process may take up next; the world is as it was."""
+    return [(world, choice) for choice in offer(world, actor)]
+
+
+# The kernel
+
+
+def _observe(world: World, _: Actor, wire: Wire) -> Outcomes:
+    return [(world, observed(world.interfaces, world.namespaces, wire))]
+
+
+def _ensure(world: World, _: Actor, wire: Wire) -> Outcomes:
+    found = observed(world.interfaces, world.namespaces, wire)
+    if isinstance(found, Failure):
+        return [(world, found)]
+    return [(world._replace(interfaces=_made(world.interfaces, wire)), True)] if differences(wire, found) else [
+        (world, False)
+    ]
+
+
+def _remove(world: World, _: Actor, netns: str, ifname: str) -> Outcomes:
+    kept = _without(world.interfaces, [(netns, ifname)])
+    return [(world._replace(interfaces=kept), kept != world.interfaces)]
+
+
+def _observe_port(world: World, _: Actor, netns: str, ifname: str) -> Outcomes:
+    return [(world, next((one.device for one in world.interfaces if one.place == (netns, ifname)), None))]
+
+
+@lru_cache(maxsize=None)
+def observed(interfaces: frozenset[Interface], namespaces: frozenset[str], wire: Wire) -> Observed | Failure:
+    """What stands where the wire should, or the namespace that is gone."""
+    ports = (wire.near, wire.far) if isinstance(wire, VethWire) else (wire.near,)
+    paths = {netns_path(sandbox) for sandbox in namespaces}
+    for port in ports:
+        if port.netns not in paths:
+            return Failure("gone", port.netns)
+    at = {one.place: one for one in interfaces}
+    near = at.get(_place(wire.near))
+    if not isinstance(wire, VethWire):
+        return Observed(near.device if near else None)
+    far = at.get(_place(wire.far))
+    wired = near is not None and near.peer == _place(wire.far)
+    return Observed(*(replace(one.device, wired=wired) if one else None for one in (near, far)))
+
+
+@lru_cache(maxsize=None)
+def _made(interfaces: frozenset[Interface], wire: Wire) -> frozenset[Interface]:
+    if isinstance(wire, VethWire):
+        near, far = _place(wire.near), _place(wire.far)
+        kept = _without(interfaces, [near, far])
+        return kept | {Interface(near, _veth(wire.near), far), Interface(far, _veth(wire.far), near)}
+    # A node's kernel has one tunnel of a number: whatever else claims it is taken down first.
+    claim = (wire.vni, wire.local)
+    claims = [one.place for one in interfaces if (one.device.vni, one.device.local) == claim]
+    kept = _without(interfaces, [_place(wire.near), *claims])
+    return kept | {Interface(_place(wire.near), _tunnel(wire))}
+
+
+def _without(interfaces: frozenset[Interface], places: Iterable[Place]) -> frozenset[Interface]:
+    """What is left once those are deleted: a vEth takes its peer with it."""
+    gone = set(places)
+    return frozenset(one for one in interfaces if one.place not in gone and one.peer not in gone)
+
+
+def _place(port: Port) -> Place:
+    return (port.netns, port.ifname)
+
+
+def _veth(port: Port) -> Device:
+    return _device(port, "veth")
+
+
+def _tunnel(wire: VxlanWire) -> Device:
+    parts = {"vni": wire.vni, "remote": wire.remote, "local": wire.local, "port": wire.port}
+    return replace(_device(wire.near, "vxlan"), parent_index=wire.parent.index, **parts)  # type: ignore[arg-type]
+
+
+def _device(port: Port, kind: str) -> Device:
+    return Device(
+        ifname=port.ifname,
+        index=2,
+        kind=kind,
+        ours=True,
+        up=True,
+        mtu=port.mtu,
+        mac="",
+        addresses=port.addresses,
+        given=port.addresses,
+    )
+
+
+_REQUESTS: dict[str, Callable[..., Outcomes]] = {
+    "get": _get,
+    "list": _list,
+    "create": _create,
+    "patch": _patch,
+    "delete": _delete,
+    "watch": _watch,
+    "birth": _birth,
+    "bury": _bury,
+    "buried": _buried,
+    "collapse": _collapse,
+    "lock": _lock,
+    "unlock": _unlock,
+    "write": _write,
+    "read": _read,
+    "forget": _forget,
+    "entries": _entries,
+    "sleep": _sleep,
+    "choose": _choose,
+    "observe": _observe,
+    "ensure": _ensure,
+    "remove": _remove,
+    "observe_port": _observe_port,
+}

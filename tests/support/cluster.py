@@ -1,0 +1,154 @@
+"""Two nodes, `a` and `b`, with the plugin in a chain behind nothing, and words for what tests do with pods on them."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ratchet.core.machine import derive
+from ratchet.core.model import PodRef, State
+from ratchet.dev.bed import Bed, wait_for
+from ratchet.dev.hosts import command_in, ip
+from ratchet.dev.kubelet import Answer, Kubelet, Sandbox, finished
+from tests.support.faults import Faults, Sent
+
+CHAINED = {"cniVersion": "1.0.0", "name": "net", "type": "ratchet", "wait": 45}
+
+PRIMARY = {
+    "ratchet": "true",
+    "ratchet.primary": "true",
+    "ratchet.local_ifname": "in1",
+    "ratchet.local_ip": "192.168.2.100",
+    "ratchet.pair_name": "pair-pod",
+    "ratchet.pair_ifname": "in2",
+    "ratchet.pair_ip": "192.168.2.101",
+}
+PAIR = {"ratchet": "true", "ratchet.primary": "false"}
+LINK = "default.primary-pod.in1.pair-pod.in2"
+
+
+class Cluster:
+    """The bed, the faults at its API, and its two nodes."""
+
+    def __init__(self, bed: Bed, faults: Faults, config: Mapping[str, Any] = CHAINED) -> None:
+        self.bed = bed
+        self.faults = faults
+        self.a = bed.add_node("a", "192.168.1.73/24", dict(config))
+        self.b = bed.add_node("b", "192.168.1.33/24", dict(config))
+        self._started: list[subprocess.Popen[str]] = []
+
+    # Pods
+
+    def pod(self, name: str, labels: Mapping[str, str], node: Kubelet, **annotations: str) -> Sandbox:
+        """A pod of the API bound to a node, and a sandbox for it, with no network yet."""
+        ref = self.bed.create_pod(name, labels, node.host.name, annotations)
+        return node.make_sandbox(ref)
+
+    def primary(self, node: Kubelet, **labels: str) -> Sandbox:
+        return self.pod("primary-pod", {**PRIMARY, **labels}, node)
+
+    def pair(self, node: Kubelet, **labels: str) -> Sandbox:
+        return self.pod("pair-pod", {**PAIR, **labels}, node)
+
+    def linked_pair(self, node_of_pair: Kubelet | None = None) -> tuple[Sandbox, Sandbox]:
+        """The two pods of 2017, linked; the primary on `a`, the pair on `b` if not said otherwise."""
+        pair_node = node_of_pair or self.b
+        primary, pair = self.primary(self.a), self.pair(pair_node)
+        self.add_all((self.a, primary), (pair_node, pair))
+        self.wait_until(State.LINKED)
+        return primary, pair
+
+    def add_all(self, *pairs: tuple[Kubelet, Sandbox]) -> list[Answer]:
+        """ADD for all at once; every one has to succeed."""
+        answers = self.call_all("ADD", pairs)
+        for (_, sandbox), answer in zip(pairs, answers, strict=True):
+            assert answer.status == 0, f"{sandbox.pod.name}: {answer.stdout} {answer.stderr}"
+            sandbox.result = answer.json
+        return answers
+
+    def delete_all(self, *pairs: tuple[Kubelet, Sandbox]) -> None:
+        """DEL for all at once, then their namespaces and their pods gone."""
+        for (kubelet, sandbox), answer in zip(pairs, self.call_all("DEL", pairs), strict=True):
+            assert answer.status == 0, f"{sandbox.pod.name}: {answer.stdout} {answer.stderr}"
+            assert answer.stdout == ""
+            kubelet.hosts.remove_namespace(sandbox.netns)
+            self.bed.delete_pod(sandbox.pod)
+
+    def call_all(self, command: str, pairs: Sequence[tuple[Kubelet, Sandbox]]) -> list[Answer]:
+        """The call for all at once, started in any order; the answers in the order of `pairs`."""
+        order = random.sample(range(len(pairs)), len(pairs))
+        with ThreadPoolExecutor(max_workers=max(1, len(pairs))) as at_once:
+            calls = {index: at_once.submit(pairs[index][0].call, command, pairs[index][1]) for index in order}
+            return [calls[index].result() for index in range(len(pairs))]
+
+    def start(self, command: str, node: Kubelet, sandbox: Sandbox, **changes: Any) -> subprocess.Popen[str]:
+        """A call that is left running; one that still runs when the test ends is killed."""
+        process = node.start(command, sandbox, **changes)
+        self._started.append(process)
+        return process
+
+    def stop_what_runs(self) -> None:
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+            for stream in (process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
+            process.wait()
+
+    def end(self, process: subprocess.Popen[str], seconds: float = 60.0) -> Answer:
+        return finished(process, seconds)
+
+    # What there is
+
+    def state(self, link: str = LINK) -> State | None:
+        record = self.bed.records.link(link)
+        return derive(record) if record else None
+
+    def wait_until(self, state: State | None, link: str = LINK) -> None:
+        wait_for(f"state {state} of {link}", lambda: self.state(link) is state)
+
+    def interfaces(self, sandbox: Sandbox) -> list[str]:
+        """The names of a sandbox's interfaces, `lo` left out."""
+        return [one["ifname"] for one in json.loads(ip("-j", "-n", sandbox.netns, "link", "show"))[1:]]
+
+    def show(self, sandbox: Sandbox, ifname: str) -> dict[str, Any]:
+        """An interface as `ip -d addr show` shows it."""
+        return dict(json.loads(ip("-j", "-d", "-n", sandbox.netns, "addr", "show", "dev", ifname))[0])
+
+    def pings(self, sandbox: Sandbox, address: str) -> bool:
+        command = command_in(sandbox.netns, "ping", "-n", "-c", "1", "-W", "3", address)
+        return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+    def writes(self) -> list[Sent]:
+        """The writes of the nodes that were applied."""
+        nodes = (self.a.host.address, self.b.host.address)
+        return [sent for sent in self.faults.sent if sent.writes and sent.remote in nodes and sent.status < 400]
+
+    def assert_nothing_left(self) -> None:
+        """No record, no VNI, no sandbox noted, no lock, no interface on the nodes but their own."""
+        assert self.bed.links() == {}
+        assert self.bed.records.vni_leases() == []
+        for node in (self.a, self.b):
+            left = [path for path in node.state_dir.rglob("*") if path.is_file() and path.parent.name != "deleted"]
+            assert left == []
+            names = [one["ifname"] for one in json.loads(ip("-j", "-n", node.host.netns, "link", "show"))]
+            assert names == ["lo", "eth0"]
+
+    def forget_pods(self, *sandboxes: Sandbox) -> None:
+        for sandbox in sandboxes:
+            self.bed.delete_pod(sandbox.pod)
+
+
+def recreated(cluster: Cluster, old: Sandbox, labels: Mapping[str, str], node: Kubelet) -> Sandbox:
+    """The pod of `old` deleted and made again under its name, with a sandbox of its own."""
+    cluster.bed.delete_pod(old.pod)
+    return cluster.pod(old.pod.name, labels, node)
+
+
+__all__ = ["CHAINED", "LINK", "PAIR", "PRIMARY", "Cluster", "Path", "PodRef", "recreated"]

@@ -1,0 +1,132 @@
+"""Faults at the API, as seen by one node: a middleware of the embedded server that acts on chosen requests."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Act = Callable[[web.Request], Awaitable[web.Response | None]]
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A request as it came: from which address, what, and with what status it was answered (0: not yet)."""
+
+    remote: str
+    method: str
+    path: str
+    status: int = 0
+
+    @property
+    def writes(self) -> bool:
+        return self.method in ("POST", "PUT", "PATCH", "DELETE")
+
+
+@dataclass
+class Rule:
+    """What to do to requests that match, from the `first` (counted from 1) on, `times` times.
+
+    `before` acts before the server sees the request, `after` once it has answered and before the client hears; each may
+    give an answer of its own in the place of the server's.
+    """
+
+    matches: Callable[[Sent], bool]
+    before: Act | None = None
+    after: Act | None = None
+    first: int = 1
+    times: int = 1
+    seen: int = 0
+
+    def takes(self, sent: Sent) -> bool:
+        if not self.matches(sent):
+            return False
+        self.seen += 1
+        return self.first <= self.seen < self.first + self.times
+
+
+@dataclass
+class Faults:
+    """The rules in force, and every request that has come."""
+
+    rules: list[Rule] = field(default_factory=list)
+    sent: list[Sent] = field(default_factory=list)
+
+    @property
+    def middleware(self) -> Middleware:
+        @web.middleware
+        async def act(request: web.Request, handler: Handler) -> web.StreamResponse:
+            sent = Sent(request.remote or "", request.method, request.path_qs)
+            index = len(self.sent)
+            self.sent.append(sent)
+            response = await self._answer(sent, request, handler)
+            self.sent[index] = replace(sent, status=response.status)
+            return response
+
+        return act
+
+    async def _answer(self, sent: Sent, request: web.Request, handler: Handler) -> web.StreamResponse:
+        rule = next((rule for rule in self.rules if rule.takes(sent)), None)
+        if rule is None:
+            return await handler(request)
+        if rule.before and (answer := await rule.before(request)) is not None:
+            return answer
+        response = await handler(request)
+        if rule.after and (answer := await rule.after(request)) is not None:
+            return answer
+        return response
+
+    def add(self, rule: Rule) -> Rule:
+        self.rules.append(rule)
+        return rule
+
+    def of(self, address: str) -> list[Sent]:
+        """What a node has sent."""
+        return [sent for sent in self.sent if sent.remote == address]
+
+    def clear(self) -> None:
+        self.rules.clear()
+        self.sent.clear()
+
+
+def answering(status: int, reason: str, **headers: str) -> Act:
+    """An act that answers with an error, as the API words it."""
+
+    async def answer(_: web.Request) -> web.Response:
+        body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": status}
+        return web.json_response({**body, "message": f"made to fail: {reason}"}, status=status, headers=headers)
+
+    return answer
+
+
+def doing(act: Callable[[], object]) -> Act:
+    """An act that only does something, and lets the request be."""
+
+    async def done(_: web.Request) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, act)
+
+    return done
+
+
+async def dropping(request: web.Request) -> web.Response:
+    """An act that lets the client hear nothing: the connection breaks."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()
+
+
+@dataclass
+class Gate:
+    """An act that holds a request until it is opened; `reached` tells that one is being held."""
+
+    reached: threading.Event = field(default_factory=threading.Event)
+    opened: threading.Event = field(default_factory=threading.Event)
+
+    async def __call__(self, _: web.Request) -> None:
+        self.reached.set()
+        await asyncio.get_running_loop().run_in_executor(None, self.opened.wait, 60.0)

@@ -1,0 +1,82 @@
+"""Pods, sandboxes and links for tests, each with what a test does not care about filled in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_interface
+
+from ratchet.core.model import End, Link, Pod, PodRef, Sandbox, Side
+
+NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
+VTEPS = {"node-a": "192.168.1.73", "node-b": "192.168.1.33", "node-c": "192.168.1.9"}
+RECORD = "default.primary-pod.in1.pair-pod.in2"
+
+
+def later(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def sandbox(pod: str, node: str = "node-a", number: int = 1) -> Sandbox:
+    """The `number`th sandbox of a pod; each number is another UID, as for a pod that was created again."""
+    return Sandbox(
+        container_id=f"{pod}-c{number}",
+        pod=PodRef("default", pod, f"{pod}-uid{number}"),
+        node=node,
+        netns=f"/run/netns/{pod}-{number}",
+        vtep=VTEPS[node],
+    )
+
+
+def wanted() -> Link:
+    """The link that the example of 2017 wants; nobody has joined it."""
+    return Link(
+        name=RECORD,
+        namespace="default",
+        primary=End("primary-pod", "in1", (ip_interface("192.168.2.100/24"),)),
+        pair=End("pair-pod", "in2", (ip_interface("192.168.2.101/24"),)),
+    )
+
+
+def own(side: Side, node: str = "node-a", number: int = 1) -> Sandbox:
+    """A sandbox of the example's pod at this side."""
+    return sandbox(wanted().end(side).name, node, number)
+
+
+def joined(primary: Sandbox | None, pair: Sandbox | None) -> Link:
+    """The example's link with these sandboxes joined, neither end standing."""
+    link = wanted()
+    return replace(link, primary=replace(link.primary, sandbox=primary), pair=replace(link.pair, sandbox=pair))
+
+
+def standing(link: Link, *sides: Side) -> Link:
+    """The link with these ends standing as they must."""
+    for side in sides:
+        link = link.with_end(side, replace(link.end(side), stands=link.due(side)))
+    return link
+
+
+def veth() -> Link:
+    return joined(own(Side.PRIMARY), own(Side.PAIR))
+
+
+def vxlan() -> Link:
+    return joined(own(Side.PRIMARY, "node-a"), own(Side.PAIR, "node-b"))
+
+
+def pod(name: str, uid: str = "", /, **labels: str) -> Pod:
+    """A pod that asks for links; `primary="true"` is the label `ratchet.primary`."""
+    said = {"ratchet": "true"} | {f"ratchet.{key}": value for key, value in labels.items()}
+    return Pod(PodRef("default", name, uid or f"{name}-uid1"), said, created=NOW)
+
+
+def primary_pod(name: str = "a", pair: str = "b", /, **labels: str) -> Pod:
+    """A pod that declares a link from its `in1` to the pair's `in2`."""
+    said = {"primary": "true", "pair_name": pair, "local_ifname": "in1", "pair_ifname": "in2"}
+    return pod(name, **{**said, **labels})
+
+
+def annotated(one: Pod, **annotations: str) -> Pod:
+    """The pod with annotations; `local_ip="…"` is `ratchet.local_ip`."""
+    said = {f"ratchet.{key}": value for key, value in annotations.items()}
+    return replace(one, annotations={**one.annotations, **said})

@@ -1,0 +1,69 @@
+"""Hypothesis strategies for what Ratchet stores."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Interface, IPv6Interface
+
+from hypothesis import strategies as st
+
+from ratchet.core.model import Address, End, Link, PodRef, Sandbox, Stand, State, Transition
+from ratchet.core.naming import record_name
+
+PLAIN = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+dns_labels = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", fullmatch=True)
+pod_names = st.lists(dns_labels, min_size=1, max_size=3).map(".".join)
+node_names = st.one_of(pod_names, st.text(PLAIN, min_size=200, max_size=253))
+meant_names = st.one_of(pod_names, st.from_regex(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", fullmatch=True))
+ifnames = st.from_regex(r"[a-z][a-z0-9_.-]{0,14}", fullmatch=True)
+container_ids = st.text("0123456789abcdef", min_size=1, max_size=64)
+uids = st.uuids().map(str)
+printable = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60)
+moments = st.integers(0, 4 * 10**12).map(lambda ms: datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms))
+vteps = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str)
+
+
+@st.composite
+def addresses(draw: st.DrawFn) -> Address:
+    if draw(st.booleans()):
+        return IPv4Interface((draw(st.ip_addresses(v=4)), draw(st.integers(1, 32))))
+    return IPv6Interface((draw(st.ip_addresses(v=6)), draw(st.integers(1, 128))))
+
+
+@st.composite
+def ends(draw: st.DrawFn, namespace: str) -> End:
+    pods = st.builds(PodRef, st.just(namespace), pod_names, uids)
+    netns = container_ids.map("/run/netns/{}".format)
+    sandboxes = st.builds(Sandbox, container_ids, pods, node_names, netns, vteps)
+    stands = st.builds(Stand, container_ids, st.one_of(container_ids, vteps), st.integers(1, 9))
+    carried = st.sampled_from(("target_pod", "target_container", "public_ip"))
+    return End(
+        name=draw(meant_names),
+        ifname=draw(ifnames),
+        addresses=tuple(draw(st.lists(addresses(), max_size=3))),
+        notes=draw(st.dictionaries(carried, printable.filter(bool))),
+        sandbox=draw(st.none() | sandboxes),
+        stands=draw(st.none() | stands),
+    )
+
+
+transitions = st.builds(Transition, moments, st.sampled_from(State), st.sampled_from(State), printable)
+
+
+@st.composite
+def links(draw: st.DrawFn) -> Link:
+    """Any record that can be, and some that cannot."""
+    namespace = draw(dns_labels)
+    primary, pair = draw(ends(namespace)), draw(ends(namespace))
+    return Link(
+        name=record_name(namespace, primary.name, primary.ifname, pair.name, pair.ifname),
+        namespace=namespace,
+        primary=primary,
+        pair=pair,
+        generation=draw(st.integers(1, 9)),
+        vni=draw(st.none() | st.integers(1, (1 << 24) - 1)),
+        history=tuple(draw(st.lists(transitions, max_size=4))),
+        uid=draw(uids),
+        resource_version=draw(st.integers(1, 10**6).map(str)),
+    )

@@ -1,0 +1,173 @@
+"""`ratchet links`: a table for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pytest
+
+from ratchet.cli.links import age, describe, print_links, table
+from ratchet.core.model import Link, Side
+from ratchet.core.moves import join, note_standing
+from ratchet.errors import MalformedRecordError
+from ratchet.store.records import Records
+from tests.support.links import NOW, RECORD, joined, own, standing, veth, vxlan, wanted
+
+Captured = pytest.CaptureFixture[str]
+
+
+class Fixed(Records):
+    """Records that are there, without an API."""
+
+    def __init__(self, links: list[Link], malformed: list[MalformedRecordError] | None = None) -> None:
+        self._links = links
+        self._malformed = malformed or []
+
+    def links(self) -> tuple[list[Link], list[MalformedRecordError]]:
+        return self._links, self._malformed
+
+
+def named(link: Link, name: str, namespace: str = "default") -> Link:
+    return replace(link, name=name, namespace=namespace)
+
+
+def test_the_table_has_a_row_for_each_link_in_order(capsys: Captured) -> None:
+    links = [
+        named(replace(standing(vxlan(), *Side), vni=11), "d"),
+        named(standing(veth(), *Side), "c"),
+        named(joined(own(Side.PRIMARY), None), "b"),
+        named(wanted(), "a"),
+    ]
+    assert print_links(Fixed(links), None, as_json=False) == 0
+    out, err = capsys.readouterr()
+    assert [line.split() for line in out.splitlines()] == [
+        ["LINK", "STATE", "KIND", "VNI", "PRIMARY", "PAIR", "AGE"],
+        ["a", "pending", "-", "-", "primary-pod:in1", "pair-pod:in2", "-"],
+        ["b", "primary-ready", "-", "-", "primary-pod:in1@node-a", "pair-pod:in2", "-"],
+        ["c", "linked", "veth", "-", "primary-pod:in1@node-a", "pair-pod:in2@node-a", "-"],
+        ["d", "linked", "vxlan", "11", "primary-pod:in1@node-a", "pair-pod:in2@node-b", "-"],
+    ]
+    assert err == ""
+
+
+def test_columns_are_aligned() -> None:
+    rows: list[tuple[str, ...]] = [("NAME", "AGE"), ("longer", "1s"), ("a", "")]
+    assert table(rows) == "NAME     AGE\nlonger   1s\na"
+
+
+def test_no_links_is_the_headings_alone(capsys: Captured) -> None:
+    assert print_links(Fixed([]), None, as_json=False) == 0
+    assert capsys.readouterr().out.split() == ["LINK", "STATE", "KIND", "VNI", "PRIMARY", "PAIR", "AGE"]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_the_links_of_one_namespace(as_json: bool, capsys: Captured) -> None:
+    records = Fixed([named(wanted(), "ours.x", "ours"), named(wanted(), "theirs.x", "theirs")])
+    assert print_links(records, "ours", as_json=as_json) == 0
+    out = capsys.readouterr().out
+    assert "ours.x" in out
+    assert "theirs.x" not in out
+
+
+def test_the_pod_that_joined_is_shown_and_not_its_alias(capsys: Captured) -> None:
+    sandbox = replace(own(Side.PRIMARY), pod=replace(own(Side.PRIMARY).pod, name="primary-pod-7f9c"))
+    print_links(Fixed([joined(sandbox, None)]), None, as_json=False)
+    assert "primary-pod-7f9c:in1@node-a" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_record_that_cannot_be_read_is_told_and_the_others_shown(as_json: bool, capsys: Captured) -> None:
+    broken = MalformedRecordError("cannot read the record x: it has no namespace")
+    assert print_links(Fixed([wanted()], [broken]), None, as_json=as_json) == 1
+    out, err = capsys.readouterr()
+    assert RECORD in out
+    assert err == "ratchet: cannot read the record x: it has no namespace\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (-5, "0s"),
+        (0, "0s"),
+        (1.9, "1s"),
+        (119, "119s"),
+        (120, "2m"),
+        (7199, "119m"),
+        (7200, "2h"),
+        (47 * 3600, "47h"),
+        (48 * 3600, "2d"),
+        (400 * 86400, "400d"),
+    ],
+)
+def test_an_age_is_the_largest_unit_alone(seconds: float, said: str) -> None:
+    assert age(NOW - timedelta(seconds=seconds), NOW) == said
+
+
+def test_an_unknown_age() -> None:
+    assert age(None, NOW) == "-"
+
+
+def test_json_is_a_list_of_all_that_is_known(capsys: Captured) -> None:
+    link = join(wanted(), wanted(), Side.PRIMARY, own(Side.PRIMARY), NOW)
+    link = join(link, wanted(), Side.PAIR, own(Side.PAIR, "node-b"), NOW)
+    link = note_standing(replace(link, vni=11, created=NOW), Side.PRIMARY, NOW)
+    link = link.with_end(Side.PAIR, replace(link.pair, notes={"public_ip": "1.1.1.1"}))
+    assert print_links(Fixed([link]), None, as_json=True) == 0
+    (shown,) = json.loads(capsys.readouterr().out)
+    assert shown == describe(link)
+    history = shown.pop("history")
+    assert shown == {
+        "name": RECORD,
+        "namespace": "default",
+        "state": "pair-ready",
+        "kind": "vxlan",
+        "vni": 11,
+        "generation": 1,
+        "created": "2026-03-04T05:06:07+00:00",
+        "primary": {
+            "name": "primary-pod",
+            "interface": "in1",
+            "addresses": ["192.168.2.100/24"],
+            "notes": {},
+            "pod": "primary-pod",
+            "uid": "primary-pod-uid1",
+            "node": "node-a",
+            "vtep": "192.168.1.73",
+            "container": "primary-pod-c1",
+            "netns": "/run/netns/primary-pod-1",
+            "stands": True,
+        },
+        "pair": {
+            "name": "pair-pod",
+            "interface": "in2",
+            "addresses": ["192.168.2.101/24"],
+            "notes": {"public_ip": "1.1.1.1"},
+            "pod": "pair-pod",
+            "uid": "pair-pod-uid1",
+            "node": "node-b",
+            "vtep": "192.168.1.33",
+            "container": "pair-pod-c1",
+            "netns": "/run/netns/pair-pod-1",
+            "stands": False,
+        },
+    }
+    assert [(step["from"], step["to"]) for step in history] == [
+        ("pending", "primary-ready"),
+        ("primary-ready", "pair-ready"),
+    ]
+    assert datetime.fromisoformat(history[0]["at"]) == NOW
+    assert history[0]["reason"] == "primary default/primary-pod joined on node-a"
+
+
+def test_json_of_a_link_that_nobody_has_joined(capsys: Captured) -> None:
+    print_links(Fixed([wanted()]), None, as_json=True)
+    (shown,) = json.loads(capsys.readouterr().out)
+    assert [shown[key] for key in ("kind", "vni", "created", "history")] == [None, None, None, []]
+    assert {shown["pair"][key] for key in ("pod", "uid", "node", "vtep", "container", "netns")} == {None}
+
+
+def test_json_of_no_links_is_an_empty_list(capsys: Captured) -> None:
+    print_links(Fixed([]), None, as_json=True)
+    assert json.loads(capsys.readouterr().out) == []

@@ -1,0 +1,340 @@
+"""Links as ConfigMaps and VNIs as Leases, and back; what cannot be read says which record and which key."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ratchet.core.machine import derive
+from ratchet.core.model import Link, Pod, PodRef, Side, State, Transition
+from ratchet.core.moves import join, leave, note_standing, with_vni
+from ratchet.core.naming import NODE_LABEL
+from ratchet.core.orphans import VniLease, orphaned_links
+from ratchet.errors import MalformedRecordError
+from ratchet.store.codec import (
+    Json,
+    decode_link,
+    decode_pod,
+    decode_time,
+    decode_vni_lease,
+    encode_link,
+    encode_vni_lease,
+    link_patch,
+)
+from tests.support.links import NOW, RECORD, joined, later, own, standing, veth, vxlan, wanted
+from tests.support.strategies import links
+
+KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
+LABEL_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+LABEL_PREFIX = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+
+
+def stored(link: Link, **metadata: str) -> Json:
+    """The ConfigMap as the API server gives it back."""
+    config_map = encode_link(link)
+    config_map["metadata"] |= {"uid": link.uid, "resourceVersion": link.resource_version} | metadata
+    parsed: Json = json.loads(json.dumps(config_map))
+    return parsed
+
+
+def merged(target: Any, patch: Any) -> Any:
+    """RFC 7386, section 2."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merged(result.get(key), value)
+    return result
+
+
+def full() -> Link:
+    """A tunnel that stands, through the moves that lead there."""
+    link = join(None, wanted(), Side.PAIR, own(Side.PAIR, "node-b"), NOW)
+    link = join(link, wanted(), Side.PRIMARY, own(Side.PRIMARY), later(1.25))
+    link = with_vni(link, 11)
+    for side in Side:
+        link = note_standing(link, side, later(2))
+    return replace(link, primary=replace(link.primary, notes={"public_ip": "1.1.1.1"}), uid="u", resource_version="7")
+
+
+def test_a_record_reads_like_a_form() -> None:
+    config_map = encode_link(full())
+    assert config_map["metadata"] == {
+        "name": RECORD,
+        "labels": {
+            "app.kubernetes.io/managed-by": "ratchet",
+            "ratchet.state": "linked",
+            "ratchet.kind": "vxlan",
+            "ratchet.vni": "11",
+            "node.ratchet/node-a": "",
+            "node.ratchet/node-b": "",
+            "pod.ratchet/default.primary-pod": "",
+            "pod.ratchet/default.pair-pod": "",
+        },
+    }
+    assert config_map["data"] == {
+        "state": "linked",
+        "kind": "vxlan",
+        "vni": "11",
+        "namespace": "default",
+        "generation": "1",
+        "primary.name": "primary-pod",
+        "primary.ifname": "in1",
+        "primary.addresses": "192.168.2.100/24",
+        "primary.public_ip": "1.1.1.1",
+        "primary.pod": "primary-pod",
+        "primary.uid": "primary-pod-uid1",
+        "primary.node": "node-a",
+        "primary.vtep": "192.168.1.73",
+        "primary.sandbox": "primary-pod-c1",
+        "primary.netns": "/run/netns/primary-pod-1",
+        "primary.stands": "primary-pod-c1 toward 192.168.1.33 generation 1",
+        "pair.name": "pair-pod",
+        "pair.ifname": "in2",
+        "pair.addresses": "192.168.2.101/24",
+        "pair.pod": "pair-pod",
+        "pair.uid": "pair-pod-uid1",
+        "pair.node": "node-b",
+        "pair.vtep": "192.168.1.33",
+        "pair.sandbox": "pair-pod-c1",
+        "pair.netns": "/run/netns/pair-pod-1",
+        "pair.stands": "pair-pod-c1 toward 192.168.1.73 generation 1",
+        "history": "\n".join(
+            [
+                "2026-03-04T05:06:07.000Z pending → pending: pair default/pair-pod joined on node-b",
+                "2026-03-04T05:06:08.250Z pending → primary-ready: primary default/primary-pod joined on node-a",
+                "2026-03-04T05:06:08.250Z primary-ready → pair-ready: primary default/primary-pod joined on node-a",
+                "2026-03-04T05:06:09.000Z pair-ready → linked: pair stands (vxlan)",
+            ]
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    "link",
+    [wanted(), joined(own(Side.PRIMARY), None), veth(), standing(veth(), *Side), vxlan(), full()],
+    ids=["wanted", "alone", "veth", "veth that stands", "vxlan", "full"],
+)
+def test_a_link_comes_back_as_it_was(link: Link) -> None:
+    assert decode_link(stored(link)) == link
+
+
+@given(links())
+def test_any_link_comes_back_as_it_was(link: Link) -> None:
+    back = decode_link(stored(link, creationTimestamp="2017-08-17T19:30:01Z"))
+    assert back == link
+    assert (back.uid, back.resource_version) == (link.uid, link.resource_version)
+    assert back.created == datetime(2017, 8, 17, 19, 30, 1, tzinfo=UTC)
+
+
+@given(links())
+def test_what_is_written_is_valid_for_kubernetes(link: Link) -> None:
+    config_map = encode_link(link)
+    assert LABEL_PREFIX.fullmatch(config_map["metadata"]["name"])
+    assert all(KEY.fullmatch(key) and isinstance(value, str) for key, value in config_map["data"].items())
+    for label, value in config_map["metadata"]["labels"].items():
+        prefix, slash, name = label.rpartition("/")
+        assert LABEL_NAME.fullmatch(name)
+        assert not slash or LABEL_PREFIX.fullmatch(prefix)
+        assert LABEL_VALUE.fullmatch(value)
+    assert config_map["data"]["state"] == config_map["metadata"]["labels"]["ratchet.state"] == derive(link).value
+
+
+def check_patch(before: Link, after: Link) -> None:
+    old, new = encode_link(before), encode_link(after)
+    patch = link_patch(before, after)
+    assert patch["metadata"].pop("uid") == before.uid
+    assert patch["metadata"].pop("resourceVersion") == before.resource_version
+    assert merged(old, patch) == new
+    for part, old_part in (("data", old["data"]), ("labels", old["metadata"]["labels"])):
+        changes = patch["data"] if part == "data" else patch["metadata"]["labels"]
+        assert all(old_part.get(key) != value for key, value in changes.items())
+
+
+@given(links(), links())
+@settings(max_examples=50)
+def test_a_patch_makes_one_record_into_the_other_and_no_more(before: Link, after: Link) -> None:
+    check_patch(before, replace(after, name=before.name))
+
+
+@given(links(), st.sampled_from(Side))
+def test_a_patch_of_one_end_says_nothing_of_the_other(link: Link, side: Side) -> None:
+    after = link.with_end(side, replace(link.end(side), sandbox=None, stands=None))
+    check_patch(link, after)
+    assert not [key for key in link_patch(link, after)["data"] if key.startswith(f"{side.other}.")]
+
+
+def test_a_patch_of_nothing_changes_nothing() -> None:
+    assert link_patch(full(), full()) == {
+        "metadata": {"uid": "u", "resourceVersion": "7", "labels": {}},
+        "data": {},
+    }
+
+
+def test_leaving_takes_the_labels_of_the_pod_and_its_node_off() -> None:
+    left = leave(full(), Side.PAIR, own(Side.PAIR).container_id, "gone", NOW)
+    patch = link_patch(full(), left)
+    assert patch["metadata"]["labels"] == {
+        "node.ratchet/node-b": None,
+        "pod.ratchet/default.pair-pod": None,
+        "ratchet.kind": None,
+        "ratchet.vni": None,
+        "ratchet.state": "primary-ready",
+    }
+    assert patch["data"]["pair.sandbox"] is None
+    assert "vni" not in patch["data"]
+
+
+def test_a_node_with_a_very_long_name_has_a_label_too() -> None:
+    sandbox = replace(own(Side.PRIMARY), node="n" * 253)
+    labels = encode_link(joined(sandbox, None))["metadata"]["labels"]
+    (label,) = [label for label in labels if label.startswith(NODE_LABEL)]
+    assert LABEL_NAME.fullmatch(label.partition("/")[2])
+
+
+# What cannot be read
+
+MALFORMED = [
+    ("generation", "x"),
+    ("generation", ""),
+    ("generation", "0"),
+    ("generation", "-1"),
+    ("generation", "1.0"),
+    ("generation", "9" * 5000),
+    ("vni", "x"),
+    ("vni", "0"),
+    ("vni", str(1 << 24)),
+    ("vni", "\u0661"),
+    ("primary.addresses", "192.168.2.100/24,x"),
+    ("pair.addresses", "192.168.2.300/24"),
+    ("primary.stands", "c1"),
+    ("primary.stands", "c1 toward x generation x"),
+    ("pair.stands", "c1 toward x generation 1 "),
+    ("history", "yesterday pending → linked: why"),
+    ("history", "2026-03-04T05:06:07Z pending → nowhere: why"),
+    ("history", "2026-03-04T05:06:07Z pending -> linked: why"),
+    ("history", "2026-03-04T05:06:07 pending → linked: a moment without its zone"),
+    ("history", "0001-01-01T00:00:00+14:00 pending → linked: before all time"),
+    ("history", "nonsense\nmore nonsense"),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), MALFORMED)
+def test_a_malformed_value_is_told_with_its_record_and_key(key: str, value: str) -> None:
+    config_map = stored(full())
+    config_map["data"][key] = value
+    with pytest.raises(MalformedRecordError) as told:
+        decode_link(config_map)
+    assert str(told.value).startswith(f"cannot read the record {RECORD}: {key} ")
+    assert str(told.value).isprintable()
+    assert len(str(told.value)) < 400
+
+
+NEEDED = ["namespace", "generation", *(f"{side}.{key}" for side in Side for key in ("name", "ifname"))]
+NEEDED += [f"{side}.{key}" for side in Side for key in ("pod", "uid", "node", "netns", "vtep")]
+
+
+@pytest.mark.parametrize("key", NEEDED)
+def test_a_missing_key_is_told_with_its_record(key: str) -> None:
+    config_map = stored(full())
+    del config_map["data"][key]
+    with pytest.raises(MalformedRecordError, match=f"^cannot read the record {RECORD}: it has no {re.escape(key)}$"):
+        decode_link(config_map)
+
+
+@pytest.mark.parametrize("config_map", [{}, {"metadata": {"name": "x"}}, {"metadata": {"name": "x"}, "data": None}])
+def test_a_config_map_that_is_no_record_at_all(config_map: Json) -> None:
+    with pytest.raises(MalformedRecordError, match=r"cannot read the record [x?]: it has no namespace"):
+        decode_link(config_map)
+
+
+def test_what_people_add_does_not_make_a_record_unreadable() -> None:
+    config_map = stored(full())
+    config_map["data"] |= {"comment": "ours", "history": config_map["data"]["history"] + "\n"}
+    config_map["metadata"]["labels"]["team"] = "x"
+    assert decode_link(config_map) == full()
+
+
+keys = st.sampled_from(sorted(encode_link(full())["data"])) | st.from_regex(r"[-._a-zA-Z0-9]{1,20}", fullmatch=True)
+WORDS = ["2026-03-04T05:06:07", "→", ": ", "pending", " ", "\n", "toward", "generation", "1", ",", "::"]
+words = st.sampled_from(WORDS)
+values = st.text(max_size=30) | st.lists(words, max_size=9).map("".join) | st.lists(words, max_size=9).map(" ".join)
+
+
+@given(st.dictionaries(keys, st.none() | values, max_size=4))
+def test_whatever_is_written_into_a_record_is_read_or_told(changes: dict[str, str | None]) -> None:
+    config_map = stored(full())
+    config_map["data"] = merged(config_map["data"], changes)
+    try:
+        link = decode_link(config_map)
+    except MalformedRecordError as error:
+        assert RECORD in str(error)
+        return
+    encode_link(link)
+    link_patch(full(), link)
+    assert derive(link) in State
+    orphaned_links([link], [], set(), NOW, timedelta())
+
+
+# Leases, pods, moments
+
+
+def test_a_vni_is_claimed_for_the_records_uid() -> None:
+    lease = encode_vni_lease(11, full())
+    assert lease["metadata"]["name"] == "vni-11"
+    assert lease["spec"] == {"holderIdentity": "u"}
+    lease["metadata"] |= {"uid": "l", "resourceVersion": "9", "creationTimestamp": "2026-03-04T05:06:07Z"}
+    assert decode_vni_lease(lease) == VniLease(11, "u", "l", "9", NOW)
+
+
+@pytest.mark.parametrize("spec", [None, {}, {"holderIdentity": None}])
+def test_a_lease_without_a_holder(spec: Mapping[str, Any] | None) -> None:
+    assert decode_vni_lease({"metadata": {"name": "vni-12"}, "spec": spec}) == VniLease(12, "", "", "", None)
+
+
+@pytest.mark.parametrize("metadata", [{}, {"name": "node-a"}, {"name": "vni-x"}])
+def test_another_lease_is_none_of_ours(metadata: Mapping[str, Any]) -> None:
+    assert decode_vni_lease({"metadata": metadata, "spec": {"holderIdentity": "u"}}) is None
+
+
+def test_a_pod_as_far_as_we_look() -> None:
+    metadata: Json = {"namespace": "default", "name": "a", "uid": "u", "creationTimestamp": "2026-03-04T05:06:07Z"}
+    ref = PodRef("default", "a", "u")
+    assert decode_pod({"metadata": metadata}) == Pod(ref, created=NOW)
+    bare = {"metadata": {**metadata, "labels": None, "annotations": None}, "spec": None, "status": None}
+    assert decode_pod(bare) == Pod(ref, created=NOW)
+    more = {"labels": {"a": "1"}, "annotations": {"b": "2"}, "deletionTimestamp": "2026-03-04T05:06:07Z"}
+    seen = {"metadata": metadata | more, "spec": {"nodeName": "n"}, "status": {"phase": "Running"}}
+    assert decode_pod(seen) == Pod(ref, {"a": "1"}, {"b": "2"}, "n", "Running", deleting=True, created=NOW)
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        (None, None),
+        ("", None),
+        ("2026-03-04T05:06:07Z", NOW),
+        ("2026-03-04T05:06:07.000000Z", NOW),
+        ("2026-03-04T07:06:07+02:00", NOW),
+    ],
+)
+def test_a_moment(text: str | None, moment: datetime | None) -> None:
+    assert decode_time(text) == moment
+
+
+def test_a_history_keeps_milliseconds_and_no_more() -> None:
+    step = Transition(NOW + timedelta(microseconds=123_456), State.PENDING, State.PENDING, "why: because → so")
+    (back,) = decode_link(stored(replace(wanted(), history=(step,)))).history
+    assert back == replace(step, at=NOW + timedelta(milliseconds=123))

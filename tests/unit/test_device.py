@@ -1,0 +1,97 @@
+"""How what stands differs from what is wanted: one test for each kind of difference, and none where there is none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_interface
+from typing import Any
+
+import pytest
+
+from ratchet.core.device import Device, Observed, Parent, Port, VethWire, VxlanWire, differences, tunnel_mtu
+
+PARENT = Parent("eth0", 2, "192.168.1.73", 1500)
+NEAR = Port("/run/netns/a", "in1", (ip_interface("192.168.2.100/24"), ip_interface("fd00::1/64")), 1450)
+FAR = Port("/run/netns/b", "in2", (ip_interface("192.168.2.101/24"),), 1450)
+VETH = VethWire("a-b", NEAR, FAR)
+VXLAN = VxlanWire("a-b", NEAR, vni=11, remote="192.168.1.33", local="192.168.1.73", port=4789, parent=PARENT)
+
+
+def veth(port: Port, /, **changes: Any) -> Device:
+    """The interface that the port asks for, but for `changes`."""
+    device = Device(port.ifname, 7, "veth", True, True, port.mtu, "02:00:00:00:00:01", port.addresses)
+    return replace(device, **{"given": port.addresses, **changes})
+
+
+def tunnel(**changes: Any) -> Device:
+    made = veth(NEAR, kind="vxlan", vni=11, remote="192.168.1.33", local="192.168.1.73", port=4789, parent_index=2)
+    return replace(made, **changes)
+
+
+def test_a_wire_that_stands_differs_in_nothing() -> None:
+    assert differences(VETH, Observed(veth(NEAR), veth(FAR))) == ()
+    assert differences(VXLAN, Observed(tunnel())) == ()
+
+
+def test_addresses_that_the_pod_gave_itself_are_its_own_affair() -> None:
+    more = (*NEAR.addresses, ip_interface("10.0.0.1/8"), ip_interface("fe80::1/64"))
+    assert differences(VXLAN, Observed(tunnel(addresses=more))) == ()
+
+
+ON_ANY: list[tuple[dict[str, Any], str]] = [
+    ({"ours": False}, "in1 was not made by ratchet"),
+    ({"kind": "dummy"}, "in1 is a dummy, wanted a {kind}"),
+    ({"up": False}, "in1 is down"),
+    ({"mtu": 1400}, "in1 has MTU 1400, wanted 1450"),
+    ({"addresses": NEAR.addresses[1:]}, "in1 lacks 192.168.2.100/24"),
+    ({"addresses": (ip_interface("192.168.2.100/16"), NEAR.addresses[1])}, "in1 lacks 192.168.2.100/24"),
+    ({"given": (*NEAR.addresses, ip_interface("192.168.2.7/24"))}, "in1 still has 192.168.2.7/24"),
+]
+
+
+@pytest.mark.parametrize(("changes", "said"), ON_ANY, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_difference_of_any_interface(changes: dict[str, Any], said: str) -> None:
+    assert differences(VETH, Observed(veth(NEAR, **changes), veth(FAR))) == (said.format(kind="veth"),)
+    assert differences(VXLAN, Observed(tunnel(**changes))) == (said.format(kind="vxlan"),)
+
+
+def test_an_interface_that_is_missing() -> None:
+    assert differences(VXLAN, Observed(None)) == ("in1 is not there",)
+    assert differences(VETH, Observed(None, veth(FAR))) == ("in1 is not there",)
+    assert differences(VETH, Observed(veth(NEAR), None)) == ("in2 is not there",)
+    assert differences(VETH, Observed(None)) == ("in1 is not there", "in2 is not there")
+
+
+def test_a_veth_that_leads_elsewhere() -> None:
+    observed = Observed(veth(NEAR, wired=False), veth(FAR))
+    assert differences(VETH, observed) == ("in1 leads to another interface than its peer",)
+
+
+def test_the_far_end_of_a_veth_is_looked_at_as_well() -> None:
+    assert differences(VETH, Observed(veth(NEAR), veth(FAR, up=False))) == ("in2 is down",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"vni": 12}, "in1 has VNI 12, wanted 11"),
+        ({"remote": "192.168.1.9"}, "in1 has remote 192.168.1.9, wanted 192.168.1.33"),
+        ({"local": None}, "in1 has local None, wanted 192.168.1.73"),
+        ({"port": 8472}, "in1 has port 8472, wanted 4789"),
+        ({"parent_index": 3}, "in1 has parent 3, wanted 2"),
+    ],
+)
+def test_a_difference_of_a_tunnel(changes: dict[str, Any], said: str) -> None:
+    assert differences(VXLAN, Observed(tunnel(**changes))) == (said,)
+
+
+def test_every_difference_is_told() -> None:
+    said = differences(VXLAN, Observed(tunnel(up=False, mtu=1, vni=12, addresses=(), given=())))
+    assert len(said) == 5
+
+
+@pytest.mark.parametrize(
+    ("address", "mtu", "fits"), [("192.168.1.73", 1500, 1450), ("fd00::73", 1500, 1430), ("10.0.0.1", 9000, 8950)]
+)
+def test_a_tunnels_mtu_leaves_room_for_its_headers(address: str, mtu: int, fits: int) -> None:
+    assert tunnel_mtu(Parent("eth0", 2, address, mtu)) == fits

@@ -1,0 +1,237 @@
+"""Installing: an executable that works wherever Python is, whole or not at all, and a chained configuration."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ratchet.errors import RatchetError
+from ratchet.install import CONFIG, LAUNCHER, install
+
+
+def call(launcher: Path, command: str = "VERSION", **config: Any) -> tuple[int, dict[str, Any]]:
+    """Run the plugin as a runtime does; its exit status and what it printed."""
+    done = subprocess.run(
+        [launcher], input=json.dumps(config).encode(), env={"CNI_COMMAND": command}, capture_output=True, check=False
+    )
+    return done.returncode, json.loads(done.stdout)
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+
+
+@pytest.fixture
+def bin_dir(tmp_path: Path) -> Path:
+    return tmp_path / "opt" / "cni" / "bin"
+
+
+@pytest.fixture
+def conf_dir(tmp_path: Path) -> Path:
+    folder = tmp_path / "net.d"
+    folder.mkdir()
+    return folder
+
+
+# The executable
+
+
+def test_the_launcher_is_a_working_plugin(bin_dir: Path) -> None:
+    assert install(bin_dir) == [bin_dir / LAUNCHER]
+    assert modes(bin_dir) == {LAUNCHER: 0o755}
+    status, answer = call(bin_dir / LAUNCHER, cniVersion="1.0.0")
+    assert status == 0
+    assert answer["cniVersion"] == "1.0.0"
+    assert {"0.3.1", "0.4.0", "1.0.0", "1.1.0"} <= set(answer["supportedVersions"])
+
+
+def test_the_launcher_imports_nothing_from_where_it_is_called(bin_dir: Path, tmp_path: Path) -> None:
+    install(bin_dir)
+    (tmp_path / "ratchet.py").write_text("raise SystemExit(3)")
+    (tmp_path / "json.py").write_text("raise SystemExit(3)")
+    done = subprocess.run(
+        [bin_dir / LAUNCHER],
+        env={"CNI_COMMAND": "VERSION", "PYTHONPATH": str(tmp_path), "PYTHONSTARTUP": str(tmp_path / "json.py")},
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_installing_again_replaces_the_file_and_leaves_the_running_one_alone(bin_dir: Path) -> None:
+    install(bin_dir)
+    with (bin_dir / LAUNCHER).open() as running:
+        before = running.read()
+        install(bin_dir, state_dir=bin_dir)
+        running.seek(0)
+        assert running.read() == before
+        assert (bin_dir / LAUNCHER).stat().st_ino != os.fstat(running.fileno()).st_ino
+    assert (bin_dir / LAUNCHER).read_text() != before
+    assert modes(bin_dir) == {LAUNCHER: 0o755}
+
+
+def test_a_launcher_that_cannot_be_put_in_place_leaves_nothing(bin_dir: Path) -> None:
+    (bin_dir / LAUNCHER).mkdir(parents=True)
+    with pytest.raises(RatchetError, match=f"cannot write {bin_dir / LAUNCHER}: "):
+        install(bin_dir)
+    assert [path.name for path in bin_dir.iterdir()] == [LAUNCHER]
+
+
+def test_a_folder_that_cannot_be_made(bin_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "opt").write_text("")
+    with pytest.raises(RatchetError, match="cannot write "):
+        install(bin_dir)
+
+
+def python_at(folder: Path) -> Path:
+    """A virtual environment in `folder` with the packages of this one."""
+    bare = Path(os.path.realpath(sys.executable))
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "python").symlink_to(bare)
+    (folder / "pyvenv.cfg").write_text(f"home = {bare.parent}\n")
+    library = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}"
+    library.mkdir(parents=True)
+    (library / "site-packages").symlink_to(sysconfig.get_paths()["purelib"])
+    return folder / "bin" / "python"
+
+
+@pytest.mark.parametrize(
+    ("folder", "first_line"),
+    [
+        ("plain", "#!{python} -I"),
+        ("with space", "#!/bin/sh"),
+        ('it\'s "here" $HOME', "#!/bin/sh"),
+        ("x" * 200 + "/" + "y" * 200, "#!/bin/sh"),
+    ],
+    ids=["plain", "space", "quotes", "long"],
+)
+def test_the_launcher_works_wherever_python_is(folder: str, first_line: str, bin_dir: Path, tmp_path: Path) -> None:
+    python = python_at(tmp_path / folder)
+    command = [str(python), "-I", "-m", "ratchet.cli.main", "install", "--bin-dir", str(bin_dir)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert printed == f"installed {bin_dir / LAUNCHER}\n"
+    lines = (bin_dir / LAUNCHER).read_text().splitlines()
+    assert lines[0] == first_line.format(python=python)
+    status, answer = call(bin_dir / LAUNCHER, cniVersion="0.4.0")
+    assert (status, answer["cniVersion"]) == (0, "0.4.0")
+
+
+# What it records
+
+
+def test_the_kubeconfig_is_recorded_and_the_configurations_own_goes_before(bin_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / 'it\'s "here"\\n'
+    folder.mkdir()
+    recorded, own = folder / "recorded", folder / "own"
+    for path in (recorded, own):
+        path.write_text("no kubeconfig")
+    install(bin_dir, kubeconfig=recorded, state_dir=tmp_path / "state")
+    asked = {"cniVersion": "1.1.0", "name": "net", "type": "ratchet"}
+    for config, used in ((asked, recorded), ({**asked, "kubeconfig": str(own)}, own)):
+        status, answer = call(bin_dir / LAUNCHER, "STATUS", **config)
+        assert status == 1
+        assert f"kubeconfig {used}" in answer["msg"]
+
+
+def test_relative_paths_are_recorded_whole(bin_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "kubeconfig").write_text("")
+    relative = os.path.relpath(tmp_path)
+    install(bin_dir, kubeconfig=Path(relative, "kubeconfig"), state_dir=Path(relative, "state"))
+    recorded = f"main(kubeconfig={str(tmp_path / 'kubeconfig')!r}, state_dir={str(tmp_path / 'state')!r})"
+    assert recorded in (bin_dir / LAUNCHER).read_text()
+
+
+def test_a_kubeconfig_that_is_missing_is_an_error_and_nothing_is_written(bin_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(RatchetError, match=f"cannot record the kubeconfig {tmp_path / 'missing'}: no such file"):
+        install(bin_dir, kubeconfig=tmp_path / "missing")
+    assert not bin_dir.exists()
+
+
+# The configuration
+
+BRIDGE = {"type": "bridge", "bridge": "cni0", "ipam": {"type": "host-local"}}
+CHAIN = {"cniVersion": "1.0.0", "name": "k8s", "disableCheck": True, "plugins": [BRIDGE, {"type": "portmap"}]}
+
+
+def written(bin_dir: Path, conf_dir: Path, **files: Any) -> dict[str, Any]:
+    """The configuration that is written beside these files, whose names have `_` for the dot."""
+    for name, content in files.items():
+        (conf_dir / name.replace("_", ".")).write_text(content if isinstance(content, str) else json.dumps(content))
+    before = {path.name: path.read_bytes() for path in conf_dir.iterdir()}
+    assert install(bin_dir, conf_dir) == [bin_dir / LAUNCHER, conf_dir / CONFIG]
+    assert modes(conf_dir)[CONFIG] == 0o600
+    assert {path.name for path in conf_dir.iterdir()} == {*before, CONFIG}
+    assert all((conf_dir / name).read_bytes() == content for name, content in before.items() if name != CONFIG)
+    config: dict[str, Any] = json.loads((conf_dir / CONFIG).read_text())
+    return config
+
+
+def test_behind_a_conf(bin_dir: Path, conf_dir: Path) -> None:
+    assert written(bin_dir, conf_dir, **{"10-bridge_conf": {"cniVersion": "0.4.0", "name": "b", **BRIDGE}}) == {
+        "cniVersion": "0.4.0",
+        "name": "b",
+        "plugins": [BRIDGE, {"type": "ratchet"}],
+    }
+
+
+def test_behind_a_conflist(bin_dir: Path, conf_dir: Path) -> None:
+    chained = {**CHAIN, "plugins": [BRIDGE, {"type": "portmap"}, {"type": "ratchet"}]}
+    assert written(bin_dir, conf_dir, **{"10-k8s_conflist": CHAIN}) == chained
+
+
+def test_behind_the_first_network_of_the_folder(bin_dir: Path, conf_dir: Path) -> None:
+    files = {
+        "00-notes_txt": "not a network",
+        "01-other_json": [1],
+        "02-empty_conf": {},
+        "03-odd_conflist": {"name": "odd", "plugins": ["x"]},
+        "20-k8s_conflist": CHAIN,
+        "30-b_conf": {"name": "b", **BRIDGE},
+    }
+    assert written(bin_dir, conf_dir, **files)["name"] == "k8s"
+
+
+def test_loopback_alone_and_ratchet_itself_are_no_network_to_stand_behind(bin_dir: Path, conf_dir: Path) -> None:
+    delegating = {"name": "ratchet-demo", "type": "ratchet", "delegate": {"type": "flannel"}}
+    loopback = {"cniVersion": "1.0.0", "name": "lo", "type": "loopback"}
+    files = {"05-loopback_conf": loopback, "10-ratchet_conf": delegating, "20-k8s_conflist": CHAIN}
+    assert written(bin_dir, conf_dir, **files)["name"] == "k8s"
+    (conf_dir / CONFIG).unlink()
+    (conf_dir / "20-k8s.conflist").unlink()
+    with pytest.raises(RatchetError, match="there is no network to stand behind"):
+        install(bin_dir, conf_dir)
+    assert not (conf_dir / CONFIG).exists()
+
+
+def test_installing_again_stands_behind_the_same_network_once(bin_dir: Path, conf_dir: Path) -> None:
+    first = written(bin_dir, conf_dir, **{"10-k8s_conflist": CHAIN})
+    assert written(bin_dir, conf_dir) == first
+    by_hand = {**CHAIN, "plugins": [BRIDGE, {"type": "ratchet", "wait": 5}]}
+    assert written(bin_dir, conf_dir, **{"10-k8s_conflist": by_hand})["plugins"] == [BRIDGE, {"type": "ratchet"}]
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_no_network_to_stand_behind(exists: bool, bin_dir: Path, conf_dir: Path) -> None:
+    if not exists:
+        conf_dir.rmdir()
+    with pytest.raises(RatchetError, match=f"{conf_dir}: there is no network to stand behind") as told:
+        install(bin_dir, conf_dir)
+    assert "install the cluster's network first" in told.value.details
+    assert not (conf_dir / CONFIG).exists()
+
+
+def test_a_configuration_that_cannot_be_read_is_told(bin_dir: Path, conf_dir: Path) -> None:
+    (conf_dir / "10-x.conf").write_text("{")
+    with pytest.raises(RatchetError, match=f"cannot read {conf_dir / '10-x.conf'}: "):
+        install(bin_dir, conf_dir)
+    assert [path.name for path in conf_dir.iterdir()] == ["10-x.conf"]

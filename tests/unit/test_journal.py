@@ -1,0 +1,399 @@
+"""What a node remembers on disk: whole or not at all, and locks that die with their holder."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ratchet.cni.delegation import Delegation
+from ratchet.core.model import PodRef, Side
+from ratchet.errors import RatchetError, TryAgainError
+from ratchet.node.journal import (
+    TOMBSTONE_SECONDS,
+    Attachment,
+    HeldEnd,
+    Journal,
+    SandboxEntry,
+    boot_id,
+    process_began,
+)
+
+ONE = Attachment("net", "c1", "eth0")
+
+
+def entry(attachment: Attachment = ONE, netns: str = "/run/netns/a", *ifnames: str) -> SandboxEntry:
+    ends = tuple(HeldEnd(f"link-{name}", Side.PRIMARY, name) for name in ifnames or ("in1",))
+    delegation = Delegation({"type": "bridge", "name": "net", "cniVersion": "1.0.0"}, {"cniVersion": "1.0.0"})
+    return SandboxEntry(attachment, netns, PodRef("default", "a", "uid"), ends, (delegation,))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def journal(root: Path) -> Journal:
+    return Journal(root)
+
+
+def files(root: Path) -> list[Path]:
+    return [path for path in root.rglob("*") if path.is_file()]
+
+
+def since_boot() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+# Sandboxes
+
+
+def test_what_was_noted_is_read(journal: Journal) -> None:
+    assert journal.read(ONE) is None
+    journal.write(entry())
+    assert journal.read(ONE) == entry()
+    bare = SandboxEntry(ONE, "/run/netns/b")
+    journal.write(bare)
+    assert journal.read(ONE) == bare
+
+
+def test_it_is_read_by_another_process_of_the_node(journal: Journal, root: Path) -> None:
+    journal.write(entry())
+    assert Journal(str(root)).read(ONE) == entry()
+
+
+def test_attachments_are_told_apart(journal: Journal) -> None:
+    attachments = [
+        ONE,
+        Attachment("net", "c1", "eth1"),
+        Attachment("net", "c2", "eth0"),
+        Attachment("other", "c1", "eth0"),
+        Attachment("n" * 4000, "c" * 200, "e" * 15),
+    ]
+    for one in attachments:
+        journal.write(entry(one))
+    assert [journal.read(one) for one in attachments] == [entry(one) for one in attachments]
+    assert {one.attachment for one in journal.entries()} == set(attachments)
+
+
+def test_what_is_forgotten_is_gone_and_may_be_forgotten_again(journal: Journal, root: Path) -> None:
+    journal.forget(ONE)
+    journal.write(entry())
+    journal.forget(ONE)
+    journal.forget(ONE)
+    assert journal.read(ONE) is None
+    assert journal.entries() == []
+    assert files(root) == []
+
+
+def test_nothing_was_noted_yet(journal: Journal, root: Path) -> None:
+    assert journal.entries() == []
+    assert not journal.another_has("c1", "/run/netns/a", "in1")
+    assert not root.exists()
+
+
+def test_files_and_folders_are_for_their_owner_alone(journal: Journal, root: Path) -> None:
+    before = os.umask(0)
+    try:
+        journal.write(entry())
+        journal.bury(ONE)
+        with journal.lock("link"):
+            modes = {path: stat.S_IMODE(path.stat().st_mode) for path in root.rglob("*")}
+    finally:
+        os.umask(before)
+    assert {mode for path, mode in modes.items() if path.is_file()} == {0o600}
+    assert {mode for path, mode in modes.items() if path.is_dir()} == {0o700}
+
+
+def test_a_half_written_file_is_never_read(journal: Journal, root: Path) -> None:
+    journal.write(entry())
+    (noted,) = files(root)
+    whole = noted.read_text()
+    noted.with_name(".4711.deadbeef").write_text(whole[:40])
+    assert journal.entries() == [entry()]
+
+
+def test_readers_see_the_old_or_the_new_and_nothing_between(journal: Journal) -> None:
+    states = [entry(ONE, "/run/netns/a", *(f"in{n}" for n in range(count))) for count in (1, 60)]
+    journal.write(states[0])
+    done = threading.Event()
+
+    def write() -> None:
+        for number in range(150):
+            journal.write(states[number % 2])
+        done.set()
+
+    with ThreadPoolExecutor(1) as writer:
+        writing = writer.submit(write)
+        while not done.is_set():
+            assert journal.read(ONE) in states
+        writing.result()
+
+
+def test_nothing_is_left_of_a_write_that_fails(journal: Journal, root: Path) -> None:
+    (root / "sandboxes" / ONE.file_name).mkdir(parents=True)
+    with pytest.raises(RatchetError, match=r"cannot write .*c1\+eth0"):
+        journal.write(entry())
+    assert files(root) == []
+
+
+@pytest.mark.parametrize("parts", [(), ("sandboxes",), ("deleted",), ("locks",)], ids=["all", "sand", "dead", "locks"])
+def test_a_folder_that_cannot_be_made_is_told_clearly(journal: Journal, root: Path, parts: tuple[str, ...]) -> None:
+    blocked = root.joinpath(*parts)
+    blocked.parent.mkdir(parents=True, exist_ok=True)
+    blocked.write_text("a file in the folder's place")
+
+    def locked() -> None:
+        with journal.lock("link"):
+            pass
+
+    acts: dict[str, Callable[[], object]] = {
+        "sandboxes": lambda: journal.write(entry()),
+        "deleted": lambda: journal.bury(ONE),
+        "locks": locked,
+    }
+    for part, act in acts.items():
+        if not parts or part in parts:
+            with pytest.raises(RatchetError, match="cannot write ") as told:
+                act()
+            assert "state_dir" in told.value.details
+            assert not isinstance(told.value, TryAgainError)
+    assert journal.read(ONE) is None
+    assert journal.entries() == []
+    assert not journal.is_buried(ONE, 0)
+    journal.forget(ONE)
+
+
+BROKEN: list[Any] = [None, 5, [], ["x"], {}, {"network": "net"}, "text", {"pod": "x", "ends": None}]
+
+
+@pytest.mark.parametrize("document", [*map(json.dumps, BROKEN), "", "{", '{"network": "ne', "\0", "[" * 100_000])
+def test_what_cannot_be_read_is_as_nothing(journal: Journal, root: Path, document: str) -> None:
+    other = Attachment("net", "c2", "eth0")
+    journal.write(entry(other))
+    journal.bury(other)
+    for folder in ("sandboxes", "deleted"):
+        (root / folder / ONE.file_name).write_text(document)
+    assert journal.read(ONE) is None
+    assert journal.entries() == [entry(other)]
+    assert journal.another_has("c1", "/run/netns/a", "in1")
+    assert not journal.is_buried(ONE, 0)
+    journal.write(entry())
+    assert journal.read(ONE) == entry()
+
+
+@given(st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+def test_an_entry_with_any_part_broken_is_read_or_is_as_nothing(
+    journal: Journal, root: Path, data: st.DataObject
+) -> None:
+    journal.write(entry())
+    (noted,) = files(root)
+    document = json.loads(noted.read_text())
+    place: Any = document
+    while True:
+        key = data.draw(st.sampled_from(sorted(place))) if isinstance(place, dict) else 0
+        inner = place[key]
+        if not inner or not isinstance(inner, dict | list) or data.draw(st.booleans()):
+            break
+        place = inner
+    place[key] = data.draw(st.sampled_from([None, 5, "x", [], {}, [5], {"x": 5}]))
+    noted.write_text(json.dumps(document))
+    journal.read(ONE)
+    journal.another_has("c2", "/run/netns/a", "in1")
+
+
+def test_another_sandbox_has_the_end(journal: Journal) -> None:
+    journal.write(entry(Attachment("net", "c2", "eth0"), "/run/netns/a", "in1", "in2"))
+    assert journal.another_has("c1", "/run/netns/a", "in1")
+    assert journal.another_has("c1", "/run/netns/a", "in2")
+    assert not journal.another_has("c2", "/run/netns/a", "in1")
+    assert not journal.another_has("c1", "/run/netns/b", "in1")
+    assert not journal.another_has("c1", "/run/netns/a", "in3")
+
+
+# Tombstones
+
+
+def test_an_add_that_began_before_a_del_learns_of_it_and_a_later_one_does_not(journal: Journal) -> None:
+    before = since_boot()
+    assert not journal.is_buried(ONE, before)
+    assert journal.bury(ONE) is False
+    assert journal.is_buried(ONE, before)
+    assert not journal.is_buried(ONE, since_boot())
+    assert not journal.is_buried(Attachment("net", "c2", "eth0"), before)
+
+
+def test_a_second_del_knows_of_the_first(journal: Journal) -> None:
+    journal.bury(ONE)
+    between = since_boot()
+    assert journal.bury(ONE) is True
+    assert journal.is_buried(ONE, between)
+
+
+def test_burying_forgets_nothing(journal: Journal) -> None:
+    journal.write(entry())
+    journal.bury(ONE)
+    assert journal.read(ONE) == entry()
+
+
+def test_a_tombstone_of_another_boot_is_none(journal: Journal, root: Path) -> None:
+    journal.bury(ONE)
+    (tombstone,) = files(root)
+    document = json.loads(tombstone.read_text())
+    assert document["boot"] == boot_id()
+    tombstone.write_text(json.dumps({**document, "boot": "00000000-0000-0000-0000-000000000000"}))
+    assert not journal.is_buried(ONE, 0)
+
+
+def test_old_tombstones_are_cleared_away_with_the_next(journal: Journal, root: Path) -> None:
+    old, fresh, new = (Attachment("net", name, "eth0") for name in ("old", "fresh", "new"))
+    for one, age in ((old, TOMBSTONE_SECONDS + 60), (fresh, TOMBSTONE_SECONDS - 60)):
+        journal.bury(one)
+        moment = time.time() - age
+        os.utime(root / "deleted" / one.file_name, (moment, moment))
+    journal.bury(new)
+    assert [journal.is_buried(one, 0) for one in (old, fresh, new)] == [False, True, True]
+    assert len(files(root)) == 2
+
+
+def test_this_process_began_before_now_and_after_the_boot() -> None:
+    assert 0 <= process_began() < since_boot()
+    code = "import time; from ratchet.node.journal import process_began as b; print(b(), time.clock_gettime(7))"
+    before = since_boot()
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    began, ran = map(float, printed.split())
+    assert before - 0.05 <= began <= ran
+
+
+# Locks
+
+HOLD = """
+import sys
+from ratchet.node.journal import Journal
+with Journal(sys.argv[1]).lock(sys.argv[2]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def held_elsewhere(root: Path, link: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lock until its stdin ends."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(root), link], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def is_free(root: Path, link: str = "link") -> bool:
+    try:
+        with Journal(root, lock_seconds=0).lock(link):
+            return True
+    except TryAgainError:
+        return False
+
+
+def test_a_lock_keeps_another_process_out_and_ends_with_it(root: Path) -> None:
+    with held_elsewhere(root, "link") as holder:
+        assert not is_free(root)
+        assert is_free(root, "another link")
+        assert holder.stdin is not None
+        holder.stdin.close()
+        assert holder.wait(10) == 0
+        assert is_free(root)
+
+
+def test_a_lock_dies_with_a_holder_that_is_killed(root: Path) -> None:
+    with held_elsewhere(root, "link") as holder:
+        holder.send_signal(signal.SIGKILL)
+        assert holder.wait(10) == -signal.SIGKILL
+        assert is_free(root)
+
+
+def test_who_waits_gets_the_lock_once_it_is_free(root: Path) -> None:
+    with held_elsewhere(root, "link") as holder, ThreadPoolExecutor(1) as waiter:
+        entered = threading.Event()
+
+        def wait() -> None:
+            with Journal(root).lock("link"):
+                entered.set()
+
+        waiting = waiter.submit(wait)
+        assert not entered.wait(0.1)
+        assert holder.stdin is not None
+        holder.stdin.close()
+        waiting.result(10)
+        assert entered.is_set()
+
+
+def test_a_lock_that_is_held_too_long_is_told_with_its_link(root: Path) -> None:
+    with Journal(root).lock("link"):
+        began = time.monotonic()
+        with pytest.raises(TryAgainError, match="cannot work on the link link"), Journal(root, 0.1).lock("link"):
+            pytest.fail("entered a lock that is held")
+        assert 0.1 <= time.monotonic() - began < 2
+
+
+def test_nothing_is_left_of_a_lock(journal: Journal, root: Path) -> None:
+    with journal.lock("default.a.in1.b.in2"), journal.lock("x" * 5000):
+        assert len(files(root)) == 2
+    assert files(root) == []
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        is_free(root)
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+
+
+def test_a_lock_ends_with_an_error_too(journal: Journal, root: Path) -> None:
+    with pytest.raises(KeyError), journal.lock("link"):
+        raise KeyError("x")
+    assert is_free(root)
+
+
+def test_no_two_are_ever_inside(root: Path) -> None:
+    inside: list[int] = []
+    seen: list[int] = []
+
+    def work(number: int) -> None:
+        for _ in range(10):
+            with Journal(root).lock("link"):
+                inside.append(number)
+                os.sched_yield()
+                seen.append(len(inside))
+                inside.remove(number)
+
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(4))
+        for worker in [pool.submit(work, number) for number in range(4)]:
+            worker.result()
+    assert seen == [1] * 40
+
+
+def test_a_link_in_the_locks_place_is_not_followed(journal: Journal, root: Path, tmp_path: Path) -> None:
+    with journal.lock("link"):
+        (path,) = files(root)
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RatchetError, match="cannot write"), journal.lock("link"):
+        pytest.fail("locked something else")
+    assert not (tmp_path / "elsewhere").exists()

@@ -1,0 +1,171 @@
+"""The pairing machine: every state × event, and that the table agrees with what the facts amount to."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ratchet.core.machine import JOINED, LEFT, LOST, STANDS, TABLE, Event, Facts, advance, derive, diagram, facts_of
+from ratchet.core.model import Link, Side, State
+from ratchet.errors import IllegalTransitionError
+from tests.support.links import joined, own, standing, veth, vxlan
+
+PAGE = Path(__file__).parents[2] / "docs" / "state-machine.md"
+
+PENDING, PRIMARY_READY, PAIR_READY, LINKED = State.PENDING, State.PRIMARY_READY, State.PAIR_READY, State.LINKED
+
+# Where each event leads, written out again beside the table; an event that is missing is illegal. Where a state is
+# given twice, the second is for facts in which both ends stand.
+LEGAL: dict[State, dict[Event, tuple[State, State]]] = {
+    PENDING: {
+        Event.PRIMARY_JOINED: (PRIMARY_READY, PRIMARY_READY),
+        Event.PAIR_JOINED: (PENDING, PENDING),
+        Event.PAIR_LEFT: (PENDING, PENDING),
+    },
+    PRIMARY_READY: {
+        Event.PRIMARY_JOINED: (PRIMARY_READY, PRIMARY_READY),
+        Event.PAIR_JOINED: (PAIR_READY, PAIR_READY),
+        Event.PRIMARY_LEFT: (PENDING, PENDING),
+    },
+    PAIR_READY: {
+        Event.PRIMARY_JOINED: (PAIR_READY, PAIR_READY),
+        Event.PAIR_JOINED: (PAIR_READY, PAIR_READY),
+        Event.PRIMARY_LEFT: (PENDING, PENDING),
+        Event.PAIR_LEFT: (PRIMARY_READY, PRIMARY_READY),
+        Event.PRIMARY_STANDS: (PAIR_READY, LINKED),
+        Event.PAIR_STANDS: (PAIR_READY, LINKED),
+        Event.PRIMARY_LOST: (PAIR_READY, PAIR_READY),
+        Event.PAIR_LOST: (PAIR_READY, PAIR_READY),
+    },
+    LINKED: {
+        Event.PRIMARY_JOINED: (PAIR_READY, PAIR_READY),
+        Event.PAIR_JOINED: (PAIR_READY, PAIR_READY),
+        Event.PRIMARY_LEFT: (PENDING, PENDING),
+        Event.PAIR_LEFT: (PRIMARY_READY, PRIMARY_READY),
+        Event.PRIMARY_LOST: (PAIR_READY, PAIR_READY),
+        Event.PAIR_LOST: (PAIR_READY, PAIR_READY),
+    },
+}
+
+ALL_FACTS = [Facts(*bits) for bits in itertools.product((False, True), repeat=4)]
+
+
+@pytest.mark.parametrize("event", Event)
+@pytest.mark.parametrize("state", State)
+def test_an_event_leads_where_the_table_says_or_is_refused(state: State, event: Event) -> None:
+    for facts in ALL_FACTS:
+        if event in LEGAL[state]:
+            assert advance(state, event, facts) is LEGAL[state][event][facts.both_stand]
+        else:
+            with pytest.raises(IllegalTransitionError, match=f"{event} to a link that is {state}"):
+                advance(state, event, facts)
+
+
+def records() -> Iterator[Link]:
+    """A record for each combination of facts that can be, as a vEth and as a VXLAN."""
+    yield joined(None, None)
+    yield joined(own(Side.PRIMARY), None)
+    yield joined(None, own(Side.PAIR))
+    for both in (veth(), vxlan()):
+        yield from (both, standing(both, Side.PRIMARY), standing(both, Side.PAIR), standing(both, *Side))
+
+
+def changed(link: Link, event: Event) -> Link | None:
+    """The record once the event has happened to it; None where it cannot happen."""
+    kind, side = next((kind, side) for kind in (JOINED, LEFT, STANDS, LOST) for side in Side if kind[side] is event)
+    end = link.end(side)
+    if kind is JOINED:
+        node = end.sandbox.node if end.sandbox else "node-a"
+        return link.with_end(side, replace(end, sandbox=own(side, node, number=2), stands=None))
+    if kind is LEFT:
+        return link.with_end(side, replace(end, sandbox=None, stands=None)) if end.sandbox else None
+    if kind is STANDS:
+        return standing(link, side) if link.due(side) and not link.stands(side) else None
+    return link.with_end(side, replace(end, stands=None)) if link.stands(side) else None
+
+
+def test_every_combination_of_facts_is_tried() -> None:
+    consistent = [
+        facts
+        for facts in ALL_FACTS
+        if (facts.primary_joined and facts.pair_joined) or not (facts.primary_stands or facts.pair_stands)
+    ]
+    assert {facts_of(link) for link in records()} == set(consistent)
+    assert len(consistent) == 7
+
+
+@pytest.mark.parametrize("event", Event)
+@pytest.mark.parametrize("before", list(records()), ids=lambda link: f"{facts_of(link)}-{link.kind}")
+def test_what_can_happen_is_legal_and_leads_to_what_the_facts_amount_to(before: Link, event: Event) -> None:
+    state = derive(before)
+    after = changed(before, event)
+    if after is None:
+        # Without the sandbox, or standing already: refused, or a step that changes no state.
+        if event in LEGAL[state]:
+            assert advance(state, event, facts_of(before)) is state
+        return
+    target = advance(state, event, facts_of(after))
+    if event is Event.PRIMARY_JOINED and before.primary.sandbox is None and before.pair.sandbox is not None:
+        assert target is PRIMARY_READY
+        target = advance(target, Event.PAIR_JOINED, facts_of(after))  # the pair was first, and counts only now
+    assert target is derive(after)
+
+
+def test_the_state_is_what_the_facts_amount_to() -> None:
+    assert derive(joined(None, None)) is PENDING
+    assert derive(joined(None, own(Side.PAIR))) is PENDING
+    assert derive(joined(own(Side.PRIMARY), None)) is PRIMARY_READY
+    for both in (veth(), vxlan()):
+        assert derive(both) is PAIR_READY
+        assert derive(standing(both, Side.PRIMARY)) is PAIR_READY
+        assert derive(standing(both, Side.PAIR)) is PAIR_READY
+        assert derive(standing(both, *Side)) is LINKED
+
+
+def test_an_end_stands_no_longer_once_its_peer_has_moved() -> None:
+    link = standing(vxlan(), *Side)
+    moved = link.with_end(Side.PAIR, replace(link.pair, sandbox=own(Side.PAIR, "node-c", 2)))
+    assert facts_of(moved) == Facts(primary_joined=True, pair_joined=True, primary_stands=False, pair_stands=False)
+    link = standing(veth(), *Side)
+    renewed = link.with_end(Side.PAIR, replace(link.pair, sandbox=own(Side.PAIR, "node-a", 2)))
+    assert derive(renewed) is PAIR_READY
+
+
+def test_no_row_of_the_table_is_there_twice() -> None:
+    cells = [(row.source, row.event, row.when, row.unless) for row in TABLE]
+    assert len(set(cells)) == len(cells)
+
+
+def test_the_page_has_the_diagram_that_the_table_draws() -> None:
+    blocks = PAGE.read_text().split("```mermaid\n")
+    assert len(blocks) == 2
+    drawn, _, _ = blocks[1].partition("\n```\n")
+    assert drawn == diagram()
+
+
+def test_the_diagram_has_an_arrow_for_every_row() -> None:
+    arrows = {}
+    for line in diagram().splitlines():
+        if " --> " in line and "[*]" not in line:
+            ends, _, events = line.strip().partition(" : ")
+            source, _, target = ends.replace("_", "-").partition(" --> ")
+            arrows[source, target] = events.split(" | ")
+    for row in TABLE:
+        guard = f" [{row.when}]" if row.when else f" [not {row.unless}]" if row.unless else ""
+        assert f"{row.event}{guard}" in arrows[row.source, row.target]
+    assert sum(map(len, arrows.values())) == len(TABLE)
+    assert "    [*] --> pending" in diagram().splitlines()
+    assert '    state "pair-ready" as pair_ready' in diagram().splitlines()
+
+
+def test_the_module_prints_the_diagram() -> None:
+    printed = subprocess.run(
+        [sys.executable, "-m", "ratchet.core.machine"], check=True, capture_output=True, text=True, cwd=PAGE.parents[1]
+    )
+    assert printed.stdout == diagram() + "\n"

@@ -1,0 +1,169 @@
+"""What an end does next: a row for each rule of the protocol."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_interface
+
+import pytest
+
+from ratchet.core.device import Device, Observed, Parent, Port, VethWire, VxlanWire
+from ratchet.core.model import Link, Side
+from ratchet.core.plan import Attempt, Build, Done, Join, Look, Note, Number, Site, Wait, Withdraw, plan, wire_of
+from tests.support.links import RECORD, VTEPS, joined, own, standing, veth, vxlan, wanted
+
+PRIMARY, PAIR = Side.PRIMARY, Side.PAIR
+SITE = Site("node-a", Parent("eth0", 2, VTEPS["node-a"], 1500), 4789)
+SITE_B = Site("node-b", Parent("ens3", 5, VTEPS["node-b"], 1400), 4789)
+BOTH = pytest.mark.parametrize("side", Side)
+
+
+def attempt(side: Side = PRIMARY) -> Attempt:
+    return Attempt(wanted(), side, own(side, "node-a"))
+
+
+def numbered(link: Link) -> Link:
+    return replace(link, vni=11)
+
+
+def device(port: Port, kind: str) -> Device:
+    return Device(port.ifname, 7, kind, True, True, port.mtu, "02:00:00:00:00:01", port.addresses)
+
+
+def as_wanted(link: Link, side: Side, site: Site = SITE) -> Observed:
+    """What stands where the wire of this end has been made."""
+    wire = wire_of(link, side, site)
+    if isinstance(wire, VethWire):
+        return Observed(device(wire.near, "veth"), device(wire.far, "veth"))
+    return Observed(
+        replace(
+            device(wire.near, "vxlan"),
+            vni=wire.vni,
+            remote=wire.remote,
+            local=wire.local,
+            port=wire.port,
+            parent_index=wire.parent.index,
+        )
+    )
+
+
+RECORDS = [None, joined(own(PRIMARY), None), joined(None, own(PAIR)), veth(), vxlan(), standing(veth(), *Side)]
+
+
+@pytest.mark.parametrize("record", RECORDS)
+@pytest.mark.parametrize("has_joined", [False, True])
+@BOTH
+def test_deleted_goes_before_everything(record: Link | None, has_joined: bool, side: Side) -> None:
+    observed = as_wanted(record, side) if record and record.kind == "veth" else None
+    step = plan(attempt(side), record, SITE, joined=has_joined, deleted=True, observed=observed)
+    assert step == Withdraw("the runtime deleted the sandbox")
+
+
+@BOTH
+def test_who_is_not_in_the_record_joins(side: Side) -> None:
+    others = joined(own(PRIMARY, number=2), own(PAIR, number=2))
+    for record in (None, wanted(), others, standing(others, *Side), joined(*reversed([own(side), None]))):
+        if record is None or not record.holds(side, own(side).container_id):
+            assert plan(attempt(side), record, SITE, joined=False, deleted=False, observed=None) == Join()
+
+
+@BOTH
+def test_who_has_joined_and_is_not_there_any_more_gives_way(side: Side) -> None:
+    newer = veth().with_end(side, replace(veth().end(side), sandbox=own(side, number=2)))
+    for record in (None, wanted(), newer):
+        step = plan(attempt(side), record, SITE, joined=True, deleted=False, observed=None)
+        assert step == Withdraw("another sandbox has taken its place")
+
+
+@pytest.mark.parametrize("has_joined", [False, True])
+def test_who_is_alone_waits(has_joined: bool) -> None:
+    alone = joined(own(PRIMARY), None)
+    assert plan(attempt(), alone, SITE, joined=has_joined, deleted=False, observed=None) == Wait()
+    alone = joined(None, own(PAIR))
+    assert plan(attempt(PAIR), alone, SITE, joined=has_joined, deleted=False, observed=None) == Wait()
+
+
+def test_a_tunnel_needs_a_number_first_and_a_veth_none() -> None:
+    assert plan(attempt(), vxlan(), SITE, joined=True, deleted=False, observed=None) == Number()
+    step = plan(attempt(), numbered(vxlan()), SITE, joined=True, deleted=False, observed=None)
+    assert step == Look(wire_of(numbered(vxlan()), PRIMARY, SITE))
+    step = plan(attempt(), veth(), SITE, joined=True, deleted=False, observed=None)
+    assert step == Look(wire_of(veth(), PRIMARY, SITE))
+
+
+@pytest.mark.parametrize("link", [veth(), numbered(vxlan())], ids=["veth", "vxlan"])
+def test_one_looks_also_where_the_record_says_that_it_stands(link: Link) -> None:
+    step = plan(attempt(), standing(link, *Side), SITE, joined=True, deleted=False, observed=None)
+    assert isinstance(step, Look)
+
+
+@pytest.mark.parametrize("link", [veth(), numbered(vxlan())], ids=["veth", "vxlan"])
+@pytest.mark.parametrize("stands", [False, True])
+def test_what_differs_is_built_whatever_the_record_says(link: Link, stands: bool) -> None:
+    record = standing(link, *Side) if stands else link
+    wire = wire_of(link, PRIMARY, SITE)
+    for observed in (Observed(None), replace(as_wanted(link, PRIMARY), near=None)):
+        assert plan(attempt(), record, SITE, joined=True, deleted=False, observed=observed) == Build(wire)
+
+
+@pytest.mark.parametrize("link", [veth(), numbered(vxlan())], ids=["veth", "vxlan"])
+def test_what_stands_is_noted_once(link: Link) -> None:
+    observed = as_wanted(link, PRIMARY)
+    assert plan(attempt(), link, SITE, joined=True, deleted=False, observed=observed) == Note()
+    noted = standing(link, PRIMARY)
+    assert plan(attempt(), noted, SITE, joined=True, deleted=False, observed=observed) == Done()
+
+
+def test_a_note_for_an_earlier_peer_or_intent_is_no_note() -> None:
+    link = standing(numbered(vxlan()), PRIMARY)
+    moved = link.with_end(PAIR, replace(link.pair, sandbox=own(PAIR, "node-c", 2)))
+    observed = as_wanted(moved, PRIMARY)
+    assert plan(attempt(), moved, SITE, joined=True, deleted=False, observed=observed) == Note()
+    observed = as_wanted(link, PRIMARY)
+    assert isinstance(plan(attempt(), moved, SITE, joined=True, deleted=False, observed=observed), Build)
+    renewed = replace(link, generation=2)
+    assert plan(attempt(), renewed, SITE, joined=True, deleted=False, observed=observed) == Note()
+
+
+def test_a_tunnel_is_done_for_this_end_before_the_other_stands() -> None:
+    link = standing(numbered(vxlan()), PRIMARY)
+    step = plan(attempt(), link, SITE, joined=True, deleted=False, observed=as_wanted(link, PRIMARY))
+    assert step == Done()
+
+
+@BOTH
+def test_a_veths_wire_is_both_ports_with_ones_own_near(side: Side) -> None:
+    ports = {
+        PRIMARY: Port("/run/netns/primary-pod-1", "in1", (ip_interface("192.168.2.100/24"),), 1500),
+        PAIR: Port("/run/netns/pair-pod-1", "in2", (ip_interface("192.168.2.101/24"),), 1500),
+    }
+    assert wire_of(veth(), side, SITE) == VethWire(RECORD, ports[side], ports[side.other])
+
+
+def test_a_tunnels_wire_is_its_own_port_and_the_way_to_the_peers_node() -> None:
+    link = numbered(vxlan())
+    near = Port("/run/netns/primary-pod-1", "in1", (ip_interface("192.168.2.100/24"),), 1450)
+    assert wire_of(link, PRIMARY, SITE) == VxlanWire(
+        RECORD, near, vni=11, remote=VTEPS["node-b"], local=VTEPS["node-a"], port=4789, parent=SITE.parent
+    )
+    near = Port("/run/netns/pair-pod-1", "in2", (ip_interface("192.168.2.101/24"),), 1350)
+    assert wire_of(link, PAIR, SITE_B) == VxlanWire(
+        RECORD, near, vni=11, remote=VTEPS["node-a"], local=VTEPS["node-b"], port=4789, parent=SITE_B.parent
+    )
+
+
+def test_a_tunnel_over_ipv6_is_narrower() -> None:
+    site = replace(SITE, parent=Parent("eth0", 2, "fd00::73", 1500))
+    assert wire_of(numbered(vxlan()), PRIMARY, site).near.mtu == 1430
+
+
+def test_the_udp_port_is_the_sites() -> None:
+    wire = wire_of(numbered(vxlan()), PRIMARY, replace(SITE, vxlan_port=8472))
+    assert isinstance(wire, VxlanWire)
+    assert wire.port == 8472
+
+
+@pytest.mark.parametrize("link", [vxlan(), joined(own(PRIMARY), None), joined(None, own(PAIR))])
+def test_there_is_no_wire_before_its_time(link: Link) -> None:
+    with pytest.raises(ValueError, match=r"not ready|has not joined"):
+        wire_of(link, PRIMARY, SITE)
