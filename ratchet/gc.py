@@ -38,6 +38,7 @@ def collect_garbage(
 ) -> Iterator[Removal]:
     """Remove what is garbage, and tell of each removal as it is done; with `dry_run` only tell."""
     leases = records.vni_leases()
+    uids = records.uids()
     links, malformed = records.links()
     pods = records.pods()
     nodes = records.nodes()
@@ -47,8 +48,9 @@ def collect_garbage(
         cleared = _cleared(orphan, now())
         what = f"record {orphan.link.name}" if cleared.abandoned else f"end of {orphan.link.name}"
         yield Removal(what, orphan.why, done=dry_run or _attempted(partial(_write, records, orphan.link, cleared)))
-    for lease, why in ((orphan.lease, orphan.why) for orphan in orphaned_leases(leases, links, now(), grace)):
-        yield Removal(f"VNI {lease.vni}", why, done=dry_run or _attempted(partial(records.delete_vni_lease, lease)))
+    for held in orphaned_leases(leases, uids, now(), grace):
+        done = dry_run or _attempted(partial(records.delete_vni_lease, held.lease))
+        yield Removal(f"VNI {held.lease.vni}", held.why, done=done)
 
 
 def _cleared(orphan: OrphanedLink, now: datetime) -> Link:

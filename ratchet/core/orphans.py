@@ -71,14 +71,16 @@ def orphaned_links(
 
 
 def orphaned_leases(
-    leases: Iterable[VniLease], links: Iterable[Link], now: datetime, grace: timedelta
+    leases: Iterable[VniLease], records: Collection[str], now: datetime, grace: timedelta
 ) -> tuple[OrphanedLease, ...]:
-    """VNI Leases whose holder is the UID of no record; `leases` must have been listed before `links`."""
-    holders = {link.uid for link in links}
+    """VNI Leases whose holder is none of the UIDs in `records`, listed after `leases`.
+
+    These are the UIDs of all records there are, those that cannot be read among them: they may well be in use.
+    """
     return tuple(
         OrphanedLease(lease, f"no record has the UID {lease.holder or 'it should name'}")
         for lease in leases
-        if lease.holder not in holders and (lease.created is None or now - lease.created >= grace)
+        if lease.holder not in records and (lease.created is None or now - lease.created >= grace)
     )
 
 

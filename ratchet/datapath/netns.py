@@ -63,12 +63,13 @@ def open_netns(path: str) -> Netns:
         # O_NONBLOCK: a path that is a FIFO must not hold us.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
-        ours = isinstance(error, OSError) and error.errno in _OURS_TO_BLAME
-        kind = DatapathError if ours else NamespaceGoneError
-        raise kind(f"cannot open network namespace {path}: {_cause(error)}") from error
+        message = f"cannot open network namespace {path}: {_cause(error)}"
+        if isinstance(error, OSError) and error.errno in _OURS_TO_BLAME:
+            raise DatapathError(message) from error
+        raise NamespaceGoneError(message, path=path) from error
     if not _is_network_namespace(fd):
         os.close(fd)
-        raise NamespaceGoneError(f"cannot open network namespace {path}: not a network namespace")
+        raise NamespaceGoneError(f"cannot open network namespace {path}: not a network namespace", path=path)
     return Netns(path, fd)
 
 

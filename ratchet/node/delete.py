@@ -44,7 +44,10 @@ def undo(call: Call, entry: SandboxEntry, reason: str) -> None:
     if entry.ends:
         _leave_links(call, entry, reason)
     _delete_delegations(call, entry.delegations or _likely_delegations(call))
-    call.journal.forget(entry.attachment)
+    try:
+        call.journal.forget(entry.attachment)
+    except RatchetError as error:
+        log.error("what ADD noted stays on disk: %s", error)
 
 
 def _bury(call: Call) -> bool:

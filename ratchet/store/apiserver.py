@@ -59,8 +59,8 @@ class ExpiredError(ConflictError):
 class _BusyError(ApiUnavailableError):
     """The API asked us to come back, after `seconds` where it said when."""
 
-    def __init__(self, message: str, seconds: float | None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, seconds: float | None = None, *, details: str = "") -> None:
+        super().__init__(message, details=details)
         self.seconds = seconds
 
 

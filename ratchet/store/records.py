@@ -72,6 +72,10 @@ class Records:
         """All records, and an error for each that cannot be read as one."""
         return _readable(self.api.list(self._config_maps, labelSelector=MANAGED_SELECTOR)[0])
 
+    def uids(self) -> set[str]:
+        """The UIDs of all ConfigMaps there are: of every record, whatever has become of its labels or its data."""
+        return {item["metadata"]["uid"] for item in self.api.list(self._config_maps)[0]}
+
     def create(self, link: Link) -> Link:
         """The link as it is now stored. Raises ConflictError where a record of that name exists."""
         try:

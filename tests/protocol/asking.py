@@ -209,7 +209,7 @@ def taken_away(parents: dict[str, Parent]) -> Iterator[None]:
     remembered: they depend on nothing but what it is asked.
     """
     kernel = FakeKernel(parents)
-    time = SimpleNamespace(monotonic=lambda: current().clock(), sleep=lambda seconds: ask("sleep", seconds))
+    time = SimpleNamespace(monotonic=lambda: current().clock(), sleep=_sleep)
     with ExitStack() as stack:
         for module in (reconciler, call, add):
             stack.enter_context(patch.object(module, "datapath", kernel))
@@ -221,6 +221,11 @@ def taken_away(parents: dict[str, Parent]) -> Iterator[None]:
         stack.enter_context(patch.object(records, "random", SimpleNamespace(choice=lambda numbers: numbers[0])))
         stack.enter_context(patch.object(moves, "advance", lru_cache(maxsize=None)(advance)))
         yield
+
+
+def _sleep(seconds: float) -> None:
+    if seconds > 0:
+        ask("sleep", current().clock() + seconds)
 
 
 def _object(text: str) -> Json:

@@ -124,11 +124,11 @@ def lease(vni: int = 11, holder: str = "uid-1", age: int = 3600) -> VniLease:
     ids=["held", "surplus", "of a dead record", "without a holder", "young", "old enough", "of unknown age"],
 )
 def test_a_lease_is_garbage_when_no_record_has_its_holders_uid(held: VniLease, orphaned: bool) -> None:
-    found = orphaned_leases([held], [replace(old(vxlan()), vni=11)], NOW, GRACE)
+    found = orphaned_leases([held], {replace(old(vxlan()), vni=11).uid}, NOW, GRACE)
     assert [orphan.lease for orphan in found] == ([held] if orphaned else [])
 
 
 def test_a_record_made_again_under_the_name_does_not_hold_the_old_ones_lease() -> None:
     again = replace(old(vxlan()), uid="uid-2", vni=11)
-    (orphan,) = orphaned_leases([lease()], [again], NOW, GRACE)
+    (orphan,) = orphaned_leases([lease()], {again.uid}, NOW, GRACE)
     assert orphan.why == "no record has the UID uid-1"

@@ -1,0 +1,185 @@
+"""Whole calls of the runtime in threads of which one runs at a time: who is next is drawn.
+
+For what has too many states to go everywhere. A thread runs until it asks for something; then whoever's turn it is
+gets its answer. Time stands still while anybody can go on, and jumps to the next deadline when nobody can.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from ratchet.errors import ConflictError
+from tests.protocol.asking import Request, run_by
+from tests.protocol.world import Actor, World, perform
+
+Outcome = TypeVar("Outcome")
+
+PATIENCE_SECONDS = 20.0  # of the real clock, for a thread to ask for something
+STEPS = 20_000
+DISPUTES = 500
+
+
+class KilledError(BaseException):
+    """SIGKILL. Not an Exception; and whoever tries to clean up is killed again."""
+
+
+class StuckError(AssertionError):
+    """Nobody can go on, and time would not help."""
+
+
+class Turns:
+    """The world and the threads that work on it.
+
+    `choices` says which of those that can go on is next, one after the other; when they are used up, turns go round.
+    `kills` are processes by name and at which of their requests within `killable` blocks they are killed.
+    """
+
+    def __init__(self, world: World, choices: Sequence[int], kills: Mapping[str, int]) -> None:
+        self.world = world
+        self.kills = dict(kills)
+        self.killed: list[str] = []
+        self.steps = 0
+        self._choices = list(choices)
+        self._threads: list[Runner] = []
+        self._pids = 0
+
+    def run(self, processes: Mapping[str, tuple[str, Callable[[], None]]], each: Callable[[World], None]) -> None:
+        """Run these (by name: node and what to do) to their ends; `each` judges the world after every step."""
+        self._threads = []
+        for name, (node, work) in processes.items():
+            self._pids += 1
+            self._threads.append(Runner(self, self._pids, name, node, work))
+        try:
+            self._go(each)
+        finally:
+            for runner in self._threads:
+                runner.abandon()
+
+    def _go(self, each: Callable[[World], None]) -> None:
+        while waiting := [one for one in self._threads if not one.ended]:
+            ready = [one for one in waiting if perform(self.world, one.actor, one.request)]
+            if not ready:
+                self._let_time_pass(waiting)
+                continue
+            self.steps += 1
+            if self.steps > STEPS:
+                raise StuckError(f"no end after {STEPS} steps")
+            chosen = ready[self._choice() % len(ready)]
+            self._step(chosen)
+            each(self.world)
+        faults = [one.fault for one in self._threads if one.fault is not None]
+        if faults:
+            raise faults[0]
+
+    def _step(self, runner: Runner) -> None:
+        if runner.is_to_die():
+            self.killed.append(runner.name)
+            self.world = self.world.released(runner.actor.pid)
+            runner.kill()
+            return
+        ((self.world, answer),) = perform(self.world, runner.actor, runner.request)
+        runner.answer(answer)
+
+    def _choice(self) -> int:
+        return self._choices.pop() if self._choices else self.steps
+
+    def _let_time_pass(self, waiting: Sequence[Runner]) -> None:
+        deadlines = [one.request[-1] for one in waiting if one.request[0] in ("watch", "sleep")]
+        later = [moment for moment in deadlines if moment > self.world.now]
+        if not later:
+            raise StuckError("; ".join(f"{one.name} waits for {one.request}" for one in waiting))
+        self.world = self.world._replace(now=min(later))
+
+
+class Runner:
+    """One process in its thread, from one request to the next."""
+
+    def __init__(self, turns: Turns, pid: int, name: str, node: str, work: Callable[[], None]) -> None:
+        self.name, self.node, self.actor = name, node, Actor(pid, node)
+        self.request: Request = ()
+        self.ended = False
+        self.fault: BaseException | None = None
+        self._turns, self._work = turns, work
+        self._answer: Any = None
+        self._dying = False
+        self._killable = 0
+        self._asked_in_vain = threading.Semaphore(0)
+        self._asked = threading.Semaphore(0)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+        self._wait_for_request()
+
+    def ask(self, request: Request) -> Any:
+        if self._dying:
+            raise KilledError
+        self.request = request
+        self._killable += bool(self._killable)
+        self._asked.release()
+        self._asked_in_vain.acquire()
+        if self._dying:
+            raise KilledError
+        return self._answer
+
+    def undisputed(self, decide: Callable[[], Outcome]) -> Outcome:
+        for _ in range(DISPUTES):
+            try:
+                return decide()
+            except ConflictError:
+                continue
+        raise StuckError("a decision is disputed without end")
+
+    def clock(self) -> float:
+        return self._turns.world.now
+
+    def killable(self, work: Callable[[], Outcome]) -> Outcome | None:
+        """Do some work, within which SIGKILL may come; None where it came."""
+        self._killable = 1
+        try:
+            return work()
+        except KilledError:
+            if self.ended:
+                raise
+            self._dying = False
+            return None
+        finally:
+            self._killable = 0
+
+    def is_to_die(self) -> bool:
+        return self._killable > 0 and self._turns.kills.get(self.name, 0) == self._killable
+
+    def kill(self) -> None:
+        del self._turns.kills[self.name]
+        self._dying = True
+        self._resume()
+
+    def answer(self, answer: Any) -> None:
+        self._answer = answer
+        self._resume()
+
+    def abandon(self) -> None:
+        """End the thread of a run that has failed."""
+        if not self.ended:
+            self.ended = self._dying = True
+            self._asked_in_vain.release()
+        self._thread.join(PATIENCE_SECONDS)
+
+    def _resume(self) -> None:
+        self._asked_in_vain.release()
+        self._wait_for_request()
+
+    def _wait_for_request(self) -> None:
+        if not self._asked.acquire(timeout=PATIENCE_SECONDS):
+            raise StuckError(f"{self.name} asks for nothing")
+
+    def _run(self) -> None:
+        try:
+            with run_by(self):
+                self._work()
+        except KilledError:
+            pass
+        except BaseException as fault:  # noqa: BLE001  # told to the test's own thread
+            self.fault = fault
+        self.ended = True
+        self._asked.release()

@@ -1,0 +1,262 @@
+"""Pods in a chain or a ring, on two nodes, by whole calls: `add`, `delete`, gc, in orders that hypothesis draws.
+
+The runtime is as a kubelet's: an ADD that fails or is killed gets its DEL and a new sandbox; a sandbox may be deleted
+at any moment of its ADD, or after it; DEL comes again when it likes. Nobody stays on the nodes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import cast
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ratchet.cni.arguments import Command
+from ratchet.core.machine import derive
+from ratchet.core.model import Side, State
+from ratchet.errors import RatchetError
+from ratchet.gc import collect_garbage
+from ratchet.node.add import add
+from ratchet.node.call import Call
+from ratchet.node.delete import delete
+from ratchet.store.records import Records
+from tests.protocol.asking import FakeApi, FakeJournal, ask, current
+from tests.protocol.scenes import LEASES, RECORDS, disagreements, link_of, plain_call, sandbox_of, stand_in_kernel
+from tests.protocol.taking_turns import Runner, Turns
+from tests.protocol.world import World, netns_path
+
+EXAMPLES = 2000 if os.environ.get("RATCHET_EXHAUSTIVE") else 60
+TRIES = 8
+WAIT_SECONDS = 60.0
+VNIS = (11, 18)
+PODS = "/api/v1/namespaces/ns/pods"
+
+Work = tuple[str, Callable[[], None]]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Pods by number, the node of each; each declares a link to the next, and in a ring the last to the first.
+
+    `restarted` are pods whose first sandbox is deleted at some time. `killed`: at which of its requests a pod's first
+    ADD is killed. `collected`: gc runs in between.
+    """
+
+    nodes: tuple[str, ...]
+    ring: bool
+    restarted: frozenset[int]
+    killed: dict[int, int]
+    collected: bool
+    choices: list[int]
+
+    @property
+    def links(self) -> int:
+        return len(self.nodes) if self.ring else len(self.nodes) - 1
+
+    def world(self) -> World:
+        objects = {f"{PODS}/{_name(number)}": self._pod(number) for number in range(len(self.nodes))}
+        for node in "AB":
+            objects[f"/api/v1/nodes/{node}"] = json.dumps({"metadata": {"name": node, "resourceVersion": "1"}})
+        return World(objects=tuple(sorted(objects.items())), version=1)
+
+    def _pod(self, number: int) -> str:
+        labels = {"ratchet": "true"}
+        if number < self.links:
+            labels |= {
+                "ratchet.primary": "true",
+                "ratchet.pair_name": _name((number + 1) % len(self.nodes)),
+                "ratchet.local_ifname": "next",
+                "ratchet.local_ip": f"10.1.{number}.1",
+                "ratchet.pair_ifname": "previous",
+                "ratchet.pair_ip": f"10.1.{number}.2",
+            }
+        metadata = {
+            "name": _name(number),
+            "namespace": "ns",
+            "uid": f"{_name(number)}-1",
+            "labels": labels,
+            "resourceVersion": "1",
+        }
+        return json.dumps({"metadata": metadata, "spec": {"nodeName": self.nodes[number]}})
+
+
+def _name(number: int) -> str:
+    return f"p{number}"
+
+
+@st.composite
+def clusters(draw: st.DrawFn, kills: bool) -> Cluster:
+    size = draw(st.integers(3, 4))
+    numbers = st.integers(0, size - 1)
+    return Cluster(
+        nodes=tuple(draw(st.lists(st.sampled_from("AB"), min_size=size, max_size=size))),
+        ring=draw(st.booleans()),
+        restarted=draw(st.frozensets(numbers, max_size=2)),
+        killed=draw(st.dictionaries(numbers, st.integers(2, 40), max_size=2)) if kills else {},
+        collected=draw(st.booleans()),
+        choices=draw(st.lists(st.integers(0, 5), min_size=250, max_size=250)),
+    )
+
+
+@dataclass
+class Kubelets:
+    """The runtimes of all nodes: which sandbox each pod has by now, and every one that there ever was."""
+
+    cluster: Cluster
+    journals: dict[str, FakeJournal] = field(default_factory=lambda: {node: FakeJournal() for node in "AB"})
+    settled: dict[int, str] = field(default_factory=dict)
+    made: dict[int, list[str]] = field(default_factory=dict)
+
+    def starting(self) -> dict[str, Work]:
+        """Every pod is started, some are restarted."""
+        found: dict[str, Work] = {}
+        for number, node in enumerate(self.cluster.nodes):
+            found[f"start {_name(number)}"] = (node, self._bind(self._start, number))
+            if number in self.cluster.restarted:
+                found[f"restart {_name(number)}"] = (node, self._bind(self._restart, number))
+        if self.cluster.collected:
+            found["gc"] = ("A", collect)
+        return found
+
+    def ending(self) -> dict[str, Work]:
+        """Every sandbox that there ever was is deleted, in the end, some for the second time."""
+        return {
+            f"end {sandbox}": (self.cluster.nodes[number], self._bind(self._end, number, sandbox))
+            for number, sandboxes in self.made.items()
+            for sandbox in sandboxes
+        }
+
+    def _start(self, number: int) -> None:
+        for _ in range(TRIES):
+            sandbox = f"{_name(number)}-{len(self.made.setdefault(number, [])) + 1}"
+            self.made[number].append(sandbox)
+            ask("birth", sandbox, "")
+            call = self._call(number, sandbox, Command.ADD)
+            if cast(Runner, current()).killable(lambda call=call: _added(call)) and not ask("buried", sandbox):
+                self.settled[number] = sandbox
+                return
+            self._end(number, sandbox)
+        raise AssertionError(f"{_name(number)} does not start")
+
+    def _restart(self, number: int) -> None:
+        sandbox = f"{_name(number)}-1"
+        self._end(number, sandbox)
+        if self.settled.get(number) == sandbox:
+            del self.settled[number]
+            self._start(number)
+
+    def _end(self, number: int, sandbox: str) -> None:
+        delete(self._call(number, sandbox, Command.DEL))
+        ask("choose", lambda world, _: [True])  # a moment, in which the namespace is still there
+        if netns_path(sandbox) and ask("choose", lambda world, _: [sandbox in world.namespaces]):
+            ask("collapse", sandbox)
+
+    def _call(self, number: int, sandbox: str, command: Command) -> Call:
+        node = self.cluster.nodes[number]
+        joined = sandbox_of(sandbox, _name(number), node)
+        return plain_call(command, joined, self.journals[node], records(), WAIT_SECONDS)
+
+    @staticmethod
+    def _bind(do: Callable[..., None], *arguments: object) -> Callable[[], None]:
+        return lambda: do(*arguments)
+
+
+def _added(call: Call) -> bool:
+    try:
+        add(call)
+    except RatchetError:
+        return False
+    return True
+
+
+def records() -> Records:
+    return Records(FakeApi(keeps_history=True), "ratchet", VNIS)
+
+
+def collect() -> None:
+    list(collect_garbage(records(), now=lambda: datetime.now(UTC), grace=timedelta(0)))
+
+
+# The properties
+
+
+def never(world: World) -> None:
+    """What no step may lead to."""
+    held: set[tuple[str, str]] = set()
+    numbers: list[int] = []
+    for text in _records_in(world):
+        assert not disagreements(text)
+        link = link_of(text)
+        numbers += [] if link.vni is None else [link.vni]
+        for side in Side:
+            if sandbox := link.sandbox(side):
+                end = (sandbox.container_id, link.end(side).ifname)
+                assert end not in held, f"two links have the end {end}"
+                held.add(end)
+    assert len(numbers) == len(set(numbers)), "two links have one VNI"
+
+
+def all_linked(cluster: Cluster, kubelets: Kubelets, world: World) -> None:
+    assert len(kubelets.settled) == len(cluster.nodes)
+    texts = list(_records_in(world))
+    assert len(texts) == cluster.links
+    for text in texts:
+        link = link_of(text)
+        joined = {sandbox.container_id for side in Side if (sandbox := link.sandbox(side))}
+        assert joined <= set(kubelets.settled.values()), "a record holds a dead sandbox"
+        assert derive(link) is State.LINKED, f"{link.name} is {derive(link)}"
+        assert stand_in_kernel(text, world.interfaces, world.namespaces), f"{link.name} does not stand"
+    assert len(world.interfaces) == 2 * cluster.links
+    assert not world.locks
+
+
+def nothing_left(world: World, leases_too: bool) -> None:
+    collections = (RECORDS, LEASES) if leases_too else (RECORDS,)
+    assert not [path for path, _ in world.objects if path.startswith(collections)]
+    assert not world.interfaces
+    assert not world.entries
+    assert not world.locks
+
+
+def _records_in(world: World) -> Iterator[str]:
+    return (text for path, text in world.objects if path.startswith(RECORDS))
+
+
+def live_and_die(cluster: Cluster) -> Turns:
+    """The cluster's whole life: all start, all are linked; all end, nothing is left."""
+    kubelets = Kubelets(cluster)
+    kills = {f"start {_name(number)}": request for number, request in cluster.killed.items()}
+    turns = Turns(cluster.world(), cluster.choices, kills)
+    turns.run(kubelets.starting(), never)
+    all_linked(cluster, kubelets, turns.world)
+    turns.run(kubelets.ending(), never)
+    nothing_left(turns.world, leases_too=not turns.killed)
+    turns.run({"gc": ("A", collect), "gc again": ("B", collect)}, never)
+    nothing_left(turns.world, leases_too=True)
+    return turns
+
+
+bounded = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+@bounded
+@given(clusters(kills=False))
+def test_pods_that_come_and_go_are_linked_and_leave_nothing(cluster: Cluster) -> None:
+    live_and_die(cluster)
+
+
+@bounded
+@given(clusters(kills=True))
+def test_pods_whose_add_is_killed_are_linked_in_the_end_and_leave_nothing(cluster: Cluster) -> None:
+    live_and_die(cluster)
