@@ -194,6 +194,15 @@ def test_fault_07_a_pod_that_comes_again_under_a_new_uid(cluster: Cluster) -> No
     cluster.assert_nothing_left()
 
 
+def test_fault_08_a_static_pod_is_known_by_its_mirror(cluster: Cluster) -> None:
+    """The kubelet calls a static pod by a UID of its own; the mirror in the API has another, and an annotation."""
+    mirror = cluster.pod("static", {"ratchet": "true"}, cluster.a, **{"kubernetes.io/config.mirror": OLD_POD})
+    static = Sandbox(PodRef("default", "static", OLD_POD), mirror.container_id, mirror.netns)
+    assert cluster.a.add(static).status == 0
+    end_pods(cluster, (cluster.a, static))
+    cluster.assert_nothing_left()
+
+
 def test_fault_09_the_pod_is_gone_before_add(cluster: Cluster) -> None:
     primary = cluster.primary(cluster.a)
     cluster.bed.delete_pod(primary.pod)

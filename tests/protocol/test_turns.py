@@ -28,7 +28,7 @@ from ratchet.store.records import Records
 from tests.protocol.asking import FakeApi, FakeJournal, ask, current
 from tests.protocol.scenes import LEASES, RECORDS, disagreements, link_of, plain_call, sandbox_of, stand_in_kernel
 from tests.protocol.taking_turns import Runner, Turns
-from tests.protocol.world import World, netns_path
+from tests.protocol.world import World
 
 EXAMPLES = 2000 if os.environ.get("RATCHET_EXHAUSTIVE") else 60
 TRIES = 8
@@ -153,8 +153,7 @@ class Kubelets:
     def _end(self, number: int, sandbox: str) -> None:
         delete(self._call(number, sandbox, Command.DEL))
         ask("choose", lambda world, _: [True])  # a moment, in which the namespace is still there
-        if netns_path(sandbox) and ask("choose", lambda world, _: [sandbox in world.namespaces]):
-            ask("collapse", sandbox)
+        ask("collapse", sandbox, True)
 
     def _call(self, number: int, sandbox: str, command: Command) -> Call:
         node = self.cluster.nodes[number]

@@ -254,8 +254,10 @@ def _buried(world: World, _: Actor, sandbox: str) -> Outcomes:
     return [(world, sandbox in world.tombstones)]
 
 
-def _collapse(world: World, _: Actor, sandbox: str) -> Outcomes:
-    """A deleted sandbox's namespace goes, and its interfaces with it."""
+def _collapse(world: World, _: Actor, sandbox: str, perhaps: bool = False) -> Outcomes:
+    """A deleted sandbox's namespace goes, and its interfaces with it; `perhaps` it went before."""
+    if perhaps and sandbox not in world.namespaces:
+        return [(world, None)]
     if sandbox not in world.tombstones or sandbox not in world.namespaces:
         return []
     inside = [one.place for one in world.interfaces if one.place[0] == netns_path(sandbox)]
