@@ -88,6 +88,7 @@ def _add_dev(commands: Commands) -> None:
     api.add_argument("--host", default="127.0.0.1", metavar="ADDR", help="the address to serve at (127.0.0.1)")
     api.add_argument("--port", type=int, default=0, metavar="N", help="the port to serve at (any free one)")
     api.add_argument("--tls", action="store_true", help="HTTPS, with a certificate made for the purpose")
+    api.add_argument("--scheduler", action="store_true", help="bind pods to the nodes that their nodeSelector means")
     api.set_defaults(run=_dev_api)
 
 
@@ -131,7 +132,14 @@ def _dev_api(arguments: argparse.Namespace) -> int:
         from ratchet.dev.api.server import serve
     except ModuleNotFoundError as missing:
         raise _demo_extra(missing) from missing
-    serve(arguments.kubeconfig, arguments.host, arguments.port, tls=arguments.tls)
+    serve(
+        arguments.kubeconfig,
+        arguments.host,
+        arguments.port,
+        tls=arguments.tls,
+        scheduler=arguments.scheduler,
+        on_ready=lambda url: print(f"serving {url}, kubeconfig {arguments.kubeconfig}; stop with Ctrl-C", flush=True),
+    )
     return 0
 
 

@@ -18,11 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ratchet.core.machine import derive
 from ratchet.core.model import PodRef, State
 from ratchet.dev.bed import RATCHET_NAMESPACE, Bed, wait_for
-from ratchet.dev.hosts import command_in, ip
+from ratchet.dev.hosts import command_in, ip, namespaces_under, remove_namespace
 from ratchet.dev.kubelet import DEBIAN_PLUGINS, Answer, Kubelet, Sandbox
 from ratchet.dev.rootless import become_able
 from ratchet.dev.story import check, kubectl, passed, say, shell, step, typed
@@ -52,15 +53,16 @@ def run(kubeconfig: Path | None = None, *, keep: bool = False) -> int:
 
 
 def take_down() -> int:
-    """Take down what `--keep` left up."""
-    try:
-        held = json.loads(HELD.read_text())
-    except FileNotFoundError as missing:
-        raise RatchetError("cannot take the demo down: none is up") from missing
-    if _start_time(held["pid"]) == held["began"]:
+    """Take down what `--keep` left up, or what a demo that was killed left behind."""
+    if (held := _held()) is not None:
         os.kill(held["pid"], signal.SIGTERM)
-        wait_for("the end of the demo's process", lambda: _start_time(held["pid"]) != held["began"], 30.0)
+        wait_for("the end of the demo's process", lambda: _held() is None, 30.0)
+    left = namespaces_under(PREFIX)
+    for netns in left:
+        remove_namespace(netns)
     HELD.unlink(missing_ok=True)
+    if held is None and not left:
+        raise RatchetError("cannot take the demo down: none is up")
     print("the demo is down")
     return 0
 
@@ -219,6 +221,10 @@ def _prepared(kubeconfig: Path | None) -> Iterator[Demo]:
             details="apt-get install containernetworking-plugins",
         )
     config = json.loads((EXAMPLES / "10-ratchet.conf").read_text())
+    if namespaces_under(PREFIX):
+        raise RatchetError(
+            "cannot start the demo: one is up already, or was killed", details="ratchet demo --down takes it down"
+        )
     step("Two nodes on a switch, an API server, the plugin on both")
     namespace = "ratchet-demo" if kubeconfig else "default"
     with Bed(prefix=PREFIX, kubeconfig=kubeconfig, namespace=namespace) as bed:
@@ -239,8 +245,6 @@ def _prepared(kubeconfig: Path | None) -> Iterator[Demo]:
 
 def _run_and_hold(options: list[str]) -> int:
     """Run the demo in a process of its own that stays when this one ends; its status once it has come to stay."""
-    if HELD.exists() and _start_time(json.loads(HELD.read_text())["pid"]) is not None:
-        raise RatchetError("cannot keep a demo up: one is up already", details="ratchet demo --down takes it down")
     reader, writer = os.pipe()
     child = subprocess.Popen(
         [sys.executable, "-m", "ratchet.dev.demo", str(writer), *options],
@@ -267,6 +271,15 @@ def _hold(writer: int, kubeconfig: Path | None) -> int:
             os.dup2(silence, descriptor)
         stopping.wait()
     return 0
+
+
+def _held() -> dict[str, Any] | None:
+    """The process that keeps a demo up; None where there is none any more."""
+    try:
+        held = dict(json.loads(HELD.read_text()))
+    except (FileNotFoundError, ValueError):
+        return None
+    return held if _start_time(held["pid"]) == held["began"] else None
 
 
 def _start_time(pid: int) -> str | None:

@@ -85,7 +85,7 @@ class Hosts:
 
     def remove_namespace(self, full: str) -> None:
         """Take a namespace away, if it is there."""
-        subprocess.run(["ip", "netns", "del", full], check=False, capture_output=True)
+        remove_namespace(full)
         if full in self.made:
             self.made.remove(full)
 
@@ -93,6 +93,16 @@ class Hosts:
         """Take everything away; the pods first, so that no tunnel outlives its node."""
         for full in reversed(self.made.copy()):
             self.remove_namespace(full)
+
+
+def namespaces_under(prefix: str) -> list[str]:
+    """The names of the namespaces there are whose names begin so."""
+    return sorted(path.name for path in NETNS_DIR.glob(f"{prefix}*"))
+
+
+def remove_namespace(full: str) -> None:
+    """Take a namespace away, if it is there."""
+    subprocess.run(["ip", "netns", "del", full], check=False, capture_output=True)
 
 
 def netns_path(full: str) -> str:

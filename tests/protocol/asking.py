@@ -98,7 +98,7 @@ class FakeApi(ApiServer):
     def patch(self, path: str, body: Json) -> Json:
         return _object(ask("patch", path, self._text(body)))
 
-    def delete(self, path: str, *, uid: str, resource_version: str = "") -> None:
+    def delete(self, path: str, *, uid: str, resource_version: str = "", grace_seconds: int | None = None) -> None:
         ask("delete", path, uid, resource_version)
 
     def watch(self, path: str, resource_version: str, seconds: float, **query: str) -> Iterator[Watched]:
@@ -215,9 +215,7 @@ def taken_away(parents: dict[str, Parent]) -> Iterator[None]:
             stack.enter_context(patch.object(module, "datapath", kernel))
         for clocked in (add, follow):
             stack.enter_context(patch.object(clocked, "time", time))
-        stack.enter_context(
-            patch.object(reconciler, "_until_undisputed", lambda decide: current().undisputed(decide))
-        )
+        stack.enter_context(patch.object(reconciler, "_until_undisputed", lambda decide: current().undisputed(decide)))
         stack.enter_context(patch.object(records, "random", SimpleNamespace(choice=lambda numbers: numbers[0])))
         stack.enter_context(patch.object(moves, "advance", lru_cache(maxsize=None)(advance)))
         yield

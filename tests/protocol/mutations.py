@@ -17,7 +17,7 @@ from unittest.mock import patch
 from ratchet.core import moves
 from ratchet.core.model import Link, Side
 from ratchet.core.plan import Attempt, Build, Done, Look, Note, Site, Step, Wait, plan
-from ratchet.node import reconciler
+from ratchet.node import add, reconciler
 from ratchet.node.call import Call
 from ratchet.node.reconciler import Reconciler
 from ratchet.store.apiserver import Json
@@ -30,7 +30,7 @@ from tests.protocol.scenes import Rules
 class Mutation:
     """A rule that is left out: the scene's rules, and what is patched meanwhile."""
 
-    rules: Rules = Rules()
+    rules: Rules = Rules()  # noqa: RUF009  # frozen
     patched: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
@@ -46,7 +46,7 @@ class UnversionedApi(FakeApi):
 class CarelessApi(FakeApi):
     """Deletions have no preconditions but the UID."""
 
-    def delete(self, path: str, *, uid: str, resource_version: str = "") -> None:
+    def delete(self, path: str, *, uid: str, resource_version: str = "", grace_seconds: int | None = None) -> None:
         super().delete(path, uid=uid)
 
 
@@ -64,7 +64,11 @@ def settling_past_tombstones() -> Iterator[None]:
 @contextmanager
 def looking_for_tombstones_only_to_join() -> Iterator[None]:
     """Neither before the note nor at the end."""
-    with settling_past_tombstones(), patch("tests.protocol.scenes._refuse_deleted", lambda _: None):
+    with (
+        settling_past_tombstones(),
+        patch("tests.protocol.scenes._refuse_deleted", lambda _: None),
+        patch.object(add, "_refuse_deleted", lambda _: None),
+    ):
         yield
 
 

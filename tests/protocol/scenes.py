@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from ipaddress import ip_interface
 from typing import Any
 
@@ -83,22 +83,18 @@ def call_of(attempt: Attempt, command: Command, rules: Rules) -> Call:
     """The runtime's call for one sandbox that has one end."""
     sandbox = attempt.sandbox
     held = HeldEnd(attempt.name, attempt.side, attempt.wanted.end(attempt.side).ifname)
-    entry = SandboxEntry(
-        Attachment("net", sandbox.container_id, "eth0"), sandbox.netns, sandbox.pod, (held,)
-    )
+    entry = SandboxEntry(Attachment("net", sandbox.container_id, "eth0"), sandbox.netns, sandbox.pod, (held,))
     journal = OneEntryJournal(entry, rules.locking)
     return plain_call(command, sandbox, journal, rules.records())
 
 
-def plain_call(
-    command: Command, sandbox: Sandbox, journal: Journal, records: Records, wait: float = 0.0
-) -> Call:
+def plain_call(command: Command, sandbox: Sandbox, journal: Journal, records: Records, wait: float = 0.0) -> Call:
     args = {"K8S_POD_NAMESPACE": sandbox.pod.namespace, "K8S_POD_NAME": sandbox.pod.name}
     arguments = Arguments(command, sandbox.container_id, sandbox.netns, "eth0", (), args, {})
     return Call(arguments, network_config(), journal, lambda _: records, began=0.0, wait=wait)
 
 
-@lru_cache(maxsize=None)
+@cache
 def network_config() -> NetworkConfig:
     return NetworkConfig(
         raw={},
@@ -177,7 +173,7 @@ def adding(
     return Process(f"ADD {attempt.container_id}", site.node, stages, "start", killable=killable)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _change_of(path: str, gives_up: bool) -> Callable[[World, Actor], Iterator[str]]:
     """A watch of one record: the end is settled anew once the record is no longer as it was seen."""
 
@@ -255,7 +251,7 @@ def _ignoring_refusals() -> Iterator[None]:
         return
 
 
-@lru_cache(maxsize=None)
+@cache
 def _attention(node: str) -> Callable[[World, Actor], Iterator[tuple[Side, str]]]:
     """The ends of a node that something is to be done for (rule 5 of the protocol)."""
 
@@ -270,7 +266,7 @@ def _attention(node: str) -> Callable[[World, Actor], Iterator[tuple[Side, str]]
     return ends
 
 
-@lru_cache(maxsize=None)
+@cache
 def _needs(
     node: str,
     side: Side,
@@ -393,12 +389,12 @@ class Expectation:
             yield "an interface is left"
 
 
-@lru_cache(maxsize=None)
+@cache
 def link_of(text: str) -> Link:
     return decode_link(_loads(text))
 
 
-@lru_cache(maxsize=None)
+@cache
 def disagreements(text: str) -> tuple[str, ...]:
     """Where a stored record's derived keys are not what its facts derive to."""
     stored, encoded = _loads(text), encode_link(link_of(text))
@@ -410,7 +406,7 @@ def disagreements(text: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-@lru_cache(maxsize=None)
+@cache
 def stand_in_kernel(text: str, interfaces: frozenset[Interface], namespaces: frozenset[str]) -> bool:
     """Whether both ends' devices are as the record says."""
     record = link_of(text)
@@ -424,7 +420,7 @@ def stand_in_kernel(text: str, interfaces: frozenset[Interface], namespaces: fro
     return True
 
 
-@lru_cache(maxsize=None)
+@cache
 def _false_claims(
     text: str, interfaces: frozenset[Interface], tombstones: frozenset[str], namespaces: frozenset[str]
 ) -> tuple[str, ...]:
@@ -457,7 +453,9 @@ def _loads(text: str) -> Mapping[str, Any]:
 
 @contextmanager
 def staged() -> Iterator[None]:
-    """The node's code without its surroundings, and silent."""
+    """The node's code without its surroundings, silent, and with nothing remembered from when it was another's."""
+    for remembered in (link_of, disagreements, stand_in_kernel, _false_claims, _needs):
+        remembered.cache_clear()
     logging.disable(logging.CRITICAL)
     try:
         with taken_away(PARENTS):

@@ -32,16 +32,19 @@ class StuckError(AssertionError):
 class Turns:
     """The world and the threads that work on it.
 
-    `choices` says which of those that can go on is next, one after the other; when they are used up, turns go round.
+    Each of `choices` says which of those that can go on is next, and for how many steps: long runs of one leave the
+    others stalled, which is what breaks things. When they are used up, turns go round.
     `kills` are processes by name and at which of their requests within `killable` blocks they are killed.
     """
 
-    def __init__(self, world: World, choices: Sequence[int], kills: Mapping[str, int]) -> None:
+    def __init__(self, world: World, choices: Sequence[tuple[int, int]], kills: Mapping[str, int]) -> None:
         self.world = world
         self.kills = dict(kills)
         self.killed: list[str] = []
         self.steps = 0
         self._choices = list(choices)
+        self._running: Runner | None = None
+        self._run_left = 0
         self._threads: list[Runner] = []
         self._pids = 0
 
@@ -66,8 +69,7 @@ class Turns:
             self.steps += 1
             if self.steps > STEPS:
                 raise StuckError(f"no end after {STEPS} steps")
-            chosen = ready[self._choice() % len(ready)]
-            self._step(chosen)
+            self._step(self._chosen(ready))
             each(self.world)
         faults = [one.fault for one in self._threads if one.fault is not None]
         if faults:
@@ -82,8 +84,12 @@ class Turns:
         ((self.world, answer),) = perform(self.world, runner.actor, runner.request)
         runner.answer(answer)
 
-    def _choice(self) -> int:
-        return self._choices.pop() if self._choices else self.steps
+    def _chosen(self, ready: Sequence[Runner]) -> Runner:
+        if self._running is None or self._running not in ready or not self._run_left:
+            which, self._run_left = self._choices.pop() if self._choices else (self.steps, 1)
+            self._running = ready[which % len(ready)]
+        self._run_left -= 1
+        return self._running
 
     def _let_time_pass(self, waiting: Sequence[Runner]) -> None:
         deadlines = [one.request[-1] for one in waiting if one.request[0] in ("watch", "sleep")]

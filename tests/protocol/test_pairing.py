@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from ratchet.core.model import Side
+from ratchet.core.plan import Attempt
 from tests.protocol.exploring import Process, Report, Search
 from tests.protocol.mutations import MUTATIONS
 from tests.protocol.scenes import (
@@ -27,10 +28,12 @@ from tests.protocol.world import World
 
 @dataclass(frozen=True)
 class Scene:
-    """The primary's s1 is deleted and s2 comes, on node `second`; the pair's t1 is on node `pair`.
+    """The primary's s1, on node A, is deleted and s2 comes, on node `second`; the pair's t1 is on node `pair`.
 
-    `kill`: the sandboxes whose ADD may be killed, anywhere. `late`: DEL of s1 comes twice. `agents`: something stays on the nodes; without
-    it ADD waits, and where it `gives_up` not for ever. `meddled`: somebody deletes t1's interface. `cut_off`: DEL may not reach the API. `gone`: t1 is deleted too, and there is no s2.
+    `kill`: the sandboxes whose ADD may be killed, anywhere. `late`: DEL of s1 comes twice. `agents`: something stays on
+    the nodes; without it ADD waits, and where it `gives_up` not for ever. `cut_off`: DEL may not reach the API. `gone`:
+    t1 is deleted too, and there is no s2. `collapse`: the namespace of s1 goes. `meddled`: somebody deletes the
+    interface of t1 by hand.
     """
 
     second: str
@@ -47,24 +50,27 @@ class Scene:
     def processes(self, rules: Rules = Rules()) -> list[Process]:  # noqa: B008  # frozen
         s1, s2 = attempt_of("s1", Side.PRIMARY, "A"), attempt_of("s2", Side.PRIMARY, self.second)
         t1 = attempt_of("t1", Side.PAIR, self.pair)
-        found = [
-            adding(s1, patient=not self.agents, killable="s1" in self.kill, rules=rules, gives_up=self.gives_up),
-            deleting(s1, rules=rules, cut_off=self.cut_off),
-            adding(t1, patient=not self.agents, killable="t1" in self.kill, rules=rules, gives_up=self.gives_up),
-        ]
+        found = [self._add(s1, rules), deleting(s1, rules=rules, cut_off=self.cut_off), self._add(t1, rules)]
         if self.collapse:
             found.append(collapsing("s1", "A"))
         if self.meddled:
             found.append(meddling(t1))
         if self.late:
             found.append(deleting(s1, rules=rules, again=True))
-        if self.gone:
-            found.append(deleting(t1, rules=rules))
-        else:
-            found.append(adding(s2, after="s1", patient=not self.agents, killable="s2" in self.kill, rules=rules, gives_up=self.gives_up))
+        found.append(deleting(t1, rules=rules) if self.gone else self._add(s2, rules, after="s1"))
         if self.agents:
             found += [agent(node, rules) for node in sorted({"A", self.second, self.pair})]
         return found
+
+    def _add(self, attempt: Attempt, rules: Rules, after: str = "") -> Process:
+        return adding(
+            attempt,
+            after=after,
+            patient=not self.agents,
+            killable=attempt.container_id in self.kill.split(),
+            gives_up=self.gives_up,
+            rules=rules,
+        )
 
     def expectation(self, rules: Rules) -> Expectation:
         live = None if self.kill or self.gone or self.gives_up else ("s2", "t1")

@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import cast
 
-from hypothesis import HealthCheck, given, settings
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from ratchet.cni.arguments import Command
@@ -26,11 +29,12 @@ from ratchet.node.call import Call
 from ratchet.node.delete import delete
 from ratchet.store.records import Records
 from tests.protocol.asking import FakeApi, FakeJournal, ask, current
+from tests.protocol.mutations import UnversionedApi, leaving_without_comparing, never_looking_for_tombstones
 from tests.protocol.scenes import LEASES, RECORDS, disagreements, link_of, plain_call, sandbox_of, stand_in_kernel
 from tests.protocol.taking_turns import Runner, Turns
 from tests.protocol.world import World
 
-EXAMPLES = 2000 if os.environ.get("RATCHET_EXHAUSTIVE") else 60
+EXAMPLES = 2000 if os.environ.get("RATCHET_EXHAUSTIVE") else 100
 TRIES = 8
 WAIT_SECONDS = 60.0
 VNIS = (11, 18)
@@ -52,7 +56,7 @@ class Cluster:
     restarted: frozenset[int]
     killed: dict[int, int]
     collected: bool
-    choices: list[int]
+    choices: list[tuple[int, int]]
 
     @property
     def links(self) -> int:
@@ -93,13 +97,14 @@ def _name(number: int) -> str:
 def clusters(draw: st.DrawFn, kills: bool) -> Cluster:
     size = draw(st.integers(3, 4))
     numbers = st.integers(0, size - 1)
+    turns = st.tuples(st.integers(0, 5), st.sampled_from((1, 2, 5, 15)))
     return Cluster(
         nodes=tuple(draw(st.lists(st.sampled_from("AB"), min_size=size, max_size=size))),
         ring=draw(st.booleans()),
         restarted=draw(st.frozensets(numbers, max_size=2)),
         killed=draw(st.dictionaries(numbers, st.integers(2, 40), max_size=2)) if kills else {},
         collected=draw(st.booleans()),
-        choices=draw(st.lists(st.integers(0, 5), min_size=250, max_size=250)),
+        choices=draw(st.lists(turns, min_size=120, max_size=120)),
     )
 
 
@@ -108,17 +113,19 @@ class Kubelets:
     """The runtimes of all nodes: which sandbox each pod has by now, and every one that there ever was."""
 
     cluster: Cluster
+    api: type[FakeApi] = FakeApi
     journals: dict[str, FakeJournal] = field(default_factory=lambda: {node: FakeJournal() for node in "AB"})
     settled: dict[int, str] = field(default_factory=dict)
     made: dict[int, list[str]] = field(default_factory=dict)
+    restarting: set[int] = field(default_factory=set)
 
     def starting(self) -> dict[str, Work]:
         """Every pod is started, some are restarted."""
         found: dict[str, Work] = {}
         for number, node in enumerate(self.cluster.nodes):
-            found[f"start {_name(number)}"] = (node, self._bind(self._start, number))
+            found[f"start {_name(number)}"] = (node, partial(self._start, number))
             if number in self.cluster.restarted:
-                found[f"restart {_name(number)}"] = (node, self._bind(self._restart, number))
+                found[f"restart {_name(number)}"] = (node, partial(self._restart, number))
         if self.cluster.collected:
             found["gc"] = ("A", collect)
         return found
@@ -126,43 +133,49 @@ class Kubelets:
     def ending(self) -> dict[str, Work]:
         """Every sandbox that there ever was is deleted, in the end, some for the second time."""
         return {
-            f"end {sandbox}": (self.cluster.nodes[number], self._bind(self._end, number, sandbox))
+            f"end {sandbox}": (self.cluster.nodes[number], partial(self._end, number, sandbox))
             for number, sandboxes in self.made.items()
             for sandbox in sandboxes
         }
 
-    def _start(self, number: int) -> None:
+    def _start(self, number: int, restarting: bool = False) -> None:
+        """Sandbox after sandbox until one stays; whoever restarts the pod takes that over."""
         for _ in range(TRIES):
+            if number in self.restarting and not restarting:
+                return
             sandbox = f"{_name(number)}-{len(self.made.setdefault(number, [])) + 1}"
             self.made[number].append(sandbox)
             ask("birth", sandbox, "")
             call = self._call(number, sandbox, Command.ADD)
-            if cast(Runner, current()).killable(lambda call=call: _added(call)) and not ask("buried", sandbox):
+            added = cast(Runner, current()).killable(partial(_added, call))
+            if number in self.restarting and not restarting:
+                return
+            if added:
                 self.settled[number] = sandbox
                 return
             self._end(number, sandbox)
         raise AssertionError(f"{_name(number)} does not start")
 
     def _restart(self, number: int) -> None:
-        sandbox = f"{_name(number)}-1"
-        self._end(number, sandbox)
-        if self.settled.get(number) == sandbox:
-            del self.settled[number]
-            self._start(number)
+        """A runtime that has itself been restarted: it deletes what it finds, whose ADD may still run, and starts."""
+        ask("choose", lambda world, _: [True] if self.made.get(number) else [])
+        self.restarting.add(number)
+        self.settled.pop(number, None)
+        self._end(number, self.made[number][-1])
+        self._start(number, restarting=True)
 
     def _end(self, number: int, sandbox: str) -> None:
         delete(self._call(number, sandbox, Command.DEL))
         ask("choose", lambda world, _: [True])  # a moment, in which the namespace is still there
         ask("collapse", sandbox, True)
 
+    def _records(self) -> Records:
+        return Records(self.api(keeps_history=True), "ratchet", VNIS)
+
     def _call(self, number: int, sandbox: str, command: Command) -> Call:
         node = self.cluster.nodes[number]
         joined = sandbox_of(sandbox, _name(number), node)
-        return plain_call(command, joined, self.journals[node], records(), WAIT_SECONDS)
-
-    @staticmethod
-    def _bind(do: Callable[..., None], *arguments: object) -> Callable[[], None]:
-        return lambda: do(*arguments)
+        return plain_call(command, joined, self.journals[node], self._records(), WAIT_SECONDS)
 
 
 def _added(call: Call) -> bool:
@@ -173,12 +186,9 @@ def _added(call: Call) -> bool:
     return True
 
 
-def records() -> Records:
-    return Records(FakeApi(keeps_history=True), "ratchet", VNIS)
-
-
 def collect() -> None:
-    list(collect_garbage(records(), now=lambda: datetime.now(UTC), grace=timedelta(0)))
+    records = Records(FakeApi(keeps_history=True), "ratchet", VNIS)
+    list(collect_garbage(records, now=lambda: datetime.now(UTC), grace=timedelta(0)))
 
 
 # The properties
@@ -226,9 +236,9 @@ def _records_in(world: World) -> Iterator[str]:
     return (text for path, text in world.objects if path.startswith(RECORDS))
 
 
-def live_and_die(cluster: Cluster) -> Turns:
+def live_and_die(cluster: Cluster, api: type[FakeApi] = FakeApi) -> None:
     """The cluster's whole life: all start, all are linked; all end, nothing is left."""
-    kubelets = Kubelets(cluster)
+    kubelets = Kubelets(cluster, api)
     kills = {f"start {_name(number)}": request for number, request in cluster.killed.items()}
     turns = Turns(cluster.world(), cluster.choices, kills)
     turns.run(kubelets.starting(), never)
@@ -237,7 +247,6 @@ def live_and_die(cluster: Cluster) -> Turns:
     nothing_left(turns.world, leases_too=not turns.killed)
     turns.run({"gc": ("A", collect), "gc again": ("B", collect)}, never)
     nothing_left(turns.world, leases_too=True)
-    return turns
 
 
 bounded = settings(
@@ -259,3 +268,24 @@ def test_pods_that_come_and_go_are_linked_and_leave_nothing(cluster: Cluster) ->
 @given(clusters(kills=True))
 def test_pods_whose_add_is_killed_are_linked_in_the_end_and_leave_nothing(cluster: Cluster) -> None:
     live_and_die(cluster)
+
+
+# Of the rules, those whose absence needs no particular moment.
+BLATANT: dict[str, tuple[type[FakeApi], Callable[[], AbstractContextManager[None]]]] = {
+    "no look for the tombstone": (FakeApi, never_looking_for_tombstones),
+    "leaving without comparing": (FakeApi, leaving_without_comparing),
+    "writing without a version": (UnversionedApi, nullcontext),
+}
+
+
+@pytest.mark.parametrize("name", BLATANT)
+def test_drawn_orders_find_the_fault_where_a_rule_is_left_out(name: str) -> None:
+    api, left_out = BLATANT[name]
+
+    @settings(bounded, phases=[Phase.generate], report_multiple_bugs=False)
+    @given(clusters(kills=True))
+    def try_some(cluster: Cluster) -> None:
+        live_and_die(cluster, api)
+
+    with left_out(), pytest.raises(AssertionError):
+        try_some()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import cache
 from typing import Any
 from unittest.mock import patch
 
@@ -23,9 +23,9 @@ from ratchet.cni.arguments import Command
 from ratchet.core.model import Link, Side
 from ratchet.core.moves import with_vni
 from ratchet.core.naming import vni_lease_name
-from ratchet.core.orphans import OrphanedLease, VniLease
+from ratchet.core.orphans import VniLease
 from ratchet.core.plan import Attempt
-from ratchet.errors import MalformedRecordError, RatchetError
+from ratchet.errors import RatchetError
 from ratchet.node.reconciler import Reconciler
 from ratchet.store.codec import encode_link, encode_vni_lease
 from ratchet.store.records import Records
@@ -181,19 +181,18 @@ def check(situation: World, _: tuple[Place, ...], quiet: bool) -> Iterator[str]:
         yield from _leaked(situation._replace(seen_old=frozenset()))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _shared(objects: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
     texts = dict(objects)
     records = [link_of(text) for path, text in objects if path.startswith(RECORDS)]
     numbers = [record.vni for record in records if record.vni is not None]
     found = [] if len(numbers) == len(set(numbers)) else ["two links have one VNI"]
-    for record in records:
-        if record.vni is not None and _holder(texts, record.vni) != record.uid:
-            found.append("a record's VNI has no Lease of its own")
+    strays = (one for one in records if one.vni is not None and _holder(texts, one.vni) != one.uid)
+    found.extend("a record's VNI has no Lease of its own" for _ in strays)
     return tuple(found)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _leaked(rest: World) -> tuple[str, ...]:
     """What is still held for nobody once the garbage has been collected, undisturbed."""
     ends: list[World] = []
@@ -239,7 +238,7 @@ class Scene:
     killed: bool = False
     passes: int = 1
 
-    def search(self, broken: Broken = Broken()) -> Search:  # noqa: B008  # frozen
+    def search(self, broken: Broken = Broken()) -> Search:  # frozen
         numberers = [
             *([] if self.numbered else [LEFT]),
             *([RIGHT] if self.pair else []),
@@ -325,7 +324,7 @@ class LeaseFirst(Records):
 class NamelessApi(FakeApi):
     """A Lease is deleted by its name, whichever it is by now."""
 
-    def delete(self, path: str, *, uid: str, resource_version: str = "") -> None:
+    def delete(self, path: str, *, uid: str, resource_version: str = "", grace_seconds: int | None = None) -> None:
         about_lease = path.startswith(LEASES)
         super().delete(path, uid="" if about_lease else uid, resource_version="" if about_lease else resource_version)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 from ratchet.core.device import Device, Observed, Port, VethWire, VxlanWire, Wire, differences
@@ -191,12 +191,12 @@ def _is_as_claimed(world: World, actor: Actor, path: str, uid: str, version: str
     return not (version or uid == "lease") or (actor.pid, path) not in world.seen_old
 
 
-@lru_cache(maxsize=None)
+@cache
 def _metadata(text: str) -> Json:
     return dict(json.loads(text).get("metadata", {}))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _selected(text: str, selector: str) -> bool:
     if not selector:
         return True
@@ -205,7 +205,7 @@ def _selected(text: str, selector: str) -> bool:
     return key in labels and value in ("", labels[key])
 
 
-@lru_cache(maxsize=None)
+@cache
 def _with_uid(body: str, uid: str) -> str:
     document = json.loads(body)
     document["metadata"] |= {"uid": uid, "resourceVersion": "seen"}
@@ -218,7 +218,7 @@ def _with_version(text: str, version: int) -> str:
     return json.dumps(document, sort_keys=True)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _merged(text: str, body: str) -> str:
     """A merge patch applied (RFC 7386); its preconditions are not part of what it changes."""
     document, changes = json.loads(text), json.loads(body)
@@ -317,9 +317,9 @@ def _ensure(world: World, _: Actor, wire: Wire) -> Outcomes:
     found = observed(world.interfaces, world.namespaces, wire)
     if isinstance(found, Failure):
         return [(world, found)]
-    return [(world._replace(interfaces=_made(world.interfaces, wire)), True)] if differences(wire, found) else [
-        (world, False)
-    ]
+    if not differences(wire, found):
+        return [(world, False)]
+    return [(world._replace(interfaces=_made(world.interfaces, wire)), True)]
 
 
 def _remove(world: World, _: Actor, netns: str, ifname: str) -> Outcomes:
@@ -331,7 +331,7 @@ def _observe_port(world: World, _: Actor, netns: str, ifname: str) -> Outcomes:
     return [(world, next((one.device for one in world.interfaces if one.place == (netns, ifname)), None))]
 
 
-@lru_cache(maxsize=None)
+@cache
 def observed(interfaces: frozenset[Interface], namespaces: frozenset[str], wire: Wire) -> Observed | Failure:
     """What stands where the wire should, or the namespace that is gone."""
     ports = (wire.near, wire.far) if isinstance(wire, VethWire) else (wire.near,)
@@ -348,7 +348,7 @@ def observed(interfaces: frozenset[Interface], namespaces: frozenset[str], wire:
     return Observed(*(replace(one.device, wired=wired) if one else None for one in (near, far)))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _made(interfaces: frozenset[Interface], wire: Wire) -> frozenset[Interface]:
     if isinstance(wire, VethWire):
         near, far = _place(wire.near), _place(wire.far)
