@@ -12,7 +12,7 @@ from ratchet import datapath
 from ratchet.cni import delegate
 from ratchet.cni.result import Interface, IPConfig, Result
 from ratchet.core.intent import asks_for_links
-from ratchet.core.model import Pod, Sandbox
+from ratchet.core.model import End, Pod, Sandbox
 from ratchet.core.plan import Attempt
 from ratchet.errors import (
     AlreadyAddedError,
@@ -81,9 +81,9 @@ def _with_links(call: Call, records: Records, pod: Pod, until: float) -> dict[st
         entry, result = _base(call, entry, call.network.boot_network or call.network.delegate)
         entry = replace(entry, ends=tuple(_held(end) for end in ends))
         call.journal.write(entry)
-        link_all(call.reconciler(records), attempts, site, until)
+        joined = link_all(call.reconciler(records), attempts, site, until)
         _refuse_deleted(call)
-        result = result.extended(*_link_ports(call, ends))
+        result = result.extended(*_link_ports(call, joined))
     except BaseException as error:
         _take_back(call, entry, error)
         raise
@@ -116,12 +116,11 @@ def _held(end: OwnEnd) -> HeldEnd:
     return HeldEnd(wanted.link.name, side, wanted.link.end(side).ifname)
 
 
-def _link_ports(call: Call, ends: list[OwnEnd]) -> tuple[list[Interface], list[IPConfig]]:
+def _link_ports(call: Call, ends: list[End]) -> tuple[list[Interface], list[IPConfig]]:
     """The links' interfaces in this sandbox and their addresses, for the result."""
     interfaces: list[Interface] = []
     ips: list[IPConfig] = []
-    for wanted, side in ends:
-        end = wanted.link.end(side)
+    for end in ends:
         device = datapath.observe_port(call.arguments.netns, end.ifname)
         mac, mtu = (device.mac, device.mtu) if device else ("", None)
         ips += [IPConfig(str(address), interface=len(interfaces)) for address in end.addresses]

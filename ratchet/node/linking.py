@@ -17,7 +17,7 @@ from ratchet.core.intent import (
     unknown_settings,
     wanted_links,
 )
-from ratchet.core.model import Pod, PodRef, Side
+from ratchet.core.model import End, Pod, PodRef, Side
 from ratchet.core.plan import Attempt, Done, Site
 from ratchet.errors import PeerMissingError, SupersededError
 from ratchet.node.reconciler import Reconciler
@@ -47,23 +47,24 @@ def own_ends(records: Records, pod: Pod, reserved: Collection[str], until: float
     return _ends_once_named(records, pod, reserved, until, pods, version)
 
 
-def link_all(reconciler: Reconciler, attempts: Sequence[Attempt], site: Site, until: float) -> None:
+def link_all(reconciler: Reconciler, attempts: Sequence[Attempt], site: Site, until: float) -> list[End]:
     """Join every link, then take each end as far as it goes, until all stand or `until` (monotonic seconds) is past.
 
-    Raises PeerMissingError that names every peer that was waited for, and what it waits for itself.
+    The ends as they were joined, in the order of the attempts. Raises PeerMissingError that names every peer that was
+    waited for, and what it waits for itself.
     """
     if not attempts:
-        return
+        return []
     # All joined before any is waited for: two pods that each wait for the other's first link would wait for ever.
-    first, *_ = [reconciler.join(attempt, site) for attempt in attempts]
+    joined = [reconciler.join(attempt, site) for attempt in attempts]
     waiting = {attempt.name: attempt for attempt in attempts}
-    for names in _changes_of(reconciler.records, attempts[0].sandbox.pod, first.resource_version, until):
+    for names in _changes_of(reconciler.records, attempts[0].sandbox.pod, joined[0].resource_version, until):
         for name in list(waiting) if names is None else names & waiting.keys():
             if isinstance(reconciler.settle(waiting[name], site), Done):
                 log.info("link %s stands at its %s", name, waiting[name].side)
                 del waiting[name]
         if not waiting:
-            return
+            return [record.end(attempt.side) for record, attempt in zip(joined, attempts, strict=True)]
     raise _peers_missing(reconciler.records, list(waiting.values()))
 
 

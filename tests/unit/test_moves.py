@@ -75,6 +75,20 @@ def test_joining_again_with_the_same_sandbox_changes_nothing() -> None:
     assert join(link, wanted(), PRIMARY, own(PRIMARY), later(5)) == link
 
 
+def test_a_pair_does_not_change_what_its_primary_has_frozen() -> None:
+    link = join(None, wanted(), PRIMARY, own(PRIMARY), NOW)
+    paired = join(link, renewed_intent(), PAIR, own(PAIR), NOW)
+    assert paired.generation == 1
+    assert paired.pair.addresses == link.pair.addresses
+
+
+def test_a_pair_that_is_alone_brings_the_intent_that_it_finds() -> None:
+    alone = join(None, wanted(), PAIR, own(PAIR), NOW)
+    again = join(alone, renewed_intent(), PAIR, own(PAIR, number=2), NOW)
+    assert again.generation == 2
+    assert again.pair.addresses == renewed_intent().pair.addresses
+
+
 @pytest.mark.parametrize("link", [veth(), vxlan()], ids=["veth", "vxlan"])
 def test_a_new_intent_is_one_generation_on_and_neither_end_stands(link: Link) -> None:
     link = standing(link, *Side)
