@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import suppress
 from typing import TextIO
 
 from ratchet.cni.arguments import Arguments
@@ -17,6 +18,22 @@ class _OneLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
         return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+class _File(logging.StreamHandler[TextIO]):
+    """The log file. A disk that fills up is said once, and costs the pod nothing: stderr has every line as well."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(_opened(path))
+        self._path = path
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802  # as logging has it
+        fault = sys.exc_info()[1]
+        root = logging.getLogger("ratchet")
+        root.removeHandler(self)
+        with suppress(OSError):
+            self.stream.close()
+        root.warning("cannot write log_file %s: %s", self._path, getattr(fault, "strerror", None) or fault)
 
 
 def configure(network: NetworkConfig, arguments: Arguments) -> None:
@@ -32,7 +49,7 @@ def configure(network: NetworkConfig, arguments: Arguments) -> None:
     root.handlers = [logging.StreamHandler(sys.stderr)]
     if network.log_file:
         try:
-            root.handlers.append(logging.StreamHandler(_opened(network.log_file)))
+            root.handlers.append(_File(network.log_file))
         except OSError as error:
             root.handlers[0].setFormatter(formatter)
             root.warning("cannot write log_file %s: %s", network.log_file, error.strerror)

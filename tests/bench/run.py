@@ -1,0 +1,93 @@
+"""All benches, with a table for people and build/bench.json for comparisons.
+
+Exits with 0 wherever it could measure: a bar that does not hold is said, and is no failure of the bench.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+# The tests are no package; by its path, a script finds only its own directory.
+sys.path[:0] = [str(REPOSITORY)]
+
+from ratchet.dev.hosts import namespaces_under, remove_namespace  # noqa: E402
+from ratchet.errors import RatchetError  # noqa: E402
+from tests.bench import bench_datapath, bench_plugin  # noqa: E402
+from tests.bench.rows import Row, table, to_json  # noqa: E402
+
+JSON = REPOSITORY / "build" / "bench.json"
+# The second is what tests/support/namespaces.py has its names begin with.
+PREFIXES = (f"bench{os.getpid():x}-", f"rt{os.getpid():x}n")
+
+
+def main() -> int:
+    JSON.unlink(missing_ok=True)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stopped)
+    try:
+        with _nothing_left():
+            rows = _measured()
+    except (RatchetError, AssertionError, OSError, subprocess.SubprocessError) as error:
+        print(f"could not measure: {error}", file=sys.stderr)
+        return 1
+    JSON.parent.mkdir(exist_ok=True)
+    JSON.write_text(to_json(rows))
+    missed = sum(row.holds is False for row in rows)
+    print(f"\n{table(rows)}\n\n{_machine()}; medians. Written to {JSON.relative_to(REPOSITORY)}.")
+    print(f"{missed} of {sum(row.bar is not None for row in rows)} bars: does not hold" if missed else "All bars hold.")
+    return 0
+
+
+def _measured() -> list[Row]:
+    began = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"  {time.monotonic() - began:5.1f} s  {line}", flush=True)
+
+    print("==> the plugin's calls, each a process, beside Debian's Go plugins", flush=True)
+    rows = bench_plugin.measure(say, PREFIXES[0])
+    print("==> the datapath alone, beside ip -batch", flush=True)
+    return [*rows, *bench_datapath.measure(say)]
+
+
+@contextmanager
+def _nothing_left() -> Iterator[None]:
+    """Remove, at the end, namespaces that an interrupt of their own removal may have left."""
+    try:
+        yield
+    finally:
+        _ignore_interrupts()
+        for prefix in PREFIXES:
+            for name in namespaces_under(prefix):
+                remove_namespace(name)
+
+
+def _stopped(number: int, _frame: FrameType | None) -> NoReturn:
+    """Leave by way of everything that cleans up, which no second interrupt may stop."""
+    _ignore_interrupts()
+    print("stopped; taking everything down", file=sys.stderr, flush=True)
+    sys.exit(128 + number)
+
+
+def _ignore_interrupts() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _machine() -> str:
+    return f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

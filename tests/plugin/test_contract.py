@@ -1,0 +1,525 @@
+"""What the installed executable owes its runtime (CNI 1.1): variables, stdin, exit status, codes, and stdout alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ratchet.core.model import State
+from ratchet.dev.hosts import command_in, ip, netns_path
+from ratchet.dev.kubelet import Answer, Kubelet, Sandbox
+from ratchet.install import install
+from tests.support.cluster import CHAINED, LINK, PRIMARY, Cluster
+from tests.support.faults import Gate, Rule, Sent, dropping
+
+CONFIG = {"cniVersion": "1.1.0", "name": "net", "type": "ratchet"}
+LATEST = {**CHAINED, "cniVersion": "1.1.0"}
+CALL = {
+    "CNI_CONTAINERID": "abc",
+    "CNI_NETNS": "/run/netns/ratchet-has-no-such-namespace",
+    "CNI_IFNAME": "eth0",
+    "CNI_PATH": "/usr/lib/cni",
+}
+SUPPORTED = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
+VALID = "cni.dev/valid-attachments"
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The executable as a user installs it: what it refuses at once, it refuses without a cluster."""
+    folder = tmp_path_factory.mktemp("installed")
+    install(folder / "bin", state_dir=folder / "state")
+    return folder / "bin" / "ratchet"
+
+
+def execute(plugin: Path, stdin: object = CONFIG, **variables: str | None) -> Answer:
+    """A call with these CNI variables and no others; text goes to stdin as it is, anything else as JSON."""
+    text = stdin if isinstance(stdin, str) else json.dumps(stdin)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("CNI_")}
+    given = {name: value for name, value in variables.items() if value is not None}
+    done = subprocess.run(
+        [plugin], input=text, env={**inherited, **given}, capture_output=True, text=True, timeout=30, check=False
+    )
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def assert_refused(answer: Answer, code: int, *words: str) -> None:
+    """Exit status, and on stdout an error object alone, which says all of `words`; for people no traceback."""
+    assert answer.status != 0, answer
+    error = answer.json  # stdout has to be one JSON document, with nothing before it or after it
+    assert set(error) == {"cniVersion", "code", "msg", "details"}
+    assert error["cniVersion"] in SUPPORTED
+    assert error["code"] == code, answer
+    for word in words:
+        assert word in error["msg"], answer
+    assert "Traceback" not in answer.stderr
+
+
+def assert_silent(answer: Answer) -> None:
+    assert (answer.status, answer.stdout) == (0, ""), answer
+
+
+def noted(node: Kubelet) -> set[str]:
+    """The container ids of the sandboxes that a node has on record."""
+    return {path.name.partition("+")[0] for path in node.state_dir.glob("sandboxes/*")}
+
+
+def collecting(*valid: Sandbox) -> dict[str, Any]:
+    """The configuration with which a runtime calls GC, being left with these attachments."""
+    return {**LATEST, VALID: [{"containerID": one.container_id, "ifname": "eth0"} for one in valid]}
+
+
+# VERSION
+
+
+@pytest.mark.parametrize(
+    ("stdin", "echoed"),
+    [
+        ("", "1.1.0"),
+        ({"cniVersion": "0.4.0"}, "0.4.0"),
+        ({"cniVersion": "1.9.0"}, "1.9.0"),
+        ("no JSON", "1.1.0"),
+    ],
+    ids=["with nothing on stdin", "of 0.4.0", "of a later one", "with nonsense on stdin"],
+)
+def test_version_needs_the_command_alone(plugin: Path, stdin: object, echoed: str) -> None:
+    answer = execute(plugin, stdin, CNI_COMMAND="VERSION")
+    assert answer.status == 0
+    assert answer.json == {"cniVersion": echoed, "supportedVersions": SUPPORTED}
+
+
+# What is wrong with the call
+
+
+@pytest.mark.parametrize(
+    ("command", "changes", "words"),
+    [
+        (None, {}, ["CNI_COMMAND"]),
+        ("", {}, ["CNI_COMMAND"]),
+        ("FROB", {}, ["CNI_COMMAND", "FROB"]),
+        ("add", {}, ["CNI_COMMAND"]),
+        ("ADD", {"CNI_CONTAINERID": None}, ["CNI_CONTAINERID"]),
+        ("ADD", {"CNI_NETNS": None}, ["CNI_NETNS"]),
+        ("ADD", {"CNI_IFNAME": None}, ["CNI_IFNAME"]),
+        ("ADD", {"CNI_CONTAINERID": "", "CNI_IFNAME": None}, ["CNI_CONTAINERID", "CNI_IFNAME"]),
+        ("ADD", {"CNI_NETNS": "run/netns/x"}, ["CNI_NETNS"]),
+        ("ADD", {"CNI_IFNAME": "eth0/1"}, ["CNI_IFNAME"]),
+        ("ADD", {"CNI_IFNAME": "e" * 16}, ["CNI_IFNAME"]),
+        ("ADD", {"CNI_ARGS": "K8S_POD_NAME"}, ["CNI_ARGS"]),
+        ("ADD", {"CNI_ARGS": "K8S_POD_NAMESPACE=default;K8S_POD_NAME=../../secrets/x"}, ["CNI_ARGS", "K8S_POD_NAME"]),
+        ("CHECK", {"CNI_NETNS": None}, ["CNI_NETNS"]),
+        ("DEL", {"CNI_CONTAINERID": None}, ["CNI_CONTAINERID"]),
+        ("DEL", {"CNI_IFNAME": None}, ["CNI_IFNAME"]),
+        ("GC", {"CNI_PATH": None}, ["CNI_PATH"]),
+    ],
+)
+def test_a_variable_that_is_missing_or_wrong_is_named(
+    plugin: Path, command: str | None, changes: dict[str, str | None], words: list[str]
+) -> None:
+    assert_refused(execute(plugin, CNI_COMMAND=command, **{**CALL, **changes}), 4, *words)
+
+
+@pytest.mark.parametrize("command", ["ADD", "DEL", "CHECK"])
+def test_hostile_container_ids_never_become_file_names(plugin: Path, command: str) -> None:
+    for hostile in ("..", ".hidden", "-rf", "../../../etc/cron.d/x", "a/b", "a\nb", "a b", "é", "x" * 201):
+        answer = execute(plugin, CNI_COMMAND=command, **{**CALL, "CNI_CONTAINERID": hostile})
+        assert_refused(answer, 4, "CNI_CONTAINERID")
+    assert [path.name for path in plugin.parent.parent.iterdir()] == ["bin"]
+
+
+@pytest.mark.parametrize("stdin", ["", " ", "{", "nonsense", "[]", "7", '{"name": "net"} {}'])
+def test_what_is_not_a_json_object_is_code_6(plugin: Path, stdin: str) -> None:
+    assert_refused(execute(plugin, stdin, CNI_COMMAND="ADD", **CALL), 6)
+
+
+@pytest.mark.parametrize("name", [None, "", "../net", "-net", "a b", "é", 7])
+def test_a_name_that_is_missing_or_wrong_is_code_7(plugin: Path, name: object) -> None:
+    assert_refused(execute(plugin, {**CONFIG, "name": name}, CNI_COMMAND="ADD", **CALL), 7, '"name"')
+
+
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [
+        ("cniVersion", {"cniVersion": 1}),
+        ("type", {"type": None}),
+        ("type", {"type": "../ratchet"}),
+        ("delegate", {"delegate": "flannel"}),
+        ("delegate.type", {"delegate": {}}),
+        ("delegate.type", {"delegate": {"type": "../../bin/sh"}}),
+        ("delegate.type", {"delegate": {"type": "ratchet"}}),
+        ("boot_network", {"boot_network": []}),
+        ("parent_interface", {"parent_interface": 0}),
+        ("parent_interface", {"parent_interface": "e" * 16}),
+        ("parent_address", {"parent_address": "192.168.1"}),
+        ("parent_address", {"parent_address": 192}),
+        ("kubeconfig", {"kubeconfig": "relative"}),
+        ("namespace", {"namespace": "Not A Name"}),
+        ("wait", {"wait": "60"}),
+        ("wait", {"wait": True}),
+        ("wait", {"wait": -1}),
+        ("vxlan_port", {"vxlan_port": "4789"}),
+        ("vxlan_port", {"vxlan_port": 0}),
+        ("vni_range", {"vni_range": [11]}),
+        ("vni_range", {"vni_range": [0, 11]}),
+        ("vni_range", {"vni_range": [12, 11]}),
+        ("vni_range", {"vni_range": [11, 1 << 24]}),
+        ("log_file", {"log_file": 1}),
+        ("log_level", {"log_level": "loud"}),
+        ("state_dir", {"state_dir": "state"}),
+        ("prevResult", {"prevResult": 1}),
+        ("prevResult", {"prevResult": {"ips": [{"address": "10.0.0.1/24", "interface": 0}]}}),
+        (VALID, {VALID: "none"}),
+        (f"{VALID}[0]", {VALID: ["abc"]}),
+    ],
+)
+def test_a_key_of_the_wrong_type_is_named(plugin: Path, key: str, changes: dict[str, object]) -> None:
+    assert_refused(execute(plugin, {**CONFIG, **changes}, CNI_COMMAND="ADD", **CALL), 7, f'"{key}"')
+
+
+@pytest.mark.parametrize("version", ["9.9.9", "1.0", "latest", "0.3.2"])
+@pytest.mark.parametrize("command", ["ADD", "DEL", "CHECK", "GC", "STATUS"])
+def test_an_unsupported_version_is_code_1(plugin: Path, command: str, version: str) -> None:
+    answer = execute(plugin, {**CONFIG, "cniVersion": version}, CNI_COMMAND=command, **CALL)
+    assert_refused(answer, 1, version)
+    assert "1.1.0" in answer.json["details"]
+
+
+@pytest.mark.parametrize(
+    ("command", "version", "since"),
+    [
+        ("CHECK", "", "0.4.0"),
+        ("CHECK", "0.3.1", "0.4.0"),
+        ("GC", "1.0.0", "1.1.0"),
+        ("STATUS", "1.0.0", "1.1.0"),
+    ],
+)
+def test_a_command_that_the_version_does_not_know_is_code_1(
+    plugin: Path, command: str, version: str, since: str
+) -> None:
+    assert_refused(
+        execute(plugin, {**CONFIG, "cniVersion": version}, CNI_COMMAND=command, **CALL), 1, command, f"{since}"
+    )
+
+
+def test_a_namespace_that_is_none_is_code_4(plugin: Path, tmp_path: Path) -> None:
+    file = tmp_path / "netns"
+    file.write_text("not a namespace")
+    for path in (CALL["CNI_NETNS"], str(file), str(tmp_path), "/proc/self/ns/mnt", "/dev/null"):
+        answer = execute(plugin, CNI_COMMAND="ADD", **{**CALL, "CNI_NETNS": path})
+        assert_refused(answer, 4, "CNI_NETNS", path)
+    assert file.read_text() == "not a namespace"
+
+
+def test_an_error_is_in_the_version_of_the_call(plugin: Path) -> None:
+    for version, answered in (("", "0.1.0"), ("0.3.1", "0.3.1"), ("1.0.0", "1.0.0"), ("9.9.9", "1.1.0")):
+        answer = execute(plugin, {**CONFIG, "cniVersion": version, "wait": "x"}, CNI_COMMAND="ADD", **CALL)
+        assert answer.json["cniVersion"] == answered
+
+
+def test_the_namespace_of_the_node_is_code_8_and_nothing_is_done(cluster: Cluster) -> None:
+    primary = cluster.primary(cluster.a)
+    own = netns_path(cluster.a.host.netns)
+    for command in ("ADD", "CHECK"):
+        answer = cluster.a.call(command, primary, config={**CHAINED, "prevResult": {}}, CNI_NETNS=own)
+        assert_refused(answer, 8, own)
+    assert_silent(cluster.a.call("DEL", primary, CNI_NETNS=own))
+    assert cluster.faults.of(cluster.a.host.address) == []
+    cluster.assert_nothing_left()
+
+
+# ADD
+
+
+@pytest.mark.parametrize("versions", [("0.3.1", "0.4.0"), ("1.0.0", "1.1.0")], ids=" and ".join)
+def test_add_answers_in_the_version_of_its_configuration(cluster: Cluster, versions: tuple[str, str]) -> None:
+    """Behind another plugin, whose result comes back in the same shape, with the link after it."""
+    addresses = {"ratchet.local_ip": "10.4.4.1/30,fd00:9::1/126", "ratchet.pair_ip": "10.4.4.2/30,fd00:9::2/126"}
+    primary = cluster.pod("primary-pod", PRIMARY, cluster.a, **addresses)
+    pair = cluster.pair(cluster.a)
+    configs = [{**CHAINED, "cniVersion": version, "prevResult": bridged(version)} for version in versions]
+    adding = cluster.start("ADD", cluster.a, pair, config=configs[1])
+    results = [cluster.a.add(primary, config=configs[0]).json, cluster.end(adding).json]
+    for version, ifname, host, result in zip(versions, ("in1", "in2"), ("1", "2"), results, strict=True):
+        assert result["cniVersion"] == version
+        eth0, own = result["interfaces"]
+        assert (eth0["name"], own["name"]) == ("eth0", ifname)
+        assert own.get("mtu") == (1500 if version == "1.1.0" else None)
+        assert [(one["address"], one["interface"]) for one in result["ips"]] == [
+            ("10.1.0.5/16", 0),
+            (f"10.4.4.{host}/30", 1),
+            (f"fd00:9::{host}/126", 1),
+        ]
+        families = ["4", "4", "6"] if version < "1.0.0" else [None] * 3
+        assert [one.get("version") for one in result["ips"]] == families
+        assert result["routes"] == [{"dst": "0.0.0.0/0", "gw": "10.1.0.1"}]
+
+
+def bridged(version: str) -> dict[str, Any]:
+    """What a plugin before us in the chain has given, as `version` has it."""
+    family = {"version": "4"} if version < "1.0.0" else {}
+    return {
+        "cniVersion": version,
+        "interfaces": [{"name": "eth0", "sandbox": "/run/netns/x"}],
+        "ips": [{**family, "address": "10.1.0.5/16", "interface": 0}],
+        "routes": [{"dst": "0.0.0.0/0", "gw": "10.1.0.1"}],
+        "dns": {},
+    }
+
+
+def test_add_without_a_version_answers_as_in_2017(cluster: Cluster) -> None:
+    unversioned = {key: value for key, value in CHAINED.items() if key != "cniVersion"}
+    primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.a)
+    adding = cluster.start("ADD", cluster.a, pair, config=unversioned)
+    answer = cluster.a.add(primary, config=unversioned)
+    assert cluster.end(adding).status == 0
+    assert answer.json == {"cniVersion": "0.1.0", "ip4": {"ip": "192.168.2.100/24"}, "dns": {}}
+
+
+@pytest.mark.parametrize("node_of_pair", ["a", "b"])
+def test_an_interface_that_exists_already_is_an_error(cluster: Cluster, node_of_pair: str) -> None:
+    """A foreign one, of the link's name: it is not touched, and all that was done for the pod is taken back."""
+    node = cluster.a if node_of_pair == "a" else cluster.b
+    primary, pair = cluster.primary(cluster.a), cluster.pair(node)
+    ip(*f"-n {primary.netns} link add in1 mtu 1234 type bridge".split())
+    foreign = cluster.show(primary, "in1")
+    joined = cluster.start("ADD", node, pair)
+    cluster.wait_until(State.PENDING)
+    joined.kill()  # so that it is the primary's call, and not its, that finds the interface
+    joined.wait()
+    answer = cluster.a.add(primary)
+    assert_refused(answer, 102, "in1", primary.path, "not ratchet's")
+    assert cluster.show(primary, "in1") == foreign
+    assert primary.container_id not in noted(cluster.a)
+    assert cluster.state() is State.PENDING
+    assert_silent(cluster.a.delete(primary))
+    assert_silent(node.delete(pair))
+    cluster.assert_nothing_left()
+
+
+def test_a_state_directory_that_is_unusable_is_a_clear_error(cluster: Cluster, tmp_path: Path) -> None:
+    """ADD makes nothing that DEL could not find again; DEL and GC come to their end all the same."""
+    file = tmp_path / "state"
+    file.write_text("in the way")
+    unusable = {**LATEST, "state_dir": str(file)}
+    primary = cluster.primary(cluster.a)
+    assert_refused(cluster.a.add(primary, config=unusable), 100, "cannot write", str(file))
+    assert cluster.interfaces(primary) == []
+    assert_silent(cluster.a.call("DEL", primary, config=unusable))
+    assert_silent(cluster.a.call("GC", config={**unusable, VALID: []}))
+    assert file.read_text() == "in the way"
+    cluster.assert_nothing_left()
+
+
+def test_sigterm_while_add_waits_is_an_error_and_takes_everything_back(cluster: Cluster) -> None:
+    primary = cluster.primary(cluster.a)
+    adding = cluster.start("ADD", cluster.a, primary)
+    cluster.wait_until(State.PRIMARY_READY)
+    adding.send_signal(signal.SIGTERM)
+    assert_refused(cluster.end(adding, seconds=20), 11, "SIGTERM")
+    assert cluster.interfaces(primary) == []
+    cluster.assert_nothing_left()
+
+
+def test_nothing_is_left_running_after_add(cluster: Cluster) -> None:
+    """The answers came by the end of stdout, so nobody holds it; nor does anybody stay in the namespaces."""
+    sandboxes = cluster.linked_pair(cluster.a)
+    for netns in (cluster.a.host.netns, *(sandbox.netns for sandbox in sandboxes)):
+        assert ip("netns", "pids", netns) == ""
+
+
+# DEL
+
+
+def test_del_needs_neither_an_add_nor_a_namespace_nor_a_result(cluster: Cluster) -> None:
+    never = cluster.primary(cluster.a)
+    for changes in ({}, {"CNI_NETNS": ""}, {"CNI_NETNS": None}, {"CNI_NETNS": "/run/netns/gone"}, {"CNI_ARGS": ""}):
+        assert_silent(cluster.a.call("DEL", never, **changes))
+    broken = {**CHAINED, "prevResult": {"ips": [{"address": "nowhere", "interface": 9}]}}
+    assert_silent(cluster.a.call("DEL", never, config=broken))
+    cluster.assert_nothing_left()
+
+
+# CHECK
+
+
+def test_check_passes_right_after_add(cluster: Cluster) -> None:
+    """Also for a pod that waits for nobody and that nobody has named yet, and for one whose peer has gone again."""
+    alone = cluster.pod("alone", {"ratchet": "true"}, cluster.a)
+    plain = cluster.pod("plain", {}, cluster.a)
+    for sandbox, version in ((alone, "0.4.0"), (plain, "1.1.0")):
+        config = {**CHAINED, "cniVersion": version}
+        assert cluster.a.add(sandbox, config=config).status == 0
+        assert_silent(cluster.a.call("CHECK", sandbox, config=config))
+    primary, pair = cluster.linked_pair()
+    assert_silent(cluster.a.call("CHECK", primary))
+    assert_silent(cluster.b.call("CHECK", pair))
+    assert_silent(cluster.b.delete(pair))
+    assert cluster.state() is State.PRIMARY_READY
+    assert_silent(cluster.a.call("CHECK", primary))
+
+
+def test_check_names_what_differs_and_changes_nothing(cluster: Cluster) -> None:
+    primary, _ = cluster.linked_pair()
+    damages = [
+        ("link set in1 down", "in1 is down", "link set in1 up"),
+        ("link set in1 mtu 1280", "in1 has MTU 1280, wanted 1450", "link set in1 mtu 1450"),
+        ("addr del 192.168.2.100/24 dev in1", "in1 lacks 192.168.2.100/24", "addr add 192.168.2.100/24 dev in1"),
+    ]
+    for damage, difference, mend in damages:
+        ip("-n", primary.netns, *damage.split())
+        damaged = cluster.show(primary, "in1")
+        assert_refused(cluster.a.call("CHECK", primary), 104, LINK, difference)
+        assert cluster.show(primary, "in1") == damaged
+        ip("-n", primary.netns, *mend.split())
+    assert_silent(cluster.a.call("CHECK", primary))
+    ip("-n", primary.netns, "link", "del", "in1")
+    assert_refused(cluster.a.call("CHECK", primary), 104, LINK, "in1 is not there")
+    ip(*f"-n {primary.netns} link add in1 type bridge".split())
+    assert_refused(cluster.a.call("CHECK", primary), 104, LINK, "in1 was not made by ratchet")
+
+
+def test_check_finds_a_peer_that_was_replaced(cluster: Cluster) -> None:
+    """The interface at the other end of the vEth by another of its name; then the whole sandbox by a newer one."""
+    primary, pair = cluster.linked_pair(cluster.a)
+    for command in ("link set in2 down", "link set in2 name was2", "link add in2 type bridge"):
+        ip("-n", pair.netns, *command.split())
+    assert_refused(cluster.a.call("CHECK", primary), 104, LINK, "in1 leads to another interface", "in2")
+    ip("-n", pair.netns, "link", "del", "in2")
+    newer = cluster.a.make_sandbox(primary.pod)
+    assert cluster.a.add(newer).status == 0
+    assert_silent(cluster.a.call("CHECK", newer))
+    assert_refused(cluster.a.call("CHECK", primary), 104, LINK, "no longer has this sandbox as its primary")
+
+
+def test_check_of_what_was_never_added_fails(cluster: Cluster) -> None:
+    never = cluster.primary(cluster.a)
+    assert_refused(cluster.a.call("CHECK", never), 7, "prevResult")
+    config = {**CHAINED, "prevResult": {"cniVersion": "1.0.0"}}
+    assert_refused(cluster.a.call("CHECK", never, config=config), 104, never.container_id)
+
+
+# GC
+
+
+def test_gc_removes_what_the_runtime_no_longer_knows(cluster: Cluster) -> None:
+    """Of this network, on this node: a missing list removes nothing, an empty one all."""
+    primary, pair = cluster.linked_pair()
+    kept, others = (cluster.pod(name, {}, cluster.a) for name in ("kept", "others"))
+    assert cluster.a.add(kept).status == 0
+    assert cluster.a.add(others, config={**CHAINED, "name": "other-net"}).status == 0
+    everything = {primary.container_id, kept.container_id, others.container_id}
+    for config in (LATEST, {**LATEST, VALID: None}, collecting(primary, kept)):
+        assert_silent(cluster.a.call("GC", config=config))
+        assert noted(cluster.a) == everything
+    assert cluster.pings(primary, "192.168.2.101")
+
+    assert_silent(cluster.a.call("GC", config=collecting(kept, pair)))
+    assert noted(cluster.a) == {kept.container_id, others.container_id}
+    assert cluster.interfaces(primary) == []
+    assert cluster.state() is State.PENDING
+    assert noted(cluster.b) == {pair.container_id}
+    assert cluster.interfaces(pair) == ["in2"]
+
+    assert_silent(cluster.a.call("GC", config=collecting()))
+    assert noted(cluster.a) == {others.container_id}
+    assert noted(cluster.b) == {pair.container_id}
+    assert cluster.interfaces(pair) == ["in2"]
+
+
+# STATUS
+
+
+def test_status_says_whether_add_could_be_served(cluster: Cluster) -> None:
+    assert_silent(cluster.a.call("STATUS", config=LATEST))
+    wrong = cluster.a.call("STATUS", config={**LATEST, "parent_interface": "eth9"})
+    assert_refused(wrong, 50, "parent_interface", "eth9")
+    assert "eth0" in wrong.json["details"]
+
+
+@pytest.mark.parametrize("how", ["breaks", "hangs"])
+def test_status_is_50_within_seconds_while_the_api_is_down(cluster: Cluster, how: str) -> None:
+    gate = Gate()
+    cluster.faults.add(Rule(from_a(cluster), before=dropping if how == "breaks" else gate, times=1000))
+    began = time.monotonic()
+    try:
+        answer = cluster.a.call("STATUS", config=LATEST)
+    finally:
+        gate.opened.set()
+    assert_refused(answer, 50, "Kubernetes API")
+    assert time.monotonic() - began < 10
+
+
+def from_a(cluster: Cluster) -> Any:
+    def matches(sent: Sent) -> bool:
+        return sent.remote == cluster.a.host.address
+
+    return matches
+
+
+# The log, and keys
+
+
+def test_the_log_goes_to_stderr_and_to_a_file(cluster: Cluster, tmp_path: Path) -> None:
+    """Never to stdout. What was of use in 2017 is said to be ignored once a call; what nobody knows is named."""
+    file = tmp_path / "ratchet.log"
+    retired = {"etcd_host": "e", "etcd_port": "2379", "child_path": "/x", "use_labels": True, "cniDir": "/y"}
+    config = {**LATEST, **retired, "cniVersions": ["1.0.0", "1.1.0"], "colour": "red", "kubconfig": "/z"}
+    plain = cluster.pod("plain", {}, cluster.a)
+    answer = cluster.a.add(plain, config={**config, "log_file": str(file)})
+    assert answer.json == {"cniVersion": "1.1.0", "ips": [], "dns": {}}
+    assert file.read_text() == answer.stderr
+    assert file.stat().st_mode & 0o777 == 0o600
+    lines = answer.stderr.splitlines()
+    assert all(f"ADD pod=default/plain sandbox={plain.container_id[:13]}: " in line for line in lines)
+    told = [line for line in lines if "ignored" in line]
+    assert len(told) == 1
+    assert told[0].endswith("any more: etcd_host, etcd_port, child_path, use_labels, cniDir")
+    named = [line for line in lines if "unknown keys" in line]
+    assert len(named) == 1
+    assert named[0].endswith("network configuration: colour, kubconfig")
+    assert_silent(cluster.a.call("DEL", plain, config={**config, "log_file": str(file), "log_level": "error"}))
+    assert file.read_text() == answer.stderr
+
+
+@pytest.mark.parametrize("log_file", ["/dev/full", "/proc/no-such-folder/log", "/dev"])
+def test_a_log_file_that_cannot_be_written_costs_no_pod_its_start(cluster: Cluster, log_file: str) -> None:
+    plain = cluster.pod("plain", {}, cluster.a)
+    answer = cluster.a.add(plain, config={**CHAINED, "log_file": log_file})
+    assert answer.json == {"cniVersion": "1.0.0", "ips": [], "dns": {}}
+    assert f"cannot write log_file {log_file}" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_what_a_tenant_writes_stays_on_one_line_of_the_log(cluster: Cluster) -> None:
+    forged = "x\n2026-01-01 00:00:00,000 ratchet[1] ERROR ADD pod=kube-system/dns: all is lost\x1b[31m"
+    hostile = cluster.pod("hostile", PRIMARY, cluster.a, **{"ratchet.local_ifname": forged})
+    answer = cluster.a.add(hostile)
+    assert_refused(answer, 101, "ratchet.local_ifname")
+    assert answer.error.isprintable()
+    assert all(line.isprintable() and "pod=default/hostile" in line for line in answer.stderr.splitlines())
+
+
+def test_the_plugin_is_isolated_from_the_folder_and_the_environment_it_is_called_in(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """A runtime starts it in whatever folder; a module there must not be imported in the place of ours."""
+    (tmp_path / "ratchet.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "json.py").write_text("raise SystemExit('imported')")
+    done = subprocess.run(
+        command_in(cluster.a.host.netns, str(cluster.a.bin_dir / "ratchet")),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "CNI_COMMAND": "VERSION"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["supportedVersions"] == SUPPORTED
