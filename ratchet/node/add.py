@@ -18,6 +18,7 @@ from ratchet.errors import (
     AlreadyAddedError,
     DelegateError,
     InvalidConfigError,
+    PodMissingError,
     SupersededError,
 )
 from ratchet.node.call import Call
@@ -70,6 +71,8 @@ def _without_links(call: Call, pod: Pod | None) -> dict[str, Any]:
 
 
 def _with_links(call: Call, records: Records, pod: Pod, until: float) -> dict[str, Any]:
+    if not pod.node:
+        raise PodMissingError(f"cannot link pod {pod.ref}: as the API has it, it is on no node")
     site = call.site(records, pod.node)
     entry = SandboxEntry(call.attachment, call.arguments.netns, pod.ref)
     reserved = {call.arguments.ifname}

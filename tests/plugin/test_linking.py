@@ -116,6 +116,15 @@ def test_a_pod_that_names_nobody_and_waits_for_nobody_starts_at_once(cluster: Cl
     assert cluster.interfaces(alone) == []
 
 
+def test_a_pod_that_is_on_no_node_has_no_links_yet(cluster: Cluster) -> None:
+    """Nobody starts such a pod; but a record that names no node would be one that nobody finds."""
+    unbound = cluster.a.make_sandbox(cluster.bed.create_pod("primary-pod", PRIMARY))
+    answer = cluster.a.add(unbound)
+    assert answer.json["code"] == 11
+    assert "is on no node" in answer.error
+    cluster.assert_nothing_left()
+
+
 def test_a_ring_of_twenty_twice(cluster: Cluster) -> None:
     """Each pod is the primary of one link and the pair of another, all start at once in any order."""
     nodes = [cluster.a, cluster.b]
