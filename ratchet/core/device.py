@@ -22,12 +22,16 @@ class Parent:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One interface in one pod: where it is, its name, its addresses, its MTU in bytes."""
+    """One interface in one pod: where it is, its name, its addresses, its MTU in bytes.
+
+    `mac` is what it is made with (empty: as the kernel likes); a pod may change it, and nobody changes it back.
+    """
 
     netns: str
     ifname: str
     addresses: tuple[Address, ...]
     mtu: int
+    mac: str = ""
 
 
 @dataclass(frozen=True, slots=True)

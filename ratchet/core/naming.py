@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 
+from ratchet.core.model import Side
+
 RECORD_NAME_MAX = 240
 LABEL_NAME_MAX = 63
 
@@ -32,6 +34,15 @@ def record_name(namespace: str, primary: str, ifname: str, pair: str, pair_ifnam
     digest = _digest("\0".join(parts))
     fit = ".".join(_fitted(part) for part in parts)
     return f"{fit}.{digest}"
+
+
+def mac_address(record: str, side: Side) -> str:
+    """The MAC address of a link's end: the same whenever it is made, as a port keeps its own.
+
+    So a pod that comes again is where its peer remembers it to be. Unicast and locally administered (IEEE 802, 8.2).
+    """
+    digest = hashlib.sha256(f"{record}\0{side}".encode()).digest()
+    return ":".join(f"{octet:02x}" for octet in (0x02, *digest[:5]))
 
 
 def vni_lease_name(vni: int) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ratchet.core.device import Observed, Parent, Port, VethWire, VxlanWire, Wire, differences, tunnel_mtu
 from ratchet.core.model import Kind, Link, Sandbox, Side
+from ratchet.core.naming import mac_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,4 +136,4 @@ def _port(record: Link, side: Side, mtu: int) -> Port:
     end = record.end(side)
     if end.sandbox is None:
         raise ValueError(f"the {side} of {record.name} has not joined")
-    return Port(end.sandbox.netns, end.ifname, end.addresses, mtu)
+    return Port(end.sandbox.netns, end.ifname, end.addresses, mtu, mac_address(record.name, side))

@@ -80,9 +80,9 @@ def new_veth(near: Port, far: Port, far_fd: int) -> bytearray:
     The socket has to be in the near pod: where the name is looked up differs between kernels, and only there do all
     of them agree.
     """
-    peer = _link() + _identity(far.ifname, far.mtu) + _LINK.pack(("IFLA_NET_NS_FD", far_fd))
+    peer = _link() + _identity(far, far.ifname) + _LINK.pack(("IFLA_NET_NS_FD", far_fd))
     info = _INFO.pack(("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", _VETH.pack(("VETH_INFO_PEER", peer))))
-    return message(RTM_NEWLINK, MAKE, _link(), _identity(near.ifname, near.mtu) + _LINK.pack(("IFLA_LINKINFO", info)))
+    return message(RTM_NEWLINK, MAKE, _link(), _identity(near, near.ifname) + _LINK.pack(("IFLA_LINKINFO", info)))
 
 
 def new_vxlan(wire: VxlanWire, ifname: str, pod_fd: int) -> bytearray:
@@ -100,7 +100,7 @@ def new_vxlan(wire: VxlanWire, ifname: str, pod_fd: int) -> bytearray:
         ("IFLA_VXLAN_PORT", wire.port),
         ("IFLA_VXLAN_LEARNING", 0),
     )
-    attributes = _identity(ifname, wire.near.mtu) + _LINK.pack(("IFLA_NET_NS_FD", pod_fd))
+    attributes = _identity(wire.near, ifname) + _LINK.pack(("IFLA_NET_NS_FD", pod_fd))
     return message(RTM_NEWLINK, MAKE, _link(), attributes + _vxlan_info(data))
 
 
@@ -192,8 +192,9 @@ def _link(index: int = 0, flags: int = 0) -> bytes:
     return IFINFOMSG.pack(0, 0, 0, index, flags, flags)
 
 
-def _identity(ifname: str, mtu: int) -> bytes:
-    return _LINK.pack(("IFLA_IFNAME", ifname), ("IFLA_MTU", mtu), ("IFLA_GROUP", GROUP))
+def _identity(port: Port, ifname: str) -> bytes:
+    packed = _LINK.pack(("IFLA_IFNAME", ifname), ("IFLA_MTU", port.mtu), ("IFLA_GROUP", GROUP))
+    return packed + _LINK.pack(("IFLA_ADDRESS", bytes.fromhex(port.mac.replace(":", "")))) if port.mac else packed
 
 
 def _vxlan_info(data: bytes) -> bytes:

@@ -12,7 +12,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from ratchet.core.device import Parent, Port, VxlanWire
 from ratchet.datapath import messages
 
-NEAR, FAR = Port("/near", "in1", (), 1450), Port("/far", "interface-15byt", (), 1300)
+NEAR, FAR = Port("/near", "in1", (), 1450, "02:aa:00:00:00:01"), Port("/far", "interface-15byt", (), 1300)
 
 
 def _read(kind: Any, raw: bytearray) -> Any:
@@ -28,6 +28,7 @@ def test_a_veths_two_ends() -> None:
     for end, port in ((message, NEAR), (_peer(message), FAR)):
         assert (end.get_attr("IFLA_IFNAME"), end.get_attr("IFLA_MTU")) == (port.ifname, port.mtu)
         assert end.get_attr("IFLA_GROUP") == messages.GROUP
+        assert end.get_attr("IFLA_ADDRESS") == (port.mac or None)
         assert end["flags"] == 0, "up in the peer's header is refused, and up before the settings would be too soon"
     assert message.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_KIND") == "veth"
 

@@ -174,13 +174,16 @@ def test_the_one_left_of_a_pair_keeps_its_end_and_gets_its_peer_back(cluster: Cl
 def test_a_pair_that_comes_again_on_its_node_finds_the_tunnel_standing(cluster: Cluster) -> None:
     primary, pair = cluster.linked_pair()
     index = cluster.show(primary, "in1")["ifindex"]
+    assert cluster.pings(primary, "192.168.2.101")
+    mac = cluster.show(pair, "in2")["address"]
     assert cluster.b.delete(pair).status == 0
     cluster.bed.delete_pod(pair.pod)
     again = cluster.pair(cluster.b)
     assert cluster.b.add(again).status == 0
     cluster.wait_until(State.LINKED)
     assert cluster.show(primary, "in1")["ifindex"] == index
-    assert cluster.pings(again, "192.168.2.100")
+    assert cluster.show(again, "in2")["address"] == mac, "the peer remembers it for a minute"
+    assert cluster.pings(primary, "192.168.2.101")
 
 
 def test_vnis_are_reused(cluster: Cluster) -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from ratchet.core.naming import node_label, pod_label, record_name, vni_lease_name, vni_of_lease
+from ratchet.core.model import Side
+from ratchet.core.naming import mac_address, node_label, pod_label, record_name, vni_lease_name, vni_of_lease
 from tests.support.strategies import dns_labels, ifnames, meant_names, node_names, pod_names
 
 SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -105,3 +106,12 @@ def test_a_lease_is_named_by_its_number(vni: int) -> None:
 @pytest.mark.parametrize("name", ["", "vni-", "vni-0", "vni-011", "vni-1a", "vni--1", "node-1", "xvni-1", "vni-1\n"])
 def test_another_lease_is_no_vnis(name: str) -> None:
     assert vni_of_lease(name) is None
+
+
+@given(st.text(), st.text())
+def test_an_ends_mac_address_is_its_own_and_always_the_same(record: str, other: str) -> None:
+    macs = {mac_address(record, side) for side in Side}
+    assert len(macs) == 2
+    assert macs == {mac_address(record, side) for side in Side}
+    assert all(re.fullmatch(r"02(:[0-9a-f]{2}){5}", mac) for mac in macs)
+    assert record == other or mac_address(other, Side.PRIMARY) not in macs

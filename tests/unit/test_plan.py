@@ -9,6 +9,7 @@ import pytest
 
 from ratchet.core.device import Device, Observed, Parent, Port, VethWire, VxlanWire
 from ratchet.core.model import Link, Side
+from ratchet.core.naming import mac_address
 from ratchet.core.plan import Attempt, Build, Done, Join, Look, Note, Number, Site, Wait, Withdraw, plan, wire_of
 from tests.support.links import RECORD, VTEPS, joined, own, standing, veth, vxlan, wanted
 
@@ -131,22 +132,26 @@ def test_a_tunnel_is_done_for_this_end_before_the_other_stands() -> None:
     assert step == Done()
 
 
+def _port(netns: str, ifname: str, address: str, mtu: int, side: Side) -> Port:
+    return Port(f"/run/netns/{netns}", ifname, (ip_interface(address),), mtu, mac_address(RECORD, side))
+
+
 @BOTH
 def test_a_veths_wire_is_both_ports_with_ones_own_near(side: Side) -> None:
     ports = {
-        PRIMARY: Port("/run/netns/primary-pod-1", "in1", (ip_interface("192.168.2.100/24"),), 1500),
-        PAIR: Port("/run/netns/pair-pod-1", "in2", (ip_interface("192.168.2.101/24"),), 1500),
+        PRIMARY: _port("primary-pod-1", "in1", "192.168.2.100/24", 1500, PRIMARY),
+        PAIR: _port("pair-pod-1", "in2", "192.168.2.101/24", 1500, PAIR),
     }
     assert wire_of(veth(), side, SITE) == VethWire(RECORD, ports[side], ports[side.other])
 
 
 def test_a_tunnels_wire_is_its_own_port_and_the_way_to_the_peers_node() -> None:
     link = numbered(vxlan())
-    near = Port("/run/netns/primary-pod-1", "in1", (ip_interface("192.168.2.100/24"),), 1450)
+    near = _port("primary-pod-1", "in1", "192.168.2.100/24", 1450, PRIMARY)
     assert wire_of(link, PRIMARY, SITE) == VxlanWire(
         RECORD, near, vni=11, remote=VTEPS["node-b"], local=VTEPS["node-a"], port=4789, parent=SITE.parent
     )
-    near = Port("/run/netns/pair-pod-1", "in2", (ip_interface("192.168.2.101/24"),), 1350)
+    near = _port("pair-pod-1", "in2", "192.168.2.101/24", 1350, PAIR)
     assert wire_of(link, PAIR, SITE_B) == VxlanWire(
         RECORD, near, vni=11, remote=VTEPS["node-a"], local=VTEPS["node-b"], port=4789, parent=SITE_B.parent
     )
