@@ -53,7 +53,7 @@ def compile_bytecode() -> None:
 def _launcher(kubeconfig: Path | None, state_dir: Path | None) -> str:
     recorded = {"kubeconfig": kubeconfig, "state_dir": state_dir}
     arguments = ", ".join(f"{name}={str(value)!r}" for name, value in recorded.items() if value is not None)
-    body = f"import sys\nfrom ratchet.node.plugin import main\n\nsys.exit(main({arguments}))\n"
+    body = f"from ratchet.node.plugin import run\n\nrun({arguments})\n"
     # Isolated (-I): neither the caller's environment nor its working directory may decide what is imported.
     if not set(sys.executable) & {" ", "\t"} and len(sys.executable) < SHEBANG_MAX:
         return f"#!{sys.executable} -I\n{body}"

@@ -8,6 +8,7 @@ import random
 import secrets
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,10 @@ class Kubelet:
             text=True,
         )
         assert process.stdin is not None  # noqa: S101
-        process.stdin.write(json.dumps(self._with_result(command, sandbox, config)))
-        process.stdin.close()
+        with suppress(BrokenPipeError):  # a plugin may end without reading it
+            process.stdin.write(json.dumps(self._with_result(command, sandbox, config)))
+        with suppress(BrokenPipeError):
+            process.stdin.close()
         process.stdin = None
         return process
 

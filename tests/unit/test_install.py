@@ -147,7 +147,7 @@ def test_relative_paths_are_recorded_whole(bin_dir: Path, tmp_path: Path) -> Non
     (tmp_path / "kubeconfig").write_text("")
     relative = os.path.relpath(tmp_path)
     install(bin_dir, kubeconfig=Path(relative, "kubeconfig"), state_dir=Path(relative, "state"))
-    recorded = f"main(kubeconfig={str(tmp_path / 'kubeconfig')!r}, state_dir={str(tmp_path / 'state')!r})"
+    recorded = f"run(kubeconfig={str(tmp_path / 'kubeconfig')!r}, state_dir={str(tmp_path / 'state')!r})"
     assert recorded in (bin_dir / LAUNCHER).read_text()
 
 
