@@ -8,7 +8,7 @@ import random
 import pytest
 
 from ratchet.core.model import State
-from ratchet.dev.kubelet import Kubelet
+from ratchet.dev.kubelet import Kubelet, Sandbox
 from tests.support.cluster import CHAINED, LINK, PAIR, PRIMARY, Cluster
 
 
@@ -125,11 +125,12 @@ def test_a_pod_that_is_on_no_node_has_no_links_yet(cluster: Cluster) -> None:
     cluster.assert_nothing_left()
 
 
+@pytest.mark.timeout(400)
 def test_a_ring_of_twenty_twice(cluster: Cluster) -> None:
     """Each pod is the primary of one link and the pair of another, all start at once in any order."""
     nodes = [cluster.a, cluster.b]
     for _ in range(2):
-        members: list[tuple[Kubelet, object]] = []
+        members: list[tuple[Kubelet, Sandbox]] = []
         for number in range(20):
             labels = {
                 "ratchet": "true",
@@ -142,17 +143,16 @@ def test_a_ring_of_twenty_twice(cluster: Cluster) -> None:
             }
             node = random.choice(nodes)
             members.append((node, cluster.pod(f"r{number}", labels, node)))
-        pairs = [(node, sandbox) for node, sandbox in members]
-        cluster.add_all(*pairs)  # type: ignore[arg-type]
+        cluster.add_all(*members)
         links = cluster.bed.links()
         assert len(links) == 20
         for name in links:
             cluster.wait_until(State.LINKED, name)
         vnis = [link.vni for link in links.values() if link.vni is not None]
         assert len(vnis) == len(set(vnis)) == len(cluster.bed.records.vni_leases())
-        for number, (_, sandbox) in enumerate(pairs):
-            assert cluster.pings(sandbox, f"10.77.{number}.2")  # type: ignore[arg-type]
-        cluster.delete_all(*pairs)  # type: ignore[arg-type]
+        for number, (_, sandbox) in enumerate(members):
+            assert cluster.pings(sandbox, f"10.77.{number}.2")
+        cluster.delete_all(*members)
         cluster.assert_nothing_left()
 
 
