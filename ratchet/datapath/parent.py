@@ -19,7 +19,6 @@ IpAddress = IPv4Address | IPv6Address
 
 RT_TABLE_MAIN = 254
 RTN_UNICAST = 1
-IFF_LOOPBACK = 0x8
 
 
 def find_parent(ifname: str | None, address: str | None, node_addresses: Sequence[str] = ()) -> Parent:

@@ -7,11 +7,10 @@ import random
 import subprocess
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from ratchet.core.machine import derive
-from ratchet.core.model import PodRef, State
+from ratchet.core.model import State
 from ratchet.dev.bed import Bed, wait_for
 from ratchet.dev.hosts import command_in, ip
 from ratchet.dev.kubelet import Answer, Kubelet, Sandbox, finished
@@ -150,5 +149,3 @@ def recreated(cluster: Cluster, old: Sandbox, labels: Mapping[str, str], node: K
     cluster.bed.delete_pod(old.pod)
     return cluster.pod(old.pod.name, labels, node)
 
-
-__all__ = ["CHAINED", "LINK", "PAIR", "PRIMARY", "Cluster", "Path", "PodRef", "recreated"]

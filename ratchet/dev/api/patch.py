@@ -19,7 +19,6 @@ from ratchet.dev.api.status import ApiError, bad_request, unsupported_media
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
-APPLY_PATCH = "application/apply-patch+yaml"
 
 _ACCEPTED = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH)
 _ORDER = "$setElementOrder/"

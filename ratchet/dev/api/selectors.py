@@ -123,15 +123,6 @@ def field_selector(kind: ResourceKind, text: str) -> Predicate:
     return lambda obj: all((_text_at(obj, path) == value) == equal for path, value, equal in terms)
 
 
-def field_value(kind: ResourceKind, text: str, label: str) -> str | None:
-    """The value a field selector demands of ``label``, or None when it does not."""
-    path = kind.field_path(label)
-    for part in _split_terms(text):
-        if part and (term := _field_term(kind, part))[0] == path and term[2]:
-            return term[1]
-    return None
-
-
 def _split_terms(text: str) -> list[str]:
     return re.split(r"(?<!\\),", text)
 
