@@ -249,7 +249,8 @@ def test_add_answers_in_the_version_of_its_configuration(cluster: Cluster, versi
     for version, ifname, host, result in zip(versions, ("in1", "in2"), ("1", "2"), results, strict=True):
         assert result["cniVersion"] == version
         eth0, own = result["interfaces"]
-        assert (eth0["name"], own["name"]) == ("eth0", ifname)
+        assert eth0 == bridged(version)["interfaces"][0]
+        assert own["name"] == ifname
         assert own.get("mtu") == (1500 if version == "1.1.0" else None)
         assert [(one["address"], one["interface"]) for one in result["ips"]] == [
             ("10.1.0.5/16", 0),
@@ -264,9 +265,10 @@ def test_add_answers_in_the_version_of_its_configuration(cluster: Cluster, versi
 def bridged(version: str) -> dict[str, Any]:
     """What a plugin before us in the chain has given, as `version` has it."""
     family = {"version": "4"} if version < "1.0.0" else {}
+    details = {"mtu": 1400, "socketPath": "/run/vhost/1", "pciID": "0000:00:1f.6"} if version == "1.1.0" else {}
     return {
         "cniVersion": version,
-        "interfaces": [{"name": "eth0", "sandbox": "/run/netns/x"}],
+        "interfaces": [{"name": "eth0", "sandbox": "/run/netns/x", **details}],
         "ips": [{**family, "address": "10.1.0.5/16", "interface": 0}],
         "routes": [{"dst": "0.0.0.0/0", "gw": "10.1.0.1"}],
         "dns": {},
@@ -429,6 +431,7 @@ def test_gc_removes_what_the_runtime_no_longer_knows(cluster: Cluster) -> None:
 
     assert_silent(cluster.a.call("GC", config=collecting()))
     assert noted(cluster.a) == {others.container_id}
+    assert not list(cluster.a.state_dir.glob(f"deleted/{others.container_id}*"))
     assert noted(cluster.b) == {pair.container_id}
     assert cluster.interfaces(pair) == ["in2"]
 

@@ -148,4 +148,3 @@ def recreated(cluster: Cluster, old: Sandbox, labels: Mapping[str, str], node: K
     """The pod of `old` deleted and made again under its name, with a sandbox of its own."""
     cluster.bed.delete_pod(old.pod)
     return cluster.pod(old.pod.name, labels, node)
-

@@ -1,0 +1,473 @@
+"""The way of 2017: other pods' network is a delegate's. With Debian's own plugins, and with scripts that misbehave."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ratchet.core.model import State
+from ratchet.dev.hosts import ip
+from ratchet.dev.kubelet import DEBIAN_PLUGINS, Answer, Kubelet, Sandbox
+from tests.support.cluster import CHAINED, LINK, Cluster
+
+pytestmark = pytest.mark.skipif(
+    not Path(DEBIAN_PLUGINS, "ptp").exists(), reason="needs Debian's containernetworking-plugins"
+)
+
+EXAMPLE = json.loads((Path(__file__).parents[2] / "manifests/examples/10-ratchet.conf").read_text())
+VERSIONS = ["", "0.3.1", "0.4.0", "1.0.0"]
+PLAIN = {"app": "web"}
+
+
+@dataclass
+class Network:
+    """The example's configuration with a delegate that is there: ptp, whose addresses are files in a folder."""
+
+    leases: Path
+
+    def config(self, node: Kubelet, version: str = "1.0.0", **changes: Any) -> dict[str, Any]:
+        """As the file has it for this node; a change that is None takes its key away."""
+        ipam = {"type": "host-local", "subnet": "10.88.0.0/24", "dataDir": str(self.leases / node.host.name)}
+        config = {**EXAMPLE, "parent_address": node.host.address, "wait": 30}
+        config["delegate"] = {"name": "pods", "type": "ptp", "ipam": ipam}
+        if version:
+            config["cniVersion"] = version
+        return {key: value for key, value in {**config, **changes}.items() if value is not None}
+
+    def held(self, node: Kubelet) -> list[str]:
+        """The addresses that host-local has given on a node and not got back."""
+        return sorted(path.name for path in self.leases.glob(f"{node.host.name}/pods/10.88.*"))
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Network:
+    return Network(tmp_path / "leases")
+
+
+def configure(cluster: Cluster, network: Network, version: str = "1.0.0", **changes: Any) -> None:
+    """Both nodes' kubelets with this configuration from now on."""
+    for node in (cluster.a, cluster.b):
+        node.config = network.config(node, version, **changes)
+
+
+def address_in(result: dict[str, Any]) -> str:
+    """The pod's address as its runtime finds it, in whatever version."""
+    if "ip4" in result:
+        return str(result["ip4"]["ip"])
+    own = [index for index, one in enumerate(result.get("interfaces", [])) if one["name"] == "eth0"]
+    return next(str(one["address"]) for one in result["ips"] if one["interface"] in own[-1:])
+
+
+def address_of(cluster: Cluster, sandbox: Sandbox, ifname: str = "eth0") -> str:
+    shown = next(one for one in cluster.show(sandbox, ifname)["addr_info"] if one["family"] == "inet")
+    return f"{shown['local']}/{shown['prefixlen']}"
+
+
+def error_of(answer: Answer) -> tuple[int, str]:
+    assert answer.status != 0
+    return int(answer.json["code"]), answer.error
+
+
+# The file of 2017
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_file_of_2017_with_a_boot_network(cluster: Cluster, network: Network, version: str) -> None:
+    """Linked pods get `boot_network` and their links, all others `delegate`, at every version that it may be at."""
+    configure(cluster, network, version)
+    plain = cluster.pod("plain", PLAIN, cluster.a)
+    result = cluster.a.add(plain).json
+    assert result["cniVersion"] == version or (version, result["cniVersion"]) == ("", "0.1.0")
+    assert address_in(result) == address_of(cluster, plain)
+    assert network.held(cluster.a) == [address_of(cluster, plain).partition("/")[0]]
+
+    primary, pair = cluster.linked_pair()
+    assert (cluster.interfaces(primary), cluster.interfaces(pair)) == (["in1"], ["in2"])
+    assert len(network.held(cluster.a)) == 1
+    assert cluster.pings(primary, "192.168.2.101")
+    linked = primary.result or {}
+    if version:
+        assert [one["name"] for one in linked["interfaces"]] == ["lo", "in1"]
+    else:
+        assert linked == {"cniVersion": "0.1.0", "dns": {}}  # lo's address is not what a pod is reached at
+    cluster.delete_all((cluster.a, plain), (cluster.a, primary), (cluster.b, pair))
+    assert network.held(cluster.a) == []
+    cluster.assert_nothing_left()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_without_a_boot_network_linked_pods_get_the_delegate_too(
+    cluster: Cluster, network: Network, version: str
+) -> None:
+    configure(cluster, network, version, boot_network=None)
+    primary, pair = cluster.linked_pair(cluster.a)
+    assert [sorted(cluster.interfaces(one)) for one in (primary, pair)] == [["eth0", "in1"], ["eth0", "in2"]]
+    for sandbox in (primary, pair):
+        assert address_in(sandbox.result or {}) == address_of(cluster, sandbox)
+    assert len(network.held(cluster.a)) == 2
+    assert cluster.pings(primary, "192.168.2.101")
+    assert cluster.pings(primary, address_of(cluster, pair).partition("/")[0])
+    cluster.delete_all((cluster.a, primary), (cluster.a, pair))
+    assert network.held(cluster.a) == []
+    cluster.assert_nothing_left()
+
+
+def test_a_sandbox_without_an_address_on_its_interface_is_warned_of(cluster: Cluster, network: Network) -> None:
+    """containerd refuses it, and says nothing of why."""
+    warning = "the result has no address on eth0: containerd will refuse the sandbox"
+    configure(cluster, network)
+    primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.a)
+    with_lo, with_ptp = cluster.a.config, network.config(cluster.a, boot_network=None)
+    waiting = cluster.start("ADD", cluster.a, pair, config=with_ptp)
+    answer = cluster.a.add(primary, config=with_lo)
+    assert answer.status == 0
+    assert warning in answer.stderr
+    other = cluster.end(waiting)
+    assert other.status == 0
+    assert warning not in other.stderr
+
+
+def test_pods_that_ask_for_nothing_need_a_delegate(cluster: Cluster, network: Network) -> None:
+    plain = cluster.pod("plain", PLAIN, cluster.a)
+    answer = cluster.a.add(plain, config=network.config(cluster.a, delegate=None))
+    code, message = error_of(answer)
+    assert code == 7
+    assert "pod default/plain" in message
+    assert "no delegate" in message
+    cluster.assert_nothing_left()
+
+
+# DEL
+
+
+@pytest.mark.parametrize("gone", ["the result", "the namespace", "what the node noted", "all of it"])
+def test_del_frees_the_address_whatever_is_gone(cluster: Cluster, network: Network, gone: str) -> None:
+    configure(cluster, network, boot_network=None)
+    primary, pair = cluster.linked_pair(cluster.a)
+    plain = cluster.pod("plain", PLAIN, cluster.a)
+    assert cluster.a.add(plain).status == 0
+    assert len(network.held(cluster.a)) == 3
+    changes: dict[str, Any] = {}
+    for sandbox in (primary, plain):
+        if gone in ("the result", "all of it"):
+            sandbox.result = None
+        if gone in ("the namespace", "all of it"):
+            cluster.bed.hosts.remove_namespace(sandbox.netns)
+            changes = {"CNI_NETNS": ""}
+        if gone in ("what the node noted", "all of it"):
+            cluster.a.forget(sandbox)
+        answer = cluster.a.call("DEL", sandbox, **changes)
+        assert (answer.status, answer.stdout) == (0, ""), answer
+    assert network.held(cluster.a) == [address_in(pair.result or {}).partition("/")[0]]
+    assert cluster.a.delete(pair).status == 0
+    assert network.held(cluster.a) == []
+
+
+def test_the_delegate_is_taken_back_with_what_its_add_was_given(cluster: Cluster, network: Network) -> None:
+    """A configuration that was changed meanwhile, to another network even, does not lose the old one's address."""
+    configure(cluster, network)
+    plain = cluster.pod("plain", PLAIN, cluster.a)
+    assert cluster.a.add(plain).status == 0
+    assert len(network.held(cluster.a)) == 1
+    elsewhere = {"name": "new", "type": "ptp", "ipam": {"type": "host-local", "subnet": "10.99.0.0/24"}}
+    assert cluster.a.delete(plain, config=network.config(cluster.a, delegate=elsewhere)).status == 0
+    assert network.held(cluster.a) == []
+    cluster.assert_nothing_left()
+
+
+# CHECK
+
+
+@pytest.mark.parametrize("version", ["0.4.0", "1.0.0"])
+def test_check_asks_the_delegates(cluster: Cluster, network: Network, version: str) -> None:
+    configure(cluster, network, version, boot_network=None)
+    plain = cluster.pod("plain", PLAIN, cluster.a)
+    assert cluster.a.add(plain).status == 0
+    answer = cluster.a.call("CHECK", plain)
+    assert (answer.status, answer.stdout) == (0, ""), answer
+    ip("-n", plain.netns, "link", "del", "eth0")
+    _, message = error_of(cluster.a.call("CHECK", plain))
+    assert message.startswith("cannot check the delegate network (type ptp): ")
+
+
+# Delegates that fail, and what fails beside them
+
+
+@dataclass
+class Script:
+    """A delegate of one's own, first in CNI_PATH: it notes each call, and prints and ends as it is told."""
+
+    folder: Path
+
+    NAME = "scripted"
+
+    def __post_init__(self) -> None:
+        self.answers: dict[str, tuple[int, str]] = {}
+        self.says("VERSION", 0, {"cniVersion": "1.1.0", "supportedVersions": ["0.4.0", "1.0.0", "1.1.0"]})
+        self.says("ADD", 0, {"cniVersion": "1.1.0", "ips": [{"address": "10.5.0.9/24"}]})
+
+    def says(self, command: str, status: int, answer: dict[str, Any], then: str = "") -> None:
+        """What a command comes to from now on; `then` is a line of shell to be run before it ends."""
+        self.prints(command, status, json.dumps(answer), then)
+
+    def prints(self, command: str, status: int, text: str, then: str = "") -> None:
+        self.answers[command] = (status, f"echo '{text}'\n{then}")
+        cases = "\n".join(f"{name}) {lines}\nexit {status};;" for name, (status, lines) in self.answers.items())
+        script = f'#!/bin/sh\necho "$CNI_COMMAND $CNI_CONTAINERID" >> {self.folder}/calls\ncat > /dev/null\n'
+        file = self.folder / self.NAME
+        file.write_text(f"{script}case $CNI_COMMAND in\n{cases}\nesac\n")
+        file.chmod(0o755)
+
+    def calls(self, command: str) -> list[str]:
+        """The container ids with which a command was called."""
+        calls = [line.partition(" ") for line in (self.folder / "calls").read_text().splitlines()]
+        return [container_id for name, _, container_id in calls if name == command]
+
+    def path(self, node: Kubelet) -> str:
+        return f"{self.folder}:{node.bin_dir}"
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Script:
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    return Script(folder)
+
+
+def scripted(**changes: Any) -> dict[str, Any]:
+    return {**CHAINED, "cniVersion": "1.1.0", "delegate": {"type": Script.NAME}, **changes}
+
+
+def test_a_delegate_that_fails_is_deleted_and_its_error_is_the_answer(cluster: Cluster, script: Script) -> None:
+    script.says("ADD", 1, {"cniVersion": "1.1.0", "code": 142, "msg": "no room", "details": "ask for more"})
+    plain = cluster.pod("plain", PLAIN, cluster.a)
+    answer = cluster.a.add(plain, config=scripted(), CNI_PATH=script.path(cluster.a))
+    code, message = error_of(answer)
+    assert code == 142
+    assert "no room" in message
+    assert "ask for more" in answer.json["details"]
+    assert script.calls("ADD") == [plain.container_id]
+    assert set(script.calls("DEL")) == {plain.container_id}
+    cluster.assert_nothing_left()
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        "",
+        'level=info starting\n{"cniVersion": "1.1.0"}',
+        '{"cniVersion": "9.9.9", "ips": []}',
+        '{"cniVersion": "1.1.0", "ips": [{"address": "10.5.0.9/24", "interface": 1}], "interfaces": []}',
+    ],
+    ids=["nothing", "a log line before the result", "an unknown version", "an address of no interface"],
+)
+def test_a_result_that_would_fail_the_pod_fails_here_and_is_taken_back(
+    cluster: Cluster, script: Script, printed: str
+) -> None:
+    """The runtime would refuse it without a word of who printed it."""
+    script.prints("ADD", 0, printed)
+    plain = cluster.pod("plain", PLAIN, cluster.a)
+    _, message = error_of(cluster.a.add(plain, config=scripted(), CNI_PATH=script.path(cluster.a)))
+    assert message.startswith("cannot add the delegate network (type scripted): ")
+    assert set(script.calls("DEL")) == {plain.container_id}
+    cluster.assert_nothing_left()
+
+
+def test_a_delegate_that_is_not_installed_is_named_with_where_it_was_looked_for(cluster: Cluster) -> None:
+    plain = cluster.pod("plain", PLAIN, cluster.a)
+    answer = cluster.a.add(plain, config=scripted(delegate={"type": "no-such-plugin"}))
+    _, message = error_of(answer)
+    assert "no-such-plugin" in message
+    assert str(cluster.a.bin_dir) in message
+    assert DEBIAN_PLUGINS in message
+
+
+@pytest.mark.parametrize("failure", ["wait", "interface"])
+def test_a_link_that_fails_takes_the_delegate_back(cluster: Cluster, network: Network, failure: str) -> None:
+    """Whether the peer does not come, or an interface that is in the way."""
+    configure(cluster, network, boot_network=None, wait=1)
+    primary = cluster.primary(cluster.a)
+    if failure == "interface":
+        ip(*f"-n {primary.netns} link add in1 type bridge".split())
+        joined = cluster.start("ADD", cluster.a, cluster.pair(cluster.a), config={**CHAINED, "name": "apart"})
+        cluster.wait_until(State.PENDING)
+        joined.kill()
+        joined.wait()
+    answer = cluster.a.add(primary)
+    assert error_of(answer)[0] == (11 if failure == "wait" else 102), answer
+    assert network.held(cluster.a) == []
+    assert cluster.interfaces(primary) == ([] if failure == "wait" else ["in1"])
+    assert not list(cluster.a.state_dir.glob(f"sandboxes/{primary.container_id}*"))
+    names = [one["ifname"] for one in json.loads(ip("-j", "-n", cluster.a.host.netns, "link", "show"))]
+    assert names == ["lo", "eth0"]
+
+
+def test_a_delegate_whose_del_fails_makes_ours_fail_until_it_does_not(cluster: Cluster, script: Script) -> None:
+    """What it was given must not be lost; and what the runtime is told never says "not found"."""
+    plain = cluster.pod("plain", PLAIN, cluster.a)
+    changes: dict[str, Any] = {"config": scripted(), "CNI_PATH": script.path(cluster.a)}
+    assert cluster.a.add(plain, **changes).status == 0
+    script.says("DEL", 1, {"cniVersion": "1.1.0", "code": 999, "msg": "bridge br0 not found"})
+    answer = cluster.a.call("DEL", plain, **changes)
+    code, message = error_of(answer)
+    assert code == 999
+    assert "bridge br0" in message
+    assert "not found" not in answer.stdout
+    script.says("DEL", 0, {})
+    again = cluster.a.call("DEL", plain, **changes)
+    assert (again.status, again.stdout) == (0, "")
+    cluster.assert_nothing_left()
+
+
+def test_gc_and_status_are_passed_on_and_gc_goes_on_past_errors(cluster: Cluster, script: Script) -> None:
+    changes: dict[str, Any] = {"CNI_PATH": script.path(cluster.a)}
+    lost = [cluster.pod(name, PLAIN, cluster.a) for name in ("lost1", "lost2", "lost3")]
+    for sandbox in lost:
+        assert cluster.a.add(sandbox, config=scripted(), **changes).status == 0
+    broken, *others = sorted(sandbox.container_id for sandbox in lost)
+    script.says("DEL", 1, {"code": 150, "msg": "busy"}, f"[ $CNI_CONTAINERID = {broken} ] || exit 0")
+    answer = cluster.a.call("GC", config={**scripted(), "cni.dev/valid-attachments": []}, **changes)
+    code, message = error_of(answer)
+    assert (code, "busy" in message) == (150, True)
+    left = [path.name.partition("+")[0] for path in cluster.a.state_dir.glob("sandboxes/*")]
+    assert left == [broken]
+    assert set(others) <= set(script.calls("DEL"))
+    assert len(script.calls("GC")) == 1
+
+    assert cluster.a.call("STATUS", config=scripted(), **changes).status == 0
+    script.says("STATUS", 1, {"cniVersion": "1.1.0", "code": 51, "msg": "no uplink"})
+    code, message = error_of(cluster.a.call("STATUS", config=scripted(), **changes))
+    assert (code, "no uplink" in message) == (51, True)
+
+
+@pytest.fixture
+def left_behind(tmp_path: Path) -> Iterator[Path]:
+    """A file for the id of a process that a delegate leaves running; it is ended with the test."""
+    file = tmp_path / "left-behind"
+    yield file
+    if file.exists():
+        with suppress(ProcessLookupError):
+            os.kill(int(file.read_text()), signal.SIGKILL)
+
+
+def test_what_a_delegate_leaves_running_does_not_hold_add(cluster: Cluster, script: Script, left_behind: Path) -> None:
+    """A child of its own, which inherits the delegate's stdout as a daemon of DHCP may."""
+    script.says("ADD", 0, {"cniVersion": "1.1.0"}, f"sleep 300 & echo $! > {left_behind}")
+    plain = cluster.pod("plain", PLAIN, cluster.a)
+    adding = cluster.start("ADD", cluster.a, plain, config=scripted(), CNI_PATH=script.path(cluster.a))
+    assert cluster.end(adding, seconds=20).status == 0
+    os.kill(int(left_behind.read_text()), 0)  # it still runs
+
+
+# The parent interface
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"parent_interface": "eth9"}, ("parent_interface", "eth9", "no such interface", "eth0")),
+        ({"parent_address": "192.168.1.99"}, ("parent_address", "192.168.1.99", "does not carry it", "192.168.1.73")),
+        (
+            {"parent_interface": None, "parent_address": "192.168.1.99"},
+            ("parent_address", "192.168.1.99", "no interface of the node carries it", "eth0"),
+        ),
+    ],
+)
+def test_a_parent_that_is_not_there_is_named_with_what_there_is(
+    cluster: Cluster, network: Network, changes: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    primary = cluster.primary(cluster.a)
+    answer = cluster.a.add(primary, config=network.config(cluster.a, **changes))
+    assert error_of(answer)[0] == 7
+    for word in words:
+        assert word in answer.stdout
+    assert network.held(cluster.a) == []
+    cluster.assert_nothing_left()
+
+
+def addresses_in_the_api(cluster: Cluster, node: Kubelet, *addresses: str) -> None:
+    status = {"addresses": [{"type": "InternalIP", "address": address} for address in addresses]}
+    cluster.bed.api.patch(f"/api/v1/nodes/{node.host.name}/status", {"status": status})
+
+
+def add_eth1(cluster: Cluster, node: Kubelet, address: str) -> None:
+    """A second interface on a network of its own, as storage or management has it."""
+    netns = node.host.netns
+    ip(*f"-n {netns} link add eth1 type veth peer name far1 netns {cluster.bed.hosts.switch}".split())
+    ip(*f"-n {netns} addr add {address} dev eth1".split())
+    for where, name in ((netns, "eth1"), (cluster.bed.hosts.switch, "far1")):
+        ip("-n", where, "link", "set", name, "up")
+
+
+FOUND = {
+    "by the address in the API, not by the default route": ("10.20.0.1/24", ["10.20.0.1"], [], "10.20.0.1"),
+    "by the default route, the API having none": ("10.20.0.1/24", [], [], "192.168.1.73"),
+    "by the default route, the API having one of another machine": (
+        "10.20.0.1/24",
+        ["172.16.9.9"],
+        [],
+        "192.168.1.73",
+    ),
+    "by the default route of the lowest metric": (
+        "10.20.0.1/24",
+        [],
+        ["del default", "add default via 192.168.1.1 metric 200", "add default via 10.20.0.254 metric 100"],
+        "10.20.0.1",
+    ),
+    "by the default route of IPv6, IPv4 having none": (
+        "fd00:20::1/64 nodad",
+        [],
+        ["del default", "add default via fd00:20::fe dev eth1"],
+        "fd00:20::1",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FOUND)
+def test_a_parent_that_is_not_given_is_found(cluster: Cluster, case: str) -> None:
+    """As the record has it: at what address other nodes are to reach this node's tunnels."""
+    address, in_the_api, routes, vtep = FOUND[case]
+    add_eth1(cluster, cluster.a, address)
+    addresses_in_the_api(cluster, cluster.a, *in_the_api)
+    for change in routes:
+        ip("-n", cluster.a.host.netns, "route", *change.split())
+    cluster.start("ADD", cluster.a, cluster.primary(cluster.a))
+    cluster.wait_until(State.PRIMARY_READY)
+    sandbox = cluster.bed.links()[LINK].primary.sandbox
+    assert sandbox is not None
+    assert sandbox.vtep == vtep
+
+
+def test_a_parent_that_cannot_be_found_says_what_to_set(cluster: Cluster) -> None:
+    addresses_in_the_api(cluster, cluster.a)
+    ip("-n", cluster.a.host.netns, "route", "del", "default")
+    answer = cluster.a.add(cluster.primary(cluster.a))
+    assert error_of(answer)[0] == 7
+    assert "parent_interface or parent_address" in answer.json["details"]
+    cluster.assert_nothing_left()
+
+
+def test_tunnels_over_an_underlay_of_ipv6(cluster: Cluster) -> None:
+    """One node is told its address, the other has it from the API; 70 bytes go to the headers."""
+    vteps = {"a": "fd00:1::73", "b": "fd00:1::33"}
+    for node in (cluster.a, cluster.b):
+        ip(*f"-n {node.host.netns} addr add {vteps[node.host.name]}/64 dev eth0 nodad".split())
+    cluster.a.config = {**CHAINED, "parent_address": vteps["a"]}
+    addresses_in_the_api(cluster, cluster.b, vteps["b"])
+    primary, pair = cluster.linked_pair()
+    for sandbox, ifname, own, peer in ((primary, "in1", "a", "b"), (pair, "in2", "b", "a")):
+        shown = cluster.show(sandbox, ifname)
+        tunnel = shown["linkinfo"]["info_data"]
+        assert shown["mtu"] == 1430
+        assert (tunnel["local6"], tunnel["remote6"]) == (vteps[own], vteps[peer])
+    assert cluster.pings(primary, "192.168.2.101")
+    cluster.delete_all((cluster.a, primary), (cluster.b, pair))
+    cluster.assert_nothing_left()
