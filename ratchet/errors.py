@@ -95,16 +95,20 @@ class DatapathError(RatchetError):
     code = 102
 
 
-class ForeignInterfaceError(DatapathError):
-    """An interface of the wanted name exists and is not ours: it is left alone."""
-
-
-class NamespaceGoneError(DatapathError):
-    """`path` is not, or no longer, a network namespace."""
+class NamespaceError(DatapathError):
+    """Something is amiss in the network namespace at `path`, which may be the peer's."""
 
     def __init__(self, message: str, *, path: str = "", details: str = "") -> None:
         super().__init__(message, details=details)
         self.path = path
+
+
+class ForeignInterfaceError(NamespaceError):
+    """An interface of the wanted name exists there and is not ours: it is left alone."""
+
+
+class NamespaceGoneError(NamespaceError):
+    """It is not, or no longer, a network namespace."""
 
 
 class DelegateError(RatchetError):

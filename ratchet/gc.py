@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from functools import partial
 
 from ratchet.core import moves
@@ -21,36 +22,44 @@ from ratchet.store.records import Records
 GRACE = timedelta(minutes=5)
 
 
+class Outcome(StrEnum):
+    """What became of something that is not as it should be."""
+
+    REMOVED = "removed"
+    CHANGED = "spared, it has changed meanwhile"
+    LEFT = "left, it needs a person"
+
+
 @dataclass(frozen=True, slots=True)
-class Removal:
-    """Something that was garbage: what, and why. `done` is False where it changed before it could be removed."""
+class Finding:
+    """Something that is not as it should be: what, why, and what became of it (in a dry run: what would)."""
 
     what: str
     why: str
-    done: bool
+    outcome: Outcome
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.why}" + ("" if self.done else " (left alone: it has changed meanwhile)")
+        return f"{self.what}: {self.why}"
 
 
 def collect_garbage(
     records: Records, *, now: Callable[[], datetime], grace: timedelta = GRACE, dry_run: bool = False
-) -> Iterator[Removal]:
-    """Remove what is garbage, and tell of each removal as it is done; with `dry_run` only tell."""
+) -> Iterator[Finding]:
+    """Remove what is garbage, and tell of each thing as it is done; with `dry_run` only tell."""
     leases = records.vni_leases()
     uids = records.uids()
     links, malformed = records.links()
     pods = records.pods()
     nodes = records.nodes()
     for error in malformed:
-        yield Removal(str(error), "it needs a person", done=True)
+        yield Finding("a record", str(error), Outcome.LEFT)
     for orphan in orphaned_links(links, pods, nodes, now(), grace):
         cleared = _cleared(orphan, now())
         what = f"record {orphan.link.name}" if cleared.abandoned else f"end of {orphan.link.name}"
-        yield Removal(what, orphan.why, done=dry_run or _attempted(partial(_write, records, orphan.link, cleared)))
+        yield Finding(what, orphan.why, _attempted(partial(_write, records, orphan.link, cleared), dry_run=dry_run))
     for held in orphaned_leases(leases, uids, now(), grace):
-        done = dry_run or _attempted(partial(records.delete_vni_lease, held.lease))
-        yield Removal(f"VNI {held.lease.vni}", held.why, done=done)
+        outcome = _attempted(partial(records.delete_vni_lease, held.lease), dry_run=dry_run)
+        yield Finding(f"VNI {held.lease.vni}", held.why, outcome)
 
 
 def _cleared(orphan: OrphanedLink, now: datetime) -> Link:
@@ -67,9 +76,10 @@ def _write(records: Records, before: Link, after: Link) -> None:
         records.update(before, after)
 
 
-def _attempted(remove: Callable[[], object]) -> bool:
+def _attempted(remove: Callable[[], object], *, dry_run: bool) -> Outcome:
     try:
-        remove()
+        if not dry_run:
+            remove()
     except (ConflictError, NotFoundError):
-        return False
-    return True
+        return Outcome.CHANGED
+    return Outcome.REMOVED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from ratchet.gc import collect_garbage
+from ratchet.gc import Outcome, collect_garbage
 from ratchet.store.records import Records
 
 
@@ -13,8 +13,9 @@ def print_garbage(records: Records, grace_seconds: float, *, dry_run: bool) -> i
     count = 0
     verb = "would remove" if dry_run else "removed"
     grace = timedelta(seconds=grace_seconds)
-    for removal in collect_garbage(records, now=lambda: datetime.now(UTC), grace=grace, dry_run=dry_run):
-        print(f"{verb} {removal}" if removal.done else f"spared {removal}", flush=True)
-        count += removal.done
+    for finding in collect_garbage(records, now=lambda: datetime.now(UTC), grace=grace, dry_run=dry_run):
+        removed = finding.outcome is Outcome.REMOVED
+        print(f"{verb} {finding}" if removed else f"{finding} ({finding.outcome})", flush=True)
+        count += removed
     print(f"{verb} {count} in all" if count else "nothing to remove")
     return 0

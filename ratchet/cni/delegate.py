@@ -38,7 +38,7 @@ def add(
     """Add the sandbox to the delegate's network; `timeout` in seconds.
 
     Raises DelegateError with the plugin's own code and message where it gave them. Whatever the plugin did before
-    it failed is still there: add_or_undo takes it back.
+    it failed is still there, for its DEL to take back (SPEC.md, section 4).
     """
     prepared = prepare(delegate, network)
     used, outcome = _run_in_common_version(prepared, Command.ADD, arguments, timeout)
@@ -48,21 +48,6 @@ def add(
     done = replace(used, result=_printed_result(outcome, cannot), stderr=_tail(outcome))
     done.outcome()
     return done
-
-
-def add_or_undo(
-    delegate: Mapping[str, Any], network: NetworkConfig, arguments: Arguments, *, timeout: float = ADD_TIMEOUT
-) -> Delegation:
-    """As add; where that fails, the delegate's DEL is run before the error is raised (SPEC.md, section 4)."""
-    find_plugin(str(delegate["type"]), arguments.path)
-    try:
-        return add(delegate, network, arguments, timeout=timeout)
-    except DelegateError as error:
-        try:
-            delete(prepare(delegate, network), arguments)
-        except DelegateError as second:
-            error.details = "; ".join(filter(None, (error.details, f"to undo it failed too: {second}")))
-        raise
 
 
 def delete(delegation: Delegation, arguments: Arguments, *, timeout: float = DEL_TIMEOUT) -> str:

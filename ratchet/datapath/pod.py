@@ -91,6 +91,7 @@ class OpenPod:
         if device is not None and not device.ours:
             raise ForeignInterfaceError(
                 f"cannot make {self}: an interface of that name exists and is not ratchet's",
+                path=self.netns.path,
                 details="Choose another interface name for the link, or remove the interface.",
             )
 

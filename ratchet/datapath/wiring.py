@@ -59,7 +59,7 @@ def remove(netns: str, ifname: str) -> bool:
             if device is None:
                 return False
             if not device.ours:
-                raise ForeignInterfaceError(f"cannot remove {pod}: it is not ratchet's")
+                raise ForeignInterfaceError(f"cannot remove {pod}: it is not ratchet's", path=netns)
             return pod.delete(device.index)
     except NamespaceGoneError:
         return False

@@ -10,6 +10,8 @@ from typing import Any
 
 from ratchet import datapath
 from ratchet.cni import delegate
+from ratchet.cni.delegation import prepare
+from ratchet.cni.execute import find_plugin
 from ratchet.cni.result import Interface, IPConfig, Result
 from ratchet.core.intent import asks_for_links
 from ratchet.core.model import End, Pod, Sandbox
@@ -108,7 +110,11 @@ def _base(call: Call, entry: SandboxEntry, config: Mapping[str, Any] | None) -> 
     if config is None:
         call.journal.write(entry)
         return entry, call.network.prev_result or Result()
-    delegation = delegate.add_or_undo(config, call.network, call.arguments)
+    intended = prepare(config, call.network)
+    find_plugin(intended.type, call.arguments.path)
+    # Noted before it is run: an ADD that fails or is killed leaves what it did to the DEL that is kept here.
+    call.journal.write(replace(entry, delegations=(intended,)))
+    delegation = delegate.add(config, call.network, call.arguments)
     entry = replace(entry, delegations=(delegation,))
     call.journal.write(entry)
     return entry, delegation.outcome()

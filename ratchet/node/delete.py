@@ -43,7 +43,7 @@ def undo(call: Call, entry: SandboxEntry, reason: str) -> None:
     """
     if entry.ends:
         _leave_links(call, entry, reason)
-    _delete_delegations(call, entry.delegations or _likely_delegations(call))
+    _delete_delegations(call, entry.delegations)
     try:
         call.journal.forget(entry.attachment)
     except RatchetError as error:

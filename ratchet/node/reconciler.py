@@ -6,6 +6,7 @@ never held while waiting for a peer. Nothing here decides; `core.plan` does.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,11 +20,13 @@ from ratchet.core import moves
 from ratchet.core.device import Observed, Wire
 from ratchet.core.model import Kind, Link, Side
 from ratchet.core.plan import Attempt, Build, Done, Join, Look, Note, Number, Site, Step, Wait, Withdraw, plan
-from ratchet.errors import ConflictError, DatapathError, ForeignInterfaceError, NamespaceGoneError, SupersededError
+from ratchet.errors import ConflictError, DatapathError, ForeignInterfaceError, NamespaceError, SupersededError
 from ratchet.node.journal import Journal
 from ratchet.store.records import Records
 
 Outcome = TypeVar("Outcome")
+
+log = logging.getLogger(__name__)
 
 CONFLICT_SECONDS = 30.0
 BUILDS = 3
@@ -157,24 +160,29 @@ def take_down(journal: Journal, container_id: str, netns: str, ifname: str) -> N
 
 
 def _looked_at(wire: Wire) -> Observed | None:
-    """What stands; None where the peer's namespace is gone, so that there is nothing to wire to before it is back."""
-    try:
-        return datapath.observe(wire)
-    except NamespaceGoneError as gone:
-        if gone.path == wire.near.netns:
-            raise
-        return None
+    """What stands; None where nothing can be wired before the peer's pod is put right."""
+    return _unless_for_the_peer(wire, lambda: datapath.observe(wire))
 
 
 def _built(wire: Wire) -> Observed | None:
-    """What stands once the wire was made; None where the peer's namespace is gone."""
-    try:
+    """What stands once the wire was made; None where it cannot be made before the peer's pod is put right."""
+
+    def build() -> Observed:
         datapath.ensure(wire)
-    except NamespaceGoneError as gone:
-        if gone.path == wire.near.netns:
+        return datapath.observe(wire)
+
+    return _unless_for_the_peer(wire, build)
+
+
+def _unless_for_the_peer(wire: Wire, act: Callable[[], Observed]) -> Observed | None:
+    """What `act` gives; None where it fails for something in the peer's namespace, which is the peer's to report."""
+    try:
+        return act()
+    except NamespaceError as error:
+        if error.path == wire.near.netns:
             raise
+        log.warning("the peer's end of %s cannot be made: %s", wire.link, error)
         return None
-    return _looked_at(wire)
 
 
 def _present(record: Link | None, attempt: Attempt) -> Link:

@@ -35,8 +35,8 @@ call = json.load(sys.stdin)
 arguments = read_arguments(call["environ"])
 network = read_config(json.dumps(call["network"]).encode(), arguments.command)
 try:
-    if call["verb"] in ("add", "add_or_undo"):
-        done = getattr(delegate, call["verb"])(call["delegate"], network, arguments)
+    if call["verb"] == "add":
+        done = delegate.add(call["delegate"], network, arguments)
         answer = {"delegation": done.to_json(), "result": done.outcome().to_json(network.cni_version)}
     elif call["verb"] in ("check", "delete"):
         answer = {"said": getattr(delegate, call["verb"])(Delegation.from_json(call["delegation"]), arguments)}
@@ -46,7 +46,7 @@ except RatchetError as error:
     answer = {"error": str(error), "code": error.code, "details": error.details}
 json.dump(answer, sys.stdout)
 """
-COMMANDS = {"add": "ADD", "add_or_undo": "ADD", "check": "CHECK", "delete": "DEL", "gc": "GC", "status": "STATUS"}
+COMMANDS = {"add": "ADD", "check": "CHECK", "delete": "DEL", "gc": "GC", "status": "STATUS"}
 
 
 @dataclass
@@ -148,10 +148,13 @@ def test_an_interface_that_exists_already_is_an_error(bed: Bed) -> None:
     assert again["error"].startswith("cannot add the delegate network (type ptp): ")
 
 
-def test_an_add_that_fails_leaves_no_lease_and_no_interface(bed: Bed) -> None:
-    failed = bed.run("add_or_undo", delegate=bed.ptp(), netns="/run/netns/no-such-namespace")
+def test_what_an_add_that_fails_has_done_is_taken_back_by_a_del_that_knows_no_result(bed: Bed) -> None:
+    gone = "/run/netns/no-such-namespace"
+    failed = bed.run("add", delegate=bed.ptp(), netns=gone)
     assert failed["error"].startswith("cannot add the delegate network (type ptp): ")
     assert "no such file" in failed["error"]
+    config = {"name": "net", "cniVersion": "1.0.0", **bed.ptp()}
+    assert bed.run("delete", delegation={"config": config, "result": None}, netns=gone) == {"said": ""}
     assert (bed.interfaces(bed.node), bed.leased()) == ({}, [])
 
 

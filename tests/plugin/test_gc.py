@@ -169,7 +169,6 @@ def test_a_record_whose_labels_are_gone_keeps_its_vni(cluster: Cluster) -> None:
     assert contents(cluster) == before
 
 
-@pytest.mark.xfail(reason="a record that needs a person is listed and counted as removed", strict=True)
 def test_what_is_left_alone_is_not_said_to_be_removed(cluster: Cluster) -> None:
     plant_malformed(cluster, {}, MANAGED)
     for options in (("--dry-run",), ()):

@@ -339,38 +339,6 @@ def test_a_binary_that_the_system_cannot_run_is_an_error(tmp_path: Path) -> None
         run_plugin(str(tmp_path / "text"), b"", {}, 1)
 
 
-def test_a_failed_add_is_undone_before_it_is_reported(fake: Fake) -> None:
-    fake.does("ADD", """echo '{"code": 11, "msg": "no lease"}'; exit 1""")
-    with pytest.raises(DelegateError, match="no lease") as caught:
-        delegate.add_or_undo({"type": "fake"}, network(), call(fake))
-    assert caught.value.code == 11
-    assert fake.commands == ["ADD", "DEL"]
-    assert fake.environ("DEL")["CNI_COMMAND"] == "DEL"
-    assert fake.stdin("DEL") == fake.stdin("ADD")
-
-
-@pytest.mark.parametrize("script", ["echo garbage", "sleep 300"])
-def test_an_add_that_did_something_and_said_nothing_is_undone_too(fake: Fake, script: str) -> None:
-    fake.does("ADD", script)
-    with pytest.raises(DelegateError):
-        delegate.add_or_undo({"type": "fake"}, network(), call(fake), timeout=0.5)
-    assert fake.commands == ["ADD", "DEL"]
-
-
-def test_when_the_undo_fails_too_both_are_told(fake: Fake) -> None:
-    fake.does("ADD", """echo '{"code": 11, "msg": "no lease"}'; exit 1""")
-    fake.does("DEL", """echo '{"code": 12, "msg": "device busy"}'; exit 1""")
-    with pytest.raises(DelegateError, match="no lease") as caught:
-        delegate.add_or_undo({"type": "fake"}, network(), call(fake))
-    assert caught.value.code == 11
-    assert "device busy" in caught.value.details
-
-
-def test_an_add_that_works_is_not_undone(fake: Fake) -> None:
-    delegate.add_or_undo({"type": "fake"}, network(), call(fake))
-    assert fake.commands == ["ADD"]
-
-
 def test_a_failed_del_never_says_not_found(fake: Fake) -> None:
     fake.does("DEL", """echo '{"code": 3, "msg": "link not found", "details": "x not found"}'; exit 1""")
     with pytest.raises(DelegateError, match=r"cannot delete .*: link missing") as caught:
