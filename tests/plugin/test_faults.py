@@ -261,7 +261,7 @@ def test_fault_12_a_storm_of_conflicts(cluster: Cluster) -> None:
     cluster.add_all((cluster.a, primary), (cluster.b, pair))
     cluster.wait_until(State.LINKED)
     assert len(touches) == 16
-    assert sum(sent.status == 409 for sent in cluster.faults.sent) == 16
+    assert sum(sent.status == 409 for sent in cluster.faults.sent) >= 16
     assert cluster.pings(primary, "192.168.2.101")
 
 
