@@ -46,7 +46,12 @@ def add(call: Call) -> dict[str, Any]:
             f"cannot add {call.arguments.ifname} to container {call.arguments.container_id}: it has been added before",
             details="the runtime has to call DEL before it calls ADD again",
         )
-    until = time.monotonic() + call.wait
+    result = _added(call, time.monotonic() + call.wait)
+    _warn_of_no_address(call, result)
+    return result.to_json(call.network.cni_version)
+
+
+def _added(call: Call, until: float) -> Result:
     if not call.arguments.pod_name:
         return _without_links(call, None)
     records = call.connect(API_SECONDS)
@@ -56,11 +61,12 @@ def add(call: Call) -> dict[str, Any]:
     return _with_links(call, records, pod, until)
 
 
-def _without_links(call: Call, pod: Pod | None) -> dict[str, Any]:
+def _without_links(call: Call, pod: Pod | None) -> Result:
     entry = SandboxEntry(call.attachment, call.arguments.netns, pod.ref if pod else None)
     if call.delegating and call.network.delegate is None:
+        who = f"pod {pod.ref}" if pod else f"container {call.arguments.container_id}"
         raise InvalidConfigError(
-            f"cannot add pod {pod.ref if pod else ''}: it asks for no links and the configuration has no delegate",
+            f"cannot add {who}: it asks for no links and the configuration has no delegate",
             details='add the key "delegate" with the configuration of the plugin for all other pods',
         )
     try:
@@ -69,10 +75,10 @@ def _without_links(call: Call, pod: Pod | None) -> dict[str, Any]:
     except BaseException as error:
         _take_back(call, entry, error)
         raise
-    return result.to_json(call.network.cni_version)
+    return result
 
 
-def _with_links(call: Call, records: Records, pod: Pod, until: float) -> dict[str, Any]:
+def _with_links(call: Call, records: Records, pod: Pod, until: float) -> Result:
     if not pod.node:
         raise PodMissingError(f"cannot link pod {pod.ref}: as the API has it, it is on no node")
     site = call.site(records, pod.node)
@@ -88,12 +94,10 @@ def _with_links(call: Call, records: Records, pod: Pod, until: float) -> dict[st
         call.journal.write(entry)
         joined = link_all(call.reconciler(records), attempts, site, until)
         _refuse_deleted(call)
-        result = result.extended(*_link_ports(call, joined))
+        return result.extended(*_link_ports(call, joined))
     except BaseException as error:
         _take_back(call, entry, error)
         raise
-    _warn_of_no_address(call, result)
-    return result.to_json(call.network.cni_version)
 
 
 def _take_back(call: Call, entry: SandboxEntry, error: BaseException) -> None:
@@ -149,6 +153,6 @@ def _warn_of_no_address(call: Call, result: Result) -> None:
     if not result.has_address_on(call.arguments.ifname, call.arguments.netns):
         log.warning(
             "the result has no address on %s: containerd will refuse the sandbox; "
-            "give linked pods a network too (leave boot_network out, or make it a bridge)",
+            "pods need a network besides their links (leave boot_network out, or make it a bridge)",
             call.arguments.ifname,
         )
