@@ -141,7 +141,7 @@ class Bench:
         calls.theirs.append(_spent_on_version(self.go))
 
     def processes(self) -> dict[str, list[float]]:
-        """CPU in ms of Python alone, and of one that imports what an ADD has loaded by its end and stops, or ends."""
+        """CPU in ms of Python alone, and of one that imports what an ADD has loaded by its end."""
         loaded, bin_dir = self.cluster.bed.folder / "loaded", self.cluster.bed.folder / "telling"
         _make_telling(self.ours.bin_dir, bin_dir, loaded)
         self._told_by(replace(self.delegating, bin_dir=bin_dir))
@@ -151,7 +151,7 @@ class Bench:
             "    with contextlib.suppress(ImportError):\n"
             "        importlib.import_module(name)\n"
         )
-        codes = {"alone": "pass", "stopped": f"{importing}os._exit(0)\n", "ended": importing}
+        codes = {"alone": "pass", "imports": f"{importing}os._exit(0)\n"}
         rounds = [{key: _cpu_of_python(code, str(loaded)) for key, code in codes.items()} for _ in range(ROUNDS)]
         return {key: [one[key] for one in rounds] for key in codes}
 
@@ -194,13 +194,12 @@ class Bench:
 
     def _process_rows(self, processes: Mapping[str, Sequence[float]]) -> list[Row]:
         """What an ADD pays for being a process of its own, whatever it then does."""
-        alone, stopped, ended = (_median(processes[key]) for key in ("alone", "stopped", "ended"))
+        alone, imports = (_median(processes[key]) for key in ("alone", "imports"))
         whole = _median(one.cpu for one in self.calls[f"{VETH} ADD"].ours[1:])
         an_add = f"an ADD that completes a vEth link {whole:.0f} ms"
         return [
-            Row("process: CPU of an ADD's imports", stopped - alone, "ms", f"Python without them {alone:.0f} ms"),
-            Row("process: their share of an ADD's CPU", (stopped - alone) / whole * 100, "%", an_add),
-            Row("process: CPU of taking them down at its end", ended - stopped, "ms", an_add),
+            Row("process: CPU of an ADD's imports", imports - alone, "ms", f"Python without them {alone:.0f} ms"),
+            Row("process: their share of an ADD's CPU", (imports - alone) / whole * 100, "%", an_add),
         ]
 
     def _api_rows(self, kind: str, most_writes: int) -> list[Row]:
@@ -296,14 +295,22 @@ def _go_plugin(bin_dir: Path) -> Path:
 
 
 def _make_telling(installed: Path, bin_dir: Path, loaded: Path) -> None:
-    """A launcher as the installed one, which also writes the names of the modules it has loaded."""
-    tell = f"import atexit\natexit.register(lambda: open({str(loaded)!r}, 'w').write(' '.join(list(sys.modules))))\n"
+    """A launcher as the installed one, which also writes the names of the modules it has loaded when it ends."""
+    start = "from ratchet.node.plugin import run\n"
+    tell = f"""import os, sys
+
+def leave(status, leave=os._exit):
+    open({str(loaded)!r}, "w").write(" ".join(list(sys.modules)))
+    leave(status)
+
+os._exit = leave
+"""
     body = (installed / "ratchet").read_text()
-    if "import sys\n" not in body:
+    if start not in body:
         raise AssertionError(f"the launcher in {installed} is not as this bench knows it")
     bin_dir.mkdir()
     launcher = bin_dir / "ratchet"
-    launcher.write_text(body.replace("import sys\n", f"import sys\n{tell}", 1))
+    launcher.write_text(body.replace(start, f"{tell}{start}", 1))
     launcher.chmod(0o755)
 
 
