@@ -42,7 +42,7 @@ VALID_ATTACHMENTS_KEYS = ("cni.dev/valid-attachments", "cni.dev/attachments")
 
 
 @dataclass(frozen=True, slots=True)
-class Attachment:
+class ValidAttachment:
     """An attachment that the runtime still knows (GC): the container id and interface name of its ADD."""
 
     container_id: str
@@ -64,7 +64,7 @@ class NetworkConfig:
     name: str
     type: str
     prev_result: Result | None
-    valid_attachments: tuple[Attachment, ...] | None
+    valid_attachments: tuple[ValidAttachment, ...] | None
     runtime_config: Mapping[str, Any]
     delegate: Mapping[str, Any] | None
     boot_network: Mapping[str, Any] | None
@@ -185,7 +185,7 @@ def _prev_result(raw: Mapping[str, Any], version: str, command: Command) -> Resu
         raise InvalidConfigError(f'cannot read the network configuration: "prevResult": {error}') from error
 
 
-def _valid_attachments(raw: Mapping[str, Any]) -> tuple[Attachment, ...] | None:
+def _valid_attachments(raw: Mapping[str, Any]) -> tuple[ValidAttachment, ...] | None:
     key = next((key for key in VALID_ATTACHMENTS_KEYS if key in raw), VALID_ATTACHMENTS_KEYS[0])
     # null is what libcni writes for a list that was never made: that is no list, and not an empty one.
     listed = raw.get(key)
@@ -196,11 +196,11 @@ def _valid_attachments(raw: Mapping[str, Any]) -> tuple[Attachment, ...] | None:
     return tuple(_attachment(item, f"{key}[{index}]") for index, item in enumerate(listed))
 
 
-def _attachment(item: object, at: str) -> Attachment:
+def _attachment(item: object, at: str) -> ValidAttachment:
     if isinstance(item, dict):
         container_id, ifname = item.get("containerID"), item.get("ifname")
         if isinstance(container_id, str) and isinstance(ifname, str) and container_id and ifname:
-            return Attachment(container_id, ifname)
+            return ValidAttachment(container_id, ifname)
     raise keys.wrong(at, 'an object with "containerID" and "ifname"', item)
 
 

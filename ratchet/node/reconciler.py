@@ -24,7 +24,7 @@ from ratchet.errors import ConflictError, DatapathError, ForeignInterfaceError, 
 from ratchet.node.journal import Journal
 from ratchet.store.records import Records
 
-Outcome = TypeVar("Outcome")
+Decided = TypeVar("Decided")
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +191,7 @@ def _present(record: Link | None, attempt: Attempt) -> Link:
     return record
 
 
-def _until_undisputed(decide: Callable[[], Outcome]) -> Outcome:
+def _until_undisputed(decide: Callable[[], Decided]) -> Decided:
     """Decide again, on what is stored by then, for as long as others' writes come between; bounded and jittered."""
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(ConflictError),

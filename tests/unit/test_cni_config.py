@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.cni.arguments import Command
-from ratchet.cni.config import Attachment, NetworkConfig, read_config
+from ratchet.cni.config import NetworkConfig, ValidAttachment, read_config
 from ratchet.cni.versions import SUPPORTED
 from ratchet.errors import InvalidConfigError, RatchetError, UndecodableError, UnsupportedVersionError
 
@@ -260,7 +260,7 @@ def test_a_missing_list_of_attachments_is_not_an_empty_one() -> None:
 
 def test_attachments_are_read_by_either_name_the_specified_one_first() -> None:
     listed = [{"containerID": "abc", "ifname": "eth0"}, {"containerID": "def", "ifname": "net1"}]
-    both = (Attachment("abc", "eth0"), Attachment("def", "net1"))
+    both = (ValidAttachment("abc", "eth0"), ValidAttachment("def", "net1"))
     assert read(**{"cni.dev/valid-attachments": listed}).valid_attachments == both
     assert read(**{"cni.dev/attachments": listed}).valid_attachments == both
     assert read(**{"cni.dev/valid-attachments": [], "cni.dev/attachments": listed}).valid_attachments == ()
