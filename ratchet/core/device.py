@@ -45,7 +45,11 @@ class VethWire:
 
 @dataclass(frozen=True, slots=True)
 class VxlanWire:
-    """This node's end of a tunnel (Documentation/networking/vxlan.rst); `port` is UDP, `parent` the underlay."""
+    """This node's end of a tunnel (Documentation/networking/vxlan.rst); `port` is UDP, `parent` the underlay.
+
+    `carrier`: whether the end is to have carrier; False while the peer's does not stand, as with a cable that is
+    pulled at its other end.
+    """
 
     link: str
     near: Port
@@ -54,6 +58,7 @@ class VxlanWire:
     local: str
     port: int
     parent: Parent
+    carrier: bool = True
 
 
 Wire = VethWire | VxlanWire
@@ -66,6 +71,9 @@ class Device:
     `ours`: made by Ratchet. `wired`: for a vEth, that its peer is the interface at the wire's other end; for any
     other kind True. `up` is IFF_UP. `given`: those of `addresses` that Ratchet gave; the others are the pod's own
     affair. The tunnel's fields are None but for a VXLAN.
+
+    `carrier`: not held down by protodown; for another kind than a VXLAN True, whatever the kernel has to say of it.
+    `carrier_fixed`: this kernel is known not to take a VXLAN's carrier, so that nobody may ask for it.
     """
 
     ifname: str
@@ -83,6 +91,8 @@ class Device:
     port: int | None = None
     parent_index: int | None = None
     given: tuple[Address, ...] = ()
+    carrier: bool = True
+    carrier_fixed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +143,10 @@ def _tunnel_differences(wire: VxlanWire, device: Device) -> tuple[str, ...]:
         "parent": (device.parent_index, wire.parent.index),
     }
     name = wire.near.ifname
-    return tuple(f"{name} has {what} {has}, wanted {want}" for what, (has, want) in wanted.items() if has != want)
+    found = [f"{name} has {what} {has}, wanted {want}" for what, (has, want) in wanted.items() if has != want]
+    if device.carrier != wire.carrier and not device.carrier_fixed:
+        found.append(f"{name} {'has carrier while its peer is gone' if device.carrier else 'is held without carrier'}")
+    return tuple(found)
 
 
 def tunnel_mtu(parent: Parent) -> int:

@@ -22,17 +22,20 @@ PRIMARY = "ratchet.primary"
 PAIR_NAME = "ratchet.pair_name"
 LOCAL_IFNAME, LOCAL_IP, LOCAL_PREFIX = "ratchet.local_ifname", "ratchet.local_ip", "ratchet.local_prefix"
 PAIR_IFNAME, PAIR_IP, PAIR_PREFIX = "ratchet.pair_ifname", "ratchet.pair_ip", "ratchet.pair_prefix"
+WAIT = "ratchet.wait"
 CARRIED = ("ratchet.target_pod", "ratchet.target_container", "ratchet.public_ip")
 
 KNOWN = frozenset(
-    {ENABLED, POD_NAME, PRIMARY, PAIR_NAME, *CARRIED}
+    {ENABLED, POD_NAME, PRIMARY, PAIR_NAME, WAIT, *CARRIED}
     | {LOCAL_IFNAME, LOCAL_IP, LOCAL_PREFIX, PAIR_IFNAME, PAIR_IP, PAIR_PREFIX}
 )
 
 ADDRESSES_MAX = 16
+WAIT_MAX_SECONDS = 150.0
 _DEFAULT_PREFIX = {4: 24, 6: 64}
 _IFNAME = re.compile(r"[a-z][a-z0-9_.-]{0,14}")
 _NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,251}[A-Za-z0-9])?")
+_SECONDS = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3})?")
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
@@ -92,6 +95,19 @@ def is_primary(pod: Pod) -> bool | None:
     if said.strip().lower() not in words:
         raise _refusal(pod, PRIMARY, f'"{_shown(said)}" is neither "true" nor "false"')
     return words[said.strip().lower()]
+
+
+def wait_of(pod: Pod) -> float | None:
+    """For how many seconds the pod's start may be held for its peers; None where it does not say.
+
+    Raises InvalidIntentError for what is no number of seconds between 0 and 150: kubelets give up at 240.
+    """
+    said = setting(pod, WAIT)
+    if said is None:
+        return None
+    if not _SECONDS.fullmatch(said.strip()) or float(said) > WAIT_MAX_SECONDS:
+        raise _refusal(pod, WAIT, f'"{_shown(said)}" is not a number of seconds from 0 to {WAIT_MAX_SECONDS:.0f}')
+    return float(said)
 
 
 def wanted_links(pods: Iterable[Pod], reserved: Collection[str] = ("eth0",)) -> Wanted:

@@ -52,7 +52,10 @@ class PodRef:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod as the API shows it, as far as Ratchet looks; `node` is empty until it is scheduled."""
+    """A pod as the API shows it, as far as Ratchet looks; `node` is empty until it is scheduled.
+
+    `gates` are the types of the conditions that it needs to be ready besides its containers (`spec.readinessGates`).
+    """
 
     ref: PodRef
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -61,6 +64,7 @@ class Pod:
     phase: str = "Pending"
     deleting: bool = False
     created: datetime | None = None
+    gates: tuple[str, ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -106,7 +110,7 @@ class End:
     name: str
     ifname: str
     addresses: tuple[Address, ...] = ()
-    notes: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict, hash=False)
     sandbox: Sandbox | None = None
     stands: Stand | None = None
 

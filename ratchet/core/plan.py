@@ -15,11 +15,15 @@ from ratchet.core.naming import mac_address
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One sandbox's try at one end of a link; `wanted` is the link as the labels declared it when the try began."""
+    """One sandbox's try at one end of a link; `wanted` is the link as the labels declared it when the try began.
+
+    `lasting`: its ADD is over and the sandbox runs, so that a place in the record which was lost is taken again.
+    """
 
     wanted: Link
     side: Side
     sandbox: Sandbox
+    lasting: bool = False
 
     @property
     def name(self) -> str:
@@ -32,16 +36,20 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What a node brings to its ends: its name, the interface that carries its tunnels, their UDP port."""
+    """What a node brings to its ends: its name, the interface that carries its tunnels, their UDP port.
+
+    `attended`: somebody stays on the node, so that an end may go without carrier while its peer does not stand.
+    """
 
     node: str
     parent: Parent
     vxlan_port: int
+    attended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Write this sandbox into the record."""
+    """Put this sandbox into the record. Nothing need be written before it stands, or has to wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +59,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """The link is a tunnel and has no VNI yet: get one and write it."""
+    """The link is a tunnel and has no VNI yet: claim one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +107,13 @@ def plan(
     """
     if deleted:
         return Withdraw("the runtime deleted the sandbox")
-    if record is None or not record.holds(attempt.side, attempt.container_id):
+    holder = record.sandbox(attempt.side) if record else None
+    if record is None or holder is None:
+        return Join() if attempt.lasting or not joined else Withdraw("its place in the record is gone")
+    if holder.container_id != attempt.container_id:
         return Withdraw("another sandbox has taken its place") if joined else Join()
+    if holder != attempt.sandbox:  # the same on a node that is reached by another address now
+        return Join()
     if record.kind is None:
         return Wait()
     if record.kind is Kind.VXLAN and record.vni is None:
@@ -129,6 +142,7 @@ def wire_of(record: Link, side: Side, site: Site) -> Wire:
         local=site.parent.address,
         port=site.vxlan_port,
         parent=site.parent,
+        carrier=record.stands(side.other) or not site.attended,
     )
 
 

@@ -8,9 +8,9 @@ waited for is a dying namespace that still holds a VNI (`tunnel.PATIENCE`).
 from __future__ import annotations
 
 from ratchet.datapath.claims import release
-from ratchet.datapath.netns import Netns, inside, is_host, open_netns, refuse_host
+from ratchet.datapath.netns import Netns, inside, is_host, namespace_is_there, open_netns, refuse_host
 from ratchet.datapath.parent import find_parent
-from ratchet.datapath.wiring import ensure, observe, observe_port, remove
+from ratchet.datapath.wiring import ensure, observe, observe_port, remove, unplug
 
 __all__ = [
     "Netns",
@@ -18,10 +18,12 @@ __all__ = [
     "find_parent",
     "inside",
     "is_host",
+    "namespace_is_there",
     "observe",
     "observe_port",
     "open_netns",
     "refuse_host",
     "release",
     "remove",
+    "unplug",
 ]

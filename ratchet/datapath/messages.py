@@ -120,6 +120,15 @@ def sized(index: int, mtu: int) -> bytearray:
     return message(RTM_NEWLINK, ACT, _link(index), _LINK.pack(("IFLA_MTU", mtu)))
 
 
+def carrier(index: int, has: bool) -> bytearray:
+    """Give a link its carrier, or take it: the pod sees a cable plugged in or pulled, and keeps its interface.
+
+    By protodown, as a VXLAN refuses IFLA_CARRIER. The message that makes a link cannot say it; one that is still down
+    comes up as it was told.
+    """
+    return message(RTM_NEWLINK, ACT, _link(index), _LINK.pack(("IFLA_PROTO_DOWN", int(not has))))
+
+
 def up(index: int, link: str) -> bytearray:
     """Bring a link up, with the record's name on it for whoever looks."""
     alias = f"ratchet/{link}".encode()[:IFALIAS_BYTES].decode("utf-8", "ignore")

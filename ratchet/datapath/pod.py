@@ -6,16 +6,17 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from errno import EACCES, EINVAL, ENODEV
+from errno import EACCES, EINVAL, ENODEV, EOPNOTSUPP
 
 from ratchet.core.device import Device, Port
 from ratchet.core.model import Address
 from ratchet.datapath import messages
 from ratchet.datapath.netns import Netns, inside, open_netns, refuse_host
 from ratchet.datapath.reading import NUD_LASTING, Sight, neighbours_of, see
-from ratchet.datapath.rtnetlink import Channel, RefusedError
+from ratchet.datapath.rtnetlink import Answer, Channel, RefusedError
 from ratchet.errors import DatapathError, ForeignInterfaceError
 
+IPV6_LEAST_MTU = 1280  # RFC 8200, section 5
 ATTEMPTS = 4  # how often to look again when another hand works on the same names
 
 
@@ -49,11 +50,29 @@ class OpenPod:
                 details="The plugin needs a writable /proc/sys: run it privileged.",
             ) from error
 
-    def finish(self, index: int, link: str, drop: Iterable[Address] = ()) -> None:
-        """Up, with the port's addresses and without those of `drop`."""
+    def finish(self, index: int, link: str, drop: Iterable[Address] = (), *, carrier: bool = True) -> bool:
+        """Up, with the port's addresses and without those of `drop`.
+
+        Where it is not to have `carrier`, it has none from the first moment; otherwise its carrier is left alone.
+        False, with all the rest done, if the kernel cannot take it.
+        """
         give = [messages.give_address(index, address) for address in self.port.addresses]
         take = [messages.take_address(index, address) for address in drop]
-        self.do(messages.up(index, link), *take, *give)
+        requests = messages.up(index, link), *take, *give
+        if not carrier:
+            return self.set_carrier(index, False, *requests)
+        self.do(*requests)
+        return True
+
+    def set_carrier(self, index: int, has: bool, *then: bytearray) -> bool:
+        """Give the interface its carrier, or take it, and do what comes `then`.
+
+        False, with all the rest done, if the kernel cannot do that to this kind of interface.
+        """
+        first, *others = self.channel.exchange(messages.carrier(index, has), *then)
+        unable = first.refusal is not None and first.refusal.errno == EOPNOTSUPP
+        self._accept(others if unable else (first, *others))
+        return not unable
 
     def adjust(self, device: Device, link: str) -> None:
         """Bring a standing interface to what the port wants, without taking it down."""
@@ -82,10 +101,7 @@ class OpenPod:
         self.channel.exchange(*(messages.drop_neighbour(one.family, index, one.address) for one in learnt))
 
     def do(self, *requests: bytearray) -> None:
-        try:
-            self.channel.do(*requests)
-        except RefusedError as refusal:
-            raise self.failed(refusal.strerror, details=_advice(refusal)) from refusal
+        self._accept(self.channel.exchange(*requests))
 
     def refuse_foreign(self, device: Device | None) -> None:
         if device is not None and not device.ours:
@@ -97,6 +113,24 @@ class OpenPod:
 
     def failed(self, cause: object, details: str = "") -> DatapathError:
         return DatapathError(f"cannot make {self}: {cause}", details=details)
+
+    def _accept(self, answers: Iterable[Answer]) -> None:
+        for answer in answers:
+            if answer.refusal is not None:
+                raise self.failed(answer.refusal.strerror, details=self._advice(answer.refusal)) from answer.refusal
+
+    def _advice(self, refusal: RefusedError) -> str:
+        if refusal.errno == EACCES:
+            return "The link has an IPv6 address and the pod has IPv6 disabled (net.ipv6.conf.all.disable_ipv6)."
+        if (
+            refusal.errno == EINVAL
+            and self.port.mtu < IPV6_LEAST_MTU
+            and any(one.version == 6 for one in self.port.addresses)
+        ):
+            return f"IPv6 needs an MTU of {IPV6_LEAST_MTU} bytes, and the link has one of {self.port.mtu}."
+        if refusal.errno == EINVAL:
+            return "The MTU or an address does not suit this kind of interface."
+        return ""
 
     def __str__(self) -> str:
         return f"{self.port.ifname} in {self.netns.path}"
@@ -117,11 +151,3 @@ def _write(path: str, content: bytes) -> None:
         os.write(fd, content)
     finally:
         os.close(fd)
-
-
-def _advice(refusal: RefusedError) -> str:
-    if refusal.errno == EACCES:
-        return "The link has an IPv6 address and the pod has IPv6 disabled (net.ipv6.conf.all.disable_ipv6)."
-    if refusal.errno == EINVAL:
-        return "The MTU or an address does not suit this kind of interface."
-    return ""

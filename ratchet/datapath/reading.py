@@ -19,7 +19,7 @@ from ratchet.core.model import Address
 from ratchet.datapath import messages
 from ratchet.datapath.netns import Netns
 from ratchet.datapath.packing import HEADER, IFADDRMSG, IFINFOMSG
-from ratchet.datapath.rtnetlink import Channel, attributes
+from ratchet.datapath.rtnetlink import Channel, RefusedError, attributes
 
 IFLA_MTU, IFLA_LINK = 4, 5
 
@@ -77,13 +77,14 @@ def see(channel: Channel, ifname: str, wanted: Iterable[Address] = ()) -> Sight 
 
     The kernel's own link-local addresses are left out, unless they are wanted.
     """
-    (answer,) = channel.exchange(messages.link_named(ifname))
-    if answer.refusal is not None:
-        if answer.refusal.errno == ENODEV:
+    try:
+        (answer,) = channel.do(messages.link_named(ifname))
+        sight = read_link(answer.messages[0])
+        return with_addresses(sight, addresses_of(channel, sight.device.index), tuple(wanted))
+    except RefusedError as refusal:
+        if refusal.errno == ENODEV:  # the second question may find it gone as well as the first
             return None
-        raise answer.refusal
-    sight = read_link(answer.messages[0])
-    return with_addresses(sight, addresses_of(channel, sight.device.index), tuple(wanted))
+        raise
 
 
 def with_addresses(sight: Sight, found: Iterable[Given], wanted: tuple[Address, ...]) -> Sight:
@@ -141,7 +142,7 @@ def read_link(raw: bytes) -> Sight:
     info = message.get_attr("IFLA_LINKINFO")
     kind = info.get_attr("IFLA_INFO_KIND") if info is not None else None
     data = info.get_attr("IFLA_INFO_DATA") if kind == "vxlan" else None
-    tunnel = _tunnel(data) if data is not None else {}
+    tunnel = _tunnel(data) | {"carrier": not message.get_attr("IFLA_PROTO_DOWN")} if data is not None else {}
     device = Device(
         ifname=message.get_attr("IFLA_IFNAME"),
         index=message["index"],

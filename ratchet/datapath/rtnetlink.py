@@ -62,6 +62,8 @@ class Channel:
 
     def exchange(self, *messages: bytearray) -> list[Answer]:
         """Send all at once; one answer for each, in order. A refused message does not stop those behind it."""
+        if not messages:  # to nothing the kernel answers nothing, or ENODATA
+            return []
         answers = {self._number(message): Answer() for message in messages}
         try:
             self._socket.send(b"".join(messages))

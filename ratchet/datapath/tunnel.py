@@ -2,6 +2,11 @@
 
 The remote of a standing device is changed in place: interface index, MAC and addresses stay, and what runs in the pod
 does not lose its interface because the other pod has moved (Documentation/networking/vxlan.rst).
+
+While the other pod is gone the end has no carrier, as with a cable pulled at its far end. Where the kernel refuses to
+take a VXLAN's (EOPNOTSUPP), the end keeps it and loses nothing but that sign: to take the interface down instead would
+flush its routes and IPv6 addresses, which nobody gives back. Such a refusal is remembered by the process and shown as
+`Device.carrier_fixed`, lest what cannot be had be asked for again and again.
 """
 
 from __future__ import annotations
@@ -9,7 +14,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from errno import EEXIST
+from dataclasses import dataclass, replace
+from errno import EEXIST, EINVAL, ENODEV, EOPNOTSUPP
 
 from ratchet.core.device import Device, Observed, VxlanWire, differences
 from ratchet.datapath import messages
@@ -30,9 +36,36 @@ UNREACHABLE = (
 )
 
 
+@dataclass(slots=True)
+class _Kernel:
+    """What has been found out of the running kernel, which stays as it is for as long as this process does."""
+
+    takes_carrier: bool = True
+
+
+_kernel = _Kernel()
+
+
 def observe_tunnel(near: OpenPod) -> Observed:
     """This node's end as it stands."""
-    return Observed(near=device_of(near.see()))
+    device = device_of(near.see())
+    if device is not None and device.kind == "vxlan" and not _kernel.takes_carrier:
+        device = replace(device, carrier_fixed=True)
+    return Observed(near=device)
+
+
+def unplug_tunnel(near: OpenPod, device: Device) -> bool:
+    """Whether its carrier was there to be taken, and was."""
+    if device.kind != "vxlan" or not device.carrier or not _kernel.takes_carrier:
+        return False
+    (answer,) = near.channel.exchange(messages.carrier(device.index, False))
+    if answer.refusal is None:
+        return True
+    if answer.refusal.errno == EOPNOTSUPP:
+        _kernel.takes_carrier = False
+    elif answer.refusal.errno != ENODEV:
+        raise DatapathError(f"cannot unplug {near}: {answer.refusal.strerror}") from answer.refusal
+    return False
 
 
 def ensure_tunnel(wire: VxlanWire, near: OpenPod, search: Sequence[str]) -> bool:
@@ -71,7 +104,24 @@ def _adjust(wire: VxlanWire, near: OpenPod, device: Device) -> None:
         near.do(messages.new_remote(device.index, wire.remote))
         # The peer behind the new remote has another MAC: what the pod remembers would be sent to nobody for a minute.
         near.forget_neighbours(device.index)
-    near.adjust(device, wire.link)
+    # Before the end is brought up, if it is not yet: there is to be no moment of carrier that is not meant.
+    if device.carrier != wire.carrier and not device.carrier_fixed and not near.set_carrier(device.index, wire.carrier):
+        _kernel.takes_carrier = False
+    rest = replace(device, remote=wire.remote, carrier=wire.carrier)
+    if differences(wire, Observed(rest)):
+        if near.port.mtu > device.mtu:
+            _grow(wire, near, device)
+        near.adjust(device, wire.link)
+
+
+def _grow(wire: VxlanWire, near: OpenPod, device: Device) -> None:
+    """A larger MTU, which the kernel measures by what the parent's is by now."""
+    (answer,) = near.channel.exchange(messages.sized(device.index, near.port.mtu))
+    if answer.refusal is not None and answer.refusal.errno == EINVAL:
+        raise near.failed(
+            f"MTU {near.port.mtu} does not fit into {wire.parent.ifname}",
+            details=f"The MTU of {wire.parent.ifname} was {wire.parent.mtu} when it was looked at.",
+        ) from answer.refusal
 
 
 def _make(wire: VxlanWire, near: OpenPod) -> bool:
@@ -106,7 +156,8 @@ def _complete(wire: VxlanWire, near: OpenPod, ifname: str) -> None:
         if ifname != near.port.ifname:
             near.do(messages.named(link.index, near.port.ifname))
         near.silence()
-        near.finish(link.index, wire.link)
+        if not near.finish(link.index, wire.link, carrier=wire.carrier or not _kernel.takes_carrier):
+            _kernel.takes_carrier = False
     except BaseException:
         with suppress(DatapathError):
             near.delete(link.index)

@@ -1,4 +1,4 @@
-"""Look at a wire, make it so, take it down: idempotent, safe from several threads at once, nothing kept between calls.
+"""Look at a wire, make it so, take it down: idempotent, safe from several threads at once, nothing of a link kept between calls.
 
 "The node" is the calling thread's network namespace; pods are known by the paths of theirs.
 """
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ratchet.core.device import Device, Observed, Port, VethWire, Wire
 from ratchet.datapath.pod import open_pod
 from ratchet.datapath.reading import device_of
-from ratchet.datapath.tunnel import ensure_tunnel, observe_tunnel
+from ratchet.datapath.tunnel import ensure_tunnel, observe_tunnel, unplug_tunnel
 from ratchet.datapath.veth import ensure_veth, observe_veth
 from ratchet.errors import ForeignInterfaceError, NamespaceGoneError
 
@@ -28,7 +28,10 @@ def observe(wire: Wire) -> Observed:
 
 
 def observe_port(netns: str, ifname: str) -> Device | None:
-    """The interface of that name, None if there is none; `wired` is not judged. Raises NamespaceGoneError."""
+    """The interface of that name, None if there is none; `wired` and `carrier_fixed` are not judged.
+
+    Raises NamespaceGoneError.
+    """
     with open_pod(_nameless(netns, ifname)) as pod:
         return device_of(pod.see())
 
@@ -61,6 +64,25 @@ def remove(netns: str, ifname: str) -> bool:
             if not device.ours:
                 raise ForeignInterfaceError(f"cannot remove {pod}: it is not ratchet's", path=netns)
             return pod.delete(device.index)
+    except NamespaceGoneError:
+        return False
+
+
+def unplug(netns: str, ifname: str) -> bool:
+    """Take the carrier from the end of a tunnel of ours, as if the cable were pulled; whether anything had to be done.
+
+    False where the interface or the namespace is gone, where there is no tunnel (a vEth's carrier is the kernel's
+    business), where it has no carrier already, and where the kernel cannot take it. `ensure` gives it back. Raises
+    ForeignInterfaceError if it is not ours; HostNamespaceError.
+    """
+    try:
+        with open_pod(_nameless(netns, ifname)) as pod:
+            device = device_of(pod.see())
+            if device is None:
+                return False
+            if not device.ours:
+                raise ForeignInterfaceError(f"cannot unplug {pod}: it is not ratchet's", path=netns)
+            return unplug_tunnel(pod, device)
     except NamespaceGoneError:
         return False
 

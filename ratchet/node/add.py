@@ -13,7 +13,7 @@ from ratchet.cni import delegate
 from ratchet.cni.delegation import prepare
 from ratchet.cni.execute import find_plugin
 from ratchet.cni.result import Interface, IPConfig, Result
-from ratchet.core.intent import asks_for_links
+from ratchet.core.intent import asks_for_links, wait_of
 from ratchet.core.model import End, Pod, Sandbox
 from ratchet.core.plan import Attempt
 from ratchet.errors import (
@@ -26,7 +26,7 @@ from ratchet.errors import (
 from ratchet.node.call import Call
 from ratchet.node.delete import undo
 from ratchet.node.journal import HeldEnd, SandboxEntry
-from ratchet.node.linking import OwnEnd, link_all, own_ends
+from ratchet.node.linking import link_all, own_ends
 from ratchet.store.records import Records
 
 log = logging.getLogger(__name__)
@@ -82,22 +82,28 @@ def _with_links(call: Call, records: Records, pod: Pod, until: float) -> Result:
     if not pod.node:
         raise PodMissingError(f"cannot link pod {pod.ref}: as the API has it, it is on no node")
     site = call.site(records, pod.node)
-    entry = SandboxEntry(call.attachment, call.arguments.netns, pod.ref)
-    reserved = {call.arguments.ifname}
+    entry = SandboxEntry(call.attachment, call.arguments.netns, pod.ref, asks=True, underlay=call.underlay)
+    until, require = _patience(call, pod, until)
     call.journal.write(entry)
     try:
-        ends = own_ends(records, pod, reserved, until)
+        ends = own_ends(records, pod, {call.arguments.ifname}, until, require=require)
         sandbox = Sandbox(call.arguments.container_id, pod.ref, site.node, call.arguments.netns, site.parent.address)
         attempts = [Attempt(wanted.link, side, sandbox) for wanted, side in ends]
         entry, result = _base(call, entry, call.network.boot_network or call.network.delegate)
-        entry = replace(entry, ends=tuple(_held(end) for end in ends))
+        entry = replace(entry, ends=tuple(HeldEnd(wanted.link, side) for wanted, side in ends))
         call.journal.write(entry)
-        joined = link_all(call.reconciler(records), attempts, site, until)
+        joined = link_all(call.reconciler(records), attempts, site, until, require=require)
         _refuse_deleted(call)
         return result.extended(*_link_ports(call, joined))
     except BaseException as error:
         _take_back(call, entry, error)
         raise
+
+
+def _patience(call: Call, pod: Pod, until: float) -> tuple[float, bool]:
+    """Until when this pod's start may be held (monotonic seconds), and whether it fails when that is over."""
+    seconds = wait_of(pod)
+    return until if seconds is None else until - call.wait + seconds, call.require
 
 
 def _take_back(call: Call, entry: SandboxEntry, error: BaseException) -> None:
@@ -124,20 +130,15 @@ def _base(call: Call, entry: SandboxEntry, config: Mapping[str, Any] | None) -> 
     return entry, delegation.outcome()
 
 
-def _held(end: OwnEnd) -> HeldEnd:
-    wanted, side = end
-    return HeldEnd(wanted.link.name, side, wanted.link.end(side).ifname)
-
-
 def _link_ports(call: Call, ends: list[End]) -> tuple[list[Interface], list[IPConfig]]:
     """The links' interfaces in this sandbox and their addresses, for the result."""
     interfaces: list[Interface] = []
     ips: list[IPConfig] = []
     for end in ends:
         device = datapath.observe_port(call.arguments.netns, end.ifname)
-        mac, mtu = (device.mac, device.mtu) if device else ("", None)
-        ips += [IPConfig(str(address), interface=len(interfaces)) for address in end.addresses]
-        interfaces.append(Interface(end.ifname, mac, call.arguments.netns, mtu))
+        if device is not None:  # else its peer has not come
+            ips += [IPConfig(str(address), interface=len(interfaces)) for address in end.addresses]
+            interfaces.append(Interface(end.ifname, device.mac, call.arguments.netns, device.mtu))
     return interfaces, ips
 
 

@@ -14,6 +14,7 @@ from ratchet.core.plan import Site
 from ratchet.errors import InvalidEnvironmentError, NamespaceGoneError, PodMissingError
 from ratchet.node.journal import Attachment, Journal
 from ratchet.node.reconciler import Reconciler
+from ratchet.node.sites import FindSite, Underlay, find_site
 from ratchet.store.records import Records
 
 # The annotation under which a static pod's mirror keeps the UID by which the kubelet calls the pod
@@ -26,7 +27,8 @@ class Call:
     """A verb's input.
 
     `connect` gives the API's records, with how many seconds it may be waited for; `began` is when the runtime called,
-    in seconds since boot; `wait` how many seconds ADD may wait for its peers.
+    in seconds since boot. `wait` is how many seconds ADD may wait for its peers; where they have not come by then it
+    fails if `require`, else whoever stays completes its links. `find_site` says what this node brings to links.
     """
 
     arguments: Arguments
@@ -35,6 +37,13 @@ class Call:
     connect: Callable[[float], Records]
     began: float
     wait: float
+    require: bool = True
+    find_site: FindSite = find_site
+
+    @property
+    def underlay(self) -> Underlay:
+        network = self.network
+        return Underlay(network.parent_interface, network.parent_address, network.vxlan_port)
 
     @property
     def attachment(self) -> Attachment:
@@ -85,7 +94,7 @@ class Call:
     def pod(self, records: Records) -> Pod:
         """The pod that the runtime means. Raises PodMissingError."""
         namespace, name, uid = self.arguments.pod_namespace, self.arguments.pod_name, self.arguments.pod_uid
-        pod = records.pod(namespace, name)
+        pod = records.pod(namespace, name, uid)
         if pod is None:
             raise PodMissingError(f"cannot find pod {namespace}/{name}: the API has none of that name")
         if uid and uid not in (pod.ref.uid, pod.annotations.get(MIRROR)):
@@ -96,6 +105,4 @@ class Call:
 
     def site(self, records: Records, node: str) -> Site:
         """What this node brings to links. Raises InvalidConfigError where the configured parent is not as it says."""
-        interface, address = self.network.parent_interface, self.network.parent_address
-        addresses = () if interface or address else records.node_addresses(node)
-        return Site(node, datapath.find_parent(interface, address, addresses), self.network.vxlan_port)
+        return self.find_site(self.underlay, node, records)

@@ -13,14 +13,16 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from ratchet.cni.delegation import Delegation
-from ratchet.core.model import PodRef, Side
+from ratchet.core.model import Link, PodRef, Side
 from ratchet.errors import MalformedRecordError, RatchetError, TryAgainError
+from ratchet.node.sites import Underlay
+from ratchet.store.codec import decode_link, encode_link
 
 LOCK_SECONDS = 20.0
 TOMBSTONE_SECONDS = 3600.0
@@ -44,22 +46,36 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class HeldEnd:
-    """An end that this sandbox has, or may have, joined."""
+    """An end that this sandbox has, or may have, joined; `wanted` is the link as it was declared then."""
 
-    link: str
+    wanted: Link
     side: Side
-    ifname: str
+
+    @property
+    def link(self) -> str:
+        return self.wanted.name
+
+    @property
+    def ifname(self) -> str:
+        return self.wanted.end(self.side).ifname
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxEntry:
-    """One attachment as ADD left it: whose it is, where it is, its ends and what its delegates were given."""
+    """One attachment as ADD left it: whose it is, where it is, its ends and what its delegates were given.
+
+    `asks`: its pod asks for links. `underlay`: what its configuration says of the node's side of tunnels. `boot`: the
+    kernel's name for the boot in which it was noted, filled in by the journal.
+    """
 
     attachment: Attachment
     netns: str
     pod: PodRef | None = None
     ends: tuple[HeldEnd, ...] = ()
     delegations: tuple[Delegation, ...] = ()
+    asks: bool = False
+    underlay: Underlay | None = None
+    boot: str = field(default="", compare=False)
 
 
 class Journal:
@@ -73,18 +89,7 @@ class Journal:
         self._locks = self._root / "locks"
 
     def write(self, entry: SandboxEntry) -> None:
-        document = {
-            "network": entry.attachment.network,
-            "container_id": entry.attachment.container_id,
-            "ifname": entry.attachment.ifname,
-            "netns": entry.netns,
-            "pod": {"namespace": entry.pod.namespace, "name": entry.pod.name, "uid": entry.pod.uid}
-            if entry.pod
-            else None,
-            "ends": [{"link": end.link, "side": end.side.value, "ifname": end.ifname} for end in entry.ends],
-            "delegations": [delegation.to_json() for delegation in entry.delegations],
-        }
-        self._put(self._sandboxes / entry.attachment.file_name, document)
+        self._put(self._sandboxes / entry.attachment.file_name, _document_of(replace(entry, boot=boot_id())))
 
     def read(self, attachment: Attachment) -> SandboxEntry | None:
         """What ADD noted; None where it noted nothing, or what it noted cannot be read."""
@@ -221,18 +226,37 @@ def _document(path: Path) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
+def _document_of(entry: SandboxEntry) -> dict[str, Any]:
+    pod, underlay = entry.pod, entry.underlay
+    return {
+        "network": entry.attachment.network,
+        "container_id": entry.attachment.container_id,
+        "ifname": entry.attachment.ifname,
+        "netns": entry.netns,
+        "pod": {"namespace": pod.namespace, "name": pod.name, "uid": pod.uid} if pod else None,
+        "asks": entry.asks,
+        "ends": [{"side": end.side.value, "wanted": encode_link(end.wanted)} for end in entry.ends],
+        "delegations": [delegation.to_json() for delegation in entry.delegations],
+        "underlay": asdict(underlay) if underlay else None,
+        "boot": entry.boot,
+    }
+
+
 def _entry(path: Path) -> SandboxEntry | None:
     document = _document(path)
     if document is None:
         return None
     try:
-        pod = document["pod"]
+        pod, underlay = document["pod"], document["underlay"]
         return SandboxEntry(
             Attachment(document["network"], document["container_id"], document["ifname"]),
             document["netns"],
             PodRef(pod["namespace"], pod["name"], pod["uid"]) if pod else None,
-            tuple(HeldEnd(end["link"], Side(end["side"]), end["ifname"]) for end in document["ends"]),
+            tuple(HeldEnd(decode_link(end["wanted"]), Side(end["side"])) for end in document["ends"]),
             tuple(Delegation.from_json(one) for one in document["delegations"]),
+            bool(document["asks"]),
+            Underlay(underlay["interface"], underlay["address"], underlay["vxlan_port"]) if underlay else None,
+            document["boot"],
         )
-    except (KeyError, TypeError, ValueError, MalformedRecordError):
+    except (KeyError, TypeError, ValueError, AttributeError, MalformedRecordError):
         return None

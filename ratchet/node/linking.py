@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
 from ratchet.core.intent import (
     PAIR_NAME,
@@ -17,24 +17,23 @@ from ratchet.core.intent import (
     unknown_settings,
     wanted_links,
 )
-from ratchet.core.model import End, Pod, PodRef, Side
-from ratchet.core.plan import Attempt, Done, Site
+from ratchet.core.model import End, Pod, Side
+from ratchet.core.plan import Attempt, Site
 from ratchet.errors import PeerMissingError, SupersededError
 from ratchet.node.reconciler import Reconciler
-from ratchet.store.follow import follow
-from ratchet.store.records import PodChange, Records
+from ratchet.store.records import Records
 
 log = logging.getLogger(__name__)
 
 OwnEnd = tuple[WantedLink, Side]
 
 
-def own_ends(records: Records, pod: Pod, reserved: Collection[str], until: float) -> list[OwnEnd]:
+def own_ends(records: Records, pod: Pod, reserved: Collection[str], until: float, *, require: bool) -> list[OwnEnd]:
     """The ends of links that are this pod's, as the namespace's pods declare them now.
 
     A pod that says `ratchet.primary: "false"` expects to be named: for it this waits until `until` (monotonic
     seconds). Raises InvalidIntentError for what this pod may not ask for, SupersededError where another pod has taken
-    its name, PeerMissingError where nobody names it.
+    its name, and with `require` PeerMissingError where nobody names it.
     """
     pods, version = records.pods_and_version(pod.ref.namespace)
     wanted = wanted_links(pods, reserved)
@@ -44,67 +43,55 @@ def own_ends(records: Records, pod: Pod, reserved: Collection[str], until: float
         return ends
     if usurper := superseding(pod, pods):
         raise SupersededError(f"cannot link pod {pod.ref}: pod {usurper.ref} is newer and goes by the same name")
-    return _ends_once_named(records, pod, reserved, until, pods, version)
+    log.info("pod %s waits to be named as the pair of a link", pod.ref)
+    for changed in records.pods_as_they_change(pod.ref.namespace, pods, version, until):
+        wanted = wanted_links(changed, reserved)
+        if ends := list(wanted.ends_of(pod)):
+            return ends
+    if require:
+        raise _unnamed(pod, wanted)
+    return []
 
 
-def link_all(reconciler: Reconciler, attempts: Sequence[Attempt], site: Site, until: float) -> list[End]:
-    """Join every link, then take each end as far as it goes, until all stand or `until` (monotonic seconds) is past.
+def link_all(
+    reconciler: Reconciler, attempts: Sequence[Attempt], site: Site, until: float, *, require: bool
+) -> list[End]:
+    """Take every end as far as it goes, again and again, until all stand or `until` (monotonic seconds) is past.
 
-    The ends as they were joined, in the order of the attempts. Raises PeerMissingError that names every peer that was
-    waited for, and what it waits for itself.
+    The ends as they are recorded, in the order of the attempts. With `require`, raises PeerMissingError that names
+    every peer that was waited for, and what it waits for itself; without, what is missing is left to whoever stays.
     """
     if not attempts:
         return []
-    # All joined before any is waited for: two pods that each wait for the other's first link would wait for ever.
-    joined = [reconciler.join(attempt, site) for attempt in attempts]
-    waiting = {attempt.name: attempt for attempt in attempts}
-    for names in _changes_of(reconciler.records, attempts[0].sandbox.pod, joined[0].resource_version, until):
-        for name in list(waiting) if names is None else names & waiting.keys():
-            if isinstance(reconciler.settle(waiting[name], site), Done):
-                log.info("link %s stands at its %s", name, waiting[name].side)
-                del waiting[name]
-        if not waiting:
-            return [record.end(attempt.side) for record, attempt in zip(joined, attempts, strict=True)]
-    raise _peers_missing(reconciler.records, list(waiting.values()))
+    # All have joined before any is waited for: two pods that each wait for the other's first link would wait for ever.
+    settled = {one.name: reconciler.settle(one, site, joined=False) for one in attempts}
+    waiting = {one.name: one for one in attempts if not settled[one.name].stands}
+    if waiting:
+        version = min((one.record.resource_version for one in settled.values()), key=_age_of_version)
+        pod = attempts[0].sandbox.pod
+        changes = reconciler.records.names_of_changed_links(pod.namespace, pod.name, set(waiting), version, until)
+        for names in changes:
+            for name in list(waiting) if names is None else names & waiting.keys():
+                settled[name] = reconciler.settle(waiting[name], site, joined=True)
+                if settled[name].stands:
+                    log.info("link %s stands at its %s", name, waiting[name].side)
+                    del waiting[name]
+            if not waiting:
+                break
+    if waiting and require:
+        raise _peers_missing(reconciler.records, list(waiting.values()))
+    return [settled[one.name].record.end(one.side) for one in attempts]
 
 
-def _changes_of(records: Records, pod: PodRef, version: str, until: float) -> Iterator[set[str] | None]:
-    """The names of a pod's records as they change; None, first of all, where any of them may have changed."""
-    yield None
-    for name in follow(
-        watch=lambda version, seconds: records.link_changes(pod.namespace, pod.name, version, seconds),
-        renew=lambda: records.links_of_pod(pod.namespace, pod.name)[1],
-        version=version,
-        until=until,
-    ):
-        if name != "":
-            yield None if name is None else {name}
+def _age_of_version(version: str) -> tuple[int, str]:
+    """Oldest first; versions are numbers wherever it matters (kubernetes.io, "Resource versions")."""
+    return (int(version) if version.isdigit() else 0, version)
 
 
-def _ends_once_named(
-    records: Records, pod: Pod, reserved: Collection[str], until: float, pods: list[Pod], version: str
-) -> list[OwnEnd]:
-    log.info("pod %s waits to be named as the pair of a link", pod.ref)
-    known = {one.ref.name: one for one in pods}
-
-    def renew() -> str:
-        pods, version = records.pods_and_version(pod.ref.namespace)
-        known.clear()
-        known.update((one.ref.name, one) for one in pods)
-        return version
-
-    def watch(version: str, seconds: float) -> Iterator[tuple[PodChange | None, str]]:
-        return records.pod_changes(pod.ref.namespace, version, seconds)
-
-    for change in follow(watch, renew, version, until):
-        if change is not None:
-            change.apply_to(known)
-        if ends := list(wanted_links(known.values(), reserved).ends_of(pod)):
-            return ends
-    refused = wanted_links(known.values(), reserved).refused.values()
-    raise PeerMissingError(
+def _unnamed(pod: Pod, wanted: Wanted) -> PeerMissingError:
+    return PeerMissingError(
         f"cannot link pod {pod.ref}: no pod in its namespace names it in {PAIR_NAME}",
-        details="; ".join(str(error) for error in refused)[:1000]
+        details="; ".join(str(error) for error in wanted.refused.values())[:1000]
         or f"create the pod that names it, or take {PRIMARY} off it so that it does not wait",
     )
 

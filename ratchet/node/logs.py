@@ -12,11 +12,13 @@ from ratchet.cni.arguments import Arguments
 from ratchet.cni.config import NetworkConfig
 
 
-class _OneLine(logging.Formatter):
-    """One event a line: control characters, which may be a tenant's, are escaped."""
+class OneLine(logging.Formatter):
+    """One event a line: control characters, which may be a tenant's, are escaped, and so is a traceback's shape."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
+        if text.isprintable():
+            return text
         return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
@@ -42,7 +44,7 @@ def configure(network: NetworkConfig, arguments: Arguments) -> None:
     sandbox = arguments.container_id[:13] or "-"
     # The values are put into the format string, where a % would be taken for a field.
     who = f"{arguments.command} pod={pod} sandbox={sandbox}".replace("%", "%%")
-    formatter = _OneLine(f"%(asctime)s ratchet[%(process)d] %(levelname)s {who}: %(message)s")
+    formatter = OneLine(f"%(asctime)s ratchet[%(process)d] %(levelname)s {who}: %(message)s")
     root = logging.getLogger("ratchet")
     root.setLevel(network.log_level.upper())
     root.propagate = False

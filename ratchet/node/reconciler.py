@@ -18,9 +18,16 @@ import tenacity
 from ratchet import datapath
 from ratchet.core import moves
 from ratchet.core.device import Observed, Wire
-from ratchet.core.model import Kind, Link, Side
+from ratchet.core.model import Link, Side
 from ratchet.core.plan import Attempt, Build, Done, Join, Look, Note, Number, Site, Step, Wait, Withdraw, plan
-from ratchet.errors import ConflictError, DatapathError, ForeignInterfaceError, NamespaceError, SupersededError
+from ratchet.errors import (
+    ConflictError,
+    DatapathError,
+    ForeignInterfaceError,
+    NamespaceError,
+    RatchetError,
+    SupersededError,
+)
 from ratchet.node.journal import Journal
 from ratchet.store.records import Records
 
@@ -37,6 +44,14 @@ def wall_clock() -> datetime:
 
 
 @dataclass(frozen=True, slots=True)
+class Settled:
+    """How far an end has come: its link's record as it is stored now, and whether the end stands by it."""
+
+    record: Link
+    stands: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Reconciler:
     """The ends of one node's sandboxes.
 
@@ -49,104 +64,201 @@ class Reconciler:
     deleted: Callable[[str], bool]
     now: Callable[[], datetime] = wall_clock
 
-    def join(self, attempt: Attempt, site: Site) -> Link:
-        """The record with the attempt's sandbox written into it.
+    def settle(self, attempt: Attempt, site: Site, *, joined: bool) -> Settled:
+        """Take an end as far as it goes now: into its link's record first, unless the attempt has `joined` before.
 
-        Raises SupersededError where the runtime has deleted the sandbox.
-        """
-        return _until_undisputed(lambda: self._try_to_join(attempt, site))
-
-    def settle(self, attempt: Attempt, site: Site) -> Wait | Done:
-        """Take the end of an attempt that has joined as far as it goes now.
-
-        Raises SupersededError, with the end taken down, where another sandbox has its place or the runtime has deleted
-        it; DatapathError where the kernel refuses.
+        An end whose peer is there is built before it is written that it has joined: both go into one write. Raises
+        SupersededError, with the end taken down, where another sandbox has its place or the runtime has deleted it;
+        DatapathError where the kernel refuses.
         """
         with self.journal.lock(attempt.name):
-            return _until_undisputed(lambda: self._try_to_settle(attempt, site))
+            return _until_undisputed(lambda: _Settling(self, attempt, site, joined).run())
 
     def leave(self, link: str, side: Side, container_id: str, reason: str) -> None:
         """Take a sandbox out of its link's record, if it is still the one there; the last to leave ends the record.
 
         The caller holds the link's lock and has taken the end down. Repeated, it does nothing.
         """
-        _until_undisputed(lambda: self._try_to_leave(link, side, container_id, reason))
+        self._change(link, lambda record: moves.leave(record, side, container_id, reason, self.now()))
 
-    def _try_to_join(self, attempt: Attempt, site: Site) -> Link:
-        record = self.records.link(attempt.name)
-        deleted = self.deleted(attempt.container_id)
-        step = plan(attempt, record, site, joined=False, deleted=deleted, observed=None)
-        if isinstance(step, Withdraw):
-            raise SupersededError(f"cannot link pod {attempt.sandbox.pod}: {step.reason}")
-        # Also where the record holds this sandbox already: its intent may be an earlier one's.
-        return self._write(record, moves.join(record, attempt.wanted, attempt.side, attempt.sandbox, self.now()))
+    def note_lost(self, link: str, side: Side, container_id: str, reason: str) -> None:
+        """Note that an end does not stand any more, if this sandbox is still the one there."""
 
-    def _try_to_settle(self, attempt: Attempt, site: Site) -> Wait | Done:
-        record = self.records.link(attempt.name)
-        observed: Observed | None = None
-        builds = 0
-        while True:
-            deleted = self.deleted(attempt.container_id)
-            step: Step = plan(attempt, record, site, joined=True, deleted=deleted, observed=observed)
-            match step:
-                case Wait() | Done():
-                    return step
-                case Number():
-                    record = self._write(record, _present(record, attempt))
-                case Note():
-                    standing = moves.note_standing(_present(record, attempt), attempt.side, self.now())
-                    record = self._write(record, standing)
-                case Look(wire):
-                    if (observed := _looked_at(wire)) is None:
-                        return Wait()
-                case Build(wire):
-                    if builds == BUILDS:
-                        raise DatapathError(f"cannot make {wire.near.ifname} of {attempt.name}: it does not stay made")
-                    builds += 1
-                    if (observed := _built(wire)) is None:
-                        return Wait()
-                case Withdraw(reason):
-                    self._give_way(attempt, reason)
-                case Join():
-                    raise AssertionError("the plan had an attempt join that has joined")
+        def lost(record: Link) -> Link:
+            holds = record.holds(side, container_id)
+            return moves.note_lost(record, side, reason, self.now()) if holds else record
 
-    def _give_way(self, attempt: Attempt, reason: str) -> NoReturn:
-        sandbox = attempt.sandbox
-        ifname = attempt.wanted.end(attempt.side).ifname
-        take_down(self.journal, attempt.container_id, sandbox.netns, ifname)
-        self.leave(attempt.name, attempt.side, attempt.container_id, reason)
-        raise SupersededError(f"cannot link pod {sandbox.pod}: {reason}")
+        self._change(link, lost)
 
-    def _try_to_leave(self, link: str, side: Side, container_id: str, reason: str) -> None:
-        record = self.records.link(link)
-        if record is not None:
-            self._write(record, moves.leave(record, side, container_id, reason, self.now()))
-
-    def _write(self, before: Link | None, after: Link) -> Link:
+    def write(self, before: Link | None, after: Link) -> Link:
         """Have the record be `after`, which was decided on `before`. Raises ConflictError."""
         if before is None:
             return self.records.create(after)
         if after.abandoned:
             self.records.delete(before)
             return after
-        if after.kind is Kind.VXLAN and after.vni is None:
-            return self._write_numbered(before, after)
         return before if after == before else self.records.update(before, after)
 
-    def _write_numbered(self, before: Link, after: Link) -> Link:
-        numbered = self.records.numbered(after)
+    def _change(self, link: str, move: Callable[[Link], Link]) -> None:
+        """Make a move on a record. That there is nothing to do is believed of the API alone, never of memory."""
+
+        def try_once() -> None:
+            record, certain = self.records.known_link(link)
+            if not certain and (record is None or move(record) == record):
+                record = self.records.link(link)
+            if record is not None:
+                self.write(record, move(record))
+
+        _until_undisputed(try_once)
+
+
+class _Settling:
+    """One pass over one end, under its link's lock.
+
+    `draft` is the record as it is going to be written; what is stored may lag behind it until the end stands. From
+    memory nothing is destroyed: before that the record is read from the API.
+    """
+
+    def __init__(self, reconciler: Reconciler, attempt: Attempt, site: Site, joined: bool) -> None:
+        self._reconciler = reconciler
+        self._attempt = attempt
+        self._site = site
+        self._joined = self._joined_before = joined
+        self._observed: Observed | None = None
+        self._built: Wire | None = None
+        self._builds = 0
+        self._claimed: Link | None = None
+        self._stored, self._certain = reconciler.records.known_link(attempt.name)
+        self._draft = self._stored
+
+    def run(self) -> Settled:
         try:
-            return self.records.update(before, numbered)
+            return self._steps()
         except ConflictError:
-            self._give_back(numbered)
+            self._give_back()
+            raise
+        except Exception:
+            with suppress(RatchetError):  # the Lease is then left to `ratchet gc`
+                _until_undisputed(self._account_for_claim)
             raise
 
-    def _give_back(self, numbered: Link) -> None:
-        """Free a VNI that was claimed and not written, unless its record may yet take it."""
-        current = self.records.link(numbered.name)
-        may_take_it = current is not None and current.uid == numbered.uid and current.vni in (None, numbered.vni)
-        if numbered.vni is not None and not may_take_it:
-            self.records.release_vni(numbered.vni, numbered.uid)
+    def _steps(self) -> Settled:
+        while (settled := self._done(self._next_step())) is None:
+            pass
+        return settled
+
+    def _next_step(self) -> Step:
+        while True:
+            attempt = self._attempt
+            deleted = self._reconciler.deleted(attempt.container_id)
+            step = plan(attempt, self._draft, self._site, joined=self._joined, deleted=deleted, observed=self._observed)
+            if self._destroys(step) and not self._certain:
+                self._make_certain()
+            elif not self._joined and not isinstance(step, Withdraw):
+                # Also where the record holds this sandbox already: its intent may be an earlier one's.
+                return Join()
+            else:
+                return step
+
+    def _done(self, step: Step) -> Settled | None:
+        """Do a step; how far the end has come, if it was the last."""
+        attempt = self._attempt
+        match step:
+            case Join():
+                self._draft = moves.join(self._draft, attempt.wanted, attempt.side, attempt.sandbox, self._now())
+                self._joined = True
+            case Number():
+                self._draft = self._claimed = self._reconciler.records.numbered(self._present())
+            case Look(wire):
+                self._observed = _looked_at(wire)
+                return None if self._observed else self._waiting()
+            case Build(wire):
+                self._observed = self._build(wire)
+                return None if self._observed else self._waiting()
+            case Note():
+                self._draft = moves.note_standing(self._present(), attempt.side, self._now())
+                self._written()
+            case Withdraw(reason):
+                self._give_way(reason)
+            case Wait():
+                return self._waiting()
+            case Done():
+                return Settled(self._written(), stands=True)
+        return None
+
+    def _build(self, wire: Wire) -> Observed | None:
+        if self._builds == BUILDS:
+            raise DatapathError(f"cannot make {wire.near.ifname} of {self._attempt.name}: it does not stay made")
+        self._builds += 1
+        self._built = wire
+        return _built(wire)
+
+    def _destroys(self, step: Step) -> bool:
+        """Whether a step takes away something that stands."""
+        if isinstance(step, Build):
+            return self._observed is not None and self._observed != Observed(None)
+        return isinstance(step, Withdraw)
+
+    def _make_certain(self) -> None:
+        self._stored, self._certain = self._reconciler.records.link(self._attempt.name), True
+        self._draft, self._observed, self._joined = self._stored, None, self._joined_before
+
+    def _waiting(self) -> Settled:
+        record = self._written()
+        if self._site.attended and record.kind is None:
+            with suppress(ForeignInterfaceError):
+                datapath.unplug(self._attempt.sandbox.netns, self._attempt.wanted.end(self._attempt.side).ifname)
+        return Settled(record, stands=False)
+
+    def _written(self) -> Link:
+        """The draft, stored."""
+        stored = self._stored = self._draft = self._reconciler.write(self._stored, self._present())
+        if self._claimed is not None and self._claimed.vni != stored.vni:
+            self._give_back()
+        self._claimed = None
+        return stored
+
+    def _give_way(self, reason: str) -> NoReturn:
+        attempt = self._attempt
+        ifname = attempt.wanted.end(attempt.side).ifname
+        take_down(self._reconciler.journal, attempt.container_id, attempt.sandbox.netns, ifname)
+        self._reconciler.leave(attempt.name, attempt.side, attempt.container_id, reason)
+        raise SupersededError(f"cannot link pod {attempt.sandbox.pod}: {reason}")
+
+    def _give_back(self) -> None:
+        """Free a VNI that was claimed and not written, unless its record may yet take it; its device goes first."""
+        if self._claimed is None or self._taker() is not None:
+            return
+        if self._built is not None:
+            near = self._built.near
+            take_down(self._reconciler.journal, self._attempt.container_id, near.netns, near.ifname)
+        if self._claimed.vni is not None:
+            self._reconciler.records.release_vni(self._claimed.vni, self._claimed.uid)
+
+    def _account_for_claim(self) -> None:
+        """Have the record own the VNI that was claimed for it, so that both go together; free what it cannot own."""
+        if self._claimed is None or self._claimed.vni is None:
+            return
+        if (taker := self._taker()) is None:
+            self._give_back()
+        elif taker.vni is None:
+            self._reconciler.records.update(taker, moves.with_vni(taker, self._claimed.vni))
+
+    def _taker(self) -> Link | None:
+        """The record for which a VNI was claimed, if it has it or may yet take it."""
+        claimed = self._claimed
+        current = self._reconciler.records.link(claimed.name) if claimed else None
+        if claimed is None or current is None or current.uid != claimed.uid:
+            return None
+        return current if current.vni in (None, claimed.vni) else None
+
+    def _present(self) -> Link:
+        if self._draft is None:
+            raise AssertionError(f"the plan had {self._attempt.name} written without a record")
+        return self._draft
+
+    def _now(self) -> datetime:
+        return self._reconciler.now()
 
 
 def take_down(journal: Journal, container_id: str, netns: str, ifname: str) -> None:
@@ -183,12 +295,6 @@ def _unless_for_the_peer(wire: Wire, act: Callable[[], Observed]) -> Observed | 
             raise
         log.warning("the peer's end of %s cannot be made: %s", wire.link, error)
         return None
-
-
-def _present(record: Link | None, attempt: Attempt) -> Link:
-    if record is None:
-        raise AssertionError(f"the plan had {attempt.name} written without a record")
-    return record
 
 
 def _until_undisputed(decide: Callable[[], Decided]) -> Decided:

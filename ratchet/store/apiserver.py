@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
+from copy import copy
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -26,12 +27,15 @@ from kubernetes import config as kubernetes_config
 from ratchet.errors import ApiUnavailableError, ConflictError, InvalidConfigError, RatchetError
 
 Json = dict[str, Any]
+Observer = Callable[[str, str, int, float], None]
 
 CONNECT_SECONDS = 3.0
 READ_SECONDS = 10.0
-WATCH_SECONDS = 60
+WATCH_SECONDS = 120
+CONNECTIONS = 64
 PAGE = 500
 MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 
 _BUSY = frozenset(
     {
@@ -46,6 +50,10 @@ _BUSY = frozenset(
 
 class NotFoundError(RatchetError):
     """The API has no such object."""
+
+
+class ForbiddenError(RatchetError):
+    """The API refuses: most often our account lacks a permission, and the message names it."""
 
 
 class AlreadyExistsError(ConflictError):
@@ -68,6 +76,20 @@ class _UnauthorizedError(ApiUnavailableError):
     """The API does not know our credentials: they may have been renewed since we read them."""
 
 
+@dataclass(slots=True)
+class _Session:
+    """The client with its connections, shared by those who differ in patience; replaced when credentials are."""
+
+    client: Any
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What has come of a request so far; 0 is no answer."""
+
+    status: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Watched:
     """One event of a watch: `type` is ADDED, MODIFIED, DELETED or BOOKMARK."""
@@ -80,7 +102,9 @@ class ApiServer:
     """One API server, reached with one set of credentials; safe to share between threads.
 
     `patience` is how many seconds a request may go on being retried; each single try has its own shorter limit, since
-    the client has none by default. `observer` is called with the method and path of every request that is sent.
+    the client has none by default. `observer` is called when a request is over, a watch when its headers have come,
+    with its method, its path, the status of the answer (0 where none came, or not all of it) and how many seconds it
+    took; each retry is a request.
     """
 
     def __init__(
@@ -88,12 +112,18 @@ class ApiServer:
         configure: Callable[[], Any],
         *,
         patience: float = 15.0,
-        observer: Callable[[str, str], None] | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._configure = configure
-        self._client = kubernetes_client.ApiClient(configure())
+        self._session = _Session(kubernetes_client.ApiClient(configure()))
         self.patience = patience
         self._observer = observer
+
+    def patient(self, seconds: float) -> ApiServer:
+        """The same server over the same connections, where each request may go on being retried for `seconds`."""
+        other = copy(self)
+        other.patience = seconds
+        return other
 
     @property
     def host(self) -> str:
@@ -122,9 +152,13 @@ class ApiServer:
         """Create an object. Raises AlreadyExistsError, also where an earlier try of ours was applied unheard."""
         return self._retried("POST", path, body=body)
 
-    def patch(self, path: str, body: Json) -> Json:
-        """Merge `body` into an object, on condition of a resourceVersion in it. Raises ConflictError, NotFoundError."""
-        return self._retried("PATCH", path, body=body, content_type=MERGE_PATCH)
+    def patch(self, path: str, body: Json, content_type: str = MERGE_PATCH) -> Json:
+        """Merge `body` into an object, on condition of a resourceVersion in it. Raises ConflictError, NotFoundError.
+
+        `content_type` says how it is merged: MERGE_PATCH (RFC 7386), or STRATEGIC_MERGE_PATCH, for which lists are
+        merged by their keys.
+        """
+        return self._retried("PATCH", path, body=body, content_type=content_type)
 
     def delete(self, path: str, *, uid: str, resource_version: str = "", grace_seconds: int | None = None) -> None:
         """Delete the very object that has this UID (and version). Raises ConflictError, NotFoundError."""
@@ -139,10 +173,11 @@ class ApiServer:
 
         Ends early when the server closes the stream. Raises ExpiredError when the version is too old.
         """
-        limit = max(1, min(WATCH_SECONDS, int(seconds + 0.999)))
+        limit = max(1, int(min(WATCH_SECONDS, seconds) + 0.999))
         parameters = {"watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": str(limit)}
         parameters |= {"resourceVersion": resource_version, **query}
-        response = self._send("GET", path, query=parameters, read_seconds=min(seconds, limit) + 0.1)
+        with self._observed("GET", path) as answer:
+            response = self._send("GET", path, answer, query=parameters, read_seconds=min(seconds, limit) + 0.1)
         try:
             with closing(response.response) as stream:
                 for line in _lines(stream, time.monotonic() + seconds):
@@ -163,16 +198,19 @@ class ApiServer:
 
     def _once(self, method: str, path: str, until: float, request: Mapping[str, Any]) -> Json:
         left = max(0.1, until - time.monotonic())
-        response = self._send(method, path, read_seconds=min(READ_SECONDS, left), **request)
-        try:
-            return dict(json.loads(response.response.data))
-        except (urllib3.exceptions.HTTPError, ValueError) as cause:
-            raise ApiUnavailableError(f"cannot {method} {path}: the answer broke off: {cause}") from cause
+        with self._observed(method, path) as answer:
+            response = self._send(method, path, answer, read_seconds=min(READ_SECONDS, left), **request)
+            try:
+                return dict(json.loads(response.response.data))
+            except (urllib3.exceptions.HTTPError, ValueError) as cause:
+                answer.status = 0
+                raise ApiUnavailableError(f"cannot {method} {path}: the answer broke off: {cause}") from cause
 
     def _send(
         self,
         method: str,
         path: str,
+        answer: _Answer,
         *,
         read_seconds: float,
         query: Mapping[str, str] | None = None,
@@ -181,29 +219,41 @@ class ApiServer:
     ) -> Any:
         headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": "ratchet"}
         self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
-        if self._observer:
-            self._observer(method, path)
         url = self.host + path + ("?" + urlencode(query) if query else "")
         timeout = (min(CONNECT_SECONDS, read_seconds), read_seconds)
         try:
             response = self._client.call_api(method, url, headers, body, None, timeout)
+            answer.status = response.status
             if response.status < HTTPStatus.BAD_REQUEST:
                 return response
             raise _refusal(method, path, response.status, response.response.data, response.headers)
         except (urllib3.exceptions.HTTPError, kubernetes_client.ApiException, OSError) as cause:
+            answer.status = 0
             raise ApiUnavailableError(
                 f"cannot reach the Kubernetes API at {self.host}: {_brief(cause)}",
                 details="check that the API server runs and that the kubeconfig names it",
             ) from cause
 
+    @property
+    def _client(self) -> Any:
+        return self._session.client
+
+    @contextmanager
+    def _observed(self, method: str, path: str) -> Iterator[_Answer]:
+        """Have the observer hear of what is sent within; whoever sends it notes the answer's status."""
+        answer, began = _Answer(), time.monotonic()
+        try:
+            yield answer
+        finally:
+            if self._observer:
+                self._observer(method, path, answer.status, time.monotonic() - began)
+
     def _renew_credentials(self, state: tenacity.RetryCallState) -> None:
         if state.outcome is not None and isinstance(state.outcome.exception(), _UnauthorizedError):
-            self._client = kubernetes_client.ApiClient(self._configure())
+            self._session.client = kubernetes_client.ApiClient(self._configure())
 
 
-def connect(
-    kubeconfig: str | None, *, patience: float = 15.0, observer: Callable[[str, str], None] | None = None
-) -> ApiServer:
+def connect(kubeconfig: str | None, *, patience: float = 15.0, observer: Observer | None = None) -> ApiServer:
     """The API that a kubeconfig names, or where there is none the one of the cluster that we are a pod of.
 
     Raises InvalidConfigError naming the file that cannot be used.
@@ -227,6 +277,7 @@ def _configuration(kubeconfig: str | None) -> Any:
             details='name a kubeconfig in the key "kubeconfig" of the network configuration, or with ratchet install',
         ) from cause
     configuration.retries = False
+    configuration.connection_pool_maxsize = CONNECTIONS
     return configuration
 
 
@@ -248,8 +299,9 @@ def _refusal(method: str, path: str, status: int, data: bytes, headers: Mapping[
         return _UnauthorizedError(message)
     if status in _BUSY:
         return _BusyError(message, _seconds(headers.get("Retry-After")))
-    details = "the account lacks a permission: see manifests/" if status == HTTPStatus.FORBIDDEN else ""
-    return RatchetError(message, details=details)
+    if status == HTTPStatus.FORBIDDEN:
+        return ForbiddenError(message, details="the account lacks a permission: see manifests/")
+    return RatchetError(message)
 
 
 def _pause(state: tenacity.RetryCallState) -> float:

@@ -129,14 +129,16 @@ def decode_vni_lease(lease: Mapping[str, Any]) -> VniLease | None:
 def decode_pod(pod: Mapping[str, Any]) -> Pod:
     """A pod of the API, as far as Ratchet looks."""
     metadata = pod.get("metadata", {})
+    spec = pod.get("spec") or {}
     return Pod(
         ref=PodRef(metadata.get("namespace", ""), metadata.get("name", ""), metadata.get("uid", "")),
         labels=metadata.get("labels") or {},
         annotations=metadata.get("annotations") or {},
-        node=(pod.get("spec") or {}).get("nodeName") or "",
+        node=spec.get("nodeName") or "",
         phase=(pod.get("status") or {}).get("phase") or "Pending",
         deleting=bool(metadata.get("deletionTimestamp")),
         created=decode_time(metadata.get("creationTimestamp")),
+        gates=tuple(gate.get("conditionType") or "" for gate in spec.get("readinessGates") or ()),
     )
 
 

@@ -6,7 +6,7 @@ Every write is conditional on the version that was read; ConflictError says that
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,7 @@ from ratchet.store.codec import (
     encode_vni_lease,
     link_patch,
 )
+from ratchet.store.follow import follow
 
 MANAGED_SELECTOR = f"{MANAGED_BY}={MANAGER}"
 
@@ -52,34 +53,38 @@ class Records:
         self.api = api
         self.namespace = namespace
         self.vni_range = vni_range
-        self._config_maps = f"/api/v1/namespaces/{namespace}/configmaps"
-        self._leases = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+        self.config_maps_path = f"/api/v1/namespaces/{namespace}/configmaps"
+        self.leases_path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
 
     def ready(self) -> None:
         """Return if the API answers for our namespace; raises RatchetError."""
-        self.api.get(f"{self._config_maps}?limit=1")
+        self.api.get(f"{self.config_maps_path}?limit=1")
 
     # Links
 
     def link(self, name: str) -> Link | None:
         """The record of this name, None where there is none."""
         try:
-            return decode_link(self.api.get(f"{self._config_maps}/{name}"))
+            return decode_link(self.api.get(f"{self.config_maps_path}/{name}"))
         except NotFoundError:
             return None
 
+    def known_link(self, name: str) -> tuple[Link | None, bool]:
+        """The record as far as it is known here, and whether the API says so now rather than memory."""
+        return self.link(name), True
+
     def links(self) -> tuple[list[Link], list[MalformedRecordError]]:
         """All records, and an error for each that cannot be read as one."""
-        return _readable(self.api.list(self._config_maps, labelSelector=MANAGED_SELECTOR)[0])
+        return _readable(self.api.list(self.config_maps_path, labelSelector=MANAGED_SELECTOR)[0])
 
     def uids(self) -> set[str]:
         """The UIDs of all ConfigMaps there are: of every record, whatever has become of its labels or its data."""
-        return {item["metadata"]["uid"] for item in self.api.list(self._config_maps)[0]}
+        return {item["metadata"]["uid"] for item in self.api.list(self.config_maps_path)[0]}
 
     def create(self, link: Link) -> Link:
         """The link as it is now stored. Raises ConflictError where a record of that name exists."""
         try:
-            return decode_link(self.api.create(self._config_maps, encode_link(link)))
+            return decode_link(self.api.create(self.config_maps_path, encode_link(link)))
         except NotFoundError as cause:
             raise RatchetError(
                 f"cannot record the link {link.name}: the namespace {self.namespace} is missing",
@@ -89,7 +94,7 @@ class Records:
     def update(self, before: Link, after: Link) -> Link:
         """The link as it is now stored. Raises ConflictError where `before` is no longer what is stored."""
         try:
-            return decode_link(self.api.patch(f"{self._config_maps}/{before.name}", link_patch(before, after)))
+            return decode_link(self.api.patch(f"{self.config_maps_path}/{before.name}", link_patch(before, after)))
         except NotFoundError as gone:
             raise ConflictError(f"cannot update the record {before.name}: it was deleted meanwhile") from gone
 
@@ -98,7 +103,7 @@ class Records:
 
         The Lease goes last, for as long as the record is there its number is in use.
         """
-        path = f"{self._config_maps}/{link.name}"
+        path = f"{self.config_maps_path}/{link.name}"
         with suppress(NotFoundError):  # somebody else's deletion, or an earlier try of ours whose reply was lost
             self.api.delete(path, uid=link.uid, resource_version=link.resource_version)
         if link.vni is not None:
@@ -106,7 +111,7 @@ class Records:
 
     def links_of_pod(self, namespace: str, pod: str) -> tuple[list[Link], str]:
         """The records of the links that a pod has joined, and the version from which a watch goes on."""
-        items, version = self.api.list(self._config_maps, labelSelector=pod_label(namespace, pod))
+        items, version = self.api.list(self.config_maps_path, labelSelector=pod_label(namespace, pod))
         return _readable(items)[0], version
 
     def link_changes(self, namespace: str, pod: str, version: str, seconds: float) -> Iterator[tuple[str, str]]:
@@ -115,9 +120,30 @@ class Records:
         An empty name tells of a newer version alone.
         """
         selector = pod_label(namespace, pod)
-        for event in self.api.watch(self._config_maps, version, seconds, labelSelector=selector):
+        for event in self.api.watch(self.config_maps_path, version, seconds, labelSelector=selector):
             metadata = event.object["metadata"]
             yield ("" if event.type == "BOOKMARK" else metadata["name"], metadata["resourceVersion"])
+
+    def names_of_changed_links(
+        self,
+        namespace: str,
+        pod: str,
+        names: Collection[str],  # noqa: ARG002  # for those who know what they have
+        version: str,
+        until: float,
+    ) -> Iterator[set[str] | None]:
+        """Those of a pod's records that change after `version`, until `until` (monotonic seconds).
+
+        `names` are those that matter; others may be told. None where any may have changed.
+        """
+        for name in follow(
+            watch=lambda version, seconds: self.link_changes(namespace, pod, version, seconds),
+            renew=lambda: self.links_of_pod(namespace, pod)[1],
+            version=version,
+            until=until,
+        ):
+            if name != "":
+                yield None if name is None else {name}
 
     # VNIs
 
@@ -133,19 +159,19 @@ class Records:
 
     def release_vni(self, vni: int, holder: str) -> None:
         """Free a VNI, if it is the record `holder` that has it."""
-        path = f"{self._leases}/{vni_lease_name(vni)}"
+        path = f"{self.leases_path}/{vni_lease_name(vni)}"
         with suppress(NotFoundError, ConflictError):  # freed meanwhile, and perhaps another's by now
             lease = decode_vni_lease(self.api.get(path))
             if lease is not None and lease.holder == holder:
                 self.api.delete(path, uid=lease.uid)
 
     def vni_leases(self) -> list[VniLease]:
-        items, _ = self.api.list(self._leases, labelSelector=MANAGED_SELECTOR)
+        items, _ = self.api.list(self.leases_path, labelSelector=MANAGED_SELECTOR)
         return [lease for item in items if (lease := decode_vni_lease(item)) is not None]
 
     def delete_vni_lease(self, lease: VniLease) -> None:
         """Delete the very Lease that was listed. Raises ConflictError where it has changed since."""
-        path = f"{self._leases}/{vni_lease_name(lease.vni)}"
+        path = f"{self.leases_path}/{vni_lease_name(lease.vni)}"
         self.api.delete(path, uid=lease.uid, resource_version=lease.resource_version)
 
     def _claim_vni(self, link: Link) -> int:
@@ -156,14 +182,11 @@ class Records:
             for vni, holder in held.items():
                 if holder == link.uid:
                     return vni
-            free = _free_number(held, low, high, crowd)
+            free = free_number(held, low, high, crowd)
             if free is None:
-                raise VniExhaustedError(
-                    f"cannot give the link {link.name} a VNI: all {high - low + 1} of [{low}, {high}] are in use",
-                    details="widen vni_range in the network configuration, or run `ratchet gc` to free what leaked",
-                )
+                raise vni_exhausted(link, self.vni_range)
             try:
-                self.api.create(self._leases, encode_vni_lease(free, link))
+                self.api.create(self.leases_path, encode_vni_lease(free, link))
             except AlreadyExistsError:
                 crowd = min(crowd * 2, 64)  # others are taking the lowest too: spread out
             else:
@@ -171,7 +194,8 @@ class Records:
 
     # Pods and nodes
 
-    def pod(self, namespace: str, name: str) -> Pod | None:
+    def pod(self, namespace: str, name: str, uid: str = "") -> Pod | None:  # noqa: ARG002
+        """The pod of this name; `uid` is the one that is looked for, and need not be the one that is found."""
         try:
             return decode_pod(self.api.get(f"/api/v1/namespaces/{namespace}/pods/{name}"))
         except NotFoundError:
@@ -195,6 +219,24 @@ class Records:
             change = None if event.type == "BOOKMARK" else PodChange(decode_pod(event.object), event.type == "DELETED")
             yield change, event.object["metadata"]["resourceVersion"]
 
+    def pods_as_they_change(self, namespace: str, pods: list[Pod], version: str, until: float) -> Iterator[list[Pod]]:
+        """The pods of a namespace, each time that one has changed from `pods`, until `until` (monotonic seconds)."""
+        known = {one.ref.name: one for one in pods}
+
+        def renew() -> str:
+            anew, version = self.pods_and_version(namespace)
+            known.clear()
+            known.update((one.ref.name, one) for one in anew)
+            return version
+
+        def watch(version: str, seconds: float) -> Iterator[tuple[PodChange | None, str]]:
+            return self.pod_changes(namespace, version, seconds)
+
+        for change in follow(watch, renew, version, until):
+            if change is not None:
+                change.apply_to(known)
+            yield list(known.values())
+
     def node_addresses(self, node: str) -> tuple[str, ...]:
         """The node's InternalIP addresses, empty where the API has no such node."""
         try:
@@ -217,7 +259,15 @@ def _readable(items: list[dict[str, Any]]) -> tuple[list[Link], list[MalformedRe
     return links, malformed
 
 
-def _free_number(held: dict[int, str], low: int, high: int, crowd: int) -> int | None:
+def vni_exhausted(link: Link, vni_range: tuple[int, int]) -> VniExhaustedError:
+    low, high = vni_range
+    return VniExhaustedError(
+        f"cannot give the link {link.name} a VNI: all {high - low + 1} of [{low}, {high}] are in use",
+        details="widen vni_range in the network configuration, or run `ratchet gc` to free what leaked",
+    )
+
+
+def free_number(held: Mapping[int, str], low: int, high: int, crowd: int) -> int | None:
     """One of the `crowd` lowest free numbers, at random; None where there is none."""
     free = []
     for vni in range(low, high + 1):

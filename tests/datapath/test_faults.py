@@ -162,6 +162,23 @@ def test_fault_25_a_pods_namespace_dies_with_its_link(kind: str, nodes: Bed, wir
         assert differences(wire, observe(wire)) == ()
 
 
+def test_fault_25_an_interface_that_goes_while_it_is_looked_at_is_gone(
+    pods: Bed, wires: Wires, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wire = wires.veth()
+    ensure(wire)
+    asked = messages.addresses
+
+    def too_late(index: int = 0) -> bytearray:
+        if "in1" in pods.interfaces("pod-a"):
+            pods.ip("pod-a", "link", "del", "in1")
+        return asked(index)
+
+    monkeypatch.setattr(messages, "addresses", too_late)
+    assert observe_port(wire.near.netns, "in1") is None
+    assert observe(wire).far is None
+
+
 def test_fault_25_the_message_says_which_ends_namespace_is_gone(pods: Bed, wires: Wires) -> None:
     wire = wires.veth()
     ensure(wire)
@@ -174,12 +191,13 @@ def test_fault_25_the_message_says_which_ends_namespace_is_gone(pods: Bed, wires
     assert pods.pings("pod-a", "192.168.2.2")
 
 
-@pytest.mark.parametrize("kind", ["veth", "vxlan", "vxlan beside a namesake"])
+@pytest.mark.parametrize("kind", ["veth", "vxlan", "vxlan beside a namesake", "vxlan without carrier"])
 def test_fault_26_a_crash_at_any_step_is_mended_by_the_next_pass(kind: str, nodes: Bed, wires: Wires) -> None:
     if kind == "vxlan beside a namesake":
         nodes.ip("node-1", "link", "add", "in1", "type", "veth", "peer", "name", "other")
     with nodes.inside("node-1"):
-        wire: Wire = wires.veth() if kind == "veth" else wires.tunnel("pod-a", 0, ONE, TWO)
+        plugged = kind != "vxlan without carrier"
+        wire: Wire = wires.veth() if kind == "veth" else wires.tunnel("pod-a", 0, ONE, TWO, carrier=plugged)
         steps = 0
         left = set()
         while _dies_at(steps, wire):

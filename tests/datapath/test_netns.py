@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ratchet.core.device import VethWire
-from ratchet.datapath import ensure, is_host, netns, observe_port, open_netns, remove
+from ratchet.datapath import ensure, is_host, namespace_is_there, netns, observe_port, open_netns, remove, unplug
 from ratchet.errors import DatapathError, HostNamespaceError, NamespaceGoneError
 from tests.support.namespaces import Bed
 from tests.support.wires import Wires
@@ -45,6 +45,25 @@ def test_what_is_no_network_namespace_is_refused(kind: str, tmp_path: Path) -> N
             path += "\0"
     with pytest.raises(NamespaceGoneError, match="cannot open network namespace"):
         open_netns(path)
+    assert namespace_is_there(path) is False
+
+
+def test_whether_a_namespace_is_there(pods: Bed) -> None:
+    assert namespace_is_there(pods.path("pod-a")) is True
+    with open_netns(pods.path("pod-a")) as pod:
+        pods.delete("pod-a")
+        assert namespace_is_there(pods.path("pod-a")) is False
+        assert namespace_is_there(f"/proc/self/fd/{pod.fd}") is True
+    assert namespace_is_there(pods.path("pod-b")) is True
+    assert namespace_is_there("") is False
+
+
+def test_a_link_to_a_namespace_is_followed(pods: Bed, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(pods.path("pod-a"))
+    assert namespace_is_there(str(link)) is True
+    pods.delete("pod-a")
+    assert namespace_is_there(str(link)) is False
 
 
 def test_a_process_out_of_descriptors_does_not_take_a_namespace_for_gone(pods: Bed) -> None:
@@ -56,6 +75,7 @@ def test_a_process_out_of_descriptors_does_not_take_a_namespace_for_gone(pods: B
     try:
         with pytest.raises(DatapathError, match="Too many open files") as caught:
             remove(pods.path("pod-a"), "in1")
+        assert namespace_is_there(pods.path("pod-a")) is True
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert not isinstance(caught.value, NamespaceGoneError)
@@ -71,6 +91,7 @@ def test_the_nodes_own_namespace_is_refused_by_every_act(bed: Bed, wires: Wires)
             lambda: ensure(wire),
             lambda: ensure(VethWire("a-b", wire.far, wire.near)),
             lambda: remove(bed.path("node"), "lo"),
+            lambda: unplug(bed.path("node"), "lo"),
             lambda: observe_port("/proc/thread-self/ns/net", "lo"),
         ):
             with pytest.raises(HostNamespaceError, match="it is the node's own"):

@@ -62,6 +62,13 @@ def test_an_address(text: str, broadcast: str | None) -> None:
     assert message.get_attr("IFA_FLAGS") == messages.IFA_F_NODAD
 
 
+@pytest.mark.parametrize("has", [True, False])
+def test_a_carrier(has: bool) -> None:
+    message = _read(ifinfmsg, messages.carrier(7, has))
+    assert (message["index"], message.get_attr("IFLA_PROTO_DOWN")) == (7, int(not has))
+    assert (message["flags"], message["change"]) == (0, 0), "it is neither brought up nor put down"
+
+
 def test_an_alias_is_cut_between_characters() -> None:
     alias = _read(ifinfmsg, messages.up(7, "é" * 200)).get_attr("IFLA_IFALIAS")
     assert alias == "ratchet/" + "é" * 123

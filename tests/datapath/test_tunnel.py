@@ -94,6 +94,17 @@ def test_a_moved_peer_is_followed_in_place_and_at_once(nodes: Bed, wires: Wires)
     _stands(nodes, wire)
 
 
+def test_a_moved_peer_that_was_never_spoken_to_is_followed(nodes: Bed, wires: Wires) -> None:
+    """There is no neighbour to forget."""
+    with nodes.inside("node-1"):
+        ensure(wires.tunnel("pod-a", 0, ONE, TWO))
+        index = nodes.show("pod-a", "in1")["ifindex"]
+        wire = wires.tunnel("pod-a", 0, ONE, THREE)
+        assert ensure(wire) is True
+    assert nodes.show("pod-a", "in1")["ifindex"] == index
+    _stands(nodes, wire)
+
+
 @pytest.mark.parametrize("change", ["vni", "port", "local"])
 def test_what_cannot_be_changed_in_place_is_made_anew(change: str, nodes: Bed, wires: Wires) -> None:
     nodes.ip("node-1", "addr", "add", "10.9.0.11/24", "dev", "eth0")

@@ -20,7 +20,7 @@ from ratchet.core import moves
 from ratchet.core.device import Device, Observed, Parent, Wire
 from ratchet.core.machine import advance
 from ratchet.errors import ApiUnavailableError, ConflictError, NamespaceGoneError
-from ratchet.node import add, call, reconciler
+from ratchet.node import add, call, reconciler, sites
 from ratchet.node.journal import Attachment, Journal, SandboxEntry
 from ratchet.store import follow, records
 from ratchet.store.apiserver import AlreadyExistsError, ApiServer, Json, NotFoundError, Watched
@@ -211,7 +211,7 @@ def taken_away(parents: dict[str, Parent]) -> Iterator[None]:
     kernel = FakeKernel(parents)
     time = SimpleNamespace(monotonic=lambda: current().clock(), sleep=_sleep)
     with ExitStack() as stack:
-        for module in (reconciler, call, add):
+        for module in (reconciler, call, add, sites):
             stack.enter_context(patch.object(module, "datapath", kernel))
         for clocked in (add, follow):
             stack.enter_context(patch.object(clocked, "time", time))

@@ -16,10 +16,10 @@ from unittest.mock import patch
 
 from ratchet.core import moves
 from ratchet.core.model import Link, Side
-from ratchet.core.plan import Attempt, Build, Done, Look, Note, Site, Step, Wait, plan
+from ratchet.core.plan import Attempt, Build, Done, Look, Note, Site, Step, plan
 from ratchet.node import add, reconciler
 from ratchet.node.call import Call
-from ratchet.node.reconciler import Reconciler
+from ratchet.node.reconciler import Reconciler, Settled
 from ratchet.store.apiserver import Json
 from ratchet.store.records import Records
 from tests.protocol.asking import FakeApi, current
@@ -125,12 +125,12 @@ def noting_before_building() -> Iterator[None]:
 def reading_outside_the_lock() -> Iterator[None]:
     """The lock is held for building and noting alone; the record was read before."""
 
-    def settle(self: Reconciler, attempt: Attempt, site: Site) -> Wait | Done:
-        def decide() -> Wait | Done:
+    def settle(self: Reconciler, attempt: Attempt, site: Site, *, joined: bool) -> Settled:
+        def decide() -> Settled:
             record = self.records.link(attempt.name)
             with self.journal.lock(attempt.name):
                 remembering = replace(self, records=_Remembering(self.records, record))
-                return remembering._try_to_settle(attempt, site)
+                return reconciler._Settling(remembering, attempt, site, joined).run()
 
         return current().undisputed(decide)
 

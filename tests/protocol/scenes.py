@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from ipaddress import ip_interface
 from typing import Any
 
@@ -20,7 +20,7 @@ from ratchet.cni.config import NetworkConfig
 from ratchet.core.device import Parent, VethWire, differences
 from ratchet.core.machine import derive
 from ratchet.core.model import End, Kind, Link, PodRef, Sandbox, Side, State
-from ratchet.core.plan import Attempt, Done, Site, wire_of
+from ratchet.core.plan import Attempt, Site, wire_of
 from ratchet.errors import RatchetError
 from ratchet.node.add import _refuse_deleted
 from ratchet.node.call import Call
@@ -82,7 +82,7 @@ class Rules:
 def call_of(attempt: Attempt, command: Command, rules: Rules) -> Call:
     """The runtime's call for one sandbox that has one end."""
     sandbox = attempt.sandbox
-    held = HeldEnd(attempt.name, attempt.side, attempt.wanted.end(attempt.side).ifname)
+    held = HeldEnd(attempt.wanted, attempt.side)
     entry = SandboxEntry(Attachment("net", sandbox.container_id, "eth0"), sandbox.netns, sandbox.pod, (held,))
     journal = OneEntryJournal(entry, rules.locking)
     return plain_call(command, sandbox, journal, rules.records())
@@ -139,19 +139,12 @@ def adding(
         ask("birth", attempt.container_id, after)
         return "join"
 
-    def join() -> str:
+    def settle(joined: bool) -> str:
         try:
-            reconciler.join(attempt, site)
+            settled = reconciler.settle(attempt, site, joined=joined)
         except RatchetError:
             return "undo"
-        return "settle"
-
-    def settle() -> str:
-        try:
-            step = reconciler.settle(attempt, site)
-        except RatchetError:
-            return "undo"
-        return "final" if isinstance(step, Done) or not patient else "wait"
+        return "final" if settled.stands or not patient else "wait"
 
     def wait() -> str:
         return str(ask("choose", _change_of(f"{RECORDS}/{attempt.name}", gives_up)))
@@ -169,7 +162,14 @@ def adding(
         undo(call, entry, "ADD failed")
         return END
 
-    stages = {"start": start, "join": join, "settle": settle, "wait": wait, "final": final, "undo": take_back}
+    stages: dict[str, Callable[[], str]] = {
+        "start": start,
+        "join": partial(settle, joined=False),
+        "settle": partial(settle, joined=True),
+        "wait": wait,
+        "final": final,
+        "undo": take_back,
+    }
     return Process(f"ADD {attempt.container_id}", site.node, stages, "start", killable=killable)
 
 
@@ -234,10 +234,10 @@ def agent(node: str, rules: Rules) -> Process:
         record = decode_link(_loads(text))
         sandbox = record.sandbox(side)
         assert sandbox is not None
-        attempt = Attempt(replace(record, uid="", resource_version=""), side, sandbox)
+        attempt = Attempt(replace(record, uid="", resource_version=""), side, sandbox, lasting=True)
         call = call_of(attempt, Command.ADD, rules)
         with _ignoring_refusals():
-            Reconciler(rules.records(), call.journal, lambda _: call.is_deleted()).settle(attempt, site)
+            Reconciler(rules.records(), call.journal, lambda _: call.is_deleted()).settle(attempt, site, joined=True)
         return "tend"
 
     return Process(f"agent {node}", node, {"tend": tend}, "tend", serves=True)

@@ -157,13 +157,13 @@ def test_with_nobody_on_the_node_a_peer_that_moves_is_not_followed(told: Callabl
 WITNESSES = {
     "no lock": Scene("A", "A", kill="t1", agents=False),
     "the record is read outside the lock": Scene("A", "A", kill="t1", agents=False),
-    "no look for the tombstone before the note": Scene("A", "B", gone=True, late=True, agents=False),
-    "no look for the tombstone once joined": Scene("A", "B", gone=True, late=True, agents=False),
-    "no look for the tombstone": Scene("A", "A", kill="t1", agents=False),
+    "no look for the tombstone before the note": Scene("A", "A", kill="t1", collapse=False),
+    "no look for the tombstone once joined": Scene("A", "A", kill="t1", collapse=False),
+    "no look for the tombstone": Scene("A", "A", kill="t1", collapse=False),
     "leaving without comparing": Scene("A", "A", late=True, agents=False),
     "standing as a flag": Scene("B", "A", collapse=False),
-    "writing without a version": Scene("A", "A", late=True, collapse=False),
-    "deleting without a version": Scene("A", "A", late=True, agents=False),
+    "writing without a version": Scene("A", "B", collapse=False),
+    "deleting without a version": Scene("A", "B", collapse=False),
     "believing the record": Scene("A", "A", meddled=True, collapse=False),
     "noting before building": Scene("A", "A", kill="s1", late=True, collapse=False),
 }

@@ -26,6 +26,7 @@ from ratchet.core.naming import vni_lease_name
 from ratchet.core.orphans import VniLease
 from ratchet.core.plan import Attempt
 from ratchet.errors import RatchetError
+from ratchet.node import reconciler
 from ratchet.node.reconciler import Reconciler
 from ratchet.store.codec import encode_link, encode_vni_lease
 from ratchet.store.records import Records
@@ -52,6 +53,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 A, B = wanted_link("left", "right"), wanted_link("up", "down")
 LEFT, RIGHT = attempt_of("s1", Side.PRIMARY, "A", A), attempt_of("t1", Side.PAIR, "B", A)
 UP = attempt_of("u1", Side.PRIMARY, "A", B)
+NAMESPACES = frozenset({"s1", "t1", "u1", "d1", "s3", "t3"})
 
 
 def _joined(link: Link, **ends: Any) -> Link:
@@ -85,7 +87,7 @@ def _world(pods: Collection[str], numbered: bool) -> World:
         objects[f"/api/v1/namespaces/ns/pods/{name}"] = json.dumps(pod)
     for node in ("A", "B"):
         objects[f"/api/v1/nodes/{node}"] = json.dumps({"metadata": {"name": node}})
-    return World(objects=tuple(sorted(objects.items())), born=len(records))
+    return World(objects=tuple(sorted(objects.items())), born=len(records), namespaces=NAMESPACES)
 
 
 def _document(record: Link, uid: str) -> str:
@@ -106,12 +108,12 @@ class Broken:
 
 
 def numbering(attempt: Attempt, broken: Broken, killable: bool) -> Process:
-    """A node that takes an end as far as it goes: to its number, for there are no namespaces in this world."""
-    reconciler, site = _reconciler(attempt, broken), site_of(attempt.sandbox.node)
+    """A node that takes an end as far as it goes: to its number, and to the note that it stands."""
+    settler, site = _reconciler(attempt, broken), site_of(attempt.sandbox.node)
 
     def start() -> str:
         with suppress(RatchetError):
-            reconciler.settle(attempt, site)
+            settler.settle(attempt, site, joined=True)
         return END
 
     return Process(f"number {attempt.container_id}", site.node, {"start": start}, "start", killable=killable)
@@ -148,7 +150,7 @@ def coming_again(attempts: Iterable[Attempt], broken: Broken, killable: bool) ->
 def _joining(attempt: Attempt, reconciler: Reconciler, following: str) -> Callable[[], str]:
     def join() -> str:
         with suppress(RatchetError):
-            reconciler.join(attempt, site_of(attempt.sandbox.node))
+            reconciler.settle(attempt, site_of(attempt.sandbox.node), joined=False)
         return following
 
     return join
@@ -215,8 +217,8 @@ def _holder(texts: Mapping[str, str], vni: int) -> str | None:
 
 
 def unheard(_world: World, actor: Actor, request: tuple[Any, ...]) -> bool:
-    """Pods and nodes do not change here, and there are no interfaces and no tombstones."""
-    return request[0] in ("observe", "buried") or (request[0] == "list" and request[1].endswith(("/pods", "/nodes")))
+    """Pods and nodes do not change here, there are no tombstones, and each end is one process's affair."""
+    return request[0] in ("observe", "ensure", "remove", "buried") or (request[0] == "list" and request[1].endswith(("/pods", "/nodes")))
 
 
 # The scenes
@@ -344,11 +346,11 @@ def held_by_name() -> Iterator[None]:
 def given_back_at_once() -> Iterator[None]:
     """A number that could not be written is freed without asking whether the other end has written it."""
 
-    def release(self: Reconciler, numbered: Link) -> None:
-        assert numbered.vni is not None
-        self.records.release_vni(numbered.vni, numbered.uid)
+    def release(self: reconciler._Settling) -> None:
+        if (claimed := self._claimed) and claimed.vni is not None:
+            self._reconciler.records.release_vni(claimed.vni, claimed.uid)
 
-    with patch.object(Reconciler, "_give_back", release):
+    with patch.object(reconciler._Settling, "_give_back", release):
         yield
 
 

@@ -24,8 +24,10 @@ class Wires:
         ours, theirs = self.ADDRESSES
         return VethWire("a-b", self.port(near, "in1", *ours, mtu=mtu), self.port(far, "in2", *theirs, mtu=mtu))
 
-    def tunnel(self, pod: str, number: int, local: str, remote: str, vni: int = 11, mtu: int = 1400) -> VxlanWire:
+    def tunnel(
+        self, pod: str, number: int, local: str, remote: str, vni: int = 11, mtu: int = 1400, carrier: bool = True
+    ) -> VxlanWire:
         """The end in `pod`, with the link's addresses for that end; call it inside the node."""
         port = self.port(pod, "in1", *self.ADDRESSES[number], mtu=mtu)
         parent = find_parent(None, local)
-        return VxlanWire("a-b", port, vni=vni, remote=remote, local=local, port=4789, parent=parent)
+        return VxlanWire("a-b", port, vni, remote, local, port=4789, parent=parent, carrier=carrier)

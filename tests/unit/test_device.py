@@ -79,15 +79,34 @@ def test_the_far_end_of_a_veth_is_looked_at_as_well() -> None:
         ({"local": None}, "in1 has local None, wanted 192.168.1.73"),
         ({"port": 8472}, "in1 has port 8472, wanted 4789"),
         ({"parent_index": 3}, "in1 has parent 3, wanted 2"),
+        ({"carrier": False}, "in1 is held without carrier"),
     ],
 )
 def test_a_difference_of_a_tunnel(changes: dict[str, Any], said: str) -> None:
     assert differences(VXLAN, Observed(tunnel(**changes))) == (said,)
 
 
+def test_a_tunnel_that_is_to_be_without_carrier() -> None:
+    dark = replace(VXLAN, carrier=False)
+    assert differences(dark, Observed(tunnel())) == ("in1 has carrier while its peer is gone",)
+    assert differences(dark, Observed(tunnel(carrier=False))) == ()
+
+
+def test_a_carrier_that_the_kernel_does_not_give_away_is_not_asked_for() -> None:
+    dark = replace(VXLAN, carrier=False)
+    assert differences(dark, Observed(tunnel(carrier_fixed=True))) == ()
+    assert differences(dark, Observed(tunnel(carrier_fixed=True, up=False))) == ("in1 is down",)
+
+
+def test_the_carrier_of_what_is_no_tunnel_of_ours_is_not_judged() -> None:
+    dark = replace(VXLAN, carrier=False)
+    assert differences(dark, Observed(tunnel(ours=False))) == ("in1 was not made by ratchet",)
+    assert differences(dark, Observed(veth(NEAR))) == ("in1 is a veth, wanted a vxlan",)
+
+
 def test_every_difference_is_told() -> None:
-    said = differences(VXLAN, Observed(tunnel(up=False, mtu=1, vni=12, addresses=(), given=())))
-    assert len(said) == 5
+    said = differences(VXLAN, Observed(tunnel(up=False, mtu=1, vni=12, addresses=(), given=(), carrier=False)))
+    assert len(said) == 6
 
 
 @pytest.mark.parametrize(

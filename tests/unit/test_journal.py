@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ratchet.cni.delegation import Delegation
-from ratchet.core.model import PodRef, Side
+from ratchet.core.model import End, Link, PodRef, Side
 from ratchet.errors import RatchetError, TryAgainError
 from ratchet.node.journal import (
     TOMBSTONE_SECONDS,
@@ -36,8 +36,12 @@ from ratchet.node.journal import (
 ONE = Attachment("net", "c1", "eth0")
 
 
+def link(ifname: str) -> Link:
+    return Link(f"link-{ifname}", "default", End("a", ifname), End("b", "in2"))
+
+
 def entry(attachment: Attachment = ONE, netns: str = "/run/netns/a", *ifnames: str) -> SandboxEntry:
-    ends = tuple(HeldEnd(f"link-{name}", Side.PRIMARY, name) for name in ifnames or ("in1",))
+    ends = tuple(HeldEnd(link(name), Side.PRIMARY) for name in ifnames or ("in1",))
     delegation = Delegation({"type": "bridge", "name": "net", "cniVersion": "1.0.0"}, {"cniVersion": "1.0.0"})
     return SandboxEntry(attachment, netns, PodRef("default", "a", "uid"), ends, (delegation,))
 

@@ -71,9 +71,28 @@ def test_who_is_not_in_the_record_joins(side: Side) -> None:
 @BOTH
 def test_who_has_joined_and_is_not_there_any_more_gives_way(side: Side) -> None:
     newer = veth().with_end(side, replace(veth().end(side), sandbox=own(side, number=2)))
-    for record in (None, wanted(), newer):
-        step = plan(attempt(side), record, SITE, joined=True, deleted=False, observed=None)
-        assert step == Withdraw("another sandbox has taken its place")
+    for record, reason in (
+        (None, "its place in the record is gone"),
+        (wanted(), "its place in the record is gone"),
+        (newer, "another sandbox has taken its place"),
+    ):
+        assert plan(attempt(side), record, SITE, joined=True, deleted=False, observed=None) == Withdraw(reason)
+
+
+@pytest.mark.parametrize("side", Side)
+def test_who_runs_takes_a_place_again_that_was_lost_but_nobody_elses(side: Side) -> None:
+    newer = veth().with_end(side, replace(veth().end(side), sandbox=own(side, number=2)))
+    running = replace(attempt(side), lasting=True)
+    for record in (None, wanted()):
+        assert plan(running, record, SITE, joined=True, deleted=False, observed=None) == Join()
+    step = plan(running, newer, SITE, joined=True, deleted=False, observed=None)
+    assert step == Withdraw("another sandbox has taken its place")
+
+
+@pytest.mark.parametrize("side", Side)
+def test_who_is_reached_by_another_address_now_says_so(side: Side) -> None:
+    moved = replace(attempt(side), sandbox=replace(own(side), vtep="10.0.0.99"))
+    assert plan(moved, vxlan(), SITE, joined=True, deleted=False, observed=None) == Join()
 
 
 @pytest.mark.parametrize("has_joined", [False, True])

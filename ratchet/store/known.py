@@ -1,0 +1,340 @@
+"""What is known of the API from watches, so that most questions are answered without asking it.
+
+Nothing here is newer than the API and some of it is older. A write that was decided on what is old is refused (its
+resourceVersion), and the next question about that object goes to the API; whoever is about to destroy something asks
+there in any case (`Records.link`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
+
+from ratchet.core.model import Link, Pod
+from ratchet.core.naming import vni_lease_name
+from ratchet.errors import ConflictError
+from ratchet.store.apiserver import AlreadyExistsError, ApiServer, NotFoundError
+from ratchet.store.codec import decode_vni_lease, encode_vni_lease
+from ratchet.store.records import PodChange, Records, free_number, vni_exhausted
+
+GONE_KEPT = 4096
+NUMBERS_SECONDS = 60.0
+CROWD_MAX = 64
+
+
+class Bell:
+    """Rings for those who wait for a key: nobody wakes for what others wait for."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._queues: dict[str, list[SimpleQueue[str]]] = {}
+
+    def ring(self, key: str) -> None:
+        with self._lock:
+            queues = list(self._queues.get(key, ()))
+        for queue in queues:
+            queue.put(key)
+
+    @contextmanager
+    def heard(self, keys: Collection[str]) -> Iterator[Callable[[float], set[str]]]:
+        """Within the block, a function that waits until a monotonic time for rings, and tells which keys rang."""
+        queue: SimpleQueue[str] = SimpleQueue()
+        with self._lock:
+            for key in keys:
+                self._queues.setdefault(key, []).append(queue)
+        try:
+            yield lambda until: _drained(queue, until)
+        finally:
+            with self._lock:
+                for key in keys:
+                    self._queues[key].remove(queue)
+                    if not self._queues[key]:
+                        del self._queues[key]
+
+
+def _drained(queue: SimpleQueue[str], until: float) -> set[str]:
+    keys: set[str] = set()
+    try:
+        keys.add(queue.get(timeout=max(0.0, until - time.monotonic())))
+        while True:
+            keys.add(queue.get_nowait())
+    except Empty:
+        return keys
+
+
+class KnownLinks:
+    """The records that this node has to do with, as they were last read, watched or written; safe between threads.
+
+    `changed` is told the name of each that becomes another than it was.
+    """
+
+    def __init__(self, changed: Callable[[str], None] = lambda _: None) -> None:
+        self.bell = Bell()
+        self.changed = changed
+        self._lock = threading.Lock()
+        self._links: dict[str, Link] = {}
+        # The version at which a record went: what a watch still tells of an older one is not believed.
+        self._gone: OrderedDict[str, str] = OrderedDict()
+
+    def get(self, name: str) -> Link | None:
+        return self._links.get(name)
+
+    def names(self) -> list[str]:
+        with self._lock:
+            return list(self._links)
+
+    def all(self) -> list[Link]:
+        with self._lock:
+            return list(self._links.values())
+
+    def put(self, link: Link) -> None:
+        """Know a record as it is at its version, unless it is known at a later one."""
+        with self._lock:
+            known = self._links.get(link.name)
+            if known is not None and not is_newer(link.resource_version, known.resource_version):
+                return
+            if not is_newer(link.resource_version, self._gone.get(link.name, "")):
+                return
+            self._links[link.name] = link
+        self._tell(link.name)
+
+    def drop(self, name: str) -> None:
+        """Believe no longer what is known of a record; nobody is told, for nothing is known to have changed."""
+        with self._lock:
+            self._links.pop(name, None)
+
+    def gone(self, name: str, version: str) -> None:
+        """Know that a record is there no more, or no longer this node's affair, since `version`."""
+        with self._lock:
+            known = self._links.get(name)
+            if known is not None and is_newer(known.resource_version, version):
+                return
+            self._links.pop(name, None)
+            self._gone[name] = version
+            self._gone.move_to_end(name)
+            while len(self._gone) > GONE_KEPT:
+                self._gone.popitem(last=False)
+        self._tell(name)
+
+    def _tell(self, name: str) -> None:
+        self.bell.ring(name)
+        self.changed(name)
+
+
+def is_newer(version: str, than: str) -> bool:
+    """Whether one resourceVersion of an object is later than another (kubernetes.io, "Resource versions")."""
+    if version.isdigit() and than.isdigit():
+        return int(version) > int(than)
+    return version != than
+
+
+class KnownPods:
+    """The pods of some scope, this node or a namespace, by namespace and name. `synced` once they have been listed."""
+
+    def __init__(self) -> None:
+        self.synced = threading.Event()
+        self._lock = threading.Lock()
+        self._pods: dict[tuple[str, str], Pod] = {}
+
+    def replace(self, pods: Collection[Pod]) -> None:
+        with self._lock:
+            self._pods = {(pod.ref.namespace, pod.ref.name): pod for pod in pods}
+        self.synced.set()
+
+    def apply(self, change: PodChange) -> None:
+        ref = change.pod.ref
+        with self._lock:
+            if change.gone:
+                self._pods.pop((ref.namespace, ref.name), None)
+            else:
+                self._pods[ref.namespace, ref.name] = change.pod
+
+    def get(self, namespace: str, name: str) -> Pod | None:
+        return self._pods.get((namespace, name))
+
+    def all(self) -> list[Pod]:
+        with self._lock:
+            return list(self._pods.values())
+
+
+class KnownRecords(Records):
+    """Records that are answered from what is known where that is good enough, and from the API where it is not.
+
+    `node_pods` are this node's pods; `namespace_pods` gives those of a namespace, once somebody follows them.
+    """
+
+    def __init__(
+        self,
+        api: ApiServer,
+        namespace: str,
+        vni_range: tuple[int, int],
+        links: KnownLinks,
+        node_pods: KnownPods,
+        namespace_pods: Callable[[str], KnownPods],
+        pods_bell: Bell,
+        numbers: KnownNumbers,
+    ) -> None:
+        super().__init__(api, namespace, vni_range)
+        self.known = links
+        self._node_pods = node_pods
+        self._namespace_pods = namespace_pods
+        self._pods_bell = pods_bell
+        self._numbers = numbers
+
+    def patient(self, seconds: float) -> KnownRecords:
+        """The same, where each request may go on being retried for `seconds`."""
+        return KnownRecords(
+            self.api.patient(seconds),
+            self.namespace,
+            self.vni_range,
+            self.known,
+            self._node_pods,
+            self._namespace_pods,
+            self._pods_bell,
+            self._numbers,
+        )
+
+    # Links
+
+    def known_link(self, name: str) -> tuple[Link | None, bool]:
+        known = self.known.get(name)
+        return (known, False) if known is not None else (self.link(name), True)
+
+    def link(self, name: str) -> Link | None:
+        link = super().link(name)
+        if link is None:
+            self.known.drop(name)
+        else:
+            self.known.put(link)
+        return link
+
+    def create(self, link: Link) -> Link:
+        return self._stored(super().create, link, name=link.name)
+
+    def update(self, before: Link, after: Link) -> Link:
+        return self._stored(super().update, before, after, name=before.name)
+
+    def delete(self, link: Link) -> None:
+        try:
+            super().delete(link)
+        except ConflictError:
+            self.known.drop(link.name)
+            raise
+        self.known.gone(link.name, link.resource_version)
+
+    def names_of_changed_links(
+        self,
+        namespace: str,  # noqa: ARG002  # as the API is asked
+        pod: str,  # noqa: ARG002
+        names: Collection[str],
+        version: str,  # noqa: ARG002
+        until: float,
+    ) -> Iterator[set[str] | None]:
+        with self.known.bell.heard(names) as wait:
+            yield None  # what changed before there was a bell
+            while time.monotonic() < until:
+                if rung := wait(until):
+                    yield rung
+
+    def _stored(self, write: Callable[..., Link], *arguments: Link, name: str) -> Link:
+        try:
+            link = write(*arguments)
+        except ConflictError:
+            self.known.drop(name)
+            raise
+        self.known.put(link)
+        return link
+
+    # VNIs
+
+    def release_vni(self, vni: int, holder: str) -> None:
+        super().release_vni(vni, holder)
+        self._numbers.freed(vni)
+
+    def _claim_vni(self, link: Link) -> int:
+        return self._numbers.claim(self, link)
+
+    # Pods
+
+    def pod(self, namespace: str, name: str, uid: str = "") -> Pod | None:
+        known = self._node_pods.get(namespace, name)
+        return known if known is not None and known.ref.uid == uid else super().pod(namespace, name, uid)
+
+    def pods_and_version(self, namespace: str | None = None) -> tuple[list[Pod], str]:
+        if namespace is not None and (known := self._namespace_pods(namespace)).synced.is_set():
+            return known.all(), ""
+        return super().pods_and_version(namespace)
+
+    def pods_as_they_change(self, namespace: str, pods: list[Pod], version: str, until: float) -> Iterator[list[Pod]]:
+        if version:
+            yield from super().pods_as_they_change(namespace, pods, version, until)
+            return
+        with self._pods_bell.heard([namespace]) as wait:
+            yield self._namespace_pods(namespace).all()
+            while time.monotonic() < until:
+                if wait(until):
+                    yield self._namespace_pods(namespace).all()
+
+
+class KnownNumbers:
+    """Which VNIs are taken, as far as is known: a Lease is claimed without listing all of them each time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holders: dict[int, str] = {}
+        self._listed = float("-inf")
+        self._crowd = 1
+
+    def freed(self, vni: int) -> None:
+        with self._lock:
+            self._holders.pop(vni, None)
+
+    def claim(self, records: Records, link: Link) -> int:
+        """A number that is this record's and no other's from now on. Raises VniExhaustedError."""
+        if time.monotonic() - self._listed > NUMBERS_SECONDS:
+            self._list(records)
+        while True:
+            vni, held = self._proposed(records, link)
+            if held or self._created(records, link, vni):
+                return vni
+
+    def _proposed(self, records: Records, link: Link) -> tuple[int, bool]:
+        """A number to try, taken in memory at once so that no other thread tries it; or True and the record's own."""
+        for _ in range(2):
+            with self._lock:
+                own = next((vni for vni, holder in self._holders.items() if holder == link.uid), None)
+                vni = own or free_number(self._holders, *records.vni_range, self._crowd)
+                if vni is not None:
+                    self._holders.setdefault(vni, "")
+                    return vni, own is not None
+            self._list(records)
+        raise vni_exhausted(link, records.vni_range)
+
+    def _created(self, records: Records, link: Link, vni: int) -> bool:
+        """Whether the number's Lease is this record's; another's, it is known as such from now on."""
+        holder, crowd = "", min(self._crowd * 2, CROWD_MAX)  # others are taking the lowest too: spread out
+        try:
+            records.api.create(records.leases_path, encode_vni_lease(vni, link))
+            holder, crowd = link.uid, max(1, self._crowd // 2)
+        except AlreadyExistsError:
+            with suppress(NotFoundError):
+                lease = decode_vni_lease(records.api.get(f"{records.leases_path}/{vni_lease_name(vni)}"))
+                holder = lease.holder if lease else "unreadable"
+        finally:
+            with self._lock:
+                self._crowd = crowd
+                if holder:
+                    self._holders[vni] = holder
+                else:
+                    self._holders.pop(vni, None)
+        return holder == link.uid
+
+    def _list(self, records: Records) -> None:
+        leases = records.vni_leases()
+        with self._lock:
+            self._holders = {lease.vni: lease.holder for lease in leases}
+            self._listed = time.monotonic()
