@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ratchet {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_links(commands)
+    _add_agent(commands)
     _add_gc(commands)
     _add_install(commands)
     _add_demo(commands)
@@ -52,6 +53,14 @@ def _add_links(commands: Commands) -> None:
     parser.add_argument("-n", "--pods-in", metavar="NAMESPACE", help="only links of pods in this namespace")
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     parser.set_defaults(run=_links)
+
+
+def _add_agent(commands: Commands) -> None:
+    from ratchet.agent.settings import add_arguments
+
+    parser = commands.add_parser("agent", help="serve a node: its runtime's calls, and what becomes of its links")
+    add_arguments(parser)
+    parser.set_defaults(run=_agent)
 
 
 def _add_gc(commands: Commands) -> None:
@@ -68,6 +77,10 @@ def _add_install(commands: Commands) -> None:
     parser.add_argument("--conf-dir", type=Path, help="as /etc/cni/net.d: stand behind the network configured there")
     parser.add_argument("--kubeconfig", type=Path, help="what the plugin reaches the API with")
     parser.add_argument("--state-dir", type=Path, help="where the plugin keeps its state (/var/lib/cni/ratchet)")
+    parser.add_argument("--agent", action="store_true", help="hand each call to the node agent, which runs already")
+    parser.add_argument(
+        "--no-fallback", dest="fallback", action="store_false", help="with --agent: never do without the agent"
+    )
     parser.set_defaults(run=_install)
 
 
@@ -103,6 +116,19 @@ def _links(arguments: argparse.Namespace) -> int:
     return print_links(_records(arguments), arguments.pods_in, as_json=arguments.output == "json")
 
 
+def _agent(arguments: argparse.Namespace) -> int:
+    from ratchet.agent.settings import settings_of
+
+    settings = settings_of(arguments, os.environ)
+    try:
+        from ratchet.agent.agent import run
+    except ModuleNotFoundError as missing:
+        raise RatchetError(
+            f"cannot import {missing.name}", details="pip install 'ratchet-cni[agent]' brings it"
+        ) from missing
+    return run(settings)
+
+
 def _gc(arguments: argparse.Namespace) -> int:
     from ratchet.cli.gc import print_garbage
 
@@ -112,7 +138,15 @@ def _gc(arguments: argparse.Namespace) -> int:
 def _install(arguments: argparse.Namespace) -> int:
     from ratchet.install import install
 
-    for path in install(arguments.bin_dir, arguments.conf_dir, arguments.kubeconfig, arguments.state_dir):
+    written = install(
+        arguments.bin_dir,
+        arguments.conf_dir,
+        arguments.kubeconfig,
+        arguments.state_dir,
+        agent=arguments.agent,
+        fallback=arguments.fallback,
+    )
+    for path in written:
         print(f"installed {path}")
     return 0
 

@@ -20,6 +20,7 @@ DEFAULT_STATE_DIR = "/var/lib/cni/ratchet"
 DEFAULT_VXLAN_PORT = 4789
 # The prototype's first VNI was 11; VNIs have 24 bits (RFC 7348, section 5).
 DEFAULT_VNI_RANGE = (11, (1 << 24) - 1)
+WAIT_POLICIES = ("proceed", "require")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 # fmt: off
@@ -30,7 +31,7 @@ _SPECIFIED = frozenset({
 })
 _RATCHETS = frozenset({
     "delegate", "boot_network", "parent_interface", "parent_address", "kubeconfig", "namespace",
-    "wait", "vxlan_port", "vni_range", "log_file", "log_level", "state_dir",
+    "wait", "wait_policy", "vxlan_port", "vni_range", "log_file", "log_level", "state_dir",
 })
 # fmt: on
 # Keys of 2017 that nothing reads any more: there is no etcd and no child process.
@@ -54,9 +55,9 @@ class NetworkConfig:
     """One network configuration, read and judged.
 
     `raw` is the object as it came. `valid_attachments` is None where the runtime gave no list, which is not an
-    empty list. `wait` is in seconds; it, `state_dir`, `kubeconfig`, `log_file` and the parent are None where they
-    are not given. `vni_range` is the first and the last number. `ignored` are keys of 2017 without a meaning today,
-    `unknown` keys of which nobody knows.
+    empty list. `wait` is in seconds; it, `wait_policy`, `state_dir`, `kubeconfig`, `log_file` and the parent are None
+    where they are not given. `vni_range` is the first and the last number. `ignored` are keys of 2017 without a meaning
+    today, `unknown` keys of which nobody knows.
     """
 
     raw: Mapping[str, Any]
@@ -73,6 +74,7 @@ class NetworkConfig:
     kubeconfig: str | None
     namespace: str
     wait: float | None
+    wait_policy: str | None
     vxlan_port: int
     vni_range: tuple[int, int]
     log_file: str | None
@@ -107,6 +109,7 @@ def read_config(stdin: bytes, command: Command = Command.ADD) -> NetworkConfig:
         kubeconfig=keys.path(raw, "kubeconfig"),
         namespace=_namespace(raw),
         wait=keys.seconds(raw, "wait"),
+        wait_policy=_wait_policy(raw),
         vxlan_port=keys.whole_number(raw, "vxlan_port", 1, 65535, DEFAULT_VXLAN_PORT),
         vni_range=_vni_range(raw),
         log_file=keys.path(raw, "log_file"),
@@ -223,6 +226,13 @@ def _vni_range(raw: Mapping[str, Any]) -> tuple[int, int]:
         if 1 <= low <= high <= DEFAULT_VNI_RANGE[1]:
             return low, high
     raise keys.wrong("vni_range", f"[first, last] within 1 to {DEFAULT_VNI_RANGE[1]}", value)
+
+
+def _wait_policy(raw: Mapping[str, Any]) -> str | None:
+    policy = keys.text(raw, "wait_policy")
+    if policy is not None and policy not in WAIT_POLICIES:
+        raise keys.wrong("wait_policy", f"one of {', '.join(WAIT_POLICIES)}", policy)
+    return policy
 
 
 def _log_level(raw: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ KIND_LABEL = "ratchet.kind"
 VNI_LABEL = "ratchet.vni"
 NODE_LABEL = "node.ratchet"
 POD_LABEL = "pod.ratchet"
+LEASE_LABEL = "ratchet.lease"
 
 _PLAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _VNI_LEASE = re.compile(r"vni-([1-9][0-9]*)")
@@ -53,6 +54,11 @@ def vni_of_lease(name: str) -> int | None:
     """The number that a Lease's name stands for; None where it is not a VNI's Lease."""
     match = _VNI_LEASE.fullmatch(name)
     return int(match.group(1)) if match else None
+
+
+def node_lease_name(node: str) -> str:
+    """The name of a node's Lease; a node's name is a DNS subdomain, which `node-` leaves one."""
+    return f"node-{node}" if len(node) <= RECORD_NAME_MAX else f"node-{node[:200].rstrip('-.')}.{_digest(node)}"
 
 
 def node_label(node: str) -> str:

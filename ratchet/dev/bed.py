@@ -16,6 +16,7 @@ from aiohttp.typedefs import Middleware
 
 from ratchet.core.model import Link, PodRef
 from ratchet.dev.access import Access, embedded_api, relayed_api
+from ratchet.dev.agents import AgentProcess
 from ratchet.dev.hosts import Hosts
 from ratchet.dev.kubelet import Kubelet
 from ratchet.errors import ConflictError, RatchetError
@@ -44,6 +45,7 @@ class Bed:
     access: Access = field(init=False)
     api: ApiServer = field(init=False)
     kubelets: dict[str, Kubelet] = field(default_factory=dict)
+    agents: dict[str, AgentProcess] = field(default_factory=dict)
     _made: list[str] = field(default_factory=list)
     _stack: ExitStack = field(default_factory=ExitStack)
 
@@ -77,9 +79,19 @@ class Bed:
         return {link.name: link for link in links}
 
     def add_node(
-        self, name: str, address: str, config: Json, *, labels: Mapping[str, str] | None = None, mtu: int = 1500
+        self,
+        name: str,
+        address: str,
+        config: Json,
+        *,
+        labels: Mapping[str, str] | None = None,
+        mtu: int = 1500,
+        agent: Mapping[str, object] | None = None,
     ) -> Kubelet:
-        """A node with `address` (with its prefix length) on `eth0`, and the plugin as a user would install it."""
+        """A node with `address` (with its prefix length) on `eth0`, and the plugin as a user would install it.
+
+        `agent`: the options of the agent that runs on it; None where none does.
+        """
         host = self.hosts.add_node(name, address, mtu=mtu)
         node = {
             "apiVersion": "v1",
@@ -94,9 +106,17 @@ class Bed:
         self.api.patch(f"/api/v1/nodes/{name}/status", {"status": node["status"]})
         bin_dir = self.folder / name / "bin"
         state_dir = self.folder / name / "state"
-        install(bin_dir, kubeconfig=self.access.node_kubeconfig, state_dir=state_dir)
-        self.kubelets[name] = Kubelet(self.hosts, host, bin_dir, state_dir, config)
-        return self.kubelets[name]
+        kubeconfig = self.access.node_kubeconfig
+        kubelet = self.kubelets[name] = Kubelet(self.hosts, host, bin_dir, state_dir, config)
+        if agent is None:
+            install(bin_dir, kubeconfig=kubeconfig, state_dir=state_dir)
+            return kubelet
+        install(bin_dir, kubeconfig=kubeconfig, state_dir=state_dir, agent=True, fallback=False)
+        process = self.agents[name] = AgentProcess(host, kubeconfig, self.folder / name, state_dir, agent)
+        kubelet.environment = process.environment
+        self._stack.callback(process.kill)
+        process.start()
+        return kubelet
 
     def create_pod(
         self, name: str, settings: Mapping[str, str], node: str = "", annotations: Mapping[str, str] | None = None

@@ -82,7 +82,9 @@ def _with_links(call: Call, records: Records, pod: Pod, until: float) -> Result:
     if not pod.node:
         raise PodMissingError(f"cannot link pod {pod.ref}: as the API has it, it is on no node")
     site = call.site(records, pod.node)
-    entry = SandboxEntry(call.attachment, call.arguments.netns, pod.ref, asks=True, underlay=call.underlay)
+    entry = SandboxEntry(
+        call.attachment, call.arguments.netns, pod.ref, asks=True, began=call.began, underlay=call.underlay
+    )
     until, require = _patience(call, pod, until)
     call.journal.write(entry)
     try:

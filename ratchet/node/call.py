@@ -28,7 +28,8 @@ class Call:
 
     `connect` gives the API's records, with how many seconds it may be waited for; `began` is when the runtime called,
     in seconds since boot. `wait` is how many seconds ADD may wait for its peers; where they have not come by then it
-    fails if `require`, else whoever stays completes its links. `find_site` says what this node brings to links.
+    fails if `require`, else whoever stays completes its links. `find_site` says what this node brings to links; `node`
+    is its name, empty where only the pod's own object tells it.
     """
 
     arguments: Arguments
@@ -39,6 +40,7 @@ class Call:
     wait: float
     require: bool = True
     find_site: FindSite = find_site
+    node: str = ""
 
     @property
     def underlay(self) -> Underlay:

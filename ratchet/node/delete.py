@@ -52,7 +52,7 @@ def undo(call: Call, entry: SandboxEntry, reason: str) -> None:
 
 def _bury(call: Call) -> bool:
     try:
-        return call.journal.bury(call.attachment)
+        return call.journal.bury(call.attachment, call.began)
     except RatchetError as error:
         log.error("an ADD that still runs will not learn of this DEL: %s", error)
         return False
@@ -65,22 +65,21 @@ def _leave_links(call: Call, entry: SandboxEntry, reason: str) -> None:
             with call.journal.lock(end.link):
                 take_down(call.journal, entry.attachment.container_id, entry.netns, end.ifname)
                 if records is None:
-                    log.error("the record of %s is left to `ratchet gc`: the API could not be reached", end.link)
                     continue
                 call.reconciler(records).leave(end.link, end.side, entry.attachment.container_id, reason)
             log.info("left link %s: %s", end.link, reason)
         except ApiUnavailableError as error:
-            log.error("the record of %s is left to `ratchet gc`: %s", end.link, error)
+            log.error("the record of %s, and what follows, is left to the agent or `ratchet gc`: %s", end.link, error)
             records = None  # one that is down would be waited for once for every link
         except RatchetError as error:
-            log.error("the end of %s is left to `ratchet gc`: %s", end.link, error)
+            log.error("the end of %s is left to the agent or `ratchet gc`: %s", end.link, error)
 
 
 def _connected(call: Call) -> Records | None:
     try:
         return call.connect(API_SECONDS)
     except RatchetError as error:
-        log.error("cannot reach the API: %s", error)
+        log.warning("the records of its links are left to the agent or `ratchet gc`: %s", error)
         return None
 
 

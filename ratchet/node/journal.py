@@ -10,13 +10,16 @@ import fcntl
 import json
 import os
 import random
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from ratchet.cni.delegation import Delegation
 from ratchet.core.model import Link, PodRef, Side
@@ -26,6 +29,7 @@ from ratchet.store.codec import decode_link, encode_link
 
 LOCK_SECONDS = 20.0
 TOMBSTONE_SECONDS = 3600.0
+PURGE_SECONDS = 60.0
 _SINCE_BOOT = time.CLOCK_BOOTTIME
 _CLOCK_TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -64,8 +68,9 @@ class HeldEnd:
 class SandboxEntry:
     """One attachment as ADD left it: whose it is, where it is, its ends and what its delegates were given.
 
-    `asks`: its pod asks for links. `underlay`: what its configuration says of the node's side of tunnels. `boot`: the
-    kernel's name for the boot in which it was noted, filled in by the journal.
+    `asks`: its pod asks for links. `began`: when the runtime called, in seconds since boot. `underlay`: what its
+    configuration says of the node's side of tunnels. `boot`: the kernel's name for the boot in which it was noted,
+    filled in by the journal.
     """
 
     attachment: Attachment
@@ -74,22 +79,51 @@ class SandboxEntry:
     ends: tuple[HeldEnd, ...] = ()
     delegations: tuple[Delegation, ...] = ()
     asks: bool = False
+    began: float = 0.0
     underlay: Underlay | None = None
     boot: str = field(default="", compare=False)
 
 
 class Journal:
-    """The node's memory under `state_dir` (default /var/lib/cni/ratchet). Raises RatchetError where it cannot write."""
+    """The node's memory under `state_dir` (default /var/lib/cni/ratchet). Raises RatchetError where it cannot write.
 
-    def __init__(self, state_dir: str | Path, lock_seconds: float = LOCK_SECONDS) -> None:
+    With `remembers` all entries are kept in memory too, for one who stays and is the only one that writes them; what
+    others wrote is learnt by `reload`.
+    """
+
+    def __init__(self, state_dir: str | Path, lock_seconds: float = LOCK_SECONDS, *, remembers: bool = False) -> None:
         self._lock_seconds = lock_seconds
+        self._memory: _Memory | None = None
         self._root = Path(state_dir)
         self._sandboxes = self._root / "sandboxes"
         self._deleted = self._root / "deleted"
         self._locks = self._root / "locks"
+        self._in_process = _KeyedLocks()
+        self._purged = 0.0
+        if remembers:
+            self._memory = _Memory(self._read_all())
+
+    def reload(self) -> None:
+        """Read anew what is remembered."""
+        if self._memory is not None:
+            self._memory = _Memory(self._read_all())
 
     def write(self, entry: SandboxEntry) -> None:
-        self._put(self._sandboxes / entry.attachment.file_name, _document_of(replace(entry, boot=boot_id())))
+        entry = replace(entry, boot=boot_id())
+        self._put(self._sandboxes / entry.attachment.file_name, _document_of(entry))
+        if self._memory is not None:
+            self._memory.put(entry)
+
+    def change_ends(self, attachment: Attachment, change: Callable[[tuple[HeldEnd, ...]], tuple[HeldEnd, ...]]) -> bool:
+        """Note other ends of a sandbox; False where nothing is noted of it any more."""
+        with self._entry_lock(attachment):
+            entry = self.read(attachment)
+            if entry is None:
+                return False
+            ends = change(entry.ends)
+            if ends != entry.ends:
+                self.write(replace(entry, ends=ends))
+            return True
 
     def read(self, attachment: Attachment) -> SandboxEntry | None:
         """What ADD noted; None where it noted nothing, or what it noted cannot be read."""
@@ -97,19 +131,33 @@ class Journal:
 
     def forget(self, attachment: Attachment) -> None:
         path = self._sandboxes / attachment.file_name
-        try:
-            path.unlink(missing_ok=True)
-        except NotADirectoryError:
-            pass  # then nothing can have been noted
-        except OSError as cause:
-            raise _unwritable(path, cause) from cause
+        with self._entry_lock(attachment):
+            try:
+                path.unlink(missing_ok=True)
+            except NotADirectoryError:
+                pass  # then nothing can have been noted
+            except OSError as cause:
+                raise _unwritable(path, cause) from cause
+            if self._memory is not None:
+                self._memory.forget(attachment)
 
     def entries(self) -> list[SandboxEntry]:
         """Every sandbox noted on this node."""
+        return self._memory.entries() if self._memory is not None else self._read_all()
+
+    def holding(self, link: str) -> list[tuple[SandboxEntry, HeldEnd]]:
+        """The sandboxes that have, or may have, joined a link, each with its end."""
+        entries = self._memory.holding(link) if self._memory is not None else self._read_all()
+        return [(entry, end) for entry in entries for end in entry.ends if end.link == link]
+
+    def _read_all(self) -> list[SandboxEntry]:
         if not self._sandboxes.is_dir():
             return []
         found = (_entry(path) for path in sorted(self._sandboxes.iterdir()) if not path.name.startswith("."))
         return [entry for entry in found if entry is not None]
+
+    def _entry_lock(self, attachment: Attachment) -> _Lock:
+        return self._in_process.of(f"entry {attachment.file_name}")
 
     def another_has(self, container_id: str, netns: str, ifname: str) -> bool:
         """Whether another sandbox has an end of this name in this namespace: a late DEL must not take that down."""
@@ -120,16 +168,23 @@ class Journal:
             for entry in self.entries()
         )
 
-    def bury(self, attachment: Attachment) -> bool:
+    def bury(self, attachment: Attachment, at: float) -> bool:
         """Note that the runtime deleted the attachment, so that an ADD that still runs takes down what it made.
 
-        True where an earlier DEL had noted it already.
+        `at` is when, in seconds since boot. True where an earlier DEL had noted it already.
         """
         path = self._deleted / attachment.file_name
         again = path.exists()
-        self._put(path, {"boot": boot_id(), "at": time.clock_gettime(_SINCE_BOOT)})
+        self._put(path, {"boot": boot_id(), "at": min(at, since_boot())})
         self._purge_tombstones()
         return again
+
+    def is_deleted(self, container_id: str) -> bool:
+        """Whether DEL has come, since this boot, for any attachment of a container."""
+        return any(
+            (tombstone := _document(path)) is not None and tombstone.get("boot") == boot_id()
+            for path in self._deleted.glob(f"{container_id}+*")
+        )
 
     def is_buried(self, attachment: Attachment, began: float) -> bool:
         """Whether DEL came after `began` (seconds since boot): an ADD that the runtime began later is a new one."""
@@ -146,12 +201,19 @@ class Journal:
         Raises TryAgainError where another holds it for `lock_seconds`.
         """
         path = self._locks / sha256(link.encode()).hexdigest()[:32]
-        descriptor = self._locked(path, link)
+        # A thread of this process waits for another without asking the kernel over and over.
+        in_process = self._in_process.of(link)
+        if not in_process.acquire(timeout=self._lock_seconds):
+            raise _held(link)
         try:
-            yield
+            descriptor = self._locked(path, link)
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+                os.close(descriptor)
         finally:
-            path.unlink(missing_ok=True)
-            os.close(descriptor)
+            in_process.release()
 
     def _locked(self, path: Path, link: str) -> int:
         """A descriptor that holds the lock at `path`, of the file that is there and not of one that was."""
@@ -168,11 +230,14 @@ class Journal:
                     return descriptor
             os.close(descriptor)
             if time.monotonic() >= until:
-                raise TryAgainError(f"cannot work on the link {link}: another call holds it")
+                raise _held(link)
             time.sleep(random.uniform(0.002, 0.02))  # noqa: S311
 
     def _purge_tombstones(self) -> None:
         horizon = time.time() - TOMBSTONE_SECONDS
+        if self._purged > horizon + TOMBSTONE_SECONDS - PURGE_SECONDS:
+            return
+        self._purged = time.time()
         for path in self._deleted.iterdir():
             with suppress(FileNotFoundError):
                 if path.stat().st_mtime < horizon:
@@ -197,6 +262,84 @@ class Journal:
             raise _unwritable(directory, cause) from cause
 
 
+class _Memory:
+    """The entries, by attachment and by the links that they hold."""
+
+    def __init__(self, entries: list[SandboxEntry]) -> None:
+        self._lock = threading.Lock()
+        self._entries: dict[Attachment, SandboxEntry] = {}
+        self._of_links: dict[str, set[Attachment]] = {}
+        for entry in entries:
+            self.put(entry)
+
+    def put(self, entry: SandboxEntry) -> None:
+        with self._lock:
+            self._take_out(entry.attachment)
+            self._entries[entry.attachment] = entry
+            for end in entry.ends:
+                self._of_links.setdefault(end.link, set()).add(entry.attachment)
+
+    def forget(self, attachment: Attachment) -> None:
+        with self._lock:
+            self._take_out(attachment)
+
+    def entries(self) -> list[SandboxEntry]:
+        with self._lock:
+            return list(self._entries.values())
+
+    def holding(self, link: str) -> list[SandboxEntry]:
+        with self._lock:
+            return [self._entries[attachment] for attachment in self._of_links.get(link, ())]
+
+    def _take_out(self, attachment: Attachment) -> None:
+        entry = self._entries.pop(attachment, None)
+        for end in entry.ends if entry else ():
+            holders = self._of_links.get(end.link, set())
+            holders.discard(attachment)
+            if not holders:
+                self._of_links.pop(end.link, None)
+
+
+class _KeyedLocks:
+    """A lock for each key, for as long as anybody has it."""
+
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[str, _Lock] = WeakValueDictionary()
+        self._guard = threading.Lock()
+
+    def of(self, key: str) -> _Lock:
+        with self._guard:
+            lock = self._locks.get(key)
+            if lock is None:
+                lock = self._locks[key] = _Lock()
+            return lock
+
+
+class _Lock:
+    """A lock that can be referred to weakly."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def acquire(self, timeout: float = -1) -> bool:
+        return self._lock.acquire(timeout=timeout)
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def since_boot() -> float:
+    """Seconds since boot, suspended time included (clock_gettime(2), CLOCK_BOOTTIME)."""
+    return time.clock_gettime(_SINCE_BOOT)
+
+
+@cache
 def boot_id() -> str:
     """The kernel's name for this boot (random(4))."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -206,6 +349,10 @@ def process_began() -> float:
     """When this process started, in seconds since boot, never later than it was (proc_pid_stat(5), field 22)."""
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     return int(fields[19]) * _CLOCK_TICK_SECONDS - _CLOCK_TICK_SECONDS
+
+
+def _held(link: str) -> TryAgainError:
+    return TryAgainError(f"cannot work on the link {link}: another call holds it")
 
 
 def _unwritable(path: Path, cause: OSError) -> RatchetError:
@@ -235,6 +382,7 @@ def _document_of(entry: SandboxEntry) -> dict[str, Any]:
         "netns": entry.netns,
         "pod": {"namespace": pod.namespace, "name": pod.name, "uid": pod.uid} if pod else None,
         "asks": entry.asks,
+        "began": entry.began,
         "ends": [{"side": end.side.value, "wanted": encode_link(end.wanted)} for end in entry.ends],
         "delegations": [delegation.to_json() for delegation in entry.delegations],
         "underlay": asdict(underlay) if underlay else None,
@@ -255,6 +403,7 @@ def _entry(path: Path) -> SandboxEntry | None:
             tuple(HeldEnd(decode_link(end["wanted"]), Side(end["side"])) for end in document["ends"]),
             tuple(Delegation.from_json(one) for one in document["delegations"]),
             bool(document["asks"]),
+            float(document["began"]),
             Underlay(underlay["interface"], underlay["address"], underlay["vxlan_port"]) if underlay else None,
             document["boot"],
         )

@@ -7,15 +7,15 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from ratchet.cni.answer import answer_version, asked_version, error_json, version_json
-from ratchet.cni.arguments import Arguments, Command, read_arguments
-from ratchet.cni.config import DEFAULT_STATE_DIR, NetworkConfig, read_config
-from ratchet.errors import RatchetError, TryAgainError
+from ratchet.cni.arguments import Arguments
+from ratchet.cni.config import DEFAULT_STATE_DIR, NetworkConfig
+from ratchet.errors import TryAgainError
+from ratchet.node.answering import answer, speak_of_keys
 from ratchet.node.logs import configure
 
 log = logging.getLogger(__name__)
@@ -43,43 +43,19 @@ def main(kubeconfig: str | None = None, state_dir: str | None = None) -> int:
     stdout = _stdout_for_the_answer_alone()
     stdin = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
     signal.signal(signal.SIGTERM, _stopped)
-    status, answer = _answered(os.environ, stdin, kubeconfig, state_dir)
-    if answer is not None:
+    status, said = answer(os.environ, stdin, partial(_serve, kubeconfig, state_dir))
+    if said is not None:
         with os.fdopen(stdout, "w") as out:
-            json.dump(answer, out)
+            json.dump(said, out)
             out.write("\n")
     return status
 
 
-def _answered(
-    environ: Mapping[str, str], stdin: bytes, kubeconfig: str | None, state_dir: str | None
-) -> tuple[int, dict[str, Any] | None]:
-    try:
-        return 0, _serve(environ, stdin, kubeconfig, state_dir)
-    except RatchetError as error:
-        log.error("%s%s", error, f" ({error.details})" if error.details else "")
-        return 1, error_json(error, answer_version(stdin))
-    except Exception as fault:  # a traceback on stdout or none at all would cost the runtime the reason
-        log.exception("a fault in ratchet")
-        bug = RatchetError(f"cannot serve the call: {type(fault).__name__}: {fault}", details="this is a bug")
-        return 1, error_json(bug, answer_version(stdin))
-
-
 def _serve(
-    environ: Mapping[str, str], stdin: bytes, kubeconfig: str | None, state_dir: str | None
+    kubeconfig: str | None, state_dir: str | None, arguments: Arguments, network: NetworkConfig
 ) -> dict[str, Any] | None:
-    arguments = read_arguments(environ)
-    if arguments.command is Command.VERSION:
-        return version_json(asked_version(stdin))
-    network = read_config(stdin, arguments.command)
     configure(network, arguments)
-    _speak_of_keys(network)
-    return _serve_call(arguments, network, network.kubeconfig or kubeconfig, network.state_dir or state_dir)
-
-
-def _serve_call(
-    arguments: Arguments, network: NetworkConfig, kubeconfig: str | None, state_dir: str | None
-) -> dict[str, Any] | None:
+    speak_of_keys(network)
     # Imported here because they are most of a start's cost, and VERSION needs none of them.
     from ratchet.node.call import Call
     from ratchet.node.journal import Journal, process_began
@@ -88,33 +64,28 @@ def _serve_call(
     from ratchet.store.records import Records
 
     def records(patience: float) -> Records:
-        api = connect(_kubeconfig(kubeconfig), patience=patience)
+        api = connect(_kubeconfig(network.kubeconfig or kubeconfig), patience=patience)
         return Records(api, network.namespace, network.vni_range)
 
+    if network.wait_policy == "proceed":
+        log.warning('"wait_policy": "proceed" is of no effect: nobody stays who could complete a link later')
     call = Call(
         arguments,
         network,
-        Journal(state_dir or DEFAULT_STATE_DIR),
+        Journal(network.state_dir or state_dir or DEFAULT_STATE_DIR),
         records,
         began=process_began(),
         wait=WAIT_SECONDS if network.wait is None else network.wait,
     )
     log.info("called")
-    answer = serve(call)
+    said = serve(call)
     log.info("done")
-    return answer
+    return said
 
 
 def _kubeconfig(named: str | None) -> str | None:
     """The kubeconfig to use; None for the credentials that a pod of the cluster has."""
     return named or (KUBECONFIG if Path(KUBECONFIG).is_file() else None)
-
-
-def _speak_of_keys(network: NetworkConfig) -> None:
-    if network.ignored:
-        log.info("ignored keys of 2017, which mean nothing any more: %s", ", ".join(network.ignored))
-    if network.unknown:
-        log.warning("unknown keys in the network configuration: %s", ", ".join(network.unknown))
 
 
 def _stdout_for_the_answer_alone() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ratchet import datapath
 from ratchet.cni import delegate
 from ratchet.errors import RatchetError, UnavailableError
 from ratchet.node.call import Call
@@ -16,9 +15,10 @@ def status(call: Call) -> None:
     Raises UnavailableError, or a delegate's DelegateError with its code 50 or 51.
     """
     try:
-        call.connect(API_SECONDS).ready()
-        if call.network.parent_interface or call.network.parent_address:
-            datapath.find_parent(call.network.parent_interface, call.network.parent_address)
+        records = call.connect(API_SECONDS)
+        records.ready()
+        if call.node or call.network.parent_interface or call.network.parent_address:
+            call.site(records, call.node)
     except RatchetError as cause:
         raise UnavailableError(f"cannot serve ADD: {cause}", details=cause.details) from cause
     for config in call.delegates():

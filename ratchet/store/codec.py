@@ -12,14 +12,17 @@ from datetime import UTC, datetime
 from ipaddress import ip_interface
 from typing import Any
 
+from ratchet.core.heartbeat import NodeLease
 from ratchet.core.machine import derive
 from ratchet.core.model import Address, End, Kind, Link, Pod, PodRef, Sandbox, Side, Stand, State, Transition
 from ratchet.core.naming import (
     KIND_LABEL,
+    LEASE_LABEL,
     MANAGED_BY,
     STATE_LABEL,
     VNI_LABEL,
     node_label,
+    node_lease_name,
     pod_label,
     vni_lease_name,
     vni_of_lease,
@@ -31,6 +34,7 @@ Json = dict[str, Any]
 
 MANAGER = "ratchet"
 LINK_ANNOTATION = "ratchet.link"
+VTEP_ANNOTATION = "ratchet.vtep"
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _GENERATIONS = range(1, 10**18)
 _VNIS = range(1, 1 << 24)
@@ -123,6 +127,33 @@ def decode_vni_lease(lease: Mapping[str, Any]) -> VniLease | None:
         uid=metadata.get("uid", ""),
         resource_version=metadata.get("resourceVersion", ""),
         created=decode_time(metadata.get("creationTimestamp")),
+    )
+
+
+def encode_node_lease(lease: NodeLease, seconds: float, now: datetime) -> Json:
+    """The Lease by which a node says that it is there, good for so many seconds."""
+    return {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {
+            "name": node_lease_name(lease.node),
+            "labels": {MANAGED_BY: MANAGER, LEASE_LABEL: "node"},
+            "annotations": {VTEP_ANNOTATION: lease.vtep},
+        },
+        "spec": {
+            "holderIdentity": lease.node,
+            "leaseDurationSeconds": int(seconds),
+            "renewTime": now.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        },
+    }
+
+
+def decode_node_lease(lease: Mapping[str, Any]) -> NodeLease:
+    metadata = lease.get("metadata", {})
+    return NodeLease(
+        node=(lease.get("spec") or {}).get("holderIdentity") or "",
+        vtep=(metadata.get("annotations") or {}).get(VTEP_ANNOTATION, ""),
+        version=metadata.get("resourceVersion", ""),
     )
 
 

@@ -269,6 +269,13 @@ class KnownRecords(Records):
             return known.all(), ""
         return super().pods_and_version(namespace)
 
+    def pods_around(self, pod: Pod) -> tuple[list[Pod], str]:
+        known = self._namespace_pods(pod.ref.namespace)
+        current = known.get(pod.ref.namespace, pod.ref.name)
+        if known.synced.is_set() and current is not None and current.ref == pod.ref:
+            return known.all(), ""
+        return super().pods_and_version(pod.ref.namespace)  # what is known is older than the pod
+
     def pods_as_they_change(self, namespace: str, pods: list[Pod], version: str, until: float) -> Iterator[list[Pod]]:
         if version:
             yield from super().pods_as_they_change(namespace, pods, version, until)

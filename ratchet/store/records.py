@@ -9,20 +9,24 @@ import random
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+from ratchet.core.heartbeat import NodeLease
 from ratchet.core.model import Link, Pod
 from ratchet.core.moves import with_vni
-from ratchet.core.naming import MANAGED_BY, pod_label, vni_lease_name
+from ratchet.core.naming import LEASE_LABEL, MANAGED_BY, node_label, pod_label, vni_lease_name
 from ratchet.core.orphans import VniLease
 from ratchet.errors import ConflictError, MalformedRecordError, RatchetError, VniExhaustedError
-from ratchet.store.apiserver import AlreadyExistsError, ApiServer, NotFoundError
+from ratchet.store.apiserver import AlreadyExistsError, ApiServer, NotFoundError, Watched
 from ratchet.store.codec import (
     MANAGER,
     decode_link,
+    decode_node_lease,
     decode_pod,
     decode_vni_lease,
     encode_link,
+    encode_node_lease,
     encode_vni_lease,
     link_patch,
 )
@@ -44,6 +48,18 @@ class PodChange:
             pods.pop(self.pod.ref.name, None)
         else:
             pods[self.pod.ref.name] = self.pod
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChange:
+    """A record as it became; None where it is there no more, or no longer among those that are watched.
+
+    Without a name it tells of a newer version alone.
+    """
+
+    name: str
+    link: Link | None
+    version: str
 
 
 class Records:
@@ -215,9 +231,14 @@ class Records:
 
         None tells of a newer version alone.
         """
-        for event in self.api.watch(f"/api/v1/namespaces/{namespace}/pods", version, seconds):
-            change = None if event.type == "BOOKMARK" else PodChange(decode_pod(event.object), event.type == "DELETED")
-            yield change, event.object["metadata"]["resourceVersion"]
+        return _pod_changes(self.api.watch(f"/api/v1/namespaces/{namespace}/pods", version, seconds))
+
+    def pods_around(self, pod: Pod) -> tuple[list[Pod], str]:
+        """The pods of a pod's namespace as they are now that it is there, and the version from which a watch goes on.
+
+        Without a version they are followed already.
+        """
+        return self.pods_and_version(pod.ref.namespace)
 
     def pods_as_they_change(self, namespace: str, pods: list[Pod], version: str, until: float) -> Iterator[list[Pod]]:
         """The pods of a namespace, each time that one has changed from `pods`, until `until` (monotonic seconds)."""
@@ -245,8 +266,63 @@ class Records:
             return ()
         return tuple(entry["address"] for entry in status.get("addresses") or () if entry.get("type") == "InternalIP")
 
+    def beat(self, lease: NodeLease, seconds: float, now: datetime) -> None:
+        """Say that a node is there, for so many seconds."""
+        body = encode_node_lease(lease, seconds, now)
+        try:
+            self.api.patch(f"{self.leases_path}/{body['metadata']['name']}", body)
+        except NotFoundError:
+            self.api.create(self.leases_path, body)
+
+    def node_leases(self) -> list[NodeLease]:
+        """The signs of life of all nodes that have an agent."""
+        items, _ = self.api.list(self.leases_path, labelSelector=f"{LEASE_LABEL}=node")
+        return [decode_node_lease(item) for item in items]
+
+    def links_of_node(self, node: str) -> tuple[list[Link], list[MalformedRecordError], str]:
+        """The records of a node's links, what could not be read as one, and the version from which a watch goes on."""
+        items, version = self.api.list(self.config_maps_path, labelSelector=node_label(node))
+        return (*_readable(items), version)
+
+    def node_link_changes(self, node: str, version: str, seconds: float) -> Iterator[tuple[LinkChange, str]]:
+        """Each change of a node's records after `version`, and its version, for at most `seconds`."""
+        for event in self.api.watch(self.config_maps_path, version, seconds, labelSelector=node_label(node)):
+            metadata = event.object["metadata"]
+            latest = metadata["resourceVersion"]
+            if event.type == "BOOKMARK":
+                yield LinkChange("", None, latest), latest
+            elif event.type == "DELETED":
+                yield LinkChange(metadata["name"], None, latest), latest
+            else:
+                with suppress(MalformedRecordError):  # listed and told of as such at the next resync
+                    yield LinkChange(metadata["name"], decode_link(event.object), latest), latest
+
+    def pods_on_node(self, node: str) -> tuple[list[Pod], str]:
+        """The pods that are bound to a node, and the version from which a watch goes on."""
+        items, version = self.api.list("/api/v1/pods", fieldSelector=f"spec.nodeName={node}")
+        return [decode_pod(item) for item in items], version
+
+    def node_pod_changes(self, node: str, version: str, seconds: float) -> Iterator[tuple[PodChange | None, str]]:
+        """As `pod_changes`, of the pods that are bound to a node."""
+        watch = self.api.watch("/api/v1/pods", version, seconds, fieldSelector=f"spec.nodeName={node}")
+        return _pod_changes(watch)
+
+    def node_is_ready(self, node: str) -> bool:
+        """Whether the cluster holds a node for able to run pods (its condition Ready)."""
+        try:
+            status = self.api.get(f"/api/v1/nodes/{node}").get("status") or {}
+        except NotFoundError:
+            return False
+        return any(one.get("type") == "Ready" and one.get("status") == "True" for one in status.get("conditions") or ())
+
     def nodes(self) -> set[str]:
         return {item["metadata"]["name"] for item in self.api.list("/api/v1/nodes")[0]}
+
+
+def _pod_changes(watch: Iterator[Watched]) -> Iterator[tuple[PodChange | None, str]]:
+    for event in watch:
+        change = None if event.type == "BOOKMARK" else PodChange(decode_pod(event.object), event.type == "DELETED")
+        yield change, event.object["metadata"]["resourceVersion"]
 
 
 def _readable(items: list[dict[str, Any]]) -> tuple[list[Link], list[MalformedRecordError]]:

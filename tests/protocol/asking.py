@@ -23,7 +23,7 @@ from ratchet.errors import ApiUnavailableError, ConflictError, NamespaceGoneErro
 from ratchet.node import add, call, reconciler, sites
 from ratchet.node.journal import Attachment, Journal, SandboxEntry
 from ratchet.store import follow, records
-from ratchet.store.apiserver import AlreadyExistsError, ApiServer, Json, NotFoundError, Watched
+from ratchet.store.apiserver import MERGE_PATCH, AlreadyExistsError, ApiServer, Json, NotFoundError, Watched
 
 Request = tuple[Any, ...]
 Outcome = TypeVar("Outcome")
@@ -95,7 +95,7 @@ class FakeApi(ApiServer):
     def create(self, path: str, body: Json) -> Json:
         return _object(ask("create", path, self._text(body)))
 
-    def patch(self, path: str, body: Json) -> Json:
+    def patch(self, path: str, body: Json, content_type: str = MERGE_PATCH) -> Json:
         return _object(ask("patch", path, self._text(body)))
 
     def delete(self, path: str, *, uid: str, resource_version: str = "", grace_seconds: int | None = None) -> None:
@@ -136,7 +136,7 @@ class FakeJournal(Journal):
     def entries(self) -> list[SandboxEntry]:
         return list(ask("entries"))
 
-    def bury(self, attachment: Attachment) -> bool:
+    def bury(self, attachment: Attachment, at: float) -> bool:
         return bool(ask("bury", attachment.container_id))
 
     def is_buried(self, attachment: Attachment, began: float) -> bool:

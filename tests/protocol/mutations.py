@@ -20,7 +20,7 @@ from ratchet.core.plan import Attempt, Build, Done, Look, Note, Site, Step, plan
 from ratchet.node import add, reconciler
 from ratchet.node.call import Call
 from ratchet.node.reconciler import Reconciler, Settled
-from ratchet.store.apiserver import Json
+from ratchet.store.apiserver import MERGE_PATCH, Json
 from ratchet.store.records import Records
 from tests.protocol.asking import FakeApi, current
 from tests.protocol.scenes import Rules
@@ -37,7 +37,7 @@ class Mutation:
 class UnversionedApi(FakeApi):
     """Writes carry no resourceVersion."""
 
-    def patch(self, path: str, body: Json) -> Json:
+    def patch(self, path: str, body: Json, content_type: str = MERGE_PATCH) -> Json:
         body = json.loads(json.dumps(body))
         body["metadata"].pop("resourceVersion", None)
         return super().patch(path, body)

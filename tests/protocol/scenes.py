@@ -111,6 +111,7 @@ def network_config() -> NetworkConfig:
         kubeconfig=None,
         namespace="ratchet",
         wait=None,
+        wait_policy=None,
         vxlan_port=VXLAN_PORT,
         vni_range=VNIS,
         log_file=None,

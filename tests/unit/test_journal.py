@@ -115,7 +115,7 @@ def test_files_and_folders_are_for_their_owner_alone(journal: Journal, root: Pat
     before = os.umask(0)
     try:
         journal.write(entry())
-        journal.bury(ONE)
+        journal.bury(ONE, since_boot())
         with journal.lock("link"):
             modes = {path: stat.S_IMODE(path.stat().st_mode) for path in root.rglob("*")}
     finally:
@@ -168,7 +168,7 @@ def test_a_folder_that_cannot_be_made_is_told_clearly(journal: Journal, root: Pa
 
     acts: dict[str, Callable[[], object]] = {
         "sandboxes": lambda: journal.write(entry()),
-        "deleted": lambda: journal.bury(ONE),
+        "deleted": lambda: journal.bury(ONE, since_boot()),
         "locks": locked,
     }
     for part, act in acts.items():
@@ -190,7 +190,7 @@ BROKEN: list[Any] = [None, 5, [], ["x"], {}, {"network": "net"}, "text", {"pod":
 def test_what_cannot_be_read_is_as_nothing(journal: Journal, root: Path, document: str) -> None:
     other = Attachment("net", "c2", "eth0")
     journal.write(entry(other))
-    journal.bury(other)
+    journal.bury(other, since_boot())
     for folder in ("sandboxes", "deleted"):
         (root / folder / ONE.file_name).write_text(document)
     assert journal.read(ONE) is None
@@ -237,27 +237,27 @@ def test_another_sandbox_has_the_end(journal: Journal) -> None:
 def test_an_add_that_began_before_a_del_learns_of_it_and_a_later_one_does_not(journal: Journal) -> None:
     before = since_boot()
     assert not journal.is_buried(ONE, before)
-    assert journal.bury(ONE) is False
+    assert journal.bury(ONE, since_boot()) is False
     assert journal.is_buried(ONE, before)
     assert not journal.is_buried(ONE, since_boot())
     assert not journal.is_buried(Attachment("net", "c2", "eth0"), before)
 
 
 def test_a_second_del_knows_of_the_first(journal: Journal) -> None:
-    journal.bury(ONE)
+    journal.bury(ONE, since_boot())
     between = since_boot()
-    assert journal.bury(ONE) is True
+    assert journal.bury(ONE, since_boot()) is True
     assert journal.is_buried(ONE, between)
 
 
 def test_burying_forgets_nothing(journal: Journal) -> None:
     journal.write(entry())
-    journal.bury(ONE)
+    journal.bury(ONE, since_boot())
     assert journal.read(ONE) == entry()
 
 
 def test_a_tombstone_of_another_boot_is_none(journal: Journal, root: Path) -> None:
-    journal.bury(ONE)
+    journal.bury(ONE, since_boot())
     (tombstone,) = files(root)
     document = json.loads(tombstone.read_text())
     assert document["boot"] == boot_id()
@@ -268,10 +268,10 @@ def test_a_tombstone_of_another_boot_is_none(journal: Journal, root: Path) -> No
 def test_old_tombstones_are_cleared_away_with_the_next(journal: Journal, root: Path) -> None:
     old, fresh, new = (Attachment("net", name, "eth0") for name in ("old", "fresh", "new"))
     for one, age in ((old, TOMBSTONE_SECONDS + 60), (fresh, TOMBSTONE_SECONDS - 60)):
-        journal.bury(one)
+        journal.bury(one, since_boot())
         moment = time.time() - age
         os.utime(root / "deleted" / one.file_name, (moment, moment))
-    journal.bury(new)
+    Journal(root).bury(new, since_boot())
     assert [journal.is_buried(one, 0) for one in (old, fresh, new)] == [False, True, True]
     assert len(files(root)) == 2
 

@@ -1,0 +1,298 @@
+"""The agent, put together: what it knows, who works, in what order it starts and ends."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from ratchet.agent.announce import Announcer
+from ratchet.agent.calls import Calls
+from ratchet.agent.endpoint import Endpoint
+from ratchet.agent.heartbeat import Heartbeat
+from ratchet.agent.logs import about, configure
+from ratchet.agent.metrics import Gauges, Metrics
+from ratchet.agent.queue import WorkQueue
+from ratchet.agent.server import Server
+from ratchet.agent.settings import Settings
+from ratchet.agent.sites import Sites
+from ratchet.agent.spool import Spool
+from ratchet.agent.tending import Tender
+from ratchet.agent.watching import Watches
+from ratchet.errors import RatchetError
+from ratchet.node.journal import Journal, SandboxEntry, boot_id
+from ratchet.store.apiserver import connect
+from ratchet.store.known import KnownLinks, KnownNumbers, KnownRecords
+from ratchet.store.records import PodChange, Records
+
+log = logging.getLogger(__name__)
+
+# Seconds. Between two looks at what stands in the kernel, which asks nobody else; at the spool; for a request in the
+# background; without any answer from the API until the agent is not ready.
+OBSERVE_SECONDS = 30.0
+SPOOL_SECONDS = 2.0
+PATIENCE_SECONDS = 10.0
+OUT_OF_TOUCH_SECONDS = 60.0
+SPOOL_AT_ONCE = 8
+# Calls of the runtime are short, and what runs in the background must not hold them up: Python's own 5 ms are longer
+# than a call.
+SWITCH_SECONDS = 0.0005
+
+LINK, NAMESPACE = "link", "namespace"
+Key = tuple[str, str]
+
+
+class Agent:
+    """One node's agent. `run` serves until it is told to stop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stopping = threading.Event()
+        self._began = time.monotonic()
+        self._looked_at = 0.0
+        self.metrics = Metrics()
+        api = connect(
+            settings.kubeconfig,
+            patience=PATIENCE_SECONDS,
+            observer=lambda method, _path, status, seconds: self.metrics.api(method, status, seconds),
+        )
+        plain = Records(api, settings.namespace, settings.vni_range)
+        self._journal = Journal(settings.state_dir, remembers=True)
+        self._spool = Spool(settings.spool_dir)
+        self._queue: WorkQueue[Key] = WorkQueue()
+        self._links = KnownLinks(self._tend)
+        self._watches = Watches(plain, settings.node_name, self._links, self._tend_namespace, self._pod_gone)
+        self._records = KnownRecords(
+            api,
+            settings.namespace,
+            settings.vni_range,
+            self._links,
+            self._watches.node_pods,
+            self._watches.namespace_pods,
+            self._watches.pods_bell,
+            KnownNumbers(),
+        )
+        self._sites = Sites(settings)
+        self._heartbeat = Heartbeat(settings, plain, self._sites, self._node_changed, self._tend_all)
+        self._announcer = Announcer(
+            api.patient(PATIENCE_SECONDS),
+            settings.node_name,
+            self.metrics,
+            events=settings.events,
+            readiness=settings.readiness,
+        )
+        self._calls = Calls(
+            settings,
+            self._journal,
+            self._records,
+            self._sites,
+            self.metrics,
+            self._announcer,
+            self._tend,
+            self._tend_namespace,
+        )
+        self._tender = Tender(
+            settings.node_name,
+            self._journal,
+            self._records,
+            self._sites,
+            self._announcer,
+            self.metrics,
+            self._calls.is_adding,
+            self._heartbeat.is_lost,
+        )
+        self._server = Server(settings.socket, self._calls.serve)
+        self.metrics.gauges(self._gauges)
+
+    def run(self) -> int:
+        """Serve until SIGTERM or SIGINT; the process's exit status. Raises RatchetError where it cannot begin."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._told_to_stop)
+        sys.setswitchinterval(SWITCH_SECONDS)
+        with (
+            self._server,
+            Endpoint(self._settings.metrics_addr, self.metrics, live=self._why_dead, ready=self._why_unready),
+        ):
+            self._take_up()
+            self._server.start()
+            log.info("serving node %s at %s", self._settings.node_name, self._settings.socket)
+            gc.collect()
+            gc.freeze()  # what is there now stays, and need not be looked through again and again
+            self._keep_looking()
+            self._end()
+        return 0
+
+    # Beginning and ending
+
+    def _take_up(self) -> None:
+        """Take up where an agent before this one has left, before any call is served."""
+        former = [entry for entry in self._journal.entries() if entry.boot != boot_id()]
+        for entry in former:
+            self._forget_former_boot(entry)
+        self._drain_spool()
+        self._watches.start()
+        for number in range(self._settings.workers):
+            threading.Thread(target=self._work, name=f"tend-{number}", daemon=True).start()
+        self._tend_all()
+        self._heartbeat.start(self._stopping)
+
+    def _forget_former_boot(self, entry: SandboxEntry) -> None:
+        """Its namespace went with the boot: it has no links any more. What delegates gave it is DEL's to give back."""
+        with about(pod=entry.pod, sandbox=entry.attachment.container_id):
+            log.info("its sandbox is of an earlier boot")
+            for end in entry.ends:
+                self._tend(end.link)
+            self._journal.write(replace(entry, ends=(), asks=False))
+
+    def _end(self) -> None:
+        log.info("stopping; links stay as they are")
+        if not self._server.stop(self._settings.drain_seconds):
+            log.warning("%d calls are cut short", self._server.calls)
+        self._queue.close()
+        self._announcer.close(2.0)
+
+    def _told_to_stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._stopping.set()
+
+    # What is looked at again and again
+
+    def _keep_looking(self) -> None:
+        observe, resync = time.monotonic() + OBSERVE_SECONDS, time.monotonic() + self._settings.resync
+        while not self._stopping.wait(SPOOL_SECONDS):
+            now = time.monotonic()
+            self._drain_spool()
+            if now >= resync:
+                self._resync()
+                resync = now + self._settings.resync
+            if now >= observe:
+                self._tend_all()
+                observe = now + OBSERVE_SECONDS
+
+    def _resync(self) -> None:
+        try:
+            self._journal.reload()
+            self._watches.list_links()
+            asking = {entry.pod.namespace for entry in self._journal.entries() if entry.asks and entry.pod}
+            self._watches.keep_namespaces(asking)
+            for namespace in asking:
+                self._tend_namespace(namespace)
+        except RatchetError as error:
+            log.warning("cannot look at everything anew: %s", error)
+
+    def _drain_spool(self) -> None:
+        """Do the DELs that came while nobody served; each is done here, and what the API is to know follows."""
+        waiting = self._spool.waiting()
+        if not waiting:
+            return
+        log.info("%d DELs came while nobody served", len(waiting))
+        with ThreadPoolExecutor(SPOOL_AT_ONCE, thread_name_prefix="spool") as at_once:
+            for path in waiting:
+                at_once.submit(self._do_spooled, path)
+        self._spool.sweep()
+
+    def _do_spooled(self, path: Path) -> None:
+        try:
+            request = self._spool.read(path)
+        except RatchetError as error:
+            self._spool.set_aside(path, str(error))
+            return
+        except OSError as error:
+            log.warning("cannot read %s: %s", path, error.strerror)
+            return
+        answer = self._calls.serve_alone(request)
+        if answer.status == 0:
+            self._spool.done(path)
+        else:
+            log.error("a DEL that was kept failed, and is tried again: %s", answer.stdout.decode(errors="replace"))
+
+    # Who tends
+
+    def _work(self) -> None:
+        while (key := self._queue.take()) is not None:
+            kind, name = key
+            try:
+                if kind == LINK:
+                    self._tender.tend(name)
+                else:
+                    self._tender.tend_namespace(name)
+            except RatchetError as error:
+                self._try_again(key, error)
+            except Exception as fault:
+                log.exception("a fault in tending %s", name)
+                self._try_again(key, fault)
+            else:
+                self._queue.done(key)
+
+    def _try_again(self, key: Key, error: Exception) -> None:
+        pause = self._queue.failed(key)
+        self.metrics.retry(type(error).__name__)
+        with about(link=key[1] if key[0] == LINK else None):
+            log.warning("%s; trying again in %.1f s", error, pause)
+
+    def _tend(self, link: str) -> None:
+        self._queue.add((LINK, link))
+
+    def _tend_namespace(self, namespace: str) -> None:
+        self._queue.add((NAMESPACE, namespace))
+
+    def _tend_all(self) -> None:
+        """Look at every link and every pod of the node."""
+        entries = self._journal.entries()
+        names = {end.link for entry in entries for end in entry.ends} | set(self._links.names())
+        for name in names:
+            self._tend(name)
+        for namespace in {entry.pod.namespace for entry in entries if entry.asks and entry.pod}:
+            self._watches.namespace_pods(namespace)
+            self._tend_namespace(namespace)
+
+    def _pod_gone(self, change: PodChange) -> None:
+        self._announcer.forget(change.pod.ref.uid)
+        for entry in self._journal.entries():
+            if entry.pod == change.pod.ref:
+                for end in entry.ends:
+                    self._tend(end.link)
+
+    def _node_changed(self, node: str) -> None:
+        for link in self._links.all():
+            if any(one is not None and one.node == node for one in (link.primary.sandbox, link.pair.sandbox)):
+                self._tend(link.name)
+
+    # What is told of the agent
+
+    def _gauges(self) -> Gauges:
+        return Gauges(
+            links=self._tender.states(),
+            queue=len(self._queue),
+            calls=self._server.calls,
+            vnis=sum(link.vni is not None for link in self._links.all()),
+            sandboxes=len(self._journal.entries()),
+        )
+
+    def _why_dead(self) -> str | None:
+        return None
+
+    def _why_unready(self) -> str | None:
+        if not self._watches.links_listed.is_set():
+            return "the node's links have not been read yet"
+        silence = time.monotonic() - self._heartbeat.last_contact
+        if silence > OUT_OF_TOUCH_SECONDS:
+            return f"the API has not answered for {silence:.0f} s"
+        return None
+
+
+def run(settings: Settings) -> int:
+    """Run an agent in this process until it is told to stop; the exit status."""
+    configure(settings.log_format, settings.log_level)
+    status = Agent(settings).run()
+    logging.shutdown()
+    sys.stderr.flush()
+    # Threads that watch wait for the network; nothing of theirs is worth waiting for.
+    os._exit(status)

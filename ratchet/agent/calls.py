@@ -1,0 +1,146 @@
+"""The runtime's calls, served in the agent's process: the verbs that the daemonless plugin runs, on what is known."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from ratchet.agent.announce import Announcer, Reason
+from ratchet.agent.frame import Answer, Request
+from ratchet.agent.logs import about
+from ratchet.agent.metrics import Metrics
+from ratchet.agent.settings import Settings
+from ratchet.agent.sites import Sites
+from ratchet.cni.arguments import Arguments, Command
+from ratchet.cni.config import NetworkConfig
+from ratchet.core.model import PodRef
+from ratchet.errors import ApiUnavailableError, InvalidIntentError
+from ratchet.node.answering import answer, speak_of_keys
+from ratchet.node.call import Call
+from ratchet.node.journal import Journal, since_boot
+from ratchet.node.verbs import serve
+from ratchet.store.known import KnownRecords
+from ratchet.store.records import Records
+
+log = logging.getLogger(__name__)
+
+# What the daemonless plugin reads of a configuration and the agent has from its own settings.
+_OWN = ("kubeconfig", "namespace", "state_dir", "vni_range", "log_file", "log_level")
+
+_COMMANDS = frozenset(one.value for one in Command)
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """Serves calls. `tend` is told the links, and `tend_namespace` the namespaces, that a call has to do with."""
+
+    settings: Settings
+    journal: Journal
+    records: KnownRecords
+    sites: Sites
+    metrics: Metrics
+    announcer: Announcer
+    tend: Callable[[str], None]
+    tend_namespace: Callable[[str], None]
+    _adding: Counter[str] = field(default_factory=Counter)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _spoken_of: set[str] = field(default_factory=set)
+
+    def serve(self, request: Request) -> Answer:
+        """The answer to a call that a shim brought."""
+        return self._answered(request, self._connect)
+
+    def serve_alone(self, request: Request) -> Answer:
+        """The answer to a call, without the API: what is to be said there is left to whoever tends the links."""
+        return self._answered(request, _no_api)
+
+    def is_adding(self, container_id: str) -> bool:
+        """Whether an ADD of this container runs: its links are that call's affair until it ends."""
+        return self._adding[container_id] > 0
+
+    def _answered(self, request: Request, connect: Callable[[float], Records]) -> Answer:
+        began = time.monotonic()
+        variables = request.variables
+        command, sandbox = variables.get("CNI_COMMAND", ""), variables.get("CNI_CONTAINERID", "")
+        with about(command=command, sandbox=sandbox):
+            called_at = min(request.began, since_boot())
+            status, said = answer(variables, request.stdin, partial(self._serve, called_at, connect))
+        code = int(said.get("code", 0)) if status and said else 0
+        self.metrics.call(command if command in _COMMANDS else "unknown", code, time.monotonic() - began)
+        return Answer(status, b"" if said is None else json.dumps(said).encode() + b"\n")
+
+    def _serve(
+        self, began: float, connect: Callable[[float], Records], arguments: Arguments, network: NetworkConfig
+    ) -> dict[str, Any] | None:
+        settings = self.settings
+        call = Call(
+            arguments,
+            network,
+            self.journal,
+            connect,
+            began,
+            wait=settings.wait if network.wait is None else network.wait,
+            require=(network.wait_policy or settings.wait_policy) == "require",
+            find_site=self.sites,
+            node=settings.node_name,
+        )
+        pod = PodRef(arguments.pod_namespace, arguments.pod_name, arguments.pod_uid)
+        with about(pod=pod if pod.name else None):
+            self._speak_once(network)
+            log.debug("called")
+            with self._followed_up(call):
+                try:
+                    said = serve(call)
+                except InvalidIntentError as error:
+                    self.announcer.event(pod, Reason.INVALID_INTENT, str(error))
+                    raise
+            log.info("done")
+            return said
+
+    @contextmanager
+    def _followed_up(self, call: Call) -> Iterator[None]:
+        """Have the call's links tended once it is over, and left to it until then."""
+        container_id, adding = call.arguments.container_id, call.arguments.command is Command.ADD
+        before = self.journal.read(call.attachment) if call.arguments.command is Command.DEL else None
+        if adding:
+            with self._lock:
+                self._adding[container_id] += 1
+        try:
+            yield
+        finally:
+            if adding:
+                with self._lock:
+                    self._adding[container_id] -= 1
+                    if not self._adding[container_id]:
+                        del self._adding[container_id]
+            for entry in (before, self.journal.read(call.attachment) if adding else None):
+                for end in entry.ends if entry else ():
+                    self.tend(end.link)
+                if entry and entry.asks and entry.pod:
+                    self.tend_namespace(entry.pod.namespace)
+
+    def _speak_once(self, network: NetworkConfig) -> None:
+        """Say of each configuration once what of it means nothing here."""
+        shown = json.dumps({key: network.raw.get(key) for key in sorted(network.raw) if key != "prevResult"})
+        if shown in self._spoken_of:
+            return
+        if len(self._spoken_of) < 1000:
+            self._spoken_of.add(shown)
+        speak_of_keys(network)
+        if given := [key for key in _OWN if key in network.raw]:
+            log.info("keys of the configuration for which the agent has settings of its own: %s", ", ".join(given))
+
+    def _connect(self, patience: float) -> Records:
+        return self.records.patient(patience)
+
+
+def _no_api(_: float) -> Records:
+    raise ApiUnavailableError("the agent is just starting, and looks at the records next")

@@ -1,0 +1,154 @@
+"""The agent's socket: a frame in, a frame out, one connection for each call of the runtime, root alone.
+
+A thread waits with each call that waits, so that calls do not queue behind one another; how many there may be is
+bounded, and what comes beyond that waits in the socket's backlog.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ratchet.agent.frame import Answer, FrameError, Request, encode_answer, read_request
+from ratchet.errors import RatchetError
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 512
+BACKLOG = 1024
+REQUEST_SECONDS = 10.0  # for a shim to say what it wants
+TAKE_OVER_SECONDS = 30.0
+_PEER = struct.Struct("iII")  # struct ucred (unix(7), SO_PEERCRED)
+
+Serve = Callable[[Request], Answer]
+
+
+class Server:
+    """Serves requests at `path`, from `start` until `stop`. A context manager.
+
+    Nobody else may serve there: what another agent left is taken over, and one that still runs is waited for.
+    """
+
+    def __init__(self, path: str, serve: Serve) -> None:
+        self._path = Path(path)
+        self._serve = serve
+        self._allowed = {0, os.geteuid()}
+        self._calls = 0
+        self._changed = threading.Condition()
+        self._listener: socket.socket | None = None
+        self._lock = -1
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="call")
+        self._acceptor = threading.Thread(target=self._accept, name="accept", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Keep others from the socket; nobody is served before `start`. Raises RatchetError."""
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._path.parent.chmod(0o700)
+            self._lock = os.open(f"{self._path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            self._wait_for_lock()
+        except OSError as cause:
+            raise RatchetError(f"cannot serve at {self._path}: {cause.strerror}") from cause
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop(0.0)
+        os.close(self._lock)
+
+    def start(self) -> None:
+        """Begin to serve. Raises RatchetError."""
+        partial = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            partial.unlink(missing_ok=True)
+            listener.bind(str(partial))
+            partial.chmod(0o600)
+            listener.listen(BACKLOG)
+            partial.rename(self._path)  # whoever finds the socket finds somebody who listens
+        except OSError as cause:
+            listener.close()
+            raise RatchetError(f"cannot serve at {self._path}: {cause.strerror}") from cause
+        self._listener = listener
+        self._acceptor.start()
+
+    def stop(self, seconds: float) -> bool:
+        """Take no more calls, and wait at most so long for those that run; whether all have ended."""
+        if self._listener is not None:
+            self._path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._listener = None
+        until = time.monotonic() + seconds
+        with self._changed:
+            while self._calls and (left := until - time.monotonic()) > 0:
+                self._changed.wait(left)
+            return not self._calls
+
+    @property
+    def calls(self) -> int:
+        """How many are being served."""
+        return self._calls
+
+    def _wait_for_lock(self) -> None:
+        until = time.monotonic() + TAKE_OVER_SECONDS
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as held:
+                if time.monotonic() > until:
+                    raise RatchetError(f"cannot serve at {self._path}: another agent does") from held
+                time.sleep(0.1)
+            else:
+                return
+
+    def _accept(self) -> None:
+        listener = self._listener
+        while listener is not None and self._listener is listener:
+            try:
+                connection, _ = listener.accept()
+            except OSError as cause:
+                if self._listener is listener:
+                    log.error("cannot accept calls: %s", cause.strerror)
+                    time.sleep(0.1)
+                continue
+            with self._changed:
+                self._calls += 1
+            self._pool.submit(self._served, connection)
+
+    def _served(self, connection: socket.socket) -> None:
+        try:
+            with connection:
+                connection.settimeout(REQUEST_SECONDS)
+                self._refuse_strangers(connection)
+                request = read_request(connection.recv)
+                connection.settimeout(None)
+                answer = self._serve(request)
+                connection.settimeout(REQUEST_SECONDS)
+                connection.sendall(encode_answer(answer))
+        except (FrameError, PermissionError) as error:
+            log.error("%s", error)
+        except OSError as cause:
+            log.warning("a caller went away: %s", cause)
+        except Exception:
+            log.exception("a fault in ratchet")
+        finally:
+            with self._changed:
+                self._calls -= 1
+                self._changed.notify_all()
+
+    def _refuse_strangers(self, connection: socket.socket) -> None:
+        pid, uid, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+        if uid not in self._allowed:
+            raise PermissionError(f"refused a call by process {pid} of user {uid}: root alone may call")

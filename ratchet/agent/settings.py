@@ -1,0 +1,388 @@
+"""What the agent is told: flags, environment variables and a file, read and judged.
+
+An option `--node-name` is the variable `RATCHET_NODE_NAME` and the file's key `node_name`. The flag goes before the
+variable, the variable before the file, the file before the default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from ratchet.cni.arguments import ifname_fault, is_dns_label, is_dns_subdomain
+from ratchet.cni.config import (
+    DEFAULT_NAMESPACE,
+    DEFAULT_STATE_DIR,
+    DEFAULT_VNI_RANGE,
+    DEFAULT_VXLAN_PORT,
+    LOG_LEVELS,
+    WAIT_POLICIES,
+)
+from ratchet.cni.excerpt import quoted
+from ratchet.errors import InvalidConfigError
+
+DEFAULT_SOCKET = "/run/ratchet/agent.sock"
+DEFAULT_METRICS_ADDR = ":9472"
+LOG_FORMATS = ("text", "json")
+# The kubelet gives a sandbox four minutes, in which the delegates and the way back need their share.
+WAIT_MAX = 150.0
+HEARTBEATS_TO_BE_LOST = 3
+
+_SOCKET_PATH_BYTES = 107  # unix(7): sun_path has 108, the last of them zero
+_FIRST_VNI, _LAST_VNI = 1, DEFAULT_VNI_RANGE[1]
+_NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
+_WHOLE = re.compile(r"[0-9]{1,12}")
+_RANGE = re.compile(r"([0-9]{1,8})-([0-9]{1,8})")
+_ADDRESS = re.compile(r"(?P<host>|\[[0-9a-fA-F:.]+\]|[^:\[\]/\s]+):(?P<port>[0-9]{1,5})")
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+Read = Callable[[object], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the agent is to run.
+
+    `kubeconfig` is None for the credentials that a pod of the cluster has; the parent is None where it is to be found.
+    `wait` (how long ADD may wait for its peers), `resync` (between two looks at everything), `heartbeat` (between two
+    signs of life), `node_lost_after` (without a sign) and `drain_seconds` (how long SIGTERM waits for what runs) are
+    seconds. `wait_policy` says whether an ADD whose peers did not come in time may proceed without them, or fails.
+    `vni_range` is the first and the last number, `workers` how many threads tend links. `metrics_addr` is "host:port",
+    ":port" for all addresses, or "" for no metrics.
+    """
+
+    node_name: str
+    kubeconfig: str | None
+    namespace: str
+    socket: str
+    state_dir: str
+    spool_dir: str
+    parent_interface: str | None
+    parent_address: str | None
+    vxlan_port: int
+    vni_range: tuple[int, int]
+    wait: float
+    wait_policy: str
+    workers: int
+    resync: float
+    heartbeat: float
+    node_lost_after: float
+    metrics_addr: str
+    log_format: str
+    log_level: str
+    events: bool
+    readiness: bool
+    drain_seconds: float
+
+
+def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
+    """The settings that a command line and an environment amount to.
+
+    Raises InvalidConfigError that names the flag, the variable or the key. A flag that does not exist ends the process
+    with usage and status 2, as argparse has it.
+    """
+    parser = argparse.ArgumentParser(prog="ratchet agent")
+    add_arguments(parser)
+    return settings_of(parser.parse_args(argv), environ)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the agent's options; what they come to is read by `settings_of`."""
+    parser.epilog = (
+        "What each option's text ends with is its default and the variable that stands for it. In the file of --config "
+        "(YAML or JSON) the keys are the names of the options with _ for -. A flag goes before a variable, a variable "
+        "before the file."
+    )
+    parser.add_argument("--config", metavar="FILE", help=f"a file of settings ({_variable('config')})")
+    groups = {option.group: parser.add_argument_group(option.group) for option in _OPTIONS}
+    for option in _OPTIONS:
+        text = f"{option.help} ({option.shown}; {', '.join(option.variables)})".replace("%", "%%")
+        if option.metavar:
+            groups[option.group].add_argument(option.flag, metavar=option.metavar, help=text)
+        else:
+            groups[option.group].add_argument(option.flag, action=argparse.BooleanOptionalAction, help=text)
+
+
+def settings_of(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
+    """The settings that parsed arguments (of `add_arguments`) and an environment amount to.
+
+    Raises InvalidConfigError that names the flag, the variable or the key, and the value.
+    """
+    path: str = arguments.config or environ.get(_variable("config")) or ""
+    file = _file(path) if path else {}
+    given = {option.name: _given(option, arguments, environ, file, path) for option in _OPTIONS}
+    values: dict[str, Any] = {}
+    for option in _OPTIONS:
+        found = given[option.name]
+        values[option.name] = option.value_of(found) if found else option.default
+    if values["node_name"] is None:
+        values["node_name"] = _own_name()
+    if values["spool_dir"] is None:
+        values["spool_dir"] = f"{values['state_dir'].rstrip('/')}/spool"
+    settings = Settings(**values)
+    if settings.node_lost_after < HEARTBEATS_TO_BE_LOST * settings.heartbeat:
+        raise _too_soon_lost(settings, given)
+    return settings
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """Host ("" for all addresses) and port of "host:port", ":port" or "[address]:port".
+
+    Raises ValueError with what it must be.
+    """
+    match = _ADDRESS.fullmatch(address)
+    if match is None or int(match["port"]) > 65535:
+        raise ValueError('"host:port", ":port" or "[address]:port"')
+    return match["host"].strip("[]"), int(match["port"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A value as it was given, and where: the flag, the variable, or the key and its file."""
+
+    value: object
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """One setting. `read` makes its value of what was given and raises ValueError with what that must be.
+
+    Without a `metavar` it is a switch. `also` is a second variable for it. An empty variable is as good as none, but
+    where the setting `may_be_empty`.
+    """
+
+    group: str
+    name: str
+    metavar: str
+    help: str
+    read: Read
+    default: object = None
+    default_text: str = ""
+    also: tuple[str, ...] = ()
+    may_be_empty: bool = False
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        return (_variable(self.name), *self.also)
+
+    @property
+    def shown(self) -> str:
+        """The default, for people."""
+        if self.default_text:
+            return self.default_text
+        if isinstance(self.default, bool):
+            return "on" if self.default else "off"
+        return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
+
+    def value_of(self, given: _Given) -> Any:
+        try:
+            return self.read(given.value)
+        except ValueError as wanted:
+            raise _fault(f"{given.where} must be {wanted}, not {quoted(given.value)}") from wanted
+
+
+def _variable(name: str) -> str:
+    return f"RATCHET_{name.upper()}"
+
+
+def _given(
+    option: _Option, arguments: argparse.Namespace, environ: Mapping[str, str], file: Mapping[str, Any], path: str
+) -> _Given | None:
+    """The value that goes before the others; None where there is none but the default."""
+    flag = getattr(arguments, option.name)
+    if flag is not None:
+        return _Given(flag, option.flag)
+    for variable in option.variables:
+        value = environ.get(variable)
+        if value or (value is not None and option.may_be_empty):
+            return _Given(value, variable)
+    if file.get(option.name) is not None:
+        return _Given(file[option.name], f'"{option.name}" in {path}')
+    return None
+
+
+def _file(path: str) -> dict[str, Any]:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        content = json.loads(text) if path.endswith(".json") else _yaml(text)
+    except (OSError, ValueError, RecursionError) as cause:
+        said = cause.strerror if isinstance(cause, OSError) else " ".join(str(cause).split())
+        raise InvalidConfigError(f"cannot read the settings in {path}: {said}") from cause
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise InvalidConfigError(f"cannot read the settings in {path}: {quoted(content)} is not a mapping")
+    known = {option.name for option in _OPTIONS}
+    if unknown := [str(key) for key in content if key not in known]:
+        raise InvalidConfigError(
+            f"cannot read the settings in {path}: unknown keys: {', '.join(map(quoted, unknown))}",
+            details=f"known are: {', '.join(sorted(known))}",
+        )
+    return content
+
+
+def _yaml(text: str) -> Any:
+    """What a YAML text holds; raises ValueError."""
+    import yaml  # only for those who have such a file: the command's other verbs start without it
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as cause:
+        raise ValueError(str(cause)) from cause
+
+
+def _own_name() -> str:
+    """This host's name as the kubelet makes a node's of it."""
+    name = os.uname().nodename.strip().lower()
+    if not is_dns_subdomain(name):
+        raise _fault(f"this host's name is {quoted(name)}, which no node can have: name the node with --node-name")
+    return name
+
+
+def _too_soon_lost(settings: Settings, given: Mapping[str, _Given | None]) -> InvalidConfigError:
+    def source(name: str) -> str:
+        found = given[name]
+        return found.where if found else f"{name} (default)"
+
+    least = HEARTBEATS_TO_BE_LOST * settings.heartbeat
+    return _fault(
+        f"{source('node_lost_after')} must be at least {HEARTBEATS_TO_BE_LOST} times {source('heartbeat')}, "
+        f"so {least:g} seconds, not {settings.node_lost_after:g}"
+    )
+
+
+def _fault(cause: str) -> InvalidConfigError:
+    return InvalidConfigError(f"cannot read the agent's settings: {cause}")
+
+
+# How a value is read: what was given is text, or of whatever type the file has it.
+
+
+def _text(wanted: str, holds: Callable[[str], object]) -> Read:
+    def read(value: object) -> str:
+        if isinstance(value, str) and holds(value):
+            return value
+        raise ValueError(wanted)
+
+    return read
+
+
+def _one_of(*choices: str) -> Read:
+    return _text(f"one of {', '.join(choices)}", lambda text: text in choices)
+
+
+def _seconds(low: float, high: float) -> Read:
+    def read(value: object) -> float:
+        number = float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
+        if isinstance(number, int | float) and not isinstance(number, bool) and low <= number <= high:
+            return float(number)
+        raise ValueError(f"a number of seconds from {low:g} to {high:g}")
+
+    return read
+
+
+def _whole(low: int, high: int) -> Read:
+    def read(value: object) -> int:
+        number = int(value) if isinstance(value, str) and _WHOLE.fullmatch(value) else value
+        if isinstance(number, int) and not isinstance(number, bool) and low <= number <= high:
+            return number
+        raise ValueError(f"a whole number from {low} to {high}")
+
+    return read
+
+
+def _switch(value: object) -> bool:
+    word = str(value).lower()
+    if word in _TRUE or word in _FALSE:
+        return word in _TRUE
+    raise ValueError("true or false")
+
+
+def _vni_range(value: object) -> tuple[int, int]:
+    match = _RANGE.fullmatch(value) if isinstance(value, str) else None
+    numbers = [int(match[1]), int(match[2])] if match else value
+    match numbers:
+        case [int(low), int(high)] if _FIRST_VNI <= low <= high <= _LAST_VNI and bool not in map(type, numbers):
+            return low, high
+    raise ValueError(f'"first-last" within {_FIRST_VNI} to {_LAST_VNI}')
+
+
+def _is_path(text: str) -> bool:
+    return text.startswith("/") and text.isprintable()
+
+
+def _is_address(text: str) -> bool:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text and not address.is_unspecified and not address.is_multicast
+
+
+def _metrics_address(value: object) -> str:
+    address = value if isinstance(value, str) else str(value)
+    if address:
+        host_and_port(address)
+    return address
+
+
+_path = _text("an absolute path", _is_path)
+_socket = _text(
+    f"an absolute path of at most {_SOCKET_PATH_BYTES} bytes",
+    lambda text: _is_path(text) and len(text.encode()) <= _SOCKET_PATH_BYTES,
+)
+_node_name = _text("the name of a node", is_dns_subdomain)
+_namespace = _text("the name of a Kubernetes namespace", is_dns_label)
+_interface = _text("the name of an interface", lambda text: not ifname_fault(text))
+_address = _text("an IP address of one interface", _is_address)
+
+_API, _NODE, _LINKS, _LIFE, _SIGHT = "the API", "the node", "links", "staying alive", "being seen"
+
+# fmt: off
+_OPTIONS: tuple[_Option, ...] = (
+    _Option(_API, "kubeconfig", "FILE", "how to reach the API", _path, default_text="in-cluster credentials"),
+    _Option(_API, "namespace", "NAME", "where the links are recorded", _namespace, DEFAULT_NAMESPACE),
+    _Option(_NODE, "node_name", "NAME", "the node's name in the API", _node_name,
+            default_text="the host's name", also=("NODE_NAME",)),
+    _Option(_NODE, "socket", "PATH", "the socket at which the node's plugin calls", _socket, DEFAULT_SOCKET),
+    _Option(_NODE, "state_dir", "DIR", "what is remembered of the node's sandboxes", _path, DEFAULT_STATE_DIR),
+    _Option(_NODE, "spool_dir", "DIR", "where DELs wait that came while no agent was there", _path,
+            default_text="spool in the state's"),
+    _Option(_NODE, "parent_interface", "NAME", "the interface that carries tunnels", _interface, default_text="found"),
+    _Option(_NODE, "parent_address", "ADDR", "the address by which other nodes reach this one", _address,
+            default_text="found"),
+    _Option(_LINKS, "vxlan_port", "N", "the tunnels' UDP port", _whole(1, 65535), DEFAULT_VXLAN_PORT),
+    _Option(_LINKS, "vni_range", "FIRST-LAST", "the numbers that tunnels may have", _vni_range, DEFAULT_VNI_RANGE,
+            "-".join(map(str, DEFAULT_VNI_RANGE))),
+    _Option(_LINKS, "wait", "SECONDS", "for how long ADD may wait for its peers", _seconds(0, WAIT_MAX), 5.0),
+    _Option(_LINKS, "wait_policy", "POLICY",
+            'when that is over: "proceed", and the link is completed later, or "require", and ADD fails',
+            _one_of(*WAIT_POLICIES), "proceed"),
+    _Option(_LINKS, "workers", "N", "threads that tend links", _whole(1, 256), 8),
+    _Option(_LINKS, "resync", "SECONDS", "between two looks at everything", _seconds(10, 86400), 300.0),
+    _Option(_LIFE, "heartbeat", "SECONDS", "between two signs of life", _seconds(1, 3600), 10.0),
+    _Option(_LIFE, "node_lost_after", "SECONDS",
+            f"without a sign of life a node is lost; at least {HEARTBEATS_TO_BE_LOST} heartbeats",
+            _seconds(HEARTBEATS_TO_BE_LOST, 86400), 40.0),
+    _Option(_LIFE, "drain_seconds", "SECONDS", "how long SIGTERM waits for what runs", _seconds(0, 600), 20.0),
+    _Option(_SIGHT, "metrics_addr", "ADDR", 'where /metrics, /livez and /readyz are served; "" for nowhere',
+            _metrics_address, DEFAULT_METRICS_ADDR, may_be_empty=True),
+    _Option(_SIGHT, "log_format", "FORMAT", " or ".join(LOG_FORMATS), _one_of(*LOG_FORMATS), "text"),
+    _Option(_SIGHT, "log_level", "LEVEL", ", ".join(LOG_LEVELS), _one_of(*LOG_LEVELS), "info"),
+    _Option(_SIGHT, "events", "", "tell of links in the pods' events", _switch, default=True),
+    _Option(_SIGHT, "readiness", "", "set the condition ratchet/linked of pods that have it as a readiness gate",
+            _switch, default=True),
+)
+# fmt: on

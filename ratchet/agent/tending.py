@@ -1,0 +1,294 @@
+"""Looking after links that no call is at work on: each end brought to what its record says, the dead taken out of it.
+
+One link at a time in one pair of hands (`queue`), under the link's lock. Everything is decided anew each time from the
+record, the journal and what the kernel shows, so it does not matter what made somebody look.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ratchet import datapath
+from ratchet.agent.announce import Announcer, Reason
+from ratchet.agent.logs import about
+from ratchet.agent.metrics import Metrics
+from ratchet.agent.sites import Sites
+from ratchet.core.intent import absence, superseding, wanted_links
+from ratchet.core.machine import derive
+from ratchet.core.model import Link, Pod, Sandbox, Side, State
+from ratchet.core.plan import Attempt, Site
+from ratchet.errors import NamespaceGoneError, SupersededError
+from ratchet.node.journal import HeldEnd, Journal, SandboxEntry
+from ratchet.node.reconciler import Reconciler, take_down
+from ratchet.store.known import KnownRecords
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Told:
+    """What was last said of an end, so that only what changes is said; `new` if its pod started under our eyes."""
+
+    linked: bool | None = None
+    new: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tender:
+    """Looks after the ends of one node.
+
+    `is_adding` says whether a call is at work on a container's links; `is_lost` whether a node is lost.
+    """
+
+    node: str
+    journal: Journal
+    records: KnownRecords
+    sites: Sites
+    announcer: Announcer
+    metrics: Metrics
+    is_adding: Callable[[str], bool]
+    is_lost: Callable[[str], bool]
+    _told: dict[tuple[str, str], Told] = field(default_factory=dict)
+    _noted_lost: dict[tuple[str, Side], str] = field(default_factory=dict)
+
+    def tend(self, name: str) -> None:
+        """Do what is to be done for a link at this node. Raises RatchetError where it is to be tried again."""
+        with about(link=name):
+            held = self.journal.holding(name)
+            record, _ = self.records.known_link(name)
+            if record is not None:
+                self._take_out_strays(record, held)
+            for entry, end in held:
+                if not self.is_adding(entry.attachment.container_id):
+                    with about(pod=entry.pod, sandbox=entry.attachment.container_id):
+                        self._tend_end(entry, end)
+            if held:
+                self._note_lost_peer(name, held)
+                self._tell(name, held)
+
+    def tend_namespace(self, namespace: str) -> None:
+        """Have this node's pods take the links that name them by now, and give up those that do so no longer."""
+        entries = [one for one in self.journal.entries() if one.asks and one.pod and one.pod.namespace == namespace]
+        entries = [one for one in entries if not self.is_adding(one.attachment.container_id)]
+        if not entries:
+            return
+        pods = self.records.pods(namespace)
+        for entry in entries:
+            self._take_what_names(entry, pods)
+
+    def forget(self, container_id: str) -> None:
+        """Say nothing more of a sandbox that is deleted."""
+        for key in [key for key in self._told if key[0] == container_id]:
+            self._told.pop(key, None)
+
+    def started(self, container_id: str, link: str) -> None:
+        """Have it said of an end that it is linked: its pod has just started."""
+        self._told.setdefault((container_id, link), Told()).new = True
+
+    def states(self) -> dict[State, int]:
+        """How many links of this node are in each state."""
+        counts = dict.fromkeys(State, 0)
+        for link in self.records.known.all():
+            counts[derive(link)] += 1
+        return counts
+
+    # One end
+
+    def _tend_end(self, entry: SandboxEntry, end: HeldEnd) -> None:
+        if self._is_deleted(entry):
+            return
+        record, _ = self.records.known_link(end.link)
+        joined = record is not None and record.holds(end.side, entry.attachment.container_id)
+        if not joined and not self._may_take(entry, record, end.side):
+            return
+        reconciler = self._reconciler(entry)
+        try:
+            reconciler.settle(self._attempt(entry, end), self._site(entry), joined=True)
+        except SupersededError as error:
+            log.info("%s", error)
+        except NamespaceGoneError as error:
+            if error.path != entry.netns:
+                raise
+            with self.journal.lock(end.link):
+                reconciler.note_lost(end.link, end.side, entry.attachment.container_id, "its namespace is gone")
+
+    def _may_take(self, entry: SandboxEntry, record: Link | None, side: Side) -> bool:
+        """Whether a sandbox that has no place in the record is to have one: it runs, and nobody else is there."""
+        if record is not None and record.sandbox(side) is not None:
+            return False
+        return self._is_alive(entry) and datapath.namespace_is_there(entry.netns)
+
+    def _is_alive(self, entry: SandboxEntry) -> bool:
+        pod = self._pod(entry)
+        return pod is not None and not pod.finished and not pod.deleting
+
+    def _pod(self, entry: SandboxEntry) -> Pod | None:
+        """The pod that this is a sandbox of, if the API still has it."""
+        if entry.pod is None:
+            return None
+        pod = self.records.pod(entry.pod.namespace, entry.pod.name, entry.pod.uid)
+        return pod if pod is not None and pod.ref == entry.pod else None
+
+    def _is_deleted(self, entry: SandboxEntry) -> bool:
+        return self.journal.is_buried(entry.attachment, entry.began)
+
+    def _reconciler(self, entry: SandboxEntry) -> Reconciler:
+        return Reconciler(self.records, self.journal, lambda _: self._is_deleted(entry))
+
+    def _attempt(self, entry: SandboxEntry, end: HeldEnd) -> Attempt:
+        assert entry.pod is not None  # noqa: S101  # who has ends has a pod
+        vtep = self._site(entry).parent.address
+        sandbox = Sandbox(entry.attachment.container_id, entry.pod, self.node, entry.netns, vtep)
+        return Attempt(end.wanted, end.side, sandbox, lasting=True)
+
+    def _site(self, entry: SandboxEntry) -> Site:
+        return self.sites(entry.underlay, self.node, self.records)
+
+    # Those who are gone
+
+    def _take_out_strays(self, record: Link, held: list[tuple[SandboxEntry, HeldEnd]]) -> None:
+        """Take sandboxes of this node out of a record of which the node knows nothing any more."""
+        known = {entry.attachment.container_id for entry, _ in held}
+        for side in Side:
+            sandbox = record.sandbox(side)
+            if sandbox is None or sandbox.node != self.node or sandbox.container_id in known:
+                continue
+            if reason := self._why_dead(sandbox):
+                log.info("taking sandbox %s out of the record: %s", sandbox.container_id, reason)
+                with self.journal.lock(record.name):
+                    take_down(self.journal, sandbox.container_id, sandbox.netns, record.end(side).ifname)
+                    reconciler = Reconciler(self.records, self.journal, self.journal.is_deleted)
+                    reconciler.leave(record.name, side, sandbox.container_id, reason)
+
+    def _why_dead(self, sandbox: Sandbox) -> str | None:
+        """Why a sandbox of this node is none any more; None where it may yet be one."""
+        if self.is_adding(sandbox.container_id):
+            return None
+        if self.journal.is_deleted(sandbox.container_id):
+            return "the sandbox was deleted"
+        if not datapath.namespace_is_there(sandbox.netns):
+            return "its sandbox is gone, and no DEL came"
+        pod = self.records.pod(sandbox.pod.namespace, sandbox.pod.name)
+        if pod is None or pod.ref != sandbox.pod or pod.finished:
+            return "its pod is gone, and no DEL came"
+        return None
+
+    def _note_lost_peer(self, name: str, held: list[tuple[SandboxEntry, HeldEnd]]) -> None:
+        """Note of a peer on a lost node that it does not stand; once, for it may be alive after all and say so."""
+        record = self.records.known.get(name)
+        for _, end in held:
+            peer = record.sandbox(end.side.other) if record else None
+            key = (name, end.side.other)
+            if record is None or peer is None or not self.is_lost(peer.node):
+                self._noted_lost.pop(key, None)
+            elif record.stands(end.side.other) and self._noted_lost.get(key) != peer.container_id:
+                self._noted_lost[key] = peer.container_id
+                reconciler = Reconciler(self.records, self.journal, self.journal.is_deleted)
+                with self.journal.lock(name):
+                    reason = f"node {peer.node} has not been heard of"
+                    reconciler.note_lost(name, end.side.other, peer.container_id, reason)
+
+    # Which links are a pod's
+
+    def _take_what_names(self, entry: SandboxEntry, pods: list[Pod]) -> None:
+        pod = next((one for one in pods if one.ref == entry.pod), None)
+        if pod is None or pod.finished or self._is_deleted(entry):
+            return
+        wanted = wanted_links(pods, {entry.attachment.ifname})
+        named = {
+            link.link.name: HeldEnd(link.link, side)
+            for link, side in wanted.ends_of(pod)
+            if side is Side.PAIR and not self._is_held_otherwise(entry, link.link.name)
+        }
+        held = {end.link for end in entry.ends}
+        if named.keys() - held:
+            new = [end for name, end in named.items() if name not in held]
+            if self.journal.change_ends(entry.attachment, lambda ends: (*ends, *new)):
+                for end in new:
+                    log.info("link %s names pod %s by now", end.link, pod.ref)
+                    self.started(entry.attachment.container_id, end.link)
+                    self.tend(end.link)
+        if superseding(pod, pods) is None:
+            for end in entry.ends:
+                if end.side is Side.PAIR and end.link not in named:
+                    self._give_up(entry, end)
+        if not named and not entry.ends:
+            self.announcer.condition(pod, False, "WaitingForPeer", "no pod names it as its pair")
+
+    def _is_held_otherwise(self, entry: SandboxEntry, link: str) -> bool:
+        """Whether another attachment of the same container has the link already."""
+        container_id = entry.attachment.container_id
+        return any(
+            one.attachment.container_id == container_id and one.attachment != entry.attachment
+            for one, _ in self.journal.holding(link)
+        )
+
+    def _give_up(self, entry: SandboxEntry, end: HeldEnd) -> None:
+        """Leave a link whose primary has left it and declares it no longer."""
+        record = self.records.link(end.link)
+        if record is not None and record.sandbox(Side.PRIMARY) is not None:
+            return  # what it was declared as when it started holds until it ends
+        container_id, reason = entry.attachment.container_id, "no pod declares the link any more"
+        with self.journal.lock(end.link):
+            take_down(self.journal, container_id, entry.netns, end.ifname)
+            self._reconciler(entry).leave(end.link, end.side, container_id, reason)
+        self.journal.change_ends(entry.attachment, lambda ends: tuple(one for one in ends if one.link != end.link))
+        self._told.pop((container_id, end.link), None)
+        log.info("left link %s: %s", end.link, reason)
+
+    # Telling
+
+    def _tell(self, name: str, held: list[tuple[SandboxEntry, HeldEnd]]) -> None:
+        record = self.records.known.get(name)
+        for entry, end in held:
+            container_id = entry.attachment.container_id
+            if self.is_adding(container_id) or self._is_deleted(entry) or entry.pod is None:
+                continue
+            linked = record is not None and record.holds(end.side, container_id) and derive(record) is State.LINKED
+            told = self._told.setdefault((container_id, name), Told())
+            if told.linked is not linked:
+                first, told.linked = told.linked is None, linked
+                if not first or told.new or not linked:
+                    self._say(entry, end, record, linked=linked, first=first)
+                told.new = False
+            self._set_condition(entry)
+
+    def _say(self, entry: SandboxEntry, end: HeldEnd, record: Link | None, *, linked: bool, first: bool) -> None:
+        assert entry.pod is not None  # noqa: S101
+        peer = end.wanted.end(end.side.other)
+        if linked and record is not None:
+            vni = f", VNI {record.vni}" if record.vni is not None else ""
+            text = f"{end.ifname} is linked to {peer.ifname} of {peer.name} ({record.kind}{vni})"
+            self.announcer.event(entry.pod, Reason.LINKED, text)
+            if (seconds := _seconds_to_link(record)) is not None:
+                self.metrics.linked(seconds)
+            log.info("link %s stands at both ends", end.link)
+        elif first:
+            why = absence(peer.name, self.records.pods(entry.pod.namespace), peer.ifname)
+            self.announcer.event(entry.pod, Reason.WAITING_FOR_PEER, f"{end.ifname} waits for pod {peer.name}: {why}")
+        else:
+            reason = record.history[-1].reason if record is not None and record.history else "its record is gone"
+            self.announcer.event(entry.pod, Reason.LINK_LOST, f"{end.ifname} to {peer.name}: {reason}")
+            log.warning("link %s is lost: %s", end.link, reason)
+
+    def _set_condition(self, entry: SandboxEntry) -> None:
+        pod = self._pod(entry)
+        if pod is None or not pod.gates:
+            return
+        told = {end.link: self._told.get((entry.attachment.container_id, end.link), Told()) for end in entry.ends}
+        waiting = [name for name, one in told.items() if not one.linked]
+        if waiting:
+            self.announcer.condition(pod, False, "WaitingForPeer", f"not linked: {', '.join(waiting)}")
+        else:
+            self.announcer.condition(pod, True, "Linked", f"all {len(told)} links stand")
+
+
+def _seconds_to_link(record: Link) -> float | None:
+    """How long it took from when both ends had joined, by the clocks of those who wrote; None where it is not told."""
+    linked = [step.at for step in record.history if step.target is State.LINKED]
+    ready = [step.at for step in record.history if step.target is State.PAIR_READY]
+    if not linked or not ready:
+        return None
+    return max(0.0, (linked[-1] - ready[-1]).total_seconds())

@@ -1,0 +1,40 @@
+"""From what the runtime says to what it is told: read, judged, served, answered; the same whoever serves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ratchet.cni.answer import answer_version, asked_version, error_json, version_json
+from ratchet.cni.arguments import Arguments, Command, read_arguments
+from ratchet.cni.config import NetworkConfig, read_config
+from ratchet.errors import RatchetError
+
+log = logging.getLogger(__name__)
+
+Serve = Callable[[Arguments, NetworkConfig], dict[str, Any] | None]
+
+
+def answer(environ: Mapping[str, str], stdin: bytes, serve: Serve) -> tuple[int, dict[str, Any] | None]:
+    """The exit status and what goes to stdout (None: nothing), `serve` doing what is asked but for VERSION."""
+    try:
+        arguments = read_arguments(environ)
+        if arguments.command is Command.VERSION:
+            return 0, version_json(asked_version(stdin))
+        return 0, serve(arguments, read_config(stdin, arguments.command))
+    except RatchetError as error:
+        log.error("%s%s", error, f" ({error.details})" if error.details else "")
+        return 1, error_json(error, answer_version(stdin))
+    except Exception as fault:  # a traceback on stdout or none at all would cost the runtime the reason
+        log.exception("a fault in ratchet")
+        bug = RatchetError(f"cannot serve the call: {type(fault).__name__}: {fault}", details="this is a bug")
+        return 1, error_json(bug, answer_version(stdin))
+
+
+def speak_of_keys(network: NetworkConfig) -> None:
+    """Log what of a configuration means nothing."""
+    if network.ignored:
+        log.info("ignored keys of 2017, which mean nothing any more: %s", ", ".join(network.ignored))
+    if network.unknown:
+        log.warning("unknown keys in the network configuration: %s", ", ".join(network.unknown))

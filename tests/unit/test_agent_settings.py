@@ -1,0 +1,356 @@
+"""The agent's settings: each from a flag, a variable and a file, which goes before which, and what is wrong by name."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ratchet.agent.settings import Settings, add_arguments, host_and_port, read_settings, settings_of
+from ratchet.errors import InvalidConfigError
+
+GIVEN: dict[str, tuple[str, Any]] = {
+    "node_name": ("worker-1.example", "worker-1.example"),
+    "kubeconfig": ("/etc/ratchet/kubeconfig", "/etc/ratchet/kubeconfig"),
+    "namespace": ("links", "links"),
+    "socket": ("/run/r.sock", "/run/r.sock"),
+    "state_dir": ("/var/lib/r", "/var/lib/r"),
+    "spool_dir": ("/var/spool/r", "/var/spool/r"),
+    "parent_interface": ("bond0.100", "bond0.100"),
+    "parent_address": ("2001:db8::7", "2001:db8::7"),
+    "vxlan_port": ("8472", 8472),
+    "vni_range": ("500-600", (500, 600)),
+    "wait": ("2.5", 2.5),
+    "wait_policy": ("require", "require"),
+    "workers": ("3", 3),
+    "resync": ("60", 60.0),
+    "heartbeat": ("5", 5.0),
+    "node_lost_after": ("45.5", 45.5),
+    "metrics_addr": ("[::1]:9000", "[::1]:9000"),
+    "log_format": ("json", "json"),
+    "log_level": ("debug", "debug"),
+    "events": ("false", False),
+    "readiness": ("no", False),
+    "drain_seconds": ("0", 0.0),
+}
+SWITCHES = ("events", "readiness")
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def variable(name: str) -> str:
+    return f"RATCHET_{name.upper()}"
+
+
+def refused(argv: list[str], environ: dict[str, str]) -> str:
+    with pytest.raises(InvalidConfigError) as caught:
+        read_settings(argv, environ)
+    return str(caught.value)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "agent.yaml"
+
+
+def test_the_defaults() -> None:
+    settings = read_settings([], {})
+    assert asdict(settings) == {
+        "node_name": os.uname().nodename.lower(),
+        "kubeconfig": None,
+        "namespace": "ratchet",
+        "socket": "/run/ratchet/agent.sock",
+        "state_dir": "/var/lib/cni/ratchet",
+        "spool_dir": "/var/lib/cni/ratchet/spool",
+        "parent_interface": None,
+        "parent_address": None,
+        "vxlan_port": 4789,
+        "vni_range": (11, 16777215),
+        "wait": 5.0,
+        "wait_policy": "proceed",
+        "workers": 8,
+        "resync": 300.0,
+        "heartbeat": 10.0,
+        "node_lost_after": 40.0,
+        "metrics_addr": ":9472",
+        "log_format": "text",
+        "log_level": "info",
+        "events": True,
+        "readiness": True,
+        "drain_seconds": 20.0,
+    }
+
+
+def test_every_setting_is_tested() -> None:
+    assert set(GIVEN) == {one.name for one in fields(Settings)}
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_a_setting_from_its_variable(name: str) -> None:
+    text, value = GIVEN[name]
+    assert getattr(read_settings([], {variable(name): text}), name) == value
+
+
+@pytest.mark.parametrize("name", [name for name in GIVEN if name not in SWITCHES])
+def test_a_setting_from_its_flag(name: str) -> None:
+    text, value = GIVEN[name]
+    assert getattr(read_settings([flag(name), text], {}), name) == value
+    assert getattr(read_settings([f"{flag(name)}={text}"], {}), name) == value
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_a_switch_has_two_flags(name: str) -> None:
+    assert getattr(read_settings([f"--no-{name}"], {}), name) is False
+    assert getattr(read_settings([f"--{name}"], {variable(name): "off"}), name) is True
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "json"])
+@pytest.mark.parametrize("name", GIVEN)
+def test_a_setting_from_the_file_as_text_or_as_its_type(name: str, suffix: str, tmp_path: Path) -> None:
+    text, value = GIVEN[name]
+    path = tmp_path / f"agent.{suffix}"
+    for written in (text, value):
+        path.write_text(json.dumps({name: written}, indent="\t" if suffix == "json" else None))
+        assert getattr(read_settings(["--config", str(path)], {}), name) == value
+
+
+def test_a_file_as_people_write_it(file: Path) -> None:
+    file.write_text(
+        "# of the cluster's\n"
+        "wait: 10\nvni_range: 100-200\nmetrics_addr: :9000\nevents: no\nparent_interface:\nnode_name: worker-1\n"
+    )
+    settings = read_settings([], {"RATCHET_CONFIG": str(file)})
+    assert (settings.wait, settings.vni_range, settings.metrics_addr) == (10.0, (100, 200), ":9000")
+    assert (settings.events, settings.parent_interface, settings.node_name) == (False, None, "worker-1")
+
+
+def test_flag_before_variable_before_file_before_default(file: Path) -> None:
+    file.write_text("wait: 1\n")
+    argv, environ = ["--config", str(file)], {"RATCHET_WAIT": "2"}
+    assert read_settings([*argv, "--wait", "3"], environ).wait == 3.0
+    assert read_settings(argv, environ).wait == 2.0
+    assert read_settings(argv, {}).wait == 1.0
+    assert read_settings([], {}).wait == 5.0
+
+
+def test_the_flag_of_the_file_goes_before_its_variable(file: Path) -> None:
+    file.write_text("wait: 1\n")
+    assert read_settings(["--config", str(file)], {"RATCHET_CONFIG": "/nowhere"}).wait == 1.0
+
+
+def test_the_nodes_name_as_daemonsets_have_it() -> None:
+    assert read_settings([], {"NODE_NAME": "b"}).node_name == "b"
+    assert read_settings([], {"NODE_NAME": "b", "RATCHET_NODE_NAME": "a"}).node_name == "a"
+    assert "NODE_NAME must be the name of a node" in refused([], {"NODE_NAME": "B_"})
+
+
+def test_an_empty_variable_is_as_none_but_for_metrics() -> None:
+    assert read_settings([], {variable(name): "" for name in GIVEN if name != "metrics_addr"}) == read_settings([], {})
+    assert read_settings([], {"RATCHET_METRICS_ADDR": ""}).metrics_addr == ""
+    assert read_settings(["--metrics-addr", ""], {"RATCHET_METRICS_ADDR": ":1"}).metrics_addr == ""
+
+
+def test_the_spool_is_in_the_state() -> None:
+    assert read_settings(["--state-dir", "/s/"], {}).spool_dir == "/s/spool"
+    assert read_settings(["--state-dir", "/s", "--spool-dir", "/t"], {}).spool_dir == "/t"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("wait", "0"),
+        ("wait", "150"),
+        ("vxlan_port", "1"),
+        ("vxlan_port", "65535"),
+        ("vni_range", "1-1"),
+        ("vni_range", "1-16777215"),
+        ("heartbeat", "1"),
+        ("workers", "1"),
+        ("metrics_addr", "localhost:0"),
+        ("metrics_addr", "0.0.0.0:65535"),
+        ("socket", "/" + "s" * 106),
+        ("namespace", "n" * 63),
+    ],
+)
+def test_settings_reach_to_their_limits(name: str, text: str) -> None:
+    read_settings([flag(name), text], {})
+
+
+WRONG = [
+    ("node_name", "Node"),
+    ("node_name", "a/b"),
+    ("kubeconfig", "kubeconfig"),
+    ("kubeconfig", ""),
+    ("namespace", "kube.system"),
+    ("namespace", "../x"),
+    ("socket", "agent.sock"),
+    ("socket", "/" + "s" * 107),
+    ("state_dir", "state"),
+    ("spool_dir", "/sp\x1b[2Jool"),
+    ("parent_interface", "eth0 "),
+    ("parent_interface", "a" * 16),
+    ("parent_address", "192.168.1.73/24"),
+    ("parent_address", "0.0.0.0"),
+    ("parent_address", "fe80::1%eth0"),
+    ("vxlan_port", "0"),
+    ("vxlan_port", "65536"),
+    ("vxlan_port", "4789.0"),
+    ("vni_range", "0-5"),
+    ("vni_range", "5-4"),
+    ("vni_range", "1-16777216"),
+    ("vni_range", "7"),
+    ("vni_range", "1-2-3"),
+    ("wait", "-1"),
+    ("wait", "150.1"),
+    ("wait", "nan"),
+    ("wait", "5s"),
+    ("wait", ""),
+    ("wait_policy", "Require"),
+    ("workers", "0"),
+    ("workers", "257"),
+    ("workers", "two"),
+    ("resync", "0"),
+    ("heartbeat", "0.5"),
+    ("node_lost_after", "2"),
+    ("metrics_addr", "9472"),
+    ("metrics_addr", "::1:9472"),
+    ("metrics_addr", ":65536"),
+    ("metrics_addr", "http://x:1"),
+    ("log_format", "xml"),
+    ("log_level", "INFO"),
+    ("drain_seconds", "601"),
+]
+
+
+@pytest.mark.parametrize(("name", "text"), WRONG)
+def test_what_is_wrong_is_named_with_where_it_is_from(name: str, text: str, file: Path) -> None:
+    shown = json.dumps(text)[:80]
+    begin = f"cannot read the agent's settings: {flag(name)} must be "
+    assert (told := refused([f"{flag(name)}={text}"], {})).startswith(begin)
+    assert shown in told
+    if text:
+        assert f": {variable(name)} must be " in refused([], {variable(name): text})
+    file.write_text(json.dumps({name: text}))
+    assert f': "{name}" in {file} must be ' in refused(["--config", str(file)], {})
+
+
+@pytest.mark.parametrize("word", ["maybe", "2", "truee"])
+@pytest.mark.parametrize("name", SWITCHES)
+def test_a_switch_is_on_or_off(name: str, word: str) -> None:
+    told = refused([], {variable(name): word})
+    assert told == f'cannot read the agent\'s settings: {variable(name)} must be true or false, not "{word}"'
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("wait", True),
+        ("wait", [1]),
+        ("workers", 2.0),
+        ("workers", True),
+        ("vni_range", [1]),
+        ("vni_range", [True, 5]),
+        ("vni_range", [1.0, 5]),
+        ("vni_range", 5),
+        ("node_name", 7),
+        ("namespace", ["a"]),
+        ("events", "sometimes"),
+        ("events", 2),
+        ("metrics_addr", 9472),
+        ("log_level", 10),
+    ],
+)
+def test_a_value_of_another_type_in_the_file(name: str, value: object, file: Path) -> None:
+    file.write_text(json.dumps({name: value}))
+    told = refused(["--config", str(file)], {})
+    assert told.startswith(f'cannot read the agent\'s settings: "{name}" in {file} must be ')
+    assert told.endswith(f", not {json.dumps(value)}")
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("waitt: 3\nwait-policy: proceed\n", 'unknown keys: "waitt", "wait-policy"'),
+        ("config: /x\n", 'unknown keys: "config"'),
+        ("- wait\n", '["wait"] is not a mapping'),
+        ("wait", '"wait" is not a mapping'),
+        ("a: [\n", "expected the node content"),
+        ("a: !!python/object:os.system {}\n", "could not determine a constructor"),
+        ("wait: 1\n\tworkers: 2\n", "found character '\\t'"),
+    ],
+)
+def test_a_file_that_cannot_be_used(text: str, cause: str, file: Path) -> None:
+    file.write_text(text)
+    told = refused(["--config", str(file)], {})
+    assert told.startswith(f"cannot read the settings in {file}: ")
+    assert cause in told
+    assert "\n" not in told
+
+
+def test_a_file_that_is_missing_or_is_no_text(file: Path, tmp_path: Path) -> None:
+    assert refused(["--config", str(file)], {}) == f"cannot read the settings in {file}: No such file or directory"
+    assert "Is a directory" in refused(["--config", str(tmp_path)], {})
+    file.write_bytes(b"\xff\xfe")
+    assert refused(["--config", str(file)], {}).startswith(f"cannot read the settings in {file}: ")
+    broken = tmp_path / "agent.json"
+    broken.write_text("{")
+    assert refused(["--config", str(broken)], {}).startswith(f"cannot read the settings in {broken}: ")
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "{}"])
+def test_an_empty_file(text: str, file: Path) -> None:
+    file.write_text(text)
+    assert read_settings(["--config", str(file)], {}) == read_settings([], {})
+
+
+def test_a_node_is_not_lost_before_it_may_have_been_late(file: Path) -> None:
+    assert read_settings(["--heartbeat", "20", "--node-lost-after", "60"], {}).node_lost_after == 60.0
+    assert refused(["--heartbeat", "20"], {}).endswith(
+        ": node_lost_after (default) must be at least 3 times --heartbeat, so 60 seconds, not 40"
+    )
+    file.write_text("node_lost_after: 29\n")
+    assert refused(["--config", str(file)], {}).endswith(
+        f': "node_lost_after" in {file} must be at least 3 times heartbeat (default), so 30 seconds, not 29'
+    )
+
+
+def test_help_has_every_option_its_default_and_its_variable(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        read_settings(["--help"], {})
+    assert ended.value.code == 0
+    told = " ".join(capsys.readouterr().out.split())
+    for name in GIVEN:
+        assert flag(name) in told
+        assert variable(name) in told
+    assert "(:9472; RATCHET_METRICS_ADDR)" in told
+    assert "(5; RATCHET_WAIT)" in told
+    assert "(on; RATCHET_EVENTS)" in told
+
+
+def test_a_subcommand_takes_the_options() -> None:
+    parser = argparse.ArgumentParser()
+    agent = parser.add_subparsers().add_parser("agent")
+    add_arguments(agent)
+    agent.set_defaults(run=len)
+    arguments = parser.parse_args(["agent", "--wait", "7"])
+    assert settings_of(arguments, {"NODE_NAME": "a"}).wait == 7.0
+
+
+@pytest.mark.parametrize(
+    ("address", "parts"),
+    [
+        ("127.0.0.1:80", ("127.0.0.1", 80)),
+        (":9472", ("", 9472)),
+        ("[::1]:9472", ("::1", 9472)),
+        ("localhost:0", ("localhost", 0)),
+    ],
+)
+def test_an_address_to_serve_at(address: str, parts: tuple[str, int]) -> None:
+    assert host_and_port(address) == parts

@@ -1,0 +1,581 @@
+"""Telling of links on pods: which events are sent, what becomes of a condition, and that nothing waits or fails."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+
+from ratchet.agent.announce import (
+    EVENT_TRIES,
+    EVENTS_KEPT,
+    NODE_BURST,
+    POD_BURST,
+    PODS_KEPT,
+    Announcer,
+    Limiter,
+    Reason,
+)
+from ratchet.agent.metrics import Metrics
+from ratchet.core.model import Pod, PodRef
+from ratchet.errors import ApiUnavailableError, ConflictError, RatchetError
+from ratchet.store.announcements import EventType, record_event, set_condition
+from ratchet.store.apiserver import STRATEGIC_MERGE_PATCH, AlreadyExistsError, ApiServer, ForbiddenError, NotFoundError
+from ratchet.store.codec import decode_pod
+
+Json = dict[str, Any]
+
+NOON = datetime(2026, 1, 2, 12, 0, 0, 999999, tzinfo=UTC)
+AWAY = ApiUnavailableError("cannot reach the Kubernetes API at https://a:6443: timed out")
+FORBIDDEN = ForbiddenError('cannot PATCH x: pods "a" is forbidden: User "agent" cannot patch resource "pods/status"')
+TERMINATING = ForbiddenError("cannot POST x: … because it is being terminated")
+GONE = NotFoundError('cannot PATCH x: pods "a" not found')
+REPLACED = ConflictError("cannot PATCH x: Precondition failed: UID in precondition: u, UID in object meta: v")
+IMMUTABLE = RatchetError('cannot PATCH x: Pod "a" is invalid: metadata.uid: Invalid value: "u": field is immutable')
+REFUSED = RatchetError("cannot PATCH x: status.conditions: nonsense")
+
+
+def ref(name: str = "a") -> PodRef:
+    return PodRef("default", name, f"uid-{name}")
+
+
+def pod(name: str = "a", *gates: str) -> Pod:
+    return Pod(ref(name), gates=gates or ("ratchet/linked",))
+
+
+class TestLimiter:
+    def test_the_same_not_twice_within_five_minutes(self) -> None:
+        limiter = Limiter()
+        for now, allowed in [(0, True), (1, False), (299.9, False), (300, True), (301, False), (600, True)]:
+            assert limiter.allows("u", "Linked", "m", now) is allowed, now
+
+    @pytest.mark.parametrize("other", [("v", "Linked", "m"), ("u", "LinkLost", "m"), ("u", "Linked", "n")])
+    def test_what_differs_is_not_the_same(self, other: tuple[str, str, str]) -> None:
+        limiter = Limiter()
+        assert limiter.allows("u", "Linked", "m", 0)
+        assert limiter.allows(*other, 0)
+        assert not limiter.allows("u", "Linked", "m", 0)
+        assert not limiter.allows(*other, 0)
+
+    def test_a_pod_has_a_burst_and_then_one_in_thirty_seconds(self) -> None:
+        limiter = Limiter()
+        sent = [limiter.allows("u", "Linked", str(number), 0) for number in range(30)]
+        assert sent == [True] * POD_BURST + [False] * 10
+        assert not limiter.allows("u", "Linked", "x", 29.9)
+        assert limiter.allows("u", "Linked", "x", 30.1)
+        assert not limiter.allows("u", "Linked", "y", 59)
+        assert limiter.allows("v", "Linked", "y", 59)
+        assert limiter.allows("u", "Linked", "y", 61)
+
+    def test_a_pod_that_was_silent_has_its_burst_again_and_no_more(self) -> None:
+        limiter = Limiter()
+        for start in (0.0, 10_000.0):
+            sent = [limiter.allows("u", "Linked", str(number), start) for number in range(30)]
+            assert sum(sent) == POD_BURST
+
+    def test_the_node_has_fifty_a_second(self) -> None:
+        limiter = Limiter()
+        sent = [limiter.allows(f"u{number}", "Linked", "m", 5) for number in range(200)]
+        assert sent == [True] * NODE_BURST + [False] * 150
+        later = [limiter.allows(f"v{number}", "Linked", "m", 5.5) for number in range(200)]
+        assert sum(later) == NODE_BURST // 2
+
+    def test_what_is_refused_costs_nothing(self) -> None:
+        limiter = Limiter()
+        for number in range(NODE_BURST):
+            limiter.allows(f"u{number}", "Linked", "m", 0)
+        for _ in range(100):
+            assert not limiter.allows("w", "Linked", "m", 0)
+        sent = [limiter.allows("w", "Linked", str(number), 10) for number in range(30)]
+        assert sum(sent) == POD_BURST
+
+    def test_what_it_remembers_is_bounded(self) -> None:
+        limiter = Limiter()
+        for number in range(30_000):
+            assert limiter.allows(f"u{number}", "Linked", "m", number / 50)
+        assert len(limiter._said) <= 8192
+        assert len(limiter._pods) <= 8192
+        assert limiter.allows("last", "Linked", "m", 30_000.0)
+        assert (len(limiter._said), len(limiter._pods)) == (1, 1)
+
+
+class Api:
+    """What reaches the API, and the errors with which it answers; an error may be held until it is let go."""
+
+    def __init__(self) -> None:
+        self.said: list[Json] = []
+        self.script: list[RatchetError | Exception | None] = []
+        self.held: threading.Event | None = None
+        self.reached = threading.Event()
+        self.tries = 0
+
+    def create(self, path: str, body: Json) -> Json:
+        assert path == f"/api/v1/namespaces/{body['metadata']['namespace']}/events"
+        return self._take(body)
+
+    def patch(self, path: str, body: Json, content_type: str) -> Json:
+        assert path.endswith("/status")
+        assert content_type == STRATEGIC_MERGE_PATCH
+        return self._take(body)
+
+    def _take(self, body: Json) -> Json:
+        self.reached.set()
+        if self.held is not None:
+            assert self.held.wait(10)
+        self.tries += 1
+        answer = self.script.pop(0) if self.script else None
+        if answer is not None:
+            raise answer
+        self.said.append(body)
+        return body
+
+    @property
+    def events(self) -> list[str]:
+        return [f"{one['reason']} {one['message']}" for one in self.said if "reason" in one]
+
+    @property
+    def conditions(self) -> list[tuple[str, str, str]]:
+        """UID, status and message of each condition that was written."""
+        told = [(one["metadata"]["uid"], one["status"]["conditions"][0]) for one in self.said if "status" in one]
+        return [(uid, condition["status"], condition["message"]) for uid, condition in told]
+
+
+def as_server(api: Api) -> ApiServer:
+    return cast(ApiServer, api)
+
+
+def wait_until(holds: Callable[[], object], seconds: float = 10.0) -> None:
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until, "it did not come about"
+        time.sleep(0.002)
+
+
+def dropped(metrics: Metrics) -> int:
+    line = next(
+        line for line in metrics.text().decode().splitlines() if line.startswith("ratchet_events_dropped_total")
+    )
+    return int(float(line.split()[1]))
+
+
+class Bench:
+    """An announcer on an API that is played."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.api = Api()
+        self.metrics = Metrics()
+        self.time = NOON
+        self._stack = stack
+
+    def announcer(self, *, events: bool = True, readiness: bool = True) -> Announcer:
+        made = Announcer(
+            as_server(self.api),
+            "node-a",
+            self.metrics,
+            events=events,
+            readiness=readiness,
+            now=lambda: self.time,
+            pauses=(0.01, 0.05),
+        )
+        self._stack.callback(made.close, 0)
+        return made
+
+    def hold(self) -> threading.Event:
+        """Hold what reaches the API until the event is set."""
+        self.api.held = held = threading.Event()
+        self.api.reached.clear()
+        self._stack.callback(held.set)
+        return held
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    with ExitStack() as stack:
+        yield Bench(stack)
+
+
+class TestEvents:
+    @pytest.mark.parametrize(
+        ("reason", "kind"),
+        [
+            (Reason.LINKED, "Normal"),
+            (Reason.WAITING_FOR_PEER, "Normal"),
+            (Reason.LINK_LOST, "Warning"),
+            (Reason.INVALID_INTENT, "Warning"),
+        ],
+    )
+    def test_an_event_is_sent(self, reason: Reason, kind: str, bench: Bench) -> None:
+        announcer = bench.announcer()
+        announcer.event(ref(), reason, "the link l")
+        wait_until(lambda: bench.api.said)
+        (event,) = bench.api.said
+        assert (event["reason"], event["type"], event["message"]) == (reason.value, kind, "the link l")
+        assert event["source"] == {"component": "ratchet", "host": "node-a"}
+        assert event["involvedObject"]["uid"] == "uid-a"
+        assert event["firstTimestamp"] == "2026-01-02T12:00:00Z"
+        assert dropped(bench.metrics) == 0
+
+    def test_the_same_again_is_dropped_and_counted(self, bench: Bench) -> None:
+        announcer = bench.announcer()
+        for message in ("m", "m", "n", "m"):
+            announcer.event(ref(), Reason.LINKED, message)
+        announcer.close(5)
+        assert bench.api.events == ["Linked m", "Linked n"]
+        assert dropped(bench.metrics) == 2
+
+    def test_none_where_none_are_wanted(self, bench: Bench) -> None:
+        announcer = bench.announcer(events=False)
+        announcer.event(ref(), Reason.LINKED, "m")
+        announcer.close(5)
+        assert bench.api.said == []
+        assert dropped(bench.metrics) == 0
+
+    def test_nothing_waits_and_the_queue_is_bounded(self, bench: Bench) -> None:
+        ticks = iter(range(10**6))
+        announcer = Announcer(
+            as_server(bench.api),
+            "node-a",
+            bench.metrics,
+            events=True,
+            readiness=True,
+            clock=lambda: float(next(ticks)),
+        )
+        held = bench.hold()
+        for number in range(EVENTS_KEPT + 10):
+            announcer.event(ref(f"p{number}"), Reason.LINKED, "m")
+        assert dropped(bench.metrics) in (9, 10)  # one may be on its way
+        held.set()
+        announcer.close(10**6)
+        assert len(bench.api.said) + dropped(bench.metrics) == EVENTS_KEPT + 10
+
+    def test_it_is_sent_when_the_api_is_back_with_the_time_at_which_it_was(self, bench: Bench) -> None:
+        bench.api.script = [AWAY, AWAY]
+        announcer = bench.announcer()
+        announcer.event(ref(), Reason.LINKED, "m")
+        bench.time += timedelta(hours=1)
+        wait_until(lambda: bench.api.said)
+        assert bench.api.said[0]["lastTimestamp"] == "2026-01-02T12:00:00Z"
+
+    def test_it_is_given_up_after_some_tries_and_the_others_go_on(self, bench: Bench) -> None:
+        bench.api.script = [AWAY] * EVENT_TRIES
+        announcer = bench.announcer()
+        announcer.event(ref(), Reason.LINKED, "first")
+        wait_until(lambda: dropped(bench.metrics) == 1)
+        announcer.event(ref(), Reason.LINKED, "second")
+        wait_until(lambda: bench.api.said)
+        assert bench.api.events == ["Linked second"]
+
+    def test_one_that_fails_is_put_behind_the_others(self, bench: Bench) -> None:
+        held = bench.hold()
+        bench.api.script = [AWAY]
+        announcer = bench.announcer()
+        announcer.event(ref(), Reason.LINKED, "first")
+        assert bench.api.reached.wait(10)
+        announcer.event(ref(), Reason.LINKED, "second")
+        held.set()
+        wait_until(lambda: len(bench.api.said) == 2)
+        assert bench.api.events == ["Linked second", "Linked first"]
+
+    def test_a_missing_permission_is_said_once(self, bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+        bench.api.script = [FORBIDDEN, FORBIDDEN]
+        announcer = bench.announcer()
+        for message in "abc":
+            announcer.event(ref(), Reason.LINKED, message)
+        wait_until(lambda: bench.api.said)
+        assert [one.getMessage() for one in caplog.records] == [
+            f"{FORBIDDEN} (the account needs the verb create for events)"
+        ]
+        bench.api.script = [FORBIDDEN]
+        announcer.event(ref(), Reason.LINKED, "d")
+        announcer.event(ref(), Reason.LINKED, "e")
+        wait_until(lambda: len(bench.api.said) == 2)
+        assert len(caplog.records) == 2
+        assert dropped(bench.metrics) == 3
+
+    @pytest.mark.parametrize("error", [GONE, TERMINATING])
+    def test_a_namespace_that_goes_is_not_spoken_of(
+        self, error: RatchetError, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bench.api.script = [error]
+        announcer = bench.announcer()
+        announcer.event(ref(), Reason.LINKED, "m")
+        announcer.close(5)
+        assert caplog.records == []
+        assert dropped(bench.metrics) == 1
+
+    @pytest.mark.parametrize("error", [REFUSED, ZeroDivisionError("a fault")])
+    def test_the_thread_outlives_every_error(
+        self, error: Exception, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bench.api.script = [error]
+        announcer = bench.announcer()
+        announcer.event(ref(), Reason.LINKED, "m")
+        announcer.event(ref(), Reason.LINKED, "n")
+        wait_until(lambda: bench.api.events == ["Linked n"])
+        assert len(caplog.records) == 1
+        assert dropped(bench.metrics) == 1
+
+
+class TestConditions:
+    def test_a_condition_is_written(self, bench: Bench) -> None:
+        announcer = bench.announcer()
+        announcer.condition(pod(), False, "WaitingForPeer", "waits for b")
+        wait_until(lambda: bench.api.said)
+        assert bench.api.said == [
+            {
+                "metadata": {"uid": "uid-a"},
+                "status": {
+                    "conditions": [
+                        {
+                            "type": "ratchet/linked",
+                            "status": "False",
+                            "reason": "WaitingForPeer",
+                            "message": "waits for b",
+                            "lastTransitionTime": "2026-01-02T12:00:00Z",
+                            "lastProbeTime": None,
+                        }
+                    ]
+                },
+            }
+        ]
+
+    def test_only_where_it_is_wanted_and_the_pod_has_the_gate(self, bench: Bench) -> None:
+        for announcer, one in [
+            (bench.announcer(), Pod(ref())),
+            (bench.announcer(), pod("a", "other/gate")),
+            (bench.announcer(readiness=False), pod()),
+        ]:
+            announcer.condition(one, True, "Linked", "m")
+            announcer.close(5)
+        assert bench.api.said == []
+
+    def test_what_was_written_last_is_not_written_again(self, bench: Bench) -> None:
+        announcer = bench.announcer()
+        for linked, message in [(True, "m"), (True, "m"), (False, "m"), (False, "n"), (False, "n"), (True, "m")]:
+            announcer.condition(pod(), linked, "Linked", message)
+            wait_until(lambda: all(told.wish is None for told in announcer._pods.values()))
+        assert [one[1:] for one in bench.api.conditions] == [
+            ("True", "m"),
+            ("False", "m"),
+            ("False", "n"),
+            ("True", "m"),
+        ]
+
+    def test_the_time_of_the_transition_is_the_statuss(self, bench: Bench) -> None:
+        announcer = bench.announcer()
+        for minute, (linked, message) in enumerate([(False, "a"), (False, "b"), (True, "c"), (True, "d")]):
+            bench.time = NOON + timedelta(minutes=minute)
+            announcer.condition(pod(), linked, "Linked", message)
+            wait_until(lambda: all(told.wish is None for told in announcer._pods.values()))
+        times = [one["status"]["conditions"][0]["lastTransitionTime"] for one in bench.api.said]
+        assert [one[14:16] for one in times] == ["00", "00", "02", "02"]
+
+    def test_only_the_newest_wish_of_a_pod_is_kept(self, bench: Bench) -> None:
+        held = bench.hold()
+        announcer = bench.announcer()
+        announcer.condition(pod("a"), False, "WaitingForPeer", "on its way")
+        assert bench.api.reached.wait(10)
+        announcer.condition(pod("b"), False, "WaitingForPeer", "b")
+        for number in range(5):
+            announcer.condition(pod("a"), True, "Linked", str(number))
+        held.set()
+        announcer.close(5)
+        assert bench.api.conditions == [
+            ("uid-a", "False", "on its way"),
+            ("uid-b", "False", "b"),
+            ("uid-a", "True", "4"),
+        ]
+
+    def test_a_wish_that_goes_back_while_another_is_on_its_way_is_written(self, bench: Bench) -> None:
+        announcer = bench.announcer()
+        announcer.condition(pod(), True, "Linked", "m")
+        wait_until(lambda: bench.api.said)
+        wait_until(lambda: announcer._pods["uid-a"].wish is None)
+        held = bench.hold()
+        announcer.condition(pod(), False, "LinkLost", "n")
+        assert bench.api.reached.wait(10)
+        announcer.condition(pod(), True, "Linked", "m")
+        held.set()
+        announcer.close(5)
+        assert [status for _, status, _ in bench.api.conditions] == ["True", "False", "True"]
+
+    def test_it_is_tried_until_the_api_is_back_and_said_once(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bench.api.script = [AWAY] * 6
+        announcer = bench.announcer()
+        announcer.condition(pod(), True, "Linked", "m")
+        wait_until(lambda: bench.api.said)
+        assert bench.api.tries == 7
+        assert [one.getMessage() for one in caplog.records] == [f"cannot announce: {AWAY}; it is tried again"]
+
+    def test_after_a_write_that_may_have_been_lost_the_old_wish_is_written_again(self, bench: Bench) -> None:
+        announcer = bench.announcer()
+        announcer.condition(pod(), True, "Linked", "m")
+        wait_until(lambda: bench.api.said)
+        wait_until(lambda: announcer._pods["uid-a"].wish is None)
+        bench.api.script = [AWAY]
+        announcer.condition(pod(), False, "LinkLost", "n")
+        wait_until(lambda: bench.api.script == [])
+        announcer.condition(pod(), True, "Linked", "m")
+        announcer.close(5)
+        assert bench.api.conditions[-1] == ("uid-a", "True", "m")
+        assert len(bench.api.conditions) >= 2
+
+    @pytest.mark.parametrize("error", [AWAY, FORBIDDEN])
+    def test_a_pod_that_is_forgotten_is_not_tried_again(self, error: RatchetError, bench: Bench) -> None:
+        bench.api.script = [error] * 1000
+        announcer = bench.announcer()
+        announcer.condition(pod(), True, "Linked", "m")
+        wait_until(lambda: bench.api.tries > 1)
+        announcer.forget("uid-a")
+        bench.api.script = []
+        announcer.condition(pod("b"), True, "Linked", "b")
+        wait_until(lambda: bench.api.said)
+        announcer.close(5)
+        assert [uid for uid, _, _ in bench.api.conditions] in (["uid-b"], ["uid-a", "uid-b"])  # one was on its way
+        assert set(announcer._pods) == {"uid-b"}
+
+    @pytest.mark.parametrize("error", [GONE, REPLACED, IMMUTABLE])
+    def test_a_pod_that_is_gone_is_not_spoken_of(
+        self, error: RatchetError, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bench.api.script = [error]
+        announcer = bench.announcer()
+        announcer.condition(pod(), True, "Linked", "m")
+        wait_until(lambda: announcer._pods == {})
+        assert bench.api.tries == 1
+        assert caplog.records == []
+
+    def test_a_missing_permission_is_said_once_and_the_others_go_on(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bench.api.script = [FORBIDDEN, FORBIDDEN]
+        announcer = bench.announcer()
+        announcer.condition(pod("a"), True, "Linked", "m")
+        announcer.condition(pod("b"), True, "Linked", "m")
+        wait_until(lambda: len(bench.api.said) == 2)
+        assert [one.getMessage() for one in caplog.records] == [
+            f"{FORBIDDEN} (the account needs the verb patch for pods/status)"
+        ]
+
+    @pytest.mark.parametrize("error", [REFUSED, ZeroDivisionError("a fault")])
+    def test_what_is_refused_is_said_and_not_tried_again(
+        self, error: Exception, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bench.api.script = [error]
+        announcer = bench.announcer()
+        announcer.condition(pod(), True, "Linked", "m")
+        wait_until(lambda: announcer._pods["uid-a"].wish is None)
+        announcer.condition(pod(), True, "Linked", "m")
+        wait_until(lambda: bench.api.said)
+        assert (bench.api.tries, len(caplog.records)) == (2, 1)
+
+    def test_the_pods_that_are_kept_are_bounded(self, bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+        held = bench.hold()
+        announcer = bench.announcer()
+        for number in range(PODS_KEPT + 1):
+            announcer.condition(pod(f"p{number}"), True, "Linked", "m")
+        assert len(announcer._pods) == PODS_KEPT
+        assert f"cannot set ratchet/linked of default/p{PODS_KEPT}" in caplog.text
+        held.set()
+        wait_until(lambda: len(bench.api.said) == PODS_KEPT)
+        announcer.condition(pod("last"), True, "Linked", "m")
+        wait_until(lambda: bench.api.conditions[-1][0] == "uid-last")
+        assert len(announcer._pods) == PODS_KEPT
+
+
+class TestTheEnd:
+    def test_what_is_left_is_said_and_nothing_after_it(self, bench: Bench) -> None:
+        held = bench.hold()
+        announcer = bench.announcer()
+        for message in "abc":
+            announcer.event(ref(), Reason.LINKED, message)
+        announcer.condition(pod(), True, "Linked", "m")
+        held.set()
+        announcer.close(5)
+        announcer.event(ref(), Reason.LINKED, "late")
+        announcer.condition(pod("late"), True, "Linked", "m")
+        announcer.close(5)
+        assert bench.api.events == ["Linked a", "Linked b", "Linked c"]
+        assert bench.api.conditions == [("uid-a", "True", "m")]
+        assert not announcer._thread.is_alive()
+
+    def test_it_does_not_wait_for_an_api_that_is_away(self, bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+        bench.api.script = [AWAY] * 1000
+        announcer = bench.announcer()
+        announcer.condition(pod(), True, "Linked", "m")
+        began = time.monotonic()
+        announcer.close(30)
+        assert time.monotonic() - began < 10
+        assert "cannot announce 1 more" in caplog.text
+
+    def test_it_does_not_wait_for_an_answer_longer_than_it_may(self, bench: Bench) -> None:
+        held = bench.hold()
+        announcer = bench.announcer()
+        announcer.condition(pod(), True, "Linked", "m")
+        assert bench.api.reached.wait(10)
+        announcer.close(0.01)
+        assert announcer._thread.is_alive()
+        held.set()
+        wait_until(lambda: not announcer._thread.is_alive())
+
+    def test_it_leaves_what_it_may_not_write(self, bench: Bench) -> None:
+        bench.api.script = [FORBIDDEN] * 1000
+        announcer = Announcer(as_server(bench.api), "a", bench.metrics, events=True, readiness=True)
+        announcer.condition(pod(), True, "Linked", "m")
+        wait_until(lambda: bench.api.tries == 1)
+        announcer.close(30)
+        assert bench.api.tries == 1
+
+
+class TestAnnouncements:
+    def test_an_events_name_is_one_that_the_api_takes(self) -> None:
+        api = Api()
+        for name in ("a", "p" * 253, "p" * 235 + ".-" + "q" * 16):
+            record_event(as_server(api), ref(name), "Linked", "m" * 5000, EventType.NORMAL, now=NOON)
+        names = [one["metadata"]["name"] for one in api.said]
+        assert [len(one) for one in names] == [18, 253, 235 + 17]
+        assert {len(one["message"]) for one in api.said} == {1024}
+        heads, tails = zip(*(one.rsplit(".", 1) for one in names), strict=True)
+        assert heads == ("a", "p" * 236, "p" * 235)
+        assert len(set(tails)) == 3
+        assert all(len(one) == 16 and int(one, 16) >= 0 for one in tails)
+
+    def test_an_event_whose_reply_was_lost_is_sent(self) -> None:
+        api = Api()
+        api.script = [AlreadyExistsError("cannot POST x: exists")]
+        record_event(as_server(api), ref(), "Linked", "m", EventType.NORMAL, now=NOON)
+
+    @pytest.mark.parametrize("error", [IMMUTABLE, REPLACED])
+    def test_a_condition_of_another_pod_is_a_conflict(self, error: RatchetError) -> None:
+        api = Api()
+        api.script = [error]
+        with pytest.raises(ConflictError):
+            set_condition(as_server(api), ref(), True, "Linked", "m", NOON)
+
+    def test_another_refusal_is_itself(self) -> None:
+        api = Api()
+        api.script = [REFUSED]
+        with pytest.raises(RatchetError, match="nonsense"):
+            set_condition(as_server(api), ref(), True, "Linked", "m", NOON)
+
+    @pytest.mark.parametrize(
+        ("spec", "gates"),
+        [
+            (None, ()),
+            ({}, ()),
+            ({"readinessGates": None}, ()),
+            (
+                {"readinessGates": [{"conditionType": "ratchet/linked"}, {"conditionType": "x"}]},
+                ("ratchet/linked", "x"),
+            ),
+        ],
+    )
+    def test_a_pods_readiness_gates(self, spec: Json | None, gates: tuple[str, ...]) -> None:
+        assert decode_pod({"metadata": {"name": "a"}, "spec": spec}).gates == gates
