@@ -74,7 +74,10 @@ def _holders(vni: int, port: int, search: Sequence[str]) -> Iterator[Holder]:
         for netns in _namespaces((*search, *_mounted(), *_of_processes()), home):
             with Channel(netns) as channel:
                 for sight in links_of(channel, "vxlan"):
-                    if _claims(sight, vni, port) and sight.lower_nsid == known_as(channel, home):
+                    # No number: its underlay is where it is itself, and not where no number leads to.
+                    if not _claims(sight, vni, port) or sight.lower_nsid is None:
+                        continue
+                    if sight.lower_nsid == known_as(channel, home):
                         yield Holder(sight.device, netns.path, channel)
 
 

@@ -1,6 +1,7 @@
-"""Look at a wire, make it so, take it down: idempotent, safe from several threads at once, nothing of a link kept between calls.
+"""Look at a wire, make it so, unplug it, take it down: idempotent, safe from several threads at once.
 
-"The node" is the calling thread's network namespace; pods are known by the paths of theirs.
+Nothing of a link is kept between calls. "The node" is the calling thread's network namespace; pods are known by the
+paths of theirs.
 """
 
 from __future__ import annotations

@@ -124,6 +124,18 @@ def test_fault_24_a_foreign_holder_is_named_and_left_alone(place: str, nodes: Be
     assert nodes.interfaces("pod-a") == []
 
 
+def test_fault_24_a_tunnel_that_is_wholly_in_another_namespace_is_no_holder(nodes: Bed, wires: Wires) -> None:
+    """A pod's own, of the same VNI by chance: its underlay is not the node's, and neither namespace knows the other."""
+    nodes.ip("pod-c", "link", "add", "flannel.11", "type", "vxlan", "id", "11", "dstport", "4789", "remote", TWO)
+    before = nodes.show("pod-c", "flannel.11")
+    nodes.add("pod-old")
+    with nodes.inside("node-1"):
+        ensure(wires.tunnel("pod-old", 0, ONE, TWO))
+        assert ensure(wires.tunnel("pod-a", 0, ONE, TWO)) is True
+    assert nodes.interfaces("pod-old") == []
+    assert nodes.show("pod-c", "flannel.11") == before
+
+
 def test_fault_24_the_other_nodes_end_of_the_same_vni_is_left_alone(nodes: Bed, wires: Wires) -> None:
     """Two nodes may be two namespaces of one machine: each sees the other's pods, and must not take them for own."""
     nodes.add("pod-old")
