@@ -152,7 +152,7 @@ class _Settling:
             attempt = self._attempt
             deleted = self._reconciler.deleted(attempt.container_id)
             step = plan(attempt, self._draft, self._site, joined=self._joined, deleted=deleted, observed=self._observed)
-            if self._destroys(step) and not self._certain:
+            if not self._certain and self._needs_certainty(step):
                 self._make_certain()
             elif not self._joined and not isinstance(step, Withdraw):
                 # Also where the record holds this sandbox already: its intent may be an earlier one's.
@@ -193,11 +193,12 @@ class _Settling:
         self._built = wire
         return _built(wire)
 
-    def _destroys(self, step: Step) -> bool:
-        """Whether a step takes away something that stands."""
+    def _needs_certainty(self, step: Step) -> bool:
+        """Whether a step takes away something that stands, or ends with what was built and no write that may be refused
+        because the record is another by now."""
         if isinstance(step, Build):
             return self._observed is not None and self._observed != Observed(None)
-        return isinstance(step, Withdraw)
+        return isinstance(step, Withdraw) or (isinstance(step, Done) and self._built is not None)
 
     def _make_certain(self) -> None:
         self._stored, self._certain = self._reconciler.records.link(self._attempt.name), True
@@ -206,9 +207,18 @@ class _Settling:
     def _waiting(self) -> Settled:
         record = self._written()
         if self._site.attended and record.kind is None:
-            with suppress(ForeignInterfaceError):
-                datapath.unplug(self._attempt.sandbox.netns, self._attempt.wanted.end(self._attempt.side).ifname)
+            self._unplug()
         return Settled(record, stands=False)
+
+    def _unplug(self) -> None:
+        """Leave an end without a peer as a cable is without one: a tunnel's without carrier, a vEth's not there."""
+        netns, ifname = self._attempt.sandbox.netns, self._attempt.wanted.end(self._attempt.side).ifname
+        with suppress(ForeignInterfaceError):
+            device = datapath.observe_port(netns, ifname)
+            if device is not None and device.kind == "veth":
+                take_down(self._reconciler.journal, self._attempt.container_id, netns, ifname)
+            elif device is not None:
+                datapath.unplug(netns, ifname)
 
     def _written(self) -> Link:
         """The draft, stored."""

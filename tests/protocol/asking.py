@@ -188,6 +188,9 @@ class FakeKernel:
     def remove(self, netns: str, ifname: str) -> bool:
         return bool(ask("remove", netns, ifname))
 
+    def unplug(self, netns: str, ifname: str) -> bool:
+        return False  # carrier is no part of this world
+
     def observe_port(self, netns: str, ifname: str) -> Device | None:
         found: Device | None = ask("observe_port", netns, ifname)
         return found

@@ -23,6 +23,7 @@ Outcome = TypeVar("Outcome")
 Stage = Callable[[], str]
 
 END = "end"
+READING = ("get", "list", "create", "patch", "notice")
 RESTLESS = "it never comes to rest"
 
 
@@ -146,7 +147,7 @@ class Places:
         place.request = replay.request
         before = place._before
         place.reads = before is not None and (
-            before.reads or (before.request is not None and before.request[0] in ("get", "list", "create", "patch"))
+            before.reads or (before.request is not None and before.request[0] in READING)
         )
         return place
 

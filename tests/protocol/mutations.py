@@ -138,6 +138,13 @@ def reading_outside_the_lock() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def destroying_from_memory() -> Iterator[None]:
+    """What a watch told is never compared with what the API says."""
+    with patch.object(reconciler._Settling, "_needs_certainty", lambda *_: False):
+        yield
+
+
 class _Remembering(Records):
     """Records whose first answer was read a while ago."""
 
@@ -160,5 +167,6 @@ MUTATIONS = {
     "writing without a version": Mutation(Rules(api=UnversionedApi)),
     "deleting without a version": Mutation(Rules(api=CarelessApi)),
     "believing the record": Mutation(patched=believing_the_record),
+    "destroying from memory": Mutation(patched=destroying_from_memory),
     "noting before building": Mutation(patched=noting_before_building),
 }

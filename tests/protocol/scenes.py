@@ -226,22 +226,38 @@ def meddling(attempt: Attempt) -> Process:
 
 
 def agent(node: str, rules: Rules) -> Process:
-    """What stays on a node and takes up an end whenever one needs it, for ever."""
-    site = site_of(node)
+    """What stays on a node and takes up an end whenever one needs it, for ever.
+
+    It decides on the record as it noticed it, from a watch, which may be old by the time that it comes to it.
+    """
+    site = replace(site_of(node), attended=True)
     attention = _attention(node)
 
     def tend() -> str:
-        side, text = ask("choose", attention)
+        side, text = ask("notice", attention)
         record = decode_link(_loads(text))
         sandbox = record.sandbox(side)
         assert sandbox is not None
         attempt = Attempt(replace(record, uid="", resource_version=""), side, sandbox, lasting=True)
         call = call_of(attempt, Command.ADD, rules)
         with _ignoring_refusals():
-            Reconciler(rules.records(), call.journal, lambda _: call.is_deleted()).settle(attempt, site, joined=True)
+            noticed = _Noticed(rules.records(), text)
+            Reconciler(noticed, call.journal, lambda _: call.is_deleted()).settle(attempt, site, joined=True)
         return "tend"
 
     return Process(f"agent {node}", node, {"tend": tend}, "tend", serves=True)
+
+
+class _Noticed(Records):
+    """Records of which one is known from a watch, for as long as the watch has not told that it is old."""
+
+    def __init__(self, records: Records, noticed: str) -> None:
+        super().__init__(records.api, records.namespace, records.vni_range)
+        self._noticed = noticed
+
+    def known_link(self, name: str) -> tuple[Link | None, bool]:
+        believed = ask("believed", f"{RECORDS}/{name}", self._noticed)
+        return (link_of(self._noticed), False) if believed else (self.link(name), True)
 
 
 @contextmanager
@@ -253,16 +269,16 @@ def _ignoring_refusals() -> Iterator[None]:
 
 
 @cache
-def _attention(node: str) -> Callable[[World, Actor], Iterator[tuple[Side, str]]]:
-    """The ends of a node that something is to be done for (rule 5 of the protocol)."""
+def _attention(node: str) -> Callable[[World, Actor], Iterator[tuple[str, tuple[Side, str]]]]:
+    """The ends of a node that something is to be done for (rule 5 of the protocol), with their records' paths."""
 
-    def ends(world: World, _: Actor) -> Iterator[tuple[Side, str]]:
-        for _path, text in world.objects:
+    def ends(world: World, _: Actor) -> Iterator[tuple[str, tuple[Side, str]]]:
+        for path, text in world.objects:
             if '"kind": "ConfigMap"' not in text:
                 continue
             for side in Side:
                 if _needs(node, side, text, world.tombstones, world.interfaces, world.namespaces):
-                    yield side, text
+                    yield path, (side, text)
 
     return ends
 
@@ -307,7 +323,7 @@ class Unheard:
         name = request[0]
         if name == "buried":
             return request[1] in world.tombstones or request[1] not in self.mortal
-        if name in ("observe", "ensure", "remove"):
+        if name in ("observe", "observe_port", "ensure", "remove"):
             return any(pid == actor.pid for _, _, pid in world.locks) and self._lasting(world, request)
         return False
 

@@ -165,6 +165,7 @@ WITNESSES = {
     "writing without a version": Scene("A", "B", collapse=False),
     "deleting without a version": Scene("A", "B", collapse=False),
     "believing the record": Scene("A", "A", meddled=True, collapse=False),
+    "destroying from memory": Scene("A", "A", collapse=False),
     "noting before building": Scene("A", "A", kill="s1", late=True, collapse=False),
 }
 

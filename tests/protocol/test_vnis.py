@@ -218,7 +218,8 @@ def _holder(texts: Mapping[str, str], vni: int) -> str | None:
 
 def unheard(_world: World, actor: Actor, request: tuple[Any, ...]) -> bool:
     """Pods and nodes do not change here, there are no tombstones, and each end is one process's affair."""
-    return request[0] in ("observe", "ensure", "remove", "buried") or (request[0] == "list" and request[1].endswith(("/pods", "/nodes")))
+    alone = request[0] in ("observe", "ensure", "remove", "buried")
+    return alone or (request[0] == "list" and request[1].endswith(("/pods", "/nodes")))
 
 
 # The scenes

@@ -306,6 +306,18 @@ def _choose(world: World, actor: Actor, offer: Callable[[World, Actor], Iterable
     return [(world, choice) for choice in offer(world, actor)]
 
 
+def _notice(world: World, actor: Actor, offer: Callable[[World, Actor], Iterable[tuple[str, Any]]]) -> Outcomes:
+    """As `_choose`, of objects by their paths: the one chosen is seen as it is."""
+    return [(_seen(world, actor, path), choice) for path, choice in offer(world, actor)]
+
+
+def _believed(world: World, actor: Actor, path: str, noticed: str) -> Outcomes:
+    """Whether what was noticed of an object is still believed: perhaps, also where it is old; not once it was read."""
+    if world.find(path) == noticed:
+        return [(world, True)]
+    return [(world, True), (world, False)] if (actor.pid, path) in world.seen_old else [(world, False)]
+
+
 # The kernel
 
 
@@ -413,6 +425,8 @@ _REQUESTS: dict[str, Callable[..., Outcomes]] = {
     "entries": _entries,
     "sleep": _sleep,
     "choose": _choose,
+    "notice": _notice,
+    "believed": _believed,
     "observe": _observe,
     "ensure": _ensure,
     "remove": _remove,
