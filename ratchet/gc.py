@@ -14,7 +14,7 @@ from functools import partial
 
 from ratchet.core import moves
 from ratchet.core.model import Link
-from ratchet.core.orphans import OrphanedLink, orphaned_leases, orphaned_links
+from ratchet.core.orphans import OrphanedLink, orphaned_leases, orphaned_links, orphaned_nodes
 from ratchet.errors import ConflictError
 from ratchet.store.apiserver import NotFoundError
 from ratchet.store.records import Records
@@ -47,6 +47,7 @@ def collect_garbage(
 ) -> Iterator[Finding]:
     """Remove what is garbage, and tell of each thing as it is done; with `dry_run` only tell."""
     leases = records.vni_leases()
+    node_leases = records.node_leases()
     uids = records.uids()
     links, malformed = records.links()
     pods = records.pods()
@@ -60,6 +61,9 @@ def collect_garbage(
     for held in orphaned_leases(leases, uids, now(), grace):
         outcome = _attempted(partial(records.delete_vni_lease, held.lease), dry_run=dry_run)
         yield Finding(f"VNI {held.lease.vni}", held.why, outcome)
+    for lease in orphaned_nodes(node_leases, nodes):
+        outcome = _attempted(partial(records.delete_node_lease, lease), dry_run=dry_run)
+        yield Finding(f"the Lease of node {lease.node}", "the node no longer exists", outcome)
 
 
 def _cleared(orphan: OrphanedLink, now: datetime) -> Link:

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class NodeLease:
-    """A node's sign of life: `version` changes with each; `vtep` is where its tunnels end."""
+    """A node's sign of life: `version` changes with each; `vtep` is where its tunnels end; `uid` is the Lease's own."""
 
     node: str
     vtep: str
     version: str = ""
+    uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from ratchet.core.heartbeat import NodeLease
 from ratchet.core.model import Link, Pod, PodRef, Side
 
 
@@ -82,6 +83,11 @@ def orphaned_leases(
         for lease in leases
         if lease.holder not in records and (lease.created is None or now - lease.created >= grace)
     )
+
+
+def orphaned_nodes(leases: Iterable[NodeLease], nodes: Collection[str]) -> tuple[NodeLease, ...]:
+    """The signs of life of nodes that no longer exist."""
+    return tuple(lease for lease in leases if lease.node not in nodes)
 
 
 def _dead_end(link: Link, side: Side, alive: dict[PodRef, Pod], nodes: Collection[str]) -> DeadEnd | None:

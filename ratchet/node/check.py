@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ratchet import datapath
 from ratchet.cni import delegate
-from ratchet.core.device import differences
+from ratchet.core.device import VxlanWire, differences
 from ratchet.core.plan import wire_of
 from ratchet.errors import (
     CheckFailedError,
@@ -53,6 +55,10 @@ def _faults(call: Call, records: Records, entry: SandboxEntry, end: HeldEnd) -> 
         return ()
     try:
         wire = wire_of(record, end.side, call.site(records, sandbox.node))
-        return tuple(f"{end.link}: {fault}" for fault in differences(wire, datapath.observe(wire)))
+        observed = datapath.observe(wire)
+        if isinstance(wire, VxlanWire) and observed.near is not None:
+            # Carrier follows the peer, which may have come or gone this very moment.
+            wire = replace(wire, carrier=observed.near.carrier)
+        return tuple(f"{end.link}: {fault}" for fault in differences(wire, observed))
     except DatapathError as error:
         return (f"{end.link}: {error}",)

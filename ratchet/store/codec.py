@@ -154,6 +154,7 @@ def decode_node_lease(lease: Mapping[str, Any]) -> NodeLease:
         node=(lease.get("spec") or {}).get("holderIdentity") or "",
         vtep=(metadata.get("annotations") or {}).get(VTEP_ANNOTATION, ""),
         version=metadata.get("resourceVersion", ""),
+        uid=metadata.get("uid", ""),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from ratchet.core.heartbeat import NodeLease
 from ratchet.core.model import Link, Pod
 from ratchet.core.moves import with_vni
-from ratchet.core.naming import LEASE_LABEL, MANAGED_BY, node_label, pod_label, vni_lease_name
+from ratchet.core.naming import LEASE_LABEL, MANAGED_BY, node_label, node_lease_name, pod_label, vni_lease_name
 from ratchet.core.orphans import VniLease
 from ratchet.errors import ConflictError, MalformedRecordError, RatchetError, VniExhaustedError
 from ratchet.store.apiserver import AlreadyExistsError, ApiServer, NotFoundError, Watched
@@ -278,6 +278,11 @@ class Records:
         """The signs of life of all nodes that have an agent."""
         items, _ = self.api.list(self.leases_path, labelSelector=f"{LEASE_LABEL}=node")
         return [decode_node_lease(item) for item in items]
+
+    def delete_node_lease(self, lease: NodeLease) -> None:
+        """Delete a node's sign of life as it was listed. Raises ConflictError where it has changed since."""
+        path = f"{self.leases_path}/{node_lease_name(lease.node)}"
+        self.api.delete(path, uid=lease.uid, resource_version=lease.version)
 
     def links_of_node(self, node: str) -> tuple[list[Link], list[MalformedRecordError], str]:
         """The records of a node's links, what could not be read as one, and the version from which a watch goes on."""

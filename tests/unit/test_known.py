@@ -1,0 +1,111 @@
+"""What is known of the API: newer replaces older, whoever brings it, and nothing old is written with success."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from ratchet.core.model import End, Link, Pod, PodRef
+from ratchet.store.known import Bell, KnownLinks, KnownPods, is_newer
+from ratchet.store.records import PodChange
+
+
+def link(version: str, name: str = "l", ifname: str = "in1") -> Link:
+    return Link(name, "ns", End("a", ifname), End("b", "in2"), uid="u", resource_version=version)
+
+
+@pytest.fixture
+def told() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def known(told: list[str]) -> KnownLinks:
+    return KnownLinks(told.append)
+
+
+@pytest.mark.parametrize(
+    ("version", "than", "newer"),
+    [("2", "1", True), ("10", "9", True), ("1", "1", False), ("1", "2", False), ("7", "", True), ("a", "b", True)],
+)
+def test_versions_are_compared_as_the_numbers_that_they_are(version: str, than: str, newer: bool) -> None:
+    assert is_newer(version, than) is newer
+
+
+def test_an_older_record_never_replaces_a_newer_one(known: KnownLinks, told: list[str]) -> None:
+    """A watch that lags tells what this node's own write has made old."""
+    known.put(link("10"))
+    known.put(link("9"))
+    known.put(link("10"))
+    found = known.get("l")
+    assert found is not None
+    assert found.resource_version == "10"
+    assert told == ["l"]
+
+
+def test_a_record_that_went_does_not_come_back_by_an_older_word(known: KnownLinks) -> None:
+    known.put(link("10"))
+    known.gone("l", "12")
+    known.put(link("11"))
+    assert known.get("l") is None
+    known.put(link("13"))
+    assert known.get("l") is not None
+
+
+def test_an_older_word_that_it_went_does_not_take_away_a_newer_record(known: KnownLinks, told: list[str]) -> None:
+    """This node left the link, and has joined it again before the watch tells that it left."""
+    known.put(link("13"))
+    known.gone("l", "12")
+    assert known.get("l") is not None
+    assert told == ["l"]
+
+
+def test_what_is_dropped_is_believed_again_at_the_same_version(known: KnownLinks) -> None:
+    known.put(link("10"))
+    known.drop("l")
+    assert known.get("l") is None
+    known.put(link("10"))
+    assert known.get("l") is not None
+
+
+def test_what_went_is_remembered_for_a_bounded_number(known: KnownLinks) -> None:
+    for number in range(5000):
+        known.gone(f"l{number}", "5")
+    known.put(link("4", "l4999"))
+    known.put(link("4", "l0"))
+    assert known.names() == ["l0"]
+
+
+def test_who_waits_is_woken_by_its_own_keys_alone() -> None:
+    bell = Bell()
+    with bell.heard(["a", "b"]) as wait:
+        bell.ring("c")
+        began = time.monotonic()
+        assert wait(began + 0.05) == set()
+        bell.ring("b")
+        bell.ring("a")
+        assert wait(time.monotonic() + 10) == {"a", "b"}
+    bell.ring("a")  # nobody hears it, and nothing is kept for anybody
+
+
+def test_who_waits_is_woken_from_another_thread() -> None:
+    bell = Bell()
+    with bell.heard(["a"]) as wait:
+        threading.Timer(0.05, bell.ring, ["a"]).start()
+        assert wait(time.monotonic() + 10) == {"a"}
+
+
+def test_pods_are_known_by_their_names_and_gone_when_they_are() -> None:
+    pods = KnownPods()
+    assert not pods.synced.is_set()
+    one = Pod(PodRef("ns", "one", "1"))
+    pods.replace([one])
+    assert pods.synced.is_set()
+    again = replace(one, ref=PodRef("ns", "one", "2"))
+    pods.apply(PodChange(again, gone=False))
+    assert pods.get("ns", "one") == again
+    pods.apply(PodChange(again, gone=True))
+    assert pods.all() == []

@@ -1,0 +1,137 @@
+"""The queue of what is to be tended: each key in one pair of hands at a time, and none forgotten."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+
+import pytest
+
+from ratchet.agent.queue import FIRST_PAUSE, LONGEST_PAUSE, WorkQueue
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def queue(clock: Clock) -> WorkQueue[str]:
+    return WorkQueue(clock, jitter=lambda: 1.0)
+
+
+def taken(queue: WorkQueue[str]) -> list[str]:
+    """All that can be taken now."""
+    keys = []
+    while not queue.idle and len(queue):
+        key = queue.take()
+        assert key is not None
+        keys.append(key)
+    return keys
+
+
+def test_keys_come_in_the_order_in_which_they_were_added_and_once(queue: WorkQueue[str]) -> None:
+    for key in "abcab":
+        queue.add(key)
+    assert len(queue) == 3
+    assert taken(queue) == ["a", "b", "c"]
+
+
+def test_a_key_that_is_worked_on_is_given_to_nobody_else_and_comes_again_afterwards(queue: WorkQueue[str]) -> None:
+    queue.add("a")
+    assert queue.take() == "a"
+    queue.add("a")
+    queue.add("a")
+    assert len(queue) == 0
+    queue.done("a")
+    assert taken(queue) == ["a"]
+    queue.done("a")
+    assert queue.idle
+
+
+def test_what_fails_comes_again_after_a_pause_that_grows(queue: WorkQueue[str], clock: Clock) -> None:
+    queue.add("a")
+    pauses = []
+    for _ in range(12):
+        assert queue.take() == "a"
+        pauses.append(queue.failed("a"))
+        assert queue.idle
+        clock.now += pauses[-1]
+    assert pauses[:4] == [FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE, 8 * FIRST_PAUSE]
+    assert pauses[-1] == LONGEST_PAUSE
+
+
+def test_what_succeeds_in_the_end_begins_with_a_short_pause_the_next_time(queue: WorkQueue[str], clock: Clock) -> None:
+    queue.add("a")
+    for _ in range(3):
+        assert queue.take() == "a"
+        queue.failed("a")
+        clock.now += LONGEST_PAUSE
+    assert queue.take() == "a"
+    queue.done("a")
+    queue.add("a")
+    assert queue.take() == "a"
+    assert queue.failed("a") == FIRST_PAUSE
+
+
+def test_what_is_due_later_comes_later_and_does_not_keep_from_coming_now(queue: WorkQueue[str], clock: Clock) -> None:
+    queue.add("a", after=5)
+    assert queue.idle
+    queue.add("a")
+    assert queue.take() == "a"
+    queue.done("a")
+    clock.now = 5.0
+    assert not queue.idle
+    assert queue.take() == "a"
+
+
+def test_a_closed_queue_gives_nothing_out_and_lets_those_go_who_wait() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    given: list[str | None] = []
+    waiter = threading.Thread(target=lambda: given.append(queue.take()))
+    waiter.start()
+    queue.close()
+    waiter.join(10)
+    assert given == [None]
+
+
+def test_many_workers_never_have_one_key_at_once_and_see_every_addition() -> None:
+    queue: WorkQueue[int] = WorkQueue()
+    versions, seen, held = Counter[int](), dict[int, int](), Counter[int]()
+    guard, clashes = threading.Lock(), list[int]()
+
+    def work() -> None:
+        while (key := queue.take()) is not None:
+            with guard:
+                held[key] += 1
+                if held[key] > 1:
+                    clashes.append(key)
+                seen[key] = versions[key]
+            with guard:
+                held[key] -= 1
+            queue.done(key)
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for _ in range(5000):
+        key = random.randrange(20)
+        with guard:
+            versions[key] += 1
+        queue.add(key)
+    while not queue.idle:
+        pass
+    queue.close()
+    for worker in workers:
+        worker.join(10)
+    assert clashes == []
+    assert seen == dict(versions)
