@@ -87,8 +87,7 @@ class WorkQueue(Generic[Key]):
         """How many keys wait for a worker."""
         return len(self._ready)
 
-    @property
-    def idle(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether nothing is waiting or worked on; what comes later does not count."""
         with self._changed:
             self._add_due()

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from ratchet.cli.main import main
 from ratchet.errors import RatchetError
-from ratchet.install import CONFIG, LAUNCHER, install
+from ratchet.install import CONFIG, FALLBACK, LAUNCHER, find_shim, install
 
 
 def call(launcher: Path, command: str = "VERSION", **config: Any) -> tuple[int, dict[str, Any]]:
@@ -235,3 +236,85 @@ def test_a_configuration_that_cannot_be_read_is_told(bin_dir: Path, conf_dir: Pa
     with pytest.raises(RatchetError, match=f"cannot read {conf_dir / '10-x.conf'}: "):
         install(bin_dir, conf_dir)
     assert [path.name for path in conf_dir.iterdir()] == ["10-x.conf"]
+
+
+# Beside an agent
+
+
+@pytest.fixture
+def shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """What stands for this machine's shim; tests/shim has the real one."""
+    path = tmp_path / "shim"
+    path.write_bytes(b"\x7fELF shim")
+    monkeypatch.setattr("ratchet.install.find_shim", lambda: path)
+    return path.read_bytes()
+
+
+def test_with_an_agent_the_executable_is_the_shim_and_the_launcher_lies_beside_it(bin_dir: Path, shim: bytes) -> None:
+    assert install(bin_dir, agent=True) == [bin_dir / FALLBACK, bin_dir / LAUNCHER]
+    assert modes(bin_dir) == {FALLBACK: 0o755, LAUNCHER: 0o755}
+    assert (bin_dir / LAUNCHER).read_bytes() == shim
+    status, answer = call(bin_dir / FALLBACK, cniVersion="0.4.0")
+    assert (status, answer["cniVersion"]) == (0, "0.4.0")
+
+
+def test_the_fallback_records_what_the_launcher_does(bin_dir: Path, tmp_path: Path, shim: bytes) -> None:
+    (tmp_path / "kubeconfig").write_text("")
+    install(bin_dir, kubeconfig=tmp_path / "kubeconfig", state_dir=tmp_path / "state")
+    launcher = (bin_dir / LAUNCHER).read_bytes()
+    install(bin_dir, kubeconfig=tmp_path / "kubeconfig", state_dir=tmp_path / "state", agent=True)
+    assert (bin_dir / FALLBACK).read_bytes() == launcher
+
+
+def test_without_a_fallback_none_is_left_of_an_install_before(bin_dir: Path, shim: bytes) -> None:
+    install(bin_dir, agent=True)
+    assert install(bin_dir, agent=True, fallback=False) == [bin_dir / LAUNCHER]
+    assert modes(bin_dir) == {LAUNCHER: 0o755}
+
+
+def test_the_configuration_comes_after_the_shim(bin_dir: Path, conf_dir: Path, shim: bytes) -> None:
+    (conf_dir / "10-k8s.conflist").write_text(json.dumps(CHAIN))
+    assert install(bin_dir, conf_dir, agent=True) == [bin_dir / FALLBACK, bin_dir / LAUNCHER, conf_dir / CONFIG]
+
+
+def test_a_shim_that_cannot_be_put_in_place_leaves_what_was_there(bin_dir: Path, shim: bytes) -> None:
+    (bin_dir / LAUNCHER).mkdir(parents=True)
+    with pytest.raises(RatchetError, match=f"cannot write {bin_dir / LAUNCHER}: "):
+        install(bin_dir, agent=True, fallback=False)
+    (bin_dir / LAUNCHER).rmdir()
+    (bin_dir / FALLBACK).mkdir()
+    with pytest.raises(RatchetError, match=f"cannot write {bin_dir / FALLBACK}: "):
+        install(bin_dir, agent=True)
+    with pytest.raises(RatchetError, match=f"cannot remove {bin_dir / FALLBACK}: "):
+        install(bin_dir, agent=True, fallback=False)
+
+
+def test_without_a_shim_for_this_machine_nothing_is_written(bin_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ratchet.install.find_shim", lambda: None)
+    with pytest.raises(RatchetError, match="cannot install the shim: there is none for this machine") as told:
+        install(bin_dir, agent=True)
+    assert os.uname().machine in str(told.value)
+    assert "make install" in told.value.details
+    assert not bin_dir.exists()
+
+
+def test_a_shim_that_cannot_be_read(bin_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ratchet.install.find_shim", lambda: tmp_path / "gone")
+    with pytest.raises(RatchetError, match=f"cannot install the shim: {tmp_path / 'gone'}: No such file"):
+        install(bin_dir, agent=True)
+    assert not bin_dir.exists()
+
+
+def test_the_shim_is_looked_for_by_the_machine() -> None:
+    found = find_shim()
+    assert found is None or found.parts[-4:] == ("ratchet", "shim", os.uname().machine, "ratchet")
+
+
+def test_the_command_for_it(bin_dir: Path, shim: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["install", "--bin-dir", str(bin_dir), "--agent"]) == 0
+    assert capsys.readouterr().out == f"installed {bin_dir / FALLBACK}\ninstalled {bin_dir / LAUNCHER}\n"
+    assert main(["install", "--bin-dir", str(bin_dir), "--agent", "--no-fallback"]) == 0
+    assert modes(bin_dir) == {LAUNCHER: 0o755}
+    assert main(["install", "--bin-dir", str(bin_dir), "--no-fallback"]) == 1
+    assert capsys.readouterr().err.startswith("ratchet: cannot install: --no-fallback is said of --agent")
+    assert (bin_dir / LAUNCHER).read_bytes() == shim

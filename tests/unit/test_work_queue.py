@@ -32,7 +32,7 @@ def queue(clock: Clock) -> WorkQueue[str]:
 def taken(queue: WorkQueue[str]) -> list[str]:
     """All that can be taken now."""
     keys = []
-    while not queue.idle and len(queue):
+    while not queue.is_idle() and len(queue):
         key = queue.take()
         assert key is not None
         keys.append(key)
@@ -55,7 +55,7 @@ def test_a_key_that_is_worked_on_is_given_to_nobody_else_and_comes_again_afterwa
     queue.done("a")
     assert taken(queue) == ["a"]
     queue.done("a")
-    assert queue.idle
+    assert queue.is_idle()
 
 
 def test_what_fails_comes_again_after_a_pause_that_grows(queue: WorkQueue[str], clock: Clock) -> None:
@@ -64,7 +64,7 @@ def test_what_fails_comes_again_after_a_pause_that_grows(queue: WorkQueue[str], 
     for _ in range(12):
         assert queue.take() == "a"
         pauses.append(queue.failed("a"))
-        assert queue.idle
+        assert queue.is_idle()
         clock.now += pauses[-1]
     assert pauses[:4] == [FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE, 8 * FIRST_PAUSE]
     assert pauses[-1] == LONGEST_PAUSE
@@ -85,12 +85,12 @@ def test_what_succeeds_in_the_end_begins_with_a_short_pause_the_next_time(queue:
 
 def test_what_is_due_later_comes_later_and_does_not_keep_from_coming_now(queue: WorkQueue[str], clock: Clock) -> None:
     queue.add("a", after=5)
-    assert queue.idle
+    assert queue.is_idle()
     queue.add("a")
     assert queue.take() == "a"
     queue.done("a")
     clock.now = 5.0
-    assert not queue.idle
+    assert not queue.is_idle()
     assert queue.take() == "a"
 
 
@@ -128,7 +128,7 @@ def test_many_workers_never_have_one_key_at_once_and_see_every_addition() -> Non
         with guard:
             versions[key] += 1
         queue.add(key)
-    while not queue.idle:
+    while not queue.is_idle():
         pass
     queue.close()
     for worker in workers:

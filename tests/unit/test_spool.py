@@ -1,0 +1,154 @@
+"""The spool as the agent sees it: the oldest first, what is served goes, what cannot be is put where a person looks."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from ratchet.agent.frame import FrameError, Request, encode_request
+from ratchet.agent.spool import ASIDE_MAX, PARTIAL_SECONDS, UNREADABLE, Spool
+from ratchet.errors import RatchetError
+
+
+def delete(container_id: str, stdin: bytes = b"{}") -> Request:
+    return Request({"CNI_COMMAND": "DEL", "CNI_CONTAINERID": container_id, "CNI_IFNAME": "eth0"}, stdin, 1.0)
+
+
+def keep(folder: Path, request: Request, name: str, age: float = 0.0) -> Path:
+    """As the shim does; `age` in seconds."""
+    partial = folder / f".{name}"
+    partial.write_bytes(encode_request(request))
+    written = time.time() - age
+    os.utime(partial, (written, written))
+    return partial.rename(folder / name)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "spool"
+    made.mkdir(mode=0o700)
+    return made
+
+
+def test_looking_does_not_make_the_directory(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    assert spool.waiting() == []
+    spool.sweep()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_oldest_comes_first_and_then_the_name_decides(folder: Path) -> None:
+    names = {"b": 10.0, "a": 10.0, "c": 20.0, "d": 0.0}
+    now = time.time()
+    for name, age in names.items():
+        path = keep(folder, delete(name), name)
+        os.utime(path, (now - age, now - age))
+    assert [path.name for path in Spool(folder).waiting()] == ["c", "a", "b", "d"]
+
+
+def test_only_whole_files_are_waiting(folder: Path) -> None:
+    kept = keep(folder, delete("c1"), "c1")
+    (folder / ".c2").write_bytes(b"half")
+    (folder / UNREADABLE).mkdir()
+    (folder / "link").symlink_to(kept)
+    assert Spool(str(folder)).waiting() == [kept]
+
+
+def test_a_call_is_read_as_it_was_kept_and_goes_when_it_is_done(folder: Path) -> None:
+    path = keep(folder, delete("c1"), "c1")
+    spool = Spool(folder)
+    assert spool.read(path) == delete("c1")
+    assert path.exists()
+    spool.done(path)
+    assert not path.exists()
+    spool.done(path)
+
+
+def test_the_same_call_that_came_again_meanwhile_waits_on(folder: Path) -> None:
+    path = keep(folder, delete("c1"), "c1", age=5.0)
+    spool = Spool(folder)
+    spool.read(path)
+    keep(folder, delete("c1"), "c1")
+    spool.done(path)
+    assert spool.waiting() == [path]
+    spool.read(path)
+    spool.done(path)
+    assert spool.waiting() == []
+
+
+WHOLE = encode_request(delete("c1"))
+
+
+@pytest.mark.parametrize("content", [b"", b"no frame", WHOLE[:-1], WHOLE + b"x"])
+def test_what_is_no_frame_is_set_aside(content: bytes, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = folder / "c1"
+    path.write_bytes(content)
+    spool = Spool(folder)
+    with pytest.raises(FrameError, match="cannot read the frame: "):
+        spool.read(path)
+    with caplog.at_level(logging.WARNING, "ratchet.agent.spool"):
+        spool.set_aside(path, "it is no frame")
+    assert spool.waiting() == []
+    aside = folder / UNREADABLE / "c1"
+    assert aside.read_bytes() == content
+    assert stat.S_IMODE(aside.parent.stat().st_mode) == 0o700
+    assert caplog.messages == [f"set aside {aside}: it is no frame"]
+
+
+def test_what_is_aside_is_bounded_and_the_oldest_goes(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    spool = Spool(folder)
+    for number in range(ASIDE_MAX + 2):
+        spool.set_aside(keep(folder, delete("c1"), f"c{number}", age=1000.0 - number), "it is a test")
+    left = {path.name for path in (folder / UNREADABLE).iterdir()}
+    assert left == {f"c{number}" for number in range(2, ASIDE_MAX + 2)}
+    removed = [message for message in caplog.messages if message.startswith("removed ")]
+    assert [message.split(":")[0] for message in removed] == [
+        f"removed {folder / UNREADABLE / name}" for name in ("c0", "c1")
+    ]
+
+
+def test_what_a_killed_shim_left_is_swept_and_what_one_is_writing_is_not(folder: Path) -> None:
+    kept = keep(folder, delete("c1"), "c1", age=2 * PARTIAL_SECONDS)
+    for name, age in ((".left", 2 * PARTIAL_SECONDS), (".written", 0.0)):
+        (folder / name).write_bytes(b"half")
+        os.utime(folder / name, (time.time() - age,) * 2)
+    Spool(folder).sweep()
+    assert {path.name for path in folder.iterdir()} == {kept.name, ".written"}
+
+
+# Whom it trusts
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o702, 0o1777])
+def test_a_directory_that_others_may_write_in(mode: int, folder: Path) -> None:
+    keep(folder, delete("c1"), "c1")
+    folder.chmod(mode)
+    with pytest.raises(RatchetError, match=f"cannot read {folder}: others may write there"):
+        Spool(folder).waiting()
+
+
+def test_a_directory_that_is_a_link_or_none(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(folder)
+    (tmp_path / "file").write_text("")
+    for name in ("link", "file"):
+        with pytest.raises(RatchetError, match=f"cannot read {tmp_path / name}: it is no directory"):
+            Spool(tmp_path / name).waiting()
+
+
+def test_what_cannot_be_done_is_said(folder: Path, tmp_path: Path) -> None:
+    spool = Spool(folder)
+    with pytest.raises(RatchetError, match=f"cannot read {folder / 'gone'}: No such file"):
+        spool.read(folder / "gone")
+    with pytest.raises(RatchetError, match=f"cannot set aside {folder / 'gone'}: No such file"):
+        spool.set_aside(folder / "gone", "it is a test")
+    (folder / "folder").mkdir()
+    with pytest.raises(RatchetError, match=f"cannot remove {folder / 'folder'}: "):
+        spool.done(folder / "folder")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RatchetError, match=f"cannot read {tmp_path / 'file' / 'spool'}: Not a directory"):
+        Spool(tmp_path / "file" / "spool").waiting()
