@@ -42,6 +42,8 @@ SPOOL_SECONDS = 2.0
 PATIENCE_SECONDS = 10.0
 OUT_OF_TOUCH_SECONDS = 60.0
 SPOOL_AT_ONCE = 8
+# For the changes of a namespace's pods to gather: what names a pod late has time.
+NAMESPACE_SECONDS = 0.2
 # Calls of the runtime are short, and what runs in the background must not hold them up: Python's own 5 ms are longer
 # than a call.
 SWITCH_SECONDS = 0.0005
@@ -241,7 +243,7 @@ class Agent:
         self._queue.add((LINK, link))
 
     def _tend_namespace(self, namespace: str) -> None:
-        self._queue.add((NAMESPACE, namespace))
+        self._queue.add((NAMESPACE, namespace), after=NAMESPACE_SECONDS)
 
     def _tend_all(self) -> None:
         """Look at every link and every pod of the node."""

@@ -25,7 +25,7 @@ from ratchet.core.model import PodRef
 from ratchet.errors import ApiUnavailableError, InvalidIntentError
 from ratchet.node.answering import answer, speak_of_keys
 from ratchet.node.call import Call
-from ratchet.node.journal import Journal, since_boot
+from ratchet.node.journal import Journal, SandboxEntry, since_boot
 from ratchet.node.verbs import serve
 from ratchet.store.known import KnownRecords
 from ratchet.store.records import Records
@@ -109,7 +109,7 @@ class Calls:
     def _followed_up(self, call: Call) -> Iterator[None]:
         """Have the call's links tended once it is over, and left to it until then."""
         container_id, adding = call.arguments.container_id, call.arguments.command is Command.ADD
-        before = self.journal.read(call.attachment) if call.arguments.command is Command.DEL else None
+        before = self._about_to_go(call)
         if adding:
             with self._lock:
                 self._adding[container_id] += 1
@@ -121,11 +121,19 @@ class Calls:
                     self._adding[container_id] -= 1
                     if not self._adding[container_id]:
                         del self._adding[container_id]
-            for entry in (before, self.journal.read(call.attachment) if adding else None):
-                for end in entry.ends if entry else ():
+            added = self.journal.read(call.attachment) if adding else None
+            for entry in [*before, *([added] if added else [])]:
+                for end in entry.ends:
                     self.tend(end.link)
-                if entry and entry.asks and entry.pod:
+                if entry.asks and entry.pod:
                     self.tend_namespace(entry.pod.namespace)
+
+    def _about_to_go(self, call: Call) -> list[SandboxEntry]:
+        """The sandboxes that the call may delete."""
+        if call.arguments.command is Command.GC:
+            return self.journal.entries()
+        entry = self.journal.read(call.attachment) if call.arguments.command is Command.DEL else None
+        return [entry] if entry else []
 
     def _speak_once(self, network: NetworkConfig) -> None:
         """Say of each configuration once what of it means nothing here."""

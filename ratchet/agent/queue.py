@@ -35,16 +35,16 @@ class WorkQueue(Generic[Key]):
         self._worked_on: set[Key] = set()
         self._again: set[Key] = set()
         self._later: list[tuple[float, int, Key]] = []
+        self._due: dict[Key, float] = {}
         self._failures: dict[Key, int] = {}
         self._counter = 0
         self._closed = False
 
     def add(self, key: Key, after: float = 0.0) -> None:
-        """Have the key worked on, now or `after` so many seconds; once, however often it is added meanwhile."""
+        """Have the key worked on, now or at latest `after` so many seconds; once, however often it is added till then."""
         with self._changed:
             if after > 0:
-                self._counter += 1
-                heapq.heappush(self._later, (self._clock() + after, self._counter, key))
+                self._schedule(key, self._clock() + after)
                 self._changed.notify()
             else:
                 self._add(key)
@@ -72,8 +72,7 @@ class WorkQueue(Generic[Key]):
         with self._changed:
             times = self._failures[key] = self._failures.get(key, 0) + 1
             pause: float = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(times - 1, 20)) * self._jitter()
-            self._counter += 1
-            heapq.heappush(self._later, (self._clock() + pause, self._counter, key))
+            self._schedule(key, self._clock() + pause)
             self._release(key)
             return pause
 
@@ -101,10 +100,20 @@ class WorkQueue(Generic[Key]):
             self._ready.append(key)
             self._changed.notify()
 
+    def _schedule(self, key: Key, due: float) -> None:
+        """Have a key added when it is due, unless it will be sooner."""
+        if due < self._due.get(key, float("inf")):
+            self._due[key] = due
+            self._counter += 1
+            heapq.heappush(self._later, (due, self._counter, key))
+
     def _add_due(self) -> None:
         now = self._clock()
         while self._later and self._later[0][0] <= now:
-            self._add(heapq.heappop(self._later)[2])
+            due, _, key = heapq.heappop(self._later)
+            if self._due.get(key) == due:
+                del self._due[key]
+                self._add(key)
 
     def _release(self, key: Key) -> None:
         self._worked_on.discard(key)

@@ -129,8 +129,7 @@ class Watches:
         ):
             if self._namespaces.get(namespace) is not known:
                 return
-            if change is not None:
-                known.apply(change)
+            if change is not None and known.apply(change):
                 self._told(namespace)
 
     def _told(self, namespace: str) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ipaddress import IPv4Interface, ip_address, ip_interface
 
-from ratchet.core.model import Address, End, Link, Pod, Side
+from ratchet.core.model import Address, End, Link, Pod, PodRef, Side
 from ratchet.core.naming import record_name
 from ratchet.errors import InvalidIntentError
 
@@ -57,15 +57,19 @@ class Wanted:
 
     links: tuple[WantedLink, ...]
     refused: Mapping[str, InvalidIntentError]
+    _ends: Mapping[PodRef, list[tuple[WantedLink, Side]]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        ends: dict[PodRef, list[tuple[WantedLink, Side]]] = {}
+        for wanted in self.links:
+            for side in Side:
+                if (holder := wanted.pod(side)) is not None:
+                    ends.setdefault(holder.ref, []).append((wanted, side))
+        object.__setattr__(self, "_ends", ends)
 
     def ends_of(self, pod: Pod) -> tuple[tuple[WantedLink, Side], ...]:
         """The ends that are this pod's, in the order of the links' names."""
-        return tuple(
-            (wanted, side)
-            for wanted in self.links
-            for side in Side
-            if (holder := wanted.pod(side)) is not None and holder.ref == pod.ref
-        )
+        return tuple(self._ends.get(pod.ref, ()))
 
 
 def setting(pod: Pod, key: str) -> str | None:
@@ -118,6 +122,7 @@ def wanted_links(pods: Iterable[Pod], reserved: Collection[str] = ("eth0",)) -> 
     `reserved` are interface names that belong to the runtime, `lo` always among them.
     """
     eligible = sorted((pod for pod in pods if asks_for_links(pod) and not pod.finished), key=_seniority)
+    holders = _holders(eligible)
     refused: dict[str, InvalidIntentError] = {}
     declared: dict[str, WantedLink] = {}
     for pod in eligible:
@@ -126,8 +131,8 @@ def wanted_links(pods: Iterable[Pod], reserved: Collection[str] = ("eth0",)) -> 
         except InvalidIntentError as error:
             refused[pod.ref.uid] = error
             continue
-        if link is not None and _holds_its_name(pod, eligible):
-            pair = _holder(link.pair.name, eligible)
+        if link is not None and holders[meant_name(pod)].ref == pod.ref:
+            pair = holders.get(link.pair.name)
             if pair is not None and pair.ref == pod.ref:
                 refused[pod.ref.uid] = _refusal(pod, PAIR_NAME, "a pod cannot be linked to itself")
             else:
@@ -189,13 +194,22 @@ def _answering(wanted: WantedLink, side: Side) -> str:
 
 def _holder(name: str, eligible: Iterable[Pod]) -> Pod | None:
     """The pod that a name means; `eligible` may be in any order."""
-    answering = [pod for pod in eligible if name in (meant_name(pod), pod.ref.name)]
-    return max(answering, key=lambda pod: (not pod.deleting, _seniority(pod)), default=None)
+    return _holders(eligible).get(name)
 
 
-def _holds_its_name(pod: Pod, eligible: Iterable[Pod]) -> bool:
-    holder = _holder(meant_name(pod), eligible)
-    return holder is not None and holder.ref == pod.ref
+def _holders(eligible: Iterable[Pod]) -> dict[str, Pod]:
+    """For each name the pod that it means: of those that answer to it, the newest that is not being deleted."""
+    holders: dict[str, Pod] = {}
+    for pod in eligible:
+        for name in {meant_name(pod), pod.ref.name}:
+            holder = holders.get(name)
+            if holder is None or _precedence(holder) < _precedence(pod):
+                holders[name] = pod
+    return holders
+
+
+def _precedence(pod: Pod) -> tuple[bool, tuple[datetime, str, str]]:
+    return (not pod.deleting, _seniority(pod))
 
 
 def _seniority(pod: Pod) -> tuple[datetime, str, str]:

@@ -35,8 +35,7 @@ def own_ends(records: Records, pod: Pod, reserved: Collection[str], until: float
     seconds). Raises InvalidIntentError for what this pod may not ask for, SupersededError where another pod has taken
     its name, and with `require` PeerMissingError where nobody names it.
     """
-    pods, version = records.pods_around(pod)
-    wanted = wanted_links(pods, reserved)
+    wanted, pods, version = records.wanted_around(pod, frozenset(reserved))
     _complain(pod, wanted)
     ends = list(wanted.ends_of(pod))
     if ends or is_primary(pod) is None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 
+from ratchet.core.intent import Wanted, wanted_links
 from ratchet.core.model import Link, Pod
 from ratchet.core.naming import vni_lease_name
 from ratchet.errors import ConflictError
@@ -139,19 +140,35 @@ class KnownPods:
         self.synced = threading.Event()
         self._lock = threading.Lock()
         self._pods: dict[tuple[str, str], Pod] = {}
+        self._wanted: dict[frozenset[str], Wanted] = {}
 
     def replace(self, pods: Collection[Pod]) -> None:
         with self._lock:
             self._pods = {(pod.ref.namespace, pod.ref.name): pod for pod in pods}
+            self._wanted.clear()
         self.synced.set()
 
-    def apply(self, change: PodChange) -> None:
+    def apply(self, change: PodChange) -> bool:
+        """Whether anything is other than it was, as far as Ratchet looks."""
         ref = change.pod.ref
+        key = (ref.namespace, ref.name)
         with self._lock:
-            if change.gone:
-                self._pods.pop((ref.namespace, ref.name), None)
+            before, after = self._pods.get(key), None if change.gone else change.pod
+            if before == after:
+                return False
+            self._wanted.clear()
+            if after is None:
+                del self._pods[key]
             else:
-                self._pods[ref.namespace, ref.name] = change.pod
+                self._pods[key] = after
+            return True
+
+    def wanted(self, reserved: frozenset[str]) -> Wanted:
+        """The links that these pods want, which are reckoned once for each time that the pods change."""
+        with self._lock:
+            if reserved not in self._wanted:
+                self._wanted[reserved] = wanted_links(self._pods.values(), reserved)
+            return self._wanted[reserved]
 
     def get(self, namespace: str, name: str) -> Pod | None:
         return self._pods.get((namespace, name))
@@ -269,12 +286,13 @@ class KnownRecords(Records):
             return known.all(), ""
         return super().pods_and_version(namespace)
 
-    def pods_around(self, pod: Pod) -> tuple[list[Pod], str]:
+    def wanted_around(self, pod: Pod, reserved: frozenset[str]) -> tuple[Wanted, list[Pod], str]:
         known = self._namespace_pods(pod.ref.namespace)
         current = known.get(pod.ref.namespace, pod.ref.name)
         if known.synced.is_set() and current is not None and current.ref == pod.ref:
-            return known.all(), ""
-        return super().pods_and_version(pod.ref.namespace)  # what is known is older than the pod
+            return known.wanted(reserved), known.all(), ""
+        pods, version = super().pods_and_version(pod.ref.namespace)  # what is known is older than the pod
+        return wanted_links(pods, reserved), pods, version
 
     def pods_as_they_change(self, namespace: str, pods: list[Pod], version: str, until: float) -> Iterator[list[Pod]]:
         if version:

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from ratchet.core.heartbeat import NodeLease
+from ratchet.core.intent import Wanted, wanted_links
 from ratchet.core.model import Link, Pod
 from ratchet.core.moves import with_vni
 from ratchet.core.naming import LEASE_LABEL, MANAGED_BY, node_label, node_lease_name, pod_label, vni_lease_name
@@ -233,12 +234,13 @@ class Records:
         """
         return _pod_changes(self.api.watch(f"/api/v1/namespaces/{namespace}/pods", version, seconds))
 
-    def pods_around(self, pod: Pod) -> tuple[list[Pod], str]:
-        """The pods of a pod's namespace as they are now that it is there, and the version from which a watch goes on.
+    def wanted_around(self, pod: Pod, reserved: frozenset[str]) -> tuple[Wanted, list[Pod], str]:
+        """What the pods of a pod's namespace want now that it is there, those pods, and from where a watch goes on.
 
-        Without a version they are followed already.
+        Without that version they are followed already.
         """
-        return self.pods_and_version(pod.ref.namespace)
+        pods, version = self.pods_and_version(pod.ref.namespace)
+        return wanted_links(pods, reserved), pods, version
 
     def pods_as_they_change(self, namespace: str, pods: list[Pod], version: str, until: float) -> Iterator[list[Pod]]:
         """The pods of a namespace, each time that one has changed from `pods`, until `until` (monotonic seconds)."""

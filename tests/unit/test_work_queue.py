@@ -94,6 +94,20 @@ def test_what_is_due_later_comes_later_and_does_not_keep_from_coming_now(queue: 
     assert queue.take() == "a"
 
 
+def test_what_is_added_over_and_over_comes_at_its_first_time_and_no_more_often(
+    queue: WorkQueue[str], clock: Clock
+) -> None:
+    for moment in range(10):
+        clock.now = moment / 10
+        queue.add("a", after=1.0)
+    clock.now = 1.0
+    assert not queue.is_idle()
+    assert queue.take() == "a"
+    queue.done("a")
+    clock.now = 100.0
+    assert queue.is_idle()
+
+
 def test_a_closed_queue_gives_nothing_out_and_lets_those_go_who_wait() -> None:
     queue: WorkQueue[str] = WorkQueue()
     given: list[str | None] = []
