@@ -30,7 +30,7 @@ from ratchet.agent.watching import Watches
 from ratchet.errors import RatchetError
 from ratchet.node.journal import Journal, SandboxEntry, boot_id
 from ratchet.store.apiserver import connect
-from ratchet.store.known import KnownLinks, KnownNumbers, KnownRecords
+from ratchet.store.known import KnownAddresses, KnownLinks, KnownNumbers, KnownRecords, Memory
 from ratchet.store.records import PodChange, Records
 
 log = logging.getLogger(__name__)
@@ -72,18 +72,17 @@ class Agent:
         self._queue: WorkQueue[Key] = WorkQueue()
         self._links = KnownLinks(self._tend)
         self._watches = Watches(plain, settings.node_name, self._links, self._tend_namespace, self._pod_gone)
-        self._records = KnownRecords(
-            api,
-            settings.namespace,
-            settings.vni_range,
+        memory = Memory(
             self._links,
             self._watches.node_pods,
             self._watches.namespace_pods,
             self._watches.pods_bell,
             KnownNumbers(),
+            KnownAddresses(),
         )
+        self._records = KnownRecords(api, settings.namespace, settings.vni_range, memory)
         self._sites = Sites(settings)
-        self._heartbeat = Heartbeat(settings, plain, self._sites, self._node_changed, self._tend_all)
+        self._heartbeat = Heartbeat(settings, self._records, self._sites, self._node_changed, self._tend_all)
         self._announcer = Announcer(
             api.patient(PATIENCE_SECONDS),
             settings.node_name,

@@ -41,7 +41,7 @@ class WorkQueue(Generic[Key]):
         self._closed = False
 
     def add(self, key: Key, after: float = 0.0) -> None:
-        """Have the key worked on, now or at latest `after` so many seconds; once, however often it is added till then."""
+        """Have the key worked on, now or `after` so many seconds at latest; once, however often it is added."""
         with self._changed:
             if after > 0:
                 self._schedule(key, self._clock() + after)

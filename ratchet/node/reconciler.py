@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import NoReturn, TypeVar
 
@@ -17,7 +17,7 @@ import tenacity
 
 from ratchet import datapath
 from ratchet.core import moves
-from ratchet.core.device import Observed, Wire
+from ratchet.core.device import Observed, VxlanWire, Wire, differences
 from ratchet.core.model import Link, Side
 from ratchet.core.plan import Attempt, Build, Done, Join, Look, Note, Number, Site, Step, Wait, Withdraw, plan
 from ratchet.errors import (
@@ -197,7 +197,8 @@ class _Settling:
         """Whether a step takes away something that stands, or ends with what was built and no write that may be refused
         because the record is another by now."""
         if isinstance(step, Build):
-            return self._observed is not None and self._observed != Observed(None)
+            stands = self._observed is not None and self._observed != Observed(None)
+            return stands and not _only_gains_carrier(step.wire, self._observed)
         return isinstance(step, Withdraw) or (isinstance(step, Done) and self._built is not None)
 
     def _make_certain(self) -> None:
@@ -294,6 +295,13 @@ def _built(wire: Wire) -> Observed | None:
         return datapath.observe(wire)
 
     return _unless_for_the_peer(wire, build)
+
+
+def _only_gains_carrier(wire: Wire, observed: Observed | None) -> bool:
+    """Whether all that a standing end lacks is its carrier."""
+    if not isinstance(wire, VxlanWire) or observed is None or not wire.carrier:
+        return False
+    return not differences(replace(wire, carrier=False), observed)
 
 
 def _unless_for_the_peer(wire: Wire, act: Callable[[], Observed]) -> Observed | None:

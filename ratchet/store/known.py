@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from ratchet.core.intent import Wanted, wanted_links
@@ -24,6 +25,7 @@ from ratchet.store.records import PodChange, Records, free_number, vni_exhausted
 
 GONE_KEPT = 4096
 NUMBERS_SECONDS = 60.0
+ADDRESSES_SECONDS = 300.0
 CROWD_MAX = 64
 
 
@@ -178,42 +180,29 @@ class KnownPods:
             return list(self._pods.values())
 
 
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """All that is known. `namespace_pods` gives a namespace's pods, followed by somebody from the first question on."""
+
+    links: KnownLinks
+    node_pods: KnownPods
+    namespace_pods: Callable[[str], KnownPods]
+    pods_bell: Bell
+    numbers: KnownNumbers
+    addresses: KnownAddresses
+
+
 class KnownRecords(Records):
-    """Records that are answered from what is known where that is good enough, and from the API where it is not.
+    """Records that are answered from memory where that is good enough, and by the API where it is not."""
 
-    `node_pods` are this node's pods; `namespace_pods` gives those of a namespace, once somebody follows them.
-    """
-
-    def __init__(
-        self,
-        api: ApiServer,
-        namespace: str,
-        vni_range: tuple[int, int],
-        links: KnownLinks,
-        node_pods: KnownPods,
-        namespace_pods: Callable[[str], KnownPods],
-        pods_bell: Bell,
-        numbers: KnownNumbers,
-    ) -> None:
+    def __init__(self, api: ApiServer, namespace: str, vni_range: tuple[int, int], memory: Memory) -> None:
         super().__init__(api, namespace, vni_range)
-        self.known = links
-        self._node_pods = node_pods
-        self._namespace_pods = namespace_pods
-        self._pods_bell = pods_bell
-        self._numbers = numbers
+        self.memory = memory
+        self.known = memory.links
 
     def patient(self, seconds: float) -> KnownRecords:
         """The same, where each request may go on being retried for `seconds`."""
-        return KnownRecords(
-            self.api.patient(seconds),
-            self.namespace,
-            self.vni_range,
-            self.known,
-            self._node_pods,
-            self._namespace_pods,
-            self._pods_bell,
-            self._numbers,
-        )
+        return KnownRecords(self.api.patient(seconds), self.namespace, self.vni_range, self.memory)
 
     # Links
 
@@ -270,24 +259,24 @@ class KnownRecords(Records):
 
     def release_vni(self, vni: int, holder: str) -> None:
         super().release_vni(vni, holder)
-        self._numbers.freed(vni)
+        self.memory.numbers.freed(vni)
 
     def _claim_vni(self, link: Link) -> int:
-        return self._numbers.claim(self, link)
+        return self.memory.numbers.claim(self, link)
 
     # Pods
 
     def pod(self, namespace: str, name: str, uid: str = "") -> Pod | None:
-        known = self._node_pods.get(namespace, name)
+        known = self.memory.node_pods.get(namespace, name)
         return known if known is not None and known.ref.uid == uid else super().pod(namespace, name, uid)
 
     def pods_and_version(self, namespace: str | None = None) -> tuple[list[Pod], str]:
-        if namespace is not None and (known := self._namespace_pods(namespace)).synced.is_set():
+        if namespace is not None and (known := self.memory.namespace_pods(namespace)).synced.is_set():
             return known.all(), ""
         return super().pods_and_version(namespace)
 
     def wanted_around(self, pod: Pod, reserved: frozenset[str]) -> tuple[Wanted, list[Pod], str]:
-        known = self._namespace_pods(pod.ref.namespace)
+        known = self.memory.namespace_pods(pod.ref.namespace)
         current = known.get(pod.ref.namespace, pod.ref.name)
         if known.synced.is_set() and current is not None and current.ref == pod.ref:
             return known.wanted(reserved), known.all(), ""
@@ -298,11 +287,31 @@ class KnownRecords(Records):
         if version:
             yield from super().pods_as_they_change(namespace, pods, version, until)
             return
-        with self._pods_bell.heard([namespace]) as wait:
-            yield self._namespace_pods(namespace).all()
+        with self.memory.pods_bell.heard([namespace]) as wait:
+            yield self.memory.namespace_pods(namespace).all()
             while time.monotonic() < until:
                 if wait(until):
-                    yield self._namespace_pods(namespace).all()
+                    yield self.memory.namespace_pods(namespace).all()
+
+    # Nodes
+
+    def node_addresses(self, node: str) -> tuple[str, ...]:
+        return self.memory.addresses.of(node, super().node_addresses)
+
+
+class KnownAddresses:
+    """The addresses of nodes as the API has them, asked for again after a while: they hardly ever change."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._known: dict[str, tuple[float, tuple[str, ...]]] = {}
+
+    def of(self, node: str, ask: Callable[[str], tuple[str, ...]]) -> tuple[str, ...]:
+        asked, addresses = self._known.get(node, (float("-inf"), ()))
+        if self._clock() - asked > ADDRESSES_SECONDS:
+            addresses = ask(node)
+            self._known[node] = (self._clock(), addresses)
+        return addresses
 
 
 class KnownNumbers:
