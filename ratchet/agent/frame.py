@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 
-from ratchet.errors import RatchetError
+from ratchet.errors import TryAgainError
 
 SOCKET = "/run/ratchet/agent.sock"
 SPOOL = "/var/lib/cni/ratchet/spool"
@@ -56,10 +56,11 @@ _STATUS_MAX = 255
 _NANOSECONDS = 1e9
 
 
-class FrameError(RatchetError):
-    """What came is no frame, or not one of this version, or over a limit; or what shall be sent would not be one."""
+class FrameError(TryAgainError):
+    """What came is no frame, or not one of this version, or over a limit; or what shall be sent would not be one.
 
-    code = 6
+    To be tried again: shim and agent are of different versions for as long as one of them is being replaced.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ bounded, and what comes beyond that waits in the socket's backlog.
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 import socket
@@ -21,6 +22,8 @@ from types import TracebackType
 from typing import Self
 
 from ratchet.agent.frame import Answer, FrameError, Request, encode_answer, read_request
+from ratchet.cni.answer import error_json
+from ratchet.cni.versions import LATEST
 from ratchet.errors import RatchetError
 
 log = logging.getLogger(__name__)
@@ -132,12 +135,10 @@ class Server:
             with connection:
                 connection.settimeout(REQUEST_SECONDS)
                 self._refuse_strangers(connection)
-                request = read_request(connection.recv)
-                connection.settimeout(None)
-                answer = self._serve(request)
+                answer = self._answer(connection)
                 connection.settimeout(REQUEST_SECONDS)
                 connection.sendall(encode_answer(answer))
-        except (FrameError, PermissionError) as error:
+        except PermissionError as error:
             log.error("%s", error)
         except OSError as cause:
             log.warning("a caller went away: %s", cause)
@@ -147,6 +148,15 @@ class Server:
             with self._changed:
                 self._calls -= 1
                 self._changed.notify_all()
+
+    def _answer(self, connection: socket.socket) -> Answer:
+        try:
+            request = read_request(connection.recv)
+        except FrameError as error:
+            log.error("%s", error)
+            return Answer(1, json.dumps(error_json(error, LATEST)).encode() + b"\n")
+        connection.settimeout(None)
+        return self._serve(request)
 
     def _refuse_strangers(self, connection: socket.socket) -> None:
         pid, uid, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))

@@ -142,7 +142,7 @@ def test_an_answer_that_is_cut_short(length: int) -> None:
 def test_what_is_no_request(raw: bytes, cause: str) -> None:
     with pytest.raises(FrameError, match=f"^cannot read the frame: {cause}$") as told:
         decode_request(raw)
-    assert told.value.code == 6
+    assert told.value.code == 11
 
 
 @pytest.mark.parametrize(
