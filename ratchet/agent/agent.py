@@ -36,11 +36,12 @@ from ratchet.store.records import PodChange, Records
 log = logging.getLogger(__name__)
 
 # Seconds. Between two looks at what stands in the kernel, which asks nobody else; at the spool; for a request in the
-# background; without any answer from the API until the agent is not ready.
+# background; without any answer from the API until the agent is not ready; without a look until it is not alive.
 OBSERVE_SECONDS = 30.0
 SPOOL_SECONDS = 2.0
 PATIENCE_SECONDS = 10.0
 OUT_OF_TOUCH_SECONDS = 60.0
+STUCK_SECONDS = 180.0
 SPOOL_AT_ONCE = 8
 # For the changes of a namespace's pods to gather: what names a pod late has time.
 NAMESPACE_SECONDS = 0.2
@@ -58,8 +59,7 @@ class Agent:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._stopping = threading.Event()
-        self._began = time.monotonic()
-        self._looked_at = 0.0
+        self._looked_at = time.monotonic()
         self.metrics = Metrics()
         api = connect(
             settings.kubeconfig,
@@ -168,7 +168,7 @@ class Agent:
     def _keep_looking(self) -> None:
         observe, resync = time.monotonic() + OBSERVE_SECONDS, time.monotonic() + self._settings.resync
         while not self._stopping.wait(SPOOL_SECONDS):
-            now = time.monotonic()
+            now = self._looked_at = time.monotonic()
             self._drain_spool()
             if now >= resync:
                 self._resync()
@@ -278,7 +278,8 @@ class Agent:
         )
 
     def _why_dead(self) -> str | None:
-        return None
+        stuck = time.monotonic() - self._looked_at
+        return f"the agent has not looked at anything for {stuck:.0f} s" if stuck > STUCK_SECONDS else None
 
     def _why_unready(self) -> str | None:
         if not self._watches.links_listed.is_set():
