@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+SHIM   := ratchet/shim/$(shell uname -m)/ratchet
 RUN    := hack/run
 
 .DEFAULT_GOAL := help
@@ -13,12 +14,15 @@ RUN    := hack/run
 help:  ## what there is to do
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: $(STAMP)  ## make .venv, with the command .venv/bin/ratchet, and nothing more
+install: $(STAMP) $(SHIM)  ## make .venv, with the command .venv/bin/ratchet, and nothing more
 
 $(STAMP): pyproject.toml
 	@echo "==> Python packages, into $(VENV)"
 	@$(RUN) venv $(PYTHON) $(VENV)
 	@touch $@
+
+$(SHIM): $(wildcard shim/*)
+	@$(RUN) shim $@
 
 system:
 	@$(RUN) system
@@ -45,4 +49,4 @@ e2e:  ## real Kubernetes
 	@echo "not there yet: see CHANGELOG.md, Unreleased" >&2; exit 1
 
 clean:  ## forget what was built
-	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) build dist ratchet/shim .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

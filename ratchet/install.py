@@ -1,7 +1,8 @@
 """Putting the plugin where a container runtime looks for it, so that a half-done install never breaks a pod's start.
 
-What is executed is a launcher of a few lines that starts the Python which this is running on. It is put in place by a
-rename, after everything that it needs; the network configuration, where one is asked for, comes last.
+What is executed is a launcher of a few lines that starts the Python which this is running on, or, on a node that has an
+agent, the shim, with the launcher beside it for when the agent is away. It is put in place by a rename, after
+everything that it needs; the network configuration, where one is asked for, comes last.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 from ratchet.errors import RatchetError
 
 LAUNCHER = "ratchet"
+FALLBACK = "ratchet-daemonless"  # the name that the shim looks for beside itself (shim/ratchet.c)
 # The runtime takes the first file by name, so ours has to come before the network that it extends.
 CONFIG = "00-ratchet.conflist"
 SHEBANG_MAX = 250
@@ -26,20 +28,37 @@ PACKAGES = ("kubernetes", "pyroute2", "tenacity", "transitions", "urllib3", "yam
 
 
 def install(
-    bin_dir: Path, conf_dir: Path | None = None, kubeconfig: Path | None = None, state_dir: Path | None = None
+    bin_dir: Path,
+    conf_dir: Path | None = None,
+    kubeconfig: Path | None = None,
+    state_dir: Path | None = None,
+    *,
+    agent: bool = False,
+    fallback: bool = True,
 ) -> list[Path]:
     """Put the executable `ratchet` into `bin_dir`, and a chained configuration into `conf_dir`; what was written.
 
-    The executable records `kubeconfig` and `state_dir`, for network configurations that name none. Raises RatchetError.
+    The launcher records `kubeconfig` and `state_dir`, for network configurations that name none. With `agent` the
+    executable is the shim and the launcher is what it falls back on, or with `fallback` False is not there at all.
+    Raises RatchetError.
     """
     compile_bytecode()
     if kubeconfig is not None and not kubeconfig.is_file():
         raise RatchetError(f"cannot record the kubeconfig {kubeconfig}: no such file")
     launcher = _launcher(kubeconfig.resolve() if kubeconfig else None, state_dir.resolve() if state_dir else None)
-    written = [_put(bin_dir / LAUNCHER, launcher, 0o755)]
+    executables = _beside_an_agent(launcher, fallback=fallback) if agent else {LAUNCHER: launcher}
+    written = [_put(bin_dir / name, content, 0o755) for name, content in executables.items()]
+    if not fallback:
+        _remove(bin_dir / FALLBACK)
     if conf_dir is not None:
-        written.append(_put(conf_dir / CONFIG, json.dumps(_chained(conf_dir), indent=2) + "\n", 0o600))
+        written.append(_put(conf_dir / CONFIG, f"{json.dumps(_chained(conf_dir), indent=2)}\n".encode(), 0o600))
     return written
+
+
+def find_shim() -> Path | None:
+    """The shim for this machine: a wheel brings it, and `make install` builds it in a checkout. None where none is."""
+    shim = Path(__file__).parent / "shim" / os.uname().machine / LAUNCHER
+    return shim if shim.is_file() else None
 
 
 def compile_bytecode() -> None:
@@ -50,15 +69,33 @@ def compile_bytecode() -> None:
             compileall.compile_dir(package, quiet=2, workers=1)
 
 
-def _launcher(kubeconfig: Path | None, state_dir: Path | None) -> str:
+def _beside_an_agent(launcher: bytes, *, fallback: bool) -> dict[str, bytes]:
+    """The executables by name, the shim last: what it falls back on has to be there first."""
+    return {**({FALLBACK: launcher} if fallback else {}), LAUNCHER: _shim()}
+
+
+def _shim() -> bytes:
+    path = find_shim()
+    if path is None:
+        raise RatchetError(
+            f"cannot install the shim: there is none for this machine ({os.uname().machine})",
+            details="wheels have it for x86_64 and aarch64; in a checkout `make install` builds it, with a C compiler",
+        )
+    try:
+        return path.read_bytes()
+    except OSError as cause:
+        raise RatchetError(f"cannot install the shim: {path}: {cause.strerror}") from cause
+
+
+def _launcher(kubeconfig: Path | None, state_dir: Path | None) -> bytes:
     recorded = {"kubeconfig": kubeconfig, "state_dir": state_dir}
     arguments = ", ".join(f"{name}={str(value)!r}" for name, value in recorded.items() if value is not None)
     body = f"from ratchet.node.plugin import run\n\nrun({arguments})\n"
     # Isolated (-I): neither the caller's environment nor its working directory may decide what is imported.
     if not set(sys.executable) & {" ", "\t"} and len(sys.executable) < SHEBANG_MAX:
-        return f"#!{sys.executable} -I\n{body}"
+        return f"#!{sys.executable} -I\n{body}".encode()
     # A path that the kernel does not take in its first line: the shell starts Python with this very file.
-    return f"#!/bin/sh\n''':'\nexec {shlex.quote(sys.executable)} -I \"$0\" \"$@\"\n'''\n{body}"
+    return f"#!/bin/sh\n''':'\nexec {shlex.quote(sys.executable)} -I \"$0\" \"$@\"\n'''\n{body}".encode()
 
 
 def _chained(conf_dir: Path) -> dict[str, Any]:
@@ -94,13 +131,20 @@ def _network(path: Path) -> dict[str, Any] | None:
     return {**head, "plugins": [{key: value for key, value in content.items() if key not in head}]}
 
 
-def _put(path: Path, content: str, mode: int) -> Path:
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as cause:
+        raise RatchetError(f"cannot remove {path}: {cause.strerror}") from cause
+
+
+def _put(path: Path, content: bytes, mode: int) -> Path:
     """Write a file whole or not at all."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
-            with os.fdopen(descriptor, "w") as file:
+            with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
                 os.fchmod(file.fileno(), mode)
                 os.fsync(file.fileno())

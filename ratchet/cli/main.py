@@ -138,6 +138,8 @@ def _gc(arguments: argparse.Namespace) -> int:
 def _install(arguments: argparse.Namespace) -> int:
     from ratchet.install import install
 
+    if not arguments.agent and not arguments.fallback:
+        raise RatchetError("cannot install: --no-fallback is said of --agent, which is missing")
     written = install(
         arguments.bin_dir,
         arguments.conf_dir,

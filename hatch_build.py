@@ -1,0 +1,60 @@
+"""How the package is built: by hatchling, and with the shim for each machine in every wheel.
+
+The shim is compiled by the C compiler that ziglang brings, which builds for any machine on any. This module is the
+build backend, and not only hatchling's hook, because a backend alone can say that a wheel needs ziglang, which is
+large, and that an editable install does not: there `make install` builds the shim with the machine's own compiler.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from hatchling import build as hatchling
+from hatchling.build import *  # noqa: F403  # a backend is its functions
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+# One release, so that everybody who builds a release of ours gets the same bytes.
+ZIGLANG = "ziglang==0.17.1"
+MACHINES = ("x86_64", "aarch64")
+
+
+def get_requires_for_build_wheel(config_settings: dict[str, Any] | None = None) -> list[str]:
+    return [*hatchling.get_requires_for_build_wheel(config_settings), ZIGLANG]
+
+
+class Shims(BuildHookInterface):
+    """Puts `ratchet/shim/<machine>/ratchet` into a wheel, and the licence of the libc that is linked into it."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if version == "editable":
+            return
+        self._built = TemporaryDirectory(prefix="ratchet-shim-")
+        for machine in MACHINES:
+            shim = Path(self._built.name, machine, "ratchet")
+            self._compile(machine, shim)
+            build_data["force_include"][str(shim)] = f"ratchet/shim/{machine}/ratchet"
+        build_data["force_include"][str(_musl_licence())] = "ratchet/shim/COPYRIGHT.musl"
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
+        if version != "editable":
+            self._built.cleanup()
+
+    def _compile(self, machine: str, shim: Path) -> None:
+        shim.parent.mkdir()
+        command = [sys.executable, "-m", "ziglang", "cc", "@shim/flags", "-Werror", "-static", "-s"]
+        target = ["-target", f"{machine}-linux-musl", "-o", str(shim), "shim/ratchet.c"]
+        # Zig wants a place for what it keeps between runs; a build leaves nothing outside its own folders.
+        caches = dict.fromkeys(("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR"), self._built.name)
+        subprocess.run([*command, *target], check=True, cwd=self.root, env={**os.environ, **caches})
+        shim.chmod(0o755)
+
+
+def _musl_licence() -> Path:
+    import ziglang
+
+    return Path(ziglang.__file__).parent / "lib" / "libc" / "musl" / "COPYRIGHT"

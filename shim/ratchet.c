@@ -1,0 +1,765 @@
+/*
+ * What the runtime executes on a node that has an agent: it hands the call over, waits, and prints the answer.
+ *
+ * Each call of the runtime is a process of its own, so what counts is that it starts fast and depends on nothing: no
+ * allocation, no threads, no JSON. What it cannot hand over it leaves to the daemonless plugin beside it; where there is
+ * none, each command has its own way to fail (COMMANDS). A call that was handed over is never given to the daemonless
+ * plugin as well: two engines would be at work on one pod.
+ *
+ * A DEL that fails blocks its pod's deletion, so it is kept in a spool, which the agent empties when it is back. For
+ * the same reason nothing that DEL prints says "not found": containerd takes that for a success.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h> /* renameat */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "frame.h"
+
+/* Milliseconds since the start of the process. The kubelet gives ADD four minutes and DEL two. */
+#ifndef CONNECT_MS
+#define CONNECT_MS 5000
+#endif
+#ifndef ADD_MS
+#define ADD_MS 200000
+#endif
+#ifndef DEL_MS
+#define DEL_MS 90000
+#endif
+#ifndef CHECK_MS
+#define CHECK_MS 30000
+#endif
+#ifndef GC_MS
+#define GC_MS 90000
+#endif
+#ifndef STATUS_MS
+#define STATUS_MS 10000
+#endif
+#ifndef VERSION_MS
+#define VERSION_MS 2000
+#endif
+#ifndef SPOOL_FILES_MAX
+#define SPOOL_FILES_MAX 4096
+#endif
+
+#define SPOOL_FILE_MAX 262144 /* bytes */
+#define RETRY_MS 5
+#define NS_PER_MS 1000000
+#define DAEMONLESS "ratchet-daemonless"
+#define CONTAINER_ID_MAX 200 /* bytes: it becomes a part of file names, which end at 255 */
+#define IFNAME_MAX 15        /* bytes: IFNAMSIZ, less the terminating zero */
+#define SHOWN_MAX 256        /* bytes of a foreign text that a message shows */
+#define TEXT_MAX 16384       /* bytes: three foreign texts and their words, all of it escaped */
+
+#define SPELT(macro) SPELT_AS_IT_STANDS(macro)
+#define SPELT_AS_IT_STANDS(text) #text
+
+#define LATEST "1.1.0"
+#define VERSIONS                                                                                                       \
+    "{\"cniVersion\": \"" LATEST "\", \"supportedVersions\": "                                                         \
+    "[\"0.1.0\", \"0.2.0\", \"0.3.0\", \"0.3.1\", \"0.4.0\", \"1.0.0\", \"1.1.0\"]}\n"
+#define HOW_TO_LOOK "kubectl -n ratchet get pods -o wide; on the node: ss -xl | grep ratchet"
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 8U
+#endif
+
+/* SPEC.md, section 5, "Error" */
+enum { INVALID_ENVIRONMENT = 4, IO_FAILURE = 5, UNDECODABLE = 6, TRY_AGAIN = 11, UNAVAILABLE = 50 };
+
+/* Static ones begin empty, and end in a zero byte as long as there is room. */
+struct text {
+    char bytes[TEXT_MAX];
+    size_t length;
+};
+
+struct command {
+    const char *name;
+    int64_t answer_ms;
+    void (*without_agent)(void);
+};
+
+static const char *const VARIABLES[] = FRAME_VARIABLES;
+
+/* One byte more than may come on stdin, so as to see that more has come. */
+static unsigned char
+    request[FRAME_HEADER_BYTES + FRAME_VARIABLES_COUNT * (4 + FRAME_VARIABLE_MAX) + FRAME_STDIN_MAX + 1];
+static size_t request_length;
+static size_t stdin_begins;
+
+static unsigned char answer[FRAME_ANSWER_MAX];
+static size_t answer_length;
+static int answer_status;
+
+static const struct command *command;
+static int64_t began;      /* nanoseconds since boot, and so is whatever else is a time here */
+static struct text reason; /* why the agent did not serve the call, and what went wrong after that */
+static struct sigaction sigpipe_before;
+
+/* Texts */
+
+static void add_bytes(struct text *text, const char *bytes, size_t length)
+{
+    size_t room = sizeof text->bytes - text->length;
+    size_t taken = length < room ? length : room;
+    memcpy(text->bytes + text->length, bytes, taken);
+    text->length += taken;
+}
+
+static void add(struct text *text, const char *piece)
+{
+    add_bytes(text, piece, strlen(piece));
+}
+
+static void add_foreign(struct text *text, const char *piece)
+{
+    size_t length = strnlen(piece, SHOWN_MAX + 1);
+    add_bytes(text, piece, length > SHOWN_MAX ? SHOWN_MAX : length);
+    if (length > SHOWN_MAX)
+        add(text, "...");
+}
+
+static void add_number(struct text *text, uint64_t number)
+{
+    char digits[20];
+    size_t first = sizeof digits;
+    do {
+        digits[--first] = (char)('0' + number % 10);
+        number /= 10;
+    } while (number > 0);
+    add_bytes(text, digits + first, sizeof digits - first);
+}
+
+static void add_hex(struct text *text, uint64_t number, int digits)
+{
+    while (digits-- > 0)
+        add_bytes(text, &"0123456789abcdef"[(number >> (4 * digits)) & 15], 1);
+}
+
+/* As JSON has it within quotes. What is not ASCII need not be UTF-8: U+FFFD says that something was there. */
+static void add_escaped(struct text *text, const struct text *plain)
+{
+    for (size_t at = 0; at < plain->length; at++) {
+        unsigned char byte = (unsigned char)plain->bytes[at];
+        if (byte > 0x7e) {
+            add(text, "\\ufffd");
+        } else if (byte < 0x20) {
+            add(text, "\\u00");
+            add_hex(text, byte, 2);
+        } else {
+            if (byte == '"' || byte == '\\')
+                add(text, "\\");
+            add_bytes(text, &plain->bytes[at], 1);
+        }
+    }
+}
+
+/* Time */
+
+static int64_t now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_BOOTTIME, &time);
+    return (int64_t)time.tv_sec * 1000 * NS_PER_MS + time.tv_nsec;
+}
+
+static int64_t earlier(int64_t one, int64_t other)
+{
+    return one < other ? one : other;
+}
+
+/* When the agent must have answered. */
+static int64_t end_of_call(void)
+{
+    return began + command->answer_ms * NS_PER_MS;
+}
+
+static bool is_ready(int descriptor, short events, int64_t until)
+{
+    for (;;) {
+        int64_t left_ms = (until - now() + NS_PER_MS - 1) / NS_PER_MS;
+        struct pollfd waited = {.fd = descriptor, .events = events};
+        int ready = left_ms > 0 ? poll(&waited, 1, (int)earlier(left_ms, INT_MAX)) : 0;
+        if (ready >= 0)
+            return ready > 0;
+        if (errno != EINTR)
+            return false;
+    }
+}
+
+/* What is printed */
+
+/* Write all of it, in however many pieces the descriptor takes it; false, with errno, where it does not. */
+static bool write_all(int descriptor, const void *bytes, size_t length)
+{
+    const char *rest = bytes;
+    while (length > 0) {
+        ssize_t written = write(descriptor, rest, length);
+        if (written >= 0) {
+            rest += written;
+            length -= (size_t)written;
+        } else if (errno == EAGAIN) {
+            is_ready(descriptor, POLLOUT, INT64_MAX);
+        } else if (errno != EINTR) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static _Noreturn void fail(int code, const struct text *message, const char *details)
+{
+    static struct text json;
+    add(&json, "{\"cniVersion\": \"" LATEST "\", \"code\": ");
+    add_number(&json, (uint64_t)code);
+    add(&json, ", \"msg\": \"");
+    add_escaped(&json, message);
+    add(&json, "\", \"details\": \"");
+    add(&json, details);
+    add(&json, "\"}\n");
+    write_all(STDOUT_FILENO, json.bytes, json.length);
+    _exit(1);
+}
+
+static _Noreturn void fail_to_read(int code, const char *object, const char *cause)
+{
+    static struct text message;
+    add(&message, "cannot read ");
+    add(&message, object);
+    add(&message, ": ");
+    add(&message, cause);
+    fail(code, &message, "");
+}
+
+/* One line on stderr, which runtimes keep, where stdout has none to say it with. */
+static void tell(const struct text *message, const char *outcome)
+{
+    static struct text line;
+    add(&line, "ratchet: ");
+    add_escaped(&line, message);
+    add(&line, outcome);
+    add(&line, "\n");
+    write_all(STDERR_FILENO, line.bytes, line.length);
+}
+
+/* Where things are */
+
+static const char *setting(const char *name, const char *otherwise)
+{
+    const char *value = getenv(name);
+    return value != NULL && value[0] != '\0' ? value : otherwise;
+}
+
+static const char *socket_path(void)
+{
+    return setting("RATCHET_AGENT_SOCKET", FRAME_SOCKET);
+}
+
+static const char *spool_path(void)
+{
+    return setting("RATCHET_AGENT_SPOOL", FRAME_SPOOL);
+}
+
+/* The spool: what DEL leaves for an agent that does not answer */
+
+static bool cannot_keep(const char *cause)
+{
+    add(&reason, "; cannot keep the DEL in ");
+    add_foreign(&reason, spool_path());
+    add(&reason, ": ");
+    add(&reason, cause);
+    return false;
+}
+
+/* The rules of ratchet/cni/arguments.py. The value is not shown: it could be what DEL must not say. */
+static void require_container_id(const char *id)
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
+    if (id == NULL || id[0] == '\0')
+        fail_to_read(INVALID_ENVIRONMENT, "CNI_CONTAINERID", "it is missing");
+    if (strlen(id) > CONTAINER_ID_MAX)
+        fail_to_read(INVALID_ENVIRONMENT, "CNI_CONTAINERID", "it is longer than " SPELT(CONTAINER_ID_MAX) " characters");
+    if (strchr("_.-", id[0]) != NULL || id[strspn(id, letters)] != '\0')
+        fail_to_read(INVALID_ENVIRONMENT, "CNI_CONTAINERID",
+                     "it may hold letters, digits, '_', '.' and '-', a letter or digit first");
+}
+
+static void require_ifname(const char *name)
+{
+    if (name == NULL || name[0] == '\0')
+        fail_to_read(INVALID_ENVIRONMENT, "CNI_IFNAME", "it is missing");
+    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+        fail_to_read(INVALID_ENVIRONMENT, "CNI_IFNAME", "it must be the name of an interface");
+    for (const char *at = name; *at != '\0'; at++)
+        if (strchr("/:\x7f", *at) != NULL || (unsigned char)*at <= ' ')
+            fail_to_read(INVALID_ENVIRONMENT, "CNI_IFNAME",
+                         "it must not hold '/', ':', white space or what cannot be printed");
+    if (strlen(name) > IFNAME_MAX)
+        fail_to_read(INVALID_ENVIRONMENT, "CNI_IFNAME", "it is longer than " SPELT(IFNAME_MAX) " bytes");
+}
+
+/* FNV-1a, 64 bits: it tells apart the networks of one attachment, and needs no more than that. */
+static uint64_t hash_of_stdin(void)
+{
+    uint64_t hash = 0xcbf29ce484222325U;
+    for (size_t at = stdin_begins; at < request_length; at++)
+        hash = (hash ^ request[at]) * 0x100000001b3U;
+    return hash;
+}
+
+/* No container id holds a `+`, so no two attachments share a file; the same DEL again has the same one. */
+static void name_file(struct text *name, const char *container_id, const char *ifname)
+{
+    add(name, container_id);
+    add(name, "+");
+    add(name, ifname);
+    add(name, "+");
+    add_hex(name, hash_of_stdin(), 16);
+}
+
+static void name_partial(struct text *name)
+{
+    add(name, ".");
+    add_hex(name, (uint64_t)began, 16);
+    add(name, ".");
+    add_number(name, (uint64_t)getpid());
+}
+
+static bool make_folder(char *path)
+{
+    for (size_t at = 1;; at++) {
+        char here = path[at];
+        if (here != '/' && here != '\0')
+            continue;
+        path[at] = '\0';
+        bool there = mkdir(path, 0700) == 0 || errno == EEXIST;
+        path[at] = here;
+        if (!there || here == '\0')
+            return there;
+    }
+}
+
+/* The spool is made where it is missing, and refused where it is not ours alone to write. */
+static bool open_spool(int *spool)
+{
+    char path[PATH_MAX];
+    size_t length = strlen(spool_path());
+    /* With a slash behind it, a link would be followed. */
+    while (length > 1 && spool_path()[length - 1] == '/')
+        length--;
+    if (length >= sizeof path)
+        return cannot_keep(strerror(ENAMETOOLONG));
+    memcpy(path, spool_path(), length);
+    path[length] = '\0';
+    if (!make_folder(path))
+        return cannot_keep(strerror(errno));
+
+    struct stat found;
+    *spool = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (*spool < 0 || fstat(*spool, &found) != 0)
+        return cannot_keep(strerror(errno));
+    if (found.st_uid != geteuid())
+        return cannot_keep("it belongs to somebody else");
+    if (found.st_mode & (S_IWGRP | S_IWOTH))
+        return cannot_keep("others may write there");
+    return true;
+}
+
+/* How many files there are, partial ones too; -1 with errno. By the system call: readdir(3) would allocate. */
+static int count_files(int folder)
+{
+    struct {
+        uint64_t inode;
+        int64_t next;
+        uint16_t length;
+        uint8_t type;
+    } entry;
+    static char entries[16384];
+    int files = 0;
+    for (;;) {
+        long got = syscall(SYS_getdents64, folder, entries, sizeof entries);
+        if (got <= 0)
+            return got == 0 ? files : -1;
+        for (long at = 0; at < got; at += entry.length) {
+            memcpy(&entry, entries + at, sizeof entry);
+            if (entry.type != DT_DIR)
+                files++;
+        }
+    }
+}
+
+static bool has_room(int spool, const char *name)
+{
+    struct stat same;
+    if (fstatat(spool, name, &same, AT_SYMLINK_NOFOLLOW) == 0)
+        return true;
+    int files = count_files(spool);
+    if (files < 0)
+        return cannot_keep(strerror(errno));
+    if (files >= SPOOL_FILES_MAX)
+        return cannot_keep("it holds " SPELT(SPOOL_FILES_MAX) " files already");
+    return true;
+}
+
+/* Whole or not at all, and there after a crash of the machine. */
+static bool put_request(int spool, const char *partial, const char *name)
+{
+    int file = openat(spool, partial, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (file < 0)
+        return cannot_keep(strerror(errno));
+    if (write_all(file, request, request_length) && fsync(file) == 0 && renameat(spool, partial, spool, name) == 0) {
+        close(file);
+        return fsync(spool) == 0 || cannot_keep(strerror(errno));
+    }
+    cannot_keep(strerror(errno));
+    unlinkat(spool, partial, 0);
+    close(file);
+    return false;
+}
+
+static bool keep_request(const char *container_id, const char *ifname)
+{
+    static struct text name, partial;
+    name_file(&name, container_id, ifname);
+    name_partial(&partial);
+    if (request_length > SPOOL_FILE_MAX)
+        return cannot_keep("the call has more than " SPELT(SPOOL_FILE_MAX) " bytes");
+    int spool = -1;
+    return open_spool(&spool) && has_room(spool, name.bytes) && put_request(spool, partial.bytes, name.bytes);
+}
+
+/* What each command comes to when the agent did not serve it */
+
+static void try_again(void)
+{
+    fail(TRY_AGAIN, &reason, HOW_TO_LOOK);
+}
+
+static void be_unavailable(void)
+{
+    fail(UNAVAILABLE, &reason, HOW_TO_LOOK);
+}
+
+static void keep_for_later(void)
+{
+    const char *container_id = getenv("CNI_CONTAINERID");
+    const char *ifname = getenv("CNI_IFNAME");
+    require_container_id(container_id);
+    require_ifname(ifname);
+    if (!keep_request(container_id, ifname))
+        try_again();
+    tell(&reason, "; the DEL is kept until it is back");
+    _exit(0);
+}
+
+static void say_versions(void)
+{
+    _exit(write_all(STDOUT_FILENO, VERSIONS, sizeof VERSIONS - 1) ? 0 : 1);
+}
+
+static const struct command COMMANDS[] = {
+    {"ADD", ADD_MS, try_again},
+    {"DEL", DEL_MS, keep_for_later},
+    {"CHECK", CHECK_MS, try_again},
+    {"GC", GC_MS, try_again},
+    {"STATUS", STATUS_MS, be_unavailable},
+    {"VERSION", VERSION_MS, say_versions},
+};
+
+/* The call */
+
+static void put_number(unsigned char *into, size_t bytes, uint64_t number)
+{
+    while (bytes-- > 0) {
+        into[bytes] = (unsigned char)number;
+        number >>= 8;
+    }
+}
+
+static uint64_t get_number(const unsigned char *from, size_t bytes)
+{
+    uint64_t number = 0;
+    for (size_t at = 0; at < bytes; at++)
+        number = number << 8 | from[at];
+    return number;
+}
+
+static void read_command(void)
+{
+    const char *name = getenv("CNI_COMMAND");
+    if (name == NULL || name[0] == '\0')
+        fail_to_read(INVALID_ENVIRONMENT, "the environment", "CNI_COMMAND is missing");
+    for (size_t at = 0; at < sizeof COMMANDS / sizeof COMMANDS[0]; at++)
+        if (strcmp(name, COMMANDS[at].name) == 0)
+            command = &COMMANDS[at];
+    if (command == NULL)
+        fail_to_read(INVALID_ENVIRONMENT, "CNI_COMMAND", "it is none of ADD, DEL, CHECK, GC, STATUS, VERSION");
+}
+
+static bool put_variable(const char *name)
+{
+    const char *value = getenv(name);
+    if (value == NULL)
+        return false;
+    size_t name_length = strlen(name), value_length = strlen(value), length = name_length + 1 + value_length;
+    if (length > FRAME_VARIABLE_MAX)
+        fail_to_read(INVALID_ENVIRONMENT, name, "it is longer than " SPELT(FRAME_VARIABLE_MAX) " bytes");
+    unsigned char *place = request + request_length;
+    put_number(place, 4, length);
+    memcpy(place + 4, name, name_length);
+    place[4 + name_length] = '=';
+    memcpy(place + 4 + name_length + 1, value, value_length);
+    request_length += 4 + length;
+    return true;
+}
+
+static void put_stdin(void)
+{
+    stdin_begins = request_length;
+    if (isatty(STDIN_FILENO))
+        return;
+    for (;;) {
+        size_t room = stdin_begins + FRAME_STDIN_MAX + 1 - request_length;
+        ssize_t got = read(STDIN_FILENO, request + request_length, room);
+        if (got == 0)
+            return;
+        if (got > 0)
+            request_length += (size_t)got;
+        else if (errno == EAGAIN)
+            is_ready(STDIN_FILENO, POLLIN, INT64_MAX);
+        else if (errno != EINTR)
+            fail_to_read(IO_FAILURE, "the network configuration", strerror(errno));
+        if (request_length - stdin_begins > FRAME_STDIN_MAX)
+            fail_to_read(UNDECODABLE, "the network configuration", "it is longer than " SPELT(FRAME_STDIN_MAX) " bytes");
+    }
+}
+
+static void make_request(void)
+{
+    unsigned variables = 0;
+    request_length = FRAME_HEADER_BYTES;
+    for (size_t at = 0; at < FRAME_VARIABLES_COUNT; at++)
+        variables += put_variable(VARIABLES[at]);
+    put_stdin();
+    memcpy(request + FRAME_AT_MAGIC, FRAME_MAGIC, sizeof FRAME_MAGIC - 1);
+    put_number(request + FRAME_AT_VERSION, 1, FRAME_VERSION);
+    put_number(request + FRAME_AT_KIND, 1, FRAME_REQUEST);
+    put_number(request + FRAME_AT_COUNT, 2, variables);
+    put_number(request + FRAME_AT_BEGAN, 8, (uint64_t)began);
+    put_number(request + FRAME_AT_LENGTH, 4, request_length - FRAME_HEADER_BYTES);
+}
+
+/* The agent */
+
+static bool cannot(const char *what, const char *cause)
+{
+    add(&reason, "cannot ");
+    add(&reason, what);
+    add(&reason, " the node agent at ");
+    add_foreign(&reason, socket_path());
+    add(&reason, ": ");
+    add(&reason, cause);
+    return false;
+}
+
+static bool no_answer(const char *cause)
+{
+    return cannot("get an answer from", cause);
+}
+
+/* 0 or an errno. EAGAIN is a queue that is full (connect(2), AF_UNIX): a place in it comes free soon, or never. */
+static int connect_patiently(int agent, const struct sockaddr_un *address)
+{
+    int64_t until = earlier(began + (int64_t)CONNECT_MS * NS_PER_MS, end_of_call());
+    const struct timespec pause = {.tv_nsec = RETRY_MS * NS_PER_MS};
+    while (connect(agent, (const struct sockaddr *)address, sizeof *address) != 0) {
+        if (errno == EAGAIN && now() < until)
+            nanosleep(&pause, NULL);
+        else if (errno != EINTR)
+            return errno;
+    }
+    return 0;
+}
+
+static bool reach_agent(int *agent)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    size_t length = strlen(socket_path());
+    if (length >= sizeof address.sun_path)
+        return cannot("reach", strerror(ENAMETOOLONG));
+    memcpy(address.sun_path, socket_path(), length);
+    *agent = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (*agent < 0)
+        return cannot("reach", strerror(errno));
+    int fault = connect_patiently(*agent, &address);
+    if (fault == EAGAIN)
+        return cannot("reach", "too many calls wait for it already");
+    return fault == 0 || cannot("reach", strerror(fault));
+}
+
+/* A fault is not told: an agent that refused the request early has answered all the same, and else reading says why. */
+static void send_request(int agent)
+{
+    size_t sent = 0;
+    while (sent < request_length) {
+        ssize_t taken = send(agent, request + sent, request_length - sent, MSG_NOSIGNAL);
+        if (taken >= 0)
+            sent += (size_t)taken;
+        else if (errno == EAGAIN && is_ready(agent, POLLOUT, end_of_call()))
+            continue;
+        else if (errno != EINTR)
+            return;
+    }
+}
+
+static bool late(void)
+{
+    static struct text cause;
+    add(&cause, "it did not come within ");
+    add_number(&cause, (uint64_t)command->answer_ms / 1000);
+    add(&cause, ".");
+    add_number(&cause, (uint64_t)command->answer_ms % 1000 / 100);
+    add(&cause, " s");
+    return no_answer(cause.bytes);
+}
+
+static bool receive(int agent, unsigned char *into, size_t length)
+{
+    while (length > 0) {
+        ssize_t got = recv(agent, into, length, 0);
+        if (got > 0) {
+            into += got;
+            length -= (size_t)got;
+        } else if (got == 0 || errno == ECONNRESET) {
+            return no_answer("it went away before it had answered");
+        } else if (errno == EAGAIN) {
+            if (!is_ready(agent, POLLIN, end_of_call()))
+                return late();
+        } else if (errno != EINTR) {
+            return no_answer(strerror(errno));
+        }
+    }
+    return true;
+}
+
+static bool receive_answer(int agent)
+{
+    unsigned char header[FRAME_HEADER_BYTES];
+    if (!receive(agent, header, sizeof header))
+        return false;
+    if (memcmp(header + FRAME_AT_MAGIC, FRAME_MAGIC, sizeof FRAME_MAGIC - 1) != 0)
+        return no_answer("what came is no frame");
+    if (header[FRAME_AT_VERSION] != FRAME_VERSION)
+        return no_answer("it speaks another version than this executable: install both from one release");
+    uint64_t status = get_number(header + FRAME_AT_COUNT, 2);
+    uint64_t length = get_number(header + FRAME_AT_LENGTH, 4);
+    if (header[FRAME_AT_KIND] != FRAME_ANSWER || status > FRAME_STATUS_MAX || get_number(header + FRAME_AT_BEGAN, 8))
+        return no_answer("what came is no answer");
+    if (length > sizeof answer)
+        return no_answer("it is longer than " SPELT(FRAME_ANSWER_MAX) " bytes");
+    answer_status = (int)status;
+    answer_length = (size_t)length;
+    return receive(agent, answer, answer_length);
+}
+
+static _Noreturn void pass_on(void)
+{
+    if (write_all(STDOUT_FILENO, answer, answer_length))
+        _exit(answer_status);
+    add(&reason, "cannot write the answer: ");
+    add(&reason, strerror(errno));
+    tell(&reason, "");
+    _exit(1);
+}
+
+/* The daemonless plugin */
+
+/* Put `request`'s stdin where the runtime's was, which has been read. */
+static bool replay_stdin(void)
+{
+    int replay = memfd_create("stdin", MFD_CLOEXEC | MFD_NOEXEC_SEAL);
+    if (replay < 0) /* before Linux 6.3 */
+        replay = memfd_create("stdin", MFD_CLOEXEC);
+    return replay >= 0 && write_all(replay, request + stdin_begins, request_length - stdin_begins) &&
+           lseek(replay, 0, SEEK_SET) == 0 && dup2(replay, STDIN_FILENO) == STDIN_FILENO;
+}
+
+static bool is_executable(const char *path)
+{
+    struct stat found;
+    return stat(path, &found) == 0 && S_ISREG(found.st_mode) && access(path, X_OK) == 0;
+}
+
+/* Become the plugin that lies beside this executable. Returns where there is none, or it does not start. */
+static void become_daemonless(void)
+{
+    char path[PATH_MAX + sizeof DAEMONLESS];
+    ssize_t length = readlink("/proc/self/exe", path, PATH_MAX);
+    if (length <= 0)
+        return;
+    path[length] = '\0';
+    char *slash = strrchr(path, '/');
+    if (slash == NULL)
+        return;
+    memcpy(slash + 1, DAEMONLESS, sizeof DAEMONLESS);
+    if (!is_executable(path))
+        return;
+    if (replay_stdin()) {
+        char *const arguments[] = {path, NULL};
+        sigaction(SIGPIPE, &sigpipe_before, NULL);
+        execv(path, arguments);
+    }
+    int fault = errno;
+    signal(SIGPIPE, SIG_IGN);
+    add(&reason, "; cannot run ");
+    add_foreign(&reason, path);
+    add(&reason, ": ");
+    add(&reason, strerror(fault));
+}
+
+/* A socket that took the place of a closed stdout would be sent the answer. */
+static void open_what_is_closed(void)
+{
+    for (int descriptor = STDIN_FILENO; descriptor <= STDERR_FILENO; descriptor++)
+        if (fcntl(descriptor, F_GETFD) < 0)
+            open("/dev/null", O_RDWR);
+}
+
+static void ignore_sigpipe(void)
+{
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    sigaction(SIGPIPE, &ignore, &sigpipe_before);
+}
+
+int main(void)
+{
+    began = now();
+    open_what_is_closed();
+    ignore_sigpipe();
+    read_command();
+    make_request();
+    int agent = -1;
+    if (!reach_agent(&agent)) {
+        become_daemonless();
+        command->without_agent();
+    }
+    send_request(agent);
+    if (!receive_answer(agent))
+        command->without_agent();
+    pass_on();
+}

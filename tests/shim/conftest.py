@@ -1,0 +1,88 @@
+"""The shim, compiled once for all tests: as it is shipped, and with the address and undefined-behaviour sanitisers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.shim.playing import Node
+
+ROOT = Path(__file__).parents[2]
+SANITISED = ("-g", "-O1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+# Milliseconds. Only a test of what comes to its end in time uses these: the machine may be slow.
+HASTY = (
+    *("-DCONNECT_MS=150", "-DADD_MS=400", "-DDEL_MS=400", "-DCHECK_MS=400"),
+    *("-DGC_MS=400", "-DSTATUS_MS=400", "-DVERSION_MS=400"),
+)
+FEW = 8
+BUILDS = {"plain": (), "sanitised": (*SANITISED, f"-DSPOOL_FILES_MAX={FEW}"), "hasty": (*SANITISED, *HASTY)}
+
+
+@cache
+def sanitisers_work() -> bool:
+    command = ["cc", *SANITISED, "-x", "c", "-", "-o", "/dev/null"]
+    return (
+        subprocess.run(command, input=b"int main(void) { return 0; }", capture_output=True, check=False).returncode == 0
+    )
+
+
+class Compiler:
+    """Compiles each build when it is first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def shim(self, build: str) -> Path:
+        if shutil.which("cc") is None:
+            pytest.skip("needs a C compiler, cc")
+        if SANITISED[0] in BUILDS[build] and not sanitisers_work():
+            pytest.skip("needs a C compiler with -fsanitize=address,undefined")
+        path = self._folder / build
+        if not path.exists():
+            command = ["cc", "@shim/flags", "-Werror", *BUILDS[build], "-o", str(path), "shim/ratchet.c"]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+        return path
+
+
+@pytest.fixture(scope="session")
+def compiler(tmp_path_factory: pytest.TempPathFactory) -> Compiler:
+    return Compiler(tmp_path_factory.mktemp("shim"))
+
+
+@pytest.fixture(scope="session", params=["plain", "sanitised"])
+def build(request: pytest.FixtureRequest, compiler: Compiler) -> Path:
+    return compiler.shim(request.param)
+
+
+def installed(shim: Path, folder: Path) -> Node:
+    (folder / "bin").mkdir()
+    # A link, since a file that was just written may not be executed while a fork of ours still has it open.
+    os.link(shim, folder / "bin" / "ratchet")
+    return Node(folder, folder / "bin" / "ratchet")
+
+
+@pytest.fixture
+def node(build: Path, tmp_path: Path) -> Node:
+    return installed(build, tmp_path)
+
+
+@pytest.fixture
+def plain_node(compiler: Compiler, tmp_path: Path) -> Node:
+    return installed(compiler.shim("plain"), tmp_path)
+
+
+@pytest.fixture
+def sanitised_node(compiler: Compiler, tmp_path: Path) -> Node:
+    return installed(compiler.shim("sanitised"), tmp_path)
+
+
+@pytest.fixture
+def hasty_node(compiler: Compiler, tmp_path: Path) -> Node:
+    """Where the shim waits for tenths of a second and not for minutes."""
+    return installed(compiler.shim("hasty"), tmp_path)

@@ -1,0 +1,211 @@
+"""The shim as a runtime executes it, and an agent that is played: it answers with whatever bytes a test wants."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ratchet.agent.frame import Answer, Request, decode_request, encode_answer, read_request
+
+COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
+ATTACHMENT = {"CNI_CONTAINERID": "c0ffee", "CNI_NETNS": "/run/netns/a", "CNI_IFNAME": "eth0"}
+CALL_SECONDS = 30.0
+# What a sanitiser ends with is no exit status that the shim has; leaks are none of ours, since nothing is allocated.
+SANITISERS = {
+    "ASAN_OPTIONS": "exitcode=99:detect_leaks=0:abort_on_error=0",
+    "UBSAN_OPTIONS": "exitcode=99:halt_on_error=1:print_stacktrace=1",
+}
+
+Serve = Callable[[socket.socket], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What an execution of the shim came to."""
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def json(self) -> dict[str, Any]:
+        return dict(json.loads(self.stdout))
+
+    @property
+    def code(self) -> int:
+        """The code of the error that was printed. A failure prints one error, and nothing else."""
+        assert self.status == 1
+        assert set(self.json) == {"cniVersion", "code", "msg", "details"}
+        return int(self.json["code"])
+
+    @property
+    def message(self) -> str:
+        return str(self.json["msg"])
+
+
+@dataclass(slots=True)
+class Node:
+    """A node's folders: the shim alone in `bin`, the agent's socket, the spool. `before` is what executes the shim."""
+
+    folder: Path
+    shim: Path
+    before: tuple[str, ...] = ()
+    settings: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "agent.sock"
+
+    @property
+    def spool(self) -> Path:
+        return self.folder / "state" / "spool"
+
+    @property
+    def fallback(self) -> Path:
+        return self.shim.parent / "ratchet-daemonless"
+
+    def add_fallback(self, script: str, *, mode: int = 0o755) -> None:
+        self.fallback.write_text(script)
+        self.fallback.chmod(mode)
+
+    def environment(self, command: str | None, **variables: str | None) -> dict[str, str]:
+        """Of a call; a variable that is None is not there."""
+        paths = {"RATCHET_AGENT_SOCKET": str(self.socket), "RATCHET_AGENT_SPOOL": str(self.spool)}
+        wanted = {**paths, **self.settings, **SANITISERS, "CNI_COMMAND": command, **ATTACHMENT, **variables}
+        return {name: value for name, value in wanted.items() if value is not None}
+
+    def start(self, command: str | None, **variables: str | None) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*self.before, str(self.shim)],
+            env=self.environment(command, **variables),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def call(self, command: str | None, stdin: bytes = b"{}", **variables: str | None) -> Done:
+        return finished(self.start(command, **variables), stdin)
+
+    def kept(self) -> list[Path]:
+        return sorted(self.spool.iterdir()) if self.spool.is_dir() else []
+
+
+def finished(process: subprocess.Popen[bytes], stdin: bytes = b"") -> Done:
+    """Wait for a shim that was started, and hold it to what is true of every call."""
+    try:
+        stdout, stderr = process.communicate(stdin, timeout=CALL_SECONDS)
+    except BaseException:
+        process.kill()
+        process.communicate()
+        raise
+    assert process.returncode != 99 and b"runtime error" not in stderr, stderr.decode(errors="replace")
+    stdout = stdout or b""  # a test may have closed it
+    assert b"not found" not in stdout.lower()
+    return Done(process.returncode, stdout, stderr)
+
+
+class Agent:
+    """An agent at a socket, which does `serve` with one connection after the other. A context manager."""
+
+    def __init__(self, path: Path, serve: Serve) -> None:
+        self._path = path
+        self._serve = serve
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._thread = threading.Thread(target=self._run)
+        self._fault: BaseException | None = None
+        self.calls = 0
+
+    def __enter__(self) -> Self:
+        self._listener.bind(str(self._path))
+        self._listener.listen(64)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
+        self._path.unlink()
+        if self._fault is not None and error is None:
+            raise self._fault
+
+    def _run(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:  # shut down: the test is over
+                return
+            self.calls += 1
+            try:
+                with connection:
+                    connection.settimeout(CALL_SECONDS)
+                    self._serve(connection)
+            except BaseException as fault:  # noqa: BLE001  # told when the block ends
+                self._fault = fault
+
+
+class Recorder:
+    """Serves every call with one answer, and keeps the calls."""
+
+    def __init__(self, raw: bytes = encode_answer(Answer(0, b"{}\n"))) -> None:
+        self.raw = raw
+        self.frames: list[bytes] = []
+
+    def __call__(self, connection: socket.socket) -> None:
+        self.frames.append(taken(connection))
+        with suppress(BrokenPipeError, ConnectionResetError):  # a shim that has seen enough need not read the rest
+            connection.sendall(self.raw)
+
+    @property
+    def requests(self) -> list[Request]:
+        return [decode_request(frame) for frame in self.frames]
+
+
+def taken(connection: socket.socket) -> bytes:
+    """One request as the bytes that it came as."""
+    frame = bytearray()
+
+    def read(most: int) -> bytes:
+        piece = connection.recv(most)
+        frame.extend(piece)
+        return piece
+
+    read_request(read)
+    return bytes(frame)
+
+
+def until_it_hangs_up(connection: socket.socket) -> None:
+    """Take a call and never answer it."""
+    taken(connection)
+    assert connection.recv(1) == b""
+
+
+def filled(path: Path) -> tuple[socket.socket, list[socket.socket]]:
+    """A listener that accepts nobody, and connections that fill its queue."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    listener.listen(1)
+    waiting: list[socket.socket] = []
+    while True:
+        one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        one.setblocking(False)
+        try:
+            one.connect(str(path))
+        except BlockingIOError:
+            one.close()
+            return listener, waiting
+        waiting.append(one)
+
+
+def closed(sockets: Iterable[socket.socket]) -> None:
+    for one in sockets:
+        one.close()
