@@ -188,6 +188,7 @@ def test_a_pair_that_comes_again_on_its_node_finds_the_tunnel_standing(cluster: 
     assert cluster.pings(primary, "192.168.2.101")
 
 
+@pytest.mark.daemonless
 def test_vnis_are_reused(cluster: Cluster) -> None:
     for _ in range(2):
         primary, pair = cluster.linked_pair()
