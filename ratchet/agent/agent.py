@@ -9,13 +9,12 @@ import signal
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from types import FrameType
 
 from ratchet.agent.announce import Announcer
 from ratchet.agent.calls import Calls
+from ratchet.agent.draining import drain
 from ratchet.agent.endpoint import Endpoint
 from ratchet.agent.heartbeat import Heartbeat
 from ratchet.agent.logs import about, configure
@@ -30,7 +29,7 @@ from ratchet.agent.watching import Watches
 from ratchet.errors import RatchetError
 from ratchet.node.journal import Journal, SandboxEntry, boot_id
 from ratchet.store.apiserver import connect
-from ratchet.store.known import KnownAddresses, KnownLinks, KnownNumbers, KnownRecords, Memory
+from ratchet.store.known import KnownRecords
 from ratchet.store.records import PodChange, Records
 
 log = logging.getLogger(__name__)
@@ -42,7 +41,6 @@ SPOOL_SECONDS = 2.0
 PATIENCE_SECONDS = 10.0
 OUT_OF_TOUCH_SECONDS = 60.0
 STUCK_SECONDS = 180.0
-SPOOL_AT_ONCE = 8
 # For the changes of a namespace's pods to gather: what names a pod late has time.
 NAMESPACE_SECONDS = 0.2
 # Calls of the runtime are short, and what runs in the background must not hold them up: Python's own 5 ms are longer
@@ -60,33 +58,24 @@ class Agent:
         self._settings = settings
         self._stopping = threading.Event()
         self._looked_at = time.monotonic()
-        self.metrics = Metrics()
+        self._metrics = Metrics()
         api = connect(
             settings.kubeconfig,
             patience=PATIENCE_SECONDS,
-            observer=lambda method, _path, status, seconds: self.metrics.api(method, status, seconds),
+            observer=lambda method, _path, status, seconds: self._metrics.api(method, status, seconds),
         )
         plain = Records(api, settings.namespace, settings.vni_range)
         self._journal = Journal(settings.state_dir, remembers=True)
         self._spool = Spool(settings.spool_dir)
         self._queue: WorkQueue[Key] = WorkQueue()
-        self._links = KnownLinks(self._tend)
-        self._watches = Watches(plain, settings.node_name, self._links, self._tend_namespace, self._pod_gone)
-        memory = Memory(
-            self._links,
-            self._watches.node_pods,
-            self._watches.namespace_pods,
-            self._watches.pods_bell,
-            KnownNumbers(),
-            KnownAddresses(),
-        )
-        self._records = KnownRecords(api, settings.namespace, settings.vni_range, memory)
+        self._watches = Watches(plain, settings.node_name, self._tend, self._tend_namespace, self._pod_gone)
+        self._records = KnownRecords(api, settings.namespace, settings.vni_range, self._watches.memory)
         self._sites = Sites(settings)
         self._heartbeat = Heartbeat(settings, self._records, self._sites, self._node_changed, self._tend_all)
         self._announcer = Announcer(
             api.patient(PATIENCE_SECONDS),
             settings.node_name,
-            self.metrics,
+            self._metrics,
             events=settings.events,
             readiness=settings.readiness,
         )
@@ -95,7 +84,7 @@ class Agent:
             self._journal,
             self._records,
             self._sites,
-            self.metrics,
+            self._metrics,
             self._announcer,
             self._tend,
             self._tend_namespace,
@@ -106,12 +95,12 @@ class Agent:
             self._records,
             self._sites,
             self._announcer,
-            self.metrics,
+            self._metrics,
             self._calls.is_adding,
             self._heartbeat.is_lost,
         )
         self._server = Server(settings.socket, self._calls.serve)
-        self.metrics.gauges(self._gauges)
+        self._metrics.gauges(self._gauges)
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; the process's exit status. Raises RatchetError where it cannot begin."""
@@ -120,7 +109,7 @@ class Agent:
         sys.setswitchinterval(SWITCH_SECONDS)
         with (
             self._server,
-            Endpoint(self._settings.metrics_addr, self.metrics, live=self._why_dead, ready=self._why_unready),
+            Endpoint(self._settings.metrics_addr, self._metrics, live=self._why_dead, ready=self._why_unready),
         ):
             self._take_up()
             self._server.start()
@@ -138,7 +127,7 @@ class Agent:
         former = [entry for entry in self._journal.entries() if entry.boot != boot_id()]
         for entry in former:
             self._forget_former_boot(entry)
-        self._drain_spool()
+        drain(self._spool, self._calls.serve_alone)
         self._watches.start()
         for number in range(self._settings.workers):
             threading.Thread(target=self._work, name=f"tend-{number}", daemon=True).start()
@@ -169,7 +158,7 @@ class Agent:
         observe, resync = time.monotonic() + OBSERVE_SECONDS, time.monotonic() + self._settings.resync
         while not self._stopping.wait(SPOOL_SECONDS):
             now = self._looked_at = time.monotonic()
-            self._drain_spool()
+            drain(self._spool, self._calls.serve_alone)
             if now >= resync:
                 self._resync()
                 resync = now + self._settings.resync
@@ -187,32 +176,6 @@ class Agent:
                 self._tend_namespace(namespace)
         except RatchetError as error:
             log.warning("cannot look at everything anew: %s", error)
-
-    def _drain_spool(self) -> None:
-        """Do the DELs that came while nobody served; each is done here, and what the API is to know follows."""
-        waiting = self._spool.waiting()
-        if not waiting:
-            return
-        log.info("%d DELs came while nobody served", len(waiting))
-        with ThreadPoolExecutor(SPOOL_AT_ONCE, thread_name_prefix="spool") as at_once:
-            for path in waiting:
-                at_once.submit(self._do_spooled, path)
-        self._spool.sweep()
-
-    def _do_spooled(self, path: Path) -> None:
-        try:
-            request = self._spool.read(path)
-        except RatchetError as error:
-            self._spool.set_aside(path, str(error))
-            return
-        except OSError as error:
-            log.warning("cannot read %s: %s", path, error.strerror)
-            return
-        answer = self._calls.serve_alone(request)
-        if answer.status == 0:
-            self._spool.done(path)
-        else:
-            log.error("a DEL that was kept failed, and is tried again: %s", answer.stdout.decode(errors="replace"))
 
     # Who tends
 
@@ -234,7 +197,7 @@ class Agent:
 
     def _try_again(self, key: Key, error: Exception) -> None:
         pause = self._queue.failed(key)
-        self.metrics.retry(type(error).__name__)
+        self._metrics.retry(type(error).__name__)
         with about(link=key[1] if key[0] == LINK else None):
             log.warning("%s; trying again in %.1f s", error, pause)
 
@@ -247,7 +210,7 @@ class Agent:
     def _tend_all(self) -> None:
         """Look at every link and every pod of the node."""
         entries = self._journal.entries()
-        names = {end.link for entry in entries for end in entry.ends} | set(self._links.names())
+        names = {end.link for entry in entries for end in entry.ends} | set(self._records.known.names())
         for name in names:
             self._tend(name)
         for namespace in {entry.pod.namespace for entry in entries if entry.asks and entry.pod}:
@@ -262,7 +225,7 @@ class Agent:
                     self._tend(end.link)
 
     def _node_changed(self, node: str) -> None:
-        for link in self._links.all():
+        for link in self._records.known.all():
             if any(one is not None and one.node == node for one in (link.primary.sandbox, link.pair.sandbox)):
                 self._tend(link.name)
 
@@ -273,7 +236,7 @@ class Agent:
             links=self._tender.states(),
             queue=len(self._queue),
             calls=self._server.calls,
-            vnis=sum(link.vni is not None for link in self._links.all()),
+            vnis=sum(link.vni is not None for link in self._records.known.all()),
             sandboxes=len(self._journal.entries()),
         )
 

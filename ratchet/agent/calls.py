@@ -151,4 +151,4 @@ class Calls:
 
 
 def _no_api(_: float) -> Records:
-    raise ApiUnavailableError("the agent is just starting, and looks at the records next")
+    raise ApiUnavailableError("a DEL that was kept is done without it, and the records are looked at next")

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from ratchet.agent.settings import Settings
 from ratchet.agent.sites import Sites
-from ratchet.core.heartbeat import NodeLease, Watch
+from ratchet.core.heartbeat import Attendance, NodeLease
 from ratchet.errors import RatchetError
 from ratchet.store.records import Records
 
@@ -44,7 +44,7 @@ class Heartbeat:
         self._on_change = on_change
         self._on_move = on_move
         self._clock = clock
-        self._watch = Watch()
+        self._attendance = Attendance()
         self._lost: frozenset[str] = frozenset()
         self._beats = 0
         self.last_contact = float("-inf")
@@ -87,8 +87,8 @@ class Heartbeat:
     def _read(self) -> None:
         leases = {one.node: one.version for one in self._records.node_leases() if one.node != self._settings.node_name}
         longest_gap = self._settings.heartbeat * BEATS_FOR_A_READ * GAPS_TO_BE_BLIND
-        self._watch = self._watch.read(leases, self._clock(), longest_gap)
-        silent = self._watch.lost(self._settings.node_lost_after)
+        self._attendance = self._attendance.read(leases, self._clock(), longest_gap)
+        silent = self._attendance.lost(self._settings.node_lost_after)
         # Those that are lost already are not asked about again until they are heard of.
         lost = frozenset(one for one in silent if one in self._lost or not self._records.node_is_ready(one))
         before, self._lost = self._lost, lost

@@ -16,6 +16,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from ratchet.agent.frame import SOCKET
 from ratchet.cni.arguments import ifname_fault, is_dns_label, is_dns_subdomain
 from ratchet.cni.config import (
     DEFAULT_NAMESPACE,
@@ -26,13 +27,11 @@ from ratchet.cni.config import (
     WAIT_POLICIES,
 )
 from ratchet.cni.excerpt import quoted
+from ratchet.core.intent import WAIT_MAX_SECONDS
 from ratchet.errors import InvalidConfigError
 
-DEFAULT_SOCKET = "/run/ratchet/agent.sock"
 DEFAULT_METRICS_ADDR = ":9472"
 LOG_FORMATS = ("text", "json")
-# The kubelet gives a sandbox four minutes, in which the delegates and the way back need their share.
-WAIT_MAX = 150.0
 HEARTBEATS_TO_BE_LOST = 3
 
 _SOCKET_PATH_BYTES = 107  # unix(7): sun_path has 108, the last of them zero
@@ -356,7 +355,7 @@ _OPTIONS: tuple[_Option, ...] = (
     _Option(_API, "namespace", "NAME", "where the links are recorded", _namespace, DEFAULT_NAMESPACE),
     _Option(_NODE, "node_name", "NAME", "the node's name in the API", _node_name,
             default_text="the host's name", also=("NODE_NAME",)),
-    _Option(_NODE, "socket", "PATH", "the socket at which the node's plugin calls", _socket, DEFAULT_SOCKET),
+    _Option(_NODE, "socket", "PATH", "the socket at which the node's plugin calls", _socket, SOCKET),
     _Option(_NODE, "state_dir", "DIR", "what is remembered of the node's sandboxes", _path, DEFAULT_STATE_DIR),
     _Option(_NODE, "spool_dir", "DIR", "where DELs wait that came while no agent was there", _path,
             default_text="spool in the state's"),
@@ -366,7 +365,7 @@ _OPTIONS: tuple[_Option, ...] = (
     _Option(_LINKS, "vxlan_port", "N", "the tunnels' UDP port", _whole(1, 65535), DEFAULT_VXLAN_PORT),
     _Option(_LINKS, "vni_range", "FIRST-LAST", "the numbers that tunnels may have", _vni_range, DEFAULT_VNI_RANGE,
             "-".join(map(str, DEFAULT_VNI_RANGE))),
-    _Option(_LINKS, "wait", "SECONDS", "for how long ADD may wait for its peers", _seconds(0, WAIT_MAX), 5.0),
+    _Option(_LINKS, "wait", "SECONDS", "for how long ADD may wait for its peers", _seconds(0, WAIT_MAX_SECONDS), 5.0),
     _Option(_LINKS, "wait_policy", "POLICY",
             'when that is over: "proceed", and the link is completed later, or "require", and ADD fails',
             _one_of(*WAIT_POLICIES), "proceed"),

@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 from ratchet.errors import RatchetError
 from ratchet.store.follow import follow
-from ratchet.store.known import Bell, KnownLinks, KnownPods
-from ratchet.store.records import LinkChange, PodChange, Records
+from ratchet.store.known import Bell, KnownAddresses, KnownLinks, KnownPods, Memory
+from ratchet.store.numbers import Numbers
+from ratchet.store.records import PodChange, Records
 
 log = logging.getLogger(__name__)
 
@@ -21,25 +22,30 @@ FAULT_SECONDS = 2.0
 class Watches:
     """Keeps what is known up to date, in threads that end with the process.
 
-    `tend_namespace` is told of each namespace in which a pod has changed, `tend_pod` of each pod of this node that has
-    gone. Whoever wants to know whether all is in order asks `silent_for`.
+    `memory` is what is known. `tend` is told each link that has changed, `tend_namespace` each namespace in which a pod
+    has, `tend_pod` each pod of this node that has gone.
     """
 
     def __init__(
         self,
         records: Records,
         node: str,
-        links: KnownLinks,
+        tend: Callable[[str], None],
         tend_namespace: Callable[[str], None],
         tend_pod: Callable[[PodChange], None],
     ) -> None:
         self._records = records
         self._node = node
-        self._links = links
         self._tend_namespace = tend_namespace
         self._tend_pod = tend_pod
-        self.node_pods = KnownPods()
-        self.pods_bell = Bell()
+        self.memory = Memory(
+            links=KnownLinks(tend),
+            node_pods=KnownPods(),
+            namespace_pods=self.namespace_pods,
+            pods_bell=Bell(),
+            numbers=Numbers(),
+            addresses=KnownAddresses(),
+        )
         self.links_listed = threading.Event()
         self._lock = threading.Lock()
         self._namespaces: dict[str, KnownPods] = {}
@@ -72,35 +78,32 @@ class Watches:
         for error in malformed:
             log.error("%s", error)
         for link in links:
-            self._links.put(link)
+            self.memory.links.put(link)
         listed = {link.name for link in links}
-        for name in self._links.names():
+        for name in self.memory.links.names():
             if name not in listed:
-                self._links.gone(name, version)
+                self.memory.links.gone(name, version)
         self.links_listed.set()
         return version
 
     def _follow_links(self) -> None:
-        def watch(change: LinkChange | None) -> None:
-            if change is None or not change.name:
-                return
-            if change.link is None:
-                self._links.gone(change.name, change.version)
-            else:
-                self._links.put(change.link)
-
         for change in follow(
             lambda version, seconds: self._records.node_link_changes(self._node, version, seconds),
             self.list_links,
             self.list_links(),
             FOREVER,
         ):
-            watch(change)
+            if change is None or not change.name:
+                continue
+            if change.link is None:
+                self.memory.links.gone(change.name, change.version)
+            else:
+                self.memory.links.put(change.link)
 
     def _follow_node_pods(self) -> None:
         def renew() -> str:
             pods, version = self._records.pods_on_node(self._node)
-            self.node_pods.replace(pods)
+            self.memory.node_pods.replace(pods)
             return version
 
         for change in follow(
@@ -110,7 +113,7 @@ class Watches:
             FOREVER,
         ):
             if change is not None:
-                self.node_pods.apply(change)
+                self.memory.node_pods.apply(change)
                 if change.gone:
                     self._tend_pod(change)
 
@@ -133,7 +136,7 @@ class Watches:
                 self._told(namespace)
 
     def _told(self, namespace: str) -> None:
-        self.pods_bell.ring(namespace)
+        self.memory.pods_bell.ring(namespace)
         self._tend_namespace(namespace)
 
 

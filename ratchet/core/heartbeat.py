@@ -30,13 +30,13 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class Attendance:
     """What is known of all nodes that have a Lease; `read_at` is when all were last read (monotonic seconds)."""
 
     nodes: Mapping[str, Heard] = field(default_factory=dict)
     read_at: float | None = None
 
-    def read(self, leases: Mapping[str, str], now: float, longest_gap: float) -> Watch:
+    def read(self, leases: Mapping[str, str], now: float, longest_gap: float) -> Attendance:
         """What is known once the Leases' versions by node were read at `now`.
 
         Where nothing was read for longer than `longest_gap` seconds, everybody is taken as heard of just now.
@@ -46,7 +46,7 @@ class Watch:
         for node, version in leases.items():
             known = self.nodes.get(node)
             nodes[node] = known if known and known.version == version and not blind else Heard(version, now)
-        return Watch(nodes, now)
+        return Attendance(nodes, now)
 
     def lost(self, after: float) -> frozenset[str]:
         """The nodes that had not been heard of for `after` seconds when all were last read."""

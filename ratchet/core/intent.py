@@ -31,6 +31,7 @@ KNOWN = frozenset(
 )
 
 ADDRESSES_MAX = 16
+# The kubelet gives a sandbox four minutes, in which the delegates and the way back need their share.
 WAIT_MAX_SECONDS = 150.0
 _DEFAULT_PREFIX = {4: 24, 6: 64}
 _IFNAME = re.compile(r"[a-z][a-z0-9_.-]{0,14}")

@@ -6,10 +6,10 @@ paths of theirs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ratchet.core.device import Device, Observed, Port, VethWire, Wire
-from ratchet.datapath.pod import open_pod
+from ratchet.datapath.pod import OpenPod, open_pod
 from ratchet.datapath.reading import device_of
 from ratchet.datapath.tunnel import ensure_tunnel, observe_tunnel, unplug_tunnel
 from ratchet.datapath.veth import ensure_veth, observe_veth
@@ -57,16 +57,7 @@ def remove(netns: str, ifname: str) -> bool:
 
     Raises ForeignInterfaceError, and leaves it, if it is not ours; HostNamespaceError.
     """
-    try:
-        with open_pod(_nameless(netns, ifname)) as pod:
-            device = device_of(pod.see())
-            if device is None:
-                return False
-            if not device.ours:
-                raise ForeignInterfaceError(f"cannot remove {pod}: it is not ratchet's", path=netns)
-            return pod.delete(device.index)
-    except NamespaceGoneError:
-        return False
+    return _done_to_ours("remove", netns, ifname, lambda pod, device: pod.delete(device.index))
 
 
 def unplug(netns: str, ifname: str) -> bool:
@@ -76,14 +67,19 @@ def unplug(netns: str, ifname: str) -> bool:
     business), where it has no carrier already, and where the kernel cannot take it. `ensure` gives it back. Raises
     ForeignInterfaceError if it is not ours; HostNamespaceError.
     """
+    return _done_to_ours("unplug", netns, ifname, unplug_tunnel)
+
+
+def _done_to_ours(what: str, netns: str, ifname: str, do: Callable[[OpenPod, Device], bool]) -> bool:
+    """Whether `do` had anything to do to an interface of ours; False where it, or the namespace, is gone."""
     try:
         with open_pod(_nameless(netns, ifname)) as pod:
             device = device_of(pod.see())
             if device is None:
                 return False
             if not device.ours:
-                raise ForeignInterfaceError(f"cannot unplug {pod}: it is not ratchet's", path=netns)
-            return unplug_tunnel(pod, device)
+                raise ForeignInterfaceError(f"cannot {what} {pod}: it is not ratchet's", path=netns)
+            return do(pod, device)
     except NamespaceGoneError:
         return False
 

@@ -46,19 +46,19 @@ def add(call: Call) -> dict[str, Any]:
             f"cannot add {call.arguments.ifname} to container {call.arguments.container_id}: it has been added before",
             details="the runtime has to call DEL before it calls ADD again",
         )
-    result = _added(call, time.monotonic() + call.wait)
+    result = _added(call, time.monotonic())
     _warn_of_no_address(call, result)
     return result.to_json(call.network.cni_version)
 
 
-def _added(call: Call, until: float) -> Result:
+def _added(call: Call, began: float) -> Result:
     if not call.arguments.pod_name:
         return _without_links(call, None)
     records = call.connect(API_SECONDS)
     pod = call.pod(records)
     if not asks_for_links(pod):
         return _without_links(call, pod)
-    return _with_links(call, records, pod, until)
+    return _with_links(call, records, pod, began)
 
 
 def _without_links(call: Call, pod: Pod | None) -> Result:
@@ -78,34 +78,29 @@ def _without_links(call: Call, pod: Pod | None) -> Result:
     return result
 
 
-def _with_links(call: Call, records: Records, pod: Pod, until: float) -> Result:
+def _with_links(call: Call, records: Records, pod: Pod, began: float) -> Result:
     if not pod.node:
         raise PodMissingError(f"cannot link pod {pod.ref}: as the API has it, it is on no node")
     site = call.site(records, pod.node)
     entry = SandboxEntry(
         call.attachment, call.arguments.netns, pod.ref, asks=True, began=call.began, underlay=call.underlay
     )
-    until, require = _patience(call, pod, until)
+    seconds = wait_of(pod)
+    until = began + (call.wait if seconds is None else seconds)
     call.journal.write(entry)
     try:
-        ends = own_ends(records, pod, {call.arguments.ifname}, until, require=require)
+        ends = own_ends(records, pod, {call.arguments.ifname}, until, require=call.require)
         sandbox = Sandbox(call.arguments.container_id, pod.ref, site.node, call.arguments.netns, site.parent.address)
         attempts = [Attempt(wanted.link, side, sandbox) for wanted, side in ends]
         entry, result = _base(call, entry, call.network.boot_network or call.network.delegate)
         entry = replace(entry, ends=tuple(HeldEnd(wanted.link, side) for wanted, side in ends))
         call.journal.write(entry)
-        joined = link_all(call.reconciler(records), attempts, site, until, require=require)
+        joined = link_all(call.reconciler(records), attempts, site, until, require=call.require)
         _refuse_deleted(call)
         return result.extended(*_link_ports(call, joined))
     except BaseException as error:
         _take_back(call, entry, error)
         raise
-
-
-def _patience(call: Call, pod: Pod, until: float) -> tuple[float, bool]:
-    """Until when this pod's start may be held (monotonic seconds), and whether it fails when that is over."""
-    seconds = wait_of(pod)
-    return until if seconds is None else until - call.wait + seconds, call.require
 
 
 def _take_back(call: Call, entry: SandboxEntry, error: BaseException) -> None:

@@ -6,28 +6,27 @@ take down without it.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
 from ratchet.cni.delegation import Delegation
 from ratchet.core.model import Link, PodRef, Side
-from ratchet.errors import MalformedRecordError, RatchetError, TryAgainError
+from ratchet.errors import MalformedRecordError
+from ratchet.node.locks import LOCK_SECONDS, KeyedLocks, Locks
+from ratchet.node.private import make_private, open_private, unwritable
 from ratchet.node.sites import Underlay
 from ratchet.store.codec import decode_link, encode_link
 
-LOCK_SECONDS = 20.0
 TOMBSTONE_SECONDS = 3600.0
 PURGE_SECONDS = 60.0
 _SINCE_BOOT = time.CLOCK_BOOTTIME
@@ -92,21 +91,20 @@ class Journal:
     """
 
     def __init__(self, state_dir: str | Path, lock_seconds: float = LOCK_SECONDS, *, remembers: bool = False) -> None:
-        self._lock_seconds = lock_seconds
-        self._memory: _Memory | None = None
+        self._memory: _Index | None = None
         self._root = Path(state_dir)
         self._sandboxes = self._root / "sandboxes"
         self._deleted = self._root / "deleted"
-        self._locks = self._root / "locks"
-        self._in_process = _KeyedLocks()
+        self._locks = Locks(self._root / "locks", lock_seconds)
+        self._entry_locks = KeyedLocks()
         self._purged = 0.0
         if remembers:
-            self._memory = _Memory(self._read_all())
+            self._memory = _Index(self._read_all())
 
     def reload(self) -> None:
         """Read anew what is remembered."""
         if self._memory is not None:
-            self._memory = _Memory(self._read_all())
+            self._memory = _Index(self._read_all())
 
     def write(self, entry: SandboxEntry) -> None:
         entry = replace(entry, boot=boot_id())
@@ -116,7 +114,7 @@ class Journal:
 
     def change_ends(self, attachment: Attachment, change: Callable[[tuple[HeldEnd, ...]], tuple[HeldEnd, ...]]) -> bool:
         """Note other ends of a sandbox; False where nothing is noted of it any more."""
-        with self._entry_lock(attachment):
+        with self._entry_locks.of(attachment.file_name):
             entry = self.read(attachment)
             if entry is None:
                 return False
@@ -131,13 +129,13 @@ class Journal:
 
     def forget(self, attachment: Attachment) -> None:
         path = self._sandboxes / attachment.file_name
-        with self._entry_lock(attachment):
+        with self._entry_locks.of(attachment.file_name):
             try:
                 path.unlink(missing_ok=True)
             except NotADirectoryError:
                 pass  # then nothing can have been noted
             except OSError as cause:
-                raise _unwritable(path, cause) from cause
+                raise unwritable(path, cause) from cause
             if self._memory is not None:
                 self._memory.forget(attachment)
 
@@ -155,9 +153,6 @@ class Journal:
             return []
         found = (_entry(path) for path in sorted(self._sandboxes.iterdir()) if not path.name.startswith("."))
         return [entry for entry in found if entry is not None]
-
-    def _entry_lock(self, attachment: Attachment) -> _Lock:
-        return self._in_process.of(f"entry {attachment.file_name}")
 
     def another_has(self, container_id: str, netns: str, ifname: str) -> bool:
         """Whether another sandbox has an end of this name in this namespace: a late DEL must not take that down."""
@@ -194,75 +189,37 @@ class Journal:
         at = tombstone.get("at")
         return isinstance(at, int | float) and at >= began
 
-    @contextmanager
-    def lock(self, link: str) -> Iterator[None]:
+    def lock(self, link: str) -> AbstractContextManager[None]:
         """The critical section of one link on this node; the kernel frees it with the process that holds it.
 
         Raises TryAgainError where another holds it for `lock_seconds`.
         """
-        path = self._locks / sha256(link.encode()).hexdigest()[:32]
-        # A thread of this process waits for another without asking the kernel over and over.
-        in_process = self._in_process.of(link)
-        if not in_process.acquire(timeout=self._lock_seconds):
-            raise _held(link)
-        try:
-            descriptor = self._locked(path, link)
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-                os.close(descriptor)
-        finally:
-            in_process.release()
-
-    def _locked(self, path: Path, link: str) -> int:
-        """A descriptor that holds the lock at `path`, of the file that is there and not of one that was."""
-        until = time.monotonic() + self._lock_seconds
-        while True:
-            self._make(path.parent)
-            try:
-                descriptor = _private(str(path), os.O_CREAT | os.O_RDWR)
-            except OSError as cause:
-                raise _unwritable(path, cause) from cause
-            with suppress(BlockingIOError, FileNotFoundError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if path.stat().st_ino == os.fstat(descriptor).st_ino:
-                    return descriptor
-            os.close(descriptor)
-            if time.monotonic() >= until:
-                raise _held(link)
-            time.sleep(random.uniform(0.002, 0.02))  # noqa: S311
+        return self._locks.held(link)
 
     def _purge_tombstones(self) -> None:
-        horizon = time.time() - TOMBSTONE_SECONDS
-        if self._purged > horizon + TOMBSTONE_SECONDS - PURGE_SECONDS:
+        now = time.time()
+        if now - self._purged < PURGE_SECONDS:
             return
-        self._purged = time.time()
+        self._purged = now
         for path in self._deleted.iterdir():
             with suppress(FileNotFoundError):
-                if path.stat().st_mtime < horizon:
+                if path.stat().st_mtime < now - TOMBSTONE_SECONDS:
                     path.unlink()
 
     def _put(self, path: Path, document: dict[str, Any]) -> None:
-        self._make(path.parent)
+        make_private(path.parent)
         partial = path.with_name(f".{os.getpid()}.{random.getrandbits(32):08x}")
         try:
-            with os.fdopen(_private(str(partial), os.O_CREAT | os.O_EXCL | os.O_WRONLY), "w") as file:
+            with os.fdopen(open_private(str(partial), os.O_CREAT | os.O_EXCL | os.O_WRONLY), "w") as file:
                 json.dump(document, file)
             partial.rename(path)
         except OSError as cause:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
-            raise _unwritable(path, cause) from cause
-
-    def _make(self, directory: Path) -> None:
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as cause:
-            raise _unwritable(directory, cause) from cause
+            raise unwritable(path, cause) from cause
 
 
-class _Memory:
+class _Index:
     """The entries, by attachment and by the links that they hold."""
 
     def __init__(self, entries: list[SandboxEntry]) -> None:
@@ -300,40 +257,6 @@ class _Memory:
                 self._of_links.pop(end.link, None)
 
 
-class _KeyedLocks:
-    """A lock for each key, for as long as anybody has it."""
-
-    def __init__(self) -> None:
-        self._locks: WeakValueDictionary[str, _Lock] = WeakValueDictionary()
-        self._guard = threading.Lock()
-
-    def of(self, key: str) -> _Lock:
-        with self._guard:
-            lock = self._locks.get(key)
-            if lock is None:
-                lock = self._locks[key] = _Lock()
-            return lock
-
-
-class _Lock:
-    """A lock that can be referred to weakly."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def acquire(self, timeout: float = -1) -> bool:
-        return self._lock.acquire(timeout=timeout)
-
-    def release(self) -> None:
-        self._lock.release()
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-
 def since_boot() -> float:
     """Seconds since boot, suspended time included (clock_gettime(2), CLOCK_BOOTTIME)."""
     return time.clock_gettime(_SINCE_BOOT)
@@ -349,20 +272,6 @@ def process_began() -> float:
     """When this process started, in seconds since boot, never later than it was (proc_pid_stat(5), field 22)."""
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     return int(fields[19]) * _CLOCK_TICK_SECONDS - _CLOCK_TICK_SECONDS
-
-
-def _held(link: str) -> TryAgainError:
-    return TryAgainError(f"cannot work on the link {link}: another call holds it")
-
-
-def _unwritable(path: Path, cause: OSError) -> RatchetError:
-    return RatchetError(
-        f"cannot write {path}: {cause.strerror}", details="the plugin's state_dir must be writable and have room"
-    )
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 def _document(path: Path) -> dict[str, Any] | None:

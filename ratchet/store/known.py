@@ -11,22 +11,19 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from ratchet.core.intent import Wanted, wanted_links
 from ratchet.core.model import Link, Pod
-from ratchet.core.naming import vni_lease_name
 from ratchet.errors import ConflictError
-from ratchet.store.apiserver import AlreadyExistsError, ApiServer, NotFoundError
-from ratchet.store.codec import decode_vni_lease, encode_vni_lease
-from ratchet.store.records import PodChange, Records, free_number, vni_exhausted
+from ratchet.store.apiserver import ApiServer
+from ratchet.store.numbers import Numbers
+from ratchet.store.records import PodChange, Records
 
 GONE_KEPT = 4096
-NUMBERS_SECONDS = 60.0
 ADDRESSES_SECONDS = 300.0
-CROWD_MAX = 64
 
 
 class Bell:
@@ -188,7 +185,7 @@ class Memory:
     node_pods: KnownPods
     namespace_pods: Callable[[str], KnownPods]
     pods_bell: Bell
-    numbers: KnownNumbers
+    numbers: Numbers
     addresses: KnownAddresses
 
 
@@ -261,8 +258,8 @@ class KnownRecords(Records):
         super().release_vni(vni, holder)
         self.memory.numbers.freed(vni)
 
-    def _claim_vni(self, link: Link) -> int:
-        return self.memory.numbers.claim(self, link)
+    def _numbers(self) -> Numbers:
+        return self.memory.numbers
 
     # Pods
 
@@ -312,63 +309,3 @@ class KnownAddresses:
             addresses = ask(node)
             self._known[node] = (self._clock(), addresses)
         return addresses
-
-
-class KnownNumbers:
-    """Which VNIs are taken, as far as is known: a Lease is claimed without listing all of them each time."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._holders: dict[int, str] = {}
-        self._listed = float("-inf")
-        self._crowd = 1
-
-    def freed(self, vni: int) -> None:
-        with self._lock:
-            self._holders.pop(vni, None)
-
-    def claim(self, records: Records, link: Link) -> int:
-        """A number that is this record's and no other's from now on. Raises VniExhaustedError."""
-        if time.monotonic() - self._listed > NUMBERS_SECONDS:
-            self._list(records)
-        while True:
-            vni, held = self._proposed(records, link)
-            if held or self._created(records, link, vni):
-                return vni
-
-    def _proposed(self, records: Records, link: Link) -> tuple[int, bool]:
-        """A number to try, taken in memory at once so that no other thread tries it; or True and the record's own."""
-        for _ in range(2):
-            with self._lock:
-                own = next((vni for vni, holder in self._holders.items() if holder == link.uid), None)
-                vni = own or free_number(self._holders, *records.vni_range, self._crowd)
-                if vni is not None:
-                    self._holders.setdefault(vni, "")
-                    return vni, own is not None
-            self._list(records)
-        raise vni_exhausted(link, records.vni_range)
-
-    def _created(self, records: Records, link: Link, vni: int) -> bool:
-        """Whether the number's Lease is this record's; another's, it is known as such from now on."""
-        holder, crowd = "", min(self._crowd * 2, CROWD_MAX)  # others are taking the lowest too: spread out
-        try:
-            records.api.create(records.leases_path, encode_vni_lease(vni, link))
-            holder, crowd = link.uid, max(1, self._crowd // 2)
-        except AlreadyExistsError:
-            with suppress(NotFoundError):
-                lease = decode_vni_lease(records.api.get(f"{records.leases_path}/{vni_lease_name(vni)}"))
-                holder = lease.holder if lease else "unreadable"
-        finally:
-            with self._lock:
-                self._crowd = crowd
-                if holder:
-                    self._holders[vni] = holder
-                else:
-                    self._holders.pop(vni, None)
-        return holder == link.uid
-
-    def _list(self, records: Records) -> None:
-        leases = records.vni_leases()
-        with self._lock:
-            self._holders = {lease.vni: lease.holder for lease in leases}
-            self._listed = time.monotonic()

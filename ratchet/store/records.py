@@ -5,8 +5,7 @@ Every write is conditional on the version that was read; ConflictError says that
 
 from __future__ import annotations
 
-import random
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,8 +17,8 @@ from ratchet.core.model import Link, Pod
 from ratchet.core.moves import with_vni
 from ratchet.core.naming import LEASE_LABEL, MANAGED_BY, node_label, node_lease_name, pod_label, vni_lease_name
 from ratchet.core.orphans import VniLease
-from ratchet.errors import ConflictError, MalformedRecordError, RatchetError, VniExhaustedError
-from ratchet.store.apiserver import AlreadyExistsError, ApiServer, NotFoundError, Watched
+from ratchet.errors import ConflictError, MalformedRecordError, RatchetError
+from ratchet.store.apiserver import ApiServer, NotFoundError, Watched
 from ratchet.store.codec import (
     MANAGER,
     decode_link,
@@ -28,10 +27,10 @@ from ratchet.store.codec import (
     decode_vni_lease,
     encode_link,
     encode_node_lease,
-    encode_vni_lease,
     link_patch,
 )
 from ratchet.store.follow import follow
+from ratchet.store.numbers import Numbers
 
 MANAGED_SELECTOR = f"{MANAGED_BY}={MANAGER}"
 
@@ -172,7 +171,7 @@ class Records:
         """
         if link.vni is not None:
             return link
-        return with_vni(link, self._claim_vni(link))
+        return with_vni(link, self._numbers().claim(self, link))
 
     def release_vni(self, vni: int, holder: str) -> None:
         """Free a VNI, if it is the record `holder` that has it."""
@@ -191,23 +190,9 @@ class Records:
         path = f"{self.leases_path}/{vni_lease_name(lease.vni)}"
         self.api.delete(path, uid=lease.uid, resource_version=lease.resource_version)
 
-    def _claim_vni(self, link: Link) -> int:
-        low, high = self.vni_range
-        crowd = 1
-        while True:
-            held = {lease.vni: lease.holder for lease in self.vni_leases()}
-            for vni, holder in held.items():
-                if holder == link.uid:
-                    return vni
-            free = free_number(held, low, high, crowd)
-            if free is None:
-                raise vni_exhausted(link, self.vni_range)
-            try:
-                self.api.create(self.leases_path, encode_vni_lease(free, link))
-            except AlreadyExistsError:
-                crowd = min(crowd * 2, 64)  # others are taking the lowest too: spread out
-            else:
-                return free
+    def _numbers(self) -> Numbers:
+        """What is known of the VNIs that are taken: here nothing before they are listed."""
+        return Numbers()
 
     # Pods and nodes
 
@@ -340,22 +325,3 @@ def _readable(items: list[dict[str, Any]]) -> tuple[list[Link], list[MalformedRe
         except MalformedRecordError as error:
             malformed.append(error)
     return links, malformed
-
-
-def vni_exhausted(link: Link, vni_range: tuple[int, int]) -> VniExhaustedError:
-    low, high = vni_range
-    return VniExhaustedError(
-        f"cannot give the link {link.name} a VNI: all {high - low + 1} of [{low}, {high}] are in use",
-        details="widen vni_range in the network configuration, or run `ratchet gc` to free what leaked",
-    )
-
-
-def free_number(held: Mapping[int, str], low: int, high: int, crowd: int) -> int | None:
-    """One of the `crowd` lowest free numbers, at random; None where there is none."""
-    free = []
-    for vni in range(low, high + 1):
-        if vni not in held:
-            free.append(vni)
-            if len(free) == crowd:
-                break
-    return random.choice(free) if free else None  # noqa: S311  # not a secret, only a way out of a crowd

@@ -22,7 +22,7 @@ from ratchet.core.machine import advance
 from ratchet.errors import ApiUnavailableError, ConflictError, NamespaceGoneError
 from ratchet.node import add, call, reconciler, sites
 from ratchet.node.journal import Attachment, Journal, SandboxEntry
-from ratchet.store import follow, records
+from ratchet.store import follow, numbers
 from ratchet.store.apiserver import MERGE_PATCH, AlreadyExistsError, ApiServer, Json, NotFoundError, Watched
 
 Request = tuple[Any, ...]
@@ -219,7 +219,7 @@ def taken_away(parents: dict[str, Parent]) -> Iterator[None]:
         for clocked in (add, follow):
             stack.enter_context(patch.object(clocked, "time", time))
         stack.enter_context(patch.object(reconciler, "_until_undisputed", lambda decide: current().undisputed(decide)))
-        stack.enter_context(patch.object(records, "random", SimpleNamespace(choice=lambda numbers: numbers[0])))
+        stack.enter_context(patch.object(numbers, "random", SimpleNamespace(choice=lambda free: free[0])))
         stack.enter_context(patch.object(moves, "advance", lru_cache(maxsize=None)(advance)))
         yield
 

@@ -6,16 +6,21 @@ import json
 import random
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
+
+import pytest
 
 from ratchet.core.machine import derive
 from ratchet.core.model import State
 from ratchet.dev.bed import Bed, wait_for
 from ratchet.dev.hosts import command_in, ip
 from ratchet.dev.kubelet import Answer, Kubelet, Sandbox, finished
+from ratchet.install import find_shim
 from tests.support.faults import Faults, Sent
+from tests.support.namespaces import may_make_namespaces
 
 # Whichever host serves, ADD waits for its peers and fails without them.
 CHAINED = {"cniVersion": "1.0.0", "name": "net", "type": "ratchet", "wait": 45, "wait_policy": "require"}
@@ -158,6 +163,23 @@ class Cluster:
     def forget_pods(self, *sandboxes: Sandbox) -> None:
         for sandbox in sandboxes:
             self.bed.delete_pod(sandbox.pod)
+
+
+@contextmanager
+def running(config: Mapping[str, Any] = CHAINED, agent: Mapping[str, object] | None = None) -> Iterator[Cluster]:
+    """A cluster for a test, skipped where there can be none; what the test left running ends with it."""
+    if not may_make_namespaces():
+        pytest.skip("needs root with CAP_SYS_ADMIN, to make network namespaces")
+    if agent is not None and find_shim() is None:
+        pytest.skip("there is no shim for this machine: it has no C compiler")
+    faults = Faults()
+    with Bed(middlewares=[faults.middleware]) as bed:
+        made = Cluster(bed, faults, config, agent)
+        try:
+            yield made
+        finally:
+            faults.clear()
+            made.stop_what_runs()
 
 
 def recreated(cluster: Cluster, old: Sandbox, labels: Mapping[str, str], node: Kubelet) -> Sandbox:

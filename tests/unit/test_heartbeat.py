@@ -5,25 +5,25 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.core.heartbeat import Heard, Watch
+from ratchet.core.heartbeat import Attendance, Heard
 
 AFTER, GAP = 40.0, 50.0
 
 
-def read_at(*readings: tuple[float, dict[str, str]]) -> Watch:
-    watch = Watch()
+def read_at(*readings: tuple[float, dict[str, str]]) -> Attendance:
+    attendance = Attendance()
     for now, leases in readings:
-        watch = watch.read(leases, now, GAP)
-    return watch
+        attendance = attendance.read(leases, now, GAP)
+    return attendance
 
 
 def test_nobody_is_lost_before_anything_was_read() -> None:
-    assert Watch().lost(AFTER) == frozenset()
+    assert Attendance().lost(AFTER) == frozenset()
 
 
 def test_a_node_whose_lease_changes_is_never_lost() -> None:
-    watch = read_at(*((20.0 * beat, {"a": str(beat)}) for beat in range(20)))
-    assert watch.lost(AFTER) == frozenset()
+    attendance = read_at(*((20.0 * beat, {"a": str(beat)}) for beat in range(20)))
+    assert attendance.lost(AFTER) == frozenset()
 
 
 def test_a_node_is_lost_once_its_lease_has_been_silent_for_long_enough() -> None:
@@ -33,8 +33,8 @@ def test_a_node_is_lost_once_its_lease_has_been_silent_for_long_enough() -> None
 
 
 def test_a_node_that_is_heard_of_again_is_back() -> None:
-    watch = read_at((0, {"a": "1"}), (20, {"a": "1"}), (40, {"a": "1"}), (60, {"a": "2"}))
-    assert watch.lost(AFTER) == frozenset()
+    attendance = read_at((0, {"a": "1"}), (20, {"a": "1"}), (40, {"a": "1"}), (60, {"a": "2"}))
+    assert attendance.lost(AFTER) == frozenset()
 
 
 def test_a_node_whose_lease_is_gone_is_not_lost_but_unknown() -> None:
@@ -43,20 +43,20 @@ def test_a_node_whose_lease_is_gone_is_not_lost_but_unknown() -> None:
 
 def test_time_in_which_the_reader_was_cut_off_does_not_count() -> None:
     """An API server that was away for everybody has not lost every node when it is back."""
-    watch = read_at((0, {"a": "1"}), (20, {"a": "1"}), (200, {"a": "1"}))
-    assert watch.lost(AFTER) == frozenset()
-    assert watch.nodes["a"] == Heard("1", 200)
+    attendance = read_at((0, {"a": "1"}), (20, {"a": "1"}), (200, {"a": "1"}))
+    assert attendance.lost(AFTER) == frozenset()
+    assert attendance.nodes["a"] == Heard("1", 200)
     for now in (220.0, 240.0):
-        watch = watch.read({"a": "1"}, now, GAP)
-    assert watch.lost(AFTER) == {"a"}
+        attendance = attendance.read({"a": "1"}, now, GAP)
+    assert attendance.lost(AFTER) == {"a"}
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 30), st.integers(0, 3)), min_size=1, max_size=30))
 def test_what_counts_is_how_long_ago_the_version_was_first_seen(steps: list[tuple[float, int]]) -> None:
-    watch, now, since, last = Watch(), 0.0, 0.0, -1
+    attendance, now, since, last = Attendance(), 0.0, 0.0, -1
     for seconds, version in steps:
         now += seconds
         if version != last:
             since, last = now, version
-        watch = watch.read({"a": str(version)}, now, GAP)
-        assert (watch.lost(AFTER) == {"a"}) is (now - since >= AFTER)
+        attendance = attendance.read({"a": str(version)}, now, GAP)
+        assert (attendance.lost(AFTER) == {"a"}) is (now - since >= AFTER)
