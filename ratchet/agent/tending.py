@@ -20,26 +20,19 @@ from ratchet.core.machine import derive
 from ratchet.core.model import Link, Pod, Sandbox, Side, State
 from ratchet.core.plan import Attempt, Site
 from ratchet.errors import NamespaceGoneError, SupersededError
-from ratchet.node.journal import HeldEnd, Journal, SandboxEntry
+from ratchet.node.journal import HeldEnd, Journal, SandboxEntry, since_boot
 from ratchet.node.reconciler import Reconciler, take_down
 from ratchet.store.known import KnownRecords
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Told:
-    """What was last said of an end, so that only what changes is said; `new` if its pod started under our eyes."""
-
-    linked: bool | None = None
-    new: bool = False
-
-
 @dataclass(frozen=True, slots=True)
 class Tender:
     """Looks after the ends of one node.
 
-    `is_adding` says whether a call is at work on a container's links; `is_lost` whether a node is lost.
+    `is_adding` says whether a call is at work on a container's links; `is_lost` whether a node is lost. `since` is from
+    when on, in seconds since boot, pods start under its eyes: what was linked before then is no news.
     """
 
     node: str
@@ -50,7 +43,9 @@ class Tender:
     metrics: Metrics
     is_adding: Callable[[str], bool]
     is_lost: Callable[[str], bool]
-    _told: dict[tuple[str, str], Told] = field(default_factory=dict)
+    since: float = field(default_factory=since_boot)
+    # Whether each end was linked when that was last told, by link and container.
+    _told: dict[str, dict[str, bool]] = field(default_factory=dict)
     _noted_lost: dict[tuple[str, Side], str] = field(default_factory=dict)
 
     def tend(self, name: str) -> None:
@@ -66,7 +61,7 @@ class Tender:
                         self._tend_end(entry, end)
             if held:
                 self._note_lost_peer(name, held)
-                self._tell(name, held)
+            self._tell(name, held)
 
     def tend_namespace(self, namespace: str) -> None:
         """Have this node's pods take the links that name them by now, and give up those that do so no longer."""
@@ -77,15 +72,6 @@ class Tender:
         pods = self.records.pods(namespace)
         for entry in entries:
             self._take_what_names(entry, pods)
-
-    def forget(self, container_id: str) -> None:
-        """Say nothing more of a sandbox that is deleted."""
-        for key in [key for key in self._told if key[0] == container_id]:
-            self._told.pop(key, None)
-
-    def started(self, container_id: str, link: str) -> None:
-        """Have it said of an end that it is linked: its pod has just started."""
-        self._told.setdefault((container_id, link), Told()).new = True
 
     def states(self) -> dict[State, int]:
         """How many links of this node are in each state."""
@@ -208,7 +194,6 @@ class Tender:
             if self.journal.change_ends(entry.attachment, lambda ends: (*ends, *new)):
                 for end in new:
                     log.info("link %s names pod %s by now", end.link, pod.ref)
-                    self.started(entry.attachment.container_id, end.link)
                     self.tend(end.link)
         if superseding(pod, pods) is None:
             for end in entry.ends:
@@ -235,25 +220,29 @@ class Tender:
             take_down(self.journal, container_id, entry.netns, end.ifname)
             self._reconciler(entry).leave(end.link, end.side, container_id, reason)
         self.journal.change_ends(entry.attachment, lambda ends: tuple(one for one in ends if one.link != end.link))
-        self._told.pop((container_id, end.link), None)
         log.info("left link %s: %s", end.link, reason)
 
     # Telling
 
     def _tell(self, name: str, held: list[tuple[SandboxEntry, HeldEnd]]) -> None:
-        record = self.records.known.get(name)
+        """Say of each end what is not as it was when that was last told; what is held no more is forgotten."""
+        record, before, told = self.records.known.get(name), self._told.get(name, {}), dict[str, bool]()
         for entry, end in held:
             container_id = entry.attachment.container_id
             if self.is_adding(container_id) or self._is_deleted(entry) or entry.pod is None:
                 continue
             linked = record is not None and record.holds(end.side, container_id) and derive(record) is State.LINKED
-            told = self._told.setdefault((container_id, name), Told())
-            if told.linked is not linked:
-                first, told.linked = told.linked is None, linked
-                if not first or told.new or not linked:
-                    self._say(entry, end, record, linked=linked, first=first)
-                told.new = False
-            self._set_condition(entry)
+            told[container_id] = linked
+            first = container_id not in before
+            if before.get(container_id) is not linked and not (first and linked and entry.began < self.since):
+                self._say(entry, end, record, linked=linked, first=first)
+        if told:
+            self._told[name] = told
+        else:
+            self._told.pop(name, None)
+        for entry, _ in held:
+            if entry.attachment.container_id in told:
+                self._set_condition(entry)
 
     def _say(self, entry: SandboxEntry, end: HeldEnd, record: Link | None, *, linked: bool, first: bool) -> None:
         assert entry.pod is not None  # noqa: S101
@@ -277,12 +266,12 @@ class Tender:
         pod = self._pod(entry)
         if pod is None or not pod.gates:
             return
-        told = {end.link: self._told.get((entry.attachment.container_id, end.link), Told()) for end in entry.ends}
-        waiting = [name for name, one in told.items() if not one.linked]
+        container_id = entry.attachment.container_id
+        waiting = [end.link for end in entry.ends if not self._told.get(end.link, {}).get(container_id)]
         if waiting:
             self.announcer.condition(pod, False, "WaitingForPeer", f"not linked: {', '.join(waiting)}")
         else:
-            self.announcer.condition(pod, True, "Linked", f"all {len(told)} links stand")
+            self.announcer.condition(pod, True, "Linked", f"all {len(entry.ends)} links stand")
 
 
 def _seconds_to_link(record: Link) -> float | None:

@@ -3,72 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from ratchet.core.model import State
-from ratchet.dev.bed import Bed, wait_for
-from ratchet.install import find_shim
-from tests.support.cluster import LINK, PAIR, PATIENT, PRIMARY, Cluster, recreated
-from tests.support.faults import Faults
-from tests.support.namespaces import may_make_namespaces
+from ratchet.dev.bed import wait_for
+from ratchet.dev.kubelet import Kubelet, Sandbox
+from tests.support.cluster import LINK, PAIR, PATIENT, PRIMARY, Cluster, recreated, running
 
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    if not may_make_namespaces():
-        pytest.skip("needs root with CAP_SYS_ADMIN, to make network namespaces")
-    if find_shim() is None:
-        pytest.skip("there is no shim for this machine: it has no C compiler")
-    faults = Faults()
-    with Bed(middlewares=[faults.middleware]) as bed:
-        yield Cluster(bed, faults, PATIENT, agent={})
+    with running(PATIENT, agent={}) as made:
+        yield made
 
 
-def has_carrier(shown: dict[str, Any]) -> bool:
-    return "NO-CARRIER" not in shown["flags"]
+def has_carrier(cluster: Cluster, sandbox: Sandbox, ifname: str) -> bool:
+    return "NO-CARRIER" not in cluster.show(sandbox, ifname)["flags"]
 
 
-def test_a_link_is_completed_when_its_peer_comes_late(cluster: Cluster) -> None:
-    primary = cluster.primary(cluster.a)
-    assert cluster.a.add(primary).status == 0
-    assert cluster.state() is State.PRIMARY_READY
-    pair = cluster.pair(cluster.b)
-    assert cluster.b.add(pair).status == 0
-    cluster.wait_until(State.LINKED)
-    assert cluster.pings(primary, "192.168.2.101")
-    cluster.delete_all((cluster.a, primary), (cluster.b, pair))
+def end(cluster: Cluster, *pairs: tuple[Kubelet, Sandbox]) -> None:
+    """The pods go, and nothing of them is left."""
+    cluster.delete_all(*pairs)
     cluster.assert_nothing_left()
 
 
-def test_a_pod_that_is_up_takes_the_link_that_names_it_later(cluster: Cluster) -> None:
-    pair = cluster.pair(cluster.b)
-    assert cluster.b.add(pair).status == 0
-    primary = cluster.primary(cluster.a)
-    assert cluster.a.add(primary).status == 0
+@pytest.mark.parametrize(("first", "alone"), [("primary", State.PRIMARY_READY), ("pair", None)])
+def test_a_link_is_completed_when_the_other_pod_comes_late(cluster: Cluster, first: str, alone: State | None) -> None:
+    """A pair that is up alone has no link that it could have joined, until a pod names it."""
+    ours, theirs = (cluster.a, cluster.primary), (cluster.b, cluster.pair)
+    (early_node, early), (late_node, late) = (ours, theirs) if first == "primary" else (theirs, ours)
+    one = early(early_node)
+    assert early_node.add(one).status == 0
+    assert cluster.state() is alone
+    other = late(late_node)
+    assert late_node.add(other).status == 0
     cluster.wait_until(State.LINKED)
-    assert cluster.pings(primary, "192.168.2.101")
-    cluster.delete_all((cluster.a, primary), (cluster.b, pair))
-    cluster.assert_nothing_left()
+    assert cluster.pings(other, "192.168.2.101" if first == "pair" else "192.168.2.100")
+    end(cluster, (early_node, one), (late_node, other))
+
+
+@pytest.mark.parametrize("node_of_pair", ["a", "b"])
+def test_both_pods_are_told_of_their_link(cluster: Cluster, node_of_pair: str) -> None:
+    node = cluster.a if node_of_pair == "a" else cluster.b
+    primary, pair = cluster.linked_pair(node)
+
+    def told() -> set[str]:
+        events, _ = cluster.bed.api.list("/api/v1/namespaces/default/events")
+        return {one["involvedObject"]["uid"] for one in events if one["reason"] == "Linked"}
+
+    wait_for("an event on each", lambda: told() == {primary.pod.uid, pair.pod.uid})
+    end(cluster, (cluster.a, primary), (node, pair))
 
 
 def test_an_end_loses_its_carrier_with_its_peer_and_has_it_again_with_the_next(cluster: Cluster) -> None:
     """The interface itself stays: index, MAC and addresses are what they were."""
     primary, pair = cluster.linked_pair()
-    wait_for("carrier", lambda: has_carrier(cluster.show(primary, "in1")))
+    wait_for("carrier", lambda: has_carrier(cluster, primary, "in1"))
     before = cluster.show(primary, "in1")
     assert cluster.b.delete(pair).status == 0
-    wait_for("the loss of carrier", lambda: not has_carrier(cluster.show(primary, "in1")))
+    wait_for("the loss of carrier", lambda: not has_carrier(cluster, primary, "in1"))
     again = recreated(cluster, pair, PAIR, cluster.b)
     assert cluster.b.add(again).status == 0
     cluster.wait_until(State.LINKED)
-    wait_for("carrier", lambda: has_carrier(cluster.show(primary, "in1")))
+    wait_for("carrier", lambda: has_carrier(cluster, primary, "in1"))
     after = cluster.show(primary, "in1")
     assert [after[key] for key in ("ifindex", "address")] == [before[key] for key in ("ifindex", "address")]
     wait_for("a ping", lambda: cluster.pings(primary, "192.168.2.101"))
-    cluster.delete_all((cluster.a, primary), (cluster.b, again))
-    cluster.assert_nothing_left()
+    end(cluster, (cluster.a, primary), (cluster.b, again))
 
 
 def test_a_link_follows_a_pod_that_comes_again_on_the_other_node(cluster: Cluster) -> None:
@@ -79,14 +81,13 @@ def test_a_link_follows_a_pod_that_comes_again_on_the_other_node(cluster: Cluste
     cluster.wait_until(State.LINKED)
     assert cluster.show(primary, "in1")["linkinfo"]["info_kind"] == "veth"
     wait_for("a ping", lambda: cluster.pings(primary, "192.168.2.101"))
-    cluster.delete_all((cluster.a, primary), (cluster.a, moved))
-    cluster.assert_nothing_left()
+    end(cluster, (cluster.a, primary), (cluster.a, moved))
 
 
 def test_fault_28_a_del_that_no_agent_hears_is_done_by_the_next_and_links_stay_up_meanwhile(cluster: Cluster) -> None:
     primary, pair = cluster.linked_pair()
     for sandbox, ifname in ((primary, "in1"), (pair, "in2")):
-        wait_for("carrier", lambda one=sandbox, at=ifname: has_carrier(cluster.show(one, at)))  # type: ignore[misc]
+        wait_for("carrier", lambda one=sandbox, at=ifname: has_carrier(cluster, one, at))  # type: ignore[misc]
     cluster.bed.agents["a"].kill()
     assert cluster.pings(primary, "192.168.2.101")
     down = cluster.a.call("ADD", cluster.pod("late", PRIMARY | {"ratchet.local_ifname": "in9"}, cluster.a))
@@ -97,6 +98,5 @@ def test_fault_28_a_del_that_no_agent_hears_is_done_by_the_next_and_links_stay_u
     wait_for("the DEL", lambda: cluster.state() is State.PENDING)
     assert cluster.interfaces(primary) == []
     cluster.bed.hosts.remove_namespace(primary.netns)
-    cluster.delete_all((cluster.b, pair))
-    cluster.assert_nothing_left()
+    end(cluster, (cluster.b, pair))
     assert LINK not in cluster.bed.links()
