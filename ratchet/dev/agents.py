@@ -20,7 +20,10 @@ STOP_SECONDS = 30.0
 
 @dataclass(slots=True)
 class AgentProcess:
-    """One node's agent. `options` are further options, by their names in the configuration file."""
+    """One node's agent. `options` are further options, by their names in the configuration file.
+
+    It ends with the thread that starts it.
+    """
 
     host: Host
     kubeconfig: Path
@@ -74,7 +77,9 @@ class AgentProcess:
         }
         config = self.folder / "agent.json"
         config.write_text(json.dumps(settings))
-        program = [sys.executable, "-m", "ratchet.cli.main", "agent", "--config", str(config)]
+        # Whatever becomes of whoever started it, SIGKILL too, it does not go on alone (prctl(2), PR_SET_PDEATHSIG).
+        tied = ["setpriv", "--pdeathsig", "KILL"]
+        program = [*tied, sys.executable, "-m", "ratchet.cli.main", "agent", "--config", str(config)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self.host.command(*program), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

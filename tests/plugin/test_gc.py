@@ -6,10 +6,12 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from ratchet.core.heartbeat import NodeLease
 from ratchet.core.model import End, Link, PodRef, Sandbox, State
 from ratchet.core.naming import record_name
 from ratchet.store.codec import encode_link, encode_vni_lease
@@ -220,3 +222,10 @@ def test_links_tells_of_a_record_that_cannot_be_read(cluster: Cluster) -> None:
     assert done.returncode == 1
     assert "cannot read the record broken" in done.stderr
     assert done.stdout.splitlines()[1].split()[:4] == [LINK, "linked", "veth", "-"]
+
+
+def test_the_lease_of_a_node_that_is_gone_is_removed(cluster: Cluster) -> None:
+    for node in ("a", "gone"):
+        cluster.bed.records.beat(NodeLease(node, "192.168.1.1"), 40, datetime.now(UTC))
+    assert gc(cluster, "--grace", "0")[0] == "removed the Lease of node gone: the node no longer exists"
+    assert [lease.node for lease in cluster.bed.records.node_leases()] == ["a"]

@@ -141,6 +141,8 @@ WRONG = [
     ("log_file", ["/var/log/x"]),
     ("log_file", "x.log"),
     ("log_file", "/var/log/\x1b[2Jx"),
+    ("wait_policy", "maybe"),
+    ("wait_policy", True),
     ("log_level", "verbose"),
     ("log_level", "INFO"),
     ("log_level", 10),

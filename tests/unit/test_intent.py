@@ -22,6 +22,7 @@ from ratchet.core.intent import (
     meant_name,
     superseding,
     unknown_settings,
+    wait_of,
     wanted_links,
 )
 from ratchet.core.model import End, Link, Pod, PodRef, Side
@@ -121,6 +122,17 @@ def test_any_other_word_for_primary_is_refused(said: str) -> None:
     with pytest.raises(InvalidIntentError, match=r"pod default/a: ratchet\.primary: "):
         is_primary(one)
     assert "neither" in str(refusal([one], one))
+
+
+@pytest.mark.parametrize(("said", "seconds"), [(None, None), ("0", 0.0), ("2.5", 2.5), (" 7 ", 7.0), ("150", 150.0)])
+def test_a_pod_may_say_for_how_long_it_may_be_held(said: str | None, seconds: float | None) -> None:
+    assert wait_of(pod("a") if said is None else pod("a", wait=said)) == seconds
+
+
+@pytest.mark.parametrize("said", ["", "soon", "-1", "151", "1e2", "inf", "nan", "1.2345", "\u0663"])
+def test_what_is_no_time_to_be_held_for_is_refused(said: str) -> None:
+    with pytest.raises(InvalidIntentError, match=r"ratchet\.wait"):
+        wait_of(pod("a", wait=said))
 
 
 def test_a_finished_pod_wants_nothing_and_answers_to_nothing() -> None:

@@ -7,8 +7,9 @@ from datetime import timedelta
 
 import pytest
 
+from ratchet.core.heartbeat import NodeLease
 from ratchet.core.model import Link, Pod, PodRef, Side, State, Transition
-from ratchet.core.orphans import DeadEnd, VniLease, orphaned_leases, orphaned_links
+from ratchet.core.orphans import DeadEnd, VniLease, orphaned_leases, orphaned_links, orphaned_nodes
 from tests.support.links import NOW, joined, own, vxlan
 
 GRACE = timedelta(minutes=5)
@@ -132,3 +133,8 @@ def test_a_record_made_again_under_the_name_does_not_hold_the_old_ones_lease() -
     again = replace(old(vxlan()), uid="uid-2", vni=11)
     (orphan,) = orphaned_leases([lease()], {again.uid}, NOW, GRACE)
     assert orphan.why == "no record has the UID uid-1"
+
+
+def test_the_sign_of_life_of_a_node_is_garbage_when_there_is_no_such_node() -> None:
+    here, gone = NodeLease("a", "10.0.0.1"), NodeLease("b", "10.0.0.2")
+    assert orphaned_nodes([here, gone], {"a", "c"}) == (gone,)

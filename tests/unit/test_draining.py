@@ -1,0 +1,69 @@
+"""The DELs that were kept: done once, kept while they fail, set aside where they are none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ratchet.agent.draining import drain
+from ratchet.agent.frame import Answer, Request, encode_request
+from ratchet.agent.spool import UNREADABLE, Spool
+
+DEL = Request({"CNI_COMMAND": "DEL", "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0"}, b"{}", 1.0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "spool"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+def kept(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_file())
+
+
+def test_what_was_kept_is_served_and_gone(folder: Path) -> None:
+    for name in ("one", "two"):
+        (folder / name).write_bytes(encode_request(DEL))
+    served: list[Request] = []
+
+    def serve(request: Request) -> Answer:
+        served.append(request)
+        return Answer(0, b"")
+
+    drain(Spool(folder), serve)
+    assert served == [DEL, DEL]
+    assert kept(folder) == []
+
+
+def test_what_fails_stays_for_the_next_time(folder: Path) -> None:
+    (folder / "one").write_bytes(encode_request(DEL))
+    drain(Spool(folder), lambda _: Answer(1, b'{"code": 11}'))
+    assert kept(folder) == ["one"]
+    drain(Spool(folder), lambda _: Answer(0, b""))
+    assert kept(folder) == []
+
+
+def test_what_is_no_request_is_set_aside_and_keeps_nothing_else_from_being_served(folder: Path) -> None:
+    (folder / "bad").write_bytes(b"not a frame")
+    (folder / "good").write_bytes(encode_request(DEL))
+    drain(Spool(folder), lambda _: Answer(0, b""))
+    assert kept(folder) == []
+    assert kept(folder / UNREADABLE) == ["bad"]
+
+
+def test_a_spool_that_others_may_write_in_is_not_served_and_nothing_is_raised(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "one").write_bytes(encode_request(DEL))
+    folder.chmod(0o777)
+    drain(Spool(folder), lambda _: pytest.fail("it was served"))
+    assert "others may write there" in caplog.text
+    assert kept(folder) == ["one"]
+
+
+def test_where_there_is_no_spool_there_is_nothing_to_do(tmp_path: Path) -> None:
+    drain(Spool(tmp_path / "none"), lambda _: pytest.fail("it was served"))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,109 @@
+"""VNIs are claimed from what is known of the Leases: each once, whoever else claims, and never tried for ever."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+
+import pytest
+
+from ratchet.core.model import End, Link
+from ratchet.core.orphans import VniLease
+from ratchet.errors import VniExhaustedError
+from ratchet.store.apiserver import AlreadyExistsError, ApiServer, NotFoundError
+from ratchet.store.codec import decode_vni_lease
+from ratchet.store.numbers import Numbers
+
+
+def link(uid: str) -> Link:
+    return Link(f"link-{uid}", "ns", End("a", "in1"), End("b", "in2"), uid=uid)
+
+
+class Leases:
+    """An API server's Leases, by their names; `listings` counts how often all were asked for."""
+
+    leases_path = "/leases"
+
+    def __init__(self, low: int = 11, high: int = 14) -> None:
+        self.vni_range = (low, high)
+        self.stored: dict[str, dict[str, Any]] = {}
+        self.listings = 0
+        self.api = cast(ApiServer, self)
+
+    def hold(self, vni: int, holder: str | None) -> None:
+        self.stored[f"vni-{vni}"] = {"metadata": {"name": f"vni-{vni}"}, "spec": {"holderIdentity": holder}}
+
+    def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        name = body["metadata"]["name"]
+        if self.stored.setdefault(name, body) is not body:
+            raise AlreadyExistsError(f"cannot create {path}/{name}")
+        return body
+
+    def get(self, path: str) -> dict[str, Any]:
+        try:
+            return self.stored[path.rpartition("/")[2]]
+        except KeyError as cause:
+            raise NotFoundError(path) from cause
+
+    def vni_leases(self) -> list[VniLease]:
+        self.listings += 1
+        return [lease for one in self.stored.values() if (lease := decode_vni_lease(one)) is not None]
+
+
+@pytest.fixture
+def leases() -> Leases:
+    return Leases()
+
+
+def test_the_lowest_free_number_is_claimed_and_all_are_listed_once(leases: Leases) -> None:
+    leases.hold(12, "another")
+    numbers = Numbers()
+    assert [numbers.claim(leases, link(uid)) for uid in ("a", "b")] == [11, 13]
+    assert leases.listings == 1
+
+
+def test_a_number_that_the_record_has_already_is_taken_again(leases: Leases) -> None:
+    leases.hold(13, "a")
+    assert Numbers().claim(leases, link("a")) == 13
+    assert len(leases.stored) == 1
+
+
+@pytest.mark.parametrize("holder", ["another", "", None])
+def test_a_number_that_was_taken_meanwhile_is_passed_by_whoever_holds_it(leases: Leases, holder: str | None) -> None:
+    numbers = Numbers()
+    assert numbers.claim(leases, link("a")) == 11
+    leases.hold(12, holder)
+    assert numbers.claim(leases, link("b")) in (13, 14)
+
+
+def test_a_claim_whose_answer_was_lost_is_known_for_ones_own(leases: Leases) -> None:
+    numbers = Numbers()
+    assert numbers.claim(leases, link("a")) == 11
+    leases.hold(12, "b")
+    assert numbers.claim(leases, link("b")) == 12
+
+
+def test_where_all_seem_taken_they_are_listed_anew_before_it_is_said(leases: Leases) -> None:
+    numbers = Numbers()
+    for uid in "abcd":
+        numbers.claim(leases, link(uid))
+    del leases.stored["vni-12"]
+    assert numbers.claim(leases, link("e")) == 12
+    with pytest.raises(VniExhaustedError, match=r"all 4 of \[11, 14\] are in use"):
+        numbers.claim(leases, link("f"))
+
+
+def test_a_number_that_was_freed_is_claimed_again_without_listing(leases: Leases) -> None:
+    numbers = Numbers()
+    numbers.claim(leases, link("a"))
+    del leases.stored["vni-11"]
+    numbers.freed(11)
+    assert numbers.claim(leases, link("b")) == 11
+    assert leases.listings == 1
+
+
+def test_threads_never_claim_one_number_twice() -> None:
+    leases, numbers = Leases(high=200), Numbers()
+    with ThreadPoolExecutor(16) as at_once:
+        claimed = list(at_once.map(lambda number: numbers.claim(leases, link(str(number))), range(100)))
+    assert len(set(claimed)) == 100
