@@ -15,7 +15,7 @@ from typing import Any
 
 from ratchet.agent.announce import Announcer, Reason
 from ratchet.agent.frame import Answer, Request
-from ratchet.agent.logs import about
+from ratchet.agent.logs import about, from_here_about
 from ratchet.agent.metrics import Metrics
 from ratchet.agent.settings import Settings
 from ratchet.agent.sites import Sites
@@ -93,17 +93,18 @@ class Calls:
             node=settings.node_name,
         )
         pod = PodRef(arguments.pod_namespace, arguments.pod_name, arguments.pod_uid)
-        with about(pod=pod if pod.name else None):
-            self._speak_once(network)
-            log.debug("called")
-            with self._followed_up(call):
-                try:
-                    said = serve(call)
-                except InvalidIntentError as error:
-                    self.announcer.event(pod, Reason.INVALID_INTENT, str(error))
-                    raise
-            log.info("done")
-            return said
+        if pod.name:
+            from_here_about(pod)
+        self._speak_once(network)
+        log.debug("called")
+        with self._followed_up(call):
+            try:
+                said = serve(call)
+            except InvalidIntentError as error:
+                self.announcer.event(pod, Reason.INVALID_INTENT, str(error))
+                raise
+        log.info("done")
+        return said
 
     @contextmanager
     def _followed_up(self, call: Call) -> Iterator[None]:

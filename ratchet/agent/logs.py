@@ -47,6 +47,12 @@ def about(
         _subject.reset(token)
 
 
+def from_here_about(pod: PodRef) -> None:
+    """Have what is logged from here on, until the end of the block that `about` has begun, say which pod it is about:
+    what it ends with is logged outside of whoever finds out."""
+    _subject.set({**_subject.get(), "pod": str(pod)})
+
+
 def configure(format: str, level: str) -> None:  # noqa: A002  # as the setting is called
     """Log at `level` (debug, info, warning or error) to stderr, as "text" or as "json".
 

@@ -83,7 +83,7 @@ class Tender:
     # One end
 
     def _tend_end(self, entry: SandboxEntry, end: HeldEnd) -> None:
-        if self._is_deleted(entry):
+        if self._is_over(entry):
             return
         record, _ = self.records.known_link(end.link)
         joined = record is not None and record.holds(end.side, entry.attachment.container_id)
@@ -117,11 +117,21 @@ class Tender:
         pod = self.records.pod(entry.pod.namespace, entry.pod.name, entry.pod.uid)
         return pod if pod is not None and pod.ref == entry.pod else None
 
+    def _is_over(self, entry: SandboxEntry) -> bool:
+        """Whether nothing is to be done for an entry any more, however short a time ago it was read."""
+        return self._is_deleted(entry) or not self.journal.still_wants(entry)
+
     def _is_deleted(self, entry: SandboxEntry) -> bool:
         return self.journal.is_buried(entry.attachment, entry.began)
 
     def _reconciler(self, entry: SandboxEntry) -> Reconciler:
-        return Reconciler(self.records, self.journal, lambda _: self._is_deleted(entry))
+        def is_deleted(_: str) -> bool:
+            # Asked under the link's lock, which whoever undoes an ADD has had before it forgets the entry.
+            if not self.journal.still_wants(entry):
+                raise SupersededError(f"cannot link pod {entry.pod}: its ADD was taken back meanwhile")
+            return self._is_deleted(entry)
+
+        return Reconciler(self.records, self.journal, is_deleted)
 
     def _attempt(self, entry: SandboxEntry, end: HeldEnd) -> Attempt:
         assert entry.pod is not None  # noqa: S101  # who has ends has a pod
@@ -180,7 +190,7 @@ class Tender:
 
     def _take_what_names(self, entry: SandboxEntry, pods: list[Pod]) -> None:
         pod = next((one for one in pods if one.ref == entry.pod), None)
-        if pod is None or pod.finished or self._is_deleted(entry):
+        if pod is None or pod.finished or self._is_over(entry):
             return
         wanted = wanted_links(pods, {entry.attachment.ifname})
         named = {
@@ -229,7 +239,7 @@ class Tender:
         record, before, told = self.records.known.get(name), self._told.get(name, {}), dict[str, bool]()
         for entry, end in held:
             container_id = entry.attachment.container_id
-            if self.is_adding(container_id) or self._is_deleted(entry) or entry.pod is None:
+            if self.is_adding(container_id) or self._is_over(entry) or entry.pod is None:
                 continue
             linked = record is not None and record.holds(end.side, container_id) and derive(record) is State.LINKED
             told[container_id] = linked

@@ -106,10 +106,12 @@ def _with_links(call: Call, records: Records, pod: Pod, began: float) -> Result:
 def _take_back(call: Call, entry: SandboxEntry, error: BaseException) -> None:
     """Undo what an ADD that fails has made; what cannot be undone stays in the journal for the DEL that follows."""
     log.warning("taking back what was made: %s", error)
+    noted = call.journal.read(call.attachment) or entry
     try:
-        undo(call, call.journal.read(call.attachment) or entry, "ADD failed")
+        undo(call, noted, "ADD failed")
     except DelegateError as failure:
         log.error("left to DEL: %s", failure)
+        call.journal.write(replace(noted, asks=False))
 
 
 def _base(call: Call, entry: SandboxEntry, config: Mapping[str, Any] | None) -> tuple[SandboxEntry, Result]:

@@ -67,7 +67,7 @@ class HeldEnd:
 class SandboxEntry:
     """One attachment as ADD left it: whose it is, where it is, its ends and what its delegates were given.
 
-    `asks`: its pod asks for links. `began`: when the runtime called, in seconds since boot. `underlay`: what its
+    `asks`: links are to be made for it. `began`: when the runtime called, in seconds since boot. `underlay`: what its
     configuration says of the node's side of tunnels. `boot`: the kernel's name for the boot in which it was noted,
     filled in by the journal.
     """
@@ -126,6 +126,12 @@ class Journal:
     def read(self, attachment: Attachment) -> SandboxEntry | None:
         """What ADD noted; None where it noted nothing, or what it noted cannot be read."""
         return _entry(self._sandboxes / attachment.file_name)
+
+    def still_wants(self, entry: SandboxEntry) -> bool:
+        """Whether links are to be made for the sandbox of an entry that was read before: its ADD has not failed since,
+        it was not deleted, and no other ADD of the same attachment has begun."""
+        current = self._memory.get(entry.attachment) if self._memory is not None else self.read(entry.attachment)
+        return current is not None and current.asks and current.began == entry.began
 
     def forget(self, attachment: Attachment) -> None:
         path = self._sandboxes / attachment.file_name
@@ -239,6 +245,9 @@ class _Index:
     def forget(self, attachment: Attachment) -> None:
         with self._lock:
             self._take_out(attachment)
+
+    def get(self, attachment: Attachment) -> SandboxEntry | None:
+        return self._entries.get(attachment)
 
     def entries(self) -> list[SandboxEntry]:
         with self._lock:

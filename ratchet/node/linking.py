@@ -64,21 +64,23 @@ def link_all(
         return []
     # All have joined before any is waited for: two pods that each wait for the other's first link would wait for ever.
     settled = {one.name: reconciler.settle(one, site, joined=False) for one in attempts}
-    waiting = {one.name: one for one in attempts if not settled[one.name].stands}
+    mine = {one.name: one for one in attempts}
+    waiting = {name for name, end in settled.items() if not end.stands}
     if waiting:
-        version = min((one.record.resource_version for one in settled.values()), key=_age_of_version)
+        version = min((end.record.resource_version for end in settled.values()), key=_age_of_version)
         pod = attempts[0].sandbox.pod
-        changes = reconciler.records.names_of_changed_links(pod.namespace, pod.name, set(waiting), version, until)
+        changes = reconciler.records.names_of_changed_links(pod.namespace, pod.name, mine.keys(), version, until)
         for names in changes:
-            for name in list(waiting) if names is None else names & waiting.keys():
-                settled[name] = reconciler.settle(waiting[name], site, joined=True)
-                if settled[name].stands:
-                    log.info("link %s stands at its %s", name, waiting[name].side)
-                    del waiting[name]
+            # Those that stand too: nobody else looks after them yet, and their peers come and go meanwhile.
+            for name in mine if names is None else names & mine.keys():
+                settled[name] = reconciler.settle(mine[name], site, joined=True)
+            before, waiting = waiting, {name for name, end in settled.items() if not end.stands}
+            for name in before - waiting:
+                log.info("link %s stands at its %s", name, mine[name].side)
             if not waiting:
                 break
     if waiting and require:
-        raise _peers_missing(reconciler.records, list(waiting.values()))
+        raise _peers_missing(reconciler.records, [one for one in attempts if one.name in waiting])
     return [settled[one.name].record.end(one.side) for one in attempts]
 
 

@@ -47,12 +47,7 @@ def test_a_link_is_completed_when_the_other_pod_comes_late(cluster: Cluster, fir
 def test_both_pods_are_told_of_their_link(cluster: Cluster, node_of_pair: str) -> None:
     node = cluster.a if node_of_pair == "a" else cluster.b
     primary, pair = cluster.linked_pair(node)
-
-    def told() -> set[str]:
-        events, _ = cluster.bed.api.list("/api/v1/namespaces/default/events")
-        return {one["involvedObject"]["uid"] for one in events if one["reason"] == "Linked"}
-
-    wait_for("an event on each", lambda: told() == {primary.pod.uid, pair.pod.uid})
+    wait_for("an event on each", lambda: cluster.told("Linked") == {primary.pod.uid, pair.pod.uid})
     end(cluster, (cluster.a, primary), (node, pair))
 
 

@@ -8,19 +8,20 @@ import pytest
 
 from tests.support.cluster import Cluster, running
 
-# Whose tests run on either host. The others have been tried on the agent in part, and run on the plugin alone so far.
-BOTH = ("test_linking",)
+# Whose tests are of a command that knows nothing of who serves the nodes.
+OF_COMMANDS = ("test_gc",)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what can be on both hosts of the verbs, the daemonless plugin and the agent."""
+    """Run every test on both hosts of the verbs, the daemonless plugin and the agent."""
     if "host" in metafunc.fixturenames:
-        both = metafunc.module.__name__.rpartition(".")[2] in BOTH
-        alone = metafunc.definition.get_closest_marker("daemonless") is not None
-        metafunc.parametrize("host", ["daemonless", "agent"] if both and not alone else ["daemonless"])
+        once = metafunc.module.__name__.rpartition(".")[2] in OF_COMMANDS
+        once = once or metafunc.definition.get_closest_marker("daemonless") is not None
+        metafunc.parametrize("host", ["daemonless"] if once else ["daemonless", "agent"])
 
 
 @pytest.fixture
-def cluster(host: str) -> Iterator[Cluster]:
-    with running(agent={} if host == "agent" else None) as made:
+def cluster(host: str, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    options = request.node.get_closest_marker("agent")
+    with running(agent=(options.kwargs if options else {}) if host == "agent" else None) as made:
         yield made

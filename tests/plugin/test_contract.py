@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from ratchet.core.model import State
+from ratchet.dev.bed import wait_for
 from ratchet.dev.hosts import command_in, ip, netns_path
 from ratchet.dev.kubelet import Answer, Kubelet, Sandbox
 from ratchet.install import install
@@ -230,7 +231,7 @@ def test_the_namespace_of_the_node_is_code_8_and_nothing_is_done(cluster: Cluste
         answer = cluster.a.call(command, primary, config={**CHAINED, "prevResult": {}}, CNI_NETNS=own)
         assert_refused(answer, 8, own)
     assert_silent(cluster.a.call("DEL", primary, CNI_NETNS=own))
-    assert cluster.faults.of(cluster.a.host.address) == []
+    assert cluster.writes() == []
     cluster.assert_nothing_left()
 
 
@@ -307,6 +308,7 @@ def test_an_interface_that_exists_already_is_an_error(cluster: Cluster, node_of_
     cluster.assert_nothing_left()
 
 
+@pytest.mark.daemonless
 def test_a_state_directory_that_is_unusable_is_a_clear_error(cluster: Cluster, tmp_path: Path) -> None:
     """ADD makes nothing that DEL could not find again; DEL and GC come to their end all the same."""
     file = tmp_path / "state"
@@ -321,6 +323,7 @@ def test_a_state_directory_that_is_unusable_is_a_clear_error(cluster: Cluster, t
     cluster.assert_nothing_left()
 
 
+@pytest.mark.daemonless
 def test_sigterm_while_add_waits_is_an_error_and_takes_everything_back(cluster: Cluster) -> None:
     primary = cluster.primary(cluster.a)
     adding = cluster.start("ADD", cluster.a, primary)
@@ -334,8 +337,10 @@ def test_sigterm_while_add_waits_is_an_error_and_takes_everything_back(cluster: 
 def test_nothing_is_left_running_after_add(cluster: Cluster) -> None:
     """The answers came by the end of stdout, so nobody holds it; nor does anybody stay in the namespaces."""
     sandboxes = cluster.linked_pair(cluster.a)
-    for netns in (cluster.a.host.netns, *(sandbox.netns for sandbox in sandboxes)):
-        assert ip("netns", "pids", netns) == ""
+    agents = "".join(f"{agent.pid}\n" for name, agent in cluster.bed.agents.items() if name == "a")
+    assert ip("netns", "pids", cluster.a.host.netns) == agents
+    for sandbox in sandboxes:
+        assert ip("netns", "pids", sandbox.netns) == ""
 
 
 # DEL
@@ -370,7 +375,9 @@ def test_check_passes_right_after_add(cluster: Cluster) -> None:
 
 
 def test_check_names_what_differs_and_changes_nothing(cluster: Cluster) -> None:
-    primary, _ = cluster.linked_pair()
+    primary, pair = cluster.linked_pair()
+    if cluster.bed.agents:  # which then look at nothing for a while, and mend nothing
+        wait_for("an event on each", lambda: cluster.told("Linked") == {primary.pod.uid, pair.pod.uid})
     damages = [
         ("link set in1 down", "in1 is down", "link set in1 up"),
         ("link set in1 mtu 1280", "in1 has MTU 1280, wanted 1450", "link set in1 mtu 1450"),
@@ -471,6 +478,7 @@ def from_a(cluster: Cluster) -> Any:
 # The log, and keys
 
 
+@pytest.mark.daemonless
 def test_the_log_goes_to_stderr_and_to_a_file(cluster: Cluster, tmp_path: Path) -> None:
     """Never to stdout. What was of use in 2017 is said to be ignored once a call; what nobody knows is named."""
     file = tmp_path / "ratchet.log"
@@ -493,6 +501,7 @@ def test_the_log_goes_to_stderr_and_to_a_file(cluster: Cluster, tmp_path: Path) 
     assert file.read_text() == answer.stderr
 
 
+@pytest.mark.daemonless
 @pytest.mark.parametrize("log_file", ["/dev/full", "/proc/no-such-folder/log", "/dev"])
 def test_a_log_file_that_cannot_be_written_costs_no_pod_its_start(cluster: Cluster, log_file: str) -> None:
     plain = cluster.pod("plain", {}, cluster.a)
@@ -508,7 +517,9 @@ def test_what_a_tenant_writes_stays_on_one_line_of_the_log(cluster: Cluster) -> 
     answer = cluster.a.add(hostile)
     assert_refused(answer, 101, "ratchet.local_ifname")
     assert answer.error.isprintable()
-    assert all(line.isprintable() and "pod=default/hostile" in line for line in answer.stderr.splitlines())
+    lines = [line for line in cluster.log_of(cluster.a, answer).splitlines() if "local_ifname" in line]
+    assert lines
+    assert all(line.isprintable() and "pod=default/hostile" in line for line in lines)
 
 
 def test_the_plugin_is_isolated_from_the_folder_and_the_environment_it_is_called_in(

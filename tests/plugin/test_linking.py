@@ -54,7 +54,6 @@ def test_it_does_not_matter_who_comes_first(cluster: Cluster, first: str) -> Non
     assert passed[-3:] == [State.PRIMARY_READY, State.PAIR_READY, State.LINKED]
 
 
-@pytest.mark.daemonless
 @pytest.mark.parametrize(("node_of_pair", "most"), [("a", {"PATCH": 1, "POST": 1}), ("b", {"PATCH": 2, "POST": 2})])
 def test_a_link_costs_few_writes(cluster: Cluster, node_of_pair: str, most: dict[str, int]) -> None:
     """2 writes for a vEth; 3 and one Lease for a VXLAN."""
@@ -69,7 +68,6 @@ def test_a_link_costs_few_writes(cluster: Cluster, node_of_pair: str, most: dict
     assert {method: written.count(method) for method in set(written)} == most
 
 
-@pytest.mark.daemonless
 def test_waiting_costs_few_requests(cluster: Cluster) -> None:
     primary = cluster.primary(cluster.a)
     answer = cluster.a.add(primary, config={**CHAINED, "wait": 5})
@@ -188,7 +186,7 @@ def test_a_pair_that_comes_again_on_its_node_finds_the_tunnel_standing(cluster: 
     assert cluster.pings(primary, "192.168.2.101")
 
 
-@pytest.mark.daemonless
+@pytest.mark.agent(vni_range="11-11")
 def test_vnis_are_reused(cluster: Cluster) -> None:
     for _ in range(2):
         primary, pair = cluster.linked_pair()
@@ -196,7 +194,7 @@ def test_vnis_are_reused(cluster: Cluster) -> None:
         cluster.delete_all((cluster.a, primary), (cluster.b, pair))
 
 
-@pytest.mark.daemonless
+@pytest.mark.agent(vni_range="11-11")
 def test_the_end_of_the_vni_range(cluster: Cluster) -> None:
     small = {**CHAINED, "vni_range": [11, 11], "wait": 3}
     primary, pair = cluster.linked_pair()

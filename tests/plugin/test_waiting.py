@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 
 from ratchet.core.model import Side, State
 from ratchet.dev.bed import wait_for
-from ratchet.dev.kubelet import Answer
+from ratchet.dev.kubelet import Answer, Kubelet
 from tests.support.cluster import CHAINED, LINK, PAIR, PRIMARY, Cluster
 
 SHORT = {**CHAINED, "wait": 1}
@@ -37,8 +36,10 @@ def assert_refused_intent(answer: Answer, *words: str) -> None:
         assert word in answer.error
 
 
-def waits_to_be_named(log: Path) -> Callable[[], bool]:
-    return lambda: log.exists() and "waits to be named" in log.read_text()
+def assert_waits_to_be_named(cluster: Cluster, node: Kubelet, log: Path) -> None:
+    agent = cluster.bed.agents.get(node.host.name)
+    told = agent.log if agent else log
+    wait_for("the pair to wait", lambda: told.exists() and "waits to be named" in told.read_text())
 
 
 @pytest.mark.parametrize("missing", ["absent", "unlabelled", "unscheduled", "unasked", "finished"])
@@ -103,7 +104,7 @@ def test_a_pod_that_expects_to_be_named_gets_its_link_when_it_is(cluster: Cluste
     log = tmp_path / "log"
     pair = cluster.pair(cluster.b)
     waiting = cluster.start("ADD", cluster.b, pair, config={**CHAINED, "log_file": str(log)})
-    wait_for("the pair to wait", waits_to_be_named(log))
+    assert_waits_to_be_named(cluster, cluster.b, log)
     stranger = cluster.pod("stranger", {"ratchet": "true"}, cluster.a)
     assert cluster.a.add(stranger).status == 0
     assert waiting.poll() is None
@@ -268,7 +269,7 @@ def test_a_pod_may_be_deleted_while_it_waits(cluster: Cluster, tmp_path: Path) -
     log = tmp_path / "log"
     pair = cluster.pair(cluster.b)
     waiting = cluster.start("ADD", cluster.b, pair, config={**CHAINED, "log_file": str(log)})
-    wait_for("the pair to wait", waits_to_be_named(log))
+    assert_waits_to_be_named(cluster, cluster.b, log)
     assert cluster.b.call("DEL", pair).status == 0
     cluster.bed.create_pod("primary-pod", PRIMARY, "a")
     assert_missed(cluster.end(waiting), "default/pair-pod")

@@ -115,6 +115,12 @@ class Cluster:
                     stream.close()
             process.wait()
 
+    def renew(self, node: Kubelet) -> None:
+        """Have whoever serves a node look at it anew: an agent follows its parent at its heartbeats alone."""
+        if agent := self.bed.agents.get(node.host.name):
+            agent.stop()
+            agent.start()
+
     def end(self, process: subprocess.Popen[str], seconds: float = 60.0) -> Answer:
         return finished(process, seconds)
 
@@ -127,6 +133,11 @@ class Cluster:
     def wait_until(self, state: State | None, link: str = LINK) -> None:
         wait_for(f"state {state} of {link}", lambda: self.state(link) is state)
 
+    def told(self, reason: str) -> set[str]:
+        """The UIDs of the pods that have an Event with this reason."""
+        events, _ = self.bed.api.list(f"/api/v1/namespaces/{self.bed.namespace}/events")
+        return {one["involvedObject"]["uid"] for one in events if one["reason"] == reason}
+
     def interfaces(self, sandbox: Sandbox) -> list[str]:
         """The names of a sandbox's interfaces, `lo` left out."""
         return [one["ifname"] for one in json.loads(ip("-j", "-n", sandbox.netns, "link", "show"))[1:]]
@@ -136,13 +147,20 @@ class Cluster:
         return dict(json.loads(ip("-j", "-d", "-n", sandbox.netns, "addr", "show", "dev", ifname))[0])
 
     def pings(self, sandbox: Sandbox, address: str) -> bool:
-        command = command_in(sandbox.netns, "ping", "-n", "-c", "1", "-W", "3", address)
-        return subprocess.run(command, check=False, capture_output=True).returncode == 0
+        """Whether an address answers; one that has had its carrier for no time yet is tried again."""
+        command = command_in(sandbox.netns, "ping", "-n", "-c", "1", "-W", "1", address)
+        return any(subprocess.run(command, check=False, capture_output=True).returncode == 0 for _ in range(4))
 
     def writes(self) -> list[Sent]:
-        """The writes of the nodes that were applied."""
+        """The writes of the nodes that were applied, to records and VNIs: an agent's beats and Events are no link's."""
         nodes = (self.a.host.address, self.b.host.address)
-        return [sent for sent in self.faults.sent if sent.writes and sent.remote in nodes and sent.status < 400]
+        applied = [sent for sent in self.faults.sent if sent.writes and sent.remote in nodes and sent.status < 400]
+        return [sent for sent in applied if not sent.path.endswith(("/events", "/leases/node-a", "/leases/node-b"))]
+
+    def log_of(self, node: Kubelet, answer: Answer) -> str:
+        """What was said of a call to people: on stderr by the plugin itself, in the log of the agent that served it."""
+        agent = self.bed.agents.get(node.host.name)
+        return answer.stderr if agent is None else agent.log.read_text()
 
     def assert_nothing_left(self, seconds: float = 10.0) -> None:
         """No record, no VNI, no sandbox noted, no lock, no interface on the nodes but their own; or soon none."""
@@ -175,6 +193,8 @@ def running(config: Mapping[str, Any] = CHAINED, agent: Mapping[str, object] | N
     faults = Faults()
     with Bed(middlewares=[faults.middleware]) as bed:
         made = Cluster(bed, faults, config, agent)
+        wait_for("signs of life", lambda: len(bed.records.node_leases()) == len(bed.agents))
+        faults.sent.clear()
         try:
             yield made
         finally:
