@@ -326,6 +326,23 @@ def test_a_delegate_whose_del_fails_makes_ours_fail_until_it_does_not(cluster: C
     cluster.assert_nothing_left()
 
 
+def test_an_add_that_failed_gets_no_link_while_its_delegate_cannot_be_taken_back(
+    cluster: Cluster, script: Script
+) -> None:
+    """Its sandbox is still noted, for DEL; a pair that comes meanwhile must not be linked to it."""
+    changes: dict[str, Any] = {"CNI_PATH": script.path(cluster.a)}
+    script.says("DEL", 1, {"cniVersion": "1.1.0", "code": 999, "msg": "busy"})
+    primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.a)
+    assert error_of(cluster.a.add(primary, config=scripted(wait=0), **changes))[0] == 11
+    waiting = cluster.start("ADD", cluster.a, pair, config={**CHAINED, "wait": 2})
+    cluster.wait_until(State.PENDING)
+    assert error_of(cluster.end(waiting))[0] == 11
+    script.says("DEL", 0, {})
+    for sandbox in (primary, pair):
+        assert cluster.a.call("DEL", sandbox, config=scripted(), **changes).status == 0
+    cluster.assert_nothing_left()
+
+
 def test_gc_and_status_are_passed_on_and_gc_goes_on_past_errors(cluster: Cluster, script: Script) -> None:
     changes: dict[str, Any] = {"CNI_PATH": script.path(cluster.a)}
     lost = [cluster.pod(name, PLAIN, cluster.a) for name in ("lost1", "lost2", "lost3")]
