@@ -83,13 +83,13 @@ class Tender:
     # One end
 
     def _tend_end(self, entry: SandboxEntry, end: HeldEnd) -> None:
-        if self._is_over(entry):
+        if self._is_over(entry, end):
             return
         record, _ = self.records.known_link(end.link)
         joined = record is not None and record.holds(end.side, entry.attachment.container_id)
         if not joined and not self._may_take(entry, record, end.side):
             return
-        reconciler = self._reconciler(entry)
+        reconciler = self._reconciler(entry, end)
         try:
             reconciler.settle(self._attempt(entry, end), self._site(entry), joined=True)
         except SupersededError as error:
@@ -117,18 +117,18 @@ class Tender:
         pod = self.records.pod(entry.pod.namespace, entry.pod.name, entry.pod.uid)
         return pod if pod is not None and pod.ref == entry.pod else None
 
-    def _is_over(self, entry: SandboxEntry) -> bool:
-        """Whether nothing is to be done for an entry any more, however short a time ago it was read."""
-        return self._is_deleted(entry) or not self.journal.still_wants(entry)
+    def _is_over(self, entry: SandboxEntry, end: HeldEnd) -> bool:
+        """Whether nothing is to be done for an end any more, however short a time ago its entry was read."""
+        return self._is_deleted(entry) or not self.journal.still_wants(entry, end)
 
     def _is_deleted(self, entry: SandboxEntry) -> bool:
         return self.journal.is_buried(entry.attachment, entry.began)
 
-    def _reconciler(self, entry: SandboxEntry) -> Reconciler:
+    def _reconciler(self, entry: SandboxEntry, end: HeldEnd) -> Reconciler:
         def is_deleted(_: str) -> bool:
-            # Asked under the link's lock, which whoever undoes an ADD has had before it forgets the entry.
-            if not self.journal.still_wants(entry):
-                raise SupersededError(f"cannot link pod {entry.pod}: its ADD was taken back meanwhile")
+            # Asked under the link's lock, which whoever gives up an end has until it has forgotten it.
+            if not self.journal.still_wants(entry, end):
+                raise SupersededError(f"cannot link pod {entry.pod}: {end.link} was given up for it meanwhile")
             return self._is_deleted(entry)
 
         return Reconciler(self.records, self.journal, is_deleted)
@@ -190,7 +190,7 @@ class Tender:
 
     def _take_what_names(self, entry: SandboxEntry, pods: list[Pod]) -> None:
         pod = next((one for one in pods if one.ref == entry.pod), None)
-        if pod is None or pod.finished or self._is_over(entry):
+        if pod is None or pod.finished or self._is_deleted(entry):
             return
         wanted = wanted_links(pods, {entry.attachment.ifname})
         named = {
@@ -227,9 +227,11 @@ class Tender:
             return  # what it was declared as when it started holds until it ends
         container_id, reason = entry.attachment.container_id, "no pod declares the link any more"
         with self.journal.lock(end.link):
+            if not self.journal.still_wants(entry, end):
+                return
             take_down(self.journal, container_id, entry.netns, end.ifname)
-            self._reconciler(entry).leave(end.link, end.side, container_id, reason)
-        self.journal.change_ends(entry.attachment, lambda ends: tuple(one for one in ends if one.link != end.link))
+            self._reconciler(entry, end).leave(end.link, end.side, container_id, reason)
+            self.journal.change_ends(entry.attachment, lambda ends: tuple(one for one in ends if one.link != end.link))
         log.info("left link %s: %s", end.link, reason)
 
     # Telling
@@ -239,7 +241,7 @@ class Tender:
         record, before, told = self.records.known.get(name), self._told.get(name, {}), dict[str, bool]()
         for entry, end in held:
             container_id = entry.attachment.container_id
-            if self.is_adding(container_id) or self._is_over(entry) or entry.pod is None:
+            if self.is_adding(container_id) or self._is_over(entry, end) or entry.pod is None:
                 continue
             linked = record is not None and record.holds(end.side, container_id) and derive(record) is State.LINKED
             told[container_id] = linked

@@ -127,11 +127,13 @@ class Journal:
         """What ADD noted; None where it noted nothing, or what it noted cannot be read."""
         return _entry(self._sandboxes / attachment.file_name)
 
-    def still_wants(self, entry: SandboxEntry) -> bool:
-        """Whether links are to be made for the sandbox of an entry that was read before: its ADD has not failed since,
-        it was not deleted, and no other ADD of the same attachment has begun."""
+    def still_wants(self, entry: SandboxEntry, end: HeldEnd) -> bool:
+        """Whether an end is to be made for the sandbox of an entry that was read before: its ADD has not failed since,
+        it was not deleted, no other ADD of the same attachment has begun, and the link is one of its links yet."""
         current = self._memory.get(entry.attachment) if self._memory is not None else self.read(entry.attachment)
-        return current is not None and current.asks and current.began == entry.began
+        if current is None or not current.asks or current.began != entry.began:
+            return False
+        return any((one.link, one.side) == (end.link, end.side) for one in current.ends)
 
     def forget(self, attachment: Attachment) -> None:
         path = self._sandboxes / attachment.file_name

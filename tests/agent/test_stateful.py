@@ -1,0 +1,269 @@
+"""Two agents, many pods, and whatever kubelets, runtimes, nodes and the network may do, in orders that are drawn.
+
+`machine` has what is done and what must hold: at every moment of the records' history, and of records, interfaces and
+pings at the points where all is quiet. A step depends on nothing but the steps before it, so that an example can be
+played again, as far as processes let it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import count
+
+import pytest
+from hypothesis import HealthCheck, Phase, currently_in_test_context, note, settings
+from hypothesis import strategies as st
+from hypothesis.control import current_build_context
+from hypothesis.errors import StopTest
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from ratchet.dev.bed import Bed
+from ratchet.install import find_shim
+from tests.agent.machine import CHAIN, NODES, RING, STAR, Ears, Fault, Game, History, Old, Outage, Patience, Shape
+from tests.support.cluster import PATIENT, Cluster
+from tests.support.faults import Faults
+from tests.support.namespaces import may_make_namespaces
+
+EXAMPLES, STEPS = (300, 60) if os.environ.get("RATCHET_EXHAUSTIVE") else (12, 25)
+# Few numbers, so that they come again; what is learnt late is learnt while a game lasts.
+AGENT = {"vni_range": "11-26", "resync": 10, "drain_seconds": 1}
+
+_games = count(1)
+
+
+class Stages:
+    """A bed with two agents for one game after another; where one has failed the next has a new bed."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._cluster: Cluster | None = None
+        self._ears = Ears()
+        self._history: History | None = None
+
+    def __enter__(self) -> Stages:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.strike()
+
+    def game(self, shape: Shape) -> Game:
+        if self._cluster is None:
+            self._build()
+        assert self._cluster is not None and self._history is not None
+        return Game(self._cluster, self._ears, self._history, f"game-{next(_games)}", shape)
+
+    def strike(self) -> None:
+        """Put the bed away."""
+        self._cluster = None
+        self._stack.close()
+
+    def _build(self) -> None:
+        faults, self._ears = Faults(), Ears()
+        bed = self._stack.enter_context(Bed(middlewares=[self._ears.middleware, faults.middleware]))
+        history = self._history = History(bed.api, bed.records.config_maps_path, bed.records.leases_path)
+        self._stack.callback(history.close)
+        history.follow()
+        self._cluster = Cluster(bed, faults, PATIENT, agent=AGENT)
+
+
+numbers = st.integers(0, 5)
+nodes = st.sampled_from(NODES)
+olds = st.sampled_from(Old)
+patiences = st.sampled_from(Patience)
+flags = st.booleans()
+
+
+class Agents(RuleBasedStateMachine):
+    """The steps of a game. Who it is that something is done to is a number among those to whom it may be done."""
+
+    def __init__(self, stages: Stages) -> None:
+        super().__init__()
+        self._stages = stages
+        self._game: Game | None = None
+
+    @property
+    def game(self) -> Game:
+        assert self._game is not None
+        return self._game
+
+    @initialize(shape=st.sampled_from((CHAIN, RING, STAR)), begun=flags, on=st.lists(nodes, min_size=4, max_size=4))
+    def begin(self, shape: Shape, begun: bool, on: list[str]) -> None:
+        self._game = self._stages.game(shape)
+        if begun:
+            for pod, node in zip(shape.pods, on, strict=False):
+                self.game.create(pod, node)
+                self.game.start(pod, Patience.NONE, background=True)
+
+    # Who there is
+
+    def _missing(self) -> list[str]:
+        return [pod for pod in self.game.shape.pods if pod not in self.game.placed]
+
+    def _bare(self) -> list[str]:
+        return [pod for pod, placed in self.game.placed.items() if placed.life is None]
+
+    def _started(self) -> list[str]:
+        return [pod for pod, placed in self.game.placed.items() if placed.life is not None]
+
+    # Pods and sandboxes
+
+    @precondition(lambda self: self._missing())
+    @rule(which=numbers, node=nodes)
+    def create(self, which: int, node: str) -> None:
+        self.game.create(_chosen(which, self._missing()), node)
+
+    @precondition(lambda self: self._bare())
+    @rule(which=numbers, patience=patiences, background=flags)
+    def add(self, which: int, patience: Patience, background: bool) -> None:
+        self.game.start(_chosen(which, self._bare()), patience, background=background)
+
+    @precondition(lambda self: self._started())
+    @rule(which=numbers, old=olds, patience=patiences, background=flags, lingers=flags)
+    def restart(self, which: int, old: Old, patience: Patience, background: bool, lingers: bool) -> None:
+        self.game.restart(_chosen(which, self._started()), old, patience, background=background, lingers=lingers)
+
+    @precondition(lambda self: self._started())
+    @rule(which=numbers, patience=patiences)
+    def try_again(self, which: int, patience: Patience) -> None:
+        self.game.try_again(_chosen(which, self._started()), patience)
+
+    @precondition(lambda self: self._started())
+    @rule(which=numbers)
+    def kill_call(self, which: int) -> None:
+        self.game.kill_call(_chosen(which, self._started()))
+
+    @precondition(lambda self: self.game.placed)
+    @rule(which=numbers, old=olds, lingers=flags)
+    def remove(self, which: int, old: Old, lingers: bool) -> None:
+        self.game.remove(_chosen(which, list(self.game.placed)), old, lingers=lingers)
+
+    @precondition(lambda self: self.game.placed)
+    @rule(which=numbers, node=nodes, old=olds, patience=patiences, background=flags, started=flags, lingers=flags)
+    def move(
+        self, which: int, node: str, old: Old, patience: Patience, background: bool, started: bool, lingers: bool
+    ) -> None:
+        pod = _chosen(which, list(self.game.placed))
+        self.game.move(pod, node, old, patience, background=background, started=started, lingers=lingers)
+
+    @precondition(lambda self: self.game.owed)
+    @rule(which=numbers, lingers=flags)
+    def delete_late(self, which: int, lingers: bool) -> None:
+        self.game.delete_late(which, lingers=lingers)
+
+    @precondition(lambda self: self.game.deleted)
+    @rule(which=numbers)
+    def delete_again(self, which: int) -> None:
+        self.game.delete_again(which)
+
+    @precondition(lambda self: self._started())
+    @rule(which=numbers, end=numbers)
+    def mar(self, which: int, end: int) -> None:
+        self.game.mar(_chosen(which, self._started()), end)
+
+    # Agents
+
+    @precondition(lambda self: len(self.game.down) < len(NODES))
+    @rule(which=numbers, kill=flags)
+    def end_agent(self, which: int, kill: bool) -> None:
+        running = [node for node in NODES if node not in self.game.down]
+        self.game.end_agent(_chosen(which, running), kill=kill)
+
+    @precondition(lambda self: self.game.down)
+    @rule(which=numbers, patiently=flags)
+    def start_agent(self, which: int, patiently: bool) -> None:
+        self.game.start_agent(_chosen(which, sorted(self.game.down)), patiently=patiently)
+
+    @precondition(lambda self: len(self.game.down | self.game.paused) < len(NODES))
+    @rule(which=numbers)
+    def pause(self, which: int) -> None:
+        running = [node for node in NODES if node not in self.game.down | self.game.paused]
+        self.game.pause(_chosen(which, running))
+
+    @precondition(lambda self: self.game.paused)
+    @rule(which=numbers)
+    def resume(self, which: int) -> None:
+        self.game.resume(_chosen(which, sorted(self.game.paused)))
+
+    # The API
+
+    @rule(node=nodes, fault=st.sampled_from(Fault), first=st.integers(1, 4), times=st.integers(1, 4))
+    def disturb(self, node: str, fault: Fault, first: int, times: int) -> None:
+        self.game.disturb(node, fault, first, times)
+
+    @rule(node=nodes, outage=st.sampled_from(Outage))
+    def begin_outage(self, node: str, outage: Outage) -> None:
+        self.game.begin_outage(node, outage)
+
+    @rule()
+    def end_faults(self) -> None:
+        self.game.end_faults()
+
+    @rule(grace=st.sampled_from((0.0, 2.0)))
+    def collect(self, grace: float) -> None:
+        self.game.collect(grace)
+
+    # Quiet
+
+    @rule()
+    def settle(self) -> None:
+        self.game.settle()
+
+    def teardown(self) -> None:
+        if self._game is None:
+            return
+        error = sys.exc_info()[1]
+        if error is None:
+            try:
+                self.game.finish()
+            except BaseException as fault:
+                self._give_up(fault)
+                raise
+        else:
+            self._give_up(error)
+
+    def _give_up(self, error: BaseException) -> None:
+        """Tell what has led to it, and leave the bed as no game is to find it."""
+        if not isinstance(error, StopTest):
+            report = self.game.report()
+            if currently_in_test_context() and current_build_context().is_final:
+                note(report)
+            else:
+                error.add_note(report)
+        self.game.abandon()
+        self._stages.strike()
+
+
+def _chosen(which: int, among: list[str]) -> str:
+    return among[which % len(among)]
+
+
+@pytest.fixture
+def stages() -> Iterator[Stages]:
+    if not may_make_namespaces():
+        pytest.skip("needs root with CAP_SYS_ADMIN, to make network namespaces")
+    if find_shim() is None:
+        pytest.skip("there is no shim for this machine: it has no C compiler")
+    with Stages() as made:
+        yield made
+
+
+@pytest.mark.timeout(0)
+def test_whatever_happens_pods_are_linked_in_the_end_and_leave_nothing(stages: Stages) -> None:
+    def agents() -> Agents:
+        return Agents(stages)
+
+    run_state_machine_as_test(
+        agents,  # type: ignore[arg-type]  # as documented, whatever makes a machine
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            derandomize=os.environ.get("RATCHET_SEED") is None,
+            phases=[Phase.generate],  # a shorter example takes minutes of processes, and the story tells as much
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
