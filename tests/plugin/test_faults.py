@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -13,37 +12,22 @@ import pytest
 from ratchet.core.model import PodRef, State
 from ratchet.dev.bed import wait_for
 from ratchet.dev.hosts import run_in
-from ratchet.dev.kubelet import Kubelet, Sandbox
+from ratchet.dev.kubelet import Sandbox
 from ratchet.gc import Outcome, collect_garbage
-from tests.support.cluster import CHAINED, LINK, PAIR, PRIMARY, Cluster, recreated
-from tests.support.faults import Gate, Rule, Sent, answering, doing, dropping
+from tests.support.cluster import (
+    CHAINED,
+    LINK,
+    PAIR,
+    PRIMARY,
+    Cluster,
+    collected,
+    end_pods,
+    recreated,
+    sent_by,
+)
+from tests.support.faults import Gate, Rule, answering, doing, dropping
 
 OLD_POD = "00000000-0000-4000-8000-000000000000"
-
-
-def sent_by(node: Kubelet, *methods: str, path: str = "") -> Callable[[Sent], bool]:
-    """Whether a request is this node's, of one of these methods, to such a path."""
-
-    def matches(sent: Sent) -> bool:
-        return sent.remote == node.host.address and (not methods or sent.method in methods) and path in sent.path
-
-    return matches
-
-
-def collected(cluster: Cluster) -> list[str]:
-    """What one pass of garbage collection removes, nothing being too young."""
-    found = collect_garbage(cluster.bed.records, now=lambda: datetime.now(UTC), grace=timedelta(0))
-    return [str(one) for one in found if one.outcome is Outcome.REMOVED]
-
-
-def end_pods(cluster: Cluster, *pairs: tuple[Kubelet, Sandbox]) -> None:
-    """DEL for each; what the plugin made in a namespace has to be gone before the namespace is."""
-    for node, sandbox in pairs:
-        answer = node.call("DEL", sandbox)
-        assert (answer.status, answer.stdout) == (0, ""), answer
-        assert cluster.interfaces(sandbox) == []
-        cluster.bed.hosts.remove_namespace(sandbox.netns)
-        cluster.bed.delete_pod(sandbox.pod)
 
 
 @pytest.mark.timeout(300)

@@ -6,9 +6,10 @@ import json
 import random
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from ratchet.core.model import State
 from ratchet.dev.bed import Bed, wait_for
 from ratchet.dev.hosts import command_in, ip
 from ratchet.dev.kubelet import Answer, Kubelet, Sandbox, finished
+from ratchet.gc import Outcome, collect_garbage
 from ratchet.install import find_shim
 from tests.support.faults import Faults, Sent
 from tests.support.namespaces import may_make_namespaces
@@ -206,3 +208,28 @@ def recreated(cluster: Cluster, old: Sandbox, labels: Mapping[str, str], node: K
     """The pod of `old` deleted and made again under its name, with a sandbox of its own."""
     cluster.bed.delete_pod(old.pod)
     return cluster.pod(old.pod.name, labels, node)
+
+
+def sent_by(node: Kubelet, *methods: str, path: str = "") -> Callable[[Sent], bool]:
+    """Whether a request is this node's, of one of these methods, to such a path."""
+
+    def matches(sent: Sent) -> bool:
+        return sent.remote == node.host.address and (not methods or sent.method in methods) and path in sent.path
+
+    return matches
+
+
+def collected(cluster: Cluster) -> list[str]:
+    """What one pass of garbage collection removes, nothing being too young."""
+    found = collect_garbage(cluster.bed.records, now=lambda: datetime.now(UTC), grace=timedelta(0))
+    return [str(one) for one in found if one.outcome is Outcome.REMOVED]
+
+
+def end_pods(cluster: Cluster, *pairs: tuple[Kubelet, Sandbox]) -> None:
+    """DEL for each; what was made in a namespace has to be gone before the namespace is."""
+    for node, sandbox in pairs:
+        answer = node.call("DEL", sandbox)
+        assert (answer.status, answer.stdout) == (0, ""), answer
+        assert cluster.interfaces(sandbox) == []
+        cluster.bed.hosts.remove_namespace(sandbox.netns)
+        cluster.bed.delete_pod(sandbox.pod)

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from ratchet.dev.api.watch import HOLD
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Act = Callable[[web.Request], Awaitable[web.Response | None]]
 
+LOOK_SECONDS = 0.01
+GATE_SECONDS = 60.0
 
-@dataclass(frozen=True)
+
+@dataclass(eq=False)
 class Sent:
     """A request as it came: from which address, what, and with what status it was answered (0: not yet)."""
 
@@ -26,6 +33,10 @@ class Sent:
     @property
     def writes(self) -> bool:
         return self.method in ("POST", "PUT", "PATCH", "DELETE")
+
+    @property
+    def watches(self) -> bool:
+        return "watch=1" in self.path
 
 
 @dataclass
@@ -49,23 +60,35 @@ class Rule:
         self.seen += 1
         return self.first <= self.seen < self.first + self.times
 
+    @property
+    def taken(self) -> int:
+        """How many requests it has acted on."""
+        return max(0, min(self.seen - self.first + 1, self.times))
+
 
 @dataclass
 class Faults:
-    """The rules in force, and every request that has come."""
+    """The rules in force, and every request that has come.
+
+    `frozen` are the addresses whose watches tell nothing for as long as they are in it, and then all that they held
+    back; `cut` those whose watches end in the place of their next event.
+    """
 
     rules: list[Rule] = field(default_factory=list)
     sent: list[Sent] = field(default_factory=list)
+    frozen: set[str] = field(default_factory=set)
+    cut: set[str] = field(default_factory=set)
 
     @property
     def middleware(self) -> Middleware:
         @web.middleware
         async def act(request: web.Request, handler: Handler) -> web.StreamResponse:
             sent = Sent(request.remote or "", request.method, request.path_qs)
-            index = len(self.sent)
             self.sent.append(sent)
+            if sent.watches:
+                request[HOLD] = partial(self._hold, sent.remote)
             response = await self._answer(sent, request, handler)
-            self.sent[index] = replace(sent, status=response.status)
+            sent.status = response.status
             return response
 
         return act
@@ -81,6 +104,12 @@ class Faults:
             return answer
         return response
 
+    async def _hold(self, address: str) -> None:
+        if address in self.cut:
+            raise ConnectionResetError
+        while address in self.frozen:
+            await asyncio.sleep(LOOK_SECONDS)
+
     def add(self, rule: Rule) -> Rule:
         self.rules.append(rule)
         return rule
@@ -92,6 +121,8 @@ class Faults:
     def clear(self) -> None:
         self.rules.clear()
         self.sent.clear()
+        self.frozen.clear()
+        self.cut.clear()
 
 
 def answering(status: int, reason: str, **headers: str) -> Act:
@@ -113,6 +144,15 @@ def doing(act: Callable[[], object]) -> Act:
     return done
 
 
+def taking(seconds: float) -> Act:
+    """An act that takes its time, and lets the request be."""
+
+    async def slow(_: web.Request) -> None:
+        await asyncio.sleep(seconds)
+
+    return slow
+
+
 async def dropping(request: web.Request) -> web.Response:
     """An act that lets the client hear nothing: the connection breaks."""
     if request.transport is not None:
@@ -129,4 +169,6 @@ class Gate:
 
     async def __call__(self, _: web.Request) -> None:
         self.reached.set()
-        await asyncio.get_running_loop().run_in_executor(None, self.opened.wait, 60.0)
+        until = time.monotonic() + GATE_SECONDS
+        while not self.opened.is_set() and time.monotonic() < until:  # any number may wait, and no thread does
+            await asyncio.sleep(LOOK_SECONDS)

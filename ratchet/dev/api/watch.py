@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 from aiohttp import web
 
@@ -15,6 +15,12 @@ from ratchet.dev.api.status import ApiError
 from ratchet.dev.api.storage import Change, Storage, Subscription, with_version
 
 _DEFAULT_TIMEOUT = 1800
+
+HOLD = "ratchet.hold"
+"""The key of a request under which a middleware may put what a watch awaits before everything that it sends.
+
+An event that is held is sent when the wait is over; ConnectionResetError ends the stream in its place.
+"""
 
 
 class Watch:
@@ -47,8 +53,7 @@ class Watch:
 
         The subscription stands before the response starts, so a client that sees the headers misses nothing.
         """
-        response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        response.enable_chunked_encoding()
+        response = _Stream(request.get(HOLD))
         woken = asyncio.Event()
         try:
             initial, subscription = self._begin(_waker(asyncio.get_running_loop(), woken))
@@ -139,6 +144,20 @@ class Watch:
         elif self._form.form:
             obj = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta}
         return _line("BOOKMARK", obj)
+
+
+class _Stream(web.StreamResponse):
+    """A response of JSON lines, each of which waits for `hold` where there is one."""
+
+    def __init__(self, hold: Callable[[], Awaitable[None]] | None) -> None:
+        super().__init__(headers={"Content-Type": "application/json"})
+        self.enable_chunked_encoding()
+        self._hold = hold
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._hold is not None:
+            await self._hold()
+        await super().write(data)
 
 
 def _line(event_type: str, obj: JsonObject) -> bytes:
