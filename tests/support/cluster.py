@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ratchet.core.machine import derive
-from ratchet.core.model import State
+from ratchet.core.model import PodRef, State
 from ratchet.dev.bed import Bed, wait_for
 from ratchet.dev.hosts import command_in, ip
 from ratchet.dev.kubelet import Answer, Kubelet, Sandbox, finished
@@ -57,13 +57,19 @@ class Cluster:
         self.a = bed.add_node("a", "192.168.1.73/24", dict(config), agent=agent)
         self.b = bed.add_node("b", "192.168.1.33/24", dict(config), agent=agent)
         self._started: list[subprocess.Popen[str]] = []
+        self._sandboxes: list[tuple[Kubelet, Sandbox]] = []
 
     # Pods
 
     def pod(self, name: str, labels: Mapping[str, str], node: Kubelet, **annotations: str) -> Sandbox:
         """A pod of the API bound to a node, and a sandbox for it, with no network yet."""
-        ref = self.bed.create_pod(name, labels, node.host.name, annotations)
-        return node.make_sandbox(ref)
+        return self.sandbox(node, self.bed.create_pod(name, labels, node.host.name, annotations))
+
+    def sandbox(self, node: Kubelet, ref: PodRef) -> Sandbox:
+        """One more sandbox for a pod, with no network yet."""
+        made = node.make_sandbox(ref)
+        self._sandboxes.append((node, made))
+        return made
 
     def primary(self, node: Kubelet, **labels: str) -> Sandbox:
         return self.pod("primary-pod", {**PRIMARY, **labels}, node)
@@ -171,6 +177,16 @@ class Cluster:
             assert time.monotonic() < until, f"left: {left}"
             time.sleep(0.05)
 
+    def end_everything(self) -> None:
+        """Whatever a test has left: agents that run again, a DEL for each sandbox whose namespace is still there."""
+        self.faults.clear()
+        self.stop_what_runs()
+        for agent in self.bed.agents.values():
+            agent.resume()
+            if not agent.running:
+                agent.start()
+        self.delete_all(*((node, one) for node, one in self._sandboxes if one.netns in self.bed.hosts.made))
+
     def _left(self) -> list[str]:
         left = [*self.bed.links(), *(f"vni-{lease.vni}" for lease in self.bed.records.vni_leases())]
         for node in (self.a, self.b):
@@ -202,6 +218,17 @@ def running(config: Mapping[str, Any] = CHAINED, agent: Mapping[str, object] | N
         finally:
             faults.clear()
             made.stop_what_runs()
+
+
+@contextmanager
+def left_clean(config: Mapping[str, Any] = PATIENT, agent: Mapping[str, object] | None = None) -> Iterator[Cluster]:
+    """A cluster on which nothing may be left once all pods have gone, however the test ends."""
+    with running(config, agent={} if agent is None else agent) as made:
+        try:
+            yield made
+        finally:
+            made.end_everything()
+            made.assert_nothing_left()
 
 
 def recreated(cluster: Cluster, old: Sandbox, labels: Mapping[str, str], node: Kubelet) -> Sandbox:
