@@ -40,15 +40,21 @@ def add(call: Call) -> dict[str, Any]:
     Raises RatchetError, whose code says whether to try again; whatever was made for the sandbox is gone by then, or
     is left to the DEL that follows.
     """
+    began = time.monotonic()
     call.refuse_unusable_netns()
+    with call.journal.adding(call.attachment):  # of two at once, one would take back what the other has made
+        _refuse_added_before(call)
+        result = _added(call, began)
+    _warn_of_no_address(call, result)
+    return result.to_json(call.network.cni_version)
+
+
+def _refuse_added_before(call: Call) -> None:
     if call.journal.read(call.attachment) is not None:
         raise AlreadyAddedError(
             f"cannot add {call.arguments.ifname} to container {call.arguments.container_id}: it has been added before",
             details="the runtime has to call DEL before it calls ADD again",
         )
-    result = _added(call, time.monotonic())
-    _warn_of_no_address(call, result)
-    return result.to_json(call.network.cni_version)
 
 
 def _added(call: Call, began: float) -> Result:

@@ -204,6 +204,11 @@ class Journal:
         """
         return self._locks.held(link)
 
+    def adding(self, attachment: Attachment) -> AbstractContextManager[None]:
+        """The one ADD of an attachment that may run; raises TryAgainError where another does."""
+        refusal = f"cannot add {attachment.ifname} to container {attachment.container_id}: another ADD of it still runs"
+        return self._locks.alone(attachment.file_name, refusal)
+
     def _purge_tombstones(self) -> None:
         now = time.time()
         if now - self._purged < PURGE_SECONDS:

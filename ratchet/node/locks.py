@@ -43,12 +43,23 @@ class Locks:
     @contextmanager
     def held(self, link: str) -> Iterator[None]:
         """Hold a link's lock for the block. Raises TryAgainError where another holds it for too long."""
-        path = self._folder / sha256(link.encode()).hexdigest()[:32]
-        in_process = self._in_process.of(link)
-        if not in_process.acquire(timeout=self._seconds):
-            raise _held_by_another(link)
+        with self._held(link, self._seconds, f"cannot work on the link {link}: another call holds it"):
+            yield
+
+    @contextmanager
+    def alone(self, what: str, refusal: str) -> Iterator[None]:
+        """Be the only one at something, which is no link, for the block. Raises TryAgainError where another is."""
+        with self._held(f"{what}/", 0.0, refusal):
+            yield
+
+    @contextmanager
+    def _held(self, key: str, seconds: float, refusal: str) -> Iterator[None]:
+        path = self._folder / sha256(key.encode()).hexdigest()[:32]
+        in_process = self._in_process.of(key)
+        if not in_process.acquire(timeout=seconds):
+            raise TryAgainError(refusal)
         try:
-            descriptor = self._locked(path, link)
+            descriptor = self._locked(path, seconds, refusal)
             try:
                 yield
             finally:
@@ -57,9 +68,9 @@ class Locks:
         finally:
             in_process.release()
 
-    def _locked(self, path: Path, link: str) -> int:
+    def _locked(self, path: Path, seconds: float, refusal: str) -> int:
         """A descriptor that holds the lock at `path`, of the file that is there and not of one that was."""
-        until = time.monotonic() + self._seconds
+        until = time.monotonic() + seconds
         while True:
             make_private(path.parent)
             try:
@@ -72,9 +83,5 @@ class Locks:
                     return descriptor
             os.close(descriptor)
             if time.monotonic() >= until:
-                raise _held_by_another(link)
+                raise TryAgainError(refusal)
             time.sleep(random.uniform(0.002, 0.02))  # noqa: S311
-
-
-def _held_by_another(link: str) -> TryAgainError:
-    return TryAgainError(f"cannot work on the link {link}: another call holds it")

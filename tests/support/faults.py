@@ -86,7 +86,7 @@ class Faults:
             sent = Sent(request.remote or "", request.method, request.path_qs)
             self.sent.append(sent)
             if sent.watches:
-                request[HOLD] = partial(self._hold, sent.remote)
+                HOLD.set(partial(self._hold, sent.remote))
             response = await self._answer(sent, request, handler)
             sent.status = response.status
             return response

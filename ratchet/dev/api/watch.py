@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
+from contextvars import ContextVar
 
 from aiohttp import web
 
@@ -16,8 +17,8 @@ from ratchet.dev.api.storage import Change, Storage, Subscription, with_version
 
 _DEFAULT_TIMEOUT = 1800
 
-HOLD = "ratchet.hold"
-"""The key of a request under which a middleware may put what a watch awaits before everything that it sends.
+HOLD: ContextVar[Callable[[], Awaitable[None]] | None] = ContextVar("HOLD", default=None)
+"""What a watch awaits before everything that it sends; a middleware may set it, for the request that it is called with.
 
 An event that is held is sent when the wait is over; ConnectionResetError ends the stream in its place.
 """
@@ -53,7 +54,7 @@ class Watch:
 
         The subscription stands before the response starts, so a client that sees the headers misses nothing.
         """
-        response = _Stream(request.get(HOLD))
+        response = _Stream(HOLD.get())
         woken = asyncio.Event()
         try:
             initial, subscription = self._begin(_waker(asyncio.get_running_loop(), woken))
