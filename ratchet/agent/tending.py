@@ -192,12 +192,7 @@ class Tender:
         pod = next((one for one in pods if one.ref == entry.pod), None)
         if pod is None or pod.finished or self._is_deleted(entry):
             return
-        wanted = wanted_links(pods, {entry.attachment.ifname})
-        named = {
-            link.link.name: HeldEnd(link.link, side)
-            for link, side in wanted.ends_of(pod)
-            if side is Side.PAIR and not self._is_held_otherwise(entry, link.link.name)
-        }
+        named = self._naming(entry, pod, pods)
         held = {end.link for end in entry.ends}
         if named.keys() - held:
             new = [end for name, end in named.items() if name not in held]
@@ -208,9 +203,17 @@ class Tender:
         if superseding(pod, pods) is None:
             for end in entry.ends:
                 if end.side is Side.PAIR and end.link not in named:
-                    self._give_up(entry, end)
+                    self._give_up(entry, end, pod)
         if not named and not entry.ends:
             self.announcer.condition(pod, False, "WaitingForPeer", "no pod names it as its pair")
+
+    def _naming(self, entry: SandboxEntry, pod: Pod, pods: list[Pod]) -> dict[str, HeldEnd]:
+        """The ends of the links that name a sandbox's pod as their pair, by link."""
+        return {
+            link.link.name: HeldEnd(link.link, side)
+            for link, side in wanted_links(pods, {entry.attachment.ifname}).ends_of(pod)
+            if side is Side.PAIR and not self._is_held_otherwise(entry, link.link.name)
+        }
 
     def _is_held_otherwise(self, entry: SandboxEntry, link: str) -> bool:
         """Whether another attachment of the same container has the link already."""
@@ -220,11 +223,13 @@ class Tender:
             for one, _ in self.journal.holding(link)
         )
 
-    def _give_up(self, entry: SandboxEntry, end: HeldEnd) -> None:
-        """Leave a link whose primary has left it and declares it no longer."""
+    def _give_up(self, entry: SandboxEntry, end: HeldEnd, pod: Pod) -> None:
+        """Leave a link whose primary has left it and that is declared no longer, both as the API has it now."""
         record = self.records.link(end.link)
         if record is not None and record.sandbox(Side.PRIMARY) is not None:
             return  # what it was declared as when it started holds until it ends
+        if end.link in self._naming(entry, pod, self.records.pods_now(pod.ref.namespace)):
+            return  # by a pod of which the watch has not told yet
         container_id, reason = entry.attachment.container_id, "no pod declares the link any more"
         with self.journal.lock(end.link):
             if not self.journal.still_wants(entry, end):

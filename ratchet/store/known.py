@@ -272,6 +272,10 @@ class KnownRecords(Records):
             return known.all(), ""
         return super().pods_and_version(namespace)
 
+    def pods_now(self, namespace: str) -> list[Pod]:
+        """The pods of a namespace as the API has them, whatever is known of them."""
+        return super().pods_and_version(namespace)[0]
+
     def wanted_around(self, pod: Pod, reserved: frozenset[str]) -> tuple[Wanted, list[Pod], str]:
         known = self.memory.namespace_pods(pod.ref.namespace)
         current = known.get(pod.ref.namespace, pod.ref.name)

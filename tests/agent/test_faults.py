@@ -162,3 +162,77 @@ def test_fault_08_a_pod_that_only_has_the_name_of_a_static_one_is_refused(cluste
     assert answer.json["code"] == 11
     assert "has been replaced" in answer.error
     assert cluster.bed.links() == {}
+
+
+# 15: what a watch told long ago
+
+
+def frozen(cluster: Cluster, node: Kubelet) -> None:
+    """Have a node's watches tell nothing more; its requests are answered as ever."""
+    cluster.faults.frozen.add(node.host.address)
+
+
+def thawed(cluster: Cluster) -> None:
+    cluster.faults.frozen.clear()
+
+
+def reads_of_record(cluster: Cluster, node: Kubelet) -> int:
+    matches = sent_by(node, "GET", path=f"/configmaps/{LINK}")
+    return sum(matches(sent) and sent.status > 0 for sent in cluster.faults.sent)
+
+
+@pytest.mark.parametrize("node_of_new", ["a", "b"])
+def test_fault_15_a_stale_watch_destroys_nothing_when_a_peer_comes_again(cluster: Cluster, node_of_new: str) -> None:
+    """The node of the primary hears nothing of it that its pair was deleted and has come again, here or there."""
+    primary, pair = cluster.linked_pair()
+    before = cluster.show(primary, "in1")
+    frozen(cluster, cluster.a)
+    end_pods(cluster, (cluster.b, pair))
+    look_at_everything(cluster.a)
+    node = node_named(cluster, node_of_new)
+    again = cluster.pair(node)
+    assert node.add(again).status == 0
+    look_at_everything(cluster.a)
+    assert cluster.interfaces(primary) == ["in1"]
+    if node_of_new == "b":
+        cluster.wait_until(State.LINKED)
+        assert cluster.show(primary, "in1")["ifindex"] == before["ifindex"]
+    thawed(cluster)
+    cluster.wait_until(State.LINKED)
+    wait_for_ping(cluster, primary, TO_PAIR)
+    wait_for_ping(cluster, again, TO_PRIMARY)
+
+
+def test_fault_15_a_link_is_not_given_up_for_a_pod_that_only_memory_misses(cluster: Cluster) -> None:
+    """The pair's node has heard that the primary is deleted, and not that it was created again."""
+    primary, pair = cluster.linked_pair()
+    before = cluster.show(pair, "in2")
+    reads = reads_of_record(cluster, cluster.b)
+    cluster.bed.delete_pod(primary.pod)
+    # It has looked whether the link is to be given up, and the primary's sandbox was still there.
+    wait_for("a look at the record", lambda: reads_of_record(cluster, cluster.b) > reads)
+    frozen(cluster, cluster.b)
+    again = cluster.primary(cluster.a)
+    assert cluster.a.call("DEL", primary).status == 0
+    cluster.bed.hosts.remove_namespace(primary.netns)
+    reads = reads_of_record(cluster, cluster.b)
+    look_at_everything(cluster.b)
+    wait_for("another look", lambda: reads_of_record(cluster, cluster.b) > reads)
+    assert cluster.a.add(again).status == 0
+    thawed(cluster)
+    cluster.wait_until(State.LINKED)
+    assert cluster.show(pair, "in2")["ifindex"] == before["ifindex"]
+    wait_for_ping(cluster, pair, TO_PRIMARY)
+
+
+def test_fault_15_a_stale_watch_does_not_bring_a_link_back(cluster: Cluster) -> None:
+    """Both pods go; what the frozen node is told later of their link makes nothing anew."""
+    primary, pair = cluster.linked_pair()
+    frozen(cluster, cluster.a)
+    end_pods(cluster, (cluster.b, pair), (cluster.a, primary))
+    cluster.assert_nothing_left()
+    thawed(cluster)
+    look_at_everything(cluster.a)
+    plain = cluster.pod("plain", {}, cluster.a)
+    assert cluster.a.add(plain).status == 0
+    cluster.wait_until(None)
