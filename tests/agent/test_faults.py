@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from ratchet.core.model import PodRef, State
 from ratchet.dev.bed import wait_for
+from ratchet.dev.hosts import ip
 from ratchet.dev.kubelet import Kubelet, Sandbox
 from tests.support.cluster import (
     LINK,
+    PAIR,
     PRIMARY,
     Cluster,
+    collected,
     end_pods,
     left_clean,
+    recreated,
     sent_by,
 )
-from tests.support.faults import Gate, Rule
+from tests.support.faults import Gate, Rule, Sent
 
 KUBELETS_UID = "00000000-0000-4000-8000-000000000000"
 TO_PRIMARY, TO_PAIR = "192.168.2.100", "192.168.2.101"
@@ -236,3 +243,146 @@ def test_fault_15_a_stale_watch_does_not_bring_a_link_back(cluster: Cluster) -> 
     plain = cluster.pod("plain", {}, cluster.a)
     assert cluster.a.add(plain).status == 0
     cluster.wait_until(None)
+
+
+# 19, 20, 23: nodes that are away for a while
+
+
+HASTY = {"heartbeat": 1, "node_lost_after": 3}
+
+
+@pytest.fixture
+def hasty() -> Iterator[Cluster]:
+    """A cluster on which a node is lost within seconds."""
+    with left_clean(agent=HASTY) as made:
+        yield made
+
+
+def say_ready(cluster: Cluster, node: Kubelet, ready: bool) -> None:
+    """What the cluster holds of a node."""
+    conditions = [{"type": "Ready", "status": str(ready), "reason": "Test"}]
+    cluster.bed.api.patch(f"/api/v1/nodes/{node.host.name}/status", {"status": {"conditions": conditions}})
+
+
+def port_of(cluster: Cluster, node: Kubelet) -> str:
+    """The switch's port to which a node's eth0 is connected."""
+    hosts = cluster.bed.hosts
+    peer = json.loads(ip("-j", "-n", node.host.netns, "link", "show", "eth0"))[0]["link_index"]
+    ports = json.loads(ip("-j", "-n", hosts.switch, "link", "show"))
+    return str(next(one["ifname"] for one in ports if one["ifindex"] == peer))
+
+
+@contextmanager
+def cut_off(cluster: Cluster, node: Kubelet) -> Iterator[None]:
+    """A node that reaches nobody, and nobody it, within the block."""
+    port, switch = port_of(cluster, node), cluster.bed.hosts.switch
+    ip("-n", switch, "link", "set", port, "down")
+    try:
+        yield
+    finally:
+        ip("-n", switch, "link", "set", port, "up")
+
+
+def writes_to_record(cluster: Cluster, node: Kubelet) -> list[Sent]:
+    """The writes to the link's record by a node that were applied."""
+    matches = sent_by(node, "POST", "PATCH", "PUT", "DELETE", path="/configmaps")
+    return [sent for sent in cluster.faults.sent if matches(sent) and 0 < sent.status < 400]
+
+
+def test_fault_19_an_agent_that_was_paused_finds_its_pods_place_taken(hasty: Cluster) -> None:
+    """Paused for longer than its node's Lease lasts, while its pod is created again elsewhere: what it does when it
+    goes on harms nothing, and its old end goes, for it is an end of nothing."""
+    primary, old = hasty.linked_pair()
+    wait_for_ping(hasty, primary, TO_PAIR)
+    lost = hasty.bed.agents["a"].log
+    hasty.bed.agents["b"].pause()
+    say_ready(hasty, hasty.b, False)
+    wait_for("the loss of node b", lambda: "node b is lost" in lost.read_text(), 20)
+    hasty.wait_until(State.PAIR_READY)
+    new = recreated(hasty, old, PAIR, hasty.a)
+    assert hasty.a.add(new).status == 0
+    hasty.wait_until(State.LINKED)
+    record = hasty.bed.links()[LINK]
+    hasty.faults.sent.clear()
+    hasty.bed.agents["b"].resume()
+    say_ready(hasty, hasty.b, True)
+    wait_for("node b to be back", lambda: "node b is back" in lost.read_text(), 20)
+    wait_for("the end of the old end", lambda: hasty.interfaces(old) == [])
+    look_at_everything(hasty.b)
+    assert hasty.b.call("DEL", old).status == 0
+    assert writes_to_record(hasty, hasty.b) == []
+    assert hasty.bed.links()[LINK] == record
+    wait_for_ping(hasty, primary, TO_PAIR)
+
+
+def test_fault_19_an_add_that_was_paused_does_not_take_its_place_back(hasty: Cluster) -> None:
+    """The agent stops within an ADD, before its write; the pod is created again on the other node and linked there."""
+    primary, old = hasty.primary(hasty.a), hasty.pair(hasty.b)
+    assert hasty.a.add(primary).status == 0
+    agent = hasty.bed.agents["b"]
+    gate = Gate()
+    hasty.faults.add(Rule(sent_by(hasty.b, "POST", path="/leases"), after=gate))
+    adding = hasty.start("ADD", hasty.b, old)
+    assert gate.reached.wait(20)
+    agent.pause()
+    gate.opened.set()
+    new = recreated(hasty, old, PAIR, hasty.a)
+    assert hasty.a.add(new).status == 0
+    hasty.wait_until(State.LINKED)
+    agent.resume()
+    answer = hasty.end(adding)
+    assert answer.json["code"] == 11, answer
+    look_at_everything(hasty.b)
+    assert hasty.interfaces(old) == []
+    sandbox = hasty.bed.links()[LINK].pair.sandbox
+    assert sandbox is not None
+    assert sandbox.container_id == new.container_id
+    wait_for_ping(hasty, primary, TO_PAIR)
+    end_pods(hasty, (hasty.a, primary), (hasty.a, new), (hasty.b, old))
+    collected(hasty)  # the VNI that was claimed and never written: the link came to be none that has one
+
+
+def test_fault_23_a_node_that_was_cut_off_harms_nothing_when_it_heals(hasty: Cluster) -> None:
+    """Its pod is force-deleted and created again on the other node, to which the survivor links anew."""
+    primary, old = hasty.linked_pair()
+    lost = hasty.bed.agents["a"].log
+    with cut_off(hasty, hasty.b):
+        say_ready(hasty, hasty.b, False)
+        wait_for("the loss of node b", lambda: "node b is lost" in lost.read_text(), 20)
+        hasty.wait_until(State.PAIR_READY)
+        wait_for("no carrier", lambda: "NO-CARRIER" in hasty.show(primary, "in1")["flags"])
+        assert hasty.interfaces(old) == ["in2"]  # for all it knows, its link stands
+        new = recreated(hasty, old, PAIR, hasty.a)
+        assert hasty.a.add(new).status == 0
+        hasty.wait_until(State.LINKED)
+        wait_for_ping(hasty, primary, TO_PAIR)
+        record = hasty.bed.links()[LINK]
+    say_ready(hasty, hasty.b, True)
+    wait_for("the end of the old end", lambda: hasty.interfaces(old) == [], 30)
+    assert hasty.b.call("DEL", old).status == 0
+    assert hasty.bed.links()[LINK] == record
+    wait_for_ping(hasty, primary, TO_PAIR)
+
+
+def test_fault_23_a_del_on_a_node_that_is_cut_off_is_told_when_it_heals(hasty: Cluster) -> None:
+    primary, pair = hasty.linked_pair()
+    with cut_off(hasty, hasty.b):
+        began = time.monotonic()
+        end_pods(hasty, (hasty.b, pair))
+        assert time.monotonic() - began < 20
+        assert hasty.bed.links()[LINK].pair.sandbox is not None
+    hasty.wait_until(State.PRIMARY_READY, seconds=40)
+    wait_for("no carrier", lambda: "NO-CARRIER" in hasty.show(primary, "in1")["flags"])
+
+
+def test_fault_23_a_short_cut_costs_no_link(hasty: Cluster) -> None:
+    """The cluster still holds the node for ready when it is back: nothing was taken apart."""
+    primary, pair = hasty.linked_pair()
+    before = [hasty.show(primary, "in1")["ifindex"], hasty.show(pair, "in2")["ifindex"]]
+    record = hasty.bed.links()[LINK]
+    with cut_off(hasty, hasty.b):
+        assert not hasty.pings(primary, TO_PAIR)
+    wait_for_ping(hasty, primary, TO_PAIR)
+    look_at_everything(hasty.b)
+    assert [hasty.show(primary, "in1")["ifindex"], hasty.show(pair, "in2")["ifindex"]] == before
+    assert hasty.bed.links()[LINK] == record

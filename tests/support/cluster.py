@@ -138,8 +138,8 @@ class Cluster:
         record = self.bed.records.link(link)
         return derive(record) if record else None
 
-    def wait_until(self, state: State | None, link: str = LINK) -> None:
-        wait_for(f"state {state} of {link}", lambda: self.state(link) is state)
+    def wait_until(self, state: State | None, link: str = LINK, seconds: float = 10.0) -> None:
+        wait_for(f"state {state} of {link}", lambda: self.state(link) is state, seconds)
 
     def told(self, reason: str) -> set[str]:
         """The UIDs of the pods that have an Event with this reason."""
