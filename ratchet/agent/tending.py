@@ -19,7 +19,7 @@ from ratchet.core.intent import absence, superseding, wanted_links
 from ratchet.core.machine import derive
 from ratchet.core.model import Link, Pod, Sandbox, Side, State
 from ratchet.core.plan import Attempt, Site
-from ratchet.errors import NamespaceGoneError, SupersededError
+from ratchet.errors import ForeignInterfaceError, NamespaceGoneError, SupersededError
 from ratchet.node.journal import HeldEnd, Journal, SandboxEntry, since_boot
 from ratchet.node.reconciler import Reconciler, take_down
 from ratchet.store.known import KnownRecords
@@ -86,9 +86,12 @@ class Tender:
         if self._is_over(entry, end):
             return
         record, _ = self.records.known_link(end.link)
-        joined = record is not None and record.holds(end.side, entry.attachment.container_id)
-        if not joined and not self._may_take(entry, record, end.side):
-            return
+        holder = record.sandbox(end.side) if record is not None else None
+        if holder is None:
+            if not self._may_take(entry):
+                return
+        elif holder.container_id != entry.attachment.container_id and not _is_there(entry, end):
+            return  # another has its place, and it has made way; one that has not withdraws
         reconciler = self._reconciler(entry, end)
         try:
             reconciler.settle(self._attempt(entry, end), self._site(entry), joined=True)
@@ -100,10 +103,8 @@ class Tender:
             with self.journal.lock(end.link):
                 reconciler.note_lost(end.link, end.side, entry.attachment.container_id, "its namespace is gone")
 
-    def _may_take(self, entry: SandboxEntry, record: Link | None, side: Side) -> bool:
-        """Whether a sandbox that has no place in the record is to have one: it runs, and nobody else is there."""
-        if record is not None and record.sandbox(side) is not None:
-            return False
+    def _may_take(self, entry: SandboxEntry) -> bool:
+        """Whether a sandbox is to have the place in the record that nobody has: it runs."""
         return self._is_alive(entry) and datapath.namespace_is_there(entry.netns)
 
     def _is_alive(self, entry: SandboxEntry) -> bool:
@@ -289,6 +290,14 @@ class Tender:
             self.announcer.condition(pod, False, "WaitingForPeer", f"not linked: {', '.join(waiting)}")
         else:
             self.announcer.condition(pod, True, "Linked", f"all {len(entry.ends)} links stand")
+
+
+def _is_there(entry: SandboxEntry, end: HeldEnd) -> bool:
+    """Whether an end's interface is in its namespace, and is ours."""
+    try:
+        return datapath.observe_port(entry.netns, end.ifname) is not None
+    except (NamespaceGoneError, ForeignInterfaceError):
+        return False
 
 
 def _seconds_to_link(record: Link) -> float | None:
