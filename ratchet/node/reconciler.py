@@ -164,6 +164,8 @@ class _Settling:
         """Do a step; how far the end has come, if it was the last."""
         attempt = self._attempt
         match step:
+            case Join() if self._is_of_a_pod_that_is_gone():
+                self._give_way("its pod is gone, and another one of its name has its place")
             case Join():
                 self._draft = moves.join(self._draft, attempt.wanted, attempt.side, attempt.sandbox, self._now())
                 self._joined = True
@@ -185,6 +187,18 @@ class _Settling:
             case Done():
                 return Settled(self._written(), stands=True)
         return None
+
+    def _is_of_a_pod_that_is_gone(self) -> bool:
+        """Whether this would take the place of another pod's sandbox for a pod that the API no longer has.
+
+        An attempt that stood still for long must not undo what has come after it. Within one pod the latest wins.
+        """
+        attempt, pod = self._attempt, self._attempt.sandbox.pod
+        holder = self._draft.sandbox(attempt.side) if self._draft else None
+        if holder is None or holder.pod.uid == pod.uid:
+            return False
+        there = self._reconciler.records.pod(pod.namespace, pod.name)
+        return there is None or there.ref != pod
 
     def _build(self, wire: Wire) -> Observed | None:
         if self._builds == BUILDS:
