@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import pytest
+from aiohttp import web
 
 from ratchet.core.model import PodRef, State
 from ratchet.dev.bed import wait_for
 from ratchet.dev.hosts import ip
 from ratchet.dev.kubelet import Kubelet, Sandbox
+from tests.support.clock import stepped_clock
 from tests.support.cluster import (
     LINK,
     PAIR,
@@ -24,7 +28,7 @@ from tests.support.cluster import (
     recreated,
     sent_by,
 )
-from tests.support.faults import Gate, Rule, Sent
+from tests.support.faults import Gate, Rule, Sent, answering
 
 KUBELETS_UID = "00000000-0000-4000-8000-000000000000"
 TO_PRIMARY, TO_PAIR = "192.168.2.100", "192.168.2.101"
@@ -386,3 +390,193 @@ def test_fault_23_a_short_cut_costs_no_link(hasty: Cluster) -> None:
     look_at_everything(hasty.b)
     assert [hasty.show(primary, "in1")["ifindex"], hasty.show(pair, "in2")["ifindex"]] == before
     assert hasty.bed.links()[LINK] == record
+
+
+HOUR = 3600.0
+
+
+def renewed(cluster: Cluster, node: Kubelet) -> datetime:
+    """When a node says that it last gave a sign of life."""
+    path = f"{cluster.bed.records.leases_path}/node-{node.host.name}"
+    return datetime.fromisoformat(cluster.bed.api.get(path)["spec"]["renewTime"])
+
+
+def wait_for_beats(cluster: Cluster, beats: int = 5, reads: int = 3) -> None:
+    """Until b has given so many signs of life from now on, and a has read them so many times."""
+    start = len(cluster.faults.sent)
+
+    def sent(node: Kubelet, method: str, path: str) -> int:
+        matches = sent_by(node, method, path=path)
+        return sum(matches(one) for one in cluster.faults.sent[start:])
+
+    wait_for("signs of life", lambda: sent(cluster.b, "PATCH", "/leases/node-b") >= beats, 20)
+    wait_for("a look at them", lambda: sent(cluster.a, "GET", "ratchet.lease%3Dnode") >= reads, 20)
+
+
+def test_fault_20_nodes_whose_clocks_step_are_not_lost_and_one_that_is_gone_is(hasty: Cluster) -> None:
+    """By an hour, in either direction, the one node's one way and the other's the other; the cluster's own word on
+    the node (its condition Ready) does not help."""
+    agents = hasty.bed.agents
+    clocks = {name: stepped_clock(agents[name]) for name in ("a", "b")}
+    primary, pair = hasty.linked_pair()
+    say_ready(hasty, hasty.b, False)
+    for step in (HOUR, -HOUR):
+        clocks["a"].step(-step)
+        clocks["b"].step(step)
+        wait_for_beats(hasty)
+        off = (renewed(hasty, hasty.b) - datetime.now(UTC)).total_seconds()
+        assert abs(off - step) < 60
+    assert "is lost" not in agents["a"].log.read_text()
+    assert hasty.state() is State.LINKED
+    assert hasty.pings(primary, TO_PAIR)
+    clocks["b"].step(24 * HOUR)  # the last that is heard of it is from tomorrow
+    wait_for_beats(hasty, 1, 1)
+    agents["b"].kill()
+    wait_for("the loss of node b", lambda: "node b is lost" in agents["a"].log.read_text(), 20)
+    hasty.wait_until(State.PAIR_READY)
+    agents["b"].start()
+    hasty.wait_until(State.LINKED, seconds=20)
+    wait_for_ping(hasty, pair, TO_PRIMARY)
+
+
+def test_fault_20_a_del_is_not_forgotten_when_the_clock_steps(cluster: Cluster) -> None:
+    """DEL comes while ADD runs; then it is two hours later all at once, and what is old is cleared away."""
+    clock = stepped_clock(cluster.bed.agents["a"])
+    primary, pair, other = cluster.primary(cluster.a), cluster.pair(cluster.b), cluster.pod("other", {}, cluster.a)
+    cluster.add_all((cluster.b, pair), (cluster.a, other))
+    gate = Gate()
+    cluster.faults.add(Rule(sent_by(cluster.a, "PATCH", path=f"/configmaps/{LINK}"), before=gate))
+    adding = cluster.start("ADD", cluster.a, primary)
+    assert gate.reached.wait(20)
+    deleting = cluster.start("DEL", cluster.a, primary)
+    wait_for("the tombstone", lambda: buried(cluster.a, primary))
+    clock.step(2 * HOUR)
+    assert cluster.a.call("DEL", other).status == 0
+    gate.opened.set()
+    assert cluster.end(adding).json["code"] == 11
+    assert cluster.end(deleting).status == 0
+    assert cluster.interfaces(primary) == []
+    assert cluster.bed.links()[LINK].primary.sandbox is None
+
+
+# 21: many at once
+
+
+def timed_add(node: Kubelet, sandbox: Sandbox, **changes: object) -> float:
+    """How many seconds an ADD takes, which has to succeed."""
+    began = time.monotonic()
+    answer = node.add(sandbox, **changes)
+    assert answer.status == 0, f"{sandbox.pod.name}: {answer.stdout}"
+    return time.monotonic() - began
+
+
+def test_fault_21_none_of_many_adds_waits_for_another(cluster: Cluster) -> None:
+    """128 at once: pods without links, pods with links to each other here and there, and pods whose peers are missing
+    or whose request the API holds, while which all others are served."""
+    waiting = [
+        cluster.pod(f"w{number}", {**PRIMARY, "ratchet.pair_name": f"v{number}"}, cluster.a) for number in range(15)
+    ]
+    held = cluster.pod("held", {**PRIMARY, "ratchet.pair_name": "holder"}, cluster.a)
+    quick = [(cluster.a, cluster.pod(f"plain{number}", {}, cluster.a)) for number in range(80)]
+    for number in range(16):
+        quick.append((cluster.a, cluster.pod(f"p{number}", {**PRIMARY, "ratchet.pair_name": f"q{number}"}, cluster.a)))
+        node = cluster.a if number % 2 else cluster.b
+        quick.append((node, cluster.pod(f"q{number}", PAIR, node)))
+    assert len(waiting) + 1 + len(quick) == 128
+    gate = Gate()
+    cluster.faults.add(Rule(sent_by(cluster.a, "GET", path="configmaps/default.held."), before=gate, times=1000))
+    patient = {**cluster.a.config, "wait": 60, "wait_policy": "require"}
+    late = [cluster.start("ADD", cluster.a, one, config=patient) for one in (held, *waiting)]
+    with ThreadPoolExecutor(len(quick)) as at_once:
+        took = list(at_once.map(lambda one: timed_add(*one), quick))
+    assert max(took) < 20
+    assert gate.reached.is_set()
+    assert [one.poll() for one in late] == [None] * 16
+    gate.opened.set()
+    for number in range(16):
+        cluster.wait_until(State.LINKED, f"default.p{number}.in1.q{number}.in2")
+    peers = [(cluster.b, cluster.pod(f"v{number}", PAIR, cluster.b)) for number in range(15)]
+    cluster.add_all(*peers, (cluster.b, cluster.pod("holder", PAIR, cluster.b)))
+    for process in late:
+        answer = cluster.end(process)
+        assert answer.status == 0, answer.stdout
+
+
+# 22: the node comes up again
+
+
+def of_an_earlier_boot(node: Kubelet) -> None:
+    """Make what a node has noted to be of the boot before this one."""
+    for path in (*(node.state_dir / "sandboxes").iterdir(), *(node.state_dir / "deleted").glob("*")):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "boot": "an earlier one"}))
+
+
+@pytest.mark.parametrize("node_of_pair", ["a", "b"])
+def test_fault_22_a_node_that_was_booted_again_links_its_pods_anew(cluster: Cluster, node_of_pair: str) -> None:
+    """Its namespaces went with the boot, its disk did not. No DEL comes before the new sandboxes; it comes late."""
+    pair_node = node_named(cluster, node_of_pair)
+    primary, pair = cluster.linked_pair(pair_node)
+    gone = [(node, one) for node, one in ((cluster.a, primary), (pair_node, pair)) if node is cluster.a]
+    cluster.bed.agents["a"].kill()
+    for _, sandbox in gone:
+        cluster.bed.hosts.remove_namespace(sandbox.netns)
+    of_an_earlier_boot(cluster.a)
+    cluster.bed.agents["a"].start()
+    cluster.wait_until(State.PENDING if node_of_pair == "b" else None)
+    if node_of_pair == "b":
+        wait_for("no carrier", lambda: "NO-CARRIER" in cluster.show(pair, "in2")["flags"])
+    new = [(node, cluster.sandbox(node, old.pod)) for node, old in gone]
+    cluster.add_all(*new)
+    cluster.wait_until(State.LINKED)
+    for node, old in gone:
+        assert node.call("DEL", old, CNI_NETNS="").status == 0
+    look_at_everything(cluster.a)
+    assert cluster.state() is State.LINKED
+    wait_for_ping(cluster, new[0][1], TO_PAIR)
+
+
+# 27: credentials that are renewed
+
+
+def test_fault_27_a_token_that_was_renewed_is_read_again(cluster: Cluster) -> None:
+    """The old one is refused from one moment to the next; calls and watches go on with the new one."""
+    file = cluster.bed.access.node_kubeconfig
+    before = file.read_text()
+
+    async def refuse_the_old(request: web.Request) -> web.Response | None:
+        known = request.headers.get("Authorization") == "Bearer renewed"
+        return None if known else await answering(401, "Unauthorized")(request)
+
+    assert before.count("token: ratchet-dev") == 1
+    file.write_text(before.replace("token: ratchet-dev", "token: renewed"))
+    everything = [Rule(sent_by(node), before=refuse_the_old, times=10**9) for node in (cluster.a, cluster.b)]
+    for rule in everything:
+        cluster.faults.add(rule)
+    primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.b)
+    cluster.add_all((cluster.a, primary), (cluster.b, pair))
+    cluster.wait_until(State.LINKED)
+    assert sum(sent.status == 401 for sent in cluster.faults.sent) >= 2
+    # Every watch ends at its next event, and is begun again with what is known by now.
+    cluster.faults.cut |= {cluster.a.host.address, cluster.b.host.address}
+    end_pods(cluster, (cluster.b, pair))
+    cluster.faults.cut.clear()
+    again = cluster.pair(cluster.b)
+    assert cluster.b.add(again).status == 0
+    cluster.wait_until(State.LINKED)
+    wait_for_ping(cluster, primary, TO_PAIR)
+
+
+def test_fault_27_a_token_that_stays_refused_is_said(cluster: Cluster) -> None:
+    """In bounded time, and so that the runtime tries again; DEL goes on without the API."""
+    primary = cluster.primary(cluster.a)
+    pair = cluster.pair(cluster.b)
+    assert cluster.b.add(pair).status == 0
+    refused = answering(401, "Unauthorized")
+    cluster.faults.add(Rule(sent_by(cluster.a), before=refused, times=10**9))
+    adding = cluster.start("ADD", cluster.a, primary)
+    cluster.faults.add(Rule(sent_by(cluster.b), before=refused, times=10**9))
+    assert cluster.b.call("DEL", pair).status == 0
+    assert cluster.interfaces(pair) == []
+    answer = cluster.end(adding)
+    assert answer.json["code"] == 11
+    assert "Unauthorized" in answer.error

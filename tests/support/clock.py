@@ -1,0 +1,73 @@
+"""A wall clock that steps, for agents: processes of their own, whose monotonic clocks go on as they do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ratchet.dev.agents import AgentProcess
+
+# Python imports a module of this name, from the first folder that has it, before anything else (docs, "site").
+CUSTOMIZE = """
+import datetime, os, time
+
+_file, _time, _datetime = os.environ["STEPPED_CLOCK"], time.time, datetime.datetime
+
+
+def _step():
+    with open(_file) as file:
+        return float(file.read() or 0)
+
+
+class Stepped(_datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return super().now(tz) + datetime.timedelta(seconds=_step())
+
+
+time.time = lambda: _time() + _step()
+datetime.datetime = Stepped
+"""
+
+
+class SteppedClock:
+    """How far an agent's clock is ahead of the machine's."""
+
+    def __init__(self, agent: AgentProcess) -> None:
+        self._agent = agent
+        self._file = agent.folder / "clock" / "step"
+
+    def step(self, seconds: float) -> None:
+        partial = self._file.with_name("partial")
+        partial.write_text(str(seconds))
+        partial.rename(self._file)
+
+    def start(self) -> None:
+        self._file.parent.mkdir()
+        (self._file.parent / "sitecustomize.py").write_text(CUSTOMIZE)
+        self.step(0)
+        with _environment(PYTHONPATH=str(self._file.parent), STEPPED_CLOCK=str(self._file)):
+            self._agent.stop()
+            self._agent.start()
+
+
+def stepped_clock(agent: AgentProcess) -> SteppedClock:
+    """Start an agent anew, by a clock of its own."""
+    clock = SteppedClock(agent)
+    clock.start()
+    return clock
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
