@@ -97,7 +97,7 @@ class Journal:
         self._deleted = self._root / "deleted"
         self._locks = Locks(self._root / "locks", lock_seconds)
         self._entry_locks = KeyedLocks()
-        self._purged = 0.0
+        self._purged = float("-inf")
         if remembers:
             self._memory = _Index(self._read_all())
 
@@ -210,13 +210,15 @@ class Journal:
         return self._locks.alone(attachment.file_name, refusal)
 
     def _purge_tombstones(self) -> None:
-        now = time.time()
+        now = since_boot()
         if now - self._purged < PURGE_SECONDS:
             return
         self._purged = now
+        oldest = time.time() - TOMBSTONE_SECONDS
         for path in self._deleted.iterdir():
             with suppress(FileNotFoundError):
-                if path.stat().st_mtime < now - TOMBSTONE_SECONDS:
+                # The file's time is cheap to ask for, but by a clock that steps; what it holds is not.
+                if path.stat().st_mtime < oldest and _is_of_long_ago(_document(path), now):
                     path.unlink()
 
     def _put(self, path: Path, document: dict[str, Any]) -> None:
@@ -288,6 +290,11 @@ def process_began() -> float:
     """When this process started, in seconds since boot, never later than it was (proc_pid_stat(5), field 22)."""
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     return int(fields[19]) * _CLOCK_TICK_SECONDS - _CLOCK_TICK_SECONDS
+
+
+def _is_of_long_ago(tombstone: dict[str, Any] | None, now: float) -> bool:
+    at = tombstone.get("at") if tombstone and tombstone.get("boot") == boot_id() else None
+    return not isinstance(at, int | float) or at < now - TOMBSTONE_SECONDS
 
 
 def _document(path: Path) -> dict[str, Any] | None:

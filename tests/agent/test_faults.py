@@ -401,7 +401,7 @@ def renewed(cluster: Cluster, node: Kubelet) -> datetime:
     return datetime.fromisoformat(cluster.bed.api.get(path)["spec"]["renewTime"])
 
 
-def wait_for_beats(cluster: Cluster, beats: int = 5, reads: int = 3) -> None:
+def wait_for_beats(cluster: Cluster, beats: int = 4, reads: int = 2) -> None:
     """Until b has given so many signs of life from now on, and a has read them so many times."""
     start = len(cluster.faults.sent)
 

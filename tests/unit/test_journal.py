@@ -266,14 +266,26 @@ def test_a_tombstone_of_another_boot_is_none(journal: Journal, root: Path) -> No
 
 
 def test_old_tombstones_are_cleared_away_with_the_next(journal: Journal, root: Path) -> None:
-    old, fresh, new = (Attachment("net", name, "eth0") for name in ("old", "fresh", "new"))
-    for one, age in ((old, TOMBSTONE_SECONDS + 60), (fresh, TOMBSTONE_SECONDS - 60)):
-        journal.bury(one, since_boot())
-        moment = time.time() - age
+    """Old by what they say and by their files' times: one that came late was kept for long, and a clock may step."""
+    old, fresh, late, stepped, new = every = [Attachment("net", one, "eth0") for one in ("o", "f", "l", "s", "n")]
+    long, short = TOMBSTONE_SECONDS + 60, TOMBSTONE_SECONDS - 60
+    for one, age, age_of_file in ((old, long, long), (fresh, short, short), (late, long, 0), (stepped, 0, long)):
+        journal.bury(one, since_boot() - age)
+        moment = time.time() - age_of_file
         os.utime(root / "deleted" / one.file_name, (moment, moment))
     Journal(root).bury(new, since_boot())
-    assert [journal.is_buried(one, 0) for one in (old, fresh, new)] == [False, True, True]
-    assert len(files(root)) == 2
+    assert [journal.is_buried(one, -TOMBSTONE_SECONDS * 2) for one in every] == [False, True, True, True, True]
+    assert len(files(root)) == 4
+
+
+def test_tombstones_of_an_earlier_boot_are_cleared_away(journal: Journal, root: Path) -> None:
+    journal.bury(ONE, since_boot())
+    path = root / "deleted" / ONE.file_name
+    path.write_text(json.dumps({**json.loads(path.read_text()), "boot": "another", "at": since_boot() + 1e6}))
+    moment = time.time() - TOMBSTONE_SECONDS - 60
+    os.utime(path, (moment, moment))
+    Journal(root).bury(Attachment("net", "new", "eth0"), since_boot())
+    assert not path.exists()
 
 
 def test_this_process_began_before_now_and_after_the_boot() -> None:
