@@ -179,7 +179,7 @@ class Journal:
         path = self._deleted / attachment.file_name
         again = path.exists()
         self._put(path, {"boot": boot_id(), "at": min(at, since_boot())})
-        self._purge_tombstones()
+        self._purge()
         return again
 
     def is_deleted(self, container_id: str) -> bool:
@@ -209,12 +209,17 @@ class Journal:
         refusal = f"cannot add {attachment.ifname} to container {attachment.container_id}: another ADD of it still runs"
         return self._locks.alone(attachment.file_name, refusal)
 
-    def _purge_tombstones(self) -> None:
+    def _purge(self) -> None:
+        """Clear away old tombstones, and what somebody who was killed has left half written."""
         now = since_boot()
         if now - self._purged < PURGE_SECONDS:
             return
         self._purged = now
         oldest = time.time() - TOMBSTONE_SECONDS
+        for path in self._sandboxes.glob(".*"):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
         for path in self._deleted.iterdir():
             with suppress(FileNotFoundError):
                 # The file's time is cheap to ask for, but by a clock that steps; what it holds is not.

@@ -278,6 +278,18 @@ def test_old_tombstones_are_cleared_away_with_the_next(journal: Journal, root: P
     assert len(files(root)) == 4
 
 
+def test_what_a_killed_process_left_half_written_is_cleared_away(journal: Journal, root: Path) -> None:
+    journal.write(SandboxEntry(ONE, "/run/netns/x"))
+    left, new = (root / "sandboxes" / name for name in (".17.0badcafe", ".18.0badcafe"))
+    for partial, age in ((left, TOMBSTONE_SECONDS + 60), (new, 0.0)):
+        partial.write_text("{")
+        os.utime(partial, (time.time() - age, time.time() - age))
+    Journal(root).bury(Attachment("net", "new", "eth0"), since_boot())
+    assert not left.exists()
+    assert new.exists()
+    assert journal.read(ONE) is not None
+
+
 def test_tombstones_of_an_earlier_boot_are_cleared_away(journal: Journal, root: Path) -> None:
     journal.bury(ONE, since_boot())
     path = root / "deleted" / ONE.file_name
