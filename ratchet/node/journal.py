@@ -99,12 +99,12 @@ class Journal:
         self._entry_locks = KeyedLocks()
         self._purged = float("-inf")
         if remembers:
-            self._memory = _Index(self._read_all())
+            self.reload()
 
     def reload(self) -> None:
-        """Read anew what is remembered."""
-        if self._memory is not None:
-            self._memory = _Index(self._read_all())
+        """Remember what is there now, and clear away what nobody needs."""
+        self._memory = _Index(self._read_all())
+        self._purge()
 
     def write(self, entry: SandboxEntry) -> None:
         entry = replace(entry, boot=boot_id())
@@ -210,17 +210,18 @@ class Journal:
         return self._locks.alone(attachment.file_name, refusal)
 
     def _purge(self) -> None:
-        """Clear away old tombstones, and what somebody who was killed has left half written."""
+        """Clear away old tombstones, and what those who were killed have left: locks, and files half written."""
         now = since_boot()
         if now - self._purged < PURGE_SECONDS:
             return
         self._purged = now
+        self._locks.sweep()
         oldest = time.time() - TOMBSTONE_SECONDS
         for path in self._sandboxes.glob(".*"):
             with suppress(FileNotFoundError):
                 if path.stat().st_mtime < oldest:
                     path.unlink()
-        for path in self._deleted.iterdir():
+        for path in self._deleted.glob("*"):
             with suppress(FileNotFoundError):
                 # The file's time is cheap to ask for, but by a clock that steps; what it holds is not.
                 if path.stat().st_mtime < oldest and _is_of_long_ago(_document(path), now):

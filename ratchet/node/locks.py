@@ -52,6 +52,19 @@ class Locks:
         with self._held(f"{what}/", 0.0, refusal):
             yield
 
+    def sweep(self) -> None:
+        """Remove the files of locks that nobody holds any more: somebody was killed who held them."""
+        if not self._folder.is_dir():
+            return
+        for path in self._folder.iterdir():
+            with suppress(OSError):  # held, or freed just now
+                descriptor = open_private(str(path), os.O_RDWR)
+                try:
+                    if _has_locked(descriptor, path):
+                        path.unlink()
+                finally:
+                    os.close(descriptor)
+
     @contextmanager
     def _held(self, key: str, seconds: float, refusal: str) -> Iterator[None]:
         path = self._folder / sha256(key.encode()).hexdigest()[:32]
@@ -77,11 +90,20 @@ class Locks:
                 descriptor = open_private(str(path), os.O_CREAT | os.O_RDWR)
             except OSError as cause:
                 raise unwritable(path, cause) from cause
-            with suppress(BlockingIOError, FileNotFoundError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if path.stat().st_ino == os.fstat(descriptor).st_ino:
+            try:
+                if _has_locked(descriptor, path):
                     return descriptor
-            os.close(descriptor)
-            if time.monotonic() >= until:
-                raise TryAgainError(refusal)
-            time.sleep(random.uniform(0.002, 0.02))  # noqa: S311
+                os.close(descriptor)
+            except BlockingIOError:
+                os.close(descriptor)
+                if time.monotonic() >= until:
+                    raise TryAgainError(refusal) from None
+                time.sleep(random.uniform(0.002, 0.02))  # noqa: S311
+
+
+def _has_locked(descriptor: int, path: Path) -> bool:
+    """Lock an open file, unless it is no longer the one at `path`. Raises BlockingIOError where another has it."""
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with suppress(FileNotFoundError):
+        return path.stat().st_ino == os.fstat(descriptor).st_ino
+    return False

@@ -190,10 +190,9 @@ class Cluster:
     def _left(self) -> list[str]:
         left = [*self.bed.links(), *(f"vni-{lease.vni}" for lease in self.bed.records.vni_leases())]
         for node in (self.a, self.b):
-            for path in node.state_dir.rglob("*"):
-                # What a process that was killed had half written goes after an hour.
-                if path.is_file() and path.parent.name != "deleted" and not path.name.startswith("."):
-                    left.append(str(path))
+            # What a process that was killed had half written goes after an hour.
+            files = [path for path in node.state_dir.rglob("[!.]*") if path.is_file()]
+            left += [str(path) for path in files if path.parent.name != "deleted"]
             names = [one["ifname"] for one in json.loads(ip("-j", "-n", node.host.netns, "link", "show"))]
             left += [f"{name} on {node.host.name}" for name in names if name not in ("lo", "eth0")]
         return left

@@ -311,6 +311,24 @@ def test_this_process_began_before_now_and_after_the_boot() -> None:
 
 # Locks
 
+
+def test_the_locks_of_the_killed_are_cleared_away_and_those_of_the_living_are_not(journal: Journal, root: Path) -> None:
+    code = f"""
+import os, signal
+from ratchet.node.journal import Journal
+with Journal({str(root)!r}).lock("dead"):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    with journal.lock("alive"):
+        assert len(list((root / "locks").iterdir())) == 2
+        Journal(root, remembers=True)
+        assert len(list((root / "locks").iterdir())) == 1
+        with pytest.raises(TryAgainError), Journal(root, lock_seconds=0).lock("alive"):
+            pass
+    assert list((root / "locks").iterdir()) == []
+
+
 HOLD = """
 import sys
 from ratchet.node.journal import Journal

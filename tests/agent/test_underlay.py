@@ -1,0 +1,73 @@
+"""What becomes of tunnels when the node under them changes: another address, another MTU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from ratchet.dev.bed import wait_for
+from ratchet.dev.hosts import ip
+from ratchet.dev.kubelet import Kubelet
+from tests.support.cluster import PATIENT, Cluster, running
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    with running(PATIENT, agent={"heartbeat": 1, "node_lost_after": 10}) as made:
+        yield made
+
+
+def vtep_of(cluster: Cluster, node: Kubelet) -> str:
+    """Where others are to reach a node's tunnels, as its Lease says."""
+    return next(lease.vtep for lease in cluster.bed.records.node_leases() if lease.node == node.host.name)
+
+
+def give_address(node: Kubelet, old: str, new: str) -> None:
+    """An address in the place of another, with the route that goes with it."""
+    netns = node.host.netns
+    if old:
+        ip("-n", netns, "addr", "del", old, "dev", "eth0")
+    ip("-n", netns, "addr", "add", new, "dev", "eth0")
+    ip(*f"-n {netns} route replace default via 192.168.1.1 dev eth0".split())
+
+
+def test_tunnels_follow_the_address_of_their_node(cluster: Cluster) -> None:
+    """Their interfaces stay: the pods' addresses, MACs and indexes are what they were."""
+    primary, pair = cluster.linked_pair()
+    assert cluster.pings(primary, "192.168.2.101")
+    before = [cluster.show(primary, "in1"), cluster.show(pair, "in2")]
+    give_address(cluster.a, "192.168.1.73/24", "192.168.1.74/24")
+    wait_for("the node's new address", lambda: vtep_of(cluster, cluster.a) == "192.168.1.74")
+    wait_for("the tunnel to it", lambda: cluster.pings(pair, "192.168.2.100"))
+    after = [cluster.show(primary, "in1"), cluster.show(pair, "in2")]
+    assert after[0]["linkinfo"]["info_data"]["local"] == "192.168.1.74"
+    assert after[1]["linkinfo"]["info_data"]["remote"] == "192.168.1.74"
+    kept = ("address", "ifname")
+    assert [[one[key] for key in kept] for one in after] == [[one[key] for key in kept] for one in before]
+    assert after[1]["ifindex"] == before[1]["ifindex"]
+    cluster.delete_all((cluster.a, primary), (cluster.b, pair))
+    cluster.assert_nothing_left()
+
+
+@pytest.mark.parametrize("mtu", [1400, 9000])
+def test_tunnels_follow_the_mtu_of_their_node(cluster: Cluster, mtu: int) -> None:
+    primary, pair = cluster.linked_pair()
+    index = cluster.show(primary, "in1")["ifindex"]
+    ip("-n", cluster.a.host.netns, "link", "set", "eth0", "mtu", str(mtu))
+    wait_for("the tunnel's MTU", lambda: cluster.show(primary, "in1")["mtu"] == mtu - 50)
+    assert cluster.show(primary, "in1")["ifindex"] == index
+    cluster.delete_all((cluster.a, primary), (cluster.b, pair))
+    cluster.assert_nothing_left()
+
+
+def test_a_tunnel_whose_node_has_no_address_for_a_while_stands_again_with_the_next(cluster: Cluster) -> None:
+    primary, pair = cluster.linked_pair()
+    ip(*f"-n {cluster.a.host.netns} addr del 192.168.1.73/24 dev eth0".split())
+    wait_for("the loss of the address", lambda: vtep_of(cluster, cluster.a) == "")
+    status = cluster.a.call("STATUS", config={**PATIENT, "cniVersion": "1.1.0"})
+    assert status.json["code"] == 50
+    give_address(cluster.a, "", "192.168.1.73/24")
+    wait_for("the tunnel", lambda: cluster.pings(primary, "192.168.2.101"))
+    cluster.delete_all((cluster.a, primary), (cluster.b, pair))
+    cluster.assert_nothing_left()
