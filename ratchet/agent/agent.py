@@ -64,6 +64,7 @@ class Agent:
             patience=PATIENCE_SECONDS,
             observer=lambda method, _path, status, seconds: self._metrics.api(method, status, seconds),
         )
+        self._api = api
         plain = Records(api, settings.namespace, settings.vni_range)
         self._journal = Journal(settings.state_dir, remembers=True)
         self._spool = Spool(settings.spool_dir)
@@ -71,7 +72,7 @@ class Agent:
         self._watches = Watches(plain, settings.node_name, self._tend, self._tend_namespace, self._pod_gone)
         self._records = KnownRecords(api, settings.namespace, settings.vni_range, self._watches.memory)
         self._sites = Sites(settings)
-        self._heartbeat = Heartbeat(settings, self._records, self._sites, self._node_changed, self._tend_all)
+        self._heartbeat = Heartbeat(settings, self._records, self._sites, self._node_changed, self._moved)
         self._announcer = Announcer(
             api.patient(PATIENCE_SECONDS),
             settings.node_name,
@@ -223,6 +224,11 @@ class Agent:
             if entry.pod == change.pod.ref:
                 for end in entry.ends:
                     self._tend(end.link)
+
+    def _moved(self) -> None:
+        """This node's own side of tunnels is another: its address perhaps, from which it reaches the API too."""
+        self._api.reconnect()
+        self._tend_all()
 
     def _node_changed(self, node: str) -> None:
         for link in self._records.known.all():

@@ -89,6 +89,7 @@ class Tender:
         holder = record.sandbox(end.side) if record is not None else None
         if holder is None:
             if not self._may_take(entry):
+                self._make_way(entry, end)
                 return
         elif holder.container_id != entry.attachment.container_id and not _is_there(entry, end):
             return  # another has its place, and it has made way; one that has not withdraws
@@ -106,6 +107,18 @@ class Tender:
     def _may_take(self, entry: SandboxEntry) -> bool:
         """Whether a sandbox is to have the place in the record that nobody has: it runs."""
         return self._is_alive(entry) and datapath.namespace_is_there(entry.netns)
+
+    def _make_way(self, entry: SandboxEntry, end: HeldEnd) -> None:
+        """Take down what is left of an end that has no place in the record and is to have none: it leads nowhere."""
+        if not _is_there(entry, end):
+            return
+        container_id = entry.attachment.container_id
+        with self.journal.lock(end.link):
+            record = self.records.link(end.link)
+            held = record is not None and record.holds(end.side, container_id)
+            if not held and self.journal.still_wants(entry, end):
+                take_down(self.journal, container_id, entry.netns, end.ifname)
+                log.info("took %s down: its pod is gone, and the link's record has it no more", end.ifname)
 
     def _is_alive(self, entry: SandboxEntry) -> bool:
         pod = self._pod(entry)

@@ -9,11 +9,12 @@ Not guaranteed: that a write whose reply was lost was not applied. Whoever write
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,15 @@ CONNECT_SECONDS = 3.0
 READ_SECONDS = 10.0
 WATCH_SECONDS = 120
 CONNECTIONS = 64
+# A watch over a connection that has gone dark hears nothing and would not know it: the kernel gives it up after 25 s
+# (tcp(7)). urllib3 sets these in the place of its own.
+SOCKET_OPTIONS = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+]
 PAGE = 500
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
@@ -78,9 +88,10 @@ class _UnauthorizedError(ApiUnavailableError):
 
 @dataclass(slots=True)
 class _Session:
-    """The client with its connections, shared by those who differ in patience; replaced when credentials are."""
+    """The client with its connections, shared by those who differ in patience, and the watches that are open."""
 
     client: Any
+    watches: set[Any] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -132,6 +143,16 @@ class ApiServer:
     def close(self) -> None:
         self._client.rest_client.close()
 
+    def reconnect(self) -> None:
+        """Go on over new connections: those from an address that the node no longer has lead nowhere, unnoticed."""
+        self._renew()
+        for response in list(self._session.watches):
+            with suppress(ValueError, RuntimeError, OSError):  # it has ended just now
+                response.shutdown()
+
+    def _renew(self) -> None:
+        self._session.client = kubernetes_client.ApiClient(self._configure())
+
     def get(self, path: str) -> Json:
         """The object at `path`. Raises NotFoundError."""
         return self._retried("GET", path)
@@ -179,11 +200,19 @@ class ApiServer:
         with self._observed("GET", path) as answer:
             response = self._send("GET", path, answer, query=parameters, read_seconds=min(seconds, limit) + 0.1)
         try:
-            with closing(response.response) as stream:
+            with closing(response.response) as stream, self._open(stream):
                 for line in _lines(stream, time.monotonic() + seconds):
                     yield _event(path, json.loads(line))
         except urllib3.exceptions.HTTPError:
             return  # a stream that breaks is a stream that ended: the caller lists or watches again
+
+    @contextmanager
+    def _open(self, stream: Any) -> Iterator[None]:
+        self._session.watches.add(stream)
+        try:
+            yield
+        finally:
+            self._session.watches.discard(stream)
 
     def _retried(self, method: str, path: str, **request: Any) -> Json:
         until = time.monotonic() + self.patience
@@ -250,7 +279,7 @@ class ApiServer:
 
     def _renew_credentials(self, state: tenacity.RetryCallState) -> None:
         if state.outcome is not None and isinstance(state.outcome.exception(), _UnauthorizedError):
-            self._session.client = kubernetes_client.ApiClient(self._configure())
+            self._renew()
 
 
 def connect(kubeconfig: str | None, *, patience: float = 15.0, observer: Observer | None = None) -> ApiServer:
@@ -278,6 +307,7 @@ def _configuration(kubeconfig: str | None) -> Any:
         ) from cause
     configuration.retries = False
     configuration.connection_pool_maxsize = CONNECTIONS
+    configuration.socket_options = SOCKET_OPTIONS
     return configuration
 
 

@@ -64,9 +64,9 @@ def test_tunnels_follow_the_mtu_of_their_node(cluster: Cluster, mtu: int) -> Non
 def test_a_tunnel_whose_node_has_no_address_for_a_while_stands_again_with_the_next(cluster: Cluster) -> None:
     primary, pair = cluster.linked_pair()
     ip(*f"-n {cluster.a.host.netns} addr del 192.168.1.73/24 dev eth0".split())
-    wait_for("the loss of the address", lambda: vtep_of(cluster, cluster.a) == "")
-    status = cluster.a.call("STATUS", config={**PATIENT, "cniVersion": "1.1.0"})
-    assert status.json["code"] == 50
+    asked = {**PATIENT, "cniVersion": "1.1.0"}
+    wait_for("a STATUS that says so", lambda: cluster.a.call("STATUS", config=asked).status != 0)
+    assert cluster.a.call("STATUS", config=asked).json["code"] == 50
     give_address(cluster.a, "", "192.168.1.73/24")
     wait_for("the tunnel", lambda: cluster.pings(primary, "192.168.2.101"))
     cluster.delete_all((cluster.a, primary), (cluster.b, pair))
