@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 import pytest
 from aiohttp import web
 
 from ratchet.core.model import PodRef, State
+from ratchet.dev.agents import AgentProcess
 from ratchet.dev.bed import wait_for
 from ratchet.dev.hosts import ip
-from ratchet.dev.kubelet import Kubelet, Sandbox
+from ratchet.dev.kubelet import Answer, Kubelet, Sandbox
 from tests.support.clock import stepped_clock
 from tests.support.cluster import (
     LINK,
@@ -28,7 +31,7 @@ from tests.support.cluster import (
     recreated,
     sent_by,
 )
-from tests.support.faults import Gate, Rule, Sent, answering
+from tests.support.faults import Act, Gate, Rule, Sent, answering, doing
 
 KUBELETS_UID = "00000000-0000-4000-8000-000000000000"
 TO_PRIMARY, TO_PAIR = "192.168.2.100", "192.168.2.101"
@@ -580,3 +583,122 @@ def test_fault_27_a_token_that_stays_refused_is_said(cluster: Cluster) -> None:
     answer = cluster.end(adding)
     assert answer.json["code"] == 11
     assert "Unauthorized" in answer.error
+
+
+# 28: the agent is killed
+
+
+def of_a_call(node: Kubelet) -> Callable[[Sent], bool]:
+    """Whether a request may be one of a call's: no watch, no sign of life, nothing that is told on pods."""
+    by_node = sent_by(node)
+    return lambda sent: by_node(sent) and not (sent.watches or "/events" in sent.path or "node" in sent.path)
+
+
+def killing(agent: AgentProcess) -> Act:
+    """An act by which the agent that runs now is killed."""
+    pid = agent.pid
+
+    def kill() -> None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+    return doing(kill)
+
+
+def killed_at(
+    cluster: Cluster, node: Kubelet, request: int, when: str, call: Callable[[], Answer]
+) -> tuple[Answer, bool]:
+    """What comes of a call while which the node's agent is killed at this of its requests, and whether it was.
+
+    The agent runs again by then.
+    """
+    agent = cluster.bed.agents[node.host.name]
+    cluster.faults.clear()
+    rule = Rule(of_a_call(node), first=request)
+    setattr(rule, when, killing(agent))
+    cluster.faults.add(rule)
+    answer = call()
+    killed = rule.taken > 0
+    cluster.faults.clear()
+    if killed:
+        agent.kill()
+        agent.start()
+    return answer, killed
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("node_of_pair", ["a", "b"])
+def test_fault_28_the_agent_is_killed_at_every_request_of_an_add(
+    cluster: Cluster, node_of_pair: str, when: str
+) -> None:
+    """Of the one that completes a link. As the kubelet does, a DEL and another sandbox follow; they are linked."""
+    node = node_named(cluster, node_of_pair)
+    request, killed = 0, True
+    while killed:
+        request += 1
+        pair, primary = cluster.pair(node), cluster.primary(cluster.a)
+        assert node.add(pair).status == 0
+        cluster.wait_until(State.PENDING)
+        answer, killed = killed_at(cluster, cluster.a, request, when, lambda one=primary: cluster.a.add(one))  # type: ignore[misc]
+        assert answer.status == 0 or answer.json["code"] == 11, answer
+        assert answer.status == 0 or killed, answer
+        again = primary
+        if answer.status:
+            again = cluster.sandbox(cluster.a, primary.pod)
+            assert cluster.a.call("DEL", primary).status == 0
+            assert cluster.interfaces(primary) == []
+            assert cluster.a.add(again).status == 0
+        cluster.wait_until(State.LINKED)
+        wait_for_ping(cluster, again, TO_PAIR)
+        end_pods(cluster, (cluster.a, again), (node, pair))
+        cluster.bed.hosts.remove_namespace(primary.netns)
+        collected(cluster)  # a VNI that was claimed, and whose number was never written, is left to it
+        cluster.assert_nothing_left()
+    assert request > 2
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("order", ["first", "last"])
+def test_fault_28_the_agent_is_killed_at_every_request_of_a_del(cluster: Cluster, order: str, when: str) -> None:
+    """Of the first end that leaves a link, or of the last, with which the record and the VNI go."""
+    request, killed = 0, True
+    while killed:
+        request += 1
+        primary, pair = cluster.linked_pair()
+        if order == "last":
+            end_pods(cluster, (cluster.b, pair))
+            cluster.wait_until(State.PRIMARY_READY)
+        answer, killed = killed_at(
+            cluster,
+            cluster.a,
+            request,
+            when,
+            lambda one=primary: cluster.a.call("DEL", one),  # type: ignore[misc]
+        )
+        assert (answer.status, answer.stdout) == (0, ""), answer
+        cluster.bed.hosts.remove_namespace(primary.netns)
+        cluster.bed.delete_pod(primary.pod)
+        if order == "first":
+            cluster.wait_until(State.PENDING)
+            end_pods(cluster, (cluster.b, pair))
+        wait_for("the end of the record", lambda: cluster.bed.links() == {})
+        collected(cluster)  # a VNI whose record went, and that was not freed any more
+        cluster.assert_nothing_left()
+    assert request > 1
+
+
+def test_fault_28_an_add_that_was_noted_is_completed_by_the_next_agent(cluster: Cluster) -> None:
+    """Killed once its end is written down, and never deleted: the link is made when the agent is back."""
+    primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.b)
+    assert cluster.b.add(pair).status == 0
+    agent = cluster.bed.agents["a"]
+    record = sent_by(cluster.a, "PATCH", path=f"/configmaps/{LINK}")
+    cluster.faults.add(Rule(record, before=killing(agent)))
+    assert cluster.a.add(primary).json["code"] == 11
+    cluster.faults.clear()
+    agent.kill()
+    agent.start()
+    cluster.wait_until(State.LINKED)
+    wait_for_ping(cluster, primary, TO_PAIR)
