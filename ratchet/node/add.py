@@ -40,21 +40,12 @@ def add(call: Call) -> dict[str, Any]:
     Raises RatchetError, whose code says whether to try again; whatever was made for the sandbox is gone by then, or
     is left to the DEL that follows.
     """
-    began = time.monotonic()
     call.refuse_unusable_netns()
-    with call.journal.adding(call.attachment):  # of two at once, one would take back what the other has made
-        _refuse_added_before(call)
-        result = _added(call, began)
+    if call.journal.read(call.attachment) is not None:
+        raise _added_before(call)
+    result = _added(call, time.monotonic())
     _warn_of_no_address(call, result)
     return result.to_json(call.network.cni_version)
-
-
-def _refuse_added_before(call: Call) -> None:
-    if call.journal.read(call.attachment) is not None:
-        raise AlreadyAddedError(
-            f"cannot add {call.arguments.ifname} to container {call.arguments.container_id}: it has been added before",
-            details="the runtime has to call DEL before it calls ADD again",
-        )
 
 
 def _added(call: Call, began: float) -> Result:
@@ -75,6 +66,7 @@ def _without_links(call: Call, pod: Pod | None) -> Result:
             f"cannot add {who}: it asks for no links and the configuration has no delegate",
             details='add the key "delegate" with the configuration of the plugin for all other pods',
         )
+    _begin(call, entry)
     try:
         entry, result = _base(call, entry, call.network.delegate)
         _refuse_deleted(call)
@@ -93,7 +85,7 @@ def _with_links(call: Call, records: Records, pod: Pod, began: float) -> Result:
     )
     seconds = wait_of(pod)
     until = began + (call.wait if seconds is None else seconds)
-    call.journal.write(entry)
+    _begin(call, entry)
     try:
         ends = own_ends(records, pod, {call.arguments.ifname}, until, require=call.require)
         sandbox = Sandbox(call.arguments.container_id, pod.ref, site.node, call.arguments.netns, site.parent.address)
@@ -107,6 +99,19 @@ def _with_links(call: Call, records: Records, pod: Pod, began: float) -> Result:
     except BaseException as error:
         _take_back(call, entry, error)
         raise
+
+
+def _begin(call: Call, entry: SandboxEntry) -> None:
+    """Note that this ADD has begun. Of several at once one goes on: the others would take back what it makes."""
+    if not call.journal.begin(entry):
+        raise _added_before(call)
+
+
+def _added_before(call: Call) -> AlreadyAddedError:
+    return AlreadyAddedError(
+        f"cannot add {call.arguments.ifname} to container {call.arguments.container_id}: it has been added before",
+        details="the runtime has to call DEL before it calls ADD again",
+    )
 
 
 def _take_back(call: Call, entry: SandboxEntry, error: BaseException) -> None:
@@ -123,7 +128,6 @@ def _take_back(call: Call, entry: SandboxEntry, error: BaseException) -> None:
 def _base(call: Call, entry: SandboxEntry, config: Mapping[str, Any] | None) -> tuple[SandboxEntry, Result]:
     """The result that ours stands on: the delegate's where there is one, else what came before us in the chain."""
     if config is None:
-        call.journal.write(entry)
         return entry, call.network.prev_result or Result()
     intended = prepare(config, call.network)
     find_plugin(intended.type, call.arguments.path)

@@ -112,6 +112,23 @@ class Journal:
         if self._memory is not None:
             self._memory.put(entry)
 
+    def begin(self, entry: SandboxEntry) -> bool:
+        """Write the entry of an ADD that begins; False, and nothing is written, where there is one of that attachment.
+
+        Of several at once one alone is told True.
+        """
+        entry = replace(entry, boot=boot_id())
+        path = self._sandboxes / entry.attachment.file_name
+        if path.exists() and _entry(path) is None:
+            self.forget(entry.attachment)  # what cannot be read is as nothing
+        try:
+            self._put(path, _document_of(entry), anew=True)
+        except FileExistsError:
+            return False
+        if self._memory is not None:
+            self._memory.put(entry)
+        return True
+
     def change_ends(self, attachment: Attachment, change: Callable[[tuple[HeldEnd, ...]], tuple[HeldEnd, ...]]) -> bool:
         """Note other ends of a sandbox; False where nothing is noted of it any more."""
         with self._entry_locks.of(attachment.file_name):
@@ -204,11 +221,6 @@ class Journal:
         """
         return self._locks.held(link)
 
-    def adding(self, attachment: Attachment) -> AbstractContextManager[None]:
-        """The one ADD of an attachment that may run; raises TryAgainError where another does."""
-        refusal = f"cannot add {attachment.ifname} to container {attachment.container_id}: another ADD of it still runs"
-        return self._locks.alone(attachment.file_name, refusal)
-
     def _purge(self) -> None:
         """Clear away old tombstones, and what those who were killed have left: locks, and files half written."""
         now = since_boot()
@@ -227,16 +239,23 @@ class Journal:
                 if path.stat().st_mtime < oldest and _is_of_long_ago(_document(path), now):
                     path.unlink()
 
-    def _put(self, path: Path, document: dict[str, Any]) -> None:
+    def _put(self, path: Path, document: dict[str, Any], *, anew: bool = False) -> None:
+        """Put a document in place, whole. Raises RatchetError; with `anew`, FileExistsError where there is one."""
         make_private(path.parent)
         partial = path.with_name(f".{os.getpid()}.{random.getrandbits(32):08x}")
         try:
             with os.fdopen(open_private(str(partial), os.O_CREAT | os.O_EXCL | os.O_WRONLY), "w") as file:
                 json.dump(document, file)
-            partial.rename(path)
+            if anew:
+                os.link(partial, path)
+                partial.unlink()
+            else:
+                partial.rename(path)
         except OSError as cause:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
+            if anew and isinstance(cause, FileExistsError):
+                raise
             raise unwritable(path, cause) from cause
 
 

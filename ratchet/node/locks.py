@@ -43,14 +43,19 @@ class Locks:
     @contextmanager
     def held(self, link: str) -> Iterator[None]:
         """Hold a link's lock for the block. Raises TryAgainError where another holds it for too long."""
-        with self._held(link, self._seconds, f"cannot work on the link {link}: another call holds it"):
-            yield
-
-    @contextmanager
-    def alone(self, what: str, refusal: str) -> Iterator[None]:
-        """Be the only one at something, which is no link, for the block. Raises TryAgainError where another is."""
-        with self._held(f"{what}/", 0.0, refusal):
-            yield
+        path = self._folder / sha256(link.encode()).hexdigest()[:32]
+        in_process = self._in_process.of(link)
+        if not in_process.acquire(timeout=self._seconds):
+            raise _held_by_another(link)
+        try:
+            descriptor = self._locked(path, link)
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+                os.close(descriptor)
+        finally:
+            in_process.release()
 
     def sweep(self) -> None:
         """Remove the files of locks that nobody holds any more: somebody was killed who held them."""
@@ -65,25 +70,9 @@ class Locks:
                 finally:
                     os.close(descriptor)
 
-    @contextmanager
-    def _held(self, key: str, seconds: float, refusal: str) -> Iterator[None]:
-        path = self._folder / sha256(key.encode()).hexdigest()[:32]
-        in_process = self._in_process.of(key)
-        if not in_process.acquire(timeout=seconds):
-            raise TryAgainError(refusal)
-        try:
-            descriptor = self._locked(path, seconds, refusal)
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-                os.close(descriptor)
-        finally:
-            in_process.release()
-
-    def _locked(self, path: Path, seconds: float, refusal: str) -> int:
+    def _locked(self, path: Path, link: str) -> int:
         """A descriptor that holds the lock at `path`, of the file that is there and not of one that was."""
-        until = time.monotonic() + seconds
+        until = time.monotonic() + self._seconds
         while True:
             make_private(path.parent)
             try:
@@ -97,7 +86,7 @@ class Locks:
             except BlockingIOError:
                 os.close(descriptor)
                 if time.monotonic() >= until:
-                    raise TryAgainError(refusal) from None
+                    raise _held_by_another(link) from None
                 time.sleep(random.uniform(0.002, 0.02))  # noqa: S311
 
 
@@ -107,3 +96,7 @@ def _has_locked(descriptor: int, path: Path) -> bool:
     with suppress(FileNotFoundError):
         return path.stat().st_ino == os.fstat(descriptor).st_ino
     return False
+
+
+def _held_by_another(link: str) -> TryAgainError:
+    return TryAgainError(f"cannot work on the link {link}: another call holds it")

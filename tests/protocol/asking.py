@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -142,8 +142,9 @@ class FakeJournal(Journal):
     def is_buried(self, attachment: Attachment, began: float) -> bool:
         return bool(ask("buried", attachment.container_id))
 
-    def adding(self, attachment: Attachment) -> AbstractContextManager[None]:
-        return nullcontext()  # nobody adds an attachment twice here
+    def begin(self, entry: SandboxEntry) -> bool:
+        self.write(entry)
+        return True  # nobody adds an attachment twice here
 
     @contextmanager
     def lock(self, link: str) -> Iterator[None]:

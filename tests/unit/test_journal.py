@@ -300,6 +300,20 @@ def test_tombstones_of_an_earlier_boot_are_cleared_away(journal: Journal, root: 
     assert not path.exists()
 
 
+def test_of_many_that_begin_at_once_one_goes_on(journal: Journal, root: Path) -> None:
+    """In threads and in processes; what is there and cannot be read is as nothing."""
+    with ThreadPoolExecutor(16) as at_once:
+        for number in range(20):
+            one = entry(Attachment("net", f"c{number}", "eth0"))
+            assert sorted(at_once.map(lambda _, one=one: Journal(root).begin(one), range(16)))[-2:] == [False, True]
+            assert not journal.begin(one)
+            assert journal.read(one.attachment) == one
+    (root / "sandboxes" / ONE.file_name).write_text("{")
+    assert journal.begin(entry())
+    assert journal.read(ONE) == entry()
+    assert len(files(root)) == 20
+
+
 def test_this_process_began_before_now_and_after_the_boot() -> None:
     assert 0 <= process_began() < since_boot()
     code = "import time; from ratchet.node.journal import process_began as b; print(b(), time.clock_gettime(7))"
