@@ -261,9 +261,9 @@ def _prepared(say: Say, prefix: str | None) -> Iterator[Bench]:
         stack.callback(cluster.stop_what_runs)
         here = Entered(cluster.a.host.name, cluster.a.host.netns, cluster.a.host.addresses)
         ours = replace(cluster.a, host=here)
-        delegate = {key: value for key, value in _ptp(bed.folder / "delegate").items() if key != "cniVersion"}
+        delegate = {key: value for key, value in ptp(bed.folder / "delegate").items() if key != "cniVersion"}
         delegating = replace(ours, config={**CHAINED, "delegate": delegate})
-        go = replace(ours, bin_dir=_go_plugin(bed.folder / "go"), config=_ptp(bed.folder / "beside"))
+        go = replace(ours, bin_dir=go_plugin(bed.folder / "go"), config=ptp(bed.folder / "beside"))
         yield Bench(cluster, go, ours, delegating, _pods(bed), say)
 
 
@@ -278,19 +278,19 @@ def _pods(bed: Bed) -> dict[str, tuple[PodRef, PodRef]]:
     return {**pods, PLAIN: (plain, plain)}
 
 
-def _ptp(data_dir: Path) -> dict[str, Any]:
+def ptp(data_dir: Path) -> dict[str, Any]:
     """A network of ptp + host-local, which keeps its addresses in a folder of the bench's own."""
     ipam = {"type": "host-local", "subnet": "10.22.0.0/16", "dataDir": str(data_dir)}
     return {"cniVersion": CHAINED["cniVersion"], "name": data_dir.name, "type": "ptp", "ipam": ipam}
 
 
-def _go_plugin(bin_dir: Path) -> Path:
-    """A folder in which the plugin that a kubelet calls is Debian's ptp, so that the same code calls it and ours."""
-    for plugin in ("ptp", "host-local"):
+def go_plugin(bin_dir: Path, name: str = "ptp") -> Path:
+    """A folder in which the plugin that a kubelet calls is one of Debian's, so that the same code calls it and ours."""
+    for plugin in (name, "host-local"):
         if not (Path(DEBIAN_PLUGINS) / plugin).is_file():
             raise RatchetError(f"{DEBIAN_PLUGINS}/{plugin} is missing (Debian's containernetworking-plugins)")
     bin_dir.mkdir()
-    (bin_dir / "ratchet").symlink_to(Path(DEBIAN_PLUGINS) / "ptp")
+    (bin_dir / "ratchet").symlink_to(Path(DEBIAN_PLUGINS) / name)
     return bin_dir
 
 

@@ -1,0 +1,483 @@
+"""What a call costs that the node agent serves, beside Debian's Go plugins called by the same code in the same minutes.
+
+Every round makes a vEth, a tunnel and an unlabelled pod's network, and takes them down; after each of our calls comes
+Go's. A pod's peer has joined before; before each call that is timed there is a pause in which what runs in the
+background comes to rest. Time is a whole process's, from its start until its end. Linked pods have the plugin behind
+nothing in a chain, so their figures are the links' alone.
+
+Time of the API is told by the agents themselves (told_agent.py): from when a request was sent until its answer began,
+in the thread that served the call. A real API server is used where RATCHET_BENCH_KUBECONFIG names a kubeconfig.
+
+Run it by its path, as root: `python tests/bench/bench_agent.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+# The tests are no package; by its path, a script finds only its own directory.
+sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
+
+from ratchet import datapath  # noqa: E402
+from ratchet.agent.frame import Answer, encode_answer  # noqa: E402
+from ratchet.core.model import PodRef  # noqa: E402
+from ratchet.dev.bed import Bed, wait_for  # noqa: E402
+from ratchet.dev.kubelet import Sandbox  # noqa: E402
+from ratchet.errors import RatchetError  # noqa: E402
+from tests.bench.bench_plugin import GO, go_plugin, ptp  # noqa: E402
+from tests.bench.nodes import (  # noqa: E402
+    ApartBed,
+    Done,
+    Node,
+    Runtime,
+    add_namespaces,
+    add_node,
+    sandbox_in,
+)
+from tests.bench.profiles import Profile  # noqa: E402
+from tests.bench.rows import Row, Say, table  # noqa: E402
+from tests.support.cluster import PAIR, PATIENT, PRIMARY  # noqa: E402
+
+Item = TypeVar("Item")
+Given = TypeVar("Given")
+
+KUBECONFIG = os.environ.get("RATCHET_BENCH_KUBECONFIG")
+ROUNDS = 10
+SHIM_ROUNDS = 150
+TUNNELS = 20
+BATCHES, BATCH, AT_ONCE = 1, 64, 16
+PROFILED = 40
+# For what runs in the background, of us and of the API, to come to rest before a call is timed.
+PAUSE_SECONDS = 0.03
+VETH, VXLAN, PLAIN = "vEth", "VXLAN", "unlabelled pod"
+
+
+@dataclass(slots=True)
+class Beside:
+    """A call of ours and the same call of Go's, turn and turn about, in ms; the first of each does not count."""
+
+    ours: list[float] = field(default_factory=list)
+    theirs: list[float] = field(default_factory=list)
+
+    def medians(self) -> tuple[float, float]:
+        return statistics.median(self.ours[1:]), statistics.median(self.theirs[1:])
+
+    def row(self, name: str, go: str, bar: float | None = None) -> Row:
+        ours, theirs = self.medians()
+        against = f"{ours:.2f} ms; {go} {theirs:.2f} ms"
+        return Row(name, ours / theirs, "ratio", against, *at_most(bar, ours / theirs))
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the agents wrote to the API for one link, from the first pod's ADD until it was linked."""
+
+    record: int
+    leases: int
+    events: int
+
+
+class Watching:
+    """When each link was seen to be linked, in seconds of the monotonic clock, by a watch on the records."""
+
+    def __init__(self, bed: Bed) -> None:
+        self.linked: dict[str, float] = {}
+        self._bed = bed
+        self._path = bed.records.config_maps_path
+        _, self._version = bed.api.list(self._path)
+        threading.Thread(target=self._watch, name="watching", daemon=True).start()
+
+    def _watch(self) -> None:
+        with suppress(Exception):  # its end is the bed's
+            while True:
+                for event in self._bed.api.watch(self._path, self._version, 3600):
+                    metadata = event.object["metadata"]
+                    self._version = metadata["resourceVersion"]
+                    if (event.object.get("data") or {}).get("state") != "linked" or event.type == "DELETED":
+                        self.linked.pop(metadata.get("name", ""), None)
+                    else:
+                        self.linked.setdefault(metadata["name"], time.monotonic())
+
+    def wait(self, *links: str, seconds: float = 30.0) -> float:
+        """When the last of these was linked."""
+        until = time.monotonic() + seconds
+        while missing := [link for link in links if link not in self.linked]:
+            if time.monotonic() > until:
+                raise RatchetError(f"cannot go on: {len(missing)} links were not linked, {missing[0]} for one")
+            time.sleep(0.002)
+        return max(self.linked[link] for link in links)
+
+
+@dataclass(slots=True)
+class Bench:
+    """Two nodes, `a` for all that is timed and `b` for the peers of tunnels; what was found so far, by figure."""
+
+    bed: Bed
+    a: Node
+    b: Node
+    go: Runtime
+    delegating: Runtime
+    watching: Watching
+    say: Say
+    calls: dict[str, Beside] = field(default_factory=lambda: defaultdict(Beside))
+    own: list[float] = field(default_factory=list)
+    waited: list[float] = field(default_factory=list)
+    asked: dict[str, list[Asked]] = field(default_factory=lambda: defaultdict(list))
+    linked: list[float] = field(default_factory=list)
+    usable: list[float] = field(default_factory=list)
+    rates: dict[str, Beside] = field(default_factory=lambda: defaultdict(Beside))
+
+    def veth(self, number: int, pair: Pair) -> None:
+        """A vEth completed and cut, and as much of Go's."""
+        peer, pod, link = pair.joined(self.a), pair.pod_sandbox(), pair.link
+        rest()
+        done = self.a.runtime.timed("ADD", pod)
+        waited = self._waited_for_api(done)
+        ended = self.watching.wait(link)
+        self.own.append(done.ms - waited)
+        self.waited.append(waited)
+        self._beside(f"{VETH} ADD", done, self._go("ADD", pair.beside()))
+        self._note_asked(VETH, pair, ended)
+        rest()
+        self._beside(f"{VETH} DEL", self.a.runtime.timed("DEL", pod), self._go("DEL", pair.beside()))
+        self.a.runtime.timed("DEL", peer)
+        if number % 10 == 0:
+            self.say(f"vEth {number}/{ROUNDS}: ADD {self._last(f'{VETH} ADD')}, DEL {self._last(f'{VETH} DEL')}")
+
+    def tunnel(self, number: int, pair: Pair) -> None:
+        """A tunnel completed by the ADD on `a`, until the record has both ends; and until the pod has carrier."""
+        peer, pod, link = pair.joined(self.b), pair.pod_sandbox(), pair.link
+        rest()
+        done = self.a.runtime.timed("ADD", pod)
+        ended = self.watching.wait(link)
+        self.linked.append((ended - done.began) * 1e3)
+        wait_for("the carrier", lambda: has_carrier(pod, "in2") and has_carrier(peer, "in1"))
+        self.usable.append((time.monotonic() - done.began) * 1e3)
+        self._note_asked(VXLAN, pair, ended)
+        self.a.runtime.timed("DEL", pod)
+        self.b.runtime.timed("DEL", peer)
+        if number % 30 == 0:
+            self.say(f"VXLAN {number}/{TUNNELS}: linked after {self.linked[-1]:.1f} ms")
+
+    def plain(self, number: int, pair: Pair, pod: PodRef) -> None:
+        """An unlabelled pod, whose network is its delegate's, which is the one that is called beside."""
+        sandbox = sandbox_in(pair.far, pod)
+        rest()
+        done = self.delegating.timed("ADD", sandbox)
+        self._beside(f"{PLAIN} ADD", done, self._go("ADD", pair.beside()))
+        rest()
+        done = self.delegating.timed("DEL", sandbox)
+        self._beside(f"{PLAIN} DEL", done, self._go("DEL", pair.beside()))
+        if number % 10 == 0:
+            self.say(f"{PLAIN} {number}/{ROUNDS}: ADD {self._last(f'{PLAIN} ADD')}")
+
+    def at_once(self, number: int, pairs: Sequence[Pair], pods: Sequence[PodRef]) -> None:
+        """ADDs per second, AT_ONCE at once: of ours that complete a vEth, of unlabelled pods, and Go's after each."""
+        peers: list[Sandbox] = all_at_once(lambda pair: pair.joined(self.a), pairs)[0]
+        linked = [pair.pod_sandbox() for pair in pairs]
+        plain = [sandbox_in(pair.near, pod) for pair, pod in zip(pairs, pods, strict=True)]
+        for kind, ours, sandboxes in ((VETH, self.a.runtime, linked), (PLAIN, self.delegating, plain)):
+            rest(10)
+            rate = self.rates[kind]
+            rate.ours.append(added_at_once(ours, sandboxes))
+            deleted_at_once(ours, sandboxes)
+            rest(10)
+            beside = [pair.new_beside() for pair in pairs]
+            rate.theirs.append(added_at_once(self.go, beside))
+            deleted_at_once(self.go, beside)
+            self.say(
+                f"{AT_ONCE} at once, {kind} {number}/{BATCHES}: "
+                f"{rate.ours[-1]:.0f} ADDs a second (Go {rate.theirs[-1]:.0f})"
+            )
+        deleted_at_once(self.a.runtime, peers)
+
+    def profiled(self, pairs: Sequence[Pair]) -> None:
+        """Calls that complete a vEth, with the agent profiling itself; their time is of no use."""
+        flag = Path(f"{self.a.told}".removesuffix(".told") + ".profiling")
+        for number in range(PROFILED):
+            pair = pairs[number % len(pairs)]
+            peer, pod = pair.joined(self.a), pair.pod_sandbox()
+            rest()
+            flag.touch()
+            self.a.runtime.timed("ADD", pod)
+            flag.unlink()
+            for sandbox in (pod, peer):
+                self.a.runtime.timed("DEL", sandbox)
+
+    def shim(self) -> None:
+        """The shim with nothing behind its socket that takes time; with the agent behind it; and Go's loopback."""
+        netns = add_namespaces(self.bed.hosts, "loopback")[0]
+        sandbox = sandbox_in(netns, PodRef("default", "loopback", "0"))
+        loopback = Runtime.like(
+            self.go,
+            bin_dir=go_plugin(self.bed.folder / "go-loopback", "loopback"),
+            config={"cniVersion": "1.0.0", "name": "lo", "type": "loopback"},
+        )
+        with trivial_server(self.bed.folder / "trivial.sock") as path:
+            alone = Runtime.like(self.a.runtime, environment={"RATCHET_AGENT_SOCKET": str(path)})
+            for _ in range(SHIM_ROUNDS):
+                theirs = loopback.timed("ADD", sandbox)
+                self._beside("shim", alone.timed("VERSION"), theirs)
+                self._beside("VERSION", self.a.runtime.timed("VERSION"), theirs)
+
+    def rows(self) -> list[Row]:
+        calls, go_add, go_del = self.calls, f"{GO} ADD", f"{GO} DEL"
+        parts = [mine - theirs for mine, theirs in zip(*self._counted(f"{PLAIN} ADD"), strict=True)]
+        own, waited = statistics.median(self.own[1:]), statistics.median(self.waited[1:])
+        rest_of_it = f"the whole less {waited:.2f} ms, the median wait for the API's answers"
+        alone = f"its delegate alone {calls[f'{PLAIN} ADD'].medians()[1]:.2f} ms"
+        return [
+            calls["shim"].row("agent: shim round trip, answered at once", "Go loopback ADD", 0.5),
+            calls["VERSION"].row("agent: VERSION through shim and agent", "Go loopback ADD"),
+            figure("agent: ADD of an unlabelled pod less its delegate", statistics.median(parts), "ms", alone, 2.0),
+            figure("agent: ADD that completes a vEth link, less API", own, "ms", rest_of_it, 3.0),
+            calls[f"{VETH} ADD"].row("agent: ADD that completes a vEth link, all in", go_add, 1.0),
+            calls[f"{VETH} DEL"].row("agent: DEL of a pod linked by vEth", go_del, 1.0),
+            calls[f"{PLAIN} ADD"].row("agent: ADD of an unlabelled pod with its delegate", go_add),
+            calls[f"{PLAIN} DEL"].row("agent: DEL of an unlabelled pod with its delegate", go_del),
+            self._rate(VETH, "ADDs that complete a vEth link"),
+            self._rate(PLAIN, "ADDs of unlabelled pods"),
+            *self._linked_rows(),
+            *self._asked_rows(),
+        ]
+
+    def _rate(self, kind: str, name: str) -> Row:
+        ours, theirs = self.rates[kind].medians()
+        ratio = ours / theirs
+        against = f"{ours:.0f}/s; {GO} {theirs:.0f}/s"
+        return Row(f"agent: {name}, {AT_ONCE} at once", ratio, "ratio", against, ">= 1", ratio >= 1.0)
+
+    def _linked_rows(self) -> list[Row]:
+        name = "agent: VXLAN, second pod's ADD until both ends linked"
+        text = "as a watch on the records shows it"
+        carrier = f"until both have carrier {percentile(self.usable[1:], 50):.1f} ms"
+        worst = f"until both have carrier {percentile(self.usable[1:], 99):.1f} ms; of {len(self.linked) - 1} links"
+        return [
+            figure(f"{name}, p50", percentile(self.linked[1:], 50), "ms", f"{text}; {carrier}", 20.0),
+            figure(f"{name}, p99", percentile(self.linked[1:], 99), "ms", worst, 60.0),
+        ]
+
+    def _asked_rows(self) -> list[Row]:
+        """The most of all rounds against the bars."""
+        rows = []
+        for kind, most in ((VETH, 2), (VXLAN, 3)):
+            asked = self.asked[kind]
+            events = f"besides them {statistics.median(one.events for one in asked):g} Events"
+            rows.append(
+                figure(
+                    f"agent: API writes of a {kind} link's record",
+                    max(one.record for one in asked),
+                    "writes",
+                    events,
+                    most,
+                )
+            )
+        leases = max(one.leases for one in self.asked[VXLAN])
+        return [*rows, figure("agent: Leases for a VXLAN link's number", leases, "Leases", "", 1)]
+
+    def _go(self, command: str, sandbox: Sandbox) -> Done:
+        rest()
+        return self.go.timed(command, sandbox)
+
+    def _beside(self, name: str, ours: Done, theirs: Done) -> None:
+        self.calls[name].ours.append(ours.ms)
+        self.calls[name].theirs.append(theirs.ms)
+
+    def _counted(self, name: str) -> tuple[list[float], list[float]]:
+        return self.calls[name].ours[1:], self.calls[name].theirs[1:]
+
+    def _last(self, name: str) -> str:
+        return f"{self.calls[name].ours[-1]:.1f} ms (Go {self.calls[name].theirs[-1]:.1f})"
+
+    def _waited_for_api(self, done: Done) -> float:
+        """For how many ms the thread that served a call waited for answers of the API."""
+        requests = self.a.requests(done.began, done.ended)
+        return sum((one.answered - one.sent) * 1e3 for one in requests if one.thread.startswith("call"))
+
+    def _note_asked(self, kind: str, pair: Pair, until: float) -> None:
+        """Count what both agents wrote; events may come a little later, and are counted as long as the link stands."""
+        rest()
+        writes = [one for node in (self.a, self.b) for one in node.requests(pair.began) if one.writes]
+        record = [one for one in writes if "/configmaps" in one.path and one.sent <= until]
+        leases = [one for one in writes if "/leases" in one.path and "/leases/node-" not in one.path]
+        events = [one for one in writes if one.path.endswith("/events")]
+        self.asked[kind].append(Asked(len(record), len(leases), len(events)))
+
+
+@dataclass(slots=True)
+class Pair:
+    """Two pods of one link, and namespaces for their sandboxes, in which one is after the other."""
+
+    primary: PodRef
+    pair: PodRef
+    far: str
+    near: str
+    began: float = 0.0
+    _beside: Sandbox | None = None
+
+    @property
+    def link(self) -> str:
+        return f"{self.primary.namespace}.{self.primary.name}.in1.{self.pair.name}.in2"
+
+    def joined(self, node: Node) -> Sandbox:
+        """A sandbox of the primary, which has joined and waits for its pair."""
+        sandbox = sandbox_in(self.far, self.primary)
+        self.began = node.runtime.timed("ADD", sandbox).began
+        return sandbox
+
+    def pod_sandbox(self) -> Sandbox:
+        return sandbox_in(self.near, self.pair)
+
+    def new_beside(self) -> Sandbox:
+        """A sandbox for Go's call."""
+        self._beside = sandbox_in(self.near, self.pair)
+        return self._beside
+
+    def beside(self) -> Sandbox:
+        """The sandbox of Go's ADD, until its DEL."""
+        if self._beside is None:
+            return self.new_beside()
+        sandbox, self._beside = self._beside, None
+        return sandbox
+
+
+def measure(say: Say = print, prefix: str | None = None) -> tuple[list[Row], Profile]:
+    """All figures of calls that an agent serves; and the profile of an ADD that completes a vEth link."""
+    say(
+        "two nodes, with an agent each; the API is a process of its own"
+        if KUBECONFIG is None
+        else f"two nodes, with an agent each; the API is {KUBECONFIG}"
+    )
+    with prepared(say, prefix) as bench:
+        bench.shim()
+        say(f"shim {bench.calls['shim'].medians()[0]:.2f} ms, VERSION {bench.calls['VERSION'].medians()[0]:.2f} ms")
+        plain = [bench.bed.create_pod(f"plain-{number}", {}, "a") for number in range(BATCH)]
+        veths = pairs_of(bench.bed, VETH, BATCH, "a")
+        tunnels = pairs_of(bench.bed, VXLAN, 8, "b")
+        rest(30)
+        for number in range(ROUNDS + 1):
+            bench.veth(number, veths[number % len(veths)])
+            bench.plain(number, veths[number % len(veths)], plain[0])
+        for number in range(TUNNELS + 1):
+            bench.tunnel(number, tunnels[number % len(tunnels)])
+        for number in range(BATCHES + 1):
+            bench.at_once(number, veths, plain)
+        say("an ADD that completes a vEth link, profiled")
+        bench.profiled(veths)
+        bench.a.agent.stop()
+        profile = Profile.read(Path(str(bench.a.told).removesuffix(".told") + ".profile"))
+        say("the nodes go")
+        return bench.rows(), profile
+
+
+@contextmanager
+def prepared(say: Say, prefix: str | None) -> Iterator[Bench]:
+    kubeconfig = Path(KUBECONFIG) if KUBECONFIG else None
+    with ExitStack() as stack:
+        bed = stack.enter_context(ApartBed(prefix, kubeconfig))
+        a, b = (add_node(bed, name, address, PATIENT) for name, address in NODES.items())
+        for node in (a, b):
+            stack.callback(node.agent.kill)
+        delegate = {key: value for key, value in ptp(bed.folder / "delegate").items() if key != "cniVersion"}
+        delegating = Runtime.like(a.runtime, config={**PATIENT, "delegate": delegate})
+        go = Runtime.like(a.runtime, bin_dir=go_plugin(bed.folder / "go"), config=ptp(bed.folder / "beside"))
+        yield Bench(bed, a, b, go, delegating, Watching(bed), say)
+
+
+NODES = {"a": "192.168.1.73/24", "b": "192.168.1.33/24"}
+
+
+def pairs_of(bed: Bed, kind: str, number: int, node_of_primary: str) -> list[Pair]:
+    """Pairs of pods, each pair's second on `a`."""
+    names = [f"{kind.lower()}-{index}" for index in range(number)]
+    netns = add_namespaces(bed.hosts, *(f"{name}-{end}" for name in names for end in ("p", "q")))
+    pairs = []
+    for index, name in enumerate(names):
+        primary = bed.create_pod(f"{name}-p", {**PRIMARY, "ratchet.pair_name": f"{name}-q"}, node_of_primary)
+        pair = bed.create_pod(f"{name}-q", PAIR, "a")
+        pairs.append(Pair(primary, pair, netns[2 * index], netns[2 * index + 1]))
+    return pairs
+
+
+@contextmanager
+def trivial_server(path: Path) -> Iterator[Path]:
+    """A socket behind which a process answers whatever comes with one and the same answer."""
+    answer = encode_answer(Answer(0, json.dumps({"cniVersion": "1.0.0", "supportedVersions": ["1.0.0"]}).encode()))
+    code = (
+        "import socket, sys\n"
+        "listener = socket.socket(fileno=int(sys.argv[1]))\n"
+        "while True:\n"
+        "    connection, _ = listener.accept()\n"
+        "    connection.recv(65536)\n"
+        "    connection.sendall(bytes.fromhex(sys.argv[2]))\n"
+        "    connection.close()\n"
+    )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        argv = [sys.executable, "-I", "-c", code, str(listener.fileno()), answer.hex()]
+        process = subprocess.Popen(argv, pass_fds=(listener.fileno(),))
+    try:
+        yield path
+    finally:
+        process.kill()
+        process.wait()
+
+
+def rest(times: int = 1) -> None:
+    time.sleep(times * PAUSE_SECONDS)
+
+
+def all_at_once(act: Callable[[Item], Given], items: Sequence[Item]) -> tuple[list[Given], float]:
+    """What `act` gives for each, AT_ONCE at once, and how many seconds all of it took."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        began = time.monotonic()
+        given = list(pool.map(act, items))
+        return given, time.monotonic() - began
+
+
+def added_at_once(runtime: Runtime, sandboxes: Sequence[Sandbox]) -> float:
+    """ADDs a second."""
+    return len(sandboxes) / all_at_once(lambda one: runtime.timed("ADD", one), sandboxes)[1]
+
+
+def deleted_at_once(runtime: Runtime, sandboxes: Sequence[Sandbox]) -> None:
+    all_at_once(lambda one: runtime.timed("DEL", one), sandboxes)
+
+
+def has_carrier(sandbox: Sandbox, ifname: str) -> bool:
+    device = datapath.observe_port(sandbox.path, ifname)
+    return device is not None and device.carrier
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, round(len(ordered) * percent / 100))]
+
+
+def at_most(bar: float | None, value: float) -> tuple[str | None, bool | None]:
+    return (None, None) if bar is None else (f"<= {bar:g}", value <= bar)
+
+
+def figure(name: str, value: float, unit: str, against: str, bar: float) -> Row:
+    return Row(name, value, unit, against, *at_most(bar, value))
+
+
+if __name__ == "__main__":
+    found, profile = measure()
+    print(table(found))
+    print(profile.table())

@@ -1,0 +1,206 @@
+"""Two nodes with agents to measure on, and calls of plugins timed as whole processes by the same code, ours and Go's.
+
+The embedded API has a process of its own, or it would take its turns at the interpreter with whoever measures. Agents
+are started by told_agent.py, which tells of their requests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from ratchet import datapath
+from ratchet.core.model import PodRef
+from ratchet.dev.access import Access
+from ratchet.dev.agents import AgentProcess
+from ratchet.dev.bed import Bed
+from ratchet.dev.hosts import SWITCH_ADDRESS, Host, Hosts, command_in, netns_path
+from ratchet.dev.kubelet import Kubelet, Sandbox
+from ratchet.errors import RatchetError
+from ratchet.install import install
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A call as its process came to an end; `began` and `ended` in seconds of the monotonic clock."""
+
+    began: float
+    ended: float
+    status: int
+    stdout: str
+
+    @property
+    def ms(self) -> float:
+        return (self.ended - self.began) * 1e3
+
+
+def run(program: Path, environ: Mapping[str, str], stdin: bytes) -> Done:
+    """A process from its start until its end. It has to succeed.
+
+    Its streams are files: nobody has to be awake to read them, and nothing of that is in the figure.
+    """
+    streams = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
+    try:
+        os.write(streams[0], stdin)
+        os.lseek(streams[0], 0, os.SEEK_SET)
+        actions = [(os.POSIX_SPAWN_DUP2, stream, number) for number, stream in enumerate(streams)]
+        began = time.monotonic()
+        pid = os.posix_spawn(program, [str(program)], environ, file_actions=actions)
+        _, status = os.waitpid(pid, 0)
+        ended = time.monotonic()
+        stdout, stderr = (os.pread(stream, 1 << 20, 0).decode() for stream in streams[1:])
+    finally:
+        for stream in streams:
+            os.close(stream)
+    if status != 0:
+        raise AssertionError(f"{environ.get('CNI_COMMAND')} of {program} failed: {stdout.strip()} {stderr.strip()}")
+    return Done(began, ended, os.waitstatus_to_exitcode(status), stdout)
+
+
+class Runtime(Kubelet):
+    """A kubelet whose calls can be timed."""
+
+    @classmethod
+    def like(cls, kubelet: Kubelet, **changes: Any) -> Self:
+        return cls(**{one.name: getattr(kubelet, one.name) for one in fields(Kubelet)} | changes)
+
+    def timed(self, command: str, sandbox: Sandbox | None = None) -> Done:
+        """A call of the plugin, started by a thread that is in the node's namespace: no nsenter(1) is in the figure."""
+        stdin = json.dumps(self._with_result(command, sandbox, dict(self.config))).encode()
+        environ = {**os.environ, **self.environment, **self._variables(command, sandbox)}
+        with datapath.open_netns(netns_path(self.host.netns)) as netns, datapath.inside(netns):
+            done = run(self.bin_dir / "ratchet", environ, stdin)
+        if command == "ADD" and sandbox is not None:
+            sandbox.result = json.loads(done.stdout)
+        return done
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request of an agent to the API: when it was sent and when its answer began, by which thread, what it was."""
+
+    sent: float
+    answered: float
+    thread: str
+    method: str
+    path: str
+    status: int
+
+    @property
+    def writes(self) -> bool:
+        return self.method in ("POST", "PUT", "PATCH", "DELETE") and self.status < 400
+
+
+@dataclass(slots=True)
+class Node:
+    """A node with its agent."""
+
+    runtime: Runtime
+    agent: AgentProcess
+    told: Path
+
+    def requests(self, since: float = 0.0, until: float = float("inf")) -> list[Request]:
+        """What the agent has asked of the API in some span of the monotonic clock."""
+        lines = self.told.read_text().splitlines() if self.told.exists() else []
+        told = [_request(line) for line in lines]
+        return [one for one in told if since <= one.sent <= until]
+
+    def memory(self) -> tuple[float, float]:
+        """RSS and PSS of the agent in MiB (proc_pid_smaps(5), smaps_rollup)."""
+        lines = Path(f"/proc/{self.agent.pid}/smaps_rollup").read_text().splitlines()[1:]
+        sizes = {line.split(":")[0]: int(line.split()[1]) / 1024 for line in lines}
+        return sizes["Rss"], sizes["Pss"]
+
+    def cpu(self) -> float:
+        """Seconds of CPU that the agent has had (proc_pid_stat(5), fields 14 and 15)."""
+        numbers = Path(f"/proc/{self.agent.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class ToldHost(Host):
+    """A node whose agent is started by told_agent.py."""
+
+    def command(self, *argv: str) -> list[str]:
+        at = argv.index("-m")  # ratchet.cli.main agent
+        return command_in(self.netns, *argv[:at], str(HERE / "told_agent.py"), *argv[at + 3 :])
+
+
+class ApartBed(Bed):
+    """A bed whose embedded API is a process of its own."""
+
+    def _reached_api(self) -> Any:
+        return super()._reached_api() if self.kubeconfig is not None else _api_apart(self.hosts, self.folder)
+
+
+def add_node(
+    bed: Bed, name: str, address: str, config: Mapping[str, Any], options: Mapping[str, object] | None = None
+) -> Node:
+    """A node of the bed whose agent runs; the caller kills it."""
+    kubelet = bed.add_node(name, address, dict(config))
+    install(
+        kubelet.bin_dir,
+        kubeconfig=bed.access.node_kubeconfig,
+        state_dir=kubelet.state_dir,
+        agent=True,
+        fallback=False,
+    )
+    host = ToldHost(kubelet.host.name, kubelet.host.netns, kubelet.host.addresses)
+    folder = bed.folder / name
+    agent = AgentProcess(host, bed.access.node_kubeconfig, folder, kubelet.state_dir, options or {})
+    agent.start()
+    return Node(Runtime.like(kubelet, environment=agent.environment), agent, folder / "agent.json.told")
+
+
+def add_namespaces(hosts: Hosts, *names: str) -> list[str]:
+    """Namespaces under the bed's prefix, made at once; their full names."""
+    full = [f"{hosts.prefix}{name}" for name in names]
+    hosts.made += full
+    lines = "".join(f"netns add {name}\n" for name in full)
+    subprocess.run(["ip", "-batch", "-"], input=lines, text=True, check=True, capture_output=True)
+    return full
+
+
+def sandbox_in(netns: str, pod: PodRef) -> Sandbox:
+    """A new sandbox of a pod in a namespace, in which others may have been before it or be beside it."""
+    return Sandbox(pod, secrets.token_hex(32), netns)
+
+
+@contextmanager
+def _api_apart(hosts: Hosts, folder: Path) -> Iterator[Access]:
+    access = Access(folder / "kubeconfig", folder / "node.kubeconfig")
+    with datapath.open_netns(netns_path(hosts.switch)) as netns, datapath.inside(netns):
+        listener = socket.create_server((SWITCH_ADDRESS, 0), backlog=128)
+    with listener, (folder / "api.log").open("wb") as log:
+        program = [sys.executable, str(HERE / "api_apart.py"), str(listener.fileno())]
+        process = subprocess.Popen(
+            [*program, str(access.kubeconfig), str(access.node_kubeconfig)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            pass_fds=(listener.fileno(),),
+            start_new_session=True,
+        )
+    try:
+        assert process.stdout is not None
+        if not process.stdout.readline():
+            raise RatchetError(f"cannot start the embedded API: {(folder / 'api.log').read_text()[-2000:]}")
+        yield access
+    finally:
+        process.communicate()  # the end of its stdin is its own
+
+
+def _request(line: str) -> Request:
+    sent, answered, thread, method, path, status = line.split(" ")
+    return Request(float(sent), float(answered), thread, method, path, int(status))

@@ -1,0 +1,91 @@
+"""The agent as the command starts it, which tells of each request that it sends to the API.
+
+Beside the file of its settings, PATH, it writes PATH.told, a line for each request: when it was sent and when its
+answer began (seconds of the monotonic clock), the thread, the method, the path and the status. While there is a file
+PATH.profiling, each call of the runtime is profiled, and when the agent ends the sum of these is in PATH.profile.
+"""
+
+from __future__ import annotations
+
+import cProfile
+import http.client
+import os
+import pstats
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+# The tests are no package; by its path, a script finds only its own directory.
+sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
+
+from ratchet.agent import agent, calls, logs, settings  # noqa: E402
+from ratchet.agent.frame import Answer, Request  # noqa: E402
+
+
+def tell_of_requests(path: str) -> None:
+    """The time between the two is the API's and the network's alone: no work of ours is in it but to wake up."""
+    told = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    connection: Any = http.client.HTTPConnection
+    putrequest, getresponse = connection.putrequest, connection.getresponse
+
+    def put(self: Any, method: str, url: str, *arguments: Any, **options: Any) -> Any:
+        self.asked = f"{method} {url}"
+        return putrequest(self, method, url, *arguments, **options)
+
+    def get(self: Any) -> Any:
+        sent = time.monotonic()
+        response = getresponse(self)
+        line = f"{sent} {time.monotonic()} {threading.current_thread().name} {self.asked} {response.status}\n"
+        os.write(told, line.encode())
+        return response
+
+    connection.putrequest, connection.getresponse = put, get
+
+
+class Profiled:
+    """The profiles of calls, which do not overlap: one that comes while another is profiled is not."""
+
+    def __init__(self, path: str) -> None:
+        self._wanted = Path(f"{path}.profiling")
+        self._path = Path(f"{path}.profile")
+        self._one = threading.Lock()
+        self._sum: pstats.Stats | None = None
+
+    def install(self) -> None:
+        plain = calls.Calls.serve
+
+        def serve(served: calls.Calls, request: Request) -> Answer:
+            if not self._wanted.exists() or not self._one.acquire(blocking=False):
+                return plain(served, request)
+            try:
+                profile = cProfile.Profile()
+                answer: Answer = profile.runcall(plain, served, request)
+                self._sum = self._sum.add(profile) if self._sum else pstats.Stats(profile)
+                return answer
+            finally:
+                self._one.release()
+
+        calls.Calls.serve = serve  # type: ignore[assignment, method-assign]
+
+    def write(self) -> None:
+        if self._sum is not None:
+            self._sum.dump_stats(self._path)
+
+
+def main() -> None:
+    path = sys.argv[sys.argv.index("--config") + 1]
+    tell_of_requests(f"{path}.told")
+    profiled = Profiled(path)
+    profiled.install()
+    chosen = settings.read_settings(sys.argv[1:], os.environ)
+    logs.configure(chosen.log_format, chosen.log_level)
+    status = agent.Agent(chosen).run()
+    profiled.write()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()
