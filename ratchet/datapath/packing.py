@@ -1,18 +1,20 @@
-"""Messages packed by the layouts that pyroute2 declares: names, numbers and types of the attributes are its own.
+"""Messages packed and read by the layouts that pyroute2 declares: names, numbers and types of attributes are its own.
 
-Only the packing is ours. pyroute2's builds a mapping for every attribute, 0.4 ms for the six messages of a vEth, which
-is as long as the kernel takes to make one; this takes a tenth of it.
+Only the packing and the reading are ours. pyroute2's builds a mapping for every attribute, 0.4 ms for the six messages
+of a vEth, which is as long as the kernel takes to make one, and reads all of a link where a tenth is asked for, 0.2 ms
+each time; this takes a tenth of both.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from typing import Any
 
 HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
 ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
+ATTRIBUTE_TYPE = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
 IFINFOMSG = struct.Struct("=BBHiII")  # family, pad, type, index, flags, change
 IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
@@ -45,6 +47,28 @@ _PACK: dict[str, Callable[[Any], bytes]] = {
 }
 
 
+def _number(form: str) -> Callable[[bytes], Any]:
+    unpack = struct.Struct(form).unpack_from
+    return lambda content: unpack(content)[0]
+
+
+def _shown_address(content: bytes) -> str:
+    return str(ip_address(content))
+
+
+_READ: dict[str, Callable[[bytes], Any]] = {
+    "uint8": _number("=B"),
+    "int32": _number("=i"),
+    "uint32": _number("=I"),
+    "be16": _number(">H"),
+    "asciiz": lambda content: content.rstrip(b"\0").decode("utf-8", "surrogateescape"),
+    "l2addr": lambda content: content.hex(":"),
+    "ip4addr": _shown_address,
+    "ip6addr": _shown_address,
+    "ipaddr": _shown_address,
+}
+
+
 class Layout:
     """The attributes of one message, or of one nest, by name."""
 
@@ -63,6 +87,36 @@ class Layout:
             packed += ATTRIBUTE.pack(ATTRIBUTE.size + len(content), number) + content
             packed += bytes(-len(packed) % 4)
         return bytes(packed)
+
+
+class Reading:
+    """Some attributes of a layout, read out of what the kernel sends; the others are passed over."""
+
+    __slots__ = ("_readers",)
+
+    def __init__(self, declaration: Any, *names: str) -> None:
+        """A nest among `names` is given as the bytes that it holds."""
+        numbers = {name: (number, kind) for number, (name, kind) in enumerate(declaration.nla_map)}
+        self._readers = {numbers[name][0]: (name, _READ.get(numbers[name][1], bytes)) for name in names}
+
+    def read(self, raw: bytes, start: int = 0) -> dict[str, Any]:
+        """The attributes that are there, of a message whose attributes begin at byte `start`."""
+        found = {}
+        for kind, content in attributes(raw, start):
+            if kind in self._readers:
+                name, read = self._readers[kind]
+                found[name] = read(content)
+        return found
+
+
+def attributes(raw: bytes, start: int) -> Iterator[tuple[int, bytes]]:
+    """The attributes of a message from byte `start`, type and value."""
+    while start + ATTRIBUTE.size <= len(raw):
+        length, kind = ATTRIBUTE.unpack_from(raw, start)
+        if length < ATTRIBUTE.size:
+            return
+        yield kind & ATTRIBUTE_TYPE, raw[start + ATTRIBUTE.size : start + length]
+        start += (length + 3) & ~3
 
 
 def message(number: int, flags: int, head: bytes, attributes: bytes = b"") -> bytearray:

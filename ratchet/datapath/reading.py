@@ -18,14 +18,27 @@ from ratchet.core.device import Device
 from ratchet.core.model import Address
 from ratchet.datapath import messages
 from ratchet.datapath.netns import Netns
-from ratchet.datapath.packing import HEADER, IFADDRMSG, IFINFOMSG
-from ratchet.datapath.rtnetlink import Channel, RefusedError, attributes
+from ratchet.datapath.packing import HEADER, IFADDRMSG, IFINFOMSG, Reading, attributes
+from ratchet.datapath.rtnetlink import Channel, RefusedError
 
 IFLA_MTU, IFLA_LINK = 4, 5
 
 RT_SCOPE_UNIVERSE = 0
 IFA_F_SECONDARY, IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE = 0x1, 0x8, 0x20, 0x40
 IFA_F_UNFIT = IFA_F_SECONDARY | IFA_F_DADFAILED | IFA_F_DEPRECATED | IFA_F_TENTATIVE
+
+_LINK = Reading(
+    ifinfmsg,
+    *("IFLA_ADDRESS", "IFLA_IFNAME", "IFLA_MTU", "IFLA_LINK", "IFLA_LINKINFO"),
+    *("IFLA_GROUP", "IFLA_LINK_NETNSID", "IFLA_PROTO_DOWN"),
+)
+_INFO = Reading(ifinfmsg.ifinfo, "IFLA_INFO_KIND", "IFLA_INFO_DATA")
+_VXLAN = Reading(
+    ifinfmsg.ifinfo.data_map["vxlan"],
+    *("IFLA_VXLAN_ID", "IFLA_VXLAN_GROUP", "IFLA_VXLAN_GROUP6", "IFLA_VXLAN_LOCAL", "IFLA_VXLAN_LOCAL6"),
+    *("IFLA_VXLAN_PORT", "IFLA_VXLAN_LINK"),
+)
+_ADDRESS = Reading(ifaddrmsg, "IFA_ADDRESS", "IFA_LOCAL", "IFA_FLAGS", "IFA_PROTO")
 
 NUD_LASTING = 0x40 | 0x80  # NOARP and PERMANENT
 
@@ -138,44 +151,46 @@ def glance(raw: bytes) -> Glance:
 
 
 def read_link(raw: bytes) -> Sight:
-    message = _decode(ifinfmsg, raw)
-    info = message.get_attr("IFLA_LINKINFO")
-    kind = info.get_attr("IFLA_INFO_KIND") if info is not None else None
-    data = info.get_attr("IFLA_INFO_DATA") if kind == "vxlan" else None
-    tunnel = _tunnel(data) | {"carrier": not message.get_attr("IFLA_PROTO_DOWN")} if data is not None else {}
+    head = IFINFOMSG.unpack_from(raw, HEADER.size)
+    found = _LINK.read(raw, HEADER.size + IFINFOMSG.size)
+    info = _INFO.read(found.get("IFLA_LINKINFO", b""))
+    kind = info.get("IFLA_INFO_KIND", "")
+    tunnel = {}
+    if kind == "vxlan" and "IFLA_INFO_DATA" in info:
+        tunnel = _tunnel(_VXLAN.read(info["IFLA_INFO_DATA"])) | {"carrier": not found.get("IFLA_PROTO_DOWN")}
     device = Device(
-        ifname=message.get_attr("IFLA_IFNAME"),
-        index=message["index"],
-        kind=kind or "",
-        ours=message.get_attr("IFLA_GROUP") == messages.GROUP,
-        up=bool(message["flags"] & messages.IFF_UP),
-        mtu=message.get_attr("IFLA_MTU"),
-        mac=message.get_attr("IFLA_ADDRESS") or "",
+        ifname=found["IFLA_IFNAME"],
+        index=head[3],
+        kind=kind,
+        ours=found.get("IFLA_GROUP") == messages.GROUP,
+        up=bool(head[4] & messages.IFF_UP),
+        mtu=found["IFLA_MTU"],
+        mac=found.get("IFLA_ADDRESS", ""),
         **tunnel,
     )
-    return Sight(device, message.get_attr("IFLA_LINK"), message.get_attr("IFLA_LINK_NETNSID"))
+    return Sight(device, found.get("IFLA_LINK"), found.get("IFLA_LINK_NETNSID"))
 
 
 def read_address(raw: bytes) -> Given:
-    message = _decode(ifaddrmsg, raw)
+    _, prefix_length, flags, scope, index = IFADDRMSG.unpack_from(raw, HEADER.size)
+    found = _ADDRESS.read(raw, HEADER.size + IFADDRMSG.size)
     # On a point-to-point address IFA_ADDRESS is the other side's.
-    own = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-    flags = message.get_attr("IFA_FLAGS") or message["flags"]
+    own = found.get("IFA_LOCAL") or found.get("IFA_ADDRESS")
     return Given(
-        index=message["index"],
-        address=ip_interface(f"{own}/{message['prefixlen']}"),
-        ours=message.get_attr("IFA_PROTO") == messages.ADDRESS_PROTOCOL,
-        fit=message["scope"] == RT_SCOPE_UNIVERSE and not flags & IFA_F_UNFIT,
+        index=index,
+        address=ip_interface(f"{own}/{prefix_length}"),
+        ours=found.get("IFA_PROTO") == messages.ADDRESS_PROTOCOL,
+        fit=scope == RT_SCOPE_UNIVERSE and not found.get("IFA_FLAGS", flags) & IFA_F_UNFIT,
     )
 
 
-def _tunnel(data: Any) -> dict[str, Any]:
+def _tunnel(data: dict[str, Any]) -> dict[str, Any]:
     return {
-        "vni": data.get_attr("IFLA_VXLAN_ID"),
-        "remote": data.get_attr("IFLA_VXLAN_GROUP") or data.get_attr("IFLA_VXLAN_GROUP6"),
-        "local": data.get_attr("IFLA_VXLAN_LOCAL") or data.get_attr("IFLA_VXLAN_LOCAL6"),
-        "port": data.get_attr("IFLA_VXLAN_PORT"),
-        "parent_index": data.get_attr("IFLA_VXLAN_LINK"),
+        "vni": data.get("IFLA_VXLAN_ID"),
+        "remote": data.get("IFLA_VXLAN_GROUP") or data.get("IFLA_VXLAN_GROUP6"),
+        "local": data.get("IFLA_VXLAN_LOCAL") or data.get("IFLA_VXLAN_LOCAL6"),
+        "port": data.get("IFLA_VXLAN_PORT"),
+        "parent_index": data.get("IFLA_VXLAN_LINK"),
     }
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
 from ratchet.datapath.netns import Netns, inside
-from ratchet.datapath.packing import ATTRIBUTE, HEADER
+from ratchet.datapath.packing import HEADER, attributes
 from ratchet.errors import DatapathError
 
 SOL_NETLINK = 270
@@ -26,8 +26,6 @@ NLM_F_DUMP_INTR = 0x10
 NLM_F_CAPPED = 0x100
 NLM_F_ACK_TLVS = 0x200
 NLMSGERR_ATTR_MSG = 1
-
-ATTRIBUTE_TYPE = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
 TIMEOUT = 10.0  # seconds; the kernel answers within the send, so that silence means a lost message
 BUFFER = 1 << 17
@@ -112,16 +110,6 @@ class Channel:
         self._sequence += 1
         struct.pack_into("=I", message, 8, self._sequence)
         return self._sequence
-
-
-def attributes(raw: bytes, start: int) -> Iterator[tuple[int, bytes]]:
-    """The attributes of a message from byte `start`, type and value."""
-    while start + ATTRIBUTE.size <= len(raw):
-        length, kind = ATTRIBUTE.unpack_from(raw, start)
-        if length < ATTRIBUTE.size:
-            return
-        yield kind & ATTRIBUTE_TYPE, raw[start + ATTRIBUTE.size : start + length]
-        start += (length + 3) & ~3
 
 
 def _open_socket() -> socket.socket:

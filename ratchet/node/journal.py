@@ -142,12 +142,14 @@ class Journal:
 
     def read(self, attachment: Attachment) -> SandboxEntry | None:
         """What ADD noted; None where it noted nothing, or what it noted cannot be read."""
+        if self._memory is not None and (known := self._memory.get(attachment)) is not None:
+            return known
         return _entry(self._sandboxes / attachment.file_name)
 
     def still_wants(self, entry: SandboxEntry, end: HeldEnd) -> bool:
         """Whether an end is to be made for the sandbox of an entry that was read before: its ADD has not failed since,
         it was not deleted, no other ADD of the same attachment has begun, and the link is one of its links yet."""
-        current = self._memory.get(entry.attachment) if self._memory is not None else self.read(entry.attachment)
+        current = self.read(entry.attachment)
         if current is None or not current.asks or current.began != entry.began:
             return False
         return any((one.link, one.side) == (end.link, end.side) for one in current.ends)
@@ -244,8 +246,8 @@ class Journal:
         make_private(path.parent)
         partial = path.with_name(f".{os.getpid()}.{random.getrandbits(32):08x}")
         try:
-            with os.fdopen(open_private(str(partial), os.O_CREAT | os.O_EXCL | os.O_WRONLY), "w") as file:
-                json.dump(document, file)
+            with os.fdopen(open_private(str(partial), os.O_CREAT | os.O_EXCL | os.O_WRONLY), "wb") as file:
+                file.write(json.dumps(document).encode())
             if anew:
                 os.link(partial, path)
                 partial.unlink()
@@ -324,7 +326,9 @@ def _is_of_long_ago(tombstone: dict[str, Any] | None, now: float) -> bool:
 
 def _document(path: Path) -> dict[str, Any] | None:
     try:
-        document = json.loads(path.read_text())
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # most often there is none, which costs open() much more
+        with os.fdopen(descriptor, "rb") as file:
+            document = json.loads(file.read())
     except (OSError, ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None

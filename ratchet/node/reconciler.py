@@ -237,7 +237,9 @@ class _Settling:
 
     def _written(self) -> Link:
         """The draft, stored."""
-        stored = self._stored = self._draft = self._reconciler.write(self._stored, self._present())
+        before = self._stored
+        stored = self._stored = self._draft = self._reconciler.write(before, self._present())
+        self._certain |= stored is not before  # the API took it as what comes after what we had
         if self._claimed is not None and self._claimed.vni != stored.vni:
             self._give_back()
         self._claimed = None

@@ -127,6 +127,7 @@ class ApiServer:
     ) -> None:
         self._configure = configure
         self._session = _Session(kubernetes_client.ApiClient(configure()))
+        self.host = str(self._client.configuration.host)  # which it makes up anew each time that it is asked
         self.patience = patience
         self._observer = observer
 
@@ -135,10 +136,6 @@ class ApiServer:
         other = copy(self)
         other.patience = seconds
         return other
-
-    @property
-    def host(self) -> str:
-        return str(self._client.configuration.host)
 
     def close(self) -> None:
         self._client.rest_client.close()
