@@ -19,6 +19,7 @@ from ratchet.agent.endpoint import Endpoint
 from ratchet.agent.heartbeat import Heartbeat
 from ratchet.agent.logs import about, configure
 from ratchet.agent.metrics import Gauges, Metrics
+from ratchet.agent.precedence import Precedence
 from ratchet.agent.queue import WorkQueue
 from ratchet.agent.server import Server
 from ratchet.agent.settings import Settings
@@ -46,6 +47,9 @@ NAMESPACE_SECONDS = 0.2
 # Calls of the runtime are short, and what runs in the background must not hold them up: Python's own 5 ms are longer
 # than a call.
 SWITCH_SECONDS = 0.0005
+# For how long calls may go before a link that is to be tended, and before what is to be told to people.
+TENDING_WAITS_SECONDS = 0.02
+ANNOUNCING_WAITS_SECONDS = 1.0
 
 LINK, NAMESPACE = "link", "namespace"
 Key = tuple[str, str]
@@ -69,7 +73,15 @@ class Agent:
         self._journal = Journal(settings.state_dir, remembers=True)
         self._spool = Spool(settings.spool_dir)
         self._queue: WorkQueue[Key] = WorkQueue()
-        self._watches = Watches(plain, settings.node_name, self._tend, self._tend_namespace, self._pod_gone)
+        self._precedence = Precedence()
+        self._watches = Watches(
+            plain,
+            settings.node_name,
+            self._tend,
+            self._tend_namespace,
+            self._pod_gone,
+            self._precedence.waiting,
+        )
         self._records = KnownRecords(api, settings.namespace, settings.vni_range, self._watches.memory)
         self._sites = Sites(settings)
         self._heartbeat = Heartbeat(settings, self._records, self._sites, self._node_changed, self._moved)
@@ -79,6 +91,7 @@ class Agent:
             self._metrics,
             events=settings.events,
             readiness=settings.readiness,
+            give_way=lambda: self._precedence.give_way(ANNOUNCING_WAITS_SECONDS),
         )
         self._calls = Calls(
             settings,
@@ -89,6 +102,7 @@ class Agent:
             self._announcer,
             self._tend,
             self._tend_namespace,
+            self._precedence,
         )
         self._tender = Tender(
             settings.node_name,
@@ -182,6 +196,7 @@ class Agent:
 
     def _work(self) -> None:
         while (key := self._queue.take()) is not None:
+            self._precedence.give_way(TENDING_WAITS_SECONDS)
             kind, name = key
             try:
                 if kind == LINK:

@@ -165,6 +165,7 @@ class Announcer:
         *,
         events: bool,
         readiness: bool,
+        give_way: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         pauses: tuple[float, float] = (FIRST_PAUSE, LONGEST_PAUSE),
@@ -174,6 +175,7 @@ class Announcer:
         self._metrics = metrics
         self._events_wanted = events
         self._conditions_wanted = readiness
+        self._give_way = give_way
         self._clock = clock
         self._now = now
         self._first_pause, self._longest_pause = pauses
@@ -247,6 +249,8 @@ class Announcer:
 
     def _run(self) -> None:
         while (work := self._next()) is not None:
+            if self._ends is None:
+                self._give_way()
             with about(pod=work.pod):
                 if isinstance(work, _Event):
                     self._send(work)

@@ -17,6 +17,7 @@ from ratchet.agent.announce import Announcer, Reason
 from ratchet.agent.frame import Answer, Request
 from ratchet.agent.logs import about, from_here_about
 from ratchet.agent.metrics import Metrics
+from ratchet.agent.precedence import Precedence
 from ratchet.agent.settings import Settings
 from ratchet.agent.sites import Sites
 from ratchet.cni.arguments import Arguments, Command
@@ -50,13 +51,15 @@ class Calls:
     announcer: Announcer
     tend: Callable[[str], None]
     tend_namespace: Callable[[str], None]
+    precedence: Precedence
     _adding: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _spoken_of: set[str] = field(default_factory=set)
 
     def serve(self, request: Request) -> Answer:
         """The answer to a call that a shim brought."""
-        return self._answered(request, self._connect)
+        with self.precedence.at_work():
+            return self._answered(request, self._connect)
 
     def serve_alone(self, request: Request) -> Answer:
         """The answer to a call, without the API: what is to be said there is left to whoever tends the links."""

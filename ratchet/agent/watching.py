@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from ratchet.errors import RatchetError
 from ratchet.store.follow import follow
@@ -23,7 +24,7 @@ class Watches:
     """Keeps what is known up to date, in threads that end with the process.
 
     `memory` is what is known. `tend` is told each link that has changed, `tend_namespace` each namespace in which a pod
-    has, `tend_pod` each pod of this node that has gone.
+    has, `tend_pod` each pod of this node that has gone. A call that waits for a change does so within `waiting`.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Watches:
         tend: Callable[[str], None],
         tend_namespace: Callable[[str], None],
         tend_pod: Callable[[PodChange], None],
+        waiting: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._records = records
         self._node = node
@@ -45,6 +47,7 @@ class Watches:
             pods_bell=Bell(),
             numbers=Numbers(),
             addresses=KnownAddresses(),
+            waiting=waiting,
         )
         self.links_listed = threading.Event()
         self._lock = threading.Lock()

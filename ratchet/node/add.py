@@ -13,6 +13,7 @@ from ratchet.cni import delegate
 from ratchet.cni.delegation import prepare
 from ratchet.cni.execute import find_plugin
 from ratchet.cni.result import Interface, IPConfig, Result
+from ratchet.core.device import Device
 from ratchet.core.intent import asks_for_links, wait_of
 from ratchet.core.model import End, Pod, Sandbox
 from ratchet.core.plan import Attempt
@@ -26,7 +27,7 @@ from ratchet.errors import (
 from ratchet.node.call import Call
 from ratchet.node.delete import undo
 from ratchet.node.journal import HeldEnd, SandboxEntry
-from ratchet.node.linking import link_all, own_ends
+from ratchet.node.linking import Naming, OwnEnd, link_all
 from ratchet.store.records import Records
 
 log = logging.getLogger(__name__)
@@ -85,20 +86,26 @@ def _with_links(call: Call, records: Records, pod: Pod, began: float) -> Result:
     )
     seconds = wait_of(pod)
     until = began + (call.wait if seconds is None else seconds)
+    naming = Naming.look(records, pod, {call.arguments.ifname})
+    entry = replace(entry, ends=_held(naming.ends))
     _begin(call, entry)
     try:
-        ends = own_ends(records, pod, {call.arguments.ifname}, until, require=call.require)
+        ends = naming.wait(until, require=call.require)
         sandbox = Sandbox(call.arguments.container_id, pod.ref, site.node, call.arguments.netns, site.parent.address)
         attempts = [Attempt(wanted.link, side, sandbox) for wanted, side in ends]
         entry, result = _base(call, entry, call.network.boot_network or call.network.delegate)
-        entry = replace(entry, ends=tuple(HeldEnd(wanted.link, side) for wanted, side in ends))
-        call.journal.write(entry)
+        if ends != naming.ends:
+            call.journal.write(replace(entry, ends=_held(ends)))
         joined = link_all(call.reconciler(records), attempts, site, until, require=call.require)
         _refuse_deleted(call)
         return result.extended(*_link_ports(call, joined))
     except BaseException as error:
         _take_back(call, entry, error)
         raise
+
+
+def _held(ends: list[OwnEnd]) -> tuple[HeldEnd, ...]:
+    return tuple(HeldEnd(wanted.link, side) for wanted, side in ends)
 
 
 def _begin(call: Call, entry: SandboxEntry) -> None:
@@ -139,12 +146,12 @@ def _base(call: Call, entry: SandboxEntry, config: Mapping[str, Any] | None) -> 
     return entry, delegation.outcome()
 
 
-def _link_ports(call: Call, ends: list[End]) -> tuple[list[Interface], list[IPConfig]]:
+def _link_ports(call: Call, ends: list[tuple[End, Device | None]]) -> tuple[list[Interface], list[IPConfig]]:
     """The links' interfaces in this sandbox and their addresses, for the result."""
     interfaces: list[Interface] = []
     ips: list[IPConfig] = []
-    for end in ends:
-        device = datapath.observe_port(call.arguments.netns, end.ifname)
+    for end, standing in ends:
+        device = standing or datapath.observe_port(call.arguments.netns, end.ifname)
         if device is not None:  # else its peer has not come
             ips += [IPConfig(str(address), interface=len(interfaces)) for address in end.addresses]
             interfaces.append(Interface(end.ifname, device.mac, call.arguments.netns, device.mtu))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Self
 
+from ratchet.core.device import Device
 from ratchet.core.intent import (
     PAIR_NAME,
     PRIMARY,
@@ -28,37 +31,56 @@ log = logging.getLogger(__name__)
 OwnEnd = tuple[WantedLink, Side]
 
 
-def own_ends(records: Records, pod: Pod, reserved: Collection[str], until: float, *, require: bool) -> list[OwnEnd]:
-    """The ends of links that are this pod's, as the namespace's pods declare them now.
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """The ends of links that are a pod's, as the pods of its namespace declared them when they were looked at."""
 
-    A pod that says `ratchet.primary: "false"` expects to be named: for it this waits until `until` (monotonic
-    seconds). Raises InvalidIntentError for what this pod may not ask for, SupersededError where another pod has taken
-    its name, and with `require` PeerMissingError where nobody names it.
-    """
-    wanted, pods, version = records.wanted_around(pod, frozenset(reserved))
-    _complain(pod, wanted)
-    ends = list(wanted.ends_of(pod))
-    if ends or is_primary(pod) is None:
-        return ends
-    if usurper := superseding(pod, pods):
-        raise SupersededError(f"cannot link pod {pod.ref}: pod {usurper.ref} is newer and goes by the same name")
-    log.info("pod %s waits to be named as the pair of a link", pod.ref)
-    for changed in records.pods_as_they_change(pod.ref.namespace, pods, version, until):
-        wanted = wanted_links(changed, reserved)
-        if ends := list(wanted.ends_of(pod)):
-            return ends
-    if require:
-        raise _unnamed(pod, wanted)
-    return []
+    ends: list[OwnEnd]
+    _pod: Pod
+    _records: Records
+    _reserved: frozenset[str]
+    _pods: list[Pod]
+    _version: str
+
+    @classmethod
+    def look(cls, records: Records, pod: Pod, reserved: Collection[str]) -> Self:
+        """Raises InvalidIntentError for what this pod may not ask for."""
+        wanted, pods, version = records.wanted_around(pod, frozenset(reserved))
+        _complain(pod, wanted)
+        return cls(list(wanted.ends_of(pod)), pod, records, frozenset(reserved), pods, version)
+
+    def wait(self, until: float, *, require: bool) -> list[OwnEnd]:
+        """The ends; of a pod that has none and says `ratchet.primary: "false"`, which is to expect to be named, those
+        that it is given by `until` (monotonic seconds).
+
+        Raises SupersededError where another pod has taken its name, and with `require` PeerMissingError where nobody
+        names it.
+        """
+        pod = self._pod
+        if self.ends or is_primary(pod) is None:
+            return self.ends
+        if usurper := superseding(pod, self._pods):
+            raise SupersededError(f"cannot link pod {pod.ref}: pod {usurper.ref} is newer and goes by the same name")
+        log.info("pod %s waits to be named as the pair of a link", pod.ref)
+        wanted = None
+        changes = self._records.pods_as_they_change(pod.ref.namespace, self._pods, self._version, until)
+        for changed in changes:
+            wanted = wanted_links(changed, self._reserved)
+            if ends := list(wanted.ends_of(pod)):
+                return ends
+        if require:
+            raise _unnamed(pod, wanted or wanted_links(self._pods, self._reserved))
+        return []
 
 
 def link_all(
     reconciler: Reconciler, attempts: Sequence[Attempt], site: Site, until: float, *, require: bool
-) -> list[End]:
+) -> list[tuple[End, Device | None]]:
     """Take every end as far as it goes, again and again, until all stand or `until` (monotonic seconds) is past.
 
-    The ends as they are recorded, in the order of the attempts. With `require`, raises PeerMissingError that names
-    every peer that was waited for, and what it waits for itself; without, what is missing is left to whoever stays.
+    The ends as they are recorded, in the order of the attempts, each with its device where it stands. With `require`,
+    raises PeerMissingError that names every peer that was waited for, and what it waits for itself; without, what is
+    missing is left to whoever stays.
     """
     if not attempts:
         return []
@@ -81,7 +103,7 @@ def link_all(
                 break
     if waiting and require:
         raise _peers_missing(reconciler.records, [one for one in attempts if one.name in waiting])
-    return [settled[one.name].record.end(one.side) for one in attempts]
+    return [(settled[one.name].record.end(one.side), settled[one.name].device) for one in attempts]
 
 
 def _age_of_version(version: str) -> tuple[int, str]:

@@ -17,7 +17,7 @@ import tenacity
 
 from ratchet import datapath
 from ratchet.core import moves
-from ratchet.core.device import Observed, VxlanWire, Wire, differences
+from ratchet.core.device import Device, Observed, VxlanWire, Wire, differences
 from ratchet.core.model import Link, Side
 from ratchet.core.plan import Attempt, Build, Done, Join, Look, Note, Number, Site, Step, Wait, Withdraw, plan
 from ratchet.errors import (
@@ -45,10 +45,14 @@ def wall_clock() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """How far an end has come: its link's record as it is stored now, and whether the end stands by it."""
+    """How far an end has come: its link's record as it is stored now, and the device that stands by it, if it does."""
 
     record: Link
-    stands: bool
+    device: Device | None = None
+
+    @property
+    def stands(self) -> bool:
+        return self.device is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +189,7 @@ class _Settling:
             case Wait():
                 return self._waiting()
             case Done():
-                return Settled(self._written(), stands=True)
+                return Settled(self._written(), self._observed.near if self._observed else None)
         return None
 
     def _is_of_a_pod_that_is_gone(self) -> bool:
@@ -223,7 +227,7 @@ class _Settling:
         record = self._written()
         if self._site.attended and record.kind is None:
             self._unplug()
-        return Settled(record, stands=False)
+        return Settled(record)
 
     def _unplug(self) -> None:
         """Leave an end without a peer as a cable is without one: a tunnel's without carrier, a vEth's not there."""

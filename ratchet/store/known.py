@@ -11,7 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
@@ -179,7 +179,10 @@ class KnownPods:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """All that is known. `namespace_pods` gives a namespace's pods, followed by somebody from the first question on."""
+    """All that is known. `namespace_pods` gives a namespace's pods, followed by somebody from the first question on.
+
+    Whoever waits for something to change does so within `waiting`.
+    """
 
     links: KnownLinks
     node_pods: KnownPods
@@ -187,6 +190,7 @@ class Memory:
     pods_bell: Bell
     numbers: Numbers
     addresses: KnownAddresses
+    waiting: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 class KnownRecords(Records):
@@ -240,7 +244,9 @@ class KnownRecords(Records):
         with self.known.bell.heard(names) as wait:
             yield None  # what changed before there was a bell
             while time.monotonic() < until:
-                if rung := wait(until):
+                with self.memory.waiting():
+                    rung = wait(until)
+                if rung:
                     yield rung
 
     def _stored(self, write: Callable[..., Link], *arguments: Link, name: str) -> Link:
@@ -291,7 +297,9 @@ class KnownRecords(Records):
         with self.memory.pods_bell.heard([namespace]) as wait:
             yield self.memory.namespace_pods(namespace).all()
             while time.monotonic() < until:
-                if wait(until):
+                with self.memory.waiting():
+                    rung = wait(until)
+                if rung:
                     yield self.memory.namespace_pods(namespace).all()
 
     # Nodes
