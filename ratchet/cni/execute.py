@@ -107,24 +107,47 @@ def _until_end(child: subprocess.Popen[bytes], deadline: float) -> Outcome:
     assert child.stdout is not None  # noqa: S101
     assert child.stderr is not None  # noqa: S101
     stdout, stderr = bytearray(), bytearray()
-    with selectors.DefaultSelector() as selector:
+    with selectors.DefaultSelector() as selector, _end_of(child) as end:
         for stream, buffer in ((child.stdout, stdout), (child.stderr, stderr)):
             os.set_blocking(stream.fileno(), False)
             selector.register(stream, selectors.EVENT_READ, buffer)
+        if end is not None:
+            selector.register(end, selectors.EVENT_READ)
+        look_every = _LOOK_EVERY if end is None else float("inf")
         ended = False
-        while selector.get_map() and not ended and monotonic() < deadline:
-            # Asked before reading: what the child wrote before it ended is then sure to be read below.
-            ended = child.poll() is not None
-            for key, _ in selector.select(0 if ended else min(_LOOK_EVERY, max(0.0, deadline - monotonic()))):
-                if not _read_some(key.fileobj, key.data, drain=ended):  # type: ignore[arg-type]
+        while not ended and monotonic() < deadline:
+            for key, _ in selector.select(min(look_every, max(0.0, deadline - monotonic()))):
+                if key.fileobj != end and not _read_some(key.fileobj, key.data):  # type: ignore[arg-type]
                     selector.unregister(key.fileobj)
                 del stdout[STDOUT_LIMIT + 1 :]
                 del stderr[:-STDERR_LIMIT]
+            ended = child.poll() is not None
+        # What the child wrote before it ended is there to be read, and what others write after it need not be.
+        for stream, buffer in ((child.stdout, stdout), (child.stderr, stderr)):
+            _read_some(stream, buffer, drain=True)
+        del stderr[:-STDERR_LIMIT]
     timed_out = not _ends_by(child, deadline)
     return Outcome(child.returncode, bytes(stdout), bytes(stderr), timed_out)
 
 
-def _read_some(stream: IO[bytes], buffer: bytearray, *, drain: bool) -> bool:
+@contextmanager
+def _end_of(child: subprocess.Popen[bytes]) -> Iterator[int | None]:
+    """A descriptor that can be read once a child has ended (pidfd_open(2)).
+
+    None where the kernel has none (before 5.3): the child is then to be looked at again and again.
+    """
+    try:
+        descriptor = os.pidfd_open(child.pid)
+    except OSError:
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _read_some(stream: IO[bytes], buffer: bytearray, *, drain: bool = False) -> bool:
     """Read what is there, all of it or one piece; False at the stream's end."""
     while True:
         try:

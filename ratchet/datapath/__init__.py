@@ -2,7 +2,7 @@
 
 What belongs here is what needs a network namespace or a netlink socket; what a link is to look like is the core's
 (`core.device`). Nothing here logs, forks, or keeps anything open between two calls; the one thing
-waited for is a dying namespace that still holds a VNI (`tunnel.PATIENCE`).
+waited for, but the kernel, is a dying namespace that still holds a VNI (`tunnel.PATIENCE`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from ratchet.datapath.claims import release
 from ratchet.datapath.netns import Netns, inside, is_host, namespace_is_there, open_netns, refuse_host
 from ratchet.datapath.parent import find_parent
-from ratchet.datapath.wiring import ensure, observe, observe_port, remove, unplug
+from ratchet.datapath.wiring import ensure, observe, observe_port, remove, removing, unplug
 
 __all__ = [
     "Netns",
@@ -25,5 +25,6 @@ __all__ = [
     "refuse_host",
     "release",
     "remove",
+    "removing",
     "unplug",
 ]

@@ -6,7 +6,9 @@ paths of theirs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from ratchet.core.device import Device, Observed, Port, VethWire, Wire
 from ratchet.datapath.pod import OpenPod, open_pod
@@ -58,6 +60,21 @@ def remove(netns: str, ifname: str) -> bool:
     Raises ForeignInterfaceError, and leaves it, if it is not ours; HostNamespaceError.
     """
     return _done_to_ours("remove", netns, ifname, lambda pod, device: pod.delete(device.index))
+
+
+@contextmanager
+def removing(netns: str, ifname: str) -> Iterator[None]:
+    """Have an interface removed, as `remove` does it, while the block runs; it is gone when that is over.
+
+    The kernel waits some 20 ms until nobody can still be at it, in which something else can be done. Raises as `remove`
+    does.
+    """
+    with ThreadPoolExecutor(1) as helper:
+        removal = helper.submit(remove, netns, ifname)
+        try:
+            yield
+        finally:
+            removal.result()
 
 
 def unplug(netns: str, ifname: str) -> bool:

@@ -67,9 +67,10 @@ def _without_links(call: Call, pod: Pod | None) -> Result:
             f"cannot add {who}: it asks for no links and the configuration has no delegate",
             details='add the key "delegate" with the configuration of the plugin for all other pods',
         )
+    entry = _with_intended(call, entry, call.network.delegate)
     _begin(call, entry)
     try:
-        entry, result = _base(call, entry, call.network.delegate)
+        result = _base(call, entry, call.network.delegate)
         _refuse_deleted(call)
     except BaseException as error:
         _take_back(call, entry, error)
@@ -88,14 +89,17 @@ def _with_links(call: Call, records: Records, pod: Pod, began: float) -> Result:
     until = began + (call.wait if seconds is None else seconds)
     naming = Naming.look(records, pod, {call.arguments.ifname})
     entry = replace(entry, ends=_held(naming.ends))
+    config = call.network.boot_network or call.network.delegate
+    intended = _with_intended(call, entry, config)
     _begin(call, entry)
     try:
         ends = naming.wait(until, require=call.require)
         sandbox = Sandbox(call.arguments.container_id, pod.ref, site.node, call.arguments.netns, site.parent.address)
         attempts = [Attempt(wanted.link, side, sandbox) for wanted, side in ends]
-        entry, result = _base(call, entry, call.network.boot_network or call.network.delegate)
-        if ends != naming.ends:
-            call.journal.write(replace(entry, ends=_held(ends)))
+        intended = replace(intended, ends=_held(ends))
+        if intended != entry:
+            call.journal.write(intended)
+        result = _base(call, intended, config)
         joined = link_all(call.reconciler(records), attempts, site, until, require=call.require)
         _refuse_deleted(call)
         return result.extended(*_link_ports(call, joined))
@@ -132,18 +136,26 @@ def _take_back(call: Call, entry: SandboxEntry, error: BaseException) -> None:
         call.journal.write(replace(noted, asks=False))
 
 
-def _base(call: Call, entry: SandboxEntry, config: Mapping[str, Any] | None) -> tuple[SandboxEntry, Result]:
-    """The result that ours stands on: the delegate's where there is one, else what came before us in the chain."""
+def _with_intended(call: Call, entry: SandboxEntry, config: Mapping[str, Any] | None) -> SandboxEntry:
+    """An entry with what a delegate is about to be given, if there is one.
+
+    An ADD that fails or is killed leaves what it did to the DEL that is kept there. Raises DelegateError where there is
+    no such plugin.
+    """
     if config is None:
-        return entry, call.network.prev_result or Result()
+        return entry
     intended = prepare(config, call.network)
     find_plugin(intended.type, call.arguments.path)
-    # Noted before it is run: an ADD that fails or is killed leaves what it did to the DEL that is kept here.
-    call.journal.write(replace(entry, delegations=(intended,)))
+    return replace(entry, delegations=(intended,))
+
+
+def _base(call: Call, entry: SandboxEntry, config: Mapping[str, Any] | None) -> Result:
+    """The result that ours stands on: the delegate's where there is one, else what came before us in the chain."""
+    if config is None:
+        return call.network.prev_result or Result()
     delegation = delegate.add(config, call.network, call.arguments)
-    entry = replace(entry, delegations=(delegation,))
-    call.journal.write(entry)
-    return entry, delegation.outcome()
+    call.journal.write(replace(entry, delegations=(delegation,)))
+    return delegation.outcome()
 
 
 def _link_ports(call: Call, ends: list[tuple[End, Device | None]]) -> tuple[list[Interface], list[IPConfig]]:

@@ -15,7 +15,7 @@ from ratchet.cni.delegation import Delegation, prepare
 from ratchet.errors import ApiUnavailableError, DelegateError, RatchetError
 from ratchet.node.call import Call
 from ratchet.node.journal import SandboxEntry
-from ratchet.node.reconciler import take_down
+from ratchet.node.reconciler import taking_down
 from ratchet.store.records import Records
 
 log = logging.getLogger(__name__)
@@ -62,11 +62,11 @@ def _leave_links(call: Call, entry: SandboxEntry, reason: str) -> None:
     records = _connected(call)
     for end in entry.ends:
         try:
-            with call.journal.lock(end.link):
-                take_down(call.journal, entry.attachment.container_id, entry.netns, end.ifname)
+            container_id = entry.attachment.container_id
+            with call.journal.lock(end.link), taking_down(call.journal, container_id, entry.netns, end.ifname):
                 if records is None:
                     continue
-                call.reconciler(records).leave(end.link, end.side, entry.attachment.container_id, reason)
+                call.reconciler(records).leave(end.link, end.side, container_id, reason)
             log.info("left link %s: %s", end.link, reason)
         except ApiUnavailableError as error:
             log.error("the record of %s, and what follows, is left to the agent or `ratchet gc`: %s", end.link, error)

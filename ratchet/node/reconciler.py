@@ -7,8 +7,8 @@ never held while waiting for a peer. Nothing here decides; `core.plan` does.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import NoReturn, TypeVar
@@ -297,9 +297,18 @@ def take_down(journal: Journal, container_id: str, netns: str, ifname: str) -> N
 
     One that is gone, with its namespace or alone, or that is not ours, is nothing to remove.
     """
-    if netns and not journal.another_has(container_id, netns, ifname):
-        with suppress(ForeignInterfaceError):
-            datapath.remove(netns, ifname)
+    with taking_down(journal, container_id, netns, ifname):
+        pass
+
+
+@contextmanager
+def taking_down(journal: Journal, container_id: str, netns: str, ifname: str) -> Iterator[None]:
+    """As `take_down`, and meanwhile what is in the block."""
+    if not netns or journal.another_has(container_id, netns, ifname):
+        yield
+        return
+    with suppress(ForeignInterfaceError), datapath.removing(netns, ifname):
+        yield
 
 
 def _looked_at(wire: Wire) -> Observed | None:

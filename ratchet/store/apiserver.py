@@ -34,6 +34,7 @@ CONNECT_SECONDS = 3.0
 READ_SECONDS = 10.0
 WATCH_SECONDS = 120
 CONNECTIONS = 64
+CREDENTIALS_SECONDS = 1.0
 # A watch over a connection that has gone dark hears nothing and would not know it: the kernel gives it up after 25 s
 # (tcp(7)). urllib3 sets these in the place of its own.
 SOCKET_OPTIONS = [
@@ -92,6 +93,20 @@ class _Session:
 
     client: Any
     watches: set[Any] = field(default_factory=set)
+    _credentials: tuple[float, dict[str, str]] = (float("-inf"), {})
+
+    def credentials(self) -> dict[str, str]:
+        """The headers with our credentials. The client looks through its whole configuration for them each time."""
+        read, headers = self._credentials
+        if time.monotonic() - read > CREDENTIALS_SECONDS:
+            headers = {}
+            self.client.update_params_for_auth(headers, [], ["BearerToken"], "", "", None)
+            self._credentials = time.monotonic(), headers
+        return headers
+
+    def renew(self, client: Any) -> None:
+        """Have another client, which has read the credentials anew."""
+        self.client, self._credentials = client, (float("-inf"), {})
 
 
 @dataclass(slots=True)
@@ -148,7 +163,7 @@ class ApiServer:
                 response.shutdown()
 
     def _renew(self) -> None:
-        self._session.client = kubernetes_client.ApiClient(self._configure())
+        self._session.renew(kubernetes_client.ApiClient(self._configure()))
 
     def get(self, path: str) -> Json:
         """The object at `path`. Raises NotFoundError."""
@@ -244,7 +259,7 @@ class ApiServer:
         content_type: str = "application/json",
     ) -> Any:
         headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": "ratchet"}
-        self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        headers |= self._session.credentials()
         url = self.host + path + ("?" + urlencode(query) if query else "")
         timeout = (min(CONNECT_SECONDS, read_seconds), read_seconds)
         try:

@@ -11,14 +11,11 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol, TypeVar
 from unittest.mock import patch
 
-from ratchet.core import moves
 from ratchet.core.device import Device, Observed, Parent, Wire
-from ratchet.core.machine import advance
 from ratchet.errors import ApiUnavailableError, ConflictError, NamespaceGoneError
 from ratchet.node import add, call, reconciler, sites
 from ratchet.node.journal import Attachment, Journal, SandboxEntry
@@ -192,6 +189,11 @@ class FakeKernel:
     def remove(self, netns: str, ifname: str) -> bool:
         return bool(ask("remove", netns, ifname))
 
+    @contextmanager
+    def removing(self, netns: str, ifname: str) -> Iterator[None]:
+        self.remove(netns, ifname)
+        yield
+
     def unplug(self, netns: str, ifname: str) -> bool:
         return False  # carrier is no part of this world
 
@@ -212,8 +214,7 @@ class FakeKernel:
 def taken_away(parents: dict[str, Parent]) -> Iterator[None]:
     """Within the block the node's code has no kernel, no clock and no chance but those that are asked for.
 
-    A retry after a conflict is the asker's (`Asker.undisputed`), for the real one sleeps. The machine's answers are
-    remembered: they depend on nothing but what it is asked.
+    A retry after a conflict is the asker's (`Asker.undisputed`), for the real one sleeps.
     """
     kernel = FakeKernel(parents)
     time = SimpleNamespace(monotonic=lambda: current().clock(), sleep=_sleep)
@@ -224,7 +225,6 @@ def taken_away(parents: dict[str, Parent]) -> Iterator[None]:
             stack.enter_context(patch.object(clocked, "time", time))
         stack.enter_context(patch.object(reconciler, "_until_undisputed", lambda decide: current().undisputed(decide)))
         stack.enter_context(patch.object(numbers, "random", SimpleNamespace(choice=lambda free: free[0])))
-        stack.enter_context(patch.object(moves, "advance", lru_cache(maxsize=None)(advance)))
         yield
 
 
