@@ -653,7 +653,7 @@ def test_fault_28_the_agent_is_killed_at_every_request_of_an_add(
         cluster.bed.hosts.remove_namespace(primary.netns)
         collected(cluster)  # a VNI that was claimed, and whose number was never written, is left to it
         cluster.assert_nothing_left()
-    assert request > 2
+    assert request >= 2
 
 
 @pytest.mark.timeout(240)
