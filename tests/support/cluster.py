@@ -178,7 +178,7 @@ class Cluster:
             time.sleep(0.05)
 
     def end_everything(self) -> None:
-        """Whatever a test has left: agents that run again, a DEL for each sandbox whose namespace is still there."""
+        """Whatever a test has left: agents run again, a DEL for each sandbox whose namespace is there; no pod stays."""
         self.faults.clear()
         self.stop_what_runs()
         for agent in self.bed.agents.values():
@@ -186,6 +186,9 @@ class Cluster:
             if not agent.running:
                 agent.start()
         self.delete_all(*((node, one) for node, one in self._sandboxes if one.netns in self.bed.hosts.made))
+        self._sandboxes.clear()
+        for pod in self.bed.records.pods(self.bed.namespace):
+            self.bed.delete_pod(pod.ref)
 
     def _left(self) -> list[str]:
         left = [*self.bed.links(), *(f"vni-{lease.vni}" for lease in self.bed.records.vni_leases())]
