@@ -746,7 +746,7 @@ def test_fault_29_a_full_disk_fails_an_add_and_no_del(cluster: Cluster) -> None:
 
 
 def test_fault_29_a_read_only_disk_fails_an_add_and_no_del(cluster: Cluster) -> None:
-    """What DEL cannot do stays as it is until the disk can be written again, and the runtime collects it."""
+    """What DEL cannot do is done when the disk can be written again; what it noted the runtime collects."""
     with small_disk(cluster.a) as state:
         primary, pair = cluster.linked_pair()
         other = cluster.pod("other", {**PRIMARY, "ratchet.pair_name": "nobody"}, cluster.a)
@@ -760,9 +760,10 @@ def test_fault_29_a_read_only_disk_fails_an_add_and_no_del(cluster: Cluster) -> 
         cluster.bed.delete_pod(primary.pod)
         assert contents(state) == before
         run("mount", "-o", "remount,rw", str(state))
+        look_at_everything(cluster.a)
+        cluster.wait_until(State.PENDING)
         collect = {**cluster.a.config, "cniVersion": "1.1.0", "cni.dev/valid-attachments": []}
         assert cluster.a.call("GC", config=collect).status == 0
-        cluster.wait_until(State.PENDING)
         assert contents(state) == {}
         end_pods(cluster, (cluster.a, other), (cluster.b, pair))
         cluster.assert_nothing_left()
@@ -858,7 +859,9 @@ def test_fault_10_and_11_an_api_that_does_not_answer_or_knows_no_credentials_is_
     again, DEL is done within seconds; what the API missed it is told later."""
     primary, pair = cluster.linked_pair()
     late = {
-        node.host.name: cluster.pod(f"late-{node.host.name}", {**PRIMARY, "ratchet.pair_name": "nobody"}, node)
+        node.host.name: cluster.pod(
+            f"late-{node.host.name}", {**PRIMARY, "ratchet.pair_name": f"no-{node.host.name}"}, node
+        )
         for node in (cluster.a, cluster.b)
     }
     hole = Gate()
