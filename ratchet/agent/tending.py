@@ -83,11 +83,15 @@ class Tender:
     # One end
 
     def _tend_end(self, entry: SandboxEntry, end: HeldEnd) -> None:
-        if self._is_over(entry, end):
-            return
         record, _ = self.records.known_link(end.link)
         holder = record.sandbox(end.side) if record is not None else None
-        if holder is None:
+        if self._is_deleted(entry):
+            if holder is None or holder.container_id != entry.attachment.container_id:
+                return
+            # Its DEL is at it, or could not do it: it withdraws, whoever comes second has nothing to do.
+        elif not self.journal.still_wants(entry, end):
+            return
+        elif holder is None:
             if not self._may_take(entry):
                 self._make_way(entry, end)
                 return

@@ -29,6 +29,7 @@ from ratchet.store.codec import decode_link, encode_link
 
 TOMBSTONE_SECONDS = 3600.0
 PURGE_SECONDS = 60.0
+BURIED_KEPT = 1024
 _SINCE_BOOT = time.CLOCK_BOOTTIME
 _CLOCK_TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -97,6 +98,7 @@ class Journal:
         self._deleted = self._root / "deleted"
         self._locks = Locks(self._root / "locks", lock_seconds)
         self._entry_locks = KeyedLocks()
+        self._buried: dict[Attachment, float] = {}
         self._purged = float("-inf")
         if remembers:
             self.reload()
@@ -197,19 +199,24 @@ class Journal:
         """
         path = self._deleted / attachment.file_name
         again = path.exists()
-        self._put(path, {"boot": boot_id(), "at": min(at, since_boot())})
+        at = min(at, since_boot())
+        if self._memory is not None:
+            self._bury_in_memory(attachment, at)
+        self._put(path, {"boot": boot_id(), "at": at})
         self._purge()
         return again
 
     def is_deleted(self, container_id: str) -> bool:
         """Whether DEL has come, since this boot, for any attachment of a container."""
-        return any(
+        return any(one.container_id == container_id for one in list(self._buried)) or any(
             (tombstone := _document(path)) is not None and tombstone.get("boot") == boot_id()
             for path in self._deleted.glob(f"{container_id}+*")
         )
 
     def is_buried(self, attachment: Attachment, began: float) -> bool:
         """Whether DEL came after `began` (seconds since boot): an ADD that the runtime began later is a new one."""
+        if self._buried.get(attachment, float("-inf")) >= began:
+            return True
         tombstone = _document(self._deleted / attachment.file_name)
         if tombstone is None or tombstone.get("boot") != boot_id():
             return False
@@ -222,6 +229,14 @@ class Journal:
         Raises TryAgainError where another holds it for `lock_seconds`.
         """
         return self._locks.held(link)
+
+    def _bury_in_memory(self, attachment: Attachment, at: float) -> None:
+        """What the threads of one who stays know of a DEL where the disk takes nothing more."""
+        self._buried.pop(attachment, None)
+        self._buried[attachment] = at
+        while len(self._buried) > BURIED_KEPT:
+            with suppress(KeyError, StopIteration, RuntimeError):  # another thread has been quicker
+                del self._buried[next(iter(self._buried))]
 
     def _purge(self) -> None:
         """Clear away old tombstones, and what those who were killed have left: locks, and files half written."""
