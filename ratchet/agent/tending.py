@@ -56,7 +56,7 @@ class Tender:
             if record is not None:
                 self._take_out_strays(record, held)
             for entry, end in held:
-                if not self.is_adding(entry.attachment.container_id):
+                if not self.is_adding(entry.attachment.container_id) and self._still_holds(entry, name):
                     with about(pod=entry.pod, sandbox=entry.attachment.container_id):
                         self._tend_end(entry, end)
             if held:
@@ -107,6 +107,10 @@ class Tender:
                 raise
             with self.journal.lock(end.link):
                 reconciler.note_lost(end.link, end.side, entry.attachment.container_id, "its namespace is gone")
+
+    def _still_holds(self, entry: SandboxEntry, link: str) -> bool:
+        """Whether an ADD that was running when its entry was read, and is over by now, has not taken it back."""
+        return any(one.attachment == entry.attachment for one, _ in self.journal.holding(link))
 
     def _may_take(self, entry: SandboxEntry) -> bool:
         """Whether a sandbox is to have the place in the record that nobody has: it runs."""
