@@ -108,7 +108,7 @@ class Cluster:
             calls = {index: at_once.submit(pairs[index][0].call, command, pairs[index][1]) for index in order}
             return [calls[index].result() for index in range(len(pairs))]
 
-    def start(self, command: str, node: Kubelet, sandbox: Sandbox, **changes: Any) -> subprocess.Popen[str]:
+    def start(self, command: str, node: Kubelet, sandbox: Sandbox | None, **changes: Any) -> subprocess.Popen[str]:
         """A call that is left running; one that still runs when the test ends is killed."""
         process = node.start(command, sandbox, **changes)
         self._started.append(process)

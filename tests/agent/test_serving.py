@@ -1,0 +1,507 @@
+"""The agent as it serves: its socket and who may use it, its beginning and end, what it tells of itself and links."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ratchet import datapath
+from ratchet.agent.frame import HEADER_BYTES, Request, encode_request, read_answer
+from ratchet.core.model import PodRef, State
+from ratchet.dev.agents import AgentProcess
+from ratchet.dev.bed import wait_for
+from ratchet.dev.hosts import ip, netns_path
+from ratchet.dev.kubelet import Answer, Kubelet, Sandbox
+from tests.support.cluster import LINK, PAIR, PATIENT, PRIMARY, Cluster, end_pods, left_clean, sent_by
+from tests.support.faults import Gate, Rule, dropping
+
+LATEST = {**PATIENT, "cniVersion": "1.1.0"}
+VALID = "cni.dev/valid-attachments"
+NOBODY = "65534"
+GATE = "ratchet/linked"
+
+
+def assert_silent(answer: Answer) -> None:
+    assert (answer.status, answer.stdout) == (0, ""), answer
+
+
+def assert_refused(answer: Answer, code: int, *words: str) -> None:
+    assert answer.status == 1
+    assert answer.json["code"] == code, answer
+    for word in words:
+        assert word in answer.error
+
+
+def log_of(cluster: Cluster, node: Kubelet) -> str:
+    return cluster.bed.agents[node.host.name].log.read_text()
+
+
+# The socket, and who may use it
+
+
+def test_the_socket_is_for_its_user_alone(cluster: Cluster) -> None:
+    path = cluster.bed.agents["a"].socket
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+@contextmanager
+def opened_up(path: Path, root: Path) -> Iterator[None]:
+    """Have everybody reach a socket within the block, as nobody should; the folders from `root` on down to it."""
+    folders = [one for one in path.parents if one == root or root in one.parents]
+    before = {one: one.stat().st_mode & 0o7777 for one in (path, *folders)}
+    for one in before:
+        one.chmod(0o777)
+    try:
+        yield
+    finally:
+        for one, mode in before.items():
+            one.chmod(mode)
+
+
+def test_another_user_is_refused_even_where_the_socket_lets_him(cluster: Cluster) -> None:
+    become_nobody = ["setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]
+    if subprocess.run([*become_nobody, "true"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("there is no other user in this user namespace")
+    agent = cluster.bed.agents["a"]
+    environment = {**os.environ, **agent.environment, "CNI_COMMAND": "STATUS", "CNI_PATH": str(cluster.a.bin_dir)}
+    with opened_up(agent.socket, cluster.bed.folder):
+        done = subprocess.run(
+            cluster.a.host.command(*become_nobody, str(cluster.a.bin_dir / "ratchet")),
+            env=environment,
+            input=json.dumps(LATEST),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert json.loads(done.stdout)["code"] == 50
+        assert "went away before it had answered" in json.loads(done.stdout)["msg"]
+        wait_for("a word on it", lambda: f"of user {NOBODY}: root alone may call" in log_of(cluster, cluster.a))
+        assert_silent(cluster.a.call("STATUS", config=LATEST))
+
+
+def connected(cluster: Cluster) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(15)
+    connection.connect(str(cluster.bed.agents["a"].socket))
+    return connection
+
+
+WHOLE = encode_request(Request({"CNI_COMMAND": "VERSION"}, b"{}", 1.0))
+OF_ANOTHER_VERSION = WHOLE[:4] + b"\x09" + WHOLE[5:]
+TOO_LONG = WHOLE[: HEADER_BYTES - 4] + b"\xff\xff\xff\xff"
+
+
+@pytest.mark.parametrize(
+    ("sent", "cause"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: ratchet\r\n\r\n", "it begins with"),
+        (OF_ANOTHER_VERSION, "it is of version 9"),
+        (TOO_LONG, "and may have"),
+        (os.urandom(4096), "cannot read the frame"),
+    ],
+    ids=["http", "version", "too-long", "noise"],
+)
+def test_what_is_no_request_is_answered_with_an_error_and_harms_nobody(
+    cluster: Cluster, sent: bytes, cause: str
+) -> None:
+    with connected(cluster) as connection:
+        connection.sendall(sent)
+        answer = read_answer(connection.recv)
+    assert answer.status == 1
+    assert json.loads(answer.stdout)["code"] == 11
+    assert cause in json.loads(answer.stdout)["msg"]
+    assert_silent(cluster.a.call("STATUS", config=LATEST))
+
+
+def test_callers_that_say_half_of_it_or_nothing_or_do_not_listen_hold_nobody_up(cluster: Cluster) -> None:
+    plain = cluster.pod("plain", {}, cluster.a)
+    with ExitStack() as stack:
+        for sent in [b"", WHOLE[:7], WHOLE[:-1]] * 40:
+            stack.enter_context(connected(cluster)).sendall(sent)
+        for _ in range(40):
+            with connected(cluster) as gone:
+                gone.sendall(WHOLE)
+        began = time.monotonic()
+        assert cluster.a.add(plain).status == 0
+        assert time.monotonic() - began < 5
+    assert_silent(cluster.a.call("DEL", plain))
+    wait_for("the end of all calls", lambda: metric(cluster.a, "ratchet_calls_in_progress") == 0, 15)
+    assert "a fault in ratchet" not in log_of(cluster, cluster.a)
+
+
+def test_three_hundred_calls_at_once_are_all_served(cluster: Cluster) -> None:
+    running = [cluster.start("STATUS", cluster.a, None, config=LATEST) for _ in range(300)]
+    for process in running:
+        assert_silent(cluster.end(process))
+
+
+# The beginning and the end
+
+
+def test_sigterm_finishes_the_calls_that_run_and_leaves_links_as_they_are(cluster: Cluster) -> None:
+    primary, _ = cluster.linked_pair()
+    agent = cluster.bed.agents["a"]
+    late = cluster.pod("late", {**PRIMARY, "ratchet.pair_name": "nobody"}, cluster.a)
+    gate = Gate()
+    cluster.faults.add(Rule(sent_by(cluster.a, "POST", path="/configmaps"), before=gate))
+    adding = cluster.start("ADD", cluster.a, late)
+    assert gate.reached.wait(20)
+    log = agent.log.stat().st_size
+    os.kill(agent.pid, signal.SIGTERM)
+    wait_for("the end of the socket", lambda: not agent.socket.exists())
+    assert agent.running
+    assert_refused(cluster.a.call("STATUS", config=LATEST), 50, str(agent.socket))
+    gate.opened.set()
+    assert cluster.end(adding).status == 0
+    wait_for("the agent's end", lambda: not agent.running)
+    said = agent.log.read_bytes()[log:].decode()
+    assert "stopping; links stay as they are" in said
+    assert "ERROR" not in said
+    assert "cut short" not in said
+    assert not agent.socket.exists()
+    assert cluster.state() is State.LINKED
+    assert cluster.pings(primary, "192.168.2.101")
+    agent.start()
+    assert_silent(cluster.a.call("CHECK", primary))
+
+
+def test_a_call_that_does_not_end_is_cut_short_when_the_agent_has_waited_long_enough() -> None:
+    with left_clean(agent={"drain_seconds": 1}) as cluster:
+        agent = cluster.bed.agents["a"]
+        primary = cluster.primary(cluster.a)
+        adding = cluster.start("ADD", cluster.a, primary, config={**PATIENT, "wait": 60, "wait_policy": "require"})
+        cluster.wait_until(State.PRIMARY_READY)
+        os.kill(agent.pid, signal.SIGTERM)
+        assert_refused(cluster.end(adding), 11, "went away")
+        wait_for("the agent's end", lambda: not agent.running)
+        assert "1 calls are cut short" in agent.log.read_text()
+
+
+def test_a_second_agent_waits_for_the_first_and_takes_over(cluster: Cluster) -> None:
+    """It serves when the first has ended, however that was, and knows what the first has made."""
+    primary, _ = cluster.linked_pair()
+    first = cluster.bed.agents["a"]
+    second = AgentProcess(first.host, first.kubeconfig, first.folder, first.state_dir, {"metrics_addr": ""})
+    serving = f"[{first.pid}]"
+    second.launch()
+    try:
+        wait_for("the second to be at it", lambda: holds_open(second.pid, f"{first.socket}.lock"))
+        assert_silent(cluster.a.call("CHECK", primary))
+        assert second.running
+        assert serving in last_line(first.log)
+        os.kill(first.pid, signal.SIGKILL)
+        wait_for("the second to serve", lambda: cluster.a.call("CHECK", primary).status == 0, 20)
+        wait_for("a word of it", lambda: f"[{second.pid}]" in last_line(first.log))
+        end_pods(cluster, (cluster.a, primary))
+        cluster.wait_until(State.PENDING)
+    finally:
+        second.stop()
+
+
+def holds_open(pid: int, path: str) -> bool:
+    found = Path(f"/proc/{pid}/fd")
+    try:
+        return any(str(one.readlink()) == path for one in found.iterdir())
+    except OSError:
+        return False
+
+
+def last_line(log: Path) -> str:
+    return log.read_text().splitlines()[-1]
+
+
+# STATUS, GC, CHECK
+
+
+def test_status_is_50_while_the_api_is_away(cluster: Cluster) -> None:
+    assert_silent(cluster.a.call("STATUS", config=LATEST))
+    cluster.faults.add(Rule(sent_by(cluster.a), before=dropping, times=10**9))
+    began = time.monotonic()
+    assert_refused(cluster.a.call("STATUS", config=LATEST), 50, "Kubernetes API")
+    assert time.monotonic() - began < 8
+    cluster.faults.clear()
+    assert_silent(cluster.a.call("STATUS", config=LATEST))
+
+
+def test_status_names_the_parent_interface_that_is_missing() -> None:
+    """One that never was, and one that goes while the agent runs."""
+    with left_clean(agent={"heartbeat": 1, "node_lost_after": 3}) as cluster:
+        wrong = cluster.a.call("STATUS", config={**LATEST, "parent_interface": "eth9"})
+        assert_refused(wrong, 50, "parent_interface", "eth9")
+        assert "eth0" in wrong.json["details"]
+        netns = cluster.a.host.netns
+        for command in ("link add up0 type bridge", "addr add 10.7.0.1/24 dev up0", "link set up0 up"):
+            ip("-n", netns, *command.split())
+        by_up0 = {**LATEST, "parent_interface": "up0"}
+        assert_silent(cluster.a.call("STATUS", config=by_up0))
+        ip("-n", netns, "link", "del", "up0")
+        wait_for("a word on it", lambda: cluster.a.call("STATUS", config=by_up0).status != 0)
+        assert_refused(cluster.a.call("STATUS", config=by_up0), 50, "parent_interface", "up0")
+        assert_silent(cluster.a.call("STATUS", config=LATEST))
+
+
+def noted(node: Kubelet) -> set[str]:
+    return {path.name.partition("+")[0] for path in (node.state_dir / "sandboxes").iterdir()}
+
+
+def collecting(*sandboxes: Sandbox) -> dict[str, Any]:
+    return {**LATEST, VALID: [{"containerID": one.container_id, "ifname": "eth0"} for one in sandboxes]}
+
+
+def test_gc_removes_what_is_not_valid_and_nothing_where_it_is_not_told(cluster: Cluster) -> None:
+    """A missing list removes nothing, an empty one all; of this network, on this node."""
+    primary, pair = cluster.linked_pair()
+    kept, others = (cluster.pod(name, {}, cluster.a) for name in ("kept", "others"))
+    assert cluster.a.add(kept).status == 0
+    assert cluster.a.add(others, config={**PATIENT, "name": "other-net"}).status == 0
+    everything = {primary.container_id, kept.container_id, others.container_id}
+    for config in (LATEST, {**LATEST, VALID: None}, collecting(primary, kept)):
+        assert_silent(cluster.a.call("GC", config=config))
+        assert noted(cluster.a) == everything
+    assert cluster.pings(primary, "192.168.2.101")
+
+    assert_silent(cluster.a.call("GC", config=collecting(kept, pair)))
+    assert noted(cluster.a) == {kept.container_id, others.container_id}
+    assert cluster.interfaces(primary) == []
+    cluster.wait_until(State.PENDING)
+    assert noted(cluster.b) == {pair.container_id}
+
+    assert_silent(cluster.a.call("GC", config=collecting()))
+    assert noted(cluster.a) == {others.container_id}
+    assert noted(cluster.b) == {pair.container_id}
+    assert_silent(cluster.a.call("DEL", others, config={**PATIENT, "name": "other-net"}))
+
+
+DAMAGES = {
+    "no interface": ("link del in1", "in1 is not there"),
+    "no address": ("addr flush dev in1", "192.168.2.100"),
+    "down": ("link set in1 down", "in1"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("node_of_pair", ["a", "b"])
+def test_check_passes_what_stands_or_waits_and_names_what_is_damaged(
+    cluster: Cluster, node_of_pair: str, damage: str
+) -> None:
+    node = cluster.a if node_of_pair == "a" else cluster.b
+    command, difference = DAMAGES[damage]
+    primary = cluster.primary(cluster.a)
+    assert cluster.a.add(primary).status == 0
+    assert_silent(cluster.a.call("CHECK", primary))  # its peer has not come
+    pair = cluster.pair(node)
+    assert node.add(pair).status == 0
+    cluster.wait_until(State.LINKED)
+    assert_silent(cluster.a.call("CHECK", primary))
+    ip("-n", primary.netns, *command.split())
+    assert_refused(cluster.a.call("CHECK", primary), 104, LINK, difference)
+    assert_refused(cluster.a.call("CHECK", cluster.pod("never", {}, cluster.a)), 7, "prevResult")
+
+
+# /metrics, /livez, /readyz
+
+
+def page(node: Kubelet, path: str) -> tuple[int, str]:
+    """What the agent's endpoint says to one who asks on its node."""
+    connection = HTTPConnection("127.0.0.1", 9472, timeout=10)
+    with datapath.open_netns(netns_path(node.host.netns)) as netns, datapath.inside(netns):
+        connection.connect()
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
+
+
+def metric(node: Kubelet, name: str) -> float:
+    """The value of a sample, named with its labels; 0 where there is none."""
+    status, text = page(node, "/metrics")
+    assert status == 200
+    found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def test_the_metrics_count_calls_links_and_what_there_is(cluster: Cluster) -> None:
+    added = 'ratchet_cni_call_seconds_count{code="0",command="ADD"}'
+    refused = 'ratchet_cni_call_seconds_count{code="107",command="ADD"}'
+    before = {name: metric(cluster.a, name) for name in (added, refused, "ratchet_link_ready_seconds_count")}
+    primary, _ = cluster.linked_pair()
+    assert cluster.a.call("ADD", primary).status == 1
+    assert metric(cluster.a, added) == before[added] + 1
+    assert metric(cluster.a, refused) == before[refused] + 1
+    assert metric(cluster.a, "ratchet_sandboxes") == 1
+    assert metric(cluster.a, "ratchet_vnis_in_use") == 1
+    assert metric(cluster.a, "ratchet_calls_in_progress") == 0
+    wait_for("the link", lambda: metric(cluster.a, 'ratchet_links{state="linked"}') == 1)
+    ready = "ratchet_link_ready_seconds_count"
+    wait_for("its time", lambda: metric(cluster.a, ready) == before[ready] + 1)
+    text = page(cluster.a, "/metrics")[1]
+    assert "ratchet_build_info{" in text
+    assert 'ratchet_api_requests_total{code="200",verb="GET"}' in text
+    assert "process_resident_memory_bytes" in text
+    assert "primary-pod" not in text  # no name of a tenant becomes a label
+
+
+def test_the_agent_is_alive_and_ready_and_says_what_else_there_is(cluster: Cluster) -> None:
+    assert page(cluster.a, "/livez") == (200, "ok\n")
+    wait_for("readiness", lambda: page(cluster.a, "/readyz") == (200, "ok\n"))
+    assert page(cluster.a, "/readyz?verbose") == (200, "ok\n")
+    status, text = page(cluster.a, "/")
+    assert status == 404
+    assert "/metrics" in text
+
+
+def test_the_agent_is_not_ready_before_it_has_read_its_links(cluster: Cluster) -> None:
+    agent = cluster.bed.agents["a"]
+    agent.stop()
+    gate = Gate()
+    cluster.faults.add(Rule(sent_by(cluster.a, "GET", path="/configmaps?labelSelector"), before=gate, times=1000))
+    agent.start()
+    assert gate.reached.wait(20)
+    assert page(cluster.a, "/livez")[0] == 200
+    status, why = page(cluster.a, "/readyz")
+    assert (status, why) == (503, "the node's links have not been read yet\n")
+    gate.opened.set()
+    wait_for("readiness", lambda: page(cluster.a, "/readyz")[0] == 200)
+
+
+# Events and the condition
+
+
+def events(cluster: Cluster, pod: PodRef) -> list[tuple[str, str, str]]:
+    """The events of a pod: type, reason, message."""
+    found, _ = cluster.bed.api.list("/api/v1/namespaces/default/events")
+    of_pod = [one for one in found if one["involvedObject"]["uid"] == pod.uid]
+    assert all(one["source"]["component"] == "ratchet" for one in of_pod)
+    return [(one["type"], one["reason"], one["message"]) for one in of_pod]
+
+
+def wait_for_event(cluster: Cluster, pod: PodRef, kind: str, reason: str, *words: str) -> None:
+    def told() -> bool:
+        return any(
+            (type_, why) == (kind, reason) and all(word in text for word in words)
+            for type_, why, text in events(cluster, pod)
+        )
+
+    wait_for(f"the event {reason} of {pod.name}", told)
+
+
+def test_a_pod_is_told_what_becomes_of_its_link(cluster: Cluster) -> None:
+    primary = cluster.primary(cluster.a)
+    assert cluster.a.add(primary).status == 0
+    wait_for_event(cluster, primary.pod, "Normal", "WaitingForPeer", "in1", "pair-pod", "there is no such pod")
+    pair = cluster.pair(cluster.b)
+    assert cluster.b.add(pair).status == 0
+    for pod, ifname in ((primary.pod, "in1"), (pair.pod, "in2")):
+        wait_for_event(cluster, pod, "Normal", "Linked", ifname, "vxlan", "VNI")
+    end_pods(cluster, (cluster.b, pair))
+    wait_for_event(cluster, primary.pod, "Warning", "LinkLost", "in1", "pair-pod", "the sandbox was deleted")
+
+
+def test_what_a_pod_may_not_ask_for_is_told_on_it_once(cluster: Cluster) -> None:
+    """The runtime tries again and again; the same is not said twice, and what was left out is counted."""
+    wrong = cluster.pod("wrong", {**PRIMARY, "ratchet.local_ip": "not-an-address"}, cluster.a)
+    dropped = metric(cluster.a, "ratchet_events_dropped_total")
+    for _ in range(5):
+        assert_refused(cluster.a.call("ADD", wrong), 101, "ratchet.local_ip")
+    wait_for_event(cluster, wrong.pod, "Warning", "InvalidIntent", "ratchet.local_ip")
+    assert metric(cluster.a, "ratchet_events_dropped_total") == dropped + 4
+    assert len(events(cluster, wrong.pod)) == 1
+
+
+def test_a_pod_that_has_too_much_to_say_is_cut_short(cluster: Cluster) -> None:
+    """Each time something else is wrong with it."""
+    dropped = metric(cluster.a, "ratchet_events_dropped_total")
+    wrong = cluster.pod("wrong", {}, cluster.a)
+    path = f"{cluster.bed.pods_path}/wrong"
+    for number in range(30):
+        labels = {**PRIMARY, "ratchet.local_ip": f"wrong-{number}"}
+        cluster.bed.api.patch(path, {"metadata": {"labels": labels}})
+        wait_for("the label", lambda at=number: f"wrong-{at}" in cluster.a.call("ADD", wrong).stdout)  # type: ignore[misc]
+    wait_for("twenty", lambda: len(events(cluster, wrong.pod)) >= 20)
+    assert len(events(cluster, wrong.pod)) <= 21
+    assert metric(cluster.a, "ratchet_events_dropped_total") >= dropped + 9
+
+
+def gated(cluster: Cluster, name: str, labels: dict[str, str], node: Kubelet) -> Sandbox:
+    """A pod that is ready only when its links stand, and a sandbox for it."""
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {"containers": [{"name": "c", "image": "none"}], "readinessGates": [{"conditionType": GATE}]},
+    }
+    created = cluster.bed.make(cluster.bed.pods_path, pod)
+    cluster.bed.bind(name, node.host.name)
+    return cluster.sandbox(node, PodRef("default", name, created["metadata"]["uid"]))
+
+
+def condition(cluster: Cluster, pod: PodRef) -> tuple[str, str]:
+    """Status and reason of a pod's condition; empty where it has none."""
+    status = cluster.bed.api.get(f"{cluster.bed.pods_path}/{pod.name}").get("status") or {}
+    found = [(one["status"], one["reason"]) for one in status.get("conditions") or () if one["type"] == GATE]
+    return found[0] if found else ("", "")
+
+
+def wait_for_condition(cluster: Cluster, pod: PodRef, wanted: tuple[str, str]) -> None:
+    wait_for(f"the condition {wanted} of {pod.name}", lambda: condition(cluster, pod) == wanted)
+
+
+def test_a_pod_with_the_readiness_gate_is_ready_while_its_links_stand(cluster: Cluster) -> None:
+    primary, pair = gated(cluster, "primary-pod", PRIMARY, cluster.a), cluster.pair(cluster.b)
+    assert cluster.a.add(primary).status == 0
+    wait_for_condition(cluster, primary.pod, ("False", "WaitingForPeer"))
+    assert cluster.b.add(pair).status == 0
+    wait_for_condition(cluster, primary.pod, ("True", "Linked"))
+    end_pods(cluster, (cluster.b, pair))
+    wait_for_condition(cluster, primary.pod, ("False", "WaitingForPeer"))
+    again = gated(cluster, "pair-pod", PAIR, cluster.b)
+    assert cluster.b.add(again).status == 0
+    for pod in (primary.pod, again.pod):
+        wait_for_condition(cluster, pod, ("True", "Linked"))
+
+
+def test_a_pair_that_nobody_names_yet_is_not_ready(cluster: Cluster) -> None:
+    pair = gated(cluster, "pair-pod", PAIR, cluster.b)
+    assert cluster.b.add(pair).status == 0
+    wait_for_condition(cluster, pair.pod, ("False", "WaitingForPeer"))
+    primary = cluster.primary(cluster.a)
+    assert cluster.a.add(primary).status == 0
+    wait_for_condition(cluster, pair.pod, ("True", "Linked"))
+    assert condition(cluster, primary.pod) == ("", "")
+
+
+def told_on_pods(cluster: Cluster) -> Callable[[str], int]:
+    def count(path: str) -> int:
+        return sum(sent.writes and path in sent.path for sent in cluster.faults.sent)
+
+    return count
+
+
+def test_nothing_is_told_on_pods_where_that_is_switched_off() -> None:
+    """Until the link has gone again: what is told comes from a thread of its own, and late."""
+    with left_clean(agent={"events": False, "readiness": False}) as cluster:
+        primary, pair = gated(cluster, "primary-pod", PRIMARY, cluster.a), cluster.pair(cluster.b)
+        cluster.add_all((cluster.a, primary), (cluster.b, pair))
+        cluster.wait_until(State.LINKED)
+        end_pods(cluster, (cluster.a, primary), (cluster.b, pair))
+        cluster.assert_nothing_left()
+        for agent in cluster.bed.agents.values():
+            agent.stop()  # says what is left to be said
+        assert told_on_pods(cluster)("/events") == 0
+        assert told_on_pods(cluster)("/pods/primary-pod/status") == 0
