@@ -87,12 +87,12 @@ class Server:
 
     def stop(self, seconds: float) -> bool:
         """Take no more calls, and wait at most so long for those that run; whether all have ended."""
-        if self._listener is not None:
+        listener, self._listener = self._listener, None  # first, for whoever accepts to know why it is closed
+        if listener is not None:
             self._path.unlink(missing_ok=True)
             with suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
-            self._listener = None
+                listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
         until = time.monotonic() + seconds
         with self._changed:
             while self._calls and (left := until - time.monotonic()) > 0:
