@@ -113,6 +113,7 @@ class Agent:
             self._metrics,
             self._calls.is_adding,
             self._heartbeat.is_lost,
+            self._tend,
         )
         self._server = Server(settings.socket, self._calls.serve)
         self._metrics.gauges(self._gauges)

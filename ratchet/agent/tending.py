@@ -20,7 +20,7 @@ from ratchet.core.machine import derive
 from ratchet.core.model import Link, Pod, Sandbox, Side, State
 from ratchet.core.plan import Attempt, Site
 from ratchet.errors import ForeignInterfaceError, NamespaceGoneError, SupersededError
-from ratchet.node.journal import HeldEnd, Journal, SandboxEntry, since_boot
+from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry, since_boot
 from ratchet.node.reconciler import Reconciler, take_down
 from ratchet.store.known import KnownRecords
 
@@ -31,8 +31,9 @@ log = logging.getLogger(__name__)
 class Tender:
     """Looks after the ends of one node.
 
-    `is_adding` says whether a call is at work on a container's links; `is_lost` whether a node is lost. `since` is from
-    when on, in seconds since boot, pods start under its eyes: what was linked before then is no news.
+    `is_adding` says whether a call is at work on a container's links; `is_lost` whether a node is lost. `tend_soon` has
+    a link tended, in the hands that it is in alone. `since` is from when on, in seconds since boot, pods start under
+    its eyes: what was linked before then is no news.
     """
 
     node: str
@@ -43,10 +44,14 @@ class Tender:
     metrics: Metrics
     is_adding: Callable[[str], bool]
     is_lost: Callable[[str], bool]
+    tend_soon: Callable[[str], None]
     since: float = field(default_factory=since_boot)
     # Whether each end was linked when that was last told, by link and container.
     _told: dict[str, dict[str, bool]] = field(default_factory=dict)
     _noted_lost: dict[tuple[str, Side], str] = field(default_factory=dict)
+    # The ends that no pod seems to declare any more, each with its pod. Whether that is so is for who tends the link:
+    # whoever else left it might do so while that one joins it.
+    _undeclared: dict[tuple[Attachment, str], Pod] = field(default_factory=dict)
 
     def tend(self, name: str) -> None:
         """Do what is to be done for a link at this node. Raises RatchetError where it is to be tried again."""
@@ -58,7 +63,10 @@ class Tender:
             for entry, end in held:
                 if not self.is_adding(entry.attachment.container_id) and self._still_holds(entry, name):
                     with about(pod=entry.pod, sandbox=entry.attachment.container_id):
-                        self._tend_end(entry, end)
+                        if (pod := self._undeclared.pop((entry.attachment, name), None)) is not None:
+                            self._give_up(entry, end, pod)
+                        else:
+                            self._tend_end(entry, end)
             if held:
                 self._note_lost_peer(name, held)
             self._tell(name, held)
@@ -221,11 +229,12 @@ class Tender:
             if self.journal.change_ends(entry.attachment, lambda ends: (*ends, *new)):
                 for end in new:
                     log.info("link %s names pod %s by now", end.link, pod.ref)
-                    self.tend(end.link)
+                    self.tend_soon(end.link)
         if superseding(pod, pods) is None:
             for end in entry.ends:
                 if end.side is Side.PAIR and end.link not in named:
-                    self._give_up(entry, end, pod)
+                    self._undeclared[entry.attachment, end.link] = pod
+                    self.tend_soon(end.link)
         if not named and not entry.ends:
             self.announcer.condition(pod, False, "WaitingForPeer", "no pod names it as its pair")
 
