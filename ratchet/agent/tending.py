@@ -63,10 +63,11 @@ class Tender:
             for entry, end in held:
                 if not self.is_adding(entry.attachment.container_id) and self._still_holds(entry, name):
                     with about(pod=entry.pod, sandbox=entry.attachment.container_id):
-                        if (pod := self._undeclared.pop((entry.attachment, name), None)) is not None:
-                            self._give_up(entry, end, pod)
-                        else:
+                        if (pod := self._undeclared.get((entry.attachment, name))) is None:
                             self._tend_end(entry, end)
+                        else:
+                            self._give_up(entry, end, pod)
+                            self._undeclared.pop((entry.attachment, name), None)
             if held:
                 self._note_lost_peer(name, held)
             self._tell(name, held)

@@ -381,8 +381,11 @@ def test_fault_23_a_short_cut_costs_no_link(hasty: Cluster) -> None:
     primary, pair = hasty.linked_pair()
     before = [hasty.show(primary, "in1")["ifindex"], hasty.show(pair, "in2")["ifindex"]]
     record = hasty.bed.links()[LINK]
+    start = len(hasty.faults.sent)
+    read = sent_by(hasty.a, "GET", path="ratchet.lease%3Dnode")
     with cut_off(hasty, hasty.b):
         assert not hasty.pings(primary, TO_PAIR)
+        wait_for("silence", lambda: sum(map(read, hasty.faults.sent[start:])) >= 4, 20)
     wait_for_ping(hasty, primary, TO_PAIR)
     look_at_everything(hasty.b)
     assert [hasty.show(primary, "in1")["ifindex"], hasty.show(pair, "in2")["ifindex"]] == before
