@@ -96,10 +96,10 @@ def test_fault_05_a_late_del_of_the_old_sandbox_harms_nothing(cluster: Cluster, 
     new = cluster.sandbox(cluster.a, old.pod)
     assert cluster.a.add(new).status == 0
     cluster.wait_until(State.LINKED)
-    before = cluster.show(new, "in1")
+    before, record = cluster.show(new, "in1"), cluster.bed.links()[LINK]
     assert cluster.a.call("DEL", old).status == 0
     look_at_everything(cluster.a)
-    assert cluster.state() is State.LINKED
+    assert cluster.bed.links()[LINK] == record
     assert cluster.interfaces(old) == []
     assert cluster.show(new, "in1")["ifindex"] == before["ifindex"]
     wait_for_ping(cluster, new, TO_PAIR)
@@ -109,9 +109,12 @@ def test_fault_05_a_late_del_spares_a_newer_sandbox_in_the_same_namespace(cluste
     old, _ = cluster.linked_pair()
     new = Sandbox(old.pod, "f" * 64, old.netns)
     assert cluster.a.add(new).status == 0
+    cluster.wait_until(State.LINKED)
+    before, record = cluster.show(new, "in1"), cluster.bed.links()[LINK]
     assert cluster.a.call("DEL", old).status == 0
     look_at_everything(cluster.a)
-    assert cluster.state() is State.LINKED
+    assert cluster.bed.links()[LINK] == record
+    assert cluster.show(new, "in1")["ifindex"] == before["ifindex"]
     wait_for_ping(cluster, new, TO_PAIR)
     end_pods(cluster, (cluster.a, new))
 
@@ -128,11 +131,21 @@ def test_fault_06_add_twice_without_del_is_refused(cluster: Cluster) -> None:
 
 
 def test_fault_06_two_adds_at_once_make_one_link(cluster: Cluster) -> None:
-    """Whichever comes second is refused; what the first has made is not taken back with it."""
+    """Whichever comes second is refused; what the first has made is not taken back with it.
+
+    All of them are held at a question that is asked before anything is noted: the pod, of which no watch has told.
+    """
     pair = cluster.pair(cluster.b)
     assert cluster.b.add(pair).status == 0
+    frozen(cluster, cluster.a)
     primary = cluster.primary(cluster.a)
-    answers = cluster.call_all("ADD", [(cluster.a, primary)] * 4)
+    gate = Gate()
+    asking = cluster.faults.add(Rule(sent_by(cluster.a, "GET", path="/pods/primary-pod"), before=gate, times=4))
+    adding = [cluster.start("ADD", cluster.a, primary) for _ in range(4)]
+    wait_for("all to ask", lambda: asking.taken == 4)
+    gate.opened.set()
+    answers = [cluster.end(process) for process in adding]
+    thawed(cluster)
     assert sorted(answer.status for answer in answers) == [0, 1, 1, 1], [answer.stdout for answer in answers]
     assert all(answer.json["code"] == 107 for answer in answers if answer.status)
     cluster.wait_until(State.LINKED)
@@ -231,19 +244,6 @@ def test_fault_15_a_link_is_not_given_up_for_a_pod_that_only_memory_misses(clust
     cluster.wait_until(State.LINKED)
     assert cluster.show(pair, "in2")["ifindex"] == before["ifindex"]
     wait_for_ping(cluster, pair, TO_PRIMARY)
-
-
-def test_fault_15_a_stale_watch_does_not_bring_a_link_back(cluster: Cluster) -> None:
-    """Both pods go; what the frozen node is told later of their link makes nothing anew."""
-    primary, pair = cluster.linked_pair()
-    frozen(cluster, cluster.a)
-    end_pods(cluster, (cluster.b, pair), (cluster.a, primary))
-    cluster.assert_nothing_left()
-    thawed(cluster)
-    look_at_everything(cluster.a)
-    plain = cluster.pod("plain", {}, cluster.a)
-    assert cluster.a.add(plain).status == 0
-    cluster.wait_until(None)
 
 
 # 19, 20, 23: nodes that are away for a while
@@ -881,6 +881,8 @@ def test_fault_10_and_11_an_api_that_does_not_answer_or_knows_no_credentials_is_
         assert answer.json["code"] == 11
         assert cause in answer.error
         assert cluster.interfaces(late[name]) == []
+        noted = (node_named(cluster, name).state_dir / "sandboxes").iterdir()
+        assert not [path for path in noted if path.name.startswith(late[name].container_id)]
     assert time.monotonic() - began < 40
     assert cluster.state() is State.LINKED
     hole.opened.set()
@@ -892,7 +894,7 @@ def test_fault_15_a_watch_that_cannot_be_resumed_is_begun_anew(cluster: Cluster)
     """410 for the version that a broken watch would go on from; the event with which it broke is lost to it."""
     primary, pair = cluster.linked_pair()
     address = cluster.a.host.address
-    gone = Rule(lambda sent: sent.remote == address and sent.watches, before=answering(410, "Expired"), times=6)
+    gone = Rule(lambda sent: sent.remote == address and sent.watches, before=answering(410, "Expired"), times=10**9)
     cluster.faults.add(gone)
     cluster.faults.cut.add(address)
     end_pods(cluster, (cluster.b, pair))
