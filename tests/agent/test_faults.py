@@ -217,6 +217,10 @@ def test_fault_15_a_stale_watch_destroys_nothing_when_a_peer_comes_again(cluster
     cluster.wait_until(State.LINKED)
     if node_of_new == "a":
         before = cluster.show(primary, "in1")  # made anew: what it leads to is of another kind
+    cluster.faults.passing = 1  # that the pair has left, which is long ago
+    wait_for("an event of long ago", lambda: cluster.faults.passing == 0)
+    look_at_everything(cluster.a)
+    wait_for_ping(cluster, primary, TO_PAIR)
     thawed(cluster)
     look_at_everything(cluster.a)
     wait_for_ping(cluster, primary, TO_PAIR)
