@@ -25,6 +25,7 @@ from ratchet.errors import (
     DatapathError,
     ForeignInterfaceError,
     NamespaceError,
+    NamespaceGoneError,
     RatchetError,
     SupersededError,
 )
@@ -217,6 +218,8 @@ class _Settling:
         if isinstance(step, Build):
             stands = self._observed is not None and self._observed != Observed(None)
             return stands and not _only_gains_carrier(step.wire, self._observed)
+        if isinstance(step, Wait):
+            return self._site.attended and self._is_plugged()
         return isinstance(step, Withdraw) or (isinstance(step, Done) and self._built is not None)
 
     def _make_certain(self) -> None:
@@ -228,6 +231,14 @@ class _Settling:
         if self._site.attended and record.kind is None:
             self._unplug()
         return Settled(record)
+
+    def _is_plugged(self) -> bool:
+        """Whether an end is there as if its peer were."""
+        netns, ifname = self._attempt.sandbox.netns, self._attempt.wanted.end(self._attempt.side).ifname
+        with suppress(ForeignInterfaceError, NamespaceGoneError):
+            device = datapath.observe_port(netns, ifname)
+            return device is not None and (device.kind == "veth" or device.carrier)
+        return False
 
     def _unplug(self) -> None:
         """Leave an end without a peer as a cable is without one: a tunnel's without carrier, a vEth's not there."""
