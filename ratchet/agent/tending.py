@@ -117,10 +117,6 @@ class Tender:
             with self.journal.lock(end.link):
                 reconciler.note_lost(end.link, end.side, entry.attachment.container_id, "its namespace is gone")
 
-    def _still_holds(self, entry: SandboxEntry, link: str) -> bool:
-        """Whether an ADD that was running when its entry was read, and is over by now, has not taken it back."""
-        return any(one.attachment == entry.attachment for one, _ in self.journal.holding(link))
-
     def _may_take(self, entry: SandboxEntry) -> bool:
         """Whether a sandbox is to have the place in the record that nobody has: it runs."""
         return self._is_alive(entry) and datapath.namespace_is_there(entry.netns)
