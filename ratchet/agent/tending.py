@@ -61,7 +61,7 @@ class Tender:
             if record is not None:
                 self._take_out_strays(record, held)
             for entry, end in held:
-                if not self.is_adding(entry.attachment.container_id) and self._still_holds(entry, name):
+                if not self.is_adding(entry.attachment.container_id):
                     with about(pod=entry.pod, sandbox=entry.attachment.container_id):
                         if (pod := self._undeclared.get((entry.attachment, name))) is None:
                             self._tend_end(entry, end)
