@@ -14,20 +14,17 @@ Run it by its path, as root: `python tests/bench/bench_agent.py`.
 from __future__ import annotations
 
 import json
-import os
+import math
 import socket
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 # The tests are no package; by its path, a script finds only its own directory.
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
@@ -37,30 +34,28 @@ from ratchet.agent.frame import Answer, encode_answer  # noqa: E402
 from ratchet.core.model import PodRef  # noqa: E402
 from ratchet.dev.bed import Bed, wait_for  # noqa: E402
 from ratchet.dev.kubelet import Sandbox  # noqa: E402
-from ratchet.errors import RatchetError  # noqa: E402
 from tests.bench.bench_plugin import GO, go_plugin, ptp  # noqa: E402
 from tests.bench.nodes import (  # noqa: E402
+    AT_ONCE,
+    KUBECONFIG,
+    NODES,
     ApartBed,
     Done,
     Node,
     Runtime,
+    Watching,
     add_namespaces,
     add_node,
+    all_at_once,
     sandbox_in,
 )
 from tests.bench.profiles import Profile  # noqa: E402
-from tests.bench.rows import Row, Say, table  # noqa: E402
+from tests.bench.rows import Row, Say, at_most, table  # noqa: E402
 from tests.support.cluster import PAIR, PATIENT, PRIMARY  # noqa: E402
 
-Item = TypeVar("Item")
-Given = TypeVar("Given")
-
-KUBECONFIG = os.environ.get("RATCHET_BENCH_KUBECONFIG")
-ROUNDS = 10
-SHIM_ROUNDS = 150
-TUNNELS = 20
-BATCHES, BATCH, AT_ONCE = 1, 64, 16
-PROFILED = 40
+ROUNDS, SHIM_ROUNDS, TUNNELS, PROFILED = 30, 150, 100, 40
+BATCHES, BATCH = 3, 64
+SAY_SECONDS = 2.0
 # For what runs in the background, of us and of the API, to come to rest before a call is timed.
 PAUSE_SECONDS = 0.03
 VETH, VXLAN, PLAIN = "vEth", "VXLAN", "unlabelled pod"
@@ -76,10 +71,9 @@ class Beside:
     def medians(self) -> tuple[float, float]:
         return statistics.median(self.ours[1:]), statistics.median(self.theirs[1:])
 
-    def row(self, name: str, go: str, bar: float | None = None) -> Row:
+    def row(self, name: str, go: str, bar: float) -> Row:
         ours, theirs = self.medians()
-        against = f"{ours:.2f} ms; {go} {theirs:.2f} ms"
-        return Row(name, ours / theirs, "ratio", against, *at_most(bar, ours / theirs))
+        return at_most(name, ours / theirs, "ratio", bar, f"{ours:.2f} ms; {go} {theirs:.2f} ms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,37 +83,6 @@ class Asked:
     record: int
     leases: int
     events: int
-
-
-class Watching:
-    """When each link was seen to be linked, in seconds of the monotonic clock, by a watch on the records."""
-
-    def __init__(self, bed: Bed) -> None:
-        self.linked: dict[str, float] = {}
-        self._bed = bed
-        self._path = bed.records.config_maps_path
-        _, self._version = bed.api.list(self._path)
-        threading.Thread(target=self._watch, name="watching", daemon=True).start()
-
-    def _watch(self) -> None:
-        with suppress(Exception):  # its end is the bed's
-            while True:
-                for event in self._bed.api.watch(self._path, self._version, 3600):
-                    metadata = event.object["metadata"]
-                    self._version = metadata["resourceVersion"]
-                    if (event.object.get("data") or {}).get("state") != "linked" or event.type == "DELETED":
-                        self.linked.pop(metadata.get("name", ""), None)
-                    else:
-                        self.linked.setdefault(metadata["name"], time.monotonic())
-
-    def wait(self, *links: str, seconds: float = 30.0) -> float:
-        """When the last of these was linked."""
-        until = time.monotonic() + seconds
-        while missing := [link for link in links if link not in self.linked]:
-            if time.monotonic() > until:
-                raise RatchetError(f"cannot go on: {len(missing)} links were not linked, {missing[0]} for one")
-            time.sleep(0.002)
-        return max(self.linked[link] for link in links)
 
 
 @dataclass(slots=True)
@@ -139,6 +102,7 @@ class Bench:
     asked: dict[str, list[Asked]] = field(default_factory=lambda: defaultdict(list))
     linked: list[float] = field(default_factory=list)
     usable: list[float] = field(default_factory=list)
+    said: float = 0.0
     rates: dict[str, Beside] = field(default_factory=lambda: defaultdict(Beside))
 
     def veth(self, number: int, pair: Pair) -> None:
@@ -155,8 +119,10 @@ class Bench:
         rest()
         self._beside(f"{VETH} DEL", self.a.runtime.timed("DEL", pod), self._go("DEL", pair.beside()))
         self.a.runtime.timed("DEL", peer)
-        if number % 10 == 0:
-            self.say(f"vEth {number}/{ROUNDS}: ADD {self._last(f'{VETH} ADD')}, DEL {self._last(f'{VETH} DEL')}")
+        self._now_and_then(
+            f"vEth {number}/{ROUNDS}: ADD {self._last(f'{VETH} ADD')}, DEL {self._last(f'{VETH} DEL')}; "
+            f"{PLAIN}: ADD {self._last(f'{PLAIN} ADD')}"
+        )
 
     def tunnel(self, number: int, pair: Pair) -> None:
         """A tunnel completed by the ADD on `a`, until the record has both ends; and until the pod has carrier."""
@@ -170,24 +136,19 @@ class Bench:
         self._note_asked(VXLAN, pair, ended)
         self.a.runtime.timed("DEL", pod)
         self.b.runtime.timed("DEL", peer)
-        if number % 30 == 0:
-            self.say(f"VXLAN {number}/{TUNNELS}: linked after {self.linked[-1]:.1f} ms")
+        self._now_and_then(f"VXLAN {number}/{TUNNELS}: linked after {self.linked[-1]:.1f} ms")
 
-    def plain(self, number: int, pair: Pair, pod: PodRef) -> None:
+    def plain(self, pair: Pair, pod: PodRef) -> None:
         """An unlabelled pod, whose network is its delegate's, which is the one that is called beside."""
         sandbox = sandbox_in(pair.far, pod)
-        rest()
-        done = self.delegating.timed("ADD", sandbox)
-        self._beside(f"{PLAIN} ADD", done, self._go("ADD", pair.beside()))
-        rest()
-        done = self.delegating.timed("DEL", sandbox)
-        self._beside(f"{PLAIN} DEL", done, self._go("DEL", pair.beside()))
-        if number % 10 == 0:
-            self.say(f"{PLAIN} {number}/{ROUNDS}: ADD {self._last(f'{PLAIN} ADD')}")
+        for command in ("ADD", "DEL"):
+            rest()
+            done = self.delegating.timed(command, sandbox)
+            self._beside(f"{PLAIN} {command}", done, self._go(command, pair.beside()))
 
     def at_once(self, number: int, pairs: Sequence[Pair], pods: Sequence[PodRef]) -> None:
         """ADDs per second, AT_ONCE at once: of ours that complete a vEth, of unlabelled pods, and Go's after each."""
-        peers: list[Sandbox] = all_at_once(lambda pair: pair.joined(self.a), pairs)[0]
+        peers = all_at_once(lambda pair: pair.joined(self.a), pairs)[0]
         linked = [pair.pod_sandbox() for pair in pairs]
         plain = [sandbox_in(pair.near, pod) for pair, pod in zip(pairs, pods, strict=True)]
         for kind, ours, sandboxes in ((VETH, self.a.runtime, linked), (PLAIN, self.delegating, plain)):
@@ -207,7 +168,7 @@ class Bench:
 
     def profiled(self, pairs: Sequence[Pair]) -> None:
         """Calls that complete a vEth, with the agent profiling itself; their time is of no use."""
-        flag = Path(f"{self.a.told}".removesuffix(".told") + ".profiling")
+        flag = self.a.beside_settings("profiling")
         for number in range(PROFILED):
             pair = pairs[number % len(pairs)]
             peer, pod = pair.joined(self.a), pair.pod_sandbox()
@@ -219,7 +180,7 @@ class Bench:
                 self.a.runtime.timed("DEL", sandbox)
 
     def shim(self) -> None:
-        """The shim with nothing behind its socket that takes time; with the agent behind it; and Go's loopback."""
+        """The shim with nothing behind its socket that takes time, beside Go's loopback."""
         netns = add_namespaces(self.bed.hosts, "loopback")[0]
         sandbox = sandbox_in(netns, PodRef("default", "loopback", "0"))
         loopback = Runtime.like(
@@ -232,23 +193,21 @@ class Bench:
             for _ in range(SHIM_ROUNDS):
                 theirs = loopback.timed("ADD", sandbox)
                 self._beside("shim", alone.timed("VERSION"), theirs)
-                self._beside("VERSION", self.a.runtime.timed("VERSION"), theirs)
+        self.say("shim: {:.2f} ms (Go loopback {:.2f})".format(*self.calls["shim"].medians()))
 
     def rows(self) -> list[Row]:
         calls, go_add, go_del = self.calls, f"{GO} ADD", f"{GO} DEL"
-        parts = [mine - theirs for mine, theirs in zip(*self._counted(f"{PLAIN} ADD"), strict=True)]
+        plain = calls[f"{PLAIN} ADD"]
+        parts = [ours - theirs for ours, theirs in zip(plain.ours[1:], plain.theirs[1:], strict=True)]
         own, waited = statistics.median(self.own[1:]), statistics.median(self.waited[1:])
-        rest_of_it = f"the whole less {waited:.2f} ms, the median wait for the API's answers"
-        alone = f"its delegate alone {calls[f'{PLAIN} ADD'].medians()[1]:.2f} ms"
+        waiting = f"besides it {waited:.2f} ms of waiting for the API's answers"
+        delegate = f"its delegate alone {plain.medians()[1]:.2f} ms"
         return [
-            calls["shim"].row("agent: shim round trip, answered at once", "Go loopback ADD", 0.5),
-            calls["VERSION"].row("agent: VERSION through shim and agent", "Go loopback ADD"),
-            figure("agent: ADD of an unlabelled pod less its delegate", statistics.median(parts), "ms", alone, 2.0),
-            figure("agent: ADD that completes a vEth link, less API", own, "ms", rest_of_it, 3.0),
-            calls[f"{VETH} ADD"].row("agent: ADD that completes a vEth link, all in", go_add, 1.0),
-            calls[f"{VETH} DEL"].row("agent: DEL of a pod linked by vEth", go_del, 1.0),
-            calls[f"{PLAIN} ADD"].row("agent: ADD of an unlabelled pod with its delegate", go_add),
-            calls[f"{PLAIN} DEL"].row("agent: DEL of an unlabelled pod with its delegate", go_del),
+            calls["shim"].row("agent: shim's round trip, answered at once", "Go loopback ADD", 0.5),
+            at_most("agent: ADD of an unlabelled pod less its delegate", statistics.median(parts), "ms", 2, delegate),
+            at_most("agent: ADD that completes a vEth link, less API", own, "ms", 3, waiting),
+            calls[f"{VETH} ADD"].row("agent: ADD that completes a vEth link, all in", go_add, 1),
+            calls[f"{VETH} DEL"].row("agent: DEL of a pod linked by vEth", go_del, 1),
             self._rate(VETH, "ADDs that complete a vEth link"),
             self._rate(PLAIN, "ADDs of unlabelled pods"),
             *self._linked_rows(),
@@ -258,18 +217,18 @@ class Bench:
     def _rate(self, kind: str, name: str) -> Row:
         ours, theirs = self.rates[kind].medians()
         ratio = ours / theirs
-        against = f"{ours:.0f}/s; {GO} {theirs:.0f}/s"
-        return Row(f"agent: {name}, {AT_ONCE} at once", ratio, "ratio", against, ">= 1", ratio >= 1.0)
+        against = f"{ours:.0f} a second; {GO} {theirs:.0f}"
+        return Row(f"agent: {name}, {AT_ONCE} at once", ratio, "ratio", against, ">= 1", ratio >= 1)
 
     def _linked_rows(self) -> list[Row]:
         name = "agent: VXLAN, second pod's ADD until both ends linked"
-        text = "as a watch on the records shows it"
-        carrier = f"until both have carrier {percentile(self.usable[1:], 50):.1f} ms"
-        worst = f"until both have carrier {percentile(self.usable[1:], 99):.1f} ms; of {len(self.linked) - 1} links"
-        return [
-            figure(f"{name}, p50", percentile(self.linked[1:], 50), "ms", f"{text}; {carrier}", 20.0),
-            figure(f"{name}, p99", percentile(self.linked[1:], 99), "ms", worst, 60.0),
-        ]
+        rows = []
+        for percent, bar in ((50, 20), (99, 60)):
+            text = (
+                f"{len(self.linked) - 1} links; until both have carrier {percentile(self.usable[1:], percent):.0f} ms"
+            )
+            rows.append(at_most(f"{name}, p{percent}", percentile(self.linked[1:], percent), "ms", bar, text))
+        return rows
 
     def _asked_rows(self) -> list[Row]:
         """The most of all rounds against the bars."""
@@ -277,17 +236,15 @@ class Bench:
         for kind, most in ((VETH, 2), (VXLAN, 3)):
             asked = self.asked[kind]
             events = f"besides them {statistics.median(one.events for one in asked):g} Events"
-            rows.append(
-                figure(
-                    f"agent: API writes of a {kind} link's record",
-                    max(one.record for one in asked),
-                    "writes",
-                    events,
-                    most,
-                )
-            )
+            writes = max(one.record for one in asked)
+            rows.append(at_most(f"agent: API writes of a {kind} link's record", writes, "writes", most, events))
         leases = max(one.leases for one in self.asked[VXLAN])
-        return [*rows, figure("agent: Leases for a VXLAN link's number", leases, "Leases", "", 1)]
+        return [*rows, at_most("agent: Leases for a VXLAN link's number", leases, "Leases", 1)]
+
+    def _now_and_then(self, line: str) -> None:
+        if time.monotonic() - self.said > SAY_SECONDS:
+            self.said = time.monotonic()
+            self.say(line)
 
     def _go(self, command: str, sandbox: Sandbox) -> Done:
         rest()
@@ -296,9 +253,6 @@ class Bench:
     def _beside(self, name: str, ours: Done, theirs: Done) -> None:
         self.calls[name].ours.append(ours.ms)
         self.calls[name].theirs.append(theirs.ms)
-
-    def _counted(self, name: str) -> tuple[list[float], list[float]]:
-        return self.calls[name].ours[1:], self.calls[name].theirs[1:]
 
     def _last(self, name: str) -> str:
         return f"{self.calls[name].ours[-1]:.1f} ms (Go {self.calls[name].theirs[-1]:.1f})"
@@ -357,21 +311,16 @@ class Pair:
 
 def measure(say: Say = print, prefix: str | None = None) -> tuple[list[Row], Profile]:
     """All figures of calls that an agent serves; and the profile of an ADD that completes a vEth link."""
-    say(
-        "two nodes, with an agent each; the API is a process of its own"
-        if KUBECONFIG is None
-        else f"two nodes, with an agent each; the API is {KUBECONFIG}"
-    )
-    with prepared(say, prefix) as bench:
+    say(f"two nodes, each with an agent; the API is {KUBECONFIG or 'a process of its own'}")
+    with _prepared(say, prefix) as bench:
         bench.shim()
-        say(f"shim {bench.calls['shim'].medians()[0]:.2f} ms, VERSION {bench.calls['VERSION'].medians()[0]:.2f} ms")
         plain = [bench.bed.create_pod(f"plain-{number}", {}, "a") for number in range(BATCH)]
         veths = pairs_of(bench.bed, VETH, BATCH, "a")
         tunnels = pairs_of(bench.bed, VXLAN, 8, "b")
         rest(30)
         for number in range(ROUNDS + 1):
+            bench.plain(veths[number % len(veths)], plain[0])
             bench.veth(number, veths[number % len(veths)])
-            bench.plain(number, veths[number % len(veths)], plain[0])
         for number in range(TUNNELS + 1):
             bench.tunnel(number, tunnels[number % len(tunnels)])
         for number in range(BATCHES + 1):
@@ -379,26 +328,19 @@ def measure(say: Say = print, prefix: str | None = None) -> tuple[list[Row], Pro
         say("an ADD that completes a vEth link, profiled")
         bench.profiled(veths)
         bench.a.agent.stop()
-        profile = Profile.read(Path(str(bench.a.told).removesuffix(".told") + ".profile"))
         say("the nodes go")
-        return bench.rows(), profile
+        return bench.rows(), Profile.read(bench.a.beside_settings("profile"))
 
 
 @contextmanager
-def prepared(say: Say, prefix: str | None) -> Iterator[Bench]:
-    kubeconfig = Path(KUBECONFIG) if KUBECONFIG else None
+def _prepared(say: Say, prefix: str | None) -> Iterator[Bench]:
     with ExitStack() as stack:
-        bed = stack.enter_context(ApartBed(prefix, kubeconfig))
-        a, b = (add_node(bed, name, address, PATIENT) for name, address in NODES.items())
-        for node in (a, b):
-            stack.callback(node.agent.kill)
+        bed = stack.enter_context(ApartBed(prefix, KUBECONFIG))
+        a, b = (add_node(bed, stack, name, address, PATIENT) for name, address in NODES.items())
         delegate = {key: value for key, value in ptp(bed.folder / "delegate").items() if key != "cniVersion"}
         delegating = Runtime.like(a.runtime, config={**PATIENT, "delegate": delegate})
         go = Runtime.like(a.runtime, bin_dir=go_plugin(bed.folder / "go"), config=ptp(bed.folder / "beside"))
         yield Bench(bed, a, b, go, delegating, Watching(bed), say)
-
-
-NODES = {"a": "192.168.1.73/24", "b": "192.168.1.33/24"}
 
 
 def pairs_of(bed: Bed, kind: str, number: int, node_of_primary: str) -> list[Pair]:
@@ -442,14 +384,6 @@ def rest(times: int = 1) -> None:
     time.sleep(times * PAUSE_SECONDS)
 
 
-def all_at_once(act: Callable[[Item], Given], items: Sequence[Item]) -> tuple[list[Given], float]:
-    """What `act` gives for each, AT_ONCE at once, and how many seconds all of it took."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        began = time.monotonic()
-        given = list(pool.map(act, items))
-        return given, time.monotonic() - began
-
-
 def added_at_once(runtime: Runtime, sandboxes: Sequence[Sandbox]) -> float:
     """ADDs a second."""
     return len(sandboxes) / all_at_once(lambda one: runtime.timed("ADD", one), sandboxes)[1]
@@ -465,16 +399,8 @@ def has_carrier(sandbox: Sandbox, ifname: str) -> bool:
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, round(len(ordered) * percent / 100))]
-
-
-def at_most(bar: float | None, value: float) -> tuple[str | None, bool | None]:
-    return (None, None) if bar is None else (f"<= {bar:g}", value <= bar)
-
-
-def figure(name: str, value: float, unit: str, against: str, bar: float) -> Row:
-    return Row(name, value, unit, against, *at_most(bar, value))
+    """The least of the values that so many percent do not exceed."""
+    return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
 
 
 if __name__ == "__main__":

@@ -285,7 +285,7 @@ def ptp(data_dir: Path) -> dict[str, Any]:
 
 
 def go_plugin(bin_dir: Path, name: str = "ptp") -> Path:
-    """A folder in which the plugin that a kubelet calls is one of Debian's, so that the same code calls it and ours."""
+    """A folder in which the plugin that a kubelet calls is Debian's `name`, so that the same code calls it and ours."""
     for plugin in (name, "host-local"):
         if not (Path(DEBIAN_PLUGINS) / plugin).is_file():
             raise RatchetError(f"{DEBIAN_PLUGINS}/{plugin} is missing (Debian's containernetworking-plugins)")

@@ -12,12 +12,14 @@ import secrets
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from ratchet import datapath
 from ratchet.core.model import PodRef
@@ -29,7 +31,15 @@ from ratchet.dev.kubelet import Kubelet, Sandbox
 from ratchet.errors import RatchetError
 from ratchet.install import install
 
+KUBECONFIG = Path(os.environ["RATCHET_BENCH_KUBECONFIG"]) if "RATCHET_BENCH_KUBECONFIG" in os.environ else None
+AT_ONCE = 16
+
+NODES = {"a": "192.168.1.73/24", "b": "192.168.1.33/24"}
+
 HERE = Path(__file__).parent
+
+Item = TypeVar("Item")
+Given = TypeVar("Given")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,32 +119,29 @@ class Node:
 
     runtime: Runtime
     agent: AgentProcess
-    told: Path
+
+    def beside_settings(self, suffix: str) -> Path:
+        """A file by which told_agent.py tells, or is told."""
+        return self.agent.folder / f"agent.json.{suffix}"
 
     def requests(self, since: float = 0.0, until: float = float("inf")) -> list[Request]:
         """What the agent has asked of the API in some span of the monotonic clock."""
-        lines = self.told.read_text().splitlines() if self.told.exists() else []
-        told = [_request(line) for line in lines]
+        told = map(_request, self.beside_settings("told").read_text().splitlines())
         return [one for one in told if since <= one.sent <= until]
 
-    def memory(self) -> tuple[float, float]:
-        """RSS and PSS of the agent in MiB (proc_pid_smaps(5), smaps_rollup)."""
-        lines = Path(f"/proc/{self.agent.pid}/smaps_rollup").read_text().splitlines()[1:]
-        sizes = {line.split(":")[0]: int(line.split()[1]) / 1024 for line in lines}
-        return sizes["Rss"], sizes["Pss"]
-
-    def cpu(self) -> float:
-        """Seconds of CPU that the agent has had (proc_pid_stat(5), fields 14 and 15)."""
-        numbers = Path(f"/proc/{self.agent.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
+    def memory(self) -> float:
+        """The agent's RSS in MiB (proc_pid_status(5), VmRSS)."""
+        lines = Path(f"/proc/{self.agent.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
 
 
 class ToldHost(Host):
     """A node whose agent is started by told_agent.py."""
 
     def command(self, *argv: str) -> list[str]:
-        at = argv.index("-m")  # ratchet.cli.main agent
-        return command_in(self.netns, *argv[:at], str(HERE / "told_agent.py"), *argv[at + 3 :])
+        module = argv.index("-m")
+        options = argv[argv.index("agent") + 1 :]
+        return command_in(self.netns, *argv[:module], str(HERE / "told_agent.py"), *options)
 
 
 class ApartBed(Bed):
@@ -144,23 +151,55 @@ class ApartBed(Bed):
         return super()._reached_api() if self.kubeconfig is not None else _api_apart(self.hosts, self.folder)
 
 
-def add_node(
-    bed: Bed, name: str, address: str, config: Mapping[str, Any], options: Mapping[str, object] | None = None
-) -> Node:
-    """A node of the bed whose agent runs; the caller kills it."""
+class Watching:
+    """When each link was seen to be linked, in seconds of the monotonic clock, by a watch on the records."""
+
+    def __init__(self, bed: Bed) -> None:
+        self.linked: dict[str, float] = {}
+        self._bed = bed
+        self._path = bed.records.config_maps_path
+        _, self._version = bed.api.list(self._path)
+        threading.Thread(target=self._watch, name="watching", daemon=True).start()
+
+    def _watch(self) -> None:
+        with suppress(Exception):  # its end is the bed's
+            while True:
+                for event in self._bed.api.watch(self._path, self._version, 3600):
+                    metadata = event.object["metadata"]
+                    self._version = metadata["resourceVersion"]
+                    if (event.object.get("data") or {}).get("state") != "linked" or event.type == "DELETED":
+                        self.linked.pop(metadata.get("name", ""), None)
+                    else:
+                        self.linked.setdefault(metadata["name"], time.monotonic())
+
+    def wait(self, *links: str, seconds: float = 30.0) -> float:
+        """When the last of these was linked."""
+        until = time.monotonic() + seconds
+        while missing := [link for link in links if link not in self.linked]:
+            if time.monotonic() > until:
+                raise RatchetError(f"cannot go on: {len(missing)} links were not linked, {missing[0]} for one")
+            time.sleep(0.002)
+        return max(self.linked[link] for link in links)
+
+
+def add_node(bed: Bed, stack: ExitStack, name: str, address: str, config: Mapping[str, Any]) -> Node:
+    """A node of the bed whose agent runs, for as long as `stack` is open."""
     kubelet = bed.add_node(name, address, dict(config))
-    install(
-        kubelet.bin_dir,
-        kubeconfig=bed.access.node_kubeconfig,
-        state_dir=kubelet.state_dir,
-        agent=True,
-        fallback=False,
-    )
+    kubeconfig, state_dir = bed.access.node_kubeconfig, kubelet.state_dir
+    install(kubelet.bin_dir, kubeconfig=kubeconfig, state_dir=state_dir, agent=True, fallback=False)
     host = ToldHost(kubelet.host.name, kubelet.host.netns, kubelet.host.addresses)
-    folder = bed.folder / name
-    agent = AgentProcess(host, bed.access.node_kubeconfig, folder, kubelet.state_dir, options or {})
+    agent = AgentProcess(host, kubeconfig, bed.folder / name, state_dir)
+    stack.callback(agent.kill)
     agent.start()
-    return Node(Runtime.like(kubelet, environment=agent.environment), agent, folder / "agent.json.told")
+    return Node(Runtime.like(kubelet, environment=agent.environment), agent)
+
+
+def all_at_once(act: Callable[[Item], Given], items: Iterable[Item]) -> tuple[list[Given], float]:
+    """What `act` gives for each, AT_ONCE at once, and how many seconds all of it took."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        began = time.monotonic()
+        given = list(pool.map(act, items))
+        return given, time.monotonic() - began
 
 
 def add_namespaces(hosts: Hosts, *names: str) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-SHOWN, WRITTEN = 15, 80
+SHOWN, WRITTEN = 30, 80
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,11 @@ class Row:
     holds: bool | None = None
 
 
+def at_most(name: str, value: float, unit: str, bar: float, against: str = "") -> Row:
+    """A figure that is to be no more than its bar."""
+    return Row(name, value, unit, against, f"<= {bar:g}", value <= bar)
+
+
 def table(rows: Sequence[Row]) -> str:
     """The rows in columns, one a line."""
     cells = [_HEADS, *((row.name, _number(row.value), row.unit, _verdict(row), row.against) for row in rows)]

@@ -1,4 +1,4 @@
-"""All benches, with a table for people and build/bench.json for comparisons.
+"""All benches, with a table for people, build/bench.json for comparisons, and the profile of what the agent does.
 
 Exits with 0 wherever it could measure: a bar that does not hold is said, and is no failure of the bench.
 """
@@ -23,16 +23,18 @@ sys.path[:0] = [str(REPOSITORY)]
 
 from ratchet.dev.hosts import namespaces_under, remove_namespace  # noqa: E402
 from ratchet.errors import RatchetError  # noqa: E402
-from tests.bench import bench_datapath, bench_plugin  # noqa: E402
+from tests.bench import bench_agent, bench_datapath, bench_plugin, bench_scale  # noqa: E402
 from tests.bench.rows import Row, table, to_json  # noqa: E402
 
 JSON = REPOSITORY / "build" / "bench.json"
+PROFILE = REPOSITORY / "build" / "bench-profile.txt"
 # The second is what tests/support/namespaces.py has its names begin with.
 PREFIXES = (f"bench{os.getpid():x}-", f"rt{os.getpid():x}n")
 
 
 def main() -> int:
-    JSON.unlink(missing_ok=True)
+    for path in (JSON, PROFILE):
+        path.unlink(missing_ok=True)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stopped)
     try:
@@ -57,8 +59,15 @@ def _measured() -> list[Row]:
 
     print("==> the plugin's calls, each a process, beside Debian's Go plugins", flush=True)
     rows = bench_plugin.measure(say, PREFIXES[0])
+    print("==> calls that the node agent serves, beside the same Go plugins", flush=True)
+    served, profile = bench_agent.measure(say, PREFIXES[0])
+    profile.write(PROFILE)
+    print("==> 1,000 links between two agents", flush=True)
+    rows += [*served, *bench_scale.measure(say, PREFIXES[0])]
     print("==> the datapath alone, beside ip -batch", flush=True)
-    return [*rows, *bench_datapath.measure(say)]
+    rows += bench_datapath.measure(say)
+    print(f"\n{profile.table()}\n\nAll of it is in {PROFILE.relative_to(REPOSITORY)}.")
+    return rows
 
 
 @contextmanager

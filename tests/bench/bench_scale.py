@@ -1,0 +1,155 @@
+"""What a thousand links cost two agents: time for each more, memory, what they go on asking of the API.
+
+Links are tunnels between the two nodes, made by ADDs through the shim that do not wait for their peers, in batches of
+BATCH links: all primaries' ADDs on `a`, then all pairs' on `b`, AT_ONCE at once. Each pod has one link; several pods'
+sandboxes share one namespace, or the kernel would be at work on namespaces rather than on links.
+
+Run it by its path, as root: `python tests/bench/bench_scale.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+# The tests are no package; by its path, a script finds only its own directory.
+sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
+
+from ratchet.dev.bed import Bed  # noqa: E402
+from ratchet.dev.kubelet import Sandbox  # noqa: E402
+from tests.bench.nodes import (  # noqa: E402
+    KUBECONFIG,
+    NODES,
+    ApartBed,
+    Node,
+    Watching,
+    add_namespaces,
+    add_node,
+    all_at_once,
+    sandbox_in,
+)
+from tests.bench.rows import Row, Say, at_most, table  # noqa: E402
+from tests.support.cluster import PAIR, PATIENT  # noqa: E402
+
+LINKS, BATCH, WARM_UP = 1000, 100, 20
+IN_NETNS = 10
+# For what an agent does after the last link to be over; and for how long its requests are then counted: as long as a
+# watch lasts, so that each is begun anew once.
+SETTLE_SECONDS, IDLE_SECONDS = 10.0, 120.0
+
+
+@dataclass(slots=True)
+class Scale:
+    """Two nodes, and what was found of them: MiB without links and with all, ms per link of each batch."""
+
+    bed: Bed
+    a: Node
+    b: Node
+    watching: Watching
+    say: Say
+    idle: float = 0.0
+    loaded: float = 0.0
+    batches: list[float] = field(default_factory=list)
+
+    def link(self, first: int, count: int) -> float:
+        """So many more links, numbered from `first`; ms per link, from the first ADD until the last is linked."""
+        names = [f"link-{number}" for number in range(first, first + count)]
+        ends = [self._sandboxes(side, node, names) for side, node in (("p", self.a), ("q", self.b))]
+        began = time.monotonic()
+        for node, sandboxes in zip((self.a, self.b), ends, strict=True):
+            all_at_once(partial(node.runtime.timed, "ADD"), sandboxes)
+        records = [
+            f"default.{name}-p.{_ifname(first + index)}.{name}-q.{_ifname(first + index)}"
+            for index, name in enumerate(names)
+        ]
+        return (self.watching.wait(*records, seconds=120.0) - began) / count * 1e3
+
+    def _sandboxes(self, side: str, node: Node, names: Sequence[str]) -> list[Sandbox]:
+        """Pods of one side of the links, and a sandbox for each."""
+        numbers = [int(name.rpartition("-")[2]) for name in names]
+        netns = add_namespaces(self.bed.hosts, *(f"{side}{number}" for number in numbers if number % IN_NETNS == 0))
+        pods = [
+            self.bed.create_pod(f"{name}-{side}", self._labels(side, name, number), node.runtime.host.name)
+            for name, number in zip(names, numbers, strict=True)
+        ]
+        return [sandbox_in(netns[index // IN_NETNS], pod) for index, pod in enumerate(pods)]
+
+    def _labels(self, side: str, name: str, number: int) -> dict[str, str]:
+        if side == "q":
+            return PAIR
+        return {
+            "ratchet": "true",
+            "ratchet.primary": "true",
+            "ratchet.pair_name": f"{name}-q",
+            "ratchet.local_ifname": _ifname(number),
+            "ratchet.pair_ifname": _ifname(number),
+            "ratchet.local_ip": f"10.{number // 100}.{number % 100}.1",
+            "ratchet.pair_ip": f"10.{number // 100}.{number % 100}.2",
+        }
+
+    def wait(self, seconds: float, what: str) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self.say(f"{what}: {left:.0f} s more")
+            time.sleep(min(10.0, left))
+
+    def asked_per_minute(self) -> tuple[float, str]:
+        """Requests of the agent that asks more, of an idle minute, and which they are."""
+        began = time.monotonic()
+        self.wait(IDLE_SECONDS, "the agents are idle")
+        asked = max((node.requests(began) for node in (self.a, self.b)), key=len)
+        watches = sum("watch=1" in one.path for one in asked)
+        lists = sum("limit=" in one.path for one in asked)
+        text = f"in {IDLE_SECONDS:.0f} s {sum(one.writes for one in asked)} writes, {lists} lists, {watches} watches"
+        return len(asked) / IDLE_SECONDS * 60, text
+
+    def most_memory(self) -> float:
+        return max(self.a.memory(), self.b.memory())
+
+
+def measure(say: Say = print, prefix: str | None = None) -> list[Row]:
+    """All figures of many links."""
+    with _prepared(say, prefix) as scale:
+        scale.idle = scale.most_memory()
+        scale.link(LINKS, WARM_UP)
+        for first in range(0, LINKS, BATCH):
+            scale.batches.append(scale.link(first, BATCH))
+            memory = scale.most_memory()
+            say(f"{first + BATCH} links: {scale.batches[-1]:.1f} ms for each of the last {BATCH}; {memory:.0f} MiB")
+        scale.wait(SETTLE_SECONDS, "the agents come to rest")
+        scale.loaded = scale.most_memory()
+        rate, text = scale.asked_per_minute()
+        say("the nodes go")
+        return [*_rows(scale), at_most("agent: API calls a minute, idle with 1,000 links", rate, "calls", 12, text)]
+
+
+def _rows(scale: Scale) -> list[Row]:
+    first, last = scale.batches[0], scale.batches[-1]
+    times = f"{last:.1f} ms; {first:.1f} ms for each of the first {BATCH}"
+    return [
+        at_most("agent: memory without links", scale.idle, "MiB", 80, "RSS"),
+        at_most("agent: memory with 1,000 links", scale.loaded, "MiB", 120, "RSS"),
+        at_most("agent: time for each of the last 100 of 1,000 links", last / first, "ratio", 1.2, times),
+    ]
+
+
+@contextmanager
+def _prepared(say: Say, prefix: str | None) -> Iterator[Scale]:
+    say(f"two nodes, each with an agent; the API is {KUBECONFIG or 'a process of its own'}")
+    with ExitStack() as stack:
+        bed = stack.enter_context(ApartBed(prefix, KUBECONFIG))
+        a, b = (add_node(bed, stack, name, address, PATIENT) for name, address in NODES.items())
+        yield Scale(bed, a, b, Watching(bed), say)
+
+
+def _ifname(number: int) -> str:
+    return f"in{number % IN_NETNS}"
+
+
+if __name__ == "__main__":
+    print(table(measure()))
