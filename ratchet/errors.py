@@ -77,6 +77,10 @@ class SupersededError(TryAgainError):
     """Another sandbox has taken this one's place, or the runtime has deleted it meanwhile."""
 
 
+class FollowedError(SupersededError):
+    """The runtime has deleted the attachment and added it anew while its first ADD still ran."""
+
+
 class UnavailableError(RatchetError):
     """STATUS: the plugin cannot serve ADD now (CNI 1.1.0)."""
 

@@ -7,7 +7,7 @@ record, the journal and what the kernel shows, so it does not matter what made s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from ratchet import datapath
@@ -15,7 +15,7 @@ from ratchet.agent.announce import Announcer, Reason
 from ratchet.agent.logs import about
 from ratchet.agent.metrics import Metrics
 from ratchet.agent.sites import Sites
-from ratchet.core.intent import absence, superseding, wanted_links
+from ratchet.core.intent import Wanted, absence, superseding, wanted_links
 from ratchet.core.machine import derive
 from ratchet.core.model import Link, Pod, Sandbox, Side, State
 from ratchet.core.plan import Attempt, Site
@@ -78,9 +78,10 @@ class Tender:
         entries = [one for one in entries if not self.is_adding(one.attachment.container_id)]
         if not entries:
             return
-        pods = self.records.pods(namespace)
+        pods = {pod.ref: pod for pod in self.records.pods(namespace)}
         for entry in entries:
-            self._take_what_names(entry, pods)
+            if entry.pod in pods:
+                self._take_what_names(entry, pods[entry.pod], pods.values())
 
     def states(self) -> dict[State, int]:
         """How many links of this node are in each state."""
@@ -215,11 +216,10 @@ class Tender:
 
     # Which links are a pod's
 
-    def _take_what_names(self, entry: SandboxEntry, pods: list[Pod]) -> None:
-        pod = next((one for one in pods if one.ref == entry.pod), None)
-        if pod is None or pod.finished or self._is_deleted(entry):
+    def _take_what_names(self, entry: SandboxEntry, pod: Pod, pods: Collection[Pod]) -> None:
+        if pod.finished or self._is_deleted(entry):
             return
-        named = self._naming(entry, pod, pods)
+        named = self._naming(entry, pod, self.records.wanted_in(pod.ref.namespace, _reserved(entry)))
         held = {end.link for end in entry.ends}
         if named.keys() - held:
             new = [end for name, end in named.items() if name not in held]
@@ -227,19 +227,19 @@ class Tender:
                 for end in new:
                     log.info("link %s names pod %s by now", end.link, pod.ref)
                     self.tend_soon(end.link)
-        if superseding(pod, pods) is None:
-            for end in entry.ends:
-                if end.side is Side.PAIR and end.link not in named:
-                    self._undeclared[entry.attachment, end.link] = pod
-                    self.tend_soon(end.link)
+        unnamed = [end for end in entry.ends if end.side is Side.PAIR and end.link not in named]
+        if unnamed and superseding(pod, pods) is None:
+            for end in unnamed:
+                self._undeclared[entry.attachment, end.link] = pod
+                self.tend_soon(end.link)
         if not named and not entry.ends:
             self.announcer.condition(pod, False, "WaitingForPeer", "no pod names it as its pair")
 
-    def _naming(self, entry: SandboxEntry, pod: Pod, pods: list[Pod]) -> dict[str, HeldEnd]:
+    def _naming(self, entry: SandboxEntry, pod: Pod, wanted: Wanted) -> dict[str, HeldEnd]:
         """The ends of the links that name a sandbox's pod as their pair, by link."""
         return {
             link.link.name: HeldEnd(link.link, side)
-            for link, side in wanted_links(pods, {entry.attachment.ifname}).ends_of(pod)
+            for link, side in wanted.ends_of(pod)
             if side is Side.PAIR and not self._is_held_otherwise(entry, link.link.name)
         }
 
@@ -256,7 +256,9 @@ class Tender:
         record = self.records.link(end.link)
         if record is not None and record.sandbox(Side.PRIMARY) is not None:
             return  # what it was declared as when it started holds until it ends
-        if end.link in self._naming(entry, pod, self.records.pods_now(pod.ref.namespace)):
+        if end.link in self._naming(
+            entry, pod, wanted_links(self.records.pods_now(pod.ref.namespace), _reserved(entry))
+        ):
             return  # by a pod of which the watch has not told yet
         container_id, reason = entry.attachment.container_id, "no pod declares the link any more"
         with self.journal.lock(end.link):
@@ -317,6 +319,11 @@ class Tender:
             self.announcer.condition(pod, False, "WaitingForPeer", f"not linked: {', '.join(waiting)}")
         else:
             self.announcer.condition(pod, True, "Linked", f"all {len(entry.ends)} links stand")
+
+
+def _reserved(entry: SandboxEntry) -> frozenset[str]:
+    """The names that no end of a sandbox may have."""
+    return frozenset({entry.attachment.ifname})
 
 
 def _is_there(entry: SandboxEntry, end: HeldEnd) -> bool:

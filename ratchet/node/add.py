@@ -20,6 +20,7 @@ from ratchet.core.plan import Attempt
 from ratchet.errors import (
     AlreadyAddedError,
     DelegateError,
+    FollowedError,
     InvalidConfigError,
     PodMissingError,
     SupersededError,
@@ -60,7 +61,7 @@ def _added(call: Call, began: float) -> Result:
 
 
 def _without_links(call: Call, pod: Pod | None) -> Result:
-    entry = SandboxEntry(call.attachment, call.arguments.netns, pod.ref if pod else None)
+    entry = SandboxEntry(call.attachment, call.arguments.netns, pod.ref if pod else None, began=call.began)
     if call.delegating and call.network.delegate is None:
         who = f"pod {pod.ref}" if pod else f"container {call.arguments.container_id}"
         raise InvalidConfigError(
@@ -98,7 +99,7 @@ def _with_links(call: Call, records: Records, pod: Pod, began: float) -> Result:
         attempts = [Attempt(wanted.link, side, sandbox) for wanted, side in ends]
         intended = replace(intended, ends=_held(ends))
         if intended != entry:
-            call.journal.write(intended)
+            _note(call, intended)
         result = _base(call, intended, config)
         joined = link_all(call.reconciler(records), attempts, site, until, require=call.require)
         _refuse_deleted(call)
@@ -118,6 +119,11 @@ def _begin(call: Call, entry: SandboxEntry) -> None:
         raise _added_before(call)
 
 
+def _note(call: Call, entry: SandboxEntry) -> None:
+    call.refuse_followed()
+    call.journal.write(entry)
+
+
 def _added_before(call: Call) -> AlreadyAddedError:
     return AlreadyAddedError(
         f"cannot add {call.arguments.ifname} to container {call.arguments.container_id}: it has been added before",
@@ -127,6 +133,9 @@ def _added_before(call: Call) -> AlreadyAddedError:
 
 def _take_back(call: Call, entry: SandboxEntry, error: BaseException) -> None:
     """Undo what an ADD that fails has made; what cannot be undone stays in the journal for the DEL that follows."""
+    if isinstance(error, FollowedError):
+        log.warning("nothing is taken back, for DEL has done that: %s", error)
+        return
     log.warning("taking back what was made: %s", error)
     noted = call.journal.read(call.attachment) or entry
     try:
@@ -154,7 +163,7 @@ def _base(call: Call, entry: SandboxEntry, config: Mapping[str, Any] | None) -> 
     if config is None:
         return call.network.prev_result or Result()
     delegation = delegate.add(config, call.network, call.arguments)
-    call.journal.write(replace(entry, delegations=(delegation,)))
+    _note(call, replace(entry, delegations=(delegation,)))
     return delegation.outcome()
 
 
@@ -171,6 +180,7 @@ def _link_ports(call: Call, ends: list[tuple[End, Device | None]]) -> tuple[list
 
 
 def _refuse_deleted(call: Call) -> None:
+    call.refuse_followed()
     if call.is_deleted():
         raise SupersededError(
             f"cannot add {call.arguments.ifname} to container {call.arguments.container_id}: "

@@ -11,7 +11,7 @@ from ratchet.cni.arguments import Arguments, Command
 from ratchet.cni.config import NetworkConfig
 from ratchet.core.model import Pod
 from ratchet.core.plan import Site
-from ratchet.errors import InvalidEnvironmentError, NamespaceGoneError, PodMissingError
+from ratchet.errors import FollowedError, InvalidEnvironmentError, NamespaceGoneError, PodMissingError
 from ratchet.node.journal import Attachment, Journal
 from ratchet.node.reconciler import Reconciler
 from ratchet.node.sites import FindSite, Underlay, find_site
@@ -82,6 +82,15 @@ class Call:
     def is_deleted(self) -> bool:
         return self.journal.is_buried(self.attachment, self.began)
 
+    def refuse_followed(self) -> None:
+        """Raise FollowedError where another ADD of the same attachment has begun since, after a DEL."""
+        current = self.journal.read(self.attachment)
+        if current is not None and current.began > self.began:
+            raise FollowedError(
+                f"cannot add {self.arguments.ifname} to container {self.arguments.container_id}: "
+                "the runtime deleted it and added it anew meanwhile"
+            )
+
     def refuse_unusable_netns(self) -> None:
         """Raise InvalidEnvironmentError where CNI_NETNS is no namespace, HostNamespaceError where it is the node's."""
         try:
@@ -91,7 +100,11 @@ class Call:
             raise InvalidEnvironmentError(f"cannot use CNI_NETNS: {cause}") from cause
 
     def reconciler(self, records: Records) -> Reconciler:
-        return Reconciler(records, self.journal, lambda _: self.is_deleted())
+        def is_deleted(_: str) -> bool:
+            self.refuse_followed()
+            return self.is_deleted()
+
+        return Reconciler(records, self.journal, is_deleted)
 
     def pod(self, records: Records) -> Pod:
         """The pod that the runtime means. Raises PodMissingError."""

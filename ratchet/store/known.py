@@ -290,6 +290,11 @@ class KnownRecords(Records):
         pods, version = super().pods_and_version(pod.ref.namespace)  # what is known is older than the pod
         return wanted_links(pods, reserved), pods, version
 
+    def wanted_in(self, namespace: str, reserved: frozenset[str]) -> Wanted:
+        """What the pods of a namespace want, reckoned once for each time that they change where they are followed."""
+        known = self.memory.namespace_pods(namespace)
+        return known.wanted(reserved) if known.synced.is_set() else wanted_links(self.pods(namespace), reserved)
+
     def pods_as_they_change(self, namespace: str, pods: list[Pod], version: str, until: float) -> Iterator[list[Pod]]:
         if version:
             yield from super().pods_as_they_change(namespace, pods, version, until)

@@ -162,6 +162,26 @@ def test_fault_06_add_after_del_of_the_same_container_is_a_new_one(cluster: Clus
     cluster.assert_nothing_left()
 
 
+def test_fault_06_an_add_that_still_runs_harms_none_that_came_after_its_del(cluster: Cluster) -> None:
+    pair = cluster.pair(cluster.b, **{"ratchet.primary": "false"})
+    noted = cluster.b.state_dir / "sandboxes"
+    first = cluster.start("ADD", cluster.b, pair)
+    wait_for("the first ADD to wait to be named", lambda: any(noted.glob(f"{pair.container_id}*")))
+    assert cluster.b.call("DEL", pair).status == 0
+    assert not any(noted.glob(f"{pair.container_id}*"))
+    second = cluster.start("ADD", cluster.b, pair)
+    wait_for("the second ADD to wait to be named", lambda: any(noted.glob(f"{pair.container_id}*")))
+    primary = cluster.primary(cluster.a)
+    assert cluster.a.add(primary).status == 0
+    assert cluster.end(first).json["code"] == 11
+    assert cluster.end(second).status == 0
+    cluster.wait_until(State.LINKED)
+    assert any(noted.glob(f"{pair.container_id}*"))
+    assert cluster.pings(primary, "192.168.2.101")
+    end_pods(cluster, (cluster.a, primary), (cluster.b, pair))
+    cluster.assert_nothing_left()
+
+
 def test_fault_07_a_pod_that_comes_again_under_a_new_uid(cluster: Cluster) -> None:
     """The old pod's sandbox was never deleted; the new pod's takes its place, and its peer's end leads to it."""
     old, pair = cluster.linked_pair(cluster.a)
