@@ -1,8 +1,9 @@
 """Putting the plugin where a container runtime looks for it, so that a half-done install never breaks a pod's start.
 
 What is executed is a launcher of a few lines that starts the Python which this is running on, or, on a node that has an
-agent, the shim, with the launcher beside it for when the agent is away. It is put in place by a rename, after
-everything that it needs; the network configuration, where one is asked for, comes last.
+agent, the shim, with the launcher beside it for when the agent is away; where no shim was built, a launcher of what
+stands in for it (agent/client). It is put in place by a rename, after everything that it needs; the network
+configuration, where one is asked for, comes last.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from ratchet.agent.client import DAEMONLESS
 from ratchet.errors import RatchetError
 
 LAUNCHER = "ratchet"
-FALLBACK = "ratchet-daemonless"  # the name that the shim looks for beside itself (shim/ratchet.c)
+FALLBACK = DAEMONLESS
 # The runtime takes the first file by name, so ours has to come before the network that it extends.
 CONFIG = "00-ratchet.conflist"
 SHEBANG_MAX = 250
@@ -39,7 +41,8 @@ def install(
     """Put the executable `ratchet` into `bin_dir`, and a chained configuration into `conf_dir`; what was written.
 
     The launcher records `kubeconfig` and `state_dir`, for network configurations that name none. With `agent` the
-    executable is the shim and the launcher is what it falls back on, or with `fallback` False is not there at all.
+    executable is the shim (or what stands in for it: `find_shim`) and the launcher is what it falls back on, or with
+    `fallback` False is not there at all.
     Raises RatchetError.
     """
     compile_bytecode()
@@ -56,7 +59,10 @@ def install(
 
 
 def find_shim() -> Path | None:
-    """The shim for this machine: a wheel brings it, and `make install` builds it in a checkout. None where none is."""
+    """The shim for this machine: a wheel brings it, and `make install` builds it in a checkout. None where none is.
+
+    Then a Python program stands in for it.
+    """
     shim = Path(__file__).parent / "shim" / os.uname().machine / LAUNCHER
     return shim if shim.is_file() else None
 
@@ -77,10 +83,7 @@ def _beside_an_agent(launcher: bytes, *, fallback: bool) -> dict[str, bytes]:
 def _shim() -> bytes:
     path = find_shim()
     if path is None:
-        raise RatchetError(
-            f"cannot install the shim: there is none for this machine ({os.uname().machine})",
-            details="wheels have it for x86_64 and aarch64; in a checkout `make install` builds it, with a C compiler",
-        )
+        return _started_by_this_python("from ratchet.agent.client import run\n\nrun()\n")
     try:
         return path.read_bytes()
     except OSError as cause:
@@ -90,7 +93,10 @@ def _shim() -> bytes:
 def _launcher(kubeconfig: Path | None, state_dir: Path | None) -> bytes:
     recorded = {"kubeconfig": kubeconfig, "state_dir": state_dir}
     arguments = ", ".join(f"{name}={str(value)!r}" for name, value in recorded.items() if value is not None)
-    body = f"from ratchet.node.plugin import run\n\nrun({arguments})\n"
+    return _started_by_this_python(f"from ratchet.node.plugin import run\n\nrun({arguments})\n")
+
+
+def _started_by_this_python(body: str) -> bytes:
     # Isolated (-I): neither the caller's environment nor its working directory may decide what is imported.
     if not set(sys.executable) & {" ", "\t"} and len(sys.executable) < SHEBANG_MAX:
         return f"#!{sys.executable} -I\n{body}".encode()

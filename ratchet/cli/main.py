@@ -136,7 +136,7 @@ def _gc(arguments: argparse.Namespace) -> int:
 
 
 def _install(arguments: argparse.Namespace) -> int:
-    from ratchet.install import install
+    from ratchet.install import find_shim, install
 
     if not arguments.agent and not arguments.fallback:
         raise RatchetError("cannot install: --no-fallback is said of --agent, which is missing")
@@ -150,6 +150,13 @@ def _install(arguments: argparse.Namespace) -> int:
     )
     for path in written:
         print(f"installed {path}")
+    if arguments.agent and find_shim() is None:
+        print(
+            f"there is no shim for this machine ({os.uname().machine}): a Python program stands in for it, which takes "
+            "longer to start and keeps no DEL that no agent takes;\n"
+            "wheels have the shim for x86_64 and aarch64, in a checkout `make install` builds it, with a C compiler",
+            file=sys.stderr,
+        )
     return 0
 
 

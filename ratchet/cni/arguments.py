@@ -82,7 +82,7 @@ def read_arguments(environ: Mapping[str, str]) -> Arguments:
     Raises InvalidEnvironmentError (code 4) whose message names every missing variable, or the invalid one.
     """
     variables = {name: value for name, value in environ.items() if name.startswith("CNI_")}
-    command = _command(variables.get("CNI_COMMAND", ""))
+    command = read_command(variables)
     _require_present(command, variables)
     attached = command in (Command.ADD, Command.CHECK, Command.DEL)
     return Arguments(
@@ -96,7 +96,9 @@ def read_arguments(environ: Mapping[str, str]) -> Arguments:
     )
 
 
-def _command(text: str) -> Command:
+def read_command(environ: Mapping[str, str]) -> Command:
+    """The command that the environment names. Raises InvalidEnvironmentError."""
+    text = environ.get("CNI_COMMAND", "")
     if not text:
         raise InvalidEnvironmentError("cannot read the environment: CNI_COMMAND is missing")
     try:

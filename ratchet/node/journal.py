@@ -31,7 +31,6 @@ TOMBSTONE_SECONDS = 3600.0
 PURGE_SECONDS = 60.0
 BURIED_KEPT = 1024
 _SINCE_BOOT = time.CLOCK_BOOTTIME
-_CLOCK_TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,12 +325,6 @@ def since_boot() -> float:
 def boot_id() -> str:
     """The kernel's name for this boot (random(4))."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-def process_began() -> float:
-    """When this process started, in seconds since boot, never later than it was (proc_pid_stat(5), field 22)."""
-    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-    return int(fields[19]) * _CLOCK_TICK_SECONDS - _CLOCK_TICK_SECONDS
 
 
 def _is_of_long_ago(tombstone: dict[str, Any] | None, now: float) -> bool:

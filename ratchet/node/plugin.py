@@ -58,7 +58,8 @@ def _serve(
     speak_of_keys(network)
     # Imported here because they are most of a start's cost, and VERSION needs none of them.
     from ratchet.node.call import Call
-    from ratchet.node.journal import Journal, process_began
+    from ratchet.node.journal import Journal
+    from ratchet.node.process import process_began
     from ratchet.node.verbs import serve
     from ratchet.store.apiserver import connect
     from ratchet.store.records import Records

@@ -1,4 +1,7 @@
-"""The shim, compiled once for all tests: as it is shipped, and with the address and undefined-behaviour sanitisers."""
+"""The shim, compiled once for all tests: as it is shipped, and with the address and undefined-behaviour sanitisers.
+
+And what stands in for it where there is no compiler, for tests of what both do: BOTH.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,11 @@ import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
+from ratchet.install import LAUNCHER, install
 from tests.shim.playing import Node
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +26,8 @@ HASTY = (
 )
 FEW = 8
 BUILDS = {"plain": (), "sanitised": (*SANITISED, f"-DSPOOL_FILES_MAX={FEW}"), "hasty": (*SANITISED, *HASTY)}
+STAND_IN = "stand-in"
+BOTH = ("plain", "sanitised", STAND_IN)
 
 
 @cache
@@ -38,6 +45,8 @@ class Compiler:
         self._folder = folder
 
     def shim(self, build: str) -> Path:
+        if build == STAND_IN:
+            return self._stand_in()
         if shutil.which("cc") is None:
             pytest.skip("needs a C compiler, cc")
         if SANITISED[0] in BUILDS[build] and not sanitisers_work():
@@ -47,6 +56,14 @@ class Compiler:
             command = ["cc", "@shim/flags", "-Werror", *BUILDS[build], "-o", str(path), "shim/ratchet.c"]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
+        return path
+
+    def _stand_in(self) -> Path:
+        path = self._folder / STAND_IN
+        if not path.exists():
+            with patch("ratchet.install.find_shim", return_value=None):
+                install(self._folder / "bin", agent=True, fallback=False)
+            (self._folder / "bin" / LAUNCHER).rename(path)
         return path
 
 
@@ -70,6 +87,11 @@ def installed(shim: Path, folder: Path) -> Node:
 @pytest.fixture
 def node(build: Path, tmp_path: Path) -> Node:
     return installed(build, tmp_path)
+
+
+@pytest.fixture
+def stand_in_node(compiler: Compiler, tmp_path: Path) -> Node:
+    return installed(compiler.shim(STAND_IN), tmp_path)
 
 
 @pytest.fixture

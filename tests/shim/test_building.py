@@ -48,7 +48,7 @@ def test_without_a_compiler_one_line_says_so(tmp_path: Path) -> None:
     done = build(tmp_path / "built" / "ratchet", str(tmp_path / "no-such-cc"))
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        "==> No shim for the node agent: there is no C compiler here. All but `ratchet install --agent` works."
+        "==> No shim for the node agent: there is no C compiler here. A Python program stands in for it."
     ]
     assert list(tmp_path.iterdir()) == []
 

@@ -289,13 +289,23 @@ def test_a_shim_that_cannot_be_put_in_place_leaves_what_was_there(bin_dir: Path,
         install(bin_dir, agent=True, fallback=False)
 
 
-def test_without_a_shim_for_this_machine_nothing_is_written(bin_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_shim_for_this_machine_a_python_program_stands_in_for_it_and_this_is_said(
+    bin_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("ratchet.install.find_shim", lambda: None)
-    with pytest.raises(RatchetError, match="cannot install the shim: there is none for this machine") as told:
-        install(bin_dir, agent=True)
-    assert os.uname().machine in str(told.value)
-    assert "make install" in told.value.details
-    assert not bin_dir.exists()
+    assert main(["install", "--bin-dir", str(bin_dir), "--agent"]) == 0
+    assert modes(bin_dir) == {FALLBACK: 0o755, LAUNCHER: 0o755}
+    told = capsys.readouterr().err
+    assert told.startswith(f"there is no shim for this machine ({os.uname().machine}): a Python program stands in")
+    assert "make install" in told
+    done = subprocess.run(
+        [bin_dir / LAUNCHER],
+        env={"CNI_COMMAND": "STATUS", "RATCHET_AGENT_SOCKET": str(bin_dir / "none")},
+        input=json.dumps({"cniVersion": "1.1.0", "name": "net", "type": "ratchet", "kubeconfig": "/none"}).encode(),
+        capture_output=True,
+        check=False,
+    )
+    assert "kubeconfig /none" in json.loads(done.stdout)["msg"]  # as the daemonless plugin beside it says
 
 
 def test_a_shim_that_cannot_be_read(bin_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,8 +30,8 @@ from ratchet.node.journal import (
     Journal,
     SandboxEntry,
     boot_id,
-    process_began,
 )
+from ratchet.node.process import process_began
 
 ONE = Attachment("net", "c1", "eth0")
 
@@ -316,7 +316,7 @@ def test_of_many_that_begin_at_once_one_goes_on(journal: Journal, root: Path) ->
 
 def test_this_process_began_before_now_and_after_the_boot() -> None:
     assert 0 <= process_began() < since_boot()
-    code = "import time; from ratchet.node.journal import process_began as b; print(b(), time.clock_gettime(7))"
+    code = "import time; from ratchet.node.process import process_began as b; print(b(), time.clock_gettime(7))"
     before = since_boot()
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     began, ran = map(float, printed.split())

@@ -1,0 +1,199 @@
+"""What stands in for the shim (shim/ratchet.c) where none was built: hands a call to the agent, prints the answer.
+
+The same frame and the same answers, but for two things. Each call starts Python, so imports are few, and those of a
+failure come with it. And it has no spool: a DEL that no agent takes is the daemonless plugin's beside it, or an error,
+upon which the runtime comes again.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from contextlib import suppress
+from typing import NoReturn
+
+from ratchet.agent.frame import (
+    SOCKET,
+    STDIN_MAX,
+    VARIABLE_MAX,
+    VARIABLES,
+    Answer,
+    FrameError,
+    Request,
+    encode_request,
+    read_answer,
+)
+from ratchet.cni.arguments import Command, read_command
+from ratchet.errors import InvalidEnvironmentError, RatchetError, TryAgainError, UnavailableError, UndecodableError
+from ratchet.node.process import process_began
+
+DAEMONLESS = "ratchet-daemonless"  # the name that the shim looks for beside itself
+# Seconds since the process began, as the shim has them.
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = {
+    Command.ADD: 200.0,
+    Command.DEL: 90.0,
+    Command.CHECK: 30.0,
+    Command.GC: 90.0,
+    Command.STATUS: 10.0,
+    Command.VERSION: 2.0,
+}
+RETRY_SECONDS = 0.005
+HOW_TO_LOOK = "kubectl -n ratchet get pods -o wide; on the node: ss -xl | grep ratchet"
+
+
+def run() -> NoReturn:
+    """Serve the call that the environment and stdin describe, and end the process."""
+    _open_what_is_closed()
+    answer = _served(process_began())
+    os._exit(answer.status if _written(answer.stdout) else 1)
+
+
+def _served(began: float) -> Answer:
+    try:
+        command = read_command(os.environ)
+        request = Request(_variables(), _stdin(), began)
+    except RatchetError as error:
+        return _failure(error)
+    path = os.environ.get("RATCHET_AGENT_SOCKET") or SOCKET
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as agent:
+        try:
+            _connect(agent, path, began + CONNECT_SECONDS)
+        except OSError as error:
+            why = f"cannot reach the node agent at {path}: {error.strerror or error}"
+            return _without_agent(command, why + _become_daemonless(request.stdin))
+        try:
+            return _asked(agent, encode_request(request), began + ANSWER_SECONDS[command])
+        except TimeoutError:
+            cause = f"it did not come within {ANSWER_SECONDS[command]} s"
+        except (OSError, FrameError) as error:
+            cause = str(error)
+    # It has been handed over: two engines would be at work on one pod.
+    return _without_agent(command, f"cannot get an answer from the node agent at {path}: {cause}")
+
+
+def _variables() -> dict[str, str]:
+    variables = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    for name, value in variables.items():
+        if len(f"{name}={value}".encode(errors="surrogateescape")) > VARIABLE_MAX:
+            raise InvalidEnvironmentError(f"cannot read {name}: it is longer than {VARIABLE_MAX} bytes")
+    return variables
+
+
+def _stdin() -> bytes:
+    if os.isatty(0):
+        return b""
+    try:
+        os.set_blocking(0, True)
+        with os.fdopen(0, "rb", closefd=False) as file:
+            stdin = file.read(STDIN_MAX + 1)
+    except OSError as cause:
+        raise RatchetError(f"cannot read the network configuration: {cause.strerror}") from cause
+    if len(stdin) > STDIN_MAX:
+        raise UndecodableError(f"cannot read the network configuration: it is longer than {STDIN_MAX} bytes")
+    return stdin
+
+
+def _connect(agent: socket.socket, path: str, until: float) -> None:
+    agent.setblocking(False)
+    while True:
+        try:
+            agent.connect(path)
+        except BlockingIOError as full:  # a place in its queue comes free soon, or never
+            if _since_boot() > until:
+                raise OSError("too many calls wait for it already") from full
+            time.sleep(RETRY_SECONDS)
+        else:
+            return
+
+
+def _asked(agent: socket.socket, frame: bytes, until: float) -> Answer:
+    """The agent's answer. Raises FrameError, and OSError where none came by `until`, in seconds since boot."""
+
+    def read(most: int) -> bytes:
+        agent.settimeout(max(until - _since_boot(), RETRY_SECONDS))
+        with suppress(ConnectionResetError):
+            if piece := agent.recv(most):
+                return piece
+        raise OSError("it went away before it had answered")
+
+    agent.settimeout(max(until - _since_boot(), RETRY_SECONDS))
+    # An agent that refused the request early has answered all the same, and else reading says why.
+    with suppress(BrokenPipeError, ConnectionResetError):
+        agent.sendall(frame)
+    return read_answer(read)
+
+
+def _without_agent(command: Command, why: str) -> Answer:
+    if command is Command.VERSION:
+        from ratchet.cni.answer import version_json
+        from ratchet.cni.versions import LATEST
+
+        return _answer(0, version_json(LATEST))
+    if command is Command.STATUS:
+        return _failure(UnavailableError(why, details=HOW_TO_LOOK))
+    if command is Command.DEL:
+        why += "; the DEL is not kept for it, which needs the shim"
+    return _failure(TryAgainError(why, details=HOW_TO_LOOK))
+
+
+def _failure(error: RatchetError) -> Answer:
+    from ratchet.cni.answer import error_json
+    from ratchet.cni.versions import LATEST
+
+    return _answer(1, error_json(error, LATEST))
+
+
+def _answer(status: int, said: object) -> Answer:
+    import json
+
+    return Answer(status, json.dumps(said).encode() + b"\n")
+
+
+def _become_daemonless(stdin: bytes) -> str:
+    """Become the plugin that lies beside this executable. What kept it from starting; empty where there is none."""
+    import signal
+    from pathlib import Path
+
+    path = Path(sys.argv[0]).resolve().with_name(DAEMONLESS)
+    if not path.is_file() or not os.access(path, os.X_OK):
+        return ""
+    try:
+        replay = os.memfd_create("stdin")
+        with os.fdopen(replay, "wb", closefd=False) as file:
+            file.write(stdin)
+        os.lseek(replay, 0, os.SEEK_SET)
+        os.dup2(replay, 0)
+        for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python, and not by whoever called
+            signal.signal(ignored, signal.SIG_DFL)
+        os.execv(path, [str(path)])
+    except OSError as cause:
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        return f"; cannot run {path}: {cause.strerror}"
+
+
+def _written(stdout: bytes) -> bool:
+    try:
+        os.set_blocking(1, True)
+        with os.fdopen(1, "wb", closefd=False) as file:
+            file.write(stdout)
+    except OSError as cause:
+        with suppress(OSError):
+            os.write(2, f"ratchet: cannot write the answer: {cause.strerror}\n".encode())
+        return False
+    return True
+
+
+def _open_what_is_closed() -> None:
+    """A socket that took the place of a closed stdout would be sent the answer."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _since_boot() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
