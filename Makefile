@@ -27,8 +27,10 @@ $(SHIM): $(wildcard shim/*)
 system:
 	@$(RUN) system
 
-demo: system install  ## two nodes, two pods, a link, a ping, on this machine
-	@$(BIN)/ratchet demo $(DEMO)
+# Both stories, and one at a time: what is to be kept up is the second.
+demo: system install  ## two nodes, two pods, a link, a ping, on this machine; then with agents
+	@$(if $(filter --down,$(DEMO)),,$(BIN)/ratchet demo $(filter-out --keep --agent,$(DEMO)))
+	@$(BIN)/ratchet demo --agent $(DEMO)
 
 test: system install lint unit  ## all checks and tests
 

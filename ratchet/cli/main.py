@@ -86,6 +86,7 @@ def _add_install(commands: Commands) -> None:
 
 def _add_demo(commands: Commands) -> None:
     parser = commands.add_parser("demo", help="two nodes, two pods, a link, a ping, on this machine")
+    parser.add_argument("--agent", action="store_true", help="with agents: a peer that comes late, goes, comes again")
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--keep", action="store_true", help="leave it up, and say how to look around")
     choice.add_argument("--down", action="store_true", help="take down what --keep left up")
@@ -167,7 +168,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         raise _demo_extra(missing) from missing
     if arguments.down:
         return demo.take_down()
-    return demo.run(kubeconfig=arguments.kubeconfig, keep=arguments.keep)
+    return demo.run(kubeconfig=arguments.kubeconfig, agent=arguments.agent, keep=arguments.keep)
 
 
 def _dev_api(arguments: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from typing import Any, Self
 from aiohttp.typedefs import Middleware
 
 from ratchet.core.model import Link, PodRef
+from ratchet.core.naming import node_lease_name
 from ratchet.dev.access import Access, embedded_api, relayed_api
 from ratchet.dev.agents import AgentProcess
 from ratchet.dev.hosts import Hosts
@@ -87,10 +88,12 @@ class Bed:
         labels: Mapping[str, str] | None = None,
         mtu: int = 1500,
         agent: Mapping[str, object] | None = None,
+        fallback: bool = False,
     ) -> Kubelet:
         """A node with `address` (with its prefix length) on `eth0`, and the plugin as a user would install it.
 
-        `agent`: the options of the agent that runs on it; None where none does.
+        `agent`: the options of the agent that runs on it; None where none does. `fallback`: with the daemonless plugin
+        for when the agent is away.
         """
         host = self.hosts.add_node(name, address, mtu=mtu)
         node = {
@@ -111,11 +114,12 @@ class Bed:
         if agent is None:
             install(bin_dir, kubeconfig=kubeconfig, state_dir=state_dir)
             return kubelet
-        install(bin_dir, kubeconfig=kubeconfig, state_dir=state_dir, agent=True, fallback=False)
+        install(bin_dir, kubeconfig=kubeconfig, state_dir=state_dir, agent=True, fallback=fallback)
         process = self.agents[name] = AgentProcess(host, kubeconfig, self.folder / name, state_dir, agent)
         kubelet.environment = process.environment
         self._stack.callback(process.kill)
         process.start()
+        self._made.append(f"{self.records.leases_path}/{node_lease_name(name)}")
         return kubelet
 
     def create_pod(
