@@ -26,7 +26,7 @@ from ratchet.core.model import PodRef
 from ratchet.errors import ApiUnavailableError, InvalidIntentError
 from ratchet.node.answering import answer, speak_of_keys
 from ratchet.node.call import Call
-from ratchet.node.journal import Journal, SandboxEntry, since_boot
+from ratchet.node.journal import Attachment, Journal, SandboxEntry, since_boot
 from ratchet.node.verbs import serve
 from ratchet.store.known import KnownRecords
 from ratchet.store.records import Records
@@ -37,6 +37,14 @@ log = logging.getLogger(__name__)
 _OWN = ("kubeconfig", "namespace", "state_dir", "vni_range", "log_file", "log_level")
 
 _COMMANDS = frozenset(one.value for one in Command)
+
+
+@dataclass(slots=True)
+class _Followed:
+    """What a call has to do with: the attachment that it adds, the sandboxes that it may delete."""
+
+    adding: Attachment | None = None
+    going: list[SandboxEntry] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,32 +64,42 @@ class Calls:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _spoken_of: set[str] = field(default_factory=set)
 
-    def serve(self, request: Request) -> Answer:
-        """The answer to a call that a shim brought."""
-        with self.precedence.at_work():
-            return self._answered(request, self._connect)
+    @contextmanager
+    def serve(self, request: Request) -> Iterator[Answer]:
+        """The answer to a call that a shim brought.
+
+        What is to be done because of the call is done as the block ends: nobody waits by then.
+        """
+        with self.precedence.at_work(), self._followed_up() as followed:
+            yield self._answered(request, self._connect, followed)
 
     def serve_alone(self, request: Request) -> Answer:
         """The answer to a call, without the API: what is to be said there is left to whoever tends the links."""
-        return self._answered(request, _no_api)
+        with self._followed_up() as followed:
+            return self._answered(request, _no_api, followed)
 
     def is_adding(self, container_id: str) -> bool:
         """Whether an ADD of this container runs: its links are that call's affair until it ends."""
         return self._adding[container_id] > 0
 
-    def _answered(self, request: Request, connect: Callable[[float], Records]) -> Answer:
+    def _answered(self, request: Request, connect: Callable[[float], Records], followed: _Followed) -> Answer:
         began = time.monotonic()
         variables = request.variables
         command, sandbox = variables.get("CNI_COMMAND", ""), variables.get("CNI_CONTAINERID", "")
         with about(command=command, sandbox=sandbox):
             called_at = min(request.began, since_boot())
-            status, said = answer(variables, request.stdin, partial(self._serve, called_at, connect))
+            status, said = answer(variables, request.stdin, partial(self._serve, called_at, connect, followed))
         code = int(said.get("code", 0)) if status and said else 0
         self.metrics.call(command if command in _COMMANDS else "unknown", code, time.monotonic() - began)
         return Answer(status, b"" if said is None else json.dumps(said).encode() + b"\n")
 
     def _serve(
-        self, began: float, connect: Callable[[float], Records], arguments: Arguments, network: NetworkConfig
+        self,
+        began: float,
+        connect: Callable[[float], Records],
+        followed: _Followed,
+        arguments: Arguments,
+        network: NetworkConfig,
     ) -> dict[str, Any] | None:
         settings = self.settings
         call = Call(
@@ -100,33 +118,34 @@ class Calls:
             from_here_about(pod)
         self._speak_once(network)
         log.debug("called")
-        with self._followed_up(call):
-            try:
-                said = serve(call)
-            except InvalidIntentError as error:
-                self.announcer.event(pod, Reason.INVALID_INTENT, str(error))
-                raise
+        followed.going += self._about_to_go(call)
+        if arguments.command is Command.ADD:
+            with self._lock:
+                self._adding[arguments.container_id] += 1
+            followed.adding = call.attachment
+        try:
+            said = serve(call)
+        except InvalidIntentError as error:
+            self.announcer.event(pod, Reason.INVALID_INTENT, str(error))
+            raise
         log.info("done")
         return said
 
     @contextmanager
-    def _followed_up(self, call: Call) -> Iterator[None]:
-        """Have the call's links tended once it is over, and left to it until then."""
-        container_id, adding = call.arguments.container_id, call.arguments.command is Command.ADD
-        before = self._about_to_go(call)
-        if adding:
-            with self._lock:
-                self._adding[container_id] += 1
+    def _followed_up(self) -> Iterator[_Followed]:
+        """Have the links of a call tended once it is over, and left to it until then."""
+        followed = _Followed()
         try:
-            yield
+            yield followed
         finally:
-            if adding:
+            adding = followed.adding
+            if adding is not None:
                 with self._lock:
-                    self._adding[container_id] -= 1
-                    if not self._adding[container_id]:
-                        del self._adding[container_id]
-            added = self.journal.read(call.attachment) if adding else None
-            for entry in [*before, *([added] if added else [])]:
+                    self._adding[adding.container_id] -= 1
+                    if not self._adding[adding.container_id]:
+                        del self._adding[adding.container_id]
+            added = self.journal.read(adding) if adding is not None else None
+            for entry in [*followed.going, *([added] if added else [])]:
                 for end in entry.ends:
                     self.tend(end.link)
                 if entry.asks and entry.pod:

@@ -1,7 +1,8 @@
 """The agent's socket: a frame in, a frame out, one connection for each call of the runtime, root alone.
 
 A thread waits with each call that waits, so that calls do not queue behind one another; how many there may be is
-bounded, and what comes beyond that waits in the socket's backlog.
+bounded, and what comes beyond that waits in the socket's backlog. Whoever takes a call serves it: to hand it on to
+another thread would cost as much as a good part of serving it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,17 +29,19 @@ from ratchet.errors import RatchetError
 log = logging.getLogger(__name__)
 
 AT_ONCE = 512
+SPARE = 8  # threads that wait for calls from the beginning
 BACKLOG = 1024
 REQUEST_SECONDS = 10.0  # for a shim to say what it wants
 TAKE_OVER_SECONDS = 30.0
 _PEER = struct.Struct("iII")  # struct ucred (unix(7), SO_PEERCRED)
 
-Serve = Callable[[Request], Answer]
+Serve = Callable[[Request], AbstractContextManager[Answer]]
 
 
 class Server:
     """Serves requests at `path`, from `start` until `stop`. A context manager.
 
+    `serve` gives the answer to a request, as a context in which it is passed on.
     Nobody else may serve there: what another agent left is taken over, and one that still runs is waited for.
     """
 
@@ -48,11 +50,10 @@ class Server:
         self._serve = serve
         self._allowed = {0, os.geteuid()}
         self._calls = 0
+        self._threads = 0
         self._changed = threading.Condition()
         self._listener: socket.socket | None = None
         self._lock = -1
-        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="call")
-        self._acceptor = threading.Thread(target=self._accept, name="accept", daemon=True)
 
     def __enter__(self) -> Self:
         """Keep others from the socket; nobody is served before `start`. Raises RatchetError."""
@@ -83,7 +84,8 @@ class Server:
             listener.close()
             raise RatchetError(f"cannot serve at {self._path}: {cause.strerror}") from cause
         self._listener = listener
-        self._acceptor.start()
+        for _ in range(SPARE):
+            self._add_thread(listener)
 
     def stop(self, seconds: float) -> bool:
         """Take no more calls, and wait at most so long for those that run; whether all have ended."""
@@ -116,28 +118,41 @@ class Server:
             else:
                 return
 
-    def _accept(self) -> None:
-        listener = self._listener
-        while listener is not None and self._listener is listener:
+    def _add_thread(self, listener: socket.socket) -> None:
+        with self._changed:
+            self._threads += 1
+            name = f"call-{self._threads}"
+        try:
+            threading.Thread(target=self._take_calls, args=(listener,), name=name, daemon=True).start()
+        except RuntimeError as cause:  # the system has no more threads for us: those that there are go on
+            with self._changed:
+                self._threads -= 1
+            log.error("cannot start a thread for calls: %s", cause)
+
+    def _take_calls(self, listener: socket.socket) -> None:
+        while self._listener is listener:
             try:
                 connection, _ = listener.accept()
             except OSError as cause:
                 if self._listener is listener:
                     log.error("cannot accept calls: %s", cause.strerror)
-                    time.sleep(0.1)
+                    time.sleep(1.0)
                 continue
             with self._changed:
                 self._calls += 1
-            self._pool.submit(self._served, connection)
+                last = self._calls == self._threads < AT_ONCE
+            if last:  # nobody waits for the next call
+                self._add_thread(listener)
+            self._served(connection)
 
     def _served(self, connection: socket.socket) -> None:
         try:
             with connection:
                 connection.settimeout(REQUEST_SECONDS)
                 self._refuse_strangers(connection)
-                answer = self._answer(connection)
-                connection.settimeout(REQUEST_SECONDS)
-                connection.sendall(encode_answer(answer))
+                with self._answer(connection) as answer:
+                    connection.settimeout(REQUEST_SECONDS)
+                    connection.sendall(encode_answer(answer))
         except PermissionError as error:
             log.error("%s", error)
         except OSError as cause:
@@ -149,12 +164,12 @@ class Server:
                 self._calls -= 1
                 self._changed.notify_all()
 
-    def _answer(self, connection: socket.socket) -> Answer:
+    def _answer(self, connection: socket.socket) -> AbstractContextManager[Answer]:
         try:
             request = read_request(connection.recv)
         except FrameError as error:
             log.error("%s", error)
-            return Answer(1, json.dumps(error_json(error, LATEST)).encode() + b"\n")
+            return nullcontext(Answer(1, json.dumps(error_json(error, LATEST)).encode() + b"\n"))
         connection.settimeout(None)
         return self._serve(request)
 

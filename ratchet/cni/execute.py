@@ -76,7 +76,9 @@ def run_plugin(binary: str, stdin: bytes, variables: Mapping[str, str], timeout:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env={**inherited, **variables},
-                start_new_session=True,  # a group of its own, so that its children can be killed with it
+                # A group of its own, so that its children can be killed with it; with a session of its own the kernel
+                # would have to schedule it as one, which costs more than it gives.
+                process_group=0,
             )
         except OSError as error:
             raise DelegateError(f"cannot run {escaped(binary)}: {error.strerror}") from error

@@ -10,10 +10,11 @@ from __future__ import annotations
 from ratchet.datapath.claims import release
 from ratchet.datapath.netns import Netns, inside, is_host, namespace_is_there, open_netns, refuse_host
 from ratchet.datapath.parent import find_parent
-from ratchet.datapath.wiring import ensure, observe, observe_port, remove, removing, unplug
+from ratchet.datapath.wiring import build, ensure, observe, observe_port, remove, removing, unplug
 
 __all__ = [
     "Netns",
+    "build",
     "ensure",
     "find_parent",
     "inside",

@@ -23,11 +23,8 @@ def observe(wire: Wire) -> Observed:
 
     Raises NamespaceGoneError, naming the path, if a pod's namespace is not there.
     """
-    with open_pod(wire.near) as near:
-        if not isinstance(wire, VethWire):
-            return observe_tunnel(near)
-        with open_pod(wire.far) as far:
-            return observe_veth(near, far)
+    with _opened(wire) as (near, far):
+        return _observed(near, far)
 
 
 def observe_port(netns: str, ifname: str) -> Device | None:
@@ -47,11 +44,15 @@ def ensure(wire: Wire, search: Sequence[str] = ()) -> bool:
     which a left-over may hold the tunnel's VNI. Raises NamespaceGoneError, HostNamespaceError, ForeignInterfaceError
     (and then has touched nothing), DatapathError with the kernel's reason.
     """
-    with open_pod(wire.near) as near:
-        if not isinstance(wire, VethWire):
-            return ensure_tunnel(wire, near, search)
-        with open_pod(wire.far) as far:
-            return ensure_veth(wire, near, far)
+    with _opened(wire) as (near, far):
+        return _ensured(wire, near, far, search)
+
+
+def build(wire: Wire, search: Sequence[str] = ()) -> Observed:
+    """Have the wire stand, as `ensure` does it, and what stands then. Raises as `ensure` does."""
+    with _opened(wire) as (near, far):
+        _ensured(wire, near, far, search)
+        return _observed(near, far)
 
 
 def remove(netns: str, ifname: str) -> bool:
@@ -85,6 +86,28 @@ def unplug(netns: str, ifname: str) -> bool:
     ForeignInterfaceError if it is not ours; HostNamespaceError.
     """
     return _done_to_ours("unplug", netns, ifname, unplug_tunnel)
+
+
+@contextmanager
+def _opened(wire: Wire) -> Iterator[tuple[OpenPod, OpenPod | None]]:
+    """The pods that the wire is in: this node's one, and with a vEth the other."""
+    with open_pod(wire.near) as near:
+        if not isinstance(wire, VethWire):
+            yield near, None
+        else:
+            with open_pod(wire.far) as far:
+                yield near, far
+
+
+def _observed(near: OpenPod, far: OpenPod | None) -> Observed:
+    return observe_tunnel(near) if far is None else observe_veth(near, far)
+
+
+def _ensured(wire: Wire, near: OpenPod, far: OpenPod | None, search: Sequence[str]) -> bool:
+    if not isinstance(wire, VethWire):
+        return ensure_tunnel(wire, near, search)
+    assert far is not None  # noqa: S101  # a vEth was opened at both ends
+    return ensure_veth(wire, near, far)
 
 
 def _done_to_ours(what: str, netns: str, ifname: str, do: Callable[[OpenPod, Device], bool]) -> bool:

@@ -23,7 +23,7 @@ from ratchet.cni.delegation import Delegation
 from ratchet.core.model import Link, PodRef, Side
 from ratchet.errors import MalformedRecordError
 from ratchet.node.locks import LOCK_SECONDS, KeyedLocks, Locks
-from ratchet.node.private import make_private, open_private, unwritable
+from ratchet.node.private import create_private, unwritable
 from ratchet.node.sites import Underlay
 from ratchet.store.codec import decode_link, encode_link
 
@@ -95,7 +95,7 @@ class Journal:
         self._root = Path(state_dir)
         self._sandboxes = self._root / "sandboxes"
         self._deleted = self._root / "deleted"
-        self._locks = Locks(self._root / "locks", lock_seconds)
+        self._locks = Locks(self._root / "links.lock", lock_seconds)
         self._entry_locks = KeyedLocks()
         self._buried: dict[Attachment, float] = {}
         self._purged = float("-inf")
@@ -238,12 +238,11 @@ class Journal:
                 del self._buried[next(iter(self._buried))]
 
     def _purge(self) -> None:
-        """Clear away old tombstones, and what those who were killed have left: locks, and files half written."""
+        """Clear away old tombstones, and what those who were killed have left half written."""
         now = since_boot()
         if now - self._purged < PURGE_SECONDS:
             return
         self._purged = now
-        self._locks.sweep()
         oldest = time.time() - TOMBSTONE_SECONDS
         for path in self._sandboxes.glob(".*"):
             with suppress(FileNotFoundError):
@@ -257,10 +256,9 @@ class Journal:
 
     def _put(self, path: Path, document: dict[str, Any], *, anew: bool = False) -> None:
         """Put a document in place, whole. Raises RatchetError; with `anew`, FileExistsError where there is one."""
-        make_private(path.parent)
         partial = path.with_name(f".{os.getpid()}.{random.getrandbits(32):08x}")
         try:
-            with os.fdopen(open_private(str(partial), os.O_CREAT | os.O_EXCL | os.O_WRONLY), "wb") as file:
+            with os.fdopen(create_private(partial, os.O_EXCL | os.O_WRONLY), "wb") as file:
                 file.write(json.dumps(document).encode())
             if anew:
                 os.link(partial, path)

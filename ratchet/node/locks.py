@@ -5,18 +5,20 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 from ratchet.errors import TryAgainError
-from ratchet.node.private import make_private, open_private, unwritable
+from ratchet.node.private import create_private, unwritable
 
 LOCK_SECONDS = 20.0
+_FLOCK = struct.Struct("@hhqqi0q")  # struct flock: l_type, l_whence, l_start, l_len, l_pid
 
 
 class KeyedLocks:
@@ -32,10 +34,13 @@ class KeyedLocks:
 
 
 class Locks:
-    """A lock for each link, among all processes of the node; the kernel frees it with the process that holds it."""
+    """A lock for each link, among all processes of the node; the kernel frees it with the process that holds it.
 
-    def __init__(self, folder: Path, seconds: float = LOCK_SECONDS) -> None:
-        self._folder = folder
+    All are in one file, each a byte of it at an offset made from the link's name: nothing is made or removed for one.
+    """
+
+    def __init__(self, path: Path, seconds: float = LOCK_SECONDS) -> None:
+        self._path = path
         self._seconds = seconds
         # A thread of this process waits for another without asking the kernel over and over.
         self._in_process = KeyedLocks()
@@ -43,59 +48,44 @@ class Locks:
     @contextmanager
     def held(self, link: str) -> Iterator[None]:
         """Hold a link's lock for the block. Raises TryAgainError where another holds it for too long."""
-        path = self._folder / sha256(link.encode()).hexdigest()[:32]
         in_process = self._in_process.of(link)
         if not in_process.acquire(timeout=self._seconds):
             raise _held_by_another(link)
         try:
-            descriptor = self._locked(path, link)
-            try:
+            with self._opened() as descriptor:
+                self._lock(descriptor, link)
                 yield
-            finally:
-                path.unlink(missing_ok=True)
-                os.close(descriptor)
         finally:
             in_process.release()
 
-    def sweep(self) -> None:
-        """Remove the files of locks that nobody holds any more: somebody was killed who held them."""
-        if not self._folder.is_dir():
-            return
-        for path in self._folder.iterdir():
-            with suppress(OSError):  # held, or freed just now
-                descriptor = open_private(str(path), os.O_RDWR)
-                try:
-                    if _has_locked(descriptor, path):
-                        path.unlink()
-                finally:
-                    os.close(descriptor)
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        """The file, opened by nobody else: what is locked is free again once it is closed."""
+        try:
+            descriptor = create_private(self._path, os.O_RDWR)
+        except OSError as cause:
+            raise unwritable(self._path, cause) from cause
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
-    def _locked(self, path: Path, link: str) -> int:
-        """A descriptor that holds the lock at `path`, of the file that is there and not of one that was."""
+    def _lock(self, descriptor: int, link: str) -> None:
         until = time.monotonic() + self._seconds
-        while True:
-            make_private(path.parent)
-            try:
-                descriptor = open_private(str(path), os.O_CREAT | os.O_RDWR)
-            except OSError as cause:
-                raise unwritable(path, cause) from cause
-            try:
-                if _has_locked(descriptor, path):
-                    return descriptor
-                os.close(descriptor)
-            except BlockingIOError:
-                os.close(descriptor)
-                if time.monotonic() >= until:
-                    raise _held_by_another(link) from None
-                time.sleep(random.uniform(0.002, 0.02))  # noqa: S311
+        while not _has_locked(descriptor, link):
+            if time.monotonic() >= until:
+                raise _held_by_another(link)
+            time.sleep(random.uniform(0.002, 0.02))  # noqa: S311
 
 
-def _has_locked(descriptor: int, path: Path) -> bool:
-    """Lock an open file, unless it is no longer the one at `path`. Raises BlockingIOError where another has it."""
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    with suppress(FileNotFoundError):
-        return path.stat().st_ino == os.fstat(descriptor).st_ino
-    return False
+def _has_locked(descriptor: int, link: str) -> bool:
+    """Lock a link's byte, unless another has it (fcntl(2), "Open file description locks")."""
+    offset = int.from_bytes(sha256(link.encode()).digest()[:8], "big") >> 2
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0))
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
 
 
 def _held_by_another(link: str) -> TryAgainError:

@@ -8,17 +8,17 @@ from pathlib import Path
 from ratchet.errors import RatchetError
 
 
-def make_private(directory: Path) -> None:
-    """Have a folder there. Raises RatchetError."""
+def create_private(path: Path, flags: int) -> int:
+    """A descriptor of a file for us alone, made where it is missing, as is its folder; never of what a link leads to.
+
+    Raises OSError.
+    """
+    flags |= os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as cause:
-        raise unwritable(directory, cause) from cause
-
-
-def open_private(path: str, flags: int) -> int:
-    """A descriptor of a file that is made for us alone; never of what a link leads to. Raises OSError."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        return os.open(path, flags, 0o600)
+    except FileNotFoundError:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(path, flags, 0o600)
 
 
 def unwritable(path: Path, cause: OSError) -> RatchetError:

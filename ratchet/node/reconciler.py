@@ -329,12 +329,7 @@ def _looked_at(wire: Wire) -> Observed | None:
 
 def _built(wire: Wire) -> Observed | None:
     """What stands once the wire was made; None where it cannot be made before the peer's pod is put right."""
-
-    def build() -> Observed:
-        datapath.ensure(wire)
-        return datapath.observe(wire)
-
-    return _unless_for_the_peer(wire, build)
+    return _unless_for_the_peer(wire, lambda: datapath.build(wire))
 
 
 def _only_gains_carrier(wire: Wire, observed: Observed | None) -> bool:

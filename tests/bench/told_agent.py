@@ -21,7 +21,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
 from ratchet.agent import agent, calls, logs, settings  # noqa: E402
-from ratchet.agent.frame import Answer, Request  # noqa: E402
+from ratchet.agent.frame import Answer  # noqa: E402
 
 
 def tell_of_requests(path: str) -> None:
@@ -54,20 +54,20 @@ class Profiled:
         self._sum: pstats.Stats | None = None
 
     def install(self) -> None:
-        plain = calls.Calls.serve
+        plain = calls.Calls._answered
 
-        def serve(served: calls.Calls, request: Request) -> Answer:
+        def answered(*arguments: Any) -> Answer:
             if not self._wanted.exists() or not self._one.acquire(blocking=False):
-                return plain(served, request)
+                return plain(*arguments)
             try:
                 profile = cProfile.Profile()
-                answer: Answer = profile.runcall(plain, served, request)
+                answer: Answer = profile.runcall(plain, *arguments)
                 self._sum = self._sum.add(profile) if self._sum else pstats.Stats(profile)
                 return answer
             finally:
                 self._one.release()
 
-        setattr(calls.Calls, "serve", serve)  # noqa: B010  # what is patched is not ours to type
+        setattr(calls.Calls, "_answered", answered)  # noqa: B010  # what is patched is not ours to type
 
     def write(self) -> None:
         if self._sum is not None:

@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,6 +21,7 @@ from ratchet.dev.hosts import command_in, ip
 from ratchet.dev.kubelet import Answer, Kubelet, Sandbox, finished
 from ratchet.gc import Outcome, collect_garbage
 from ratchet.install import find_shim
+from ratchet.node.journal import Journal
 from tests.support.faults import Faults, Sent
 from tests.support.namespaces import may_make_namespaces
 
@@ -132,6 +133,10 @@ class Cluster:
     def end(self, process: subprocess.Popen[str], seconds: float = 60.0) -> Answer:
         return finished(process, seconds)
 
+    def keep_others_from(self, node: Kubelet, link: str = LINK) -> AbstractContextManager[None]:
+        """Within the block, nobody on a node works on a link: an agent would mend what is damaged there."""
+        return Journal(node.state_dir).lock(link)
+
     # What there is
 
     def state(self, link: str = LINK) -> State | None:
@@ -195,7 +200,7 @@ class Cluster:
         for node in (self.a, self.b):
             # What a process that was killed had half written goes after an hour.
             files = [path for path in node.state_dir.rglob("[!.]*") if path.is_file()]
-            left += [str(path) for path in files if path.parent.name != "deleted"]
+            left += [str(path) for path in files if path.parent.name != "deleted" and path.name != "links.lock"]
             names = [one["ifname"] for one in json.loads(ip("-j", "-n", node.host.netns, "link", "show"))]
             left += [f"{name} on {node.host.name}" for name in names if name not in ("lo", "eth0")]
         return left
