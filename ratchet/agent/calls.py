@@ -41,10 +41,11 @@ _COMMANDS = frozenset(one.value for one in Command)
 
 @dataclass(slots=True)
 class _Followed:
-    """What a call has to do with: the attachment that it adds, the sandboxes that it may delete."""
+    """The attachment that a call adds, the sandboxes that it may delete, and whether it was `done`."""
 
     adding: Attachment | None = None
     going: list[SandboxEntry] = field(default_factory=list)
+    done: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +71,12 @@ class Calls:
 
         What is to be done because of the call is done as the block ends: nobody waits by then.
         """
-        with self.precedence.at_work(), self._followed_up() as followed:
+        with self.precedence.at_work(), self._followed_up(request) as followed:
             yield self._answered(request, self._connect, followed)
 
     def serve_alone(self, request: Request) -> Answer:
         """The answer to a call, without the API: what is to be said there is left to whoever tends the links."""
-        with self._followed_up() as followed:
+        with self._followed_up(request) as followed:
             return self._answered(request, _no_api, followed)
 
     def is_adding(self, container_id: str) -> bool:
@@ -84,12 +85,10 @@ class Calls:
 
     def _answered(self, request: Request, connect: Callable[[float], Records], followed: _Followed) -> Answer:
         began = time.monotonic()
-        variables = request.variables
-        command, sandbox = variables.get("CNI_COMMAND", ""), variables.get("CNI_CONTAINERID", "")
-        with about(command=command, sandbox=sandbox):
-            called_at = min(request.began, since_boot())
-            status, said = answer(variables, request.stdin, partial(self._serve, called_at, connect, followed))
+        called_at = min(request.began, since_boot())
+        status, said = answer(request.variables, request.stdin, partial(self._serve, called_at, connect, followed))
         code = int(said.get("code", 0)) if status and said else 0
+        command = request.variables.get("CNI_COMMAND", "")
         self.metrics.call(command if command in _COMMANDS else "unknown", code, time.monotonic() - began)
         return Answer(status, b"" if said is None else json.dumps(said).encode() + b"\n")
 
@@ -128,28 +127,35 @@ class Calls:
         except InvalidIntentError as error:
             self.announcer.event(pod, Reason.INVALID_INTENT, str(error))
             raise
-        log.info("done")
+        followed.done = True
         return said
 
     @contextmanager
-    def _followed_up(self) -> Iterator[_Followed]:
-        """Have the links of a call tended once it is over, and left to it until then."""
+    def _followed_up(self, request: Request) -> Iterator[_Followed]:
+        """Have the links of a call tended once it is over, and left to it until then; and the log say what it is of."""
         followed = _Followed()
-        try:
-            yield followed
-        finally:
-            adding = followed.adding
-            if adding is not None:
-                with self._lock:
-                    self._adding[adding.container_id] -= 1
-                    if not self._adding[adding.container_id]:
-                        del self._adding[adding.container_id]
-            added = self.journal.read(adding) if adding is not None else None
-            for entry in [*followed.going, *([added] if added else [])]:
-                for end in entry.ends:
-                    self.tend(end.link)
-                if entry.asks and entry.pod:
-                    self.tend_namespace(entry.pod.namespace)
+        variables = request.variables
+        with about(command=variables.get("CNI_COMMAND"), sandbox=variables.get("CNI_CONTAINERID")):
+            try:
+                yield followed
+                if followed.done:
+                    log.info("done")
+            finally:
+                self._follow_up(followed)
+
+    def _follow_up(self, followed: _Followed) -> None:
+        adding = followed.adding
+        if adding is not None:
+            with self._lock:
+                self._adding[adding.container_id] -= 1
+                if not self._adding[adding.container_id]:
+                    del self._adding[adding.container_id]
+        added = self.journal.read(adding) if adding is not None else None
+        for entry in [*followed.going, *([added] if added else [])]:
+            for end in entry.ends:
+                self.tend(end.link)
+            if entry.asks and entry.pod:
+                self.tend_namespace(entry.pod.namespace)
 
     def _about_to_go(self, call: Call) -> list[SandboxEntry]:
         """The sandboxes that the call may delete."""

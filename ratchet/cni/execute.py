@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import selectors
+import select
 import signal
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, sleep
 from typing import IO
 
 from ratchet.cni.excerpt import escaped
@@ -18,8 +18,10 @@ from ratchet.errors import DelegateError
 STDOUT_LIMIT = 1 << 20
 STDERR_LIMIT = 4096
 _READ_SIZE = 1 << 16
-# How often to look whether a child has ended whose own children still hold its output open.
-_LOOK_EVERY = 0.1
+# Seconds between two looks at what a plugin has written; where it writes much; and where it takes looks to know that it
+# has ended. To be woken by whatever it writes would take the processor from it.
+_LOOK_EVERY, _LOOK_SOON, _LOOK_WITHOUT = 0.05, 0.001, 0.005
+_MUCH = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,8 @@ def run_plugin(binary: str, stdin: bytes, variables: Mapping[str, str], timeout:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env={**inherited, **variables},
-                # A group of its own, so that its children can be killed with it; with a session of its own the kernel
-                # would have to schedule it as one, which costs more than it gives.
+                # A group of its own, so that its children can be killed with it. Not a session: the kernel would
+                # schedule it as one (sched(7), "The autogroup feature"), which takes longer.
                 process_group=0,
             )
         except OSError as error:
@@ -109,27 +111,22 @@ def _until_end(child: subprocess.Popen[bytes], deadline: float) -> Outcome:
     assert child.stdout is not None  # noqa: S101
     assert child.stderr is not None  # noqa: S101
     stdout, stderr = bytearray(), bytearray()
-    with selectors.DefaultSelector() as selector, _end_of(child) as end:
-        for stream, buffer in ((child.stdout, stdout), (child.stderr, stderr)):
-            os.set_blocking(stream.fileno(), False)
-            selector.register(stream, selectors.EVENT_READ, buffer)
-        if end is not None:
-            selector.register(end, selectors.EVENT_READ)
-        look_every = _LOOK_EVERY if end is None else float("inf")
-        ended = False
-        while not ended and monotonic() < deadline:
-            for key, _ in selector.select(min(look_every, max(0.0, deadline - monotonic()))):
-                if key.fileobj != end and not _read_some(key.fileobj, key.data):  # type: ignore[arg-type]
-                    selector.unregister(key.fileobj)
-                del stdout[STDOUT_LIMIT + 1 :]
-                del stderr[:-STDERR_LIMIT]
-            ended = child.poll() is not None
-        # What the child wrote before it ended is there to be read, and what others write after it need not be.
-        for stream, buffer in ((child.stdout, stdout), (child.stderr, stderr)):
-            _read_some(stream, buffer, drain=True)
-        del stderr[:-STDERR_LIMIT]
+    streams = ((child.stdout, stdout), (child.stderr, stderr))
+    for stream, _ in streams:
+        os.set_blocking(stream.fileno(), False)
+    with _end_of(child) as end:
+        pause = _LOOK_EVERY
+        while not _has_ended(child, end, min(pause, deadline - monotonic())) and monotonic() < deadline:
+            much = [_read(stream, buffer) >= _MUCH for stream, buffer in streams]
+            pause = _LOOK_SOON if any(much) else _LOOK_EVERY
+            del stdout[STDOUT_LIMIT + 1 :]
+            del stderr[:-STDERR_LIMIT]
+    # What the child wrote before it ended is there to be read, and what others write after it need not be.
+    for stream, buffer in streams:
+        _read(stream, buffer)
+    del stderr[:-STDERR_LIMIT]
     timed_out = not _ends_by(child, deadline)
-    return Outcome(child.returncode, bytes(stdout), bytes(stderr), timed_out)
+    return Outcome(child.returncode, bytes(stdout[: STDOUT_LIMIT + 1]), bytes(stderr), timed_out)
 
 
 @contextmanager
@@ -149,18 +146,30 @@ def _end_of(child: subprocess.Popen[bytes]) -> Iterator[int | None]:
         os.close(descriptor)
 
 
-def _read_some(stream: IO[bytes], buffer: bytearray, *, drain: bool = False) -> bool:
-    """Read what is there, all of it or one piece; False at the stream's end."""
-    while True:
+def _has_ended(child: subprocess.Popen[bytes], end: int | None, seconds: float) -> bool:
+    """Whether a child has ended by now, or does so within some seconds."""
+    seconds = max(0.0, seconds)
+    if end is None:
+        sleep(min(seconds, _LOOK_WITHOUT))
+    else:
+        waiting = select.poll()
+        waiting.register(end, select.POLLIN)
+        waiting.poll(seconds * 1000)
+    return child.poll() is not None
+
+
+def _read(stream: IO[bytes], buffer: bytearray) -> int:
+    """Read what is there; how many bytes."""
+    before = len(buffer)
+    while len(buffer) - before <= STDOUT_LIMIT:
         try:
             piece = os.read(stream.fileno(), _READ_SIZE)
         except BlockingIOError:
-            return True
+            break
+        if not piece:
+            break
         buffer += piece
-        if not piece or not drain:
-            return bool(piece)
-        if len(buffer) > STDOUT_LIMIT:
-            return False
+    return len(buffer) - before
 
 
 def _ends_by(child: subprocess.Popen[bytes], deadline: float) -> bool:

@@ -258,8 +258,11 @@ class Journal:
         """Put a document in place, whole. Raises RatchetError; with `anew`, FileExistsError where there is one."""
         partial = path.with_name(f".{os.getpid()}.{random.getrandbits(32):08x}")
         try:
-            with os.fdopen(create_private(partial, os.O_EXCL | os.O_WRONLY), "wb") as file:
-                file.write(json.dumps(document).encode())
+            descriptor = create_private(partial, os.O_EXCL | os.O_WRONLY)
+            try:
+                _write_all(descriptor, json.dumps(document).encode())
+            finally:
+                os.close(descriptor)
             if anew:
                 os.link(partial, path)
                 partial.unlink()
@@ -312,6 +315,11 @@ class _Index:
             holders.discard(attachment)
             if not holders:
                 self._of_links.pop(end.link, None)
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    while content:
+        content = content[os.write(descriptor, content) :]
 
 
 def since_boot() -> float:

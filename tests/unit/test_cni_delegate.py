@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -275,6 +276,18 @@ def test_a_process_left_behind_with_stdout_does_not_hold_us_up(fake: Fake) -> No
     assert time.monotonic() - started < 5
     assert done.result == json.loads(GOOD_RESULT)
     os.kill(int((fake.here / "child").read_text()), 9)
+
+
+def test_a_kernel_that_does_not_tell_of_a_childs_end_is_asked(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_: int) -> int:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(os, "pidfd_open", missing)
+    fake.does("ADD", f"yes x | head -c 500000 >&2; echo '{GOOD_RESULT}'")
+    assert delegate.add({"type": "fake"}, network(), call(fake)).result == json.loads(GOOD_RESULT)
+    fake.does("ADD", "exec sleep 300")
+    with pytest.raises(DelegateError, match="did not end in time"):
+        delegate.add({"type": "fake"}, network(), call(fake), timeout=0.2)
 
 
 def test_a_delegate_that_closes_its_output_and_hangs_is_killed(fake: Fake) -> None:
