@@ -46,9 +46,9 @@ STUCK_SECONDS = 180.0
 NAMESPACE_SECONDS = 0.2
 # Calls of the runtime are short, and what runs in the background must not hold them up: Python's own 5 ms are longer
 # than a call.
-SWITCH_SECONDS = 0.0005
-# For how long calls may go before a link that is to be tended, and before what is to be told to people.
-TENDING_WAITS_SECONDS = 0.02
+SWITCH_SECONDS = 0.001
+# For how long calls in a row may go before a link that is to be tended, and before what is to be told to people.
+TENDING_WAITS_SECONDS = 0.3
 ANNOUNCING_WAITS_SECONDS = 1.0
 
 LINK, NAMESPACE = "link", "namespace"

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
 class Precedence:
     """Knows which calls are at work, as opposed to waiting for a peer."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._changed = threading.Condition()
         self._busy = 0
+        self._since = 0.0
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -37,16 +39,17 @@ class Precedence:
             self._count(1)
 
     def give_way(self, seconds: float) -> None:
-        """Return once no call is at work, after `seconds` at the latest."""
+        """Return once no call is at work, or once there has been one at any time for so many seconds."""
         if not self._busy:
             return
-        until = time.monotonic() + seconds
         with self._changed:
-            while self._busy > 0 and (left := until - time.monotonic()) > 0:
+            while self._busy > 0 and (left := self._since + seconds - self._clock()) > 0:
                 self._changed.wait(left)
 
     def _count(self, change: int) -> None:
         with self._changed:
+            if not self._busy:
+                self._since = self._clock()
             self._busy += change
             if self._busy <= 0:
                 self._changed.notify_all()

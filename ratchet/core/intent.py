@@ -73,6 +73,10 @@ class Wanted:
         return tuple(self._ends.get(pod.ref, ()))
 
 
+# What pods were read to declare, by pod: the pod as it was then, and its link, or why it was refused.
+Declarations = dict[PodRef, tuple[Pod, Link | InvalidIntentError | None]]
+
+
 def setting(pod: Pod, key: str) -> str | None:
     """What the pod says under `key`: the annotation where there is one, else the label."""
     return pod.annotations.get(key, pod.labels.get(key))
@@ -115,24 +119,25 @@ def wait_of(pod: Pod) -> float | None:
     return float(said)
 
 
-def wanted_links(pods: Iterable[Pod], reserved: Collection[str] = ("eth0",)) -> Wanted:
+def wanted_links(
+    pods: Iterable[Pod], reserved: Collection[str] = ("eth0",), read: Declarations | None = None
+) -> Wanted:
     """The links that the pods of one namespace want, whatever the order of `pods`.
 
     Where several pods answer to one name (a Deployment that is being rolled) the newest that is not being deleted
     has it. Where two links want one interface of a pod, the older primary's has it and the other is refused.
-    `reserved` are interface names that belong to the runtime, `lo` always among them.
+    `reserved` are interface names that belong to the runtime, `lo` always among them. Whoever asks again and again,
+    with the same `reserved`, gives the same `read` each time.
     """
     eligible = sorted((pod for pod in pods if asks_for_links(pod) and not pod.finished), key=_seniority)
     holders = _holders(eligible)
+    declarations = _declarations(eligible, {*reserved, "lo"}, {} if read is None else read)
     refused: dict[str, InvalidIntentError] = {}
     declared: dict[str, WantedLink] = {}
-    for pod in eligible:
-        try:
-            link = _declared_link(pod, {*reserved, "lo"})
-        except InvalidIntentError as error:
-            refused[pod.ref.uid] = error
-            continue
-        if link is not None and holders[meant_name(pod)].ref == pod.ref:
+    for pod, link in declarations:
+        if isinstance(link, InvalidIntentError):
+            refused[pod.ref.uid] = link
+        elif link is not None and holders[meant_name(pod)].ref == pod.ref:
             pair = holders.get(link.pair.name)
             if pair is not None and pair.ref == pod.ref:
                 refused[pod.ref.uid] = _refusal(pod, PAIR_NAME, "a pod cannot be linked to itself")
@@ -149,8 +154,27 @@ def unknown_settings(pod: Pod) -> tuple[str, ...]:
 
 def superseding(pod: Pod, pods: Iterable[Pod]) -> Pod | None:
     """The pod that has taken this one's name, if one has."""
-    holder = _holder(meant_name(pod), [other for other in pods if asks_for_links(other) and not other.finished])
+    holder = _holder(meant_name(pod), pods)
     return holder if holder is not None and holder.ref != pod.ref else None
+
+
+def _declarations(
+    pods: Iterable[Pod], reserved: Collection[str], read: Declarations
+) -> Iterable[tuple[Pod, Link | InvalidIntentError | None]]:
+    """What each pod declares; of a pod that is the very same as when it was read before, what it was read as then."""
+    before = dict(read)
+    read.clear()
+    for pod in pods:
+        known = before.get(pod.ref)
+        read[pod.ref] = known if known is not None and known[0] is pod else (pod, _declaration(pod, reserved))
+    return list(read.values())
+
+
+def _declaration(pod: Pod, reserved: Collection[str]) -> Link | InvalidIntentError | None:
+    try:
+        return _declared_link(pod, reserved)
+    except InvalidIntentError as error:
+        return error
 
 
 def _declared_link(pod: Pod, reserved: Collection[str]) -> Link | None:
@@ -193,9 +217,13 @@ def _answering(wanted: WantedLink, side: Side) -> str:
     return pod.ref.name if pod else wanted.link.end(side).name
 
 
-def _holder(name: str, eligible: Iterable[Pod]) -> Pod | None:
-    """The pod that a name means; `eligible` may be in any order."""
-    return _holders(eligible).get(name)
+def _called(name: str, pods: Iterable[Pod]) -> list[Pod]:
+    return [pod for pod in pods if name in (pod.ref.name, meant_name(pod))]
+
+
+def _holder(name: str, pods: Iterable[Pod]) -> Pod | None:
+    """The pod that a name means, if there is one."""
+    return _holders(pod for pod in _called(name, pods) if asks_for_links(pod) and not pod.finished).get(name)
 
 
 def _holders(eligible: Iterable[Pod]) -> dict[str, Pod]:
@@ -303,13 +331,12 @@ def _shown(value: str) -> str:
 
 def absence(name: str, pods: Iterable[Pod], ifname: str) -> str:
     """Why the pod that is meant by `name` has not joined its end of a link yet, in words for a person."""
-    known = list(pods)
-    eligible = [pod for pod in known if asks_for_links(pod) and not pod.finished]
-    pod = _holder(name, eligible)
+    called = _called(name, pods)
+    pod = _holder(name, called)
     if pod is None:
-        other = next((one for one in known if name in (meant_name(one), one.ref.name)), None)
-        if other is None:
+        if not called:
             return "there is no such pod"
+        other = called[0]
         return f"it is {other.phase}" if asks_for_links(other) else f'it is not labelled {ENABLED}: "true"'
     if pod.deleting:
         return "it is being deleted"

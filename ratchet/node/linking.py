@@ -122,7 +122,7 @@ def _unnamed(pod: Pod, wanted: Wanted) -> PeerMissingError:
 def _complain(pod: Pod, wanted: Wanted) -> None:
     """Raise what this pod was refused; warn of what looks like a slip, in it or in a pod that means it."""
     if refusal := wanted.refused.get(pod.ref.uid):
-        raise refusal
+        raise refusal.with_traceback(None)  # the same one is raised again and again
     for key in unknown_settings(pod):
         log.warning("pod %s has the label or annotation %s, which means nothing to ratchet", pod.ref, key)
     if setting(pod, PAIR_NAME) is not None and not is_primary(pod):

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-from ratchet.core.intent import Wanted, wanted_links
+from ratchet.core.intent import Declarations, Wanted, wanted_links
 from ratchet.core.model import Link, Pod
 from ratchet.errors import ConflictError
 from ratchet.store.apiserver import ApiServer
@@ -24,6 +24,8 @@ from ratchet.store.records import PodChange, Records
 
 GONE_KEPT = 4096
 ADDRESSES_SECONDS = 300.0
+# For a watch to tell of a pod that the API has; it is mostly some milliseconds behind.
+CATCH_UP_SECONDS = 1.0
 
 
 class Bell:
@@ -139,12 +141,15 @@ class KnownPods:
         self.synced = threading.Event()
         self._lock = threading.Lock()
         self._pods: dict[tuple[str, str], Pod] = {}
+        # What the pods want, by the names that are reserved: reckoned by one thread at a time, out of the watch's way.
+        self._reckoning = threading.Lock()
         self._wanted: dict[frozenset[str], Wanted] = {}
+        self._read: dict[frozenset[str], Declarations] = {}
 
     def replace(self, pods: Collection[Pod]) -> None:
         with self._lock:
             self._pods = {(pod.ref.namespace, pod.ref.name): pod for pod in pods}
-            self._wanted.clear()
+            self._wanted = {}
         self.synced.set()
 
     def apply(self, change: PodChange) -> bool:
@@ -155,7 +160,7 @@ class KnownPods:
             before, after = self._pods.get(key), None if change.gone else change.pod
             if before == after:
                 return False
-            self._wanted.clear()
+            self._wanted = {}
             if after is None:
                 del self._pods[key]
             else:
@@ -164,10 +169,14 @@ class KnownPods:
 
     def wanted(self, reserved: frozenset[str]) -> Wanted:
         """The links that these pods want, which are reckoned once for each time that the pods change."""
-        with self._lock:
-            if reserved not in self._wanted:
-                self._wanted[reserved] = wanted_links(self._pods.values(), reserved)
-            return self._wanted[reserved]
+        with self._reckoning:
+            with self._lock:
+                if (known := self._wanted.get(reserved)) is not None:
+                    return known
+                asked, pods = self._wanted, list(self._pods.values())
+            wanted = wanted_links(pods, reserved, self._read.setdefault(reserved, {}))
+            asked[reserved] = wanted  # of no use to anybody where the pods have changed meanwhile
+            return wanted
 
     def get(self, namespace: str, name: str) -> Pod | None:
         return self._pods.get((namespace, name))
@@ -284,11 +293,26 @@ class KnownRecords(Records):
 
     def wanted_around(self, pod: Pod, reserved: frozenset[str]) -> tuple[Wanted, list[Pod], str]:
         known = self.memory.namespace_pods(pod.ref.namespace)
-        current = known.get(pod.ref.namespace, pod.ref.name)
-        if known.synced.is_set() and current is not None and current.ref == pod.ref:
+        if self._knows(known, pod):
             return known.wanted(reserved), known.all(), ""
-        pods, version = super().pods_and_version(pod.ref.namespace)  # what is known is older than the pod
+        pods, version = super().pods_and_version(pod.ref.namespace)
         return wanted_links(pods, reserved), pods, version
+
+    def _knows(self, known: KnownPods, pod: Pod) -> bool:
+        """Whether what is known of a namespace's pods is no older than a pod, or will be in a moment.
+
+        A watch lags behind most when many pods start, which is when to list them all for each would be worst.
+        """
+        until = time.monotonic() + CATCH_UP_SECONDS
+        with self.memory.pods_bell.heard([pod.ref.namespace]) as wait:
+            while True:
+                current = known.get(pod.ref.namespace, pod.ref.name)
+                if known.synced.is_set() and current is not None and current.ref == pod.ref:
+                    return True
+                if time.monotonic() >= until:
+                    return False
+                with self.memory.waiting():
+                    wait(until)
 
     def wanted_in(self, namespace: str, reserved: frozenset[str]) -> Wanted:
         """What the pods of a namespace want, reckoned once for each time that they change where they are followed."""

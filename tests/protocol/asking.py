@@ -183,8 +183,9 @@ class FakeKernel:
         seen: Observed = ask("observe", wire)
         return seen
 
-    def ensure(self, wire: Wire) -> bool:
-        return bool(ask("ensure", wire))
+    def build(self, wire: Wire) -> Observed:
+        ask("ensure", wire)  # between which and the look another hand may come
+        return self.observe(wire)
 
     def remove(self, netns: str, ifname: str) -> bool:
         return bool(ask("remove", netns, ifname))
