@@ -9,7 +9,9 @@ from dataclasses import replace
 import pytest
 
 from ratchet.core.model import End, Link, Pod, PodRef
-from ratchet.store.known import Bell, KnownLinks, KnownPods, is_newer
+from ratchet.store import known as known_module
+from ratchet.store.known import Bell, KnownAddresses, KnownLinks, KnownPods, KnownRecords, Memory, is_newer
+from ratchet.store.numbers import Numbers
 from ratchet.store.records import PodChange
 
 
@@ -109,3 +111,73 @@ def test_pods_are_known_by_their_names_and_gone_when_they_are() -> None:
     assert pods.get("ns", "one") == again
     pods.apply(PodChange(again, gone=True))
     assert pods.all() == []
+
+
+# What pods want
+
+
+DECLARING = {"ratchet": "true", "ratchet.primary": "true", "ratchet.local_ifname": "in1", "ratchet.pair_ifname": "in2"}
+
+
+def declaring(name: str, uid: str = "1", pair: str = "b") -> Pod:
+    return Pod(PodRef("ns", name, uid), {**DECLARING, "ratchet.pair_name": pair})
+
+
+def names_of_links(pods: KnownPods) -> list[str]:
+    return [one.link.name for one in pods.wanted(frozenset({"eth0"})).links]
+
+
+def test_what_pods_want_is_reckoned_anew_when_they_change_and_only_then() -> None:
+    pods = KnownPods()
+    pods.replace([declaring("a")])
+    first = pods.wanted(frozenset({"eth0"}))
+    assert pods.wanted(frozenset({"eth0"})) is first
+    pods.apply(PodChange(declaring("c", pair="d"), gone=False))
+    assert names_of_links(pods) == ["ns.a.in1.b.in2", "ns.c.in1.d.in2"]
+    pods.apply(PodChange(declaring("c", pair="e"), gone=False))
+    assert names_of_links(pods) == ["ns.a.in1.b.in2", "ns.c.in1.e.in2"]
+    pods.apply(PodChange(declaring("a"), gone=True))
+    assert names_of_links(pods) == ["ns.c.in1.e.in2"]
+
+
+class NoApi:
+    """An API that counts how often a namespace is listed."""
+
+    def __init__(self, pods: list[Pod]) -> None:
+        self.pods = pods
+        self.lists = 0
+
+    def list(self, path: str, **_: str) -> tuple[list[object], str]:
+        self.lists += 1
+        return [
+            {"metadata": {"namespace": "ns", "name": pod.ref.name, "uid": pod.ref.uid, "labels": dict(pod.labels)}}
+            for pod in self.pods
+        ], "7"
+
+
+def recorded(api: NoApi, pods: KnownPods, bell: Bell) -> KnownRecords:
+    memory = Memory(KnownLinks(), KnownPods(), lambda _: pods, bell, Numbers(), KnownAddresses())
+    return KnownRecords(api, "ratchet", (1, 2), memory)  # type: ignore[arg-type]
+
+
+def test_a_watch_that_is_a_little_behind_is_waited_for() -> None:
+    pods, bell, api = KnownPods(), Bell(), NoApi([])
+    pods.replace([declaring("a", uid="old")])
+
+    def tell() -> None:
+        pods.apply(PodChange(declaring("a"), gone=False))
+        bell.ring("ns")
+
+    threading.Timer(0.05, tell).start()
+    wanted, _, _ = recorded(api, pods, bell).wanted_around(declaring("a"), frozenset({"eth0"}))
+    assert [link.primary.ref.uid for link in wanted.links] == ["1"]
+    assert api.lists == 0
+
+
+def test_a_watch_that_stays_behind_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_module, "CATCH_UP_SECONDS", 0.05)
+    pods, api = KnownPods(), NoApi([declaring("a")])
+    pods.replace([declaring("a", uid="old")])
+    wanted, _, version = recorded(api, pods, Bell()).wanted_around(declaring("a"), frozenset({"eth0"}))
+    assert [link.primary.ref.uid for link in wanted.links] == ["1"]
+    assert (api.lists, version) == (1, "7")
