@@ -23,7 +23,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 # The tests are no package; by its path, a script finds only its own directory.
@@ -208,17 +208,18 @@ class Bench:
             at_most("agent: ADD that completes a vEth link, less API", own, "ms", 3, waiting),
             calls[f"{VETH} ADD"].row("agent: ADD that completes a vEth link, all in", go_add, 1),
             calls[f"{VETH} DEL"].row("agent: DEL of a pod linked by vEth", go_del, 1),
-            self._rate(VETH, "ADDs that complete a vEth link"),
+            self._rate(VETH, "ADDs that complete a vEth link", bar=1.0),
+            # Each of them runs Go's plugin too: beside that one alone it can only be less than 1.
             self._rate(PLAIN, "ADDs of unlabelled pods"),
             *self._linked_rows(),
             *self._asked_rows(),
         ]
 
-    def _rate(self, kind: str, name: str) -> Row:
+    def _rate(self, kind: str, name: str, bar: float | None = None) -> Row:
         ours, theirs = self.rates[kind].medians()
         ratio = ours / theirs
-        against = f"{ours:.0f} a second; {GO} {theirs:.0f}"
-        return Row(f"agent: {name}, {AT_ONCE} at once", ratio, "ratio", against, ">= 1", ratio >= 1)
+        row = Row(f"agent: {name}, {AT_ONCE} at once", ratio, "ratio", f"{ours:.0f} a second; {GO} {theirs:.0f}")
+        return row if bar is None else replace(row, bar=f">= {bar:g}", holds=ratio >= bar)
 
     def _linked_rows(self) -> list[Row]:
         name = "agent: VXLAN, second pod's ADD until both ends linked"
