@@ -270,6 +270,8 @@ class Agent:
         if not self._watches.links_listed.is_set():
             return "the node's links have not been read yet"
         silence = time.monotonic() - self._heartbeat.last_contact
+        if silence == float("inf"):
+            return "the API has not answered yet"
         if silence > OUT_OF_TOUCH_SECONDS:
             return f"the API has not answered for {silence:.0f} s"
         return None

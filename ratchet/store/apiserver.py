@@ -342,7 +342,7 @@ def _refusal(method: str, path: str, status: int, data: bytes, headers: Mapping[
     if status in _BUSY:
         return _BusyError(message, _seconds(headers.get("Retry-After")))
     if status == HTTPStatus.FORBIDDEN:
-        return ForbiddenError(message, details="the account lacks a permission: see manifests/")
+        return ForbiddenError(message, details="the account lacks a permission: docs/operations.md lists them all")
     return RatchetError(message)
 
 

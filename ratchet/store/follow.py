@@ -24,19 +24,23 @@ def follow(
 
     `watch` is given a version and how many seconds are left, and tells each change with its version; `renew` reads the
     collection anew where that version is too old, whereupon None is told: anything may have changed. No matter how
-    often the watch breaks, there is no more than one a second.
+    often the watch breaks, there is no more than one a second; an API that stays away is told of once.
     """
+    away = False
     while (left := until - time.monotonic()) > 0:
         began = time.monotonic()
         try:
             try:
                 for item, latest in watch(version, left):
-                    version = latest
+                    version, away = latest, False
                     yield item
             except ExpiredError:
                 version = renew()
                 yield None
         except ApiUnavailableError as error:
-            log.warning("%s; watching again", error)
+            log.log(logging.DEBUG if away else logging.WARNING, "%s; watching again", error)
+            away = True
+        else:
+            away = False
         soon = min(until, began + ROUND_SECONDS)
         time.sleep(max(0.0, soon - time.monotonic()))

@@ -9,6 +9,7 @@ from itertools import islice
 import pytest
 
 from ratchet.errors import ApiUnavailableError, RatchetError
+from ratchet.store import follow as follow_module
 from ratchet.store.apiserver import ExpiredError
 from ratchet.store.follow import ROUND_SECONDS, follow
 
@@ -117,3 +118,13 @@ def test_another_error_is_the_callers() -> None:
     forbidden = RatchetError("forbidden")
     with pytest.raises(RatchetError, match="forbidden"):
         list(follow(Watch(forbidden), no_renewal, "1", time.monotonic() + 60))
+
+
+def test_an_api_that_stays_away_is_told_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(follow_module, "ROUND_SECONDS", 0.001)
+    watch = Watch(DOWN, DOWN, DOWN, [("a", "2")], DOWN, DOWN, [], DOWN, [("b", "3")])
+    with caplog.at_level("WARNING"):
+        assert list(islice(follow(watch, no_renewal, "1", time.monotonic() + 10), 2)) == ["a", "b"]
+    assert [record.getMessage() for record in caplog.records] == ["connection refused; watching again"] * 3
