@@ -99,6 +99,10 @@ class DatapathError(RatchetError):
     code = 102
 
 
+class VniInUseError(DatapathError):
+    """Another tunnel of this node has the number: a left-over, or one that has it by right."""
+
+
 class NamespaceError(DatapathError):
     """Something is amiss in the network namespace at `path`, which may be the peer's."""
 

@@ -14,7 +14,7 @@ from types import FrameType
 
 from ratchet.agent.announce import Announcer
 from ratchet.agent.calls import Calls
-from ratchet.agent.draining import drain
+from ratchet.agent.draining import Drainer
 from ratchet.agent.endpoint import Endpoint
 from ratchet.agent.heartbeat import Heartbeat
 from ratchet.agent.logs import about, configure
@@ -35,10 +35,12 @@ from ratchet.store.records import PodChange, Records
 
 log = logging.getLogger(__name__)
 
-# Seconds. Between two looks at what stands in the kernel, which asks nobody else; at the spool; for a request in the
-# background; without any answer from the API until the agent is not ready; without a look until it is not alive.
+# Seconds. Between two looks at what stands in the kernel, which asks nobody else; at the clock; for DELs that were kept
+# to go before all else; for a request in the background; without any answer from the API until the agent is not ready;
+# without a look until it is not alive.
 OBSERVE_SECONDS = 30.0
-SPOOL_SECONDS = 2.0
+LOOK_SECONDS = 2.0
+SPOOL_GOES_FIRST_SECONDS = 5.0
 PATIENCE_SECONDS = 10.0
 OUT_OF_TOUCH_SECONDS = 60.0
 STUCK_SECONDS = 180.0
@@ -71,7 +73,6 @@ class Agent:
         self._api = api
         plain = Records(api, settings.namespace, settings.vni_range)
         self._journal = Journal(settings.state_dir, remembers=True)
-        self._spool = Spool(settings.spool_dir)
         self._queue: WorkQueue[Key] = WorkQueue()
         self._precedence = Precedence()
         self._watches = Watches(
@@ -115,6 +116,7 @@ class Agent:
             self._heartbeat.is_lost,
             self._tend,
         )
+        self._drainer = Drainer(Spool(settings.spool_dir), self._calls.serve_alone)
         self._server = Server(settings.socket, self._calls.serve)
         self._metrics.gauges(self._gauges)
 
@@ -143,7 +145,7 @@ class Agent:
         former = [entry for entry in self._journal.entries() if entry.boot != boot_id()]
         for entry in former:
             self._forget_former_boot(entry)
-        drain(self._spool, self._calls.serve_alone)
+        self._drainer.start(self._stopping, SPOOL_GOES_FIRST_SECONDS)
         self._watches.start()
         for number in range(self._settings.workers):
             threading.Thread(target=self._work, name=f"tend-{number}", daemon=True).start()
@@ -156,7 +158,7 @@ class Agent:
             log.info("its sandbox is of an earlier boot")
             for end in entry.ends:
                 self._tend(end.link)
-            self._journal.write(replace(entry, ends=(), asks=False))
+            self._journal.write(replace(entry, ends=(), asks=False, began=0.0))  # by this boot's clock it is long ago
 
     def _end(self) -> None:
         log.info("stopping; links stay as they are")
@@ -172,9 +174,8 @@ class Agent:
 
     def _keep_looking(self) -> None:
         observe, resync = time.monotonic() + OBSERVE_SECONDS, time.monotonic() + self._settings.resync
-        while not self._stopping.wait(SPOOL_SECONDS):
+        while not self._stopping.wait(LOOK_SECONDS):
             now = self._looked_at = time.monotonic()
-            drain(self._spool, self._calls.serve_alone)
             if now >= resync:
                 self._resync()
                 resync = now + self._settings.resync
@@ -192,6 +193,8 @@ class Agent:
                 self._tend_namespace(namespace)
         except RatchetError as error:
             log.warning("cannot look at everything anew: %s", error)
+        except Exception:
+            log.exception("a fault in looking at everything anew")
 
     # Who tends
 

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 # What the daemonless plugin reads of a configuration and the agent has from its own settings.
 _OWN = ("kubeconfig", "namespace", "state_dir", "vni_range", "log_file", "log_level")
 
+SPOKEN_OF_MAX = 1000
 _COMMANDS = frozenset(one.value for one in Command)
 
 
@@ -63,7 +64,7 @@ class Calls:
     precedence: Precedence
     _adding: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _spoken_of: set[str] = field(default_factory=set)
+    _spoken_of: set[tuple[object, ...]] = field(default_factory=set)
 
     @contextmanager
     def serve(self, request: Request) -> Iterator[Answer]:
@@ -166,13 +167,14 @@ class Calls:
 
     def _speak_once(self, network: NetworkConfig) -> None:
         """Say of each configuration once what of it means nothing here."""
-        shown = json.dumps({key: network.raw.get(key) for key in sorted(network.raw) if key != "prevResult"})
-        if shown in self._spoken_of:
+        given = tuple(key for key in _OWN if key in network.raw)
+        said = (network.name, network.ignored, network.unknown, given)
+        if said in self._spoken_of:
             return
-        if len(self._spoken_of) < 1000:
-            self._spoken_of.add(shown)
+        if len(self._spoken_of) < SPOKEN_OF_MAX:
+            self._spoken_of.add(said)
         speak_of_keys(network)
-        if given := [key for key in _OWN if key in network.raw]:
+        if given:
             log.info("keys of the configuration for which the agent has settings of its own: %s", ", ".join(given))
 
     def _connect(self, patience: float) -> Records:

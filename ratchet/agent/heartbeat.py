@@ -47,6 +47,7 @@ class Heartbeat:
         self._attendance = Attendance()
         self._lost: frozenset[str] = frozenset()
         self._beats = 0
+        self._has_moved = False
         self.last_contact = float("-inf")
 
     def start(self, stopping: threading.Event) -> None:
@@ -67,8 +68,13 @@ class Heartbeat:
 
     def beat(self) -> None:
         """One sign of life, and at every second one a look at the others'."""
-        if self._sites.refresh(self._records):
-            self._on_move()
+        self._has_moved |= self._sites.refresh(self._records)
+        try:
+            if self._has_moved:
+                self._on_move()
+                self._has_moved = False
+        except RatchetError as error:
+            log.warning("this node's move is not followed yet: %s", error)
         try:
             vtep = self._sites.own(self._records).parent.address
         except RatchetError as error:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ratchet.agent.settings import Settings
 from ratchet.core.plan import Site
-from ratchet.errors import InvalidConfigError, RatchetError
+from ratchet.errors import ApiUnavailableError, InvalidConfigError, RatchetError
 from ratchet.node.sites import Underlay, find_site
 from ratchet.store.records import Records
 
@@ -67,6 +67,8 @@ class Sites:
     def _look(self, said: Underlay, records: Records) -> Site:
         try:
             site = replace(find_site(said, self._settings.node_name, records), attended=True)
+        except ApiUnavailableError:
+            raise  # which is no word on what is there
         except RatchetError:
             with self._lock:
                 self._found.pop(said, None)

@@ -10,6 +10,7 @@ import logging
 import os
 import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from ratchet.agent.frame import REQUEST_MAX, Request, decode_request
@@ -79,7 +80,8 @@ class Spool:
         """Remove what a shim that was killed left half written: it counts toward what the shim lets the spool hold."""
         for path, found in self._files():
             if path.name.startswith(".") and found.st_mtime < time.time() - PARTIAL_SECONDS:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    path.unlink()
 
     def _files(self) -> list[tuple[Path, os.stat_result]]:
         try:

@@ -7,6 +7,7 @@ record, the journal and what the kernel shows, so it does not matter what made s
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
@@ -52,6 +53,8 @@ class Tender:
     # The ends that no pod seems to declare any more, each with its pod. Whether that is so is for who tends the link:
     # whoever else left it might do so while that one joins it.
     _undeclared: dict[tuple[Attachment, str], Pod] = field(default_factory=dict)
+    # A pod's condition is of all its links: of two threads the one that saw more is to have the last word.
+    _telling: threading.Lock = field(default_factory=threading.Lock)
 
     def tend(self, name: str) -> None:
         """Do what is to be done for a link at this node. Raises RatchetError where it is to be tried again."""
@@ -70,7 +73,16 @@ class Tender:
                             self._undeclared.pop((entry.attachment, name), None)
             if held:
                 self._note_lost_peer(name, held)
+            else:
+                self._forget(name)
             self._tell(name, held)
+
+    def _forget(self, name: str) -> None:
+        """Keep nothing in mind of a link of which the node has no end any more."""
+        for side in Side:
+            self._noted_lost.pop((name, side), None)
+        for key in [key for key in list(self._undeclared) if key[1] == name]:
+            self._undeclared.pop(key, None)
 
     def tend_namespace(self, namespace: str) -> None:
         """Have this node's pods take the links that name them by now, and give up those that do so no longer."""
@@ -179,12 +191,19 @@ class Tender:
             sandbox = record.sandbox(side)
             if sandbox is None or sandbox.node != self.node or sandbox.container_id in known:
                 continue
-            if reason := self._why_dead(sandbox):
-                log.info("taking sandbox %s out of the record: %s", sandbox.container_id, reason)
-                with self.journal.lock(record.name):
+            if not self._why_dead(sandbox):
+                continue
+            with self.journal.lock(record.name):
+                # Again, now that nobody else is at work on the link: its id may be that of a new sandbox by now.
+                reason = self._why_dead(sandbox)
+                if reason and not self._has(sandbox.container_id, record.name):
+                    log.info("taking sandbox %s out of the record: %s", sandbox.container_id, reason)
                     take_down(self.journal, sandbox.container_id, sandbox.netns, record.end(side).ifname)
                     reconciler = Reconciler(self.records, self.journal, self.journal.is_deleted)
                     reconciler.leave(record.name, side, sandbox.container_id, reason)
+
+    def _has(self, container_id: str, link: str) -> bool:
+        return any(entry.attachment.container_id == container_id for entry, _ in self.journal.holding(link))
 
     def _why_dead(self, sandbox: Sandbox) -> str | None:
         """Why a sandbox of this node is none any more; None where it may yet be one."""
@@ -208,11 +227,11 @@ class Tender:
             if record is None or peer is None or not self.is_lost(peer.node):
                 self._noted_lost.pop(key, None)
             elif record.stands(end.side.other) and self._noted_lost.get(key) != peer.container_id:
-                self._noted_lost[key] = peer.container_id
                 reconciler = Reconciler(self.records, self.journal, self.journal.is_deleted)
                 with self.journal.lock(name):
                     reason = f"node {peer.node} has not been heard of"
                     reconciler.note_lost(name, end.side.other, peer.container_id, reason)
+                self._noted_lost[key] = peer.container_id
 
     # Which links are a pod's
 
@@ -262,7 +281,9 @@ class Tender:
             return  # by a pod of which the watch has not told yet
         container_id, reason = entry.attachment.container_id, "no pod declares the link any more"
         with self.journal.lock(end.link):
-            if not self.journal.still_wants(entry, end):
+            record = self.records.link(end.link)
+            declared = record is not None and record.sandbox(Side.PRIMARY) is not None
+            if declared or not self.journal.still_wants(entry, end):
                 return
             take_down(self.journal, container_id, entry.netns, end.ifname)
             self._reconciler(entry, end).leave(end.link, end.side, container_id, reason)
@@ -287,9 +308,10 @@ class Tender:
             self._told[name] = told
         else:
             self._told.pop(name, None)
-        for entry, _ in held:
-            if entry.attachment.container_id in told:
-                self._set_condition(entry)
+        with self._telling:
+            for entry, _ in held:
+                if entry.attachment.container_id in told:
+                    self._set_condition(entry)
 
     def _say(self, entry: SandboxEntry, end: HeldEnd, record: Link | None, *, linked: bool, first: bool) -> None:
         assert entry.pod is not None  # noqa: S101

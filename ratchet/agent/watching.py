@@ -64,8 +64,12 @@ class Watches:
             if known is not None:
                 return known
             known = self._namespaces[namespace] = KnownPods()
-        _in_thread(f"pods-of-{namespace}", lambda: self._follow_namespace(namespace, known))
-        return known
+            try:
+                _in_thread(f"pods-of-{namespace}", lambda: self._follow_namespace(namespace, known))
+            except RuntimeError:  # the system has no more threads for us: nobody would follow them
+                del self._namespaces[namespace]
+                raise
+            return known
 
     def keep_namespaces(self, wanted: set[str]) -> None:
         """Follow the pods of these namespaces and of no others."""

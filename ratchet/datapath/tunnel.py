@@ -23,7 +23,7 @@ from ratchet.datapath.claims import release
 from ratchet.datapath.pod import ATTEMPTS, OpenPod
 from ratchet.datapath.reading import device_of, glance
 from ratchet.datapath.rtnetlink import Channel
-from ratchet.errors import DatapathError
+from ratchet.errors import DatapathError, VniInUseError
 
 # Seconds. The kernel takes a namespace down some time after the last thing that kept it, 10 to 200 ms as a rule; until
 # then its devices hold their VNIs, and no event tells when they let go.
@@ -68,8 +68,10 @@ def unplug_tunnel(near: OpenPod, device: Device) -> bool:
     return False
 
 
-def ensure_tunnel(wire: VxlanWire, near: OpenPod, search: Sequence[str]) -> bool:
+def ensure_tunnel(wire: VxlanWire, near: OpenPod, search: Sequence[str], *, evict: bool = True) -> bool:
     """Whether anything had to be done. `search`: further paths at which a namespace may hold a stale claim.
+
+    Raises VniInUseError where another tunnel of this node has the VNI and is not to be taken down (`evict`).
 
     Made first and looked at only where something is in the way: in most calls nothing is.
     """
@@ -86,6 +88,8 @@ def ensure_tunnel(wire: VxlanWire, near: OpenPod, search: Sequence[str]) -> bool
             return True
         changed = True
         near.take_down(observed.near)
+        if observed.near is None and not evict:
+            raise VniInUseError(f"cannot make {near}: VNI {wire.vni} is in use on this node")
         if observed.near is None and _make_once_free(wire, near, search):
             return True
     raise near.failed(f"others keep making interfaces named {near.port.ifname} or tunnels of VNI {wire.vni}")

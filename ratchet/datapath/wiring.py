@@ -48,10 +48,14 @@ def ensure(wire: Wire, search: Sequence[str] = ()) -> bool:
         return _ensured(wire, near, far, search)
 
 
-def build(wire: Wire, search: Sequence[str] = ()) -> Observed:
-    """Have the wire stand, as `ensure` does it, and what stands then. Raises as `ensure` does."""
+def build(wire: Wire, *, evict: bool = True) -> Observed:
+    """Have the wire stand, as `ensure` does it, and what stands then.
+
+    Raises as `ensure` does, and VniInUseError where another tunnel of ours on this node has the VNI and is not to be
+    taken down (`evict`).
+    """
     with _opened(wire) as (near, far):
-        _ensured(wire, near, far, search)
+        _ensured(wire, near, far, evict=evict)
         return _observed(near, far)
 
 
@@ -103,9 +107,9 @@ def _observed(near: OpenPod, far: OpenPod | None) -> Observed:
     return observe_tunnel(near) if far is None else observe_veth(near, far)
 
 
-def _ensured(wire: Wire, near: OpenPod, far: OpenPod | None, search: Sequence[str]) -> bool:
+def _ensured(wire: Wire, near: OpenPod, far: OpenPod | None, search: Sequence[str] = (), *, evict: bool = True) -> bool:
     if not isinstance(wire, VethWire):
-        return ensure_tunnel(wire, near, search)
+        return ensure_tunnel(wire, near, search, evict=evict)
     assert far is not None  # noqa: S101  # a vEth was opened at both ends
     return ensure_veth(wire, near, far)
 

@@ -14,7 +14,7 @@ from ratchet.cni import delegate
 from ratchet.cni.delegation import Delegation, prepare
 from ratchet.errors import ApiUnavailableError, DelegateError, RatchetError
 from ratchet.node.call import Call
-from ratchet.node.journal import SandboxEntry
+from ratchet.node.journal import SandboxEntry, boot_id
 from ratchet.node.reconciler import taking_down
 from ratchet.store.records import Records
 
@@ -30,7 +30,9 @@ def delete(call: Call) -> None:
     """
     deleted_before = _bury(call)
     entry = call.journal.read(call.attachment)
-    if entry is not None:
+    if entry is not None and entry.boot == boot_id() and entry.began > call.began:
+        log.warning("nothing is taken back: the runtime has added it anew since it called")
+    elif entry is not None:
         undo(call, entry, "the sandbox was deleted")
     elif not deleted_before:
         _delete_delegations(call, _likely_delegations(call))

@@ -21,7 +21,7 @@ from typing import Any
 
 from ratchet.cni.delegation import Delegation
 from ratchet.core.model import Link, PodRef, Side
-from ratchet.errors import MalformedRecordError
+from ratchet.errors import MalformedRecordError, RatchetError
 from ratchet.node.locks import LOCK_SECONDS, KeyedLocks, Locks
 from ratchet.node.private import create_private, unwritable
 from ratchet.node.sites import Underlay
@@ -92,6 +92,9 @@ class Journal:
 
     def __init__(self, state_dir: str | Path, lock_seconds: float = LOCK_SECONDS, *, remembers: bool = False) -> None:
         self._memory: _Index | None = None
+        # What becomes of memory while it is read anew, by attachment; None while it is not.
+        self._meanwhile: dict[Attachment, SandboxEntry | None] | None = None
+        self._remembering = threading.Lock()
         self._root = Path(state_dir)
         self._sandboxes = self._root / "sandboxes"
         self._deleted = self._root / "deleted"
@@ -103,15 +106,31 @@ class Journal:
             self.reload()
 
     def reload(self) -> None:
-        """Remember what is there now, and clear away what nobody needs."""
-        self._memory = _Index(self._read_all())
+        """Remember what is there now, and clear away what nobody needs. Not for two threads at once."""
+        with self._remembering:
+            before = self._memory.entries() if self._memory is not None else []
+            self._meanwhile = {}
+        try:
+            read = {entry.attachment: entry for entry in self._read_all()}
+        except RatchetError:
+            with self._remembering:
+                self._meanwhile = None
+            raise
+        for entry in before:
+            # A file that cannot be read just now is no sandbox that has gone.
+            if entry.attachment not in read and (self._sandboxes / entry.attachment.file_name).exists():
+                read[entry.attachment] = entry
+        with self._remembering:
+            read.update((key, entry) for key, entry in self._meanwhile.items() if entry is not None)
+            for gone in [key for key, entry in self._meanwhile.items() if entry is None]:
+                read.pop(gone, None)
+            self._memory, self._meanwhile = _Index(list(read.values())), None
         self._purge()
 
     def write(self, entry: SandboxEntry) -> None:
         entry = replace(entry, boot=boot_id())
         self._put(self._sandboxes / entry.attachment.file_name, _document_of(entry))
-        if self._memory is not None:
-            self._memory.put(entry)
+        self._remember(entry)
 
     def begin(self, entry: SandboxEntry) -> bool:
         """Write the entry of an ADD that begins; False, and nothing is written, where there is one of that attachment.
@@ -126,8 +145,7 @@ class Journal:
             self._put(path, _document_of(entry), anew=True)
         except FileExistsError:
             return False
-        if self._memory is not None:
-            self._memory.put(entry)
+        self._remember(entry)
         return True
 
     def change_ends(self, attachment: Attachment, change: Callable[[tuple[HeldEnd, ...]], tuple[HeldEnd, ...]]) -> bool:
@@ -164,8 +182,7 @@ class Journal:
                 pass  # then nothing can have been noted
             except OSError as cause:
                 raise unwritable(path, cause) from cause
-            if self._memory is not None:
-                self._memory.forget(attachment)
+            self._remember_none(attachment)
 
     def entries(self) -> list[SandboxEntry]:
         """Every sandbox noted on this node."""
@@ -177,10 +194,28 @@ class Journal:
         return [(entry, end) for entry in entries for end in entry.ends if end.link == link]
 
     def _read_all(self) -> list[SandboxEntry]:
-        if not self._sandboxes.is_dir():
+        try:
+            paths = sorted(self._sandboxes.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        found = (_entry(path) for path in sorted(self._sandboxes.iterdir()) if not path.name.startswith("."))
+        except OSError as cause:
+            raise RatchetError(f"cannot read {self._sandboxes}: {cause.strerror}") from cause
+        found = (_entry(path) for path in paths if not path.name.startswith("."))
         return [entry for entry in found if entry is not None]
+
+    def _remember(self, entry: SandboxEntry) -> None:
+        with self._remembering:
+            if self._memory is not None:
+                self._memory.put(entry)
+            if self._meanwhile is not None:
+                self._meanwhile[entry.attachment] = entry
+
+    def _remember_none(self, attachment: Attachment) -> None:
+        with self._remembering:
+            if self._memory is not None:
+                self._memory.forget(attachment)
+            if self._meanwhile is not None:
+                self._meanwhile[attachment] = None
 
     def another_has(self, container_id: str, netns: str, ifname: str) -> bool:
         """Whether another sandbox has an end of this name in this namespace: a late DEL must not take that down."""
@@ -245,11 +280,11 @@ class Journal:
         self._purged = now
         oldest = time.time() - TOMBSTONE_SECONDS
         for path in self._sandboxes.glob(".*"):
-            with suppress(FileNotFoundError):
+            with suppress(OSError):  # gone already, or on a disk that takes nothing: it is tried again
                 if path.stat().st_mtime < oldest:
                     path.unlink()
         for path in self._deleted.glob("*"):
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 # The file's time is cheap to ask for, but by a clock that steps; what it holds is not.
                 if path.stat().st_mtime < oldest and _is_of_long_ago(_document(path), now):
                     path.unlink()

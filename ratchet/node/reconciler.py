@@ -28,6 +28,7 @@ from ratchet.errors import (
     NamespaceGoneError,
     RatchetError,
     SupersededError,
+    VniInUseError,
 )
 from ratchet.node.journal import Journal
 from ratchet.store.records import Records
@@ -180,7 +181,13 @@ class _Settling:
                 self._observed = _looked_at(wire)
                 return None if self._observed else self._waiting()
             case Build(wire):
-                self._observed = self._build(wire)
+                try:
+                    self._observed = self._build(wire)
+                except VniInUseError:
+                    if self._certain:
+                        raise
+                    self._make_certain()  # before the tunnel that has the number is taken for a left-over
+                    return None
                 return None if self._observed else self._waiting()
             case Note():
                 self._draft = moves.note_standing(self._present(), attempt.side, self._now())
@@ -210,7 +217,7 @@ class _Settling:
             raise DatapathError(f"cannot make {wire.near.ifname} of {self._attempt.name}: it does not stay made")
         self._builds += 1
         self._built = wire
-        return _built(wire)
+        return _built(wire, evict=self._certain)
 
     def _needs_certainty(self, step: Step) -> bool:
         """Whether a step takes away something that stands, or ends with what was built and no write that may be refused
@@ -327,9 +334,9 @@ def _looked_at(wire: Wire) -> Observed | None:
     return _unless_for_the_peer(wire, lambda: datapath.observe(wire))
 
 
-def _built(wire: Wire) -> Observed | None:
+def _built(wire: Wire, *, evict: bool) -> Observed | None:
     """What stands once the wire was made; None where it cannot be made before the peer's pod is put right."""
-    return _unless_for_the_peer(wire, lambda: datapath.build(wire))
+    return _unless_for_the_peer(wire, lambda: datapath.build(wire, evict=evict))
 
 
 def _only_gains_carrier(wire: Wire, observed: Observed | None) -> bool:

@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 
 from ratchet.core.intent import Declarations, Wanted, wanted_links
 from ratchet.core.model import Link, Pod
-from ratchet.errors import ConflictError
+from ratchet.errors import ApiUnavailableError, ConflictError
 from ratchet.store.apiserver import ApiServer
 from ratchet.store.numbers import Numbers
 from ratchet.store.records import PodChange, Records
@@ -81,6 +81,8 @@ class KnownLinks:
         self._links: dict[str, Link] = {}
         # The version at which a record went: what a watch still tells of an older one is not believed.
         self._gone: OrderedDict[str, str] = OrderedDict()
+        # The version at which a record was dropped: what a watch still tells of an older one is not believed either.
+        self._dropped: dict[str, str] = {}
 
     def get(self, name: str) -> Link | None:
         return self._links.get(name)
@@ -101,13 +103,19 @@ class KnownLinks:
                 return
             if not is_newer(link.resource_version, self._gone.get(link.name, "")):
                 return
+            dropped = self._dropped.get(link.name, "")
+            if is_newer(dropped, link.resource_version) and not is_newer(link.resource_version, dropped):
+                return
+            self._dropped.pop(link.name, None)
             self._links[link.name] = link
         self._tell(link.name)
 
     def drop(self, name: str) -> None:
-        """Believe no longer what is known of a record; nobody is told, for nothing is known to have changed."""
+        """Believe no longer what is known of a record, nor what is older; nobody is told, for nothing is known to have
+        changed."""
         with self._lock:
-            self._links.pop(name, None)
+            if (known := self._links.pop(name, None)) is not None:
+                self._dropped[name] = known.resource_version
 
     def gone(self, name: str, version: str) -> None:
         """Know that a record is there no more, or no longer this node's affair, since `version`."""
@@ -116,6 +124,7 @@ class KnownLinks:
             if known is not None and is_newer(known.resource_version, version):
                 return
             self._links.pop(name, None)
+            self._dropped.pop(name, None)
             self._gone[name] = version
             self._gone.move_to_end(name)
             while len(self._gone) > GONE_KEPT:
@@ -347,6 +356,11 @@ class KnownAddresses:
     def of(self, node: str, ask: Callable[[str], tuple[str, ...]]) -> tuple[str, ...]:
         asked, addresses = self._known.get(node, (float("-inf"), ()))
         if self._clock() - asked > ADDRESSES_SECONDS:
-            addresses = ask(node)
+            try:
+                addresses = ask(node)
+            except ApiUnavailableError:
+                if not addresses:
+                    raise
+                return addresses  # an API that is away is no word that they have changed
             self._known[node] = (self._clock(), addresses)
         return addresses

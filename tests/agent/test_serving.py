@@ -472,3 +472,18 @@ def test_nothing_is_told_on_pods_where_that_is_switched_off() -> None:
             agent.stop()  # says what is left to be said
         assert told_on_pods(cluster)("/events") == 0
         assert told_on_pods(cluster)("/pods/primary-pod/status") == 0
+
+
+def test_fault_05_a_del_from_before_its_add_takes_nothing_back(cluster: Cluster) -> None:
+    """One that was kept in the spool, say, and is done once the runtime has used the container's id again."""
+    primary, _ = cluster.linked_pair()
+    variables = {**cluster.a._variables("DEL", primary), "CNI_COMMAND": "DEL"}
+    request = Request(
+        {key: value for key, value in variables.items() if value}, json.dumps(PATIENT).encode(), began=0.001
+    )
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(cluster.bed.agents["a"].socket))
+        connection.sendall(encode_request(request))
+        assert read_answer(connection.recv).status == 0
+    assert cluster.pings(primary, "192.168.2.101")
+    assert cluster.state() is State.LINKED

@@ -8,8 +8,8 @@ from ipaddress import ip_interface
 import pytest
 
 from ratchet.core.device import VxlanWire, differences
-from ratchet.datapath import ensure, messages, observe, observe_port, remove
-from ratchet.errors import DatapathError, ForeignInterfaceError
+from ratchet.datapath import build, ensure, messages, observe, observe_port, remove
+from ratchet.errors import DatapathError, ForeignInterfaceError, VniInUseError
 from tests.support.namespaces import Bed
 from tests.support.wires import Wires
 
@@ -248,3 +248,17 @@ def _by_hand(nodes: Bed, ifname: str) -> None:
     head = ("link", "add", ifname, "netns", nodes.name("pod-a"), "mtu", "1400", "group", GROUP)
     tunnel = ("id", "11", "remote", TWO, "local", ONE, "dev", "eth0", "dstport", "4789", "nolearning")
     nodes.ip("node-1", *head, "type", "vxlan", *tunnel)
+
+
+def test_a_tunnel_that_has_the_vni_is_not_taken_for_a_left_over_unasked(nodes: Bed, wires: Wires) -> None:
+    """What is built on memory may be of a link that is no more, and whose number is another's by now."""
+    with nodes.inside("node-1"):
+        standing = wires.tunnel("pod-c", 0, ONE, TWO)
+        ensure(standing)
+        with pytest.raises(VniInUseError, match=f"VNI {standing.vni} is in use on this node"):
+            build(wires.tunnel("pod-a", 0, ONE, TWO), evict=False)
+        assert nodes.interfaces("pod-a") == []
+        assert not differences(standing, observe(standing))
+        wire = wires.tunnel("pod-a", 0, ONE, TWO)
+        assert not differences(wire, build(wire))
+    assert nodes.interfaces("pod-c") == []

@@ -370,10 +370,15 @@ def test_fault_24_a_stale_tunnel_in_a_leaked_namespace(cluster: Cluster) -> None
     """The pod is gone, its namespace is not, and the tunnel in it still claims the VNI on its node."""
     old, pair = cluster.linked_pair()
     end_of_pair = (cluster.b, pair)
+    agent = cluster.bed.agents.get("a")
+    if agent:  # which would remember the sandbox, and take down what is left of it
+        agent.stop()
     cluster.bed.delete_pod(old.pod)
     cluster.a.forget(old)
     end_pods(cluster, end_of_pair)
     assert any(line.startswith("record") for line in collected(cluster))
+    if agent:
+        agent.start()
     assert cluster.interfaces(old) == ["in1"]
     primary, pair = cluster.linked_pair()
     assert cluster.bed.links()[LINK].vni == 11

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ratchet.agent.draining import drain
+from ratchet.agent.draining import FIRST_PAUSE, Drainer
 from ratchet.agent.frame import Answer, Request, encode_request
 from ratchet.agent.spool import UNREADABLE, Spool
 
@@ -24,6 +26,10 @@ def kept(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_file())
 
 
+def drain(folder: Path, serve: Callable[[Request], Answer]) -> None:
+    Drainer(Spool(folder), serve).drain()
+
+
 def test_what_was_kept_is_served_and_gone(folder: Path) -> None:
     for name in ("one", "two"):
         (folder / name).write_bytes(encode_request(DEL))
@@ -33,23 +39,23 @@ def test_what_was_kept_is_served_and_gone(folder: Path) -> None:
         served.append(request)
         return Answer(0, b"")
 
-    drain(Spool(folder), serve)
+    drain(folder, serve)
     assert served == [DEL, DEL]
     assert kept(folder) == []
 
 
 def test_what_fails_stays_for_the_next_time(folder: Path) -> None:
     (folder / "one").write_bytes(encode_request(DEL))
-    drain(Spool(folder), lambda _: Answer(1, b'{"code": 11}'))
+    drain(folder, lambda _: Answer(1, b'{"code": 11}'))
     assert kept(folder) == ["one"]
-    drain(Spool(folder), lambda _: Answer(0, b""))
+    drain(folder, lambda _: Answer(0, b""))
     assert kept(folder) == []
 
 
 def test_what_is_no_request_is_set_aside_and_keeps_nothing_else_from_being_served(folder: Path) -> None:
     (folder / "bad").write_bytes(b"not a frame")
     (folder / "good").write_bytes(encode_request(DEL))
-    drain(Spool(folder), lambda _: Answer(0, b""))
+    drain(folder, lambda _: Answer(0, b""))
     assert kept(folder) == []
     assert kept(folder / UNREADABLE) == ["bad"]
 
@@ -59,11 +65,49 @@ def test_a_spool_that_others_may_write_in_is_not_served_and_nothing_is_raised(
 ) -> None:
     (folder / "one").write_bytes(encode_request(DEL))
     folder.chmod(0o777)
-    drain(Spool(folder), lambda _: pytest.fail("it was served"))
+    drain(folder, lambda _: pytest.fail("it was served"))
     assert "others may write there" in caplog.text
     assert kept(folder) == ["one"]
 
 
 def test_where_there_is_no_spool_there_is_nothing_to_do(tmp_path: Path) -> None:
-    drain(Spool(tmp_path / "none"), lambda _: pytest.fail("it was served"))
+    drain(tmp_path / "none", lambda _: pytest.fail("it was served"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_goes_on_failing_is_tried_ever_less_often(folder: Path) -> None:
+    (folder / "one").write_bytes(encode_request(DEL))
+    now, tries = 0.0, list[float]()
+
+    def serve(_: Request) -> Answer:
+        tries.append(now)
+        return Answer(1, b'{"code": 103}')
+
+    drainer = Drainer(Spool(folder), serve, lambda: now)
+    while now < 16:
+        drainer.drain()
+        now += FIRST_PAUSE / 2
+    assert tries == [0.0, 2.0, 6.0, 14.0]
+    assert kept(folder) == ["one"]
+
+
+def test_what_never_can_be_served_is_set_aside(folder: Path) -> None:
+    """A configuration that is wrong does not become right, and the spool has room for so many."""
+    (folder / "one").write_bytes(encode_request(DEL))
+    drain(folder, lambda _: Answer(1, b'{"code": 7, "msg": "cannot read the network configuration"}'))
+    assert kept(folder) == []
+    assert kept(folder / UNREADABLE) == ["one"]
+
+
+def test_a_del_that_hangs_keeps_nobody_from_being_served(folder: Path) -> None:
+    (folder / "one").write_bytes(encode_request(DEL))
+    stopping, over = threading.Event(), threading.Event()
+
+    def serve(_: Request) -> Answer:
+        over.wait(60)
+        return Answer(0, b"")
+
+    Drainer(Spool(folder), serve).start(stopping, 0.05)  # returns
+    assert kept(folder) == ["one"]
+    stopping.set()
+    over.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -450,3 +452,53 @@ def test_a_link_in_the_locks_place_is_not_followed(journal: Journal, root: Path,
     with pytest.raises(RatchetError, match="cannot write"), journal.lock("link"):
         pytest.fail("locked something else")
     assert not (tmp_path / "elsewhere").exists()
+
+
+# Reading anew what is remembered
+
+
+def test_what_happens_while_it_is_read_anew_is_not_lost(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an ADD and of a DEL that fall between the reading of the files and the use of what was read."""
+    remembering = Journal(root, remembers=True)
+    old, new = entry(), replace(entry(Attachment("net", "c2", "eth0")), began=2.0)
+    remembering.write(old)
+    read_all = remembering._read_all
+
+    def meanwhile() -> list[SandboxEntry]:
+        found = read_all()
+        assert remembering.begin(new)
+        remembering.forget(old.attachment)
+        return found
+
+    monkeypatch.setattr(remembering, "_read_all", meanwhile)
+    remembering.reload()
+    assert remembering.entries() == [new]
+
+
+def test_what_cannot_be_read_just_now_is_remembered_on_and_what_has_gone_is_not(root: Path) -> None:
+    remembering = Journal(root, remembers=True)
+    kept, gone = entry(), entry(Attachment("net", "c2", "eth0"))
+    for one in (kept, gone):
+        remembering.write(one)
+    (root / "sandboxes" / kept.attachment.file_name).write_text("half")
+    (root / "sandboxes" / gone.attachment.file_name).unlink()
+    remembering.reload()
+    assert remembering.entries() == [kept]
+
+
+def test_a_disk_that_takes_nothing_keeps_nobody_from_reading_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(root)
+    journal.write(entry())
+    journal.bury(ONE, 1.0)
+    for path in [*(root / "deleted").iterdir()]:
+        path.write_text("{}")
+        os.utime(path, (1, 1))
+    partial = root / "sandboxes" / ".half"
+    partial.write_text("")
+    os.utime(partial, (1, 1))
+
+    def refused(_: Path, missing_ok: bool = False) -> None:  # as pathlib has it
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    assert Journal(root, remembers=True).entries() == [entry()]

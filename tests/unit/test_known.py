@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from ratchet.core.model import End, Link, Pod, PodRef
+from ratchet.errors import ApiUnavailableError
 from ratchet.store import known as known_module
 from ratchet.store.known import Bell, KnownAddresses, KnownLinks, KnownPods, KnownRecords, Memory, is_newer
 from ratchet.store.numbers import Numbers
@@ -181,3 +182,31 @@ def test_a_watch_that_stays_behind_is_not_believed(monkeypatch: pytest.MonkeyPat
     wanted, _, version = recorded(api, pods, Bell()).wanted_around(declaring("a"), frozenset({"eth0"}))
     assert [link.primary.ref.uid for link in wanted.links] == ["1"]
     assert (api.lists, version) == (1, "7")
+
+
+def test_what_is_older_than_what_was_dropped_is_not_believed(known: KnownLinks) -> None:
+    """Our write on version 10 was refused: a watch that is behind and tells of 9 makes it no better."""
+    known.put(link("10"))
+    known.drop("l")
+    known.put(link("9"))
+    assert known.get("l") is None
+    known.put(link("11"))
+    assert known.get("l") is not None
+    known.drop("l")
+    known.put(link("opaque"))
+    assert known.get("l") is not None
+
+
+def test_addresses_of_a_node_stay_known_while_the_api_is_away() -> None:
+    now = 0.0
+    addresses = KnownAddresses(lambda: now)
+
+    def away(_: str) -> tuple[str, ...]:
+        raise ApiUnavailableError("cannot reach the Kubernetes API")
+
+    with pytest.raises(ApiUnavailableError):
+        addresses.of("n", away)
+    assert addresses.of("n", lambda _: ("10.0.0.1",)) == ("10.0.0.1",)
+    now = known_module.ADDRESSES_SECONDS + 1
+    assert addresses.of("n", away) == ("10.0.0.1",)
+    assert addresses.of("n", lambda _: ("10.0.0.2",)) == ("10.0.0.2",)
