@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import socket
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,9 +16,8 @@ from aiohttp.typedefs import Middleware
 from ratchet import datapath
 from ratchet.dev.api.server import EmbeddedApi, Endpoint
 from ratchet.dev.hosts import SWITCH_ADDRESS, Hosts, netns_path
+from ratchet.dev.relay import relay
 from ratchet.errors import RatchetError
-
-PIECE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +44,7 @@ def relayed_api(hosts: Hosts, folder: Path, kubeconfig: Path) -> Iterator[Access
     target = urlsplit(str(server["server"]))
     if target.hostname is None:
         raise RatchetError(f"cannot relay to the API server {server['server']}: it is no URL with a host")
-    with _switch_socket(hosts) as listener, _relay(listener, target.hostname, target.port or 443):
+    with _switch_socket(hosts) as listener, relay(listener, target.hostname, target.port or 443):
         server["server"] = f"{target.scheme}://{SWITCH_ADDRESS}:{listener.getsockname()[1]}"
         if target.scheme == "https":
             server.setdefault("tls-server-name", target.hostname)
@@ -76,43 +72,3 @@ def _switch_socket(hosts: Hosts) -> Iterator[socket.socket]:
         listener = socket.create_server((SWITCH_ADDRESS, 0), backlog=128)
     with listener:
         yield listener
-
-
-@contextmanager
-def _relay(listener: socket.socket, host: str, port: int) -> Iterator[None]:
-    """Pass every connection on to `host` and `port` as the machine reaches them, in a thread."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="relay", daemon=True)
-    thread.start()
-
-    async def passed_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            upstream_reader, upstream_writer = await asyncio.open_connection(host, port)
-            await asyncio.gather(_copied(reader, upstream_writer), _copied(upstream_reader, writer))
-
-    serving = asyncio.start_server(passed_on, sock=listener)
-    server = asyncio.run_coroutine_threadsafe(serving, loop).result()
-    try:
-        yield
-    finally:
-        loop.call_soon_threadsafe(server.close)
-        asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
-
-
-async def _copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while piece := await reader.read(PIECE):
-            writer.write(piece)
-            await writer.drain()
-    finally:
-        writer.close()
-
-
-async def _cancel_all() -> None:
-    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)

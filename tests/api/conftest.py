@@ -236,12 +236,12 @@ def configmap(api: Client, namespace: str) -> JsonObject:
 
 
 @pytest.fixture
-def new_pod() -> Callable[[str], JsonObject]:
-    """Bodies of pods any server admits."""
+def new_pod() -> Callable[..., JsonObject]:
+    """Bodies of pods any server admits; whom no `scheduler` is named for, nobody schedules."""
 
-    def make(name: str) -> JsonObject:
-        spec = {"containers": [{"name": "main", "image": "busybox:1"}], "automountServiceAccountToken": False}
-        return {"metadata": {"name": name}, "spec": spec}
+    def make(name: str, scheduler: str = "nobody") -> JsonObject:
+        spec: JsonObject = {"containers": [{"name": "main", "image": "busybox:1"}], "schedulerName": scheduler}
+        return {"metadata": {"name": name}, "spec": spec | {"automountServiceAccountToken": False}}
 
     return make
 

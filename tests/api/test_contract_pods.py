@@ -18,7 +18,10 @@ def path(api: Client, namespace: str, pod: JsonObject) -> str:
     return api.path("pods", namespace, "p")
 
 
-def test_defaults(pod: JsonObject) -> None:
+def test_defaults(api: Client, namespace: str, new_pod: Callable[[str], JsonObject]) -> None:
+    body = new_pod("q")
+    del body["spec"]["schedulerName"]
+    pod = api.post(api.path("pods", namespace), body).accepted(201)
     assert pod["status"]["phase"] == "Pending"
     assert pod["status"]["qosClass"] == "BestEffort"
     spec = pod["spec"]
@@ -27,6 +30,7 @@ def test_defaults(pod: JsonObject) -> None:
     assert spec["schedulerName"] == "default-scheduler"
     assert spec["containers"][0]["imagePullPolicy"] == "IfNotPresent"
     assert "nodeName" not in spec
+    api.delete(api.path("pods", namespace, "q"), gracePeriodSeconds=0).accepted()
 
 
 def test_containers_are_required(api: Client, namespace: str) -> None:

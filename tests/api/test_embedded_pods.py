@@ -24,11 +24,11 @@ def client(connect: Callable[[Path], Client], tmp_path: Path) -> Iterator[Client
 
 
 @pytest.fixture
-def make_pod(client: Client, new_pod: Callable[[str], JsonObject]) -> Callable[..., str]:
+def make_pod(client: Client, new_pod: Callable[..., JsonObject]) -> Callable[..., str]:
     """Creates a pod and returns the node it is on ("" for none)."""
 
     def make(name: str, **spec: Any) -> str:
-        body = new_pod(name)
+        body = new_pod(name, scheduler="default-scheduler")
         body["spec"].update(spec)
         client.post(_PODS, body).accepted(201)
         return str(client.get(f"{_PODS}/{name}").accepted()["spec"].get("nodeName", ""))
@@ -103,7 +103,7 @@ def test_waiting_pods_are_placed_when_a_node_appears(client: Client, make_pod: C
 
 
 def test_a_restarted_scheduler_takes_over(
-    connect: Callable[[Path], Client], tmp_path: Path, new_pod: Callable[[str], JsonObject]
+    connect: Callable[[Path], Client], tmp_path: Path, new_pod: Callable[..., JsonObject]
 ) -> None:
     storage = Storage()
     for round_ in ("p", "q"):
@@ -111,7 +111,7 @@ def test_a_restarted_scheduler_takes_over(
             client = connect(server.write_kubeconfig(tmp_path / round_))
             if round_ == "p":
                 _node(client, "a")
-            client.post(_PODS, new_pod(round_)).accepted(201)
+            client.post(_PODS, new_pod(round_, scheduler="default-scheduler")).accepted(201)
             assert client.items(_PODS, fieldSelector=f"spec.nodeName=a,metadata.name={round_}") == [round_]
 
 

@@ -68,7 +68,7 @@ def prepare_update(kind: ResourceKind, obj: JsonObject, previous: JsonObject, su
     """
     meta, before = obj["metadata"], previous["metadata"]
     for name in _KEPT_META:
-        if name in before and (name not in ("uid", "creationTimestamp") or name not in meta):
+        if name in before and (name != "uid" or name not in meta):
             meta[name] = before[name]
         elif name not in before:
             meta.pop(name, None)

@@ -29,6 +29,8 @@ def dns_label_problem(value: str) -> str | None:
     if len(value) > 63:
         return "must be no more than 63 characters"
     if not re.fullmatch(_LABEL, value):
+        if re.fullmatch(_SUBDOMAIN, value):
+            return "must not contain dots"
         return (
             "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start "
             "and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is "
@@ -223,7 +225,7 @@ def _transition_errors(kind: ResourceKind, obj: JsonObject, previous: JsonObject
     meta, before = obj["metadata"], previous["metadata"]
     errors = [
         invalid_value(f"metadata.{part}", meta.get(part, ""), "field is immutable")
-        for part in ("name", "namespace", "uid", "creationTimestamp")
+        for part in ("name", "namespace", "uid")
         if meta.get(part) != before.get(part)
     ]
     if "deletionTimestamp" in before:

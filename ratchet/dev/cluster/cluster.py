@@ -1,0 +1,132 @@
+"""The whole cluster: up, down, and what there is of it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from ratchet.dev.cluster import binaries, cgroups, images
+from ratchet.dev.cluster.controlplane import ControlPlane
+from ratchet.dev.cluster.credentials import Credentials
+from ratchet.dev.cluster.machine import Machine
+from ratchet.dev.cluster.node import Node, is_ready
+from ratchet.errors import RatchetError
+
+FOLDER = Path("/var/tmp/ratchet-cluster")  # noqa: S108  # overlayfs wants a real disk, and so has /tmp not everywhere
+NODES = ("node-a", "node-b")
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A cluster by its folder, which has everything that is to be known of it."""
+
+    folder: Path = FOLDER
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The administrator's, for the host."""
+        return self.folder / "kubeconfig"
+
+    @property
+    def is_up(self) -> bool:
+        return self._machine("control-plane").is_up
+
+    def up(self, nodes: int, say: Say) -> None:
+        """Start it, with so many nodes, and wait until they are Ready. Raises RatchetError, and leaves nothing then."""
+        if self.is_up:
+            raise RatchetError(
+                f"cannot start a cluster in {self.folder}: one is up", details="`hack/cluster down` ends it"
+            )
+        if not 0 <= nodes <= len(NODES):
+            raise RatchetError(f"cannot start a cluster of {nodes} nodes: it has at most {len(NODES)}")
+        binaries.require_packages()
+        programs = binaries.kubernetes(say)
+        self.down(lambda _: None)  # what a crash left
+        self.folder.mkdir(mode=0o700, parents=True)
+        try:
+            self._start(programs, [self._node(number, programs) for number in range(1, nodes + 1)], say)
+        except BaseException:
+            self.down(say)
+            raise
+
+    def down(self, say: Say) -> None:
+        """End all of it, whatever there is, and leave nothing."""
+        for machine in self.machines():
+            if machine.is_up:
+                say(f"{machine.name} goes")
+            machine.stop()
+        for number in range(1, len(NODES) + 1):
+            cgroups.remove(self._node(number, Path()).cgroup)
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+
+    def machines(self) -> list[Machine]:
+        """Those that there are, the nodes first."""
+        return [one for one in map(self._machine, (*NODES, "control-plane")) if one.folder.is_dir()]
+
+    def nodes(self) -> list[Node]:
+        """The nodes that it was started with."""
+        numbers = range(1, len(NODES) + 1)
+        programs = binaries.kubernetes(lambda _: None)
+        return [one for one in (self._node(number, programs) for number in numbers) if one.machine.folder.is_dir()]
+
+    def control_plane(self) -> ControlPlane:
+        programs = binaries.kubernetes(lambda _: None)
+        return ControlPlane(self._machine("control-plane"), self._credentials, self.kubeconfig, programs)
+
+    def load(self, image: Path) -> None:
+        """Have every node know an image, of an OCI archive."""
+        for node in self.nodes():
+            node.load(image)
+
+    def _start(self, programs: Path, nodes: list[Node], say: Say) -> None:
+        control = ControlPlane(self._machine("control-plane"), self._credentials, self.kubeconfig, programs)
+        say(f"the control plane: Kubernetes {binaries.kubernetes_version()}, logs in {self.folder}/*/log")
+        control.start([node.name for node in nodes])
+        for node in nodes:
+            node.start(control.machine, [other for other in nodes if other != node])
+        pause, tools = self.folder / "pause.tar", self.folder / "tools.tar"
+        if nodes:
+            images.pause_image(pause)
+            images.tools_image(tools)
+        control.wait_for_api()
+        control.start_controllers()
+        say("the API answers; nodes join")
+        with ThreadPoolExecutor() as at_once:
+            list(at_once.map(lambda node: self._join(node, [pause, tools]), nodes))
+        for node in nodes:
+            node.wait_until_ready(control.api())
+        control.wait_for_controllers()
+
+    def _join(self, node: Node, archives: list[Path]) -> None:
+        node.wait_for_containerd()
+        for archive in archives:
+            node.load(archive)
+        node.start_kubelet()
+        node.start_proxy()
+
+    def status(self) -> list[str]:
+        """A line for each machine, and one for each daemon on it."""
+        lines = []
+        for machine in self.machines():
+            ready = ""
+            if machine.name in NODES and machine.is_up:
+                ready = ", Ready" if is_ready(self.control_plane().api(), machine.name) else ", not Ready"
+            lines.append(f"{machine.name}: {'up' if machine.is_up else 'down'}{ready}")
+            lines += [f"  {name}: {'runs' if runs else 'has ended'}" for name, runs in machine.daemons().items()]
+        return lines or [f"no cluster in {self.folder}"]
+
+    @property
+    def _credentials(self) -> Credentials:
+        return Credentials(self.folder / "credentials")
+
+    def _machine(self, name: str) -> Machine:
+        return Machine(name, self.folder / name)
+
+    def _node(self, number: int, programs: Path) -> Node:
+        return Node(number, self._machine(NODES[number - 1]), self._credentials, programs)

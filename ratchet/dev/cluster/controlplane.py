@@ -1,0 +1,132 @@
+"""The machine that every node reaches: the switch between them, etcd, and Kubernetes's own three."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from ratchet.dev.cluster.binaries import kubernetes_version
+from ratchet.dev.cluster.credentials import Credentials
+from ratchet.dev.cluster.machine import Machine
+from ratchet.errors import ApiUnavailableError
+from ratchet.store.apiserver import ApiServer, NotFoundError, connect
+
+ADDRESS, PREFIX = "10.250.0.10", 24
+SERVICES = "10.96.0.0/16"
+SERVICE_ADDRESS = "10.96.0.1"
+PORT = 6443
+SERVER = f"https://{ADDRESS}:{PORT}"
+NAMES = [ADDRESS, SERVICE_ADDRESS, "127.0.0.1", "localhost", "kubernetes.default.svc"]
+READY_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlane:
+    """etcd, the API server, the controllers and the scheduler, on a machine."""
+
+    machine: Machine
+    credentials: Credentials
+    kubeconfig: Path
+    programs: Path
+
+    def start(self, nodes: list[str]) -> None:
+        """Have the API served, for nodes of these names, and the host reach it by `kubeconfig`."""
+        self.machine.start()
+        for command in (
+            "link add br0 type bridge",
+            f"addr add {ADDRESS}/{PREFIX} dev br0",
+            "link set br0 up",
+        ):
+            self.machine.run("ip", *command.split())
+        self.credentials.write(NAMES, nodes)
+        with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
+            url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+            argv = [sys.executable, "-m", "ratchet.dev.cluster.relay", str(listener.fileno()), ADDRESS, str(PORT)]
+            self.machine.start_daemon("relay", argv, pass_fds=(listener.fileno(),), own_files=False)
+        self.credentials.write_kubeconfig(self.kubeconfig, "admin", url)
+        self.start_etcd()
+        self.start_api()
+
+    def start_etcd(self) -> None:
+        argv = ["etcd", "--data-dir", "/var/lib/etcd", "--logger", "zap"]
+        for kind, port in (("client", 2379), ("peer", 2380)):
+            argv += [f"--listen-{kind}-urls", f"http://127.0.0.1:{port}"]
+        argv += ["--advertise-client-urls", "http://127.0.0.1:2379"]
+        self.machine.start_daemon("etcd", argv)
+
+    def start_api(self) -> None:
+        """Start the API server, which waits for etcd by itself."""
+        files = self.credentials
+        self._start(
+            "kube-apiserver",
+            "--etcd-servers=http://127.0.0.1:2379",
+            f"--advertise-address={ADDRESS}",
+            f"--secure-port={PORT}",
+            f"--tls-cert-file={files.certificate}",
+            f"--tls-private-key-file={files.certificate}",
+            f"--token-auth-file={files.tokens}",
+            "--authorization-mode=Node,RBAC",
+            "--enable-admission-plugins=NodeRestriction",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-key-file={files.signing_key}",
+            f"--service-account-signing-key-file={files.signing_key}",
+            f"--service-cluster-ip-range={SERVICES}",
+            "--allow-privileged=true",
+            "--kubelet-preferred-address-types=InternalIP",
+            "--profiling=false",
+            # It needs a later etcd than Debian's; clients then list, and do not have to fail first.
+            "--feature-gates=WatchList=false",
+        )
+
+    def start_controllers(self) -> None:
+        """Start what needs the API."""
+        files = self.credentials
+        for name in ("kube-controller-manager", "kube-scheduler"):
+            kubeconfig = files.write_kubeconfig(files.folder / f"{name}.kubeconfig", f"system:{name}", SERVER)
+            options = [f"--kubeconfig={kubeconfig}", "--leader-elect=false", "--profiling=false"]
+            if name == "kube-controller-manager":
+                options += [
+                    f"--root-ca-file={files.authority}",
+                    f"--service-account-private-key-file={files.signing_key}",
+                    "--use-service-account-credentials=true",
+                ]
+            self._start(name, *options)
+
+    def wait_for_api(self) -> None:
+        """Raises RatchetError with the end of the API server's log."""
+        what = f"the API of Kubernetes {kubernetes_version()}"
+        self.machine.wait_for_daemon("kube-apiserver", what, self._is_ready, READY_SECONDS)
+
+    def wait_for_controllers(self) -> None:
+        """Until namespaces get what pods need in them: a service account, and whom to trust."""
+        paths = [
+            f"/api/v1/namespaces/default/{one}" for one in ("serviceaccounts/default", "configmaps/kube-root-ca.crt")
+        ]
+
+        def there() -> bool:
+            return all(_exists(self.api(), path) for path in paths)
+
+        self.machine.wait_for_daemon("kube-controller-manager", "the controllers at work", there, READY_SECONDS)
+
+    def api(self) -> ApiServer:
+        return connect(str(self.kubeconfig))
+
+    def _start(self, name: str, *options: str) -> None:
+        self.machine.start_daemon(name, [str(self.programs / name), *options])
+
+    def _is_ready(self) -> bool:
+        try:
+            self.api().patient(0.5).get("/version")
+            return _exists(self.api(), "/api/v1/namespaces/default")
+        except ApiUnavailableError:
+            return False
+
+
+def _exists(api: ApiServer, path: str) -> bool:
+    try:
+        api.get(path)
+    except NotFoundError:
+        return False
+    return True

@@ -1,0 +1,204 @@
+"""A machine in namespaces of its own: when its first process ends, the kernel takes all that is in it away.
+
+The first process (pid 1 in there) waits, and reaps what others leave. /etc, /opt, /run, /var/lib are folders of the
+machine's own, so that what runs in it finds its files where it would on a real one; the rest is the host's.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ratchet.errors import RatchetError
+
+START_SECONDS, STOP_SECONDS = 10.0, 20.0
+OWN = ("etc", "opt", "run", "var/lib")
+
+# $1 is the machine's folder, $2 its name. What is left to pid 1 the kernel reaps where pid 1 ignores SIGCHLD.
+_FIRST_PROCESS = f"""
+set -eu
+hostname "$2"
+mount --make-rprivate /
+for own in {" ".join(OWN)}; do mount --bind "$1/$own" "/$own"; done
+mount -t proc proc /proc
+mount --make-rshared /
+ip link set lo up
+: > "$1/ready"
+exec env --ignore-signal=CHLD sleep infinity
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine by its name; everything that is to be known of it is in its folder, also for another process."""
+
+    name: str
+    folder: Path
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "log"
+
+    @property
+    def is_up(self) -> bool:
+        return self._first() is not None
+
+    @property
+    def pid(self) -> int:
+        """The id of its first process on the host. Raises RatchetError where it is not up."""
+        if (first := self._first()) is None:
+            raise RatchetError(f"cannot enter the machine {self.name}: it is not up")
+        return first
+
+    def start(self) -> None:
+        """Start it, its folders as they are; new ones are made, /etc as the host's. Raises RatchetError."""
+        for own in OWN:
+            self._make(own)
+        self.logs.mkdir(exist_ok=True)
+        (self.folder / "ready").unlink(missing_ok=True)
+        namespaces = ["--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--kill-child"]
+        argv = ["unshare", *namespaces, "sh", "-c", _FIRST_PROCESS, "sh", str(self.folder), self.name]
+        log = self.logs / "machine.log"
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                argv, cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+        self._pid_file.write_text(str(process.pid))
+        until = time.monotonic() + START_SECONDS
+        while not (self.folder / "ready").exists():
+            if process.poll() is not None or time.monotonic() > until:
+                raise RatchetError(f"cannot start the machine {self.name}: {log.read_text().strip()[-1000:]}")
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """End it, with every process in it, at once, as by pulling the plug."""
+        if (first := self._first()) is not None:
+            os.kill(first, signal.SIGKILL)
+            _wait_for_end(lambda: not Path(f"/proc/{first}").exists(), f"the machine {self.name}")
+        self._pid_file.unlink(missing_ok=True)
+        for pid_file in self.folder.glob("*.daemon"):
+            pid_file.unlink()
+
+    def forget_boot(self) -> None:
+        """Take away what a reboot does."""
+        shutil.rmtree(self.folder / "run")
+
+    def command(self, *argv: str, own_files: bool = True) -> list[str]:
+        """The command as it is to be started on the host to run in there; or with the host's files."""
+        namespaces = ["-n", "-p", "-u", "-i", *(["-m"] if own_files else [])]
+        return ["nsenter", "-t", str(self.pid), *namespaces, "--", *argv]
+
+    def run(self, *argv: str, stdin: Path | None = None) -> str:
+        """What a command prints that runs in there. Raises RatchetError with what it complained of."""
+        with (stdin or Path(os.devnull)).open("rb") as given:
+            done = subprocess.run(self.command(*argv), check=False, capture_output=True, text=True, stdin=given)
+        if done.returncode != 0:
+            complaint = (done.stderr or done.stdout).strip()[-2000:]
+            raise RatchetError(f"cannot run {shlex.join(argv)} on {self.name}: {complaint}")
+        return done.stdout
+
+    # Daemons
+
+    def start_daemon(
+        self,
+        name: str,
+        argv: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        *,
+        own_files: bool = True,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
+        """Start a process that goes on; its output goes to `log/<name>.log`. Raises RatchetError."""
+        line = 'log=$1; file=$2; shift 2; setsid env "$@" >>"$log" 2>&1 </dev/null & echo $! >"$file"'
+        variables = [f"{key}={value}" for key, value in (environment or {}).items()]
+        shell = ["sh", "-c", line, "sh", str(self._log(name)), str(self._daemon(name)), *variables, *argv]
+        try:
+            subprocess.run(self.command(*shell, own_files=own_files), check=True, pass_fds=pass_fds)
+        except (OSError, subprocess.CalledProcessError) as cause:
+            raise RatchetError(f"cannot start {name} on {self.name}: {cause}") from cause
+
+    def daemons(self) -> dict[str, bool]:
+        """The daemons that were started, and whether each still runs."""
+        return {file.stem: self.is_running(file.stem) for file in sorted(self.folder.glob("*.daemon"))}
+
+    def is_running(self, name: str) -> bool:
+        file = self._daemon(name)
+        if not file.exists() or not self.is_up:
+            return False
+        return (
+            subprocess.run(
+                self.command("kill", "-0", file.read_text().strip()), check=False, capture_output=True
+            ).returncode
+            == 0
+        )
+
+    def stop_daemon(self, name: str, number: signal.Signals = signal.SIGTERM) -> None:
+        """Have a daemon end, and wait for that."""
+        if self.is_running(name):
+            self.run("kill", f"-{number.value}", self._daemon(name).read_text().strip())
+            _wait_for_end(lambda: not self.is_running(name), f"{name} on {self.name}")
+        self._daemon(name).unlink(missing_ok=True)
+
+    def end_of_log(self, name: str, characters: int = 3000) -> str:
+        log = self._log(name)
+        return log.read_text(errors="replace")[-characters:] if log.exists() else ""
+
+    def wait_for_daemon(self, name: str, what: str, holds: Callable[[], bool], seconds: float) -> None:
+        """Wait for what a daemon is to bring about. Raises RatchetError with the end of its log."""
+        until = time.monotonic() + seconds
+        while not holds():
+            if not self.is_running(name):
+                raise RatchetError(f"cannot have {what}: {name} on {self.name} ended:\n{self.end_of_log(name)}")
+            if time.monotonic() > until:
+                raise RatchetError(
+                    f"cannot have {what}: {name} on {self.name} took over {seconds:.0f} s:\n{self.end_of_log(name)}"
+                )
+            time.sleep(0.1)
+
+    # Where things are
+
+    @property
+    def _pid_file(self) -> Path:
+        return self.folder / "pid"
+
+    def _daemon(self, name: str) -> Path:
+        return self.folder / f"{name}.daemon"
+
+    def _log(self, name: str) -> Path:
+        return self.logs / f"{name}.log"
+
+    def _make(self, own: str) -> None:
+        path = self.folder / own
+        if path.exists():
+            return
+        if own == "etc":
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree("/etc", path, symlinks=True)
+        else:
+            path.mkdir(parents=True)
+
+    def _first(self) -> int | None:
+        """The first process's id on the host: the child of the unshare(1) that was started for this folder."""
+        try:
+            unshare = int(self._pid_file.read_text())
+            if str(self.folder) not in Path(f"/proc/{unshare}/cmdline").read_text().split("\0"):
+                return None
+            children = Path(f"/proc/{unshare}/task/{unshare}/children").read_text().split()
+        except (OSError, ValueError):
+            return None
+        return int(children[0]) if children else None
+
+
+def _wait_for_end(ended: Callable[[], bool], what: str) -> None:
+    until = time.monotonic() + STOP_SECONDS
+    while not ended():
+        if time.monotonic() > until:
+            raise RatchetError(f"cannot stop {what}: it is still there after {STOP_SECONDS:.0f} s")
+        time.sleep(0.02)
