@@ -35,6 +35,7 @@ from tests.protocol.taking_turns import Runner, Turns
 from tests.protocol.world import World
 
 EXAMPLES = 2000 if os.environ.get("RATCHET_EXHAUSTIVE") else 100
+at_length = pytest.mark.timeout(0 if os.environ.get("RATCHET_EXHAUSTIVE") else 120)
 TRIES = 8
 WAIT_SECONDS = 60.0
 VNIS = (11, 18)
@@ -258,12 +259,14 @@ bounded = settings(
 )
 
 
+@at_length
 @bounded
 @given(clusters(kills=False))
 def test_pods_that_come_and_go_are_linked_and_leave_nothing(cluster: Cluster) -> None:
     live_and_die(cluster)
 
 
+@at_length
 @bounded
 @given(clusters(kills=True))
 def test_pods_whose_add_is_killed_are_linked_in_the_end_and_leave_nothing(cluster: Cluster) -> None:

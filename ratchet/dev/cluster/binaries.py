@@ -65,7 +65,7 @@ def flannel(say: Say) -> Path:
     folder = cache() / FLANNEL.rpartition("/")[2]
     if not folder.is_dir():
         say(f"building {FLANNEL}")
-        with _made_whole(folder) as partial:
+        with made_whole(folder) as partial:
             _go("install", FLANNEL, say=say, GOBIN=str(partial), GOFLAGS="-mod=mod")
     return folder / "flannel"
 
@@ -81,7 +81,7 @@ def require_packages() -> None:
 
 
 @contextmanager
-def _made_whole(folder: Path) -> Iterator[Path]:
+def made_whole(folder: Path) -> Iterator[Path]:
     """A folder to put things into, which becomes `folder` once the block has ended well, or goes."""
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     partial.mkdir(parents=True)
@@ -97,7 +97,7 @@ def _build(folder: Path, version: str, say: Say) -> None:
     package = "k8s.io/component-base/version"
     said = {"gitVersion": version, "gitMajor": numbers[0], "gitMinor": numbers[1]}
     flags = "-s -w " + " ".join(f"-X {package}.{key}={value}" for key, value in said.items())
-    with _made_whole(folder) as partial:
+    with made_whole(folder) as partial:
         output = str(partial / "kubernetes")
         _go("build", "-v", "-trimpath", "-tags", "netgo", "-ldflags", flags, "-o", output, ".", say=say)
         for daemon in DAEMONS:

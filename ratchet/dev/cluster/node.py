@@ -152,6 +152,7 @@ class Node:
             "imageGCLowThresholdPercent": 99,
             "makeIPTablesUtilChains": False,
             "oomScoreAdj": 0,
+            "clusterDNS": ["10.96.0.10"],
             "resolvConf": "/etc/pods-resolv.conf",
             "serializeImagePulls": False,
             "registryPullQPS": 0,

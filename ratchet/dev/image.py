@@ -1,0 +1,147 @@
+"""Ratchet's own image without a container engine: what Containerfile makes, over a base that debootstrap makes.
+
+What goes in is the same, by the same script (hack/image-contents). The base is made once and kept outside the checkout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ratchet import __version__
+from ratchet.dev.cluster.binaries import REPOSITORY, cache, made_whole
+from ratchet.dev.oci import Image, Layer, write_archive
+from ratchet.errors import RatchetError
+
+NAME = "localhost/ratchet:dev"
+SUITE, PYTHON = "bookworm", "3.11"
+PROGRESS_SECONDS = 5.0
+MB = 1_000_000
+_UNWANTED = (
+    "var/cache/apt",
+    "var/lib/apt/lists",
+    "usr/share/doc",
+    "usr/share/man",
+    "usr/share/locale",
+    "var/log",
+    "dev",
+)
+
+Say = Callable[[str], None]
+
+
+def make(archive: Path, say: Say) -> None:
+    """Write the image as an OCI archive. Raises RatchetError."""
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as at_once:
+        base = at_once.submit(_base, say)
+        wheel = at_once.submit(_wheel, Path(folder) / "wheel", say)
+        filled = Path(folder) / "filled"
+        own = _own(filled, wheel.result(), base.result(), say)
+        lower = Layer.of(base.result(), compress=True)
+    image = Image(
+        NAME,
+        ["/usr/local/bin/ratchet"],
+        {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONUNBUFFERED": "1"},
+        {"org.opencontainers.image.title": "ratchet", "org.opencontainers.image.version": __version__},
+        user="65532",
+    )
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    write_archive(image, [lower, own], archive)
+    say(
+        f"{NAME} in {archive}: {len(own.content) / MB:.1f} MB compressed over a base of "
+        f"{len(lower.content) / MB:.1f} MB (Debian {SUITE}, Python {PYTHON})"
+    )
+
+
+def _base(say: Say) -> Path:
+    folder = cache() / f"base-{SUITE}"
+    if not folder.is_dir():
+        if shutil.which("debootstrap") is None:
+            raise RatchetError("cannot make an image: debootstrap is missing (Debian's name of the package, too)")
+        say(f"Debian {SUITE} with Python, into {folder}, once")
+        with made_whole(folder) as partial:
+            command = ["debootstrap", "--variant=minbase", f"--include=python{PYTHON}-minimal,python3", SUITE]
+            _run("debootstrap", [*command, str(partial)], say)
+            for unwanted in _UNWANTED:
+                shutil.rmtree(partial / unwanted, ignore_errors=True)
+    return folder
+
+
+def _wheel(folder: Path, say: Say) -> Path:
+    say("the wheel, with the shims")
+    _run("pip", [sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", str(folder), str(REPOSITORY)], say)
+    return next(folder.glob("*.whl"))
+
+
+def _own(filled: Path, wheel: Path, base: Path, say: Say) -> Layer:
+    """What is over the base: packages for its Python, their bytecode by its Python, and a list of them."""
+    say("what goes into the image")
+    machine = os.uname().machine
+    platforms = [f"--platform=manylinux{suffix}_{machine}" for suffix in ("2014", "_2_17", "_2_28", "_2_34")]
+    options = ["--only-binary=:all:", f"--python-version={PYTHON}", "--implementation=cp", *platforms]
+    contents = [str(REPOSITORY / "hack" / "image-contents"), str(filled), sys.executable, str(wheel), *options]
+    _run("pip", contents, say)
+    site = "/opt/ratchet/lib"
+    inside = ["unshare", "--mount", "sh", "-ec", _COMPILED, "sh", str(base), str(filled / site.lstrip("/")), site]
+    _run("compileall", inside, say)
+    listed = subprocess.run(
+        [sys.executable, str(REPOSITORY / "hack" / "image-sbom"), str(filled / site.lstrip("/"))],
+        check=True,
+        capture_output=True,
+    )
+    (filled / "opt" / "ratchet" / "sbom.cdx.json").write_bytes(listed.stdout)
+    return Layer.of(filled, compress=True)
+
+
+# In a mount namespace of its own, the base with the packages where the image will have them.
+_COMPILED = """
+mount --make-rprivate /
+mount -t tmpfs none /mnt
+mkdir -p /mnt/work /mnt/upper /mnt/root
+mount -t overlay overlay -o lowerdir="$1",upperdir=/mnt/upper,workdir=/mnt/work /mnt/root
+mkdir -p "/mnt/root$3"
+mount --bind "$2" "/mnt/root$3"
+chroot /mnt/root python3 -m compileall -q --invalidation-mode unchecked-hash "$3"
+"""
+
+
+def _run(what: str, command: list[str], say: Say) -> None:
+    """Run a command to its end, telling that it goes on. Raises RatchetError with what it complained of."""
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(command, cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        began = time.monotonic()
+        while True:
+            try:
+                status = process.wait(PROGRESS_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                say(f"  {what}: {time.monotonic() - began:.0f} s")
+        output.seek(0)
+        if status != 0:
+            raise RatchetError(f"cannot make the image: {what} failed: {output.read().strip()[-2000:]}")
+
+
+def main() -> int:
+    """Run the command; its exit status."""
+    parser = argparse.ArgumentParser(prog="image", description="Ratchet's image, without a container engine.")
+    parser.add_argument("file", type=Path, nargs="?", default=REPOSITORY / "build" / "ratchet.tar", help="the archive")
+    arguments = parser.parse_args()
+    began = time.monotonic()
+    try:
+        make(arguments.file.absolute(), lambda line: print(f"  {time.monotonic() - began:5.1f} s  {line}", flush=True))
+    except RatchetError as error:
+        print(f"image: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
