@@ -9,10 +9,10 @@ SHIM   := ratchet/shim/$(shell uname -m)/ratchet
 RUN    := hack/run
 
 .DEFAULT_GOAL := help
-.PHONY: help install system demo test lint unit bench e2e clean
+.PHONY: help install system demo test lint unit bench cluster-up cluster-down image e2e clean
 
 help:  ## what there is to do
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) $(SHIM)  ## make .venv, with the command .venv/bin/ratchet, and nothing more
 
@@ -47,8 +47,22 @@ unit: system install
 bench: system install  ## figures, as ratios to what is run beside them
 	@$(BIN)/python -m ratchet.dev.rootless $(BIN)/python tests/bench/run.py
 
-e2e:  ## real Kubernetes
-	@echo "not there yet: see CHANGELOG.md, Unreleased" >&2; exit 1
+# What follows is for root: machines made of namespaces, with a Kubernetes that is built once (Go).
+cluster-up: system install  ## a real Kubernetes of two nodes on this machine
+	@$(RUN) system_for_cluster
+	@hack/cluster up
+
+cluster-down:  ## and away with it
+	@hack/cluster down
+
+image: install  ## Ratchet's container image, into build/ratchet.tar
+	@$(RUN) system_for_cluster
+	@echo "==> The image"
+	@hack/image
+
+e2e: system image  ## real Kubernetes, real pods; needs Go, and some minutes
+	@echo "==> End to end"
+	@$(BIN)/python -m pytest tests/e2e
 
 clean:  ## forget what was built
 	@rm -rf $(VENV) build dist ratchet/shim .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

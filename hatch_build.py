@@ -48,9 +48,10 @@ class Shims(BuildHookInterface):
         shim.parent.mkdir()
         command = [sys.executable, "-m", "ziglang", "cc", "@shim/flags", "-Werror", "-static", "-s"]
         target = ["-target", f"{machine}-linux-musl", "-o", str(shim), "shim/ratchet.c"]
-        # Zig wants a place for what it keeps between runs; a build leaves nothing outside its own folders.
+        # Zig wants a place for what it keeps between runs. Where the builder names none, a build leaves nothing outside
+        # its own folders.
         caches = dict.fromkeys(("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR"), self._built.name)
-        subprocess.run([*command, *target], check=True, cwd=self.root, env={**os.environ, **caches})
+        subprocess.run([*command, *target], check=True, cwd=self.root, env={**caches, **os.environ})
         shim.chmod(0o755)
 
 

@@ -45,7 +45,8 @@ def install(
     `fallback` False is not there at all.
     Raises RatchetError.
     """
-    compile_bytecode()
+    if fallback or not agent:
+        compile_bytecode()
     if kubeconfig is not None and not kubeconfig.is_file():
         raise RatchetError(f"cannot record the kubeconfig {kubeconfig}: no such file")
     launcher = _launcher(kubeconfig.resolve() if kubeconfig else None, state_dir.resolve() if state_dir else None)
@@ -54,8 +55,31 @@ def install(
     if not fallback:
         _remove(bin_dir / FALLBACK)
     if conf_dir is not None:
-        written.append(_put(conf_dir / CONFIG, f"{json.dumps(_chained(conf_dir), indent=2)}\n".encode(), 0o600))
+        configure(conf_dir)
+        written.append(conf_dir / CONFIG)
     return written
+
+
+def configure(conf_dir: Path) -> bool:
+    """Stand behind the network that a folder has now; whether that was not so before. Raises RatchetError."""
+    path, content = conf_dir / CONFIG, f"{json.dumps(_chained(conf_dir), indent=2)}\n".encode()
+    if path.is_file() and path.read_bytes() == content:
+        return False
+    _put(path, content, 0o600)
+    return True
+
+
+def uninstall(bin_dir: Path, conf_dir: Path | None = None) -> list[Path]:
+    """Take away what `install` puts there, the configuration first; what was removed. Raises RatchetError.
+
+    The node's network is then what it was: its own configuration was never touched. Links that stand stay until their
+    pods end.
+    """
+    paths = [*([conf_dir / CONFIG] if conf_dir else []), bin_dir / LAUNCHER, bin_dir / FALLBACK]
+    there = [path for path in paths if path.exists()]
+    for path in there:
+        _remove(path)
+    return there
 
 
 def find_shim() -> Path | None:

@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_agent(commands)
     _add_gc(commands)
     _add_install(commands)
+    _add_uninstall(commands)
     _add_demo(commands)
     _add_dev(commands)
     return parser
@@ -81,7 +82,19 @@ def _add_install(commands: Commands) -> None:
     parser.add_argument(
         "--no-fallback", dest="fallback", action="store_false", help="with --agent: never do without the agent"
     )
+    parser.add_argument(
+        "--keep",
+        metavar="NAMESPACE/DAEMONSET",
+        help="with --agent: see to it that all stays in place, until stopped; then remove it if that DaemonSet is gone",
+    )
     parser.set_defaults(run=_install)
+
+
+def _add_uninstall(commands: Commands) -> None:
+    parser = commands.add_parser("uninstall", help="take away what install put there")
+    parser.add_argument("--bin-dir", type=Path, required=True, help="the runtime's plugin folder, as /opt/cni/bin")
+    parser.add_argument("--conf-dir", type=Path, help="as /etc/cni/net.d: the network is then what it was")
+    parser.set_defaults(run=_uninstall)
 
 
 def _add_demo(commands: Commands) -> None:
@@ -141,6 +154,8 @@ def _install(arguments: argparse.Namespace) -> int:
 
     if not arguments.agent and not arguments.fallback:
         raise RatchetError("cannot install: --no-fallback is said of --agent, which is missing")
+    if arguments.keep:
+        return _keep(arguments)
     written = install(
         arguments.bin_dir,
         arguments.conf_dir,
@@ -158,6 +173,22 @@ def _install(arguments: argparse.Namespace) -> int:
             "wheels have the shim for x86_64 and aarch64, in a checkout `make install` builds it, with a C compiler",
             file=sys.stderr,
         )
+    return 0
+
+
+def _keep(arguments: argparse.Namespace) -> int:
+    from ratchet.cli.keep import keep_installed
+
+    if not arguments.agent:
+        raise RatchetError("cannot install: --keep is said of --agent, which is missing")
+    return keep_installed(arguments.bin_dir, arguments.conf_dir, arguments.keep)
+
+
+def _uninstall(arguments: argparse.Namespace) -> int:
+    from ratchet.install import uninstall
+
+    for path in uninstall(arguments.bin_dir, arguments.conf_dir):
+        print(f"removed {path}")
     return 0
 
 

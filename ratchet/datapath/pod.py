@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import EACCES, EINVAL, ENODEV, EOPNOTSUPP
+from pathlib import Path
 
 from ratchet.core.device import Device, Port
 from ratchet.core.model import Address
@@ -17,6 +18,9 @@ from ratchet.datapath.rtnetlink import Answer, Channel, RefusedError
 from ratchet.errors import DatapathError, ForeignInterfaceError
 
 IPV6_LEAST_MTU = 1280  # RFC 8200, section 5
+# In a container /proc/sys is read-only: the host's is mounted beside it. Either shows the opening thread's namespace.
+_MOUNTED = "/host/proc/sys/net"
+_SETTINGS = _MOUNTED if Path(_MOUNTED).is_dir() else "/proc/sys/net"
 ATTEMPTS = 4  # how often to look again when another hand works on the same names
 
 
@@ -38,16 +42,16 @@ class OpenPod:
     def silence(self) -> None:
         """Have the interface ignore router advertisements: the other end of a link must not become the pod's router
         (CVE-2020-10749). No such file: the pod has no IPv6, or the MTU is too small for it."""
-        setting = f"/proc/sys/net/ipv6/conf/{self.port.ifname}/accept_ra"
+        setting = f"{_SETTINGS}/ipv6/conf/{self.port.ifname}/accept_ra"
         try:
-            with inside(self.netns):  # /proc/sys/net shows the namespace of the thread that opens it
+            with inside(self.netns):  # it shows the namespace of the thread that opens it
                 _write(setting, b"0")
         except FileNotFoundError:
             return
         except OSError as error:
             raise self.failed(
                 f"cannot turn router advertisements off: {error.strerror}",
-                details="The plugin needs a writable /proc/sys: run it privileged.",
+                details=f"Ratchet needs a writable /proc/sys/net; in a container, mount the host's at {_MOUNTED}.",
             ) from error
 
     def finish(self, index: int, link: str, drop: Iterable[Address] = (), *, carrier: bool = True) -> bool:

@@ -38,13 +38,13 @@ _UNWANTED = (
 Say = Callable[[str], None]
 
 
-def make(archive: Path, say: Say) -> None:
-    """Write the image as an OCI archive. Raises RatchetError."""
+def make(archive: Path, say: Say, wheel: Path | None = None) -> None:
+    """Write the image as an OCI archive, with this wheel, or one that is built. Raises RatchetError."""
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as at_once:
         base = at_once.submit(_base, say)
-        wheel = at_once.submit(_wheel, Path(folder) / "wheel", say)
+        built = at_once.submit(lambda: wheel or _wheel(Path(folder) / "wheel", say))
         filled = Path(folder) / "filled"
-        own = _own(filled, wheel.result(), base.result(), say)
+        own = _own(filled, built.result(), base.result(), say)
         lower = Layer.of(base.result(), compress=True)
     image = Image(
         NAME,
@@ -77,7 +77,9 @@ def _base(say: Say) -> Path:
 
 def _wheel(folder: Path, say: Say) -> Path:
     say("the wheel, with the shims")
-    _run("pip", [sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", str(folder), str(REPOSITORY)], say)
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", str(folder), str(REPOSITORY)]
+    # The shims' C library is compiled once, and not for every image.
+    _run("pip", command, say, ZIG_GLOBAL_CACHE_DIR=str(cache() / "zig"))
     return next(folder.glob("*.whl"))
 
 
@@ -113,10 +115,17 @@ chroot /mnt/root python3 -m compileall -q --invalidation-mode unchecked-hash "$3
 """
 
 
-def _run(what: str, command: list[str], say: Say) -> None:
+def _run(what: str, command: list[str], say: Say, **environment: str) -> None:
     """Run a command to its end, telling that it goes on. Raises RatchetError with what it complained of."""
     with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(command, cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            command,
+            cwd="/",
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
         began = time.monotonic()
         while True:
             try:
@@ -133,10 +142,15 @@ def main() -> int:
     """Run the command; its exit status."""
     parser = argparse.ArgumentParser(prog="image", description="Ratchet's image, without a container engine.")
     parser.add_argument("file", type=Path, nargs="?", default=REPOSITORY / "build" / "ratchet.tar", help="the archive")
+    parser.add_argument("--wheel", type=Path, help="of Ratchet; otherwise one is built")
     arguments = parser.parse_args()
     began = time.monotonic()
     try:
-        make(arguments.file.absolute(), lambda line: print(f"  {time.monotonic() - began:5.1f} s  {line}", flush=True))
+        make(
+            arguments.file.absolute(),
+            lambda line: print(f"  {time.monotonic() - began:5.1f} s  {line}", flush=True),
+            arguments.wheel and arguments.wheel.absolute(),
+        )
     except RatchetError as error:
         print(f"image: {error}", file=sys.stderr)
         return 1

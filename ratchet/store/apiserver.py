@@ -83,7 +83,7 @@ class _BusyError(ApiUnavailableError):
         self.seconds = seconds
 
 
-class _UnauthorizedError(ApiUnavailableError):
+class UnauthorizedError(ApiUnavailableError):
     """The API does not know our credentials: they may have been renewed since we read them."""
 
 
@@ -290,7 +290,7 @@ class ApiServer:
                 self._observer(method, path, answer.status, time.monotonic() - began)
 
     def _renew_credentials(self, state: tenacity.RetryCallState) -> None:
-        if state.outcome is not None and isinstance(state.outcome.exception(), _UnauthorizedError):
+        if state.outcome is not None and isinstance(state.outcome.exception(), UnauthorizedError):
             self._renew()
 
 
@@ -338,7 +338,7 @@ def _refusal(method: str, path: str, status: int, data: bytes, headers: Mapping[
     if status == HTTPStatus.GONE:
         return ExpiredError(message)
     if status == HTTPStatus.UNAUTHORIZED:
-        return _UnauthorizedError(message)
+        return UnauthorizedError(message)
     if status in _BUSY:
         return _BusyError(message, _seconds(headers.get("Retry-After")))
     if status == HTTPStatus.FORBIDDEN:

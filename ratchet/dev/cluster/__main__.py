@@ -43,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("down", help="end it, and leave nothing")
     commands.add_parser("status", help="what there is of it")
     commands.add_parser("kubeconfig", help="the path of the administrator's kubeconfig")
+    pid = commands.add_parser("pid", help="the first process of a machine, as `nsenter -t PID -a` takes it")
+    pid.add_argument("machine", choices=(*NODES, "control-plane"))
     load = commands.add_parser("load", help="have every node know an image")
     load.add_argument("image", type=Path, help="an OCI archive, as hack/image makes it")
     return parser
@@ -67,6 +69,8 @@ def _run(arguments: argparse.Namespace) -> None:
             if not cluster.is_up:
                 raise RatchetError(f"cannot name a kubeconfig: there is no cluster in {cluster.folder}")
             print(cluster.kubeconfig)
+        case "pid":
+            print(cluster.machine(arguments.machine).pid)
         case "load":
             cluster.load(arguments.image)
 

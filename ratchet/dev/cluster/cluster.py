@@ -34,7 +34,7 @@ class Cluster:
 
     @property
     def is_up(self) -> bool:
-        return self._machine("control-plane").is_up
+        return self.machine("control-plane").is_up
 
     def up(self, nodes: int, say: Say) -> None:
         """Start it, with so many nodes, and wait until they are Ready. Raises RatchetError, and leaves nothing then."""
@@ -67,7 +67,7 @@ class Cluster:
 
     def machines(self) -> list[Machine]:
         """Those that there are, the nodes first."""
-        return [one for one in map(self._machine, (*NODES, "control-plane")) if one.folder.is_dir()]
+        return [one for one in map(self.machine, (*NODES, "control-plane")) if one.folder.is_dir()]
 
     def nodes(self) -> list[Node]:
         """The nodes that it was started with."""
@@ -77,7 +77,7 @@ class Cluster:
 
     def control_plane(self) -> ControlPlane:
         programs = binaries.kubernetes(lambda _: None)
-        return ControlPlane(self._machine("control-plane"), self._credentials, self.kubeconfig, programs)
+        return ControlPlane(self.machine("control-plane"), self._credentials, self.kubeconfig, programs)
 
     def load(self, image: Path) -> None:
         """Have every node know an image, of an OCI archive."""
@@ -85,7 +85,7 @@ class Cluster:
             node.load(image)
 
     def _start(self, programs: Path, nodes: list[Node], say: Say) -> None:
-        control = ControlPlane(self._machine("control-plane"), self._credentials, self.kubeconfig, programs)
+        control = ControlPlane(self.machine("control-plane"), self._credentials, self.kubeconfig, programs)
         say(f"the control plane: Kubernetes {binaries.kubernetes_version()}, logs in {self.folder}/*/log")
         control.start([node.name for node in nodes])
         for node in nodes:
@@ -125,8 +125,9 @@ class Cluster:
     def _credentials(self) -> Credentials:
         return Credentials(self.folder / "credentials")
 
-    def _machine(self, name: str) -> Machine:
+    def machine(self, name: str) -> Machine:
+        """A machine by its name: a node's, or "control-plane"."""
         return Machine(name, self.folder / name)
 
     def _node(self, number: int, programs: Path) -> Node:
-        return Node(number, self._machine(NODES[number - 1]), self._credentials, programs)
+        return Node(number, self.machine(NODES[number - 1]), self._credentials, programs)

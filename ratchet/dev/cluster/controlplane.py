@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
 from dataclasses import dataclass
@@ -74,11 +75,26 @@ class ControlPlane:
             f"--service-account-signing-key-file={files.signing_key}",
             f"--service-cluster-ip-range={SERVICES}",
             "--allow-privileged=true",
+            f"--audit-policy-file={self._audit_policy()}",
+            f"--audit-log-path={self.audit_log}",
             "--kubelet-preferred-address-types=InternalIP",
             "--profiling=false",
             # It needs a later etcd than Debian's; clients then list, and do not have to fail first.
             "--feature-gates=WatchList=false",
         )
+
+    @property
+    def audit_log(self) -> Path:
+        """Who of Ratchet's accounts asked what of the API: a JSON document on each line (kubernetes.io, "Auditing")."""
+        return self.machine.logs / "audit.log"
+
+    def _audit_policy(self) -> Path:
+        path = self.credentials.folder / "audit.json"
+        rules = [
+            {"level": "Metadata", "userGroups": ["system:serviceaccounts:ratchet"], "omitStages": ["RequestReceived"]}
+        ]
+        path.write_text(json.dumps({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": rules}))
+        return path
 
     def start_controllers(self) -> None:
         """Start what needs the API."""
@@ -91,6 +107,7 @@ class ControlPlane:
                     f"--root-ca-file={files.authority}",
                     f"--service-account-private-key-file={files.signing_key}",
                     "--use-service-account-credentials=true",
+                    "--flex-volume-plugin-dir=/var/lib/kubelet/volume-plugins",
                 ]
             self._start(name, *options)
 

@@ -1,7 +1,8 @@
 """A machine in namespaces of its own: when its first process ends, the kernel takes all that is in it away.
 
-The first process (pid 1 in there) waits, and reaps what others leave. /etc, /opt, /run, /var/lib are folders of the
-machine's own, so that what runs in it finds its files where it would on a real one; the rest is the host's.
+The first process (pid 1 in there) waits, and reaps what others leave. /etc, /opt, /run, /var/lib and /var/log are
+folders of the machine's own, so that what runs in it finds its files where it would on a real one; the rest is the
+host's.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from ratchet.errors import RatchetError
 
 START_SECONDS, STOP_SECONDS = 10.0, 20.0
-OWN = ("etc", "opt", "run", "var/lib")
+OWN = ("etc", "opt", "run", "var/lib", "var/log")
 
 # $1 is the machine's folder, $2 its name. What is left to pid 1 the kernel reaps where pid 1 ignores SIGCHLD.
 _FIRST_PROCESS = f"""
@@ -65,15 +66,15 @@ class Machine:
         (self.folder / "ready").unlink(missing_ok=True)
         namespaces = ["--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--kill-child"]
         argv = ["unshare", *namespaces, "sh", "-c", _FIRST_PROCESS, "sh", str(self.folder), self.name]
+        # Not a child of ours: it stays when we end, and whoever stops it need not be who started it.
+        line = 'cd /; log=$1; shift; setsid "$@" >>"$log" 2>&1 </dev/null & echo $!'
         log = self.logs / "machine.log"
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                argv, cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-            )
-        self._pid_file.write_text(str(process.pid))
+        started = subprocess.run(["sh", "-c", line, "sh", str(log), *argv], check=True, capture_output=True, text=True)
+        self._pid_file.write_text(started.stdout)
+        unshare = Path(f"/proc/{started.stdout.strip()}")
         until = time.monotonic() + START_SECONDS
         while not (self.folder / "ready").exists():
-            if process.poll() is not None or time.monotonic() > until:
+            if not unshare.exists() or time.monotonic() > until:
                 raise RatchetError(f"cannot start the machine {self.name}: {log.read_text().strip()[-1000:]}")
             time.sleep(0.01)
 

@@ -48,7 +48,8 @@ class Node:
 
     @property
     def cgroup(self) -> str:
-        return f"ratchet-{self.name}"
+        """Its control group's name, which no other cluster's node has."""
+        return f"{self.machine.folder.parent.name}-{self.name}"
 
     def start(self, switch: Machine, others: list[Node]) -> None:
         """Start the machine and what runs on it, on the switch's bridge and with ways to the others' pods."""
@@ -106,7 +107,8 @@ class Node:
         """A cable to the switch, made where its ends are to be: the host's own namespace sees nothing of it."""
         port = f"port{self.number}"
         ip(*f"link add {port} netns {switch.pid} type veth peer name eth0 netns {self.machine.pid}".split())
-        switch.run("ip", *f"link set {port} master br0 up".split())
+        for line in (f"link set {port} master br0 up", f"route add {self.pods} via {self.address}"):
+            switch.run("ip", *line.split())
         for line in (
             f"addr add {self.address}/{PREFIX} dev eth0",
             "link set eth0 up",
@@ -159,6 +161,7 @@ class Node:
             "eventRecordQPS": 0,
             "nodeStatusUpdateFrequency": "4s",
             "syncFrequency": "10s",
+            "volumePluginDir": "/var/lib/kubelet/volume-plugins",
         }
 
 

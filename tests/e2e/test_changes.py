@@ -1,0 +1,96 @@
+"""Peers that come late, go and come again, in the ways in which Kubernetes's own controllers have pods do it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.world import PAIR, World, figures, pod, primary, template, wait_for
+
+LATE_SECONDS = 60
+PAIRS = 20
+
+
+@pytest.mark.timeout(200)
+def test_a_pair_that_comes_a_minute_late(world: World) -> None:
+    world.apply(pod("p", "node-a", primary("q")))
+    world.wait("condition=Ready", "pod/p", seconds=30)
+    with pytest.raises(AssertionError):
+        wait_for("the link", lambda: world.states() == ["linked"], LATE_SECONDS)
+    world.apply(pod("q", "node-b", PAIR))
+    world.wait_until_linked(1)
+    world.wait_for_ping("p", "10.99.1.2")
+
+
+def test_a_pair_that_comes_again_on_the_other_node(world: World) -> None:
+    world.apply(pod("p", "node-a", primary("q")), pod("q", "node-b", PAIR))
+    world.wait("condition=Ready", "pod/p", "pod/q")
+    assert world.device("p", "in1")["linkinfo"]["info_kind"] == "vxlan"
+    world.delete_pods("q")
+    wait_for("p's end has lost its carrier", lambda: "LOWER_UP" not in world.device("p", "in1")["flags"])
+    world.apply(pod("q", "node-a", PAIR))
+    world.wait("condition=Ready", "pod/q")
+    world.wait_until_linked(1)
+    world.wait_for_ping("p", "10.99.1.2")
+    assert world.device("p", "in1")["linkinfo"]["info_kind"] == "veth"
+
+
+@pytest.mark.timeout(200)
+def test_a_ring_of_a_stateful_set_one_after_the_other(world: World) -> None:
+    """Each waits for the next, which is made only once it is Ready itself."""
+    gated = template({"app": "ring"}, schedulingGates=[{"name": "example.com/labels"}])
+    spec = {"replicas": 4, "serviceName": "ring", "selector": {"matchLabels": {"app": "ring"}}, "template": gated}
+    world.apply({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "ring"}, "spec": spec})
+    for number in range(4):
+        name = f"ring-{number}"
+        world.kubectl("wait", "--for=create", f"pod/{name}", "--timeout=60s")
+        labels = primary(f"ring-{(number + 1) % 4}", number)
+        world.kubectl("label", "pod", name, *(f"{key}={value}" for key, value in labels.items()))
+        world.kubectl("patch", "pod", name, "--type=json", '-p=[{"op": "remove", "path": "/spec/schedulingGates"}]')
+    world.kubectl("rollout", "status", "statefulset/ring", "--timeout=60s")
+    world.wait_until_linked(4)
+    for number in range(4):
+        world.wait_for_ping(f"ring-{number}", f"10.99.{number}.2")
+    world.kubectl("delete", "statefulset", "ring", "--wait", "--cascade=foreground")
+
+
+@pytest.mark.timeout(200)
+def test_a_rollout_of_a_pair_that_goes_by_a_name(world: World) -> None:
+    behind = template({**PAIR, "ratchet.pod_name": "service", "app": "q"})
+    spec = {"replicas": 1, "selector": {"matchLabels": {"app": "q"}}, "template": behind}
+    world.apply(
+        pod("p", "node-a", primary("service")),
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "q"}, "spec": spec},
+    )
+    world.kubectl("rollout", "status", "deployment/q", "--timeout=60s")
+    world.wait_until_linked(1)
+    world.wait_for_ping("p", "10.99.1.2")
+    before = next(iter(world.records().values()))
+    world.kubectl("rollout", "restart", "deployment/q")
+    world.kubectl("rollout", "status", "deployment/q", "--timeout=60s")
+    world.kubectl("wait", "--for=jsonpath={.status.replicas}=1", "deployment/q", "--timeout=60s")
+    wait_for("the record has the new pod", lambda: next(iter(world.records().values())) != before)
+    world.wait_until_linked(1)
+    world.wait_for_ping("p", "10.99.1.2")
+    world.kubectl("delete", "deployment", "q", "--wait", "--cascade=foreground")
+
+
+@pytest.mark.timeout(300)
+def test_twenty_pairs_at_once(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["process_cpu_seconds_total", "process_resident_memory_bytes"]
+    before = figures(world.a, names)
+    pods = []
+    for number in range(PAIRS):
+        nodes = [("node-a", "node-b"), ("node-b", "node-a"), ("node-a", "node-a"), ("node-b", "node-b")][number % 4]
+        pods.append(pod(f"p{number}", nodes[0], primary(f"q{number}", number)))
+        pods.append(pod(f"q{number}", nodes[1], PAIR))
+    world.apply(*pods)
+    world.wait_until_linked(PAIRS, 120)
+    world.wait("condition=Ready", "pod", "--all", seconds=120)
+    for number in range(PAIRS):
+        world.wait_for_ping(f"p{number}", f"10.99.{number}.2")
+    after = figures(world.a, names)
+    with capsys.disabled():
+        cpu, memory = (after[name] - before[name] * (name == names[0]) for name in names)
+        print(f" [node-a's agent for {PAIRS} pairs: {cpu:.2f} s of CPU, {memory / 2**20:.0f} MiB]", flush=True)
+    world.delete_pods()
+    world.wait_until_nothing_is_left()

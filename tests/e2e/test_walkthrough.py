@@ -1,0 +1,79 @@
+"""The walk-through of 2017, with kubectl, its labels as they were; and what an administrator sees of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ratchet.dev.cluster.binaries import REPOSITORY
+from tests.e2e.world import PAIR, RATCHET, World, pod, primary
+
+EXAMPLES = REPOSITORY / "manifests" / "examples"
+LABELS = "ratchet.state,ratchet.kind,ratchet.vni"
+
+
+def example(path: Path) -> str:
+    """An example of 2017, with an image that the nodes have, and a shell that is in it."""
+    text = path.read_text().replace("dougbtv/centos-network", "localhost/tools:1").replace("/bin/bash", "/bin/sh")
+    return yaml.safe_dump_all(one for one in yaml.safe_load_all(text) if one)
+
+
+@pytest.mark.parametrize("file", ["example.yaml", "example-one-node.yaml"])
+def test_the_example_of_2017(world: World, file: str) -> None:
+    world.kubectl("apply", "-f", "-", stdin=example(EXAMPLES / file))
+    world.wait("condition=Ready", "pod/primary-pod", "pod/pair-pod")
+    kind = "vxlan" if file == "example.yaml" else "veth"
+    device = world.device("primary-pod", "in1")
+    assert device["linkinfo"]["info_kind"] == kind
+    assert device["operstate"] in ("UP", "UNKNOWN")
+    if kind == "vxlan":
+        data = device["linkinfo"]["info_data"]
+        assert (data["id"], data["remote"], data["port"]) == (11, world.b.address, 4789)
+        assert device["mtu"] == 1450
+    assert world.pings("primary-pod", "192.168.2.101")
+    assert world.pings("pair-pod", "192.168.2.100")
+    shown = world.kubectl("get", "configmap", "-n", RATCHET, "-L", LABELS)
+    line = next(line for line in shown.splitlines() if line.startswith(world.namespace))
+    assert {"linked", kind} <= set(line.split())
+    world.delete_pods("primary-pod", "pair-pod")
+    world.wait_until_nothing_is_left()
+
+
+def test_a_pod_without_labels_has_its_network_alone(world: World) -> None:
+    world.apply(pod("plain", "node-a", {}), pod("other", "node-b", {}))
+    world.wait("condition=Ready", "pod/plain", "pod/other")
+    names = [one["ifname"] for one in json.loads(world.kubectl("exec", "plain", "--", "ip", "-j", "link"))]
+    assert names == ["lo", "eth0"]
+    assert world.pings("plain", world.get("pod", "other")["status"]["podIP"])
+
+
+def test_a_linked_pod_keeps_its_network(world: World) -> None:
+    world.apply(pod("p", "node-a", primary("q")), pod("q", "node-b", PAIR))
+    world.wait("condition=Ready", "pod/p", "pod/q")
+    assert world.pings("p", world.get("pod", "q")["status"]["podIP"])
+    assert world.pings("p", "10.99.1.2")
+
+
+def test_readiness_waits_for_the_link_and_events_tell_of_it(world: World) -> None:
+    gate = [{"conditionType": "ratchet/linked"}]
+    world.apply(pod("p", "node-a", primary("q"), readinessGates=gate))
+    world.wait("condition=ContainersReady", "pod/p")
+    assert world.tried("wait", "--for=condition=ratchet/linked", "pod/p", "--timeout=2s").returncode != 0
+    assert "WaitingForPeer" in world.kubectl("describe", "pod", "p")
+    world.apply(pod("q", "node-b", PAIR, readinessGates=gate))
+    world.wait("condition=ratchet/linked", "pod/p", "pod/q")
+    world.wait("condition=Ready", "pod/p", "pod/q", seconds=10)
+    described = world.kubectl("describe", "pod", "p")
+    assert "in1 is linked to in2 of q (vxlan" in described
+
+
+def test_what_cannot_be_is_told_where_the_pod_is_looked_at(world: World) -> None:
+    world.apply(pod("p", "node-a", {**primary("q"), "ratchet.local_ip": "192.168.2.300"}))
+    world.wait("jsonpath={.status.phase}=Pending", "pod/p")
+    world.kubectl("wait", "--for=create", "event", "--field-selector=reason=InvalidIntent", "--timeout=20s")
+    described = world.kubectl("describe", "pod", "p")
+    assert "InvalidIntent" in described
+    assert "ratchet.local_ip" in described

@@ -1,0 +1,159 @@
+"""What an end-to-end test sees of the cluster: one namespace, through kubectl; and the nodes, where traces would be."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ratchet.dev.cluster.cluster import Cluster
+from ratchet.dev.cluster.node import Node
+
+Json = dict[str, Any]
+
+KUBECTL = Path(sys.executable).with_name("kubectl")
+RATCHET = "ratchet"
+
+
+def wait_for(what: str, holds: Callable[[], object], seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until, f"not so after {seconds:.0f} s: {what}"
+        time.sleep(0.25)
+
+
+def primary(pair: str, number: int = 1) -> dict[str, str]:
+    """Labels of a pod that links its `in1` with `in2` of another, at 10.99.<number>.1 and .2."""
+    return {
+        "ratchet": "true",
+        "ratchet.primary": "true",
+        "ratchet.pair_name": pair,
+        "ratchet.local_ifname": "in1",
+        "ratchet.local_ip": f"10.99.{number}.1",
+        "ratchet.pair_ifname": "in2",
+        "ratchet.pair_ip": f"10.99.{number}.2",
+    }
+
+
+PAIR = {"ratchet": "true", "ratchet.primary": "false"}
+
+
+def template(labels: Mapping[str, str], **spec: Any) -> Json:
+    """A pod without its name, of the image that the nodes have."""
+    container = {"name": "main", "image": "localhost/tools:1", "imagePullPolicy": "Never"}
+    return {
+        "metadata": {"labels": dict(labels)},
+        "spec": {
+            "terminationGracePeriodSeconds": 1,
+            "containers": [container],
+            "automountServiceAccountToken": False,
+            **spec,
+        },
+    }
+
+
+def pod(name: str, node: str, labels: Mapping[str, str], **spec: Any) -> Json:
+    made = template(labels, nodeSelector={"kubernetes.io/hostname": node}, **spec)
+    made["metadata"]["name"] = name
+    return {"apiVersion": "v1", "kind": "Pod", **made}
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A namespace of a cluster."""
+
+    cluster: Cluster
+    namespace: str
+
+    @property
+    def a(self) -> Node:
+        return self.cluster.nodes()[0]
+
+    @property
+    def b(self) -> Node:
+        return self.cluster.nodes()[1]
+
+    # kubectl
+
+    def tried(self, *arguments: str, stdin: str = "", seconds: float = 120.0) -> subprocess.CompletedProcess[str]:
+        command = [str(KUBECTL), "--kubeconfig", str(self.cluster.kubeconfig), "-n", self.namespace, *arguments]
+        return subprocess.run(command, check=False, capture_output=True, text=True, input=stdin, timeout=seconds)
+
+    def kubectl(self, *arguments: str, stdin: str = "", seconds: float = 120.0) -> str:
+        done = self.tried(*arguments, stdin=stdin, seconds=seconds)
+        assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr or done.stdout}"
+        return done.stdout
+
+    def apply(self, *objects: Json) -> None:
+        self.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+
+    def wait(self, condition: str, *what: str, seconds: int = 60) -> None:
+        self.kubectl("wait", f"--for={condition}", *what, f"--timeout={seconds}s", seconds=seconds + 10.0)
+
+    def delete_pods(self, *names: str) -> None:
+        self.kubectl("delete", "pod", "--wait", *(names or ["--all"]))
+
+    def get(self, *what: str) -> Json:
+        return dict(json.loads(self.kubectl("get", *what, "-o", "json")))
+
+    # Links
+
+    def records(self) -> dict[str, Json]:
+        """The data of the records of this namespace's links, by their names without the namespace."""
+        listed = json.loads(self.kubectl("get", "configmap", "-n", RATCHET, "-l", "ratchet.state", "-o", "json"))
+        prefix = f"{self.namespace}."
+        items = {one["metadata"]["name"]: one["data"] for one in listed["items"]}
+        return {name.removeprefix(prefix): data for name, data in items.items() if name.startswith(prefix)}
+
+    def states(self) -> list[str]:
+        return sorted(data["state"] for data in self.records().values())
+
+    def wait_until_linked(self, links: int, seconds: float = 60.0) -> None:
+        wait_for(f"{links} links are linked", lambda: self.states() == ["linked"] * links, seconds)
+
+    def pings(self, name: str, address: str) -> bool:
+        return self.tried("exec", name, "--", "ping", "-n", "-c", "1", "-W", "2", address).returncode == 0
+
+    def wait_for_ping(self, name: str, address: str, seconds: float = 30.0) -> None:
+        wait_for(f"{name} reaches {address}", lambda: self.pings(name, address), seconds)
+
+    def device(self, name: str, ifname: str) -> Json:
+        """An interface in a pod as `ip` has it."""
+        return dict(json.loads(self.kubectl("exec", name, "--", "ip", "-j", "-d", "link", "show", ifname))[0])
+
+    # What would be left
+
+    def traces(self) -> list[str]:
+        """What there is of this namespace's links, in the API and on the nodes."""
+        found = [f"record {name}" for name in self.records()]
+        for node in self.cluster.nodes():
+            sandboxes = node.machine.folder / "var/lib/cni/ratchet/sandboxes"
+            paths = list(sandboxes.iterdir()) if sandboxes.is_dir() else []
+            found += [f"{node.name}: {one.name}" for one in paths if f'"{self.namespace}"' in one.read_text()]
+            tunnels = node.machine.run("ip", "-o", "link", "show", "type", "vxlan").splitlines()
+            found += [f"{node.name}: {line}" for line in tunnels]
+        if not self.records_of_all():
+            found += [f"Lease {name}" for name in self.vnis()]
+        return found
+
+    def records_of_all(self) -> list[str]:
+        return self.kubectl("get", "configmap", "-n", RATCHET, "-l", "ratchet.state", "-o", "name").split()
+
+    def vnis(self) -> list[str]:
+        names = self.kubectl("get", "lease", "-n", RATCHET, "-o", "name").split()
+        return [name for name in names if "/vni-" in name]
+
+    def wait_until_nothing_is_left(self, seconds: float = 60.0) -> None:
+        wait_for("nothing is left", lambda: not self.traces(), seconds)
+
+
+def figures(node: Node, names: Iterable[str]) -> dict[str, float]:
+    """Some of an agent's metrics."""
+    text = node.machine.run("busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:9472/metrics")
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(values[name]) for name in names}

@@ -1,0 +1,132 @@
+"""Keeping a node's folders: everything in its place, the configuration last, and put back when nobody wants it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ratchet.errors import ApiUnavailableError, RatchetError
+from ratchet.install import CONFIG, LAUNCHER, uninstall
+from ratchet.keep import Keeper, is_gone
+from ratchet.store.apiserver import ForbiddenError, NotFoundError, UnauthorizedError
+
+NETWORK = {"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge"}]}
+DAEMON_SET = "ratchet/ratchet-install"
+
+
+class Api:
+    """An API that has one answer."""
+
+    def __init__(self, answer: dict[str, Any] | RatchetError) -> None:
+        self.answer = answer
+        self.asked: list[str] = []
+
+    def get(self, path: str) -> dict[str, Any]:
+        self.asked.append(path)
+        if isinstance(self.answer, RatchetError):
+            raise self.answer
+        return self.answer
+
+
+DEPLOYED = {"metadata": {"name": "ratchet-install"}}
+GOING = {"metadata": {"name": "ratchet-install", "deletionTimestamp": "2026-01-02T03:04:05Z"}}
+
+
+@pytest.fixture
+def keeper(tmp_path: Path) -> Keeper:
+    (tmp_path / "net.d").mkdir()
+    (tmp_path / "net.d" / "10-pods.conflist").write_text(json.dumps(NETWORK))
+    return Keeper(tmp_path / "bin", tmp_path / "net.d", tmp_path / "agent.sock")
+
+
+def types(keeper: Keeper) -> list[str]:
+    assert keeper.conf_dir is not None
+    return [one["type"] for one in json.loads((keeper.conf_dir / CONFIG).read_text())["plugins"]]
+
+
+def files(keeper: Keeper) -> set[str]:
+    assert keeper.conf_dir is not None
+    return {one.name for folder in (keeper.bin_dir, keeper.conf_dir) for one in folder.iterdir()}
+
+
+def test_a_network_calls_the_agent_only_once_there_is_one(keeper: Keeper) -> None:
+    keeper.look()
+    assert files(keeper) == {LAUNCHER, "10-pods.conflist"}
+    keeper.socket.touch()
+    keeper.look()
+    assert types(keeper) == ["bridge", "ratchet"]
+
+
+def test_it_stands_behind_a_network_that_is_configured_anew(keeper: Keeper) -> None:
+    keeper.socket.touch()
+    keeper.look()
+    assert keeper.conf_dir is not None
+    (keeper.conf_dir / "10-pods.conflist").write_text(json.dumps({**NETWORK, "plugins": [{"type": "ptp"}]}))
+    keeper.look()
+    assert types(keeper) == ["ptp", "ratchet"]
+
+
+@pytest.mark.parametrize("lost", [LAUNCHER, CONFIG])
+def test_what_is_taken_away_comes_again(keeper: Keeper, lost: str) -> None:
+    keeper.socket.touch()
+    keeper.look()
+    assert keeper.conf_dir is not None
+    before = files(keeper)
+    next(path for path in (keeper.bin_dir / lost, keeper.conf_dir / lost) if path.exists()).unlink()
+    keeper.look()
+    assert files(keeper) == before
+
+
+def test_nothing_is_written_where_nothing_has_changed(keeper: Keeper) -> None:
+    keeper.socket.touch()
+    keeper.look()
+    assert keeper.conf_dir is not None
+    before = (keeper.conf_dir / CONFIG).stat().st_ino
+    keeper.look()
+    assert (keeper.conf_dir / CONFIG).stat().st_ino == before
+
+
+def test_a_node_without_a_network_is_waited_for(keeper: Keeper, caplog: pytest.LogCaptureFixture) -> None:
+    keeper.socket.touch()
+    assert keeper.conf_dir is not None
+    (keeper.conf_dir / "10-pods.conflist").unlink()
+    stopping = threading.Event()
+    stopping.set()
+    keeper.keep(stopping)
+    assert "there is no network to stand behind" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "gone"),
+    [
+        (DEPLOYED, False),
+        (GOING, True),
+        (NotFoundError("no such object"), True),
+        (ForbiddenError("no"), True),
+        (UnauthorizedError("who"), True),
+        (ApiUnavailableError("away"), False),
+    ],
+    ids=["deployed", "being deleted", "deleted", "no permission any more", "no account any more", "no API"],
+)
+def test_a_node_is_put_back_only_when_the_plugin_is_deployed_no_more(
+    keeper: Keeper, answer: dict[str, Any] | RatchetError, gone: bool
+) -> None:
+    keeper.socket.touch()
+    keeper.look()
+    api = Api(answer)
+    assert is_gone(api, DAEMON_SET) is gone  # type: ignore[arg-type]
+    assert api.asked == ["/apis/apps/v1/namespaces/ratchet/daemonsets/ratchet-install"]
+    keeper.leave(api, DAEMON_SET)  # type: ignore[arg-type]
+    assert files(keeper) == {"10-pods.conflist"} | (set() if gone else {LAUNCHER, CONFIG})
+
+
+def test_uninstalling_takes_the_configuration_first_and_may_be_repeated(keeper: Keeper) -> None:
+    keeper.socket.touch()
+    keeper.look()
+    removed = uninstall(keeper.bin_dir, keeper.conf_dir)
+    assert [path.name for path in removed] == [CONFIG, LAUNCHER]
+    assert uninstall(keeper.bin_dir, keeper.conf_dir) == []

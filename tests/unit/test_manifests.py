@@ -1,0 +1,88 @@
+"""The manifests: they build, and say of what they grant what docs/operations.md says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+KUBECTL = Path(sys.executable).with_name("kubectl")
+Json = dict[str, Any]
+
+
+def built(folder: str) -> list[Json]:
+    command = [str(KUBECTL), "kustomize", str(REPOSITORY / "manifests" / folder)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return [one for one in yaml.safe_load_all(done.stdout) if one]
+
+
+@pytest.fixture(scope="module")
+def chained() -> list[Json]:
+    return built("overlays/chained")
+
+
+def of_kind(objects: list[Json], kind: str) -> list[Json]:
+    return [one for one in objects if one["kind"] == kind]
+
+
+def pod_specs(objects: list[Json]) -> dict[str, Json]:
+    found = {one["metadata"]["name"]: one["spec"]["template"]["spec"] for one in of_kind(objects, "DaemonSet")}
+    for one in of_kind(objects, "CronJob"):
+        found[one["metadata"]["name"]] = one["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    return found
+
+
+def containers(spec: Json) -> list[Json]:
+    return [*spec.get("initContainers", []), *spec["containers"]]
+
+
+def test_what_is_applied_by_default_is_the_chained_overlay(chained: list[Json]) -> None:
+    assert built(".") == chained
+
+
+def test_every_container_has_no_more_rights_than_it_needs(chained: list[Json]) -> None:
+    for name, spec in pod_specs(chained).items():
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        for one in containers(spec):
+            context = one["securityContext"]
+            assert not context.get("privileged"), name
+            assert context["readOnlyRootFilesystem"], name
+            assert not context["allowPrivilegeEscalation"], name
+            assert context["capabilities"]["drop"] == ["ALL"], name
+            added = context["capabilities"].get("add", [])
+            assert added == (["NET_ADMIN", "SYS_ADMIN"] if one["name"] == "agent" else []), name
+            assert one["resources"]["limits"]["memory"], name
+
+
+def test_every_pod_has_an_account_of_its_own(chained: list[Json]) -> None:
+    accounts = {name: spec["serviceAccountName"] for name, spec in pod_specs(chained).items()}
+    assert accounts == {name: name for name in ("ratchet-agent", "ratchet-install", "ratchet-gc")}
+    assert {one["metadata"]["name"] for one in of_kind(chained, "ServiceAccount")} == set(accounts.values())
+
+
+def test_the_node_has_no_more_folders_mounted_than_are_used(chained: list[Json]) -> None:
+    for name, spec in pod_specs(chained).items():
+        used = {mount["name"] for one in containers(spec) for mount in one.get("volumeMounts", [])}
+        assert used == {volume["name"] for volume in spec.get("volumes", [])}, name
+
+
+def test_operations_names_the_permissions_that_are_granted(chained: list[Json]) -> None:
+    text = (REPOSITORY / "docs" / "operations.md").read_text()
+    blocks = [block.partition("```")[0] for block in text.split("```yaml\n")[1:]]
+    documented = {
+        (one["kind"], one["metadata"]["name"]): one["rules"]
+        for block in blocks
+        if "kind: ClusterRole" in block or "kind: Role" in block
+        for one in yaml.safe_load_all(block)
+    }
+    granted = {
+        (one["kind"], one["metadata"]["name"]): one["rules"]
+        for kind in ("ClusterRole", "Role")
+        for one in of_kind(chained, kind)
+    }
+    assert documented == granted
