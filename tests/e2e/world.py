@@ -96,7 +96,7 @@ class World:
         self.kubectl("wait", f"--for={condition}", *what, f"--timeout={seconds}s", seconds=seconds + 10.0)
 
     def delete_pods(self, *names: str) -> None:
-        self.kubectl("delete", "pod", "--wait", *(names or ["--all"]))
+        self.kubectl("delete", "pod", "--wait", "--grace-period=1", *(names or ["--all"]))
 
     def get(self, *what: str) -> Json:
         return dict(json.loads(self.kubectl("get", *what, "-o", "json")))

@@ -107,7 +107,7 @@ class Node:
         """A cable to the switch, made where its ends are to be: the host's own namespace sees nothing of it."""
         port = f"port{self.number}"
         ip(*f"link add {port} netns {switch.pid} type veth peer name eth0 netns {self.machine.pid}".split())
-        for line in (f"link set {port} master br0 up", f"route add {self.pods} via {self.address}"):
+        for line in (f"link set {port} master br0 up", f"route replace {self.pods} via {self.address}"):
             switch.run("ip", *line.split())
         for line in (
             f"addr add {self.address}/{PREFIX} dev eth0",
