@@ -37,8 +37,10 @@ def install(
     *,
     agent: bool = False,
     fallback: bool = True,
+    network: Path | None = None,
 ) -> list[Path]:
-    """Put the executable `ratchet` into `bin_dir`, and a chained configuration into `conf_dir`; what was written.
+    """Put the executable `ratchet` into `bin_dir`, and a configuration into `conf_dir`, chained or the one in the file
+    `network`; what was written.
 
     The launcher records `kubeconfig` and `state_dir`, for network configurations that name none. With `agent` the
     executable is the shim (or what stands in for it: `find_shim`) and the launcher is what it falls back on, or with
@@ -55,14 +57,17 @@ def install(
     if not fallback:
         _remove(bin_dir / FALLBACK)
     if conf_dir is not None:
-        configure(conf_dir)
+        configure(conf_dir, network)
         written.append(conf_dir / CONFIG)
     return written
 
 
-def configure(conf_dir: Path) -> bool:
-    """Stand behind the network that a folder has now; whether that was not so before. Raises RatchetError."""
-    path, content = conf_dir / CONFIG, f"{json.dumps(_chained(conf_dir), indent=2)}\n".encode()
+def configure(conf_dir: Path, network: Path | None = None) -> bool:
+    """Have the runtime use a network of ours: the one in a file, or none given, the one that the folder has now with us
+    behind it. Whether that was not so before. Raises RatchetError.
+    """
+    wanted = _given(network) if network else _chained(conf_dir)
+    path, content = conf_dir / CONFIG, f"{json.dumps(wanted, indent=2)}\n".encode()
     if path.is_file() and path.read_bytes() == content:
         return False
     _put(path, content, 0o600)
@@ -140,6 +145,13 @@ def _chained(conf_dir: Path) -> dict[str, Any]:
         f"cannot write a configuration into {conf_dir}: there is no network to stand behind",
         details="install the cluster's network first, or write a delegating configuration by hand (README)",
     )
+
+
+def _given(path: Path) -> dict[str, Any]:
+    network = _network(path)
+    if network is None or not any(plugin.get("type") == "ratchet" for plugin in network["plugins"]):
+        raise RatchetError(f"cannot configure the network of {path}: it is no configuration of ratchet's")
+    return network
 
 
 def _network(path: Path) -> dict[str, Any] | None:

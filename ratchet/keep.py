@@ -24,12 +24,14 @@ LOOK_SECONDS = 2.0
 class Keeper:
     """Keeps a node's folders. With `conf_dir` None the network is configured by somebody else.
 
-    `socket` is the agent's: a network that calls it is configured once there is one.
+    `socket` is the agent's: a network that calls it is configured once there is one. `network` is a file with it, None
+    for the node's own with us behind it.
     """
 
     bin_dir: Path
     conf_dir: Path | None
     socket: Path
+    network: Path | None = None
 
     def keep(self, stopping: threading.Event) -> None:
         """Look again and again until told to stop. What cannot be done now is said once, and tried again."""
@@ -50,8 +52,8 @@ class Keeper:
         if not (self.bin_dir / "ratchet").exists():
             install(self.bin_dir, agent=True, fallback=False)
             log.info("put the plugin into %s", self.bin_dir)
-        if self.conf_dir is not None and self.socket.exists() and configure(self.conf_dir):
-            log.info("stand behind the network that is configured in %s", self.conf_dir)
+        if self.conf_dir is not None and self.socket.exists() and configure(self.conf_dir, self.network):
+            log.info("configured the network in %s", self.conf_dir)
 
     def leave(self, api: ApiServer, daemon_set: str) -> None:
         """Put the node back as it was if the DaemonSet (`namespace/name`) is gone, or being deleted."""

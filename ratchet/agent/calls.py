@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -103,7 +103,7 @@ class Calls:
     ) -> dict[str, Any] | None:
         settings = self.settings
         call = Call(
-            arguments,
+            replace(arguments, root=settings.host_root),
             network,
             self.journal,
             connect,

@@ -54,7 +54,8 @@ class Settings:
     signs of life), `node_lost_after` (without a sign) and `drain_seconds` (how long SIGTERM waits for what runs) are
     seconds. `wait_policy` says whether an ADD whose peers did not come in time may proceed without them, or fails.
     `vni_range` is the first and the last number, `workers` how many threads tend links. `metrics_addr` is "host:port",
-    ":port" for all addresses, or "" for no metrics.
+    ":port" for all addresses, or "" for no metrics. `host_root` is where the agent has the node's file system, which is
+    that of the plugins that it runs; "" where it is its own.
     """
 
     node_name: str
@@ -63,6 +64,7 @@ class Settings:
     socket: str
     state_dir: str
     spool_dir: str
+    host_root: str
     parent_interface: str | None
     parent_address: str | None
     vxlan_port: int
@@ -342,6 +344,7 @@ _socket = _text(
     f"an absolute path of at most {_SOCKET_PATH_BYTES} bytes",
     lambda text: _is_path(text) and len(text.encode()) <= _SOCKET_PATH_BYTES,
 )
+_root = _text("an absolute path, or nothing", lambda text: not text or (_is_path(text) and not text.endswith("/")))
 _node_name = _text("the name of a node", is_dns_subdomain)
 _namespace = _text("the name of a Kubernetes namespace", is_dns_label)
 _interface = _text("the name of an interface", lambda text: not ifname_fault(text))
@@ -359,6 +362,8 @@ _OPTIONS: tuple[_Option, ...] = (
     _Option(_NODE, "state_dir", "DIR", "what is remembered of the node's sandboxes", _path, DEFAULT_STATE_DIR),
     _Option(_NODE, "spool_dir", "DIR", "where DELs wait that came while no agent was there", _path,
             default_text="spool in the state's"),
+    _Option(_NODE, "host_root", "DIR", "where the node's files are, for plugins that the agent runs", _root, "",
+            "the agent's own", may_be_empty=True),
     _Option(_NODE, "parent_interface", "NAME", "the interface that carries tunnels", _interface, default_text="found"),
     _Option(_NODE, "parent_address", "ADDR", "the address by which other nodes reach this one", _address,
             default_text="found"),

@@ -17,7 +17,7 @@ from ratchet.store.apiserver import connect
 API_SECONDS = 5.0
 
 
-def keep_installed(bin_dir: Path, conf_dir: Path | None, daemon_set: str) -> int:
+def keep_installed(bin_dir: Path, conf_dir: Path | None, network: Path | None, daemon_set: str) -> int:
     """Keep the plugin installed until told to stop; the exit status. Raises RatchetError where it cannot begin."""
     if daemon_set.count("/") != 1:
         raise RatchetError(f"cannot keep the plugin for {daemon_set}: it is no NAMESPACE/DAEMONSET")
@@ -28,7 +28,7 @@ def keep_installed(bin_dir: Path, conf_dir: Path | None, daemon_set: str) -> int
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     api = connect(os.environ.get("RATCHET_KUBECONFIG"), patience=API_SECONDS)
-    keeper = Keeper(bin_dir, conf_dir, Path(os.environ.get("RATCHET_SOCKET", SOCKET)))
+    keeper = Keeper(bin_dir, conf_dir, Path(os.environ.get("RATCHET_SOCKET", SOCKET)), network)
     keeper.keep(stopping)
     keeper.leave(api, daemon_set)
     return 0

@@ -76,6 +76,7 @@ def _add_install(commands: Commands) -> None:
     parser = commands.add_parser("install", help="put the CNI plugin where a container runtime finds it")
     parser.add_argument("--bin-dir", type=Path, required=True, help="the runtime's plugin folder, as /opt/cni/bin")
     parser.add_argument("--conf-dir", type=Path, help="as /etc/cni/net.d: stand behind the network configured there")
+    parser.add_argument("--network", type=Path, help="with --conf-dir: the configuration to put there instead")
     parser.add_argument("--kubeconfig", type=Path, help="what the plugin reaches the API with")
     parser.add_argument("--state-dir", type=Path, help="where the plugin keeps its state (/var/lib/cni/ratchet)")
     parser.add_argument("--agent", action="store_true", help="hand each call to the node agent, which runs already")
@@ -154,6 +155,8 @@ def _install(arguments: argparse.Namespace) -> int:
 
     if not arguments.agent and not arguments.fallback:
         raise RatchetError("cannot install: --no-fallback is said of --agent, which is missing")
+    if arguments.network and not arguments.conf_dir:
+        raise RatchetError("cannot install: --network is said of --conf-dir, which is missing")
     if arguments.keep:
         return _keep(arguments)
     written = install(
@@ -163,6 +166,7 @@ def _install(arguments: argparse.Namespace) -> int:
         arguments.state_dir,
         agent=arguments.agent,
         fallback=arguments.fallback,
+        network=arguments.network,
     )
     for path in written:
         print(f"installed {path}")
@@ -181,7 +185,7 @@ def _keep(arguments: argparse.Namespace) -> int:
 
     if not arguments.agent:
         raise RatchetError("cannot install: --keep is said of --agent, which is missing")
-    return keep_installed(arguments.bin_dir, arguments.conf_dir, arguments.keep)
+    return keep_installed(arguments.bin_dir, arguments.conf_dir, arguments.network, arguments.keep)
 
 
 def _uninstall(arguments: argparse.Namespace) -> int:

@@ -49,6 +49,7 @@ class Arguments:
     `netns` is a path, empty where the runtime has none any more (DEL). `path` are the directories of `CNI_PATH`.
     `args` are the pairs of `CNI_ARGS`. `variables` are all `CNI_*` variables as they came, for delegated plugins.
     For GC, STATUS and VERSION there is no attachment: container_id, netns and ifname are empty.
+    `root` is where this process has the file system that the caller's paths of plugins are of; empty: its own.
     """
 
     command: Command
@@ -58,6 +59,7 @@ class Arguments:
     path: tuple[str, ...]
     args: Mapping[str, str]
     variables: Mapping[str, str]
+    root: str = ""
 
     @property
     def pod_namespace(self) -> str:

@@ -136,8 +136,8 @@ def _run_in_common_version(
 
 def _spoken(delegation: Delegation, arguments: Arguments) -> Delegation:
     """The delegation in the latest version, up to its own, that the plugin says it speaks."""
-    binary = find_plugin(delegation.type, arguments.path)
-    theirs = _versions_of(binary, delegation)
+    binary = find_plugin(delegation.type, arguments.path, arguments.root)
+    theirs = _versions_of(binary, delegation, arguments.root)
     version = highest_common(theirs, delegation.version)
     if version is None:
         error = DelegateError(
@@ -150,10 +150,10 @@ def _spoken(delegation: Delegation, arguments: Arguments) -> Delegation:
     return replace(delegation, config={**delegation.config, "cniVersion": version})
 
 
-def _versions_of(binary: str, delegation: Delegation) -> list[str]:
+def _versions_of(binary: str, delegation: Delegation, root: str) -> list[str]:
     # Plugins built on old libraries want these variables even for VERSION (libcni, pkg/invoke).
     variables = {"CNI_COMMAND": "VERSION", "CNI_NETNS": "dummy", "CNI_IFNAME": "dummy", "CNI_PATH": "dummy"}
-    outcome = run_plugin(binary, json.dumps({"cniVersion": LATEST}).encode(), variables, _VERSION_TIMEOUT)
+    outcome = run_plugin(binary, json.dumps({"cniVersion": LATEST}).encode(), variables, _VERSION_TIMEOUT, root)
     answer = _decoded(outcome)
     listed = answer.get("supportedVersions") if answer else None
     if outcome.status == 0 and isinstance(listed, list):
@@ -164,13 +164,13 @@ def _versions_of(binary: str, delegation: Delegation) -> list[str]:
 
 
 def _run(delegation: Delegation, command: Command, arguments: Arguments, timeout: float) -> Outcome:
-    binary = find_plugin(delegation.type, arguments.path)
+    binary = find_plugin(delegation.type, arguments.path, arguments.root)
     config = dict(delegation.config)
     takes_result = command in (Command.DEL, Command.CHECK) and gives_prev_result(delegation.version)
     if takes_result and delegation.result is not None:
         config["prevResult"] = delegation.result
     variables = {**arguments.variables, "CNI_COMMAND": command}
-    outcome = run_plugin(binary, json.dumps(config).encode(), variables, timeout)
+    outcome = run_plugin(binary, json.dumps(config).encode(), variables, timeout, arguments.root)
     if outcome.timed_out or outcome.status != 0:
         raise _failure(outcome, _cannot(command, delegation))
     return outcome

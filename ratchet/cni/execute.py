@@ -44,8 +44,8 @@ class Outcome:
         return f"killed by signal {-self.status}" if self.status < 0 else f"exit status {self.status}"
 
 
-def find_plugin(plugin_type: str, directories: Iterable[str]) -> str:
-    """The first executable file of that name in the directories of CNI_PATH (SPEC.md, section 4).
+def find_plugin(plugin_type: str, directories: Iterable[str], root: str = "") -> str:
+    """The first executable file of that name in the directories of CNI_PATH (SPEC.md, section 4), below `root`.
 
     Raises DelegateError that says where it was looked for.
     """
@@ -53,7 +53,7 @@ def find_plugin(plugin_type: str, directories: Iterable[str]) -> str:
     for directory in searched:
         # Not pathlib: its import would be paid for at every pod start.
         candidate = os.path.join(directory, plugin_type)  # noqa: PTH118
-        if os.path.isfile(candidate) and os.access(candidate, os.X_OK):  # noqa: PTH113
+        if os.path.isfile(root + candidate) and os.access(root + candidate, os.X_OK):  # noqa: PTH113
             return candidate
     where = ", ".join(escaped(directory) for directory in searched) or "CNI_PATH, which is empty"
     raise DelegateError(
@@ -62,10 +62,11 @@ def find_plugin(plugin_type: str, directories: Iterable[str]) -> str:
     )
 
 
-def run_plugin(binary: str, stdin: bytes, variables: Mapping[str, str], timeout: float) -> Outcome:
+def run_plugin(binary: str, stdin: bytes, variables: Mapping[str, str], timeout: float, root: str = "") -> Outcome:
     """Run a plugin with the `CNI_*` variables given, and none else of that kind, until it ends or `timeout` seconds
     are over; then it and what it started are killed.
 
+    With a `root` the plugin finds the file system below it and nothing else: a container's own is not the node's.
     A process that the plugin leaves behind with the plugin's stdout is not waited for: only the plugin is.
     Raises DelegateError where the system cannot start it.
     """
@@ -73,7 +74,7 @@ def run_plugin(binary: str, stdin: bytes, variables: Mapping[str, str], timeout:
     with _as_file(stdin) as config:
         try:
             child = subprocess.Popen(
-                [binary],
+                ["chroot", root, binary] if root else [binary],
                 stdin=config,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -154,7 +154,7 @@ def _with_intended(call: Call, entry: SandboxEntry, config: Mapping[str, Any] | 
     if config is None:
         return entry
     intended = prepare(config, call.network)
-    find_plugin(intended.type, call.arguments.path)
+    find_plugin(intended.type, call.arguments.path, call.arguments.root)
     return replace(entry, delegations=(intended,))
 
 

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Generator, Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 def world(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[World]:
-    name = re.sub("[^a-z0-9]+", "-", request.node.name.lower())[:50].strip("-")
+    said = re.sub("[^a-z0-9]+", "-", request.node.name.lower().removeprefix("test_"))
+    name = f"{said[:40].strip('-')}-{sha256(said.encode()).hexdigest()[:4]}"
     made = World(cluster, name)
     made.kubectl("create", "namespace", name)
     try:

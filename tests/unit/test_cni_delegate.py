@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -334,6 +335,17 @@ def test_a_plugin_is_found_in_the_first_directory_that_has_it(tmp_path: Path) ->
     (tmp_path / "dir" / "fake").mkdir(parents=True)
     paths = [str(tmp_path / name) for name in ("none", "dir", "a", "b", "c")]
     assert find_plugin("fake", paths) == f"{tmp_path}/b/fake"
+
+
+def test_a_plugin_of_another_file_system_is_found_there_and_sees_no_other(tmp_path: Path) -> None:
+    (tmp_path / "root" / "bin").mkdir(parents=True)
+    shutil.copy("/proc/self/exe", tmp_path / "root" / "bin" / "fake")
+    assert find_plugin("fake", ["/bin"], f"{tmp_path}/root") == "/bin/fake"
+    with pytest.raises(DelegateError, match="no executable of that name in /bin"):
+        find_plugin("fake", ["/bin"])
+    outcome = run_plugin("/bin/fake", b"{}", {"CNI_COMMAND": "ADD"}, 5, f"{tmp_path}/root")
+    assert outcome.status in (125, 126, 127)  # chroot(1): it may not, or the program's libraries are not there
+    assert b"chroot" in outcome.stderr
 
 
 def test_a_missing_plugin_says_where_it_was_looked_for_and_what_to_do(fake: Fake) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,25 @@ def test_it_stands_behind_a_network_that_is_configured_anew(keeper: Keeper) -> N
     (keeper.conf_dir / "10-pods.conflist").write_text(json.dumps({**NETWORK, "plugins": [{"type": "ptp"}]}))
     keeper.look()
     assert types(keeper) == ["ptp", "ratchet"]
+
+
+def test_a_network_that_is_given_is_put_there_whatever_the_node_has(keeper: Keeper, tmp_path: Path) -> None:
+    keeper.socket.touch()
+    given = tmp_path / "given.conf"
+    given.write_text(json.dumps({"name": "ratchet-demo", "type": "ratchet", "delegate": {"type": "flannel"}}))
+    keeper = replace(keeper, network=given)
+    keeper.look()
+    assert types(keeper) == ["ratchet"]
+    given.write_text(json.dumps({"name": "x", "type": "ratchet", "delegate": {"type": "ptp"}}))
+    keeper.look()
+    assert keeper.conf_dir is not None
+    assert json.loads((keeper.conf_dir / CONFIG).read_text()) == {
+        "name": "x",
+        "plugins": [{"type": "ratchet", "delegate": {"type": "ptp"}}],
+    }
+    given.write_text(json.dumps({"name": "x", "type": "ptp"}))
+    with pytest.raises(RatchetError, match="it is no configuration of ratchet's"):
+        keeper.look()
 
 
 @pytest.mark.parametrize("lost", [LAUNCHER, CONFIG])

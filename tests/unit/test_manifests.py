@@ -59,6 +59,17 @@ def test_every_container_has_no_more_rights_than_it_needs(chained: list[Json]) -
             assert one["resources"]["limits"]["memory"], name
 
 
+def test_who_runs_other_plugins_has_what_these_need(chained: list[Json]) -> None:
+    specs = pod_specs(built("overlays/delegating"))
+    agent = specs["ratchet-agent"]
+    assert agent["hostPID"]
+    (main,) = agent["containers"]
+    added = main["securityContext"]["capabilities"]["add"]
+    assert added == ["NET_ADMIN", "SYS_ADMIN", "SYS_CHROOT", "NET_RAW", "DAC_OVERRIDE"]
+    assert "--host-root=/host/root" in main["args"]
+    assert specs["ratchet-gc"] == pod_specs(chained)["ratchet-gc"]
+
+
 def test_every_pod_has_an_account_of_its_own(chained: list[Json]) -> None:
     accounts = {name: spec["serviceAccountName"] for name, spec in pod_specs(chained).items()}
     assert accounts == {name: name for name in ("ratchet-agent", "ratchet-install", "ratchet-gc")}

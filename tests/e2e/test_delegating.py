@@ -1,0 +1,101 @@
+"""The way of 2017: ratchet is the node's network, and runs flannel's plugin for pods without links."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from ratchet.dev.cluster import binaries
+from ratchet.dev.cluster.cluster import Cluster
+from tests.e2e.conftest import MANIFESTS, deploy
+from tests.e2e.world import PAIR, RATCHET, World, pod, primary, wait_for
+
+SUBNET = """\
+FLANNEL_NETWORK=10.244.0.0/16
+FLANNEL_SUBNET=10.244.{number}.1/24
+FLANNEL_MTU=1450
+FLANNEL_IPMASQ=false
+"""
+
+
+@pytest.fixture(scope="module")
+def delegating(cluster: Cluster) -> Iterator[None]:
+    """The nodes as flannel's daemon leaves them, and Ratchet in the place of their network."""
+    ratchet = World(cluster, RATCHET)
+    plugin = binaries.flannel(print)
+    for node in cluster.nodes():
+        shutil.copy(plugin, node.machine.folder / "opt/cni/bin")
+        (node.machine.folder / "run/flannel").mkdir()
+        (node.machine.folder / "run/flannel/subnet.env").write_text(SUBNET.format(number=node.number))
+    ratchet.kubectl("delete", "-k", str(MANIFESTS / "chained"), "--wait")
+    try:
+        deploy(ratchet, "delegating")
+        yield
+    finally:
+        ratchet.kubectl("delete", "-k", str(MANIFESTS / "delegating"), "--wait")
+        for node in cluster.nodes():
+            (node.machine.folder / "opt/cni/bin/flannel").unlink()
+            shutil.rmtree(node.machine.folder / "run/flannel")
+        deploy(ratchet, "chained")
+
+
+def address(world: World, name: str, ifname: str) -> str:
+    shown = json.loads(world.kubectl("exec", name, "--", "ip", "-j", "-4", "addr", "show", ifname))
+    return str(shown[0]["addr_info"][0]["local"])
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("delegating")
+def test_pods_without_links_have_what_flannel_gives(world: World) -> None:
+    world.apply(pod("x", "node-a", {}), pod("y", "node-b", {}))
+    world.wait("condition=Ready", "pod/x", "pod/y")
+    assert address(world, "x", "eth0").startswith("10.244.1.")
+    assert world.device("x", "eth0")["mtu"] == 1450
+    world.wait_for_ping("x", address(world, "y", "eth0"))
+    reached = world.tried("exec", "x", "--", "nc", "-w", "3", "10.96.0.1", "443")
+    assert reached.returncode == 0, f"no Service: {reached.stderr}"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("delegating")
+@pytest.mark.parametrize("other", ["node-b", "node-a"])
+def test_pods_with_links_have_the_boot_network_and_their_links(world: World, other: str) -> None:
+    world.apply(pod("p", "node-a", primary("q")), pod("q", other, PAIR))
+    world.wait("condition=Ready", "pod/p", "pod/q")
+    assert address(world, "p", "eth0").startswith("10.245.0.")
+    world.wait_until_linked(1)
+    world.wait_for_ping("p", "10.99.1.2")
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("delegating")
+def test_a_boot_network_of_loopback_is_told_why_containerd_refuses_it(world: World) -> None:
+    given = json.loads((MANIFESTS / "delegating" / "network.conf").read_text())
+    changed = json.dumps({**given, "boot_network": {"type": "loopback"}})
+
+    def use(network: str) -> None:
+        patch = json.dumps({"data": {"network.conf": network}})
+        world.kubectl("patch", "-n", RATCHET, "configmap", "ratchet-network", "--type=merge", "-p", patch)
+        world.kubectl("rollout", "restart", "-n", RATCHET, "daemonset/ratchet-install")
+        world.kubectl("rollout", "status", "-n", RATCHET, "daemonset/ratchet-install", "--timeout=60s")
+        kind = json.loads(network)["boot_network"]["type"]
+        for node in world.cluster.nodes():
+            path = node.machine.folder / "etc/cni/net.d/00-ratchet.conflist"
+            wait_for(f"{path} has it", lambda path=path: f'"type": "{kind}"' in path.read_text())  # type: ignore[misc]
+
+    use(changed)
+    try:
+        world.apply(pod("p", "node-a", primary("q")))
+        world.kubectl(
+            "wait", "--for=create", "event", "--field-selector=reason=FailedCreatePodSandBox", "--timeout=30s"
+        )
+        selected = ["-l", "app.kubernetes.io/name=ratchet-agent", "--tail=-1"]
+        assert "the result has no address on eth0: containerd will refuse" in world.kubectl(
+            "logs", "-n", RATCHET, *selected
+        )
+    finally:
+        world.delete_pods()
+        use(json.dumps(given))
