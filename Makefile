@@ -48,19 +48,19 @@ bench: system install  ## figures, as ratios to what is run beside them
 	@$(BIN)/python -m ratchet.dev.rootless $(BIN)/python tests/bench/run.py
 
 # What follows is for root: machines made of namespaces, with a Kubernetes that is built once (Go).
-cluster-up: system install  ## a real Kubernetes of two nodes on this machine
-	@$(RUN) system_for_cluster
+cluster-up: install  ## a real Kubernetes of two nodes on this machine
 	@hack/cluster up
 
 cluster-down:  ## and away with it
 	@hack/cluster down
 
 image: install  ## Ratchet's container image, into build/ratchet.tar
-	@$(RUN) system_for_cluster
+	@$(RUN) system_for_image
 	@echo "==> The image"
 	@hack/image
 
-e2e: system image  ## real Kubernetes, real pods; needs Go, and some minutes
+e2e: image  ## real Kubernetes, real pods; needs Go, and some minutes
+	@$(RUN) system_for_cluster
 	@echo "==> End to end"
 	@$(BIN)/python -m pytest tests/e2e
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ratchet.errors import RatchetError
-from ratchet.install import configure, install, uninstall
+from ratchet.install import LAUNCHER, configure, install, uninstall
 from ratchet.store.apiserver import ApiServer, ForbiddenError, NotFoundError, UnauthorizedError
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Keeper:
 
     def look(self) -> None:
         """Have everything in its place, the configuration last. Raises RatchetError."""
-        if not (self.bin_dir / "ratchet").exists():
+        if not (self.bin_dir / LAUNCHER).exists():
             install(self.bin_dir, agent=True, fallback=False)
             log.info("put the plugin into %s", self.bin_dir)
         if self.conf_dir is not None and self.socket.exists() and configure(self.conf_dir, self.network):

@@ -12,18 +12,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ratchet import __version__
-from ratchet.dev.cluster.binaries import REPOSITORY, cache, made_whole
+from ratchet.dev.building import REPOSITORY, Say, cache, made_whole, run
 from ratchet.dev.oci import Image, Layer, write_archive
 from ratchet.errors import RatchetError
 
 NAME = "localhost/ratchet:dev"
 SUITE, PYTHON = "bookworm", "3.11"
-PROGRESS_SECONDS = 5.0
 MB = 1_000_000
 _UNWANTED = (
     "var/cache/apt",
@@ -34,8 +32,6 @@ _UNWANTED = (
     "var/log",
     "dev",
 )
-
-Say = Callable[[str], None]
 
 
 def make(archive: Path, say: Say, wheel: Path | None = None) -> None:
@@ -69,7 +65,7 @@ def _base(say: Say) -> Path:
         say(f"Debian {SUITE} with Python, into {folder}, once")
         with made_whole(folder) as partial:
             command = ["debootstrap", "--variant=minbase", f"--include=python{PYTHON}-minimal,python3", SUITE]
-            _run("debootstrap", [*command, str(partial)], say)
+            run("debootstrap", [*command, str(partial)], say)
             for unwanted in _UNWANTED:
                 shutil.rmtree(partial / unwanted, ignore_errors=True)
     return folder
@@ -79,7 +75,7 @@ def _wheel(folder: Path, say: Say) -> Path:
     say("the wheel, with the shims")
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", str(folder), str(REPOSITORY)]
     # The shims' C library is compiled once, and not for every image.
-    _run("pip", command, say, ZIG_GLOBAL_CACHE_DIR=str(cache() / "zig"))
+    run("pip", command, say, {"ZIG_GLOBAL_CACHE_DIR": str(cache() / "zig")})
     return next(folder.glob("*.whl"))
 
 
@@ -90,10 +86,10 @@ def _own(filled: Path, wheel: Path, base: Path, say: Say) -> Layer:
     platforms = [f"--platform=manylinux{suffix}_{machine}" for suffix in ("2014", "_2_17", "_2_28", "_2_34")]
     options = ["--only-binary=:all:", f"--python-version={PYTHON}", "--implementation=cp", *platforms]
     contents = [str(REPOSITORY / "hack" / "image-contents"), str(filled), sys.executable, str(wheel), *options]
-    _run("pip", contents, say)
+    run("pip", contents, say)
     site = "/opt/ratchet/lib"
     inside = ["unshare", "--mount", "sh", "-ec", _COMPILED, "sh", str(base), str(filled / site.lstrip("/")), site]
-    _run("compileall", inside, say)
+    run("compileall", inside, say)
     listed = subprocess.run(
         [sys.executable, str(REPOSITORY / "hack" / "image-sbom"), str(filled / site.lstrip("/"))],
         check=True,
@@ -113,29 +109,6 @@ mkdir -p "/mnt/root$3"
 mount --bind "$2" "/mnt/root$3"
 chroot /mnt/root python3 -m compileall -q --invalidation-mode unchecked-hash "$3"
 """
-
-
-def _run(what: str, command: list[str], say: Say, **environment: str) -> None:
-    """Run a command to its end, telling that it goes on. Raises RatchetError with what it complained of."""
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(
-            command,
-            cwd="/",
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-        began = time.monotonic()
-        while True:
-            try:
-                status = process.wait(PROGRESS_SECONDS)
-                break
-            except subprocess.TimeoutExpired:
-                say(f"  {what}: {time.monotonic() - began:.0f} s")
-        output.seek(0)
-        if status != 0:
-            raise RatchetError(f"cannot make the image: {what} failed: {output.read().strip()[-2000:]}")
 
 
 def main() -> int:

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.dev.cluster.binaries import REPOSITORY
+from ratchet.dev.building import REPOSITORY
 from ratchet.dev.cluster.cluster import Cluster
-from tests.e2e.world import RATCHET, World
+from ratchet.store.apiserver import connect
+from ratchet.store.records import Records
+from tests.e2e.world import RATCHET, World, network_file, wait_for
 
 IMAGE = Path(os.environ.get("RATCHET_E2E_IMAGE", REPOSITORY / "build" / "ratchet.tar"))
 MANIFESTS = REPOSITORY / "tests" / "e2e" / "manifests"
@@ -28,15 +30,13 @@ TIMES = pytest.StashKey[list[tuple[str, str, float]]]()
 
 def deploy(world: World, overlay: str) -> None:
     world.kubectl("apply", "-k", str(MANIFESTS / overlay))
-    for name in ("ratchet-agent", "ratchet-install"):
-        world.kubectl("rollout", "status", "-n", RATCHET, f"daemonset/{name}", "--timeout=60s")
-    for node in world.cluster.nodes():
-        path = node.machine.folder / "etc/cni/net.d/00-ratchet.conflist"
-        node.machine.wait_for_daemon("kubelet", str(path), path.exists, 30.0)
+    world.wait_for_rollout("ratchet-agent", "ratchet-install")
+    paths = [network_file(node) for node in world.cluster.nodes()]
+    wait_for("the configuration of the nodes' networks", lambda: all(path.exists() for path in paths), 30.0)
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster() -> Iterator[Cluster]:
     found = Cluster(Path("/var/tmp") / f"ratchet-e2e-{os.getpid():x}")
 
     def say(line: str) -> None:
@@ -47,13 +47,18 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     found.up(2, say)
     try:
         found.load(IMAGE)
-        world = World(found, "default")
+        ratchet = World(found, RATCHET)
         for node, side in (("node-a", "left"), ("node-b", "right")):
-            world.kubectl("label", "node", node, f"ratchetside={side}")
-        deploy(World(found, RATCHET), "chained")
+            ratchet.kubectl("label", "node", node, f"ratchetside={side}")
+        deploy(ratchet, "chained")
         yield found
     finally:
         found.down(say)
+
+
+@pytest.fixture
+def records(cluster: Cluster) -> Records:
+    return Records(connect(str(cluster.kubeconfig)), RATCHET)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from ratchet.dev.cluster import binaries
 from ratchet.dev.cluster.cluster import Cluster
 from tests.e2e.conftest import MANIFESTS, deploy
-from tests.e2e.world import PAIR, RATCHET, World, pod, primary, wait_for
+from tests.e2e.world import PAIR, RATCHET, World, network_file, pod, primary, wait_for
 
 SUBNET = """\
 FLANNEL_NETWORK=10.244.0.0/16
@@ -26,19 +26,20 @@ def delegating(cluster: Cluster) -> Iterator[None]:
     """The nodes as flannel's daemon leaves them, and Ratchet in the place of their network."""
     ratchet = World(cluster, RATCHET)
     plugin = binaries.flannel(print)
-    for node in cluster.nodes():
-        shutil.copy(plugin, node.machine.folder / "opt/cni/bin")
-        (node.machine.folder / "run/flannel").mkdir()
-        (node.machine.folder / "run/flannel/subnet.env").write_text(SUBNET.format(number=node.number))
-    ratchet.kubectl("delete", "-k", str(MANIFESTS / "chained"), "--wait")
+    folders = [node.machine.folder for node in cluster.nodes()]
     try:
+        for node, folder in zip(cluster.nodes(), folders, strict=True):
+            shutil.copy(plugin, folder / "opt/cni/bin")
+            (folder / "run/flannel").mkdir()
+            (folder / "run/flannel/subnet.env").write_text(SUBNET.format(number=node.number))
+        ratchet.kubectl("delete", "-k", str(MANIFESTS / "chained"), "--wait")
         deploy(ratchet, "delegating")
         yield
     finally:
-        ratchet.kubectl("delete", "-k", str(MANIFESTS / "delegating"), "--wait")
-        for node in cluster.nodes():
-            (node.machine.folder / "opt/cni/bin/flannel").unlink()
-            shutil.rmtree(node.machine.folder / "run/flannel")
+        ratchet.kubectl("delete", "-k", str(MANIFESTS / "delegating"), "--wait", "--ignore-not-found")
+        for folder in folders:
+            (folder / "opt/cni/bin/flannel").unlink(missing_ok=True)
+            shutil.rmtree(folder / "run/flannel", ignore_errors=True)
         deploy(ratchet, "chained")
 
 
@@ -79,23 +80,18 @@ def test_a_boot_network_of_loopback_is_told_why_containerd_refuses_it(world: Wor
     def use(network: str) -> None:
         patch = json.dumps({"data": {"network.conf": network}})
         world.kubectl("patch", "-n", RATCHET, "configmap", "ratchet-network", "--type=merge", "-p", patch)
-        world.kubectl("rollout", "restart", "-n", RATCHET, "daemonset/ratchet-install")
-        world.kubectl("rollout", "status", "-n", RATCHET, "daemonset/ratchet-install", "--timeout=60s")
+        world.roll("ratchet-install")
         kind = json.loads(network)["boot_network"]["type"]
-        for node in world.cluster.nodes():
-            path = node.machine.folder / "etc/cni/net.d/00-ratchet.conflist"
-            wait_for(f"{path} has it", lambda path=path: f'"type": "{kind}"' in path.read_text())  # type: ignore[misc]
+        paths = [network_file(node) for node in world.cluster.nodes()]
+        wait_for(f"{kind} on the nodes", lambda: all(f'"type": "{kind}"' in path.read_text() for path in paths))
 
-    use(changed)
     try:
+        use(changed)
         world.apply(pod("p", "node-a", primary("q")))
-        world.kubectl(
-            "wait", "--for=create", "event", "--field-selector=reason=FailedCreatePodSandBox", "--timeout=30s"
-        )
-        selected = ["-l", "app.kubernetes.io/name=ratchet-agent", "--tail=-1"]
-        assert "the result has no address on eth0: containerd will refuse" in world.kubectl(
-            "logs", "-n", RATCHET, *selected
-        )
+        refused = "reason=FailedCreatePodSandBox"
+        world.kubectl("wait", "--for=create", "event", f"--field-selector={refused}", "--timeout=30s")
+        logged = world.kubectl("logs", "-n", RATCHET, "-l", "app.kubernetes.io/name=ratchet-agent", "--tail=-1")
+        assert "the result has no address on eth0: containerd will refuse" in logged
     finally:
         world.delete_pods()
         use(json.dumps(given))

@@ -6,26 +6,27 @@ import json
 
 import pytest
 
+from ratchet.install import LAUNCHER
 from tests.e2e.conftest import MANIFESTS, deploy
-from tests.e2e.world import PAIR, RATCHET, World, pod, primary, wait_for
+from tests.e2e.world import PAIR, RATCHET, World, network_file, pod, primary, wait_for
 
 
 def test_a_network_that_is_configured_anew(world: World) -> None:
-    folder = world.a.machine.folder / "etc/cni/net.d"
-    original = (folder / "10-pods.conflist").read_text()
+    others = network_file(world.a).with_name("10-pods.conflist")
+    original = others.read_text()
     changed = json.loads(original)
     changed["plugins"].append({"type": "portmap", "capabilities": {"portMappings": True}})
 
     def types() -> list[str]:
-        return [one["type"] for one in json.loads((folder / "00-ratchet.conflist").read_text())["plugins"]]
+        return [one["type"] for one in json.loads(network_file(world.a).read_text())["plugins"]]
 
     try:
-        (folder / "10-pods.conflist").write_text(json.dumps(changed))
+        others.write_text(json.dumps(changed))
         wait_for("ratchet stands behind it", lambda: types() == ["bridge", "portmap", "ratchet"])
         world.apply(pod("p", "node-a", primary("q")), pod("q", "node-a", PAIR))
         world.wait_until_linked(1)
     finally:
-        (folder / "10-pods.conflist").write_text(original)
+        others.write_text(original)
     wait_for("it follows", lambda: types() == ["bridge", "ratchet"])
 
 
@@ -33,12 +34,10 @@ def test_a_network_that_is_configured_anew(world: World) -> None:
 def test_what_is_uninstalled_leaves_nodes_as_they_were(world: World) -> None:
     world.apply(pod("p", "node-a", primary("q")), pod("q", "node-b", PAIR))
     world.wait_until_linked(1)
-    folders = [node.machine.folder for node in world.cluster.nodes()]
+    nodes = world.cluster.nodes()
+    files = [*map(network_file, nodes), *(node.machine.folder / "opt/cni/bin" / LAUNCHER for node in nodes)]
     try:
         world.kubectl("delete", "-n", RATCHET, "-k", str(MANIFESTS / "chained"), "--wait", seconds=120)
-        files = [
-            folder / one for folder in folders for one in ("etc/cni/net.d/00-ratchet.conflist", "opt/cni/bin/ratchet")
-        ]
         wait_for("what was installed is gone", lambda: not any(path.exists() for path in files))
         assert world.pings("p", "10.99.1.2"), "a link that stands was touched"
         world.apply(pod("plain", "node-a", {}))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.e2e.world import PAIR, RATCHET, World, pod, primary, wait_for
+from tests.e2e.world import PAIR, World, pod, primary, wait_for
 
 PAIRS = 4
 OUTAGE_SECONDS = 30.0
@@ -19,8 +19,7 @@ def kill_agent(world: World) -> None:
 
 
 def roll_agents(world: World) -> None:
-    world.kubectl("rollout", "restart", "-n", RATCHET, "daemonset/ratchet-agent")
-    world.kubectl("rollout", "status", "-n", RATCHET, "daemonset/ratchet-agent", "--timeout=90s")
+    world.roll("ratchet-agent")
 
 
 def kill_kubelet(world: World) -> None:
@@ -36,9 +35,11 @@ def kill_containerd(world: World) -> None:
 def stop_api(world: World) -> None:
     control = world.cluster.control_plane()
     control.machine.stop_daemon("kube-apiserver", signal.SIGKILL)
-    time.sleep(OUTAGE_SECONDS)
-    control.start_api()
-    control.wait_for_api()
+    try:
+        time.sleep(OUTAGE_SECONDS)
+    finally:
+        control.start_api()
+        control.wait_for_api()
 
 
 @pytest.mark.timeout(300)

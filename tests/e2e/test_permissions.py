@@ -9,10 +9,8 @@ from dataclasses import replace
 import pytest
 
 from ratchet.core.model import Side
-from ratchet.store.apiserver import connect
-from ratchet.store.codec import encode_vni_lease
 from ratchet.store.records import Records
-from tests.e2e.test_collecting import NOBODY, finish_gc, start_gc
+from tests.e2e.garbage import collected, planted
 from tests.e2e.world import PAIR, RATCHET, World, pod, primary
 from tests.support.links import joined, own, sandbox
 
@@ -32,14 +30,12 @@ def asked(world: World) -> Iterator[tuple[Use, int]]:
 
 
 def granted(world: World) -> set[Use]:
-    listed = json.loads(world.kubectl("get", "clusterroles,roles,clusterrolebindings,rolebindings", "-A", "-o", "json"))
-    ours = [
-        one for one in listed["items"] if one["metadata"].get("labels", {}).get("app.kubernetes.io/part-of") == RATCHET
-    ]
-    rules = {(one["kind"], one["metadata"]["name"]): one["rules"] for one in ours if "rules" in one}
+    kinds, ours = "clusterroles,roles,clusterrolebindings,rolebindings", f"app.kubernetes.io/part-of={RATCHET}"
+    found = json.loads(world.kubectl("get", kinds, "-A", "-l", ours, "-o", "json"))["items"]
+    rules = {(one["kind"], one["metadata"]["name"]): one["rules"] for one in found if "rules" in one}
     return {
         (subject["name"], group, resource, verb)
-        for binding in ours
+        for binding in found
         for subject in binding.get("subjects", [])
         for rule in rules[binding["roleRef"]["kind"], binding["roleRef"]["name"]]
         for group in rule["apiGroups"]
@@ -49,34 +45,25 @@ def granted(world: World) -> set[Use]:
 
 
 @pytest.mark.timeout(300)
-def test_what_is_granted_is_used_and_what_is_used_is_granted(world: World) -> None:
+def test_what_is_granted_is_used_and_what_is_used_is_granted(world: World, records: Records) -> None:
+    before = len(list(asked(world)))  # whoever was uninstalled before now may have been refused, and rightly
     gate = [{"conditionType": "ratchet/linked"}]
     world.apply(pod("p", "node-a", primary("q"), readinessGates=gate), pod("q", "node-b", PAIR))
     world.wait("condition=Ready", "pod/p", "pod/q")
-    records = Records(connect(str(world.cluster.kubeconfig)), RATCHET)
     link = records.link(f"{world.namespace}.p.in1.q.in2")
     assert link is not None
     # A record of which one end lives and the other never did, one of which none did, and a number of neither.
     half = replace(link, name=f"{world.namespace}.p.in1.nobody.in2", vni=None, uid="", resource_version="")
     half = half.with_end(Side.PAIR, replace(half.pair, name="nobody", sandbox=sandbox("nobody", "node-c"), stands=None))
-    stored = records.create(half)
     orphan = joined(own(Side.PRIMARY, "node-c"), own(Side.PAIR, "node-c"))
-    records.create(orphan)
-    records.api.create(records.leases_path, encode_vni_lease(4711, replace(orphan, uid=NOBODY)))
-    start_gc(world, "gc-permissions")
-    finish_gc(world, "gc-permissions")
-    cleared = records.link(stored.name)
-    assert cleared is not None
-    assert cleared.pair.sandbox is None
-    records.delete(cleared)
-    world.kubectl(
-        "rollout", "restart", "-n", RATCHET, *(f"daemonset/{name}" for name in ("ratchet-agent", "ratchet-install"))
-    )
-    for name in ("ratchet-agent", "ratchet-install"):
-        world.kubectl("rollout", "status", "-n", RATCHET, f"daemonset/{name}", "--timeout=90s")
+    with planted(records, half, orphan), collected(world, "gc-permissions"):
+        cleared = records.link(half.name)
+        assert cleared is not None
+        assert cleared.pair.sandbox is None
+    world.roll("ratchet-agent", "ratchet-install")
     world.delete_pods()
     world.wait_until_nothing_is_left()
     answers = list(asked(world))
-    assert {use for use, code in answers if code in (401, 403)} == set()
+    assert {use for use, code in answers[before:] if code in (401, 403)} == set()
     used = {use for use, _ in answers}
     assert {use for use in granted(world) if use not in used} == set()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ratchet.dev.cluster.binaries import REPOSITORY
+from ratchet.dev.building import REPOSITORY
 from tests.e2e.world import PAIR, RATCHET, World, pod, primary
 
 EXAMPLES = REPOSITORY / "manifests" / "examples"

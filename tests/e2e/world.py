@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ratchet.dev import bed
 from ratchet.dev.cluster.cluster import Cluster
 from ratchet.dev.cluster.node import Node
+from ratchet.install import CONFIG
 
 Json = dict[str, Any]
 
@@ -20,11 +21,9 @@ KUBECTL = Path(sys.executable).with_name("kubectl")
 RATCHET = "ratchet"
 
 
-def wait_for(what: str, holds: Callable[[], object], seconds: float = 60.0) -> None:
-    until = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < until, f"not so after {seconds:.0f} s: {what}"
-        time.sleep(0.25)
+def wait_for(what: str, holds: Callable[[], bool], seconds: float = 60.0) -> None:
+    """As the bed's, but for pods and their kubelets, which take longer."""
+    bed.wait_for(what, holds, seconds)
 
 
 def primary(pair: str, number: int = 1) -> dict[str, str]:
@@ -101,6 +100,15 @@ class World:
     def get(self, *what: str) -> Json:
         return dict(json.loads(self.kubectl("get", *what, "-o", "json")))
 
+    def roll(self, *daemon_sets: str) -> None:
+        """Have Ratchet's pods replaced, one node after the other."""
+        self.kubectl("rollout", "restart", "-n", RATCHET, *(f"daemonset/{name}" for name in daemon_sets))
+        self.wait_for_rollout(*daemon_sets)
+
+    def wait_for_rollout(self, *daemon_sets: str) -> None:
+        for name in daemon_sets:
+            self.kubectl("rollout", "status", "-n", RATCHET, f"daemonset/{name}", "--timeout=90s")
+
     # Links
 
     def records(self) -> dict[str, Json]:
@@ -152,8 +160,13 @@ class World:
         wait_for("nothing is left", lambda: not self.traces(), seconds)
 
 
-def figures(node: Node, names: Iterable[str]) -> dict[str, float]:
-    """Some of an agent's metrics."""
+def network_file(node: Node) -> Path:
+    """The configuration that Ratchet's installer keeps on a node."""
+    return node.machine.folder / "etc/cni/net.d" / CONFIG
+
+
+def figures(node: Node) -> dict[str, float]:
+    """An agent's metrics."""
     text = node.machine.run("busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:9472/metrics")
-    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    return {name: float(values[name]) for name in names}
+    values = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, value in values}

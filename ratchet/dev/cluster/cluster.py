@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from ratchet.dev.building import Say
 from ratchet.dev.cluster import binaries, cgroups, images
 from ratchet.dev.cluster.controlplane import ControlPlane
 from ratchet.dev.cluster.credentials import Credentials
@@ -15,10 +15,8 @@ from ratchet.dev.cluster.machine import Machine
 from ratchet.dev.cluster.node import Node, is_ready
 from ratchet.errors import RatchetError
 
-FOLDER = Path("/var/tmp/ratchet-cluster")  # noqa: S108  # overlayfs wants a real disk, and so has /tmp not everywhere
+FOLDER = Path("/var/tmp/ratchet-cluster")  # noqa: S108  # overlayfs wants a disk, which /tmp is not everywhere
 NODES = ("node-a", "node-b")
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +42,12 @@ class Cluster:
             )
         if not 0 <= nodes <= len(NODES):
             raise RatchetError(f"cannot start a cluster of {nodes} nodes: it has at most {len(NODES)}")
-        binaries.require_packages()
         programs = binaries.kubernetes(say)
         self.down(lambda _: None)  # what a crash left
         self.folder.mkdir(mode=0o700, parents=True)
+        self._programs.symlink_to(programs)
         try:
-            self._start(programs, [self._node(number, programs) for number in range(1, nodes + 1)], say)
+            self._start([self._node(number) for number in range(1, nodes + 1)], say)
         except BaseException:
             self.down(say)
             raise
@@ -61,7 +59,7 @@ class Cluster:
                 say(f"{machine.name} goes")
             machine.stop()
         for number in range(1, len(NODES) + 1):
-            cgroups.remove(self._node(number, Path()).cgroup)
+            cgroups.remove(self._node(number).cgroup)
         if self.folder.exists():
             shutil.rmtree(self.folder)
 
@@ -71,21 +69,18 @@ class Cluster:
 
     def nodes(self) -> list[Node]:
         """The nodes that it was started with."""
-        numbers = range(1, len(NODES) + 1)
-        programs = binaries.kubernetes(lambda _: None)
-        return [one for one in (self._node(number, programs) for number in numbers) if one.machine.folder.is_dir()]
+        return [one for one in map(self._node, range(1, len(NODES) + 1)) if one.machine.folder.is_dir()]
 
     def control_plane(self) -> ControlPlane:
-        programs = binaries.kubernetes(lambda _: None)
-        return ControlPlane(self.machine("control-plane"), self._credentials, self.kubeconfig, programs)
+        return ControlPlane(self.machine("control-plane"), self._credentials, self.kubeconfig, self._programs)
 
     def load(self, image: Path) -> None:
         """Have every node know an image, of an OCI archive."""
         for node in self.nodes():
             node.load(image)
 
-    def _start(self, programs: Path, nodes: list[Node], say: Say) -> None:
-        control = ControlPlane(self.machine("control-plane"), self._credentials, self.kubeconfig, programs)
+    def _start(self, nodes: list[Node], say: Say) -> None:
+        control = self.control_plane()
         say(f"the control plane: Kubernetes {binaries.kubernetes_version()}, logs in {self.folder}/*/log")
         control.start([node.name for node in nodes])
         for node in nodes:
@@ -129,5 +124,10 @@ class Cluster:
         """A machine by its name: a node's, or "control-plane"."""
         return Machine(name, self.folder / name)
 
-    def _node(self, number: int, programs: Path) -> Node:
-        return Node(number, self.machine(NODES[number - 1]), self._credentials, programs)
+    @property
+    def _programs(self) -> Path:
+        """Kubernetes's daemons, as they were built when the cluster came up."""
+        return self.folder / "programs"
+
+    def _node(self, number: int) -> Node:
+        return Node(number, self.machine(NODES[number - 1]), self._credentials, self._programs)

@@ -19,8 +19,10 @@ PLUGINS = Path("/usr/lib/cni")
 PODS = "10.244.0.0/16"
 PAUSE = "localhost/pause:1"
 READY_SECONDS = 60.0
-# kubelet and containerd look for their own binaries and those of the network beside them.
-_PATH = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "AWS_EC2_METADATA_DISABLED": "true"}
+_ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "AWS_EC2_METADATA_DISABLED": "true",  # the kubelet would ask the network for it
+}
 
 Json = dict[str, Any]
 
@@ -65,7 +67,7 @@ class Node:
         cgroups.remove(self.cgroup)
 
     def start_containerd(self) -> None:
-        self.machine.start_daemon("containerd", ["containerd", "--config", "/etc/containerd/config.toml"], _PATH)
+        self.machine.start_daemon("containerd", ["containerd", "--config", "/etc/containerd/config.toml"], _ENVIRONMENT)
 
     def wait_for_containerd(self) -> None:
         socket = self.machine.folder / "run" / "containerd" / "containerd.sock"
@@ -82,7 +84,6 @@ class Node:
             f"--kubeconfig={kubeconfig}",
             f"--hostname-override={self.name}",
             f"--node-ip={self.address}",
-            f"--node-labels=ratchet.dev/cluster={self.name}",
         )
 
     def start_proxy(self) -> None:
@@ -101,7 +102,7 @@ class Node:
         self.machine.wait_for_daemon("kubelet", f"{self.name} Ready", lambda: is_ready(api, self.name), READY_SECONDS)
 
     def _start(self, name: str, *options: str) -> None:
-        self.machine.start_daemon(name, [str(self.programs / name), *options], _PATH)
+        self.machine.start_daemon(name, [str(self.programs / name), *options], _ENVIRONMENT)
 
     def _connect(self, switch: Machine, others: list[Node]) -> None:
         """A cable to the switch, made where its ends are to be: the host's own namespace sees nothing of it."""
