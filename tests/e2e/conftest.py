@@ -67,6 +67,7 @@ def world(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[World]:
     name = f"{said[:40].strip('-')}-{sha256(said.encode()).hexdigest()[:4]}"
     made = World(cluster, name)
     made.kubectl("create", "namespace", name)
+    made.kubectl("wait", "--for=create", "serviceaccount/default", "--timeout=60s")  # without it no pod is admitted
     try:
         yield made
     finally:
