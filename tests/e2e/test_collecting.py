@@ -19,7 +19,7 @@ def test_what_no_node_can_clean_is_collected(world: World, records: Records) -> 
         assert world.states() == ["linked"]
         assert world.pings("p", "10.99.1.2")
         assert records.link(orphan.name) is None
-        assert world.vnis() == ["lease.coordination.k8s.io/vni-11"]
+        assert world.vnis() == [f"lease.coordination.k8s.io/vni-{world.vni()}"]
 
 
 def test_pods_that_are_deleted_by_force_leave_nothing(world: World) -> None:

@@ -31,7 +31,7 @@ def test_the_example_of_2017(world: World, file: str) -> None:
     assert device["operstate"] in ("UP", "UNKNOWN")
     if kind == "vxlan":
         data = device["linkinfo"]["info_data"]
-        assert (data["id"], data["remote"], data["port"]) == (11, world.b.address, 4789)
+        assert (data["id"], data["remote"], data["port"]) == (world.vni(), world.b.address, 4789)
         assert device["mtu"] == 1450
     assert world.pings("primary-pod", "192.168.2.101")
     assert world.pings("pair-pod", "192.168.2.100")

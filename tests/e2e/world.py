@@ -121,6 +121,11 @@ class World:
     def states(self) -> list[str]:
         return sorted(data["state"] for data in self.records().values())
 
+    def vni(self) -> int:
+        """The number of this namespace's tunnel; the first of a cluster is 11, if no other link had it just now."""
+        (number,) = [int(data["vni"]) for data in self.records().values() if "vni" in data]
+        return number
+
     def wait_until_linked(self, links: int, seconds: float = 60.0) -> None:
         wait_for(f"{links} links are linked", lambda: self.states() == ["linked"] * links, seconds)
 

@@ -107,6 +107,8 @@ class Node:
     def _connect(self, switch: Machine, others: list[Node]) -> None:
         """A cable to the switch, made where its ends are to be: the host's own namespace sees nothing of it."""
         port = f"port{self.number}"
+        # An earlier boot's may be there yet: the kernel takes a network apart after its last process has ended.
+        switch.run("sh", "-c", f"ip link del {port} 2>&1 || ! ip link show {port} 2>&1")
         ip(*f"link add {port} netns {switch.pid} type veth peer name eth0 netns {self.machine.pid}".split())
         for line in (f"link set {port} master br0 up", f"route replace {self.pods} via {self.address}"):
             switch.run("ip", *line.split())
