@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-SHIM   := ratchet/shim/$(shell uname -m)/ratchet
+SHIM   := $(addprefix ratchet/shim/$(shell uname -m)/,ratchet launcher)
 RUN    := hack/run
 
 .DEFAULT_GOAL := help
@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 $(SHIM): $(wildcard shim/*)
-	@$(RUN) shim $@
+	@$(RUN) compiled $@
 
 system:
 	@$(RUN) system

@@ -1,8 +1,8 @@
-"""How the package is built: by hatchling, and with the shim for each machine in every wheel.
+"""How the package is built: by hatchling, and with the programs of shim/ for each machine in every wheel.
 
-The shim is compiled by the C compiler that ziglang brings, which builds for any machine on any. This module is the
+They are compiled by the C compiler that ziglang brings, which builds for any machine on any. This module is the
 build backend, and not only hatchling's hook, because a backend alone can say that a wheel needs ziglang, which is
-large, and that an editable install does not: there `make install` builds the shim with the machine's own compiler.
+large, and that an editable install does not: there `make install` builds them with the machine's own compiler.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 # One release, so that everybody who builds a release of ours gets the same bytes.
 ZIGLANG = "ziglang==0.17.1"
 MACHINES = ("x86_64", "aarch64")
+PROGRAMS = ("ratchet", "launcher")
 
 
 def get_requires_for_build_wheel(config_settings: dict[str, Any] | None = None) -> list[str]:
@@ -28,31 +29,32 @@ def get_requires_for_build_wheel(config_settings: dict[str, Any] | None = None) 
 
 
 class Shims(BuildHookInterface):
-    """Puts `ratchet/shim/<machine>/ratchet` into a wheel, and the licence of the libc that is linked into it."""
+    """Puts `ratchet/shim/<machine>/<program>` into a wheel, and the licence of the libc that is linked into each."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version == "editable":
             return
         self._built = TemporaryDirectory(prefix="ratchet-shim-")
         for machine in MACHINES:
-            shim = Path(self._built.name, machine, "ratchet")
-            self._compile(machine, shim)
-            build_data["force_include"][str(shim)] = f"ratchet/shim/{machine}/ratchet"
+            for name in PROGRAMS:
+                program = Path(self._built.name, machine, name)
+                self._compile(machine, program)
+                build_data["force_include"][str(program)] = f"ratchet/shim/{machine}/{name}"
         build_data["force_include"][str(_musl_licence())] = "ratchet/shim/COPYRIGHT.musl"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
         if version != "editable":
             self._built.cleanup()
 
-    def _compile(self, machine: str, shim: Path) -> None:
-        shim.parent.mkdir()
+    def _compile(self, machine: str, program: Path) -> None:
+        program.parent.mkdir(exist_ok=True)
         command = [sys.executable, "-m", "ziglang", "cc", "@shim/flags", "-Werror", "-static", "-s"]
-        target = ["-target", f"{machine}-linux-musl", "-o", str(shim), "shim/ratchet.c"]
+        target = ["-target", f"{machine}-linux-musl", "-o", str(program), f"shim/{program.name}.c"]
         # Zig wants a place for what it keeps between runs. Where the builder names none, a build leaves nothing outside
         # its own folders.
         caches = dict.fromkeys(("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR"), self._built.name)
         subprocess.run([*command, *target], check=True, cwd=self.root, env={**caches, **os.environ})
-        shim.chmod(0o755)
+        program.chmod(0o755)
 
 
 def _musl_licence() -> Path:

@@ -84,9 +84,16 @@ def _add_install(commands: Commands) -> None:
         "--no-fallback", dest="fallback", action="store_false", help="with --agent: never do without the agent"
     )
     parser.add_argument(
+        "--relocatable", action="store_true", help="bring Python along: the plugin needs nothing of the node's"
+    )
+    parser.add_argument(
         "--keep",
         metavar="NAMESPACE/DAEMONSET",
-        help="with --agent: see to it that all stays in place, until stopped; then remove it if that DaemonSet is gone",
+        help="see to it that all stays in place, until stopped; then remove it if that DaemonSet is gone "
+        "(with --agent --no-fallback, or with --relocatable)",
+    )
+    parser.add_argument(
+        "--write-kubeconfig", type=Path, metavar="FILE", help="with --keep: for the plugin, with this pod's account"
     )
     parser.set_defaults(run=_install)
 
@@ -151,12 +158,9 @@ def _gc(arguments: argparse.Namespace) -> int:
 
 
 def _install(arguments: argparse.Namespace) -> int:
-    from ratchet.install import find_shim, install
+    from ratchet.install.executables import find_shim, install
 
-    if not arguments.agent and not arguments.fallback:
-        raise RatchetError("cannot install: --no-fallback is said of --agent, which is missing")
-    if arguments.network and not arguments.conf_dir:
-        raise RatchetError("cannot install: --network is said of --conf-dir, which is missing")
+    _refuse_incomplete(arguments)
     if arguments.keep:
         return _keep(arguments)
     written = install(
@@ -166,6 +170,7 @@ def _install(arguments: argparse.Namespace) -> int:
         arguments.state_dir,
         agent=arguments.agent,
         fallback=arguments.fallback,
+        relocatable=arguments.relocatable,
         network=arguments.network,
     )
     for path in written:
@@ -180,12 +185,30 @@ def _install(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _refuse_incomplete(arguments: argparse.Namespace) -> None:
+    """Raise RatchetError where an option is said of another one that is missing."""
+    if not arguments.agent and not arguments.fallback:
+        raise RatchetError("cannot install: --no-fallback is said of --agent, which is missing")
+    if arguments.network and not arguments.conf_dir:
+        raise RatchetError("cannot install: --network is said of --conf-dir, which is missing")
+    if arguments.write_kubeconfig and not arguments.keep:
+        raise RatchetError("cannot install: --write-kubeconfig is said of --keep, which is missing")
+    with_agent_alone = arguments.agent and not arguments.fallback
+    if arguments.keep and with_agent_alone is arguments.relocatable:
+        raise RatchetError("cannot install: --keep is said of --agent --no-fallback, or else of --relocatable")
+
+
 def _keep(arguments: argparse.Namespace) -> int:
     from ratchet.cli.keep import keep_installed
 
-    if not arguments.agent:
-        raise RatchetError("cannot install: --keep is said of --agent, which is missing")
-    return keep_installed(arguments.bin_dir, arguments.conf_dir, arguments.network, arguments.keep)
+    return keep_installed(
+        arguments.bin_dir,
+        arguments.conf_dir,
+        arguments.network,
+        arguments.keep,
+        agent=arguments.agent,
+        kubeconfig=arguments.write_kubeconfig,
+    )
 
 
 def _uninstall(arguments: argparse.Namespace) -> int:

@@ -27,7 +27,7 @@ from ratchet.dev.rootless import become_able
 from ratchet.dev.stage import EXAMPLES, Stage
 from ratchet.dev.story import say, step
 from ratchet.errors import RatchetError
-from ratchet.install import find_shim
+from ratchet.install.executables import find_shim
 
 PREFIX = "demo-"
 HELD = Path(tempfile.gettempdir()) / f"ratchet-demo-{os.getuid()}.json"

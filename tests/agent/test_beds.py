@@ -14,7 +14,7 @@ import pytest
 
 from ratchet.dev.bed import wait_for
 from ratchet.dev.hosts import namespaces_under, remove_namespace
-from ratchet.install import find_shim
+from ratchet.install.executables import find_shim
 from tests.support.namespaces import may_make_namespaces
 
 STARTER = """

@@ -21,7 +21,7 @@ from hypothesis.errors import StopTest
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from ratchet.dev.bed import Bed
-from ratchet.install import find_shim
+from ratchet.install.executables import find_shim
 from tests.agent.machine import CHAIN, NODES, RING, STAR, Ears, Fault, Game, History, Old, Outage, Patience, Shape
 from tests.support.cluster import PATIENT, Cluster
 from tests.support.faults import Faults

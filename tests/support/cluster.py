@@ -20,7 +20,7 @@ from ratchet.dev.bed import Bed, wait_for
 from ratchet.dev.hosts import command_in, ip
 from ratchet.dev.kubelet import Answer, Kubelet, Sandbox, finished
 from ratchet.gc import Outcome, collect_garbage
-from ratchet.install import find_shim
+from ratchet.install.executables import find_shim
 from ratchet.node.journal import Journal
 from tests.support.faults import Faults, Sent
 from tests.support.namespaces import may_make_namespaces

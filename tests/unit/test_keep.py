@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 
 from ratchet.errors import ApiUnavailableError, RatchetError
 from ratchet.install import CONFIG, LAUNCHER, uninstall
-from ratchet.keep import Keeper, is_gone
+from ratchet.install.bundle import BUNDLES, find_compiled
+from ratchet.install.keep import Keeper, is_gone
+from ratchet.install.kubeconfig import Kubeconfig
 from ratchet.store.apiserver import ForbiddenError, NotFoundError, UnauthorizedError
 
 NETWORK = {"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge"}]}
@@ -44,6 +47,25 @@ def keeper(tmp_path: Path) -> Keeper:
     return Keeper(tmp_path / "bin", tmp_path / "net.d", tmp_path / "agent.sock")
 
 
+@pytest.fixture
+def without_agent(keeper: Keeper, tmp_path: Path) -> Keeper:
+    """The keeper of a node whose plugin does all itself, with an account of the cluster."""
+    if find_compiled("launcher") is None:
+        pytest.skip("needs a C compiler, for the launcher of a Python of its own")
+    account = tmp_path / "account"
+    account.mkdir()
+    (account / "ca.crt").write_text("authority")
+    (account / "token").write_text("first")
+    kubeconfig = Kubeconfig(tmp_path / "net.d" / "ratchet.d" / "kubeconfig", "https://10.96.0.1:443", account)
+    return replace(keeper, socket=None, kubeconfig=kubeconfig)
+
+
+def serve(keeper: Keeper) -> None:
+    """Have an agent on the node."""
+    assert keeper.socket is not None
+    keeper.socket.touch()
+
+
 def types(keeper: Keeper) -> list[str]:
     assert keeper.conf_dir is not None
     return [one["type"] for one in json.loads((keeper.conf_dir / CONFIG).read_text())["plugins"]]
@@ -57,13 +79,13 @@ def files(keeper: Keeper) -> set[str]:
 def test_a_network_calls_the_agent_only_once_there_is_one(keeper: Keeper) -> None:
     keeper.look()
     assert files(keeper) == {LAUNCHER, "10-pods.conflist"}
-    keeper.socket.touch()
+    serve(keeper)
     keeper.look()
     assert types(keeper) == ["bridge", "ratchet"]
 
 
 def test_it_stands_behind_a_network_that_is_configured_anew(keeper: Keeper) -> None:
-    keeper.socket.touch()
+    serve(keeper)
     keeper.look()
     assert keeper.conf_dir is not None
     (keeper.conf_dir / "10-pods.conflist").write_text(json.dumps({**NETWORK, "plugins": [{"type": "ptp"}]}))
@@ -72,7 +94,7 @@ def test_it_stands_behind_a_network_that_is_configured_anew(keeper: Keeper) -> N
 
 
 def test_a_network_that_is_given_is_put_there_whatever_the_node_has(keeper: Keeper, tmp_path: Path) -> None:
-    keeper.socket.touch()
+    serve(keeper)
     given = tmp_path / "given.conf"
     given.write_text(json.dumps({"name": "ratchet-demo", "type": "ratchet", "delegate": {"type": "flannel"}}))
     keeper = replace(keeper, network=given)
@@ -92,7 +114,7 @@ def test_a_network_that_is_given_is_put_there_whatever_the_node_has(keeper: Keep
 
 @pytest.mark.parametrize("lost", [LAUNCHER, CONFIG])
 def test_what_is_taken_away_comes_again(keeper: Keeper, lost: str) -> None:
-    keeper.socket.touch()
+    serve(keeper)
     keeper.look()
     assert keeper.conf_dir is not None
     before = files(keeper)
@@ -102,7 +124,7 @@ def test_what_is_taken_away_comes_again(keeper: Keeper, lost: str) -> None:
 
 
 def test_nothing_is_written_where_nothing_has_changed(keeper: Keeper) -> None:
-    keeper.socket.touch()
+    serve(keeper)
     keeper.look()
     assert keeper.conf_dir is not None
     before = (keeper.conf_dir / CONFIG).stat().st_ino
@@ -111,7 +133,7 @@ def test_nothing_is_written_where_nothing_has_changed(keeper: Keeper) -> None:
 
 
 def test_a_node_without_a_network_is_waited_for(keeper: Keeper, caplog: pytest.LogCaptureFixture) -> None:
-    keeper.socket.touch()
+    serve(keeper)
     assert keeper.conf_dir is not None
     (keeper.conf_dir / "10-pods.conflist").unlink()
     stopping = threading.Event()
@@ -135,7 +157,7 @@ def test_a_node_without_a_network_is_waited_for(keeper: Keeper, caplog: pytest.L
 def test_a_node_is_put_back_only_when_the_plugin_is_deployed_no_more(
     keeper: Keeper, answer: dict[str, Any] | RatchetError, gone: bool
 ) -> None:
-    keeper.socket.touch()
+    serve(keeper)
     keeper.look()
     api = Api(answer)
     assert is_gone(api, DAEMON_SET) is gone  # type: ignore[arg-type]
@@ -145,8 +167,55 @@ def test_a_node_is_put_back_only_when_the_plugin_is_deployed_no_more(
 
 
 def test_uninstalling_takes_the_configuration_first_and_may_be_repeated(keeper: Keeper) -> None:
-    keeper.socket.touch()
+    serve(keeper)
     keeper.look()
     removed = uninstall(keeper.bin_dir, keeper.conf_dir)
     assert [path.name for path in removed] == [CONFIG, LAUNCHER]
     assert uninstall(keeper.bin_dir, keeper.conf_dir) == []
+
+
+# Without an agent
+
+
+def test_a_plugin_without_an_agent_brings_its_python_and_has_an_account_before_it_is_called(
+    without_agent: Keeper, tmp_path: Path
+) -> None:
+    (tmp_path / "account" / "token").rename(tmp_path / "token")
+    with pytest.raises(RatchetError, match=r"cannot write .*/kubeconfig: cannot read .*/account/token: No such file"):
+        without_agent.look()
+    assert files(without_agent) == {LAUNCHER, BUNDLES, "10-pods.conflist"}
+    (tmp_path / "token").rename(tmp_path / "account" / "token")
+    without_agent.look()
+    assert types(without_agent) == ["bridge", "ratchet"]
+    assert (without_agent.bin_dir / LAUNCHER).resolve().is_relative_to(without_agent.bin_dir.resolve() / BUNDLES)
+
+
+def test_the_account_is_roots_alone_and_its_token_followed(without_agent: Keeper, tmp_path: Path) -> None:
+    assert without_agent.kubeconfig is not None
+    path = without_agent.kubeconfig.path
+    without_agent.look()
+    assert path.stat().st_mode & 0o777 == 0o600
+    said = json.loads(path.read_text())
+    assert said["clusters"][0]["cluster"]["server"] == "https://10.96.0.1:443"
+    assert said["users"][0]["user"]["token"] == "first"
+    before = path.stat().st_ino
+    without_agent.look()
+    assert path.stat().st_ino == before
+    (tmp_path / "account" / "token").write_text("second\n")
+    without_agent.look()
+    assert json.loads(path.read_text())["users"][0]["user"]["token"] == "second"
+
+
+def test_a_bundle_that_is_taken_away_comes_again(without_agent: Keeper) -> None:
+    without_agent.look()
+    shutil.rmtree(without_agent.bin_dir / BUNDLES)
+    without_agent.look()
+    assert (without_agent.bin_dir / LAUNCHER).is_file()
+
+
+def test_nothing_of_a_plugin_without_an_agent_is_left(without_agent: Keeper) -> None:
+    without_agent.look()
+    assert without_agent.kubeconfig is not None
+    without_agent.leave(Api(GOING), DAEMON_SET)  # type: ignore[arg-type]
+    assert files(without_agent) == {"10-pods.conflist", "ratchet.d"}
+    assert not without_agent.kubeconfig.path.exists()

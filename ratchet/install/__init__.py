@@ -1,0 +1,10 @@
+"""Putting the plugin where a container runtime looks for it, so that a half-done install never breaks a pod's start.
+
+`executables` is what is executed; `bundle` a Python to take along, for nodes that have none; `kubeconfig` what a plugin
+reaches the API with; `network` the runtime's configuration, which comes last; `keep` sees to it that all of it stays.
+"""
+
+from ratchet.install.executables import FALLBACK, LAUNCHER, install, uninstall
+from ratchet.install.network import CONFIG, configure
+
+__all__ = ["CONFIG", "FALLBACK", "LAUNCHER", "configure", "install", "uninstall"]

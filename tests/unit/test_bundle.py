@@ -1,0 +1,175 @@
+"""A Python to take along: it needs nothing of where it is, is whole or not there, and never changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ratchet.cli.main import main
+from ratchet.errors import RatchetError
+from ratchet.install import FALLBACK, LAUNCHER, install, uninstall
+from ratchet.install.bundle import BUNDLES, find_compiled
+from tests.support.namespaces import may_make_namespaces
+
+NETWORK = {"cniVersion": "1.1.0", "name": "net", "type": "ratchet"}
+
+
+@pytest.fixture(autouse=True)
+def possible() -> None:
+    if find_compiled("launcher") is None:
+        pytest.skip("needs a C compiler, for the launcher of a Python of its own")
+
+
+@pytest.fixture
+def bin_dir(tmp_path: Path) -> Path:
+    return tmp_path / "opt" / "cni" / "bin"
+
+
+def bundles(bin_dir: Path) -> set[str]:
+    return {folder.name for folder in (bin_dir / BUNDLES).iterdir()}
+
+
+def present(bin_dir: Path) -> str:
+    return (bin_dir / LAUNCHER).resolve().parent.name
+
+
+def contents(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.lstat().st_size for path in folder.rglob("*") if not path.is_dir()}
+
+
+def test_the_plugin_runs_where_there_is_nothing_but_its_folder(bin_dir: Path, tmp_path: Path) -> None:
+    if not may_make_namespaces():
+        pytest.skip("needs root with CAP_SYS_ADMIN, for another root")
+    config = {"cluster": {"server": "https://127.0.0.1:1"}, "name": "c"}
+    user, context = {"name": "u", "user": {"token": "t"}}, {"name": "x", "context": {"cluster": "c", "user": "u"}}
+    kubeconfig = tmp_path / "kubeconfig"
+    said = {"clusters": [config], "users": [user], "contexts": [context], "current-context": "x"}
+    kubeconfig.write_text(json.dumps({"apiVersion": "v1", "kind": "Config", **said}))
+    install(bin_dir, relocatable=True)
+    before = contents(bin_dir)
+    (tmp_path / "proc").mkdir()
+    inside = 'mount -t proc none "$0/proc" && exec chroot "$0" /opt/cni/bin/ratchet'
+    for command, told in (("VERSION", '"supportedVersions"'), ("STATUS", "cannot reach the Kubernetes API")):
+        done = subprocess.run(
+            ["unshare", "--mount", "--pid", "--fork", "sh", "-c", inside, str(tmp_path)],
+            input=json.dumps({**NETWORK, "kubeconfig": "/kubeconfig"}).encode(),
+            env={**os.environ, "CNI_COMMAND": command, "LD_LIBRARY_PATH": "/nowhere", "PYTHONHOME": "/nowhere"},
+            capture_output=True,
+            check=False,
+        )
+        assert told in done.stdout.decode(), done.stderr.decode()
+    assert contents(bin_dir) == before
+
+
+def test_it_may_be_moved(bin_dir: Path, tmp_path: Path) -> None:
+    install(bin_dir, relocatable=True)
+    moved = tmp_path / "else where"
+    bin_dir.rename(moved)
+    done = subprocess.run(
+        [moved / LAUNCHER], env={"CNI_COMMAND": "VERSION"}, stdin=subprocess.DEVNULL, capture_output=True, check=True
+    )
+    assert "1.1.0" in json.loads(done.stdout)["supportedVersions"]
+
+
+def test_what_is_the_same_is_not_made_again(bin_dir: Path) -> None:
+    install(bin_dir, relocatable=True)
+    before = (bin_dir / LAUNCHER).stat()
+    install(bin_dir, relocatable=True)
+    assert (bin_dir / LAUNCHER).stat().st_ino == before.st_ino
+    assert len(bundles(bin_dir)) == 1
+
+
+def test_the_one_before_stays_for_the_calls_that_run(bin_dir: Path, tmp_path: Path) -> None:
+    seen: list[str] = []
+    for number in range(3):
+        install(bin_dir, state_dir=tmp_path / str(number), relocatable=True)
+        seen.append(present(bin_dir))
+        assert bundles(bin_dir) == set(seen[-2:])
+    assert len(set(seen)) == 3
+
+
+def test_what_is_recorded_is_in_it(bin_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "kubeconfig").write_text("no kubeconfig")
+    install(bin_dir, kubeconfig=tmp_path / "kubeconfig", relocatable=True)
+    done = subprocess.run(
+        [bin_dir / LAUNCHER],
+        input=json.dumps(NETWORK).encode(),
+        env={"CNI_COMMAND": "STATUS"},
+        capture_output=True,
+        check=False,
+    )
+    assert f"kubeconfig {tmp_path / 'kubeconfig'}" in json.loads(done.stdout)["msg"]
+
+
+def test_beside_the_shim_it_is_what_the_shim_falls_back_on(bin_dir: Path) -> None:
+    assert install(bin_dir, agent=True, relocatable=True) == [bin_dir / FALLBACK, bin_dir / LAUNCHER]
+    assert (bin_dir / FALLBACK).resolve().is_relative_to((bin_dir / BUNDLES).resolve())
+    done = subprocess.run(
+        [bin_dir / LAUNCHER],
+        input=json.dumps({**NETWORK, "kubeconfig": "/none"}).encode(),
+        env={"CNI_COMMAND": "STATUS", "RATCHET_AGENT_SOCKET": str(bin_dir / "none")},
+        capture_output=True,
+        check=False,
+    )
+    assert "kubeconfig /none" in json.loads(done.stdout)["msg"]
+
+
+@pytest.mark.parametrize("agent", [False, True])
+def test_who_needs_it_no_more_is_rid_of_it(bin_dir: Path, agent: bool) -> None:
+    install(bin_dir, relocatable=True)
+    install(bin_dir, agent=agent, fallback=not agent)
+    assert [path.name for path in bin_dir.iterdir()] == [LAUNCHER]
+    assert not (bin_dir / LAUNCHER).is_symlink()
+
+
+def test_uninstalling_takes_it_away(bin_dir: Path) -> None:
+    install(bin_dir, relocatable=True)
+    assert uninstall(bin_dir) == [bin_dir / LAUNCHER, bin_dir / BUNDLES]
+    assert list(bin_dir.iterdir()) == []
+    assert uninstall(bin_dir) == []
+
+
+def test_a_bundle_that_cannot_be_made_leaves_the_plugin_that_was(
+    bin_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    install(bin_dir, relocatable=True)
+    before = contents(bin_dir)
+
+    def full(source: Path, target: Path) -> None:
+        if target.name == "call.py":
+            raise OSError(28, "No space left on device")
+        shutil.copy(source, target)
+
+    monkeypatch.setattr("ratchet.install.bundle.shutil.copy2", full)
+    with pytest.raises(RatchetError, match=f"cannot write {bin_dir / BUNDLES}/.*: No space left on device"):
+        install(bin_dir, state_dir=tmp_path, relocatable=True)
+    assert contents(bin_dir) == before
+
+
+def test_a_machine_without_a_launcher_is_told(bin_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ratchet.install.bundle.find_compiled", lambda _: None)
+    with pytest.raises(RatchetError, match="cannot bring Python along: there is no launcher for this machine") as told:
+        install(bin_dir, relocatable=True)
+    assert "make install" in told.value.details
+    assert not bin_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--keep", "a/b"], "--keep is said of --agent --no-fallback, or else of --relocatable"),
+        (["--keep", "a/b", "--agent"], "--keep is said of --agent --no-fallback, or else of --relocatable"),
+        (["--write-kubeconfig", "/x", "--relocatable"], "--write-kubeconfig is said of --keep, which is missing"),
+    ],
+)
+def test_options_that_make_no_sense(
+    bin_dir: Path, options: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["install", "--bin-dir", str(bin_dir), *options]) == 1
+    assert capsys.readouterr().err == f"ratchet: cannot install: {told}\n"
+    assert not bin_dir.exists()
