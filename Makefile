@@ -61,6 +61,8 @@ image: install  ## Ratchet's container image, into build/ratchet.tar
 
 e2e: image  ## real Kubernetes, real pods; needs Go, and some minutes
 	@$(RUN) system_for_cluster
+	@echo "==> Kubernetes"
+	@hack/cluster build
 	@echo "==> End to end"
 	@$(BIN)/python -m pytest tests/e2e
 
