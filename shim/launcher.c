@@ -43,7 +43,6 @@ int main(void)
     snprintf(plugin, sizeof plugin, "%s/plugin.py", folder);
     /* -I: neither the caller's environment nor its folder decides what is imported. -S: nor does a site. -B: the folder
      * is what it was, whoever ran it. */
-    char *const arguments[] = {loader, "--inhibit-cache", "--library-path", libraries, python, "-I", "-S", "-B", plugin, NULL};
-    execv(loader, arguments);
+    execl(loader, loader, "--inhibit-cache", "--library-path", libraries, python, "-I", "-S", "-B", plugin, (char *)NULL);
     return fail(loader, errno);
 }

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -30,9 +31,22 @@ TIMES = pytest.StashKey[list[tuple[str, str, float]]]()
 
 def deploy(world: World, overlay: str) -> None:
     world.kubectl("apply", "-k", str(MANIFESTS / overlay))
-    world.wait_for_rollout("ratchet-agent", "ratchet-install")
+    world.wait_for_rollout(*(one["metadata"]["name"] for one in world.get("daemonset")["items"]))
     paths = [network_file(node) for node in world.cluster.nodes()]
     wait_for("the configuration of the nodes' networks", lambda: all(path.exists() for path in paths), 30.0)
+
+
+@contextmanager
+def deployed_instead(cluster: Cluster, overlay: str) -> Iterator[None]:
+    """Within the block, Ratchet is on the cluster in another way than for other tests."""
+    ratchet = World(cluster, RATCHET)
+    try:
+        ratchet.kubectl("delete", "-k", str(MANIFESTS / "chained"), "--wait")
+        deploy(ratchet, overlay)
+        yield
+    finally:
+        ratchet.kubectl("delete", "-k", str(MANIFESTS / overlay), "--wait", "--ignore-not-found")
+        deploy(ratchet, "chained")
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import pytest
 
 from ratchet.dev.cluster import binaries
 from ratchet.dev.cluster.cluster import Cluster
-from tests.e2e.conftest import MANIFESTS, deploy
+from tests.e2e.conftest import MANIFESTS, deployed_instead
 from tests.e2e.world import PAIR, RATCHET, World, network_file, pod, primary, wait_for
 
 SUBNET = """\
@@ -24,7 +24,6 @@ FLANNEL_IPMASQ=false
 @pytest.fixture(scope="module")
 def delegating(cluster: Cluster) -> Iterator[None]:
     """The nodes as flannel's daemon leaves them, and Ratchet in the place of their network."""
-    ratchet = World(cluster, RATCHET)
     plugin = binaries.flannel(print)
     folders = [node.machine.folder for node in cluster.nodes()]
     try:
@@ -32,15 +31,12 @@ def delegating(cluster: Cluster) -> Iterator[None]:
             shutil.copy(plugin, folder / "opt/cni/bin")
             (folder / "run/flannel").mkdir()
             (folder / "run/flannel/subnet.env").write_text(SUBNET.format(number=node.number))
-        ratchet.kubectl("delete", "-k", str(MANIFESTS / "chained"), "--wait")
-        deploy(ratchet, "delegating")
-        yield
+        with deployed_instead(cluster, "delegating"):
+            yield
     finally:
-        ratchet.kubectl("delete", "-k", str(MANIFESTS / "delegating"), "--wait", "--ignore-not-found")
         for folder in folders:
             (folder / "opt/cni/bin/flannel").unlink(missing_ok=True)
             shutil.rmtree(folder / "run/flannel", ignore_errors=True)
-        deploy(ratchet, "chained")
 
 
 def address(world: World, name: str, ifname: str) -> str:

@@ -3,43 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
-import yaml
 
-from ratchet.dev.building import REPOSITORY
-from tests.e2e.world import PAIR, RATCHET, World, pod, primary
-
-EXAMPLES = REPOSITORY / "manifests" / "examples"
-LABELS = "ratchet.state,ratchet.kind,ratchet.vni"
-
-
-def example(path: Path) -> str:
-    """An example of 2017, with an image that the nodes have, and a shell that is in it."""
-    text = path.read_text().replace("dougbtv/centos-network", "localhost/tools:1").replace("/bin/bash", "/bin/sh")
-    return yaml.safe_dump_all(one for one in yaml.safe_load_all(text) if one)
+from tests.e2e.walkthrough import walk_through
+from tests.e2e.world import PAIR, World, pod, primary
 
 
 @pytest.mark.parametrize("file", ["example.yaml", "example-one-node.yaml"])
 def test_the_example_of_2017(world: World, file: str) -> None:
-    world.kubectl("apply", "-f", "-", stdin=example(EXAMPLES / file))
-    world.wait("condition=Ready", "pod/primary-pod", "pod/pair-pod")
-    kind = "vxlan" if file == "example.yaml" else "veth"
-    device = world.device("primary-pod", "in1")
-    assert device["linkinfo"]["info_kind"] == kind
-    assert device["operstate"] in ("UP", "UNKNOWN")
-    if kind == "vxlan":
-        data = device["linkinfo"]["info_data"]
-        assert (data["id"], data["remote"], data["port"]) == (world.vni(), world.b.address, 4789)
-        assert device["mtu"] == 1450
-    assert world.pings("primary-pod", "192.168.2.101")
-    assert world.pings("pair-pod", "192.168.2.100")
-    shown = world.kubectl("get", "configmap", "-n", RATCHET, "-L", LABELS)
-    line = next(line for line in shown.splitlines() if line.startswith(world.namespace))
-    assert {"linked", kind} <= set(line.split())
-    world.delete_pods("primary-pod", "pair-pod")
-    world.wait_until_nothing_is_left()
+    walk_through(world, file)
 
 
 def test_a_pod_without_labels_has_its_network_alone(world: World) -> None:

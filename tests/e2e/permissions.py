@@ -1,0 +1,52 @@
+"""What Ratchet's accounts may do, and what they did."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.e2e.world import RATCHET, World
+
+Use = tuple[str, str, str, str]
+
+
+def _asked(world: World) -> Iterator[tuple[Use, int]]:
+    """What Ratchet's accounts have asked of the API since the cluster came up, and how it was answered."""
+    for line in world.cluster.control_plane().audit_log.read_text().splitlines():
+        event = json.loads(line)
+        about = event.get("objectRef")
+        if about is None:
+            continue
+        account = event["user"]["username"].rpartition(":")[2]
+        kind = "/".join(part for part in (about["resource"], about.get("subresource")) if part)
+        yield (account, about.get("apiGroup", ""), kind, event["verb"]), event.get("responseStatus", {}).get("code", 0)
+
+
+def _granted(world: World) -> set[Use]:
+    kinds, ours = "clusterroles,roles,clusterrolebindings,rolebindings", f"app.kubernetes.io/part-of={RATCHET}"
+    found = json.loads(world.kubectl("get", kinds, "-A", "-l", ours, "-o", "json"))["items"]
+    rules = {(one["kind"], one["metadata"]["name"]): one["rules"] for one in found if "rules" in one}
+    return {
+        (subject["name"], group, resource, verb)
+        for binding in found
+        for subject in binding.get("subjects", [])
+        for rule in rules[binding["roleRef"]["kind"], binding["roleRef"]["name"]]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+@contextmanager
+def nothing_denied_and_nothing_unused(world: World) -> Iterator[None]:
+    """In the block no account is refused anything; and by its end all that is granted has been used, some time.
+
+    Whoever was uninstalled before may have been refused, and rightly.
+    """
+    before = len(list(_asked(world)))
+    yield
+    answers = list(_asked(world))
+    assert {use for use, code in answers[before:] if code in (401, 403)} == set()
+    used = {use for use, _ in answers}
+    assert {use for use in _granted(world) if use not in used} == set()
