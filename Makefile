@@ -9,7 +9,7 @@ SHIM   := $(addprefix ratchet/shim/$(shell uname -m)/,ratchet launcher)
 RUN    := hack/run
 
 .DEFAULT_GOAL := help
-.PHONY: help install system demo test lint unit bench cluster-up cluster-down image e2e clean
+.PHONY: help install system demo test lint unit bench cluster-up cluster-down image manifests e2e clean
 
 help:  ## what there is to do
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,7 +59,11 @@ image: install  ## Ratchet's container image, into build/ratchet.tar
 	@echo "==> The image"
 	@hack/image
 
-e2e: image  ## real Kubernetes, real pods; needs Go, and some minutes
+manifests: install  ## checkov over the manifests of every overlay
+	@echo "==> The manifests"
+	@$(RUN) manifests $(BIN)/kubectl build/checkov
+
+e2e: image manifests  ## real Kubernetes, real pods; needs Go, and some minutes
 	@$(RUN) system_for_cluster
 	@echo "==> Kubernetes"
 	@hack/cluster build

@@ -22,6 +22,7 @@ from ratchet.errors import RatchetError
 
 NAME = "localhost/ratchet:dev"
 SUITE, PYTHON = "bookworm", "3.11"
+COMPILE = ("python3", "-m", "compileall", "-q", "-f", "--invalidation-mode", "unchecked-hash")
 MB = 1_000_000
 _UNWANTED = (
     "var/cache/apt",
@@ -58,7 +59,7 @@ def make(archive: Path, say: Say, wheel: Path | None = None) -> None:
 
 
 def _base(say: Say) -> Path:
-    folder = cache() / f"base-{SUITE}"
+    folder = cache() / f"debian-{SUITE}-python{PYTHON}"
     if not folder.is_dir():
         if shutil.which("debootstrap") is None:
             raise RatchetError("cannot make an image: debootstrap is missing (Debian's name of the package, too)")
@@ -66,6 +67,8 @@ def _base(say: Say) -> Path:
         with made_whole(folder) as partial:
             command = ["debootstrap", "--variant=minbase", f"--include=python{PYTHON}-minimal,python3", SUITE]
             run("debootstrap", [*command, str(partial)], say)
+            # Bytecode goes by its source's time otherwise, which files in a layer do not have.
+            run("compileall", ["chroot", str(partial), *COMPILE, f"/usr/lib/python{PYTHON}"], say)
             for unwanted in _UNWANTED:
                 shutil.rmtree(partial / unwanted, ignore_errors=True)
     return folder
@@ -88,10 +91,10 @@ def _own(filled: Path, wheel: Path, base: Path, say: Say) -> Layer:
     contents = [str(REPOSITORY / "hack" / "image-contents"), str(filled), sys.executable, str(wheel), *options]
     run("pip", contents, say)
     site = "/opt/ratchet/lib"
-    inside = ["unshare", "--mount", "sh", "-ec", _COMPILED, "sh", str(base), str(filled / site.lstrip("/")), site]
-    run("compileall", inside, say)
+    packages = str(filled / site.lstrip("/"))
+    run("compileall", ["unshare", "--mount", "sh", "-ec", _INSIDE, str(base), packages, site, *COMPILE, site], say)
     listed = subprocess.run(
-        [sys.executable, str(REPOSITORY / "hack" / "image-sbom"), str(filled / site.lstrip("/"))],
+        [sys.executable, str(REPOSITORY / "hack" / "image-sbom"), packages],
         check=True,
         capture_output=True,
     )
@@ -99,15 +102,17 @@ def _own(filled: Path, wheel: Path, base: Path, say: Say) -> Layer:
     return Layer.of(filled, compress=True)
 
 
-# In a mount namespace of its own, the base with the packages where the image will have them.
-_COMPILED = """
+# In a mount namespace of its own, a command in the base with the packages where the image will have them.
+_INSIDE = """
+base=$0 packages=$1 site=$2
+shift 2
 mount --make-rprivate /
 mount -t tmpfs none /mnt
 mkdir -p /mnt/work /mnt/upper /mnt/root
-mount -t overlay overlay -o lowerdir="$1",upperdir=/mnt/upper,workdir=/mnt/work /mnt/root
-mkdir -p "/mnt/root$3"
-mount --bind "$2" "/mnt/root$3"
-chroot /mnt/root python3 -m compileall -q --invalidation-mode unchecked-hash "$3"
+mount -t overlay overlay -o lowerdir="$base",upperdir=/mnt/upper,workdir=/mnt/work /mnt/root
+mkdir -p "/mnt/root$site"
+mount --bind "$packages" "/mnt/root$site"
+chroot /mnt/root "$@"
 """
 
 

@@ -20,7 +20,7 @@ from ratchet.dev.building import REPOSITORY
 from ratchet.dev.cluster.cluster import Cluster
 from ratchet.store.apiserver import connect
 from ratchet.store.records import Records
-from tests.e2e.world import RATCHET, World, network_file, wait_for
+from tests.e2e.world import RATCHET, World, label_side, network_file, wait_for
 
 IMAGE = Path(os.environ.get("RATCHET_E2E_IMAGE", REPOSITORY / "build" / "ratchet.tar"))
 MANIFESTS = REPOSITORY / "tests" / "e2e" / "manifests"
@@ -62,8 +62,8 @@ def cluster() -> Iterator[Cluster]:
     try:
         found.load(IMAGE)
         ratchet = World(found, RATCHET)
-        for node, side in (("node-a", "left"), ("node-b", "right")):
-            ratchet.kubectl("label", "node", node, f"ratchetside={side}")
+        for node in found.nodes():
+            label_side(ratchet, node)
         deploy(ratchet, "chained")
         yield found
     finally:

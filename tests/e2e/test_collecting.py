@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from ratchet.core.model import Side
+import pytest
+
+from ratchet.core.model import Side, State
 from ratchet.store.records import Records
 from tests.e2e.garbage import collected, planted
-from tests.e2e.world import PAIR, World, pod, primary
+from tests.e2e.world import PAIR, RATCHET, World, label_side, pod, primary
 from tests.support.links import joined, own
 
 
@@ -27,3 +29,36 @@ def test_pods_that_are_deleted_by_force_leave_nothing(world: World) -> None:
     world.wait_until_linked(1)
     world.kubectl("delete", "pod", "p", "q", "--force", "--grace-period=0")
     world.wait_until_nothing_is_left()
+
+
+@pytest.mark.timeout(400)
+def test_a_node_that_is_removed_from_the_cluster(world: World, records: Records) -> None:
+    """What it had part in is collected, what lives on the other stays; and it may come again."""
+    world.apply(
+        pod("p", "node-a", primary("q")),
+        pod("q", "node-b", PAIR),
+        *(pod("x", "node-b", primary("y", 2)), pod("y", "node-b", PAIR)),
+        *(pod("v", "node-a", primary("w", 3)), pod("w", "node-a", PAIR)),
+    )
+    world.wait("condition=Ready", "pod", "--all")
+    world.wait_until_linked(3)
+    node = world.b
+    node.stop()
+    try:
+        world.kubectl("delete", "node", node.name)
+        # The controller manager deletes the pods of nodes that are not there, within a minute or so.
+        world.kubectl("wait", "--for=delete", "pod/q", "pod/x", "pod/y", "--timeout=150s", seconds=160)
+        with collected(world, "gc-node"):
+            states = {name: data["state"] for name, data in world.records().items()}
+            assert states == {"p.in1.q.in2": State.PRIMARY_READY, "v.in1.w.in2": State.LINKED}
+            assert [lease.node for lease in records.node_leases()] == ["node-a"]
+            assert world.pings("v", "10.99.3.2")
+    finally:
+        world.boot(node)
+        node.wait_until_ready(records.api)
+        label_side(world, node)
+        world.kubectl("rollout", "status", "-n", RATCHET, "daemonset", "--timeout=90s")
+    world.apply(pod("q", "node-b", PAIR))
+    world.wait("condition=Ready", "pod/q")
+    world.wait_until_linked(2)
+    world.wait_for_ping("p", "10.99.1.2")

@@ -6,9 +6,17 @@ import json
 
 import pytest
 
+from ratchet.dev.building import REPOSITORY
 from ratchet.install import LAUNCHER
 from tests.e2e.conftest import MANIFESTS, deploy
 from tests.e2e.world import PAIR, RATCHET, World, network_file, pod, primary, wait_for
+
+
+@pytest.mark.parametrize("overlay", ["chained", "delegating", "daemonless"])
+def test_a_server_takes_every_manifest_as_it_is(world: World, overlay: str) -> None:
+    options = ("--dry-run=server", "--validate=strict", "-k", str(REPOSITORY / "manifests" / "overlays" / overlay))
+    done = world.tried("apply", *options)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_network_that_is_configured_anew(world: World) -> None:

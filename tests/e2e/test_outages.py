@@ -67,11 +67,7 @@ def test_a_node_that_reboots(world: World) -> None:
     world.wait_until_linked(1)
     node = world.b
     node.stop()
-    node.machine.forget_boot()
-    node.start(world.cluster.control_plane().machine, [world.a])
-    node.wait_for_containerd()
-    node.start_kubelet()
-    node.start_proxy()
+    world.boot(node)
     wait_for("q's container runs anew", lambda: restarts(world, "q") > 0, 120)
     world.wait("condition=Ready", "pod/q", seconds=90)
     world.wait_until_linked(1)

@@ -109,6 +109,14 @@ class World:
         for name in daemon_sets:
             self.kubectl("rollout", "status", "-n", RATCHET, f"daemonset/{name}", "--timeout=90s")
 
+    def boot(self, node: Node) -> None:
+        """Start a node that was stopped, with its files and nothing else of before."""
+        node.machine.forget_boot()
+        node.start(self.cluster.control_plane().machine, [one for one in self.cluster.nodes() if one != node])
+        node.wait_for_containerd()
+        node.start_kubelet()
+        node.start_proxy()
+
     # Links
 
     def records(self) -> dict[str, Json]:
@@ -163,6 +171,11 @@ class World:
 
     def wait_until_nothing_is_left(self, seconds: float = 60.0) -> None:
         wait_for("nothing is left", lambda: not self.traces(), seconds)
+
+
+def label_side(world: World, node: Node) -> None:
+    """Have a node the label by which the examples of 2017 choose it."""
+    world.kubectl("label", "node", node.name, f"ratchetside={('left', 'right')[node.number - 1]}")
 
 
 def network_file(node: Node) -> Path:

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from ratchet import __version__
+from ratchet.install import CONFIG
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 KUBECTL = Path(sys.executable).with_name("kubectl")
 Json = dict[str, Any]
@@ -21,9 +24,17 @@ def built(folder: str) -> list[Json]:
     return [one for one in yaml.safe_load_all(done.stdout) if one]
 
 
+OVERLAYS = ("chained", "delegating", "daemonless")
+
+
 @pytest.fixture(scope="module")
 def chained() -> list[Json]:
     return built("overlays/chained")
+
+
+@pytest.fixture(scope="module")
+def daemonless() -> list[Json]:
+    return built("overlays/daemonless")
 
 
 def of_kind(objects: list[Json], kind: str) -> list[Json]:
@@ -45,8 +56,15 @@ def test_what_is_applied_by_default_is_the_chained_overlay(chained: list[Json]) 
     assert built(".") == chained
 
 
-def test_every_container_has_no_more_rights_than_it_needs(chained: list[Json]) -> None:
-    for name, spec in pod_specs(chained).items():
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_container_is_of_this_release(overlay: str) -> None:
+    images = [one["image"] for spec in pod_specs(built(f"overlays/{overlay}")).values() for one in containers(spec)]
+    assert set(images) == {f"ratchet:{__version__}"}
+
+
+@pytest.mark.parametrize("overlay", ["chained", "daemonless"])
+def test_every_container_has_no_more_rights_than_it_needs(overlay: str) -> None:
+    for name, spec in pod_specs(built(f"overlays/{overlay}")).items():
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
         for one in containers(spec):
             context = one["securityContext"]
@@ -70,19 +88,37 @@ def test_who_runs_other_plugins_has_what_these_need(chained: list[Json]) -> None
     assert specs["ratchet-gc"] == pod_specs(chained)["ratchet-gc"]
 
 
+def test_without_an_agent_there_is_nothing_of_it(daemonless: list[Json]) -> None:
+    assert set(pod_specs(daemonless)) == {"ratchet-install", "ratchet-gc"}
+    names = {one["metadata"]["name"] for one in daemonless}
+    assert names == {"ratchet", "ratchet-install", "ratchet-plugin", "ratchet-gc"}
+    bindings = [*of_kind(daemonless, "RoleBinding"), *of_kind(daemonless, "ClusterRoleBinding")]
+    bindings = [one for one in bindings if one["roleRef"]["name"] == "ratchet-plugin"]
+    assert {one["subjects"][0]["name"] for one in bindings} == {"ratchet-install"}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_an_installer_is_ready_when_it_has_configured_the_network(overlay: str) -> None:
+    (main,) = pod_specs(built(f"overlays/{overlay}"))["ratchet-install"]["containers"]
+    (folder,) = [one["mountPath"] for one in main["volumeMounts"] if one["name"] == "networks"]
+    assert main["readinessProbe"]["exec"]["command"] == ["test", "-f", f"{folder}/{CONFIG}"]
+    assert folder in " ".join(main["args"])
+
+
 def test_every_pod_has_an_account_of_its_own(chained: list[Json]) -> None:
     accounts = {name: spec["serviceAccountName"] for name, spec in pod_specs(chained).items()}
     assert accounts == {name: name for name in ("ratchet-agent", "ratchet-install", "ratchet-gc")}
     assert {one["metadata"]["name"] for one in of_kind(chained, "ServiceAccount")} == set(accounts.values())
 
 
-def test_the_node_has_no_more_folders_mounted_than_are_used(chained: list[Json]) -> None:
-    for name, spec in pod_specs(chained).items():
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_node_has_no_more_folders_mounted_than_are_used(overlay: str) -> None:
+    for name, spec in pod_specs(built(f"overlays/{overlay}")).items():
         used = {mount["name"] for one in containers(spec) for mount in one.get("volumeMounts", [])}
         assert used == {volume["name"] for volume in spec.get("volumes", [])}, name
 
 
-def test_operations_names_the_permissions_that_are_granted(chained: list[Json]) -> None:
+def test_operations_names_the_permissions_that_are_granted(chained: list[Json], daemonless: list[Json]) -> None:
     text = (REPOSITORY / "docs" / "operations.md").read_text()
     blocks = [block.partition("```")[0] for block in text.split("```yaml\n")[1:]]
     documented = {
@@ -94,6 +130,6 @@ def test_operations_names_the_permissions_that_are_granted(chained: list[Json]) 
     granted = {
         (one["kind"], one["metadata"]["name"]): one["rules"]
         for kind in ("ClusterRole", "Role")
-        for one in of_kind(chained, kind)
+        for one in of_kind([*chained, *daemonless], kind)
     }
     assert documented == granted
