@@ -18,6 +18,7 @@ import pytest
 
 from ratchet.dev.building import REPOSITORY
 from ratchet.dev.cluster.cluster import Cluster
+from ratchet.errors import RatchetError
 from ratchet.store.apiserver import connect
 from ratchet.store.records import Records
 from tests.e2e.world import RATCHET, World, label_side, network_file, wait_for
@@ -89,7 +90,11 @@ def world(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[World]:
             dump(made, DUMPS / name)
         made.tried("delete", "pod", "--all", "--grace-period=1")
         made.tried("delete", "namespace", name, "--wait=false")
-    made.wait_until_nothing_is_left()
+    try:
+        made.wait_until_nothing_is_left()
+    except RatchetError:
+        dump(made, DUMPS / f"{name}-left")
+        raise
 
 
 def dump(world: World, folder: Path) -> None:

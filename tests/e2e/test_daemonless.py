@@ -42,9 +42,8 @@ def test_the_example_of_2017(world: World, file: str) -> None:
 
 def test_a_pod_waits_for_its_peer_with_no_library_of_the_node(world: World) -> None:
     world.apply(pod("p", "node-a", primary("q")))
-    plugin = f"{BUNDLES}/.*/plugin.py"
     wait_for("the plugin waits", lambda: world.states() == ["primary-ready"])
-    mapped = world.a.machine.run("sh", "-c", f"cat /proc/$(pgrep -f '{plugin}')/maps")
+    mapped = world.a.machine.run("sh", "-c", f"cat /proc/$(pgrep -f '{BUNDLES}/.*/[p]lugin.py')/maps")
     libraries = {line.split()[-1] for line in mapped.splitlines() if ".so" in line}
     assert libraries
     assert {path for path in libraries if not path.startswith(f"/opt/cni/bin/{BUNDLES}/")} == set()

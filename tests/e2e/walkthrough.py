@@ -1,12 +1,20 @@
-"""What the README walks through, step by step, and what it shows of each."""
+"""The walk-through of 2017: as the README has it, command by command, and what there is to be seen of it."""
 
 from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import yaml
 
 from ratchet.dev.building import REPOSITORY
-from tests.e2e.world import RATCHET, World
+from tests.e2e.world import KUBECTL, RATCHET, World
 
+README = REPOSITORY / "README.md"
 EXAMPLES = REPOSITORY / "manifests" / "examples"
 LABELS = "ratchet.state,ratchet.kind,ratchet.vni"
 
@@ -30,6 +38,43 @@ def walk_through(world: World, file: str) -> None:
     assert {"linked", kind} <= set(line.split())
     world.delete_pods("primary-pod", "pair-pod")
     world.wait_until_nothing_is_left()
+
+
+def commands_of_readme() -> Iterator[tuple[str, str]]:
+    """Each command of the README's walk-through once Ratchet is installed, and what the README shows that it prints."""
+    section = README.read_text().partition("**Two pods.**")[2].partition("## Labels")[0]
+    for block in re.findall(r"^```\n(.*?)^```$", section, re.DOTALL | re.MULTILINE):
+        for step in block.removeprefix("$ ").split("\n$ "):
+            command, _, printed = step.partition("\n")
+            yield command, printed
+
+
+def run_as_written(world: World, folder: Path, command: str) -> str:
+    """Run a command of the README's on a test's nodes, in its namespace; what it printed."""
+    example = folder / "example.yaml"
+    example.write_text(_example("example.yaml"))
+    kubeconfig = json.loads(world.kubectl("config", "view", "--raw", "-o", "json"))
+    kubeconfig["contexts"][0]["context"]["namespace"] = world.namespace
+    (folder / "kubeconfig").write_text(json.dumps(kubeconfig))
+    command = command.replace("kubectl label", "kubectl label --overwrite")  # the nodes have these labels
+    for said, here in (
+        ("kube-minion-1", "node-a"),
+        ("kube-minion-2", "node-b"),
+        ("manifests/examples/example.yaml", str(example)),
+    ):
+        command = command.replace(said, here)
+    path = f"{KUBECTL.parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "KUBECONFIG": str(folder / "kubeconfig")}
+    done = subprocess.run(
+        ["sh", "-ec", command], env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, f"{command}: {done.stderr or done.stdout}"
+    return done.stdout
+
+
+def lasting_words(printed: str) -> set[str]:
+    """Those words of an output that are the same each time: without numbers, and names of pods and nodes."""
+    return {word for word in printed.split() if not re.search(r"\d|minion|…", word)}
 
 
 def _example(file: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from ratchet.dev import bed
 from ratchet.dev.cluster.cluster import Cluster
 from ratchet.dev.cluster.node import Node
+from ratchet.errors import RatchetError
 from ratchet.install import CONFIG
 
 Json = dict[str, Any]
@@ -170,7 +171,10 @@ class World:
         return [name for name in names if "/vni-" in name]
 
     def wait_until_nothing_is_left(self, seconds: float = 60.0) -> None:
-        wait_for("nothing is left", lambda: not self.traces(), seconds)
+        try:
+            wait_for("nothing is left", lambda: not self.traces(), seconds)
+        except RatchetError as error:
+            raise RatchetError(f"{error}: {self.traces()}") from error
 
 
 def label_side(world: World, node: Node) -> None:

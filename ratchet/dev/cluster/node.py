@@ -126,9 +126,11 @@ class Node:
         (opt / "cni" / "bin").mkdir(parents=True, exist_ok=True)
         for plugin in PLUGINS.iterdir():
             shutil.copy(plugin, opt / "cni" / "bin")
-        (etc / "cni" / "net.d").mkdir(parents=True, exist_ok=True)
-        if not list((etc / "cni" / "net.d").iterdir()):
-            (etc / "cni" / "net.d" / "10-pods.conflist").write_text(json.dumps(self._network(), indent=2))
+        networks = etc / "cni" / "net.d"
+        if not (etc / "kubelet.json").exists():  # not an earlier boot's: what there is came with the host's /etc
+            shutil.rmtree(networks, ignore_errors=True)
+            networks.mkdir(parents=True)
+            (networks / "10-pods.conflist").write_text(json.dumps(self._network(), indent=2))
         (etc / "containerd").mkdir(exist_ok=True)
         (etc / "containerd" / "config.toml").write_text(_CONTAINERD)
         (etc / "pods-resolv.conf").write_text("# there is no name server in this cluster\n")
