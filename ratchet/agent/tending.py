@@ -71,6 +71,8 @@ class Tender:
                         else:
                             self._give_up(entry, end, pod)
                             self._undeclared.pop((entry.attachment, name), None)
+            for entry, _ in held:
+                self._forget_dead(entry)
             if held:
                 self._note_lost_peer(name, held)
             else:
@@ -145,6 +147,18 @@ class Tender:
             if not held and self.journal.still_wants(entry, end):
                 take_down(self.journal, container_id, entry.netns, end.ifname)
                 log.info("took %s down: its pod is gone, and the link's record has it no more", end.ifname)
+
+    def _forget_dead(self, entry: SandboxEntry) -> None:
+        """Forget a sandbox of which nothing is left, though no DEL came: there was no plugin to call, perhaps."""
+        container_id = entry.attachment.container_id
+        if entry.delegations or self.is_adding(container_id) or datapath.namespace_is_there(entry.netns):
+            return
+        records = [(self.records.known_link(end.link)[0], end.side) for end in entry.ends]
+        if any(record is not None and record.holds(side, container_id) for record, side in records):
+            return
+        if self._pod(entry) is None:
+            self.journal.forget(entry.attachment)
+            log.info("forgot sandbox %s: it is gone with its pod, and no DEL came", container_id)
 
     def _is_alive(self, entry: SandboxEntry) -> bool:
         pod = self._pod(entry)

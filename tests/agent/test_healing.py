@@ -43,6 +43,24 @@ def test_a_link_is_completed_when_the_other_pod_comes_late(cluster: Cluster, fir
     end(cluster, (early_node, one), (late_node, other))
 
 
+def test_pods_that_went_while_nobody_called_the_plugin_are_forgotten(cluster: Cluster) -> None:
+    """Ratchet was uninstalled, its records with it, and is installed again."""
+    primary, pair = cluster.linked_pair()
+    for agent in cluster.bed.agents.values():
+        agent.stop()
+    for sandbox in (primary, pair):
+        cluster.bed.hosts.remove_namespace(sandbox.netns)
+        cluster.bed.delete_pod(sandbox.pod)
+    records = cluster.bed.records
+    record = cluster.bed.links()[LINK]
+    records.delete(record)
+    for lease in records.vni_leases():
+        records.delete_vni_lease(lease)
+    for agent in cluster.bed.agents.values():
+        agent.start()
+    cluster.assert_nothing_left()
+
+
 @pytest.mark.parametrize("node_of_pair", ["a", "b"])
 def test_both_pods_are_told_of_their_link(cluster: Cluster, node_of_pair: str) -> None:
     node = cluster.a if node_of_pair == "a" else cluster.b
