@@ -38,9 +38,13 @@ def _granted(world: World) -> set[Use]:
     }
 
 
+# A plugin that waits lists the links anew where its watch has become too old, which no test can make happen.
+RARE = ("ratchet-install", "", "configmaps", "list")
+
+
 @contextmanager
-def nothing_denied_and_nothing_unused(world: World) -> Iterator[None]:
-    """In the block no account is refused anything; and by its end all that is granted has been used, some time.
+def nothing_denied_and_nothing_unused(world: World, *accounts: str) -> Iterator[None]:
+    """In the block nobody is refused anything; and by its end all that these accounts may do they have done, some time.
 
     Whoever was uninstalled before may have been refused, and rightly.
     """
@@ -49,4 +53,5 @@ def nothing_denied_and_nothing_unused(world: World) -> Iterator[None]:
     answers = list(_asked(world))
     assert {use for use, code in answers[before:] if code in (401, 403)} == set()
     used = {use for use, _ in answers}
-    assert {use for use in _granted(world) if use not in used} == set()
+    unused = {use for use in _granted(world) if use[0] in accounts and use not in used and use != RARE}
+    assert not unused, f"granted, and not used: {unused}"

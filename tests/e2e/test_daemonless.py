@@ -53,7 +53,7 @@ def test_a_pod_waits_for_its_peer_with_no_library_of_the_node(world: World) -> N
 
 
 def test_what_is_granted_is_used_and_what_is_used_is_granted(world: World) -> None:
-    with nothing_denied_and_nothing_unused(world):
+    with nothing_denied_and_nothing_unused(world, "ratchet-install"):
         world.apply(pod("p", "node-a", primary("q")), pod("q", "node-b", PAIR), pod("plain", "node-a", {}))
         world.wait("condition=Ready", "pod/p", "pod/q", "pod/plain")
         world.roll("ratchet-install")

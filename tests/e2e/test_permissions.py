@@ -16,7 +16,7 @@ from tests.support.links import joined, own, sandbox
 
 @pytest.mark.timeout(300)
 def test_what_is_granted_is_used_and_what_is_used_is_granted(world: World, records: Records) -> None:
-    with nothing_denied_and_nothing_unused(world):
+    with nothing_denied_and_nothing_unused(world, "ratchet-agent", "ratchet-install", "ratchet-gc"):
         gate = [{"conditionType": "ratchet/linked"}]
         world.apply(pod("p", "node-a", primary("q"), readinessGates=gate), pod("q", "node-b", PAIR))
         world.wait("condition=Ready", "pod/p", "pod/q")
