@@ -101,6 +101,17 @@ class Stand:
 
 
 @dataclass(frozen=True, slots=True)
+class Properties:
+    """What an end's interface is to be like besides its name and addresses; None where that is left to Ratchet.
+
+    `mtu` in bytes; `mac` as in 02:00:00:00:00:01.
+    """
+
+    mtu: int | None = None
+    mac: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """One end of a link: what is wanted of it, and the facts that its node has written.
 
@@ -110,12 +121,14 @@ class End:
     name: str
     ifname: str
     addresses: tuple[Address, ...] = ()
+    properties: Properties = Properties()
     notes: Mapping[str, str] = field(default_factory=dict, hash=False)
     sandbox: Sandbox | None = None
     stands: Stand | None = None
 
     def intends_the_same_as(self, other: End) -> bool:
-        return (self.name, self.ifname, self.addresses) == (other.name, other.ifname, other.addresses)
+        ours = (self.name, self.ifname, self.addresses, self.properties)
+        return ours == (other.name, other.ifname, other.addresses, other.properties)
 
 
 @dataclass(frozen=True, slots=True)

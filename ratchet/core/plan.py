@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ratchet.core.device import Observed, Parent, Port, VethWire, VxlanWire, Wire, differences, tunnel_mtu
 from ratchet.core.model import Kind, Link, Sandbox, Side
 from ratchet.core.naming import mac_address
+from ratchet.errors import InvalidIntentError
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,16 +128,27 @@ def plan(
 
 
 def wire_of(record: Link, side: Side, site: Site) -> Wire:
-    """What `side` is to be made of, on its own node, once both ends have joined (and a tunnel has its VNI)."""
+    """What `side` is to be made of, on its own node, once both ends have joined (and a tunnel has its VNI).
+
+    Raises InvalidIntentError for an MTU that does not fit into the tunnel.
+    """
     if record.kind is Kind.VETH:
         mtu = site.parent.mtu
         return VethWire(record.name, _port(record, side, mtu), _port(record, side.other, mtu))
-    peer = record.sandbox(side.other)
-    if peer is None or record.vni is None:
+    holder, peer = record.sandbox(side), record.sandbox(side.other)
+    if holder is None or peer is None or record.vni is None:
         raise ValueError(f"{record.name} is not ready to be wired")
+    most = tunnel_mtu(site.parent)
+    near = _port(record, side, most)
+    if near.mtu > most:
+        raise InvalidIntentError(
+            f"cannot link pod {holder.pod}: mtu: {near.ifname} is to have {near.mtu}, and {most} is the most "
+            f"that fits into a tunnel over {site.parent.ifname}",
+            details=f"say at most {most}, or nothing; the MTU of {site.parent.ifname} is {site.parent.mtu}",
+        )
     return VxlanWire(
         link=record.name,
-        near=_port(record, side, tunnel_mtu(site.parent)),
+        near=near,
         vni=record.vni,
         remote=peer.vtep,
         local=site.parent.address,
@@ -150,4 +162,6 @@ def _port(record: Link, side: Side, mtu: int) -> Port:
     end = record.end(side)
     if end.sandbox is None:
         raise ValueError(f"the {side} of {record.name} has not joined")
-    return Port(end.sandbox.netns, end.ifname, end.addresses, mtu, mac_address(record.name, side))
+    wanted = end.properties
+    mac = wanted.mac or mac_address(record.name, side)
+    return Port(end.sandbox.netns, end.ifname, end.addresses, wanted.mtu or mtu, mac)

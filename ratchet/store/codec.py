@@ -14,7 +14,20 @@ from typing import Any
 
 from ratchet.core.heartbeat import NodeLease
 from ratchet.core.machine import derive
-from ratchet.core.model import Address, End, Kind, Link, Pod, PodRef, Sandbox, Side, Stand, State, Transition
+from ratchet.core.model import (
+    Address,
+    End,
+    Kind,
+    Link,
+    Pod,
+    PodRef,
+    Properties,
+    Sandbox,
+    Side,
+    Stand,
+    State,
+    Transition,
+)
 from ratchet.core.naming import (
     KIND_LABEL,
     LEASE_LABEL,
@@ -38,8 +51,9 @@ VTEP_ANNOTATION = "ratchet.vtep"
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _GENERATIONS = range(1, 10**18)
 _VNIS = range(1, 1 << 24)
+_MTUS = range(1, 1 << 16)
 _END_KEYS = frozenset(
-    {"name", "ifname", "addresses", "pod", "uid", "node", "vtep", "sandbox", "netns", "stands"},
+    {"name", "ifname", "addresses", "mtu", "mac", "pod", "uid", "node", "vtep", "sandbox", "netns", "stands"},
 )
 
 
@@ -200,6 +214,10 @@ def _changes(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str | 
 def _encode_end(side: Side, end: End) -> dict[str, str]:
     fields = dict(end.notes)
     fields |= {"name": end.name, "ifname": end.ifname, "addresses": ",".join(map(str, end.addresses))}
+    if end.properties.mtu is not None:
+        fields["mtu"] = str(end.properties.mtu)
+    if end.properties.mac is not None:
+        fields["mac"] = end.properties.mac
     if end.sandbox:
         fields |= {
             "pod": end.sandbox.pod.name,
@@ -232,6 +250,10 @@ def _decode_end(side: Side, namespace: str, data: Mapping[str, str]) -> End:
         name=data[f"{prefix}name"],
         ifname=data[f"{prefix}ifname"],
         addresses=tuple(_decode_address(side, word) for word in addresses.split(",") if word),
+        properties=Properties(
+            mtu=_decode_number(data, f"{prefix}mtu", _MTUS) if f"{prefix}mtu" in data else None,
+            mac=data.get(f"{prefix}mac"),
+        ),
         notes={key: value for key, value in fields.items() if key not in _END_KEYS},
         sandbox=sandbox,
         stands=_decode_stand(side, stands) if stands else None,

@@ -7,7 +7,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 
 from hypothesis import strategies as st
 
-from ratchet.core.model import Address, End, Link, PodRef, Sandbox, Stand, State, Transition
+from ratchet.core.model import Address, End, Link, PodRef, Properties, Sandbox, Stand, State, Transition
 from ratchet.core.naming import record_name
 
 PLAIN = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -31,6 +31,10 @@ def addresses(draw: st.DrawFn) -> Address:
     return IPv6Interface((draw(st.ip_addresses(v=6)), draw(st.integers(1, 128))))
 
 
+macs = st.lists(st.integers(0, 255), min_size=6, max_size=6).map(lambda one: ":".join(f"{octet:02x}" for octet in one))
+properties = st.builds(Properties, st.none() | st.integers(68, 65535), st.none() | macs)
+
+
 @st.composite
 def ends(draw: st.DrawFn, namespace: str) -> End:
     pods = st.builds(PodRef, st.just(namespace), pod_names, uids)
@@ -42,6 +46,7 @@ def ends(draw: st.DrawFn, namespace: str) -> End:
         name=draw(meant_names),
         ifname=draw(ifnames),
         addresses=tuple(draw(st.lists(addresses(), max_size=3))),
+        properties=draw(properties),
         notes=draw(st.dictionaries(carried, printable.filter(bool))),
         sandbox=draw(st.none() | sandboxes),
         stands=draw(st.none() | stands),

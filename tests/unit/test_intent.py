@@ -67,7 +67,7 @@ def test_the_example_of_2017_wants_its_one_link() -> None:
     assert only(wanted) == Link(
         name="default.primary-pod.in1.pair-pod.in2",
         namespace="default",
-        primary=End("primary-pod", "in1", (ip_interface("192.168.2.100/24"),), carried),
+        primary=End("primary-pod", "in1", (ip_interface("192.168.2.100/24"),), notes=carried),
         pair=End("pair-pod", "in2", (ip_interface("192.168.2.101/24"),)),
     )
     link = wanted.links[0]

@@ -8,9 +8,10 @@ from ipaddress import ip_interface
 import pytest
 
 from ratchet.core.device import Device, Observed, Parent, Port, VethWire, VxlanWire
-from ratchet.core.model import Link, Side
+from ratchet.core.model import Link, Properties, Side
 from ratchet.core.naming import mac_address
 from ratchet.core.plan import Attempt, Build, Done, Join, Look, Note, Number, Site, Wait, Withdraw, plan, wire_of
+from ratchet.errors import InvalidIntentError
 from tests.support.links import RECORD, VTEPS, joined, own, standing, veth, vxlan, wanted
 
 PRIMARY, PAIR = Side.PRIMARY, Side.PAIR
@@ -185,6 +186,29 @@ def test_the_udp_port_is_the_sites() -> None:
     wire = wire_of(numbered(vxlan()), PRIMARY, replace(SITE, vxlan_port=8472))
     assert isinstance(wire, VxlanWire)
     assert wire.port == 8472
+
+
+def having(link: Link, side: Side, properties: Properties) -> Link:
+    return link.with_end(side, replace(link.end(side), properties=properties))
+
+
+@BOTH
+def test_a_port_is_as_its_end_is_wanted(side: Side) -> None:
+    properties = Properties(mtu=1300, mac="02:00:00:00:00:07")
+    for link in (veth(), numbered(vxlan())):
+        near = wire_of(having(link, side, properties), side, SITE).near
+        assert (near.mtu, near.mac) == (1300, "02:00:00:00:00:07")
+        other = wire_of(having(link, side.other, properties), side, SITE).near
+        assert (other.mtu, other.mac) != (1300, "02:00:00:00:00:07")
+
+
+def test_a_veth_may_be_wider_than_the_underlay_and_a_tunnel_may_not() -> None:
+    assert wire_of(having(veth(), PRIMARY, Properties(mtu=9000)), PRIMARY, SITE).near.mtu == 9000
+    with pytest.raises(InvalidIntentError, match="mtu: in1 is to have 1451, and 1450 is the most that fits") as told:
+        wire_of(having(numbered(vxlan()), PRIMARY, Properties(mtu=1451)), PRIMARY, SITE)
+    assert str(told.value).startswith("cannot link pod default/primary-pod: ")
+    assert told.value.details == "say at most 1450, or nothing; the MTU of eth0 is 1500"
+    wire_of(having(numbered(vxlan()), PAIR, Properties(mtu=1451)), PRIMARY, SITE)
 
 
 @pytest.mark.parametrize("link", [vxlan(), joined(own(PRIMARY), None), joined(None, own(PAIR))])

@@ -1,0 +1,44 @@
+"""From what pods say to the links that they want. All of it is tenants' input.
+
+The wanted links are a function of the pods of a namespace alone: either end computes the same, in whatever order the
+pods come. What a pod may not ask for is refused with an error that names the pod and where it was said.
+
+`pods` is what a pod says of itself and who is meant by a name; `labels` the link that labels declare, as in 2017;
+`listed` those of the annotation `ratchet.links`; `values` what may be said, word by word; `wanted` all of it together.
+"""
+
+from ratchet.core.intent.labels import PAIR_NAME
+from ratchet.core.intent.listed import LINKS
+from ratchet.core.intent.pods import (
+    PRIMARY,
+    WAIT_MAX_SECONDS,
+    absence,
+    asks_for_links,
+    is_primary,
+    meant_name,
+    setting,
+    superseding,
+    wait_of,
+)
+from ratchet.core.intent.values import ADDRESSES_MAX
+from ratchet.core.intent.wanted import Declarations, Wanted, WantedLink, unknown_settings, wanted_links
+
+__all__ = [
+    "ADDRESSES_MAX",
+    "LINKS",
+    "PAIR_NAME",
+    "PRIMARY",
+    "WAIT_MAX_SECONDS",
+    "Declarations",
+    "Wanted",
+    "WantedLink",
+    "absence",
+    "asks_for_links",
+    "is_primary",
+    "meant_name",
+    "setting",
+    "superseding",
+    "unknown_settings",
+    "wait_of",
+    "wanted_links",
+]

@@ -1,0 +1,72 @@
+"""The one link that a pod's labels declare, as in 2017; annotations of the same names go before them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import TypeVar
+
+from ratchet.core.intent import values
+from ratchet.core.intent.pods import POD_NAME, is_primary, meant_name, refusal, setting
+from ratchet.core.model import Address, End, Link, Pod
+from ratchet.core.naming import record_name
+
+PAIR_NAME = "ratchet.pair_name"
+LOCAL_IFNAME, LOCAL_IP, LOCAL_PREFIX = "ratchet.local_ifname", "ratchet.local_ip", "ratchet.local_prefix"
+PAIR_IFNAME, PAIR_IP, PAIR_PREFIX = "ratchet.pair_ifname", "ratchet.pair_ip", "ratchet.pair_prefix"
+CARRIED = ("ratchet.target_pod", "ratchet.target_container", "ratchet.public_ip")
+KEYS = (PAIR_NAME, LOCAL_IFNAME, LOCAL_IP, LOCAL_PREFIX, PAIR_IFNAME, PAIR_IP, PAIR_PREFIX, *CARRIED)
+
+Value = TypeVar("Value")
+
+
+def labelled_link(pod: Pod, reserved: Collection[str]) -> Link | None:
+    """The link that the pod's labels declare, if they do. Raises InvalidIntentError."""
+    name = _needed(pod, POD_NAME, meant_name(pod), values.pod_name)
+    if not is_primary(pod):
+        return None
+    pair = _needed(pod, PAIR_NAME, setting(pod, PAIR_NAME), values.pod_name)
+    if pair == name:
+        raise refusal(pod, PAIR_NAME, "a pod cannot be linked to itself")
+    local_ifname, pair_ifname = (
+        _needed(pod, key, setting(pod, key), lambda said: values.interface_name(said, reserved))
+        for key in (LOCAL_IFNAME, PAIR_IFNAME)
+    )
+    local = _addresses(pod, LOCAL_IP, LOCAL_PREFIX)
+    remote = _addresses(pod, PAIR_IP, PAIR_PREFIX)
+    if twice := {one.ip for one in local} & {one.ip for one in remote}:
+        raise refusal(pod, PAIR_IP, f"{min(map(str, twice))} is the other end's address too ({LOCAL_IP})")
+    return Link(
+        name=record_name(pod.ref.namespace, name, local_ifname, pair, pair_ifname),
+        namespace=pod.ref.namespace,
+        primary=End(name, local_ifname, local, notes=_carried(pod)),
+        pair=End(pair, pair_ifname, remote),
+    )
+
+
+def _carried(pod: Pod) -> Mapping[str, str]:
+    said = {key.removeprefix("ratchet."): setting(pod, key) for key in CARRIED}
+    return {key: values.shown(value) for key, value in said.items() if value}
+
+
+def _needed(pod: Pod, key: str, said: str | None, read: Callable[[str], Value]) -> Value:
+    if not said:
+        raise refusal(pod, key, "it is missing")
+    return _read(pod, key, said, read)
+
+
+def _read(pod: Pod, key: str, said: str, read: Callable[[str], Value]) -> Value:
+    try:
+        return read(said)
+    except ValueError as cause:
+        raise refusal(pod, key, cause) from cause
+
+
+def _addresses(pod: Pod, key: str, prefix_key: str) -> tuple[Address, ...]:
+    """The addresses under `key`, a comma between them; the prefix is the address's own, else the label's, else /24."""
+    said, prefix_said = setting(pod, key), setting(pod, prefix_key)
+    if said is None:
+        return ()
+    words = [word.strip() for word in said.split(",")]
+    plain = any("/" not in word for word in words)
+    prefix = _read(pod, prefix_key, prefix_said, values.prefix_length) if plain and prefix_said is not None else None
+    return _read(pod, key, said, lambda _: values.addresses(words, prefix))

@@ -1,0 +1,85 @@
+"""YAML and JSON with the lines on which things are said. Everything said is text, to be understood by its field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from ratchet.core.intent.values import shown
+
+SIZE_MOST = 256 * 1024  # bytes: all of an object's annotations (kubernetes.io, "Annotations")
+DEPTH_MOST = 6
+
+_Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Text, a list or a mapping, and the line on which it begins, from 1. Null is text that is empty."""
+
+    line: int
+    value: str | list[Said] | dict[str, Said]
+
+
+class UnreadableError(ValueError):
+    """What is wrong with a text, on which line, and in which field if in one."""
+
+    def __init__(self, line: int, cause: object, field: str = "") -> None:
+        self.line, self.cause, self.field = line, cause, field
+        super().__init__(f"line {line}: {f'{field}: ' if field else ''}{cause}")
+
+
+def read(text: str) -> Said:
+    """The one document in a text. Raises UnreadableError.
+
+    Read event by event: however deep it is nested, and whatever it refers to, costs no more than its length.
+    """
+    if len(text) > SIZE_MOST:
+        raise UnreadableError(1, f"it is longer than {SIZE_MOST} bytes")
+    events = yaml.parse(text, Loader=_Loader)
+    try:
+        for event in events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                document = _read_node(next(events), events, 0)
+                next(events)
+                if not isinstance(after := next(events), yaml.StreamEndEvent):
+                    raise UnreadableError(_line(after), "a second document begins")
+                return document
+        return Said(1, "")
+    except yaml.MarkedYAMLError as cause:
+        line = cause.problem_mark.line + 1 if cause.problem_mark else 1
+        raise UnreadableError(line, shown(str(cause.problem))) from cause
+    except yaml.YAMLError as cause:
+        raise UnreadableError(1, shown(str(cause))) from cause
+
+
+def _read_node(event: Any, events: Iterator[Any], depth: int) -> Said:
+    line = _line(event)
+    if isinstance(event, yaml.AliasEvent) or event.anchor:
+        raise UnreadableError(line, "anchors and aliases are not taken")
+    if isinstance(event, yaml.ScalarEvent):
+        plain = event.style not in ("'", '"')
+        return Said(line, "" if plain and event.value in ("null", "~") else event.value)
+    if depth == DEPTH_MOST:
+        raise UnreadableError(line, f"it is nested deeper than {DEPTH_MOST}")
+    if isinstance(event, yaml.SequenceStartEvent):
+        items = []
+        while not isinstance(item := next(events), yaml.SequenceEndEvent):
+            items.append(_read_node(item, events, depth + 1))
+        return Said(line, items)
+    fields: dict[str, Said] = {}
+    while not isinstance(item := next(events), yaml.MappingEndEvent):
+        key = _read_node(item, events, depth + 1)
+        if not isinstance(key.value, str):
+            raise UnreadableError(key.line, "a key is no text")
+        if key.value in fields:
+            raise UnreadableError(key.line, "it is there twice", shown(key.value))
+        fields[key.value] = _read_node(next(events), events, depth + 1)
+    return Said(line, fields)
+
+
+def _line(event: Any) -> int:
+    return int(event.start_mark.line) + 1

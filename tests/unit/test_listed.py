@@ -1,0 +1,235 @@
+"""The annotation `ratchet.links`: any number of links, each with its properties; and all that pods say, together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import timedelta
+from ipaddress import ip_interface
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratchet.core.intent import wanted_links
+from ratchet.core.intent.listed import LINKS_MOST
+from ratchet.core.model import Link, Pod, Properties, Side
+from tests.support.links import NOW, annotated, pod, primary_pod
+
+HUB = """\
+- {peer: a, ifname: eth1, peer_ifname: up0, addresses: [10.0.1.1/24, 10.0.1.2/24]}
+- peer: b
+  ifname: eth2
+  peer_ifname: up0
+  addresses:
+    - [10.0.2.1/31, 2001:db8::1/64]
+    -
+  mtu: 1400
+- peer: c
+  ifname: eth3
+  peer_ifname: up0
+  mtu: [9000, 1500]
+  mac: [02:11:22:33:44:55, null]
+"""
+
+
+def listing(name: str, *items: object, seconds: float = 0.0) -> Pod:
+    """A pod that lists links, created so long after the others."""
+    return replace(annotated(pod(name), links=json.dumps(items)), created=NOW + timedelta(seconds=seconds))
+
+
+def item(peer: str, ifname: str = "in1", peer_ifname: str = "in2", **properties: object) -> dict[str, object]:
+    return {"peer": peer, "ifname": ifname, "peer_ifname": peer_ifname, **properties}
+
+
+def refusals(*pods: Pod) -> dict[str, str]:
+    """Why pods are refused, by their names."""
+    refused = wanted_links(pods).refused
+    return {one.ref.name: str(refused[one.ref.uid]) for one in pods if one.ref.uid in refused}
+
+
+def links(pods: Iterable[Pod]) -> list[Link]:
+    wanted = wanted_links(pods)
+    assert wanted.refused == {}
+    return [one.link for one in wanted.links]
+
+
+def test_a_pod_lists_as_many_links_as_it_likes() -> None:
+    first, second, third = links([annotated(pod("hub"), links=HUB), pod("a"), pod("b"), pod("c")])
+    assert (first.name, second.name) == ("default.hub.eth1.a.up0", "default.hub.eth2.b.up0")
+    assert first.primary.addresses == (ip_interface("10.0.1.1/24"),)
+    assert first.pair.addresses == (ip_interface("10.0.1.2/24"),)
+    assert first.primary.properties == Properties()
+    assert second.primary.addresses == (ip_interface("10.0.2.1/31"), ip_interface("2001:db8::1/64"))
+    assert second.pair.addresses == ()
+    assert second.primary.properties == second.pair.properties == Properties(mtu=1400)
+    assert third.primary.properties == Properties(9000, "02:11:22:33:44:55")
+    assert third.pair.properties == Properties(1500, None)
+
+
+def test_a_list_may_be_json_and_may_be_empty() -> None:
+    assert [one.name for one in links([listing("hub", item("a"))])] == ["default.hub.in1.a.in2"]
+    for nothing in ("", "[]", "null", "# none yet\n"):
+        assert links([annotated(pod("hub"), links=nothing)]) == []
+
+
+def test_a_pod_may_list_links_and_have_the_one_of_its_labels_too() -> None:
+    both = annotated(primary_pod("a", "b"), links=json.dumps([item("c", "in9")]))
+    assert [one.name for one in links([both])] == ["default.a.in1.b.in2", "default.a.in9.c.in2"]
+
+
+def test_a_list_in_a_pod_that_asks_for_no_links_is_nothing() -> None:
+    assert links([replace(listing("hub", item("a")), labels={})]) == []
+
+
+WRONG = [
+    ("peer: a", "line 1: it is no list of links"),
+    ("[in1]", "line 1: it is no link: a link has peer, ifname and peer_ifname"),
+    ("- peer: a\n  ifname: in1", "line 1: peer_ifname: it is missing"),
+    ("- peer: a\n  ifname:\n  peer_ifname: in2", "line 2: ifname: it is missing"),
+    ("- {peer: a, ifname: in1, peer_ifname: in2}\n- {ifname: in3}", "line 2: peer: it is missing"),
+    ("- peer: a\n  ifname: In1\n  peer_ifname: in2", 'line 2: ifname: "In1" is no interface name'),
+    ("- peer: [a]\n  ifname: in1\n  peer_ifname: in2", "line 1: peer: it is no text"),
+    ("- peer: ../a\n  ifname: in1\n  peer_ifname: in2", 'line 1: peer: "../a" is not a name'),
+    ("- peer: hub\n  ifname: in1\n  peer_ifname: in2", "line 1: peer: a pod cannot be linked to itself"),
+    ("- peer: a\n  peer: b", "line 2: peer: it is there twice"),
+    ("- peer: a\n  colour: red", "line 2: colour: a link has no such field"),
+    ("- peer: a\n ifname: b", "line 2: "),
+    ("- &x {peer: a}\n- *x", "line 1: anchors and aliases are not taken"),
+    ("- []\n---\n- []", "line 2: a second document begins"),
+    ("- " * 50 + "x", "line 1: it is nested deeper than"),
+    ("[" * 100_000, "line 1: "),
+    ("\x1b", "line 1: "),
+    (json.dumps([item("a")] * (LINKS_MOST + 1)), f"line 1: {LINKS_MOST + 1} links are more than {LINKS_MOST}"),
+]
+WRONG_FIELDS = [
+    ("addresses", "10.0.0.1/24", "it is no list of two, one for each end"),
+    ("addresses", ["10.0.0.1/24"], "it is no list of two"),
+    ("addresses", ["10.0.0.1/24", "10.0.0.1/25"], "10.0.0.1 is there at both ends"),
+    ("addresses", [["10.0.0.1/24", "10.0.0.1/25"], None], "an address is there twice"),
+    ("addresses", [{"a": "b"}, None], "it is no text"),
+    ("addresses", [None, "10.0.0.0/24"], "10.0.0.0/24 is its network's own or broadcast address"),
+    ("mtu", 67, '"67" is no MTU: a number of bytes from 68 to 65535'),
+    ("mtu", 65536, "is no MTU"),
+    ("mtu", "1e3", "is no MTU"),
+    ("mtu", [1500, 1500, 1500], "it is no list of two"),
+    ("mtu", {"near": 1}, "it is no list of two"),
+    ("mac", "02:00:00:00:00:01", "it is no list of two"),
+    ("mac", ["02:00:00:00:00:01", "02:00:00:00:00:01"], "02:00:00:00:00:01 is there at both ends"),
+    ("mac", ["03:00:00:00:00:01", None], "03:00:00:00:00:01 is not a MAC address that an interface can have"),
+    ("mac", ["00:00:00:00:00:00", None], "is not a MAC address that an interface can have"),
+    ("mac", ["02-00-00-00-00-01", None], "is no MAC address"),
+]
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"), WRONG, ids=[said[:20].encode("unicode_escape").decode() for said, _ in WRONG]
+)
+def test_what_is_wrong_is_told_with_its_line_and_field(said: str, cause: str) -> None:
+    evil, good = annotated(pod("hub"), links=said), primary_pod("c", "b")
+    told = refusals(evil, good)
+    assert told.keys() == {"hub"}
+    assert told["hub"].startswith(f"cannot link pod default/hub: ratchet.links: {cause}")
+    assert told["hub"].isascii()
+    assert told["hub"].isprintable()
+    assert len(told["hub"]) < 400
+    assert [one.link.primary.name for one in wanted_links([evil, good]).links] == ["c"]
+
+
+@pytest.mark.parametrize(("field", "said", "cause"), WRONG_FIELDS)
+def test_a_wrong_property_is_told_with_its_field(field: str, said: Any, cause: str) -> None:
+    told = refusals(listing("hub", item("a", **{field: said})))["hub"]
+    assert told.startswith(f"cannot link pod default/hub: ratchet.links: line 1: {field}: ")
+    assert cause in told
+
+
+def test_an_mtu_has_to_suit_the_addresses() -> None:
+    wrong = item("a", addresses=["2001:db8::1/64", None], mtu=[1279, 100])
+    assert "mtu: 1279 is too small for IPv6, which needs 1280 bytes" in refusals(listing("hub", wrong))["hub"]
+
+
+# One link said twice
+
+
+def test_a_link_that_both_pods_list_alike_is_one_link_whoever_came_first() -> None:
+    ours = item("b", "in1", "in2", addresses=["10.0.0.1/24", "10.0.0.2/24"], mtu=1400)
+    theirs = item("a", "in2", "in1", addresses=["10.0.0.2/24", "10.0.0.1/24"], mtu=[1400, 1400])
+    for seconds in (-10.0, 10.0):
+        pods = [listing("a", ours), listing("b", theirs, seconds=seconds)]
+        wanted = wanted_links(pods)
+        assert wanted.refused == {}
+        assert [one.link.name for one in wanted.links] == ["default.a.in1.b.in2"]
+        assert [side for one in pods for _, side in wanted.ends_of(one)] == [Side.PRIMARY, Side.PAIR]
+
+
+def test_a_link_of_the_labels_that_is_listed_alike_is_one_link() -> None:
+    labelled = primary_pod("a", "b", local_ip="10.0.0.1", pair_ip="10.0.0.2")
+    listed = listing("b", item("a", "in2", "in1", addresses=["10.0.0.2/24", "10.0.0.1/24"]))
+    assert len(links([labelled, listed])) == 1
+
+
+@pytest.mark.parametrize(
+    "difference", [{"mtu": 1400}, {"addresses": ["10.0.0.9/24", None]}, {"mac": [None, "02:00:00:00:00:09"]}]
+)
+def test_a_link_that_is_said_differently_is_refused_to_both(difference: dict[str, Any]) -> None:
+    pods = [listing("a", item("b")), listing("b", item("a", "in2", "in1", **difference)), listing("c", item("d"))]
+    told = refusals(*pods)
+    assert told["a"].endswith(
+        "ratchet.links: line 1: ratchet.links: line 1 of pod default/b says otherwise of the same link"
+    )
+    assert told["b"].endswith(
+        "ratchet.links: line 1: ratchet.links: line 1 of pod default/a says otherwise of the same link"
+    )
+    assert told.keys() == {"a", "b"}
+    assert [one.link.name for one in wanted_links(pods).links] == ["default.c.in1.d.in2"]
+
+
+def test_a_pod_that_contradicts_itself_is_refused_alone() -> None:
+    labelled = annotated(primary_pod("a", "b"), links=json.dumps([item("b", mtu=1400)]))
+    told = refusals(labelled, pod("b"))
+    assert told.keys() == {"a"}
+    assert "ratchet.pair_name: ratchet.links: line 1 of pod default/a says otherwise of the same link" in told["a"]
+
+
+def test_a_pod_of_which_one_link_is_refused_declares_nothing() -> None:
+    older, newer = listing("z", item("hub", "in1", "up0")), listing("a", item("x", "in7"), item("hub"), seconds=10)
+    newer = replace(newer, annotations={"ratchet.links": json.dumps([item("x", "in7"), item("hub", "in1", "up0")])})
+    told = refusals(older, newer, pod("hub"))
+    assert told["a"].endswith("peer_ifname: up0 in pod hub is taken by the link default.z.in1.hub.up0")
+    assert [one.link.name for one in wanted_links([older, newer, pod("hub")]).links] == ["default.z.in1.hub.up0"]
+
+
+def test_a_pod_that_wants_one_interface_twice_is_refused() -> None:
+    told = refusals(listing("a", item("b"), item("c")))
+    assert told["a"].endswith("ifname: in1 in pod a is taken by the link default.a.in1.b.in2")
+
+
+# Whatever comes
+
+words = st.sampled_from(["a", "b", "hub", "in1", "in2", "10.0.0.1/24", "1400", "", "02:00:00:00:00:01", "x" * 90, "é"])
+fields = st.sampled_from(["peer", "ifname", "peer_ifname", "addresses", "mtu", "mac", "colour"])
+things = st.recursive(words, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(fields, inner, max_size=6))
+
+
+@given(things.map(json.dumps) | st.text(max_size=60))
+def test_whatever_is_listed_is_wanted_or_refused(said: str) -> None:
+    one = annotated(pod("hub"), links=said)
+    wanted = wanted_links([one, pod("a"), pod("b")])
+    for error in wanted.refused.values():
+        assert str(error).isascii()
+        assert str(error).isprintable()
+        assert len(str(error)) < 400
+    assert not (wanted.refused and wanted.links)
+
+
+def test_the_documentations_example_is_as_it_says() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "topologies.md").read_text()
+    (manifest,) = [yaml.safe_load(block.partition("```")[0]) for block in text.split("```yaml\n")[1:]]
+    hub = replace(pod("hub"), annotations=manifest["metadata"]["annotations"])
+    first, second = links([hub, pod("a"), pod("b")])
+    assert (first.name, second.name) == ("default.hub.eth1.a.up0", "default.hub.eth2.b.up0")
+    assert second.primary.properties == Properties(1400, "02:00:00:00:00:01")
