@@ -89,6 +89,8 @@ def _describe_end(link: Link, side: Side) -> dict[str, Any]:
         "name": end.name,
         "interface": end.ifname,
         "addresses": [str(address) for address in end.addresses],
+        "mtu": end.properties.mtu,
+        "mac": end.properties.mac,
         "notes": dict(end.notes),
         "pod": sandbox.pod.name if sandbox else None,
         "uid": sandbox.pod.uid if sandbox else None,

@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ratchet {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_links(commands)
+    _add_validate(commands)
     _add_agent(commands)
     _add_gc(commands)
     _add_install(commands)
@@ -54,6 +55,14 @@ def _add_links(commands: Commands) -> None:
     parser.add_argument("-n", "--pods-in", metavar="NAMESPACE", help="only links of pods in this namespace")
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     parser.set_defaults(run=_links)
+
+
+def _add_validate(commands: Commands) -> None:
+    parser = commands.add_parser("validate", help="check manifests before they are applied, without a cluster")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="of pods, and workloads of pods; - for stdin")
+    parser.add_argument("-n", "--namespace", default="default", help="of pods that name none (default)")
+    parser.add_argument("--strict", action="store_true", help="fail for warnings too")
+    parser.set_defaults(run=_validate)
 
 
 def _add_agent(commands: Commands) -> None:
@@ -136,6 +145,12 @@ def _links(arguments: argparse.Namespace) -> int:
     from ratchet.cli.links import print_links
 
     return print_links(_records(arguments), arguments.pods_in, as_json=arguments.output == "json")
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    from ratchet.cli.validate import validate
+
+    return validate(arguments.files, arguments.namespace, strict=arguments.strict)
 
 
 def _agent(arguments: argparse.Namespace) -> int:

@@ -40,6 +40,23 @@ def test_a_linked_pod_keeps_its_network(world: World) -> None:
     assert world.pings("p", "10.99.1.2")
 
 
+def test_a_router_that_lists_its_links(world: World) -> None:
+    links = [
+        {"peer": "x", "ifname": "eth1", "peer_ifname": "up0", "addresses": ["10.0.1.1/24", "10.0.1.2/24"]},
+        {"peer": "y", "ifname": "eth2", "peer_ifname": "up0", "addresses": ["10.0.2.1/24", "10.0.2.2/24"], "mtu": 1400},
+    ]
+    hub = pod("hub", "node-a", {"ratchet": "true"})
+    hub["metadata"]["annotations"] = {"ratchet.links": json.dumps(links)}
+    world.apply(hub, pod("x", "node-a", {"ratchet": "true"}), pod("y", "node-b", {"ratchet": "true"}))
+    world.wait("condition=Ready", "pod", "--all")
+    world.wait_until_linked(2)
+    kinds = [world.device("hub", ifname)["linkinfo"]["info_kind"] for ifname in ("eth1", "eth2")]
+    assert kinds == ["veth", "vxlan"]
+    assert world.device("y", "up0")["mtu"] == 1400
+    for address in ("10.0.1.2", "10.0.2.2"):
+        world.wait_for_ping("hub", address)
+
+
 def test_readiness_waits_for_the_link_and_events_tell_of_it(world: World) -> None:
     gate = [{"conditionType": "ratchet/linked"}]
     world.apply(pod("p", "node-a", primary("q"), readinessGates=gate))

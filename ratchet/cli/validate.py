@@ -1,0 +1,112 @@
+"""`ratchet validate`: what Ratchet will make of manifests, before they are applied; no cluster is asked."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ratchet.core.intent import asks_for_links, wanted_links
+from ratchet.core.intent.checks import findings
+from ratchet.core.model import Pod
+from ratchet.errors import RatchetError
+from ratchet.store.codec import decode_pod
+
+Json = dict[str, Any]
+
+REPLICAS_MOST = 1000
+
+
+def validate(files: Sequence[str], namespace: str, *, strict: bool) -> int:
+    """Print what is wrong with the pods in the files ("-" is stdin), together; exit status 1 where they cannot stand.
+
+    `namespace` is that of pods which name none. With `strict` a warning is as bad. Raises RatchetError for a file that
+    cannot be read.
+    """
+    pods = [pod for file in files for pod in pods_of(file, _read(file), namespace)]
+    namespaces: dict[str, list[Pod]] = {}
+    for pod in pods:
+        namespaces.setdefault(pod.ref.namespace, []).append(pod)
+    errors = warnings = links = 0
+    for _, group in sorted(namespaces.items()):
+        for finding in findings(group):
+            print(f"{'error' if finding.grave else 'warning'}: {finding.text}")
+            errors, warnings = errors + finding.grave, warnings + (not finding.grave)
+        links += len(wanted_links(group).links)
+    asking = sum(map(asks_for_links, pods))
+    print(f"{_count(asking, 'pod')}, {_count(links, 'link')}: {_count(errors, 'error')}, {_count(warnings, 'warning')}")
+    return 1 if errors or (strict and warnings) else 0
+
+
+def pods_of(file: str, text: str, namespace: str) -> Iterator[Pod]:
+    """The pods that the objects in a text are, or make. Raises RatchetError that names the file and the line."""
+    try:
+        documents = list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    except (yaml.YAMLError, RecursionError) as cause:
+        raise RatchetError(f"cannot read {file}: {cause}") from cause
+    for number, document in enumerate(_objects(documents)):
+        for index, pod in enumerate(_pods(document)):
+            said = pod.get("metadata")
+            metadata = {"namespace": namespace, **(said if isinstance(said, dict) else {})}
+            for settings in ("labels", "annotations"):
+                _refuse_other_than_text(file, metadata, settings)
+            yield decode_pod({"metadata": {**metadata, "uid": f"{file}#{number}.{index}"}})
+
+
+def _refuse_other_than_text(file: str, metadata: Json, settings: str) -> None:
+    """Raise RatchetError for a label or an annotation that is no text, as `ratchet: true` without quotes."""
+    said = metadata.get(settings)
+    pod = f"cannot read {file}: pod {metadata.get('name', '?')}"
+    if said is not None and not isinstance(said, dict):
+        raise RatchetError(f"{pod}: {settings} is no mapping")
+    for key, value in (said or {}).items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise RatchetError(f"{pod}: {settings}: {key}: {value!r:.80} is no text", details="put it in quotes")
+
+
+def _read(file: str) -> str:
+    if file == "-":
+        return sys.stdin.read()
+    try:
+        return Path(file).read_text()
+    except (OSError, UnicodeDecodeError) as cause:
+        raise RatchetError(f"cannot read {file}: {cause}") from cause
+
+
+def _objects(documents: Sequence[Any]) -> Iterator[Json]:
+    for document in documents:
+        if not isinstance(document, dict):
+            continue
+        if str(document.get("kind", "")).endswith("List") and isinstance(document.get("items"), list):
+            yield from _objects(document["items"])
+        else:
+            yield document
+
+
+def _pods(document: Json) -> Iterator[Json]:
+    """A pod, or what a workload makes of its template: of a StatefulSet each replica by its name, else one."""
+    kind, metadata = document.get("kind"), document.get("metadata") or {}
+    if kind == "Pod":
+        yield document
+        return
+    spec = document.get("spec")
+    template = spec.get("template") if isinstance(spec, dict) else None
+    if not isinstance(template, dict) or not isinstance(metadata, dict):
+        return
+    name, replicas = metadata.get("name", "?"), spec.get("replicas", 1) if isinstance(spec, dict) else 1
+    if kind == "StatefulSet" and isinstance(replicas, int):
+        names = [f"{name}-{ordinal}" for ordinal in range(min(replicas, REPLICAS_MOST))]
+    else:
+        names = [name]
+    for one in names:
+        said = {**(template.get("metadata") or {}), "name": one}
+        if "namespace" in metadata:
+            said["namespace"] = metadata["namespace"]
+        yield {"kind": "Pod", "metadata": said, "spec": {}}
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,169 @@
+"""`ratchet validate`: what is wrong with manifests is told before they are applied, and everything at once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ratchet.cli.main import main
+from ratchet.core.intent.checks import Finding, findings
+from tests.support.links import annotated, pod, primary_pod
+
+EXAMPLES = Path(__file__).parents[2] / "manifests" / "examples"
+Captured = pytest.CaptureFixture[str]
+
+
+def texts(found: list[Finding], *, grave: bool) -> list[str]:
+    return [one.text for one in found if one.grave is grave]
+
+
+def listing(name: str, *items: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of a pod that lists links."""
+    annotations = {"ratchet.links": json.dumps(items)} if items else {}
+    return {"kind": "Pod", "metadata": {"name": name, "labels": {"ratchet": "true"}, "annotations": annotations}}
+
+
+def item(peer: str, ifname: str, peer_ifname: str, **properties: Any) -> dict[str, Any]:
+    return {"peer": peer, "ifname": ifname, "peer_ifname": peer_ifname, **properties}
+
+
+def written(folder: Path, *manifests: dict[str, Any]) -> str:
+    file = folder / "pods.yaml"
+    file.write_text(yaml.safe_dump_all(manifests))
+    return str(file)
+
+
+@pytest.mark.parametrize("file", ["example.yaml", "example-one-node.yaml"])
+def test_the_examples_of_2017_are_right(file: str, capsys: Captured) -> None:
+    assert main(["validate", "--strict", str(EXAMPLES / file)]) == 0
+    assert capsys.readouterr().out == "2 pods, 1 link: 0 errors, 0 warnings\n"
+
+
+def test_all_that_is_wrong_is_told_at_once(tmp_path: Path, capsys: Captured) -> None:
+    file = written(
+        tmp_path,
+        listing("hub", item("nobody", "in1", "in2"), item("a", "in3", "up7")),
+        listing("late", item("a", "in3", "up0")),
+        listing("a"),
+        listing("b", item("a", "In1", "up1")),
+        listing("c", item("a", "in1", "up0")),
+    )
+    assert main(["validate", file]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "error: cannot link pod default/b: ratchet.links: line 1: ifname: "
+        '"In1" is no interface name (a-z, then up to 14 of a-z 0-9 _ . -)',
+        "error: cannot link pod default/hub: ratchet.links: line 1: peer: pod nobody: there is no such pod",
+        "error: cannot link pod default/late: ratchet.links: line 1: peer_ifname: "
+        "up0 in pod a is taken by the link default.c.in1.a.up0",
+        "5 pods, 3 links: 3 errors, 0 warnings",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("addresses", "told"),
+    [
+        (["10.0.0.1/24", "10.0.0.2/24"], []),
+        (["10.0.0.1/24", None], []),
+        (["10.0.0.1/24", "2001:db8::1/64"], []),
+        (
+            ["10.0.0.1/24", "10.0.1.2/24"],
+            ["link default.a.in1.b.in2: its ends have no subnet in common: 10.0.0.0/24 and 10.0.1.0/24"],
+        ),
+        (
+            [["10.0.0.1/24", "2001:db8::1/64"], ["10.0.0.2/24", "2001:db8:1::2/64"]],
+            ["link default.a.in1.b.in2: its ends have no subnet in common: 2001:db8::/64 and 2001:db8:1::/64"],
+        ),
+    ],
+)
+def test_ends_in_different_subnets_may_be_a_slip(addresses: list[object], told: list[str]) -> None:
+    one = annotated(pod("a"), links=json.dumps([item("b", "in1", "in2", addresses=addresses)]))
+    assert findings([one, pod("b")]) == [Finding(False, text) for text in told]
+
+
+def test_an_address_or_a_subnet_that_is_there_twice_may_be_a_slip() -> None:
+    items = [
+        item("b", "in1", "up0", addresses=["10.0.0.1/24", "10.0.0.2/24"]),
+        item("c", "in2", "up0", addresses=["10.0.0.3/24", "10.0.0.2/24"]),
+    ]
+    found = findings([annotated(pod("a"), links=json.dumps(items)), pod("b"), pod("c")])
+    assert texts(found, grave=True) == []
+    assert texts(found, grave=False) == [
+        "10.0.0.0/24 is on in1 of pod a and on in2 of pod a: the pod has two ways into it",
+        "10.0.0.2 is the address of up0 of pod b and of up0 of pod c",
+    ]
+
+
+def test_mtus_that_differ_may_be_a_slip() -> None:
+    one = annotated(pod("a"), links=json.dumps([item("b", "in1", "in2", mtu=[1400, 1300])]))
+    told = "link default.a.in1.b.in2: the MTUs of its ends differ: 1400 and 1300"
+    assert findings([one, pod("b")]) == [Finding(False, told)]
+
+
+def test_what_means_nothing_and_who_is_named_by_nobody_may_be_slips() -> None:
+    pods = [
+        annotated(primary_pod("a", "b"), pair_nam="b"),
+        pod("b", primary="false"),
+        pod("c", primary="false"),
+        pod("d", pair_name="a"),
+        pod("e", colour="x"),
+    ]
+    silent = replace(annotated(pod("f"), links="[]"), labels={})
+    assert texts(findings([*pods, silent]), grave=False) == [
+        "pod default/a: ratchet.pair_nam means nothing to ratchet",
+        'pod default/c: ratchet.primary is "false", and no pod names it',
+        'pod default/d has ratchet.pair_name and not ratchet.primary: "true": its labels declare no link',
+        "pod default/e: ratchet.colour means nothing to ratchet",
+        'pod default/f says things of ratchet, and not ratchet: "true": it gets no links',
+    ]
+
+
+def test_warnings_fail_where_that_is_asked_for(tmp_path: Path) -> None:
+    file = written(tmp_path, listing("a", item("b", "in1", "in2", mtu=[1400, 1300])), listing("b"))
+    assert main(["validate", file]) == 0
+    assert main(["validate", "--strict", file]) == 1
+
+
+def test_namespaces_are_apart_and_files_together(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "one").mkdir()
+    first = written(tmp_path, listing("a", item("b", "in1", "in2")))
+    elsewhere = listing("b")
+    elsewhere["metadata"]["namespace"] = "other"
+    second = written(tmp_path / "one", elsewhere)
+    assert main(["validate", first, second]) == 1
+    assert "pod b: there is no such pod" in capsys.readouterr().out
+    assert main(["validate", "-n", "other", first, second]) == 0
+
+
+def test_workloads_are_the_pods_that_they_make(tmp_path: Path, capsys: Captured) -> None:
+    template = {"metadata": {"labels": {"ratchet": "true"}}}
+    ring = {"kind": "StatefulSet", "metadata": {"name": "r"}, "spec": {"replicas": 2, "template": template}}
+    named = {"metadata": {"labels": {"ratchet": "true", "ratchet.pod_name": "fw"}}}
+    rolled = {"kind": "Deployment", "metadata": {"name": "any"}, "spec": {"template": named}}
+    hub = listing("hub", item("r-0", "in1", "up0"), item("r-1", "in2", "up0"), item("fw", "in3", "up0"))
+    file = written(tmp_path, {"kind": "List", "items": [ring, rolled, hub]}, {"kind": "Service", "metadata": {}})
+    assert main(["validate", "--strict", file]) == 0
+    assert capsys.readouterr().out == "4 pods, 3 links: 0 errors, 0 warnings\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a: [", "while parsing a flow node"),
+        ("kind: Pod\nmetadata: {name: a, labels: {ratchet: true}}", "pod a: labels: ratchet: True is no text"),
+        ("kind: Pod\nmetadata: {name: a, annotations: [x]}", "pod a: annotations is no mapping"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, text: str, told: str, capsys: Captured) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(text)
+    assert main(["validate", str(file)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"ratchet: cannot read {file}: ")
+    assert told in said
+    assert main(["validate", str(tmp_path / "none")]) == 1
+    assert "No such file" in capsys.readouterr().err
