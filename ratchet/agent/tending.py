@@ -269,11 +269,11 @@ class Tender:
             self.announcer.condition(pod, False, "WaitingForPeer", "no pod names it as its pair")
 
     def _naming(self, entry: SandboxEntry, pod: Pod, wanted: Wanted) -> dict[str, HeldEnd]:
-        """The ends of the links that name a sandbox's pod as their pair, by link."""
+        """The ends of the links that name a sandbox's pod, as their pair or in a topology, by link."""
         return {
             link.link.name: HeldEnd(link.link, side)
             for link, side in wanted.ends_of(pod)
-            if side is Side.PAIR and not self._is_held_otherwise(entry, link.link.name)
+            if (side is Side.PAIR or link.declarer is None) and not self._is_held_otherwise(entry, link.link.name)
         }
 
     def _is_held_otherwise(self, entry: SandboxEntry, link: str) -> bool:
@@ -289,9 +289,8 @@ class Tender:
         record = self.records.link(end.link)
         if record is not None and record.sandbox(Side.PRIMARY) is not None:
             return  # what it was declared as when it started holds until it ends
-        if end.link in self._naming(
-            entry, pod, wanted_links(self.records.pods_now(pod.ref.namespace), _reserved(entry))
-        ):
+        pods, topologies = self.records.pods_now(pod.ref.namespace), self.records.topologies_now(pod.ref.namespace)
+        if end.link in self._naming(entry, pod, wanted_links(pods, _reserved(entry), topologies=topologies)):
             return  # by a pod of which the watch has not told yet
         container_id, reason = entry.attachment.container_id, "no pod declares the link any more"
         with self.journal.lock(end.link):

@@ -1,4 +1,5 @@
-"""The watches that the agent works from: its own links, its node's pods, the pods of the namespaces that matter."""
+"""The watches that the agent works from: its own links, its node's pods, and of the namespaces that matter the pods
+and the topologies."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from ratchet.errors import RatchetError
+from ratchet.store.apiserver import ForbiddenError
 from ratchet.store.follow import follow
 from ratchet.store.known import Bell, KnownAddresses, KnownLinks, KnownPods, Memory
 from ratchet.store.numbers import Numbers
@@ -24,7 +26,8 @@ class Watches:
     """Keeps what is known up to date, in threads that end with the process.
 
     `memory` is what is known. `tend` is told each link that has changed, `tend_namespace` each namespace in which a pod
-    has, `tend_pod` each pod of this node that has gone. A call that waits for a change does so within `waiting`.
+    or a topology has, `tend_pod` each pod of this node that has gone. A call that waits for a change does so within
+    `waiting`.
     """
 
     def __init__(
@@ -58,14 +61,15 @@ class Watches:
         _in_thread("node-pods", self._follow_node_pods)
 
     def namespace_pods(self, namespace: str) -> KnownPods:
-        """The pods of a namespace, followed from the first question on."""
+        """The pods and topologies of a namespace, followed from the first question on."""
         with self._lock:
             known = self._namespaces.get(namespace)
             if known is not None:
                 return known
-            known = self._namespaces[namespace] = KnownPods()
+            known = self._namespaces[namespace] = KnownPods(drawn=True)
             try:
                 _in_thread(f"pods-of-{namespace}", lambda: self._follow_namespace(namespace, known))
+                _in_thread(f"topologies-of-{namespace}", lambda: self._follow_topologies(namespace, known))
             except RuntimeError:  # the system has no more threads for us: nobody would follow them
                 del self._namespaces[namespace]
                 raise
@@ -140,6 +144,30 @@ class Watches:
             if self._namespaces.get(namespace) is not known:
                 return
             if change is not None and known.apply(change):
+                self._told(namespace)
+
+    def _follow_topologies(self, namespace: str, known: KnownPods) -> None:
+        def renew() -> str:
+            topologies, version = self._records.topologies_and_version(namespace)
+            known.replace_topologies(topologies)
+            self._told(namespace)
+            return version
+
+        try:
+            version = renew()
+        except ForbiddenError as error:
+            log.warning("no topologies are looked at in namespace %s: %s", namespace, error)
+            known.replace_topologies(())
+            return
+        for change in follow(
+            lambda version, seconds: self._records.topology_changes(namespace, version, seconds),
+            renew,
+            version,
+            FOREVER,
+        ):
+            if self._namespaces.get(namespace) is not known:
+                return
+            if change is not None and known.apply_topology(change):
                 self._told(namespace)
 
     def _told(self, namespace: str) -> None:

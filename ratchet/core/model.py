@@ -73,6 +73,18 @@ class Pod:
 
 
 @dataclass(frozen=True, slots=True)
+class Topology:
+    """A list of links between a namespace's pods, in a ConfigMap of its users; `text` is the list as they wrote it."""
+
+    namespace: str
+    name: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class Sandbox:
     """A pod's sandbox as the runtime made it on a node.
 

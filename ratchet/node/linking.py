@@ -9,6 +9,7 @@ from typing import Self
 
 from ratchet.core.device import Device
 from ratchet.core.intent import (
+    LINKS,
     PAIR_NAME,
     PRIMARY,
     Wanted,
@@ -65,12 +66,16 @@ class Naming:
         wanted = None
         changes = self._records.pods_as_they_change(pod.ref.namespace, self._pods, self._version, until)
         for changed in changes:
-            wanted = wanted_links(changed, self._reserved)
+            wanted = self._wanted(changed)
             if ends := list(wanted.ends_of(pod)):
                 return ends
         if require:
-            raise _unnamed(pod, wanted or wanted_links(self._pods, self._reserved))
+            raise _unnamed(pod, wanted or self._wanted(self._pods))
         return []
+
+    def _wanted(self, pods: list[Pod]) -> Wanted:
+        topologies = self._records.topologies(self._pod.ref.namespace)
+        return wanted_links(pods, self._reserved, topologies=topologies)
 
 
 def link_all(
@@ -113,9 +118,9 @@ def _age_of_version(version: str) -> tuple[int, str]:
 
 def _unnamed(pod: Pod, wanted: Wanted) -> PeerMissingError:
     return PeerMissingError(
-        f"cannot link pod {pod.ref}: no pod in its namespace names it in {PAIR_NAME}",
+        f"cannot link pod {pod.ref}: nothing in its namespace names it: no {PAIR_NAME}, no {LINKS}, no topology",
         details="; ".join(str(error) for error in wanted.refused.values())[:1000]
-        or f"create the pod that names it, or take {PRIMARY} off it so that it does not wait",
+        or f"create what names it, or take {PRIMARY} off it so that it does not wait",
     )
 
 

@@ -13,6 +13,7 @@ from ipaddress import ip_interface
 from typing import Any
 
 from ratchet.core.heartbeat import NodeLease
+from ratchet.core.intent import KEY
 from ratchet.core.machine import derive
 from ratchet.core.model import (
     Address,
@@ -26,6 +27,7 @@ from ratchet.core.model import (
     Side,
     Stand,
     State,
+    Topology,
     Transition,
 )
 from ratchet.core.naming import (
@@ -186,6 +188,13 @@ def decode_pod(pod: Mapping[str, Any]) -> Pod:
         created=decode_time(metadata.get("creationTimestamp")),
         gates=tuple(gate.get("conditionType") or "" for gate in spec.get("readinessGates") or ()),
     )
+
+
+def decode_topology(config_map: Mapping[str, Any]) -> Topology:
+    """A ConfigMap of the users' that lists links."""
+    metadata = config_map.get("metadata", {})
+    text = (config_map.get("data") or {}).get(KEY) or ""
+    return Topology(metadata.get("namespace", ""), metadata.get("name", ""), text)
 
 
 def decode_time(text: str | None) -> datetime | None:

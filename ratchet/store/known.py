@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from ratchet.core.intent import Declarations, Wanted, wanted_links
-from ratchet.core.model import Link, Pod
+from ratchet.core.model import Link, Pod, Topology
 from ratchet.errors import ApiUnavailableError, ConflictError
 from ratchet.store.apiserver import ApiServer
 from ratchet.store.numbers import Numbers
-from ratchet.store.records import PodChange, Records
+from ratchet.store.records import PodChange, Records, TopologyChange
 
 GONE_KEPT = 4096
 ADDRESSES_SECONDS = 300.0
@@ -144,12 +144,20 @@ def is_newer(version: str, than: str) -> bool:
 
 
 class KnownPods:
-    """The pods of some scope, this node or a namespace, by namespace and name. `synced` once they have been listed."""
+    """The pods of some scope, this node or a namespace, by namespace and name, and a namespace's topologies.
 
-    def __init__(self) -> None:
+    `synced` once the pods have been listed; what they want is known when the topologies have been as well, if somebody
+    follows them (`drawn`).
+    """
+
+    def __init__(self, *, drawn: bool = False) -> None:
         self.synced = threading.Event()
+        self.topologies_synced = threading.Event()
+        if not drawn:
+            self.topologies_synced.set()
         self._lock = threading.Lock()
         self._pods: dict[tuple[str, str], Pod] = {}
+        self._topologies: dict[str, Topology] = {}
         # What the pods want, by the names that are reserved: reckoned by one thread at a time, out of the watch's way.
         self._reckoning = threading.Lock()
         self._wanted: dict[frozenset[str], Wanted] = {}
@@ -176,14 +184,42 @@ class KnownPods:
                 self._pods[key] = after
             return True
 
+    def replace_topologies(self, topologies: Collection[Topology]) -> None:
+        with self._lock:
+            self._topologies = {one.name: one for one in topologies}
+            self._wanted = {}
+        self.topologies_synced.set()
+
+    def apply_topology(self, change: TopologyChange) -> bool:
+        """Whether anything is other than it was."""
+        name = change.topology.name
+        with self._lock:
+            before, after = self._topologies.get(name), None if change.gone else change.topology
+            if before == after:
+                return False
+            self._wanted = {}
+            if after is None:
+                del self._topologies[name]
+            else:
+                self._topologies[name] = after
+            return True
+
+    @property
+    def knows_what_is_wanted(self) -> bool:
+        return self.synced.is_set() and self.topologies_synced.is_set()
+
+    def topologies(self) -> list[Topology]:
+        with self._lock:
+            return list(self._topologies.values())
+
     def wanted(self, reserved: frozenset[str]) -> Wanted:
-        """The links that these pods want, which are reckoned once for each time that the pods change."""
+        """The links that are wanted here, which are reckoned once for each time that pods or topologies change."""
         with self._reckoning:
             with self._lock:
                 if (known := self._wanted.get(reserved)) is not None:
                     return known
-                asked, pods = self._wanted, list(self._pods.values())
-            wanted = wanted_links(pods, reserved, self._read.setdefault(reserved, {}))
+                asked, pods, topologies = self._wanted, list(self._pods.values()), list(self._topologies.values())
+            wanted = wanted_links(pods, reserved, self._read.setdefault(reserved, Declarations()), topologies)
             asked[reserved] = wanted  # of no use to anybody where the pods have changed meanwhile
             return wanted
 
@@ -305,7 +341,15 @@ class KnownRecords(Records):
         if self._knows(known, pod):
             return known.wanted(reserved), known.all(), ""
         pods, version = super().pods_and_version(pod.ref.namespace)
-        return wanted_links(pods, reserved), pods, version
+        return wanted_links(pods, reserved, topologies=self.topologies_now(pod.ref.namespace)), pods, version
+
+    def topologies(self, namespace: str) -> list[Topology]:
+        known = self.memory.namespace_pods(namespace)
+        return known.topologies() if known.topologies_synced.is_set() else super().topologies(namespace)
+
+    def topologies_now(self, namespace: str) -> list[Topology]:
+        """The topologies of a namespace as the API has them, whatever is known of them."""
+        return super().topologies(namespace)
 
     def _knows(self, known: KnownPods, pod: Pod) -> bool:
         """Whether what is known of a namespace's pods is no older than a pod, or will be in a moment.
@@ -316,7 +360,7 @@ class KnownRecords(Records):
         with self.memory.pods_bell.heard([pod.ref.namespace]) as wait:
             while True:
                 current = known.get(pod.ref.namespace, pod.ref.name)
-                if known.synced.is_set() and current is not None and current.ref == pod.ref:
+                if known.knows_what_is_wanted and current is not None and current.ref == pod.ref:
                     return True
                 if time.monotonic() >= until:
                     return False
@@ -324,9 +368,11 @@ class KnownRecords(Records):
                     wait(until)
 
     def wanted_in(self, namespace: str, reserved: frozenset[str]) -> Wanted:
-        """What the pods of a namespace want, reckoned once for each time that they change where they are followed."""
+        """What is wanted in a namespace, reckoned once for each time that it changes where it is followed."""
         known = self.memory.namespace_pods(namespace)
-        return known.wanted(reserved) if known.synced.is_set() else wanted_links(self.pods(namespace), reserved)
+        if known.knows_what_is_wanted:
+            return known.wanted(reserved)
+        return wanted_links(self.pods(namespace), reserved, topologies=self.topologies(namespace))
 
     def pods_as_they_change(self, namespace: str, pods: list[Pod], version: str, until: float) -> Iterator[list[Pod]]:
         if version:

@@ -5,6 +5,7 @@ Every write is conditional on the version that was read; ConflictError says that
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,18 +13,19 @@ from datetime import datetime
 from typing import Any
 
 from ratchet.core.heartbeat import NodeLease
-from ratchet.core.intent import Wanted, wanted_links
-from ratchet.core.model import Link, Pod
+from ratchet.core.intent import TOPOLOGY, Wanted, wanted_links
+from ratchet.core.model import Link, Pod, Topology
 from ratchet.core.moves import with_vni
 from ratchet.core.naming import LEASE_LABEL, MANAGED_BY, node_label, node_lease_name, pod_label, vni_lease_name
 from ratchet.core.orphans import VniLease
 from ratchet.errors import ConflictError, MalformedRecordError, RatchetError
-from ratchet.store.apiserver import ApiServer, NotFoundError, Watched
+from ratchet.store.apiserver import ApiServer, ForbiddenError, NotFoundError, Watched
 from ratchet.store.codec import (
     MANAGER,
     decode_link,
     decode_node_lease,
     decode_pod,
+    decode_topology,
     decode_vni_lease,
     encode_link,
     encode_node_lease,
@@ -32,7 +34,18 @@ from ratchet.store.codec import (
 from ratchet.store.follow import follow
 from ratchet.store.numbers import Numbers
 
+log = logging.getLogger(__name__)
+
 MANAGED_SELECTOR = f"{MANAGED_BY}={MANAGER}"
+_TOPOLOGIES = f"{TOPOLOGY}=true"
+
+
+@dataclass(frozen=True, slots=True)
+class TopologyChange:
+    """A topology as it became, or as it last was where it is `gone`."""
+
+    topology: Topology
+    gone: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +238,34 @@ class Records:
         Without that version they are followed already.
         """
         pods, version = self.pods_and_version(pod.ref.namespace)
-        return wanted_links(pods, reserved), pods, version
+        return wanted_links(pods, reserved, topologies=self.topologies(pod.ref.namespace)), pods, version
+
+    def topologies(self, namespace: str) -> list[Topology]:
+        """The topologies of a namespace; none, and a word in the log, where the account may not read them."""
+        try:
+            return self.topologies_and_version(namespace)[0]
+        except ForbiddenError as error:
+            log.warning("no topologies are looked at: %s", error)
+            return []
+
+    def topologies_and_version(self, namespace: str) -> tuple[list[Topology], str]:
+        """The topologies of a namespace, and the version from which a watch goes on. Raises ForbiddenError."""
+        items, version = self.api.list(f"/api/v1/namespaces/{namespace}/configmaps", labelSelector=_TOPOLOGIES)
+        return [decode_topology(item) for item in items], version
+
+    def topology_changes(
+        self, namespace: str, version: str, seconds: float
+    ) -> Iterator[tuple[TopologyChange | None, str]]:
+        """Each change of a namespace's topologies after `version`, and its version, for at most `seconds`.
+
+        None tells of a newer version alone.
+        """
+        path = f"/api/v1/namespaces/{namespace}/configmaps"
+        for event in self.api.watch(path, version, seconds, labelSelector=_TOPOLOGIES):
+            change = None
+            if event.type != "BOOKMARK":
+                change = TopologyChange(decode_topology(event.object), event.type == "DELETED")
+            yield change, event.object["metadata"]["resourceVersion"]
 
     def pods_as_they_change(self, namespace: str, pods: list[Pod], version: str, until: float) -> Iterator[list[Pod]]:
         """The pods of a namespace, each time that one has changed from `pods`, until `until` (monotonic seconds)."""

@@ -119,7 +119,11 @@ def test_a_pod_that_expects_to_be_named_gets_its_link_when_it_is(cluster: Cluste
 def test_a_pod_that_nobody_names_gives_up(cluster: Cluster) -> None:
     pair = cluster.pair(cluster.b)
     answer = cluster.b.add(pair, config=SHORT)
-    assert_missed(answer, "default/pair-pod", "no pod in its namespace names it in ratchet.pair_name")
+    assert_missed(
+        answer,
+        "default/pair-pod",
+        "nothing in its namespace names it: no ratchet.pair_name, no ratchet.links, no topology",
+    )
     cluster.assert_nothing_left()
 
 

@@ -1,4 +1,4 @@
-"""What `make install` does for the shim: builds one that runs, or says in a line why there is none."""
+"""What `make install` does for the programs in C: builds some that run, or says in a line why there are none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.shim.conftest import ROOT, installed
 
 
 def build(target: Path, compiler: str) -> subprocess.CompletedProcess[str]:
-    command = ["env", f"CC={compiler}", str(ROOT / "hack" / "run"), "shim", str(target)]
+    command = ["env", f"CC={compiler}", str(ROOT / "hack" / "run"), "compiled", str(target)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
@@ -33,6 +33,17 @@ def test_the_machines_compiler_builds_one_that_runs(tmp_path: Path) -> None:
     assert installed(target, tmp_path).call("VERSION").status == 0
 
 
+def test_the_launcher_is_built_as_well(tmp_path: Path) -> None:
+    if shutil.which("cc") is None:
+        pytest.skip("needs a C compiler, cc")
+    target = tmp_path / "built" / "launcher"
+    done = build(target, "cc")
+    assert (done.returncode, done.stderr) == (0, "")
+    alone = subprocess.run([target], capture_output=True, text=True, check=False)
+    assert (alone.returncode, alone.stdout) == (1, "")
+    assert alone.stderr == f"cannot run {target.parent}/lib/ld.so: No such file or directory\n"
+
+
 def test_without_a_static_library_it_is_linked_to_the_machines_own(tmp_path: Path) -> None:
     if shutil.which("cc") is None or shutil.which("musl-gcc") is not None:
         pytest.skip("needs a C compiler, cc, and no musl-gcc, which goes before it")
@@ -47,9 +58,7 @@ def test_without_a_static_library_it_is_linked_to_the_machines_own(tmp_path: Pat
 def test_without_a_compiler_one_line_says_so(tmp_path: Path) -> None:
     done = build(tmp_path / "built" / "ratchet", str(tmp_path / "no-such-cc"))
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == [
-        "==> No shim for the node agent: there is no C compiler here. A Python program stands in for it."
-    ]
+    assert done.stdout.splitlines() == ["==> shim/ratchet.c is not built: there is no C compiler here"]
     assert list(tmp_path.iterdir()) == []
 
 

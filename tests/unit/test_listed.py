@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.core.intent import wanted_links
-from ratchet.core.intent.listed import LINKS_MOST
+from ratchet.core.intent.items import LINKS_MOST
 from ratchet.core.model import Link, Pod, Properties, Side
 from tests.support.links import NOW, annotated, pod, primary_pod
 
@@ -178,21 +178,18 @@ def test_a_link_of_the_labels_that_is_listed_alike_is_one_link() -> None:
 def test_a_link_that_is_said_differently_is_refused_to_both(difference: dict[str, Any]) -> None:
     pods = [listing("a", item("b")), listing("b", item("a", "in2", "in1", **difference)), listing("c", item("d"))]
     told = refusals(*pods)
-    assert told["a"].endswith(
-        "ratchet.links: line 1: ratchet.links: line 1 of pod default/b says otherwise of the same link"
-    )
-    assert told["b"].endswith(
-        "ratchet.links: line 1: ratchet.links: line 1 of pod default/a says otherwise of the same link"
-    )
-    assert told.keys() == {"a", "b"}
+    places = "ratchet.links: line 1 of pod default/a and ratchet.links: line 1 of pod default/b"
+    assert told == {
+        name: f"cannot link pod default/{name}: {places} say different things of one link" for name in ("a", "b")
+    }
     assert [one.link.name for one in wanted_links(pods).links] == ["default.c.in1.d.in2"]
 
 
-def test_a_pod_that_contradicts_itself_is_refused_alone() -> None:
+def test_labels_that_contradict_the_list_are_refused_to_both_as_well() -> None:
     labelled = annotated(primary_pod("a", "b"), links=json.dumps([item("b", mtu=1400)]))
     told = refusals(labelled, pod("b"))
-    assert told.keys() == {"a"}
-    assert "ratchet.pair_name: ratchet.links: line 1 of pod default/a says otherwise of the same link" in told["a"]
+    assert told.keys() == {"a", "b"}
+    assert "ratchet.links: line 1 of pod default/a and ratchet.pair_name of pod default/a say different" in told["a"]
 
 
 def test_a_pod_of_which_one_link_is_refused_declares_nothing() -> None:

@@ -1,10 +1,12 @@
 """From what pods say to the links that they want. All of it is tenants' input.
 
-The wanted links are a function of the pods of a namespace alone: either end computes the same, in whatever order the
-pods come. What a pod may not ask for is refused with an error that names the pod and where it was said.
+The wanted links are a function of a namespace's pods and topologies alone: either end computes the same, in whatever
+order they come. What a pod may not ask for is refused with an error that names the pod and where it was said.
 
 `pods` is what a pod says of itself and who is meant by a name; `labels` the link that labels declare, as in 2017;
-`listed` those of the annotation `ratchet.links`; `values` what may be said, word by word; `wanted` all of it together.
+`listed` those of the annotation `ratchet.links`, `topologies` those of a ConfigMap; `items` one of a list, `located`
+with the lines on which it is said, `values` what may be said, word by word; `wanted` all of it together; `checks` what
+can be told before it is applied.
 """
 
 from ratchet.core.intent.labels import PAIR_NAME
@@ -20,14 +22,17 @@ from ratchet.core.intent.pods import (
     superseding,
     wait_of,
 )
+from ratchet.core.intent.topologies import KEY, TOPOLOGY
 from ratchet.core.intent.values import ADDRESSES_MAX
 from ratchet.core.intent.wanted import Declarations, Wanted, WantedLink, unknown_settings, wanted_links
 
 __all__ = [
     "ADDRESSES_MAX",
+    "KEY",
     "LINKS",
     "PAIR_NAME",
     "PRIMARY",
+    "TOPOLOGY",
     "WAIT_MAX_SECONDS",
     "Declarations",
     "Wanted",

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from ratchet.core.intent.labels import PAIR_NAME
 from ratchet.core.intent.pods import PRIMARY, absence, asks_for_links, is_primary, setting
+from ratchet.core.intent.topologies import Faulty, drawn_links
 from ratchet.core.intent.wanted import Wanted, WantedLink, unknown_settings, wanted_links
-from ratchet.core.model import Address, Pod, Side
+from ratchet.core.model import Address, Pod, Side, Topology
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,23 +20,28 @@ class Finding:
     text: str
 
 
-def findings(pods: Collection[Pod], reserved: Collection[str] = ("eth0",)) -> list[Finding]:
-    """All that is wrong with the pods of one namespace, the grave first, each once."""
-    wanted = wanted_links(pods, reserved)
+def findings(
+    pods: Collection[Pod], topologies: Iterable[Topology] = (), reserved: Collection[str] = ("eth0",)
+) -> list[Finding]:
+    """All that is wrong with the pods and topologies of one namespace, the grave first, each once."""
+    wanted = wanted_links(pods, reserved, topologies=topologies)
     grave = [str(error) for error in wanted.refused.values()]
-    grave += [_unknown_peer(one, pods) for one in wanted.links if one.pair is None]
+    grave += [_unknown_pod(one, side, pods) for one in wanted.links for side in Side if one.pod(side) is None]
+    grave += [f"{fault.place}: {fault.cause}" for fault in _faults(topologies, reserved)]
     slips = [*_slips_of_pods(pods, wanted), *_slips_of_links(wanted.links)]
     return [Finding(True, one) for one in sorted(set(grave))] + [Finding(False, one) for one in sorted(set(slips))]
 
 
-def _unknown_peer(wanted: WantedLink, pods: Iterable[Pod]) -> str:
-    peer = wanted.link.pair
-    why = absence(peer.name, pods, peer.ifname)
-    return f"cannot link pod {wanted.primary.ref}: {_place_of_peer(wanted)}: pod {peer.name}: {why}"
+def _faults(topologies: Iterable[Topology], reserved: Collection[str]) -> Iterator[Faulty]:
+    """What is wrong in a topology, whether or not a pod is there that it is about."""
+    for topology in topologies:
+        yield from (one for one in drawn_links(topology, {*reserved, "lo"}) if isinstance(one, Faulty))
 
 
-def _place_of_peer(wanted: WantedLink) -> str:
-    return PAIR_NAME if wanted.place is None else f"{wanted.place}: peer"
+def _unknown_pod(wanted: WantedLink, side: Side, pods: Iterable[Pod]) -> str:
+    end = wanted.link.end(side)
+    told = f"{wanted.said_at(side)}: pod {end.name}: {absence(end.name, pods, end.ifname)}"
+    return told if wanted.declarer is None else f"cannot link pod {wanted.declarer.ref}: {told}"
 
 
 def _slips_of_pods(pods: Iterable[Pod], wanted: Wanted) -> Iterator[str]:

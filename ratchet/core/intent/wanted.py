@@ -1,7 +1,7 @@
-"""All that the pods of a namespace say, together: the links that are wanted, and who is refused and why.
+"""All that the pods and the topologies of a namespace say, together: the links that are wanted, and who is refused why.
 
-A link that is said twice alike, by either pod or in two ways, is one link; said twice differently it is refused to all
-who say it. A pod of which one declaration is refused declares nothing: it cannot start as it asks to.
+A link that is said twice alike, in whatever two places, is one link; said twice differently it is refused to both of
+its pods. A pod of which one declaration is refused declares nothing: it cannot start as it asks to.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from ratchet.core.intent.pods import (
     refusal,
     seniority,
 )
-from ratchet.core.model import Link, Pod, PodRef, Side
+from ratchet.core.intent.topologies import Drawn, Faulty, drawn_links, refusal_for
+from ratchet.core.model import Link, Pod, PodRef, Side, Topology
 from ratchet.errors import InvalidIntentError
 
 KNOWN = frozenset({ENABLED, POD_NAME, PRIMARY, WAIT, LINKS, *labels.KEYS})
@@ -34,15 +35,16 @@ Endpoint = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class WantedLink:
-    """A link as it is declared; `pair` is None while no eligible pod answers to the name.
+    """A link as it is declared; of its pods each is None while no eligible pod answers to the name.
 
-    `place`: where the primary says it, None for its labels.
+    `declarer` is the pod that declares it, None where a topology does. `place`: where it is said, empty for labels.
     """
 
     link: Link
-    primary: Pod
+    primary: Pod | None
     pair: Pod | None
-    place: str | None = None
+    declarer: Pod | None
+    place: str = ""
 
     def pod(self, side: Side) -> Pod | None:
         return self.primary if side is Side.PRIMARY else self.pair
@@ -52,11 +54,25 @@ class WantedLink:
         pod, end = self.pod(side), self.link.end(side)
         return (pod.ref.name if pod else end.name, end.ifname)
 
-    def place_of(self, side: Side) -> str:
-        """Where the interface at an end is said."""
-        if self.place is None:
-            return LOCAL_IFNAME if side is Side.PRIMARY else PAIR_IFNAME
-        return f"{self.place}: {'ifname' if side is Side.PRIMARY else 'peer_ifname'}"
+    def pods(self) -> list[Pod]:
+        return [pod for side in Side if (pod := self.pod(side)) is not None]
+
+    def said_at(self, side: Side, *, interface: bool = False) -> str:
+        """Where the pod at an end, or the interface in it, is said: a label, or a place and a field."""
+        if self.declarer is None:
+            return f"{self.place}: endpoints"
+        primary = side is Side.PRIMARY
+        if not self.place:
+            ifname = LOCAL_IFNAME if primary else PAIR_IFNAME
+            return ifname if interface else POD_NAME if primary else PAIR_NAME
+        ifname = "ifname" if primary else "peer_ifname"
+        return f"{self.place}: {ifname if interface else 'peer'}"
+
+    def place_and_pod(self) -> str:
+        """Where it is said, for somebody who looks at another pod."""
+        if self.declarer is None:
+            return self.place
+        return f"{self.place or PAIR_NAME} of pod {self.declarer.ref}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,26 +97,37 @@ class Wanted:
 
 
 # The links that a pod declares, each with its place, or why it is refused.
-Said = tuple[tuple[str | None, Link], ...] | InvalidIntentError
-# What pods were read to declare, by pod, with the pod as it was then.
-Declarations = dict[PodRef, tuple[Pod, Said]]
+Said = tuple[tuple[str, Link], ...] | InvalidIntentError
+
+
+@dataclass(slots=True)
+class Declarations:
+    """What was read before, for whoever asks again and again: by pod, with the pod as it was then, and by topology."""
+
+    pods: dict[PodRef, tuple[Pod, Said]] = field(default_factory=dict)
+    topologies: dict[Topology, Drawn] = field(default_factory=dict)
 
 
 def wanted_links(
-    pods: Iterable[Pod], reserved: Collection[str] = ("eth0",), read: Declarations | None = None
+    pods: Iterable[Pod],
+    reserved: Collection[str] = ("eth0",),
+    read: Declarations | None = None,
+    topologies: Iterable[Topology] = (),
 ) -> Wanted:
-    """The links that the pods of one namespace want, whatever the order of `pods`.
+    """The links that the pods and topologies of one namespace want, whatever the order of either.
 
     Where several pods answer to one name (a Deployment that is being rolled) the newest that is not being deleted
-    has it. Where two links want one interface of a pod, the older primary's has it and the other is refused.
-    `reserved` are interface names that belong to the runtime, `lo` always among them. Whoever asks again and again,
-    with the same `reserved`, gives the same `read` each time.
+    has it. Where two links want one interface of a pod, a topology's has it, else the older primary's, and the other is
+    refused. `reserved` are interface names that belong to the runtime, `lo` always among them. Whoever asks again and
+    again, with the same `reserved`, gives the same `read` each time.
     """
     eligible = sorted((pod for pod in pods if asks_for_links(pod) and not pod.finished), key=seniority)
     refused: dict[str, InvalidIntentError] = {}
-    declared = _declared(eligible, {*reserved, "lo"}, {} if read is None else read, refused)
-    declared = _said_once(declared, refused)
-    return Wanted(tuple(sorted(_without_collisions(declared, refused), key=_record)), refused)
+    meant, reserved, read = holders(eligible), {*reserved, "lo"}, Declarations() if read is None else read
+    drawn = _drawn(topologies, eligible, meant, reserved, read, refused)
+    declared = _declared(eligible, meant, reserved, read, refused)
+    links = _said_once([*drawn, *declared], refused)
+    return Wanted(tuple(sorted(_without_collisions(links, refused), key=_record)), refused)
 
 
 def unknown_settings(pod: Pod) -> tuple[str, ...]:
@@ -109,20 +136,50 @@ def unknown_settings(pod: Pod) -> tuple[str, ...]:
     return tuple(sorted(key for key in said if key.startswith("ratchet.") and key not in KNOWN))
 
 
+def _drawn(
+    topologies: Iterable[Topology],
+    pods: Collection[Pod],
+    meant: Mapping[str, Pod],
+    reserved: Collection[str],
+    read: Declarations,
+    refused: dict[str, InvalidIntentError],
+) -> list[WantedLink]:
+    """Every link of the topologies, in the order of their names."""
+    before, read.topologies = read.topologies, {}
+    found = []
+    for topology in sorted(topologies, key=lambda one: one.name):
+        drawn = read.topologies[topology] = before.get(topology) or drawn_links(topology, reserved)
+        for one in drawn:
+            if isinstance(one, Faulty):
+                about = pods if one.names is None else [meant[name] for name in one.names if name in meant]
+                for pod in about:
+                    refused.setdefault(pod.ref.uid, refusal_for(pod.ref, one))
+                continue
+            place, link = one
+            wanted = WantedLink(link, meant.get(link.primary.name), meant.get(link.pair.name), None, place)
+            if wanted.primary is not None and wanted.primary is wanted.pair:
+                _refuse(wanted, wanted.said_at(Side.PAIR), "a pod cannot be linked to itself", refused)
+            else:
+                found.append(wanted)
+    return found
+
+
 def _declared(
-    pods: Collection[Pod], reserved: Collection[str], read: Declarations, refused: dict[str, InvalidIntentError]
+    pods: Collection[Pod],
+    meant: Mapping[str, Pod],
+    reserved: Collection[str],
+    read: Declarations,
+    refused: dict[str, InvalidIntentError],
 ) -> list[WantedLink]:
     """Every link that is declared by a pod which has the name that it goes by, in the order of these pods."""
     found = []
-    meant = holders(pods)
     for pod, said in _declarations(pods, reserved, read):
         if isinstance(said, InvalidIntentError):
-            refused[pod.ref.uid] = said
+            refused.setdefault(pod.ref.uid, said)
         elif said and meant[meant_name(pod)].ref == pod.ref:
-            links = [WantedLink(link, pod, meant.get(link.pair.name), place) for place, link in said]
+            links = [WantedLink(link, pod, meant.get(link.pair.name), pod, place) for place, link in said]
             if own := next((one for one in links if one.pair is not None and one.pair.ref == pod.ref), None):
-                place = PAIR_NAME if own.place is None else f"{own.place}: peer"
-                refused[pod.ref.uid] = refusal(pod, place, "a pod cannot be linked to itself")
+                _refuse(own, own.said_at(Side.PAIR), "a pod cannot be linked to itself", refused)
             else:
                 found += links
     return found
@@ -130,12 +187,11 @@ def _declared(
 
 def _declarations(pods: Iterable[Pod], reserved: Collection[str], read: Declarations) -> Iterable[tuple[Pod, Said]]:
     """What each pod declares; of a pod that is the very same as when it was read before, what it was read as then."""
-    before = dict(read)
-    read.clear()
+    before, read.pods = read.pods, {}
     for pod in pods:
         known = before.get(pod.ref)
-        read[pod.ref] = known if known is not None and known[0] is pod else (pod, _said(pod, reserved))
-    return list(read.values())
+        read.pods[pod.ref] = known if known is not None and known[0] is pod else (pod, _said(pod, reserved))
+    return list(read.pods.values())
 
 
 def _said(pod: Pod, reserved: Collection[str]) -> Said:
@@ -144,7 +200,7 @@ def _said(pod: Pod, reserved: Collection[str]) -> Said:
         listed = listed_links(pod, reserved)
     except InvalidIntentError as error:
         return error
-    return ((None, labelled), *listed) if labelled is not None else tuple(listed)
+    return (("", labelled), *listed) if labelled is not None else tuple(listed)
 
 
 def _said_once(links: Iterable[WantedLink], refused: dict[str, InvalidIntentError]) -> list[WantedLink]:
@@ -156,10 +212,14 @@ def _said_once(links: Iterable[WantedLink], refused: dict[str, InvalidIntentErro
     for same in by_endpoints.values():
         # Whose primary is whose does not depend on who came first: records go by it.
         first = min(same, key=_record)
-        if others := [one for one in same if _oriented(one, first) != _oriented(first, first)]:
-            for one, other in ((first, others[0]), *((other, first) for other in others)):
-                cause = f"{other.place or PAIR_NAME} of pod {other.primary.ref} says otherwise of the same link"
-                refused.setdefault(one.primary.ref.uid, refusal(one.primary, one.place or PAIR_NAME, cause))
+        if other := next((one for one in same if _oriented(one, first) != _oriented(first, first)), None):
+            places = sorted((first.place_and_pod(), other.place_and_pod()))
+            for pod in first.pods():
+                error = InvalidIntentError(
+                    f"cannot link pod {pod.ref}: {places[0]} and {places[1]} say different things of one link",
+                    details="say it in one place, or alike in both",
+                )
+                refused.setdefault(pod.ref.uid, error)
         else:
             found.append(first)
     return found
@@ -174,21 +234,40 @@ def _oriented(one: WantedLink, like: WantedLink) -> tuple[object, ...]:
 
 
 def _without_collisions(links: Iterable[WantedLink], refused: dict[str, InvalidIntentError]) -> Iterator[WantedLink]:
-    """The links of the pods that want no interface which an older one has, or they themselves for another link."""
+    """The links that want no interface which another has before them: those of a pod all together or none of them."""
     taken: dict[Endpoint, WantedLink] = {}
-    ordered = sorted(links, key=lambda one: (seniority(one.primary), one.link.name))
-    for _, group in groupby(ordered, key=lambda one: one.primary.ref):
-        own, claims = list(group), dict[Endpoint, WantedLink]()
+    for _, group in groupby(sorted(links, key=_turn), key=_turn_of_all):
+        own, claims, clashed = list(group), dict[Endpoint, WantedLink](), False
         for one in own:
             for side in Side:
                 endpoint = one.endpoint(side)
                 if (holder := claims.get(endpoint) or taken.get(endpoint)) is not None:
                     cause = f"{endpoint[1]} in pod {endpoint[0]} is taken by the link {holder.link.name}"
-                    refused.setdefault(one.primary.ref.uid, refusal(one.primary, one.place_of(side), cause))
+                    _refuse(one, one.said_at(side, interface=True), cause, refused)
+                    clashed = True
                 claims[endpoint] = one
-        if own[0].primary.ref.uid not in refused:
+        declarer = own[0].declarer
+        if not clashed and (declarer is None or declarer.ref.uid not in refused):
             taken |= claims
             yield from own
+
+
+def _refuse(wanted: WantedLink, place: str, cause: str, refused: dict[str, InvalidIntentError]) -> None:
+    """Refuse a link to whoever declares it, or where a topology does, to its pods."""
+    if wanted.declarer is not None:
+        refused.setdefault(wanted.declarer.ref.uid, refusal(wanted.declarer, place, cause))
+        return
+    for pod in wanted.pods():
+        refused.setdefault(pod.ref.uid, refusal_for(pod.ref, Faulty(place, cause, None)))
+
+
+def _turn_of_all(wanted: WantedLink) -> tuple[object, ...]:
+    """Whose turn it is: the links of topologies one by one, then those of each pod together."""
+    return (0, wanted.link.name) if wanted.declarer is None else (1, *seniority(wanted.declarer))
+
+
+def _turn(wanted: WantedLink) -> tuple[object, ...]:
+    return (*_turn_of_all(wanted), wanted.link.name)
 
 
 def _record(wanted: WantedLink) -> str:

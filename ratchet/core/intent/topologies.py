@@ -1,0 +1,75 @@
+"""The links of a topology: a ConfigMap of the users' own, with a list of links between whatever pods it names.
+
+As in containerlab's files, an item has `endpoints`, a list of two `pod:interface`, the first of which is the primary;
+and besides what a pod's own list may say of a link (`items`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from ratchet.core.intent import values
+from ratchet.core.intent.items import Item, items_of
+from ratchet.core.intent.located import Said, UnreadableError, read
+from ratchet.core.model import Link, Topology
+from ratchet.errors import InvalidIntentError
+
+TOPOLOGY = "ratchet.topology"  # the label of a ConfigMap that is one: "true"
+KEY = "links"
+_ENDPOINTS = "endpoints"
+
+
+@dataclass(frozen=True, slots=True)
+class Faulty:
+    """Something in a topology that cannot be; `names` are the pods that it is about, None where nobody can tell."""
+
+    place: str
+    cause: str
+    names: frozenset[str] | None
+
+
+# Each link of a topology with the place where it is said, or what is wrong in its stead.
+Drawn = tuple[tuple[str, Link] | Faulty, ...]
+
+
+def drawn_links(topology: Topology, reserved: Collection[str]) -> Drawn:
+    """What a topology draws, in its order."""
+    try:
+        items = items_of(read(topology.text))
+    except UnreadableError as cause:
+        return (_faulty(topology, cause, None),)
+    return tuple(_drawn(topology, item, reserved) for item in items)
+
+
+def refusal_for(pod: object, fault: Faulty) -> InvalidIntentError:
+    """The error of a pod that something in a topology is about."""
+    return InvalidIntentError(f"cannot link pod {pod}: {fault.place}: {fault.cause}", details=f"mend {fault.place}")
+
+
+def _drawn(topology: Topology, said: Said, reserved: Collection[str]) -> tuple[str, Link] | Faulty:
+    names: frozenset[str] | None = None
+    try:
+        item = Item(said, (_ENDPOINTS,))
+        near, far = (_endpoint(item, text, reserved) for text in item.two(_ENDPOINTS))
+        names = frozenset({near[0], far[0]})
+        if len(names) == 1:
+            raise item.fault(_ENDPOINTS, "a pod cannot be linked to itself")
+        return f"topology {topology}: line {item.line}", item.link(topology.namespace, near, far)
+    except UnreadableError as cause:
+        return _faulty(topology, cause, names)
+
+
+def _endpoint(item: Item, text: str, reserved: Collection[str]) -> tuple[str, str]:
+    name, colon, ifname = text.partition(":")
+    if not colon:
+        raise item.fault(_ENDPOINTS, f'"{values.shown(text)}" is no pod:interface')
+    try:
+        return values.pod_name(name), values.interface_name(ifname, reserved)
+    except ValueError as cause:
+        raise item.fault(_ENDPOINTS, cause) from cause
+
+
+def _faulty(topology: Topology, cause: UnreadableError, names: frozenset[str] | None) -> Faulty:
+    field = f": {cause.field}" if cause.field else ""
+    return Faulty(f"topology {topology}: line {cause.line}{field}", str(cause.cause), names)
