@@ -59,7 +59,9 @@ def _add_links(commands: Commands) -> None:
 
 def _add_validate(commands: Commands) -> None:
     parser = commands.add_parser("validate", help="check manifests before they are applied, without a cluster")
-    parser.add_argument("files", nargs="+", metavar="FILE", help="of pods, and workloads of pods; - for stdin")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="of pods, workloads of pods, and topologies; - for stdin"
+    )
     parser.add_argument("-n", "--namespace", default="default", help="of pods that name none (default)")
     parser.add_argument("--strict", action="store_true", help="fail for warnings too")
     parser.set_defaults(run=_validate)

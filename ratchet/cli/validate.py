@@ -9,11 +9,11 @@ from typing import Any
 
 import yaml
 
-from ratchet.core.intent import asks_for_links, wanted_links
+from ratchet.core.intent import TOPOLOGY, asks_for_links, wanted_links
 from ratchet.core.intent.checks import findings
-from ratchet.core.model import Pod
+from ratchet.core.model import Pod, Topology
 from ratchet.errors import RatchetError
-from ratchet.store.codec import decode_pod
+from ratchet.store.codec import decode_pod, decode_topology
 
 Json = dict[str, Any]
 
@@ -21,33 +21,45 @@ REPLICAS_MOST = 1000
 
 
 def validate(files: Sequence[str], namespace: str, *, strict: bool) -> int:
-    """Print what is wrong with the pods in the files ("-" is stdin), together; exit status 1 where they cannot stand.
+    """Print what is wrong with the pods and topologies in the files ("-" is stdin), all together.
+
+    The exit status: 1 where they cannot stand.
 
     `namespace` is that of pods which name none. With `strict` a warning is as bad. Raises RatchetError for a file that
     cannot be read.
     """
-    pods = [pod for file in files for pod in pods_of(file, _read(file), namespace)]
-    namespaces: dict[str, list[Pod]] = {}
-    for pod in pods:
-        namespaces.setdefault(pod.ref.namespace, []).append(pod)
-    errors = warnings = links = 0
-    for _, group in sorted(namespaces.items()):
-        for finding in findings(group):
+    pods: dict[str, list[Pod]] = {}
+    topologies: dict[str, list[Topology]] = {}
+    for file in files:
+        for one in read_objects(file, _read(file), namespace):
+            if isinstance(one, Pod):
+                pods.setdefault(one.ref.namespace, []).append(one)
+            else:
+                topologies.setdefault(one.namespace, []).append(one)
+    errors = warnings = links = asking = 0
+    for name in sorted(pods.keys() | topologies.keys()):
+        group, drawn = pods.get(name, []), topologies.get(name, [])
+        for finding in findings(group, drawn):
             print(f"{'error' if finding.grave else 'warning'}: {finding.text}")
             errors, warnings = errors + finding.grave, warnings + (not finding.grave)
-        links += len(wanted_links(group).links)
-    asking = sum(map(asks_for_links, pods))
+        links += len(wanted_links(group, topologies=drawn).links)
+        asking += sum(map(asks_for_links, group))
     print(f"{_count(asking, 'pod')}, {_count(links, 'link')}: {_count(errors, 'error')}, {_count(warnings, 'warning')}")
     return 1 if errors or (strict and warnings) else 0
 
 
-def pods_of(file: str, text: str, namespace: str) -> Iterator[Pod]:
-    """The pods that the objects in a text are, or make. Raises RatchetError that names the file and the line."""
+def read_objects(file: str, text: str, namespace: str) -> Iterator[Pod | Topology]:
+    """The topologies in a text, and the pods that its other objects are, or make.
+
+    Raises RatchetError that names the file, and the line or the object.
+    """
     try:
         documents = list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     except (yaml.YAMLError, RecursionError) as cause:
         raise RatchetError(f"cannot read {file}: {cause}") from cause
     for number, document in enumerate(_objects(documents)):
+        if (topology := _topology(document, namespace)) is not None:
+            yield topology
         for index, pod in enumerate(_pods(document)):
             said = pod.get("metadata")
             metadata = {"namespace": namespace, **(said if isinstance(said, dict) else {})}
@@ -84,6 +96,15 @@ def _objects(documents: Sequence[Any]) -> Iterator[Json]:
             yield from _objects(document["items"])
         else:
             yield document
+
+
+def _topology(document: Json, namespace: str) -> Topology | None:
+    metadata = document.get("metadata")
+    if document.get("kind") != "ConfigMap" or not isinstance(metadata, dict):
+        return None
+    if (metadata.get("labels") or {}).get(TOPOLOGY) != "true":
+        return None
+    return decode_topology({**document, "metadata": {"namespace": namespace, **metadata}})
 
 
 def _pods(document: Json) -> Iterator[Json]:

@@ -113,3 +113,17 @@ def test_fault_28_a_del_that_no_agent_hears_is_done_by_the_next_and_links_stay_u
     cluster.bed.hosts.remove_namespace(primary.netns)
     end(cluster, (cluster.b, pair))
     assert LINK not in cluster.bed.links()
+
+
+def test_a_topology_that_comes_after_its_pods_links_them(cluster: Cluster) -> None:
+    """One apply makes them all, in whatever order the API server and the nodes come to them."""
+    placed = [
+        (node, cluster.pod(name, {"ratchet": "true"}, node)) for name, node in (("a", cluster.a), ("b", cluster.b))
+    ]
+    cluster.add_all(*placed)
+    assert cluster.bed.links() == {}
+    addresses = '["10.0.1.1/24", "10.0.1.2/24"]'
+    cluster.bed.create_topology("lab", f'- {{endpoints: ["a:in1", "b:in2"], addresses: {addresses}}}')
+    cluster.wait_until(State.LINKED, "default.a.in1.b.in2")
+    wait_for("a ping", lambda: cluster.pings(placed[0][1], "10.0.1.2"))
+    end(cluster, *placed)

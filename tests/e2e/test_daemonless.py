@@ -52,6 +52,15 @@ def test_a_pod_waits_for_its_peer_with_no_library_of_the_node(world: World) -> N
     assert world.pings("p", "10.99.1.2")
 
 
+def test_a_topology_links_pods_that_say_nothing_of_it(world: World) -> None:
+    links = '- endpoints: ["a:in1", "b:in2"]\n  addresses: ["10.0.1.1/24", "10.0.1.2/24"]\n'
+    metadata = {"name": "lab", "labels": {"ratchet.topology": "true"}}
+    world.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"links": links}})
+    world.apply(pod("a", "node-a", {"ratchet": "true"}), pod("b", "node-b", {"ratchet": "true"}))
+    world.wait("condition=Ready", "pod/a", "pod/b")
+    assert world.pings("a", "10.0.1.2")
+
+
 def test_what_is_granted_is_used_and_what_is_used_is_granted(world: World) -> None:
     with nothing_denied_and_nothing_unused(world, "ratchet-install"):
         world.apply(pod("p", "node-a", primary("q")), pod("q", "node-b", PAIR), pod("plain", "node-a", {}))

@@ -57,6 +57,23 @@ def test_a_router_that_lists_its_links(world: World) -> None:
         world.wait_for_ping("hub", address)
 
 
+def test_a_topology_and_its_pods_in_one_apply(world: World) -> None:
+    links = [
+        {"endpoints": ["a:in1", "b:in2"], "addresses": ["10.0.1.1/24", "10.0.1.2/24"]},
+        {"endpoints": ["b:mid1", "c:mid2"], "addresses": ["10.0.2.1/24", "10.0.2.2/24"], "mtu": 1400},
+    ]
+    metadata = {"name": "lab", "labels": {"ratchet.topology": "true"}}
+    lab = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"links": json.dumps(links)}}
+    nodes = {"a": "node-a", "b": "node-b", "c": "node-b"}
+    pods = [pod(name, node, {"ratchet": "true"}) for name, node in nodes.items()]
+    world.apply(*pods[:1], lab, *pods[1:])
+    world.wait("condition=Ready", "pod", "--all")
+    world.wait_until_linked(2)
+    assert world.device("c", "mid2")["mtu"] == 1400
+    world.wait_for_ping("a", "10.0.1.2")
+    world.wait_for_ping("c", "10.0.2.1")
+
+
 def test_readiness_waits_for_the_link_and_events_tell_of_it(world: World) -> None:
     gate = [{"conditionType": "ratchet/linked"}]
     world.apply(pod("p", "node-a", primary("q"), readinessGates=gate))

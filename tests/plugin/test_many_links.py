@@ -79,6 +79,43 @@ def test_an_mtu_that_the_tunnel_cannot_carry_is_refused_with_the_largest_that_fi
     cluster.assert_nothing_left()
 
 
+LAB = """\
+- endpoints: ["a:in1", "b:in2"]
+  addresses: ["10.0.1.1/24", "10.0.1.2/24"]
+- endpoints: ["b:mid1", "c:mid2"]
+  addresses: ["10.0.2.1/24", "10.0.2.2/24"]
+  mtu: 1400
+"""
+DRAWN = ("default.a.in1.b.in2", "default.b.mid1.c.mid2")
+
+
+def test_a_topology_links_pods_that_say_nothing_of_it(cluster: Cluster) -> None:
+    cluster.bed.create_topology("lab", LAB)
+    nodes = (cluster.a, cluster.b, cluster.b)
+    placed = [(node, cluster.pod(name, ASKS, node)) for name, node in zip("abc", nodes, strict=True)]
+    cluster.add_all(*placed)
+    for name in DRAWN:
+        cluster.wait_until(State.LINKED, name)
+    (_, a), (_, b), (_, c) = placed
+    assert [cluster.show(b, ifname)["linkinfo"]["info_kind"] for ifname in ("in2", "mid1")] == ["vxlan", "veth"]
+    assert cluster.show(c, "mid2")["mtu"] == 1400
+    for sandbox, address in ((a, "10.0.1.2"), (c, "10.0.2.1")):
+        wait_for(f"a ping to {address}", lambda: cluster.pings(sandbox, address))  # noqa: B023
+    cluster.delete_all(*placed)
+    cluster.assert_nothing_left()
+
+
+def test_what_is_wrong_with_a_topology_is_told_to_its_pods(cluster: Cluster) -> None:
+    cluster.bed.create_topology("lab", "- endpoints: [a:in1, b:in2]\n  mtu: 1\n")
+    a, c = cluster.pod("a", ASKS, cluster.a), cluster.pod("c", ASKS, cluster.a)
+    answer = cluster.a.add(a)
+    assert answer.status == 1
+    assert answer.json["msg"].startswith('cannot link pod default/a: topology default/lab: line 2: mtu: "1" is no MTU')
+    assert cluster.a.add(c).status == 0, "it is no affair of this pod"
+    cluster.delete_all((cluster.a, a), (cluster.a, c))
+    cluster.assert_nothing_left()
+
+
 def test_a_link_that_is_said_in_two_ways_is_refused_to_both_pods(cluster: Cluster) -> None:
     def listed(peer: str, ifname: str, peer_ifname: str, mtu: int) -> dict[str, str]:
         link = {"peer": peer, "ifname": ifname, "peer_ifname": peer_ifname, "mtu": mtu}

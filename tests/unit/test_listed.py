@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from ratchet.core.intent import wanted_links
 from ratchet.core.intent.items import LINKS_MOST
-from ratchet.core.model import Link, Pod, Properties, Side
+from ratchet.core.model import Link, Pod, Properties, Side, Topology
 from tests.support.links import NOW, annotated, pod, primary_pod
 
 HUB = """\
@@ -223,9 +223,14 @@ def test_whatever_is_listed_is_wanted_or_refused(said: str) -> None:
     assert not (wanted.refused and wanted.links)
 
 
-def test_the_documentations_example_is_as_it_says() -> None:
+def test_the_documentations_examples_are_as_they_say() -> None:
     text = (Path(__file__).parents[2] / "docs" / "topologies.md").read_text()
-    (manifest,) = [yaml.safe_load(block.partition("```")[0]) for block in text.split("```yaml\n")[1:]]
+    lab, manifest = [yaml.safe_load(block.partition("```")[0]) for block in text.split("```yaml\n")[1:]]
+    drawn = wanted_links([], topologies=[Topology("default", "lab", lab["data"]["links"])])
+    assert [one.link.name for one in drawn.links] == [
+        "default.centosa.in1.quagga-a.in2",
+        "default.quagga-a.mid1.quagga-b.mid2",
+    ]
     hub = replace(pod("hub"), annotations=manifest["metadata"]["annotations"])
     first, second = links([hub, pod("a"), pod("b")])
     assert (first.name, second.name) == ("default.hub.eth1.a.up0", "default.hub.eth2.b.up0")

@@ -150,6 +150,19 @@ def test_workloads_are_the_pods_that_they_make(tmp_path: Path, capsys: Captured)
     assert capsys.readouterr().out == "4 pods, 3 links: 0 errors, 0 warnings\n"
 
 
+def test_topologies_are_checked_with_the_pods(tmp_path: Path, capsys: Captured) -> None:
+    text = "- endpoints: [a:in1, b:in2]\n- endpoints: [b:up, c:up]\n  mtu: 1\n"
+    metadata = {"name": "lab", "labels": {"ratchet.topology": "true"}}
+    lab = {"kind": "ConfigMap", "metadata": metadata, "data": {"links": text}}
+    other = {"kind": "ConfigMap", "metadata": {"name": "x"}, "data": {"links": "what it likes"}}
+    assert main(["validate", written(tmp_path, lab, other, listing("a"))]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "error: topology default/lab: line 1: endpoints: pod b: there is no such pod",
+        'error: topology default/lab: line 3: mtu: "1" is no MTU: a number of bytes from 68 to 65535',
+        "1 pod, 1 link: 2 errors, 0 warnings",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
