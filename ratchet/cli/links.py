@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,10 +15,32 @@ from ratchet.store.records import Records
 HEADINGS = ("LINK", "STATE", "KIND", "VNI", "PRIMARY", "PAIR", "AGE")
 
 
-def print_links(records: Records, pods_in: str | None, *, as_json: bool) -> int:
-    """Print every link, or those of one namespace's pods; exit status 1 where a record cannot be read."""
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which links are meant: of pods in a namespace, of a pod (by its own name or the one it goes by), with an end on a
+    node, in a state; None: whichever.
+    """
+
+    namespace: str | None = None
+    pod: str | None = None
+    node: str | None = None
+    state: str | None = None
+
+    def has(self, link: Link) -> bool:
+        sandboxes = [one for one in map(link.sandbox, Side) if one is not None]
+        pods = {link.primary.name, link.pair.name} | {one.pod.name for one in sandboxes}
+        return (
+            self.namespace in (None, link.namespace)
+            and (self.pod is None or self.pod in pods)
+            and (self.node is None or self.node in {one.node for one in sandboxes})
+            and self.state in (None, derive(link).value)
+        )
+
+
+def print_links(records: Records, chosen: Chosen, *, as_json: bool) -> int:
+    """Print the chosen links; exit status 1 where a record cannot be read."""
     links, malformed = records.links()
-    shown = sorted((link for link in links if pods_in in (None, link.namespace)), key=lambda link: link.name)
+    shown = sorted(filter(chosen.has, links), key=lambda link: link.name)
     if as_json:
         print(json.dumps([describe(link) for link in shown], indent=2))
     else:

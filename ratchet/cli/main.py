@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ratchet {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_links(commands)
+    _add_wait(commands)
     _add_validate(commands)
     _add_agent(commands)
     _add_gc(commands)
@@ -53,8 +54,21 @@ def _add_links(commands: Commands) -> None:
     parser = commands.add_parser("links", help="print the links and where each stands")
     _add_api_options(parser)
     parser.add_argument("-n", "--pods-in", metavar="NAMESPACE", help="only links of pods in this namespace")
+    parser.add_argument("--pod", help="only links of the pod of this name")
+    parser.add_argument("--node", help="only links with an end on this node")
+    parser.add_argument(
+        "--state", choices=("pending", "primary-ready", "pair-ready", "linked"), help="only links in it"
+    )
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     parser.set_defaults(run=_links)
+
+
+def _add_wait(commands: Commands) -> None:
+    parser = commands.add_parser("wait", help="until all links that a namespace wants are linked")
+    _add_api_options(parser)
+    parser.add_argument("-n", "--pods-in", metavar="NAMESPACE", default="default", help="whose links (default)")
+    parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="for how long (60)")
+    parser.set_defaults(run=_wait)
 
 
 def _add_validate(commands: Commands) -> None:
@@ -144,9 +158,16 @@ def _add_api_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _links(arguments: argparse.Namespace) -> int:
-    from ratchet.cli.links import print_links
+    from ratchet.cli.links import Chosen, print_links
 
-    return print_links(_records(arguments), arguments.pods_in, as_json=arguments.output == "json")
+    chosen = Chosen(arguments.pods_in, arguments.pod, arguments.node, arguments.state)
+    return print_links(_records(arguments), chosen, as_json=arguments.output == "json")
+
+
+def _wait(arguments: argparse.Namespace) -> int:
+    from ratchet.cli.wait import wait_for_links
+
+    return wait_for_links(_records(arguments), arguments.pods_in, arguments.timeout)
 
 
 def _validate(arguments: argparse.Namespace) -> int:

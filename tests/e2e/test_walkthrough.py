@@ -67,8 +67,8 @@ def test_a_topology_and_its_pods_in_one_apply(world: World) -> None:
     nodes = {"a": "node-a", "b": "node-b", "c": "node-b"}
     pods = [pod(name, node, {"ratchet": "true"}) for name, node in nodes.items()]
     world.apply(*pods[:1], lab, *pods[1:])
+    assert world.ratchet("wait", "-n", world.namespace).splitlines()[-1] == "2 of 2 links are linked"
     world.wait("condition=Ready", "pod", "--all")
-    world.wait_until_linked(2)
     assert world.device("c", "mid2")["mtu"] == 1400
     world.wait_for_ping("a", "10.0.1.2")
     world.wait_for_ping("c", "10.0.2.1")

@@ -89,6 +89,13 @@ class World:
         assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr or done.stdout}"
         return done.stdout
 
+    def ratchet(self, *arguments: str) -> str:
+        """The command for people."""
+        command = [str(KUBECTL.with_name("ratchet")), *arguments, "--kubeconfig", str(self.cluster.kubeconfig)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, f"ratchet {' '.join(arguments)}: {done.stderr or done.stdout}"
+        return done.stdout
+
     def apply(self, *objects: Json) -> None:
         self.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from ratchet.cli.links import age, describe, print_links, table
+from ratchet.cli.links import Chosen, age, describe, print_links, table
 from ratchet.core.model import Link, Side
 from ratchet.core.moves import join, note_standing
 from ratchet.errors import MalformedRecordError
@@ -40,7 +40,7 @@ def test_the_table_has_a_row_for_each_link_in_order(capsys: Captured) -> None:
         named(joined(own(Side.PRIMARY), None), "b"),
         named(wanted(), "a"),
     ]
-    assert print_links(Fixed(links), None, as_json=False) == 0
+    assert print_links(Fixed(links), Chosen(), as_json=False) == 0
     out, err = capsys.readouterr()
     assert [line.split() for line in out.splitlines()] == [
         ["LINK", "STATE", "KIND", "VNI", "PRIMARY", "PAIR", "AGE"],
@@ -58,29 +58,59 @@ def test_columns_are_aligned() -> None:
 
 
 def test_no_links_is_the_headings_alone(capsys: Captured) -> None:
-    assert print_links(Fixed([]), None, as_json=False) == 0
+    assert print_links(Fixed([]), Chosen(), as_json=False) == 0
     assert capsys.readouterr().out.split() == ["LINK", "STATE", "KIND", "VNI", "PRIMARY", "PAIR", "AGE"]
 
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_the_links_of_one_namespace(as_json: bool, capsys: Captured) -> None:
     records = Fixed([named(wanted(), "ours.x", "ours"), named(wanted(), "theirs.x", "theirs")])
-    assert print_links(records, "ours", as_json=as_json) == 0
+    assert print_links(records, Chosen("ours"), as_json=as_json) == 0
     out = capsys.readouterr().out
     assert "ours.x" in out
     assert "theirs.x" not in out
 
 
+@pytest.mark.parametrize(
+    ("chosen", "names"),
+    [
+        (Chosen(), "abcd"),
+        (Chosen(state="linked"), "ab"),
+        (Chosen(state="pending"), "d"),
+        (Chosen(node="node-b"), "a"),
+        (Chosen(node="node-a"), "abc"),
+        (Chosen(node="node-a", state="primary-ready"), "c"),
+        (Chosen(pod="pair-pod"), "abcd"),
+        (Chosen(pod="somebody"), ""),
+        (Chosen("elsewhere"), ""),
+    ],
+)
+def test_links_are_chosen_by_state_node_and_pod(chosen: Chosen, names: str) -> None:
+    links = [
+        named(replace(standing(vxlan(), *Side), vni=11), "a"),
+        named(standing(veth(), *Side), "b"),
+        named(joined(own(Side.PRIMARY), None), "c"),
+        named(wanted(), "d"),
+    ]
+    assert [link.name for link in links if chosen.has(link)] == list(names)
+
+
+def test_a_pod_is_chosen_by_its_own_name_as_well() -> None:
+    sandbox = replace(own(Side.PRIMARY), pod=replace(own(Side.PRIMARY).pod, name="primary-pod-7f9c"))
+    assert Chosen(pod="primary-pod-7f9c").has(joined(sandbox, None))
+    assert Chosen(pod="primary-pod").has(joined(sandbox, None))
+
+
 def test_the_pod_that_joined_is_shown_and_not_its_alias(capsys: Captured) -> None:
     sandbox = replace(own(Side.PRIMARY), pod=replace(own(Side.PRIMARY).pod, name="primary-pod-7f9c"))
-    print_links(Fixed([joined(sandbox, None)]), None, as_json=False)
+    print_links(Fixed([joined(sandbox, None)]), Chosen(), as_json=False)
     assert "primary-pod-7f9c:in1@node-a" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_record_that_cannot_be_read_is_told_and_the_others_shown(as_json: bool, capsys: Captured) -> None:
     broken = MalformedRecordError("cannot read the record x: it has no namespace")
-    assert print_links(Fixed([wanted()], [broken]), None, as_json=as_json) == 1
+    assert print_links(Fixed([wanted()], [broken]), Chosen(), as_json=as_json) == 1
     out, err = capsys.readouterr()
     assert RECORD in out
     assert err == "ratchet: cannot read the record x: it has no namespace\n"
@@ -114,7 +144,7 @@ def test_json_is_a_list_of_all_that_is_known(capsys: Captured) -> None:
     link = join(link, wanted(), Side.PAIR, own(Side.PAIR, "node-b"), NOW)
     link = note_standing(replace(link, vni=11, created=NOW), Side.PRIMARY, NOW)
     link = link.with_end(Side.PAIR, replace(link.pair, notes={"public_ip": "1.1.1.1"}))
-    assert print_links(Fixed([link]), None, as_json=True) == 0
+    assert print_links(Fixed([link]), Chosen(), as_json=True) == 0
     (shown,) = json.loads(capsys.readouterr().out)
     assert shown == describe(link)
     history = shown.pop("history")
@@ -166,12 +196,12 @@ def test_json_is_a_list_of_all_that_is_known(capsys: Captured) -> None:
 
 
 def test_json_of_a_link_that_nobody_has_joined(capsys: Captured) -> None:
-    print_links(Fixed([wanted()]), None, as_json=True)
+    print_links(Fixed([wanted()]), Chosen(), as_json=True)
     (shown,) = json.loads(capsys.readouterr().out)
     assert [shown[key] for key in ("kind", "vni", "created", "history")] == [None, None, None, []]
     assert {shown["pair"][key] for key in ("pod", "uid", "node", "vtep", "container", "netns")} == {None}
 
 
 def test_json_of_no_links_is_an_empty_list(capsys: Captured) -> None:
-    print_links(Fixed([]), None, as_json=True)
+    print_links(Fixed([]), Chosen(), as_json=True)
     assert json.loads(capsys.readouterr().out) == []

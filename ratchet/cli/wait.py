@@ -1,0 +1,49 @@
+"""`ratchet wait`: until all links that a namespace wants are linked, or which are not and why."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from ratchet.core.intent import wanted_links
+from ratchet.core.progress import Progress, progress_of
+from ratchet.store.records import Records
+
+LOOK_SECONDS = 1.0
+
+
+def wait_for_links(records: Records, namespace: str, seconds: float) -> int:
+    """Look until all are linked, saying how many are; the exit status, 1 where they were not within so many seconds.
+
+    Where nothing is wanted that is an error too: most likely nothing has been applied yet, or elsewhere.
+    """
+    until, said = time.monotonic() + seconds, ""
+    while True:
+        progress = _look(records, namespace)
+        line = f"{progress.linked} of {progress.wanted} links are linked"
+        if line != said:
+            print(line, flush=True)
+        said = line
+        if progress.wanted and progress.complete:
+            return 0
+        if time.monotonic() >= until:
+            _complain(progress, namespace, seconds)
+            return 1
+        time.sleep(min(LOOK_SECONDS, max(0.0, until - time.monotonic())))
+
+
+def _look(records: Records, namespace: str) -> Progress:
+    pods, topologies = records.pods(namespace), records.topologies(namespace)
+    links, _ = records.links()
+    return progress_of(wanted_links(pods, topologies=topologies), {link.name: link for link in links}, pods)
+
+
+def _complain(progress: Progress, namespace: str, seconds: float) -> None:
+    if not progress.wanted and not progress.refused:
+        print(f"ratchet: no links are wanted in namespace {namespace}", file=sys.stderr)
+        return
+    print(f"ratchet: not all links are linked after {seconds:g} s", file=sys.stderr)
+    for name, why in sorted(progress.waiting.items()):
+        print(f"         {name}: {why}", file=sys.stderr)
+    for error in progress.refused:
+        print(f"         {error}", file=sys.stderr)

@@ -1,0 +1,51 @@
+"""How far the links of a namespace have come, as far as pods, topologies and records tell."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from ratchet.core.intent import Wanted, WantedLink, absence
+from ratchet.core.machine import derive
+from ratchet.core.model import Link, Pod, Side, State
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How many of the wanted links are linked; of each that is not, by its name, why; and whom Ratchet refused, why."""
+
+    linked: int
+    wanted: int
+    waiting: Mapping[str, str]
+    refused: tuple[str, ...]
+
+    @property
+    def complete(self) -> bool:
+        return self.linked == self.wanted and not self.refused
+
+
+def progress_of(wanted: Wanted, records: Mapping[str, Link], pods: Collection[Pod]) -> Progress:
+    """Where the wanted links stand, given their records by name and the pods of their namespace."""
+    waiting = {}
+    for one in wanted.links:
+        record = records.get(one.link.name)
+        if record is None or derive(record) is not State.LINKED:
+            waiting[one.link.name] = _why(one, record, pods)
+    refused = tuple(sorted({str(error) for error in wanted.refused.values()}))
+    return Progress(len(wanted.links) - len(waiting), len(wanted.links), waiting, refused)
+
+
+def _why(wanted: WantedLink, record: Link | None, pods: Collection[Pod]) -> str:
+    missing = [side for side in Side if record is None or record.sandbox(side) is None]
+    if record is None or missing:
+        ends = [wanted.link.end(side) for side in missing]
+        return "; ".join(f"pod {end.name}: {absence(end.name, pods, end.ifname)}" for end in ends)
+    told = f" ({record.history[-1].reason})" if record.history else ""
+    sides = [side for side in Side if not record.stands(side)]
+    places = " and ".join(f"{record.end(side).ifname} of pod {_pod(record, side)}" for side in sides)
+    return f"both pods have joined, and {places} {'does' if len(sides) == 1 else 'do'} not stand yet{told}"
+
+
+def _pod(record: Link, side: Side) -> str:
+    sandbox = record.sandbox(side)
+    return f"{sandbox.pod.name} on {sandbox.node}" if sandbox else record.end(side).name

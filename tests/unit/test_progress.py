@@ -1,0 +1,97 @@
+"""How far links have come: which are linked, and of the others what they wait for; and `ratchet wait`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ratchet.cli import wait as wait_module
+from ratchet.cli.wait import wait_for_links
+from ratchet.core.intent import wanted_links
+from ratchet.core.model import Link, Pod, Side, Topology
+from ratchet.core.progress import progress_of
+from ratchet.errors import MalformedRecordError
+from ratchet.store.records import Records
+from tests.support.links import RECORD, joined, own, pod, primary_pod, standing, veth, vxlan
+
+Captured = pytest.CaptureFixture[str]
+PODS = [primary_pod("primary-pod", "pair-pod"), replace(pod("pair-pod"), node="node-b")]
+
+
+class Scripted(Records):
+    """Records that are other ones each time that they are asked for; the last ones stay."""
+
+    def __init__(self, *records: list[Link], pods: list[Pod] | None = None) -> None:
+        self._records = list(records)
+        self._pods = PODS if pods is None else pods
+
+    def pods(self, namespace: str | None = None) -> list[Pod]:
+        return self._pods
+
+    def topologies(self, namespace: str) -> list[Topology]:
+        return []
+
+    def links(self) -> tuple[list[Link], list[MalformedRecordError]]:
+        return (self._records.pop(0) if len(self._records) > 1 else self._records[0]), []
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wait_module, "LOOK_SECONDS", 0.001)
+
+
+@pytest.mark.parametrize(
+    ("record", "why"),
+    [
+        (
+            None,
+            "pod primary-pod: it is not scheduled; pod pair-pod: it is scheduled on node-b and its in2 has not been",
+        ),
+        (
+            joined(own(Side.PRIMARY), None),
+            "pod pair-pod: it is scheduled on node-b and its in2 has not been asked for yet",
+        ),
+        (
+            vxlan(),
+            "both pods have joined, and in1 of pod primary-pod on node-a and in2 of pod pair-pod on node-b do not",
+        ),
+        (
+            standing(vxlan(), Side.PAIR),
+            "both pods have joined, and in1 of pod primary-pod on node-a does not stand yet",
+        ),
+    ],
+    ids=["no record", "one joined", "both joined", "one stands"],
+)
+def test_what_a_link_waits_for(record: Link | None, why: str) -> None:
+    records = {RECORD: record} if record else {}
+    progress = progress_of(wanted_links(PODS), records, PODS)
+    assert (progress.linked, progress.wanted, progress.complete) == (0, 1, False)
+    assert progress.waiting[RECORD].startswith(why)
+
+
+def test_all_is_well_when_all_are_linked_and_nobody_is_refused() -> None:
+    records = {RECORD: standing(veth(), *Side)}
+    assert progress_of(wanted_links(PODS), records, PODS).complete
+    refused = [*PODS, primary_pod("x", "x")]
+    assert not progress_of(wanted_links(refused), records, refused).complete
+
+
+def test_waiting_ends_when_all_are_linked_and_tells_how_far_they_are(capsys: Captured) -> None:
+    records = Scripted([], [], [vxlan()], [standing(vxlan(), *Side)])
+    assert wait_for_links(records, "default", 60.0) == 0
+    assert capsys.readouterr().out.splitlines() == ["0 of 1 links are linked", "1 of 1 links are linked"]
+
+
+def test_who_waits_in_vain_is_told_why(capsys: Captured) -> None:
+    records = Scripted([], pods=[*PODS, primary_pod("x", "x")])
+    assert wait_for_links(records, "default", 0.0) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "ratchet: not all links are linked after 0 s"
+    assert told[1].startswith(f"         {RECORD}: pod primary-pod: it is not scheduled")
+    assert told[2] == "         cannot link pod default/x: ratchet.pair_name: a pod cannot be linked to itself"
+
+
+def test_a_namespace_that_wants_no_links_is_most_likely_the_wrong_one(capsys: Captured) -> None:
+    assert wait_for_links(Scripted([], pods=[]), "default", 0.0) == 1
+    assert capsys.readouterr().err == "ratchet: no links are wanted in namespace default\n"
