@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_links(commands)
     _add_wait(commands)
+    _add_graph(commands)
     _add_validate(commands)
     _add_agent(commands)
     _add_gc(commands)
@@ -69,6 +70,17 @@ def _add_wait(commands: Commands) -> None:
     parser.add_argument("-n", "--pods-in", metavar="NAMESPACE", default="default", help="whose links (default)")
     parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="for how long (60)")
     parser.set_defaults(run=_wait)
+
+
+def _add_graph(commands: Commands) -> None:
+    parser = commands.add_parser("graph", help="draw the links of a namespace")
+    _add_api_options(parser)
+    parser.add_argument("-n", "--pods-in", metavar="NAMESPACE", default="default", help="whose links (default)")
+    parser.add_argument(
+        "-f", "--file", action="append", default=[], help="of manifests, and no cluster; again for more"
+    )
+    parser.add_argument("-o", "--output", choices=("svg", "png", "dot", "mermaid"), default="mermaid")
+    parser.set_defaults(run=_graph)
 
 
 def _add_validate(commands: Commands) -> None:
@@ -168,6 +180,14 @@ def _wait(arguments: argparse.Namespace) -> int:
     from ratchet.cli.wait import wait_for_links
 
     return wait_for_links(_records(arguments), arguments.pods_in, arguments.timeout)
+
+
+def _graph(arguments: argparse.Namespace) -> int:
+    from ratchet.cli.graph import picture_of_cluster, picture_of_files, print_graph
+
+    if arguments.file:
+        return print_graph(picture_of_files(arguments.file, arguments.pods_in), arguments.output)
+    return print_graph(picture_of_cluster(_records(arguments), arguments.pods_in), arguments.output)
 
 
 def _validate(arguments: argparse.Namespace) -> int:

@@ -31,7 +31,7 @@ def validate(files: Sequence[str], namespace: str, *, strict: bool) -> int:
     pods: dict[str, list[Pod]] = {}
     topologies: dict[str, list[Topology]] = {}
     for file in files:
-        for one in read_objects(file, _read(file), namespace):
+        for one in read_objects(file, read_file(file), namespace):
             if isinstance(one, Pod):
                 pods.setdefault(one.ref.namespace, []).append(one)
             else:
@@ -79,7 +79,8 @@ def _refuse_other_than_text(file: str, metadata: Json, settings: str) -> None:
             raise RatchetError(f"{pod}: {settings}: {key}: {value!r:.80} is no text", details="put it in quotes")
 
 
-def _read(file: str) -> str:
+def read_file(file: str) -> str:
+    """What is in a file, "-" being stdin. Raises RatchetError."""
     if file == "-":
         return sys.stdin.read()
     try:
