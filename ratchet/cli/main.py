@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_wait(commands)
     _add_graph(commands)
     _add_validate(commands)
+    _add_import(commands)
     _add_agent(commands)
     _add_gc(commands)
     _add_install(commands)
@@ -91,6 +92,13 @@ def _add_validate(commands: Commands) -> None:
     parser.add_argument("-n", "--namespace", default="default", help="of pods that name none (default)")
     parser.add_argument("--strict", action="store_true", help="fail for warnings too")
     parser.set_defaults(run=_validate)
+
+
+def _add_import(commands: Commands) -> None:
+    parser = commands.add_parser("import", help="make a topology of a containerlab file, or of meshnet's objects")
+    parser.add_argument("file", metavar="FILE", help="- for stdin")
+    parser.add_argument("--name", help="of the topology (the file's, else imported)")
+    parser.set_defaults(run=_import)
 
 
 def _add_agent(commands: Commands) -> None:
@@ -194,6 +202,12 @@ def _validate(arguments: argparse.Namespace) -> int:
     from ratchet.cli.validate import validate
 
     return validate(arguments.files, arguments.namespace, strict=arguments.strict)
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from ratchet.cli.importing import print_imported
+
+    return print_imported(arguments.file, arguments.name)
 
 
 def _agent(arguments: argparse.Namespace) -> int:

@@ -53,11 +53,7 @@ def read_objects(file: str, text: str, namespace: str) -> Iterator[Pod | Topolog
 
     Raises RatchetError that names the file, and the line or the object.
     """
-    try:
-        documents = list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-    except (yaml.YAMLError, RecursionError) as cause:
-        raise RatchetError(f"cannot read {file}: {cause}") from cause
-    for number, document in enumerate(_objects(documents)):
+    for number, document in enumerate(read_documents(file, text)):
         if (topology := _topology(document, namespace)) is not None:
             yield topology
         for index, pod in enumerate(_pods(document)):
@@ -66,6 +62,15 @@ def read_objects(file: str, text: str, namespace: str) -> Iterator[Pod | Topolog
             for settings in ("labels", "annotations"):
                 _refuse_other_than_text(file, metadata, settings)
             yield decode_pod({"metadata": {**metadata, "uid": f"{file}#{number}.{index}"}})
+
+
+def read_documents(file: str, text: str) -> list[Json]:
+    """The objects in a text, those of lists one by one. Raises RatchetError that names the file and the line."""
+    try:
+        documents = list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    except (yaml.YAMLError, RecursionError) as cause:
+        raise RatchetError(f"cannot read {file}: {cause}") from cause
+    return list(_objects(documents))
 
 
 def _refuse_other_than_text(file: str, metadata: Json, settings: str) -> None:

@@ -1,0 +1,53 @@
+"""`ratchet import`: a topology of containerlab's or meshnet's as one of ours."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import yaml
+
+from ratchet.cli.validate import read_documents, read_file
+from ratchet.core.foreign import Imported, from_containerlab, from_meshnet
+from ratchet.core.intent import KEY, TOPOLOGY
+from ratchet.errors import RatchetError
+
+
+def print_imported(file: str, name: str | None) -> int:
+    """Print the topology that a file's is here, and on stderr what it is without; exit status 1 where it has no link.
+
+    Raises RatchetError for a file that is neither.
+    """
+    documents = read_documents(file, read_file(file))
+    found, theirs = _imported(file, documents)
+    for line in found.dropped:
+        print(f"not carried over: {line}", file=sys.stderr)
+    links = "".join(f"- {yaml.safe_dump(link, default_flow_style=True, width=1000)}" for link in found.links)
+    metadata = {"name": name or theirs, "labels": {TOPOLOGY: "true"}}
+    topology = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {KEY: links}}
+    print(yaml.dump(topology, Dumper=_Dumper, sort_keys=False), end="")
+    return 0 if found.links else 1
+
+
+def _imported(file: str, documents: list[dict[str, Any]]) -> tuple[Imported, str]:
+    meshnets = [one for one in documents if one.get("kind") == "Topology" and "spec" in one]
+    try:
+        if meshnets:
+            return from_meshnet(meshnets), "imported"
+        (document,) = documents
+        return from_containerlab(document), str(document.get("name", "imported"))
+    except ValueError as cause:
+        raise RatchetError(
+            f"cannot import {file}: it is neither containerlab's nor a list of meshnet's Topology objects"
+        ) from cause
+
+
+class _Dumper(yaml.SafeDumper):
+    """One that writes texts of several lines as such."""
+
+
+def _as_a_block(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _as_a_block)

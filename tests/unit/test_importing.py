@@ -1,0 +1,127 @@
+"""`ratchet import`: what others drew becomes a topology of ours, and what cannot be carried over is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ratchet.cli.main import main
+from ratchet.core.intent import wanted_links
+from ratchet.core.model import Link, Topology
+
+Captured = pytest.CaptureFixture[str]
+
+CONTAINERLAB = """\
+name: lab
+topology:
+  nodes:
+    srl: {kind: nokia_srlinux, image: ghcr.io/nokia/srlinux}
+  links:
+    - endpoints: ["a:eth1", "b:eth1"]
+    - endpoints: ["b:eth2", "c:eth1"]
+      mtu: 1400
+      vars: {cost: 10}
+    - type: veth
+      endpoints:
+        - {node: c, interface: eth2, mac: 02:00:00:00:00:01}
+        - {node: a, interface: eth2}
+    - endpoints: ["a:eth3", "host:veth0"]
+    - endpoints: ["a:ethernet-1/1", "b:eth9"]
+    - endpoints: ["a:eth0", "b:eth8"]
+    - endpoints: ["a:eth4"]
+    - {type: macvlan, endpoint: {node: a, interface: eth5}}
+"""
+MESHNET = """\
+apiVersion: v1
+kind: List
+items:
+- kind: Topology
+  metadata: {name: r1}
+  spec:
+    links:
+    - {uid: 1, peer_pod: r2, local_intf: eth1, local_ip: 12.12.12.1/24, peer_intf: eth1, peer_ip: 12.12.12.2/24}
+    - {uid: 2, peer_pod: localhost, local_intf: eth2, peer_intf: eth0}
+- kind: Topology
+  metadata: {name: r2}
+  spec:
+    links:
+    - {uid: 1, peer_pod: r1, local_intf: eth1, local_ip: 12.12.12.2/24, peer_intf: eth1, peer_ip: 12.12.12.1/24}
+    - {uid: 3, peer_pod: r3, local_intf: eth2, peer_intf: eth1}
+"""
+
+
+def imported(text: str, folder: Path, capsys: Captured, *options: str) -> tuple[str, list[Link], list[str]]:
+    """The name of the topology that a file became, its links, and what was told."""
+    file = folder / "theirs.yaml"
+    file.write_text(text)
+    assert main(["import", str(file), *options]) == 0
+    out, err = capsys.readouterr()
+    made = yaml.safe_load(out)
+    assert made["metadata"]["labels"] == {"ratchet.topology": "true"}
+    wanted = wanted_links([], topologies=[Topology("default", "x", made["data"]["links"])])
+    assert wanted.refused == {}
+    assert len(wanted.links) == made["data"]["links"].count("endpoints")
+    return made["metadata"]["name"], [one.link for one in wanted.links], err.splitlines()
+
+
+def test_containerlabs_links_and_what_is_not_in_them(tmp_path: Path, capsys: Captured) -> None:
+    name, (first, second, third), told = imported(CONTAINERLAB, tmp_path, capsys)
+    assert name == "lab"
+    assert [one.name for one in (first, second, third)] == [
+        "default.a.eth1.b.eth1",
+        "default.b.eth2.c.eth1",
+        "default.c.eth2.a.eth2",
+    ]
+    assert second.pair.properties.mtu == 1400
+    assert (third.primary.properties.mac, third.pair.properties.mac) == ("02:00:00:00:00:01", None)
+    assert [line.removeprefix("not carried over: ") for line in told] == [
+        "topology.nodes: make pods of them; their kinds, images and settings are not carried over",
+        "topology.links[1].vars: it is not carried over",
+        "topology.links[3]: host is no pod",
+        'topology.links[4]: "ethernet-1/1" is no interface name (a-z, then up to 14 of a-z 0-9 _ . -)',
+        "topology.links[5]: eth0 belongs to the runtime",
+        "topology.links[6]: its endpoints are no two of node:interface",
+        "topology.links[7]: links of type macvlan are not made",
+    ]
+
+
+def test_meshnets_links_each_once(tmp_path: Path, capsys: Captured) -> None:
+    name, (first, second), told = imported(MESHNET, tmp_path, capsys, "--name", "routers")
+    assert name == "routers"
+    assert (first.name, second.name) == ("default.r1.eth1.r2.eth1", "default.r2.eth2.r3.eth1")
+    assert [str(end.addresses[0]) for end in (first.primary, first.pair)] == ["12.12.12.1/24", "12.12.12.2/24"]
+    assert second.primary.addresses == ()
+    assert told == ["not carried over: Topology r1: links[1]: links to the node's own network are not made"]
+
+
+def test_what_is_left_is_written_to_be_read(tmp_path: Path, capsys: Captured) -> None:
+    file = tmp_path / "lab.yaml"
+    file.write_text("name: lab\ntopology:\n  links:\n  - endpoints: [a:eth1, b:eth1]\n")
+    assert main(["import", str(file)]) == 0
+    assert capsys.readouterr().out == (
+        "apiVersion: v1\n"
+        "kind: ConfigMap\n"
+        "metadata:\n"
+        "  name: lab\n"
+        "  labels:\n"
+        "    ratchet.topology: 'true'\n"
+        "data:\n"
+        "  links: |\n"
+        "    - {endpoints: ['a:eth1', 'b:eth1']}\n"
+    )
+
+
+@pytest.mark.parametrize("text", ["a: b", "- 1", "name: x\n---\nname: y", ""])
+def test_what_is_neither_is_told(text: str, tmp_path: Path, capsys: Captured) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(text)
+    assert main(["import", str(file)]) == 1
+    assert f"cannot import {file}: it is neither containerlab's nor" in capsys.readouterr().err
+
+
+def test_a_file_of_which_nothing_is_left_is_no_success(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text("topology: {links: [{endpoints: ['a:eth0', 'b:eth1']}]}")
+    assert main(["import", str(file)]) == 1
