@@ -35,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ratchet", description="Point-to-point links between Kubernetes pods.")
+    # kubectl runs what is called kubectl-ratchet as `kubectl ratchet`.
+    prog = "kubectl ratchet" if Path(sys.argv[0]).name.startswith("kubectl-") else "ratchet"
+    parser = argparse.ArgumentParser(prog=prog, description="Point-to-point links between Kubernetes pods.")
     parser.add_argument("--version", action="version", version=f"ratchet {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_links(commands)
@@ -55,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_links(commands: Commands) -> None:
     parser = commands.add_parser("links", help="print the links and where each stands")
     _add_api_options(parser)
-    parser.add_argument("-n", "--pods-in", metavar="NAMESPACE", help="only links of pods in this namespace")
+    parser.add_argument("-n", "--namespace", help="only links of pods in this namespace (of all)")
     parser.add_argument("--pod", help="only links of the pod of this name")
     parser.add_argument("--node", help="only links with an end on this node")
     parser.add_argument(
@@ -68,7 +70,7 @@ def _add_links(commands: Commands) -> None:
 def _add_wait(commands: Commands) -> None:
     parser = commands.add_parser("wait", help="until all links that a namespace wants are linked")
     _add_api_options(parser)
-    parser.add_argument("-n", "--pods-in", metavar="NAMESPACE", default="default", help="whose links (default)")
+    parser.add_argument("-n", "--namespace", help="whose links (the context's)")
     parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="for how long (60)")
     parser.set_defaults(run=_wait)
 
@@ -76,7 +78,7 @@ def _add_wait(commands: Commands) -> None:
 def _add_graph(commands: Commands) -> None:
     parser = commands.add_parser("graph", help="draw the links of a namespace")
     _add_api_options(parser)
-    parser.add_argument("-n", "--pods-in", metavar="NAMESPACE", default="default", help="whose links (default)")
+    parser.add_argument("-n", "--namespace", help="whose links (the context's; with -f default)")
     parser.add_argument(
         "-f", "--file", action="append", default=[], help="of manifests, and no cluster; again for more"
     )
@@ -174,28 +176,31 @@ def _add_dev(commands: Commands) -> None:
 
 def _add_api_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kubeconfig", default=None, help="how to reach the API ($KUBECONFIG, ~/.kube/config)")
-    parser.add_argument("--namespace", default="ratchet", help="where the links are recorded (ratchet)")
+    parser.add_argument("--context", help="the kubeconfig's context to use (its current one)")
+    parser.add_argument(
+        "--records-in", metavar="NAMESPACE", default="ratchet", help="where the links are recorded (ratchet)"
+    )
 
 
 def _links(arguments: argparse.Namespace) -> int:
     from ratchet.cli.links import Chosen, print_links
 
-    chosen = Chosen(arguments.pods_in, arguments.pod, arguments.node, arguments.state)
+    chosen = Chosen(arguments.namespace, arguments.pod, arguments.node, arguments.state)
     return print_links(_records(arguments), chosen, as_json=arguments.output == "json")
 
 
 def _wait(arguments: argparse.Namespace) -> int:
     from ratchet.cli.wait import wait_for_links
 
-    return wait_for_links(_records(arguments), arguments.pods_in, arguments.timeout)
+    return wait_for_links(_records(arguments), _namespace(arguments), arguments.timeout)
 
 
 def _graph(arguments: argparse.Namespace) -> int:
     from ratchet.cli.graph import picture_of_cluster, picture_of_files, print_graph
 
     if arguments.file:
-        return print_graph(picture_of_files(arguments.file, arguments.pods_in), arguments.output)
-    return print_graph(picture_of_cluster(_records(arguments), arguments.pods_in), arguments.output)
+        return print_graph(picture_of_files(arguments.file, arguments.namespace or "default"), arguments.output)
+    return print_graph(picture_of_cluster(_records(arguments), _namespace(arguments)), arguments.output)
 
 
 def _validate(arguments: argparse.Namespace) -> int:
@@ -325,9 +330,20 @@ def _records(arguments: argparse.Namespace) -> Records:
     from ratchet.store.apiserver import connect
     from ratchet.store.records import Records
 
+    return Records(connect(_kubeconfig(arguments), context=arguments.context), arguments.records_in)
+
+
+def _namespace(arguments: argparse.Namespace) -> str:
+    """The namespace that is meant, as kubectl has it: the one that is named, or else the context's."""
+    from ratchet.store.apiserver import namespace_of
+
+    return arguments.namespace or namespace_of(_kubeconfig(arguments), arguments.context)
+
+
+def _kubeconfig(arguments: argparse.Namespace) -> str | None:
+    """Where kubectl would look; None for the account of the pod that this is in."""
     home = Path.home() / ".kube" / "config"
-    kubeconfig = arguments.kubeconfig or os.environ.get("KUBECONFIG") or (str(home) if home.is_file() else None)
-    return Records(connect(kubeconfig), arguments.namespace)
+    return arguments.kubeconfig or os.environ.get("KUBECONFIG") or (str(home) if home.is_file() else None)
 
 
 if __name__ == "__main__":

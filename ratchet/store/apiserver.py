@@ -9,6 +9,7 @@ Not guaranteed: that a write whose reply was lost was not applied. Whoever write
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +33,7 @@ Observer = Callable[[str, str, int, float], None]
 
 CONNECT_SECONDS = 3.0
 READ_SECONDS = 10.0
+DEFAULT_NAMESPACE = "default"
 WATCH_SECONDS = 120
 CONNECTIONS = 64
 CREDENTIALS_SECONDS = 1.0
@@ -294,21 +296,51 @@ class ApiServer:
             self._renew()
 
 
-def connect(kubeconfig: str | None, *, patience: float = 15.0, observer: Observer | None = None) -> ApiServer:
-    """The API that a kubeconfig names, or where there is none the one of the cluster that we are a pod of.
+def connect(
+    kubeconfig: str | None, *, context: str | None = None, patience: float = 15.0, observer: Observer | None = None
+) -> ApiServer:
+    """The API that a kubeconfig names in a context of it (None: its own choice).
 
-    Raises InvalidConfigError naming the file that cannot be used.
+    Where there is no kubeconfig it is the API of the cluster that we are a pod of. Several files may be named, as in
+    $KUBECONFIG. Raises InvalidConfigError naming what cannot be used.
     """
-    return ApiServer(lambda: _configuration(kubeconfig), patience=patience, observer=observer)
+    return ApiServer(lambda: _configuration(kubeconfig, context), patience=patience, observer=observer)
 
 
-def _configuration(kubeconfig: str | None) -> Any:
+def namespace_of(kubeconfig: str | None, context: str | None = None) -> str:
+    """The namespace that a kubeconfig's context has people work in. Raises InvalidConfigError."""
+    if not kubeconfig:
+        return DEFAULT_NAMESPACE
+    try:
+        contexts, _ = kubernetes_config.list_kube_config_contexts(config_file=kubeconfig)
+        meant = context or _current_context(kubeconfig)
+    except Exception as cause:  # as below
+        raise InvalidConfigError(f"cannot use kubeconfig {kubeconfig}: {_brief(cause)}") from cause
+    found: Json = next((one for one in contexts if one.get("name") == meant), {})
+    return (found.get("context") or {}).get("namespace") or DEFAULT_NAMESPACE
+
+
+def _current_context(kubeconfig: str) -> str | None:
+    """The current context: of several files the first that has one says it, as kubectl has it and the library not."""
+    for one in kubeconfig.split(os.pathsep):
+        if Path(one).is_file():
+            with suppress(kubernetes_config.ConfigException):
+                _, current = kubernetes_config.list_kube_config_contexts(config_file=one)
+                return str(current["name"])
+    return None
+
+
+def _configuration(kubeconfig: str | None, context: str | None = None) -> Any:
     configuration = kubernetes_client.Configuration()
     try:
         if kubeconfig:
-            if not Path(kubeconfig).is_file():
+            if not any(Path(one).is_file() for one in kubeconfig.split(os.pathsep)):
                 raise kubernetes_config.ConfigException("no such file")
-            kubernetes_config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
+            kubernetes_config.load_kube_config(
+                config_file=kubeconfig,
+                context=context or (_current_context(kubeconfig) if os.pathsep in kubeconfig else None),
+                client_configuration=configuration,
+            )
         else:
             kubernetes_config.load_incluster_config(client_configuration=configuration)
     except Exception as cause:  # whatever the YAML holds, the loader has no error class of its own for it
