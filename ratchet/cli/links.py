@@ -10,6 +10,7 @@ from typing import Any
 
 from ratchet.core.machine import derive
 from ratchet.core.model import Link, Side
+from ratchet.store.follow import follow
 from ratchet.store.records import Records
 
 HEADINGS = ("LINK", "STATE", "KIND", "VNI", "PRIMARY", "PAIR", "AGE")
@@ -48,6 +49,62 @@ def print_links(records: Records, chosen: Chosen, *, as_json: bool) -> int:
     for error in malformed:
         print(f"ratchet: {error}", file=sys.stderr)
     return 1 if malformed else 0
+
+
+def follow_links(records: Records, chosen: Chosen, *, as_json: bool, until: float = float("inf")) -> int:
+    """Print the chosen links, and each again when it has changed, until interrupted (or `until`, monotonic seconds)."""
+    following = _Following(chosen, as_json=as_json)
+
+    def renew() -> str:
+        links, _, version = records.links_and_version()
+        following.tell_all(links)
+        return version
+
+    for change in follow(records.all_link_changes, renew, renew(), until):
+        if change is not None and change.name:
+            following.tell(change.name, change.link)
+    return 0
+
+
+class _Following:
+    """What was told of links, so that each is told again only when it is another."""
+
+    def __init__(self, chosen: Chosen, *, as_json: bool) -> None:
+        self._chosen, self._as_json = chosen, as_json
+        self._told: dict[str, Link] = {}
+        self._widths = [len(heading) for heading in HEADINGS]
+
+    def tell_all(self, links: list[Link]) -> None:
+        chosen = {link.name: link for link in links if self._chosen.has(link)}
+        rows = [_row(link, datetime.now(UTC)) for link in chosen.values()]
+        self._widths = [max(map(len, column)) for column in zip(HEADINGS, *rows, strict=True)]
+        if not self._told and not self._as_json:
+            self._print(HEADINGS)
+        for name in sorted(chosen.keys() | self._told.keys()):
+            self.tell(name, chosen.get(name))
+
+    def tell(self, name: str, link: Link | None) -> None:
+        """`link` is None where it is gone."""
+        before = self._told.get(name)
+        if link is None or not self._chosen.has(link):
+            if before is not None:
+                del self._told[name]
+                self._say({"name": name, "state": None}, (name, "gone", *"-----"))
+            return
+        self._told[name] = link
+        row = _row(link, datetime.now(UTC))
+        if before is None or _row(before, datetime.now(UTC))[:-1] != row[:-1]:
+            self._say(describe(link), row)
+
+    def _say(self, document: dict[str, Any], row: tuple[str, ...]) -> None:
+        if self._as_json:
+            print(json.dumps(document), flush=True)
+        else:
+            self._print(row)
+
+    def _print(self, row: tuple[str, ...]) -> None:
+        cells = (cell.ljust(width) for cell, width in zip(row, self._widths, strict=True))
+        print("   ".join(cells).rstrip(), flush=True)
 
 
 def describe(link: Link) -> dict[str, Any]:

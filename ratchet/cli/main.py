@@ -63,6 +63,7 @@ def _add_links(commands: Commands) -> None:
     parser.add_argument(
         "--state", choices=("pending", "primary-ready", "pair-ready", "linked"), help="only links in it"
     )
+    parser.add_argument("-w", "--watch", action="store_true", help="and each again when it has changed; a line each")
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     parser.set_defaults(run=_links)
 
@@ -183,10 +184,11 @@ def _add_api_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _links(arguments: argparse.Namespace) -> int:
-    from ratchet.cli.links import Chosen, print_links
+    from ratchet.cli.links import Chosen, follow_links, print_links
 
     chosen = Chosen(arguments.namespace, arguments.pod, arguments.node, arguments.state)
-    return print_links(_records(arguments), chosen, as_json=arguments.output == "json")
+    show = follow_links if arguments.watch else print_links
+    return show(_records(arguments), chosen, as_json=arguments.output == "json")
 
 
 def _wait(arguments: argparse.Namespace) -> int:

@@ -104,7 +104,17 @@ class Records:
 
     def links(self) -> tuple[list[Link], list[MalformedRecordError]]:
         """All records, and an error for each that cannot be read as one."""
-        return _readable(self.api.list(self.config_maps_path, labelSelector=MANAGED_SELECTOR)[0])
+        links, malformed, _ = self.links_and_version()
+        return links, malformed
+
+    def links_and_version(self) -> tuple[list[Link], list[MalformedRecordError], str]:
+        """As `links`, with the version from which a watch goes on."""
+        items, version = self.api.list(self.config_maps_path, labelSelector=MANAGED_SELECTOR)
+        return (*_readable(items), version)
+
+    def all_link_changes(self, version: str, seconds: float) -> Iterator[tuple[LinkChange, str]]:
+        """Each change of a record after `version`, and its version, for at most `seconds`."""
+        return _link_changes(self.api.watch(self.config_maps_path, version, seconds, labelSelector=MANAGED_SELECTOR))
 
     def uids(self) -> set[str]:
         """The UIDs of all ConfigMaps there are: of every record, whatever has become of its labels or its data."""
@@ -318,16 +328,7 @@ class Records:
 
     def node_link_changes(self, node: str, version: str, seconds: float) -> Iterator[tuple[LinkChange, str]]:
         """Each change of a node's records after `version`, and its version, for at most `seconds`."""
-        for event in self.api.watch(self.config_maps_path, version, seconds, labelSelector=node_label(node)):
-            metadata = event.object["metadata"]
-            latest = metadata["resourceVersion"]
-            if event.type == "BOOKMARK":
-                yield LinkChange("", None, latest), latest
-            elif event.type == "DELETED":
-                yield LinkChange(metadata["name"], None, latest), latest
-            else:
-                with suppress(MalformedRecordError):  # listed and told of as such at the next resync
-                    yield LinkChange(metadata["name"], decode_link(event.object), latest), latest
+        return _link_changes(self.api.watch(self.config_maps_path, version, seconds, labelSelector=node_label(node)))
 
     def pods_on_node(self, node: str) -> tuple[list[Pod], str]:
         """The pods that are bound to a node, and the version from which a watch goes on."""
@@ -349,6 +350,19 @@ class Records:
 
     def nodes(self) -> set[str]:
         return {item["metadata"]["name"] for item in self.api.list("/api/v1/nodes")[0]}
+
+
+def _link_changes(watch: Iterator[Watched]) -> Iterator[tuple[LinkChange, str]]:
+    for event in watch:
+        metadata = event.object["metadata"]
+        latest = metadata["resourceVersion"]
+        if event.type == "BOOKMARK":
+            yield LinkChange("", None, latest), latest
+        elif event.type == "DELETED":
+            yield LinkChange(metadata["name"], None, latest), latest
+        else:
+            with suppress(MalformedRecordError):  # listed and told of as such at the next resync
+                yield LinkChange(metadata["name"], decode_link(event.object), latest), latest
 
 
 def _pod_changes(watch: Iterator[Watched]) -> Iterator[tuple[PodChange | None, str]]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
 
-from ratchet.cli.links import Chosen, age, describe, print_links, table
+from ratchet.cli.links import Chosen, age, describe, follow_links, print_links, table
+from ratchet.core.machine import derive
 from ratchet.core.model import Link, Side
 from ratchet.core.moves import join, note_standing
 from ratchet.errors import MalformedRecordError
-from ratchet.store.records import Records
+from ratchet.store.records import LinkChange, Records
 from tests.support.links import NOW, RECORD, joined, own, standing, veth, vxlan, wanted
 
 Captured = pytest.CaptureFixture[str]
@@ -205,3 +208,60 @@ def test_json_of_a_link_that_nobody_has_joined(capsys: Captured) -> None:
 def test_json_of_no_links_is_an_empty_list(capsys: Captured) -> None:
     print_links(Fixed([]), Chosen(), as_json=True)
     assert json.loads(capsys.readouterr().out) == []
+
+
+# Following
+
+
+class Changing(Fixed):
+    """Records that become others, each change told once."""
+
+    def __init__(self, links: list[Link], *changes: LinkChange) -> None:
+        super().__init__(links)
+        self._changes = list(changes)
+
+    def links_and_version(self) -> tuple[list[Link], list[MalformedRecordError], str]:
+        return self._links, [], "1"
+
+    def all_link_changes(self, version: str, seconds: float) -> Iterator[tuple[LinkChange, str]]:
+        while self._changes:
+            yield self._changes.pop(0), version
+
+
+def followed(records: Records, chosen: Chosen, capsys: Captured, *, as_json: bool = False) -> list[list[str]]:
+    assert follow_links(records, chosen, as_json=as_json, until=time.monotonic() + 0.05) == 0
+    return [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_links_are_told_again_when_they_change_and_only_then(capsys: Captured) -> None:
+    half, whole = joined(own(Side.PRIMARY), None), replace(standing(vxlan(), *Side), vni=11)
+    records = Changing(
+        [half],
+        LinkChange(RECORD, half, "2"),
+        LinkChange("", None, "3"),
+        LinkChange(RECORD, whole, "4"),
+        LinkChange(RECORD, None, "5"),
+        LinkChange(RECORD, None, "6"),
+    )
+    rows = followed(records, Chosen(), capsys)
+    assert [row[:2] for row in rows] == [
+        ["LINK", "STATE"],
+        [RECORD, "primary-ready"],
+        [RECORD, "linked"],
+        [RECORD, "gone"],
+    ]
+    assert all(len(row) == len(rows[0]) for row in rows)
+
+
+def test_a_link_that_is_no_longer_among_the_chosen_is_gone_from_them(capsys: Captured) -> None:
+    records = Changing([veth()], LinkChange(RECORD, standing(veth(), *Side), "2"))
+    state = derive(veth()).value
+    assert [row[1] for row in followed(records, Chosen(state=state), capsys)] == ["STATE", state, "gone"]
+
+
+def test_for_programs_each_is_a_line_of_json(capsys: Captured) -> None:
+    records = Changing([veth()], LinkChange(RECORD, None, "2"))
+    assert follow_links(records, Chosen(), as_json=True, until=time.monotonic() + 0.05) == 0
+    first, last = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert (first["name"], first["kind"]) == (RECORD, "veth")
+    assert last == {"name": RECORD, "state": None}
