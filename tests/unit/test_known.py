@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-from ratchet.core.model import End, Link, Pod, PodRef
+from ratchet.core.model import End, Link, Pod, PodRef, Topology
 from ratchet.errors import ApiUnavailableError
 from ratchet.store import known as known_module
 from ratchet.store.known import Bell, KnownAddresses, KnownLinks, KnownPods, KnownRecords, Memory, is_newer
 from ratchet.store.numbers import Numbers
-from ratchet.store.records import PodChange
+from ratchet.store.records import PodChange, TopologyChange
 
 
 def link(version: str, name: str = "l", ifname: str = "in1") -> Link:
@@ -173,6 +173,22 @@ def test_a_watch_that_is_a_little_behind_is_waited_for() -> None:
     wanted, _, _ = recorded(api, pods, bell).wanted_around(declaring("a"), frozenset({"eth0"}))
     assert [link.primary.ref.uid for link in wanted.links if link.primary] == ["1"]
     assert api.lists == 0
+
+
+def test_what_is_wanted_follows_the_topologies_and_is_not_known_without_them() -> None:
+    known, reserved = KnownPods(drawn=True), frozenset({"eth0"})
+    known.replace([])
+    assert not known.knows_what_is_wanted
+    lab = Topology("ns", "lab", "- endpoints: [a:in1, b:in2]")
+    known.replace_topologies([lab])
+    assert known.knows_what_is_wanted
+    assert [one.link.name for one in known.wanted(reserved).links] == ["ns.a.in1.b.in2"]
+    assert not known.apply_topology(TopologyChange(lab, gone=False)), "nothing has changed"
+    assert known.apply_topology(TopologyChange(replace(lab, text="- endpoints: [a:in1, c:in2]"), gone=False))
+    assert [one.link.name for one in known.wanted(reserved).links] == ["ns.a.in1.c.in2"]
+    assert known.apply_topology(TopologyChange(lab, gone=True))
+    assert known.wanted(reserved).links == ()
+    assert not known.apply_topology(TopologyChange(lab, gone=True))
 
 
 def test_a_watch_that_stays_behind_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
