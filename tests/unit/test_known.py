@@ -178,10 +178,10 @@ def test_a_watch_that_is_a_little_behind_is_waited_for() -> None:
 def test_what_is_wanted_follows_the_topologies_and_is_not_known_without_them() -> None:
     known, reserved = KnownPods(drawn=True), frozenset({"eth0"})
     known.replace([])
-    assert not known.knows_what_is_wanted
+    before = known.knows_what_is_wanted
     lab = Topology("ns", "lab", "- endpoints: [a:in1, b:in2]")
     known.replace_topologies([lab])
-    assert known.knows_what_is_wanted
+    assert (before, known.knows_what_is_wanted) == (False, True)
     assert [one.link.name for one in known.wanted(reserved).links] == ["ns.a.in1.b.in2"]
     assert not known.apply_topology(TopologyChange(lab, gone=False)), "nothing has changed"
     assert known.apply_topology(TopologyChange(replace(lab, text="- endpoints: [a:in1, c:in2]"), gone=False))
