@@ -20,7 +20,7 @@ from ratchet.core.intent import Wanted, absence, superseding, wanted_links
 from ratchet.core.machine import derive
 from ratchet.core.model import Link, Pod, Sandbox, Side, State
 from ratchet.core.plan import Attempt, Site
-from ratchet.errors import ForeignInterfaceError, NamespaceGoneError, SupersededError
+from ratchet.errors import ForeignInterfaceError, InvalidIntentError, NamespaceGoneError, SupersededError
 from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry, since_boot
 from ratchet.node.reconciler import Reconciler, take_down
 from ratchet.store.known import KnownRecords
@@ -126,6 +126,11 @@ class Tender:
             reconciler.settle(self._attempt(entry, end), self._site(entry), joined=True)
         except SupersededError as error:
             log.info("%s", error)
+        except InvalidIntentError as error:
+            # Its ADD is over, and nobody else would tell whoever looks at the pod.
+            if entry.pod is not None:
+                self.announcer.event(entry.pod, Reason.INVALID_INTENT, str(error))
+            raise
         except NamespaceGoneError as error:
             if error.path != entry.netns:
                 raise

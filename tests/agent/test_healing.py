@@ -127,3 +127,13 @@ def test_a_topology_that_comes_after_its_pods_links_them(cluster: Cluster) -> No
     cluster.wait_until(State.LINKED, "default.a.in1.b.in2")
     wait_for("a ping", lambda: cluster.pings(placed[0][1], "10.0.1.2"))
     end(cluster, *placed)
+
+
+def test_what_turns_out_to_be_impossible_once_the_peer_is_there_is_told_at_the_pod(cluster: Cluster) -> None:
+    cluster.bed.create_topology("lab", "- {endpoints: [a:in1, b:in2], mtu: [1451, null]}")
+    a, b = (cluster.pod(name, {"ratchet": "true"}, node) for name, node in (("a", cluster.a), ("b", cluster.b)))
+    assert cluster.a.add(a).status == 0
+    assert cluster.b.add(b).status == 0
+    wait_for("an event", lambda: a.pod.uid in cluster.told("InvalidIntent"))
+    assert b.pod.uid not in cluster.told("InvalidIntent"), "its own end is as it should be"
+    end(cluster, (cluster.a, a), (cluster.b, b))
