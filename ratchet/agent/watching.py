@@ -66,7 +66,7 @@ class Watches:
             known = self._namespaces.get(namespace)
             if known is not None:
                 return known
-            known = self._namespaces[namespace] = KnownPods(drawn=True)
+            known = self._namespaces[namespace] = KnownPods(with_topologies=True)
             try:
                 _in_thread(f"pods-of-{namespace}", lambda: self._follow_namespace(namespace, known))
                 _in_thread(f"topologies-of-{namespace}", lambda: self._follow_topologies(namespace, known))

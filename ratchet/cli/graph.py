@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ratchet.cli.standing import read_standing
 from ratchet.cli.validate import read_file, read_objects
 from ratchet.core.intent import wanted_links
 from ratchet.core.model import Pod, State, Topology
@@ -27,9 +28,8 @@ LOOKS = {
 
 def picture_of_cluster(records: Records, namespace: str) -> Picture:
     """What is wanted in a namespace and how it stands. Raises RatchetError."""
-    pods, topologies = records.pods(namespace), records.topologies(namespace)
-    links, _ = records.links()
-    return picture_of(wanted_links(pods, topologies=topologies), {link.name: link for link in links}, pods)
+    standing = read_standing(records, namespace)
+    return picture_of(standing.wanted, standing.records, standing.pods)
 
 
 def picture_of_files(files: Sequence[str], namespace: str) -> Picture:
@@ -48,7 +48,7 @@ def print_graph(picture: Picture, output: str) -> int:
         sys.stdout.write(dot(picture))
     else:
         sys.stdout.flush()
-        sys.stdout.buffer.write(drawn(picture, output))
+        sys.stdout.buffer.write(rendered(picture, output))
     return 0
 
 
@@ -94,7 +94,7 @@ def dot(picture: Picture) -> str:
     return str(graph.source)
 
 
-def drawn(picture: Picture, output: str) -> bytes:
+def rendered(picture: Picture, output: str) -> bytes:
     """The picture as svg or png, by Graphviz's programs. Raises RatchetError where they are not there."""
     graphviz = _graphviz()
     try:

@@ -9,7 +9,7 @@ import yaml
 
 from ratchet.cli.validate import read_documents, read_file
 from ratchet.core.foreign import Imported, from_containerlab, from_meshnet
-from ratchet.core.intent import KEY, TOPOLOGY
+from ratchet.core.intent import TOPOLOGY_KEY, TOPOLOGY_LABEL
 from ratchet.errors import RatchetError
 
 
@@ -23,8 +23,8 @@ def print_imported(file: str, name: str | None) -> int:
     for line in found.dropped:
         print(f"not carried over: {line}", file=sys.stderr)
     links = "".join(f"- {yaml.safe_dump(link, default_flow_style=True, width=1000)}" for link in found.links)
-    metadata = {"name": name or theirs, "labels": {TOPOLOGY: "true"}}
-    topology = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {KEY: links}}
+    metadata = {"name": name or theirs, "labels": {TOPOLOGY_LABEL: "true"}}
+    topology = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {TOPOLOGY_KEY: links}}
     print(yaml.dump(topology, Dumper=_Dumper, sort_keys=False), end="")
     return 0 if found.links else 1
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from ratchet.core.intent import TOPOLOGY, asks_for_links, wanted_links
+from ratchet.core.intent import TOPOLOGY_LABEL, asks_for_links, wanted_links
 from ratchet.core.intent.checks import findings
 from ratchet.core.model import Pod, Topology
 from ratchet.errors import RatchetError
@@ -108,7 +108,7 @@ def _topology(document: Json, namespace: str) -> Topology | None:
     metadata = document.get("metadata")
     if document.get("kind") != "ConfigMap" or not isinstance(metadata, dict):
         return None
-    if (metadata.get("labels") or {}).get(TOPOLOGY) != "true":
+    if (metadata.get("labels") or {}).get(TOPOLOGY_LABEL) != "true":
         return None
     return decode_topology({**document, "metadata": {"namespace": namespace, **metadata}})
 

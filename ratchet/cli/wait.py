@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from ratchet.core.intent import wanted_links
+from ratchet.cli.standing import read_standing
 from ratchet.core.progress import Progress, progress_of
 from ratchet.store.records import Records
 
@@ -19,7 +19,8 @@ def wait_for_links(records: Records, namespace: str, seconds: float) -> int:
     """
     until, said = time.monotonic() + seconds, ""
     while True:
-        progress = _look(records, namespace)
+        standing = read_standing(records, namespace)
+        progress = progress_of(standing.wanted, standing.records, standing.pods)
         line = f"{progress.linked} of {progress.wanted} links are linked"
         if line != said:
             print(line, flush=True)
@@ -30,12 +31,6 @@ def wait_for_links(records: Records, namespace: str, seconds: float) -> int:
             _complain(progress, namespace, seconds)
             return 1
         time.sleep(min(LOOK_SECONDS, max(0.0, until - time.monotonic())))
-
-
-def _look(records: Records, namespace: str) -> Progress:
-    pods, topologies = records.pods(namespace), records.topologies(namespace)
-    links, _ = records.links()
-    return progress_of(wanted_links(pods, topologies=topologies), {link.name: link for link in links}, pods)
 
 
 def _complain(progress: Progress, namespace: str, seconds: float) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from aiohttp.typedefs import Middleware
 
-from ratchet.core.intent import KEY, TOPOLOGY
+from ratchet.core.intent import TOPOLOGY_KEY, TOPOLOGY_LABEL
 from ratchet.core.model import Link, PodRef
 from ratchet.core.naming import node_lease_name
 from ratchet.dev.access import Access, embedded_api, relayed_api
@@ -140,8 +140,8 @@ class Bed:
 
     def create_topology(self, name: str, links: str) -> None:
         """A topology in the pods' namespace."""
-        metadata = {"name": name, "labels": {TOPOLOGY: "true"}}
-        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {KEY: links}}
+        metadata = {"name": name, "labels": {TOPOLOGY_LABEL: "true"}}
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {TOPOLOGY_KEY: links}}
         self.make(f"/api/v1/namespaces/{self.namespace}/configmaps", body)
 
     def bind(self, pod: str, node: str) -> None:

@@ -5,6 +5,6 @@ reaches the API with; `network` the runtime's configuration, which comes last; `
 """
 
 from ratchet.install.executables import FALLBACK, LAUNCHER, install, uninstall
-from ratchet.install.network import CONFIG, configure
+from ratchet.install.network import CONFIG
 
-__all__ = ["CONFIG", "FALLBACK", "LAUNCHER", "configure", "install", "uninstall"]
+__all__ = ["CONFIG", "FALLBACK", "LAUNCHER", "install", "uninstall"]

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ratchet.errors import RatchetError
+from ratchet.install.compiled import find_compiled
 from ratchet.install.packages import needed_files
 
 BUNDLES = "ratchet.d"
@@ -70,12 +71,6 @@ def remove_all(bin_dir: Path) -> list[Path]:
         return []
     _remove(folder)
     return [folder]
-
-
-def find_compiled(name: str) -> Path | None:
-    """A program of shim/ for this machine; None where it was not built."""
-    program = Path(__file__).parents[1] / "shim" / os.uname().machine / name
-    return program if program.is_file() else None
 
 
 def _folders(bin_dir: Path) -> Iterable[Path]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from ratchet.agent.client import DAEMONLESS
 from ratchet.errors import RatchetError
 from ratchet.install import bundle
+from ratchet.install.compiled import find_compiled
 from ratchet.install.files import point, put, remove
 from ratchet.install.network import CONFIG, configure
 from ratchet.install.packages import needed_files
@@ -85,7 +86,7 @@ def find_shim() -> Path | None:
 
     Then a Python program stands in for it.
     """
-    return bundle.find_compiled(LAUNCHER)
+    return find_compiled(LAUNCHER)
 
 
 def compile_bytecode() -> None:

@@ -13,7 +13,7 @@ from ipaddress import ip_interface
 from typing import Any
 
 from ratchet.core.heartbeat import NodeLease
-from ratchet.core.intent import KEY
+from ratchet.core.intent import TOPOLOGY_KEY
 from ratchet.core.machine import derive
 from ratchet.core.model import (
     Address,
@@ -193,7 +193,7 @@ def decode_pod(pod: Mapping[str, Any]) -> Pod:
 def decode_topology(config_map: Mapping[str, Any]) -> Topology:
     """A ConfigMap of the users' that lists links."""
     metadata = config_map.get("metadata", {})
-    text = (config_map.get("data") or {}).get(KEY) or ""
+    text = (config_map.get("data") or {}).get(TOPOLOGY_KEY) or ""
     return Topology(metadata.get("namespace", ""), metadata.get("name", ""), text)
 
 

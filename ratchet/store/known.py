@@ -147,13 +147,13 @@ class KnownPods:
     """The pods of some scope, this node or a namespace, by namespace and name, and a namespace's topologies.
 
     `synced` once the pods have been listed; what they want is known when the topologies have been as well, if somebody
-    follows them (`drawn`).
+    follows them (`with_topologies`).
     """
 
-    def __init__(self, *, drawn: bool = False) -> None:
+    def __init__(self, *, with_topologies: bool = False) -> None:
         self.synced = threading.Event()
         self.topologies_synced = threading.Event()
-        if not drawn:
+        if not with_topologies:
             self.topologies_synced.set()
         self._lock = threading.Lock()
         self._pods: dict[tuple[str, str], Pod] = {}

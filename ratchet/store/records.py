@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from ratchet.core.heartbeat import NodeLease
-from ratchet.core.intent import TOPOLOGY, Wanted, wanted_links
+from ratchet.core.intent import TOPOLOGY_LABEL, Wanted, wanted_links
 from ratchet.core.model import Link, Pod, Topology
 from ratchet.core.moves import with_vni
 from ratchet.core.naming import LEASE_LABEL, MANAGED_BY, node_label, node_lease_name, pod_label, vni_lease_name
@@ -37,7 +37,7 @@ from ratchet.store.numbers import Numbers
 log = logging.getLogger(__name__)
 
 MANAGED_SELECTOR = f"{MANAGED_BY}={MANAGER}"
-_TOPOLOGIES = f"{TOPOLOGY}=true"
+_TOPOLOGIES = f"{TOPOLOGY_LABEL}=true"
 
 
 @dataclass(frozen=True, slots=True)

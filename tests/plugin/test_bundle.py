@@ -8,7 +8,8 @@ import pytest
 
 from ratchet.core.model import State
 from ratchet.install import install
-from ratchet.install.bundle import BUNDLES, find_compiled
+from ratchet.install.bundle import BUNDLES
+from ratchet.install.compiled import find_compiled
 from tests.support.cluster import Cluster
 
 pytestmark = pytest.mark.daemonless

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 
@@ -57,7 +58,7 @@ def test_a_router_has_all_its_links_each_with_its_properties(cluster: Cluster) -
     assert [cluster.show(one, "up0")["address"] for one in (x, y)] == [mac, mac]
     assert cluster.show(router, "eth1")["address"] != mac
     for address in ("10.0.1.2", "10.0.2.2"):
-        wait_for(f"a ping to {address}", lambda: cluster.pings(router, address))  # noqa: B023
+        wait_for(f"a ping to {address}", partial(cluster.pings, router, address))
     cluster.delete_all((cluster.a, router), (cluster.a, x), (cluster.b, y))
     cluster.assert_nothing_left()
 
@@ -100,7 +101,7 @@ def test_a_topology_links_pods_that_say_nothing_of_it(cluster: Cluster) -> None:
     assert [cluster.show(b, ifname)["linkinfo"]["info_kind"] for ifname in ("in2", "mid1")] == ["vxlan", "veth"]
     assert cluster.show(c, "mid2")["mtu"] == 1400
     for sandbox, address in ((a, "10.0.1.2"), (c, "10.0.2.1")):
-        wait_for(f"a ping to {address}", lambda: cluster.pings(sandbox, address))  # noqa: B023
+        wait_for(f"a ping to {address}", partial(cluster.pings, sandbox, address))
     cluster.delete_all(*placed)
     cluster.assert_nothing_left()
 

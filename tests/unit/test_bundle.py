@@ -13,7 +13,8 @@ import pytest
 from ratchet.cli.main import main
 from ratchet.errors import RatchetError
 from ratchet.install import FALLBACK, LAUNCHER, install, uninstall
-from ratchet.install.bundle import BUNDLES, find_compiled
+from ratchet.install.bundle import BUNDLES
+from ratchet.install.compiled import find_compiled
 from tests.support.namespaces import may_make_namespaces
 
 NETWORK = {"cniVersion": "1.1.0", "name": "net", "type": "ratchet"}

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from ratchet.cli.graph import RANKED_MOST, dot, drawn, mermaid
+from ratchet.cli.graph import RANKED_MOST, dot, mermaid, rendered
 from ratchet.cli.main import main
 from ratchet.core.intent import wanted_links
 from ratchet.core.model import Kind, Pod, Side, State
@@ -91,7 +91,7 @@ def test_dot_has_each_thing_that_is_to_be_seen() -> None:
 def test_svg_has_every_pod_and_every_link(pods: int) -> None:
     if shutil.which("dot") is None:
         pytest.skip("needs Graphviz")
-    root = ElementTree.fromstring(drawn(line(pods), "svg"))
+    root = ElementTree.fromstring(rendered(line(pods), "svg"))
     found = [one.get("class") for one in root.iter() if one.get("class")]
     assert (found.count("node"), found.count("edge")) == (pods, pods - 1)
 
@@ -99,7 +99,7 @@ def test_svg_has_every_pod_and_every_link(pods: int) -> None:
 def test_without_graphviz_it_is_said_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RatchetError, match="cannot draw a picture: Graphviz is not installed") as told:
-        drawn(line(2), "svg")
+        rendered(line(2), "svg")
     assert "-o mermaid" in told.value.details
 
 

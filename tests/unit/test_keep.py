@@ -13,7 +13,8 @@ import pytest
 
 from ratchet.errors import ApiUnavailableError, RatchetError
 from ratchet.install import CONFIG, LAUNCHER, uninstall
-from ratchet.install.bundle import BUNDLES, find_compiled
+from ratchet.install.bundle import BUNDLES
+from ratchet.install.compiled import find_compiled
 from ratchet.install.keep import Keeper, is_gone
 from ratchet.install.kubeconfig import Kubeconfig
 from ratchet.store.apiserver import ForbiddenError, NotFoundError, UnauthorizedError

@@ -176,7 +176,7 @@ def test_a_watch_that_is_a_little_behind_is_waited_for() -> None:
 
 
 def test_what_is_wanted_follows_the_topologies_and_is_not_known_without_them() -> None:
-    known, reserved = KnownPods(drawn=True), frozenset({"eth0"})
+    known, reserved = KnownPods(with_topologies=True), frozenset({"eth0"})
     known.replace([])
     before = known.knows_what_is_wanted
     lab = Topology("ns", "lab", "- endpoints: [a:in1, b:in2]")

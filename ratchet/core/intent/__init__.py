@@ -22,17 +22,17 @@ from ratchet.core.intent.pods import (
     superseding,
     wait_of,
 )
-from ratchet.core.intent.topologies import KEY, TOPOLOGY
+from ratchet.core.intent.topologies import TOPOLOGY_KEY, TOPOLOGY_LABEL
 from ratchet.core.intent.values import ADDRESSES_MAX
 from ratchet.core.intent.wanted import Declarations, Wanted, WantedLink, unknown_settings, wanted_links
 
 __all__ = [
     "ADDRESSES_MAX",
-    "KEY",
     "LINKS",
     "PAIR_NAME",
     "PRIMARY",
-    "TOPOLOGY",
+    "TOPOLOGY_KEY",
+    "TOPOLOGY_LABEL",
     "WAIT_MAX_SECONDS",
     "Declarations",
     "Wanted",

@@ -15,8 +15,8 @@ from ratchet.core.intent.located import Said, UnreadableError, read
 from ratchet.core.model import Link, Topology
 from ratchet.errors import InvalidIntentError
 
-TOPOLOGY = "ratchet.topology"  # the label of a ConfigMap that is one: "true"
-KEY = "links"
+TOPOLOGY_LABEL = "ratchet.topology"  # the label of a ConfigMap that is one: "true"
+TOPOLOGY_KEY = "links"
 _ENDPOINTS = "endpoints"
 
 

@@ -97,14 +97,14 @@ class Wanted:
 
 
 # The links that a pod declares, each with its place, or why it is refused.
-Said = tuple[tuple[str, Link], ...] | InvalidIntentError
+Declared = tuple[tuple[str, Link], ...] | InvalidIntentError
 
 
 @dataclass(slots=True)
 class Declarations:
     """What was read before, for whoever asks again and again: by pod, with the pod as it was then, and by topology."""
 
-    pods: dict[PodRef, tuple[Pod, Said]] = field(default_factory=dict)
+    pods: dict[PodRef, tuple[Pod, Declared]] = field(default_factory=dict)
     topologies: dict[Topology, Drawn] = field(default_factory=dict)
 
 
@@ -152,8 +152,7 @@ def _drawn(
         for one in drawn:
             if isinstance(one, Faulty):
                 about = pods if one.names is None else [meant[name] for name in one.names if name in meant]
-                for pod in about:
-                    refused.setdefault(pod.ref.uid, refusal_for(pod.ref, one))
+                _refuse_all(about, one, refused)
                 continue
             place, link = one
             wanted = WantedLink(link, meant.get(link.primary.name), meant.get(link.pair.name), None, place)
@@ -185,7 +184,7 @@ def _declared(
     return found
 
 
-def _declarations(pods: Iterable[Pod], reserved: Collection[str], read: Declarations) -> Iterable[tuple[Pod, Said]]:
+def _declarations(pods: Iterable[Pod], reserved: Collection[str], read: Declarations) -> Iterable[tuple[Pod, Declared]]:
     """What each pod declares; of a pod that is the very same as when it was read before, what it was read as then."""
     before, read.pods = read.pods, {}
     for pod in pods:
@@ -194,7 +193,7 @@ def _declarations(pods: Iterable[Pod], reserved: Collection[str], read: Declarat
     return list(read.pods.values())
 
 
-def _said(pod: Pod, reserved: Collection[str]) -> Said:
+def _said(pod: Pod, reserved: Collection[str]) -> Declared:
     try:
         labelled = labelled_link(pod, reserved)
         listed = listed_links(pod, reserved)
@@ -257,8 +256,13 @@ def _refuse(wanted: WantedLink, place: str, cause: str, refused: dict[str, Inval
     if wanted.declarer is not None:
         refused.setdefault(wanted.declarer.ref.uid, refusal(wanted.declarer, place, cause))
         return
-    for pod in wanted.pods():
-        refused.setdefault(pod.ref.uid, refusal_for(pod.ref, Faulty(place, cause, None)))
+    _refuse_all(wanted.pods(), Faulty(place, cause, None), refused)
+
+
+def _refuse_all(pods: Iterable[Pod], fault: Faulty, refused: dict[str, InvalidIntentError]) -> None:
+    """Refuse pods for something in a topology."""
+    for pod in pods:
+        refused.setdefault(pod.ref.uid, refusal_for(pod.ref, fault))
 
 
 def _turn_of_all(wanted: WantedLink) -> tuple[object, ...]:
