@@ -87,11 +87,18 @@ class Result:
         """
         return _write(self, version) if at_least(version, _RICH) else _write_legacy(self, version)
 
-    def extended(self, interfaces: Iterable[Interface], ips: Iterable[IPConfig]) -> Result:
+    def extended(
+        self, interfaces: Iterable[Interface], ips: Iterable[IPConfig], routes: Iterable[Route] = ()
+    ) -> Result:
         """The result with more behind it; `ips[].interface` counts within the interfaces given here."""
         shift = len(self.interfaces)
         moved = (ip if ip.interface is None else replace(ip, interface=ip.interface + shift) for ip in ips)
-        return replace(self, interfaces=(*self.interfaces, *interfaces), ips=(*self.ips, *moved))
+        return replace(
+            self,
+            interfaces=(*self.interfaces, *interfaces),
+            ips=(*self.ips, *moved),
+            routes=(*self.routes, *routes),
+        )
 
     def has_address_on(self, ifname: str, sandbox: str) -> bool:
         """Whether a runtime that looks for an address on this interface of this sandbox finds one.

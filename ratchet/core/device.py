@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ratchet.core.model import Address
+from ratchet.core.properties import Route, Sysctl, rate_text
 
 VXLAN_OVERHEAD_IPV4 = 50
 VXLAN_OVERHEAD_IPV6 = 70
@@ -24,7 +25,8 @@ class Parent:
 class Port:
     """One interface in one pod: where it is, its name, its addresses, its MTU in bytes.
 
-    `mac` is what it is made with (empty: as the kernel likes); a pod may change it, and nobody changes it back.
+    `mac` is what it is made with (empty: as the kernel likes); a pod may change it, and nobody changes it back. The
+    rest is as in `core.properties.Properties`.
     """
 
     netns: str
@@ -32,6 +34,11 @@ class Port:
     addresses: tuple[Address, ...]
     mtu: int
     mac: str = ""
+    txqlen: int | None = None
+    routes: tuple[Route, ...] = ()
+    sysctls: tuple[Sysctl, ...] = ()
+    offloads: bool = True
+    rate: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,9 @@ class VethWire:
 class VxlanWire:
     """This node's end of a tunnel (Documentation/networking/vxlan.rst); `port` is UDP, `parent` the underlay.
 
+    `remote_port` is the UDP port of the peer's end, which is another where both ends are on one node: of one VNI and
+    port a node takes one device.
+
     `carrier`: whether the end is to have carrier; False while the peer's does not stand, as with a cable that is
     pulled at its other end.
     """
@@ -57,8 +67,14 @@ class VxlanWire:
     remote: str
     local: str
     port: int
+    remote_port: int
     parent: Parent
     carrier: bool = True
+
+    @property
+    def is_of_one_node(self) -> bool:
+        """Whether the peer's end is on the same node."""
+        return self.remote_port != self.port
 
 
 Wire = VethWire | VxlanWire
@@ -70,7 +86,8 @@ class Device:
 
     `ours`: made by Ratchet. `wired`: for a vEth, that its peer is the interface at the wire's other end; for any
     other kind True. `up` is IFF_UP. `given`: those of `addresses` that Ratchet gave; the others are the pod's own
-    affair. The tunnel's fields are None but for a VXLAN.
+    affair. `routes` are those that Ratchet gave, `rate` likewise; `sysctls` those that were asked for, as they are.
+    The tunnel's fields are None but for a VXLAN.
 
     `carrier`: not held down by protodown; for another kind than a VXLAN True, whatever the kernel has to say of it.
     `carrier_fixed`: this kernel is known not to take a VXLAN's carrier, so that nobody may ask for it.
@@ -93,6 +110,11 @@ class Device:
     given: tuple[Address, ...] = ()
     carrier: bool = True
     carrier_fixed: bool = False
+    txqlen: int = 0
+    routes: tuple[Route, ...] = ()
+    sysctls: tuple[Sysctl, ...] = ()
+    offloads: bool = True
+    rate: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +151,24 @@ def _port_differences(port: Port, device: Device | None, kind: str) -> tuple[str
     found.extend(f"{port.ifname} lacks {address}" for address in missing)
     unwanted = [address for address in device.given if address not in port.addresses]
     found.extend(f"{port.ifname} still has {address}" for address in unwanted)
+    found.extend(f"{port.ifname} {words}" for words in _property_differences(port, device))
     return tuple(found)
+
+
+def _property_differences(port: Port, device: Device) -> list[str]:
+    found = []
+    if port.txqlen not in (None, device.txqlen):
+        found.append(f"has txqlen {device.txqlen}, wanted {port.txqlen}")
+    found += [f"lacks the route {route}" for route in port.routes if route not in device.routes]
+    found += [f"still has the route {route}" for route in device.routes if route not in port.routes]
+    has = dict(device.sysctls)
+    found += [f"has {name} {has.get(name)}, wanted {value}" for name, value in port.sysctls if has.get(name) != value]
+    if device.offloads and not port.offloads:
+        found.append("has offloads, wanted none")
+    if device.rate != port.rate:
+        has_rate, wanted = ("no rate" if rate is None else rate_text(rate) for rate in (device.rate, port.rate))
+        found.append(f"has {has_rate}, wanted {wanted}")
+    return found
 
 
 def _tunnel_differences(wire: VxlanWire, device: Device) -> tuple[str, ...]:

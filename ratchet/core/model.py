@@ -8,6 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 from ipaddress import IPv4Interface, IPv6Interface
 
+from ratchet.core.properties import UNSAID, Properties
+
 Address = IPv4Interface | IPv6Interface
 
 
@@ -113,14 +115,14 @@ class Stand:
 
 
 @dataclass(frozen=True, slots=True)
-class Properties:
-    """What an end's interface is to be like besides its name and addresses; None where that is left to Ratchet.
+class Means:
+    """How a link is to be made: as a `tunnel` wherever its ends are, its UDP port `vxlan_port` or, None, the node's."""
 
-    `mtu` in bytes; `mac` as in 02:00:00:00:00:01.
-    """
+    tunnel: bool = False
+    vxlan_port: int | None = None
 
-    mtu: int | None = None
-    mac: str | None = None
+
+USUAL = Means()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ class End:
     name: str
     ifname: str
     addresses: tuple[Address, ...] = ()
-    properties: Properties = Properties()
+    properties: Properties = UNSAID
     notes: Mapping[str, str] = field(default_factory=dict, hash=False)
     sandbox: Sandbox | None = None
     stands: Stand | None = None
@@ -165,6 +167,7 @@ class Link:
     namespace: str
     primary: End
     pair: End
+    means: Means = USUAL
     generation: int = 1
     vni: int | None = None
     history: tuple[Transition, ...] = ()
@@ -192,7 +195,7 @@ class Link:
         primary, pair = self.primary.sandbox, self.pair.sandbox
         if primary is None or pair is None:
             return None
-        return Kind.VETH if primary.node == pair.node else Kind.VXLAN
+        return Kind.VETH if primary.node == pair.node and not self.means.tunnel else Kind.VXLAN
 
     def due(self, side: Side) -> Stand | None:
         """What this end must stand toward as the record now is; None until both ends have joined."""
@@ -201,6 +204,10 @@ class Link:
             return None
         toward = peer.container_id if self.kind is Kind.VETH else peer.vtep
         return Stand(mine.container_id, toward, self.generation)
+
+    def intends_the_same_as(self, other: Link) -> bool:
+        ends = all(self.end(side).intends_the_same_as(other.end(side)) for side in Side)
+        return ends and self.means == other.means
 
     def stands(self, side: Side) -> bool:
         due = self.due(side)

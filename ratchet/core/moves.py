@@ -93,9 +93,9 @@ def _without_stand(record: Link, side: Side) -> tuple[Link, list[Step]]:
 
 def _renewed(record: Link, wanted: Link) -> tuple[Link, list[Step]]:
     """The record brought to what is wanted now; ends that stood for an earlier intent have lost their footing."""
-    if all(record.end(side).intends_the_same_as(wanted.end(side)) for side in Side):
+    if record.intends_the_same_as(wanted):
         return record, []
-    renewed = replace(record, generation=record.generation + 1)
+    renewed = replace(record, means=wanted.means, generation=record.generation + 1)
     for side in Side:
         kept = record.end(side)
         renewed = renewed.with_end(side, replace(wanted.end(side), sandbox=kept.sandbox, stands=kept.stands))

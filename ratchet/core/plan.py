@@ -146,16 +146,27 @@ def wire_of(record: Link, side: Side, site: Site) -> Wire:
             f"that fits into a tunnel over {site.parent.ifname}",
             details=f"say at most {most}, or nothing; the MTU of {site.parent.ifname} is {site.parent.mtu}",
         )
+    port, remote_port = _ports(record, side, record.means.vxlan_port or site.vxlan_port)
     return VxlanWire(
         link=record.name,
         near=near,
         vni=record.vni,
         remote=peer.vtep,
         local=site.parent.address,
-        port=site.vxlan_port,
+        port=port,
+        remote_port=remote_port,
         parent=site.parent,
         carrier=record.stands(side.other) or not site.attended,
     )
+
+
+def _ports(record: Link, side: Side, port: int) -> tuple[int, int]:
+    """The UDP ports of this end and of its peer's: those next to the link's where both are on one node."""
+    here = {one.node for one in (record.primary.sandbox, record.pair.sandbox) if one is not None}
+    if len(here) > 1:
+        return port, port
+    first, second = (port + 1, port + 2) if port + 2 < 1 << 16 else (port - 1, port - 2)
+    return (first, second) if side is Side.PRIMARY else (second, first)
 
 
 def _port(record: Link, side: Side, mtu: int) -> Port:
@@ -164,4 +175,15 @@ def _port(record: Link, side: Side, mtu: int) -> Port:
         raise ValueError(f"the {side} of {record.name} has not joined")
     wanted = end.properties
     mac = wanted.mac or mac_address(record.name, side)
-    return Port(end.sandbox.netns, end.ifname, end.addresses, wanted.mtu or mtu, mac)
+    return Port(
+        netns=end.sandbox.netns,
+        ifname=end.ifname,
+        addresses=end.addresses,
+        mtu=wanted.mtu or mtu,
+        mac=mac,
+        txqlen=wanted.txqlen,
+        routes=wanted.routes,
+        sysctls=wanted.sysctls,
+        offloads=wanted.offloads,
+        rate=wanted.rate,
+    )

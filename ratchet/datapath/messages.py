@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, ip_address
 
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.nsidmsg import nsidmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from ratchet.core.device import Port, VxlanWire
 from ratchet.core.model import Address
-from ratchet.datapath.packing import IFADDRMSG, IFINFOMSG, NDMSG, RTGENMSG, RTMSG, Layout, message
+from ratchet.core.properties import Route
+from ratchet.datapath.packing import ATTRIBUTE, IFADDRMSG, IFINFOMSG, NDMSG, RTGENMSG, RTMSG, Layout, message
 
 # The mark of ownership: IFLA_GROUP takes effect with the very message that makes a link, so that there is no moment
 # at which a link of ours is not marked. "RATC" in ASCII, out of the way of the small numbers that people give.
@@ -20,16 +22,19 @@ GROUP = 0x52415443
 # an older kernel ignores it, and then no address is ever taken for one of ours to remove).
 ADDRESS_PROTOCOL = 0x52
 
+# rtm_protocol: likewise for routes (/etc/iproute2/rt_protos has no such number).
+ROUTE_PROTOCOL = 0x52
+
 IFALIAS_BYTES = 255
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
-RTM_GETROUTE = 26
-RTM_DELNEIGH, RTM_GETNEIGH = 29, 30
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 RTM_NEWNSID, RTM_GETNSID = 88, 90
 
-NLM_F_REQUEST, NLM_F_ACK = 0x1, 0x4
-NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_ECHO = 0x1, 0x4, 0x8
+NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x100, 0x200, 0x400, 0x800
 NLM_F_DUMP = 0x300
 ACT = NLM_F_REQUEST | NLM_F_ACK
 MAKE = ACT | NLM_F_CREATE | NLM_F_EXCL
@@ -41,7 +46,10 @@ IFA_F_NODAD = 0x2
 RTEXT_FILTER_SKIP_STATS = 0x8
 NSID_ANY = 0xFFFFFFFF
 IPV4_PREFIX_WITH_BROADCAST = 30
-AF_INET, AF_INET6 = 2, 10
+AF_UNSPEC, AF_INET, AF_BRIDGE, AF_INET6 = 0, 2, 7, 10
+RT_TABLE_MAIN, RTN_UNICAST = 254, 1
+RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
+NTF_SELF, NUD_NOARP, NUD_PERMANENT = 0x2, 0x40, 0x80
 
 _LINK = Layout(ifinfmsg)
 _INFO = Layout(ifinfmsg.ifinfo)
@@ -49,7 +57,11 @@ _VETH = Layout(ifinfmsg.ifinfo.veth_data)
 _VXLAN = Layout(ifinfmsg.ifinfo.data_map["vxlan"])
 _ADDRESS = Layout(ifaddrmsg)
 _NEIGHBOUR = Layout(ndmsg)
+_ROUTE = Layout(rtmsg)
 _NSID = Layout(nsidmsg)
+
+IFLA_VXLAN_LOCALBYPASS = 31  # Linux 6.5 and later; pyroute2 does not declare it
+_NO_LOCAL_BYPASS = ATTRIBUTE.pack(ATTRIBUTE.size + 1, IFLA_VXLAN_LOCALBYPASS) + bytes(4)
 
 _BRIEFLY = _LINK.pack(("IFLA_EXT_MASK", RTEXT_FILTER_SKIP_STATS))
 
@@ -88,6 +100,9 @@ def new_veth(near: Port, far: Port, far_fd: int) -> bytearray:
 def new_vxlan(wire: VxlanWire, ifname: str, pod_fd: int) -> bytearray:
     """Make a tunnel's end behind `pod_fd`, its underlay in the namespace of the socket; down.
 
+    To an address of the node itself it is to send as to any other: what the kernel otherwise hands over to the device
+    there, it hands over with the way it was sent, which in another pod's namespace leads nowhere.
+
     Nothing is learnt: a link has one other end, and whoever can send a datagram to the VTEP could otherwise draw its
     frames elsewhere.
     """
@@ -100,6 +115,8 @@ def new_vxlan(wire: VxlanWire, ifname: str, pod_fd: int) -> bytearray:
         ("IFLA_VXLAN_PORT", wire.port),
         ("IFLA_VXLAN_LEARNING", 0),
     )
+    if wire.is_of_one_node:
+        data += _NO_LOCAL_BYPASS
     attributes = _identity(wire.near, ifname) + _LINK.pack(("IFLA_NET_NS_FD", pod_fd))
     return message(RTM_NEWLINK, MAKE, _link(), attributes + _vxlan_info(data))
 
@@ -110,6 +127,17 @@ def new_remote(index: int, remote: str) -> bytearray:
     return message(RTM_NEWLINK, ACT, _link(index), _vxlan_info(data))
 
 
+def lead_to(index: int, remote: str, port: int) -> bytearray:
+    """Have a tunnel send all that it sends to this VTEP and UDP port too (bridge(8), "fdb append")."""
+    return message(RTM_NEWNEIGH, ACT | NLM_F_CREATE | NLM_F_APPEND, *_destination(index, remote, port))
+
+
+def lead_no_more_to(index: int, wire: VxlanWire) -> bytearray:
+    """Have it send nothing to the UDP port that is its own, as it does when it is made."""
+    head, whoever = _destination(index, wire.remote, wire.port)
+    return message(RTM_DELNEIGH, ACT, head, whoever + _NEIGHBOUR.pack(("NDA_IFINDEX", wire.parent.index)))
+
+
 def named(index: int, ifname: str) -> bytearray:
     """Rename a link that is down."""
     return message(RTM_NEWLINK, ACT, _link(index), _LINK.pack(("IFLA_IFNAME", ifname)))
@@ -118,6 +146,11 @@ def named(index: int, ifname: str) -> bytearray:
 def sized(index: int, mtu: int) -> bytearray:
     """Set a link's MTU in bytes."""
     return message(RTM_NEWLINK, ACT, _link(index), _LINK.pack(("IFLA_MTU", mtu)))
+
+
+def queued(index: int, txqlen: int) -> bytearray:
+    """Set the length of a link's transmit queue in packets."""
+    return message(RTM_NEWLINK, ACT, _link(index), _LINK.pack(("IFLA_TXQLEN", txqlen)))
 
 
 def carrier(index: int, has: bool) -> bytearray:
@@ -170,6 +203,22 @@ def routes(family: int) -> bytearray:
     return message(RTM_GETROUTE, DUMP, RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
 
 
+def routes_given(family: int, index: int) -> bytearray:
+    """Ask for the routes that we gave by way of a link; all routes where the kernel does not filter (before 4.20)."""
+    head = RTMSG.pack(family, 0, 0, 0, 0, ROUTE_PROTOCOL, 0, 0, 0)
+    return message(RTM_GETROUTE, DUMP, head, _ROUTE.pack(("RTA_OIF", index)))
+
+
+def give_route(index: int, route: Route) -> bytearray:
+    """Add a route by way of a link; one to the same network and of the same metric that is there already is kept."""
+    return message(RTM_NEWROUTE, MAKE, *_route(index, route))
+
+
+def take_route(index: int, route: Route) -> bytearray:
+    """Remove a route that we gave."""
+    return message(RTM_DELROUTE, ACT, *_route(index, route))
+
+
 def neighbours() -> bytearray:
     """Ask for all neighbours of all links."""
     return message(RTM_GETNEIGH, DUMP, NDMSG.pack(0, 0, 0, 0, 0, 0, 0))
@@ -203,7 +252,29 @@ def _link(index: int = 0, flags: int = 0) -> bytes:
 
 def _identity(port: Port, ifname: str) -> bytes:
     packed = _LINK.pack(("IFLA_IFNAME", ifname), ("IFLA_MTU", port.mtu), ("IFLA_GROUP", GROUP))
-    return packed + _LINK.pack(("IFLA_ADDRESS", bytes.fromhex(port.mac.replace(":", "")))) if port.mac else packed
+    if port.mac:
+        packed += _LINK.pack(("IFLA_ADDRESS", bytes.fromhex(port.mac.replace(":", ""))))
+    if port.txqlen is not None:
+        packed += _LINK.pack(("IFLA_TXQLEN", port.txqlen))
+    return packed
+
+
+def _destination(index: int, remote: str, port: int) -> tuple[bytes, bytes]:
+    head = NDMSG.pack(AF_BRIDGE, 0, 0, index, NUD_NOARP | NUD_PERMANENT, NTF_SELF, 0)
+    whoever = _NEIGHBOUR.pack(("NDA_LLADDR", bytes(6)), ("NDA_DST", ip_address(remote).packed), ("NDA_PORT", port))
+    return head, whoever
+
+
+def _route(index: int, route: Route) -> tuple[bytes, bytes]:
+    family = AF_INET if route.to.version == 4 else AF_INET6
+    scope = RT_SCOPE_LINK if route.via is None and family == AF_INET else RT_SCOPE_UNIVERSE
+    head = RTMSG.pack(family, route.to.prefixlen, 0, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL, scope, RTN_UNICAST, 0)
+    attributes = _ROUTE.pack(("RTA_DST", route.to.network_address.packed), ("RTA_OIF", index))
+    if route.via is not None:
+        attributes += _ROUTE.pack(("RTA_GATEWAY", route.via.packed))
+    if route.metric is not None:
+        attributes += _ROUTE.pack(("RTA_PRIORITY", route.metric))
+    return head, attributes
 
 
 def _vxlan_info(data: bytes) -> bytes:

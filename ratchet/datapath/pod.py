@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from errno import EACCES, EINVAL, ENODEV, EOPNOTSUPP
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from errno import EACCES, EEXIST, EINVAL, ENODEV, ENOENT, EOPNOTSUPP
 
 from ratchet.core.device import Device, Port
-from ratchet.core.model import Address
-from ratchet.datapath import messages
+from ratchet.core.properties import Route, Sysctl
+from ratchet.datapath import messages, shaping, tuning
 from ratchet.datapath.netns import Netns, inside, open_netns, refuse_host
 from ratchet.datapath.reading import NUD_LASTING, Sight, neighbours_of, see
 from ratchet.datapath.rtnetlink import Answer, Channel, RefusedError
 from ratchet.errors import DatapathError, ForeignInterfaceError
 
 IPV6_LEAST_MTU = 1280  # RFC 8200, section 5
-# In a container /proc/sys is read-only: the host's is mounted beside it. Either shows the opening thread's namespace.
-_MOUNTED = "/host/proc/sys/net"
-_SETTINGS = _MOUNTED if Path(_MOUNTED).is_dir() else "/proc/sys/net"
 ATTEMPTS = 4  # how often to look again when another hand works on the same names
 
 
@@ -35,38 +30,51 @@ class OpenPod:
     def see(self) -> Sight | None:
         """What stands under the port's name."""
         try:
-            return see(self.channel, self.port.ifname, self.port.addresses)
+            sight = see(self.channel, self.port.ifname, self.port.addresses)
         except RefusedError as refusal:
             raise DatapathError(f"cannot read {self}: {refusal.strerror}") from refusal
+        if sight is None or not sight.device.ours or not (self.port.sysctls or not self.port.offloads):
+            return sight
+        return replace(sight, device=self._with_what_is_tuned(sight.device))
 
-    def silence(self) -> None:
-        """Have the interface ignore router advertisements: the other end of a link must not become the pod's router
-        (CVE-2020-10749). No such file: the pod has no IPv6, or the MTU is too small for it."""
-        setting = f"{_SETTINGS}/ipv6/conf/{self.port.ifname}/accept_ra"
-        try:
-            with inside(self.netns):  # it shows the namespace of the thread that opens it
-                _write(setting, b"0")
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise self.failed(
-                f"cannot turn router advertisements off: {error.strerror}",
-                details=f"Ratchet needs a writable /proc/sys/net; in a container, mount the host's at {_MOUNTED}.",
-            ) from error
+    def tune(self) -> None:
+        """Set what an interface must have before it is up.
 
-    def finish(self, index: int, link: str, drop: Iterable[Address] = (), *, carrier: bool = True) -> bool:
-        """Up, with the port's addresses and without those of `drop`.
+        It ignores router advertisements: the other end of a link must not become the pod's router (CVE-2020-10749).
+        """
+        ifname = self.port.ifname
+        with inside(self.netns):
+            try:
+                with suppress(FileNotFoundError):  # the pod has no IPv6, or the MTU is too small for it
+                    tuning.accept_no_routers(ifname)
+            except OSError as error:
+                raise self._read_only("turn router advertisements off", error) from error
+            for sysctl in self.port.sysctls:
+                self._set(sysctl)
+            if not self.port.offloads:
+                try:
+                    tuning.turn_offloads_off(ifname)
+                except OSError as error:
+                    raise self.failed(f"cannot turn offloads off: {error.strerror}") from error
+
+    def finish(self, index: int, link: str, standing: Device | None = None, *, carrier: bool = True) -> bool:
+        """Up, with the port's addresses, routes and rate, and without those of a `standing` interface that are not.
 
         Where it is not to have `carrier`, it has none from the first moment; otherwise its carrier is left alone.
         False, with all the rest done, if the kernel cannot take it.
         """
+        given = standing.given if standing is not None else ()
         give = [messages.give_address(index, address) for address in self.port.addresses]
-        take = [messages.take_address(index, address) for address in drop]
+        take = [messages.take_address(index, address) for address in given if address not in self.port.addresses]
         requests = messages.up(index, link), *take, *give
-        if not carrier:
-            return self.set_carrier(index, False, *requests)
-        self.do(*requests)
-        return True
+        if carrier:
+            able = True
+            self.do(*requests)
+        else:
+            able = self.set_carrier(index, False, *requests)
+        self._route(index, standing.routes if standing is not None else ())
+        self._shape(index, standing.rate if standing is not None else None)
+        return able
 
     def set_carrier(self, index: int, has: bool, *then: bytearray) -> bool:
         """Give the interface its carrier, or take it, and do what comes `then`.
@@ -82,8 +90,10 @@ class OpenPod:
         """Bring a standing interface to what the port wants, without taking it down."""
         if device.mtu != self.port.mtu:
             self.do(messages.sized(device.index, self.port.mtu))
-        self.silence()
-        self.finish(device.index, link, [address for address in device.given if address not in self.port.addresses])
+        if self.port.txqlen not in (None, device.txqlen):
+            self.do(messages.queued(device.index, self.port.txqlen))
+        self.tune()
+        self.finish(device.index, link, device)
 
     def take_down(self, device: Device | None) -> None:
         """Delete an interface; a vEth's peer goes with it."""
@@ -118,6 +128,57 @@ class OpenPod:
     def failed(self, cause: object, details: str = "") -> DatapathError:
         return DatapathError(f"cannot make {self}: {cause}", details=details)
 
+    def _with_what_is_tuned(self, device: Device) -> Device:
+        try:
+            with inside(self.netns):
+                sysctls = tuning.read_sysctls(self.port.ifname, (name for name, _ in self.port.sysctls))
+                offloads = self.port.offloads or tuning.has_offloads(self.port.ifname)
+        except OSError as error:
+            raise DatapathError(f"cannot read the settings of {self}: {error.strerror}") from error
+        return replace(device, sysctls=sysctls, offloads=offloads)
+
+    def _set(self, sysctl: Sysctl) -> None:
+        name, value = sysctl
+        try:
+            tuning.write_sysctl(self.port.ifname, sysctl)
+        except FileNotFoundError as error:
+            raise self.failed(f"cannot set {name}: the pod has no such setting", details=_missing(name)) from error
+        except OSError as error:
+            if error.errno == EINVAL:
+                raise self.failed(f"cannot set {name} to {value}: the kernel takes no such value") from error
+            raise self._read_only(f"set {name}", error) from error
+
+    def _route(self, index: int, has: Collection[Route]) -> None:
+        """Give the routes that are wanted, and take those of ours that are not."""
+        for route in (one for one in has if one not in self.port.routes):
+            self.channel.exchange(messages.take_route(index, route))
+        lacking = [one for one in self.port.routes if one not in has]
+        if not lacking:
+            return
+        answers = self.channel.exchange(*(messages.give_route(index, one) for one in lacking))
+        for route, answer in zip(lacking, answers, strict=True):
+            if answer.refusal is not None:
+                known = answer.refusal.errno == EEXIST
+                cause = "the pod has another of that metric" if known else answer.refusal.strerror
+                details = "say another metric; the route of the smallest one is taken" if known else ""
+                raise self.failed(f"cannot add the route {route}: {cause}", details=details) from answer.refusal
+
+    def _shape(self, index: int, has: int | None) -> None:
+        """Have it send as fast as is wanted."""
+        if self.port.rate == has:
+            return
+        request = shaping.unshape(index) if self.port.rate is None else shaping.shape(index, self.port.rate)
+        (answer,) = self.channel.exchange(request)
+        if answer.refusal is not None:
+            details = "The node's kernel needs the module sch_tbf." if answer.refusal.errno == ENOENT else ""
+            raise self.failed(f"cannot set its rate: {answer.refusal.strerror}", details) from answer.refusal
+
+    def _read_only(self, what: str, error: OSError) -> DatapathError:
+        return self.failed(
+            f"cannot {what}: {error.strerror}",
+            details=f"Ratchet needs a writable /proc/sys/net; in a container, mount the host's at {tuning.MOUNTED}.",
+        )
+
     def _accept(self, answers: Iterable[Answer]) -> None:
         for answer in answers:
             if answer.refusal is not None:
@@ -149,9 +210,8 @@ def open_pod(port: Port) -> Iterator[OpenPod]:
             yield OpenPod(netns, channel, port)
 
 
-def _write(path: str, content: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, content)
-    finally:
-        os.close(fd)
+def _missing(sysctl: str) -> str:
+    """Why the kernel may have no such setting."""
+    if sysctl.startswith("net.mpls."):
+        return "The node's kernel needs the module mpls_router."
+    return "The node's kernel does not have it, or the pod has no IPv6." if sysctl.startswith("net.ipv6.") else ""

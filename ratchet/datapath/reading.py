@@ -6,22 +6,25 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from errno import ENODEV
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.nsidmsg import nsidmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from ratchet.core.device import Device
 from ratchet.core.model import Address
-from ratchet.datapath import messages
+from ratchet.core.properties import Route
+from ratchet.datapath import messages, shaping
 from ratchet.datapath.netns import Netns
-from ratchet.datapath.packing import HEADER, IFADDRMSG, IFINFOMSG, Reading, attributes
+from ratchet.datapath.packing import HEADER, IFADDRMSG, IFINFOMSG, RTMSG, Reading, attributes
 from ratchet.datapath.rtnetlink import Channel, RefusedError
 
 IFLA_MTU, IFLA_LINK = 4, 5
+KERNELS_IPV6_METRIC = 1024
 
 RT_SCOPE_UNIVERSE = 0
 IFA_F_SECONDARY, IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE = 0x1, 0x8, 0x20, 0x40
@@ -30,7 +33,7 @@ IFA_F_UNFIT = IFA_F_SECONDARY | IFA_F_DADFAILED | IFA_F_DEPRECATED | IFA_F_TENTA
 _LINK = Reading(
     ifinfmsg,
     *("IFLA_ADDRESS", "IFLA_IFNAME", "IFLA_MTU", "IFLA_LINK", "IFLA_LINKINFO"),
-    *("IFLA_GROUP", "IFLA_LINK_NETNSID", "IFLA_PROTO_DOWN"),
+    *("IFLA_GROUP", "IFLA_LINK_NETNSID", "IFLA_PROTO_DOWN", "IFLA_TXQLEN", "IFLA_QDISC"),
 )
 _INFO = Reading(ifinfmsg.ifinfo, "IFLA_INFO_KIND", "IFLA_INFO_DATA")
 _VXLAN = Reading(
@@ -38,6 +41,7 @@ _VXLAN = Reading(
     *("IFLA_VXLAN_ID", "IFLA_VXLAN_GROUP", "IFLA_VXLAN_GROUP6", "IFLA_VXLAN_LOCAL", "IFLA_VXLAN_LOCAL6"),
     *("IFLA_VXLAN_PORT", "IFLA_VXLAN_LINK"),
 )
+_ROUTE = Reading(rtmsg, "RTA_DST", "RTA_OIF", "RTA_GATEWAY", "RTA_PRIORITY")
 _ADDRESS = Reading(ifaddrmsg, "IFA_ADDRESS", "IFA_LOCAL", "IFA_FLAGS", "IFA_PROTO")
 
 NUD_LASTING = 0x40 | 0x80  # NOARP and PERMANENT
@@ -46,11 +50,12 @@ NUD_LASTING = 0x40 | 0x80  # NOARP and PERMANENT
 @dataclass(frozen=True, slots=True)
 class Sight:
     """A device, and where it leads: the index of the link below or opposite, and by what number the namespace of
-    that link is known here (None: it is in the same one)."""
+    that link is known here (None: it is in the same one). `qdisc` is the kind of its root queueing discipline."""
 
     device: Device
     lower_index: int | None
     lower_nsid: int | None
+    qdisc: str = ""
 
 
 def device_of(sight: Sight | None) -> Device | None:
@@ -93,7 +98,8 @@ def see(channel: Channel, ifname: str, wanted: Iterable[Address] = ()) -> Sight 
     try:
         (answer,) = channel.do(messages.link_named(ifname))
         sight = read_link(answer.messages[0])
-        return with_addresses(sight, addresses_of(channel, sight.device.index), tuple(wanted))
+        sight = with_addresses(sight, addresses_of(channel, sight.device.index), tuple(wanted))
+        return _with_what_was_given(sight, channel) if sight.device.ours else sight
     except RefusedError as refusal:
         if refusal.errno == ENODEV:  # the second question may find it gone as well as the first
             return None
@@ -108,6 +114,19 @@ def with_addresses(sight: Sight, found: Iterable[Given], wanted: tuple[Address, 
         given=tuple(one.address for one in kept if one.ours),
     )
     return replace(sight, device=device)
+
+
+def _with_what_was_given(sight: Sight, channel: Channel) -> Sight:
+    """A link of ours with the routes and the rate that we gave it."""
+    index = sight.device.index
+    rate = shaping.rate_of(channel, index) if sight.qdisc == shaping.KIND else None
+    routes = (*_routes_given(channel, messages.AF_INET, index), *_routes_given(channel, messages.AF_INET6, index))
+    return replace(sight, device=replace(sight.device, routes=routes, rate=rate))
+
+
+def _routes_given(channel: Channel, family: int, index: int) -> list[Route]:
+    found = (read_route(raw) for raw in channel.dump(messages.routes_given(family, index)))
+    return [route for route, by in found if route is not None and by == index]
 
 
 def links_of(channel: Channel, kind: str = "", nsid: int | None = None) -> list[Sight]:
@@ -150,6 +169,13 @@ def glance(raw: bytes) -> Glance:
     return Glance(index, opposite, mtu)
 
 
+def reaches_own_node(raw: bytes) -> bool:
+    """Whether a tunnel sends to its own node's addresses as to others, which it was made to do."""
+    found = _LINK.read(raw, HEADER.size + IFINFOMSG.size)
+    data = _INFO.read(found.get("IFLA_LINKINFO", b"")).get("IFLA_INFO_DATA", b"")
+    return dict(attributes(data, 0)).get(messages.IFLA_VXLAN_LOCALBYPASS) == b"\0"
+
+
 def read_link(raw: bytes) -> Sight:
     head = IFINFOMSG.unpack_from(raw, HEADER.size)
     found = _LINK.read(raw, HEADER.size + IFINFOMSG.size)
@@ -166,9 +192,23 @@ def read_link(raw: bytes) -> Sight:
         up=bool(head[4] & messages.IFF_UP),
         mtu=found["IFLA_MTU"],
         mac=found.get("IFLA_ADDRESS", ""),
+        txqlen=found.get("IFLA_TXQLEN", 0),
         **tunnel,
     )
-    return Sight(device, found.get("IFLA_LINK"), found.get("IFLA_LINK_NETNSID"))
+    return Sight(device, found.get("IFLA_LINK"), found.get("IFLA_LINK_NETNSID"), found.get("IFLA_QDISC", ""))
+
+
+def read_route(raw: bytes) -> tuple[Route | None, int | None]:
+    """A route if it is one that we gave, and the index of the link that it is by way of."""
+    family, length, _, _, _, protocol, _, _, _ = RTMSG.unpack_from(raw, HEADER.size)
+    found = _ROUTE.read(raw, HEADER.size + RTMSG.size)
+    if protocol != messages.ROUTE_PROTOCOL:
+        return None, None
+    anywhere = bytes(4 if family == messages.AF_INET else 16)
+    to, via = ip_network((found.get("RTA_DST", anywhere), length)), found.get("RTA_GATEWAY")
+    own = 0 if family == messages.AF_INET else KERNELS_IPV6_METRIC
+    metric = found.get("RTA_PRIORITY", 0)
+    return Route(to, ip_address(via) if via else None, None if metric == own else metric), found.get("RTA_OIF")
 
 
 def read_address(raw: bytes) -> Given:

@@ -21,7 +21,7 @@ from ratchet.core.device import Device, Observed, VxlanWire, differences
 from ratchet.datapath import messages
 from ratchet.datapath.claims import release
 from ratchet.datapath.pod import ATTEMPTS, OpenPod
-from ratchet.datapath.reading import device_of, glance
+from ratchet.datapath.reading import device_of, glance, reaches_own_node
 from ratchet.datapath.rtnetlink import Channel
 from ratchet.errors import DatapathError, VniInUseError
 
@@ -111,11 +111,19 @@ def _adjust(wire: VxlanWire, near: OpenPod, device: Device) -> None:
     # Before the end is brought up, if it is not yet: there is to be no moment of carrier that is not meant.
     if device.carrier != wire.carrier and not device.carrier_fixed and not near.set_carrier(device.index, wire.carrier):
         _kernel.takes_carrier = False
+    _lead_beside(wire, near, device.index)
     rest = replace(device, remote=wire.remote, carrier=wire.carrier)
     if differences(wire, Observed(rest)):
         if near.port.mtu > device.mtu:
             _grow(wire, near, device)
         near.adjust(device, wire.link)
+
+
+def _lead_beside(wire: VxlanWire, near: OpenPod, index: int) -> None:
+    """Have it send to the peer's UDP port where that is not its own, which a device takes for both."""
+    if wire.is_of_one_node:
+        near.do(messages.lead_to(index, wire.remote, wire.remote_port))
+        near.channel.exchange(messages.lead_no_more_to(index, wire))
 
 
 def _grow(wire: VxlanWire, near: OpenPod, device: Device) -> None:
@@ -157,9 +165,15 @@ def _complete(wire: VxlanWire, near: OpenPod, ifname: str) -> None:
                 f"MTU {near.port.mtu} does not fit into {wire.parent.ifname}",
                 details=f"At most {link.mtu}, as the MTU of {wire.parent.ifname} is {wire.parent.mtu}.",
             )
+        if wire.is_of_one_node and not reaches_own_node(shown.messages[0]):
+            raise near.failed(
+                "a tunnel between two pods of one node needs Linux 6.5",
+                details="Leave out kind: vxlan, so that such a link is a vEth.",
+            )
         if ifname != near.port.ifname:
             near.do(messages.named(link.index, near.port.ifname))
-        near.silence()
+        _lead_beside(wire, near, link.index)
+        near.tune()
         if not near.finish(link.index, wire.link, carrier=wire.carrier or not _kernel.takes_carrier):
             _kernel.takes_carrier = False
     except BaseException:

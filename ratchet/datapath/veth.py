@@ -54,8 +54,8 @@ def _make(wire: VethWire, near: OpenPod, far: OpenPod) -> bool:
         raise near.failed(made.refusal.strerror) from made.refusal
     link = glance(shown.messages[0])
     try:
-        near.silence()
-        far.silence()
+        near.tune()
+        far.tune()
         near.finish(link.index, wire.link)
         far.finish(link.opposite, wire.link)
     except BaseException:

@@ -12,7 +12,8 @@ from ratchet import datapath
 from ratchet.cni import delegate
 from ratchet.cni.delegation import prepare
 from ratchet.cni.execute import find_plugin
-from ratchet.cni.result import Interface, IPConfig, Result
+from ratchet.cni.result import Interface, IPConfig, Result, Route
+from ratchet.core import properties
 from ratchet.core.device import Device
 from ratchet.core.intent import asks_for_links, wait_of
 from ratchet.core.model import End, Pod, Sandbox
@@ -167,16 +168,25 @@ def _base(call: Call, entry: SandboxEntry, config: Mapping[str, Any] | None) -> 
     return delegation.outcome()
 
 
-def _link_ports(call: Call, ends: list[tuple[End, Device | None]]) -> tuple[list[Interface], list[IPConfig]]:
-    """The links' interfaces in this sandbox and their addresses, for the result."""
+def _link_ports(
+    call: Call, ends: list[tuple[End, Device | None]]
+) -> tuple[list[Interface], list[IPConfig], list[Route]]:
+    """The links' interfaces in this sandbox, their addresses and routes, for the result."""
     interfaces: list[Interface] = []
     ips: list[IPConfig] = []
+    routes: list[Route] = []
     for end, standing in ends:
         device = standing or datapath.observe_port(call.arguments.netns, end.ifname)
         if device is not None:  # else its peer has not come
             ips += [IPConfig(str(address), interface=len(interfaces)) for address in end.addresses]
             interfaces.append(Interface(end.ifname, device.mac, call.arguments.netns, device.mtu))
-    return interfaces, ips
+            routes += [_result_route(route) for route in end.properties.routes]
+    return interfaces, ips, routes
+
+
+def _result_route(route: properties.Route) -> Route:
+    extra = {} if route.metric is None else {"priority": route.metric}
+    return Route(str(route.to), str(route.via or ""), extra)
 
 
 def _refuse_deleted(call: Call) -> None:

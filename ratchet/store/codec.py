@@ -20,9 +20,9 @@ from ratchet.core.model import (
     End,
     Kind,
     Link,
+    Means,
     Pod,
     PodRef,
-    Properties,
     Sandbox,
     Side,
     Stand,
@@ -43,7 +43,9 @@ from ratchet.core.naming import (
     vni_of_lease,
 )
 from ratchet.core.orphans import VniLease
+from ratchet.core.properties import Properties
 from ratchet.errors import MalformedRecordError
+from ratchet.store.properties import END_PROPERTIES, decode_properties, encode_properties
 
 Json = dict[str, Any]
 
@@ -53,10 +55,9 @@ VTEP_ANNOTATION = "ratchet.vtep"
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _GENERATIONS = range(1, 10**18)
 _VNIS = range(1, 1 << 24)
-_MTUS = range(1, 1 << 16)
-_END_KEYS = frozenset(
-    {"name", "ifname", "addresses", "mtu", "mac", "pod", "uid", "node", "vtep", "sandbox", "netns", "stands"},
-)
+_PORTS = range(1, 1 << 16)
+_TUNNEL, _PORT = "kind_wanted", "vxlan_port"
+_END_KEYS = END_PROPERTIES | {"name", "ifname", "addresses", "pod", "uid", "node", "vtep", "sandbox", "netns", "stands"}
 
 
 def encode_link(link: Link) -> Json:
@@ -67,6 +68,10 @@ def encode_link(link: Link) -> Json:
         data["kind"] = link.kind.value
     if link.vni is not None:
         data["vni"] = str(link.vni)
+    if link.means.tunnel:
+        data[_TUNNEL] = Kind.VXLAN.value
+    if link.means.vxlan_port is not None:
+        data[_PORT] = str(link.means.vxlan_port)
     for side in Side:
         data |= _encode_end(side, link.end(side))
     if link.history:
@@ -91,6 +96,10 @@ def decode_link(config_map: Mapping[str, Any]) -> Link:
             namespace=namespace,
             primary=_decode_end(Side.PRIMARY, namespace, data),
             pair=_decode_end(Side.PAIR, namespace, data),
+            means=Means(
+                tunnel=data.get(_TUNNEL) == Kind.VXLAN.value,
+                vxlan_port=_decode_number(data, _PORT, _PORTS) if _PORT in data else None,
+            ),
             generation=_decode_number(data, "generation", _GENERATIONS),
             vni=_decode_number(data, "vni", _VNIS) if "vni" in data else None,
             history=tuple(_decode_transition(line) for line in data.get("history", "").split("\n") if line),
@@ -223,10 +232,7 @@ def _changes(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str | 
 def _encode_end(side: Side, end: End) -> dict[str, str]:
     fields = dict(end.notes)
     fields |= {"name": end.name, "ifname": end.ifname, "addresses": ",".join(map(str, end.addresses))}
-    if end.properties.mtu is not None:
-        fields["mtu"] = str(end.properties.mtu)
-    if end.properties.mac is not None:
-        fields["mac"] = end.properties.mac
+    fields |= encode_properties(end.properties)
     if end.sandbox:
         fields |= {
             "pod": end.sandbox.pod.name,
@@ -259,14 +265,18 @@ def _decode_end(side: Side, namespace: str, data: Mapping[str, str]) -> End:
         name=data[f"{prefix}name"],
         ifname=data[f"{prefix}ifname"],
         addresses=tuple(_decode_address(side, word) for word in addresses.split(",") if word),
-        properties=Properties(
-            mtu=_decode_number(data, f"{prefix}mtu", _MTUS) if f"{prefix}mtu" in data else None,
-            mac=data.get(f"{prefix}mac"),
-        ),
+        properties=_decode_properties(side, fields),
         notes={key: value for key, value in fields.items() if key not in _END_KEYS},
         sandbox=sandbox,
         stands=_decode_stand(side, stands) if stands else None,
     )
+
+
+def _decode_properties(side: Side, fields: Mapping[str, str]) -> Properties:
+    try:
+        return decode_properties(fields)
+    except ValueError as cause:
+        raise ValueError(f"{side}.{cause}") from cause
 
 
 def _decode_number(data: Mapping[str, str], key: str, valid: range) -> int:

@@ -182,7 +182,7 @@ def test_nothing_is_touched_beside_the_carrier(nodes: Bed, wire: VxlanWire, monk
     monkeypatch.setattr(rtnetlink.Channel, "exchange", kept)
     ensure(replace(wire, carrier=False))
     ensure(wire)
-    asking = (messages.RTM_GETLINK, messages.RTM_GETADDR, messages.RTM_NEWNSID)
+    asking = (messages.RTM_GETLINK, messages.RTM_GETADDR, messages.RTM_GETROUTE, messages.RTM_NEWNSID)
     told = [ifinfmsg(bytes(one)) for one in sent if int.from_bytes(one[4:6], "little") not in asking]
     for one in told:
         one.decode()

@@ -39,7 +39,16 @@ def _peer(message: Any) -> Any:
 
 @pytest.mark.parametrize(("remote", "local", "suffix"), [("10.0.0.2", "10.0.0.1", ""), ("fd00::2", "fd00::1", "6")])
 def test_a_tunnel(remote: str, local: str, suffix: str) -> None:
-    wire = VxlanWire("a-b", NEAR, vni=77, remote=remote, local=local, port=4789, parent=Parent("eth0", 5, local, 1500))
+    wire = VxlanWire(
+        "a-b",
+        NEAR,
+        vni=77,
+        remote=remote,
+        local=local,
+        port=4789,
+        remote_port=4789,
+        parent=Parent("eth0", 5, local, 1500),
+    )
     message = _read(ifinfmsg, messages.new_vxlan(wire, "in1", pod_fd=9))
     assert message.get_attr("IFLA_GROUP") == messages.GROUP
     data = message.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA")

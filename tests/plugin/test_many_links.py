@@ -9,6 +9,7 @@ import pytest
 
 from ratchet.core.model import State
 from ratchet.dev.bed import wait_for
+from ratchet.dev.hosts import ip
 from ratchet.dev.kubelet import Sandbox
 from tests.support.cluster import Cluster
 
@@ -57,6 +58,48 @@ def test_a_router_has_all_its_links_each_with_its_properties(cluster: Cluster) -
         assert cluster.show(sandbox, ifname)["mtu"] == 1400
     assert [cluster.show(one, "up0")["address"] for one in (x, y)] == [mac, mac]
     assert cluster.show(router, "eth1")["address"] != mac
+    for address in ("10.0.1.2", "10.0.2.2"):
+        wait_for(f"a ping to {address}", partial(cluster.pings, router, address))
+    cluster.delete_all((cluster.a, router), (cluster.a, x), (cluster.b, y))
+    cluster.assert_nothing_left()
+
+
+def test_a_link_has_its_routes_settings_and_rate_however_it_is_made(cluster: Cluster) -> None:
+    router, x, y = pods(
+        cluster,
+        routes=[None, {"to": "0.0.0.0/0", "metric": 900}],
+        sysctls={"net.ipv4.conf.IFNAME.forwarding": 1},
+        txqlen=77,
+        offloads="off",
+        rate=["50mbit", None],
+    )
+    _, *answers = cluster.add_all((cluster.a, router), (cluster.a, x), (cluster.b, y))
+    for name in ("default.hub.eth1.x.up0", "default.hub.eth2.y.up0"):
+        cluster.wait_until(State.LINKED, name)
+    for sandbox, ifname in ((router, "eth1"), (router, "eth2"), (x, "up0"), (y, "up0")):
+        assert cluster.show(sandbox, ifname)["txqlen"] == 77
+        shown = ip("netns", "exec", sandbox.netns, "cat", f"/proc/sys/net/ipv4/conf/{ifname}/forwarding")
+        assert shown == "1\n"
+    for ifname in ("eth1", "eth2"):
+        assert "rate 50Mbit" in ip("netns", "exec", router.netns, "tc", "qdisc", "show", "dev", ifname)
+    for sandbox, answer in zip((x, y), answers, strict=True):
+        (route,) = ip("-n", sandbox.netns, "route", "show", "default", "dev", "up0").splitlines()
+        assert route.split() == ["default", "proto", "82", "scope", "link", "metric", "900"]
+        assert [route["dst"] for route in answer.json["routes"]] == ["0.0.0.0/0"]
+    cluster.delete_all((cluster.a, router), (cluster.a, x), (cluster.b, y))
+    cluster.assert_nothing_left()
+
+
+def test_a_link_may_be_a_tunnel_wherever_its_pods_are(cluster: Cluster) -> None:
+    router, x, y = pods(cluster, kind="vxlan", vxlan_port=4800)
+    cluster.add_all((cluster.a, router), (cluster.a, x), (cluster.b, y))
+    for name in ("default.hub.eth1.x.up0", "default.hub.eth2.y.up0"):
+        cluster.wait_until(State.LINKED, name)
+    ports = [
+        cluster.show(sandbox, ifname)["linkinfo"]["info_data"]["port"]
+        for sandbox, ifname in ((router, "eth1"), (x, "up0"), (router, "eth2"), (y, "up0"))
+    ]
+    assert ports == [4801, 4802, 4800, 4800]
     for address in ("10.0.1.2", "10.0.2.2"):
         wait_for(f"a ping to {address}", partial(cluster.pings, router, address))
     cluster.delete_all((cluster.a, router), (cluster.a, x), (cluster.b, y))

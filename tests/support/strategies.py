@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Interface, IPv6Interface
+from ipaddress import IPv4Interface, IPv6Interface, ip_network
 
 from hypothesis import strategies as st
 
-from ratchet.core.model import Address, End, Link, PodRef, Properties, Sandbox, Stand, State, Transition
+from ratchet.core.intent.sysctls import ALLOWED
+from ratchet.core.model import Address, End, Link, Means, PodRef, Sandbox, Stand, State, Transition
 from ratchet.core.naming import record_name
+from ratchet.core.properties import Properties, Route
 
 PLAIN = "abcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -32,7 +34,29 @@ def addresses(draw: st.DrawFn) -> Address:
 
 
 macs = st.lists(st.integers(0, 255), min_size=6, max_size=6).map(lambda one: ":".join(f"{octet:02x}" for octet in one))
-properties = st.builds(Properties, st.none() | st.integers(68, 65535), st.none() | macs)
+metrics = st.none() | st.integers(1, (1 << 32) - 1)
+
+
+@st.composite
+def routes(draw: st.DrawFn) -> Route:
+    ours = draw(st.sampled_from((st.ip_addresses(v=4), st.ip_addresses(v=6))))
+    start = draw(ours)
+    to = ip_network((start, draw(st.integers(0, start.max_prefixlen))), strict=False)
+    return Route(to, draw(st.none() | ours), draw(metrics))
+
+
+settings = st.tuples(st.sampled_from(sorted(ALLOWED)), st.integers(-(10**9), 10**9))
+properties = st.builds(
+    Properties,
+    mtu=st.none() | st.integers(68, 65535),
+    mac=st.none() | macs,
+    txqlen=st.none() | st.integers(0, 10**6),
+    routes=st.lists(routes(), max_size=3).map(tuple),
+    sysctls=st.lists(settings, max_size=3).map(tuple),
+    offloads=st.booleans(),
+    rate=st.none() | st.integers(8_000, 10**12),
+)
+means = st.builds(Means, st.booleans(), st.none() | st.integers(1, 65535))
 
 
 @st.composite
@@ -66,6 +90,7 @@ def links(draw: st.DrawFn) -> Link:
         namespace=namespace,
         primary=primary,
         pair=pair,
+        means=draw(means),
         generation=draw(st.integers(1, 9)),
         vni=draw(st.none() | st.integers(1, (1 << 24) - 1)),
         history=tuple(draw(st.lists(transitions, max_size=4))),

@@ -30,4 +30,4 @@ class Wires:
         """The end in `pod`, with the link's addresses for that end; call it inside the node."""
         port = self.port(pod, "in1", *self.ADDRESSES[number], mtu=mtu)
         parent = find_parent(None, local)
-        return VxlanWire("a-b", port, vni, remote, local, port=4789, parent=parent, carrier=carrier)
+        return VxlanWire("a-b", port, vni, remote, local, port=4789, remote_port=4789, parent=parent, carrier=carrier)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -14,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratchet.core.machine import derive
-from ratchet.core.model import Link, Pod, PodRef, Side, State, Transition
+from ratchet.core.model import Link, Means, Pod, PodRef, Side, State, Transition
 from ratchet.core.moves import join, leave, note_standing, with_vni
 from ratchet.core.naming import NODE_LABEL
 from ratchet.core.orphans import VniLease, orphaned_links
+from ratchet.core.properties import Properties, Route
 from ratchet.errors import MalformedRecordError
 from ratchet.store.codec import (
     Json,
@@ -122,6 +124,26 @@ def test_a_record_reads_like_a_form() -> None:
     }
 
 
+def test_only_what_is_wanted_has_a_key() -> None:
+    routes = (Route(ip_network("10.0.0.0/8"), ip_address("192.168.2.101"), 5), Route(ip_network("fd00::/8")))
+    sysctls = (("net.ipv4.conf.IFNAME.forwarding", 1), ("net.ipv4.conf.IFNAME.rp_filter", 2))
+    properties = Properties(1400, "02:00:00:00:00:01", 5, routes, sysctls, offloads=False, rate=1_500_000_000)
+    plain = wanted()
+    primary = replace(plain.primary, properties=properties)
+    data = encode_link(replace(plain, primary=primary, means=Means(tunnel=True, vxlan_port=4790)))["data"]
+    assert {key: value for key, value in data.items() if key not in encode_link(plain)["data"]} == {
+        "kind_wanted": "vxlan",
+        "vxlan_port": "4790",
+        "primary.mtu": "1400",
+        "primary.mac": "02:00:00:00:00:01",
+        "primary.txqlen": "5",
+        "primary.routes": "10.0.0.0/8 via 192.168.2.101 metric 5, fd00::/8",
+        "primary.sysctls": "net.ipv4.conf.IFNAME.forwarding=1, net.ipv4.conf.IFNAME.rp_filter=2",
+        "primary.offloads": "off",
+        "primary.rate": "1500mbit",
+    }
+
+
 @pytest.mark.parametrize(
     "link",
     [wanted(), joined(own(Side.PRIMARY), None), veth(), standing(veth(), *Side), vxlan(), full()],
@@ -219,6 +241,16 @@ MALFORMED = [
     ("vni", "\u0661"),
     ("primary.addresses", "192.168.2.100/24,x"),
     ("pair.addresses", "192.168.2.300/24"),
+    ("primary.mtu", "1e3"),
+    ("primary.txqlen", "-1"),
+    ("primary.routes", "10.0.0.1/8"),
+    ("primary.routes", "10.0.0.0/8 via"),
+    ("primary.routes", "10.0.0.0/8 metric x"),
+    ("pair.sysctls", "net.ipv4.conf.IFNAME.rp_filter"),
+    ("pair.sysctls", "net.ipv4.conf.IFNAME.rp_filter=x"),
+    ("pair.sysctls", "net.ipv4.conf.IFNAME/../../../kernel/x.IFNAME.y=1"),
+    ("pair.rate", "1e3"),
+    ("vxlan_port", "0"),
     ("primary.stands", "c1"),
     ("primary.stands", "c1 toward x generation x"),
     ("pair.stands", "c1 toward x generation 1 "),

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
 import pytest
 
 from ratchet.core.device import Device, Observed, Parent, Port, VethWire, VxlanWire, differences, tunnel_mtu
+from ratchet.core.properties import Route
 
 PARENT = Parent("eth0", 2, "192.168.1.73", 1500)
 NEAR = Port("/run/netns/a", "in1", (ip_interface("192.168.2.100/24"), ip_interface("fd00::1/64")), 1450)
 FAR = Port("/run/netns/b", "in2", (ip_interface("192.168.2.101/24"),), 1450)
 VETH = VethWire("a-b", NEAR, FAR)
-VXLAN = VxlanWire("a-b", NEAR, vni=11, remote="192.168.1.33", local="192.168.1.73", port=4789, parent=PARENT)
+VXLAN = VxlanWire(
+    "a-b", NEAR, vni=11, remote="192.168.1.33", local="192.168.1.73", port=4789, remote_port=4789, parent=PARENT
+)
 
 
 def veth(port: Port, /, **changes: Any) -> Device:
@@ -24,7 +27,15 @@ def veth(port: Port, /, **changes: Any) -> Device:
 
 
 def tunnel(**changes: Any) -> Device:
-    made = veth(NEAR, kind="vxlan", vni=11, remote="192.168.1.33", local="192.168.1.73", port=4789, parent_index=2)
+    made = veth(
+        NEAR,
+        kind="vxlan",
+        vni=11,
+        remote="192.168.1.33",
+        local="192.168.1.73",
+        port=4789,
+        parent_index=2,
+    )
     return replace(made, **changes)
 
 
@@ -69,6 +80,41 @@ def test_a_veth_that_leads_elsewhere() -> None:
 
 def test_the_far_end_of_a_veth_is_looked_at_as_well() -> None:
     assert differences(VETH, Observed(veth(NEAR), veth(FAR, up=False))) == ("in2 is down",)
+
+
+ROUTE, OTHER = Route(ip_network("10.0.0.0/8"), ip_address("192.168.2.101")), Route(ip_network("10.1.0.0/16"))
+FILTER = "net.ipv4.conf.IFNAME.rp_filter"
+PORT_WITH: dict[str, Any] = {
+    "txqlen": 5,
+    "routes": (ROUTE,),
+    "sysctls": ((FILTER, 2),),
+    "offloads": False,
+    "rate": 100_000_000,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, None),
+        ({"txqlen": 1000}, "in1 has txqlen 1000, wanted 5"),
+        ({"routes": ()}, "in1 lacks the route 10.0.0.0/8 via 192.168.2.101"),
+        ({"routes": (ROUTE, OTHER)}, "in1 still has the route 10.1.0.0/16"),
+        ({"sysctls": ((FILTER, 0),)}, f"in1 has {FILTER} 0, wanted 2"),
+        ({"sysctls": ()}, f"in1 has {FILTER} None, wanted 2"),
+        ({"offloads": True}, "in1 has offloads, wanted none"),
+        ({"rate": None}, "in1 has no rate, wanted 100mbit"),
+        ({"rate": 1500}, "in1 has 1500bit, wanted 100mbit"),
+    ],
+)
+def test_a_difference_of_a_property(changes: dict[str, Any], said: str | None) -> None:
+    wire = replace(VXLAN, near=replace(NEAR, **PORT_WITH))
+    assert differences(wire, Observed(tunnel(**{**PORT_WITH, **changes}))) == ((said,) if said else ())
+
+
+def test_what_is_not_wanted_may_be_as_it_likes() -> None:
+    assert differences(VXLAN, Observed(tunnel(txqlen=5, sysctls=((FILTER, 2),), offloads=False))) == ()
+    assert differences(VXLAN, Observed(tunnel(rate=8000))) == ("in1 has 8kbit, wanted no rate",)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from ratchet.core.intent import wanted_links
 from ratchet.core.intent.items import LINKS_MOST
-from ratchet.core.model import Link, Pod, Properties, Side, Topology
+from ratchet.core.model import Link, Means, Pod, Side, Topology
+from ratchet.core.properties import Properties
 from tests.support.links import NOW, annotated, pod, primary_pod
 
 HUB = """\
@@ -123,6 +124,41 @@ WRONG_FIELDS = [
     ("mac", ["03:00:00:00:00:01", None], "03:00:00:00:00:01 is not a MAC address that an interface can have"),
     ("mac", ["00:00:00:00:00:00", None], "is not a MAC address that an interface can have"),
     ("mac", ["02-00-00-00-00-01", None], "is no MAC address"),
+    ("txqlen", -1, '"-1" is no txqlen: a number of packets from 0 to 1000000'),
+    ("txqlen", [1, 2, 3], "it is no list of two"),
+    ("offloads", "maybe", '"maybe" is neither off nor on'),
+    ("rate", 100, '"100" is no rate, as 100mbit is one: from 8kbit to 1000gbit'),
+    ("rate", "7kbit", "is no rate"),
+    ("rate", "2000gbit", "is no rate"),
+    ("rate", "8000.5bit", "is no rate"),
+    ("rate", "100mbps", "is no rate"),
+    ("kind", "veth", '"veth" is neither auto nor vxlan'),
+    ("kind", ["vxlan", "vxlan"], "it is of the link: one value, not one for each end"),
+    ("vxlan_port", 0, '"0" is no UDP port: a number from 1 to 65535'),
+    ("vxlan_port", 65536, "is no UDP port"),
+    ("vxlan_port", [4789, 4789], "it is of the link"),
+    ("sysctls", "net.ipv4.ip_forward=1", "it is no mapping of settings to their values"),
+    ("sysctls", {"net.ipv4.ip_forward": 1}, "it is no setting of an interface, as net.ipv4.conf.IFNAME.rp_filter is"),
+    ("sysctls", {"net.ipv4.conf.all.rp_filter": 1}, "it is no setting of an interface"),
+    ("sysctls", {"net.ipv4.conf.in1.rp_filter": 1}, "it is no setting of an interface"),
+    ("sysctls", {"net.ipv4.conf.IFNAME/../all.rp_filter": 1}, "it is no setting of an interface"),
+    ("sysctls", {"net.ipv4.conf.IFNAME.mc_forwarding": 1}, "it is not among the settings that a link may have"),
+    ("sysctls", {"net.ipv6.conf.IFNAME.accept_ra": 2}, "ratchet keeps it at 0"),
+    ("sysctls", {"net.ipv4.conf.IFNAME.rp_filter": "x"}, 'net.ipv4.conf.IFNAME.rp_filter: "x" is no number'),
+    ("sysctls", {"net.ipv4.conf.IFNAME.rp_filter": [1]}, "it is no text"),
+    ("routes", {"to": "10.0.0.0/8"}, "it is no list of two"),
+    ("routes", ["10.0.0.0/8", None], "a route has to, and perhaps via and metric"),
+    ("routes", [{"via": "10.0.0.1"}, None], "a route has to, and perhaps via and metric"),
+    ("routes", [{"to": "10.0.0.1/8"}, None], 'to: "10.0.0.1/8": 10.0.0.1/8 has host bits set'),
+    ("routes", [{"to": "default"}, None], "to: default needs a via"),
+    ("routes", [{"to": "224.0.0.0/4"}, None], "to: 224.0.0.0/4 is no destination of a link"),
+    ("routes", [{"to": "10.0.0.0/8", "via": "x"}, None], 'via: "x": '),
+    ("routes", [{"to": "10.0.0.0/8", "via": "fd00::1"}, None], "fd00::1 and 10.0.0.0/8 are not of one family"),
+    ("routes", [{"to": "10.0.0.0/8", "via": "192.0.2.1"}, None], "192.0.2.1 is in no network of the end's addresses"),
+    ("routes", [{"to": "::/0", "via": "fe80::1%eth0"}, None], "has a zone"),
+    ("routes", [{"to": "10.0.0.0/8", "metric": -1}, None], 'metric: "-1" is no number from 0 to 4294967295'),
+    ("routes", [[{"to": "10.0.0.0/8"}, {"to": "10.0.0.0/8", "metric": 0}], None], "two lead to one network with one"),
+    ("routes", [[{"to": f"10.0.{n}.0/24"} for n in range(65)], None], "65 routes are more than 64"),
 ]
 
 
@@ -145,6 +181,95 @@ def test_a_wrong_property_is_told_with_its_field(field: str, said: Any, cause: s
     told = refusals(listing("hub", item("a", **{field: said})))["hub"]
     assert told.startswith(f"cannot link pod default/hub: ratchet.links: line 1: {field}: ")
     assert cause in told
+
+
+def test_what_a_route_has_not_is_told_with_its_name() -> None:
+    wrong = item("a", routes=[{"to": "10.0.0.0/8", "dev": "in1"}, None])
+    assert "ratchet.links: line 1: routes: dev: a route has no such field" in refusals(listing("hub", wrong))["hub"]
+
+
+WITHOUT_IPV6 = {"net.ipv6.conf.IFNAME.disable_ipv6": 1}
+
+
+@pytest.mark.parametrize(
+    ("properties", "cause"),
+    [
+        (
+            {"addresses": ["fd00::1/64", None], "sysctls": [WITHOUT_IPV6, None]},
+            "the end has",
+        ),
+        ({"routes": [{"to": "fd00::/8"}, None], "sysctls": WITHOUT_IPV6}, "the end has"),
+        ({"mtu": 1000, "sysctls": {"net.ipv6.conf.IFNAME.hop_limit": 3}}, "an MTU of 1000 is too small for IPv6"),
+    ],
+)
+def test_what_cannot_be_together_is_told(properties: dict[str, Any], cause: str) -> None:
+    told = refusals(listing("hub", item("a", **properties)))["hub"]
+    assert "line 1: sysctls: " in told
+    assert cause in told
+
+
+def test_a_route_may_not_be_by_way_of_the_end_itself() -> None:
+    wrong = item("a", addresses=["10.0.0.1/24", None], routes=[{"to": "10.1.0.0/16", "via": "10.0.0.1"}, None])
+    assert "via: 10.0.0.1 is the end's own address" in refusals(listing("hub", wrong))["hub"]
+
+
+FULL = """\
+- peer: a
+  ifname: in1
+  peer_ifname: in2
+  addresses: [[192.168.2.1/24, "fd00::1/64"], 192.168.2.2/24]
+  txqlen: [5, null]
+  routes:
+    - - {to: 10.0.0.0/8, via: 192.168.2.2}
+      - {to: default, via: 192.168.2.2, metric: 300}
+      - {to: "2001:db8::/32", via: "fe80::1", metric: 1024}
+      - {to: "2001:db9::/32", via: "fd00::2"}
+      - {to: 10.9.0.0/16, metric: 0}
+    - {to: 10.7.0.0/16, via: 192.168.2.1}
+  sysctls:
+    net.ipv4.conf.IFNAME.rp_filter: "2"
+    net.ipv4.conf.IFNAME.forwarding: 1
+  offloads: off
+  rate: [1.5gbit, 100Mbit]
+  kind: vxlan
+  vxlan_port: 4790
+"""
+
+
+def test_a_link_with_every_property() -> None:
+    (link,) = links([annotated(pod("hub"), links=FULL), pod("a")])
+    sysctls = (("net.ipv4.conf.IFNAME.forwarding", 1), ("net.ipv4.conf.IFNAME.rp_filter", 2))
+    assert list(map(str, link.primary.properties.routes)) == [
+        "10.0.0.0/8 via 192.168.2.2",
+        "0.0.0.0/0 via 192.168.2.2 metric 300",
+        "2001:db8::/32 via fe80::1",
+        "2001:db9::/32 via fd00::2",
+        "10.9.0.0/16",
+    ]
+    assert list(map(str, link.pair.properties.routes)) == ["10.7.0.0/16 via 192.168.2.1"]
+    near, far = (replace(end.properties, routes=()) for end in (link.primary, link.pair))
+    assert near == Properties(txqlen=5, sysctls=sysctls, offloads=False, rate=1_500_000_000)
+    assert far == Properties(sysctls=sysctls, offloads=False, rate=100_000_000)
+    assert link.means == Means(tunnel=True, vxlan_port=4790)
+
+
+@pytest.mark.parametrize(
+    ("said", "offloads"), [("on", True), ("off", False), (False, False), (True, True), (None, True)]
+)
+def test_offloads_as_programs_and_people_write_them(said: object, offloads: bool) -> None:
+    (link,) = links([listing("hub", item("a", offloads=said)), pod("a")])
+    assert link.primary.properties.offloads is link.pair.properties.offloads is offloads
+
+
+def test_a_link_of_the_kind_auto_is_as_one_of_no_kind() -> None:
+    assert links([listing("hub", item("a", kind="auto"))]) == links([listing("hub", item("a"))])
+
+
+def test_a_link_that_is_said_with_another_kind_or_port_is_said_differently() -> None:
+    for field, value in (("kind", "vxlan"), ("vxlan_port", 4790)):
+        told = refusals(listing("a", item("b")), listing("b", item("a", "in2", "in1", **{field: value})))
+        assert told.keys() == {"a", "b"}
+        assert "say different things of one link" in told["a"]
 
 
 def test_an_mtu_has_to_suit_the_addresses() -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_interface
+from ipaddress import ip_interface, ip_network
 
 import pytest
 
 from ratchet.core.device import Device, Observed, Parent, Port, VethWire, VxlanWire
-from ratchet.core.model import Link, Properties, Side
+from ratchet.core.model import Kind, Link, Means, Side
 from ratchet.core.naming import mac_address
 from ratchet.core.plan import Attempt, Build, Done, Join, Look, Note, Number, Site, Wait, Withdraw, plan, wire_of
+from ratchet.core.properties import Properties, Route
 from ratchet.errors import InvalidIntentError
 from tests.support.links import RECORD, VTEPS, joined, own, standing, veth, vxlan, wanted
 
@@ -169,11 +170,25 @@ def test_a_tunnels_wire_is_its_own_port_and_the_way_to_the_peers_node() -> None:
     link = numbered(vxlan())
     near = _port("primary-pod-1", "in1", "192.168.2.100/24", 1450, PRIMARY)
     assert wire_of(link, PRIMARY, SITE) == VxlanWire(
-        RECORD, near, vni=11, remote=VTEPS["node-b"], local=VTEPS["node-a"], port=4789, parent=SITE.parent
+        RECORD,
+        near,
+        vni=11,
+        remote=VTEPS["node-b"],
+        local=VTEPS["node-a"],
+        port=4789,
+        remote_port=4789,
+        parent=SITE.parent,
     )
     near = _port("pair-pod-1", "in2", "192.168.2.101/24", 1350, PAIR)
     assert wire_of(link, PAIR, SITE_B) == VxlanWire(
-        RECORD, near, vni=11, remote=VTEPS["node-a"], local=VTEPS["node-b"], port=4789, parent=SITE_B.parent
+        RECORD,
+        near,
+        vni=11,
+        remote=VTEPS["node-a"],
+        local=VTEPS["node-b"],
+        port=4789,
+        remote_port=4789,
+        parent=SITE_B.parent,
     )
 
 
@@ -200,6 +215,38 @@ def test_a_port_is_as_its_end_is_wanted(side: Side) -> None:
         assert (near.mtu, near.mac) == (1300, "02:00:00:00:00:07")
         other = wire_of(having(link, side.other, properties), side, SITE).near
         assert (other.mtu, other.mac) != (1300, "02:00:00:00:00:07")
+
+
+@BOTH
+def test_a_port_has_all_that_is_wanted_of_its_end(side: Side) -> None:
+    routes = (Route(ip_network("10.0.0.0/8")),)
+    properties = Properties(None, None, 5, routes, (("net.ipv4.conf.IFNAME.rp_filter", 2),), offloads=False, rate=8000)
+    near = wire_of(having(veth(), side, properties), side, SITE).near
+    assert (near.txqlen, near.routes, near.sysctls) == (5, routes, properties.sysctls)
+    assert (near.offloads, near.rate) == (False, 8000)
+
+
+def test_a_tunnel_has_the_port_that_its_link_wants() -> None:
+    link = replace(numbered(vxlan()), means=Means(vxlan_port=4790))
+    for side, site in ((PRIMARY, SITE), (PAIR, SITE_B)):
+        wire = wire_of(link, side, site)
+        assert isinstance(wire, VxlanWire)
+        assert (wire.port, wire.remote_port, wire.is_of_one_node) == (4790, 4790, False)
+
+
+@pytest.mark.parametrize(
+    ("port", "first", "second"), [(4789, 4790, 4791), (65533, 65534, 65535), (65534, 65533, 65532)]
+)
+def test_a_tunnel_within_a_node_has_a_port_for_either_end(port: int, first: int, second: int) -> None:
+    link = numbered(replace(veth(), means=Means(tunnel=True, vxlan_port=port)))
+    assert link.kind is Kind.VXLAN
+    near, far = (wire_of(link, side, SITE) for side in (PRIMARY, PAIR))
+    assert isinstance(near, VxlanWire)
+    assert isinstance(far, VxlanWire)
+    assert (near.port, near.remote_port, near.is_of_one_node) == (first, second, True)
+    assert (far.port, far.remote_port) == (second, first)
+    assert near.remote == far.remote == VTEPS["node-a"]
+    assert near.near.mtu == far.near.mtu == 1450
 
 
 def test_a_veth_may_be_wider_than_the_underlay_and_a_tunnel_may_not() -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from ratchet.core.intent import wanted_links
 from ratchet.core.intent.checks import Finding, findings
 from ratchet.core.intent.wanted import Declarations
-from ratchet.core.model import Pod, Properties, Side, Topology
+from ratchet.core.model import Pod, Side, Topology
+from ratchet.core.properties import Properties
 from tests.support.links import annotated, pod, primary_pod
 
 LAB = """\

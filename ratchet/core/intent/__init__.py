@@ -5,8 +5,8 @@ order they come. What a pod may not ask for is refused with an error that names 
 
 `pods` is what a pod says of itself and who is meant by a name; `labels` the link that labels declare, as in 2017;
 `listed` those of the annotation `ratchet.links`, `topologies` those of a ConfigMap; `items` one of a list, `located`
-with the lines on which it is said, `values` what may be said, word by word; `wanted` all of it together; `checks` what
-can be told before it is applied.
+with the lines on which it is said, `values` what may be said, word by word, `sysctls` which settings; `wanted` all of
+it together; `checks` what can be told before it is applied.
 """
 
 from ratchet.core.intent.labels import PAIR_NAME

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
-from ipaddress import IPv4Interface, ip_address, ip_interface
+from collections.abc import Callable, Collection, Sequence
+from decimal import Decimal
+from ipaddress import IPv4Interface, ip_address, ip_interface, ip_network
+from typing import TypeVar
 
+from ratchet.core.intent.sysctls import why_not
 from ratchet.core.model import Address
+from ratchet.core.properties import Route, Sysctl
+
+Parsed = TypeVar("Parsed")
 
 ADDRESSES_MAX = 16
 MTU_LEAST, MTU_MOST = 68, 65535  # RFC 791, section 3.2; what a vEth takes at most (drivers/net/veth.c)
 MTU_LEAST_IPV6 = 1280  # RFC 8200, section 5
+TXQLEN_MOST = 1_000_000  # packets
+ROUTES_MAX = SYSCTLS_MAX = 64  # of an end
+METRIC_MOST = (1 << 32) - 1
+RATE_LEAST, RATE_MOST = 8_000, 10**12  # bits per second
+PORT_MOST = 65535
+_KERNELS_METRIC = {4: 0, 6: 1024}
 _DEFAULT_PREFIX = {4: 24, 6: 64}
 _IFNAME = re.compile(r"[a-z][a-z0-9_.-]{0,14}")
 _NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,251}[A-Za-z0-9])?")
 _NUMBER = re.compile(r"[0-9]{1,9}")
+_SETTING = re.compile(r"-?[0-9]{1,9}")
+_RATE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?([kmg]?)bit", re.IGNORECASE)
+_RATE_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 
@@ -75,6 +90,86 @@ def mac(value: str) -> str:
     if int(value[:2], 16) & 1 or not int(value.replace(":", ""), 16):
         raise ValueError(f"{value.lower()} is not a MAC address that an interface can have")
     return value.lower()
+
+
+def txqlen(value: str) -> int:
+    """The length of a transmit queue, in packets."""
+    if not _NUMBER.fullmatch(value) or int(value) > TXQLEN_MOST:
+        raise ValueError(f'"{shown(value)}" is no txqlen: a number of packets from 0 to {TXQLEN_MOST}')
+    return int(value)
+
+
+def offloads(value: str) -> bool:
+    """Whether the kernel may put off checksums and segmentation."""
+    if value.lower() not in ("off", "on", "false", "true"):
+        raise ValueError(f'"{shown(value)}" is neither off nor on')
+    return value.lower() in ("on", "true")
+
+
+def rate(value: str) -> int:
+    """A rate, in bits per second."""
+    found = _RATE.fullmatch(value)
+    bits = Decimal(found[1]) * _RATE_UNITS[found[2].lower()] if found else Decimal(0)
+    if not RATE_LEAST <= bits <= RATE_MOST or bits != int(bits):
+        raise ValueError(f'"{shown(value)}" is no rate, as 100mbit is one: from 8kbit to 1000gbit')
+    return int(bits)
+
+
+def tunnel(value: str) -> bool:
+    """Whether a link is a tunnel wherever its ends are."""
+    if value not in ("auto", "vxlan"):
+        raise ValueError(f'"{shown(value)}" is neither auto nor vxlan')
+    return value == "vxlan"
+
+
+def port(value: str) -> int:
+    """A UDP port."""
+    if not _NUMBER.fullmatch(value) or not 1 <= int(value) <= PORT_MOST:
+        raise ValueError(f'"{shown(value)}" is no UDP port: a number from 1 to {PORT_MOST}')
+    return int(value)
+
+
+def sysctl(name: str, value: str) -> Sysctl:
+    """A setting of the interface and its value."""
+    if (refusal := why_not(name)) is not None:
+        raise ValueError(f"{shown(name)}: {refusal}")
+    if not _SETTING.fullmatch(value):
+        raise ValueError(f'{name}: "{shown(value)}" is no number')
+    return name, int(value)
+
+
+def route(to: str, via: str = "", metric: str = "", *, having: Collection[Address]) -> Route:
+    """A route by an end that has these addresses; empty where nothing is said."""
+    hop = _parsed("via", via, ip_address) if via else None
+    if to == "default":
+        if hop is None:
+            raise ValueError("to: default needs a via, or is 0.0.0.0/0 or ::/0")
+        to = "0.0.0.0/0" if hop.version == 4 else "::/0"
+    network = _parsed("to", to, ip_network)
+    if network.is_multicast or network.is_loopback:
+        raise ValueError(f"to: {network} is no destination of a link")
+    if hop is not None:
+        if hop.version != network.version:
+            raise ValueError(f"via: {hop} and {network} are not of one family")
+        if any(address.ip == hop for address in having):
+            raise ValueError(f"via: {hop} is the end's own address")
+        near = hop.version == 6 and hop.is_link_local
+        if not near and not any(hop in address.network for address in having if address.version == hop.version):
+            raise ValueError(f"via: {hop} is in no network of the end's addresses")
+    if metric and (not metric.isascii() or not metric.isdigit() or int(metric) > METRIC_MOST):
+        raise ValueError(f'metric: "{shown(metric)}" is no number from 0 to {METRIC_MOST}')
+    # Of IPv6 the kernel takes 0 for its own.
+    own = not metric or int(metric) in (0, _KERNELS_METRIC[network.version])
+    return Route(network, hop, None if own else int(metric))
+
+
+def _parsed(field: str, value: str, parse: Callable[[str], Parsed]) -> Parsed:
+    if "%" in value:
+        raise ValueError(f'{field}: "{shown(value)}" has a zone')
+    try:
+        return parse(value)
+    except ValueError as cause:
+        raise ValueError(f'{field}: "{shown(value)}": {shown(str(cause))}') from cause
 
 
 def _address(word: str, prefix: int | None) -> Address:

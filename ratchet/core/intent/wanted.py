@@ -229,7 +229,7 @@ def _oriented(one: WantedLink, like: WantedLink) -> tuple[object, ...]:
     ends = [one.link.primary, one.link.pair]
     if one.endpoint(Side.PRIMARY) != like.endpoint(Side.PRIMARY):
         ends.reverse()
-    return tuple((end.addresses, end.properties) for end in ends)
+    return (one.link.means, *((end.addresses, end.properties) for end in ends))
 
 
 def _without_collisions(links: Iterable[WantedLink], refused: dict[str, InvalidIntentError]) -> Iterator[WantedLink]:

@@ -1,0 +1,95 @@
+"""An end's properties as text under a record's keys, and back: only what is wanted has a key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address, ip_network
+from typing import TypeVar
+
+from ratchet.core.intent.sysctls import why_not
+from ratchet.core.properties import Properties, Route, Sysctl, rate_text
+
+Value = TypeVar("Value")
+
+END_PROPERTIES = frozenset({"mtu", "mac", "txqlen", "routes", "sysctls", "offloads", "rate"})
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_SETTING = re.compile(r"-?[0-9]{1,10}")
+_RATE = re.compile(r"([0-9]{1,15})([kmg]?)bit")
+_RATE_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+_MTUS, _TXQLENS, _METRICS = range(1, 1 << 16), range(1 << 31), range(1 << 32)
+_OFF = "off"
+
+
+def encode_properties(properties: Properties) -> dict[str, str]:
+    """What is wanted, by its key."""
+    said = {
+        "mtu": properties.mtu,
+        "mac": properties.mac,
+        "txqlen": properties.txqlen,
+        "routes": ", ".join(map(str, properties.routes)) or None,
+        "sysctls": ", ".join(f"{name}={value}" for name, value in properties.sysctls) or None,
+        "offloads": None if properties.offloads else _OFF,
+        "rate": None if properties.rate is None else rate_text(properties.rate),
+    }
+    return {key: str(value) for key, value in said.items() if value is not None}
+
+
+def decode_properties(fields: Mapping[str, str]) -> Properties:
+    """What the keys of an end say, the others passed over. Raises ValueError, which begins with the key."""
+    return Properties(
+        mtu=_read(fields, "mtu", lambda text: _number(text, _MTUS)),
+        mac=fields.get("mac"),
+        txqlen=_read(fields, "txqlen", lambda text: _number(text, _TXQLENS)),
+        routes=_read(fields, "routes", lambda text: tuple(map(_route, text.split(", ")))) or (),
+        sysctls=_read(fields, "sysctls", lambda text: tuple(map(_sysctl, text.split(", ")))) or (),
+        offloads=fields.get("offloads") != _OFF,
+        rate=_read(fields, "rate", _rate),
+    )
+
+
+def _read(fields: Mapping[str, str], key: str, read: Callable[[str], Value]) -> Value | None:
+    text = fields.get(key)
+    if not text:
+        return None
+    try:
+        return read(text)
+    except ValueError as cause:
+        raise ValueError(f"{key} is {text!r:.80}, {cause}") from cause
+
+
+def _number(text: str, valid: range) -> int:
+    number = int(text) if _NUMBER.fullmatch(text) else -1
+    if number not in valid:
+        raise ValueError(f"not a number from {valid[0]} to {valid[-1]}")
+    return number
+
+
+def _route(text: str) -> Route:
+    match text.split(" "):
+        case [to]:
+            return Route(ip_network(to))
+        case [to, "via", via]:
+            return Route(ip_network(to), ip_address(via))
+        case [to, "metric", metric]:
+            return Route(ip_network(to), None, _number(metric, _METRICS))
+        case [to, "via", via, "metric", metric]:
+            return Route(ip_network(to), ip_address(via), _number(metric, _METRICS))
+    raise ValueError("not '<network> via <address> metric <number>'")
+
+
+def _sysctl(text: str) -> Sysctl:
+    name, _, value = text.partition("=")
+    if not _SETTING.fullmatch(value):
+        raise ValueError("not '<name>=<number>'")
+    # Whoever can write a record is not to write whatever setting he likes on every node.
+    if (refusal := why_not(name)) is not None:
+        raise ValueError(f"of which {name!r:.80} cannot be: {refusal}")
+    return name, int(value)
+
+
+def _rate(text: str) -> int:
+    found = _RATE.fullmatch(text)
+    if found is None:
+        raise ValueError("not a number of bit, kbit, mbit or gbit")
+    return int(found[1]) * _RATE_UNITS[found[2]]

@@ -1,0 +1,249 @@
+"""What may be wanted of an end, in the kernel: given, seen, put back, and taken away again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+
+import pytest
+from pyroute2.ethtool.ioctl import IoctlEthtool
+
+from ratchet.core.device import Port, VethWire, VxlanWire, differences
+from ratchet.core.properties import Route
+from ratchet.datapath import build, ensure, observe, observe_port
+from ratchet.errors import DatapathError
+from tests.support.namespaces import Bed
+from tests.support.wires import Wires
+
+ROUTES = (
+    Route(ip_network("10.1.0.0/16"), ip_address("192.168.2.2")),
+    Route(ip_network("10.2.0.0/16"), ip_address("192.168.2.2"), 7),
+    Route(ip_network("10.3.0.0/24")),
+    Route(ip_network("2001:db8::/32"), ip_address("fd00::2")),
+    Route(ip_network("2001:db9::/32"), ip_address("fe80::1"), 50),
+    Route(ip_network("0.0.0.0/0"), ip_address("192.168.2.2"), 500),
+)
+SYSCTLS = (("net.ipv4.conf.IFNAME.rp_filter", 2), ("net.ipv6.conf.IFNAME.ndisc_notify", 1))
+RATE = 20_000_000
+
+
+def wanting(port: Port) -> Port:
+    return replace(port, txqlen=77, routes=ROUTES, sysctls=SYSCTLS, offloads=False, rate=RATE)
+
+
+OFFLOADS = ("tx-checksum-ip-generic", "tx-scatter-gather", "tx-tcp-segmentation", "tx-generic-segmentation", "rx-gro")
+
+
+def offloads(bed: Bed, pod: str, ifname: str) -> set[str]:
+    """Those that are on."""
+    with bed.inside(pod), closing(IoctlEthtool(ifname)) as ethtool:
+        features = ethtool.get_features()
+    return {name for name in OFFLOADS if features[name]}
+
+
+def turn_on(bed: Bed, pod: str, ifname: str, feature: str) -> None:
+    with bed.inside(pod), closing(IoctlEthtool(ifname)) as ethtool:
+        features = ethtool.get_features()
+        features[feature] = True
+        ethtool.set_features(features)
+
+
+def routes(bed: Bed, pod: str, ifname: str) -> set[str]:
+    """The routes of ours, as `ip` shows them."""
+    lines = [*bed.run(pod, "ip", "route", "show", "dev", ifname, "proto", "82").splitlines()]
+    lines += bed.run(pod, "ip", "-6", "route", "show", "dev", ifname, "proto", "82").splitlines()
+    return {" ".join(line.replace("scope link", "").replace("pref medium", "").split()) for line in lines}
+
+
+SHOWN = {
+    *("10.1.0.0/16 via 192.168.2.2", "10.2.0.0/16 via 192.168.2.2 metric 7", "10.3.0.0/24"),
+    *("2001:db8::/32 via fd00::2 metric 1024", "2001:db9::/32 via fe80::1 metric 50"),
+    "default via 192.168.2.2 metric 500",
+}
+
+
+def has_it_all(bed: Bed, pod: str, ifname: str) -> None:
+    assert routes(bed, pod, ifname) == SHOWN
+    assert bed.show(pod, ifname)["txqlen"] == 77
+    assert bed.run(pod, "cat", f"/proc/sys/net/ipv4/conf/{ifname}/rp_filter") == "2\n"
+    assert bed.run(pod, "cat", f"/proc/sys/net/ipv6/conf/{ifname}/ndisc_notify") == "1\n"
+    assert offloads(bed, pod, ifname) == set()
+    (qdisc,) = json.loads(bed.run(pod, "tc", "-j", "qdisc", "show", "dev", ifname))
+    assert (qdisc["kind"], qdisc["options"]["rate"] * 8) == ("tbf", RATE)
+
+
+@contextmanager
+def made(bed: Bed, wires: Wires, kind: str) -> Iterator[VethWire | VxlanWire]:
+    """A wire whose near end in pod-a wants everything, standing, in the node that it is of."""
+    if kind == "veth":
+        plain = wires.veth()
+        wire: VethWire | VxlanWire = replace(plain, near=wanting(plain.near))
+        ensure(wire)
+        yield wire
+        return
+    bed.fabric(**{"node-1": "10.9.0.1/24", "node-2": "10.9.0.2/24"})
+    with bed.inside("node-2"):
+        ensure(wires.tunnel("pod-b", 1, "10.9.0.2", "10.9.0.1"))
+    with bed.inside("node-1"):
+        tunnel = wires.tunnel("pod-a", 0, "10.9.0.1", "10.9.0.2")
+        wire = replace(tunnel, near=wanting(tunnel.near))
+        ensure(wire)
+        yield wire
+
+
+KINDS = pytest.mark.parametrize("kind", ["veth", "vxlan"])
+
+
+def test_what_is_not_wanted_is_left_to_the_kernel(pods: Bed, wires: Wires) -> None:
+    plain = wires.veth()
+    ensure(plain)
+    assert offloads(pods, "pod-a", "in1") == set(OFFLOADS) - {"rx-gro"}, "which a vEth has only where it is told to"
+    assert pods.show("pod-a", "in1")["txqlen"] == 1000
+    assert routes(pods, "pod-a", "in1") == set()
+
+
+@KINDS
+def test_an_end_has_all_that_is_wanted_of_it(pods: Bed, wires: Wires, kind: str) -> None:
+    with made(pods, wires, kind) as wire:
+        has_it_all(pods, "pod-a", "in1")
+        assert differences(wire, observe(wire)) == ()
+        assert ensure(wire) is False
+        assert pods.pings("pod-a", "192.168.2.2")
+
+
+@KINDS
+def test_what_is_lost_is_seen_and_put_back(pods: Bed, wires: Wires, kind: str) -> None:
+    with made(pods, wires, kind) as wire:
+        index = pods.show("pod-a", "in1")["ifindex"]
+        pods.run("pod-a", "ip", "route", "del", "10.2.0.0/16", "metric", "7")
+        pods.run("pod-a", "ip", "-6", "route", "del", "2001:db8::/32")
+        pods.run("pod-a", "ip", "link", "set", "in1", "txqueuelen", "5")
+        pods.run("pod-a", "sh", "-c", "echo 0 > /proc/sys/net/ipv4/conf/in1/rp_filter")
+        turn_on(pods, "pod-a", "in1", "rx-gro")
+        pods.run("pod-a", "tc", "qdisc", "del", "dev", "in1", "root")
+        assert differences(wire, observe(wire)) == (
+            "in1 has txqlen 5, wanted 77",
+            "in1 lacks the route 10.2.0.0/16 via 192.168.2.2 metric 7",
+            "in1 lacks the route 2001:db8::/32 via fd00::2",
+            "in1 has net.ipv4.conf.IFNAME.rp_filter 0, wanted 2",
+            "in1 has offloads, wanted none",
+            "in1 has no rate, wanted 20mbit",
+        )
+        observed = build(wire)
+        assert differences(wire, observed) == ()
+        has_it_all(pods, "pod-a", "in1")
+        assert pods.show("pod-a", "in1")["ifindex"] == index
+
+
+@KINDS
+def test_what_is_wanted_no_longer_is_taken_away_and_what_others_added_stays(pods: Bed, wires: Wires, kind: str) -> None:
+    with made(pods, wires, kind) as wire:
+        pods.run("pod-a", "ip", "route", "add", "10.77.0.0/16", "via", "192.168.2.2")
+        fewer = replace(wire, near=replace(wire.near, routes=ROUTES[:1], rate=None))
+        assert len(differences(fewer, observe(fewer))) == len(ROUTES[1:]) + 1
+        assert ensure(fewer) is True
+        assert routes(pods, "pod-a", "in1") == {"10.1.0.0/16 via 192.168.2.2"}
+        assert "10.77.0.0/16" in pods.run("pod-a", "ip", "route")
+        assert json.loads(pods.run("pod-a", "tc", "-j", "qdisc", "show", "dev", "in1"))[0]["kind"] == "noqueue"
+        assert differences(fewer, observe(fewer)) == ()
+
+
+def test_a_rate_holds_back_what_is_sent(pods: Bed, wires: Wires) -> None:
+    with made(pods, wires, "veth"):
+        (before,) = json.loads(pods.run("pod-a", "tc", "-s", "-j", "qdisc", "show", "dev", "in1"))
+        pods.run("pod-a", "ping", "-q", "-f", "-c", "300", "-s", "1400", "192.168.2.2")
+        (after,) = json.loads(pods.run("pod-a", "tc", "-s", "-j", "qdisc", "show", "dev", "in1"))
+        assert after["packets"] - before["packets"] >= 300
+
+
+@pytest.mark.parametrize(("rate", "shown"), [(8_000, 1_000), (10**9, 125_000_000), (10**11, 12_500_000_000)])
+def test_rates_small_and_large(pods: Bed, wires: Wires, rate: int, shown: int) -> None:
+    plain = wires.veth()
+    wire = replace(plain, near=replace(plain.near, rate=rate))
+    ensure(wire)
+    (qdisc,) = json.loads(pods.run("pod-a", "tc", "-j", "qdisc", "show", "dev", "in1"))
+    assert qdisc["options"]["rate"] == shown
+    assert differences(wire, observe(wire)) == ()
+
+
+def test_a_queue_of_somebody_else_is_not_taken_for_ours(pods: Bed, wires: Wires) -> None:
+    wire = wires.veth()
+    ensure(wire)
+    pods.run(
+        "pod-a",
+        *["tc", "qdisc", "add", "dev", "in1", "root"],
+        *["tbf", "rate", "1mbit", "burst", "10kb", "latency", "50ms"],
+    )
+    assert differences(wire, observe(wire)) == ()
+
+
+@KINDS
+def test_a_route_that_the_pod_has_is_not_replaced(pods: Bed, wires: Wires, kind: str) -> None:
+    pods.run("pod-a", *["ip", "link", "add", "other", "up", "type", "veth", "peer", "name", "another"])
+    pods.run("pod-a", *["ip", "link", "set", "another", "up"])
+    pods.run("pod-a", *["ip", "route", "add", "default", "dev", "other"])
+    taken = Route(ip_network("0.0.0.0/0"), ip_address("192.168.2.2"))
+    if kind == "veth":
+        plain: VethWire | VxlanWire = wires.veth()
+        wire = replace(plain, near=replace(plain.near, routes=(taken,)))
+        with pytest.raises(DatapathError, match=r"cannot add the route 0\.0\.0\.0/0 via 192\.168\.2\.2: .* metric"):
+            ensure(wire)
+    else:
+        pods.fabric(**{"node-1": "10.9.0.1/24"})
+        with pods.inside("node-1"):
+            plain = wires.tunnel("pod-a", 0, "10.9.0.1", "10.9.0.2")
+            wire = replace(plain, near=replace(plain.near, routes=(taken,)))
+            with pytest.raises(DatapathError, match=r"cannot add the route 0\.0\.0\.0/0"):
+                ensure(wire)
+    assert observe_port(wire.near.netns, "in1") is None, "nothing half made stays"
+    assert pods.run("pod-a", "ip", "route", "show", "default").split()[:3] == ["default", "dev", "other"]
+
+
+@pytest.mark.parametrize(
+    ("sysctl", "words"),
+    [
+        (("net.ipv4.conf.IFNAME.no_such", 1), "cannot set net.ipv4.conf.IFNAME.no_such: the pod has no such setting"),
+        (("net.ipv6.conf.IFNAME.addr_gen_mode", 77), "cannot set net.ipv6.conf.IFNAME.addr_gen_mode to 77: the kernel"),
+    ],
+)
+def test_a_setting_that_the_kernel_refuses_is_told_and_nothing_stays(
+    pods: Bed, wires: Wires, sysctl: tuple[str, int], words: str
+) -> None:
+    plain = wires.veth()
+    wire = replace(plain, far=replace(plain.far, sysctls=(sysctl,)))
+    with pytest.raises(DatapathError) as told:
+        ensure(wire)
+    assert words in str(told.value)
+    assert observe_port(wire.near.netns, "in1") is observe_port(wire.far.netns, "in2") is None
+
+
+def test_a_tunnel_between_two_pods_of_one_node(bed: Bed, wires: Wires) -> None:
+    bed.fabric(**{"node-1": "10.9.0.1/24"})
+    bed.add("pod-a", "pod-b")
+    with bed.inside("node-1"):
+        near = replace(wires.tunnel("pod-a", 0, "10.9.0.1", "10.9.0.1"), port=4790, remote_port=4791)
+        far = replace(wires.tunnel("pod-b", 1, "10.9.0.1", "10.9.0.1"), port=4791, remote_port=4790)
+        for wire in (near, far):
+            assert ensure(wire) is True
+            assert ensure(wire) is False
+        assert bed.pings("pod-a", "192.168.2.2")
+        assert bed.pings("pod-b", "fd00::1")
+
+
+def test_a_tunnel_whose_peer_comes_to_its_own_node(bed: Bed, wires: Wires) -> None:
+    bed.fabric(**{"node-1": "10.9.0.1/24", "node-2": "10.9.0.2/24"})
+    bed.add("pod-a", "pod-b", "pod-c")
+    with bed.inside("node-1"):
+        ensure(wires.tunnel("pod-a", 0, "10.9.0.1", "10.9.0.2"))
+    with bed.inside("node-2"):
+        ensure(wires.tunnel("pod-b", 1, "10.9.0.2", "10.9.0.1"))
+    assert bed.pings("pod-a", "192.168.2.2")
+    with bed.inside("node-1"):
+        near = replace(wires.tunnel("pod-a", 0, "10.9.0.1", "10.9.0.1"), port=4790, remote_port=4791)
+        assert ensure(near) is True
+        assert ensure(replace(wires.tunnel("pod-c", 1, "10.9.0.1", "10.9.0.1"), port=4791, remote_port=4790)) is True
+    assert bed.pings("pod-a", "192.168.2.2")
+    assert bed.pings("pod-c", "192.168.2.1")
