@@ -42,9 +42,11 @@ def test_it_is_a_schema() -> None:
 
 def test_the_documentations_examples_are_as_it_says() -> None:
     text = (Path(__file__).parents[2] / "docs" / "topologies.md").read_text()
-    lab, hub = [yaml.safe_load(block.partition("```")[0]) for block in text.split("```yaml\n")[1:]]
+    lab, hub, more = [yaml.safe_load(block.partition("```")[0]) for block in text.split("```yaml\n")[1:]]
     assert takes("topology", yaml.safe_load(lab["data"]["links"]))
     assert takes("annotation", yaml.safe_load(hub["metadata"]["annotations"]["ratchet.links"]))
+    assert takes("topology", more)
+    assert is_wanted("topology", more)
 
 
 @pytest.mark.parametrize(
