@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ratchet.cli.cluster import add_cluster_options, namespace_meant, records_of
 from ratchet.cli.standing import read_standing
 from ratchet.cli.validate import read_file, read_objects
 from ratchet.core.intent import wanted_links
@@ -24,6 +26,22 @@ LOOKS = {
     State.PENDING: ("#888888", "dotted"),
     None: ("#555555", "solid"),
 }
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    add_cluster_options(parser)
+    parser.add_argument("-n", "--namespace", help="whose links (the context's; with -f default)")
+    parser.add_argument(
+        "-f", "--file", action="append", default=[], help="of manifests, and no cluster; again for more"
+    )
+    parser.add_argument("-o", "--output", choices=("svg", "png", "dot", "mermaid"), default="mermaid")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.file:
+        return print_graph(picture_of_files(arguments.file, arguments.namespace or "default"), arguments.output)
+    return print_graph(picture_of_cluster(records_of(arguments), namespace_meant(arguments)), arguments.output)
 
 
 def picture_of_cluster(records: Records, namespace: str) -> Picture:

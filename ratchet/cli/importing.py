@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from typing import Any
 
@@ -11,6 +12,16 @@ from ratchet.cli.validate import read_documents, read_file
 from ratchet.core.foreign import Imported, from_containerlab, from_meshnet
 from ratchet.core.intent import TOPOLOGY_KEY, TOPOLOGY_LABEL
 from ratchet.errors import RatchetError
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="- for stdin")
+    parser.add_argument("--name", help="of the topology (the file's, else imported)")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    return print_imported(arguments.file, arguments.name)
 
 
 def print_imported(file: str, name: str | None) -> int:

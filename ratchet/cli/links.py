@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from ratchet.cli.cluster import add_cluster_options, records_of
 from ratchet.core.machine import derive
 from ratchet.core.model import Link, Side
 from ratchet.store.follow import follow
 from ratchet.store.records import Records
 
 HEADINGS = ("LINK", "STATE", "KIND", "VNI", "PRIMARY", "PAIR", "AGE")
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    add_cluster_options(parser)
+    parser.add_argument("-n", "--namespace", help="only links of pods in this namespace (of all)")
+    parser.add_argument("--pod", help="only links of the pod of this name")
+    parser.add_argument("--node", help="only links with an end on this node")
+    parser.add_argument(
+        "--state", choices=("pending", "primary-ready", "pair-ready", "linked"), help="only links in it"
+    )
+    parser.add_argument("-w", "--watch", action="store_true", help="and each again when it has changed; a line each")
+    parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    chosen = Chosen(arguments.namespace, arguments.pod, arguments.node, arguments.state)
+    show = follow_links if arguments.watch else print_links
+    return show(records_of(arguments), chosen, as_json=arguments.output == "json")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,19 @@ from ratchet.store.codec import decode_pod, decode_topology
 Json = dict[str, Any]
 
 REPLICAS_MOST = 1000
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="of pods, workloads of pods, and topologies; - for stdin"
+    )
+    parser.add_argument("-n", "--namespace", default="default", help="of pods that name none (default)")
+    parser.add_argument("--strict", action="store_true", help="fail for warnings too")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    return validate(arguments.files, arguments.namespace, strict=arguments.strict)
 
 
 def validate(files: Sequence[str], namespace: str, *, strict: bool) -> int:

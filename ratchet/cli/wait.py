@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 
+from ratchet.cli.cluster import add_cluster_options, namespace_meant, records_of
 from ratchet.cli.standing import read_standing
 from ratchet.core.progress import Progress, progress_of
 from ratchet.store.records import Records
 
 LOOK_SECONDS = 1.0
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    add_cluster_options(parser)
+    parser.add_argument("-n", "--namespace", help="whose links (the context's)")
+    parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="for how long (60)")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    return wait_for_links(records_of(arguments), namespace_meant(arguments), arguments.timeout)
 
 
 def wait_for_links(records: Records, namespace: str, seconds: float) -> int:
