@@ -17,6 +17,7 @@ from ratchet.agent.calls import Calls
 from ratchet.agent.draining import Drainer
 from ratchet.agent.endpoint import Endpoint
 from ratchet.agent.heartbeat import Heartbeat
+from ratchet.agent.inspecting import Inspector
 from ratchet.agent.logs import about, configure
 from ratchet.agent.metrics import Gauges, Metrics
 from ratchet.agent.precedence import Precedence
@@ -116,6 +117,13 @@ class Agent:
             self._heartbeat.is_lost,
             self._tend,
         )
+        self._inspector = Inspector(
+            settings.node_name,
+            self._journal,
+            self._records,
+            self._sites,
+            give_way=lambda: self._precedence.give_way(ANNOUNCING_WAITS_SECONDS),
+        )
         self._drainer = Drainer(Spool(settings.spool_dir), self._calls.serve_alone)
         self._server = Server(settings.socket, self._calls.serve)
         self._metrics.gauges(self._gauges)
@@ -127,7 +135,13 @@ class Agent:
         sys.setswitchinterval(SWITCH_SECONDS)
         with (
             self._server,
-            Endpoint(self._settings.metrics_addr, self._metrics, live=self._why_dead, ready=self._why_unready),
+            Endpoint(
+                self._settings.metrics_addr,
+                self._metrics,
+                live=self._why_dead,
+                ready=self._why_unready,
+                look=self._inspector.look,
+            ),
         ):
             self._take_up()
             self._server.start()

@@ -1,12 +1,14 @@
-"""A small HTTP server for those who look after the agent: /metrics, /livez and /readyz.
+"""A small HTTP server for those who look after the agent: /metrics, /livez and /readyz, and a link's ends.
 
 Whoever can reach the port may ask it, so what an asker can hold is bounded: how many are served at once, how long each,
-and how much of a request is read (the standard library's limits). Nothing that is asked changes anything.
+and how much of a request is read (the standard library's limits). Nothing that is asked changes anything. What is a
+link's alone is at /links/<uid>, the UID of its record, which nobody can guess: who may read the record knows it.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import socket
 import threading
@@ -29,23 +31,34 @@ AT_ONCE = 32
 _STEP_SECONDS = 5.0
 _LOOK_SECONDS = 0.2
 _PLAIN = "text/plain; charset=utf-8"
+LINKS = "/links/"
 
 Why = Callable[[], str | None]
+Look = Callable[[str], Mapping[str, Any] | None]
 Page = tuple[HTTPStatus, str, bytes]
 
 
 class Endpoint:
     """Serves `metrics` at "host:port", ":port" or "[address]:port" (port 0: any free one) within its context.
 
-    `live` and `ready` give None, or the reason why the agent is not, which is answered with 503. At "" nothing is
-    served. Entering raises RatchetError where the address cannot be had. `request_seconds` is how long one request may
-    take in all, from its connection to its answer.
+    `live` and `ready` give None, or the reason why the agent is not, which is answered with 503. `look` gives what
+    there is of a link by the UID of its record, or None. At "" nothing is served. Entering raises RatchetError where
+    the address cannot be had. `request_seconds` is how long one request may take in all, from its connection to its
+    answer.
     """
 
     def __init__(
-        self, address: str, metrics: Metrics, *, live: Why, ready: Why, request_seconds: float = REQUEST_SECONDS
+        self,
+        address: str,
+        metrics: Metrics,
+        *,
+        live: Why,
+        ready: Why,
+        look: Look = lambda _: None,
+        request_seconds: float = REQUEST_SECONDS,
     ) -> None:
         self._wanted = address
+        self._look = look
         self._request_seconds = request_seconds
         self._pages: Mapping[str, Callable[[], Page]] = {
             "/metrics": lambda: (HTTPStatus.OK, CONTENT_TYPE, metrics.text()),
@@ -65,12 +78,22 @@ class Endpoint:
 
     def __enter__(self) -> Self:
         if self._wanted:
-            self._server = _Server(_listener(self._wanted), self._pages, self._request_seconds)
+            self._server = _Server(_listener(self._wanted), self._page, self._request_seconds)
             self._thread = threading.Thread(
                 target=self._server.serve_forever, args=(_LOOK_SECONDS,), name="endpoint", daemon=True
             )
             self._thread.start()
         return self
+
+    def _page(self, path: str) -> Page:
+        if path.startswith(LINKS):
+            shown = self._look(path.removeprefix(LINKS))
+            if shown is None:
+                return HTTPStatus.NOT_FOUND, _PLAIN, b"no link of this node has a record of that UID\n"
+            return HTTPStatus.OK, "application/json", json.dumps(shown).encode()
+        if page := self._pages.get(path):
+            return page()
+        return HTTPStatus.NOT_FOUND, _PLAIN, f"there are {', '.join(self._pages)} and {LINKS}<uid>\n".encode()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -87,14 +110,12 @@ class _Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(
-        self, listener: socket.socket, pages: Mapping[str, Callable[[], Page]], request_seconds: float
-    ) -> None:
+    def __init__(self, listener: socket.socket, page: Callable[[str], Page], request_seconds: float) -> None:
         # The library's own way to bind asks the DNS for the address's name, and may wait for it.
         super().__init__(listener.getsockname()[:2], _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
-        self.pages = pages
+        self.page = page
         self._request_seconds = request_seconds
         self._lock = threading.Lock()
         self._open: dict[Any, float] = {}
@@ -150,17 +171,23 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _page(self) -> Page:
-        page = self.server.pages.get(self.path.partition("?")[0])
-        if page is None:
-            return HTTPStatus.NOT_FOUND, _PLAIN, b"there are /metrics, /livez and /readyz\n"
+        path = self.path.partition("?")[0]
         try:
-            return page()
+            return self.server.page(path)
         except Exception as fault:
-            log.exception("cannot serve %s", self.path)
+            log.exception("cannot serve %s", _without_uid(path))
             return HTTPStatus.INTERNAL_SERVER_ERROR, _PLAIN, f"a fault: {type(fault).__name__}\n".encode()
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:  # noqa: ARG002  # as http.server has it
+        log.debug("%s %s: %s", self.command, _without_uid(getattr(self, "path", "")), code)
 
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002  # as http.server has it
         log.debug(format, *arguments)
+
+
+def _without_uid(path: str) -> str:
+    """A path as it may be logged: more people read logs than records."""
+    return LINKS if path.startswith(LINKS) else path
 
 
 def _told(reason: str | None) -> Page:

@@ -12,6 +12,7 @@ from typing import Any
 from ratchet.cli.cluster import add_cluster_options, records_of
 from ratchet.core.machine import derive
 from ratchet.core.model import Link, Side
+from ratchet.core.plain import plain
 from ratchet.store.follow import follow
 from ratchet.store.records import Records
 
@@ -190,8 +191,7 @@ def _describe_end(link: Link, side: Side) -> dict[str, Any]:
         "name": end.name,
         "interface": end.ifname,
         "addresses": [str(address) for address in end.addresses],
-        "mtu": end.properties.mtu,
-        "mac": end.properties.mac,
+        **plain(end.properties),
         "notes": dict(end.notes),
         "pod": sandbox.pod.name if sandbox else None,
         "uid": sandbox.pod.uid if sandbox else None,

@@ -16,6 +16,7 @@ from ratchet.errors import RatchetError
 # Each command with the module that declares its arguments and runs it, and what it does.
 COMMANDS = {
     "links": ("links", "print the links and where each stands"),
+    "inspect": ("inspect", "print one link: its life, its ends as wanted and as they are, what they count"),
     "wait": ("wait", "until all links that a namespace wants are linked"),
     "graph": ("graph", "draw the links of a namespace"),
     "validate": ("validate", "check manifests before they are applied, without a cluster"),

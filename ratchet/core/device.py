@@ -127,8 +127,14 @@ class Observed:
 
 def differences(wire: Wire, observed: Observed) -> tuple[str, ...]:
     """Every way in which what stands is not the wire, in words for a person; empty when it is."""
+    found = near_differences(wire, observed)
+    return found + _port_differences(wire.far, observed.far, "veth") if isinstance(wire, VethWire) else found
+
+
+def near_differences(wire: Wire, observed: Observed) -> tuple[str, ...]:
+    """Those of the wire's near end alone."""
     if isinstance(wire, VethWire):
-        return _port_differences(wire.near, observed.near, "veth") + _port_differences(wire.far, observed.far, "veth")
+        return _port_differences(wire.near, observed.near, "veth")
     found = _port_differences(wire.near, observed.near, "vxlan")
     return found + _tunnel_differences(wire, observed.near) if observed.near else found
 

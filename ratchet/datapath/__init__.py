@@ -8,6 +8,7 @@ waited for, but the kernel, is a dying namespace that still holds a VNI (`tunnel
 from __future__ import annotations
 
 from ratchet.datapath.claims import release
+from ratchet.datapath.counting import count
 from ratchet.datapath.netns import Netns, inside, is_host, namespace_is_there, open_netns, refuse_host
 from ratchet.datapath.parent import find_parent
 from ratchet.datapath.wiring import build, ensure, observe, observe_port, remove, removing, unplug
@@ -15,6 +16,7 @@ from ratchet.datapath.wiring import build, ensure, observe, observe_port, remove
 __all__ = [
     "Netns",
     "build",
+    "count",
     "ensure",
     "find_parent",
     "inside",

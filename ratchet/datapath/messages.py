@@ -71,6 +71,11 @@ def link_named(ifname: str) -> bytearray:
     return message(RTM_GETLINK, ACT, _link(), _LINK.pack(("IFLA_IFNAME", ifname)) + _BRIEFLY)
 
 
+def link_with_counters(ifname: str) -> bytearray:
+    """Ask for one link and what it has counted."""
+    return message(RTM_GETLINK, ACT, _link(), _LINK.pack(("IFLA_IFNAME", ifname)))
+
+
 def link_at(index: int) -> bytearray:
     """Ask for one link."""
     return message(RTM_GETLINK, ACT, _link(index), _BRIEFLY)

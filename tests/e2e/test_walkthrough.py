@@ -72,6 +72,13 @@ def test_a_topology_and_its_pods_in_one_apply(world: World) -> None:
     assert world.device("c", "mid2")["mtu"] == 1400
     world.wait_for_ping("a", "10.0.1.2")
     world.wait_for_ping("c", "10.0.2.1")
+    link = json.loads(world.ratchet("inspect", "b:mid1", "-n", world.namespace, "-o", "json"))
+    assert link["name"] == f"{world.namespace}.b.mid1.c.mid2"
+    for end, node in ((link["observed"]["primary"], nodes["b"]), (link["observed"]["pair"], nodes["c"])):
+        assert (end["node"], end["fault"], end["differences"]) == (node, "", [])
+        assert (end["device"]["mtu"], end["live"]["carrier"]) == (1400, True)
+        assert min(end["live"][way]["packets"] for way in ("rx", "tx")) > 0
+    assert "Not observed" not in world.ratchet("inspect", "a:in1", "-n", world.namespace)
 
 
 def test_readiness_waits_for_the_link_and_events_tell_of_it(world: World) -> None:

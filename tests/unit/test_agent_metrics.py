@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import json
+import logging
 import socket
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from contextlib import ExitStack, closing
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ratchet.agent.endpoint import AT_ONCE, Endpoint
+from ratchet.agent.endpoint import AT_ONCE, Endpoint, Look
 from ratchet.agent.metrics import SERIES_MAX, Gauges, Metrics
 from ratchet.core.model import State
 from ratchet.errors import InvalidConfigError, RatchetError
@@ -150,10 +152,11 @@ def serve() -> Iterator[Serve]:
             live: Callable[[], str | None] = nothing_amiss,
             ready: Callable[[], str | None] = nothing_amiss,
             metrics: Metrics | None = None,
+            look: Look = lambda _: None,
             request_seconds: float = 10.0,
         ) -> Asker:
             endpoint = Endpoint(
-                "127.0.0.1:0", metrics or Metrics(), live=live, ready=ready, request_seconds=request_seconds
+                "127.0.0.1:0", metrics or Metrics(), live=live, ready=ready, look=look, request_seconds=request_seconds
             )
             return Asker(stack.enter_context(endpoint))
 
@@ -176,6 +179,25 @@ class TestEndpoint:
         assert asker.ask("/readyz")[:2] == (503, "the API is away, é\\udc80\n")
         reason[0] = "a worker hangs"
         assert asker.ask("/livez")[:2] == (503, "a worker hangs\n")
+
+    def test_a_link_is_shown_to_who_knows_its_uid(self, serve: Serve) -> None:
+        asker = serve(look=lambda uid: {"link": "é"} if uid == "known" else None)
+        status, text, response = asker.ask("/links/known?x=y")
+        assert (status, json.loads(text)) == (200, {"link": "é"})
+        assert response.headers["Content-Type"] == "application/json"
+        for path in ("/links/unknown", "/links/", "/links/known/more", "/links/%6bnown"):
+            assert asker.ask(path)[:2] == (404, "no link of this node has a record of that UID\n")
+        assert asker.ask("/links")[0] == 404
+
+    def test_no_log_has_the_uid(self, serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+        def faulty(uid: str) -> None:
+            raise RuntimeError("a fault")
+
+        caplog.set_level(logging.DEBUG)
+        assert serve(look=faulty).ask("/links/secret")[0] == 500
+        assert "cannot serve /links/" in caplog.text
+        assert "GET /links/: 500" in caplog.text
+        assert "secret" not in caplog.text
 
     def test_head_is_get_without_a_body(self, serve: Serve) -> None:
         asker = serve()

@@ -8,8 +8,22 @@ from typing import Any
 
 import pytest
 
+<<<<<<< HEAD
 from ratchet.core.device import Device, Observed, Parent, Port, VethWire, VxlanWire, differences, tunnel_mtu
 from ratchet.core.properties import Route
+=======
+from ratchet.core.device import (
+    Device,
+    Observed,
+    Parent,
+    Port,
+    VethWire,
+    VxlanWire,
+    differences,
+    near_differences,
+    tunnel_mtu,
+)
+>>>>>>> bfa0628 (Print all there is of one link: ratchet inspect)
 
 PARENT = Parent("eth0", 2, "192.168.1.73", 1500)
 NEAR = Port("/run/netns/a", "in1", (ip_interface("192.168.2.100/24"), ip_interface("fd00::1/64")), 1450)
@@ -42,6 +56,12 @@ def tunnel(**changes: Any) -> Device:
 def test_a_wire_that_stands_differs_in_nothing() -> None:
     assert differences(VETH, Observed(veth(NEAR), veth(FAR))) == ()
     assert differences(VXLAN, Observed(tunnel())) == ()
+
+
+def test_the_near_end_alone() -> None:
+    assert near_differences(VETH, Observed(veth(NEAR), None)) == ()
+    assert near_differences(VETH, Observed(veth(NEAR, up=False), veth(FAR))) == ("in1 is down",)
+    assert near_differences(VXLAN, Observed(tunnel(vni=12))) == differences(VXLAN, Observed(tunnel(vni=12))) != ()
 
 
 def test_addresses_that_the_pod_gave_itself_are_its_own_affair() -> None:

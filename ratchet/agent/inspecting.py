@@ -1,0 +1,62 @@
+"""A link's ends at this node as they are just now, for people who ask: looked at, and left as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from secrets import compare_digest
+from typing import Any
+
+from ratchet import datapath
+from ratchet.agent.sites import Sites
+from ratchet.core.device import near_differences
+from ratchet.core.model import Kind, Link
+from ratchet.core.plain import plain
+from ratchet.core.plan import wire_of
+from ratchet.core.sighting import Sighting
+from ratchet.errors import RatchetError
+from ratchet.node.journal import HeldEnd, Journal, SandboxEntry
+from ratchet.store.known import KnownRecords
+
+
+@dataclass(frozen=True, slots=True)
+class Inspector:
+    """Looks at ends of this node. It takes no lock: what it sees of a link that is being tended may be half of it.
+
+    `give_way` lets those go first who have more to do.
+    """
+
+    node: str
+    journal: Journal
+    records: KnownRecords
+    sites: Sites
+    give_way: Callable[[], None]
+
+    def look(self, uid: str) -> dict[str, Any] | None:
+        """What there is of the link whose record has this UID, as JSON; None where this node knows of no such link."""
+        record = next((one for one in self.records.known.all() if _is_uid_of(one, uid)), None)
+        if record is None:
+            return None
+        self.give_way()
+        at = datetime.now(UTC)
+        held = self.journal.holding(record.name)
+        mine = [(entry, end) for entry, end in held if record.holds(end.side, entry.attachment.container_id)]
+        ends = {end.side.value: plain(self._sight(record, entry, end)) for entry, end in mine}
+        return {"link": record.name, "node": self.node, "at": at.isoformat(timespec="milliseconds"), "ends": ends}
+
+    def _sight(self, record: Link, entry: SandboxEntry, end: HeldEnd) -> Sighting:
+        device = live = None
+        try:
+            device, live = datapath.observe_port(entry.netns, end.ifname), datapath.count(entry.netns, end.ifname)
+            if record.kind is None or (record.kind is Kind.VXLAN and record.vni is None):
+                return Sighting(device, live)
+            wire = wire_of(record, end.side, self.sites(entry.underlay, self.node, self.records))
+            observed = datapath.observe(wire)
+            return Sighting(observed.near, live, near_differences(wire, observed))
+        except RatchetError as error:
+            return Sighting(device, live, fault=str(error))
+
+
+def _is_uid_of(record: Link, uid: str) -> bool:
+    return bool(record.uid) and compare_digest(record.uid.encode(), uid.encode())

@@ -1,0 +1,98 @@
+"""`ratchet inspect`: all there is of one link: its life, both its ends as wanted and as their agents see them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from ratchet.cli.cluster import add_cluster_options, namespace_meant, records_of
+from ratchet.cli.life import life
+from ratchet.cli.links import describe
+from ratchet.core.model import Link, Side
+from ratchet.core.plain import plain
+from ratchet.core.sighting import Sighting
+from ratchet.errors import RatchetError
+from ratchet.store.agents import ask_agent
+
+Json = dict[str, Any]
+# Asks the agent of a node, by its name, for what it sees of a link, by its record's UID. Raises RatchetError.
+Ask = Callable[[str, str], Mapping[str, Any]]
+
+NAMED_MOST = 8
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    add_cluster_options(parser)
+    parser.add_argument("-n", "--namespace", help="of the pod that is named (the context's)")
+    parser.add_argument("link", metavar="NAME", help="the link's, or what it alone begins with; or POD:INTERFACE")
+    parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    records = records_of(arguments)
+    link = records.link(arguments.link) if ":" not in arguments.link else None
+    if link is None:
+        link = chosen(records.links()[0], arguments.link, namespace_meant(arguments))
+    sightings = sightings_of(link, lambda node, uid: ask_agent(records.api, records.namespace, node, uid))
+    if arguments.output == "json":
+        observed = {side.value: sightings.get(side) for side in Side}
+        print(json.dumps({**describe(link), "observed": observed}, indent=2))
+    else:
+        print(life(link, sightings, datetime.now(UTC)))
+    return 0
+
+
+def chosen(links: Collection[Link], said: str, namespace: str) -> Link:
+    """The one that is meant: by what its name begins with, with or without the namespace, or by one of its ends.
+
+    Raises RatchetError where there is none, or more than one.
+    """
+    if ":" in said:
+        pod, _, ifname = said.partition(":")
+        found = [link for link in links if link.namespace == namespace and _ends_at(link, pod, ifname)]
+    else:
+        found = [link for link in links if link.name.startswith((said, f"{namespace}.{said}"))]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = sorted(link.name for link in found)
+        more = f", and {len(names) - NAMED_MOST} more" if len(names) > NAMED_MOST else ""
+        raise RatchetError(
+            f"cannot tell which link {said} is", details=f"it may be {', '.join(names[:NAMED_MOST])}{more}"
+        )
+    raise RatchetError(
+        f"cannot find the link {said} in namespace {namespace}: nobody has joined one of that name",
+        details="`ratchet links` has those that somebody has; `ratchet wait` says what the others wait for",
+    )
+
+
+def sightings_of(link: Link, ask: Ask) -> dict[Side, Json]:
+    """What the agents see of each end that somebody has joined, or why it is not known: a Sighting as JSON, of which
+    `node` and `at`. Each agent is asked once.
+    """
+    nodes = {side: sandbox.node for side in Side if (sandbox := link.sandbox(side)) is not None}
+    answers = {node: _answer(link, node, ask) for node in dict.fromkeys(nodes.values())}
+    unseen = plain(Sighting(fault="its agent does not know of this sandbox"))
+    return {
+        side: {"node": node, "at": answers[node].get("at"), **answers[node].get("ends", {}).get(side.value, unseen)}
+        for side, node in nodes.items()
+    }
+
+
+def _answer(link: Link, node: str, ask: Ask) -> Mapping[str, Any]:
+    try:
+        return ask(node, link.uid)
+    except RatchetError as error:
+        unknown = plain(Sighting(fault=str(error)))
+        return {"ends": {side.value: unknown for side in Side}}
+
+
+def _ends_at(link: Link, pod: str, ifname: str) -> bool:
+    ends = [(link.end(side), link.sandbox(side)) for side in Side]
+    return any(
+        end.ifname == ifname and pod in (end.name, sandbox.pod.name if sandbox else end.name) for end, sandbox in ends
+    )

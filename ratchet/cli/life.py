@@ -1,0 +1,144 @@
+"""A link's life as text, in the manner of `kubectl describe`.
+
+Of an interface whatever the record wants and whatever the agent shows has a row, known here or not: the two may be of
+another version than this command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from ratchet.cli.links import age, table
+from ratchet.core.machine import derive
+from ratchet.core.model import End, Link, Properties, Side
+from ratchet.core.plain import plain
+
+Json = Mapping[str, Any]
+Fields = list[tuple[str, str]]
+
+# What an agent tells of a device that says nothing to people, or is among the differences where it is not as usual.
+_LEFT_OUT = frozenset({"index", "ours", "wired", "given", "parent_index", "carrier_fixed"})
+_NOTHING = "-"
+
+
+def life(link: Link, sightings: Mapping[Side, Json], now: datetime) -> str:
+    """All that is known of a link, `sightings` being what its ends' agents see (`core.sighting.Sighting` as JSON)."""
+    lines = list(_aligned(_head(link, now)))
+    for side in Side:
+        lines += [f"{side.capitalize()}:", *_indented(_end(link, side, sightings.get(side)))]
+    lines.append("History:")
+    steps = [(_moment(step.at), step.source.value, step.target.value, step.reason) for step in link.history]
+    lines += _indented(table([("WHEN", "FROM", "TO", "WHY"), *steps]).splitlines() if steps else ["none"])
+    return "\n".join(map(_printable, lines))
+
+
+def _head(link: Link, now: datetime) -> Fields:
+    since = f", for {age(link.history[-1].at, now)}" if link.history else ""
+    return [
+        ("Name", link.name),
+        ("Namespace", link.namespace),
+        ("State", f"{derive(link)}{since}"),
+        ("Kind", link.kind.value if link.kind else _NOTHING),
+        ("VNI", str(link.vni) if link.vni is not None else _NOTHING),
+        ("Generation", str(link.generation)),
+        ("Created", f"{_moment(link.created)}, {age(link.created, now)} ago" if link.created else _NOTHING),
+    ]
+
+
+def _end(link: Link, side: Side, sighting: Json | None) -> Iterator[str]:
+    end, sandbox = link.end(side), link.sandbox(side)
+    fields: Fields = [("Name", end.name)]
+    if sandbox is None:
+        fields.append(("Pod", "none has joined"))
+    else:
+        fields += [
+            ("Pod", f"{sandbox.pod.name}, UID {sandbox.pod.uid}"),
+            ("Node", f"{sandbox.node}, VTEP {sandbox.vtep}"),
+            ("Sandbox", f"{sandbox.container_id}, {sandbox.netns}"),
+            ("Stands", "yes" if link.stands(side) else "no"),
+        ]
+    fields += [("Note", f"{key}: {value}") for key, value in sorted(end.notes.items())]
+    if sighting is not None:
+        fields += _sighted(sighting)
+    yield from _aligned(fields)
+    yield "Interface:"
+    yield from _indented(table(_interface(end, sighting)).splitlines())
+    if sighting is not None and sighting.get("live"):
+        yield "Counters:"
+        yield from _indented(table(_counters(sighting["live"])).splitlines())
+
+
+def _sighted(sighting: Json) -> Fields:
+    fields: Fields = []
+    if sighting.get("at"):
+        fields.append(("Observed", f"{_moment(datetime.fromisoformat(sighting['at']))}, by the agent of its node"))
+    if sighting.get("fault"):
+        return [*fields, ("Not observed", sighting["fault"])]
+    found = sighting.get("differences") or ["none"]
+    return [*fields, *(("Differences" if index == 0 else "", text) for index, text in enumerate(found))]
+
+
+def _interface(end: End, sighting: Json | None) -> list[tuple[str, ...]]:
+    named = {"ifname": end.ifname, "addresses": plain(end.addresses)}
+    wanted = {**named, **_asked_for(end.properties)}
+    device = (sighting or {}).get("device") or {}
+    observed = {key: value for key, value in device.items() if key not in _LEFT_OUT}
+    if observed and sighting and sighting.get("live"):
+        observed["carrier"] = sighting["live"]["carrier"]
+    rows: list[tuple[str, ...]] = [("", "WANTED", "OBSERVED")]
+    for key in {**named, **plain(end.properties), **observed}:
+        cells = _cells(wanted.get(key)), _cells(observed.get(key))
+        for number in range(max(map(len, cells))):
+            texts = (column[number] if number < len(column) else "" for column in cells)
+            rows.append((key if number == 0 else "", *texts))
+    return rows
+
+
+def _asked_for(properties: Properties) -> Json:
+    """Those that somebody has asked for: the others are left to Ratchet or the kernel."""
+    unasked = plain(Properties())
+    return {key: value for key, value in plain(properties).items() if value != unasked[key]}
+
+
+def _counters(live: Json) -> list[tuple[str, ...]]:
+    kinds = list(live["rx"])
+    ways = [(way, *(str(live[way].get(kind, _NOTHING)) for kind in kinds)) for way in ("rx", "tx")]
+    return [("", *map(str.upper, kinds)), *ways]
+
+
+def _cells(value: object) -> list[str]:
+    """A value in lines; none for what there is not."""
+    if isinstance(value, list):
+        return [_text(one) for one in value]
+    return [] if value is None else [_text(value)]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_text(one)}" for key, one in value.items() if one is not None)
+    if isinstance(value, list):
+        return " = ".join(map(_text, value))
+    return str(value)
+
+
+def _printable(line: str) -> str:
+    """A line that does nothing to a terminal, whatever tenants have written."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
+
+
+def _moment(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _aligned(fields: Fields) -> Iterator[str]:
+    width = max(len(name) for name, _ in fields) + 1
+    for name, value in fields:
+        yield f"{f'{name}:' if name else '':<{width}}  {value}"
+
+
+def _indented(lines: list[str] | Iterator[str]) -> Iterator[str]:
+    return (f"  {line}" for line in lines)

@@ -1,0 +1,39 @@
+"""What an interface counts, read when somebody asks; nothing else needs it, so no other reading pays for it."""
+
+from __future__ import annotations
+
+import struct
+from errno import ENODEV
+
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+from ratchet.core.device import Port
+from ratchet.core.sighting import Live, Traffic
+from ratchet.datapath import messages
+from ratchet.datapath.packing import HEADER, IFINFOMSG, Reading
+from ratchet.datapath.pod import open_pod
+from ratchet.errors import DatapathError
+
+# struct rtnl_link_stats64, from its beginning: packets, bytes, errors, dropped, each received and sent.
+_STATS64 = struct.Struct("=8Q")
+_COUNTED = Reading(ifinfmsg, "IFLA_STATS64", "IFLA_CARRIER")
+
+
+def count(netns: str, ifname: str) -> Live | None:
+    """The carrier and the counters of the interface of that name, None where there is none.
+
+    Raises NamespaceGoneError, DatapathError.
+    """
+    with open_pod(Port(netns, ifname, addresses=(), mtu=0)) as pod:
+        (answer,) = pod.channel.exchange(messages.link_with_counters(ifname))
+        if answer.refusal is not None:
+            if answer.refusal.errno == ENODEV:
+                return None
+            raise DatapathError(f"cannot read {pod}: {answer.refusal.strerror}") from answer.refusal
+        return read_live(answer.messages[0])
+
+
+def read_live(raw: bytes) -> Live:
+    found = _COUNTED.read(raw, HEADER.size + IFINFOMSG.size)
+    counted = _STATS64.unpack_from(found["IFLA_STATS64"])
+    return Live(carrier=bool(found.get("IFLA_CARRIER")), rx=Traffic(*counted[0::2]), tx=Traffic(*counted[1::2]))

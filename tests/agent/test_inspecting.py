@@ -1,0 +1,87 @@
+"""What an agent shows of a link's ends to one who knows the UID of its record."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ratchet.core.model import State
+from ratchet.dev.hosts import ip, netns_path
+from ratchet.dev.kubelet import Kubelet
+from tests.agent.test_serving import page
+from tests.support.cluster import LINK, Cluster
+
+Json = dict[str, Any]
+
+
+def uid_of(cluster: Cluster) -> str:
+    record = cluster.bed.records.link(LINK)
+    assert record is not None
+    return record.uid
+
+
+def shown(cluster: Cluster, node: Kubelet) -> Json:
+    status, text = page(node, f"/links/{uid_of(cluster)}")
+    assert status == 200, text
+    return dict(json.loads(text))
+
+
+def test_each_agent_shows_its_end_of_a_tunnel_and_what_it_counted(cluster: Cluster) -> None:
+    primary, pair = cluster.linked_pair()
+    assert cluster.pings(primary, "192.168.2.101")
+    for node, sandbox, side, ifname in ((cluster.a, primary, "primary", "in1"), (cluster.b, pair, "pair", "in2")):
+        answer = shown(cluster, node)
+        assert (answer["link"], answer["node"]) == (LINK, node.host.name)
+        ((its_side, end),) = answer["ends"].items()
+        assert (its_side, end["fault"], end["differences"]) == (side, "", [])
+        device, seen = end["device"], cluster.show(sandbox, ifname)
+        assert (device["ifname"], device["kind"], device["up"]) == (ifname, "vxlan", True)
+        assert (device["mtu"], device["mac"]) == (seen["mtu"], seen["address"])
+        assert end["live"]["carrier"]
+        assert min(end["live"][way]["packets"] for way in ("rx", "tx")) > 0
+
+
+def test_of_a_link_on_one_node_both_ends_are_shown_each_with_its_own_differences(cluster: Cluster) -> None:
+    _, pair = cluster.linked_pair(cluster.a)
+    with cluster.keep_others_from(cluster.a):
+        ip("-n", pair.netns, "link", "set", "in2", "mtu", "1400")
+        ends = shown(cluster, cluster.a)["ends"]
+    assert ends["primary"]["differences"] == []
+    assert ends["pair"]["differences"] == ["in2 has MTU 1400, wanted 1500"]
+    assert ends["pair"]["device"]["mtu"] == 1400
+
+
+def test_an_end_whose_peer_has_not_come_has_nothing_to_differ_from(cluster: Cluster) -> None:
+    primary = cluster.primary(cluster.a)
+    cluster.add_all((cluster.a, primary))
+    cluster.wait_until(State.PRIMARY_READY)
+    (end,) = shown(cluster, cluster.a)["ends"].values()
+    assert end == {"device": None, "live": None, "differences": [], "fault": ""}
+
+
+def test_an_end_that_is_gone_differs(cluster: Cluster) -> None:
+    primary, _ = cluster.linked_pair()
+    with cluster.keep_others_from(cluster.a):
+        ip("-n", primary.netns, "link", "del", "in1")
+        (end,) = shown(cluster, cluster.a)["ends"].values()
+    assert (end["device"], end["live"]) == (None, None)
+    assert end["differences"] == ["in1 is not there"]
+
+
+def test_what_cannot_be_looked_at_is_said(cluster: Cluster) -> None:
+    primary, _ = cluster.linked_pair()
+    try:
+        with cluster.keep_others_from(cluster.a):
+            cluster.a.hosts.remove_namespace(primary.netns)
+            (end,) = shown(cluster, cluster.a)["ends"].values()
+    finally:
+        cluster.a.call("DEL", primary)
+    assert end["fault"].startswith(f"cannot open network namespace {netns_path(primary.netns)}: ")
+
+
+def test_who_does_not_know_the_uid_is_shown_nothing(cluster: Cluster) -> None:
+    cluster.linked_pair(cluster.a)
+    other = uid_of(cluster)
+    for path in ("/links/", f"/links/{LINK}", f"/links/{other[:-1]}", f"/links/{'0' * 8}{other[8:]}", "/links/%C3"):
+        assert page(cluster.a, path)[0] == 404
+    assert page(cluster.b, f"/links/{other}")[0] == 404  # no link of that node

@@ -1,0 +1,44 @@
+"""What an interface counts, as somebody sees it who asks."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ratchet.core.sighting import Traffic
+from ratchet.datapath import count, ensure
+from ratchet.errors import HostNamespaceError, NamespaceGoneError
+from tests.support.namespaces import Bed
+from tests.support.wires import Wires
+
+
+def test_carrier_and_counters_are_those_that_ip_shows(pods: Bed, wires: Wires) -> None:
+    ensure(wires.veth())
+    assert pods.pings("pod-a", "192.168.2.2")
+    assert not pods.pings("pod-a", "192.168.2.99")  # so that one end has sent more than it received
+    pods.ip("pod-b", "link", "set", "in2", "down")  # so that nothing more is sent
+    shown = json.loads(pods.ip("pod-a", "-s", "-j", "link", "show", "dev", "in1"))[0]["stats64"]
+    live = count(pods.path("pod-a"), "in1")
+    assert live is not None
+    assert not live.carrier
+    for way, traffic in (("rx", live.rx), ("tx", live.tx)):
+        assert traffic == Traffic(*(shown[way][key] for key in ("packets", "bytes", "errors", "dropped")))
+        assert traffic.packets > 0
+        assert traffic.bytes > traffic.packets
+    assert live.tx.packets > live.rx.packets
+
+
+def test_with_both_ends_up_there_is_carrier(pods: Bed, wires: Wires) -> None:
+    ensure(wires.veth())
+    live = count(pods.path("pod-a"), "in1")
+    assert live is not None
+    assert live.carrier
+
+
+def test_where_there_is_no_such_interface_or_namespace(pods: Bed) -> None:
+    assert count(pods.path("pod-a"), "in1") is None
+    with pytest.raises(NamespaceGoneError):
+        count("/nowhere", "in1")
+    with pytest.raises(HostNamespaceError):
+        count("/proc/thread-self/ns/net", "lo")

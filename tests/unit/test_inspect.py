@@ -1,0 +1,257 @@
+"""`ratchet inspect`: which link is meant, what its agents are asked, and what is told where they cannot be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+
+from ratchet.cli.inspect import NAMED_MOST, chosen, sightings_of
+from ratchet.cli.main import main
+from ratchet.core.model import Link, Side
+from ratchet.errors import RatchetError
+from ratchet.store import agents
+from ratchet.store.codec import encode_link
+from tests.support.links import RECORD, joined, own, standing, veth, vxlan, wanted
+
+Captured = pytest.CaptureFixture[str]
+Json = dict[str, Any]
+
+UID = "7f2c9a52-0000-4000-8000-000000000001"
+SEEN: Json = {"device": {"ifname": "in1", "mtu": 1450}, "live": None, "differences": [], "fault": ""}
+
+
+def named(link: Link, name: str) -> Link:
+    return replace(link, name=name, namespace=name.partition(".")[0])
+
+
+# Which link
+
+
+LINKS = [named(wanted(), name) for name in ("default.a.in1.b.in2", "default.a.in10.c.in2", "lab.a.in1.b.in2")]
+
+
+@pytest.mark.parametrize(
+    ("said", "namespace", "name"),
+    [
+        ("lab", "default", "lab.a.in1.b.in2"),
+        ("default.a.in1.", "lab", "default.a.in1.b.in2"),
+        ("a.in10", "default", "default.a.in10.c.in2"),
+        ("a", "lab", "lab.a.in1.b.in2"),
+    ],
+)
+def test_a_link_is_meant_by_what_its_name_begins_with(said: str, namespace: str, name: str) -> None:
+    assert chosen(LINKS, said, namespace).name == name
+
+
+def test_a_link_is_meant_by_either_end_in_the_namespace() -> None:
+    sandbox = replace(own(Side.PRIMARY), pod=replace(own(Side.PRIMARY).pod, name="primary-pod-7f9c"))
+    links = [joined(sandbox, None), named(wanted(), "lab.primary-pod.in1.pair-pod.in2")]
+    for end in ("primary-pod:in1", "pair-pod:in2", "primary-pod-7f9c:in1"):
+        assert chosen(links, end, "default").name == RECORD
+    for end in ("primary-pod:in2", "primary-pod:", "primary-pod-7f9:in1"):
+        with pytest.raises(RatchetError, match=f"cannot find the link {end} in namespace default"):
+            chosen(links, end, "default")
+
+
+def test_what_may_be_several_is_refused_with_their_names() -> None:
+    with pytest.raises(RatchetError, match="cannot tell which link a is") as caught:
+        chosen(LINKS, "a", "default")
+    assert caught.value.details == "it may be default.a.in1.b.in2, default.a.in10.c.in2"
+    many = [named(wanted(), f"default.a.in{number}.b.in2") for number in range(NAMED_MOST + 3)]
+    with pytest.raises(RatchetError) as caught:
+        chosen(many, "default", "default")
+    assert caught.value.details.endswith(", and 3 more")
+
+
+# What its agents see
+
+
+def test_an_agent_is_asked_once_for_both_ends_on_its_node() -> None:
+    asked = []
+
+    def ask(node: str, uid: str) -> Json:
+        asked.append((node, uid))
+        return {"at": "then", "ends": {side.value: {**SEEN, "differences": [side.value]} for side in Side}}
+
+    found = sightings_of(replace(veth(), uid=UID), ask)
+    assert asked == [("node-a", UID)]
+    assert [found[side]["differences"] for side in Side] == [["primary"], ["pair"]]
+    assert found[Side.PAIR]["node"] == "node-a"
+    assert found[Side.PAIR]["at"] == "then"
+
+
+def test_one_agent_that_cannot_be_asked_does_not_hide_the_other() -> None:
+    def ask(node: str, uid: str) -> Json:
+        if node == "node-b":
+            raise RatchetError("cannot ask the agent of node-b: why")
+        return {"at": "then", "ends": {"primary": SEEN}}
+
+    found = sightings_of(replace(vxlan(), uid=UID), ask)
+    assert found[Side.PRIMARY] == {"node": "node-a", "at": "then", **SEEN}
+    nothing: Json = {"device": None, "live": None, "differences": []}
+    assert found[Side.PAIR] == {
+        "node": "node-b",
+        "at": None,
+        **nothing,
+        "fault": "cannot ask the agent of node-b: why",
+    }
+
+
+def test_nobody_is_asked_of_an_end_that_nobody_has_joined() -> None:
+    found = sightings_of(joined(own(Side.PRIMARY), None), lambda node, uid: {"at": "then", "ends": {}})
+    assert list(found) == [Side.PRIMARY]
+    assert found[Side.PRIMARY]["fault"] == "its agent does not know of this sandbox"
+
+
+# By way of the API server
+
+
+class Api:
+    """An API server as far as the command needs one: its answers by path, and what it was asked."""
+
+    def __init__(self, url: str, answers: dict[str, tuple[int, object]]) -> None:
+        self.url, self.answers = url, answers
+        self.asked: list[tuple[str, Mapping[str, list[str]]]] = []
+
+
+@contextmanager
+def serving(*links: Link, **agents_of: Json) -> Iterator[Api]:
+    """An API with these records, and an agent's pod for each node, whose answer is as given; `_` for `-`."""
+    records = "/api/v1/namespaces/ratchet/configmaps"
+    items = [encode_link(link) for link in links]
+    for link, item in zip(links, items, strict=True):
+        item["metadata"] |= {"uid": link.uid, "resourceVersion": "1"}
+    answers: dict[str, tuple[int, object]] = {records: (200, {"items": items, "metadata": {"resourceVersion": "1"}})}
+    answers |= {f"{records}/{item['metadata']['name']}": (200, item) for item in items}
+    pods = [agent_pod(node.replace("_", "-")) for node in agents_of]
+    answers["/api/v1/namespaces/ratchet/pods"] = (200, {"items": pods, "metadata": {}})
+    for node, answer in agents_of.items():
+        path = f"/api/v1/namespaces/ratchet/pods/agent-of-{node.replace('_', '-')}:9999/proxy/links/{UID}"
+        answers[path] = (200, answer)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            url = urlsplit(self.path)
+            query = parse_qs(url.query)
+            api.asked.append((unquote(url.path), query))
+            status, answer = api.answers.get(unquote(url.path), (404, {"message": "not found"}))
+            if url.path.endswith("/pods") and isinstance(answer, dict):
+                node = query["fieldSelector"][0].partition(",")[0].partition("=")[2]
+                answer = {**answer, "items": [one for one in answer["items"] if one["spec"]["nodeName"] == node]}
+            body = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        api = Api(f"http://127.0.0.1:{server.server_address[1]}", answers)
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield api
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def agent_pod(node: str) -> Json:
+    ports = [{"name": "metrics", "containerPort": 9999}]
+    return {"metadata": {"name": f"agent-of-{node}"}, "spec": {"nodeName": node, "containers": [{"ports": ports}]}}
+
+
+@pytest.fixture
+def inspect(tmp_path: Path, capsys: Captured) -> Any:
+    """Runs the command against an API; its exit status, and what it printed on stdout and stderr."""
+
+    def run(api: Api, *arguments: str) -> tuple[int, str, str]:
+        file = tmp_path / "kubeconfig"
+        cluster = {"name": "c", "cluster": {"server": api.url}}
+        context = {"name": "x", "context": {"cluster": "c", "user": "u"}}
+        users = [{"name": "u", "user": {"token": "t"}}]
+        said = {"clusters": [cluster], "contexts": [context], "users": users, "current-context": "x"}
+        file.write_text(json.dumps({"apiVersion": "v1", "kind": "Config", **said}))
+        status = main(["inspect", *arguments, "--kubeconfig", str(file)])
+        return (status, *capsys.readouterr())
+
+    return run
+
+
+STOOD = replace(standing(vxlan(), *Side), vni=11, uid=UID)
+ANSWER = {"at": "2026-03-04T05:06:07+00:00", "ends": {"primary": SEEN}}
+
+
+def test_a_link_is_shown_with_what_its_agents_see(inspect: Any) -> None:
+    with serving(STOOD, node_a=ANSWER, node_b={"at": None, "ends": {"pair": SEEN}}) as api:
+        status, out, err = inspect(api, "pair-pod:in2")
+    assert (status, err) == (0, "")
+    assert out.splitlines()[0].split() == ["Name:", RECORD]
+    assert out.count("1450") == 2
+    assert "Not observed" not in out
+
+
+def test_for_programs_it_is_an_object(inspect: Any) -> None:
+    with serving(STOOD, node_a=ANSWER) as api:
+        status, out, _ = inspect(api, RECORD, "-o", "json")
+    shown = json.loads(out)
+    assert (status, shown["name"], shown["state"]) == (0, RECORD, "linked")
+    assert shown["observed"]["primary"] == {"node": "node-a", "at": ANSWER["at"], **SEEN}
+    assert shown["observed"]["pair"]["fault"] == "cannot ask the agent of node-b: no pod of an agent runs there"
+    paths = [path for path, _ in api.asked]
+    assert "/api/v1/namespaces/ratchet/configmaps" not in paths  # who names a link in full need not be able to list
+    (query, *_) = [query for path, query in api.asked if path.endswith("/pods")]
+    assert query["labelSelector"] == ["app.kubernetes.io/name=ratchet-agent"]
+
+
+FORBIDDEN = 'pods "agent-of-node-a:9999" is forbidden: User "jane" cannot get resource "pods/proxy"'
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ((403, {"message": FORBIDDEN}), FORBIDDEN),
+        ((404, "no link"), "it knows of no such link, or is older than this command"),
+        ((503, {"message": "error trying to reach service: refused"}), "error trying to reach service: refused"),
+        ((400, {"message": "no"}), "no"),
+    ],
+)
+def test_why_an_agent_cannot_be_asked_is_told_and_the_rest_shown(
+    inspect: Any, monkeypatch: pytest.MonkeyPatch, answer: tuple[int, object], why: str
+) -> None:
+    monkeypatch.setattr(agents, "PATIENCE_SECONDS", 0.05)
+    with serving(STOOD, node_a=ANSWER, node_b=ANSWER) as api:
+        path = next(one for one in api.answers if "agent-of-node-a" in one)
+        api.answers[path] = answer
+        status, out, err = inspect(api, RECORD)
+    assert (status, err) == (0, "")
+    assert f"  Not observed:  cannot ask the agent of node-a: {why}\n" in out
+    assert UID not in out
+    assert "192.168.2.100/24" in out
+
+
+def test_an_agent_that_is_going_is_not_asked(inspect: Any) -> None:
+    with serving(STOOD, node_a=ANSWER) as api:
+        _, answer = api.answers["/api/v1/namespaces/ratchet/pods"]
+        assert isinstance(answer, dict)
+        answer["items"][0]["metadata"]["deletionTimestamp"] = "2026-03-04T05:06:07Z"
+        _, out, _ = inspect(api, RECORD)
+    assert "cannot ask the agent of node-a: no pod of an agent runs there" in out
+
+
+def test_a_link_that_is_not_there(inspect: Any) -> None:
+    with serving(STOOD) as api:
+        status, out, err = inspect(api, "nothing", "-n", "lab")
+    assert (status, out) == (1, "")
+    assert err.startswith("ratchet: cannot find the link nothing in namespace lab: ")

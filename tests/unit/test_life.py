@@ -1,0 +1,152 @@
+"""A link's life as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ratchet.cli.life import life
+from ratchet.core.model import Link, Properties, Side
+from ratchet.core.moves import join, note_standing
+from ratchet.core.plain import plain
+from ratchet.core.sighting import Live, Sighting, Traffic
+from tests.support.links import NOW, later, own, wanted
+
+# As an agent sends it, which may be of another version.
+DEVICE = {
+    "ifname": "in1",
+    "index": 7,
+    "kind": "vxlan",
+    "ours": True,
+    "up": True,
+    "mtu": 1450,
+    "mac": "02:00:00:00:00:01",
+    "addresses": ["192.168.2.100/24", "fd00::1/64"],
+    "wired": True,
+    "vni": 11,
+    "remote": "192.168.1.33",
+    "local": "192.168.1.73",
+    "port": 4789,
+    "parent_index": 2,
+    "given": ["192.168.2.100/24"],
+    "carrier": True,
+    "carrier_fixed": False,
+}
+LIVE = Live(carrier=False, rx=Traffic(3, 300, 0, 0), tx=Traffic(4, 412, 0, 1))
+
+
+def half_standing() -> Link:
+    link = join(wanted(), wanted(), Side.PRIMARY, own(Side.PRIMARY), NOW)
+    link = join(link, wanted(), Side.PAIR, own(Side.PAIR, "node-b"), later(2))
+    link = note_standing(replace(link, vni=11, created=NOW), Side.PRIMARY, later(3))
+    primary = replace(link.primary, properties=Properties(mtu=1400))
+    return replace(link, primary=primary, pair=replace(link.pair, notes={"public_ip": "1.1.1.1"}))
+
+
+def seen(*differences: str, **more: object) -> Mapping[str, Any]:
+    """The primary's end as its agent sees it a while later."""
+    known = {"device": {**DEVICE, **more}, "live": plain(LIVE), "differences": list(differences), "fault": ""}
+    return {"node": "node-a", "at": later(298).isoformat(), **known}
+
+
+GOLDEN = """\
+Name:        default.primary-pod.in1.pair-pod.in2
+Namespace:   default
+State:       pair-ready, for 4m
+Kind:        vxlan
+VNI:         11
+Generation:  1
+Created:     2026-03-04 05:06:07 UTC, 5m ago
+Primary:
+  Name:         primary-pod
+  Pod:          primary-pod, UID primary-pod-uid1
+  Node:         node-a, VTEP 192.168.1.73
+  Sandbox:      primary-pod-c1, /run/netns/primary-pod-1
+  Stands:       yes
+  Observed:     2026-03-04 05:11:05 UTC, by the agent of its node
+  Differences:  in1 has MTU 1450, wanted 1400
+                in1 is blue
+  Interface:
+                WANTED             OBSERVED
+    ifname      in1                in1
+    addresses   192.168.2.100/24   192.168.2.100/24
+                                   fd00::1/64
+    mtu         1400               1450
+    mac                            02:00:00:00:00:01
+    kind                           vxlan
+    up                             yes
+    vni                            11
+    remote                         192.168.1.33
+    local                          192.168.1.73
+    port                           4789
+    carrier                        no
+  Counters:
+         PACKETS   BYTES   ERRORS   DROPPED
+    rx   3         300     0        0
+    tx   4         412     0        1
+Pair:
+  Name:          pair-pod
+  Pod:           pair-pod, UID pair-pod-uid1
+  Node:          node-b, VTEP 192.168.1.33
+  Sandbox:       pair-pod-c1, /run/netns/pair-pod-1
+  Stands:        no
+  Note:          public_ip: 1.1.1.1
+  Not observed:  cannot ask the agent of node-b: no pod of an agent runs there
+  Interface:
+                WANTED             OBSERVED
+    ifname      in2
+    addresses   192.168.2.101/24
+History:
+  WHEN                      FROM            TO              WHY
+  2026-03-04 05:06:07 UTC   pending         primary-ready   primary default/primary-pod joined on node-a
+  2026-03-04 05:06:09 UTC   primary-ready   pair-ready      pair default/pair-pod joined on node-b"""
+
+
+def test_all_that_is_known_is_told() -> None:
+    fault = plain(Sighting(fault="cannot ask the agent of node-b: no pod of an agent runs there"))
+    sightings = {
+        Side.PRIMARY: seen("in1 has MTU 1450, wanted 1400", "in1 is blue"),
+        Side.PAIR: {"node": "node-b", "at": None, **fault},
+    }
+    assert life(half_standing(), sightings, later(300)) == GOLDEN
+
+
+def test_a_link_that_nobody_has_joined() -> None:
+    told = life(wanted(), {}, NOW)
+    assert told.splitlines()[2:7] == [
+        "State:       pending",
+        "Kind:        -",
+        "VNI:         -",
+        "Generation:  1",
+        "Created:     -",
+    ]
+    assert told.count("none has joined") == 2
+    assert told.endswith("History:\n  none")
+
+
+def test_where_nothing_differs_that_is_said() -> None:
+    told = life(half_standing(), {Side.PRIMARY: seen()}, NOW)
+    assert "  Differences:  none\n" in told
+    assert "Not observed" not in told
+
+
+def test_what_is_wanted_or_observed_that_nobody_here_knows_is_told_as_well() -> None:
+    sighting = seen(
+        routes=[{"to": "10.0.0.0/8", "via": "192.168.2.1", "metric": None}, {"to": "10.1.0.0/16", "via": None}],
+        sysctls=[["net.ipv4.conf.IFNAME.rp_filter", 2]],
+        rate=1000,
+    )
+    told = life(half_standing(), {Side.PRIMARY: sighting}, NOW)
+    lines = [line.split("   ")[-1].strip() for line in told.splitlines()]
+    assert "to 10.0.0.0/8, via 192.168.2.1" in lines
+    assert "to 10.1.0.0/16" in lines
+    assert "net.ipv4.conf.IFNAME.rp_filter = 2" in lines
+    assert "1000" in lines
+
+
+def test_what_tenants_wrote_does_nothing_to_a_terminal() -> None:
+    link = half_standing()
+    link = replace(link, pair=replace(link.pair, notes={"public_ip": "é\x1b[2J\nName: other\u202e"}))
+    told = life(link, {}, NOW)
+    assert "  Note:     public_ip: é\\x1b[2J\\nName: other\\u202e" in told.splitlines()
