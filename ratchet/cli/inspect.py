@@ -16,18 +16,23 @@ from ratchet.core.plain import plain
 from ratchet.core.sighting import Sighting
 from ratchet.errors import RatchetError
 from ratchet.store.agents import ask_agent
+from ratchet.store.records import Records
 
 Json = dict[str, Any]
 # Asks the agent of a node, by its name, for what it sees of a link, by its record's UID. Raises RatchetError.
 Ask = Callable[[str, str], Mapping[str, Any]]
 
 NAMED_MOST = 8
+COMPLETION_SECONDS = 2.0
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
     add_cluster_options(parser)
     parser.add_argument("-n", "--namespace", help="of the pod that is named (the context's)")
-    parser.add_argument("link", metavar="NAME", help="the link's, or what it alone begins with; or POD:INTERFACE")
+    link = parser.add_argument(
+        "link", metavar="NAME", help="the link's, or what it alone begins with; or POD:INTERFACE"
+    )
+    link.completer = _names  # type: ignore[attr-defined]  # which is argcomplete's to find
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
     parser.set_defaults(run=_run)
 
@@ -44,6 +49,12 @@ def _run(arguments: argparse.Namespace) -> int:
     else:
         print(life(link, sightings, datetime.now(UTC)))
     return 0
+
+
+def _names(parsed_args: argparse.Namespace, **_: object) -> list[str]:
+    """The names of all links, for a shell that completes one."""
+    records = records_of(parsed_args)
+    return [link.name for link in Records(records.api.patient(COMPLETION_SECONDS), records.namespace).links()[0]]
 
 
 def chosen(links: Collection[Link], said: str, namespace: str) -> Link:

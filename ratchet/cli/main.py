@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from ratchet import __version__
 from ratchet.errors import RatchetError
 
+SHELL_ASKS = "_ARGCOMPLETE"  # argcomplete's own variable
 # Each command with the module that declares its arguments and runs it, and what it does.
 COMMANDS = {
     "links": ("links", "print the links and where each stands"),
@@ -26,16 +28,24 @@ COMMANDS = {
     "install": ("install", "put the CNI plugin where a container runtime finds it"),
     "uninstall": ("uninstall", "take away what install put there"),
     "demo": ("demo", "two nodes, two pods, a link, a ping, on this machine"),
+    "completion": ("completion", "print what has a shell complete this command"),
     "dev": ("dev", "for development: the embedded API server"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; its exit status: 0 done, 1 an error that was printed, 2 wrong usage."""
+    if SHELL_ASKS in os.environ:
+        return telling_errors(_answer_shell)
     arguments = command_line().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
+    return telling_errors(lambda: int(arguments.run(arguments)))
+
+
+def telling_errors(run: Callable[[], int]) -> int:
+    """What `run` gives; 1 where it raises an error of ours, which is printed."""
     try:
-        return int(arguments.run(arguments))
+        return run()
     except RatchetError as error:
         print(f"ratchet: {error}", file=sys.stderr)
         if error.details:
@@ -45,16 +55,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def command_line() -> argparse.ArgumentParser:
-    """The parser of all commands, each of which is given its arguments when it is used."""
+def command_line(used: Container[str] = ()) -> argparse.ArgumentParser:
+    """The parser of all commands, each of which is given its arguments when it is used; those `used` have them now."""
     # kubectl runs what is called kubectl-ratchet as `kubectl ratchet`.
     prog = "kubectl ratchet" if Path(sys.argv[0]).name.startswith("kubectl-") else "ratchet"
     parser = argparse.ArgumentParser(prog=prog, description="Point-to-point links between Kubernetes pods.")
     parser.add_argument("--version", action="version", version=f"ratchet {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Command)
     for name, (module, about) in COMMANDS.items():
-        commands.add_parser(name, help=about, module=module)
+        command = commands.add_parser(name, help=about, module=module)
+        if name in used:
+            command.declare()
     return parser
+
+
+def _answer_shell() -> int:
+    from ratchet.cli.completion import answer_shell
+
+    return answer_shell()
 
 
 class _Command(argparse.ArgumentParser):

@@ -8,7 +8,7 @@ from typing import Any
 from ratchet.core.model import State
 from ratchet.dev.hosts import ip, netns_path
 from ratchet.dev.kubelet import Kubelet
-from tests.agent.test_serving import page
+from tests.agent.pages import page
 from tests.support.cluster import LINK, Cluster
 
 Json = dict[str, Any]

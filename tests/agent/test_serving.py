@@ -11,18 +11,17 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
-from ratchet import datapath
 from ratchet.agent.frame import HEADER_BYTES, Request, encode_request, read_answer
 from ratchet.core.model import PodRef, State
 from ratchet.dev.agents import AgentProcess
 from ratchet.dev.bed import wait_for
-from ratchet.dev.hosts import ip, netns_path
+from ratchet.dev.hosts import ip
 from ratchet.dev.kubelet import Answer, Kubelet, Sandbox
+from tests.agent.pages import page
 from tests.support.cluster import LINK, PAIR, PATIENT, PRIMARY, Cluster, end_pods, left_clean, sent_by
 from tests.support.faults import Gate, Rule, dropping
 
@@ -280,19 +279,6 @@ def test_check_passes_what_stands_or_waits_and_names_what_is_damaged(
 
 
 # /metrics, /livez, /readyz
-
-
-def page(node: Kubelet, path: str) -> tuple[int, str]:
-    """What the agent's endpoint says to one who asks on its node."""
-    connection = HTTPConnection("127.0.0.1", 9472, timeout=10)
-    with datapath.open_netns(netns_path(node.host.netns)) as netns, datapath.inside(netns):
-        connection.connect()
-    try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        return response.status, response.read().decode()
-    finally:
-        connection.close()
 
 
 def metric(node: Kubelet, name: str) -> float:

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
@@ -19,8 +14,8 @@ from ratchet.cli.main import main
 from ratchet.core.model import Link, Side
 from ratchet.errors import RatchetError
 from ratchet.store import agents
-from ratchet.store.codec import encode_link
 from tests.support.links import RECORD, joined, own, standing, veth, vxlan, wanted
+from tests.support.plainapi import Api, kubeconfig, serving
 
 Captured = pytest.CaptureFixture[str]
 Json = dict[str, Any]
@@ -115,75 +110,12 @@ def test_nobody_is_asked_of_an_end_that_nobody_has_joined() -> None:
 # By way of the API server
 
 
-class Api:
-    """An API server as far as the command needs one: its answers by path, and what it was asked."""
-
-    def __init__(self, url: str, answers: dict[str, tuple[int, object]]) -> None:
-        self.url, self.answers = url, answers
-        self.asked: list[tuple[str, Mapping[str, list[str]]]] = []
-
-
-@contextmanager
-def serving(*links: Link, **agents_of: Json) -> Iterator[Api]:
-    """An API with these records, and an agent's pod for each node, whose answer is as given; `_` for `-`."""
-    records = "/api/v1/namespaces/ratchet/configmaps"
-    items = [encode_link(link) for link in links]
-    for link, item in zip(links, items, strict=True):
-        item["metadata"] |= {"uid": link.uid, "resourceVersion": "1"}
-    answers: dict[str, tuple[int, object]] = {records: (200, {"items": items, "metadata": {"resourceVersion": "1"}})}
-    answers |= {f"{records}/{item['metadata']['name']}": (200, item) for item in items}
-    pods = [agent_pod(node.replace("_", "-")) for node in agents_of]
-    answers["/api/v1/namespaces/ratchet/pods"] = (200, {"items": pods, "metadata": {}})
-    for node, answer in agents_of.items():
-        path = f"/api/v1/namespaces/ratchet/pods/agent-of-{node.replace('_', '-')}:9999/proxy/links/{UID}"
-        answers[path] = (200, answer)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            url = urlsplit(self.path)
-            query = parse_qs(url.query)
-            api.asked.append((unquote(url.path), query))
-            status, answer = api.answers.get(unquote(url.path), (404, {"message": "not found"}))
-            if url.path.endswith("/pods") and isinstance(answer, dict):
-                node = query["fieldSelector"][0].partition(",")[0].partition("=")[2]
-                answer = {**answer, "items": [one for one in answer["items"] if one["spec"]["nodeName"] == node]}
-            body = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        api = Api(f"http://127.0.0.1:{server.server_address[1]}", answers)
-        thread = Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield api
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def agent_pod(node: str) -> Json:
-    ports = [{"name": "metrics", "containerPort": 9999}]
-    return {"metadata": {"name": f"agent-of-{node}"}, "spec": {"nodeName": node, "containers": [{"ports": ports}]}}
-
-
 @pytest.fixture
 def inspect(tmp_path: Path, capsys: Captured) -> Any:
     """Runs the command against an API; its exit status, and what it printed on stdout and stderr."""
 
     def run(api: Api, *arguments: str) -> tuple[int, str, str]:
-        file = tmp_path / "kubeconfig"
-        cluster = {"name": "c", "cluster": {"server": api.url}}
-        context = {"name": "x", "context": {"cluster": "c", "user": "u"}}
-        users = [{"name": "u", "user": {"token": "t"}}]
-        said = {"clusters": [cluster], "contexts": [context], "users": users, "current-context": "x"}
-        file.write_text(json.dumps({"apiVersion": "v1", "kind": "Config", **said}))
-        status = main(["inspect", *arguments, "--kubeconfig", str(file)])
+        status = main(["inspect", *arguments, "--kubeconfig", kubeconfig(tmp_path, api)])
         return (status, *capsys.readouterr())
 
     return run

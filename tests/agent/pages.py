@@ -1,0 +1,22 @@
+"""An agent's endpoint, as one sees it who asks on its node."""
+
+from __future__ import annotations
+
+from http.client import HTTPConnection
+
+from ratchet import datapath
+from ratchet.dev.hosts import netns_path
+from ratchet.dev.kubelet import Kubelet
+
+
+def page(node: Kubelet, path: str) -> tuple[int, str]:
+    """What the agent's endpoint says to one who asks on its node."""
+    connection = HTTPConnection("127.0.0.1", 9472, timeout=10)
+    with datapath.open_netns(netns_path(node.host.netns)) as netns, datapath.inside(netns):
+        connection.connect()
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
