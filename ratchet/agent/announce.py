@@ -49,10 +49,14 @@ class Reason(StrEnum):
     WAITING_FOR_PEER = "WaitingForPeer"
     LINK_LOST = "LinkLost"
     INVALID_INTENT = "InvalidIntent"
+    WANTS_RESTART = "WantsRestart"
 
     @property
     def type(self) -> EventType:
-        return EventType.NORMAL if self in (Reason.LINKED, Reason.WAITING_FOR_PEER) else EventType.WARNING
+        return EventType.NORMAL if self in _USUAL else EventType.WARNING
+
+
+_USUAL = (Reason.LINKED, Reason.WAITING_FOR_PEER, Reason.WANTS_RESTART)
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from ratchet.agent.announce import Announcer, Reason
 from ratchet.agent.logs import about
 from ratchet.agent.metrics import Metrics
 from ratchet.agent.sites import Sites
+from ratchet.core.edits import edits, wants_restart
 from ratchet.core.intent import Wanted, absence, superseding, wanted_links
 from ratchet.core.machine import derive
 from ratchet.core.model import Link, Pod, Sandbox, Side, State
@@ -257,7 +258,8 @@ class Tender:
     def _take_what_names(self, entry: SandboxEntry, pod: Pod, pods: Collection[Pod]) -> None:
         if pod.finished or self._is_deleted(entry):
             return
-        named = self._naming(entry, pod, self.records.wanted_in(pod.ref.namespace, _reserved(entry)))
+        wanted = self.records.wanted_in(pod.ref.namespace, _reserved(entry))
+        named = self._naming(entry, pod, wanted)
         held = {end.link for end in entry.ends}
         if named.keys() - held:
             new = [end for name, end in named.items() if name not in held]
@@ -265,6 +267,7 @@ class Tender:
                 for end in new:
                     log.info("link %s names pod %s by now", end.link, pod.ref)
                     self.tend_soon(end.link)
+        self._tell_edits(entry, pod, wanted)
         unnamed = [end for end in entry.ends if end.side is Side.PAIR and end.link not in named]
         if unnamed and superseding(pod, pods) is None:
             for end in unnamed:
@@ -280,6 +283,17 @@ class Tender:
             for link, side in wanted.ends_of(pod)
             if (side is Side.PAIR or link.declarer is None) and not self._is_held_otherwise(entry, link.link.name)
         }
+
+    def _tell_edits(self, entry: SandboxEntry, pod: Pod, wanted: Wanted) -> None:
+        """Tell at the pod which of its links were edited since it started, if it is their primary."""
+        links = {one.link.name: one.link for one, _ in wanted.ends_of(pod)}
+        for end in entry.ends:
+            record = self.records.known.get(end.link)
+            if record is not None and record.holds(Side.PRIMARY, entry.attachment.container_id):
+                words = edits(record, links.get(end.link), wanted.refused.get(pod.ref.uid))
+                if words:
+                    text = f"link {end.link} {wants_restart(record, words)}"
+                    self.announcer.event(pod.ref, Reason.WANTS_RESTART, text)
 
     def _is_held_otherwise(self, entry: SandboxEntry, link: str) -> bool:
         """Whether another attachment of the same container has the link already."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from ratchet.cli.cluster import add_cluster_options, namespace_meant, records_of
 from ratchet.cli.life import life
 from ratchet.cli.links import describe
+from ratchet.cli.standing import read_edits
 from ratchet.core.model import Link, Side
 from ratchet.core.plain import plain
 from ratchet.core.sighting import Sighting
@@ -42,12 +44,15 @@ def _run(arguments: argparse.Namespace) -> int:
     link = records.link(arguments.link) if ":" not in arguments.link else None
     if link is None:
         link = chosen(records.links()[0], arguments.link, namespace_meant(arguments))
+    edits = read_edits(records, [link])
     sightings = sightings_of(link, lambda node, uid: ask_agent(records.api, records.namespace, node, uid))
     if arguments.output == "json":
         observed = {side.value: sightings.get(side) for side in Side}
-        print(json.dumps({**describe(link), "observed": observed}, indent=2))
+        print(json.dumps({**describe(link), "edits": edits.words.get(link.name), "observed": observed}, indent=2))
     else:
-        print(life(link, sightings, datetime.now(UTC)))
+        print(life(link, sightings, datetime.now(UTC), edits.words.get(link.name, ())))
+    for error in edits.untold:
+        print(f"ratchet: {error}", file=sys.stderr)
     return 0
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from ratchet.cli.links import age, table
 from ratchet.core.machine import derive
-from ratchet.core.model import End, Link, Properties, Side
+from ratchet.core.model import End, Link, Side
 from ratchet.core.plain import plain
+from ratchet.core.properties import Properties
 
 Json = Mapping[str, Any]
 Fields = list[tuple[str, str]]
@@ -23,9 +24,11 @@ _LEFT_OUT = frozenset({"index", "ours", "wired", "given", "parent_index", "carri
 _NOTHING = "-"
 
 
-def life(link: Link, sightings: Mapping[Side, Json], now: datetime) -> str:
-    """All that is known of a link, `sightings` being what its ends' agents see (`core.sighting.Sighting` as JSON)."""
-    lines = list(_aligned(_head(link, now)))
+def life(link: Link, sightings: Mapping[Side, Json], now: datetime, edits: tuple[str, ...] = ()) -> str:
+    """All that is known of a link, `sightings` being what its ends' agents see (`core.sighting.Sighting` as JSON), and
+    `edits` how it is wanted otherwise by now.
+    """
+    lines = list(_aligned([*_head(link, now), *_edited(link, edits)]))
     for side in Side:
         lines += [f"{side.capitalize()}:", *_indented(_end(link, side, sightings.get(side)))]
     lines.append("History:")
@@ -42,8 +45,17 @@ def _head(link: Link, now: datetime) -> Fields:
         ("State", f"{derive(link)}{since}"),
         ("Kind", link.kind.value if link.kind else _NOTHING),
         ("VNI", str(link.vni) if link.vni is not None else _NOTHING),
-        ("Generation", str(link.generation)),
+        ("Generation", f"{link.generation}, made: {link.observed_generation or _NOTHING}"),
         ("Created", f"{_moment(link.created)}, {age(link.created, now)} ago" if link.created else _NOTHING),
+    ]
+
+
+def _edited(link: Link, edits: tuple[str, ...]) -> Fields:
+    if not edits or link.primary.sandbox is None:
+        return []
+    return [
+        ("Wants a restart", f"of pod {link.primary.sandbox.pod}: {edits[0]}"),
+        *(("", words) for words in edits[1:]),
     ]
 
 

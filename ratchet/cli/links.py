@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ratchet.cli.cluster import add_cluster_options, records_of
+from ratchet.cli.standing import read_edits
+from ratchet.core.edits import wants_restart
 from ratchet.core.machine import derive
 from ratchet.core.model import Link, Side
 from ratchet.core.plain import plain
@@ -61,14 +63,21 @@ class Chosen:
 
 
 def print_links(records: Records, chosen: Chosen, *, as_json: bool) -> int:
-    """Print the chosen links; exit status 1 where a record cannot be read."""
+    """Print the chosen links, and on stderr which of them want a restart of a pod.
+
+    Exit status 1 where a record cannot be read.
+    """
     links, malformed = records.links()
     shown = sorted(filter(chosen.has, links), key=lambda link: link.name)
+    edits = read_edits(records, shown)
     if as_json:
-        print(json.dumps([describe(link) for link in shown], indent=2))
+        print(json.dumps([{**describe(link), "edits": edits.words.get(link.name)} for link in shown], indent=2))
     else:
         print(table([HEADINGS, *(_row(link, datetime.now(UTC)) for link in shown)]))
-    for error in malformed:
+        for link in shown:
+            if words := edits.words.get(link.name):
+                print(f"link {link.name} {wants_restart(link, words)}", file=sys.stderr)
+    for error in (*malformed, *edits.untold):
         print(f"ratchet: {error}", file=sys.stderr)
     return 1 if malformed else 0
 
@@ -138,6 +147,8 @@ def describe(link: Link) -> dict[str, Any]:
         "kind": link.kind.value if link.kind else None,
         "vni": link.vni,
         "generation": link.generation,
+        "observedGeneration": link.observed_generation,
+        "means": plain(link.means),
         "created": link.created.isoformat() if link.created else None,
         **{side.value: _describe_end(link, side) for side in Side},
         "history": [

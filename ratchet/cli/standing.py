@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 
+from ratchet.core.edits import edits_of
 from ratchet.core.intent import Wanted, wanted_links
 from ratchet.core.model import Link, Pod
+from ratchet.errors import RatchetError
 from ratchet.store.records import Records
 
 
@@ -16,6 +20,31 @@ class Standing:
     wanted: Wanted
     records: dict[str, Link]
     pods: list[Pod]
+
+
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """How links were edited since their primaries started, by name; and why that cannot be told of others."""
+
+    words: dict[str, tuple[str, ...]]
+    untold: list[RatchetError]
+
+
+def read_edits(records: Records, links: Iterable[Link]) -> Edits:
+    """What was edited of these links; each namespace is read once."""
+    found = Edits({}, [])
+    for namespace, group in groupby(sorted(links, key=_namespace), key=_namespace):
+        try:
+            wanted = wanted_links(records.pods(namespace), topologies=records.topologies(namespace))
+        except RatchetError as error:
+            found.untold.append(error)
+        else:
+            found.words.update({link.name: edits_of(link, wanted) for link in group})
+    return found
+
+
+def _namespace(link: Link) -> str:
+    return link.namespace
 
 
 def read_standing(records: Records, namespace: str) -> Standing:

@@ -214,6 +214,12 @@ class Link:
         return due is not None and self.end(side).stands == due
 
     @property
+    def observed_generation(self) -> int | None:
+        """Of which generation of the intent the link is made; None while not both of its ends are."""
+        made = [end.stands.generation for end in (self.primary, self.pair) if end.stands is not None]
+        return min(made) if len(made) == 2 else None
+
+    @property
     def abandoned(self) -> bool:
         """Neither end has a sandbox: the record has no reason to be."""
         return self.primary.sandbox is None and self.pair.sandbox is None

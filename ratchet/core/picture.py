@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from ratchet.core.edits import edits
 from ratchet.core.intent import Wanted, asks_for_links
 from ratchet.core.machine import derive
 from ratchet.core.model import Kind, Link, Pod, Side, State
@@ -20,7 +21,9 @@ class Tip:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A link; `state` is None where nobody has looked, `kind` while not both of its pods have joined."""
+    """A link; `state` is None where nobody has looked, `kind` while not both of its pods have joined. `edited`: it is
+    wanted otherwise by now, and waits for a restart of its primary.
+    """
 
     link: str
     near: Tip
@@ -28,13 +31,15 @@ class Edge:
     state: State | None = None
     kind: Kind | None = None
     vni: int | None = None
+    edited: bool = False
 
     @property
     def label(self) -> str:
         """What is to be said of it: how it is made, and of a tunnel its number."""
+        words = [self.kind.value if self.kind else ""]
         if self.kind is Kind.VXLAN and self.vni is not None:
-            return f"vxlan {self.vni}"
-        return self.kind.value if self.kind else ""
+            words.append(str(self.vni))
+        return " ".join([*words, "wants a restart"] if self.edited else words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,8 @@ def picture_of(wanted: Wanted, records: Mapping[str, Link] | None, pods: Collect
             edges.append(Edge(one.link.name, near, far, None if records is None else State.PENDING))
         else:
             vni = record.vni if record.kind is Kind.VXLAN else None
-            edges.append(Edge(one.link.name, near, far, derive(record), record.kind, vni))
+            edited = bool(edits(record, one.link))
+            edges.append(Edge(one.link.name, near, far, derive(record), record.kind, vni, edited))
     nodes = {
         node: tuple(sorted(pod for pod, place in drawn.items() if place == node))
         for node in sorted(set(drawn.values()))

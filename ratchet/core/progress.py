@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from ratchet.core.edits import edits, wants_restart
 from ratchet.core.intent import Wanted, WantedLink, absence
 from ratchet.core.machine import derive
 from ratchet.core.model import Link, Pod, Side, State
@@ -12,7 +13,9 @@ from ratchet.core.model import Link, Pod, Side, State
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How many of the wanted links are linked; of each that is not, by its name, why; and whom Ratchet refused, why."""
+    """How many of the wanted links are linked as they are wanted; of each that is not, by its name, why; and whom
+    Ratchet refused, why.
+    """
 
     linked: int
     wanted: int
@@ -31,6 +34,8 @@ def progress_of(wanted: Wanted, records: Mapping[str, Link], pods: Collection[Po
         record = records.get(one.link.name)
         if record is None or derive(record) is not State.LINKED:
             waiting[one.link.name] = _why(one, record, pods)
+        elif words := edits(record, one.link):
+            waiting[one.link.name] = wants_restart(record, words)
     refused = tuple(sorted({str(error) for error in wanted.refused.values()}))
     return Progress(len(wanted.links) - len(waiting), len(wanted.links), waiting, refused)
 

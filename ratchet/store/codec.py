@@ -64,6 +64,8 @@ def encode_link(link: Link) -> Json:
     """The link's ConfigMap, without what the API server fills in (but for the versions it was read at)."""
     state = derive(link)
     data = {"state": state.value, "namespace": link.namespace, "generation": str(link.generation)}
+    if link.observed_generation is not None:
+        data["observedGeneration"] = str(link.observed_generation)
     if link.kind:
         data["kind"] = link.kind.value
     if link.vni is not None:

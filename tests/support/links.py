@@ -76,6 +76,12 @@ def primary_pod(name: str = "a", pair: str = "b", /, **labels: str) -> Pod:
     return pod(name, **{**said, **labels})
 
 
+def declaring_pod() -> Pod:
+    """The pod that declares the link that is `wanted`."""
+    addresses = {"local_ip": "192.168.2.100/24", "pair_ip": "192.168.2.101/24"}
+    return primary_pod("primary-pod", "pair-pod", **addresses)
+
+
 def annotated(one: Pod, **annotations: str) -> Pod:
     """The pod with annotations; `local_ip="…"` is `ratchet.local_ip`."""
     said = {f"ratchet.{key}": value for key, value in annotations.items()}

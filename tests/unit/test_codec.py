@@ -92,6 +92,7 @@ def test_a_record_reads_like_a_form() -> None:
         "vni": "11",
         "namespace": "default",
         "generation": "1",
+        "observedGeneration": "1",
         "primary.name": "primary-pod",
         "primary.ifname": "in1",
         "primary.addresses": "192.168.2.100/24",

@@ -8,10 +8,6 @@ from typing import Any
 
 import pytest
 
-<<<<<<< HEAD
-from ratchet.core.device import Device, Observed, Parent, Port, VethWire, VxlanWire, differences, tunnel_mtu
-from ratchet.core.properties import Route
-=======
 from ratchet.core.device import (
     Device,
     Observed,
@@ -23,7 +19,7 @@ from ratchet.core.device import (
     near_differences,
     tunnel_mtu,
 )
->>>>>>> bfa0628 (Print all there is of one link: ratchet inspect)
+from ratchet.core.properties import Route
 
 PARENT = Parent("eth0", 2, "192.168.1.73", 1500)
 NEAR = Port("/run/netns/a", "in1", (ip_interface("192.168.2.100/24"), ip_interface("fd00::1/64")), 1450)

@@ -16,10 +16,10 @@ from ratchet.core.intent import wanted_links
 from ratchet.core.model import Kind, Pod, Side, State
 from ratchet.core.picture import Edge, Picture, Tip, picture_of
 from ratchet.errors import RatchetError
-from tests.support.links import RECORD, joined, own, pod, primary_pod, standing, vxlan
+from tests.support.links import RECORD, declaring_pod, joined, own, pod, primary_pod, standing, vxlan
 
 Captured = pytest.CaptureFixture[str]
-PODS = [replace(primary_pod("primary-pod", "pair-pod"), node="node-a"), replace(pod("pair-pod"), node="node-b")]
+PODS = [replace(declaring_pod(), node="node-a"), replace(pod("pair-pod"), node="node-b")]
 LINKED = replace(standing(vxlan(), *Side), vni=11)
 EDGE = Edge(RECORD, Tip("primary-pod", "in1"), Tip("pair-pod", "in2"), State.LINKED, Kind.VXLAN, 11)
 NODES = {"node-a": ("primary-pod",), "node-b": ("pair-pod",)}
@@ -50,6 +50,12 @@ def test_a_tunnels_number_is_shown_and_a_veth_has_none() -> None:
     veth = replace(standing(joined(own(Side.PRIMARY), own(Side.PAIR)), *Side), vni=11)
     (edge,) = picture_of(wanted_links(PODS), {RECORD: veth}, PODS).edges
     assert (edge.label, edge.vni) == ("veth", None)
+
+
+def test_a_link_that_was_edited_says_so() -> None:
+    pods = [primary_pod("primary-pod", "pair-pod"), PODS[1]]
+    (edge,) = picture_of(wanted_links(pods), {RECORD: LINKED}, pods).edges
+    assert (edge.edited, edge.label) == (True, "vxlan 11 wants a restart")
 
 
 def test_pods_that_are_not_there_yet_are_drawn_and_pods_without_links_are_not() -> None:

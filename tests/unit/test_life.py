@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from ratchet.cli.life import life
-from ratchet.core.model import Link, Properties, Side
+from ratchet.core.model import Link, Side
 from ratchet.core.moves import join, note_standing
 from ratchet.core.plain import plain
+from ratchet.core.properties import Properties
 from ratchet.core.sighting import Live, Sighting, Traffic
 from tests.support.links import NOW, later, own, wanted
 

@@ -6,8 +6,9 @@ import json
 from dataclasses import dataclass
 from ipaddress import ip_interface
 
-from ratchet.core.model import Kind, Properties
+from ratchet.core.model import Kind
 from ratchet.core.plain import plain
+from ratchet.core.properties import Properties
 
 
 @dataclass(frozen=True, slots=True)

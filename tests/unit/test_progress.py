@@ -13,10 +13,10 @@ from ratchet.core.model import Link, Pod, Side, Topology
 from ratchet.core.progress import progress_of
 from ratchet.errors import MalformedRecordError
 from ratchet.store.records import Records
-from tests.support.links import RECORD, joined, own, pod, primary_pod, standing, veth, vxlan
+from tests.support.links import RECORD, annotated, declaring_pod, joined, own, pod, primary_pod, standing, veth, vxlan
 
 Captured = pytest.CaptureFixture[str]
-PODS = [primary_pod("primary-pod", "pair-pod"), replace(pod("pair-pod"), node="node-b")]
+PODS = [declaring_pod(), replace(pod("pair-pod"), node="node-b")]
 
 
 class Scripted(Records):
@@ -75,6 +75,15 @@ def test_all_is_well_when_all_are_linked_and_nobody_is_refused() -> None:
     assert progress_of(wanted_links(PODS), records, PODS).complete
     refused = [*PODS, primary_pod("x", "x")]
     assert not progress_of(wanted_links(refused), records, refused).complete
+
+
+def test_a_link_that_was_edited_since_its_primary_started_is_not_linked_as_it_is_wanted() -> None:
+    pods = [annotated(declaring_pod(), local_ip="192.168.2.9"), PODS[1]]
+    progress = progress_of(wanted_links(pods), {RECORD: standing(veth(), *Side)}, pods)
+    assert not progress.complete
+    assert progress.waiting[RECORD] == (
+        "wants a restart of pod default/primary-pod: in1: addresses 192.168.2.9/24 instead of 192.168.2.100/24"
+    )
 
 
 def test_waiting_ends_when_all_are_linked_and_tells_how_far_they_are(capsys: Captured) -> None:

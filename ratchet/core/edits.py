@@ -1,0 +1,80 @@
+"""What was edited of a link since its primary started: a pod's links are frozen then, and what comes later waits for
+its next start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+
+from ratchet.core.intent import Wanted
+from ratchet.core.model import End, Link, Means, Side
+from ratchet.core.properties import Properties, rate_text
+from ratchet.errors import InvalidIntentError
+
+
+def edits_of(record: Link, wanted: Wanted) -> tuple[str, ...]:
+    """How a link that its primary has joined is wanted otherwise by now, in words; nothing if it is not.
+
+    `wanted` are the links of its namespace. A restart of the primary's pod makes it so.
+    """
+    link = next((one.link for one in wanted.links if one.link.name == record.name), None)
+    primary = record.primary.sandbox
+    return edits(record, link, wanted.refused.get(primary.pod.uid) if primary is not None else None)
+
+
+def edits(record: Link, wanted: Link | None, refusal: InvalidIntentError | None = None) -> tuple[str, ...]:
+    """As `edits_of`; `wanted` is the link as it is wanted, None where nobody does, `refusal` why its primary is refused."""
+    if record.primary.sandbox is None:
+        return ()
+    if refusal is not None:
+        return (f"its pod would be refused now: {refusal}",)
+    if wanted is None:
+        return ("nothing asks for it any more",)
+    if record.intends_the_same_as(wanted):
+        return ()
+    found = [*_of_means(record.means, wanted.means)]
+    for side in Side:
+        found += [f"{record.end(side).ifname}: {words}" for words in _of_end(record.end(side), wanted.end(side))]
+    return tuple(found)
+
+
+def wants_restart(record: Link, words: tuple[str, ...]) -> str:
+    """What to tell whoever looks at a link that has been edited."""
+    pod = record.primary.sandbox.pod if record.primary.sandbox is not None else record.primary.name
+    return f"wants a restart of pod {pod}: {'; '.join(words)}"
+
+
+def _of_means(made: Means, wanted: Means) -> Iterator[str]:
+    if made.tunnel != wanted.tunnel:
+        kinds = ("vxlan" if means.tunnel else "auto" for means in (wanted, made))
+        yield "kind {} instead of {}".format(*kinds)
+    if made.vxlan_port != wanted.vxlan_port:
+        yield f"vxlan_port {_text(wanted.vxlan_port)} instead of {_text(made.vxlan_port)}"
+
+
+def _of_end(made: End, wanted: End) -> Iterator[str]:
+    if made.addresses != wanted.addresses:
+        yield f"addresses {_text(wanted.addresses)} instead of {_text(made.addresses)}"
+    for field in fields(Properties):
+        now, before = (getattr(end.properties, field.name) for end in (wanted, made))
+        if now != before:
+            text = _rate if field.name == "rate" else _text
+            yield f"{field.name} {text(now)} instead of {text(before)}"
+
+
+def _rate(rate: int | None) -> str:
+    return _text(rate) if rate is None else rate_text(rate)
+
+
+def _text(value: object) -> str:
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return "on" if value else "off"
+        case (str() as name, int() as number):
+            return f"{name}={number}"
+        case tuple():
+            return ", ".join(map(_text, value)) or "none"
+    return str(value)
