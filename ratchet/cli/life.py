@@ -12,7 +12,7 @@ from typing import Any
 
 from ratchet.cli.links import age, table
 from ratchet.core.machine import derive
-from ratchet.core.model import End, Link, Side
+from ratchet.core.model import End, Link, Means, Side
 from ratchet.core.plain import plain
 from ratchet.core.properties import Properties
 
@@ -38,6 +38,7 @@ def life(link: Link, sightings: Mapping[Side, Json], now: datetime, edits: tuple
 
 
 def _head(link: Link, now: datetime) -> Fields:
+    means = [(f"{key} (asked for)", _text(value)) for key, value in _asked_for(link.means).items()]
     since = f", for {age(link.history[-1].at, now)}" if link.history else ""
     return [
         ("Name", link.name),
@@ -45,6 +46,7 @@ def _head(link: Link, now: datetime) -> Fields:
         ("State", f"{derive(link)}{since}"),
         ("Kind", link.kind.value if link.kind else _NOTHING),
         ("VNI", str(link.vni) if link.vni is not None else _NOTHING),
+        *means,
         ("Generation", f"{link.generation}, made: {link.observed_generation or _NOTHING}"),
         ("Created", f"{_moment(link.created)}, {age(link.created, now)} ago" if link.created else _NOTHING),
     ]
@@ -108,10 +110,10 @@ def _interface(end: End, sighting: Json | None) -> list[tuple[str, ...]]:
     return rows
 
 
-def _asked_for(properties: Properties) -> Json:
-    """Those that somebody has asked for: the others are left to Ratchet or the kernel."""
-    unasked = plain(Properties())
-    return {key: value for key, value in plain(properties).items() if value != unasked[key]}
+def _asked_for(what: Properties | Means) -> Json:
+    """What somebody has asked for: the rest is left to Ratchet or the kernel."""
+    unasked = plain(type(what)())
+    return {key: value for key, value in plain(what).items() if value != unasked[key]}
 
 
 def _counters(live: Json) -> list[tuple[str, ...]]:

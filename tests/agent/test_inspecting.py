@@ -41,6 +41,27 @@ def test_each_agent_shows_its_end_of_a_tunnel_and_what_it_counted(cluster: Clust
         assert min(end["live"][way]["packets"] for way in ("rx", "tx")) > 0
 
 
+def test_whatever_was_asked_for_is_shown_as_it_is(cluster: Cluster) -> None:
+    sysctl = "net.ipv4.conf.IFNAME.rp_filter"
+    link = {
+        "peer": "pair-pod",
+        "ifname": "in1",
+        "peer_ifname": "in2",
+        "addresses": ["192.168.2.100/24", "192.168.2.101/24"],
+        "txqlen": 500,
+        "sysctls": {sysctl: 2},
+        "routes": [[{"to": "10.0.0.0/8", "via": "192.168.2.101"}], None],
+    }
+    primary = cluster.pod("primary-pod", {"ratchet": "true"}, cluster.a, **{"ratchet.links": json.dumps([link])})
+    pair = cluster.pod("pair-pod", {"ratchet": "true"}, cluster.b)
+    cluster.add_all((cluster.a, primary), (cluster.b, pair))
+    cluster.wait_until(State.LINKED)
+    (end,) = shown(cluster, cluster.a)["ends"].values()
+    assert (end["fault"], end["differences"]) == ("", [])
+    assert (end["device"]["txqlen"], end["device"]["sysctls"]) == (500, [[sysctl, 2]])
+    assert end["device"]["routes"] == [{"to": "10.0.0.0/8", "via": "192.168.2.101", "metric": None}]
+
+
 def test_of_a_link_on_one_node_both_ends_are_shown_each_with_its_own_differences(cluster: Cluster) -> None:
     _, pair = cluster.linked_pair(cluster.a)
     with cluster.keep_others_from(cluster.a):

@@ -14,6 +14,8 @@ from ratchet.cli.links import Chosen, age, describe, follow_links, print_links, 
 from ratchet.core.machine import derive
 from ratchet.core.model import Link, Side
 from ratchet.core.moves import join, note_standing
+from ratchet.core.plain import plain
+from ratchet.core.properties import Properties
 from ratchet.errors import MalformedRecordError
 from ratchet.store.records import LinkChange, Records
 from tests.support.links import NOW, RECORD, joined, own, standing, veth, vxlan, wanted
@@ -159,12 +161,12 @@ def test_json_is_a_list_of_all_that_is_known(capsys: Captured) -> None:
         "vni": 11,
         "generation": 1,
         "created": "2026-03-04T05:06:07+00:00",
+        "means": {"tunnel": False, "vxlan_port": None},
         "primary": {
             "name": "primary-pod",
             "interface": "in1",
             "addresses": ["192.168.2.100/24"],
-            "mtu": None,
-            "mac": None,
+            **plain(Properties()),
             "notes": {},
             "pod": "primary-pod",
             "uid": "primary-pod-uid1",
@@ -178,8 +180,7 @@ def test_json_is_a_list_of_all_that_is_known(capsys: Captured) -> None:
             "name": "pair-pod",
             "interface": "in2",
             "addresses": ["192.168.2.101/24"],
-            "mtu": None,
-            "mac": None,
+            **plain(Properties()),
             "notes": {"public_ip": "1.1.1.1"},
             "pod": "pair-pod",
             "uid": "pair-pod-uid1",

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ratchet.cli.life import life
-from ratchet.core.model import Link, Side
+from ratchet.core.model import Link, Means, Side
 from ratchet.core.moves import join, note_standing
 from ratchet.core.plain import plain
 from ratchet.core.properties import Properties
@@ -124,6 +124,15 @@ def test_a_link_that_nobody_has_joined() -> None:
     ]
     assert told.count("none has joined") == 2
     assert told.endswith("History:\n  none")
+
+
+def test_how_a_link_is_to_be_made_is_told_where_somebody_asked() -> None:
+    link = replace(half_standing(), means=Means(tunnel=True, vxlan_port=4790))
+    assert life(link, {}, NOW).splitlines()[4:7] == [
+        "VNI:                     11",
+        "tunnel (asked for):      yes",
+        "vxlan_port (asked for):  4790",
+    ]
 
 
 def test_where_nothing_differs_that_is_said() -> None:

@@ -350,7 +350,7 @@ def test_whatever_is_listed_is_wanted_or_refused(said: str) -> None:
 
 def test_the_documentations_examples_are_as_they_say() -> None:
     text = (Path(__file__).parents[2] / "docs" / "topologies.md").read_text()
-    lab, manifest = [yaml.safe_load(block.partition("```")[0]) for block in text.split("```yaml\n")[1:]]
+    lab, manifest, *_ = [yaml.safe_load(block.partition("```")[0]) for block in text.split("```yaml\n")[1:]]
     drawn = wanted_links([], topologies=[Topology("default", "lab", lab["data"]["links"])])
     assert [one.link.name for one in drawn.links] == [
         "default.centosa.in1.quagga-a.in2",
