@@ -47,9 +47,14 @@ def _head(link: Link, now: datetime) -> Fields:
         ("Kind", link.kind.value if link.kind else _NOTHING),
         ("VNI", str(link.vni) if link.vni is not None else _NOTHING),
         *means,
-        ("Generation", f"{link.generation}, made: {link.observed_generation or _NOTHING}"),
+        ("Generation", f"{link.generation}{_unless_made(link)}"),
         ("Created", f"{_moment(link.created)}, {age(link.created, now)} ago" if link.created else _NOTHING),
     ]
+
+
+def _unless_made(link: Link) -> str:
+    made = link.observed_generation
+    return f", and it is still made as of {made}" if made not in (None, link.generation) else ""
 
 
 def _edited(link: Link, edits: tuple[str, ...]) -> Fields:

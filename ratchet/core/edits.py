@@ -24,7 +24,7 @@ def edits_of(record: Link, wanted: Wanted) -> tuple[str, ...]:
 
 
 def edits(record: Link, wanted: Link | None, refusal: InvalidIntentError | None = None) -> tuple[str, ...]:
-    """As `edits_of`; `wanted` is the link as it is wanted, None where nobody does, `refusal` why its primary is refused."""
+    """As `edits_of`; `wanted`: the link as it is wanted, None where nobody does; `refusal`: of its primary."""
     if record.primary.sandbox is None:
         return ()
     if refusal is not None:

@@ -144,6 +144,11 @@ class Bed:
         body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {TOPOLOGY_KEY: links}}
         self.make(f"/api/v1/namespaces/{self.namespace}/configmaps", body)
 
+    def edit_topology(self, name: str, links: str) -> None:
+        """Have a topology list other links."""
+        path = f"/api/v1/namespaces/{self.namespace}/configmaps/{name}"
+        self.api.patch(path, {"data": {TOPOLOGY_KEY: links}})
+
     def bind(self, pod: str, node: str) -> None:
         """Schedule a pod, as the scheduler does."""
         target = {"apiVersion": "v1", "kind": "Node", "name": node}

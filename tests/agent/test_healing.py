@@ -129,6 +129,25 @@ def test_a_topology_that_comes_after_its_pods_links_them(cluster: Cluster) -> No
     end(cluster, *placed)
 
 
+def test_what_is_edited_of_a_running_pods_link_is_told_and_holds_from_its_next_start(cluster: Cluster) -> None:
+    name, text = "default.a.in1.b.in2", '- {{endpoints: ["a:in1", "b:in2"], mtu: {}}}'
+    cluster.bed.create_topology("lab", text.format(1400))
+    asks = {"ratchet": "true"}
+    a, b = (cluster.pod(one, asks, node) for one, node in (("a", cluster.a), ("b", cluster.b)))
+    cluster.add_all((cluster.a, a), (cluster.b, b))
+    cluster.wait_until(State.LINKED, name)
+    cluster.bed.edit_topology("lab", text.format(1300))
+    wait_for("an event", lambda: cluster.told("WantsRestart") == {a.pod.uid})
+    assert cluster.show(a, "in1")["mtu"] == cluster.show(b, "in2")["mtu"] == 1400
+    assert cluster.a.delete(a).status == 0
+    again = recreated(cluster, a, asks, cluster.a)
+    assert cluster.a.add(again).status == 0
+    cluster.wait_until(State.LINKED, name)
+    wait_for("the new MTU", lambda: [cluster.show(*one)["mtu"] for one in ((again, "in1"), (b, "in2"))] == [1300, 1300])
+    assert cluster.bed.links()[name].observed_generation == 2
+    end(cluster, (cluster.a, again), (cluster.b, b))
+
+
 def test_what_turns_out_to_be_impossible_once_the_peer_is_there_is_told_at_the_pod(cluster: Cluster) -> None:
     cluster.bed.create_topology("lab", "- {endpoints: [a:in1, b:in2], mtu: [1451, null]}")
     a, b = (cluster.pod(name, {"ratchet": "true"}, node) for name, node in (("a", cluster.a), ("b", cluster.b)))

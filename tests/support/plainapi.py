@@ -11,8 +11,9 @@ from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from ratchet.core.model import Link
+from ratchet.core.model import Link, Pod
 from ratchet.store.codec import encode_link
+from tests.support.links import declaring_pod, pod
 
 Json = dict[str, Any]
 
@@ -27,7 +28,9 @@ class Api:
 
 @contextmanager
 def serving(*links: Link, **agents_of: Json) -> Iterator[Api]:
-    """An API with these records, and an agent's pod for each node, whose answer is as given; `_` for `-`."""
+    """An API with these records, the pods that declare the link of `tests.support.links`, and an agent's pod for each
+    node, whose answer is as given; `_` for `-`.
+    """
     records = "/api/v1/namespaces/ratchet/configmaps"
     items = [encode_link(link) for link in links]
     for link, item in zip(links, items, strict=True):
@@ -35,6 +38,10 @@ def serving(*links: Link, **agents_of: Json) -> Iterator[Api]:
     answers: dict[str, tuple[int, object]] = {records: (200, {"items": items, "metadata": {"resourceVersion": "1"}})}
     answers |= {f"{records}/{item['metadata']['name']}": (200, item) for item in items}
     pods = [agent_pod(node.replace("_", "-")) for node in agents_of]
+    for namespace in {link.namespace for link in links}:
+        declaring = [plain_pod(one) for one in (declaring_pod(), pod("pair-pod"))]
+        answers[f"/api/v1/namespaces/{namespace}/pods"] = (200, {"items": declaring, "metadata": {}})
+        answers[f"/api/v1/namespaces/{namespace}/configmaps"] = (200, {"items": [], "metadata": {}})
     answers["/api/v1/namespaces/ratchet/pods"] = (200, {"items": pods, "metadata": {}})
     for node, answer in agents_of.items():
         proxy = f"/api/v1/namespaces/ratchet/pods/agent-of-{node.replace('_', '-')}:9999/proxy"
@@ -46,7 +53,7 @@ def serving(*links: Link, **agents_of: Json) -> Iterator[Api]:
             query = parse_qs(url.query)
             api.asked.append((unquote(url.path), query))
             status, answer = api.answers.get(unquote(url.path), (404, {"message": "not found"}))
-            if url.path.endswith("/pods") and isinstance(answer, dict):
+            if "fieldSelector" in query and isinstance(answer, dict):
                 node = query["fieldSelector"][0].partition(",")[0].partition("=")[2]
                 answer = {**answer, "items": [one for one in answer["items"] if one["spec"]["nodeName"] == node]}
             body = json.dumps(answer).encode()
@@ -67,6 +74,11 @@ def serving(*links: Link, **agents_of: Json) -> Iterator[Api]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def plain_pod(one: Pod) -> Json:
+    metadata = {"namespace": one.ref.namespace, "name": one.ref.name, "uid": one.ref.uid, "labels": dict(one.labels)}
+    return {"metadata": metadata, "spec": {"nodeName": one.node}, "status": {"phase": one.phase}}
 
 
 def agent_pod(node: str) -> Json:

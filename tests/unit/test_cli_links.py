@@ -12,23 +12,41 @@ import pytest
 
 from ratchet.cli.links import Chosen, age, describe, follow_links, print_links, table
 from ratchet.core.machine import derive
-from ratchet.core.model import Link, Side
+from ratchet.core.model import Link, Pod, Side, Topology
 from ratchet.core.moves import join, note_standing
 from ratchet.core.plain import plain
 from ratchet.core.properties import Properties
 from ratchet.errors import MalformedRecordError
+from ratchet.store.apiserver import ForbiddenError
 from ratchet.store.records import LinkChange, Records
-from tests.support.links import NOW, RECORD, joined, own, standing, veth, vxlan, wanted
+from tests.support.links import NOW, RECORD, annotated, declaring_pod, joined, own, pod, standing, veth, vxlan, wanted
 
 Captured = pytest.CaptureFixture[str]
+
+
+DECLARED = [declaring_pod(), pod("pair-pod")]
 
 
 class Fixed(Records):
     """Records that are there, without an API."""
 
-    def __init__(self, links: list[Link], malformed: list[MalformedRecordError] | None = None) -> None:
+    def __init__(
+        self,
+        links: list[Link],
+        malformed: list[MalformedRecordError] | None = None,
+        pods: list[Pod] | None = DECLARED,
+    ) -> None:
         self._links = links
         self._malformed = malformed or []
+        self._pods = pods
+
+    def pods(self, namespace: str | None = None) -> list[Pod]:
+        if self._pods is None:
+            raise ForbiddenError("cannot list pods: forbidden")
+        return self._pods
+
+    def topologies(self, namespace: str) -> list[Topology]:
+        return []
 
     def links(self) -> tuple[list[Link], list[MalformedRecordError]]:
         return self._links, self._malformed
@@ -54,7 +72,26 @@ def test_the_table_has_a_row_for_each_link_in_order(capsys: Captured) -> None:
         ["c", "linked", "veth", "-", "primary-pod:in1@node-a", "pair-pod:in2@node-a", "-"],
         ["d", "linked", "vxlan", "11", "primary-pod:in1@node-a", "pair-pod:in2@node-b", "-"],
     ]
-    assert err == ""
+    assert [line.split()[1] for line in err.splitlines()] == ["b", "c", "d"], "of which nothing in the namespace speaks"
+
+
+EDITED = [annotated(declaring_pod(), pair_ip="192.168.2.9"), pod("pair-pod")]
+
+
+def test_a_link_that_was_edited_is_told_beside_the_table_and_in_the_json(capsys: Captured) -> None:
+    link = standing(veth(), *Side)
+    words = "in2: addresses 192.168.2.9/24 instead of 192.168.2.101/24"
+    assert print_links(Fixed([link], pods=EDITED), Chosen(), as_json=False) == 0
+    assert capsys.readouterr().err == f"link {RECORD} wants a restart of pod default/primary-pod: {words}\n"
+    assert print_links(Fixed([link], pods=EDITED), Chosen(), as_json=True) == 0
+    assert json.loads(capsys.readouterr().out)[0]["edits"] == [words]
+
+
+def test_whoever_may_not_read_pods_is_told_so_and_sees_the_links(capsys: Captured) -> None:
+    assert print_links(Fixed([standing(veth(), *Side)], pods=None), Chosen(), as_json=False) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2
+    assert err == "ratchet: cannot list pods: forbidden\n"
 
 
 def test_columns_are_aligned() -> None:
@@ -151,7 +188,8 @@ def test_json_is_a_list_of_all_that_is_known(capsys: Captured) -> None:
     link = link.with_end(Side.PAIR, replace(link.pair, notes={"public_ip": "1.1.1.1"}))
     assert print_links(Fixed([link]), Chosen(), as_json=True) == 0
     (shown,) = json.loads(capsys.readouterr().out)
-    assert shown == describe(link)
+    assert shown == {**describe(link), "edits": []}
+    del shown["edits"]
     history = shown.pop("history")
     assert shown == {
         "name": RECORD,
@@ -160,6 +198,7 @@ def test_json_is_a_list_of_all_that_is_known(capsys: Captured) -> None:
         "kind": "vxlan",
         "vni": 11,
         "generation": 1,
+        "observedGeneration": None,
         "created": "2026-03-04T05:06:07+00:00",
         "means": {"tunnel": False, "vxlan_port": None},
         "primary": {

@@ -143,7 +143,7 @@ def test_for_programs_it_is_an_object(inspect: Any) -> None:
     assert shown["observed"]["pair"]["fault"] == "cannot ask the agent of node-b: no pod of an agent runs there"
     paths = [path for path, _ in api.asked]
     assert "/api/v1/namespaces/ratchet/configmaps" not in paths  # who names a link in full need not be able to list
-    (query, *_) = [query for path, query in api.asked if path.endswith("/pods")]
+    (query, *_) = [query for path, query in api.asked if path.endswith("/ratchet/pods")]
     assert query["labelSelector"] == ["app.kubernetes.io/name=ratchet-agent"]
 
 
