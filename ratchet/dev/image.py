@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ratchet import __version__
+from ratchet.dev import debian
 from ratchet.dev.building import REPOSITORY, Say, cache, made_whole, run
 from ratchet.dev.oci import Image, Layer, write_archive
 from ratchet.errors import RatchetError
@@ -24,15 +24,6 @@ NAME = "localhost/ratchet:dev"
 SUITE, PYTHON = "bookworm", "3.11"
 COMPILE = ("python3", "-m", "compileall", "-q", "-f", "--invalidation-mode", "unchecked-hash")
 MB = 1_000_000
-_UNWANTED = (
-    "var/cache/apt",
-    "var/lib/apt/lists",
-    "usr/share/doc",
-    "usr/share/man",
-    "usr/share/locale",
-    "var/log",
-    "dev",
-)
 
 
 def make(archive: Path, say: Say, wheel: Path | None = None) -> None:
@@ -61,16 +52,12 @@ def make(archive: Path, say: Say, wheel: Path | None = None) -> None:
 def _base(say: Say) -> Path:
     folder = cache() / f"debian-{SUITE}-python{PYTHON}"
     if not folder.is_dir():
-        if shutil.which("debootstrap") is None:
-            raise RatchetError("cannot make an image: debootstrap is missing (Debian's name of the package, too)")
         say(f"Debian {SUITE} with Python, into {folder}, once")
         with made_whole(folder) as partial:
-            command = ["debootstrap", "--variant=minbase", f"--include=python{PYTHON}-minimal,python3", SUITE]
-            run("debootstrap", [*command, str(partial)], say)
+            debian.bootstrap(partial, SUITE, [f"python{PYTHON}-minimal", "python3"], say)
             # Bytecode goes by its source's time otherwise, which files in a layer do not have.
             run("compileall", ["chroot", str(partial), *COMPILE, f"/usr/lib/python{PYTHON}"], say)
-            for unwanted in _UNWANTED:
-                shutil.rmtree(partial / unwanted, ignore_errors=True)
+            debian.strip(partial)
     return folder
 
 

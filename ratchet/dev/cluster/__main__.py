@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ratchet.dev.cluster import binaries
 from ratchet.dev.cluster.cluster import FOLDER, NODES, Cluster
+from ratchet.dev.cluster.frr import frr_image
 from ratchet.errors import RatchetError
 
 
@@ -39,7 +40,9 @@ def _parser() -> argparse.ArgumentParser:
         help=f"where it is ($RATCHET_CLUSTER, {FOLDER})",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("build", help="build what no package brings: Kubernetes, and flannel's plugin; once")
+    commands.add_parser(
+        "build", help="build what no package brings: Kubernetes, flannel's plugin, an image of FRR; once"
+    )
     up = commands.add_parser("up", help="start it; Kubernetes is built first, once")
     up.add_argument("--nodes", type=int, default=len(NODES), help="0 for the control plane alone (2)")
     commands.add_parser("down", help="end it, and leave nothing")
@@ -62,6 +65,7 @@ def _run(arguments: argparse.Namespace) -> None:
     match arguments.command:
         case "build":
             say(f"Kubernetes is in {binaries.kubernetes(say)}, flannel's plugin {binaries.flannel(say)}")
+            say(f"the image of FRR is {frr_image(say)}")
         case "up":
             cluster.up(arguments.nodes, say)
             say(f"up: export KUBECONFIG={cluster.kubeconfig}")

@@ -12,6 +12,7 @@ from ratchet.dev.oci import Image, Layer, write_archive
 from ratchet.errors import RatchetError
 
 _LIBRARY = re.compile(r"(/\S+) \(0x")
+TOOLS = "localhost/tools:1"
 _WAIT = "trap 'exit 0' TERM INT; while :; do sleep 3600 & wait $!; done"
 
 
@@ -22,14 +23,14 @@ def pause_image(archive: Path) -> None:
         _write(Image("localhost/pause:1", ["/bin/sh", "-c", _WAIT]), Path(folder), archive)
 
 
-def tools_image(archive: Path) -> None:
-    """What the pods of tests run: busybox, with the host's own ip and ping."""
+def tools_image(archive: Path, name: str = TOOLS) -> None:
+    """What the pods of tests run: busybox, with the host's own ip and ping; under a name of its own, or another's."""
     with tempfile.TemporaryDirectory() as folder:
         add_busybox(Path(folder))
         for program in ("ip", "ping"):
             add_program(Path(folder), program)
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-        _write(Image("localhost/tools:1", ["/bin/sh", "-c", _WAIT], environment), Path(folder), archive)
+        _write(Image(name, ["/bin/sh", "-c", _WAIT], environment), Path(folder), archive)
 
 
 def add_busybox(root: Path) -> None:

@@ -1,0 +1,112 @@
+"""The examples, as they are: each comes up in one apply, is there again when pods are replaced, and leaves nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import yaml
+
+from ratchet.dev.cluster.cluster import Cluster
+from ratchet.dev.cluster.frr import frr_image
+from ratchet.dev.cluster.images import tools_image
+from tests.e2e import examples
+from tests.e2e.world import World, wait_for
+
+BUSYBOX = "docker.io/library/busybox:1.37"
+LABELS, TOPOLOGY = "cloud-router/labels.yaml", "cloud-router/topology.yaml"
+CLOS = "clos/clos.yaml"
+LEAVES = {f"leaf-{number}": f"10.7.1.{number}" for number in range(4)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def images(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What the examples' pods are of, made here under the names that it has elsewhere."""
+    busybox = tmp_path_factory.mktemp("images") / "busybox.tar"
+    tools_image(busybox, BUSYBOX)
+    for archive in (busybox, frr_image(lambda line: print(f"  {line}", flush=True))):
+        cluster.load(archive)
+
+
+def test_the_cloud_router_by_the_labels_of_2017(world: World) -> None:
+    examples.bring_up(world, LABELS, 3)
+    routes_from_end_to_end(world)
+    comes_again(world, LABELS)
+    routes_from_end_to_end(world)
+    examples.take_down(world, LABELS)
+
+
+def test_the_cloud_router_by_a_topology_that_comes_last(world: World) -> None:
+    backwards = examples.objects(TOPOLOGY)[::-1]
+    world.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(backwards))
+    examples.wait_until_up(world, TOPOLOGY, 3)
+    routes_from_end_to_end(world)
+    comes_again(world, TOPOLOGY)
+    routes_from_end_to_end(world)
+    examples.take_down(world, TOPOLOGY)
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize(("file", "links"), [("ring/ring.yaml", 5), ("mesh/mesh.yaml", 15)])
+def test_all_neighbours_reach_each_other(world: World, file: str, links: int) -> None:
+    examples.bring_up(world, file, links)
+    assert set(examples.kinds(world)) == {"veth", "vxlan"}
+    examples.wait_until_reached(world, examples.neighbours(world, file))
+    examples.restart(world, file, links)
+    examples.wait_until_reached(world, examples.neighbours(world, file))
+    examples.take_down(world, file)
+
+
+@pytest.mark.timeout(200)
+def test_the_clos_fabric(world: World) -> None:
+    examples.bring_up(world, CLOS, 8)
+    assert set(examples.kinds(world)) == {"veth", "vxlan"}
+    routes_between_leaves(world)
+    examples.restart(world, CLOS, 8)
+    routes_between_leaves(world)
+    examples.take_down(world, CLOS)
+
+
+def routes_from_end_to_end(world: World) -> None:
+    assert examples.kinds(world) == ["veth", "veth", "vxlan"]
+    for router in ("quagga-a", "quagga-b"):
+        wait_for_adjacency(world, router)
+    world.wait_for_ping("centosa", "192.168.4.101")
+    assert "ttl=62" in world.kubectl("exec", "centosa", "--", "ping", "-c", "1", "192.168.4.101")
+    traced = world.kubectl("exec", "centosa", "--", "traceroute", "-n", "192.168.4.101")
+    hops = re.findall(r"^ *\d+ +([\d.]+)", traced, re.MULTILINE)
+    assert hops == ["192.168.2.101", "192.168.3.101", "192.168.4.101"]
+    examples.wait_until_reached(world, {"centosa": ["4.4.4.4"]}, {"centosa": "1.1.1.1"})
+
+
+def wait_for_adjacency(world: World, router: str) -> None:
+    command = ("exec", f"deployment/{router}", "--", "vtysh", "-c", "show ip ospf neighbor")
+    wait_for(f"{router}'s adjacency", lambda: "Full/" in world.tried(*command).stdout)
+
+
+def comes_again(world: World, file: str) -> None:
+    """A router is killed, and nobody does anything about it."""
+    before = examples.uids(world)
+    world.kubectl("delete", "pod", "-l", "app=quagga-a", "--wait")
+    examples.wait_until_up(world, file, 3)
+    assert len(examples.uids(world) - before) == 1
+
+
+def routes_between_leaves(world: World) -> None:
+    examples.wait_until_reached(world, examples.neighbours(world, CLOS))
+    for leaf in LEAVES:
+        wait_for_sessions(world, leaf)
+    others = {leaf: [address for address in LEAVES.values() if address != own] for leaf, own in LEAVES.items()}
+    examples.wait_until_reached(world, others, LEAVES)
+
+
+def wait_for_sessions(world: World, leaf: str) -> None:
+    wait_for(f"{leaf}'s sessions", lambda: sessions(world, leaf) == {"spine0", "spine1"})
+
+
+def sessions(world: World, router: str) -> set[str]:
+    """The interfaces over which a router has BGP sessions."""
+    shown = world.tried("exec", router, "--", "vtysh", "-c", "show bgp ipv4 unicast summary json").stdout
+    peers = json.loads(shown or "{}").get("peers", {})
+    return {ifname for ifname, peer in peers.items() if peer["state"] == "Established"}
