@@ -10,11 +10,10 @@ import yaml
 
 from ratchet.dev.cluster.cluster import Cluster
 from ratchet.dev.cluster.frr import frr_image
-from ratchet.dev.cluster.images import tools_image
+from ratchet.dev.cluster.images import BUSYBOX, tools_image
 from tests.e2e import examples
 from tests.e2e.world import World, wait_for
 
-BUSYBOX = "docker.io/library/busybox:1.37"
 LABELS, TOPOLOGY = "cloud-router/labels.yaml", "cloud-router/topology.yaml"
 CLOS = "clos/clos.yaml"
 LEAVES = {f"leaf-{number}": f"10.7.1.{number}" for number in range(4)}

@@ -13,6 +13,7 @@ from ratchet.errors import RatchetError
 
 _LIBRARY = re.compile(r"(/\S+) \(0x")
 TOOLS = "localhost/tools:1"
+BUSYBOX = "docker.io/library/busybox:1.37"  # as the examples have it
 _WAIT = "trap 'exit 0' TERM INT; while :; do sleep 3600 & wait $!; done"
 
 

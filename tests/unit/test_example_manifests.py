@@ -1,0 +1,75 @@
+"""The examples: they say what they are meant to, and their pods are of images that the nodes of tests have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ratchet.cli.main import main
+from ratchet.cli.validate import read_objects
+from ratchet.core.intent import wanted_links
+from ratchet.core.model import End, Pod, Topology
+from ratchet.dev.cluster import frr, images
+
+EXAMPLES = Path(__file__).parents[2] / "manifests" / "examples"
+LABELS, TOPOLOGY = "cloud-router/labels.yaml", "cloud-router/topology.yaml"
+Json = dict[str, Any]
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        (LABELS, "4 pods, 3 links"),
+        (TOPOLOGY, "4 pods, 3 links"),
+        ("ring/ring.yaml", "5 pods, 5 links"),
+        ("mesh/mesh.yaml", "6 pods, 15 links"),
+        ("clos/clos.yaml", "6 pods, 8 links"),
+    ],
+)
+def test_they_are_right(file: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "--strict", str(EXAMPLES / file)]) == 0
+    assert capsys.readouterr().out == f"{said}: 0 errors, 0 warnings\n"
+
+
+def test_the_cloud_router_has_the_same_links_however_they_are_said() -> None:
+    assert links(LABELS) == links(TOPOLOGY)
+
+
+def test_the_cloud_router_is_the_same_but_for_how_its_links_are_said() -> None:
+    assert without_links(LABELS) == without_links(TOPOLOGY)
+
+
+def test_the_nodes_of_tests_have_their_images() -> None:
+    files = [str(file.relative_to(EXAMPLES)) for file in EXAMPLES.glob("*/*.yaml")]
+    specs = [pod["spec"] for file in files for pod in map(pod_of, objects(file)) if pod is not None]
+    found = {one["image"] for spec in specs for one in (*spec.get("initContainers", []), *spec["containers"])}
+    assert found == {frr.NAME, images.BUSYBOX.removeprefix("docker.io/library/")}
+
+
+def objects(file: str) -> list[Json]:
+    return list(yaml.safe_load_all((EXAMPLES / file).read_text()))
+
+
+def pod_of(one: Json) -> Json | None:
+    """A pod's metadata and spec: the object itself, or a workload's template."""
+    template: Json = one.get("spec", {}).get("template", one)
+    return template if "containers" in template.get("spec", {}) else None
+
+
+def links(file: str) -> dict[str, tuple[End, End]]:
+    read = list(read_objects(file, (EXAMPLES / file).read_text(), "default"))
+    pods = [one for one in read if isinstance(one, Pod)]
+    wanted = wanted_links(pods, topologies=[one for one in read if isinstance(one, Topology)])
+    return {one.link.name: (one.link.primary, one.link.pair) for one in wanted.links}
+
+
+def without_links(file: str) -> list[Json]:
+    kept = [one for one in objects(file) if "ratchet.topology" not in one["metadata"].get("labels", {})]
+    for pod in map(pod_of, kept):
+        if pod is not None:
+            labels = pod["metadata"]["labels"]
+            pod["metadata"]["labels"] = {key: labels[key] for key in labels if not key.startswith("ratchet.")}
+    return kept
