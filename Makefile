@@ -28,9 +28,10 @@ system:
 	@$(RUN) system
 
 # Both stories, and one at a time: what is to be kept up is the second.
-demo: system install  ## two nodes, two pods, a link, a ping, on this machine; then with agents
-	@$(if $(filter --down,$(DEMO)),,$(BIN)/ratchet demo $(filter-out --keep --agent,$(DEMO)))
-	@$(BIN)/ratchet demo --agent $(DEMO)
+demo: system install  ## two nodes, pods, links, pings, on this machine: three stories, the last of routers
+	@$(if $(filter --down,$(DEMO)),,$(BIN)/ratchet demo $(filter-out --keep,$(DEMO)))
+	@$(if $(filter --down,$(DEMO)),,$(BIN)/ratchet demo late-peer $(filter-out --keep,$(DEMO)))
+	@$(BIN)/ratchet demo cloud-router $(DEMO)
 
 test: system install lint unit  ## all checks and tests
 

@@ -9,7 +9,14 @@ from ratchet.cli.extras import of_extra
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--agent", action="store_true", help="with agents: a peer that comes late, goes, comes again")
+    parser.add_argument(
+        "story",
+        nargs="?",
+        choices=("pair", "late-peer", "cloud-router"),
+        default="pair",
+        help="pair: two pods, as in 2017 (the default); with agents, late-peer: one that comes late, goes, and comes "
+        "again; cloud-router: four pods that route",
+    )
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--keep", action="store_true", help="leave it up, and say how to look around")
     choice.add_argument("--down", action="store_true", help="take down what --keep left up")
@@ -22,4 +29,4 @@ def _run(arguments: argparse.Namespace) -> int:
         from ratchet.dev import demo
     if arguments.down:
         return demo.take_down()
-    return demo.run(kubeconfig=arguments.kubeconfig, agent=arguments.agent, keep=arguments.keep)
+    return demo.run(arguments.story, kubeconfig=arguments.kubeconfig, keep=arguments.keep)

@@ -1,4 +1,4 @@
-"""The main job on one machine, with a demo that plays the kubelet on two nodes: two stories, with agents and without.
+"""The main job on one machine, with a demo that plays the kubelet on two nodes: three stories, with agents and without.
 
 Everything is real but the kubelet: the plugin as installed, the pods in the API, the namespaces, the links, the pings.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ratchet.dev import latepeer, walkthrough
+from ratchet.dev import cloudrouter, latepeer, walkthrough
 from ratchet.dev.bed import Bed, wait_for
 from ratchet.dev.hosts import namespaces_under, remove_namespace
 from ratchet.dev.kubelet import DEBIAN_PLUGINS
@@ -30,21 +30,22 @@ from ratchet.errors import RatchetError
 from ratchet.install.executables import find_shim
 
 PREFIX = "demo-"
+STORIES: dict[str, ModuleType] = {"pair": walkthrough, "late-peer": latepeer, "cloud-router": cloudrouter}
 HELD = Path(tempfile.gettempdir()) / f"ratchet-demo-{os.getuid()}.json"
 
 
-def run(kubeconfig: Path | None = None, *, agent: bool = False, keep: bool = False) -> int:
-    """Tell the story of 2017, or with `agent` that of a late peer; the exit status, 0 only if every step held.
+def run(story: str = "pair", kubeconfig: Path | None = None, *, keep: bool = False) -> int:
+    """Tell one of the STORIES; the exit status, 0 only if every step held.
 
     With `keep` it stays up in a process of its own.
     """
     kubeconfig = kubeconfig or (Path(os.environ["KUBECONFIG"]) if os.environ.get("KUBECONFIG") else None)
-    options = (["--kubeconfig", str(kubeconfig)] if kubeconfig else []) + (["--agent"] if agent else [])
+    options = [story, *(["--kubeconfig", str(kubeconfig)] if kubeconfig else [])]
     become_able([sys.executable, "-m", "ratchet.cli.main", "demo", *options, *(["--keep"] if keep else [])])
     if keep:
         return _run_and_hold(options)
-    with _prepared(kubeconfig, agent=agent) as stage:
-        _story(agent=agent).tell(stage)
+    with _prepared(kubeconfig, agent=STORIES[story].AGENTS) as stage:
+        STORIES[story].tell(stage)
     step("Taken down; nothing of it is left on this machine")
     return 0
 
@@ -62,10 +63,6 @@ def take_down() -> int:
         raise RatchetError("cannot take the demo down: none is up")
     print("the demo is down")
     return 0
-
-
-def _story(*, agent: bool) -> ModuleType:
-    return latepeer if agent else walkthrough
 
 
 @contextmanager
@@ -108,7 +105,11 @@ def _prepared(kubeconfig: Path | None, *, agent: bool) -> Iterator[Stage]:
         for name, process in bed.agents.items():
             say(f"agent        process {process.pid} on {name}, at {process.socket}")
         left, right = kubelets
-        yield Stage(bed, left, right)
+        stage = Stage(bed, left, right)
+        try:
+            yield stage
+        finally:
+            stage.stop_routers()
 
 
 def _run_and_hold(options: list[str]) -> int:
@@ -125,12 +126,12 @@ def _run_and_hold(options: list[str]) -> int:
         return 0 if told.read() == "up" else child.wait() or 1
 
 
-def _hold(writer: int, kubeconfig: Path | None, *, agent: bool) -> int:
+def _hold(writer: int, story: ModuleType, kubeconfig: Path | None) -> int:
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    with _prepared(kubeconfig, agent=agent) as stage:
-        _story(agent=agent).tell(stage)
-        _story(agent=agent).stay(stage)
+    with _prepared(kubeconfig, agent=story.AGENTS) as stage:
+        story.tell(stage)
+        story.stay(stage)
         HELD.write_text(json.dumps({"pid": os.getpid(), "began": _start_time(os.getpid())}))
         os.write(writer, b"up")
         os.close(writer)
@@ -160,6 +161,6 @@ def _start_time(pid: int) -> str | None:
 if __name__ == "__main__":
     named = sys.argv[sys.argv.index("--kubeconfig") + 1] if "--kubeconfig" in sys.argv else None
     try:
-        sys.exit(_hold(int(sys.argv[1]), Path(named) if named else None, agent="--agent" in sys.argv))
+        sys.exit(_hold(int(sys.argv[1]), STORIES[sys.argv[2]], Path(named) if named else None))
     except RatchetError as error:
         sys.exit(f"ratchet: {error}\n         {error.details}")

@@ -7,6 +7,7 @@ from ratchet.dev.bed import wait_for
 from ratchet.dev.stage import Stage
 from ratchet.dev.story import check, say, step, typed
 
+AGENTS = True
 AT_ONCE_SECONDS = 3.0  # on a machine that has other things to do; the peer comes when all of this has been shown
 
 
@@ -40,6 +41,7 @@ def stay(stage: Stage) -> None:
     agent = stage.bed.agents[stage.left.host.name]
     kubeconfig = f"--kubeconfig {stage.bed.access.kubeconfig}"
     stage.say_how_to_look(
+        *stage.ways_to_look_at_the_pair(),
         f"kubectl {kubeconfig} get events -n {stage.bed.namespace}",
         f"tail -f {agent.log}",
         f"ip netns exec {stage.left.host.netns} curl -s http://127.0.0.1:9472/metrics",

@@ -17,6 +17,7 @@ from typing import Any
 from ratchet.core.machine import derive
 from ratchet.core.model import PodRef, State
 from ratchet.dev.bed import RATCHET_NAMESPACE, Bed, wait_for
+from ratchet.dev.frr import Frr
 from ratchet.dev.hosts import command_in, ip
 from ratchet.dev.kubelet import Kubelet, Sandbox
 from ratchet.dev.story import check, kubectl, passed, say, shell, step, typed
@@ -31,7 +32,8 @@ LINK = "primary-pod.in1.pair-pod.in2"
 
 @dataclass(slots=True)
 class Stage:
-    """A bed whose nodes are `left` and `right`, and the pods on it by name, each with its kubelet and its sandbox.
+    """A bed whose nodes are `left` and `right`, and the pods on it by name, each with its kubelet and its sandbox; and
+    the `routers` that run in them.
 
     What does not come about as it should raises RatchetError.
     """
@@ -40,6 +42,7 @@ class Stage:
     left: Kubelet
     right: Kubelet
     pods: dict[str, tuple[Kubelet, Sandbox]] = field(default_factory=dict)
+    routers: dict[str, Frr] = field(default_factory=dict)
 
     @property
     def record_name(self) -> str:
@@ -76,10 +79,20 @@ class Stage:
     def end(self, *pods: str) -> None:
         """What a kubelet does with pods that are deleted: DEL, and then the pod's object gone."""
         for pod in pods:
+            self.stop_router(pod)
             kubelet, sandbox = self.pods.pop(pod)
             answer = kubelet.delete(sandbox)
             check(f"DEL of {pod} succeeded{answer.error and ': ' + answer.error}", not answer.status)
             self.bed.delete_pod(sandbox.pod)
+
+    def stop_router(self, pod: str) -> None:
+        """End the router in a pod, if there is one."""
+        if (router := self.routers.pop(pod, None)) is not None:
+            router.stop()
+
+    def stop_routers(self) -> None:
+        for pod in list(self.routers):
+            self.stop_router(pod)
 
     # What there is
 
@@ -115,17 +128,22 @@ class Stage:
     def check_records_gone(self) -> None:
         check("the API has no record and no VNI", not self.bed.links() and not self.bed.records.vni_leases())
 
+    def ways_to_look_at_the_pair(self) -> list[str]:
+        kubeconfig = f"--kubeconfig {self.bed.access.kubeconfig}"
+        return [
+            f"kubectl {kubeconfig} get configmap -n {RATCHET_NAMESPACE} {self.record_name} -o yaml",
+            f"ip netns exec {self.primary.netns} ip -d addr show in1",
+            f"ip netns exec {self.primary.netns} ping 192.168.2.101",
+            f"ip netns exec {self.pods['pair-pod'][1].netns} tcpdump -ni in2",
+        ]
+
     def say_how_to_look(self, *more: str) -> None:
         """Commands to look around with, `more` among them, where the demo stays up."""
         kubeconfig = f"--kubeconfig {self.bed.access.kubeconfig}"
         step("It stays up. Look around:")
         for command in (
             f"kubectl {kubeconfig} get pods,configmaps,leases -A -L {LABELS}",
-            f"kubectl {kubeconfig} get configmap -n {RATCHET_NAMESPACE} {self.record_name} -o yaml",
             f"ratchet links {kubeconfig}",
-            f"ip netns exec {self.primary.netns} ip -d addr show in1",
-            f"ip netns exec {self.primary.netns} ping 192.168.2.101",
-            f"ip netns exec {self.pods['pair-pod'][1].netns} tcpdump -ni in2",
             f"ip netns exec {self.left.host.netns} ip addr",
             *more,
         ):

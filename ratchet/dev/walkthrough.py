@@ -6,6 +6,8 @@ from ratchet.dev.bed import RATCHET_NAMESPACE
 from ratchet.dev.stage import LABELS, Stage
 from ratchet.dev.story import check, step
 
+AGENTS = False
+
 
 def tell(stage: Stage) -> None:
     """Every step, each of which has to hold."""
@@ -26,7 +28,7 @@ def stay(stage: Stage) -> None:
     """Bring the first link up again and say how to look at it."""
     step("Once more on two nodes, to look around")
     stage.link("example.yaml")
-    stage.say_how_to_look()
+    stage.say_how_to_look(*stage.ways_to_look_at_the_pair())
 
 
 def _show_tunnel(stage: Stage) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from ratchet.dev import frr
 from ratchet.dev.bed import wait_for
 from ratchet.dev.kubelet import DEBIAN_PLUGINS
 from ratchet.dev.rootless import INSIDE
@@ -27,7 +28,14 @@ WITHOUT_SHIM = (
     "import sys, ratchet.install.executables\n"
     "ratchet.install.executables.find_shim = lambda: None\n"
     "from ratchet.cli.main import main\n"
-    "sys.exit(main(['demo', '--agent']))",
+    "sys.exit(main(['demo', 'late-peer']))",
+)
+WITHOUT_FRR = (
+    "-c",
+    "import sys, ratchet.dev.frr\n"
+    "ratchet.dev.frr.is_usable = lambda: False\n"
+    "from ratchet.cli.main import main\n"
+    "sys.exit(main(['demo', 'cloud-router']))",
 )
 # `ip netns` keeps its names in /run, which is another one here.
 THEN_LOOK = '"$@"; status=$?; echo "left: $(ls /run/netns)"; exit $status'
@@ -87,7 +95,7 @@ def test_the_story_of_2017(folder: Path) -> None:
     assert said.endswith("left: \n")
 
 
-@pytest.mark.parametrize("command", [(*DEMO, "--agent"), WITHOUT_SHIM], ids=["shim", "no shim"])
+@pytest.mark.parametrize("command", [(*DEMO, "late-peer"), WITHOUT_SHIM], ids=["shim", "no shim"])
 def test_the_story_of_a_late_peer(command: tuple[str, ...], folder: Path) -> None:
     if command is not WITHOUT_SHIM and find_shim() is None:
         pytest.skip("there is no shim for this machine: it has no C compiler")
@@ -107,16 +115,40 @@ def test_the_story_of_a_late_peer(command: tuple[str, ...], folder: Path) -> Non
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", [(*DEMO, "cloud-router"), WITHOUT_FRR], ids=["FRR", "no FRR"])
+def test_the_story_of_the_cloud_router(command: tuple[str, ...], folder: Path) -> None:
+    if command is not WITHOUT_FRR and not frr.is_usable():
+        pytest.skip("FRR is not installed, or this is no root")
+    said = told(THEN_LOOK, folder, *command)
+    shown = [
+        "by routes in the topology" if command is WITHOUT_FRR else "by OSPF",
+        "3 of 3 links are linked",
+        '|"mid1 – mid2 · vxlan 11"|',
+        "ok centosa reaches 192.168.4.101 by way of two routers",
+        "A router is killed",
+        "3 of 3 links are linked",
+        "ok centosa reaches 192.168.4.101 by way of two routers",
+        "ok the API has no record and no VNI",
+    ]
+    place = 0
+    for one in shown:
+        place = said.find(one, place) + 1
+        assert place, said
+    assert said.endswith("left: \n")
+    assert processes(folder) == []
+    assert list(folder.iterdir()) == []
+
+
 def test_what_is_kept_up_has_agents_and_goes_whole(folder: Path) -> None:
     script = '"$@" --keep && ls $TMPDIR/*/*/run/agent.sock | wc -l && "$@" --down && echo "left: $(ls /run/netns)"'
-    said = told(script, folder, *DEMO, "--agent")
+    said = told(script, folder, *DEMO, "late-peer")
     assert said.endswith("\n2\nthe demo is down\nleft: \n")
     assert processes(folder) == []
     assert list(folder.iterdir()) == []
 
 
 def test_agents_end_with_a_demo_that_is_killed(folder: Path) -> None:
-    command = [*APART, sys.executable, *DEMO, "--agent"]
+    command = [*APART, sys.executable, *DEMO, "late-peer"]
     with (folder / "said").open("wb") as said:
         demo = subprocess.Popen(command, env=environment(folder), stdout=said, stderr=said)
     try:
