@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,6 +80,49 @@ def test_a_topology_and_its_pods_in_one_apply(world: World) -> None:
         assert (end["device"]["mtu"], end["live"]["carrier"]) == (1400, True)
         assert min(end["live"][way]["packets"] for way in ("rx", "tx")) > 0
     assert "Not observed" not in world.ratchet("inspect", "a:in1", "-n", world.namespace)
+
+
+def test_what_a_link_may_have_and_what_is_edited_of_it(world: World) -> None:
+    wanted = {
+        "mtu": 1400,
+        "txqlen": 77,
+        "routes": [{"to": "10.9.0.0/16", "metric": 5}, None],
+        "sysctls": {"net.ipv4.conf.IFNAME.rp_filter": 2, "net.ipv6.conf.IFNAME.ndisc_notify": 1},
+        "offloads": "off",
+        "rate": ["50mbit", None],
+    }
+    links: list[dict[str, Any]] = [
+        {"endpoints": ["a:in1", "b:in2"], "addresses": ["10.0.1.1/24", "10.0.1.2/24"], **wanted},
+        {"endpoints": ["b:mid1", "c:mid2"], "addresses": ["10.0.2.1/24", "10.0.2.2/24"], **wanted},
+        {"endpoints": ["a:own1", "b:own2"], "addresses": ["10.0.3.1/24", "10.0.3.2/24"], "kind": "vxlan"},
+    ]
+    metadata = {"name": "lab", "labels": {"ratchet.topology": "true"}}
+    lab = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"links": json.dumps(links)}}
+    nodes = {"a": "node-a", "b": "node-a", "c": "node-b"}
+    world.apply(lab, *(pod(name, node, {"ratchet": "true"}) for name, node in nodes.items()))
+    assert world.ratchet("wait", "-n", world.namespace).splitlines()[-1] == "3 of 3 links are linked"
+    world.wait("condition=Ready", "pod", "--all")
+    for end, kind in (("a:in1", "veth"), ("b:mid1", "vxlan")):
+        seen = json.loads(world.ratchet("inspect", end, "-n", world.namespace, "-o", "json"))["observed"]["primary"]
+        device = seen["device"]
+        assert (seen["fault"], seen["differences"], device["kind"]) == ("", [], kind)
+        assert (device["txqlen"], device["offloads"], device["rate"]) == (77, False, 50_000_000)
+        assert [route["to"] for route in device["routes"]] == ["10.9.0.0/16"]
+    assert world.kubectl("exec", "b", "--", "cat", "/proc/sys/net/ipv4/conf/in2/rp_filter").strip() == "2"
+    for name, address in (("a", "10.0.1.2"), ("b", "10.0.2.2"), ("a", "10.0.3.2")):
+        world.wait_for_ping(name, address)
+
+    links[0]["mtu"] = 1300
+    world.apply({**lab, "data": {"links": json.dumps(links)}})
+    world.kubectl("wait", "--for=create", "event", "--field-selector=reason=WantsRestart", "--timeout=20s")
+    assert "wants a restart" in world.kubectl("describe", "pod", "a")
+    world.delete_pods("a")
+    world.apply(pod("a", "node-b", {"ratchet": "true"}))
+    assert world.ratchet("wait", "-n", world.namespace).splitlines()[-1] == "3 of 3 links are linked"
+    world.wait("condition=Ready", "pod/a")
+    assert world.device("a", "in1")["mtu"] == world.device("b", "in2")["mtu"] == 1300
+    world.wait_for_ping("a", "10.0.1.2")
+    world.wait_for_ping("a", "10.0.3.2")
 
 
 def test_readiness_waits_for_the_link_and_events_tell_of_it(world: World) -> None:
