@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 from ratchet.core.device import Device
@@ -24,7 +25,8 @@ from ratchet.core.intent import (
 from ratchet.core.model import End, Pod, Side
 from ratchet.core.plan import Attempt, Site
 from ratchet.errors import PeerMissingError, SupersededError
-from ratchet.node.reconciler import Reconciler
+from ratchet.node.at_once import each_at_once
+from ratchet.node.reconciler import Reconciler, Settled
 from ratchet.store.records import Records
 
 log = logging.getLogger(__name__)
@@ -89,9 +91,10 @@ def link_all(
     """
     if not attempts:
         return []
-    # All have joined before any is waited for: two pods that each wait for the other's first link would wait for ever.
-    settled = {one.name: reconciler.settle(one, site, joined=False) for one in attempts}
+    settle = partial(_settle_each, reconciler, site)
     mine = {one.name: one for one in attempts}
+    # All have joined before any is waited for: two pods that each wait for the other's first link would wait for ever.
+    settled = settle(attempts, joined=False)
     waiting = {name for name, end in settled.items() if not end.stands}
     if waiting:
         version = min((end.record.resource_version for end in settled.values()), key=_age_of_version)
@@ -99,8 +102,7 @@ def link_all(
         changes = reconciler.records.names_of_changed_links(pod.namespace, pod.name, mine.keys(), version, until)
         for names in changes:
             # Those that stand too: nobody else looks after them yet, and their peers come and go meanwhile.
-            for name in mine if names is None else names & mine.keys():
-                settled[name] = reconciler.settle(mine[name], site, joined=True)
+            settled |= settle([one for one in attempts if names is None or one.name in names], joined=True)
             before, waiting = waiting, {name for name, end in settled.items() if not end.stands}
             for name in before - waiting:
                 log.info("link %s stands at its %s", name, mine[name].side)
@@ -109,6 +111,17 @@ def link_all(
     if waiting and require:
         raise _peers_missing(reconciler.records, [one for one in attempts if one.name in waiting])
     return [(settled[one.name].record.end(one.side), settled[one.name].device) for one in attempts]
+
+
+def _settle_each(
+    reconciler: Reconciler, site: Site, attempts: Sequence[Attempt], *, joined: bool
+) -> dict[str, Settled]:
+    """How far each end comes now, by link; the API's answers for all of them are waited for together.
+
+    Raises once nobody is at work on any of them.
+    """
+    ends = each_at_once(lambda one: reconciler.settle(one, site, joined=joined), attempts)
+    return {one.name: end for one, end in zip(attempts, ends, strict=True)}
 
 
 def _age_of_version(version: str) -> tuple[int, str]:

@@ -62,11 +62,12 @@ def _serve(
     from ratchet.node.process import process_began
     from ratchet.node.verbs import serve
     from ratchet.store.apiserver import connect
+    from ratchet.store.numbers import Numbers
     from ratchet.store.records import Records
 
     def records(patience: float) -> Records:
         api = connect(_kubeconfig(network.kubeconfig or kubeconfig), patience=patience)
-        return Records(api, network.namespace, network.vni_range)
+        return Records(api, network.namespace, network.vni_range, Numbers())
 
     if network.wait_policy == "proceed":
         log.warning('"wait_policy": "proceed" is of no effect: nobody stays who could complete a link later')

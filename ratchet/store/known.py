@@ -251,7 +251,7 @@ class KnownRecords(Records):
     """Records that are answered from memory where that is good enough, and by the API where it is not."""
 
     def __init__(self, api: ApiServer, namespace: str, vni_range: tuple[int, int], memory: Memory) -> None:
-        super().__init__(api, namespace, vni_range)
+        super().__init__(api, namespace, vni_range, memory.numbers)
         self.memory = memory
         self.known = memory.links
 
@@ -311,15 +311,6 @@ class KnownRecords(Records):
             raise
         self.known.put(link)
         return link
-
-    # VNIs
-
-    def release_vni(self, vni: int, holder: str) -> None:
-        super().release_vni(vni, holder)
-        self.memory.numbers.freed(vni)
-
-    def _numbers(self) -> Numbers:
-        return self.memory.numbers
 
     # Pods
 

@@ -90,7 +90,8 @@ class Numbers:
     def _list(self, leases: Leases) -> None:
         listed = leases.vni_leases()
         with self._lock:
-            self._holders = {lease.vni: lease.holder for lease in listed}
+            being_tried = {vni: holder for vni, holder in self._holders.items() if not holder}
+            self._holders = being_tried | {lease.vni: lease.holder for lease in listed}
             self._listed = time.monotonic()
 
 

@@ -76,12 +76,22 @@ class LinkChange:
 
 
 class Records:
-    """The links and VNIs in one namespace (`ratchet`) of one API server, and the cluster's pods and nodes."""
+    """The links and VNIs in one namespace (`ratchet`) of one API server, and the cluster's pods and nodes.
 
-    def __init__(self, api: ApiServer, namespace: str = "ratchet", vni_range: tuple[int, int] = (11, 16777215)) -> None:
+    `numbers` is what is known of the VNIs that are taken; None for nothing, before each claim anew.
+    """
+
+    def __init__(
+        self,
+        api: ApiServer,
+        namespace: str = "ratchet",
+        vni_range: tuple[int, int] = (11, 16777215),
+        numbers: Numbers | None = None,
+    ) -> None:
         self.api = api
         self.namespace = namespace
         self.vni_range = vni_range
+        self.numbers = numbers
         self.config_maps_path = f"/api/v1/namespaces/{namespace}/configmaps"
         self.leases_path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
 
@@ -194,7 +204,7 @@ class Records:
         """
         if link.vni is not None:
             return link
-        return with_vni(link, self._numbers().claim(self, link))
+        return with_vni(link, (self.numbers or Numbers()).claim(self, link))
 
     def release_vni(self, vni: int, holder: str) -> None:
         """Free a VNI, if it is the record `holder` that has it."""
@@ -203,6 +213,8 @@ class Records:
             lease = decode_vni_lease(self.api.get(path))
             if lease is not None and lease.holder == holder:
                 self.api.delete(path, uid=lease.uid)
+        if self.numbers is not None:
+            self.numbers.freed(vni)
 
     def vni_leases(self) -> list[VniLease]:
         items, _ = self.api.list(self.leases_path, labelSelector=MANAGED_SELECTOR)
@@ -212,10 +224,6 @@ class Records:
         """Delete the very Lease that was listed. Raises ConflictError where it has changed since."""
         path = f"{self.leases_path}/{vni_lease_name(lease.vni)}"
         self.api.delete(path, uid=lease.uid, resource_version=lease.resource_version)
-
-    def _numbers(self) -> Numbers:
-        """What is known of the VNIs that are taken: here nothing before they are listed."""
-        return Numbers()
 
     # Pods and nodes
 

@@ -129,6 +129,10 @@ class Node:
         told = map(_request, self.beside_settings("told").read_text().splitlines())
         return [one for one in told if since <= one.sent <= until]
 
+    def cpu(self) -> float:
+        """Seconds of CPU that the agent has used so far (clock_getres(2), "the CPU-time clock of a process")."""
+        return time.clock_gettime((~self.agent.pid << 3) | 2)
+
     def memory(self) -> float:
         """The agent's RSS in MiB (proc_pid_status(5), VmRSS)."""
         lines = Path(f"/proc/{self.agent.pid}/status").read_text().splitlines()
@@ -147,8 +151,42 @@ class ToldHost(Host):
 class ApartBed(Bed):
     """A bed whose embedded API is a process of its own."""
 
+    _api: subprocess.Popen[str]
+
+    def move_api(self, seconds: float) -> None:
+        """Have the embedded API hold back every answer for so many seconds from now on."""
+        assert self._api.stdin is not None
+        assert self._api.stdout is not None
+        print(seconds, file=self._api.stdin, flush=True)
+        self._api.stdout.readline()
+
     def _reached_api(self) -> Any:
-        return super()._reached_api() if self.kubeconfig is not None else _api_apart(self.hosts, self.folder)
+        return super()._reached_api() if self.kubeconfig is not None else self._api_apart()
+
+    @contextmanager
+    def _api_apart(self) -> Iterator[Access]:
+        folder = self.folder
+        access = Access(folder / "kubeconfig", folder / "node.kubeconfig")
+        with datapath.open_netns(netns_path(self.hosts.switch)) as netns, datapath.inside(netns):
+            listener = socket.create_server((SWITCH_ADDRESS, 0), backlog=128)
+        with listener, (folder / "api.log").open("wb") as log:
+            program = [sys.executable, str(HERE / "api_apart.py"), str(listener.fileno())]
+            process = self._api = subprocess.Popen(
+                [*program, str(access.kubeconfig), str(access.node_kubeconfig)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                pass_fds=(listener.fileno(),),
+                start_new_session=True,
+            )
+        try:
+            assert process.stdout is not None
+            if not process.stdout.readline():
+                raise RatchetError(f"cannot start the embedded API: {(folder / 'api.log').read_text()[-2000:]}")
+            yield access
+        finally:
+            process.communicate()  # the end of its stdin is its own
 
 
 class Watching:
@@ -214,30 +252,6 @@ def add_namespaces(hosts: Hosts, *names: str) -> list[str]:
 def sandbox_in(netns: str, pod: PodRef) -> Sandbox:
     """A new sandbox of a pod in a namespace, in which others may have been before it or be beside it."""
     return Sandbox(pod, secrets.token_hex(32), netns)
-
-
-@contextmanager
-def _api_apart(hosts: Hosts, folder: Path) -> Iterator[Access]:
-    access = Access(folder / "kubeconfig", folder / "node.kubeconfig")
-    with datapath.open_netns(netns_path(hosts.switch)) as netns, datapath.inside(netns):
-        listener = socket.create_server((SWITCH_ADDRESS, 0), backlog=128)
-    with listener, (folder / "api.log").open("wb") as log:
-        program = [sys.executable, str(HERE / "api_apart.py"), str(listener.fileno())]
-        process = subprocess.Popen(
-            [*program, str(access.kubeconfig), str(access.node_kubeconfig)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            pass_fds=(listener.fileno(),),
-            start_new_session=True,
-        )
-    try:
-        assert process.stdout is not None
-        if not process.stdout.readline():
-            raise RatchetError(f"cannot start the embedded API: {(folder / 'api.log').read_text()[-2000:]}")
-        yield access
-    finally:
-        process.communicate()  # the end of its stdin is its own
 
 
 def _request(line: str) -> Request:

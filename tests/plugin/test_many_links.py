@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import pytest
+from aiohttp import web
 
 from ratchet.core.model import State
 from ratchet.dev.bed import wait_for
 from ratchet.dev.hosts import ip
-from ratchet.dev.kubelet import Sandbox
-from tests.support.cluster import Cluster
+from ratchet.dev.kubelet import Kubelet, Sandbox
+from tests.support.cluster import Cluster, sent_by
+from tests.support.faults import Rule
 
 ASKS = {"ratchet": "true"}
 WAITS = {"ratchet": "true", "ratchet.primary": "false"}
@@ -173,4 +180,114 @@ def test_a_link_that_is_said_in_two_ways_is_refused_to_both_pods(cluster: Cluste
         assert answer.status == 1
         assert f"{places} say different things of one link" in answer.json["msg"]
     cluster.delete_all((cluster.a, a), (cluster.b, b))
+    cluster.assert_nothing_left()
+
+
+# More links than a few: they are made at once
+
+MANY = 8
+CROWD_SECONDS = 20.0
+
+
+@dataclass
+class Crowd:
+    """An act that holds requests until so many are there at once, or for a while; `most` there were."""
+
+    size: int
+    there: int = 0
+    most: int = 0
+
+    async def __call__(self, _: web.Request) -> None:
+        self.there += 1
+        self.most = max(self.most, self.there)
+        until = time.monotonic() + CROWD_SECONDS
+        while self.most < self.size and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+        self.there -= 1
+
+
+def star(cluster: Cluster, *nodes: Kubelet) -> Iterator[tuple[Kubelet, Sandbox]]:
+    """A pod on `a` in the middle of a topology, and the pods around it, each on one of these nodes in turn."""
+    lines = (f"- endpoints: [hub:e{number}, p{number}:in1]" for number in range(MANY))
+    cluster.bed.create_topology("star", "\n".join(lines))
+    yield cluster.a, cluster.pod("hub", ASKS, cluster.a)
+    for number in range(MANY):
+        node = nodes[number % len(nodes)]
+        yield node, cluster.pod(f"p{number}", ASKS, node)
+
+
+def test_the_api_is_asked_for_many_links_at_once(cluster: Cluster) -> None:
+    hub, *around = star(cluster, cluster.a, cluster.b)
+    waiting = [cluster.start("ADD", *one) for one in around]
+    names = [f"default.hub.e{number}.p{number}.in1" for number in range(MANY)]
+    for name in names:
+        wait_for(f"the pair of {name}", partial(has_pair, cluster, name))
+    crowd = Crowd(MANY)
+    writes = sent_by(cluster.a, "POST", "PATCH", path="/configmaps")
+    cluster.faults.add(Rule(writes, before=crowd, times=sys.maxsize))
+    cluster.add_all(hub)
+    assert crowd.most == MANY, "records are not written one after another"
+    cluster.faults.clear()
+    for (_, sandbox), process in zip(around, waiting, strict=True):
+        answer = cluster.end(process)
+        assert answer.status == 0, answer
+        sandbox.result = answer.json
+    for name in names:
+        cluster.wait_until(State.LINKED, name)
+    cluster.delete_all(hub, *around)
+    cluster.assert_nothing_left()
+
+
+def has_pair(cluster: Cluster, name: str) -> bool:
+    record = cluster.bed.records.link(name)
+    return record is not None and record.pair.sandbox is not None
+
+
+def test_where_one_of_many_links_cannot_be_made_none_is(cluster: Cluster) -> None:
+    (_, hub), *around = star(cluster, cluster.a)
+    waiting = [cluster.start("ADD", *one) for one in around]
+    names = [f"default.hub.e{number}.p{number}.in1" for number in range(MANY)]
+    for name in names:
+        wait_for(f"the pair of {name}", partial(has_pair, cluster, name))
+    ip("-n", hub.netns, "link", "add", "e5", "type", "bridge")
+    refused = cluster.a.add(hub)
+    assert refused.status == 1
+    assert "an interface of that name exists and is not ratchet's" in refused.json["msg"]
+    assert cluster.interfaces(hub) == ["e5"]
+    for name in names:
+        wait_for(f"{name} without the hub", partial(has_no_primary, cluster, name))
+    ip("-n", hub.netns, "link", "del", "e5")
+    cluster.add_all((cluster.a, hub))
+    assert sorted(cluster.interfaces(hub)) == [f"e{number}" for number in range(MANY)]
+    for (_, sandbox), process in zip(around, waiting, strict=True):
+        answer = cluster.end(process)
+        assert answer.status == 0, answer
+        sandbox.result = answer.json
+    cluster.delete_all((cluster.a, hub), *around)
+    cluster.assert_nothing_left()
+
+
+def has_no_primary(cluster: Cluster, name: str) -> bool:
+    record = cluster.bed.records.link(name)
+    return record is not None and record.primary.sandbox is None
+
+
+def test_pods_that_have_many_links_with_each_other_wait_for_each_other_without_end(cluster: Cluster) -> None:
+    """All joined before any is waited for: else each might wait for what the other does last."""
+    pods = ("x", "y", "z")
+    pairs = [(one, other) for one in pods for other in pods if one != other]
+    lines = (
+        f"- endpoints: [{one}:{one}{other}{number}, {other}:{one}{other}{number}]"
+        for one, other in pairs
+        for number in range(3)
+    )
+    cluster.bed.create_topology("full", "\n".join(lines))
+    placed = [
+        (node, cluster.pod(pod, ASKS, node)) for pod, node in zip(pods, (cluster.a, cluster.a, cluster.b), strict=True)
+    ]
+    cluster.add_all(*placed)
+    for one, other in pairs:
+        for number in range(3):
+            cluster.wait_until(State.LINKED, f"default.{one}.{one}{other}{number}.{other}.{one}{other}{number}")
+    cluster.delete_all(*placed)
     cluster.assert_nothing_left()

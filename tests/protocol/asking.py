@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -17,13 +17,14 @@ from unittest.mock import patch
 
 from ratchet.core.device import Device, Observed, Parent, Wire
 from ratchet.errors import ApiUnavailableError, ConflictError, NamespaceGoneError
-from ratchet.node import add, call, reconciler, sites
+from ratchet.node import add, call, linking, reconciler, sites
 from ratchet.node.journal import Attachment, Journal, SandboxEntry
 from ratchet.store import follow, numbers
 from ratchet.store.apiserver import MERGE_PATCH, AlreadyExistsError, ApiServer, Json, NotFoundError, Watched
 
 Request = tuple[Any, ...]
 Outcome = TypeVar("Outcome")
+Thing = TypeVar("Thing")
 
 
 class Failure(NamedTuple):
@@ -34,13 +35,16 @@ class Failure(NamedTuple):
 
 
 class Asker(Protocol):
-    """Who runs a process: answers its requests, and has it decide again what was decided on an old record."""
+    """Who runs a process: answers its requests, has it decide again what was decided on an old record, and has it do
+    several things at once."""
 
     node: str
 
     def ask(self, request: Request) -> Any: ...
 
     def undisputed(self, decide: Callable[[], Outcome]) -> Outcome: ...
+
+    def at_once(self, act: Callable[[Thing], Outcome], things: Sequence[Thing]) -> list[Outcome]: ...
 
     def clock(self) -> float: ...
 
@@ -225,6 +229,7 @@ def taken_away(parents: dict[str, Parent]) -> Iterator[None]:
         for clocked in (add, follow):
             stack.enter_context(patch.object(clocked, "time", time))
         stack.enter_context(patch.object(reconciler, "_until_undisputed", lambda decide: current().undisputed(decide)))
+        stack.enter_context(patch.object(linking, "each_at_once", lambda *work: current().at_once(*work)))
         stack.enter_context(patch.object(numbers, "random", SimpleNamespace(choice=lambda free: free[0])))
         yield
 

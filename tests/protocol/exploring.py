@@ -11,7 +11,7 @@ anew with each stage: the number of places is finite.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from tests.protocol.asking import Failure, Request, run_by
 from tests.protocol.world import Actor, World, perform
 
 Outcome = TypeVar("Outcome")
+Thing = TypeVar("Thing")
 Stage = Callable[[], str]
 
 END = "end"
@@ -84,6 +85,10 @@ class Replay:
         except ConflictError:
             self.rewound_to, self._over = began, True
             raise _CutOffError from None
+
+    def at_once(self, act: Callable[[Thing], Outcome], things: Sequence[Thing]) -> list[Outcome]:
+        """One after another: a process that is explored has one thread."""
+        return [act(thing) for thing in things]
 
     def clock(self) -> float:
         return 0.0

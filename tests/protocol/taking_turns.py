@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ratchet.errors import ConflictError
+from ratchet.node.at_once import Work
 from tests.protocol.asking import Request, run_by
 from tests.protocol.world import Actor, World, perform
 
 Outcome = TypeVar("Outcome")
+Thing = TypeVar("Thing")
 
 PATIENCE_SECONDS = 20.0  # of the real clock, for a thread to ask for something
 STEPS = 20_000
@@ -53,12 +55,20 @@ class Turns:
         self._threads = []
         for name, (node, work) in processes.items():
             self._pids += 1
-            self._threads.append(Runner(self, self._pids, name, node, work))
+            self.add(Runner(self, Actor(self._pids, node), name, work))
         try:
             self._go(each)
         finally:
             for runner in self._threads:
                 runner.abandon()
+
+    def add(self, runner: Runner) -> None:
+        """Have one more thread take turns."""
+        self._threads.append(runner)
+
+    def drawn(self, below: int) -> int:
+        """A number; the highest where there is nothing to draw from any more."""
+        return self._choices.pop()[0] % below if self._choices else below - 1
 
     def _go(self, each: Callable[[World], None]) -> None:
         while waiting := [one for one in self._threads if not one.ended]:
@@ -77,9 +87,10 @@ class Turns:
 
     def _step(self, runner: Runner) -> None:
         if runner.is_to_die():
-            self.killed.append(runner.name)
-            self.world = self.world.released(runner.actor.pid)
-            runner.kill()
+            process = runner.process
+            self.killed.append(process.name)
+            self.world = self.world.released(process.actor.pid)
+            process.kill()
             return
         ((self.world, answer),) = perform(self.world, runner.actor, runner.request)
         runner.answer(answer)
@@ -100,17 +111,22 @@ class Turns:
 
 
 class Runner:
-    """One process in its thread, from one request to the next."""
+    """One process in its thread, from one request to the next; or one of the threads in which a `process` works."""
 
-    def __init__(self, turns: Turns, pid: int, name: str, node: str, work: Callable[[], None]) -> None:
-        self.name, self.node, self.actor = name, node, Actor(pid, node)
+    def __init__(
+        self, turns: Turns, actor: Actor, name: str, work: Callable[[], None], process: Runner | None = None
+    ) -> None:
+        self.name, self.node, self.actor = name, actor.node, actor
+        self.process = process or self
         self.request: Request = ()
         self.ended = False
         self.fault: BaseException | None = None
         self._turns, self._work = turns, work
+        self._parts: list[Runner] = []
         self._answer: Any = None
         self._dying = False
         self._killable = 0
+        self._number = 0
         self._asked_in_vain = threading.Semaphore(0)
         self._asked = threading.Semaphore(0)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -121,12 +137,26 @@ class Runner:
         if self._dying:
             raise KilledError
         self.request = request
-        self._killable += bool(self._killable)
+        self.process._killable += bool(self.process._killable)
+        self._number = self.process._killable
         self._asked.release()
         self._asked_in_vain.acquire()
         if self._dying:
             raise KilledError
         return self._answer
+
+    def at_once(self, act: Callable[[Thing], Outcome], things: Sequence[Thing]) -> list[Outcome]:
+        """As `each_at_once`: how many help is drawn, and so are their turns."""
+        work = Work(act, things)
+        for number in range(self._turns.drawn(len(things))):
+            part = Runner(self._turns, self.actor, f"{self.name} ({number})", work.help, self)
+            self._parts.append(part)
+            self._turns.add(part)
+        work.do()
+        if self._parts:
+            self.ask(("choose", lambda *_: [True] if all(part.ended for part in self._parts) else []))
+            self._parts.clear()
+        return work.outcomes()
 
     def undisputed(self, decide: Callable[[], Outcome]) -> Outcome:
         for _ in range(DISPUTES):
@@ -148,17 +178,20 @@ class Runner:
             if self.ended:
                 raise
             self._dying = False
+            self._parts.clear()
             return None
         finally:
             self._killable = 0
 
     def is_to_die(self) -> bool:
-        return self._killable > 0 and self._turns.kills.get(self.name, 0) == self._killable
+        return self._number > 0 and self._turns.kills.get(self.process.name, 0) == self._number
 
     def kill(self) -> None:
+        """End all of the process at once."""
         del self._turns.kills[self.name]
-        self._dying = True
-        self._resume()
+        for one in (*(part for part in self._parts if not part.ended), self):
+            one._dying = True
+            one._resume()
 
     def answer(self, answer: Any) -> None:
         self._answer = answer

@@ -29,7 +29,7 @@ from ratchet.node.call import Call
 from ratchet.node.delete import delete
 from ratchet.store.records import Records
 from tests.protocol.asking import FakeApi, FakeJournal, ask, current
-from tests.protocol.mutations import UnversionedApi, leaving_without_comparing, never_looking_for_tombstones
+from tests.protocol.mutations import UnversionedApi, leaving_without_comparing
 from tests.protocol.scenes import LEASES, RECORDS, disagreements, link_of, plain_call, sandbox_of, stand_in_kernel
 from tests.protocol.taking_turns import Runner, Turns
 from tests.protocol.world import World
@@ -275,7 +275,6 @@ def test_pods_whose_add_is_killed_are_linked_in_the_end_and_leave_nothing(cluste
 
 # Of the rules, those whose absence needs no particular moment.
 BLATANT: dict[str, tuple[type[FakeApi], Callable[[], AbstractContextManager[None]]]] = {
-    "no look for the tombstone": (FakeApi, never_looking_for_tombstones),
     "leaving without comparing": (FakeApi, leaving_without_comparing),
     "writing without a version": (UnversionedApi, nullcontext),
 }

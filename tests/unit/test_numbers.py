@@ -107,3 +107,21 @@ def test_threads_never_claim_one_number_twice() -> None:
     with ThreadPoolExecutor(16) as at_once:
         claimed = list(at_once.map(lambda number: numbers.claim(leases, link(str(number))), range(100)))
     assert len(set(claimed)) == 100
+
+
+def test_a_number_that_is_being_tried_is_not_tried_by_another_who_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several ends of a pod are made at once, in a process that has not listed before."""
+    leases, numbers, claimed = Leases(), Numbers(), list[int]()
+    tried: list[str] = []
+
+    def create(path: str, body: dict[str, Any]) -> dict[str, Any]:
+        tried.append(body["metadata"]["name"])
+        if len(tried) == 1:
+            monkeypatch.setattr(numbers, "_listed", float("-inf"))
+            claimed.append(numbers.claim(leases, link("b")))
+        return Leases.create(leases, path, body)
+
+    monkeypatch.setattr(leases, "create", create)
+    claimed.append(numbers.claim(leases, link("a")))
+    assert sorted(claimed) == [11, 12]
+    assert tried == ["vni-11", "vni-12"]

@@ -1,0 +1,84 @@
+"""Doing the same with several things at once, where most of it is waiting for answers of the API."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import copy_context
+from typing import Generic, TypeVar
+
+Thing = TypeVar("Thing")
+Outcome = TypeVar("Outcome")
+
+HELPERS = 15
+# All calls of a process share them, so that neither threads nor connections grow with the calls that run; none is
+# started before there is something to do.
+_helpers = ThreadPoolExecutor(HELPERS, thread_name_prefix="helper")
+
+
+def each_at_once(act: Callable[[Thing], Outcome], things: Sequence[Thing]) -> list[Outcome]:
+    """What `act` gives for each, in their order. The caller's thread works too, and does all where nobody can help.
+
+    Helpers log as the caller does. Where one fails no more are begun, and once those that were have ended, the failure
+    is raised; of several that of the first in order.
+    """
+    work = Work(act, things)
+    with suppress(RuntimeError):  # the system has no more threads for us
+        for _ in range(min(HELPERS, len(things) - 1)):
+            _helpers.submit(copy_context().run, work.help)
+    try:
+        work.do()
+    finally:
+        work.end()
+    return work.outcomes()
+
+
+class Work(Generic[Thing, Outcome]):
+    """Things that are still to be done, and what has come of the others. A helper may come late, or never."""
+
+    def __init__(self, act: Callable[[Thing], Outcome], things: Sequence[Thing]) -> None:
+        self._act = act
+        self._left = deque(enumerate(things))
+        self._outcomes: dict[int, Outcome] = {}
+        self._failures: dict[int, BaseException] = {}
+        self._helping = 0
+        self._changed = threading.Condition()
+
+    def do(self) -> None:
+        """Do what is left, for as long as nobody fails."""
+        while (taken := self._taken()) is not None:
+            number, thing = taken
+            try:
+                self._outcomes[number] = self._act(thing)
+            except BaseException as failure:  # noqa: BLE001  # raised to the caller
+                self._failures[number] = failure
+
+    def help(self) -> None:
+        """As `do`, by another thread than the caller's, who waits for it."""
+        with self._changed:
+            self._helping += 1
+        try:
+            self.do()
+        finally:
+            with self._changed:
+                self._helping -= 1
+                self._changed.notify()
+
+    def end(self) -> None:
+        """Begin nothing more, and wait for those who help."""
+        with self._changed:
+            self._left.clear()
+            while self._helping:
+                self._changed.wait()
+
+    def outcomes(self) -> list[Outcome]:
+        if self._failures:
+            raise self._failures[min(self._failures)]
+        return [self._outcomes[number] for number in sorted(self._outcomes)]
+
+    def _taken(self) -> tuple[int, Thing] | None:
+        with self._changed:
+            return self._left.popleft() if self._left and not self._failures else None
