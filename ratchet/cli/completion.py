@@ -8,8 +8,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from ratchet.cli.commands import command_line, telling_errors
 from ratchet.cli.extras import of_extra
-from ratchet.cli.main import SHELL_ASKS, command_line, telling_errors
 
 SHELLS = ("bash", "zsh", "fish")
 # What kubectl understands (github.com/spf13/cobra, "ShellCompDirective"): no file names but those that are printed; and
@@ -56,7 +56,7 @@ def _answer_kubectl(words: Sequence[str]) -> int:
 
     *before, last = words or [""]
     line = f"{shlex.join(['ratchet', *before])} {last}"
-    os.environ |= {SHELL_ASKS: "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_IFS": "\n"}
+    os.environ |= {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_IFS": "\n"}
     finder = Unquoted()
     finder(command_line(used=before), exit_method=lambda _: None, output_stream=sys.stdout, append_space=False)
     open_ended = any(one.endswith(("/", "=")) for one in finder.found)

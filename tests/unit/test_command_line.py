@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from ratchet import __version__
-from ratchet.cli.main import COMMANDS, main
+from ratchet.cli.commands import COMMANDS
+from ratchet.cli.main import main
 
 
 @pytest.mark.parametrize("command", COMMANDS)

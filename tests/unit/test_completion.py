@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from ratchet.cli.commands import COMMANDS
 from ratchet.cli.completion import SHELLS
-from ratchet.cli.main import COMMANDS, main
+from ratchet.cli.main import main
 from tests.support.links import wanted
 from tests.support.plainapi import kubeconfig, serving
 
