@@ -51,7 +51,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print(json.dumps({**describe(link), "edits": edits.words.get(link.name), "observed": observed}, indent=2))
     else:
         print(life(link, sightings, datetime.now(UTC), edits.words.get(link.name, ())))
-    for error in edits.untold:
+    for error in edits.complaints():
         print(f"ratchet: {error}", file=sys.stderr)
     return 0
 

@@ -77,7 +77,7 @@ def print_links(records: Records, chosen: Chosen, *, as_json: bool) -> int:
         for link in shown:
             if words := edits.words.get(link.name):
                 print(f"link {link.name} {wants_restart(link, words)}", file=sys.stderr)
-    for error in (*malformed, *edits.untold):
+    for error in (*malformed, *edits.complaints()):
         print(f"ratchet: {error}", file=sys.stderr)
     return 1 if malformed else 0
 

@@ -24,20 +24,27 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Edits:
-    """How links were edited since their primaries started, by name; and why that cannot be told of others."""
+    """How links were edited since their primaries started, by name; and why that cannot be told in some namespaces."""
 
     words: dict[str, tuple[str, ...]]
-    untold: list[RatchetError]
+    untold: dict[str, RatchetError]
+
+    def complaints(self) -> list[str]:
+        """What to say of the namespaces of which nothing can be told: most likely the reason is one for all."""
+        if not self.untold:
+            return []
+        first = next(iter(self.untold.values()))
+        return [f"cannot tell what was edited of links in {', '.join(self.untold)}: {first}"]
 
 
 def read_edits(records: Records, links: Iterable[Link]) -> Edits:
     """What was edited of these links; each namespace is read once."""
-    found = Edits({}, [])
+    found = Edits({}, {})
     for namespace, group in groupby(sorted(links, key=_namespace), key=_namespace):
         try:
             wanted = wanted_links(records.pods(namespace), topologies=records.topologies(namespace))
         except RatchetError as error:
-            found.untold.append(error)
+            found.untold[namespace] = error
         else:
             found.words.update({link.name: edits_of(link, wanted) for link in group})
     return found

@@ -88,10 +88,11 @@ def test_a_link_that_was_edited_is_told_beside_the_table_and_in_the_json(capsys:
 
 
 def test_whoever_may_not_read_pods_is_told_so_and_sees_the_links(capsys: Captured) -> None:
-    assert print_links(Fixed([standing(veth(), *Side)], pods=None), Chosen(), as_json=False) == 0
+    links = [named(standing(veth(), *Side), "a"), named(standing(veth(), *Side), "b", "lab")]
+    assert print_links(Fixed(links, pods=None), Chosen(), as_json=False) == 0
     out, err = capsys.readouterr()
-    assert len(out.splitlines()) == 2
-    assert err == "ratchet: cannot list pods: forbidden\n"
+    assert len(out.splitlines()) == 3
+    assert err == "ratchet: cannot tell what was edited of links in default, lab: cannot list pods: forbidden\n"
 
 
 def test_columns_are_aligned() -> None:
