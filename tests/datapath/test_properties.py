@@ -151,6 +151,18 @@ def test_what_is_wanted_no_longer_is_taken_away_and_what_others_added_stays(pods
         assert differences(fewer, observe(fewer)) == ()
 
 
+def test_an_end_whose_peer_is_gone_has_it_all_too(pods: Bed, wires: Wires) -> None:
+    pods.fabric(**{"node-1": "10.9.0.1/24"})
+    with pods.inside("node-1"):
+        tunnel = wires.tunnel("pod-a", 0, "10.9.0.1", "10.9.0.2", carrier=False)
+        wire = replace(tunnel, near=wanting(tunnel.near))
+        ensure(wire)
+        assert differences(wire, observe(wire)) == ()
+        assert "NO-CARRIER" in pods.show("pod-a", "in1")["flags"]
+        assert ensure(replace(wire, carrier=True)) is True
+        assert {line.removesuffix(" linkdown") for line in routes(pods, "pod-a", "in1")} == SHOWN
+
+
 def test_a_rate_holds_back_what_is_sent(pods: Bed, wires: Wires) -> None:
     with made(pods, wires, "veth"):
         (before,) = json.loads(pods.run("pod-a", "tc", "-s", "-j", "qdisc", "show", "dev", "in1"))
