@@ -122,12 +122,10 @@ def wanted_links(
     again, with the same `reserved`, gives the same `read` each time.
     """
     eligible = sorted((pod for pod in pods if asks_for_links(pod) and not pod.finished), key=seniority)
-    refused: dict[str, InvalidIntentError] = {}
-    meant, reserved, read = holders(eligible), {*reserved, "lo"}, Declarations() if read is None else read
-    drawn = _drawn(topologies, eligible, meant, reserved, read, refused)
-    declared = _declared(eligible, meant, reserved, read, refused)
-    links = _said_once([*drawn, *declared], refused)
-    return Wanted(tuple(sorted(_without_collisions(links, refused), key=_record)), refused)
+    namespace = _Namespace(eligible, holders(eligible), {*reserved, "lo"}, Declarations() if read is None else read)
+    links = _said_once([*namespace.drawn(topologies), *namespace.declared()], namespace.refused)
+    wanted = sorted(_without_collisions(links, namespace.refused), key=_record)
+    return Wanted(tuple(wanted), namespace.refused)
 
 
 def unknown_settings(pod: Pod) -> tuple[str, ...]:
@@ -136,61 +134,62 @@ def unknown_settings(pod: Pod) -> tuple[str, ...]:
     return tuple(sorted(key for key in said if key.startswith("ratchet.") and key not in KNOWN))
 
 
-def _drawn(
-    topologies: Iterable[Topology],
-    pods: Collection[Pod],
-    meant: Mapping[str, Pod],
-    reserved: Collection[str],
-    read: Declarations,
-    refused: dict[str, InvalidIntentError],
-) -> list[WantedLink]:
-    """Every link of the topologies, in the order of their names."""
-    before, read.topologies = read.topologies, {}
-    found = []
-    for topology in sorted(topologies, key=lambda one: one.name):
-        drawn = read.topologies[topology] = before.get(topology) or drawn_links(topology, reserved)
-        for one in drawn:
-            if isinstance(one, Faulty):
-                about = pods if one.names is None else [meant[name] for name in one.names if name in meant]
-                _refuse_all(about, one, refused)
-                continue
-            place, link = one
-            wanted = WantedLink(link, meant.get(link.primary.name), meant.get(link.pair.name), None, place)
-            if wanted.primary is not None and wanted.primary is wanted.pair:
-                _refuse(wanted, wanted.said_at(Side.PAIR), "a pod cannot be linked to itself", refused)
-            else:
-                found.append(wanted)
-    return found
+@dataclass(slots=True)
+class _Namespace:
+    """What is said in one namespace: its eligible `pods`, the older first, and who is `meant` by each name."""
 
+    pods: Collection[Pod]
+    meant: Mapping[str, Pod]
+    reserved: Collection[str]
+    read: Declarations
+    refused: dict[str, InvalidIntentError] = field(default_factory=dict)
 
-def _declared(
-    pods: Collection[Pod],
-    meant: Mapping[str, Pod],
-    reserved: Collection[str],
-    read: Declarations,
-    refused: dict[str, InvalidIntentError],
-) -> list[WantedLink]:
-    """Every link that is declared by a pod which has the name that it goes by, in the order of these pods."""
-    found = []
-    for pod, said in _declarations(pods, reserved, read):
-        if isinstance(said, InvalidIntentError):
-            refused.setdefault(pod.ref.uid, said)
-        elif said and meant[meant_name(pod)].ref == pod.ref:
-            links = [WantedLink(link, pod, meant.get(link.pair.name), pod, place) for place, link in said]
-            if own := next((one for one in links if one.pair is not None and one.pair.ref == pod.ref), None):
-                _refuse(own, own.said_at(Side.PAIR), "a pod cannot be linked to itself", refused)
-            else:
-                found += links
-    return found
+    def drawn(self, topologies: Iterable[Topology]) -> Iterator[WantedLink]:
+        """Every link of the topologies, in the order of their names."""
+        before, self.read.topologies = self.read.topologies, {}
+        for topology in sorted(topologies, key=lambda one: one.name):
+            drawn = self.read.topologies[topology] = before.get(topology) or drawn_links(topology, self.reserved)
+            for one in drawn:
+                if isinstance(one, Faulty):
+                    _refuse_all(self._concerned(one), one, self.refused)
+                elif (wanted := self._between(*one)) is not None:
+                    yield wanted
 
+    def declared(self) -> Iterator[WantedLink]:
+        """Every link that is declared by a pod which has the name that it goes by, in the order of these pods."""
+        for pod, said in self._declarations():
+            if isinstance(said, InvalidIntentError):
+                self.refused.setdefault(pod.ref.uid, said)
+            elif said and self.meant[meant_name(pod)].ref == pod.ref:
+                links = [WantedLink(link, pod, self.meant.get(link.pair.name), pod, place) for place, link in said]
+                if own := next((one for one in links if one.pair is not None and one.pair.ref == pod.ref), None):
+                    _refuse(own, own.said_at(Side.PAIR), "a pod cannot be linked to itself", self.refused)
+                else:
+                    yield from links
 
-def _declarations(pods: Iterable[Pod], reserved: Collection[str], read: Declarations) -> Iterable[tuple[Pod, Declared]]:
-    """What each pod declares; of a pod that is the very same as when it was read before, what it was read as then."""
-    before, read.pods = read.pods, {}
-    for pod in pods:
-        known = before.get(pod.ref)
-        read.pods[pod.ref] = known if known is not None and known[0] is pod else (pod, _said(pod, reserved))
-    return list(read.pods.values())
+    def _between(self, place: str, link: Link) -> WantedLink | None:
+        """A topology's link with the pods that are meant; None where that is one pod, which is refused."""
+        primary, pair = (self.meant.get(end.name) for end in (link.primary, link.pair))
+        wanted = WantedLink(link, primary, pair, None, place)
+        if primary is not None and primary is pair:
+            _refuse(wanted, wanted.said_at(Side.PAIR), "a pod cannot be linked to itself", self.refused)
+            return None
+        return wanted
+
+    def _concerned(self, fault: Faulty) -> Collection[Pod]:
+        """The pods that something in a topology is about: all where nobody can tell."""
+        if fault.names is None:
+            return self.pods
+        return [self.meant[name] for name in fault.names if name in self.meant]
+
+    def _declarations(self) -> list[tuple[Pod, Declared]]:
+        """What each pod declares; of a pod that is the very same as when it was read, what it was read as then."""
+        before, self.read.pods = self.read.pods, {}
+        for pod in self.pods:
+            known = before.get(pod.ref)
+            said = known if known is not None and known[0] is pod else (pod, _said(pod, self.reserved))
+            self.read.pods[pod.ref] = said
+        return list(self.read.pods.values())
 
 
 def _said(pod: Pod, reserved: Collection[str]) -> Declared:
