@@ -7,14 +7,16 @@ log and left to garbage collection, since a DEL that fails keeps the pod from go
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
 from ratchet.cni import delegate
 from ratchet.cni.delegation import Delegation, prepare
 from ratchet.errors import ApiUnavailableError, DelegateError, RatchetError
+from ratchet.node.at_once import each_at_once
 from ratchet.node.call import Call
-from ratchet.node.journal import SandboxEntry, boot_id
+from ratchet.node.journal import HeldEnd, SandboxEntry, boot_id
 from ratchet.node.reconciler import taking_down
 from ratchet.store.records import Records
 
@@ -61,20 +63,24 @@ def _bury(call: Call) -> bool:
 
 
 def _leave_links(call: Call, entry: SandboxEntry, reason: str) -> None:
-    records = _connected(call)
-    for end in entry.ends:
+    """Take the ends down and out of their records, several at once."""
+    records, away = _connected(call), threading.Event()
+    container_id = entry.attachment.container_id
+
+    def leave(end: HeldEnd) -> None:
         try:
-            container_id = entry.attachment.container_id
             with call.journal.lock(end.link), taking_down(call.journal, container_id, entry.netns, end.ifname):
-                if records is None:
-                    continue
+                if records is None or away.is_set():
+                    return
                 call.reconciler(records).leave(end.link, end.side, container_id, reason)
             log.info("left link %s: %s", end.link, reason)
         except ApiUnavailableError as error:
             log.error("the record of %s, and what follows, is left to the agent or `ratchet gc`: %s", end.link, error)
-            records = None  # one that is down would be waited for once for every link
+            away.set()  # one that is down would be waited for again and again
         except RatchetError as error:
             log.error("the end of %s is left to the agent or `ratchet gc`: %s", end.link, error)
+
+    each_at_once(leave, entry.ends)
 
 
 def _connected(call: Call) -> Records | None:

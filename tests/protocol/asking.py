@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 from ratchet.core.device import Device, Observed, Parent, Wire
 from ratchet.errors import ApiUnavailableError, ConflictError, NamespaceGoneError
-from ratchet.node import add, call, linking, reconciler, sites
+from ratchet.node import add, call, delete, linking, reconciler, sites
 from ratchet.node.journal import Attachment, Journal, SandboxEntry
 from ratchet.store import follow, numbers
 from ratchet.store.apiserver import MERGE_PATCH, AlreadyExistsError, ApiServer, Json, NotFoundError, Watched
@@ -229,7 +229,8 @@ def taken_away(parents: dict[str, Parent]) -> Iterator[None]:
         for clocked in (add, follow):
             stack.enter_context(patch.object(clocked, "time", time))
         stack.enter_context(patch.object(reconciler, "_until_undisputed", lambda decide: current().undisputed(decide)))
-        stack.enter_context(patch.object(linking, "each_at_once", lambda *work: current().at_once(*work)))
+        for busy in (linking, delete):
+            stack.enter_context(patch.object(busy, "each_at_once", lambda *work: current().at_once(*work)))
         stack.enter_context(patch.object(numbers, "random", SimpleNamespace(choice=lambda free: free[0])))
         yield
 
