@@ -30,6 +30,7 @@ from ratchet.agent.tending import Tender
 from ratchet.agent.watching import Watches
 from ratchet.errors import RatchetError
 from ratchet.node.journal import Journal, SandboxEntry, boot_id
+from ratchet.node.seen import Seen
 from ratchet.store.apiserver import connect
 from ratchet.store.known import KnownRecords
 from ratchet.store.records import PodChange, Records
@@ -76,6 +77,7 @@ class Agent:
         self._journal = Journal(settings.state_dir, remembers=True)
         self._queue: WorkQueue[Key] = WorkQueue()
         self._precedence = Precedence()
+        self._seen = Seen()
         self._watches = Watches(
             plain,
             settings.node_name,
@@ -105,6 +107,7 @@ class Agent:
             self._tend,
             self._tend_namespace,
             self._precedence,
+            self._seen,
         )
         self._tender = Tender(
             settings.node_name,
@@ -116,6 +119,7 @@ class Agent:
             self._calls.is_adding,
             self._heartbeat.is_lost,
             self._tend,
+            self._seen,
         )
         self._inspector = Inspector(
             settings.node_name,
@@ -242,7 +246,8 @@ class Agent:
         self._queue.add((NAMESPACE, namespace), after=NAMESPACE_SECONDS)
 
     def _tend_all(self) -> None:
-        """Look at every link and every pod of the node."""
+        """Look at every link and every pod of the node, whoever has seen them before."""
+        self._seen.forget_all()
         entries = self._journal.entries()
         names = {end.link for entry in entries for end in entry.ends} | set(self._records.known.names())
         for name in names:
@@ -256,6 +261,7 @@ class Agent:
         for entry in self._journal.entries():
             if entry.pod == change.pod.ref:
                 for end in entry.ends:
+                    self._seen.forget(end.link)  # its namespace may have gone with it
                     self._tend(end.link)
 
     def _moved(self) -> None:

@@ -27,6 +27,7 @@ from ratchet.errors import ApiUnavailableError, InvalidIntentError
 from ratchet.node.answering import answer, speak_of_keys
 from ratchet.node.call import Call
 from ratchet.node.journal import Attachment, Journal, SandboxEntry, since_boot
+from ratchet.node.seen import Seen
 from ratchet.node.verbs import serve
 from ratchet.store.known import KnownRecords
 from ratchet.store.records import Records
@@ -51,7 +52,8 @@ class _Followed:
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """Serves calls. `tend` is told the links, and `tend_namespace` the namespaces, that a call has to do with."""
+    """Serves calls. `tend` is told the links, and `tend_namespace` the namespaces, that a call has to do with; `seen`
+    which ends it left standing."""
 
     settings: Settings
     journal: Journal
@@ -62,6 +64,7 @@ class Calls:
     tend: Callable[[str], None]
     tend_namespace: Callable[[str], None]
     precedence: Precedence
+    seen: Seen
     _adding: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _spoken_of: set[tuple[object, ...]] = field(default_factory=set)
@@ -112,6 +115,7 @@ class Calls:
             require=(network.wait_policy or settings.wait_policy) == "require",
             find_site=self.sites,
             node=settings.node_name,
+            seen=self.seen,
         )
         pod = PodRef(arguments.pod_namespace, arguments.pod_name, arguments.pod_uid)
         if pod.name:

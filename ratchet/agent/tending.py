@@ -24,6 +24,7 @@ from ratchet.core.plan import Attempt, Site
 from ratchet.errors import ForeignInterfaceError, InvalidIntentError, NamespaceGoneError, SupersededError
 from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry, since_boot
 from ratchet.node.reconciler import Reconciler, take_down
+from ratchet.node.seen import Seen
 from ratchet.store.known import KnownRecords
 
 log = logging.getLogger(__name__)
@@ -34,8 +35,9 @@ class Tender:
     """Looks after the ends of one node.
 
     `is_adding` says whether a call is at work on a container's links; `is_lost` whether a node is lost. `tend_soon` has
-    a link tended, in the hands that it is in alone. `since` is from when on, in seconds since boot, pods start under
-    its eyes: what was linked before then is no news.
+    a link tended, in the hands that it is in alone. `seen` has the ends that are not looked at again while nothing has
+    changed. `since` is from when on, in seconds since boot, pods start under its eyes: what was linked before then is
+    no news.
     """
 
     node: str
@@ -47,6 +49,7 @@ class Tender:
     is_adding: Callable[[str], bool]
     is_lost: Callable[[str], bool]
     tend_soon: Callable[[str], None]
+    seen: Seen = field(default_factory=Seen)
     since: float = field(default_factory=since_boot)
     # Whether each end was linked when that was last told, by link and container.
     _told: dict[str, dict[str, bool]] = field(default_factory=dict)
@@ -82,6 +85,7 @@ class Tender:
 
     def _forget(self, name: str) -> None:
         """Keep nothing in mind of a link of which the node has no end any more."""
+        self.seen.forget(name)
         for side in Side:
             self._noted_lost.pop((name, side), None)
         for key in [key for key in list(self._undeclared) if key[1] == name]:
@@ -122,6 +126,11 @@ class Tender:
                 return
         elif holder.container_id != entry.attachment.container_id and not _is_there(entry, end):
             return  # another has its place, and it has made way; one that has not withdraws
+        elif record is not None and self._was_seen(entry, end, record):
+            return
+        self._settle(entry, end)
+
+    def _settle(self, entry: SandboxEntry, end: HeldEnd) -> None:
         reconciler = self._reconciler(entry, end)
         try:
             reconciler.settle(self._attempt(entry, end), self._site(entry), joined=True)
@@ -137,6 +146,11 @@ class Tender:
                 raise
             with self.journal.lock(end.link):
                 reconciler.note_lost(end.link, end.side, entry.attachment.container_id, "its namespace is gone")
+
+    def _was_seen(self, entry: SandboxEntry, end: HeldEnd, record: Link) -> bool:
+        """Whether an end was seen to stand as its record has it, by a call mostly, and nothing has changed since."""
+        joined = record.sandbox(end.side) == self._attempt(entry, end).sandbox
+        return joined and self.seen.stands(record, end.side, self._site(entry))
 
     def _may_take(self, entry: SandboxEntry) -> bool:
         """Whether a sandbox is to have the place in the record that nobody has: it runs."""
@@ -191,7 +205,7 @@ class Tender:
                 raise SupersededError(f"cannot link pod {entry.pod}: {end.link} was given up for it meanwhile")
             return self._is_deleted(entry)
 
-        return Reconciler(self.records, self.journal, is_deleted)
+        return Reconciler(self.records, self.journal, is_deleted, self.seen)
 
     def _attempt(self, entry: SandboxEntry, end: HeldEnd) -> Attempt:
         assert entry.pod is not None  # noqa: S101  # who has ends has a pod

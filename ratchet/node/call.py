@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ratchet import datapath
@@ -14,6 +14,7 @@ from ratchet.core.plan import Site
 from ratchet.errors import FollowedError, InvalidEnvironmentError, NamespaceGoneError, PodMissingError
 from ratchet.node.journal import Attachment, Journal
 from ratchet.node.reconciler import Reconciler
+from ratchet.node.seen import Seen
 from ratchet.node.sites import FindSite, Underlay, find_site
 from ratchet.store.records import Records
 
@@ -29,7 +30,7 @@ class Call:
     `connect` gives the API's records, with how many seconds it may be waited for; `began` is when the runtime called,
     in seconds since boot. `wait` is how many seconds ADD may wait for its peers; where they have not come by then it
     fails if `require`, else whoever stays completes its links. `find_site` says what this node brings to links; `node`
-    is its name, empty where only the pod's own object tells it.
+    is its name, empty where only the pod's own object tells it. `seen` is told which ends stand.
     """
 
     arguments: Arguments
@@ -41,6 +42,7 @@ class Call:
     require: bool = True
     find_site: FindSite = find_site
     node: str = ""
+    seen: Seen = field(default_factory=Seen)
 
     @property
     def underlay(self) -> Underlay:
@@ -104,7 +106,7 @@ class Call:
             self.refuse_followed()
             return self.is_deleted()
 
-        return Reconciler(records, self.journal, is_deleted)
+        return Reconciler(records, self.journal, is_deleted, self.seen)
 
     def pod(self, records: Records) -> Pod:
         """The pod that the runtime means. Raises PodMissingError."""

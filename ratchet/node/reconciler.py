@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import NoReturn, TypeVar
 
@@ -31,6 +31,7 @@ from ratchet.errors import (
     VniInUseError,
 )
 from ratchet.node.journal import Journal
+from ratchet.node.seen import Seen
 from ratchet.store.records import Records
 
 Decided = TypeVar("Decided")
@@ -62,12 +63,14 @@ class Reconciler:
     """The ends of one node's sandboxes.
 
     `records` is what the API remembers, `journal` what the node does; `deleted` says whether the runtime has deleted
-    a sandbox, by container id; `now` is the wall clock, for people who read the records.
+    a sandbox, by container id; `seen` is told which ends stand; `now` is the wall clock, for people who read the
+    records.
     """
 
     records: Records
     journal: Journal
     deleted: Callable[[str], bool]
+    seen: Seen = field(default_factory=Seen)
     now: Callable[[], datetime] = wall_clock
 
     def settle(self, attempt: Attempt, site: Site, *, joined: bool) -> Settled:
@@ -78,7 +81,9 @@ class Reconciler:
         DatapathError where the kernel refuses.
         """
         with self.journal.lock(attempt.name):
-            return _until_undisputed(lambda: _Settling(self, attempt, site, joined).run())
+            settled = _until_undisputed(lambda: _Settling(self, attempt, site, joined).run())
+            self.seen.note(settled.record, attempt.side, site, stands=settled.stands)
+            return settled
 
     def leave(self, link: str, side: Side, container_id: str, reason: str) -> None:
         """Take a sandbox out of its link's record, if it is still the one there; the last to leave ends the record.

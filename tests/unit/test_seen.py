@@ -1,0 +1,140 @@
+"""What was seen to stand is not looked at again, for as long as nothing is known to have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ratchet import datapath
+from ratchet.agent import tending
+from ratchet.core.device import Parent
+from ratchet.core.model import Link, Side
+from ratchet.core.plan import Site
+from ratchet.node.journal import Attachment, HeldEnd, SandboxEntry
+from ratchet.node.seen import Seen
+from tests.support.links import RECORD, VTEPS, joined, own, standing, veth, vxlan, wanted
+
+SITE = Site("node-a", Parent("eth0", 2, VTEPS["node-a"], 1500), 4789, attended=True)
+PRIMARY, PAIR = Side.PRIMARY, Side.PAIR
+
+
+def stored(link: Link, version: str = "7") -> Link:
+    return replace(link, uid="u", resource_version=version)
+
+
+def test_an_end_was_seen_by_one_version_of_its_record_and_one_site() -> None:
+    seen, record = Seen(), stored(standing(vxlan(), PRIMARY))
+    assert not seen.stands(record, PRIMARY, SITE)
+    seen.note(record, PRIMARY, SITE, stands=True)
+    assert seen.stands(record, PRIMARY, SITE)
+    assert not seen.stands(record, PAIR, SITE), "which is another node's"
+    assert not seen.stands(stored(record, "8"), PRIMARY, SITE)
+    assert not seen.stands(record, PRIMARY, replace(SITE, vxlan_port=4790))
+
+
+def test_both_ends_of_a_veth_are_seen_at_once() -> None:
+    seen, record = Seen(), stored(standing(veth(), PRIMARY, PAIR))
+    seen.note(record, PRIMARY, SITE, stands=True)
+    assert seen.stands(record, PAIR, SITE)
+    seen.note(record, PAIR, SITE, stands=False)
+    assert not seen.stands(record, PRIMARY, SITE)
+
+
+@pytest.mark.parametrize("forget", [lambda seen: seen.forget(RECORD), Seen.forget_all])
+def test_what_was_seen_is_forgotten(forget: Callable[[Seen], None]) -> None:
+    seen, record = Seen(), stored(standing(vxlan(), PRIMARY))
+    seen.note(record, PRIMARY, SITE, stands=True)
+    forget(seen)
+    assert not seen.stands(record, PRIMARY, SITE)
+
+
+class Tended:
+    """A tender of node-a that is asked for one end, and whether it had it settled."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.settled = 0
+        self.site = SITE
+        self.deleted = False
+        self.wants = True
+        self.record = stored(standing(veth(), PRIMARY, PAIR))
+        self.seen = Seen()
+        self.seen.note(self.record, PRIMARY, SITE, stands=True)
+        holder = own(PRIMARY)
+        attachment = Attachment("net", holder.container_id, "eth0")
+        end = HeldEnd(wanted(), PRIMARY)
+        self.entry = SandboxEntry(attachment, holder.netns, holder.pod, (end,), asks=True)
+        self.end = end
+        monkeypatch.setattr(tending, "Reconciler", lambda *_: SimpleNamespace(settle=self._settle))
+        monkeypatch.setattr(datapath, "observe_port", lambda *_: object())
+
+    def tend(self) -> bool:
+        """Whether the end was settled."""
+        nothing: Any = None
+        journal: Any = SimpleNamespace(is_buried=lambda *_: self.deleted, still_wants=lambda *_: self.wants)
+        records: Any = SimpleNamespace(known_link=lambda _: (self.record, False))
+        tender = tending.Tender(
+            node="node-a",
+            journal=journal,
+            records=records,
+            sites=lambda *_: self.site,  # type: ignore[arg-type]
+            announcer=nothing,
+            metrics=nothing,
+            is_adding=nothing,
+            is_lost=nothing,
+            tend_soon=nothing,
+            seen=self.seen,
+        )
+        before = self.settled
+        tender._tend_end(self.entry, self.end)
+        return self.settled > before
+
+    def _settle(self, *_: object, joined: bool) -> None:
+        assert joined
+        self.settled += 1
+
+
+@pytest.fixture
+def tended(monkeypatch: pytest.MonkeyPatch) -> Tended:
+    return Tended(monkeypatch)
+
+
+def test_what_a_call_has_just_settled_is_not_settled_again(tended: Tended) -> None:
+    assert not tended.tend()
+
+
+def test_an_end_whose_record_has_changed_since_is_settled(tended: Tended) -> None:
+    tended.record = stored(tended.record, "8")
+    assert tended.tend()
+
+
+def test_an_end_of_a_node_that_has_moved_is_settled(tended: Tended) -> None:
+    tended.site = replace(SITE, parent=replace(SITE.parent, address="192.168.1.74"))
+    assert tended.tend()
+
+
+def test_an_end_that_joined_from_another_address_is_settled(tended: Tended) -> None:
+    """Its vEth was seen to stand from the other end, by the address that the node has now."""
+    moved = replace(own(PRIMARY), vtep="192.168.1.99")
+    tended.record = stored(standing(joined(moved, own(PAIR)), PRIMARY, PAIR))
+    tended.seen.note(tended.record, PAIR, SITE, stands=True)
+    assert tended.tend()
+
+
+def test_an_end_that_was_deleted_is_settled(tended: Tended) -> None:
+    tended.deleted = True
+    assert tended.tend()
+
+
+def test_an_end_whose_place_another_has_is_settled(tended: Tended) -> None:
+    tended.record = stored(standing(joined(own(PRIMARY, number=2), own(PAIR)), PRIMARY, PAIR))
+    tended.seen.note(tended.record, PRIMARY, SITE, stands=True)
+    assert tended.tend()
+
+
+def test_an_end_is_settled_by_those_who_look_now_and_then(tended: Tended) -> None:
+    tended.seen.forget_all()
+    assert tended.tend()
