@@ -46,6 +46,7 @@ unit: system install
 	@$(BIN)/python -m ratchet.dev.rootless $(BIN)/python -m pytest $(TESTS)
 
 bench: system install  ## figures, as ratios to what is run beside them
+	@$(RUN) system_for_bench
 	@$(BIN)/python -m ratchet.dev.rootless $(BIN)/python tests/bench/run.py
 
 # What follows is for root: machines made of namespaces, with a Kubernetes that is built once (Go).

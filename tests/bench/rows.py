@@ -16,11 +16,11 @@ class Row:
     """One figure.
 
     `bar` is what it is to hold, in words, and `holds` whether it does; None where no bar is set. `against` is what
-    was run beside it, with that one's figure.
+    was run beside it, with that one's figure. `value` is None where it could not be measured, and `against` says why.
     """
 
     name: str
-    value: float
+    value: float | None
     unit: str
     against: str = ""
     bar: str | None = None
@@ -30,6 +30,11 @@ class Row:
 def at_most(name: str, value: float, unit: str, bar: float, against: str = "") -> Row:
     """A figure that is to be no more than its bar."""
     return Row(name, value, unit, against, f"<= {bar:g}", value <= bar)
+
+
+def at_least(name: str, value: float, unit: str, bar: float, against: str = "") -> Row:
+    """A figure that is to be no less than its bar."""
+    return Row(name, value, unit, against, f">= {bar:g}", value >= bar)
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -42,7 +47,7 @@ def table(rows: Sequence[Row]) -> str:
 def to_json(rows: Iterable[Row]) -> str:
     """A list of {name, value, unit, bar, holds, against}."""
     keys = ("name", "value", "unit", "bar", "holds", "against")
-    found = [asdict(row) | {"value": float(f"{row.value:.4g}")} for row in rows]
+    found = [asdict(row) | {"value": None if row.value is None else float(f"{row.value:.4g}")} for row in rows]
     return json.dumps([{key: row[key] for key in keys} for row in found], indent=2) + "\n"
 
 
@@ -52,8 +57,10 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join((name.ljust(widths[0]), value.rjust(widths[1]), *rest)).rstrip()
 
 
-def _number(value: float) -> str:
+def _number(value: float | None) -> str:
     """Three figures, so that none says more than it knows; a count as it is."""
+    if value is None:
+        return "-"
     if isinstance(value, int):
         return str(value)
     whole = len(str(int(abs(value))))

@@ -23,7 +23,15 @@ sys.path[:0] = [str(REPOSITORY)]
 
 from ratchet.dev.hosts import namespaces_under, remove_namespace  # noqa: E402
 from ratchet.errors import RatchetError  # noqa: E402
-from tests.bench import bench_agent, bench_datapath, bench_plugin, bench_scale  # noqa: E402
+from tests.bench import (  # noqa: E402
+    bench_agent,
+    bench_datapath,
+    bench_many,
+    bench_plugin,
+    bench_scale,
+    bench_throughput,
+    bench_topologies,
+)
 from tests.bench.rows import Row, table, to_json  # noqa: E402
 
 JSON = REPOSITORY / "build" / "bench.json"
@@ -62,10 +70,17 @@ def _measured() -> list[Row]:
     print("==> calls that the node agent serves, beside the same Go plugins", flush=True)
     served, profile = bench_agent.measure(say, PREFIXES[0])
     profile.write(PROFILE)
+    rows += served
+    print("==> a pod with many links", flush=True)
+    rows += bench_many.measure(say, PREFIXES[0])
+    print("==> topologies of 10, 50 and 100 pods", flush=True)
+    rows += bench_topologies.measure(say, PREFIXES[0])
     print("==> 1,000 links between two agents", flush=True)
-    rows += [*served, *bench_scale.measure(say, PREFIXES[0])]
+    rows += bench_scale.measure(say, PREFIXES[0])
     print("==> the datapath alone, beside ip -batch", flush=True)
     rows += bench_datapath.measure(say)
+    print("==> TCP through links, beside links that were made by hand", flush=True)
+    rows += bench_throughput.measure(say, PREFIXES[0])
     print(f"\n{profile.table()}\n\nAll of it is in {PROFILE.relative_to(REPOSITORY)}.")
     return rows
 

@@ -1,0 +1,156 @@
+"""One TCP stream through a link of Ratchet's, beside one through a link of the same kind that was made by hand.
+
+Both links are between the same two pods, have the same MTU, and are used turn and turn about, whose turn is first
+changing with each. What goes through them stays in the bed's namespaces.
+
+Run it by its path, as root: `python tests/bench/bench_throughput.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+# The tests are no package; by its path, a script finds only its own directory.
+sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
+
+from ratchet.dev.bed import wait_for  # noqa: E402
+from ratchet.dev.hosts import command_in, ip  # noqa: E402
+from ratchet.dev.kubelet import Sandbox  # noqa: E402
+from ratchet.errors import RatchetError  # noqa: E402
+from tests.bench.nodes import NODES, ApartBed, Node, Watching, add_namespaces, add_node, sandbox_in  # noqa: E402
+from tests.bench.rows import Row, Say, at_least, table  # noqa: E402
+from tests.support.cluster import PATIENT  # noqa: E402
+
+IPERF3 = "iperf3"
+ROUNDS, SECONDS = 9, 1
+BAR = 0.97
+VETH, VXLAN = "vEth", "VXLAN"
+OURS, BY_HAND = "10.7.0.2", "10.8.0.2"
+PORT = 5201
+OTHER_VNI, OTHER_PORT = 4711, 4790  # out of the way of the tunnel that Ratchet makes
+
+
+@dataclass(slots=True)
+class Bench:
+    """Two nodes for the pods whose links are used."""
+
+    bed: ApartBed
+    a: Node
+    b: Node
+    watching: Watching
+    say: Say
+
+    def row(self, kind: str) -> Row:
+        """The links of a kind, ours against the one that was made by hand: Gbit/s, medians."""
+        near, far = self._linked(kind)
+        mtu = int(json.loads(ip("-j", "-n", near.netns, "link", "show", "in1"))[0]["mtu"])
+        if kind == VETH:
+            _veth_by_hand(near.netns, far.netns, mtu)
+        else:
+            for node, other, netns, end in ((self.a, self.b, near.netns, 1), (self.b, self.a, far.netns, 2)):
+                _tunnel_by_hand(node, other, netns, end, mtu)
+        found: dict[str, list[float]] = {OURS: [], BY_HAND: []}
+        for number in range(ROUNDS + 1):
+            for address in (OURS, BY_HAND) if number % 2 else (BY_HAND, OURS):
+                found[address].append(_sent(near.netns, far.netns, address))
+            last = f"{found[OURS][-1]:.1f} Gbit/s, by hand {found[BY_HAND][-1]:.1f}"
+            self.say(f"one TCP stream through a {kind} {number}/{ROUNDS}: {last}")
+        ours, by_hand = (statistics.median(each[1:]) for each in (found[OURS], found[BY_HAND]))
+        return at_least(_name(kind), ours / by_hand, "ratio", BAR, f"{ours:.1f} Gbit/s; by hand {by_hand:.1f}")
+
+    def _linked(self, kind: str) -> tuple[Sandbox, Sandbox]:
+        """Two pods with a link of Ratchet's that carries."""
+        names = [f"{kind.lower()}-{end}" for end in ("p", "q")]
+        line = f'- {{endpoints: ["{names[0]}:in1", "{names[1]}:in1"], addresses: [10.7.0.1/24, {OURS}/24]}}'
+        self.bed.create_topology(kind.lower(), line)
+        nodes = (self.a, self.a if kind == VETH else self.b)
+        netns = add_namespaces(self.bed.hosts, *names)
+        sandboxes = []
+        for name, node, full in zip(names, nodes, netns, strict=True):
+            pod = self.bed.create_pod(name, {"ratchet": "true"}, node.runtime.host.name)
+            sandboxes.append(sandbox_in(full, pod))
+            node.runtime.timed("ADD", sandboxes[-1])
+        self.watching.wait(f"default.{names[0]}.in1.{names[1]}.in1")
+        near, far = sandboxes
+        wait_for("a ping through the link", lambda: _pings(near.netns, OURS))
+        return near, far
+
+
+def measure(say: Say = print, prefix: str | None = None) -> list[Row]:
+    """All figures of throughput."""
+    if shutil.which(IPERF3) is None:
+        say(f"{IPERF3} is not installed")
+        return [Row(_name(kind), None, "ratio", f"{IPERF3} is not installed") for kind in (VETH, VXLAN)]
+    say("two nodes, each with an agent")
+    with _prepared(say, prefix) as bench:
+        return [bench.row(kind) for kind in (VETH, VXLAN)]
+
+
+def _name(kind: str) -> str:
+    return f"{kind}: one TCP stream"
+
+
+@contextmanager
+def _prepared(say: Say, prefix: str | None) -> Iterator[Bench]:
+    with ExitStack() as stack:
+        bed = stack.enter_context(ApartBed(prefix))
+        a, b = (add_node(bed, stack, name, address, PATIENT) for name, address in NODES.items())
+        yield Bench(bed, a, b, Watching(bed), say)
+
+
+def _veth_by_hand(near: str, far: str, mtu: int) -> None:
+    ip(*f"-n {near} link add hand mtu {mtu} type veth peer name hand mtu {mtu} netns {far}".split())
+    for netns, address in ((near, "10.8.0.1/24"), (far, f"{BY_HAND}/24")):
+        _up(netns, address)
+
+
+def _tunnel_by_hand(node: Node, other: Node, netns: str, number: int, mtu: int) -> None:
+    local, remote = node.runtime.host.address, other.runtime.host.address
+    tunnel = f"type vxlan id {OTHER_VNI} remote {remote} local {local} dev eth0 dstport {OTHER_PORT} nolearning"
+    ip(*f"-n {node.runtime.host.netns} link add hand mtu {mtu} netns {netns} {tunnel}".split())
+    _up(netns, f"10.8.0.{number}/24")
+
+
+def _up(netns: str, address: str) -> None:
+    ip(*f"-n {netns} addr add {address} dev hand".split())
+    ip(*f"-n {netns} link set hand up".split())
+
+
+def _pings(netns: str, address: str) -> bool:
+    command = command_in(netns, "ping", "-n", "-c", "1", "-W", "1", address)
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+def _sent(near: str, far: str, address: str) -> float:
+    """Gbit/s that came out at the other end."""
+    program = [IPERF3, "--server", "--one-off", "--bind", address, "--port", str(PORT)]
+    server = subprocess.Popen(command_in(far, *program), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for("the server of iperf3", lambda: _listens(far, server))
+        program = [IPERF3, "--client", address, "--port", str(PORT), "--time", str(SECONDS), "--json"]
+        done = subprocess.run(command_in(near, *program), check=False, capture_output=True, text=True, timeout=30.0)
+        if done.returncode != 0:
+            raise RatchetError(f"cannot send to {address}: {done.stdout[-500:]} {done.stderr[-500:]}")
+        return float(json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]) / 1e9
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _listens(netns: str, server: subprocess.Popen[bytes]) -> bool:
+    if server.poll() is not None:
+        raise RatchetError(f"cannot start {IPERF3}: it ended with {server.returncode}")
+    tables = (Path(f"/proc/{server.pid}/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6"))
+    return any(line.split()[1].endswith(f":{PORT:04X}") and line.split()[3] == "0A" for one in tables for line in one)
+
+
+if __name__ == "__main__":
+    print(table(measure()))
