@@ -373,6 +373,12 @@ def test_check_passes_right_after_add(cluster: Cluster) -> None:
     assert_silent(cluster.a.call("CHECK", primary))
 
 
+def detected(shown: dict[str, Any]) -> dict[str, Any]:
+    """An interface, but for how far the kernel is with looking for duplicates of its address, which takes a second."""
+    addresses = [{key: value for key, value in one.items() if key != "tentative"} for one in shown["addr_info"]]
+    return {**shown, "addr_info": addresses}
+
+
 def test_check_names_what_differs_and_changes_nothing(cluster: Cluster) -> None:
     primary, _ = cluster.linked_pair()
     damages = [
@@ -383,9 +389,9 @@ def test_check_names_what_differs_and_changes_nothing(cluster: Cluster) -> None:
     with cluster.keep_others_from(cluster.a):
         for damage, difference, mend in damages:
             ip("-n", primary.netns, *damage.split())
-            damaged = cluster.show(primary, "in1")
+            damaged = detected(cluster.show(primary, "in1"))
             assert_refused(cluster.a.call("CHECK", primary), 104, LINK, difference)
-            assert cluster.show(primary, "in1") == damaged
+            assert detected(cluster.show(primary, "in1")) == damaged
             ip("-n", primary.netns, *mend.split())
         assert_silent(cluster.a.call("CHECK", primary))
         ip("-n", primary.netns, "link", "del", "in1")
