@@ -26,7 +26,8 @@ class Port:
     """One interface in one pod: where it is, its name, its addresses, its MTU in bytes.
 
     `mac` is what it is made with (empty: as the kernel likes); a pod may change it, and nobody changes it back. The
-    rest is as in `core.properties.Properties`.
+    rest is as in `core.properties.Properties`, but for `renewed`: something else was wanted before, and what was given
+    for that is to be taken away.
     """
 
     netns: str
@@ -39,6 +40,7 @@ class Port:
     sysctls: tuple[Sysctl, ...] = ()
     offloads: bool = True
     rate: int | None = None
+    renewed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +88,8 @@ class Device:
 
     `ours`: made by Ratchet. `wired`: for a vEth, that its peer is the interface at the wire's other end; for any
     other kind True. `up` is IFF_UP. `given`: those of `addresses` that Ratchet gave; the others are the pod's own
-    affair. `routes` are those that Ratchet gave, `rate` likewise; `sysctls` those that were asked for, as they are.
-    The tunnel's fields are None but for a VXLAN.
+    affair. `routes` are those that Ratchet gave, where somebody asked; `rate` is what it gave; `sysctls` are those that
+    were asked for. The tunnel's fields are None but for a VXLAN.
 
     `carrier`: not held down by protodown; for another kind than a VXLAN True, whatever the kernel has to say of it.
     `carrier_fixed`: this kernel is known not to take a VXLAN's carrier, so that nobody may ask for it.

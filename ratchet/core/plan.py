@@ -186,4 +186,5 @@ def _port(record: Link, side: Side, mtu: int) -> Port:
         sysctls=wanted.sysctls,
         offloads=wanted.offloads,
         rate=wanted.rate,
+        renewed=record.generation > 1,
     )

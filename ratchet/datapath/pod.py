@@ -30,7 +30,9 @@ class OpenPod:
     def see(self) -> Sight | None:
         """What stands under the port's name."""
         try:
-            sight = see(self.channel, self.port.ifname, self.port.addresses)
+            # Most ends have none and never had, and this is on the way of every pod that starts.
+            routed = bool(self.port.routes) or self.port.renewed
+            sight = see(self.channel, self.port.ifname, self.port.addresses, routed=routed)
         except RefusedError as refusal:
             raise DatapathError(f"cannot read {self}: {refusal.strerror}") from refusal
         if sight is None or not sight.device.ours or not (self.port.sysctls or not self.port.offloads):

@@ -90,16 +90,16 @@ class Neighbour:
     state: int
 
 
-def see(channel: Channel, ifname: str, wanted: Iterable[Address] = ()) -> Sight | None:
-    """The link of this name with its addresses; None where there is none.
+def see(channel: Channel, ifname: str, wanted: Iterable[Address] = (), *, routed: bool = False) -> Sight | None:
+    """The link of this name with its addresses, and if it may be `routed` with the routes that we gave it.
 
-    The kernel's own link-local addresses are left out, unless they are wanted.
+    None where there is none. The kernel's own link-local addresses are left out, unless they are wanted.
     """
     try:
         (answer,) = channel.do(messages.link_named(ifname))
         sight = read_link(answer.messages[0])
         sight = with_addresses(sight, addresses_of(channel, sight.device.index), tuple(wanted))
-        return _with_what_was_given(sight, channel) if sight.device.ours else sight
+        return _with_what_was_given(sight, channel, routed=routed) if sight.device.ours else sight
     except RefusedError as refusal:
         if refusal.errno == ENODEV:  # the second question may find it gone as well as the first
             return None
@@ -116,11 +116,15 @@ def with_addresses(sight: Sight, found: Iterable[Given], wanted: tuple[Address, 
     return replace(sight, device=device)
 
 
-def _with_what_was_given(sight: Sight, channel: Channel) -> Sight:
-    """A link of ours with the routes and the rate that we gave it."""
+def _with_what_was_given(sight: Sight, channel: Channel, *, routed: bool) -> Sight:
+    """A link of ours with the rate, and perhaps the routes, that we gave it."""
     index = sight.device.index
-    rate = shaping.rate_of(channel, index) if sight.qdisc == shaping.KIND else None
-    routes = (*_routes_given(channel, messages.AF_INET, index), *_routes_given(channel, messages.AF_INET6, index))
+    shaped = sight.qdisc == shaping.KIND
+    if not routed and not shaped:
+        return sight
+    families = (messages.AF_INET, messages.AF_INET6) if routed else ()
+    routes = tuple(route for family in families for route in _routes_given(channel, family, index))
+    rate = shaping.rate_of(channel, index) if shaped else None
     return replace(sight, device=replace(sight.device, routes=routes, rate=rate))
 
 

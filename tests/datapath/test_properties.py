@@ -139,6 +139,16 @@ def test_what_is_lost_is_seen_and_put_back(pods: Bed, wires: Wires, kind: str) -
 
 
 @KINDS
+def test_routes_of_an_earlier_intent_are_taken_away_where_none_are_wanted(pods: Bed, wires: Wires, kind: str) -> None:
+    with made(pods, wires, kind) as wire:
+        none = replace(wire, near=replace(wire.near, routes=(), renewed=True))
+        assert len(differences(none, observe(none))) == len(ROUTES)
+        assert ensure(none) is True
+        assert routes(pods, "pod-a", "in1") == set()
+        assert ensure(none) is False
+
+
+@KINDS
 def test_what_is_wanted_no_longer_is_taken_away_and_what_others_added_stays(pods: Bed, wires: Wires, kind: str) -> None:
     with made(pods, wires, kind) as wire:
         pods.run("pod-a", "ip", "route", "add", "10.77.0.0/16", "via", "192.168.2.2")

@@ -226,6 +226,12 @@ def test_a_port_has_all_that_is_wanted_of_its_end(side: Side) -> None:
     assert (near.offloads, near.rate) == (False, 8000)
 
 
+@BOTH
+def test_an_end_of_a_later_intent_may_have_what_an_earlier_one_gave(side: Side) -> None:
+    assert wire_of(veth(), side, SITE).near.renewed is False
+    assert wire_of(replace(veth(), generation=2), side, SITE).near.renewed is True
+
+
 def test_a_tunnel_has_the_port_that_its_link_wants() -> None:
     link = replace(numbered(vxlan()), means=Means(vxlan_port=4790))
     for side, site in ((PRIMARY, SITE), (PAIR, SITE_B)):
