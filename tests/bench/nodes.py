@@ -129,6 +129,11 @@ class Node:
         told = map(_request, self.beside_settings("told").read_text().splitlines())
         return [one for one in told if since <= one.sent <= until]
 
+    def worked(self, since: float, until: float) -> float:
+        """Seconds of CPU that calls which ended in some span of the monotonic clock took outside the API's client."""
+        told = (line.split() for line in self.beside_settings("worked").read_text().splitlines())
+        return sum(float(took) for ended, took in told if since <= float(ended) <= until)
+
     def cpu(self) -> float:
         """Seconds of CPU that the agent has used so far (clock_getres(2), "the CPU-time clock of a process")."""
         return time.clock_gettime((~self.agent.pid << 3) | 2)

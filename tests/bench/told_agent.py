@@ -1,8 +1,10 @@
 """The agent as the command starts it, which tells of each request that it sends to the API.
 
 Beside the file of its settings, PATH, it writes PATH.told, a line for each request: when it was sent and when its
-answer began (seconds of the monotonic clock), the thread, the method, the path and the status. While there is a file
-PATH.profiling, each call of the runtime is profiled, and when the agent ends the sum of these is in PATH.profile.
+answer began (seconds of the monotonic clock), the thread, the method, the path and the status; and PATH.worked, a line
+for each call and for each helper of one: when it ended, and the seconds of CPU that it took outside the API's client.
+While there is a file PATH.profiling, each call of the runtime is profiled, and when the agent ends the sum of these is
+in PATH.profile.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import pstats
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,8 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
 from ratchet.agent import agent, calls, logs, settings  # noqa: E402
 from ratchet.agent.frame import Answer  # noqa: E402
+from ratchet.node import at_once  # noqa: E402
+from ratchet.store import apiserver  # noqa: E402
 
 
 def tell_of_requests(path: str) -> None:
@@ -42,6 +47,39 @@ def tell_of_requests(path: str) -> None:
         return response
 
     connection.putrequest, connection.getresponse = put, get
+
+
+def tell_of_work(path: str) -> None:
+    """What a thread does while it asks the API is left out: packing, sending, waiting, reading what came."""
+    told = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    asking = threading.local()
+
+    def without_asking(act: Callable[..., Any]) -> Callable[..., Any]:
+        def acted(*arguments: Any) -> Any:
+            asking.seconds, began = 0.0, time.thread_time()
+            try:
+                return act(*arguments)
+            finally:
+                os.write(told, f"{time.monotonic()} {time.thread_time() - began - asking.seconds}\n".encode())
+
+        return acted
+
+    def counted(act: Callable[..., Any]) -> Callable[..., Any]:
+        def acted(*arguments: Any, **options: Any) -> Any:
+            began = time.thread_time()
+            try:
+                return act(*arguments, **options)
+            finally:
+                asking.seconds = getattr(asking, "seconds", 0.0) + time.thread_time() - began
+
+        return acted
+
+    for owner, name, wrapped in (
+        (calls.Calls, "_answered", without_asking),
+        (at_once.Work, "help", without_asking),
+        (apiserver.ApiServer, "_retried", counted),
+    ):
+        setattr(owner, name, wrapped(getattr(owner, name)))
 
 
 class Profiled:
@@ -77,6 +115,7 @@ class Profiled:
 def main() -> None:
     path = sys.argv[sys.argv.index("--config") + 1]
     tell_of_requests(f"{path}.told")
+    tell_of_work(f"{path}.worked")
     profiled = Profiled(path)
     profiled.install()
     chosen = settings.read_settings(sys.argv[1:], os.environ)
