@@ -10,9 +10,11 @@ from ratchet.core.device import Device, Observed, VethWire, differences
 from ratchet.datapath import messages
 from ratchet.datapath.pod import ATTEMPTS, OpenPod
 from ratchet.datapath.reading import Sight, glance, known_as
+from ratchet.datapath.turns import in_turn
 from ratchet.errors import DatapathError
 
 
+@in_turn
 def observe_veth(near: OpenPod, far: OpenPod) -> Observed:
     """Both ends as they stand, and whether they are each other's."""
     near_sight, far_sight = near.see(), far.see()
@@ -44,6 +46,7 @@ def ensure_veth(wire: VethWire, near: OpenPod, far: OpenPod) -> bool:
     raise near.failed(f"others keep making interfaces named {near.port.ifname} and {far.port.ifname}")
 
 
+@in_turn
 def _make(wire: VethWire, near: OpenPod, far: OpenPod) -> bool:
     """Whether it could be made: not if one of the names exists."""
     request = messages.new_veth(near.port, far.port, far.netns.fd)

@@ -1,0 +1,47 @@
+"""One thread at a time at the kernel."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from ratchet.datapath.turns import in_turn
+
+SECONDS = 20.0
+
+
+def test_whoever_comes_meanwhile_waits_until_the_turn_is_over() -> None:
+    inside, second_inside, go_on = threading.Event(), threading.Event(), threading.Event()
+    order: list[str] = []
+
+    @in_turn
+    def act(name: str) -> str:
+        order.append(f"{name} begins")
+        if name == "first":
+            inside.set()
+            assert go_on.wait(SECONDS)
+        else:
+            second_inside.set()
+        order.append(f"{name} ends")
+        return name
+
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(act, "first")
+        assert inside.wait(SECONDS)
+        second = threads.submit(act, "second")
+        assert not second_inside.wait(0.3)
+        go_on.set()
+        assert (first.result(SECONDS), second.result(SECONDS)) == ("first", "second")
+    assert order == ["first begins", "first ends", "second begins", "second ends"]
+
+
+def test_a_turn_is_over_also_where_it_fails() -> None:
+    @in_turn
+    def fail() -> None:
+        raise ValueError("the kernel's no")
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="the kernel's no"):
+            fail()
