@@ -10,7 +10,8 @@ IFNAME = "IFNAME"  # in a sysctl's name, for the interface's
 # A setting of an interface and its value: net.ipv4.conf.IFNAME.rp_filter, 2.
 Sysctl = tuple[str, int]
 
-_UNITS = (("gbit", 10**9), ("mbit", 10**6), ("kbit", 10**3))
+RATE_UNITS = {"gbit": 10**9, "mbit": 10**6, "kbit": 10**3, "bit": 1}  # tc(8), "RATES"
+KERNELS_METRIC = {4: 0, 6: 1024}  # of a route for which nobody says one, by IP version
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,6 @@ UNSAID = Properties()
 
 
 def rate_text(rate: int) -> str:
-    """A rate of bits per second, in the largest unit that it is a whole number of (tc(8), "RATES")."""
-    unit, size = next(((unit, size) for unit, size in _UNITS if rate % size == 0), ("bit", 1))
+    """A rate of bits per second, in the largest unit that it is a whole number of."""
+    unit, size = next((unit, size) for unit, size in RATE_UNITS.items() if rate % size == 0)
     return f"{rate // size}{unit}"

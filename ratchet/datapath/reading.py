@@ -17,16 +17,14 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from ratchet.core.device import Device
 from ratchet.core.model import Address
-from ratchet.core.properties import Route
+from ratchet.core.properties import KERNELS_METRIC, Route
 from ratchet.datapath import messages, shaping
 from ratchet.datapath.netns import Netns
 from ratchet.datapath.packing import HEADER, IFADDRMSG, IFINFOMSG, RTMSG, Reading, attributes
 from ratchet.datapath.rtnetlink import Channel, RefusedError
 
 IFLA_MTU, IFLA_LINK = 4, 5
-KERNELS_IPV6_METRIC = 1024
 
-RT_SCOPE_UNIVERSE = 0
 IFA_F_SECONDARY, IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE = 0x1, 0x8, 0x20, 0x40
 IFA_F_UNFIT = IFA_F_SECONDARY | IFA_F_DADFAILED | IFA_F_DEPRECATED | IFA_F_TENTATIVE
 
@@ -210,8 +208,7 @@ def read_route(raw: bytes) -> tuple[Route | None, int | None]:
         return None, None
     anywhere = bytes(4 if family == messages.AF_INET else 16)
     to, via = ip_network((found.get("RTA_DST", anywhere), length)), found.get("RTA_GATEWAY")
-    own = 0 if family == messages.AF_INET else KERNELS_IPV6_METRIC
-    metric = found.get("RTA_PRIORITY", 0)
+    metric, own = found.get("RTA_PRIORITY", 0), KERNELS_METRIC[to.version]
     return Route(to, ip_address(via) if via else None, None if metric == own else metric), found.get("RTA_OIF")
 
 
@@ -224,7 +221,7 @@ def read_address(raw: bytes) -> Given:
         index=index,
         address=ip_interface(f"{own}/{prefix_length}"),
         ours=found.get("IFA_PROTO") == messages.ADDRESS_PROTOCOL,
-        fit=scope == RT_SCOPE_UNIVERSE and not found.get("IFA_FLAGS", flags) & IFA_F_UNFIT,
+        fit=scope == messages.RT_SCOPE_UNIVERSE and not found.get("IFA_FLAGS", flags) & IFA_F_UNFIT,
     )
 
 

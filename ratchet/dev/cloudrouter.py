@@ -59,7 +59,6 @@ def stay(stage: Stage) -> None:
     _build(stage)
     kubeconfig, centosa = f"--kubeconfig {stage.bed.access.kubeconfig}", stage.pods["centosa"][1]
     looks = [
-        f"kubectl {kubeconfig} get pods,configmaps,leases -A",
         f"ratchet graph {kubeconfig} -n {stage.bed.namespace} -o svg > cloud-router.svg",
         f"ratchet inspect {kubeconfig} -n {stage.bed.namespace} quagga-a:mid1",
         f"ip netns exec {centosa.netns} ping {FAR}",

@@ -8,15 +8,14 @@ from ipaddress import ip_address, ip_network
 from typing import TypeVar
 
 from ratchet.core.intent.sysctls import why_not
-from ratchet.core.properties import Properties, Route, Sysctl, rate_text
+from ratchet.core.properties import RATE_UNITS, Properties, Route, Sysctl, rate_text
 
 Value = TypeVar("Value")
 
 END_PROPERTIES = frozenset({"mtu", "mac", "txqlen", "routes", "sysctls", "offloads", "rate"})
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _SETTING = re.compile(r"-?[0-9]{1,10}")
-_RATE = re.compile(r"([0-9]{1,15})([kmg]?)bit")
-_RATE_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+_RATE = re.compile(r"([0-9]{1,15})([kmg]?bit)")
 _MTUS, _TXQLENS, _METRICS = range(1, 1 << 16), range(1 << 31), range(1 << 32)
 _OFF = "off"
 
@@ -92,4 +91,4 @@ def _rate(text: str) -> int:
     found = _RATE.fullmatch(text)
     if found is None:
         raise ValueError("not a number of bit, kbit, mbit or gbit")
-    return int(found[1]) * _RATE_UNITS[found[2]]
+    return int(found[1]) * RATE_UNITS[found[2]]

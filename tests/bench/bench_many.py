@@ -119,8 +119,9 @@ class Bench:
         else:
             taken.near.append(done.ms)
             taken.cpu.append(cpu * 1e3)
-            taken.work.append(self.a.worked(done.began, done.ended + SETTLE_SECONDS) * 1e3)
         time.sleep(REST_SECONDS)
+        if not far:
+            taken.work.append(self.a.worked(done.began, done.ended + SETTLE_SECONDS) * 1e3)
         taken.gone.append(self.a.runtime.timed("DEL", sandbox).ms)
         self.say(f"{hub.name}{', the API far away' if far else ''}: ADD {done.ms:.0f} ms, DEL {taken.gone[-1]:.0f} ms")
 

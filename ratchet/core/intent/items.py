@@ -103,7 +103,7 @@ class Item:
 
     def _routes(self, said: Said | None, addresses: tuple[Address, ...]) -> tuple[Route, ...]:
         """Those of one end: a single one, or a list."""
-        listed = [] if said is None else said.value if isinstance(said.value, list) else [said]
+        listed = _listed(said)
         if len(listed) > values.ROUTES_MAX:
             raise self.fault("routes", f"{len(listed)} routes are more than {values.ROUTES_MAX}")
         routes = tuple(self._route(one, addresses) for one in listed)
@@ -179,5 +179,11 @@ def _text(said: Said, field: str) -> str:
 
 def _words(said: Said | None, field: str) -> list[str]:
     """The texts of a field that is a single one or a list."""
-    listed = [] if said is None else said.value if isinstance(said.value, list) else [said]
-    return [_text(one, field) for one in listed]
+    return [_text(one, field) for one in _listed(said)]
+
+
+def _listed(said: Said | None) -> list[Said]:
+    """What is said as a single thing or as a list of them."""
+    if said is None:
+        return []
+    return said.value if isinstance(said.value, list) else [said]

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from ratchet.core.intent.sysctls import why_not
 from ratchet.core.model import Address
-from ratchet.core.properties import Route, Sysctl
+from ratchet.core.properties import KERNELS_METRIC, RATE_UNITS, Route, Sysctl
 
 Parsed = TypeVar("Parsed")
 
@@ -22,14 +22,12 @@ ROUTES_MAX = SYSCTLS_MAX = 64  # of an end
 METRIC_MOST = (1 << 32) - 1
 RATE_LEAST, RATE_MOST = 8_000, 10**12  # bits per second
 PORT_MOST = 65535
-_KERNELS_METRIC = {4: 0, 6: 1024}
 _DEFAULT_PREFIX = {4: 24, 6: 64}
 _IFNAME = re.compile(r"[a-z][a-z0-9_.-]{0,14}")
 _NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,251}[A-Za-z0-9])?")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _SETTING = re.compile(r"-?[0-9]{1,9}")
-_RATE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?([kmg]?)bit", re.IGNORECASE)
-_RATE_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+_RATE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?([kmg]?bit)", re.IGNORECASE)
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 
@@ -109,7 +107,7 @@ def offloads(value: str) -> bool:
 def rate(value: str) -> int:
     """A rate, in bits per second."""
     found = _RATE.fullmatch(value)
-    bits = Decimal(found[1]) * _RATE_UNITS[found[2].lower()] if found else Decimal(0)
+    bits = Decimal(found[1]) * RATE_UNITS[found[2].lower()] if found else Decimal(0)
     if not RATE_LEAST <= bits <= RATE_MOST or bits != int(bits):
         raise ValueError(f'"{shown(value)}" is no rate, as 100mbit is one: from 8kbit to 1000gbit')
     return int(bits)
@@ -159,7 +157,7 @@ def route(to: str, via: str = "", metric: str = "", *, having: Collection[Addres
     if metric and (not metric.isascii() or not metric.isdigit() or int(metric) > METRIC_MOST):
         raise ValueError(f'metric: "{shown(metric)}" is no number from 0 to {METRIC_MOST}')
     # Of IPv6 the kernel takes 0 for its own.
-    own = not metric or int(metric) in (0, _KERNELS_METRIC[network.version])
+    own = not metric or int(metric) in (0, KERNELS_METRIC[network.version])
     return Route(network, hop, None if own else int(metric))
 
 
