@@ -42,7 +42,7 @@ def read_edits(records: Records, links: Iterable[Link]) -> Edits:
     found = Edits({}, {})
     for namespace, group in groupby(sorted(links, key=_namespace), key=_namespace):
         try:
-            wanted = wanted_links(records.pods(namespace), topologies=records.topologies(namespace))
+            _, wanted = _wanted_in(records, namespace)
         except RatchetError as error:
             found.untold[namespace] = error
         else:
@@ -56,6 +56,12 @@ def _namespace(link: Link) -> str:
 
 def read_standing(records: Records, namespace: str) -> Standing:
     """Raises RatchetError."""
-    pods, topologies = records.pods(namespace), records.topologies(namespace)
+    pods, wanted = _wanted_in(records, namespace)
     links, _ = records.links()
-    return Standing(wanted_links(pods, topologies=topologies), {link.name: link for link in links}, pods)
+    return Standing(wanted, {link.name: link for link in links}, pods)
+
+
+def _wanted_in(records: Records, namespace: str) -> tuple[list[Pod], Wanted]:
+    """The pods of a namespace, and what they and its topologies want."""
+    pods = records.pods(namespace)
+    return pods, wanted_links(pods, topologies=records.topologies(namespace))
