@@ -71,6 +71,13 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
+class Make:
+    """Make the wire if nothing is in its way, and see what stands; what is in its way is left alone."""
+
+    wire: Wire
+
+
+@dataclass(frozen=True, slots=True)
 class Build:
     """Make what stands into the wire."""
 
@@ -94,7 +101,7 @@ class Done:
     """This end stands toward what the record says, and the record says so."""
 
 
-Step = Join | Wait | Number | Look | Build | Note | Withdraw | Done
+Step = Join | Wait | Number | Look | Make | Build | Note | Withdraw | Done
 
 
 def plan(
@@ -121,7 +128,7 @@ def plan(
         return Number()
     wire = wire_of(record, attempt.side, site)
     if observed is None:
-        return Look(wire)
+        return Look(wire) if record.stands(attempt.side) else Make(wire)
     if differences(wire, observed):
         return Build(wire)
     return Done() if record.stands(attempt.side) else Note()

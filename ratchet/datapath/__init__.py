@@ -11,7 +11,7 @@ from ratchet.datapath.claims import release
 from ratchet.datapath.counting import count
 from ratchet.datapath.netns import Netns, inside, is_host, namespace_is_there, open_netns, refuse_host
 from ratchet.datapath.parent import find_parent
-from ratchet.datapath.wiring import build, ensure, observe, observe_port, remove, removing, unplug
+from ratchet.datapath.wiring import build, ensure, make, observe, observe_port, remove, removing, unplug
 
 __all__ = [
     "Netns",
@@ -21,6 +21,7 @@ __all__ = [
     "find_parent",
     "inside",
     "is_host",
+    "make",
     "namespace_is_there",
     "observe",
     "observe_port",

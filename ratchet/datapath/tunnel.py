@@ -77,7 +77,7 @@ def ensure_tunnel(wire: VxlanWire, near: OpenPod, search: Sequence[str], *, evic
     """
     changed = False
     for _ in range(ATTEMPTS):
-        if _make(wire, near):
+        if make_tunnel(wire, near):
             return True
         observed = observe_tunnel(near)
         near.refuse_foreign(observed.near)
@@ -136,7 +136,7 @@ def _grow(wire: VxlanWire, near: OpenPod, device: Device) -> None:
         ) from answer.refusal
 
 
-def _make(wire: VxlanWire, near: OpenPod) -> bool:
+def make_tunnel(wire: VxlanWire, near: OpenPod) -> bool:
     """Whether it could be made: not if the name or the VNI is taken."""
     with Channel() as node:
         # The number by which the node's namespace knows the pod's is how a stale device is found once nothing else
@@ -183,7 +183,7 @@ def _complete(wire: VxlanWire, near: OpenPod, ifname: str) -> None:
 
 
 def _make_once_free(wire: VxlanWire, near: OpenPod, search: Sequence[str]) -> bool:
-    """As `_make`, once the VNI has been taken from whatever still holds it on this node."""
+    """As `make_tunnel`, once the VNI has been taken from whatever still holds it on this node."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if near.see() is not None:  # another hand was quicker: what it made is no left-over
@@ -192,7 +192,7 @@ def _make_once_free(wire: VxlanWire, near: OpenPod, search: Sequence[str]) -> bo
             freed = release(wire.vni, wire.port, (*search, near.netns.path))
         except DatapathError as error:
             raise near.failed(error, details=error.details) from error
-        if _make(wire, near):
+        if make_tunnel(wire, near):
             return True
         if not freed:
             time.sleep(PAUSE)

@@ -29,7 +29,7 @@ def ensure_veth(wire: VethWire, near: OpenPod, far: OpenPod) -> bool:
     """
     changed = False
     for _ in range(ATTEMPTS):
-        if _make(wire, near, far):
+        if make_veth(wire, near, far):
             return True
         observed = observe_veth(near, far)
         near.refuse_foreign(observed.near)
@@ -47,7 +47,7 @@ def ensure_veth(wire: VethWire, near: OpenPod, far: OpenPod) -> bool:
 
 
 @in_turn
-def _make(wire: VethWire, near: OpenPod, far: OpenPod) -> bool:
+def make_veth(wire: VethWire, near: OpenPod, far: OpenPod) -> bool:
     """Whether it could be made: not if one of the names exists."""
     request = messages.new_veth(near.port, far.port, far.netns.fd)
     made, shown = near.channel.exchange(request, messages.link_named(near.port.ifname))

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from ratchet.core.device import Device, Observed, Port, VethWire, Wire
 from ratchet.datapath.pod import OpenPod, open_pod
 from ratchet.datapath.reading import device_of
-from ratchet.datapath.tunnel import ensure_tunnel, observe_tunnel, unplug_tunnel
-from ratchet.datapath.veth import ensure_veth, observe_veth
+from ratchet.datapath.tunnel import ensure_tunnel, make_tunnel, observe_tunnel, unplug_tunnel
+from ratchet.datapath.veth import ensure_veth, make_veth, observe_veth
 from ratchet.errors import ForeignInterfaceError, NamespaceGoneError
 
 
@@ -46,6 +46,16 @@ def ensure(wire: Wire, search: Sequence[str] = ()) -> bool:
     """
     with _opened(wire) as (near, far):
         return _ensured(wire, near, far, search)
+
+
+def make(wire: Wire) -> Observed:
+    """Make the wire if nothing is in its way, and what stands then; nothing that was there is touched.
+
+    Raises as `ensure` does, but for an interface that is not ours, which is seen.
+    """
+    with _opened(wire) as (near, far):
+        _made(wire, near, far)
+        return _observed(near, far)
 
 
 def build(wire: Wire, *, evict: bool = True) -> Observed:
@@ -105,6 +115,13 @@ def _opened(wire: Wire) -> Iterator[tuple[OpenPod, OpenPod | None]]:
 
 def _observed(near: OpenPod, far: OpenPod | None) -> Observed:
     return observe_tunnel(near) if far is None else observe_veth(near, far)
+
+
+def _made(wire: Wire, near: OpenPod, far: OpenPod | None) -> bool:
+    if not isinstance(wire, VethWire):
+        return make_tunnel(wire, near)
+    assert far is not None  # noqa: S101  # a vEth was opened at both ends
+    return make_veth(wire, near, far)
 
 
 def _ensured(wire: Wire, near: OpenPod, far: OpenPod | None, search: Sequence[str] = (), *, evict: bool = True) -> bool:

@@ -19,7 +19,7 @@ from ratchet import datapath
 from ratchet.core import moves
 from ratchet.core.device import Device, Observed, VxlanWire, Wire, differences
 from ratchet.core.model import Link, Side
-from ratchet.core.plan import Attempt, Build, Done, Join, Look, Note, Number, Site, Step, Wait, Withdraw, plan
+from ratchet.core.plan import Attempt, Build, Done, Join, Look, Make, Note, Number, Site, Step, Wait, Withdraw, plan
 from ratchet.errors import (
     ConflictError,
     DatapathError,
@@ -182,18 +182,8 @@ class _Settling:
                 self._joined = True
             case Number():
                 self._draft = self._claimed = self._reconciler.records.numbered(self._present())
-            case Look(wire):
-                self._observed = _looked_at(wire)
-                return None if self._observed else self._waiting()
-            case Build(wire):
-                try:
-                    self._observed = self._build(wire)
-                except VniInUseError:
-                    if self._certain:
-                        raise
-                    self._make_certain()  # before the tunnel that has the number is taken for a left-over
-                    return None
-                return None if self._observed else self._waiting()
+            case Look() | Make() | Build():
+                return self._done_to_the_wire(step)
             case Note():
                 self._draft = moves.note_standing(self._present(), attempt.side, self._now())
                 self._written()
@@ -204,6 +194,26 @@ class _Settling:
             case Done():
                 return Settled(self._written(), self._observed.near if self._observed else None)
         return None
+
+    def _done_to_the_wire(self, step: Look | Make | Build) -> Settled | None:
+        """As `_done`: the last step is one that has to wait until the peer's pod is put right."""
+        match step:
+            case Look(wire):
+                observed = _looked_at(wire)
+            case Make(wire):
+                observed = _made(wire)
+                if observed is not None and not differences(wire, observed):
+                    self._built = wire
+            case Build(wire):
+                try:
+                    observed = self._build(wire)
+                except VniInUseError:
+                    if self._certain:
+                        raise
+                    self._make_certain()  # before the tunnel that has the number is taken for a left-over
+                    return None
+        self._observed = observed
+        return None if observed else self._waiting()
 
     def _is_of_a_pod_that_is_gone(self) -> bool:
         """Whether this would take the place of another pod's sandbox for a pod that the API no longer has.
@@ -337,6 +347,11 @@ def taking_down(journal: Journal, container_id: str, netns: str, ifname: str) ->
 def _looked_at(wire: Wire) -> Observed | None:
     """What stands; None where nothing can be wired before the peer's pod is put right."""
     return _unless_for_the_peer(wire, lambda: datapath.observe(wire))
+
+
+def _made(wire: Wire) -> Observed | None:
+    """What stands once the wire was made, if nothing was in its way; None as for `_built`."""
+    return _unless_for_the_peer(wire, lambda: datapath.make(wire))
 
 
 def _built(wire: Wire, *, evict: bool) -> Observed | None:

@@ -8,7 +8,7 @@ from ipaddress import ip_interface
 import pytest
 
 from ratchet.core.device import VxlanWire, differences
-from ratchet.datapath import build, ensure, messages, observe, observe_port, remove
+from ratchet.datapath import build, ensure, make, messages, observe, observe_port, remove
 from ratchet.errors import DatapathError, ForeignInterfaceError, VniInUseError
 from tests.support.namespaces import Bed
 from tests.support.wires import Wires
@@ -262,3 +262,16 @@ def test_a_tunnel_that_has_the_vni_is_not_taken_for_a_left_over_unasked(nodes: B
         wire = wires.tunnel("pod-a", 0, ONE, TWO)
         assert not differences(wire, build(wire))
     assert nodes.interfaces("pod-c") == []
+
+
+def test_a_tunnel_is_made_where_nothing_is_in_its_way(nodes: Bed, wires: Wires) -> None:
+    with nodes.inside("node-1"):
+        wire = wires.tunnel("pod-a", 0, ONE, TWO)
+        made = make(wire)
+        assert not differences(wire, made)
+        assert make(wire) == made == observe(wire)
+        moved = make(replace(wire, remote=THREE))
+        assert moved.near is not None and moved.near.remote == TWO, "what stands is left as it is"
+        assert make(wires.tunnel("pod-c", 1, ONE, TWO)).near is None, "its VNI is another's"
+    assert nodes.interfaces("pod-c") == []
+    _stands(nodes, wire)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ratchet.core.device import VethWire, differences
-from ratchet.datapath import ensure, messages, observe, observe_port, remove
+from ratchet.datapath import ensure, make, messages, observe, observe_port, remove
 from ratchet.errors import DatapathError, ForeignInterfaceError
 from tests.support.namespaces import Bed
 from tests.support.wires import Wires
@@ -166,6 +166,29 @@ def test_a_foreign_interface_is_left_alone(side: str, pods: Bed, wires: Wires) -
         remove(path, ifname)
     assert pods.show(pod, ifname) == before
     assert pods.interfaces(other) == []
+
+
+@pytest.mark.parametrize("side", ["near", "far"])
+def test_what_is_in_the_way_is_seen_and_left_where_a_link_is_only_to_be_made(
+    side: str, pods: Bed, wires: Wires
+) -> None:
+    wire = wires.veth()
+    pod, ifname = ("pod-a", "in1") if side == "near" else ("pod-b", "in2")
+    pods.ip(pod, "link", "add", ifname, "group", GROUP, "type", "veth", "peer", "name", "old")
+    before = {pod: pods.interfaces(pod) for pod in ("pod-a", "pod-b")}
+    observed = make(wire)
+    assert differences(wire, observed)
+    seen = observed.near if side == "near" else observed.far
+    assert seen is not None and seen.index == pods.show(pod, ifname)["ifindex"]
+    assert {pod: pods.interfaces(pod) for pod in ("pod-a", "pod-b")} == before
+
+
+def test_a_link_is_made_where_nothing_is_in_its_way(pods: Bed, wires: Wires) -> None:
+    wire = wires.veth()
+    made = make(wire)
+    assert not differences(wire, made)
+    _stands(pods, wire)
+    assert make(wire) == made == observe(wire)
 
 
 def test_a_peer_in_the_wrong_place_is_replaced(pods: Bed, wires: Wires) -> None:

@@ -187,6 +187,10 @@ class FakeKernel:
         seen: Observed = ask("observe", wire)
         return seen
 
+    def make(self, wire: Wire) -> Observed:
+        ask("make", wire)
+        return self.observe(wire)
+
     def build(self, wire: Wire, *, evict: bool) -> Observed:  # no numbers are short here
         ask("ensure", wire)  # between which and the look another hand may come
         return self.observe(wire)

@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 from ratchet.core import moves
 from ratchet.core.model import Link, Side
-from ratchet.core.plan import Attempt, Build, Done, Look, Note, Site, Step, plan
+from ratchet.core.plan import Attempt, Build, Done, Look, Make, Note, Site, Step, plan
 from ratchet.node import add, reconciler
 from ratchet.node.call import Call
 from ratchet.node.reconciler import Reconciler, Settled
@@ -114,7 +114,7 @@ def believing_the_record() -> Iterator[None]:
 def noting_before_building() -> Iterator[None]:
     def hasty(attempt: Attempt, record: Link | None, site: Site, **given: Any) -> Step:
         step = plan(attempt, record, site, **given)
-        hurried = isinstance(step, Look | Build) and record is not None and not record.stands(attempt.side)
+        hurried = isinstance(step, Look | Make | Build) and record is not None and not record.stands(attempt.side)
         return Note() if hurried else step
 
     with patch.object(reconciler, "plan", hasty):

@@ -323,7 +323,7 @@ class Unheard:
         name = request[0]
         if name == "buried":
             return request[1] in world.tombstones or request[1] not in self.mortal
-        if name in ("observe", "observe_port", "ensure", "remove"):
+        if name in ("observe", "observe_port", "make", "ensure", "remove"):
             return any(pid == actor.pid for _, _, pid in world.locks) and self._lasting(world, request)
         return False
 
@@ -348,7 +348,7 @@ def touched_unlocked(world: World, places: tuple[Place, ...]) -> Iterator[str]:
     holders = {pid for _, _, pid in world.locks}
     for pid, place in enumerate(places):
         ours = not place.process.name.startswith("hand")
-        if ours and place.request and place.request[0] in ("ensure", "remove") and pid not in holders:
+        if ours and place.request and place.request[0] in ("make", "ensure", "remove") and pid not in holders:
             yield "interfaces are worked on without the lock"
 
 

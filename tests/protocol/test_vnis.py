@@ -218,7 +218,7 @@ def _holder(texts: Mapping[str, str], vni: int) -> str | None:
 
 def unheard(_world: World, actor: Actor, request: tuple[Any, ...]) -> bool:
     """Pods and nodes do not change here, there are no tombstones, and each end is one process's affair."""
-    alone = request[0] in ("observe", "ensure", "remove", "buried")
+    alone = request[0] in ("observe", "make", "ensure", "remove", "buried")
     return alone or (request[0] == "list" and request[1].endswith(("/pods", "/nodes")))
 
 

@@ -334,6 +334,15 @@ def _ensure(world: World, _: Actor, wire: Wire) -> Outcomes:
     return [(world._replace(interfaces=_made(world.interfaces, wire)), True)]
 
 
+def _make(world: World, _: Actor, wire: Wire) -> Outcomes:
+    found = observed(world.interfaces, world.namespaces, wire)
+    if isinstance(found, Failure):
+        return [(world, found)]
+    made = _made(world.interfaces, wire)
+    # Where something would have to give way for it, it is not made.
+    return [(world._replace(interfaces=made), True) if made > world.interfaces else (world, False)]
+
+
 def _remove(world: World, _: Actor, netns: str, ifname: str) -> Outcomes:
     kept = _without(world.interfaces, [(netns, ifname)])
     return [(world._replace(interfaces=kept), kept != world.interfaces)]
@@ -428,6 +437,7 @@ _REQUESTS: dict[str, Callable[..., Outcomes]] = {
     "notice": _notice,
     "believed": _believed,
     "observe": _observe,
+    "make": _make,
     "ensure": _ensure,
     "remove": _remove,
     "observe_port": _observe_port,

@@ -10,7 +10,7 @@ import pytest
 from ratchet.core.device import Device, Observed, Parent, Port, VethWire, VxlanWire
 from ratchet.core.model import Kind, Link, Means, Side
 from ratchet.core.naming import mac_address
-from ratchet.core.plan import Attempt, Build, Done, Join, Look, Note, Number, Site, Wait, Withdraw, plan, wire_of
+from ratchet.core.plan import Attempt, Build, Done, Join, Look, Make, Note, Number, Site, Wait, Withdraw, plan, wire_of
 from ratchet.core.properties import Properties, Route
 from ratchet.errors import InvalidIntentError
 from tests.support.links import RECORD, VTEPS, joined, own, standing, veth, vxlan, wanted
@@ -108,9 +108,9 @@ def test_who_is_alone_waits(has_joined: bool) -> None:
 def test_a_tunnel_needs_a_number_first_and_a_veth_none() -> None:
     assert plan(attempt(), vxlan(), SITE, joined=True, deleted=False, observed=None) == Number()
     step = plan(attempt(), numbered(vxlan()), SITE, joined=True, deleted=False, observed=None)
-    assert step == Look(wire_of(numbered(vxlan()), PRIMARY, SITE))
+    assert step == Make(wire_of(numbered(vxlan()), PRIMARY, SITE))
     step = plan(attempt(), veth(), SITE, joined=True, deleted=False, observed=None)
-    assert step == Look(wire_of(veth(), PRIMARY, SITE))
+    assert step == Make(wire_of(veth(), PRIMARY, SITE))
 
 
 @pytest.mark.parametrize("link", [veth(), numbered(vxlan())], ids=["veth", "vxlan"])
