@@ -12,6 +12,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from types import TracebackType
 from typing import Self
 
@@ -32,13 +33,16 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Netns:
     """An open network namespace; `path` is only for messages, every act uses `fd`. A context manager that closes it."""
 
-    __slots__ = ("fd", "identity", "path")
+    __slots__ = ("fd", "path")
 
     def __init__(self, path: str, fd: int) -> None:
         self.path = path
         self.fd = fd
-        status = os.fstat(fd)
-        self.identity = (status.st_dev, status.st_ino)
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        status = os.fstat(self.fd)
+        return status.st_dev, status.st_ino
 
     def is_same_as(self, other: Netns) -> bool:
         return self.identity == other.identity
@@ -146,12 +150,18 @@ def _setns(fd: int) -> None:
 
 def _is_network_namespace(fd: int) -> bool:
     # The ioctl's number may mean something else to another kind of file, so the file system is asked first.
-    if os.fstat(fd).st_dev != os.stat(OWN).st_dev:  # noqa: PTH116
+    if os.fstat(fd).st_dev != _file_system_of_namespaces():
         return False
     try:
         return fcntl.ioctl(fd, NS_GET_NSTYPE) == CLONE_NEWNET
     except OSError:
         return False
+
+
+@cache
+def _file_system_of_namespaces() -> int:
+    """There is one for as long as the kernel runs (fs/nsfs.c)."""
+    return os.stat(OWN).st_dev  # noqa: PTH116
 
 
 def _cause(error: OSError | ValueError) -> str:
