@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 
 from ratchet.core.model import Side
 
@@ -37,6 +38,7 @@ def record_name(namespace: str, primary: str, ifname: str, pair: str, pair_ifnam
     return f"{fit}.{digest}"
 
 
+@lru_cache(maxsize=1024)
 def mac_address(record: str, side: Side) -> str:
     """The MAC address of a link's end: the same whenever it is made, as a port keeps its own.
 

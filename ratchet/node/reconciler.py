@@ -41,6 +41,13 @@ log = logging.getLogger(__name__)
 CONFLICT_SECONDS = 30.0
 BUILDS = 3
 
+_retrying = tenacity.Retrying(
+    retry=tenacity.retry_if_exception_type(ConflictError),
+    wait=tenacity.wait_random_exponential(multiplier=0.01, max=0.5),
+    stop=tenacity.stop_after_delay(CONFLICT_SECONDS),
+    reraise=True,
+)
+
 
 def wall_clock() -> datetime:
     return datetime.now(UTC)
@@ -379,10 +386,4 @@ def _unless_for_the_peer(wire: Wire, act: Callable[[], Observed]) -> Observed | 
 
 def _until_undisputed(decide: Callable[[], Decided]) -> Decided:
     """Decide again, on what is stored by then, for as long as others' writes come between; bounded and jittered."""
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(ConflictError),
-        wait=tenacity.wait_random_exponential(multiplier=0.01, max=0.5),
-        stop=tenacity.stop_after_delay(CONFLICT_SECONDS),
-        reraise=True,
-    )
-    return retrying(decide)
+    return _retrying(decide)

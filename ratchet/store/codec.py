@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import ip_interface
 from typing import Any
@@ -115,9 +116,25 @@ def decode_link(config_map: Mapping[str, Any]) -> Link:
         raise MalformedRecordError(f"cannot read the record {name}: {cause}") from cause
 
 
-def link_patch(before: Link, after: Link) -> Json:
-    """The merge patch (RFC 7386) that makes one record into the other and no more, on the version that was read."""
-    old, new = encode_link(before), encode_link(after)
+def stored_link(link: Link, encoded: Json, answer: Mapping[str, Any]) -> Link:
+    """A link that was written, so `encoded`, as the API server answers that it is stored.
+
+    Read only where it is another than was written, which who may change what is written on its way can do.
+    """
+    if answer.get("data") != encoded["data"]:
+        return decode_link(answer)
+    metadata = answer["metadata"]
+    return replace(
+        link,
+        uid=metadata["uid"],
+        resource_version=metadata["resourceVersion"],
+        created=decode_time(metadata.get("creationTimestamp")),
+    )
+
+
+def link_patch(before: Link, new: Json) -> Json:
+    """The merge patch (RFC 7386) that makes a record into one so encoded and no more, on the version that was read."""
+    old = encode_link(before)
     return {
         "metadata": {
             "uid": before.uid,

@@ -30,6 +30,7 @@ from ratchet.store.codec import (
     encode_link,
     encode_node_lease,
     link_patch,
+    stored_link,
 )
 from ratchet.store.follow import follow
 from ratchet.store.numbers import Numbers
@@ -133,7 +134,8 @@ class Records:
     def create(self, link: Link) -> Link:
         """The link as it is now stored. Raises ConflictError where a record of that name exists."""
         try:
-            return decode_link(self.api.create(self.config_maps_path, encode_link(link)))
+            encoded = encode_link(link)
+            return stored_link(link, encoded, self.api.create(self.config_maps_path, encoded))
         except NotFoundError as cause:
             raise RatchetError(
                 f"cannot record the link {link.name}: the namespace {self.namespace} is missing",
@@ -143,7 +145,9 @@ class Records:
     def update(self, before: Link, after: Link) -> Link:
         """The link as it is now stored. Raises ConflictError where `before` is no longer what is stored."""
         try:
-            return decode_link(self.api.patch(f"{self.config_maps_path}/{before.name}", link_patch(before, after)))
+            encoded = encode_link(after)
+            answer = self.api.patch(f"{self.config_maps_path}/{before.name}", link_patch(before, encoded))
+            return stored_link(after, encoded, answer)
         except NotFoundError as gone:
             raise ConflictError(f"cannot update the record {before.name}: it was deleted meanwhile") from gone
 

@@ -30,6 +30,7 @@ from ratchet.store.codec import (
     encode_link,
     encode_vni_lease,
     link_patch,
+    stored_link,
 )
 from tests.support.links import NOW, RECORD, joined, later, own, standing, veth, vxlan, wanted
 from tests.support.strategies import links
@@ -177,13 +178,25 @@ def test_what_is_written_is_valid_for_kubernetes(link: Link) -> None:
 
 def check_patch(before: Link, after: Link) -> None:
     old, new = encode_link(before), encode_link(after)
-    patch = link_patch(before, after)
+    patch = link_patch(before, new)
     assert patch["metadata"].pop("uid") == before.uid
     assert patch["metadata"].pop("resourceVersion") == before.resource_version
     assert merged(old, patch) == new
     for part, old_part in (("data", old["data"]), ("labels", old["metadata"]["labels"])):
         changes = patch["data"] if part == "data" else patch["metadata"]["labels"]
         assert all(old_part.get(key) != value for key, value in changes.items())
+
+
+@given(links())
+def test_what_is_stored_as_it_was_written_is_what_a_reader_reads(link: Link) -> None:
+    encoded, answer = encode_link(link), stored(link)
+    assert stored_link(replace(link, uid="", resource_version="", created=None), encoded, answer) == decode_link(answer)
+
+
+def test_what_is_stored_otherwise_than_it_was_written_is_read() -> None:
+    answer = stored(full())
+    answer["data"]["generation"] = "5"
+    assert stored_link(full(), encode_link(full()), answer) == decode_link(answer) != full()
 
 
 @given(links(), links())
@@ -196,11 +209,11 @@ def test_a_patch_makes_one_record_into_the_other_and_no_more(before: Link, after
 def test_a_patch_of_one_end_says_nothing_of_the_other(link: Link, side: Side) -> None:
     after = link.with_end(side, replace(link.end(side), sandbox=None, stands=None))
     check_patch(link, after)
-    assert not [key for key in link_patch(link, after)["data"] if key.startswith(f"{side.other}.")]
+    assert not [key for key in link_patch(link, encode_link(after))["data"] if key.startswith(f"{side.other}.")]
 
 
 def test_a_patch_of_nothing_changes_nothing() -> None:
-    assert link_patch(full(), full()) == {
+    assert link_patch(full(), encode_link(full())) == {
         "metadata": {"uid": "u", "resourceVersion": "7", "labels": {}},
         "data": {},
     }
@@ -208,7 +221,7 @@ def test_a_patch_of_nothing_changes_nothing() -> None:
 
 def test_leaving_takes_the_labels_of_the_pod_and_its_node_off() -> None:
     left = leave(full(), Side.PAIR, own(Side.PAIR).container_id, "gone", NOW)
-    patch = link_patch(full(), left)
+    patch = link_patch(full(), encode_link(left))
     assert patch["metadata"]["labels"] == {
         "node.ratchet/node-b": None,
         "pod.ratchet/default.pair-pod": None,
@@ -315,8 +328,7 @@ def test_whatever_is_written_into_a_record_is_read_or_told(changes: dict[str, st
     except MalformedRecordError as error:
         assert RECORD in str(error)
         return
-    encode_link(link)
-    link_patch(full(), link)
+    link_patch(full(), encode_link(link))
     assert derive(link) in State
     orphaned_links([link], [], set(), NOW, timedelta())
 
