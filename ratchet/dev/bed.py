@@ -126,16 +126,14 @@ class Bed:
     def create_pod(
         self, name: str, settings: Mapping[str, str], node: str = "", annotations: Mapping[str, str] | None = None
     ) -> PodRef:
-        """A pod with these labels, bound to `node` where one is given."""
+        """A pod with these labels, on `node` from the start where one is given: no scheduler has a say in it."""
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": name, "labels": dict(settings), "annotations": dict(annotations or {})},
-            "spec": {"containers": [{"name": "c", "image": "none"}]},
+            "spec": {"containers": [{"name": "c", "image": "none"}]} | ({"nodeName": node} if node else {}),
         }
         created = self.make(self.pods_path, pod)
-        if node:
-            self.bind(name, node)
         return PodRef(self.namespace, name, created["metadata"]["uid"])
 
     def create_topology(self, name: str, links: str) -> None:
