@@ -38,7 +38,7 @@ def record_name(namespace: str, primary: str, ifname: str, pair: str, pair_ifnam
     return f"{fit}.{digest}"
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024)  # a plan asks for it, and one is made at every step
 def mac_address(record: str, side: Side) -> str:
     """The MAC address of a link's end: the same whenever it is made, as a port keeps its own.
 
