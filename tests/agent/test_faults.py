@@ -707,7 +707,11 @@ def small_disk(node: Kubelet) -> Iterator[Path]:
 
 
 def run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True)
+    """mount(8) or umount(8), which may have to wait: now and then the agent has the file of its locks open."""
+    until = time.monotonic() + 10
+    while (done := subprocess.run(command, capture_output=True, text=True)).returncode:
+        assert "busy" in done.stderr and time.monotonic() < until, f"{' '.join(command)}: {done.stderr.strip()}"
+        time.sleep(0.02)
 
 
 def fill(folder: Path) -> Path:
