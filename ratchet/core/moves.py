@@ -105,9 +105,10 @@ def _renewed(record: Link, wanted: Link) -> tuple[Link, list[Step]]:
 def _told(before: Link, after: Link, steps: list[Step], reason: str, now: datetime) -> Link:
     """`after`, its history grown by the path that the machine takes through the steps' events, if there are any."""
     state, history = derive(before), list(before.history)
+    at = now.replace(microsecond=now.microsecond // 1000 * 1000)  # all that a record keeps of it
     for event, record in steps:
         target = advance(state, event, facts_of(record))
         if target is not state or event in _ALWAYS_TOLD:
-            history.append(Transition(now, state, target, reason))
+            history.append(Transition(at, state, target, reason))
         state = target
     return replace(after, history=tuple(history[-HISTORY_KEPT:]))

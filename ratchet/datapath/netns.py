@@ -41,6 +41,7 @@ class Netns:
 
     @property
     def identity(self) -> tuple[int, int]:
+        """Device and inode, the same for every descriptor of one namespace (namespaces(7))."""
         status = os.fstat(self.fd)
         return status.st_dev, status.st_ino
 

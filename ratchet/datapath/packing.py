@@ -94,7 +94,7 @@ class Reading:
     __slots__ = ("_readers",)
 
     def __init__(self, declaration: Any, *names: str) -> None:
-        """A nest among `names` is given as the bytes that it holds."""
+        """Nests among `names`, and addresses of either family, are given as the bytes that they hold."""
         numbers = {name: (number, kind) for number, (name, kind) in enumerate(declaration.nla_map)}
         self._readers = {numbers[name][0]: (name, _READ.get(numbers[name][1], bytes)) for name in names}
 

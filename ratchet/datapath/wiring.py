@@ -54,7 +54,10 @@ def make(wire: Wire) -> Observed:
     Raises as `ensure` does, but for an interface that is not ours, which is seen.
     """
     with _opened(wire) as (near, far):
-        _made(wire, near, far)
+        if not isinstance(wire, VethWire):
+            make_tunnel(wire, near)
+        elif far is not None:
+            make_veth(wire, near, far)
         return _observed(near, far)
 
 
@@ -115,13 +118,6 @@ def _opened(wire: Wire) -> Iterator[tuple[OpenPod, OpenPod | None]]:
 
 def _observed(near: OpenPod, far: OpenPod | None) -> Observed:
     return observe_tunnel(near) if far is None else observe_veth(near, far)
-
-
-def _made(wire: Wire, near: OpenPod, far: OpenPod | None) -> bool:
-    if not isinstance(wire, VethWire):
-        return make_tunnel(wire, near)
-    assert far is not None  # noqa: S101  # a vEth was opened at both ends
-    return make_veth(wire, near, far)
 
 
 def _ensured(wire: Wire, near: OpenPod, far: OpenPod | None, search: Sequence[str] = (), *, evict: bool = True) -> bool:

@@ -43,8 +43,8 @@ class Attachment:
 
     @property
     def file_name(self) -> str:
-        # No container id holds a `+`, so no two attachments share a file.
-        return f"{self.container_id}+{self.ifname}+{_of_fixed_length(self.network)}"
+        # No container id holds a `+`, so no two attachments share a file; a network's name may be of any length.
+        return f"{self.container_id}+{self.ifname}+{sha256(self.network.encode()).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,12 +360,6 @@ def _write_all(descriptor: int, content: bytes) -> None:
 def since_boot() -> float:
     """Seconds since boot, suspended time included (clock_gettime(2), CLOCK_BOOTTIME)."""
     return time.clock_gettime(_SINCE_BOOT)
-
-
-@cache
-def _of_fixed_length(network: str) -> str:
-    """What stands for a network's name, which may be of any length, in the names of files; a node has few networks."""
-    return sha256(network.encode()).hexdigest()[:12]
 
 
 @cache

@@ -41,13 +41,6 @@ log = logging.getLogger(__name__)
 CONFLICT_SECONDS = 30.0
 BUILDS = 3
 
-_retrying = tenacity.Retrying(
-    retry=tenacity.retry_if_exception_type(ConflictError),
-    wait=tenacity.wait_random_exponential(multiplier=0.01, max=0.5),
-    stop=tenacity.stop_after_delay(CONFLICT_SECONDS),
-    reraise=True,
-)
-
 
 def wall_clock() -> datetime:
     return datetime.now(UTC)
@@ -203,7 +196,7 @@ class _Settling:
         return None
 
     def _done_to_the_wire(self, step: Look | Make | Build) -> Settled | None:
-        """As `_done`: the last step is one that has to wait until the peer's pod is put right."""
+        """Do a step at the wire; how far the end has come, if it waits for the peer's pod to be put right."""
         match step:
             case Look(wire):
                 observed = _looked_at(wire)
@@ -386,4 +379,10 @@ def _unless_for_the_peer(wire: Wire, act: Callable[[], Observed]) -> Observed | 
 
 def _until_undisputed(decide: Callable[[], Decided]) -> Decided:
     """Decide again, on what is stored by then, for as long as others' writes come between; bounded and jittered."""
-    return _retrying(decide)
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(ConflictError),
+        wait=tenacity.wait_random_exponential(multiplier=0.01, max=0.5),
+        stop=tenacity.stop_after_delay(CONFLICT_SECONDS),
+        reraise=True,
+    )
+    return retrying(decide)

@@ -699,14 +699,14 @@ def small_disk(node: Kubelet) -> Iterator[Path]:
     """What the node's state is on within the block: 64 kB, and empty."""
     folder = str(node.state_dir)
     node.state_dir.mkdir(mode=0o700, exist_ok=True)
-    run("mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "ratchet-test", folder)
+    once_not_busy("mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "ratchet-test", folder)
     try:
         yield node.state_dir
     finally:
-        run("umount", folder)
+        once_not_busy("umount", folder)
 
 
-def run(*command: str) -> None:
+def once_not_busy(*command: str) -> None:
     """mount(8) or umount(8), which may have to wait: now and then the agent has the file of its locks open."""
     until = time.monotonic() + 10
     while (done := subprocess.run(command, capture_output=True, text=True)).returncode:
@@ -763,7 +763,7 @@ def test_fault_29_a_read_only_disk_fails_an_add_and_no_del(cluster: Cluster) -> 
         primary, pair = cluster.linked_pair()
         other = cluster.pod("other", {**PRIMARY, "ratchet.pair_name": "nobody"}, cluster.a)
         before = contents(state)
-        run("mount", "-o", "remount,ro", str(state))
+        once_not_busy("mount", "-o", "remount,ro", str(state))
         assert_unwritable(cluster.a.call("ADD", other), "Read-only file system")
         assert cluster.interfaces(other) == []
         assert cluster.pings(primary, TO_PAIR)
@@ -771,7 +771,7 @@ def test_fault_29_a_read_only_disk_fails_an_add_and_no_del(cluster: Cluster) -> 
         cluster.bed.hosts.remove_namespace(primary.netns)
         cluster.bed.delete_pod(primary.pod)
         assert contents(state) == before
-        run("mount", "-o", "remount,rw", str(state))
+        once_not_busy("mount", "-o", "remount,rw", str(state))
         look_at_everything(cluster.a)
         cluster.wait_until(State.PENDING)
         collect = {**cluster.a.config, "cniVersion": "1.1.0", "cni.dev/valid-attachments": []}

@@ -189,7 +189,7 @@ def check_patch(before: Link, after: Link) -> None:
 
 @given(links())
 def test_what_is_stored_as_it_was_written_is_what_a_reader_reads(link: Link) -> None:
-    encoded, answer = encode_link(link), stored(link)
+    encoded, answer = encode_link(link), stored(link, creationTimestamp="2026-11-26T12:00:00Z")
     assert stored_link(replace(link, uid="", resource_version="", created=None), encoded, answer) == decode_link(answer)
 
 
@@ -197,6 +197,11 @@ def test_what_is_stored_otherwise_than_it_was_written_is_read() -> None:
     answer = stored(full())
     answer["data"]["generation"] = "5"
     assert stored_link(full(), encode_link(full()), answer) == decode_link(answer) != full()
+
+
+def test_a_move_is_remembered_as_it_is_written() -> None:
+    moved = join(None, wanted(), Side.PRIMARY, own(Side.PRIMARY), NOW.replace(microsecond=1234))
+    assert decode_link(stored(moved)) == moved
 
 
 @given(links(), links())
