@@ -17,10 +17,12 @@ import pytest
 from aiohttp import web
 
 from ratchet.core.model import PodRef, State
+from ratchet.core.moves import with_vni
 from ratchet.dev.agents import AgentProcess
 from ratchet.dev.bed import wait_for
 from ratchet.dev.hosts import ip
 from ratchet.dev.kubelet import Answer, Kubelet, Sandbox
+from ratchet.store.codec import encode_vni_lease
 from tests.support.clock import stepped_clock
 from tests.support.cluster import (
     LINK,
@@ -88,6 +90,31 @@ def test_fault_02_del_runs_while_add_runs_and_add_ends_after(cluster: Cluster, a
     look_at_everything(cluster.a)
     assert cluster.bed.links()[LINK].primary.sandbox is None
     assert not list((cluster.a.state_dir / "sandboxes").iterdir())
+
+
+def test_a_number_that_its_record_did_not_take_is_given_back_once_its_tunnel_is_gone(cluster: Cluster) -> None:
+    """Between the claim and the write the record has got another number."""
+    primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.b)
+    assert cluster.b.add(pair).status == 0
+    cluster.wait_until(State.PENDING)
+    records, other = cluster.bed.records, 4711
+
+    def number() -> None:
+        record = cluster.bed.links()[LINK]
+        records.api.create(records.leases_path, encode_vni_lease(other, record))
+        records.update(record, with_vni(record, other))
+
+    standing: list[list[str]] = []
+    given_back = sent_by(cluster.a, "DELETE", path="/leases/vni-")
+    cluster.faults.add(Rule(sent_by(cluster.a, "PATCH", path=f"/configmaps/{LINK}"), before=doing(number)))
+    cluster.faults.add(Rule(given_back, before=doing(lambda: standing.append(cluster.interfaces(primary)))))
+    assert cluster.a.add(primary).status == 0
+    assert standing == [[]]
+    cluster.wait_until(State.LINKED)
+    assert cluster.bed.links()[LINK].vni == other
+    wait_for_ping(cluster, primary, TO_PAIR)
+    end_pods(cluster, (cluster.a, primary), (cluster.b, pair))
+    cluster.assert_nothing_left()
 
 
 @pytest.mark.parametrize("node_of_pair", ["a", "b"])
