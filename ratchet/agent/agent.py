@@ -19,6 +19,7 @@ from ratchet.agent.endpoint import Endpoint
 from ratchet.agent.heartbeat import Heartbeat
 from ratchet.agent.inspecting import Inspector
 from ratchet.agent.logs import about, configure
+from ratchet.agent.membership import Membership
 from ratchet.agent.metrics import Gauges, Metrics
 from ratchet.agent.precedence import Precedence
 from ratchet.agent.queue import WorkQueue
@@ -109,6 +110,14 @@ class Agent:
             self._precedence,
             self._seen,
         )
+        self._membership = Membership(
+            self._journal,
+            self._records,
+            self._announcer,
+            self._calls.is_adding,
+            self._tend,
+            self._tend_namespace,
+        )
         self._tender = Tender(
             settings.node_name,
             self._journal,
@@ -118,7 +127,7 @@ class Agent:
             self._metrics,
             self._calls.is_adding,
             self._heartbeat.is_lost,
-            self._tend,
+            self._membership,
             self._seen,
         )
         self._inspector = Inspector(
@@ -224,7 +233,7 @@ class Agent:
                 if kind == LINK:
                     self._tender.tend(name)
                 else:
-                    self._tender.tend_namespace(name)
+                    self._membership.reconcile(name)
             except RatchetError as error:
                 self._try_again(key, error)
             except Exception as fault:

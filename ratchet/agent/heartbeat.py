@@ -91,7 +91,9 @@ class Heartbeat:
             log.warning("no sign of life could be given: %s", error)
 
     def _read(self) -> None:
-        leases = {one.node: one.version for one in self._records.node_leases() if one.node != self._settings.node_name}
+        others = [one for one in self._records.node_leases() if one.node != self._settings.node_name]
+        self._records.formats.read(self._records, others)
+        leases = {one.node: one.version for one in others}
         longest_gap = self._settings.heartbeat * BEATS_FOR_A_READ * GAPS_TO_BE_BLIND
         self._attendance = self._attendance.read(leases, self._clock(), longest_gap)
         silent = self._attendance.lost(self._settings.node_lost_after)

@@ -11,7 +11,7 @@ from typing import Any
 from ratchet import datapath
 from ratchet.agent.sites import Sites
 from ratchet.core.device import near_differences
-from ratchet.core.model import Kind, Link
+from ratchet.core.model import Kind, Link, Side
 from ratchet.core.plain import plain
 from ratchet.core.plan import wire_of
 from ratchet.core.sighting import Sighting
@@ -41,17 +41,22 @@ class Inspector:
         self.give_way()
         at = datetime.now(UTC)
         held = self.journal.holding(record.name)
-        mine = [(entry, end) for entry, end in held if record.holds(end.side, entry.attachment.container_id)]
-        ends = {end.side.value: plain(self._sight(record, entry, end)) for entry, end in mine}
+        sides = [(record.side_of(entry.attachment.container_id), entry, end) for entry, end in held]
+        ends = {side.value: plain(self._sight(record, side, entry, end)) for side, entry, end in sides if side}
         return {"link": record.name, "node": self.node, "at": at.isoformat(timespec="milliseconds"), "ends": ends}
 
-    def _sight(self, record: Link, entry: SandboxEntry, end: HeldEnd) -> Sighting:
+    def _sight(self, record: Link, side: Side, entry: SandboxEntry, end: HeldEnd) -> Sighting:
         device = live = None
+        here, peer = entry.location(end), record.sandbox(side.other)
         try:
-            device, live = datapath.observe_port(entry.netns, end.ifname), datapath.count(entry.netns, end.ifname)
-            if record.kind is None or (record.kind is Kind.VXLAN and record.vni is None):
+            device, live = datapath.observe_port(here, end.ifname), datapath.count(here, end.ifname)
+            if record.kind is None or peer is None or (record.kind is Kind.VXLAN and record.vni is None):
                 return Sighting(device, live)
-            wire = wire_of(record, end.side, self.sites(entry.underlay, self.node, self.records))
+            there = self.journal.location(record.name, peer.container_id) if record.kind is Kind.VETH else None
+            if record.kind is Kind.VETH and there is None:
+                fault = f"the peer's sandbox {peer.container_id} is not in this node's journal"
+                return Sighting(device, live, fault=fault)
+            wire = wire_of(record, side, self.sites(entry.underlay, self.node, self.records), here, there)
             observed = datapath.observe(wire)
             return Sighting(observed.near, live, near_differences(wire, observed))
         except RatchetError as error:

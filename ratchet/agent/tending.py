@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ratchet import datapath
 from ratchet.agent.announce import Announcer, Reason
 from ratchet.agent.logs import about
+from ratchet.agent.membership import Membership
 from ratchet.agent.metrics import Metrics
 from ratchet.agent.sites import Sites
-from ratchet.core.edits import edits, wants_restart
-from ratchet.core.intent import Wanted, absence, superseding, wanted_links
+from ratchet.core.intent import absence
 from ratchet.core.machine import derive
-from ratchet.core.model import Link, Pod, Sandbox, Side, State
+from ratchet.core.model import Link, Location, Pod, Sandbox, Side, State
 from ratchet.core.plan import Attempt, Site
 from ratchet.errors import ForeignInterfaceError, InvalidIntentError, NamespaceGoneError, SupersededError
-from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry, since_boot
+from ratchet.node.journal import HeldEnd, Journal, SandboxEntry, since_boot
 from ratchet.node.reconciler import Reconciler, take_down
 from ratchet.node.seen import Seen
 from ratchet.store.known import KnownRecords
@@ -34,9 +34,9 @@ log = logging.getLogger(__name__)
 class Tender:
     """Looks after the ends of one node.
 
-    `is_adding` says whether a call is at work on a container's links; `is_lost` whether a node is lost. `tend_soon` has
-    a link tended, in the hands that it is in alone. `seen` has the ends that are not looked at again while nothing has
-    changed. `since` is from when on, in seconds since boot, pods start under its eyes: what was linked before then is
+    `is_adding` says whether a call is at work on a container's links; `is_lost` whether a node is lost. `membership`
+    decides which links a sandbox has. `seen` has the ends that are not looked at again while nothing has changed.
+    `since` is from when on, in seconds since boot, pods start under its eyes: what was linked before then is
     no news.
     """
 
@@ -48,15 +48,12 @@ class Tender:
     metrics: Metrics
     is_adding: Callable[[str], bool]
     is_lost: Callable[[str], bool]
-    tend_soon: Callable[[str], None]
+    membership: Membership
     seen: Seen = field(default_factory=Seen)
     since: float = field(default_factory=since_boot)
     # Whether each end was linked when that was last told, by link and container.
     _told: dict[str, dict[str, bool]] = field(default_factory=dict)
     _noted_lost: dict[tuple[str, Side], str] = field(default_factory=dict)
-    # The ends that no pod seems to declare any more, each with its pod. Whether that is so is for who tends the link:
-    # whoever else left it might do so while that one joins it.
-    _undeclared: dict[tuple[Attachment, str], Pod] = field(default_factory=dict)
     # A pod's condition is of all its links: of two threads the one that saw more is to have the last word.
     _telling: threading.Lock = field(default_factory=threading.Lock)
 
@@ -70,11 +67,10 @@ class Tender:
             for entry, end in held:
                 if not self.is_adding(entry.attachment.container_id):
                     with about(pod=entry.pod, sandbox=entry.attachment.container_id):
-                        if (pod := self._undeclared.get((entry.attachment, name))) is None:
-                            self._tend_end(entry, end)
+                        if self.membership.is_doubtful(entry, end):
+                            self.membership.give_up_undeclared(entry, end, self._reconciler(entry, end))
                         else:
-                            self._give_up(entry, end, pod)
-                            self._undeclared.pop((entry.attachment, name), None)
+                            self._tend_end(entry, end)
             for entry, _ in held:
                 self._forget_dead(entry)
             if held:
@@ -88,19 +84,7 @@ class Tender:
         self.seen.forget(name)
         for side in Side:
             self._noted_lost.pop((name, side), None)
-        for key in [key for key in list(self._undeclared) if key[1] == name]:
-            self._undeclared.pop(key, None)
-
-    def tend_namespace(self, namespace: str) -> None:
-        """Have this node's pods take the links that name them by now, and give up those that do so no longer."""
-        entries = [one for one in self.journal.entries() if one.asks and one.pod and one.pod.namespace == namespace]
-        entries = [one for one in entries if not self.is_adding(one.attachment.container_id)]
-        if not entries:
-            return
-        pods = {pod.ref: pod for pod in self.records.pods(namespace)}
-        for entry in entries:
-            if entry.pod in pods:
-                self._take_what_names(entry, pods[entry.pod], pods.values())
+        self.membership.forget(name)
 
     def states(self) -> dict[State, int]:
         """How many links of this node are in each state."""
@@ -113,7 +97,8 @@ class Tender:
 
     def _tend_end(self, entry: SandboxEntry, end: HeldEnd) -> None:
         record, _ = self.records.known_link(end.link)
-        holder = record.sandbox(end.side) if record is not None else None
+        side = self._attempt(entry, end).as_recorded(record).side
+        holder = record.sandbox(side) if record is not None else None
         if self._is_deleted(entry):
             if holder is None or holder.container_id != entry.attachment.container_id:
                 return
@@ -126,7 +111,7 @@ class Tender:
                 return
         elif holder.container_id != entry.attachment.container_id and not _is_there(entry, end):
             return  # another has its place, and it has made way; one that has not withdraws
-        elif record is not None and self._was_seen(entry, end, record):
+        elif record is not None and self._was_seen(entry, end, side, record):
             return
         self._settle(entry, end)
 
@@ -145,16 +130,16 @@ class Tender:
             if error.path != entry.netns:
                 raise
             with self.journal.lock(end.link):
-                reconciler.note_lost(end.link, end.side, entry.attachment.container_id, "its namespace is gone")
+                reconciler.note_lost(end.link, entry.attachment.container_id, "its namespace is gone")
 
-    def _was_seen(self, entry: SandboxEntry, end: HeldEnd, record: Link) -> bool:
+    def _was_seen(self, entry: SandboxEntry, end: HeldEnd, side: Side, record: Link) -> bool:
         """Whether an end was seen to stand as its record has it, by a call mostly, and nothing has changed since."""
-        joined = record.sandbox(end.side) == self._attempt(entry, end).sandbox
-        return joined and self.seen.stands(record, end.side, self._site(entry))
+        joined = record.sandbox(side) == self._attempt(entry, end).sandbox
+        return joined and self.seen.stands(record, side, self._site(entry))
 
     def _may_take(self, entry: SandboxEntry) -> bool:
         """Whether a sandbox is to have the place in the record that nobody has: it runs."""
-        return self._is_alive(entry) and datapath.namespace_is_there(entry.netns)
+        return self._is_alive(entry) and datapath.namespace_is_there(_namespace(entry))
 
     def _make_way(self, entry: SandboxEntry, end: HeldEnd) -> None:
         """Take down what is left of an end that has no place in the record and is to have none: it leads nowhere."""
@@ -163,18 +148,18 @@ class Tender:
         container_id = entry.attachment.container_id
         with self.journal.lock(end.link):
             record = self.records.link(end.link)
-            held = record is not None and record.holds(end.side, container_id)
+            held = record is not None and record.side_of(container_id) is not None
             if not held and self.journal.still_wants(entry, end):
-                take_down(self.journal, container_id, entry.netns, end.ifname)
+                take_down(self.journal, container_id, entry.location(end), end.ifname, end.link)
                 log.info("took %s down: its pod is gone, and the link's record has it no more", end.ifname)
 
     def _forget_dead(self, entry: SandboxEntry) -> None:
         """Forget a sandbox of which nothing is left, though no DEL came: there was no plugin to call, perhaps."""
         container_id = entry.attachment.container_id
-        if entry.delegations or self.is_adding(container_id) or datapath.namespace_is_there(entry.netns):
+        if entry.delegations or self.is_adding(container_id) or datapath.namespace_is_there(_namespace(entry)):
             return
-        records = [(self.records.known_link(end.link)[0], end.side) for end in entry.ends]
-        if any(record is not None and record.holds(side, container_id) for record, side in records):
+        records = [self.records.known_link(end.link)[0] for end in entry.ends]
+        if any(record is not None and record.side_of(container_id) is not None for record in records):
             return
         if self._pod(entry) is None:
             self.journal.forget(entry.attachment)
@@ -210,8 +195,8 @@ class Tender:
     def _attempt(self, entry: SandboxEntry, end: HeldEnd) -> Attempt:
         assert entry.pod is not None  # noqa: S101  # who has ends has a pod
         vtep = self._site(entry).parent.address
-        sandbox = Sandbox(entry.attachment.container_id, entry.pod, self.node, entry.netns, vtep)
-        return Attempt(end.wanted, end.side, sandbox, lasting=True)
+        sandbox = Sandbox(entry.attachment.container_id, entry.pod, self.node, entry.netns, vtep, entry.cookie)
+        return Attempt(end.wanted, end.side, sandbox, end.index, lasting=True)
 
     def _site(self, entry: SandboxEntry) -> Site:
         return self.sites(entry.underlay, self.node, self.records)
@@ -232,9 +217,9 @@ class Tender:
                 reason = self._why_dead(sandbox)
                 if reason and not self._has(sandbox.container_id, record.name):
                     log.info("taking sandbox %s out of the record: %s", sandbox.container_id, reason)
-                    take_down(self.journal, sandbox.container_id, sandbox.netns, record.end(side).ifname)
+                    # Its interface is left to its namespace: the paths in a record are not this node's own knowledge.
                     reconciler = Reconciler(self.records, self.journal, self.journal.is_deleted)
-                    reconciler.leave(record.name, side, sandbox.container_id, reason)
+                    reconciler.leave(record.name, sandbox.container_id, reason)
 
     def _has(self, container_id: str, link: str) -> bool:
         return any(entry.attachment.container_id == container_id for entry, _ in self.journal.holding(link))
@@ -245,7 +230,7 @@ class Tender:
             return None
         if self.journal.is_deleted(sandbox.container_id):
             return "the sandbox was deleted"
-        if not datapath.namespace_is_there(sandbox.netns):
+        if not datapath.namespace_is_there(Location(sandbox.netns, sandbox.cookie)):
             return "its sandbox is gone, and no DEL came"
         pod = self.records.pod(sandbox.pod.namespace, sandbox.pod.name)
         if pod is None or pod.ref != sandbox.pod or pod.finished:
@@ -255,86 +240,19 @@ class Tender:
     def _note_lost_peer(self, name: str, held: list[tuple[SandboxEntry, HeldEnd]]) -> None:
         """Note of a peer on a lost node that it does not stand; once, for it may be alive after all and say so."""
         record = self.records.known.get(name)
-        for _, end in held:
-            peer = record.sandbox(end.side.other) if record else None
-            key = (name, end.side.other)
-            if record is None or peer is None or not self.is_lost(peer.node):
+        for entry, _ in held:
+            side = record.side_of(entry.attachment.container_id) if record else None
+            if record is None or side is None:
+                continue
+            peer, key = record.sandbox(side.other), (name, side.other)
+            if peer is None or not self.is_lost(peer.node):
                 self._noted_lost.pop(key, None)
-            elif record.stands(end.side.other) and self._noted_lost.get(key) != peer.container_id:
+            elif record.stands(side.other) and self._noted_lost.get(key) != peer.container_id:
                 reconciler = Reconciler(self.records, self.journal, self.journal.is_deleted)
                 with self.journal.lock(name):
                     reason = f"node {peer.node} has not been heard of"
-                    reconciler.note_lost(name, end.side.other, peer.container_id, reason)
+                    reconciler.note_lost(name, peer.container_id, reason)
                 self._noted_lost[key] = peer.container_id
-
-    # Which links are a pod's
-
-    def _take_what_names(self, entry: SandboxEntry, pod: Pod, pods: Collection[Pod]) -> None:
-        if pod.finished or self._is_deleted(entry):
-            return
-        wanted = self.records.wanted_in(pod.ref.namespace, _reserved(entry))
-        named = self._naming(entry, pod, wanted)
-        held = {end.link for end in entry.ends}
-        if named.keys() - held:
-            new = [end for name, end in named.items() if name not in held]
-            if self.journal.change_ends(entry.attachment, lambda ends: (*ends, *new)):
-                for end in new:
-                    log.info("link %s names pod %s by now", end.link, pod.ref)
-                    self.tend_soon(end.link)
-        self._tell_edits(entry, pod, wanted)
-        unnamed = [end for end in entry.ends if end.side is Side.PAIR and end.link not in named]
-        if unnamed and superseding(pod, pods) is None:
-            for end in unnamed:
-                self._undeclared[entry.attachment, end.link] = pod
-                self.tend_soon(end.link)
-        if not named and not entry.ends:
-            self.announcer.condition(pod, False, "WaitingForPeer", "no pod names it as its pair")
-
-    def _naming(self, entry: SandboxEntry, pod: Pod, wanted: Wanted) -> dict[str, HeldEnd]:
-        """The ends of the links that name a sandbox's pod, as their pair or in a topology, by link."""
-        return {
-            link.link.name: HeldEnd(link.link, side)
-            for link, side in wanted.ends_of(pod)
-            if (side is Side.PAIR or link.declarer is None) and not self._is_held_otherwise(entry, link.link.name)
-        }
-
-    def _tell_edits(self, entry: SandboxEntry, pod: Pod, wanted: Wanted) -> None:
-        """Tell at the pod which of its links were edited since it started, if it is their primary."""
-        links = {one.link.name: one.link for one, _ in wanted.ends_of(pod)}
-        for end in entry.ends:
-            record = self.records.known.get(end.link)
-            if record is not None and record.holds(Side.PRIMARY, entry.attachment.container_id):
-                words = edits(record, links.get(end.link), wanted.refused.get(pod.ref.uid))
-                if words:
-                    text = f"link {end.link} {wants_restart(record, words)}"
-                    self.announcer.event(pod.ref, Reason.WANTS_RESTART, text)
-
-    def _is_held_otherwise(self, entry: SandboxEntry, link: str) -> bool:
-        """Whether another attachment of the same container has the link already."""
-        container_id = entry.attachment.container_id
-        return any(
-            one.attachment.container_id == container_id and one.attachment != entry.attachment
-            for one, _ in self.journal.holding(link)
-        )
-
-    def _give_up(self, entry: SandboxEntry, end: HeldEnd, pod: Pod) -> None:
-        """Leave a link whose primary has left it and that is declared no longer, both as the API has it now."""
-        record = self.records.link(end.link)
-        if record is not None and record.sandbox(Side.PRIMARY) is not None:
-            return  # what it was declared as when it started holds until it ends
-        pods, topologies = self.records.pods_now(pod.ref.namespace), self.records.topologies_now(pod.ref.namespace)
-        if end.link in self._naming(entry, pod, wanted_links(pods, _reserved(entry), topologies=topologies)):
-            return  # by a pod of which the watch has not told yet
-        container_id, reason = entry.attachment.container_id, "no pod declares the link any more"
-        with self.journal.lock(end.link):
-            record = self.records.link(end.link)
-            declared = record is not None and record.sandbox(Side.PRIMARY) is not None
-            if declared or not self.journal.still_wants(entry, end):
-                return
-            take_down(self.journal, container_id, entry.netns, end.ifname)
-            self._reconciler(entry, end).leave(end.link, end.side, container_id, reason)
-            self.journal.change_ends(entry.attachment, lambda ends: tuple(one for one in ends if one.link != end.link))
-        log.info("left link %s: %s", end.link, reason)
 
     # Telling
 
@@ -345,7 +263,8 @@ class Tender:
             container_id = entry.attachment.container_id
             if self.is_adding(container_id) or self._is_over(entry, end) or entry.pod is None:
                 continue
-            linked = record is not None and record.holds(end.side, container_id) and derive(record) is State.LINKED
+            joined = record is not None and record.side_of(container_id) is not None
+            linked = record is not None and joined and derive(record) is State.LINKED
             told[container_id] = linked
             first = container_id not in before
             if before.get(container_id) is not linked and not (first and linked and entry.began < self.since):
@@ -389,17 +308,17 @@ class Tender:
             self.announcer.condition(pod, True, "Linked", f"all {len(entry.ends)} links stand")
 
 
-def _reserved(entry: SandboxEntry) -> frozenset[str]:
-    """The names that no end of a sandbox may have."""
-    return frozenset({entry.attachment.ifname})
+def _namespace(entry: SandboxEntry) -> Location:
+    return Location(entry.netns, entry.cookie)
 
 
 def _is_there(entry: SandboxEntry, end: HeldEnd) -> bool:
     """Whether an end's interface is in its namespace, and is ours."""
     try:
-        return datapath.observe_port(entry.netns, end.ifname) is not None
+        device = datapath.observe_port(entry.location(end), end.ifname)
     except (NamespaceGoneError, ForeignInterfaceError):
         return False
+    return device is not None and device.ours
 
 
 def _seconds_to_link(record: Link) -> float | None:

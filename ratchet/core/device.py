@@ -25,6 +25,7 @@ class Parent:
 class Port:
     """One interface in one pod: where it is, its name, its addresses, its MTU in bytes.
 
+    `cookie` and `index` are as in `core.model.Location`: an interface of another index belongs to another link.
     `mac` is what it is made with (empty: as the kernel likes); a pod may change it, and nobody changes it back. The
     rest is as in `core.properties.Properties`, but for `renewed`: something else was wanted before, and what was given
     for that is to be taken away.
@@ -41,6 +42,12 @@ class Port:
     offloads: bool = True
     rate: int | None = None
     renewed: bool = False
+    cookie: int = 0
+    index: int = 0
+
+    def owns(self, device: Device) -> bool:
+        """Whether a device is this port's: made by Ratchet, and for this link."""
+        return device.ours and self.index in (0, device.index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +153,8 @@ def _port_differences(port: Port, device: Device | None, kind: str) -> tuple[str
         return (f"{port.ifname} is not there",)
     if not device.ours:
         return (f"{port.ifname} was not made by ratchet",)
+    if not port.owns(device):
+        return (f"{port.ifname} belongs to another link",)
     if device.kind != kind:
         return (f"{port.ifname} is a {device.kind}, wanted a {kind}",)
     found = []
@@ -180,7 +189,7 @@ def _property_differences(port: Port, device: Device) -> list[str]:
 
 
 def _tunnel_differences(wire: VxlanWire, device: Device) -> tuple[str, ...]:
-    if not device.ours or device.kind != "vxlan":
+    if not wire.near.owns(device) or device.kind != "vxlan":
         return ()
     wanted: dict[str, tuple[object, object]] = {
         "VNI": (device.vni, wire.vni),

@@ -18,7 +18,7 @@ def edits_of(record: Link, wanted: Wanted) -> tuple[str, ...]:
 
     `wanted` are the links of its namespace. A restart of the primary's pod makes it so.
     """
-    link = next((one.link for one in wanted.links if one.link.name == record.name), None)
+    link = next((one.link for one in wanted.links if one.is_recorded_as(record.name)), None)
     primary = record.primary.sandbox
     return edits(record, link, wanted.refused.get(primary.pod.uid) if primary is not None else None)
 
@@ -31,6 +31,7 @@ def edits(record: Link, wanted: Link | None, refusal: InvalidIntentError | None 
         return (f"its pod would be refused now: {refusal}",)
     if wanted is None:
         return ("nothing asks for it any more",)
+    wanted = wanted.oriented_as(record)
     if record.intends_the_same_as(wanted):
         return ()
     found = [*_of_means(record.means, wanted.means)]
@@ -54,7 +55,7 @@ def _of_means(made: Means, wanted: Means) -> Iterator[str]:
 
 
 def _of_end(made: End, wanted: End) -> Iterator[str]:
-    if made.addresses != wanted.addresses:
+    if frozenset(made.addresses) != frozenset(wanted.addresses):
         yield f"addresses {_text(wanted.addresses)} instead of {_text(made.addresses)}"
     for field in fields(Properties):
         now, before = (getattr(end.properties, field.name) for end in (wanted, made))

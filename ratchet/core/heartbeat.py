@@ -10,13 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ratchet.core.model import CURRENT_SCHEMA
+
 
 @dataclass(frozen=True, slots=True)
 class NodeLease:
-    """A node's sign of life: `version` changes with each; `vtep` is where its tunnels end; `uid` is the Lease's own."""
+    """A node's sign of life: `version` changes with each; `vtep` is where its tunnels end; `uid` is the Lease's own.
+
+    `schema` is the newest format of records that the node's agent reads (`core.model.CURRENT_SCHEMA`).
+    """
 
     node: str
     vtep: str
+    schema: int = CURRENT_SCHEMA
     version: str = ""
     uid: str = ""
 

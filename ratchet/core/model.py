@@ -12,6 +12,10 @@ from ratchet.core.properties import UNSAID, Properties
 
 Address = IPv4Interface | IPv6Interface
 
+# The formats of a record. EARLIER: named after the pod that declares the link. CURRENT: named after the unordered pair
+# of endpoints; `primary` is an attribute. docs/architecture.md, "The record's format".
+EARLIER_SCHEMA, CURRENT_SCHEMA = 1, 2
+
 
 class Kind(StrEnum):
     """How a link is made: both ends on one node, or on two."""
@@ -21,7 +25,7 @@ class Kind(StrEnum):
 
 
 class Side(StrEnum):
-    """One end of a link: the pod that declares it is its primary, the other its pair."""
+    """The role of an end. The record says which pod is the primary; the other pod is the pair."""
 
     PRIMARY = "primary"
     PAIR = "pair"
@@ -91,7 +95,8 @@ class Sandbox:
     """A pod's sandbox as the runtime made it on a node.
 
     `container_id` is the runtime's name for it and never comes twice for two sandboxes; `netns` is the path of its
-    network namespace on `node`; `vtep` is the address at which other nodes reach this node's tunnels.
+    network namespace on `node`; `vtep` is the address at which other nodes reach this node's tunnels. `cookie` is the
+    namespace's identity within one boot (socket(7), SO_NETNS_COOKIE), 0 where it is not known.
     """
 
     container_id: str
@@ -99,6 +104,20 @@ class Sandbox:
     node: str
     netns: str
     vtep: str
+    cookie: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where the interface of an end is on its own node, by that node's journal.
+
+    `netns` is the path of the pod's network namespace, `cookie` its SO_NETNS_COOKIE (0: unknown, any namespace at that
+    path is accepted). `index` is the ifindex that is reserved for this end (0: none, the kernel assigns one).
+    """
+
+    netns: str
+    cookie: int = 0
+    index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +160,9 @@ class End:
     stands: Stand | None = None
 
     def intends_the_same_as(self, other: End) -> bool:
-        ours = (self.name, self.ifname, self.addresses, self.properties)
-        return ours == (other.name, other.ifname, other.addresses, other.properties)
+        """Whether both want the same interface. Addresses are compared as sets; the pod's name is identity."""
+        ours = (self.ifname, frozenset(self.addresses), self.properties)
+        return ours == (other.ifname, frozenset(other.addresses), other.properties)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +179,9 @@ class Transition:
 class Link:
     """The record of one link: one ConfigMap.
 
-    `generation` counts changes of the intent. `vni` once given stays until the record goes. `uid` and
-    `resource_version` are the API server's, empty while the record is not stored; `created` likewise None.
+    `schema` is the format in which the record is stored, and stays for the record's life. `generation` counts changes
+    of the intent. `vni` once given stays until the record goes. `uid` and `resource_version` are the API server's,
+    empty while the record is not stored; `created` likewise None.
     """
 
     name: str
@@ -171,6 +192,7 @@ class Link:
     generation: int = 1
     vni: int | None = None
     history: tuple[Transition, ...] = ()
+    schema: int = CURRENT_SCHEMA
     uid: str = field(default="", compare=False)
     resource_version: str = field(default="", compare=False)
     created: datetime | None = field(default=None, compare=False)
@@ -183,6 +205,26 @@ class Link:
 
     def sandbox(self, side: Side) -> Sandbox | None:
         return self.end(side).sandbox
+
+    def side_of(self, container_id: str) -> Side | None:
+        """The side that this sandbox has joined; None where it has not."""
+        return next((side for side in Side if self.holds(side, container_id)), None)
+
+    def side_at(self, name: str, ifname: str) -> Side | None:
+        """The side of this endpoint; None where the link has no such endpoint."""
+        return next((side for side in Side if (self.end(side).name, self.end(side).ifname) == (name, ifname)), None)
+
+    def oriented_as(self, record: Link) -> Link:
+        """The same link with the roles that a record of it has: by interface names, by pods' names if these agree."""
+        mine, theirs = ([(end.name, end.ifname) for end in (one.primary, one.pair)] for one in (self, record))
+        ifnames = [ifname for _, ifname in mine]
+        if ifnames[0] != ifnames[1]:
+            return self if ifnames == [ifname for _, ifname in theirs] else self.swapped()
+        return self.swapped() if mine[0] == theirs[1] or mine[1] == theirs[0] else self
+
+    def swapped(self) -> Link:
+        """The same link with the other end as its primary."""
+        return replace(self, primary=self.pair, pair=self.primary)
 
     def holds(self, side: Side, container_id: str) -> bool:
         """Whether this sandbox, and no other, is joined at this end."""

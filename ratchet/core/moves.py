@@ -22,16 +22,19 @@ Step = tuple[Event, Link]
 def join(record: Link | None, wanted: Link, side: Side, sandbox: Sandbox, now: datetime) -> Link:
     """The record with `sandbox` at `side`; what that end stood toward is cleared.
 
-    `wanted` is the link as the pods' labels declare it now: the record starts from it, and where a record of an earlier
-    intent is left over it is brought to it, one generation on, so that ends built for the earlier one stand no longer.
-    But a primary that has joined has frozen the intent: its labels as its pair finds them later change nothing.
+    `wanted` is the link as the pods' labels declare it now, with the record's primary as its own: the record starts
+    from it, and where a record of an earlier intent is left over it is brought to it, one generation on, so that ends
+    built for the earlier one stand no longer. But a primary that has joined has frozen the intent: its labels as its
+    pair finds them later change nothing.
     """
     before = wanted if record is None else record
     frozen = side is Side.PAIR and before.primary.sandbox is not None
     base, steps = (before, list[Step]()) if frozen else _renewed(before, wanted)
     if base.sandbox(side) == sandbox:
         return _told(before, base, steps, f"{side} {sandbox.pod} declares the link anew", now)
-    joined = base.with_end(side, replace(base.end(side), sandbox=sandbox, stands=None))
+    # A pod that was absent when its peer joined may have been recorded under another of its names.
+    mine = replace(base.end(side), name=wanted.end(side).name, sandbox=sandbox, stands=None)
+    joined = base.with_end(side, mine)
     steps.append((JOINED[side], joined))
     if side is Side.PRIMARY and base.primary.sandbox is None and base.pair.sandbox is not None:
         steps.append((Event.PAIR_JOINED, joined))

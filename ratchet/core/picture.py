@@ -58,7 +58,7 @@ def picture_of(wanted: Wanted, records: Mapping[str, Link] | None, pods: Collect
     places = {pod.ref.name: pod.node for pod in pods if asks_for_links(pod)}
     edges, drawn = [], dict[str, str]()
     for one in wanted.links:
-        record = records.get(one.link.name) if records is not None else None
+        record = one.record_in(records) if records is not None else None
         near, far = (Tip(*one.endpoint(side)) for side in Side)
         for tip in (near, far):
             drawn[tip.pod] = places.get(tip.pod, "")

@@ -6,11 +6,11 @@ are one critical section per link and node, which the asker holds (never while i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ratchet.core.device import Observed, Parent, Port, VethWire, VxlanWire, Wire, differences, tunnel_mtu
-from ratchet.core.model import Kind, Link, Sandbox, Side
-from ratchet.core.naming import mac_address
+from ratchet.core.model import Kind, Link, Location, Sandbox, Side
+from ratchet.core.naming import end_mac_address
 from ratchet.errors import InvalidIntentError
 
 
@@ -18,12 +18,14 @@ from ratchet.errors import InvalidIntentError
 class Attempt:
     """One sandbox's try at one end of a link; `wanted` is the link as the labels declared it when the try began.
 
-    `lasting`: its ADD is over and the sandbox runs, so that a place in the record which was lost is taken again.
+    `index` is the ifindex reserved for the end (`core.model.Location`). `lasting`: its ADD is over and the sandbox
+    runs, so that a place in the record which was lost is taken again.
     """
 
     wanted: Link
     side: Side
     sandbox: Sandbox
+    index: int = 0
     lasting: bool = False
 
     @property
@@ -33,6 +35,22 @@ class Attempt:
     @property
     def container_id(self) -> str:
         return self.sandbox.container_id
+
+    @property
+    def location(self) -> Location:
+        return Location(self.sandbox.netns, self.sandbox.cookie, self.index)
+
+    def as_recorded(self, record: Link | None) -> Attempt:
+        """The attempt in terms of a record, which decides for its life which end is the primary's.
+
+        The pod's end is known by its sandbox, else by its interface and either of the pod's names.
+        """
+        if record is None:
+            return self
+        mine = self.wanted.end(self.side)
+        named = (record.side_at(name, mine.ifname) for name in (mine.name, self.sandbox.pod.name))
+        side = record.side_of(self.container_id) or next((side for side in named if side is not None), self.side)
+        return self if side is self.side else replace(self, wanted=self.wanted.swapped(), side=side)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +123,21 @@ Step = Join | Wait | Number | Look | Make | Build | Note | Withdraw | Done
 
 
 def plan(
-    attempt: Attempt, record: Link | None, site: Site, *, joined: bool, deleted: bool, observed: Observed | None
+    attempt: Attempt,
+    record: Link | None,
+    site: Site,
+    *,
+    joined: bool,
+    deleted: bool,
+    observed: Observed | None,
+    peer: Location | None = None,
 ) -> Step:
-    """The attempt's next step.
+    """The attempt's next step; the attempt is in terms of the record (`Attempt.as_recorded`).
 
     `joined`: this attempt has written itself into the record before, so that another sandbox found there has come
     after it. `deleted`: the runtime has called DEL for this sandbox. `observed`: what stands, None while not looked
-    at since the record was read.
+    at since the record was read. `peer` is where the other end is on this node, None where this node's journal does
+    not hold it for this link: then nothing is made in the peer's namespace, whatever the record says.
     """
     if deleted:
         return Withdraw("the runtime deleted the sandbox")
@@ -126,7 +152,9 @@ def plan(
         return Wait()
     if record.kind is Kind.VXLAN and record.vni is None:
         return Number()
-    wire = wire_of(record, attempt.side, site)
+    if record.kind is Kind.VETH and peer is None:
+        return Wait()
+    wire = wire_of(record, attempt.side, site, attempt.location, peer)
     if observed is None:
         return Look(wire) if record.stands(attempt.side) else Make(wire)
     if differences(wire, observed):
@@ -134,19 +162,22 @@ def plan(
     return Done() if record.stands(attempt.side) else Note()
 
 
-def wire_of(record: Link, side: Side, site: Site) -> Wire:
+def wire_of(record: Link, side: Side, site: Site, here: Location, peer: Location | None = None) -> Wire:
     """What `side` is to be made of, on its own node, once both ends have joined (and a tunnel has its VNI).
 
+    `here` and, for a vEth, `peer` are where this end and the other one are.
     Raises InvalidIntentError for an MTU that does not fit into the tunnel.
     """
     if record.kind is Kind.VETH:
+        if peer is None:
+            raise ValueError(f"the peer of the {side} of {record.name} is not on this node")
         mtu = site.parent.mtu
-        return VethWire(record.name, _port(record, side, mtu), _port(record, side.other, mtu))
-    holder, peer = record.sandbox(side), record.sandbox(side.other)
-    if holder is None or peer is None or record.vni is None:
+        return VethWire(record.name, _port(record, side, mtu, here), _port(record, side.other, mtu, peer))
+    holder, other = record.sandbox(side), record.sandbox(side.other)
+    if holder is None or other is None or record.vni is None:
         raise ValueError(f"{record.name} is not ready to be wired")
     most = tunnel_mtu(site.parent)
-    near = _port(record, side, most)
+    near = _port(record, side, most, here)
     if near.mtu > most:
         raise InvalidIntentError(
             f"cannot link pod {holder.pod}: mtu: {near.ifname} is to have {near.mtu}, and {most} is the most "
@@ -158,7 +189,7 @@ def wire_of(record: Link, side: Side, site: Site) -> Wire:
         link=record.name,
         near=near,
         vni=record.vni,
-        remote=peer.vtep,
+        remote=other.vtep,
         local=site.parent.address,
         port=port,
         remote_port=remote_port,
@@ -176,14 +207,12 @@ def _ports(record: Link, side: Side, port: int) -> tuple[int, int]:
     return (first, second) if side is Side.PRIMARY else (second, first)
 
 
-def _port(record: Link, side: Side, mtu: int) -> Port:
+def _port(record: Link, side: Side, mtu: int, location: Location) -> Port:
     end = record.end(side)
-    if end.sandbox is None:
-        raise ValueError(f"the {side} of {record.name} has not joined")
     wanted = end.properties
-    mac = wanted.mac or mac_address(record.name, side)
+    mac = wanted.mac or end_mac_address(record, side)
     return Port(
-        netns=end.sandbox.netns,
+        netns=location.netns,
         ifname=end.ifname,
         addresses=end.addresses,
         mtu=wanted.mtu or mtu,
@@ -194,4 +223,6 @@ def _port(record: Link, side: Side, mtu: int) -> Port:
         offloads=wanted.offloads,
         rate=wanted.rate,
         renewed=record.generation > 1,
+        cookie=location.cookie,
+        index=location.index,
     )

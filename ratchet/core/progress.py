@@ -31,7 +31,7 @@ def progress_of(wanted: Wanted, records: Mapping[str, Link], pods: Collection[Po
     """Where the wanted links stand, given their records by name and the pods of their namespace."""
     waiting = {}
     for one in wanted.links:
-        record = records.get(one.link.name)
+        record = one.record_in(records)
         if record is None or derive(record) is not State.LINKED:
             waiting[one.link.name] = _why(one, record, pods)
         elif words := edits(record, one.link):

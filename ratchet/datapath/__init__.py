@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from ratchet.datapath.claims import release
 from ratchet.datapath.counting import count
-from ratchet.datapath.netns import Netns, inside, is_host, namespace_is_there, open_netns, refuse_host
+from ratchet.datapath.identity import NetnsIdentity, identify_netns, namespace_is_there
+from ratchet.datapath.netns import Netns, inside, is_host, open_netns, refuse_host
 from ratchet.datapath.parent import find_parent
 from ratchet.datapath.wiring import build, ensure, make, observe, observe_port, remove, removing, unplug
 
 __all__ = [
     "Netns",
+    "NetnsIdentity",
     "build",
     "count",
     "ensure",
     "find_parent",
+    "identify_netns",
     "inside",
     "is_host",
     "make",

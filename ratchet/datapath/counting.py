@@ -8,6 +8,7 @@ from errno import ENODEV
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from ratchet.core.device import Port
+from ratchet.core.model import Location
 from ratchet.core.sighting import Live, Traffic
 from ratchet.datapath import messages
 from ratchet.datapath.packing import HEADER, IFINFOMSG, Reading
@@ -19,12 +20,13 @@ _STATS64 = struct.Struct("=8Q")
 _COUNTED = Reading(ifinfmsg, "IFLA_STATS64", "IFLA_CARRIER")
 
 
-def count(netns: str, ifname: str) -> Live | None:
+def count(location: Location, ifname: str) -> Live | None:
     """The carrier and the counters of the interface of that name, None where there is none.
 
     Raises NamespaceGoneError, DatapathError.
     """
-    with open_pod(Port(netns, ifname, addresses=(), mtu=0)) as pod:
+    port = Port(location.netns, ifname, addresses=(), mtu=0, cookie=location.cookie)
+    with open_pod(port) as pod:
         (answer,) = pod.channel.exchange(messages.link_with_counters(ifname))
         if answer.refusal is not None:
             if answer.refusal.errno == ENODEV:

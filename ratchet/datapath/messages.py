@@ -97,9 +97,11 @@ def new_veth(near: Port, far: Port, far_fd: int) -> bytearray:
     The socket has to be in the near pod: where the name is looked up differs between kernels, and only there do all
     of them agree.
     """
-    peer = _link() + _identity(far, far.ifname) + _LINK.pack(("IFLA_NET_NS_FD", far_fd))
+    peer = _link(far.index) + _identity(far, far.ifname) + _LINK.pack(("IFLA_NET_NS_FD", far_fd))
     info = _INFO.pack(("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", _VETH.pack(("VETH_INFO_PEER", peer))))
-    return message(RTM_NEWLINK, MAKE, _link(), _identity(near, near.ifname) + _LINK.pack(("IFLA_LINKINFO", info)))
+    return message(
+        RTM_NEWLINK, MAKE, _link(near.index), _identity(near, near.ifname) + _LINK.pack(("IFLA_LINKINFO", info))
+    )
 
 
 def new_vxlan(wire: VxlanWire, ifname: str, pod_fd: int) -> bytearray:
@@ -123,7 +125,7 @@ def new_vxlan(wire: VxlanWire, ifname: str, pod_fd: int) -> bytearray:
     if wire.is_of_one_node:
         data += _NO_LOCAL_BYPASS
     attributes = _identity(wire.near, ifname) + _LINK.pack(("IFLA_NET_NS_FD", pod_fd))
-    return message(RTM_NEWLINK, MAKE, _link(), attributes + _vxlan_info(data))
+    return message(RTM_NEWLINK, MAKE, _link(wire.near.index), attributes + _vxlan_info(data))
 
 
 def new_remote(index: int, remote: str) -> bytearray:

@@ -78,21 +78,6 @@ def open_netns(path: str) -> Netns:
     return Netns(path, fd)
 
 
-def namespace_is_there(path: str) -> bool:
-    """Whether the path leads to a network namespace now; raises nothing.
-
-    True where the process cannot tell, being out of descriptors or not allowed to look: what is there must not be
-    taken for gone.
-    """
-    try:
-        open_netns(path).close()
-    except NamespaceGoneError:
-        return False
-    except DatapathError:
-        return True
-    return True
-
-
 def own_netns() -> Netns:
     """The namespace that the calling thread is in: for the plugin, the node's."""
     return Netns(OWN, os.open(OWN, os.O_RDONLY | os.O_CLOEXEC))

@@ -13,7 +13,7 @@ from ratchet.datapath import messages, shaping, tuning
 from ratchet.datapath.netns import Netns, inside, open_netns, refuse_host
 from ratchet.datapath.reading import NUD_LASTING, Sight, neighbours_of, see
 from ratchet.datapath.rtnetlink import Answer, Channel, RefusedError
-from ratchet.errors import DatapathError, ForeignInterfaceError
+from ratchet.errors import DatapathError, ForeignInterfaceError, NamespaceGoneError
 
 IPV6_LEAST_MTU = 1280  # RFC 8200, section 5
 ATTEMPTS = 4  # how often to look again when another hand works on the same names
@@ -35,7 +35,7 @@ class OpenPod:
             sight = see(self.channel, self.port.ifname, self.port.addresses, routed=routed)
         except RefusedError as refusal:
             raise DatapathError(f"cannot read {self}: {refusal.strerror}") from refusal
-        if sight is None or not sight.device.ours or not (self.port.sysctls or not self.port.offloads):
+        if sight is None or not self.port.owns(sight.device) or not (self.port.sysctls or not self.port.offloads):
             return sight
         return replace(sight, device=self._with_what_is_tuned(sight.device))
 
@@ -119,13 +119,21 @@ class OpenPod:
     def do(self, *requests: bytearray) -> None:
         self._accept(self.channel.exchange(*requests))
 
-    def refuse_foreign(self, device: Device | None) -> None:
-        if device is not None and not device.ours:
+    def refuse_foreign(self, device: Device | None, verb: str = "make") -> None:
+        """Raise ForeignInterfaceError for an interface that is not this port's: a stranger's, or another link's."""
+        if device is None or self.port.owns(device):
+            return
+        if device.ours:
             raise ForeignInterfaceError(
-                f"cannot make {self}: an interface of that name exists and is not ratchet's",
+                f"cannot {verb} {self}: it belongs to another link (ifindex {device.index}, not {self.port.index})",
                 path=self.netns.path,
-                details="Choose another interface name for the link, or remove the interface.",
+                details="The other link's end is given up first. See `ratchet links` for the pod's links.",
             )
+        raise ForeignInterfaceError(
+            f"cannot {verb} {self}: an interface of that name exists and is not ratchet's",
+            path=self.netns.path,
+            details="Choose another interface name for the link, or remove the interface.",
+        )
 
     def failed(self, cause: object, details: str = "") -> DatapathError:
         return DatapathError(f"cannot make {self}: {cause}", details=details)
@@ -205,11 +213,24 @@ class OpenPod:
 
 @contextmanager
 def open_pod(port: Port) -> Iterator[OpenPod]:
-    """Raises NamespaceGoneError, and HostNamespaceError for the caller's own namespace."""
+    """Open the pod's namespace and a socket in it.
+
+    Raises NamespaceGoneError where the namespace is not there or another one has its path, HostNamespaceError for the
+    caller's own namespace.
+    """
     with open_netns(port.netns) as netns:
         refuse_host(netns)
         with Channel(netns) as channel:
+            if not is_cookie(port.cookie, channel):
+                raise NamespaceGoneError(
+                    f"cannot use network namespace {port.netns}: another namespace has this path now", path=port.netns
+                )
             yield OpenPod(netns, channel, port)
+
+
+def is_cookie(expected: int, channel: Channel) -> bool:
+    """Whether a channel's namespace is the expected one; yes where either cookie is not known."""
+    return not expected or channel.cookie() in (0, expected)
 
 
 def _missing(sysctl: str) -> str:

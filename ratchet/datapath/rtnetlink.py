@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ NLM_F_DUMP_INTR = 0x10
 NLM_F_CAPPED = 0x100
 NLM_F_ACK_TLVS = 0x200
 NLMSGERR_ATTR_MSG = 1
+
+SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h, Linux 5.14 and later
 
 TIMEOUT = 10.0  # seconds; the kernel answers within the send, so that silence means a lost message
 BUFFER = 1 << 17
@@ -57,6 +60,13 @@ class Channel:
         else:
             with inside(netns):
                 self._socket = _open_socket()
+
+    def cookie(self) -> int:
+        """The identity of the socket's namespace, unique within one boot (socket(7)); 0 before Linux 5.14."""
+        try:
+            return int.from_bytes(self._socket.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), sys.byteorder)
+        except OSError:
+            return 0
 
     def exchange(self, *messages: bytearray) -> list[Answer]:
         """Send all at once; one answer for each, in order. A refused message does not stop those behind it."""

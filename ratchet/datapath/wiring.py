@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from ratchet.core.device import Device, Observed, Port, VethWire, Wire
+from ratchet.core.model import Location
 from ratchet.datapath.pod import OpenPod, open_pod
 from ratchet.datapath.reading import device_of
 from ratchet.datapath.tunnel import ensure_tunnel, make_tunnel, observe_tunnel, unplug_tunnel
 from ratchet.datapath.veth import ensure_veth, make_veth, observe_veth
-from ratchet.errors import ForeignInterfaceError, NamespaceGoneError
+from ratchet.errors import NamespaceGoneError
 
 
 def observe(wire: Wire) -> Observed:
@@ -27,13 +28,16 @@ def observe(wire: Wire) -> Observed:
         return _observed(near, far)
 
 
-def observe_port(netns: str, ifname: str) -> Device | None:
-    """The interface of that name, None if there is none; `wired` and `carrier_fixed` are not judged.
+def observe_port(location: Location, ifname: str) -> Device | None:
+    """The end's interface, None if there is none; `wired` and `carrier_fixed` are not judged.
 
-    Raises NamespaceGoneError.
+    Raises NamespaceGoneError; ForeignInterfaceError where the interface is of Ratchet and belongs to another link.
     """
-    with open_pod(_nameless(netns, ifname)) as pod:
-        return device_of(pod.see())
+    with open_pod(_nameless(location, ifname)) as pod:
+        device = device_of(pod.see())
+        if device is not None and device.ours:
+            pod.refuse_foreign(device, "look at")
+        return device
 
 
 def ensure(wire: Wire, search: Sequence[str] = ()) -> bool:
@@ -72,37 +76,37 @@ def build(wire: Wire, *, evict: bool = True) -> Observed:
         return _observed(near, far)
 
 
-def remove(netns: str, ifname: str) -> bool:
-    """Delete an interface of ours, and with a vEth its peer; False where it, or the namespace, is gone already.
+def remove(location: Location, ifname: str) -> bool:
+    """Delete the end's interface, and with a vEth its peer; False where it, or the namespace, is gone already.
 
-    Raises ForeignInterfaceError, and leaves it, if it is not ours; HostNamespaceError.
+    Raises ForeignInterfaceError, and leaves it, if it is not ours or another link's; HostNamespaceError.
     """
-    return _done_to_ours("remove", netns, ifname, lambda pod, device: pod.delete(device.index))
+    return _done_to_ours("remove", location, ifname, lambda pod, device: pod.delete(device.index))
 
 
 @contextmanager
-def removing(netns: str, ifname: str) -> Iterator[None]:
+def removing(location: Location, ifname: str) -> Iterator[None]:
     """Have an interface removed, as `remove` does it, while the block runs; it is gone when that is over.
 
     The kernel waits some 20 ms until nobody can still be at it, in which something else can be done. Raises as `remove`
     does.
     """
     with ThreadPoolExecutor(1) as helper:
-        removal = helper.submit(remove, netns, ifname)
+        removal = helper.submit(remove, location, ifname)
         try:
             yield
         finally:
             removal.result()
 
 
-def unplug(netns: str, ifname: str) -> bool:
+def unplug(location: Location, ifname: str) -> bool:
     """Take the carrier from the end of a tunnel of ours, as if the cable were pulled; whether anything had to be done.
 
     False where the interface or the namespace is gone, where there is no tunnel (a vEth's carrier is the kernel's
     business), where it has no carrier already, and where the kernel cannot take it. `ensure` gives it back. Raises
-    ForeignInterfaceError if it is not ours; HostNamespaceError.
+    ForeignInterfaceError if it is not ours or another link's; HostNamespaceError.
     """
-    return _done_to_ours("unplug", netns, ifname, unplug_tunnel)
+    return _done_to_ours("unplug", location, ifname, unplug_tunnel)
 
 
 @contextmanager
@@ -127,19 +131,18 @@ def _ensured(wire: Wire, near: OpenPod, far: OpenPod | None, search: Sequence[st
     return ensure_veth(wire, near, far)
 
 
-def _done_to_ours(what: str, netns: str, ifname: str, do: Callable[[OpenPod, Device], bool]) -> bool:
-    """Whether `do` had anything to do to an interface of ours; False where it, or the namespace, is gone."""
+def _done_to_ours(verb: str, location: Location, ifname: str, do: Callable[[OpenPod, Device], bool]) -> bool:
+    """Whether `do` had anything to do to the end's interface; False where it, or the namespace, is gone."""
     try:
-        with open_pod(_nameless(netns, ifname)) as pod:
+        with open_pod(_nameless(location, ifname)) as pod:
             device = device_of(pod.see())
             if device is None:
                 return False
-            if not device.ours:
-                raise ForeignInterfaceError(f"cannot {what} {pod}: it is not ratchet's", path=netns)
+            pod.refuse_foreign(device, verb)
             return do(pod, device)
     except NamespaceGoneError:
         return False
 
 
-def _nameless(netns: str, ifname: str) -> Port:
-    return Port(netns, ifname, addresses=(), mtu=0)
+def _nameless(location: Location, ifname: str) -> Port:
+    return Port(location.netns, ifname, addresses=(), mtu=0, cookie=location.cookie, index=location.index)

@@ -29,7 +29,8 @@ from ratchet.errors import (
 from ratchet.node.call import Call
 from ratchet.node.delete import undo
 from ratchet.node.journal import HeldEnd, SandboxEntry
-from ratchet.node.linking import Naming, OwnEnd, link_all
+from ratchet.node.linking import Naming, held_ends, link_all
+from ratchet.node.reservation import reserve
 from ratchet.store.records import Records
 
 log = logging.getLogger(__name__)
@@ -84,34 +85,61 @@ def _with_links(call: Call, records: Records, pod: Pod, began: float) -> Result:
     if not pod.node:
         raise PodMissingError(f"cannot link pod {pod.ref}: as the API has it, it is on no node")
     site = call.site(records, pod.node)
+    identity = datapath.identify_netns(call.arguments.netns)
     entry = SandboxEntry(
-        call.attachment, call.arguments.netns, pod.ref, asks=True, began=call.began, underlay=call.underlay
+        call.attachment,
+        call.arguments.netns,
+        pod.ref,
+        asks=True,
+        began=call.began,
+        underlay=call.underlay,
+        cookie=identity.cookie,
     )
     seconds = wait_of(pod)
     until = began + (call.wait if seconds is None else seconds)
     naming = Naming.look(records, pod, {call.arguments.ifname})
-    entry = replace(entry, ends=_held(naming.ends))
+    wanted = held_ends(records, pod, naming.ends)
     config = call.network.boot_network or call.network.delegate
     intended = _with_intended(call, entry, config)
-    _begin(call, entry)
+    with call.journal.sandbox_lock(call.arguments.container_id):
+        entry = replace(entry, ends=_reserved(call, wanted, identity))
+        _begin(call, entry)
     try:
         ends = naming.wait(until, require=call.require)
-        sandbox = Sandbox(call.arguments.container_id, pod.ref, site.node, call.arguments.netns, site.parent.address)
-        attempts = [Attempt(wanted.link, side, sandbox) for wanted, side in ends]
-        intended = replace(intended, ends=_held(ends))
+        if ends != naming.ends:
+            with call.journal.sandbox_lock(call.arguments.container_id):
+                entry = replace(entry, ends=_reserved(call, held_ends(records, pod, ends), identity))
+                _note(call, entry)
+        sandbox = Sandbox(
+            call.arguments.container_id,
+            pod.ref,
+            site.node,
+            call.arguments.netns,
+            site.parent.address,
+            identity.cookie,
+        )
+        attempts = [Attempt(end.wanted, end.side, sandbox, end.index) for end in entry.ends]
+        intended = replace(intended, ends=entry.ends)
         if intended != entry:
             _note(call, intended)
         result = _base(call, intended, config)
         joined = link_all(call.reconciler(records), attempts, site, until, require=call.require)
         _refuse_deleted(call)
-        return result.extended(*_link_ports(call, joined))
+        return result.extended(*_link_ports(call, attempts, joined))
     except BaseException as error:
         _take_back(call, entry, error)
         raise
 
 
-def _held(ends: list[OwnEnd]) -> tuple[HeldEnd, ...]:
-    return tuple(HeldEnd(wanted.link, side) for wanted, side in ends)
+def _reserved(call: Call, wanted: list[HeldEnd], identity: datapath.NetnsIdentity) -> tuple[HeldEnd, ...]:
+    """The ends that this attachment takes; those that another attachment of the container has are left to it."""
+    entries = call.journal.of_container(call.arguments.container_id)
+    held = [end for entry in entries if entry.attachment != call.attachment for end in entry.ends]
+    taken = reserve(wanted, held, identity.indexes)
+    for end in wanted:
+        if all(end.link != one.link for one in taken):
+            log.info("end left to another attachment of the container link=%s interface=%s", end.link, end.ifname)
+    return taken
 
 
 def _begin(call: Call, entry: SandboxEntry) -> None:
@@ -169,14 +197,14 @@ def _base(call: Call, entry: SandboxEntry, config: Mapping[str, Any] | None) -> 
 
 
 def _link_ports(
-    call: Call, ends: list[tuple[End, Device | None]]
+    call: Call, attempts: list[Attempt], ends: list[tuple[End, Device | None]]
 ) -> tuple[list[Interface], list[IPConfig], list[Route]]:
     """The links' interfaces in this sandbox, their addresses and routes, for the result."""
     interfaces: list[Interface] = []
     ips: list[IPConfig] = []
     routes: list[Route] = []
-    for end, standing in ends:
-        device = standing or datapath.observe_port(call.arguments.netns, end.ifname)
+    for attempt, (end, standing) in zip(attempts, ends, strict=True):
+        device = standing or datapath.observe_port(attempt.location, end.ifname)
         if device is not None:  # else its peer has not come
             ips += [IPConfig(str(address), interface=len(interfaces)) for address in end.addresses]
             interfaces.append(Interface(end.ifname, device.mac, call.arguments.netns, device.mtu))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from ratchet import datapath
 from ratchet.cni import delegate
 from ratchet.core.device import VxlanWire, differences
+from ratchet.core.model import Kind
 from ratchet.core.plan import wire_of
 from ratchet.errors import (
     CheckFailedError,
@@ -48,13 +49,17 @@ def _check_links(call: Call, entry: SandboxEntry) -> None:
 
 def _faults(call: Call, records: Records, entry: SandboxEntry, end: HeldEnd) -> tuple[str, ...]:
     record = records.link(end.link)
-    if record is None or not record.holds(end.side, entry.attachment.container_id):
-        return (f"{end.link}: its record no longer has this sandbox as its {end.side}",)
-    sandbox = record.sandbox(end.side)
-    if record.kind is None or sandbox is None or not record.stands(end.side):
+    side = record.side_of(entry.attachment.container_id) if record is not None else None
+    if record is None or side is None:
+        return (f"{end.link}: its record no longer holds this sandbox",)
+    sandbox, peer = record.sandbox(side), record.sandbox(side.other)
+    if record.kind is None or sandbox is None or peer is None or not record.stands(side):
         return ()
+    there = call.journal.location(end.link, peer.container_id) if record.kind is Kind.VETH else None
+    if record.kind is Kind.VETH and there is None:
+        return (f"{end.link}: its peer's sandbox {peer.container_id} is not in this node's journal",)
     try:
-        wire = wire_of(record, end.side, call.site(records, sandbox.node))
+        wire = wire_of(record, side, call.site(records, sandbox.node), entry.location(end), there)
         observed = datapath.observe(wire)
         if isinstance(wire, VxlanWire) and observed.near is not None:
             # Carrier follows the peer, which may have come or gone this very moment.

@@ -69,10 +69,11 @@ def _leave_links(call: Call, entry: SandboxEntry, reason: str) -> None:
 
     def leave(end: HeldEnd) -> None:
         try:
-            with call.journal.lock(end.link), taking_down(call.journal, container_id, entry.netns, end.ifname):
+            removing = taking_down(call.journal, container_id, entry.location(end), end.ifname)
+            with call.journal.lock(end.link), removing:
                 if records is None or away.is_set():
                     return
-                call.reconciler(records).leave(end.link, end.side, container_id, reason)
+                call.reconciler(records).leave(end.link, container_id, reason)
             log.info("left link %s: %s", end.link, reason)
         except ApiUnavailableError as error:
             log.error("the record of %s, and what follows, is left to the agent or `ratchet gc`: %s", end.link, error)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.cni.delegation import Delegation
-from ratchet.core.model import Link, PodRef, Side
+from ratchet.core.model import Link, Location, PodRef, Side
 from ratchet.errors import MalformedRecordError, RatchetError
 from ratchet.node.locks import LOCK_SECONDS, KeyedLocks, Locks
 from ratchet.node.private import create_private, unwritable
@@ -30,6 +30,7 @@ from ratchet.store.codec import decode_link, encode_link
 TOMBSTONE_SECONDS = 3600.0
 PURGE_SECONDS = 60.0
 BURIED_KEPT = 1024
+_Version = tuple[int, int, int]  # of a file: inode, time of the last change in ns, size in bytes
 _SINCE_BOOT = time.CLOCK_BOOTTIME
 
 
@@ -49,10 +50,17 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class HeldEnd:
-    """An end that this sandbox has, or may have, joined; `wanted` is the link as it was declared then."""
+    """An end that this sandbox has, or may have, joined; `wanted` is the link as it was declared then.
+
+    `side` is the sandbox's end of `wanted`; the record may have the roles the other way round. `index` is the ifindex
+    reserved for the interface (`core.model.Location`), noted before the interface is made. `declared`: the pod itself
+    declares the link, which holds for as long as its sandbox lives.
+    """
 
     wanted: Link
     side: Side
+    index: int = 0
+    declared: bool = True
 
     @property
     def link(self) -> str:
@@ -67,6 +75,7 @@ class HeldEnd:
 class SandboxEntry:
     """One attachment as ADD left it: whose it is, where it is, its ends and what its delegates were given.
 
+    `cookie` is the identity of the namespace at `netns` (SO_NETNS_COOKIE), valid within `boot`; 0: it was not read.
     `asks`: links are to be made for it. `began`: when the runtime called, in seconds since boot. `underlay`: what its
     configuration says of the node's side of tunnels. `boot`: the kernel's name for the boot in which it was noted,
     filled in by the journal.
@@ -80,7 +89,18 @@ class SandboxEntry:
     asks: bool = False
     began: float = 0.0
     underlay: Underlay | None = None
+    cookie: int = 0
     boot: str = field(default="", compare=False)
+
+    def location(self, end: HeldEnd) -> Location:
+        """Where the interface of one of its ends is."""
+        return Location(self.netns, self.cookie, end.index)
+
+    def is_in(self, location: Location) -> bool:
+        """Whether its namespace is that of a location: by cookie where both are known, else by path."""
+        if self.cookie and location.cookie:
+            return self.cookie == location.cookie
+        return self.netns == location.netns
 
 
 class Journal:
@@ -102,6 +122,7 @@ class Journal:
         self._entry_locks = KeyedLocks()
         self._buried: dict[Attachment, float] = {}
         self._purged = float("-inf")
+        self._decoded: dict[Path, tuple[_Version, SandboxEntry]] = {}
         if remembers:
             self.reload()
 
@@ -139,7 +160,7 @@ class Journal:
         """
         entry = replace(entry, boot=boot_id())
         path = self._sandboxes / entry.attachment.file_name
-        if path.exists() and _entry(path) is None:
+        if path.exists() and self._entry(path) is None:
             self.forget(entry.attachment)  # what cannot be read is as nothing
         try:
             self._put(path, _document_of(entry), anew=True)
@@ -163,7 +184,7 @@ class Journal:
         """What ADD noted; None where it noted nothing, or what it noted cannot be read."""
         if self._memory is not None and (known := self._memory.get(attachment)) is not None:
             return known
-        return _entry(self._sandboxes / attachment.file_name)
+        return self._entry(self._sandboxes / attachment.file_name)
 
     def still_wants(self, entry: SandboxEntry, end: HeldEnd) -> bool:
         """Whether an end is to be made for the sandbox of an entry that was read before: its ADD has not failed since,
@@ -188,19 +209,45 @@ class Journal:
         """Every sandbox noted on this node."""
         return self._memory.entries() if self._memory is not None else self._read_all()
 
+    def of_container(self, container_id: str) -> list[SandboxEntry]:
+        """The entries of a container's attachments."""
+        if self._memory is not None:
+            return self._memory.of_container(container_id)
+        return self._read_all(f"{container_id}+")
+
+    def location(self, link: str, container_id: str) -> Location | None:
+        """Where the interface of a sandbox's end of this link is; None where this node holds no such end."""
+        entries = self.of_container(container_id)
+        return next((entry.location(end) for entry in entries for end in entry.ends if end.link == link), None)
+
+    def is_anothers(self, location: Location, ifname: str, container_id: str, link: str = "") -> bool:
+        """Whether an interface is that of another sandbox's end or, with `link`, of another link's end.
+
+        A late DEL and the clean-up of an old link must not remove it.
+        """
+        for entry in self.entries():
+            if not entry.is_in(location):
+                continue
+            for end in entry.ends:
+                same = entry.attachment.container_id == container_id and link in ("", end.link)
+                if end.ifname == ifname and not same:
+                    return True
+        return False
+
     def holding(self, link: str) -> list[tuple[SandboxEntry, HeldEnd]]:
         """The sandboxes that have, or may have, joined a link, each with its end."""
         entries = self._memory.holding(link) if self._memory is not None else self._read_all()
         return [(entry, end) for entry in entries for end in entry.ends if end.link == link]
 
-    def _read_all(self) -> list[SandboxEntry]:
+    def _read_all(self, start: str = "") -> list[SandboxEntry]:
+        """The entries on disk, in files whose names start so."""
         try:
-            paths = sorted(self._sandboxes.iterdir())
+            paths = sorted(path for path in self._sandboxes.iterdir() if path.name.startswith(start))
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as cause:
             raise RatchetError(f"cannot read {self._sandboxes}: {cause.strerror}") from cause
-        found = (_entry(path) for path in paths if not path.name.startswith("."))
+        found = (self._entry(path) for path in paths if not path.name.startswith("."))
         return [entry for entry in found if entry is not None]
 
     def _remember(self, entry: SandboxEntry) -> None:
@@ -217,14 +264,20 @@ class Journal:
             if self._meanwhile is not None:
                 self._meanwhile[attachment] = None
 
-    def another_has(self, container_id: str, netns: str, ifname: str) -> bool:
-        """Whether another sandbox has an end of this name in this namespace: a late DEL must not take that down."""
-        return any(
-            entry.attachment.container_id != container_id
-            and entry.netns == netns
-            and any(end.ifname == ifname for end in entry.ends)
-            for entry in self.entries()
-        )
+    def _entry(self, path: Path) -> SandboxEntry | None:
+        """The entry in a file, decoded once for each version of the file; None where it cannot be read."""
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        version = (status.st_ino, status.st_mtime_ns, status.st_size)
+        known = self._decoded.get(path)
+        if known is not None and known[0] == version:
+            return known[1]
+        entry = _entry(path)
+        if entry is not None:
+            self._decoded[path] = (version, entry)
+        return entry
 
     def bury(self, attachment: Attachment, at: float) -> bool:
         """Note that the runtime deleted the attachment, so that an ADD that still runs takes down what it made.
@@ -263,6 +316,13 @@ class Journal:
         Raises TryAgainError where another holds it for `lock_seconds`.
         """
         return self._locks.held(link)
+
+    def sandbox_lock(self, container_id: str) -> AbstractContextManager[None]:
+        """The critical section in which the attachments of one container take their ends.
+
+        Raises TryAgainError as `lock` does.
+        """
+        return self._locks.held(f"sandbox/{container_id}")
 
     def _bury_in_memory(self, attachment: Attachment, at: float) -> None:
         """What the threads of one who stays know of a DEL where the disk takes nothing more."""
@@ -318,6 +378,7 @@ class _Index:
         self._lock = threading.Lock()
         self._entries: dict[Attachment, SandboxEntry] = {}
         self._of_links: dict[str, set[Attachment]] = {}
+        self._of_containers: dict[str, set[Attachment]] = {}
         for entry in entries:
             self.put(entry)
 
@@ -325,6 +386,7 @@ class _Index:
         with self._lock:
             self._take_out(entry.attachment)
             self._entries[entry.attachment] = entry
+            self._of_containers.setdefault(entry.attachment.container_id, set()).add(entry.attachment)
             for end in entry.ends:
                 self._of_links.setdefault(end.link, set()).add(entry.attachment)
 
@@ -343,13 +405,24 @@ class _Index:
         with self._lock:
             return [self._entries[attachment] for attachment in self._of_links.get(link, ())]
 
+    def of_container(self, container_id: str) -> list[SandboxEntry]:
+        with self._lock:
+            return [self._entries[attachment] for attachment in self._of_containers.get(container_id, ())]
+
     def _take_out(self, attachment: Attachment) -> None:
         entry = self._entries.pop(attachment, None)
-        for end in entry.ends if entry else ():
-            holders = self._of_links.get(end.link, set())
-            holders.discard(attachment)
-            if not holders:
-                self._of_links.pop(end.link, None)
+        if entry is None:
+            return
+        _discard(self._of_containers, attachment.container_id, attachment)
+        for end in entry.ends:
+            _discard(self._of_links, end.link, attachment)
+
+
+def _discard(index: dict[str, set[Attachment]], key: str, attachment: Attachment) -> None:
+    attachments = index.get(key, set())
+    attachments.discard(attachment)
+    if not attachments:
+        index.pop(key, None)
 
 
 def _write_all(descriptor: int, content: bytes) -> None:
@@ -390,10 +463,11 @@ def _document_of(entry: SandboxEntry) -> dict[str, Any]:
         "container_id": entry.attachment.container_id,
         "ifname": entry.attachment.ifname,
         "netns": entry.netns,
+        "cookie": entry.cookie,
         "pod": {"namespace": pod.namespace, "name": pod.name, "uid": pod.uid} if pod else None,
         "asks": entry.asks,
         "began": entry.began,
-        "ends": [{"side": end.side.value, "wanted": encode_link(end.wanted)} for end in entry.ends],
+        "ends": [_document_of_end(end) for end in entry.ends],
         "delegations": [delegation.to_json() for delegation in entry.delegations],
         "underlay": asdict(underlay) if underlay else None,
         "boot": entry.boot,
@@ -410,12 +484,24 @@ def _entry(path: Path) -> SandboxEntry | None:
             Attachment(document["network"], document["container_id"], document["ifname"]),
             document["netns"],
             PodRef(pod["namespace"], pod["name"], pod["uid"]) if pod else None,
-            tuple(HeldEnd(decode_link(end["wanted"]), Side(end["side"])) for end in document["ends"]),
+            tuple(_held_end(end) for end in document["ends"]),
             tuple(Delegation.from_json(one) for one in document["delegations"]),
             bool(document["asks"]),
             float(document["began"]),
             Underlay(underlay["interface"], underlay["address"], underlay["vxlan_port"]) if underlay else None,
+            int(document.get("cookie", 0)),
             document["boot"],
         )
     except (KeyError, TypeError, ValueError, AttributeError, MalformedRecordError):
         return None
+
+
+def _document_of_end(end: HeldEnd) -> dict[str, Any]:
+    return {"side": end.side.value, "wanted": encode_link(end.wanted), "ifindex": end.index, "declared": end.declared}
+
+
+def _held_end(document: dict[str, Any]) -> HeldEnd:
+    """An end. One that an earlier version has noted has no ifindex, and is declared by the primary."""
+    side = Side(document["side"])
+    declared = bool(document.get("declared", side is Side.PRIMARY))
+    return HeldEnd(decode_link(document["wanted"]), side, int(document.get("ifindex", 0)), declared)

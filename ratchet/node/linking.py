@@ -17,21 +17,37 @@ from ratchet.core.intent import (
     WantedLink,
     absence,
     is_primary,
+    meant_name,
     setting,
     superseding,
     unknown_settings,
     wanted_links,
 )
-from ratchet.core.model import End, Pod, Side
+from ratchet.core.model import End, Link, Pod, Side
 from ratchet.core.plan import Attempt, Site
 from ratchet.errors import PeerMissingError, SupersededError
 from ratchet.node.at_once import each_at_once
+from ratchet.node.journal import HeldEnd
 from ratchet.node.reconciler import Reconciler, Settled
 from ratchet.store.records import Records
 
 log = logging.getLogger(__name__)
 
 OwnEnd = tuple[WantedLink, Side]
+
+
+def held_ends(records: Records, pod: Pod, ends: Sequence[OwnEnd]) -> list[HeldEnd]:
+    """The pod's ends of wanted links, each under the name of its link's record."""
+    return each_at_once(partial(_held_end, records, pod), ends)
+
+
+def _held_end(records: Records, pod: Pod, end: OwnEnd) -> HeldEnd:
+    wanted, side = end
+    link, ifname = records.as_recorded(wanted), wanted.link.end(side).ifname
+    # In the earlier format the roles, and the names of pods, are as declared.
+    sides = (link.side_at(name, ifname) for name in (meant_name(pod), pod.ref.name))
+    side = next((one for one in sides if one is not None), side)
+    return HeldEnd(link, side, declared=wanted.is_declared_by(pod))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +126,7 @@ def link_all(
                 break
     if waiting and require:
         raise _peers_missing(reconciler.records, [one for one in attempts if one.name in waiting])
-    return [(settled[one.name].record.end(one.side), settled[one.name].device) for one in attempts]
+    return [(_own_end(one, settled[one.name].record), settled[one.name].device) for one in attempts]
 
 
 def _settle_each(
@@ -122,6 +138,10 @@ def _settle_each(
     """
     ends = each_at_once(lambda one: reconciler.settle(one, site, joined=joined), attempts)
     return {one.name: end for one, end in zip(attempts, ends, strict=True)}
+
+
+def _own_end(attempt: Attempt, record: Link) -> End:
+    return record.end(attempt.as_recorded(record).side)
 
 
 def _age_of_version(version: str) -> tuple[int, str]:

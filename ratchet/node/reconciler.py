@@ -18,7 +18,7 @@ import tenacity
 from ratchet import datapath
 from ratchet.core import moves
 from ratchet.core.device import Device, Observed, VxlanWire, Wire, differences
-from ratchet.core.model import Link, Side
+from ratchet.core.model import Kind, Link, Location
 from ratchet.core.plan import Attempt, Build, Done, Join, Look, Make, Note, Number, Site, Step, Wait, Withdraw, plan
 from ratchet.errors import (
     ConflictError,
@@ -82,22 +82,28 @@ class Reconciler:
         """
         with self.journal.lock(attempt.name):
             settled = _until_undisputed(lambda: _Settling(self, attempt, site, joined).run())
-            self.seen.note(settled.record, attempt.side, site, stands=settled.stands)
+            side = attempt.as_recorded(settled.record).side
+            self.seen.note(settled.record, side, site, stands=settled.stands)
             return settled
 
-    def leave(self, link: str, side: Side, container_id: str, reason: str) -> None:
-        """Take a sandbox out of its link's record, if it is still the one there; the last to leave ends the record.
+    def leave(self, link: str, container_id: str, reason: str) -> None:
+        """Take a sandbox out of its link's record, if the record holds it; the last to leave ends the record.
 
         The caller holds the link's lock and has taken the end down. Repeated, it does nothing.
         """
-        self._change(link, lambda record: moves.leave(record, side, container_id, reason, self.now()))
 
-    def note_lost(self, link: str, side: Side, container_id: str, reason: str) -> None:
-        """Note that an end does not stand any more, if this sandbox is still the one there."""
+        def left(record: Link) -> Link:
+            side = record.side_of(container_id)
+            return record if side is None else moves.leave(record, side, container_id, reason, self.now())
+
+        self._change(link, left)
+
+    def note_lost(self, link: str, container_id: str, reason: str) -> None:
+        """Note that an end does not stand any more, if the record holds this sandbox."""
 
         def lost(record: Link) -> Link:
-            holds = record.holds(side, container_id)
-            return moves.note_lost(record, side, reason, self.now()) if holds else record
+            side = record.side_of(container_id)
+            return record if side is None else moves.note_lost(record, side, reason, self.now())
 
         self._change(link, lost)
 
@@ -160,9 +166,17 @@ class _Settling:
 
     def _next_step(self) -> Step:
         while True:
-            attempt = self._attempt
+            attempt = self._attempt = self._attempt.as_recorded(self._draft)
             deleted = self._reconciler.deleted(attempt.container_id)
-            step = plan(attempt, self._draft, self._site, joined=self._joined, deleted=deleted, observed=self._observed)
+            step = plan(
+                attempt,
+                self._draft,
+                self._site,
+                joined=self._joined,
+                deleted=deleted,
+                observed=self._observed,
+                peer=self._peer_location(),
+            )
             if not self._certain and self._needs_certainty(step):
                 self._make_certain()
             elif not self._joined and not isinstance(step, Withdraw):
@@ -215,6 +229,19 @@ class _Settling:
         self._observed = observed
         return None if observed else self._waiting()
 
+    def _peer_location(self) -> Location | None:
+        """Where the peer's end is, if it is on this node and this node's journal holds it for this link.
+
+        The link's lock is held, without which nobody gives up an end: what the journal says stays true.
+        """
+        peer = self._draft.sandbox(self._attempt.side.other) if self._draft is not None else None
+        if peer is None or self._draft is None or self._draft.kind is not Kind.VETH:
+            return None
+        location = self._reconciler.journal.location(self._draft.name, peer.container_id)
+        if location is None:
+            log.warning("peer not in this node's journal link=%s sandbox=%s", self._draft.name, peer.container_id)
+        return location
+
     def _is_of_a_pod_that_is_gone(self) -> bool:
         """Whether this would take the place of another pod's sandbox for a pod that the API no longer has.
 
@@ -256,21 +283,27 @@ class _Settling:
 
     def _is_plugged(self) -> bool:
         """Whether an end is there as if its peer were."""
-        netns, ifname = self._attempt.sandbox.netns, self._attempt.wanted.end(self._attempt.side).ifname
         with suppress(ForeignInterfaceError, NamespaceGoneError):
-            device = datapath.observe_port(netns, ifname)
+            device = datapath.observe_port(self._attempt.location, self._ifname)
             return device is not None and (device.kind == "veth" or device.carrier)
         return False
 
     def _unplug(self) -> None:
         """Leave an end without a peer as a cable is without one: a tunnel's without carrier, a vEth's not there."""
-        netns, ifname = self._attempt.sandbox.netns, self._attempt.wanted.end(self._attempt.side).ifname
         with suppress(ForeignInterfaceError):
-            device = datapath.observe_port(netns, ifname)
+            device = datapath.observe_port(self._attempt.location, self._ifname)
             if device is not None and device.kind == "veth":
-                take_down(self._reconciler.journal, self._attempt.container_id, netns, ifname)
+                self._take_down()
             elif device is not None:
-                datapath.unplug(netns, ifname)
+                datapath.unplug(self._attempt.location, self._ifname)
+
+    @property
+    def _ifname(self) -> str:
+        return self._attempt.wanted.end(self._attempt.side).ifname
+
+    def _take_down(self) -> None:
+        attempt = self._attempt
+        take_down(self._reconciler.journal, attempt.container_id, attempt.location, self._ifname, attempt.name)
 
     def _written(self) -> Link:
         """The draft, stored."""
@@ -284,9 +317,8 @@ class _Settling:
 
     def _give_way(self, reason: str) -> NoReturn:
         attempt = self._attempt
-        ifname = attempt.wanted.end(attempt.side).ifname
-        take_down(self._reconciler.journal, attempt.container_id, attempt.sandbox.netns, ifname)
-        self._reconciler.leave(attempt.name, attempt.side, attempt.container_id, reason)
+        self._take_down()
+        self._reconciler.leave(attempt.name, attempt.container_id, reason)
         raise SupersededError(f"cannot link pod {attempt.sandbox.pod}: {reason}")
 
     def _give_back(self) -> None:
@@ -294,8 +326,7 @@ class _Settling:
         if self._claimed is None or self._taker() is not None:
             return
         if self._built is not None:
-            near = self._built.near
-            take_down(self._reconciler.journal, self._attempt.container_id, near.netns, near.ifname)
+            self._take_down()
         if self._claimed.vni is not None:
             self._reconciler.records.release_vni(self._claimed.vni, self._claimed.uid)
 
@@ -325,22 +356,22 @@ class _Settling:
         return self._reconciler.now()
 
 
-def take_down(journal: Journal, container_id: str, netns: str, ifname: str) -> None:
-    """Remove a sandbox's end, unless a newer sandbox has one of that name in the very same namespace.
+def take_down(journal: Journal, container_id: str, location: Location, ifname: str, link: str = "") -> None:
+    """Remove a sandbox's end, unless the interface is that of another sandbox or, with `link`, of another link.
 
-    One that is gone, with its namespace or alone, or that is not ours, is nothing to remove.
+    One that is gone, with its namespace or alone, or that is not this end's, is nothing to remove.
     """
-    with taking_down(journal, container_id, netns, ifname):
+    with taking_down(journal, container_id, location, ifname, link):
         pass
 
 
 @contextmanager
-def taking_down(journal: Journal, container_id: str, netns: str, ifname: str) -> Iterator[None]:
+def taking_down(journal: Journal, container_id: str, location: Location, ifname: str, link: str = "") -> Iterator[None]:
     """As `take_down`, and meanwhile what is in the block."""
-    if not netns or journal.another_has(container_id, netns, ifname):
+    if not location.netns or journal.is_anothers(location, ifname, container_id, link):
         yield
         return
-    with suppress(ForeignInterfaceError), datapath.removing(netns, ifname):
+    with suppress(ForeignInterfaceError), datapath.removing(location, ifname):
         yield
 
 

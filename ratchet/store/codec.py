@@ -2,6 +2,9 @@
 
 A record is flat so that `kubectl get configmap -o yaml` reads like a form: what is wanted of each end, what each end's
 node has noted, the state that this amounts to, and how it got there.
+
+In schema 1 the keys of an end begin with its role, `primary.` or `pair.`. In schema 2 they begin with `a.` or `b.`, in
+the order of the endpoints in the record's name, and `primary` says which of the two is the primary.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from ratchet.core.heartbeat import NodeLease
 from ratchet.core.intent import TOPOLOGY_KEY
 from ratchet.core.machine import derive
 from ratchet.core.model import (
+    CURRENT_SCHEMA,
+    EARLIER_SCHEMA,
     Address,
     End,
     Kind,
@@ -35,8 +40,10 @@ from ratchet.core.naming import (
     KIND_LABEL,
     LEASE_LABEL,
     MANAGED_BY,
+    SCHEMA_LABEL,
     STATE_LABEL,
     VNI_LABEL,
+    in_order,
     node_label,
     node_lease_name,
     pod_label,
@@ -53,12 +60,20 @@ Json = dict[str, Any]
 MANAGER = "ratchet"
 LINK_ANNOTATION = "ratchet.link"
 VTEP_ANNOTATION = "ratchet.vtep"
+# Of a node's Lease: the newest format of records that its agent reads, and the renewal that says so. An earlier agent
+# that renews the Lease after a rollback leaves the annotation as it is.
+SCHEMA_ANNOTATION = "ratchet.schema"
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _GENERATIONS = range(1, 10**18)
 _VNIS = range(1, 1 << 24)
 _PORTS = range(1, 1 << 16)
 _TUNNEL, _PORT = "kind_wanted", "vxlan_port"
-_END_KEYS = END_PROPERTIES | {"name", "ifname", "addresses", "pod", "uid", "node", "vtep", "sandbox", "netns", "stands"}
+_SCHEMA, _PRIMARY = "schema", "primary"
+_LETTERS = ("a", "b")
+_SCHEMAS = range(EARLIER_SCHEMA, CURRENT_SCHEMA + 1)
+_COOKIES = range(1 << 63)
+_SANDBOX_KEYS = {"pod", "uid", "node", "vtep", "sandbox", "netns", "cookie", "stands"}
+_END_KEYS = END_PROPERTIES | {"name", "ifname", "addresses"} | _SANDBOX_KEYS
 
 
 def encode_link(link: Link) -> Json:
@@ -75,8 +90,11 @@ def encode_link(link: Link) -> Json:
         data[_TUNNEL] = Kind.VXLAN.value
     if link.means.vxlan_port is not None:
         data[_PORT] = str(link.means.vxlan_port)
+    prefixes = _prefixes(link)
+    if link.schema != EARLIER_SCHEMA:
+        data |= {_SCHEMA: str(link.schema), _PRIMARY: prefixes[Side.PRIMARY]}
     for side in Side:
-        data |= _encode_end(side, link.end(side))
+        data |= _encode_end(prefixes[side], link.end(side))
     if link.history:
         data["history"] = "\n".join(_encode_transition(step) for step in link.history)
     return {
@@ -94,11 +112,13 @@ def decode_link(config_map: Mapping[str, Any]) -> Link:
     data: Mapping[str, str] = config_map.get("data") or {}
     try:
         namespace = data["namespace"]
+        schema = _decode_number(data, _SCHEMA, _SCHEMAS) if _SCHEMA in data else EARLIER_SCHEMA
+        primary, pair = _decode_prefixes(data, schema)
         return Link(
             name=name,
             namespace=namespace,
-            primary=_decode_end(Side.PRIMARY, namespace, data),
-            pair=_decode_end(Side.PAIR, namespace, data),
+            primary=_decode_end(primary, namespace, data),
+            pair=_decode_end(pair, namespace, data),
             means=Means(
                 tunnel=data.get(_TUNNEL) == Kind.VXLAN.value,
                 vxlan_port=_decode_number(data, _PORT, _PORTS) if _PORT in data else None,
@@ -106,6 +126,7 @@ def decode_link(config_map: Mapping[str, Any]) -> Link:
             generation=_decode_number(data, "generation", _GENERATIONS),
             vni=_decode_number(data, "vni", _VNIS) if "vni" in data else None,
             history=tuple(_decode_transition(line) for line in data.get("history", "").split("\n") if line),
+            schema=schema,
             uid=metadata.get("uid", ""),
             resource_version=metadata.get("resourceVersion", ""),
             created=decode_time(metadata.get("creationTimestamp")),
@@ -176,30 +197,39 @@ def decode_vni_lease(lease: Mapping[str, Any]) -> VniLease | None:
 
 def encode_node_lease(lease: NodeLease, seconds: float, now: datetime) -> Json:
     """The Lease by which a node says that it is there, good for so many seconds."""
+    renewed = now.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     return {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
         "metadata": {
             "name": node_lease_name(lease.node),
             "labels": {MANAGED_BY: MANAGER, LEASE_LABEL: "node"},
-            "annotations": {VTEP_ANNOTATION: lease.vtep},
+            "annotations": {VTEP_ANNOTATION: lease.vtep, SCHEMA_ANNOTATION: f"{lease.schema} {renewed}"},
         },
         "spec": {
             "holderIdentity": lease.node,
             "leaseDurationSeconds": int(seconds),
-            "renewTime": now.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            "renewTime": renewed,
         },
     }
 
 
 def decode_node_lease(lease: Mapping[str, Any]) -> NodeLease:
-    metadata = lease.get("metadata", {})
+    metadata, spec = lease.get("metadata", {}), lease.get("spec") or {}
+    annotations = metadata.get("annotations") or {}
     return NodeLease(
-        node=(lease.get("spec") or {}).get("holderIdentity") or "",
-        vtep=(metadata.get("annotations") or {}).get(VTEP_ANNOTATION, ""),
+        node=spec.get("holderIdentity") or "",
+        vtep=annotations.get(VTEP_ANNOTATION, ""),
+        schema=_announced_schema(annotations.get(SCHEMA_ANNOTATION, ""), spec.get("renewTime") or ""),
         version=metadata.get("resourceVersion", ""),
         uid=metadata.get("uid", ""),
     )
+
+
+def _announced_schema(announced: str, renewed: str) -> int:
+    """The schema that the agent which last renewed a Lease reads; the earlier one where that agent did not say."""
+    schema, _, moment = announced.partition(" ")
+    return int(schema) if _NUMBER.fullmatch(schema) and moment == renewed else EARLIER_SCHEMA
 
 
 def decode_pod(pod: Mapping[str, Any]) -> Pod:
@@ -232,6 +262,8 @@ def decode_time(text: str | None) -> datetime | None:
 
 def _labels(link: Link, state: State) -> dict[str, str]:
     labels = {MANAGED_BY: MANAGER, STATE_LABEL: state.value}
+    if link.schema != EARLIER_SCHEMA:
+        labels[SCHEMA_LABEL] = str(link.schema)
     if link.kind:
         labels[KIND_LABEL] = link.kind.value
     if link.kind is Kind.VXLAN and link.vni is not None:
@@ -248,7 +280,26 @@ def _changes(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str | 
     return gone | {key: value for key, value in new.items() if old.get(key) != value}
 
 
-def _encode_end(side: Side, end: End) -> dict[str, str]:
+def _prefixes(link: Link) -> dict[Side, str]:
+    """What the keys of each end begin with."""
+    if link.schema == EARLIER_SCHEMA:
+        return {side: side.value for side in Side}
+    primary, pair = ((end.name, end.ifname) for end in (link.primary, link.pair))
+    first, second = _LETTERS if in_order(primary, pair) == (primary, pair) else reversed(_LETTERS)
+    return {Side.PRIMARY: first, Side.PAIR: second}
+
+
+def _decode_prefixes(data: Mapping[str, str], schema: int) -> tuple[str, str]:
+    """What the keys of the primary's and of the pair's end begin with. Raises ValueError."""
+    if schema == EARLIER_SCHEMA:
+        return Side.PRIMARY.value, Side.PAIR.value
+    primary = data[_PRIMARY]
+    if primary not in _LETTERS:
+        raise ValueError(f"{_PRIMARY} is {primary!r:.80}, not one of {', '.join(_LETTERS)}")
+    return primary, _LETTERS[1 - _LETTERS.index(primary)]
+
+
+def _encode_end(prefix: str, end: End) -> dict[str, str]:
     fields = dict(end.notes)
     fields |= {"name": end.name, "ifname": end.ifname, "addresses": ",".join(map(str, end.addresses))}
     fields |= encode_properties(end.properties)
@@ -261,41 +312,44 @@ def _encode_end(side: Side, end: End) -> dict[str, str]:
             "sandbox": end.sandbox.container_id,
             "netns": end.sandbox.netns,
         }
+        if end.sandbox.cookie:
+            fields["cookie"] = str(end.sandbox.cookie)
     if end.stands:
         fields["stands"] = f"{end.stands.sandbox} toward {end.stands.toward} generation {end.stands.generation}"
-    return {f"{side}.{key}": value for key, value in fields.items()}
+    return {f"{prefix}.{key}": value for key, value in fields.items()}
 
 
-def _decode_end(side: Side, namespace: str, data: Mapping[str, str]) -> End:
-    prefix = f"{side}."
+def _decode_end(prefix: str, namespace: str, data: Mapping[str, str]) -> End:
     sandbox = None
-    if f"{prefix}sandbox" in data:
+    if f"{prefix}.sandbox" in data:
         sandbox = Sandbox(
-            container_id=data[f"{prefix}sandbox"],
-            pod=PodRef(namespace, data[f"{prefix}pod"], data[f"{prefix}uid"]),
-            node=data[f"{prefix}node"],
-            netns=data[f"{prefix}netns"],
-            vtep=data[f"{prefix}vtep"],
+            container_id=data[f"{prefix}.sandbox"],
+            pod=PodRef(namespace, data[f"{prefix}.pod"], data[f"{prefix}.uid"]),
+            node=data[f"{prefix}.node"],
+            netns=data[f"{prefix}.netns"],
+            vtep=data[f"{prefix}.vtep"],
+            cookie=_decode_number(data, f"{prefix}.cookie", _COOKIES) if f"{prefix}.cookie" in data else 0,
         )
-    stands = data.get(f"{prefix}stands")
-    addresses = data.get(f"{prefix}addresses", "")
-    fields = {key.removeprefix(prefix): value for key, value in data.items() if key.startswith(prefix)}
+    stands = data.get(f"{prefix}.stands")
+    addresses = data.get(f"{prefix}.addresses", "")
+    start = f"{prefix}."
+    fields = {key.removeprefix(start): value for key, value in data.items() if key.startswith(start)}
     return End(
-        name=data[f"{prefix}name"],
-        ifname=data[f"{prefix}ifname"],
-        addresses=tuple(_decode_address(side, word) for word in addresses.split(",") if word),
-        properties=_decode_properties(side, fields),
+        name=data[f"{prefix}.name"],
+        ifname=data[f"{prefix}.ifname"],
+        addresses=tuple(_decode_address(prefix, word) for word in addresses.split(",") if word),
+        properties=_decode_properties(prefix, fields),
         notes={key: value for key, value in fields.items() if key not in _END_KEYS},
         sandbox=sandbox,
-        stands=_decode_stand(side, stands) if stands else None,
+        stands=_decode_stand(prefix, stands) if stands else None,
     )
 
 
-def _decode_properties(side: Side, fields: Mapping[str, str]) -> Properties:
+def _decode_properties(prefix: str, fields: Mapping[str, str]) -> Properties:
     try:
         return decode_properties(fields)
     except ValueError as cause:
-        raise ValueError(f"{side}.{cause}") from cause
+        raise ValueError(f"{prefix}.{cause}") from cause
 
 
 def _decode_number(data: Mapping[str, str], key: str, valid: range) -> int:
@@ -306,18 +360,18 @@ def _decode_number(data: Mapping[str, str], key: str, valid: range) -> int:
     return number
 
 
-def _decode_address(side: Side, word: str) -> Address:
+def _decode_address(prefix: str, word: str) -> Address:
     try:
         return ip_interface(word)
     except ValueError as cause:
-        raise ValueError(f"{side}.addresses has {word!r:.80}, which is no address") from cause
+        raise ValueError(f"{prefix}.addresses has {word!r:.80}, which is no address") from cause
 
 
-def _decode_stand(side: Side, text: str) -> Stand:
+def _decode_stand(prefix: str, text: str) -> Stand:
     match text.split(" "):
         case [sandbox, "toward", toward, "generation", generation] if _NUMBER.fullmatch(generation):
             return Stand(sandbox, toward, int(generation))
-    raise ValueError(f"{side}.stands is {text!r:.80}, not '<sandbox> toward <peer> generation <number>'")
+    raise ValueError(f"{prefix}.stands is {text!r:.80}, not '<sandbox> toward <peer> generation <number>'")
 
 
 def _encode_transition(step: Transition) -> str:

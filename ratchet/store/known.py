@@ -12,13 +12,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
 from ratchet.core.intent import Declarations, Wanted, wanted_links
 from ratchet.core.model import Link, Pod, Topology
 from ratchet.errors import ApiUnavailableError, ConflictError
 from ratchet.store.apiserver import ApiServer
+from ratchet.store.formats import RecordFormats
 from ratchet.store.numbers import Numbers
 from ratchet.store.records import PodChange, Records, TopologyChange
 
@@ -244,6 +245,7 @@ class Memory:
     pods_bell: Bell
     numbers: Numbers
     addresses: KnownAddresses
+    formats: RecordFormats = field(default_factory=RecordFormats)
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
@@ -251,7 +253,7 @@ class KnownRecords(Records):
     """Records that are answered from memory where that is good enough, and by the API where it is not."""
 
     def __init__(self, api: ApiServer, namespace: str, vni_range: tuple[int, int], memory: Memory) -> None:
-        super().__init__(api, namespace, vni_range, memory.numbers)
+        super().__init__(api, namespace, vni_range, memory.numbers, memory.formats)
         self.memory = memory
         self.known = memory.links
 

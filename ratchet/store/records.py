@@ -8,15 +8,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from ratchet.core.heartbeat import NodeLease
-from ratchet.core.intent import TOPOLOGY_LABEL, Wanted, wanted_links
+from ratchet.core.intent import TOPOLOGY_LABEL, Wanted, WantedLink, wanted_links
 from ratchet.core.model import Link, Pod, Topology
 from ratchet.core.moves import with_vni
-from ratchet.core.naming import LEASE_LABEL, MANAGED_BY, node_label, node_lease_name, pod_label, vni_lease_name
+from ratchet.core.naming import (
+    LEASE_LABEL,
+    MANAGED_BY,
+    SCHEMA_LABEL,
+    node_label,
+    node_lease_name,
+    pod_label,
+    vni_lease_name,
+)
 from ratchet.core.orphans import VniLease
 from ratchet.errors import ConflictError, MalformedRecordError, RatchetError
 from ratchet.store.apiserver import ApiServer, ForbiddenError, NotFoundError, Watched
@@ -33,6 +41,7 @@ from ratchet.store.codec import (
     stored_link,
 )
 from ratchet.store.follow import follow
+from ratchet.store.formats import RecordFormats
 from ratchet.store.numbers import Numbers
 
 log = logging.getLogger(__name__)
@@ -79,7 +88,8 @@ class LinkChange:
 class Records:
     """The links and VNIs in one namespace (`ratchet`) of one API server, and the cluster's pods and nodes.
 
-    `numbers` is what is known of the VNIs that are taken; None for nothing, before each claim anew.
+    `numbers` is what is known of the VNIs that are taken; None for nothing, before each claim anew. `formats` is what
+    is known of the formats of records; None for nothing yet.
     """
 
     def __init__(
@@ -88,11 +98,13 @@ class Records:
         namespace: str = "ratchet",
         vni_range: tuple[int, int] = (11, 16777215),
         numbers: Numbers | None = None,
+        formats: RecordFormats | None = None,
     ) -> None:
         self.api = api
         self.namespace = namespace
         self.vni_range = vni_range
         self.numbers = numbers
+        self.formats = RecordFormats() if formats is None else formats
         self.config_maps_path = f"/api/v1/namespaces/{namespace}/configmaps"
         self.leases_path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
 
@@ -112,6 +124,27 @@ class Records:
     def known_link(self, name: str) -> tuple[Link | None, bool]:
         """The record as far as it is known here, and whether the API says so now rather than memory."""
         return self.link(name), True
+
+    def as_recorded(self, wanted: WantedLink) -> Link:
+        """The wanted link under the name of its record; where it has none, under the name that a new one gets.
+
+        A record is never renamed, so it is looked up under every name that it may have, in an order that is the same
+        on all nodes. Raises RatchetError where a record, or the formats in use, cannot be read.
+        """
+        writes_current, possible = self.formats.writes_current(self), wanted.alias_names()
+        if self.formats.earlier_possible(self):
+            possible += wanted.earlier_names()
+        # A record of the current name that is not found here is found by whoever creates it.
+        for name in possible if writes_current else [*possible, wanted.link.name]:
+            record, _ = self.known_link(name)
+            if record is not None:
+                return replace(wanted.link, name=name, schema=record.schema)
+        return wanted.link if writes_current else wanted.earlier_link()
+
+    def has_earlier_records(self) -> bool:
+        """Whether there are records of schema 1."""
+        selector = f"{MANAGED_SELECTOR},!{SCHEMA_LABEL}"
+        return bool(self.api.list(self.config_maps_path, labelSelector=selector, limit="1")[0])
 
     def links(self) -> tuple[list[Link], list[MalformedRecordError]]:
         """All records, and an error for each that cannot be read as one."""

@@ -67,7 +67,7 @@ class Wish:
         return f"10.1.{self.number}.{1 if side is Side.PRIMARY else 2}"
 
     def record(self, namespace: str) -> str:
-        return record_name(namespace, self.primary, self.local_ifname, self.pair, self.pair_ifname)
+        return record_name(namespace, (self.primary, self.local_ifname), (self.pair, self.pair_ifname))
 
     @property
     def labels(self) -> dict[str, str]:

@@ -31,7 +31,8 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
 from ratchet import datapath  # noqa: E402
 from ratchet.agent.frame import Answer, encode_answer  # noqa: E402
-from ratchet.core.model import PodRef  # noqa: E402
+from ratchet.core.model import Location, PodRef  # noqa: E402
+from ratchet.core.naming import record_name  # noqa: E402
 from ratchet.dev.bed import Bed, wait_for  # noqa: E402
 from ratchet.dev.kubelet import Sandbox  # noqa: E402
 from tests.bench.bench_plugin import GO, go_plugin, ptp  # noqa: E402
@@ -286,7 +287,7 @@ class Pair:
 
     @property
     def link(self) -> str:
-        return f"{self.primary.namespace}.{self.primary.name}.in1.{self.pair.name}.in2"
+        return record_name(self.primary.namespace, (self.primary.name, "in1"), (self.pair.name, "in2"))
 
     def joined(self, node: Node) -> Sandbox:
         """A sandbox of the primary, which has joined and waits for its pair."""
@@ -395,7 +396,7 @@ def deleted_at_once(runtime: Runtime, sandboxes: Sequence[Sandbox]) -> None:
 
 
 def has_carrier(sandbox: Sandbox, ifname: str) -> bool:
-    device = datapath.observe_port(sandbox.path, ifname)
+    device = datapath.observe_port(Location(sandbox.path), ifname)
     return device is not None and device.carrier
 
 

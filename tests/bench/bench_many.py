@@ -23,6 +23,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
 from ratchet.core.model import PodRef  # noqa: E402
+from ratchet.core.naming import record_name  # noqa: E402
 from tests.bench.nodes import (  # noqa: E402
     NODES,
     ApartBed,
@@ -98,7 +99,9 @@ class Bench:
         netns = add_namespaces(self.bed.hosts, name, *(f"{peer}-at" for peer in peers[::IN_NETNS]))
         sandboxes = [sandbox_in(netns[1 + number // IN_NETNS], one) for number, one in enumerate(pods)]
         all_at_once(partial(node.runtime.timed, "ADD"), sandboxes)
-        names = (f"default.{name}.e{number}.{peer}.{_ifname(number)}" for number, peer in enumerate(peers))
+        names = (
+            record_name("default", (name, f"e{number}"), (peer, _ifname(number))) for number, peer in enumerate(peers)
+        )
         return Hub(kind, pod, netns[0], tuple(names))
 
     def add(self, hub: Hub, *, far: bool) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 # The tests are no package; by its path, a script finds only its own directory.
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
+from ratchet.core.naming import record_name  # noqa: E402
 from ratchet.dev.bed import Bed  # noqa: E402
 from ratchet.dev.kubelet import Sandbox  # noqa: E402
 from tests.bench.nodes import (  # noqa: E402
@@ -64,7 +65,7 @@ class Scale:
         for node, sandboxes in zip((self.a, self.b), ends, strict=True):
             all_at_once(partial(node.runtime.timed, "ADD"), sandboxes)
         records = [
-            f"default.{name}-p.{_ifname(first + index)}.{name}-q.{_ifname(first + index)}"
+            record_name("default", (f"{name}-p", _ifname(first + index)), (f"{name}-q", _ifname(first + index)))
             for index, name in enumerate(names)
         ]
         return (self.watching.wait(*records, seconds=120.0) - began) / count * 1e3

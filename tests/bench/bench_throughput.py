@@ -21,6 +21,7 @@ from pathlib import Path
 # The tests are no package; by its path, a script finds only its own directory.
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
+from ratchet.core.naming import record_name  # noqa: E402
 from ratchet.dev.bed import wait_for  # noqa: E402
 from ratchet.dev.hosts import command_in, ip  # noqa: E402
 from ratchet.dev.kubelet import Sandbox  # noqa: E402
@@ -78,7 +79,7 @@ class Bench:
             pod = self.bed.create_pod(name, {"ratchet": "true"}, node.runtime.host.name)
             sandboxes.append(sandbox_in(full, pod))
             node.runtime.timed("ADD", sandboxes[-1])
-        self.watching.wait(f"default.{names[0]}.in1.{names[1]}.in1")
+        self.watching.wait(record_name("default", (names[0], "in1"), (names[1], "in1")))
         near, far = sandboxes
         wait_for("a ping through the link", lambda: _pings(near.netns, OURS))
         return near, far

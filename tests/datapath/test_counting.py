@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from ratchet.core.model import Location
 from ratchet.core.sighting import Traffic
 from ratchet.datapath import count, ensure
 from ratchet.errors import HostNamespaceError, NamespaceGoneError
@@ -19,7 +20,7 @@ def test_carrier_and_counters_are_those_that_ip_shows(pods: Bed, wires: Wires) -
     assert not pods.pings("pod-a", "192.168.2.99")  # so that one end has sent more than it received
     pods.ip("pod-b", "link", "set", "in2", "down")  # so that nothing more is sent
     shown = json.loads(pods.ip("pod-a", "-s", "-j", "link", "show", "dev", "in1"))[0]["stats64"]
-    live = count(pods.path("pod-a"), "in1")
+    live = count(Location(pods.path("pod-a")), "in1")
     assert live is not None
     assert not live.carrier
     for way, traffic in (("rx", live.rx), ("tx", live.tx)):
@@ -31,14 +32,14 @@ def test_carrier_and_counters_are_those_that_ip_shows(pods: Bed, wires: Wires) -
 
 def test_with_both_ends_up_there_is_carrier(pods: Bed, wires: Wires) -> None:
     ensure(wires.veth())
-    live = count(pods.path("pod-a"), "in1")
+    live = count(Location(pods.path("pod-a")), "in1")
     assert live is not None
     assert live.carrier
 
 
 def test_where_there_is_no_such_interface_or_namespace(pods: Bed) -> None:
-    assert count(pods.path("pod-a"), "in1") is None
+    assert count(Location(pods.path("pod-a")), "in1") is None
     with pytest.raises(NamespaceGoneError):
-        count("/nowhere", "in1")
+        count(Location("/nowhere"), "in1")
     with pytest.raises(HostNamespaceError):
-        count("/proc/thread-self/ns/net", "lo")
+        count(Location("/proc/thread-self/ns/net"), "lo")

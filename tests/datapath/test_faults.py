@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ratchet.core.device import Wire, differences
+from ratchet.core.model import Location
 from ratchet.datapath import ensure, messages, observe, observe_port, open_netns, release, remove, rtnetlink
 from ratchet.datapath.claims import Holder
 from ratchet.datapath.netns import inside
@@ -65,7 +66,7 @@ def test_fault_24_a_vni_held_in_a_namespace_that_is_going_is_waited_for(nodes: B
 def test_fault_24_a_namespace_that_goes_while_it_is_searched_is_no_error(nodes: Bed, wires: Wires) -> None:
     with nodes.inside("node-1"), rtnetlink.Channel() as node:
         ensure(wires.tunnel("pod-a", 0, ONE, TWO))
-        device = observe_port(nodes.path("pod-a"), "in1")
+        device = observe_port(Location(nodes.path("pod-a")), "in1")
         assert device is not None
         assert Holder(device, "a namespace", node, nsid=4711).delete() is False
 
@@ -166,9 +167,9 @@ def test_fault_25_a_pods_namespace_dies_with_its_link(kind: str, nodes: Bed, wir
             observe(wire)
         with pytest.raises(NamespaceGoneError, match=wire.near.netns):
             ensure(wire)
-        assert remove(wire.near.netns, "in1") is False
+        assert remove(Location(wire.near.netns), "in1") is False
         if kind == "veth":
-            _until(lambda: observe_port(nodes.path("pod-b"), "in2") is None)
+            _until(lambda: observe_port(Location(nodes.path("pod-b")), "in2") is None)
         nodes.add("pod-a")
         assert ensure(wire) is True
         assert differences(wire, observe(wire)) == ()
@@ -187,7 +188,7 @@ def test_fault_25_an_interface_that_goes_while_it_is_looked_at_is_gone(
         return asked(index)
 
     monkeypatch.setattr(messages, "addresses", too_late)
-    assert observe_port(wire.near.netns, "in1") is None
+    assert observe_port(Location(wire.near.netns), "in1") is None
     assert observe(wire).far is None
 
 
@@ -197,7 +198,7 @@ def test_fault_25_the_message_says_which_ends_namespace_is_gone(pods: Bed, wires
     pods.delete("pod-b")
     with pytest.raises(NamespaceGoneError, match=f"cannot open network namespace {wire.far.netns}: No such file"):
         observe(wire)
-    _until(lambda: observe_port(wire.near.netns, "in1") is None)
+    _until(lambda: observe_port(Location(wire.near.netns), "in1") is None)
     pods.add("pod-b")
     assert ensure(wire) is True
     assert pods.pings("pod-a", "192.168.2.2")
@@ -218,7 +219,7 @@ def test_fault_26_a_crash_at_any_step_is_mended_by_the_next_pass(kind: str, node
             assert differences(wire, observe(wire)) == (), f"after a crash at step {steps}"
             assert nodes.run("pod-a", "cat", "/proc/sys/net/ipv6/conf/in1/accept_ra") == "0\n"
             assert nodes.interfaces("pod-a") == ["in1"]
-            remove(wire.near.netns, "in1")
+            remove(Location(wire.near.netns), "in1")
             steps += 1
     assert steps >= 3
     assert left == ({"in1", "ratchetb"} if kind == "vxlan beside a namesake" else {"in1"})
@@ -231,10 +232,10 @@ def test_fault_26_a_half_made_link_can_be_removed(kind: str, nodes: Bed, wires: 
         steps = 0
         while _dies_at(steps, wire):
             there = nodes.interfaces("pod-a") == ["in1"]
-            assert remove(wire.near.netns, "in1") is there
+            assert remove(Location(wire.near.netns), "in1") is there
             assert nodes.interfaces("pod-a") == nodes.interfaces("pod-b") == []
             steps += 1
-        remove(wire.near.netns, "in1")
+        remove(Location(wire.near.netns), "in1")
 
 
 def _dies_at(step: int, wire: Wire) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ratchet.core.device import VethWire
+from ratchet.core.model import Location
 from ratchet.datapath import ensure, is_host, namespace_is_there, netns, observe_port, open_netns, remove, unplug
 from ratchet.errors import DatapathError, HostNamespaceError, NamespaceGoneError
 from tests.support.namespaces import Bed
@@ -45,25 +46,25 @@ def test_what_is_no_network_namespace_is_refused(kind: str, tmp_path: Path) -> N
             path += "\0"
     with pytest.raises(NamespaceGoneError, match="cannot open network namespace"):
         open_netns(path)
-    assert namespace_is_there(path) is False
+    assert namespace_is_there(Location(path)) is False
 
 
 def test_whether_a_namespace_is_there(pods: Bed) -> None:
-    assert namespace_is_there(pods.path("pod-a")) is True
+    assert namespace_is_there(Location(pods.path("pod-a"))) is True
     with open_netns(pods.path("pod-a")) as pod:
         pods.delete("pod-a")
-        assert namespace_is_there(pods.path("pod-a")) is False
-        assert namespace_is_there(f"/proc/self/fd/{pod.fd}") is True
-    assert namespace_is_there(pods.path("pod-b")) is True
-    assert namespace_is_there("") is False
+        assert namespace_is_there(Location(pods.path("pod-a"))) is False
+        assert namespace_is_there(Location(f"/proc/self/fd/{pod.fd}")) is True
+    assert namespace_is_there(Location(pods.path("pod-b"))) is True
+    assert namespace_is_there(Location("")) is False
 
 
 def test_a_link_to_a_namespace_is_followed(pods: Bed, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(pods.path("pod-a"))
-    assert namespace_is_there(str(link)) is True
+    assert namespace_is_there(Location(str(link))) is True
     pods.delete("pod-a")
-    assert namespace_is_there(str(link)) is False
+    assert namespace_is_there(Location(str(link))) is False
 
 
 def test_a_process_out_of_descriptors_does_not_take_a_namespace_for_gone(pods: Bed) -> None:
@@ -74,8 +75,8 @@ def test_a_process_out_of_descriptors_does_not_take_a_namespace_for_gone(pods: B
     resource.setrlimit(resource.RLIMIT_NOFILE, (used, hard))
     try:
         with pytest.raises(DatapathError, match="Too many open files") as caught:
-            remove(pods.path("pod-a"), "in1")
-        assert namespace_is_there(pods.path("pod-a")) is True
+            remove(Location(pods.path("pod-a")), "in1")
+        assert namespace_is_there(Location(pods.path("pod-a"))) is True
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert not isinstance(caught.value, NamespaceGoneError)
@@ -90,9 +91,9 @@ def test_the_nodes_own_namespace_is_refused_by_every_act(bed: Bed, wires: Wires)
         for act in (
             lambda: ensure(wire),
             lambda: ensure(VethWire("a-b", wire.far, wire.near)),
-            lambda: remove(bed.path("node"), "lo"),
-            lambda: unplug(bed.path("node"), "lo"),
-            lambda: observe_port("/proc/thread-self/ns/net", "lo"),
+            lambda: remove(Location(bed.path("node")), "lo"),
+            lambda: unplug(Location(bed.path("node")), "lo"),
+            lambda: observe_port(Location("/proc/thread-self/ns/net"), "lo"),
         ):
             with pytest.raises(HostNamespaceError, match="it is the node's own"):
                 act()
@@ -103,7 +104,7 @@ def test_a_descriptors_path_is_as_good_as_any(pods: Bed, wires: Wires) -> None:
     """The runtime may hand over /proc/self/fd/N, and the name may be gone by then."""
     with open_netns(pods.path("pod-a")) as pod:
         pods.ip("pod-a", "link", "add", "in1", "type", "vxlan", "id", "5", "dstport", "4789", "dev", "lo")
-        device = observe_port(f"/proc/self/fd/{pod.fd}", "in1")
+        device = observe_port(Location(f"/proc/self/fd/{pod.fd}"), "in1")
     assert device is not None
     assert (device.kind, device.vni, device.ours) == ("vxlan", 5, False)
 

@@ -12,6 +12,7 @@ import pytest
 from pyroute2.ethtool.ioctl import IoctlEthtool
 
 from ratchet.core.device import Port, VethWire, VxlanWire, differences
+from ratchet.core.model import Location
 from ratchet.core.properties import Route
 from ratchet.datapath import build, ensure, observe, observe_port
 from ratchet.errors import DatapathError
@@ -220,7 +221,7 @@ def test_a_route_that_the_pod_has_is_not_replaced(pods: Bed, wires: Wires, kind:
             wire = replace(plain, near=replace(plain.near, routes=(taken,)))
             with pytest.raises(DatapathError, match=r"cannot add the route 0\.0\.0\.0/0"):
                 ensure(wire)
-    assert observe_port(wire.near.netns, "in1") is None, "nothing half made stays"
+    assert observe_port(Location(wire.near.netns), "in1") is None, "nothing half made stays"
     assert pods.run("pod-a", "ip", "route", "show", "default").split()[:3] == ["default", "dev", "other"]
 
 
@@ -239,7 +240,7 @@ def test_a_setting_that_the_kernel_refuses_is_told_and_nothing_stays(
     with pytest.raises(DatapathError) as told:
         ensure(wire)
     assert words in str(told.value)
-    assert observe_port(wire.near.netns, "in1") is observe_port(wire.far.netns, "in2") is None
+    assert observe_port(Location(wire.near.netns), "in1") is observe_port(Location(wire.far.netns), "in2") is None
 
 
 def test_a_tunnel_between_two_pods_of_one_node(bed: Bed, wires: Wires) -> None:

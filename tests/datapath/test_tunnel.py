@@ -8,6 +8,7 @@ from ipaddress import ip_interface
 import pytest
 
 from ratchet.core.device import VxlanWire, differences
+from ratchet.core.model import Location
 from ratchet.datapath import build, ensure, make, messages, observe, observe_port, remove
 from ratchet.errors import DatapathError, ForeignInterfaceError, VniInUseError
 from tests.support.namespaces import Bed
@@ -67,7 +68,7 @@ def test_what_stands_is_left_as_it_is(nodes: Bed, wires: Wires) -> None:
         wire = wires.tunnel("pod-a", 0, ONE, TWO)
         ensure(wire)
         before = observe(wire)
-        assert before.near == observe_port(wire.near.netns, "in1")
+        assert before.near == observe_port(Location(wire.near.netns), "in1")
         assert ensure(wire) is False
         assert observe(wire) == before
 
@@ -194,7 +195,7 @@ def test_a_foreign_interface_is_left_alone(nodes: Bed, wires: Wires) -> None:
         with pytest.raises(ForeignInterfaceError, match=message):
             ensure(wire)
         with pytest.raises(ForeignInterfaceError):
-            remove(wire.near.netns, "in1")
+            remove(Location(wire.near.netns), "in1")
     assert nodes.show("pod-a", "in1") == before
 
 
@@ -213,7 +214,7 @@ def test_the_same_tunnel_from_many_threads_at_once(nodes: Bed, wires: Wires) -> 
             assert any(pool.map(make, range(8)))
         assert nodes.interfaces("pod-a") == ["in1"]
         _stands(nodes, wire)
-        remove(wire.near.netns, "in1")
+        remove(Location(wire.near.netns), "in1")
 
 
 def test_a_veth_of_ours_gives_way(nodes: Bed, wires: Wires) -> None:
@@ -237,8 +238,8 @@ def test_remove_frees_the_vni(nodes: Bed, wires: Wires) -> None:
     with nodes.inside("node-1"):
         wire = wires.tunnel("pod-a", 0, ONE, TWO)
         ensure(wire)
-        assert remove(wire.near.netns, "in1") is True
-        assert remove(wire.near.netns, "in1") is False
+        assert remove(Location(wire.near.netns), "in1") is True
+        assert remove(Location(wire.near.netns), "in1") is False
         assert observe(wire).near is None
         assert ensure(replace(wire, near=replace(wire.near, netns=nodes.path("pod-c")))) is True
 

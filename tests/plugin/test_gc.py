@@ -45,7 +45,7 @@ def end(pod: PodRef | None, name: str, ifname: str, node: str) -> End:
 
 def planted(cluster: Cluster, primary: End, pair: End, vni: int | None = None) -> Link:
     """A record as a node left it, with the Lease of its VNI where it has one."""
-    name = record_name("default", primary.name, primary.ifname, pair.name, pair.ifname)
+    name = record_name("default", (primary.name, primary.ifname), (pair.name, pair.ifname))
     record = cluster.bed.records.create(Link(name, "default", primary, pair))
     if vni is not None:
         record = cluster.bed.records.update(record, replace(record, vni=vni))

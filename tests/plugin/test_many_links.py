@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 
 from ratchet.core.model import State
+from ratchet.core.naming import record_name
 from ratchet.dev.bed import wait_for
 from ratchet.dev.hosts import ip
 from ratchet.dev.kubelet import Kubelet, Sandbox
@@ -288,6 +289,7 @@ def test_pods_that_have_many_links_with_each_other_wait_for_each_other_without_e
     cluster.add_all(*placed)
     for one, other in pairs:
         for number in range(3):
-            cluster.wait_until(State.LINKED, f"default.{one}.{one}{other}{number}.{other}.{one}{other}{number}")
+            ifname = f"{one}{other}{number}"
+            cluster.wait_until(State.LINKED, record_name("default", (one, ifname), (other, ifname)))
     cluster.delete_all(*placed)
     cluster.assert_nothing_left()

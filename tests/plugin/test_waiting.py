@@ -187,7 +187,7 @@ def test_two_links_that_want_one_interface(cluster: Cluster) -> None:
 def test_a_new_pod_of_a_deployment_takes_over_from_the_older(cluster: Cluster) -> None:
     """Both go by the Deployment's name; the newer one is meant, and the older one can no longer have the link."""
     app = {**PAIR, "ratchet.pod_name": "app"}
-    link = "default.primary-pod.in1.app.in2"
+    link = "default.app.in2.primary-pod.in1"
     primary = cluster.primary(cluster.a, **{"ratchet.pair_name": "app"})
     older = cluster.pod("app-5d4f-1", app, cluster.b)
     cluster.add_all((cluster.a, primary), (cluster.b, older))
@@ -223,7 +223,7 @@ def test_all_links_are_joined_before_any_is_waited_for(cluster: Cluster) -> None
 
     Two pods that each waited for the other's first link, before they joined their second, would wait for ever.
     """
-    absent, present = "default.hub.in1.absent.in2", "default.spoke.up.hub.down"
+    absent, present = "default.absent.in2.hub.in1", "default.hub.down.spoke.up"
     hub = cluster.pod("hub", {**PRIMARY, "ratchet.pair_name": "absent"}, cluster.a)
     spoke = cluster.pod("spoke", to_hub(), cluster.b)
     beside = cluster.start("ADD", cluster.b, spoke)
@@ -263,8 +263,8 @@ def test_every_peer_that_is_missing_is_named(cluster: Cluster) -> None:
     cluster.bed.create_pod("spoke", to_hub(), "b")
     hub = cluster.pod("hub", {**PRIMARY, "ratchet.pair_name": "absent"}, cluster.a)
     answer = cluster.a.add(hub, config=SHORT)
-    assert_missed(answer, "pod absent (default.hub.in1.absent.in2): there is no such pod")
-    assert_missed(answer, "pod spoke (default.spoke.up.hub.down): it is scheduled on b and its up")
+    assert_missed(answer, "pod absent (default.absent.in2.hub.in1): there is no such pod")
+    assert_missed(answer, "pod spoke (default.hub.down.spoke.up): it is scheduled on b and its up")
     cluster.assert_nothing_left()
 
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol, TypeVar
 from unittest.mock import patch
 
 from ratchet.core.device import Device, Observed, Parent, Wire
-from ratchet.errors import ApiUnavailableError, ConflictError, NamespaceGoneError
+from ratchet.core.model import Location
+from ratchet.datapath import NetnsIdentity
+from ratchet.errors import ApiUnavailableError, ConflictError, ForeignInterfaceError, NamespaceGoneError
 from ratchet.node import add, call, delete, linking, reconciler, sites
 from ratchet.node.journal import Attachment, Journal, SandboxEntry
 from ratchet.store import follow, numbers
@@ -137,6 +139,12 @@ class FakeJournal(Journal):
     def entries(self) -> list[SandboxEntry]:
         return list(ask("entries"))
 
+    def of_container(self, container_id: str) -> list[SandboxEntry]:
+        return [entry for entry in self.entries() if entry.attachment.container_id == container_id]
+
+    def sandbox_lock(self, container_id: str) -> AbstractContextManager[None]:
+        return self.lock(f"sandbox/{container_id}")
+
     def bury(self, attachment: Attachment, at: float) -> bool:
         return bool(ask("bury", attachment.container_id))
 
@@ -164,17 +172,21 @@ class OneEntryJournal(FakeJournal):
 
     def __init__(self, entry: SandboxEntry, locking: bool = True) -> None:
         super().__init__(locking)
-        self._entry = entry
+        self._only = entry
 
     def write(self, entry: SandboxEntry) -> None: ...
 
     def read(self, attachment: Attachment) -> SandboxEntry | None:
-        return self._entry
+        return self._only
 
     def forget(self, attachment: Attachment) -> None: ...
 
     def entries(self) -> list[SandboxEntry]:
-        return [self._entry]
+        return [self._only]
+
+    def location(self, link: str, container_id: str) -> Location | None:
+        """The entry of the peer is as lasting as this one."""
+        return super().location(link, container_id) or Location(f"/netns/{container_id}")
 
 
 class FakeKernel:
@@ -195,20 +207,23 @@ class FakeKernel:
         ask("ensure", wire)  # between which and the look another hand may come
         return self.observe(wire)
 
-    def remove(self, netns: str, ifname: str) -> bool:
-        return bool(ask("remove", netns, ifname))
+    def remove(self, location: Location, ifname: str) -> bool:
+        return bool(ask("remove", location.netns, ifname, location.index))
 
     @contextmanager
-    def removing(self, netns: str, ifname: str) -> Iterator[None]:
-        self.remove(netns, ifname)
+    def removing(self, location: Location, ifname: str) -> Iterator[None]:
+        self.remove(location, ifname)
         yield
 
-    def unplug(self, netns: str, ifname: str) -> bool:
+    def unplug(self, location: Location, ifname: str) -> bool:
         return False  # carrier is no part of this world
 
-    def observe_port(self, netns: str, ifname: str) -> Device | None:
-        found: Device | None = ask("observe_port", netns, ifname)
+    def observe_port(self, location: Location, ifname: str) -> Device | None:
+        found: Device | None = ask("observe_port", location.netns, ifname, location.index)
         return found
+
+    def identify_netns(self, path: str) -> NetnsIdentity:
+        return NetnsIdentity(0, frozenset())
 
     def open_netns(self, path: str) -> Any:
         return nullcontext(path)
@@ -257,5 +272,6 @@ def _error(failure: Failure) -> Exception:
         "exists": AlreadyExistsError,
         "missing": NotFoundError,
         "unavailable": ApiUnavailableError,
+        "foreign": ForeignInterfaceError,
     }
     return classes[kind](f"{kind}: {about}")

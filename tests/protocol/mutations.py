@@ -10,12 +10,11 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 from unittest.mock import patch
 
 from ratchet.core import moves
-from ratchet.core.model import Link, Side
+from ratchet.core.model import Link
 from ratchet.core.plan import Attempt, Build, Done, Look, Make, Note, Site, Step, plan
 from ratchet.node import add, reconciler
 from ratchet.node.call import Call
@@ -54,8 +53,8 @@ class CarelessApi(FakeApi):
 def settling_past_tombstones() -> Iterator[None]:
     """Only joining and the end of ADD look for the tombstone."""
 
-    def blind(attempt: Attempt, record: Link | None, site: Site, *, joined: bool, deleted: bool, observed: Any) -> Step:
-        return plan(attempt, record, site, joined=joined, deleted=deleted and not joined, observed=observed)
+    def blind(attempt: Attempt, record: Link | None, site: Site, *, joined: bool, deleted: bool, **given: Any) -> Step:
+        return plan(attempt, record, site, joined=joined, deleted=deleted and not joined, **given)
 
     with patch.object(reconciler, "plan", blind):
         yield
@@ -81,13 +80,20 @@ def never_looking_for_tombstones() -> Iterator[None]:
 @contextmanager
 def leaving_without_comparing() -> Iterator[None]:
     """Whoever leaves clears the end, no matter who is there by now."""
-    leave = moves.leave
 
-    def clear(record: Link, side: Side, container_id: str, reason: str, now: datetime) -> Link:
-        there = record.sandbox(side)
-        return leave(record, side, there.container_id if there else container_id, reason, now)
+    def clear(self: Reconciler, link: str, container_id: str, reason: str) -> None:
+        entries = self.journal.of_container(container_id)
+        side = next((end.side for entry in entries for end in entry.ends if end.link == link), None)
 
-    with patch.object(moves, "leave", clear):
+        def left(record: Link) -> Link:
+            if side is None:
+                return record
+            there = record.sandbox(side)
+            return moves.leave(record, side, there.container_id if there else container_id, reason, self.now())
+
+        self._change(link, left)
+
+    with patch.object(Reconciler, "leave", clear):
         yield
 
 

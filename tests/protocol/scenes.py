@@ -17,9 +17,10 @@ from typing import Any
 
 from ratchet.cni.arguments import Arguments, Command
 from ratchet.cni.config import NetworkConfig
-from ratchet.core.device import Parent, VethWire, differences
+from ratchet.core.device import Parent, VethWire, Wire, differences
 from ratchet.core.machine import derive
-from ratchet.core.model import End, Kind, Link, PodRef, Sandbox, Side, State
+from ratchet.core.model import End, Kind, Link, Location, PodRef, Sandbox, Side, State
+from ratchet.core.naming import record_name
 from ratchet.core.plan import Attempt, Site, wire_of
 from ratchet.errors import RatchetError
 from ratchet.node.add import _refuse_deleted
@@ -56,7 +57,7 @@ def sandbox_of(name: str, pod: str, node: str) -> Sandbox:
 
 def wanted_link(primary: str = "left", pair: str = "right") -> Link:
     return Link(
-        name=f"ns.{primary}.in1.{pair}.in2",
+        name=record_name(NAMESPACE, (primary, "in1"), (pair, "in2")),
         namespace=NAMESPACE,
         primary=End(primary, "in1", (ip_interface("192.168.2.1/24"),)),
         pair=End(pair, "in2", (ip_interface("192.168.2.2/24"),)),
@@ -302,7 +303,7 @@ def _needs(
         return False
     if record.kind is Kind.VXLAN and record.vni is None:
         return mine.container_id in namespaces
-    wire = wire_of(record, side, site_of(node))
+    wire = wire_in(record, side)
     seen = observed(interfaces, namespaces, wire)
     return not isinstance(seen, Failure) and (not record.stands(side) or bool(differences(wire, seen)))
 
@@ -406,6 +407,14 @@ class Expectation:
             yield "an interface is left"
 
 
+def wire_in(record: Link, side: Side) -> Wire:
+    """What an end is to be made of, each sandbox being where the record says."""
+    here, there = (Location(one.netns) if one else Location("") for one in map(record.sandbox, (side, side.other)))
+    mine = record.sandbox(side)
+    assert mine is not None
+    return wire_of(record, side, site_of(mine.node), here, there)
+
+
 @cache
 def link_of(text: str) -> Link:
     return decode_link(_loads(text))
@@ -428,9 +437,7 @@ def stand_in_kernel(text: str, interfaces: frozenset[Interface], namespaces: fro
     """Whether both ends' devices are as the record says."""
     record = link_of(text)
     for side in Side:
-        sandbox = record.sandbox(side)
-        assert sandbox is not None
-        wire = wire_of(record, side, site_of(sandbox.node))
+        wire = wire_in(record, side)
         seen = observed(interfaces, namespaces, wire)
         if isinstance(seen, Failure) or differences(wire, seen):
             return False

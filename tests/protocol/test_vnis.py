@@ -131,7 +131,7 @@ def leaving(attempts: Iterable[Attempt], broken: Broken, killable: bool) -> Proc
 
 def _leaving(attempt: Attempt, reconciler: Reconciler, following: str) -> Callable[[], str]:
     def leave() -> str:
-        reconciler.leave(attempt.name, attempt.side, attempt.container_id, "it was deleted")
+        reconciler.leave(attempt.name, attempt.container_id, "it was deleted")
         return following
 
     return leave

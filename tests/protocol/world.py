@@ -343,12 +343,22 @@ def _make(world: World, _: Actor, wire: Wire) -> Outcomes:
     return [(world._replace(interfaces=made), True) if made > world.interfaces else (world, False)]
 
 
-def _remove(world: World, _: Actor, netns: str, ifname: str) -> Outcomes:
+def _remove(world: World, _: Actor, netns: str, ifname: str, index: int = 0) -> Outcomes:
+    if _is_of_another(world, netns, ifname, index):
+        return [(world, Failure("foreign", netns))]
     kept = _without(world.interfaces, [(netns, ifname)])
     return [(world._replace(interfaces=kept), kept != world.interfaces)]
 
 
-def _observe_port(world: World, _: Actor, netns: str, ifname: str) -> Outcomes:
+def _is_of_another(world: World, netns: str, ifname: str, index: int) -> bool:
+    """Whether an interface was made for another link than the one whose index is given."""
+    found = next((one.device for one in world.interfaces if one.place == (netns, ifname)), None)
+    return found is not None and index not in (0, found.index)
+
+
+def _observe_port(world: World, _: Actor, netns: str, ifname: str, index: int = 0) -> Outcomes:
+    if _is_of_another(world, netns, ifname, index):
+        return [(world, Failure("foreign", netns))]
     return [(world, next((one.device for one in world.interfaces if one.place == (netns, ifname)), None))]
 
 
@@ -404,7 +414,7 @@ def _tunnel(wire: VxlanWire) -> Device:
 def _device(port: Port, kind: str) -> Device:
     return Device(
         ifname=port.ifname,
-        index=2,
+        index=port.index or 2,
         kind=kind,
         ours=True,
         up=True,

@@ -40,7 +40,7 @@ PRIMARY = {
     "ratchet.pair_ip": "192.168.2.101",
 }
 PAIR = {"ratchet": "true", "ratchet.primary": "false"}
-LINK = "default.primary-pod.in1.pair-pod.in2"
+LINK = "default.pair-pod.in2.primary-pod.in1"
 
 
 class Cluster:

@@ -6,11 +6,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_interface
 
-from ratchet.core.model import End, Link, Pod, PodRef, Sandbox, Side
+from ratchet.core.device import Wire
+from ratchet.core.model import End, Link, Location, Pod, PodRef, Sandbox, Side
+from ratchet.core.plan import Site, wire_of
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 VTEPS = {"node-a": "192.168.1.73", "node-b": "192.168.1.33", "node-c": "192.168.1.9"}
-RECORD = "default.primary-pod.in1.pair-pod.in2"
+RECORD = "default.pair-pod.in2.primary-pod.in1"
 
 
 def later(seconds: float) -> datetime:
@@ -54,6 +56,18 @@ def standing(link: Link, *sides: Side) -> Link:
     for side in sides:
         link = link.with_end(side, replace(link.end(side), stands=link.due(side)))
     return link
+
+
+def location(link: Link, side: Side) -> Location | None:
+    """Where the sandbox at this side is, as its node's journal has it."""
+    joined_there = link.sandbox(side)
+    return Location(joined_there.netns, joined_there.cookie) if joined_there is not None else None
+
+
+def planned_wire(link: Link, side: Side, site: Site) -> Wire:
+    """What `side` is made of, where both sandboxes are where the record says."""
+    here = location(link, side)
+    return wire_of(link, side, site, here or Location(""), location(link, side.other))
 
 
 def veth() -> Link:

@@ -86,7 +86,8 @@ def links(draw: st.DrawFn) -> Link:
     namespace = draw(dns_labels)
     primary, pair = draw(ends(namespace)), draw(ends(namespace))
     return Link(
-        name=record_name(namespace, primary.name, primary.ifname, pair.name, pair.ifname),
+        name=record_name(namespace, (primary.name, primary.ifname), (pair.name, pair.ifname)),
+        schema=draw(st.sampled_from((1, 2))),
         namespace=namespace,
         primary=primary,
         pair=pair,

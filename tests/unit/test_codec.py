@@ -14,8 +14,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ratchet.core.heartbeat import NodeLease
 from ratchet.core.machine import derive
-from ratchet.core.model import Link, Means, Pod, PodRef, Side, State, Transition
+from ratchet.core.model import (
+    CURRENT_SCHEMA,
+    EARLIER_SCHEMA,
+    Link,
+    Means,
+    Pod,
+    PodRef,
+    Side,
+    State,
+    Transition,
+)
 from ratchet.core.moves import join, leave, note_standing, with_vni
 from ratchet.core.naming import NODE_LABEL
 from ratchet.core.orphans import VniLease, orphaned_links
@@ -24,10 +35,12 @@ from ratchet.errors import MalformedRecordError
 from ratchet.store.codec import (
     Json,
     decode_link,
+    decode_node_lease,
     decode_pod,
     decode_time,
     decode_vni_lease,
     encode_link,
+    encode_node_lease,
     encode_vni_lease,
     link_patch,
     stored_link,
@@ -79,6 +92,7 @@ def test_a_record_reads_like_a_form() -> None:
         "labels": {
             "app.kubernetes.io/managed-by": "ratchet",
             "ratchet.state": "linked",
+            "ratchet.schema": "2",
             "ratchet.kind": "vxlan",
             "ratchet.vni": "11",
             "node.ratchet/node-a": "",
@@ -88,33 +102,35 @@ def test_a_record_reads_like_a_form() -> None:
         },
     }
     assert config_map["data"] == {
+        "schema": "2",
+        "primary": "b",
         "state": "linked",
         "kind": "vxlan",
         "vni": "11",
         "namespace": "default",
         "generation": "1",
         "observedGeneration": "1",
-        "primary.name": "primary-pod",
-        "primary.ifname": "in1",
-        "primary.addresses": "192.168.2.100/24",
-        "primary.public_ip": "1.1.1.1",
-        "primary.pod": "primary-pod",
-        "primary.uid": "primary-pod-uid1",
-        "primary.node": "node-a",
-        "primary.vtep": "192.168.1.73",
-        "primary.sandbox": "primary-pod-c1",
-        "primary.netns": "/run/netns/primary-pod-1",
-        "primary.stands": "primary-pod-c1 toward 192.168.1.33 generation 1",
-        "pair.name": "pair-pod",
-        "pair.ifname": "in2",
-        "pair.addresses": "192.168.2.101/24",
-        "pair.pod": "pair-pod",
-        "pair.uid": "pair-pod-uid1",
-        "pair.node": "node-b",
-        "pair.vtep": "192.168.1.33",
-        "pair.sandbox": "pair-pod-c1",
-        "pair.netns": "/run/netns/pair-pod-1",
-        "pair.stands": "pair-pod-c1 toward 192.168.1.73 generation 1",
+        "b.name": "primary-pod",
+        "b.ifname": "in1",
+        "b.addresses": "192.168.2.100/24",
+        "b.public_ip": "1.1.1.1",
+        "b.pod": "primary-pod",
+        "b.uid": "primary-pod-uid1",
+        "b.node": "node-a",
+        "b.vtep": "192.168.1.73",
+        "b.sandbox": "primary-pod-c1",
+        "b.netns": "/run/netns/primary-pod-1",
+        "b.stands": "primary-pod-c1 toward 192.168.1.33 generation 1",
+        "a.name": "pair-pod",
+        "a.ifname": "in2",
+        "a.addresses": "192.168.2.101/24",
+        "a.pod": "pair-pod",
+        "a.uid": "pair-pod-uid1",
+        "a.node": "node-b",
+        "a.vtep": "192.168.1.33",
+        "a.sandbox": "pair-pod-c1",
+        "a.netns": "/run/netns/pair-pod-1",
+        "a.stands": "pair-pod-c1 toward 192.168.1.73 generation 1",
         "history": "\n".join(
             [
                 "2026-03-04T05:06:07.000Z pending → pending: pair default/pair-pod joined on node-b",
@@ -136,13 +152,13 @@ def test_only_what_is_wanted_has_a_key() -> None:
     assert {key: value for key, value in data.items() if key not in encode_link(plain)["data"]} == {
         "kind_wanted": "vxlan",
         "vxlan_port": "4790",
-        "primary.mtu": "1400",
-        "primary.mac": "02:00:00:00:00:01",
-        "primary.txqlen": "5",
-        "primary.routes": "10.0.0.0/8 via 192.168.2.101 metric 5, fd00::/8",
-        "primary.sysctls": "net.ipv4.conf.IFNAME.forwarding=1, net.ipv4.conf.IFNAME.rp_filter=2",
-        "primary.offloads": "off",
-        "primary.rate": "1500mbit",
+        "b.mtu": "1400",
+        "b.mac": "02:00:00:00:00:01",
+        "b.txqlen": "5",
+        "b.routes": "10.0.0.0/8 via 192.168.2.101 metric 5, fd00::/8",
+        "b.sysctls": "net.ipv4.conf.IFNAME.forwarding=1, net.ipv4.conf.IFNAME.rp_filter=2",
+        "b.offloads": "off",
+        "b.rate": "1500mbit",
     }
 
 
@@ -236,7 +252,7 @@ def test_leaving_takes_the_labels_of_the_pod_and_its_node_off() -> None:
         "ratchet.vni": None,
         "ratchet.state": "primary-ready",
     }
-    assert patch["data"]["pair.sandbox"] is None
+    assert patch["data"]["a.sandbox"] is None
     assert "vni" not in patch["data"]
 
 
@@ -260,21 +276,21 @@ MALFORMED = [
     ("vni", "0"),
     ("vni", str(1 << 24)),
     ("vni", "\u0661"),
-    ("primary.addresses", "192.168.2.100/24,x"),
-    ("pair.addresses", "192.168.2.300/24"),
-    ("primary.mtu", "1e3"),
-    ("primary.txqlen", "-1"),
-    ("primary.routes", "10.0.0.1/8"),
-    ("primary.routes", "10.0.0.0/8 via"),
-    ("primary.routes", "10.0.0.0/8 metric x"),
-    ("pair.sysctls", "net.ipv4.conf.IFNAME.rp_filter"),
-    ("pair.sysctls", "net.ipv4.conf.IFNAME.rp_filter=x"),
-    ("pair.sysctls", "net.ipv4.conf.IFNAME/../../../kernel/x.IFNAME.y=1"),
-    ("pair.rate", "1e3"),
+    ("b.addresses", "192.168.2.100/24,x"),
+    ("a.addresses", "192.168.2.300/24"),
+    ("b.mtu", "1e3"),
+    ("b.txqlen", "-1"),
+    ("b.routes", "10.0.0.1/8"),
+    ("b.routes", "10.0.0.0/8 via"),
+    ("b.routes", "10.0.0.0/8 metric x"),
+    ("a.sysctls", "net.ipv4.conf.IFNAME.rp_filter"),
+    ("a.sysctls", "net.ipv4.conf.IFNAME.rp_filter=x"),
+    ("a.sysctls", "net.ipv4.conf.IFNAME/../../../kernel/x.IFNAME.y=1"),
+    ("a.rate", "1e3"),
     ("vxlan_port", "0"),
-    ("primary.stands", "c1"),
-    ("primary.stands", "c1 toward x generation x"),
-    ("pair.stands", "c1 toward x generation 1 "),
+    ("b.stands", "c1"),
+    ("b.stands", "c1 toward x generation x"),
+    ("a.stands", "c1 toward x generation 1 "),
     ("history", "yesterday pending → linked: why"),
     ("history", "2026-03-04T05:06:07Z pending → nowhere: why"),
     ("history", "2026-03-04T05:06:07Z pending -> linked: why"),
@@ -295,8 +311,8 @@ def test_a_malformed_value_is_told_with_its_record_and_key(key: str, value: str)
     assert len(str(told.value)) < 400
 
 
-NEEDED = ["namespace", "generation", *(f"{side}.{key}" for side in Side for key in ("name", "ifname"))]
-NEEDED += [f"{side}.{key}" for side in Side for key in ("pod", "uid", "node", "netns", "vtep")]
+NEEDED = ["namespace", "generation", "primary", *(f"{end}.{key}" for end in "ab" for key in ("name", "ifname"))]
+NEEDED += [f"{end}.{key}" for end in "ab" for key in ("pod", "uid", "node", "netns", "vtep")]
 
 
 @pytest.mark.parametrize("key", NEEDED)
@@ -390,3 +406,52 @@ def test_a_history_keeps_milliseconds_and_no_more() -> None:
     step = Transition(NOW + timedelta(microseconds=123_456), State.PENDING, State.PENDING, "why: because → so")
     (back,) = decode_link(stored(replace(wanted(), history=(step,)))).history
     assert back == replace(step, at=NOW + timedelta(milliseconds=123))
+
+
+# The formats
+
+
+def in_the_earlier_format(link: Link) -> Link:
+    return replace(link, name="default.primary-pod.in1.pair-pod.in2", schema=EARLIER_SCHEMA)
+
+
+def test_a_record_of_the_earlier_format_stays_as_earlier_versions_read_it() -> None:
+    link = in_the_earlier_format(full())
+    config_map = encode_link(link)
+    assert "ratchet.schema" not in config_map["metadata"]["labels"]
+    assert not {"schema", "primary"} & config_map["data"].keys()
+    assert config_map["data"]["primary.name"] == "primary-pod"
+    assert config_map["data"]["pair.sandbox"] == "pair-pod-c1"
+    assert decode_link(config_map) == link
+
+
+@pytest.mark.parametrize("primary", Side)
+def test_the_ends_are_in_the_order_of_their_endpoints_whichever_is_primary(primary: Side) -> None:
+    link = full() if primary is Side.PRIMARY else full().swapped()
+    data = encode_link(link)["data"]
+    assert (data["a.name"], data["b.name"]) == ("pair-pod", "primary-pod")
+    assert data["primary"] == ("b" if primary is Side.PRIMARY else "a")
+    assert decode_link({"metadata": {"name": RECORD}, "data": data}) == link
+
+
+def test_a_namespaces_cookie_is_recorded_where_it_is_known() -> None:
+    link = full()
+    sandbox = link.primary.sandbox
+    assert sandbox is not None
+    known = link.with_end(Side.PRIMARY, replace(link.primary, sandbox=replace(sandbox, cookie=1 << 40)))
+    assert encode_link(known)["data"]["b.cookie"] == str(1 << 40)
+    assert decode_link(encode_link(known)) == known
+
+
+def test_a_nodes_lease_announces_what_its_agent_reads() -> None:
+    lease = encode_node_lease(NodeLease("node-a", "192.168.1.73"), 40, NOW)
+    assert decode_node_lease(lease).schema == CURRENT_SCHEMA
+
+
+def test_an_earlier_agent_that_renews_a_lease_takes_the_announcement_back() -> None:
+    """It knows nothing of the annotation, which a merge patch leaves as it is."""
+    lease = encode_node_lease(NodeLease("node-a", "192.168.1.73"), 40, NOW)
+    lease["spec"]["renewTime"] = "2026-03-04T05:06:17.000000Z"
+    assert decode_node_lease(lease).schema == EARLIER_SCHEMA
+    del lease["metadata"]["annotations"]["ratchet.schema"]
+    assert decode_node_lease(lease).schema == EARLIER_SCHEMA

@@ -59,11 +59,11 @@ def pod_of(one: Json) -> Json | None:
     return template if "containers" in template.get("spec", {}) else None
 
 
-def links(file: str) -> dict[str, tuple[End, End]]:
+def links(file: str) -> dict[str, dict[str, End]]:
     read = list(read_objects(file, (EXAMPLES / file).read_text(), "default"))
     pods = [one for one in read if isinstance(one, Pod)]
     wanted = wanted_links(pods, topologies=[one for one in read if isinstance(one, Topology)])
-    return {one.link.name: (one.link.primary, one.link.pair) for one in wanted.links}
+    return {one.link.name: {end.name: end for end in (one.link.primary, one.link.pair)} for one in wanted.links}
 
 
 def without_links(file: str) -> list[Json]:

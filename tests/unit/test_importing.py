@@ -67,15 +67,16 @@ def imported(text: str, folder: Path, capsys: Captured, *options: str) -> tuple[
 
 
 def test_containerlabs_links_and_what_is_not_in_them(tmp_path: Path, capsys: Captured) -> None:
-    name, (first, second, third), told = imported(CONTAINERLAB, tmp_path, capsys)
+    name, (first, third, second), told = imported(CONTAINERLAB, tmp_path, capsys)
     assert name == "lab"
     assert [one.name for one in (first, second, third)] == [
         "default.a.eth1.b.eth1",
         "default.b.eth2.c.eth1",
-        "default.c.eth2.a.eth2",
+        "default.a.eth2.c.eth2",
     ]
     assert second.pair.properties.mtu == 1400
-    assert (third.primary.properties.mac, third.pair.properties.mac) == ("02:00:00:00:00:01", None)
+    assert (third.primary.name, third.pair.name) == ("a", "c")
+    assert (third.primary.properties.mac, third.pair.properties.mac) == (None, "02:00:00:00:00:01")
     assert [line.removeprefix("not carried over: ") for line in told] == [
         "topology.nodes: make pods of them; their kinds, images and settings are not carried over",
         "topology.links[1].vars: it is not carried over",

@@ -49,7 +49,7 @@ def test_a_link_is_meant_by_what_its_name_begins_with(said: str, namespace: str,
 
 def test_a_link_is_meant_by_either_end_in_the_namespace() -> None:
     sandbox = replace(own(Side.PRIMARY), pod=replace(own(Side.PRIMARY).pod, name="primary-pod-7f9c"))
-    links = [joined(sandbox, None), named(wanted(), "lab.primary-pod.in1.pair-pod.in2")]
+    links = [joined(sandbox, None), named(wanted(), "lab.pair-pod.in2.primary-pod.in1")]
     for end in ("primary-pod:in1", "pair-pod:in2", "primary-pod-7f9c:in1"):
         assert chosen(links, end, "default").name == RECORD
     for end in ("primary-pod:in2", "primary-pod:", "primary-pod-7f9:in1"):

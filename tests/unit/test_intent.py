@@ -65,7 +65,7 @@ def test_the_example_of_2017_wants_its_one_link() -> None:
     wanted = wanted_links(pods)
     carried = {"target_pod": "primary-pod", "target_container": "primary-pod", "public_ip": "1.1.1.1"}
     assert only(wanted) == Link(
-        name="default.primary-pod.in1.pair-pod.in2",
+        name="default.pair-pod.in2.primary-pod.in1",
         namespace="default",
         primary=End("primary-pod", "in1", (ip_interface("192.168.2.100/24"),), notes=carried),
         pair=End("pair-pod", "in2", (ip_interface("192.168.2.101/24"),)),
@@ -240,7 +240,7 @@ def test_two_pods_may_each_be_the_others_pair() -> None:
         primary_pod("a", "b", local_ifname="a0", pair_ifname="a1"),
         primary_pod("b", "a", local_ifname="b0", pair_ifname="b1"),
     ]
-    assert names(wanted_links(pods)) == ["default.a.a0.b.a1", "default.b.b0.a.b1"]
+    assert names(wanted_links(pods)) == ["default.a.a0.b.a1", "default.a.b1.b.b0"]
 
 
 def test_the_newest_of_a_deployments_pods_has_the_name() -> None:
@@ -278,9 +278,9 @@ def test_a_pod_created_again_is_told_from_the_one_before() -> None:
 
 def test_of_two_links_that_want_one_interface_the_older_primarys_has_it() -> None:
     older, newer = primary_pod("z", "hub"), aged(primary_pod("a", "hub"), 10)
-    assert names(wanted_links([newer, pod("hub"), older])) == ["default.z.in1.hub.in2"]
+    assert names(wanted_links([newer, pod("hub"), older])) == ["default.hub.in2.z.in1"]
     error = refusal([newer, pod("hub"), older], newer)
-    assert "pod default/a: ratchet.pair_ifname: in2 in pod hub is taken by the link default.z.in1.hub.in2" in str(error)
+    assert "pod default/a: ratchet.pair_ifname: in2 in pod hub is taken by the link default.hub.in2.z.in1" in str(error)
 
 
 def test_ones_own_interface_may_be_taken_as_well() -> None:
@@ -298,7 +298,7 @@ def test_a_refused_link_takes_no_interface_from_anybody() -> None:
     second = aged(primary_pod("b", "hub", local_ifname="up0"), 10)  # refused: hub's in2 is a's
     third = aged(primary_pod("c", "b", pair_ifname="up0"), 20)
     wanted = wanted_links([third, second, first, pod("hub")])
-    assert names(wanted) == ["default.a.in1.hub.in2", "default.c.in1.b.up0"]
+    assert names(wanted) == ["default.a.in1.hub.in2", "default.b.up0.c.in1"]
 
 
 NAMES = ["a", "b", "c", "d"]
@@ -395,7 +395,7 @@ def test_hostile_input_is_refused_with_the_pod_and_the_label(key: str, said: str
         assert text.isascii()
         assert text.isprintable()
         assert len(text) < 400
-    assert names(wanted_links([evil, good, pod("b")])) == ["default.c.in1.b.other"]
+    assert names(wanted_links([evil, good, pod("b")])) == ["default.b.other.c.in1"]
 
 
 @pytest.mark.parametrize("key", ["pair_name", "local_ifname", "pair_ifname"])

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ratchet.cni.delegation import Delegation
-from ratchet.core.model import End, Link, PodRef, Side
+from ratchet.core.model import End, Link, Location, PodRef, Side
 from ratchet.errors import RatchetError, TryAgainError
 from ratchet.node.journal import (
     TOMBSTONE_SECONDS,
@@ -109,7 +109,7 @@ def test_what_is_forgotten_is_gone_and_may_be_forgotten_again(journal: Journal, 
 
 def test_nothing_was_noted_yet(journal: Journal, root: Path) -> None:
     assert journal.entries() == []
-    assert not journal.another_has("c1", "/run/netns/a", "in1")
+    assert not journal.is_anothers(Location("/run/netns/a"), "in1", "c1")
     assert not root.exists()
 
 
@@ -197,7 +197,7 @@ def test_what_cannot_be_read_is_as_nothing(journal: Journal, root: Path, documen
         (root / folder / ONE.file_name).write_text(document)
     assert journal.read(ONE) is None
     assert journal.entries() == [entry(other)]
-    assert journal.another_has("c1", "/run/netns/a", "in1")
+    assert journal.is_anothers(Location("/run/netns/a"), "in1", "c1")
     assert not journal.is_buried(ONE, 0)
     journal.write(entry())
     assert journal.read(ONE) == entry()
@@ -221,16 +221,16 @@ def test_an_entry_with_any_part_broken_is_read_or_is_as_nothing(
     place[key] = data.draw(st.sampled_from([None, 5, "x", [], {}, [5], {"x": 5}]))
     noted.write_text(json.dumps(document))
     journal.read(ONE)
-    journal.another_has("c2", "/run/netns/a", "in1")
+    journal.is_anothers(Location("/run/netns/a"), "in1", "c2")
 
 
 def test_another_sandbox_has_the_end(journal: Journal) -> None:
     journal.write(entry(Attachment("net", "c2", "eth0"), "/run/netns/a", "in1", "in2"))
-    assert journal.another_has("c1", "/run/netns/a", "in1")
-    assert journal.another_has("c1", "/run/netns/a", "in2")
-    assert not journal.another_has("c2", "/run/netns/a", "in1")
-    assert not journal.another_has("c1", "/run/netns/b", "in1")
-    assert not journal.another_has("c1", "/run/netns/a", "in3")
+    assert journal.is_anothers(Location("/run/netns/a"), "in1", "c1")
+    assert journal.is_anothers(Location("/run/netns/a"), "in2", "c1")
+    assert not journal.is_anothers(Location("/run/netns/a"), "in1", "c2")
+    assert not journal.is_anothers(Location("/run/netns/b"), "in1", "c1")
+    assert not journal.is_anothers(Location("/run/netns/a"), "in3", "c1")
 
 
 # Tombstones

@@ -52,7 +52,7 @@ def seen(*differences: str, **more: object) -> Mapping[str, Any]:
 
 
 GOLDEN = """\
-Name:        default.primary-pod.in1.pair-pod.in2
+Name:        default.pair-pod.in2.primary-pod.in1
 Namespace:   default
 State:       pair-ready, for 4m
 Kind:        vxlan

@@ -61,7 +61,7 @@ def links(pods: Iterable[Pod]) -> list[Link]:
 
 def test_a_pod_lists_as_many_links_as_it_likes() -> None:
     first, second, third = links([annotated(pod("hub"), links=HUB), pod("a"), pod("b"), pod("c")])
-    assert (first.name, second.name) == ("default.hub.eth1.a.up0", "default.hub.eth2.b.up0")
+    assert (first.name, second.name) == ("default.a.up0.hub.eth1", "default.b.up0.hub.eth2")
     assert first.primary.addresses == (ip_interface("10.0.1.1/24"),)
     assert first.pair.addresses == (ip_interface("10.0.1.2/24"),)
     assert first.primary.properties == Properties()
@@ -73,7 +73,7 @@ def test_a_pod_lists_as_many_links_as_it_likes() -> None:
 
 
 def test_a_list_may_be_json_and_may_be_empty() -> None:
-    assert [one.name for one in links([listing("hub", item("a"))])] == ["default.hub.in1.a.in2"]
+    assert [one.name for one in links([listing("hub", item("a"))])] == ["default.a.in2.hub.in1"]
     for nothing in ("", "[]", "null", "# none yet\n"):
         assert links([annotated(pod("hub"), links=nothing)]) == []
 
@@ -321,8 +321,8 @@ def test_a_pod_of_which_one_link_is_refused_declares_nothing() -> None:
     older, newer = listing("z", item("hub", "in1", "up0")), listing("a", item("x", "in7"), item("hub"), seconds=10)
     newer = replace(newer, annotations={"ratchet.links": json.dumps([item("x", "in7"), item("hub", "in1", "up0")])})
     told = refusals(older, newer, pod("hub"))
-    assert told["a"].endswith("peer_ifname: up0 in pod hub is taken by the link default.z.in1.hub.up0")
-    assert [one.link.name for one in wanted_links([older, newer, pod("hub")]).links] == ["default.z.in1.hub.up0"]
+    assert told["a"].endswith("peer_ifname: up0 in pod hub is taken by the link default.hub.up0.z.in1")
+    assert [one.link.name for one in wanted_links([older, newer, pod("hub")]).links] == ["default.hub.up0.z.in1"]
 
 
 def test_a_pod_that_wants_one_interface_twice_is_refused() -> None:
@@ -358,5 +358,5 @@ def test_the_documentations_examples_are_as_they_say() -> None:
     ]
     hub = replace(pod("hub"), annotations=manifest["metadata"]["annotations"])
     first, second = links([hub, pod("a"), pod("b")])
-    assert (first.name, second.name) == ("default.hub.eth1.a.up0", "default.hub.eth2.b.up0")
+    assert (first.name, second.name) == ("default.a.up0.hub.eth1", "default.b.up0.hub.eth2")
     assert second.primary.properties == Properties(1400, "02:00:00:00:00:01")

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from ratchet.core.model import Side
-from ratchet.core.naming import mac_address, node_label, pod_label, record_name, vni_lease_name, vni_of_lease
-from tests.support.strategies import dns_labels, ifnames, meant_names, node_names, pod_names
+from ratchet.core.model import CURRENT_SCHEMA, EARLIER_SCHEMA, Link, Side
+from ratchet.core.naming import (
+    IFINDEX_LEAST,
+    IFINDEX_PAIRS,
+    Endpoint,
+    alias_record_names,
+    earlier_record_names,
+    end_mac_address,
+    in_order,
+    node_label,
+    ordered_record_name,
+    pod_label,
+    record_name,
+    reserved_ifindex,
+    vni_lease_name,
+    vni_of_lease,
+)
+from tests.support.links import wanted
+from tests.support.strategies import dns_labels, ifnames, links, meant_names, node_names, pod_names
 
 SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 LABEL_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
@@ -19,55 +37,68 @@ long_names = st.text("ab.", min_size=200, max_size=253).map(lambda text: f"a{tex
 few_names = st.sampled_from(["a", "b", "a.b", "a-b", "A", "a.a", "a_b"])
 names = st.one_of(meant_names, long_names, few_names)
 few_ifnames = st.sampled_from(["a", "a.b", "a_b", "a-b", "b"])
-declarations = st.tuples(
-    st.one_of(dns_labels, st.sampled_from(["a", "b"])), names, ifnames | few_ifnames, names, ifnames | few_ifnames
-)
-Declaration = tuple[str, str, str, str, str]
+endpoints = st.tuples(names, ifnames | few_ifnames)
+namespaces = st.one_of(dns_labels, st.sampled_from(["a", "b"]))
+cables = st.tuples(namespaces, endpoints, endpoints)
+Cable = tuple[str, Endpoint, Endpoint]
 
 
 def test_a_link_has_a_name_that_a_person_can_read() -> None:
-    assert record_name("default", "primary-pod", "in1", "pair-pod", "in2") == "default.primary-pod.in1.pair-pod.in2"
+    ends = (("primary-pod", "in1"), ("pair-pod", "in2"))
+    assert record_name("default", *ends) == "default.pair-pod.in2.primary-pod.in1"
+    assert ordered_record_name("default", *ends) == "default.primary-pod.in1.pair-pod.in2"
 
 
 @pytest.mark.parametrize(
-    ("declaration", "readable"),
+    ("cable", "readable"),
     [
-        (("default", "Web_1", "in1", "b", "in2"), "default.web-1.in1.b.in2."),
-        (("default", "a.b", "in1", "c", "in2"), "default.a-b.in1.c.in2."),
-        (("default", "a", "in_1", "b", "in-"), "default.a.in-1.b.in."),
-        (("default", "a" * 200, "in1", "b" * 63, "in2"), f"default.{'a' * 40}.in1.{'b' * 40}.in2."),
+        (("default", ("Web_1", "in1"), ("b", "in2")), "default.web-1.in1.b.in2."),
+        (("default", ("a.b", "in1"), ("c", "in2")), "default.a-b.in1.c.in2."),
+        (("default", ("a", "in_1"), ("b", "in-")), "default.a.in-1.b.in."),
+        (("default", ("a" * 200, "in1"), ("b" * 63, "in2")), f"default.{'a' * 40}.in1.{'b' * 40}.in2."),
     ],
 )
-def test_what_is_no_label_is_made_fit_and_hashed(declaration: Declaration, readable: str) -> None:
-    name = record_name(*declaration)
+def test_what_is_no_label_is_made_fit_and_hashed(cable: Cable, readable: str) -> None:
+    name = record_name(*cable)
     assert re.fullmatch(re.escape(readable) + "[0-9a-f]{12}", name)
 
 
-@given(declarations)
-def test_a_records_name_is_a_dns_subdomain(declaration: Declaration) -> None:
-    name = record_name(*declaration)
+@given(cables)
+def test_a_records_name_is_a_dns_subdomain(cable: Cable) -> None:
+    name = record_name(*cable)
     assert len(name) <= 253
     assert SUBDOMAIN.fullmatch(name)
 
 
-@given(declarations, declarations)
-@example(("n", "a.b", "c", "d", "e"), ("n", "a", "b.c", "d", "e"))
-@example(("n", "a.b", "c", "d", "e"), ("n", "a-b", "c", "d", "e"))
-@example(("n", "A", "c", "d", "e"), ("n", "a", "c", "d", "e"))
-@example(("n", "a", "c_", "d", "e"), ("n", "a", "c", "d", "e"))
-@example(("n", "a" * 250, "c", "d", "e"), ("n", "a" * 249, "c", "d", "e"))
-@example(("n", "d", "e", "a", "c"), ("n", "a", "c", "d", "e"))
-def test_two_links_never_have_one_name(one: Declaration, other: Declaration) -> None:
-    assume(one != other)
+@given(cables)
+def test_a_record_has_one_name_whichever_endpoint_is_named_first(cable: Cable) -> None:
+    namespace, one, other = cable
+    assert record_name(namespace, one, other) == record_name(namespace, other, one)
+    assert in_order(one, other) == in_order(other, one)
+
+
+def test_endpoints_are_in_the_order_of_their_bytes() -> None:
+    assert in_order(("é", "in1"), ("z", "in1")) == (("z", "in1"), ("é", "in1"))
+    assert in_order(("B", "in1"), ("a", "in1")) == (("B", "in1"), ("a", "in1"))
+    assert in_order(("a", "in2"), ("a", "in10")) == (("a", "in10"), ("a", "in2"))
+
+
+@given(cables, cables)
+@example(("n", ("a.b", "c"), ("d", "e")), ("n", ("a", "b.c"), ("d", "e")))
+@example(("n", ("a.b", "c"), ("d", "e")), ("n", ("a-b", "c"), ("d", "e")))
+@example(("n", ("A", "c"), ("d", "e")), ("n", ("a", "c"), ("d", "e")))
+@example(("n", ("a", "c_"), ("d", "e")), ("n", ("a", "c"), ("d", "e")))
+@example(("n", ("a" * 250, "c"), ("d", "e")), ("n", ("a" * 249, "c"), ("d", "e")))
+def test_two_links_never_have_one_name(one: Cable, other: Cable) -> None:
+    assume((one[0], in_order(*one[1:])) != (other[0], in_order(*other[1:])))
     assert record_name(*one) != record_name(*other)
 
 
-@given(st.lists(names, min_size=5, max_size=5), st.data())
-def test_a_change_of_any_part_is_another_name(parts: list[str], data: st.DataObject) -> None:
-    index = data.draw(st.integers(0, 4))
-    changed = [*parts]
-    changed[index] = data.draw(names.filter(lambda name: name != parts[index]))
-    assert record_name(*parts) != record_name(*changed)
+def test_a_record_is_looked_for_under_every_name_of_its_pods() -> None:
+    one, other = [("x", "in1"), ("alias", "in1")], [("y", "in1")]
+    assert alias_record_names("n", one, other) == {"n.x.in1.y.in1", "n.alias.in1.y.in1"}
+    reversed_names = {"n.y.in1.x.in1", "n.y.in1.alias.in1"}
+    assert earlier_record_names("n", one, other) == alias_record_names("n", one, other) | reversed_names
 
 
 def check_label(label: str, prefix: str) -> None:
@@ -108,10 +139,33 @@ def test_another_lease_is_no_vnis(name: str) -> None:
     assert vni_of_lease(name) is None
 
 
-@given(st.text(), st.text())
-def test_an_ends_mac_address_is_its_own_and_always_the_same(record: str, other: str) -> None:
-    macs = {mac_address(record, side) for side in Side}
-    assert len(macs) == 2
-    assert macs == {mac_address(record, side) for side in Side}
+@given(links())
+def test_an_ends_mac_address_is_its_own_and_stays_whichever_end_is_primary(link: Link) -> None:
+    assume((link.primary.name, link.primary.ifname) != (link.pair.name, link.pair.ifname))
+    link = replace(link, schema=CURRENT_SCHEMA)
+    macs = [end_mac_address(link, side) for side in Side]
+    assert len(set(macs)) == 2
+    assert macs == [end_mac_address(link.swapped(), side.other) for side in Side]
     assert all(re.fullmatch(r"02(:[0-9a-f]{2}){5}", mac) for mac in macs)
-    assert record == other or mac_address(other, Side.PRIMARY) not in macs
+
+
+def test_a_running_link_of_the_earlier_format_keeps_its_mac_addresses() -> None:
+    link = replace(wanted(), name="default.primary-pod.in1.pair-pod.in2", schema=EARLIER_SCHEMA)
+    digest = hashlib.sha256(b"default.primary-pod.in1.pair-pod.in2\0primary").digest()[:5]
+    assert end_mac_address(link, Side.PRIMARY) == "02:" + digest.hex(":")
+
+
+@given(links(), st.sets(st.integers(IFINDEX_LEAST, IFINDEX_LEAST + 9)))
+def test_the_ends_of_a_link_have_ifindexes_of_their_own(link: Link, taken: set[int]) -> None:
+    assume((link.primary.name, link.primary.ifname) != (link.pair.name, link.pair.ifname))
+    indexes = [reserved_ifindex(link, end, taken) for end in (link.primary, link.pair)]
+    assert len(set(indexes)) == 2
+    assert not set(indexes) & taken
+    assert all(IFINDEX_LEAST <= index < IFINDEX_LEAST + 2 * IFINDEX_PAIRS for index in indexes)
+    again = {*taken, *indexes}
+    assert not {reserved_ifindex(link, end, again) for end in (link.primary, link.pair)} & again
+
+
+def test_another_link_of_an_interface_has_another_ifindex() -> None:
+    other = replace(wanted(), name=f"{wanted().name}-x")
+    assert reserved_ifindex(wanted(), wanted().primary, ()) != reserved_ifindex(other, other.primary, ())

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import ip_interface, ip_network
+from typing import Any
 
 import pytest
 
 from ratchet.core.device import Device, Observed, Parent, Port, VethWire, VxlanWire
-from ratchet.core.model import Kind, Link, Means, Side
-from ratchet.core.naming import mac_address
-from ratchet.core.plan import Attempt, Build, Done, Join, Look, Make, Note, Number, Site, Wait, Withdraw, plan, wire_of
+from ratchet.core.model import Kind, Link, Location, Means, Side
+from ratchet.core.naming import end_mac_address
+from ratchet.core.plan import (
+    Attempt,
+    Build,
+    Done,
+    Join,
+    Look,
+    Make,
+    Note,
+    Number,
+    Site,
+    Step,
+    Wait,
+    Withdraw,
+    plan,
+    wire_of,
+)
 from ratchet.core.properties import Properties, Route
 from ratchet.errors import InvalidIntentError
-from tests.support.links import RECORD, VTEPS, joined, own, standing, veth, vxlan, wanted
+from tests.support.links import RECORD, VTEPS, joined, location, own, planned_wire, standing, veth, vxlan, wanted
 
 PRIMARY, PAIR = Side.PRIMARY, Side.PAIR
 SITE = Site("node-a", Parent("eth0", 2, VTEPS["node-a"], 1500), 4789)
@@ -23,6 +39,11 @@ BOTH = pytest.mark.parametrize("side", Side)
 
 def attempt(side: Side = PRIMARY) -> Attempt:
     return Attempt(wanted(), side, own(side, "node-a"))
+
+
+def next_step(one: Attempt, record: Link | None, site: Site, **given: Any) -> Step:
+    """The next step where this node's journal has the peer where the record says."""
+    return plan(one, record, site, peer=location(record, one.side.other) if record else None, **given)
 
 
 def numbered(link: Link) -> Link:
@@ -35,7 +56,7 @@ def device(port: Port, kind: str) -> Device:
 
 def as_wanted(link: Link, side: Side, site: Site = SITE) -> Observed:
     """What stands where the wire of this end has been made."""
-    wire = wire_of(link, side, site)
+    wire = planned_wire(link, side, site)
     if isinstance(wire, VethWire):
         return Observed(device(wire.near, "veth"), device(wire.far, "veth"))
     return Observed(
@@ -58,7 +79,7 @@ RECORDS = [None, joined(own(PRIMARY), None), joined(None, own(PAIR)), veth(), vx
 @BOTH
 def test_deleted_goes_before_everything(record: Link | None, has_joined: bool, side: Side) -> None:
     observed = as_wanted(record, side) if record and record.kind == "veth" else None
-    step = plan(attempt(side), record, SITE, joined=has_joined, deleted=True, observed=observed)
+    step = next_step(attempt(side), record, SITE, joined=has_joined, deleted=True, observed=observed)
     assert step == Withdraw("the runtime deleted the sandbox")
 
 
@@ -67,7 +88,7 @@ def test_who_is_not_in_the_record_joins(side: Side) -> None:
     others = joined(own(PRIMARY, number=2), own(PAIR, number=2))
     for record in (None, wanted(), others, standing(others, *Side), joined(*reversed([own(side), None]))):
         if record is None or not record.holds(side, own(side).container_id):
-            assert plan(attempt(side), record, SITE, joined=False, deleted=False, observed=None) == Join()
+            assert next_step(attempt(side), record, SITE, joined=False, deleted=False, observed=None) == Join()
 
 
 @BOTH
@@ -78,7 +99,7 @@ def test_who_has_joined_and_is_not_there_any_more_gives_way(side: Side) -> None:
         (wanted(), "its place in the record is gone"),
         (newer, "another sandbox has taken its place"),
     ):
-        assert plan(attempt(side), record, SITE, joined=True, deleted=False, observed=None) == Withdraw(reason)
+        assert next_step(attempt(side), record, SITE, joined=True, deleted=False, observed=None) == Withdraw(reason)
 
 
 @pytest.mark.parametrize("side", Side)
@@ -86,36 +107,36 @@ def test_who_runs_takes_a_place_again_that_was_lost_but_nobody_elses(side: Side)
     newer = veth().with_end(side, replace(veth().end(side), sandbox=own(side, number=2)))
     running = replace(attempt(side), lasting=True)
     for record in (None, wanted()):
-        assert plan(running, record, SITE, joined=True, deleted=False, observed=None) == Join()
-    step = plan(running, newer, SITE, joined=True, deleted=False, observed=None)
+        assert next_step(running, record, SITE, joined=True, deleted=False, observed=None) == Join()
+    step = next_step(running, newer, SITE, joined=True, deleted=False, observed=None)
     assert step == Withdraw("another sandbox has taken its place")
 
 
 @pytest.mark.parametrize("side", Side)
 def test_who_is_reached_by_another_address_now_says_so(side: Side) -> None:
     moved = replace(attempt(side), sandbox=replace(own(side), vtep="10.0.0.99"))
-    assert plan(moved, vxlan(), SITE, joined=True, deleted=False, observed=None) == Join()
+    assert next_step(moved, vxlan(), SITE, joined=True, deleted=False, observed=None) == Join()
 
 
 @pytest.mark.parametrize("has_joined", [False, True])
 def test_who_is_alone_waits(has_joined: bool) -> None:
     alone = joined(own(PRIMARY), None)
-    assert plan(attempt(), alone, SITE, joined=has_joined, deleted=False, observed=None) == Wait()
+    assert next_step(attempt(), alone, SITE, joined=has_joined, deleted=False, observed=None) == Wait()
     alone = joined(None, own(PAIR))
-    assert plan(attempt(PAIR), alone, SITE, joined=has_joined, deleted=False, observed=None) == Wait()
+    assert next_step(attempt(PAIR), alone, SITE, joined=has_joined, deleted=False, observed=None) == Wait()
 
 
 def test_a_tunnel_needs_a_number_first_and_a_veth_none() -> None:
-    assert plan(attempt(), vxlan(), SITE, joined=True, deleted=False, observed=None) == Number()
-    step = plan(attempt(), numbered(vxlan()), SITE, joined=True, deleted=False, observed=None)
-    assert step == Make(wire_of(numbered(vxlan()), PRIMARY, SITE))
-    step = plan(attempt(), veth(), SITE, joined=True, deleted=False, observed=None)
-    assert step == Make(wire_of(veth(), PRIMARY, SITE))
+    assert next_step(attempt(), vxlan(), SITE, joined=True, deleted=False, observed=None) == Number()
+    step = next_step(attempt(), numbered(vxlan()), SITE, joined=True, deleted=False, observed=None)
+    assert step == Make(planned_wire(numbered(vxlan()), PRIMARY, SITE))
+    step = next_step(attempt(), veth(), SITE, joined=True, deleted=False, observed=None)
+    assert step == Make(planned_wire(veth(), PRIMARY, SITE))
 
 
 @pytest.mark.parametrize("link", [veth(), numbered(vxlan())], ids=["veth", "vxlan"])
 def test_one_looks_also_where_the_record_says_that_it_stands(link: Link) -> None:
-    step = plan(attempt(), standing(link, *Side), SITE, joined=True, deleted=False, observed=None)
+    step = next_step(attempt(), standing(link, *Side), SITE, joined=True, deleted=False, observed=None)
     assert isinstance(step, Look)
 
 
@@ -123,38 +144,38 @@ def test_one_looks_also_where_the_record_says_that_it_stands(link: Link) -> None
 @pytest.mark.parametrize("stands", [False, True])
 def test_what_differs_is_built_whatever_the_record_says(link: Link, stands: bool) -> None:
     record = standing(link, *Side) if stands else link
-    wire = wire_of(link, PRIMARY, SITE)
+    wire = planned_wire(link, PRIMARY, SITE)
     for observed in (Observed(None), replace(as_wanted(link, PRIMARY), near=None)):
-        assert plan(attempt(), record, SITE, joined=True, deleted=False, observed=observed) == Build(wire)
+        assert next_step(attempt(), record, SITE, joined=True, deleted=False, observed=observed) == Build(wire)
 
 
 @pytest.mark.parametrize("link", [veth(), numbered(vxlan())], ids=["veth", "vxlan"])
 def test_what_stands_is_noted_once(link: Link) -> None:
     observed = as_wanted(link, PRIMARY)
-    assert plan(attempt(), link, SITE, joined=True, deleted=False, observed=observed) == Note()
+    assert next_step(attempt(), link, SITE, joined=True, deleted=False, observed=observed) == Note()
     noted = standing(link, PRIMARY)
-    assert plan(attempt(), noted, SITE, joined=True, deleted=False, observed=observed) == Done()
+    assert next_step(attempt(), noted, SITE, joined=True, deleted=False, observed=observed) == Done()
 
 
 def test_a_note_for_an_earlier_peer_or_intent_is_no_note() -> None:
     link = standing(numbered(vxlan()), PRIMARY)
     moved = link.with_end(PAIR, replace(link.pair, sandbox=own(PAIR, "node-c", 2)))
     observed = as_wanted(moved, PRIMARY)
-    assert plan(attempt(), moved, SITE, joined=True, deleted=False, observed=observed) == Note()
+    assert next_step(attempt(), moved, SITE, joined=True, deleted=False, observed=observed) == Note()
     observed = as_wanted(link, PRIMARY)
-    assert isinstance(plan(attempt(), moved, SITE, joined=True, deleted=False, observed=observed), Build)
+    assert isinstance(next_step(attempt(), moved, SITE, joined=True, deleted=False, observed=observed), Build)
     renewed = replace(link, generation=2)
-    assert plan(attempt(), renewed, SITE, joined=True, deleted=False, observed=observed) == Note()
+    assert next_step(attempt(), renewed, SITE, joined=True, deleted=False, observed=observed) == Note()
 
 
 def test_a_tunnel_is_done_for_this_end_before_the_other_stands() -> None:
     link = standing(numbered(vxlan()), PRIMARY)
-    step = plan(attempt(), link, SITE, joined=True, deleted=False, observed=as_wanted(link, PRIMARY))
+    step = next_step(attempt(), link, SITE, joined=True, deleted=False, observed=as_wanted(link, PRIMARY))
     assert step == Done()
 
 
 def _port(netns: str, ifname: str, address: str, mtu: int, side: Side) -> Port:
-    return Port(f"/run/netns/{netns}", ifname, (ip_interface(address),), mtu, mac_address(RECORD, side))
+    return Port(f"/run/netns/{netns}", ifname, (ip_interface(address),), mtu, end_mac_address(wanted(), side))
 
 
 @BOTH
@@ -163,13 +184,13 @@ def test_a_veths_wire_is_both_ports_with_ones_own_near(side: Side) -> None:
         PRIMARY: _port("primary-pod-1", "in1", "192.168.2.100/24", 1500, PRIMARY),
         PAIR: _port("pair-pod-1", "in2", "192.168.2.101/24", 1500, PAIR),
     }
-    assert wire_of(veth(), side, SITE) == VethWire(RECORD, ports[side], ports[side.other])
+    assert planned_wire(veth(), side, SITE) == VethWire(RECORD, ports[side], ports[side.other])
 
 
 def test_a_tunnels_wire_is_its_own_port_and_the_way_to_the_peers_node() -> None:
     link = numbered(vxlan())
     near = _port("primary-pod-1", "in1", "192.168.2.100/24", 1450, PRIMARY)
-    assert wire_of(link, PRIMARY, SITE) == VxlanWire(
+    assert planned_wire(link, PRIMARY, SITE) == VxlanWire(
         RECORD,
         near,
         vni=11,
@@ -180,7 +201,7 @@ def test_a_tunnels_wire_is_its_own_port_and_the_way_to_the_peers_node() -> None:
         parent=SITE.parent,
     )
     near = _port("pair-pod-1", "in2", "192.168.2.101/24", 1350, PAIR)
-    assert wire_of(link, PAIR, SITE_B) == VxlanWire(
+    assert planned_wire(link, PAIR, SITE_B) == VxlanWire(
         RECORD,
         near,
         vni=11,
@@ -194,11 +215,11 @@ def test_a_tunnels_wire_is_its_own_port_and_the_way_to_the_peers_node() -> None:
 
 def test_a_tunnel_over_ipv6_is_narrower() -> None:
     site = replace(SITE, parent=Parent("eth0", 2, "fd00::73", 1500))
-    assert wire_of(numbered(vxlan()), PRIMARY, site).near.mtu == 1430
+    assert planned_wire(numbered(vxlan()), PRIMARY, site).near.mtu == 1430
 
 
 def test_the_udp_port_is_the_sites() -> None:
-    wire = wire_of(numbered(vxlan()), PRIMARY, replace(SITE, vxlan_port=8472))
+    wire = planned_wire(numbered(vxlan()), PRIMARY, replace(SITE, vxlan_port=8472))
     assert isinstance(wire, VxlanWire)
     assert wire.port == 8472
 
@@ -211,9 +232,9 @@ def having(link: Link, side: Side, properties: Properties) -> Link:
 def test_a_port_is_as_its_end_is_wanted(side: Side) -> None:
     properties = Properties(mtu=1300, mac="02:00:00:00:00:07")
     for link in (veth(), numbered(vxlan())):
-        near = wire_of(having(link, side, properties), side, SITE).near
+        near = planned_wire(having(link, side, properties), side, SITE).near
         assert (near.mtu, near.mac) == (1300, "02:00:00:00:00:07")
-        other = wire_of(having(link, side.other, properties), side, SITE).near
+        other = planned_wire(having(link, side.other, properties), side, SITE).near
         assert (other.mtu, other.mac) != (1300, "02:00:00:00:00:07")
 
 
@@ -221,21 +242,21 @@ def test_a_port_is_as_its_end_is_wanted(side: Side) -> None:
 def test_a_port_has_all_that_is_wanted_of_its_end(side: Side) -> None:
     routes = (Route(ip_network("10.0.0.0/8")),)
     properties = Properties(None, None, 5, routes, (("net.ipv4.conf.IFNAME.rp_filter", 2),), offloads=False, rate=8000)
-    near = wire_of(having(veth(), side, properties), side, SITE).near
+    near = planned_wire(having(veth(), side, properties), side, SITE).near
     assert (near.txqlen, near.routes, near.sysctls) == (5, routes, properties.sysctls)
     assert (near.offloads, near.rate) == (False, 8000)
 
 
 @BOTH
 def test_an_end_of_a_later_intent_may_have_what_an_earlier_one_gave(side: Side) -> None:
-    assert wire_of(veth(), side, SITE).near.renewed is False
-    assert wire_of(replace(veth(), generation=2), side, SITE).near.renewed is True
+    assert planned_wire(veth(), side, SITE).near.renewed is False
+    assert planned_wire(replace(veth(), generation=2), side, SITE).near.renewed is True
 
 
 def test_a_tunnel_has_the_port_that_its_link_wants() -> None:
     link = replace(numbered(vxlan()), means=Means(vxlan_port=4790))
     for side, site in ((PRIMARY, SITE), (PAIR, SITE_B)):
-        wire = wire_of(link, side, site)
+        wire = planned_wire(link, side, site)
         assert isinstance(wire, VxlanWire)
         assert (wire.port, wire.remote_port, wire.is_of_one_node) == (4790, 4790, False)
 
@@ -246,7 +267,7 @@ def test_a_tunnel_has_the_port_that_its_link_wants() -> None:
 def test_a_tunnel_within_a_node_has_a_port_for_either_end(port: int, first: int, second: int) -> None:
     link = numbered(replace(veth(), means=Means(tunnel=True, vxlan_port=port)))
     assert link.kind is Kind.VXLAN
-    near, far = (wire_of(link, side, SITE) for side in (PRIMARY, PAIR))
+    near, far = (planned_wire(link, side, SITE) for side in (PRIMARY, PAIR))
     assert isinstance(near, VxlanWire)
     assert isinstance(far, VxlanWire)
     assert (near.port, near.remote_port, near.is_of_one_node) == (first, second, True)
@@ -256,15 +277,47 @@ def test_a_tunnel_within_a_node_has_a_port_for_either_end(port: int, first: int,
 
 
 def test_a_veth_may_be_wider_than_the_underlay_and_a_tunnel_may_not() -> None:
-    assert wire_of(having(veth(), PRIMARY, Properties(mtu=9000)), PRIMARY, SITE).near.mtu == 9000
+    assert planned_wire(having(veth(), PRIMARY, Properties(mtu=9000)), PRIMARY, SITE).near.mtu == 9000
     with pytest.raises(InvalidIntentError, match="mtu: in1 is to have 1451, and 1450 is the most that fits") as told:
-        wire_of(having(numbered(vxlan()), PRIMARY, Properties(mtu=1451)), PRIMARY, SITE)
+        planned_wire(having(numbered(vxlan()), PRIMARY, Properties(mtu=1451)), PRIMARY, SITE)
     assert str(told.value).startswith("cannot link pod default/primary-pod: ")
     assert told.value.details == "say at most 1450, or nothing; the MTU of eth0 is 1500"
-    wire_of(having(numbered(vxlan()), PAIR, Properties(mtu=1451)), PRIMARY, SITE)
+    planned_wire(having(numbered(vxlan()), PAIR, Properties(mtu=1451)), PRIMARY, SITE)
 
 
 @pytest.mark.parametrize("link", [vxlan(), joined(own(PRIMARY), None), joined(None, own(PAIR))])
 def test_there_is_no_wire_before_its_time(link: Link) -> None:
     with pytest.raises(ValueError, match=r"not ready|has not joined"):
-        wire_of(link, PRIMARY, SITE)
+        planned_wire(link, PRIMARY, SITE)
+
+
+def test_nothing_is_made_in_a_peers_namespace_that_the_journal_does_not_hold() -> None:
+    given: Any = {"joined": True, "deleted": False, "observed": None}
+    assert plan(attempt(), veth(), SITE, **given, peer=None) == Wait()
+    assert plan(attempt(), standing(veth(), *Side), SITE, **given, peer=None) == Wait()
+    assert plan(attempt(), numbered(vxlan()), SITE, **given, peer=None) != Wait(), "its peer is another node's affair"
+
+
+def test_an_end_is_where_the_journal_has_it_whatever_the_record_says() -> None:
+    here, there = Location("/run/netns/mine", 7, 1_000_000), Location("/run/netns/theirs", 8, 1_000_001)
+    made = wire_of(veth(), PRIMARY, SITE, here, there)
+    assert isinstance(made, VethWire)
+    for port, expected in ((made.near, here), (made.far, there)):
+        assert Location(port.netns, port.cookie, port.index) == expected
+
+
+@BOTH
+def test_an_attempt_takes_the_roles_of_its_record(side: Side) -> None:
+    one = attempt(side)
+    for record in (wanted(), veth()):
+        assert one.as_recorded(record) == one
+        turned = one.as_recorded(record.swapped())
+        assert (turned.side, turned.wanted) == (side.other, wanted().swapped())
+    assert one.as_recorded(None) == one
+
+
+def test_an_attempt_finds_its_end_by_either_of_its_pods_names() -> None:
+    link = replace(wanted(), primary=replace(wanted().primary, name="alias"))
+    one = Attempt(link, PRIMARY, own(PRIMARY))
+    assert one.as_recorded(wanted()).side is PRIMARY
+    assert one.as_recorded(wanted().swapped()).side is PAIR

@@ -69,7 +69,7 @@ class Tended:
         self.entry = SandboxEntry(attachment, holder.netns, holder.pod, (end,), asks=True)
         self.end = end
         monkeypatch.setattr(tending, "Reconciler", lambda *_: SimpleNamespace(settle=self._settle))
-        monkeypatch.setattr(datapath, "observe_port", lambda *_: object())
+        monkeypatch.setattr(datapath, "observe_port", lambda *_: SimpleNamespace(ours=True))
 
     def tend(self) -> bool:
         """Whether the end was settled."""
@@ -85,7 +85,7 @@ class Tended:
             metrics=nothing,
             is_adding=nothing,
             is_lost=nothing,
-            tend_soon=nothing,
+            membership=nothing,
             seen=self.seen,
         )
         before = self.settled

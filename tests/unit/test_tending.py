@@ -17,13 +17,17 @@ def test_that_a_peers_node_is_lost_is_noted_until_it_has_been(monkeypatch: pytes
     """The API is away most likely when a node goes. What is noted is not noted again: the peer may say it lives."""
     tries: list[str] = []
 
-    def note_lost(_link: str, _side: Side, container_id: str, _reason: str) -> None:
+    def note_lost(_link: str, container_id: str, _reason: str) -> None:
         tries.append(container_id)
         if len(tries) == 1:
             raise ApiUnavailableError("cannot reach the Kubernetes API")
 
     monkeypatch.setattr(tending, "Reconciler", lambda *_: SimpleNamespace(note_lost=note_lost))
-    record = SimpleNamespace(sandbox=lambda _: SimpleNamespace(node="gone", container_id="peer"), stands=lambda _: True)
+    record = SimpleNamespace(
+        side_of=lambda _: Side.PRIMARY,
+        sandbox=lambda _: SimpleNamespace(node="gone", container_id="peer"),
+        stands=lambda _: True,
+    )
     nothing: Any = None
     tender = tending.Tender(
         node="here",
@@ -34,9 +38,9 @@ def test_that_a_peers_node_is_lost_is_noted_until_it_has_been(monkeypatch: pytes
         metrics=nothing,
         is_adding=nothing,
         is_lost=lambda node: node == "gone",
-        tend_soon=nothing,
+        membership=nothing,
     )
-    held: Any = [(None, SimpleNamespace(side=Side.PRIMARY))]
+    held: Any = [(SimpleNamespace(attachment=SimpleNamespace(container_id="own")), None)]
     with pytest.raises(ApiUnavailableError):
         tender._note_lost_peer("link", held)
     for _ in range(2):

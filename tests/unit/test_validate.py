@@ -59,7 +59,7 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path, capsys: Captured) -> 
         '"In1" is no interface name (a-z, then up to 14 of a-z 0-9 _ . -)',
         "error: cannot link pod default/hub: ratchet.links: line 1: peer: pod nobody: there is no such pod",
         "error: cannot link pod default/late: ratchet.links: line 1: peer_ifname: "
-        "up0 in pod a is taken by the link default.c.in1.a.up0",
+        "up0 in pod a is taken by the link default.a.up0.c.in1",
         "5 pods, 3 links: 3 errors, 0 warnings",
     ]
 

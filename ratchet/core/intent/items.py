@@ -10,7 +10,7 @@ from ratchet.core.intent import values
 from ratchet.core.intent.located import Said, UnreadableError
 from ratchet.core.intent.sysctls import DISABLE_IPV6
 from ratchet.core.model import Address, End, Link, Means
-from ratchet.core.naming import record_name
+from ratchet.core.naming import ordered_record_name
 from ratchet.core.properties import Properties, Route, Sysctl
 
 LINKS_MOST = 256  # in one list
@@ -57,7 +57,7 @@ class Item:
             raise self.fault("mac", f"{macs[0]} is there at both ends")
         tunnel, port = self._of_link("kind", values.tunnel), self._of_link("vxlan_port", values.port)
         means = Means(bool(tunnel), port)
-        return Link(record_name(namespace, *near, *far), namespace, *ends, means)
+        return Link(ordered_record_name(namespace, near, far), namespace, *ends, means)
 
     def fault(self, field: str, cause: object) -> UnreadableError:
         said = self._fields.get(field)

@@ -8,7 +8,7 @@ from typing import TypeVar
 from ratchet.core.intent import values
 from ratchet.core.intent.pods import POD_NAME, is_primary, meant_name, refusal, setting
 from ratchet.core.model import Address, End, Link, Pod
-from ratchet.core.naming import record_name
+from ratchet.core.naming import ordered_record_name
 
 PAIR_NAME = "ratchet.pair_name"
 LOCAL_IFNAME, LOCAL_IP, LOCAL_PREFIX = "ratchet.local_ifname", "ratchet.local_ip", "ratchet.local_prefix"
@@ -36,7 +36,7 @@ def labelled_link(pod: Pod, reserved: Collection[str]) -> Link | None:
     if twice := {one.ip for one in local} & {one.ip for one in remote}:
         raise refusal(pod, PAIR_IP, f"{min(map(str, twice))} is the other end's address too ({LOCAL_IP})")
     return Link(
-        name=record_name(pod.ref.namespace, name, local_ifname, pair, pair_ifname),
+        name=ordered_record_name(pod.ref.namespace, (name, local_ifname), (pair, pair_ifname)),
         namespace=pod.ref.namespace,
         primary=End(name, local_ifname, local, notes=_carried(pod)),
         pair=End(pair, pair_ifname, remote),

@@ -1,13 +1,14 @@
-"""All that the pods and the topologies of a namespace say, together: the links that are wanted, and who is refused why.
+"""The links that the pods and the topologies of a namespace declare together, and which pods are refused and why.
 
-A link that is said twice alike, in whatever two places, is one link; said twice differently it is refused to both of
-its pods. A pod of which one declaration is refused declares nothing: it cannot start as it asks to.
+A link is its two endpoints, whichever is named first and by whichever of a pod's names. Equal declarations of it, in
+whatever places, are one link; declarations that differ are refused to both of its pods. A pod of which one declaration
+is refused declares nothing: it cannot start as it asks to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from ratchet.core.intent import labels
@@ -20,17 +21,17 @@ from ratchet.core.intent.pods import (
     WAIT,
     asks_for_links,
     holders,
+    is_primary,
     meant_name,
     refusal,
     seniority,
 )
 from ratchet.core.intent.topologies import Drawn, Faulty, drawn_links, refusal_for
-from ratchet.core.model import Link, Pod, PodRef, Side, Topology
+from ratchet.core.model import EARLIER_SCHEMA, End, Link, Pod, PodRef, Side, Topology
+from ratchet.core.naming import Endpoint, alias_record_names, earlier_record_names, in_order, ordered_record_name
 from ratchet.errors import InvalidIntentError
 
 KNOWN = frozenset({ENABLED, POD_NAME, PRIMARY, WAIT, LINKS, *labels.KEYS})
-
-Endpoint = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class WantedLink:
     """A link as it is declared; of its pods each is None while no eligible pod answers to the name.
 
     `declarer` is the pod that declares it, None where a topology does. `place`: where it is said, empty for labels.
+    Where several places declare it, these two are of the first, and `declarations` are all of them as they were read.
     """
 
     link: Link
@@ -45,27 +47,74 @@ class WantedLink:
     pair: Pod | None
     declarer: Pod | None
     place: str = ""
+    declarations: tuple[WantedLink, ...] = field(default=(), repr=False)
 
     def pod(self, side: Side) -> Pod | None:
         return self.primary if side is Side.PRIMARY else self.pair
 
     def endpoint(self, side: Side) -> Endpoint:
-        """The pod, by its own name if there is one, and the interface in it."""
+        """The pod, by its own name where it exists, and the interface in it."""
         pod, end = self.pod(side), self.link.end(side)
         return (pod.ref.name if pod else end.name, end.ifname)
 
+    @property
+    def endpoints(self) -> tuple[Endpoint, Endpoint]:
+        """Both endpoints in an order of their own, by the pods' own names: what makes two declarations one link."""
+        return in_order(self.endpoint(Side.PRIMARY), self.endpoint(Side.PAIR))
+
     def pods(self) -> list[Pod]:
         return [pod for side in Side if (pod := self.pod(side)) is not None]
+
+    def is_declared_by(self, pod: Pod) -> bool:
+        """Whether the pod itself declares it, perhaps among others."""
+        return any(one.declarer is not None and one.declarer.ref == pod.ref for one in self.declarations or (self,))
+
+    def is_declared_by_others(self, pod: Pod) -> bool:
+        """Whether a topology or another pod declares it."""
+        return any(one.declarer is None or one.declarer.ref != pod.ref for one in self.declarations or (self,))
+
+    def earlier_link(self) -> Link:
+        """The link as schema 1 stores it: named and oriented as declared; of several declarations the least name."""
+        declared = min((one.link for one in self.declarations or (self,)), key=lambda link: link.name)
+        return replace(declared, schema=EARLIER_SCHEMA)
+
+    def alias_names(self) -> list[str]:
+        """Other names that the record may have in this schema: it was made while a pod's other name was not known."""
+        names = alias_record_names(self.link.namespace, *(self._known_as(side) for side in Side))
+        return sorted(names - {self.link.name})
+
+    def earlier_names(self) -> list[str]:
+        """Names that the record may have in schema 1 alone."""
+        ends = [self._known_as(side) for side in Side]
+        return sorted(earlier_record_names(self.link.namespace, *ends) - {self.link.name, *self.alias_names()})
+
+    def is_recorded_as(self, name: str) -> bool:
+        """Whether a record of this name is of this link."""
+        return name == self.link.name or name in self.alias_names() or name in self.earlier_names()
+
+    def record_in(self, records: Mapping[str, Link]) -> Link | None:
+        """Its record among records by name; None where none of them is."""
+        found = (records.get(name) for name in (*self.alias_names(), *self.earlier_names(), self.link.name))
+        return next((record for record in found if record is not None), None)
+
+    def _known_as(self, side: Side) -> set[Endpoint]:
+        """An endpoint by every name of its pod that is known."""
+        pod, ifname = self.pod(side), self.link.end(side).ifname
+        own = self.endpoint(side)
+        declared = (one.link.end(each) for one in self.declarations for each in Side if one.endpoint(each) == own)
+        names = {self.link.end(side).name, *(end.name for end in declared)}
+        return {(name, ifname) for name in (names | {pod.ref.name} if pod is not None else names)}
 
     def said_at(self, side: Side, *, interface: bool = False) -> str:
         """Where the pod at an end, or the interface in it, is said: a label, or a place and a field."""
         if self.declarer is None:
             return f"{self.place}: endpoints"
-        primary = side is Side.PRIMARY
+        pod = self.pod(side)
+        own = pod is not None and pod.ref == self.declarer.ref and (side is Side.PRIMARY or self.primary is not pod)
         if not self.place:
-            ifname = LOCAL_IFNAME if primary else PAIR_IFNAME
-            return ifname if interface else POD_NAME if primary else PAIR_NAME
-        ifname = "ifname" if primary else "peer_ifname"
+            ifname = LOCAL_IFNAME if own else PAIR_IFNAME
+            return ifname if interface else POD_NAME if own else PAIR_NAME
+        ifname = "ifname" if own else "peer_ifname"
         return f"{self.place}: {ifname if interface else 'peer'}"
 
     def place_and_pod(self) -> str:
@@ -202,15 +251,14 @@ def _said(pod: Pod, reserved: Collection[str]) -> Declared:
 
 
 def _said_once(links: Iterable[WantedLink], refused: dict[str, InvalidIntentError]) -> list[WantedLink]:
-    """The links, each once; without those that are said in several ways, whose pods are refused."""
-    by_endpoints: dict[frozenset[Endpoint], list[WantedLink]] = {}
+    """The links, each once; without those whose declarations differ, whose pods are refused."""
+    by_endpoints: dict[tuple[Endpoint, Endpoint], list[WantedLink]] = {}
     for one in links:
-        by_endpoints.setdefault(frozenset(one.endpoint(side) for side in Side), []).append(one)
+        by_endpoints.setdefault(one.endpoints, []).append(one)
     found = []
     for same in by_endpoints.values():
-        # Whose primary is whose does not depend on who came first: records go by it.
-        first = min(same, key=_record)
-        if other := next((one for one in same if _oriented(one, first) != _oriented(first, first)), None):
+        first = min(same, key=_order_of_declaration)
+        if other := next((one for one in same if _intent(one) != _intent(first)), None):
             places = sorted((first.place_and_pod(), other.place_and_pod()))
             for pod in first.pods():
                 error = InvalidIntentError(
@@ -219,16 +267,47 @@ def _said_once(links: Iterable[WantedLink], refused: dict[str, InvalidIntentErro
                 )
                 refused.setdefault(pod.ref.uid, error)
         else:
-            found.append(first)
+            found.append(_as_one(first, same))
     return found
 
 
-def _oriented(one: WantedLink, like: WantedLink) -> tuple[object, ...]:
-    """What is wanted of a link's ends, in the order of another one between the same interfaces."""
-    ends = [one.link.primary, one.link.pair]
-    if one.endpoint(Side.PRIMARY) != like.endpoint(Side.PRIMARY):
-        ends.reverse()
-    return (one.link.means, *((end.addresses, end.properties) for end in ends))
+def _as_one(first: WantedLink, same: Sequence[WantedLink]) -> WantedLink:
+    """The link of equal declarations: named by its endpoints, with its primary, its pods by their canonical names."""
+    ends = {side: _canonical(first.link.end(side), first.pod(side)) for side in Side}
+    lesser, greater = in_order(*((end.name, end.ifname) for end in ends.values()))
+    name = ordered_record_name(first.link.namespace, lesser, greater)
+    link = replace(first.link, name=name, primary=ends[Side.PRIMARY], pair=ends[Side.PAIR])
+    wanted = replace(first, link=link, declarations=tuple(same))
+    candidates = _possible_primaries(wanted) or tuple(Side)
+    least = min(candidates, key=lambda side: (ends[side].name, ends[side].ifname) != lesser)
+    if least is Side.PRIMARY:
+        return wanted
+    return replace(wanted, link=link.swapped(), primary=wanted.pair, pair=wanted.primary)
+
+
+def _canonical(end: End, pod: Pod | None) -> End:
+    """An end under the one name by which records know its pod."""
+    return end if pod is None else replace(end, name=meant_name(pod))
+
+
+def _possible_primaries(wanted: WantedLink) -> tuple[Side, ...]:
+    """The sides whose pods declare the link; of two not one that says `ratchet.primary: "false"`."""
+    declarers = {one.declarer.ref for one in wanted.declarations if one.declarer is not None}
+    declaring = {side: pod for side in Side if (pod := wanted.pod(side)) is not None and pod.ref in declarers}
+    willing = tuple(side for side, pod in declaring.items() if is_primary(pod) is not False)
+    return willing or tuple(declaring)
+
+
+def _order_of_declaration(wanted: WantedLink) -> tuple[object, ...]:
+    """Topologies first, then pods; among equals by the declared name, whoever starts first."""
+    return (wanted.declarer is not None, wanted.link.name, wanted.place)
+
+
+def _intent(wanted: WantedLink) -> tuple[object, ...]:
+    """What is wanted of a link, whichever end is named first; addresses as sets."""
+    ends = {wanted.endpoint(side): wanted.link.end(side) for side in Side}
+    lesser, greater = (ends[endpoint] for endpoint in wanted.endpoints)
+    return (wanted.link.means, *((frozenset(end.addresses), end.properties) for end in (lesser, greater)))
 
 
 def _without_collisions(links: Iterable[WantedLink], refused: dict[str, InvalidIntentError]) -> Iterator[WantedLink]:

@@ -1,0 +1,190 @@
+"""Which links the sandboxes of this node have: links that name a running pod are taken, undeclared ones are given up.
+
+What a pod itself declares is frozen when it starts. What others declare about it is followed while it runs. An
+interface that an old link holds is taken by a new link only once the old end has been given up.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+
+from ratchet import datapath
+from ratchet.agent.announce import Announcer, Reason
+from ratchet.core.edits import edits, wants_restart
+from ratchet.core.intent import Wanted, WantedLink, superseding, wanted_links
+from ratchet.core.model import Pod, Side
+from ratchet.errors import NamespaceGoneError
+from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry
+from ratchet.node.linking import OwnEnd, held_ends
+from ratchet.node.reconciler import Reconciler, take_down
+from ratchet.node.reservation import reserve
+from ratchet.store.known import KnownRecords
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """Takes and gives up the ends of one node's sandboxes.
+
+    `is_adding`: whether a call is at work on a container's links. `reconcile_link` and `reconcile_namespace` have a
+    link or a namespace looked at by a worker.
+    """
+
+    journal: Journal
+    records: KnownRecords
+    announcer: Announcer
+    is_adding: Callable[[str], bool]
+    reconcile_link: Callable[[str], None]
+    reconcile_namespace: Callable[[str], None]
+    # Ends that their pods may have to give up. Whether they do is decided by the worker that has the link: another one
+    # might take the end out of the record while that worker joins it.
+    _doubtful: dict[tuple[Attachment, str], Pod] = field(default_factory=dict)
+
+    def reconcile(self, namespace: str) -> None:
+        """Have this node's pods take the links that name them by now, and give up those that no longer do."""
+        entries = [one for one in self.journal.entries() if one.asks and one.pod and one.pod.namespace == namespace]
+        entries = [one for one in entries if not self.is_adding(one.attachment.container_id)]
+        if not entries:
+            return
+        pods = {pod.ref: pod for pod in self.records.pods(namespace)}
+        for entry in entries:
+            if entry.pod in pods:
+                self._reconcile_sandbox(entry, pods[entry.pod], pods.values())
+
+    def is_doubtful(self, entry: SandboxEntry, end: HeldEnd) -> bool:
+        """Whether the end may have to be given up (`give_up_undeclared`)."""
+        return (entry.attachment, end.link) in self._doubtful
+
+    def forget(self, link: str) -> None:
+        """Keep nothing in mind of a link of which the node has no end any more."""
+        for key in [key for key in list(self._doubtful) if key[1] == link]:
+            self._doubtful.pop(key, None)
+
+    def _reconcile_sandbox(self, entry: SandboxEntry, pod: Pod, pods: Collection[Pod]) -> None:
+        if pod.finished or self.journal.is_buried(entry.attachment, entry.began):
+            return
+        wanted = self.records.wanted_in(pod.ref.namespace, reserved_names(entry))
+        own = wanted.ends_of(pod)
+        self._take(entry, pod, [(link, side) for link, side in own if link.is_declared_by_others(pod)])
+        self._announce_edits(entry, pod, wanted)
+        if superseding(pod, pods) is None:
+            for end in self._possibly_undeclared(entry, own):
+                self._doubtful[entry.attachment, end.link] = pod
+                self.reconcile_link(end.link)
+        if not own and not entry.ends:
+            self.announcer.condition(pod, False, "WaitingForPeer", "no pod names it as its pair")
+
+    # Taking
+
+    def _take(self, entry: SandboxEntry, pod: Pod, named: Iterable[OwnEnd]) -> None:
+        """Take the ends of links that name the pod and that its sandbox does not have."""
+        lacking = [(link, side) for link, side in named if not _holds(entry.ends, link)]
+        if not lacking:
+            return
+        wanted = held_ends(self.records, pod, lacking)
+        for end in self._reserve(entry, wanted):
+            log.info("link taken link=%s pod=%s interface=%s", end.link, pod.ref, end.ifname)
+            self.reconcile_link(end.link)
+        current = self.journal.read(entry.attachment)
+        held = current.ends if current is not None else ()
+        for end in wanted:
+            holder = next((one for one in held if one.ifname == end.ifname and one.link != end.link), None)
+            if holder is not None:
+                text = f"link {end.link} wants a restart of pod {pod.ref}: {end.ifname} belongs to link {holder.link}"
+                self.announcer.event(pod.ref, Reason.WANTS_RESTART, text)
+
+    def _reserve(self, entry: SandboxEntry, wanted: Iterable[HeldEnd]) -> list[HeldEnd]:
+        """Note the ends in the journal that the sandbox can take; these."""
+        container_id, taken = entry.attachment.container_id, list[HeldEnd]()
+        try:
+            in_use = datapath.identify_netns(entry.netns).indexes
+        except NamespaceGoneError:
+            return []
+        with self.journal.sandbox_lock(container_id):
+            others = [one for one in self.journal.of_container(container_id) if one.attachment != entry.attachment]
+            elsewhere = [end for one in others for end in one.ends]
+
+            def with_taken(ends: tuple[HeldEnd, ...]) -> tuple[HeldEnd, ...]:
+                taken[:] = reserve(wanted, [*ends, *elsewhere], in_use)
+                return (*ends, *taken)
+
+            return taken if self.journal.change_ends(entry.attachment, with_taken) else []
+
+    # Giving up
+
+    def _possibly_undeclared(self, entry: SandboxEntry, own: Iterable[OwnEnd]) -> list[HeldEnd]:
+        """Ends whose link is not declared, as far as is known, or is recorded under another name."""
+        return [end for end in entry.ends if not end.declared and self._why_given_up(end, own) is not None]
+
+    def _why_given_up(self, end: HeldEnd, own: Iterable[OwnEnd]) -> str | None:
+        """Why an end without a peer is given up, `own` being the ends that the pod is to have; None if it stays."""
+        link = next((link for link, _ in own if link.is_recorded_as(end.link)), None)
+        if link is None:
+            return "no pod declares the link any more"
+        record = self.records.known.get(end.link)
+        if record is not None and record.kind is not None:
+            return None
+        name = self.records.as_recorded(link).name
+        return None if name == end.link else f"the link is recorded as {name}"
+
+    def give_up_undeclared(self, entry: SandboxEntry, end: HeldEnd, reconciler: Reconciler) -> None:
+        """Give up an end whose peer has left and whose link is undeclared, both as the API has it now."""
+        pod = self._doubtful.get((entry.attachment, end.link))
+        if pod is None:
+            return
+        container_id = entry.attachment.container_id
+        if not self._has_peer(end.link, container_id):
+            reason = self._why_given_up(end, self._wanted_now(entry, pod).ends_of(pod))
+            if reason is not None:
+                self._give_up(entry, end, reconciler, reason)
+        self._doubtful.pop((entry.attachment, end.link), None)
+
+    def _give_up(self, entry: SandboxEntry, end: HeldEnd, reconciler: Reconciler, reason: str) -> None:
+        container_id = entry.attachment.container_id
+        with self.journal.lock(end.link):
+            if self._has_peer(end.link, container_id) or not self.journal.still_wants(entry, end):
+                return
+            take_down(self.journal, container_id, entry.location(end), end.ifname, end.link)
+            reconciler.leave(end.link, container_id, reason)
+            self.journal.change_ends(entry.attachment, lambda ends: tuple(one for one in ends if one.link != end.link))
+        log.info("link given up link=%s pod=%s reason=%s", end.link, entry.pod, reason)
+        if entry.pod is not None:
+            self.reconcile_namespace(entry.pod.namespace)  # another link may wait for the interface
+
+    def _has_peer(self, link: str, container_id: str) -> bool:
+        """Whether the record holds the other end: what was declared when the peer started holds until it ends."""
+        record = self.records.link(link)
+        if record is None:
+            return False
+        side = record.side_of(container_id)
+        return any(record.sandbox(one) is not None for one in ([side.other] if side is not None else Side))
+
+    def _wanted_now(self, entry: SandboxEntry, pod: Pod) -> Wanted:
+        pods, topologies = self.records.pods_now(pod.ref.namespace), self.records.topologies_now(pod.ref.namespace)
+        return wanted_links(pods, reserved_names(entry), topologies=topologies)
+
+    # Telling
+
+    def _announce_edits(self, entry: SandboxEntry, pod: Pod, wanted: Wanted) -> None:
+        """Announce at the pod which of its links were edited since it started, if it is their primary."""
+        own = wanted.ends_of(pod)
+        for end in entry.ends:
+            record = self.records.known.get(end.link)
+            if record is None or not record.holds(Side.PRIMARY, entry.attachment.container_id):
+                continue
+            link = next((link.link for link, _ in own if link.is_recorded_as(end.link)), None)
+            if words := edits(record, link, wanted.refused.get(pod.ref.uid)):
+                text = f"link {end.link} {wants_restart(record, words)}"
+                self.announcer.event(pod.ref, Reason.WANTS_RESTART, text)
+
+
+def _holds(ends: Iterable[HeldEnd], link: WantedLink) -> bool:
+    return any(link.is_recorded_as(end.link) for end in ends)
+
+
+def reserved_names(entry: SandboxEntry) -> frozenset[str]:
+    """The interface names that no end of a sandbox may have."""
+    return frozenset({entry.attachment.ifname})

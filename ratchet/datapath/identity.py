@@ -1,0 +1,44 @@
+"""Which namespace a path leads to: the one that was there when its pod started, or another by now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ratchet.core.model import Location
+from ratchet.datapath.netns import open_netns
+from ratchet.datapath.pod import is_cookie
+from ratchet.datapath.reading import links_of
+from ratchet.datapath.rtnetlink import Channel
+from ratchet.errors import DatapathError, NamespaceGoneError
+
+
+@dataclass(frozen=True, slots=True)
+class NetnsIdentity:
+    """A namespace's SO_NETNS_COOKIE (0 before Linux 5.14), and the ifindexes in use in it."""
+
+    cookie: int
+    indexes: frozenset[int]
+
+
+def identify_netns(path: str) -> NetnsIdentity:
+    """Read the identity of the namespace at `path`. Raises NamespaceGoneError, DatapathError."""
+    with open_netns(path) as netns, Channel(netns) as channel:
+        return NetnsIdentity(channel.cookie(), frozenset(sight.device.index for sight in links_of(channel)))
+
+
+def namespace_is_there(location: Location) -> bool:
+    """Whether the location's path leads to its namespace now; raises nothing.
+
+    True where the process cannot tell, being out of descriptors or not allowed to look: what is there must not be
+    taken for gone.
+    """
+    try:
+        with open_netns(location.netns) as netns:
+            if not location.cookie:
+                return True
+            with Channel(netns) as channel:
+                return is_cookie(location.cookie, channel)
+    except NamespaceGoneError:
+        return False
+    except DatapathError:
+        return True

@@ -1,0 +1,247 @@
+"""One cable is one record, and one interface has one owner: a row for each way in which a link may be declared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import permutations
+from typing import Any, cast
+
+import pytest
+
+from ratchet.core.heartbeat import NodeLease
+from ratchet.core.intent import Wanted, WantedLink, wanted_links
+from ratchet.core.model import EARLIER_SCHEMA, Link, Pod, PodRef, Side, Topology
+from ratchet.errors import ApiUnavailableError
+from ratchet.node.journal import HeldEnd
+from ratchet.node.linking import held_ends
+from ratchet.node.reservation import reserve
+from ratchet.store.formats import RecordFormats
+from ratchet.store.records import Records
+from tests.support.links import wanted
+
+CABLE = "ns.x.in1.y.in1"
+X_LISTS = "- {peer: y, ifname: in1, peer_ifname: in1, addresses: [[10.0.0.1/24, 10.0.1.1/24], 10.0.0.2/24]}"
+Y_LISTS = "- {peer: x, ifname: in1, peer_ifname: in1, addresses: [10.0.0.2/24, [10.0.1.1/24, 10.0.0.1/24]]}"
+DRAWN = '- {endpoints: ["x:in1", "y:in1"], addresses: [[10.0.0.1/24, 10.0.1.1/24], 10.0.0.2/24]}'
+TURNED = '- {endpoints: ["y:in1", "x:in1"], addresses: [10.0.0.2/24, [10.0.0.1/24, 10.0.1.1/24]]}'
+LABELS = {
+    "ratchet.primary": "true",
+    "ratchet.local_ifname": "in1",
+    "ratchet.pair_name": "x",
+    "ratchet.pair_ifname": "in1",
+    "ratchet.local_ip": "10.0.0.2/24",
+    "ratchet.pair_ip": "10.0.0.1/24,10.0.1.1/24",
+}
+
+
+def pod(name: str, links: str = "", **labels: str) -> Pod:
+    said = {"ratchet": "true", **{key.replace("__", "."): value for key, value in labels.items()}}
+    return Pod(PodRef("ns", name, f"{name}-1"), said, {"ratchet.links": links} if links else {})
+
+
+def drawn(text: str) -> Topology:
+    return Topology("ns", "lab", text)
+
+
+def the_link(found: Wanted) -> WantedLink:
+    (link,) = found.links
+    return link
+
+
+def labelled(name: str) -> Pod:
+    return replace(pod(name), labels={"ratchet": "true", **LABELS})
+
+
+DECLARED_ALIKE: dict[str, tuple[Sequence[Pod], Sequence[Topology], str]] = {
+    "both pods list it": ([pod("x", X_LISTS), pod("y", Y_LISTS)], [], "x"),
+    "the lesser pod lists it": ([pod("x", X_LISTS), pod("y")], [], "x"),
+    "the greater pod lists it": ([pod("x"), pod("y", Y_LISTS)], [], "y"),
+    "labels declare it": ([pod("x"), labelled("y")], [], "y"),
+    "labels and a topology": ([pod("x"), labelled("y")], [drawn(DRAWN)], "y"),
+    "labels and a list": ([pod("x", X_LISTS), labelled("y")], [], "x"),
+    "a topology": ([pod("x"), pod("y")], [drawn(DRAWN)], "x"),
+    "a topology, the other way round": ([pod("x"), pod("y")], [drawn(TURNED)], "x"),
+    "both, of which one is never primary": (
+        [pod("x", X_LISTS, ratchet__primary="false"), pod("y", Y_LISTS)],
+        [],
+        "y",
+    ),
+    "both, and neither is ever primary": (
+        [pod("x", X_LISTS, ratchet__primary="false"), pod("y", Y_LISTS, ratchet__primary="false")],
+        [],
+        "x",
+    ),
+    "one that is never primary": ([pod("x", X_LISTS, ratchet__primary="false"), pod("y")], [], "x"),
+}
+
+
+@pytest.mark.parametrize("name", DECLARED_ALIKE)
+def test_a_link_is_one_however_and_by_whom_it_is_declared(name: str) -> None:
+    pods, topologies, primary = DECLARED_ALIKE[name]
+    for order in permutations(pods):
+        found = wanted_links(order, topologies=topologies)
+        assert found.refused == {}
+        link = the_link(found).link
+        assert (link.name, link.primary.name) == (CABLE, primary)
+        ends = {end.name: set(map(str, end.addresses)) for end in (link.primary, link.pair)}
+        assert ends == {"x": {"10.0.0.1/24", "10.0.1.1/24"}, "y": {"10.0.0.2/24"}}
+
+
+def test_a_link_that_is_declared_in_two_ways_is_refused_to_both_with_both_places() -> None:
+    other = Y_LISTS.replace("10.0.0.2/24", "10.0.0.3/24")
+    found = wanted_links([pod("x", X_LISTS), pod("y", other)])
+    assert found.links == ()
+    for name in ("x", "y"):
+        text = str(found.refused[f"{name}-1"])
+        assert "ratchet.links: line 1 of pod ns/x" in text
+        assert "ratchet.links: line 1 of pod ns/y" in text
+
+
+ALIAS = {"ratchet__pod_name": "edge"}
+
+
+@pytest.mark.parametrize("said", ["edge", "y"])
+@pytest.mark.parametrize("present", ["both", "x", "y"])
+def test_a_pod_with_an_alias_is_one_pod_whichever_name_is_declared(said: str, present: str) -> None:
+    x = pod("x", X_LISTS.replace("peer: y", f"peer: {said}"))
+    y = pod("y", Y_LISTS, **ALIAS)
+    both = the_link(wanted_links([x, y]))
+    assert both.link.name == "ns.edge.in1.x.in1"
+    pods = {"both": [x, y], "x": [x], "y": [y]}[present]
+    assert both.is_recorded_as(the_link(wanted_links(pods)).link.name)
+
+
+def test_where_a_declaration_is_said_does_not_depend_on_who_is_primary() -> None:
+    found = the_link(wanted_links([pod("x"), pod("y", Y_LISTS)], topologies=[]))
+    assert [found.said_at(side, interface=True).rpartition(": ")[2] for side in Side] == ["ifname", "peer_ifname"]
+    turned = replace(found, link=found.link.swapped(), primary=found.pair, pair=found.primary)
+    assert [turned.said_at(side, interface=True).rpartition(": ")[2] for side in Side] == ["peer_ifname", "ifname"]
+
+
+@pytest.mark.parametrize("primary", Side)
+def test_a_declaration_is_compared_in_the_roles_of_the_record(primary: Side) -> None:
+    record = wanted() if primary is Side.PRIMARY else wanted().swapped()
+    assert wanted().oriented_as(record).primary == record.primary
+    same = replace(record, primary=replace(record.primary, ifname="in1"), pair=replace(record.pair, ifname="in1"))
+    for link in (same, same.swapped()):
+        assert link.oriented_as(same).primary == same.primary
+
+
+# Where a link is recorded
+
+
+class KnownRecords(Records):
+    """Records of which some exist, and what the nodes' Leases announce."""
+
+    def __init__(self, *records: Link, schemas: Sequence[int] = ()) -> None:
+        super().__init__(cast(Any, None))
+        self.stored = {record.name: record for record in records}
+        self.schemas = list(schemas)
+        self.asked: list[str] = []
+
+    def known_link(self, name: str) -> tuple[Link | None, bool]:
+        self.asked.append(name)
+        return self.stored.get(name), True
+
+    def node_leases(self) -> list[NodeLease]:
+        return [NodeLease(f"node-{number}", "", schema) for number, schema in enumerate(self.schemas)]
+
+    def has_earlier_records(self) -> bool:
+        return any(record.schema == EARLIER_SCHEMA for record in self.stored.values())
+
+
+def both_declare() -> WantedLink:
+    return the_link(wanted_links([pod("x", X_LISTS), pod("y", Y_LISTS)]))
+
+
+def greater_declares() -> WantedLink:
+    return the_link(wanted_links([pod("x"), pod("y", Y_LISTS)]))
+
+
+def test_a_new_record_has_the_new_name_once_every_node_reads_it() -> None:
+    for schemas in ([], [2], [2, 2], [2, 3]):
+        link = KnownRecords(schemas=schemas).as_recorded(greater_declares())
+        assert (link.name, link.schema) == (CABLE, 2)
+
+
+def test_a_new_record_is_as_earlier_versions_make_it_while_one_of_them_runs() -> None:
+    link = KnownRecords(schemas=[2, 1]).as_recorded(greater_declares())
+    assert (link.name, link.schema, link.primary.name) == ("ns.y.in1.x.in1", EARLIER_SCHEMA, "y")
+
+
+@pytest.mark.parametrize("name", [CABLE, "ns.y.in1.x.in1"])
+@pytest.mark.parametrize("schemas", [[2], [1]])
+def test_a_live_record_is_used_under_whichever_name_it_has(name: str, schemas: list[int]) -> None:
+    earlier = replace(greater_declares().link, name=name, schema=EARLIER_SCHEMA)
+    for one in (greater_declares(), both_declare()):
+        assert KnownRecords(earlier, schemas=schemas).as_recorded(one).name == name
+
+
+def test_earlier_names_are_not_asked_for_where_there_can_be_none() -> None:
+    records = KnownRecords(schemas=[2])
+    records.as_recorded(greater_declares())
+    assert records.asked == []
+    records.schemas = [1]  # a node is rolled back
+    records.formats.read(records)
+    records.as_recorded(greater_declares())
+    assert records.asked == ["ns.y.in1.x.in1", CABLE]
+
+
+def test_earlier_records_are_looked_for_until_the_last_has_gone() -> None:
+    earlier = replace(greater_declares().link, name="ns.y.in1.x.in1", schema=EARLIER_SCHEMA)
+    records, formats = KnownRecords(earlier, schemas=[2]), RecordFormats()
+    formats.read(records)
+    assert formats.writes_current(records)
+    assert formats.earlier_possible(records)
+    records.stored.clear()
+    formats.read(records)
+    assert not formats.earlier_possible(records)
+
+
+def test_formats_that_cannot_be_read_are_unknown() -> None:
+    class Away(KnownRecords):
+        def node_leases(self) -> list[NodeLease]:
+            raise ApiUnavailableError("cannot reach the Kubernetes API")
+
+    with pytest.raises(ApiUnavailableError):
+        Away().as_recorded(greater_declares())
+
+
+def test_an_end_is_known_by_its_pod_in_a_record_of_either_format() -> None:
+    for schemas in ([2], [1]):
+        for pods in ([pod("x"), pod("y", Y_LISTS, **ALIAS)], [pod("x", X_LISTS), pod("y")]):
+            found = wanted_links(pods)
+            for one in pods:
+                (end,) = held_ends(KnownRecords(schemas=schemas), one, found.ends_of(one))
+                assert end.wanted.end(end.side).name in (one.ref.name, one.labels.get("ratchet.pod_name"))
+                assert end.declared == bool(one.annotations)
+
+
+# Who owns an interface
+
+
+def held(link: str, ifname: str, index: int = 0) -> HeldEnd:
+    one = wanted()
+    return HeldEnd(replace(one, name=link, primary=replace(one.primary, ifname=ifname)), Side.PRIMARY, index)
+
+
+def test_an_interface_that_another_link_holds_is_not_taken() -> None:
+    assert reserve([held("b", "in1")], [held("a", "in1", 7)]) == ()
+
+
+def test_a_link_that_another_attachment_holds_is_not_taken() -> None:
+    assert reserve([held("a", "in1")], [held("a", "in1", 7)]) == ()
+
+
+def test_of_two_new_links_of_one_interface_the_first_has_it() -> None:
+    assert [end.link for end in reserve([held("a", "in1"), held("b", "in1"), held("c", "in2")], [])] == ["a", "c"]
+
+
+def test_every_end_that_is_taken_has_an_ifindex_of_its_own() -> None:
+    first = reserve([held(f"link-{number}", f"in{number}") for number in range(600)], [], {1, 2})
+    indexes = {end.index for end in first}
+    assert len(indexes) == 600
+    assert not indexes & {0, 1, 2}
+    (again,) = reserve([held("link-0", "in0")], [held("other", "in600", first[0].index)])
+    assert again.index not in (0, first[0].index)
