@@ -97,10 +97,11 @@ class Tender:
         entries = [one for one in entries if not self.is_adding(one.attachment.container_id)]
         if not entries:
             return
-        pods = {pod.ref: pod for pod in self.records.pods(namespace)}
+        pods = {pod.ref.name: pod for pod in self.records.pods(namespace)}
         for entry in entries:
-            if entry.pod in pods:
-                self._take_what_names(entry, pods[entry.pod], pods.values())
+            pod = pods.get(entry.pod.name) if entry.pod else None
+            if pod is not None and entry.pod is not None and pod.ref.is_same_pod(entry.pod):
+                self._take_what_names(entry, pod, pods.values())
 
     def states(self) -> dict[State, int]:
         """How many links of this node are in each state."""
@@ -189,7 +190,7 @@ class Tender:
         if entry.pod is None:
             return None
         pod = self.records.pod(entry.pod.namespace, entry.pod.name, entry.pod.uid)
-        return pod if pod is not None and pod.ref == entry.pod else None
+        return pod if pod is not None and pod.ref.is_same_pod(entry.pod) else None
 
     def _is_over(self, entry: SandboxEntry, end: HeldEnd) -> bool:
         """Whether nothing is to be done for an end any more, however short a time ago its entry was read."""
@@ -248,7 +249,7 @@ class Tender:
         if not datapath.namespace_is_there(sandbox.netns):
             return "its sandbox is gone, and no DEL came"
         pod = self.records.pod(sandbox.pod.namespace, sandbox.pod.name)
-        if pod is None or pod.ref != sandbox.pod or pod.finished:
+        if pod is None or not pod.ref.is_same_pod(sandbox.pod) or pod.finished:
             return "its pod is gone, and no DEL came"
         return None
 

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
 class NodeLease:
-    """A node's sign of life: `version` changes with each; `vtep` is where its tunnels end; `uid` is the Lease's own."""
+    """A node's sign of life: `version` changes with each; `vtep` is where its tunnels end; `uid` is the Lease's own.
+
+    `renewed` is the renewal time by the node's clock; None if the Lease has none that can be read.
+    """
 
     node: str
     vtep: str
     version: str = ""
     uid: str = ""
+    renewed: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,6 @@ from ratchet.node.seen import Seen
 from ratchet.node.sites import FindSite, Underlay, find_site
 from ratchet.store.records import Records
 
-# The annotation under which a static pod's mirror keeps the UID by which the kubelet calls the pod
-# (kubernetes.io/docs/reference/labels-annotations-taints).
-MIRROR = "kubernetes.io/config.mirror"
-
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -114,7 +110,7 @@ class Call:
         pod = records.pod(namespace, name, uid)
         if pod is None:
             raise PodMissingError(f"cannot find pod {namespace}/{name}: the API has none of that name")
-        if uid and uid not in (pod.ref.uid, pod.annotations.get(MIRROR)):
+        if uid and uid not in (pod.ref.uid, pod.ref.mirror):
             raise PodMissingError(
                 f"cannot find pod {namespace}/{name} with UID {uid}: it has been replaced by one with UID {pod.ref.uid}"
             )

@@ -390,7 +390,7 @@ def _document_of(entry: SandboxEntry) -> dict[str, Any]:
         "container_id": entry.attachment.container_id,
         "ifname": entry.attachment.ifname,
         "netns": entry.netns,
-        "pod": {"namespace": pod.namespace, "name": pod.name, "uid": pod.uid} if pod else None,
+        "pod": asdict(pod) if pod else None,
         "asks": entry.asks,
         "began": entry.began,
         "ends": [{"side": end.side.value, "wanted": encode_link(end.wanted)} for end in entry.ends],
@@ -409,7 +409,7 @@ def _entry(path: Path) -> SandboxEntry | None:
         return SandboxEntry(
             Attachment(document["network"], document["container_id"], document["ifname"]),
             document["netns"],
-            PodRef(pod["namespace"], pod["name"], pod["uid"]) if pod else None,
+            PodRef(pod["namespace"], pod["name"], pod["uid"], pod.get("mirror", "")) if pod else None,
             tuple(HeldEnd(decode_link(end["wanted"]), Side(end["side"])) for end in document["ends"]),
             tuple(Delegation.from_json(one) for one in document["delegations"]),
             bool(document["asks"]),

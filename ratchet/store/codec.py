@@ -17,6 +17,7 @@ from ratchet.core.heartbeat import NodeLease
 from ratchet.core.intent import TOPOLOGY_KEY
 from ratchet.core.machine import derive
 from ratchet.core.model import (
+    MIRROR_ANNOTATION,
     Address,
     End,
     Kind,
@@ -53,12 +54,14 @@ Json = dict[str, Any]
 MANAGER = "ratchet"
 LINK_ANNOTATION = "ratchet.link"
 VTEP_ANNOTATION = "ratchet.vtep"
+_MIRROR_MAX = 128  # characters; the kubelet's own are 32 or 36
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _GENERATIONS = range(1, 10**18)
 _VNIS = range(1, 1 << 24)
 _PORTS = range(1, 1 << 16)
 _TUNNEL, _PORT = "kind_wanted", "vxlan_port"
-_END_KEYS = END_PROPERTIES | {"name", "ifname", "addresses", "pod", "uid", "node", "vtep", "sandbox", "netns", "stands"}
+_SANDBOX_KEYS = {"pod", "uid", "mirror", "node", "vtep", "sandbox", "netns"}
+_END_KEYS = END_PROPERTIES | _SANDBOX_KEYS | {"name", "ifname", "addresses", "stands"}
 
 
 def encode_link(link: Link) -> Json:
@@ -199,23 +202,44 @@ def decode_node_lease(lease: Mapping[str, Any]) -> NodeLease:
         vtep=(metadata.get("annotations") or {}).get(VTEP_ANNOTATION, ""),
         version=metadata.get("resourceVersion", ""),
         uid=metadata.get("uid", ""),
+        renewed=_renew_time(lease),
     )
+
+
+def _renew_time(lease: Mapping[str, Any]) -> datetime | None:
+    """When a Lease was last renewed, by its writer's clock; None if that is missing or malformed."""
+    try:
+        return decode_time((lease.get("spec") or {}).get("renewTime"))
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def decode_pod(pod: Mapping[str, Any]) -> Pod:
     """A pod of the API, as far as Ratchet looks."""
     metadata = pod.get("metadata", {})
     spec = pod.get("spec") or {}
+    annotations = metadata.get("annotations") or {}
     return Pod(
-        ref=PodRef(metadata.get("namespace", ""), metadata.get("name", ""), metadata.get("uid", "")),
+        ref=PodRef(
+            metadata.get("namespace", ""),
+            metadata.get("name", ""),
+            metadata.get("uid", ""),
+            _mirror(annotations),
+        ),
         labels=metadata.get("labels") or {},
-        annotations=metadata.get("annotations") or {},
+        annotations=annotations,
         node=spec.get("nodeName") or "",
         phase=(pod.get("status") or {}).get("phase") or "Pending",
         deleting=bool(metadata.get("deletionTimestamp")),
         created=decode_time(metadata.get("creationTimestamp")),
         gates=tuple(gate.get("conditionType") or "" for gate in spec.get("readinessGates") or ()),
     )
+
+
+def _mirror(annotations: Mapping[str, str]) -> str:
+    """The static pod's UID in a mirror pod's annotations. Records hold it, so an oversized value is ignored."""
+    uid = annotations.get(MIRROR_ANNOTATION, "")
+    return uid if len(uid) <= _MIRROR_MAX else ""
 
 
 def decode_topology(config_map: Mapping[str, Any]) -> Topology:
@@ -261,6 +285,8 @@ def _encode_end(side: Side, end: End) -> dict[str, str]:
             "sandbox": end.sandbox.container_id,
             "netns": end.sandbox.netns,
         }
+        if end.sandbox.pod.mirror:
+            fields["mirror"] = end.sandbox.pod.mirror
     if end.stands:
         fields["stands"] = f"{end.stands.sandbox} toward {end.stands.toward} generation {end.stands.generation}"
     return {f"{side}.{key}": value for key, value in fields.items()}
@@ -272,7 +298,7 @@ def _decode_end(side: Side, namespace: str, data: Mapping[str, str]) -> End:
     if f"{prefix}sandbox" in data:
         sandbox = Sandbox(
             container_id=data[f"{prefix}sandbox"],
-            pod=PodRef(namespace, data[f"{prefix}pod"], data[f"{prefix}uid"]),
+            pod=PodRef(namespace, data[f"{prefix}pod"], data[f"{prefix}uid"], data.get(f"{prefix}mirror", "")),
             node=data[f"{prefix}node"],
             netns=data[f"{prefix}netns"],
             vtep=data[f"{prefix}vtep"],
