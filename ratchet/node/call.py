@@ -82,8 +82,7 @@ class Call:
 
     def refuse_followed(self) -> None:
         """Raise FollowedError where another ADD of the same attachment has begun since, after a DEL."""
-        current = self.journal.read(self.attachment)
-        if current is not None and current.began > self.began:
+        if any(entry.began > self.began for entry in self.journal.to_delete(self.attachment)):
             raise FollowedError(
                 f"cannot add {self.arguments.ifname} to container {self.arguments.container_id}: "
                 "the runtime deleted it and added it anew meanwhile"
