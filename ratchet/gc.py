@@ -54,7 +54,7 @@ def collect_garbage(
     nodes = records.nodes()
     for error in malformed:
         yield Finding("a record", str(error), Outcome.LEFT)
-    for orphan in orphaned_links(links, pods, node_leases, now(), grace):
+    for orphan in orphaned_links(links, pods, nodes, node_leases, now(), grace):
         cleared = _cleared(orphan, now())
         what = f"record {orphan.link.name}" if cleared.abandoned else f"end of {orphan.link.name}"
         yield Finding(what, orphan.why, _attempted(partial(_write, records, orphan.link, cleared), dry_run=dry_run))

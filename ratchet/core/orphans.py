@@ -3,13 +3,17 @@
 Records and Leases must have been listed before pods and nodes: a pod that joined before the record was listed was
 in the API by then, so one that is missing from the later list is gone and not merely late.
 
-A missing Node object kills nothing by itself. An end is dead when its pod is gone or finished. The Lease of a node is
-garbage when the Node object is missing and the Lease was not renewed for the grace period.
+A missing Node object kills nothing by itself. An end is dead when its pod is gone or finished. A node Lease is garbage
+when the Node object is missing and the Lease was not renewed for the grace period.
 
 One pass cannot know since when a Node object is missing. The renewal time of the Lease is the stored evidence. It is
 written by the node's clock and read by the collector's. If the node's clock is ahead, the Lease is kept for longer. If
 it is behind by more than the grace period, a Lease in use may be deleted while its Node object is missing. The agent
 creates it again at its next heartbeat, and no node takes a missing Lease for a lost node.
+
+A mirror pod goes with its node's Node object, and the static pod runs on. So a missing mirror says nothing while the
+node is away for less than the grace period: its Node object is missing and its Lease is renewed, or its Node object is
+new and the kubelet has yet to create the mirror again.
 """
 
 from __future__ import annotations
@@ -60,19 +64,25 @@ class OrphanedLease:
 
 
 def orphaned_links(
-    links: Iterable[Link], pods: Iterable[Pod], leases: Iterable[NodeLease], now: datetime, grace: timedelta
+    links: Iterable[Link],
+    pods: Iterable[Pod],
+    nodes: Mapping[str, datetime | None],
+    leases: Iterable[NodeLease],
+    now: datetime,
+    grace: timedelta,
 ) -> tuple[OrphanedLink, ...]:
     """Records with an end whose pod is gone or finished, and records that nobody has joined.
 
-    What was made or changed within `grace` before `now` is spared. `leases` are those of all nodes.
+    What was made or changed within `grace` before `now` is spared. `nodes` are the Node objects by name with their
+    creation times; `leases` are those of all nodes.
     """
     alive = {(pod.ref.namespace, pod.ref.name): pod for pod in pods}
-    attended = frozenset(lease.node for lease in leases if _is_recent(lease, now, grace))
+    mirrorless = _nodes_without_mirrors(nodes, leases, now, grace)
     found = []
     for link in links:
         if _age(link, now) < grace:
             continue
-        dead = tuple(end for side in Side if (end := _dead_end(link, side, alive, attended)))
+        dead = tuple(end for side in Side if (end := _dead_end(link, side, alive, mirrorless)))
         if dead:
             found.append(OrphanedLink(link, dead, "; ".join(end.why for end in dead)))
         elif link.abandoned:
@@ -102,18 +112,17 @@ def orphaned_nodes(
 
 
 def _dead_end(
-    link: Link, side: Side, alive: Mapping[tuple[str, str], Pod], attended: Collection[str]
+    link: Link, side: Side, alive: Mapping[tuple[str, str], Pod], mirrorless: Collection[str]
 ) -> DeadEnd | None:
-    """The end if it is dead. `alive` has the pods by namespace and name; `attended` are the nodes with a live agent.
+    """The end if it is dead.
 
-    A static pod can outlive its mirror pod for a while: the mirror goes with the Node object, and the kubelet creates
-    it again later. While the node's agent is alive, the agent alone judges that end, by the sandbox itself.
+    `alive` has the pods by namespace and name. On the nodes `mirrorless` a static pod may run without its mirror.
     """
     sandbox = link.sandbox(side)
     if sandbox is None:
         return None
     pod = alive.get((sandbox.pod.namespace, sandbox.pod.name))
-    if pod is None and sandbox.pod.mirror and sandbox.node in attended:
+    if pod is None and sandbox.pod.mirror and sandbox.node in mirrorless:
         return None
     if pod is None or not pod.ref.is_same_pod(sandbox.pod):
         why = f"{side} {sandbox.pod}: the pod with UID {sandbox.pod.uid} is gone"
@@ -122,6 +131,15 @@ def _dead_end(
     else:
         return None
     return DeadEnd(side, sandbox.container_id, why)
+
+
+def _nodes_without_mirrors(
+    nodes: Mapping[str, datetime | None], leases: Iterable[NodeLease], now: datetime, grace: timedelta
+) -> frozenset[str]:
+    """The nodes that are away for less than `grace`, or back for less."""
+    away = {lease.node for lease in leases if lease.node not in nodes and _is_recent(lease, now, grace)}
+    back = {node for node, created in nodes.items() if created is not None and now - created < grace}
+    return frozenset(away | back)
 
 
 def _is_recent(lease: NodeLease, now: datetime, grace: timedelta) -> bool:

@@ -427,7 +427,7 @@ def test_fault_39_a_node_object_is_missing_for_a_moment(cluster: Cluster) -> Non
     nodes = [cluster.bed.api.get(f"/api/v1/nodes/{name}") for name in ("a", "b")]
     for node in nodes:
         cluster.bed.api.delete(f"/api/v1/nodes/{node['metadata']['name']}", uid=node["metadata"]["uid"])
-    assert cluster.bed.records.nodes() == set()
+    assert cluster.bed.records.nodes() == {}
     assert [line for line in collected(cluster) if LINK in line] == []
     for node in nodes:
         metadata = {"name": node["metadata"]["name"]}

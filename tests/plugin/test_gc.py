@@ -246,13 +246,14 @@ def test_the_lease_of_a_node_is_removed_once_its_node_object_is_missing_and_it_i
 
 
 @pytest.mark.parametrize(("age", "stays"), [(10, True), (3600, False)], ids=["agent alive", "agent silent"])
-def test_a_static_pod_without_a_mirror_is_left_to_its_agent(cluster: Cluster, age: int, stays: bool) -> None:
-    """Its mirror goes with the Node object; the kubelet creates it again later."""
+def test_a_static_pod_stays_while_its_mirror_is_missing_with_its_node(cluster: Cluster, age: int, stays: bool) -> None:
+    """The mirror goes with the Node object; the kubelet creates it again later."""
     later = datetime.now(UTC) + timedelta(hours=1)
-    cluster.bed.records.beat(NodeLease("a", ADDRESSES["a"]), 40, later - timedelta(seconds=age))
+    cluster.bed.records.beat(NodeLease("gone", ADDRESSES["gone"]), 40, later - timedelta(seconds=age))
     static = replace(gone("s1"), mirror="0f1e2d3c4b5a69788796a5b4c3d2e1f0")
-    record = planted(cluster, end(static, "s1", "in1", "a"), end(None, "s2", "in2", "b"))
+    record = planted(cluster, end(static, "s1", "in1", "gone"), end(None, "s2", "in2", "b"))
     before = contents(cluster)
     found = collect_garbage(cluster.bed.records, now=lambda: later)
-    assert [finding.what for finding in found] == ([] if stays else [f"record {record.name}"])
+    lease = "the Lease of node gone"
+    assert [finding.what for finding in found] == ([] if stays else [f"record {record.name}", lease])
     assert (contents(cluster) == before) is stays

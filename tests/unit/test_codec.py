@@ -338,7 +338,7 @@ def test_whatever_is_written_into_a_record_is_read_or_told(changes: dict[str, st
         return
     link_patch(full(), encode_link(link))
     assert derive(link) in State
-    orphaned_links([link], [], set(), NOW, timedelta())
+    orphaned_links([link], [], {}, [], NOW, timedelta())
 
 
 # Leases, pods, moments

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -14,6 +14,7 @@ from tests.support.links import NOW, joined, own, vxlan
 
 GRACE = timedelta(minutes=5)
 OLD = NOW - timedelta(hours=1)
+NODES: dict[str, datetime | None] = {"node-a": OLD, "node-b": OLD}
 NO_LEASES: list[NodeLease] = []
 STATIC = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
 PRIMARY, PAIR = Side.PRIMARY, Side.PAIR
@@ -31,8 +32,8 @@ def old(link: Link) -> Link:
 
 
 def test_a_link_of_living_pods_is_no_garbage() -> None:
-    assert orphaned_links([old(vxlan())], PODS, NO_LEASES, NOW, GRACE) == ()
-    assert orphaned_links([], [], NO_LEASES, NOW, GRACE) == ()
+    assert orphaned_links([old(vxlan())], PODS, NODES, NO_LEASES, NOW, GRACE) == ()
+    assert orphaned_links([], [], NODES, NO_LEASES, NOW, GRACE) == ()
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_a_link_of_living_pods_is_no_garbage() -> None:
     ids=["pod gone", "pod re-created", "pod succeeded", "pod failed", "both gone"],
 )
 def test_an_end_is_dead_with_its_pod(pods: list[Pod], dead: dict[Side, str]) -> None:
-    (orphan,) = orphaned_links([old(vxlan())], pods, NO_LEASES, NOW, GRACE)
+    (orphan,) = orphaned_links([old(vxlan())], pods, NODES, NO_LEASES, NOW, GRACE)
     assert orphan.link == vxlan()
     assert orphan.dead == tuple(DeadEnd(side, own(side).container_id, why) for side, why in dead.items())
     assert orphan.why == "; ".join(dead.values())
@@ -71,13 +72,15 @@ def test_an_end_is_dead_with_its_pod(pods: list[Pod], dead: dict[Side, str]) -> 
 def test_a_pod_of_that_name_in_another_namespace_does_not_count() -> None:
     ref = own(PAIR).pod
     stranger = Pod(PodRef("other", ref.name, ref.uid), phase="Running")
-    (orphan,) = orphaned_links([old(vxlan())], [alive(PRIMARY), stranger], NO_LEASES, NOW, GRACE)
+    (orphan,) = orphaned_links([old(vxlan())], [alive(PRIMARY), stranger], NODES, NO_LEASES, NOW, GRACE)
     assert [end.side for end in orphan.dead] == [PAIR]
 
 
 @pytest.mark.parametrize("phase", ["Pending", "Running", "Unknown"])
 def test_a_pod_that_may_yet_run_is_alive(phase: str) -> None:
-    assert orphaned_links([old(vxlan())], [alive(PRIMARY, phase=phase), alive(PAIR)], NO_LEASES, NOW, GRACE) == ()
+    assert (
+        orphaned_links([old(vxlan())], [alive(PRIMARY, phase=phase), alive(PAIR)], NODES, NO_LEASES, NOW, GRACE) == ()
+    )
 
 
 def of_static_pod(link: Link, mirror: str = STATIC) -> Link:
@@ -106,7 +109,7 @@ def mirror_pod(number: int = 1, mirror: str = STATIC, phase: str = "Running") ->
 )
 def test_a_static_pod_is_known_by_its_own_uid(recorded: str, pair: Pod | None, dead: bool) -> None:
     pods = [alive(PRIMARY), *([pair] if pair else [])]
-    found = orphaned_links([old(of_static_pod(vxlan(), recorded))], pods, NO_LEASES, NOW, GRACE)
+    found = orphaned_links([old(of_static_pod(vxlan(), recorded))], pods, NODES, NO_LEASES, NOW, GRACE)
     assert [end.side for orphan in found for end in orphan.dead] == ([PAIR] if dead else [])
 
 
@@ -114,35 +117,65 @@ def renewed(age: float | None, node: str = "node-b") -> NodeLease:
     return NodeLease(node, "10.0.0.1", renewed=None if age is None else NOW - timedelta(seconds=age))
 
 
+def young(age: float) -> dict[str, datetime | None]:
+    """The Node objects, that of node-b created so many seconds ago."""
+    return {**NODES, "node-b": NOW - timedelta(seconds=age)}
+
+
+AWAY: dict[str, datetime | None] = {"node-a": OLD}
+
+
 @pytest.mark.parametrize(
-    ("leases", "pods", "dead"),
+    ("nodes", "leases", "dead"),
     [
-        ([renewed(10)], [alive(PRIMARY)], False),
-        ([renewed(None)], [alive(PRIMARY)], False),
-        ([renewed(300)], [alive(PRIMARY)], True),
-        ([renewed(10, "node-a")], [alive(PRIMARY)], True),
-        ([renewed(10)], [alive(PRIMARY), mirror_pod(number=2, mirror="another")], True),
+        (AWAY, [renewed(10)], False),
+        (AWAY, [renewed(None)], False),
+        (AWAY, [renewed(300)], True),
+        (AWAY, [], True),
+        (AWAY, [renewed(10, "node-a")], True),
+        (NODES, [renewed(10)], True),
+        ({**NODES, "node-b": None}, [renewed(10)], True),
+        (young(299), [], False),
+        (young(300), [renewed(10)], True),
     ],
-    ids=["agent alive", "renewal unknown", "agent silent", "another node's agent", "new manifest"],
+    ids=[
+        "away for a moment",
+        "away, renewal unknown",
+        "away and silent",
+        "away without an agent",
+        "another node's agent",
+        "node there",
+        "node there, of unknown age",
+        "back for a moment",
+        "back for long",
+    ],
 )
-def test_a_static_pod_without_a_mirror_is_left_to_a_live_agent(
-    leases: list[NodeLease], pods: list[Pod], dead: bool
+def test_a_static_pod_may_be_without_a_mirror_while_its_node_is_away(
+    nodes: dict[str, datetime | None], leases: list[NodeLease], dead: bool
 ) -> None:
-    found = orphaned_links([old(of_static_pod(vxlan()))], pods, leases, NOW, GRACE)
+    found = orphaned_links([old(of_static_pod(vxlan()))], [alive(PRIMARY)], nodes, leases, NOW, GRACE)
     assert [end.side for orphan in found for end in orphan.dead] == ([PAIR] if dead else [])
 
 
-def test_a_live_agent_does_not_keep_the_end_of_an_ordinary_pod() -> None:
-    (orphan,) = orphaned_links([old(vxlan())], [alive(PRIMARY)], [renewed(10)], NOW, GRACE)
+@pytest.mark.parametrize("pods", [[], [mirror_pod(number=2, mirror="another")]], ids=["ordinary", "new manifest"])
+def test_what_is_known_to_be_gone_is_dead_while_its_node_is_away(pods: list[Pod]) -> None:
+    link = of_static_pod(vxlan()) if pods else vxlan()
+    (orphan,) = orphaned_links([old(link)], [alive(PRIMARY), *pods], AWAY, [renewed(10)], NOW, GRACE)
     assert [end.side for end in orphan.dead] == [PAIR]
 
 
+@pytest.mark.parametrize("nodes", [NODES, AWAY, {}], ids=["there", "one missing", "all missing"])
+def test_a_missing_node_kills_nothing_while_the_pods_are_there(nodes: dict[str, datetime | None]) -> None:
+    for link in (vxlan(), of_static_pod(vxlan())):
+        assert orphaned_links([old(link)], PODS, nodes, NO_LEASES, NOW, GRACE) == ()
+
+
 def test_an_end_that_nobody_has_joined_is_not_dead() -> None:
-    assert orphaned_links([old(joined(own(PRIMARY), None))], PODS, NO_LEASES, NOW, GRACE) == ()
+    assert orphaned_links([old(joined(own(PRIMARY), None))], PODS, NODES, NO_LEASES, NOW, GRACE) == ()
 
 
 def test_a_record_that_nobody_has_joined_is_garbage() -> None:
-    (orphan,) = orphaned_links([old(joined(None, None))], PODS, NO_LEASES, NOW, GRACE)
+    (orphan,) = orphaned_links([old(joined(None, None))], PODS, NODES, NO_LEASES, NOW, GRACE)
     assert orphan.dead == ()
     assert orphan.why == "nobody has joined it"
 
@@ -153,11 +186,11 @@ def test_the_young_are_spared(age: int, spared: bool) -> None:
     made = replace(vxlan(), created=moment)
     changed = replace(vxlan(), created=OLD, history=(Transition(moment, State.PENDING, State.PENDING, "joined"),))
     for link in (made, changed):
-        assert bool(orphaned_links([link], [], NO_LEASES, NOW, GRACE)) is not spared
+        assert bool(orphaned_links([link], [], NODES, NO_LEASES, NOW, GRACE)) is not spared
 
 
 def test_a_record_of_unknown_age_is_judged_as_old() -> None:
-    assert orphaned_links([vxlan()], [], NO_LEASES, NOW, GRACE)
+    assert orphaned_links([vxlan()], [], NODES, NO_LEASES, NOW, GRACE)
 
 
 def lease(vni: int = 11, holder: str = "uid-1", age: int = 3600) -> VniLease:
