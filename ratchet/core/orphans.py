@@ -11,9 +11,9 @@ written by the node's clock and read by the collector's. If the node's clock is 
 it is behind by more than the grace period, a Lease in use may be deleted while its Node object is missing. The agent
 creates it again at its next heartbeat, and no node takes a missing Lease for a lost node.
 
-A mirror pod goes with its node's Node object, and the static pod runs on. So a missing mirror says nothing while the
-node is away for less than the grace period: its Node object is missing and its Lease is renewed, or its Node object is
-new and the kubelet has yet to create the mirror again.
+A mirror pod goes with its Node object, and the static pod runs on. A missing mirror is therefore no evidence while the
+Node object is missing and the Lease is still renewed. Nor is it for the grace period after the Node object is created
+again: the kubelet has to create the mirror first.
 """
 
 from __future__ import annotations

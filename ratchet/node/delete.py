@@ -54,7 +54,7 @@ def delete_attachment(call: Call) -> None:
 
 def _delete_entry(call: Call, entry: SandboxEntry) -> None:
     if entry.attachment != call.attachment:
-        log.info("taking back what was added under the network name %s", entry.attachment.network)
+        log.info("DEL falls back to another network name: network=%s", entry.attachment.network)
     if entry.boot == boot_id() and entry.began > call.began:
         log.warning("nothing is taken back: the runtime has added it anew since it called")
     else:
@@ -87,7 +87,7 @@ def _to_delete(call: Call) -> list[SandboxEntry]:
     try:
         return call.journal.to_delete(call.attachment)
     except RatchetError as error:
-        log.error("what was added under another network name is left to the agent or `ratchet gc`: %s", error)
+        log.error("cannot find entries under other network names, they are left to `ratchet gc`: %s", error)
         return []
 
 
