@@ -54,16 +54,17 @@ def collect_garbage(
     nodes = records.nodes()
     for error in malformed:
         yield Finding("a record", str(error), Outcome.LEFT)
-    for orphan in orphaned_links(links, pods, nodes, now(), grace):
+    for orphan in orphaned_links(links, pods, nodes, node_leases, now(), grace):
         cleared = _cleared(orphan, now())
         what = f"record {orphan.link.name}" if cleared.abandoned else f"end of {orphan.link.name}"
         yield Finding(what, orphan.why, _attempted(partial(_write, records, orphan.link, cleared), dry_run=dry_run))
     for held in orphaned_leases(leases, uids, now(), grace):
         outcome = _attempted(partial(records.delete_vni_lease, held.lease), dry_run=dry_run)
         yield Finding(f"VNI {held.lease.vni}", held.why, outcome)
-    for lease in orphaned_nodes(node_leases, nodes):
+    for lease in orphaned_nodes(node_leases, nodes, now(), grace):
         outcome = _attempted(partial(records.delete_node_lease, lease), dry_run=dry_run)
-        yield Finding(f"the Lease of node {lease.node}", "the node no longer exists", outcome)
+        why = f"the Node object is missing and the Lease was last renewed at {lease.renewed:%Y-%m-%dT%H:%M:%SZ}"
+        yield Finding(f"the Lease of node {lease.node}", why, outcome)
 
 
 def _cleared(orphan: OrphanedLink, now: datetime) -> Link:

@@ -23,7 +23,7 @@ from ratchet.agent.sites import Sites
 from ratchet.cni.arguments import Arguments, Command
 from ratchet.cni.config import NetworkConfig
 from ratchet.core.model import PodRef
-from ratchet.errors import ApiUnavailableError, InvalidIntentError
+from ratchet.errors import ApiUnavailableError, InvalidIntentError, RatchetError
 from ratchet.node.answering import answer, speak_of_keys
 from ratchet.node.call import Call
 from ratchet.node.journal import Attachment, Journal, SandboxEntry, since_boot
@@ -166,8 +166,12 @@ class Calls:
         """The sandboxes that the call may delete."""
         if call.arguments.command is Command.GC:
             return self.journal.entries()
-        entry = self.journal.read(call.attachment) if call.arguments.command is Command.DEL else None
-        return [entry] if entry else []
+        if call.arguments.command is not Command.DEL:
+            return []
+        try:
+            return self.journal.to_delete(call.attachment)
+        except RatchetError:  # DEL meets it again, and logs it
+            return []
 
     def _speak_once(self, network: NetworkConfig) -> None:
         """Say of each configuration once what of it means nothing here."""

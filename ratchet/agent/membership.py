@@ -49,10 +49,11 @@ class Membership:
         entries = [one for one in entries if not self.is_adding(one.attachment.container_id)]
         if not entries:
             return
-        pods = {pod.ref: pod for pod in self.records.pods(namespace)}
+        pods = {pod.ref.name: pod for pod in self.records.pods(namespace)}
         for entry in entries:
-            if entry.pod in pods:
-                self._reconcile_sandbox(entry, pods[entry.pod], pods.values())
+            pod = pods.get(entry.pod.name) if entry.pod else None
+            if pod is not None and entry.pod is not None and pod.ref.is_same_pod(entry.pod):
+                self._reconcile_sandbox(entry, pod, pods.values())
 
     def is_doubtful(self, entry: SandboxEntry, end: HeldEnd) -> bool:
         """Whether the end may have to be given up (`give_up_undeclared`)."""

@@ -174,7 +174,7 @@ class Tender:
         if entry.pod is None:
             return None
         pod = self.records.pod(entry.pod.namespace, entry.pod.name, entry.pod.uid)
-        return pod if pod is not None and pod.ref == entry.pod else None
+        return pod if pod is not None and pod.ref.is_same_pod(entry.pod) else None
 
     def _is_over(self, entry: SandboxEntry, end: HeldEnd) -> bool:
         """Whether nothing is to be done for an end any more, however short a time ago its entry was read."""
@@ -233,7 +233,7 @@ class Tender:
         if not datapath.namespace_is_there(Location(sandbox.netns, sandbox.cookie)):
             return "its sandbox is gone, and no DEL came"
         pod = self.records.pod(sandbox.pod.namespace, sandbox.pod.name)
-        if pod is None or pod.ref != sandbox.pod or pod.finished:
+        if pod is None or not pod.ref.is_same_pod(sandbox.pod) or pod.finished:
             return "its pod is gone, and no DEL came"
         return None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from ratchet.core.model import CURRENT_SCHEMA
 
@@ -17,7 +18,8 @@ from ratchet.core.model import CURRENT_SCHEMA
 class NodeLease:
     """A node's sign of life: `version` changes with each; `vtep` is where its tunnels end; `uid` is the Lease's own.
 
-    `schema` is the newest format of records that the node's agent reads (`core.model.CURRENT_SCHEMA`).
+    `schema` is the newest format of records that the node's agent reads (`core.model.CURRENT_SCHEMA`). `renewed` is the
+    renewal time by the node's clock; None if the Lease has none that can be read.
     """
 
     node: str
@@ -25,6 +27,7 @@ class NodeLease:
     schema: int = CURRENT_SCHEMA
     version: str = ""
     uid: str = ""
+    renewed: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

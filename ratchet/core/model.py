@@ -15,6 +15,9 @@ Address = IPv4Interface | IPv6Interface
 # The formats of a record. EARLIER: named after the pod that declares the link. CURRENT: named after the unordered pair
 # of endpoints; `primary` is an attribute. docs/architecture.md, "The record's format".
 EARLIER_SCHEMA, CURRENT_SCHEMA = 1, 2
+# The kubelet runs a static pod under a UID of its own. It stores that UID in this annotation of the pod's mirror in the
+# API (kubernetes.io/docs/reference/labels-annotations-taints).
+MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 
 
 class Kind(StrEnum):
@@ -46,11 +49,27 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PodRef:
-    """A pod of the API; `uid` tells it from an earlier pod of the same name."""
+    """A pod of the API; `uid` tells it from an earlier pod of the same name.
+
+    `mirror` is the UID of the static pod that a mirror pod stands for; it is empty for every other pod. It is no part
+    of the identity: two references with the same UID are equal.
+    """
 
     namespace: str
     name: str
     uid: str
+    mirror: str = field(default="", compare=False)
+
+    def is_same_pod(self, other: PodRef) -> bool:
+        """Whether both references mean one pod.
+
+        A mirror pod that is created again gets a new UID, and its sandbox stays. The static pod's UID stays too, until
+        the static pod's manifest changes; then the kubelet makes a new sandbox.
+        """
+        if self == other:
+            return True
+        same_name = (self.namespace, self.name) == (other.namespace, other.name)
+        return same_name and self.mirror != "" and self.mirror == other.mirror
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"

@@ -2,16 +2,28 @@
 
 Records and Leases must have been listed before pods and nodes: a pod that joined before the record was listed was
 in the API by then, so one that is missing from the later list is gone and not merely late.
+
+A missing Node object kills nothing by itself. An end is dead when its pod is gone or finished. A node Lease is garbage
+when the Node object is missing and the Lease was not renewed for the grace period.
+
+One pass cannot know since when a Node object is missing. The renewal time of the Lease is the stored evidence. It is
+written by the node's clock and read by the collector's. If the node's clock is ahead, the Lease is kept for longer. If
+it is behind by more than the grace period, a Lease in use may be deleted while its Node object is missing. The agent
+creates it again at its next heartbeat, and no node takes a missing Lease for a lost node.
+
+A mirror pod goes with its Node object, and the static pod runs on. A missing mirror is therefore no evidence while the
+Node object is missing and the Lease is still renewed. Nor is it for the grace period after the Node object is created
+again: the kubelet has to create the mirror first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ratchet.core.heartbeat import NodeLease
-from ratchet.core.model import Link, Pod, PodRef, Side
+from ratchet.core.model import Link, Pod, Side
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +39,7 @@ class VniLease:
 
 @dataclass(frozen=True, slots=True)
 class DeadEnd:
-    """An end whose sandbox is gone with its pod or its node."""
+    """An end whose sandbox is gone with its pod."""
 
     side: Side
     container_id: str
@@ -52,18 +64,25 @@ class OrphanedLease:
 
 
 def orphaned_links(
-    links: Iterable[Link], pods: Iterable[Pod], nodes: Collection[str], now: datetime, grace: timedelta
+    links: Iterable[Link],
+    pods: Iterable[Pod],
+    nodes: Mapping[str, datetime | None],
+    leases: Iterable[NodeLease],
+    now: datetime,
+    grace: timedelta,
 ) -> tuple[OrphanedLink, ...]:
-    """Records with an end whose pod (by UID) or node no longer exists, and records that nobody has joined.
+    """Records with an end whose pod is gone or finished, and records that nobody has joined.
 
-    What was made or changed within `grace` before `now` is spared.
+    What was made or changed within `grace` before `now` is spared. `nodes` are the Node objects by name with their
+    creation times; `leases` are those of all nodes.
     """
-    alive = {pod.ref: pod for pod in pods}
+    alive = {(pod.ref.namespace, pod.ref.name): pod for pod in pods}
+    mirrorless = _nodes_without_mirrors(nodes, leases, now, grace)
     found = []
     for link in links:
         if _age(link, now) < grace:
             continue
-        dead = tuple(end for side in Side if (end := _dead_end(link, side, alive, nodes)))
+        dead = tuple(end for side in Side if (end := _dead_end(link, side, alive, mirrorless)))
         if dead:
             found.append(OrphanedLink(link, dead, "; ".join(end.why for end in dead)))
         elif link.abandoned:
@@ -85,24 +104,47 @@ def orphaned_leases(
     )
 
 
-def orphaned_nodes(leases: Iterable[NodeLease], nodes: Collection[str]) -> tuple[NodeLease, ...]:
-    """The signs of life of nodes that no longer exist."""
-    return tuple(lease for lease in leases if lease.node not in nodes)
+def orphaned_nodes(
+    leases: Iterable[NodeLease], nodes: Collection[str], now: datetime, grace: timedelta
+) -> tuple[NodeLease, ...]:
+    """Node Leases that were not renewed within `grace` before `now` and whose Node object is missing."""
+    return tuple(lease for lease in leases if lease.node not in nodes and not _is_recent(lease, now, grace))
 
 
-def _dead_end(link: Link, side: Side, alive: dict[PodRef, Pod], nodes: Collection[str]) -> DeadEnd | None:
+def _dead_end(
+    link: Link, side: Side, alive: Mapping[tuple[str, str], Pod], mirrorless: Collection[str]
+) -> DeadEnd | None:
+    """The end if it is dead.
+
+    `alive` has the pods by namespace and name. On the nodes `mirrorless` a static pod may run without its mirror.
+    """
     sandbox = link.sandbox(side)
     if sandbox is None:
         return None
-    if sandbox.node not in nodes:
-        why = f"{side} {sandbox.pod}: node {sandbox.node} no longer exists"
-    elif sandbox.pod not in alive:
+    pod = alive.get((sandbox.pod.namespace, sandbox.pod.name))
+    if pod is None and sandbox.pod.mirror and sandbox.node in mirrorless:
+        return None
+    if pod is None or not pod.ref.is_same_pod(sandbox.pod):
         why = f"{side} {sandbox.pod}: the pod with UID {sandbox.pod.uid} is gone"
-    elif alive[sandbox.pod].finished:
-        why = f"{side} {sandbox.pod}: the pod is {alive[sandbox.pod].phase}"
+    elif pod.finished:
+        why = f"{side} {sandbox.pod}: the pod is {pod.phase}"
     else:
         return None
     return DeadEnd(side, sandbox.container_id, why)
+
+
+def _nodes_without_mirrors(
+    nodes: Mapping[str, datetime | None], leases: Iterable[NodeLease], now: datetime, grace: timedelta
+) -> frozenset[str]:
+    """The nodes that are away for less than `grace`, or back for less."""
+    away = {lease.node for lease in leases if lease.node not in nodes and _is_recent(lease, now, grace)}
+    back = {node for node, created in nodes.items() if created is not None and now - created < grace}
+    return frozenset(away | back)
+
+
+def _is_recent(lease: NodeLease, now: datetime, grace: timedelta) -> bool:
+    """Whether a node Lease was renewed within `grace` before `now`; one without a readable time may have been."""
+    return lease.renewed is None or now - lease.renewed < grace
 
 
 def _age(link: Link, now: datetime) -> timedelta:

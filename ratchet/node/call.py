@@ -18,10 +18,6 @@ from ratchet.node.seen import Seen
 from ratchet.node.sites import FindSite, Underlay, find_site
 from ratchet.store.records import Records
 
-# The annotation under which a static pod's mirror keeps the UID by which the kubelet calls the pod
-# (kubernetes.io/docs/reference/labels-annotations-taints).
-MIRROR = "kubernetes.io/config.mirror"
-
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -86,8 +82,7 @@ class Call:
 
     def refuse_followed(self) -> None:
         """Raise FollowedError where another ADD of the same attachment has begun since, after a DEL."""
-        current = self.journal.read(self.attachment)
-        if current is not None and current.began > self.began:
+        if any(entry.began > self.began for entry in self.journal.to_delete(self.attachment)):
             raise FollowedError(
                 f"cannot add {self.arguments.ifname} to container {self.arguments.container_id}: "
                 "the runtime deleted it and added it anew meanwhile"
@@ -114,7 +109,7 @@ class Call:
         pod = records.pod(namespace, name, uid)
         if pod is None:
             raise PodMissingError(f"cannot find pod {namespace}/{name}: the API has none of that name")
-        if uid and uid not in (pod.ref.uid, pod.annotations.get(MIRROR)):
+        if uid and uid not in (pod.ref.uid, pod.ref.mirror):
             raise PodMissingError(
                 f"cannot find pod {namespace}/{name} with UID {uid}: it has been replaced by one with UID {pod.ref.uid}"
             )

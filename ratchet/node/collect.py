@@ -7,7 +7,7 @@ import logging
 from ratchet.cni import delegate
 from ratchet.errors import RatchetError
 from ratchet.node.call import Call
-from ratchet.node.delete import delete
+from ratchet.node.delete import delete_attachment
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def _delete_unknown(call: Call) -> list[RatchetError]:
             continue
         log.info("removing %s of container %s: no DEL came", attachment.ifname, attachment.container_id)
         try:
-            delete(call.deleting(attachment, entry.netns))
+            delete_attachment(call.deleting(attachment, entry.netns))
         except RatchetError as error:
             log.error("%s", error)
             failures.append(error)

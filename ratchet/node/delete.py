@@ -28,16 +28,37 @@ API_SECONDS = 4.0
 def delete(call: Call) -> None:
     """Take back what ADD gave this attachment, whatever is left of it (SPEC.md, "DEL").
 
-    Raises DelegateError alone.
+    An attachment without an entry may have been added under another network name: then the entries of its container and
+    interface are taken back. Raises DelegateError alone.
     """
     deleted_before = _bury(call)
-    entry = call.journal.read(call.attachment)
-    if entry is not None and entry.boot == boot_id() and entry.began > call.began:
-        log.warning("nothing is taken back: the runtime has added it anew since it called")
-    elif entry is not None:
-        undo(call, entry, "the sandbox was deleted")
-    elif not deleted_before:
+    entries = _to_delete(call)
+    if not entries and not deleted_before:
         _delete_delegations(call, _likely_delegations(call))
+    failures = []
+    for entry in entries:
+        try:
+            _delete_entry(call, entry)
+        except DelegateError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
+
+
+def delete_attachment(call: Call) -> None:
+    """Take back what ADD gave this attachment under this very network name. Raises DelegateError alone."""
+    _bury(call)
+    if (entry := call.journal.read(call.attachment)) is not None:
+        _delete_entry(call, entry)
+
+
+def _delete_entry(call: Call, entry: SandboxEntry) -> None:
+    if entry.attachment != call.attachment:
+        log.info("DEL falls back to another network name: network=%s", entry.attachment.network)
+    if entry.boot == boot_id() and entry.began > call.began:
+        log.warning("nothing is taken back: the runtime has added it anew since it called")
+    else:
+        undo(call, entry, "the sandbox was deleted")
 
 
 def undo(call: Call, entry: SandboxEntry, reason: str) -> None:
@@ -60,6 +81,14 @@ def _bury(call: Call) -> bool:
     except RatchetError as error:
         log.error("an ADD that still runs will not learn of this DEL: %s", error)
         return False
+
+
+def _to_delete(call: Call) -> list[SandboxEntry]:
+    try:
+        return call.journal.to_delete(call.attachment)
+    except RatchetError as error:
+        log.error("cannot find entries under other network names, they are left to `ratchet gc`: %s", error)
+        return []
 
 
 def _leave_links(call: Call, entry: SandboxEntry, reason: str) -> None:

@@ -45,7 +45,12 @@ class Attachment:
     @property
     def file_name(self) -> str:
         # No container id holds a `+`, so no two attachments share a file; a network's name may be of any length.
-        return f"{self.container_id}+{self.ifname}+{sha256(self.network.encode()).hexdigest()[:12]}"
+        return f"{self.interface_key}+{sha256(self.network.encode()).hexdigest()[:12]}"
+
+    @property
+    def interface_key(self) -> str:
+        """The container and its interface, whatever the network's name is."""
+        return f"{self.container_id}+{self.ifname}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +125,7 @@ class Journal:
         self._deleted = self._root / "deleted"
         self._locks = Locks(self._root / "links.lock", lock_seconds)
         self._entry_locks = KeyedLocks()
-        self._buried: dict[Attachment, float] = {}
+        self._buried: dict[str, float] = {}
         self._purged = float("-inf")
         self._decoded: dict[Path, tuple[_Version, SandboxEntry]] = {}
         if remembers:
@@ -185,6 +190,20 @@ class Journal:
         if self._memory is not None and (known := self._memory.get(attachment)) is not None:
             return known
         return self._entry(self._sandboxes / attachment.file_name)
+
+    def to_delete(self, attachment: Attachment) -> list[SandboxEntry]:
+        """The entries that a DEL of this attachment ends.
+
+        The operator can rename the network between ADD and DEL. If the attachment has no entry, these are the entries
+        of its container and interface under other network names. Raises RatchetError if they cannot be listed.
+        """
+        entry = self.read(attachment)
+        return [entry] if entry is not None else self._under_other_networks(attachment)
+
+    def _under_other_networks(self, attachment: Attachment) -> list[SandboxEntry]:
+        """The entries of a container's interface. Only files whose names begin with both are read."""
+        found = self._read_all(f"{attachment.interface_key}+")
+        return [entry for entry in found if entry.attachment.interface_key == attachment.interface_key]
 
     def still_wants(self, entry: SandboxEntry, end: HeldEnd) -> bool:
         """Whether an end is to be made for the sandbox of an entry that was read before: its ADD has not failed since,
@@ -282,29 +301,31 @@ class Journal:
     def bury(self, attachment: Attachment, at: float) -> bool:
         """Note that the runtime deleted the attachment, so that an ADD that still runs takes down what it made.
 
-        `at` is when, in seconds since boot. True where an earlier DEL had noted it already.
+        `at` is when, in seconds since boot. True where an earlier DEL had noted it already. The tombstone is of the
+        container and the interface: an ADD that runs under an earlier name of the network has to see it too.
         """
-        path = self._deleted / attachment.file_name
-        again = path.exists()
+        path = self._deleted / attachment.interface_key
+        earlier = _document(path)
+        again = earlier is not None and earlier.get("network") == attachment.network
         at = min(at, since_boot())
         if self._memory is not None:
             self._bury_in_memory(attachment, at)
-        self._put(path, {"boot": boot_id(), "at": at})
+        self._put(path, {"boot": boot_id(), "at": at, "network": attachment.network})
         self._purge()
         return again
 
     def is_deleted(self, container_id: str) -> bool:
         """Whether DEL has come, since this boot, for any attachment of a container."""
-        return any(one.container_id == container_id for one in list(self._buried)) or any(
+        return any(key.startswith(f"{container_id}+") for key in list(self._buried)) or any(
             (tombstone := _document(path)) is not None and tombstone.get("boot") == boot_id()
             for path in self._deleted.glob(f"{container_id}+*")
         )
 
     def is_buried(self, attachment: Attachment, began: float) -> bool:
         """Whether DEL came after `began` (seconds since boot): an ADD that the runtime began later is a new one."""
-        if self._buried.get(attachment, float("-inf")) >= began:
+        if self._buried.get(attachment.interface_key, float("-inf")) >= began:
             return True
-        tombstone = _document(self._deleted / attachment.file_name)
+        tombstone = _document(self._deleted / attachment.interface_key)
         if tombstone is None or tombstone.get("boot") != boot_id():
             return False
         at = tombstone.get("at")
@@ -326,8 +347,8 @@ class Journal:
 
     def _bury_in_memory(self, attachment: Attachment, at: float) -> None:
         """What the threads of one who stays know of a DEL where the disk takes nothing more."""
-        self._buried.pop(attachment, None)
-        self._buried[attachment] = at
+        self._buried.pop(attachment.interface_key, None)
+        self._buried[attachment.interface_key] = at
         while len(self._buried) > BURIED_KEPT:
             with suppress(KeyError, StopIteration, RuntimeError):  # another thread has been quicker
                 del self._buried[next(iter(self._buried))]
@@ -464,7 +485,7 @@ def _document_of(entry: SandboxEntry) -> dict[str, Any]:
         "ifname": entry.attachment.ifname,
         "netns": entry.netns,
         "cookie": entry.cookie,
-        "pod": {"namespace": pod.namespace, "name": pod.name, "uid": pod.uid} if pod else None,
+        "pod": asdict(pod) if pod else None,
         "asks": entry.asks,
         "began": entry.began,
         "ends": [_document_of_end(end) for end in entry.ends],
@@ -483,7 +504,7 @@ def _entry(path: Path) -> SandboxEntry | None:
         return SandboxEntry(
             Attachment(document["network"], document["container_id"], document["ifname"]),
             document["netns"],
-            PodRef(pod["namespace"], pod["name"], pod["uid"]) if pod else None,
+            PodRef(pod["namespace"], pod["name"], pod["uid"], pod.get("mirror", "")) if pod else None,
             tuple(_held_end(end) for end in document["ends"]),
             tuple(Delegation.from_json(one) for one in document["delegations"]),
             bool(document["asks"]),

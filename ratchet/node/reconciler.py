@@ -252,7 +252,7 @@ class _Settling:
         if holder is None or holder.pod.uid == pod.uid:
             return False
         there = self._reconciler.records.pod(pod.namespace, pod.name)
-        return there is None or there.ref != pod
+        return there is None or not there.ref.is_same_pod(pod)
 
     def _build(self, wire: Wire) -> Observed | None:
         if self._builds == BUILDS:

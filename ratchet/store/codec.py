@@ -22,6 +22,7 @@ from ratchet.core.machine import derive
 from ratchet.core.model import (
     CURRENT_SCHEMA,
     EARLIER_SCHEMA,
+    MIRROR_ANNOTATION,
     Address,
     End,
     Kind,
@@ -63,6 +64,7 @@ VTEP_ANNOTATION = "ratchet.vtep"
 # Of a node's Lease: the newest format of records that its agent reads, and the renewal that says so. An earlier agent
 # that renews the Lease after a rollback leaves the annotation as it is.
 SCHEMA_ANNOTATION = "ratchet.schema"
+_MIRROR_MAX = 128  # characters; the kubelet's own are 32 or 36
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _GENERATIONS = range(1, 10**18)
 _VNIS = range(1, 1 << 24)
@@ -72,7 +74,7 @@ _SCHEMA, _PRIMARY = "schema", "primary"
 _LETTERS = ("a", "b")
 _SCHEMAS = range(EARLIER_SCHEMA, CURRENT_SCHEMA + 1)
 _COOKIES = range(1 << 63)
-_SANDBOX_KEYS = {"pod", "uid", "node", "vtep", "sandbox", "netns", "cookie", "stands"}
+_SANDBOX_KEYS = {"pod", "uid", "mirror", "node", "vtep", "sandbox", "netns", "cookie", "stands"}
 _END_KEYS = END_PROPERTIES | {"name", "ifname", "addresses"} | _SANDBOX_KEYS
 
 
@@ -223,6 +225,7 @@ def decode_node_lease(lease: Mapping[str, Any]) -> NodeLease:
         schema=_announced_schema(annotations.get(SCHEMA_ANNOTATION, ""), spec.get("renewTime") or ""),
         version=metadata.get("resourceVersion", ""),
         uid=metadata.get("uid", ""),
+        renewed=_renew_time(lease),
     )
 
 
@@ -232,20 +235,40 @@ def _announced_schema(announced: str, renewed: str) -> int:
     return int(schema) if _NUMBER.fullmatch(schema) and moment == renewed else EARLIER_SCHEMA
 
 
+def _renew_time(lease: Mapping[str, Any]) -> datetime | None:
+    """When a Lease was last renewed, by its writer's clock; None if that is missing or malformed."""
+    try:
+        return decode_time((lease.get("spec") or {}).get("renewTime"))
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
 def decode_pod(pod: Mapping[str, Any]) -> Pod:
     """A pod of the API, as far as Ratchet looks."""
     metadata = pod.get("metadata", {})
     spec = pod.get("spec") or {}
+    annotations = metadata.get("annotations") or {}
     return Pod(
-        ref=PodRef(metadata.get("namespace", ""), metadata.get("name", ""), metadata.get("uid", "")),
+        ref=PodRef(
+            metadata.get("namespace", ""),
+            metadata.get("name", ""),
+            metadata.get("uid", ""),
+            _mirror(annotations),
+        ),
         labels=metadata.get("labels") or {},
-        annotations=metadata.get("annotations") or {},
+        annotations=annotations,
         node=spec.get("nodeName") or "",
         phase=(pod.get("status") or {}).get("phase") or "Pending",
         deleting=bool(metadata.get("deletionTimestamp")),
         created=decode_time(metadata.get("creationTimestamp")),
         gates=tuple(gate.get("conditionType") or "" for gate in spec.get("readinessGates") or ()),
     )
+
+
+def _mirror(annotations: Mapping[str, str]) -> str:
+    """The static pod's UID in a mirror pod's annotations. Records hold it, so an oversized value is ignored."""
+    uid = annotations.get(MIRROR_ANNOTATION, "")
+    return uid if len(uid) <= _MIRROR_MAX else ""
 
 
 def decode_topology(config_map: Mapping[str, Any]) -> Topology:
@@ -314,6 +337,8 @@ def _encode_end(prefix: str, end: End) -> dict[str, str]:
         }
         if end.sandbox.cookie:
             fields["cookie"] = str(end.sandbox.cookie)
+        if end.sandbox.pod.mirror:
+            fields["mirror"] = end.sandbox.pod.mirror
     if end.stands:
         fields["stands"] = f"{end.stands.sandbox} toward {end.stands.toward} generation {end.stands.generation}"
     return {f"{prefix}.{key}": value for key, value in fields.items()}
@@ -324,7 +349,7 @@ def _decode_end(prefix: str, namespace: str, data: Mapping[str, str]) -> End:
     if f"{prefix}.sandbox" in data:
         sandbox = Sandbox(
             container_id=data[f"{prefix}.sandbox"],
-            pod=PodRef(namespace, data[f"{prefix}.pod"], data[f"{prefix}.uid"]),
+            pod=PodRef(namespace, data[f"{prefix}.pod"], data[f"{prefix}.uid"], data.get(f"{prefix}.mirror", "")),
             node=data[f"{prefix}.node"],
             netns=data[f"{prefix}.netns"],
             vtep=data[f"{prefix}.vtep"],

@@ -33,6 +33,7 @@ from ratchet.store.codec import (
     decode_link,
     decode_node_lease,
     decode_pod,
+    decode_time,
     decode_topology,
     decode_vni_lease,
     encode_link,
@@ -393,8 +394,10 @@ class Records:
             return False
         return any(one.get("type") == "Ready" and one.get("status") == "True" for one in status.get("conditions") or ())
 
-    def nodes(self) -> set[str]:
-        return {item["metadata"]["name"] for item in self.api.list("/api/v1/nodes")[0]}
+    def nodes(self) -> dict[str, datetime | None]:
+        """The Node objects by name, each with its creation time."""
+        items, _ = self.api.list("/api/v1/nodes")
+        return {item["metadata"]["name"]: decode_time(item["metadata"].get("creationTimestamp")) for item in items}
 
 
 def _link_changes(watch: Iterator[Watched]) -> Iterator[tuple[LinkChange, str]]:

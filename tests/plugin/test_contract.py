@@ -357,6 +357,51 @@ def test_del_needs_neither_an_add_nor_a_namespace_nor_a_result(cluster: Cluster)
 # CHECK
 
 
+RENAMED = {**CHAINED, "name": "renamed"}
+
+
+def test_del_under_a_new_network_name_takes_back_what_was_added_under_the_old(cluster: Cluster) -> None:
+    """The operator renames the network while pods run. CHECK has nothing to compare with, and says so."""
+    primary, pair = cluster.linked_pair()
+    assert_refused(cluster.a.call("CHECK", primary, config=RENAMED), 104, "no ADD is on record here")
+    assert_silent(cluster.a.call("GC", config={**collecting(), "name": "renamed"}))
+    assert cluster.interfaces(primary) == ["in1"]
+    assert noted(cluster.a) == {primary.container_id}
+    for _ in range(2):
+        assert_silent(cluster.a.call("DEL", primary, config=RENAMED))
+        assert cluster.interfaces(primary) == []
+        assert noted(cluster.a) == set()
+    assert cluster.bed.links()[LINK].primary.sandbox is None
+    assert_silent(cluster.b.call("DEL", pair, config=RENAMED))
+    cluster.forget_pods(primary, pair)
+    cluster.assert_nothing_left()
+
+
+def test_an_add_that_waits_ends_with_a_del_under_a_new_network_name(cluster: Cluster) -> None:
+    primary = cluster.primary(cluster.a)
+    adding = cluster.start("ADD", cluster.a, primary)
+    cluster.wait_until(State.PRIMARY_READY)
+    assert_silent(cluster.a.call("DEL", primary, config=RENAMED))
+    assert cluster.end(adding).json["code"] == 11
+    assert cluster.interfaces(primary) == []
+    cluster.forget_pods(primary)
+    cluster.assert_nothing_left()
+
+
+@pytest.mark.daemonless  # an agent asks the API nothing before it notes an ADD
+def test_an_add_that_has_noted_nothing_yet_learns_of_a_del_under_a_new_network_name(cluster: Cluster) -> None:
+    primary, gate = cluster.primary(cluster.a), Gate()
+    cluster.faults.add(Rule(from_a(cluster), before=gate))
+    adding = cluster.start("ADD", cluster.a, primary)
+    assert gate.reached.wait(20)
+    assert_silent(cluster.a.call("DEL", primary, config=RENAMED))
+    gate.opened.set()
+    assert cluster.end(adding).json["code"] == 11
+    assert cluster.interfaces(primary) == []
+    cluster.forget_pods(primary)
+    cluster.assert_nothing_left()
+
+
 def test_check_passes_right_after_add(cluster: Cluster) -> None:
     """Also for a pod that waits for nobody and that nobody has named yet, and for one whose peer has gone again."""
     alone = cluster.pod("alone", {"ratchet": "true"}, cluster.a)

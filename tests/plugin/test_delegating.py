@@ -170,6 +170,18 @@ def test_del_frees_the_address_whatever_is_gone(cluster: Cluster, network: Netwo
     assert network.held(cluster.a) == []
 
 
+def test_del_under_a_new_network_name_frees_the_address(cluster: Cluster, network: Network) -> None:
+    configure(cluster, network)
+    plain = cluster.pod("plain", PLAIN, cluster.a)
+    assert cluster.a.add(plain).status == 0
+    assert len(network.held(cluster.a)) == 1
+    assert cluster.a.call("DEL", plain, config=network.config(cluster.a, name="renamed")).status == 0
+    assert network.held(cluster.a) == []
+    assert cluster.interfaces(plain) == []
+    cluster.forget_pods(plain)
+    cluster.assert_nothing_left()
+
+
 def test_the_delegate_is_taken_back_with_what_its_add_was_given(cluster: Cluster, network: Network) -> None:
     """A configuration that was changed meanwhile, to another network even, does not lose the old one's address."""
     configure(cluster, network)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ratchet.core.model import PodRef, State
+from ratchet.core.model import MIRROR_ANNOTATION, PodRef, State
 from ratchet.dev.bed import wait_for
 from ratchet.dev.hosts import run_in
 from ratchet.dev.kubelet import Sandbox
@@ -419,3 +419,47 @@ def test_fault_26_a_link_that_is_half_made_is_finished(cluster: Cluster) -> None
     cluster.wait_until(State.LINKED)
     assert cluster.show(again, "in1")["mtu"] == 1500
     assert cluster.pings(again, "192.168.2.101")
+
+
+def test_fault_39_a_node_object_is_missing_for_a_moment(cluster: Cluster) -> None:
+    """Both Node objects are deleted and created again while both pods live; gc runs in between."""
+    primary, pair = cluster.linked_pair()
+    nodes = [cluster.bed.api.get(f"/api/v1/nodes/{name}") for name in ("a", "b")]
+    for node in nodes:
+        cluster.bed.api.delete(f"/api/v1/nodes/{node['metadata']['name']}", uid=node["metadata"]["uid"])
+    assert cluster.bed.records.nodes() == {}
+    assert [line for line in collected(cluster) if LINK in line] == []
+    for node in nodes:
+        metadata = {"name": node["metadata"]["name"]}
+        cluster.bed.api.create("/api/v1/nodes", {**node, "metadata": metadata})
+    assert [line for line in collected(cluster) if LINK in line] == []
+    assert cluster.state() is State.LINKED
+    assert cluster.pings(primary, "192.168.2.101")
+    end_pods(cluster, (cluster.a, primary), (cluster.b, pair))
+    cluster.assert_nothing_left()
+
+
+@pytest.mark.parametrize("missing", ["mirror", "mirror and node"])
+def test_fault_39_a_mirror_pod_is_made_anew(cluster: Cluster, missing: str) -> None:
+    """The mirror has a new UID; the static pod, its sandbox and its link are the same."""
+    mirror = cluster.pod("primary-pod", PRIMARY, cluster.a, **{MIRROR_ANNOTATION: OLD_POD})
+    static = Sandbox(PodRef("default", "primary-pod", OLD_POD), mirror.container_id, mirror.netns)
+    pair = cluster.pair(cluster.b)
+    cluster.add_all((cluster.a, static), (cluster.b, pair))
+    cluster.wait_until(State.LINKED)
+    cluster.bed.delete_pod(mirror.pod)
+    if missing == "mirror and node":
+        node = cluster.bed.api.get("/api/v1/nodes/a")
+        cluster.bed.api.delete("/api/v1/nodes/a", uid=node["metadata"]["uid"])
+    again = cluster.bed.create_pod("primary-pod", PRIMARY, "a", {MIRROR_ANNOTATION: OLD_POD})
+    assert again.uid != mirror.pod.uid
+    assert [line for line in collected(cluster) if LINK in line] == []
+    assert cluster.state() is State.LINKED
+    assert cluster.pings(static, "192.168.2.101")
+    newer = recreated(cluster, pair, PAIR, cluster.b)
+    assert cluster.b.add(newer).status == 0
+    cluster.wait_until(State.LINKED)
+    assert cluster.pings(newer, "192.168.2.100")
+    end_pods(cluster, (cluster.a, static), (cluster.b, pair), (cluster.b, newer))
+    cluster.bed.delete_pod(again)
+    cluster.assert_nothing_left()

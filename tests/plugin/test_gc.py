@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from ratchet.core.heartbeat import NodeLease
 from ratchet.core.model import End, Link, PodRef, Sandbox, State
 from ratchet.core.naming import record_name
+from ratchet.gc import collect_garbage
 from ratchet.store.codec import encode_link, encode_vni_lease
 from tests.support.cluster import LINK, Cluster
 
@@ -62,14 +63,13 @@ def plant_one_of_each_kind(cluster: Cluster) -> dict[str, list[str]]:
     dead = planted(cluster, end(gone("d1"), "d1", "in1", "a"), end(gone("d2"), "d2", "in2", "b"), vni=501)
     alive = cluster.bed.create_pod("h1", {"ratchet": "true"}, "a")
     half = planted(cluster, end(alive, "h1", "in1", "a"), end(gone("h2"), "h2", "in2", "b"), vni=502)
-    moved = cluster.bed.create_pod("n1", {"ratchet": "true"})
-    lost = planted(cluster, end(moved, "n1", "in1", "gone"), end(None, "n2", "in2", "b"))
+    lost = planted(cluster, end(gone("n1"), "n1", "in1", "gone"), end(None, "n2", "in2", "b"))
     bare = planted(cluster, end(None, "e1", "in1", "a"), end(None, "e2", "in2", "b"))
     cluster.bed.api.create(LEASES, encode_vni_lease(503, replace(dead, uid=GONE)))
     return {
         "both pods gone": [f"record {dead.name}", "default/d1", "default/d2", GONE],
         "one pod gone": [f"end of {half.name}", "default/h2", GONE],
-        "node gone": [f"record {lost.name}", "node gone no longer exists"],
+        "pod gone with its node": [f"record {lost.name}", "default/n1", GONE],
         "no end": [f"record {bare.name}", "nobody has joined it"],
         "no record": ["VNI 503", GONE],
     }
@@ -224,8 +224,36 @@ def test_links_tells_of_a_record_that_cannot_be_read(cluster: Cluster) -> None:
     assert done.stdout.splitlines()[1].split()[:4] == [LINK, "linked", "veth", "-"]
 
 
-def test_the_lease_of_a_node_that_is_gone_is_removed(cluster: Cluster) -> None:
-    for node in ("a", "gone"):
-        cluster.bed.records.beat(NodeLease(node, "192.168.1.1"), 40, datetime.now(UTC))
-    assert gc(cluster, "--grace", "0")[0] == "removed the Lease of node gone: the node no longer exists"
-    assert [lease.node for lease in cluster.bed.records.node_leases()] == ["a"]
+# Node objects and mirror pods that are missing
+
+
+def test_the_end_of_a_living_pod_stays_whatever_the_nodes_are(cluster: Cluster) -> None:
+    living = cluster.bed.create_pod("n1", {"ratchet": "true"})
+    planted(cluster, end(living, "n1", "in1", "gone"), end(None, "n2", "in2", "b"))
+    before = contents(cluster)
+    assert gc(cluster, "--grace", "0") == ["nothing to remove"]
+    assert contents(cluster) == before
+
+
+def test_the_lease_of_a_node_is_removed_once_its_node_object_is_missing_and_it_is_silent(cluster: Cluster) -> None:
+    now = datetime.now(UTC)
+    for node, age in (("a", 3600), ("gone", 3600), ("missing", 10)):
+        cluster.bed.records.beat(NodeLease(node, "192.168.1.1"), 40, now - timedelta(seconds=age))
+    told, total = gc(cluster)
+    assert told.startswith("removed the Lease of node gone: the Node object is missing and the Lease was last renewed")
+    assert total == "removed 1 in all"
+    assert {lease.node for lease in cluster.bed.records.node_leases()} == {"a", "missing"}
+
+
+@pytest.mark.parametrize(("age", "stays"), [(10, True), (3600, False)], ids=["agent alive", "agent silent"])
+def test_a_static_pod_stays_while_its_mirror_is_missing_with_its_node(cluster: Cluster, age: int, stays: bool) -> None:
+    """The mirror goes with the Node object; the kubelet creates it again later."""
+    later = datetime.now(UTC) + timedelta(hours=1)
+    cluster.bed.records.beat(NodeLease("gone", ADDRESSES["gone"]), 40, later - timedelta(seconds=age))
+    static = replace(gone("s1"), mirror="0f1e2d3c4b5a69788796a5b4c3d2e1f0")
+    record = planted(cluster, end(static, "s1", "in1", "gone"), end(None, "s2", "in2", "b"))
+    before = contents(cluster)
+    found = collect_garbage(cluster.bed.records, now=lambda: later)
+    lease = "the Lease of node gone"
+    assert [finding.what for finding in found] == ([] if stays else [f"record {record.name}", lease])
+    assert (contents(cluster) == before) is stays

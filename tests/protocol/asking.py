@@ -133,6 +133,10 @@ class FakeJournal(Journal):
         found: SandboxEntry | None = ask("read", attachment)
         return found
 
+    def to_delete(self, attachment: Attachment) -> list[SandboxEntry]:
+        found = self.read(attachment)
+        return [] if found is None else [found]  # networks are not renamed here
+
     def forget(self, attachment: Attachment) -> None:
         ask("forget", attachment)
 

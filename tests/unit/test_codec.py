@@ -19,6 +19,7 @@ from ratchet.core.machine import derive
 from ratchet.core.model import (
     CURRENT_SCHEMA,
     EARLIER_SCHEMA,
+    MIRROR_ANNOTATION,
     Link,
     Means,
     Pod,
@@ -353,7 +354,7 @@ def test_whatever_is_written_into_a_record_is_read_or_told(changes: dict[str, st
         return
     link_patch(full(), encode_link(link))
     assert derive(link) in State
-    orphaned_links([link], [], set(), NOW, timedelta())
+    orphaned_links([link], [], {}, [], NOW, timedelta())
 
 
 # Leases, pods, moments
@@ -386,6 +387,46 @@ def test_a_pod_as_far_as_we_look() -> None:
     more = {"labels": {"a": "1"}, "annotations": {"b": "2"}, "deletionTimestamp": "2026-03-04T05:06:07Z"}
     seen = {"metadata": metadata | more, "spec": {"nodeName": "n"}, "status": {"phase": "Running"}}
     assert decode_pod(seen) == Pod(ref, {"a": "1"}, {"b": "2"}, "n", "Running", deleting=True, created=NOW)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "mirror"),
+    [(None, ""), ({}, ""), ({MIRROR_ANNOTATION: "static-1"}, "static-1"), ({MIRROR_ANNOTATION: "x" * 1000}, "")],
+    ids=["none", "ordinary", "mirror", "oversized"],
+)
+def test_a_mirror_pod_has_the_uid_of_its_static_pod(annotations: Mapping[str, str] | None, mirror: str) -> None:
+    pod = decode_pod({"metadata": {"namespace": "default", "name": "a", "uid": "u", "annotations": annotations}})
+    assert pod.ref.mirror == mirror
+
+
+@pytest.mark.parametrize("mirror", ["", "static-1"])
+def test_a_record_has_a_static_pods_own_uid_and_no_key_for_others(mirror: str) -> None:
+    link = veth()
+    holder = own(Side.PRIMARY)
+    link = link.with_end(
+        Side.PRIMARY, replace(link.primary, sandbox=replace(holder, pod=replace(holder.pod, mirror=mirror)))
+    )
+    data = stored(link)["data"]
+    assert data.get("b.mirror", "") == mirror
+    assert ("b.mirror" in data) is bool(mirror)
+    sandbox = decode_link(stored(link)).sandbox(Side.PRIMARY)
+    assert sandbox is not None
+    assert sandbox.pod.mirror == mirror
+
+
+@pytest.mark.parametrize(
+    ("spec", "renewed"),
+    [
+        ({"holderIdentity": "n", "renewTime": "2026-03-04T05:06:07.000000Z"}, NOW),
+        ({"holderIdentity": "n"}, None),
+        ({"holderIdentity": "n", "renewTime": "yesterday"}, None),
+        ({"holderIdentity": "n", "renewTime": 5}, None),
+        (None, None),
+    ],
+    ids=["renewed", "missing", "malformed", "no text", "no spec"],
+)
+def test_when_a_node_lease_was_renewed(spec: Mapping[str, Any] | None, renewed: datetime | None) -> None:
+    assert decode_node_lease({"metadata": {"name": "node-n"}, "spec": spec}).renewed == renewed
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from ratchet.cni.delegation import Delegation
 from ratchet.core.model import End, Link, Location, PodRef, Side
 from ratchet.errors import RatchetError, TryAgainError
+from ratchet.node import journal as journal_module
 from ratchet.node.journal import (
     TOMBSTONE_SECONDS,
     Attachment,
@@ -193,8 +194,8 @@ def test_what_cannot_be_read_is_as_nothing(journal: Journal, root: Path, documen
     other = Attachment("net", "c2", "eth0")
     journal.write(entry(other))
     journal.bury(other, since_boot())
-    for folder in ("sandboxes", "deleted"):
-        (root / folder / ONE.file_name).write_text(document)
+    for path in (root / "sandboxes" / ONE.file_name, root / "deleted" / ONE.interface_key):
+        path.write_text(document)
     assert journal.read(ONE) is None
     assert journal.entries() == [entry(other)]
     assert journal.is_anothers(Location("/run/netns/a"), "in1", "c1")
@@ -252,6 +253,73 @@ def test_a_second_del_knows_of_the_first(journal: Journal) -> None:
     assert journal.is_buried(ONE, between)
 
 
+def test_a_del_of_another_network_is_a_first_one(journal: Journal) -> None:
+    """What its delegates were given may be still there."""
+    journal.bury(ONE, since_boot())
+    assert journal.bury(Attachment("renamed", "c1", "eth0"), since_boot()) is False
+
+
+def test_an_add_under_the_old_name_of_a_network_learns_of_a_del_under_the_new(root: Path) -> None:
+    renamed, before = Attachment("renamed", "c1", "eth0"), since_boot()
+    Journal(root).bury(renamed, since_boot())
+    for journal in (Journal(root), Journal(root, remembers=True)):
+        assert journal.is_buried(ONE, before)
+        assert not journal.is_buried(ONE, since_boot())
+        assert not journal.is_buried(Attachment("net", "c1", "eth1"), before)
+        assert journal.is_deleted("c1")
+        assert not journal.is_deleted("c")
+
+
+@pytest.mark.parametrize("remembers", [False, True])
+def test_a_del_ends_what_was_added_under_other_network_names(root: Path, remembers: bool) -> None:
+    journal = Journal(root, remembers=remembers)
+    assert journal.to_delete(ONE) == []
+    older, old = (entry(Attachment(name, "c1", "eth0")) for name in ("older", "old"))
+    for one in ("c1", "eth1"), ("c12", "eth0"), ("c1", "eth0+x"), ("c", "eth0"):
+        journal.write(entry(Attachment("old", *one)))
+    journal.write(old)
+    assert journal.to_delete(ONE) == [old]
+    journal.write(older)
+    assert {one.attachment for one in journal.to_delete(ONE)} == {older.attachment, old.attachment}
+    journal.write(entry())
+    assert journal.to_delete(ONE) == [entry()]
+
+
+def test_only_entries_of_the_container_and_interface_are_read(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(8):
+        journal.write(entry(Attachment("old", f"c{number}", "eth0")))
+    read: list[str] = []
+    decode = journal_module._document
+
+    def counted(path: Path) -> dict[str, Any] | None:
+        read.append(path.name)
+        return decode(path)
+
+    monkeypatch.setattr(journal_module, "_document", counted)
+    assert [one.attachment for one in journal.to_delete(ONE)] == [Attachment("old", "c1", "eth0")]
+    assert read == [Attachment("old", "c1", "eth0").file_name]
+
+
+def test_what_was_noted_of_a_static_pod_has_its_own_uid(journal: Journal) -> None:
+    journal.write(replace(entry(), pod=PodRef("default", "a", "uid", "static-1")))
+    noted = journal.read(ONE)
+    assert noted is not None
+    assert noted.pod is not None
+    assert noted.pod.mirror == "static-1"
+
+
+def test_an_entry_without_a_static_pods_uid_is_read(journal: Journal, root: Path) -> None:
+    """An earlier version of the plugin wrote none."""
+    journal.write(entry())
+    path = root / "sandboxes" / ONE.file_name
+    document = json.loads(path.read_text())
+    del document["pod"]["mirror"]
+    path.write_text(json.dumps(document))
+    assert journal.read(ONE) == entry()
+
+
 def test_burying_forgets_nothing(journal: Journal) -> None:
     journal.write(entry())
     journal.bury(ONE, since_boot())
@@ -274,7 +342,7 @@ def test_old_tombstones_are_cleared_away_with_the_next(journal: Journal, root: P
     for one, age, age_of_file in ((old, long, long), (fresh, short, short), (late, long, 0), (stepped, 0, long)):
         journal.bury(one, since_boot() - age)
         moment = time.time() - age_of_file
-        os.utime(root / "deleted" / one.file_name, (moment, moment))
+        os.utime(root / "deleted" / one.interface_key, (moment, moment))
     Journal(root).bury(new, since_boot())
     assert [journal.is_buried(one, -TOMBSTONE_SECONDS * 2) for one in every] == [False, True, True, True, True]
     assert len(files(root)) == 4
@@ -294,7 +362,7 @@ def test_what_a_killed_process_left_half_written_is_cleared_away(journal: Journa
 
 def test_tombstones_of_an_earlier_boot_are_cleared_away(journal: Journal, root: Path) -> None:
     journal.bury(ONE, since_boot())
-    path = root / "deleted" / ONE.file_name
+    path = root / "deleted" / ONE.interface_key
     path.write_text(json.dumps({**json.loads(path.read_text()), "boot": "another", "at": since_boot() + 1e6}))
     moment = time.time() - TOMBSTONE_SECONDS - 60
     os.utime(path, (moment, moment))

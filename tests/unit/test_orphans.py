@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -14,7 +14,9 @@ from tests.support.links import NOW, joined, own, vxlan
 
 GRACE = timedelta(minutes=5)
 OLD = NOW - timedelta(hours=1)
-NODES = {"node-a", "node-b"}
+NODES: dict[str, datetime | None] = {"node-a": OLD, "node-b": OLD}
+NO_LEASES: list[NodeLease] = []
+STATIC = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
 PRIMARY, PAIR = Side.PRIMARY, Side.PAIR
 
 
@@ -30,43 +32,38 @@ def old(link: Link) -> Link:
 
 
 def test_a_link_of_living_pods_is_no_garbage() -> None:
-    assert orphaned_links([old(vxlan())], PODS, NODES, NOW, GRACE) == ()
-    assert orphaned_links([], [], set(), NOW, GRACE) == ()
+    assert orphaned_links([old(vxlan())], PODS, NODES, NO_LEASES, NOW, GRACE) == ()
+    assert orphaned_links([], [], NODES, NO_LEASES, NOW, GRACE) == ()
 
 
 @pytest.mark.parametrize(
-    ("pods", "nodes", "dead"),
+    ("pods", "dead"),
     [
-        ([alive(PRIMARY)], NODES, {PAIR: "pair default/pair-pod: the pod with UID pair-pod-uid1 is gone"}),
+        ([alive(PRIMARY)], {PAIR: "pair default/pair-pod: the pod with UID pair-pod-uid1 is gone"}),
         (
             [alive(PRIMARY), alive(PAIR, number=2)],
-            NODES,
             {PAIR: "pair default/pair-pod: the pod with UID pair-pod-uid1 is gone"},
         ),
-        (PODS, {"node-a"}, {PAIR: "pair default/pair-pod: node node-b no longer exists"}),
         (
             [alive(PRIMARY, phase="Succeeded"), alive(PAIR)],
-            NODES,
             {PRIMARY: "primary default/primary-pod: the pod is Succeeded"},
         ),
         (
             [alive(PRIMARY, phase="Failed"), alive(PAIR)],
-            NODES,
             {PRIMARY: "primary default/primary-pod: the pod is Failed"},
         ),
         (
             [],
-            NODES,
             {
                 PRIMARY: "primary default/primary-pod: the pod with UID primary-pod-uid1 is gone",
                 PAIR: "pair default/pair-pod: the pod with UID pair-pod-uid1 is gone",
             },
         ),
     ],
-    ids=["pod gone", "pod re-created", "node gone", "pod succeeded", "pod failed", "both gone"],
+    ids=["pod gone", "pod re-created", "pod succeeded", "pod failed", "both gone"],
 )
-def test_an_end_is_dead_with_its_pod_or_node(pods: list[Pod], nodes: set[str], dead: dict[Side, str]) -> None:
-    (orphan,) = orphaned_links([old(vxlan())], pods, nodes, NOW, GRACE)
+def test_an_end_is_dead_with_its_pod(pods: list[Pod], dead: dict[Side, str]) -> None:
+    (orphan,) = orphaned_links([old(vxlan())], pods, NODES, NO_LEASES, NOW, GRACE)
     assert orphan.link == vxlan()
     assert orphan.dead == tuple(DeadEnd(side, own(side).container_id, why) for side, why in dead.items())
     assert orphan.why == "; ".join(dead.values())
@@ -75,21 +72,110 @@ def test_an_end_is_dead_with_its_pod_or_node(pods: list[Pod], nodes: set[str], d
 def test_a_pod_of_that_name_in_another_namespace_does_not_count() -> None:
     ref = own(PAIR).pod
     stranger = Pod(PodRef("other", ref.name, ref.uid), phase="Running")
-    (orphan,) = orphaned_links([old(vxlan())], [alive(PRIMARY), stranger], NODES, NOW, GRACE)
+    (orphan,) = orphaned_links([old(vxlan())], [alive(PRIMARY), stranger], NODES, NO_LEASES, NOW, GRACE)
     assert [end.side for end in orphan.dead] == [PAIR]
 
 
 @pytest.mark.parametrize("phase", ["Pending", "Running", "Unknown"])
 def test_a_pod_that_may_yet_run_is_alive(phase: str) -> None:
-    assert orphaned_links([old(vxlan())], [alive(PRIMARY, phase=phase), alive(PAIR)], NODES, NOW, GRACE) == ()
+    assert (
+        orphaned_links([old(vxlan())], [alive(PRIMARY, phase=phase), alive(PAIR)], NODES, NO_LEASES, NOW, GRACE) == ()
+    )
+
+
+def of_static_pod(link: Link, mirror: str = STATIC) -> Link:
+    """The link, with a static pod as its pair; the record has the UID of the mirror pod that ADD found."""
+    holder = own(PAIR, "node-b")
+    joined_then = replace(holder, pod=replace(holder.pod, mirror=mirror))
+    return link.with_end(PAIR, replace(link.pair, sandbox=joined_then))
+
+
+def mirror_pod(number: int = 1, mirror: str = STATIC, phase: str = "Running") -> Pod:
+    return Pod(replace(own(PAIR, number=number).pod, mirror=mirror), phase=phase)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "pair", "dead"),
+    [
+        (STATIC, mirror_pod(), False),
+        (STATIC, mirror_pod(number=2), False),
+        (STATIC, mirror_pod(number=2, phase="Failed"), True),
+        (STATIC, mirror_pod(number=2, mirror="another"), True),
+        (STATIC, mirror_pod(number=2, mirror=""), True),
+        ("", mirror_pod(number=2), True),
+        (STATIC, None, True),
+    ],
+    ids=["same", "created again", "finished", "new manifest", "ordinary now", "ordinary before", "mirror gone"],
+)
+def test_a_static_pod_is_known_by_its_own_uid(recorded: str, pair: Pod | None, dead: bool) -> None:
+    pods = [alive(PRIMARY), *([pair] if pair else [])]
+    found = orphaned_links([old(of_static_pod(vxlan(), recorded))], pods, NODES, NO_LEASES, NOW, GRACE)
+    assert [end.side for orphan in found for end in orphan.dead] == ([PAIR] if dead else [])
+
+
+def renewed(age: float | None, node: str = "node-b") -> NodeLease:
+    return NodeLease(node, "10.0.0.1", renewed=None if age is None else NOW - timedelta(seconds=age))
+
+
+def young(age: float) -> dict[str, datetime | None]:
+    """The Node objects, that of node-b created so many seconds ago."""
+    return {**NODES, "node-b": NOW - timedelta(seconds=age)}
+
+
+AWAY: dict[str, datetime | None] = {"node-a": OLD}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "leases", "dead"),
+    [
+        (AWAY, [renewed(10)], False),
+        (AWAY, [renewed(None)], False),
+        (AWAY, [renewed(300)], True),
+        (AWAY, [], True),
+        (AWAY, [renewed(10, "node-a")], True),
+        (NODES, [renewed(10)], True),
+        ({**NODES, "node-b": None}, [renewed(10)], True),
+        (young(299), [], False),
+        (young(300), [renewed(10)], True),
+    ],
+    ids=[
+        "away for a moment",
+        "away, renewal unknown",
+        "away and silent",
+        "away without an agent",
+        "another node's agent",
+        "node there",
+        "node there, of unknown age",
+        "back for a moment",
+        "back for long",
+    ],
+)
+def test_a_static_pod_may_be_without_a_mirror_while_its_node_is_away(
+    nodes: dict[str, datetime | None], leases: list[NodeLease], dead: bool
+) -> None:
+    found = orphaned_links([old(of_static_pod(vxlan()))], [alive(PRIMARY)], nodes, leases, NOW, GRACE)
+    assert [end.side for orphan in found for end in orphan.dead] == ([PAIR] if dead else [])
+
+
+@pytest.mark.parametrize("pods", [[], [mirror_pod(number=2, mirror="another")]], ids=["ordinary", "new manifest"])
+def test_what_is_known_to_be_gone_is_dead_while_its_node_is_away(pods: list[Pod]) -> None:
+    link = of_static_pod(vxlan()) if pods else vxlan()
+    (orphan,) = orphaned_links([old(link)], [alive(PRIMARY), *pods], AWAY, [renewed(10)], NOW, GRACE)
+    assert [end.side for end in orphan.dead] == [PAIR]
+
+
+@pytest.mark.parametrize("nodes", [NODES, AWAY, {}], ids=["there", "one missing", "all missing"])
+def test_a_missing_node_kills_nothing_while_the_pods_are_there(nodes: dict[str, datetime | None]) -> None:
+    for link in (vxlan(), of_static_pod(vxlan())):
+        assert orphaned_links([old(link)], PODS, nodes, NO_LEASES, NOW, GRACE) == ()
 
 
 def test_an_end_that_nobody_has_joined_is_not_dead() -> None:
-    assert orphaned_links([old(joined(own(PRIMARY), None))], PODS, NODES, NOW, GRACE) == ()
+    assert orphaned_links([old(joined(own(PRIMARY), None))], PODS, NODES, NO_LEASES, NOW, GRACE) == ()
 
 
 def test_a_record_that_nobody_has_joined_is_garbage() -> None:
-    (orphan,) = orphaned_links([old(joined(None, None))], PODS, NODES, NOW, GRACE)
+    (orphan,) = orphaned_links([old(joined(None, None))], PODS, NODES, NO_LEASES, NOW, GRACE)
     assert orphan.dead == ()
     assert orphan.why == "nobody has joined it"
 
@@ -100,11 +186,11 @@ def test_the_young_are_spared(age: int, spared: bool) -> None:
     made = replace(vxlan(), created=moment)
     changed = replace(vxlan(), created=OLD, history=(Transition(moment, State.PENDING, State.PENDING, "joined"),))
     for link in (made, changed):
-        assert bool(orphaned_links([link], [], NODES, NOW, GRACE)) is not spared
+        assert bool(orphaned_links([link], [], NODES, NO_LEASES, NOW, GRACE)) is not spared
 
 
 def test_a_record_of_unknown_age_is_judged_as_old() -> None:
-    assert orphaned_links([vxlan()], [], NODES, NOW, GRACE)
+    assert orphaned_links([vxlan()], [], NODES, NO_LEASES, NOW, GRACE)
 
 
 def lease(vni: int = 11, holder: str = "uid-1", age: int = 3600) -> VniLease:
@@ -135,6 +221,20 @@ def test_a_record_made_again_under_the_name_does_not_hold_the_old_ones_lease() -
     assert orphan.why == "no record has the UID uid-1"
 
 
-def test_the_sign_of_life_of_a_node_is_garbage_when_there_is_no_such_node() -> None:
-    here, gone = NodeLease("a", "10.0.0.1"), NodeLease("b", "10.0.0.2")
-    assert orphaned_nodes([here, gone], {"a", "c"}) == (gone,)
+@pytest.mark.parametrize(
+    ("age", "nodes", "garbage"),
+    [
+        (300, {"node-a"}, True),
+        (3600, {"node-a"}, True),
+        (3600, {"node-a", "node-b"}, False),
+        (299, {"node-a"}, False),
+        (-3600, {"node-a"}, False),
+        (None, {"node-a"}, False),
+    ],
+    ids=["silent", "long silent", "silent, node there", "renewed", "clock ahead", "renewal unknown"],
+)
+def test_a_node_lease_is_garbage_when_the_node_is_missing_and_silent(
+    age: float | None, nodes: set[str], garbage: bool
+) -> None:
+    lease = renewed(age)
+    assert orphaned_nodes([lease], nodes, NOW, GRACE) == ((lease,) if garbage else ())
