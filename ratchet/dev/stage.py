@@ -27,7 +27,7 @@ from ratchet.store.codec import decode_link
 _PLACES = (Path(__file__).with_name("examples"), Path(__file__).resolve().parents[2] / "manifests" / "examples")
 EXAMPLES = next((place for place in _PLACES if place.is_dir()), _PLACES[0])
 LABELS = "ratchet.state,ratchet.kind,ratchet.vni"
-LINK = "primary-pod.in1.pair-pod.in2"
+LINK = "pair-pod.in2.primary-pod.in1"
 
 
 @dataclass(slots=True)

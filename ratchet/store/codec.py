@@ -3,8 +3,9 @@
 A record is flat so that `kubectl get configmap -o yaml` reads like a form: what is wanted of each end, what each end's
 node has noted, the state that this amounts to, and how it got there.
 
-In schema 1 the keys of an end begin with its role, `primary.` or `pair.`. In schema 2 they begin with `a.` or `b.`, in
-the order of the endpoints in the record's name, and `primary` says which of the two is the primary.
+In schema 1 the keys of an end begin with its role, `primary.` or `pair.`, and `stands` is what it is made toward. In
+schema 2 they begin with `a.` or `b.`, in the order of the endpoints in the record's name. `primary` says which of the
+two is the primary, `ready` for which peer an end is made. `minReader` is the least schema that a reader must know.
 """
 
 from __future__ import annotations
@@ -70,11 +71,11 @@ _GENERATIONS = range(1, 10**18)
 _VNIS = range(1, 1 << 24)
 _PORTS = range(1, 1 << 16)
 _TUNNEL, _PORT = "kind_wanted", "vxlan_port"
-_SCHEMA, _PRIMARY = "schema", "primary"
+_SCHEMA, _MIN_READER, _PRIMARY = "schema", "minReader", "primary"
 _LETTERS = ("a", "b")
 _SCHEMAS = range(EARLIER_SCHEMA, CURRENT_SCHEMA + 1)
 _COOKIES = range(1 << 63)
-_SANDBOX_KEYS = {"pod", "uid", "mirror", "node", "vtep", "sandbox", "netns", "cookie", "stands"}
+_SANDBOX_KEYS = {"pod", "uid", "mirror", "node", "vtep", "sandbox", "netns", "cookie", "stands", "ready"}
 _END_KEYS = END_PROPERTIES | {"name", "ifname", "addresses"} | _SANDBOX_KEYS
 
 
@@ -94,9 +95,9 @@ def encode_link(link: Link) -> Json:
         data[_PORT] = str(link.means.vxlan_port)
     prefixes = _prefixes(link)
     if link.schema != EARLIER_SCHEMA:
-        data |= {_SCHEMA: str(link.schema), _PRIMARY: prefixes[Side.PRIMARY]}
+        data |= {_SCHEMA: str(link.schema), _MIN_READER: str(link.schema), _PRIMARY: prefixes[Side.PRIMARY]}
     for side in Side:
-        data |= _encode_end(prefixes[side], link.end(side))
+        data |= _encode_end(prefixes[side], link.end(side), link.schema)
     if link.history:
         data["history"] = "\n".join(_encode_transition(step) for step in link.history)
     return {
@@ -119,8 +120,8 @@ def decode_link(config_map: Mapping[str, Any]) -> Link:
         return Link(
             name=name,
             namespace=namespace,
-            primary=_decode_end(primary, namespace, data),
-            pair=_decode_end(pair, namespace, data),
+            primary=_decode_end(primary, namespace, data, schema),
+            pair=_decode_end(pair, namespace, data, schema),
             means=Means(
                 tunnel=data.get(_TUNNEL) == Kind.VXLAN.value,
                 vxlan_port=_decode_number(data, _PORT, _PORTS) if _PORT in data else None,
@@ -322,7 +323,7 @@ def _decode_prefixes(data: Mapping[str, str], schema: int) -> tuple[str, str]:
     return primary, _LETTERS[1 - _LETTERS.index(primary)]
 
 
-def _encode_end(prefix: str, end: End) -> dict[str, str]:
+def _encode_end(prefix: str, end: End, schema: int) -> dict[str, str]:
     fields = dict(end.notes)
     fields |= {"name": end.name, "ifname": end.ifname, "addresses": ",".join(map(str, end.addresses))}
     fields |= encode_properties(end.properties)
@@ -340,11 +341,12 @@ def _encode_end(prefix: str, end: End) -> dict[str, str]:
         if end.sandbox.pod.mirror:
             fields["mirror"] = end.sandbox.pod.mirror
     if end.stands:
-        fields["stands"] = f"{end.stands.sandbox} toward {end.stands.toward} generation {end.stands.generation}"
+        key, word = _ready_words(schema)
+        fields[key] = f"{end.stands.sandbox} {word} {end.stands.toward} generation {end.stands.generation}"
     return {f"{prefix}.{key}": value for key, value in fields.items()}
 
 
-def _decode_end(prefix: str, namespace: str, data: Mapping[str, str]) -> End:
+def _decode_end(prefix: str, namespace: str, data: Mapping[str, str], schema: int) -> End:
     sandbox = None
     if f"{prefix}.sandbox" in data:
         sandbox = Sandbox(
@@ -355,7 +357,8 @@ def _decode_end(prefix: str, namespace: str, data: Mapping[str, str]) -> End:
             vtep=data[f"{prefix}.vtep"],
             cookie=_decode_number(data, f"{prefix}.cookie", _COOKIES) if f"{prefix}.cookie" in data else 0,
         )
-    stands = data.get(f"{prefix}.stands")
+    key, word = _ready_words(schema)
+    ready = data.get(f"{prefix}.{key}")
     addresses = data.get(f"{prefix}.addresses", "")
     start = f"{prefix}."
     fields = {key.removeprefix(start): value for key, value in data.items() if key.startswith(start)}
@@ -366,7 +369,7 @@ def _decode_end(prefix: str, namespace: str, data: Mapping[str, str]) -> End:
         properties=_decode_properties(prefix, fields),
         notes={key: value for key, value in fields.items() if key not in _END_KEYS},
         sandbox=sandbox,
-        stands=_decode_stand(prefix, stands) if stands else None,
+        stands=_decode_stand(f"{prefix}.{key}", word, ready) if ready else None,
     )
 
 
@@ -392,11 +395,16 @@ def _decode_address(prefix: str, word: str) -> Address:
         raise ValueError(f"{prefix}.addresses has {word!r:.80}, which is no address") from cause
 
 
-def _decode_stand(prefix: str, text: str) -> Stand:
+def _ready_words(schema: int) -> tuple[str, str]:
+    """The key of what an end is made for, and the word before the peer in its value."""
+    return ("stands", "toward") if schema == EARLIER_SCHEMA else ("ready", "peer")
+
+
+def _decode_stand(key: str, word: str, text: str) -> Stand:
     match text.split(" "):
-        case [sandbox, "toward", toward, "generation", generation] if _NUMBER.fullmatch(generation):
+        case [sandbox, found, toward, "generation", generation] if found == word and _NUMBER.fullmatch(generation):
             return Stand(sandbox, toward, int(generation))
-    raise ValueError(f"{prefix}.stands is {text!r:.80}, not '<sandbox> toward <peer> generation <number>'")
+    raise ValueError(f"{key} is {text!r:.80}, not '<sandbox> {word} <peer> generation <number>'")
 
 
 def _encode_transition(step: Transition) -> str:

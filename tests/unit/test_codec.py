@@ -104,6 +104,7 @@ def test_a_record_reads_like_a_form() -> None:
     }
     assert config_map["data"] == {
         "schema": "2",
+        "minReader": "2",
         "primary": "b",
         "state": "linked",
         "kind": "vxlan",
@@ -121,7 +122,7 @@ def test_a_record_reads_like_a_form() -> None:
         "b.vtep": "192.168.1.73",
         "b.sandbox": "primary-pod-c1",
         "b.netns": "/run/netns/primary-pod-1",
-        "b.stands": "primary-pod-c1 toward 192.168.1.33 generation 1",
+        "b.ready": "primary-pod-c1 peer 192.168.1.33 generation 1",
         "a.name": "pair-pod",
         "a.ifname": "in2",
         "a.addresses": "192.168.2.101/24",
@@ -131,7 +132,7 @@ def test_a_record_reads_like_a_form() -> None:
         "a.vtep": "192.168.1.33",
         "a.sandbox": "pair-pod-c1",
         "a.netns": "/run/netns/pair-pod-1",
-        "a.stands": "pair-pod-c1 toward 192.168.1.73 generation 1",
+        "a.ready": "pair-pod-c1 peer 192.168.1.73 generation 1",
         "history": "\n".join(
             [
                 "2026-03-04T05:06:07.000Z pending → pending: pair default/pair-pod joined on node-b",
@@ -289,9 +290,9 @@ MALFORMED = [
     ("a.sysctls", "net.ipv4.conf.IFNAME/../../../kernel/x.IFNAME.y=1"),
     ("a.rate", "1e3"),
     ("vxlan_port", "0"),
-    ("b.stands", "c1"),
-    ("b.stands", "c1 toward x generation x"),
-    ("a.stands", "c1 toward x generation 1 "),
+    ("b.ready", "c1"),
+    ("b.ready", "c1 peer x generation x"),
+    ("a.ready", "c1 peer x generation 1 "),
     ("history", "yesterday pending → linked: why"),
     ("history", "2026-03-04T05:06:07Z pending → nowhere: why"),
     ("history", "2026-03-04T05:06:07Z pending -> linked: why"),
