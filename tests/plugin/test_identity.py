@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from ratchet.core.machine import derive
+from ratchet.core.model import State
 from ratchet.dev.bed import wait_for
 from tests.support.cluster import Cluster
 from tests.support.declarations import (
@@ -161,24 +163,32 @@ ALIAS = {"ratchet.pod_name": "router"}
 
 
 @pytest.mark.parametrize("first", ["x", "y"])
-@pytest.mark.parametrize("declared", ["lists", "a topology and labels"])
+@pytest.mark.parametrize("peer", ["router", "y"])
 def test_a1_a_pod_is_one_pod_by_its_alias_and_by_its_own_name(
-    cluster: Cluster, resync: Resync, declared: str, first: str
+    cluster: Cluster, resync: Resync, peer: str, first: str
 ) -> None:
-    """One declaration uses the alias of y, the other one its own name."""
-    if declared == "lists":
-        of_x, (labels, annotations) = in_list("y", [X, Y]), in_list("x", [Y, X])
-    else:
-        of_x, (labels, annotations) = in_labels("router", [X, Y]), NOTHING
-        cluster.bed.create_topology("lab", in_topology("y:in1", "x:in1", [Y, X]))
-    of_y = ({**labels, **ALIAS}, annotations)
-    pods = [("x", of_x, cluster.a), ("y", of_y, cluster.b)][:: 1 if first == "x" else -1]
+    """Both pods list the link; x names y by its alias or by its own name, before y exists or afterwards."""
+    labels, annotations = in_list("x", [Y, X])
+    declared = [("x", in_list(peer, [X, Y]), cluster.a), ("y", ({**labels, **ALIAS}, annotations), cluster.b)]
+    pods = declared[:: 1 if first == "x" else -1]
     early = place(cluster, *pods[0])
     late = start_in_turn(cluster, early, lambda: place(cluster, *pods[1]))
     (_, x), (_, y) = (early, late) if first == "x" else (late, early)
     assert_one_link(cluster, x, y)
     resync.assert_steady((x, "in1"), (y, "in1"), TO_Y)
     end(cluster, resync, early, late)
+
+
+@pytest.mark.parametrize("first", ["x", "y"])
+def test_a1_a_topology_may_name_a_pod_and_labels_its_alias(cluster: Cluster, resync: Resync, first: str) -> None:
+    cluster.bed.create_topology("lab", in_topology("y:in1", "x:in1", [Y, X]))
+    x = place(cluster, "x", in_labels("router", [X, Y]), cluster.a)
+    y = place(cluster, "y", ({**ASKS, **ALIAS}, {}), cluster.b)
+    early, late = (x, y) if first == "x" else (y, x)
+    start_in_turn(cluster, early, lambda: late)
+    assert_one_link(cluster, x[1], y[1])
+    resync.assert_steady((x[1], "in1"), (y[1], "in1"), TO_Y)
+    end(cluster, resync, x, y)
 
 
 @pytest.mark.parametrize("restarts", ["x", "y"])
@@ -221,9 +231,9 @@ def test_a2_an_edited_link_stays_until_the_pod_that_keeps_its_end_restarts(
     assert cluster.interfaces(z[1]) == []
     if cluster.bed.agents:
         (x,) = restarted(cluster, x)
-        wait_for(
-            "the end of y given up", lambda: cluster.interfaces(y[1]) == [] and not held_at(cluster.bed, y[1], "in1")
-        )
+        resync.run()
+        wait_for("y without its end", lambda: not held_at(cluster.bed, y[1], "in1"))
+        wait_for("y without its interface", lambda: cluster.interfaces(y[1]) == [])
     else:
         x, y, z = restarted(cluster, x, y, z)
     assert_one_link(cluster, x[1], z[1])
@@ -256,7 +266,11 @@ def test_a3_a_pod_that_restarts_with_another_interface_is_linked_to_the_same_end
         peers = [(node, cluster.sandbox(node, sandbox.pod)) for node, sandbox in restarting[1:]]
         add_all(cluster, x, *peers)
     y = (peers or [y])[0]
+    wait_for("the new link", lambda: [derive(one) for one in held_at(cluster.bed, x[1], "in5")] == [State.LINKED])
+    before = cluster.show(y[1], "in1")["ifindex"]
+    resync.run()
     wait_for("the end of the old record", lambda: records_at(cluster.bed, "x", "in1") == [])
+    assert cluster.show(y[1], "in1")["ifindex"] == before
     assert_one_link(cluster, x[1], y[1], ("in5", "in1"))
     resync.assert_steady((x[1], "in5"), (y[1], "in1"), TO_Y)
     end(cluster, resync, x, y)

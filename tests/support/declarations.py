@@ -85,7 +85,8 @@ def assert_one_link(
     assert [record.uid for record in held] == [held[0].uid] * 2, [record.name for record in held]
     cluster.wait_until(State.LINKED, held[0].name)
     named = [record for sandbox, ifname in ends for record in records_at(bed, sandbox.pod.name, ifname)]
-    assert {record.name: derive(record) for record in named} == {held[0].name: State.LINKED}
+    states = {record.name: derive(record) for record in named}
+    assert states == {held[0].name: State.LINKED}, states
     for sandbox, ifname in ends:
-        assert cluster.interfaces(sandbox) == [ifname]
+        assert (shown := cluster.interfaces(sandbox)) == [ifname], f"{sandbox.pod.name} has the interfaces {shown}"
     wait_for(f"a ping from {one.pod.name}", lambda: cluster.pings(one, address))
