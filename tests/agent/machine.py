@@ -1,6 +1,6 @@
 """Pods of one namespace on two nodes that have agents: what was done to them, and what must hold of their links then.
 
-`Shape` is what the pods declare, `History` what the API goes through, `Game` what kubelets, runtimes, nodes and the
+`Shape` is the pods and their links, `History` what the API goes through, `Game` what kubelets, runtimes, nodes and the
 network do meanwhile: nothing but what they may.
 """
 
@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -23,21 +23,25 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from ratchet.core.machine import derive
-from ratchet.core.model import Kind, Link, PodRef, Side, State
-from ratchet.core.naming import record_name
+from ratchet.core.model import End, Kind, Link, PodRef, State
 from ratchet.dev.bed import wait_for
 from ratchet.dev.hosts import ip
 from ratchet.dev.kubelet import Answer, Kubelet, Sandbox, finished
 from ratchet.errors import RatchetError
 from ratchet.gc import collect_garbage
-from ratchet.store.apiserver import ApiServer, NotFoundError
+from ratchet.store.apiserver import ApiServer
 from ratchet.store.codec import decode_link, decode_vni_lease
 from tests.support.cluster import PATIENT, Cluster
 from tests.support.faults import Act, Handler, Rule, Sent, answering, dropping
+from tests.support.resync import touch
 
 Json = dict[str, Any]
 
+Endpoint = tuple[str, str]
+"""The name of a pod, and an interface in it."""
+
 NODES = ("a", "b")
+TOPOLOGY = "game"
 QUIET_SECONDS = 15.0
 CALL_SECONDS = 100.0
 ADDS = 4  # until a sandbox stays, where nothing is in its way
@@ -49,7 +53,7 @@ LOG_LINES = 60
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A link as its primary declares it; `number` makes its addresses."""
+    """A link between two endpoints, 0 and 1; `number` makes its addresses."""
 
     primary: str
     local_ifname: str
@@ -57,59 +61,94 @@ class Wish:
     pair_ifname: str
     number: int
 
-    def pod(self, side: Side) -> str:
-        return self.primary if side is Side.PRIMARY else self.pair
+    @property
+    def endpoints(self) -> tuple[Endpoint, Endpoint]:
+        return (self.primary, self.local_ifname), (self.pair, self.pair_ifname)
 
-    def ifname(self, side: Side) -> str:
-        return self.local_ifname if side is Side.PRIMARY else self.pair_ifname
+    def address(self, at: int) -> str:
+        return f"10.1.{self.number}.{at + 1}"
 
-    def address(self, side: Side) -> str:
-        return f"10.1.{self.number}.{1 if side is Side.PRIMARY else 2}"
+    def is_of(self, record: Link) -> bool:
+        """Whether a record is this link's: it has these two endpoints, in either order."""
+        return {(end.name, end.ifname) for end in _ends(record)} == set(self.endpoints)
 
-    def record(self, namespace: str) -> str:
-        return record_name(namespace, (self.primary, self.local_ifname), (self.pair, self.pair_ifname))
+    def end_in(self, record: Link, at: int) -> End:
+        """The end of this link's record that is the endpoint `at`."""
+        return next(end for end in _ends(record) if (end.name, end.ifname) == self.endpoints[at])
 
     @property
     def labels(self) -> dict[str, str]:
+        """The labels of 2017 with which the pod of endpoint 0 declares the link."""
         return {
             "ratchet.primary": "true",
             "ratchet.local_ifname": self.local_ifname,
-            "ratchet.local_ip": self.address(Side.PRIMARY),
+            "ratchet.local_ip": self.address(0),
             "ratchet.pair_name": self.pair,
             "ratchet.pair_ifname": self.pair_ifname,
-            "ratchet.pair_ip": self.address(Side.PAIR),
+            "ratchet.pair_ip": self.address(1),
         }
+
+    def listed(self, at: int) -> Json:
+        """The link in the list of the pod of endpoint `at`."""
+        (_, ifname), (peer, peer_ifname) = self.endpoints[at], self.endpoints[1 - at]
+        addresses = [self.address(at), self.address(1 - at)]
+        return {"peer": peer, "ifname": ifname, "peer_ifname": peer_ifname, "addresses": addresses}
+
+    def drawn(self, *, swapped: bool) -> Json:
+        """The link in a topology, with its endpoints in either order."""
+        order = (1, 0) if swapped else (0, 1)
+        endpoints = [":".join(self.endpoints[at]) for at in order]
+        return {"endpoints": endpoints, "addresses": [self.address(at) for at in order]}
+
+    def __str__(self) -> str:
+        return "–".join(":".join(endpoint) for endpoint in self.endpoints)
+
+
+class Declared(StrEnum):
+    """Where links are declared."""
+
+    LABELS = "the labels of one of the pods"
+    LISTS = "the lists of both pods"
+    TOPOLOGY = "a topology"
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Pods that declare links to one another, in the labels of 2017; who declares none expects to be named."""
+    """Pods, the links between them, and where these are declared.
+
+    With labels, a pod that declares no link expects to be named.
+    """
 
     name: str
     pods: tuple[str, ...]
     wishes: tuple[Wish, ...]
-
-    def labels(self, pod: str) -> dict[str, str]:
-        wish = next((one for one in self.wishes if one.primary == pod), None)
-        return {"ratchet": "true", **(wish.labels if wish else {"ratchet.primary": "false"})}
-
-    def ends(self, pod: str) -> list[tuple[Wish, Side]]:
-        return [(wish, side) for wish in self.wishes for side in Side if wish.pod(side) == pod]
+    declared: Declared = Declared.LABELS
 
     def __repr__(self) -> str:
         return self.name
 
 
-def _in_a_row(name: str, pods: tuple[str, ...], *, closed: bool) -> Shape:
+def _in_a_row(name: str, pods: tuple[str, ...], *, closed: bool, declared: Declared = Declared.LABELS) -> Shape:
     followers = (*pods[1:], *pods[:1]) if closed else pods[1:]
     wishes = (Wish(one, "next", two, "prev", at) for at, (one, two) in enumerate(zip(pods, followers, strict=False)))
-    return Shape(name, pods, tuple(wishes))
+    return Shape(name, pods, tuple(wishes), declared)
+
+
+def _ends(record: Link) -> tuple[End, End]:
+    return record.primary, record.pair
+
+
+def _holds(end: End, life: Life) -> bool:
+    """Whether an end of a record has this sandbox."""
+    return end.sandbox is not None and end.sandbox.container_id == life.id
 
 
 _SPOKES = ("spoke1", "spoke2", "spoke3")
 CHAIN = _in_a_row("CHAIN", ("p0", "p1", "p2", "p3"), closed=False)
 RING = _in_a_row("RING", ("p0", "p1", "p2"), closed=True)
 STAR = Shape("STAR", ("hub", *_SPOKES), tuple(Wish(one, "up", "hub", f"to-{one}", n) for n, one in enumerate(_SPOKES)))
+DRAWN = _in_a_row("DRAWN", ("p0", "p1", "p2"), closed=True, declared=Declared.TOPOLOGY)
+BOTH = _in_a_row("BOTH", ("p0", "p1", "p2", "p3"), closed=False, declared=Declared.LISTS)
 
 
 # What the API goes through
@@ -205,8 +244,8 @@ class History:
             yield f"{link.name} says {said} and is {derive(link)}"
         yield from self._without_lease()
         yield from self._held_twice()
-        for side in Side:
-            sandbox = link.sandbox(side)
+        for end in _ends(link):
+            sandbox = end.sandbox
             if sandbox is not None and sandbox.container_id in self.buried:
                 yield f"{link.name} holds {sandbox.container_id[:6]} of {sandbox.pod.name}, which was deleted long ago"
         if before is not None:
@@ -221,10 +260,10 @@ class History:
         numbers = Counter(link.vni for link in self._records.values() if link.vni is not None)
         yield from (f"VNI {vni} belongs to {times} records" for vni, times in numbers.items() if times > 1)
         ends = Counter(
-            (sandbox.pod, link.end(side).ifname)
+            (end.sandbox.pod, end.ifname)
             for link in self._records.values()
-            for side in Side
-            if (sandbox := link.sandbox(side))
+            for end in _ends(link)
+            if end.sandbox is not None
         )
         yield from (f"{pod} has {times} links at {ifname}" for (pod, ifname), times in ends.items() if times > 1)
 
@@ -232,9 +271,9 @@ class History:
         told = [step.reason for step in after.history if step not in before.history]
         if not any(reason.startswith("collected:") for reason in told):
             return
-        for side in Side:
-            lost = before.sandbox(side)
-            if lost is not None and after.sandbox(side) is None and lost.pod.uid not in self.gone:
+        for was, now in zip(_ends(before), _ends(after), strict=True):
+            lost = was.sandbox
+            if lost is not None and now.sandbox is None and lost.pod.uid not in self.gone:
                 yield f"{after.name}: garbage collection removed {lost.pod.name}, which is alive"
 
 
@@ -360,6 +399,7 @@ class Game:
 
     def __init__(self, cluster: Cluster, ears: Ears, history: History, namespace: str, shape: Shape) -> None:
         self.shape = shape
+        self.wishes = list(shape.wishes)
         self.namespace = namespace
         self.placed: dict[str, Placed] = {}
         self.owed: list[Life] = []
@@ -372,7 +412,9 @@ class Game:
         self._history = history
         self._lives: list[Life] = []
         self._deleting: list[tuple[subprocess.Popen[str], Life, bool]] = []
-        self._marred: set[str] = set()
+        self._marred: set[int] = set()
+        self._swapped: set[int] = set()
+        self._listing: set[str] = set()
         self._crashed = False
         self._began = time.monotonic()
         self._story: list[str] = []
@@ -381,12 +423,62 @@ class Game:
         cluster.bed.make(
             "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
         )
+        if shape.declared is Declared.TOPOLOGY:
+            cluster.bed.create_topology(TOPOLOGY, self._topology())
+
+    # What is declared
+
+    def swap_endpoints(self, index: int) -> None:
+        """Edit the topology: a link has its endpoints in the other order, which changes nothing."""
+        wish = self.wishes[index % len(self.wishes)]
+        self._say(f"swap the endpoints of {wish} in the topology")
+        self._swapped ^= {wish.number}
+        self._cluster.bed.edit_topology(TOPOLOGY, self._topology())
+
+    def declare_twice(self, pod: str) -> None:
+        """Edit a pod: it declares its links of the topology in its list too, or does so no longer."""
+        self._listing ^= {pod}
+        self._say(f"{pod} {'lists' if pod in self._listing else 'does not list'} its links")
+        if pod in self.placed:
+            edited = {"ratchet.links": None, **self._annotations(pod)}
+            self._cluster.bed.api.patch(f"{self._cluster.bed.pods_path}/{pod}", {"metadata": {"annotations": edited}})
+
+    def _rename(self, pod: str) -> None:
+        """Have the labels of a pod that is created again declare its link on another interface."""
+        for at, wish in enumerate(self.wishes):
+            if wish.primary == pod:
+                plain = wish.local_ifname.removesuffix("2")
+                renamed = replace(wish, local_ifname=plain if wish.local_ifname != plain else f"{plain}2")
+                self._say(f"the labels of {pod} declare {renamed} instead of {wish}")
+                self.wishes[at] = renamed
+
+    def _labels(self, pod: str) -> dict[str, str]:
+        if self.shape.declared is not Declared.LABELS:
+            return {"ratchet": "true"}
+        wish = next((one for one in self.wishes if one.primary == pod), None)
+        return {"ratchet": "true", **(wish.labels if wish else {"ratchet.primary": "false"})}
+
+    def _annotations(self, pod: str) -> dict[str, str]:
+        if self.shape.declared is not Declared.LISTS and pod not in self._listing:
+            return {}
+        return {"ratchet.links": json.dumps([wish.listed(at) for wish, at in self._ends_of(pod)])}
+
+    def _topology(self) -> str:
+        return json.dumps([wish.drawn(swapped=wish.number in self._swapped) for wish in self.wishes])
+
+    def _ends_of(self, pod: str) -> list[tuple[Wish, int]]:
+        return [(wish, at) for wish in self.wishes for at in (0, 1) if wish.endpoints[at][0] == pod]
+
+    def _is_declared(self, wish: Wish, at: int) -> bool:
+        """Whether something that exists declares a link whose pod of endpoint `at` exists."""
+        return self.shape.declared is not Declared.LABELS or at == 0 or wish.primary in self.placed
 
     # Pods and sandboxes
 
     def create(self, pod: str, node: str) -> None:
         self._say(f"create {pod} on {node}")
-        self.placed[pod] = Placed(self._cluster.bed.create_pod(pod, self.shape.labels(pod), node), node)
+        created = self._cluster.bed.create_pod(pod, self._labels(pod), node, self._annotations(pod))
+        self.placed[pod] = Placed(created, node)
 
     def start(self, pod: str, patience: Patience, *, background: bool) -> None:
         """A first sandbox for a pod, or a new one in the place of one that is no more."""
@@ -435,15 +527,32 @@ class Game:
         self._replace(placed.life, old, go, lingers=lingers)
 
     def move(
-        self, pod: str, node: str, old: Old, patience: Patience, *, background: bool, started: bool, lingers: bool
+        self,
+        pod: str,
+        node: str,
+        old: Old,
+        patience: Patience,
+        *,
+        background: bool,
+        started: bool,
+        lingers: bool,
+        renamed: bool,
     ) -> None:
-        """A pod deleted and made again under its name, on whichever node; `started` if it has its sandbox at once."""
+        """A pod deleted and made again under its name, on whichever node; `started` if it has its sandbox at once.
+
+        `renamed`: its labels declare another interface from now on. Only where no old sandbox waits for its DEL: that
+        one may hold the link's old end until then.
+        """
         before = self.placed[pod]
+        held = any(life.sandbox.pod.name == pod for life in self.owed)
+        may_rename = self.shape.declared is Declared.LABELS and old in (Old.DELETED, Old.DELETED_TWICE) and not held
 
         def come_again() -> None:
             self._say(f"delete {pod}")
             self._history.gone.add(before.ref.uid)
             self._cluster.bed.delete_pod(before.ref)
+            if renamed and may_rename:
+                self._rename(pod)
             self.create(pod, node)
             if started:
                 self.start(pod, patience, background=background)
@@ -574,11 +683,12 @@ class Game:
     def mar(self, pod: str, index: int) -> None:
         """Somebody removes an interface in a pod by hand."""
         life = self._current(pod)
-        wish, side = self.shape.ends(pod)[index % len(self.shape.ends(pod))]
-        self._say(f"remove {wish.ifname(side)} of {life} by hand")
+        wish, at = self._ends_of(pod)[index % len(self._ends_of(pod))]
+        ifname = wish.endpoints[at][1]
+        self._say(f"remove {ifname} of {life} by hand")
         with suppress(RatchetError):  # it is not there
-            ip("-n", life.sandbox.netns, "link", "del", wish.ifname(side))
-            self._marred.add(wish.record(self.namespace))
+            ip("-n", life.sandbox.netns, "link", "del", ifname)
+            self._marred.add(wish.number)
 
     # Quiet points
 
@@ -593,9 +703,7 @@ class Game:
         for pod, placed in self.placed.items():
             if placed.life is not None:
                 self._have_it_run(pod)
-        for name in self._marred:
-            self._touch(name)
-        self._marred.clear()
+        self._look_at_marred()
         self._wait_until_quiet()
         self._history.buried |= {life.id for life in self._lives if life.deleted}
         for life in self._lives:
@@ -644,11 +752,13 @@ class Game:
                 return
         raise AssertionError(f"{pod} does not start")
 
-    def _touch(self, name: str) -> None:
-        """Have the agents look at a link: by themselves they do every half a minute."""
-        said = {"metadata": {"annotations": {"looked-for": str(time.time())}}}
-        with suppress(NotFoundError):
-            self._cluster.bed.api.patch(f"{self._history.config_maps}/{name}", said)
+    def _look_at_marred(self) -> None:
+        """Have the agents look at links: by themselves they do every half a minute."""
+        marred = [wish for wish in self.wishes if wish.number in self._marred]
+        for name, record in self._records().items():
+            if any(wish.is_of(record) for wish in marred):
+                touch(self._cluster.bed, name)
+        self._marred.clear()
 
     def _wait_until_quiet(self) -> None:
         until = time.monotonic() + QUIET_SECONDS
@@ -661,48 +771,52 @@ class Game:
 
     def problems(self) -> list[str]:
         """What is not, or not yet, as it must be once nothing happens any more."""
-        records = {name: one for name, one in self._cluster.bed.links().items() if one.namespace == self.namespace}
+        records = self._records()
         shown = {life.id: _interfaces(life) for life in self._lives if life.there}
         found = [f"{node}: DELs wait in the spool" for node in NODES if self._spooled(node)]
-        for wish in self.shape.wishes:
-            found += self._of_link(wish, records.pop(wish.record(self.namespace), None), shown)
+        for wish in self.wishes:
+            own = [records.pop(name) for name, one in list(records.items()) if wish.is_of(one)]
+            if len(own) > 1:
+                found.append(f"{wish} has {len(own)} records: {[one.name for one in own]}")
+            found += self._of_link(wish, own[0] if own else None, shown)
         found += [f"{name} is nobody's wish" for name in records]
+        found += self._of_other_interfaces(shown)
         for life in self._lives:
             if life.deleted and (left := shown.get(life.id)):
                 found.append(f"{life} was deleted and still has {sorted(left)}")
-        return found or [
-            f"no ping from {wish.primary} to {wish.pair}" for wish in self.shape.wishes if not self._pings(wish)
-        ]
+        return found or [f"no ping from {wish.primary} to {wish.pair}" for wish in self.wishes if not self._pings(wish)]
+
+    def _records(self) -> dict[str, Link]:
+        return {name: one for name, one in self._cluster.bed.links().items() if one.namespace == self.namespace}
 
     def _of_link(self, wish: Wish, record: Link | None, shown: Mapping[str, Mapping[str, Json]]) -> Iterator[str]:
-        name = wish.record(self.namespace)
-        alive = {side: self._alive(wish.pod(side)) for side in Side}
+        alive = [self._alive(pod) for pod, _ in wish.endpoints]
         known = {life.id: life for life in self._lives}
-        for side, life in alive.items():
-            named = side is Side.PRIMARY or wish.primary in self.placed
-            if life is not None and named and (record is None or not record.holds(side, life.id)):
-                yield f"{name} has not {life} as its {side}"
-        for side in Side:
-            sandbox = record.sandbox(side) if record else None
+        for at, life in enumerate(alive):
+            held = record is not None and life is not None and _holds(wish.end_in(record, at), life)
+            if life is not None and self._is_declared(wish, at) and not held:
+                yield f"{wish} has not {life} at {wish.endpoints[at][1]}"
+        for end in _ends(record) if record else ():
+            sandbox = end.sandbox
             if sandbox is not None and ((holder := known.get(sandbox.container_id)) is None or holder.deleted):
-                yield f"{name} has {sandbox.container_id[:6]}, which was deleted, as its {side}"
+                yield f"{wish} has {sandbox.container_id[:6]}, which was deleted, at {end.ifname}"
         for life in self._lives:
-            for side in Side:
-                device = shown.get(life.id, {}).get(wish.ifname(side))
-                if device is not None and life.sandbox.pod.name == wish.pod(side):
-                    yield from self._of_device(life, side, device, name, record)
-        if record is not None and all(alive.values()) and derive(record) is not State.LINKED:
-            yield f"{name} is {derive(record)}"
+            for at, (pod, ifname) in enumerate(wish.endpoints):
+                device = shown.get(life.id, {}).get(ifname)
+                if device is not None and life.sandbox.pod.name == pod:
+                    yield from self._of_device(life, wish, at, device, record)
+        if record is not None and all(alive) and derive(record) is not State.LINKED:
+            yield f"{wish} is {derive(record)}"
 
-    def _of_device(self, life: Life, side: Side, device: Json, name: str, record: Link | None) -> Iterator[str]:
+    def _of_device(self, life: Life, wish: Wish, at: int, device: Json, record: Link | None) -> Iterator[str]:
         """Of an end that is there in a sandbox."""
         what = f"{device['ifname']} of {life}"
         carrier = "LOWER_UP" in device["flags"]
-        if record is None or not record.holds(side, life.id):
+        if record is None or not _holds(wish.end_in(record, at), life):
             if carrier:
-                yield f"{what} has carrier, and {name} does not hold that sandbox"
+                yield f"{what} has carrier, and {wish} does not hold that sandbox"
             return
-        if carrier and record.sandbox(side.other) is None:
+        if carrier and wish.end_in(record, 1 - at).sandbox is None:
             yield f"{what} has carrier and no peer"
         if derive(record) is State.LINKED:
             if not carrier:
@@ -712,12 +826,20 @@ class Game:
             elif record.kind is Kind.VXLAN and device["linkinfo"]["info_data"]["id"] != record.vni:
                 yield f"{what} has not VNI {record.vni}"
 
+    def _of_other_interfaces(self, shown: Mapping[str, Mapping[str, Json]]) -> Iterator[str]:
+        """Of interfaces in sandboxes that run which no declared link has."""
+        for pod in self.placed:
+            life = self._alive(pod)
+            if life is not None:
+                wished = {wish.endpoints[at][1] for wish, at in self._ends_of(pod)}
+                yield from (f"{life} has {ifname}, which no link has" for ifname in shown[life.id].keys() - wished)
+
     def _pings(self, wish: Wish) -> bool:
         """Whether the ends reach each other, where both are alive."""
         primary, pair = self._alive(wish.primary), self._alive(wish.pair)
         if primary is None or pair is None:
             return True
-        return self._cluster.pings(primary.sandbox, wish.address(Side.PAIR))
+        return self._cluster.pings(primary.sandbox, wish.address(1))
 
     def _alive(self, pod: str) -> Life | None:
         """The sandbox that is a pod's own and runs."""
@@ -734,7 +856,7 @@ class Game:
         """What was done and when, what there is, and the ends of the agents' logs."""
         records = [
             f"{one.name}: {derive(one)} vni={one.vni} "
-            + " ".join(f"{side}={one.end(side).sandbox} stands={one.end(side).stands}" for side in Side)
+            + " ".join(f"{end.name}:{end.ifname}={end.sandbox} stands={end.stands}" for end in _ends(one))
             for one in self._cluster.bed.links().values()
         ]
         parts = [

@@ -22,12 +22,28 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from ratchet.dev.bed import Bed
 from ratchet.install.executables import find_shim
-from tests.agent.machine import CHAIN, NODES, RING, STAR, Ears, Fault, Game, History, Old, Outage, Patience, Shape
+from tests.agent.machine import (
+    BOTH,
+    CHAIN,
+    DRAWN,
+    NODES,
+    RING,
+    STAR,
+    Declared,
+    Ears,
+    Fault,
+    Game,
+    History,
+    Old,
+    Outage,
+    Patience,
+    Shape,
+)
 from tests.support.cluster import PATIENT, Cluster
 from tests.support.faults import Faults
 from tests.support.namespaces import may_make_namespaces
 
-EXAMPLES, STEPS = (300, 60) if os.environ.get("RATCHET_EXHAUSTIVE") else (12, 25)
+EXAMPLES, STEPS = (300, 60) if os.environ.get("RATCHET_EXHAUSTIVE") else (20, 25)
 # Few numbers, so that they come again; what is learnt late is learnt while a game lasts.
 AGENT = {"vni_range": "11-26", "resync": 10, "drain_seconds": 1}
 
@@ -89,7 +105,11 @@ class Agents(RuleBasedStateMachine):
         assert self._game is not None
         return self._game
 
-    @initialize(shape=st.sampled_from((CHAIN, RING, STAR)), begun=flags, on=st.lists(nodes, min_size=4, max_size=4))
+    @initialize(
+        shape=st.sampled_from((CHAIN, RING, STAR, DRAWN, BOTH)),
+        begun=flags,
+        on=st.lists(nodes, min_size=4, max_size=4),
+    )
     def begin(self, shape: Shape, begun: bool, on: list[str]) -> None:
         self._game = self._stages.game(shape)
         if begun:
@@ -107,6 +127,21 @@ class Agents(RuleBasedStateMachine):
 
     def _started(self) -> list[str]:
         return [pod for pod, placed in self.game.placed.items() if placed.life is not None]
+
+    def _is_drawn(self) -> bool:
+        return self.game.shape.declared is Declared.TOPOLOGY
+
+    # What is declared
+
+    @precondition(lambda self: self._is_drawn())
+    @rule(which=numbers)
+    def swap_endpoints(self, which: int) -> None:
+        self.game.swap_endpoints(which)
+
+    @precondition(lambda self: self._is_drawn())
+    @rule(which=numbers)
+    def declare_twice(self, which: int) -> None:
+        self.game.declare_twice(_chosen(which, list(self.game.shape.pods)))
 
     # Pods and sandboxes
 
@@ -141,12 +176,30 @@ class Agents(RuleBasedStateMachine):
         self.game.remove(_chosen(which, list(self.game.placed)), old, lingers=lingers)
 
     @precondition(lambda self: self.game.placed)
-    @rule(which=numbers, node=nodes, old=olds, patience=patiences, background=flags, started=flags, lingers=flags)
+    @rule(
+        which=numbers,
+        node=nodes,
+        old=olds,
+        patience=patiences,
+        background=flags,
+        started=flags,
+        lingers=flags,
+        renamed=flags,
+    )
     def move(
-        self, which: int, node: str, old: Old, patience: Patience, background: bool, started: bool, lingers: bool
+        self,
+        which: int,
+        node: str,
+        old: Old,
+        patience: Patience,
+        background: bool,
+        started: bool,
+        lingers: bool,
+        renamed: bool,
     ) -> None:
         pod = _chosen(which, list(self.game.placed))
-        self.game.move(pod, node, old, patience, background=background, started=started, lingers=lingers)
+        how = {"background": background, "started": started, "lingers": lingers, "renamed": renamed}
+        self.game.move(pod, node, old, patience, **how)
 
     @precondition(lambda self: self.game.owed)
     @rule(which=numbers, lingers=flags)
