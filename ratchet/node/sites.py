@@ -32,6 +32,6 @@ def find_site(underlay: Underlay, node: str, records: Records) -> Site:
     Raises InvalidConfigError where the configured parent does not exist, ApiUnavailableError where the node's addresses
     decide the VTEP and the API does not answer.
     """
-    addresses = () if underlay.interface or underlay.address else records.node_addresses(node)
+    addresses = records.node_addresses(node) if node and not underlay.address else ()
     parent = datapath.find_parent(underlay.interface, underlay.address, addresses)
     return Site(node, parent, underlay.vxlan_port or DEFAULT_VXLAN_PORT)
