@@ -110,6 +110,8 @@ def new_veth(near: Port, far: Port, far_fd: int) -> bytearray:
 def new_vxlan(wire: VxlanWire, ifname: str, pod_fd: int) -> bytearray:
     """Make a tunnel's end behind `pod_fd`, its underlay in the namespace of the socket; down.
 
+    A parent without an index does not pin the tunnel: the kernel routes its packets.
+
     To an address of the node itself it is to send as to any other: what the kernel otherwise hands over to the device
     there, it hands over with the way it was sent, which in another pod's namespace leads nowhere.
 
