@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from ratchet.core.device import Parent
-from ratchet.datapath import find_parent
+from ratchet.datapath import find_parent, messages
+from ratchet.datapath.parent import _has_egress
+from ratchet.datapath.reading import read_link
+from ratchet.datapath.rtnetlink import Channel
 from ratchet.errors import InvalidConfigError
 from tests.support.namespaces import Bed
 
@@ -108,7 +112,10 @@ NODE = "10.255.0.5"
 def _routed(node: Bed, where: str, *, family: int = 4) -> None:
     """Give the node an address on an interface without egress, and a default route over eth0."""
     if where != "lo":
-        node.ip("node", "link", "add", where, "up", "type", "bridge")
+        try:
+            node.ip("node", "link", "add", where, "up", "type", where.rstrip("0123456789"))
+        except AssertionError as error:
+            pytest.skip(f"this kernel has no such interface: {error}")
     if family == 4:
         node.ip("node", "addr", "add", f"{NODE}/32", "dev", where)
         node.ip("node", "route", "add", "default", "via", "10.1.0.1")
@@ -117,7 +124,7 @@ def _routed(node: Bed, where: str, *, family: int = 4) -> None:
         node.ip("node", "-6", "route", "add", "default", "via", "fd02::1")
 
 
-@pytest.mark.parametrize("where", ["lo", "br0"])
+@pytest.mark.parametrize("where", ["lo", "bridge0", "dummy0"])
 @pytest.mark.parametrize("named", ["interface", "address", "both", "api"])
 def test_an_address_on_an_interface_without_egress_does_not_pin_tunnels(where: str, named: str, node: Bed) -> None:
     _routed(node, where)
@@ -131,9 +138,9 @@ def test_an_ipv6_address_on_lo_takes_the_mtu_of_the_ipv6_default_route(node: Bed
 
 
 def test_a_bridge_with_a_port_pins_tunnels(node: Bed) -> None:
-    _routed(node, "br0")
-    node.ip("node", "link", "set", "eth1", "master", "br0")
-    assert find_parent(None, NODE) == Parent("br0", node.show("node", "br0")["ifindex"], NODE, 9000)
+    _routed(node, "bridge0")
+    node.ip("node", "link", "set", "eth1", "master", "bridge0")
+    assert find_parent(None, NODE) == Parent("bridge0", node.show("node", "bridge0")["ifindex"], NODE, 9000)
 
 
 def test_a_bridge_that_has_the_default_route_pins_tunnels_while_it_has_no_port(node: Bed) -> None:
@@ -175,3 +182,13 @@ def test_on_a_named_interface_a_node_address_is_preferred_to_the_first(node: Bed
     assert find_parent("eth0", None, ["10.2.0.5"]).address == "10.1.0.5", "another interface's address is no choice"
     assert find_parent("eth0", "10.1.0.5", ["10.1.0.6"]).address == "10.1.0.5"
     assert find_parent("eth1", None, ["fd02::5"]).address == "fd02::5"
+
+
+@pytest.mark.usefixtures("node")
+def test_a_dummy_has_no_egress() -> None:
+    """Also shown where the kernel has none."""
+    with Channel() as channel:
+        (answer,) = channel.do(messages.link_named("eth0"))
+        device = read_link(answer.messages[0]).device
+        assert _has_egress(channel, device, answer.messages[0])
+        assert not _has_egress(channel, replace(device, kind="dummy"), answer.messages[0])
