@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from ratchet.agent.settings import Settings
 from ratchet.agent.sites import Sites
 from ratchet.core.heartbeat import Attendance, NodeLease
-from ratchet.errors import RatchetError
+from ratchet.errors import ApiUnavailableError, RatchetError
 from ratchet.store.records import Records
 
 log = logging.getLogger(__name__)
@@ -68,13 +68,7 @@ class Heartbeat:
 
     def beat(self) -> None:
         """One sign of life, and at every second one a look at the others'."""
-        self._has_moved |= self._sites.refresh(self._records)
-        try:
-            if self._has_moved:
-                self._on_move()
-                self._has_moved = False
-        except RatchetError as error:
-            log.warning("this node's move is not followed yet: %s", error)
+        self._follow_underlay()
         try:
             vtep = self._sites.own(self._records).parent.address
         except RatchetError as error:
@@ -89,6 +83,29 @@ class Heartbeat:
             self.last_contact = self._clock()
         except RatchetError as error:
             log.warning("no sign of life could be given: %s", error)
+            if isinstance(error, ApiUnavailableError):
+                return
+        self._follow_node_addresses()
+
+    def _follow_underlay(self) -> None:
+        """Look at the node's interfaces again, and call `on_move` if the tunnels' side of this node has changed."""
+        self._has_moved |= self._sites.refresh(self._records)
+        try:
+            if self._has_moved:
+                self._on_move()
+                self._has_moved = False
+        except RatchetError as error:
+            log.warning("this node's move is not followed yet: %s", error)
+
+    def _follow_node_addresses(self) -> None:
+        """Read the node's addresses from the API, past the cache. Last, because the API may be slow or away."""
+        try:
+            changed = self._records.refresh_node_addresses(self._settings.node_name)
+        except RatchetError as error:
+            log.warning("cannot read the addresses of node %s: %s", self._settings.node_name, error)
+            return
+        if changed:
+            self._follow_underlay()
 
     def _read(self) -> None:
         others = [one for one in self._records.node_leases() if one.node != self._settings.node_name]

@@ -58,11 +58,11 @@ class Sites:
         return self._look(self._own, records)
 
     def _completed(self, underlay: Underlay | None) -> Underlay:
+        """An underlay with the agent's settings for what the network configuration leaves out."""
         if underlay is None:
             return self._own
-        if underlay.interface or underlay.address:
-            return underlay
-        return replace(self._own, vxlan_port=underlay.vxlan_port)
+        parent = underlay if underlay.interface or underlay.address else self._own
+        return replace(parent, vxlan_port=underlay.vxlan_port or self._own.vxlan_port)
 
     def _look(self, said: Underlay, records: Records) -> Site:
         try:

@@ -55,9 +55,9 @@ class NetworkConfig:
     """One network configuration, read and judged.
 
     `raw` is the object as it came. `valid_attachments` is None where the runtime gave no list, which is not an
-    empty list. `wait` is in seconds; it, `wait_policy`, `state_dir`, `kubeconfig`, `log_file` and the parent are None
-    where they are not given. `vni_range` is the first and the last number. `ignored` are keys of 2017 without a meaning
-    today, `unknown` keys of which nobody knows.
+    empty list. `wait` is in seconds; it, `wait_policy`, `vxlan_port`, `state_dir`, `kubeconfig`, `log_file` and the
+    parent are None where they are not given. `vni_range` is the first and the last number. `ignored` are
+    keys of 2017 without a meaning today, `unknown` keys of which nobody knows.
     """
 
     raw: Mapping[str, Any]
@@ -75,7 +75,7 @@ class NetworkConfig:
     namespace: str
     wait: float | None
     wait_policy: str | None
-    vxlan_port: int
+    vxlan_port: int | None
     vni_range: tuple[int, int]
     log_file: str | None
     log_level: str
@@ -110,7 +110,7 @@ def read_config(stdin: bytes, command: Command = Command.ADD) -> NetworkConfig:
         namespace=_namespace(raw),
         wait=keys.seconds(raw, "wait"),
         wait_policy=_wait_policy(raw),
-        vxlan_port=keys.whole_number(raw, "vxlan_port", 1, 65535, DEFAULT_VXLAN_PORT),
+        vxlan_port=keys.whole_number(raw, "vxlan_port", 1, 65535),
         vni_range=_vni_range(raw),
         log_file=keys.path(raw, "log_file"),
         log_level=_log_level(raw),

@@ -80,11 +80,11 @@ def seconds(raw: Mapping[str, Any], key: str) -> float | None:
         raise wrong(key, "a number of seconds", value) from error
 
 
-def whole_number(raw: Mapping[str, Any], key: str, low: int, high: int, default: int) -> int:
+def whole_number(raw: Mapping[str, Any], key: str, low: int, high: int) -> int | None:
     """A whole number from `low` to `high`."""
     value = raw.get(key)
     if value is None:
-        return default
+        return None
     if type(value) is not int or not low <= value <= high:
         raise wrong(key, f"a whole number from {low} to {high}", value)
     return value

@@ -13,7 +13,11 @@ VXLAN_OVERHEAD_IPV6 = 70
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """The node's interface on which tunnels reside; `address` is the VTEP, `mtu` in bytes."""
+    """The node's underlay interface; `address` is the VTEP, `mtu` is in bytes.
+
+    `index` is the interface that tunnels are pinned to. It is 0 where the VTEP is on an interface without egress:
+    the kernel then routes the tunnel's packets, and `ifname` and `mtu` are those of the interface by which they leave.
+    """
 
     ifname: str
     index: int
@@ -96,7 +100,7 @@ class Device:
     `ours`: made by Ratchet. `wired`: for a vEth, that its peer is the interface at the wire's other end; for any
     other kind True. `up` is IFF_UP. `given`: those of `addresses` that Ratchet gave; the others are the pod's own
     affair. `routes` are those that Ratchet gave, where somebody asked; `rate` is what it gave; `sysctls` are those that
-    were asked for. The tunnel's fields are None but for a VXLAN.
+    were asked for. The tunnel's fields are None but for a VXLAN, whose `parent_index` is 0 where it is not pinned.
 
     `carrier`: not held down by protodown; for another kind than a VXLAN True, whatever the kernel has to say of it.
     `carrier_fixed`: this kernel is known not to take a VXLAN's carrier, so that nobody may ask for it.
@@ -196,7 +200,7 @@ def _tunnel_differences(wire: VxlanWire, device: Device) -> tuple[str, ...]:
         "remote": (device.remote, wire.remote),
         "local": (device.local, wire.local),
         "port": (device.port, wire.port),
-        "parent": (device.parent_index, wire.parent.index),
+        "parent": (device.parent_index, wire.parent.index),  # 0: not pinned
     }
     name = wire.near.ifname
     found = [f"{name} has {what} {has}, wanted {want}" for what, (has, want) in wanted.items() if has != want]

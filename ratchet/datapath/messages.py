@@ -91,6 +91,11 @@ def links(kind: str = "", nsid: int | None = None) -> bytearray:
     return message(RTM_GETLINK, DUMP, _link(), attributes)
 
 
+def ports(bridge: int) -> bytearray:
+    """Ask for the links that are ports of a bridge; all links where the kernel does not filter."""
+    return message(RTM_GETLINK, DUMP, _link(), _BRIEFLY + _LINK.pack(("IFLA_MASTER", bridge)))
+
+
 def new_veth(near: Port, far: Port, far_fd: int) -> bytearray:
     """Make a pair, one end in the namespace of the socket, the other behind `far_fd`; both down.
 
@@ -107,6 +112,8 @@ def new_veth(near: Port, far: Port, far_fd: int) -> bytearray:
 def new_vxlan(wire: VxlanWire, ifname: str, pod_fd: int) -> bytearray:
     """Make a tunnel's end behind `pod_fd`, its underlay in the namespace of the socket; down.
 
+    A parent without an index does not pin the tunnel: the kernel routes its packets.
+
     To an address of the node itself it is to send as to any other: what the kernel otherwise hands over to the device
     there, it hands over with the way it was sent, which in another pod's namespace leads nowhere.
 
@@ -118,10 +125,11 @@ def new_vxlan(wire: VxlanWire, ifname: str, pod_fd: int) -> bytearray:
         ("IFLA_VXLAN_ID", wire.vni),
         ("IFLA_VXLAN_GROUP6" if ipv6 else "IFLA_VXLAN_GROUP", wire.remote),
         ("IFLA_VXLAN_LOCAL6" if ipv6 else "IFLA_VXLAN_LOCAL", wire.local),
-        ("IFLA_VXLAN_LINK", wire.parent.index),
         ("IFLA_VXLAN_PORT", wire.port),
         ("IFLA_VXLAN_LEARNING", 0),
     )
+    if wire.parent.index:
+        data += _VXLAN.pack(("IFLA_VXLAN_LINK", wire.parent.index))
     if wire.is_of_one_node:
         data += _NO_LOCAL_BYPASS
     attributes = _identity(wire.near, ifname) + _LINK.pack(("IFLA_NET_NS_FD", pod_fd))
@@ -142,7 +150,9 @@ def lead_to(index: int, remote: str, port: int) -> bytearray:
 def lead_no_more_to(index: int, wire: VxlanWire) -> bytearray:
     """Have it send nothing to the UDP port that is its own, as it does when it is made."""
     head, whoever = _destination(index, wire.remote, wire.port)
-    return message(RTM_DELNEIGH, ACT, head, whoever + _NEIGHBOUR.pack(("NDA_IFINDEX", wire.parent.index)))
+    if wire.parent.index:
+        whoever += _NEIGHBOUR.pack(("NDA_IFINDEX", wire.parent.index))
+    return message(RTM_DELNEIGH, ACT, head, whoever)
 
 
 def named(index: int, ifname: str) -> bytearray:

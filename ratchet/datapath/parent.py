@@ -1,9 +1,9 @@
-"""Which of the node's interfaces carries the tunnels: the one that the configuration names, or the one that the node
-is known by, or the one that leads out."""
+"""The node's VTEP and underlay interface: as configured, else by its addresses in the API, else by the routes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
@@ -11,7 +11,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from ratchet.core.device import Device, Parent
 from ratchet.datapath import messages
 from ratchet.datapath.packing import HEADER, RTMSG
-from ratchet.datapath.reading import Given, addresses_of, links_of, read_link
+from ratchet.datapath.reading import Given, addresses_of, has_ports, is_loopback, links_of, read_link
 from ratchet.datapath.rtnetlink import Channel
 from ratchet.errors import InvalidConfigError
 
@@ -21,42 +21,58 @@ RT_TABLE_MAIN = 254
 RTN_UNICAST = 1
 
 
-def find_parent(ifname: str | None, address: str | None, node_addresses: Sequence[str] = ()) -> Parent:
-    """The parent interface and the VTEP on it, in the caller's own namespace.
+@dataclass(frozen=True, slots=True)
+class _Hop:
+    """One next hop of a route: its interface, and the route's metric and MTU in bytes (0: the interface's)."""
 
-    `ifname` and `address` are the configuration's `parent_interface` and `parent_address`. With neither, it is the
-    interface that carries one of `node_addresses` (the node's, as the API server knows them), else that of the default
-    route of the lowest metric, IPv4 before IPv6. Raises InvalidConfigError, naming the key at fault.
+    metric: int
+    index: int
+    mtu: int
+
+
+def find_parent(ifname: str | None, address: str | None, node_addresses: Sequence[str] = ()) -> Parent:
+    """The VTEP and the underlay interface, in the caller's network namespace.
+
+    `ifname` and `address` are the configuration's `parent_interface` and `parent_address`; `node_addresses` are the
+    node's InternalIP addresses in the API. With `ifname` alone, a node address on that interface is preferred to its
+    first address. With neither, the VTEP is the first node address that the node carries, else an address on the
+    interface of the default route with the lowest metric, IPv4 before IPv6.
+
+    An interface without egress (loopback, dummy, bridge without ports) does not pin the tunnels: see `_unpinned`.
+
+    Raises InvalidConfigError that names the key.
     """
     if address and _read_address(address) is None:
         raise InvalidConfigError(f'cannot use parent_address "{address}": not an IP address')
     with Channel() as channel:
         given = addresses_of(channel)
         if ifname:
-            return _on_interface(channel, given, ifname, address)
+            return _on_interface(channel, given, ifname, address, node_addresses)
         if address:
             found = _carrier(given, [address])
             if found is None:
                 raise _unusable("parent_address", address, "no interface of the node carries it", channel)
-            return _parent(_link_at(channel, found.index), found)
+            return _parent(channel, found)
         found = _carrier(given, node_addresses) or _on_default_route(channel, given)
         if found is None:
             raise InvalidConfigError(
                 "cannot find a parent interface for tunnels: no default route leads over an interface with an address",
                 details=f"Set parent_interface or parent_address. {_interfaces(channel)}",
             )
-        return _parent(_link_at(channel, found.index), found)
+        return _parent(channel, found)
 
 
-def _on_interface(channel: Channel, given: Iterable[Given], ifname: str, address: str | None) -> Parent:
+def _on_interface(
+    channel: Channel, given: Iterable[Given], ifname: str, address: str | None, node_addresses: Sequence[str]
+) -> Parent:
     (answer,) = channel.exchange(messages.link_named(ifname))
     if answer.refusal is not None:
         raise _unusable("parent_interface", ifname, "no such interface", channel)
     device = read_link(answer.messages[0]).device
     own = [one for one in given if one.index == device.index]
-    found = _carrier(own, [address]) if address else _first(own)
+    found = _carrier(own, [address]) if address else _carrier(own, node_addresses) or _first(own)
     if found is not None:
-        return _parent(device, found)
+        return _parent(channel, found)
     carried = ", ".join(str(one.address.ip) for one in own) or "no address"
     if address:
         error = _unusable("parent_address", address, f"{ifname} does not carry it", channel)
@@ -89,42 +105,82 @@ def _first(given: Iterable[Given]) -> Given | None:
 
 def _on_default_route(channel: Channel, given: Sequence[Given]) -> Given | None:
     for family, version in ((messages.AF_INET, 4), (messages.AF_INET6, 6)):
-        for index in _default_route_interfaces(channel, family):
-            own = [one for one in given if one.index == index]
+        for hop in _hops(channel, family, default=True):
+            own = [one for one in given if one.index == hop.index]
             found = _first([one for one in own if one.address.version == version]) or _first(own)
             if found is not None:
                 return found
     return None
 
 
-def _default_route_interfaces(channel: Channel, family: int) -> list[int]:
-    """The interfaces of the main table's default routes, lowest metric first (rtnetlink(7))."""
-    found: list[tuple[int, int]] = []
+def _hops(channel: Channel, family: int, *, default: bool) -> list[_Hop]:
+    """The next hops of the main table's unicast routes, or of its default routes, by metric (rtnetlink(7))."""
+    found: list[_Hop] = []
     for raw in channel.dump(messages.routes(family)):
         head = RTMSG.unpack_from(raw, HEADER.size)
-        if head[1] != 0 or head[4] != RT_TABLE_MAIN or head[7] != RTN_UNICAST:
+        if (default and head[1] != 0) or head[4] != RT_TABLE_MAIN or head[7] != RTN_UNICAST:
             continue  # not decoded: a node may have thousands
         route = rtmsg(raw)
         route.decode()
-        metric = route.get_attr("RTA_PRIORITY") or 0
-        found.extend((metric, index) for index in _hops(route))
-    return [index for _, index in sorted(found, key=lambda one: one[0])]
+        destination = route.get_attr("RTA_DST")
+        if destination is not None and ip_address(destination).is_link_local:
+            continue  # every interface has one in IPv6
+        metrics = route.get_attr("RTA_METRICS")
+        mtu = metrics.get_attr("RTAX_MTU") if metrics is not None else None
+        found.extend(_Hop(route.get_attr("RTA_PRIORITY") or 0, index, mtu or 0) for index in _interfaces_of(route))
+    return sorted(found, key=lambda hop: hop.metric)
 
 
-def _hops(route: rtmsg) -> list[int]:
+def _interfaces_of(route: rtmsg) -> Iterator[int]:
     index = route.get_attr("RTA_OIF")
     if index is not None:
-        return [index]
-    return [hop["oif"] for hop in route.get_attr("RTA_MULTIPATH") or ()]
+        yield index
+    else:
+        yield from (hop["oif"] for hop in route.get_attr("RTA_MULTIPATH") or ())
 
 
-def _link_at(channel: Channel, index: int) -> Device:
-    (answer,) = channel.do(messages.link_at(index))
-    return read_link(answer.messages[0]).device
+def _parent(channel: Channel, found: Given) -> Parent:
+    (answer,) = channel.do(messages.link_at(found.index))
+    device = read_link(answer.messages[0]).device
+    if _has_egress(channel, device, answer.messages[0]):
+        return Parent(device.ifname, device.index, str(found.address.ip), device.mtu)
+    return _unpinned(channel, device, found)
 
 
-def _parent(device: Device, found: Given) -> Parent:
-    return Parent(device.ifname, device.index, str(found.address.ip), device.mtu)
+def _has_egress(channel: Channel, device: Device, raw: bytes) -> bool:
+    """Whether packets can leave the node by an interface that has an address."""
+    if device.kind == "bridge":
+        return has_ports(channel, device.index)
+    return not is_loopback(raw) and device.kind != "dummy"
+
+
+def _unpinned(channel: Channel, carrier: Device, found: Given) -> Parent:
+    """The parent of tunnels that follow the routes: no index, and name and MTU of the interface by which they leave.
+
+    Of several next hops the smallest MTU counts, and a route's own MTU limits its interface's. A default route over
+    the carrier itself pins the tunnels after all: a bridge loses its ports while the network is restarted.
+    """
+    hops = _hops_off_node(channel, found, carrier)
+    if any(hop.index == carrier.index for hop in hops):
+        return Parent(carrier.ifname, carrier.index, str(found.address.ip), carrier.mtu)
+    devices = {sight.device.index: sight.device for sight in links_of(channel)} if hops else {}
+    known = [(hop, devices[hop.index]) for hop in hops if hop.index in devices]
+    if not known:
+        raise InvalidConfigError(
+            f"cannot use {found.address.ip} for tunnels: it is on {carrier.ifname}, and no route leaves the node",
+            details=f"Add a route to the other nodes, or set parent_interface. {_interfaces(channel)}",
+        )
+    mtu, ifname = min((min(hop.mtu or device.mtu, device.mtu), device.ifname) for hop, device in known)
+    return Parent(ifname, 0, str(found.address.ip), mtu)
+
+
+def _hops_off_node(channel: Channel, found: Given, carrier: Device) -> list[_Hop]:
+    """The default route's next hops, or without a default route those of every route that is not over the carrier."""
+    family = messages.AF_INET if found.address.version == 4 else messages.AF_INET6
+    hops = _hops(channel, family, default=True)
+    if hops:
+        return [hop for hop in hops if hop.metric == hops[0].metric]
+    return [hop for hop in _hops(channel, family, default=False) if hop.index != carrier.index]
 
 
 def _unusable(key: str, value: str, cause: str, channel: Channel) -> InvalidConfigError:

@@ -23,7 +23,8 @@ from ratchet.datapath.netns import Netns
 from ratchet.datapath.packing import HEADER, IFADDRMSG, IFINFOMSG, RTGENMSG, RTMSG, Reading, attributes
 from ratchet.datapath.rtnetlink import Channel, RefusedError
 
-IFLA_MTU, IFLA_LINK = 4, 5
+IFLA_MTU, IFLA_LINK, IFLA_MASTER = 4, 5, 10
+IFF_LOOPBACK = 0x8
 
 IFA_F_SECONDARY, IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE = 0x1, 0x8, 0x20, 0x40
 IFA_F_UNFIT = IFA_F_SECONDARY | IFA_F_DADFAILED | IFA_F_DEPRECATED | IFA_F_TENTATIVE
@@ -138,6 +139,22 @@ def links_of(channel: Channel, kind: str = "", nsid: int | None = None) -> list[
     return [sight for sight in found if not kind or sight.device.kind == kind]
 
 
+def has_ports(channel: Channel, bridge: int) -> bool:
+    """Whether any link is a port of this bridge."""
+    master = struct.pack("=I", bridge)
+    # Kernels before 4.6 do not filter, so the attribute is compared here.
+    return any(
+        content == master
+        for raw in channel.dump(messages.ports(bridge))
+        for _, content in attributes(raw, HEADER.size + IFINFOMSG.size, (IFLA_MASTER,))
+    )
+
+
+def is_loopback(raw: bytes) -> bool:
+    """Whether a link's message has IFF_LOOPBACK."""
+    return bool(IFINFOMSG.unpack_from(raw, HEADER.size)[4] & IFF_LOOPBACK)
+
+
 def addresses_of(channel: Channel, index: int = 0) -> list[Given]:
     """The addresses of one link, or of all."""
     found = channel.dump(messages.addresses(index))
@@ -231,7 +248,7 @@ def _tunnel(data: dict[str, Any]) -> dict[str, Any]:
         "remote": data.get("IFLA_VXLAN_GROUP") or data.get("IFLA_VXLAN_GROUP6"),
         "local": data.get("IFLA_VXLAN_LOCAL") or data.get("IFLA_VXLAN_LOCAL6"),
         "port": data.get("IFLA_VXLAN_PORT"),
-        "parent_index": data.get("IFLA_VXLAN_LINK"),
+        "parent_index": data.get("IFLA_VXLAN_LINK", 0),
     }
 
 

@@ -19,6 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from ratchet.cni.config import DEFAULT_VXLAN_PORT
 from ratchet.cni.delegation import Delegation
 from ratchet.core.model import Link, Location, PodRef, Side
 from ratchet.errors import MalformedRecordError, RatchetError
@@ -478,7 +479,7 @@ def _document(path: Path) -> dict[str, Any] | None:
 
 
 def _document_of(entry: SandboxEntry) -> dict[str, Any]:
-    pod, underlay = entry.pod, entry.underlay
+    pod = entry.pod
     return {
         "network": entry.attachment.network,
         "container_id": entry.attachment.container_id,
@@ -490,7 +491,7 @@ def _document_of(entry: SandboxEntry) -> dict[str, Any]:
         "began": entry.began,
         "ends": [_document_of_end(end) for end in entry.ends],
         "delegations": [delegation.to_json() for delegation in entry.delegations],
-        "underlay": asdict(underlay) if underlay else None,
+        "underlay": _encode_underlay(entry.underlay) if entry.underlay else None,
         "boot": entry.boot,
     }
 
@@ -509,7 +510,7 @@ def _entry(path: Path) -> SandboxEntry | None:
             tuple(Delegation.from_json(one) for one in document["delegations"]),
             bool(document["asks"]),
             float(document["began"]),
-            Underlay(underlay["interface"], underlay["address"], underlay["vxlan_port"]) if underlay else None,
+            _decode_underlay(underlay) if underlay else None,
             int(document.get("cookie", 0)),
             document["boot"],
         )
@@ -526,3 +527,20 @@ def _held_end(document: dict[str, Any]) -> HeldEnd:
     side = Side(document["side"])
     declared = bool(document.get("declared", side is Side.PRIMARY))
     return HeldEnd(decode_link(document["wanted"]), side, int(document.get("ifindex", 0)), declared)
+
+
+def _encode_underlay(underlay: Underlay) -> dict[str, Any]:
+    """An underlay; `vxlan_port` is always a number, because earlier versions read no other."""
+    return {
+        "interface": underlay.interface,
+        "address": underlay.address,
+        "vxlan_port": underlay.vxlan_port or DEFAULT_VXLAN_PORT,
+        "vxlan_port_is_set": underlay.vxlan_port is not None,
+    }
+
+
+def _decode_underlay(document: dict[str, Any]) -> Underlay:
+    """An underlay; the default port of an earlier version's entry is taken as not set, because it mostly was not."""
+    port = document["vxlan_port"]
+    is_set = document.get("vxlan_port_is_set", port != DEFAULT_VXLAN_PORT)
+    return Underlay(document["interface"], document["address"], port if is_set else None)

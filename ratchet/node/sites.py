@@ -6,24 +6,32 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ratchet import datapath
+from ratchet.cni.config import DEFAULT_VXLAN_PORT
 from ratchet.core.plan import Site
 from ratchet.store.records import Records
 
 
 @dataclass(frozen=True, slots=True)
 class Underlay:
-    """What is said of a node's side of tunnels: an interface, an address on it, both or neither; their UDP port."""
+    """What a configuration sets for a node's side of tunnels: `parent_interface`, `parent_address`, `vxlan_port`.
+
+    None: not set.
+    """
 
     interface: str | None
     address: str | None
-    vxlan_port: int
+    vxlan_port: int | None
 
 
 FindSite = Callable[[Underlay, str, Records], Site]
 
 
 def find_site(underlay: Underlay, node: str, records: Records) -> Site:
-    """The site of `node`, which is this one. Raises InvalidConfigError where its parent is not as it is said to be."""
-    interface, address = underlay.interface, underlay.address
-    addresses = () if interface or address else records.node_addresses(node)
-    return Site(node, datapath.find_parent(interface, address, addresses), underlay.vxlan_port)
+    """The site of `node`, which is this node (empty: its name in the API is not known).
+
+    Raises InvalidConfigError where the configured parent does not exist, ApiUnavailableError where the node's addresses
+    decide the VTEP and the API does not answer.
+    """
+    addresses = records.node_addresses(node) if node and not underlay.address else ()
+    parent = datapath.find_parent(underlay.interface, underlay.address, addresses)
+    return Site(node, parent, underlay.vxlan_port or DEFAULT_VXLAN_PORT)

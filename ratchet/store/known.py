@@ -384,9 +384,12 @@ class KnownRecords(Records):
     def node_addresses(self, node: str) -> tuple[str, ...]:
         return self.memory.addresses.of(node, super().node_addresses)
 
+    def refresh_node_addresses(self, node: str) -> bool:
+        return self.memory.addresses.refresh(node, super().node_addresses)
+
 
 class KnownAddresses:
-    """The addresses of nodes as the API has them, asked for again after a while: they hardly ever change."""
+    """The addresses of nodes as the API has them, read again after a while or by `refresh`. No empty list is kept."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -401,5 +404,18 @@ class KnownAddresses:
                 if not addresses:
                     raise
                 return addresses  # an API that is away is no word that they have changed
-            self._known[node] = (self._clock(), addresses)
+            self._keep(node, addresses)
         return addresses
+
+    def refresh(self, node: str, ask: Callable[[str], tuple[str, ...]]) -> bool:
+        """Read a node's addresses; whether they differ from those that were known."""
+        addresses = ask(node)
+        _, known = self._known.get(node, (0.0, ()))
+        self._keep(node, addresses)
+        return addresses != known
+
+    def _keep(self, node: str, addresses: tuple[str, ...]) -> None:
+        if addresses:
+            self._known[node] = (self._clock(), addresses)
+        else:
+            self._known.pop(node, None)

@@ -349,6 +349,10 @@ class Records:
             return ()
         return tuple(entry["address"] for entry in status.get("addresses") or () if entry.get("type") == "InternalIP")
 
+    def refresh_node_addresses(self, node: str) -> bool:  # noqa: ARG002
+        """Read a node's addresses; whether they differ from those that were cached. Nothing is cached here."""
+        return False
+
     def beat(self, lease: NodeLease, seconds: float, now: datetime) -> None:
         """Say that a node is there, for so many seconds."""
         body = encode_node_lease(lease, seconds, now)

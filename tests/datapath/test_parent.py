@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from ratchet.core.device import Parent
-from ratchet.datapath import find_parent
+from ratchet.datapath import find_parent, messages
+from ratchet.datapath.parent import _has_egress
+from ratchet.datapath.reading import read_link
+from ratchet.datapath.rtnetlink import Channel
 from ratchet.errors import InvalidConfigError
 from tests.support.namespaces import Bed
 
@@ -100,3 +104,91 @@ def test_an_address_that_will_not_last_is_passed_over(node: Bed) -> None:
     node.ip("node", "addr", "add", "169.254.1.1/16", "scope", "link", "dev", "eth0")
     node.ip("node", "addr", "add", "10.5.0.1/24", "dev", "eth0")
     assert find_parent("eth0", None).address == "10.5.0.1"
+
+
+NODE = "10.255.0.5"
+
+
+def _routed(node: Bed, where: str, *, family: int = 4) -> None:
+    """Give the node an address on an interface without egress, and a default route over eth0."""
+    if where != "lo":
+        try:
+            node.ip("node", "link", "add", where, "up", "type", where.rstrip("0123456789"))
+        except AssertionError as error:
+            pytest.skip(f"this kernel has no such interface: {error}")
+    if family == 4:
+        node.ip("node", "addr", "add", f"{NODE}/32", "dev", where)
+        node.ip("node", "route", "add", "default", "via", "10.1.0.1")
+    else:
+        node.ip("node", "addr", "add", "fd55::5/128", "dev", where, "nodad")
+        node.ip("node", "-6", "route", "add", "default", "via", "fd02::1")
+
+
+@pytest.mark.parametrize("where", ["lo", "bridge0", "dummy0"])
+@pytest.mark.parametrize("named", ["interface", "address", "both", "api"])
+def test_an_address_on_an_interface_without_egress_does_not_pin_tunnels(where: str, named: str, node: Bed) -> None:
+    _routed(node, where)
+    asked = {"interface": (where, None), "address": (None, NODE), "both": (where, NODE), "api": (None, None)}[named]
+    assert find_parent(*asked, [NODE]) == Parent("eth0", 0, NODE, 1500)
+
+
+def test_an_ipv6_address_on_lo_takes_the_mtu_of_the_ipv6_default_route(node: Bed) -> None:
+    _routed(node, "lo", family=6)
+    assert find_parent(None, "fd55::5") == Parent("eth1", 0, "fd55::5", 9000)
+
+
+def test_a_bridge_with_a_port_pins_tunnels(node: Bed) -> None:
+    _routed(node, "bridge0")
+    node.ip("node", "link", "set", "eth1", "master", "bridge0")
+    assert find_parent(None, NODE) == Parent("bridge0", node.show("node", "bridge0")["ifindex"], NODE, 9000)
+
+
+def test_a_bridge_that_has_the_default_route_pins_tunnels_while_it_has_no_port(node: Bed) -> None:
+    node.ip("node", "link", "add", "br0", "up", "type", "bridge")
+    node.ip("node", "addr", "add", "10.3.0.5/24", "dev", "br0")
+    node.ip("node", "route", "add", "default", "via", "10.3.0.1")
+    assert find_parent(None, "10.3.0.5") == Parent("br0", node.show("node", "br0")["ifindex"], "10.3.0.5", 1500)
+
+
+@pytest.mark.parametrize(
+    ("route", "ifname", "mtu"),
+    [
+        (("default", "via", "10.1.0.1", "mtu", "1400"), "eth0", 1400),
+        (("default", "via", "10.2.0.1", "mtu", "65000"), "eth1", 9000),
+        (("default", "nexthop", "via", "10.2.0.1", "nexthop", "via", "10.1.0.1"), "eth0", 1500),
+        (("10.255.0.0/24", "via", "10.2.0.1", "mtu", "1300"), "eth1", 1300),
+    ],
+)
+def test_the_mtu_of_unpinned_tunnels_is_that_of_the_routes(
+    route: tuple[str, ...], ifname: str, mtu: int, node: Bed
+) -> None:
+    node.ip("node", "addr", "add", f"{NODE}/32", "dev", "lo")
+    node.ip("node", "route", "add", *route)
+    assert find_parent(None, NODE) == Parent(ifname, 0, NODE, mtu)
+
+
+def test_without_a_route_an_address_on_lo_cannot_be_used(bed: Bed) -> None:
+    bed.add("node")
+    bed.ip("node", "addr", "add", f"{NODE}/32", "dev", "lo")
+    with bed.inside("node"), pytest.raises(InvalidConfigError) as caught:
+        find_parent(None, NODE)
+    assert f"cannot use {NODE} for tunnels: it is on lo, and no route leaves the node" in str(caught.value)
+    assert "set parent_interface" in caught.value.details
+
+
+def test_on_a_named_interface_a_node_address_is_preferred_to_the_first(node: Bed) -> None:
+    """A virtual IP that was given first is a primary address, and the node's own is its secondary."""
+    assert find_parent("eth0", None, ["192.0.2.1", "10.2.0.5", "10.1.0.6"]).address == "10.1.0.6"
+    assert find_parent("eth0", None, ["10.2.0.5"]).address == "10.1.0.5", "another interface's address is no choice"
+    assert find_parent("eth0", "10.1.0.5", ["10.1.0.6"]).address == "10.1.0.5"
+    assert find_parent("eth1", None, ["fd02::5"]).address == "fd02::5"
+
+
+@pytest.mark.usefixtures("node")
+def test_a_dummy_has_no_egress() -> None:
+    """Also shown where the kernel has none."""
+    with Channel() as channel:
+        (answer,) = channel.do(messages.link_named("eth0"))
+        device = read_link(answer.messages[0]).device
+        assert _has_egress(channel, device, answer.messages[0])
+        assert not _has_egress(channel, replace(device, kind="dummy"), answer.messages[0])

@@ -7,7 +7,7 @@ from ipaddress import ip_interface
 
 import pytest
 
-from ratchet.core.device import VxlanWire, differences
+from ratchet.core.device import VxlanWire, differences, tunnel_mtu
 from ratchet.core.model import Location
 from ratchet.datapath import build, ensure, make, messages, observe, observe_port, remove
 from ratchet.errors import DatapathError, ForeignInterfaceError, VniInUseError
@@ -276,3 +276,94 @@ def test_a_tunnel_is_made_where_nothing_is_in_its_way(nodes: Bed, wires: Wires) 
         assert make(wires.tunnel("pod-c", 1, ONE, TWO)).near is None, "its VNI is another's"
     assert nodes.interfaces("pod-c") == []
     _stands(nodes, wire)
+
+
+LOOPBACKS = {4: ("10.255.0.1", "10.255.0.2"), 6: ("fd55::1", "fd55::2")}
+
+
+def _routed(bed: Bed, where: str, family: int) -> tuple[str, str]:
+    """Two nodes whose addresses are on an interface without egress, reached over eth0 by routes; these addresses."""
+    bed.fabric(**{"node-1": "10.9.0.1/24", "node-2": "10.9.0.2/24"})
+    bed.add("pod-a", "pod-b", "pod-c")
+    for number, node in enumerate(("node-1", "node-2")):
+        own = LOOPBACKS[family][number]
+        if where != "lo":
+            bed.ip(node, "link", "add", where, "up", "type", "bridge")
+        if family == 4:
+            bed.ip(node, "addr", "add", f"{own}/32", "dev", where)
+            bed.ip(node, "route", "add", "default", "via", ("10.9.0.2", "10.9.0.1")[number])
+        else:
+            bed.ip(node, "addr", "add", f"{own}/128", "dev", where, "nodad")
+            bed.ip(node, "addr", "add", f"fd09::{number + 1}/64", "dev", "eth0", "nodad")
+            bed.ip(node, "-6", "route", "add", "default", "via", ("fd09::2", "fd09::1")[number])
+    return LOOPBACKS[family]
+
+
+@pytest.mark.parametrize(("where", "family"), [("lo", 4), ("br7", 4), ("lo", 6)])
+def test_a_tunnel_whose_address_is_on_an_interface_without_egress_carries_packets(
+    where: str, family: int, bed: Bed, wires: Wires
+) -> None:
+    one, two = _routed(bed, where, family)
+    fits = 1450 if family == 4 else 1430
+    for node, pod, number, local, remote in (("node-1", "pod-a", 0, one, two), ("node-2", "pod-b", 1, two, one)):
+        with bed.inside(node):
+            wire = wires.tunnel(pod, number, local, remote, mtu=fits)
+            assert tunnel_mtu(wire.parent) == fits
+            assert ensure(wire) is True
+        _stands(bed, wire, node)
+    _carries(bed)
+    assert bed.show("pod-a", "in1")["mtu"] == fits
+    assert "link" not in bed.show("pod-a", "in1")["linkinfo"]["info_data"]
+    whole = ("ping", "-n", "-c", "1", "-W", "3", "-M", "do", "-s", str(fits - 28), "192.168.2.2")
+    bed.run("pod-a", *whole)
+
+
+def test_a_pinned_tunnel_is_made_anew_once_its_address_is_on_lo(nodes: Bed, wires: Wires) -> None:
+    nodes.ip("node-1", "addr", "add", "10.9.7.1/32", "dev", "eth0")
+    with nodes.inside("node-1"):
+        ensure(wires.tunnel("pod-a", 0, "10.9.7.1", TWO))
+        nodes.ip("node-1", "addr", "del", "10.9.7.1/32", "dev", "eth0")
+        nodes.ip("node-1", "addr", "add", "10.9.7.1/32", "dev", "lo")
+        wire = wires.tunnel("pod-a", 0, "10.9.7.1", TWO)
+        index = nodes.show("node-1", "eth0")["ifindex"]
+        assert differences(wire, observe(wire)) == (f"in1 has parent {index}, wanted 0",)
+        assert ensure(wire) is True
+        moved = replace(wire, remote=THREE)
+        before = nodes.show("pod-a", "in1")["ifindex"]
+        assert ensure(moved) is True
+        assert nodes.show("pod-a", "in1")["ifindex"] == before, "a remote is changed in place"
+    _stands(nodes, moved)
+
+
+def test_a_stale_tunnel_that_is_not_pinned_gives_its_vni_back(bed: Bed, wires: Wires) -> None:
+    one, two = _routed(bed, "lo", 4)
+    with bed.inside("node-1"):
+        ensure(wires.tunnel("pod-c", 0, one, two))
+        assert ensure(wires.tunnel("pod-a", 0, one, two)) is True
+    assert bed.interfaces("pod-c") == []
+    with bed.inside("node-2"):
+        ensure(wires.tunnel("pod-b", 1, two, one))
+    _carries(bed)
+
+
+def test_the_tunnel_of_another_node_that_is_not_pinned_is_left_alone(bed: Bed, wires: Wires) -> None:
+    one, two = _routed(bed, "lo", 4)
+    with bed.inside("node-1"):
+        ensure(wires.tunnel("pod-a", 0, one, two))
+    with bed.inside("node-2"):
+        ensure(wires.tunnel("pod-c", 1, two, one))
+        assert ensure(wires.tunnel("pod-b", 1, two, one)) is True
+    assert bed.interfaces("pod-a") == ["in1"]
+    _carries(bed)
+
+
+def test_a_tunnel_within_a_node_whose_address_is_on_lo_carries_packets(bed: Bed, wires: Wires) -> None:
+    one, _ = _routed(bed, "lo", 4)
+    with bed.inside("node-1"):
+        for pod, number, port, other in (("pod-a", 0, 4790, 4791), ("pod-b", 1, 4791, 4790)):
+            wire = replace(wires.tunnel(pod, number, one, one), port=port, remote_port=other)
+            ensure(wire)
+            assert differences(wire, observe(wire)) == ()
+            entries = bed.run(pod, "bridge", "fdb", "show", "dev", "in1")
+            assert entries.count("00:00:00:00:00:00") == 1, "it sends to its own UDP port no more"
+    _carries(bed)

@@ -35,6 +35,7 @@ from ratchet.node.journal import (
     boot_id,
 )
 from ratchet.node.process import process_began
+from ratchet.node.sites import Underlay
 
 ONE = Attachment("net", "c1", "eth0")
 
@@ -570,3 +571,32 @@ def test_a_disk_that_takes_nothing_keeps_nobody_from_reading_it(root: Path, monk
 
     monkeypatch.setattr(Path, "unlink", refused)
     assert Journal(root, remembers=True).entries() == [entry()]
+
+
+@pytest.mark.parametrize(
+    "underlay",
+    [Underlay(None, None, None), Underlay("eth0", None, 4789), Underlay(None, "10.0.0.1", 8472), None],
+)
+def test_an_underlay_is_read_as_it_was_written(underlay: Underlay | None, journal: Journal) -> None:
+    journal.write(replace(entry(), underlay=underlay))
+    found = journal.read(ONE)
+    assert found is not None
+    assert found.underlay == underlay
+
+
+@pytest.mark.parametrize(("port", "read"), [(4789, None), (8472, 8472)])
+def test_the_underlay_of_an_earlier_version_is_read(port: int, read: int | None, root: Path, journal: Journal) -> None:
+    """It wrote the default port where the network configuration had none."""
+    journal.write(entry())
+    path = root / "sandboxes" / ONE.file_name
+    before = {"interface": "eth0", "address": None, "vxlan_port": port}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"underlay": before}))
+    found = journal.read(ONE)
+    assert found is not None
+    assert found.underlay == Underlay("eth0", None, read)
+
+
+def test_an_earlier_version_reads_an_underlay_without_a_port(root: Path, journal: Journal) -> None:
+    journal.write(replace(entry(), underlay=Underlay(None, None, None)))
+    written = json.loads((root / "sandboxes" / ONE.file_name).read_text())["underlay"]
+    assert (written["interface"], written["address"], written["vxlan_port"]) == (None, None, 4789)

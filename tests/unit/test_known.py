@@ -226,3 +226,32 @@ def test_addresses_of_a_node_stay_known_while_the_api_is_away() -> None:
     now = known_module.ADDRESSES_SECONDS + 1
     assert addresses.of("n", away) == ("10.0.0.1",)
     assert addresses.of("n", lambda _: ("10.0.0.2",)) == ("10.0.0.2",)
+
+
+def test_addresses_of_a_node_are_read_again_on_request() -> None:
+    addresses = KnownAddresses(lambda: 0.0)
+    assert addresses.of("n", lambda _: ("10.0.0.1",)) == ("10.0.0.1",)
+    assert addresses.of("n", lambda _: ("10.0.0.2",)) == ("10.0.0.1",), "an ADD takes what is cached"
+    assert addresses.refresh("n", lambda _: ("10.0.0.1",)) is False
+    assert addresses.refresh("n", lambda _: ("10.0.0.2",)) is True
+    assert addresses.of("n", lambda _: ("10.0.0.3",)) == ("10.0.0.2",)
+
+
+def test_an_empty_list_of_addresses_is_not_cached() -> None:
+    addresses = KnownAddresses(lambda: 0.0)
+    assert addresses.of("n", lambda _: ()) == ()
+    assert addresses.of("n", lambda _: ("10.0.0.1",)) == ("10.0.0.1",)
+    assert addresses.refresh("n", lambda _: ()) is True
+    assert addresses.of("n", lambda _: ("10.0.0.2",)) == ("10.0.0.2",)
+
+
+def test_an_api_that_is_away_does_not_change_the_cached_addresses() -> None:
+    addresses = KnownAddresses(lambda: 0.0)
+
+    def away(_: str) -> tuple[str, ...]:
+        raise ApiUnavailableError("cannot reach the Kubernetes API")
+
+    addresses.of("n", lambda _: ("10.0.0.1",))
+    with pytest.raises(ApiUnavailableError):
+        addresses.refresh("n", away)
+    assert addresses.of("n", away) == ("10.0.0.1",)

@@ -1,0 +1,429 @@
+"""Every option of the agent has an effect on a real agent process, with real pods.
+
+`EFFECTS` holds one check for each option; tests/unit/test_effects.py compares it with the options there are.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ratchet import datapath
+from ratchet.core.model import PodRef
+from ratchet.dev.agents import AgentProcess
+from ratchet.dev.bed import Bed, wait_for
+from ratchet.dev.hosts import Hosts, ip, netns_path, run_in
+from ratchet.dev.kubelet import Answer, Kubelet, Sandbox
+from ratchet.install.executables import find_shim
+from ratchet.store.records import Records
+from tests.support.cluster import LINK, PAIR, PRIMARY
+from tests.support.faults import Faults, Sent
+from tests.support.namespaces import may_make_namespaces
+
+# No key that overrides an option.
+PLAIN: dict[str, Any] = {"cniVersion": "1.0.0", "name": "net", "type": "ratchet"}
+GATE = "ratchet/linked"
+_numbers = itertools.count()
+
+# For both nodes; those of `ON_A` and `ON_B` are for one.
+OPTIONS: dict[str, object] = {"namespace": "elsewhere", "vxlan_port": 8472, "vni_range": "500-501", "heartbeat": 1}
+ON_A: dict[str, object] = {
+    "parent_interface": "up1",
+    "wait": 0,
+    "wait_policy": "require",
+    "workers": 1,
+    "resync": 10,
+    "node_lost_after": 3,
+    "drain_seconds": 0,
+    "metrics_addr": "127.0.0.1:9999",
+    "log_format": "json",
+    "log_level": "debug",
+    "events": False,
+    "readiness": False,
+}
+ON_B: dict[str, object] = {"parent_address": "192.168.1.34", "wait": 20, "workers": 40}
+
+
+@dataclass
+class World:
+    """Two nodes, their agents with the options above, and a linked pair of pods."""
+
+    bed: Bed
+    faults: Faults
+    a: Kubelet
+    b: Kubelet
+    primary: Sandbox
+    pair: Sandbox
+
+    @property
+    def records(self) -> Records:
+        return Records(self.bed.api, str(OPTIONS["namespace"]))
+
+    def agent(self, node: Kubelet) -> AgentProcess:
+        return self.bed.agents[node.host.name]
+
+    def tunnel(self, node: Kubelet) -> dict[str, Any]:
+        """The link's tunnel on a node, as `ip -d link show` shows it."""
+        sandbox, ifname = (self.primary, "in1") if node is self.a else (self.pair, "in2")
+        shown = json.loads(ip("-j", "-d", "-n", sandbox.netns, "link", "show", "dev", ifname))[0]
+        return dict(shown["linkinfo"]["info_data"])
+
+    def vtep(self, node: Kubelet) -> str:
+        return next(lease.vtep for lease in self.records.node_leases() if lease.node == node.host.name)
+
+    def lone(self, node: Kubelet) -> Sandbox:
+        """A sandbox for a pod whose peer never comes."""
+        name = f"lone-{next(_numbers)}"
+        labels = {**PRIMARY, "ratchet.pair_name": f"peer-of-{name}"}
+        return node.make_sandbox(self.bed.create_pod(name, labels, node.host.name))
+
+    def end(self, node: Kubelet, sandbox: Sandbox) -> None:
+        """DEL, and the end of the pod."""
+        assert node.delete(sandbox).status == 0
+        self.bed.delete_pod(sandbox.pod)
+
+    def sent(self, matches: Callable[[Sent], bool]) -> int:
+        """How many requests of node a match."""
+        return sum(one.remote in (self.a.host.address, "192.168.1.74") and matches(one) for one in self.faults.sent)
+
+
+def gated(bed: Bed, name: str, labels: dict[str, str], node: Kubelet) -> Sandbox:
+    """A pod with the readiness gate, and a sandbox for it."""
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {"containers": [{"name": "c", "image": "none"}], "readinessGates": [{"conditionType": GATE}]},
+    }
+    created = bed.make(bed.pods_path, pod)
+    bed.bind(name, node.host.name)
+    return node.make_sandbox(PodRef(bed.namespace, name, created["metadata"]["uid"]))
+
+
+def second_uplink(hosts: Hosts, node: Kubelet) -> None:
+    netns = node.host.netns
+    ip(*f"-n {netns} link add up1 type veth peer name pup1 netns {hosts.switch}".split())
+    ip(*f"-n {hosts.switch} link set pup1 master br0 up".split())
+    ip(*f"-n {netns} addr add 192.168.1.74/24 dev up1".split())
+    ip(*f"-n {netns} link set up1 up".split())
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    if not may_make_namespaces():
+        pytest.skip("needs root with CAP_SYS_ADMIN, to make network namespaces")
+    if find_shim() is None:
+        pytest.skip("there is no shim for this machine: it has no C compiler")
+    folder, faults = tmp_path_factory.mktemp("options"), Faults()
+    on_a = {**OPTIONS, **ON_A, "spool_dir": str(folder / "spool"), "host_root": str(folder / "root")}
+    with Bed(middlewares=[faults.middleware]) as bed:
+        bed.make("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "elsewhere"}})
+        a = bed.add_node("a", "192.168.1.73/24", PLAIN, agent=on_a)
+        a.environment = {**a.environment, "RATCHET_AGENT_SPOOL": str(folder / "spool")}
+        second_uplink(bed.hosts, a)
+        b = bed.add_node("b", "192.168.1.33/24", PLAIN, agent={**OPTIONS, **ON_B})
+        ip("-n", b.host.netns, "addr", "add", "192.168.1.34/24", "dev", "eth0")
+        made = World(bed, faults, a, b, gated(bed, "primary-pod", PRIMARY, a), gated(bed, "pair-pod", PAIR, b))
+        with adding(made, b, made.pair) as process:
+            _add_until_linked(made)
+            stdout, stderr = process.communicate(timeout=60)
+            assert process.returncode == 0, stdout + stderr
+        yield made
+        for node, sandbox in ((a, made.primary), (b, made.pair)):
+            made.end(node, sandbox)
+
+
+@contextmanager
+def adding(world: World, node: Kubelet, sandbox: Sandbox, **config: object) -> Iterator[subprocess.Popen[str]]:
+    """An ADD that runs and has joined its link's record; killed if the block does not end it."""
+    process = node.start("ADD", sandbox, config={**PLAIN, **config})
+    try:
+        wait_for(f"{sandbox.pod.name} in its record", lambda: sandbox.container_id in _holders(world))
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def _add_until_linked(world: World) -> None:
+    """ADD for the primary as a kubelet calls it again: its agent does not wait for the pair."""
+
+    def added() -> bool:
+        if world.a.add(world.primary).status == 0:
+            return True
+        world.a.call("DEL", world.primary)
+        return False
+
+    wait_for("the ADD of the primary", added, 20)
+
+
+Effect = Callable[[World], None]
+EFFECTS: dict[str, Effect] = {}
+
+
+def effect_of(option: str) -> Callable[[Effect], Effect]:
+    """Register the check of an option."""
+
+    def register(check: Effect) -> Effect:
+        EFFECTS[option] = check
+        return check
+
+    return register
+
+
+@effect_of("node_name")
+def _node_name(world: World) -> None:
+    """The host's name is the machine's."""
+    assert {lease.node for lease in world.records.node_leases()} == {"a", "b"}
+    assert os.uname().nodename not in ("a", "b")
+
+
+@effect_of("kubeconfig")
+def _kubeconfig(world: World) -> None:
+    """There are no in-cluster credentials to fall back on."""
+    assert "KUBERNETES_SERVICE_HOST" not in os.environ
+    assert world.sent(lambda sent: sent.status == 200)
+
+
+@effect_of("namespace")
+def _namespace(world: World) -> None:
+    assert world.records.link(LINK) is not None
+    assert world.records.vni_leases()
+    default = world.bed.records
+    assert not [*default.links()[0], *default.node_leases(), *default.vni_leases()]
+
+
+@effect_of("socket")
+def _socket(world: World) -> None:
+    socket = world.agent(world.a).socket
+    assert stat.S_ISSOCK(socket.stat().st_mode)
+    elsewhere = {**world.a.environment, "RATCHET_AGENT_SOCKET": f"{socket}.none"}
+    unreached = run_shim(world.a, {**PLAIN, "cniVersion": "1.1.0"}, elsewhere)
+    assert (unreached.status, unreached.json["code"]) == (1, 50)
+    assert world.a.call("STATUS", config={**PLAIN, "cniVersion": "1.1.0"}).status == 0
+
+
+def run_shim(node: Kubelet, config: dict[str, Any], environment: dict[str, str]) -> Answer:
+    """STATUS of a shim with another environment."""
+    kept, node.environment = node.environment, environment
+    try:
+        return node.call("STATUS", config=config)
+    finally:
+        node.environment = kept
+
+
+@effect_of("state_dir")
+def _state_dir(world: World) -> None:
+    noted = [path.name.partition("+")[0] for path in (world.a.state_dir / "sandboxes").iterdir()]
+    assert world.primary.container_id in noted
+
+
+@effect_of("host_root")
+def _host_root(world: World) -> None:
+    """The delegate is there in the root alone. It is a shim, which says from within that it finds no agent."""
+    root = Path(str(world.agent(world.a).options["host_root"]))
+    (root / "plugins").mkdir(parents=True)
+    shim = find_shim()
+    assert shim is not None
+    shutil.copy(shim, root / "plugins" / "inner")
+    plain = world.a.make_sandbox(world.bed.create_pod("plain", {}, "a"))
+    answer = world.a.add(plain, config={**PLAIN, "delegate": {"type": "inner"}}, CNI_PATH="/plugins")
+    assert "cannot reach the node agent" in answer.error or "chroot" in answer.error, answer
+    world.end(world.a, plain)
+
+
+@effect_of("parent_interface")
+def _parent_interface(world: World) -> None:
+    wait_for("the VTEP", lambda: world.vtep(world.a) == "192.168.1.74")
+    index = json.loads(ip("-j", "-n", world.a.host.netns, "link", "show", "dev", "up1"))[0]["ifindex"]
+    tunnel = world.tunnel(world.a)
+    assert tunnel["local"] == "192.168.1.74"
+    assert tunnel["link"] in ("up1", f"if{index}", index)
+
+
+@effect_of("parent_address")
+def _parent_address(world: World) -> None:
+    """The API has another one of the same interface."""
+    wait_for("the VTEP", lambda: world.vtep(world.b) == "192.168.1.34")
+    assert world.tunnel(world.b)["local"] == world.tunnel(world.a)["remote"] == "192.168.1.34"
+
+
+@effect_of("vxlan_port")
+def _vxlan_port(world: World) -> None:
+    assert world.tunnel(world.a)["port"] == world.tunnel(world.b)["port"] == 8472
+    run_in(world.primary.netns, "ping", "-n", "-c", "1", "-W", "3", "192.168.2.101")
+
+
+@effect_of("vni_range")
+def _vni_range(world: World) -> None:
+    assert world.tunnel(world.a)["id"] in (500, 501)
+    assert world.tunnel(world.b)["id"] == world.tunnel(world.a)["id"]
+
+
+@effect_of("wait")
+def _wait(world: World) -> None:
+    """Not at all; the default is five seconds."""
+    lone, began = world.lone(world.a), time.monotonic()
+    answer = world.a.add(lone)
+    assert time.monotonic() - began < 5
+    assert answer.json["code"] == 11
+    assert f"peer-of-{lone.pod.name}" in answer.error
+    world.end(world.a, lone)
+
+
+def _holders(world: World) -> set[str]:
+    ends = [one for link in world.records.links()[0] for one in (link.primary.sandbox, link.pair.sandbox)]
+    return {one.container_id for one in ends if one is not None}
+
+
+@effect_of("wait_policy")
+def _wait_policy(world: World) -> None:
+    lone = world.lone(world.a)
+    assert world.a.add(lone).json["code"] == 11
+    assert world.a.add(lone, config={**PLAIN, "wait_policy": "proceed"}).status == 0
+    world.end(world.a, lone)
+
+
+@effect_of("workers")
+def _workers(world: World) -> None:
+    """Node b's agent has 39 threads more."""
+
+    def threads(node: Kubelet) -> int:
+        return len(list(Path(f"/proc/{world.agent(node).pid}/task").iterdir()))
+
+    assert threads(world.b) - threads(world.a) > 20
+
+
+@effect_of("resync")
+def _resync(world: World) -> None:
+    """The records of the node are listed again, without a watch that broke."""
+
+    def lists(sent: Sent) -> bool:
+        return sent.method == "GET" and "/configmaps?" in sent.path and "node.ratchet" in sent.path and not sent.watches
+
+    before = world.sent(lists)
+    wait_for("a resync", lambda: world.sent(lists) > before, 25)
+
+
+@effect_of("heartbeat")
+def _heartbeat(world: World) -> None:
+    """Three within less than the default."""
+
+    def beats() -> int:
+        return world.sent(lambda sent: sent.method == "PATCH" and sent.path.endswith("/leases/node-a"))
+
+    before = beats()
+    wait_for("three heartbeats", lambda: beats() >= before + 3, 8)
+
+
+@effect_of("metrics_addr")
+def _metrics_addr(world: World) -> None:
+    connection = HTTPConnection("127.0.0.1", 9999, timeout=10)
+    with datapath.open_netns(netns_path(world.a.host.netns)) as netns, datapath.inside(netns):
+        connection.connect()
+    connection.request("GET", "/metrics")
+    assert b"ratchet_build_info" in connection.getresponse().read()
+    connection.close()
+
+
+def logged(world: World, node: Kubelet) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in world.agent(node).log.read_text().splitlines()]
+
+
+@effect_of("log_format")
+def _log_format(world: World) -> None:
+    assert any(line["message"].startswith("serving node a") for line in logged(world, world.a))
+
+
+@effect_of("log_level")
+def _log_level(world: World) -> None:
+    assert any(line["level"] == "debug" for line in logged(world, world.a))
+    assert "DEBUG" not in world.agent(world.b).log.read_text()
+
+
+@effect_of("events")
+def _events(world: World) -> None:
+    """Node b tells of the link; node a, whose agent has known it for as long, tells nothing."""
+
+    def told() -> set[str]:
+        events, _ = world.bed.api.list(f"/api/v1/namespaces/{world.bed.namespace}/events")
+        return {one["involvedObject"]["name"] for one in events}
+
+    wait_for("the Event of the pair", lambda: "pair-pod" in told())
+    assert "primary-pod" not in told()
+    assert world.sent(lambda sent: sent.method == "POST" and sent.path.endswith("/events")) == 0
+
+
+@effect_of("readiness")
+def _readiness(world: World) -> None:
+    def condition(sandbox: Sandbox) -> list[str]:
+        status = world.bed.api.get(f"{world.bed.pods_path}/{sandbox.pod.name}").get("status") or {}
+        return [one["status"] for one in status.get("conditions") or () if one["type"] == GATE]
+
+    wait_for("the condition of the pair", lambda: condition(world.pair) == ["True"])
+    assert condition(world.primary) == []
+
+
+# Those that end an agent come last.
+
+
+@effect_of("node_lost_after")
+def _node_lost_after(world: World) -> None:
+    agent, path = world.agent(world.b), "/api/v1/nodes/b/status"
+
+    def ready(status: str) -> None:
+        conditions = [{"type": "Ready", "status": status, "reason": "Bed"}]
+        world.bed.api.patch(path, {"status": {"conditions": conditions}})
+
+    agent.kill()
+    ready("Unknown")
+    lost = "node b is lost: its Lease has been silent for 3 s"
+    wait_for("its loss", lambda: any(line["message"] == lost for line in logged(world, world.a)), 20)
+    ready("True")
+    agent.start()
+    wait_for("its return", lambda: any(line["message"] == "node b is back" for line in logged(world, world.a)), 20)
+
+
+@effect_of("spool_dir")
+def _spool_dir(world: World) -> None:
+    agent, lone = world.agent(world.a), world.lone(world.a)
+    spool = Path(str(agent.options["spool_dir"]))
+    assert world.a.add(lone, config={**PLAIN, "wait_policy": "proceed"}).status == 0
+    agent.stop()
+    assert world.a.call("DEL", lone).status == 0
+    assert [path for path in spool.iterdir() if path.is_file()]
+    agent.start()
+    wait_for("the DEL", lambda: not [path for path in spool.iterdir() if path.is_file()])
+    wait_for("its place free", lambda: lone.container_id not in _holders(world))
+    world.end(world.a, lone)
+
+
+@effect_of("drain_seconds")
+def _drain_seconds(world: World) -> None:
+    agent, lone = world.agent(world.a), world.lone(world.a)
+    with adding(world, world.a, lone, wait=60):
+        os.kill(agent.pid, signal.SIGTERM)
+        wait_for("the end of the agent", lambda: not agent.running)
+    assert any(line["message"] == "1 calls are cut short" for line in logged(world, world.a))
+    agent.start()
+    world.end(world.a, lone)
+
+
+@pytest.mark.parametrize("option", EFFECTS)
+def test_an_option_takes_effect(option: str, world: World) -> None:
+    EFFECTS[option](world)

@@ -1,0 +1,263 @@
+"""Every key of the network configuration has an effect on a real plugin process, with real pods.
+
+`EFFECTS` holds one check for each key; tests/unit/test_effects.py compares it with the keys there are. A key that an
+agent honours is checked on both hosts, on agents whose options differ from it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ratchet.agent.calls import _OWN
+from ratchet.core.model import State
+from ratchet.dev.bed import wait_for
+from ratchet.dev.hosts import ip
+from ratchet.dev.kubelet import Sandbox
+from ratchet.store.records import Records
+from tests.support.cluster import PRIMARY, Cluster, running
+
+BASE: dict[str, Any] = {"cniVersion": "1.0.0", "name": "net", "type": "ratchet", "wait": 45, "wait_policy": "require"}
+OPTIONS: dict[str, object] = {"vxlan_port": 8472, "wait": 30, "wait_policy": "proceed", "vni_range": "500-509"}
+ELSEWHERE = "elsewhere"
+# A plugin that notes its configuration in a folder and gives a result without addresses.
+SCRIPT = """#!/bin/sh
+cat > {folder}/$CNI_COMMAND
+[ "$CNI_COMMAND" = DEL ] || echo '{{"cniVersion": "1.0.0", "interfaces": [], "ips": []}}'
+"""
+
+
+class Worlds:
+    """A cluster for each host of the verbs, made when it is first asked for."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._made: dict[str, Cluster] = {}
+
+    def of(self, host: str) -> Cluster:
+        if host not in self._made:
+            made = self._stack.enter_context(running(BASE, agent=OPTIONS if host == "agent" else None))
+            metadata = {"name": ELSEWHERE}
+            made.bed.make("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+            _give_second_uplink(made)
+            self._made[host] = made
+        return self._made[host]
+
+
+def _give_second_uplink(cluster: Cluster) -> None:
+    """Node a has another address on eth0, and another interface."""
+    netns, switch = cluster.a.host.netns, cluster.bed.hosts.switch
+    ip(*f"-n {netns} addr add 192.168.1.75/24 dev eth0".split())
+    ip(*f"-n {netns} link add up1 type veth peer name pup1 netns {switch}".split())
+    ip(*f"-n {switch} link set pup1 master br0 up".split())
+    ip(*f"-n {netns} addr add 192.168.1.74/24 dev up1".split())
+    ip(*f"-n {netns} link set up1 up".split())
+
+
+@pytest.fixture(scope="module")
+def worlds() -> Iterator[Worlds]:
+    with ExitStack() as stack:
+        yield Worlds(stack)
+
+
+@contextmanager
+def linked(cluster: Cluster, on_a: dict[str, Any], on_b: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+    """A tunnel between the nodes, whose configurations have these keys more; the primary's end as `ip` shows it."""
+    cluster.a.config, cluster.b.config = {**BASE, **on_a}, {**BASE, **(on_b or {})}
+    ends = (cluster.a, cluster.primary(cluster.a)), (cluster.b, cluster.pair(cluster.b))
+    try:
+        cluster.add_all(*ends)
+        yield cluster.show(ends[0][1], "in1")["linkinfo"]["info_data"]
+    finally:
+        cluster.delete_all(*ends)
+        cluster.a.config = cluster.b.config = BASE
+
+
+@contextmanager
+def lone(cluster: Cluster, labels: dict[str, str] | None = None) -> Iterator[Sandbox]:
+    """A sandbox on node a for a pod whose peer never comes, or for one with other labels."""
+    sandbox = cluster.pod("lone", {**PRIMARY, "ratchet.pair_name": "nobody"} if labels is None else labels, cluster.a)
+    try:
+        yield sandbox
+    finally:
+        cluster.delete_all((cluster.a, sandbox))
+
+
+def plugin_in(cluster: Cluster, folder: Path, name: str) -> Callable[[], dict[str, Any]]:
+    """Install a plugin on node a; what its last ADD was given, empty before one."""
+    folder.mkdir(exist_ok=True)
+    path = cluster.a.bin_dir / name
+    path.write_text(SCRIPT.format(folder=folder))
+    path.chmod(0o755)
+    noted = folder / "ADD"
+    return lambda: dict(json.loads(noted.read_text())) if noted.exists() else {}
+
+
+Effect = Callable[[Cluster, Path], None]
+EFFECTS: dict[str, tuple[Effect, tuple[str, ...]]] = {}
+
+
+def effect_of(key: str, *hosts: str) -> Callable[[Effect], Effect]:
+    """Register the check of a key on these hosts, or on both."""
+
+    def register(check: Effect) -> Effect:
+        EFFECTS[key] = (check, hosts or ("daemonless", "agent"))
+        return check
+
+    return register
+
+
+@effect_of("parent_interface")
+def _parent_interface(cluster: Cluster, _: Path) -> None:
+    with linked(cluster, {"parent_interface": "up1"}) as tunnel:
+        assert tunnel["local"] == "192.168.1.74"
+
+
+@effect_of("parent_address")
+def _parent_address(cluster: Cluster, _: Path) -> None:
+    with linked(cluster, {"parent_address": "192.168.1.75"}) as tunnel:
+        assert tunnel["local"] == "192.168.1.75"
+
+
+@effect_of("vxlan_port")
+def _vxlan_port(cluster: Cluster, _: Path) -> None:
+    keys = {"vxlan_port": 4790}
+    with linked(cluster, keys, keys) as tunnel:
+        assert tunnel["port"] == 4790
+
+
+@effect_of("vni_range", "daemonless")
+def _vni_range(cluster: Cluster, _: Path) -> None:
+    keys = {"vni_range": [700, 709]}
+    with linked(cluster, keys, keys) as tunnel:
+        assert 700 <= tunnel["id"] <= 709
+
+
+@effect_of("namespace", "daemonless")
+def _namespace(cluster: Cluster, _: Path) -> None:
+    keys = {"namespace": ELSEWHERE}
+    with linked(cluster, keys, keys):
+        assert len(Records(cluster.bed.api, ELSEWHERE).links()[0]) == 1
+        assert cluster.bed.links() == {}
+
+
+@effect_of("kubeconfig", "daemonless")
+def _kubeconfig(cluster: Cluster, folder: Path) -> None:
+    """It overrides the one that the installer recorded."""
+    with lone(cluster) as sandbox:
+        answer = cluster.a.call("ADD", sandbox, config={**BASE, "kubeconfig": str(folder / "none")})
+        assert (answer.status, answer.json["code"]) == (1, 7)
+        assert str(folder / "none") in answer.error
+
+
+@effect_of("wait")
+def _wait(cluster: Cluster, _: Path) -> None:
+    """Not at all. Without the key it is a minute, or as long as the agent's option says."""
+    with lone(cluster) as sandbox:
+        began = time.monotonic()
+        answer = cluster.a.call("ADD", sandbox, config={**BASE, "wait": 0})
+        assert time.monotonic() - began < 15
+        assert (answer.status, answer.json["code"]) == (1, 11)
+
+
+@effect_of("wait_policy")
+def _wait_policy(cluster: Cluster, _: Path) -> None:
+    """`require` makes an ADD fail on an agent that has `proceed`. Without an agent `proceed` is named in the log."""
+    with lone(cluster) as sandbox:
+        if cluster.bed.agents:
+            config = {**BASE, "wait": 0}
+            assert cluster.a.call("ADD", sandbox, config={**config, "wait_policy": "require"}).json["code"] == 11
+            del config["wait_policy"]
+            assert cluster.a.call("ADD", sandbox, config=config).status == 0
+        else:
+            answer = cluster.a.call("ADD", sandbox, config={**BASE, "wait": 0, "wait_policy": "proceed"})
+            assert answer.json["code"] == 11
+            assert '"wait_policy": "proceed" is of no effect' in answer.stderr
+
+
+@effect_of("delegate")
+def _delegate(cluster: Cluster, folder: Path) -> None:
+    """For a pod without links."""
+    given = plugin_in(cluster, folder, "pods")
+    config = {**BASE, "delegate": {"type": "pods", "mark": "d"}}
+    with lone(cluster, {}) as sandbox:
+        assert cluster.a.add(sandbox, config=config).status == 0
+        assert given()["mark"] == "d"
+
+
+@effect_of("boot_network")
+def _boot_network(cluster: Cluster, folder: Path) -> None:
+    """For a pod with links, in the place of the delegate."""
+    plain, given = plugin_in(cluster, folder / "p", "pods"), plugin_in(cluster, folder / "b", "boot")
+    keys = {"delegate": {"type": "pods", "mark": "d"}, "boot_network": {"type": "boot", "mark": "b"}}
+    with linked(cluster, keys):
+        assert given()["mark"] == "b"
+        assert plain() == {}
+
+
+@effect_of("state_dir", "daemonless")
+def _state_dir(cluster: Cluster, folder: Path) -> None:
+    config = {**BASE, "state_dir": str(folder / "state")}
+    sandbox = cluster.primary(cluster.a)
+    cluster.a.call("ADD", sandbox, config={**config, "wait": 0})
+    assert (folder / "state" / "links.lock").exists()
+    assert not list((cluster.a.state_dir / "sandboxes").glob(f"{sandbox.container_id}*"))
+    assert cluster.a.delete(sandbox, config=config).status == 0
+    assert list((folder / "state" / "deleted").glob(f"{sandbox.container_id}*"))
+    cluster.bed.delete_pod(sandbox.pod)
+
+
+@effect_of("log_file", "daemonless")
+def _log_file(cluster: Cluster, folder: Path) -> None:
+    with lone(cluster, {}) as sandbox:
+        answer = cluster.a.add(sandbox, config={**BASE, "log_file": str(folder / "log")})
+        assert (folder / "log").read_text() == answer.stderr != ""
+
+
+@effect_of("log_level", "daemonless")
+def _log_level(cluster: Cluster, _: Path) -> None:
+    with lone(cluster, {}) as sandbox:
+        assert " INFO " in cluster.a.add(sandbox, config=BASE).stderr
+        assert cluster.a.call("CHECK", sandbox, config={**BASE, "log_level": "error"}).stderr == ""
+
+
+CASES = [(key, host) for key, (_, hosts) in EFFECTS.items() for host in hosts]
+
+
+@pytest.mark.parametrize(("key", "on"), CASES)
+def test_a_key_takes_effect(key: str, on: str, worlds: Worlds, tmp_path: Path) -> None:
+    cluster = worlds.of(on)
+    EFFECTS[key][0](cluster, tmp_path)
+    wait_for("the end of the link", lambda: cluster.bed.links() == {})
+
+
+VALUES = {
+    "kubeconfig": "/nowhere",
+    "namespace": ELSEWHERE,
+    "state_dir": "/nowhere",
+    "vni_range": [700, 709],
+    "log_file": "/nowhere/log",
+    "log_level": "debug",
+}
+
+
+def test_keys_for_which_an_agent_has_options_are_ignored_and_logged_once(worlds: Worlds) -> None:
+    assert set(VALUES) == set(_OWN)
+    cluster = worlds.of("agent")
+    with linked(cluster, {**VALUES, "name": "own"}, {**VALUES, "name": "own"}) as tunnel:
+        assert 500 <= tunnel["id"] <= 509
+        cluster.wait_until(State.LINKED)
+    log = cluster.bed.agents["a"].log
+    named = f"for which the agent has settings of its own: {', '.join(_OWN)}"
+    wait_for("the log", lambda: log.read_text().count(named) == 1)
+
+
+def test_an_agents_port_is_used_where_the_configuration_has_none(worlds: Worlds) -> None:
+    with linked(worlds.of("agent"), {}) as tunnel:
+        assert tunnel["port"] == 8472

@@ -1,0 +1,19 @@
+"""Every option of the agent and every key of the network configuration has a test that shows its effect end to end."""
+
+from __future__ import annotations
+
+from ratchet.agent.calls import _OWN
+from ratchet.agent.settings import _OPTIONS
+from ratchet.cni.config import _RATCHETS
+from tests.agent import test_options
+from tests.plugin import test_keys
+
+
+def test_every_option_has_a_test_of_its_effect() -> None:
+    assert set(test_options.EFFECTS) == {option.name for option in _OPTIONS}
+
+
+def test_every_key_has_a_test_of_its_effect_on_each_host_that_honours_it() -> None:
+    assert set(test_keys.EFFECTS) == _RATCHETS
+    for key, (_, hosts) in test_keys.EFFECTS.items():
+        assert set(hosts) == ({"daemonless"} if key in _OWN else {"daemonless", "agent"}), key

@@ -1,0 +1,74 @@
+"""What decides a node's VTEP: when the API is asked for the node's addresses, and what its silence means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from ratchet import datapath
+from ratchet.core.device import Parent
+from ratchet.errors import ApiUnavailableError
+from ratchet.node.sites import Underlay, find_site
+from ratchet.store.records import Records
+
+ADDRESSES = ("10.0.0.1",)
+
+
+class KnownNode(Records):
+    """The API knows the node's addresses, or does not answer."""
+
+    def __init__(self, *, away: bool = False) -> None:
+        self.away = away
+
+    def node_addresses(self, node: str) -> tuple[str, ...]:
+        assert node == "a"
+        if self.away:
+            raise ApiUnavailableError("cannot reach the Kubernetes API")
+        return ADDRESSES
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
+    """The node addresses that `find_parent` was given, a call each."""
+    given: list[Sequence[str]] = []
+
+    def find_parent(_: str | None, __: str | None, node_addresses: Sequence[str]) -> Parent:
+        given.append(node_addresses)
+        return Parent("eth0", 2, "10.0.0.1", 1500)
+
+    monkeypatch.setattr(datapath, "find_parent", find_parent)
+    return given
+
+
+@pytest.mark.parametrize(
+    ("underlay", "node", "addresses"),
+    [
+        (Underlay(None, None, None), "a", ADDRESSES),
+        (Underlay("eth0", None, None), "a", ADDRESSES),
+        (Underlay("eth0", None, None), "", ()),
+        (Underlay(None, "10.0.0.1", None), "a", ()),
+        (Underlay("eth0", "10.0.0.1", None), "a", ()),
+    ],
+)
+def test_the_api_is_asked_where_no_address_is_configured(
+    underlay: Underlay, node: str, addresses: Sequence[str], asked: list[Sequence[str]]
+) -> None:
+    assert find_site(underlay, node, KnownNode()).node == node
+    assert asked == [addresses]
+
+
+@pytest.mark.parametrize("interface", [None, "eth0"])
+def test_an_api_that_is_away_does_not_change_the_vtep(interface: str | None, asked: list[Sequence[str]]) -> None:
+    with pytest.raises(ApiUnavailableError):
+        find_site(Underlay(interface, None, None), "a", KnownNode(away=True))
+    assert asked == []
+    find_site(Underlay(interface, "10.0.0.1", None), "a", KnownNode(away=True))
+
+
+@pytest.mark.parametrize(("port", "used"), [(None, 4789), (8472, 8472)])
+def test_the_default_port_is_that_of_whoever_has_no_other(
+    port: int | None, used: int, asked: list[Sequence[str]]
+) -> None:
+    assert find_site(Underlay(None, None, port), "a", KnownNode()).vxlan_port == used
+    assert len(asked) == 1
