@@ -1,28 +1,37 @@
-"""The watches that the agent works from: its own links, its node's pods, and of the namespaces that matter the pods
-and the topologies."""
+"""The agent's informers: its links, its node's pods, and the pods and topologies of the namespaces that matter."""
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
 
-from ratchet.errors import RatchetError
-from ratchet.store.apiserver import ForbiddenError
-from ratchet.store.follow import follow
-from ratchet.store.known import Bell, KnownAddresses, KnownLinks, KnownPods, Memory
+from ratchet.core.model import Link, Pod, Topology
+from ratchet.errors import TopologiesUnknownError
+from ratchet.store.known import Bell, KnownAddresses, KnownLinks, KnownPods, KnownTopologies, Memory
+from ratchet.store.listwatch import Informer, Source
 from ratchet.store.numbers import Numbers
-from ratchet.store.records import PodChange, Records
+from ratchet.store.records import LinkChange, PodChange, Records, TopologyChange
 
 log = logging.getLogger(__name__)
 
-FOREVER = float("inf")
-FAULT_SECONDS = 2.0
+
+@dataclass(frozen=True, slots=True)
+class _Namespace:
+    """A namespace that is followed: what is known of it, and the informers that keep it up to date."""
+
+    known: KnownPods
+    informers: list[Informer[Any, Any]]
+
+    def stop(self) -> None:
+        for informer in self.informers:
+            informer.stop()
 
 
-class Watches:
+class Informers:
     """Keeps what is known up to date, in threads that end with the process.
 
     `memory` is what is known. `tend` is told each link that has changed, `tend_namespace` each namespace in which a pod
@@ -52,142 +61,94 @@ class Watches:
             addresses=KnownAddresses(),
             waiting=waiting,
         )
-        self.links_listed = threading.Event()
+        self._links = Informer(self._links_source(), self.memory.links)
+        self._node_pods = Informer(self._node_pods_source(), self.memory.node_pods, self._node_pods_changed)
         self._lock = threading.Lock()
-        self._namespaces: dict[str, KnownPods] = {}
+        self._namespaces: dict[str, _Namespace] = {}
 
     def start(self) -> None:
-        _in_thread("links", self._follow_links)
-        _in_thread("node-pods", self._follow_node_pods)
+        self._links.start()
+        self._node_pods.start()
 
     def namespace_pods(self, namespace: str) -> KnownPods:
         """The pods and topologies of a namespace, followed from the first question on."""
         with self._lock:
-            known = self._namespaces.get(namespace)
-            if known is not None:
-                return known
-            known = self._namespaces[namespace] = KnownPods(with_topologies=True)
-            try:
-                _in_thread(f"pods-of-{namespace}", lambda: self._follow_namespace(namespace, known))
-                _in_thread(f"topologies-of-{namespace}", lambda: self._follow_topologies(namespace, known))
-            except RuntimeError:  # the system has no more threads for us: nobody would follow them
-                del self._namespaces[namespace]
-                raise
-            return known
+            followed = self._namespaces.get(namespace)
+            if followed is None:
+                followed = self._follow(namespace)
+                self._namespaces[namespace] = followed
+            return followed.known
 
     def keep_namespaces(self, wanted: set[str]) -> None:
         """Follow the pods of these namespaces and of no others."""
         with self._lock:
             for namespace in set(self._namespaces) - wanted:
-                del self._namespaces[namespace]
+                self._namespaces.pop(namespace).stop()
         for namespace in wanted:
             self.namespace_pods(namespace)
 
-    def list_links(self) -> str:
-        """Read all of this node's records anew; the version from which a watch goes on. Raises RatchetError."""
-        links, malformed, version = self._records.links_of_node(self._node)
-        for error in malformed:
-            log.error("%s", error)
-        for link in links:
-            self.memory.links.put(link)
-        listed = {link.name for link in links}
-        for name in self.memory.links.names():
-            if name not in listed:
-                self.memory.links.gone(name, version)
-        self.links_listed.set()
-        return version
+    def list_links(self) -> None:
+        """Read all of this node's records now. Raises RatchetError."""
+        self._links.sync()
 
-    def _follow_links(self) -> None:
-        for change in follow(
-            lambda version, seconds: self._records.node_link_changes(self._node, version, seconds),
-            self.list_links,
-            self.list_links(),
-            FOREVER,
-        ):
-            if change is None or not change.name:
-                continue
-            if change.link is None:
-                self.memory.links.gone(change.name, change.version)
-            else:
-                self.memory.links.put(change.link)
+    @property
+    def links_listed(self) -> bool:
+        """Whether this node's records have been read, so that what is known of them is no longer nothing."""
+        return self._links.state.is_synced
 
-    def _follow_node_pods(self) -> None:
-        def renew() -> str:
-            pods, version = self._records.pods_on_node(self._node)
-            self.memory.node_pods.replace(pods)
-            return version
+    def forbidden_topologies(self) -> TopologiesUnknownError | None:
+        """Why the topologies of a followed namespace are unknown, where the account may not list them."""
+        with self._lock:
+            causes = [one.known.topologies_state.cause for one in self._namespaces.values()]
+        return next((cause for cause in causes if isinstance(cause, TopologiesUnknownError)), None)
 
-        for change in follow(
-            lambda version, seconds: self._records.node_pod_changes(self._node, version, seconds),
-            renew,
-            renew(),
-            FOREVER,
-        ):
-            if change is not None:
-                self.memory.node_pods.apply(change)
-                if change.gone:
-                    self._tend_pod(change)
+    def _follow(self, namespace: str) -> _Namespace:
+        def notify(_: Sequence[object]) -> None:
+            self.memory.pods_bell.ring(namespace)
+            self._tend_namespace(namespace)
 
-    def _follow_namespace(self, namespace: str, known: KnownPods) -> None:
-        def renew() -> str:
-            pods, version = self._records.pods_and_version(namespace)
-            known.replace(pods)
-            self._told(namespace)
-            return version
-
-        for change in follow(
-            lambda version, seconds: self._records.pod_changes(namespace, version, seconds),
-            renew,
-            renew(),
-            FOREVER,
-        ):
-            if self._namespaces.get(namespace) is not known:
-                return
-            if change is not None and known.apply(change):
-                self._told(namespace)
-
-    def _follow_topologies(self, namespace: str, known: KnownPods) -> None:
-        def renew() -> str:
-            topologies, version = self._records.topologies_and_version(namespace)
-            known.replace_topologies(topologies)
-            self._told(namespace)
-            return version
-
+        known = KnownPods(with_topologies=self._records.use_topologies)
+        followed = _Namespace(known, [Informer(self._records.pods_source(namespace), known, notify)])
+        if self._records.use_topologies:
+            followed.informers.append(Informer(self._topologies_source(namespace), KnownTopologies(known), notify))
         try:
-            version = renew()
-        except ForbiddenError as error:
-            log.warning("no topologies are looked at in namespace %s: %s", namespace, error)
-            known.replace_topologies(())
-            return
-        for change in follow(
-            lambda version, seconds: self._records.topology_changes(namespace, version, seconds),
-            renew,
-            version,
-            FOREVER,
-        ):
-            if self._namespaces.get(namespace) is not known:
-                return
-            if change is not None and known.apply_topology(change):
-                self._told(namespace)
+            for informer in followed.informers:
+                informer.start()
+        except RuntimeError:  # no thread is left for one of them: the namespace is not followed by halves
+            followed.stop()
+            raise
+        return followed
 
-    def _told(self, namespace: str) -> None:
-        self.memory.pods_bell.ring(namespace)
-        self._tend_namespace(namespace)
+    def _node_pods_changed(self, changes: Sequence[PodChange]) -> None:
+        for change in changes:
+            if change.gone:
+                self._tend_pod(change)
 
+    # What is listed and watched
 
-def _in_thread(name: str, follow_it: Callable[[], None]) -> None:
-    """Have something followed for as long as the process lives, or until it is over by itself."""
+    def _links_source(self) -> Source[Link, LinkChange]:
+        def list_links() -> tuple[list[Link], str]:
+            links, malformed, version = self._records.links_of_node(self._node)
+            for error in malformed:
+                log.error("%s", error)
+            return links, version
 
-    def run() -> None:
-        while True:
-            try:
-                follow_it()
-            except RatchetError as error:
-                log.warning("cannot follow %s: %s; trying again", name, error)
-            except Exception:
-                log.exception("a fault in following %s", name)
-            else:
-                return
-            time.sleep(FAULT_SECONDS)
+        return Source(
+            f"records of node {self._node}",
+            list=list_links,
+            watch=lambda version, seconds: self._records.node_link_changes(self._node, version, seconds),
+        )
 
-    threading.Thread(target=run, name=f"watch-{name}", daemon=True).start()
+    def _node_pods_source(self) -> Source[Pod, PodChange]:
+        return Source(
+            f"pods of node {self._node}",
+            list=lambda: self._records.pods_on_node(self._node),
+            watch=lambda version, seconds: self._records.node_pod_changes(self._node, version, seconds),
+        )
+
+    def _topologies_source(self, namespace: str) -> Source[Topology, TopologyChange]:
+        return Source(
+            f"topologies of namespace {namespace}",
+            list=lambda: self._records.topologies_and_version(namespace),
+            watch=lambda version, seconds: self._records.topology_changes(namespace, version, seconds),
+        )

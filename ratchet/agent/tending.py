@@ -323,8 +323,11 @@ class Tender:
         if record is not None and record.sandbox(Side.PRIMARY) is not None:
             return  # what it was declared as when it started holds until it ends
         pods, topologies = self.records.pods_now(pod.ref.namespace), self.records.topologies_now(pod.ref.namespace)
-        if end.link in self._naming(entry, pod, wanted_links(pods, _reserved(entry), topologies=topologies)):
+        wanted = wanted_links(pods, _reserved(entry), topologies=topologies)
+        if end.link in self._naming(entry, pod, wanted):
             return  # by a pod of which the watch has not told yet
+        if pod.ref.uid in wanted.refused:
+            return  # what declares the pod's links cannot be read: this one may be among them
         container_id, reason = entry.attachment.container_id, "no pod declares the link any more"
         with self.journal.lock(end.link):
             record = self.records.link(end.link)

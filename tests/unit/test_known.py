@@ -103,15 +103,31 @@ def test_who_waits_is_woken_from_another_thread() -> None:
 
 def test_pods_are_known_by_their_names_and_gone_when_they_are() -> None:
     pods = KnownPods()
-    assert not pods.synced.is_set()
     one = Pod(PodRef("ns", "one", "1"))
-    pods.replace([one])
-    assert pods.synced.is_set()
+    assert pods.replace([one]) == []
     again = replace(one, ref=PodRef("ns", "one", "2"))
     pods.apply(PodChange(again, gone=False))
     assert pods.get("ns", "one") == again
     pods.apply(PodChange(again, gone=True))
     assert pods.all() == []
+
+
+def test_pods_that_a_new_list_lacks_are_deletions_also_where_their_name_has_come_again() -> None:
+    pods = KnownPods()
+    stays, comes_again, goes = (Pod(PodRef("ns", name, "1")) for name in ("stays", "again", "goes"))
+    pods.replace([stays, comes_again, goes])
+    anew = replace(comes_again, ref=PodRef("ns", "again", "2"))
+    assert pods.replace([stays, anew]) == [PodChange(comes_again, gone=True), PodChange(goes, gone=True)]
+    assert pods.all() == [stays, anew]
+
+
+def test_records_that_a_new_list_lacks_are_gone_unless_they_are_newer(known: KnownLinks, told: list[str]) -> None:
+    known.replace([link("3", "a"), link("4", "b")], "5")
+    known.put(link("9", "own"))
+    told.clear()
+    known.replace([link("4", "b")], "8")
+    assert known.names() == ["b", "own"]
+    assert told == ["a"]
 
 
 # What pods want
@@ -164,13 +180,14 @@ def recorded(api: NoApi, pods: KnownPods, bell: Bell) -> KnownRecords:
 def test_a_watch_that_is_a_little_behind_is_waited_for() -> None:
     pods, bell, api = KnownPods(), Bell(), NoApi([])
     pods.replace([declaring("a", uid="old")])
+    pods.state.set_synced()
 
     def tell() -> None:
         pods.apply(PodChange(declaring("a"), gone=False))
         bell.ring("ns")
 
     threading.Timer(0.05, tell).start()
-    wanted, _, _ = recorded(api, pods, bell).wanted_around(declaring("a"), frozenset({"eth0"}))
+    wanted, _, _ = recorded(api, pods, bell).wanted_around(declaring("a"), frozenset({"eth0"}), 0)
     assert [link.primary.ref.uid for link in wanted.links if link.primary] == ["1"]
     assert api.lists == 0
 
@@ -178,9 +195,11 @@ def test_a_watch_that_is_a_little_behind_is_waited_for() -> None:
 def test_what_is_wanted_follows_the_topologies_and_is_not_known_without_them() -> None:
     known, reserved = KnownPods(with_topologies=True), frozenset({"eth0"})
     known.replace([])
+    known.state.set_synced()
     before = known.knows_what_is_wanted
     lab = Topology("ns", "lab", "- endpoints: [a:in1, b:in2]")
     known.replace_topologies([lab])
+    known.topologies_state.set_synced()
     assert (before, known.knows_what_is_wanted) == (False, True)
     assert [one.link.name for one in known.wanted(reserved).links] == ["ns.a.in1.b.in2"]
     assert not known.apply_topology(TopologyChange(lab, gone=False)), "nothing has changed"
@@ -195,7 +214,8 @@ def test_a_watch_that_stays_behind_is_not_believed(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(known_module, "CATCH_UP_SECONDS", 0.05)
     pods, api = KnownPods(), NoApi([declaring("a")])
     pods.replace([declaring("a", uid="old")])
-    wanted, _, version = recorded(api, pods, Bell()).wanted_around(declaring("a"), frozenset({"eth0"}))
+    pods.state.set_synced()
+    wanted, _, version = recorded(api, pods, Bell()).wanted_around(declaring("a"), frozenset({"eth0"}), 0)
     assert [link.primary.ref.uid for link in wanted.links if link.primary] == ["1"]
     assert (api.lists, version) == (2, "7")  # of pods, and of topologies
 
