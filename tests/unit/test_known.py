@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from ratchet.core.model import End, Link, Pod, PodRef, Topology
-from ratchet.errors import ApiUnavailableError
+from ratchet.errors import ApiUnavailableError, TopologiesUnknownError
 from ratchet.store import known as known_module
+from ratchet.store.apiserver import ForbiddenError
 from ratchet.store.known import Bell, KnownAddresses, KnownLinks, KnownPods, KnownRecords, Memory, is_newer
 from ratchet.store.numbers import Numbers
-from ratchet.store.records import PodChange, TopologyChange
+from ratchet.store.records import PodChange, Records, TopologyChange
 
 
 def link(version: str, name: str = "l", ifname: str = "in1") -> Link:
@@ -208,6 +211,79 @@ def test_what_is_wanted_follows_the_topologies_and_is_not_known_without_them() -
     assert known.apply_topology(TopologyChange(lab, gone=True))
     assert known.wanted(reserved).links == ()
     assert not known.apply_topology(TopologyChange(lab, gone=True))
+
+
+FORBIDDEN = TopologiesUnknownError("cannot read the topologies of namespace ns: forbidden")
+
+
+def test_forbidden_topologies_are_waited_for_until_they_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_module, "CATCH_UP_SECONDS", 0.0)
+    pods, bell, api = KnownPods(with_topologies=True), Bell(), NoApi([])
+    pods.replace([declaring("a")])
+    pods.state.set_synced()
+    pods.topologies_state.set_unknown(FORBIDDEN)
+
+    def tell() -> None:
+        pods.replace_topologies([Topology("ns", "lab", "- endpoints: [c:in1, d:in2]")])
+        pods.topologies_state.set_synced()
+        bell.ring("ns")
+
+    threading.Timer(0.05, tell).start()
+    wanted, _, _ = recorded(api, pods, bell).wanted_around(declaring("a"), frozenset({"eth0"}), 10)
+    assert [one.link.name for one in wanted.links] == ["ns.a.in1.b.in2", "ns.c.in1.d.in2"]
+    assert api.lists == 0
+
+
+class Refusing(NoApi):
+    """An API that refuses topologies to the account, so many times."""
+
+    def __init__(self, pods: list[Pod], refusals: int) -> None:
+        super().__init__(pods)
+        self.refusals = refusals
+
+    def patient(self, _: float) -> Refusing:
+        return self
+
+    def list(self, path: str, **query: str) -> tuple[list[object], str]:
+        if "configmaps" not in path:
+            return super().list(path, **query)
+        self.refusals -= 1
+        if self.refusals >= 0:
+            raise ForbiddenError("cannot GET configmaps: forbidden")
+        return [], "7"
+
+
+def test_what_is_wanted_is_unknown_while_topologies_are_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_module, "CATCH_UP_SECONDS", 0.0)
+    pods, reserved = KnownPods(with_topologies=True), frozenset({"eth0"})
+    pods.replace([declaring("a")])
+    pods.state.set_synced()
+    records = recorded(Refusing([declaring("a")], 3), pods, Bell())
+    for ask in (
+        lambda: records.wanted_around(declaring("a"), reserved, 0),
+        lambda: records.wanted_in("ns", reserved),
+        lambda: records.topologies_now("ns"),
+    ):
+        with pytest.raises(
+            TopologiesUnknownError, match="cannot read the topologies of namespace ns: forbidden"
+        ) as error:
+            ask()
+        assert error.value.code == 11
+    assert [one.link.name for one in records.wanted_in("ns", reserved).links] == ["ns.a.in1.b.in2"]
+
+
+@pytest.mark.parametrize("host", ["agent", "daemonless"])
+def test_topologies_that_are_off_are_never_listed(host: str) -> None:
+    api: Any = Refusing([declaring("a")], 10**9)
+    memory = Memory(KnownLinks(), KnownPods(), lambda _: KnownPods(), Bell(), Numbers(), KnownAddresses())
+    hosts: dict[str, Callable[[], Records]] = {
+        "agent": lambda: KnownRecords(api, "ratchet", (1, 2), memory, use_topologies=False).patient(1),
+        "daemonless": lambda: Records(api, use_topologies=False),
+    }
+    records = hosts[host]()
+    assert records.topologies("ns") == []
+    assert [one.link.name for one in records.wanted_around(declaring("a"), frozenset(), 0)[0].links]
+    assert api.refusals == 10**9
 
 
 def test_a_watch_that_stays_behind_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
