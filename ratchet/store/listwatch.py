@@ -165,7 +165,7 @@ def _pause_after(cause: RatchetError, failures: int, timing: Timing) -> float:
 
 def _log_failure(name: str, cause: RatchetError, pause: float, *, repeated: bool) -> None:
     level = logging.DEBUG if repeated or isinstance(cause, ExpiredError) else logging.WARNING
-    log.log(level, "list-watch failed collection=%s retry_in=%.1fs cause=%s", name, pause, cause)
+    log.log(level, 'list-watch failed collection="%s" retry_in=%.1fs cause="%s"', name, pause, cause)
 
 
 class SyncState:
@@ -244,7 +244,7 @@ class Informer(Generic[Object, Change]):
                         return
                     self._handle(event)
             except Exception:
-                log.exception("informer failed collection=%s", self._source.name)
+                log.exception('informer failed collection="%s"', self._source.name)
                 self._timing.pause(LONGEST_PAUSE)
 
     def sync(self) -> None:
