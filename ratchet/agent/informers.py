@@ -93,8 +93,8 @@ class Informers:
 
     @property
     def links_listed(self) -> bool:
-        """Whether this node's records have been read, so that what is known of them is no longer nothing."""
-        return self._links.state.is_synced
+        """Whether this node's records have been read at least once."""
+        return self._links.state.was_listed
 
     def forbidden_topologies(self) -> TopologiesUnknownError | None:
         """Why the topologies of a followed namespace are unknown, where the account may not list them."""

@@ -90,8 +90,8 @@ def _with_links(call: Call, records: Records, pod: Pod, began: float) -> Result:
     entry = SandboxEntry(
         call.attachment, call.arguments.netns, pod.ref, asks=True, began=call.began, underlay=call.underlay
     )
-    said = wait_of(pod)
-    seconds = call.wait if said is None else said
+    requested = wait_of(pod)
+    seconds = call.wait if requested is None else requested
     until = began + seconds
     naming = Naming.look(records, pod, {call.arguments.ifname}, min(seconds, TOPOLOGIES_SECONDS))
     entry = replace(entry, ends=_held(naming.ends))

@@ -30,6 +30,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 LONGEST_RETRY_AFTER = 300.0
 # The shortest time between two watches that the server ends without an error.
 WATCH_INTERVAL = 1.0
+# Failed watches in a row after which the collection is listed: what is known of it may be stale by then.
+RELIST_AFTER = 5
 
 
 def backoff(failures: int, spread: float, retry_after: float | None = None) -> float:
@@ -144,7 +146,7 @@ def list_watch(
         except RatchetError as cause:
             failures += 1
             unknown = not version or isinstance(cause, ExpiredError | ForbiddenError)
-            if unknown:
+            if unknown or failures >= RELIST_AFTER:
                 version = ""
             pause = _pause_after(cause, failures, timing)
             _log_failure(source.name, cause, pause, repeated=type(cause) is last_cause)
@@ -172,7 +174,7 @@ class SyncState:
     """Whether a collection is known: synced, or unknown with the cause (None before the first list)."""
 
     def __init__(self) -> None:
-        self._synced = False
+        self._synced = self._listed = False
         self._cause: RatchetError | None = None
 
     @property
@@ -180,12 +182,17 @@ class SyncState:
         return self._synced
 
     @property
+    def was_listed(self) -> bool:
+        """Whether the collection was ever listed, though it may be unknown again."""
+        return self._listed
+
+    @property
     def cause(self) -> RatchetError | None:
         """Why the collection is unknown."""
         return self._cause
 
     def set_synced(self) -> None:
-        self._synced, self._cause = True, None
+        self._synced, self._listed, self._cause = True, True, None
 
     def set_unknown(self, cause: RatchetError) -> None:
         self._synced, self._cause = False, cause

@@ -14,6 +14,7 @@ from ratchet.store.listwatch import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
     LONGEST_RETRY_AFTER,
+    RELIST_AFTER,
     WATCH_INTERVAL,
     Changed,
     Failed,
@@ -209,6 +210,17 @@ def test_a_watch_that_becomes_forbidden_is_listed_again(timing: FakeTiming) -> N
     api = Api(timing, [["a"], FORBIDDEN, ["b"]], [FORBIDDEN])
     events = [event for event in islice(list_watch(api.source, timing=timing), 4) if isinstance(event, Listed)]
     assert events == [Listed(["a"], "L1"), Listed(["b"], "L4")]
+
+
+@pytest.mark.parametrize(("lists", "unknown"), [([["b"]], False), ([DOWN, ["b"]], True)])
+def test_a_collection_whose_watch_keeps_failing_is_listed_and_is_unknown_if_that_fails_too(
+    timing: FakeTiming, lists: list[list[str] | RatchetError], unknown: bool
+) -> None:
+    api = Api(timing, [["a"], *lists], [DOWN] * (RELIST_AFTER + 1))
+    events = list(islice(list_watch(api.source, timing=timing), 1 + RELIST_AFTER + len(lists)))
+    assert api.asked == ["list", *["L1"] * RELIST_AFTER, *["list"] * len(lists)]
+    assert isinstance(events[-1], Listed)
+    assert [event.unknown for event in events if isinstance(event, Failed)] == [False] * RELIST_AFTER + [True] * unknown
 
 
 @pytest.mark.parametrize(("cause", "fatal"), [(DOWN, False), (FORBIDDEN, False), (EXPIRED, False), (BROKEN, True)])
