@@ -62,7 +62,18 @@ class PeerMissingError(TryAgainError):
 
 
 class ApiUnavailableError(TryAgainError):
-    """The Kubernetes API did not answer in time, or not with an answer."""
+    """The Kubernetes API did not answer in time, or not with an answer.
+
+    `retry_after` is the number of seconds after which the server asked to be called again, None where it did not.
+    """
+
+    def __init__(self, message: str, *, details: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, details=details)
+        self.retry_after = retry_after
+
+
+class TopologiesUnknownError(TryAgainError):
+    """The account may not list topologies now, so nobody can tell which links they declare."""
 
 
 class VniExhaustedError(TryAgainError):

@@ -17,6 +17,7 @@ from ratchet.agent.calls import Calls
 from ratchet.agent.draining import Drainer
 from ratchet.agent.endpoint import Endpoint
 from ratchet.agent.heartbeat import Heartbeat
+from ratchet.agent.informers import Informers
 from ratchet.agent.inspecting import Inspector
 from ratchet.agent.logs import about, configure
 from ratchet.agent.membership import Membership
@@ -28,7 +29,6 @@ from ratchet.agent.settings import Settings
 from ratchet.agent.sites import Sites
 from ratchet.agent.spool import Spool
 from ratchet.agent.tending import Tender
-from ratchet.agent.watching import Watches
 from ratchet.errors import RatchetError
 from ratchet.node.journal import Journal, SandboxEntry, boot_id
 from ratchet.node.seen import Seen
@@ -74,12 +74,12 @@ class Agent:
             observer=lambda method, _path, status, seconds: self._metrics.api(method, status, seconds),
         )
         self._api = api
-        plain = Records(api, settings.namespace, settings.vni_range)
+        plain = Records(api, settings.namespace, settings.vni_range, use_topologies=settings.topologies)
         self._journal = Journal(settings.state_dir, remembers=True)
         self._queue: WorkQueue[Key] = WorkQueue()
         self._precedence = Precedence()
         self._seen = Seen()
-        self._watches = Watches(
+        self._informers = Informers(
             plain,
             settings.node_name,
             self._tend,
@@ -87,7 +87,13 @@ class Agent:
             self._pod_gone,
             self._precedence.waiting,
         )
-        self._records = KnownRecords(api, settings.namespace, settings.vni_range, self._watches.memory)
+        self._records = KnownRecords(
+            api,
+            settings.namespace,
+            settings.vni_range,
+            self._informers.memory,
+            use_topologies=settings.topologies,
+        )
         self._sites = Sites(settings)
         self._heartbeat = Heartbeat(settings, self._records, self._sites, self._node_changed, self._moved)
         self._announcer = Announcer(
@@ -173,7 +179,7 @@ class Agent:
         for entry in former:
             self._forget_former_boot(entry)
         self._drainer.start(self._stopping, SPOOL_GOES_FIRST_SECONDS)
-        self._watches.start()
+        self._informers.start()
         for number in range(self._settings.workers):
             threading.Thread(target=self._work, name=f"tend-{number}", daemon=True).start()
         self._tend_all()
@@ -213,9 +219,9 @@ class Agent:
     def _resync(self) -> None:
         try:
             self._journal.reload()
-            self._watches.list_links()
+            self._informers.list_links()
             asking = {entry.pod.namespace for entry in self._journal.entries() if entry.asks and entry.pod}
-            self._watches.keep_namespaces(asking)
+            self._informers.keep_namespaces(asking)
             for namespace in asking:
                 self._tend_namespace(namespace)
         except RatchetError as error:
@@ -262,7 +268,7 @@ class Agent:
         for name in names:
             self._tend(name)
         for namespace in {entry.pod.namespace for entry in entries if entry.asks and entry.pod}:
-            self._watches.namespace_pods(namespace)
+            self._informers.namespace_pods(namespace)
             self._tend_namespace(namespace)
 
     def _pod_gone(self, change: PodChange) -> None:
@@ -299,8 +305,10 @@ class Agent:
         return f"the agent has not looked at anything for {stuck:.0f} s" if stuck > STUCK_SECONDS else None
 
     def _why_unready(self) -> str | None:
-        if not self._watches.links_listed.is_set():
+        if not self._informers.links_listed:
             return "the node's links have not been read yet"
+        if forbidden := self._informers.forbidden_topologies():
+            return f"{forbidden} ({forbidden.details})"
         silence = time.monotonic() - self._heartbeat.last_contact
         if silence == float("inf"):
             return "the API has not answered yet"

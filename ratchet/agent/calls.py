@@ -35,7 +35,7 @@ from ratchet.store.records import Records
 log = logging.getLogger(__name__)
 
 # What the daemonless plugin reads of a configuration and the agent has from its own settings.
-_OWN = ("kubeconfig", "namespace", "state_dir", "vni_range", "log_file", "log_level")
+_OWN = ("kubeconfig", "namespace", "topologies", "state_dir", "vni_range", "log_file", "log_level")
 
 SPOKEN_OF_MAX = 1000
 _COMMANDS = frozenset(one.value for one in Command)

@@ -138,7 +138,9 @@ class Membership:
             return
         container_id = entry.attachment.container_id
         if not self._has_peer(end.link, container_id):
-            reason = self._why_given_up(end, self._wanted_now(entry, pod).ends_of(pod))
+            wanted = self._wanted_now(entry, pod)
+            # What declares the links of a refused pod cannot be read: this link may be among them.
+            reason = None if pod.ref.uid in wanted.refused else self._why_given_up(end, wanted.ends_of(pod))
             if reason is not None:
                 self._give_up(entry, end, reconciler, reason)
         self._doubtful.pop((entry.attachment, end.link), None)

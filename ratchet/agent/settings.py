@@ -53,14 +53,16 @@ class Settings:
     `wait` (how long ADD may wait for its peers), `resync` (between two looks at everything), `heartbeat` (between two
     signs of life), `node_lost_after` (without a sign) and `drain_seconds` (how long SIGTERM waits for what runs) are
     seconds. `wait_policy` says whether an ADD whose peers did not come in time may proceed without them, or fails.
-    `vni_range` is the first and the last number, `workers` how many threads tend links. `metrics_addr` is "host:port",
-    ":port" for all addresses, or "" for no metrics. `host_root` is where the agent has the node's file system, which is
-    that of the plugins that it runs; "" where it is its own.
+    `vni_range` is the first and the last number, `workers` how many threads tend links. `topologies` tells whether
+    ConfigMaps may declare links. `metrics_addr` is "host:port", ":port" for all addresses, or "" for no metrics.
+    `host_root` is where the agent has the node's file system, which is that of the plugins that it runs; "" where it is
+    its own.
     """
 
     node_name: str
     kubeconfig: str | None
     namespace: str
+    topologies: bool
     socket: str
     state_dir: str
     spool_dir: str
@@ -311,6 +313,15 @@ def _switch(value: object) -> bool:
     raise ValueError("true or false")
 
 
+def _on_or_off(value: object) -> bool:
+    """YAML reads a bare on or off as a truth value."""
+    if value in ("on", "off"):
+        return value == "on"
+    if isinstance(value, bool):
+        return value
+    raise ValueError("one of on, off")
+
+
 def _vni_range(value: object) -> tuple[int, int]:
     match = _RANGE.fullmatch(value) if isinstance(value, str) else None
     numbers = [int(match[1]), int(match[2])] if match else value
@@ -356,6 +367,9 @@ _API, _NODE, _LINKS, _LIFE, _SIGHT = "the API", "the node", "links", "staying al
 _OPTIONS: tuple[_Option, ...] = (
     _Option(_API, "kubeconfig", "FILE", "how to reach the API", _path, default_text="in-cluster credentials"),
     _Option(_API, "namespace", "NAME", "where the links are recorded", _namespace, DEFAULT_NAMESPACE),
+    _Option(_API, "topologies", "ON|OFF",
+            "whether ConfigMaps of the pods' namespaces declare links; without the ClusterRole ratchet-topologies: off",
+            _on_or_off, default=True),
     _Option(_NODE, "node_name", "NAME", "the node's name in the API", _node_name,
             default_text="the host's name", also=("NODE_NAME",)),
     _Option(_NODE, "socket", "PATH", "the socket at which the node's plugin calls", _socket, SOCKET),

@@ -17,11 +17,18 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--records-in", metavar="NAMESPACE", default="ratchet", help="where the links are recorded (ratchet)"
     )
+    parser.add_argument(
+        "--topologies",
+        choices=("on", "off"),
+        default="on",
+        help="whether ConfigMaps declare links, as on the nodes (on)",
+    )
 
 
 def records_of(arguments: argparse.Namespace) -> Records:
     """The records of the cluster that is meant. Raises InvalidConfigError."""
-    return Records(connect(_kubeconfig(arguments), context=arguments.context), arguments.records_in)
+    api = connect(_kubeconfig(arguments), context=arguments.context)
+    return Records(api, arguments.records_in, use_topologies=arguments.topologies == "on")
 
 
 def namespace_meant(arguments: argparse.Namespace) -> str:

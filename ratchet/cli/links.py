@@ -15,7 +15,8 @@ from ratchet.core.edits import wants_restart
 from ratchet.core.machine import derive
 from ratchet.core.model import Link, Side
 from ratchet.core.plain import plain
-from ratchet.store.follow import follow
+from ratchet.store.apiserver import ForbiddenError
+from ratchet.store.listwatch import Changed, Failed, Listed, Source, list_watch
 from ratchet.store.records import Records
 
 HEADINGS = ("LINK", "STATE", "KIND", "VNI", "PRIMARY", "PAIR", "AGE")
@@ -83,17 +84,26 @@ def print_links(records: Records, chosen: Chosen, *, as_json: bool) -> int:
 
 
 def follow_links(records: Records, chosen: Chosen, *, as_json: bool, until: float = float("inf")) -> int:
-    """Print the chosen links, and each again when it has changed, until interrupted (or `until`, monotonic seconds)."""
+    """Print the chosen links, and each again when it has changed, until interrupted (or `until`, monotonic seconds).
+
+    Raises RatchetError for what a retry cannot mend, and where the account may not list or watch records.
+    """
     following = _Following(chosen, as_json=as_json)
 
-    def renew() -> str:
+    def list_links() -> tuple[list[Link], str]:
         links, _, version = records.links_and_version()
-        following.tell_all(links)
-        return version
+        return links, version
 
-    for change in follow(records.all_link_changes, renew, renew(), until):
-        if change is not None and change.name:
-            following.tell(change.name, change.link)
+    for event in list_watch(Source("records", list_links, records.all_link_changes), until=until):
+        match event:
+            case Listed(links):
+                following.tell_all([*links])
+            case Changed(change):
+                following.tell(change.name, change.link)
+            case Failed(ForbiddenError() as cause):
+                raise cause
+            case Failed():
+                event.raise_if_fatal()
     return 0
 
 

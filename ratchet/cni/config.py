@@ -21,6 +21,7 @@ DEFAULT_VXLAN_PORT = 4789
 # The prototype's first VNI was 11; VNIs have 24 bits (RFC 7348, section 5).
 DEFAULT_VNI_RANGE = (11, (1 << 24) - 1)
 WAIT_POLICIES = ("proceed", "require")
+TOPOLOGIES = ("on", "off")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 # fmt: off
@@ -31,7 +32,7 @@ _SPECIFIED = frozenset({
 })
 _RATCHETS = frozenset({
     "delegate", "boot_network", "parent_interface", "parent_address", "kubeconfig", "namespace",
-    "wait", "wait_policy", "vxlan_port", "vni_range", "log_file", "log_level", "state_dir",
+    "topologies", "wait", "wait_policy", "vxlan_port", "vni_range", "log_file", "log_level", "state_dir",
 })
 # fmt: on
 # Keys of 2017 that nothing reads any more: there is no etcd and no child process.
@@ -56,8 +57,9 @@ class NetworkConfig:
 
     `raw` is the object as it came. `valid_attachments` is None where the runtime gave no list, which is not an
     empty list. `wait` is in seconds; it, `wait_policy`, `vxlan_port`, `state_dir`, `kubeconfig`, `log_file` and the
-    parent are None where they are not given. `vni_range` is the first and the last number. `ignored` are
-    keys of 2017 without a meaning today, `unknown` keys of which nobody knows.
+    parent are None where they are not given. `topologies` tells whether ConfigMaps may declare links. `vni_range` is
+    the first and the last number. `ignored` are keys of 2017 without a meaning today, `unknown` keys of which nobody
+    knows.
     """
 
     raw: Mapping[str, Any]
@@ -73,6 +75,7 @@ class NetworkConfig:
     parent_address: str | None
     kubeconfig: str | None
     namespace: str
+    topologies: bool
     wait: float | None
     wait_policy: str | None
     vxlan_port: int | None
@@ -108,12 +111,13 @@ def read_config(stdin: bytes, command: Command = Command.ADD) -> NetworkConfig:
         parent_address=keys.ip_address(raw, "parent_address"),
         kubeconfig=keys.path(raw, "kubeconfig"),
         namespace=_namespace(raw),
+        topologies=keys.one_of(raw, "topologies", TOPOLOGIES) != "off",
         wait=keys.seconds(raw, "wait"),
-        wait_policy=_wait_policy(raw),
+        wait_policy=keys.one_of(raw, "wait_policy", WAIT_POLICIES),
         vxlan_port=keys.whole_number(raw, "vxlan_port", 1, 65535),
         vni_range=_vni_range(raw),
         log_file=keys.path(raw, "log_file"),
-        log_level=_log_level(raw),
+        log_level=keys.one_of(raw, "log_level", LOG_LEVELS) or "info",
         state_dir=keys.path(raw, "state_dir"),
         ignored=tuple(key for key in _RETIRED if key in raw),
         unknown=tuple(sorted(key for key in raw if not _is_known(key))),
@@ -226,20 +230,6 @@ def _vni_range(raw: Mapping[str, Any]) -> tuple[int, int]:
         if 1 <= low <= high <= DEFAULT_VNI_RANGE[1]:
             return low, high
     raise keys.wrong("vni_range", f"[first, last] within 1 to {DEFAULT_VNI_RANGE[1]}", value)
-
-
-def _wait_policy(raw: Mapping[str, Any]) -> str | None:
-    policy = keys.text(raw, "wait_policy")
-    if policy is not None and policy not in WAIT_POLICIES:
-        raise keys.wrong("wait_policy", f"one of {', '.join(WAIT_POLICIES)}", policy)
-    return policy
-
-
-def _log_level(raw: Mapping[str, Any]) -> str:
-    level = keys.text(raw, "log_level")
-    if level is not None and level not in LOG_LEVELS:
-        raise keys.wrong("log_level", f"one of {', '.join(LOG_LEVELS)}", level)
-    return level or "info"
 
 
 def _is_known(key: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ratchet.cni.arguments import ifname_fault
@@ -64,6 +64,14 @@ def ip_address(raw: Mapping[str, Any], key: str) -> str | None:
         raise wrong(key, "an IP address", value) from error
     if "%" in value or address.is_unspecified or address.is_multicast:
         raise wrong(key, "an IP address of one interface", value)
+    return value
+
+
+def one_of(raw: Mapping[str, Any], key: str, choices: Collection[str]) -> str | None:
+    """One of some words."""
+    value = text(raw, key)
+    if value is not None and value not in choices:
+        raise wrong(key, f"one of {', '.join(choices)}", value)
     return value
 
 

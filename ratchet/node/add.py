@@ -36,6 +36,9 @@ from ratchet.store.records import Records
 log = logging.getLogger(__name__)
 
 API_SECONDS = 15.0
+# How long to wait for topologies that the account may not list, within the pod's own wait: RBAC may answer 403 for some
+# moments after an API server has restarted.
+TOPOLOGIES_SECONDS = 5.0
 
 
 def add(call: Call) -> dict[str, Any]:
@@ -95,9 +98,10 @@ def _with_links(call: Call, records: Records, pod: Pod, began: float) -> Result:
         underlay=call.underlay,
         cookie=identity.cookie,
     )
-    seconds = wait_of(pod)
-    until = began + (call.wait if seconds is None else seconds)
-    naming = Naming.look(records, pod, {call.arguments.ifname})
+    requested = wait_of(pod)
+    seconds = call.wait if requested is None else requested
+    until = began + seconds
+    naming = Naming.look(records, pod, {call.arguments.ifname}, min(seconds, TOPOLOGIES_SECONDS))
     wanted = held_ends(records, pod, naming.ends)
     config = call.network.boot_network or call.network.delegate
     intended = _with_intended(call, entry, config)

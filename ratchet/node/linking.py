@@ -62,9 +62,12 @@ class Naming:
     _version: str
 
     @classmethod
-    def look(cls, records: Records, pod: Pod, reserved: Collection[str]) -> Self:
-        """Raises InvalidIntentError for what this pod may not ask for."""
-        wanted, pods, version = records.wanted_around(pod, frozenset(reserved))
+    def look(cls, records: Records, pod: Pod, reserved: Collection[str], seconds: float) -> Self:
+        """Raises InvalidIntentError for what this pod may not ask for.
+
+        Where topologies are unknown they are waited for, for so many seconds; then raises TopologiesUnknownError.
+        """
+        wanted, pods, version = records.wanted_around(pod, frozenset(reserved), seconds)
         _complain(pod, wanted)
         return cls(list(wanted.ends_of(pod)), pod, records, frozenset(reserved), pods, version)
 

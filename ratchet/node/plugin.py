@@ -67,7 +67,7 @@ def _serve(
 
     def records(patience: float) -> Records:
         api = connect(_kubeconfig(network.kubeconfig or kubeconfig), patience=patience)
-        return Records(api, network.namespace, network.vni_range, Numbers())
+        return Records(api, network.namespace, network.vni_range, Numbers(), use_topologies=network.topologies)
 
     if network.wait_policy == "proceed":
         log.warning('"wait_policy": "proceed" is of no effect: nobody stays who could complete a link later')

@@ -77,14 +77,6 @@ class ExpiredError(ConflictError):
     """The resourceVersion that a watch was to start from is no longer known: list again."""
 
 
-class _BusyError(ApiUnavailableError):
-    """The API asked us to come back, after `seconds` where it said when."""
-
-    def __init__(self, message: str, seconds: float | None = None, *, details: str = "") -> None:
-        super().__init__(message, details=details)
-        self.seconds = seconds
-
-
 class UnauthorizedError(ApiUnavailableError):
     """The API does not know our credentials: they may have been renewed since we read them."""
 
@@ -372,7 +364,7 @@ def _refusal(method: str, path: str, status: int, data: bytes, headers: Mapping[
     if status == HTTPStatus.UNAUTHORIZED:
         return UnauthorizedError(message)
     if status in _BUSY:
-        return _BusyError(message, _seconds(headers.get("Retry-After")))
+        return ApiUnavailableError(message, retry_after=_seconds(headers.get("Retry-After")))
     if status == HTTPStatus.FORBIDDEN:
         return ForbiddenError(message, details="the account lacks a permission: docs/operations.md lists them all")
     return RatchetError(message)
@@ -381,8 +373,8 @@ def _refusal(method: str, path: str, status: int, data: bytes, headers: Mapping[
 def _pause(state: tenacity.RetryCallState) -> float:
     """Seconds until the next try: what the server asked for, else a jittered, doubling pause."""
     error = state.outcome.exception() if state.outcome else None
-    if isinstance(error, _BusyError) and error.seconds is not None:
-        return error.seconds
+    if isinstance(error, ApiUnavailableError) and error.retry_after is not None:
+        return error.retry_after
     return float(tenacity.wait_random_exponential(multiplier=0.1, max=2.0)(state))
 
 

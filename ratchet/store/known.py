@@ -17,11 +17,12 @@ from queue import Empty, SimpleQueue
 
 from ratchet.core.intent import Declarations, Wanted, wanted_links
 from ratchet.core.model import Link, Pod, Topology
-from ratchet.errors import ApiUnavailableError, ConflictError
-from ratchet.store.apiserver import ApiServer
+from ratchet.errors import ApiUnavailableError, ConflictError, TopologiesUnknownError
+from ratchet.store.apiserver import ApiServer, ForbiddenError
 from ratchet.store.formats import RecordFormats
+from ratchet.store.listwatch import SyncState, vanished
 from ratchet.store.numbers import Numbers
-from ratchet.store.records import PodChange, Records, TopologyChange
+from ratchet.store.records import LinkChange, PodChange, Records, TopologyChange
 
 GONE_KEPT = 4096
 ADDRESSES_SECONDS = 300.0
@@ -78,6 +79,7 @@ class KnownLinks:
     def __init__(self, changed: Callable[[str], None] = lambda _: None) -> None:
         self.bell = Bell()
         self.changed = changed
+        self.state = SyncState()
         self._lock = threading.Lock()
         self._links: dict[str, Link] = {}
         # The version at which a record went: what a watch still tells of an older one is not believed.
@@ -95,6 +97,24 @@ class KnownLinks:
     def all(self) -> list[Link]:
         with self._lock:
             return list(self._links.values())
+
+    def replace(self, links: Collection[Link], version: str) -> list[LinkChange]:
+        """Know these records as of `version`; those that are missing are gone. Returns nothing: `changed` is told."""
+        for link in links:
+            self.put(link)
+        listed = {link.name for link in links}
+        for name in self.names():
+            if name not in listed:
+                self.gone(name, version)
+        return []
+
+    def apply(self, change: LinkChange) -> bool:
+        """Apply what a watch reported; `changed` is told where it makes a difference."""
+        if change.link is None:
+            self.gone(change.name, change.version)
+        else:
+            self.put(change.link)
+        return False
 
     def put(self, link: Link) -> None:
         """Know a record as it is at its version, unless it is known at a later one."""
@@ -147,15 +167,15 @@ def is_newer(version: str, than: str) -> bool:
 class KnownPods:
     """The pods of some scope, this node or a namespace, by namespace and name, and a namespace's topologies.
 
-    `synced` once the pods have been listed; what they want is known when the topologies have been as well, if somebody
-    follows them (`with_topologies`).
+    What the pods want is known while the pods are (`state`) and the topologies are as well (`topologies_state`), if an
+    informer lists them (`with_topologies`).
     """
 
     def __init__(self, *, with_topologies: bool = False) -> None:
-        self.synced = threading.Event()
-        self.topologies_synced = threading.Event()
+        self.state = SyncState()
+        self.topologies_state = SyncState()
         if not with_topologies:
-            self.topologies_synced.set()
+            self.topologies_state.set_synced()
         self._lock = threading.Lock()
         self._pods: dict[tuple[str, str], Pod] = {}
         self._topologies: dict[str, Topology] = {}
@@ -164,11 +184,13 @@ class KnownPods:
         self._wanted: dict[frozenset[str], Wanted] = {}
         self._read: dict[frozenset[str], Declarations] = {}
 
-    def replace(self, pods: Collection[Pod]) -> None:
+    def replace(self, pods: Collection[Pod], version: str = "") -> list[PodChange]:  # noqa: ARG002  # as others have it
+        """Know these pods and no others. Returns the deletions, also of a pod that has come again under its name."""
         with self._lock:
+            before = {pod.ref: pod for pod in self._pods.values()}
             self._pods = {(pod.ref.namespace, pod.ref.name): pod for pod in pods}
             self._wanted = {}
-        self.synced.set()
+        return [PodChange(pod, gone=True) for pod in vanished(before, {pod.ref: pod for pod in pods})]
 
     def apply(self, change: PodChange) -> bool:
         """Whether anything is other than it was, as far as Ratchet looks."""
@@ -185,11 +207,14 @@ class KnownPods:
                 self._pods[key] = after
             return True
 
-    def replace_topologies(self, topologies: Collection[Topology]) -> None:
+    def replace_topologies(self, topologies: Collection[Topology]) -> list[TopologyChange]:
+        """Know these topologies and no others. Returns the deletions."""
         with self._lock:
+            before = self._topologies
             self._topologies = {one.name: one for one in topologies}
             self._wanted = {}
-        self.topologies_synced.set()
+            gone = vanished(before, self._topologies)
+        return [TopologyChange(one, gone=True) for one in gone]
 
     def apply_topology(self, change: TopologyChange) -> bool:
         """Whether anything is other than it was."""
@@ -207,7 +232,7 @@ class KnownPods:
 
     @property
     def knows_what_is_wanted(self) -> bool:
-        return self.synced.is_set() and self.topologies_synced.is_set()
+        return self.state.is_synced and self.topologies_state.is_synced
 
     def topologies(self) -> list[Topology]:
         with self._lock:
@@ -232,6 +257,20 @@ class KnownPods:
             return list(self._pods.values())
 
 
+class KnownTopologies:
+    """The topologies that `KnownPods` holds, as the store of their own informer."""
+
+    def __init__(self, known: KnownPods) -> None:
+        self._known = known
+        self.state = known.topologies_state
+
+    def replace(self, topologies: Collection[Topology], version: str) -> list[TopologyChange]:  # noqa: ARG002
+        return self._known.replace_topologies(topologies)
+
+    def apply(self, change: TopologyChange) -> bool:
+        return self._known.apply_topology(change)
+
+
 @dataclass(frozen=True, slots=True)
 class Memory:
     """All that is known. `namespace_pods` gives a namespace's pods, followed by somebody from the first question on.
@@ -252,14 +291,23 @@ class Memory:
 class KnownRecords(Records):
     """Records that are answered from memory where that is good enough, and by the API where it is not."""
 
-    def __init__(self, api: ApiServer, namespace: str, vni_range: tuple[int, int], memory: Memory) -> None:
-        super().__init__(api, namespace, vni_range, memory.numbers, memory.formats)
+    def __init__(
+        self,
+        api: ApiServer,
+        namespace: str,
+        vni_range: tuple[int, int],
+        memory: Memory,
+        *,
+        use_topologies: bool = True,
+    ) -> None:
+        super().__init__(api, namespace, vni_range, memory.numbers, memory.formats, use_topologies=use_topologies)
         self.memory = memory
         self.known = memory.links
 
     def patient(self, seconds: float) -> KnownRecords:
         """The same, where each request may go on being retried for `seconds`."""
-        return KnownRecords(self.api.patient(seconds), self.namespace, self.vni_range, self.memory)
+        api = self.api.patient(seconds)
+        return KnownRecords(api, self.namespace, self.vni_range, self.memory, use_topologies=self.use_topologies)
 
     # Links
 
@@ -321,7 +369,7 @@ class KnownRecords(Records):
         return known if known is not None and known.ref.uid == uid else super().pod(namespace, name, uid)
 
     def pods_and_version(self, namespace: str | None = None) -> tuple[list[Pod], str]:
-        if namespace is not None and (known := self.memory.namespace_pods(namespace)).synced.is_set():
+        if namespace is not None and (known := self.memory.namespace_pods(namespace)).state.is_synced:
             return known.all(), ""
         return super().pods_and_version(namespace)
 
@@ -329,32 +377,35 @@ class KnownRecords(Records):
         """The pods of a namespace as the API has them, whatever is known of them."""
         return super().pods_and_version(namespace)[0]
 
-    def wanted_around(self, pod: Pod, reserved: frozenset[str]) -> tuple[Wanted, list[Pod], str]:
+    def wanted_around(self, pod: Pod, reserved: frozenset[str], seconds: float) -> tuple[Wanted, list[Pod], str]:
         known = self.memory.namespace_pods(pod.ref.namespace)
-        if self._knows(known, pod):
+        if self._knows(known, pod, seconds):
             return known.wanted(reserved), known.all(), ""
         pods, version = super().pods_and_version(pod.ref.namespace)
         return wanted_links(pods, reserved, topologies=self.topologies_now(pod.ref.namespace)), pods, version
 
     def topologies(self, namespace: str) -> list[Topology]:
         known = self.memory.namespace_pods(namespace)
-        return known.topologies() if known.topologies_synced.is_set() else super().topologies(namespace)
+        return known.topologies() if known.topologies_state.is_synced else super().topologies(namespace)
 
     def topologies_now(self, namespace: str) -> list[Topology]:
         """The topologies of a namespace as the API has them, whatever is known of them."""
         return super().topologies(namespace)
 
-    def _knows(self, known: KnownPods, pod: Pod) -> bool:
+    def _knows(self, known: KnownPods, pod: Pod, seconds: float) -> bool:
         """Whether what is known of a namespace's pods is no older than a pod, or will be in a moment.
 
-        A watch lags behind most when many pods start, which is when to list them all for each would be worst.
+        A watch lags behind most when many pods start, which is when to list them all for each would be worst. Forbidden
+        topologies are waited for longer, for `seconds`.
         """
-        until = time.monotonic() + CATCH_UP_SECONDS
+        began = time.monotonic()
         with self.memory.pods_bell.heard([pod.ref.namespace]) as wait:
             while True:
                 current = known.get(pod.ref.namespace, pod.ref.name)
                 if known.knows_what_is_wanted and current is not None and current.ref == pod.ref:
                     return True
+                forbidden = isinstance(known.topologies_state.cause, TopologiesUnknownError | ForbiddenError)
+                until = began + (max(seconds, CATCH_UP_SECONDS) if forbidden else CATCH_UP_SECONDS)
                 if time.monotonic() >= until:
                     return False
                 with self.memory.waiting():

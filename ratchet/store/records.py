@@ -5,12 +5,13 @@ Every write is conditional on the version that was read; ConflictError says that
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
+
+import tenacity
 
 from ratchet.core.heartbeat import NodeLease
 from ratchet.core.intent import TOPOLOGY_LABEL, Wanted, WantedLink, wanted_links
@@ -26,7 +27,7 @@ from ratchet.core.naming import (
     vni_lease_name,
 )
 from ratchet.core.orphans import VniLease
-from ratchet.errors import ConflictError, MalformedRecordError, RatchetError
+from ratchet.errors import ConflictError, MalformedRecordError, RatchetError, TopologiesUnknownError
 from ratchet.store.apiserver import ApiServer, ForbiddenError, NotFoundError, Watched
 from ratchet.store.codec import (
     MANAGER,
@@ -41,14 +42,16 @@ from ratchet.store.codec import (
     link_patch,
     stored_link,
 )
-from ratchet.store.follow import follow
 from ratchet.store.formats import RecordFormats
+from ratchet.store.listwatch import FIRST_PAUSE, LONGEST_PAUSE, Changed, Failed, Listed, Source, list_watch
 from ratchet.store.numbers import Numbers
-
-log = logging.getLogger(__name__)
 
 MANAGED_SELECTOR = f"{MANAGED_BY}={MANAGER}"
 _TOPOLOGIES = f"{TOPOLOGY_LABEL}=true"
+_TOPOLOGIES_FORBIDDEN = (
+    "grant the account the ClusterRole ratchet-topologies; or, to use no topologies, set `topologies: off` in the "
+    "network configuration and `--topologies off` for the agent"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +79,7 @@ class PodChange:
 
 @dataclass(frozen=True, slots=True)
 class LinkChange:
-    """A record as it became; None where it is there no more, or no longer among those that are watched.
-
-    Without a name it tells of a newer version alone.
-    """
+    """A record as it became; None where it was deleted, or no longer matches the watch."""
 
     name: str
     link: Link | None
@@ -90,7 +90,8 @@ class Records:
     """The links and VNIs in one namespace (`ratchet`) of one API server, and the cluster's pods and nodes.
 
     `numbers` is what is known of the VNIs that are taken; None for nothing, before each claim anew. `formats` is what
-    is known of the formats of records; None for nothing yet.
+    is known of the formats of records; None for nothing yet. With `use_topologies` off, topologies are never listed: a
+    namespace has none.
     """
 
     def __init__(
@@ -100,18 +101,28 @@ class Records:
         vni_range: tuple[int, int] = (11, 16777215),
         numbers: Numbers | None = None,
         formats: RecordFormats | None = None,
+        *,
+        use_topologies: bool = True,
     ) -> None:
         self.api = api
         self.namespace = namespace
         self.vni_range = vni_range
         self.numbers = numbers
         self.formats = RecordFormats() if formats is None else formats
+        self.use_topologies = use_topologies
         self.config_maps_path = f"/api/v1/namespaces/{namespace}/configmaps"
         self.leases_path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
 
     def ready(self) -> None:
-        """Return if the API answers for our namespace; raises RatchetError."""
+        """Return if the API answers for our namespace, and for topologies where they are used; raises RatchetError."""
         self.api.get(f"{self.config_maps_path}?limit=1")
+        if self.use_topologies:
+            try:
+                self.api.get("/api/v1/configmaps?limit=1")
+            except ForbiddenError as cause:
+                raise TopologiesUnknownError(
+                    "cannot list topologies (topologies: on): forbidden", details=_TOPOLOGIES_FORBIDDEN
+                ) from cause
 
     # Links
 
@@ -157,7 +168,7 @@ class Records:
         items, version = self.api.list(self.config_maps_path, labelSelector=MANAGED_SELECTOR)
         return (*_readable(items), version)
 
-    def all_link_changes(self, version: str, seconds: float) -> Iterator[tuple[LinkChange, str]]:
+    def all_link_changes(self, version: str, seconds: float) -> Iterator[tuple[LinkChange | None, str]]:
         """Each change of a record after `version`, and its version, for at most `seconds`."""
         return _link_changes(self.api.watch(self.config_maps_path, version, seconds, labelSelector=MANAGED_SELECTOR))
 
@@ -201,15 +212,12 @@ class Records:
         items, version = self.api.list(self.config_maps_path, labelSelector=pod_label(namespace, pod))
         return _readable(items)[0], version
 
-    def link_changes(self, namespace: str, pod: str, version: str, seconds: float) -> Iterator[tuple[str, str]]:
-        """Name and version of each of a pod's records that changes after `version`, for at most `seconds`.
-
-        An empty name tells of a newer version alone.
-        """
+    def link_changes(self, namespace: str, pod: str, version: str, seconds: float) -> Iterator[tuple[str | None, str]]:
+        """Name and version of each of a pod's records that changes after `version`, for at most `seconds`."""
         selector = pod_label(namespace, pod)
         for event in self.api.watch(self.config_maps_path, version, seconds, labelSelector=selector):
             metadata = event.object["metadata"]
-            yield ("" if event.type == "BOOKMARK" else metadata["name"], metadata["resourceVersion"])
+            yield (None if event.type == "BOOKMARK" else metadata["name"], metadata["resourceVersion"])
 
     def names_of_changed_links(
         self,
@@ -223,14 +231,19 @@ class Records:
 
         `names` are those that matter; others may be told. None where any may have changed.
         """
-        for name in follow(
+        source = Source(
+            f"records of pod {namespace}/{pod}",
+            list=lambda: self.links_of_pod(namespace, pod),
             watch=lambda version, seconds: self.link_changes(namespace, pod, version, seconds),
-            renew=lambda: self.links_of_pod(namespace, pod)[1],
-            version=version,
-            until=until,
-        ):
-            if name != "":
-                yield None if name is None else {name}
+        )
+        for event in list_watch(source, version=version, until=until):
+            match event:
+                case Changed(name):
+                    yield {name}
+                case Listed():
+                    yield None
+                case Failed():
+                    event.raise_if_fatal()
 
     # VNIs
 
@@ -282,40 +295,51 @@ class Records:
         return [decode_pod(item) for item in items], version
 
     def pod_changes(self, namespace: str, version: str, seconds: float) -> Iterator[tuple[PodChange | None, str]]:
-        """Each change of a namespace's pods after `version`, and its version, for at most `seconds`.
-
-        None tells of a newer version alone.
-        """
+        """Each change of a namespace's pods after `version`, and its version, for at most `seconds`."""
         return _pod_changes(self.api.watch(f"/api/v1/namespaces/{namespace}/pods", version, seconds))
 
-    def wanted_around(self, pod: Pod, reserved: frozenset[str]) -> tuple[Wanted, list[Pod], str]:
+    def pods_source(self, namespace: str) -> Source[Pod, PodChange]:
+        """The pods of a namespace for a list-watch, always read from the API."""
+        return Source(
+            f"pods of namespace {namespace}",
+            list=lambda: Records.pods_and_version(self, namespace),
+            watch=lambda version, seconds: self.pod_changes(namespace, version, seconds),
+        )
+
+    def wanted_around(self, pod: Pod, reserved: frozenset[str], seconds: float) -> tuple[Wanted, list[Pod], str]:
         """What the pods of a pod's namespace want now that it is there, those pods, and from where a watch goes on.
 
-        Without that version they are followed already.
+        Without that version they are followed already. Unknown topologies are waited for, for so many seconds. Raises
+        TopologiesUnknownError.
         """
+        waiting = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(TopologiesUnknownError),
+            stop=tenacity.stop_before_delay(seconds),
+            wait=tenacity.wait_random_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE),
+            reraise=True,
+        )
+        topologies = waiting(self.topologies, pod.ref.namespace)
         pods, version = self.pods_and_version(pod.ref.namespace)
-        return wanted_links(pods, reserved, topologies=self.topologies(pod.ref.namespace)), pods, version
+        return wanted_links(pods, reserved, topologies=topologies), pods, version
 
     def topologies(self, namespace: str) -> list[Topology]:
-        """The topologies of a namespace; none, and a word in the log, where the account may not read them."""
-        try:
-            return self.topologies_and_version(namespace)[0]
-        except ForbiddenError as error:
-            log.warning("no topologies are looked at: %s", error)
-            return []
+        """The topologies of a namespace. Raises TopologiesUnknownError where the account may not list them."""
+        return self.topologies_and_version(namespace)[0] if self.use_topologies else []
 
     def topologies_and_version(self, namespace: str) -> tuple[list[Topology], str]:
-        """The topologies of a namespace, and the version from which a watch goes on. Raises ForbiddenError."""
-        items, version = self.api.list(f"/api/v1/namespaces/{namespace}/configmaps", labelSelector=_TOPOLOGIES)
+        """The topologies of a namespace, and the version from which a watch goes on. Raises TopologiesUnknownError."""
+        try:
+            items, version = self.api.list(f"/api/v1/namespaces/{namespace}/configmaps", labelSelector=_TOPOLOGIES)
+        except ForbiddenError as cause:
+            raise TopologiesUnknownError(
+                f"cannot read the topologies of namespace {namespace}: forbidden", details=_TOPOLOGIES_FORBIDDEN
+            ) from cause
         return [decode_topology(item) for item in items], version
 
     def topology_changes(
         self, namespace: str, version: str, seconds: float
     ) -> Iterator[tuple[TopologyChange | None, str]]:
-        """Each change of a namespace's topologies after `version`, and its version, for at most `seconds`.
-
-        None tells of a newer version alone.
-        """
+        """Each change of a namespace's topologies after `version`, and its version, for at most `seconds`."""
         path = f"/api/v1/namespaces/{namespace}/configmaps"
         for event in self.api.watch(path, version, seconds, labelSelector=_TOPOLOGIES):
             change = None
@@ -326,19 +350,15 @@ class Records:
     def pods_as_they_change(self, namespace: str, pods: list[Pod], version: str, until: float) -> Iterator[list[Pod]]:
         """The pods of a namespace, each time that one has changed from `pods`, until `until` (monotonic seconds)."""
         known = {one.ref.name: one for one in pods}
-
-        def renew() -> str:
-            anew, version = self.pods_and_version(namespace)
-            known.clear()
-            known.update((one.ref.name, one) for one in anew)
-            return version
-
-        def watch(version: str, seconds: float) -> Iterator[tuple[PodChange | None, str]]:
-            return self.pod_changes(namespace, version, seconds)
-
-        for change in follow(watch, renew, version, until):
-            if change is not None:
-                change.apply_to(known)
+        for event in list_watch(self.pods_source(namespace), version=version, until=until):
+            match event:
+                case Changed(change):
+                    change.apply_to(known)
+                case Listed(listed):
+                    known = {one.ref.name: one for one in listed}
+                case Failed():
+                    event.raise_if_fatal()
+                    continue
             yield list(known.values())
 
     def node_addresses(self, node: str) -> tuple[str, ...]:
@@ -376,7 +396,7 @@ class Records:
         items, version = self.api.list(self.config_maps_path, labelSelector=node_label(node))
         return (*_readable(items), version)
 
-    def node_link_changes(self, node: str, version: str, seconds: float) -> Iterator[tuple[LinkChange, str]]:
+    def node_link_changes(self, node: str, version: str, seconds: float) -> Iterator[tuple[LinkChange | None, str]]:
         """Each change of a node's records after `version`, and its version, for at most `seconds`."""
         return _link_changes(self.api.watch(self.config_maps_path, version, seconds, labelSelector=node_label(node)))
 
@@ -404,12 +424,12 @@ class Records:
         return {item["metadata"]["name"]: decode_time(item["metadata"].get("creationTimestamp")) for item in items}
 
 
-def _link_changes(watch: Iterator[Watched]) -> Iterator[tuple[LinkChange, str]]:
+def _link_changes(watch: Iterator[Watched]) -> Iterator[tuple[LinkChange | None, str]]:
     for event in watch:
         metadata = event.object["metadata"]
         latest = metadata["resourceVersion"]
         if event.type == "BOOKMARK":
-            yield LinkChange("", None, latest), latest
+            yield None, latest
         elif event.type == "DELETED":
             yield LinkChange(metadata["name"], None, latest), latest
         else:

@@ -23,6 +23,7 @@ from ratchet.dev.bed import wait_for
 from ratchet.dev.hosts import ip
 from ratchet.dev.kubelet import Answer, Kubelet, Sandbox
 from ratchet.store.codec import encode_vni_lease
+from tests.agent.pages import page
 from tests.support.clock import stepped_clock
 from tests.support.cluster import (
     LINK,
@@ -32,6 +33,7 @@ from tests.support.cluster import (
     collected,
     end_pods,
     left_clean,
+    lists_topologies,
     recreated,
     sent_by,
 )
@@ -941,3 +943,118 @@ def test_fault_15_a_watch_that_cannot_be_resumed_is_begun_anew(cluster: Cluster)
     assert cluster.b.add(again).status == 0
     cluster.wait_until(State.LINKED)
     wait_for_ping(cluster, primary, TO_PAIR)
+
+
+# 32: unknown is not absent
+
+
+DRAWN = "default.a.in1.b.in2"
+LAB = '- {endpoints: ["a:in1", "b:in2"], addresses: ["10.0.1.1/24", "10.0.1.2/24"]}'
+ASKS = {"ratchet": "true"}
+
+
+def topologies_forbidden(cluster: Cluster, *nodes: Kubelet, watches: bool = True) -> Rule:
+    forbidden = answering(403, "Forbidden")
+    return cluster.faults.add(Rule(lists_topologies(*nodes, watches=watches), before=forbidden, times=10**9))
+
+
+@pytest.fixture
+def topology(cluster: Cluster) -> Iterator[str]:
+    """The topology of two pods, `a` and `b`, for as long as a test lasts."""
+    cluster.bed.create_topology("lab", LAB)
+    yield "lab"
+    path = f"/api/v1/namespaces/{cluster.bed.namespace}/configmaps/lab"
+    cluster.faults.clear()
+    cluster.bed.api.delete(path, uid=cluster.bed.api.get(path)["metadata"]["uid"])
+
+
+@pytest.mark.usefixtures("topology")
+def test_fault_32_an_agent_asks_again_for_topologies_that_were_forbidden(cluster: Cluster) -> None:
+    """It is not restarted, and is not ready meanwhile; a pod that asks for links does not start without them."""
+    a, b = (cluster.pod(name, ASKS, node) for name, node in (("a", cluster.a), ("b", cluster.b)))
+    for agent in cluster.bed.agents.values():  # so that no topologies are known from before
+        agent.stop()
+    rule = topologies_forbidden(cluster, cluster.a, cluster.b)
+    for agent in cluster.bed.agents.values():
+        agent.start()
+    pids = [agent.pid for agent in cluster.bed.agents.values()]
+    answer = cluster.a.add(a)
+    assert (answer.json["code"], answer.error) == (11, "cannot read the topologies of namespace default: forbidden")
+    assert cluster.interfaces(a) == []
+    status, why = page(cluster.a, "/readyz")
+    assert status == 503
+    assert "topologies: off" in why
+    assert rule.taken > 0
+    cluster.faults.clear()
+    cluster.add_all((cluster.a, a), (cluster.b, b))
+    cluster.wait_until(State.LINKED, DRAWN)
+    wait_for_ping(cluster, a, "10.0.1.2")
+    wait_for("readiness", lambda: page(cluster.a, "/readyz")[0] == 200, 20)
+    assert [agent.pid for agent in cluster.bed.agents.values()] == pids
+
+
+def test_fault_32_an_end_is_not_given_up_while_topologies_are_forbidden(cluster: Cluster) -> None:
+    """The primary is gone, and nobody can tell whether a topology still declares the link."""
+    primary, pair = cluster.linked_pair()
+    before = cluster.show(pair, "in2")
+    rule = topologies_forbidden(cluster, cluster.b, watches=False)
+    end_pods(cluster, (cluster.a, primary))
+    wait_for("a question whether the link is declared", lambda: rule.taken > 1)
+    assert cluster.show(pair, "in2")["ifindex"] == before["ifindex"]
+    record = cluster.bed.links()[LINK].pair.sandbox
+    assert record is not None
+    assert record.container_id == pair.container_id
+    again = cluster.primary(cluster.a)
+    assert cluster.a.add(again).status == 0
+    cluster.wait_until(State.LINKED)
+    assert cluster.show(pair, "in2")["ifindex"] == before["ifindex"]
+    wait_for_ping(cluster, again, TO_PAIR)
+
+
+def drawn_pair(cluster: Cluster) -> tuple[Sandbox, Sandbox]:
+    """The two pods of the topology, linked."""
+    a, b = (cluster.pod(name, ASKS, node) for name, node in (("a", cluster.a), ("b", cluster.b)))
+    cluster.add_all((cluster.a, a), (cluster.b, b))
+    cluster.wait_until(State.LINKED, DRAWN)
+    return a, b
+
+
+@pytest.mark.usefixtures("topology")
+def test_fault_32_a_link_of_a_topology_that_cannot_be_listed_or_watched_is_left_alone(cluster: Cluster) -> None:
+    """The topology is emptied meanwhile, which nobody can know; the pair's end stays for a primary that comes again."""
+    a, b = drawn_pair(cluster)
+    before, log = cluster.show(b, "in2")["ifindex"], cluster.bed.agents["b"].log
+    rule = topologies_forbidden(cluster, cluster.b)
+    cluster.faults.cut.add(cluster.b.host.address)
+    cluster.bed.edit_topology("lab", "[]")  # the event with which the watch breaks
+    wait_for("refusals", lambda: rule.taken > 1)
+    cluster.faults.cut.clear()
+    end_pods(cluster, (cluster.a, a))
+    start = log.stat().st_size
+    look_at_everything(cluster.b)
+    refused = b"cannot read the topologies of namespace default: forbidden; trying again"
+    wait_for("a look at the namespace", lambda: refused in log.read_bytes()[start:])
+    cluster.bed.edit_topology("lab", LAB)
+    again = cluster.pod("a", ASKS, cluster.a)
+    assert cluster.a.add(again).status == 0
+    cluster.wait_until(State.LINKED, DRAWN)
+    assert cluster.show(b, "in2")["ifindex"] == before
+    wait_for_ping(cluster, again, "10.0.1.2")
+
+
+@pytest.mark.usefixtures("topology")
+def test_fault_32_a_link_of_a_topology_that_no_longer_parses_is_left_alone(cluster: Cluster) -> None:
+    a, b = drawn_pair(cluster)
+    before = cluster.show(b, "in2")["ifindex"]
+    cluster.bed.edit_topology("lab", LAB[:-1])
+    start = len(cluster.faults.sent)
+    end_pods(cluster, (cluster.a, a))
+    asked = lists_topologies(cluster.b, watches=False)
+    wait_for("a question whether the link is declared", lambda: any(map(asked, cluster.faults.sent[start:])))
+    look_at_everything(cluster.b)
+    cluster.bed.edit_topology("lab", LAB)
+    again = cluster.pod("a", ASKS, cluster.a)
+    assert cluster.a.add(again).status == 0
+    cluster.wait_until(State.LINKED, DRAWN)
+    assert cluster.show(b, "in2")["ifindex"] == before
+    wait_for_ping(cluster, again, "10.0.1.2")

@@ -22,6 +22,7 @@ from tests.support.cluster import (
     Cluster,
     collected,
     end_pods,
+    lists_topologies,
     recreated,
     sent_by,
 )
@@ -419,6 +420,99 @@ def test_fault_26_a_link_that_is_half_made_is_finished(cluster: Cluster) -> None
     cluster.wait_until(State.LINKED)
     assert cluster.show(again, "in1")["mtu"] == 1500
     assert cluster.pings(again, "192.168.2.101")
+
+
+# 32: unknown is not absent
+
+
+ASKS = {"ratchet": "true"}
+DRAWN = "default.a.in1.b.in2"
+LAB = '- {endpoints: ["a:in1", "b:in2"], addresses: ["10.0.1.1/24", "10.0.1.2/24"]}'
+FORBIDDEN = answering(403, "Forbidden")
+
+
+def drawn_pair(cluster: Cluster) -> tuple[Sandbox, Sandbox]:
+    """Two pods that a topology links; the primary on `a`, the pair on `b`."""
+    cluster.bed.create_topology("lab", LAB)
+    return cluster.pod("a", ASKS, cluster.a), cluster.pod("b", ASKS, cluster.b)
+
+
+def test_fault_32_add_is_code_11_while_topologies_are_forbidden_and_links_the_pod_afterwards(cluster: Cluster) -> None:
+    """The pod does not start without its links; the agent is not restarted for what follows."""
+    a, b = drawn_pair(cluster)
+    plain = cluster.pod("plain", {}, cluster.a)
+    rule = cluster.faults.add(Rule(lists_topologies(cluster.a, cluster.b), before=FORBIDDEN, times=10**9))
+    for _ in range(2):
+        refused = cluster.a.call("ADD", a, config={**CHAINED, "wait": 0.5})
+        assert refused.json["code"] == 11, refused
+        assert refused.error == "cannot read the topologies of namespace default: forbidden"
+        assert "`topologies: off`" in refused.json["details"]
+        assert "ClusterRole ratchet-topologies" in refused.json["details"]
+        assert cluster.interfaces(a) == []
+    assert rule.taken > 1
+    assert cluster.a.add(plain).status == 0, "a pod that asks for no links is not affected"
+    agents = [agent.pid for agent in cluster.bed.agents.values()]
+    cluster.faults.clear()
+    cluster.add_all((cluster.a, a), (cluster.b, b))
+    cluster.wait_until(State.LINKED, DRAWN)
+    assert cluster.pings(a, "10.0.1.2")
+    assert [agent.pid for agent in cluster.bed.agents.values()] == agents
+    cluster.delete_all((cluster.a, a), (cluster.b, b), (cluster.a, plain))
+    cluster.assert_nothing_left()
+
+
+def test_fault_32_add_waits_for_topologies_that_are_forbidden_for_moments(cluster: Cluster) -> None:
+    """As RBAC has it after an API server has restarted."""
+    a, b = drawn_pair(cluster)
+    rules = [
+        cluster.faults.add(Rule(lists_topologies(node, watches=False), before=FORBIDDEN, times=2))
+        for node in (cluster.a, cluster.b)
+    ]
+    cluster.add_all((cluster.a, a), (cluster.b, b))
+    assert [rule.taken for rule in rules] == [2, 2]
+    cluster.wait_until(State.LINKED, DRAWN)
+    cluster.delete_all((cluster.a, a), (cluster.b, b))
+    cluster.assert_nothing_left()
+
+
+def test_fault_32_status_is_50_while_topologies_are_forbidden(cluster: Cluster) -> None:
+    latest = {**CHAINED, "cniVersion": "1.1.0"}
+    assert cluster.a.call("STATUS", config=latest).status == 0
+    cluster.faults.add(Rule(lists_topologies(cluster.a), before=FORBIDDEN, times=10**9))
+    answer = cluster.a.call("STATUS", config=latest)
+    assert answer.json["code"] == 50
+    assert answer.error == "cannot serve ADD: cannot list topologies (topologies: on): forbidden"
+    assert "`topologies: off`" in answer.json["details"]
+
+
+@pytest.mark.agent(topologies="off")
+def test_fault_32_topologies_that_are_off_are_never_listed(cluster: Cluster) -> None:
+    rule = cluster.faults.add(Rule(lists_topologies(cluster.a, cluster.b), before=FORBIDDEN, times=10**9))
+    for node in (cluster.a, cluster.b):
+        node.config["topologies"] = "off"
+    cluster.bed.create_topology("lab", LAB)
+    primary, pair = cluster.linked_pair()
+    a = cluster.pod("a", ASKS, cluster.a)
+    assert cluster.a.add(a).status == 0
+    assert cluster.interfaces(a) == []
+    assert cluster.a.call("STATUS", config={**cluster.a.config, "cniVersion": "1.1.0"}).status == 0
+    assert rule.taken == 0
+    cluster.delete_all((cluster.a, primary), (cluster.b, pair), (cluster.a, a))
+    cluster.assert_nothing_left()
+
+
+def test_fault_32_a_topology_that_does_not_parse_blocks_only_the_pods_that_it_may_concern(cluster: Cluster) -> None:
+    cluster.bed.create_topology("lab", "- endpoints: [router-a:in1, router-b:in2")
+    a, other = cluster.pod("router-a", ASKS, cluster.a), cluster.pod("other", ASKS, cluster.a)
+    answer = cluster.a.call("ADD", a)
+    assert answer.json["code"] == 101
+    assert answer.error.startswith("cannot link pod default/router-a: topology default/lab: line 2")
+    assert cluster.a.add(other).status == 0
+    cluster.delete_all((cluster.a, a), (cluster.a, other))
+    cluster.assert_nothing_left()
+
+
+# 39: a Node object and a mirror pod are not the pod
 
 
 def test_fault_39_a_node_object_is_missing_for_a_moment(cluster: Cluster) -> None:

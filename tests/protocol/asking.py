@@ -21,7 +21,7 @@ from ratchet.datapath import NetnsIdentity
 from ratchet.errors import ApiUnavailableError, ConflictError, ForeignInterfaceError, NamespaceGoneError
 from ratchet.node import add, call, delete, linking, reconciler, sites
 from ratchet.node.journal import Attachment, Journal, SandboxEntry
-from ratchet.store import follow, numbers
+from ratchet.store import listwatch, numbers
 from ratchet.store.apiserver import MERGE_PATCH, AlreadyExistsError, ApiServer, Json, NotFoundError, Watched
 
 Request = tuple[Any, ...]
@@ -249,11 +249,12 @@ def taken_away(parents: dict[str, Parent]) -> Iterator[None]:
     with ExitStack() as stack:
         for module in (reconciler, call, add, sites):
             stack.enter_context(patch.object(module, "datapath", kernel))
-        for clocked in (add, follow):
+        for clocked in (add, listwatch):
             stack.enter_context(patch.object(clocked, "time", time))
         stack.enter_context(patch.object(reconciler, "_until_undisputed", lambda decide: current().undisputed(decide)))
         for busy in (linking, delete):
             stack.enter_context(patch.object(busy, "each_at_once", lambda *work: current().at_once(*work)))
+        stack.enter_context(patch.object(listwatch, "random", SimpleNamespace(uniform=lambda low, _: low)))
         stack.enter_context(patch.object(numbers, "random", SimpleNamespace(choice=lambda free: free[0])))
         yield
 

@@ -111,6 +111,7 @@ def network_config() -> NetworkConfig:
         parent_address=None,
         kubeconfig=None,
         namespace="ratchet",
+        topologies=True,
         wait=None,
         wait_policy=None,
         vxlan_port=VXLAN_PORT,

@@ -16,7 +16,7 @@ import pytest
 
 from ratchet.core.machine import derive
 from ratchet.core.model import PodRef, State
-from ratchet.dev.bed import Bed, wait_for
+from ratchet.dev.bed import RATCHET_NAMESPACE, Bed, wait_for
 from ratchet.dev.hosts import command_in, ip
 from ratchet.dev.kubelet import Answer, Kubelet, Sandbox, finished
 from ratchet.gc import Outcome, collect_garbage
@@ -251,6 +251,17 @@ def sent_by(node: Kubelet, *methods: str, path: str = "") -> Callable[[Sent], bo
 
     def matches(sent: Sent) -> bool:
         return sent.remote == node.host.address and (not methods or sent.method in methods) and path in sent.path
+
+    return matches
+
+
+def lists_topologies(*nodes: Kubelet, watches: bool = True) -> Callable[[Sent], bool]:
+    """Whether a request lists topologies for one of these nodes, or without a list of them may (STATUS), or watches."""
+    addresses = {node.host.address for node in nodes}
+
+    def matches(sent: Sent) -> bool:
+        topologies = "/configmaps?" in sent.path and f"/namespaces/{RATCHET_NAMESPACE}/" not in sent.path
+        return sent.remote in addresses and topologies and (watches or not sent.watches)
 
     return matches
 

@@ -279,7 +279,6 @@ def test_links_are_told_again_when_they_change_and_only_then(capsys: Captured) -
     records = Changing(
         [half],
         LinkChange(RECORD, half, "2"),
-        LinkChange("", None, "3"),
         LinkChange(RECORD, whole, "4"),
         LinkChange(RECORD, None, "5"),
         LinkChange(RECORD, None, "6"),

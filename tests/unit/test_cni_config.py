@@ -70,6 +70,12 @@ def test_what_is_given_is_taken_and_null_is_the_default(key: str) -> None:
     assert getattr(read(**{key: None}), key) == getattr(read(), key)
 
 
+@pytest.mark.parametrize(("given", "used"), [("on", True), ("off", False), (None, True)])
+def test_topologies_are_used_unless_they_are_off(given: str | None, used: bool) -> None:
+    assert read(topologies=given).topologies is used
+    assert read().topologies is True
+
+
 @pytest.mark.parametrize(("key", "value"), [("wait", 0), ("vxlan_port", 1), ("vxlan_port", 65535)])
 def test_numbers_reach_to_their_limits(key: str, value: int) -> None:
     assert getattr(read(**{key: value}), key) == value
@@ -141,6 +147,8 @@ WRONG = [
     ("log_file", ["/var/log/x"]),
     ("log_file", "x.log"),
     ("log_file", "/var/log/\x1b[2Jx"),
+    ("topologies", "maybe"),
+    ("topologies", False),
     ("wait_policy", "maybe"),
     ("wait_policy", True),
     ("log_level", "verbose"),

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from ratchet.core.model import End, Link, Pod, PodRef, Topology
-from ratchet.errors import ApiUnavailableError
+from ratchet.errors import ApiUnavailableError, TopologiesUnknownError
 from ratchet.store import known as known_module
+from ratchet.store.apiserver import ForbiddenError
 from ratchet.store.known import Bell, KnownAddresses, KnownLinks, KnownPods, KnownRecords, Memory, is_newer
 from ratchet.store.numbers import Numbers
-from ratchet.store.records import PodChange, TopologyChange
+from ratchet.store.records import PodChange, Records, TopologyChange
 
 
 def link(version: str, name: str = "l", ifname: str = "in1") -> Link:
@@ -103,15 +106,31 @@ def test_who_waits_is_woken_from_another_thread() -> None:
 
 def test_pods_are_known_by_their_names_and_gone_when_they_are() -> None:
     pods = KnownPods()
-    assert not pods.synced.is_set()
     one = Pod(PodRef("ns", "one", "1"))
-    pods.replace([one])
-    assert pods.synced.is_set()
+    assert pods.replace([one]) == []
     again = replace(one, ref=PodRef("ns", "one", "2"))
     pods.apply(PodChange(again, gone=False))
     assert pods.get("ns", "one") == again
     pods.apply(PodChange(again, gone=True))
     assert pods.all() == []
+
+
+def test_pods_that_a_new_list_lacks_are_deletions_also_where_their_name_has_come_again() -> None:
+    pods = KnownPods()
+    stays, comes_again, goes = (Pod(PodRef("ns", name, "1")) for name in ("stays", "again", "goes"))
+    pods.replace([stays, comes_again, goes])
+    anew = replace(comes_again, ref=PodRef("ns", "again", "2"))
+    assert pods.replace([stays, anew]) == [PodChange(comes_again, gone=True), PodChange(goes, gone=True)]
+    assert pods.all() == [stays, anew]
+
+
+def test_records_that_a_new_list_lacks_are_gone_unless_they_are_newer(known: KnownLinks, told: list[str]) -> None:
+    known.replace([link("3", "a"), link("4", "b")], "5")
+    known.put(link("9", "own"))
+    told.clear()
+    known.replace([link("4", "b")], "8")
+    assert known.names() == ["b", "own"]
+    assert told == ["a"]
 
 
 # What pods want
@@ -164,13 +183,14 @@ def recorded(api: NoApi, pods: KnownPods, bell: Bell) -> KnownRecords:
 def test_a_watch_that_is_a_little_behind_is_waited_for() -> None:
     pods, bell, api = KnownPods(), Bell(), NoApi([])
     pods.replace([declaring("a", uid="old")])
+    pods.state.set_synced()
 
     def tell() -> None:
         pods.apply(PodChange(declaring("a"), gone=False))
         bell.ring("ns")
 
     threading.Timer(0.05, tell).start()
-    wanted, _, _ = recorded(api, pods, bell).wanted_around(declaring("a"), frozenset({"eth0"}))
+    wanted, _, _ = recorded(api, pods, bell).wanted_around(declaring("a"), frozenset({"eth0"}), 0)
     assert [link.primary.ref.uid for link in wanted.links if link.primary] == ["1"]
     assert api.lists == 0
 
@@ -178,9 +198,11 @@ def test_a_watch_that_is_a_little_behind_is_waited_for() -> None:
 def test_what_is_wanted_follows_the_topologies_and_is_not_known_without_them() -> None:
     known, reserved = KnownPods(with_topologies=True), frozenset({"eth0"})
     known.replace([])
+    known.state.set_synced()
     before = known.knows_what_is_wanted
     lab = Topology("ns", "lab", "- endpoints: [a:in1, b:in2]")
     known.replace_topologies([lab])
+    known.topologies_state.set_synced()
     assert (before, known.knows_what_is_wanted) == (False, True)
     assert [one.link.name for one in known.wanted(reserved).links] == ["ns.a.in1.b.in2"]
     assert not known.apply_topology(TopologyChange(lab, gone=False)), "nothing has changed"
@@ -191,11 +213,85 @@ def test_what_is_wanted_follows_the_topologies_and_is_not_known_without_them() -
     assert not known.apply_topology(TopologyChange(lab, gone=True))
 
 
+FORBIDDEN = TopologiesUnknownError("cannot read the topologies of namespace ns: forbidden")
+
+
+def test_forbidden_topologies_are_waited_for_until_they_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_module, "CATCH_UP_SECONDS", 0.0)
+    pods, bell, api = KnownPods(with_topologies=True), Bell(), NoApi([])
+    pods.replace([declaring("a")])
+    pods.state.set_synced()
+    pods.topologies_state.set_unknown(FORBIDDEN)
+
+    def tell() -> None:
+        pods.replace_topologies([Topology("ns", "lab", "- endpoints: [c:in1, d:in2]")])
+        pods.topologies_state.set_synced()
+        bell.ring("ns")
+
+    threading.Timer(0.05, tell).start()
+    wanted, _, _ = recorded(api, pods, bell).wanted_around(declaring("a"), frozenset({"eth0"}), 10)
+    assert [one.link.name for one in wanted.links] == ["ns.a.in1.b.in2", "ns.c.in1.d.in2"]
+    assert api.lists == 0
+
+
+class Refusing(NoApi):
+    """An API that refuses topologies to the account, so many times."""
+
+    def __init__(self, pods: list[Pod], refusals: int) -> None:
+        super().__init__(pods)
+        self.refusals = refusals
+
+    def patient(self, _: float) -> Refusing:
+        return self
+
+    def list(self, path: str, **query: str) -> tuple[list[object], str]:
+        if "configmaps" not in path:
+            return super().list(path, **query)
+        self.refusals -= 1
+        if self.refusals >= 0:
+            raise ForbiddenError("cannot GET configmaps: forbidden")
+        return [], "7"
+
+
+def test_what_is_wanted_is_unknown_while_topologies_are_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_module, "CATCH_UP_SECONDS", 0.0)
+    pods, reserved = KnownPods(with_topologies=True), frozenset({"eth0"})
+    pods.replace([declaring("a")])
+    pods.state.set_synced()
+    records = recorded(Refusing([declaring("a")], 3), pods, Bell())
+    for ask in (
+        lambda: records.wanted_around(declaring("a"), reserved, 0),
+        lambda: records.wanted_in("ns", reserved),
+        lambda: records.topologies_now("ns"),
+    ):
+        with pytest.raises(
+            TopologiesUnknownError, match="cannot read the topologies of namespace ns: forbidden"
+        ) as error:
+            ask()
+        assert error.value.code == 11
+    assert [one.link.name for one in records.wanted_in("ns", reserved).links] == ["ns.a.in1.b.in2"]
+
+
+@pytest.mark.parametrize("host", ["agent", "daemonless"])
+def test_topologies_that_are_off_are_never_listed(host: str) -> None:
+    api: Any = Refusing([declaring("a")], 10**9)
+    memory = Memory(KnownLinks(), KnownPods(), lambda _: KnownPods(), Bell(), Numbers(), KnownAddresses())
+    hosts: dict[str, Callable[[], Records]] = {
+        "agent": lambda: KnownRecords(api, "ratchet", (1, 2), memory, use_topologies=False).patient(1),
+        "daemonless": lambda: Records(api, use_topologies=False),
+    }
+    records = hosts[host]()
+    assert records.topologies("ns") == []
+    assert [one.link.name for one in records.wanted_around(declaring("a"), frozenset(), 0)[0].links]
+    assert api.refusals == 10**9
+
+
 def test_a_watch_that_stays_behind_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(known_module, "CATCH_UP_SECONDS", 0.05)
     pods, api = KnownPods(), NoApi([declaring("a")])
     pods.replace([declaring("a", uid="old")])
-    wanted, _, version = recorded(api, pods, Bell()).wanted_around(declaring("a"), frozenset({"eth0"}))
+    pods.state.set_synced()
+    wanted, _, version = recorded(api, pods, Bell()).wanted_around(declaring("a"), frozenset({"eth0"}), 0)
     assert [link.primary.ref.uid for link in wanted.links if link.primary] == ["1"]
     assert (api.lists, version) == (2, "7")  # of pods, and of topologies
 

@@ -141,7 +141,7 @@ def test_what_is_wrong_with_a_link_is_told_to_its_pods_alone(item: dict[str, Any
     ("text", "cause"),
     [
         ("links: []", "line 1: it is no list of links"),
-        ("- a:x", "line 1: it is no link: a link has endpoints"),
+        ("- a:x\n- z:x", "line 1: it is no link: a link has endpoints"),
         ("- mtu: 1400", "line 1: endpoints: it is missing"),
         ("- endpoints: [a:x]", "line 1: endpoints: it is no list of two"),
         ("- endpoints: [a:x, null]", "line 1: endpoints: it is no list of two"),
@@ -152,11 +152,33 @@ def test_what_is_wrong_with_a_link_is_told_to_its_pods_alone(item: dict[str, Any
         ("- endpoints: [a:x", "line 2: did not find expected"),
     ],
 )
-def test_what_nobody_can_read_is_told_to_every_pod_that_asks_for_links(text: str, cause: str) -> None:
-    told = refusals([pod("a"), pod("z"), Pod(PODS[0].ref)], topology(text))
+def test_what_nobody_can_read_is_told_to_every_pod_that_it_may_concern(text: str, cause: str) -> None:
+    pods = [pod("a"), pod("z"), Pod(PODS[0].ref)]
+    told = refusals(pods, topology(f"{text}  # a and z"))
     assert told.keys() == {"a", "z"}
     for name, error in told.items():
         assert error.startswith(f"cannot link pod default/{name}: topology default/lab: {cause}")
+
+
+@pytest.mark.parametrize(
+    ("text", "concerned"),
+    [
+        ("- endpoints: [router-a:x, router-b:x", {"router-a", "router-b"}),
+        ("- endpoints: [router-a:x]", {"router-a"}),
+        ("- endpoints: [alias:x]", {"aliased-7f9c"}),
+        ("- endpoints: [aliased-7f9c:x]", {"aliased-7f9c"}),
+        ("- endpoints: [xrouter-ax:y]", {"router-a"}),  # part of another name: it may, for all that can be told
+        ("links: []", set()),
+        ("- mtu: 1400", set()),
+        (r'- endpoints: ["\x72outer-a:x"]', {"router-a", "router-b", "aliased-7f9c"}),  # an escape may spell any name
+        ('- endpoints: ["router\\\n  -a:x"]', {"router-a", "router-b", "aliased-7f9c"}),
+    ],
+)
+def test_a_topology_that_cannot_be_read_blocks_only_the_pods_whose_name_it_may_have(
+    text: str, concerned: set[str]
+) -> None:
+    pods = [pod("router-a"), pod("router-b"), pod("aliased-7f9c", pod_name="alias")]
+    assert refusals(pods, topology(text)).keys() == concerned
 
 
 def test_what_is_wrong_is_found_before_it_is_applied_though_no_pod_is_there() -> None:

@@ -22,11 +22,22 @@ _ENDPOINTS = "endpoints"
 
 @dataclass(frozen=True, slots=True)
 class Faulty:
-    """Something in a topology that cannot be; `names` are the pods that it is about, None where nobody can tell."""
+    """An error in a topology.
+
+    `names` are the pods that it concerns. None: they cannot be read, and `text` is the topology that may name them.
+    """
 
     place: str
     cause: str
     names: frozenset[str] | None
+    text: str = ""
+
+    def may_concern(self, *names: str) -> bool:
+        """Whether an error whose `names` cannot be read may concern a pod that goes by one of these names.
+
+        A name that the text does not spell out is not in the topology, unless it is written with escapes.
+        """
+        return "\\" in self.text or any(name in self.text for name in names)
 
 
 # Each link of a topology with the place where it is said, or what is wrong in its stead.
@@ -72,4 +83,4 @@ def _endpoint(item: Item, text: str, reserved: Collection[str]) -> tuple[str, st
 
 def _faulty(topology: Topology, cause: UnreadableError, names: frozenset[str] | None) -> Faulty:
     field = f": {cause.field}" if cause.field else ""
-    return Faulty(f"topology {topology}: line {cause.line}{field}", str(cause.cause), names)
+    return Faulty(f"topology {topology}: line {cause.line}{field}", str(cause.cause), names, topology.text)

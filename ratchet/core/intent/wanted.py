@@ -226,9 +226,9 @@ class _Namespace:
         return wanted
 
     def _concerned(self, fault: Faulty) -> Collection[Pod]:
-        """The pods that something in a topology is about: all where nobody can tell."""
+        """The pods that an error in a topology concerns, or may concern where its names cannot be read."""
         if fault.names is None:
-            return self.pods
+            return [pod for pod in self.pods if fault.may_concern(pod.ref.name, meant_name(pod))]
         return [self.meant[name] for name in fault.names if name in self.meant]
 
     def _declarations(self) -> list[tuple[Pod, Declared]]:

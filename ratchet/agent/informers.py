@@ -1,0 +1,154 @@
+"""The agent's informers: its links, its node's pods, and the pods and topologies of the namespaces that matter."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from ratchet.core.model import Link, Pod, Topology
+from ratchet.errors import TopologiesUnknownError
+from ratchet.store.known import Bell, KnownAddresses, KnownLinks, KnownPods, KnownTopologies, Memory
+from ratchet.store.listwatch import Informer, Source
+from ratchet.store.numbers import Numbers
+from ratchet.store.records import LinkChange, PodChange, Records, TopologyChange
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Namespace:
+    """A namespace that is followed: what is known of it, and the informers that keep it up to date."""
+
+    known: KnownPods
+    informers: list[Informer[Any, Any]]
+
+    def stop(self) -> None:
+        for informer in self.informers:
+            informer.stop()
+
+
+class Informers:
+    """Keeps what is known up to date, in threads that end with the process.
+
+    `memory` is what is known. `tend` is told each link that has changed, `tend_namespace` each namespace in which a pod
+    or a topology has, `tend_pod` each pod of this node that has gone. A call that waits for a change does so within
+    `waiting`.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        node: str,
+        tend: Callable[[str], None],
+        tend_namespace: Callable[[str], None],
+        tend_pod: Callable[[PodChange], None],
+        waiting: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._records = records
+        self._node = node
+        self._tend_namespace = tend_namespace
+        self._tend_pod = tend_pod
+        self.memory = Memory(
+            links=KnownLinks(tend),
+            node_pods=KnownPods(),
+            namespace_pods=self.namespace_pods,
+            pods_bell=Bell(),
+            numbers=Numbers(),
+            addresses=KnownAddresses(),
+            waiting=waiting,
+        )
+        self._links = Informer(self._links_source(), self.memory.links)
+        self._node_pods = Informer(self._node_pods_source(), self.memory.node_pods, self._node_pods_changed)
+        self._lock = threading.Lock()
+        self._namespaces: dict[str, _Namespace] = {}
+
+    def start(self) -> None:
+        self._links.start()
+        self._node_pods.start()
+
+    def namespace_pods(self, namespace: str) -> KnownPods:
+        """The pods and topologies of a namespace, followed from the first question on."""
+        with self._lock:
+            followed = self._namespaces.get(namespace)
+            if followed is None:
+                followed = self._follow(namespace)
+                self._namespaces[namespace] = followed
+            return followed.known
+
+    def keep_namespaces(self, wanted: set[str]) -> None:
+        """Follow the pods of these namespaces and of no others."""
+        with self._lock:
+            for namespace in set(self._namespaces) - wanted:
+                self._namespaces.pop(namespace).stop()
+        for namespace in wanted:
+            self.namespace_pods(namespace)
+
+    def list_links(self) -> None:
+        """Read all of this node's records now. Raises RatchetError."""
+        self._links.sync()
+
+    @property
+    def links_listed(self) -> bool:
+        """Whether this node's records have been read at least once."""
+        return self._links.state.was_listed
+
+    def forbidden_topologies(self) -> TopologiesUnknownError | None:
+        """Why the topologies of a followed namespace are unknown, where the account may not list them."""
+        with self._lock:
+            causes = [one.known.topologies_state.cause for one in self._namespaces.values()]
+        return next((cause for cause in causes if isinstance(cause, TopologiesUnknownError)), None)
+
+    def _follow(self, namespace: str) -> _Namespace:
+        def notify(_: Sequence[object]) -> None:
+            self.memory.pods_bell.ring(namespace)
+            self._tend_namespace(namespace)
+
+        known = KnownPods(with_topologies=self._records.use_topologies)
+        followed = _Namespace(known, [Informer(self._records.pods_source(namespace), known, notify)])
+        if self._records.use_topologies:
+            followed.informers.append(Informer(self._topologies_source(namespace), KnownTopologies(known), notify))
+        try:
+            for informer in followed.informers:
+                informer.start()
+        except RuntimeError:  # no thread is left for one of them: the namespace is not followed by halves
+            followed.stop()
+            raise
+        return followed
+
+    def _node_pods_changed(self, changes: Sequence[PodChange]) -> None:
+        for change in changes:
+            if change.gone:
+                self._tend_pod(change)
+
+    # What is listed and watched
+
+    def _links_source(self) -> Source[Link, LinkChange]:
+        def list_links() -> tuple[list[Link], str]:
+            links, malformed, version = self._records.links_of_node(self._node)
+            for error in malformed:
+                log.error("%s", error)
+            return links, version
+
+        return Source(
+            f"records of node {self._node}",
+            list=list_links,
+            watch=lambda version, seconds: self._records.node_link_changes(self._node, version, seconds),
+        )
+
+    def _node_pods_source(self) -> Source[Pod, PodChange]:
+        return Source(
+            f"pods of node {self._node}",
+            list=lambda: self._records.pods_on_node(self._node),
+            watch=lambda version, seconds: self._records.node_pod_changes(self._node, version, seconds),
+        )
+
+    def _topologies_source(self, namespace: str) -> Source[Topology, TopologyChange]:
+        return Source(
+            f"topologies of namespace {namespace}",
+            list=lambda: self._records.topologies_and_version(namespace),
+            watch=lambda version, seconds: self._records.topology_changes(namespace, version, seconds),
+        )

@@ -1,0 +1,176 @@
+"""The agent's informers: whom they notify, when what they know is unknown, and which namespaces they follow."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+
+from ratchet.agent.informers import Informers
+from ratchet.core.model import End, Link, Pod, PodRef, Topology
+from ratchet.dev.bed import wait_for
+from ratchet.errors import MalformedRecordError, RatchetError, TopologiesUnknownError
+from ratchet.store.apiserver import ExpiredError
+from ratchet.store.records import LinkChange, PodChange, Records, TopologyChange
+
+EXPIRED = ExpiredError("too old")
+FORBIDDEN = TopologiesUnknownError("cannot read the topologies of namespace ns: forbidden")
+
+
+def link(name: str, version: str) -> Link:
+    return Link(name, "ns", End("a", "in1"), End("b", "in2"), uid=name, resource_version=version)
+
+
+def pod(name: str, uid: str = "1") -> Pod:
+    return Pod(PodRef("ns", name, uid))
+
+
+class Scripted:
+    """Steps for one collection: lists and watches take what comes next, and wait for it."""
+
+    def __init__(self) -> None:
+        self.lists: SimpleQueue[Any] = SimpleQueue()
+        self.watches: SimpleQueue[Any] = SimpleQueue()
+
+    def list(self) -> Any:
+        return self._next(self.lists)
+
+    def watch(self) -> Iterator[Any]:
+        yield from self._next(self.watches)
+
+    def _next(self, steps: SimpleQueue[Any]) -> Any:
+        step = steps.get()
+        if isinstance(step, RatchetError):
+            raise step
+        return step
+
+
+class FakeRecords(Records):
+    """Records of which every list and watch is scripted."""
+
+    def __init__(self, *, use_topologies: bool = True) -> None:
+        self.use_topologies = use_topologies
+        self.links_script, self.node_pods_script = Scripted(), Scripted()
+        self.pods_script, self.topologies_script = Scripted(), Scripted()
+
+    def links_of_node(self, node: str) -> tuple[list[Link], list[MalformedRecordError], str]:
+        links, version = self.links_script.list()
+        return links, [], version
+
+    def node_link_changes(self, *_: object) -> Iterator[tuple[LinkChange | None, str]]:
+        return self.links_script.watch()
+
+    def pods_on_node(self, node: str) -> tuple[list[Pod], str]:
+        return self.node_pods_script.list()  # type: ignore[no-any-return]
+
+    def node_pod_changes(self, *_: object) -> Iterator[tuple[PodChange | None, str]]:
+        return self.node_pods_script.watch()
+
+    def pod_changes(self, *_: object) -> Iterator[tuple[PodChange | None, str]]:
+        return self.pods_script.watch()
+
+    def topologies_and_version(self, namespace: str) -> tuple[list[Topology], str]:
+        return self.topologies_script.list()  # type: ignore[no-any-return]
+
+    def topology_changes(self, *_: object) -> Iterator[tuple[TopologyChange | None, str]]:
+        return self.topologies_script.watch()
+
+
+class Watched:
+    """Informers on scripted records, and whom they notified of what."""
+
+    def __init__(self, *, use_topologies: bool = True) -> None:
+        self.records = FakeRecords(use_topologies=use_topologies)
+        self.links: list[str] = []
+        self.namespaces: list[str] = []
+        self.gone: list[PodChange] = []
+        self.informers = Informers(
+            self.records, "n", self.links.append, self.namespaces.append, self.gone.append, nullcontext
+        )
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    made = Watched()
+    monkeypatch.setattr(Records, "pods_and_version", lambda *_: made.records.pods_script.list())
+    return made
+
+
+def until(what: str, is_so: Callable[[], bool]) -> None:
+    wait_for(what, is_so, 10)
+
+
+def test_a_pod_that_vanished_in_a_gap_of_410_is_told_as_a_deleted_one_is(watched: Watched) -> None:
+    script = watched.records.node_pods_script
+    deleted, vanished, stays, comes_again = pod("deleted"), pod("vanished"), pod("stays"), pod("again")
+    script.lists.put(([deleted, vanished, stays, comes_again], "5"))
+    script.watches.put([(PodChange(deleted, gone=True), "6"), (None, "7")])
+    watched.informers.start()
+    until("a deletion", lambda: watched.gone == [PodChange(deleted, gone=True)])
+    script.watches.put(EXPIRED)
+    script.lists.put(([stays, pod("again", "2")], "9"))
+    until("what vanished", lambda: len(watched.gone) == 3)
+    assert watched.gone[1:] == [PodChange(vanished, gone=True), PodChange(comes_again, gone=True)]
+    assert watched.informers.memory.node_pods.get("ns", "stays") == stays
+
+
+def test_a_record_that_vanished_in_a_gap_of_410_is_gone(watched: Watched) -> None:
+    script, known = watched.records.links_script, watched.informers.memory.links
+    script.lists.put(([link("a", "3"), link("b", "4")], "5"))
+    watched.informers.start()
+    until("the records", lambda: watched.informers.links_listed)
+    assert watched.links == ["a", "b"]
+    script.watches.put(EXPIRED)
+    script.lists.put(([link("b", "4"), link("c", "8")], "9"))
+    until("the gap to be closed", lambda: watched.links == ["a", "b", "c", "a"])
+    assert known.names() == ["b", "c"]
+
+
+def test_forbidden_topologies_are_unknown_until_they_can_be_listed(watched: Watched) -> None:
+    known = watched.informers.namespace_pods("ns")
+    watched.records.pods_script.lists.put(([pod("a")], "5"))
+    watched.records.topologies_script.lists.put(FORBIDDEN)
+    until("the refusal", lambda: watched.informers.forbidden_topologies() is FORBIDDEN)
+    until("the pods", lambda: watched.namespaces == ["ns"])
+    before = known.knows_what_is_wanted
+    lab = Topology("ns", "lab", "- endpoints: [a:in1, b:in2]")
+    watched.records.topologies_script.lists.put(([lab], "7"))
+    until("the topologies", lambda: watched.namespaces == ["ns", "ns"])
+    assert (before, known.knows_what_is_wanted) == (False, True)
+    assert known.topologies() == [lab]
+    assert watched.informers.forbidden_topologies() is None
+
+
+def test_a_topology_that_vanished_in_a_gap_of_410_is_gone(watched: Watched) -> None:
+    known, script = watched.informers.namespace_pods("ns"), watched.records.topologies_script
+    script.lists.put(([Topology("ns", "lab", "[]"), Topology("ns", "more", "[]")], "7"))
+    until("the topologies", lambda: len(known.topologies()) == 2)
+    script.watches.put(EXPIRED)
+    script.lists.put(([Topology("ns", "more", "[]")], "9"))
+    until("the gap to be closed", lambda: [one.name for one in known.topologies()] == ["more"])
+
+
+def test_topologies_that_are_off_are_not_listed_and_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(use_topologies=False)
+    monkeypatch.setattr(Records, "pods_and_version", lambda *_: watched.records.pods_script.list())
+    known = watched.informers.namespace_pods("off")
+    watched.records.pods_script.lists.put(([pod("a")], "5"))
+    until("the pods", lambda: known.knows_what_is_wanted)
+    assert known.topologies() == []
+    assert not [one for one in threading.enumerate() if one.name == "informer-topologies of namespace off"]
+
+
+def test_a_namespace_that_is_followed_no_longer_is_forgotten_with_its_informers(watched: Watched) -> None:
+    first = watched.informers.namespace_pods("ns")
+    assert watched.informers.namespace_pods("ns") is first
+    watched.informers.keep_namespaces({"other"})
+    for script in (watched.records.pods_script, watched.records.topologies_script):
+        for _ in range(2):  # one may be the other namespace's
+            script.lists.put(([], "5"))
+    until("the other's", lambda: watched.informers.namespace_pods("other").knows_what_is_wanted)
+    assert "ns" not in watched.namespaces
+    assert watched.informers.namespace_pods("ns") is not first
