@@ -43,6 +43,7 @@ _numbers = itertools.count()
 OPTIONS: dict[str, object] = {"namespace": "elsewhere", "vxlan_port": 8472, "vni_range": "500-501", "heartbeat": 1}
 ON_A: dict[str, object] = {
     "parent_interface": "up1",
+    "topologies": "off",
     "wait": 0,
     "wait_policy": "require",
     "workers": 1,
@@ -206,6 +207,15 @@ def _namespace(world: World) -> None:
     assert world.records.vni_leases()
     default = world.bed.records
     assert not [*default.links()[0], *default.node_leases(), *default.vni_leases()]
+
+
+@effect_of("topologies")
+def _topologies(world: World) -> None:
+    def lists(sent: Sent) -> bool:
+        return f"/namespaces/{world.primary.pod.namespace}/configmaps?" in sent.path
+
+    assert not world.sent(lists)
+    assert any(lists(sent) for sent in world.faults.sent), "which the other node does"
 
 
 @effect_of("socket")

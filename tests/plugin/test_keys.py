@@ -21,7 +21,7 @@ from ratchet.dev.bed import wait_for
 from ratchet.dev.hosts import ip
 from ratchet.dev.kubelet import Sandbox
 from ratchet.store.records import Records
-from tests.support.cluster import PRIMARY, Cluster, running
+from tests.support.cluster import PRIMARY, Cluster, lists_topologies, running
 
 BASE: dict[str, Any] = {"cniVersion": "1.0.0", "name": "net", "type": "ratchet", "wait": 45, "wait_policy": "require"}
 OPTIONS: dict[str, object] = {"vxlan_port": 8472, "wait": 30, "wait_policy": "proceed", "vni_range": "500-509"}
@@ -139,6 +139,15 @@ def _vni_range(cluster: Cluster, _: Path) -> None:
         assert 700 <= tunnel["id"] <= 709
 
 
+@effect_of("topologies", "daemonless")
+def _topologies(cluster: Cluster, _: Path) -> None:
+    before = len(cluster.faults.sent)
+    with linked(cluster, {"topologies": "off"}):
+        sent = cluster.faults.sent[before:]
+    assert not any(map(lists_topologies(cluster.a), sent))
+    assert any(map(lists_topologies(cluster.b), sent)), "which the other node does"
+
+
 @effect_of("namespace", "daemonless")
 def _namespace(cluster: Cluster, _: Path) -> None:
     keys = {"namespace": ELSEWHERE}
@@ -240,6 +249,7 @@ def test_a_key_takes_effect(key: str, on: str, worlds: Worlds, tmp_path: Path) -
 VALUES = {
     "kubeconfig": "/nowhere",
     "namespace": ELSEWHERE,
+    "topologies": "off",
     "state_dir": "/nowhere",
     "vni_range": [700, 709],
     "log_file": "/nowhere/log",
