@@ -22,7 +22,8 @@ STOP_SECONDS = 30.0
 class AgentProcess:
     """One node's agent. `options` are further options, by their names in the configuration file.
 
-    It ends with the thread that starts it.
+    `source` is a folder with another version of the package, to run that version; None runs this one. The agent ends
+    with the thread that starts it.
     """
 
     host: Host
@@ -30,6 +31,7 @@ class AgentProcess:
     folder: Path
     state_dir: Path
     options: Mapping[str, object] = field(default_factory=dict)
+    source: Path | None = None
     _process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -82,7 +84,12 @@ class AgentProcess:
         program = [*tied, sys.executable, "-m", "ratchet.cli.main", "agent", "--config", str(config)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self.host.command(*program), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                self.host.command(*program),
+                cwd=self.source,  # `-m` looks for the package there first
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def wait_until_serving(self) -> None:

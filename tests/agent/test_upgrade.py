@@ -1,0 +1,183 @@
+"""Agents of an earlier version are upgraded and rolled back under links that are up.
+
+The earlier version is this project's own, from its history: it writes records of schema 1 and knows no other.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ratchet.core.machine import derive
+from ratchet.core.model import EARLIER_SCHEMA, Link, State
+from ratchet.core.naming import ordered_record_name, record_name
+from ratchet.dev.bed import wait_for
+from ratchet.dev.hosts import command_in
+from ratchet.dev.kubelet import Kubelet, Sandbox
+from tests.support.cluster import PATIENT, Cluster, left_clean, sent_by
+from tests.support.resync import touch
+
+EARLIER = "43f50c9"  # the last commit that writes schema 1 alone
+FOLDER = Path(__file__).parents[2]
+HEARTBEAT = {"heartbeat": 1, "node_lost_after": 3}
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the package of the earlier version."""
+    known = subprocess.run(["git", "cat-file", "-e", EARLIER], cwd=FOLDER, check=False, capture_output=True)
+    if known.returncode:
+        pytest.skip(f"this checkout's history does not have {EARLIER}")
+    folder = tmp_path_factory.mktemp("earlier")
+    archive = subprocess.run(["git", "archive", EARLIER, "ratchet"], cwd=FOLDER, check=True, capture_output=True)
+    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, check=True)
+    return folder
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    with left_clean(PATIENT, agent=HEARTBEAT) as made:
+        yield made
+
+
+def run_version(cluster: Cluster, node: Kubelet, source: Path | None) -> None:
+    """Replace a node's agent by one of another version."""
+    agent = cluster.bed.agents[node.host.name]
+    agent.stop()
+    agent.source = source
+    agent.start()
+
+
+def wait_until_announcements_are_read(cluster: Cluster) -> None:
+    """Each agent has listed the nodes' Leases, all of which announce this version's schema."""
+    wait_for("announcements", lambda: all(one.schema != EARLIER_SCHEMA for one in cluster.bed.records.node_leases()))
+    cluster.faults.sent.clear()
+    for node in (cluster.a, cluster.b):
+        lists = sent_by(node, "GET", path="labelSelector=ratchet.lease")
+        wait_for(f"the Leases, read on {node.host.name}", lambda lists=lists: any(map(lists, cluster.faults.sent)))  # type: ignore[misc]
+
+
+class Pair:
+    """Two pods, of which the one that sorts last declares their link; the first is always on node a."""
+
+    def __init__(self, cluster: Cluster, number: int, node: Kubelet) -> None:
+        self.cluster, self.number, self.node = cluster, number, node
+        self.names = (f"z{number}", f"a{number}")
+        labels = {
+            "ratchet": "true",
+            "ratchet.primary": "true",
+            "ratchet.local_ifname": "in1",
+            "ratchet.local_ip": f"10.9.{number}.1",
+            "ratchet.pair_name": self.names[1],
+            "ratchet.pair_ifname": "in2",
+            "ratchet.pair_ip": f"10.9.{number}.2",
+        }
+        self.primary = cluster.pod(self.names[0], labels, cluster.a)
+        self.pair = cluster.pod(self.names[1], {"ratchet": "true"}, node)
+        cluster.add_all((cluster.a, self.primary), (node, self.pair))
+        wait_for(f"the link of {self.names[0]}", lambda: self.is_linked)
+
+    @property
+    def endpoints(self) -> tuple[tuple[str, str], tuple[str, str]]:
+        return (self.names[0], "in1"), (self.names[1], "in2")
+
+    @property
+    def earlier_name(self) -> str:
+        return ordered_record_name("default", *self.endpoints)
+
+    @property
+    def current_name(self) -> str:
+        return record_name("default", *self.endpoints)
+
+    @property
+    def records(self) -> list[Link]:
+        """All records of the link, under whichever name."""
+        found = (self.cluster.bed.records.link(name) for name in {self.earlier_name, self.current_name})
+        return [record for record in found if record is not None]
+
+    @property
+    def is_linked(self) -> bool:
+        return [derive(record) for record in self.records] == [State.LINKED]
+
+    @property
+    def interfaces(self) -> list[tuple[int, str]]:
+        """The ifindex and the MAC address of both ends."""
+        ends = ((self.primary, "in1"), (self.pair, "in2"))
+        shown = (self.cluster.show(sandbox, ifname) for sandbox, ifname in ends)
+        return [(one["ifindex"], one["address"]) for one in shown]
+
+    def restart_primary(self) -> Sandbox:
+        assert self.cluster.a.delete(self.primary).status == 0
+        self.primary = self.cluster.sandbox(self.cluster.a, self.primary.pod)
+        assert self.cluster.a.add(self.primary).status == 0
+        wait_for(f"the link of {self.names[0]} again", lambda: self.is_linked)
+        return self.primary
+
+    @contextmanager
+    def pinged(self) -> Iterator[None]:
+        """Within the block, the pair answers every ping of the primary."""
+        command = command_in(self.primary.netns, "ping", "-n", "-i", "0.2", f"10.9.{self.number}.2")
+        ping = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        try:
+            yield
+            ping.send_signal(2)
+            told, _ = ping.communicate(timeout=10)
+            assert ", 0% packet loss" in told, told
+        finally:
+            ping.kill()
+            ping.wait()
+
+
+def looked_at(cluster: Cluster, pair: Pair) -> None:
+    """Have the agents look at a link, and wait until both are idle again."""
+    before = [record.resource_version for record in pair.records]
+    for record in pair.records:
+        assert touch(cluster.bed, record.name)
+    wait_for("another version", lambda: [record.resource_version for record in pair.records] != before)
+    wait_for("the link", lambda: pair.is_linked)
+
+
+@pytest.mark.parametrize("nodes", ["aa", "ab"])
+def test_links_stay_up_while_agents_are_upgraded_and_rolled_back(cluster: Cluster, earlier: Path, nodes: str) -> None:
+    node = cluster.bed.kubelets[nodes[1]]
+    for one in (cluster.a, cluster.b):
+        run_version(cluster, one, earlier)
+    old = Pair(cluster, 1, node)
+    assert [record.name for record in old.records] == [old.earlier_name]
+    interfaces = old.interfaces
+    with old.pinged():
+        # A rolling upgrade. While one agent is of the earlier version, new links are recorded as it records them.
+        run_version(cluster, cluster.a, None)
+        looked_at(cluster, old)
+        mixed = Pair(cluster, 2, node)
+        assert [(one.name, one.schema) for one in mixed.records] == [(mixed.earlier_name, EARLIER_SCHEMA)]
+        run_version(cluster, cluster.b, None)
+        looked_at(cluster, old)
+        wait_until_announcements_are_read(cluster)
+        new = Pair(cluster, 3, node)
+        assert [one.name for one in new.records] == [new.current_name]
+        assert [record.name for record in old.records] == [old.earlier_name], "a live record is never renamed"
+        assert old.interfaces == interfaces
+    # A pod that restarts finds the record of its link.
+    mixed.restart_primary()
+    assert [record.name for record in mixed.records] == [mixed.earlier_name]
+    assert cluster.pings(mixed.primary, "10.9.2.2")
+    with old.pinged(), mixed.pinged(), new.pinged():
+        kept = [pair.interfaces for pair in (old, mixed, new)]
+        for one in (cluster.a, cluster.b):
+            run_version(cluster, one, earlier)
+        looked_at(cluster, old)
+        looked_at(cluster, mixed)
+        touch(cluster.bed, new.current_name)
+        assert [pair.interfaces for pair in (old, mixed, new)] == kept
+    old.restart_primary()
+    assert cluster.pings(old.primary, "10.9.1.2")
+    for one in (cluster.a, cluster.b):
+        run_version(cluster, one, None)
+    for pair in (old, mixed, new):
+        looked_at(cluster, pair)
+        assert cluster.pings(pair.primary, f"10.9.{pair.number}.2")
