@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -16,10 +16,9 @@ from ratchet.core.machine import derive
 from ratchet.core.model import EARLIER_SCHEMA, Link, State
 from ratchet.core.naming import ordered_record_name, record_name
 from ratchet.dev.bed import wait_for
-from ratchet.dev.hosts import command_in
 from ratchet.dev.kubelet import Kubelet, Sandbox
 from tests.support.cluster import PATIENT, Cluster, left_clean, sent_by
-from tests.support.resync import touch
+from tests.support.resync import pinging, touch
 
 EARLIER = "43f50c9"  # the last commit that writes schema 1 alone
 FOLDER = Path(__file__).parents[2]
@@ -117,19 +116,9 @@ class Pair:
         wait_for(f"the link of {self.names[0]} again", lambda: self.is_linked)
         return self.primary
 
-    @contextmanager
-    def pinged(self) -> Iterator[None]:
+    def pinged(self) -> AbstractContextManager[None]:
         """Within the block, the pair answers every ping of the primary."""
-        command = command_in(self.primary.netns, "ping", "-n", "-i", "0.2", f"10.9.{self.number}.2")
-        ping = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        try:
-            yield
-            ping.send_signal(2)
-            told, _ = ping.communicate(timeout=10)
-            assert ", 0% packet loss" in told, told
-        finally:
-            ping.kill()
-            ping.wait()
+        return pinging(self.primary, f"10.9.{self.number}.2")
 
 
 def looked_at(cluster: Cluster, pair: Pair) -> None:

@@ -6,12 +6,14 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from ratchet.core.model import MIRROR_ANNOTATION, PodRef, State
+from ratchet.datapath.messages import GROUP
 from ratchet.dev.bed import wait_for
-from ratchet.dev.hosts import run_in
+from ratchet.dev.hosts import ip, netns_path, run_in
 from ratchet.dev.kubelet import Sandbox
 from ratchet.gc import Outcome, collect_garbage
 from tests.support.cluster import (
@@ -509,6 +511,103 @@ def test_fault_32_a_topology_that_does_not_parse_blocks_only_the_pods_that_it_ma
     assert answer.error.startswith("cannot link pod default/router-a: topology default/lab: line 2")
     assert cluster.a.add(other).status == 0
     cluster.delete_all((cluster.a, a), (cluster.a, other))
+    cluster.assert_nothing_left()
+
+
+# 35 to 37: an interface is its namespace's, its record's and its attachment's
+
+
+def put_stranger(cluster: Cluster, sandbox: Sandbox, *interfaces: str) -> None:
+    """Another pod's namespace at the path of a sandbox, whose own is gone; its interfaces have Ratchet's mark."""
+    ip("netns", "del", sandbox.netns)
+    ip("netns", "add", sandbox.netns)
+    for ifname in interfaces:
+        ip(
+            "-n",
+            sandbox.netns,
+            "link",
+            "add",
+            ifname,
+            "group",
+            str(GROUP),
+            "type",
+            "veth",
+            "peer",
+            "name",
+            f"{ifname}-p",
+        )
+
+
+@pytest.mark.parametrize("node_of_pair", ["a", "b"])
+def test_fault_35_a_late_del_does_not_touch_the_namespace_that_has_the_path_now(
+    cluster: Cluster, node_of_pair: str
+) -> None:
+    node = cluster.bed.kubelets[node_of_pair]
+    primary, pair = cluster.linked_pair(node)
+    with cluster.keep_others_from(cluster.a):
+        put_stranger(cluster, primary, "in1")
+        deleting = cluster.start("DEL", cluster.a, primary)
+    assert cluster.end(deleting).status == 0
+    assert cluster.interfaces(primary) == ["in1-p", "in1"]
+    ip("-n", primary.netns, "link", "del", "in1")
+    end_pods(cluster, (cluster.a, primary), (node, pair))
+    cluster.assert_nothing_left()
+
+
+def test_fault_35_nothing_is_made_in_the_namespace_that_has_the_path_now(cluster: Cluster) -> None:
+    """The pair comes again, and the far half of its vEth would be made at the primary's path."""
+    primary, pair = cluster.linked_pair(cluster.a)
+    put_stranger(cluster, primary)
+    end_pods(cluster, (cluster.a, pair))
+    again = recreated(cluster, pair, PAIR, cluster.a)
+    answer = cluster.a.call("ADD", again, config={**CHAINED, "wait": 2})
+    assert answer.json.get("code") == 11, answer
+    assert cluster.interfaces(primary) == []
+    end_pods(cluster, (cluster.a, primary), (cluster.a, again))
+    cluster.assert_nothing_left()
+
+
+def test_fault_36_the_record_names_a_namespace_that_is_not_the_peers(cluster: Cluster) -> None:
+    """A write to the record does not lead anybody into a pod that asks for no links."""
+    primary, pair = cluster.linked_pair(cluster.a)
+    victim = cluster.pod("victim", {}, cluster.a)
+    end_pods(cluster, (cluster.a, pair))
+    path = f"{cluster.bed.records.config_maps_path}/{LINK}"
+    data = cluster.bed.api.get(path)["data"]
+    key = next(key for key, value in data.items() if value == netns_path(primary.netns))
+    cluster.bed.api.patch(path, {"data": {key: netns_path(victim.netns)}})
+    again = recreated(cluster, pair, PAIR, cluster.a)
+    assert cluster.a.add(again).status == 0
+    cluster.wait_until(State.LINKED)
+    assert cluster.pings(again, "192.168.2.100")
+    assert cluster.interfaces(victim) == []
+    end_pods(cluster, (cluster.a, primary), (cluster.a, again), (cluster.a, victim))
+    cluster.assert_nothing_left()
+
+
+@pytest.mark.parametrize("first", ["eth0", "net1"])
+def test_fault_37_the_del_of_one_attachment_leaves_the_links_of_the_other(cluster: Cluster, first: str) -> None:
+    """As Multus does: the same sandbox is attached twice, and both attachments find the pod's links declared."""
+    multus = {"config": {**CHAINED, "name": "multus"}, "CNI_IFNAME": "net1"}
+    primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.b)
+    waiting = cluster.start("ADD", cluster.b, pair)
+    calls: dict[str, dict[str, Any]] = {"eth0": {}, "net1": multus}
+    other = "net1" if first == "eth0" else "eth0"
+    for attachment in (first, other):
+        answer = cluster.a.call("ADD", primary, **calls[attachment])
+        assert answer.status == 0, answer
+        if attachment == first:
+            primary.result = answer.json
+    assert cluster.end(waiting).status == 0
+    index = cluster.show(primary, "in1")["ifindex"]
+    assert cluster.a.call("DEL", primary, **calls[other]).status == 0
+    assert cluster.show(primary, "in1")["ifindex"] == index
+    assert cluster.state() is State.LINKED
+    assert cluster.pings(primary, "192.168.2.101")
+    assert cluster.a.call("CHECK", primary, **calls[first]).status == 0
+    assert cluster.a.call("DEL", primary, **calls[first]).status == 0
+    assert cluster.interfaces(primary) == []
+    end_pods(cluster, (cluster.a, primary), (cluster.b, pair))
     cluster.assert_nothing_left()
 
 
