@@ -14,7 +14,7 @@ from ratchet import datapath
 from ratchet.agent.announce import Announcer, Reason
 from ratchet.core.edits import edits, wants_restart
 from ratchet.core.intent import Wanted, WantedLink, superseding, wanted_links
-from ratchet.core.model import Pod, Side
+from ratchet.core.model import Link, Pod, Side
 from ratchet.errors import NamespaceGoneError
 from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry
 from ratchet.node.linking import OwnEnd, held_ends
@@ -39,9 +39,9 @@ class Membership:
     is_adding: Callable[[str], bool]
     reconcile_link: Callable[[str], None]
     reconcile_namespace: Callable[[str], None]
-    # Ends that their pods may have to give up. Whether they do is decided by the worker that has the link: another one
-    # might take the end out of the record while that worker joins it.
-    _doubtful: dict[tuple[Attachment, str], Pod] = field(default_factory=dict)
+    # Ends whose link seems undeclared; they are given up once their peers have left. That is decided by the worker that
+    # has the link: another one might take the end out of the record while that worker joins it.
+    _undeclared: dict[tuple[Attachment, str], Pod] = field(default_factory=dict)
 
     def reconcile(self, namespace: str) -> None:
         """Have this node's pods take the links that name them by now, and give up those that no longer do."""
@@ -55,14 +55,16 @@ class Membership:
             if pod is not None and entry.pod is not None and pod.ref.is_same_pod(entry.pod):
                 self._reconcile_sandbox(entry, pod, pods.values())
 
-    def is_doubtful(self, entry: SandboxEntry, end: HeldEnd) -> bool:
-        """Whether the end may have to be given up (`give_up_undeclared`)."""
-        return (entry.attachment, end.link) in self._doubtful
+    def may_give_up(self, entry: SandboxEntry, end: HeldEnd) -> bool:
+        """Whether the end's link seems undeclared and its peer, as far as is known, has left (`give_up_undeclared`)."""
+        if (entry.attachment, end.link) not in self._undeclared:
+            return False
+        return not _has_peer(self.records.known.get(end.link), entry)
 
     def forget(self, link: str) -> None:
         """Keep nothing in mind of a link of which the node has no end any more."""
-        for key in [key for key in list(self._doubtful) if key[1] == link]:
-            self._doubtful.pop(key, None)
+        for key in [key for key in list(self._undeclared) if key[1] == link]:
+            self._undeclared.pop(key, None)
 
     def _reconcile_sandbox(self, entry: SandboxEntry, pod: Pod, pods: Collection[Pod]) -> None:
         if pod.finished or self.journal.is_buried(entry.attachment, entry.began):
@@ -71,10 +73,13 @@ class Membership:
         own = wanted.ends_of(pod)
         self._take(entry, pod, [(link, side) for link, side in own if link.is_declared_by_others(pod)])
         self._announce_edits(entry, pod, wanted)
-        if superseding(pod, pods) is None:
-            for end in self._possibly_undeclared(entry, own):
-                self._doubtful[entry.attachment, end.link] = pod
+        undeclared = self._possibly_undeclared(entry, own) if superseding(pod, pods) is None else []
+        for end in entry.ends:
+            if end in undeclared:
+                self._undeclared[entry.attachment, end.link] = pod
                 self.reconcile_link(end.link)
+            else:
+                self._undeclared.pop((entry.attachment, end.link), None)
         if not own and not entry.ends:
             self.announcer.condition(pod, False, "WaitingForPeer", "no pod names it as its pair")
 
@@ -133,22 +138,20 @@ class Membership:
 
     def give_up_undeclared(self, entry: SandboxEntry, end: HeldEnd, reconciler: Reconciler) -> None:
         """Give up an end whose peer has left and whose link is undeclared, both as the API has it now."""
-        pod = self._doubtful.get((entry.attachment, end.link))
-        if pod is None:
+        pod = self._undeclared.get((entry.attachment, end.link))
+        if pod is None or _has_peer(self.records.link(end.link), entry):
             return
-        container_id = entry.attachment.container_id
-        if not self._has_peer(end.link, container_id):
-            wanted = self._wanted_now(entry, pod)
-            # What declares the links of a refused pod cannot be read: this link may be among them.
-            reason = None if pod.ref.uid in wanted.refused else self._why_given_up(end, wanted.ends_of(pod))
-            if reason is not None:
-                self._give_up(entry, end, reconciler, reason)
-        self._doubtful.pop((entry.attachment, end.link), None)
+        wanted = self._wanted_now(entry, pod)
+        # What declares the links of a refused pod cannot be read: this link may be among them.
+        reason = None if pod.ref.uid in wanted.refused else self._why_given_up(end, wanted.ends_of(pod))
+        if reason is not None:
+            self._give_up(entry, end, reconciler, reason)
+        self._undeclared.pop((entry.attachment, end.link), None)
 
     def _give_up(self, entry: SandboxEntry, end: HeldEnd, reconciler: Reconciler, reason: str) -> None:
         container_id = entry.attachment.container_id
         with self.journal.lock(end.link):
-            if self._has_peer(end.link, container_id) or not self.journal.still_wants(entry, end):
+            if _has_peer(self.records.link(end.link), entry) or not self.journal.still_wants(entry, end):
                 return
             take_down(self.journal, container_id, entry.location(end), end.ifname, end.link)
             reconciler.leave(end.link, container_id, reason)
@@ -156,14 +159,6 @@ class Membership:
         log.info("link given up link=%s pod=%s reason=%s", end.link, entry.pod, reason)
         if entry.pod is not None:
             self.reconcile_namespace(entry.pod.namespace)  # another link may wait for the interface
-
-    def _has_peer(self, link: str, container_id: str) -> bool:
-        """Whether the record holds the other end: what was declared when the peer started holds until it ends."""
-        record = self.records.link(link)
-        if record is None:
-            return False
-        side = record.side_of(container_id)
-        return any(record.sandbox(one) is not None for one in ([side.other] if side is not None else Side))
 
     def _wanted_now(self, entry: SandboxEntry, pod: Pod) -> Wanted:
         pods, topologies = self.records.pods_now(pod.ref.namespace), self.records.topologies_now(pod.ref.namespace)
@@ -182,6 +177,14 @@ class Membership:
             if words := edits(record, link, wanted.refused.get(pod.ref.uid)):
                 text = f"link {end.link} {wants_restart(record, words)}"
                 self.announcer.event(pod.ref, Reason.WANTS_RESTART, text)
+
+
+def _has_peer(record: Link | None, entry: SandboxEntry) -> bool:
+    """Whether the record holds the other end: what was declared when the peer started holds until it ends."""
+    if record is None:
+        return False
+    side = record.side_of(entry.attachment.container_id)
+    return any(record.sandbox(one) is not None for one in ([side.other] if side is not None else Side))
 
 
 def _holds(ends: Iterable[HeldEnd], link: WantedLink) -> bool:

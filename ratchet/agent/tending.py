@@ -67,7 +67,7 @@ class Tender:
             for entry, end in held:
                 if not self.is_adding(entry.attachment.container_id):
                     with about(pod=entry.pod, sandbox=entry.attachment.container_id):
-                        if self.membership.is_doubtful(entry, end):
+                        if self.membership.may_give_up(entry, end):
                             self.membership.give_up_undeclared(entry, end, self._reconciler(entry, end))
                         else:
                             self._tend_end(entry, end)

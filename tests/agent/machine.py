@@ -415,6 +415,7 @@ class Game:
         self._marred: set[int] = set()
         self._swapped: set[int] = set()
         self._listing: set[str] = set()
+        self._settled = 0
         self._crashed = False
         self._began = time.monotonic()
         self._story: list[str] = []
@@ -704,6 +705,9 @@ class Game:
             if placed.life is not None:
                 self._have_it_run(pod)
         self._look_at_marred()
+        if self.shape.declared is Declared.TOPOLOGY:  # the order of endpoints means nothing, so links stay as they are
+            self.swap_endpoints(self._settled)
+        self._settled += 1
         self._wait_until_quiet()
         self._history.buried |= {life.id for life in self._lives if life.deleted}
         for life in self._lives:

@@ -600,3 +600,27 @@ def test_an_earlier_version_reads_an_underlay_without_a_port(root: Path, journal
     journal.write(replace(entry(), underlay=Underlay(None, None, None)))
     written = json.loads((root / "sandboxes" / ONE.file_name).read_text())["underlay"]
     assert (written["interface"], written["address"], written["vxlan_port"]) == (None, None, 4789)
+
+
+def test_an_entry_is_decoded_once_for_each_version_of_its_file(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step of each link of an ADD reads the entry, which has all links of the pod."""
+    journal.write(entry())
+    read: list[str] = []
+    decode = journal_module._document
+
+    def counted(path: Path) -> dict[str, Any] | None:
+        read.append(path.name)
+        return decode(path)
+
+    monkeypatch.setattr(journal_module, "_document", counted)
+    for _ in range(10):
+        assert journal.read(ONE) == entry()
+    assert len(read) == 1
+    journal.write(replace(entry(), netns="/run/netns/other"))
+    for _ in range(10):
+        found = journal.read(ONE)
+        assert found is not None
+        assert found.netns == "/run/netns/other"
+    assert len(read) == 2
