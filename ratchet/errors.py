@@ -149,9 +149,17 @@ class IllegalTransitionError(RatchetError):
 
 
 class MalformedRecordError(RatchetError):
-    """A ConfigMap in Ratchet's namespace that claims to be a link and cannot be read as one."""
+    """A ConfigMap in Ratchet's namespace that claims to be a link and cannot be read as one; `record` is its name."""
 
     code = 106
+
+    def __init__(self, message: str, *, record: str = "", details: str = "") -> None:
+        super().__init__(message, details=details)
+        self.record = record
+
+
+class NewerRecordError(MalformedRecordError):
+    """A record that only newer versions may use (its `minReader`): it is left as it is."""
 
 
 class ConflictError(TryAgainError):

@@ -131,7 +131,9 @@ class Informers:
             links, malformed, version = self._records.links_of_node(self._node)
             for error in malformed:
                 log.error("%s", error)
-            return links, version
+            # A record that cannot be read is still there: what is known of it stays.
+            unread = (self.memory.links.get(error.record) for error in malformed)
+            return [*links, *(link for link in unread if link is not None)], version
 
         return Source(
             f"records of node {self._node}",

@@ -198,9 +198,10 @@ class Transition:
 class Link:
     """The record of one link: one ConfigMap.
 
-    `schema` is the format in which the record is stored, and stays for the record's life. `generation` counts changes
-    of the intent. `vni` once given stays until the record goes. `uid` and `resource_version` are the API server's,
-    empty while the record is not stored; `created` likewise None.
+    `schema` is the format in which the record is stored, and stays for the record's life. `unread` are the lines of its
+    history that this version cannot read and keeps as they are. `generation` counts changes of the intent. `vni` once
+    given stays until the record goes. `uid` and `resource_version` are the API server's, empty while the record is not
+    stored; `created` likewise None.
     """
 
     name: str
@@ -212,6 +213,7 @@ class Link:
     vni: int | None = None
     history: tuple[Transition, ...] = ()
     schema: int = CURRENT_SCHEMA
+    unread: tuple[str, ...] = ()
     uid: str = field(default="", compare=False)
     resource_version: str = field(default="", compare=False)
     created: datetime | None = field(default=None, compare=False)

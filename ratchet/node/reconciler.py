@@ -26,6 +26,7 @@ from ratchet.errors import (
     ForeignInterfaceError,
     NamespaceError,
     NamespaceGoneError,
+    NewerRecordError,
     RatchetError,
     SupersededError,
     VniInUseError,
@@ -89,14 +90,19 @@ class Reconciler:
     def leave(self, link: str, container_id: str, reason: str) -> None:
         """Take a sandbox out of its link's record, if the record holds it; the last to leave ends the record.
 
-        The caller holds the link's lock and has taken the end down. Repeated, it does nothing.
+        The caller holds the link's lock and has taken the end down. Repeated, it does nothing. Raises NewerRecordError,
+        the sandbox taken out all the same, where only newer versions may use the record.
         """
 
         def left(record: Link) -> Link:
             side = record.side_of(container_id)
             return record if side is None else moves.leave(record, side, container_id, reason, self.now())
 
-        self._change(link, left)
+        try:
+            self._change(link, left)
+        except NewerRecordError:
+            _until_undisputed(lambda: self.records.leave_newer(link, container_id))
+            raise
 
     def note_lost(self, link: str, container_id: str, reason: str) -> None:
         """Note that an end does not stand any more, if the record holds this sandbox."""

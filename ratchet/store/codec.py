@@ -54,7 +54,7 @@ from ratchet.core.naming import (
 )
 from ratchet.core.orphans import VniLease
 from ratchet.core.properties import Properties
-from ratchet.errors import MalformedRecordError
+from ratchet.errors import MalformedRecordError, NewerRecordError
 from ratchet.store.properties import END_PROPERTIES, decode_properties, encode_properties
 
 Json = dict[str, Any]
@@ -73,8 +73,9 @@ _PORTS = range(1, 1 << 16)
 _TUNNEL, _PORT = "kind_wanted", "vxlan_port"
 _SCHEMA, _MIN_READER, _PRIMARY = "schema", "minReader", "primary"
 _LETTERS = ("a", "b")
-_SCHEMAS = range(EARLIER_SCHEMA, CURRENT_SCHEMA + 1)
+_SCHEMAS = range(EARLIER_SCHEMA, 1 << 16)
 _COOKIES = range(1 << 63)
+UNREAD_KEPT = 12  # lines
 _SANDBOX_KEYS = {"pod", "uid", "mirror", "node", "vtep", "sandbox", "netns", "cookie", "stands", "ready"}
 _END_KEYS = END_PROPERTIES | {"name", "ifname", "addresses"} | _SANDBOX_KEYS
 
@@ -95,11 +96,13 @@ def encode_link(link: Link) -> Json:
         data[_PORT] = str(link.means.vxlan_port)
     prefixes = _prefixes(link)
     if link.schema != EARLIER_SCHEMA:
-        data |= {_SCHEMA: str(link.schema), _MIN_READER: str(link.schema), _PRIMARY: prefixes[Side.PRIMARY]}
+        # What a newer version has written here stays: a patch has only what differs between two encodings.
+        readers = str(min(link.schema, CURRENT_SCHEMA))
+        data |= {_SCHEMA: str(link.schema), _MIN_READER: readers, _PRIMARY: prefixes[Side.PRIMARY]}
     for side in Side:
         data |= _encode_end(prefixes[side], link.end(side), link.schema)
-    if link.history:
-        data["history"] = "\n".join(_encode_transition(step) for step in link.history)
+    if lines := [*link.unread, *map(_encode_transition, link.history)]:
+        data["history"] = "\n".join(lines)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -109,13 +112,20 @@ def encode_link(link: Link) -> Json:
 
 
 def decode_link(config_map: Mapping[str, Any]) -> Link:
-    """The link that a ConfigMap holds. Raises MalformedRecordError, naming the record and the key."""
+    """The link that a ConfigMap holds.
+
+    A record of a newer version is read as one of this version if its `minReader` allows it. Unknown keys, and lines of
+    history that cannot be read, are kept. Raises NewerRecordError where `minReader` does not allow it, otherwise
+    MalformedRecordError, naming the record and the key.
+    """
     metadata = config_map.get("metadata", {})
     name = metadata.get("name", "?")
     data: Mapping[str, str] = config_map.get("data") or {}
     try:
         namespace = data["namespace"]
         schema = _decode_number(data, _SCHEMA, _SCHEMAS) if _SCHEMA in data else EARLIER_SCHEMA
+        _refuse_newer(name, data, schema)
+        history, unread = _decode_history(data.get("history", ""))
         primary, pair = _decode_prefixes(data, schema)
         return Link(
             name=name,
@@ -128,16 +138,19 @@ def decode_link(config_map: Mapping[str, Any]) -> Link:
             ),
             generation=_decode_number(data, "generation", _GENERATIONS),
             vni=_decode_number(data, "vni", _VNIS) if "vni" in data else None,
-            history=tuple(_decode_transition(line) for line in data.get("history", "").split("\n") if line),
+            history=history,
             schema=schema,
+            unread=unread,
             uid=metadata.get("uid", ""),
             resource_version=metadata.get("resourceVersion", ""),
             created=decode_time(metadata.get("creationTimestamp")),
         )
+    except NewerRecordError:
+        raise
     except KeyError as cause:
-        raise MalformedRecordError(f"cannot read the record {name}: it has no {cause.args[0]}") from cause
+        raise MalformedRecordError(f"cannot read the record {name}: it has no {cause.args[0]}", record=name) from cause
     except ValueError as cause:
-        raise MalformedRecordError(f"cannot read the record {name}: {cause}") from cause
+        raise MalformedRecordError(f"cannot read the record {name}: {cause}", record=name) from cause
 
 
 def stored_link(link: Link, encoded: Json, answer: Mapping[str, Any]) -> Link:
@@ -154,6 +167,23 @@ def stored_link(link: Link, encoded: Json, answer: Mapping[str, Any]) -> Link:
         resource_version=metadata["resourceVersion"],
         created=decode_time(metadata.get("creationTimestamp")),
     )
+
+
+def leave_patch(config_map: Mapping[str, Any], container_id: str) -> Json | None:
+    """The merge patch by which a sandbox leaves a record that this version may not use; None where it is not in it.
+
+    In every schema a sandbox's keys begin with its end's prefix, and `<prefix>.sandbox` is its container id.
+    """
+    metadata, data = config_map["metadata"], config_map.get("data") or {}
+    prefix = next((key.removesuffix("sandbox") for key in data if _is_sandbox(key, data[key], container_id)), None)
+    if prefix is None:
+        return None
+    gone = {key: None for key in data if key.removeprefix(prefix) in _SANDBOX_KEYS and key.startswith(prefix)}
+    return {"metadata": {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}, "data": gone}
+
+
+def _is_sandbox(key: str, value: str, container_id: str) -> bool:
+    return key.endswith(".sandbox") and value == container_id
 
 
 def link_patch(before: Link, new: Json) -> Json:
@@ -410,6 +440,28 @@ def _decode_stand(key: str, word: str, text: str) -> Stand:
 def _encode_transition(step: Transition) -> str:
     moment = step.at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return f"{moment} {step.source} → {step.target}: {step.reason}"
+
+
+def _refuse_newer(name: str, data: Mapping[str, str], schema: int) -> None:
+    """Raise NewerRecordError for a record that this version may not use."""
+    least = _decode_number(data, _MIN_READER, _SCHEMAS) if _MIN_READER in data else schema
+    if least > CURRENT_SCHEMA:
+        raise NewerRecordError(
+            f"cannot use the record {name}: it needs a version that reads schema {least}, not {CURRENT_SCHEMA}",
+            record=name,
+            details="upgrade Ratchet on this node",
+        )
+
+
+def _decode_history(text: str) -> tuple[tuple[Transition, ...], tuple[str, ...]]:
+    """The steps of a history, and its lines that cannot be read."""
+    steps, unread = list[Transition](), list[str]()
+    for line in filter(None, text.split("\n")):
+        try:
+            steps.append(_decode_transition(line))
+        except ValueError:
+            unread.append(line)
+    return tuple(steps), tuple(unread[-UNREAD_KEPT:])
 
 
 def _decode_transition(line: str) -> Transition:

@@ -39,6 +39,7 @@ from ratchet.store.codec import (
     decode_vni_lease,
     encode_link,
     encode_node_lease,
+    leave_patch,
     link_patch,
     stored_link,
 )
@@ -195,6 +196,14 @@ class Records:
             return stored_link(after, encoded, answer)
         except NotFoundError as gone:
             raise ConflictError(f"cannot update the record {before.name}: it was deleted meanwhile") from gone
+
+    def leave_newer(self, name: str, container_id: str) -> None:
+        """Take a sandbox out of a record that this version may not use. Raises ConflictError where it has changed."""
+        path = f"{self.config_maps_path}/{name}"
+        with suppress(NotFoundError):
+            patch = leave_patch(self.api.get(path), container_id)
+            if patch is not None:
+                self.api.patch(path, patch)
 
     def delete(self, link: Link) -> None:
         """Delete the record as it was read, then the VNI that it held. Raises ConflictError where it has changed.

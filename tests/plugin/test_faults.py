@@ -611,6 +611,56 @@ def test_fault_37_the_del_of_one_attachment_leaves_the_links_of_the_other(cluste
     cluster.assert_nothing_left()
 
 
+# 40: a newer version's record
+
+
+def written_by_a_newer_version(cluster: Cluster, least: int) -> str:
+    """Change the record as a newer version would write it, whose readers must know schema `least`; the record's path."""
+    path = f"{cluster.bed.records.config_maps_path}/{LINK}"
+    history = cluster.bed.api.get(path)["data"]["history"]
+    news = {"schema": "7", "minReader": str(least), "news": "x", "a.news": "y", "history": f"in a new form\n{history}"}
+    cluster.bed.api.patch(path, {"data": news})
+    return path
+
+
+@pytest.mark.parametrize("node_of_pair", ["a", "b"])
+def test_fault_40_a_newer_record_that_may_be_used_is_used_and_kept(cluster: Cluster, node_of_pair: str) -> None:
+    node = cluster.bed.kubelets[node_of_pair]
+    primary, pair = cluster.linked_pair(node)
+    path = written_by_a_newer_version(cluster, least=2)
+    end_pods(cluster, (node, pair))
+    again = recreated(cluster, pair, PAIR, node)
+    assert node.add(again).status == 0
+    cluster.wait_until(State.LINKED)
+    assert cluster.pings(again, "192.168.2.100")
+    data = cluster.bed.api.get(path)["data"]
+    assert (data["schema"], data["minReader"], data["news"], data["a.news"]) == ("7", "2", "x", "y")
+    assert data["history"].startswith("in a new form\n")
+    end_pods(cluster, (cluster.a, primary), (node, again))
+    cluster.assert_nothing_left()
+
+
+def test_fault_40_a_record_for_newer_versions_alone_is_left_but_for_ones_own_end(cluster: Cluster) -> None:
+    primary, pair = cluster.linked_pair(cluster.b)
+    index = cluster.show(primary, "in1")["ifindex"]
+    path = written_by_a_newer_version(cluster, least=7)
+    before = cluster.bed.api.get(path)["data"]
+    assert cluster.b.call("DEL", pair).status == 0
+    assert cluster.interfaces(pair) == []
+    wait_for("the end of the pair", lambda: cluster.bed.api.get(path)["data"].get("a.sandbox") is None)
+    after = cluster.bed.api.get(path)["data"]
+    changed = {key for key in before if before[key] != after.get(key)}
+    assert all(key.startswith("a.") for key in changed), changed
+    assert after["b.sandbox"] == primary.container_id
+    again = cluster.sandbox(cluster.b, pair.pod)
+    refused = cluster.b.call("ADD", again, config={**CHAINED, "wait": 2})
+    assert refused.error.startswith(f"cannot use the record {LINK}: it needs a version that reads schema 7")
+    assert cluster.show(primary, "in1")["ifindex"] == index
+    cluster.bed.api.patch(path, {"data": {"minReader": "2"}})
+    end_pods(cluster, (cluster.a, primary), (cluster.b, pair), (cluster.b, again))
+    cluster.assert_nothing_left()
+
+
 # 39: a Node object and a mirror pod are not the pod
 
 

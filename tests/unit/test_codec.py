@@ -32,7 +32,7 @@ from ratchet.core.moves import join, leave, note_standing, with_vni
 from ratchet.core.naming import NODE_LABEL
 from ratchet.core.orphans import VniLease, orphaned_links
 from ratchet.core.properties import Properties, Route
-from ratchet.errors import MalformedRecordError
+from ratchet.errors import MalformedRecordError, NewerRecordError
 from ratchet.store.codec import (
     Json,
     decode_link,
@@ -43,6 +43,7 @@ from ratchet.store.codec import (
     encode_link,
     encode_node_lease,
     encode_vni_lease,
+    leave_patch,
     link_patch,
     stored_link,
 )
@@ -293,12 +294,6 @@ MALFORMED = [
     ("b.ready", "c1"),
     ("b.ready", "c1 peer x generation x"),
     ("a.ready", "c1 peer x generation 1 "),
-    ("history", "yesterday pending → linked: why"),
-    ("history", "2026-03-04T05:06:07Z pending → nowhere: why"),
-    ("history", "2026-03-04T05:06:07Z pending -> linked: why"),
-    ("history", "2026-03-04T05:06:07 pending → linked: a moment without its zone"),
-    ("history", "0001-01-01T00:00:00+14:00 pending → linked: before all time"),
-    ("history", "nonsense\nmore nonsense"),
 ]
 
 
@@ -497,3 +492,53 @@ def test_an_earlier_agent_that_renews_a_lease_takes_the_announcement_back() -> N
     assert decode_node_lease(lease).schema == EARLIER_SCHEMA
     del lease["metadata"]["annotations"]["ratchet.schema"]
     assert decode_node_lease(lease).schema == EARLIER_SCHEMA
+
+
+UNREAD = [
+    "yesterday pending → linked: why",
+    "2026-03-04T05:06:07Z pending → nowhere: why",
+    "2026-03-04T05:06:07Z pending -> linked: why",
+    "2026-03-04T05:06:07 pending → linked: a moment without its zone",
+    "0001-01-01T00:00:00+14:00 pending → linked: before all time",
+    "nonsense",
+]
+
+
+@pytest.mark.parametrize("line", UNREAD)
+def test_a_line_of_history_that_cannot_be_read_is_kept(line: str) -> None:
+    config_map = stored(full())
+    config_map["data"]["history"] = f"{line}\n{config_map['data']['history']}"
+    link = decode_link(config_map)
+    assert link.unread == (line,)
+    assert link.history == full().history
+    assert encode_link(link)["data"]["history"].splitlines()[0] == line
+
+
+def test_a_newer_record_that_this_version_may_use_is_used_and_keeps_what_is_unknown() -> None:
+    config_map = stored(full())
+    config_map["data"] |= {"schema": "3", "minReader": "2", "news": "from tomorrow", "a.news": "too"}
+    link = decode_link(config_map)
+    assert (link.schema, link.primary.sandbox) == (3, full().primary.sandbox)
+    left = leave(link, Side.PRIMARY, "primary-pod-c1", "it was deleted", NOW)
+    patched = link_patch(link, encode_link(left))["data"]
+    assert not {"schema", "minReader", "news", "a.news"} & patched.keys()
+    assert patched["b.sandbox"] is None
+
+
+def test_a_record_that_only_newer_versions_may_use_is_refused() -> None:
+    config_map = stored(full())
+    config_map["data"] |= {"schema": "4", "minReader": "3"}
+    with pytest.raises(
+        NewerRecordError, match=f"^cannot use the record {RECORD}: it needs a version that reads schema 3"
+    ):
+        decode_link(config_map)
+
+
+def test_a_sandbox_leaves_a_record_that_cannot_be_used_otherwise() -> None:
+    config_map = stored(full(), uid="u", resourceVersion="7")
+    patch = leave_patch(config_map, "pair-pod-c1")
+    assert patch is not None
+    assert patch["metadata"] == {"uid": "u", "resourceVersion": "7"}
+    keys = {"a.pod", "a.uid", "a.node", "a.vtep", "a.sandbox", "a.netns", "a.ready"}
+    assert patch["data"] == dict.fromkeys(keys)
+    assert leave_patch(config_map, "another") is None

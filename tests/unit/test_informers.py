@@ -58,8 +58,8 @@ class FakeRecords(Records):
         self.pods_script, self.topologies_script = Scripted(), Scripted()
 
     def links_of_node(self, node: str) -> tuple[list[Link], list[MalformedRecordError], str]:
-        links, version = self.links_script.list()
-        return links, [], version
+        links, version, *malformed = self.links_script.list()
+        return links, malformed, version
 
     def node_link_changes(self, *_: object) -> Iterator[tuple[LinkChange | None, str]]:
         return self.links_script.watch()
@@ -128,6 +128,19 @@ def test_a_record_that_vanished_in_a_gap_of_410_is_gone(watched: Watched) -> Non
     script.lists.put(([link("b", "4"), link("c", "8")], "9"))
     until("the gap to be closed", lambda: watched.links == ["a", "b", "c", "a"])
     assert known.names() == ["b", "c"]
+
+
+def test_a_record_that_can_no_longer_be_read_is_not_gone(watched: Watched) -> None:
+    links = watched.records.links_script
+    known = watched.informers.memory.links
+    links.lists.put(([link("kept", "1"), link("unread", "1")], "1"))
+    watched.informers.start()
+    until("the records", lambda: watched.informers.links_listed)
+    links.watches.put(EXPIRED)
+    error = MalformedRecordError("cannot read the record unread: it has no namespace", record="unread")
+    links.lists.put(([link("kept", "2")], "2", error))
+    until("the list after the gap", lambda: known.all()[0].resource_version == "2")
+    assert known.names() == ["kept", "unread"]
 
 
 def test_forbidden_topologies_are_unknown_until_they_can_be_listed(watched: Watched) -> None:
