@@ -188,7 +188,7 @@ class Bed:
                 continue
 
 
-def wait_for(what: str, holds: Callable[[], bool], seconds: float = 10.0) -> None:
+def wait_for(what: str, holds: Callable[[], bool], seconds: float = 30.0) -> None:
     """Return as soon as `holds`. Raises RatchetError that names `what` after `seconds`."""
     until = time.monotonic() + seconds
     while not holds():

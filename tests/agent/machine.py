@@ -42,7 +42,7 @@ Endpoint = tuple[str, str]
 
 NODES = ("a", "b")
 TOPOLOGY = "game"
-QUIET_SECONDS = 15.0
+QUIET_SECONDS = 30.0
 CALL_SECONDS = 100.0
 ADDS = 4  # until a sandbox stays, where nothing is in its way
 LOG_LINES = 60

@@ -615,7 +615,7 @@ def test_fault_37_the_del_of_one_attachment_leaves_the_links_of_the_other(cluste
 
 
 def written_by_a_newer_version(cluster: Cluster, least: int) -> str:
-    """Change the record as a newer version would write it, whose readers must know schema `least`; the record's path."""
+    """Change the record as a newer version would, for readers of schema `least` at least; the path of the record."""
     path = f"{cluster.bed.records.config_maps_path}/{LINK}"
     history = cluster.bed.api.get(path)["data"]["history"]
     news = {"schema": "7", "minReader": str(least), "news": "x", "a.news": "y", "history": f"in a new form\n{history}"}

@@ -143,7 +143,7 @@ class Cluster:
         record = self.bed.records.link(link)
         return derive(record) if record else None
 
-    def wait_until(self, state: State | None, link: str = LINK, seconds: float = 10.0) -> None:
+    def wait_until(self, state: State | None, link: str = LINK, seconds: float = 30.0) -> None:
         wait_for(f"state {state} of {link}", lambda: self.state(link) is state, seconds)
 
     def told(self, reason: str) -> set[str]:
@@ -175,7 +175,7 @@ class Cluster:
         agent = self.bed.agents.get(node.host.name)
         return answer.stderr if agent is None else agent.log.read_text()
 
-    def assert_nothing_left(self, seconds: float = 10.0) -> None:
+    def assert_nothing_left(self, seconds: float = 30.0) -> None:
         """No record, no VNI, no sandbox noted, no lock, no interface on the nodes but their own; or soon none."""
         until = time.monotonic() + seconds
         while left := self._left():
