@@ -10,12 +10,10 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
-from ratchet import datapath
 from ratchet.agent.announce import Announcer, Reason
 from ratchet.core.edits import edits, wants_restart
 from ratchet.core.intent import Wanted, WantedLink, superseding, wanted_links
 from ratchet.core.model import Link, Pod, Side
-from ratchet.errors import NamespaceGoneError
 from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry
 from ratchet.node.linking import OwnEnd, held_ends
 from ratchet.node.reconciler import Reconciler, take_down
@@ -105,16 +103,12 @@ class Membership:
     def _reserve(self, entry: SandboxEntry, wanted: Iterable[HeldEnd]) -> list[HeldEnd]:
         """Note the ends in the journal that the sandbox can take; these."""
         container_id, taken = entry.attachment.container_id, list[HeldEnd]()
-        try:
-            in_use = datapath.identify_netns(entry.netns).indexes
-        except NamespaceGoneError:
-            return []
         with self.journal.sandbox_lock(container_id):
             others = [one for one in self.journal.of_container(container_id) if one.attachment != entry.attachment]
             elsewhere = [end for one in others for end in one.ends]
 
             def with_taken(ends: tuple[HeldEnd, ...]) -> tuple[HeldEnd, ...]:
-                taken[:] = reserve(wanted, [*ends, *elsewhere], in_use)
+                taken[:] = reserve(wanted, [*ends, *elsewhere])
                 return (*ends, *taken)
 
             return taken if self.journal.change_ends(entry.attachment, with_taken) else []

@@ -9,23 +9,22 @@ from __future__ import annotations
 
 from ratchet.datapath.claims import release
 from ratchet.datapath.counting import count
-from ratchet.datapath.identity import NetnsIdentity, identify_netns, namespace_is_there
+from ratchet.datapath.identity import namespace_is_there, netns_cookie
 from ratchet.datapath.netns import Netns, inside, is_host, open_netns, refuse_host
 from ratchet.datapath.parent import find_parent
 from ratchet.datapath.wiring import build, ensure, make, observe, observe_port, remove, removing, unplug
 
 __all__ = [
     "Netns",
-    "NetnsIdentity",
     "build",
     "count",
     "ensure",
     "find_parent",
-    "identify_netns",
     "inside",
     "is_host",
     "make",
     "namespace_is_there",
+    "netns_cookie",
     "observe",
     "observe_port",
     "open_netns",

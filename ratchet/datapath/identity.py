@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ratchet.core.model import Location
 from ratchet.datapath.netns import open_netns
 from ratchet.datapath.pod import is_cookie
-from ratchet.datapath.reading import links_of
 from ratchet.datapath.rtnetlink import Channel
 from ratchet.errors import DatapathError, NamespaceGoneError
 
 
-@dataclass(frozen=True, slots=True)
-class NetnsIdentity:
-    """A namespace's SO_NETNS_COOKIE (0 before Linux 5.14), and the ifindexes in use in it."""
-
-    cookie: int
-    indexes: frozenset[int]
-
-
-def identify_netns(path: str) -> NetnsIdentity:
-    """Read the identity of the namespace at `path`. Raises NamespaceGoneError, DatapathError."""
+def netns_cookie(path: str) -> int:
+    """The SO_NETNS_COOKIE of the namespace at `path`, 0 before Linux 5.14. Raises NamespaceGoneError, DatapathError."""
     with open_netns(path) as netns, Channel(netns) as channel:
-        return NetnsIdentity(channel.cookie(), frozenset(sight.device.index for sight in links_of(channel)))
+        return channel.cookie()
 
 
 def namespace_is_there(location: Location) -> bool:

@@ -88,7 +88,7 @@ def _with_links(call: Call, records: Records, pod: Pod, began: float) -> Result:
     if not pod.node:
         raise PodMissingError(f"cannot link pod {pod.ref}: as the API has it, it is on no node")
     site = call.site(records, pod.node)
-    identity = datapath.identify_netns(call.arguments.netns)
+    cookie = datapath.netns_cookie(call.arguments.netns)
     entry = SandboxEntry(
         call.attachment,
         call.arguments.netns,
@@ -96,7 +96,7 @@ def _with_links(call: Call, records: Records, pod: Pod, began: float) -> Result:
         asks=True,
         began=call.began,
         underlay=call.underlay,
-        cookie=identity.cookie,
+        cookie=cookie,
     )
     requested = wait_of(pod)
     seconds = call.wait if requested is None else requested
@@ -106,13 +106,13 @@ def _with_links(call: Call, records: Records, pod: Pod, began: float) -> Result:
     config = call.network.boot_network or call.network.delegate
     intended = _with_intended(call, entry, config)
     with call.journal.sandbox_lock(call.arguments.container_id):
-        entry = replace(entry, ends=_reserved(call, wanted, identity))
+        entry = replace(entry, ends=_reserved(call, wanted))
         _begin(call, entry)
     try:
         ends = naming.wait(until, require=call.require)
         if ends != naming.ends:
             with call.journal.sandbox_lock(call.arguments.container_id):
-                entry = replace(entry, ends=_reserved(call, held_ends(records, pod, ends), identity))
+                entry = replace(entry, ends=_reserved(call, held_ends(records, pod, ends)))
                 _note(call, entry)
         sandbox = Sandbox(
             call.arguments.container_id,
@@ -120,7 +120,7 @@ def _with_links(call: Call, records: Records, pod: Pod, began: float) -> Result:
             site.node,
             call.arguments.netns,
             site.parent.address,
-            identity.cookie,
+            cookie,
         )
         attempts = [Attempt(end.wanted, end.side, sandbox, end.index) for end in entry.ends]
         intended = replace(intended, ends=entry.ends)
@@ -135,11 +135,11 @@ def _with_links(call: Call, records: Records, pod: Pod, began: float) -> Result:
         raise
 
 
-def _reserved(call: Call, wanted: list[HeldEnd], identity: datapath.NetnsIdentity) -> tuple[HeldEnd, ...]:
+def _reserved(call: Call, wanted: list[HeldEnd]) -> tuple[HeldEnd, ...]:
     """The ends that this attachment takes; those that another attachment of the container has are left to it."""
     entries = call.journal.of_container(call.arguments.container_id)
     held = [end for entry in entries if entry.attachment != call.attachment for end in entry.ends]
-    taken = reserve(wanted, held, identity.indexes)
+    taken = reserve(wanted, held)
     for end in wanted:
         if all(end.link != one.link for one in taken):
             log.info("end left to another attachment of the container link=%s interface=%s", end.link, end.ifname)

@@ -17,7 +17,6 @@ from unittest.mock import patch
 
 from ratchet.core.device import Device, Observed, Parent, Wire
 from ratchet.core.model import Location
-from ratchet.datapath import NetnsIdentity
 from ratchet.errors import ApiUnavailableError, ConflictError, ForeignInterfaceError, NamespaceGoneError
 from ratchet.node import add, call, delete, linking, reconciler, sites
 from ratchet.node.journal import Attachment, Journal, SandboxEntry
@@ -226,8 +225,8 @@ class FakeKernel:
         found: Device | None = ask("observe_port", location.netns, ifname, location.index)
         return found
 
-    def identify_netns(self, path: str) -> NetnsIdentity:
-        return NetnsIdentity(0, frozenset())
+    def netns_cookie(self, path: str) -> int:
+        return 0
 
     def open_netns(self, path: str) -> Any:
         return nullcontext(path)

@@ -239,9 +239,9 @@ def test_of_two_new_links_of_one_interface_the_first_has_it() -> None:
 
 
 def test_every_end_that_is_taken_has_an_ifindex_of_its_own() -> None:
-    first = reserve([held(f"link-{number}", f"in{number}") for number in range(600)], [], {1, 2})
+    first = reserve([held(f"link-{number}", f"in{number}") for number in range(600)], [])
     indexes = {end.index for end in first}
     assert len(indexes) == 600
-    assert not indexes & {0, 1, 2}
+    assert 0 not in indexes
     (again,) = reserve([held("link-0", "in0")], [held("other", "in600", first[0].index)])
     assert again.index not in (0, first[0].index)
