@@ -20,9 +20,10 @@ from ratchet.core.model import Location
 from ratchet.datapath import NetnsIdentity
 from ratchet.errors import ApiUnavailableError, ConflictError, ForeignInterfaceError, NamespaceGoneError
 from ratchet.node import add, call, delete, linking, reconciler, sites
-from ratchet.node.journal import Attachment, Journal, SandboxEntry
+from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry
 from ratchet.store import follow, numbers
 from ratchet.store.apiserver import MERGE_PATCH, AlreadyExistsError, ApiServer, Json, NotFoundError, Watched
+from tests.protocol.namespaces import location_of
 
 Request = tuple[Any, ...]
 Outcome = TypeVar("Outcome")
@@ -159,6 +160,13 @@ class FakeJournal(Journal):
         self.write(entry)
         return True  # nobody adds an attachment twice here
 
+    def change_ends(self, attachment: Attachment, change: Callable[[tuple[HeldEnd, ...]], tuple[HeldEnd, ...]]) -> bool:
+        before = ask("change_ends", attachment, change)
+        if before is None:
+            return False
+        change(before)  # the caller's closure may keep what it has decided
+        return True
+
     @contextmanager
     def lock(self, link: str) -> Iterator[None]:
         if not self._locking:
@@ -190,7 +198,7 @@ class OneEntryJournal(FakeJournal):
 
     def location(self, link: str, container_id: str) -> Location | None:
         """The entry of the peer is as lasting as this one."""
-        return super().location(link, container_id) or Location(f"/netns/{container_id}")
+        return super().location(link, container_id) or location_of(container_id)
 
 
 class FakeKernel:
@@ -212,7 +220,7 @@ class FakeKernel:
         return self.observe(wire)
 
     def remove(self, location: Location, ifname: str) -> bool:
-        return bool(ask("remove", location.netns, ifname, location.index))
+        return bool(ask("remove", location, ifname))
 
     @contextmanager
     def removing(self, location: Location, ifname: str) -> Iterator[None]:
@@ -223,11 +231,12 @@ class FakeKernel:
         return False  # carrier is no part of this world
 
     def observe_port(self, location: Location, ifname: str) -> Device | None:
-        found: Device | None = ask("observe_port", location.netns, ifname, location.index)
+        found: Device | None = ask("observe_port", location, ifname)
         return found
 
     def identify_netns(self, path: str) -> NetnsIdentity:
-        return NetnsIdentity(0, frozenset())
+        identity: NetnsIdentity = ask("identify", path)
+        return identity
 
     def open_netns(self, path: str) -> Any:
         return nullcontext(path)

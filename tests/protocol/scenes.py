@@ -30,9 +30,10 @@ from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry
 from ratchet.node.reconciler import Reconciler
 from ratchet.store.codec import decode_link, encode_link
 from ratchet.store.records import Records
-from tests.protocol.asking import Failure, FakeApi, OneEntryJournal, ask, taken_away
+from tests.protocol.asking import Failure, FakeApi, FakeJournal, OneEntryJournal, ask, taken_away
 from tests.protocol.exploring import END, Place, Process, at_rest
-from tests.protocol.world import Actor, Interface, World, netns_path, observed
+from tests.protocol.namespaces import cookie_of, netns_path
+from tests.protocol.world import Actor, Interface, World, observed
 
 NAMESPACE = "ns"
 RECORDS = "/api/v1/namespaces/ratchet/configmaps"
@@ -52,7 +53,8 @@ def site_of(node: str) -> Site:
 
 
 def sandbox_of(name: str, pod: str, node: str) -> Sandbox:
-    return Sandbox(name, PodRef(NAMESPACE, pod, f"{pod}-1"), node, netns_path(name), PARENTS[node].address)
+    ref = PodRef(NAMESPACE, pod, f"{pod}-1")
+    return Sandbox(name, ref, node, netns_path(name), PARENTS[node].address, cookie_of(name))
 
 
 def wanted_link(primary: str = "left", pair: str = "right") -> Link:
@@ -75,6 +77,7 @@ class Rules:
 
     locking: bool = True
     api: Callable[[], FakeApi] = FakeApi
+    journal: Callable[[SandboxEntry, bool], FakeJournal] = OneEntryJournal
 
     def records(self) -> Records:
         return Records(self.api(), "ratchet", VNIS)
@@ -84,8 +87,9 @@ def call_of(attempt: Attempt, command: Command, rules: Rules) -> Call:
     """The runtime's call for one sandbox that has one end."""
     sandbox = attempt.sandbox
     held = HeldEnd(attempt.wanted, attempt.side)
-    entry = SandboxEntry(Attachment("net", sandbox.container_id, "eth0"), sandbox.netns, sandbox.pod, (held,))
-    journal = OneEntryJournal(entry, rules.locking)
+    attachment = Attachment("net", sandbox.container_id, "eth0")
+    entry = SandboxEntry(attachment, sandbox.netns, sandbox.pod, (held,), cookie=sandbox.cookie)
+    journal = rules.journal(entry, rules.locking)
     return plain_call(command, sandbox, journal, rules.records())
 
 
@@ -212,15 +216,15 @@ def collapsing(sandbox: str, node: str) -> Process:
 
 def meddling(attempt: Attempt) -> Process:
     """Somebody on the node deletes an end's interface by hand, once."""
-    place = (attempt.sandbox.netns, attempt.wanted.end(attempt.side).ifname)
+    ifname = attempt.wanted.end(attempt.side).ifname
 
     def there(world: World, _: Actor) -> Iterator[str]:
-        if any(one.place == place for one in world.interfaces):
+        if any(one.place == (attempt.sandbox.netns, ifname) for one in world.interfaces):
             yield "there"
 
     def start() -> str:
         ask("choose", there)
-        ask("remove", *place)
+        ask("remove", attempt.location, ifname)
         return END
 
     return Process(f"hand on {attempt.container_id}", attempt.sandbox.node, {"start": start}, "start")
@@ -336,8 +340,8 @@ class Unheard:
 def _namespaces_in(request: tuple[Any, ...]) -> list[str]:
     """The namespaces that a request to the kernel is about."""
     about = request[1]
-    if isinstance(about, str):
-        return [about]
+    if isinstance(about, Location):
+        return [about.netns]
     return [about.near.netns, about.far.netns] if isinstance(about, VethWire) else [about.near.netns]
 
 
@@ -409,10 +413,10 @@ class Expectation:
 
 def wire_in(record: Link, side: Side) -> Wire:
     """What an end is to be made of, each sandbox being where the record says."""
-    here, there = (Location(one.netns) if one else Location("") for one in map(record.sandbox, (side, side.other)))
-    mine = record.sandbox(side)
+    mine, peer = record.sandbox(side), record.sandbox(side.other)
     assert mine is not None
-    return wire_of(record, side, site_of(mine.node), here, there)
+    there = Location(peer.netns, peer.cookie) if peer is not None else None
+    return wire_of(record, side, site_of(mine.node), Location(mine.netns, mine.cookie), there)
 
 
 @cache
