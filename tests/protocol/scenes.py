@@ -318,11 +318,12 @@ class Unheard:
 
     `mortal` are the sandboxes that DEL may come for, `perishable` those whose namespace may go under one's hands. What
     is done to the others' interfaces under the link's lock is seen by nobody who does not hold it; that nobody touches
-    them without it is one of the conditions (`touched_unlocked`).
+    them without it is one of the conditions (`touched_unlocked`). `strangers` may come to paths of namespaces that went.
     """
 
     mortal: frozenset[str]
     perishable: frozenset[str]
+    strangers: frozenset[str] = frozenset()
 
     def __call__(self, world: World, actor: Actor, request: tuple[Any, ...]) -> bool:
         name = request[0]
@@ -333,7 +334,7 @@ class Unheard:
         return False
 
     def _lasting(self, world: World, request: tuple[Any, ...]) -> bool:
-        at_risk = {netns_path(one) for one in self.perishable & world.namespaces}
+        at_risk = {netns_path(one) for one in (self.perishable & world.namespaces) | self.strangers}
         return not at_risk & set(_namespaces_in(request))
 
 
@@ -466,7 +467,7 @@ def _dead_remains(texts: list[str], world: World) -> Iterator[str]:
         record = link_of(text)
         if {_id(record.primary), _id(record.pair)} & world.tombstones:
             yield "a dead sandbox is in a record"
-    dead = {netns_path(sandbox) for sandbox in world.tombstones}
+    dead = {netns_path(sandbox) for sandbox in world.tombstones & world.namespaces}
     if any(one.place[0] in dead for one in world.interfaces):
         yield "an interface is in a dead sandbox"
 
