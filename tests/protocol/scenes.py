@@ -318,7 +318,8 @@ class Unheard:
 
     `mortal` are the sandboxes that DEL may come for, `perishable` those whose namespace may go under one's hands. What
     is done to the others' interfaces under the link's lock is seen by nobody who does not hold it; that nobody touches
-    them without it is one of the conditions (`touched_unlocked`). `strangers` may come to paths of namespaces that went.
+    them without it is one of the conditions (`touched_unlocked`). `strangers` are sandboxes that may come to the paths
+    of others.
     """
 
     mortal: frozenset[str]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from unittest.mock import patch
 
@@ -18,11 +18,11 @@ from ratchet.core.device import Port, VethWire
 from ratchet.core.model import Location, Side
 from ratchet.core.plan import Attempt
 from ratchet.node.journal import SandboxEntry
-from ratchet.node.reconciler import Reconciler, _Settling
+from ratchet.node.reconciler import _Settling
 from ratchet.store.codec import encode_link
 from tests.protocol.asking import FakeJournal, OneEntryJournal, ask
 from tests.protocol.exploring import END, Place, Process, Report, Search
-from tests.protocol.namespaces import cookie_of, location_of, netns_path
+from tests.protocol.namespaces import cookie_of, netns_path
 from tests.protocol.scenes import (
     RECORDS,
     Expectation,
