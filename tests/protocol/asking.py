@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol, TypeVar
 from unittest.mock import patch
 
+from ratchet.agent import membership, tending
 from ratchet.core.device import Device, Observed, Parent, Wire
 from ratchet.core.model import Location
 from ratchet.datapath import NetnsIdentity
@@ -145,7 +146,10 @@ class FakeJournal(Journal):
         return list(ask("entries"))
 
     def of_container(self, container_id: str) -> list[SandboxEntry]:
-        return [entry for entry in self.entries() if entry.attachment.container_id == container_id]
+        return list(ask("of_container", container_id))
+
+    def holding(self, link: str) -> list[tuple[SandboxEntry, HeldEnd]]:
+        return [(entry, end) for entry in self.entries() for end in entry.ends if end.link == link]
 
     def sandbox_lock(self, container_id: str) -> AbstractContextManager[None]:
         return self.lock(f"sandbox/{container_id}")
@@ -196,6 +200,9 @@ class OneEntryJournal(FakeJournal):
     def entries(self) -> list[SandboxEntry]:
         return [self._only]
 
+    def of_container(self, container_id: str) -> list[SandboxEntry]:
+        return [self._only] if self._only.attachment.container_id == container_id else []
+
     def location(self, link: str, container_id: str) -> Location | None:
         """The entry of the peer is as lasting as this one."""
         return super().location(link, container_id) or location_of(container_id)
@@ -238,6 +245,9 @@ class FakeKernel:
         identity: NetnsIdentity = ask("identify", path)
         return identity
 
+    def namespace_is_there(self, location: Location) -> bool:
+        return bool(ask("is_there", location))
+
     def open_netns(self, path: str) -> Any:
         return nullcontext(path)
 
@@ -256,7 +266,7 @@ def taken_away(parents: dict[str, Parent]) -> Iterator[None]:
     kernel = FakeKernel(parents)
     time = SimpleNamespace(monotonic=lambda: current().clock(), sleep=_sleep)
     with ExitStack() as stack:
-        for module in (reconciler, call, add, sites):
+        for module in (reconciler, call, add, sites, membership, tending):
             stack.enter_context(patch.object(module, "datapath", kernel))
         for clocked in (add, follow):
             stack.enter_context(patch.object(clocked, "time", time))

@@ -40,6 +40,7 @@ RECORDS = "/api/v1/namespaces/ratchet/configmaps"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/ratchet/leases"
 VNIS = (11, 12)
 VXLAN_PORT = 4789
+FALSE_CLAIM = "it says linked and the devices do not stand"
 
 PARENTS = {
     "A": Parent("eth0", 2, "10.0.0.1", 1500),
@@ -460,7 +461,7 @@ def _false_claims(
     joined = {_id(record.primary), _id(record.pair)}
     if joined & tombstones or not joined <= namespaces or stand_in_kernel(text, interfaces, namespaces):
         return ()
-    return ("it says linked and the devices do not stand",)
+    return (FALSE_CLAIM,)
 
 
 def _dead_remains(texts: list[str], world: World) -> Iterator[str]:

@@ -293,7 +293,13 @@ def _forget(world: World, actor: Actor, attachment: Attachment) -> Outcomes:
 
 
 def _entries(world: World, actor: Actor) -> Outcomes:
-    return [(world, tuple(entry for node, entry in world.entries if node == actor.node))]
+    found = [entry for node, entry in world.entries if node == actor.node]
+    return [(world, tuple(sorted(found, key=lambda entry: entry.attachment.file_name)))]
+
+
+def _of_container(world: World, actor: Actor, container_id: str) -> Outcomes:
+    ((_, entries),) = _entries(world, actor)
+    return [(world, tuple(entry for entry in entries if entry.attachment.container_id == container_id))]
 
 
 def _change_ends(world: World, actor: Actor, attachment: Attachment, change: ChangeEnds) -> Outcomes:
@@ -450,7 +456,9 @@ def _veth(port: Port) -> Device:
 
 def _tunnel(wire: VxlanWire) -> Device:
     parts = {"vni": wire.vni, "remote": wire.remote, "local": wire.local, "port": wire.port}
-    return replace(_device(wire.near, "vxlan"), parent_index=wire.parent.index, **parts)  # type: ignore[arg-type]
+    # Carrier is no part of this world: its kernel takes none from a tunnel.
+    made = replace(_device(wire.near, "vxlan"), parent_index=wire.parent.index, carrier_fixed=True)
+    return replace(made, **parts)  # type: ignore[arg-type]
 
 
 def _device(port: Port, kind: str) -> Device:
@@ -484,6 +492,7 @@ _REQUESTS: dict[str, Callable[..., Outcomes]] = {
     "read": _read,
     "forget": _forget,
     "entries": _entries,
+    "of_container": _of_container,
     "change_ends": _change_ends,
     "held": _held,
     "sleep": _sleep,
@@ -496,4 +505,5 @@ _REQUESTS: dict[str, Callable[..., Outcomes]] = {
     "remove": _remove,
     "observe_port": _observe_port,
     "identify": _identify,
+    "is_there": lambda world, _, location: [(world, _is_there(world.namespaces, location.netns, location.cookie))],
 }
