@@ -16,7 +16,17 @@ from ratchet.node import add
 from ratchet.node.journal import HeldEnd, SandboxEntry
 from ratchet.node.reconciler import Reconciler, take_down
 from ratchet.node.reservation import reserve
-from tests.protocol.editing import CUT, DOUBLY_HELD, Declared, Edit, pod_of, sandbox_in
+from tests.protocol.editing import (
+    CUT,
+    DOUBLY_HELD,
+    NOT_LINKED,
+    OLD_LEFT,
+    OTHERS_STAND,
+    Declared,
+    Edit,
+    pod_of,
+    sandbox_in,
+)
 from tests.protocol.exploring import Report
 from tests.protocol.scenes import FALSE_CLAIM
 
@@ -129,6 +139,20 @@ def forgetting_before_taking_down() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def keeping_undeclared_ends() -> Iterator[None]:
+    """An end whose link no pod declares any more is kept."""
+    with patch.object(Membership, "give_up_undeclared", lambda *_: None):
+        yield
+
+
+@contextmanager
+def leaving_interfaces_behind() -> Iterator[None]:
+    """An end that is given up stays in the kernel."""
+    with patch.object(membership, "take_down", lambda *_: None):
+        yield
+
+
 Witness = tuple[Callable[[], AbstractContextManager[None]], Edit, str]
 MUTATIONS: dict[str, Witness] = {
     "an interface has no owner": (sharing_interfaces, moved("A", "A", "A", running=True), CUT),
@@ -139,6 +163,9 @@ MUTATIONS: dict[str, Witness] = {
     ),
     "clean-up by name": (forgetting_before_taking_down, renamed("A", "A", workers=2, over=True), FALSE_CLAIM),
     "clean-up by name, VXLAN": (forgetting_before_taking_down, renamed("A", "B", workers=2, over=True), FALSE_CLAIM),
+    "no end is given up": (keeping_undeclared_ends, renamed("A", "A", over=True), OLD_LEFT),
+    "no end is given up, so none is taken": (keeping_undeclared_ends, renamed("A", "B", over=True), NOT_LINKED),
+    "interfaces stay": (leaving_interfaces_behind, moved("A", "B", "A", over=True), OTHERS_STAND),
 }
 
 

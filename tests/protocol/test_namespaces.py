@@ -182,8 +182,8 @@ class Lie:
     def _check(self, world: World, _: tuple[Place, ...], quiet: bool) -> Iterator[str]:
         if any(one.place[0] == netns_path(FRIEND) for one in world.interfaces):
             yield "an interface of the link is in a stranger's namespace"
-        if quiet and "s1" in world.namespaces and self.known is not bool(world.interfaces):
-            yield "a journal's peer is not linked" if self.known else "something is made without a peer"
+        if quiet and self.known and not world.interfaces:
+            yield "the journal's peer is not linked"
 
 
 LIES = {"the journal has the peer": Lie(known=True), "the journal has no such peer": Lie(known=False)}
@@ -201,6 +201,13 @@ def believing_where_the_peer_is() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def knowing_no_peer() -> Iterator[None]:
+    """The node's journal is not asked where the peer is."""
+    with patch.object(_Settling, "_peer_location", lambda _: None):
+        yield
+
+
 @pytest.mark.parametrize("name", LIES)
 def test_nothing_is_made_where_only_the_record_has_the_peer(name: str, told: Callable[[Report], None]) -> None:
     report = LIES[name].search().run()
@@ -215,3 +222,9 @@ def test_the_search_finds_the_fault_where_the_record_is_believed(name: str, told
         report = LIES[name].search().run(first_fault=True)
     told(report)
     assert set(report.faults) == {"an interface of the link is in a stranger's namespace"}
+
+
+def test_the_search_finds_the_fault_where_the_journal_is_not_asked() -> None:
+    with knowing_no_peer():
+        report = LIES["the journal has the peer"].search().run()
+    assert set(report.faults) == {"the journal's peer is not linked"}
