@@ -15,13 +15,15 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol, TypeVar
 from unittest.mock import patch
 
+from ratchet.agent import tending
 from ratchet.core.device import Device, Observed, Parent, Wire
 from ratchet.core.model import Location
 from ratchet.errors import ApiUnavailableError, ConflictError, ForeignInterfaceError, NamespaceGoneError
 from ratchet.node import add, call, delete, linking, reconciler, sites
-from ratchet.node.journal import Attachment, Journal, SandboxEntry
+from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry
 from ratchet.store import listwatch, numbers
 from ratchet.store.apiserver import MERGE_PATCH, AlreadyExistsError, ApiServer, Json, NotFoundError, Watched
+from tests.protocol.namespaces import location_of
 
 Request = tuple[Any, ...]
 Outcome = TypeVar("Outcome")
@@ -143,7 +145,10 @@ class FakeJournal(Journal):
         return list(ask("entries"))
 
     def of_container(self, container_id: str) -> list[SandboxEntry]:
-        return [entry for entry in self.entries() if entry.attachment.container_id == container_id]
+        return list(ask("of_container", container_id))
+
+    def holding(self, link: str) -> list[tuple[SandboxEntry, HeldEnd]]:
+        return [(entry, end) for entry in self.entries() for end in entry.ends if end.link == link]
 
     def sandbox_lock(self, container_id: str) -> AbstractContextManager[None]:
         return self.lock(f"sandbox/{container_id}")
@@ -157,6 +162,13 @@ class FakeJournal(Journal):
     def begin(self, entry: SandboxEntry) -> bool:
         self.write(entry)
         return True  # nobody adds an attachment twice here
+
+    def change_ends(self, attachment: Attachment, change: Callable[[tuple[HeldEnd, ...]], tuple[HeldEnd, ...]]) -> bool:
+        before = ask("change_ends", attachment, change)
+        if before is None:
+            return False
+        change(before)  # the caller's closure may keep what it has decided
+        return True
 
     @contextmanager
     def lock(self, link: str) -> Iterator[None]:
@@ -187,9 +199,12 @@ class OneEntryJournal(FakeJournal):
     def entries(self) -> list[SandboxEntry]:
         return [self._only]
 
+    def of_container(self, container_id: str) -> list[SandboxEntry]:
+        return [self._only] if self._only.attachment.container_id == container_id else []
+
     def location(self, link: str, container_id: str) -> Location | None:
         """The entry of the peer is as lasting as this one."""
-        return super().location(link, container_id) or Location(f"/netns/{container_id}")
+        return super().location(link, container_id) or location_of(container_id)
 
 
 class FakeKernel:
@@ -211,7 +226,7 @@ class FakeKernel:
         return self.observe(wire)
 
     def remove(self, location: Location, ifname: str) -> bool:
-        return bool(ask("remove", location.netns, ifname, location.index))
+        return bool(ask("remove", location, ifname))
 
     @contextmanager
     def removing(self, location: Location, ifname: str) -> Iterator[None]:
@@ -222,11 +237,14 @@ class FakeKernel:
         return False  # carrier is no part of this world
 
     def observe_port(self, location: Location, ifname: str) -> Device | None:
-        found: Device | None = ask("observe_port", location.netns, ifname, location.index)
+        found: Device | None = ask("observe_port", location, ifname)
         return found
 
     def netns_cookie(self, path: str) -> int:
-        return 0
+        return int(ask("cookie", path))
+
+    def namespace_is_there(self, location: Location) -> bool:
+        return bool(ask("is_there", location))
 
     def open_netns(self, path: str) -> Any:
         return nullcontext(path)
@@ -246,7 +264,7 @@ def taken_away(parents: dict[str, Parent]) -> Iterator[None]:
     kernel = FakeKernel(parents)
     time = SimpleNamespace(monotonic=lambda: current().clock(), sleep=_sleep)
     with ExitStack() as stack:
-        for module in (reconciler, call, add, sites):
+        for module in (reconciler, call, add, sites, tending):
             stack.enter_context(patch.object(module, "datapath", kernel))
         for clocked in (add, listwatch):
             stack.enter_context(patch.object(clocked, "time", time))

@@ -264,7 +264,7 @@ class Search:
             outcomes = [*outcomes, (world, Failure("unavailable", request[1]))]
         for after, answer in outcomes:
             there = self._places.after(place, answer)
-            if request[0] in ("lock", "birth") or place.stage == "wait":
+            if not there.ended and (request[0] in ("lock", "birth") or place.stage == "wait"):
                 yield from self._acted(after, actor, there)
                 continue
             while there.request is not None and (

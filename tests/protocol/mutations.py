@@ -14,10 +14,11 @@ from typing import Any
 from unittest.mock import patch
 
 from ratchet.core import moves
-from ratchet.core.model import Link
+from ratchet.core.model import Link, Pod, Side
 from ratchet.core.plan import Attempt, Build, Done, Look, Make, Note, Site, Step, plan
-from ratchet.node import add, reconciler
+from ratchet.node import add, linking, reconciler
 from ratchet.node.call import Call
+from ratchet.node.journal import HeldEnd
 from ratchet.node.reconciler import Reconciler, Settled
 from ratchet.store.apiserver import MERGE_PATCH, Json
 from ratchet.store.records import Records
@@ -83,13 +84,16 @@ def leaving_without_comparing() -> Iterator[None]:
 
     def clear(self: Reconciler, link: str, container_id: str, reason: str) -> None:
         entries = self.journal.of_container(container_id)
-        side = next((end.side for entry in entries for end in entry.ends if end.link == link), None)
+        noted = next((end.side for entry in entries for end in entry.ends if end.link == link), None)
 
         def left(record: Link) -> Link:
-            if side is None:
+            # A sandbox that is forgotten is known by its pod's name, with which its id begins.
+            names = {record.end(side).name: side for side in Side}
+            side = noted or names.get(container_id.rpartition("-")[0])
+            there = record.sandbox(side) if side else None
+            if side is None or there is None:
                 return record
-            there = record.sandbox(side)
-            return moves.leave(record, side, there.container_id if there else container_id, reason, self.now())
+            return moves.leave(record, side, there.container_id, reason, self.now())
 
         self._change(link, left)
 
@@ -148,6 +152,23 @@ def reading_outside_the_lock() -> Iterator[None]:
 def destroying_from_memory() -> Iterator[None]:
     """What a watch told is never compared with what the API says."""
     with patch.object(reconciler._Settling, "_needs_certainty", lambda *_: False):
+        yield
+
+
+@contextmanager
+def naming_by_declarer() -> Iterator[None]:
+    """Each pod uses a link as the pod itself declares it: in its own order, under the name of that order."""
+    held_end = linking._held_end
+
+    def named(records: Records, pod: Pod, end: linking.OwnEnd) -> HeldEnd:
+        wanted, side = end
+        own = next((one for one in wanted.declarations if one.is_declared_by(pod)), None)
+        if own is None:
+            return held_end(records, pod, end)
+        side = next(each for each in Side if own.endpoint(each) == wanted.endpoint(side))
+        return HeldEnd(own.link, side)
+
+    with patch.object(linking, "_held_end", named):
         yield
 
 

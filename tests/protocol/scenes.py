@@ -30,15 +30,17 @@ from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry
 from ratchet.node.reconciler import Reconciler
 from ratchet.store.codec import decode_link, encode_link
 from ratchet.store.records import Records
-from tests.protocol.asking import Failure, FakeApi, OneEntryJournal, ask, taken_away
+from tests.protocol.asking import Failure, FakeApi, FakeJournal, OneEntryJournal, ask, taken_away
 from tests.protocol.exploring import END, Place, Process, at_rest
-from tests.protocol.world import Actor, Interface, World, netns_path, observed
+from tests.protocol.namespaces import cookie_of, netns_path
+from tests.protocol.world import Actor, Interface, World, observed
 
 NAMESPACE = "ns"
 RECORDS = "/api/v1/namespaces/ratchet/configmaps"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/ratchet/leases"
 VNIS = (11, 12)
 VXLAN_PORT = 4789
+FALSE_CLAIM = "it says linked and the devices do not stand"
 
 PARENTS = {
     "A": Parent("eth0", 2, "10.0.0.1", 1500),
@@ -52,7 +54,8 @@ def site_of(node: str) -> Site:
 
 
 def sandbox_of(name: str, pod: str, node: str) -> Sandbox:
-    return Sandbox(name, PodRef(NAMESPACE, pod, f"{pod}-1"), node, netns_path(name), PARENTS[node].address)
+    ref = PodRef(NAMESPACE, pod, f"{pod}-1")
+    return Sandbox(name, ref, node, netns_path(name), PARENTS[node].address, cookie_of(name))
 
 
 def wanted_link(primary: str = "left", pair: str = "right") -> Link:
@@ -75,6 +78,7 @@ class Rules:
 
     locking: bool = True
     api: Callable[[], FakeApi] = FakeApi
+    journal: Callable[[SandboxEntry, bool], FakeJournal] = OneEntryJournal
 
     def records(self) -> Records:
         return Records(self.api(), "ratchet", VNIS)
@@ -84,8 +88,9 @@ def call_of(attempt: Attempt, command: Command, rules: Rules) -> Call:
     """The runtime's call for one sandbox that has one end."""
     sandbox = attempt.sandbox
     held = HeldEnd(attempt.wanted, attempt.side)
-    entry = SandboxEntry(Attachment("net", sandbox.container_id, "eth0"), sandbox.netns, sandbox.pod, (held,))
-    journal = OneEntryJournal(entry, rules.locking)
+    attachment = Attachment("net", sandbox.container_id, "eth0")
+    entry = SandboxEntry(attachment, sandbox.netns, sandbox.pod, (held,), cookie=sandbox.cookie)
+    journal = rules.journal(entry, rules.locking)
     return plain_call(command, sandbox, journal, rules.records())
 
 
@@ -213,15 +218,15 @@ def collapsing(sandbox: str, node: str) -> Process:
 
 def meddling(attempt: Attempt) -> Process:
     """Somebody on the node deletes an end's interface by hand, once."""
-    place = (attempt.sandbox.netns, attempt.wanted.end(attempt.side).ifname)
+    ifname = attempt.wanted.end(attempt.side).ifname
 
     def there(world: World, _: Actor) -> Iterator[str]:
-        if any(one.place == place for one in world.interfaces):
+        if any(one.place == (attempt.sandbox.netns, ifname) for one in world.interfaces):
             yield "there"
 
     def start() -> str:
         ask("choose", there)
-        ask("remove", *place)
+        ask("remove", attempt.location, ifname)
         return END
 
     return Process(f"hand on {attempt.container_id}", attempt.sandbox.node, {"start": start}, "start")
@@ -315,11 +320,13 @@ class Unheard:
 
     `mortal` are the sandboxes that DEL may come for, `perishable` those whose namespace may go under one's hands. What
     is done to the others' interfaces under the link's lock is seen by nobody who does not hold it; that nobody touches
-    them without it is one of the conditions (`touched_unlocked`).
+    them without it is one of the conditions (`touched_unlocked`). `strangers` are sandboxes that may come to the paths
+    of others.
     """
 
     mortal: frozenset[str]
     perishable: frozenset[str]
+    strangers: frozenset[str] = frozenset()
 
     def __call__(self, world: World, actor: Actor, request: tuple[Any, ...]) -> bool:
         name = request[0]
@@ -330,15 +337,15 @@ class Unheard:
         return False
 
     def _lasting(self, world: World, request: tuple[Any, ...]) -> bool:
-        at_risk = {netns_path(one) for one in self.perishable & world.namespaces}
+        at_risk = {netns_path(one) for one in (self.perishable & world.namespaces) | self.strangers}
         return not at_risk & set(_namespaces_in(request))
 
 
 def _namespaces_in(request: tuple[Any, ...]) -> list[str]:
     """The namespaces that a request to the kernel is about."""
     about = request[1]
-    if isinstance(about, str):
-        return [about]
+    if isinstance(about, Location):
+        return [about.netns]
     return [about.near.netns, about.far.netns] if isinstance(about, VethWire) else [about.near.netns]
 
 
@@ -410,10 +417,10 @@ class Expectation:
 
 def wire_in(record: Link, side: Side) -> Wire:
     """What an end is to be made of, each sandbox being where the record says."""
-    here, there = (Location(one.netns) if one else Location("") for one in map(record.sandbox, (side, side.other)))
-    mine = record.sandbox(side)
+    mine, peer = record.sandbox(side), record.sandbox(side.other)
     assert mine is not None
-    return wire_of(record, side, site_of(mine.node), here, there)
+    there = Location(peer.netns, peer.cookie) if peer is not None else None
+    return wire_of(record, side, site_of(mine.node), Location(mine.netns, mine.cookie), there)
 
 
 @cache
@@ -455,7 +462,7 @@ def _false_claims(
     joined = {_id(record.primary), _id(record.pair)}
     if joined & tombstones or not joined <= namespaces or stand_in_kernel(text, interfaces, namespaces):
         return ()
-    return ("it says linked and the devices do not stand",)
+    return (FALSE_CLAIM,)
 
 
 def _dead_remains(texts: list[str], world: World) -> Iterator[str]:
@@ -463,7 +470,7 @@ def _dead_remains(texts: list[str], world: World) -> Iterator[str]:
         record = link_of(text)
         if {_id(record.primary), _id(record.pair)} & world.tombstones:
             yield "a dead sandbox is in a record"
-    dead = {netns_path(sandbox) for sandbox in world.tombstones}
+    dead = {netns_path(sandbox) for sandbox in world.tombstones & world.namespaces}
     if any(one.place[0] in dead for one in world.interfaces):
         yield "an interface is in a dead sandbox"
 

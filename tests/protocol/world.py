@@ -17,10 +17,13 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from ratchet.core.device import Device, Observed, Port, VethWire, VxlanWire, Wire, differences
-from ratchet.node.journal import Attachment, SandboxEntry
+from ratchet.core.model import Location
+from ratchet.node.journal import Attachment, HeldEnd, SandboxEntry
 from tests.protocol.asking import Failure, Request
+from tests.protocol.namespaces import cookie_of, netns_path
 
 Json = dict[str, Any]
+ChangeEnds = Callable[[tuple[HeldEnd, ...]], tuple[HeldEnd, ...]]
 Place = tuple[str, str]  # a network namespace and an interface's name
 
 
@@ -86,10 +89,6 @@ def perform(world: World, actor: Actor, request: Request) -> Outcomes:
     """What can come of a request; nothing while it has to wait."""
     name, *arguments = request
     return _REQUESTS[name](world, actor, *arguments)
-
-
-def netns_path(sandbox: str) -> str:
-    return f"/netns/{sandbox}"
 
 
 # The API server
@@ -236,8 +235,8 @@ def _merged(text: str, body: str) -> str:
 
 
 def _birth(world: World, _: Actor, sandbox: str, after: str) -> Outcomes:
-    """The runtime makes a sandbox; the one that it replaces it has begun to delete first."""
-    if after and after not in world.tombstones:
+    """The runtime makes a sandbox. It has begun to delete the one that is replaced, and the path is free."""
+    if (after and after not in world.tombstones) or _namespace_at(world.namespaces, netns_path(sandbox)):
         return []
     return [(world._replace(namespaces=world.namespaces | {sandbox}), None)]
 
@@ -254,11 +253,14 @@ def _buried(world: World, _: Actor, sandbox: str) -> Outcomes:
     return [(world, sandbox in world.tombstones)]
 
 
-def _collapse(world: World, _: Actor, sandbox: str, perhaps: bool = False) -> Outcomes:
-    """A deleted sandbox's namespace goes, and its interfaces with it; `perhaps` it went before."""
+def _collapse(world: World, _: Actor, sandbox: str, perhaps: bool = False, deleted: bool = True) -> Outcomes:
+    """A deleted sandbox's namespace goes, and its interfaces with it; `perhaps` it went before.
+
+    Without `deleted` the namespace goes although no DEL came.
+    """
     if perhaps and sandbox not in world.namespaces:
         return [(world, None)]
-    if sandbox not in world.tombstones or sandbox not in world.namespaces:
+    if (deleted and sandbox not in world.tombstones) or sandbox not in world.namespaces:
         return []
     inside = [one.place for one in world.interfaces if one.place[0] == netns_path(sandbox)]
     kept = _without(world.interfaces, inside)
@@ -290,7 +292,26 @@ def _forget(world: World, actor: Actor, attachment: Attachment) -> Outcomes:
 
 
 def _entries(world: World, actor: Actor) -> Outcomes:
-    return [(world, tuple(entry for node, entry in world.entries if node == actor.node))]
+    found = [entry for node, entry in world.entries if node == actor.node]
+    return [(world, tuple(sorted(found, key=lambda entry: entry.attachment.file_name)))]
+
+
+def _of_container(world: World, actor: Actor, container_id: str) -> Outcomes:
+    ((_, entries),) = _entries(world, actor)
+    return [(world, tuple(entry for entry in entries if entry.attachment.container_id == container_id))]
+
+
+def _change_ends(world: World, actor: Actor, attachment: Attachment, change: ChangeEnds) -> Outcomes:
+    """The entry's ends changed in one step; the answer is the ends as they were, None where there is no entry."""
+    ((_, entry),) = _read(world, actor, attachment)
+    if entry is None:
+        return [(world, None)]
+    ((changed, _),) = _write(world, actor, replace(entry, ends=change(entry.ends)))
+    return [(changed, entry.ends)]
+
+
+def _held(world: World, actor: Actor, lock: str) -> Outcomes:
+    return [(world, any((node, name) == (actor.node, lock) for node, name, _ in world.locks))]
 
 
 def _entries_but(world: World, node: str, attachment: Attachment) -> frozenset[tuple[str, SandboxEntry]]:
@@ -343,32 +364,55 @@ def _make(world: World, _: Actor, wire: Wire) -> Outcomes:
     return [(world._replace(interfaces=made), True) if made > world.interfaces else (world, False)]
 
 
-def _remove(world: World, _: Actor, netns: str, ifname: str, index: int = 0) -> Outcomes:
-    if _is_of_another(world, netns, ifname, index):
-        return [(world, Failure("foreign", netns))]
-    kept = _without(world.interfaces, [(netns, ifname)])
+def _remove(world: World, _: Actor, location: Location, ifname: str) -> Outcomes:
+    if not _is_there(world.namespaces, location.netns, location.cookie):
+        return [(world, False)]
+    if _is_of_another(world, location, ifname):
+        return [(world, Failure("foreign", location.netns))]
+    kept = _without(world.interfaces, [(location.netns, ifname)])
     return [(world._replace(interfaces=kept), kept != world.interfaces)]
 
 
-def _is_of_another(world: World, netns: str, ifname: str, index: int) -> bool:
+def _is_of_another(world: World, location: Location, ifname: str) -> bool:
     """Whether an interface was made for another link than the one whose index is given."""
-    found = next((one.device for one in world.interfaces if one.place == (netns, ifname)), None)
-    return found is not None and index not in (0, found.index)
+    found = _device_at(world, location, ifname)
+    return found is not None and location.index not in (0, found.index)
 
 
-def _observe_port(world: World, _: Actor, netns: str, ifname: str, index: int = 0) -> Outcomes:
-    if _is_of_another(world, netns, ifname, index):
-        return [(world, Failure("foreign", netns))]
-    return [(world, next((one.device for one in world.interfaces if one.place == (netns, ifname)), None))]
+def _observe_port(world: World, _: Actor, location: Location, ifname: str) -> Outcomes:
+    if not _is_there(world.namespaces, location.netns, location.cookie):
+        return [(world, Failure("gone", location.netns))]
+    if _is_of_another(world, location, ifname):
+        return [(world, Failure("foreign", location.netns))]
+    return [(world, _device_at(world, location, ifname))]
+
+
+def _device_at(world: World, location: Location, ifname: str) -> Device | None:
+    return next((one.device for one in world.interfaces if one.place == (location.netns, ifname)), None)
+
+
+def _cookie(world: World, _: Actor, path: str) -> Outcomes:
+    sandbox = _namespace_at(world.namespaces, path)
+    return [(world, Failure("gone", path) if sandbox is None else cookie_of(sandbox))]
+
+
+def _namespace_at(namespaces: frozenset[str], path: str) -> str | None:
+    """The sandbox whose namespace is at a path."""
+    return next((one for one in namespaces if netns_path(one) == path), None)
+
+
+def _is_there(namespaces: frozenset[str], path: str, cookie: int) -> bool:
+    """Whether a namespace is at its path; without a cookie, any."""
+    sandbox = _namespace_at(namespaces, path)
+    return sandbox is not None and cookie in (0, cookie_of(sandbox))
 
 
 @cache
 def observed(interfaces: frozenset[Interface], namespaces: frozenset[str], wire: Wire) -> Observed | Failure:
     """What stands where the wire should, or the namespace that is gone."""
     ports = (wire.near, wire.far) if isinstance(wire, VethWire) else (wire.near,)
-    paths = {netns_path(sandbox) for sandbox in namespaces}
     for port in ports:
-        if port.netns not in paths:
+        if not _is_there(namespaces, port.netns, port.cookie):
             return Failure("gone", port.netns)
     at = {one.place: one for one in interfaces}
     near = at.get(_place(wire.near))
@@ -408,7 +452,9 @@ def _veth(port: Port) -> Device:
 
 def _tunnel(wire: VxlanWire) -> Device:
     parts = {"vni": wire.vni, "remote": wire.remote, "local": wire.local, "port": wire.port}
-    return replace(_device(wire.near, "vxlan"), parent_index=wire.parent.index, **parts)  # type: ignore[arg-type]
+    # Carrier is no part of this world: its kernel takes none from a tunnel.
+    made = replace(_device(wire.near, "vxlan"), parent_index=wire.parent.index, carrier_fixed=True)
+    return replace(made, **parts)  # type: ignore[arg-type]
 
 
 def _device(port: Port, kind: str) -> Device:
@@ -442,6 +488,9 @@ _REQUESTS: dict[str, Callable[..., Outcomes]] = {
     "read": _read,
     "forget": _forget,
     "entries": _entries,
+    "of_container": _of_container,
+    "change_ends": _change_ends,
+    "held": _held,
     "sleep": _sleep,
     "choose": _choose,
     "notice": _notice,
@@ -451,4 +500,6 @@ _REQUESTS: dict[str, Callable[..., Outcomes]] = {
     "ensure": _ensure,
     "remove": _remove,
     "observe_port": _observe_port,
+    "cookie": _cookie,
+    "is_there": lambda world, _, location: [(world, _is_there(world.namespaces, location.netns, location.cookie))],
 }

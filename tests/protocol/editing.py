@@ -1,0 +1,393 @@
+"""A link that is edited while its pods run: what the nodes' agents, ADD and DEL of a pod's next sandbox make of it.
+
+The real `add`, `delete`, `Membership` and, for each end that it looks after, `Tender`. What the pods and topologies of
+the namespace declare is constant. An agent stays idle while a pass over a link would change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
+
+from ratchet.agent.membership import Membership
+from ratchet.agent.tending import Tender
+from ratchet.cni.arguments import Command
+from ratchet.core.intent import Wanted, wanted_links
+from ratchet.core.machine import derive
+from ratchet.core.model import Link, Pod, PodRef, Sandbox, Side, State, Topology
+from ratchet.errors import RatchetError
+from ratchet.node.add import add
+from ratchet.node.call import Call
+from ratchet.node.delete import delete
+from ratchet.store.formats import RecordFormats
+from ratchet.store.records import Records
+from tests.protocol.asking import FakeApi, FakeJournal, Request, ask, run_by
+from tests.protocol.exploring import END, Place, Process, Search
+from tests.protocol.scenes import (
+    NAMESPACE,
+    RECORDS,
+    VNIS,
+    Expectation,
+    Unheard,
+    link_of,
+    plain_call,
+    sandbox_of,
+    site_of,
+    stand_in_kernel,
+)
+from tests.protocol.world import Actor, World, perform
+
+Outcome = TypeVar("Outcome")
+Thing = TypeVar("Thing")
+
+DOUBLY_HELD = "two links have one end"
+CUT = "the old link does not stand while its pods run"
+NOT_LINKED = "the new link is not linked"
+OTHERS_STAND = "there are other interfaces than those of the new link"
+OLD_LEFT = "the old link is left"
+
+
+@dataclass(frozen=True)
+class Declared:
+    """The pods of the namespace, and the links of a topology, as pairs of `pod:interface`."""
+
+    pods: tuple[Pod, ...]
+    topology: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def topologies(self) -> list[Topology]:
+        text = "\n".join(f'- {{endpoints: ["{near}", "{far}"]}}' for near, far in self.topology)
+        return [Topology(NAMESPACE, "lab", text)] if self.topology else []
+
+    def wanted(self, reserved: frozenset[str] = frozenset({"eth0"})) -> Wanted:
+        return wanted_links(self.pods, reserved, topologies=self.topologies)
+
+    def link(self) -> str:
+        """The name of the only link."""
+        (only,) = self.wanted().links
+        return only.link.name
+
+    def pod(self, name: str) -> Pod:
+        return next(pod for pod in self.pods if pod.ref.name == name)
+
+
+def pod_of(name: str, node: str, number: int = 1, links: str = "") -> Pod:
+    """A pod that asks for links; `number` tells it from earlier pods of its name. `links` is its own list."""
+    annotations = {"ratchet.links": links} if links else {}
+    return Pod(PodRef(NAMESPACE, name, f"{name}-{number}"), {"ratchet": "true"}, annotations, node)
+
+
+class _NoEarlierRecords:
+    def node_leases(self) -> list[Any]:
+        return []
+
+    def has_earlier_records(self) -> bool:
+        return False
+
+
+class DeclaredRecords(Records):
+    """Records of a namespace in which what is declared is constant; each record is read from the API."""
+
+    def __init__(self, declared: Declared) -> None:
+        formats = RecordFormats()
+        formats.read(_NoEarlierRecords())
+        super().__init__(FakeApi(), "ratchet", VNIS, formats=formats)
+        self._declared = declared
+        self.known = SimpleNamespace(get=self.link)
+
+    def pod(self, namespace: str, name: str, uid: str = "") -> Pod | None:
+        return next((pod for pod in self._declared.pods if pod.ref.name == name), None)
+
+    def pods(self, namespace: str | None = None) -> list[Pod]:
+        return list(self._declared.pods)
+
+    pods_now = pods
+
+    def topologies_now(self, namespace: str) -> list[Topology]:
+        return self._declared.topologies
+
+    def wanted_in(self, namespace: str, reserved: frozenset[str]) -> Wanted:
+        return self._declared.wanted(reserved)
+
+    def wanted_around(self, pod: Pod, reserved: frozenset[str], seconds: float) -> tuple[Wanted, list[Pod], str]:
+        return self._declared.wanted(reserved), list(self._declared.pods), "0"
+
+
+# The processes
+
+
+def _call(command: Command, sandbox: Sandbox, declared: Declared) -> Call:
+    call = plain_call(command, sandbox, FakeJournal(), DeclaredRecords(declared))
+    return replace(call, require=False)
+
+
+def starting(sandbox: Sandbox, declared: Declared, *, after: str = "", killable: bool = False) -> Process:
+    """ADD of a sandbox that replaces the sandbox `after`. It leaves to the agent what would have to wait."""
+
+    def start() -> str:
+        ask("birth", sandbox.container_id, after)
+        return "add"
+
+    def run() -> str:
+        with _calling(sandbox.container_id), suppress(RatchetError):
+            add(_call(Command.ADD, sandbox, declared))
+        return END
+
+    stages = {"start": start, "add": run}
+    return Process(f"ADD {sandbox.container_id}", sandbox.node, stages, "start", killable=killable)
+
+
+@contextmanager
+def _calling(container_id: str) -> Iterator[None]:
+    """Within the block, the agent knows that a call is at work on a container's links."""
+    ask("lock", f"call/{container_id}")
+    try:
+        yield
+    finally:
+        ask("unlock", f"call/{container_id}")
+
+
+def ending(sandbox: Sandbox, declared: Declared, *, times: int = 1, name: str = "DEL") -> Process:
+    """The runtime's DEL of a sandbox, so many times one after the other."""
+
+    def calling(left: int) -> str:
+        delete(_call(Command.DEL, sandbox, declared))
+        return str(left) if left else END
+
+    stages = {str(left): partial(calling, left - 1) for left in range(times, 0, -1)}
+    return Process(f"{name} {sandbox.container_id}", sandbox.node, stages, str(times))
+
+
+def worker(node: str, links: Sequence[str], declared: Declared, number: int = 0) -> Process:
+    """A worker of a node's agent that has these links, for ever."""
+    attention = _attention(node, tuple(links), declared)
+
+    def work() -> str:
+        _pass(node, declared, ask("choose", attention))
+        return "work"
+
+    return Process(f"agent {node} {number or ''}".strip(), node, {"work": work}, "work", serves=True)
+
+
+def _pass(node: str, declared: Declared, link: str) -> None:
+    """Bring the node's sandboxes to what is declared, then look after their ends of a link."""
+    journal, records = FakeJournal(), cast(Any, DeclaredRecords(declared))
+    nothing: Any = None
+    announcer: Any = SimpleNamespace(event=lambda *_: None, condition=lambda *_: None)
+
+    def is_adding(container_id: str) -> bool:
+        return bool(ask("held", f"call/{container_id}"))
+
+    membership = Membership(journal, records, announcer, is_adding, lambda _: None, lambda _: None)
+    tender = Tender(
+        node=node,
+        journal=journal,
+        records=records,
+        sites=cast(Any, lambda *_: replace(site_of(node), attended=True)),
+        announcer=announcer,
+        metrics=nothing,
+        is_adding=is_adding,
+        is_lost=nothing,
+        membership=membership,
+        since=0.0,
+    )
+    with suppress(RatchetError):
+        membership.reconcile(NAMESPACE)
+        for entry, end in journal.holding(link):
+            if is_adding(entry.attachment.container_id):
+                continue
+            if membership.may_give_up(entry, end):
+                membership.give_up_undeclared(entry, end, tender._reconciler(entry, end))
+            else:
+                tender._tend_end(entry, end)
+
+
+class Alone:
+    """Runs code with nobody else around, from one world to another."""
+
+    def __init__(self, world: World, node: str) -> None:
+        self.world = world._replace(seen_old=frozenset())
+        self.node = node
+
+    def run(self, act: Callable[[], object]) -> World:
+        with run_by(self):
+            act()
+        return self.world
+
+    def ask(self, request: Request) -> Any:
+        self.world, answer = perform(self.world, Actor(-1, self.node), request)[0]
+        return answer
+
+    def undisputed(self, decide: Callable[[], Outcome]) -> Outcome:
+        return decide()
+
+    def at_once(self, act: Callable[[Thing], Outcome], things: Sequence[Thing]) -> list[Outcome]:
+        return [act(thing) for thing in things]
+
+    def clock(self) -> float:
+        return 0.0
+
+
+def _attention(node: str, links: Sequence[str], declared: Declared) -> Callable[[World, Actor], Iterator[str]]:
+    """The links for which a pass would change something, if nobody else were at work."""
+    judged: dict[World, tuple[str, ...]] = {}
+
+    def changing(world: World, _: Actor) -> Iterator[str]:
+        calls = frozenset(lock for lock in world.locks if lock[1].startswith("call/"))
+        bare = world._replace(seen_old=frozenset(), locks=calls)
+        if bare not in judged:
+            passes = ((link, Alone(bare, node).run(partial(_pass, node, declared, link))) for link in links)
+            judged[bare] = tuple(link for link, after in passes if after != bare)
+        yield from judged[bare]
+
+    return changing
+
+
+# The scene
+
+_OF_SANDBOX = ("read", "write", "change_ends", "of_container")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """The link that is declared `before` is linked, between `first` and `left`; `after` that another one is declared.
+
+    The pod of `first` is started again as `second`; the new link is between `second` and the sandbox `other`.
+
+    `killed`: ADD of `second` may be killed. `late`: DEL of `first` comes again; `twice`: also while the other one runs.
+    With two `workers` each link has a worker of its own on every node.
+    `absent`: `other` has not been started. `over`: DEL of `first` and ADD of `second` are over. `running`: `first` runs
+    on. In both the agents alone act.
+    """
+
+    before: Declared
+    after: Declared
+    first: Sandbox
+    second: Sandbox
+    left: Sandbox
+    other: Sandbox
+    killed: bool = False
+    late: bool = False
+    twice: bool = False
+    workers: int = 1
+    absent: bool = False
+    over: bool = False
+    running: bool = False
+    _names: tuple[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_names", (self.before.link(), self.after.link()))
+
+    @property
+    def nodes(self) -> list[str]:
+        return sorted({one.node for one in (self.first, self.second, self.left, self.other)})
+
+    def world(self) -> World:
+        """The old link is linked, and `other` waits in the new one."""
+        world = World()
+        for sandbox in (self.first, self.left):
+            world = _started(world, sandbox, self.before)
+        for _ in range(2):
+            for node in self.nodes:
+                world = Alone(world, node).run(partial(_pass, node, self.before, self._names[0]))
+        if self.other != self.left and not self.absent:
+            world = _started(world, self.other, self.after)
+        if self.over:
+            world = Alone(world, self.first.node).run(ending(self.first, self.after).stages["1"])
+            world = _started(world, self.second, self.after)
+        return world
+
+    def search(self) -> Search:
+        processes = [] if self.over or self.running else self._calls()
+        for node in self.nodes:
+            shares = [self._names] if self.workers == 1 else [self._names[:1], self._names[1:]]
+            processes += [worker(node, share, self.after, number) for number, share in enumerate(shares)]
+        return Search(self.world(), processes, self.check, self._unheard())
+
+    def _calls(self) -> list[Process]:
+        found = [
+            starting(self.second, self.after, after=self.first.container_id, killable=self.killed),
+            ending(self.first, self.after, times=2 if self.late else 1),
+        ]
+        return [*found, ending(self.first, self.after, name="DEL at once")] if self.twice else found
+
+    def _unheard(self) -> Callable[[World, Actor, Request], bool]:
+        """Sandboxes that last are one worker's affair, and so is the journal of a node on which no call is at work."""
+        lasting = Unheard(frozenset({self.first.container_id}), frozenset())
+        private = {self.left.container_id, self.other.container_id} if self.workers == 1 else set()
+        busy_nodes = set() if self.over else {self.first.node, self.second.node}
+        quiet_nodes = set(self.nodes) - busy_nodes if self.workers == 1 else set()
+
+        def unheard(world: World, actor: Actor, request: Request) -> bool:
+            name = request[0]
+            if name == "is_there":
+                return True
+            if name in ("entries", "held", "cookie") or (name in _OF_SANDBOX and actor.node in quiet_nodes):
+                return actor.node in quiet_nodes
+            if name in _OF_SANDBOX:
+                return getattr(_attachment_of(request[1]), "container_id", request[1]) in private
+            return lasting(world, actor, request)
+
+        return unheard
+
+    # The conditions
+
+    def check(self, world: World, places: tuple[Place, ...], quiet: bool) -> Iterator[str]:
+        yield from Expectation().check(world, places, quiet)
+        texts = {path.rpartition("/")[2]: text for path, text in world.objects if path.startswith(RECORDS)}
+        records = {name: link_of(text) for name, text in texts.items()}
+        yield from doubly_held(records.values())
+        old, new = self._names
+        if self.first.container_id not in world.tombstones:
+            if not self._is_linked(world, texts.get(old), (self.first, self.left)):
+                yield CUT
+        elif quiet:
+            if old in records or any(end.link == old for _, entry in world.entries for end in entry.ends):
+                yield OLD_LEFT
+            if self.killed or self.absent:
+                return
+            if not self._is_linked(world, texts.get(new), (self.second, self.other)):
+                yield NOT_LINKED
+            if len(world.interfaces) != 2:
+                yield OTHERS_STAND
+
+    @staticmethod
+    def _is_linked(world: World, text: str | None, sandboxes: tuple[Sandbox, Sandbox]) -> bool:
+        if text is None or derive(link_of(text)) is not State.LINKED:
+            return False
+        joined = {sandbox.container_id for side in Side if (sandbox := link_of(text).sandbox(side)) is not None}
+        both = {one.container_id for one in sandboxes}
+        return joined == both and stand_in_kernel(text, world.interfaces, world.namespaces)
+
+
+def _attachment_of(about: Any) -> Any:
+    return getattr(about, "attachment", about)
+
+
+def _started(world: World, sandbox: Sandbox, declared: Declared) -> World:
+    process = starting(sandbox, declared)
+    for stage in ("start", "add"):
+        world = Alone(world, sandbox.node).run(process.stages[stage])
+    return world
+
+
+def doubly_held(records: Iterable[Link]) -> Iterator[str]:
+    """Whether two records hold one interface of one sandbox."""
+    held: set[tuple[str, str]] = set()
+    for record in records:
+        for side in Side:
+            if (sandbox := record.sandbox(side)) is not None:
+                end = (sandbox.container_id, record.end(side).ifname)
+                if end in held:
+                    yield DOUBLY_HELD
+                held.add(end)
+
+
+def sandbox_in(declared: Declared, name: str, number: int = 1) -> Sandbox:
+    """The `number`th sandbox of a pod, as it is declared."""
+    pod = declared.pod(name)
+    return replace(sandbox_of(f"{name}{number}", name, pod.node), pod=pod.ref)

@@ -1,0 +1,178 @@
+"""An edited link in every order of steps: see `editing` for how."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from unittest.mock import patch
+
+import pytest
+
+from ratchet.agent import membership
+from ratchet.agent.membership import Membership
+from ratchet.node import add
+from ratchet.node.journal import HeldEnd, SandboxEntry
+from ratchet.node.reconciler import Reconciler, take_down
+from ratchet.node.reservation import reserve
+from tests.protocol.editing import (
+    CUT,
+    DOUBLY_HELD,
+    NOT_LINKED,
+    OLD_LEFT,
+    OTHERS_STAND,
+    Declared,
+    Edit,
+    pod_of,
+    sandbox_in,
+)
+from tests.protocol.exploring import Report
+from tests.protocol.scenes import FALSE_CLAIM
+
+exhaustive = pytest.mark.skipif(not os.environ.get("RATCHET_EXHAUSTIVE"), reason="RATCHET_EXHAUSTIVE is not set")
+
+
+def moved(x: str, y: str, z: str, **more: bool) -> Edit:
+    """A topology moves x.in1 from y.in1 to z.in1. The letters are the pods' nodes."""
+    pods = (pod_of("x", x), pod_of("y", y), pod_of("z", z))
+    before, after = Declared(pods, (("x:in1", "y:in1"),)), Declared(pods, (("x:in1", "z:in1"),))
+    return Edit(
+        before,
+        after,
+        first=sandbox_in(before, "x"),
+        second=sandbox_in(after, "x", 2),
+        left=sandbox_in(before, "y"),
+        other=sandbox_in(after, "z"),
+        **more,
+    )
+
+
+def renamed(p: str, q: str, *, workers: int = 1, **more: bool) -> Edit:
+    """The primary p starts again, and declares p.in2–q.in1 instead of p.in1–q.in1."""
+    links = "- {{peer: q, ifname: {}, peer_ifname: in1}}"
+    before = Declared((pod_of("p", p, 1, links.format("in1")), pod_of("q", q)))
+    after = Declared((pod_of("p", p, 2, links.format("in2")), pod_of("q", q)))
+    return Edit(
+        before,
+        after,
+        first=sandbox_in(before, "p"),
+        second=sandbox_in(after, "p", 2),
+        left=sandbox_in(before, "q"),
+        other=sandbox_in(after, "q"),
+        workers=workers,
+        **more,
+    )
+
+
+SCENES = {
+    "moved, vEth, the pods run on": moved("A", "A", "A", running=True),
+    "moved, VXLAN": moved("A", "B", "A"),
+    "moved, kill": moved("A", "A", "A", killed=True),
+    "moved, late DEL": moved("A", "A", "A", late=True),
+    "renamed, vEth": renamed("A", "A"),
+    "renamed, VXLAN": renamed("A", "B"),
+    "renamed, vEth, two workers": renamed("A", "A", workers=2, over=True),
+    "renamed, VXLAN, two workers": renamed("A", "B", workers=2, over=True),
+}
+
+LARGE = {
+    "moved, kill and DEL twice": moved("A", "A", "A", killed=True, twice=True),
+    "moved, VXLAN, both peers on the other node": moved("A", "B", "B", late=True),
+    "moved, VXLAN, kill and late DEL": moved("A", "B", "A", killed=True, late=True),
+    "renamed, kill and late DEL": renamed("A", "A", killed=True, late=True),
+    "renamed, VXLAN, kill and late DEL": renamed("A", "B", killed=True, late=True),
+    "moved, the new peer is absent": moved("A", "A", "A", absent=True, late=True),
+    "renamed, vEth, two workers, calls": renamed("A", "A", workers=2),
+    "renamed, VXLAN, two workers, calls": renamed("A", "B", workers=2),
+}
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_no_order_of_steps_breaks_an_edited_link(name: str, told: Callable[[Report], None]) -> None:
+    report = SCENES[name].search().run()
+    told(report)
+    assert report.complete
+    assert report.quiet
+    assert not report.faults, str(report)
+
+
+@exhaustive
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", LARGE)
+def test_no_order_of_steps_breaks_an_edited_link_at_length(name: str, told: Callable[[Report], None]) -> None:
+    report = LARGE[name].search().run(most=20_000_000)
+    told(report)
+    assert report.complete
+    assert not report.faults, str(report)
+
+
+# Rules left out
+
+
+@contextmanager
+def sharing_interfaces() -> Iterator[None]:
+    """A sandbox takes every end that is declared for it, whichever link has the interface."""
+
+    def every(wanted: Iterable[HeldEnd], _held: Iterable[HeldEnd]) -> tuple[HeldEnd, ...]:
+        return reserve(wanted, ())
+
+    with patch.object(membership, "reserve", every), patch.object(add, "reserve", every):
+        yield
+
+
+@contextmanager
+def forgetting_before_taking_down() -> Iterator[None]:
+    """An end that is given up is forgotten first, and its interface removed by its name, whichever link has it."""
+
+    def give_up(self: Membership, entry: SandboxEntry, end: HeldEnd, reconciler: Reconciler, reason: str) -> None:
+        container_id = entry.attachment.container_id
+        with self.journal.lock(end.link):
+            if membership._has_peer(self.records.link(end.link), entry) or not self.journal.still_wants(entry, end):
+                return
+            reconciler.leave(end.link, container_id, reason)
+            self.journal.change_ends(entry.attachment, lambda ends: tuple(one for one in ends if one.link != end.link))
+            by_name = replace(entry.location(end), index=0)
+            take_down(self.journal, container_id, by_name, end.ifname)
+
+    with patch.object(Membership, "_give_up", give_up):
+        yield
+
+
+@contextmanager
+def keeping_undeclared_ends() -> Iterator[None]:
+    """An end whose link no pod declares any more is kept."""
+    with patch.object(Membership, "give_up_undeclared", lambda *_: None):
+        yield
+
+
+@contextmanager
+def leaving_interfaces_behind() -> Iterator[None]:
+    """An end that is given up stays in the kernel."""
+    with patch.object(membership, "take_down", lambda *_: None):
+        yield
+
+
+Witness = tuple[Callable[[], AbstractContextManager[None]], Edit, str]
+MUTATIONS: dict[str, Witness] = {
+    "an interface has no owner": (sharing_interfaces, moved("A", "A", "A", running=True), CUT),
+    "an interface has no owner, no new peer": (
+        sharing_interfaces,
+        moved("A", "B", "A", absent=True, running=True),
+        DOUBLY_HELD,
+    ),
+    "clean-up by name": (forgetting_before_taking_down, renamed("A", "A", workers=2, over=True), FALSE_CLAIM),
+    "clean-up by name, VXLAN": (forgetting_before_taking_down, renamed("A", "B", workers=2, over=True), FALSE_CLAIM),
+    "no end is given up": (keeping_undeclared_ends, renamed("A", "A", over=True), OLD_LEFT),
+    "no end is given up, so none is taken": (keeping_undeclared_ends, renamed("A", "B", over=True), NOT_LINKED),
+    "interfaces stay": (leaving_interfaces_behind, moved("A", "B", "A", over=True), OTHERS_STAND),
+}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_the_search_finds_the_fault_where_a_rule_is_left_out(name: str, told: Callable[[Report], None]) -> None:
+    left_out, scene, expected = MUTATIONS[name]
+    with left_out():
+        report = scene.search().run(first_fault=True)
+    told(report)
+    assert expected in report.faults, str(report)
