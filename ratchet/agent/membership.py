@@ -7,13 +7,14 @@ interface that an old link holds is taken by a new link only once the old end ha
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ratchet.agent.announce import Announcer, Reason
 from ratchet.core.edits import edits, wants_restart
 from ratchet.core.intent import Wanted, WantedLink, superseding, wanted_links
 from ratchet.core.model import Link, Pod, Side
+from ratchet.errors import InvalidIntentError
 from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry
 from ratchet.node.linking import OwnEnd, held_ends
 from ratchet.node.reconciler import Reconciler, take_down
@@ -69,9 +70,13 @@ class Membership:
             return
         wanted = self.records.wanted_in(pod.ref.namespace, reserved_names(entry))
         own = wanted.ends_of(pod)
-        self._take(entry, pod, [(link, side) for link, side in own if link.is_declared_by_others(pod)])
-        self._announce_edits(entry, pod, wanted)
-        undeclared = self._possibly_undeclared(entry, own) if superseding(pod, pods) is None else []
+        by_record = _by_record(own)
+        held = {id(by_record[end.link]) for end in entry.ends if end.link in by_record}
+        self._take(
+            entry, pod, [(one, side) for one, side in own if id(one) not in held and one.is_declared_by_others(pod)]
+        )
+        self._announce_edits(entry, pod, by_record, wanted.refused.get(pod.ref.uid))
+        undeclared = self._possibly_undeclared(entry, by_record) if superseding(pod, pods) is None else []
         for end in entry.ends:
             if end in undeclared:
                 self._undeclared[entry.attachment, end.link] = pod
@@ -83,9 +88,8 @@ class Membership:
 
     # Taking
 
-    def _take(self, entry: SandboxEntry, pod: Pod, named: Iterable[OwnEnd]) -> None:
+    def _take(self, entry: SandboxEntry, pod: Pod, lacking: Sequence[OwnEnd]) -> None:
         """Take the ends of links that name the pod and that its sandbox does not have."""
-        lacking = [(link, side) for link, side in named if not _holds(entry.ends, link)]
         if not lacking:
             return
         wanted = held_ends(self.records, pod, lacking)
@@ -115,13 +119,13 @@ class Membership:
 
     # Giving up
 
-    def _possibly_undeclared(self, entry: SandboxEntry, own: Iterable[OwnEnd]) -> list[HeldEnd]:
+    def _possibly_undeclared(self, entry: SandboxEntry, by_record: Mapping[str, WantedLink]) -> list[HeldEnd]:
         """Ends whose link is not declared, as far as is known, or is recorded under another name."""
-        return [end for end in entry.ends if not end.declared and self._why_given_up(end, own) is not None]
+        return [end for end in entry.ends if not end.declared and self._why_given_up(end, by_record) is not None]
 
-    def _why_given_up(self, end: HeldEnd, own: Iterable[OwnEnd]) -> str | None:
-        """Why an end without a peer is given up, `own` being the ends that the pod is to have; None if it stays."""
-        link = next((link for link, _ in own if link.is_recorded_as(end.link)), None)
+    def _why_given_up(self, end: HeldEnd, by_record: Mapping[str, WantedLink]) -> str | None:
+        """Why an end without a peer is given up; None if it stays. `by_record`: the links that the pod is to have."""
+        link = by_record.get(end.link)
         if link is None:
             return "no pod declares the link any more"
         record = self.records.known.get(end.link)
@@ -137,7 +141,7 @@ class Membership:
             return
         wanted = self._wanted_now(entry, pod)
         # What declares the links of a refused pod cannot be read: this link may be among them.
-        reason = None if pod.ref.uid in wanted.refused else self._why_given_up(end, wanted.ends_of(pod))
+        reason = None if pod.ref.uid in wanted.refused else self._why_given_up(end, _by_record(wanted.ends_of(pod)))
         if reason is not None:
             self._give_up(entry, end, reconciler, reason)
         self._undeclared.pop((entry.attachment, end.link), None)
@@ -160,15 +164,20 @@ class Membership:
 
     # Telling
 
-    def _announce_edits(self, entry: SandboxEntry, pod: Pod, wanted: Wanted) -> None:
+    def _announce_edits(
+        self,
+        entry: SandboxEntry,
+        pod: Pod,
+        by_record: Mapping[str, WantedLink],
+        refusal: InvalidIntentError | None,
+    ) -> None:
         """Announce at the pod which of its links were edited since it started, if it is their primary."""
-        own = wanted.ends_of(pod)
         for end in entry.ends:
             record = self.records.known.get(end.link)
             if record is None or not record.holds(Side.PRIMARY, entry.attachment.container_id):
                 continue
-            link = next((link.link for link, _ in own if link.is_recorded_as(end.link)), None)
-            if words := edits(record, link, wanted.refused.get(pod.ref.uid)):
+            wanted = by_record.get(end.link)
+            if words := edits(record, wanted.link if wanted is not None else None, refusal):
                 text = f"link {end.link} {wants_restart(record, words)}"
                 self.announcer.event(pod.ref, Reason.WANTS_RESTART, text)
 
@@ -181,8 +190,9 @@ def _has_peer(record: Link | None, entry: SandboxEntry) -> bool:
     return any(record.sandbox(one) is not None for one in ([side.other] if side is not None else Side))
 
 
-def _holds(ends: Iterable[HeldEnd], link: WantedLink) -> bool:
-    return any(link.is_recorded_as(end.link) for end in ends)
+def _by_record(own: Iterable[OwnEnd]) -> dict[str, WantedLink]:
+    """The links that a pod is to have, by every name that their records may have."""
+    return {name: link for link, _ in own for name in link.record_names()}
 
 
 def reserved_names(entry: SandboxEntry) -> frozenset[str]:

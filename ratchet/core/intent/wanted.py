@@ -88,9 +88,13 @@ class WantedLink:
         ends = [self._known_as(side) for side in Side]
         return sorted(earlier_record_names(self.link.namespace, *ends) - {self.link.name, *self.alias_names()})
 
+    def record_names(self) -> set[str]:
+        """Every name that the record may have."""
+        return {self.link.name} | earlier_record_names(self.link.namespace, *(self._known_as(side) for side in Side))
+
     def is_recorded_as(self, name: str) -> bool:
         """Whether a record of this name is of this link."""
-        return name == self.link.name or name in self.alias_names() or name in self.earlier_names()
+        return name == self.link.name or name in self.record_names()
 
     def record_in(self, records: Mapping[str, Link]) -> Link | None:
         """Its record among records by name; None where none of them is."""
