@@ -176,7 +176,7 @@ def wire_of(record: Link, side: Side, site: Site, here: Location, peer: Location
     holder, other = record.sandbox(side), record.sandbox(side.other)
     if holder is None or other is None or record.vni is None:
         raise ValueError(f"{record.name} is not ready to be wired")
-    most = tunnel_mtu(site.parent)
+    most = tunnel_mtu(site.parent.mtu, site.parent.address)
     near = _port(record, side, most, here)
     if near.mtu > most:
         raise InvalidIntentError(
