@@ -170,3 +170,9 @@ class AlreadyAddedError(RatchetError):
     """A second ADD of an attachment that has had no DEL: the runtime must delete it first (SPEC.md, "ADD")."""
 
     code = 107
+
+
+class AddressFamilyError(RatchetError):
+    """The nodes of a tunnel have no address family in common; the message names both nodes and their addresses."""
+
+    code = 108

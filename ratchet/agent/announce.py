@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ratchet.agent.logs import about
 from ratchet.core.model import Pod, PodRef
-from ratchet.errors import ApiUnavailableError, ConflictError, RatchetError
+from ratchet.errors import AddressFamilyError, ApiUnavailableError, ConflictError, InvalidIntentError, RatchetError
 from ratchet.store.announcements import LINKED_CONDITION, MESSAGE_LENGTH, EventType, record_event, set_condition
 from ratchet.store.apiserver import ApiServer, ForbiddenError, NotFoundError
 
@@ -49,7 +49,13 @@ class Reason(StrEnum):
     WAITING_FOR_PEER = "WaitingForPeer"
     LINK_LOST = "LinkLost"
     INVALID_INTENT = "InvalidIntent"
+    NO_COMMON_ADDRESS_FAMILY = "NoCommonAddressFamily"
     WANTS_RESTART = "WantsRestart"
+
+    @classmethod
+    def of(cls, error: AddressFamilyError | InvalidIntentError) -> Reason:
+        """The reason for an Event about a link that cannot be made."""
+        return cls.NO_COMMON_ADDRESS_FAMILY if isinstance(error, AddressFamilyError) else cls.INVALID_INTENT
 
     @property
     def type(self) -> EventType:

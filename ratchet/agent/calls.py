@@ -23,7 +23,7 @@ from ratchet.agent.sites import Sites
 from ratchet.cni.arguments import Arguments, Command
 from ratchet.cni.config import NetworkConfig
 from ratchet.core.model import PodRef
-from ratchet.errors import ApiUnavailableError, InvalidIntentError, RatchetError
+from ratchet.errors import AddressFamilyError, ApiUnavailableError, InvalidIntentError, RatchetError
 from ratchet.node.answering import answer, speak_of_keys
 from ratchet.node.call import Call
 from ratchet.node.journal import Attachment, Journal, SandboxEntry, since_boot
@@ -129,8 +129,8 @@ class Calls:
             followed.adding = call.attachment
         try:
             said = serve(call)
-        except InvalidIntentError as error:
-            self.announcer.event(pod, Reason.INVALID_INTENT, str(error))
+        except (AddressFamilyError, InvalidIntentError) as error:
+            self.announcer.event(pod, Reason.of(error), str(error))
             raise
         followed.done = True
         return said

@@ -21,7 +21,14 @@ from ratchet.core.intent import absence
 from ratchet.core.machine import derive
 from ratchet.core.model import Link, Location, Pod, Sandbox, Side, State
 from ratchet.core.plan import Attempt, Site
-from ratchet.errors import ForeignInterfaceError, InvalidIntentError, NamespaceGoneError, SupersededError
+from ratchet.errors import (
+    AddressFamilyError,
+    ForeignInterfaceError,
+    InvalidIntentError,
+    NamespaceGoneError,
+    RatchetError,
+    SupersededError,
+)
 from ratchet.node.journal import HeldEnd, Journal, SandboxEntry, since_boot
 from ratchet.node.reconciler import Reconciler, take_down
 from ratchet.node.seen import Seen
@@ -64,13 +71,20 @@ class Tender:
             record, _ = self.records.known_link(name)
             if record is not None:
                 self._take_out_strays(record, held)
+            rejected: RatchetError | None = None
             for entry, end in held:
                 if not self.is_adding(entry.attachment.container_id):
                     with about(pod=entry.pod, sandbox=entry.attachment.container_id):
                         if self.membership.may_give_up(entry, end):
                             self.membership.give_up_undeclared(entry, end, self._reconciler(entry, end))
-                        else:
+                            continue
+                        try:
                             self._tend_end(entry, end)
+                        except (AddressFamilyError, InvalidIntentError) as error:
+                            # The other end may be on this node too, and has yet to record the node's new underlay.
+                            rejected = error
+            if rejected is not None:
+                raise rejected
             for entry, _ in held:
                 self._forget_dead(entry)
             if held:
@@ -121,10 +135,10 @@ class Tender:
             reconciler.settle(self._attempt(entry, end), self._site(entry), joined=True)
         except SupersededError as error:
             log.info("%s", error)
-        except InvalidIntentError as error:
+        except (AddressFamilyError, InvalidIntentError) as error:
             # Its ADD is over, and nobody else would tell whoever looks at the pod.
             if entry.pod is not None:
-                self.announcer.event(entry.pod, Reason.INVALID_INTENT, str(error))
+                self.announcer.event(entry.pod, Reason.of(error), str(error))
             raise
         except NamespaceGoneError as error:
             if error.path != entry.netns:
@@ -134,7 +148,7 @@ class Tender:
 
     def _was_seen(self, entry: SandboxEntry, end: HeldEnd, side: Side, record: Link) -> bool:
         """Whether an end was seen to stand as its record has it, by a call mostly, and nothing has changed since."""
-        joined = record.sandbox(side) == self._attempt(entry, end).sandbox
+        joined = record.sandbox(side) == self._attempt(entry, end).as_recorded(record).sandbox
         return joined and self.seen.stands(record, side, self._site(entry))
 
     def _may_take(self, entry: SandboxEntry) -> bool:
@@ -194,8 +208,7 @@ class Tender:
 
     def _attempt(self, entry: SandboxEntry, end: HeldEnd) -> Attempt:
         assert entry.pod is not None  # noqa: S101  # who has ends has a pod
-        vtep = self._site(entry).parent.address
-        sandbox = Sandbox(entry.attachment.container_id, entry.pod, self.node, entry.netns, vtep, entry.cookie)
+        sandbox = self._site(entry).sandbox(entry.attachment.container_id, entry.pod, entry.netns, entry.cookie)
         return Attempt(end.wanted, end.side, sandbox, end.index, lasting=True)
 
     def _site(self, entry: SandboxEntry) -> Site:

@@ -17,12 +17,20 @@ class Parent:
 
     `index` is the interface that tunnels are pinned to. It is 0 where the VTEP is on an interface without egress:
     the kernel then routes the tunnel's packets, and `ifname` and `mtu` are those of the interface by which they leave.
+
+    `other_address` is the VTEP of the other address family on the same interface; empty if there is none.
     """
 
     ifname: str
     index: int
     address: str
     mtu: int
+    other_address: str = ""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All VTEPs, `address` first."""
+        return tuple(filter(None, (self.address, self.other_address)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +217,6 @@ def _tunnel_differences(wire: VxlanWire, device: Device) -> tuple[str, ...]:
     return tuple(found)
 
 
-def tunnel_mtu(parent: Parent) -> int:
-    """The MTU that fits into the parent's once VXLAN's headers are added (RFC 7348, section 4.3)."""
-    overhead = VXLAN_OVERHEAD_IPV6 if ":" in parent.address else VXLAN_OVERHEAD_IPV4
-    return parent.mtu - overhead
+def tunnel_mtu(underlay_mtu: int, vtep: str) -> int:
+    """The MTU of a tunnel over an underlay, less VXLAN's headers in the VTEP's family (RFC 7348, section 4.3)."""
+    return underlay_mtu - (VXLAN_OVERHEAD_IPV6 if ":" in vtep else VXLAN_OVERHEAD_IPV4)

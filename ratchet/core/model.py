@@ -116,6 +116,10 @@ class Sandbox:
     `container_id` is the runtime's name for it and never comes twice for two sandboxes; `netns` is the path of its
     network namespace on `node`; `vtep` is the address at which other nodes reach this node's tunnels. `cookie` is the
     namespace's identity within one boot (socket(7), SO_NETNS_COOKIE), 0 where it is not known.
+
+    `underlay_mtu` is the MTU of the node's underlay interface in bytes (0: unknown). `vteps` are all addresses at which
+    other nodes reach this node's tunnels, at most one of each family, `vtep` first (empty: unknown). Records of
+    schema 1 hold neither.
     """
 
     container_id: str
@@ -124,6 +128,12 @@ class Sandbox:
     netns: str
     vtep: str
     cookie: int = 0
+    underlay_mtu: int = 0
+    vteps: tuple[str, ...] = ()
+
+    def in_schema(self, schema: int) -> Sandbox:
+        """The sandbox without the fields that records of this schema do not hold."""
+        return replace(self, underlay_mtu=0, vteps=()) if schema == EARLIER_SCHEMA else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +153,8 @@ class Location:
 class Stand:
     """What an end was built for: this sandbox of ours, toward that peer, by that generation of the intent.
 
-    `toward` is the peer's VTEP for a VXLAN, the peer's container id for a vEth. A value to compare and not a flag:
-    when the peer moves, nobody has to reset anything.
+    `toward` is the peer's VTEP for a VXLAN (`Link.tunnel_addresses`), the peer's container id for a vEth. A value to
+    compare and not a flag: when the peer moves, nobody has to reset anything.
     """
 
     sandbox: str
@@ -260,13 +270,31 @@ class Link:
             return None
         return Kind.VETH if primary.node == pair.node and not self.means.tunnel else Kind.VXLAN
 
+    def tunnel_addresses(self, side: Side) -> tuple[str, str] | None:
+        """The VTEPs of a tunnel at this end, local and remote; None if there is no pair of one family.
+
+        The family is that of both nodes' first addresses. If these differ, it is IPv4 if both nodes have it, else IPv6.
+        The other end gets the same pair.
+        """
+        mine, peer = (_vtep_by_family(self.sandbox(one)) for one in (side, side.other))
+        if not mine or not peer:
+            return None
+        preferred = next(iter(mine))
+        families = (preferred, 4, 6) if preferred == next(iter(peer)) else (4, 6)
+        return next(((mine[one], peer[one]) for one in families if one in mine and one in peer), None)
+
     def due(self, side: Side) -> Stand | None:
-        """What this end must stand toward as the record now is; None until both ends have joined."""
+        """What this end must stand toward as the record now is.
+
+        None until both ends have joined, and for a tunnel between nodes without a common address family.
+        """
         mine, peer = self.sandbox(side), self.sandbox(side.other)
         if mine is None or peer is None:
             return None
-        toward = peer.container_id if self.kind is Kind.VETH else peer.vtep
-        return Stand(mine.container_id, toward, self.generation)
+        if self.kind is Kind.VETH:
+            return Stand(mine.container_id, peer.container_id, self.generation)
+        addresses = self.tunnel_addresses(side)
+        return Stand(mine.container_id, addresses[1], self.generation) if addresses is not None else None
 
     def intends_the_same_as(self, other: Link) -> bool:
         ends = all(self.end(side).intends_the_same_as(other.end(side)) for side in Side)
@@ -286,3 +314,12 @@ class Link:
     def abandoned(self) -> bool:
         """Neither end has a sandbox: the record has no reason to be."""
         return self.primary.sandbox is None and self.pair.sandbox is None
+
+
+def _vtep_by_family(sandbox: Sandbox | None) -> dict[int, str]:
+    """The first VTEP of each family (4, 6), in the node's order of preference."""
+    found: dict[int, str] = {}
+    if sandbox is not None:
+        for address in sandbox.vteps or (sandbox.vtep,):
+            found.setdefault(6 if ":" in address else 4, address)
+    return found

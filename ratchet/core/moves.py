@@ -30,6 +30,7 @@ def join(record: Link | None, wanted: Link, side: Side, sandbox: Sandbox, now: d
     before = wanted if record is None else record
     frozen = side is Side.PAIR and before.primary.sandbox is not None
     base, steps = (before, list[Step]()) if frozen else _renewed(before, wanted)
+    sandbox = sandbox.in_schema(base.schema)
     if base.sandbox(side) == sandbox:
         return _told(before, base, steps, f"{side} {sandbox.pod} declares the link anew", now)
     # A pod that was absent when its peer joined may have been recorded under another of its names.

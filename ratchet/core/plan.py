@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ratchet.core.device import Observed, Parent, Port, VethWire, VxlanWire, Wire, differences, tunnel_mtu
-from ratchet.core.model import Kind, Link, Location, Sandbox, Side
+from ratchet.core.model import Kind, Link, Location, PodRef, Sandbox, Side
 from ratchet.core.naming import end_mac_address
-from ratchet.errors import InvalidIntentError
+from ratchet.errors import AddressFamilyError, InvalidIntentError
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,13 @@ class Attempt:
     def as_recorded(self, record: Link | None) -> Attempt:
         """The attempt in terms of a record, which decides for its life which end is the primary's.
 
-        The pod's end is known by its sandbox, else by its interface and either of the pod's names.
+        The pod's end is known by its sandbox, else by its interface and either of the pod's names. The sandbox has the
+        fields that the record's schema holds.
         """
         if record is None:
             return self
+        if (sandbox := self.sandbox.in_schema(record.schema)) != self.sandbox:
+            return replace(self, sandbox=sandbox).as_recorded(record)
         mine = self.wanted.end(self.side)
         named = (record.side_at(name, mine.ifname) for name in (mine.name, self.sandbox.pod.name))
         side = record.side_of(self.container_id) or next((side for side in named if side is not None), self.side)
@@ -64,6 +67,13 @@ class Site:
     parent: Parent
     vxlan_port: int
     attended: bool = False
+
+    def sandbox(self, container_id: str, pod: PodRef, netns: str, cookie: int = 0) -> Sandbox:
+        """A sandbox on this node, with the node's side of tunnels."""
+        parent = self.parent
+        return Sandbox(
+            container_id, pod, self.node, netns, parent.address, cookie, underlay_mtu=parent.mtu, vteps=parent.addresses
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +125,21 @@ class Withdraw:
 
 
 @dataclass(frozen=True, slots=True)
+class Reject:
+    """Write the record and raise `error`: the link cannot be made as both ends and both nodes now are.
+
+    The record is written first, so that the other end knows of this one and rejects or adjusts the link too.
+    """
+
+    error: AddressFamilyError | InvalidIntentError
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """This end stands toward what the record says, and the record says so."""
 
 
-Step = Join | Wait | Number | Look | Make | Build | Note | Withdraw | Done
+Step = Join | Wait | Number | Look | Make | Build | Note | Withdraw | Reject | Done
 
 
 def plan(
@@ -150,11 +170,15 @@ def plan(
         return Join()
     if record.kind is None:
         return Wait()
-    if record.kind is Kind.VXLAN and record.vni is None:
-        return Number()
-    if record.kind is Kind.VETH and peer is None:
-        return Wait()
-    wire = wire_of(record, attempt.side, site, attempt.location, peer)
+    try:
+        if record.kind is Kind.VXLAN and record.vni is None:
+            _tunnel_addresses(record, attempt.side)  # no VNI for a link that cannot be made
+            return Number()
+        if record.kind is Kind.VETH and peer is None:
+            return Wait()
+        wire = wire_of(record, attempt.side, site, attempt.location, peer)
+    except (AddressFamilyError, InvalidIntentError) as error:
+        return Reject(error)
     if observed is None:
         return Look(wire) if record.stands(attempt.side) else Make(wire)
     if differences(wire, observed):
@@ -166,7 +190,9 @@ def wire_of(record: Link, side: Side, site: Site, here: Location, peer: Location
     """What `side` is to be made of, on its own node, once both ends have joined (and a tunnel has its VNI).
 
     `here` and, for a vEth, `peer` are where this end and the other one are.
-    Raises InvalidIntentError for an MTU that does not fit into the tunnel.
+    The node's own VTEPs and MTU are the site's; the peer's are the record's.
+    Raises AddressFamilyError if the nodes have no address family in common, InvalidIntentError for an MTU that does not
+    fit into the tunnel.
     """
     if record.kind is Kind.VETH:
         if peer is None:
@@ -176,26 +202,51 @@ def wire_of(record: Link, side: Side, site: Site, here: Location, peer: Location
     holder, other = record.sandbox(side), record.sandbox(side.other)
     if holder is None or other is None or record.vni is None:
         raise ValueError(f"{record.name} is not ready to be wired")
-    most = tunnel_mtu(site.parent)
+    own = site.sandbox(holder.container_id, holder.pod, holder.netns, holder.cookie).in_schema(record.schema)
+    local, remote = _tunnel_addresses(record.with_end(side, replace(record.end(side), sandbox=own)), side)
+    underlay_mtu, limit = _least_mtu(site, other)
+    most = tunnel_mtu(underlay_mtu, local)
     near = _port(record, side, most, here)
     if near.mtu > most:
         raise InvalidIntentError(
-            f"cannot link pod {holder.pod}: mtu: {near.ifname} is to have {near.mtu}, and {most} is the most "
-            f"that fits into a tunnel over {site.parent.ifname}",
-            details=f"say at most {most}, or nothing; the MTU of {site.parent.ifname} is {site.parent.mtu}",
+            f"cannot link pod {holder.pod}: mtu: {near.mtu} for {near.ifname} exceeds {most}, the maximum of a tunnel "
+            f"over the underlay of node {limit}",
+            details=f"Set mtu to at most {most}, or omit it. The underlay MTU of node {limit} is {underlay_mtu}.",
         )
     port, remote_port = _ports(record, side, record.means.vxlan_port or site.vxlan_port)
     return VxlanWire(
         link=record.name,
         near=near,
         vni=record.vni,
-        remote=other.vtep,
-        local=site.parent.address,
+        remote=remote,
+        local=local,
         port=port,
         remote_port=remote_port,
         parent=site.parent,
         carrier=record.stands(side.other) or not site.attended,
     )
+
+
+def _tunnel_addresses(record: Link, side: Side) -> tuple[str, str]:
+    """The local and the remote VTEP. Raises AddressFamilyError."""
+    found = record.tunnel_addresses(side)
+    if found is not None:
+        return found
+    holder, other = record.sandbox(side), record.sandbox(side.other)
+    if holder is None or other is None:
+        raise ValueError(f"{record.name} is not ready to be wired")
+    nodes = " and ".join(f"{one.node} ({', '.join(one.vteps or (one.vtep,))})" for one in (holder, other))
+    raise AddressFamilyError(
+        f"cannot link pod {holder.pod} to pod {other.pod}: nodes {nodes} have no address family in common",
+        details="Give both nodes an address of one family on the interface that carries tunnels.",
+    )
+
+
+def _least_mtu(site: Site, other: Sandbox) -> tuple[int, str]:
+    """The smaller underlay MTU of both nodes, and the node that has it. The peer's counts once its node records it."""
+    if 0 < other.underlay_mtu < site.parent.mtu:
+        return other.underlay_mtu, other.node
+    return site.parent.mtu, site.node
 
 
 def _ports(record: Link, side: Side, port: int) -> tuple[int, int]:

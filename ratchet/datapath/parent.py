@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
@@ -38,6 +39,9 @@ def find_parent(ifname: str | None, address: str | None, node_addresses: Sequenc
     first address. With neither, the VTEP is the first node address that the node carries, else an address on the
     interface of the default route with the lowest metric, IPv4 before IPv6.
 
+    The VTEP of the other address family is on the same interface: the first node address there if the VTEP is a node
+    address, else the first address. With `address` there is none.
+
     An interface without egress (loopback, dummy, bridge without ports) does not pin the tunnels: see `_unpinned`.
 
     Raises InvalidConfigError that names the key.
@@ -53,13 +57,14 @@ def find_parent(ifname: str | None, address: str | None, node_addresses: Sequenc
             if found is None:
                 raise _unusable("parent_address", address, "no interface of the node carries it", channel)
             return _parent(channel, found)
-        found = _carrier(given, node_addresses) or _on_default_route(channel, given)
+        node_address = _carrier(given, node_addresses)
+        found = node_address or _on_default_route(channel, given)
         if found is None:
             raise InvalidConfigError(
                 "cannot find a parent interface for tunnels: no default route leads over an interface with an address",
                 details=f"Set parent_interface or parent_address. {_interfaces(channel)}",
             )
-        return _parent(channel, found)
+        return _parent(channel, found, _of_other_family(given, found, node_addresses if node_address else None))
 
 
 def _on_interface(
@@ -70,9 +75,14 @@ def _on_interface(
         raise _unusable("parent_interface", ifname, "no such interface", channel)
     device = read_link(answer.messages[0]).device
     own = [one for one in given if one.index == device.index]
-    found = _carrier(own, [address]) if address else _carrier(own, node_addresses) or _first(own)
+    if address:
+        found, other = _carrier(own, [address]), None
+    else:
+        node_address = _carrier(own, node_addresses)
+        found = node_address or _first(own)
+        other = _of_other_family(own, found, node_addresses if node_address else None)
     if found is not None:
-        return _parent(channel, found)
+        return _parent(channel, found, other)
     carried = ", ".join(str(one.address.ip) for one in own) or "no address"
     if address:
         error = _unusable("parent_address", address, f"{ifname} does not carry it", channel)
@@ -101,6 +111,14 @@ def _first(given: Iterable[Given]) -> Given | None:
     """The first global address, IPv4 before IPv6."""
     fit = [one for one in given if one.fit]
     return min(fit, key=lambda one: one.address.version, default=None)
+
+
+def _of_other_family(given: Iterable[Given], found: Given | None, node_addresses: Iterable[str] | None) -> Given | None:
+    """The address of the other family on the interface of `found`; with `node_addresses`, only one of these."""
+    if found is None:
+        return None
+    others = [one for one in given if one.index == found.index and one.address.version != found.address.version]
+    return _first(others) if node_addresses is None else _carrier(others, node_addresses)
 
 
 def _on_default_route(channel: Channel, given: Sequence[Given]) -> Given | None:
@@ -139,12 +157,19 @@ def _interfaces_of(route: rtmsg) -> Iterator[int]:
         yield from (hop["oif"] for hop in route.get_attr("RTA_MULTIPATH") or ())
 
 
-def _parent(channel: Channel, found: Given) -> Parent:
+def _parent(channel: Channel, found: Given, other: Given | None = None) -> Parent:
     (answer,) = channel.do(messages.link_at(found.index))
     device = read_link(answer.messages[0]).device
     if _has_egress(channel, device, answer.messages[0]):
-        return Parent(device.ifname, device.index, str(found.address.ip), device.mtu)
-    return _unpinned(channel, device, found)
+        parent = Parent(device.ifname, device.index, str(found.address.ip), device.mtu)
+        return replace(parent, other_address=str(other.address.ip)) if other is not None else parent
+    parent = _unpinned(channel, device, found)
+    if other is not None:
+        # Routes are of one family. A node has one underlay, so the other family counts if its routes are alike.
+        with suppress(InvalidConfigError):
+            if replace(_unpinned(channel, device, other), address=parent.address) == parent:
+                return replace(parent, other_address=str(other.address.ip))
+    return parent
 
 
 def _has_egress(channel: Channel, device: Device, raw: bytes) -> bool:

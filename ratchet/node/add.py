@@ -16,7 +16,7 @@ from ratchet.cni.result import Interface, IPConfig, Result, Route
 from ratchet.core import properties
 from ratchet.core.device import Device
 from ratchet.core.intent import asks_for_links, wait_of
-from ratchet.core.model import End, Pod, Sandbox
+from ratchet.core.model import End, Pod
 from ratchet.core.plan import Attempt
 from ratchet.errors import (
     AlreadyAddedError,
@@ -114,14 +114,7 @@ def _with_links(call: Call, records: Records, pod: Pod, began: float) -> Result:
             with call.journal.sandbox_lock(call.arguments.container_id):
                 entry = replace(entry, ends=_reserved(call, held_ends(records, pod, ends)))
                 _note(call, entry)
-        sandbox = Sandbox(
-            call.arguments.container_id,
-            pod.ref,
-            site.node,
-            call.arguments.netns,
-            site.parent.address,
-            cookie,
-        )
+        sandbox = site.sandbox(call.arguments.container_id, pod.ref, call.arguments.netns, cookie)
         attempts = [Attempt(end.wanted, end.side, sandbox, end.index) for end in entry.ends]
         intended = replace(intended, ends=entry.ends)
         if intended != entry:

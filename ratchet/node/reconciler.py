@@ -19,7 +19,22 @@ from ratchet import datapath
 from ratchet.core import moves
 from ratchet.core.device import Device, Observed, VxlanWire, Wire, differences
 from ratchet.core.model import Kind, Link, Location
-from ratchet.core.plan import Attempt, Build, Done, Join, Look, Make, Note, Number, Site, Step, Wait, Withdraw, plan
+from ratchet.core.plan import (
+    Attempt,
+    Build,
+    Done,
+    Join,
+    Look,
+    Make,
+    Note,
+    Number,
+    Reject,
+    Site,
+    Step,
+    Wait,
+    Withdraw,
+    plan,
+)
 from ratchet.errors import (
     ConflictError,
     DatapathError,
@@ -79,7 +94,8 @@ class Reconciler:
 
         An end whose peer is there is built before it is written that it has joined: both go into one write. Raises
         SupersededError, with the end taken down, where another sandbox has its place or the runtime has deleted it;
-        DatapathError where the kernel refuses.
+        DatapathError where the kernel refuses; AddressFamilyError or InvalidIntentError, with the record written, where
+        the link cannot be made.
         """
         with self.journal.lock(attempt.name):
             settled = _until_undisputed(lambda: _Settling(self, attempt, site, joined).run())
@@ -209,6 +225,9 @@ class _Settling:
                 self._written()
             case Withdraw(reason):
                 self._give_way(reason)
+            case Reject(error):
+                self._written()
+                raise error
             case Wait():
                 return self._waiting()
             case Done():
@@ -275,7 +294,7 @@ class _Settling:
             return stands and not _only_gains_carrier(step.wire, self._observed)
         if isinstance(step, Wait):
             return self._site.attended and self._is_plugged()
-        return isinstance(step, Withdraw) or (isinstance(step, Done) and self._built is not None)
+        return isinstance(step, Withdraw | Reject) or (isinstance(step, Done) and self._built is not None)
 
     def _make_certain(self) -> None:
         self._stored, self._certain = self._reconciler.records.link(self._attempt.name), True

@@ -77,7 +77,10 @@ _SCHEMAS = range(EARLIER_SCHEMA, 1 << 16)
 _COOKIES = range(1 << 63)
 UNREAD_KEPT = 12  # lines
 _SANDBOX_KEYS = {"pod", "uid", "mirror", "node", "vtep", "sandbox", "netns", "cookie", "stands", "ready"}
-_END_KEYS = END_PROPERTIES | {"name", "ifname", "addresses"} | _SANDBOX_KEYS
+# Written in schema 2 only: agents that write schema 1 take keys that they do not know for notes, and keep them.
+_UNDERLAY_KEYS = {"underlay_mtu", "vteps"}
+_UNDERLAY_MTUS = range(1, 1 << 31)
+_END_KEYS = END_PROPERTIES | {"name", "ifname", "addresses"} | _SANDBOX_KEYS | _UNDERLAY_KEYS
 
 
 def encode_link(link: Link) -> Json:
@@ -370,6 +373,10 @@ def _encode_end(prefix: str, end: End, schema: int) -> dict[str, str]:
             fields["cookie"] = str(end.sandbox.cookie)
         if end.sandbox.pod.mirror:
             fields["mirror"] = end.sandbox.pod.mirror
+        if schema != EARLIER_SCHEMA and end.sandbox.underlay_mtu:
+            fields["underlay_mtu"] = str(end.sandbox.underlay_mtu)
+        if schema != EARLIER_SCHEMA and end.sandbox.vteps:
+            fields["vteps"] = ",".join(end.sandbox.vteps)
     if end.stands:
         key, word = _ready_words(schema)
         fields[key] = f"{end.stands.sandbox} {word} {end.stands.toward} generation {end.stands.generation}"
@@ -379,6 +386,7 @@ def _encode_end(prefix: str, end: End, schema: int) -> dict[str, str]:
 def _decode_end(prefix: str, namespace: str, data: Mapping[str, str], schema: int) -> End:
     sandbox = None
     if f"{prefix}.sandbox" in data:
+        mtu = f"{prefix}.underlay_mtu"
         sandbox = Sandbox(
             container_id=data[f"{prefix}.sandbox"],
             pod=PodRef(namespace, data[f"{prefix}.pod"], data[f"{prefix}.uid"], data.get(f"{prefix}.mirror", "")),
@@ -386,7 +394,9 @@ def _decode_end(prefix: str, namespace: str, data: Mapping[str, str], schema: in
             netns=data[f"{prefix}.netns"],
             vtep=data[f"{prefix}.vtep"],
             cookie=_decode_number(data, f"{prefix}.cookie", _COOKIES) if f"{prefix}.cookie" in data else 0,
-        )
+            underlay_mtu=_decode_number(data, mtu, _UNDERLAY_MTUS) if mtu in data else 0,
+            vteps=tuple(filter(None, data.get(f"{prefix}.vteps", "").split(","))),
+        ).in_schema(schema)
     key, word = _ready_words(schema)
     ready = data.get(f"{prefix}.{key}")
     addresses = data.get(f"{prefix}.addresses", "")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
+from ratchet.core.machine import derive
+from ratchet.core.model import State
 from ratchet.dev.bed import wait_for
 from ratchet.dev.hosts import ip
 from ratchet.dev.kubelet import Kubelet
@@ -32,12 +35,6 @@ def give_address(node: Kubelet, old: str, new: str) -> None:
     ip(*f"-n {netns} route replace default via 192.168.1.1 dev eth0".split())
 
 
-def name_addresses(cluster: Cluster, node: Kubelet, *addresses: str) -> None:
-    """Have the node's object list these InternalIP addresses."""
-    listed = [{"type": "InternalIP", "address": address} for address in addresses]
-    cluster.bed.api.patch(f"/api/v1/nodes/{node.host.name}/status", {"status": {"addresses": listed}})
-
-
 def test_tunnels_follow_the_address_of_their_node(cluster: Cluster) -> None:
     """Their interfaces stay: the pods' addresses, MACs and indexes are what they were."""
     primary, pair = cluster.linked_pair()
@@ -56,14 +53,94 @@ def test_tunnels_follow_the_address_of_their_node(cluster: Cluster) -> None:
     cluster.assert_nothing_left()
 
 
-@pytest.mark.parametrize("mtu", [1400, 9000])
-def test_tunnels_follow_the_mtu_of_their_node(cluster: Cluster, mtu: int) -> None:
+def set_mtu(node: Kubelet, mtu: int) -> None:
+    ip("-n", node.host.netns, "link", "set", "eth0", "mtu", str(mtu))
+
+
+def test_both_ends_of_a_tunnel_follow_the_smaller_mtu_of_their_nodes(cluster: Cluster) -> None:
+    """Their interfaces stay, and so do the links' records: no end is lost meanwhile."""
     primary, pair = cluster.linked_pair()
-    index = cluster.show(primary, "in1")["ifindex"]
-    ip("-n", cluster.a.host.netns, "link", "set", "eth0", "mtu", str(mtu))
-    wait_for("the tunnel's MTU", lambda: cluster.show(primary, "in1")["mtu"] == mtu - 50)
-    assert cluster.show(primary, "in1")["ifindex"] == index
+    ends = ((primary, "in1"), (pair, "in2"))
+    indexes = [cluster.show(*end)["ifindex"] for end in ends]
+
+    def have(mtu: int) -> bool:
+        return [cluster.show(*end)["mtu"] for end in ends] == [mtu, mtu]
+
+    for node, mtu, least in ((cluster.a, 1400, 1400), (cluster.b, 9000, 1400), (cluster.a, 9000, 9000)):
+        set_mtu(node, mtu)
+        wait_for(f"MTU {least - 50} at both ends", partial(have, least - 50))
+    set_mtu(cluster.b, 1500)
+    wait_for("MTU 1450 at both ends", lambda: have(1450))
+    wait_for("a full-size ping", lambda: cluster.carries(primary, "192.168.2.101", 1450))
+    assert [cluster.show(*end)["ifindex"] for end in ends] == indexes
+    assert cluster.told("LinkLost") == set()
     cluster.delete_all((cluster.a, primary), (cluster.b, pair))
+    cluster.assert_nothing_left()
+
+
+def test_an_mtu_that_no_longer_fits_the_peers_node_is_an_event(cluster: Cluster) -> None:
+    cluster.bed.create_topology("lab", "- {endpoints: [a:in1, b:in2], mtu: [1450, null]}")
+    a, b = (cluster.pod(name, {"ratchet": "true"}, node) for name, node in (("a", cluster.a), ("b", cluster.b)))
+    cluster.add_all((cluster.a, a), (cluster.b, b))
+    cluster.wait_until(State.LINKED, "default.a.in1.b.in2")
+    set_mtu(cluster.b, 1400)
+    wait_for("an event", lambda: a.pod.uid in cluster.told("InvalidIntent"))
+    wait_for("the other end's MTU", lambda: cluster.show(b, "in2")["mtu"] == 1350)
+    assert b.pod.uid not in cluster.told("InvalidIntent")
+    cluster.delete_all((cluster.a, a), (cluster.b, b))
+    cluster.assert_nothing_left()
+
+
+def add_ipv6(node: Kubelet) -> str:
+    """A node's IPv6 address on its eth0, added."""
+    address = f"fd00:1::{node.host.address.rpartition('.')[2]}"
+    ip("-n", node.host.netns, "addr", "add", f"{address}/64", "dev", "eth0", "nodad")
+    return address
+
+
+def test_tunnels_follow_their_nodes_to_another_address_family(cluster: Cluster) -> None:
+    """Between nodes without a common family there is none, which both pods have an Event of."""
+    primary, pair = cluster.linked_pair()
+    v6_a, v6_b = add_ipv6(cluster.a), add_ipv6(cluster.b)
+    cluster.set_internal_ips(cluster.b, v6_b)
+    both = {primary.pod.uid, pair.pod.uid}
+    wait_for("an event at both", lambda: cluster.told("NoCommonAddressFamily") == both)
+    assert cluster.state() is State.PAIR_READY
+    cluster.set_internal_ips(cluster.a, cluster.a.host.address, v6_a)
+    cluster.wait_until(State.LINKED)
+    for sandbox, ifname, local, remote in ((primary, "in1", v6_a, v6_b), (pair, "in2", v6_b, v6_a)):
+        shown = cluster.show(sandbox, ifname)
+        tunnel = shown["linkinfo"]["info_data"]
+        assert (tunnel["local6"], tunnel["remote6"], shown["mtu"]) == (local, remote, 1430)
+    wait_for("a full-size ping", lambda: cluster.carries(primary, "192.168.2.101", 1430))
+    cluster.delete_all((cluster.a, primary), (cluster.b, pair))
+    cluster.assert_nothing_left()
+
+
+def test_a_tunnel_within_a_node_follows_it_to_another_address_family_and_mtu(cluster: Cluster) -> None:
+    """Its two ends are changed one after the other."""
+    cluster.bed.create_topology("lab", "- {endpoints: [a:in1, b:in2], kind: vxlan, mtu: 1400}")
+    a, b = (cluster.pod(name, {"ratchet": "true"}, cluster.a) for name in ("a", "b"))
+    cluster.add_all((cluster.a, a), (cluster.a, b))
+    link = "default.a.in1.b.in2"
+    cluster.wait_until(State.LINKED, link)
+    v6 = add_ipv6(cluster.a)
+    cluster.set_internal_ips(cluster.a, v6)
+
+    def has_recorded(mtu: int) -> bool:
+        record = cluster.bed.links()[link]
+        sandboxes = (record.primary.sandbox, record.pair.sandbox)
+        underlays = [(one.underlay_mtu, one.vteps) for one in sandboxes if one is not None]
+        return underlays == [(mtu, (v6,))] * 2 and derive(record) is State.LINKED
+
+    wait_for("a tunnel over IPv6", lambda: has_recorded(1500))
+    for end in ((a, "in1"), (b, "in2")):
+        assert cluster.show(*end)["linkinfo"]["info_data"]["local6"] == v6
+    set_mtu(cluster.a, 1400)
+    wait_for("an event at both", lambda: cluster.told("InvalidIntent") == {a.pod.uid, b.pod.uid})
+    set_mtu(cluster.a, 1500)
+    wait_for("the MTU in the record", lambda: has_recorded(1500))
+    cluster.delete_all((cluster.a, a), (cluster.a, b))
     cluster.assert_nothing_left()
 
 
@@ -82,7 +159,7 @@ def test_a_tunnel_whose_node_has_no_address_for_a_while_stands_again_with_the_ne
 def test_tunnels_follow_another_internal_ip_of_their_node_at_the_next_heartbeat(cluster: Cluster) -> None:
     primary, pair = cluster.linked_pair()
     ip("-n", cluster.a.host.netns, "addr", "add", "192.168.1.74/24", "dev", "eth0")
-    name_addresses(cluster, cluster.a, "192.168.1.74")
+    cluster.set_internal_ips(cluster.a, "192.168.1.74")
     wait_for("the node's new address", lambda: vtep_of(cluster, cluster.a) == "192.168.1.74")
     wait_for("the tunnel to it", lambda: cluster.pings(pair, "192.168.2.100"))
     assert cluster.show(pair, "in2")["linkinfo"]["info_data"]["remote"] == "192.168.1.74"
@@ -94,11 +171,11 @@ def test_a_node_whose_object_lists_no_address_yet_is_followed_once_it_does(clust
     agent = cluster.bed.agents["a"]
     agent.stop()
     ip("-n", cluster.a.host.netns, "addr", "add", "192.168.1.74/24", "dev", "eth0")
-    name_addresses(cluster, cluster.a)
+    cluster.set_internal_ips(cluster.a)
     agent.start()
     primary, pair = cluster.linked_pair()
     assert cluster.show(primary, "in1")["linkinfo"]["info_data"]["local"] == "192.168.1.73"
-    name_addresses(cluster, cluster.a, "192.168.1.74")
+    cluster.set_internal_ips(cluster.a, "192.168.1.74")
     wait_for("the node's address", lambda: vtep_of(cluster, cluster.a) == "192.168.1.74")
     wait_for("the tunnel to it", lambda: cluster.pings(pair, "192.168.2.100"))
     cluster.delete_all((cluster.a, primary), (cluster.b, pair))
@@ -127,7 +204,7 @@ def test_nodes_whose_address_is_on_lo_are_linked(cluster: Cluster) -> None:
         own, (far, via) = addresses[node.host.name][0], addresses[other]
         ip("-n", node.host.netns, "addr", "add", f"{own}/32", "dev", "lo")
         ip("-n", node.host.netns, "route", "add", far, "via", via, "src", own)
-        name_addresses(cluster, node, own)
+        cluster.set_internal_ips(node, own)
     own_addresses = {own for own, _ in addresses.values()}
     wait_for("the addresses", lambda: {vtep_of(cluster, node) for node in (cluster.a, cluster.b)} == own_addresses)
     wait_for("the tunnel between them", lambda: cluster.pings(primary, "192.168.2.101"))

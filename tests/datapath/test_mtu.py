@@ -135,7 +135,7 @@ def _follow(bed: Bed, wires: Wires, one: str, two: str) -> int:
     for node, pod, number, local, remote in (("node-1", "pod-a", 0, one, two), ("node-2", "pod-b", 1, two, one)):
         with bed.inside(node):
             plain = wires.tunnel(pod, number, local, remote)
-            mtu = tunnel_mtu(plain.parent)
+            mtu = tunnel_mtu(plain.parent.mtu, plain.local)
             wire: VxlanWire = replace(plain, near=replace(plain.near, mtu=mtu))
             assert ensure(wire) is True
             assert differences(wire, observe(wire)) == ()

@@ -48,7 +48,9 @@ def test_what_the_configuration_names_is_taken(
 ) -> None:
     name, vtep, mtu = found
     # What is named goes before what the API server knows.
-    assert find_parent(ifname, address, ["10.2.0.5"]) == Parent(name, node.show("node", name)["ifindex"], vtep, mtu)
+    parent = find_parent(ifname, address, ["10.2.0.5"])
+    assert parent == Parent(name, node.show("node", name)["ifindex"], vtep, mtu)
+    assert parent.addresses == (vtep,)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +83,8 @@ def test_the_nodes_own_addresses_go_before_its_routes(node: Bed) -> None:
 
 def test_the_default_route_of_the_lowest_metric_decides(node: Bed) -> None:
     node.ip("node", "-6", "route", "add", "default", "via", "fd02::1", "metric", "1")
-    assert find_parent(None, None) == Parent("eth1", node.show("node", "eth1")["ifindex"], "fd02::5", 9000)
+    index = node.show("node", "eth1")["ifindex"]
+    assert find_parent(None, None) == Parent("eth1", index, "fd02::5", 9000, "10.2.0.5")
     node.ip("node", "route", "add", "default", "via", "10.2.0.1", "metric", "200")
     assert find_parent(None, None).address == "10.2.0.5", "IPv4 before IPv6"
     node.ip("node", "route", "add", "default", "via", "10.1.0.1", "metric", "100")
@@ -182,6 +185,38 @@ def test_on_a_named_interface_a_node_address_is_preferred_to_the_first(node: Bed
     assert find_parent("eth0", None, ["10.2.0.5"]).address == "10.1.0.5", "another interface's address is no choice"
     assert find_parent("eth0", "10.1.0.5", ["10.1.0.6"]).address == "10.1.0.5"
     assert find_parent("eth1", None, ["fd02::5"]).address == "fd02::5"
+
+
+@pytest.mark.parametrize(
+    ("ifname", "node_addresses", "addresses"),
+    [
+        (None, ["10.2.0.5", "fd02::5"], ("10.2.0.5", "fd02::5")),
+        (None, ["fd02::5", "192.0.2.1", "10.2.0.5"], ("fd02::5", "10.2.0.5")),
+        (None, ["10.2.0.5"], ("10.2.0.5",)),
+        (None, ["10.1.0.6", "10.1.0.5", "fd02::5"], ("10.1.0.6",)),
+        ("eth1", ["fd02::5", "10.2.0.5"], ("fd02::5", "10.2.0.5")),
+        ("eth1", ["fd02::5", "10.1.0.5"], ("fd02::5",)),
+        ("eth1", [], ("10.2.0.5", "fd02::5")),
+        ("eth0", [], ("10.1.0.5",)),
+    ],
+)
+def test_the_other_family_has_an_address_on_the_same_interface(
+    ifname: str | None, node_addresses: list[str], addresses: tuple[str, ...], node: Bed
+) -> None:
+    """Once the Node object lists the VTEP, only addresses that it lists count."""
+    assert find_parent(ifname, None, node_addresses).addresses == addresses
+
+
+def test_on_lo_the_other_family_counts_if_its_routes_are_alike(node: Bed) -> None:
+    _routed(node, "lo")
+    node.ip("node", "addr", "add", "fd55::5/128", "dev", "lo", "nodad")
+    both = [NODE, "fd55::5"]
+    node.ip("node", "-6", "route", "add", "default", "via", "fd02::1")
+    assert find_parent(None, None, both) == Parent("eth0", 0, NODE, 1500), "by eth1, of another MTU"
+    node.ip("node", "-6", "route", "del", "default", "via", "fd02::1")
+    node.ip("node", "addr", "add", "fd01::5/64", "dev", "eth0", "nodad")
+    node.ip("node", "-6", "route", "add", "default", "via", "fd01::1")
+    assert find_parent(None, None, both) == Parent("eth0", 0, NODE, 1500, "fd55::5")
 
 
 @pytest.mark.usefixtures("node")

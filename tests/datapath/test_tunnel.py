@@ -308,7 +308,7 @@ def test_a_tunnel_whose_address_is_on_an_interface_without_egress_carries_packet
     for node, pod, number, local, remote in (("node-1", "pod-a", 0, one, two), ("node-2", "pod-b", 1, two, one)):
         with bed.inside(node):
             wire = wires.tunnel(pod, number, local, remote, mtu=fits)
-            assert tunnel_mtu(wire.parent) == fits
+            assert tunnel_mtu(wire.parent.mtu, wire.local) == fits
             assert ensure(wire) is True
         _stands(bed, wire, node)
     _carries(bed)

@@ -421,11 +421,6 @@ def test_a_parent_that_is_not_there_is_named_with_what_there_is(
     cluster.assert_nothing_left()
 
 
-def addresses_in_the_api(cluster: Cluster, node: Kubelet, *addresses: str) -> None:
-    status = {"addresses": [{"type": "InternalIP", "address": address} for address in addresses]}
-    cluster.bed.api.patch(f"/api/v1/nodes/{node.host.name}/status", {"status": status})
-
-
 def add_eth1(cluster: Cluster, node: Kubelet, address: str) -> None:
     """A second interface on a network of its own, as storage or management has it."""
     netns = node.host.netns
@@ -464,7 +459,7 @@ def test_a_parent_that_is_not_given_is_found(cluster: Cluster, case: str) -> Non
     """As the record has it: at what address other nodes are to reach this node's tunnels."""
     address, in_the_api, routes, vtep = FOUND[case]
     add_eth1(cluster, cluster.a, address)
-    addresses_in_the_api(cluster, cluster.a, *in_the_api)
+    cluster.set_internal_ips(cluster.a, *in_the_api)
     for change in routes:
         ip("-n", cluster.a.host.netns, "route", *change.split())
     cluster.renew(cluster.a)
@@ -476,7 +471,7 @@ def test_a_parent_that_is_not_given_is_found(cluster: Cluster, case: str) -> Non
 
 
 def test_a_parent_that_cannot_be_found_says_what_to_set(cluster: Cluster) -> None:
-    addresses_in_the_api(cluster, cluster.a)
+    cluster.set_internal_ips(cluster.a)
     ip("-n", cluster.a.host.netns, "route", "del", "default")
     cluster.renew(cluster.a)
     answer = cluster.a.add(cluster.primary(cluster.a))
@@ -491,7 +486,7 @@ def test_tunnels_over_an_underlay_of_ipv6(cluster: Cluster) -> None:
     for node in (cluster.a, cluster.b):
         ip(*f"-n {node.host.netns} addr add {vteps[node.host.name]}/64 dev eth0 nodad".split())
     cluster.a.config = {**CHAINED, "parent_address": vteps["a"]}
-    addresses_in_the_api(cluster, cluster.b, vteps["b"])
+    cluster.set_internal_ips(cluster.b, vteps["b"])
     cluster.renew(cluster.b)
     primary, pair = cluster.linked_pair()
     for sandbox, ifname, own, peer in ((primary, "in1", "a", "b"), (pair, "in2", "b", "a")):

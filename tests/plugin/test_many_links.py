@@ -121,9 +121,10 @@ def test_an_mtu_that_the_tunnel_cannot_carry_is_refused_with_the_largest_that_fi
     refused = cluster.a.add(router)
     assert refused.status == 1
     assert refused.json["msg"] == (
-        "cannot link pod default/hub: mtu: eth2 is to have 1451, and 1450 is the most that fits into a tunnel over eth0"
+        "cannot link pod default/hub: mtu: 1451 for eth2 exceeds 1450, the maximum of a tunnel "
+        "over the underlay of node a"
     )
-    assert refused.json["details"] == "say at most 1450, or nothing; the MTU of eth0 is 1500"
+    assert refused.json["details"] == "Set mtu to at most 1450, or omit it. The underlay MTU of node a is 1500."
     for one in waiting:
         one.kill()
         cluster.end(one)

@@ -137,6 +137,11 @@ class Cluster:
         """Within the block, nobody on a node works on a link: an agent would mend what is damaged there."""
         return Journal(node.state_dir).lock(link)
 
+    def set_internal_ips(self, node: Kubelet, *addresses: str) -> None:
+        """Have the Node object list these InternalIP addresses."""
+        listed = [{"type": "InternalIP", "address": address} for address in addresses]
+        self.bed.api.patch(f"/api/v1/nodes/{node.host.name}/status", {"status": {"addresses": listed}})
+
     # What there is
 
     def state(self, link: str = LINK) -> State | None:
@@ -163,6 +168,12 @@ class Cluster:
         """Whether an address answers; one that has had its carrier for no time yet is tried again."""
         command = command_in(sandbox.netns, "ping", "-n", "-c", "1", "-W", "1", address)
         return any(subprocess.run(command, check=False, capture_output=True).returncode == 0 for _ in range(4))
+
+    def carries(self, sandbox: Sandbox, address: str, size: int) -> bool:
+        """Whether one packet of `size` bytes (IPv4, not to be fragmented) is answered."""
+        sized = ("-M", "do", "-s", str(size - 28))
+        command = command_in(sandbox.netns, "ping", "-n", "-c", "1", "-W", "1", *sized, address)
+        return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
     def writes(self) -> list[Sent]:
         """The writes of the nodes that were applied, to records and VNIs: an agent's beats and Events are no link's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Interface, IPv6Interface, ip_network
 
@@ -63,7 +64,16 @@ means = st.builds(Means, st.booleans(), st.none() | st.integers(1, 65535))
 def ends(draw: st.DrawFn, namespace: str) -> End:
     pods = st.builds(PodRef, st.just(namespace), pod_names, uids)
     netns = container_ids.map("/run/netns/{}".format)
-    sandboxes = st.builds(Sandbox, container_ids, pods, node_names, netns, vteps)
+    sandboxes = st.builds(
+        Sandbox,
+        container_ids,
+        pods,
+        node_names,
+        netns,
+        vteps,
+        underlay_mtu=st.just(0) | st.integers(1, (1 << 31) - 1),
+        vteps=st.lists(vteps, max_size=2).map(tuple),
+    )
     stands = st.builds(Stand, container_ids, st.one_of(container_ids, vteps), st.integers(1, 9))
     carried = st.sampled_from(("target_pod", "target_container", "public_ip"))
     return End(
@@ -80,14 +90,18 @@ def ends(draw: st.DrawFn, namespace: str) -> End:
 transitions = st.builds(Transition, moments, st.sampled_from(State), st.sampled_from(State), printable)
 
 
+def _in_schema(end: End, schema: int) -> End:
+    return end if end.sandbox is None else replace(end, sandbox=end.sandbox.in_schema(schema))
+
+
 @st.composite
 def links(draw: st.DrawFn) -> Link:
     """Any record that can be, and some that cannot."""
-    namespace = draw(dns_labels)
-    primary, pair = draw(ends(namespace)), draw(ends(namespace))
+    namespace, schema = draw(dns_labels), draw(st.sampled_from((1, 2)))
+    primary, pair = (_in_schema(draw(ends(namespace)), schema) for _ in range(2))
     return Link(
         name=record_name(namespace, (primary.name, primary.ifname), (pair.name, pair.ifname)),
-        schema=draw(st.sampled_from((1, 2))),
+        schema=schema,
         namespace=namespace,
         primary=primary,
         pair=pair,

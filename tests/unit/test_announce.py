@@ -207,6 +207,7 @@ class TestEvents:
             (Reason.WAITING_FOR_PEER, "Normal"),
             (Reason.LINK_LOST, "Warning"),
             (Reason.INVALID_INTENT, "Warning"),
+            (Reason.NO_COMMON_ADDRESS_FAMILY, "Warning"),
         ],
     )
     def test_an_event_is_sent(self, reason: Reason, kind: str, bench: Bench) -> None:

@@ -282,6 +282,8 @@ MALFORMED = [
     ("b.addresses", "192.168.2.100/24,x"),
     ("a.addresses", "192.168.2.300/24"),
     ("b.mtu", "1e3"),
+    ("b.underlay_mtu", "0"),
+    ("a.underlay_mtu", "many"),
     ("b.txqlen", "-1"),
     ("b.routes", "10.0.0.1/8"),
     ("b.routes", "10.0.0.0/8 via"),
@@ -450,6 +452,29 @@ def test_a_history_keeps_milliseconds_and_no_more() -> None:
 
 def in_the_earlier_format(link: Link) -> Link:
     return replace(link, name="default.primary-pod.in1.pair-pod.in2", schema=EARLIER_SCHEMA)
+
+
+def on_underlay(link: Link, side: Side, mtu: int, *vteps: str) -> Link:
+    """The link with what the node of an end can carry."""
+    sandbox = link.sandbox(side)
+    assert sandbox is not None
+    return link.with_end(side, replace(link.end(side), sandbox=replace(sandbox, underlay_mtu=mtu, vteps=vteps)))
+
+
+def test_a_record_has_the_mtu_and_the_vteps_of_each_node_where_they_are_known() -> None:
+    link = on_underlay(full(), Side.PRIMARY, 9000, "192.168.1.73", "fd00::73")
+    added = {key: value for key, value in stored(link)["data"].items() if key not in stored(full())["data"]}
+    assert added == {"b.underlay_mtu": "9000", "b.vteps": "192.168.1.73,fd00::73"}
+    assert decode_link(stored(link)) == link
+    assert decode_link(stored(full())).primary.sandbox == own(Side.PRIMARY)
+
+
+def test_a_record_of_the_earlier_format_has_neither() -> None:
+    """An agent of an earlier version would take them for notes, and keep them."""
+    plain = in_the_earlier_format(full())
+    link = on_underlay(plain, Side.PRIMARY, 9000, "192.168.1.73", "fd00::73")
+    assert encode_link(link)["data"] == encode_link(plain)["data"]
+    assert join(plain, plain, Side.PRIMARY, link.primary.sandbox or own(Side.PRIMARY), later(3)) == plain
 
 
 def test_a_record_of_the_earlier_format_stays_as_earlier_versions_read_it() -> None:

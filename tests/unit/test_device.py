@@ -175,4 +175,4 @@ def test_every_difference_is_told() -> None:
     ("address", "mtu", "fits"), [("192.168.1.73", 1500, 1450), ("fd00::73", 1500, 1430), ("10.0.0.1", 9000, 8950)]
 )
 def test_a_tunnels_mtu_leaves_room_for_its_headers(address: str, mtu: int, fits: int) -> None:
-    assert tunnel_mtu(Parent("eth0", 2, address, mtu)) == fits
+    assert tunnel_mtu(mtu, address) == fits

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ratchet.core.device import Device, Observed, Parent, Port, VethWire, VxlanWire
-from ratchet.core.model import Kind, Link, Location, Means, Side
+from ratchet.core.model import EARLIER_SCHEMA, Kind, Link, Location, Means, Sandbox, Side
 from ratchet.core.naming import end_mac_address
 from ratchet.core.plan import (
     Attempt,
@@ -20,6 +20,7 @@ from ratchet.core.plan import (
     Make,
     Note,
     Number,
+    Reject,
     Site,
     Step,
     Wait,
@@ -28,7 +29,7 @@ from ratchet.core.plan import (
     wire_of,
 )
 from ratchet.core.properties import Properties, Route
-from ratchet.errors import InvalidIntentError
+from ratchet.errors import AddressFamilyError, InvalidIntentError
 from tests.support.links import RECORD, VTEPS, joined, location, own, planned_wire, standing, veth, vxlan, wanted
 
 PRIMARY, PAIR = Side.PRIMARY, Side.PAIR
@@ -44,6 +45,11 @@ def attempt(side: Side = PRIMARY) -> Attempt:
 def next_step(one: Attempt, record: Link | None, site: Site, **given: Any) -> Step:
     """The next step where this node's journal has the peer where the record says."""
     return plan(one, record, site, peer=location(record, one.side.other) if record else None, **given)
+
+
+def present(sandbox: Sandbox | None) -> Sandbox:
+    assert sandbox is not None
+    return sandbox
 
 
 def numbered(link: Link) -> Link:
@@ -213,9 +219,123 @@ def test_a_tunnels_wire_is_its_own_port_and_the_way_to_the_peers_node() -> None:
     )
 
 
-def test_a_tunnel_over_ipv6_is_narrower() -> None:
-    site = replace(SITE, parent=Parent("eth0", 2, "fd00::73", 1500))
-    assert planned_wire(numbered(vxlan()), PRIMARY, site).near.mtu == 1430
+V4_A, V6_A, V4_B, V6_B = VTEPS["node-a"], "fd00::73", VTEPS["node-b"], "fd00::33"
+V4, V6 = (V4_A, V4_B), (V6_A, V6_B)
+
+
+def on_underlays(
+    a: tuple[str, ...], b: tuple[str, ...], mtus: tuple[int, int] = (1500, 1500)
+) -> tuple[Link, Site, Site]:
+    """The tunnel between nodes with these VTEPs and underlay MTUs, as both have recorded them, and their sites."""
+    sites = [
+        replace(site, parent=Parent(site.parent.ifname, site.parent.index, vteps[0], mtu, *vteps[1:]))
+        for site, vteps, mtu in zip((SITE, SITE_B), (a, b), mtus, strict=True)
+    ]
+    link = numbered(vxlan())
+    for side, site in zip((PRIMARY, PAIR), sites, strict=True):
+        bare = own(side, site.node)
+        sandbox = site.sandbox(bare.container_id, bare.pod, bare.netns)
+        link = link.with_end(side, replace(link.end(side), sandbox=sandbox))
+    return link, sites[0], sites[1]
+
+
+FAMILIES = {
+    "IPv4 each": ((V4_A,), (V4_B,), V4),
+    "IPv6 each": ((V6_A,), (V6_B,), V6),
+    "both, IPv4 first": ((V4_A, V6_A), (V4_B, V6_B), V4),
+    "both, IPv6 first": ((V6_A, V4_A), (V6_B, V4_B), V6),
+    "both, in another order": ((V4_A, V6_A), (V6_B, V4_B), V4),
+    "IPv4 and both": ((V4_A,), (V6_B, V4_B), V4),
+    "IPv6 and both": ((V6_A,), (V4_B, V6_B), V6),
+    "IPv4 first and IPv6": ((V4_A, V6_A), (V6_B,), V6),
+}
+
+
+@pytest.mark.parametrize("case", FAMILIES)
+def test_both_ends_of_a_tunnel_use_one_family_that_both_nodes_have(case: str) -> None:
+    a, b, (vtep_a, vtep_b) = FAMILIES[case]
+    link, site_a, site_b = on_underlays(a, b)
+    for one, side in ((link, PRIMARY), (link.swapped(), PAIR)):
+        near, far = planned_wire(one, side, site_a), planned_wire(one, side.other, site_b)
+        assert isinstance(near, VxlanWire)
+        assert isinstance(far, VxlanWire)
+        assert (near.local, near.remote) == (far.remote, far.local) == (vtep_a, vtep_b)
+        assert near.near.mtu == far.near.mtu == (1430 if ":" in vtep_a else 1450)
+    for side, remote in ((PRIMARY, vtep_b), (PAIR, vtep_a)):
+        due = link.due(side)
+        assert due is not None
+        assert due.toward == remote
+
+
+@pytest.mark.parametrize("vni", [11, None])
+def test_nodes_without_a_common_family_are_an_error_that_names_their_addresses(vni: int | None) -> None:
+    link, site_a, site_b = on_underlays((V4_A,), (V6_B,))
+    link = replace(link, vni=vni)
+    assert (link.due(PRIMARY), link.due(PAIR)) == (None, None)
+    for side, site, words in (
+        (PRIMARY, site_a, f"primary-pod to pod default/pair-pod: nodes node-a ({V4_A}) and node-b ({V6_B})"),
+        (PAIR, site_b, f"pair-pod to pod default/primary-pod: nodes node-b ({V6_B}) and node-a ({V4_A})"),
+    ):
+        one = replace(attempt(side), sandbox=present(link.sandbox(side)))
+        step = next_step(one, link, site, joined=True, deleted=False, observed=None)
+        assert isinstance(step, Reject)
+        assert isinstance(step.error, AddressFamilyError)
+        assert str(step.error) == f"cannot link pod default/{words} have no address family in common"
+    assert next_step(one, link, site_b, joined=True, deleted=True, observed=None) != step
+
+
+def test_a_peer_that_changes_its_address_or_family_is_another_to_stand_toward() -> None:
+    link = standing(on_underlays((V4_A, V6_A), (V4_B, V6_B))[0], *Side)
+    assert link.stands(PRIMARY)
+    for vteps in ((V6_B,), ("192.168.1.34", V6_B)):
+        moved = replace(present(link.pair.sandbox), vtep=vteps[0], vteps=vteps)
+        assert not link.with_end(PAIR, replace(link.pair, sandbox=moved)).stands(PRIMARY)
+    kept = replace(present(link.pair.sandbox), vteps=(V4_B, "fd00::34"))
+    assert link.with_end(PAIR, replace(link.pair, sandbox=kept)).stands(PRIMARY), "which is not the tunnel's"
+
+
+@pytest.mark.parametrize(
+    ("mtus", "v4"), [((1500, 9000), 1450), ((9000, 1500), 1450), ((9000, 9000), 8950), ((1500, 1400), 1350)]
+)
+@pytest.mark.parametrize("family", [V4, V6], ids=["IPv4", "IPv6"])
+def test_both_ends_of_a_tunnel_have_the_mtu_that_both_nodes_can_carry(
+    mtus: tuple[int, int], v4: int, family: tuple[str, str]
+) -> None:
+    link, site_a, site_b = on_underlays((family[0],), (family[1],), mtus)
+    ends = (planned_wire(link, PRIMARY, site_a), planned_wire(link, PAIR, site_b))
+    assert [wire.near.mtu for wire in ends] == [v4 if family is V4 else v4 - 20] * 2
+
+
+@pytest.mark.parametrize("unknown", [{"underlay_mtu": 0}, {"underlay_mtu": 0, "vteps": ()}], ids=str)
+def test_a_peer_whose_underlay_is_not_recorded_limits_nothing(unknown: dict[str, Any]) -> None:
+    link, site_a, _ = on_underlays((V4_A, V6_A), (V4_B, V6_B), (9000, 1500))
+    link = link.with_end(PAIR, replace(link.pair, sandbox=replace(present(link.pair.sandbox), **unknown)))
+    wire = planned_wire(link, PRIMARY, site_a)
+    assert isinstance(wire, VxlanWire)
+    assert (wire.near.mtu, wire.remote) == (8950, V4_B)
+
+
+def test_a_record_of_the_earlier_schema_has_one_vtep_for_each_end() -> None:
+    """The peer's node knows of no other, so this one uses no other."""
+    link, site_a, site_b = on_underlays((V6_A, V4_A), (V4_B, V6_B), (1500, 9000))
+    link = replace(link, schema=EARLIER_SCHEMA)
+    for side in Side:
+        link = link.with_end(side, replace(link.end(side), sandbox=present(link.sandbox(side)).in_schema(link.schema)))
+    for side, site in ((PRIMARY, site_a), (PAIR, site_b)):
+        bare = present(link.sandbox(side))
+        one = Attempt(link, side, site.sandbox(bare.container_id, bare.pod, bare.netns)).as_recorded(link)
+        step = next_step(one, link, site, joined=True, deleted=False, observed=None)
+        assert isinstance(step, Reject), "and it does not join again and again"
+
+
+def test_a_node_whose_underlay_has_changed_joins_again() -> None:
+    link, site_a, _ = on_underlays((V4_A,), (V4_B,))
+    holder = present(link.primary.sandbox)
+    for parent in (replace(site_a.parent, mtu=1400), replace(site_a.parent, other_address=V6_A)):
+        changed = replace(site_a, parent=parent)
+        sandbox = changed.sandbox(holder.container_id, holder.pod, holder.netns)
+        one = replace(attempt(PRIMARY), sandbox=sandbox)
+        assert next_step(one, link, changed, joined=True, deleted=False, observed=None) == Join()
 
 
 def test_the_udp_port_is_the_sites() -> None:
@@ -278,11 +398,28 @@ def test_a_tunnel_within_a_node_has_a_port_for_either_end(port: int, first: int,
 
 def test_a_veth_may_be_wider_than_the_underlay_and_a_tunnel_may_not() -> None:
     assert planned_wire(having(veth(), PRIMARY, Properties(mtu=9000)), PRIMARY, SITE).near.mtu == 9000
-    with pytest.raises(InvalidIntentError, match="mtu: in1 is to have 1451, and 1450 is the most that fits") as told:
-        planned_wire(having(numbered(vxlan()), PRIMARY, Properties(mtu=1451)), PRIMARY, SITE)
-    assert str(told.value).startswith("cannot link pod default/primary-pod: ")
-    assert told.value.details == "say at most 1450, or nothing; the MTU of eth0 is 1500"
     planned_wire(having(numbered(vxlan()), PAIR, Properties(mtu=1451)), PRIMARY, SITE)
+
+
+@pytest.mark.parametrize(
+    ("mtus", "most", "node"), [((1500, 1500), 1450, "a"), ((1500, 9000), 1450, "a"), ((1500, 1400), 1350, "b")]
+)
+def test_an_mtu_that_a_tunnel_cannot_carry_is_an_error_that_names_the_node(
+    mtus: tuple[int, int], most: int, node: str
+) -> None:
+    link, site, _ = on_underlays((V4_A,), (V4_B,), mtus)
+    planned_wire(having(link, PRIMARY, Properties(mtu=most)), PRIMARY, site)
+    wide = having(link, PRIMARY, Properties(mtu=most + 1))
+    with pytest.raises(InvalidIntentError) as caught:
+        planned_wire(wide, PRIMARY, site)
+    message = f"mtu: {most + 1} for in1 exceeds {most}, the maximum of a tunnel over the underlay of node node-{node}"
+    assert str(caught.value) == f"cannot link pod default/primary-pod: {message}"
+    advice = f"Set mtu to at most {most}, or omit it. The underlay MTU of node node-{node} is {min(mtus)}."
+    assert caught.value.details == advice
+    one = replace(attempt(), sandbox=present(link.primary.sandbox))
+    step = next_step(one, wide, site, joined=True, deleted=False, observed=None)
+    assert isinstance(step, Reject)
+    assert str(step.error) == str(caught.value)
 
 
 @pytest.mark.parametrize("link", [vxlan(), joined(own(PRIMARY), None), joined(None, own(PAIR))])

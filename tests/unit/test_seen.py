@@ -12,7 +12,7 @@ import pytest
 from ratchet import datapath
 from ratchet.agent import tending
 from ratchet.core.device import Parent
-from ratchet.core.model import Link, Side
+from ratchet.core.model import EARLIER_SCHEMA, Link, Sandbox, Side
 from ratchet.core.plan import Site
 from ratchet.node.journal import Attachment, HeldEnd, SandboxEntry
 from ratchet.node.seen import Seen
@@ -20,6 +20,12 @@ from tests.support.links import RECORD, VTEPS, joined, own, standing, veth, vxla
 
 SITE = Site("node-a", Parent("eth0", 2, VTEPS["node-a"], 1500), 4789, attended=True)
 PRIMARY, PAIR = Side.PRIMARY, Side.PAIR
+
+
+def placed(side: Side, number: int = 1) -> Sandbox:
+    """A sandbox as its node records it."""
+    bare = own(side, number=number)
+    return SITE.sandbox(bare.container_id, bare.pod, bare.netns)
 
 
 def stored(link: Link, version: str = "7") -> Link:
@@ -60,7 +66,7 @@ class Tended:
         self.site = SITE
         self.deleted = False
         self.wants = True
-        self.record = stored(standing(veth(), PRIMARY, PAIR))
+        self.record = stored(standing(joined(placed(PRIMARY), placed(PAIR)), PRIMARY, PAIR))
         self.seen = Seen()
         self.seen.note(self.record, PRIMARY, SITE, stands=True)
         holder = own(PRIMARY)
@@ -118,10 +124,24 @@ def test_an_end_of_a_node_that_has_moved_is_settled(tended: Tended) -> None:
 
 def test_an_end_that_joined_from_another_address_is_settled(tended: Tended) -> None:
     """Its vEth was seen to stand from the other end, by the address that the node has now."""
-    moved = replace(own(PRIMARY), vtep="192.168.1.99")
-    tended.record = stored(standing(joined(moved, own(PAIR)), PRIMARY, PAIR))
+    moved = replace(placed(PRIMARY), vtep="192.168.1.99")
+    tended.record = stored(standing(joined(moved, placed(PAIR)), PRIMARY, PAIR))
     tended.seen.note(tended.record, PAIR, SITE, stands=True)
     assert tended.tend()
+
+
+@pytest.mark.parametrize("unknown", [{"underlay_mtu": 0}, {"vteps": ()}, {"underlay_mtu": 1400}], ids=str)
+def test_an_end_whose_record_has_another_underlay_is_settled_unless_the_record_cannot_hold_it(
+    unknown: dict[str, Any], tended: Tended
+) -> None:
+    link = standing(joined(replace(placed(PRIMARY), **unknown), placed(PAIR)), PRIMARY, PAIR)
+    tended.record = stored(link)
+    tended.seen.note(tended.record, PRIMARY, SITE, stands=True)
+    assert tended.tend()
+    earlier = joined(*(placed(side).in_schema(EARLIER_SCHEMA) for side in (PRIMARY, PAIR)))
+    tended.record = stored(standing(replace(earlier, schema=EARLIER_SCHEMA), PRIMARY, PAIR))
+    tended.seen.note(tended.record, PRIMARY, SITE, stands=True)
+    assert not tended.tend()
 
 
 def test_an_end_that_was_deleted_is_settled(tended: Tended) -> None:
