@@ -79,6 +79,7 @@ UNREAD_KEPT = 12  # lines
 _SANDBOX_KEYS = {"pod", "uid", "mirror", "node", "vtep", "sandbox", "netns", "cookie", "stands", "ready"}
 # Written in schema 2 only: agents that write schema 1 take keys that they do not know for notes, and keep them.
 _UNDERLAY_KEYS = {"underlay_mtu", "vteps"}
+_LEFT_KEYS = _SANDBOX_KEYS | _UNDERLAY_KEYS
 _UNDERLAY_MTUS = range(1, 1 << 31)
 _END_KEYS = END_PROPERTIES | {"name", "ifname", "addresses"} | _SANDBOX_KEYS | _UNDERLAY_KEYS
 
@@ -181,7 +182,7 @@ def leave_patch(config_map: Mapping[str, Any], container_id: str) -> Json | None
     prefix = next((key.removesuffix("sandbox") for key in data if _is_sandbox(key, data[key], container_id)), None)
     if prefix is None:
         return None
-    gone = {key: None for key in data if key.removeprefix(prefix) in _SANDBOX_KEYS and key.startswith(prefix)}
+    gone = {key: None for key in data if key.startswith(prefix) and key.removeprefix(prefix) in _LEFT_KEYS}
     return {"metadata": {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}, "data": gone}
 
 
