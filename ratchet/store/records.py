@@ -20,6 +20,7 @@ from ratchet.core.naming import (
     LEASE_LABEL,
     MANAGED_BY,
     SCHEMA_LABEL,
+    VNI_LABEL,
     node_label,
     node_lease_name,
     pod_label,
@@ -38,7 +39,9 @@ from ratchet.store.codec import (
     decode_vni_lease,
     encode_link,
     encode_node_lease,
+    encode_vni_lease,
     link_patch,
+    record_vni,
     stored_link,
 )
 from ratchet.store.follow import follow
@@ -163,7 +166,7 @@ class Records:
 
     def uids(self) -> set[str]:
         """The UIDs of all ConfigMaps there are: of every record, whatever has become of its labels or its data."""
-        return {item["metadata"]["uid"] for item in self.api.list(self.config_maps_path)[0]}
+        return {item["metadata"]["uid"] for item in self.api.list_metadata(self.config_maps_path)}
 
     def create(self, link: Link) -> Link:
         """The link as it is now stored. Raises ConflictError where a record of that name exists."""
@@ -243,6 +246,37 @@ class Records:
         if link.vni is not None:
             return link
         return with_vni(link, (self.numbers or Numbers()).claim(self, link))
+
+    def claim_another_vni(self, link: Link) -> int:
+        """Claim a VNI for a record that has one and must not keep it. Raises VniExhaustedError."""
+        return (self.numbers or Numbers()).claim(self, link, another=True)
+
+    def hold_vni(self, link: Link) -> bool:
+        """Whether the record holds the Lease of its VNI: a missing Lease is created, an ownerless one replaced.
+
+        A Lease is ownerless if its holder is no record's UID; a backup that is restored leaves such Leases. False where
+        another record is the holder. Raises ConflictError where the Lease changes meanwhile.
+        """
+        if link.vni is None:
+            return False
+        try:
+            lease = decode_vni_lease(self.api.get(f"{self.leases_path}/{vni_lease_name(link.vni)}"))
+        except NotFoundError:
+            lease = None
+        if lease is not None:
+            if lease.holder == link.uid:
+                return True
+            if lease.holder in self.uids():  # listed after the Lease: a record exists before it holds one
+                return False
+            with suppress(NotFoundError):
+                self.delete_vni_lease(lease)
+        self.api.create(self.leases_path, encode_vni_lease(link.vni, link))
+        return True
+
+    def record_vnis(self) -> dict[int, str]:
+        """The VNIs in the labels of records, with the UID of a record that has it."""
+        found = self.api.list_metadata(self.config_maps_path, labelSelector=VNI_LABEL)
+        return dict(entry for one in found if (entry := record_vni(one)) is not None)
 
     def release_vni(self, vni: int, holder: str) -> None:
         """Free a VNI, if it is the record `holder` that has it."""
