@@ -186,6 +186,7 @@ class _Settling:
         self._built: Wire | None = None
         self._builds = 0
         self._held_vni: int | None = None  # of which the record was seen to hold the Lease
+        self._refused = 0
         self._claimed: Link | None = None
         self._stored, self._certain = reconciler.records.known_link(attempt.name)
         self._draft = self._stored
@@ -316,8 +317,9 @@ class _Settling:
             return
         record = self._present()
         if isinstance(error, VniForeignError):
-            if len(record.refused_vnis) >= moves.REFUSED_KEPT:
+            if self._refused == moves.REFUSED_KEPT:  # the record notes no more: they would come round again
                 raise error
+            self._refused += 1
             self._renumber(f"node {self._site.node} cannot use it: {error.__cause__ or error}", refused=True)
         elif record.vni == self._held_vni:
             raise error

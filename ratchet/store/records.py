@@ -271,6 +271,8 @@ class Records:
             with suppress(NotFoundError):
                 self.delete_vni_lease(lease)
         self.api.create(self.leases_path, encode_vni_lease(link.vni, link))
+        former = lease.holder if lease is not None else ""
+        log.warning("VNI Lease created again link=%s vni=%s former_holder=%r", link.name, link.vni, former)
         return True
 
     def record_vnis(self) -> dict[int, str]:
