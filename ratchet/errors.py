@@ -114,6 +114,14 @@ class VniInUseError(DatapathError):
     """Another tunnel of this node has the number: a left-over, or one that has it by right."""
 
 
+class VniForeignError(DatapathError):
+    """A VXLAN device that is not ours has the `vni` on this node."""
+
+    def __init__(self, message: str, *, vni: int = 0, details: str = "") -> None:
+        super().__init__(message, details=details)
+        self.vni = vni
+
+
 class NamespaceError(DatapathError):
     """Something is amiss in the network namespace at `path`, which may be the peer's."""
 

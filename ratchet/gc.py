@@ -50,6 +50,7 @@ def collect_garbage(
     node_leases = records.node_leases()
     uids = records.uids()
     links, malformed = records.links()
+    vnis = {*records.record_vnis(), *(link.vni for link in links if link.vni is not None)}
     pods = records.pods()
     nodes = records.nodes()
     for error in malformed:
@@ -58,7 +59,7 @@ def collect_garbage(
         cleared = _cleared(orphan, now())
         what = f"record {orphan.link.name}" if cleared.abandoned else f"end of {orphan.link.name}"
         yield Finding(what, orphan.why, _attempted(partial(_write, records, orphan.link, cleared), dry_run=dry_run))
-    for held in orphaned_leases(leases, uids, now(), grace):
+    for held in orphaned_leases(leases, uids, vnis, now(), grace):
         outcome = _attempted(partial(records.delete_vni_lease, held.lease), dry_run=dry_run)
         yield Finding(f"VNI {held.lease.vni}", held.why, outcome)
     for lease in orphaned_nodes(node_leases, nodes, now(), grace):

@@ -29,6 +29,7 @@ from ratchet.agent.settings import Settings
 from ratchet.agent.sites import Sites
 from ratchet.agent.spool import Spool
 from ratchet.agent.tending import Tender
+from ratchet.core.orphans import links_without_lease
 from ratchet.errors import RatchetError
 from ratchet.node.journal import Journal, SandboxEntry, boot_id
 from ratchet.node.seen import Seen
@@ -207,11 +208,14 @@ class Agent:
 
     def _keep_looking(self) -> None:
         observe, resync = time.monotonic() + OBSERVE_SECONDS, time.monotonic() + self._settings.resync
+        vnis_checked = False
         while not self._stopping.wait(LOOK_SECONDS):
             now = self._looked_at = time.monotonic()
             if now >= resync:
                 self._resync()
                 resync = now + self._settings.resync
+            elif not vnis_checked and self._informers.links_listed:
+                vnis_checked = self._check_vnis()
             if now >= observe:
                 self._tend_all()
                 observe = now + OBSERVE_SECONDS
@@ -228,6 +232,20 @@ class Agent:
             log.warning("cannot look at everything anew: %s", error)
         except Exception:
             log.exception("a fault in looking at everything anew")
+        self._check_vnis()
+
+    def _check_vnis(self) -> bool:
+        """Reconcile the links whose records do not hold the Lease of their VNI; whether the Leases could be read."""
+        known = self._records.known.all()  # before the Leases, each of which is created before its number is written
+        try:
+            doubtful = links_without_lease(known, self._records.vni_leases())
+        except RatchetError as error:
+            log.warning("cannot check the VNI Leases: %s", error)
+            return False
+        for name in doubtful:
+            self._tender.doubt_vni(name)
+            self._tend(name)
+        return True
 
     # Who tends
 

@@ -61,6 +61,7 @@ class Tender:
     # Whether each end was linked when that was last told, by link and container.
     _told: dict[str, dict[str, bool]] = field(default_factory=dict)
     _noted_lost: dict[tuple[str, Side], str] = field(default_factory=dict)
+    _doubtful_vnis: set[str] = field(default_factory=set)
     # A pod's condition is of all its links: of two threads the one that saw more is to have the last word.
     _telling: threading.Lock = field(default_factory=threading.Lock)
 
@@ -92,6 +93,13 @@ class Tender:
             else:
                 self._forget(name)
             self._tell(name, held)
+            if name in self._doubtful_vnis:
+                Reconciler(self.records, self.journal, self.journal.is_deleted).assert_vni(name)
+                self._doubtful_vnis.discard(name)
+
+    def doubt_vni(self, name: str) -> None:
+        """Have the next reconciliation of a link make sure that its record holds the Lease of its VNI."""
+        self._doubtful_vnis.add(name)
 
     def _forget(self, name: str) -> None:
         """Keep nothing in mind of a link of which the node has no end any more."""

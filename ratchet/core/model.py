@@ -209,9 +209,10 @@ class Link:
     """The record of one link: one ConfigMap.
 
     `schema` is the format in which the record is stored, and stays for the record's life. `unread` are the lines of its
-    history that this version cannot read and keeps as they are. `generation` counts changes of the intent. `vni` once
-    given stays until the record goes. `uid` and `resource_version` are the API server's, empty while the record is not
-    stored; `created` likewise None.
+    history that this version cannot read and keeps as they are. `generation` counts changes of the intent. `vni` stays
+    until the record goes, unless the link is renumbered. `refused_vnis` are the numbers that a node of the link cannot
+    use, the latest last. `uid` and `resource_version` are the API server's, empty while the record is not stored;
+    `created` likewise None.
     """
 
     name: str
@@ -221,6 +222,7 @@ class Link:
     means: Means = USUAL
     generation: int = 1
     vni: int | None = None
+    refused_vnis: tuple[int, ...] = ()
     history: tuple[Transition, ...] = ()
     schema: int = CURRENT_SCHEMA
     unread: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from ratchet.core.machine import JOINED, LEFT, LOST, STANDS, Event, advance, der
 from ratchet.core.model import Kind, Link, Sandbox, Side, Transition
 
 HISTORY_KEPT = 12
+REFUSED_KEPT = 16
 
 _ALWAYS_TOLD = frozenset({*JOINED.values(), *LEFT.values()})
 
@@ -79,8 +80,29 @@ def note_lost(record: Link, side: Side, reason: str, now: datetime) -> Link:
 
 
 def with_vni(record: Link, vni: int) -> Link:
-    """The record with its tunnel's number, which it keeps until it goes."""
+    """The record with its tunnel's first VNI."""
     return replace(record, vni=vni)
+
+
+def renumber(record: Link, vni: int, reason: str, now: datetime, *, refused: bool = False) -> Link:
+    """The record with another VNI, for which neither end is ready; `refused`: a node cannot use the old one.
+
+    The history gets a line in any case, also where the state stays as it is.
+    """
+    base, steps = record, list[Step]()
+    for side in Side:
+        base, more = _without_stand(base, side)
+        steps += more
+    if refused and record.vni is not None:
+        kept = [one for one in record.refused_vnis if one != record.vni]
+        base = replace(base, refused_vnis=(*kept, record.vni)[-REFUSED_KEPT:])
+    text = f"VNI {record.vni} replaced by {vni}: {reason}"
+    after = _told(record, replace(base, vni=vni), steps, text, now)
+    if after.history and after.history[-1].reason == text:
+        return after
+    state = derive(after)
+    line = Transition(_recorded_time(now), state, state, text)
+    return replace(after, history=(*after.history, line)[-HISTORY_KEPT:])
 
 
 def _built_with(record: Link, side: Side) -> tuple[Side, ...]:
@@ -109,10 +131,15 @@ def _renewed(record: Link, wanted: Link) -> tuple[Link, list[Step]]:
 def _told(before: Link, after: Link, steps: list[Step], reason: str, now: datetime) -> Link:
     """`after`, its history grown by the path that the machine takes through the steps' events, if there are any."""
     state, history = derive(before), list(before.history)
-    at = now.replace(microsecond=now.microsecond // 1000 * 1000)  # all that a record keeps of it
+    at = _recorded_time(now)
     for event, record in steps:
         target = advance(state, event, facts_of(record))
         if target is not state or event in _ALWAYS_TOLD:
             history.append(Transition(at, state, target, reason))
         state = target
     return replace(after, history=tuple(history[-HISTORY_KEPT:]))
+
+
+def _recorded_time(now: datetime) -> datetime:
+    """A time in the precision of a record."""
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)

@@ -57,7 +57,7 @@ class OrphanedLink:
 
 @dataclass(frozen=True, slots=True)
 class OrphanedLease:
-    """A VNI that no record holds any more."""
+    """A VNI Lease that no record holds or needs any more."""
 
     lease: VniLease
     why: str
@@ -91,16 +91,19 @@ def orphaned_links(
 
 
 def orphaned_leases(
-    leases: Iterable[VniLease], records: Collection[str], now: datetime, grace: timedelta
+    leases: Iterable[VniLease], records: Collection[str], vnis: Collection[int], now: datetime, grace: timedelta
 ) -> tuple[OrphanedLease, ...]:
-    """VNI Leases whose holder is none of the UIDs in `records`, listed after `leases`.
+    """VNI Leases whose holder is none of the UIDs in `records` and whose number is none of the records' `vnis`.
 
-    These are the UIDs of all records there are, those that cannot be read among them: they may well be in use.
+    Both are listed after `leases`. The UIDs are those of all records, also of unreadable ones. A Lease of a number in
+    use may have a former holder, if it was restored from a backup. It is left to the owner of the number.
     """
     return tuple(
         OrphanedLease(lease, f"no record has the UID {lease.holder or 'it should name'}")
         for lease in leases
-        if lease.holder not in records and (lease.created is None or now - lease.created >= grace)
+        if lease.holder not in records
+        and lease.vni not in vnis
+        and (lease.created is None or now - lease.created >= grace)
     )
 
 
@@ -150,3 +153,9 @@ def _is_recent(lease: NodeLease, now: datetime, grace: timedelta) -> bool:
 def _age(link: Link, now: datetime) -> timedelta:
     moments = [step.at for step in link.history] + ([link.created] if link.created else [])
     return now - max(moments) if moments else timedelta.max
+
+
+def links_without_lease(links: Iterable[Link], leases: Iterable[VniLease]) -> list[str]:
+    """The names of the records that do not hold the Lease of their VNI."""
+    holders = {lease.vni: lease.holder for lease in leases}
+    return [link.name for link in links if link.vni is not None and holders.get(link.vni) != link.uid]

@@ -19,7 +19,7 @@ from ratchet.datapath import messages
 from ratchet.datapath.netns import Netns, open_netns, own_netns
 from ratchet.datapath.reading import Sight, known_as, links_of, read_nsid
 from ratchet.datapath.rtnetlink import Channel, RefusedError
-from ratchet.errors import DatapathError
+from ratchet.errors import DatapathError, VniForeignError
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +49,16 @@ def release(vni: int, port: int, search: Sequence[str] = ()) -> bool:
     """Delete the devices of ours that claim `vni` on UDP `port` in the caller's namespace, wherever they live.
 
     Whether any was deleted. `search`: further paths of namespaces to look into. Devices whose underlay is in another
-    namespace are left alone, whatever their VNI: they are other nodes'. Raises DatapathError, naming it, if the holder
-    is not ours.
+    namespace are left alone, whatever their VNI: they are other nodes'. Raises VniForeignError, naming it, if the
+    holder is not ours.
     """
     freed = False
     for holder in _holders(vni, port, search):
         if not holder.device.ours:
-            raise DatapathError(
+            raise VniForeignError(
                 f"VNI {vni} on UDP port {port} is held by {holder.device.ifname} in {holder.where}, "
                 "which is not ratchet's",
+                vni=vni,
                 details="Give ratchet a vni_range, or a UDP port, that nothing else on the node uses.",
             )
         freed |= holder.delete()

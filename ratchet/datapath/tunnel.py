@@ -23,7 +23,7 @@ from ratchet.datapath.claims import release
 from ratchet.datapath.pod import ATTEMPTS, OpenPod
 from ratchet.datapath.reading import device_of, glance, reaches_own_node
 from ratchet.datapath.rtnetlink import Channel
-from ratchet.errors import DatapathError, VniInUseError
+from ratchet.errors import DatapathError, VniForeignError, VniInUseError
 
 # Seconds. The kernel takes a namespace down some time after the last thing that kept it, 10 to 200 ms as a rule; until
 # then its devices hold their VNIs, and no event tells when they let go.
@@ -71,7 +71,8 @@ def unplug_tunnel(near: OpenPod, device: Device) -> bool:
 def ensure_tunnel(wire: VxlanWire, near: OpenPod, search: Sequence[str], *, evict: bool = True) -> bool:
     """Whether anything had to be done. `search`: further paths at which a namespace may hold a stale claim.
 
-    Raises VniInUseError where another tunnel of this node has the VNI and is not to be taken down (`evict`).
+    Raises VniInUseError where another tunnel of this node has the VNI and is not to be taken down (`evict`),
+    VniForeignError where that tunnel is not ours.
 
     Made first and looked at only where something is in the way: in most calls nothing is.
     """
@@ -190,6 +191,8 @@ def _make_once_free(wire: VxlanWire, near: OpenPod, search: Sequence[str]) -> bo
             return False
         try:
             freed = release(wire.vni, wire.port, (*search, near.netns.path))
+        except VniForeignError as error:
+            raise VniForeignError(f"cannot make {near}: {error}", vni=wire.vni, details=error.details) from error
         except DatapathError as error:
             raise near.failed(error, details=error.details) from error
         if make_tunnel(wire, near):

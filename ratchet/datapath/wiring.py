@@ -68,8 +68,8 @@ def make(wire: Wire) -> Observed:
 def build(wire: Wire, *, evict: bool = True) -> Observed:
     """Have the wire stand, as `ensure` does it, and what stands then.
 
-    Raises as `ensure` does, and VniInUseError where another tunnel of ours on this node has the VNI and is not to be
-    taken down (`evict`).
+    Raises as `ensure` does, VniInUseError where another tunnel on this node has the VNI and is not to be taken down
+    (`evict`), and VniForeignError where that tunnel is not ours.
     """
     with _opened(wire) as (near, far):
         _ensured(wire, near, far, evict=evict)

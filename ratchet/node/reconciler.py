@@ -44,6 +44,7 @@ from ratchet.errors import (
     NewerRecordError,
     RatchetError,
     SupersededError,
+    VniForeignError,
     VniInUseError,
 )
 from ratchet.node.journal import Journal
@@ -56,6 +57,7 @@ log = logging.getLogger(__name__)
 
 CONFLICT_SECONDS = 30.0
 BUILDS = 3
+ANOTHER_LINKS = "another link holds its Lease"
 
 
 def wall_clock() -> datetime:
@@ -129,6 +131,45 @@ class Reconciler:
 
         self._change(link, lost)
 
+    def assert_vni(self, link: str) -> None:
+        """Have the record of a link hold the Lease of its VNI, or renumber it. Raises RatchetError."""
+        with self.journal.lock(link):
+            _until_undisputed(lambda: self._assert_vni(link))
+
+    def _assert_vni(self, name: str) -> None:
+        record = self.records.link(name)
+        if record is not None and record.vni is not None and not self.records.hold_vni(record):
+            self.renumber(record, record, ANOTHER_LINKS, refused=False)
+
+    def renumber(self, before: Link, draft: Link, reason: str, *, refused: bool) -> Link:
+        """The record as stored with another VNI than `draft` has; `before` is what is stored so far.
+
+        The new number is written before the old Lease is freed. The old Lease is the record's only where a node has
+        `refused` the number.
+        """
+        renumbered = moves.renumber(draft, self.records.claim_another_vni(draft), reason, self.now(), refused=refused)
+        try:
+            stored = self.write(before, renumbered)
+        except ConflictError:
+            self.give_back(renumbered)
+            raise
+        log.warning("VNI renumbered link=%s from=%s to=%s reason=%r", stored.name, draft.vni, stored.vni, reason)
+        if refused and draft.vni is not None:
+            self.records.release_vni(draft.vni, stored.uid)
+        return stored
+
+    def give_back(self, claimed: Link) -> None:
+        """Free a VNI that was claimed for a record, unless the record has it or may yet take it."""
+        if claimed.vni is not None and self.taker(claimed) is None:
+            self.records.release_vni(claimed.vni, claimed.uid)
+
+    def taker(self, claimed: Link) -> Link | None:
+        """The record for which a VNI was claimed, if it has it or may yet take it."""
+        current = self.records.link(claimed.name)
+        if current is None or current.uid != claimed.uid:
+            return None
+        return current if current.vni in (None, claimed.vni) else None
+
     def write(self, before: Link | None, after: Link) -> Link:
         """Have the record be `after`, which was decided on `before`. Raises ConflictError."""
         if before is None:
@@ -166,6 +207,8 @@ class _Settling:
         self._observed: Observed | None = None
         self._built: Wire | None = None
         self._builds = 0
+        self._held_vni: int | None = None  # of which the record was seen to hold the Lease
+        self._refused = 0
         self._claimed: Link | None = None
         self._stored, self._certain = reconciler.records.known_link(attempt.name)
         self._draft = self._stored
@@ -246,10 +289,8 @@ class _Settling:
             case Build(wire):
                 try:
                     observed = self._build(wire)
-                except VniInUseError:
-                    if self._certain:
-                        raise
-                    self._make_certain()  # before the tunnel that has the number is taken for a left-over
+                except (VniInUseError, VniForeignError) as error:
+                    self._resolve_vni_conflict(error)
                     return None
         self._observed = observed
         return None if observed else self._waiting()
@@ -282,9 +323,42 @@ class _Settling:
     def _build(self, wire: Wire) -> Observed | None:
         if self._builds == BUILDS:
             raise DatapathError(f"cannot make {wire.near.ifname} of {self._attempt.name}: it does not stay made")
-        self._builds += 1
         self._built = wire
-        return _built(wire, evict=self._certain)
+        observed = _built(wire, evict=self._is_held(wire))
+        self._builds += 1
+        return observed
+
+    def _is_held(self, wire: Wire) -> bool:
+        """Whether the API has said that the record holds the Lease of a tunnel's VNI."""
+        return isinstance(wire, VxlanWire) and wire.vni == self._held_vni
+
+    def _resolve_vni_conflict(self, error: VniInUseError | VniForeignError) -> None:
+        """Prepare the next try for a VNI that the kernel refused.
+
+        A tunnel is taken for a left-over only once the API has said that the number is this record's.
+        """
+        if not self._certain:
+            self._make_certain()
+            return
+        record = self._present()
+        if isinstance(error, VniForeignError):
+            if self._refused == moves.REFUSED_KEPT:  # the record notes no more: they would come round again
+                raise error
+            self._refused += 1
+            self._renumber(f"node {self._site.node} cannot use it: {error.__cause__ or error}", refused=True)
+        elif record.vni == self._held_vni:
+            raise error
+        elif self._reconciler.records.hold_vni(record):
+            self._held_vni = record.vni
+        else:
+            self._renumber(ANOTHER_LINKS, refused=False)
+
+    def _renumber(self, reason: str, *, refused: bool) -> None:
+        stored = self._stored
+        if stored is None:
+            raise AssertionError(f"{self._attempt.name} has a VNI and no record")
+        self._draft = self._stored = self._reconciler.renumber(stored, self._present(), reason, refused=refused)
+        self._observed, self._claimed = None, None
 
     def _needs_certainty(self, step: Step) -> bool:
         """Whether a step takes away something that stands, or ends with what was built and no write that may be refused
@@ -365,12 +439,7 @@ class _Settling:
             self._reconciler.records.update(taker, moves.with_vni(taker, self._claimed.vni))
 
     def _taker(self) -> Link | None:
-        """The record for which a VNI was claimed, if it has it or may yet take it."""
-        claimed = self._claimed
-        current = self._reconciler.records.link(claimed.name) if claimed else None
-        if claimed is None or current is None or current.uid != claimed.uid:
-            return None
-        return current if current.vni in (None, claimed.vni) else None
+        return self._reconciler.taker(self._claimed) if self._claimed is not None else None
 
     def _present(self) -> Link:
         if self._draft is None:

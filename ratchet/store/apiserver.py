@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field
@@ -29,6 +29,7 @@ from kubernetes import config as kubernetes_config
 from ratchet.errors import ApiUnavailableError, ConflictError, InvalidConfigError, RatchetError
 
 Json = dict[str, Any]
+Items = list[Json]
 Observer = Callable[[str, str, int, float], None]
 
 CONNECT_SECONDS = 3.0
@@ -47,6 +48,9 @@ SOCKET_OPTIONS = [
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
 ]
 PAGE = 500
+JSON = "application/json"
+# What follows the comma is for a server that does not know the first (kubernetes.io, "Alternate representations").
+METADATA_LIST = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{JSON}"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 
@@ -165,10 +169,17 @@ class ApiServer:
 
     def list(self, path: str, **query: str) -> tuple[list[Json], str]:
         """The objects of a collection and the resourceVersion of the list; large lists are read by pages."""
-        items: list[Json] = []
+        return self._listed(path, JSON, query)
+
+    def list_metadata(self, path: str, **query: str) -> Sequence[Json]:
+        """The metadata of the objects of a collection. A server may send more than that."""
+        return self._listed(path, METADATA_LIST, query)[0]
+
+    def _listed(self, path: str, accept: str, query: Mapping[str, str]) -> tuple[Items, str]:
+        items: Items = []
         token: dict[str, str] = {}
         while True:
-            page = self._retried("GET", path, query={**query, "limit": str(PAGE), **token})
+            page = self._retried("GET", path, query={**query, "limit": str(PAGE), **token}, accept=accept)
             items += page.get("items") or []
             metadata = page.get("metadata") or {}
             if not metadata.get("continue"):
@@ -250,9 +261,10 @@ class ApiServer:
         read_seconds: float,
         query: Mapping[str, str] | None = None,
         body: Json | None = None,
-        content_type: str = "application/json",
+        content_type: str = JSON,
+        accept: str = JSON,
     ) -> Any:
-        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": "ratchet"}
+        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": "ratchet"}
         headers |= self._session.credentials()
         url = self.host + path + ("?" + urlencode(query) if query else "")
         timeout = (min(CONNECT_SECONDS, read_seconds), read_seconds)

@@ -70,6 +70,7 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 _GENERATIONS = range(1, 10**18)
 _VNIS = range(1, 1 << 24)
 _PORTS = range(1, 1 << 16)
+_REFUSED = "refused_vnis"
 _TUNNEL, _PORT = "kind_wanted", "vxlan_port"
 _SCHEMA, _MIN_READER, _PRIMARY = "schema", "minReader", "primary"
 _LETTERS = ("a", "b")
@@ -94,6 +95,8 @@ def encode_link(link: Link) -> Json:
         data["kind"] = link.kind.value
     if link.vni is not None:
         data["vni"] = str(link.vni)
+    if link.refused_vnis:
+        data[_REFUSED] = ",".join(map(str, link.refused_vnis))
     if link.means.tunnel:
         data[_TUNNEL] = Kind.VXLAN.value
     if link.means.vxlan_port is not None:
@@ -142,6 +145,7 @@ def decode_link(config_map: Mapping[str, Any]) -> Link:
             ),
             generation=_decode_number(data, "generation", _GENERATIONS),
             vni=_decode_number(data, "vni", _VNIS) if "vni" in data else None,
+            refused_vnis=tuple(_decode_number({_REFUSED: one}, _REFUSED, _VNIS) for one in _refused(data)),
             history=history,
             schema=schema,
             unread=unread,
@@ -230,6 +234,13 @@ def decode_vni_lease(lease: Mapping[str, Any]) -> VniLease | None:
         resource_version=metadata.get("resourceVersion", ""),
         created=decode_time(metadata.get("creationTimestamp")),
     )
+
+
+def record_vni(config_map: Mapping[str, Any]) -> tuple[int, str] | None:
+    """The VNI in a record's labels and the record's UID; None where it has none. The data may be left out."""
+    metadata = config_map.get("metadata", {})
+    text = (metadata.get("labels") or {}).get(VNI_LABEL, "")
+    return (int(text), metadata.get("uid", "")) if _NUMBER.fullmatch(text) else None
 
 
 def encode_node_lease(lease: NodeLease, seconds: float, now: datetime) -> Json:
@@ -419,6 +430,12 @@ def _decode_properties(prefix: str, fields: Mapping[str, str]) -> Properties:
         return decode_properties(fields)
     except ValueError as cause:
         raise ValueError(f"{prefix}.{cause}") from cause
+
+
+def _refused(data: Mapping[str, str]) -> list[str]:
+    """The items of the list of refused VNIs."""
+    text = data.get(_REFUSED, "")
+    return text.split(",") if text else []
 
 
 def _decode_number(data: Mapping[str, str], key: str, valid: range) -> int:

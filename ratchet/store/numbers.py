@@ -1,11 +1,14 @@
-"""VNIs: one Lease for each, whose name is the number and the lock."""
+"""VNIs: one Lease for each, whose name is the number and the lock.
+
+A number is in use if a Lease or a record has it: a Lease may be deleted, or restored with another holder.
+"""
 
 from __future__ import annotations
 
 import random
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Protocol
 
@@ -22,13 +25,15 @@ NOBODY = "nobody that it names"  # who holds a Lease without a holder: it is tak
 
 
 class Leases(Protocol):
-    """Where the Leases are, and between which numbers (both included) a VNI may be."""
+    """The Leases and the records' VNIs, and the range (both ends included) of VNIs."""
 
     api: ApiServer
     leases_path: str
     vni_range: tuple[int, int]
 
     def vni_leases(self) -> list[VniLease]: ...
+
+    def record_vnis(self) -> dict[int, str]: ...
 
 
 class Numbers:
@@ -47,33 +52,47 @@ class Numbers:
         with self._lock:
             self._holders.pop(vni, None)
 
-    def claim(self, leases: Leases, link: Link) -> int:
-        """A number that is this record's and no other's from now on. Raises VniExhaustedError."""
+    def claim(self, leases: Leases, link: Link, *, another: bool = False) -> int:
+        """Claim a VNI for a record, and return it.
+
+        A number that the record holds already is claimed again, unless `another` is set: then the Lease is a new one,
+        which nobody else can be about to free. Numbers that the record's nodes have refused are not claimed. Raises
+        VniExhaustedError.
+        """
         if time.monotonic() - self._listed > NUMBERS_SECONDS:
             self._list(leases)
         while True:
-            vni, held = self._proposed(leases, link)
-            if held or self._created(leases, link, vni):
+            vni = self._proposed(leases, link, another)
+            if self._created(leases, link, vni, another):
                 return vni
 
-    def _proposed(self, leases: Leases, link: Link) -> tuple[int, bool]:
-        """A number to try, taken in memory at once so that no other thread tries it; or True and the record's own."""
+    def _proposed(self, leases: Leases, link: Link, another: bool) -> int:
+        """A number to try, reserved in memory so that no other thread tries it."""
         for _ in range(2):
             with self._lock:
-                own = next((vni for vni, holder in self._holders.items() if holder == link.uid), None)
-                vni = own or _free_number(self._holders, *leases.vni_range, self._crowd)
+                own = None if another else self._own(link)
+                used = {*self._holders, *link.refused_vnis, link.vni}
+                vni = own or _free_number(used, *leases.vni_range, self._crowd)
                 if vni is not None:
                     self._holders.setdefault(vni, "")
-                    return vni, own is not None
+                    return vni
             self._list(leases)
         raise _exhausted(link, leases.vni_range)
 
-    def _created(self, leases: Leases, link: Link, vni: int) -> bool:
-        """Whether the number's Lease is this record's; another's, it is known as such from now on."""
-        holder, crowd = "", min(self._crowd * 2, CROWD_MAX)  # others are taking the lowest too: spread out
+    def _own(self, link: Link) -> int | None:
+        held = (vni for vni, holder in self._holders.items() if holder == link.uid)
+        return next((vni for vni in held if vni not in link.refused_vnis), None)
+
+    def _created(self, leases: Leases, link: Link, vni: int, another: bool) -> bool:
+        """Whether the number's Lease is this record's; its holder is cached in any case.
+
+        With `another` the Lease must be new.
+        """
+        created, holder = False, ""
+        crowd = min(self._crowd * 2, CROWD_MAX)  # others are taking the lowest too: spread out
         try:
             leases.api.create(leases.leases_path, encode_vni_lease(vni, link))
-            holder, crowd = link.uid, max(1, self._crowd // 2)
+            created, holder, crowd = True, link.uid, max(1, self._crowd // 2)
         except AlreadyExistsError:
             with suppress(NotFoundError):
                 lease = decode_vni_lease(leases.api.get(f"{leases.leases_path}/{vni_lease_name(vni)}"))
@@ -85,13 +104,13 @@ class Numbers:
                     self._holders[vni] = holder
                 else:
                     self._holders.pop(vni, None)
-        return holder == link.uid
+        return created or (holder == link.uid and not another)
 
     def _list(self, leases: Leases) -> None:
-        listed = leases.vni_leases()
+        listed, recorded = leases.vni_leases(), leases.record_vnis()
         with self._lock:
             being_tried = {vni: holder for vni, holder in self._holders.items() if not holder}
-            self._holders = being_tried | {lease.vni: lease.holder for lease in listed}
+            self._holders = being_tried | recorded | {lease.vni: lease.holder for lease in listed}
             self._listed = time.monotonic()
 
 
@@ -103,7 +122,7 @@ def _exhausted(link: Link, vni_range: tuple[int, int]) -> VniExhaustedError:
     )
 
 
-def _free_number(held: Mapping[int, str], low: int, high: int, crowd: int) -> int | None:
+def _free_number(held: Collection[int | None], low: int, high: int, crowd: int) -> int | None:
     """One of the `crowd` lowest free numbers, at random; None where there is none."""
     free = []
     for vni in range(low, high + 1):

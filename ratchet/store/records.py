@@ -5,6 +5,7 @@ Every write is conditional on the version that was read; ConflictError says that
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from ratchet.core.naming import (
     LEASE_LABEL,
     MANAGED_BY,
     SCHEMA_LABEL,
+    VNI_LABEL,
     node_label,
     node_lease_name,
     pod_label,
@@ -39,13 +41,17 @@ from ratchet.store.codec import (
     decode_vni_lease,
     encode_link,
     encode_node_lease,
+    encode_vni_lease,
     leave_patch,
     link_patch,
+    record_vni,
     stored_link,
 )
 from ratchet.store.formats import RecordFormats
 from ratchet.store.listwatch import FIRST_PAUSE, LONGEST_PAUSE, Changed, Failed, Listed, Source, list_watch
 from ratchet.store.numbers import Numbers
+
+log = logging.getLogger(__name__)
 
 MANAGED_SELECTOR = f"{MANAGED_BY}={MANAGER}"
 _TOPOLOGIES = f"{TOPOLOGY_LABEL}=true"
@@ -175,7 +181,7 @@ class Records:
 
     def uids(self) -> set[str]:
         """The UIDs of all ConfigMaps there are: of every record, whatever has become of its labels or its data."""
-        return {item["metadata"]["uid"] for item in self.api.list(self.config_maps_path)[0]}
+        return {item["metadata"]["uid"] for item in self.api.list_metadata(self.config_maps_path)}
 
     def create(self, link: Link) -> Link:
         """The link as it is now stored. Raises ConflictError where a record of that name exists."""
@@ -265,6 +271,39 @@ class Records:
         if link.vni is not None:
             return link
         return with_vni(link, (self.numbers or Numbers()).claim(self, link))
+
+    def claim_another_vni(self, link: Link) -> int:
+        """Claim a VNI for a record that has one and must not keep it. Raises VniExhaustedError."""
+        return (self.numbers or Numbers()).claim(self, link, another=True)
+
+    def hold_vni(self, link: Link) -> bool:
+        """Whether the record holds the Lease of its VNI: a missing Lease is created, an ownerless one replaced.
+
+        A Lease is ownerless if its holder is no record's UID; a backup that is restored leaves such Leases. False where
+        another record is the holder. Raises ConflictError where the Lease changes meanwhile.
+        """
+        if link.vni is None:
+            return False
+        try:
+            lease = decode_vni_lease(self.api.get(f"{self.leases_path}/{vni_lease_name(link.vni)}"))
+        except NotFoundError:
+            lease = None
+        if lease is not None:
+            if lease.holder == link.uid:
+                return True
+            if lease.holder in self.uids():  # listed after the Lease: a record exists before it holds one
+                return False
+            with suppress(NotFoundError):
+                self.delete_vni_lease(lease)
+        self.api.create(self.leases_path, encode_vni_lease(link.vni, link))
+        former = lease.holder if lease is not None else ""
+        log.warning("VNI Lease created again link=%s vni=%s former_holder=%r", link.name, link.vni, former)
+        return True
+
+    def record_vnis(self) -> dict[int, str]:
+        """The VNIs in the labels of records, with the UID of a record that has it."""
+        found = self.api.list_metadata(self.config_maps_path, labelSelector=VNI_LABEL)
+        return dict(entry for one in found if (entry := record_vni(one)) is not None)
 
     def release_vni(self, vni: int, holder: str) -> None:
         """Free a VNI, if it is the record `holder` that has it."""

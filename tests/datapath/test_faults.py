@@ -16,7 +16,7 @@ from ratchet.core.model import Location
 from ratchet.datapath import ensure, messages, observe, observe_port, open_netns, release, remove, rtnetlink
 from ratchet.datapath.claims import Holder
 from ratchet.datapath.netns import inside
-from ratchet.errors import DatapathError, NamespaceGoneError
+from ratchet.errors import DatapathError, NamespaceGoneError, VniForeignError
 from tests.support.namespaces import Bed
 from tests.support.wires import Wires
 
@@ -117,9 +117,10 @@ def test_fault_24_a_foreign_holder_is_named_and_left_alone(place: str, nodes: Be
     _claim_by_hand(nodes, place, "flannel.11", group="0")
     with (
         nodes.inside("node-1"),
-        pytest.raises(DatapathError, match=r"held by flannel\.11 in .*not ratchet's") as caught,
+        pytest.raises(VniForeignError, match=r"held by flannel\.11 in .*not ratchet's") as caught,
     ):
         ensure(wires.tunnel("pod-a", 0, ONE, TWO))
+    assert caught.value.vni == 11
     assert "vni_range" in caught.value.details
     assert "flannel.11" in nodes.interfaces(place)
     assert nodes.interfaces("pod-a") == []

@@ -389,6 +389,28 @@ def test_fault_24_a_stale_tunnel_in_a_leaked_namespace(cluster: Cluster) -> None
     assert cluster.pings(primary, "192.168.2.101")
 
 
+def test_fault_34_a_vni_in_use_by_a_foreign_device_of_the_node(cluster: Cluster) -> None:
+    """The first free number is that of another network's VXLAN device on every node: the link gets another number."""
+    foreign = ["vxlan.calico", "type", "vxlan", "id", "11", "dev", "eth0", "dstport", "4789"]
+    for node in (cluster.a, cluster.b):
+        ip("-n", node.host.netns, "link", "add", *foreign)
+    primary, pair = cluster.linked_pair()
+    record = cluster.bed.links()[LINK]
+    assert record.vni not in (None, 11)
+    assert record.refused_vnis == (11,)
+    assert any("VNI 11 replaced by" in step.reason for step in record.history)
+    wait_for("the Lease of the new number alone", lambda: vni_holders(cluster) == {record.vni: record.uid})
+    assert cluster.pings(primary, "192.168.2.101")
+    for node in (cluster.a, cluster.b):
+        ip("-n", node.host.netns, "link", "del", "vxlan.calico")
+    end_pods(cluster, (cluster.a, primary), (cluster.b, pair))
+    cluster.assert_nothing_left()
+
+
+def vni_holders(cluster: Cluster) -> dict[int, str]:
+    return {lease.vni: lease.holder for lease in cluster.bed.records.vni_leases()}
+
+
 def test_fault_25_a_veth_dies_with_the_namespace_of_its_peer(cluster: Cluster) -> None:
     primary, pair = cluster.linked_pair(cluster.a)
     cluster.bed.hosts.remove_namespace(pair.netns)

@@ -18,7 +18,14 @@ from unittest.mock import patch
 from ratchet.agent import tending
 from ratchet.core.device import Device, Observed, Parent, Wire
 from ratchet.core.model import Location
-from ratchet.errors import ApiUnavailableError, ConflictError, ForeignInterfaceError, NamespaceGoneError
+from ratchet.errors import (
+    ApiUnavailableError,
+    ConflictError,
+    ForeignInterfaceError,
+    NamespaceGoneError,
+    VniForeignError,
+    VniInUseError,
+)
 from ratchet.node import add, call, delete, linking, reconciler, sites
 from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry
 from ratchet.store import listwatch, numbers
@@ -95,6 +102,9 @@ class FakeApi(ApiServer):
     def list(self, path: str, **query: str) -> tuple[list[Json], str]:
         texts, version = ask("list", path, query.get("labelSelector", ""))
         return [_object(text) for text in texts], version
+
+    def list_metadata(self, path: str, **query: str) -> Sequence[Json]:
+        return [_object(text) for text in ask("glance", path, query.get("labelSelector", ""))]
 
     def create(self, path: str, body: Json) -> Json:
         return _object(ask("create", path, self._text(body)))
@@ -221,8 +231,8 @@ class FakeKernel:
         ask("make", wire)
         return self.observe(wire)
 
-    def build(self, wire: Wire, *, evict: bool) -> Observed:  # no numbers are short here
-        ask("ensure", wire)  # between which and the look another hand may come
+    def build(self, wire: Wire, *, evict: bool) -> Observed:
+        ask("ensure", wire, evict)  # between which and the look another hand may come
         return self.observe(wire)
 
     def remove(self, location: Location, ifname: str) -> bool:
@@ -289,11 +299,14 @@ def _error(failure: Failure) -> Exception:
     kind, about = failure
     if kind == "gone":
         return NamespaceGoneError(f"{about} is gone", path=about)
+    if kind == "foreign VNI":
+        return VniForeignError(f"VNI {about} is another's", vni=int(about))
     classes = {
         "conflict": ConflictError,
         "exists": AlreadyExistsError,
         "missing": NotFoundError,
         "unavailable": ApiUnavailableError,
         "foreign": ForeignInterfaceError,
+        "VNI in use": VniInUseError,
     }
     return classes[kind](f"{kind}: {about}")

@@ -106,6 +106,11 @@ def _list(world: World, actor: Actor, collection: str, selector: str) -> Outcome
     return [(world, (found, str(world.version)))]
 
 
+def _glance(world: World, _: Actor, collection: str, selector: str) -> Outcomes:
+    """A list that nobody decides a write of these objects on: what was seen of them stays what was seen."""
+    return [(world, tuple(text for text in world.below(collection) if _selected(text, selector)))]
+
+
 def _create(world: World, actor: Actor, collection: str, body: str) -> Outcomes:
     path = f"{collection}/{json.loads(body)['metadata']['name']}"
     if world.find(path) is not None:
@@ -346,12 +351,16 @@ def _observe(world: World, _: Actor, wire: Wire) -> Outcomes:
     return [(world, observed(world.interfaces, world.namespaces, wire))]
 
 
-def _ensure(world: World, _: Actor, wire: Wire) -> Outcomes:
+def _ensure(world: World, _: Actor, wire: Wire, evict: bool = True) -> Outcomes:
     found = observed(world.interfaces, world.namespaces, wire)
     if isinstance(found, Failure):
         return [(world, found)]
     if not differences(wire, found):
         return [(world, False)]
+    others = [one for one in _claims(world.interfaces, wire) if one.place != _place(wire.near)]
+    if others and not (evict and all(one.device.ours for one in others)):
+        failure = Failure("foreign VNI" if evict else "VNI in use", str(others[0].device.vni))
+        return [(world._replace(interfaces=_without(world.interfaces, [_place(wire.near)])), failure)]
     return [(world._replace(interfaces=_made(world.interfaces, wire)), True)]
 
 
@@ -430,10 +439,15 @@ def _made(interfaces: frozenset[Interface], wire: Wire) -> frozenset[Interface]:
         kept = _without(interfaces, [near, far])
         return kept | {Interface(near, _veth(wire.near), far), Interface(far, _veth(wire.far), near)}
     # A node's kernel has one tunnel of a number: whatever else claims it is taken down first.
-    claim = (wire.vni, wire.local)
-    claims = [one.place for one in interfaces if (one.device.vni, one.device.local) == claim]
-    kept = _without(interfaces, [_place(wire.near), *claims])
+    kept = _without(interfaces, [_place(wire.near), *(one.place for one in _claims(interfaces, wire))])
     return kept | {Interface(_place(wire.near), _tunnel(wire))}
+
+
+def _claims(interfaces: frozenset[Interface], wire: Wire) -> list[Interface]:
+    """The tunnels that have a wire's VNI on its node."""
+    if not isinstance(wire, VxlanWire):
+        return []
+    return [one for one in interfaces if (one.device.vni, one.device.local) == (wire.vni, wire.local)]
 
 
 def _without(interfaces: frozenset[Interface], places: Iterable[Place]) -> frozenset[Interface]:
@@ -474,6 +488,7 @@ def _device(port: Port, kind: str) -> Device:
 _REQUESTS: dict[str, Callable[..., Outcomes]] = {
     "get": _get,
     "list": _list,
+    "glance": _glance,
     "create": _create,
     "patch": _patch,
     "delete": _delete,

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ratchet.core.intent.sysctls import ALLOWED
 from ratchet.core.model import Address, End, Link, Means, PodRef, Sandbox, Stand, State, Transition
+from ratchet.core.moves import REFUSED_KEPT
 from ratchet.core.naming import record_name
 from ratchet.core.properties import Properties, Route
 
@@ -108,6 +109,7 @@ def links(draw: st.DrawFn) -> Link:
         means=draw(means),
         generation=draw(st.integers(1, 9)),
         vni=draw(st.none() | st.integers(1, (1 << 24) - 1)),
+        refused_vnis=tuple(draw(st.lists(st.integers(1, (1 << 24) - 1), max_size=REFUSED_KEPT, unique=True))),
         history=tuple(draw(st.lists(transitions, max_size=4))),
         uid=draw(uids),
         resource_version=draw(st.integers(1, 10**6).map(str)),

@@ -45,6 +45,7 @@ from ratchet.store.codec import (
     encode_vni_lease,
     leave_patch,
     link_patch,
+    record_vni,
     stored_link,
 )
 from tests.support.links import NOW, RECORD, joined, later, own, standing, veth, vxlan, wanted
@@ -567,3 +568,20 @@ def test_a_sandbox_leaves_a_record_that_cannot_be_used_otherwise() -> None:
     keys = {"a.pod", "a.uid", "a.node", "a.vtep", "a.sandbox", "a.netns", "a.ready"}
     assert patch["data"] == dict.fromkeys(keys)
     assert leave_patch(config_map, "another") is None
+
+
+def test_the_vnis_that_nodes_have_refused_are_a_list() -> None:
+    link = replace(full(), refused_vnis=(11, 4096))
+    encoded = encode_link(link)
+    assert encoded["data"]["refused_vnis"] == "11,4096"
+    assert decode_link(stored(link)).refused_vnis == (11, 4096)
+    encoded["data"]["refused_vnis"] = "11,x"
+    with pytest.raises(MalformedRecordError, match="refused_vnis is 'x', not a number from 1 to 16777215"):
+        decode_link(encoded)
+
+
+def test_the_vni_of_a_record_is_read_from_its_metadata_alone() -> None:
+    metadata = stored(full())["metadata"]
+    assert record_vni({"metadata": metadata}) == (11, "u")
+    assert record_vni({"metadata": {"uid": "u", "labels": {"ratchet.vni": "x"}}}) is None
+    assert record_vni({"metadata": {"uid": "u"}}) is None

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ratchet.core import moves
 from ratchet.core.machine import TABLE, derive
 from ratchet.core.model import Kind, Link, Sandbox, Side, Stand, State
-from ratchet.core.moves import HISTORY_KEPT, join, leave, note_lost, note_standing, with_vni
+from ratchet.core.moves import HISTORY_KEPT, REFUSED_KEPT, join, leave, note_lost, note_standing, renumber, with_vni
 from ratchet.errors import IllegalTransitionError
 from tests.support.links import NOW, joined, later, own, standing, veth, vxlan, wanted
 
@@ -121,6 +121,32 @@ def test_labels_for_people_alone_are_no_new_intent() -> None:
     link = standing(veth(), *Side)
     told = replace(wanted(), primary=replace(wanted().primary, notes={"public_ip": "1.1.1.1"}))
     assert join(link, told, PRIMARY, own(PRIMARY), NOW).generation == 1
+
+
+def test_a_link_that_is_renumbered_is_not_linked_until_both_ends_are_made_anew() -> None:
+    link = standing(with_vni(vxlan(), 11), *Side)
+    assert derive(link) is State.LINKED
+    changed = renumber(link, 12, "another link holds its Lease", later(5))
+    assert (changed.vni, changed.refused_vnis) == (12, ())
+    assert [changed.end(side).stands for side in Side] == [None, None]
+    last = changed.history[-1]
+    assert (last.at, last.source, last.target) == (later(5), State.LINKED, State.PAIR_READY)
+    assert last.reason == "VNI 11 replaced by 12: another link holds its Lease"
+
+
+def test_the_history_tells_of_a_new_number_also_where_no_end_stands() -> None:
+    link = with_vni(vxlan(), 11)
+    changed = renumber(link, 12, "why", later(5))
+    assert len(changed.history) == len(link.history) + 1
+    assert (changed.history[-1].source, changed.history[-1].target) == (State.PAIR_READY, State.PAIR_READY)
+
+
+def test_the_latest_numbers_that_a_node_refused_are_noted() -> None:
+    link = with_vni(vxlan(), 1)
+    for vni in range(2, REFUSED_KEPT + 4):
+        link = renumber(link, vni, "why", NOW, refused=True)
+    assert link.refused_vnis == tuple(range(3, REFUSED_KEPT + 3))
+    assert len(link.history) == HISTORY_KEPT
 
 
 def test_the_number_stays_when_a_new_sandbox_or_intent_comes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -27,6 +28,7 @@ class Leases:
     def __init__(self, low: int = 11, high: int = 14) -> None:
         self.vni_range = (low, high)
         self.stored: dict[str, dict[str, Any]] = {}
+        self.recorded: dict[int, str] = {}
         self.listings = 0
         self.api = cast(ApiServer, self)
 
@@ -44,6 +46,9 @@ class Leases:
             return self.stored[path.rpartition("/")[2]]
         except KeyError as cause:
             raise NotFoundError(path) from cause
+
+    def record_vnis(self) -> dict[int, str]:
+        return self.recorded
 
     def vni_leases(self) -> list[VniLease]:
         self.listings += 1
@@ -125,3 +130,32 @@ def test_a_number_that_is_being_tried_is_not_tried_by_another_who_lists(monkeypa
     claimed.append(numbers.claim(leases, link("a")))
     assert sorted(claimed) == [11, 12]
     assert tried == ["vni-11", "vni-12"]
+
+
+def test_a_number_that_a_record_has_is_not_claimed_whatever_has_become_of_its_lease(leases: Leases) -> None:
+    leases.recorded = {11: "another", 12: "b"}
+    assert Numbers().claim(leases, link("a")) == 13
+
+
+def test_a_number_that_a_node_has_refused_is_not_claimed_again(leases: Leases) -> None:
+    leases.hold(12, "a")
+    refusing = replace(link("a"), refused_vnis=(11, 12))
+    assert Numbers().claim(leases, refusing) == 13
+
+
+def test_another_number_is_neither_the_present_one_nor_one_that_the_record_holds(leases: Leases) -> None:
+    """Whoever lost the race for a number of this record may be about to free its Lease."""
+    leases.hold(12, "a")
+    numbered = replace(link("a"), vni=11)
+    assert Numbers().claim(leases, numbered, another=True) == 13
+
+
+def test_a_number_of_ones_own_is_taken_again_only_while_its_lease_is_there(leases: Leases) -> None:
+    numbers = Numbers()
+    assert numbers.claim(leases, link("a")) == 11
+    leases.hold(11, "another")
+    vni = numbers.claim(leases, link("a"))
+    assert vni != 11
+    del leases.stored[f"vni-{vni}"]
+    assert numbers.claim(leases, link("a")) == vni
+    assert f"vni-{vni}" in leases.stored

@@ -9,8 +9,8 @@ import pytest
 
 from ratchet.core.heartbeat import NodeLease
 from ratchet.core.model import Link, Pod, PodRef, Side, State, Transition
-from ratchet.core.orphans import DeadEnd, VniLease, orphaned_leases, orphaned_links, orphaned_nodes
-from tests.support.links import NOW, joined, own, vxlan
+from ratchet.core.orphans import DeadEnd, VniLease, links_without_lease, orphaned_leases, orphaned_links, orphaned_nodes
+from tests.support.links import NOW, joined, own, veth, vxlan
 
 GRACE = timedelta(minutes=5)
 OLD = NOW - timedelta(hours=1)
@@ -211,13 +211,25 @@ def lease(vni: int = 11, holder: str = "uid-1", age: int = 3600) -> VniLease:
     ids=["held", "surplus", "of a dead record", "without a holder", "young", "old enough", "of unknown age"],
 )
 def test_a_lease_is_garbage_when_no_record_has_its_holders_uid(held: VniLease, orphaned: bool) -> None:
-    found = orphaned_leases([held], {replace(old(vxlan()), vni=11).uid}, NOW, GRACE)
+    found = orphaned_leases([held], {replace(old(vxlan()), vni=11).uid}, (), NOW, GRACE)
     assert [orphan.lease for orphan in found] == ([held] if orphaned else [])
+
+
+def test_a_lease_of_a_number_that_a_record_has_is_left_to_its_owner() -> None:
+    """It was restored from a backup, with the UID that the record had then."""
+    assert orphaned_leases([lease(holder="uid-2")], {"uid-1"}, {11}, NOW, GRACE) == ()
+
+
+def test_records_that_do_not_hold_the_lease_of_their_vni_are_found() -> None:
+    links = [replace(vxlan(), name=f"link-{vni}", uid=f"uid-{vni}", vni=vni) for vni in (11, 12, 13)]
+    held = replace(lease(holder="uid-11"), vni=11)
+    anothers = replace(lease(holder="uid-11"), vni=12)
+    assert links_without_lease([*links, veth()], [held, anothers]) == ["link-12", "link-13"]
 
 
 def test_a_record_made_again_under_the_name_does_not_hold_the_old_ones_lease() -> None:
     again = replace(old(vxlan()), uid="uid-2", vni=11)
-    (orphan,) = orphaned_leases([lease()], {again.uid}, NOW, GRACE)
+    (orphan,) = orphaned_leases([lease()], {again.uid}, (), NOW, GRACE)
     assert orphan.why == "no record has the UID uid-1"
 
 

@@ -1,0 +1,134 @@
+"""VNIs that a link loses: its Lease is deleted or restored with another holder, or one node cannot use the number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from ratchet.core.machine import derive
+from ratchet.core.model import Link, State
+from ratchet.core.naming import vni_lease_name
+from ratchet.dev.bed import wait_for
+from ratchet.dev.hosts import ip
+from ratchet.dev.kubelet import Kubelet, Sandbox
+from ratchet.store.codec import encode_vni_lease
+from tests.support.cluster import LINK, Cluster
+
+TO_PAIR = "192.168.2.101"
+OF_A_BACKUP = "00000000-0000-4000-8000-000000000000"
+OTHER = "default.x.in1.y.in2"
+
+
+def delete_leases(cluster: Cluster) -> None:
+    for lease in cluster.bed.records.vni_leases():
+        cluster.bed.records.delete_vni_lease(lease)
+
+
+def hold(cluster: Cluster, vni: int, link: Link, holder: str) -> None:
+    records = cluster.bed.records
+    path = f"{records.leases_path}/{vni_lease_name(vni)}"
+    held = next(lease for lease in records.vni_leases() if lease.vni == vni)
+    records.api.delete(path, uid=held.uid)
+    records.api.create(records.leases_path, encode_vni_lease(vni, replace(link, uid=holder)))
+
+
+def restore_leases(cluster: Cluster) -> None:
+    """Leases come back from a backup, whose records had other UIDs."""
+    for link in cluster.bed.links().values():
+        assert link.vni is not None
+        hold(cluster, link.vni, link, OF_A_BACKUP)
+
+
+def restart_agents(cluster: Cluster) -> None:
+    for agent in cluster.bed.agents.values():
+        agent.stop()
+    for agent in cluster.bed.agents.values():
+        agent.start()
+
+
+def every_vni_is_held(cluster: Cluster) -> bool:
+    """All records are linked, each with the Lease of its own number, and there is no other Lease."""
+    links = cluster.bed.links().values()
+    holders = {lease.vni: lease.holder for lease in cluster.bed.records.vni_leases()}
+    linked = all(derive(link) is State.LINKED for link in links)
+    return linked and holders == {link.vni: link.uid for link in links} and len(holders) == len(links)
+
+
+def another_pair(cluster: Cluster) -> list[tuple[Kubelet, Sandbox]]:
+    labels = {
+        "ratchet": "true",
+        "ratchet.primary": "true",
+        "ratchet.local_ifname": "in1",
+        "ratchet.local_ip": "192.168.3.100",
+        "ratchet.pair_name": "y",
+        "ratchet.pair_ifname": "in2",
+        "ratchet.pair_ip": "192.168.3.101",
+    }
+    x = cluster.pod("x", labels, cluster.a)
+    y = cluster.pod("y", {"ratchet": "true", "ratchet.primary": "false"}, cluster.b)
+    cluster.add_all((cluster.a, x), (cluster.b, y))
+    return [(cluster.a, x), (cluster.b, y)]
+
+
+@pytest.mark.parametrize("damage", [delete_leases, restore_leases])
+def test_fault_33_vni_leases_are_deleted_or_restored(cluster: Cluster, damage: Callable[[Cluster], None]) -> None:
+    primary, pair = cluster.linked_pair()
+    before = cluster.bed.links()[LINK].vni
+    damage(cluster)
+    restart_agents(cluster)
+    others = another_pair(cluster)
+    wait_for("a Lease for every number", lambda: every_vni_is_held(cluster), 30)
+    links = cluster.bed.links()
+    assert links[LINK].vni == before
+    assert links[OTHER].vni != before
+    assert cluster.pings(primary, TO_PAIR)
+    assert cluster.pings(others[0][1], "192.168.3.101")
+    cluster.delete_all((cluster.a, primary), (cluster.b, pair), *others)
+
+
+def test_fault_33_a_link_whose_number_another_link_holds_is_renumbered(cluster: Cluster) -> None:
+    primary, pair = cluster.linked_pair()
+    others = another_pair(cluster)
+    cluster.wait_until(State.LINKED, OTHER)
+    mine, other = (cluster.bed.links()[name] for name in (LINK, OTHER))
+    assert mine.vni is not None
+    assert other.vni is not None
+    # The other record has the number, too, as if it had claimed it while there was no Lease.
+    hold(cluster, mine.vni, other, other.uid)
+    cluster.bed.records.update(cluster.bed.links()[OTHER], replace(cluster.bed.links()[OTHER], vni=mine.vni))
+    cluster.bed.records.release_vni(other.vni, other.uid)
+    restart_agents(cluster)
+    wait_for("numbers of their own", lambda: every_vni_is_held(cluster), 30)
+    after = cluster.bed.links()
+    assert after[OTHER].vni == mine.vni
+    assert after[LINK].vni != mine.vni
+    assert any(f"VNI {mine.vni} replaced by" in step.reason for step in after[LINK].history)
+    wait_for("a ping", lambda: cluster.pings(primary, TO_PAIR))
+    wait_for("a ping of the other", lambda: cluster.pings(others[0][1], "192.168.3.101"))
+    logs = "".join(agent.log.read_text() for agent in cluster.bed.agents.values())
+    assert f"VNI renumbered link={LINK} from={mine.vni} to={after[LINK].vni}" in logs
+    cluster.delete_all((cluster.a, primary), (cluster.b, pair), *others)
+
+
+@pytest.mark.parametrize("where", ["a", "b"])
+def test_fault_34_one_node_has_a_foreign_device_with_the_vni(cluster: Cluster, where: str) -> None:
+    """Whichever end is made first follows the other to the new number."""
+    node = cluster.a if where == "a" else cluster.b
+    # Agents have freed numbers of earlier tests in mind: the lowest is not always the first that they try.
+    foreign = [(f"calico{vni}", str(vni)) for vni in range(11, 15)]
+    for name, vni in foreign:
+        device = ["type", "vxlan", "id", vni, "dev", "eth0", "dstport", "4789"]
+        ip("-n", node.host.netns, "link", "add", name, *device)
+    primary, pair = cluster.linked_pair()
+    try:
+        wait_for("a Lease for the number", lambda: every_vni_is_held(cluster))
+        record = cluster.bed.links()[LINK]
+        assert record.vni not in range(11, 15)
+        assert set(record.refused_vnis) <= set(range(11, 15))
+        wait_for("a ping", lambda: cluster.pings(primary, TO_PAIR))
+    finally:
+        for name, _ in foreign:
+            ip("-n", node.host.netns, "link", "del", name)
+    cluster.delete_all((cluster.a, primary), (cluster.b, pair))

@@ -1,0 +1,26 @@
+"""Lists of metadata, which is all that the VNIs and UIDs of records need."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ratchet.store.apiserver import connect
+
+if TYPE_CHECKING:
+    from tests.api.conftest import Client
+
+
+def test_the_metadata_of_objects_comes_without_their_data(kubeconfig: Path, api: Client, namespace: str) -> None:
+    for name, labels in (("one", {"ratchet.vni": "11"}), ("two", {})):
+        body = {"metadata": {"name": name, "labels": labels}, "data": {"key": "value"}}
+        api.post(api.path("configmaps", namespace), body).accepted(201)
+    path = f"/api/v1/namespaces/{namespace}/configmaps"
+    with closing(connect(str(kubeconfig), patience=5.0)) as server:
+        (found,) = server.list_metadata(path, labelSelector="ratchet.vni")
+        everything = {one["metadata"]["name"] for one in server.list_metadata(path)}
+    assert found["metadata"]["name"] == "one"
+    assert found["metadata"]["uid"]
+    assert "data" not in found
+    assert everything >= {"one", "two"}

@@ -1,0 +1,391 @@
+"""VNI Leases that are deleted or restored with other holders under numbered records, and VNIs that a node refuses.
+
+Two links between two nodes, `a` with a VNI and `b` without one. The agents of both nodes reconcile every end that is
+not as its record says and every record that does not hold the Lease of its VNI. The garbage collector runs meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from ratchet import gc
+from ratchet.cni.arguments import Command
+from ratchet.core import moves
+from ratchet.core.device import Device, VxlanWire
+from ratchet.core.machine import derive
+from ratchet.core.model import Link, Side, State
+from ratchet.core.moves import note_standing, with_vni
+from ratchet.core.naming import vni_lease_name
+from ratchet.core.orphans import orphaned_leases
+from ratchet.core.plan import Attempt
+from ratchet.errors import RatchetError
+from ratchet.node.reconciler import Reconciler, _Settling
+from ratchet.store.codec import encode_link, encode_vni_lease
+from ratchet.store.records import Records
+from tests.protocol import scenes
+from tests.protocol.asking import FakeApi, FakeJournal, ask
+from tests.protocol.exploring import END, Place, Process, Report, Search, at_rest
+from tests.protocol.scenes import (
+    LEASES,
+    PARENTS,
+    RECORDS,
+    VXLAN_PORT,
+    Rules,
+    call_of,
+    link_of,
+    sandbox_of,
+    site_of,
+    stand_in_kernel,
+    wanted_link,
+    wire_in,
+)
+from tests.protocol.test_vnis import NOW, Broken, collecting
+from tests.protocol.world import Actor, Interface, World, new_uid, perform
+
+RANGE = (11, 14)
+FIRST = RANGE[0]
+A, B = wanted_link("left", "right"), wanted_link("up", "down")
+PLACES = {"left": ("s1", "A"), "right": ("t1", "B"), "up": ("u1", "A"), "down": ("d1", "B")}
+UID_OF_A, UID_OF_B = (new_uid("", number) for number in (0, 1))
+ANCIENT = "uid-of-a-backup"
+NODE_NAMESPACE = "node"
+
+
+def records(kind: type[Records] = Records, api: Callable[[], FakeApi] = FakeApi) -> Callable[[], Records]:
+    return lambda: kind(api(), "ratchet", RANGE)
+
+
+# The world
+
+
+def joined(link: Link, vni: int | None = None) -> Link:
+    """Both ends have joined; with a VNI they are ready too."""
+    for side in Side:
+        end = link.end(side)
+        name, node = PLACES[end.name]
+        link = link.with_end(side, replace(end, sandbox=sandbox_of(name, end.name, node)))
+    if vni is None:
+        return link
+    link = with_vni(link, vni)
+    for side in Side:
+        link = note_standing(link, side, NOW)
+    return replace(link, history=())
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What is there at first. `holder` is who holds the Lease of `a`'s VNI, None where there is no such Lease.
+
+    `vni_of_b`: the other link has this number as well. `foreign`: the VNI of another VXLAN device of node A, on which
+    `a` has no device then.
+    `alone`: there is no other link.
+    """
+
+    holder: str | None = None
+    vni_of_a: int | None = FIRST
+    vni_of_b: int | None = None
+    foreign: int | None = None
+    alone: bool = False
+
+    def world(self) -> World:
+        stored = [joined(A, self.vni_of_a), joined(B)][: 1 if self.alone else 2]
+        if self.vni_of_b is not None:
+            stored[1] = with_vni(stored[1], self.vni_of_b)
+        objects = {}
+        for link, uid in zip(stored, (UID_OF_A, UID_OF_B), strict=False):
+            objects[f"{RECORDS}/{link.name}"] = _document(encode_link(link), uid)
+            pods = {one.pod.name for side in Side if (one := link.sandbox(side)) is not None}
+            for name in pods:
+                pod = {"metadata": {"name": name, "namespace": "ns", "uid": f"{name}-1"}}
+                objects[f"/api/v1/namespaces/ns/pods/{name}"] = json.dumps(pod)
+        for node in ("A", "B"):
+            objects[f"/api/v1/nodes/{node}"] = json.dumps({"metadata": {"name": node}})
+        if self.holder is not None:
+            lease = encode_vni_lease(FIRST, replace(stored[0], uid=self.holder))
+            objects[f"{LEASES}/{vni_lease_name(FIRST)}"] = _document(lease, "lease")
+        world = World(
+            objects=tuple(sorted(objects.items())),
+            born=len(stored),
+            namespaces=frozenset(name for name, _ in PLACES.values()),
+        )
+        if self.vni_of_a is not None:
+            for side in Side if self.foreign is None else [Side.PAIR]:
+                ((world, _),) = perform(world, Actor(0, ""), ("ensure", wire_in(stored[0], side)))
+        if self.foreign is not None:
+            world = world._replace(interfaces=world.interfaces | {_foreign(self.foreign)})
+        return world
+
+
+def _document(document: Any, uid: str) -> str:
+    document["metadata"] |= {"uid": uid, "resourceVersion": "seen"}
+    return json.dumps(document, sort_keys=True)
+
+
+def _foreign(vni: int) -> Interface:
+    address = PARENTS["A"].address
+    device = Device("calico", 9, "vxlan", False, True, 1450, "", vni=vni, local=address, port=VXLAN_PORT)
+    return Interface((NODE_NAMESPACE, "calico"), device)
+
+
+# The processes
+
+
+def agent(node: str, broken: Broken) -> Process:
+    """A node's agent: asserts the VNIs of its links, reconciles its ends."""
+    needs = _needs(node)
+
+    def reconcile() -> str:
+        task, text, side = ask("choose", needs)
+        record = link_of(text)
+        attempt = Attempt(replace(record, uid="", resource_version=""), side, _present(record, side), lasting=True)
+        with suppress(RatchetError):
+            if task == "VNI":
+                Reconciler(broken.records(), FakeJournal(), lambda _: False).assert_vni(record.name)
+            else:
+                call = call_of(attempt, Command.ADD, Rules())
+                reconciler = Reconciler(broken.records(), call.journal, lambda _: False)
+                reconciler.settle(attempt, site_of(node), joined=True)
+        return "reconcile"
+
+    return Process(f"agent {node}", node, {"reconcile": reconcile}, "reconcile", serves=True)
+
+
+def _present(record: Link, side: Side) -> Any:
+    sandbox = record.sandbox(side)
+    assert sandbox is not None
+    return sandbox
+
+
+@cache
+def _needs(node: str) -> Callable[[World, Actor], Iterator[tuple[str, str, Side]]]:
+    def needs(world: World, _: Actor) -> Iterator[tuple[str, str, Side]]:
+        for path, text in world.objects:
+            if not path.startswith(RECORDS):
+                continue
+            record = link_of(text)
+            for side in Side:
+                if _present(record, side).node != node:
+                    continue
+                if record.vni is not None and _holder(world, record.vni) != record.uid:
+                    yield "VNI", text, side
+                if scenes._needs(node, side, text, frozenset(), world.interfaces, world.namespaces):
+                    yield "end", text, side
+
+    return needs
+
+
+def deleting_leases() -> Process:
+    """Somebody deletes the Lease of `a`'s VNI, at any time."""
+
+    def start() -> str:
+        with suppress(RatchetError):
+            ask("delete", f"{LEASES}/{vni_lease_name(FIRST)}", "", "")
+        return END
+
+    return Process("kubectl delete", "A", {"start": start}, "start")
+
+
+def numbering(broken: Broken, killable: bool = False) -> Process:
+    """Node A claims a VNI for `b`, with no agent that asserts anything."""
+    attempt = Attempt(B, Side.PRIMARY, sandbox_of("u1", "up", "A"))
+    call = call_of(attempt, Command.ADD, Rules())
+
+    def start() -> str:
+        with suppress(RatchetError):
+            Reconciler(broken.records(), call.journal, lambda _: False).settle(attempt, site_of("A"), joined=True)
+        return END
+
+    return Process("number u1", "A", {"start": start}, "start", killable=killable)
+
+
+def _holder(world: World, vni: int) -> str | None:
+    lease = world.find(f"{LEASES}/{vni_lease_name(vni)}")
+    return str(json.loads(lease)["spec"]["holderIdentity"]) if lease else None
+
+
+# The conditions
+
+
+def evicted_unheld(world: World, places: tuple[Place, ...]) -> Iterator[str]:
+    """Who is about to take another tunnel down has to hold the Lease of the VNI."""
+    for place in places:
+        match place.request:
+            case ("ensure", VxlanWire() as wire, True):
+                text = world.find(f"{RECORDS}/{wire.link}")
+                held = text is not None and _holder(world, wire.vni) == link_of(text).uid
+                others = (one.device for one in world.interfaces if one.place[0] != wire.near.netns)
+                if not held and any((one.vni, one.local) == (wire.vni, wire.local) for one in others):
+                    yield "a tunnel is taken down without the Lease"
+
+
+def linked_with_another_vni(world: World) -> Iterator[str]:
+    """A record that says linked has no device with another VNI."""
+    devices = {one.place: one.device for one in world.interfaces}
+    for path, text in world.objects:
+        if path.startswith(RECORDS) and derive(link_of(text)) is State.LINKED:
+            link = link_of(text)
+            for side in Side:
+                device = devices.get((_present(link, side).netns, link.end(side).ifname))
+                if device is not None and device.vni != link.vni:
+                    yield "a record says linked and a device has another VNI"
+
+
+def check(world: World, places: tuple[Place, ...], quiet: bool) -> Iterator[str]:
+    """What holds always, and what holds once nobody has anything left to do."""
+    yield from evicted_unheld(world, places)
+    if at_rest(places):
+        yield from linked_with_another_vni(world)
+    if not quiet:
+        return
+    texts = [text for path, text in world.objects if path.startswith(RECORDS)]
+    links = [link_of(text) for text in texts]
+    numbers = [link.vni for link in links if link.vni is not None]
+    if len(numbers) != len(set(numbers)):
+        yield "two links have one VNI"
+    for text, link in zip(texts, links, strict=True):
+        if link.vni is None or _holder(world, link.vni) != link.uid:
+            yield "a record does not hold the Lease of its VNI"
+        if derive(link) is not State.LINKED:
+            yield "a link is not linked"
+        elif not stand_in_kernel(text, world.interfaces, world.namespaces):
+            yield "it says linked and the devices do not stand"
+    uids = {link.uid for link in links}
+    leases = (json.loads(text) for path, text in world.objects if path.startswith(LEASES))
+    if not {lease["spec"]["holderIdentity"] for lease in leases} <= uids:
+        yield "a Lease has no record"
+
+
+def always_unique(world: World, _: tuple[Place, ...], __: bool) -> Iterator[str]:
+    numbers = [link_of(text).vni for path, text in world.objects if path.startswith(RECORDS)]
+    numbers = [one for one in numbers if one is not None]
+    if len(numbers) != len(set(numbers)):
+        yield "two links have one VNI"
+
+
+def unheard(_world: World, _actor: Actor, request: tuple[Any, ...]) -> bool:
+    """Pods and nodes do not change here, there are no tombstones, and a node's interfaces are its agent's affair."""
+    alone = request[0] in ("observe", "make", "remove", "observe_port", "buried", "lock")
+    return alone or (request[0] == "list" and str(request[1]).endswith(("/pods", "/nodes")))
+
+
+# The scenes
+
+
+@dataclass(frozen=True)
+class Scene:
+    """`deleted`: somebody deletes the Lease at some time. `collected`: gc runs once.
+
+    `claims`: there are no agents; node A claims a VNI for the other link, and two links never have one VNI.
+    """
+
+    situation: Situation
+    deleted: bool = False
+    collected: bool = False
+    claims: bool = False
+
+    def search(self, broken: Broken | None = None) -> Search:
+        broken = broken or Broken(records())
+        processes = [numbering(broken)] if self.claims else [agent("A", broken), agent("B", broken)]
+        processes += [collecting(broken)] if self.collected else []
+        processes += [deleting_leases()] if self.deleted else []
+        return Search(self.situation.world(), processes, always_unique if self.claims else check, unheard)
+
+
+ANOTHER_HAS_IT = Situation(vni_of_b=FIRST)
+SCENES = {
+    "all Leases are missing": Scene(Situation()),
+    "a Lease is deleted at any time": Scene(Situation(holder=UID_OF_A), deleted=True),
+    "Leases are restored with other holders": Scene(Situation(holder=ANCIENT)),
+    "Leases are restored with other holders, and gc runs": Scene(Situation(holder=ANCIENT, alone=True), collected=True),
+    "another link holds the Lease": Scene(Situation(holder=UID_OF_B)),
+    "another link has the number too": Scene(ANOTHER_HAS_IT),
+    "a node refuses the number": Scene(Situation(vni_of_a=None, foreign=FIRST, alone=True)),
+    "a node refuses the number of a link that is up": Scene(Situation(holder=UID_OF_A, foreign=FIRST, alone=True)),
+    "all Leases are missing, and a VNI is claimed": Scene(Situation(), claims=True),
+    "Leases are restored, a VNI is claimed, and gc runs": Scene(Situation(holder=ANCIENT), claims=True, collected=True),
+}
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_every_link_gets_and_keeps_a_vni_of_its_own(name: str, told: Callable[[Report], None]) -> None:
+    report = SCENES[name].search().run(to_rest=True)
+    told(report)
+    assert report.complete
+    assert report.quiet
+    assert not report.faults, str(report)
+
+
+# Rules left out
+
+
+class LeasesOnly(Records):
+    """A VNI is claimed by the Leases alone, as an earlier version does."""
+
+    def record_vnis(self) -> dict[int, str]:
+        return {}
+
+
+class NeverRenumbered(Records):
+    """A record keeps its VNI, whoever holds the Lease."""
+
+    def hold_vni(self, link: Link) -> bool:
+        super().hold_vni(link)
+        return True
+
+
+def freeing_by_holder() -> AbstractContextManager[Any]:
+    """gc frees a Lease whose holder is no record, whoever has the number."""
+
+    def orphaned(leases: Any, uids: Any, _vnis: Any, *rest: Any) -> Any:
+        return orphaned_leases(leases, uids, (), *rest)
+
+    return patch.object(gc, "orphaned_leases", orphaned)
+
+
+def evicting_at_once() -> AbstractContextManager[Any]:
+    """Another tunnel of a VNI is taken for a left-over without a look at the Lease."""
+    return patch.object(_Settling, "_is_held", lambda *_: True)
+
+
+def standing_still() -> AbstractContextManager[Any]:
+    """A record that is renumbered keeps the notes of its ends."""
+    return patch.object(moves, "_without_stand", lambda record, _: (record, []))
+
+
+CLAIMED = Scene(Situation(), claims=True)
+RESTORED = Scene(Situation(holder=ANCIENT), claims=True, collected=True)
+
+MUTATIONS = {
+    "records are not looked at for a claim": (Broken(records(LeasesOnly)), CLAIMED),
+    "gc frees a Lease by its holder": (Broken(records(LeasesOnly), freeing_by_holder), RESTORED),
+    "nobody renumbers": (Broken(records(NeverRenumbered)), Scene(ANOTHER_HAS_IT)),
+    "a tunnel is taken down at once": (Broken(records(), evicting_at_once), Scene(ANOTHER_HAS_IT)),
+    "a renumbered end still stands": (Broken(records(), standing_still), Scene(ANOTHER_HAS_IT)),
+}
+
+
+def test_an_earlier_version_that_claims_finds_restored_leases_in_use(told: Callable[[Report], None]) -> None:
+    """Its gc would free them: this one leaves them to the owners of the numbers."""
+    claiming, collector = Broken(records(LeasesOnly)), Broken(records())
+    processes = [numbering(claiming), collecting(collector)]
+    report = Search(RESTORED.situation.world(), processes, always_unique, unheard).run()
+    told(report)
+    assert report.complete
+    assert not report.faults, str(report)
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_the_search_finds_the_fault_where_a_rule_is_left_out(name: str, told: Callable[[Report], None]) -> None:
+    broken, scene = MUTATIONS[name]
+    with broken.patched():
+        report = scene.search(broken).run(first_fault=True, to_rest=True)
+    told(report)
+    assert report.faults
