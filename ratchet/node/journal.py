@@ -246,7 +246,8 @@ class Journal:
         A late DEL and the clean-up of an old link must not remove it.
         """
         for entry in self.entries():
-            if not entry.is_in(location):
+            # Cookies are counted from the start in each boot; the namespaces of a former one are gone.
+            if entry.boot not in ("", boot_id()) or not entry.is_in(location):
                 continue
             for end in entry.ends:
                 same = entry.attachment.container_id == container_id and link in ("", end.link)

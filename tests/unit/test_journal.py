@@ -624,3 +624,17 @@ def test_an_entry_is_decoded_once_for_each_version_of_its_file(
         assert found is not None
         assert found.netns == "/run/netns/other"
     assert len(read) == 2
+
+
+def test_an_entry_of_a_former_boot_owns_no_interface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cookie of its namespace is another namespace's by now."""
+    journal = Journal(tmp_path)
+    other = Attachment("net", "c9", "eth0")
+    with monkeypatch.context() as former:
+        former.setattr(journal_module, "boot_id", lambda: "a former boot")
+        journal.write(replace(entry(other), netns="/run/netns/old", cookie=7))
+    here = Location("/run/netns/new", 7)
+    ifname = entry().ends[0].ifname
+    assert not journal.is_anothers(here, ifname, "c1")
+    journal.write(replace(entry(other), netns="/run/netns/old", cookie=7))
+    assert journal.is_anothers(here, ifname, "c1")
