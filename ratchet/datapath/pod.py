@@ -11,7 +11,7 @@ from ratchet.core.device import Device, Port
 from ratchet.core.properties import Route, Sysctl
 from ratchet.datapath import messages, shaping, tuning
 from ratchet.datapath.netns import Netns, inside, open_netns, refuse_host
-from ratchet.datapath.reading import NUD_LASTING, Sight, neighbours_of, see
+from ratchet.datapath.reading import NUD_LASTING, Sight, neighbours_of, read_link, see
 from ratchet.datapath.rtnetlink import Answer, Channel, RefusedError
 from ratchet.errors import DatapathError, ForeignInterfaceError, NamespaceGoneError
 
@@ -101,6 +101,23 @@ class OpenPod:
         """Delete an interface; a vEth's peer goes with it."""
         if device is not None:
             self.delete(device.index)
+
+    def free_index(self) -> bool:
+        """Delete this end's interface if it stands under another name, as a pod can rename it; whether it did.
+
+        Raises DatapathError where another interface has the ifindex.
+        """
+        if not self.port.index:
+            return False
+        (answer,) = self.channel.exchange(messages.link_at(self.port.index))
+        if answer.refusal is not None:
+            return False
+        device = read_link(answer.messages[0]).device
+        if device.ifname == self.port.ifname:
+            return False
+        if not device.ours:
+            raise self.failed(f"its ifindex {device.index} is that of {device.ifname}, which is not ratchet's")
+        return self.delete(device.index)
 
     def delete(self, index: int) -> bool:
         """Whether there was such an interface to delete."""

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from errno import EEXIST, EINVAL, ENODEV, EOPNOTSUPP
+from errno import EBUSY, EEXIST, EINVAL, ENODEV, EOPNOTSUPP
 
 from ratchet.core.device import Device, Observed, VxlanWire, differences
 from ratchet.datapath import messages
@@ -89,6 +89,8 @@ def ensure_tunnel(wire: VxlanWire, near: OpenPod, search: Sequence[str], *, evic
             return True
         changed = True
         near.take_down(observed.near)
+        if near.free_index():
+            continue
         if observed.near is None and not evict:
             raise VniInUseError(f"cannot make {near}: VNI {wire.vni} is in use on this node")
         if observed.near is None and _make_once_free(wire, near, search):
@@ -138,7 +140,7 @@ def _grow(wire: VxlanWire, near: OpenPod, device: Device) -> None:
 
 
 def make_tunnel(wire: VxlanWire, near: OpenPod) -> bool:
-    """Whether it could be made: not if the name or the VNI is taken."""
+    """Whether it could be made: not if the name, the ifindex or the VNI is taken."""
     with Channel() as node:
         # The number by which the node's namespace knows the pod's is how a stale device is found once nothing else
         # leads to that namespace; EEXIST here is the usual case, the pod's primary network has seen to it.
@@ -148,7 +150,7 @@ def make_tunnel(wire: VxlanWire, near: OpenPod) -> bool:
         ifname = near.port.ifname if named.refusal is not None else f"ratchet{wire.vni:x}"
         (made,) = node.exchange(messages.new_vxlan(wire, ifname, near.netns.fd))
     if made.refusal is not None:
-        if made.refusal.errno == EEXIST:
+        if made.refusal.errno in (EEXIST, EBUSY):
             return False
         raise near.failed(f"{made.refusal.strerror} (parent interface {wire.parent.ifname})") from made.refusal
     _complete(wire, near, ifname)

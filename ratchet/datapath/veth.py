@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from errno import EEXIST
+from errno import EBUSY, EEXIST
 
 from ratchet.core.device import Device, Observed, VethWire, differences
 from ratchet.datapath import messages
@@ -40,19 +40,20 @@ def ensure_veth(wire: VethWire, near: OpenPod, far: OpenPod) -> bool:
             near.adjust(observed.near, wire.link)
             far.adjust(observed.far, wire.link)
             return True
-        near.take_down(observed.near)
-        far.take_down(observed.far)
+        for pod, device in ((near, observed.near), (far, observed.far)):
+            pod.take_down(device)
+            pod.free_index()
         changed = True
     raise near.failed(f"others keep making interfaces named {near.port.ifname} and {far.port.ifname}")
 
 
 @in_turn
 def make_veth(wire: VethWire, near: OpenPod, far: OpenPod) -> bool:
-    """Whether it could be made: not if one of the names exists."""
+    """Whether it could be made: not if one of the names exists, or one of the ifindexes."""
     request = messages.new_veth(near.port, far.port, far.netns.fd)
     made, shown = near.channel.exchange(request, messages.link_named(near.port.ifname))
     if made.refusal is not None:
-        if made.refusal.errno == EEXIST:
+        if made.refusal.errno in (EEXIST, EBUSY):
             return False
         raise near.failed(made.refusal.strerror) from made.refusal
     link = glance(shown.messages[0])

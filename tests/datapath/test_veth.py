@@ -304,3 +304,45 @@ def test_the_same_link_from_both_its_ends_at_once(pods: Bed, wires: Wires) -> No
         assert differences(wire, observe(wire)) == ()
         assert (pods.interfaces("pod-a"), pods.interfaces("pod-b")) == (["in1"], ["in2"])
         remove(Location(wire.near.netns), "in1")
+
+
+def with_indexes(wire: VethWire, near: int, far: int) -> VethWire:
+    return replace(wire, near=replace(wire.near, index=near), far=replace(wire.far, index=far))
+
+
+def test_both_ends_have_the_ifindexes_that_are_reserved_for_them(pods: Bed, wires: Wires) -> None:
+    wire = with_indexes(wires.veth(), 1_000_000, 1_000_001)
+    assert ensure(wire) is True
+    assert pods.show("pod-a", "in1")["ifindex"] == 1_000_000
+    assert pods.show("pod-b", "in2")["ifindex"] == 1_000_001
+    assert differences(wire, observe(wire)) == ()
+
+
+def test_an_interface_of_another_link_is_left_alone(pods: Bed, wires: Wires) -> None:
+    ensure(with_indexes(wires.veth(), 1_000_000, 1_000_001))
+    before = pods.show("pod-a", "in1")
+    other = with_indexes(wires.veth(), 1_000_002, 1_000_003)
+    with pytest.raises(ForeignInterfaceError, match="it belongs to another link"):
+        ensure(other)
+    with pytest.raises(ForeignInterfaceError, match="it belongs to another link"):
+        remove(Location(other.near.netns, index=other.near.index), "in1")
+    assert pods.show("pod-a", "in1") == before
+
+
+@pytest.mark.parametrize("pod", ["pod-a", "pod-b"])
+def test_an_end_that_was_renamed_is_made_anew(pod: str, pods: Bed, wires: Wires) -> None:
+    """Its ifindex says whose it is."""
+    wire = with_indexes(wires.veth(), 1_000_000, 1_000_001)
+    ensure(wire)
+    ifname = "in1" if pod == "pod-a" else "in2"
+    for command in (f"link set {ifname} down", f"link set {ifname} name was"):
+        pods.ip(pod, *command.split())
+    assert ensure(wire) is True
+    assert differences(wire, observe(wire)) == ()
+    assert [one for one in pods.interfaces(pod) if one != "lo"] == [ifname]
+
+
+def test_a_strangers_ifindex_is_named(pods: Bed, wires: Wires) -> None:
+    pods.ip("pod-a", *["link", "add", "stranger", "index", "1000000", "type", "bridge"])
+    with pytest.raises(DatapathError, match="its ifindex 1000000 is that of stranger, which is not ratchet's"):
+        ensure(with_indexes(wires.veth(), 1_000_000, 1_000_001))

@@ -456,7 +456,7 @@ def test_check_finds_a_peer_that_was_replaced(cluster: Cluster) -> None:
     newer = cluster.a.make_sandbox(primary.pod)
     assert cluster.a.add(newer).status == 0
     assert_silent(cluster.a.call("CHECK", newer))
-    assert_refused(cluster.a.call("CHECK", primary), 104, LINK, "no longer has this sandbox as its primary")
+    assert_refused(cluster.a.call("CHECK", primary), 104, LINK, "no longer holds this sandbox")
 
 
 def test_check_of_what_was_never_added_fails(cluster: Cluster) -> None:
