@@ -26,6 +26,7 @@ from pathlib import Path
 # The tests are no package; by its path, a script finds only its own directory.
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
+from ratchet.core.naming import record_name  # noqa: E402
 from ratchet.dev.kubelet import Sandbox  # noqa: E402
 from tests.bench.nodes import (  # noqa: E402
     KUBECONFIG,
@@ -170,7 +171,7 @@ def _line(one: int, other: int) -> str:
 
 
 def _record(one: int, other: int) -> str:
-    return f"default.p{one}.to{other}.p{other}.to{one}"
+    return record_name("default", (f"p{one}", f"to{other}"), (f"p{other}", f"to{one}"))
 
 
 def measure(say: Say = print, prefix: str | None = None) -> list[Row]:

@@ -42,7 +42,8 @@ def tell_of_requests(path: str) -> None:
     def get(self: Any) -> Any:
         sent = time.monotonic()
         response = getresponse(self)
-        line = f"{sent} {time.monotonic()} {threading.current_thread().name} {self.asked} {response.status}\n"
+        thread = threading.current_thread().name.replace(" ", "-")
+        line = f"{sent} {time.monotonic()} {thread} {self.asked} {response.status}\n"
         os.write(told, line.encode())
         return response
 
