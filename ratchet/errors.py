@@ -73,7 +73,7 @@ class ApiUnavailableError(TryAgainError):
 
 
 class TopologiesUnknownError(TryAgainError):
-    """The account may not list topologies now, so nobody can tell which links they declare."""
+    """The account may not list topologies now: the links that they declare are unknown."""
 
 
 class VniExhaustedError(TryAgainError):

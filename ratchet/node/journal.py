@@ -217,6 +217,7 @@ class Journal:
     def forget(self, attachment: Attachment) -> None:
         path = self._sandboxes / attachment.file_name
         with self._entry_locks.of(attachment.file_name):
+            self._decoded.pop(path, None)
             try:
                 path.unlink(missing_ok=True)
             except NotADirectoryError:

@@ -638,3 +638,10 @@ def test_an_entry_of_a_former_boot_owns_no_interface(tmp_path: Path, monkeypatch
     assert not journal.is_anothers(here, ifname, "c1")
     journal.write(replace(entry(other), netns="/run/netns/old", cookie=7))
     assert journal.is_anothers(here, ifname, "c1")
+
+
+def test_a_forgotten_entry_is_not_kept_in_memory(journal: Journal) -> None:
+    journal.write(entry())
+    assert journal.read(ONE) == entry()
+    journal.forget(ONE)
+    assert journal._decoded == {}

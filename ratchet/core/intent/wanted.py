@@ -303,7 +303,7 @@ def _possible_primaries(wanted: WantedLink) -> tuple[Side, ...]:
 
 
 def _order_of_declaration(wanted: WantedLink) -> tuple[object, ...]:
-    """Topologies first, then pods; among equals by the declared name, whoever starts first."""
+    """Sort key: topologies before pods, then by declared name and place. The order of pod starts has no part in it."""
     return (wanted.declarer is not None, wanted.link.name, wanted.place)
 
 
