@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from types import FrameType
 
@@ -48,8 +49,8 @@ SPOOL_GOES_FIRST_SECONDS = 5.0
 PATIENCE_SECONDS = 10.0
 OUT_OF_TOUCH_SECONDS = 60.0
 STUCK_SECONDS = 180.0
-# For the changes of a namespace's pods to gather: what names a pod late has time.
-NAMESPACE_SECONDS = 0.2
+# For the changes that concern a pod to gather: a link that names a running pod has time.
+POD_SECONDS = 0.2
 # Calls of the runtime are short, and what runs in the background must not hold them up: Python's own 5 ms are longer
 # than a call.
 SWITCH_SECONDS = 0.001
@@ -57,8 +58,9 @@ SWITCH_SECONDS = 0.001
 TENDING_WAITS_SECONDS = 0.3
 ANNOUNCING_WAITS_SECONDS = 1.0
 
-LINK, NAMESPACE = "link", "namespace"
-Key = tuple[str, str]
+LINK, POD = "link", "pod"
+# The kind, the namespace of a pod, and the name.
+Key = tuple[str, str, str]
 
 
 class Agent:
@@ -84,7 +86,7 @@ class Agent:
             plain,
             settings.node_name,
             self._tend,
-            self._tend_namespace,
+            self._reconcile_pods,
             self._pod_gone,
             self._precedence.waiting,
         )
@@ -113,7 +115,7 @@ class Agent:
             self._metrics,
             self._announcer,
             self._tend,
-            self._tend_namespace,
+            self._reconcile_pod,
             self._precedence,
             self._seen,
         )
@@ -123,7 +125,7 @@ class Agent:
             self._announcer,
             self._calls.is_adding,
             self._tend,
-            self._tend_namespace,
+            self._reconcile_pod,
         )
         self._tender = Tender(
             settings.node_name,
@@ -226,8 +228,7 @@ class Agent:
             self._informers.list_links()
             asking = {entry.pod.namespace for entry in self._journal.entries() if entry.asks and entry.pod}
             self._informers.keep_namespaces(asking)
-            for namespace in asking:
-                self._tend_namespace(namespace)
+            self._reconcile_all_pods()
         except RatchetError as error:
             log.warning("cannot look at everything anew: %s", error)
         except Exception:
@@ -252,12 +253,12 @@ class Agent:
     def _work(self) -> None:
         while (key := self._queue.take()) is not None:
             self._precedence.give_way(TENDING_WAITS_SECONDS)
-            kind, name = key
+            kind, namespace, name = key
             try:
                 if kind == LINK:
                     self._tender.tend(name)
                 else:
-                    self._membership.reconcile(name)
+                    self._membership.reconcile(namespace, name)
             except RatchetError as error:
                 self._try_again(key, error)
             except Exception as fault:
@@ -269,14 +270,26 @@ class Agent:
     def _try_again(self, key: Key, error: Exception) -> None:
         pause = self._queue.failed(key)
         self._metrics.retry(type(error).__name__)
-        with about(link=key[1] if key[0] == LINK else None):
+        with about(link=key[2] if key[0] == LINK else None):
             log.warning("%s; trying again in %.1f s", error, pause)
 
     def _tend(self, link: str) -> None:
-        self._queue.add((LINK, link))
+        self._queue.add((LINK, "", link))
 
-    def _tend_namespace(self, namespace: str) -> None:
-        self._queue.add((NAMESPACE, namespace), after=NAMESPACE_SECONDS)
+    def _reconcile_pod(self, namespace: str, name: str) -> None:
+        self._queue.add((POD, namespace, name), after=POD_SECONDS)
+
+    def _reconcile_pods(self, namespace: str, names: Collection[str]) -> None:
+        """Reconcile those of these pods that have a sandbox on this node."""
+        for name in names:
+            if self._journal.of_pod(namespace, name):
+                self._reconcile_pod(namespace, name)
+
+    def _reconcile_all_pods(self) -> None:
+        for entry in self._journal.entries():
+            if entry.asks and entry.pod:
+                self._informers.namespace_cache(entry.pod.namespace)
+                self._reconcile_pod(entry.pod.namespace, entry.pod.name)
 
     def _tend_all(self) -> None:
         """Look at every link and every pod of the node, whoever has seen them before."""
@@ -285,9 +298,7 @@ class Agent:
         names = {end.link for entry in entries for end in entry.ends} | set(self._records.known.names())
         for name in names:
             self._tend(name)
-        for namespace in {entry.pod.namespace for entry in entries if entry.asks and entry.pod}:
-            self._informers.namespace_pods(namespace)
-            self._tend_namespace(namespace)
+        self._reconcile_all_pods()
 
     def _pod_gone(self, change: PodChange) -> None:
         self._announcer.forget(change.pod.ref.uid)

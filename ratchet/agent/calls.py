@@ -52,8 +52,8 @@ class _Followed:
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """Serves calls. `tend` is told the links, and `tend_namespace` the namespaces, that a call has to do with; `seen`
-    which ends it left standing."""
+    """Serves calls. `tend` is told the links, and `reconcile_pod` the pods, that a call has to do with; `seen` which
+    ends it left standing."""
 
     settings: Settings
     journal: Journal
@@ -62,7 +62,7 @@ class Calls:
     metrics: Metrics
     announcer: Announcer
     tend: Callable[[str], None]
-    tend_namespace: Callable[[str], None]
+    reconcile_pod: Callable[[str, str], None]
     precedence: Precedence
     seen: Seen
     _adding: Counter[str] = field(default_factory=Counter)
@@ -160,7 +160,7 @@ class Calls:
             for end in entry.ends:
                 self.tend(end.link)
             if entry.asks and entry.pod:
-                self.tend_namespace(entry.pod.namespace)
+                self.reconcile_pod(entry.pod.namespace, entry.pod.name)
 
     def _about_to_go(self, call: Call) -> list[SandboxEntry]:
         """The sandboxes that the call may delete."""

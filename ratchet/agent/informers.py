@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ratchet.core.model import Link, Pod, Topology
 from ratchet.errors import TopologiesUnknownError
-from ratchet.store.known import Bell, KnownAddresses, KnownLinks, KnownPods, KnownTopologies, Memory
+from ratchet.store.known import Bell, KnownAddresses, KnownLinks, KnownPods, Memory
 from ratchet.store.listwatch import Informer, Source
+from ratchet.store.namespace import NamespaceCache
 from ratchet.store.numbers import Numbers
 from ratchet.store.records import LinkChange, PodChange, Records, TopologyChange
 
@@ -23,7 +25,7 @@ log = logging.getLogger(__name__)
 class _Namespace:
     """A namespace that is followed: what is known of it, and the informers that keep it up to date."""
 
-    known: KnownPods
+    known: NamespaceCache
     informers: list[Informer[Any, Any]]
 
     def stop(self) -> None:
@@ -34,9 +36,9 @@ class _Namespace:
 class Informers:
     """Keeps what is known up to date, in threads that end with the process.
 
-    `memory` is what is known. `tend` is told each link that has changed, `tend_namespace` each namespace in which a pod
-    or a topology has, `tend_pod` each pod of this node that has gone. A call that waits for a change does so within
-    `waiting`.
+    `memory` is what is known. `tend` is told each link that has changed, `reconcile_pods` the pods of a namespace whose
+    links can have changed, by name, `tend_pod` each pod of this node that has gone. A call that waits for a change does
+    so within `waiting`.
     """
 
     def __init__(
@@ -44,18 +46,18 @@ class Informers:
         records: Records,
         node: str,
         tend: Callable[[str], None],
-        tend_namespace: Callable[[str], None],
+        reconcile_pods: Callable[[str, Collection[str]], None],
         tend_pod: Callable[[PodChange], None],
         waiting: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._records = records
         self._node = node
-        self._tend_namespace = tend_namespace
+        self._reconcile_pods = reconcile_pods
         self._tend_pod = tend_pod
         self.memory = Memory(
             links=KnownLinks(tend),
             node_pods=KnownPods(),
-            namespace_pods=self.namespace_pods,
+            namespace_cache=self.namespace_cache,
             pods_bell=Bell(),
             numbers=Numbers(),
             addresses=KnownAddresses(),
@@ -70,7 +72,7 @@ class Informers:
         self._links.start()
         self._node_pods.start()
 
-    def namespace_pods(self, namespace: str) -> KnownPods:
+    def namespace_cache(self, namespace: str) -> NamespaceCache:
         """The pods and topologies of a namespace, followed from the first question on."""
         with self._lock:
             followed = self._namespaces.get(namespace)
@@ -85,7 +87,7 @@ class Informers:
             for namespace in set(self._namespaces) - wanted:
                 self._namespaces.pop(namespace).stop()
         for namespace in wanted:
-            self.namespace_pods(namespace)
+            self.namespace_cache(namespace)
 
     def list_links(self) -> None:
         """Read all of this node's records now. Raises RatchetError."""
@@ -105,12 +107,11 @@ class Informers:
     def _follow(self, namespace: str) -> _Namespace:
         def notify(_: Sequence[object]) -> None:
             self.memory.pods_bell.ring(namespace)
-            self._tend_namespace(namespace)
 
-        known = KnownPods(with_topologies=self._records.use_topologies)
+        known = NamespaceCache(partial(self._reconcile_pods, namespace), with_topologies=self._records.use_topologies)
         followed = _Namespace(known, [Informer(self._records.pods_source(namespace), known, notify)])
         if self._records.use_topologies:
-            followed.informers.append(Informer(self._topologies_source(namespace), KnownTopologies(known), notify))
+            followed.informers.append(Informer(self._topologies_source(namespace), known.topologies_store, notify))
         try:
             for informer in followed.informers:
                 informer.start()

@@ -7,12 +7,12 @@ interface that an old link holds is taken by a new link only once the old end ha
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ratchet.agent.announce import Announcer, Reason
 from ratchet.core.edits import edits, wants_restart
-from ratchet.core.intent import Wanted, WantedLink, superseding, wanted_links
+from ratchet.core.intent import Wanted, WantedLink, wanted_links
 from ratchet.core.model import Link, Pod, Side
 from ratchet.errors import InvalidIntentError
 from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry
@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 class Membership:
     """Takes and gives up the ends of one node's sandboxes.
 
-    `is_adding`: whether a call is at work on a container's links. `reconcile_link` and `reconcile_namespace` have a
-    link or a namespace looked at by a worker.
+    `is_adding`: whether a call is at work on a container's links. `reconcile_link` and `reconcile_pod` queue a link
+    or a pod for a worker.
     """
 
     journal: Journal
@@ -37,22 +37,21 @@ class Membership:
     announcer: Announcer
     is_adding: Callable[[str], bool]
     reconcile_link: Callable[[str], None]
-    reconcile_namespace: Callable[[str], None]
+    reconcile_pod: Callable[[str, str], None]
     # Ends whose link seems undeclared; they are given up once their peers have left. That is decided by the worker that
     # has the link: another one might take the end out of the record while that worker joins it.
     _undeclared: dict[tuple[Attachment, str], Pod] = field(default_factory=dict)
 
-    def reconcile(self, namespace: str) -> None:
-        """Have this node's pods take the links that name them by now, and give up those that no longer do."""
-        entries = [one for one in self.journal.entries() if one.asks and one.pod and one.pod.namespace == namespace]
+    def reconcile(self, namespace: str, name: str) -> None:
+        """Have a pod's sandboxes take the links that name it by now, and give up those that no longer do."""
+        entries = [one for one in self.journal.of_pod(namespace, name) if one.asks]
         entries = [one for one in entries if not self.is_adding(one.attachment.container_id)]
         if not entries:
             return
-        pods = {pod.ref.name: pod for pod in self.records.pods(namespace)}
+        pod = next((one for one in self.records.pods_called(namespace, [name]) if one.ref.name == name), None)
         for entry in entries:
-            pod = pods.get(entry.pod.name) if entry.pod else None
             if pod is not None and entry.pod is not None and pod.ref.is_same_pod(entry.pod):
-                self._reconcile_sandbox(entry, pod, pods.values())
+                self._reconcile_sandbox(entry, pod)
 
     def may_give_up(self, entry: SandboxEntry, end: HeldEnd) -> bool:
         """Whether the end's link seems undeclared and its peer, as far as is known, has left (`give_up_undeclared`)."""
@@ -65,10 +64,10 @@ class Membership:
         for key in [key for key in list(self._undeclared) if key[1] == link]:
             self._undeclared.pop(key, None)
 
-    def _reconcile_sandbox(self, entry: SandboxEntry, pod: Pod, pods: Collection[Pod]) -> None:
+    def _reconcile_sandbox(self, entry: SandboxEntry, pod: Pod) -> None:
         if pod.finished or self.journal.is_buried(entry.attachment, entry.began):
             return
-        wanted = self.records.wanted_in(pod.ref.namespace, reserved_names(entry))
+        wanted = self.records.wanted_for(pod, reserved_names(entry))
         own = wanted.ends_of(pod)
         by_record = _by_record(own)
         held = {id(by_record[end.link]) for end in entry.ends if end.link in by_record}
@@ -76,7 +75,7 @@ class Membership:
             entry, pod, [(one, side) for one, side in own if id(one) not in held and one.is_declared_by_others(pod)]
         )
         self._announce_edits(entry, pod, by_record, wanted.refused.get(pod.ref.uid))
-        undeclared = self._possibly_undeclared(entry, by_record) if superseding(pod, pods) is None else []
+        undeclared = self._possibly_undeclared(entry, by_record) if wanted.superseding(pod) is None else []
         for end in entry.ends:
             if end in undeclared:
                 self._undeclared[entry.attachment, end.link] = pod
@@ -156,7 +155,7 @@ class Membership:
             self.journal.change_ends(entry.attachment, lambda ends: tuple(one for one in ends if one.link != end.link))
         log.info("link given up link=%s pod=%s reason=%s", end.link, entry.pod, reason)
         if entry.pod is not None:
-            self.reconcile_namespace(entry.pod.namespace)  # another link may wait for the interface
+            self.reconcile_pod(entry.pod.namespace, entry.pod.name)  # another link may wait for the interface
 
     def _wanted_now(self, entry: SandboxEntry, pod: Pod) -> Wanted:
         pods, topologies = self.records.pods_now(pod.ref.namespace), self.records.topologies_now(pod.ref.namespace)

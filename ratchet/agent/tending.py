@@ -310,7 +310,8 @@ class Tender:
                 self.metrics.linked(seconds)
             log.info("link %s stands at both ends", end.link)
         elif first:
-            why = absence(peer.name, self.records.pods(entry.pod.namespace), peer.ifname)
+            called = self.records.pods_called(entry.pod.namespace, [peer.name])
+            why = absence(peer.name, called, peer.ifname)
             self.announcer.event(entry.pod, Reason.WAITING_FOR_PEER, f"{end.ifname} waits for pod {peer.name}: {why}")
         else:
             reason = record.history[-1].reason if record is not None and record.history else "its record is gone"

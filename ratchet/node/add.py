@@ -101,7 +101,7 @@ def _with_links(call: Call, records: Records, pod: Pod, began: float) -> Result:
     requested = wait_of(pod)
     seconds = call.wait if requested is None else requested
     until = began + seconds
-    naming = Naming.look(records, pod, {call.arguments.ifname}, min(seconds, TOPOLOGIES_SECONDS))
+    naming = Naming.look(records, pod, {call.arguments.ifname}, min(seconds, TOPOLOGIES_SECONDS), until)
     wanted = held_ends(records, pod, naming.ends)
     config = call.network.boot_network or call.network.delegate
     intended = _with_intended(call, entry, config)
@@ -109,7 +109,7 @@ def _with_links(call: Call, records: Records, pod: Pod, began: float) -> Result:
         entry = replace(entry, ends=_reserved(call, wanted))
         _begin(call, entry)
     try:
-        ends = naming.wait(until, require=call.require)
+        ends = naming.wait(require=call.require)
         if ends != naming.ends:
             with call.journal.sandbox_lock(call.arguments.container_id):
                 entry = replace(entry, ends=_reserved(call, held_ends(records, pod, ends)))

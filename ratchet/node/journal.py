@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ratchet.cni.config import DEFAULT_VXLAN_PORT
 from ratchet.cni.delegation import Delegation
@@ -32,6 +32,7 @@ TOMBSTONE_SECONDS = 3600.0
 PURGE_SECONDS = 60.0
 BURIED_KEPT = 1024
 _Version = tuple[int, int, int]  # of a file: inode, time of the last change in ns, size in bytes
+Key = TypeVar("Key")
 _SINCE_BOOT = time.CLOCK_BOOTTIME
 
 
@@ -236,6 +237,11 @@ class Journal:
             return self._memory.of_container(container_id)
         return self._read_all(f"{container_id}+")
 
+    def of_pod(self, namespace: str, name: str) -> list[SandboxEntry]:
+        """The entries of the sandboxes of pods with this namespace and name."""
+        entries = self._memory.of_pod(namespace, name) if self._memory is not None else self._read_all()
+        return [one for one in entries if one.pod and (one.pod.namespace, one.pod.name) == (namespace, name)]
+
     def location(self, link: str, container_id: str) -> Location | None:
         """Where the interface of a sandbox's end of this link is; None where this node holds no such end."""
         entries = self.of_container(container_id)
@@ -403,6 +409,7 @@ class _Index:
         self._entries: dict[Attachment, SandboxEntry] = {}
         self._of_links: dict[str, set[Attachment]] = {}
         self._of_containers: dict[str, set[Attachment]] = {}
+        self._of_pods: dict[tuple[str, str], set[Attachment]] = {}
         for entry in entries:
             self.put(entry)
 
@@ -411,6 +418,8 @@ class _Index:
             self._take_out(entry.attachment)
             self._entries[entry.attachment] = entry
             self._of_containers.setdefault(entry.attachment.container_id, set()).add(entry.attachment)
+            if entry.pod is not None:
+                self._of_pods.setdefault((entry.pod.namespace, entry.pod.name), set()).add(entry.attachment)
             for end in entry.ends:
                 self._of_links.setdefault(end.link, set()).add(entry.attachment)
 
@@ -433,16 +442,22 @@ class _Index:
         with self._lock:
             return [self._entries[attachment] for attachment in self._of_containers.get(container_id, ())]
 
+    def of_pod(self, namespace: str, name: str) -> list[SandboxEntry]:
+        with self._lock:
+            return [self._entries[attachment] for attachment in self._of_pods.get((namespace, name), ())]
+
     def _take_out(self, attachment: Attachment) -> None:
         entry = self._entries.pop(attachment, None)
         if entry is None:
             return
         _discard(self._of_containers, attachment.container_id, attachment)
+        if entry.pod is not None:
+            _discard(self._of_pods, (entry.pod.namespace, entry.pod.name), attachment)
         for end in entry.ends:
             _discard(self._of_links, end.link, attachment)
 
 
-def _discard(index: dict[str, set[Attachment]], key: str, attachment: Attachment) -> None:
+def _discard(index: dict[Key, set[Attachment]], key: Key, attachment: Attachment) -> None:
     attachments = index.get(key, set())
     attachments.discard(attachment)
     if not attachments:

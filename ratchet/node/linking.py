@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
@@ -19,13 +19,12 @@ from ratchet.core.intent import (
     is_primary,
     meant_name,
     setting,
-    superseding,
     unknown_settings,
     wanted_links,
 )
 from ratchet.core.model import End, Link, Pod, Side
 from ratchet.core.plan import Attempt, Site
-from ratchet.errors import PeerMissingError, SupersededError
+from ratchet.errors import InvalidIntentError, PeerMissingError, SupersededError
 from ratchet.node.at_once import each_at_once
 from ratchet.node.journal import HeldEnd
 from ratchet.node.reconciler import Reconciler, Settled
@@ -56,24 +55,31 @@ class Naming:
 
     ends: list[OwnEnd]
     _pod: Pod
-    _records: Records
-    _reserved: frozenset[str]
-    _pods: list[Pod]
-    _version: str
+    _wanted: Wanted
+    _changes: Iterator[Wanted]
+    _all_refused: Callable[[], Collection[InvalidIntentError]]
 
     @classmethod
-    def look(cls, records: Records, pod: Pod, reserved: Collection[str], seconds: float) -> Self:
-        """Raises InvalidIntentError for what this pod may not ask for.
+    def look(cls, records: Records, pod: Pod, reserved: Collection[str], seconds: float, until: float) -> Self:
+        """The ends as they are declared now; `wait` goes on until `until` (monotonic seconds).
 
-        Where topologies are unknown they are waited for, for so many seconds; then raises TopologiesUnknownError.
+        Raises InvalidIntentError for what this pod may not ask for. Unknown topologies are waited for, for so many
+        `seconds`; then raises TopologiesUnknownError.
         """
-        wanted, pods, version = records.wanted_around(pod, frozenset(reserved), seconds)
+        changes = records.watch_wanted(pod, frozenset(reserved), seconds, until)
+        wanted = next(changes)
         _complain(pod, wanted)
-        return cls(list(wanted.ends_of(pod)), pod, records, frozenset(reserved), pods, version)
 
-    def wait(self, until: float, *, require: bool) -> list[OwnEnd]:
+        def all_refused() -> Collection[InvalidIntentError]:
+            namespace = pod.ref.namespace
+            topologies = records.topologies(namespace)
+            return wanted_links(records.pods(namespace), reserved, topologies=topologies).refused.values()
+
+        return cls(list(wanted.ends_of(pod)), pod, wanted, changes, all_refused)
+
+    def wait(self, *, require: bool) -> list[OwnEnd]:
         """The ends; of a pod that has none and says `ratchet.primary: "false"`, which is to expect to be named, those
-        that it is given by `until` (monotonic seconds).
+        that it is given in time.
 
         Raises SupersededError where another pod has taken its name, and with `require` PeerMissingError where nobody
         names it.
@@ -81,22 +87,15 @@ class Naming:
         pod = self._pod
         if self.ends or is_primary(pod) is None:
             return self.ends
-        if usurper := superseding(pod, self._pods):
+        if usurper := self._wanted.superseding(pod):
             raise SupersededError(f"cannot link pod {pod.ref}: pod {usurper.ref} is newer and goes by the same name")
         log.info("pod %s waits to be named as the pair of a link", pod.ref)
-        wanted = None
-        changes = self._records.pods_as_they_change(pod.ref.namespace, self._pods, self._version, until)
-        for changed in changes:
-            wanted = self._wanted(changed)
+        for wanted in self._changes:
             if ends := list(wanted.ends_of(pod)):
                 return ends
         if require:
-            raise _unnamed(pod, wanted or self._wanted(self._pods))
+            raise _unnamed(pod, self._all_refused())
         return []
-
-    def _wanted(self, pods: list[Pod]) -> Wanted:
-        topologies = self._records.topologies(self._pod.ref.namespace)
-        return wanted_links(pods, self._reserved, topologies=topologies)
 
 
 def link_all(
@@ -152,10 +151,10 @@ def _age_of_version(version: str) -> tuple[int, str]:
     return (int(version) if version.isdigit() else 0, version)
 
 
-def _unnamed(pod: Pod, wanted: Wanted) -> PeerMissingError:
+def _unnamed(pod: Pod, refused: Collection[InvalidIntentError]) -> PeerMissingError:
     return PeerMissingError(
         f"cannot link pod {pod.ref}: nothing in its namespace names it: no {PAIR_NAME}, no {LINKS}, no topology",
-        details="; ".join(str(error) for error in wanted.refused.values())[:1000]
+        details="; ".join(str(error) for error in refused)[:1000]
         or f"create what names it, or take {PRIMARY} off it so that it does not wait",
     )
 
@@ -173,10 +172,10 @@ def _complain(pod: Pod, wanted: Wanted) -> None:
 
 
 def _peers_missing(records: Records, waiting: Sequence[Attempt]) -> PeerMissingError:
-    pods = records.pods(waiting[0].sandbox.pod.namespace)
+    peers = [one.wanted.end(one.side.other) for one in waiting]
+    pods = records.pods_called(waiting[0].sandbox.pod.namespace, {peer.name for peer in peers})
     missing = []
-    for attempt in waiting:
-        peer = attempt.wanted.end(attempt.side.other)
+    for attempt, peer in zip(waiting, peers, strict=True):
         missing.append(f"pod {peer.name} ({attempt.name}): {absence(peer.name, pods, peer.ifname)}")
     return PeerMissingError(
         f"cannot link pod {waiting[0].sandbox.pod}: its peer has not come: {'; '.join(missing)}",

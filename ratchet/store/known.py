@@ -15,14 +15,15 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
-from ratchet.core.intent import Declarations, Wanted, wanted_links
+from ratchet.core.intent import Wanted, wanted_links
 from ratchet.core.model import Link, Pod, Topology
 from ratchet.errors import ApiUnavailableError, ConflictError, TopologiesUnknownError
 from ratchet.store.apiserver import ApiServer, ForbiddenError
 from ratchet.store.formats import RecordFormats
 from ratchet.store.listwatch import SyncState, vanished
+from ratchet.store.namespace import NamespaceCache
 from ratchet.store.numbers import Numbers
-from ratchet.store.records import LinkChange, PodChange, Records, TopologyChange
+from ratchet.store.records import LinkChange, PodChange, Records
 
 GONE_KEPT = 4096
 ADDRESSES_SECONDS = 300.0
@@ -165,89 +166,33 @@ def is_newer(version: str, than: str) -> bool:
 
 
 class KnownPods:
-    """The pods of some scope, this node or a namespace, by namespace and name, and a namespace's topologies.
+    """The pods of this node, by namespace and name; safe between threads."""
 
-    What the pods want is known while the pods are (`state`) and the topologies are as well (`topologies_state`), if an
-    informer lists them (`with_topologies`).
-    """
-
-    def __init__(self, *, with_topologies: bool = False) -> None:
+    def __init__(self) -> None:
         self.state = SyncState()
-        self.topologies_state = SyncState()
-        if not with_topologies:
-            self.topologies_state.set_synced()
         self._lock = threading.Lock()
         self._pods: dict[tuple[str, str], Pod] = {}
-        self._topologies: dict[str, Topology] = {}
-        # What the pods want, by the names that are reserved: reckoned by one thread at a time, out of the watch's way.
-        self._reckoning = threading.Lock()
-        self._wanted: dict[frozenset[str], Wanted] = {}
-        self._read: dict[frozenset[str], Declarations] = {}
 
-    def replace(self, pods: Collection[Pod], version: str = "") -> list[PodChange]:  # noqa: ARG002  # as others have it
-        """Know these pods and no others. Returns the deletions, also of a pod that has come again under its name."""
+    def replace(self, pods: Collection[Pod], version: str = "") -> list[PodChange]:  # noqa: ARG002  # the store's way
+        """Hold these pods and no others. Returns the deletions, also of a pod whose name another one has by now."""
         with self._lock:
             before = {pod.ref: pod for pod in self._pods.values()}
             self._pods = {(pod.ref.namespace, pod.ref.name): pod for pod in pods}
-            self._wanted = {}
         return [PodChange(pod, gone=True) for pod in vanished(before, {pod.ref: pod for pod in pods})]
 
     def apply(self, change: PodChange) -> bool:
-        """Whether anything is other than it was, as far as Ratchet looks."""
+        """Apply one change. Returns whether it changed anything that Ratchet reads."""
         ref = change.pod.ref
         key = (ref.namespace, ref.name)
         with self._lock:
             before, after = self._pods.get(key), None if change.gone else change.pod
             if before == after:
                 return False
-            self._wanted = {}
             if after is None:
                 del self._pods[key]
             else:
                 self._pods[key] = after
             return True
-
-    def replace_topologies(self, topologies: Collection[Topology]) -> list[TopologyChange]:
-        """Know these topologies and no others. Returns the deletions."""
-        with self._lock:
-            before = self._topologies
-            self._topologies = {one.name: one for one in topologies}
-            self._wanted = {}
-            gone = vanished(before, self._topologies)
-        return [TopologyChange(one, gone=True) for one in gone]
-
-    def apply_topology(self, change: TopologyChange) -> bool:
-        """Whether anything is other than it was."""
-        name = change.topology.name
-        with self._lock:
-            before, after = self._topologies.get(name), None if change.gone else change.topology
-            if before == after:
-                return False
-            self._wanted = {}
-            if after is None:
-                del self._topologies[name]
-            else:
-                self._topologies[name] = after
-            return True
-
-    @property
-    def knows_what_is_wanted(self) -> bool:
-        return self.state.is_synced and self.topologies_state.is_synced
-
-    def topologies(self) -> list[Topology]:
-        with self._lock:
-            return list(self._topologies.values())
-
-    def wanted(self, reserved: frozenset[str]) -> Wanted:
-        """The links that are wanted here, which are reckoned once for each time that pods or topologies change."""
-        with self._reckoning:
-            with self._lock:
-                if (known := self._wanted.get(reserved)) is not None:
-                    return known
-                asked, pods, topologies = self._wanted, list(self._pods.values()), list(self._topologies.values())
-            wanted = wanted_links(pods, reserved, self._read.setdefault(reserved, Declarations()), topologies)
-            asked[reserved] = wanted  # of no use to anybody where the pods have changed meanwhile
-            return wanted
 
     def get(self, namespace: str, name: str) -> Pod | None:
         return self._pods.get((namespace, name))
@@ -257,30 +202,17 @@ class KnownPods:
             return list(self._pods.values())
 
 
-class KnownTopologies:
-    """The topologies that `KnownPods` holds, as the store of their own informer."""
-
-    def __init__(self, known: KnownPods) -> None:
-        self._known = known
-        self.state = known.topologies_state
-
-    def replace(self, topologies: Collection[Topology], version: str) -> list[TopologyChange]:  # noqa: ARG002
-        return self._known.replace_topologies(topologies)
-
-    def apply(self, change: TopologyChange) -> bool:
-        return self._known.apply_topology(change)
-
-
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """All that is known. `namespace_pods` gives a namespace's pods, followed by somebody from the first question on.
+    """All that is known. `namespace_cache` gives a namespace's pods and topologies, followed by somebody from the first
+    question on.
 
     Whoever waits for something to change does so within `waiting`.
     """
 
     links: KnownLinks
     node_pods: KnownPods
-    namespace_pods: Callable[[str], KnownPods]
+    namespace_cache: Callable[[str], NamespaceCache]
     pods_bell: Bell
     numbers: Numbers
     addresses: KnownAddresses
@@ -369,7 +301,7 @@ class KnownRecords(Records):
         return known if known is not None and known.ref.uid == uid else super().pod(namespace, name, uid)
 
     def pods_and_version(self, namespace: str | None = None) -> tuple[list[Pod], str]:
-        if namespace is not None and (known := self.memory.namespace_pods(namespace)).state.is_synced:
+        if namespace is not None and (known := self.memory.namespace_cache(namespace)).state.is_synced:
             return known.all(), ""
         return super().pods_and_version(namespace)
 
@@ -377,22 +309,38 @@ class KnownRecords(Records):
         """The pods of a namespace as the API has them, whatever is known of them."""
         return super().pods_and_version(namespace)[0]
 
-    def wanted_around(self, pod: Pod, reserved: frozenset[str], seconds: float) -> tuple[Wanted, list[Pod], str]:
-        known = self.memory.namespace_pods(pod.ref.namespace)
-        if self._knows(known, pod, seconds):
-            return known.wanted(reserved), known.all(), ""
-        pods, version = super().pods_and_version(pod.ref.namespace)
-        return wanted_links(pods, reserved, topologies=self.topologies_now(pod.ref.namespace)), pods, version
+    def watch_wanted(self, pod: Pod, reserved: frozenset[str], seconds: float, until: float) -> Iterator[Wanted]:
+        namespace = pod.ref.namespace
+        known = self.memory.namespace_cache(namespace)
+        with self.memory.pods_bell.heard([namespace]) as wait:
+            if self._knows(known, pod, seconds):
+                yield known.wanted_for(pod, reserved)
+                while time.monotonic() < until:
+                    with self.memory.waiting():
+                        rung = wait(until)
+                    if rung:
+                        yield known.wanted_for(pod, reserved)
+                return
+        pods, version = super().pods_and_version(namespace)
+        yield wanted_links(pods, reserved, topologies=self.topologies_now(namespace))
+        for changed in self.pods_as_they_change(namespace, pods, version, until):
+            yield wanted_links(changed, reserved, topologies=self.topologies(namespace))
+
+    def pods_called(self, namespace: str, names: Collection[str]) -> list[Pod]:
+        known = self.memory.namespace_cache(namespace)
+        if not known.state.is_synced:
+            return super().pods_called(namespace, names)
+        return list({pod.ref: pod for name in names for pod in known.called(name)}.values())
 
     def topologies(self, namespace: str) -> list[Topology]:
-        known = self.memory.namespace_pods(namespace)
+        known = self.memory.namespace_cache(namespace)
         return known.topologies() if known.topologies_state.is_synced else super().topologies(namespace)
 
     def topologies_now(self, namespace: str) -> list[Topology]:
         """The topologies of a namespace as the API has them, whatever is known of them."""
         return super().topologies(namespace)
 
-    def _knows(self, known: KnownPods, pod: Pod, seconds: float) -> bool:
+    def _knows(self, known: NamespaceCache, pod: Pod, seconds: float) -> bool:
         """Whether what is known of a namespace's pods is no older than a pod, or will be in a moment.
 
         A watch lags behind most when many pods start, which is when to list them all for each would be worst. Forbidden
@@ -401,7 +349,7 @@ class KnownRecords(Records):
         began = time.monotonic()
         with self.memory.pods_bell.heard([pod.ref.namespace]) as wait:
             while True:
-                current = known.get(pod.ref.namespace, pod.ref.name)
+                current = known.get(pod.ref.name)
                 if known.knows_what_is_wanted and current is not None and current.ref == pod.ref:
                     return True
                 forbidden = isinstance(known.topologies_state.cause, TopologiesUnknownError | ForbiddenError)
@@ -411,24 +359,13 @@ class KnownRecords(Records):
                 with self.memory.waiting():
                     wait(until)
 
-    def wanted_in(self, namespace: str, reserved: frozenset[str]) -> Wanted:
-        """What is wanted in a namespace, reckoned once for each time that it changes where it is followed."""
-        known = self.memory.namespace_pods(namespace)
+    def wanted_for(self, pod: Pod, reserved: frozenset[str]) -> Wanted:
+        """The wanted links as far as they hold for one pod, from memory where its namespace is followed."""
+        namespace = pod.ref.namespace
+        known = self.memory.namespace_cache(namespace)
         if known.knows_what_is_wanted:
-            return known.wanted(reserved)
+            return known.wanted_for(pod, reserved)
         return wanted_links(self.pods(namespace), reserved, topologies=self.topologies(namespace))
-
-    def pods_as_they_change(self, namespace: str, pods: list[Pod], version: str, until: float) -> Iterator[list[Pod]]:
-        if version:
-            yield from super().pods_as_they_change(namespace, pods, version, until)
-            return
-        with self.memory.pods_bell.heard([namespace]) as wait:
-            yield self.memory.namespace_pods(namespace).all()
-            while time.monotonic() < until:
-                with self.memory.waiting():
-                    rung = wait(until)
-                if rung:
-                    yield self.memory.namespace_pods(namespace).all()
 
     # Nodes
 

@@ -15,7 +15,7 @@ from typing import Any
 import tenacity
 
 from ratchet.core.heartbeat import NodeLease
-from ratchet.core.intent import TOPOLOGY_LABEL, Wanted, WantedLink, wanted_links
+from ratchet.core.intent import TOPOLOGY_LABEL, Wanted, WantedLink, names_of, wanted_links
 from ratchet.core.model import Link, Pod, Topology
 from ratchet.core.moves import with_vni
 from ratchet.core.naming import (
@@ -354,11 +354,10 @@ class Records:
             watch=lambda version, seconds: self.pod_changes(namespace, version, seconds),
         )
 
-    def wanted_around(self, pod: Pod, reserved: frozenset[str], seconds: float) -> tuple[Wanted, list[Pod], str]:
-        """What the pods of a pod's namespace want now that it is there, those pods, and from where a watch goes on.
+    def watch_wanted(self, pod: Pod, reserved: frozenset[str], seconds: float, until: float) -> Iterator[Wanted]:
+        """The wanted links around a pod; again each time that they can have changed, until `until` (monotonic seconds).
 
-        Without that version they are followed already. Unknown topologies are waited for, for so many seconds. Raises
-        TopologiesUnknownError.
+        Unknown topologies are waited for, for so many `seconds`. Raises TopologiesUnknownError.
         """
         waiting = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(TopologiesUnknownError),
@@ -366,9 +365,16 @@ class Records:
             wait=tenacity.wait_random_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE),
             reraise=True,
         )
-        topologies = waiting(self.topologies, pod.ref.namespace)
-        pods, version = self.pods_and_version(pod.ref.namespace)
-        return wanted_links(pods, reserved, topologies=topologies), pods, version
+        namespace = pod.ref.namespace
+        topologies = waiting(self.topologies, namespace)
+        pods, version = self.pods_and_version(namespace)
+        yield wanted_links(pods, reserved, topologies=topologies)
+        for changed in self.pods_as_they_change(namespace, pods, version, until):
+            yield wanted_links(changed, reserved, topologies=self.topologies(namespace))
+
+    def pods_called(self, namespace: str, names: Collection[str]) -> list[Pod]:
+        """The pods of a namespace that answer to one of these names."""
+        return [pod for pod in self.pods(namespace) if not names_of(pod).isdisjoint(names)]
 
     def topologies(self, namespace: str) -> list[Topology]:
         """The topologies of a namespace. Raises TopologiesUnknownError where the account may not list them."""

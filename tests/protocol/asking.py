@@ -157,6 +157,10 @@ class FakeJournal(Journal):
     def of_container(self, container_id: str) -> list[SandboxEntry]:
         return list(ask("of_container", container_id))
 
+    def of_pod(self, namespace: str, name: str) -> list[SandboxEntry]:
+        found = self.entries()
+        return [one for one in found if one.pod and (one.pod.namespace, one.pod.name) == (namespace, name)]
+
     def holding(self, link: str) -> list[tuple[SandboxEntry, HeldEnd]]:
         return [(entry, end) for entry in self.entries() for end in entry.ends if end.link == link]
 

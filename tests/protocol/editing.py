@@ -110,11 +110,11 @@ class DeclaredRecords(Records):
     def topologies_now(self, namespace: str) -> list[Topology]:
         return self._declared.topologies
 
-    def wanted_in(self, namespace: str, reserved: frozenset[str]) -> Wanted:
+    def wanted_for(self, pod: Pod, reserved: frozenset[str]) -> Wanted:
         return self._declared.wanted(reserved)
 
-    def wanted_around(self, pod: Pod, reserved: frozenset[str], seconds: float) -> tuple[Wanted, list[Pod], str]:
-        return self._declared.wanted(reserved), list(self._declared.pods), "0"
+    def watch_wanted(self, pod: Pod, reserved: frozenset[str], seconds: float, until: float) -> Iterator[Wanted]:
+        yield self._declared.wanted(reserved)
 
 
 # The processes
@@ -182,7 +182,7 @@ def _pass(node: str, declared: Declared, link: str) -> None:
     def is_adding(container_id: str) -> bool:
         return bool(ask("held", f"call/{container_id}"))
 
-    membership = Membership(journal, records, announcer, is_adding, lambda _: None, lambda _: None)
+    membership = Membership(journal, records, announcer, is_adding, lambda _: None, lambda *_: None)
     tender = Tender(
         node=node,
         journal=journal,
@@ -196,7 +196,8 @@ def _pass(node: str, declared: Declared, link: str) -> None:
         since=0.0,
     )
     with suppress(RatchetError):
-        membership.reconcile(NAMESPACE)
+        for pod in declared.pods:
+            membership.reconcile(NAMESPACE, pod.ref.name)
         for entry, end in journal.holding(link):
             if is_adding(entry.attachment.container_id):
                 continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import nullcontext
 from queue import SimpleQueue
 from typing import Any
@@ -86,11 +86,12 @@ class Watched:
     def __init__(self, *, use_topologies: bool = True) -> None:
         self.records = FakeRecords(use_topologies=use_topologies)
         self.links: list[str] = []
-        self.namespaces: list[str] = []
+        self.concerned: list[tuple[str, Collection[str]]] = []
         self.gone: list[PodChange] = []
-        self.informers = Informers(
-            self.records, "n", self.links.append, self.namespaces.append, self.gone.append, nullcontext
-        )
+        self.informers = Informers(self.records, "n", self.links.append, self._concern, self.gone.append, nullcontext)
+
+    def _concern(self, namespace: str, names: Collection[str]) -> None:
+        self.concerned.append((namespace, names))
 
 
 @pytest.fixture
@@ -144,22 +145,22 @@ def test_a_record_that_can_no_longer_be_read_is_not_gone(watched: Watched) -> No
 
 
 def test_forbidden_topologies_are_unknown_until_they_can_be_listed(watched: Watched) -> None:
-    known = watched.informers.namespace_pods("ns")
+    known = watched.informers.namespace_cache("ns")
     watched.records.pods_script.lists.put(([pod("a")], "5"))
     watched.records.topologies_script.lists.put(FORBIDDEN)
     until("the refusal", lambda: watched.informers.forbidden_topologies() is FORBIDDEN)
-    until("the pods", lambda: watched.namespaces == ["ns"])
+    until("the pods", lambda: watched.concerned == [("ns", {"a"})])
     before = known.knows_what_is_wanted
     lab = Topology("ns", "lab", "- endpoints: [a:in1, b:in2]")
     watched.records.topologies_script.lists.put(([lab], "7"))
-    until("the topologies", lambda: watched.namespaces == ["ns", "ns"])
+    until("the topologies", lambda: known.topologies_state.is_synced)
     assert (before, known.knows_what_is_wanted) == (False, True)
     assert known.topologies() == [lab]
     assert watched.informers.forbidden_topologies() is None
 
 
 def test_a_topology_that_vanished_in_a_gap_of_410_is_gone(watched: Watched) -> None:
-    known, script = watched.informers.namespace_pods("ns"), watched.records.topologies_script
+    known, script = watched.informers.namespace_cache("ns"), watched.records.topologies_script
     script.lists.put(([Topology("ns", "lab", "[]"), Topology("ns", "more", "[]")], "7"))
     until("the topologies", lambda: len(known.topologies()) == 2)
     script.watches.put(EXPIRED)
@@ -170,7 +171,7 @@ def test_a_topology_that_vanished_in_a_gap_of_410_is_gone(watched: Watched) -> N
 def test_topologies_that_are_off_are_not_listed_and_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     watched = Watched(use_topologies=False)
     monkeypatch.setattr(Records, "pods_and_version", lambda *_: watched.records.pods_script.list())
-    known = watched.informers.namespace_pods("off")
+    known = watched.informers.namespace_cache("off")
     watched.records.pods_script.lists.put(([pod("a")], "5"))
     until("the pods", lambda: known.knows_what_is_wanted)
     assert known.topologies() == []
@@ -178,12 +179,12 @@ def test_topologies_that_are_off_are_not_listed_and_there_are_none(monkeypatch: 
 
 
 def test_a_namespace_that_is_followed_no_longer_is_forgotten_with_its_informers(watched: Watched) -> None:
-    first = watched.informers.namespace_pods("ns")
-    assert watched.informers.namespace_pods("ns") is first
+    first = watched.informers.namespace_cache("ns")
+    assert watched.informers.namespace_cache("ns") is first
     watched.informers.keep_namespaces({"other"})
     for script in (watched.records.pods_script, watched.records.topologies_script):
         for _ in range(2):  # one may be the other namespace's
             script.lists.put(([], "5"))
-    until("the other's", lambda: watched.informers.namespace_pods("other").knows_what_is_wanted)
-    assert "ns" not in watched.namespaces
-    assert watched.informers.namespace_pods("ns") is not first
+    until("the other's", lambda: watched.informers.namespace_cache("other").knows_what_is_wanted)
+    assert "ns" not in dict(watched.concerned)
+    assert watched.informers.namespace_cache("ns") is not first

@@ -20,7 +20,6 @@ from ratchet.core.intent import (
     asks_for_links,
     is_primary,
     meant_name,
-    superseding,
     unknown_settings,
     wait_of,
     wanted_links,
@@ -251,15 +250,15 @@ def test_the_newest_of_a_deployments_pods_has_the_name() -> None:
     assert only(wanted).primary.addresses == (ip_interface("10.0.0.2/24"),)
     assert wanted.links[0].primary == new
     assert wanted.ends_of(old) == ()
-    assert superseding(old, [old, new, pair]) == new
-    assert superseding(new, [old, new, pair]) is None
+    assert wanted.superseding(old) == new
+    assert wanted.superseding(new) is None
 
 
 def test_a_pod_that_is_being_deleted_has_the_name_only_while_no_other_does() -> None:
     old, new = primary_pod("a-1", "b", pod_name="a"), aged(primary_pod("a-2", "b", pod_name="a"), 10)
     leaving = replace(new, deleting=True)
     assert wanted_links([old, leaving]).links[0].primary == old
-    assert superseding(leaving, [old, leaving]) == old
+    assert wanted_links([old, leaving]).superseding(leaving) == old
     assert wanted_links([leaving]).links[0].primary == leaving
 
 

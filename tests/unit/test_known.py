@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from ratchet.errors import ApiUnavailableError, TopologiesUnknownError
 from ratchet.store import known as known_module
 from ratchet.store.apiserver import ForbiddenError
 from ratchet.store.known import Bell, KnownAddresses, KnownLinks, KnownPods, KnownRecords, Memory, is_newer
+from ratchet.store.namespace import NamespaceCache
 from ratchet.store.numbers import Numbers
 from ratchet.store.records import PodChange, Records, TopologyChange
 
@@ -143,21 +144,54 @@ def declaring(name: str, uid: str = "1", pair: str = "b") -> Pod:
     return Pod(PodRef("ns", name, uid), {**DECLARING, "ratchet.pair_name": pair})
 
 
-def names_of_links(pods: KnownPods) -> list[str]:
-    return [one.link.name for one in pods.wanted(frozenset({"eth0"})).links]
+ETH0 = frozenset({"eth0"})
 
 
-def test_what_pods_want_is_reckoned_anew_when_they_change_and_only_then() -> None:
-    pods = KnownPods()
-    pods.replace([declaring("a")])
-    first = pods.wanted(frozenset({"eth0"}))
-    assert pods.wanted(frozenset({"eth0"})) is first
-    pods.apply(PodChange(declaring("c", pair="d"), gone=False))
-    assert names_of_links(pods) == ["ns.a.in1.b.in2", "ns.c.in1.d.in2"]
-    pods.apply(PodChange(declaring("c", pair="e"), gone=False))
-    assert names_of_links(pods) == ["ns.a.in1.b.in2", "ns.c.in1.e.in2"]
-    pods.apply(PodChange(declaring("a"), gone=True))
-    assert names_of_links(pods) == ["ns.c.in1.e.in2"]
+def links_of(cache: NamespaceCache, pod: Pod) -> list[str]:
+    return [one.link.name for one in cache.wanted_for(pod, ETH0).links]
+
+
+def test_the_wanted_links_follow_the_pods() -> None:
+    concerned: list[Collection[str]] = []
+    cache = NamespaceCache(concerned.append)
+    cache.replace([declaring("a")])
+    cache.state.set_synced()
+    assert links_of(cache, declaring("a")) == ["ns.a.in1.b.in2"]
+    cache.apply(PodChange(declaring("c", pair="d"), gone=False))
+    assert links_of(cache, declaring("c")) == ["ns.c.in1.d.in2"]
+    cache.apply(PodChange(declaring("c", pair="a"), gone=False))
+    assert links_of(cache, declaring("a")) == ["ns.a.in1.b.in2", "ns.a.in2.c.in1"]
+    assert cache.apply(PodChange(replace(declaring("c", pair="a"), node="n", phase="Running"), gone=False))
+    cache.apply(PodChange(declaring("a"), gone=True))
+    assert links_of(cache, declaring("c")) == ["ns.a.in2.c.in1"]
+    assert concerned == [{"a"}, {"c"}, {"a", "c"}, set(), {"a", "c"}]
+
+
+def test_a_namespace_that_was_unknown_concerns_all_its_pods_once_it_is_listed() -> None:
+    concerned: list[Collection[str]] = []
+    cache = NamespaceCache(concerned.append, with_topologies=True)
+    cache.replace([declaring("a"), declaring("c")])
+    cache.state.set_synced()
+    cache.replace_topologies([])
+    cache.topologies_state.set_synced()
+    cache.replace([declaring("a"), declaring("c", pair="e")])
+    cache.replace_topologies([])
+    assert concerned == [{"a", "c"}, {"a", "c"}, {"c"}, set()]
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [("- endpoints: [a:in1, b:in2]", {"a"}), ("- endpoints: [a:in1]", {"a", "c"}), ("[]", set())],
+)
+def test_a_topology_concerns_the_pods_that_it_names(text: str, names: set[str]) -> None:
+    """All pods, if its names cannot be read."""
+    concerned: list[Collection[str]] = []
+    cache = NamespaceCache(concerned.append)
+    cache.replace([Pod(PodRef("ns", name, "1"), {"ratchet": "true"}) for name in ("a", "c")])
+    cache.wanted_for(declaring("a"), ETH0)
+    cache.apply_topology(TopologyChange(Topology("ns", "lab", text), gone=False))
+    cache.apply_topology(TopologyChange(Topology("ns", "lab", text), gone=True))
+    assert concerned[1:] == [names, names]
 
 
 class NoApi:
@@ -175,13 +209,13 @@ class NoApi:
         ], "7"
 
 
-def recorded(api: NoApi, pods: KnownPods, bell: Bell) -> KnownRecords:
+def recorded(api: NoApi, pods: NamespaceCache, bell: Bell) -> KnownRecords:
     memory = Memory(KnownLinks(), KnownPods(), lambda _: pods, bell, Numbers(), KnownAddresses())
     return KnownRecords(api, "ratchet", (1, 2), memory)  # type: ignore[arg-type]
 
 
 def test_a_watch_that_is_a_little_behind_is_waited_for() -> None:
-    pods, bell, api = KnownPods(), Bell(), NoApi([])
+    pods, bell, api = NamespaceCache(), Bell(), NoApi([])
     pods.replace([declaring("a", uid="old")])
     pods.state.set_synced()
 
@@ -190,26 +224,26 @@ def test_a_watch_that_is_a_little_behind_is_waited_for() -> None:
         bell.ring("ns")
 
     threading.Timer(0.05, tell).start()
-    wanted, _, _ = recorded(api, pods, bell).wanted_around(declaring("a"), frozenset({"eth0"}), 0)
+    wanted = next(recorded(api, pods, bell).watch_wanted(declaring("a"), ETH0, 0, 0))
     assert [link.primary.ref.uid for link in wanted.links if link.primary] == ["1"]
     assert api.lists == 0
 
 
 def test_what_is_wanted_follows_the_topologies_and_is_not_known_without_them() -> None:
-    known, reserved = KnownPods(with_topologies=True), frozenset({"eth0"})
-    known.replace([])
+    known, a = NamespaceCache(with_topologies=True), Pod(PodRef("ns", "a", "1"), {"ratchet": "true"})
+    known.replace([a])
     known.state.set_synced()
     before = known.knows_what_is_wanted
     lab = Topology("ns", "lab", "- endpoints: [a:in1, b:in2]")
     known.replace_topologies([lab])
     known.topologies_state.set_synced()
     assert (before, known.knows_what_is_wanted) == (False, True)
-    assert [one.link.name for one in known.wanted(reserved).links] == ["ns.a.in1.b.in2"]
+    assert links_of(known, a) == ["ns.a.in1.b.in2"]
     assert not known.apply_topology(TopologyChange(lab, gone=False)), "nothing has changed"
     assert known.apply_topology(TopologyChange(replace(lab, text="- endpoints: [a:in1, c:in2]"), gone=False))
-    assert [one.link.name for one in known.wanted(reserved).links] == ["ns.a.in1.c.in2"]
+    assert links_of(known, a) == ["ns.a.in1.c.in2"]
     assert known.apply_topology(TopologyChange(lab, gone=True))
-    assert known.wanted(reserved).links == ()
+    assert links_of(known, a) == []
     assert not known.apply_topology(TopologyChange(lab, gone=True))
 
 
@@ -218,19 +252,19 @@ FORBIDDEN = TopologiesUnknownError("cannot read the topologies of namespace ns: 
 
 def test_forbidden_topologies_are_waited_for_until_they_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(known_module, "CATCH_UP_SECONDS", 0.0)
-    pods, bell, api = KnownPods(with_topologies=True), Bell(), NoApi([])
+    pods, bell, api = NamespaceCache(with_topologies=True), Bell(), NoApi([])
     pods.replace([declaring("a")])
     pods.state.set_synced()
     pods.topologies_state.set_unknown(FORBIDDEN)
 
     def tell() -> None:
-        pods.replace_topologies([Topology("ns", "lab", "- endpoints: [c:in1, d:in2]")])
+        pods.replace_topologies([Topology("ns", "lab", "- endpoints: [a:in3, d:in2]")])
         pods.topologies_state.set_synced()
         bell.ring("ns")
 
     threading.Timer(0.05, tell).start()
-    wanted, _, _ = recorded(api, pods, bell).wanted_around(declaring("a"), frozenset({"eth0"}), 10)
-    assert [one.link.name for one in wanted.links] == ["ns.a.in1.b.in2", "ns.c.in1.d.in2"]
+    wanted = next(recorded(api, pods, bell).watch_wanted(declaring("a"), ETH0, 10, 0))
+    assert [one.link.name for one in wanted.links] == ["ns.a.in1.b.in2", "ns.a.in3.d.in2"]
     assert api.lists == 0
 
 
@@ -255,13 +289,13 @@ class Refusing(NoApi):
 
 def test_what_is_wanted_is_unknown_while_topologies_are_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(known_module, "CATCH_UP_SECONDS", 0.0)
-    pods, reserved = KnownPods(with_topologies=True), frozenset({"eth0"})
+    pods, reserved = NamespaceCache(with_topologies=True), frozenset({"eth0"})
     pods.replace([declaring("a")])
     pods.state.set_synced()
     records = recorded(Refusing([declaring("a")], 3), pods, Bell())
     for ask in (
-        lambda: records.wanted_around(declaring("a"), reserved, 0),
-        lambda: records.wanted_in("ns", reserved),
+        lambda: next(records.watch_wanted(declaring("a"), reserved, 0, 0)),
+        lambda: records.wanted_for(declaring("a"), reserved),
         lambda: records.topologies_now("ns"),
     ):
         with pytest.raises(
@@ -269,31 +303,31 @@ def test_what_is_wanted_is_unknown_while_topologies_are_forbidden(monkeypatch: p
         ) as error:
             ask()
         assert error.value.code == 11
-    assert [one.link.name for one in records.wanted_in("ns", reserved).links] == ["ns.a.in1.b.in2"]
+    assert [one.link.name for one in records.wanted_for(declaring("a"), reserved).links] == ["ns.a.in1.b.in2"]
 
 
 @pytest.mark.parametrize("host", ["agent", "daemonless"])
 def test_topologies_that_are_off_are_never_listed(host: str) -> None:
     api: Any = Refusing([declaring("a")], 10**9)
-    memory = Memory(KnownLinks(), KnownPods(), lambda _: KnownPods(), Bell(), Numbers(), KnownAddresses())
+    memory = Memory(KnownLinks(), KnownPods(), lambda _: NamespaceCache(), Bell(), Numbers(), KnownAddresses())
     hosts: dict[str, Callable[[], Records]] = {
         "agent": lambda: KnownRecords(api, "ratchet", (1, 2), memory, use_topologies=False).patient(1),
         "daemonless": lambda: Records(api, use_topologies=False),
     }
     records = hosts[host]()
     assert records.topologies("ns") == []
-    assert [one.link.name for one in records.wanted_around(declaring("a"), frozenset(), 0)[0].links]
+    assert [one.link.name for one in next(records.watch_wanted(declaring("a"), frozenset(), 0, 0)).links]
     assert api.refusals == 10**9
 
 
 def test_a_watch_that_stays_behind_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(known_module, "CATCH_UP_SECONDS", 0.05)
-    pods, api = KnownPods(), NoApi([declaring("a")])
+    pods, api = NamespaceCache(), NoApi([declaring("a")])
     pods.replace([declaring("a", uid="old")])
     pods.state.set_synced()
-    wanted, _, version = recorded(api, pods, Bell()).wanted_around(declaring("a"), frozenset({"eth0"}), 0)
+    wanted = next(recorded(api, pods, Bell()).watch_wanted(declaring("a"), ETH0, 0, 0))
     assert [link.primary.ref.uid for link in wanted.links if link.primary] == ["1"]
-    assert (api.lists, version) == (2, "7")  # of pods, and of topologies
+    assert api.lists == 2  # of pods, and of topologies
 
 
 def test_what_is_older_than_what_was_dropped_is_not_believed(known: KnownLinks) -> None:

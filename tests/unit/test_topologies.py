@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from ratchet.core.intent import wanted_links
 from ratchet.core.intent.checks import Finding, findings
-from ratchet.core.intent.wanted import Declarations
 from ratchet.core.model import Pod, Side, Topology
 from ratchet.core.properties import Properties
 from tests.support.links import annotated, pod, primary_pod
@@ -193,16 +192,6 @@ def test_what_is_wrong_is_found_before_it_is_applied_though_no_pod_is_there() ->
     assert Finding(True, "topology default/lab: line 1: endpoints: pod b: there is no such pod") in findings(
         [], [topology([drawn("a:x", "b:x")])]
     )
-
-
-# Again and again
-
-
-def test_a_topology_that_is_the_same_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    read = Declarations()
-    wanted_links(PODS, read=read, topologies=[topology(LAB)])
-    monkeypatch.setattr("ratchet.core.intent.wanted.drawn_links", lambda *_: pytest.fail("it was read again"))
-    assert len(wanted_links(PODS, read=read, topologies=[topology(LAB)]).links) == 2
 
 
 words = st.sampled_from(["a:x", "b:x", "a", "", "10.0.0.1/24", "1400", "é", "x" * 90])

@@ -6,7 +6,7 @@ order they come. What a pod may not ask for is refused with an error that names 
 `pods` is what a pod says of itself and who is meant by a name; `labels` the link that labels declare, as in 2017;
 `listed` those of the annotation `ratchet.links`, `topologies` those of a ConfigMap; `items` one of a list, `located`
 with the lines on which it is said, `values` what may be said, word by word, `sysctls` which settings; `wanted` all of
-it together; `checks` what can be told before it is applied.
+it together; `index` the same for one pod at a time, for an agent; `checks` what can be told before it is applied.
 """
 
 from ratchet.core.intent.labels import PAIR_NAME
@@ -18,13 +18,13 @@ from ratchet.core.intent.pods import (
     asks_for_links,
     is_primary,
     meant_name,
+    names_of,
     setting,
-    superseding,
     wait_of,
 )
 from ratchet.core.intent.topologies import TOPOLOGY_KEY, TOPOLOGY_LABEL
 from ratchet.core.intent.values import ADDRESSES_MAX
-from ratchet.core.intent.wanted import Declarations, Wanted, WantedLink, unknown_settings, wanted_links
+from ratchet.core.intent.wanted import Wanted, WantedLink, unknown_settings, wanted_links
 
 __all__ = [
     "ADDRESSES_MAX",
@@ -34,15 +34,14 @@ __all__ = [
     "TOPOLOGY_KEY",
     "TOPOLOGY_LABEL",
     "WAIT_MAX_SECONDS",
-    "Declarations",
     "Wanted",
     "WantedLink",
     "absence",
     "asks_for_links",
     "is_primary",
     "meant_name",
+    "names_of",
     "setting",
-    "superseding",
     "unknown_settings",
     "wait_of",
     "wanted_links",

@@ -43,6 +43,11 @@ def meant_name(pod: Pod) -> str:
     return setting(pod, POD_NAME) or pod.ref.name
 
 
+def names_of(pod: Pod) -> set[str]:
+    """The names that other pods and topologies can use for a pod."""
+    return {pod.ref.name, meant_name(pod)}
+
+
 def is_primary(pod: Pod) -> bool | None:
     """True: its labels declare a link. False: it expects to be named by another. None: it takes what names it.
 
@@ -79,17 +84,11 @@ def holders(eligible: Iterable[Pod]) -> dict[str, Pod]:
     """For each name the pod that it means: of those that answer to it, the newest that is not being deleted."""
     found: dict[str, Pod] = {}
     for pod in eligible:
-        for name in {meant_name(pod), pod.ref.name}:
+        for name in names_of(pod):
             holder = found.get(name)
             if holder is None or _precedence(holder) < _precedence(pod):
                 found[name] = pod
     return found
-
-
-def superseding(pod: Pod, pods: Iterable[Pod]) -> Pod | None:
-    """The pod that has taken this one's name, if one has."""
-    holder = _holder(meant_name(pod), pods)
-    return holder if holder is not None and holder.ref != pod.ref else None
 
 
 def absence(name: str, pods: Iterable[Pod], ifname: str) -> str:
@@ -109,7 +108,7 @@ def absence(name: str, pods: Iterable[Pod], ifname: str) -> str:
 
 
 def _called(name: str, pods: Iterable[Pod]) -> list[Pod]:
-    return [pod for pod in pods if name in (pod.ref.name, meant_name(pod))]
+    return [pod for pod in pods if name in names_of(pod)]
 
 
 def _holder(name: str, pods: Iterable[Pod]) -> Pod | None:

@@ -40,11 +40,11 @@ class Faulty:
         return "\\" in self.text or any(name in self.text for name in names)
 
 
-# Each link of a topology with the place where it is said, or what is wrong in its stead.
-Drawn = tuple[tuple[str, Link] | Faulty, ...]
+# A link of a topology with its place, or the error in its stead.
+DrawnLink = tuple[str, Link] | Faulty
 
 
-def drawn_links(topology: Topology, reserved: Collection[str]) -> Drawn:
+def drawn_links(topology: Topology, reserved: Collection[str]) -> tuple[DrawnLink, ...]:
     """What a topology draws, in its order."""
     try:
         items = items_of(read(topology.text))
@@ -58,7 +58,7 @@ def refusal_for(pod: object, fault: Faulty) -> InvalidIntentError:
     return InvalidIntentError(f"cannot link pod {pod}: {fault.place}: {fault.cause}", details=f"mend {fault.place}")
 
 
-def _drawn(topology: Topology, said: Said, reserved: Collection[str]) -> tuple[str, Link] | Faulty:
+def _drawn(topology: Topology, said: Said, reserved: Collection[str]) -> DrawnLink:
     names: frozenset[str] | None = None
     try:
         item = Item(said, (_ENDPOINTS,))

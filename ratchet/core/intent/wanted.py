@@ -26,7 +26,7 @@ from ratchet.core.intent.pods import (
     refusal,
     seniority,
 )
-from ratchet.core.intent.topologies import Drawn, Faulty, drawn_links, refusal_for
+from ratchet.core.intent.topologies import DrawnLink, Faulty, drawn_links, refusal_for
 from ratchet.core.model import EARLIER_SCHEMA, End, Link, Pod, PodRef, Side, Topology
 from ratchet.core.naming import Endpoint, alias_record_names, earlier_record_names, in_order, ordered_record_name
 from ratchet.errors import InvalidIntentError
@@ -130,10 +130,11 @@ class WantedLink:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The wanted links of a namespace, and for each pod whose declaration was refused why."""
+    """Wanted links, for each pod whose declaration was refused why, and the pod that each name means."""
 
     links: tuple[WantedLink, ...]
     refused: Mapping[str, InvalidIntentError]
+    holders: Mapping[str, Pod] = field(default_factory=dict, repr=False, compare=False)
     _ends: Mapping[PodRef, list[tuple[WantedLink, Side]]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -148,37 +149,59 @@ class Wanted:
         """The ends that are this pod's, in the order of the links' names."""
         return tuple(self._ends.get(pod.ref, ()))
 
+    def superseding(self, pod: Pod) -> Pod | None:
+        """The pod that has taken this pod's name; None if none has."""
+        holder = self.holders.get(meant_name(pod))
+        return holder if holder is not None and holder.ref != pod.ref else None
+
 
 # The links that a pod declares, each with its place, or why it is refused.
 Declared = tuple[tuple[str, Link], ...] | InvalidIntentError
 
 
-@dataclass(slots=True)
-class Declarations:
-    """What was read before, for whoever asks again and again: by pod, with the pod as it was then, and by topology."""
-
-    pods: dict[PodRef, tuple[Pod, Declared]] = field(default_factory=dict)
-    topologies: dict[Topology, Drawn] = field(default_factory=dict)
-
-
 def wanted_links(
     pods: Iterable[Pod],
     reserved: Collection[str] = ("eth0",),
-    read: Declarations | None = None,
     topologies: Iterable[Topology] = (),
 ) -> Wanted:
     """The links that the pods and topologies of one namespace want, whatever the order of either.
 
     Where several pods answer to one name (a Deployment that is being rolled) the newest that is not being deleted
     has it. Where two links want one interface of a pod, a topology's has it, else the older primary's, and the other is
-    refused. `reserved` are interface names that belong to the runtime, `lo` always among them. Whoever asks again and
-    again, with the same `reserved`, gives the same `read` each time.
+    refused. `reserved` are interface names that belong to the runtime, `lo` always among them.
     """
-    eligible = sorted((pod for pod in pods if asks_for_links(pod) and not pod.finished), key=seniority)
-    namespace = _Namespace(eligible, holders(eligible), {*reserved, "lo"}, Declarations() if read is None else read)
-    links = _said_once([*namespace.drawn(topologies), *namespace.declared()], namespace.refused)
+    eligible = [pod for pod in pods if is_eligible(pod)]
+    drawn = (one for topology in sorted(topologies, key=_name) for one in drawn_links(topology, {*reserved, "lo"}))
+    return resolve(eligible, ((pod, declared_links(pod, reserved)) for pod in eligible), drawn)
+
+
+def is_eligible(pod: Pod) -> bool:
+    """Whether a pod can have links: it asks for them, and its containers have not ended for good."""
+    return asks_for_links(pod) and not pod.finished
+
+
+def declared_links(pod: Pod, reserved: Collection[str]) -> Declared:
+    """The links that a pod declares by its labels and its list."""
+    try:
+        labelled = labelled_link(pod, {*reserved, "lo"})
+        listed = listed_links(pod, {*reserved, "lo"})
+    except InvalidIntentError as error:
+        return error
+    return (("", labelled), *listed) if labelled is not None else tuple(listed)
+
+
+def resolve(eligible: Iterable[Pod], declared: Iterable[tuple[Pod, Declared]], drawn: Iterable[DrawnLink]) -> Wanted:
+    """The wanted links among eligible pods, of what pods declare and what topologies draw (in the topologies' order).
+
+    The result holds for a pod if everything that its links depend on is given (`IntentIndex`).
+    """
+    pods = sorted(eligible, key=seniority)
+    namespace = _Namespace(pods, holders(pods))
+    by_seniority = sorted(declared, key=lambda one: seniority(one[0]))
+    found = [*namespace.drawn(drawn), *namespace.declared(by_seniority)]
+    links = _said_once(found, namespace.refused)
     wanted = sorted(_without_collisions(links, namespace.refused), key=_record)
-    return Wanted(tuple(wanted), namespace.refused)
+    return Wanted(tuple(wanted), namespace.refused, namespace.meant)
 
 
 def unknown_settings(pod: Pod) -> tuple[str, ...]:
@@ -189,28 +212,23 @@ def unknown_settings(pod: Pod) -> tuple[str, ...]:
 
 @dataclass(slots=True)
 class _Namespace:
-    """What is said in one namespace: its eligible `pods`, the older first, and who is `meant` by each name."""
+    """The eligible `pods` of a namespace, the older first, and which of them each name means."""
 
     pods: Collection[Pod]
     meant: Mapping[str, Pod]
-    reserved: Collection[str]
-    read: Declarations
     refused: dict[str, InvalidIntentError] = field(default_factory=dict)
 
-    def drawn(self, topologies: Iterable[Topology]) -> Iterator[WantedLink]:
-        """Every link of the topologies, in the order of their names."""
-        before, self.read.topologies = self.read.topologies, {}
-        for topology in sorted(topologies, key=lambda one: one.name):
-            drawn = self.read.topologies[topology] = before.get(topology) or drawn_links(topology, self.reserved)
-            for one in drawn:
-                if isinstance(one, Faulty):
-                    _refuse_all(self._concerned(one), one, self.refused)
-                elif (wanted := self._between(*one)) is not None:
-                    yield wanted
+    def drawn(self, drawn: Iterable[DrawnLink]) -> Iterator[WantedLink]:
+        """The links of topologies, in their order."""
+        for one in drawn:
+            if isinstance(one, Faulty):
+                _refuse_all(self._concerned(one), one, self.refused)
+            elif (wanted := self._between(*one)) is not None:
+                yield wanted
 
-    def declared(self) -> Iterator[WantedLink]:
+    def declared(self, declared: Iterable[tuple[Pod, Declared]]) -> Iterator[WantedLink]:
         """Every link that is declared by a pod which has the name that it goes by, in the order of these pods."""
-        for pod, said in self._declarations():
+        for pod, said in declared:
             if isinstance(said, InvalidIntentError):
                 self.refused.setdefault(pod.ref.uid, said)
             elif said and self.meant[meant_name(pod)].ref == pod.ref:
@@ -234,24 +252,6 @@ class _Namespace:
         if fault.names is None:
             return [pod for pod in self.pods if fault.may_concern(pod.ref.name, meant_name(pod))]
         return [self.meant[name] for name in fault.names if name in self.meant]
-
-    def _declarations(self) -> list[tuple[Pod, Declared]]:
-        """What each pod declares; of a pod that is the very same as when it was read, what it was read as then."""
-        before, self.read.pods = self.read.pods, {}
-        for pod in self.pods:
-            known = before.get(pod.ref)
-            said = known if known is not None and known[0] is pod else (pod, _said(pod, self.reserved))
-            self.read.pods[pod.ref] = said
-        return list(self.read.pods.values())
-
-
-def _said(pod: Pod, reserved: Collection[str]) -> Declared:
-    try:
-        labelled = labelled_link(pod, reserved)
-        listed = listed_links(pod, reserved)
-    except InvalidIntentError as error:
-        return error
-    return (("", labelled), *listed) if labelled is not None else tuple(listed)
 
 
 def _said_once(links: Iterable[WantedLink], refused: dict[str, InvalidIntentError]) -> list[WantedLink]:
@@ -358,3 +358,7 @@ def _turn(wanted: WantedLink) -> tuple[object, ...]:
 
 def _record(wanted: WantedLink) -> str:
     return wanted.link.name
+
+
+def _name(topology: Topology) -> str:
+    return topology.name

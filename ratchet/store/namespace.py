@@ -1,0 +1,184 @@
+"""The cache of one namespace: its pods and topologies, kept by informers, and the links that its pods are to have."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
+
+from ratchet.core.intent import Wanted, names_of
+from ratchet.core.intent.index import IntentIndex, PodIndex
+from ratchet.core.model import Pod, Topology
+from ratchet.store.listwatch import SyncState, vanished
+from ratchet.store.records import PodChange, TopologyChange
+
+
+class NamespaceCache:
+    """The pods and topologies of one namespace; safe between threads.
+
+    It is the store of the informer of pods; `topologies_store` is that of the informer of topologies. `concerned` is
+    called with the names of the pods whose links can have changed. What pods want is known while the pods are synced
+    (`state`), and the topologies as well (`topologies_state`) if an informer lists them (`with_topologies`).
+    """
+
+    def __init__(
+        self, concerned: Callable[[Collection[str]], None] = lambda _: None, *, with_topologies: bool = False
+    ) -> None:
+        self.state = SyncState()
+        self.topologies_state = SyncState()
+        if not with_topologies:
+            self.topologies_state.set_synced()
+        self._concerned = concerned
+        self._lock = threading.Lock()
+        self._pods = PodIndex()
+        self._topologies: dict[str, Topology] = {}
+        # By the interface names that belong to the runtime.
+        self._intents: dict[frozenset[str], IntentIndex] = {}
+
+    # Changes
+
+    def replace(self, pods: Collection[Pod], version: str = "") -> list[PodChange]:  # noqa: ARG002  # the store's way
+        """Hold these pods and no others. Returns the deletions, also of a pod whose name another one has by now."""
+        with self._lock:
+            before = {pod.ref: pod for pod in self._pods.all()}
+            gone = vanished(before, {pod.ref: pod for pod in pods})
+            concerned = set[str]() if self.state.is_synced else {pod.ref.name for pod in pods}
+            for pod in gone:
+                concerned |= self._change_pod(pod.ref.name, None)
+            for pod in pods:
+                concerned |= self._change_pod(pod.ref.name, pod)
+        self._concerned(concerned)
+        return [PodChange(pod, gone=True) for pod in gone]
+
+    def apply(self, change: PodChange) -> bool:
+        """Apply one change of a pod. Returns whether it changed anything that Ratchet reads."""
+        name = change.pod.ref.name
+        with self._lock:
+            if self._pods.get(name) == (None if change.gone else change.pod):
+                return False
+            concerned = self._change_pod(name, None if change.gone else change.pod)
+        self._concerned(concerned)
+        return True
+
+    def replace_topologies(self, topologies: Collection[Topology]) -> list[TopologyChange]:
+        """Hold these topologies and no others. Returns the deletions."""
+        with self._lock:
+            after = {one.name: one for one in topologies}
+            gone = vanished(self._topologies, after)
+            concerned = set[str]() if self.topologies_state.is_synced else {pod.ref.name for pod in self._pods.all()}
+            for one in gone:
+                concerned |= self._change_topology(one.name, None)
+            for one in topologies:
+                concerned |= self._change_topology(one.name, one)
+        self._concerned(concerned)
+        return [TopologyChange(one, gone=True) for one in gone]
+
+    def apply_topology(self, change: TopologyChange) -> bool:
+        """Apply one change of a topology. Returns whether it changed anything."""
+        name = change.topology.name
+        with self._lock:
+            if self._topologies.get(name) == (None if change.gone else change.topology):
+                return False
+            concerned = self._change_topology(name, None if change.gone else change.topology)
+        self._concerned(concerned)
+        return True
+
+    @property
+    def topologies_store(self) -> TopologyStore:
+        return TopologyStore(self)
+
+    # Questions
+
+    @property
+    def knows_what_is_wanted(self) -> bool:
+        return self.state.is_synced and self.topologies_state.is_synced
+
+    def wanted_for(self, pod: Pod, reserved: frozenset[str]) -> Wanted:
+        """The wanted links as far as they hold for one pod (`IntentIndex`)."""
+        with self._lock:
+            return self._intents_with(reserved).wanted_for(pod)
+
+    def get(self, name: str) -> Pod | None:
+        return self._pods.get(name)
+
+    def called(self, name: str) -> list[Pod]:
+        """The pods that answer to a name."""
+        with self._lock:
+            return self._pods.called(name)
+
+    def all(self) -> list[Pod]:
+        with self._lock:
+            return self._pods.all()
+
+    def topologies(self) -> list[Topology]:
+        with self._lock:
+            return list(self._topologies.values())
+
+    # With the lock held
+
+    def _intents_with(self, reserved: frozenset[str]) -> IntentIndex:
+        intents = self._intents.get(reserved)
+        if intents is None:
+            intents = self._intents[reserved] = IntentIndex(self._pods, self._topologies.values(), reserved)
+        return intents
+
+    def _change_pod(self, name: str, after: Pod | None) -> set[str]:
+        before = self._pods.get(name)
+        if before is not None and after is not None and _declares_alike(before, after):
+            self._pods.put(after)
+            return set()
+        names = {one for pod in (before, after) if pod is not None for one in names_of(pod)}
+        concerned = self._dependents(names)
+        if after is not None:
+            self._pods.put(after)
+        else:
+            self._pods.remove(name)
+        for intents in self._intents.values():
+            intents.pod_changed(name)
+        return concerned | self._dependents(names) | {name}
+
+    def _change_topology(self, name: str, after: Topology | None) -> set[str]:
+        if self._topologies.get(name) == after:
+            return set()
+        concerned = self._drawn_in(name)
+        if after is not None:
+            self._topologies[name] = after
+        else:
+            self._topologies.pop(name, None)
+        for intents in self._intents.values():
+            intents.topology_changed(name, after)
+        return concerned | self._drawn_in(name)
+
+    def _dependents(self, names: Iterable[str]) -> set[str]:
+        return set[str]().union(*(intents.dependents(names) for intents in self._intents.values()))
+
+    def _drawn_in(self, topology: str) -> set[str]:
+        """The pods that a topology concerns: all of them if its names cannot be read."""
+        found = set[str]()
+        for intents in self._intents.values():
+            names = intents.names_drawn(topology)
+            if names is None:
+                return {pod.ref.name for pod in self._pods.all()}
+            found |= intents.dependents(names)
+        return found
+
+
+class TopologyStore:
+    """The topologies of a `NamespaceCache`, as the store of their own informer."""
+
+    def __init__(self, cache: NamespaceCache) -> None:
+        self._cache = cache
+        self.state = cache.topologies_state
+
+    def replace(self, topologies: Collection[Topology], version: str) -> list[TopologyChange]:  # noqa: ARG002
+        return self._cache.replace_topologies(topologies)
+
+    def apply(self, change: TopologyChange) -> bool:
+        return self._cache.apply_topology(change)
+
+
+def _declares_alike(before: Pod, after: Pod) -> bool:
+    """Whether a pod is the same to whoever resolves links: a change of its phase alone, or of its node, is none."""
+    if (before.deleting, before.finished) != (after.deleting, after.finished):
+        return False
+    return replace(before, node=after.node, phase=after.phase, gates=after.gates) == after
