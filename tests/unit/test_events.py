@@ -142,6 +142,7 @@ def test_a_batch_that_an_interface_leaves_is_due_at_once() -> None:
     collector = Collector(seconds=2.0)
     collector.add(A, LINKED, "in1", "1 to q", 10.0, NOON)
     collector.add(A, LOST, "in1", "1 lost", 10.5, NOON)
+    assert collector.due == 10.5
     assert [one.reason for one in collector.take(10.5)] == [LINKED]
     assert collector.due == 12.5
 
