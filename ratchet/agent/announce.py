@@ -178,6 +178,9 @@ class Announcer:
             if self._limiter.allows(pod.uid, reason, news[:listed], now):
                 self._events.append(_Event(pod, reason, message, at, len(news)))
                 dropped -= len(news)
+                if reason is Reason.LINK_LOST:
+                    # Otherwise the last Event of a link that is linked again would report its loss.
+                    self._limiter.forget(pod.uid, Reason.LINKED)
         self._metrics.event_dropped(dropped)
 
     def _told_of(self, pod: PodRef) -> _Told | None:

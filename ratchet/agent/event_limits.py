@@ -74,6 +74,11 @@ class Limiter:
         self._pods.move_to_end(uid)
         return True
 
+    def forget(self, uid: str, reason: str) -> None:
+        """Forget the texts of a pod with this reason, so that none of them is a repeat."""
+        for key in [key for key in self._sent if key[:2] == (uid, reason)]:
+            del self._sent[key]
+
     def _forget_the_past(self, now: float) -> None:
         """Remove texts and pods that have no effect any more; both are in the order of their last use."""
         while self._sent and (self._first(self._sent) + REPEAT_SECONDS <= now or len(self._sent) >= _REMEMBERED):

@@ -17,7 +17,7 @@ from ratchet.agent.announce import (
     PODS_KEPT,
     Announcer,
 )
-from ratchet.agent.event_limits import POD_BURST
+from ratchet.agent.event_limits import NODE_BURST, POD_BURST
 from ratchet.agent.events import CHANGES_KEPT, COLLECT_SECONDS, Reason
 from ratchet.agent.metrics import Metrics
 from ratchet.core.model import Pod, PodRef
@@ -343,6 +343,16 @@ class TestCollectedEvents:
         assert bench.api.events == ["LinkLost in1 to q: gone; in2 to q: gone", "LinkLost in3 to q: gone"]
         assert dropped(bench.metrics) == 2
 
+    def test_the_last_event_of_a_flap_shows_that_the_link_is_linked(self, bench: Bench) -> None:
+        """Linked is no repeat once LinkLost was sent. While LinkLost is a repeat, Linked is one too."""
+        announcer = bench.collecting()
+        for reason in [Reason.LINKED, *[Reason.LINK_LOST, Reason.LINKED] * 3]:
+            announcer.event(ref(), reason, "in1 to q", "in1")
+            bench.collected(announcer)
+        announcer.close(5)
+        assert bench.api.events == ["Linked in1 to q", "LinkLost in1 to q", "Linked in1 to q"]
+        assert dropped(bench.metrics) == 4
+
     def test_a_text_that_was_not_sent_is_no_repeat(self, bench: Bench) -> None:
         """A link that waited for less time than is collected, and a link that did not fit into the line."""
         announcer, much = bench.collecting(), "x" * 500
@@ -381,6 +391,22 @@ class TestCollectedEvents:
         announcer.close(5)
         assert len(bench.api.said) == POD_BURST
         assert dropped(bench.metrics) == 13  # of the errors 11, the edit and the loss
+
+    def test_the_limit_of_the_node_applies_to_the_time_of_collecting(self, bench: Bench) -> None:
+        """Also while the thread waits for the API."""
+        held = bench.hold()
+        announcer = bench.collecting()
+        announcer.event(ref(), Reason.INVALID_INTENT, "m")
+        assert bench.api.reached.wait(10)
+        bench.seconds += 1.0
+        for second in range(3):
+            for number in range(NODE_BURST):
+                announcer.event(ref(f"p{second}-{number}"), Reason.LINKED, "m", "in1")
+            bench.seconds += 1.0
+        held.set()
+        announcer.close(5)
+        assert dropped(bench.metrics) == 0
+        assert len(bench.api.said) == 3 * NODE_BURST + 1
 
     def test_what_is_collected_is_bounded(self, bench: Bench) -> None:
         announcer = bench.collecting()

@@ -87,3 +87,14 @@ def test_an_event_costs_one_token_however_many_texts_it_has() -> None:
     limiter = Limiter()
     sent = [limiter.allows("u", "Linked", [f"{number} {text}" for text in "abc"], 0) for number in range(30)]
     assert sum(sent) == POD_BURST
+
+
+def test_texts_that_are_forgotten_are_no_repeats() -> None:
+    limiter = Limiter()
+    for uid, reason in (("u", "Linked"), ("u", "LinkLost"), ("v", "Linked")):
+        assert limiter.allows(uid, reason, ["a", "b"], 0)
+    limiter.forget("u", "Linked")
+    repeats = {
+        (uid, reason) for uid in "uv" for reason in ("Linked", "LinkLost") if limiter.is_repeat(uid, reason, "a", 1)
+    }
+    assert repeats == {("u", "LinkLost"), ("v", "Linked")}
