@@ -1,8 +1,8 @@
 """Telling of links on their pods, from a thread of its own: nothing waits for it and nothing fails with it.
 
-Not guaranteed: that an event is ever seen. It is left out where it was said already, where a pod or the node says too
-much, and where it is refused. The condition is different: of each pod the newest wish is kept, and tried again until it
-is written or the pod is gone.
+Events are sent at best effort. Changes of the links of a pod are collected, so that one Event reports several of them
+(`events`). Repeats and Events over the limits are dropped (`event_limits`), and Events that the API refuses. The
+condition is different: of each pod the newest wish is kept, and tried again until it is written or the pod is gone.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from enum import StrEnum
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
+from ratchet.agent.event_limits import Limiter
+from ratchet.agent.events import COLLECT_SECONDS, Batch, Collector, Reason, event_message
 from ratchet.agent.logs import about
 from ratchet.core.model import Pod, PodRef
-from ratchet.errors import AddressFamilyError, ApiUnavailableError, ConflictError, InvalidIntentError, RatchetError
-from ratchet.store.announcements import LINKED_CONDITION, MESSAGE_LENGTH, EventType, record_event, set_condition
+from ratchet.errors import ApiUnavailableError, ConflictError, RatchetError
+from ratchet.store.announcements import LINKED_CONDITION, MESSAGE_LENGTH, record_event, set_condition
 from ratchet.store.apiserver import ApiServer, ForbiddenError, NotFoundError
 
 if TYPE_CHECKING:
@@ -31,111 +32,18 @@ log = logging.getLogger(__name__)
 EVENTS_KEPT = 1024
 EVENT_TRIES = 3
 PODS_KEPT = 1024
-REPEAT_SECONDS = 300.0
-POD_BURST, POD_RATE = 20, 1 / 30
-NODE_BURST, NODE_RATE = 50, 50.0
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-
-_REMEMBERED = 8192
-
-_Key = TypeVar("_Key")
-_Value = TypeVar("_Value")
-
-
-class Reason(StrEnum):
-    """Why an event is sent: what it says in one word."""
-
-    LINKED = "Linked"
-    WAITING_FOR_PEER = "WaitingForPeer"
-    LINK_LOST = "LinkLost"
-    INVALID_INTENT = "InvalidIntent"
-    NO_COMMON_ADDRESS_FAMILY = "NoCommonAddressFamily"
-    WANTS_RESTART = "WantsRestart"
-
-    @classmethod
-    def of(cls, error: AddressFamilyError | InvalidIntentError) -> Reason:
-        """The reason for an Event about a link that cannot be made."""
-        return cls.NO_COMMON_ADDRESS_FAMILY if isinstance(error, AddressFamilyError) else cls.INVALID_INTENT
-
-    @property
-    def type(self) -> EventType:
-        return EventType.NORMAL if self in _USUAL else EventType.WARNING
-
-
-_USUAL = (Reason.LINKED, Reason.WAITING_FOR_PEER, Reason.WANTS_RESTART)
-
-
-@dataclass(slots=True)
-class _Bucket:
-    """Tokens that come back with time: `tokens` there were at `at`, the clock's value in seconds."""
-
-    size: int
-    rate: float
-    tokens: float
-    at: float
-
-    def holds_one(self, now: float) -> bool:
-        self.tokens = min(self.size, self.tokens + (now - self.at) * self.rate)
-        self.at = now
-        return self.tokens >= 1.0
-
-    def take(self) -> None:
-        self.tokens -= 1.0
-
-    @property
-    def full_at(self) -> float:
-        """When it will be as if it had never been used."""
-        return self.at + (self.size - self.tokens) / self.rate
-
-
-class Limiter:
-    """Which events are sent: none twice within five minutes, and not too many of one pod or of this node.
-
-    A pod has a burst of POD_BURST and then one in 30 s, the node NODE_BURST and then NODE_RATE a second. It has no
-    clock: `now` is the caller's, in seconds, and never goes back. What it remembers is bounded; where that is too
-    little, it lets through more than it should.
-    """
-
-    def __init__(self) -> None:
-        self._said: OrderedDict[tuple[str, str, int], float] = OrderedDict()
-        self._pods: OrderedDict[str, _Bucket] = OrderedDict()
-        self._node = _Bucket(NODE_BURST, NODE_RATE, NODE_BURST, 0.0)
-
-    def allows(self, uid: str, reason: str, message: str, now: float) -> bool:
-        """Whether this event of the pod with this UID is to be sent now; if so, it counts as sent."""
-        self._forget_the_past(now)
-        # The hash in the text's place: messages are long, and one taken for another costs no more than an event.
-        event = (uid, reason, hash(message))
-        pod = self._pods.get(uid) or _Bucket(POD_BURST, POD_RATE, POD_BURST, now)
-        if event in self._said or not pod.holds_one(now) or not self._node.holds_one(now):
-            return False
-        pod.take()
-        self._node.take()
-        self._said[event] = now
-        self._pods[uid] = pod
-        self._pods.move_to_end(uid)
-        return True
-
-    def _forget_the_past(self, now: float) -> None:
-        """Drop what no longer makes a difference; both are in the order of their last use."""
-        while self._said and (self._first(self._said) + REPEAT_SECONDS <= now or len(self._said) >= _REMEMBERED):
-            self._said.popitem(last=False)
-        while self._pods and (self._first(self._pods).full_at <= now or len(self._pods) >= _REMEMBERED):
-            self._pods.popitem(last=False)
-
-    @staticmethod
-    def _first(entries: OrderedDict[_Key, _Value]) -> _Value:
-        return next(iter(entries.values()))
 
 
 @dataclass(frozen=True, slots=True)
 class _Event:
-    """An event that waits to be sent, or to be sent again."""
+    """An event that waits to be sent, or to be sent again; `changes`: how many it reports."""
 
     pod: PodRef
     reason: Reason
     message: str
     at: datetime
+    changes: int
     tries: int = 0
 
 
@@ -165,6 +73,7 @@ class Announcer:
 
     Safe to use from every thread; nothing blocks and nothing raises. `clock` gives monotonic seconds, `now` the time of
     day; `pauses` are the first and the longest wait in seconds before the API is asked again that did not answer.
+    `collect`: for how many seconds changes of a pod's links are collected.
     """
 
     def __init__(
@@ -179,6 +88,7 @@ class Announcer:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         pauses: tuple[float, float] = (FIRST_PAUSE, LONGEST_PAUSE),
+        collect: float = COLLECT_SECONDS,
     ) -> None:
         self._api = api
         self._node = node
@@ -192,6 +102,7 @@ class Announcer:
         # All below is guarded by the lock of `_changed`.
         self._changed = threading.Condition()
         self._limiter = Limiter()
+        self._collector = Collector(collect)
         self._events: deque[_Event] = deque()
         self._pods: dict[str, _Told] = {}
         self._pause = 0.0
@@ -201,17 +112,25 @@ class Announcer:
         self._thread = threading.Thread(target=self._run, name="announcer", daemon=True)
         self._thread.start()
 
-    def event(self, pod: PodRef, reason: Reason, message: str) -> None:
-        """Tell what happened to a pod, unless it was told just now or too much is being told."""
+    def event(self, pod: PodRef, reason: Reason, text: str, interface: str = "") -> None:
+        """Report a change of a pod, or of the link of one of its interfaces, with an Event.
+
+        Changes of interfaces are collected, and one Event reports those of a pod with the same reason. A change without
+        an interface has an Event of its own, which is sent at once. Repeats and Events over the limits are dropped.
+        """
         if not self._events_wanted:
             return
         with self._changed:
-            room = self._ends is None and len(self._events) < EVENTS_KEPT
-            if room and self._limiter.allows(pod.uid, reason, message, self._clock()):
-                self._events.append(_Event(pod, reason, message[:MESSAGE_LENGTH], self._now()))
-                self._changed.notify()
-            else:
+            now, idle = self._clock(), self._collector.due is None
+            if self._ends is not None:
                 self._metrics.event_dropped()
+            elif not interface:
+                self._enqueue(pod, reason, [text], self._now(), now)
+            elif not self._collector.add(pod, reason, interface, text[:MESSAGE_LENGTH], now, self._now()):
+                self._metrics.event_dropped()
+            self._enqueue_batches(self._collector.take(now), now)
+            if self._events or idle:
+                self._changed.notify()
 
     def condition(self, pod: Pod, linked: bool, reason: str, message: str) -> None:
         """Have the pod's condition say this, if it has the readiness gate; it takes the place of an earlier wish."""
@@ -236,6 +155,7 @@ class Announcer:
         """Say what is left to be said, for at most so many seconds, and nothing after it."""
         with self._changed:
             if self._ends is None:
+                self._enqueue_batches(self._collector.take_all(), self._clock())
                 self._ends = self._clock() + seconds
             self._away_until = 0.0
             self._changed.notify()
@@ -244,6 +164,24 @@ class Announcer:
             left = len(self._events) + sum(told.wish is not None for told in self._pods.values())
         if left:
             log.warning("cannot announce %d more: it is time to end", left)
+
+    def _enqueue_batches(self, batches: Iterable[Batch], now: float) -> None:
+        for batch in batches:
+            self._enqueue(batch.pod, batch.reason, batch.texts.values(), batch.at, now)
+
+    def _enqueue(self, pod: PodRef, reason: Reason, texts: Collection[str], at: datetime, now: float) -> None:
+        """Queue one Event that lists the texts that are no repeats, if the limits and the queue allow it."""
+        news = [one for one in dict.fromkeys(texts) if not self._limiter.is_repeat(pod.uid, reason, one, now)]
+        dropped = len(texts)
+        if news and len(self._events) < EVENTS_KEPT:
+            message, listed = event_message(news, MESSAGE_LENGTH)
+            if self._limiter.allows(pod.uid, reason, news[:listed], now):
+                self._events.append(_Event(pod, reason, message, at, len(news)))
+                dropped -= len(news)
+                if reason is Reason.LINK_LOST:
+                    # Otherwise the last Event of a link that is linked again would report its loss.
+                    self._limiter.forget(pod.uid, Reason.LINKED)
+        self._metrics.event_dropped(dropped)
 
     def _told_of(self, pod: PodRef) -> _Told | None:
         """What is known of a pod's condition; None where there are too many pods to keep it."""
@@ -271,12 +209,15 @@ class Announcer:
         """What is to be said next, waited for; None at the end."""
         with self._changed:
             while True:
-                now, due = self._clock(), self._due()
+                now = self._clock()
+                self._enqueue_batches(self._collector.take(now), now)
+                due, collected = self._due(), self._collector.due
                 if self._ends is not None and (due is None or due > now or now >= self._ends):
                     return None
                 if due is not None and due <= now:
                     return self._taken(now)
-                self._changed.wait(None if due is None else due - now)
+                next_due = min((one for one in (due, collected) if one is not None), default=None)
+                self._changed.wait(None if next_due is None else next_due - now)
 
     def _due(self) -> float | None:
         """The clock's value at which there is something to say; None while there is nothing."""
@@ -302,10 +243,10 @@ class Announcer:
             self._stay_away(error)
             self._send_again(event)
         except RatchetError as error:
-            self._metrics.event_dropped()
+            self._metrics.event_dropped(event.changes)
             self._refused(error, "event", "create", "events")
         except Exception:
-            self._metrics.event_dropped()
+            self._metrics.event_dropped(event.changes)
             log.exception("a fault in an event")
         else:
             self._answered("event")
@@ -316,7 +257,7 @@ class Announcer:
             if event.tries + 1 < EVENT_TRIES and len(self._events) < EVENTS_KEPT:
                 self._events.append(replace(event, tries=event.tries + 1))
             else:
-                self._metrics.event_dropped()
+                self._metrics.event_dropped(event.changes)
 
     def _write(self, wish: _Wish) -> None:
         try:

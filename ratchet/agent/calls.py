@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from ratchet.agent.announce import Announcer, Reason
+from ratchet.agent.announce import Announcer
+from ratchet.agent.events import Reason
 from ratchet.agent.frame import Answer, Request
 from ratchet.agent.logs import about, from_here_about
 from ratchet.agent.metrics import Metrics

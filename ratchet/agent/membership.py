@@ -10,7 +10,8 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ratchet.agent.announce import Announcer, Reason
+from ratchet.agent.announce import Announcer
+from ratchet.agent.events import Reason
 from ratchet.core.edits import edits, wants_restart
 from ratchet.core.intent import Wanted, WantedLink, wanted_links
 from ratchet.core.model import Link, Pod, Side
@@ -101,7 +102,7 @@ class Membership:
             holder = next((one for one in held if one.ifname == end.ifname and one.link != end.link), None)
             if holder is not None:
                 text = f"link {end.link} wants a restart of pod {pod.ref}: {end.ifname} belongs to link {holder.link}"
-                self.announcer.event(pod.ref, Reason.WANTS_RESTART, text)
+                self.announcer.event(pod.ref, Reason.WANTS_RESTART, text, end.ifname)
 
     def _reserve(self, entry: SandboxEntry, wanted: Iterable[HeldEnd]) -> list[HeldEnd]:
         """Note the ends in the journal that the sandbox can take; these."""
@@ -178,7 +179,7 @@ class Membership:
             wanted = by_record.get(end.link)
             if words := edits(record, wanted.link if wanted is not None else None, refusal):
                 text = f"link {end.link} {wants_restart(record, words)}"
-                self.announcer.event(pod.ref, Reason.WANTS_RESTART, text)
+                self.announcer.event(pod.ref, Reason.WANTS_RESTART, text, end.ifname)
 
 
 def _has_peer(record: Link | None, entry: SandboxEntry) -> bool:

@@ -89,7 +89,7 @@ class Metrics:
         )
         self._dropped = Counter(
             "ratchet_events_dropped_total",
-            "Events of pods that were not sent: said already, too many, or refused.",
+            "Changes that no Event reports: repeats, over the limits, or refused.",
             registry=registry,
         )
         self._now = _Now()
@@ -115,9 +115,9 @@ class Metrics:
         self._requests.of(verb, code).inc()
         self._request_seconds.of(verb).observe(seconds)
 
-    def event_dropped(self) -> None:
-        """An event of a pod was not sent."""
-        self._dropped.inc()
+    def event_dropped(self, changes: int = 1) -> None:
+        """So many changes of a pod or of its links are not reported by an Event."""
+        self._dropped.inc(changes)
 
     def gauges(self, source: Callable[[], Gauges]) -> None:
         """Ask `source` at every scrape, in the thread that serves it; it takes the place of an earlier one."""

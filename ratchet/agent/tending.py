@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ratchet import datapath
-from ratchet.agent.announce import Announcer, Reason
+from ratchet.agent.announce import Announcer
+from ratchet.agent.events import Reason
 from ratchet.agent.logs import about
 from ratchet.agent.membership import Membership
 from ratchet.agent.metrics import Metrics
@@ -146,7 +147,7 @@ class Tender:
         except (AddressFamilyError, InvalidIntentError) as error:
             # Its ADD is over, and nobody else would tell whoever looks at the pod.
             if entry.pod is not None:
-                self.announcer.event(entry.pod, Reason.of(error), str(error))
+                self.announcer.event(entry.pod, Reason.of(error), str(error), end.ifname)
             raise
         except NamespaceGoneError as error:
             if error.path != entry.netns:
@@ -305,17 +306,17 @@ class Tender:
         if linked and record is not None:
             vni = f", VNI {record.vni}" if record.vni is not None else ""
             text = f"{end.ifname} is linked to {peer.ifname} of {peer.name} ({record.kind}{vni})"
-            self.announcer.event(entry.pod, Reason.LINKED, text)
+            self.announcer.event(entry.pod, Reason.LINKED, text, end.ifname)
             if (seconds := _seconds_to_link(record)) is not None:
                 self.metrics.linked(seconds)
             log.info("link %s stands at both ends", end.link)
         elif first:
             called = self.records.pods_called(entry.pod.namespace, [peer.name])
-            why = absence(peer.name, called, peer.ifname)
-            self.announcer.event(entry.pod, Reason.WAITING_FOR_PEER, f"{end.ifname} waits for pod {peer.name}: {why}")
+            text = f"{end.ifname} waits for pod {peer.name}: {absence(peer.name, called, peer.ifname)}"
+            self.announcer.event(entry.pod, Reason.WAITING_FOR_PEER, text, end.ifname)
         else:
             reason = record.history[-1].reason if record is not None and record.history else "its record is gone"
-            self.announcer.event(entry.pod, Reason.LINK_LOST, f"{end.ifname} to {peer.name}: {reason}")
+            self.announcer.event(entry.pod, Reason.LINK_LOST, f"{end.ifname} to {peer.name}: {reason}", end.ifname)
             log.warning("link %s is lost: %s", end.link, reason)
 
     def _set_condition(self, entry: SandboxEntry) -> None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from aiohttp import web
 
-from ratchet.agent.announce import Announcer, Reason
+from ratchet.agent.announce import Announcer
+from ratchet.agent.events import Reason
 from ratchet.agent.metrics import Metrics
 from ratchet.core.model import Pod, PodRef
 from ratchet.dev.api import EmbeddedApi

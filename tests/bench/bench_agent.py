@@ -83,7 +83,6 @@ class Asked:
 
     record: int
     leases: int
-    events: int
 
 
 @dataclass(slots=True)
@@ -237,9 +236,8 @@ class Bench:
         rows = []
         for kind, most in ((VETH, 2), (VXLAN, 3)):
             asked = self.asked[kind]
-            events = f"besides them {statistics.median(one.events for one in asked):g} Events"
             writes = max(one.record for one in asked)
-            rows.append(at_most(f"agent: API writes of a {kind} link's record", writes, "writes", most, events))
+            rows.append(at_most(f"agent: API writes of a {kind} link's record", writes, "writes", most))
         leases = max(one.leases for one in self.asked[VXLAN])
         return [*rows, at_most("agent: Leases for a VXLAN link's number", leases, "Leases", 1)]
 
@@ -265,13 +263,12 @@ class Bench:
         return sum((one.answered - one.sent) * 1e3 for one in requests if one.thread.startswith("call"))
 
     def _note_asked(self, kind: str, pair: Pair, until: float) -> None:
-        """Count what both agents wrote; events may come a little later, and are counted as long as the link stands."""
+        """Count the writes of both agents for a link. Agents collect Events, which bench_topologies.py counts."""
         rest()
         writes = [one for node in (self.a, self.b) for one in node.requests(pair.began) if one.writes]
         record = [one for one in writes if "/configmaps" in one.path and one.sent <= until]
         leases = [one for one in writes if "/leases" in one.path and "/leases/node-" not in one.path]
-        events = [one for one in writes if one.path.endswith("/events")]
-        self.asked[kind].append(Asked(len(record), len(leases), len(events)))
+        self.asked[kind].append(Asked(len(record), len(leases)))
 
 
 @dataclass(slots=True)

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from itertools import combinations
 from pathlib import Path
 
@@ -49,8 +50,11 @@ FEW, SOME, MANY = 10, 50, 100
 ROUNDS = {FEW: 3, SOME: 1, MANY: 1}
 SPINES = 2
 IN_TOPOLOGY = 200  # there may be no more than 256 links in one
-REST_SECONDS = 1.0
+REST_SECONDS = 2.5  # longer than agents collect Events
 BAR = 1.3
+# Of each link in a mesh of FEW pods: requests to the API, and ms of the agents' CPU.
+MESH = "mesh of tens"
+MESH_REQUESTS, MESH_CPU = 4.0, 9.0
 SEED = 1
 
 Pairs = list[tuple[int, int]]
@@ -69,13 +73,18 @@ def clos(pods: int) -> Pairs:
     return [(spine, leaf) for leaf in range(SPINES, pods) for spine in range(SPINES)]
 
 
-SHAPES: dict[str, Callable[[int], Pairs]] = {"ring": ring, "mesh of tens": mesh, "Clos fabric": clos}
+SHAPES: dict[str, Callable[[int], Pairs]] = {"ring": ring, MESH: mesh, "Clos fabric": clos}
 
 
 @dataclass(frozen=True, slots=True)
 class BringUp:
-    """What it took: ms from the last ADD's end until all were linked; and for each link ms from the first ADD on, ms of
-    both agents' CPU until they had come to rest, and writes to the API, of records and Leases and of Events."""
+    """The cost of bringing up a topology.
+
+    `after`: ms from the end of the last ADD until all links were linked. The other figures are per link. `each`: ms
+    from the first ADD on. `cpu`: ms of both agents' CPU until they were idle. `writes`: writes of records and of VNI
+    Leases. `events`: Events. `requests`: all requests of both agents, also reads, watch starts, failed writes and
+    renewals of the nodes' Leases. `conflicts`: requests that failed with 409.
+    """
 
     links: int
     after: float
@@ -83,6 +92,8 @@ class BringUp:
     cpu: float
     writes: float
     events: float
+    requests: float
+    conflicts: float
 
 
 @dataclass(slots=True)
@@ -124,7 +135,8 @@ class Bench:
         linked = self.watching.wait(*links, seconds=120.0)
         time.sleep(REST_SECONDS)
         cpu = self._cpu() - cpu
-        writes = [one for node in (self.a, self.b) for one in node.requests(began) if one.writes]
+        requests = [one for node in (self.a, self.b) for one in node.requests(began)]
+        writes = [one for one in requests if one.writes]
         events = [one for one in writes if one.path.endswith("/events")]
         count = len(links)
         return BringUp(
@@ -134,6 +146,8 @@ class Bench:
             cpu=cpu / count * 1e3,
             writes=sum(_is_of_a_link(one) for one in writes) / count,
             events=len(events) / count,
+            requests=len(requests) / count,
+            conflicts=sum(one.status == HTTPStatus.CONFLICT for one in requests) / count,
         )
 
     def _take_down(self, placed: Sequence[Placed], topologies: Sequence[str]) -> None:
@@ -204,6 +218,8 @@ def _median(found: Sequence[BringUp]) -> BringUp:
         cpu=of(lambda one: one.cpu),
         writes=of(lambda one: one.writes),
         events=of(lambda one: one.events),
+        requests=of(lambda one: one.requests),
+        conflicts=of(lambda one: one.conflicts),
     )
 
 
@@ -236,6 +252,21 @@ def _rows(shape: str, found: dict[int, BringUp]) -> list[Row]:
             "writes",
             f"{beside(few.writes, some.writes)}; besides them {many.events:.2g} Events",
         ),
+        *_rows_of_few(shape, few),
+    ]
+
+
+def _rows_of_few(shape: str, few: BringUp) -> list[Row]:
+    name = f"agents: {shape} of {FEW} pods, {few.links} links"
+    conflicts = Row(f"{name}, 409 conflicts for each", few.conflicts, "requests")
+    requests, cpu = f"{name}, API requests for each", f"{name}, CPU for each"
+    beside = f"of these {few.writes:.2g} writes and {few.events:.2g} Events"
+    if shape != MESH:
+        return [Row(requests, few.requests, "requests", beside), conflicts]
+    return [
+        at_most(requests, few.requests, "requests", MESH_REQUESTS, beside),
+        conflicts,
+        at_most(cpu, few.cpu, "ms", MESH_CPU),
     ]
 
 

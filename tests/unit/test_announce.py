@@ -14,13 +14,11 @@ import pytest
 from ratchet.agent.announce import (
     EVENT_TRIES,
     EVENTS_KEPT,
-    NODE_BURST,
-    POD_BURST,
     PODS_KEPT,
     Announcer,
-    Limiter,
-    Reason,
 )
+from ratchet.agent.event_limits import NODE_BURST, POD_BURST
+from ratchet.agent.events import CHANGES_KEPT, COLLECT_SECONDS, Reason
 from ratchet.agent.metrics import Metrics
 from ratchet.core.model import Pod, PodRef
 from ratchet.errors import ApiUnavailableError, ConflictError, RatchetError
@@ -46,62 +44,6 @@ def ref(name: str = "a") -> PodRef:
 
 def pod(name: str = "a", *gates: str) -> Pod:
     return Pod(ref(name), gates=gates or ("ratchet/linked",))
-
-
-class TestLimiter:
-    def test_the_same_not_twice_within_five_minutes(self) -> None:
-        limiter = Limiter()
-        for now, allowed in [(0, True), (1, False), (299.9, False), (300, True), (301, False), (600, True)]:
-            assert limiter.allows("u", "Linked", "m", now) is allowed, now
-
-    @pytest.mark.parametrize("other", [("v", "Linked", "m"), ("u", "LinkLost", "m"), ("u", "Linked", "n")])
-    def test_what_differs_is_not_the_same(self, other: tuple[str, str, str]) -> None:
-        limiter = Limiter()
-        assert limiter.allows("u", "Linked", "m", 0)
-        assert limiter.allows(*other, 0)
-        assert not limiter.allows("u", "Linked", "m", 0)
-        assert not limiter.allows(*other, 0)
-
-    def test_a_pod_has_a_burst_and_then_one_in_thirty_seconds(self) -> None:
-        limiter = Limiter()
-        sent = [limiter.allows("u", "Linked", str(number), 0) for number in range(30)]
-        assert sent == [True] * POD_BURST + [False] * 10
-        assert not limiter.allows("u", "Linked", "x", 29.9)
-        assert limiter.allows("u", "Linked", "x", 30.1)
-        assert not limiter.allows("u", "Linked", "y", 59)
-        assert limiter.allows("v", "Linked", "y", 59)
-        assert limiter.allows("u", "Linked", "y", 61)
-
-    def test_a_pod_that_was_silent_has_its_burst_again_and_no_more(self) -> None:
-        limiter = Limiter()
-        for start in (0.0, 10_000.0):
-            sent = [limiter.allows("u", "Linked", str(number), start) for number in range(30)]
-            assert sum(sent) == POD_BURST
-
-    def test_the_node_has_fifty_a_second(self) -> None:
-        limiter = Limiter()
-        sent = [limiter.allows(f"u{number}", "Linked", "m", 5) for number in range(200)]
-        assert sent == [True] * NODE_BURST + [False] * 150
-        later = [limiter.allows(f"v{number}", "Linked", "m", 5.5) for number in range(200)]
-        assert sum(later) == NODE_BURST // 2
-
-    def test_what_is_refused_costs_nothing(self) -> None:
-        limiter = Limiter()
-        for number in range(NODE_BURST):
-            limiter.allows(f"u{number}", "Linked", "m", 0)
-        for _ in range(100):
-            assert not limiter.allows("w", "Linked", "m", 0)
-        sent = [limiter.allows("w", "Linked", str(number), 10) for number in range(30)]
-        assert sum(sent) == POD_BURST
-
-    def test_what_it_remembers_is_bounded(self) -> None:
-        limiter = Limiter()
-        for number in range(30_000):
-            assert limiter.allows(f"u{number}", "Linked", "m", number / 50)
-        assert len(limiter._said) <= 8192
-        assert len(limiter._pods) <= 8192
-        assert limiter.allows("last", "Linked", "m", 30_000.0)
-        assert (len(limiter._said), len(limiter._pods)) == (1, 1)
 
 
 class Api:
@@ -170,20 +112,32 @@ class Bench:
         self.api = Api()
         self.metrics = Metrics()
         self.time = NOON
+        self.seconds = 0.0
         self._stack = stack
 
-    def announcer(self, *, events: bool = True, readiness: bool = True) -> Announcer:
+    def announcer(self, *, collect: float = COLLECT_SECONDS, **options: Any) -> Announcer:
         made = Announcer(
             as_server(self.api),
             "node-a",
             self.metrics,
-            events=events,
-            readiness=readiness,
+            **{"events": True, "readiness": True} | options,
             now=lambda: self.time,
             pauses=(0.01, 0.05),
+            collect=collect,
         )
         self._stack.callback(made.close, 0)
         return made
+
+    def collecting(self) -> Announcer:
+        """An announcer that collects for a second by the clock of `seconds`."""
+        return self.announcer(collect=1.0, clock=lambda: self.seconds)
+
+    def collected(self, announcer: Announcer) -> None:
+        """Let the time pass for which an announcer collects, and have it notice."""
+        self.seconds += 1.0
+        with announcer._changed:
+            announcer._changed.notify()
+        wait_until(lambda: announcer._collector.due is None)
 
     def hold(self) -> threading.Event:
         """Hold what reaches the API until the event is set."""
@@ -320,6 +274,180 @@ class TestEvents:
         wait_until(lambda: bench.api.events == ["Linked n"])
         assert len(caplog.records) == 1
         assert dropped(bench.metrics) == 1
+
+
+class TestCollectedEvents:
+    """Changes of interfaces."""
+
+    def test_the_thread_sends_them_by_itself(self, bench: Bench) -> None:
+        announcer = bench.announcer(collect=0.01)
+        for number in range(2):
+            text = f"in{number} is linked to in2 of q (veth)"
+            announcer.event(ref(), Reason.LINKED, text, f"in{number}")
+            wait_until(lambda sent=number + 1: len(bench.api.said) == sent)  # type: ignore[misc]
+            assert bench.api.events[number] == f"Linked {text}"
+
+    def test_they_are_sent_once_the_time_is_over(self, bench: Bench) -> None:
+        announcer = bench.collecting()
+        announcer.event(ref(), Reason.LINKED, "in1", "in1")
+        bench.seconds += 0.9
+        announcer.event(ref(), Reason.LINKED, "in2", "in2")
+        announcer.event(ref("b"), Reason.INVALID_INTENT, "sent at once")
+        wait_until(lambda: bench.api.said)
+        assert bench.api.events == ["InvalidIntent sent at once"]
+        bench.seconds += 0.1
+        announcer.event(ref("b"), Reason.LINKED, "in3", "in3")
+        wait_until(lambda: len(bench.api.said) == 2)
+        assert bench.api.events[1:] == ["Linked in1; in2"]
+
+    def test_one_event_lists_what_was_collected(self, bench: Bench) -> None:
+        announcer = bench.collecting()
+        announcer.event(ref(), Reason.WAITING_FOR_PEER, "in1 waits for pod r2: it is not there", "in1")
+        announcer.event(ref(), Reason.LINKED, "in1 is linked to in1 of r2 (vxlan, VNI 12)", "in1")
+        announcer.event(ref(), Reason.LINKED, "in2 is linked to in2 of r3 (veth)", "in2")
+        announcer.close(5)
+        assert bench.api.events == [
+            "Linked in1 is linked to in1 of r2 (vxlan, VNI 12); in2 is linked to in2 of r3 (veth)"
+        ]
+        assert dropped(bench.metrics) == 0
+
+    def test_an_event_without_an_interface_does_not_wait_for_those_that_are_collected(self, bench: Bench) -> None:
+        announcer = bench.collecting()
+        announcer.event(ref(), Reason.INVALID_INTENT, "of in1", "in1")
+        announcer.event(ref(), Reason.INVALID_INTENT, "of the pod")
+        wait_until(lambda: bench.api.said)
+        announcer.event(ref("b"), Reason.INVALID_INTENT, "of the pod")
+        wait_until(lambda: len(bench.api.said) == 2)
+        assert bench.api.events == ["InvalidIntent of the pod"] * 2
+        announcer.close(5)
+        assert bench.api.events[2:] == ["InvalidIntent of in1"]
+
+    def test_a_flap_is_reported_in_order(self, bench: Bench) -> None:
+        announcer = bench.collecting()
+        announcer.event(ref(), Reason.LINK_LOST, "in1 to q: gone", "in1")
+        announcer.event(ref(), Reason.LINK_LOST, "in2 to q: gone", "in2")
+        announcer.event(ref(), Reason.LINKED, "in1 is linked to q", "in1")
+        wait_until(lambda: bench.api.said)
+        assert bench.api.events == ["LinkLost in1 to q: gone; in2 to q: gone"]
+        announcer.close(5)
+        assert bench.api.events[1:] == ["Linked in1 is linked to q"]
+
+    def test_repeats_are_suppressed_for_each_link(self, bench: Bench) -> None:
+        """Also if the Events that list the link differ."""
+        announcer = bench.collecting()
+        for ifnames in (("in1", "in2"), ("in1", "in3"), ("in2",)):
+            for ifname in ifnames:
+                announcer.event(ref(), Reason.LINK_LOST, f"{ifname} to q: gone", ifname)
+            bench.collected(announcer)
+        announcer.close(5)
+        assert bench.api.events == ["LinkLost in1 to q: gone; in2 to q: gone", "LinkLost in3 to q: gone"]
+        assert dropped(bench.metrics) == 2
+
+    def test_the_last_event_of_a_flap_shows_that_the_link_is_linked(self, bench: Bench) -> None:
+        """Linked is no repeat once LinkLost was sent. While LinkLost is a repeat, Linked is one too."""
+        announcer = bench.collecting()
+        for reason in [Reason.LINKED, *[Reason.LINK_LOST, Reason.LINKED] * 3]:
+            announcer.event(ref(), reason, "in1 to q", "in1")
+            bench.collected(announcer)
+        announcer.close(5)
+        assert bench.api.events == ["Linked in1 to q", "LinkLost in1 to q", "Linked in1 to q"]
+        assert dropped(bench.metrics) == 4
+
+    def test_a_text_that_was_not_sent_is_no_repeat(self, bench: Bench) -> None:
+        """A link that waited for less time than is collected, and a link that did not fit into the line."""
+        announcer, much = bench.collecting(), "x" * 500
+        announcer.event(ref(), Reason.WAITING_FOR_PEER, "in1 waits", "in1")
+        for ifname in ("in1", "in2", "in3"):
+            announcer.event(ref(), Reason.LINKED, f"{ifname} is linked {much}", ifname)
+        bench.collected(announcer)
+        announcer.event(ref(), Reason.WAITING_FOR_PEER, "in1 waits", "in1")
+        announcer.event(ref(), Reason.LINKED, f"in3 is linked {much}", "in3")
+        announcer.close(5)
+        assert bench.api.events == [
+            f"Linked in1 is linked {much}; and 2 more",
+            "WaitingForPeer in1 waits",
+            f"Linked in3 is linked {much}",
+        ]
+        assert dropped(bench.metrics) == 0
+
+    def test_the_same_text_of_two_interfaces_is_listed_once(self, bench: Bench) -> None:
+        announcer = bench.collecting()
+        for ifname in ("in1", "in2"):
+            announcer.event(ref(), Reason.NO_COMMON_ADDRESS_FAMILY, "nodes a and b have no family", ifname)
+        announcer.close(5)
+        assert bench.api.events == ["NoCommonAddressFamily nodes a and b have no family"]
+
+    def test_the_limit_counts_events_and_not_links(self, bench: Bench) -> None:
+        announcer = bench.collecting()
+        for number in range(POD_BURST + 10):
+            announcer.event(ref(), Reason.LINKED, f"{number}", f"in{number}")
+        announcer.event(ref(), Reason.WANTS_RESTART, "in1", "in1")  # sends what was collected
+        wait_until(lambda: bench.api.said)
+        assert bench.api.events == ["Linked " + "; ".join(map(str, range(POD_BURST + 10)))]
+        assert dropped(bench.metrics) == 0
+        for number in range(POD_BURST + 10):
+            announcer.event(ref(), Reason.INVALID_INTENT, f"{number}")
+        announcer.event(ref(), Reason.LINK_LOST, "in2 to q: gone", "in2")
+        announcer.close(5)
+        assert len(bench.api.said) == POD_BURST
+        assert dropped(bench.metrics) == 13  # of the errors 11, the edit and the loss
+
+    def test_the_limit_of_the_node_applies_to_the_time_of_collecting(self, bench: Bench) -> None:
+        """Also while the thread waits for the API."""
+        held = bench.hold()
+        announcer = bench.collecting()
+        announcer.event(ref(), Reason.INVALID_INTENT, "m")
+        assert bench.api.reached.wait(10)
+        bench.seconds += 1.0
+        for second in range(3):
+            for number in range(NODE_BURST):
+                announcer.event(ref(f"p{second}-{number}"), Reason.LINKED, "m", "in1")
+            bench.seconds += 1.0
+        held.set()
+        announcer.close(5)
+        assert dropped(bench.metrics) == 0
+        assert len(bench.api.said) == 3 * NODE_BURST + 1
+
+    def test_what_is_collected_is_bounded(self, bench: Bench) -> None:
+        announcer = bench.collecting()
+        for number in range(CHANGES_KEPT + 10):
+            announcer.event(ref(), Reason.LINKED, f"in{number}", f"in{number}")
+        assert dropped(bench.metrics) == 10
+        announcer.close(5)
+        (event,) = bench.api.events
+        assert event.endswith(" more")
+
+    def test_the_changes_of_an_event_that_is_refused_are_counted(self, bench: Bench) -> None:
+        bench.api.script = [REFUSED]
+        announcer = bench.collecting()
+        for number in range(5):
+            announcer.event(ref(), Reason.LINKED, f"in{number}", f"in{number}")
+        announcer.close(5)
+        assert dropped(bench.metrics) == 5
+
+    def test_a_pod_that_is_gone_keeps_its_events(self, bench: Bench) -> None:
+        announcer = bench.collecting()
+        announcer.event(ref(), Reason.LINK_LOST, "in1 to q: gone", "in1")
+        announcer.forget("uid-a")
+        announcer.close(5)
+        assert bench.api.events == ["LinkLost in1 to q: gone"]
+
+    def test_nothing_is_collected_once_it_is_closed(self, bench: Bench) -> None:
+        announcer = bench.collecting()
+        announcer.close(5)
+        announcer.event(ref(), Reason.LINKED, "in1", "in1")
+        announcer.close(5)
+        assert bench.api.said == []
+        assert dropped(bench.metrics) == 1
+
+    def test_an_event_has_the_time_of_its_newest_change(self, bench: Bench) -> None:
+        announcer = bench.collecting()
+        announcer.event(ref(), Reason.LINKED, "in1", "in1")
+        bench.time += timedelta(minutes=1)
+        announcer.event(ref(), Reason.LINKED, "in2", "in2")
+        bench.time += timedelta(hours=1)
+        announcer.close(5)
+        assert bench.api.said[0]["lastTimestamp"] == "2026-01-02T12:01:00Z"
 
 
 class TestConditions:

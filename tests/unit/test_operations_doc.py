@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from ratchet.agent.announce import Reason
+from ratchet.agent.events import Reason
 from ratchet.agent.metrics import Gauges, Metrics
 from ratchet.agent.settings import _OPTIONS
 from ratchet.errors import RatchetError

@@ -11,10 +11,12 @@ import pytest
 
 from ratchet import datapath
 from ratchet.agent import tending
-from ratchet.core.model import Pod, Side
-from ratchet.errors import ApiUnavailableError
-from ratchet.node.journal import Attachment, SandboxEntry
-from tests.support.links import own
+from ratchet.agent.events import Reason
+from ratchet.agent.membership import Membership
+from ratchet.core.model import Link, Pod, PodRef, Side
+from ratchet.errors import AddressFamilyError, ApiUnavailableError, InvalidIntentError, RatchetError
+from ratchet.node.journal import Attachment, HeldEnd, SandboxEntry
+from tests.support.links import own, veth, wanted
 
 
 def test_that_a_peers_node_is_lost_is_noted_until_it_has_been(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,3 +89,108 @@ def test_a_sandbox_lives_with_its_pod_or_its_static_pod(
     entry = SandboxEntry(Attachment("net", sandbox.container_id, "eth0"), sandbox.netns, sandbox.pod)
     assert (tender._why_dead(sandbox) is None) is alive
     assert tender._is_alive(entry) is alive
+
+
+class Events:
+    """An announcer that keeps what it is called with: reason, text and interface."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, str, str]] = []
+
+    def event(self, _: PodRef, reason: Reason, text: str, interface: str = "") -> None:
+        self.sent.append((reason, text, interface))
+
+
+PRIMARY_END = HeldEnd(wanted(), Side.PRIMARY)
+PRIMARY_ENTRY = SandboxEntry(
+    Attachment("net", ORDINARY.container_id, "eth0"), ORDINARY.netns, ORDINARY.pod, (PRIMARY_END,)
+)
+
+
+def tender_with(events: Events) -> tending.Tender:
+    nothing: Any = None
+    return tending.Tender(
+        node="node-a",
+        journal=nothing,
+        records=SimpleNamespace(pods=lambda _: [Pod(ORDINARY.pod)]),  # type: ignore[arg-type]
+        sites=lambda *_: SimpleNamespace(sandbox=lambda *_: ORDINARY),  # type: ignore[arg-type]
+        announcer=events,  # type: ignore[arg-type]
+        metrics=nothing,
+        is_adding=nothing,
+        is_lost=nothing,
+        membership=nothing,
+    )
+
+
+@pytest.mark.parametrize(
+    ("record", "linked", "first", "event"),
+    [
+        (veth(), True, True, ("Linked", "in1 is linked to in2 of pair-pod (veth)", "in1")),
+        (None, False, True, ("WaitingForPeer", "in1 waits for pod pair-pod: there is no such pod", "in1")),
+        (None, False, False, ("LinkLost", "in1 to pair-pod: its record is gone", "in1")),
+    ],
+)
+def test_an_event_of_a_link_has_its_interface(
+    record: Link | None, linked: bool, first: bool, event: tuple[str, str, str]
+) -> None:
+    events = Events()
+    tender_with(events)._say(PRIMARY_ENTRY, PRIMARY_END, record, linked=linked, first=first)
+    assert events.sent == [event]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(InvalidIntentError("no"), "InvalidIntent"), (AddressFamilyError("no"), "NoCommonAddressFamily")],
+)
+def test_an_event_of_an_end_that_cannot_be_made_has_its_interface(
+    error: RatchetError, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def settle(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(tending, "Reconciler", lambda *_: SimpleNamespace(settle=settle))
+    events = Events()
+    with pytest.raises(type(error)):
+        tender_with(events)._settle(PRIMARY_ENTRY, PRIMARY_END)
+    assert events.sent == [(reason, "no", "in1")]
+
+
+def test_an_event_of_an_edit_has_its_interface() -> None:
+    nothing: Any = None
+    events = Events()
+    membership = Membership(
+        journal=nothing,
+        records=SimpleNamespace(known={PRIMARY_END.link: veth()}),  # type: ignore[arg-type]
+        announcer=events,  # type: ignore[arg-type]
+        is_adding=nothing,
+        reconcile_link=nothing,
+        reconcile_namespace=nothing,
+    )
+    membership._announce_edits(PRIMARY_ENTRY, Pod(ORDINARY.pod), {}, None)
+    ((reason, text, interface),) = events.sent
+    assert (reason, interface) == ("WantsRestart", "in1")
+    assert text.startswith("link default.pair-pod.in2.primary-pod.in1 wants a restart of pod default/primary-pod: ")
+
+
+def test_an_event_of_a_link_whose_interface_another_link_holds_has_the_interface(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nothing: Any = None
+    events = Events()
+    other = HeldEnd(replace(wanted(), name="default.other.in2.primary-pod.in1"), Side.PRIMARY)
+    membership = Membership(
+        journal=SimpleNamespace(  # type: ignore[arg-type]
+            read=lambda _: PRIMARY_ENTRY,
+            sandbox_lock=lambda _: nullcontext(),
+            of_container=lambda _: [],
+            change_ends=lambda *_: False,
+        ),
+        records=nothing,
+        announcer=events,  # type: ignore[arg-type]
+        is_adding=nothing,
+        reconcile_link=nothing,
+        reconcile_namespace=nothing,
+    )
+    monkeypatch.setattr("ratchet.agent.membership.held_ends", lambda *_: [other])
+    membership._take(PRIMARY_ENTRY, Pod(ORDINARY.pod), [nothing])
+    assert [(reason, interface) for reason, _, interface in events.sent] == [("WantsRestart", "in1")]
