@@ -157,6 +157,9 @@ class FakeJournal(Journal):
     def of_container(self, container_id: str) -> list[SandboxEntry]:
         return list(ask("of_container", container_id))
 
+    def in_namespace(self, location: Location) -> list[SandboxEntry]:
+        return [entry for entry in self.entries() if entry.is_in(location)]
+
     def holding(self, link: str) -> list[tuple[SandboxEntry, HeldEnd]]:
         return [(entry, end) for entry in self.entries() for end in entry.ends if end.link == link]
 
