@@ -32,9 +32,11 @@ _VNI_LEASE = re.compile(r"vni-([1-9][0-9]*)")
 
 
 def in_order(one: Endpoint, other: Endpoint) -> tuple[Endpoint, Endpoint]:
-    """Both endpoints, the lesser first: by pod name, then by interface name, compared as bytes."""
-    lesser, greater = sorted((one, other), key=lambda endpoint: (endpoint[0].encode(), endpoint[1].encode()))
-    return lesser, greater
+    """Both endpoints, the lesser first: by pod name, then by interface name, compared as bytes.
+
+    Texts compare by code points, which is the order of their bytes in UTF-8.
+    """
+    return (one, other) if one <= other else (other, one)
 
 
 def record_name(namespace: str, one: Endpoint, other: Endpoint) -> str:

@@ -176,9 +176,11 @@ class Journal:
             # Cookies are counted from the start in each boot; the namespaces of a former one are gone.
             if entry.boot not in ("", boot_id()):
                 continue
+            own = entry.attachment.container_id == container_id
+            if own and not link:
+                continue  # without a look at its ends: DEL asks for each of them
             for end in entry.ends:
-                same = entry.attachment.container_id == container_id and link in ("", end.link)
-                if end.ifname == ifname and not same:
+                if end.ifname == ifname and not (own and end.link == link):
                     return True
         return False
 

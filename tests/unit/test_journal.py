@@ -826,6 +826,24 @@ def test_a_del_looks_at_the_entries_of_its_namespace_alone(root: Path, monkeypat
     assert looked_at == ["/run/netns/3"]
 
 
+def test_a_del_does_not_look_at_the_other_ends_of_its_sandbox(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks for each end: a pod with a hundred links would look at ten thousand."""
+    remembering = Journal(root, remembers=True)
+    remembering.write(entry(ONE, "/run/netns/a", *(f"in{number}" for number in range(20))))
+    looked_at: list[str] = []
+    plain = Link.end
+
+    def counted(self: Link, side: Side) -> End:
+        looked_at.append(self.name)
+        return plain(self, side)
+
+    monkeypatch.setattr(Link, "end", counted)
+    assert not remembering.is_anothers(Location("/run/netns/a"), "in1", "c1")
+    assert looked_at == []
+    assert remembering.is_anothers(Location("/run/netns/a"), "in1", "c1", "link-in2"), "of another link"
+    assert not remembering.is_anothers(Location("/run/netns/a"), "in1", "c1", "link-in1")
+
+
 @pytest.mark.parametrize("key", ["network", "container_id", "ifname", "netns"])
 def test_an_agent_starts_though_an_entry_is_broken(root: Path, key: str) -> None:
     Journal(root).write(entry())
