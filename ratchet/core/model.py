@@ -278,12 +278,14 @@ class Link:
         The family is that of both nodes' first addresses. If these differ, it is IPv4 if both nodes have it, else IPv6.
         The other end gets the same pair.
         """
-        mine, peer = (_vtep_by_family(self.sandbox(one)) for one in (side, side.other))
-        if not mine or not peer:
+        mine, peer = self.sandbox(side), self.sandbox(side.other)
+        if mine is None or peer is None:
             return None
-        preferred = next(iter(mine))
-        families = (preferred, 4, 6) if preferred == next(iter(peer)) else (4, 6)
-        return next(((mine[one], peer[one]) for one in families if one in mine and one in peer), None)
+        local, remote = (one.vteps or (one.vtep,) for one in (mine, peer))
+        if _family(local[0]) == _family(remote[0]):  # nearly always, and asked for often
+            return local[0], remote[0]
+        ours, theirs = ({_family(address): address for address in reversed(one)} for one in (local, remote))
+        return next(((ours[one], theirs[one]) for one in (4, 6) if one in ours and one in theirs), None)
 
     def due(self, side: Side) -> Stand | None:
         """What this end must stand toward as the record now is.
@@ -318,10 +320,6 @@ class Link:
         return self.primary.sandbox is None and self.pair.sandbox is None
 
 
-def _vtep_by_family(sandbox: Sandbox | None) -> dict[int, str]:
-    """The first VTEP of each family (4, 6), in the node's order of preference."""
-    found: dict[int, str] = {}
-    if sandbox is not None:
-        for address in sandbox.vteps or (sandbox.vtep,):
-            found.setdefault(6 if ":" in address else 4, address)
-    return found
+def _family(address: str) -> int:
+    """The IP version of an address, 4 or 6."""
+    return 6 if ":" in address else 4

@@ -27,14 +27,17 @@ POD_LABEL = "pod.ratchet"
 LEASE_LABEL = "ratchet.lease"
 SCHEMA_LABEL = "ratchet.schema"
 
-_PLAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_PLAIN = re.compile(rf"{_LABEL}(\.{_LABEL}){{4}}")  # five parts and no more: none of them has a dot
 _VNI_LEASE = re.compile(r"vni-([1-9][0-9]*)")
 
 
 def in_order(one: Endpoint, other: Endpoint) -> tuple[Endpoint, Endpoint]:
-    """Both endpoints, the lesser first: by pod name, then by interface name, compared as bytes."""
-    lesser, greater = sorted((one, other), key=lambda endpoint: (endpoint[0].encode(), endpoint[1].encode()))
-    return lesser, greater
+    """Both endpoints, the lesser first: by pod name, then by interface name, compared as bytes.
+
+    Texts compare by code points, which is the order of their bytes in UTF-8.
+    """
+    return (one, other) if one <= other else (other, one)
 
 
 def record_name(namespace: str, one: Endpoint, other: Endpoint) -> str:
@@ -42,7 +45,6 @@ def record_name(namespace: str, one: Endpoint, other: Endpoint) -> str:
     return ordered_record_name(namespace, *in_order(one, other))
 
 
-@lru_cache(maxsize=1 << 14)  # intent is computed again after every change of a pod
 def ordered_record_name(namespace: str, first: Endpoint, second: Endpoint) -> str:
     """The name of a link's ConfigMap with the endpoints in this order. Records of schema 1 begin with their declarer.
 
@@ -51,7 +53,7 @@ def ordered_record_name(namespace: str, first: Endpoint, second: Endpoint) -> st
     """
     parts = (namespace, *first, *second)
     plain = ".".join(parts)
-    if all(_PLAIN.fullmatch(part) for part in parts) and len(plain) <= RECORD_NAME_MAX:
+    if len(plain) <= RECORD_NAME_MAX and _PLAIN.fullmatch(plain):
         return plain
     digest = _digest("\0".join(parts))
     fit = ".".join(_fitted(part) for part in parts)

@@ -203,7 +203,8 @@ def wire_of(record: Link, side: Side, site: Site, here: Location, peer: Location
     if holder is None or other is None or record.vni is None:
         raise ValueError(f"{record.name} is not ready to be wired")
     own = site.sandbox(holder.container_id, holder.pod, holder.netns, holder.cookie).in_schema(record.schema)
-    local, remote = _tunnel_addresses(record.with_end(side, replace(record.end(side), sandbox=own)), side)
+    joined = record if own == holder else record.with_end(side, replace(record.end(side), sandbox=own))
+    local, remote = _tunnel_addresses(joined, side)
     underlay_mtu, limit = _least_mtu(site, other)
     most = tunnel_mtu(underlay_mtu, local)
     near = _port(record, side, most, here)

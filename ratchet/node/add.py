@@ -133,8 +133,9 @@ def _reserved(call: Call, wanted: list[HeldEnd]) -> tuple[HeldEnd, ...]:
     entries = call.journal.of_container(call.arguments.container_id)
     held = [end for entry in entries if entry.attachment != call.attachment for end in entry.ends]
     taken = reserve(wanted, held)
+    links = {end.link for end in taken}
     for end in wanted:
-        if all(end.link != one.link for one in taken):
+        if end.link not in links:
             log.info("end left to another attachment of the container link=%s interface=%s", end.link, end.ifname)
     return taken
 

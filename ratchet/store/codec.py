@@ -14,11 +14,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from ipaddress import ip_interface
+from functools import lru_cache
 from typing import Any
 
 from ratchet.core.heartbeat import NodeLease
 from ratchet.core.intent import TOPOLOGY_KEY
+from ratchet.core.intent.pods import ENABLED
 from ratchet.core.machine import derive
 from ratchet.core.model import (
     CURRENT_SCHEMA,
@@ -53,7 +54,8 @@ from ratchet.core.naming import (
     vni_of_lease,
 )
 from ratchet.core.orphans import VniLease
-from ratchet.core.properties import Properties
+from ratchet.core.properties import UNSAID, Properties
+from ratchet.core.shared import shared_address, shared_text
 from ratchet.errors import MalformedRecordError, NewerRecordError
 from ratchet.store.properties import END_PROPERTIES, decode_properties, encode_properties
 
@@ -74,6 +76,8 @@ _REFUSED = "refused_vnis"
 _TUNNEL, _PORT = "kind_wanted", "vxlan_port"
 _SCHEMA, _MIN_READER, _PRIMARY = "schema", "minReader", "primary"
 _LETTERS = ("a", "b")
+_SETTINGS_START = f"{ENABLED}."
+_NO_TEXTS: Mapping[str, str] = {}  # of all that have none
 _SCHEMAS = range(EARLIER_SCHEMA, 1 << 16)
 _COOKIES = range(1 << 63)
 UNREAD_KEPT = 12  # lines
@@ -126,10 +130,10 @@ def decode_link(config_map: Mapping[str, Any]) -> Link:
     MalformedRecordError, naming the record and the key.
     """
     metadata = config_map.get("metadata", {})
-    name = metadata.get("name", "?")
+    name = shared_text(metadata.get("name", "?"))
     data: Mapping[str, str] = config_map.get("data") or {}
     try:
-        namespace = data["namespace"]
+        namespace = shared_text(data["namespace"])
         schema = _decode_number(data, _SCHEMA, _SCHEMAS) if _SCHEMA in data else EARLIER_SCHEMA
         _refuse_newer(name, data, schema)
         history, unread = _decode_history(data.get("history", ""))
@@ -290,25 +294,34 @@ def _renew_time(lease: Mapping[str, Any]) -> datetime | None:
 
 
 def decode_pod(pod: Mapping[str, Any]) -> Pod:
-    """A pod of the API, as far as Ratchet looks."""
+    """A pod of the API, as far as Ratchet looks: of its labels and annotations those that are settings of Ratchet's."""
     metadata = pod.get("metadata", {})
     spec = pod.get("spec") or {}
     annotations = metadata.get("annotations") or {}
     return Pod(
         ref=PodRef(
-            metadata.get("namespace", ""),
-            metadata.get("name", ""),
-            metadata.get("uid", ""),
+            shared_text(metadata.get("namespace", "")),
+            shared_text(metadata.get("name", "")),
+            shared_text(metadata.get("uid", "")),
             _mirror(annotations),
         ),
-        labels=metadata.get("labels") or {},
-        annotations=annotations,
-        node=spec.get("nodeName") or "",
-        phase=(pod.get("status") or {}).get("phase") or "Pending",
+        labels=_settings(metadata.get("labels") or {}),
+        annotations=_settings(annotations),
+        node=shared_text(spec.get("nodeName") or ""),
+        phase=shared_text((pod.get("status") or {}).get("phase") or "Pending"),
         deleting=bool(metadata.get("deletionTimestamp")),
         created=decode_time(metadata.get("creationTimestamp")),
         gates=tuple(gate.get("conditionType") or "" for gate in spec.get("readinessGates") or ()),
     )
+
+
+def _settings(said: Mapping[str, str]) -> Mapping[str, str]:
+    """The labels or annotations that are Ratchet's. What kubectl or an operator adds may be kilobytes for each pod."""
+    return {
+        shared_text(key): shared_text(value)
+        for key, value in said.items()
+        if key == ENABLED or key.startswith(_SETTINGS_START)
+    } or _NO_TEXTS
 
 
 def _mirror(annotations: Mapping[str, str]) -> str:
@@ -400,14 +413,19 @@ def _decode_end(prefix: str, namespace: str, data: Mapping[str, str], schema: in
     if f"{prefix}.sandbox" in data:
         mtu = f"{prefix}.underlay_mtu"
         sandbox = Sandbox(
-            container_id=data[f"{prefix}.sandbox"],
-            pod=PodRef(namespace, data[f"{prefix}.pod"], data[f"{prefix}.uid"], data.get(f"{prefix}.mirror", "")),
-            node=data[f"{prefix}.node"],
-            netns=data[f"{prefix}.netns"],
-            vtep=data[f"{prefix}.vtep"],
+            container_id=shared_text(data[f"{prefix}.sandbox"]),
+            pod=PodRef(
+                namespace,
+                shared_text(data[f"{prefix}.pod"]),
+                shared_text(data[f"{prefix}.uid"]),
+                data.get(f"{prefix}.mirror", ""),
+            ),
+            node=shared_text(data[f"{prefix}.node"]),
+            netns=shared_text(data[f"{prefix}.netns"]),
+            vtep=shared_text(data[f"{prefix}.vtep"]),
             cookie=_decode_number(data, f"{prefix}.cookie", _COOKIES) if f"{prefix}.cookie" in data else 0,
             underlay_mtu=_decode_number(data, mtu, _UNDERLAY_MTUS) if mtu in data else 0,
-            vteps=tuple(filter(None, data.get(f"{prefix}.vteps", "").split(","))),
+            vteps=_decode_vteps(data.get(f"{prefix}.vteps", "")),
         ).in_schema(schema)
     key, word = _ready_words(schema)
     ready = data.get(f"{prefix}.{key}")
@@ -415,11 +433,11 @@ def _decode_end(prefix: str, namespace: str, data: Mapping[str, str], schema: in
     start = f"{prefix}."
     fields = {key.removeprefix(start): value for key, value in data.items() if key.startswith(start)}
     return End(
-        name=data[f"{prefix}.name"],
-        ifname=data[f"{prefix}.ifname"],
+        name=shared_text(data[f"{prefix}.name"]),
+        ifname=shared_text(data[f"{prefix}.ifname"]),
         addresses=tuple(_decode_address(prefix, word) for word in addresses.split(",") if word),
         properties=_decode_properties(prefix, fields),
-        notes={key: value for key, value in fields.items() if key not in _END_KEYS},
+        notes={key: value for key, value in fields.items() if key not in _END_KEYS} or _NO_TEXTS,
         sandbox=sandbox,
         stands=_decode_stand(f"{prefix}.{key}", word, ready) if ready else None,
     )
@@ -427,9 +445,15 @@ def _decode_end(prefix: str, namespace: str, data: Mapping[str, str], schema: in
 
 def _decode_properties(prefix: str, fields: Mapping[str, str]) -> Properties:
     try:
-        return decode_properties(fields)
+        properties = decode_properties(fields)
     except ValueError as cause:
         raise ValueError(f"{prefix}.{cause}") from cause
+    return UNSAID if properties == UNSAID else properties
+
+
+@lru_cache(maxsize=256)  # each is of a node
+def _decode_vteps(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, text.split(",")))
 
 
 def _refused(data: Mapping[str, str]) -> list[str]:
@@ -448,7 +472,7 @@ def _decode_number(data: Mapping[str, str], key: str, valid: range) -> int:
 
 def _decode_address(prefix: str, word: str) -> Address:
     try:
-        return ip_interface(word)
+        return shared_address(word)
     except ValueError as cause:
         raise ValueError(f"{prefix}.addresses has {word!r:.80}, which is no address") from cause
 
@@ -461,7 +485,7 @@ def _ready_words(schema: int) -> tuple[str, str]:
 def _decode_stand(key: str, word: str, text: str) -> Stand:
     match text.split(" "):
         case [sandbox, found, toward, "generation", generation] if found == word and _NUMBER.fullmatch(generation):
-            return Stand(sandbox, toward, int(generation))
+            return Stand(shared_text(sandbox), shared_text(toward), int(generation))
     raise ValueError(f"{key} is {text!r:.80}, not '<sandbox> {word} <peer> generation <number>'")
 
 
@@ -501,7 +525,7 @@ def _decode_transition(line: str) -> Transition:
                 at = datetime.fromisoformat(moment)
                 if at.tzinfo is None:
                     raise ValueError("a moment without a time zone")
-                return Transition(at.astimezone(UTC), State(source), State(target), reason)
+                return Transition(at.astimezone(UTC), State(source), State(target), shared_text(reason))
             except (ValueError, OverflowError) as cause:
                 raise ValueError(fault) from cause
     raise ValueError(fault)

@@ -161,6 +161,9 @@ class FakeJournal(Journal):
         found = self.entries()
         return [one for one in found if one.pod and (one.pod.namespace, one.pod.name) == (namespace, name)]
 
+    def in_namespace(self, location: Location) -> list[SandboxEntry]:
+        return [entry for entry in self.entries() if entry.is_in(location)]
+
     def holding(self, link: str) -> list[tuple[SandboxEntry, HeldEnd]]:
         return [(entry, end) for entry in self.entries() for end in entry.ends if end.link == link]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ratchet.core import shared
 from ratchet.core.heartbeat import NodeLease
 from ratchet.core.machine import derive
 from ratchet.core.model import (
@@ -32,6 +34,7 @@ from ratchet.core.moves import join, leave, note_standing, with_vni
 from ratchet.core.naming import NODE_LABEL
 from ratchet.core.orphans import VniLease, orphaned_links
 from ratchet.core.properties import Properties, Route
+from ratchet.core.shared import shared_address
 from ratchet.errors import MalformedRecordError, NewerRecordError
 from ratchet.store.codec import (
     Json,
@@ -383,9 +386,48 @@ def test_a_pod_as_far_as_we_look() -> None:
     assert decode_pod({"metadata": metadata}) == Pod(ref, created=NOW)
     bare = {"metadata": {**metadata, "labels": None, "annotations": None}, "spec": None, "status": None}
     assert decode_pod(bare) == Pod(ref, created=NOW)
-    more = {"labels": {"a": "1"}, "annotations": {"b": "2"}, "deletionTimestamp": "2026-03-04T05:06:07Z"}
+    labels, annotations = {"ratchet": "true", "ratchet.wait": "1"}, {"ratchet.links": "[]"}
+    more = {"labels": labels, "annotations": annotations, "deletionTimestamp": "2026-03-04T05:06:07Z"}
     seen = {"metadata": metadata | more, "spec": {"nodeName": "n"}, "status": {"phase": "Running"}}
-    assert decode_pod(seen) == Pod(ref, {"a": "1"}, {"b": "2"}, "n", "Running", deleting=True, created=NOW)
+    assert decode_pod(seen) == Pod(ref, labels, annotations, "n", "Running", deleting=True, created=NOW)
+
+
+def test_only_settings_of_ratchet_are_kept_of_a_pod() -> None:
+    """An annotation of kubectl's or of an operator's may have kilobytes, and each pod of a namespace is cached."""
+    others = {"kubectl.kubernetes.io/last-applied-configuration": "x", "app": "a", "ratchetry": "x", "my.ratchet": "x"}
+    ours = {"ratchet": "true", "ratchet.misspelt": "x"}
+    pod = decode_pod({"metadata": {"name": "a", "labels": others | ours, "annotations": others | ours}})
+    assert (pod.labels, pod.annotations) == (ours, ours)
+    assert decode_pod({"metadata": {"name": "a", "labels": others}}) == decode_pod({"metadata": {"name": "a"}})
+
+
+def test_what_two_objects_have_in_common_is_kept_once() -> None:
+    """Each object of the API comes as text of its own."""
+    link = standing(vxlan(), Side.PRIMARY, Side.PAIR)
+    one, other = (decode_link(stored(link)) for _ in range(2))
+    assert one == other
+    for side in Side:
+        mine, theirs = one.end(side), other.end(side)
+        assert mine.sandbox is not None
+        assert theirs.sandbox is not None
+        assert mine.stands is not None
+        assert mine.addresses[0] is theirs.addresses[0]
+        assert mine.properties is theirs.properties
+        assert mine.sandbox.container_id is theirs.sandbox.container_id
+        assert mine.sandbox.container_id is mine.stands.sandbox
+        assert mine.sandbox.netns is theirs.sandbox.netns
+    metadata = json.dumps({"metadata": {"name": "a-pod", "uid": "a-uid", "labels": {"ratchet.pair_name": "a-pair"}}})
+    first, second = (decode_pod(json.loads(metadata)) for _ in range(2))
+    assert first.ref.uid is second.ref.uid
+    assert first.labels["ratchet.pair_name"] is second.labels["ratchet.pair_name"]
+
+
+def test_an_address_is_kept_no_longer_than_somebody_has_it() -> None:
+    shared_address("10.11.12.13/24")
+    gc.collect()
+    assert "10.11.12.13/24" not in shared._addresses
+    kept = shared_address("10.11.12.13/24")
+    assert shared_address("10.11.12.13/24") is kept
 
 
 @pytest.mark.parametrize(

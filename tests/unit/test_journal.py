@@ -64,6 +64,21 @@ def files(root: Path) -> list[Path]:
     return [path for path in root.rglob("*") if path.is_file()]
 
 
+@contextmanager
+def opened_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The names of the files that are opened within the block, by os.open."""
+    opened: list[str] = []
+    plain = os.open
+
+    def counted(path: str | Path, *arguments: Any, **options: Any) -> int:
+        opened.append(Path(path).name)
+        return plain(path, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", counted)
+        yield opened
+
+
 def since_boot() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
@@ -287,20 +302,13 @@ def test_a_del_ends_what_was_added_under_other_network_names(root: Path, remembe
 
 
 def test_only_entries_of_the_container_and_interface_are_read(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch
+    journal: Journal, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(8):
         journal.write(entry(Attachment("old", f"c{number}", "eth0")))
-    read: list[str] = []
-    decode = journal_module._document
-
-    def counted(path: Path) -> dict[str, Any] | None:
-        read.append(path.name)
-        return decode(path)
-
-    monkeypatch.setattr(journal_module, "_document", counted)
-    assert [one.attachment for one in journal.to_delete(ONE)] == [Attachment("old", "c1", "eth0")]
-    assert read == [Attachment("old", "c1", "eth0").file_name]
+    with opened_files(monkeypatch) as opened:
+        assert [one.attachment for one in Journal(root).to_delete(ONE)] == [Attachment("old", "c1", "eth0")]
+    assert opened == [Attachment("old", "c1", "eth0").file_name]
 
 
 def test_what_was_noted_of_a_static_pod_has_its_own_uid(journal: Journal) -> None:
@@ -531,7 +539,7 @@ def test_what_happens_while_it_is_read_anew_is_not_lost(root: Path, monkeypatch:
     remembering = Journal(root, remembers=True)
     old, new = entry(), replace(entry(Attachment("net", "c2", "eth0")), began=2.0)
     remembering.write(old)
-    read_all = remembering._read_all
+    read_all = remembering._files.read_all
 
     def meanwhile() -> list[SandboxEntry]:
         found = read_all()
@@ -539,7 +547,7 @@ def test_what_happens_while_it_is_read_anew_is_not_lost(root: Path, monkeypatch:
         remembering.forget(old.attachment)
         return found
 
-    monkeypatch.setattr(remembering, "_read_all", meanwhile)
+    monkeypatch.setattr(remembering._files, "read_all", meanwhile)
     remembering.reload()
     assert remembering.entries() == [new]
 
@@ -603,27 +611,23 @@ def test_an_earlier_version_reads_an_underlay_without_a_port(root: Path, journal
 
 
 def test_an_entry_is_decoded_once_for_each_version_of_its_file(
-    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    journal: Journal, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each step of each link of an ADD reads the entry, which has all links of the pod."""
     journal.write(entry())
-    read: list[str] = []
-    decode = journal_module._document
-
-    def counted(path: Path) -> dict[str, Any] | None:
-        read.append(path.name)
-        return decode(path)
-
-    monkeypatch.setattr(journal_module, "_document", counted)
-    for _ in range(10):
-        assert journal.read(ONE) == entry()
-    assert len(read) == 1
-    journal.write(replace(entry(), netns="/run/netns/other"))
-    for _ in range(10):
-        found = journal.read(ONE)
-        assert found is not None
-        assert found.netns == "/run/netns/other"
-    assert len(read) == 2
+    another = Journal(root)
+    with opened_files(monkeypatch) as opened:
+        for _ in range(10):
+            assert another.read(ONE) == entry()
+        assert len(opened) == 1
+        journal.write(replace(entry(), netns="/run/netns/other"))
+        opened.clear()
+        for _ in range(10):
+            for one in (journal, another):
+                found = one.read(ONE)
+                assert found is not None
+                assert found.netns == "/run/netns/other"
+    assert len(opened) == 1, "by the journal that did not write it"
 
 
 def test_an_entry_of_a_former_boot_owns_no_interface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -644,4 +648,205 @@ def test_a_forgotten_entry_is_not_kept_in_memory(journal: Journal) -> None:
     journal.write(entry())
     assert journal.read(ONE) == entry()
     journal.forget(ONE)
-    assert journal._decoded == {}
+    assert journal._files._known == {}
+
+
+# What an agent is asked for each sandbox of the node
+
+
+def test_an_agent_opens_no_file_to_know_of_no_del(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remembering = Journal(root, remembers=True)
+    remembering.bury(Attachment("net", "deleted", "eth0"), since_boot())
+    with opened_files(monkeypatch) as opened:
+        for number in range(50):
+            assert not remembering.is_buried(Attachment("net", f"c{number}", "eth0"), 0.0)
+    assert opened == []
+
+
+def test_a_tombstone_is_read_once_for_each_version_of_its_file(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remembering, plugin = Journal(root, remembers=True), Journal(root)
+    plugin.bury(ONE, 5.0)
+    with opened_files(monkeypatch) as opened:
+        for _ in range(10):
+            assert remembering.is_buried(ONE, 5.0)
+            assert not remembering.is_buried(ONE, 6.0)
+        assert len(opened) == 1
+        plugin.bury(ONE, 6.0)
+        opened.clear()
+        for _ in range(10):
+            assert remembering.is_buried(ONE, 6.0)
+        assert len(opened) == 1
+
+
+def test_an_agent_learns_at_once_of_a_del_that_the_plugin_served(root: Path) -> None:
+    """The plugin serves it if the agent does not take it: an ADD of the agent may still run."""
+    remembering, began = Journal(root, remembers=True), since_boot()
+    assert not remembering.is_buried(ONE, began)
+    assert not remembering.is_deleted("c1")
+    Journal(root).bury(ONE, since_boot())
+    assert remembering.is_buried(ONE, began)
+    assert remembering.is_deleted("c1")
+
+
+def test_the_tombstones_are_listed_again_only_after_a_change(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remembering, plugin = Journal(root, remembers=True), Journal(root)
+    plugin.bury(Attachment("net", "c9", "eth0"), since_boot())
+    long_ago = time.time() - 60
+    os.utime(root / "deleted", (long_ago, long_ago))
+    listed: list[Path] = []
+    plain = os.listdir
+
+    def counted(path: Path) -> list[str]:
+        listed.append(path)
+        return plain(path)
+
+    monkeypatch.setattr(os, "listdir", counted)
+    for number in range(20):
+        assert remembering.is_deleted(f"c{number}") is (number == 9)
+    assert len(listed) == 1
+    plugin.bury(ONE, since_boot())
+    assert remembering.is_deleted("c1")
+    assert len(listed) == 2
+
+
+def test_a_folder_that_changed_just_now_is_listed_again(root: Path) -> None:
+    """Two changes within one tick of the kernel's clock leave it the same time."""
+    remembering, plugin = Journal(root, remembers=True), Journal(root)
+    plugin.bury(Attachment("net", "c9", "eth0"), since_boot())
+    assert not remembering.is_deleted("c1")
+    changed = (root / "deleted").stat().st_mtime_ns
+    plugin.bury(ONE, since_boot())
+    os.utime(root / "deleted", ns=(changed, changed))
+    assert remembering.is_deleted("c1")
+
+
+def test_a_del_that_the_disk_does_not_take_is_known_to_the_agent(root: Path) -> None:
+    remembering, began = Journal(root, remembers=True), since_boot()
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "deleted").write_text("a file in the folder's place")
+    with pytest.raises(RatchetError, match="cannot write"):
+        remembering.bury(ONE, since_boot())
+    assert remembering.is_buried(ONE, began)
+    assert remembering.is_deleted("c1")
+    assert not remembering.is_deleted("c")
+
+
+def test_tombstones_that_are_purged_are_kept_nowhere(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remembering = Journal(root, remembers=True)
+    remembering.bury(ONE, since_boot())
+    assert remembering.is_buried(ONE, 0.0)
+    (root / "deleted" / ONE.interface_key).unlink()
+    remembering._tombstones.purge()
+    assert remembering._tombstones._read == {}
+    assert remembering._tombstones._unwritten == {}
+
+
+def test_entries_that_have_not_changed_are_not_decoded_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at a resync, and not at all where the agent itself wrote them."""
+    found_at_start, written = (entry(Attachment("net", one, "eth0")) for one in ("c1", "c2"))
+    plugin = Journal(root)
+    plugin.write(found_at_start)
+    with opened_files(monkeypatch) as opened:
+        remembering = Journal(root, remembers=True)
+        assert opened == [found_at_start.attachment.file_name]
+        remembering.write(written)
+        opened.clear()
+        remembering.reload()
+        assert opened == []
+        plugin.write(replace(found_at_start, netns="/run/netns/other"))
+        opened.clear()
+        remembering.reload()
+        assert opened == [found_at_start.attachment.file_name]
+    assert {one.netns for one in remembering.entries()} == {"/run/netns/a", "/run/netns/other"}
+
+
+@pytest.mark.parametrize("remembers", [False, True])
+def test_entries_are_found_by_the_name_of_their_pod(root: Path, remembers: bool) -> None:
+    journal = Journal(root, remembers=remembers)
+    first, second = (entry(Attachment("net", one, "eth0")) for one in ("c1", "c2"))
+    other = replace(entry(Attachment("net", "c3", "eth0")), pod=PodRef("other", "a", "uid"))
+    for one in (first, replace(second, pod=PodRef("default", "a", "uid-2")), other):
+        journal.write(one)
+    assert {one.attachment.container_id for one in journal.of_pod("default", "a")} == {"c1", "c2"}
+    assert journal.of_pod("default", "b") == []
+    journal.write(replace(second, pod=PodRef("default", "b", "uid")))
+    journal.forget(first.attachment)
+    assert journal.of_pod("default", "a") == []
+    assert len(journal.of_pod("default", "b")) == 1
+
+
+@pytest.mark.parametrize("remembers", [False, True])
+@pytest.mark.parametrize(
+    ("netns", "cookie", "is_there"),
+    [
+        ("/run/netns/a", 0, True),
+        ("/run/netns/a", 7, True),
+        ("/run/netns/moved", 7, True),
+        ("/run/netns/a", 8, False),
+        ("/run/netns/moved", 8, False),
+        ("/run/netns/moved", 0, False),
+    ],
+)
+def test_entries_are_found_by_their_namespace(
+    root: Path, remembers: bool, netns: str, cookie: int, is_there: bool
+) -> None:
+    """By its cookie where both are known, else by its path."""
+    journal = Journal(root, remembers=remembers)
+    known = replace(entry(), cookie=7)
+    journal.write(known)
+    journal.write(entry(Attachment("net", "c2", "eth0"), "/run/netns/b"))
+    here = Location(netns, cookie)
+    assert journal.in_namespace(here) == ([known] if is_there else [])
+    assert journal.is_anothers(here, "in1", "c9") is is_there
+    journal.write(replace(known, cookie=9, netns="/run/netns/c"))
+    assert journal.in_namespace(here) == []
+
+
+@pytest.mark.parametrize("remembers", [False, True])
+def test_an_entry_without_a_cookie_is_found_by_its_path(root: Path, remembers: bool) -> None:
+    journal = Journal(root, remembers=remembers)
+    journal.write(entry())
+    assert journal.in_namespace(Location("/run/netns/a", 7)) == [entry()]
+    assert journal.in_namespace(Location("/run/netns/b", 7)) == []
+
+
+def test_a_del_looks_at_the_entries_of_its_namespace_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remembering = Journal(root, remembers=True)
+    for number in range(20):
+        remembering.write(entry(Attachment("net", f"c{number}", "eth0"), f"/run/netns/{number}"))
+    looked_at: list[str] = []
+    plain = SandboxEntry.is_in
+
+    def counted(self: SandboxEntry, location: Location) -> bool:
+        looked_at.append(self.netns)
+        return plain(self, location)
+
+    monkeypatch.setattr(SandboxEntry, "is_in", counted)
+    assert remembering.is_anothers(Location("/run/netns/3"), "in1", "c9")
+    assert looked_at == ["/run/netns/3"]
+
+
+def test_a_del_does_not_look_at_the_other_ends_of_its_sandbox(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks for each end: a pod with a hundred links would look at ten thousand."""
+    remembering = Journal(root, remembers=True)
+    remembering.write(entry(ONE, "/run/netns/a", *(f"in{number}" for number in range(20))))
+    looked_at: list[str] = []
+    plain = Link.end
+
+    def counted(self: Link, side: Side) -> End:
+        looked_at.append(self.name)
+        return plain(self, side)
+
+    monkeypatch.setattr(Link, "end", counted)
+    assert not remembering.is_anothers(Location("/run/netns/a"), "in1", "c1")
+    assert looked_at == []
+    assert remembering.is_anothers(Location("/run/netns/a"), "in1", "c1", "link-in2"), "of another link"
+    assert not remembering.is_anothers(Location("/run/netns/a"), "in1", "c1", "link-in1")
+
+
+@pytest.mark.parametrize("key", ["network", "container_id", "ifname", "netns"])
+def test_an_agent_starts_though_an_entry_is_broken(root: Path, key: str) -> None:
+    Journal(root).write(entry())
+    (path,) = files(root)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: ["x"]}))
+    assert Journal(root, remembers=True).entries() == []

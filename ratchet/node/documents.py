@@ -1,0 +1,61 @@
+"""JSON documents in files that root alone may read; each is put in place whole, by a rename."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ratchet.node.private import create_private, unwritable
+
+Version = tuple[int, int, int]  # of a file: inode, time of the last change in ns, size in bytes
+
+
+def version_of(status: os.stat_result) -> Version:
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def read_document(path: Path | str) -> dict[str, Any] | None:
+    """The document in a file; None if there is none, or it cannot be read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # most often there is none, which costs open() much more
+        with os.fdopen(descriptor, "rb") as file:
+            document = json.loads(file.read())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def write_document(path: Path, document: dict[str, Any], *, exclusive: bool = False) -> Version:
+    """Put a document in place and return the version of its file.
+
+    Raises RatchetError; with `exclusive`, FileExistsError if the file exists.
+    """
+    partial = path.with_name(f".{os.getpid()}.{random.getrandbits(32):08x}")
+    try:
+        descriptor = create_private(partial, os.O_EXCL | os.O_WRONLY)
+        try:
+            _write_all(descriptor, json.dumps(document).encode())
+            version = version_of(os.fstat(descriptor))
+        finally:
+            os.close(descriptor)
+        if exclusive:
+            os.link(partial, path)
+            partial.unlink()
+        else:
+            partial.rename(path)
+    except OSError as cause:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        if exclusive and isinstance(cause, FileExistsError):
+            raise
+        raise unwritable(path, cause) from cause
+    return version
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    while content:
+        content = content[os.write(descriptor, content) :]

@@ -1,0 +1,170 @@
+"""The entries of the journal, and their form as JSON: what ADD noted of each attachment of a sandbox."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from typing import Any
+
+from ratchet.cni.config import DEFAULT_VXLAN_PORT
+from ratchet.cni.delegation import Delegation
+from ratchet.core.model import Link, Location, PodRef, Side
+from ratchet.errors import MalformedRecordError
+from ratchet.node.sites import Underlay
+from ratchet.store.codec import decode_link, encode_link
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """What the runtime attaches: one interface name of one container, in one network (SPEC.md, "Parameters")."""
+
+    network: str
+    container_id: str
+    ifname: str
+
+    @property
+    def file_name(self) -> str:
+        # No container id holds a `+`, so no two attachments share a file; a network's name may be of any length.
+        return f"{self.interface_key}+{sha256(self.network.encode()).hexdigest()[:12]}"
+
+    @property
+    def interface_key(self) -> str:
+        """The container and its interface, whatever the network's name is."""
+        return f"{self.container_id}+{self.ifname}"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldEnd:
+    """An end that this sandbox has, or may have, joined; `wanted` is the link as it was declared then.
+
+    `side` is the sandbox's end of `wanted`; the record may have the roles the other way round. `index` is the ifindex
+    reserved for the interface (`core.model.Location`), noted before the interface is made. `declared`: the pod itself
+    declares the link, which holds for as long as its sandbox lives.
+    """
+
+    wanted: Link
+    side: Side
+    index: int = 0
+    declared: bool = True
+
+    @property
+    def link(self) -> str:
+        return self.wanted.name
+
+    @property
+    def ifname(self) -> str:
+        return self.wanted.end(self.side).ifname
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxEntry:
+    """One attachment as ADD left it: whose it is, where it is, its ends and what its delegates were given.
+
+    `cookie` is the identity of the namespace at `netns` (SO_NETNS_COOKIE), valid within `boot`; 0: it was not read.
+    `asks`: links are to be made for it. `began`: when the runtime called, in seconds since boot. `underlay`: what its
+    configuration says of the node's side of tunnels. `boot`: the kernel's name for the boot in which it was noted,
+    filled in by the journal.
+    """
+
+    attachment: Attachment
+    netns: str
+    pod: PodRef | None = None
+    ends: tuple[HeldEnd, ...] = ()
+    delegations: tuple[Delegation, ...] = ()
+    asks: bool = False
+    began: float = 0.0
+    underlay: Underlay | None = None
+    cookie: int = 0
+    boot: str = field(default="", compare=False)
+
+    def location(self, end: HeldEnd) -> Location:
+        """Where the interface of one of its ends is."""
+        return Location(self.netns, self.cookie, end.index)
+
+    def is_in(self, location: Location) -> bool:
+        """Whether its namespace is that of a location: by cookie where both are known, else by path."""
+        if self.cookie and location.cookie:
+            return self.cookie == location.cookie
+        return self.netns == location.netns
+
+
+def encode_entry(entry: SandboxEntry) -> dict[str, Any]:
+    """The document of an entry."""
+    pod = entry.pod
+    return {
+        "network": entry.attachment.network,
+        "container_id": entry.attachment.container_id,
+        "ifname": entry.attachment.ifname,
+        "netns": entry.netns,
+        "cookie": entry.cookie,
+        "pod": asdict(pod) if pod else None,
+        "asks": entry.asks,
+        "began": entry.began,
+        "ends": [_encode_end(end) for end in entry.ends],
+        "delegations": [delegation.to_json() for delegation in entry.delegations],
+        "underlay": _encode_underlay(entry.underlay) if entry.underlay else None,
+        "boot": entry.boot,
+    }
+
+
+def decode_entry(document: dict[str, Any] | None) -> SandboxEntry | None:
+    """The entry that a document holds; None if it holds none."""
+    if document is None:
+        return None
+    try:
+        pod, underlay = document["pod"], document["underlay"]
+        return SandboxEntry(
+            Attachment(_text(document["network"]), _text(document["container_id"]), _text(document["ifname"])),
+            _text(document["netns"]),
+            _decode_pod(pod) if pod else None,
+            tuple(_decode_end(end) for end in document["ends"]),
+            tuple(Delegation.from_json(one) for one in document["delegations"]),
+            bool(document["asks"]),
+            float(document["began"]),
+            _decode_underlay(underlay) if underlay else None,
+            int(document.get("cookie", 0)),
+            document["boot"],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, MalformedRecordError):
+        return None
+
+
+def _decode_pod(document: dict[str, Any]) -> PodRef:
+    namespace, name, uid = (_text(document[key]) for key in ("namespace", "name", "uid"))
+    return PodRef(namespace, name, uid, _text(document.get("mirror", "")))
+
+
+def _text(value: object) -> str:
+    """A text, shared with every other entry that has the same. Raises TypeError."""
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.80} is not a text")
+    return sys.intern(value)
+
+
+def _encode_end(end: HeldEnd) -> dict[str, Any]:
+    return {"side": end.side.value, "wanted": encode_link(end.wanted), "ifindex": end.index, "declared": end.declared}
+
+
+def _decode_end(document: dict[str, Any]) -> HeldEnd:
+    """An end. One that an earlier version has noted has no ifindex, and is declared by the primary."""
+    side = Side(document["side"])
+    declared = bool(document.get("declared", side is Side.PRIMARY))
+    return HeldEnd(decode_link(document["wanted"]), side, int(document.get("ifindex", 0)), declared)
+
+
+def _encode_underlay(underlay: Underlay) -> dict[str, Any]:
+    """An underlay; `vxlan_port` is always a number, because earlier versions read no other."""
+    return {
+        "interface": underlay.interface,
+        "address": underlay.address,
+        "vxlan_port": underlay.vxlan_port or DEFAULT_VXLAN_PORT,
+        "vxlan_port_is_set": underlay.vxlan_port is not None,
+    }
+
+
+def _decode_underlay(document: dict[str, Any]) -> Underlay:
+    """An underlay; the default port of an earlier version's entry is taken as not set, because it mostly was not."""
+    port = document["vxlan_port"]
+    is_set = document.get("vxlan_port_is_set", port != DEFAULT_VXLAN_PORT)
+    return Underlay(document["interface"], document["address"], port if is_set else None)
