@@ -25,6 +25,7 @@ from ratchet.agent.membership import Membership
 from ratchet.agent.metrics import Gauges, Metrics
 from ratchet.agent.precedence import Precedence
 from ratchet.agent.queue import WorkQueue
+from ratchet.agent.rounds import Rounds
 from ratchet.agent.server import Server
 from ratchet.agent.settings import Settings
 from ratchet.agent.sites import Sites
@@ -40,10 +41,11 @@ from ratchet.store.records import PodChange, Records
 
 log = logging.getLogger(__name__)
 
-# Seconds. Between two looks at what stands in the kernel, which asks nobody else; at the clock; for DELs that were kept
-# to go before all else; for a request in the background; without any answer from the API until the agent is not ready;
-# without a look until it is not alive.
-OBSERVE_SECONDS = 30.0
+# Links that are checked in the kernel per second, which asks nobody else: of up to OBSERVE_SECONDS * OBSERVE_RATE links
+# each is checked every OBSERVE_SECONDS.
+OBSERVE_SECONDS, OBSERVE_RATE = 30.0, 30.0
+# Seconds. Between two looks at the clock; for DELs that were kept to go before all else; for a request in the
+# background; without any answer from the API until the agent is not ready; without a look until it is not alive.
 LOOK_SECONDS = 2.0
 SPOOL_GOES_FIRST_SECONDS = 5.0
 PATIENCE_SECONDS = 10.0
@@ -209,7 +211,8 @@ class Agent:
     # What is looked at again and again
 
     def _keep_looking(self) -> None:
-        observe, resync = time.monotonic() + OBSERVE_SECONDS, time.monotonic() + self._settings.resync
+        observations = Rounds[str](OBSERVE_SECONDS, OBSERVE_RATE, time.monotonic())
+        resync = time.monotonic() + self._settings.resync
         vnis_checked = False
         while not self._stopping.wait(LOOK_SECONDS):
             now = self._looked_at = time.monotonic()
@@ -218,9 +221,9 @@ class Agent:
                 resync = now + self._settings.resync
             elif not vnis_checked and self._informers.links_listed:
                 vnis_checked = self._check_vnis()
-            if now >= observe:
-                self._tend_all()
-                observe = now + OBSERVE_SECONDS
+            for link in observations.due(self._links, now):
+                self._seen.forget(link)
+                self._tend(link)
 
     def _resync(self) -> None:
         try:
@@ -294,16 +297,20 @@ class Agent:
     def _tend_all(self) -> None:
         """Look at every link and every pod of the node, whoever has seen them before."""
         self._seen.forget_all()
-        entries = self._journal.entries()
-        names = {end.link for entry in entries for end in entry.ends} | set(self._records.known.names())
-        for name in names:
+        for name in self._links():
             self._tend(name)
         self._reconcile_all_pods()
 
+    def _links(self) -> set[str]:
+        """The links of this node: those that a sandbox holds, and those whose records name the node."""
+        held = {end.link for entry in self._journal.entries() for end in entry.ends}
+        return held | set(self._records.known.names())
+
     def _pod_gone(self, change: PodChange) -> None:
         self._announcer.forget(change.pod.ref.uid)
-        for entry in self._journal.entries():
-            if entry.pod == change.pod.ref:
+        ref = change.pod.ref
+        for entry in self._journal.of_pod(ref.namespace, ref.name):
+            if entry.pod == ref:
                 for end in entry.ends:
                     self._seen.forget(end.link)  # its namespace may have gone with it
                     self._tend(end.link)

@@ -112,7 +112,7 @@ def tender_with(events: Events) -> tending.Tender:
     return tending.Tender(
         node="node-a",
         journal=nothing,
-        records=SimpleNamespace(pods=lambda _: [Pod(ORDINARY.pod)]),  # type: ignore[arg-type]
+        records=SimpleNamespace(pods_called=lambda *_: []),  # type: ignore[arg-type]
         sites=lambda *_: SimpleNamespace(sandbox=lambda *_: ORDINARY),  # type: ignore[arg-type]
         announcer=events,  # type: ignore[arg-type]
         metrics=nothing,
@@ -164,7 +164,7 @@ def test_an_event_of_an_edit_has_its_interface() -> None:
         announcer=events,  # type: ignore[arg-type]
         is_adding=nothing,
         reconcile_link=nothing,
-        reconcile_namespace=nothing,
+        reconcile_pod=nothing,
     )
     membership._announce_edits(PRIMARY_ENTRY, Pod(ORDINARY.pod), {}, None)
     ((reason, text, interface),) = events.sent
@@ -189,7 +189,7 @@ def test_an_event_of_a_link_whose_interface_another_link_holds_has_the_interface
         announcer=events,  # type: ignore[arg-type]
         is_adding=nothing,
         reconcile_link=nothing,
-        reconcile_namespace=nothing,
+        reconcile_pod=nothing,
     )
     monkeypatch.setattr("ratchet.agent.membership.held_ends", lambda *_: [other])
     membership._take(PRIMARY_ENTRY, Pod(ORDINARY.pod), [nothing])
