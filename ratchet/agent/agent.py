@@ -139,6 +139,7 @@ class Agent:
             self._calls.is_adding,
             self._heartbeat.is_lost,
             self._membership,
+            self._tend_later,
             self._seen,
         )
         self._inspector = Inspector(
@@ -279,6 +280,9 @@ class Agent:
     def _tend(self, link: str) -> None:
         self._queue.add((LINK, "", link))
 
+    def _tend_later(self, link: str, seconds: float) -> None:
+        self._queue.add((LINK, "", link), after=seconds)
+
     def _reconcile_pod(self, namespace: str, name: str) -> None:
         self._queue.add((POD, namespace, name), after=POD_SECONDS)
 
@@ -322,7 +326,7 @@ class Agent:
 
     def _node_changed(self, node: str) -> None:
         for link in self._records.known.all():
-            if any(one is not None and one.node == node for one in (link.primary.sandbox, link.pair.sandbox)):
+            if node in link.nodes:
                 self._tend(link.name)
 
     # What is told of the agent

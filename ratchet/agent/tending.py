@@ -31,6 +31,7 @@ from ratchet.errors import (
     SupersededError,
 )
 from ratchet.node.journal import HeldEnd, Journal, SandboxEntry, since_boot
+from ratchet.node.linking import CREATION_SECONDS
 from ratchet.node.reconciler import Reconciler, take_down
 from ratchet.node.seen import Seen
 from ratchet.store.known import KnownRecords
@@ -43,9 +44,9 @@ class Tender:
     """Looks after the ends of one node.
 
     `is_adding` says whether a call is at work on a container's links; `is_lost` whether a node is lost. `membership`
-    decides which links a sandbox has. `seen` has the ends that are not looked at again while nothing has changed.
-    `since` is from when on, in seconds since boot, pods start under its eyes: what was linked before then is
-    no news.
+    decides which links a sandbox has. `reconcile_later` queues a link after so many seconds. `seen` has the ends that
+    are not looked at again while nothing has changed. `since` is from when on, in seconds since boot, pods start under
+    its eyes: what was linked before then is no news.
     """
 
     node: str
@@ -57,6 +58,7 @@ class Tender:
     is_adding: Callable[[str], bool]
     is_lost: Callable[[str], bool]
     membership: Membership
+    reconcile_later: Callable[[str, float], None]
     seen: Seen = field(default_factory=Seen)
     since: float = field(default_factory=since_boot)
     # Whether each end was linked when that was last told, by link and container.
@@ -70,7 +72,7 @@ class Tender:
         """Do what is to be done for a link at this node. Raises RatchetError where it is to be tried again."""
         with about(link=name):
             held = self.journal.holding(name)
-            record, _ = self.records.known_link(name)
+            record, _ = self.records.expected_link(name)
             if record is not None:
                 self._take_out_strays(record, held)
             rejected: RatchetError | None = None
@@ -113,16 +115,18 @@ class Tender:
         """How many links of this node are in each state."""
         counts = dict.fromkeys(State, 0)
         for link in self.records.known.all():
-            counts[derive(link)] += 1
+            if self.node in link.nodes:  # a record that only expects a pod of this node is not one of its links yet
+                counts[derive(link)] += 1
         return counts
 
     # One end
 
     def _tend_end(self, entry: SandboxEntry, end: HeldEnd) -> None:
-        record, _ = self.records.known_link(end.link)
+        deleted = self._is_deleted(entry)
+        record, _ = self.records.known_link(end.link) if deleted else self.records.expected_link(end.link)
         side = self._attempt(entry, end).as_recorded(record).side
         holder = record.sandbox(side) if record is not None else None
-        if self._is_deleted(entry):
+        if deleted:
             if holder is None or holder.container_id != entry.attachment.container_id:
                 return
             # Its DEL is at it, or could not do it: it withdraws, whoever comes second has nothing to do.
@@ -131,6 +135,10 @@ class Tender:
         elif holder is None:
             if not self._may_take(entry):
                 self._make_way(entry, end)
+                return
+            left = entry.began + CREATION_SECONDS - since_boot()
+            if left > 0 and self.records.is_created_by_peer(end.wanted, end.side, self.node):
+                self.reconcile_later(end.link, left)
                 return
         elif holder.container_id != entry.attachment.container_id and not _is_there(entry, end):
             return  # another has its place, and it has made way; one that has not withdraws

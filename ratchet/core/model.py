@@ -211,8 +211,9 @@ class Link:
     `schema` is the format in which the record is stored, and stays for the record's life. `unread` are the lines of its
     history that this version cannot read and keeps as they are. `generation` counts changes of the intent. `vni` stays
     until the record goes, unless the link is renumbered. `refused_vnis` are the numbers that a node of the link cannot
-    use, the latest last. `uid` and `resource_version` are the API server's, empty while the record is not stored;
-    `created` likewise None.
+    use, the latest last. `expected_on`: while an end has not joined, the labels of the nodes on which its pod is, or
+    was last. Their agents watch the record too, so they have it when the pod starts. `uid` and `resource_version` are
+    the API server's, empty while the record is not stored; `created` likewise None.
     """
 
     name: str
@@ -226,6 +227,7 @@ class Link:
     history: tuple[Transition, ...] = ()
     schema: int = CURRENT_SCHEMA
     unread: tuple[str, ...] = ()
+    expected_on: tuple[str, ...] = ()
     uid: str = field(default="", compare=False)
     resource_version: str = field(default="", compare=False)
     created: datetime | None = field(default=None, compare=False)
@@ -238,6 +240,11 @@ class Link:
 
     def sandbox(self, side: Side) -> Sandbox | None:
         return self.end(side).sandbox
+
+    @property
+    def nodes(self) -> set[str]:
+        """The nodes of the sandboxes that have joined."""
+        return {end.sandbox.node for end in (self.primary, self.pair) if end.sandbox is not None}
 
     def side_of(self, container_id: str) -> Side | None:
         """The side that this sandbox has joined; None where it has not."""

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from ratchet.core.machine import JOINED, LEFT, LOST, STANDS, Event, advance, derive, facts_of
 from ratchet.core.model import Kind, Link, Sandbox, Side, Transition
+from ratchet.core.naming import node_label
 
 HISTORY_KEPT = 12
 REFUSED_KEPT = 16
@@ -36,7 +37,7 @@ def join(record: Link | None, wanted: Link, side: Side, sandbox: Sandbox, now: d
         return _told(before, base, steps, f"{side} {sandbox.pod} declares the link anew", now)
     # A pod that was absent when its peer joined may have been recorded under another of its names.
     mine = replace(base.end(side), name=wanted.end(side).name, sandbox=sandbox, stands=None)
-    joined = base.with_end(side, mine)
+    joined = replace(base.with_end(side, mine), expected_on=_expected_after_join(base, side, sandbox))
     steps.append((JOINED[side], joined))
     if side is Side.PRIMARY and base.primary.sandbox is None and base.pair.sandbox is not None:
         steps.append((Event.PAIR_JOINED, joined))
@@ -54,6 +55,7 @@ def leave(record: Link, side: Side, container_id: str, reason: str, now: datetim
     if record.kind is Kind.VETH:
         base, steps = _without_stand(record, side.other)
     left = base.with_end(side, replace(base.end(side), sandbox=None, stands=None))
+    left = replace(left, expected_on=_expected_after_leave(record, side))
     return _told(record, left, [*steps, (LEFT[side], left)], reason, now)
 
 
@@ -107,6 +109,20 @@ def renumber(record: Link, vni: int, reason: str, now: datetime, *, refused: boo
 
 def _built_with(record: Link, side: Side) -> tuple[Side, ...]:
     return (side, side.other) if record.kind is Kind.VETH else (side,)
+
+
+def _expected_after_join(record: Link, side: Side, sandbox: Sandbox) -> tuple[str, ...]:
+    if record.sandbox(side.other) is not None:
+        return ()
+    return tuple(label for label in record.expected_on if label != node_label(sandbox.node))
+
+
+def _expected_after_leave(record: Link, side: Side) -> tuple[str, ...]:
+    """The node that a pod leaves, if the peer stays on another: the pod mostly comes back to it."""
+    sandbox, peer = record.sandbox(side), record.sandbox(side.other)
+    if sandbox is None or peer is None or sandbox.node == peer.node:
+        return ()
+    return (node_label(sandbox.node),)
 
 
 def _without_stand(record: Link, side: Side) -> tuple[Link, list[Step]]:

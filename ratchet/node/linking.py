@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,7 @@ from ratchet.core.intent import (
     unknown_settings,
     wanted_links,
 )
-from ratchet.core.model import End, Link, Pod, Side
+from ratchet.core.model import End, Pod, Side
 from ratchet.core.plan import Attempt, Site
 from ratchet.errors import InvalidIntentError, PeerMissingError, SupersededError
 from ratchet.node.at_once import each_at_once
@@ -31,6 +32,10 @@ from ratchet.node.reconciler import Reconciler, Settled
 from ratchet.store.records import Records
 
 log = logging.getLogger(__name__)
+
+# For how long a node waits for a record that its peer's node is to create: long enough for two pods that start
+# together, short for one whose peer comes later.
+CREATION_SECONDS = 0.05
 
 OwnEnd = tuple[WantedLink, Side]
 
@@ -110,9 +115,14 @@ def link_all(
     if not attempts:
         return []
     settle = partial(_settle_each, reconciler, site)
-    mine = {one.name: one for one in attempts}
+    later = [one for one in attempts if reconciler.records.is_created_by_peer(one.wanted, one.side, site.node)]
     # All have joined before any is waited for: two pods that each wait for the other's first link would wait for ever.
-    settled = settle(attempts, joined=False)
+    left = {one.name for one in later}
+    settled = settle([one for one in attempts if one.name not in left], joined=False)
+    if later and (require or time.monotonic() < until):
+        _await_records(reconciler.records, later, until)
+        settled |= settle(later, joined=False)
+    mine = {one.name: one for one in attempts if one.name in settled}
     waiting = {name for name, end in settled.items() if not end.stands}
     if waiting:
         version = min((end.record.resource_version for end in settled.values()), key=_age_of_version)
@@ -120,7 +130,7 @@ def link_all(
         changes = reconciler.records.names_of_changed_links(pod.namespace, pod.name, mine.keys(), version, until)
         for names in changes:
             # Those that stand too: nobody else looks after them yet, and their peers come and go meanwhile.
-            settled |= settle([one for one in attempts if names is None or one.name in names], joined=True)
+            settled |= settle([one for one in mine.values() if names is None or one.name in names], joined=True)
             before, waiting = waiting, {name for name, end in settled.items() if not end.stands}
             for name in before - waiting:
                 log.info("link %s stands at its %s", name, mine[name].side)
@@ -128,7 +138,18 @@ def link_all(
                 break
     if waiting and require:
         raise _peers_missing(reconciler.records, [one for one in attempts if one.name in waiting])
-    return [(_own_end(one, settled[one.name].record), settled[one.name].device) for one in attempts]
+    return [_end_and_device(one, settled.get(one.name)) for one in attempts]
+
+
+def _await_records(records: Records, attempts: Sequence[Attempt], until: float) -> None:
+    """Wait a moment for the records that the nodes of the peers create, at most until `until` (monotonic seconds)."""
+    missing = {one.name for one in attempts}
+    namespace, pod = attempts[0].sandbox.pod.namespace, attempts[0].sandbox.pod.name
+    until = min(until, time.monotonic() + CREATION_SECONDS)
+    for _ in records.names_of_changed_links(namespace, pod, missing, "", until):
+        missing = {name for name in missing if records.expected_link(name)[0] is None}
+        if not missing:
+            return
 
 
 def _settle_each(
@@ -142,8 +163,11 @@ def _settle_each(
     return {one.name: end for one, end in zip(attempts, ends, strict=True)}
 
 
-def _own_end(attempt: Attempt, record: Link) -> End:
-    return record.end(attempt.as_recorded(record).side)
+def _end_and_device(attempt: Attempt, settled: Settled | None) -> tuple[End, Device | None]:
+    """An attempt's end as it is recorded, and its device; `settled`: None if the record is left to the peer's node."""
+    if settled is None:
+        return attempt.wanted.end(attempt.side), None
+    return settled.record.end(attempt.as_recorded(settled.record).side), settled.device
 
 
 def _age_of_version(version: str) -> tuple[int, str]:

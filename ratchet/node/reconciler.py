@@ -210,7 +210,7 @@ class _Settling:
         self._held_vni: int | None = None  # of which the record was seen to hold the Lease
         self._refused = 0
         self._claimed: Link | None = None
-        self._stored, self._certain = reconciler.records.known_link(attempt.name)
+        self._stored, self._certain = reconciler.records.expected_link(attempt.name)
         self._draft = self._stored
 
     def run(self) -> Settled:

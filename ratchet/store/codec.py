@@ -11,7 +11,7 @@ two is the primary, `ready` for which peer an end is made. `minReader` is the le
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -43,6 +43,7 @@ from ratchet.core.naming import (
     KIND_LABEL,
     LEASE_LABEL,
     MANAGED_BY,
+    NODE_LABEL,
     SCHEMA_LABEL,
     STATE_LABEL,
     VNI_LABEL,
@@ -153,6 +154,7 @@ def decode_link(config_map: Mapping[str, Any]) -> Link:
             history=history,
             schema=schema,
             unread=unread,
+            expected_on=_expected_on(metadata.get("labels") or {}, data, (primary, pair)),
             uid=metadata.get("uid", ""),
             resource_version=metadata.get("resourceVersion", ""),
             created=decode_time(metadata.get("creationTimestamp")),
@@ -342,6 +344,13 @@ def decode_time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text).astimezone(UTC) if text else None
 
 
+def _expected_on(labels: Mapping[str, str], data: Mapping[str, str], prefixes: Collection[str]) -> tuple[str, ...]:
+    """The labels of nodes of which the record holds no sandbox."""
+    found = {label for label in labels if label.startswith(f"{NODE_LABEL}/")}
+    nodes = (data.get(f"{prefix}.node") for prefix in prefixes)
+    return tuple(shared_text(label) for label in sorted(found - {node_label(node) for node in nodes if node}))
+
+
 def _labels(link: Link, state: State) -> dict[str, str]:
     labels = {MANAGED_BY: MANAGER, STATE_LABEL: state.value}
     if link.schema != EARLIER_SCHEMA:
@@ -350,6 +359,7 @@ def _labels(link: Link, state: State) -> dict[str, str]:
         labels[KIND_LABEL] = link.kind.value
     if link.kind is Kind.VXLAN and link.vni is not None:
         labels[VNI_LABEL] = str(link.vni)
+    labels |= dict.fromkeys(link.expected_on, "")
     for side in Side:
         if sandbox := link.sandbox(side):
             labels[node_label(sandbox.node)] = ""

@@ -12,11 +12,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 
 from ratchet.core.intent import Wanted, wanted_links
-from ratchet.core.model import Link, Pod, Topology
+from ratchet.core.model import Link, Pod, Side, Topology
+from ratchet.core.naming import in_order, node_label
 from ratchet.errors import ApiUnavailableError, ConflictError, TopologiesUnknownError
 from ratchet.store.apiserver import ApiServer, ForbiddenError
 from ratchet.store.formats import RecordFormats
@@ -90,6 +91,10 @@ class KnownLinks:
 
     def get(self, name: str) -> Link | None:
         return self._links.get(name)
+
+    def expects_none(self, name: str) -> bool:
+        """Whether there is most likely no such record: all records of the node are known, and this is none of them."""
+        return self.state.is_synced and not (name in self._links or name in self._dropped)
 
     def names(self) -> list[str]:
         with self._lock:
@@ -255,8 +260,32 @@ class KnownRecords(Records):
             self.known.put(link)
         return link
 
+    def expected_link(self, name: str) -> tuple[Link | None, bool]:
+        return (None, False) if self.known.expects_none(name) else self.known_link(name)
+
+    def is_created_by_peer(self, wanted: Link, side: Side, node: str) -> bool:
+        """Two nodes that begin a link in the same moment would both create its record: the lesser end's node does."""
+        if not self.known.expects_none(wanted.name):
+            return False
+        own, peer = ((end.name, end.ifname) for end in (wanted.end(side), wanted.end(side.other)))
+        nodes = self._nodes_of(wanted, side.other)
+        return bool(nodes) and node not in nodes and in_order(own, peer)[0] == peer
+
     def create(self, link: Link) -> Link:
-        return self._stored(super().create, link, name=link.name)
+        absent = [side for side in Side if link.sandbox(side) is None]
+        nodes = {node for side in absent for node in self._nodes_of(link, side)} - link.nodes
+        try:
+            created = super().create(replace(link, expected_on=tuple(sorted(map(node_label, nodes)))))
+        except ConflictError:
+            self.link(link.name)  # the next try decides on the record that another node has created
+            raise
+        self.known.put(created)
+        return created
+
+    def _nodes_of(self, link: Link, side: Side) -> set[str]:
+        """The nodes on which pods are that answer to the name of an end, as far as is known."""
+        pods = self.memory.namespace_cache(link.namespace).called(link.end(side).name)
+        return {pod.node for pod in pods if pod.node and not pod.deleting and not pod.finished}
 
     def update(self, before: Link, after: Link) -> Link:
         return self._stored(super().update, before, after, name=before.name)

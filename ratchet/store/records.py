@@ -16,7 +16,7 @@ import tenacity
 
 from ratchet.core.heartbeat import NodeLease
 from ratchet.core.intent import TOPOLOGY_LABEL, Wanted, WantedLink, names_of, wanted_links
-from ratchet.core.model import Link, Pod, Topology
+from ratchet.core.model import Link, Pod, Side, Topology
 from ratchet.core.moves import with_vni
 from ratchet.core.naming import (
     LEASE_LABEL,
@@ -143,6 +143,17 @@ class Records:
     def known_link(self, name: str) -> tuple[Link | None, bool]:
         """The record as far as it is known here, and whether the API says so now rather than memory."""
         return self.link(name), True
+
+    def expected_link(self, name: str) -> tuple[Link | None, bool]:
+        """As `known_link`, for who creates a missing record: an absence need not be confirmed by the API."""
+        return self.known_link(name)
+
+    def is_created_by_peer(self, wanted: Link, side: Side, node: str) -> bool:  # noqa: ARG002
+        """Whether the node of the link's other end is to create the missing record, as far as is known.
+
+        `node` is that of `side`. False where no watch would report the record.
+        """
+        return False
 
     def as_recorded(self, wanted: WantedLink) -> Link:
         """The wanted link under the name of its record; where it has none, under the name that a new one gets.

@@ -81,7 +81,11 @@ class Tended:
         """Whether the end was settled."""
         nothing: Any = None
         journal: Any = SimpleNamespace(is_buried=lambda *_: self.deleted, still_wants=lambda *_: self.wants)
-        records: Any = SimpleNamespace(known_link=lambda _: (self.record, False))
+        records: Any = SimpleNamespace(
+            known_link=lambda _: (self.record, False),
+            expected_link=lambda _: (self.record, False),
+            is_created_by_peer=lambda *_: False,
+        )
         tender = tending.Tender(
             node="node-a",
             journal=journal,
@@ -92,6 +96,7 @@ class Tended:
             is_adding=nothing,
             is_lost=nothing,
             membership=nothing,
+            reconcile_later=nothing,
             seen=self.seen,
         )
         before = self.settled
