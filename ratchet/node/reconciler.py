@@ -287,8 +287,10 @@ class _Settling:
                 if observed is not None and not differences(wire, observed):
                     self._built = wire
             case Build(wire):
+                built = self._built if _only_gains_carrier(wire, self._observed) else wire
                 try:
                     observed = self._build(wire)
+                    self._built = built
                 except (VniInUseError, VniForeignError) as error:
                     self._resolve_vni_conflict(error)
                     return None
