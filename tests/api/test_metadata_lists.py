@@ -18,8 +18,8 @@ def test_the_metadata_of_objects_comes_without_their_data(kubeconfig: Path, api:
         api.post(api.path("configmaps", namespace), body).accepted(201)
     path = f"/api/v1/namespaces/{namespace}/configmaps"
     with closing(connect(str(kubeconfig), patience=5.0)) as server:
-        (found,) = server.list_metadata(path, labelSelector="ratchet.vni")
-        everything = {one["metadata"]["name"] for one in server.list_metadata(path)}
+        (found,) = server.list_metadata(path, dict, labelSelector="ratchet.vni")
+        everything = {one["metadata"]["name"] for one in server.list_metadata(path, dict)}
     assert found["metadata"]["name"] == "one"
     assert found["metadata"]["uid"]
     assert "data" not in found

@@ -167,12 +167,13 @@ class NoApi:
         self.pods = pods
         self.lists = 0
 
-    def list(self, path: str, **_: str) -> tuple[list[object], str]:
+    def list_decoded(self, path: str, decode: Callable[[Any], Any], **_: str) -> tuple[list[Any], str]:
         self.lists += 1
-        return [
+        pods = [
             {"metadata": {"namespace": "ns", "name": pod.ref.name, "uid": pod.ref.uid, "labels": dict(pod.labels)}}
             for pod in self.pods
-        ], "7"
+        ]
+        return [decode(pod) for pod in pods], "7"
 
 
 def recorded(api: NoApi, pods: KnownPods, bell: Bell) -> KnownRecords:
@@ -244,9 +245,9 @@ class Refusing(NoApi):
     def patient(self, _: float) -> Refusing:
         return self
 
-    def list(self, path: str, **query: str) -> tuple[list[object], str]:
+    def list_decoded(self, path: str, decode: Callable[[Any], Any], **query: str) -> tuple[list[Any], str]:
         if "configmaps" not in path:
-            return super().list(path, **query)
+            return super().list_decoded(path, decode, **query)
         self.refusals -= 1
         if self.refusals >= 0:
             raise ForbiddenError("cannot GET configmaps: forbidden")
