@@ -299,9 +299,10 @@ class Records:
         log.warning("VNI Lease created again link=%s vni=%s former_holder=%r", link.name, link.vni, former)
         return True
 
-    def record_vnis(self) -> dict[int, str]:
-        """The VNIs in the labels of records, with the UID of a record that has it."""
-        found = self.api.list_metadata(self.config_maps_path, record_vni, labelSelector=VNI_LABEL)
+    def record_vnis(self, vnis: Collection[int] | None = None) -> dict[int, str]:
+        """The VNIs in the labels of records, with the UID of a record that has it; of `vnis` alone where given."""
+        selector = VNI_LABEL if vnis is None else f"{VNI_LABEL} in ({','.join(map(str, sorted(vnis)))})"
+        found = self.api.list_metadata(self.config_maps_path, record_vni, labelSelector=selector)
         return dict(entry for entry in found if entry is not None)
 
     def release_vni(self, vni: int, holder: str) -> None:
