@@ -239,6 +239,10 @@ class Link:
     def sandbox(self, side: Side) -> Sandbox | None:
         return self.end(side).sandbox
 
+    def sandboxes(self) -> tuple[Sandbox, ...]:
+        """The sandboxes that have joined."""
+        return tuple(one for one in (self.primary.sandbox, self.pair.sandbox) if one is not None)
+
     def side_of(self, container_id: str) -> Side | None:
         """The side that this sandbox has joined; None where it has not."""
         return next((side for side in Side if self.holds(side, container_id)), None)

@@ -98,6 +98,10 @@ class KnownLinks:
         with self._lock:
             return list(self._links.values())
 
+    def of_node(self, node: str) -> list[Link]:
+        """The records of the links that have an end on a node."""
+        return [link for link in self.all() if any(one.node == node for one in link.sandboxes())]
+
     def replace(self, links: Collection[Link], version: str) -> list[LinkChange]:
         """Know these records as of `version`; those that are missing are gone. Returns nothing: `changed` is told."""
         for link in links:

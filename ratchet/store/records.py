@@ -42,6 +42,7 @@ from ratchet.store.codec import (
     encode_link,
     encode_node_lease,
     encode_vni_lease,
+    lease_labels_patch,
     leave_patch,
     link_patch,
     record_vni,
@@ -278,6 +279,8 @@ class Records:
     def hold_vni(self, link: Link) -> bool:
         """Whether the record holds the Lease of its VNI: a missing Lease is created, an ownerless one replaced.
 
+        The record's own Lease gets the labels of the link's nodes if it lacks them.
+
         A Lease is ownerless if its holder is no record's UID; a backup that is restored leaves such Leases. False where
         another record is the holder. Raises ConflictError where the Lease changes meanwhile.
         """
@@ -289,6 +292,7 @@ class Records:
             lease = None
         if lease is not None:
             if lease.holder == link.uid:
+                self._label(lease, link)
                 return True
             if lease.holder in self.uids():  # listed after the Lease: a record exists before it holds one
                 return False
@@ -298,6 +302,18 @@ class Records:
         former = lease.holder if lease is not None else ""
         log.warning("VNI Lease created again link=%s vni=%s former_holder=%r", link.name, link.vni, former)
         return True
+
+    def _label(self, lease: VniLease, link: Link) -> None:
+        """Label a VNI Lease with the nodes of its link. Raises ConflictError where it has changed meanwhile."""
+        patch = lease_labels_patch(lease, link)
+        if patch is None:
+            return
+        try:
+            self.api.patch(f"{self.leases_path}/{vni_lease_name(lease.vni)}", patch)
+        except NotFoundError as gone:
+            raise ConflictError(f"cannot label the Lease of VNI {lease.vni}: it was deleted meanwhile") from gone
+        except ForbiddenError as error:  # the daemonless plugin may not, and nobody lists by these labels there
+            log.debug('cannot label the VNI Lease vni=%s cause="%s"', lease.vni, error)
 
     def record_vnis(self, vnis: Collection[int] | None = None) -> dict[int, str]:
         """The VNIs in the labels of records, with the UID of a record that has it; of `vnis` alone where given."""
@@ -317,6 +333,11 @@ class Records:
 
     def vni_leases(self) -> list[VniLease]:
         decoded, _ = self.api.list_decoded(self.leases_path, decode_vni_lease, labelSelector=MANAGED_SELECTOR)
+        return [lease for lease in decoded if lease is not None]
+
+    def vni_leases_of_node(self, node: str) -> list[VniLease]:
+        """The VNI Leases that are labelled with a node; those from before an upgrade are not labelled."""
+        decoded, _ = self.api.list_decoded(self.leases_path, decode_vni_lease, labelSelector=node_label(node))
         return [lease for lease in decoded if lease is not None]
 
     def delete_vni_lease(self, lease: VniLease) -> None:
