@@ -223,17 +223,15 @@ class Agent:
                 observe = now + OBSERVE_SECONDS
 
     def _resync(self) -> None:
+        """Reconcile everything from the caches, which the informers keep up to date: nothing but Leases is listed."""
         try:
             self._journal.reload()
-            self._informers.list_links()
+            self._records.known.keep_watched(self._settings.node_name)
             asking = {entry.pod.namespace for entry in self._journal.entries() if entry.asks and entry.pod}
             self._informers.keep_namespaces(asking)
-            for namespace in asking:
-                self._tend_namespace(namespace)
-        except RatchetError as error:
-            log.warning("cannot look at everything anew: %s", error)
+            self._tend_all()
         except Exception:
-            log.exception("a fault in looking at everything anew")
+            log.exception("resync failed")
         self._vni_check.list()
 
     def _assert_vni(self, link: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -15,8 +14,6 @@ from ratchet.store.known import Bell, KnownAddresses, KnownLinks, KnownPods, Kno
 from ratchet.store.listwatch import Informer, Source
 from ratchet.store.numbers import Numbers
 from ratchet.store.records import LinkChange, PodChange, Records, TopologyChange
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +84,6 @@ class Informers:
         for namespace in wanted:
             self.namespace_pods(namespace)
 
-    def list_links(self) -> None:
-        """Read all of this node's records now. Raises RatchetError."""
-        self._links.sync()
-
     @property
     def links_listed(self) -> bool:
         """Whether this node's records have been read at least once."""
@@ -130,7 +123,7 @@ class Informers:
         def list_links() -> tuple[list[Link], str]:
             links, malformed, version = self._records.links_of_node(self._node)
             for error in malformed:
-                log.error("%s", error)
+                self.memory.links.unreadable(error)
             # A record that cannot be read is still there: what is known of it stays.
             unread = (self.memory.links.get(error.record) for error in malformed)
             return [*links, *(link for link in unread if link is not None)], version

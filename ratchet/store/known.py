@@ -7,6 +7,7 @@ there in any case (`Records.link`).
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -17,12 +18,14 @@ from queue import Empty, SimpleQueue
 
 from ratchet.core.intent import Declarations, Wanted, wanted_links
 from ratchet.core.model import Link, Pod, Topology
-from ratchet.errors import ApiUnavailableError, ConflictError, TopologiesUnknownError
+from ratchet.errors import ApiUnavailableError, ConflictError, MalformedRecordError, TopologiesUnknownError
 from ratchet.store.apiserver import ApiServer, ForbiddenError
 from ratchet.store.formats import RecordFormats
 from ratchet.store.listwatch import SyncState, vanished
 from ratchet.store.numbers import Numbers
 from ratchet.store.records import LinkChange, PodChange, Records, TopologyChange
+
+log = logging.getLogger(__name__)
 
 GONE_KEPT = 4096
 ADDRESSES_SECONDS = 300.0
@@ -86,13 +89,16 @@ class KnownLinks:
         self._gone: OrderedDict[str, str] = OrderedDict()
         # The version at which a record was dropped: what a watch still tells of an older one is not believed either.
         self._dropped: dict[str, str] = {}
+        # The version at which a record was logged as unreadable.
+        self._unreadable: dict[str, str] = {}
 
     def get(self, name: str) -> Link | None:
         return self._links.get(name)
 
     def names(self) -> list[str]:
+        """The names of the records that are known, and of those that were dropped and not read again since."""
         with self._lock:
-            return list(self._links)
+            return [*self._links, *(name for name in self._dropped if name not in self._links)]
 
     def all(self) -> list[Link]:
         with self._lock:
@@ -114,7 +120,9 @@ class KnownLinks:
 
     def apply(self, change: LinkChange) -> bool:
         """Apply what a watch reported; `changed` is told where it makes a difference."""
-        if change.link is None:
+        if change.error is not None:
+            self.unreadable(change.error)
+        elif change.link is None:
             self.gone(change.name, change.version)
         else:
             self.put(change.link)
@@ -132,6 +140,7 @@ class KnownLinks:
             if is_newer(dropped, link.resource_version) and not is_newer(link.resource_version, dropped):
                 return
             self._dropped.pop(link.name, None)
+            self._unreadable.pop(link.name, None)
             self._links[link.name] = link
         self._tell(link.name)
 
@@ -142,6 +151,33 @@ class KnownLinks:
             if (known := self._links.pop(name, None)) is not None:
                 self._dropped[name] = known.resource_version
 
+    def missing(self, name: str) -> None:
+        """Drop a record that the API does not have. One that was dropped before is forgotten.
+
+        The record may have been created again meanwhile, and the watch may have reported it before the answer of the
+        API arrived. So a record that was known is read once more (`names`).
+        """
+        with self._lock:
+            if (known := self._links.pop(name, None)) is not None:
+                self._dropped[name] = known.resource_version
+            else:
+                self._dropped.pop(name, None)
+
+    def unreadable(self, error: MalformedRecordError) -> None:
+        """Log a record that cannot be read, once for each version. What is known of it stays."""
+        with self._lock:
+            logged = self._unreadable.get(error.record) == error.version
+            self._unreadable[error.record] = error.version
+        if not logged:
+            log.error('record is malformed record=%s version=%s cause="%s"', error.record, error.version, error)
+
+    def keep_watched(self, node: str) -> None:
+        """Forget the records without an end on a node: they were read for a call, and its watch reports no changes."""
+        with self._lock:
+            for name, link in list(self._links.items()):
+                if all(one.node != node for one in link.sandboxes()):
+                    del self._links[name]
+
     def gone(self, name: str, version: str) -> None:
         """Know that a record is there no more, or no longer this node's affair, since `version`."""
         with self._lock:
@@ -150,6 +186,7 @@ class KnownLinks:
                 return
             self._links.pop(name, None)
             self._dropped.pop(name, None)
+            self._unreadable.pop(name, None)
             self._gone[name] = version
             self._gone.move_to_end(name)
             while len(self._gone) > GONE_KEPT:
@@ -322,7 +359,7 @@ class KnownRecords(Records):
     def link(self, name: str) -> Link | None:
         link = super().link(name)
         if link is None:
-            self.known.drop(name)
+            self.known.missing(name)
         else:
             self.known.put(link)
         return link

@@ -87,11 +87,15 @@ class PodChange:
 
 @dataclass(frozen=True, slots=True)
 class LinkChange:
-    """A record as it became; None where it was deleted, or no longer matches the watch."""
+    """A record as it became; None where it was deleted, or no longer matches the watch.
+
+    With an `error` it was changed to something that cannot be read.
+    """
 
     name: str
     link: Link | None
     version: str
+    error: MalformedRecordError | None = None
 
 
 class Records:
@@ -503,8 +507,11 @@ def _link_changes(watch: Iterator[Watched]) -> Iterator[tuple[LinkChange | None,
         elif event.type == "DELETED":
             yield LinkChange(metadata["name"], None, latest), latest
         else:
-            with suppress(MalformedRecordError):  # listed and told of as such at the next resync
-                yield LinkChange(metadata["name"], decode_link(event.object), latest), latest
+            decoded = _link_or_error(event.object)
+            if isinstance(decoded, Link):
+                yield LinkChange(metadata["name"], decoded, latest), latest
+            else:
+                yield LinkChange(metadata["name"], None, latest, decoded), latest
 
 
 def _pod_changes(watch: Iterator[Watched]) -> Iterator[tuple[PodChange | None, str]]:
@@ -517,6 +524,7 @@ def _link_or_error(item: dict[str, Any]) -> Link | MalformedRecordError:
     try:
         return decode_link(item)
     except MalformedRecordError as error:
+        error.version = item["metadata"].get("resourceVersion", "")
         return error
 
 

@@ -60,6 +60,18 @@ def test_an_idle_agent_lists_its_own_leases_and_checks_none_of_them_alone(cluste
     listed = {selector for one in sent if (selector := selector_of(one, "leases")) is not None}
     assert listed <= {node_label("a"), "ratchet.lease=node"}
     assert not [one.path for one in sent if "/leases/vni-" in one.path]
+    assert not [one.path for one in sent if selector_of(one, "configmaps") is not None]
+
+
+def test_a_malformed_record_is_logged_when_it_is_written_and_no_more(cluster: Cluster) -> None:
+    records, agent = cluster.bed.records.config_maps_path, cluster.bed.agents["a"]
+    metadata = {"name": "broken", "labels": {node_label("a"): ""}}
+    cluster.bed.make(records, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {}})
+    wait_for("the log", lambda: "record is malformed record=broken" in agent.log.read_text())
+    resyncs(cluster, 1)
+    assert agent.log.read_text().count("record is malformed record=broken") == 1
+    broken = cluster.bed.api.get(f"{records}/broken")
+    cluster.bed.api.delete(f"{records}/broken", uid=broken["metadata"]["uid"])
 
 
 def test_a_lease_that_an_earlier_version_created_is_labelled_once(cluster: Cluster) -> None:
