@@ -157,13 +157,17 @@ class IllegalTransitionError(RatchetError):
 
 
 class MalformedRecordError(RatchetError):
-    """A ConfigMap in Ratchet's namespace that claims to be a link and cannot be read as one; `record` is its name."""
+    """A ConfigMap in Ratchet's namespace that claims to be a link and cannot be read as one.
+
+    `record` is its name, `version` its resourceVersion where that is known.
+    """
 
     code = 106
 
-    def __init__(self, message: str, *, record: str = "", details: str = "") -> None:
+    def __init__(self, message: str, *, record: str = "", details: str = "", version: str = "") -> None:
         super().__init__(message, details=details)
         self.record = record
+        self.version = version
 
 
 class NewerRecordError(MalformedRecordError):

@@ -31,7 +31,7 @@ from ratchet.agent.settings import Settings
 from ratchet.agent.sites import Sites
 from ratchet.agent.spool import Spool
 from ratchet.agent.tending import Tender
-from ratchet.core.orphans import links_without_lease
+from ratchet.agent.vni_check import VniCheck
 from ratchet.errors import RatchetError
 from ratchet.node.journal import Journal, SandboxEntry, boot_id
 from ratchet.node.seen import Seen
@@ -142,6 +142,7 @@ class Agent:
             self._tend_later,
             self._seen,
         )
+        self._vni_check = VniCheck(settings.node_name, self._records, self._assert_vni)
         self._inspector = Inspector(
             settings.node_name,
             self._journal,
@@ -221,36 +222,27 @@ class Agent:
                 self._resync()
                 resync = now + self._settings.resync
             elif not vnis_checked and self._informers.links_listed:
-                vnis_checked = self._check_vnis()
+                vnis_checked = self._vni_check.list()
+            self._vni_check.check_some()
             for link in observations.due(self._links, now):
                 self._seen.forget(link)
                 self._tend(link)
 
     def _resync(self) -> None:
+        """Reconcile everything from the caches, which the informers keep up to date: nothing but Leases is listed."""
         try:
             self._journal.reload()
-            self._informers.list_links()
+            self._records.known.keep_watched(self._settings.node_name)
             asking = {entry.pod.namespace for entry in self._journal.entries() if entry.asks and entry.pod}
             self._informers.keep_namespaces(asking)
             self._reconcile_all_pods()
-        except RatchetError as error:
-            log.warning("cannot look at everything anew: %s", error)
         except Exception:
-            log.exception("a fault in looking at everything anew")
-        self._check_vnis()
+            log.exception("resync failed")
+        self._vni_check.list()
 
-    def _check_vnis(self) -> bool:
-        """Reconcile the links whose records do not hold the Lease of their VNI; whether the Leases could be read."""
-        known = self._records.known.all()  # before the Leases, each of which is created before its number is written
-        try:
-            doubtful = links_without_lease(known, self._records.vni_leases())
-        except RatchetError as error:
-            log.warning("cannot check the VNI Leases: %s", error)
-            return False
-        for name in doubtful:
-            self._tender.doubt_vni(name)
-            self._tend(name)
-        return True
+    def _assert_vni(self, link: str) -> None:
+        self._tender.doubt_vni(link)
+        self._tend(link)
 
     # Who tends
 

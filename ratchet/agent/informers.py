@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
@@ -17,8 +16,6 @@ from ratchet.store.listwatch import Informer, Source
 from ratchet.store.namespace import NamespaceCache
 from ratchet.store.numbers import Numbers
 from ratchet.store.records import LinkChange, PodChange, Records, TopologyChange
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +49,11 @@ class Informers:
     ) -> None:
         self._records = records
         self._node = node
+        self._tend = tend
         self._reconcile_pods = reconcile_pods
         self._tend_pod = tend_pod
         self.memory = Memory(
-            links=KnownLinks(tend),
+            links=KnownLinks(self._link_changed),
             node_pods=KnownPods(),
             namespace_cache=self.namespace_cache,
             pods_bell=Bell(),
@@ -89,10 +87,6 @@ class Informers:
         for namespace in wanted:
             self.namespace_cache(namespace)
 
-    def list_links(self) -> None:
-        """Read all of this node's records now. Raises RatchetError."""
-        self._links.sync()
-
     @property
     def links_listed(self) -> bool:
         """Whether this node's records have been read at least once."""
@@ -120,6 +114,12 @@ class Informers:
             raise
         return followed
 
+    def _link_changed(self, name: str) -> None:
+        link = self.memory.links.get(name)
+        if link is not None and link.vni is not None:
+            self.memory.numbers.note(link.vni, link.uid)
+        self._tend(name)
+
     def _node_pods_changed(self, changes: Sequence[PodChange]) -> None:
         for change in changes:
             if change.gone:
@@ -131,7 +131,7 @@ class Informers:
         def list_links() -> tuple[list[Link], str]:
             links, malformed, version = self._records.links_of_node(self._node)
             for error in malformed:
-                log.error("%s", error)
+                self.memory.links.unreadable(error)
             # A record that cannot be read is still there: what is known of it stays.
             unread = (self.memory.links.get(error.record) for error in malformed)
             return [*links, *(link for link in unread if link is not None)], version

@@ -50,7 +50,7 @@ class Settings:
     """How the agent is to run.
 
     `kubeconfig` is None for the credentials that a pod of the cluster has; the parent is None where it is to be found.
-    `wait` (how long ADD may wait for its peers), `resync` (between two looks at everything), `heartbeat` (between two
+    `wait` (how long ADD may wait for its peers), `resync` (between two checks of all), `heartbeat` (between two
     signs of life), `node_lost_after` (without a sign) and `drain_seconds` (how long SIGTERM waits for what runs) are
     seconds. `wait_policy` says whether an ADD whose peers did not come in time may proceed without them, or fails.
     `vni_range` is the first and the last number, `workers` how many threads tend links. `topologies` tells whether
@@ -389,7 +389,7 @@ _OPTIONS: tuple[_Option, ...] = (
             'when that is over: "proceed", and the link is completed later, or "require", and ADD fails',
             _one_of(*WAIT_POLICIES), "proceed"),
     _Option(_LINKS, "workers", "N", "threads that tend links", _whole(1, 256), 8),
-    _Option(_LINKS, "resync", "SECONDS", "between two looks at everything", _seconds(10, 86400), 300.0),
+    _Option(_LINKS, "resync", "SECONDS", "between two resyncs", _seconds(10, 86400), 300.0),
     _Option(_LIFE, "heartbeat", "SECONDS", "between two signs of life", _seconds(1, 3600), 10.0),
     _Option(_LIFE, "node_lost_after", "SECONDS",
             f"without a sign of life a node is lost; at least {HEARTBEATS_TO_BE_LOST} heartbeats",

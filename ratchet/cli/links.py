@@ -98,6 +98,8 @@ def follow_links(records: Records, chosen: Chosen, *, as_json: bool, until: floa
         match event:
             case Listed(links):
                 following.tell_all([*links])
+            case Changed(change) if change.error is not None:
+                print(f"ratchet: {change.error}", file=sys.stderr)
             case Changed(change):
                 following.tell(change.name, change.link)
             case Failed(ForbiddenError() as cause):

@@ -28,13 +28,17 @@ from ratchet.core.model import Link, Pod, Side
 
 @dataclass(frozen=True, slots=True)
 class VniLease:
-    """A VNI as it is held: `holder` is the UID of the record that it was taken for; `uid` the Lease's own."""
+    """A VNI as it is held: `holder` is the UID of the record that it was taken for; `uid` the Lease's own.
+
+    `node_labels` are the keys of the labels that name the nodes of the link.
+    """
 
     vni: int
     holder: str
     uid: str
     resource_version: str
     created: datetime | None
+    node_labels: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +160,6 @@ def _age(link: Link, now: datetime) -> timedelta:
 
 
 def links_without_lease(links: Iterable[Link], leases: Iterable[VniLease]) -> list[str]:
-    """The names of the records that do not hold the Lease of their VNI."""
+    """The names of the records that do not hold the Lease of their VNI, as far as `leases` go."""
     holders = {lease.vni: lease.holder for lease in leases}
     return [link.name for link in links if link.vni is not None and holders.get(link.vni) != link.uid]

@@ -18,7 +18,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import tenacity
@@ -29,7 +29,8 @@ from kubernetes import config as kubernetes_config
 from ratchet.errors import ApiUnavailableError, ConflictError, InvalidConfigError, RatchetError
 
 Json = dict[str, Any]
-Items = list[Json]
+Decoded = TypeVar("Decoded")
+Listing = tuple[list[Decoded], str]
 Observer = Callable[[str, str, int, float], None]
 
 CONNECT_SECONDS = 3.0
@@ -168,22 +169,37 @@ class ApiServer:
         return self._retried("GET", path)
 
     def list(self, path: str, **query: str) -> tuple[list[Json], str]:
-        """The objects of a collection and the resourceVersion of the list; large lists are read by pages."""
-        return self._listed(path, JSON, query)
+        """The objects of a collection as JSON, and the resourceVersion of the list."""
+        return self.list_decoded(path, dict, **query)
 
-    def list_metadata(self, path: str, **query: str) -> Sequence[Json]:
-        """The metadata of the objects of a collection. A server may send more than that."""
-        return self._listed(path, METADATA_LIST, query)[0]
+    def list_decoded(self, path: str, decode: Callable[[Json], Decoded], **query: str) -> Listing[Decoded]:
+        """The decoded objects of a collection, and the resourceVersion of the list.
 
-    def _listed(self, path: str, accept: str, query: Mapping[str, str]) -> tuple[Items, str]:
-        items: Items = []
+        The collection is read in pages of PAGE objects. Each page is decoded before the next one is read, so at most
+        one page of JSON is in memory. Raises ExpiredError if the list expires between two pages.
+        """
+        return self._listed(path, JSON, decode, query)
+
+    def list_metadata(self, path: str, decode: Callable[[Json], Decoded], **query: str) -> Sequence[Decoded]:
+        """The decoded metadata of the objects of a collection, page by page. A server may send more than that."""
+        return self._listed(path, METADATA_LIST, decode, query)[0]
+
+    def has_any(self, path: str, **query: str) -> bool:
+        """Whether a collection has an object. Reads one object at most."""
+        return bool(self._retried("GET", path, query={**query, "limit": "1"}).get("items"))
+
+    def _listed(
+        self, path: str, accept: str, decode: Callable[[Json], Decoded], query: Mapping[str, str]
+    ) -> Listing[Decoded]:
+        objects: list[Decoded] = []
         token: dict[str, str] = {}
         while True:
             page = self._retried("GET", path, query={**query, "limit": str(PAGE), **token}, accept=accept)
-            items += page.get("items") or []
+            objects += map(decode, page.get("items") or ())
             metadata = page.get("metadata") or {}
+            del page  # or it is in memory together with the next one
             if not metadata.get("continue"):
-                return items, metadata.get("resourceVersion", "")
+                return objects, metadata.get("resourceVersion", "")
             token = {"continue": metadata["continue"]}
 
     def create(self, path: str, body: Json) -> Json:

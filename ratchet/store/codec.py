@@ -214,17 +214,33 @@ def link_patch(before: Link, new: Json) -> Json:
 
 
 def encode_vni_lease(vni: int, link: Link) -> Json:
-    """The Lease that claims a VNI for the record with `link.uid`."""
+    """The Lease that claims a VNI for the record with `link.uid`, labelled with the nodes of the link."""
     return {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
         "metadata": {
             "name": vni_lease_name(vni),
-            "labels": {MANAGED_BY: MANAGER},
+            "labels": {MANAGED_BY: MANAGER} | dict.fromkeys(sorted(node_labels(link)), ""),
             "annotations": {LINK_ANNOTATION: link.name},
         },
         "spec": {"holderIdentity": link.uid},
     }
+
+
+def node_labels(link: Link) -> frozenset[str]:
+    """The keys of the labels that name the nodes of a link's ends."""
+    return frozenset(map(node_label, link.nodes))
+
+
+def lease_labels_patch(lease: VniLease, link: Link) -> Json | None:
+    """The merge patch that labels a VNI Lease with the nodes of its link, on the version that was read.
+
+    None if it has these labels and no others of nodes.
+    """
+    changes = _changes(dict.fromkeys(lease.node_labels, ""), dict.fromkeys(node_labels(link), ""))
+    if not changes:
+        return None
+    return {"metadata": {"uid": lease.uid, "resourceVersion": lease.resource_version, "labels": changes}}
 
 
 def decode_vni_lease(lease: Mapping[str, Any]) -> VniLease | None:
@@ -239,6 +255,7 @@ def decode_vni_lease(lease: Mapping[str, Any]) -> VniLease | None:
         uid=metadata.get("uid", ""),
         resource_version=metadata.get("resourceVersion", ""),
         created=decode_time(metadata.get("creationTimestamp")),
+        node_labels=frozenset(key for key in metadata.get("labels") or () if key.startswith(f"{NODE_LABEL}/")),
     )
 
 

@@ -7,6 +7,7 @@ there in any case (`Records.link`).
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -18,13 +19,15 @@ from queue import Empty, SimpleQueue
 from ratchet.core.intent import Wanted, wanted_links
 from ratchet.core.model import Link, Pod, Side, Topology
 from ratchet.core.naming import in_order, node_label
-from ratchet.errors import ApiUnavailableError, ConflictError, TopologiesUnknownError
+from ratchet.errors import ApiUnavailableError, ConflictError, MalformedRecordError, TopologiesUnknownError
 from ratchet.store.apiserver import ApiServer, ForbiddenError
 from ratchet.store.formats import RecordFormats
 from ratchet.store.listwatch import SyncState, vanished
 from ratchet.store.namespace import NamespaceCache
 from ratchet.store.numbers import Numbers
 from ratchet.store.records import LinkChange, PodChange, Records
+
+log = logging.getLogger(__name__)
 
 GONE_KEPT = 4096
 ADDRESSES_SECONDS = 300.0
@@ -88,21 +91,28 @@ class KnownLinks:
         self._gone: OrderedDict[str, str] = OrderedDict()
         # The version at which a record was dropped: what a watch still tells of an older one is not believed either.
         self._dropped: dict[str, str] = {}
+        # The version at which a record was logged as unreadable.
+        self._unreadable: dict[str, str] = {}
 
     def get(self, name: str) -> Link | None:
         return self._links.get(name)
 
     def expects_none(self, name: str) -> bool:
         """Whether there is most likely no such record: all records of the node are known, and this is none of them."""
-        return self.state.is_synced and not (name in self._links or name in self._dropped)
+        return self.state.is_synced and not (name in self._links or name in self._dropped or name in self._unreadable)
 
     def names(self) -> list[str]:
+        """The names of the records that are known, and of those that were dropped and not read again since."""
         with self._lock:
-            return list(self._links)
+            return [*self._links, *(name for name in self._dropped if name not in self._links)]
 
     def all(self) -> list[Link]:
         with self._lock:
             return list(self._links.values())
+
+    def of_node(self, node: str) -> list[Link]:
+        """The records of the links that have an end on a node."""
+        return [link for link in self.all() if node in link.nodes]
 
     def replace(self, links: Collection[Link], version: str) -> list[LinkChange]:
         """Know these records as of `version`; those that are missing are gone. Returns nothing: `changed` is told."""
@@ -116,7 +126,9 @@ class KnownLinks:
 
     def apply(self, change: LinkChange) -> bool:
         """Apply what a watch reported; `changed` is told where it makes a difference."""
-        if change.link is None:
+        if change.error is not None:
+            self.unreadable(change.error)
+        elif change.link is None:
             self.gone(change.name, change.version)
         else:
             self.put(change.link)
@@ -134,6 +146,7 @@ class KnownLinks:
             if is_newer(dropped, link.resource_version) and not is_newer(link.resource_version, dropped):
                 return
             self._dropped.pop(link.name, None)
+            self._unreadable.pop(link.name, None)
             self._links[link.name] = link
         self._tell(link.name)
 
@@ -144,6 +157,33 @@ class KnownLinks:
             if (known := self._links.pop(name, None)) is not None:
                 self._dropped[name] = known.resource_version
 
+    def missing(self, name: str) -> None:
+        """Drop a record that the API does not have. One that was dropped before is forgotten.
+
+        The record may have been created again meanwhile, and the watch may have reported it before the answer of the
+        API arrived. So a record that was known is read once more (`names`).
+        """
+        with self._lock:
+            if (known := self._links.pop(name, None)) is not None:
+                self._dropped[name] = known.resource_version
+            else:
+                self._dropped.pop(name, None)
+
+    def unreadable(self, error: MalformedRecordError) -> None:
+        """Log a record that cannot be read, once for each version. What is known of it stays."""
+        with self._lock:
+            logged = self._unreadable.get(error.record) == error.version
+            self._unreadable[error.record] = error.version
+        if not logged:
+            log.error('record is malformed record=%s version=%s cause="%s"', error.record, error.version, error)
+
+    def keep_watched(self, node: str) -> None:
+        """Forget the records that a node's watch does not report: they were read for a call."""
+        with self._lock:
+            for name, link in list(self._links.items()):
+                if node not in link.nodes and node_label(node) not in link.expected_on:
+                    del self._links[name]
+
     def gone(self, name: str, version: str) -> None:
         """Know that a record is there no more, or no longer this node's affair, since `version`."""
         with self._lock:
@@ -152,6 +192,7 @@ class KnownLinks:
                 return
             self._links.pop(name, None)
             self._dropped.pop(name, None)
+            self._unreadable.pop(name, None)
             self._gone[name] = version
             self._gone.move_to_end(name)
             while len(self._gone) > GONE_KEPT:
@@ -255,7 +296,7 @@ class KnownRecords(Records):
     def link(self, name: str) -> Link | None:
         link = super().link(name)
         if link is None:
-            self.known.drop(name)
+            self.known.missing(name)
         else:
             self.known.put(link)
         return link

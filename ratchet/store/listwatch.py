@@ -254,10 +254,6 @@ class Informer(Generic[Object, Change]):
                 log.exception('informer failed collection="%s"', self._source.name)
                 self._timing.pause(LONGEST_PAUSE)
 
-    def sync(self) -> None:
-        """List now, in the caller's thread. Raises RatchetError."""
-        self._handle(Listed(*self._source.list()))
-
     def _handle(self, event: Event[Object, Change]) -> None:
         match event:
             case Failed(cause, _, unknown):

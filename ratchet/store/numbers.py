@@ -1,6 +1,18 @@
 """VNIs: one Lease for each, whose name is the number and the lock.
 
 A number is in use if a Lease or a record has it: a Lease may be deleted, or restored with another holder.
+
+All Leases and records are listed once, before the first claim. After that a claim costs the creation of one Lease:
+
+| what changes | how it is learnt |
+|---|---|
+| this process claims or frees a number | at once |
+| another node claims a number | the creation of its Lease answers AlreadyExists |
+| another node frees a number | with the next list |
+| a record has a number without a Lease | the records of the next free numbers are looked up, at most once a minute |
+
+All are listed again if the range seems exhausted, after TAKEN_BEFORE_LIST tries in a row found a number taken, and
+after as many changes as the last list had numbers, LIST_AFTER at least: that bounds what is kept of freed numbers.
 """
 
 from __future__ import annotations
@@ -8,10 +20,12 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
+from itertools import islice
 from typing import Protocol
 
+from ratchet.core.free_numbers import FreeNumbers
 from ratchet.core.model import Link
 from ratchet.core.naming import vni_lease_name
 from ratchet.core.orphans import VniLease
@@ -19,9 +33,15 @@ from ratchet.errors import VniExhaustedError
 from ratchet.store.apiserver import AlreadyExistsError, ApiServer, NotFoundError
 from ratchet.store.codec import decode_vni_lease, encode_vni_lease
 
-NUMBERS_SECONDS = 60.0
-CROWD_MAX = 64
-NOBODY = "nobody that it names"  # who holds a Lease without a holder: it is taken all the same
+VNI_MAX = (1 << 24) - 1
+# For so many seconds after a list or a lookup of records, their numbers are not looked up again.
+RECORDS_SECONDS = 60.0
+LOOKED_UP_AT_ONCE = 64
+TAKEN_BEFORE_LIST = 12
+LIST_AFTER = 4096
+CROWD_MAX = 4096
+# Holders that are no record: a Lease names none, and its number is in use all the same; a thread is trying the number.
+NOBODY, RESERVED = "nobody that it names", ""
 
 
 class Leases(Protocol):
@@ -33,24 +53,35 @@ class Leases(Protocol):
 
     def vni_leases(self) -> list[VniLease]: ...
 
-    def record_vnis(self) -> dict[int, str]: ...
+    def record_vnis(self, vnis: Collection[int] | None = None) -> dict[int, str]: ...
 
 
 class Numbers:
-    """Which VNIs are taken, as far as is known; safe between threads.
-
-    One that is kept claims without listing all Leases each time; what others free it learns within NUMBERS_SECONDS.
-    """
+    """The VNIs in use, as far as is known; safe between threads. Keep one for as long as the process runs."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._holders: dict[int, str] = {}
+        self._listing = threading.Lock()
+        self._known = _Holders({})
+        # How often all were listed; when; how many numbers there were, and how many changes came since.
+        self._lists = 0
         self._listed = float("-inf")
+        self._size = self._changes = 0
+        # Numbers that no record had when records were looked up, and when that was.
+        self._unrecorded: frozenset[int] = frozenset()
+        self._looked_up = float("-inf")
         self._crowd = 1
 
     def freed(self, vni: int) -> None:
+        """Note that a number's Lease was deleted."""
         with self._lock:
-            self._holders.pop(vni, None)
+            self._known.remove(vni)
+
+    def note(self, vni: int, holder: str) -> None:
+        """Note that a record has a number, as a watch reported: nobody need try it."""
+        with self._lock:
+            if self._known.holder(vni) is None:
+                self._known.put(vni, holder)
 
     def claim(self, leases: Leases, link: Link, *, another: bool = False) -> int:
         """Claim a VNI for a record, and return it.
@@ -59,29 +90,63 @@ class Numbers:
         which nobody else can be about to free. Numbers that the record's nodes have refused are not claimed. Raises
         VniExhaustedError.
         """
-        if time.monotonic() - self._listed > NUMBERS_SECONDS:
-            self._list(leases)
+        lists = self._lists
+        if not lists or self._changes > max(LIST_AFTER, self._size):
+            self._list(leases, lists)
+        tries = 0
         while True:
             vni = self._proposed(leases, link, another)
+            if self._is_recorded(leases, link, vni):
+                continue
             if self._created(leases, link, vni, another):
                 return vni
+            tries += 1
+            if tries % TAKEN_BEFORE_LIST == 0:
+                self._list(leases, self._lists)
 
     def _proposed(self, leases: Leases, link: Link, another: bool) -> int:
         """A number to try, reserved in memory so that no other thread tries it."""
         for _ in range(2):
             with self._lock:
-                own = None if another else self._own(link)
-                used = {*self._holders, *link.refused_vnis, link.vni}
-                vni = own or _free_number(used, *leases.vni_range, self._crowd)
+                lists = self._lists
+                own = None if another else self._known.number_of(link)
+                vni = own or self._free_number(leases, link)
                 if vni is not None:
-                    self._holders.setdefault(vni, "")
+                    self._known.reserve(vni)
                     return vni
-            self._list(leases)
+            self._list(leases, lists)
         raise _exhausted(link, leases.vni_range)
 
-    def _own(self, link: Link) -> int | None:
-        held = (vni for vni, holder in self._holders.items() if holder == link.uid)
-        return next((vni for vni in held if vni not in link.refused_vnis), None)
+    def _free_number(self, leases: Leases, link: Link) -> int | None:
+        """One of the `crowd` lowest free numbers, at random; None where there is none."""
+        excluded = {*link.refused_vnis, link.vni}
+        free = (vni for vni in self._known.free.ascending(*leases.vni_range) if vni not in excluded)
+        lowest = list(islice(free, self._crowd))
+        return random.choice(lowest) if lowest else None  # noqa: S311  # not a secret, only a way out of a crowd
+
+    def _is_recorded(self, leases: Leases, link: Link, vni: int) -> bool:
+        """Whether a record has a number that is reserved here; its holder is cached then.
+
+        Records are looked up for the next free numbers too, unless that or a list was done a short while ago.
+        """
+        with self._lock:
+            now = time.monotonic()
+            looked_up = vni in self._unrecorded and now - self._looked_up < RECORDS_SECONDS
+            if looked_up or now - self._listed < RECORDS_SECONDS or self._known.holder(vni) == link.uid:
+                return False
+            numbers = frozenset({vni, *islice(self._known.free.ascending(*leases.vni_range), LOOKED_UP_AT_ONCE)})
+        try:
+            recorded = leases.record_vnis(numbers)
+        except BaseException:
+            with self._lock:
+                self._known.remove(vni)
+            raise
+        with self._lock:
+            self._unrecorded, self._looked_up = numbers - recorded.keys(), now
+            for number, holder in recorded.items():
+                if number == vni or number in self._known.free:
+                    self._known.put(number, holder)
+        return vni in recorded
 
     def _created(self, leases: Leases, link: Link, vni: int, another: bool) -> bool:
         """Whether the number's Lease is this record's; its holder is cached in any case.
@@ -100,18 +165,69 @@ class Numbers:
         finally:
             with self._lock:
                 self._crowd = crowd
+                self._changes += 1
                 if holder:
-                    self._holders[vni] = holder
+                    self._known.put(vni, holder)
                 else:
-                    self._holders.pop(vni, None)
+                    self._known.remove(vni)
         return created or (holder == link.uid and not another)
 
-    def _list(self, leases: Leases) -> None:
-        listed, recorded = leases.vni_leases(), leases.record_vnis()
-        with self._lock:
-            being_tried = {vni: holder for vni, holder in self._holders.items() if not holder}
-            self._holders = being_tried | recorded | {lease.vni: lease.holder for lease in listed}
-            self._listed = time.monotonic()
+    def _list(self, leases: Leases, lists: int) -> None:
+        """List all, unless another thread has done so since there were `lists` lists."""
+        with self._listing:
+            if self._lists != lists:
+                return
+            listed, recorded = leases.vni_leases(), leases.record_vnis()
+            with self._lock:
+                reserved = dict.fromkeys(self._known.reserved, RESERVED)
+                self._known = _Holders(reserved | recorded | {lease.vni: lease.holder or NOBODY for lease in listed})
+                self._size, self._changes = len(listed), 0
+                self._lists, self._listed = lists + 1, time.monotonic()
+
+
+class _Holders:
+    """Who holds which number, by number and by holder, and which numbers are free."""
+
+    def __init__(self, holders: Mapping[int, str]) -> None:
+        self.free = FreeNumbers(1, VNI_MAX, holders)
+        self._holders: dict[int, str] = {}
+        self._numbers: dict[str, tuple[int, ...]] = {}
+        # The numbers that a thread is trying to claim.
+        self.reserved: set[int] = set()
+        for number, holder in holders.items():
+            self.put(number, holder)
+
+    def holder(self, number: int) -> str | None:
+        return self._holders.get(number)
+
+    def number_of(self, link: Link) -> int | None:
+        """A number that the record holds and that none of its nodes has refused."""
+        return next((one for one in self._numbers.get(link.uid, ()) if one not in link.refused_vnis), None)
+
+    def reserve(self, number: int) -> None:
+        """Have nobody else try a number; one that has a holder keeps it."""
+        if number not in self._holders:
+            self.put(number, RESERVED)
+
+    def put(self, number: int, holder: str) -> None:
+        """Note who holds a number; RESERVED for a thread that is trying to claim it."""
+        self.remove(number)
+        self._holders[number] = holder
+        self.free.take(number)
+        if holder == RESERVED:
+            self.reserved.add(number)
+        elif holder != NOBODY:  # all numbers without a holder under one key would be searched one by one
+            self._numbers[holder] = (*self._numbers.get(holder, ()), number)
+
+    def remove(self, number: int) -> None:
+        """Note that a number is free."""
+        holder = self._holders.pop(number, None)
+        if holder is None:
+            return
+        self.free.give(number)
+        self.reserved.discard(number)
+        if numbers := tuple(one for one in self._numbers.pop(holder, ()) if one != number):
+            self._numbers[holder] = numbers
 
 
 def _exhausted(link: Link, vni_range: tuple[int, int]) -> VniExhaustedError:
@@ -120,14 +236,3 @@ def _exhausted(link: Link, vni_range: tuple[int, int]) -> VniExhaustedError:
         f"cannot give the link {link.name} a VNI: all {high - low + 1} of [{low}, {high}] are in use",
         details="widen vni_range in the network configuration, or run `ratchet gc` to free what leaked",
     )
-
-
-def _free_number(held: Collection[int | None], low: int, high: int, crowd: int) -> int | None:
-    """One of the `crowd` lowest free numbers, at random; None where there is none."""
-    free = []
-    for vni in range(low, high + 1):
-        if vni not in held:
-            free.append(vni)
-            if len(free) == crowd:
-                break
-    return random.choice(free) if free else None  # noqa: S311  # not a secret, only a way out of a crowd

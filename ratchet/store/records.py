@@ -42,6 +42,7 @@ from ratchet.store.codec import (
     encode_link,
     encode_node_lease,
     encode_vni_lease,
+    lease_labels_patch,
     leave_patch,
     link_patch,
     record_vni,
@@ -86,11 +87,15 @@ class PodChange:
 
 @dataclass(frozen=True, slots=True)
 class LinkChange:
-    """A record as it became; None where it was deleted, or no longer matches the watch."""
+    """A record as it became; None where it was deleted, or no longer matches the watch.
+
+    With an `error` it was changed to something that cannot be read.
+    """
 
     name: str
     link: Link | None
     version: str
+    error: MalformedRecordError | None = None
 
 
 class Records:
@@ -174,7 +179,7 @@ class Records:
     def has_earlier_records(self) -> bool:
         """Whether there are records of schema 1."""
         selector = f"{MANAGED_SELECTOR},!{SCHEMA_LABEL}"
-        return bool(self.api.list(self.config_maps_path, labelSelector=selector, limit="1")[0])
+        return self.api.has_any(self.config_maps_path, labelSelector=selector)
 
     def links(self) -> tuple[list[Link], list[MalformedRecordError]]:
         """All records, and an error for each that cannot be read as one."""
@@ -183,8 +188,7 @@ class Records:
 
     def links_and_version(self) -> tuple[list[Link], list[MalformedRecordError], str]:
         """As `links`, with the version from which a watch goes on."""
-        items, version = self.api.list(self.config_maps_path, labelSelector=MANAGED_SELECTOR)
-        return (*_readable(items), version)
+        return self._listed_links(MANAGED_SELECTOR)
 
     def all_link_changes(self, version: str, seconds: float) -> Iterator[tuple[LinkChange | None, str]]:
         """Each change of a record after `version`, and its version, for at most `seconds`."""
@@ -192,7 +196,7 @@ class Records:
 
     def uids(self) -> set[str]:
         """The UIDs of all ConfigMaps there are: of every record, whatever has become of its labels or its data."""
-        return {item["metadata"]["uid"] for item in self.api.list_metadata(self.config_maps_path)}
+        return set(self.api.list_metadata(self.config_maps_path, _uid))
 
     def create(self, link: Link) -> Link:
         """The link as it is now stored. Raises ConflictError where a record of that name exists."""
@@ -235,8 +239,8 @@ class Records:
 
     def links_of_pod(self, namespace: str, pod: str) -> tuple[list[Link], str]:
         """The records of the links that a pod has joined, and the version from which a watch goes on."""
-        items, version = self.api.list(self.config_maps_path, labelSelector=pod_label(namespace, pod))
-        return _readable(items)[0], version
+        links, _, version = self._listed_links(pod_label(namespace, pod))
+        return links, version
 
     def link_changes(self, namespace: str, pod: str, version: str, seconds: float) -> Iterator[tuple[str | None, str]]:
         """Name and version of each of a pod's records that changes after `version`, for at most `seconds`."""
@@ -290,6 +294,8 @@ class Records:
     def hold_vni(self, link: Link) -> bool:
         """Whether the record holds the Lease of its VNI: a missing Lease is created, an ownerless one replaced.
 
+        The record's own Lease gets the labels of the link's nodes if it lacks them.
+
         A Lease is ownerless if its holder is no record's UID; a backup that is restored leaves such Leases. False where
         another record is the holder. Raises ConflictError where the Lease changes meanwhile.
         """
@@ -301,6 +307,7 @@ class Records:
             lease = None
         if lease is not None:
             if lease.holder == link.uid:
+                self._label(lease, link)
                 return True
             if lease.holder in self.uids():  # listed after the Lease: a record exists before it holds one
                 return False
@@ -311,10 +318,23 @@ class Records:
         log.warning("VNI Lease created again link=%s vni=%s former_holder=%r", link.name, link.vni, former)
         return True
 
-    def record_vnis(self) -> dict[int, str]:
-        """The VNIs in the labels of records, with the UID of a record that has it."""
-        found = self.api.list_metadata(self.config_maps_path, labelSelector=VNI_LABEL)
-        return dict(entry for one in found if (entry := record_vni(one)) is not None)
+    def _label(self, lease: VniLease, link: Link) -> None:
+        """Label a VNI Lease with the nodes of its link. Raises ConflictError where it has changed meanwhile."""
+        patch = lease_labels_patch(lease, link)
+        if patch is None:
+            return
+        try:
+            self.api.patch(f"{self.leases_path}/{vni_lease_name(lease.vni)}", patch)
+        except NotFoundError as gone:
+            raise ConflictError(f"cannot label the Lease of VNI {lease.vni}: it was deleted meanwhile") from gone
+        except ForbiddenError as error:  # the daemonless plugin may not, and nobody lists by these labels there
+            log.debug('cannot label the VNI Lease vni=%s cause="%s"', lease.vni, error)
+
+    def record_vnis(self, vnis: Collection[int] | None = None) -> dict[int, str]:
+        """The VNIs in the labels of records, with the UID of a record that has it; of `vnis` alone where given."""
+        selector = VNI_LABEL if vnis is None else f"{VNI_LABEL} in ({','.join(map(str, sorted(vnis)))})"
+        found = self.api.list_metadata(self.config_maps_path, record_vni, labelSelector=selector)
+        return dict(entry for entry in found if entry is not None)
 
     def release_vni(self, vni: int, holder: str) -> None:
         """Free a VNI, if it is the record `holder` that has it."""
@@ -327,8 +347,13 @@ class Records:
             self.numbers.freed(vni)
 
     def vni_leases(self) -> list[VniLease]:
-        items, _ = self.api.list(self.leases_path, labelSelector=MANAGED_SELECTOR)
-        return [lease for item in items if (lease := decode_vni_lease(item)) is not None]
+        decoded, _ = self.api.list_decoded(self.leases_path, decode_vni_lease, labelSelector=MANAGED_SELECTOR)
+        return [lease for lease in decoded if lease is not None]
+
+    def vni_leases_of_node(self, node: str) -> list[VniLease]:
+        """The VNI Leases that are labelled with a node; those from before an upgrade are not labelled."""
+        decoded, _ = self.api.list_decoded(self.leases_path, decode_vni_lease, labelSelector=node_label(node))
+        return [lease for lease in decoded if lease is not None]
 
     def delete_vni_lease(self, lease: VniLease) -> None:
         """Delete the very Lease that was listed. Raises ConflictError where it has changed since."""
@@ -350,8 +375,7 @@ class Records:
     def pods_and_version(self, namespace: str | None = None) -> tuple[list[Pod], str]:
         """The pods of a namespace (None: of the cluster), and the version from which a watch goes on."""
         path = f"/api/v1/namespaces/{namespace}/pods" if namespace else "/api/v1/pods"
-        items, version = self.api.list(path)
-        return [decode_pod(item) for item in items], version
+        return self.api.list_decoded(path, decode_pod)
 
     def pod_changes(self, namespace: str, version: str, seconds: float) -> Iterator[tuple[PodChange | None, str]]:
         """Each change of a namespace's pods after `version`, and its version, for at most `seconds`."""
@@ -394,12 +418,12 @@ class Records:
     def topologies_and_version(self, namespace: str) -> tuple[list[Topology], str]:
         """The topologies of a namespace, and the version from which a watch goes on. Raises TopologiesUnknownError."""
         try:
-            items, version = self.api.list(f"/api/v1/namespaces/{namespace}/configmaps", labelSelector=_TOPOLOGIES)
+            path = f"/api/v1/namespaces/{namespace}/configmaps"
+            return self.api.list_decoded(path, decode_topology, labelSelector=_TOPOLOGIES)
         except ForbiddenError as cause:
             raise TopologiesUnknownError(
                 f"cannot read the topologies of namespace {namespace}: forbidden", details=_TOPOLOGIES_FORBIDDEN
             ) from cause
-        return [decode_topology(item) for item in items], version
 
     def topology_changes(
         self, namespace: str, version: str, seconds: float
@@ -448,8 +472,7 @@ class Records:
 
     def node_leases(self) -> list[NodeLease]:
         """The signs of life of all nodes that have an agent."""
-        items, _ = self.api.list(self.leases_path, labelSelector=f"{LEASE_LABEL}=node")
-        return [decode_node_lease(item) for item in items]
+        return self.api.list_decoded(self.leases_path, decode_node_lease, labelSelector=f"{LEASE_LABEL}=node")[0]
 
     def delete_node_lease(self, lease: NodeLease) -> None:
         """Delete a node's sign of life as it was listed. Raises ConflictError where it has changed since."""
@@ -458,8 +481,7 @@ class Records:
 
     def links_of_node(self, node: str) -> tuple[list[Link], list[MalformedRecordError], str]:
         """The records of a node's links, what could not be read as one, and the version from which a watch goes on."""
-        items, version = self.api.list(self.config_maps_path, labelSelector=node_label(node))
-        return (*_readable(items), version)
+        return self._listed_links(node_label(node))
 
     def node_link_changes(self, node: str, version: str, seconds: float) -> Iterator[tuple[LinkChange | None, str]]:
         """Each change of a node's records after `version`, and its version, for at most `seconds`."""
@@ -467,8 +489,7 @@ class Records:
 
     def pods_on_node(self, node: str) -> tuple[list[Pod], str]:
         """The pods that are bound to a node, and the version from which a watch goes on."""
-        items, version = self.api.list("/api/v1/pods", fieldSelector=f"spec.nodeName={node}")
-        return [decode_pod(item) for item in items], version
+        return self.api.list_decoded("/api/v1/pods", decode_pod, fieldSelector=f"spec.nodeName={node}")
 
     def node_pod_changes(self, node: str, version: str, seconds: float) -> Iterator[tuple[PodChange | None, str]]:
         """As `pod_changes`, of the pods that are bound to a node."""
@@ -485,8 +506,13 @@ class Records:
 
     def nodes(self) -> dict[str, datetime | None]:
         """The Node objects by name, each with its creation time."""
-        items, _ = self.api.list("/api/v1/nodes")
-        return {item["metadata"]["name"]: decode_time(item["metadata"].get("creationTimestamp")) for item in items}
+        return dict(self.api.list_decoded("/api/v1/nodes", _node)[0])
+
+    def _listed_links(self, selector: str) -> tuple[list[Link], list[MalformedRecordError], str]:
+        """The selected records, an error for each that cannot be read, and the version of the list."""
+        decoded, version = self.api.list_decoded(self.config_maps_path, _link_or_error, labelSelector=selector)
+        links = [one for one in decoded if isinstance(one, Link)]
+        return links, [one for one in decoded if isinstance(one, MalformedRecordError)], version
 
 
 def _link_changes(watch: Iterator[Watched]) -> Iterator[tuple[LinkChange | None, str]]:
@@ -498,8 +524,11 @@ def _link_changes(watch: Iterator[Watched]) -> Iterator[tuple[LinkChange | None,
         elif event.type == "DELETED":
             yield LinkChange(metadata["name"], None, latest), latest
         else:
-            with suppress(MalformedRecordError):  # listed and told of as such at the next resync
-                yield LinkChange(metadata["name"], decode_link(event.object), latest), latest
+            decoded = _link_or_error(event.object)
+            if isinstance(decoded, Link):
+                yield LinkChange(metadata["name"], decoded, latest), latest
+            else:
+                yield LinkChange(metadata["name"], None, latest, decoded), latest
 
 
 def _pod_changes(watch: Iterator[Watched]) -> Iterator[tuple[PodChange | None, str]]:
@@ -508,11 +537,17 @@ def _pod_changes(watch: Iterator[Watched]) -> Iterator[tuple[PodChange | None, s
         yield change, event.object["metadata"]["resourceVersion"]
 
 
-def _readable(items: list[dict[str, Any]]) -> tuple[list[Link], list[MalformedRecordError]]:
-    links, malformed = [], []
-    for item in items:
-        try:
-            links.append(decode_link(item))
-        except MalformedRecordError as error:
-            malformed.append(error)
-    return links, malformed
+def _link_or_error(item: dict[str, Any]) -> Link | MalformedRecordError:
+    try:
+        return decode_link(item)
+    except MalformedRecordError as error:
+        error.version = item["metadata"].get("resourceVersion", "")
+        return error
+
+
+def _uid(item: dict[str, Any]) -> str:
+    return str(item["metadata"]["uid"])
+
+
+def _node(item: dict[str, Any]) -> tuple[str, datetime | None]:
+    return item["metadata"]["name"], decode_time(item["metadata"].get("creationTimestamp"))

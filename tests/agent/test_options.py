@@ -321,10 +321,10 @@ def _workers(world: World) -> None:
 
 @effect_of("resync")
 def _resync(world: World) -> None:
-    """The records of the node are listed again, without a watch that broke."""
+    """The VNI Leases of the node's links are listed again."""
 
     def lists(sent: Sent) -> bool:
-        return sent.method == "GET" and "/configmaps?" in sent.path and "node.ratchet" in sent.path and not sent.watches
+        return sent.method == "GET" and "/leases?" in sent.path and "node.ratchet" in sent.path
 
     before = world.sent(lists)
     wait_for("a resync", lambda: world.sent(lists) > before, 25)

@@ -29,7 +29,15 @@ from ratchet.errors import (
 from ratchet.node import add, call, delete, linking, reconciler, sites
 from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry
 from ratchet.store import listwatch, numbers
-from ratchet.store.apiserver import MERGE_PATCH, AlreadyExistsError, ApiServer, Json, NotFoundError, Watched
+from ratchet.store.apiserver import (
+    MERGE_PATCH,
+    AlreadyExistsError,
+    ApiServer,
+    Decoded,
+    Json,
+    NotFoundError,
+    Watched,
+)
 from tests.protocol.namespaces import location_of
 
 Request = tuple[Any, ...]
@@ -99,12 +107,15 @@ class FakeApi(ApiServer):
     def get(self, path: str) -> Json:
         return _object(ask("get", path))
 
-    def list(self, path: str, **query: str) -> tuple[list[Json], str]:
+    def list_decoded(self, path: str, decode: Callable[[Json], Decoded], **query: str) -> tuple[list[Decoded], str]:
         texts, version = ask("list", path, query.get("labelSelector", ""))
-        return [_object(text) for text in texts], version
+        return [decode(_object(text)) for text in texts], version
 
-    def list_metadata(self, path: str, **query: str) -> Sequence[Json]:
-        return [_object(text) for text in ask("glance", path, query.get("labelSelector", ""))]
+    def list_metadata(self, path: str, decode: Callable[[Json], Decoded], **query: str) -> list[Decoded]:
+        return [decode(_object(text)) for text in ask("glance", path, query.get("labelSelector", ""))]
+
+    def has_any(self, path: str, **query: str) -> bool:
+        return bool(self.list(path, **query)[0])
 
     def create(self, path: str, body: Json) -> Json:
         return _object(ask("create", path, self._text(body)))

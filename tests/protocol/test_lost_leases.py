@@ -7,7 +7,7 @@ not as its record says and every record that does not hold the Lease of its VNI.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -28,7 +28,7 @@ from ratchet.core.orphans import orphaned_leases
 from ratchet.core.plan import Attempt
 from ratchet.errors import RatchetError
 from ratchet.node.reconciler import Reconciler, _Settling
-from ratchet.store.codec import encode_link, encode_vni_lease
+from ratchet.store.codec import encode_link, encode_vni_lease, node_labels
 from ratchet.store.records import Records
 from tests.protocol import scenes
 from tests.protocol.asking import FakeApi, FakeJournal, ask
@@ -86,7 +86,7 @@ class Situation:
 
     `vni_of_b`: the other link has this number as well. `foreign`: the VNI of another VXLAN device of node A, on which
     `a` has no device then.
-    `alone`: there is no other link.
+    `alone`: there is no other link. `labelled`: the Lease has the labels of the link's nodes.
     """
 
     holder: str | None = None
@@ -94,6 +94,7 @@ class Situation:
     vni_of_b: int | None = None
     foreign: int | None = None
     alone: bool = False
+    labelled: bool = True
 
     def world(self) -> World:
         stored = [joined(A, self.vni_of_a), joined(B)][: 1 if self.alone else 2]
@@ -110,6 +111,8 @@ class Situation:
             objects[f"/api/v1/nodes/{node}"] = json.dumps({"metadata": {"name": node}})
         if self.holder is not None:
             lease = encode_vni_lease(FIRST, replace(stored[0], uid=self.holder))
+            if not self.labelled:
+                lease["metadata"]["labels"] = {}
             objects[f"{LEASES}/{vni_lease_name(FIRST)}"] = _document(lease, "lease")
         world = World(
             objects=tuple(sorted(objects.items())),
@@ -174,7 +177,7 @@ def _needs(node: str) -> Callable[[World, Actor], Iterator[tuple[str, str, Side]
             for side in Side:
                 if _present(record, side).node != node:
                     continue
-                if record.vni is not None and _holder(world, record.vni) != record.uid:
+                if record.vni is not None and not _is_held_with_labels(world, record):
                     yield "VNI", text, side
                 if scenes._needs(node, side, text, frozenset(), world.interfaces, world.namespaces):
                     yield "end", text, side
@@ -209,6 +212,14 @@ def numbering(broken: Broken, killable: bool = False) -> Process:
 def _holder(world: World, vni: int) -> str | None:
     lease = world.find(f"{LEASES}/{vni_lease_name(vni)}")
     return str(json.loads(lease)["spec"]["holderIdentity"]) if lease else None
+
+
+def _is_held_with_labels(world: World, record: Link) -> bool:
+    """Whether a record holds the Lease of its VNI, and a list of the Leases of its nodes has it."""
+    lease = world.find(f"{LEASES}/{vni_lease_name(record.vni)}") if record.vni is not None else None
+    if lease is None or record.vni is None or _holder(world, record.vni) != record.uid:
+        return False
+    return node_labels(record) <= set(json.loads(lease)["metadata"]["labels"])
 
 
 # The conditions
@@ -251,8 +262,8 @@ def check(world: World, places: tuple[Place, ...], quiet: bool) -> Iterator[str]
     if len(numbers) != len(set(numbers)):
         yield "two links have one VNI"
     for text, link in zip(texts, links, strict=True):
-        if link.vni is None or _holder(world, link.vni) != link.uid:
-            yield "a record does not hold the Lease of its VNI"
+        if not _is_held_with_labels(world, link):
+            yield "a record does not hold the Lease of its VNI, or the Lease is not labelled"
         if derive(link) is not State.LINKED:
             yield "a link is not linked"
         elif not stand_in_kernel(text, world.interfaces, world.namespaces):
@@ -303,6 +314,10 @@ ANOTHER_HAS_IT = Situation(vni_of_b=FIRST)
 SCENES = {
     "all Leases are missing": Scene(Situation()),
     "a Lease is deleted at any time": Scene(Situation(holder=UID_OF_A), deleted=True),
+    "a Lease is not labelled": Scene(Situation(holder=UID_OF_A, labelled=False)),
+    "a Lease that is not labelled is deleted at any time": Scene(
+        Situation(holder=UID_OF_A, labelled=False, alone=True), deleted=True
+    ),
     "Leases are restored with other holders": Scene(Situation(holder=ANCIENT)),
     "Leases are restored with other holders, and gc runs": Scene(Situation(holder=ANCIENT, alone=True), collected=True),
     "another link holds the Lease": Scene(Situation(holder=UID_OF_B)),
@@ -329,8 +344,15 @@ def test_every_link_gets_and_keeps_a_vni_of_its_own(name: str, told: Callable[[R
 class LeasesOnly(Records):
     """A VNI is claimed by the Leases alone, as an earlier version does."""
 
-    def record_vnis(self) -> dict[int, str]:
+    def record_vnis(self, vnis: Collection[int] | None = None) -> dict[int, str]:
         return {}
+
+
+class NeverLabelled(Records):
+    """A Lease keeps the labels that it was created with."""
+
+    def _label(self, *_: object) -> None:
+        pass
 
 
 class NeverRenumbered(Records):
@@ -366,6 +388,7 @@ RESTORED = Scene(Situation(holder=ANCIENT), claims=True, collected=True)
 MUTATIONS = {
     "records are not looked at for a claim": (Broken(records(LeasesOnly)), CLAIMED),
     "gc frees a Lease by its holder": (Broken(records(LeasesOnly), freeing_by_holder), RESTORED),
+    "nobody labels": (Broken(records(NeverLabelled)), Scene(Situation(holder=UID_OF_A, labelled=False, alone=True))),
     "nobody renumbers": (Broken(records(NeverRenumbered)), Scene(ANOTHER_HAS_IT)),
     "a tunnel is taken down at once": (Broken(records(), evicting_at_once), Scene(ANOTHER_HAS_IT)),
     "a renumbered end still stands": (Broken(records(), standing_still), Scene(ANOTHER_HAS_IT)),

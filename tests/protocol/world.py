@@ -226,10 +226,10 @@ def _with_version(text: str, version: int) -> str:
 def _merged(text: str, body: str) -> str:
     """A merge patch applied (RFC 7386); its preconditions are not part of what it changes."""
     document, changes = json.loads(text), json.loads(body)
-    for target, patch in (
-        (document["metadata"].setdefault("labels", {}), changes["metadata"].get("labels", {})),
-        (document.setdefault("data", {}), changes.get("data", {})),
-    ):
+    pairs = [(document["metadata"].setdefault("labels", {}), changes["metadata"].get("labels", {}))]
+    if "data" in changes:
+        pairs.append((document.setdefault("data", {}), changes["data"]))
+    for target, patch in pairs:
         target.update(patch)
         for key in [key for key, value in target.items() if value is None]:
             del target[key]

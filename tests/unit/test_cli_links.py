@@ -293,6 +293,15 @@ def test_links_are_told_again_when_they_change_and_only_then(capsys: Captured) -
     assert all(len(row) == len(rows[0]) for row in rows)
 
 
+def test_a_link_that_becomes_malformed_is_not_gone(capsys: Captured) -> None:
+    broken = MalformedRecordError(f"cannot read the record {RECORD}: it has no namespace", record=RECORD)
+    records = Changing([veth()], LinkChange(RECORD, None, "2", broken))
+    assert follow_links(records, Chosen(), as_json=False, until=time.monotonic() + 0.05) == 0
+    shown = capsys.readouterr()
+    assert shown.err == f"ratchet: {broken}\n"
+    assert "gone" not in shown.out
+
+
 def test_a_link_that_is_no_longer_among_the_chosen_is_gone_from_them(capsys: Captured) -> None:
     records = Changing([veth()], LinkChange(RECORD, standing(veth(), *Side), "2"))
     state = derive(veth()).value

@@ -46,6 +46,7 @@ from ratchet.store.codec import (
     encode_link,
     encode_node_lease,
     encode_vni_lease,
+    lease_labels_patch,
     leave_patch,
     link_patch,
     record_vni,
@@ -367,7 +368,31 @@ def test_a_vni_is_claimed_for_the_records_uid() -> None:
     assert lease["metadata"]["name"] == "vni-11"
     assert lease["spec"] == {"holderIdentity": "u"}
     lease["metadata"] |= {"uid": "l", "resourceVersion": "9", "creationTimestamp": "2026-03-04T05:06:07Z"}
-    assert decode_vni_lease(lease) == VniLease(11, "u", "l", "9", NOW)
+    nodes = frozenset({"node.ratchet/node-a", "node.ratchet/node-b"})
+    assert decode_vni_lease(lease) == VniLease(11, "u", "l", "9", NOW, nodes)
+
+
+def test_a_lease_is_labelled_as_its_record_is() -> None:
+    labels = encode_vni_lease(11, full())["metadata"]["labels"]
+    recorded = encode_link(full())["metadata"]["labels"]
+    assert {key for key in labels if "node" in key} == {key for key in recorded if "node" in key} != set()
+
+
+@pytest.mark.parametrize(
+    ("labels", "changes"),
+    [
+        ((), {"node.ratchet/node-a": "", "node.ratchet/node-b": ""}),
+        (("node-a", "node-c"), {"node.ratchet/node-c": None, "node.ratchet/node-b": ""}),
+        (("node-a", "node-b"), None),
+    ],
+)
+def test_a_patch_gives_a_lease_the_labels_of_its_links_nodes(
+    labels: tuple[str, ...], changes: dict[str, str | None] | None
+) -> None:
+    held = VniLease(11, "u", "l", "9", NOW, frozenset(f"node.ratchet/{node}" for node in labels))
+    condition = {"uid": "l", "resourceVersion": "9"}
+    expected = None if changes is None else {"metadata": {**condition, "labels": changes}}
+    assert lease_labels_patch(held, full()) == expected
 
 
 @pytest.mark.parametrize("spec", [None, {}, {"holderIdentity": None}])

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import nullcontext
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,7 +14,8 @@ from ratchet.agent.informers import Informers
 from ratchet.core.model import End, Link, Pod, PodRef, Topology
 from ratchet.dev.bed import wait_for
 from ratchet.errors import MalformedRecordError, RatchetError, TopologiesUnknownError
-from ratchet.store.apiserver import ExpiredError
+from ratchet.store.apiserver import ApiServer, ExpiredError
+from ratchet.store.apiserver import Watched as WatchEvent
 from ratchet.store.records import LinkChange, PodChange, Records, TopologyChange
 
 EXPIRED = ExpiredError("too old")
@@ -142,6 +143,42 @@ def test_a_record_that_can_no_longer_be_read_is_not_gone(watched: Watched) -> No
     links.lists.put(([link("kept", "2")], "2", error))
     until("the list after the gap", lambda: known.all()[0].resource_version == "2")
     assert known.names() == ["kept", "unread"]
+
+
+def test_a_malformed_record_is_logged_when_the_watch_delivers_it_once_for_each_version(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The record is listed again after the gap, at the same version."""
+    script, known = watched.records.links_script, watched.informers.memory.links
+
+    def error(version: str) -> MalformedRecordError:
+        return MalformedRecordError(f"cannot read it at {version}", record="broken", version=version)
+
+    script.lists.put(([link("broken", "1")], "1"))
+    script.watches.put([(LinkChange("broken", None, "2", error("2")), "2")])
+    watched.informers.start()
+    until("the event", lambda: "cannot read it at 2" in caplog.text)
+    assert known.names() == ["broken"], "a record that cannot be read is not deleted"
+    script.watches.put(EXPIRED)
+    script.lists.put(([], "3", error("2")))
+    script.watches.put([(LinkChange("broken", None, "4", error("4")), "4"), (LinkChange("broken", None, "5"), "5")])
+    until("the deletion", lambda: known.names() == [])
+    logged = [record.getMessage() for record in caplog.records if "malformed" in record.getMessage()]
+    assert [message.count("cannot read it at 2") for message in logged] == [1, 0]
+    assert logged[1] == 'record is malformed record=broken version=4 cause="cannot read it at 4"'
+
+
+def test_a_watch_reports_what_it_cannot_read_and_goes_on_from_there() -> None:
+    class Api:
+        def watch(self, *_: object, **__: str) -> Iterator[WatchEvent]:
+            yield WatchEvent("MODIFIED", {"metadata": {"name": "broken", "resourceVersion": "7"}})
+            yield WatchEvent("DELETED", {"metadata": {"name": "broken", "resourceVersion": "8"}})
+
+    (broken, at), deletion = Records(cast(ApiServer, Api())).node_link_changes("n", "6", 1.0)
+    assert broken is not None
+    assert broken.error is not None
+    assert (broken.name, broken.error.record, broken.error.version, at) == ("broken", "broken", "7", "7")
+    assert deletion == (LinkChange("broken", None, "8"), "8")
 
 
 def test_forbidden_topologies_are_unknown_until_they_can_be_listed(watched: Watched) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ratchet.core.model import End, Link, Pod, PodRef, Topology
+from ratchet.core.model import End, Link, Pod, PodRef, Sandbox, Topology
 from ratchet.errors import ApiUnavailableError, TopologiesUnknownError
 from ratchet.store import known as known_module
 from ratchet.store.apiserver import ForbiddenError
@@ -134,6 +134,46 @@ def test_records_that_a_new_list_lacks_are_gone_unless_they_are_newer(known: Kno
     assert told == ["a"]
 
 
+def test_a_record_that_came_again_before_its_absence_was_answered_is_read_again(known: KnownLinks) -> None:
+    """GET answers 404, the record is created again, the watch reports it, and then the answer arrives."""
+    known.put(link("12"))
+    known.missing("l")
+    assert known.get("l") is None
+    assert known.names() == ["l"], "whoever reconciles all links asks the API for it"
+    known.put(link("12"))
+    assert (known.get("l"), known.names()) == (link("12"), ["l"])
+
+
+def test_a_record_that_is_missing_twice_is_forgotten(known: KnownLinks) -> None:
+    known.put(link("12"))
+    known.missing("l")
+    known.missing("l")
+    assert known.names() == []
+
+
+def test_a_record_that_a_refused_write_dropped_is_read_again(known: KnownLinks) -> None:
+    known.put(link("12"))
+    known.drop("l")
+    assert known.names() == ["l"]
+    known.gone("l", "13")
+    assert known.names() == []
+
+
+def test_records_that_are_not_watched_are_not_kept(known: KnownLinks) -> None:
+    """A call reads a record before its pod joins. Nobody reports what becomes of that record."""
+    sandboxes = [Sandbox(f"c-{node}", PodRef("ns", "a", "1"), node, "/netns", "192.0.2.1") for node in ("n", "m")]
+    mine, others = (
+        replace(link("1", one.node), primary=End("a", "in1", sandbox=one), pair=End("b", "in2")) for one in sandboxes
+    )
+    for one in (mine, others, link("1", "nobodys")):
+        known.put(one)
+    known.keep_watched("n")
+    assert known.all() == [mine]
+    assert known.of_node("n") == [mine]
+    known.put(others)
+    assert known.get("m") == others
+
+
 # What pods want
 
 
@@ -201,12 +241,13 @@ class NoApi:
         self.pods = pods
         self.lists = 0
 
-    def list(self, path: str, **_: str) -> tuple[list[object], str]:
+    def list_decoded(self, path: str, decode: Callable[[Any], Any], **_: str) -> tuple[list[Any], str]:
         self.lists += 1
-        return [
+        pods = [
             {"metadata": {"namespace": "ns", "name": pod.ref.name, "uid": pod.ref.uid, "labels": dict(pod.labels)}}
             for pod in self.pods
-        ], "7"
+        ]
+        return [decode(pod) for pod in pods], "7"
 
 
 def recorded(api: NoApi, pods: NamespaceCache, bell: Bell) -> KnownRecords:
@@ -278,9 +319,9 @@ class Refusing(NoApi):
     def patient(self, _: float) -> Refusing:
         return self
 
-    def list(self, path: str, **query: str) -> tuple[list[object], str]:
+    def list_decoded(self, path: str, decode: Callable[[Any], Any], **query: str) -> tuple[list[Any], str]:
         if "configmaps" not in path:
-            return super().list(path, **query)
+            return super().list_decoded(path, decode, **query)
         self.refusals -= 1
         if self.refusals >= 0:
             raise ForbiddenError("cannot GET configmaps: forbidden")

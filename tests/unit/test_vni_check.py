@@ -1,0 +1,186 @@
+"""The check of VNI Leases costs a node's own links, and finds each record that does not hold its Lease."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+
+from ratchet.agent.vni_check import CHECKED_AT_ONCE, VniCheck
+from ratchet.core.model import End, Link, PodRef, Sandbox
+from ratchet.core.naming import vni_lease_name
+from ratchet.core.orphans import VniLease
+from ratchet.errors import ApiUnavailableError, ConflictError
+from ratchet.store.apiserver import ApiServer, ForbiddenError, NotFoundError
+from ratchet.store.codec import encode_vni_lease
+from ratchet.store.known import KnownLinks
+from ratchet.store.records import Records
+
+Json = dict[str, Any]
+
+
+def sandbox(node: str) -> Sandbox:
+    return Sandbox(f"on-{node}", PodRef("ns", f"p-{node}", "u"), node, "/netns", "192.0.2.1")
+
+
+def link(number: int, *nodes: str) -> Link:
+    """A link with the VNI `number` whose ends are on these nodes."""
+    primary, pair = (
+        End(f"p{side}", "in1", sandbox=sandbox(nodes[side]) if side < len(nodes) else None) for side in (0, 1)
+    )
+    return Link(f"l{number}", "ns", primary, pair, vni=number, uid=f"u{number}", resource_version="1")
+
+
+class Leases:
+    """The Leases in an API server, and the requests that came."""
+
+    def __init__(self) -> None:
+        self.stored: dict[str, Json] = {}
+        self.requests: list[tuple[str, str]] = []
+        self.failing: dict[str, Exception] = {}
+        self.records = Records(cast(ApiServer, self))
+
+    def hold(self, link: Link, *, labelled: bool = True) -> None:
+        assert link.vni is not None
+        lease = encode_vni_lease(link.vni, link)
+        lease["metadata"] |= {"uid": "l", "resourceVersion": "9"}
+        if not labelled:
+            del lease["metadata"]["labels"]
+        self.stored[vni_lease_name(link.vni)] = lease
+
+    def labels(self, link: Link) -> set[str]:
+        assert link.vni is not None
+        labels = self.stored[vni_lease_name(link.vni)]["metadata"].get("labels") or {}
+        return {key.removeprefix("node.ratchet/") for key in labels if key.startswith("node.ratchet/")}
+
+    def _request(self, method: str, name: str) -> None:
+        self.requests.append((method, name))
+        if method in self.failing:
+            raise self.failing[method]
+
+    def get(self, path: str) -> Json:
+        name = path.rpartition("/")[2]
+        self._request("GET", name)
+        if name not in self.stored:
+            raise NotFoundError(path)
+        return cast(Json, json.loads(json.dumps(self.stored[name])))
+
+    def patch(self, path: str, body: Json) -> Json:
+        name = path.rpartition("/")[2]
+        self._request("PATCH", name)
+        metadata = self.stored[name]["metadata"]
+        assert (body["metadata"]["uid"], body["metadata"]["resourceVersion"]) == ("l", "9")
+        labels = metadata.get("labels", {}) | body["metadata"]["labels"]
+        metadata["labels"] = {key: value for key, value in labels.items() if value is not None}
+        return self.stored[name]
+
+    def list_decoded(self, _path: str, decode: Any, **query: str) -> tuple[list[Any], str]:
+        label = query["labelSelector"]
+        self._request("LIST", label)
+        chosen = [one for one in self.stored.values() if label in one["metadata"].get("labels", {})]
+        return [decode(one) for one in chosen], "9"
+
+
+class Known:
+    """The cached records and the Leases, as the check sees them."""
+
+    def __init__(self, leases: Leases, *links: Link) -> None:
+        self.known = KnownLinks()
+        self._leases = leases
+        for one in links:
+            self.known.put(one)
+
+    def vni_leases_of_node(self, node: str) -> list[VniLease]:
+        return self._leases.records.vni_leases_of_node(node)
+
+
+@pytest.fixture
+def leases() -> Leases:
+    return Leases()
+
+
+def checked(leases: Leases, *links: Link) -> list[str]:
+    """The links that an agent of node `a` checks one by one."""
+    asserted: list[str] = []
+    check = VniCheck("a", Known(leases, *links), asserted.append)
+    assert check.list()
+    check.check_some()
+    return asserted
+
+
+def test_leases_that_are_held_cost_one_list_of_the_nodes_own(leases: Leases) -> None:
+    links = [link(number, "a", "b") for number in range(11, 21)]
+    for one in [*links, link(30, "b", "c")]:
+        leases.hold(one)
+    assert checked(leases, *links) == []
+    assert leases.requests == [("LIST", "node.ratchet/a")]
+    assert len(leases.records.vni_leases_of_node("a")) == len(links)
+
+
+def test_each_record_that_does_not_hold_its_lease_is_checked(leases: Leases) -> None:
+    missing, others, unlabelled, elsewhere = (link(number, "a", "b") for number in (11, 12, 13, 14))
+    leases.hold(replace(others, uid="another"))
+    leases.hold(unlabelled, labelled=False)
+    leases.hold(link(14, "b", "c"))
+    without = replace(link(15, "a", "b"), vni=None)
+    assert checked(leases, missing, others, unlabelled, elsewhere, without) == ["l11", "l12", "l13", "l14"]
+
+
+def test_a_cached_record_of_other_nodes_is_not_checked(leases: Leases) -> None:
+    """A lookup caches it. Its Lease never gets the label of this node."""
+    assert checked(leases, link(11, "b", "c")) == []
+
+
+def test_leases_that_cannot_be_listed_say_nothing(leases: Leases) -> None:
+    leases.failing["LIST"] = ApiUnavailableError("away")
+    asserted: list[str] = []
+    check = VniCheck("a", Known(leases, link(11, "a", "b")), asserted.append)
+    assert not check.list()
+    check.check_some()
+    assert asserted == []
+
+
+def test_many_checks_are_spread_and_none_is_lost(leases: Leases) -> None:
+    links = [link(number, "a", "b") for number in range(11, 11 + 2 * CHECKED_AT_ONCE + 1)]
+    asserted: list[str] = []
+    check = VniCheck("a", Known(leases, *links), asserted.append)
+    check.list()
+    counts = []
+    for _ in range(4):
+        check.check_some()
+        counts.append(len(asserted))
+    assert counts == [CHECKED_AT_ONCE, 2 * CHECKED_AT_ONCE, len(links), len(links)]
+    assert set(asserted) == {one.name for one in links}
+
+
+# One Lease
+
+
+@pytest.mark.parametrize("before", [None, link(11, "a", "c"), link(11, "a")], ids=["unlabelled", "moved", "one end"])
+def test_a_lease_of_the_record_gets_the_labels_of_the_links_nodes_once(leases: Leases, before: Link | None) -> None:
+    held = link(11, "a", "b")
+    leases.hold(before or held, labelled=before is not None)
+    for _ in range(2):
+        assert leases.records.hold_vni(held)
+    assert leases.labels(held) == {"a", "b"}
+    assert [method for method, _ in leases.requests] == ["GET", "PATCH", "GET"]
+    assert checked(leases, held) == []
+
+
+def test_a_lease_that_may_not_be_labelled_is_held_all_the_same(leases: Leases) -> None:
+    """The account of the daemonless plugin may not patch Leases."""
+    held = link(11, "a", "b")
+    leases.hold(held, labelled=False)
+    leases.failing["PATCH"] = ForbiddenError("cannot PATCH: forbidden")
+    assert leases.records.hold_vni(held)
+
+
+@pytest.mark.parametrize("cause", [NotFoundError("gone"), ConflictError("changed")])
+def test_a_lease_that_changes_before_it_is_labelled_is_read_again(leases: Leases, cause: Exception) -> None:
+    held = link(11, "a", "b")
+    leases.hold(held, labelled=False)
+    leases.failing["PATCH"] = cause
+    with pytest.raises(ConflictError):
+        leases.records.hold_vni(held)
