@@ -139,7 +139,9 @@ class Informers:
         return Source(
             f"records of node {self._node}",
             list=list_links,
-            watch=lambda version, seconds: self._records.node_link_changes(self._node, version, seconds),
+            watch=lambda version, seconds: self._records.node_link_changes(
+                self._node, version, seconds, self.memory.links.has
+            ),
         )
 
     def _node_pods_source(self) -> Source[Pod, PodChange]:

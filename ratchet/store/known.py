@@ -97,6 +97,11 @@ class KnownLinks:
     def get(self, name: str) -> Link | None:
         return self._links.get(name)
 
+    def has(self, name: str, version: str) -> bool:
+        """Whether a record is known at a version, or at a later one: our own writes come back by the watch."""
+        known = self._links.get(name)
+        return known is not None and not is_newer(version, known.resource_version)
+
     def expects_none(self, name: str) -> bool:
         """Whether there is most likely no such record: all records of the node are known, and this is none of them."""
         return self.state.is_synced and not (name in self._links or name in self._dropped or name in self._unreadable)

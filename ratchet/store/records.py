@@ -6,7 +6,7 @@ Every write is conditional on the version that was read; ConflictError says that
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -483,9 +483,15 @@ class Records:
         """The records of a node's links, what could not be read as one, and the version from which a watch goes on."""
         return self._listed_links(node_label(node))
 
-    def node_link_changes(self, node: str, version: str, seconds: float) -> Iterator[tuple[LinkChange | None, str]]:
-        """Each change of a node's records after `version`, and its version, for at most `seconds`."""
-        return _link_changes(self.api.watch(self.config_maps_path, version, seconds, labelSelector=node_label(node)))
+    def node_link_changes(
+        self, node: str, version: str, seconds: float, has: Callable[[str, str], bool] = lambda *_: False
+    ) -> Iterator[tuple[LinkChange | None, str]]:
+        """Each change of a node's records after `version`, and its version, for at most `seconds`.
+
+        A change to a version of a record that the caller `has` already (by name and version) is not decoded.
+        """
+        watch = self.api.watch(self.config_maps_path, version, seconds, labelSelector=node_label(node))
+        return _link_changes(watch, has)
 
     def pods_on_node(self, node: str) -> tuple[list[Pod], str]:
         """The pods that are bound to a node, and the version from which a watch goes on."""
@@ -515,7 +521,9 @@ class Records:
         return links, [one for one in decoded if isinstance(one, MalformedRecordError)], version
 
 
-def _link_changes(watch: Iterator[Watched]) -> Iterator[tuple[LinkChange | None, str]]:
+def _link_changes(
+    watch: Iterator[Watched], has: Callable[[str, str], bool] = lambda *_: False
+) -> Iterator[tuple[LinkChange | None, str]]:
     for event in watch:
         metadata = event.object["metadata"]
         latest = metadata["resourceVersion"]
@@ -523,6 +531,8 @@ def _link_changes(watch: Iterator[Watched]) -> Iterator[tuple[LinkChange | None,
             yield None, latest
         elif event.type == "DELETED":
             yield LinkChange(metadata["name"], None, latest), latest
+        elif has(metadata["name"], latest):
+            yield None, latest
         else:
             decoded = _link_or_error(event.object)
             if isinstance(decoded, Link):
