@@ -20,7 +20,7 @@ from ratchet.node import add, linking, reconciler
 from ratchet.node.call import Call
 from ratchet.node.journal import HeldEnd
 from ratchet.node.reconciler import Reconciler, Settled
-from ratchet.store.apiserver import MERGE_PATCH, Json
+from ratchet.store.apiserver import MERGE_PATCH, AlreadyExistsError, Json
 from ratchet.store.records import Records
 from tests.protocol.asking import FakeApi, current
 from tests.protocol.scenes import Rules
@@ -41,6 +41,20 @@ class UnversionedApi(FakeApi):
         body = json.loads(json.dumps(body))
         body["metadata"].pop("resourceVersion", None)
         return super().patch(path, body)
+
+
+class OverwritingApi(FakeApi):
+    """A record is created in the place of one that exists."""
+
+    def create(self, path: str, body: Json) -> Json:
+        try:
+            return super().create(path, body)
+        except AlreadyExistsError:
+            if not path.endswith("/configmaps"):
+                raise
+            there = f"{path}/{body['metadata']['name']}"
+            super().delete(there, uid=super().get(there)["metadata"]["uid"])
+            return super().create(path, body)
 
 
 class CarelessApi(FakeApi):
@@ -193,6 +207,7 @@ MUTATIONS = {
     "standing as a flag": Mutation(patched=standing_as_a_flag),
     "writing without a version": Mutation(Rules(api=UnversionedApi)),
     "deleting without a version": Mutation(Rules(api=CarelessApi)),
+    "creating over a record": Mutation(Rules(api=OverwritingApi)),
     "believing the record": Mutation(patched=believing_the_record),
     "destroying from memory": Mutation(patched=destroying_from_memory),
     "noting before building": Mutation(patched=noting_before_building),

@@ -133,23 +133,31 @@ def network_config() -> NetworkConfig:
 
 
 def adding(
-    attempt: Attempt, *, after: str = "", patient: bool, killable: bool, rules: Rules, gives_up: bool = False
+    attempt: Attempt,
+    *,
+    after: str = "",
+    patient: bool,
+    killable: bool,
+    rules: Rules,
+    gives_up: bool = False,
+    unseeing: bool = False,
 ) -> Process:
     """ADD of a sandbox that replaces the sandbox `after`.
 
     The stages are those of `link_all` and of what `add` does around it. `patient`: it waits for as long as it takes
     for its peer, or `gives_up` at some time; else it leaves its end to the agent as soon as it would have to wait.
+    `unseeing`: no watch has reported the record, and it takes it for missing.
     """
     call, site = call_of(attempt, Command.ADD, rules), site_of(attempt.sandbox.node)
-    reconciler = call.reconciler(rules.records())
 
     def start() -> str:
         ask("birth", attempt.container_id, after)
         return "join"
 
     def settle(joined: bool) -> str:
+        records = _Unseeing(rules.records()) if unseeing and not joined else rules.records()
         try:
-            settled = reconciler.settle(attempt, site, joined=joined)
+            settled = call.reconciler(records).settle(attempt, site, joined=joined)
         except RatchetError:
             return "undo"
         return "final" if settled.stands or not patient else "wait"
@@ -265,6 +273,20 @@ class _Noticed(Records):
     def known_link(self, name: str) -> tuple[Link | None, bool]:
         believed = ask("believed", f"{RECORDS}/{name}", self._noticed)
         return (link_of(self._noticed), False) if believed else (self.link(name), True)
+
+
+class _Unseeing(Records):
+    """Records of an agent whose watch may not have reported a record yet: then it takes the record for missing."""
+
+    def __init__(self, records: Records) -> None:
+        super().__init__(records.api, records.namespace, records.vni_range)
+
+    def expected_link(self, name: str) -> tuple[Link | None, bool]:
+        return (None, False) if ask("choose", _reported_or_not) == "not reported" else self.known_link(name)
+
+
+def _reported_or_not(_: World, __: Actor) -> Iterator[str]:
+    yield from ("reported", "not reported")
 
 
 @contextmanager

@@ -33,7 +33,8 @@ class Scene:
     `kill`: the sandboxes whose ADD may be killed, anywhere. `late`: DEL of s1 comes twice. `agents`: something stays on
     the nodes; without it ADD waits, and where it `gives_up` not for ever. `cut_off`: DEL may not reach the API. `gone`:
     t1 is deleted too, and there is no s2. `collapse`: the namespace of s1 goes. `meddled`: somebody deletes the
-    interface of t1 by hand.
+    interface of t1 by hand. `unseeing`: the sandboxes whose ADD takes a record for missing, as an agent does if its
+    watch has not reported it.
     """
 
     second: str
@@ -46,6 +47,7 @@ class Scene:
     collapse: bool = True
     gives_up: bool = False
     meddled: bool = False
+    unseeing: str = ""
 
     def processes(self, rules: Rules = Rules()) -> list[Process]:  # noqa: B008  # frozen
         s1, s2 = attempt_of("s1", Side.PRIMARY, "A"), attempt_of("s2", Side.PRIMARY, self.second)
@@ -69,6 +71,7 @@ class Scene:
             patient=not self.agents,
             killable=attempt.container_id in self.kill.split(),
             gives_up=self.gives_up,
+            unseeing=attempt.container_id in self.unseeing.split(),
             rules=rules,
         )
 
@@ -98,6 +101,9 @@ SCENES = {
     "vEth, all deleted": Scene("A", "A", kill="s1", gone=True, late=True, collapse=False),
     "vEth, nobody stays": Scene("A", "A", late=True, agents=False),
     "vEth, ADD gives up": Scene("A", "A", late=True, agents=False, gives_up=True),
+    "vEth, records not seen": Scene("A", "A", kill="t1", late=True, collapse=False, unseeing=ALL),
+    "VXLAN, records not seen": Scene("A", "B", kill="s1", collapse=False, unseeing=ALL),
+    "from vEth to VXLAN, records not seen": Scene("B", "A", collapse=False, unseeing=ALL),
     "VXLAN, kill": Scene("A", "B", kill="s1", collapse=False),
     "VXLAN, late DEL and kill, nobody stays": Scene("A", "B", kill="s1", late=True, agents=False, collapse=False),
     "VXLAN, ADD gives up": Scene("A", "B", agents=False, gives_up=True, collapse=False),
@@ -166,6 +172,7 @@ WITNESSES = {
     "deleting without a version": Scene("A", "B", collapse=False),
     "believing the record": Scene("A", "A", meddled=True, collapse=False),
     "destroying from memory": Scene("A", "A", collapse=False),
+    "creating over a record": Scene("A", "B", collapse=False, unseeing=ALL),
     "noting before building": Scene("A", "A", kill="s1", late=True, collapse=False),
 }
 

@@ -125,6 +125,17 @@ def test_a_number_that_was_freed_is_claimed_again_without_listing(leases: Leases
     assert leases.listings == 1
 
 
+def test_a_number_that_a_watch_reported_is_not_tried(leases: Leases) -> None:
+    numbers = Numbers()
+    numbers.claim(leases, link("a"))
+    leases.hold(12, "another")
+    numbers.note(12, "another")
+    numbers.note(11, "another")  # late news: it is ours by now
+    assert numbers.claim(leases, link("b")) == 13
+    assert numbers.claim(leases, link("a")) == 11
+    assert leases.created == 3
+
+
 def test_threads_never_claim_one_number_twice() -> None:
     leases, numbers = Leases(high=200), Numbers()
     with ThreadPoolExecutor(16) as at_once:

@@ -1,0 +1,291 @@
+"""Which node creates a record, who is to see it, and that no record is read which a watch would have reported."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ratchet import datapath
+from ratchet.agent import tending
+from ratchet.core import moves
+from ratchet.core.model import Link, Pod, Side
+from ratchet.core.naming import node_label
+from ratchet.core.plan import Attempt
+from ratchet.errors import ConflictError
+from ratchet.node import linking
+from ratchet.node.journal import Attachment, HeldEnd, SandboxEntry, since_boot
+from ratchet.node.linking import link_all
+from ratchet.node.reconciler import Settled
+from ratchet.store.apiserver import AlreadyExistsError, Json, Watched
+from ratchet.store.codec import decode_link, encode_link
+from ratchet.store.known import Bell, KnownAddresses, KnownLinks, KnownPods, KnownRecords, Memory
+from ratchet.store.namespace import NamespaceCache
+from ratchet.store.numbers import Numbers
+from ratchet.store.records import Records
+from tests.support.links import NOW, joined, own, pod, veth, wanted
+
+LINK = wanted()  # pair-pod:in2 is the lesser end, primary-pod:in1 the greater one
+CREATED = joined(own(Side.PRIMARY), None)
+
+
+class Api:
+    """An API that keeps what is created, and counts the reads."""
+
+    def __init__(self, stored: Json | None = None) -> None:
+        self.stored = stored
+        self.reads = 0
+
+    def get(self, _: str) -> Json:
+        self.reads += 1
+        assert self.stored is not None
+        return self.stored
+
+    def create(self, _: str, body: Json) -> Json:
+        if self.stored is not None:
+            raise AlreadyExistsError("it exists")
+        self.stored = body | {"metadata": body["metadata"] | {"uid": "u", "resourceVersion": "7"}}
+        return self.stored
+
+
+def stored(link: Link) -> Json:
+    encoded = encode_link(link)
+    return encoded | {"metadata": encoded["metadata"] | {"uid": "u", "resourceVersion": "5"}}
+
+
+def records_with(api: Api, *pods: Pod, synced: bool = True) -> KnownRecords:
+    cache, links = NamespaceCache(), KnownLinks()
+    cache.replace(pods)
+    cache.state.set_synced()
+    if synced:
+        links.state.set_synced()
+    memory = Memory(links, KnownPods(), lambda _: cache, Bell(), Numbers(), KnownAddresses())
+    return KnownRecords(api, "ratchet", (1, 2), memory)  # type: ignore[arg-type]
+
+
+def on(node: str, name: str, **more: Any) -> Pod:
+    return replace(pod(name), node=node, **more)
+
+
+PRIMARY_POD, PAIR_POD = on("node-a", "primary-pod"), on("node-b", "pair-pod")
+
+
+def test_a_record_that_no_watch_reported_is_taken_for_missing() -> None:
+    api = Api()
+    assert records_with(api).expected_link(LINK.name) == (None, False)
+    assert api.reads == 0
+
+
+def test_a_record_is_read_while_the_records_are_unknown() -> None:
+    api = Api(stored(CREATED))
+    assert records_with(api, synced=False).expected_link(LINK.name) == (CREATED, True)
+    assert api.reads == 1
+
+
+def test_a_record_that_another_node_created_is_read_once_the_create_is_refused() -> None:
+    api = Api(stored(CREATED))
+    records = records_with(api)
+    with pytest.raises(ConflictError):
+        records.create(joined(None, own(Side.PAIR)))
+    assert api.reads == 1
+    assert records.expected_link(LINK.name) == (CREATED, False)
+    assert api.reads == 1
+
+
+@pytest.mark.parametrize(
+    ("peer", "labels"),
+    [
+        (PAIR_POD, {"node-a", "node-b"}),
+        (replace(PAIR_POD, node="node-a"), {"node-a"}),
+        (replace(PAIR_POD, node=""), {"node-a"}),
+        (replace(PAIR_POD, deleting=True), {"node-a"}),
+        (replace(PAIR_POD, phase="Failed"), {"node-a"}),
+    ],
+    ids=["scheduled", "on the same node", "not scheduled", "deleted", "finished"],
+)
+def test_a_new_record_has_the_labels_of_the_nodes_on_which_its_pods_are(peer: Pod, labels: set[str]) -> None:
+    api = Api()
+    created = records_with(api, PRIMARY_POD, peer).create(CREATED)
+    assert api.stored is not None
+    found = {label for label in api.stored["metadata"]["labels"] if label.startswith("node.ratchet/")}
+    assert found == set(map(node_label, labels))
+    assert created.expected_on == tuple(map(node_label, labels - {"node-a"}))
+
+
+@pytest.mark.parametrize(
+    ("side", "pods", "known", "synced", "left"),
+    [
+        (Side.PRIMARY, [PRIMARY_POD, PAIR_POD], None, True, True),
+        (Side.PAIR, [PRIMARY_POD, PAIR_POD], None, True, False),
+        (Side.PRIMARY, [PRIMARY_POD, PAIR_POD], CREATED, True, False),
+        (Side.PRIMARY, [PRIMARY_POD, PAIR_POD], None, False, False),
+        (Side.PRIMARY, [PRIMARY_POD, replace(PAIR_POD, node="node-a")], None, True, False),
+        (Side.PRIMARY, [PRIMARY_POD, replace(PAIR_POD, node="")], None, True, False),
+        (Side.PRIMARY, [PRIMARY_POD, replace(PAIR_POD, deleting=True)], None, True, False),
+        (Side.PRIMARY, [PRIMARY_POD], None, True, False),
+    ],
+    ids=[
+        "the greater end",
+        "the lesser end",
+        "the record is there",
+        "the records are unknown",
+        "one node",
+        "the peer is not scheduled",
+        "the peer is deleted",
+        "no peer",
+    ],
+)
+def test_of_two_nodes_that_of_the_lesser_end_creates_the_record(
+    side: Side, pods: list[Pod], known: Link | None, synced: bool, left: bool
+) -> None:
+    records = records_with(Api(), *pods, synced=synced)
+    if known is not None:
+        records.known.put(replace(known, resource_version="5"))
+    node = "node-a" if side is Side.PRIMARY else "node-b"
+    assert records.is_created_by_peer(LINK, side, node) is left
+
+
+def test_the_peers_node_stays_on_a_record_until_its_pod_joins() -> None:
+    """The labels follow the pods: a node is on the record of which it has, or expects, an end, and on no other."""
+
+    def nodes(link: Link) -> set[str]:
+        return {label for label in encode_link(link)["metadata"]["labels"] if label.startswith("node.ratchet/")}
+
+    a, b, c = (node_label(node) for node in ("node-a", "node-b", "node-c"))
+    left, right = own(Side.PRIMARY, "node-a"), own(Side.PAIR, "node-b")
+    created = replace(moves.join(None, LINK, Side.PRIMARY, left, NOW), expected_on=(b,))
+    assert decode_link(stored(created)) == created
+    both = moves.join(created, LINK, Side.PAIR, right, NOW)
+    assert (nodes(created), nodes(both), both.expected_on) == ({a, b}, {a, b}, ())
+    gone = moves.leave(both, Side.PAIR, right.container_id, "the runtime deleted the sandbox", NOW)
+    assert (nodes(gone), gone.expected_on) == ({a, b}, (b,))
+    assert decode_link(stored(gone)) == gone
+    elsewhere = moves.join(gone, LINK, Side.PAIR, replace(right, container_id="new", node="node-c"), NOW)
+    assert nodes(elsewhere) == {a, c}
+    one_node = moves.join(created, LINK, Side.PAIR, replace(right, node="node-a"), NOW)
+    assert nodes(moves.leave(one_node, Side.PAIR, right.container_id, "it was deleted", NOW)) == {a}
+
+
+def test_a_version_that_is_known_is_not_decoded_again() -> None:
+    """Every write of an agent comes back by its watch."""
+    own_write, news = (stored(CREATED) for _ in range(2))
+    news["metadata"]["resourceVersion"] = "6"
+
+    def watch(*_: object, **__: object) -> list[Watched]:
+        return [Watched("MODIFIED", own_write), Watched("MODIFIED", news), Watched("DELETED", own_write)]
+
+    links = KnownLinks()
+    links.put(replace(CREATED, resource_version="5"))
+    records = Records(SimpleNamespace(watch=watch))  # type: ignore[arg-type]
+    changes = list(records.node_link_changes("node-a", "1", 1.0, links.has))
+    assert [(change and change.link, version) for change, version in changes] == [
+        (None, "5"),
+        (CREATED, "6"),
+        (None, "5"),
+    ]
+    assert [change is None for change, _ in changes] == [True, False, False]
+
+
+def test_without_a_watch_nobody_waits_for_a_record() -> None:
+    assert not Records(Api()).is_created_by_peer(LINK, Side.PRIMARY, "node-a")  # type: ignore[arg-type]
+
+
+# ADD
+
+
+class Linking:
+    """Ends that are settled in memory. The peer's node creates the record when `created` is set, or never."""
+
+    def __init__(self, *, created: bool) -> None:
+        self.records = self
+        self.settled: list[tuple[str, bool]] = []
+        self._created = created
+        self._waited = False
+
+    def is_created_by_peer(self, link: Link, *_: object) -> bool:
+        return link.name == LINK.name
+
+    def expected_link(self, _: str) -> tuple[Link | None, bool]:
+        return (CREATED if self._created and self._waited else None), False
+
+    def names_of_changed_links(self, *given: Any) -> Iterator[set[str] | None]:
+        yield None
+        self._waited = True
+        if self._created:
+            yield {LINK.name}
+        assert given[-1] <= time.monotonic() + linking.CREATION_SECONDS, "it waits for longer than a moment"
+
+    def settle(self, attempt: Attempt, _: object, *, joined: bool) -> Settled:
+        self.settled.append((attempt.name, joined))
+        record = replace(veth(), name=attempt.name)
+        return Settled(record, SimpleNamespace())  # type: ignore[arg-type]
+
+
+def linked(made: Linking, seconds: float, *, require: bool) -> list[bool]:
+    """Whether each end stands after ADD: one of another link, and one whose record the peer's node creates."""
+    attempts = [
+        Attempt(replace(LINK, name=name), Side.PRIMARY, own(Side.PRIMARY), index=1) for name in ("other", LINK.name)
+    ]
+    site: Any = SimpleNamespace(node="node-a")
+    given: Any = made
+    found = link_all(given, attempts, site, time.monotonic() + seconds, require=require)
+    return [device is not None for _, device in found]
+
+
+def test_an_add_that_does_not_wait_leaves_the_record_to_the_peers_node() -> None:
+    made = Linking(created=True)
+    assert linked(made, 0, require=False) == [True, False]
+    assert made.settled == [("other", False)]
+
+
+@pytest.mark.parametrize(("seconds", "require"), [(5.0, False), (0.0, True)], ids=["waits", "requires its peers"])
+@pytest.mark.parametrize("created", [True, False])
+def test_an_add_that_waits_takes_the_record_or_creates_it_after_a_moment(
+    seconds: float, require: bool, created: bool
+) -> None:
+    made = Linking(created=created)
+    assert linked(made, seconds, require=require) == [True, True]
+    assert made.settled == [("other", False), (LINK.name, False)]
+
+
+# The agent
+
+
+@pytest.mark.parametrize(("age", "later"), [(0.0, True), (10.0, False)])
+def test_an_agent_creates_the_record_of_the_peers_node_after_a_moment(
+    monkeypatch: pytest.MonkeyPatch, age: float, later: bool
+) -> None:
+    nothing: Any = None
+    settled: list[object] = []
+    queued: list[tuple[str, float]] = []
+    records: Any = SimpleNamespace(
+        expected_link=lambda _: (None, False), is_created_by_peer=lambda *_: True, pod=lambda *_: PRIMARY_POD
+    )
+    journal: Any = SimpleNamespace(is_buried=lambda *_: False, still_wants=lambda *_: True)
+    monkeypatch.setattr(datapath, "namespace_is_there", lambda _: True)
+    monkeypatch.setattr(tending, "Reconciler", lambda *_: SimpleNamespace(settle=lambda *a, **_: settled.append(a)))
+    sandbox = own(Side.PRIMARY)
+    tender = tending.Tender(
+        node="node-a",
+        journal=journal,
+        records=records,
+        sites=lambda *_: SimpleNamespace(sandbox=lambda *_: sandbox),  # type: ignore[arg-type]
+        announcer=nothing,
+        metrics=nothing,
+        is_adding=nothing,
+        is_lost=nothing,
+        membership=nothing,
+        reconcile_later=lambda *given: queued.append(given),
+    )
+    end = HeldEnd(LINK, Side.PRIMARY, 1)
+    attachment = Attachment("net", sandbox.container_id, "eth0")
+    began = since_boot() - age
+    entry = SandboxEntry(attachment, sandbox.netns, PRIMARY_POD.ref, (end,), asks=True, began=began)
+    tender._tend_end(entry, end)
+    assert bool(queued) is later
+    assert bool(settled) is not later
+    assert all(0 < seconds <= linking.CREATION_SECONDS for _, seconds in queued)
