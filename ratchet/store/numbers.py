@@ -36,7 +36,7 @@ from ratchet.store.codec import decode_vni_lease, encode_vni_lease
 VNI_MAX = (1 << 24) - 1
 # For so many seconds after a list or a lookup of records, their numbers are not looked up again.
 RECORDS_SECONDS = 60.0
-LOOKED_UP_AT_ONCE = 64
+LOOKED_UP_AT_ONCE = 256
 TAKEN_BEFORE_LIST = 12
 LIST_AFTER = 4096
 CROWD_MAX = 4096
@@ -62,6 +62,7 @@ class Numbers:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._listing = threading.Lock()
+        self._looking_up = threading.Lock()
         self._known = _Holders({})
         # How often all were listed; when; how many numbers there were, and how many changes came since.
         self._lists = 0
@@ -127,26 +128,40 @@ class Numbers:
     def _is_recorded(self, leases: Leases, link: Link, vni: int) -> bool:
         """Whether a record has a number that is reserved here; its holder is cached then.
 
-        Records are looked up for the next free numbers too, unless that or a list was done a short while ago.
+        One lookup is for all numbers that are reserved and for the next free ones: the API server reads all records for
+        each. None is made if a list or a lookup answered a short while ago.
         """
         with self._lock:
-            now = time.monotonic()
-            looked_up = vni in self._unrecorded and now - self._looked_up < RECORDS_SECONDS
-            if looked_up or now - self._listed < RECORDS_SECONDS or self._known.holder(vni) == link.uid:
+            if self._was_looked_up(link, vni):
                 return False
-            numbers = frozenset({vni, *islice(self._known.free.ascending(*leases.vni_range), LOOKED_UP_AT_ONCE)})
-        try:
-            recorded = leases.record_vnis(numbers)
-        except BaseException:
+        with self._looking_up:
             with self._lock:
-                self._known.remove(vni)
-            raise
-        with self._lock:
-            self._unrecorded, self._looked_up = numbers - recorded.keys(), now
-            for number, holder in recorded.items():
-                if number == vni or number in self._known.free:
-                    self._known.put(number, holder)
-        return vni in recorded
+                if self._known.holder(vni) not in (RESERVED, link.uid):
+                    return True  # the lookup of another thread found it
+                if self._was_looked_up(link, vni):
+                    return False
+                now = time.monotonic()
+                free = islice(self._known.free.ascending(*leases.vni_range), LOOKED_UP_AT_ONCE)
+                numbers = frozenset({vni, *self._known.reserved, *free})
+            try:
+                recorded = leases.record_vnis(numbers)
+            except BaseException:
+                with self._lock:
+                    self._known.remove(vni)
+                raise
+            with self._lock:
+                self._unrecorded, self._looked_up = numbers - recorded.keys(), now
+                for number, holder in recorded.items():
+                    if number in self._known.reserved or number in self._known.free:
+                        self._known.put(number, holder)
+            return vni in recorded
+
+    def _was_looked_up(self, link: Link, vni: int) -> bool:
+        """Whether it is known well enough that no record but this one has a number. The lock is held."""
+        now = time.monotonic()
+        if now - self._listed < RECORDS_SECONDS or self._known.holder(vni) == link.uid:
+            return True
+        return vni in self._unrecorded and now - self._looked_up < RECORDS_SECONDS
 
     def _created(self, leases: Leases, link: Link, vni: int, another: bool) -> bool:
         """Whether the number's Lease is this record's; its holder is cached in any case.

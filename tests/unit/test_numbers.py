@@ -350,6 +350,28 @@ def test_records_are_looked_up_for_many_claims_at_once(leases: Leases, monkeypat
     assert [len(vnis) for vnis in leases.looked_up] == [LOOKED_UP_AT_ONCE + 1]
 
 
+def test_threads_that_need_a_lookup_share_one(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers that other threads are trying are in it, found or not."""
+    leases.vni_range = (11, VNI_MAX)
+    numbers, threads = Numbers(), 8
+    numbers.claim(leases, link("a"))
+    monkeypatch.setattr(numbers, "_listed", float("-inf"))
+    leases.recorded = {12: "other", 13: "another"}
+    all_wait, proposed = threading.Barrier(threads), numbers._proposed
+
+    def propose(*given: Any) -> int:
+        vni = proposed(*given)
+        if not leases.looked_up:
+            all_wait.wait(10)
+        return vni
+
+    monkeypatch.setattr(numbers, "_proposed", propose)
+    with ThreadPoolExecutor(threads) as pool:
+        claimed = list(pool.map(lambda number: numbers.claim(leases, link(str(number))), range(threads)))
+    assert sorted(claimed) == list(range(14, 14 + threads))
+    assert len(leases.looked_up) == 1
+
+
 @pytest.mark.usefixtures("later")
 def test_a_lookup_that_failed_says_nothing_and_keeps_no_number(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = Numbers()
