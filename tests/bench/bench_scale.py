@@ -141,7 +141,7 @@ def measure(say: Say = print, prefix: str | None = None) -> list[Row]:
         scale.loaded = scale.most_memory()
         rate, text = scale.asked_per_minute()
         say("the nodes go")
-        return [*_rows(scale), at_most(f"agent: API calls a minute, idle with {MANY} links", rate, "calls", 12, text)]
+        return [*_rows(scale), at_most(f"agent: API calls a minute, idle with {MANY} links", rate, "calls", 24, text)]
 
 
 def _rows(scale: Scale) -> list[Row]:

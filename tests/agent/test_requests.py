@@ -1,0 +1,73 @@
+"""How many API requests a mesh takes: each is a write of a record, a Lease, or one Event for several links."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import combinations
+
+from ratchet.core.model import State
+from ratchet.core.naming import record_name
+from ratchet.dev.bed import wait_for
+from tests.support.cluster import Cluster
+from tests.support.faults import Sent
+
+PODS = [f"r{number}" for number in range(6)]
+PAIRS = list(combinations(PODS, 2))
+DRAWN = "\n".join(f"- endpoints: [{one}:to-{other}, {other}:to-{one}]" for one, other in PAIRS)
+
+
+def records_of(sent: Sent) -> bool:
+    return "/namespaces/ratchet/configmaps" in sent.path and not sent.watches
+
+
+def vnis_of(sent: Sent) -> bool:
+    return "/namespaces/ratchet/leases" in sent.path and "node" not in sent.path and not sent.watches
+
+
+def test_a_mesh_takes_four_requests_a_link_at_most(cluster: Cluster) -> None:
+    """A vEth takes two writes, a tunnel three and a Lease. A read or a write more follows only a refused write.
+
+    Two nodes that write at the same moment depend on the machine's load: their requests are counted apart.
+    """
+    cluster.bed.create_topology("mesh", DRAWN)
+    nodes = [cluster.a, cluster.b]
+    on = {name: nodes[number % 2] for number, name in enumerate(PODS)}
+    placed = [(on[name], cluster.pod(name, {"ratchet": "true"}, on[name])) for name in PODS]
+    cluster.faults.sent.clear()
+    for answer in cluster.add_all(*placed):
+        assert not answer.error
+    names = [record_name("default", (one, f"to-{other}"), (other, f"to-{one}")) for one, other in PAIRS]
+
+    def linked() -> bool:
+        return all(cluster.state(name) is State.LINKED for name in names)
+
+    wait_for("the mesh", linked, 30)
+    agents = {node.host.address for node in nodes}
+    sent = [one for one in cluster.faults.sent if one.remote in agents]
+    asked = [one for one in sent if records_of(one) or vnis_of(one)]
+    refused = sum(one.status == 409 for one in asked)
+    counts = Counter((one.method, one.status) for one in asked)
+    tunnels = sum(on[one] is not on[other] for one, other in PAIRS)
+    writes = 2 * (len(PAIRS) - tunnels) + 4 * tunnels
+    assert counts["POST", 201] + counts["PATCH", 200] <= writes + refused, counts
+    reads = [one.path for one in asked if one.method == "GET" and "limit=" not in one.path]
+    assert len(reads) <= refused, reads
+    assert writes + len(PODS) <= 4 * len(PAIRS), "with one Event for each pod"
+
+
+def test_the_links_of_a_pod_are_one_event(cluster: Cluster) -> None:
+    cluster.bed.create_topology("star", "\n".join(f"- endpoints: [hub:to-{one}, {one}:to-hub]" for one in PODS))
+    placed = [(cluster.a, cluster.pod(name, {"ratchet": "true"}, cluster.a)) for name in [*PODS, "hub"]]
+    for answer in cluster.add_all(*placed):
+        assert not answer.error
+
+    def messages() -> list[str]:
+        items, _ = cluster.bed.api.list("/api/v1/namespaces/default/events")
+        events = (one for one in items if one["involvedObject"]["name"] == "hub")
+        return [one["message"] for one in events if one["reason"] == "Linked"]
+
+    def interfaces() -> int:
+        return sum(message.count(" is linked to ") for message in messages())
+
+    wait_for("the Events", lambda: interfaces() >= len(PODS), 30)
+    assert len(messages()) < len(PODS), messages()
