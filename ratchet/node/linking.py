@@ -111,6 +111,9 @@ def link_all(
     The ends as they are recorded, in the order of the attempts, each with its device where it stands. With `require`,
     raises PeerMissingError that names every peer that was waited for, and what it waits for itself; without, what is
     missing is left to whoever stays.
+
+    A record that the peer's node is to create (`Records.is_created_by_peer`) is waited for CREATION_SECONDS, and then
+    created; an ADD that does not wait leaves that to the agent.
     """
     if not attempts:
         return []

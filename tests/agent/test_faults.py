@@ -355,6 +355,7 @@ def test_fault_19_an_add_that_was_paused_does_not_take_its_place_back(hasty: Clu
     """The agent stops within an ADD, before its write; the pod is created again on the other node and linked there."""
     primary, old = hasty.primary(hasty.a), hasty.pair(hasty.b)
     assert hasty.a.add(primary).status == 0
+    hasty.wait_until(State.PRIMARY_READY)
     agent = hasty.bed.agents["b"]
     gate = Gate()
     hasty.faults.add(Rule(sent_by(hasty.b, "POST", path="/leases"), after=gate))
@@ -520,13 +521,14 @@ def test_fault_21_none_of_many_adds_waits_for_another(cluster: Cluster) -> None:
         quick.append((node, cluster.pod(f"q{number}", PAIR, node)))
     assert len(waiting) + 1 + len(quick) == 128
     gate = Gate()
-    cluster.faults.add(Rule(sent_by(cluster.a, "GET", path="configmaps/default.held."), before=gate, times=1000))
+    cluster.faults.add(Rule(sent_by(cluster.a, "POST", path="/configmaps"), before=gate))
     patient = {**cluster.a.config, "wait": 60, "wait_policy": "require"}
-    late = [cluster.start("ADD", cluster.a, one, config=patient) for one in (held, *waiting)]
+    late = [cluster.start("ADD", cluster.a, held, config=patient)]
+    assert gate.reached.wait(20)
+    late += [cluster.start("ADD", cluster.a, one, config=patient) for one in waiting]
     with ThreadPoolExecutor(len(quick)) as at_once:
         took = list(at_once.map(lambda one: timed_add(*one), quick))
     assert max(took) < 20
-    assert gate.reached.is_set()
     assert [one.poll() for one in late] == [None] * 16
     gate.opened.set()
     for number in range(16):
