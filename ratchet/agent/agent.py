@@ -142,7 +142,6 @@ class Agent:
             self._calls.is_adding,
             self._heartbeat.is_lost,
             self._membership,
-            self._tend_later,
             self._seen,
         )
         self._vni_check = VniCheck(settings.node_name, self._records, self._assert_vni)
@@ -275,9 +274,6 @@ class Agent:
 
     def _tend(self, link: str) -> None:
         self._queue.add((LINK, "", link))
-
-    def _tend_later(self, link: str, seconds: float) -> None:
-        self._queue.add((LINK, "", link), after=seconds)
 
     def _reconcile_pod(self, namespace: str, name: str) -> None:
         self._queue.add((POD, namespace, name), after=POD_SECONDS)

@@ -31,7 +31,6 @@ from ratchet.errors import (
     SupersededError,
 )
 from ratchet.node.journal import HeldEnd, Journal, SandboxEntry, since_boot
-from ratchet.node.linking import CREATION_SECONDS
 from ratchet.node.reconciler import Reconciler, take_down
 from ratchet.node.seen import Seen
 from ratchet.store.known import KnownRecords
@@ -44,7 +43,7 @@ class Tender:
     """Looks after the ends of one node.
 
     `is_adding` says whether a call is at work on a container's links; `is_lost` whether a node is lost. `membership`
-    decides which links a sandbox has. `reconcile_later` queues a link after so many seconds. `seen` has the ends that
+    decides which links a sandbox has. `seen` has the ends that
     are not looked at again while nothing has changed. `since` is from when on, in seconds since boot, pods start under
     its eyes: what was linked before then is no news.
     """
@@ -58,7 +57,6 @@ class Tender:
     is_adding: Callable[[str], bool]
     is_lost: Callable[[str], bool]
     membership: Membership
-    reconcile_later: Callable[[str, float], None]
     seen: Seen = field(default_factory=Seen)
     since: float = field(default_factory=since_boot)
     # Whether each end was linked when that was last told, by link and container.
@@ -135,10 +133,6 @@ class Tender:
         elif holder is None:
             if not self._may_take(entry):
                 self._make_way(entry, end)
-                return
-            left = entry.began + CREATION_SECONDS - since_boot()
-            if left > 0 and self.records.is_created_by_peer(end.wanted, end.side, self.node):
-                self.reconcile_later(end.link, left)
                 return
         elif holder.container_id != entry.attachment.container_id and not _is_there(entry, end):
             return  # another has its place, and it has made way; one that has not withdraws

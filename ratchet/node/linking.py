@@ -23,7 +23,7 @@ from ratchet.core.intent import (
     unknown_settings,
     wanted_links,
 )
-from ratchet.core.model import End, Pod, Side
+from ratchet.core.model import End, Link, Pod, Side
 from ratchet.core.plan import Attempt, Site
 from ratchet.errors import InvalidIntentError, PeerMissingError, SupersededError
 from ratchet.node.at_once import each_at_once
@@ -113,7 +113,7 @@ def link_all(
     missing is left to whoever stays.
 
     A record that the peer's node is to create (`Records.is_created_by_peer`) is waited for CREATION_SECONDS, and then
-    created; an ADD that does not wait leaves that to the agent.
+    created.
     """
     if not attempts:
         return []
@@ -122,10 +122,10 @@ def link_all(
     # All have joined before any is waited for: two pods that each wait for the other's first link would wait for ever.
     left = {one.name for one in later}
     settled = settle([one for one in attempts if one.name not in left], joined=False)
-    if later and (require or time.monotonic() < until):
-        _await_records(reconciler.records, later, until)
+    if later:
+        _await_records(reconciler.records, later)
         settled |= settle(later, joined=False)
-    mine = {one.name: one for one in attempts if one.name in settled}
+    mine = {one.name: one for one in attempts}
     waiting = {name for name, end in settled.items() if not end.stands}
     if waiting:
         version = min((end.record.resource_version for end in settled.values()), key=_age_of_version)
@@ -141,14 +141,14 @@ def link_all(
                 break
     if waiting and require:
         raise _peers_missing(reconciler.records, [one for one in attempts if one.name in waiting])
-    return [_end_and_device(one, settled.get(one.name)) for one in attempts]
+    return [(_own_end(one, settled[one.name].record), settled[one.name].device) for one in attempts]
 
 
-def _await_records(records: Records, attempts: Sequence[Attempt], until: float) -> None:
-    """Wait a moment for the records that the nodes of the peers create, at most until `until` (monotonic seconds)."""
+def _await_records(records: Records, attempts: Sequence[Attempt]) -> None:
+    """Wait a moment for the records that the nodes of the peers create."""
     missing = {one.name for one in attempts}
     namespace, pod = attempts[0].sandbox.pod.namespace, attempts[0].sandbox.pod.name
-    until = min(until, time.monotonic() + CREATION_SECONDS)
+    until = time.monotonic() + CREATION_SECONDS
     for _ in records.names_of_changed_links(namespace, pod, missing, "", until):
         missing = {name for name in missing if records.expected_link(name)[0] is None}
         if not missing:
@@ -166,11 +166,8 @@ def _settle_each(
     return {one.name: end for one, end in zip(attempts, ends, strict=True)}
 
 
-def _end_and_device(attempt: Attempt, settled: Settled | None) -> tuple[End, Device | None]:
-    """An attempt's end as it is recorded, and its device; `settled`: None if the record is left to the peer's node."""
-    if settled is None:
-        return attempt.wanted.end(attempt.side), None
-    return settled.record.end(attempt.as_recorded(settled.record).side), settled.device
+def _own_end(attempt: Attempt, record: Link) -> End:
+    return record.end(attempt.as_recorded(record).side)
 
 
 def _age_of_version(version: str) -> tuple[int, str]:

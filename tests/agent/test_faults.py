@@ -355,7 +355,6 @@ def test_fault_19_an_add_that_was_paused_does_not_take_its_place_back(hasty: Clu
     """The agent stops within an ADD, before its write; the pod is created again on the other node and linked there."""
     primary, old = hasty.primary(hasty.a), hasty.pair(hasty.b)
     assert hasty.a.add(primary).status == 0
-    hasty.wait_until(State.PRIMARY_READY)
     agent = hasty.bed.agents["b"]
     gate = Gate()
     hasty.faults.add(Rule(sent_by(hasty.b, "POST", path="/leases"), after=gate))

@@ -193,7 +193,6 @@ def _pass(node: str, declared: Declared, link: str) -> None:
         is_adding=is_adding,
         is_lost=nothing,
         membership=membership,
-        reconcile_later=nothing,
         since=0.0,
     )
     with suppress(RatchetError):

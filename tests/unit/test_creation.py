@@ -10,15 +10,12 @@ from typing import Any
 
 import pytest
 
-from ratchet import datapath
-from ratchet.agent import tending
 from ratchet.core import moves
 from ratchet.core.model import Link, Pod, Side
 from ratchet.core.naming import node_label
 from ratchet.core.plan import Attempt
 from ratchet.errors import ConflictError
 from ratchet.node import linking
-from ratchet.node.journal import Attachment, HeldEnd, SandboxEntry, since_boot
 from ratchet.node.linking import link_all
 from ratchet.node.reconciler import Settled
 from ratchet.store.apiserver import AlreadyExistsError, Json, Watched
@@ -204,17 +201,17 @@ class Linking:
         self.records = self
         self.settled: list[tuple[str, bool]] = []
         self._created = created
-        self._waited = False
+        self.waited = False
 
     def is_created_by_peer(self, link: Link, *_: object) -> bool:
         return link.name == LINK.name
 
     def expected_link(self, _: str) -> tuple[Link | None, bool]:
-        return (CREATED if self._created and self._waited else None), False
+        return (CREATED if self._created and self.waited else None), False
 
     def names_of_changed_links(self, *given: Any) -> Iterator[set[str] | None]:
         yield None
-        self._waited = True
+        self.waited = True
         if self._created:
             yield {LINK.name}
         assert given[-1] <= time.monotonic() + linking.CREATION_SECONDS, "it waits for longer than a moment"
@@ -225,67 +222,16 @@ class Linking:
         return Settled(record, SimpleNamespace())  # type: ignore[arg-type]
 
 
-def linked(made: Linking, seconds: float, *, require: bool) -> list[bool]:
-    """Whether each end stands after ADD: one of another link, and one whose record the peer's node creates."""
+@pytest.mark.parametrize("created", [True, False], ids=["the peer's node creates it", "nobody creates it"])
+def test_an_add_takes_the_record_of_the_peers_node_or_creates_it_after_a_moment(created: bool) -> None:
+    """Also an ADD that does not wait for its peers: the record is there when it ends."""
+    made = Linking(created=created)
     attempts = [
-        Attempt(replace(LINK, name=name), Side.PRIMARY, own(Side.PRIMARY), index=1) for name in ("other", LINK.name)
+        Attempt(replace(LINK, name=name), Side.PRIMARY, own(Side.PRIMARY), index=1) for name in (LINK.name, "other")
     ]
     site: Any = SimpleNamespace(node="node-a")
     given: Any = made
-    found = link_all(given, attempts, site, time.monotonic() + seconds, require=require)
-    return [device is not None for _, device in found]
-
-
-def test_an_add_that_does_not_wait_leaves_the_record_to_the_peers_node() -> None:
-    made = Linking(created=True)
-    assert linked(made, 0, require=False) == [True, False]
-    assert made.settled == [("other", False)]
-
-
-@pytest.mark.parametrize(("seconds", "require"), [(5.0, False), (0.0, True)], ids=["waits", "requires its peers"])
-@pytest.mark.parametrize("created", [True, False])
-def test_an_add_that_waits_takes_the_record_or_creates_it_after_a_moment(
-    seconds: float, require: bool, created: bool
-) -> None:
-    made = Linking(created=created)
-    assert linked(made, seconds, require=require) == [True, True]
+    found = link_all(given, attempts, site, time.monotonic(), require=False)
+    assert [device is not None for _, device in found] == [True, True]
     assert made.settled == [("other", False), (LINK.name, False)]
-
-
-# The agent
-
-
-@pytest.mark.parametrize(("age", "later"), [(0.0, True), (10.0, False)])
-def test_an_agent_creates_the_record_of_the_peers_node_after_a_moment(
-    monkeypatch: pytest.MonkeyPatch, age: float, later: bool
-) -> None:
-    nothing: Any = None
-    settled: list[object] = []
-    queued: list[tuple[str, float]] = []
-    records: Any = SimpleNamespace(
-        expected_link=lambda _: (None, False), is_created_by_peer=lambda *_: True, pod=lambda *_: PRIMARY_POD
-    )
-    journal: Any = SimpleNamespace(is_buried=lambda *_: False, still_wants=lambda *_: True)
-    monkeypatch.setattr(datapath, "namespace_is_there", lambda _: True)
-    monkeypatch.setattr(tending, "Reconciler", lambda *_: SimpleNamespace(settle=lambda *a, **_: settled.append(a)))
-    sandbox = own(Side.PRIMARY)
-    tender = tending.Tender(
-        node="node-a",
-        journal=journal,
-        records=records,
-        sites=lambda *_: SimpleNamespace(sandbox=lambda *_: sandbox),  # type: ignore[arg-type]
-        announcer=nothing,
-        metrics=nothing,
-        is_adding=nothing,
-        is_lost=nothing,
-        membership=nothing,
-        reconcile_later=lambda *given: queued.append(given),
-    )
-    end = HeldEnd(LINK, Side.PRIMARY, 1)
-    attachment = Attachment("net", sandbox.container_id, "eth0")
-    began = since_boot() - age
-    entry = SandboxEntry(attachment, sandbox.netns, PRIMARY_POD.ref, (end,), asks=True, began=began)
-    tender._tend_end(entry, end)
-    assert bool(queued) is later
-    assert bool(settled) is not later
-    assert all(0 < seconds <= linking.CREATION_SECONDS for _, seconds in queued)
+    assert made.waited

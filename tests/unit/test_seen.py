@@ -84,7 +84,6 @@ class Tended:
         records: Any = SimpleNamespace(
             known_link=lambda _: (self.record, False),
             expected_link=lambda _: (self.record, False),
-            is_created_by_peer=lambda *_: False,
         )
         tender = tending.Tender(
             node="node-a",
@@ -96,7 +95,6 @@ class Tended:
             is_adding=nothing,
             is_lost=nothing,
             membership=nothing,
-            reconcile_later=nothing,
             seen=self.seen,
         )
         before = self.settled

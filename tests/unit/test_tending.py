@@ -45,7 +45,6 @@ def test_that_a_peers_node_is_lost_is_noted_until_it_has_been(monkeypatch: pytes
         is_adding=nothing,
         is_lost=lambda node: node == "gone",
         membership=nothing,
-        reconcile_later=nothing,
     )
     held: Any = [(SimpleNamespace(attachment=SimpleNamespace(container_id="own")), None)]
     with pytest.raises(ApiUnavailableError):
@@ -86,7 +85,6 @@ def test_a_sandbox_lives_with_its_pod_or_its_static_pod(
         is_adding=lambda _: False,
         is_lost=nothing,
         membership=nothing,
-        reconcile_later=nothing,
     )
     entry = SandboxEntry(Attachment("net", sandbox.container_id, "eth0"), sandbox.netns, sandbox.pod)
     assert (tender._why_dead(sandbox) is None) is alive
@@ -121,7 +119,6 @@ def tender_with(events: Events) -> tending.Tender:
         is_adding=nothing,
         is_lost=nothing,
         membership=nothing,
-        reconcile_later=nothing,
     )
 
 
