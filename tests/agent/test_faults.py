@@ -699,7 +699,7 @@ def test_fault_28_the_agent_is_killed_at_every_request_of_a_del(cluster: Cluster
         cluster.bed.hosts.remove_namespace(primary.netns)
         cluster.bed.delete_pod(primary.pod)
         if order == "first":
-            cluster.wait_until(State.PENDING)
+            cluster.wait_until_left()
             end_pods(cluster, (cluster.b, pair))
         wait_for("the end of the record", lambda: cluster.bed.links() == {})
         collected(cluster)  # a VNI whose record went, and that was not freed any more
@@ -779,7 +779,7 @@ def test_fault_29_a_full_disk_fails_an_add_and_no_del(cluster: Cluster) -> None:
         assert cluster.a.call("CHECK", primary).status == 0
         assert cluster.pings(primary, TO_PAIR)
         end_pods(cluster, (cluster.a, primary))
-        cluster.wait_until(State.PENDING)
+        cluster.wait_until_left()
         filler.unlink()
         again = cluster.primary(cluster.a)
         assert cluster.a.add(again).status == 0
@@ -804,7 +804,7 @@ def test_fault_29_a_read_only_disk_fails_an_add_and_no_del(cluster: Cluster) -> 
         assert contents(state) == before
         once_not_busy("mount", "-o", "remount,rw", str(state))
         look_at_everything(cluster.a)
-        cluster.wait_until(State.PENDING)
+        cluster.wait_until_left()
         collect = {**cluster.a.config, "cniVersion": "1.1.0", "cni.dev/valid-attachments": []}
         assert cluster.a.call("GC", config=collect).status == 0
         assert contents(state) == {}

@@ -204,7 +204,7 @@ def test_a_second_agent_waits_for_the_first_and_takes_over(cluster: Cluster) -> 
         wait_for("the second to serve", lambda: cluster.a.call("CHECK", primary).status == 0, 20)
         wait_for("a word of it", lambda: f"[{second.pid}]" in last_line(first.log))
         end_pods(cluster, (cluster.a, primary))
-        cluster.wait_until(State.PENDING)
+        cluster.wait_until_left()
     finally:
         second.stop()
 

@@ -151,6 +151,13 @@ class Cluster:
     def wait_until(self, state: State | None, link: str = LINK, seconds: float = 30.0) -> None:
         wait_for(f"state {state} of {link}", lambda: self.state(link) is state, seconds)
 
+    def wait_until_left(self, link: str = LINK) -> None:
+        """Wait until the pod that declared a link has left it, and is deleted.
+
+        The record is pending, and goes as soon as the peer's node learns that nobody declares the link any more.
+        """
+        wait_for(f"the end of the primary of {link}", lambda: self.state(link) in (State.PENDING, None))
+
     def told(self, reason: str) -> set[str]:
         """The UIDs of the pods that have an Event with this reason."""
         events, _ = self.bed.api.list(f"/api/v1/namespaces/{self.bed.namespace}/events")
