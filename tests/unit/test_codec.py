@@ -250,11 +250,11 @@ def test_a_patch_of_nothing_changes_nothing() -> None:
     }
 
 
-def test_leaving_takes_the_labels_of_the_pod_and_its_node_off() -> None:
+def test_leaving_removes_the_label_of_the_pod_and_keeps_that_of_its_node() -> None:
+    """The node's agent has the record when the pod starts again (`Link.expected_on`)."""
     left = leave(full(), Side.PAIR, own(Side.PAIR).container_id, "gone", NOW)
     patch = link_patch(full(), encode_link(left))
     assert patch["metadata"]["labels"] == {
-        "node.ratchet/node-b": None,
         "pod.ratchet/default.pair-pod": None,
         "ratchet.kind": None,
         "ratchet.vni": None,
