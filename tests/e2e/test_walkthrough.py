@@ -134,6 +134,9 @@ def test_readiness_waits_for_the_link_and_events_tell_of_it(world: World) -> Non
     world.apply(pod("q", "node-b", PAIR, readinessGates=gate))
     world.wait("condition=ratchet/linked", "pod/p", "pod/q")
     world.wait("condition=Ready", "pod/p", "pod/q", seconds=10)
+    # Events follow the condition: the agent collects them for a second.
+    linked = "--field-selector=reason=Linked,involvedObject.name=p"
+    world.kubectl("wait", "--for=create", "event", linked, "--timeout=20s")
     described = world.kubectl("describe", "pod", "p")
     assert "in1 is linked to in2 of q (vxlan" in described
 
