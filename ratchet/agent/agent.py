@@ -41,8 +41,8 @@ from ratchet.store.records import PodChange, Records
 
 log = logging.getLogger(__name__)
 
-# Links that are checked in the kernel per second, which asks nobody else: of up to OBSERVE_SECONDS * OBSERVE_RATE links
-# each is checked every OBSERVE_SECONDS.
+# The period of kernel checks in seconds, and the most links per second. A check sends no API request. Above
+# OBSERVE_SECONDS * OBSERVE_RATE links the rate decides.
 OBSERVE_SECONDS, OBSERVE_RATE = 30.0, 30.0
 # Seconds. Between two looks at the clock; for DELs that were kept to go before all else; for a request in the
 # background; without any answer from the API until the agent is not ready; without a look until it is not alive.
@@ -51,13 +51,13 @@ SPOOL_GOES_FIRST_SECONDS = 5.0
 PATIENCE_SECONDS = 10.0
 OUT_OF_TOUCH_SECONDS = 60.0
 STUCK_SECONDS = 180.0
-# For the changes that concern a pod to gather: a link that names a running pod has time.
+# Delay before a pod is reconciled, so that several changes are one reconciliation.
 POD_SECONDS = 0.2
 # Calls of the runtime are short, and what runs in the background must not hold them up: Python's own 5 ms are longer
 # than a call.
 SWITCH_SECONDS = 0.001
-# Python's own 700, 10, 10 have the collector run at every few requests: it took a twentieth of a link's CPU. Next to
-# nothing here is in cycles.
+# gc.set_threshold(): Python's default (700, 10, 10) runs the collector every few requests, which took 5 % of a link's
+# CPU. Almost no object here is part of a cycle.
 COLLECTION_THRESHOLDS = 20_000, 20, 20
 # For how long calls in a row may go before a link that is to be tended, and before what is to be told to people.
 TENDING_WAITS_SECONDS = 0.3

@@ -53,8 +53,8 @@ class _Followed:
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """Serves calls. `tend` is told the links, and `reconcile_pod` the pods, that a call has to do with; `seen` which
-    ends it left standing."""
+    """Serves calls. After a call, `tend` queues its links and `reconcile_pod` its pod; `seen` has the ends that it left
+    standing."""
 
     settings: Settings
     journal: Journal

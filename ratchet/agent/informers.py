@@ -33,9 +33,9 @@ class _Namespace:
 class Informers:
     """Keeps what is known up to date, in threads that end with the process.
 
-    `memory` is what is known. `tend` is told each link that has changed, `reconcile_pods` the pods of a namespace whose
-    links can have changed, by name, `tend_pod` each pod of this node that has gone. A call that waits for a change does
-    so within `waiting`.
+    `memory` has the caches. `tend` is called for each changed link, `reconcile_pods` with the pods of a namespace, by
+    name, whose links can have changed, and `tend_pod` for each deleted pod of this node. A call waits for a change
+    within `waiting`.
     """
 
     def __init__(

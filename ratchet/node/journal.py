@@ -48,7 +48,7 @@ class Journal:
             self.reload()
 
     def reload(self) -> None:
-        """Bring memory to what is on disk, and remove what nobody needs. Not for two threads at once."""
+        """Update memory from disk, and remove expired files. Not safe between threads."""
         if self._memory is None:
             return
         with self._remembering:

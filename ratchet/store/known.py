@@ -310,7 +310,7 @@ class KnownRecords(Records):
         return (None, False) if self.known.expects_none(name) else self.known_link(name)
 
     def is_created_by_peer(self, wanted: Link, side: Side, node: str) -> bool:
-        """Two nodes that begin a link in the same moment would both create its record: the lesser end's node does."""
+        """Of two nodes that start a link at the same time, the node of the lesser end creates the record."""
         if not self.known.expects_none(wanted.name):
             return False
         own, peer = ((end.name, end.ifname) for end in (wanted.end(side), wanted.end(side.other)))

@@ -178,7 +178,7 @@ class TopologyStore:
 
 
 def _declares_alike(before: Pod, after: Pod) -> bool:
-    """Whether a pod is the same to whoever resolves links: a change of its phase alone, or of its node, is none."""
+    """Whether a change of a pod leaves its links alone: of its node, its gates, or its phase while it runs."""
     if (before.deleting, before.finished) != (after.deleting, after.finished):
         return False
     return replace(before, node=after.node, phase=after.phase, gates=after.gates) == after

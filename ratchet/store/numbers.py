@@ -40,8 +40,8 @@ LOOKED_UP_AT_ONCE = 256
 TAKEN_BEFORE_LIST = 12
 LIST_AFTER = 4096
 CROWD_MAX = 4096
-# Holders that are no record: a Lease names none, and its number is in use all the same; a thread is trying the number.
-NOBODY, RESERVED = "nobody that it names", ""
+# Holders other than a record's UID: the Lease has no holder, but its number is in use; a thread is trying the number.
+NO_HOLDER, RESERVED = "nobody that it names", ""
 
 
 class Leases(Protocol):
@@ -79,7 +79,7 @@ class Numbers:
             self._known.remove(vni)
 
     def note(self, vni: int, holder: str) -> None:
-        """Note that a record has a number, as a watch reported: nobody need try it."""
+        """Note that a watched record has a number, so that no claim tries it."""
         with self._lock:
             if self._known.holder(vni) is None:
                 self._known.put(vni, holder)
@@ -176,7 +176,7 @@ class Numbers:
         except AlreadyExistsError:
             with suppress(NotFoundError):
                 lease = decode_vni_lease(leases.api.get(f"{leases.leases_path}/{vni_lease_name(vni)}"))
-                holder = (lease and lease.holder) or NOBODY
+                holder = (lease and lease.holder) or NO_HOLDER
         finally:
             with self._lock:
                 self._crowd = crowd
@@ -195,7 +195,7 @@ class Numbers:
             listed, recorded = leases.vni_leases(), leases.record_vnis()
             with self._lock:
                 reserved = dict.fromkeys(self._known.reserved, RESERVED)
-                self._known = _Holders(reserved | recorded | {lease.vni: lease.holder or NOBODY for lease in listed})
+                self._known = _Holders(reserved | recorded | {lease.vni: lease.holder or NO_HOLDER for lease in listed})
                 self._size, self._changes = len(listed), 0
                 self._lists, self._listed = lists + 1, time.monotonic()
 
@@ -220,7 +220,7 @@ class _Holders:
         return next((one for one in self._numbers.get(link.uid, ()) if one not in link.refused_vnis), None)
 
     def reserve(self, number: int) -> None:
-        """Have nobody else try a number; one that has a holder keeps it."""
+        """Reserve a free number for one thread. A number that has a holder keeps it."""
         if number not in self._holders:
             self.put(number, RESERVED)
 
@@ -231,7 +231,7 @@ class _Holders:
         self.free.take(number)
         if holder == RESERVED:
             self.reserved.add(number)
-        elif holder != NOBODY:  # all numbers without a holder under one key would be searched one by one
+        elif holder != NO_HOLDER:  # many numbers under one key would make each change of one linear
             self._numbers[holder] = (*self._numbers.get(holder, ()), number)
 
     def remove(self, number: int) -> None:

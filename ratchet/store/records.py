@@ -327,7 +327,7 @@ class Records:
             self.api.patch(f"{self.leases_path}/{vni_lease_name(lease.vni)}", patch)
         except NotFoundError as gone:
             raise ConflictError(f"cannot label the Lease of VNI {lease.vni}: it was deleted meanwhile") from gone
-        except ForbiddenError as error:  # the daemonless plugin may not, and nobody lists by these labels there
+        except ForbiddenError as error:  # the daemonless plugin may not patch Leases, and needs no labels
             log.debug('cannot label the VNI Lease vni=%s cause="%s"', lease.vni, error)
 
     def record_vnis(self, vnis: Collection[int] | None = None) -> dict[int, str]:

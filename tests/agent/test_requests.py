@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from itertools import combinations
+
+import pytest
 
 from ratchet.core.model import State
 from ratchet.core.naming import record_name
 from ratchet.dev.bed import wait_for
-from tests.support.cluster import Cluster
+from tests.support.cluster import Cluster, left_clean
 from tests.support.faults import Sent
 
 PODS = [f"r{number}" for number in range(6)]
 PAIRS = list(combinations(PODS, 2))
 DRAWN = "\n".join(f"- endpoints: [{one}:to-{other}, {other}:to-{one}]" for one, other in PAIRS)
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A cluster for one test, so that no topology is left to the next."""
+    with left_clean() as made:
+        yield made
 
 
 def records_of(sent: Sent) -> bool:

@@ -388,7 +388,10 @@ RESTORED = Scene(Situation(holder=ANCIENT), claims=True, collected=True)
 MUTATIONS = {
     "records are not looked at for a claim": (Broken(records(LeasesOnly)), CLAIMED),
     "gc frees a Lease by its holder": (Broken(records(LeasesOnly), freeing_by_holder), RESTORED),
-    "nobody labels": (Broken(records(NeverLabelled)), Scene(Situation(holder=UID_OF_A, labelled=False, alone=True))),
+    "Leases keep their first labels": (
+        Broken(records(NeverLabelled)),
+        Scene(Situation(holder=UID_OF_A, labelled=False, alone=True)),
+    ),
     "nobody renumbers": (Broken(records(NeverRenumbered)), Scene(ANOTHER_HAS_IT)),
     "a tunnel is taken down at once": (Broken(records(), evicting_at_once), Scene(ANOTHER_HAS_IT)),
     "a renumbered end still stands": (Broken(records(), standing_still), Scene(ANOTHER_HAS_IT)),
