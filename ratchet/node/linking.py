@@ -132,8 +132,13 @@ def link_all(
         pod = attempts[0].sandbox.pod
         changes = reconciler.records.names_of_changed_links(pod.namespace, pod.name, mine.keys(), version, until)
         for names in changes:
-            # Those that stand too: nobody else looks after them yet, and their peers come and go meanwhile.
-            settled |= settle([one for one in mine.values() if names is None or one.name in names], joined=True)
+            # Ends that are up are included: until ADD ends, nothing else reconciles them when their peers change.
+            changed = [
+                one
+                for one in mine.values()
+                if (names is None or one.name in names) and reconciler.records.has_changed(settled[one.name].record)
+            ]
+            settled |= settle(changed, joined=True)
             before, waiting = waiting, {name for name, end in settled.items() if not end.stands}
             for name in before - waiting:
                 log.info("link %s stands at its %s", name, mine[name].side)

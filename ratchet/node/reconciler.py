@@ -49,6 +49,7 @@ from ratchet.errors import (
 )
 from ratchet.node.journal import Journal
 from ratchet.node.seen import Seen
+from ratchet.retry import call_with_retries
 from ratchet.store.records import Records
 
 Decided = TypeVar("Decided")
@@ -206,6 +207,7 @@ class _Settling:
         self._joined = self._joined_before = joined
         self._observed: Observed | None = None
         self._built: Wire | None = None
+        self._bare = False  # whether the end was observed without interface or carrier
         self._builds = 0
         self._held_vni: int | None = None  # of which the record was seen to hold the Lease
         self._refused = 0
@@ -378,7 +380,7 @@ class _Settling:
 
     def _waiting(self) -> Settled:
         record = self._written()
-        if self._site.attended and record.kind is None:
+        if self._site.attended and record.kind is None and not self._bare:
             self._unplug()
         return Settled(record)
 
@@ -386,7 +388,8 @@ class _Settling:
         """Whether an end is there as if its peer were."""
         with suppress(ForeignInterfaceError, NamespaceGoneError):
             device = datapath.observe_port(self._attempt.location, self._ifname)
-            return device is not None and (device.kind == "veth" or device.carrier)
+            self._bare = device is None or not (device.kind == "veth" or device.carrier)
+            return not self._bare
         return False
 
     def _unplug(self) -> None:
@@ -506,10 +509,13 @@ def _unless_for_the_peer(wire: Wire, act: Callable[[], Observed]) -> Observed | 
 
 def _until_undisputed(decide: Callable[[], Decided]) -> Decided:
     """Decide again, on what is stored by then, for as long as others' writes come between; bounded and jittered."""
-    retrying = tenacity.Retrying(
+    return call_with_retries(decide, ConflictError, _conflict_retries)
+
+
+def _conflict_retries() -> tenacity.Retrying:
+    return tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(ConflictError),
         wait=tenacity.wait_random_exponential(multiplier=0.01, max=0.5),
         stop=tenacity.stop_after_delay(CONFLICT_SECONDS),
         reraise=True,
     )
-    return retrying(decide)

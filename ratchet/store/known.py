@@ -309,6 +309,10 @@ class KnownRecords(Records):
     def expected_link(self, name: str) -> tuple[Link | None, bool]:
         return (None, False) if self.known.expects_none(name) else self.known_link(name)
 
+    def has_changed(self, record: Link) -> bool:
+        cached = self.known.get(record.name)
+        return cached is None or cached.resource_version != record.resource_version
+
     def is_created_by_peer(self, wanted: Link, side: Side, node: str) -> bool:
         """Of two nodes that start a link at the same time, the node of the lesser end creates the record."""
         if not self.known.expects_none(wanted.name):

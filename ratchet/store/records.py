@@ -153,6 +153,10 @@ class Records:
         """As `known_link`, for who creates a missing record: an absence need not be confirmed by the API."""
         return self.known_link(name)
 
+    def has_changed(self, record: Link) -> bool:  # noqa: ARG002
+        """Whether a record may differ from what was read or written last. True where no watch reports changes."""
+        return True
+
     def is_created_by_peer(self, wanted: Link, side: Side, node: str) -> bool:  # noqa: ARG002
         """Whether the node of the link's other end is to create the missing record, as far as is known.
 

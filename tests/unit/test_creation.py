@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 from ratchet.core import moves
 from ratchet.core.model import Link, Pod, Side
 from ratchet.core.naming import node_label
-from ratchet.core.plan import Attempt
+from ratchet.core.plan import Attempt, Site
 from ratchet.errors import ConflictError
 from ratchet.node import linking
 from ratchet.node.linking import link_all
@@ -235,3 +235,46 @@ def test_an_add_takes_the_record_of_the_peers_node_or_creates_it_after_a_moment(
     assert [device is not None for _, device in found] == [True, True]
     assert made.settled == [("other", False), (LINK.name, False)]
     assert made.waited
+
+
+class Waiting(Linking):
+    """An end without its peer. Records of the names in `changed` differ from what was settled."""
+
+    def __init__(self, told: Sequence[set[str] | None], changed: Collection[str]) -> None:
+        super().__init__(created=False)
+        self.told = told
+        self.changed = changed
+
+    def is_created_by_peer(self, *_: object) -> bool:
+        return False
+
+    def names_of_changed_links(self, *_: Any) -> Iterator[set[str] | None]:
+        yield from self.told
+
+    def has_changed(self, record: Link) -> bool:
+        return record.name in self.changed
+
+    def settle(self, attempt: Attempt, site: Site, *, joined: bool) -> Settled:
+        return replace(super().settle(attempt, site, joined=joined), device=None)
+
+
+@pytest.mark.parametrize("told", [None, {"one", "two"}], ids=["any may have changed", "both are named"])
+def test_an_add_reconciles_again_only_the_ends_whose_records_have_changed(told: set[str] | None) -> None:
+    """The writes of an ADD come back by the watch, and are no reason to look at its ends again."""
+    made = Waiting([told], {"two"})
+    attempts = [Attempt(replace(LINK, name=name), Side.PRIMARY, own(Side.PRIMARY), index=1) for name in ("one", "two")]
+    site: Any = SimpleNamespace(node="node-a")
+    given: Any = made
+    link_all(given, attempts, site, time.monotonic(), require=False)
+    assert sorted(made.settled) == [("one", False), ("two", False), ("two", True)]
+
+
+def test_a_record_has_changed_if_the_cache_has_another_version_or_none() -> None:
+    records, link = records_with(Api()), replace(CREATED, resource_version="5")
+    assert records.has_changed(link), "the cache has none"
+    records.known.put(link)
+    assert not records.has_changed(link)
+    records.known.put(replace(link, resource_version="6"))
+    assert records.has_changed(link)
+    records.known.drop(link.name)
+    assert records.has_changed(replace(link, resource_version="6")), "what was dropped is not known any more"
