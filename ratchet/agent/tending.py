@@ -181,7 +181,12 @@ class Tender:
     def _forget_dead(self, entry: SandboxEntry) -> None:
         """Forget a sandbox of which nothing is left, though no DEL came: there was no plugin to call, perhaps."""
         container_id = entry.attachment.container_id
-        if entry.delegations or self.is_adding(container_id) or datapath.namespace_is_there(_namespace(entry)):
+        if entry.delegations or self.is_adding(container_id):
+            return
+        cached = [self.records.known.get(end.link) for end in entry.ends]
+        if any(record is not None and record.side_of(container_id) is not None for record in cached):
+            return
+        if datapath.namespace_is_there(_namespace(entry)):
             return
         records = [self.records.known_link(end.link)[0] for end in entry.ends]
         if any(record is not None and record.side_of(container_id) is not None for record in records):

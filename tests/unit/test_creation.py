@@ -13,7 +13,7 @@ import pytest
 from ratchet.core import moves
 from ratchet.core.model import Link, Pod, Side
 from ratchet.core.naming import node_label
-from ratchet.core.plan import Attempt, Site
+from ratchet.core.plan import Attempt
 from ratchet.errors import ConflictError
 from ratchet.node import linking
 from ratchet.node.linking import link_all
@@ -254,7 +254,7 @@ class Waiting(Linking):
     def has_changed(self, record: Link) -> bool:
         return record.name in self.changed
 
-    def settle(self, attempt: Attempt, site: Site, *, joined: bool) -> Settled:
+    def settle(self, attempt: Attempt, site: object, *, joined: bool) -> Settled:
         return replace(super().settle(attempt, site, joined=joined), device=None)
 
 

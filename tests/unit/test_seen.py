@@ -12,7 +12,7 @@ import pytest
 from ratchet import datapath
 from ratchet.agent import tending
 from ratchet.core.device import Parent
-from ratchet.core.model import EARLIER_SCHEMA, Link, Sandbox, Side
+from ratchet.core.model import EARLIER_SCHEMA, Link, Location, Sandbox, Side
 from ratchet.core.plan import Site
 from ratchet.node.journal import Attachment, HeldEnd, SandboxEntry
 from ratchet.node.seen import Seen
@@ -79,27 +79,30 @@ class Tended:
 
     def tend(self) -> bool:
         """Whether the end was settled."""
+        before = self.settled
+        self.tender()._tend_end(self.entry, self.end)
+        return self.settled > before
+
+    def tender(self) -> tending.Tender:
         nothing: Any = None
         journal: Any = SimpleNamespace(is_buried=lambda *_: self.deleted, still_wants=lambda *_: self.wants)
         records: Any = SimpleNamespace(
             known_link=lambda _: (self.record, False),
             expected_link=lambda _: (self.record, False),
+            known=SimpleNamespace(get=lambda _: self.record),
         )
-        tender = tending.Tender(
+        return tending.Tender(
             node="node-a",
             journal=journal,
             records=records,
             sites=lambda *_: self.site,  # type: ignore[arg-type]
             announcer=nothing,
             metrics=nothing,
-            is_adding=nothing,
+            is_adding=lambda _: False,
             is_lost=nothing,
             membership=nothing,
             seen=self.seen,
         )
-        before = self.settled
-        tender._tend_end(self.entry, self.end)
-        return self.settled > before
 
     def _settle(self, *_: object, joined: bool) -> None:
         assert joined
@@ -161,3 +164,22 @@ def test_an_end_whose_place_another_has_is_settled(tended: Tended) -> None:
 def test_an_end_is_settled_by_those_who_look_now_and_then(tended: Tended) -> None:
     tended.seen.forget_all()
     assert tended.tend()
+
+
+def test_the_namespace_of_an_end_that_is_in_its_record_is_not_looked_at(
+    tended: Tended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link is reconciled at each of its changes, and a look takes two entries into the namespace."""
+    looked: list[str] = []
+
+    def look(location: Location) -> bool:
+        looked.append(location.netns)
+        return True
+
+    monkeypatch.setattr(datapath, "namespace_is_there", look)
+    tender = tended.tender()
+    tender._forget_dead(tended.entry)
+    assert not looked
+    tended.record = stored(joined(None, placed(PAIR)))
+    tender._forget_dead(tended.entry)
+    assert looked == [tended.entry.netns]
