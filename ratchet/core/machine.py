@@ -62,12 +62,11 @@ def facts_of(link: Link) -> Facts:
 
 def derive(link: Link) -> State:
     """The state that a record's facts amount to."""
-    facts = facts_of(link)
-    if not facts.primary_joined:
+    if link.primary.sandbox is None:
         return State.PENDING
-    if not facts.pair_joined:
+    if link.pair.sandbox is None:
         return State.PRIMARY_READY
-    return State.LINKED if facts.both_stand else State.PAIR_READY
+    return State.LINKED if link.stands(Side.PRIMARY) and link.stands(Side.PAIR) else State.PAIR_READY
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,10 @@ class Side(StrEnum):
         return Side.PAIR if self is Side.PRIMARY else Side.PRIMARY
 
 
+# Both sides, in order. Iteration over a tuple is cheaper than over the enum.
+SIDES = (Side.PRIMARY, Side.PAIR)
+
+
 class State(StrEnum):
     """Where a link stands; always what its facts derive to (`core.machine.derive`)."""
 
@@ -133,7 +137,9 @@ class Sandbox:
 
     def in_schema(self, schema: int) -> Sandbox:
         """The sandbox without the fields that records of this schema do not hold."""
-        return replace(self, underlay_mtu=0, vteps=()) if schema == EARLIER_SCHEMA else self
+        if schema != EARLIER_SCHEMA or not (self.underlay_mtu or self.vteps):
+            return self
+        return replace(self, underlay_mtu=0, vteps=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +196,9 @@ class End:
 
     def intends_the_same_as(self, other: End) -> bool:
         """Whether both want the same interface. Addresses are compared as sets; the pod's name is identity."""
-        ours = (self.ifname, frozenset(self.addresses), self.properties)
-        return ours == (other.ifname, frozenset(other.addresses), other.properties)
+        if (self.ifname, self.properties) != (other.ifname, other.properties):
+            return False
+        return self.addresses == other.addresses or frozenset(self.addresses) == frozenset(other.addresses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,11 +242,15 @@ class Link:
     def end(self, side: Side) -> End:
         return self.primary if side is Side.PRIMARY else self.pair
 
+    def ends_from(self, side: Side) -> tuple[End, End]:
+        """The end at this side, then the other end."""
+        return (self.primary, self.pair) if side is Side.PRIMARY else (self.pair, self.primary)
+
     def with_end(self, side: Side, end: End) -> Link:
         return replace(self, primary=end) if side is Side.PRIMARY else replace(self, pair=end)
 
     def sandbox(self, side: Side) -> Sandbox | None:
-        return self.end(side).sandbox
+        return self.primary.sandbox if side is Side.PRIMARY else self.pair.sandbox
 
     @property
     def nodes(self) -> set[str]:
@@ -248,11 +259,15 @@ class Link:
 
     def side_of(self, container_id: str) -> Side | None:
         """The side that this sandbox has joined; None where it has not."""
-        return next((side for side in Side if self.holds(side, container_id)), None)
+        if self.holds(Side.PRIMARY, container_id):
+            return Side.PRIMARY
+        return Side.PAIR if self.holds(Side.PAIR, container_id) else None
 
     def side_at(self, name: str, ifname: str) -> Side | None:
         """The side of this endpoint; None where the link has no such endpoint."""
-        return next((side for side in Side if (self.end(side).name, self.end(side).ifname) == (name, ifname)), None)
+        if (self.primary.name, self.primary.ifname) == (name, ifname):
+            return Side.PRIMARY
+        return Side.PAIR if (self.pair.name, self.pair.ifname) == (name, ifname) else None
 
     def oriented_as(self, record: Link) -> Link:
         """The same link with the roles that a record of it has: by interface names, by pods' names if these agree."""
@@ -285,10 +300,11 @@ class Link:
         The family is that of both nodes' first addresses. If these differ, it is IPv4 if both nodes have it, else IPv6.
         The other end gets the same pair.
         """
-        mine, peer = self.sandbox(side), self.sandbox(side.other)
-        if mine is None or peer is None:
+        near, far = self.ends_from(side)
+        if near.sandbox is None or far.sandbox is None:
             return None
-        local, remote = (one.vteps or (one.vtep,) for one in (mine, peer))
+        local = near.sandbox.vteps or (near.sandbox.vtep,)
+        remote = far.sandbox.vteps or (far.sandbox.vtep,)
         if _family(local[0]) == _family(remote[0]):  # nearly always, and asked for often
             return local[0], remote[0]
         ours, theirs = ({_family(address): address for address in reversed(one)} for one in (local, remote))
@@ -299,7 +315,8 @@ class Link:
 
         None until both ends have joined, and for a tunnel between nodes without a common address family.
         """
-        mine, peer = self.sandbox(side), self.sandbox(side.other)
+        near, far = self.ends_from(side)
+        mine, peer = near.sandbox, far.sandbox
         if mine is None or peer is None:
             return None
         if self.kind is Kind.VETH:
@@ -308,12 +325,12 @@ class Link:
         return Stand(mine.container_id, addresses[1], self.generation) if addresses is not None else None
 
     def intends_the_same_as(self, other: Link) -> bool:
-        ends = all(self.end(side).intends_the_same_as(other.end(side)) for side in Side)
+        ends = self.primary.intends_the_same_as(other.primary) and self.pair.intends_the_same_as(other.pair)
         return ends and self.means == other.means
 
     def stands(self, side: Side) -> bool:
-        due = self.due(side)
-        return due is not None and self.end(side).stands == due
+        stand = self.end(side).stands
+        return stand is not None and stand == self.due(side)
 
     @property
     def observed_generation(self) -> int | None:

@@ -1,4 +1,4 @@
-"""Values of the core: which references mean one pod."""
+"""Values of the core: which references mean one pod, and the ends of a link."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from ratchet.core.model import PodRef
+from ratchet.core.model import SIDES, PodRef, Side
+from tests.support.links import vxlan
 
 ORDINARY = PodRef("default", "a", "uid-1")
 MIRROR = PodRef("default", "a", "uid-1", "static-1")
@@ -40,3 +41,20 @@ MIRROR = PodRef("default", "a", "uid-1", "static-1")
 def test_references_mean_one_pod_by_uid_or_by_static_pod(one: PodRef, other: PodRef, same: bool) -> None:
     assert one.is_same_pod(other) is same
     assert other.is_same_pod(one) is same
+
+
+def test_sides_are_all_sides_in_order() -> None:
+    assert tuple(Side) == SIDES
+
+
+@pytest.mark.parametrize("side", Side)
+def test_a_side_names_its_end_and_the_other_end(side: Side) -> None:
+    link = vxlan()
+    near, far = link.ends_from(side)
+    assert (near, far) == (link.end(side), link.end(side.other))
+    assert near.sandbox is not None
+    assert link.sandbox(side) == near.sandbox
+    assert link.side_of(near.sandbox.container_id) is side
+    assert link.side_at(near.name, near.ifname) is side
+    assert link.side_of("none") is None
+    assert link.side_at(near.name, "none") is None
