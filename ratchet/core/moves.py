@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from ratchet.core.machine import JOINED, LEFT, LOST, STANDS, Event, advance, derive, facts_of
-from ratchet.core.model import Kind, Link, Sandbox, Side, Transition
+from ratchet.core.model import SIDES, Kind, Link, Sandbox, Side, Transition
 from ratchet.core.naming import node_label
 
 HISTORY_KEPT = 12
@@ -34,14 +34,18 @@ def join(record: Link | None, wanted: Link, side: Side, sandbox: Sandbox, now: d
     base, steps = (before, list[Step]()) if frozen else _renewed(before, wanted)
     sandbox = sandbox.in_schema(base.schema)
     if base.sandbox(side) == sandbox:
-        return _told(before, base, steps, f"{side} {sandbox.pod} declares the link anew", now)
+        return _with_history(base, before, steps, f"{side} {sandbox.pod} declares the link anew", now)
     # A pod that was absent when its peer joined may have been recorded under another of its names.
     mine = replace(base.end(side), name=wanted.end(side).name, sandbox=sandbox, stands=None)
-    joined = replace(base.with_end(side, mine), expected_on=_expected_after_join(base, side, sandbox))
+    joined = base.with_end(side, mine)
     steps.append((JOINED[side], joined))
     if side is Side.PRIMARY and base.primary.sandbox is None and base.pair.sandbox is not None:
         steps.append((Event.PAIR_JOINED, joined))
-    return _told(before, joined, steps, f"{side} {sandbox.pod} joined on {sandbox.node}", now)
+    return replace(
+        joined,
+        expected_on=_expected_after_join(base, side, sandbox),
+        history=_history_after(before, steps, f"{side} {sandbox.pod} joined on {sandbox.node}", now),
+    )
 
 
 def leave(record: Link, side: Side, container_id: str, reason: str, now: datetime) -> Link:
@@ -55,8 +59,11 @@ def leave(record: Link, side: Side, container_id: str, reason: str, now: datetim
     if record.kind is Kind.VETH:
         base, steps = _without_stand(record, side.other)
     left = base.with_end(side, replace(base.end(side), sandbox=None, stands=None))
-    left = replace(left, expected_on=_expected_after_leave(record, side))
-    return _told(record, left, [*steps, (LEFT[side], left)], reason, now)
+    return replace(
+        left,
+        expected_on=_expected_after_leave(record, side),
+        history=_history_after(record, [*steps, (LEFT[side], left)], reason, now),
+    )
 
 
 def note_standing(record: Link, side: Side, now: datetime) -> Link:
@@ -69,7 +76,7 @@ def note_standing(record: Link, side: Side, now: datetime) -> Link:
             standing = standing.with_end(one, replace(standing.end(one), stands=standing.due(one)))
             steps.append((STANDS[one], standing))
     what = "both ends stand" if len(sides) == 2 else f"{side} stands"
-    return _told(record, standing, steps, f"{what} ({record.kind})", now)
+    return _with_history(standing, record, steps, f"{what} ({record.kind})", now)
 
 
 def note_lost(record: Link, side: Side, reason: str, now: datetime) -> Link:
@@ -78,7 +85,7 @@ def note_lost(record: Link, side: Side, reason: str, now: datetime) -> Link:
     for one in _built_with(record, side):
         lost, more = _without_stand(lost, one)
         steps += more
-    return _told(record, lost, steps, reason, now)
+    return _with_history(lost, record, steps, reason, now)
 
 
 def with_vni(record: Link, vni: int) -> Link:
@@ -92,19 +99,19 @@ def renumber(record: Link, vni: int, reason: str, now: datetime, *, refused: boo
     The history gets a line in any case, also where the state stays as it is.
     """
     base, steps = record, list[Step]()
-    for side in Side:
+    for side in SIDES:
         base, more = _without_stand(base, side)
         steps += more
+    refused_vnis = record.refused_vnis
     if refused and record.vni is not None:
-        kept = [one for one in record.refused_vnis if one != record.vni]
-        base = replace(base, refused_vnis=(*kept, record.vni)[-REFUSED_KEPT:])
+        kept = [one for one in refused_vnis if one != record.vni]
+        refused_vnis = (*kept, record.vni)[-REFUSED_KEPT:]
     text = f"VNI {record.vni} replaced by {vni}: {reason}"
-    after = _told(record, replace(base, vni=vni), steps, text, now)
-    if after.history and after.history[-1].reason == text:
-        return after
-    state = derive(after)
-    line = Transition(_recorded_time(now), state, state, text)
-    return replace(after, history=(*after.history, line)[-HISTORY_KEPT:])
+    history = _history_after(record, steps, text, now)
+    if not history or history[-1].reason != text:
+        state = derive(base)
+        history = (*history, Transition(_recorded_time(now), state, state, text))[-HISTORY_KEPT:]
+    return replace(base, vni=vni, refused_vnis=refused_vnis, history=history)
 
 
 def _built_with(record: Link, side: Side) -> tuple[Side, ...]:
@@ -137,15 +144,24 @@ def _renewed(record: Link, wanted: Link) -> tuple[Link, list[Step]]:
     """The record brought to what is wanted now; ends that stood for an earlier intent have lost their footing."""
     if record.intends_the_same_as(wanted):
         return record, []
-    renewed = replace(record, means=wanted.means, generation=record.generation + 1)
-    for side in Side:
-        kept = record.end(side)
-        renewed = renewed.with_end(side, replace(wanted.end(side), sandbox=kept.sandbox, stands=kept.stands))
-    return renewed, [(LOST[side], renewed) for side in Side if record.stands(side)]
+    primary, pair = (
+        replace(new, sandbox=old.sandbox, stands=old.stands)
+        for old, new in ((record.primary, wanted.primary), (record.pair, wanted.pair))
+    )
+    renewed = replace(record, means=wanted.means, generation=record.generation + 1, primary=primary, pair=pair)
+    return renewed, [(LOST[side], renewed) for side in SIDES if record.stands(side)]
 
 
-def _told(before: Link, after: Link, steps: list[Step], reason: str, now: datetime) -> Link:
-    """`after`, its history grown by the path that the machine takes through the steps' events, if there are any."""
+def _with_history(after: Link, before: Link, steps: list[Step], reason: str, now: datetime) -> Link:
+    """`after` with the history of `before` and of the steps (`_history_after`)."""
+    history = _history_after(before, steps, reason, now)
+    return after if after.history == history else replace(after, history=history)
+
+
+def _history_after(before: Link, steps: list[Step], reason: str, now: datetime) -> tuple[Transition, ...]:
+    """The history of `before`, then the transitions that the state machine makes for the events of the steps."""
+    if not steps:
+        return before.history[-HISTORY_KEPT:]
     state, history = derive(before), list(before.history)
     at = _recorded_time(now)
     for event, record in steps:
@@ -153,7 +169,7 @@ def _told(before: Link, after: Link, steps: list[Step], reason: str, now: dateti
         if target is not state or event in _ALWAYS_TOLD:
             history.append(Transition(at, state, target, reason))
         state = target
-    return replace(after, history=tuple(history[-HISTORY_KEPT:]))
+    return tuple(history[-HISTORY_KEPT:])
 
 
 def _recorded_time(now: datetime) -> datetime:
