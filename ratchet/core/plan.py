@@ -48,11 +48,13 @@ class Attempt:
         """
         if record is None:
             return self
-        if (sandbox := self.sandbox.in_schema(record.schema)) != self.sandbox:
+        if (sandbox := self.sandbox.in_schema(record.schema)) is not self.sandbox:
             return replace(self, sandbox=sandbox).as_recorded(record)
-        mine = self.wanted.end(self.side)
-        named = (record.side_at(name, mine.ifname) for name in (mine.name, self.sandbox.pod.name))
-        side = record.side_of(self.container_id) or next((side for side in named if side is not None), self.side)
+        side = record.side_of(sandbox.container_id)
+        if side is None:
+            mine = self.wanted.end(self.side)
+            named = (record.side_at(name, mine.ifname) for name in (mine.name, sandbox.pod.name))
+            side = next((side for side in named if side is not None), self.side)
         return self if side is self.side else replace(self, wanted=self.wanted.swapped(), side=side)
 
 
@@ -168,13 +170,14 @@ def plan(
         return Withdraw("another sandbox has taken its place") if joined else Join()
     if holder != attempt.sandbox:  # the same on a node that is reached by another address now
         return Join()
-    if record.kind is None:
+    kind = record.kind
+    if kind is None:
         return Wait()
     try:
-        if record.kind is Kind.VXLAN and record.vni is None:
+        if kind is Kind.VXLAN and record.vni is None:
             _tunnel_addresses(record, attempt.side)  # no VNI for a link that cannot be made
             return Number()
-        if record.kind is Kind.VETH and peer is None:
+        if kind is Kind.VETH and peer is None:
             return Wait()
         wire = wire_of(record, attempt.side, site, attempt.location, peer)
     except (AddressFamilyError, InvalidIntentError) as error:
@@ -252,8 +255,7 @@ def _least_mtu(site: Site, other: Sandbox) -> tuple[int, str]:
 
 def _ports(record: Link, side: Side, port: int) -> tuple[int, int]:
     """The UDP ports of this end and of its peer's: those next to the link's where both are on one node."""
-    here = {one.node for one in (record.primary.sandbox, record.pair.sandbox) if one is not None}
-    if len(here) > 1:
+    if len(record.nodes) > 1:
         return port, port
     first, second = (port + 1, port + 2) if port + 2 < 1 << 16 else (port - 1, port - 2)
     return (first, second) if side is Side.PRIMARY else (second, first)
