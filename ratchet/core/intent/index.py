@@ -21,7 +21,7 @@ from typing import TypeVar
 from ratchet.core.intent.pods import names_of
 from ratchet.core.intent.topologies import DrawnLink, Faulty, drawn_links
 from ratchet.core.intent.wanted import Declared, Wanted, declared_links, is_eligible, resolve
-from ratchet.core.model import Link, Pod, Side, Topology
+from ratchet.core.model import SIDES, Link, Pod, Topology
 from ratchet.core.naming import Endpoint
 from ratchet.errors import InvalidIntentError
 
@@ -51,6 +51,10 @@ class PodIndex:
     def called(self, name: str) -> list[Pod]:
         """The pods that answer to a name: their own, or `ratchet.pod_name`."""
         return [self._pods[one] for one in self._called.get(name, ())]
+
+    def aliases(self, name: str) -> set[str]:
+        """The name, and every other name of the pods that answer to it."""
+        return {name}.union(*(names_of(one) for one in self.called(name)))
 
     def put(self, pod: Pod) -> None:
         self.remove(pod.ref.name)
@@ -134,16 +138,19 @@ class IntentIndex:
     # Questions
 
     def wanted_for(self, pod: Pod) -> Wanted:
-        """The wanted links, as far as they hold for one pod of the index: its ends, its refusal, its name's holder."""
+        """The wanted links, as far as they hold for one pod of the index: its ends, its refusal, its name's holder.
+
+        Of `pod` itself, only the names count (`names_of`).
+        """
         sources, errors = self._dependencies(pod)
         declared = {source: self._declared[source] for source in sources if isinstance(source, PodSource)}
         names = {name for source in sources for name, _ in _endpoints(self._links(source))} | names_of(pod)
         declarers = [one for name in declared if (one := self._pods.get(name)) is not None]
         names.update(name for one in declarers for name in names_of(one))
-        pods = {one.ref: one for name in names for one in self._pods.called(name) if is_eligible(one)}
+        called = {one.ref.name: one for name in names for one in self._pods.called(name)}
         drawn = sorted({source for source in sources if not isinstance(source, PodSource)} | errors)
         return resolve(
-            pods.values(),
+            filter(is_eligible, called.values()),
             ((one, declared[one.ref.name]) for one in declarers),
             (self._drawn[topology][number] for topology, number in drawn),
         )
@@ -183,10 +190,10 @@ class IntentIndex:
     def _dependencies(self, pod: Pod) -> tuple[set[Source], set[TopologySource]]:
         """What the links of a pod depend on, and the errors of topologies among it."""
         found, errors = set[Source](), set[TopologySource](self._unreadable)
-        pending = [source for name in names_of(pod) for source in self._by_name.get(name, ())]
-        if pod.ref.name in self._declared:
-            pending.append(pod.ref.name)
+        # The pod's own declaration is visited last: links that are found by then need no check (`_may_refuse`).
+        pending: list[Source] = [pod.ref.name] if pod.ref.name in self._declared else []
         for name in names_of(pod):
+            pending += self._by_name.get(name, ())
             errors.update(self._errors_by_name.get(name, ()))
         while pending:
             source = pending.pop()
@@ -206,17 +213,17 @@ class IntentIndex:
         return any(self._is_contested(link) for link in self._links(source))
 
     def _is_contested(self, link: Link) -> bool:
-        if len(self._claiming(link)) > len(Side):
+        if len(self._claiming(link)) > len(SIDES):
             return True
-        primary, pair = ({one.ref for one in self._pods.called(link.end(side).name)} for side in Side)
+        primary, pair = ({one.ref for one in self._pods.called(end.name)} for end in (link.primary, link.pair))
         return not primary.isdisjoint(pair)
 
     def _claiming(self, link: Link) -> list[Source]:
         """The sources that claim an endpoint of a link, by whichever name of its pod; each once for each claim."""
         found = list[Source]()
-        for name, ifname in _endpoints([link]):
-            for alias in {name}.union(*(names_of(one) for one in self._pods.called(name))):
-                found += self._by_endpoint.get((alias, ifname), ())
+        for end in (link.primary, link.pair):
+            for alias in self._pods.aliases(end.name):
+                found += self._by_endpoint.get((alias, end.ifname), ())
         return found
 
     def _links(self, source: Source) -> list[Link]:
@@ -230,8 +237,8 @@ class IntentIndex:
 
 def _endpoints(links: Iterable[Link]) -> Iterator[Endpoint]:
     for link in links:
-        for side in Side:
-            yield (link.end(side).name, link.end(side).ifname)
+        yield link.primary.name, link.primary.ifname
+        yield link.pair.name, link.pair.ifname
 
 
 def _add(index: dict[Key, tuple[Item, ...]], key: Key, item: Item) -> None:

@@ -27,7 +27,7 @@ from ratchet.core.intent.pods import (
     seniority,
 )
 from ratchet.core.intent.topologies import DrawnLink, Faulty, drawn_links, refusal_for
-from ratchet.core.model import EARLIER_SCHEMA, End, Link, Pod, PodRef, Side, Topology
+from ratchet.core.model import EARLIER_SCHEMA, SIDES, End, Link, Pod, PodRef, Side, Topology
 from ratchet.core.naming import Endpoint, alias_record_names, earlier_record_names, in_order, ordered_record_name
 from ratchet.errors import InvalidIntentError
 
@@ -54,7 +54,10 @@ class WantedLink:
 
     def endpoint(self, side: Side) -> Endpoint:
         """The pod, by its own name where it exists, and the interface in it."""
-        pod, end = self.pod(side), self.link.end(side)
+        if side is Side.PRIMARY:
+            pod, end = self.primary, self.link.primary
+        else:
+            pod, end = self.pair, self.link.pair
         return (pod.ref.name if pod else end.name, end.ifname)
 
     @property
@@ -63,7 +66,7 @@ class WantedLink:
         return in_order(self.endpoint(Side.PRIMARY), self.endpoint(Side.PAIR))
 
     def pods(self) -> list[Pod]:
-        return [pod for side in Side if (pod := self.pod(side)) is not None]
+        return [pod for pod in (self.primary, self.pair) if pod is not None]
 
     def is_declared_by(self, pod: Pod) -> bool:
         """Whether the pod itself declares it, perhaps among others."""
@@ -80,17 +83,17 @@ class WantedLink:
 
     def alias_names(self) -> list[str]:
         """Other names that the record may have in this schema: it was made while a pod's other name was not known."""
-        names = alias_record_names(self.link.namespace, *(self._known_as(side) for side in Side))
+        names = alias_record_names(self.link.namespace, *(self._known_as(side) for side in SIDES))
         return sorted(names - {self.link.name})
 
     def earlier_names(self) -> list[str]:
         """Names that the record may have in schema 1 alone."""
-        ends = [self._known_as(side) for side in Side]
+        ends = [self._known_as(side) for side in SIDES]
         return sorted(earlier_record_names(self.link.namespace, *ends) - {self.link.name, *self.alias_names()})
 
     def record_names(self) -> set[str]:
         """Every name that the record may have."""
-        return {self.link.name} | earlier_record_names(self.link.namespace, *(self._known_as(side) for side in Side))
+        return {self.link.name} | earlier_record_names(self.link.namespace, *(self._known_as(side) for side in SIDES))
 
     def is_recorded_as(self, name: str) -> bool:
         """Whether a record of this name is of this link."""
@@ -105,7 +108,7 @@ class WantedLink:
         """An endpoint by every name of its pod that is known."""
         pod, ifname = self.pod(side), self.link.end(side).ifname
         own = self.endpoint(side)
-        declared = (one.link.end(each) for one in self.declarations for each in Side if one.endpoint(each) == own)
+        declared = (one.link.end(each) for one in self.declarations for each in SIDES if one.endpoint(each) == own)
         names = {self.link.end(side).name, *(end.name for end in declared)}
         return {(name, ifname) for name in (names | {pod.ref.name} if pod is not None else names)}
 
@@ -140,7 +143,7 @@ class Wanted:
     def __post_init__(self) -> None:
         ends: dict[PodRef, list[tuple[WantedLink, Side]]] = {}
         for wanted in self.links:
-            for side in Side:
+            for side in SIDES:
                 if (holder := wanted.pod(side)) is not None:
                     ends.setdefault(holder.ref, []).append((wanted, side))
         object.__setattr__(self, "_ends", ends)
@@ -262,7 +265,7 @@ def _said_once(links: Iterable[WantedLink], refused: dict[str, InvalidIntentErro
     found = []
     for same in by_endpoints.values():
         first = min(same, key=_order_of_declaration)
-        if other := next((one for one in same if _intent(one) != _intent(first)), None):
+        if other := next((one for one in same if one is not first and _intent(one) != _intent(first)), None):
             places = sorted((first.place_and_pod(), other.place_and_pod()))
             for pod in first.pods():
                 error = InvalidIntentError(
@@ -277,27 +280,29 @@ def _said_once(links: Iterable[WantedLink], refused: dict[str, InvalidIntentErro
 
 def _as_one(first: WantedLink, same: Sequence[WantedLink]) -> WantedLink:
     """The link of equal declarations: named by its endpoints, with its primary, its pods by their canonical names."""
-    ends = {side: _canonical(first.link.end(side), first.pod(side)) for side in Side}
+    link = first.link
+    ends = {Side.PRIMARY: _canonical(link.primary, first.primary), Side.PAIR: _canonical(link.pair, first.pair)}
     lesser, greater = in_order(*((end.name, end.ifname) for end in ends.values()))
-    name = ordered_record_name(first.link.namespace, lesser, greater)
-    link = replace(first.link, name=name, primary=ends[Side.PRIMARY], pair=ends[Side.PAIR])
-    wanted = replace(first, link=link, declarations=tuple(same))
-    candidates = _possible_primaries(wanted) or tuple(Side)
-    least = min(candidates, key=lambda side: (ends[side].name, ends[side].ifname) != lesser)
-    if least is Side.PRIMARY:
-        return wanted
-    return replace(wanted, link=link.swapped(), primary=wanted.pair, pair=wanted.primary)
+    name = ordered_record_name(link.namespace, lesser, greater)
+    candidates = _possible_primaries(first, same) or SIDES
+    side = min(candidates, key=lambda one: (ends[one].name, ends[one].ifname) != lesser)
+    primary, pair = ends[side], ends[side.other]
+    if (link.name, link.primary, link.pair) != (name, primary, pair):
+        link = replace(link, name=name, primary=primary, pair=pair)
+    return WantedLink(link, first.pod(side), first.pod(side.other), first.declarer, first.place, tuple(same))
 
 
 def _canonical(end: End, pod: Pod | None) -> End:
     """An end under the one name by which records know its pod."""
-    return end if pod is None else replace(end, name=meant_name(pod))
+    if pod is None or end.name == (name := meant_name(pod)):
+        return end
+    return replace(end, name=name)
 
 
-def _possible_primaries(wanted: WantedLink) -> tuple[Side, ...]:
+def _possible_primaries(first: WantedLink, same: Sequence[WantedLink]) -> tuple[Side, ...]:
     """The sides whose pods declare the link; of two not one that says `ratchet.primary: "false"`."""
-    declarers = {one.declarer.ref for one in wanted.declarations if one.declarer is not None}
-    declaring = {side: pod for side in Side if (pod := wanted.pod(side)) is not None and pod.ref in declarers}
+    declarers = {one.declarer.ref for one in same if one.declarer is not None}
+    declaring = {side: pod for side in SIDES if (pod := first.pod(side)) is not None and pod.ref in declarers}
     willing = tuple(side for side, pod in declaring.items() if is_primary(pod) is not False)
     return willing or tuple(declaring)
 
@@ -309,7 +314,7 @@ def _order_of_declaration(wanted: WantedLink) -> tuple[object, ...]:
 
 def _intent(wanted: WantedLink) -> tuple[object, ...]:
     """What is wanted of a link, whichever end is named first; addresses as sets."""
-    ends = {wanted.endpoint(side): wanted.link.end(side) for side in Side}
+    ends = {wanted.endpoint(side): wanted.link.end(side) for side in SIDES}
     lesser, greater = (ends[endpoint] for endpoint in wanted.endpoints)
     return (wanted.link.means, *((frozenset(end.addresses), end.properties) for end in (lesser, greater)))
 
@@ -320,7 +325,7 @@ def _without_collisions(links: Iterable[WantedLink], refused: dict[str, InvalidI
     for _, group in groupby(sorted(links, key=_turn), key=_turn_of_all):
         own, claims, clashed = list(group), dict[Endpoint, WantedLink](), False
         for one in own:
-            for side in Side:
+            for side in SIDES:
                 endpoint = one.endpoint(side)
                 if (holder := claims.get(endpoint) or taken.get(endpoint)) is not None:
                     cause = f"{endpoint[1]} in pod {endpoint[0]} is taken by the link {holder.link.name}"
