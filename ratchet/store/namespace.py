@@ -6,11 +6,16 @@ import threading
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
-from ratchet.core.intent import Wanted, names_of
+from ratchet.core.intent import Wanted, meant_name, names_of
 from ratchet.core.intent.index import IntentIndex, PodIndex
 from ratchet.core.model import Pod, Topology
 from ratchet.store.listwatch import SyncState, vanished
 from ratchet.store.records import PodChange, TopologyChange
+
+# Results of `NamespaceCache.wanted_for` that are kept: more than the pods that start on a node at the same time.
+RESULTS_KEPT = 64
+# A result depends on the reserved interface names and on both names of the pod: its own and `ratchet.pod_name`.
+_ResultKey = tuple[frozenset[str], str, str]
 
 
 class NamespaceCache:
@@ -34,6 +39,8 @@ class NamespaceCache:
         self._topologies: dict[str, Topology] = {}
         # By the interface names that belong to the runtime.
         self._intents: dict[frozenset[str], IntentIndex] = {}
+        # The latest results of `wanted_for`. Any change of a pod or a topology drops them all.
+        self._results: dict[_ResultKey, Wanted] = {}
 
     # Changes
 
@@ -94,9 +101,18 @@ class NamespaceCache:
         return self.state.is_synced and self.topologies_state.is_synced
 
     def wanted_for(self, pod: Pod, reserved: frozenset[str]) -> Wanted:
-        """The wanted links as far as they hold for one pod (`IntentIndex`)."""
+        """The wanted links as far as they hold for one pod (`IntentIndex`).
+
+        At a pod start, both the ADD and the reconciliation of the pod need the result. So the latest ones are kept.
+        """
+        key = (reserved, pod.ref.name, meant_name(pod))
         with self._lock:
-            return self._intents_with(reserved).wanted_for(pod)
+            wanted = self._results.get(key)
+            if wanted is None:
+                if len(self._results) >= RESULTS_KEPT:
+                    del self._results[next(iter(self._results))]
+                wanted = self._results[key] = self._intents_with(reserved).wanted_for(pod)
+            return wanted
 
     def get(self, name: str) -> Pod | None:
         return self._pods.get(name)
@@ -123,6 +139,7 @@ class NamespaceCache:
         return intents
 
     def _change_pod(self, name: str, after: Pod | None) -> set[str]:
+        self._results.clear()
         before = self._pods.get(name)
         if before is not None and after is not None and _declares_alike(before, after):
             self._pods.put(after)
@@ -140,6 +157,7 @@ class NamespaceCache:
     def _change_topology(self, name: str, after: Topology | None) -> set[str]:
         if self._topologies.get(name) == after:
             return set()
+        self._results.clear()
         concerned = self._drawn_in(name)
         if after is not None:
             self._topologies[name] = after

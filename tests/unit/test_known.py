@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
+from ratchet.core.intent import Wanted, wanted_links
+from ratchet.core.intent.index import IntentIndex
 from ratchet.core.model import End, Link, Pod, PodRef, Sandbox, Topology
 from ratchet.errors import ApiUnavailableError, TopologiesUnknownError
 from ratchet.store import known as known_module
+from ratchet.store import namespace as namespace_module
 from ratchet.store.apiserver import ForbiddenError
 from ratchet.store.known import Bell, KnownAddresses, KnownLinks, KnownPods, KnownRecords, Memory, is_newer
 from ratchet.store.namespace import NamespaceCache
@@ -185,6 +188,7 @@ def declaring(name: str, uid: str = "1", pair: str = "b") -> Pod:
 
 
 ETH0 = frozenset({"eth0"})
+ALONE, BOTH = ["ns.a.in1.b.in2"], ["ns.a.in1.b.in2", "ns.a.in2.c.in1"]
 
 
 def links_of(cache: NamespaceCache, pod: Pod) -> list[str]:
@@ -232,6 +236,117 @@ def test_a_topology_concerns_the_pods_that_it_names(text: str, names: set[str]) 
     cache.apply_topology(TopologyChange(Topology("ns", "lab", text), gone=False))
     cache.apply_topology(TopologyChange(Topology("ns", "lab", text), gone=True))
     assert concerned[1:] == [names, names]
+
+
+STARTING = Pod(PodRef("ns", "b", "1"), {"ratchet": "true"})
+CHAIN = (declaring("a"), STARTING, declaring("c", pair="d"))
+LAB = Topology("ns", "lab", "- endpoints: [a:in3, e:in2]")
+
+
+@pytest.fixture
+def chain() -> NamespaceCache:
+    cache = NamespaceCache()
+    cache.replace(CHAIN)
+    cache.state.set_synced()
+    return cache
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the pods for which the wanted links are computed."""
+    names: list[str] = []
+    compute = IntentIndex.wanted_for
+
+    def recorded(index: IntentIndex, pod: Pod) -> Wanted:
+        names.append(pod.ref.name)
+        return compute(index, pod)
+
+    monkeypatch.setattr(IntentIndex, "wanted_for", recorded)
+    return names
+
+
+def test_the_wanted_links_of_a_pod_are_computed_once(chain: NamespaceCache, computed: list[str]) -> None:
+    """The ADD and the reconciliation read the pod from different caches."""
+    wanted = chain.wanted_for(declaring("a"), ETH0)
+    assert chain.wanted_for(replace(declaring("a"), node="n", phase="Running"), frozenset({"eth0"})) is wanted
+    chain.wanted_for(STARTING, ETH0)
+    assert computed == ["a", "b"]
+    assert chain.apply(PodChange(declaring("a"), gone=False)) is False, "nothing has changed"
+    chain.wanted_for(declaring("a"), ETH0)
+    assert computed == ["a", "b"]
+
+
+CHANGES: dict[str, Callable[[NamespaceCache], object]] = {
+    "declaration of a pod": lambda cache: cache.apply(PodChange(declaring("c", pair="a"), gone=False)),
+    "node and phase of a peer": lambda cache: cache.apply(
+        PodChange(replace(STARTING, node="n", phase="Running"), gone=False)
+    ),
+    "deletion of a peer": lambda cache: cache.apply(PodChange(STARTING, gone=True)),
+    "deletion of the pod": lambda cache: cache.apply(PodChange(declaring("a"), gone=True)),
+    "resync of the pods": lambda cache: cache.replace([declaring("a"), declaring("c", pair="a")]),
+    "resync of the same pods": lambda cache: cache.replace(CHAIN),
+    "topology": lambda cache: cache.apply_topology(TopologyChange(LAB, gone=False)),
+    "resync of the topologies": lambda cache: cache.replace_topologies([LAB]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_has_the_wanted_links_computed_again(change: str, chain: NamespaceCache, computed: list[str]) -> None:
+    before = chain.wanted_for(declaring("a"), ETH0)
+    CHANGES[change](chain)
+    after = chain.wanted_for(declaring("a"), ETH0)
+    assert computed == ["a", "a"]
+    expected = wanted_links(chain.all(), ETH0, topologies=chain.topologies())
+    assert after.ends_of(declaring("a")) == expected.ends_of(declaring("a"))
+    assert (after.links == before.links) is (change == "resync of the same pods")
+
+
+def test_a_deleted_topology_has_the_wanted_links_computed_again(chain: NamespaceCache) -> None:
+    before = links_of(chain, declaring("a"))
+    chain.apply_topology(TopologyChange(LAB, gone=False))
+    assert links_of(chain, declaring("a")) != before
+    chain.apply_topology(TopologyChange(LAB, gone=True))
+    assert links_of(chain, declaring("a")) == before
+
+
+def test_other_reserved_names_and_another_name_of_the_pod_have_their_own_result(chain: NamespaceCache) -> None:
+    named = replace(STARTING, labels={"ratchet": "true", "ratchet.pod_name": "c"})
+    assert not chain.wanted_for(declaring("a"), ETH0).refused
+    assert chain.wanted_for(declaring("a"), frozenset({"in1"})).refused.keys() == {"1"}
+    assert "c" in chain.wanted_for(named, ETH0).holders
+    assert "c" not in chain.wanted_for(STARTING, ETH0).holders
+
+
+def test_few_results_are_kept(monkeypatch: pytest.MonkeyPatch, chain: NamespaceCache, computed: list[str]) -> None:
+    monkeypatch.setattr(namespace_module, "RESULTS_KEPT", 2)
+    for name in ("a", "b", "c", "c", "b", "a"):
+        chain.wanted_for(Pod(PodRef("ns", name, "1"), {"ratchet": "true"}), ETH0)
+    assert computed == ["a", "b", "c", "a"]
+
+
+def test_no_thread_gets_a_result_from_before_its_own_change(chain: NamespaceCache) -> None:
+    stop, failures = threading.Event(), list[BaseException]()
+
+    def ask() -> None:
+        try:
+            while not stop.is_set():
+                assert links_of(chain, declaring("a")) in (ALONE, BOTH)
+        except BaseException as failure:  # noqa: BLE001  # reported by the test
+            failures.append(failure)
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(200):
+            pair, expected = ("a", BOTH) if number % 2 else ("d", ALONE)
+            chain.apply(PodChange(declaring("c", pair=pair), gone=False))
+            assert links_of(chain, declaring("a")) == expected
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not failures
 
 
 class NoApi:
