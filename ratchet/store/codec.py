@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -25,6 +26,8 @@ from ratchet.core.model import (
     CURRENT_SCHEMA,
     EARLIER_SCHEMA,
     MIRROR_ANNOTATION,
+    SIDES,
+    USUAL,
     Address,
     End,
     Kind,
@@ -92,18 +95,18 @@ _END_KEYS = END_PROPERTIES | {"name", "ifname", "addresses"} | _SANDBOX_KEYS | _
 
 def encode_link(link: Link) -> Json:
     """The link's ConfigMap, without what the API server fills in (but for the versions it was read at)."""
-    state = derive(link)
-    data = {"state": state.value, "namespace": link.namespace, "generation": str(link.generation)}
-    if link.observed_generation is not None:
-        data["observedGeneration"] = str(link.observed_generation)
-    if link.kind:
-        data["kind"] = link.kind.value
+    state, kind, observed_generation = derive(link), link.kind, link.observed_generation
+    data = {"state": str(state), "namespace": link.namespace, "generation": str(link.generation)}
+    if observed_generation is not None:
+        data["observedGeneration"] = str(observed_generation)
+    if kind:
+        data["kind"] = str(kind)
     if link.vni is not None:
         data["vni"] = str(link.vni)
     if link.refused_vnis:
         data[_REFUSED] = ",".join(map(str, link.refused_vnis))
     if link.means.tunnel:
-        data[_TUNNEL] = Kind.VXLAN.value
+        data[_TUNNEL] = str(Kind.VXLAN)
     if link.means.vxlan_port is not None:
         data[_PORT] = str(link.means.vxlan_port)
     prefixes = _prefixes(link)
@@ -111,14 +114,14 @@ def encode_link(link: Link) -> Json:
         # What a newer version has written here stays: a patch has only what differs between two encodings.
         readers = str(min(link.schema, CURRENT_SCHEMA))
         data |= {_SCHEMA: str(link.schema), _MIN_READER: readers, _PRIMARY: prefixes[Side.PRIMARY]}
-    for side in Side:
+    for side in SIDES:
         data |= _encode_end(prefixes[side], link.end(side), link.schema)
     if lines := [*link.unread, *map(_encode_transition, link.history)]:
         data["history"] = "\n".join(lines)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": link.name, "labels": _labels(link, state)},
+        "metadata": {"name": link.name, "labels": _labels(link, state, kind)},
         "data": data,
     }
 
@@ -139,15 +142,13 @@ def decode_link(config_map: Mapping[str, Any]) -> Link:
         _refuse_newer(name, data, schema)
         history, unread = _decode_history(data.get("history", ""))
         primary, pair = _decode_prefixes(data, schema)
+        fields = _fields_of_ends(data, (primary, pair))
         return Link(
             name=name,
             namespace=namespace,
-            primary=_decode_end(primary, namespace, data, schema),
-            pair=_decode_end(pair, namespace, data, schema),
-            means=Means(
-                tunnel=data.get(_TUNNEL) == Kind.VXLAN.value,
-                vxlan_port=_decode_number(data, _PORT, _PORTS) if _PORT in data else None,
-            ),
+            primary=_decode_end(primary, namespace, fields[primary], schema),
+            pair=_decode_end(pair, namespace, fields[pair], schema),
+            means=_decode_means(data),
             generation=_decode_number(data, "generation", _GENERATIONS),
             vni=_decode_number(data, "vni", _VNIS) if "vni" in data else None,
             refused_vnis=tuple(_decode_number({_REFUSED: one}, _REFUSED, _VNIS) for one in _refused(data)),
@@ -368,17 +369,17 @@ def _expected_on(labels: Mapping[str, str], data: Mapping[str, str], prefixes: C
     return tuple(shared_text(label) for label in sorted(found - {node_label(node) for node in nodes if node}))
 
 
-def _labels(link: Link, state: State) -> dict[str, str]:
-    labels = {MANAGED_BY: MANAGER, STATE_LABEL: state.value}
+def _labels(link: Link, state: State, kind: Kind | None) -> dict[str, str]:
+    labels = {MANAGED_BY: MANAGER, STATE_LABEL: str(state)}
     if link.schema != EARLIER_SCHEMA:
         labels[SCHEMA_LABEL] = str(link.schema)
-    if link.kind:
-        labels[KIND_LABEL] = link.kind.value
-    if link.kind is Kind.VXLAN and link.vni is not None:
+    if kind:
+        labels[KIND_LABEL] = str(kind)
+    if kind is Kind.VXLAN and link.vni is not None:
         labels[VNI_LABEL] = str(link.vni)
     labels |= dict.fromkeys(link.expected_on, "")
-    for side in Side:
-        if sandbox := link.sandbox(side):
+    for sandbox in (link.primary.sandbox, link.pair.sandbox):
+        if sandbox:
             labels[node_label(sandbox.node)] = ""
             labels[pod_label(sandbox.pod.namespace, sandbox.pod.name)] = ""
     return labels
@@ -392,7 +393,7 @@ def _changes(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str | 
 def _prefixes(link: Link) -> dict[Side, str]:
     """What the keys of each end begin with."""
     if link.schema == EARLIER_SCHEMA:
-        return {side: side.value for side in Side}
+        return {side: str(side) for side in SIDES}
     primary, pair = ((end.name, end.ifname) for end in (link.primary, link.pair))
     first, second = _LETTERS if in_order(primary, pair) == (primary, pair) else reversed(_LETTERS)
     return {Side.PRIMARY: first, Side.PAIR: second}
@@ -401,7 +402,7 @@ def _prefixes(link: Link) -> dict[Side, str]:
 def _decode_prefixes(data: Mapping[str, str], schema: int) -> tuple[str, str]:
     """What the keys of the primary's and of the pair's end begin with. Raises ValueError."""
     if schema == EARLIER_SCHEMA:
-        return Side.PRIMARY.value, Side.PAIR.value
+        return str(Side.PRIMARY), str(Side.PAIR)
     primary = data[_PRIMARY]
     if primary not in _LETTERS:
         raise ValueError(f"{_PRIMARY} is {primary!r:.80}, not one of {', '.join(_LETTERS)}")
@@ -411,71 +412,91 @@ def _decode_prefixes(data: Mapping[str, str], schema: int) -> tuple[str, str]:
 def _encode_end(prefix: str, end: End, schema: int) -> dict[str, str]:
     fields = dict(end.notes)
     fields |= {"name": end.name, "ifname": end.ifname, "addresses": ",".join(map(str, end.addresses))}
-    fields |= encode_properties(end.properties)
-    if end.sandbox:
+    if end.properties != UNSAID:
+        fields |= encode_properties(end.properties)
+    if sandbox := end.sandbox:
         fields |= {
-            "pod": end.sandbox.pod.name,
-            "uid": end.sandbox.pod.uid,
-            "node": end.sandbox.node,
-            "vtep": end.sandbox.vtep,
-            "sandbox": end.sandbox.container_id,
-            "netns": end.sandbox.netns,
+            "pod": sandbox.pod.name,
+            "uid": sandbox.pod.uid,
+            "node": sandbox.node,
+            "vtep": sandbox.vtep,
+            "sandbox": sandbox.container_id,
+            "netns": sandbox.netns,
         }
-        if end.sandbox.cookie:
-            fields["cookie"] = str(end.sandbox.cookie)
-        if end.sandbox.pod.mirror:
-            fields["mirror"] = end.sandbox.pod.mirror
-        if schema != EARLIER_SCHEMA and end.sandbox.underlay_mtu:
-            fields["underlay_mtu"] = str(end.sandbox.underlay_mtu)
-        if schema != EARLIER_SCHEMA and end.sandbox.vteps:
-            fields["vteps"] = ",".join(end.sandbox.vteps)
+        if sandbox.cookie:
+            fields["cookie"] = str(sandbox.cookie)
+        if sandbox.pod.mirror:
+            fields["mirror"] = sandbox.pod.mirror
+        if schema != EARLIER_SCHEMA and sandbox.underlay_mtu:
+            fields["underlay_mtu"] = str(sandbox.underlay_mtu)
+        if schema != EARLIER_SCHEMA and sandbox.vteps:
+            fields["vteps"] = ",".join(sandbox.vteps)
     if end.stands:
         key, word = _ready_words(schema)
         fields[key] = f"{end.stands.sandbox} {word} {end.stands.toward} generation {end.stands.generation}"
     return {f"{prefix}.{key}": value for key, value in fields.items()}
 
 
-def _decode_end(prefix: str, namespace: str, data: Mapping[str, str], schema: int) -> End:
-    sandbox = None
-    if f"{prefix}.sandbox" in data:
-        mtu = f"{prefix}.underlay_mtu"
-        sandbox = Sandbox(
-            container_id=shared_text(data[f"{prefix}.sandbox"]),
-            pod=PodRef(
-                namespace,
-                shared_text(data[f"{prefix}.pod"]),
-                shared_text(data[f"{prefix}.uid"]),
-                data.get(f"{prefix}.mirror", ""),
-            ),
-            node=shared_text(data[f"{prefix}.node"]),
-            netns=shared_text(data[f"{prefix}.netns"]),
-            vtep=shared_text(data[f"{prefix}.vtep"]),
-            cookie=_decode_number(data, f"{prefix}.cookie", _COOKIES) if f"{prefix}.cookie" in data else 0,
-            underlay_mtu=_decode_number(data, mtu, _UNDERLAY_MTUS) if mtu in data else 0,
-            vteps=_decode_vteps(data.get(f"{prefix}.vteps", "")),
-        ).in_schema(schema)
+def _fields_of_ends(data: Mapping[str, str], prefixes: Collection[str]) -> dict[str, dict[str, str]]:
+    """The keys of each end, without its prefix, and their values."""
+    ends: dict[str, dict[str, str]] = {prefix: {} for prefix in prefixes}
+    for key, value in data.items():
+        prefix, dot, field = key.partition(".")
+        if dot and prefix in ends:
+            ends[prefix][field] = value
+    return ends
+
+
+def _decode_end(prefix: str, namespace: str, fields: Mapping[str, str], schema: int) -> End:
+    """The end that these fields describe. Raises KeyError or ValueError, which begins with the key in the record."""
+    try:
+        return _decode_fields(namespace, fields, schema)
+    except KeyError as cause:
+        raise KeyError(f"{prefix}.{cause.args[0]}") from cause
+    except ValueError as cause:
+        raise ValueError(f"{prefix}.{cause}") from cause
+
+
+def _decode_fields(namespace: str, fields: Mapping[str, str], schema: int) -> End:
+    """As `_decode_end`, but errors name the key without its prefix."""
+    sandbox = _decode_sandbox(namespace, fields, schema) if "sandbox" in fields else None
     key, word = _ready_words(schema)
-    ready = data.get(f"{prefix}.{key}")
-    addresses = data.get(f"{prefix}.addresses", "")
-    start = f"{prefix}."
-    fields = {key.removeprefix(start): value for key, value in data.items() if key.startswith(start)}
+    ready, addresses = fields.get(key), fields.get("addresses")
     return End(
-        name=shared_text(data[f"{prefix}.name"]),
-        ifname=shared_text(data[f"{prefix}.ifname"]),
-        addresses=tuple(_decode_address(prefix, word) for word in addresses.split(",") if word),
-        properties=_decode_properties(prefix, fields),
+        name=shared_text(fields["name"]),
+        ifname=shared_text(fields["ifname"]),
+        addresses=tuple(_decode_address(text) for text in addresses.split(",") if text) if addresses else (),
+        properties=_decode_properties(fields),
         notes={key: value for key, value in fields.items() if key not in _END_KEYS} or _NO_TEXTS,
         sandbox=sandbox,
-        stands=_decode_stand(f"{prefix}.{key}", word, ready) if ready else None,
+        stands=_decode_stand(key, word, ready) if ready else None,
     )
 
 
-def _decode_properties(prefix: str, fields: Mapping[str, str]) -> Properties:
-    try:
-        properties = decode_properties(fields)
-    except ValueError as cause:
-        raise ValueError(f"{prefix}.{cause}") from cause
+def _decode_sandbox(namespace: str, fields: Mapping[str, str], schema: int) -> Sandbox:
+    return Sandbox(
+        container_id=shared_text(fields["sandbox"]),
+        pod=PodRef(namespace, shared_text(fields["pod"]), shared_text(fields["uid"]), fields.get("mirror", "")),
+        node=shared_text(fields["node"]),
+        netns=shared_text(fields["netns"]),
+        vtep=shared_text(fields["vtep"]),
+        cookie=_decode_number(fields, "cookie", _COOKIES) if "cookie" in fields else 0,
+        underlay_mtu=_decode_number(fields, "underlay_mtu", _UNDERLAY_MTUS) if "underlay_mtu" in fields else 0,
+        vteps=_decode_vteps(fields.get("vteps", "")),
+    ).in_schema(schema)
+
+
+def _decode_properties(fields: Mapping[str, str]) -> Properties:
+    if END_PROPERTIES.isdisjoint(fields):
+        return UNSAID
+    properties = decode_properties(fields)
     return UNSAID if properties == UNSAID else properties
+
+
+def _decode_means(data: Mapping[str, str]) -> Means:
+    tunnel = data.get(_TUNNEL) == Kind.VXLAN
+    port = _decode_number(data, _PORT, _PORTS) if _PORT in data else None
+    return Means(tunnel, port) if tunnel or port else USUAL
 
 
 @lru_cache(maxsize=256)  # each is of a node
@@ -497,11 +518,11 @@ def _decode_number(data: Mapping[str, str], key: str, valid: range) -> int:
     return number
 
 
-def _decode_address(prefix: str, word: str) -> Address:
+def _decode_address(text: str) -> Address:
     try:
-        return shared_address(word)
+        return shared_address(text)
     except ValueError as cause:
-        raise ValueError(f"{prefix}.addresses has {word!r:.80}, which is no address") from cause
+        raise ValueError(f"addresses has {text!r:.80}, which is no address") from cause
 
 
 def _ready_words(schema: int) -> tuple[str, str]:
@@ -536,23 +557,21 @@ def _decode_history(text: str) -> tuple[tuple[Transition, ...], tuple[str, ...]]
     """The steps of a history, and its lines that cannot be read."""
     steps, unread = list[Transition](), list[str]()
     for line in filter(None, text.split("\n")):
-        try:
-            steps.append(_decode_transition(line))
-        except ValueError:
+        step = _decode_transition(line)
+        if step is not None:
+            steps.append(step)
+        else:
             unread.append(line)
     return tuple(steps), tuple(unread[-UNREAD_KEPT:])
 
 
-def _decode_transition(line: str) -> Transition:
+def _decode_transition(line: str) -> Transition | None:
+    """The transition of a line `<time> <state> → <state>: <reason>`; None if the line is malformed."""
     head, _, reason = line.partition(": ")
-    fault = f"history has the line {line!r:.120}, not '<time> <state> → <state>: <reason>'"
     match head.split(" "):
         case [moment, source, "→", target]:
-            try:
+            with suppress(ValueError, OverflowError):
                 at = datetime.fromisoformat(moment)
-                if at.tzinfo is None:
-                    raise ValueError("a moment without a time zone")
-                return Transition(at.astimezone(UTC), State(source), State(target), shared_text(reason))
-            except (ValueError, OverflowError) as cause:
-                raise ValueError(fault) from cause
-    raise ValueError(fault)
+                if at.tzinfo is not None:
+                    return Transition(at.astimezone(UTC), State(source), State(target), shared_text(reason))
+    return None
