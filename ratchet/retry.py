@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -11,13 +12,14 @@ Returned = TypeVar("Returned")
 
 
 def call_with_retries(
-    call: Callable[[], Returned], error: type[Exception], retrying: Callable[[], tenacity.Retrying]
+    call: Callable[[], Returned], error: type[Exception], retrying: Callable[[float], tenacity.Retrying]
 ) -> Returned:
     """Call a function, and after an `error` call it again as `retrying` says.
 
-    `retrying` makes the retries of one call; they count the call that failed as their first attempt. Tenacity takes
-    some 40 µs for each call, also for one that succeeds, and most calls do. Raises as `retrying` does.
+    `retrying` gets the seconds that the failed call took, which its retries count as their first attempt. Tenacity
+    takes some 40 µs for each call, also for one that succeeds, and most calls do. Raises as `retrying` does.
     """
+    began = time.monotonic()
     try:
         return call()
     except error as cause:
@@ -28,4 +30,4 @@ def call_with_retries(
             raise failures.pop()
         return call()
 
-    return retrying()(call_again)
+    return retrying(time.monotonic() - began)(call_again)

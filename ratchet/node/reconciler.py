@@ -512,10 +512,10 @@ def _until_undisputed(decide: Callable[[], Decided]) -> Decided:
     return call_with_retries(decide, ConflictError, _conflict_retries)
 
 
-def _conflict_retries() -> tenacity.Retrying:
+def _conflict_retries(elapsed: float) -> tenacity.Retrying:
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(ConflictError),
         wait=tenacity.wait_random_exponential(multiplier=0.01, max=0.5),
-        stop=tenacity.stop_after_delay(CONFLICT_SECONDS),
+        stop=tenacity.stop_after_delay(CONFLICT_SECONDS - elapsed),
         reraise=True,
     )

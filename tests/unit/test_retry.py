@@ -23,13 +23,13 @@ class Call:
         return "returned"
 
 
-def three_attempts() -> tenacity.Retrying:
+def three_attempts(_: float) -> tenacity.Retrying:
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(ConflictError), stop=tenacity.stop_after_attempt(3), reraise=True
     )
 
 
-def no_retries() -> tenacity.Retrying:
+def no_retries(_: float) -> tenacity.Retrying:
     raise AssertionError("no retry was needed")
 
 

@@ -1,0 +1,128 @@
+"""Requests to an API server: what is sent, over which connections, by way of which host."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+
+import pytest
+from kubernetes.client import Configuration
+
+from ratchet.errors import ApiUnavailableError, RatchetError
+from ratchet.store.apiserver import ApiServer
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers with what was requested, and with a redirect for /moved."""
+
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.connections.add(self.client_address)
+        moved = self.path.endswith("/moved")
+        body = json.dumps({"target": self.path, "agent": self.headers["User-Agent"]}).encode()
+        self.send_response(307 if moved else 200)
+        if moved:
+            self.send_header("Location", "/elsewhere")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def finish(self) -> None:
+        super().finish()
+        self.server.ended.set()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    """`ended` is set once a connection is closed."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.connections: set[object] = set()
+        self.ended = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as made:
+        threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
+        yield made
+        made.shutdown()
+
+
+def api_at(host: str, proxy: str | None = None) -> ApiServer:
+    def configure() -> Configuration:
+        configuration = Configuration(host=host)
+        configuration.proxy, configuration.no_proxy, configuration.retries = proxy, None, False
+        return configuration
+
+    return ApiServer(configure, patience=0.2)
+
+
+def test_a_path_and_a_query_follow_the_path_of_the_servers_url(server: Server) -> None:
+    api = api_at(f"{server.url}/k8s/clusters/c-1")
+    assert api.get("/api/v1/pods?limit=1")["target"] == "/k8s/clusters/c-1/api/v1/pods?limit=1"
+
+
+def test_a_proxy_gets_the_whole_url(server: Server) -> None:
+    api = api_at("http://api.invalid:6443/base", proxy=server.url)
+    assert api.get("/version")["target"] == "http://api.invalid:6443/base/version"
+
+
+def test_a_redirect_is_not_followed(server: Server) -> None:
+    answered: list[int] = []
+    api = api_at(server.url)
+    api._observer = lambda _method, _path, status, _seconds: answered.append(status)
+    api.get("/moved")
+    assert answered == [307]
+
+
+def test_requests_share_one_connection_until_it_is_closed(server: Server) -> None:
+    api = api_at(server.url)
+    api.get("/one")
+    api.get("/two")
+    assert len(server.connections) == 1
+    assert not server.ended.is_set()
+    api.close()
+    assert server.ended.wait(10.0)
+
+
+def test_after_a_reconnect_requests_go_over_a_new_connection(server: Server) -> None:
+    api = api_at(server.url)
+    api.get("/one")
+    api.reconnect()
+    api.get("/two")
+    assert len(server.connections) == 2
+
+
+def test_a_request_is_retried_no_longer_than_its_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first try counts: together with the retries it takes no longer."""
+    clock = SimpleNamespace(now=0.0)
+    tries: list[float] = []
+    api = api_at("http://127.0.0.1:1")
+    api.patience = 15.0
+
+    def fail(*_: object) -> None:
+        tries.append(clock.now)
+        clock.now += 10.0
+        raise ApiUnavailableError("cannot reach it")
+
+    monkeypatch.setattr("time.monotonic", lambda: clock.now)
+    monkeypatch.setattr("time.sleep", lambda seconds: setattr(clock, "now", clock.now + seconds))
+    monkeypatch.setattr(api, "_once", fail)
+    with pytest.raises(RatchetError):
+        api.get("/version")
+    assert len(tries) == 2
