@@ -1,4 +1,4 @@
-"""`ratchet inspect`: all there is of one link: its life, both its ends as wanted and as their agents see them."""
+"""`ratchet inspect`: one link: state, history, both ends as declared and as their agents observe them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from ratchet.cli.cluster import add_cluster_options, namespace_meant, records_of
 from ratchet.cli.life import life
 from ratchet.cli.links import describe
+from ratchet.cli.manual import Manual
 from ratchet.cli.standing import read_edits
 from ratchet.core.model import Link, Side
 from ratchet.core.plain import plain
@@ -24,18 +25,34 @@ Json = dict[str, Any]
 # Asks the agent of a node, by its name, for what it sees of a link, by its record's UID. Raises RatchetError.
 Ask = Callable[[str, str], Mapping[str, Any]]
 
+MANUAL = Manual(
+    description="""
+        Print one link: its state, both ends as declared and as the agents of their nodes observe them now, the
+        differences, the interface counters, and the history with reasons.
+
+        The agents are reached through the API server's proxy, with the permission get on pods/proxy in the namespace of
+        the records. An end whose agent cannot be reached is shown with the reason.
+    """,
+    examples=(
+        ("Name a link by an endpoint", "ratchet inspect quagga-a:mid1 -n lab"),
+        ("Name a link by the start of its name", "ratchet inspect lab.quagga-a.mid1"),
+    ),
+    exit_status={0: "the link was printed", 1: "no link or several links have this name, or the API failed"},
+)
+
 NAMED_MOST = 8
 COMPLETION_SECONDS = 2.0
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
+    MANUAL.attach(parser)
     add_cluster_options(parser)
-    parser.add_argument("-n", "--namespace", help="of the pod that is named (the context's)")
+    parser.add_argument("-n", "--namespace", help="namespace of the link (default: the context's namespace)")
     link = parser.add_argument(
-        "link", metavar="NAME", help="the link's, or what it alone begins with; or POD:INTERFACE"
+        "link", metavar="NAME", help="link name, a prefix of it that no other link has, or POD:INTERFACE"
     )
     link.completer = _names  # type: ignore[attr-defined]  # which is argcomplete's to find
-    parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="format (default: text)")
     parser.set_defaults(run=_run)
 
 
