@@ -86,7 +86,8 @@ PLUGIN_KEYS = (
     PluginKey(
         "vni_range",
         json.dumps(DEFAULT_VNI_RANGE),
-        "first and last VNI. A VNI is unique in the cluster, and is used again after its link is gone",
+        "first and last VNI. A VNI is unique in the cluster. It is used again after its link is gone, on another node "
+        "within about a minute",
         daemonless_only=True,
     ),
     PluginKey("log_file", "", "file for the log, in addition to stderr", daemonless_only=True),
