@@ -23,6 +23,11 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 _PART = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _DEFAULT = re.compile(r"(?P<meaning>.*?)(?: \(default: (?P<default>.*?)(?:; env: .*)?\))?")
+# Flags, commands, files, variables, names of settings, and paths.
+_CODE = re.compile(
+    r"(?<![\w./'~$-])(--?[a-z][a-z-]*|pip install '[^']+'|\d\d-ratchet\.conflist|\$[A-Z]+|[A-Z]+_[A-Z_]+"
+    r"|[a-z]+_[a-z_]+(?:-[a-z]+)*|[~/][\w./-]*\w)(?!\w)"
+)
 _NOTHING = "–"
 _ARGUMENTS = ("argument", "default", "meaning")
 
@@ -145,7 +150,7 @@ def _cluster_flags() -> list[argparse.Action]:
 
 
 def _usage(prog: str, arguments: Sequence[argparse.Action]) -> str:
-    """Required flags and positional arguments in full; argparse's own usage differs between versions of Python."""
+    """The usage with all required arguments. argparse's own usage differs between versions of Python."""
     required = [f"{one.option_strings[-1]} {_placeholder(one)}" for one in arguments if _is_required_flag(one)]
     some = any(one.option_strings and not one.required for one in arguments)
     positional = [_placeholder(one) for one in arguments if not one.option_strings]
@@ -171,7 +176,7 @@ def _placeholder(action: argparse.Action) -> str:
     """What stands for the value in a usage; "" for a switch."""
     if action.nargs == 0:
         return ""
-    one = "|".join(map(str, action.choices)) if action.choices else str(action.metavar or action.dest.upper())
+    one = f"{{{','.join(map(str, action.choices))}}}" if action.choices else str(action.metavar or action.dest.upper())
     return {"+": f"{one}...", "?": f"[{one}]"}.get(str(action.nargs), one)
 
 
@@ -193,17 +198,22 @@ def _code(text: str) -> str:
 
 
 def _quote_code(text: str) -> str:
-    """A text of --help as Markdown: flags, commands and file names as code."""
-    return re.sub(r"(?<![\w`/'])(--?[a-z][a-z-]*|pip install '[^']+'|\d\d-ratchet\.conflist)(?![\w`])", r"`\1`", text)
+    """A text of --help as Markdown: flags, names of settings, variables, paths and commands as code."""
+    parts = text.split("`")
+    return "`".join(part if index % 2 else _CODE.sub(r"`\1`", part) for index, part in enumerate(parts))
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [
         headings,
         ["---"] * len(headings),
-        *([cell.replace("|", "\\|") or _NOTHING for cell in row] for row in rows),
+        *(map(_cell, row) for row in rows),
     ]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return _quote_code(text).replace("|", "\\|") or _NOTHING
 
 
 if __name__ == "__main__":

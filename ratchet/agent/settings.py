@@ -371,7 +371,7 @@ _OPTIONS: tuple[_Option, ...] = (
             default_text="in-cluster credentials"),
     _Option(_API, "namespace", "NAME", "namespace of the link records; the same on all nodes", _namespace,
             DEFAULT_NAMESPACE),
-    _Option(_API, "topologies", "ON|OFF",
+    _Option(_API, "topologies", "{on,off}",
             "whether ConfigMaps declare links. Set off if the account does not have the ClusterRole ratchet-topologies",
             _on_or_off, default=True),
     _Option(_NODE, "node_name", "NAME", "name of the Node object of this node", _node_name,
