@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 
 import pytest
 
@@ -39,3 +40,13 @@ def test_a_command_has_a_description_examples_and_exit_statuses(parser: argparse
 @pytest.mark.parametrize("parser", PARSERS, ids=lambda parser: str(parser.prog))
 def test_every_argument_has_a_help_text(parser: argparse.ArgumentParser) -> None:
     assert [action.dest for action in parser._actions if not action.help] == []
+
+
+@pytest.mark.parametrize("parser", PARSERS, ids=lambda parser: str(parser.prog))
+def test_the_examples_are_valid_command_lines(parser: argparse.ArgumentParser) -> None:
+    manual: Manual = parser.get_default("manual")
+    lines = [line for _, line in manual.examples]
+    found = [words for line in lines for words in re.findall(r"(?<![\w-])ratchet [^|>&)]+", line)]
+    assert found
+    for words in found:
+        assert command_line().parse_args(shlex.split(words)[1:]).manual is manual
