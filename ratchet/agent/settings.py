@@ -252,7 +252,7 @@ def _own_name() -> str:
     """The node name that the kubelet derives from this host's name."""
     name = os.uname().nodename.strip().lower()
     if not is_dns_subdomain(name):
-        raise _fault(f"this host's name is {quoted(name)}, which no node can have: name the node with --node-name")
+        raise _fault(f"the host name {quoted(name)} is not a valid node name: set --node-name")
     return name
 
 

@@ -95,11 +95,11 @@ def chosen(links: Collection[Link], said: str, namespace: str) -> Link:
         names = sorted(link.name for link in found)
         more = f", and {len(names) - NAMED_MOST} more" if len(names) > NAMED_MOST else ""
         raise RatchetError(
-            f"cannot tell which link {said} is", details=f"it may be {', '.join(names[:NAMED_MOST])}{more}"
+            f"cannot inspect link {said}: several links match", details=f"{', '.join(names[:NAMED_MOST])}{more}"
         )
     raise RatchetError(
-        f"cannot find the link {said} in namespace {namespace}: nobody has joined one of that name",
-        details="`ratchet links` has those that somebody has; `ratchet wait` says what the others wait for",
+        f"cannot find link {said} in namespace {namespace}: no pod has joined a link with this name",
+        details="`ratchet links` lists the links that a pod has joined, `ratchet wait` what the other links wait for",
     )
 
 

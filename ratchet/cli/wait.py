@@ -64,7 +64,7 @@ def wait_for_links(records: Records, namespace: str, seconds: float) -> int:
 
 def _complain(progress: Progress, namespace: str, seconds: float) -> None:
     if not progress.wanted and not progress.refused:
-        print(f"ratchet: no links are wanted in namespace {namespace}", file=sys.stderr)
+        print(f"ratchet: no links are declared in namespace {namespace}", file=sys.stderr)
         return
     print(f"ratchet: not all links are linked after {seconds:g} s", file=sys.stderr)
     for name, why in sorted(progress.waiting.items()):
