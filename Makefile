@@ -9,7 +9,7 @@ SHIM   := $(addprefix ratchet/shim/$(shell uname -m)/,ratchet launcher)
 RUN    := hack/run
 
 .DEFAULT_GOAL := help
-.PHONY: help install system demo test lint unit bench cluster-up cluster-down image manifests e2e clean
+.PHONY: help install system demo test lint unit docs bench cluster-up cluster-down image manifests e2e clean
 
 help:  ## what there is to do
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,14 @@ lint: install
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	@echo "==> The documentation"
+	@$(BIN)/python hack/docs.py --check
+	@$(RUN) site $(BIN)/mkdocs
+
+docs: install  ## the reference in docs/ from the code, and the site, into build/site
+	@$(BIN)/python hack/docs.py
+	@$(RUN) site $(BIN)/mkdocs
+	@echo "    build/site/index.html"
 
 unit: system install
 	@echo "==> tests"

@@ -1,17 +1,16 @@
-"""Every error that Ratchet raises on purpose, in one tree; each class knows its CNI error code.
+"""The errors of Ratchet, in one tree. Each class has its CNI error code; docs/troubleshooting.md lists them.
 
-Codes below 100 are the CNI specification's own (SPEC.md, section "Error"); 100 and above are left to plugins.
-A message reads "cannot <do> <object>: <cause>"; `details` says what to do next, where we know.
+Codes below 100 are those of the CNI specification (SPEC.md, section "Error"). Plugins define 100 and above.
+A message is "cannot <verb> <object>: <cause>". `details` says what to do next.
 """
 
 from __future__ import annotations
 
 
 class RatchetError(Exception):
-    """Something that a person has to know of.
+    """An error that is reported to the runtime or to the user.
 
-    `code` is the CNI error code that the runtime is given; `details` is a second sentence for the person who
-    reads it, empty where there is nothing to add.
+    `code` is the CNI error code for the runtime. `details` is a second sentence for the reader, or empty.
     """
 
     code: int = 100
@@ -22,7 +21,7 @@ class RatchetError(Exception):
 
 
 class UnsupportedVersionError(RatchetError):
-    """The runtime speaks a cniVersion that this verb does not exist in, or that we do not speak."""
+    """The cniVersion is not supported, or does not have this verb."""
 
     code = 1
 
@@ -34,37 +33,37 @@ class InvalidEnvironmentError(RatchetError):
 
 
 class UndecodableError(RatchetError):
-    """What came on stdin is not JSON."""
+    """stdin is not a JSON object."""
 
     code = 6
 
 
 class InvalidConfigError(RatchetError):
-    """A key of the network configuration is missing or of the wrong type; the message names it."""
+    """A key of the network configuration, a setting or a kubeconfig is missing or invalid; the message names it."""
 
     code = 7
 
 
 class HostNamespaceError(RatchetError):
-    """The sandbox's network namespace is the plugin's own: acting in it would rewire the node."""
+    """The sandbox's network namespace is that of the node, in which nothing is changed."""
 
     code = 8
 
 
 class TryAgainError(RatchetError):
-    """Nothing is wrong that time could not mend; the runtime should call again."""
+    """A temporary error: the runtime should retry."""
 
     code = 11
 
 
 class PeerMissingError(TryAgainError):
-    """The other pod of a link did not come within `wait`."""
+    """The other pod of a link did not join within `wait`."""
 
 
 class ApiUnavailableError(TryAgainError):
-    """The Kubernetes API did not answer in time, or not with an answer.
+    """The Kubernetes API did not answer in time, or its answer is not usable.
 
-    `retry_after` is the number of seconds after which the server asked to be called again, None where it did not.
+    `retry_after` is the `Retry-After` of the server in seconds, or None.
     """
 
     def __init__(self, message: str, *, details: str = "", retry_after: float | None = None) -> None:
@@ -73,23 +72,23 @@ class ApiUnavailableError(TryAgainError):
 
 
 class TopologiesUnknownError(TryAgainError):
-    """The account may not list topologies now: the links that they declare are unknown."""
+    """The account may not list topologies, so the links that they declare are unknown."""
 
 
 class VniExhaustedError(TryAgainError):
-    """Every number of `vni_range` is held by a link."""
+    """Every VNI of `vni_range` is in use."""
 
 
 class PodMissingError(TryAgainError):
-    """The API has no such pod, or by now another of that name."""
+    """The API has no such pod, or another pod with this name."""
 
 
 class SupersededError(TryAgainError):
-    """Another sandbox has taken this one's place, or the runtime has deleted it meanwhile."""
+    """Another sandbox replaced this one, or the runtime deleted it during ADD."""
 
 
 class FollowedError(SupersededError):
-    """The runtime has deleted the attachment and added it anew while its first ADD still ran."""
+    """The runtime deleted the attachment and added it again while the first ADD was still running."""
 
 
 class UnavailableError(RatchetError):
@@ -99,23 +98,23 @@ class UnavailableError(RatchetError):
 
 
 class InvalidIntentError(RatchetError):
-    """A pod asks for something that it may not have; the message names the pod and the label."""
+    """A pod or a topology declares an invalid link; the message names the pod and the label or the line."""
 
     code = 101
 
 
 class DatapathError(RatchetError):
-    """The kernel refused; the message says which interface in which namespace."""
+    """The kernel rejected a change; the message names the interface and the network namespace."""
 
     code = 102
 
 
 class VniInUseError(DatapathError):
-    """Another tunnel of this node has the number: a left-over, or one that has it by right."""
+    """Another tunnel of Ratchet on this node has the VNI."""
 
 
 class VniForeignError(DatapathError):
-    """A VXLAN device that is not ours has the `vni` on this node."""
+    """A VXLAN device that is not Ratchet's has the `vni` on this node."""
 
     def __init__(self, message: str, *, vni: int = 0, details: str = "") -> None:
         super().__init__(message, details=details)
@@ -123,7 +122,7 @@ class VniForeignError(DatapathError):
 
 
 class NamespaceError(DatapathError):
-    """Something is amiss in the network namespace at `path`, which may be the peer's."""
+    """An error in the network namespace at `path`, which may be the peer's."""
 
     def __init__(self, message: str, *, path: str = "", details: str = "") -> None:
         super().__init__(message, details=details)
@@ -131,35 +130,35 @@ class NamespaceError(DatapathError):
 
 
 class ForeignInterfaceError(NamespaceError):
-    """An interface of the wanted name exists there and is not ours: it is left alone."""
+    """An interface with this name exists there and is not Ratchet's; it is not changed."""
 
 
 class NamespaceGoneError(NamespaceError):
-    """It is not, or no longer, a network namespace."""
+    """The path is not a network namespace, or not any more."""
 
 
 class DelegateError(RatchetError):
-    """A delegated plugin failed; code and message are the plugin's own where it gave them."""
+    """A delegate plugin failed; code and message are the plugin's own if it gave them."""
 
     code = 103
 
 
 class CheckFailedError(RatchetError):
-    """CHECK found that a link is not what its record says; the message lists the differences."""
+    """CHECK: an interface differs from its record; the message lists the differences."""
 
     code = 104
 
 
 class IllegalTransitionError(RatchetError):
-    """An event that the state machine's table does not allow in this state: a fault of ours, not the user's."""
+    """The state machine has no such transition: a bug in Ratchet."""
 
     code = 105
 
 
 class MalformedRecordError(RatchetError):
-    """A ConfigMap in Ratchet's namespace that claims to be a link and cannot be read as one.
+    """A link record that cannot be decoded.
 
-    `record` is its name, `version` its resourceVersion where that is known.
+    `record` is its name, `version` its resourceVersion, or "".
     """
 
     code = 106
@@ -171,15 +170,15 @@ class MalformedRecordError(RatchetError):
 
 
 class NewerRecordError(MalformedRecordError):
-    """A record that only newer versions may use (its `minReader`): it is left as it is."""
+    """A record that only newer versions may use (its `minReader`); it is not changed."""
 
 
 class ConflictError(TryAgainError):
-    """A write was refused because the object changed since it was read: read again, decide again."""
+    """A write was rejected because the object changed after it was read: read and decide again."""
 
 
 class AlreadyAddedError(RatchetError):
-    """A second ADD of an attachment that has had no DEL: the runtime must delete it first (SPEC.md, "ADD")."""
+    """A second ADD of an attachment without a DEL between them (SPEC.md, "ADD")."""
 
     code = 107
 

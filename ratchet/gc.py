@@ -26,8 +26,8 @@ class Outcome(StrEnum):
     """What became of something that is not as it should be."""
 
     REMOVED = "removed"
-    CHANGED = "spared, it has changed meanwhile"
-    LEFT = "left, it needs a person"
+    CHANGED = "kept: it has changed meanwhile"
+    LEFT = "kept: repair or delete it by hand"
 
 
 @dataclass(frozen=True, slots=True)

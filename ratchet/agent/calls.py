@@ -22,7 +22,7 @@ from ratchet.agent.precedence import Precedence
 from ratchet.agent.settings import Settings
 from ratchet.agent.sites import Sites
 from ratchet.cni.arguments import Arguments, Command
-from ratchet.cni.config import NetworkConfig
+from ratchet.cni.config import PLUGIN_KEYS, NetworkConfig
 from ratchet.core.model import PodRef
 from ratchet.errors import AddressFamilyError, ApiUnavailableError, InvalidIntentError, RatchetError
 from ratchet.node.answering import answer, speak_of_keys
@@ -35,8 +35,8 @@ from ratchet.store.records import Records
 
 log = logging.getLogger(__name__)
 
-# What the daemonless plugin reads of a configuration and the agent has from its own settings.
-_OWN = ("kubeconfig", "namespace", "topologies", "state_dir", "vni_range", "log_file", "log_level")
+# Keys of the network configuration that the agent ignores, because it has settings of its own.
+_OWN = tuple(key.name for key in PLUGIN_KEYS if key.daemonless_only)
 
 SPOKEN_OF_MAX = 1000
 _COMMANDS = frozenset(one.value for one in Command)

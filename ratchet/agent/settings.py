@@ -1,7 +1,7 @@
-"""What the agent is told: flags, environment variables and a file, read and judged.
+"""Settings of the agent: flags, environment variables and a file, read and validated.
 
-An option `--node-name` is the variable `RATCHET_NODE_NAME` and the file's key `node_name`. The flag goes before the
-variable, the variable before the file, the file before the default.
+The flag `--node-name` is the variable `RATCHET_NODE_NAME` and the key `node_name` of the file. A flag overrides the
+variable, the variable overrides the file, and the file overrides the default.
 """
 
 from __future__ import annotations
@@ -47,16 +47,12 @@ Read = Callable[[object], Any]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the agent is to run.
+    """The settings of an agent; `_OPTIONS` has the meaning of each.
 
-    `kubeconfig` is None for the credentials that a pod of the cluster has; the parent is None where it is to be found.
-    `wait` (how long ADD may wait for its peers), `resync` (between two checks of all), `heartbeat` (between two
-    signs of life), `node_lost_after` (without a sign) and `drain_seconds` (how long SIGTERM waits for what runs) are
-    seconds. `wait_policy` says whether an ADD whose peers did not come in time may proceed without them, or fails.
-    `vni_range` is the first and the last number, `workers` how many threads tend links. `topologies` tells whether
-    ConfigMaps may declare links. `metrics_addr` is "host:port", ":port" for all addresses, or "" for no metrics.
-    `host_root` is where the agent has the node's file system, which is that of the plugins that it runs; "" where it is
-    its own.
+    `kubeconfig` is None for in-cluster credentials. The parent is None if the agent has to find it. `wait`, `resync`,
+    `heartbeat`, `node_lost_after` and `drain_seconds` are seconds. `vni_range` is the first and the last VNI.
+    `metrics_addr` is "host:port", ":port" for all addresses, or "" for no metrics. `host_root` is "" if the agent has
+    the node's own file system.
     """
 
     node_name: str
@@ -86,10 +82,10 @@ class Settings:
 
 
 def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
-    """The settings that a command line and an environment amount to.
+    """The settings of a command line and an environment.
 
-    Raises InvalidConfigError that names the flag, the variable or the key. A flag that does not exist ends the process
-    with usage and status 2, as argparse has it.
+    Raises InvalidConfigError that names the flag, the variable or the key. For an unknown flag argparse prints the
+    usage and ends the process with status 2.
     """
     parser = argparse.ArgumentParser(prog="ratchet agent")
     add_arguments(parser)
@@ -97,16 +93,13 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Give a parser the agent's options; what they come to is read by `settings_of`."""
-    parser.epilog = (
-        "What each option's text ends with is its default and the variable that stands for it. In the file of --config "
-        "(YAML or JSON) the keys are the names of the options with _ for -. A flag goes before a variable, a variable "
-        "before the file."
+    """Declare the agent's flags; `settings_of` reads them."""
+    parser.add_argument(
+        "--config", metavar="FILE", help=f"file of settings, YAML or JSON (default: none; env: {_variable('config')})"
     )
-    parser.add_argument("--config", metavar="FILE", help=f"a file of settings ({_variable('config')})")
     groups = {option.group: parser.add_argument_group(option.group) for option in _OPTIONS}
     for option in _OPTIONS:
-        text = f"{option.help} ({option.shown}; {', '.join(option.variables)})".replace("%", "%%")
+        text = f"{option.help} (default: {option.shown}; env: {', '.join(option.variables)})".replace("%", "%%")
         if option.metavar:
             groups[option.group].add_argument(option.flag, metavar=option.metavar, help=text)
         else:
@@ -114,7 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def settings_of(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
-    """The settings that parsed arguments (of `add_arguments`) and an environment amount to.
+    """The settings of parsed arguments (of `add_arguments`) and an environment.
 
     Raises InvalidConfigError that names the flag, the variable or the key, and the value.
     """
@@ -138,7 +131,7 @@ def settings_of(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Se
 def host_and_port(address: str) -> tuple[str, int]:
     """Host ("" for all addresses) and port of "host:port", ":port" or "[address]:port".
 
-    Raises ValueError with what it must be.
+    Raises ValueError that names the valid forms.
     """
     match = _ADDRESS.fullmatch(address)
     if match is None or int(match["port"]) > 65535:
@@ -148,7 +141,7 @@ def host_and_port(address: str) -> tuple[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """A value as it was given, and where: the flag, the variable, or the key and its file."""
+    """A value and its source: the flag, the variable, or the key and its file."""
 
     value: object
     where: str
@@ -156,10 +149,10 @@ class _Given:
 
 @dataclass(frozen=True, slots=True)
 class _Option:
-    """One setting. `read` makes its value of what was given and raises ValueError with what that must be.
+    """One setting. `read` converts a given value; its ValueError names the valid values.
 
-    Without a `metavar` it is a switch. `also` is a second variable for it. An empty variable is as good as none, but
-    where the setting `may_be_empty`.
+    A setting without a `metavar` is a switch. `also` has further variables. An empty variable counts as not set, unless
+    the setting `may_be_empty`.
     """
 
     group: str
@@ -182,12 +175,21 @@ class _Option:
 
     @property
     def shown(self) -> str:
-        """The default, for people."""
+        """The default as text."""
         if self.default_text:
             return self.default_text
         if isinstance(self.default, bool):
             return "on" if self.default else "off"
         return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
+
+    @property
+    def accepts(self) -> str:
+        """The valid values as text, such as "an absolute path"."""
+        try:
+            self.read(None)
+        except ValueError as wanted:
+            return str(wanted)
+        raise AssertionError(f"{self.name} accepts null")
 
     def value_of(self, given: _Given) -> Any:
         try:
@@ -203,7 +205,7 @@ def _variable(name: str) -> str:
 def _given(
     option: _Option, arguments: argparse.Namespace, environ: Mapping[str, str], file: Mapping[str, Any], path: str
 ) -> _Given | None:
-    """The value that goes before the others; None where there is none but the default."""
+    """The value that overrides the others; None if there is only the default."""
     flag = getattr(arguments, option.name)
     if flag is not None:
         return _Given(flag, option.flag)
@@ -237,8 +239,8 @@ def _file(path: str) -> dict[str, Any]:
 
 
 def _yaml(text: str) -> Any:
-    """What a YAML text holds; raises ValueError."""
-    import yaml  # only for those who have such a file: the command's other verbs start without it
+    """The content of a YAML text; raises ValueError."""
+    import yaml  # here, because the agent without such a file and the other commands start without it
 
     try:
         return yaml.safe_load(text)
@@ -247,10 +249,10 @@ def _yaml(text: str) -> Any:
 
 
 def _own_name() -> str:
-    """This host's name as the kubelet makes a node's of it."""
+    """The node name that the kubelet derives from this host's name."""
     name = os.uname().nodename.strip().lower()
     if not is_dns_subdomain(name):
-        raise _fault(f"this host's name is {quoted(name)}, which no node can have: name the node with --node-name")
+        raise _fault(f"the host name {quoted(name)} is not a valid node name: set --node-name")
     return name
 
 
@@ -270,7 +272,7 @@ def _fault(cause: str) -> InvalidConfigError:
     return InvalidConfigError(f"cannot read the agent's settings: {cause}")
 
 
-# How a value is read: what was given is text, or of whatever type the file has it.
+# Readers of values: a value is text, or of the type that it has in the file.
 
 
 def _text(wanted: str, holds: Callable[[str], object]) -> Read:
@@ -314,7 +316,7 @@ def _switch(value: object) -> bool:
 
 
 def _on_or_off(value: object) -> bool:
-    """YAML reads a bare on or off as a truth value."""
+    """YAML reads a bare on or off as a boolean."""
     if value in ("on", "off"):
         return value == "on"
     if isinstance(value, bool):
@@ -361,46 +363,78 @@ _namespace = _text("the name of a Kubernetes namespace", is_dns_label)
 _interface = _text("the name of an interface", lambda text: not ifname_fault(text))
 _address = _text("an IP address of one interface", _is_address)
 
-_API, _NODE, _LINKS, _LIFE, _SIGHT = "the API", "the node", "links", "staying alive", "being seen"
+_API, _NODE, _LINKS, _LIVENESS, _OBSERVABILITY = "Kubernetes API", "node", "links", "liveness", "observability"
 
 # fmt: off
 _OPTIONS: tuple[_Option, ...] = (
-    _Option(_API, "kubeconfig", "FILE", "how to reach the API", _path, default_text="in-cluster credentials"),
-    _Option(_API, "namespace", "NAME", "where the links are recorded", _namespace, DEFAULT_NAMESPACE),
-    _Option(_API, "topologies", "ON|OFF",
-            "whether ConfigMaps of the pods' namespaces declare links; without the ClusterRole ratchet-topologies: off",
+    _Option(_API, "kubeconfig", "FILE", "kubeconfig for the Kubernetes API", _path,
+            default_text="in-cluster credentials"),
+    _Option(_API, "namespace", "NAME", "namespace of the link records; the same on all nodes", _namespace,
+            DEFAULT_NAMESPACE),
+    _Option(_API, "topologies", "{on,off}",
+            "whether ConfigMaps declare links. Set off if the account does not have the ClusterRole ratchet-topologies",
             _on_or_off, default=True),
-    _Option(_NODE, "node_name", "NAME", "the node's name in the API", _node_name,
-            default_text="the host's name", also=("NODE_NAME",)),
-    _Option(_NODE, "socket", "PATH", "the socket at which the node's plugin calls", _socket, SOCKET),
-    _Option(_NODE, "state_dir", "DIR", "what is remembered of the node's sandboxes", _path, DEFAULT_STATE_DIR),
-    _Option(_NODE, "spool_dir", "DIR", "where DELs wait that came while no agent was there", _path,
-            default_text="spool in the state's"),
-    _Option(_NODE, "host_root", "DIR", "where the node's files are, for plugins that the agent runs", _root, "",
-            "the agent's own", may_be_empty=True),
-    _Option(_NODE, "parent_interface", "NAME", "the interface that carries tunnels", _interface, default_text="found"),
-    _Option(_NODE, "parent_address", "ADDR", "the address by which other nodes reach this one", _address,
-            default_text="found"),
-    _Option(_LINKS, "vxlan_port", "N", "the tunnels' UDP port", _whole(1, 65535), DEFAULT_VXLAN_PORT),
-    _Option(_LINKS, "vni_range", "FIRST-LAST", "the numbers that tunnels may have", _vni_range, DEFAULT_VNI_RANGE,
+    _Option(_NODE, "node_name", "NAME", "name of the Node object of this node", _node_name,
+            default_text="the host name", also=("NODE_NAME",)),
+    _Option(_NODE, "socket", "PATH",
+            "Unix socket for CNI calls. If you change it, set RATCHET_AGENT_SOCKET in the runtime's environment too",
+            _socket, SOCKET),
+    _Option(_NODE, "state_dir", "DIR",
+            "directory for the state of the node's sandboxes. Use a disk that outlives the agent",
+            _path, DEFAULT_STATE_DIR),
+    _Option(_NODE, "spool_dir", "DIR",
+            "directory for DELs that arrive while the agent is down. If you change it, set RATCHET_AGENT_SPOOL in the "
+            "runtime's environment too",
+            _path, default_text="spool in the state directory"),
+    _Option(_NODE, "host_root", "DIR",
+            "mount point of the node's file system, if not the agent's own. Delegate plugins run there (chroot)",
+            _root, "", "the agent's own file system", may_be_empty=True),
+    _Option(_NODE, "parent_interface", "NAME",
+            "underlay interface, which carries the tunnels. Its VTEP is an InternalIP of the node, else its first "
+            "address",
+            _interface, default_text="the interface with the node's InternalIP, else the default route's"),
+    _Option(_NODE, "parent_address", "ADDR", "VTEP of this node: the address by which other nodes reach it", _address,
+            default_text="found, and followed when it changes"),
+    _Option(_LINKS, "vxlan_port", "N",
+            "UDP port of the tunnels; the same on all nodes. vxlan_port in the network configuration overrides it. "
+            "ratchet-daemonless does not read this setting: set vxlan_port for it",
+            _whole(1, 65535), DEFAULT_VXLAN_PORT),
+    _Option(_LINKS, "vni_range", "FIRST-LAST",
+            "first and last VNI. Do not share VNIs with other VXLANs of the cluster", _vni_range, DEFAULT_VNI_RANGE,
             "-".join(map(str, DEFAULT_VNI_RANGE))),
-    _Option(_LINKS, "wait", "SECONDS", "for how long ADD may wait for its peers", _seconds(0, WAIT_MAX_SECONDS), 5.0),
+    _Option(_LINKS, "wait", "SECONDS",
+            "longest time that ADD waits for peers; 0: ADD does not wait. wait in the network configuration and "
+            "ratchet.wait of the pod override it",
+            _seconds(0, WAIT_MAX_SECONDS), 5.0),
     _Option(_LINKS, "wait_policy", "POLICY",
-            'when that is over: "proceed", and the link is completed later, or "require", and ADD fails',
+            "result of ADD if the peers did not come in time. proceed: ADD succeeds, and the agent completes the link "
+            "later. require: ADD fails with code 11. wait_policy in the network configuration overrides it",
             _one_of(*WAIT_POLICIES), "proceed"),
-    _Option(_LINKS, "workers", "N", "threads that tend links", _whole(1, 256), 8),
-    _Option(_LINKS, "resync", "SECONDS", "between two resyncs", _seconds(10, 86400), 300.0),
-    _Option(_LIFE, "heartbeat", "SECONDS", "between two signs of life", _seconds(1, 3600), 10.0),
-    _Option(_LIFE, "node_lost_after", "SECONDS",
-            f"without a sign of life a node is lost; at least {HEARTBEATS_TO_BE_LOST} heartbeats",
+    _Option(_LINKS, "workers", "N", "threads that reconcile links. One thread works on a link at a time",
+            _whole(1, 256), 8),
+    _Option(_LINKS, "resync", "SECONDS",
+            "interval between resyncs. A resync reconciles all links from the cache and lists the VNI Leases of this "
+            "node's links",
+            _seconds(10, 86400), 300.0),
+    _Option(_LIVENESS, "heartbeat", "SECONDS",
+            "interval between renewals of the node Lease. Every second time, the agent reads the Leases of the other "
+            "nodes",
+            _seconds(1, 3600), 10.0),
+    _Option(_LIVENESS, "node_lost_after", "SECONDS",
+            "time without a Lease renewal after which a node that is not Ready is lost; at least "
+            f"{HEARTBEATS_TO_BE_LOST} heartbeats",
             _seconds(HEARTBEATS_TO_BE_LOST, 86400), 40.0),
-    _Option(_LIFE, "drain_seconds", "SECONDS", "how long SIGTERM waits for what runs", _seconds(0, 600), 20.0),
-    _Option(_SIGHT, "metrics_addr", "ADDR", 'where /metrics, /livez and /readyz are served; "" for nowhere',
+    _Option(_LIVENESS, "drain_seconds", "SECONDS", "longest time that SIGTERM waits for running calls",
+            _seconds(0, 600), 20.0),
+    _Option(_OBSERVABILITY, "metrics_addr", "ADDR",
+            'listen address of /metrics, /livez, /readyz and of the endpoint for ratchet inspect; "" disables them',
             _metrics_address, DEFAULT_METRICS_ADDR, may_be_empty=True),
-    _Option(_SIGHT, "log_format", "FORMAT", " or ".join(LOG_FORMATS), _one_of(*LOG_FORMATS), "text"),
-    _Option(_SIGHT, "log_level", "LEVEL", ", ".join(LOG_LEVELS), _one_of(*LOG_LEVELS), "info"),
-    _Option(_SIGHT, "events", "", "tell of links in the pods' events", _switch, default=True),
-    _Option(_SIGHT, "readiness", "", "set the condition ratchet/linked of pods that have it as a readiness gate",
-            _switch, default=True),
+    _Option(_OBSERVABILITY, "log_format", "FORMAT", f"log format: {' or '.join(LOG_FORMATS)}", _one_of(*LOG_FORMATS),
+            "text"),
+    _Option(_OBSERVABILITY, "log_level", "LEVEL", f"lowest log level: {', '.join(LOG_LEVELS)}", _one_of(*LOG_LEVELS),
+            "info"),
+    _Option(_OBSERVABILITY, "events", "", "send Events on pods about their links", _switch, default=True),
+    _Option(_OBSERVABILITY, "readiness", "",
+            "set the condition ratchet/linked on pods that have it as a readiness gate", _switch, default=True),
 )
 # fmt: on

@@ -1,4 +1,4 @@
-"""Which cluster and which namespace a command means: by options, and where none is given as kubectl has it."""
+"""The cluster and the namespace of a command: from its flags, else as kubectl chooses them."""
 
 from __future__ import annotations
 
@@ -11,33 +11,38 @@ from ratchet.store.records import Records
 
 
 def add_cluster_options(parser: argparse.ArgumentParser) -> None:
-    """Give a parser the options that `records_of` and `namespace_meant` read."""
-    parser.add_argument("--kubeconfig", default=None, help="how to reach the API ($KUBECONFIG, ~/.kube/config)")
-    parser.add_argument("--context", help="the kubeconfig's context to use (its current one)")
+    """Declare the flags that `records_of` and `namespace_meant` read."""
     parser.add_argument(
-        "--records-in", metavar="NAMESPACE", default="ratchet", help="where the links are recorded (ratchet)"
+        "--kubeconfig",
+        metavar="FILE",
+        default=None,
+        help="kubeconfig for the Kubernetes API (default: $KUBECONFIG, ~/.kube/config, or the pod's service account)",
+    )
+    parser.add_argument("--context", metavar="NAME", help="context of the kubeconfig (default: the current context)")
+    parser.add_argument(
+        "--records-in", metavar="NAMESPACE", default="ratchet", help="namespace of the link records (default: ratchet)"
     )
     parser.add_argument(
         "--topologies",
         choices=("on", "off"),
         default="on",
-        help="whether ConfigMaps declare links, as on the nodes (on)",
+        help="whether ConfigMaps declare links; use the value of the nodes (default: on)",
     )
 
 
 def records_of(arguments: argparse.Namespace) -> Records:
-    """The records of the cluster that is meant. Raises InvalidConfigError."""
+    """The records of the cluster that the flags name. Raises InvalidConfigError."""
     api = connect(_kubeconfig(arguments), context=arguments.context)
     return Records(api, arguments.records_in, use_topologies=arguments.topologies == "on")
 
 
 def namespace_meant(arguments: argparse.Namespace) -> str:
-    """The one that `-n` names, or else the context's. Raises InvalidConfigError."""
+    """The namespace of -n, else the context's namespace. Raises InvalidConfigError."""
     namespace: str | None = arguments.namespace
     return namespace or namespace_of(_kubeconfig(arguments), arguments.context)
 
 
 def _kubeconfig(arguments: argparse.Namespace) -> str | None:
-    """Where kubectl would look; None for the account of the pod that this is in."""
+    """The kubeconfig that kubectl would use; None for the service account of the pod that runs this."""
     home = Path.home() / ".kube" / "config"
     return arguments.kubeconfig or os.environ.get("KUBECONFIG") or (str(home) if home.is_file() else None)

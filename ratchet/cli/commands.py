@@ -1,4 +1,4 @@
-"""All commands, as a table and as a parser; and how an error of any of them is told."""
+"""The table of all commands, their parser, and how an error of a command is printed."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from typing import Any
 from ratchet import __version__
 from ratchet.errors import RatchetError
 
-# Each command with the module that declares its arguments and runs it, and what it does.
+# Each command with the module that declares its flags and runs it, and a summary of at most one line.
 COMMANDS = {
-    "links": ("links", "print the links and where each stands"),
-    "inspect": ("inspect", "print one link: its life, its ends as wanted and as they are, what they count"),
-    "wait": ("wait", "until all links that a namespace wants are linked"),
+    "links": ("links", "list links and their states"),
+    "inspect": ("inspect", "show one link: state, both ends as declared and as observed, counters, history"),
+    "wait": ("wait", "wait until all links of a namespace are linked"),
     "graph": ("graph", "draw the links of a namespace"),
-    "validate": ("validate", "check manifests before they are applied, without a cluster"),
-    "import": ("importing", "make a topology of a containerlab file, or of meshnet's objects"),
-    "agent": ("agent", "serve a node: its runtime's calls, and what becomes of its links"),
-    "gc": ("gc", "remove what is left of pods and nodes that are gone"),
-    "install": ("install", "put the CNI plugin where a container runtime finds it"),
-    "uninstall": ("uninstall", "take away what install put there"),
-    "demo": ("demo", "two nodes, two pods, a link, a ping, on this machine"),
-    "completion": ("completion", "print what has a shell complete this command"),
-    "dev": ("dev", "for development: the embedded API server"),
+    "validate": ("validate", "check manifests for link errors, without a cluster"),
+    "import": ("importing", "convert a containerlab file or meshnet-cni objects to a topology"),
+    "agent": ("agent", "run the node agent"),
+    "gc": ("gc", "remove records and Leases of pods and nodes that are gone"),
+    "install": ("install", "install the CNI plugin on this node"),
+    "uninstall": ("uninstall", "remove what install wrote"),
+    "demo": ("demo", "run the demo: nodes, pods and links on this machine"),
+    "completion": ("completion", "print shell completion code"),
+    "dev": ("dev", "development tools: an embedded Kubernetes API server"),
 }
 
 
 def telling_errors(run: Callable[[], int]) -> int:
-    """What `run` gives; 1 where it raises an error of ours, which is printed."""
+    """The status that `run` returns; 1 if it raises a RatchetError, which is printed; 130 after Ctrl-C."""
     try:
         return run()
     except RatchetError as error:
@@ -44,7 +44,7 @@ def telling_errors(run: Callable[[], int]) -> int:
 
 
 def command_line(used: Container[str] = ()) -> argparse.ArgumentParser:
-    """The parser of all commands, each of which is given its arguments when it is used; those `used` have them now."""
+    """The parser of all commands. A command declares its flags when it is used; those in `used` declare them now."""
     # kubectl runs what is called kubectl-ratchet as `kubectl ratchet`.
     prog = "kubectl ratchet" if Path(sys.argv[0]).name.startswith("kubectl-") else "ratchet"
     parser = argparse.ArgumentParser(prog=prog, description="Point-to-point links between Kubernetes pods.")
@@ -58,14 +58,14 @@ def command_line(used: Container[str] = ()) -> argparse.ArgumentParser:
 
 
 class _Command(argparse.ArgumentParser):
-    """A command's parser. Its module is imported when it is used, so that no command waits for another's libraries."""
+    """A command's parser. It imports the command's module on use, so no command loads the libraries of another."""
 
     def __init__(self, *, module: str = "", **options: Any) -> None:
         super().__init__(**options)
         self._module = module
 
     def declare(self) -> None:
-        """Have the command's module declare its arguments, once."""
+        """Have the command's module declare its flags, once."""
         if self._module:
             import_module(f"ratchet.cli.{self._module}").declare(self)
             self._module = ""

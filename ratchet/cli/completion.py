@@ -10,15 +10,33 @@ from collections.abc import Sequence
 
 from ratchet.cli.commands import command_line, telling_errors
 from ratchet.cli.extras import of_extra
+from ratchet.cli.manual import Manual
 
 SHELLS = ("bash", "zsh", "fish")
 # What kubectl understands (github.com/spf13/cobra, "ShellCompDirective"): no file names but those that are printed; and
 # no space behind.
 NO_FILES, NO_SPACE = 4, 2
 
+MANUAL = Manual(
+    description="""
+        Print shell code that completes commands, flags, their values, file names, and the names of links. It needs
+        pip install 'ratchet-cni[completion]'.
+
+        kubectl completes "kubectl ratchet" without this code if its own completion is installed and
+        kubectl_complete-ratchet is in PATH.
+    """,
+    examples=(
+        ("In ~/.bashrc", 'eval "$(ratchet completion bash)"'),
+        ("In ~/.zshrc, after compinit", 'eval "$(ratchet completion zsh)"'),
+        ("In ~/.config/fish/config.fish", "ratchet completion fish | source"),
+    ),
+    exit_status={0: "the code was printed", 1: "the Python package argcomplete is missing"},
+)
+
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shell", choices=SHELLS)
+    MANUAL.attach(parser)
+    parser.add_argument("shell", choices=SHELLS, help="shell to print the code for")
     parser.set_defaults(run=_run)
 
 

@@ -1,4 +1,4 @@
-"""`ratchet graph`: a picture of a namespace's links, as they are in the cluster or will be by manifests."""
+"""`ratchet graph`: a diagram of a namespace's links, from the cluster or from manifests."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ratchet.cli.cluster import add_cluster_options, namespace_meant, records_of
+from ratchet.cli.manual import Manual
 from ratchet.cli.standing import read_standing
 from ratchet.cli.validate import read_file, read_objects
 from ratchet.core.intent import wanted_links
@@ -15,6 +16,21 @@ from ratchet.core.model import Pod, State, Topology
 from ratchet.core.picture import Edge, Picture, picture_of
 from ratchet.errors import RatchetError
 from ratchet.store.records import Records
+
+MANUAL = Manual(
+    description="""
+        Print a diagram of the links of a namespace: a box for each node with its pods, a line for each link with its
+        interfaces, kind, VNI and state. Green lines are linked, broken lines are not linked yet.
+
+        With -f, draw manifests without a cluster. The formats dot, svg and png need pip install 'ratchet-cni[graph]';
+        svg and png also need Graphviz.
+    """,
+    examples=(
+        ("Draw a namespace as Mermaid", "ratchet graph -n lab"),
+        ("Draw manifests as SVG", "ratchet graph -f topology.yaml -o svg > topology.svg"),
+    ),
+    exit_status={0: "the diagram was printed", 1: "the API or a file cannot be read, or Graphviz is missing"},
+)
 
 # More pods than these are laid out by springs: in ranks they would make a picture that is all height.
 RANKED_MOST = 12
@@ -29,12 +45,27 @@ LOOKS = {
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
+    MANUAL.attach(parser)
     add_cluster_options(parser)
-    parser.add_argument("-n", "--namespace", help="whose links (the context's; with -f default)")
     parser.add_argument(
-        "-f", "--file", action="append", default=[], help="of manifests, and no cluster; again for more"
+        "-n",
+        "--namespace",
+        help="namespace of the links (default: the context's namespace; with -f, the namespace default)",
     )
-    parser.add_argument("-o", "--output", choices=("svg", "png", "dot", "mermaid"), default="mermaid")
+    parser.add_argument(
+        "-f",
+        "--file",
+        action="append",
+        default=[],
+        help="manifest to draw without a cluster; - for stdin; may be repeated",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        choices=("svg", "png", "dot", "mermaid"),
+        default="mermaid",
+        help="format (default: mermaid)",
+    )
     parser.set_defaults(run=_run)
 
 

@@ -1,4 +1,4 @@
-"""`ratchet import`: a topology of containerlab's or meshnet's as one of ours."""
+"""`ratchet import`: convert a topology of containerlab or meshnet-cni."""
 
 from __future__ import annotations
 
@@ -8,15 +8,29 @@ from typing import Any
 
 import yaml
 
+from ratchet.cli.manual import Manual
 from ratchet.cli.validate import read_documents, read_file
 from ratchet.core.foreign import Imported, from_containerlab, from_meshnet
 from ratchet.core.intent import TOPOLOGY_KEY, TOPOLOGY_LABEL
 from ratchet.errors import RatchetError
 
+MANUAL = Manual(
+    description="""
+        Print a topology with the links of a containerlab file, or of a list of meshnet-cni Topology objects. Each thing
+        that cannot be converted is a line on stderr: links to the host, interface names that Linux rejects, variables.
+    """,
+    examples=(
+        ("Convert a containerlab file", "ratchet import lab.clab.yml --name lab > topology.yaml"),
+        ("Convert the objects of meshnet-cni", "kubectl get topologies -o yaml | ratchet import -"),
+    ),
+    exit_status={0: "the topology was printed", 1: "the file has no link, or is of neither kind"},
+)
+
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="- for stdin")
-    parser.add_argument("--name", help="of the topology (the file's, else imported)")
+    MANUAL.attach(parser)
+    parser.add_argument("file", metavar="FILE", help="file to convert; - for stdin")
+    parser.add_argument("--name", help="name of the topology (default: the name in the file, else imported)")
     parser.set_defaults(run=_run)
 
 

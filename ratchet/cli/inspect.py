@@ -1,4 +1,4 @@
-"""`ratchet inspect`: all there is of one link: its life, both its ends as wanted and as their agents see them."""
+"""`ratchet inspect`: one link: state, history, both ends as declared and as their agents observe them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from ratchet.cli.cluster import add_cluster_options, namespace_meant, records_of
 from ratchet.cli.life import life
 from ratchet.cli.links import describe
+from ratchet.cli.manual import Manual
 from ratchet.cli.standing import read_edits
 from ratchet.core.model import Link, Side
 from ratchet.core.plain import plain
@@ -24,18 +25,34 @@ Json = dict[str, Any]
 # Asks the agent of a node, by its name, for what it sees of a link, by its record's UID. Raises RatchetError.
 Ask = Callable[[str, str], Mapping[str, Any]]
 
+MANUAL = Manual(
+    description="""
+        Print one link with its state, its history and its two ends. Each end is shown as declared and as the agent of
+        its node observes it now, with the differences and the interface counters.
+
+        The agents are reached through the API server's proxy, with the permission get on pods/proxy in the namespace of
+        the records. An end whose agent cannot be reached is shown with the reason.
+    """,
+    examples=(
+        ("Name a link by an endpoint", "ratchet inspect quagga-a:mid1 -n lab"),
+        ("Name a link by the start of its name", "ratchet inspect lab.quagga-a.mid1"),
+    ),
+    exit_status={0: "the link was printed", 1: "no link or several links have this name, or the API failed"},
+)
+
 NAMED_MOST = 8
 COMPLETION_SECONDS = 2.0
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
+    MANUAL.attach(parser)
     add_cluster_options(parser)
-    parser.add_argument("-n", "--namespace", help="of the pod that is named (the context's)")
+    parser.add_argument("-n", "--namespace", help="namespace of the link (default: the context's namespace)")
     link = parser.add_argument(
-        "link", metavar="NAME", help="the link's, or what it alone begins with; or POD:INTERFACE"
+        "link", metavar="NAME", help="link name, a prefix of it that no other link has, or POD:INTERFACE"
     )
     link.completer = _names  # type: ignore[attr-defined]  # which is argcomplete's to find
-    parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="format (default: text)")
     parser.set_defaults(run=_run)
 
 
@@ -78,11 +95,11 @@ def chosen(links: Collection[Link], said: str, namespace: str) -> Link:
         names = sorted(link.name for link in found)
         more = f", and {len(names) - NAMED_MOST} more" if len(names) > NAMED_MOST else ""
         raise RatchetError(
-            f"cannot tell which link {said} is", details=f"it may be {', '.join(names[:NAMED_MOST])}{more}"
+            f"cannot inspect link {said}: several links match", details=f"{', '.join(names[:NAMED_MOST])}{more}"
         )
     raise RatchetError(
-        f"cannot find the link {said} in namespace {namespace}: nobody has joined one of that name",
-        details="`ratchet links` has those that somebody has; `ratchet wait` says what the others wait for",
+        f"cannot find link {said} in namespace {namespace}: no pod has joined a link with this name",
+        details="`ratchet links` lists the links that a pod has joined, `ratchet wait` what the other links wait for",
     )
 
 

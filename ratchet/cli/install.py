@@ -1,4 +1,4 @@
-"""`ratchet install`: put the plugin in place, once or for as long as it is wanted."""
+"""`ratchet install`: install the plugin, once or until stopped."""
 
 from __future__ import annotations
 
@@ -7,31 +7,80 @@ import os
 import sys
 from pathlib import Path
 
+from ratchet.cli.manual import Manual
 from ratchet.errors import RatchetError
 from ratchet.install import executables
 
+MANUAL = Manual(
+    description="""
+        Install the CNI plugin on this node: the executable ratchet in --bin-dir and, with --conf-dir, the network
+        configuration 00-ratchet.conflist. Files are replaced by a rename, so run it again to upgrade, also while pods
+        start.
+
+        Without --agent the executable does all the work itself. With --agent it is a small static program that passes
+        each call to the node agent; ratchet-daemonless beside it serves the calls while the agent is down.
+    """,
+    examples=(
+        (
+            "Install the plugin for a node agent, chained after the node's network",
+            "ratchet install --agent --bin-dir /opt/cni/bin --conf-dir /etc/cni/net.d",
+        ),
+        (
+            "Install the plugin without an agent",
+            "ratchet install --bin-dir /opt/cni/bin --kubeconfig /etc/cni/net.d/ratchet.d/kubeconfig",
+        ),
+    ),
+    exit_status={0: "the files are installed", 1: "a file cannot be written, or the flags do not fit together"},
+)
+
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bin-dir", type=Path, required=True, help="the runtime's plugin folder, as /opt/cni/bin")
-    parser.add_argument("--conf-dir", type=Path, help="as /etc/cni/net.d: stand behind the network configured there")
-    parser.add_argument("--network", type=Path, help="with --conf-dir: the configuration to put there instead")
-    parser.add_argument("--kubeconfig", type=Path, help="what the plugin reaches the API with")
-    parser.add_argument("--state-dir", type=Path, help="where the plugin keeps its state (/var/lib/cni/ratchet)")
-    parser.add_argument("--agent", action="store_true", help="hand each call to the node agent, which runs already")
+    MANUAL.attach(parser)
     parser.add_argument(
-        "--no-fallback", dest="fallback", action="store_false", help="with --agent: never do without the agent"
+        "--bin-dir",
+        type=Path,
+        metavar="DIR",
+        required=True,
+        help="directory of the runtime's CNI plugins, such as /opt/cni/bin",
     )
     parser.add_argument(
-        "--relocatable", action="store_true", help="bring Python along: the plugin needs nothing of the node's"
+        "--conf-dir",
+        type=Path,
+        metavar="DIR",
+        help="directory of the network configurations, such as /etc/cni/net.d; chain ratchet after the first one there",
+    )
+    parser.add_argument(
+        "--network", type=Path, metavar="FILE", help="with --conf-dir: install this network configuration instead"
+    )
+    parser.add_argument(
+        "--kubeconfig", type=Path, metavar="FILE", help="kubeconfig of the plugin, unless its configuration names one"
+    )
+    parser.add_argument(
+        "--state-dir", type=Path, metavar="DIR", help="state directory of the plugin (default: /var/lib/cni/ratchet)"
+    )
+    parser.add_argument("--agent", action="store_true", help="pass each call to the node agent, which must be running")
+    parser.add_argument(
+        "--no-fallback",
+        dest="fallback",
+        action="store_false",
+        help="with --agent: do not install ratchet-daemonless; ADD fails with code 11 while the agent is down",
+    )
+    parser.add_argument(
+        "--relocatable",
+        action="store_true",
+        help="copy Python and its libraries too, so that the node needs neither",
     )
     parser.add_argument(
         "--keep",
         metavar="NAMESPACE/DAEMONSET",
-        help="see to it that all stays in place, until stopped; then remove it if that DaemonSet is gone "
-        "(with --agent --no-fallback, or with --relocatable)",
+        help="keep everything installed until SIGTERM, then uninstall if that DaemonSet is gone; requires --agent "
+        "--no-fallback, or --relocatable",
     )
     parser.add_argument(
-        "--write-kubeconfig", type=Path, metavar="FILE", help="with --keep: for the plugin, with this pod's account"
+        "--write-kubeconfig",
+        type=Path,
+        metavar="FILE",
+        help="with --keep: write a kubeconfig for the plugin, with the service account of this pod",
     )
     parser.set_defaults(run=_run)
 
@@ -63,16 +112,16 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _refuse_incomplete(arguments: argparse.Namespace) -> None:
-    """Raise RatchetError where an option is said of another one that is missing."""
+    """Raise RatchetError if a flag requires another flag that is missing."""
     if not arguments.agent and not arguments.fallback:
-        raise RatchetError("cannot install: --no-fallback is said of --agent, which is missing")
+        raise RatchetError("cannot install: --no-fallback requires --agent")
     if arguments.network and not arguments.conf_dir:
-        raise RatchetError("cannot install: --network is said of --conf-dir, which is missing")
+        raise RatchetError("cannot install: --network requires --conf-dir")
     if arguments.write_kubeconfig and not arguments.keep:
-        raise RatchetError("cannot install: --write-kubeconfig is said of --keep, which is missing")
+        raise RatchetError("cannot install: --write-kubeconfig requires --keep")
     with_agent_alone = arguments.agent and not arguments.fallback
     if arguments.keep and with_agent_alone is arguments.relocatable:
-        raise RatchetError("cannot install: --keep is said of --agent --no-fallback, or else of --relocatable")
+        raise RatchetError("cannot install: --keep requires either --agent --no-fallback or --relocatable")
 
 
 def _keep(arguments: argparse.Namespace) -> int:

@@ -32,7 +32,7 @@ def keep_installed(
     Raises RatchetError where it cannot begin.
     """
     if daemon_set.count("/") != 1:
-        raise RatchetError(f"cannot keep the plugin for {daemon_set}: it is no NAMESPACE/DAEMONSET")
+        raise RatchetError(f"cannot keep the plugin for {daemon_set}: expected NAMESPACE/DAEMONSET")
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
     )

@@ -1,4 +1,4 @@
-"""`ratchet links`: the links as a table, or as JSON for programs."""
+"""`ratchet links`: links as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ratchet.cli.cluster import add_cluster_options, records_of
+from ratchet.cli.manual import Manual
 from ratchet.cli.standing import read_edits
 from ratchet.core.edits import wants_restart
 from ratchet.core.machine import derive
@@ -19,19 +20,38 @@ from ratchet.store.apiserver import ForbiddenError
 from ratchet.store.listwatch import Changed, Failed, Listed, Source, list_watch
 from ratchet.store.records import Records
 
+MANUAL = Manual(
+    description="""
+        List links of all namespaces with their state, kind, VNI and both ends. Pods that need a restart because a link
+        was edited are listed on stderr. With --watch, print a link again whenever it changes.
+    """,
+    examples=(
+        ("List the links of a namespace", "ratchet links -n lab"),
+        (
+            "Watch the links of a node whose pair has not joined",
+            "ratchet links --node worker-1 --state primary-ready --watch",
+        ),
+        ("Print links as JSON", "ratchet links -o json"),
+    ),
+    exit_status={0: "the links were printed", 1: "a record is malformed, or the API failed"},
+)
+
 HEADINGS = ("LINK", "STATE", "KIND", "VNI", "PRIMARY", "PAIR", "AGE")
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
+    MANUAL.attach(parser)
     add_cluster_options(parser)
-    parser.add_argument("-n", "--namespace", help="only links of pods in this namespace (of all)")
-    parser.add_argument("--pod", help="only links of the pod of this name")
+    parser.add_argument("-n", "--namespace", help="only links of this namespace (default: all namespaces)")
+    parser.add_argument("--pod", help="only links of the pod with this name")
     parser.add_argument("--node", help="only links with an end on this node")
     parser.add_argument(
-        "--state", choices=("pending", "primary-ready", "pair-ready", "linked"), help="only links in it"
+        "--state", choices=("pending", "primary-ready", "pair-ready", "linked"), help="only links in this state"
     )
-    parser.add_argument("-w", "--watch", action="store_true", help="and each again when it has changed; a line each")
-    parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    parser.add_argument(
+        "-w", "--watch", action="store_true", help="print a link again whenever it changes, until interrupted"
+    )
+    parser.add_argument("-o", "--output", choices=("table", "json"), default="table", help="format (default: table)")
     parser.set_defaults(run=_run)
 
 

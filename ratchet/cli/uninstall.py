@@ -1,16 +1,35 @@
-"""`ratchet uninstall`: take away what install put there."""
+"""`ratchet uninstall`: remove what `ratchet install` wrote."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from ratchet.cli.manual import Manual
 from ratchet.install import uninstall
+
+MANUAL = Manual(
+    description="""
+        Remove the network configuration 00-ratchet.conflist first, then the plugin and its Python. The node uses its
+        former network configuration again. Links of running pods stay until the pods end.
+    """,
+    examples=(("Uninstall from a node", "ratchet uninstall --bin-dir /opt/cni/bin --conf-dir /etc/cni/net.d"),),
+    exit_status={0: "the files are removed, or were not there", 1: "a file cannot be removed"},
+)
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bin-dir", type=Path, required=True, help="the runtime's plugin folder, as /opt/cni/bin")
-    parser.add_argument("--conf-dir", type=Path, help="as /etc/cni/net.d: the network is then what it was")
+    MANUAL.attach(parser)
+    parser.add_argument(
+        "--bin-dir",
+        type=Path,
+        metavar="DIR",
+        required=True,
+        help="directory of the runtime's CNI plugins, such as /opt/cni/bin",
+    )
+    parser.add_argument(
+        "--conf-dir", type=Path, metavar="DIR", help="directory of the network configurations, such as /etc/cni/net.d"
+    )
     parser.set_defaults(run=_run)
 
 

@@ -1,4 +1,4 @@
-"""`ratchet validate`: what Ratchet will make of manifests, before they are applied; no cluster is asked."""
+"""`ratchet validate`: check manifests before they are applied, without a cluster."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from ratchet.cli.manual import Manual
 from ratchet.core.intent import TOPOLOGY_LABEL, asks_for_links, wanted_links
 from ratchet.core.intent.checks import findings
 from ratchet.core.model import Pod, Topology
@@ -18,15 +19,33 @@ from ratchet.store.codec import decode_pod, decode_topology
 
 Json = dict[str, Any]
 
+MANUAL = Manual(
+    description="""
+        Check pods, workloads and topologies for link errors, all files together. No cluster is used. A workload is
+        checked by its pod template; a StatefulSet by each replica.
+
+        Errors keep a pod from starting. Warnings are for what may be intended, such as two ends without a common subnet
+        or with different MTUs.
+    """,
+    examples=(
+        ("Check files", "ratchet validate topology.yaml pods.yaml"),
+        ("Check a kustomization, and fail on warnings", "kubectl kustomize lab | ratchet validate --strict -"),
+    ),
+    exit_status={0: "there is no error", 1: "there are errors, or warnings with --strict; or a file cannot be read"},
+)
+
 REPLICAS_MOST = 1000
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
+    MANUAL.attach(parser)
     parser.add_argument(
-        "files", nargs="+", metavar="FILE", help="of pods, workloads of pods, and topologies; - for stdin"
+        "files", nargs="+", metavar="FILE", help="manifests of pods, workloads and topologies; - for stdin"
     )
-    parser.add_argument("-n", "--namespace", default="default", help="of pods that name none (default)")
-    parser.add_argument("--strict", action="store_true", help="fail for warnings too")
+    parser.add_argument(
+        "-n", "--namespace", default="default", help="namespace of objects that name none (default: default)"
+    )
+    parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
     parser.set_defaults(run=_run)
 
 

@@ -1,4 +1,4 @@
-"""`ratchet wait`: until all links that a namespace wants are linked, or which are not and why."""
+"""`ratchet wait`: wait until all links of a namespace are linked; else print which are not, and why."""
 
 from __future__ import annotations
 
@@ -7,17 +7,33 @@ import sys
 import time
 
 from ratchet.cli.cluster import add_cluster_options, namespace_meant, records_of
+from ratchet.cli.manual import Manual
 from ratchet.cli.standing import read_standing
 from ratchet.core.progress import Progress, progress_of
 from ratchet.store.records import Records
+
+MANUAL = Manual(
+    description="""
+        Wait until all links that pods and topologies of a namespace declare are linked as declared. After the timeout,
+        print each link that is not linked, and why.
+    """,
+    examples=(
+        ("Wait after an apply", "kubectl apply -n lab -f topology.yaml && ratchet wait -n lab"),
+        ("Wait for at most 30 s", "ratchet wait -n lab --timeout 30"),
+    ),
+    exit_status={0: "all links are linked", 1: "the timeout is over, no link is declared, or the API failed"},
+)
 
 LOOK_SECONDS = 1.0
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
+    MANUAL.attach(parser)
     add_cluster_options(parser)
-    parser.add_argument("-n", "--namespace", help="whose links (the context's)")
-    parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="for how long (60)")
+    parser.add_argument("-n", "--namespace", help="namespace of the links (default: the context's namespace)")
+    parser.add_argument(
+        "--timeout", type=float, default=60.0, metavar="SECONDS", help="longest time to wait (default: 60)"
+    )
     parser.set_defaults(run=_run)
 
 
@@ -48,7 +64,7 @@ def wait_for_links(records: Records, namespace: str, seconds: float) -> int:
 
 def _complain(progress: Progress, namespace: str, seconds: float) -> None:
     if not progress.wanted and not progress.refused:
-        print(f"ratchet: no links are wanted in namespace {namespace}", file=sys.stderr)
+        print(f"ratchet: no links are declared in namespace {namespace}", file=sys.stderr)
         return
     print(f"ratchet: not all links are linked after {seconds:g} s", file=sys.stderr)
     for name, why in sorted(progress.waiting.items()):

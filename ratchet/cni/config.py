@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from ratchet.cni import keys
 from ratchet.cni.arguments import Command, is_dns_label
@@ -30,17 +31,75 @@ _SPECIFIED = frozenset({
     "capabilities", "args", "dns", "ipMasq", "ipam",
     "disableCheck", "disableGC", "loadOnlyInlinedPlugins",
 })
-_RATCHETS = frozenset({
-    "delegate", "boot_network", "parent_interface", "parent_address", "kubeconfig", "namespace",
-    "topologies", "wait", "wait_policy", "vxlan_port", "vni_range", "log_file", "log_level", "state_dir",
-})
 # fmt: on
-# Keys of 2017 that nothing reads any more: there is no etcd and no child process.
-_RETIRED = ("etcd_host", "etcd_port", "child_path", "use_labels", "cniDir")
+# Keys of the 2017 prototype that nothing reads: there is no etcd and no child process.
+RETIRED_KEYS = ("etcd_host", "etcd_port", "child_path", "use_labels", "cniDir")
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")  # libcni, pkg/utils: network names
 # The second is the name by mistake of an early text of the specification; libcni writes both (cni#1101).
 VALID_ATTACHMENTS_KEYS = ("cni.dev/valid-attachments", "cni.dev/attachments")
+
+
+class PluginKey(NamedTuple):
+    """A key of Ratchet's own, for docs/configuration.md. `daemonless_only`: an agent ignores it."""
+
+    name: str
+    default: str
+    meaning: str
+    daemonless_only: bool = False
+
+
+PLUGIN_KEYS = (
+    PluginKey("delegate", "", "configuration of the plugin for pods without links"),
+    PluginKey("boot_network", "", "configuration of the plugin for pods with links, instead of `delegate`"),
+    PluginKey(
+        "parent_interface",
+        "the interface with the node's InternalIP, else the default route's",
+        "underlay interface, which carries the tunnels. Its VTEP is an InternalIP of the node, else its first address",
+    ),
+    PluginKey("parent_address", "found", "VTEP of this node: the address by which other nodes reach it"),
+    PluginKey(
+        "kubeconfig",
+        "the one of `ratchet install`, else /etc/cni/net.d/ratchet.d/kubeconfig, else in-cluster credentials",
+        "kubeconfig for the Kubernetes API",
+        daemonless_only=True,
+    ),
+    PluginKey("namespace", DEFAULT_NAMESPACE, "namespace of the link records; the same on all nodes", True),
+    PluginKey(
+        "topologies",
+        TOPOLOGIES[0],
+        "whether ConfigMaps declare links. With `off` the account needs no access to ConfigMaps outside of `namespace`",
+        daemonless_only=True,
+    ),
+    PluginKey("wait", "60; with an agent its `--wait`", "longest time that ADD waits for peers. 0: ADD does not wait"),
+    PluginKey(
+        "wait_policy",
+        "require; with an agent its `--wait-policy`",
+        "result of ADD if the peers did not come in time. `require`: ADD fails with code 11. `proceed`: ADD succeeds, "
+        "and the agent completes the link later. Without an agent `proceed` has no effect",
+    ),
+    PluginKey(
+        "vxlan_port",
+        f"{DEFAULT_VXLAN_PORT}; with an agent its `--vxlan-port`",
+        "UDP port of the tunnels; the same on all nodes",
+    ),
+    PluginKey(
+        "vni_range",
+        json.dumps(DEFAULT_VNI_RANGE),
+        "first and last VNI. A VNI is unique in the cluster. It is used again after its link is gone, on another node "
+        "within about a minute",
+        daemonless_only=True,
+    ),
+    PluginKey("log_file", "", "file for the log, in addition to stderr", daemonless_only=True),
+    PluginKey("log_level", "info", "lowest log level", daemonless_only=True),
+    PluginKey(
+        "state_dir",
+        f"the one of `ratchet install`, else {DEFAULT_STATE_DIR}",
+        "directory for the state of the node's sandboxes",
+        daemonless_only=True,
+    ),
+)
+_PLUGIN_KEY_NAMES = frozenset(key.name for key in PLUGIN_KEYS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +112,11 @@ class ValidAttachment:
 
 @dataclass(frozen=True, slots=True)
 class NetworkConfig:
-    """One network configuration, read and judged.
+    """A network configuration, read and validated; `PLUGIN_KEYS` has the meaning of Ratchet's keys.
 
-    `raw` is the object as it came. `valid_attachments` is None where the runtime gave no list, which is not an
-    empty list. `wait` is in seconds; it, `wait_policy`, `vxlan_port`, `state_dir`, `kubeconfig`, `log_file` and the
-    parent are None where they are not given. `topologies` tells whether ConfigMaps may declare links. `vni_range` is
-    the first and the last number. `ignored` are keys of 2017 without a meaning today, `unknown` keys of which nobody
-    knows.
+    `raw` is the object on stdin. `valid_attachments` is None if the runtime gave no list, which is not an empty list.
+    `wait` is in seconds. Keys that are not given are None, unless they have a default here. `vni_range` is the first
+    and the last VNI. `ignored` has the keys of the 2017 prototype, `unknown` the keys that nobody knows.
     """
 
     raw: Mapping[str, Any]
@@ -119,7 +176,7 @@ def read_config(stdin: bytes, command: Command = Command.ADD) -> NetworkConfig:
         log_file=keys.path(raw, "log_file"),
         log_level=keys.one_of(raw, "log_level", LOG_LEVELS) or "info",
         state_dir=keys.path(raw, "state_dir"),
-        ignored=tuple(key for key in _RETIRED if key in raw),
+        ignored=tuple(key for key in RETIRED_KEYS if key in raw),
         unknown=tuple(sorted(key for key in raw if not _is_known(key))),
     )
 
@@ -233,4 +290,4 @@ def _vni_range(raw: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _is_known(key: str) -> bool:
-    return key in _SPECIFIED or key in _RATCHETS or key in _RETIRED or key.startswith("cni.dev/")
+    return key in _SPECIFIED or key in _PLUGIN_KEY_NAMES or key in RETIRED_KEYS or key.startswith("cni.dev/")

@@ -339,9 +339,9 @@ def test_help_has_every_option_its_default_and_its_variable(capsys: pytest.Captu
     for name in GIVEN:
         assert flag(name) in told
         assert variable(name) in told
-    assert "(:9472; RATCHET_METRICS_ADDR)" in told
-    assert "(5; RATCHET_WAIT)" in told
-    assert "(on; RATCHET_EVENTS)" in told
+    assert "(default: :9472; env: RATCHET_METRICS_ADDR)" in told
+    assert "(default: 5; env: RATCHET_WAIT)" in told
+    assert "(default: on; env: RATCHET_EVENTS)" in told
 
 
 def test_a_subcommand_takes_the_options() -> None:

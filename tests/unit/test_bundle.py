@@ -163,9 +163,9 @@ def test_a_machine_without_a_launcher_is_told(bin_dir: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--keep", "a/b"], "--keep is said of --agent --no-fallback, or else of --relocatable"),
-        (["--keep", "a/b", "--agent"], "--keep is said of --agent --no-fallback, or else of --relocatable"),
-        (["--write-kubeconfig", "/x", "--relocatable"], "--write-kubeconfig is said of --keep, which is missing"),
+        (["--keep", "a/b"], "--keep requires either --agent --no-fallback or --relocatable"),
+        (["--keep", "a/b", "--agent"], "--keep requires either --agent --no-fallback or --relocatable"),
+        (["--write-kubeconfig", "/x", "--relocatable"], "--write-kubeconfig requires --keep"),
     ],
 )
 def test_options_that_make_no_sense(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ratchet.agent.calls import _OWN
 from ratchet.agent.settings import _OPTIONS
-from ratchet.cni.config import _RATCHETS
+from ratchet.cni.config import PLUGIN_KEYS
 from tests.agent import test_options
 from tests.plugin import test_keys
 
@@ -14,6 +14,6 @@ def test_every_option_has_a_test_of_its_effect() -> None:
 
 
 def test_every_key_has_a_test_of_its_effect_on_each_host_that_honours_it() -> None:
-    assert set(test_keys.EFFECTS) == _RATCHETS
+    assert set(test_keys.EFFECTS) == {key.name for key in PLUGIN_KEYS}
     for key, (_, hosts) in test_keys.EFFECTS.items():
         assert set(hosts) == ({"daemonless"} if key in _OWN else {"daemonless", "agent"}), key

@@ -53,14 +53,14 @@ def test_a_link_is_meant_by_either_end_in_the_namespace() -> None:
     for end in ("primary-pod:in1", "pair-pod:in2", "primary-pod-7f9c:in1"):
         assert chosen(links, end, "default").name == RECORD
     for end in ("primary-pod:in2", "primary-pod:", "primary-pod-7f9:in1"):
-        with pytest.raises(RatchetError, match=f"cannot find the link {end} in namespace default"):
+        with pytest.raises(RatchetError, match=f"cannot find link {end} in namespace default"):
             chosen(links, end, "default")
 
 
 def test_what_may_be_several_is_refused_with_their_names() -> None:
-    with pytest.raises(RatchetError, match="cannot tell which link a is") as caught:
+    with pytest.raises(RatchetError, match="cannot inspect link a: several links match") as caught:
         chosen(LINKS, "a", "default")
-    assert caught.value.details == "it may be default.a.in1.b.in2, default.a.in10.c.in2"
+    assert caught.value.details == "default.a.in1.b.in2, default.a.in10.c.in2"
     many = [named(wanted(), f"default.a.in{number}.b.in2") for number in range(NAMED_MOST + 3)]
     with pytest.raises(RatchetError) as caught:
         chosen(many, "default", "default")
@@ -186,4 +186,4 @@ def test_a_link_that_is_not_there(inspect: Any) -> None:
     with serving(STOOD) as api:
         status, out, err = inspect(api, "nothing", "-n", "lab")
     assert (status, out) == (1, "")
-    assert err.startswith("ratchet: cannot find the link nothing in namespace lab: ")
+    assert err.startswith("ratchet: cannot find link nothing in namespace lab: ")

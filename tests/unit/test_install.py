@@ -327,5 +327,5 @@ def test_the_command_for_it(bin_dir: Path, shim: bytes, capsys: pytest.CaptureFi
     assert main(["install", "--bin-dir", str(bin_dir), "--agent", "--no-fallback"]) == 0
     assert modes(bin_dir) == {LAUNCHER: 0o755}
     assert main(["install", "--bin-dir", str(bin_dir), "--no-fallback"]) == 1
-    assert capsys.readouterr().err.startswith("ratchet: cannot install: --no-fallback is said of --agent")
+    assert capsys.readouterr().err.startswith("ratchet: cannot install: --no-fallback requires --agent")
     assert (bin_dir / LAUNCHER).read_bytes() == shim

@@ -103,4 +103,4 @@ def test_who_waits_in_vain_is_told_why(capsys: Captured) -> None:
 
 def test_a_namespace_that_wants_no_links_is_most_likely_the_wrong_one(capsys: Captured) -> None:
     assert wait_for_links(Scripted([], pods=[]), "default", 0.0) == 1
-    assert capsys.readouterr().err == "ratchet: no links are wanted in namespace default\n"
+    assert capsys.readouterr().err == "ratchet: no links are declared in namespace default\n"

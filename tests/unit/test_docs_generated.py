@@ -1,0 +1,52 @@
+"""The generated parts of docs/ are what the code gives, and every command has a manual."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+
+import pytest
+
+from hack import docs
+from ratchet.cli.commands import COMMANDS, command_line
+from ratchet.cli.manual import Manual
+
+PAGES = {path.name: (text, generated) for path, text, generated in docs.pages()}
+PARSERS = list(docs._leaves(command_line(used=COMMANDS)))
+
+
+def test_each_part_is_on_one_page() -> None:
+    named = [name for text, _ in PAGES.values() for name in re.findall(r"<!-- generated: (\S+) -->", text)]
+    assert sorted(named) == sorted(docs.PARTS)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_is_what_the_code_gives(page: str) -> None:
+    text, generated = PAGES[page]
+    assert text == generated, "run `make docs`"
+
+
+@pytest.mark.parametrize("parser", PARSERS, ids=lambda parser: str(parser.prog))
+def test_a_command_has_a_description_examples_and_exit_statuses(parser: argparse.ArgumentParser) -> None:
+    manual: Manual = parser.get_default("manual")
+    assert manual.paragraphs
+    assert manual.exit_status.keys() == {0, 1}
+    assert all(parser.prog in line or "kubectl" in line for _, line in manual.examples)
+    told = parser.format_help()
+    assert all(line in told for _, line in manual.examples)
+
+
+@pytest.mark.parametrize("parser", PARSERS, ids=lambda parser: str(parser.prog))
+def test_every_argument_has_a_help_text(parser: argparse.ArgumentParser) -> None:
+    assert [action.dest for action in parser._actions if not action.help] == []
+
+
+@pytest.mark.parametrize("parser", PARSERS, ids=lambda parser: str(parser.prog))
+def test_the_examples_are_valid_command_lines(parser: argparse.ArgumentParser) -> None:
+    manual: Manual = parser.get_default("manual")
+    lines = [line for _, line in manual.examples]
+    found = [words for line in lines for words in re.findall(r"(?<![\w-])ratchet [^|>&)]+", line)]
+    assert found
+    for words in found:
+        assert command_line().parse_args(shlex.split(words)[1:]).manual is manual
