@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -12,6 +13,7 @@ from ratchet.dev.cluster.cluster import Cluster
 from ratchet.dev.cluster.frr import frr_image
 from ratchet.dev.cluster.images import BUSYBOX, tools_image
 from tests.e2e import examples
+from tests.e2e.walkthrough import run_page
 from tests.e2e.world import World, wait_for
 
 LABELS, TOPOLOGY = "cloud-router/labels.yaml", "cloud-router/topology.yaml"
@@ -26,6 +28,10 @@ def images(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:
     tools_image(busybox, BUSYBOX)
     for archive in (busybox, frr_image(lambda line: print(f"  {line}", flush=True))):
         cluster.load(archive)
+
+
+def test_the_quick_start_as_it_is_written(world: World, tmp_path: Path) -> None:
+    assert run_page(world, tmp_path, "quickstart.md", "## Link two pods", "## Next") == 8
 
 
 def test_the_cloud_router_by_the_labels_of_2017(world: World) -> None:

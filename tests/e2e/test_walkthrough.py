@@ -8,17 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.walkthrough import commands_of_readme, lasting_words, run_as_written, walk_through
+from tests.e2e.walkthrough import run_page, walk_through
 from tests.e2e.world import PAIR, World, pod, primary
 
 
-def test_the_readme_as_it_is_written(world: World, tmp_path: Path) -> None:
-    steps = list(commands_of_readme())
-    assert len(steps) == 9
-    for command, shown in steps:
-        printed = run_as_written(world, tmp_path, command)
-        assert lasting_words(shown) - set(printed.split()) == set(), f"{command}: {printed}"
-    world.wait_until_nothing_is_left()
+def test_the_page_as_it_is_written(world: World, tmp_path: Path) -> None:
+    assert run_page(world, tmp_path, "from-2017.md", "## Two pods", "## What is different") == 9
 
 
 @pytest.mark.parametrize("file", ["example.yaml", "example-one-node.yaml"])

@@ -1,4 +1,4 @@
-"""The walk-through of 2017: as the README has it, command by command, and what there is to be seen of it."""
+"""The documentation's walk-throughs, command by command, and what there is to be seen of the one of 2017."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 from ratchet.dev.building import REPOSITORY
 from tests.e2e.world import KUBECTL, RATCHET, World
 
-README = REPOSITORY / "README.md"
+DOCS = REPOSITORY / "docs"
 EXAMPLES = REPOSITORY / "manifests" / "examples"
 LABELS = "ratchet.state,ratchet.kind,ratchet.vni"
 
@@ -40,9 +40,22 @@ def walk_through(world: World, file: str) -> None:
     world.wait_until_nothing_is_left()
 
 
-def commands_of_readme() -> Iterator[tuple[str, str]]:
-    """Each command of the README's walk-through once Ratchet is installed, and what the README shows that it prints."""
-    section = README.read_text().partition("**Two pods.**")[2].partition("## Labels")[0]
+def run_page(world: World, folder: Path, page: str, first: str, last: str) -> int:
+    """Run the commands of a page of docs/ between two of its lines; their number.
+
+    Each has to succeed, and to print the words that the page shows.
+    """
+    steps = list(commands_between(page, first, last))
+    for command, shown in steps:
+        printed = run_as_written(world, folder, command)
+        assert lasting_words(shown) - set(printed.split()) == set(), f"{command}: {printed}"
+    world.wait_until_nothing_is_left()
+    return len(steps)
+
+
+def commands_between(page: str, first: str, last: str) -> Iterator[tuple[str, str]]:
+    """Each command of a page of docs/ between two of its lines, and the output that the page shows for it."""
+    section = (DOCS / page).read_text().partition(f"\n{first}\n")[2].partition(f"\n{last}\n")[0]
     for block in re.findall(r"^```\n(.*?)^```$", section, re.DOTALL | re.MULTILINE):
         for step in block.removeprefix("$ ").split("\n$ "):
             command, _, printed = step.partition("\n")
@@ -50,7 +63,7 @@ def commands_of_readme() -> Iterator[tuple[str, str]]:
 
 
 def run_as_written(world: World, folder: Path, command: str) -> str:
-    """Run a command of the README's on a test's nodes, in its namespace; what it printed."""
+    """Run a command of a page on a test's nodes, in its namespace; what it printed."""
     example = folder / "example.yaml"
     example.write_text(_example("example.yaml"))
     kubeconfig = json.loads(world.kubectl("config", "view", "--raw", "-o", "json"))
@@ -61,6 +74,7 @@ def run_as_written(world: World, folder: Path, command: str) -> str:
         ("kube-minion-1", "node-a"),
         ("kube-minion-2", "node-b"),
         ("manifests/examples/example.yaml", str(example)),
+        ("manifests/examples/", f"{EXAMPLES}/"),
     ):
         command = command.replace(said, here)
     path = f"{KUBECTL.parent}:{os.environ['PATH']}"

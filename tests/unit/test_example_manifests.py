@@ -22,6 +22,7 @@ Json = dict[str, Any]
 @pytest.mark.parametrize(
     ("file", "said"),
     [
+        ("two-pods/two-pods.yaml", "2 pods, 1 link"),
         (LABELS, "4 pods, 3 links"),
         (TOPOLOGY, "4 pods, 3 links"),
         ("ring/ring.yaml", "5 pods, 5 links"),
