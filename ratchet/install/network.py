@@ -38,7 +38,7 @@ def _chained(conf_dir: Path) -> dict[str, Any]:
                 return {**present, "plugins": [*plugins, {"type": "ratchet"}]}
     raise RatchetError(
         f"cannot write a configuration into {conf_dir}: there is no network to stand behind",
-        details="install the cluster's network first, or write a delegating configuration by hand (README)",
+        details="install the cluster's network first, or write a delegating configuration by hand (docs/install.md)",
     )
 
 
