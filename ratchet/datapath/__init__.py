@@ -2,17 +2,17 @@
 
 What belongs here is what needs a network namespace or a netlink socket; what a link is to look like is the core's
 (`core.device`). Nothing here logs, forks, or keeps anything open between two calls; the one thing
-waited for, but the kernel, is a dying namespace that still holds a VNI (`tunnel.PATIENCE`).
+waited for, but the kernel, is a dying namespace that still holds a VNI (`vxlan.PATIENCE`).
 """
 
 from __future__ import annotations
 
-from ratchet.datapath.claims import release
-from ratchet.datapath.counting import count
 from ratchet.datapath.identity import namespace_is_there, netns_cookie
+from ratchet.datapath.links import build, ensure, make, observe, observe_port, remove, removing, unplug
 from ratchet.datapath.netns import Netns, inside, is_host, open_netns, refuse_host
-from ratchet.datapath.parent import find_parent
-from ratchet.datapath.wiring import build, ensure, make, observe, observe_port, remove, removing, unplug
+from ratchet.datapath.stats import count
+from ratchet.datapath.underlay import find_parent
+from ratchet.datapath.vni_conflicts import release
 
 __all__ = [
     "Netns",

@@ -13,7 +13,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from ratchet.core.device import Port, VxlanWire
 from ratchet.core.model import Address
 from ratchet.core.properties import Route
-from ratchet.datapath.packing import ATTRIBUTE, IFADDRMSG, IFINFOMSG, NDMSG, RTGENMSG, RTMSG, Layout, message
+from ratchet.datapath.nlattr import ATTRIBUTE, IFADDRMSG, IFINFOMSG, NDMSG, RTGENMSG, RTMSG, Layout, message
 
 # The mark of ownership: IFLA_GROUP takes effect with the very message that makes a link, so that there is no moment
 # at which a link of ours is not marked. "RATC" in ASCII, out of the way of the small numbers that people give.

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from ratchet.datapath.netns import Netns, inside
-from ratchet.datapath.packing import HEADER, attributes
+from ratchet.datapath.nlattr import HEADER, attributes
 from ratchet.errors import DatapathError
 
 SOL_NETLINK = 270

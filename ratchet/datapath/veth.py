@@ -8,18 +8,18 @@ from errno import EBUSY, EEXIST
 
 from ratchet.core.device import Device, Observed, VethWire, differences
 from ratchet.datapath import messages
-from ratchet.datapath.pod import ATTEMPTS, OpenPod
-from ratchet.datapath.reading import Sight, glance, known_as
-from ratchet.datapath.turns import in_turn
+from ratchet.datapath.parse import ObservedLink, known_as, read_new_link
+from ratchet.datapath.pod_netns import ATTEMPTS, OpenPod
+from ratchet.datapath.rtnl_lock import holding_rtnl_lock
 from ratchet.errors import DatapathError
 
 
-@in_turn
+@holding_rtnl_lock
 def observe_veth(near: OpenPod, far: OpenPod) -> Observed:
     """Both ends as they stand, and whether they are each other's."""
-    near_sight, far_sight = near.see(), far.see()
-    wired = near_sight is not None and far_sight is not None and _leads_to(near, near_sight, far, far_sight)
-    return Observed(_judged(near_sight, wired), _judged(far_sight, wired))
+    near_link, far_link = near.observe(), far.observe()
+    wired = near_link is not None and far_link is not None and _leads_to(near, near_link, far, far_link)
+    return Observed(_judged(near_link, wired), _judged(far_link, wired))
 
 
 def ensure_veth(wire: VethWire, near: OpenPod, far: OpenPod) -> bool:
@@ -47,7 +47,7 @@ def ensure_veth(wire: VethWire, near: OpenPod, far: OpenPod) -> bool:
     raise near.failed(f"others keep making interfaces named {near.port.ifname} and {far.port.ifname}")
 
 
-@in_turn
+@holding_rtnl_lock
 def make_veth(wire: VethWire, near: OpenPod, far: OpenPod) -> bool:
     """Whether it could be made: not if one of the names exists, or one of the ifindexes."""
     request = messages.new_veth(near.port, far.port, far.netns.fd)
@@ -56,7 +56,7 @@ def make_veth(wire: VethWire, near: OpenPod, far: OpenPod) -> bool:
         if made.refusal.errno in (EEXIST, EBUSY):
             return False
         raise near.failed(made.refusal.strerror) from made.refusal
-    link = glance(shown.messages[0])
+    link = read_new_link(shown.messages[0])
     try:
         near.tune()
         far.tune()
@@ -69,14 +69,14 @@ def make_veth(wire: VethWire, near: OpenPod, far: OpenPod) -> bool:
     return True
 
 
-def _judged(sight: Sight | None, wired: bool) -> Device | None:
-    return None if sight is None else replace(sight.device, wired=wired)
+def _judged(link: ObservedLink | None, wired: bool) -> Device | None:
+    return None if link is None else replace(link.device, wired=wired)
 
 
-def _leads_to(near: OpenPod, near_sight: Sight, far: OpenPod, far_sight: Sight) -> bool:
+def _leads_to(near: OpenPod, near_link: ObservedLink, far: OpenPod, far_link: ObservedLink) -> bool:
     """One direction is enough: a vEth's peer is its peer's peer."""
-    if near_sight.device.kind != "veth" or near_sight.lower_index != far_sight.device.index:
+    if near_link.device.kind != "veth" or near_link.lower_index != far_link.device.index:
         return False
     if near.netns.is_same_as(far.netns):
-        return near_sight.lower_nsid is None
-    return near_sight.lower_nsid is not None and near_sight.lower_nsid == known_as(near.channel, far.netns)
+        return near_link.lower_nsid is None
+    return near_link.lower_nsid is not None and near_link.lower_nsid == known_as(near.channel, far.netns)

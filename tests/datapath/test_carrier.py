@@ -15,9 +15,9 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from ratchet.core.device import VxlanWire, differences
 from ratchet.core.model import Location
-from ratchet.datapath import ensure, messages, observe, observe_port, open_netns, rtnetlink, tunnel, unplug
+from ratchet.datapath import ensure, messages, observe, observe_port, open_netns, rtnetlink, unplug, vxlan
 from ratchet.datapath.netns import inside
-from ratchet.datapath.packing import message
+from ratchet.datapath.nlattr import message
 from ratchet.errors import DatapathError, ForeignInterfaceError, HostNamespaceError
 from tests.support.namespaces import Bed
 from tests.support.wires import Wires
@@ -51,7 +51,7 @@ def refusing(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return message(messages.RTM_NEWLINK, messages.ACT, messages._link(index), carrier)
 
     monkeypatch.setattr(messages, "carrier", by_ifla_carrier)
-    monkeypatch.setattr(tunnel, "_kernel", tunnel._Kernel())
+    monkeypatch.setattr(vxlan, "_kernel", vxlan._Kernel())
     return asked
 
 

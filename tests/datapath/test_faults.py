@@ -14,8 +14,8 @@ import pytest
 from ratchet.core.device import Wire, differences
 from ratchet.core.model import Location
 from ratchet.datapath import ensure, messages, observe, observe_port, open_netns, release, remove, rtnetlink
-from ratchet.datapath.claims import Holder
 from ratchet.datapath.netns import inside
+from ratchet.datapath.vni_conflicts import Holder
 from ratchet.errors import DatapathError, NamespaceGoneError, VniForeignError
 from tests.support.namespaces import Bed
 from tests.support.wires import Wires

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 
 from ratchet.core.device import Device, Observed, Port, VethWire, Wire
 from ratchet.core.model import Location
-from ratchet.datapath.pod import OpenPod, open_pod
-from ratchet.datapath.reading import device_of
-from ratchet.datapath.tunnel import ensure_tunnel, make_tunnel, observe_tunnel, unplug_tunnel
+from ratchet.datapath.parse import device_of
+from ratchet.datapath.pod_netns import OpenPod, open_pod
 from ratchet.datapath.veth import ensure_veth, make_veth, observe_veth
+from ratchet.datapath.vxlan import ensure_tunnel, make_tunnel, observe_tunnel, unplug_tunnel
 from ratchet.errors import NamespaceGoneError
 
 
@@ -34,7 +34,7 @@ def observe_port(location: Location, ifname: str) -> Device | None:
     Raises NamespaceGoneError; ForeignInterfaceError where the interface is of Ratchet and belongs to another link.
     """
     with open_pod(_nameless(location, ifname)) as pod:
-        device = device_of(pod.see())
+        device = device_of(pod.observe())
         if device is not None and device.ours:
             pod.refuse_foreign(device, "look at")
         return device
@@ -135,7 +135,7 @@ def _done_to_ours(verb: str, location: Location, ifname: str, do: Callable[[Open
     """Whether `do` had anything to do to the end's interface; False where it, or the namespace, is gone."""
     try:
         with open_pod(_nameless(location, ifname)) as pod:
-            device = device_of(pod.see())
+            device = device_of(pod.observe())
             if device is None:
                 return False
             pod.refuse_foreign(device, verb)

@@ -11,8 +11,8 @@ from ratchet.core.device import Port
 from ratchet.core.model import Location
 from ratchet.core.sighting import Live, Traffic
 from ratchet.datapath import messages
-from ratchet.datapath.packing import HEADER, IFINFOMSG, Reading
-from ratchet.datapath.pod import open_pod
+from ratchet.datapath.nlattr import HEADER, IFINFOMSG, Reading
+from ratchet.datapath.pod_netns import open_pod
 from ratchet.errors import DatapathError
 
 # struct rtnl_link_stats64, from its beginning: packets, bytes, errors, dropped, each received and sent.

@@ -11,8 +11,8 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from ratchet.core.device import Device, Parent
 from ratchet.datapath import messages
-from ratchet.datapath.packing import HEADER, RTMSG
-from ratchet.datapath.reading import Given, addresses_of, has_ports, is_loopback, links_of, read_link
+from ratchet.datapath.nlattr import HEADER, RTMSG
+from ratchet.datapath.parse import Given, addresses_of, has_ports, is_loopback, links_of, read_link
 from ratchet.datapath.rtnetlink import Channel
 from ratchet.errors import InvalidConfigError
 
@@ -188,7 +188,7 @@ def _unpinned(channel: Channel, carrier: Device, found: Given) -> Parent:
     hops = _hops_off_node(channel, found, carrier)
     if any(hop.index == carrier.index for hop in hops):
         return Parent(carrier.ifname, carrier.index, str(found.address.ip), carrier.mtu)
-    devices = {sight.device.index: sight.device for sight in links_of(channel)} if hops else {}
+    devices = {link.device.index: link.device for link in links_of(channel)} if hops else {}
     known = [(hop, devices[hop.index]) for hop in hops if hop.index in devices]
     if not known:
         raise InvalidConfigError(
@@ -213,5 +213,5 @@ def _unusable(key: str, value: str, cause: str, channel: Channel) -> InvalidConf
 
 
 def _interfaces(channel: Channel) -> str:
-    names = sorted(sight.device.ifname for sight in links_of(channel) if sight.device.ifname != "lo")
+    names = sorted(link.device.ifname for link in links_of(channel) if link.device.ifname != "lo")
     return f"Interfaces of the node: {', '.join(names) or 'none'}."

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ratchet.datapath.turns import in_turn
+from ratchet.datapath.rtnl_lock import holding_rtnl_lock
 
 SECONDS = 20.0
 
@@ -16,7 +16,7 @@ def test_whoever_comes_meanwhile_waits_until_the_turn_is_over() -> None:
     inside, second_inside, go_on = threading.Event(), threading.Event(), threading.Event()
     order: list[str] = []
 
-    @in_turn
+    @holding_rtnl_lock
     def act(name: str) -> str:
         order.append(f"{name} begins")
         if name == "first":
@@ -38,7 +38,7 @@ def test_whoever_comes_meanwhile_waits_until_the_turn_is_over() -> None:
 
 
 def test_a_turn_is_over_also_where_it_fails() -> None:
-    @in_turn
+    @holding_rtnl_lock
     def fail() -> None:
         raise ValueError("the kernel's no")
 

@@ -8,7 +8,7 @@ from errno import ENOENT
 from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
 from ratchet.datapath.messages import ACT, NLM_F_ECHO, PUT
-from ratchet.datapath.packing import ATTRIBUTE, HEADER, Layout, Reading, attributes, message
+from ratchet.datapath.nlattr import ATTRIBUTE, HEADER, Layout, Reading, attributes, message
 from ratchet.datapath.rtnetlink import Channel
 
 KIND = "tbf"

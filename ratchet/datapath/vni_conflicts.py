@@ -17,7 +17,7 @@ from pathlib import Path
 from ratchet.core.device import Device
 from ratchet.datapath import messages
 from ratchet.datapath.netns import Netns, open_netns, own_netns
-from ratchet.datapath.reading import Sight, known_as, links_of, read_nsid
+from ratchet.datapath.parse import ObservedLink, known_as, links_of, read_nsid
 from ratchet.datapath.rtnetlink import Channel, RefusedError
 from ratchet.errors import DatapathError, VniForeignError
 
@@ -68,38 +68,38 @@ def release(vni: int, port: int, search: Sequence[str] = ()) -> bool:
 def _holders(vni: int, port: int, search: Sequence[str]) -> Iterator[Holder]:
     with own_netns() as home:
         with Channel() as node:
-            for sight, nsid in _seen_from(node):
-                if _claims(sight, vni, port) and _is_below(sight, nsid, node, home):
+            for link, nsid in _seen_from(node):
+                if _claims(link, vni, port) and _is_below(link, nsid, node, home):
                     where = "the node's namespace" if nsid is None else f"the namespace with nsid {nsid}"
-                    yield Holder(sight.device, where, node, nsid)
+                    yield Holder(link.device, where, node, nsid)
         for netns in _namespaces((*search, *_mounted(), *_of_processes()), home):
             with Channel(netns) as channel:
-                for sight in links_of(channel, "vxlan"):
+                for link in links_of(channel, "vxlan"):
                     # No number: its underlay is where it is itself, and not where no number leads to.
-                    if not _claims(sight, vni, port) or sight.lower_nsid is None:
+                    if not _claims(link, vni, port) or link.lower_nsid is None:
                         continue
-                    if sight.lower_nsid == known_as(channel, home):
-                        yield Holder(sight.device, netns.path, channel)
+                    if link.lower_nsid == known_as(channel, home):
+                        yield Holder(link.device, netns.path, channel)
 
 
-def _seen_from(node: Channel) -> Iterator[tuple[Sight, int | None]]:
+def _seen_from(node: Channel) -> Iterator[tuple[ObservedLink, int | None]]:
     """Every tunnel in the node's own namespace and in those that it has numbers for."""
-    yield from ((sight, None) for sight in links_of(node, "vxlan"))
+    yield from ((link, None) for link in links_of(node, "vxlan"))
     for number in [read_nsid(raw) for raw in node.dump(messages.nsids())]:
         if number is not None:
             with suppress(RefusedError):  # gone meanwhile
-                yield from ((sight, number) for sight in links_of(node, "vxlan", number))
+                yield from ((link, number) for link in links_of(node, "vxlan", number))
 
 
-def _claims(sight: Sight, vni: int, port: int) -> bool:
-    return (sight.device.vni, sight.device.port) == (vni, port)
+def _claims(link: ObservedLink, vni: int, port: int) -> bool:
+    return (link.device.vni, link.device.port) == (vni, port)
 
 
-def _is_below(sight: Sight, nsid: int | None, node: Channel, home: Netns) -> bool:
+def _is_below(link: ObservedLink, nsid: int | None, node: Channel, home: Netns) -> bool:
     """Whether a tunnel's underlay is in the node's namespace, seen from there."""
-    if sight.lower_nsid is None:
+    if link.lower_nsid is None:
         return nsid is None
-    return sight.lower_nsid == known_as(node, home)
+    return link.lower_nsid == known_as(node, home)
 
 
 def _namespaces(paths: Iterable[str], home: Netns) -> Iterator[Netns]:

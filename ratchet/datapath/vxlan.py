@@ -19,10 +19,10 @@ from errno import EBUSY, EEXIST, EINVAL, ENODEV, EOPNOTSUPP
 
 from ratchet.core.device import Device, Observed, VxlanWire, differences
 from ratchet.datapath import messages
-from ratchet.datapath.claims import release
-from ratchet.datapath.pod import ATTEMPTS, OpenPod
-from ratchet.datapath.reading import device_of, glance, reaches_own_node
+from ratchet.datapath.parse import device_of, reaches_own_node, read_new_link
+from ratchet.datapath.pod_netns import ATTEMPTS, OpenPod
 from ratchet.datapath.rtnetlink import Channel
+from ratchet.datapath.vni_conflicts import release
 from ratchet.errors import DatapathError, VniForeignError, VniInUseError
 
 # Seconds. The kernel takes a namespace down some time after the last thing that kept it, 10 to 200 ms as a rule; until
@@ -48,7 +48,7 @@ _kernel = _Kernel()
 
 def observe_tunnel(near: OpenPod) -> Observed:
     """This node's end as it stands."""
-    device = device_of(near.see())
+    device = device_of(near.observe())
     if device is not None and device.kind == "vxlan" and not _kernel.takes_carrier:
         device = replace(device, carrier_fixed=True)
     return Observed(near=device)
@@ -161,7 +161,7 @@ def _complete(wire: VxlanWire, near: OpenPod, ifname: str) -> None:
     (shown,) = near.channel.exchange(messages.link_named(ifname))
     if shown.refusal is not None:
         raise near.failed(f"it went away while being made: {shown.refusal.strerror}") from shown.refusal
-    link = glance(shown.messages[0])
+    link = read_new_link(shown.messages[0])
     try:
         if link.mtu != near.port.mtu:  # the kernel cuts it down to what the parent carries, and says nothing
             raise near.failed(
@@ -189,7 +189,7 @@ def _make_once_free(wire: VxlanWire, near: OpenPod, search: Sequence[str]) -> bo
     """As `make_tunnel`, once the VNI has been taken from whatever still holds it on this node."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        if near.see() is not None:  # another hand was quicker: what it made is no left-over
+        if near.observe() is not None:  # another hand was quicker: what it made is no left-over
             return False
         try:
             freed = release(wire.vni, wire.port, (*search, near.netns.path))

@@ -18,9 +18,9 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from ratchet.core.device import Device
 from ratchet.core.model import Address
 from ratchet.core.properties import KERNELS_METRIC, Route
-from ratchet.datapath import messages, shaping
+from ratchet.datapath import messages, tc
 from ratchet.datapath.netns import Netns
-from ratchet.datapath.packing import HEADER, IFADDRMSG, IFINFOMSG, RTGENMSG, RTMSG, Reading, attributes
+from ratchet.datapath.nlattr import HEADER, IFADDRMSG, IFINFOMSG, RTGENMSG, RTMSG, Reading, attributes
 from ratchet.datapath.rtnetlink import Channel, RefusedError
 
 IFLA_MTU, IFLA_LINK, IFLA_MASTER = 4, 5, 10
@@ -48,7 +48,7 @@ NUD_LASTING = 0x40 | 0x80  # NOARP and PERMANENT
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class ObservedLink:
     """A device, and where it leads: the index of the link below or opposite, and by what number the namespace of
     that link is known here (None: it is in the same one). `qdisc` is the kind of its root queueing discipline."""
 
@@ -58,8 +58,8 @@ class Sight:
     qdisc: str = ""
 
 
-def device_of(sight: Sight | None) -> Device | None:
-    return None if sight is None else sight.device
+def device_of(link: ObservedLink | None) -> Device | None:
+    return None if link is None else link.device
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
+class NewLink:
     """A link's index, that of the link opposite, and its MTU in bytes; 0 for what it has not."""
 
     index: int
@@ -90,42 +90,44 @@ class Neighbour:
     state: int
 
 
-def see(channel: Channel, ifname: str, wanted: Iterable[Address] = (), *, routed: bool = False) -> Sight | None:
+def observe_link(
+    channel: Channel, ifname: str, wanted: Iterable[Address] = (), *, routed: bool = False
+) -> ObservedLink | None:
     """The link of this name with its addresses, and if it may be `routed` with the routes that we gave it.
 
     None where there is none. The kernel's own link-local addresses are left out, unless they are wanted.
     """
     try:
         (answer,) = channel.do(messages.link_named(ifname))
-        sight = read_link(answer.messages[0])
-        sight = with_addresses(sight, addresses_of(channel, sight.device.index), tuple(wanted))
-        return _with_what_was_given(sight, channel, routed=routed) if sight.device.ours else sight
+        link = read_link(answer.messages[0])
+        link = with_addresses(link, addresses_of(channel, link.device.index), tuple(wanted))
+        return _with_what_was_given(link, channel, routed=routed) if link.device.ours else link
     except RefusedError as refusal:
         if refusal.errno == ENODEV:  # the second question may find it gone as well as the first
             return None
         raise
 
 
-def with_addresses(sight: Sight, found: Iterable[Given], wanted: tuple[Address, ...]) -> Sight:
+def with_addresses(link: ObservedLink, found: Iterable[Given], wanted: tuple[Address, ...]) -> ObservedLink:
     kept = [one for one in found if one.ours or one.address in wanted or not one.address.is_link_local]
     device = replace(
-        sight.device,
+        link.device,
         addresses=tuple(one.address for one in kept),
         given=tuple(one.address for one in kept if one.ours),
     )
-    return replace(sight, device=device)
+    return replace(link, device=device)
 
 
-def _with_what_was_given(sight: Sight, channel: Channel, *, routed: bool) -> Sight:
+def _with_what_was_given(link: ObservedLink, channel: Channel, *, routed: bool) -> ObservedLink:
     """A link of ours with the rate, and perhaps the routes, that we gave it."""
-    index = sight.device.index
-    shaped = sight.qdisc == shaping.KIND
+    index = link.device.index
+    shaped = link.qdisc == tc.KIND
     if not routed and not shaped:
-        return sight
+        return link
     families = (messages.AF_INET, messages.AF_INET6) if routed else ()
     routes = tuple(route for family in families for route in _routes_given(channel, family, index))
-    rate = shaping.rate_of(channel, index) if shaped else None
-    return replace(sight, device=replace(sight.device, routes=routes, rate=rate))
+    rate = tc.rate_of(channel, index) if shaped else None
+    return replace(link, device=replace(link.device, routes=routes, rate=rate))
 
 
 def _routes_given(channel: Channel, family: int, index: int) -> list[Route]:
@@ -133,10 +135,10 @@ def _routes_given(channel: Channel, family: int, index: int) -> list[Route]:
     return [route for route, by in found if route is not None and by == index]
 
 
-def links_of(channel: Channel, kind: str = "", nsid: int | None = None) -> list[Sight]:
+def links_of(channel: Channel, kind: str = "", nsid: int | None = None) -> list[ObservedLink]:
     """All links, of one kind only or in the namespace known here as `nsid`, without their addresses."""
     found = [read_link(raw) for raw in channel.dump(messages.links(kind, nsid))]
-    return [sight for sight in found if not kind or sight.device.kind == kind]
+    return [link for link in found if not kind or link.device.kind == kind]
 
 
 def has_ports(channel: Channel, bridge: int) -> bool:
@@ -180,12 +182,12 @@ def read_nsid(raw: bytes) -> int | None:
     return None if number == messages.NSID_ANY else int(number)
 
 
-def glance(raw: bytes) -> Glance:
+def read_new_link(raw: bytes) -> NewLink:
     """What the next message needs to know of a link just made, at a fraction of what decoding it all would cost."""
     index = IFINFOMSG.unpack_from(raw, HEADER.size)[3]
     found = dict(attributes(raw, HEADER.size + IFINFOMSG.size, (IFLA_LINK, IFLA_MTU)))
     opposite, mtu = (struct.unpack("=i", found.get(kind, bytes(4)))[0] for kind in (IFLA_LINK, IFLA_MTU))
-    return Glance(index, opposite, mtu)
+    return NewLink(index, opposite, mtu)
 
 
 def reaches_own_node(raw: bytes) -> bool:
@@ -195,7 +197,7 @@ def reaches_own_node(raw: bytes) -> bool:
     return dict(attributes(data, 0)).get(messages.IFLA_VXLAN_LOCALBYPASS) == b"\0"
 
 
-def read_link(raw: bytes) -> Sight:
+def read_link(raw: bytes) -> ObservedLink:
     head = IFINFOMSG.unpack_from(raw, HEADER.size)
     found = _LINK.read(raw, HEADER.size + IFINFOMSG.size)
     info = _INFO.read(found.get("IFLA_LINKINFO", b""))
@@ -214,7 +216,7 @@ def read_link(raw: bytes) -> Sight:
         txqlen=found.get("IFLA_TXQLEN", 0),
         **tunnel,
     )
-    return Sight(device, found.get("IFLA_LINK"), found.get("IFLA_LINK_NETNSID"), found.get("IFLA_QDISC", ""))
+    return ObservedLink(device, found.get("IFLA_LINK"), found.get("IFLA_LINK_NETNSID"), found.get("IFLA_QDISC", ""))
 
 
 def read_route(raw: bytes) -> tuple[Route | None, int | None]:

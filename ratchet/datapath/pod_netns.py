@@ -9,9 +9,9 @@ from errno import EACCES, EEXIST, EINVAL, ENODEV, ENOENT, EOPNOTSUPP
 
 from ratchet.core.device import Device, Port
 from ratchet.core.properties import Route, Sysctl
-from ratchet.datapath import messages, shaping, tuning
+from ratchet.datapath import ethtool, messages, sysctl, tc
 from ratchet.datapath.netns import Netns, inside, open_netns, refuse_host
-from ratchet.datapath.reading import NUD_LASTING, Sight, neighbours_of, read_link, see
+from ratchet.datapath.parse import NUD_LASTING, ObservedLink, neighbours_of, observe_link, read_link
 from ratchet.datapath.rtnetlink import Answer, Channel, RefusedError
 from ratchet.errors import DatapathError, ForeignInterfaceError, NamespaceGoneError
 
@@ -27,17 +27,17 @@ class OpenPod:
     channel: Channel
     port: Port
 
-    def see(self) -> Sight | None:
+    def observe(self) -> ObservedLink | None:
         """What stands under the port's name."""
         try:
             # Most ends have none and never had, and this is on the way of every pod that starts.
             routed = bool(self.port.routes) or self.port.renewed
-            sight = see(self.channel, self.port.ifname, self.port.addresses, routed=routed)
+            link = observe_link(self.channel, self.port.ifname, self.port.addresses, routed=routed)
         except RefusedError as refusal:
             raise DatapathError(f"cannot read {self}: {refusal.strerror}") from refusal
-        if sight is None or not self.port.owns(sight.device) or not (self.port.sysctls or not self.port.offloads):
-            return sight
-        return replace(sight, device=self._with_what_is_tuned(sight.device))
+        if link is None or not self.port.owns(link.device) or not (self.port.sysctls or not self.port.offloads):
+            return link
+        return replace(link, device=self._with_settings(link.device))
 
     def tune(self) -> None:
         """Set what an interface must have before it is up.
@@ -48,14 +48,14 @@ class OpenPod:
         with inside(self.netns):
             try:
                 with suppress(FileNotFoundError):  # the pod has no IPv6, or the MTU is too small for it
-                    tuning.accept_no_routers(ifname)
+                    sysctl.ignore_router_advertisements(ifname)
             except OSError as error:
                 raise self._read_only("turn router advertisements off", error) from error
-            for sysctl in self.port.sysctls:
-                self._set(sysctl)
+            for setting in self.port.sysctls:
+                self._set(setting)
             if not self.port.offloads:
                 try:
-                    tuning.turn_offloads_off(ifname)
+                    ethtool.disable_offloads(ifname)
                 except OSError as error:
                     raise self.failed(f"cannot turn offloads off: {error.strerror}") from error
 
@@ -155,19 +155,19 @@ class OpenPod:
     def failed(self, cause: object, details: str = "") -> DatapathError:
         return DatapathError(f"cannot make {self}: {cause}", details=details)
 
-    def _with_what_is_tuned(self, device: Device) -> Device:
+    def _with_settings(self, device: Device) -> Device:
         try:
             with inside(self.netns):
-                sysctls = tuning.read_sysctls(self.port.ifname, (name for name, _ in self.port.sysctls))
-                offloads = self.port.offloads or tuning.has_offloads(self.port.ifname)
+                sysctls = sysctl.read_sysctls(self.port.ifname, (name for name, _ in self.port.sysctls))
+                offloads = self.port.offloads or ethtool.has_offloads(self.port.ifname)
         except OSError as error:
             raise DatapathError(f"cannot read the settings of {self}: {error.strerror}") from error
         return replace(device, sysctls=sysctls, offloads=offloads)
 
-    def _set(self, sysctl: Sysctl) -> None:
-        name, value = sysctl
+    def _set(self, setting: Sysctl) -> None:
+        name, value = setting
         try:
-            tuning.write_sysctl(self.port.ifname, sysctl)
+            sysctl.write_sysctl(self.port.ifname, setting)
         except FileNotFoundError as error:
             raise self.failed(f"cannot set {name}: the pod has no such setting", details=_missing(name)) from error
         except OSError as error:
@@ -194,7 +194,7 @@ class OpenPod:
         """Have it send as fast as is wanted."""
         if self.port.rate == has:
             return
-        request = shaping.unshape(index) if self.port.rate is None else shaping.shape(index, self.port.rate)
+        request = tc.unshape(index) if self.port.rate is None else tc.shape(index, self.port.rate)
         (answer,) = self.channel.exchange(request)
         if answer.refusal is not None:
             details = "The node's kernel needs the module sch_tbf." if answer.refusal.errno == ENOENT else ""
@@ -203,7 +203,7 @@ class OpenPod:
     def _read_only(self, what: str, error: OSError) -> DatapathError:
         return self.failed(
             f"cannot {what}: {error.strerror}",
-            details=f"Ratchet needs a writable /proc/sys/net; in a container, mount the host's at {tuning.MOUNTED}.",
+            details=f"Ratchet needs a writable /proc/sys/net; in a container, mount the host's at {sysctl.MOUNTED}.",
         )
 
     def _accept(self, answers: Iterable[Answer]) -> None:
@@ -250,8 +250,8 @@ def is_cookie(expected: int, channel: Channel) -> bool:
     return not expected or channel.cookie() in (0, expected)
 
 
-def _missing(sysctl: str) -> str:
+def _missing(name: str) -> str:
     """Why the kernel may have no such setting."""
-    if sysctl.startswith("net.mpls."):
+    if name.startswith("net.mpls."):
         return "The node's kernel needs the module mpls_router."
-    return "The node's kernel does not have it, or the pod has no IPv6." if sysctl.startswith("net.ipv6.") else ""
+    return "The node's kernel does not have it, or the pod has no IPv6." if name.startswith("net.ipv6.") else ""

@@ -7,9 +7,9 @@ import pytest
 
 from ratchet.core.device import Parent
 from ratchet.datapath import find_parent, messages
-from ratchet.datapath.parent import _has_egress
-from ratchet.datapath.reading import read_link
+from ratchet.datapath.parse import read_link
 from ratchet.datapath.rtnetlink import Channel
+from ratchet.datapath.underlay import _has_egress
 from ratchet.errors import InvalidConfigError
 from tests.support.namespaces import Bed
 

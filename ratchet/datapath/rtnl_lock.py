@@ -1,0 +1,29 @@
+"""Serialize the kernel work of this process's threads that needs the kernel's rtnl_mutex."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+Given = ParamSpec("Given")
+Outcome = TypeVar("Outcome")
+
+_lock = threading.Lock()
+
+
+def holding_rtnl_lock(function: Callable[Given, Outcome]) -> Callable[Given, Outcome]:
+    """Decorate a function that at most one thread may run at a time.
+
+    The kernel serializes these requests anyway, for all namespaces (rtnl_mutex). Threads that wait in the kernel and
+    for the interpreter add a fifth to the time for a hundred vEths. A decorated function must be short, must not wait,
+    and must not call another one.
+    """
+
+    @wraps(function)
+    def call(*arguments: Given.args, **options: Given.kwargs) -> Outcome:
+        with _lock:
+            return function(*arguments, **options)
+
+    return call

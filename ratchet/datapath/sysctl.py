@@ -1,0 +1,48 @@
+"""The settings of an interface under /proc/sys/net, in the calling thread's network namespace."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from ratchet.core.properties import IFNAME, Sysctl
+
+# In a container /proc/sys is read-only: the host's is mounted beside it. Either shows the opening thread's namespace.
+MOUNTED = "/host/proc/sys/net"
+_SETTINGS = "/host/proc/sys" if Path(MOUNTED).is_dir() else "/proc/sys"
+
+
+def ignore_router_advertisements(ifname: str) -> None:
+    """Ignore router advertisements on an interface. Raises OSError, FileNotFoundError if it has no IPv6."""
+    _write(f"net.ipv6.conf.{IFNAME}.accept_ra", ifname, "0")
+
+
+def write_sysctl(ifname: str, sysctl: Sysctl) -> None:
+    """Set a sysctl of an interface. Raises OSError, FileNotFoundError if the kernel does not have it."""
+    name, value = sysctl
+    _write(name, ifname, str(value))
+
+
+def read_sysctls(ifname: str, names: Iterable[str]) -> tuple[Sysctl, ...]:
+    """Those of the named settings that the kernel has, with their current values."""
+    found = []
+    for name in names:
+        try:
+            found.append((name, int(Path(_path(name, ifname)).read_text())))
+        except FileNotFoundError:
+            continue
+    return tuple(found)
+
+
+def _path(name: str, ifname: str) -> str:
+    # The interface's own name may have dots in it.
+    return "/".join((_SETTINGS, *(ifname if part == IFNAME else part for part in name.split("."))))
+
+
+def _write(name: str, ifname: str, value: str) -> None:
+    fd = os.open(_path(name, ifname), os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)
