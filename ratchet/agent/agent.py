@@ -14,23 +14,23 @@ from dataclasses import replace
 from types import FrameType
 
 from ratchet.agent.announce import Announcer
-from ratchet.agent.calls import Calls
-from ratchet.agent.draining import Drainer
-from ratchet.agent.endpoint import Endpoint
+from ratchet.agent.controller import LinkController
 from ratchet.agent.heartbeat import Heartbeat
+from ratchet.agent.http import Endpoint
 from ratchet.agent.informers import Informers
-from ratchet.agent.inspecting import Inspector
+from ratchet.agent.inspect import Inspector
 from ratchet.agent.logs import about, configure
 from ratchet.agent.membership import Membership
 from ratchet.agent.metrics import Gauges, Metrics
-from ratchet.agent.precedence import Precedence
+from ratchet.agent.priority import ForegroundGate
 from ratchet.agent.queue import WorkQueue
 from ratchet.agent.rounds import Rounds
 from ratchet.agent.server import Server
+from ratchet.agent.service import CallService
 from ratchet.agent.settings import Settings
-from ratchet.agent.sites import Sites
 from ratchet.agent.spool import Spool
-from ratchet.agent.tending import Tender
+from ratchet.agent.spool_replay import SpoolReplayer
+from ratchet.agent.underlay import Underlays
 from ratchet.agent.vni_check import VniCheck
 from ratchet.errors import RatchetError
 from ratchet.node.journal import Journal, SandboxEntry, boot_id
@@ -59,8 +59,8 @@ SWITCH_SECONDS = 0.001
 # gc.set_threshold(): Python's default (700, 10, 10) runs the collector every few requests, which took 5 % of a link's
 # CPU. Almost no object here is part of a cycle.
 COLLECTION_THRESHOLDS = 20_000, 20, 20
-# For how long calls in a row may go before a link that is to be tended, and before what is to be told to people.
-TENDING_WAITS_SECONDS = 0.3
+# Seconds that calls in a row may hold up a reconciliation, and an Event or a condition.
+RECONCILE_WAITS_SECONDS = 0.3
 ANNOUNCING_WAITS_SECONDS = 1.0
 
 LINK, POD = "link", "pod"
@@ -85,15 +85,15 @@ class Agent:
         plain = Records(api, settings.namespace, settings.vni_range, use_topologies=settings.topologies)
         self._journal = Journal(settings.state_dir, remembers=True)
         self._queue: WorkQueue[Key] = WorkQueue()
-        self._precedence = Precedence()
+        self._foreground = ForegroundGate()
         self._seen = Seen()
         self._informers = Informers(
             plain,
             settings.node_name,
-            self._tend,
-            self._reconcile_pods,
+            self._enqueue_link,
+            self._enqueue_pods,
             self._pod_gone,
-            self._precedence.waiting,
+            self._foreground.waiting,
         )
         self._records = KnownRecords(
             api,
@@ -102,44 +102,44 @@ class Agent:
             self._informers.memory,
             use_topologies=settings.topologies,
         )
-        self._sites = Sites(settings)
-        self._heartbeat = Heartbeat(settings, self._records, self._sites, self._node_changed, self._moved)
+        self._underlays = Underlays(settings)
+        self._heartbeat = Heartbeat(settings, self._records, self._underlays, self._node_changed, self._moved)
         self._announcer = Announcer(
             api.patient(PATIENCE_SECONDS),
             settings.node_name,
             self._metrics,
             events=settings.events,
             readiness=settings.readiness,
-            give_way=lambda: self._precedence.give_way(ANNOUNCING_WAITS_SECONDS),
+            yield_to_calls=lambda: self._foreground.yield_to_calls(ANNOUNCING_WAITS_SECONDS),
         )
-        self._calls = Calls(
+        self._service = CallService(
             settings,
             self._journal,
             self._records,
-            self._sites,
+            self._underlays,
             self._metrics,
             self._announcer,
-            self._tend,
-            self._reconcile_pod,
-            self._precedence,
+            self._enqueue_link,
+            self._enqueue_pod,
+            self._foreground,
             self._seen,
         )
         self._membership = Membership(
             self._journal,
             self._records,
             self._announcer,
-            self._calls.is_adding,
-            self._tend,
-            self._reconcile_pod,
+            self._service.is_adding,
+            self._enqueue_link,
+            self._enqueue_pod,
         )
-        self._tender = Tender(
+        self._link_controller = LinkController(
             settings.node_name,
             self._journal,
             self._records,
-            self._sites,
+            self._underlays,
             self._announcer,
             self._metrics,
-            self._calls.is_adding,
+            self._service.is_adding,
             self._heartbeat.is_lost,
             self._membership,
             self._seen,
@@ -149,11 +149,11 @@ class Agent:
             settings.node_name,
             self._journal,
             self._records,
-            self._sites,
-            give_way=lambda: self._precedence.give_way(ANNOUNCING_WAITS_SECONDS),
+            self._underlays,
+            yield_to_calls=lambda: self._foreground.yield_to_calls(ANNOUNCING_WAITS_SECONDS),
         )
-        self._drainer = Drainer(Spool(settings.spool_dir), self._calls.serve_alone)
-        self._server = Server(settings.socket, self._calls.serve)
+        self._replayer = SpoolReplayer(Spool(settings.spool_dir), self._service.serve_alone)
+        self._server = Server(settings.socket, self._service.serve)
         self._metrics.gauges(self._gauges)
 
     def run(self) -> int:
@@ -188,11 +188,11 @@ class Agent:
         former = [entry for entry in self._journal.entries() if entry.boot != boot_id()]
         for entry in former:
             self._forget_former_boot(entry)
-        self._drainer.start(self._stopping, SPOOL_GOES_FIRST_SECONDS)
+        self._replayer.start(self._stopping, SPOOL_GOES_FIRST_SECONDS)
         self._informers.start()
         for number in range(self._settings.workers):
-            threading.Thread(target=self._work, name=f"tend-{number}", daemon=True).start()
-        self._tend_all()
+            threading.Thread(target=self._work, name=f"worker-{number}", daemon=True).start()
+        self._enqueue_all()
         self._heartbeat.start(self._stopping)
 
     def _forget_former_boot(self, entry: SandboxEntry) -> None:
@@ -200,7 +200,7 @@ class Agent:
         with about(pod=entry.pod, sandbox=entry.attachment.container_id):
             log.info("its sandbox is of an earlier boot")
             for end in entry.ends:
-                self._tend(end.link)
+                self._enqueue_link(end.link)
             self._journal.write(replace(entry, ends=(), asks=False, began=0.0))  # by this boot's clock it is long ago
 
     def _end(self) -> None:
@@ -213,7 +213,7 @@ class Agent:
     def _told_to_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping.set()
 
-    # What is looked at again and again
+    # Periodic work
 
     def _keep_looking(self) -> None:
         observations = Rounds[str](OBSERVE_SECONDS, OBSERVE_RATE, time.monotonic())
@@ -229,7 +229,7 @@ class Agent:
             self._vni_check.check_some()
             for link in observations.due(self._links, now):
                 self._seen.forget(link)
-                self._tend(link)
+                self._enqueue_link(link)
 
     def _resync(self) -> None:
         """Reconcile everything from the caches, which the informers keep up to date: nothing but Leases is listed."""
@@ -238,30 +238,30 @@ class Agent:
             self._records.known.keep_watched(self._settings.node_name)
             asking = {entry.pod.namespace for entry in self._journal.entries() if entry.asks and entry.pod}
             self._informers.keep_namespaces(asking)
-            self._reconcile_all_pods()
+            self._enqueue_all_pods()
         except Exception:
             log.exception("resync failed")
         self._vni_check.list()
 
     def _assert_vni(self, link: str) -> None:
-        self._tender.doubt_vni(link)
-        self._tend(link)
+        self._link_controller.doubt_vni(link)
+        self._enqueue_link(link)
 
-    # Who tends
+    # The workers
 
     def _work(self) -> None:
         while (key := self._queue.take()) is not None:
-            self._precedence.give_way(TENDING_WAITS_SECONDS)
+            self._foreground.yield_to_calls(RECONCILE_WAITS_SECONDS)
             kind, namespace, name = key
             try:
                 if kind == LINK:
-                    self._tender.tend(name)
+                    self._link_controller.reconcile(name)
                 else:
                     self._membership.reconcile(namespace, name)
             except RatchetError as error:
                 self._try_again(key, error)
             except Exception as fault:
-                log.exception("a fault in tending %s", name)
+                log.exception("reconciliation failed kind=%s name=%s", kind, name)
                 self._try_again(key, fault)
             else:
                 self._queue.done(key)
@@ -272,30 +272,30 @@ class Agent:
         with about(link=key[2] if key[0] == LINK else None):
             log.warning("%s; trying again in %.1f s", error, pause)
 
-    def _tend(self, link: str) -> None:
+    def _enqueue_link(self, link: str) -> None:
         self._queue.add((LINK, "", link))
 
-    def _reconcile_pod(self, namespace: str, name: str) -> None:
+    def _enqueue_pod(self, namespace: str, name: str) -> None:
         self._queue.add((POD, namespace, name), after=POD_SECONDS)
 
-    def _reconcile_pods(self, namespace: str, names: Collection[str]) -> None:
+    def _enqueue_pods(self, namespace: str, names: Collection[str]) -> None:
         """Reconcile those of these pods that have a sandbox on this node."""
         for name in names:
             if self._journal.of_pod(namespace, name):
-                self._reconcile_pod(namespace, name)
+                self._enqueue_pod(namespace, name)
 
-    def _reconcile_all_pods(self) -> None:
+    def _enqueue_all_pods(self) -> None:
         for entry in self._journal.entries():
             if entry.asks and entry.pod:
                 self._informers.namespace_cache(entry.pod.namespace)
-                self._reconcile_pod(entry.pod.namespace, entry.pod.name)
+                self._enqueue_pod(entry.pod.namespace, entry.pod.name)
 
-    def _tend_all(self) -> None:
-        """Look at every link and every pod of the node, whoever has seen them before."""
+    def _enqueue_all(self) -> None:
+        """Reconcile every link and every pod of the node, also those that were verified before."""
         self._seen.forget_all()
         for name in self._links():
-            self._tend(name)
-        self._reconcile_all_pods()
+            self._enqueue_link(name)
+        self._enqueue_all_pods()
 
     def _links(self) -> set[str]:
         """The links of this node: those that a sandbox holds, and those whose records name the node."""
@@ -309,23 +309,23 @@ class Agent:
             if entry.pod == ref:
                 for end in entry.ends:
                     self._seen.forget(end.link)  # its namespace may have gone with it
-                    self._tend(end.link)
+                    self._enqueue_link(end.link)
 
     def _moved(self) -> None:
         """This node's own side of tunnels is another: its address perhaps, from which it reaches the API too."""
         self._api.reconnect()
-        self._tend_all()
+        self._enqueue_all()
 
     def _node_changed(self, node: str) -> None:
         for link in self._records.known.all():
             if node in link.nodes:
-                self._tend(link.name)
+                self._enqueue_link(link.name)
 
     # What is told of the agent
 
     def _gauges(self) -> Gauges:
         return Gauges(
-            links=self._tender.states(),
+            links=self._link_controller.states(),
             queue=len(self._queue),
             calls=self._server.calls,
             vnis=sum(link.vni is not None for link in self._records.known.all()),

@@ -84,7 +84,7 @@ class Announcer:
         *,
         events: bool,
         readiness: bool,
-        give_way: Callable[[], None] = lambda: None,
+        yield_to_calls: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         pauses: tuple[float, float] = (FIRST_PAUSE, LONGEST_PAUSE),
@@ -95,7 +95,7 @@ class Announcer:
         self._metrics = metrics
         self._events_wanted = events
         self._conditions_wanted = readiness
-        self._give_way = give_way
+        self._give_way = yield_to_calls
         self._clock = clock
         self._now = now
         self._first_pause, self._longest_pause = pauses

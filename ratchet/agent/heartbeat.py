@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from ratchet.agent.settings import Settings
-from ratchet.agent.sites import Sites
+from ratchet.agent.underlay import Underlays
 from ratchet.core.heartbeat import Attendance, NodeLease
 from ratchet.errors import ApiUnavailableError, RatchetError
 from ratchet.store.records import Records
@@ -33,14 +33,14 @@ class Heartbeat:
         self,
         settings: Settings,
         records: Records,
-        sites: Sites,
+        sites: Underlays,
         on_change: Callable[[str], None],
         on_move: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._records = records
-        self._sites = sites
+        self._underlays = sites
         self._on_change = on_change
         self._on_move = on_move
         self._clock = clock
@@ -70,7 +70,7 @@ class Heartbeat:
         """One sign of life, and at every second one a look at the others'."""
         self._follow_underlay()
         try:
-            vtep = self._sites.own(self._records).parent.address
+            vtep = self._underlays.own(self._records).parent.address
         except RatchetError as error:
             log.warning("%s", error)
             vtep = ""
@@ -89,7 +89,7 @@ class Heartbeat:
 
     def _follow_underlay(self) -> None:
         """Look at the node's interfaces again, and call `on_move` if the tunnels' side of this node has changed."""
-        self._has_moved |= self._sites.refresh(self._records)
+        self._has_moved |= self._underlays.refresh(self._records)
         try:
             if self._has_moved:
                 self._on_move()

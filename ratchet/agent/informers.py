@@ -31,27 +31,27 @@ class _Namespace:
 
 
 class Informers:
-    """Keeps what is known up to date, in threads that end with the process.
+    """Keeps the caches up to date, in threads that end with the process.
 
-    `memory` has the caches. `tend` is called for each changed link, `reconcile_pods` with the pods of a namespace, by
-    name, whose links can have changed, and `tend_pod` for each deleted pod of this node. A call waits for a change
-    within `waiting`.
+    `memory` has the caches. `enqueue_link` is called for each changed link. `enqueue_pods` is called with the names of
+    the pods of a namespace whose links can have changed, `pod_deleted` for each deleted pod of this node. A call waits
+    for a change within `waiting`.
     """
 
     def __init__(
         self,
         records: Records,
         node: str,
-        tend: Callable[[str], None],
-        reconcile_pods: Callable[[str, Collection[str]], None],
-        tend_pod: Callable[[PodChange], None],
+        enqueue_link: Callable[[str], None],
+        enqueue_pods: Callable[[str, Collection[str]], None],
+        pod_deleted: Callable[[PodChange], None],
         waiting: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._records = records
         self._node = node
-        self._tend = tend
-        self._reconcile_pods = reconcile_pods
-        self._tend_pod = tend_pod
+        self._enqueue_link = enqueue_link
+        self._enqueue_pods = enqueue_pods
+        self._pod_deleted = pod_deleted
         self.memory = Memory(
             links=KnownLinks(self._link_changed),
             node_pods=KnownPods(),
@@ -102,7 +102,7 @@ class Informers:
         def notify(_: Sequence[object]) -> None:
             self.memory.pods_bell.ring(namespace)
 
-        known = NamespaceCache(partial(self._reconcile_pods, namespace), with_topologies=self._records.use_topologies)
+        known = NamespaceCache(partial(self._enqueue_pods, namespace), with_topologies=self._records.use_topologies)
         followed = _Namespace(known, [Informer(self._records.pods_source(namespace), known, notify)])
         if self._records.use_topologies:
             followed.informers.append(Informer(self._topologies_source(namespace), known.topologies_store, notify))
@@ -118,12 +118,12 @@ class Informers:
         link = self.memory.links.get(name)
         if link is not None and link.vni is not None:
             self.memory.numbers.note(link.vni, link.uid)
-        self._tend(name)
+        self._enqueue_link(name)
 
     def _node_pods_changed(self, changes: Sequence[PodChange]) -> None:
         for change in changes:
             if change.gone:
-                self._tend_pod(change)
+                self._pod_deleted(change)
 
     # What is listed and watched
 

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 class Membership:
     """Takes and gives up the ends of one node's sandboxes.
 
-    `is_adding`: whether a call is at work on a container's links. `reconcile_link` and `reconcile_pod` queue a link
+    `is_adding`: whether a call is at work on a container's links. `reconcile_link` and `enqueue_pod` queue a link
     or a pod for a worker.
     """
 
@@ -38,7 +38,7 @@ class Membership:
     announcer: Announcer
     is_adding: Callable[[str], bool]
     reconcile_link: Callable[[str], None]
-    reconcile_pod: Callable[[str, str], None]
+    enqueue_pod: Callable[[str, str], None]
     # Ends whose link seems undeclared; they are given up once their peers have left. That is decided by the worker that
     # has the link: another one might take the end out of the record while that worker joins it.
     _undeclared: dict[tuple[Attachment, str], Pod] = field(default_factory=dict)
@@ -54,8 +54,8 @@ class Membership:
             if pod is not None and entry.pod is not None and pod.ref.is_same_pod(entry.pod):
                 self._reconcile_sandbox(entry, pod)
 
-    def may_give_up(self, entry: SandboxEntry, end: HeldEnd) -> bool:
-        """Whether the end's link seems undeclared and its peer, as far as is known, has left (`give_up_undeclared`)."""
+    def may_remove(self, entry: SandboxEntry, end: HeldEnd) -> bool:
+        """Whether the end's link seems undeclared and its peer, as far as is known, has left (`remove_undeclared`)."""
         if (entry.attachment, end.link) not in self._undeclared:
             return False
         return not _has_peer(self.records.known.get(end.link), entry)
@@ -134,7 +134,7 @@ class Membership:
         name = self.records.as_recorded(link).name
         return None if name == end.link else f"the link is recorded as {name}"
 
-    def give_up_undeclared(self, entry: SandboxEntry, end: HeldEnd, reconciler: Reconciler) -> None:
+    def remove_undeclared(self, entry: SandboxEntry, end: HeldEnd, reconciler: Reconciler) -> None:
         """Give up an end whose peer has left and whose link is undeclared, both as the API has it now."""
         pod = self._undeclared.get((entry.attachment, end.link))
         if pod is None or _has_peer(self.records.link(end.link), entry):
@@ -143,10 +143,10 @@ class Membership:
         # What declares the links of a refused pod cannot be read: this link may be among them.
         reason = None if pod.ref.uid in wanted.refused else self._why_given_up(end, _by_record(wanted.ends_of(pod)))
         if reason is not None:
-            self._give_up(entry, end, reconciler, reason)
+            self._remove_end(entry, end, reconciler, reason)
         self._undeclared.pop((entry.attachment, end.link), None)
 
-    def _give_up(self, entry: SandboxEntry, end: HeldEnd, reconciler: Reconciler, reason: str) -> None:
+    def _remove_end(self, entry: SandboxEntry, end: HeldEnd, reconciler: Reconciler, reason: str) -> None:
         container_id = entry.attachment.container_id
         with self.journal.lock(end.link):
             if _has_peer(self.records.link(end.link), entry) or not self.journal.still_wants(entry, end):
@@ -156,7 +156,7 @@ class Membership:
             self.journal.change_ends(entry.attachment, lambda ends: tuple(one for one in ends if one.link != end.link))
         log.info("link given up link=%s pod=%s reason=%s", end.link, entry.pod, reason)
         if entry.pod is not None:
-            self.reconcile_pod(entry.pod.namespace, entry.pod.name)  # another link may wait for the interface
+            self.enqueue_pod(entry.pod.namespace, entry.pod.name)  # another link may wait for the interface
 
     def _wanted_now(self, entry: SandboxEntry, pod: Pod) -> Wanted:
         pods, topologies = self.records.pods_now(pod.ref.namespace), self.records.topologies_now(pod.ref.namespace)

@@ -49,7 +49,7 @@ class Server:
         self._path = Path(path)
         self._serve = serve
         self._allowed = {0, os.geteuid()}
-        self._calls = 0
+        self._service = 0
         self._threads = 0
         self._changed = threading.Condition()
         self._listener: socket.socket | None = None
@@ -97,14 +97,14 @@ class Server:
             listener.close()
         until = time.monotonic() + seconds
         with self._changed:
-            while self._calls and (left := until - time.monotonic()) > 0:
+            while self._service and (left := until - time.monotonic()) > 0:
                 self._changed.wait(left)
-            return not self._calls
+            return not self._service
 
     @property
     def calls(self) -> int:
         """How many are being served."""
-        return self._calls
+        return self._service
 
     def _wait_for_lock(self) -> None:
         until = time.monotonic() + TAKE_OVER_SECONDS
@@ -139,8 +139,8 @@ class Server:
                     time.sleep(1.0)
                 continue
             with self._changed:
-                self._calls += 1
-                last = self._calls == self._threads < AT_ONCE
+                self._service += 1
+                last = self._service == self._threads < AT_ONCE
             if last:  # nobody waits for the next call
                 self._add_thread(listener)
             self._served(connection)
@@ -161,7 +161,7 @@ class Server:
             log.exception("a fault in ratchet")
         finally:
             with self._changed:
-                self._calls -= 1
+                self._service -= 1
                 self._changed.notify_all()
 
     def _answer(self, connection: socket.socket) -> AbstractContextManager[Answer]:

@@ -23,7 +23,7 @@ from typing import Any
 # The tests are no package; by its path, a script finds only its own directory.
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
-from ratchet.agent import agent, calls, logs, settings  # noqa: E402
+from ratchet.agent import agent, logs, service, settings  # noqa: E402
 from ratchet.agent.frame import Answer  # noqa: E402
 from ratchet.node import at_once  # noqa: E402
 from ratchet.store import apiserver  # noqa: E402
@@ -76,7 +76,7 @@ def tell_of_work(path: str) -> None:
         return acted
 
     for owner, name, wrapped in (
-        (calls.Calls, "_answered", without_asking),
+        (service.CallService, "_answered", without_asking),
         (at_once.Work, "help", without_asking),
         (apiserver.ApiServer, "_retried", counted),
     ):
@@ -93,7 +93,7 @@ class Profiled:
         self._sum: pstats.Stats | None = None
 
     def install(self) -> None:
-        plain = calls.Calls._answered
+        plain = service.CallService._answered
 
         def answered(*arguments: Any) -> Answer:
             if not self._wanted.exists() or not self._one.acquire(blocking=False):
@@ -106,7 +106,7 @@ class Profiled:
             finally:
                 self._one.release()
 
-        setattr(calls.Calls, "_answered", answered)  # noqa: B010  # what is patched is not ours to type
+        setattr(service.CallService, "_answered", answered)  # noqa: B010  # what is patched is not ours to type
 
     def write(self) -> None:
         if self._sum is not None:

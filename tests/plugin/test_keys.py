@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ratchet.agent.calls import _OWN
+from ratchet.agent.service import _OWN
 from ratchet.core.model import State
 from ratchet.dev.bed import wait_for
 from ratchet.dev.hosts import ip

@@ -1,6 +1,6 @@
 """A link that is edited while its pods run: what the nodes' agents, ADD and DEL of a pod's next sandbox make of it.
 
-The real `add`, `delete`, `Membership` and, for each end that it looks after, `Tender`. What the pods and topologies of
+The real `add`, `delete`, `Membership` and `LinkController`, which reconciles each end. What the pods and topologies of
 the namespace declare is constant. An agent stays idle while a pass over a link would change nothing.
 """
 
@@ -13,8 +13,8 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
+from ratchet.agent.controller import LinkController
 from ratchet.agent.membership import Membership
-from ratchet.agent.tending import Tender
 from ratchet.cni.arguments import Command
 from ratchet.core.intent import Wanted, wanted_links
 from ratchet.core.machine import derive
@@ -183,7 +183,7 @@ def _pass(node: str, declared: Declared, link: str) -> None:
         return bool(ask("held", f"call/{container_id}"))
 
     membership = Membership(journal, records, announcer, is_adding, lambda _: None, lambda *_: None)
-    tender = Tender(
+    controller = LinkController(
         node=node,
         journal=journal,
         records=records,
@@ -201,10 +201,10 @@ def _pass(node: str, declared: Declared, link: str) -> None:
         for entry, end in journal.holding(link):
             if is_adding(entry.attachment.container_id):
                 continue
-            if membership.may_give_up(entry, end):
-                membership.give_up_undeclared(entry, end, tender._reconciler(entry, end))
+            if membership.may_remove(entry, end):
+                membership.remove_undeclared(entry, end, controller._reconciler(entry, end))
             else:
-                tender._tend_end(entry, end)
+                controller._reconcile_end(entry, end)
 
 
 class Alone:
@@ -303,13 +303,13 @@ class Edit:
         return world
 
     def search(self) -> Search:
-        processes = [] if self.over or self.running else self._calls()
+        processes = [] if self.over or self.running else self._service()
         for node in self.nodes:
             shares = [self._names] if self.workers == 1 else [self._names[:1], self._names[1:]]
             processes += [worker(node, share, self.after, number) for number, share in enumerate(shares)]
         return Search(self.world(), processes, self.check, self._unheard())
 
-    def _calls(self) -> list[Process]:
+    def _service(self) -> list[Process]:
         found = [
             starting(self.second, self.after, after=self.first.container_id, killable=self.killed),
             ending(self.first, self.after, times=2 if self.late else 1),

@@ -248,7 +248,7 @@ def agent(node: str, rules: Rules) -> Process:
     site = replace(site_of(node), attended=True)
     attention = _attention(node)
 
-    def tend() -> str:
+    def reconcile() -> str:
         side, text = ask("notice", attention)
         record = decode_link(_loads(text))
         sandbox = record.sandbox(side)
@@ -260,7 +260,7 @@ def agent(node: str, rules: Rules) -> Process:
             Reconciler(noticed, call.journal, lambda _: call.is_deleted()).settle(attempt, site, joined=True)
         return "tend"
 
-    return Process(f"agent {node}", node, {"tend": tend}, "tend", serves=True)
+    return Process(f"agent {node}", node, {"tend": reconcile}, "tend", serves=True)
 
 
 class _Noticed(Records):

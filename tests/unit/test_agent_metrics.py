@@ -16,7 +16,7 @@ from contextlib import ExitStack, closing
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ratchet.agent.endpoint import AT_ONCE, Endpoint, Look
+from ratchet.agent.http import AT_ONCE, Endpoint, Look
 from ratchet.agent.metrics import SERIES_MAX, Gauges, Metrics
 from ratchet.core.model import State
 from ratchet.errors import InvalidConfigError, RatchetError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ratchet.agent.calls import _OWN
+from ratchet.agent.service import _OWN
 from ratchet.agent.settings import _OPTIONS
 from ratchet.cni.config import PLUGIN_KEYS
 from tests.agent import test_options

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ratchet import datapath
-from ratchet.agent import tending
+from ratchet.agent import controller
 from ratchet.core.device import Parent
 from ratchet.core.model import EARLIER_SCHEMA, Link, Location, Sandbox, Side
 from ratchet.core.plan import Site
@@ -58,8 +58,8 @@ def test_what_was_seen_is_forgotten(forget: Callable[[Seen], None]) -> None:
     assert not seen.stands(record, PRIMARY, SITE)
 
 
-class Tended:
-    """A tender of node-a that is asked for one end, and whether it had it settled."""
+class Controlled:
+    """A controller of node-a that reconciles one end, and whether it had it settled."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.settled = 0
@@ -74,16 +74,16 @@ class Tended:
         end = HeldEnd(wanted(), PRIMARY)
         self.entry = SandboxEntry(attachment, holder.netns, holder.pod, (end,), asks=True)
         self.end = end
-        monkeypatch.setattr(tending, "Reconciler", lambda *_: SimpleNamespace(settle=self._settle))
+        monkeypatch.setattr(controller, "Reconciler", lambda *_: SimpleNamespace(settle=self._settle))
         monkeypatch.setattr(datapath, "observe_port", lambda *_: SimpleNamespace(ours=True))
 
-    def tend(self) -> bool:
+    def reconcile(self) -> bool:
         """Whether the end was settled."""
         before = self.settled
-        self.tender()._tend_end(self.entry, self.end)
+        self.controller()._reconcile_end(self.entry, self.end)
         return self.settled > before
 
-    def tender(self) -> tending.Tender:
+    def controller(self) -> controller.LinkController:
         nothing: Any = None
         journal: Any = SimpleNamespace(is_buried=lambda *_: self.deleted, still_wants=lambda *_: self.wants)
         records: Any = SimpleNamespace(
@@ -91,7 +91,7 @@ class Tended:
             expected_link=lambda _: (self.record, False),
             known=SimpleNamespace(get=lambda _: self.record),
         )
-        return tending.Tender(
+        return controller.LinkController(
             node="node-a",
             journal=journal,
             records=records,
@@ -110,64 +110,64 @@ class Tended:
 
 
 @pytest.fixture
-def tended(monkeypatch: pytest.MonkeyPatch) -> Tended:
-    return Tended(monkeypatch)
+def controlled(monkeypatch: pytest.MonkeyPatch) -> Controlled:
+    return Controlled(monkeypatch)
 
 
-def test_what_a_call_has_just_settled_is_not_settled_again(tended: Tended) -> None:
-    assert not tended.tend()
+def test_what_a_call_has_just_settled_is_not_settled_again(controlled: Controlled) -> None:
+    assert not controlled.reconcile()
 
 
-def test_an_end_whose_record_has_changed_since_is_settled(tended: Tended) -> None:
-    tended.record = stored(tended.record, "8")
-    assert tended.tend()
+def test_an_end_whose_record_has_changed_since_is_settled(controlled: Controlled) -> None:
+    controlled.record = stored(controlled.record, "8")
+    assert controlled.reconcile()
 
 
-def test_an_end_of_a_node_that_has_moved_is_settled(tended: Tended) -> None:
-    tended.site = replace(SITE, parent=replace(SITE.parent, address="192.168.1.74"))
-    assert tended.tend()
+def test_an_end_of_a_node_that_has_moved_is_settled(controlled: Controlled) -> None:
+    controlled.site = replace(SITE, parent=replace(SITE.parent, address="192.168.1.74"))
+    assert controlled.reconcile()
 
 
-def test_an_end_that_joined_from_another_address_is_settled(tended: Tended) -> None:
+def test_an_end_that_joined_from_another_address_is_settled(controlled: Controlled) -> None:
     """Its vEth was seen to stand from the other end, by the address that the node has now."""
     moved = replace(placed(PRIMARY), vtep="192.168.1.99")
-    tended.record = stored(standing(joined(moved, placed(PAIR)), PRIMARY, PAIR))
-    tended.seen.note(tended.record, PAIR, SITE, stands=True)
-    assert tended.tend()
+    controlled.record = stored(standing(joined(moved, placed(PAIR)), PRIMARY, PAIR))
+    controlled.seen.note(controlled.record, PAIR, SITE, stands=True)
+    assert controlled.reconcile()
 
 
 @pytest.mark.parametrize("unknown", [{"underlay_mtu": 0}, {"vteps": ()}, {"underlay_mtu": 1400}], ids=str)
 def test_an_end_whose_record_has_another_underlay_is_settled_unless_the_record_cannot_hold_it(
-    unknown: dict[str, Any], tended: Tended
+    unknown: dict[str, Any], controlled: Controlled
 ) -> None:
     link = standing(joined(replace(placed(PRIMARY), **unknown), placed(PAIR)), PRIMARY, PAIR)
-    tended.record = stored(link)
-    tended.seen.note(tended.record, PRIMARY, SITE, stands=True)
-    assert tended.tend()
+    controlled.record = stored(link)
+    controlled.seen.note(controlled.record, PRIMARY, SITE, stands=True)
+    assert controlled.reconcile()
     earlier = joined(*(placed(side).in_schema(EARLIER_SCHEMA) for side in (PRIMARY, PAIR)))
-    tended.record = stored(standing(replace(earlier, schema=EARLIER_SCHEMA), PRIMARY, PAIR))
-    tended.seen.note(tended.record, PRIMARY, SITE, stands=True)
-    assert not tended.tend()
+    controlled.record = stored(standing(replace(earlier, schema=EARLIER_SCHEMA), PRIMARY, PAIR))
+    controlled.seen.note(controlled.record, PRIMARY, SITE, stands=True)
+    assert not controlled.reconcile()
 
 
-def test_an_end_that_was_deleted_is_settled(tended: Tended) -> None:
-    tended.deleted = True
-    assert tended.tend()
+def test_an_end_that_was_deleted_is_settled(controlled: Controlled) -> None:
+    controlled.deleted = True
+    assert controlled.reconcile()
 
 
-def test_an_end_whose_place_another_has_is_settled(tended: Tended) -> None:
-    tended.record = stored(standing(joined(own(PRIMARY, number=2), own(PAIR)), PRIMARY, PAIR))
-    tended.seen.note(tended.record, PRIMARY, SITE, stands=True)
-    assert tended.tend()
+def test_an_end_whose_place_another_has_is_settled(controlled: Controlled) -> None:
+    controlled.record = stored(standing(joined(own(PRIMARY, number=2), own(PAIR)), PRIMARY, PAIR))
+    controlled.seen.note(controlled.record, PRIMARY, SITE, stands=True)
+    assert controlled.reconcile()
 
 
-def test_an_end_is_settled_by_those_who_look_now_and_then(tended: Tended) -> None:
-    tended.seen.forget_all()
-    assert tended.tend()
+def test_an_end_is_settled_by_those_who_look_now_and_then(controlled: Controlled) -> None:
+    controlled.seen.forget_all()
+    assert controlled.reconcile()
 
 
 def test_the_namespace_of_an_end_that_is_in_its_record_is_not_looked_at(
-    tended: Tended, monkeypatch: pytest.MonkeyPatch
+    controlled: Controlled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A link is reconciled at each of its changes, and a look takes two entries into the namespace."""
     looked: list[str] = []
@@ -177,9 +177,9 @@ def test_the_namespace_of_an_end_that_is_in_its_record_is_not_looked_at(
         return True
 
     monkeypatch.setattr(datapath, "namespace_is_there", look)
-    tender = tended.tender()
-    tender._forget_dead(tended.entry)
+    controller = controlled.controller()
+    controller._forget_dead(controlled.entry)
     assert not looked
-    tended.record = stored(joined(None, placed(PAIR)))
-    tender._forget_dead(tended.entry)
-    assert looked == [tended.entry.netns]
+    controlled.record = stored(joined(None, placed(PAIR)))
+    controller._forget_dead(controlled.entry)
+    assert looked == [controlled.entry.netns]

@@ -17,7 +17,7 @@ from ratchet.agent.events import Reason
 from ratchet.agent.logs import about
 from ratchet.agent.membership import Membership
 from ratchet.agent.metrics import Metrics
-from ratchet.agent.sites import Sites
+from ratchet.agent.underlay import Underlays
 from ratchet.core.intent import absence
 from ratchet.core.machine import derive
 from ratchet.core.model import Link, Location, Pod, Sandbox, Side, State
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Tender:
+class LinkController:
     """Looks after the ends of one node.
 
     `is_adding` says whether a call is at work on a container's links; `is_lost` whether a node is lost. `membership`
@@ -51,7 +51,7 @@ class Tender:
     node: str
     journal: Journal
     records: KnownRecords
-    sites: Sites
+    sites: Underlays
     announcer: Announcer
     metrics: Metrics
     is_adding: Callable[[str], bool]
@@ -60,13 +60,13 @@ class Tender:
     seen: Seen = field(default_factory=Seen)
     since: float = field(default_factory=since_boot)
     # Whether each end was linked when that was last told, by link and container.
-    _told: dict[str, dict[str, bool]] = field(default_factory=dict)
+    _reported: dict[str, dict[str, bool]] = field(default_factory=dict)
     _noted_lost: dict[tuple[str, Side], str] = field(default_factory=dict)
     _doubtful_vnis: set[str] = field(default_factory=set)
     # A pod's condition is of all its links: of two threads the one that saw more is to have the last word.
-    _telling: threading.Lock = field(default_factory=threading.Lock)
+    _reporting: threading.Lock = field(default_factory=threading.Lock)
 
-    def tend(self, name: str) -> None:
+    def reconcile(self, name: str) -> None:
         """Do what is to be done for a link at this node. Raises RatchetError where it is to be tried again."""
         with about(link=name):
             held = self.journal.holding(name)
@@ -77,11 +77,11 @@ class Tender:
             for entry, end in held:
                 if not self.is_adding(entry.attachment.container_id):
                     with about(pod=entry.pod, sandbox=entry.attachment.container_id):
-                        if self.membership.may_give_up(entry, end):
-                            self.membership.give_up_undeclared(entry, end, self._reconciler(entry, end))
+                        if self.membership.may_remove(entry, end):
+                            self.membership.remove_undeclared(entry, end, self._reconciler(entry, end))
                             continue
                         try:
-                            self._tend_end(entry, end)
+                            self._reconcile_end(entry, end)
                         except (AddressFamilyError, InvalidIntentError) as error:
                             # The other end may be on this node too, and has yet to record the node's new underlay.
                             rejected = error
@@ -93,7 +93,7 @@ class Tender:
                 self._note_lost_peer(name, held)
             else:
                 self._forget(name)
-            self._tell(name, held)
+            self._report(name, held)
             if name in self._doubtful_vnis:
                 Reconciler(self.records, self.journal, self.journal.is_deleted).assert_vni(name)
                 self._doubtful_vnis.discard(name)
@@ -119,7 +119,7 @@ class Tender:
 
     # One end
 
-    def _tend_end(self, entry: SandboxEntry, end: HeldEnd) -> None:
+    def _reconcile_end(self, entry: SandboxEntry, end: HeldEnd) -> None:
         deleted = self._is_deleted(entry)
         record, _ = self.records.known_link(end.link) if deleted else self.records.expected_link(end.link)
         side = self._attempt(entry, end).as_recorded(record).side
@@ -132,15 +132,15 @@ class Tender:
             return
         elif holder is None:
             if not self._may_take(entry):
-                self._make_way(entry, end)
+                self._remove_unheld(entry, end)
                 return
         elif holder.container_id != entry.attachment.container_id and not _is_there(entry, end):
             return  # another has its place, and it has made way; one that has not withdraws
         elif record is not None and self._was_seen(entry, end, side, record):
             return
-        self._settle(entry, end)
+        self._bring_up(entry, end)
 
-    def _settle(self, entry: SandboxEntry, end: HeldEnd) -> None:
+    def _bring_up(self, entry: SandboxEntry, end: HeldEnd) -> None:
         reconciler = self._reconciler(entry, end)
         try:
             reconciler.settle(self._attempt(entry, end), self._site(entry), joined=True)
@@ -166,7 +166,7 @@ class Tender:
         """Whether a sandbox is to have the place in the record that nobody has: it runs."""
         return self._is_alive(entry) and datapath.namespace_is_there(_namespace(entry))
 
-    def _make_way(self, entry: SandboxEntry, end: HeldEnd) -> None:
+    def _remove_unheld(self, entry: SandboxEntry, end: HeldEnd) -> None:
         """Take down what is left of an end that has no place in the record and is to have none: it leads nowhere."""
         if not _is_there(entry, end):
             return
@@ -285,29 +285,29 @@ class Tender:
 
     # Telling
 
-    def _tell(self, name: str, held: list[tuple[SandboxEntry, HeldEnd]]) -> None:
+    def _report(self, name: str, held: list[tuple[SandboxEntry, HeldEnd]]) -> None:
         """Say of each end what is not as it was when that was last told; what is held no more is forgotten."""
-        record, before, told = self.records.known.get(name), self._told.get(name, {}), dict[str, bool]()
+        record, before, reported = self.records.known.get(name), self._reported.get(name, {}), dict[str, bool]()
         for entry, end in held:
             container_id = entry.attachment.container_id
             if self.is_adding(container_id) or self._is_over(entry, end) or entry.pod is None:
                 continue
             joined = record is not None and record.side_of(container_id) is not None
             linked = record is not None and joined and derive(record) is State.LINKED
-            told[container_id] = linked
+            reported[container_id] = linked
             first = container_id not in before
             if before.get(container_id) is not linked and not (first and linked and entry.began < self.since):
-                self._say(entry, end, record, linked=linked, first=first)
-        if told:
-            self._told[name] = told
+                self._announce(entry, end, record, linked=linked, first=first)
+        if reported:
+            self._reported[name] = reported
         else:
-            self._told.pop(name, None)
-        with self._telling:
+            self._reported.pop(name, None)
+        with self._reporting:
             for entry, _ in held:
-                if entry.attachment.container_id in told:
+                if entry.attachment.container_id in reported:
                     self._set_condition(entry)
 
-    def _say(self, entry: SandboxEntry, end: HeldEnd, record: Link | None, *, linked: bool, first: bool) -> None:
+    def _announce(self, entry: SandboxEntry, end: HeldEnd, record: Link | None, *, linked: bool, first: bool) -> None:
         assert entry.pod is not None  # noqa: S101
         peer = end.wanted.end(end.side.other)
         if linked and record is not None:
@@ -331,7 +331,7 @@ class Tender:
         if pod is None or not pod.gates:
             return
         container_id = entry.attachment.container_id
-        waiting = [end.link for end in entry.ends if not self._told.get(end.link, {}).get(container_id)]
+        waiting = [end.link for end in entry.ends if not self._reported.get(end.link, {}).get(container_id)]
         if waiting:
             self.announcer.condition(pod, False, "WaitingForPeer", f"not linked: {', '.join(waiting)}")
         else:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.agent.draining import FIRST_PAUSE, Drainer
 from ratchet.agent.frame import Answer, Request, encode_request
 from ratchet.agent.spool import UNREADABLE, Spool
+from ratchet.agent.spool_replay import FIRST_PAUSE, SpoolReplayer
 
 DEL = Request({"CNI_COMMAND": "DEL", "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0"}, b"{}", 1.0)
 
@@ -27,7 +27,7 @@ def kept(folder: Path) -> list[str]:
 
 
 def drain(folder: Path, serve: Callable[[Request], Answer]) -> None:
-    Drainer(Spool(folder), serve).drain()
+    SpoolReplayer(Spool(folder), serve).drain()
 
 
 def test_what_was_kept_is_served_and_gone(folder: Path) -> None:
@@ -83,7 +83,7 @@ def test_what_goes_on_failing_is_tried_ever_less_often(folder: Path) -> None:
         tries.append(now)
         return Answer(1, b'{"code": 103}')
 
-    drainer = Drainer(Spool(folder), serve, lambda: now)
+    drainer = SpoolReplayer(Spool(folder), serve, lambda: now)
     while now < 16:
         drainer.drain()
         now += FIRST_PAUSE / 2
@@ -107,7 +107,7 @@ def test_a_del_that_hangs_keeps_nobody_from_being_served(folder: Path) -> None:
         over.wait(60)
         return Answer(0, b"")
 
-    Drainer(Spool(folder), serve).start(stopping, 0.05)  # returns
+    SpoolReplayer(Spool(folder), serve).start(stopping, 0.05)  # returns
     assert kept(folder) == ["one"]
     stopping.set()
     over.set()

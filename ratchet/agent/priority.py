@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
-class Precedence:
+class ForegroundGate:
     """Knows which calls are at work, as opposed to waiting for a peer."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -38,7 +38,7 @@ class Precedence:
         finally:
             self._count(1)
 
-    def give_way(self, seconds: float) -> None:
+    def yield_to_calls(self, seconds: float) -> None:
         """Return once no call is at work, or once there has been one at any time for so many seconds."""
         if not self._busy:
             return

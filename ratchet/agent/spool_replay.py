@@ -31,7 +31,7 @@ _FOR_GOOD = frozenset(
 )
 
 
-class Drainer:
+class SpoolReplayer:
     """Serves what waits in the spool. What fails stays for a later time, after a pause that grows; nothing is raised.
 
     What can be served at no time is set aside (`Spool.set_aside`). `clock` gives monotonic seconds.

@@ -9,7 +9,7 @@ from secrets import compare_digest
 from typing import Any
 
 from ratchet import datapath
-from ratchet.agent.sites import Sites
+from ratchet.agent.underlay import Underlays
 from ratchet.core.device import near_differences
 from ratchet.core.model import Kind, Link, Side
 from ratchet.core.plain import plain
@@ -24,21 +24,21 @@ from ratchet.store.known import KnownRecords
 class Inspector:
     """Looks at ends of this node. It takes no lock: what it sees of a link that is being tended may be half of it.
 
-    `give_way` lets those go first who have more to do.
+    `yield_to_calls` lets those go first who have more to do.
     """
 
     node: str
     journal: Journal
     records: KnownRecords
-    sites: Sites
-    give_way: Callable[[], None]
+    sites: Underlays
+    yield_to_calls: Callable[[], None]
 
     def look(self, uid: str) -> dict[str, Any] | None:
         """What there is of the link whose record has this UID, as JSON; None where this node knows of no such link."""
         record = next((one for one in self.records.known.all() if _is_uid_of(one, uid)), None)
         if record is None:
             return None
-        self.give_way()
+        self.yield_to_calls()
         at = datetime.now(UTC)
         held = self.journal.holding(record.name)
         sides = [(record.side_of(entry.attachment.container_id), entry, end) for entry, end in held]

@@ -18,9 +18,9 @@ from ratchet.agent.events import Reason
 from ratchet.agent.frame import Answer, Request
 from ratchet.agent.logs import about, from_here_about
 from ratchet.agent.metrics import Metrics
-from ratchet.agent.precedence import Precedence
+from ratchet.agent.priority import ForegroundGate
 from ratchet.agent.settings import Settings
-from ratchet.agent.sites import Sites
+from ratchet.agent.underlay import Underlays
 from ratchet.cni.arguments import Arguments, Command
 from ratchet.cni.config import PLUGIN_KEYS, NetworkConfig
 from ratchet.core.model import PodRef
@@ -52,19 +52,21 @@ class _Followed:
 
 
 @dataclass(frozen=True, slots=True)
-class Calls:
-    """Serves calls. After a call, `tend` queues its links and `reconcile_pod` its pod; `seen` has the ends that it left
-    standing."""
+class CallService:
+    """Serves the runtime's calls.
+
+    After a call, `enqueue_link` queues its links and `enqueue_pod` its pod. `seen` has the ends that it left standing.
+    """
 
     settings: Settings
     journal: Journal
     records: KnownRecords
-    sites: Sites
+    sites: Underlays
     metrics: Metrics
     announcer: Announcer
-    tend: Callable[[str], None]
-    reconcile_pod: Callable[[str, str], None]
-    precedence: Precedence
+    enqueue_link: Callable[[str], None]
+    enqueue_pod: Callable[[str, str], None]
+    foreground: ForegroundGate
     seen: Seen
     _adding: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -76,7 +78,7 @@ class Calls:
 
         What is to be done because of the call is done as the block ends: nobody waits by then.
         """
-        with self.precedence.at_work(), self._followed_up(request) as followed:
+        with self.foreground.at_work(), self._followed_up(request) as followed:
             yield self._answered(request, self._connect, followed)
 
     def serve_alone(self, request: Request) -> Answer:
@@ -159,9 +161,9 @@ class Calls:
         added = self.journal.read(adding) if adding is not None else None
         for entry in [*followed.going, *([added] if added else [])]:
             for end in entry.ends:
-                self.tend(end.link)
+                self.enqueue_link(end.link)
             if entry.asks and entry.pod:
-                self.reconcile_pod(entry.pod.namespace, entry.pod.name)
+                self.enqueue_pod(entry.pod.namespace, entry.pod.name)
 
     def _about_to_go(self, call: Call) -> list[SandboxEntry]:
         """The sandboxes that the call may delete."""

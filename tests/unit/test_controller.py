@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ratchet import datapath
-from ratchet.agent import tending
+from ratchet.agent import controller
 from ratchet.agent.events import Reason
 from ratchet.agent.membership import Membership
 from ratchet.core.model import Link, Pod, PodRef, Side
@@ -28,14 +28,14 @@ def test_that_a_peers_node_is_lost_is_noted_until_it_has_been(monkeypatch: pytes
         if len(tries) == 1:
             raise ApiUnavailableError("cannot reach the Kubernetes API")
 
-    monkeypatch.setattr(tending, "Reconciler", lambda *_: SimpleNamespace(note_lost=note_lost))
+    monkeypatch.setattr(controller, "Reconciler", lambda *_: SimpleNamespace(note_lost=note_lost))
     record = SimpleNamespace(
         side_of=lambda _: Side.PRIMARY,
         sandbox=lambda _: SimpleNamespace(node="gone", container_id="peer"),
         stands=lambda _: True,
     )
     nothing: Any = None
-    tender = tending.Tender(
+    links = controller.LinkController(
         node="here",
         journal=SimpleNamespace(lock=lambda _: nullcontext(), is_deleted=nothing),  # type: ignore[arg-type]
         records=SimpleNamespace(known={"link": record}),  # type: ignore[arg-type]
@@ -48,9 +48,9 @@ def test_that_a_peers_node_is_lost_is_noted_until_it_has_been(monkeypatch: pytes
     )
     held: Any = [(SimpleNamespace(attachment=SimpleNamespace(container_id="own")), None)]
     with pytest.raises(ApiUnavailableError):
-        tender._note_lost_peer("link", held)
+        links._note_lost_peer("link", held)
     for _ in range(2):
-        tender._note_lost_peer("link", held)
+        links._note_lost_peer("link", held)
     assert tries == ["peer", "peer"]
 
 
@@ -75,7 +75,7 @@ def test_a_sandbox_lives_with_its_pod_or_its_static_pod(
 ) -> None:
     monkeypatch.setattr(datapath, "namespace_is_there", lambda _: True)
     nothing: Any = None
-    tender = tending.Tender(
+    links = controller.LinkController(
         node="node-a",
         journal=SimpleNamespace(is_deleted=lambda _: False),  # type: ignore[arg-type]
         records=SimpleNamespace(pod=lambda *_: pod),  # type: ignore[arg-type]
@@ -87,8 +87,8 @@ def test_a_sandbox_lives_with_its_pod_or_its_static_pod(
         membership=nothing,
     )
     entry = SandboxEntry(Attachment("net", sandbox.container_id, "eth0"), sandbox.netns, sandbox.pod)
-    assert (tender._why_dead(sandbox) is None) is alive
-    assert tender._is_alive(entry) is alive
+    assert (links._why_dead(sandbox) is None) is alive
+    assert links._is_alive(entry) is alive
 
 
 class Events:
@@ -107,9 +107,9 @@ PRIMARY_ENTRY = SandboxEntry(
 )
 
 
-def tender_with(events: Events) -> tending.Tender:
+def tender_with(events: Events) -> controller.LinkController:
     nothing: Any = None
-    return tending.Tender(
+    return controller.LinkController(
         node="node-a",
         journal=nothing,
         records=SimpleNamespace(pods_called=lambda *_: []),  # type: ignore[arg-type]
@@ -134,7 +134,7 @@ def test_an_event_of_a_link_has_its_interface(
     record: Link | None, linked: bool, first: bool, event: tuple[str, str, str]
 ) -> None:
     events = Events()
-    tender_with(events)._say(PRIMARY_ENTRY, PRIMARY_END, record, linked=linked, first=first)
+    tender_with(events)._announce(PRIMARY_ENTRY, PRIMARY_END, record, linked=linked, first=first)
     assert events.sent == [event]
 
 
@@ -148,10 +148,10 @@ def test_an_event_of_an_end_that_cannot_be_made_has_its_interface(
     def settle(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(tending, "Reconciler", lambda *_: SimpleNamespace(settle=settle))
+    monkeypatch.setattr(controller, "Reconciler", lambda *_: SimpleNamespace(settle=settle))
     events = Events()
     with pytest.raises(type(error)):
-        tender_with(events)._settle(PRIMARY_ENTRY, PRIMARY_END)
+        tender_with(events)._bring_up(PRIMARY_ENTRY, PRIMARY_END)
     assert events.sent == [(reason, "no", "in1")]
 
 
@@ -164,7 +164,7 @@ def test_an_event_of_an_edit_has_its_interface() -> None:
         announcer=events,  # type: ignore[arg-type]
         is_adding=nothing,
         reconcile_link=nothing,
-        reconcile_pod=nothing,
+        enqueue_pod=nothing,
     )
     membership._announce_edits(PRIMARY_ENTRY, Pod(ORDINARY.pod), {}, None)
     ((reason, text, interface),) = events.sent
@@ -189,7 +189,7 @@ def test_an_event_of_a_link_whose_interface_another_link_holds_has_the_interface
         announcer=events,  # type: ignore[arg-type]
         is_adding=nothing,
         reconcile_link=nothing,
-        reconcile_pod=nothing,
+        enqueue_pod=nothing,
     )
     monkeypatch.setattr("ratchet.agent.membership.held_ends", lambda *_: [other])
     membership._take(PRIMARY_ENTRY, Pod(ORDINARY.pod), [nothing])

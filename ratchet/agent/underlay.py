@@ -15,7 +15,7 @@ from ratchet.store.records import Records
 log = logging.getLogger(__name__)
 
 
-class Sites:
+class Underlays:
     """Where this node's tunnels leave it, for each way in which that is said.
 
     What a network's configuration says goes before the agent's settings. One that cannot be found is looked for anew
