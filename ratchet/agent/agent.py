@@ -34,9 +34,9 @@ from ratchet.agent.underlay import Underlays
 from ratchet.agent.vni_check import VniCheck
 from ratchet.errors import RatchetError
 from ratchet.node.journal import Journal, SandboxEntry, boot_id
-from ratchet.node.seen import Seen
+from ratchet.node.verified import VerifiedEnds
 from ratchet.store.apiserver import connect
-from ratchet.store.known import KnownRecords
+from ratchet.store.cache import CachedStore
 from ratchet.store.records import PodChange, Records
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class Agent:
         self._journal = Journal(settings.state_dir, remembers=True)
         self._queue: WorkQueue[Key] = WorkQueue()
         self._foreground = ForegroundGate()
-        self._seen = Seen()
+        self._verified = VerifiedEnds()
         self._informers = Informers(
             plain,
             settings.node_name,
@@ -95,11 +95,11 @@ class Agent:
             self._pod_gone,
             self._foreground.waiting,
         )
-        self._records = KnownRecords(
+        self._records = CachedStore(
             api,
             settings.namespace,
             settings.vni_range,
-            self._informers.memory,
+            self._informers.caches,
             use_topologies=settings.topologies,
         )
         self._underlays = Underlays(settings)
@@ -122,7 +122,7 @@ class Agent:
             self._enqueue_link,
             self._enqueue_pod,
             self._foreground,
-            self._seen,
+            self._verified,
         )
         self._membership = Membership(
             self._journal,
@@ -142,7 +142,7 @@ class Agent:
             self._service.is_adding,
             self._heartbeat.is_lost,
             self._membership,
-            self._seen,
+            self._verified,
         )
         self._vni_check = VniCheck(settings.node_name, self._records, self._assert_vni)
         self._inspector = Inspector(
@@ -228,7 +228,7 @@ class Agent:
                 vnis_checked = self._vni_check.list()
             self._vni_check.check_some()
             for link in observations.due(self._links, now):
-                self._seen.forget(link)
+                self._verified.forget(link)
                 self._enqueue_link(link)
 
     def _resync(self) -> None:
@@ -292,7 +292,7 @@ class Agent:
 
     def _enqueue_all(self) -> None:
         """Reconcile every link and every pod of the node, also those that were verified before."""
-        self._seen.forget_all()
+        self._verified.forget_all()
         for name in self._links():
             self._enqueue_link(name)
         self._enqueue_all_pods()
@@ -308,7 +308,7 @@ class Agent:
         for entry in self._journal.of_pod(ref.namespace, ref.name):
             if entry.pod == ref:
                 for end in entry.ends:
-                    self._seen.forget(end.link)  # its namespace may have gone with it
+                    self._verified.forget(end.link)  # its namespace may have gone with it
                     self._enqueue_link(end.link)
 
     def _moved(self) -> None:

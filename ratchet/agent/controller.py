@@ -32,8 +32,8 @@ from ratchet.errors import (
 )
 from ratchet.node.journal import HeldEnd, Journal, SandboxEntry, since_boot
 from ratchet.node.reconciler import Reconciler, take_down
-from ratchet.node.seen import Seen
-from ratchet.store.known import KnownRecords
+from ratchet.node.verified import VerifiedEnds
+from ratchet.store.cache import CachedStore
 
 log = logging.getLogger(__name__)
 
@@ -43,21 +43,21 @@ class LinkController:
     """Looks after the ends of one node.
 
     `is_adding` says whether a call is at work on a container's links; `is_lost` whether a node is lost. `membership`
-    decides which links a sandbox has. `seen` has the ends that
+    decides which links a sandbox has. `verified` has the ends that
     are not looked at again while nothing has changed. `since` is from when on, in seconds since boot, pods start under
     its eyes: what was linked before then is no news.
     """
 
     node: str
     journal: Journal
-    records: KnownRecords
+    records: CachedStore
     sites: Underlays
     announcer: Announcer
     metrics: Metrics
     is_adding: Callable[[str], bool]
     is_lost: Callable[[str], bool]
     membership: Membership
-    seen: Seen = field(default_factory=Seen)
+    verified: VerifiedEnds = field(default_factory=VerifiedEnds)
     since: float = field(default_factory=since_boot)
     # Whether each end was linked when that was last told, by link and container.
     _reported: dict[str, dict[str, bool]] = field(default_factory=dict)
@@ -104,7 +104,7 @@ class LinkController:
 
     def _forget(self, name: str) -> None:
         """Keep nothing in mind of a link of which the node has no end any more."""
-        self.seen.forget(name)
+        self.verified.forget(name)
         for side in Side:
             self._noted_lost.pop((name, side), None)
         self.membership.forget(name)
@@ -160,7 +160,7 @@ class LinkController:
     def _was_seen(self, entry: SandboxEntry, end: HeldEnd, side: Side, record: Link) -> bool:
         """Whether an end was seen to stand as its record has it, by a call mostly, and nothing has changed since."""
         joined = record.sandbox(side) == self._attempt(entry, end).as_recorded(record).sandbox
-        return joined and self.seen.stands(record, side, self._site(entry))
+        return joined and self.verified.stands(record, side, self._site(entry))
 
     def _may_take(self, entry: SandboxEntry) -> bool:
         """Whether a sandbox is to have the place in the record that nobody has: it runs."""
@@ -220,7 +220,7 @@ class LinkController:
                 raise SupersededError(f"cannot link pod {entry.pod}: {end.link} was given up for it meanwhile")
             return self._is_deleted(entry)
 
-        return Reconciler(self.records, self.journal, is_deleted, self.seen)
+        return Reconciler(self.records, self.journal, is_deleted, self.verified)
 
     def _attempt(self, entry: SandboxEntry, end: HeldEnd) -> Attempt:
         assert entry.pod is not None  # noqa: S101  # who has ends has a pod

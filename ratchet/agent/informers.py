@@ -11,11 +11,11 @@ from typing import Any
 
 from ratchet.core.model import Link, Pod, Topology
 from ratchet.errors import TopologiesUnknownError
-from ratchet.store.known import Bell, KnownAddresses, KnownLinks, KnownPods, Memory
+from ratchet.store.cache import Caches, KeyedNotifier, LinkCache, NodeAddressCache, PodCache
 from ratchet.store.listwatch import Informer, Source
 from ratchet.store.namespace import NamespaceCache
-from ratchet.store.numbers import Numbers
 from ratchet.store.records import LinkChange, PodChange, Records, TopologyChange
+from ratchet.store.vni import VniAllocator
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class _Namespace:
 class Informers:
     """Keeps the caches up to date, in threads that end with the process.
 
-    `memory` has the caches. `enqueue_link` is called for each changed link. `enqueue_pods` is called with the names of
+    `caches` has the caches. `enqueue_link` is called for each changed link. `enqueue_pods` is called with the names of
     the pods of a namespace whose links can have changed, `pod_deleted` for each deleted pod of this node. A call waits
     for a change within `waiting`.
     """
@@ -52,17 +52,17 @@ class Informers:
         self._enqueue_link = enqueue_link
         self._enqueue_pods = enqueue_pods
         self._pod_deleted = pod_deleted
-        self.memory = Memory(
-            links=KnownLinks(self._link_changed),
-            node_pods=KnownPods(),
+        self.caches = Caches(
+            links=LinkCache(self._link_changed),
+            node_pods=PodCache(),
             namespace_cache=self.namespace_cache,
-            pods_bell=Bell(),
-            numbers=Numbers(),
-            addresses=KnownAddresses(),
+            pods_notifier=KeyedNotifier(),
+            numbers=VniAllocator(),
+            addresses=NodeAddressCache(),
             waiting=waiting,
         )
-        self._links = Informer(self._links_source(), self.memory.links)
-        self._node_pods = Informer(self._node_pods_source(), self.memory.node_pods, self._node_pods_changed)
+        self._links = Informer(self._links_source(), self.caches.links)
+        self._node_pods = Informer(self._node_pods_source(), self.caches.node_pods, self._node_pods_changed)
         self._lock = threading.Lock()
         self._namespaces: dict[str, _Namespace] = {}
 
@@ -100,7 +100,7 @@ class Informers:
 
     def _follow(self, namespace: str) -> _Namespace:
         def notify(_: Sequence[object]) -> None:
-            self.memory.pods_bell.ring(namespace)
+            self.caches.pods_notifier.notify(namespace)
 
         known = NamespaceCache(partial(self._enqueue_pods, namespace), with_topologies=self._records.use_topologies)
         followed = _Namespace(known, [Informer(self._records.pods_source(namespace), known, notify)])
@@ -115,9 +115,9 @@ class Informers:
         return followed
 
     def _link_changed(self, name: str) -> None:
-        link = self.memory.links.get(name)
+        link = self.caches.links.get(name)
         if link is not None and link.vni is not None:
-            self.memory.numbers.note(link.vni, link.uid)
+            self.caches.numbers.note(link.vni, link.uid)
         self._enqueue_link(name)
 
     def _node_pods_changed(self, changes: Sequence[PodChange]) -> None:
@@ -131,16 +131,16 @@ class Informers:
         def list_links() -> tuple[list[Link], str]:
             links, malformed, version = self._records.links_of_node(self._node)
             for error in malformed:
-                self.memory.links.unreadable(error)
+                self.caches.links.unreadable(error)
             # A record that cannot be read is still there: what is known of it stays.
-            unread = (self.memory.links.get(error.record) for error in malformed)
+            unread = (self.caches.links.get(error.record) for error in malformed)
             return [*links, *(link for link in unread if link is not None)], version
 
         return Source(
             f"records of node {self._node}",
             list=list_links,
             watch=lambda version, seconds: self._records.node_link_changes(
-                self._node, version, seconds, self.memory.links.has
+                self._node, version, seconds, self.caches.links.has
             ),
         )
 

@@ -17,7 +17,7 @@ from ratchet.core.plan import wire_of
 from ratchet.core.sighting import Sighting
 from ratchet.errors import RatchetError
 from ratchet.node.journal import HeldEnd, Journal, SandboxEntry
-from ratchet.store.known import KnownRecords
+from ratchet.store.cache import CachedStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Inspector:
 
     node: str
     journal: Journal
-    records: KnownRecords
+    records: CachedStore
     sites: Underlays
     yield_to_calls: Callable[[], None]
 

@@ -16,11 +16,11 @@ from ratchet.core.edits import edits, wants_restart
 from ratchet.core.intent import Wanted, WantedLink, wanted_links
 from ratchet.core.model import Link, Pod, Side
 from ratchet.errors import InvalidIntentError
+from ratchet.node.attach import OwnEnd, held_ends
 from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry
-from ratchet.node.linking import OwnEnd, held_ends
 from ratchet.node.reconciler import Reconciler, take_down
 from ratchet.node.reservation import reserve
-from ratchet.store.known import KnownRecords
+from ratchet.store.cache import CachedStore
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Membership:
     """
 
     journal: Journal
-    records: KnownRecords
+    records: CachedStore
     announcer: Announcer
     is_adding: Callable[[str], bool]
     reconcile_link: Callable[[str], None]

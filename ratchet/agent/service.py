@@ -25,12 +25,12 @@ from ratchet.cni.arguments import Arguments, Command
 from ratchet.cni.config import PLUGIN_KEYS, NetworkConfig
 from ratchet.core.model import PodRef
 from ratchet.errors import AddressFamilyError, ApiUnavailableError, InvalidIntentError, RatchetError
-from ratchet.node.answering import answer, speak_of_keys
 from ratchet.node.call import Call
+from ratchet.node.dispatch import dispatch
 from ratchet.node.journal import Attachment, Journal, SandboxEntry, since_boot
-from ratchet.node.seen import Seen
-from ratchet.node.verbs import serve
-from ratchet.store.known import KnownRecords
+from ratchet.node.response import log_keys, respond
+from ratchet.node.verified import VerifiedEnds
+from ratchet.store.cache import CachedStore
 from ratchet.store.records import Records
 
 log = logging.getLogger(__name__)
@@ -55,19 +55,19 @@ class _Followed:
 class CallService:
     """Serves the runtime's calls.
 
-    After a call, `enqueue_link` queues its links and `enqueue_pod` its pod. `seen` has the ends that it left standing.
+    After a call, `enqueue_link` queues its links and `enqueue_pod` its pod. `verified` has the ends that are up then.
     """
 
     settings: Settings
     journal: Journal
-    records: KnownRecords
+    records: CachedStore
     sites: Underlays
     metrics: Metrics
     announcer: Announcer
     enqueue_link: Callable[[str], None]
     enqueue_pod: Callable[[str, str], None]
     foreground: ForegroundGate
-    seen: Seen
+    verified: VerifiedEnds
     _adding: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _spoken_of: set[tuple[object, ...]] = field(default_factory=set)
@@ -93,7 +93,7 @@ class CallService:
     def _answered(self, request: Request, connect: Callable[[float], Records], followed: _Followed) -> Answer:
         began = time.monotonic()
         called_at = min(request.began, since_boot())
-        status, said = answer(request.variables, request.stdin, partial(self._serve, called_at, connect, followed))
+        status, said = respond(request.variables, request.stdin, partial(self._serve, called_at, connect, followed))
         code = int(said.get("code", 0)) if status and said else 0
         command = request.variables.get("CNI_COMMAND", "")
         self.metrics.call(command if command in _COMMANDS else "unknown", code, time.monotonic() - began)
@@ -118,7 +118,7 @@ class CallService:
             require=(network.wait_policy or settings.wait_policy) == "require",
             find_site=self.sites,
             node=settings.node_name,
-            seen=self.seen,
+            verified=self.verified,
         )
         pod = PodRef(arguments.pod_namespace, arguments.pod_name, arguments.pod_uid)
         if pod.name:
@@ -131,7 +131,7 @@ class CallService:
                 self._adding[arguments.container_id] += 1
             followed.adding = call.attachment
         try:
-            said = serve(call)
+            said = dispatch(call)
         except (AddressFamilyError, InvalidIntentError) as error:
             self.announcer.event(pod, Reason.of(error), str(error))
             raise
@@ -184,7 +184,7 @@ class CallService:
             return
         if len(self._spoken_of) < SPOKEN_OF_MAX:
             self._spoken_of.add(said)
-        speak_of_keys(network)
+        log_keys(network)
         if given:
             log.info("keys of the configuration for which the agent has settings of its own: %s", ", ".join(given))
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from ratchet.agent.settings import Settings
 from ratchet.core.plan import Site
 from ratchet.errors import ApiUnavailableError, InvalidConfigError, RatchetError
-from ratchet.node.sites import Underlay, find_site
+from ratchet.node.underlay import Underlay, find_site
 from ratchet.store.records import Records
 
 log = logging.getLogger(__name__)

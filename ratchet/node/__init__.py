@@ -1,1 +1,1 @@
-"""What happens on one node: the CNI verbs, the reconciler under them, and the hosts that run them."""
+"""What happens on one node: the CNI commands, the reconciler below them, and the hosts that run them."""

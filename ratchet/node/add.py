@@ -26,10 +26,10 @@ from ratchet.errors import (
     PodMissingError,
     SupersededError,
 )
+from ratchet.node.attach import LinkSelection, held_ends, link_all
 from ratchet.node.call import Call
 from ratchet.node.delete import undo
 from ratchet.node.journal import HeldEnd, SandboxEntry
-from ratchet.node.linking import Naming, held_ends, link_all
 from ratchet.node.reservation import reserve
 from ratchet.store.records import Records
 
@@ -101,7 +101,7 @@ def _with_links(call: Call, records: Records, pod: Pod, began: float) -> Result:
     requested = wait_of(pod)
     seconds = call.wait if requested is None else requested
     until = began + seconds
-    naming = Naming.look(records, pod, {call.arguments.ifname}, min(seconds, TOPOLOGIES_SECONDS), until)
+    naming = LinkSelection.look(records, pod, {call.arguments.ifname}, min(seconds, TOPOLOGIES_SECONDS), until)
     wanted = held_ends(records, pod, naming.ends)
     config = call.network.boot_network or call.network.delegate
     intended = _with_intended(call, entry, config)

@@ -14,8 +14,8 @@ from ratchet.core.plan import Site
 from ratchet.errors import FollowedError, InvalidEnvironmentError, NamespaceGoneError, PodMissingError
 from ratchet.node.journal import Attachment, Journal
 from ratchet.node.reconciler import Reconciler
-from ratchet.node.seen import Seen
-from ratchet.node.sites import FindSite, Underlay, find_site
+from ratchet.node.underlay import FindSite, Underlay, find_site
+from ratchet.node.verified import VerifiedEnds
 from ratchet.store.records import Records
 
 
@@ -26,7 +26,7 @@ class Call:
     `connect` gives the API's records, with how many seconds it may be waited for; `began` is when the runtime called,
     in seconds since boot. `wait` is how many seconds ADD may wait for its peers; where they have not come by then it
     fails if `require`, else whoever stays completes its links. `find_site` says what this node brings to links; `node`
-    is its name, empty where only the pod's own object tells it. `seen` is told which ends stand.
+    is its name, empty where only the pod's own object tells it. `verified` is told which ends stand.
     """
 
     arguments: Arguments
@@ -38,7 +38,7 @@ class Call:
     require: bool = True
     find_site: FindSite = find_site
     node: str = ""
-    seen: Seen = field(default_factory=Seen)
+    verified: VerifiedEnds = field(default_factory=VerifiedEnds)
 
     @property
     def underlay(self) -> Underlay:
@@ -101,7 +101,7 @@ class Call:
             self.refuse_followed()
             return self.is_deleted()
 
-        return Reconciler(records, self.journal, is_deleted, self.seen)
+        return Reconciler(records, self.journal, is_deleted, self.verified)
 
     def pod(self, records: Records) -> Pod:
         """The pod that the runtime means. Raises PodMissingError."""

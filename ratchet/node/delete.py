@@ -14,8 +14,8 @@ from dataclasses import replace
 from ratchet.cni import delegate
 from ratchet.cni.delegation import Delegation, prepare
 from ratchet.errors import ApiUnavailableError, DelegateError, RatchetError
-from ratchet.node.at_once import each_at_once
 from ratchet.node.call import Call
+from ratchet.node.concurrency import map_concurrently
 from ratchet.node.journal import HeldEnd, SandboxEntry, boot_id
 from ratchet.node.reconciler import taking_down
 from ratchet.store.records import Records
@@ -110,7 +110,7 @@ def _leave_links(call: Call, entry: SandboxEntry, reason: str) -> None:
         except RatchetError as error:
             log.error("the end of %s is left to the agent or `ratchet gc`: %s", end.link, error)
 
-    each_at_once(leave, entry.ends)
+    map_concurrently(leave, entry.ends)
 
 
 def _connected(call: Call) -> Records | None:

@@ -11,7 +11,7 @@ from ratchet.cni.config import DEFAULT_VXLAN_PORT
 from ratchet.cni.delegation import Delegation
 from ratchet.core.model import Link, Location, PodRef, Side
 from ratchet.errors import MalformedRecordError
-from ratchet.node.sites import Underlay
+from ratchet.node.underlay import Underlay
 from ratchet.store.codec import decode_link, encode_link
 
 

@@ -15,8 +15,8 @@ from typing import Any, NoReturn
 from ratchet.cni.arguments import Arguments
 from ratchet.cni.config import DEFAULT_STATE_DIR, NetworkConfig
 from ratchet.errors import TryAgainError
-from ratchet.node.answering import answer, speak_of_keys
 from ratchet.node.logs import configure
+from ratchet.node.response import log_keys, respond
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +43,10 @@ def main(kubeconfig: str | None = None, state_dir: str | None = None) -> int:
     stdout = _stdout_for_the_answer_alone()
     stdin = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
     signal.signal(signal.SIGTERM, _stopped)
-    status, said = answer(os.environ, stdin, partial(_serve, kubeconfig, state_dir))
-    if said is not None:
+    status, result = respond(os.environ, stdin, partial(_serve, kubeconfig, state_dir))
+    if result is not None:
         with os.fdopen(stdout, "w") as out:
-            json.dump(said, out)
+            json.dump(result, out)
             out.write("\n")
     return status
 
@@ -55,19 +55,19 @@ def _serve(
     kubeconfig: str | None, state_dir: str | None, arguments: Arguments, network: NetworkConfig
 ) -> dict[str, Any] | None:
     configure(network, arguments)
-    speak_of_keys(network)
+    log_keys(network)
     # Imported here because they are most of a start's cost, and VERSION needs none of them.
     from ratchet.node.call import Call
+    from ratchet.node.dispatch import dispatch
     from ratchet.node.journal import Journal
     from ratchet.node.process import process_began
-    from ratchet.node.verbs import serve
     from ratchet.store.apiserver import connect
-    from ratchet.store.numbers import Numbers
     from ratchet.store.records import Records
+    from ratchet.store.vni import VniAllocator
 
     def records(patience: float) -> Records:
         api = connect(_kubeconfig(network.kubeconfig or kubeconfig), patience=patience)
-        return Records(api, network.namespace, network.vni_range, Numbers(), use_topologies=network.topologies)
+        return Records(api, network.namespace, network.vni_range, VniAllocator(), use_topologies=network.topologies)
 
     if network.wait_policy == "proceed":
         log.warning('"wait_policy": "proceed" is of no effect: nobody stays who could complete a link later')
@@ -80,9 +80,9 @@ def _serve(
         wait=WAIT_SECONDS if network.wait is None else network.wait,
     )
     log.info("called")
-    said = serve(call)
+    result = dispatch(call)
     log.info("done")
-    return said
+    return result
 
 
 def _kubeconfig(named: str | None) -> str | None:

@@ -48,7 +48,7 @@ from ratchet.errors import (
     VniInUseError,
 )
 from ratchet.node.journal import Journal
-from ratchet.node.seen import Seen
+from ratchet.node.verified import VerifiedEnds
 from ratchet.retry import call_with_retries
 from ratchet.store.records import Records
 
@@ -66,7 +66,7 @@ def wall_clock() -> datetime:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class EndpointResult:
     """How far an end has come: its link's record as it is stored now, and the device that stands by it, if it does."""
 
     record: Link
@@ -82,17 +82,17 @@ class Reconciler:
     """The ends of one node's sandboxes.
 
     `records` is what the API remembers, `journal` what the node does; `deleted` says whether the runtime has deleted
-    a sandbox, by container id; `seen` is told which ends stand; `now` is the wall clock, for people who read the
+    a sandbox, by container id; `verified` is told which ends stand; `now` is the wall clock, for people who read the
     records.
     """
 
     records: Records
     journal: Journal
     deleted: Callable[[str], bool]
-    seen: Seen = field(default_factory=Seen)
+    verified: VerifiedEnds = field(default_factory=VerifiedEnds)
     now: Callable[[], datetime] = wall_clock
 
-    def settle(self, attempt: Attempt, site: Site, *, joined: bool) -> Settled:
+    def settle(self, attempt: Attempt, site: Site, *, joined: bool) -> EndpointResult:
         """Take an end as far as it goes now: into its link's record first, unless the attempt has `joined` before.
 
         An end whose peer is there is built before it is written that it has joined: both go into one write. Raises
@@ -101,9 +101,9 @@ class Reconciler:
         the link cannot be made.
         """
         with self.journal.lock(attempt.name):
-            settled = _until_undisputed(lambda: _Settling(self, attempt, site, joined).run())
+            settled = retry_on_conflict(lambda: EndpointReconcile(self, attempt, site, joined).run())
             side = attempt.as_recorded(settled.record).side
-            self.seen.note(settled.record, side, site, stands=settled.stands)
+            self.verified.note(settled.record, side, site, stands=settled.stands)
             return settled
 
     def leave(self, link: str, container_id: str, reason: str) -> None:
@@ -120,7 +120,7 @@ class Reconciler:
         try:
             self._change(link, left)
         except NewerRecordError:
-            _until_undisputed(lambda: self.records.leave_newer(link, container_id))
+            retry_on_conflict(lambda: self.records.leave_newer(link, container_id))
             raise
 
     def note_lost(self, link: str, container_id: str, reason: str) -> None:
@@ -135,7 +135,7 @@ class Reconciler:
     def assert_vni(self, link: str) -> None:
         """Have the record of a link hold the Lease of its VNI, or renumber it. Raises RatchetError."""
         with self.journal.lock(link):
-            _until_undisputed(lambda: self._assert_vni(link))
+            retry_on_conflict(lambda: self._assert_vni(link))
 
     def _assert_vni(self, name: str) -> None:
         record = self.records.link(name)
@@ -152,14 +152,14 @@ class Reconciler:
         try:
             stored = self.write(before, renumbered)
         except ConflictError:
-            self.give_back(renumbered)
+            self.free_unused_vni(renumbered)
             raise
         log.warning("VNI renumbered link=%s from=%s to=%s reason=%r", stored.name, draft.vni, stored.vni, reason)
         if refused and draft.vni is not None:
             self.records.release_vni(draft.vni, stored.uid)
         return stored
 
-    def give_back(self, claimed: Link) -> None:
+    def free_unused_vni(self, claimed: Link) -> None:
         """Free a VNI that was claimed for a record, unless the record has it or may yet take it."""
         if claimed.vni is not None and self.taker(claimed) is None:
             self.records.release_vni(claimed.vni, claimed.uid)
@@ -190,10 +190,10 @@ class Reconciler:
             if record is not None:
                 self.write(record, move(record))
 
-        _until_undisputed(try_once)
+        retry_on_conflict(try_once)
 
 
-class _Settling:
+class EndpointReconcile:
     """One pass over one end, under its link's lock.
 
     `draft` is the record as it is going to be written; what is stored may lag behind it until the end stands. From
@@ -215,18 +215,18 @@ class _Settling:
         self._stored, self._certain = reconciler.records.expected_link(attempt.name)
         self._draft = self._stored
 
-    def run(self) -> Settled:
+    def run(self) -> EndpointResult:
         try:
             return self._steps()
         except ConflictError:
-            self._give_back()
+            self._free_claim()
             raise
         except Exception:
             with suppress(RatchetError):  # the Lease is then left to `ratchet gc`
-                _until_undisputed(self._account_for_claim)
+                retry_on_conflict(self._account_for_claim)
             raise
 
-    def _steps(self) -> Settled:
+    def _steps(self) -> EndpointResult:
         while (settled := self._done(self._next_step())) is None:
             pass
         return settled
@@ -252,34 +252,34 @@ class _Settling:
             else:
                 return step
 
-    def _done(self, step: Step) -> Settled | None:
+    def _done(self, step: Step) -> EndpointResult | None:
         """Do a step; how far the end has come, if it was the last."""
         attempt = self._attempt
         match step:
             case Join() if self._is_of_a_pod_that_is_gone():
-                self._give_way("its pod is gone, and another one of its name has its place")
+                self._withdraw("its pod is gone, and another one of its name has its place")
             case Join():
                 self._draft = moves.join(self._draft, attempt.wanted, attempt.side, attempt.sandbox, self._now())
                 self._joined = True
             case Number():
-                self._draft = self._claimed = self._reconciler.records.numbered(self._present())
+                self._draft = self._claimed = self._reconciler.records.with_allocated_vni(self._present())
             case Look() | Make() | Build():
                 return self._done_to_the_wire(step)
             case Note():
                 self._draft = moves.note_standing(self._present(), attempt.side, self._now())
                 self._written()
             case Withdraw(reason):
-                self._give_way(reason)
+                self._withdraw(reason)
             case Reject(error):
                 self._written()
                 raise error
             case Wait():
                 return self._waiting()
             case Done():
-                return Settled(self._written(), self._observed.near if self._observed else None)
+                return EndpointResult(self._written(), self._observed.near if self._observed else None)
         return None
 
-    def _done_to_the_wire(self, step: Look | Make | Build) -> Settled | None:
+    def _done_to_the_wire(self, step: Look | Make | Build) -> EndpointResult | None:
         """Do a step at the wire; how far the end has come, if it waits for the peer's pod to be put right."""
         match step:
             case Look(wire):
@@ -378,11 +378,11 @@ class _Settling:
         self._stored, self._certain = self._reconciler.records.link(self._attempt.name), True
         self._draft, self._observed, self._joined = self._stored, None, self._joined_before
 
-    def _waiting(self) -> Settled:
+    def _waiting(self) -> EndpointResult:
         record = self._written()
         if self._site.attended and record.kind is None and not self._bare:
             self._unplug()
-        return Settled(record)
+        return EndpointResult(record)
 
     def _is_plugged(self) -> bool:
         """Whether an end is there as if its peer were."""
@@ -415,17 +415,17 @@ class _Settling:
         stored = self._stored = self._draft = self._reconciler.write(before, self._present())
         self._certain |= stored is not before  # the API took it as what comes after what we had
         if self._claimed is not None and self._claimed.vni != stored.vni:
-            self._give_back()
+            self._free_claim()
         self._claimed = None
         return stored
 
-    def _give_way(self, reason: str) -> NoReturn:
+    def _withdraw(self, reason: str) -> NoReturn:
         attempt = self._attempt
         self._take_down()
         self._reconciler.leave(attempt.name, attempt.container_id, reason)
         raise SupersededError(f"cannot link pod {attempt.sandbox.pod}: {reason}")
 
-    def _give_back(self) -> None:
+    def _free_claim(self) -> None:
         """Free a VNI that was claimed and not written, unless its record may yet take it; its device goes first."""
         if self._claimed is None or self._taker() is not None:
             return
@@ -439,7 +439,7 @@ class _Settling:
         if self._claimed is None or self._claimed.vni is None:
             return
         if (taker := self._taker()) is None:
-            self._give_back()
+            self._free_claim()
         elif taker.vni is None:
             self._reconciler.records.update(taker, moves.with_vni(taker, self._claimed.vni))
 
@@ -507,7 +507,7 @@ def _unless_for_the_peer(wire: Wire, act: Callable[[], Observed]) -> Observed | 
         return None
 
 
-def _until_undisputed(decide: Callable[[], Decided]) -> Decided:
+def retry_on_conflict(decide: Callable[[], Decided]) -> Decided:
     """Decide again, on what is stored by then, for as long as others' writes come between; bounded and jittered."""
     return call_with_retries(decide, ConflictError, _conflict_retries)
 

@@ -61,7 +61,7 @@ from ratchet.core.orphans import VniLease
 from ratchet.core.properties import UNSAID, Properties
 from ratchet.core.shared import shared_address, shared_text
 from ratchet.errors import MalformedRecordError, NewerRecordError
-from ratchet.store.properties import END_PROPERTIES, decode_properties, encode_properties
+from ratchet.store.endpoint_spec import END_PROPERTIES, decode_properties, encode_properties
 
 Json = dict[str, Any]
 

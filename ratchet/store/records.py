@@ -50,7 +50,7 @@ from ratchet.store.codec import (
 )
 from ratchet.store.formats import RecordFormats
 from ratchet.store.listwatch import FIRST_PAUSE, LONGEST_PAUSE, Changed, Failed, Listed, Source, list_watch
-from ratchet.store.numbers import Numbers
+from ratchet.store.vni import VniAllocator
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ class Records:
         api: ApiServer,
         namespace: str = "ratchet",
         vni_range: tuple[int, int] = (11, 16777215),
-        numbers: Numbers | None = None,
+        numbers: VniAllocator | None = None,
         formats: RecordFormats | None = None,
         *,
         use_topologies: bool = True,
@@ -281,7 +281,7 @@ class Records:
 
     # VNIs
 
-    def numbered(self, link: Link) -> Link:
+    def with_allocated_vni(self, link: Link) -> Link:
         """The link with a VNI that no other link has; `link.uid` must be the stored record's.
 
         One that a Lease already gives to this record is taken again (a crash before it was written, or the other
@@ -289,11 +289,11 @@ class Records:
         """
         if link.vni is not None:
             return link
-        return with_vni(link, (self.numbers or Numbers()).claim(self, link))
+        return with_vni(link, (self.numbers or VniAllocator()).claim(self, link))
 
     def claim_another_vni(self, link: Link) -> int:
         """Claim a VNI for a record that has one and must not keep it. Raises VniExhaustedError."""
-        return (self.numbers or Numbers()).claim(self, link, another=True)
+        return (self.numbers or VniAllocator()).claim(self, link, another=True)
 
     def hold_vni(self, link: Link) -> bool:
         """Whether the record holds the Lease of its VNI: a missing Lease is created, an ownerless one replaced.

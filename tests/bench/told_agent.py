@@ -25,7 +25,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
 from ratchet.agent import agent, logs, service, settings  # noqa: E402
 from ratchet.agent.frame import Answer  # noqa: E402
-from ratchet.node import at_once  # noqa: E402
+from ratchet.node import concurrency  # noqa: E402
 from ratchet.store import apiserver  # noqa: E402
 
 
@@ -77,7 +77,7 @@ def tell_of_work(path: str) -> None:
 
     for owner, name, wrapped in (
         (service.CallService, "_answered", without_asking),
-        (at_once.Work, "help", without_asking),
+        (concurrency.Work, "help", without_asking),
         (apiserver.ApiServer, "_retried", counted),
     ):
         setattr(owner, name, wrapped(getattr(owner, name)))

@@ -26,9 +26,9 @@ from ratchet.errors import (
     VniForeignError,
     VniInUseError,
 )
-from ratchet.node import add, call, delete, linking, reconciler, sites
+from ratchet.node import add, attach, call, delete, reconciler, underlay
 from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry
-from ratchet.store import listwatch, numbers
+from ratchet.store import listwatch, vni
 from ratchet.store.apiserver import (
     MERGE_PATCH,
     AlreadyExistsError,
@@ -292,15 +292,15 @@ def taken_away(parents: dict[str, Parent]) -> Iterator[None]:
     kernel = FakeKernel(parents)
     time = SimpleNamespace(monotonic=lambda: current().clock(), sleep=_sleep)
     with ExitStack() as stack:
-        for module in (reconciler, call, add, sites, controller):
+        for module in (reconciler, call, add, underlay, controller):
             stack.enter_context(patch.object(module, "datapath", kernel))
         for clocked in (add, listwatch):
             stack.enter_context(patch.object(clocked, "time", time))
-        stack.enter_context(patch.object(reconciler, "_until_undisputed", lambda decide: current().undisputed(decide)))
-        for busy in (linking, delete):
-            stack.enter_context(patch.object(busy, "each_at_once", lambda *work: current().at_once(*work)))
+        stack.enter_context(patch.object(reconciler, "retry_on_conflict", lambda decide: current().undisputed(decide)))
+        for busy in (attach, delete):
+            stack.enter_context(patch.object(busy, "map_concurrently", lambda *work: current().at_once(*work)))
         stack.enter_context(patch.object(listwatch, "random", SimpleNamespace(uniform=lambda low, _: low)))
-        stack.enter_context(patch.object(numbers, "random", SimpleNamespace(choice=lambda free: free[0])))
+        stack.enter_context(patch.object(vni, "random", SimpleNamespace(choice=lambda free: free[0])))
         yield
 
 

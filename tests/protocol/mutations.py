@@ -16,10 +16,10 @@ from unittest.mock import patch
 from ratchet.core import moves
 from ratchet.core.model import Link, Pod, Side
 from ratchet.core.plan import Attempt, Build, Done, Look, Make, Note, Site, Step, plan
-from ratchet.node import add, linking, reconciler
+from ratchet.node import add, attach, reconciler
 from ratchet.node.call import Call
 from ratchet.node.journal import HeldEnd
-from ratchet.node.reconciler import Reconciler, Settled
+from ratchet.node.reconciler import EndpointResult, Reconciler
 from ratchet.store.apiserver import MERGE_PATCH, AlreadyExistsError, Json
 from ratchet.store.records import Records
 from tests.protocol.asking import FakeApi, current
@@ -149,12 +149,12 @@ def noting_before_building() -> Iterator[None]:
 def reading_outside_the_lock() -> Iterator[None]:
     """The lock is held for building and noting alone; the record was read before."""
 
-    def settle(self: Reconciler, attempt: Attempt, site: Site, *, joined: bool) -> Settled:
-        def decide() -> Settled:
+    def settle(self: Reconciler, attempt: Attempt, site: Site, *, joined: bool) -> EndpointResult:
+        def decide() -> EndpointResult:
             record = self.records.link(attempt.name)
             with self.journal.lock(attempt.name):
                 remembering = replace(self, records=_Remembering(self.records, record))
-                return reconciler._Settling(remembering, attempt, site, joined).run()
+                return reconciler.EndpointReconcile(remembering, attempt, site, joined).run()
 
         return current().undisputed(decide)
 
@@ -165,16 +165,16 @@ def reading_outside_the_lock() -> Iterator[None]:
 @contextmanager
 def destroying_from_memory() -> Iterator[None]:
     """What a watch told is never compared with what the API says."""
-    with patch.object(reconciler._Settling, "_needs_certainty", lambda *_: False):
+    with patch.object(reconciler.EndpointReconcile, "_needs_certainty", lambda *_: False):
         yield
 
 
 @contextmanager
 def naming_by_declarer() -> Iterator[None]:
     """Each pod uses a link as the pod itself declares it: in its own order, under the name of that order."""
-    held_end = linking._held_end
+    held_end = attach._held_end
 
-    def named(records: Records, pod: Pod, end: linking.OwnEnd) -> HeldEnd:
+    def named(records: Records, pod: Pod, end: attach.OwnEnd) -> HeldEnd:
         wanted, side = end
         own = next((one for one in wanted.declarations if one.is_declared_by(pod)), None)
         if own is None:
@@ -182,7 +182,7 @@ def naming_by_declarer() -> Iterator[None]:
         side = next(each for each in Side if own.endpoint(each) == wanted.endpoint(side))
         return HeldEnd(own.link, side)
 
-    with patch.object(linking, "_held_end", named):
+    with patch.object(attach, "_held_end", named):
         yield
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ratchet.errors import ConflictError
-from ratchet.node.at_once import Work
+from ratchet.node.concurrency import Work
 from tests.protocol.asking import Request, run_by
 from tests.protocol.world import Actor, World, perform
 
@@ -146,7 +146,7 @@ class Runner:
         return self._answer
 
     def at_once(self, act: Callable[[Thing], Outcome], things: Sequence[Thing]) -> list[Outcome]:
-        """As `each_at_once`: how many help is drawn, and so are their turns."""
+        """As `map_concurrently`: how many help is drawn, and so are their turns."""
         work = Work(act, things)
         for number in range(self._turns.drawn(len(things))):
             part = Runner(self._turns, self.actor, f"{self.name} ({number})", work.help, self)

@@ -27,7 +27,7 @@ from ratchet.core.naming import vni_lease_name
 from ratchet.core.orphans import orphaned_leases
 from ratchet.core.plan import Attempt
 from ratchet.errors import RatchetError
-from ratchet.node.reconciler import Reconciler, _Settling
+from ratchet.node.reconciler import EndpointReconcile, Reconciler
 from ratchet.store.codec import encode_link, encode_vni_lease, node_labels
 from ratchet.store.records import Records
 from tests.protocol import scenes
@@ -374,7 +374,7 @@ def freeing_by_holder() -> AbstractContextManager[Any]:
 
 def evicting_at_once() -> AbstractContextManager[Any]:
     """Another tunnel of a VNI is taken for a left-over without a look at the Lease."""
-    return patch.object(_Settling, "_is_held", lambda *_: True)
+    return patch.object(EndpointReconcile, "_is_held", lambda *_: True)
 
 
 def standing_still() -> AbstractContextManager[Any]:

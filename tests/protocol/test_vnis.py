@@ -347,11 +347,11 @@ def held_by_name() -> Iterator[None]:
 def given_back_at_once() -> Iterator[None]:
     """A number that could not be written is freed without asking whether the other end has written it."""
 
-    def release(self: reconciler._Settling) -> None:
+    def release(self: reconciler.EndpointReconcile) -> None:
         if (claimed := self._claimed) and claimed.vni is not None:
             self._reconciler.records.release_vni(claimed.vni, claimed.uid)
 
-    with patch.object(reconciler._Settling, "_give_back", release):
+    with patch.object(reconciler.EndpointReconcile, "_give_back", release):
         yield
 
 

@@ -118,7 +118,7 @@ class TestMetrics:
                 threads.submit(work)
         assert values(metrics, "ratchet_cni_call_seconds_count") == {(str(code), "ADD"): 400 for code in range(4)}
 
-    @pytest.mark.parametrize("module", ["ratchet.node.plugin", "ratchet.node.verbs", "ratchet.cli.main"])
+    @pytest.mark.parametrize("module", ["ratchet.node.plugin", "ratchet.node.dispatch", "ratchet.cli.main"])
     def test_the_plugin_does_without_the_library(self, module: str) -> None:
         code = f"import sys, {module}; sys.exit('prometheus_client' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,15 +15,15 @@ from ratchet.core.model import Link, Pod, Side
 from ratchet.core.naming import node_label
 from ratchet.core.plan import Attempt
 from ratchet.errors import ConflictError
-from ratchet.node import linking
-from ratchet.node.linking import link_all
-from ratchet.node.reconciler import Settled
+from ratchet.node import attach
+from ratchet.node.attach import link_all
+from ratchet.node.reconciler import EndpointResult
 from ratchet.store.apiserver import AlreadyExistsError, Json, Watched
+from ratchet.store.cache import CachedStore, Caches, KeyedNotifier, LinkCache, NodeAddressCache, PodCache
 from ratchet.store.codec import decode_link, encode_link
-from ratchet.store.known import Bell, KnownAddresses, KnownLinks, KnownPods, KnownRecords, Memory
 from ratchet.store.namespace import NamespaceCache
-from ratchet.store.numbers import Numbers
 from ratchet.store.records import Records
+from ratchet.store.vni import VniAllocator
 from tests.support.links import NOW, joined, own, pod, veth, wanted
 
 LINK = wanted()  # pair-pod:in2 is the lesser end, primary-pod:in1 the greater one
@@ -54,14 +54,14 @@ def stored(link: Link) -> Json:
     return encoded | {"metadata": encoded["metadata"] | {"uid": "u", "resourceVersion": "5"}}
 
 
-def records_with(api: Api, *pods: Pod, synced: bool = True) -> KnownRecords:
-    cache, links = NamespaceCache(), KnownLinks()
+def records_with(api: Api, *pods: Pod, synced: bool = True) -> CachedStore:
+    cache, links = NamespaceCache(), LinkCache()
     cache.replace(pods)
     cache.state.set_synced()
     if synced:
         links.state.set_synced()
-    memory = Memory(links, KnownPods(), lambda _: cache, Bell(), Numbers(), KnownAddresses())
-    return KnownRecords(api, "ratchet", (1, 2), memory)  # type: ignore[arg-type]
+    caches = Caches(links, PodCache(), lambda _: cache, KeyedNotifier(), VniAllocator(), NodeAddressCache())
+    return CachedStore(api, "ratchet", (1, 2), caches)  # type: ignore[arg-type]
 
 
 def on(node: str, name: str, **more: Any) -> Pod:
@@ -175,7 +175,7 @@ def test_a_version_that_is_known_is_not_decoded_again() -> None:
     def watch(*_: object, **__: object) -> list[Watched]:
         return [Watched("MODIFIED", own_write), Watched("MODIFIED", news), Watched("DELETED", own_write)]
 
-    links = KnownLinks()
+    links = LinkCache()
     links.put(replace(CREATED, resource_version="5"))
     records = Records(SimpleNamespace(watch=watch))  # type: ignore[arg-type]
     changes = list(records.node_link_changes("node-a", "1", 1.0, links.has))
@@ -214,12 +214,12 @@ class Linking:
         self.waited = True
         if self._created:
             yield {LINK.name}
-        assert given[-1] <= time.monotonic() + linking.CREATION_SECONDS, "it waits for longer than a moment"
+        assert given[-1] <= time.monotonic() + attach.CREATION_SECONDS, "it waits for longer than a moment"
 
-    def settle(self, attempt: Attempt, _: object, *, joined: bool) -> Settled:
+    def settle(self, attempt: Attempt, _: object, *, joined: bool) -> EndpointResult:
         self.settled.append((attempt.name, joined))
         record = replace(veth(), name=attempt.name)
-        return Settled(record, SimpleNamespace())  # type: ignore[arg-type]
+        return EndpointResult(record, SimpleNamespace())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("created", [True, False], ids=["the peer's node creates it", "nobody creates it"])
@@ -254,7 +254,7 @@ class Waiting(Linking):
     def has_changed(self, record: Link) -> bool:
         return record.name in self.changed
 
-    def settle(self, attempt: Attempt, site: object, *, joined: bool) -> Settled:
+    def settle(self, attempt: Attempt, site: object, *, joined: bool) -> EndpointResult:
         return replace(super().settle(attempt, site, joined=joined), device=None)
 
 

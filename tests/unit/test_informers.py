@@ -117,11 +117,11 @@ def test_a_pod_that_vanished_in_a_gap_of_410_is_told_as_a_deleted_one_is(watched
     script.lists.put(([stays, pod("again", "2")], "9"))
     until("what vanished", lambda: len(watched.gone) == 3)
     assert watched.gone[1:] == [PodChange(vanished, gone=True), PodChange(comes_again, gone=True)]
-    assert watched.informers.memory.node_pods.get("ns", "stays") == stays
+    assert watched.informers.caches.node_pods.get("ns", "stays") == stays
 
 
 def test_a_record_that_vanished_in_a_gap_of_410_is_gone(watched: Watched) -> None:
-    script, known = watched.records.links_script, watched.informers.memory.links
+    script, known = watched.records.links_script, watched.informers.caches.links
     script.lists.put(([link("a", "3"), link("b", "4")], "5"))
     watched.informers.start()
     until("the records", lambda: watched.informers.links_listed)
@@ -134,7 +134,7 @@ def test_a_record_that_vanished_in_a_gap_of_410_is_gone(watched: Watched) -> Non
 
 def test_a_record_that_can_no_longer_be_read_is_not_gone(watched: Watched) -> None:
     links = watched.records.links_script
-    known = watched.informers.memory.links
+    known = watched.informers.caches.links
     links.lists.put(([link("kept", "1"), link("unread", "1")], "1"))
     watched.informers.start()
     until("the records", lambda: watched.informers.links_listed)
@@ -149,7 +149,7 @@ def test_a_malformed_record_is_logged_when_the_watch_delivers_it_once_for_each_v
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The record is listed again after the gap, at the same version."""
-    script, known = watched.records.links_script, watched.informers.memory.links
+    script, known = watched.records.links_script, watched.informers.caches.links
 
     def error(version: str) -> MalformedRecordError:
         return MalformedRecordError(f"cannot read it at {version}", record="broken", version=version)

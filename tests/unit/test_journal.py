@@ -35,7 +35,7 @@ from ratchet.node.journal import (
     boot_id,
 )
 from ratchet.node.process import process_began
-from ratchet.node.sites import Underlay
+from ratchet.node.underlay import Underlay
 
 ONE = Attachment("net", "c1", "eth0")
 

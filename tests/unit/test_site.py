@@ -9,7 +9,7 @@ import pytest
 from ratchet import datapath
 from ratchet.core.device import Parent
 from ratchet.errors import ApiUnavailableError
-from ratchet.node.sites import Underlay, find_site
+from ratchet.node.underlay import Underlay, find_site
 from ratchet.store.records import Records
 
 ADDRESSES = ("10.0.0.1",)

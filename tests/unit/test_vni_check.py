@@ -14,8 +14,8 @@ from ratchet.core.naming import vni_lease_name
 from ratchet.core.orphans import VniLease
 from ratchet.errors import ApiUnavailableError, ConflictError
 from ratchet.store.apiserver import ApiServer, ForbiddenError, NotFoundError
+from ratchet.store.cache import LinkCache
 from ratchet.store.codec import encode_vni_lease
-from ratchet.store.known import KnownLinks
 from ratchet.store.records import Records
 
 Json = dict[str, Any]
@@ -87,7 +87,7 @@ class Known:
     """The cached records and the Leases, as the check sees them."""
 
     def __init__(self, leases: Leases, *links: Link) -> None:
-        self.known = KnownLinks()
+        self.known = LinkCache()
         self._leases = leases
         for one in links:
             self.known.put(one)

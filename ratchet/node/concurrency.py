@@ -19,7 +19,7 @@ HELPERS = 15
 _helpers = ThreadPoolExecutor(HELPERS, thread_name_prefix="helper")
 
 
-def each_at_once(act: Callable[[Thing], Outcome], things: Sequence[Thing]) -> list[Outcome]:
+def map_concurrently(act: Callable[[Thing], Outcome], things: Sequence[Thing]) -> list[Outcome]:
     """What `act` gives for each, in their order. The caller's thread works too, and does all where nobody can help.
 
     Helpers log as the caller does. Where one fails no more are begun, and once those that were have ended, the failure

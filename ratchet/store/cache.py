@@ -24,8 +24,8 @@ from ratchet.store.apiserver import ApiServer, ForbiddenError
 from ratchet.store.formats import RecordFormats
 from ratchet.store.listwatch import SyncState, vanished
 from ratchet.store.namespace import NamespaceCache
-from ratchet.store.numbers import Numbers
 from ratchet.store.records import LinkChange, PodChange, Records
+from ratchet.store.vni import VniAllocator
 
 log = logging.getLogger(__name__)
 
@@ -35,21 +35,21 @@ ADDRESSES_SECONDS = 300.0
 CATCH_UP_SECONDS = 1.0
 
 
-class Bell:
+class KeyedNotifier:
     """Rings for those who wait for a key: nobody wakes for what others wait for."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._queues: dict[str, list[SimpleQueue[str]]] = {}
 
-    def ring(self, key: str) -> None:
+    def notify(self, key: str) -> None:
         with self._lock:
             queues = list(self._queues.get(key, ()))
         for queue in queues:
             queue.put(key)
 
     @contextmanager
-    def heard(self, keys: Collection[str]) -> Iterator[Callable[[float], set[str]]]:
+    def subscribed(self, keys: Collection[str]) -> Iterator[Callable[[float], set[str]]]:
         """Within the block, a function that waits until a monotonic time for rings, and tells which keys rang."""
         queue: SimpleQueue[str] = SimpleQueue()
         with self._lock:
@@ -75,14 +75,14 @@ def _drained(queue: SimpleQueue[str], until: float) -> set[str]:
         return keys
 
 
-class KnownLinks:
+class LinkCache:
     """The records that this node has to do with, as they were last read, watched or written; safe between threads.
 
     `changed` is told the name of each that becomes another than it was.
     """
 
     def __init__(self, changed: Callable[[str], None] = lambda _: None) -> None:
-        self.bell = Bell()
+        self.notifier = KeyedNotifier()
         self.changed = changed
         self.state = SyncState()
         self._lock = threading.Lock()
@@ -205,7 +205,7 @@ class KnownLinks:
         self._tell(name)
 
     def _tell(self, name: str) -> None:
-        self.bell.ring(name)
+        self.notifier.notify(name)
         self.changed(name)
 
 
@@ -216,7 +216,7 @@ def is_newer(version: str, than: str) -> bool:
     return version != than
 
 
-class KnownPods:
+class PodCache:
     """The pods of this node, by namespace and name; safe between threads."""
 
     def __init__(self) -> None:
@@ -254,24 +254,24 @@ class KnownPods:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class Caches:
     """All that is known. `namespace_cache` gives a namespace's pods and topologies, followed by somebody from the first
     question on.
 
     Whoever waits for something to change does so within `waiting`.
     """
 
-    links: KnownLinks
-    node_pods: KnownPods
+    links: LinkCache
+    node_pods: PodCache
     namespace_cache: Callable[[str], NamespaceCache]
-    pods_bell: Bell
-    numbers: Numbers
-    addresses: KnownAddresses
+    pods_notifier: KeyedNotifier
+    numbers: VniAllocator
+    addresses: NodeAddressCache
     formats: RecordFormats = field(default_factory=RecordFormats)
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
-class KnownRecords(Records):
+class CachedStore(Records):
     """Records that are answered from memory where that is good enough, and by the API where it is not."""
 
     def __init__(
@@ -279,18 +279,18 @@ class KnownRecords(Records):
         api: ApiServer,
         namespace: str,
         vni_range: tuple[int, int],
-        memory: Memory,
+        caches: Caches,
         *,
         use_topologies: bool = True,
     ) -> None:
-        super().__init__(api, namespace, vni_range, memory.numbers, memory.formats, use_topologies=use_topologies)
-        self.memory = memory
-        self.known = memory.links
+        super().__init__(api, namespace, vni_range, caches.numbers, caches.formats, use_topologies=use_topologies)
+        self.caches = caches
+        self.known = caches.links
 
-    def patient(self, seconds: float) -> KnownRecords:
+    def patient(self, seconds: float) -> CachedStore:
         """The same, where each request may go on being retried for `seconds`."""
         api = self.api.patient(seconds)
-        return KnownRecords(api, self.namespace, self.vni_range, self.memory, use_topologies=self.use_topologies)
+        return CachedStore(api, self.namespace, self.vni_range, self.caches, use_topologies=self.use_topologies)
 
     # Links
 
@@ -334,7 +334,7 @@ class KnownRecords(Records):
 
     def _nodes_of(self, link: Link, side: Side) -> set[str]:
         """The nodes on which pods are that answer to the name of an end, as far as is known."""
-        pods = self.memory.namespace_cache(link.namespace).called(link.end(side).name)
+        pods = self.caches.namespace_cache(link.namespace).called(link.end(side).name)
         return {pod.node for pod in pods if pod.node and not pod.deleting and not pod.finished}
 
     def update(self, before: Link, after: Link) -> Link:
@@ -356,13 +356,13 @@ class KnownRecords(Records):
         version: str,  # noqa: ARG002
         until: float,
     ) -> Iterator[set[str] | None]:
-        with self.known.bell.heard(names) as wait:
+        with self.known.notifier.subscribed(names) as wait:
             yield None  # what changed before there was a bell
             while time.monotonic() < until:
-                with self.memory.waiting():
-                    rung = wait(until)
-                if rung:
-                    yield rung
+                with self.caches.waiting():
+                    notified = wait(until)
+                if notified:
+                    yield notified
 
     def _stored(self, write: Callable[..., Link], *arguments: Link, name: str) -> Link:
         try:
@@ -376,11 +376,11 @@ class KnownRecords(Records):
     # Pods
 
     def pod(self, namespace: str, name: str, uid: str = "") -> Pod | None:
-        known = self.memory.node_pods.get(namespace, name)
+        known = self.caches.node_pods.get(namespace, name)
         return known if known is not None and known.ref.uid == uid else super().pod(namespace, name, uid)
 
     def pods_and_version(self, namespace: str | None = None) -> tuple[list[Pod], str]:
-        if namespace is not None and (known := self.memory.namespace_cache(namespace)).state.is_synced:
+        if namespace is not None and (known := self.caches.namespace_cache(namespace)).state.is_synced:
             return known.all(), ""
         return super().pods_and_version(namespace)
 
@@ -390,14 +390,14 @@ class KnownRecords(Records):
 
     def watch_wanted(self, pod: Pod, reserved: frozenset[str], seconds: float, until: float) -> Iterator[Wanted]:
         namespace = pod.ref.namespace
-        known = self.memory.namespace_cache(namespace)
-        with self.memory.pods_bell.heard([namespace]) as wait:
+        known = self.caches.namespace_cache(namespace)
+        with self.caches.pods_notifier.subscribed([namespace]) as wait:
             if self._knows(known, pod, seconds):
                 yield known.wanted_for(pod, reserved)
                 while time.monotonic() < until:
-                    with self.memory.waiting():
-                        rung = wait(until)
-                    if rung:
+                    with self.caches.waiting():
+                        notified = wait(until)
+                    if notified:
                         yield known.wanted_for(pod, reserved)
                 return
         pods, version = super().pods_and_version(namespace)
@@ -406,13 +406,13 @@ class KnownRecords(Records):
             yield wanted_links(changed, reserved, topologies=self.topologies(namespace))
 
     def pods_called(self, namespace: str, names: Collection[str]) -> list[Pod]:
-        known = self.memory.namespace_cache(namespace)
+        known = self.caches.namespace_cache(namespace)
         if not known.state.is_synced:
             return super().pods_called(namespace, names)
         return list({pod.ref: pod for name in names for pod in known.called(name)}.values())
 
     def topologies(self, namespace: str) -> list[Topology]:
-        known = self.memory.namespace_cache(namespace)
+        known = self.caches.namespace_cache(namespace)
         return known.topologies() if known.topologies_state.is_synced else super().topologies(namespace)
 
     def topologies_now(self, namespace: str) -> list[Topology]:
@@ -426,7 +426,7 @@ class KnownRecords(Records):
         topologies are waited for longer, for `seconds`.
         """
         began = time.monotonic()
-        with self.memory.pods_bell.heard([pod.ref.namespace]) as wait:
+        with self.caches.pods_notifier.subscribed([pod.ref.namespace]) as wait:
             while True:
                 current = known.get(pod.ref.name)
                 if known.knows_what_is_wanted and current is not None and current.ref == pod.ref:
@@ -435,13 +435,13 @@ class KnownRecords(Records):
                 until = began + (max(seconds, CATCH_UP_SECONDS) if forbidden else CATCH_UP_SECONDS)
                 if time.monotonic() >= until:
                     return False
-                with self.memory.waiting():
+                with self.caches.waiting():
                     wait(until)
 
     def wanted_for(self, pod: Pod, reserved: frozenset[str]) -> Wanted:
         """The wanted links as far as they hold for one pod, from memory where its namespace is followed."""
         namespace = pod.ref.namespace
-        known = self.memory.namespace_cache(namespace)
+        known = self.caches.namespace_cache(namespace)
         if known.knows_what_is_wanted:
             return known.wanted_for(pod, reserved)
         return wanted_links(self.pods(namespace), reserved, topologies=self.topologies(namespace))
@@ -449,13 +449,13 @@ class KnownRecords(Records):
     # Nodes
 
     def node_addresses(self, node: str) -> tuple[str, ...]:
-        return self.memory.addresses.of(node, super().node_addresses)
+        return self.caches.addresses.of(node, super().node_addresses)
 
     def refresh_node_addresses(self, node: str) -> bool:
-        return self.memory.addresses.refresh(node, super().node_addresses)
+        return self.caches.addresses.refresh(node, super().node_addresses)
 
 
-class KnownAddresses:
+class NodeAddressCache:
     """The addresses of nodes as the API has them, read again after a while or by `refresh`. No empty list is kept."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -26,9 +26,9 @@ from ratchet.core.intent import (
 from ratchet.core.model import End, Link, Pod, Side
 from ratchet.core.plan import Attempt, Site
 from ratchet.errors import InvalidIntentError, PeerMissingError, SupersededError
-from ratchet.node.at_once import each_at_once
+from ratchet.node.concurrency import map_concurrently
 from ratchet.node.journal import HeldEnd
-from ratchet.node.reconciler import Reconciler, Settled
+from ratchet.node.reconciler import EndpointResult, Reconciler
 from ratchet.store.records import Records
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ OwnEnd = tuple[WantedLink, Side]
 
 def held_ends(records: Records, pod: Pod, ends: Sequence[OwnEnd]) -> list[HeldEnd]:
     """The pod's ends of wanted links, each under the name of its link's record."""
-    return each_at_once(partial(_held_end, records, pod), ends)
+    return map_concurrently(partial(_held_end, records, pod), ends)
 
 
 def _held_end(records: Records, pod: Pod, end: OwnEnd) -> HeldEnd:
@@ -55,7 +55,7 @@ def _held_end(records: Records, pod: Pod, end: OwnEnd) -> HeldEnd:
 
 
 @dataclass(frozen=True, slots=True)
-class Naming:
+class LinkSelection:
     """The ends of links that are a pod's, as the pods of its namespace declared them when they were looked at."""
 
     ends: list[OwnEnd]
@@ -162,12 +162,12 @@ def _await_records(records: Records, attempts: Sequence[Attempt]) -> None:
 
 def _settle_each(
     reconciler: Reconciler, site: Site, attempts: Sequence[Attempt], *, joined: bool
-) -> dict[str, Settled]:
+) -> dict[str, EndpointResult]:
     """How far each end comes now, by link; the API's answers for all of them are waited for together.
 
     Raises once nobody is at work on any of them.
     """
-    ends = each_at_once(lambda one: reconciler.settle(one, site, joined=joined), attempts)
+    ends = map_concurrently(lambda one: reconciler.settle(one, site, joined=joined), attempts)
     return {one.name: end for one, end in zip(attempts, ends, strict=True)}
 
 

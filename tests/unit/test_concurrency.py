@@ -9,25 +9,25 @@ from unittest.mock import patch
 
 import pytest
 
-from ratchet.node import at_once
-from ratchet.node.at_once import HELPERS, each_at_once
+from ratchet.node import concurrency
+from ratchet.node.concurrency import HELPERS, map_concurrently
 
 SECONDS = 20.0
 subject: ContextVar[str] = ContextVar("subject", default="nothing")
 
 
 def test_each_is_done_and_told_in_order() -> None:
-    assert each_at_once(lambda number: number * 2, range(100)) == [number * 2 for number in range(100)]
-    assert each_at_once(lambda number: number * 2, []) == []
+    assert map_concurrently(lambda number: number * 2, range(100)) == [number * 2 for number in range(100)]
+    assert map_concurrently(lambda number: number * 2, []) == []
 
 
 def test_as_many_are_at_work_as_there_are_helpers_and_the_caller() -> None:
     together = threading.Barrier(HELPERS + 1, timeout=SECONDS)
-    each_at_once(lambda _: together.wait(), range(HELPERS + 1))
+    map_concurrently(lambda _: together.wait(), range(HELPERS + 1))
 
 
 def test_one_alone_is_done_by_the_caller() -> None:
-    assert each_at_once(lambda _: threading.current_thread(), [1]) == [threading.current_thread()]
+    assert map_concurrently(lambda _: threading.current_thread(), [1]) == [threading.current_thread()]
 
 
 def test_helpers_know_what_the_caller_is_at_work_on() -> None:
@@ -39,7 +39,7 @@ def test_helpers_know_what_the_caller_is_at_work_on() -> None:
 
     token = subject.set("a pod")
     try:
-        found = each_at_once(seen, range(2))
+        found = map_concurrently(seen, range(2))
     finally:
         subject.reset(token)
     assert {said for said, _ in found} == {"a pod"}
@@ -59,17 +59,17 @@ def test_a_failure_is_raised_once_all_that_was_begun_has_ended_and_nothing_more_
         assert told.wait(SECONDS)
         ended.append(number)
 
-    class Told(at_once.Work[int, None]):
+    class Told(concurrency.Work[int, None]):
         def do(self) -> None:
             super().do()
             told.set()  # by whoever failed, and went home
 
     with (
-        patch.object(at_once, "HELPERS", 2),
-        patch.object(at_once, "Work", Told),
+        patch.object(concurrency, "HELPERS", 2),
+        patch.object(concurrency, "Work", Told),
         pytest.raises(ValueError, match="1"),
     ):
-        each_at_once(act, range(50))
+        map_concurrently(act, range(50))
     assert sorted(begun) == [0, 1, 2]
     assert sorted(ended) == [0, 2], "what was begun is over"
 
@@ -82,20 +82,20 @@ def test_of_several_failures_the_first_in_order_is_raised() -> None:
         raise ValueError(number)
 
     with pytest.raises(ValueError, match="0"):
-        each_at_once(fail, range(2))
+        map_concurrently(fail, range(2))
 
 
 @pytest.fixture
 def submitted() -> Iterator[list[Callable[[], None]]]:
     """What helpers were asked for, none of whom has come yet."""
     asked: list[Callable[[], None]] = []
-    with patch.object(at_once._helpers, "submit", lambda run, work: asked.append(lambda: run(work))):
+    with patch.object(concurrency._helpers, "submit", lambda run, work: asked.append(lambda: run(work))):
         yield asked
 
 
 def test_a_helper_who_comes_late_finds_nothing_to_do(submitted: list[Callable[[], None]]) -> None:
     done: list[int] = []
-    each_at_once(done.append, range(3))
+    map_concurrently(done.append, range(3))
     assert len(submitted) == 2
     for late in submitted:
         late()
@@ -110,12 +110,12 @@ def test_a_helper_who_comes_after_a_failure_begins_nothing(submitted: list[Calla
         raise ValueError(number)
 
     with pytest.raises(ValueError, match="0"):
-        each_at_once(act, range(3))
+        map_concurrently(act, range(3))
     for late in submitted:
         late()
     assert done == [0]
 
 
 def test_without_threads_the_caller_does_all() -> None:
-    with patch.object(at_once._helpers, "submit", side_effect=RuntimeError("can't start new thread")):
-        assert each_at_once(lambda _: threading.current_thread(), range(3)) == [threading.current_thread()] * 3
+    with patch.object(concurrency._helpers, "submit", side_effect=RuntimeError("can't start new thread")):
+        assert map_concurrently(lambda _: threading.current_thread(), range(3)) == [threading.current_thread()] * 3

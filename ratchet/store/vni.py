@@ -56,7 +56,7 @@ class Leases(Protocol):
     def record_vnis(self, vnis: Collection[int] | None = None) -> dict[int, str]: ...
 
 
-class Numbers:
+class VniAllocator:
     """The VNIs in use, as far as is known; safe between threads. Keep one for as long as the process runs."""
 
     def __init__(self) -> None:

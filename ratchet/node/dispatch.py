@@ -1,4 +1,4 @@
-"""The CNI verbs, as every host serves them: from a call to what goes to stdout."""
+"""Dispatch a CNI call to its command, for the plugin and for the agent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ratchet.node.collect import collect
 from ratchet.node.delete import delete
 from ratchet.node.status import status
 
-_VERBS: dict[Command, Callable[[Call], dict[str, Any] | None]] = {
+_COMMANDS: dict[Command, Callable[[Call], dict[str, Any] | None]] = {
     Command.ADD: add,
     Command.DEL: delete,
     Command.CHECK: check,
@@ -23,7 +23,7 @@ _VERBS: dict[Command, Callable[[Call], dict[str, Any] | None]] = {
 }
 
 
-def serve(call: Call) -> dict[str, Any] | None:
-    """Do what the runtime asks; the result of ADD, None for the others. Raises RatchetError."""
+def dispatch(call: Call) -> dict[str, Any] | None:
+    """Run the command of a call. Returns the result of ADD, None for the others. Raises RatchetError."""
     require(call.arguments.command, call.network.cni_version)
-    return _VERBS[call.arguments.command](call)
+    return _COMMANDS[call.arguments.command](call)

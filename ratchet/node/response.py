@@ -1,4 +1,4 @@
-"""From what the runtime says to what it is told: read, judged, served, answered; the same whoever serves."""
+"""The response to a CNI call: decode the runtime's input, have it served, encode the result or the error."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 Serve = Callable[[Arguments, NetworkConfig], dict[str, Any] | None]
 
 
-def answer(environ: Mapping[str, str], stdin: bytes, serve: Serve) -> tuple[int, dict[str, Any] | None]:
-    """The exit status and what goes to stdout (None: nothing), `serve` doing what is asked but for VERSION."""
+def respond(environ: Mapping[str, str], stdin: bytes, serve: Serve) -> tuple[int, dict[str, Any] | None]:
+    """The exit status of a call, and the JSON for stdout (None: nothing). `serve` runs every command but VERSION."""
     try:
         arguments = read_arguments(environ)
         if arguments.command is Command.VERSION:
@@ -26,14 +26,14 @@ def answer(environ: Mapping[str, str], stdin: bytes, serve: Serve) -> tuple[int,
     except RatchetError as error:
         log.error("%s%s", error, f" ({error.details})" if error.details else "")
         return 1, error_json(error, answer_version(stdin))
-    except Exception as fault:  # a traceback on stdout or none at all would cost the runtime the reason
+    except Exception as fault:  # a traceback on stdout, or no output, would hide the reason from the runtime
         log.exception("a fault in ratchet")
         bug = RatchetError(f"cannot serve the call: {type(fault).__name__}: {fault}", details="this is a bug")
         return 1, error_json(bug, answer_version(stdin))
 
 
-def speak_of_keys(network: NetworkConfig) -> None:
-    """Log what of a configuration means nothing."""
+def log_keys(network: NetworkConfig) -> None:
+    """Log the keys of a network configuration that Ratchet ignores."""
     if network.ignored:
         log.info("ignored keys of 2017, which mean nothing any more: %s", ", ".join(network.ignored))
     if network.unknown:

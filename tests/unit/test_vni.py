@@ -20,10 +20,10 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from ratchet.core.model import End, Link
 from ratchet.core.orphans import VniLease
 from ratchet.errors import VniExhaustedError
-from ratchet.store import numbers as numbers_module
+from ratchet.store import vni as numbers_module
 from ratchet.store.apiserver import AlreadyExistsError, ApiServer, ForbiddenError, NotFoundError
 from ratchet.store.codec import decode_vni_lease
-from ratchet.store.numbers import CROWD_MAX, LOOKED_UP_AT_ONCE, TAKEN_BEFORE_LIST, VNI_MAX, Numbers
+from ratchet.store.vni import CROWD_MAX, LOOKED_UP_AT_ONCE, TAKEN_BEFORE_LIST, VNI_MAX, VniAllocator
 
 
 def failing(*_: object) -> Any:
@@ -80,34 +80,34 @@ def leases() -> Leases:
 
 def test_the_lowest_free_number_is_claimed_and_all_are_listed_once(leases: Leases) -> None:
     leases.hold(12, "another")
-    numbers = Numbers()
+    numbers = VniAllocator()
     assert [numbers.claim(leases, link(uid)) for uid in ("a", "b")] == [11, 13]
     assert leases.listings == 1
 
 
 def test_a_number_that_the_record_has_already_is_taken_again(leases: Leases) -> None:
     leases.hold(13, "a")
-    assert Numbers().claim(leases, link("a")) == 13
+    assert VniAllocator().claim(leases, link("a")) == 13
     assert len(leases.stored) == 1
 
 
 @pytest.mark.parametrize("holder", ["another", "", None])
 def test_a_number_that_was_taken_meanwhile_is_passed_by_whoever_holds_it(leases: Leases, holder: str | None) -> None:
-    numbers = Numbers()
+    numbers = VniAllocator()
     assert numbers.claim(leases, link("a")) == 11
     leases.hold(12, holder)
     assert numbers.claim(leases, link("b")) in (13, 14)
 
 
 def test_a_claim_whose_answer_was_lost_is_known_for_ones_own(leases: Leases) -> None:
-    numbers = Numbers()
+    numbers = VniAllocator()
     assert numbers.claim(leases, link("a")) == 11
     leases.hold(12, "b")
     assert numbers.claim(leases, link("b")) == 12
 
 
 def test_where_all_seem_taken_they_are_listed_anew_before_it_is_said(leases: Leases) -> None:
-    numbers = Numbers()
+    numbers = VniAllocator()
     for uid in "abcd":
         numbers.claim(leases, link(uid))
     del leases.stored["vni-12"]
@@ -117,7 +117,7 @@ def test_where_all_seem_taken_they_are_listed_anew_before_it_is_said(leases: Lea
 
 
 def test_a_number_that_was_freed_is_claimed_again_without_listing(leases: Leases) -> None:
-    numbers = Numbers()
+    numbers = VniAllocator()
     numbers.claim(leases, link("a"))
     del leases.stored["vni-11"]
     numbers.freed(11)
@@ -126,7 +126,7 @@ def test_a_number_that_was_freed_is_claimed_again_without_listing(leases: Leases
 
 
 def test_a_number_that_a_watch_reported_is_not_tried(leases: Leases) -> None:
-    numbers = Numbers()
+    numbers = VniAllocator()
     numbers.claim(leases, link("a"))
     leases.hold(12, "another")
     numbers.note(12, "another")
@@ -137,7 +137,7 @@ def test_a_number_that_a_watch_reported_is_not_tried(leases: Leases) -> None:
 
 
 def test_threads_never_claim_one_number_twice() -> None:
-    leases, numbers = Leases(high=200), Numbers()
+    leases, numbers = Leases(high=200), VniAllocator()
     with ThreadPoolExecutor(16) as at_once:
         claimed = list(at_once.map(lambda number: numbers.claim(leases, link(str(number))), range(100)))
     assert len(set(claimed)) == 100
@@ -145,7 +145,7 @@ def test_threads_never_claim_one_number_twice() -> None:
 
 def test_a_number_that_is_being_tried_is_not_tried_by_another_who_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several ends of a pod are made at once, in a process that has not listed before."""
-    leases, numbers, claimed = Leases(), Numbers(), list[int]()
+    leases, numbers, claimed = Leases(), VniAllocator(), list[int]()
     tried: list[str] = []
 
     def create(path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -163,24 +163,24 @@ def test_a_number_that_is_being_tried_is_not_tried_by_another_who_lists(monkeypa
 
 def test_a_number_that_a_record_has_is_not_claimed_whatever_has_become_of_its_lease(leases: Leases) -> None:
     leases.recorded = {11: "another", 12: "b"}
-    assert Numbers().claim(leases, link("a")) == 13
+    assert VniAllocator().claim(leases, link("a")) == 13
 
 
 def test_a_number_that_a_node_has_refused_is_not_claimed_again(leases: Leases) -> None:
     leases.hold(12, "a")
     refusing = replace(link("a"), refused_vnis=(11, 12))
-    assert Numbers().claim(leases, refusing) == 13
+    assert VniAllocator().claim(leases, refusing) == 13
 
 
 def test_another_number_is_neither_the_present_one_nor_one_that_the_record_holds(leases: Leases) -> None:
     """Whoever lost the race for a number of this record may be about to free its Lease."""
     leases.hold(12, "a")
     numbered = replace(link("a"), vni=11)
-    assert Numbers().claim(leases, numbered, another=True) == 13
+    assert VniAllocator().claim(leases, numbered, another=True) == 13
 
 
 def test_a_number_of_ones_own_is_taken_again_only_while_its_lease_is_there(leases: Leases) -> None:
-    numbers = Numbers()
+    numbers = VniAllocator()
     assert numbers.claim(leases, link("a")) == 11
     leases.hold(11, "another")
     vni = numbers.claim(leases, link("a"))
@@ -215,7 +215,7 @@ def lines_run(act: Callable[[], object]) -> int:
 def test_a_claim_costs_the_same_whatever_the_number_of_leases(another: bool) -> None:
     costs = []
     for held in (50, 5000):
-        leases, numbers = Leases(high=VNI_MAX), Numbers()
+        leases, numbers = Leases(high=VNI_MAX), VniAllocator()
         for vni in range(11, 11 + held):
             leases.hold(vni, f"holder-{vni}")
         numbers.claim(leases, link("first"))
@@ -226,14 +226,14 @@ def test_a_claim_costs_the_same_whatever_the_number_of_leases(another: bool) -> 
 
 def test_claims_list_all_leases_once(leases: Leases) -> None:
     leases.vni_range = (11, VNI_MAX)
-    numbers = Numbers()
+    numbers = VniAllocator()
     assert [numbers.claim(leases, link(str(number))) for number in range(500)] == list(range(11, 511))
     assert (leases.listings, leases.created) == (1, 500)
     assert leases.looked_up == []
 
 
 def test_threads_that_claim_first_list_once() -> None:
-    leases, numbers = Leases(high=200), Numbers()
+    leases, numbers = Leases(high=200), VniAllocator()
     barrier = threading.Barrier(8)
 
     def claim(number: int) -> int:
@@ -247,7 +247,7 @@ def test_threads_that_claim_first_list_once() -> None:
 
 def test_a_list_that_failed_says_nothing(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
     leases.hold(11, "another")
-    numbers = Numbers()
+    numbers = VniAllocator()
     with monkeypatch.context() as broken:
         broken.setattr(leases, "vni_leases", failing)
         with pytest.raises(ForbiddenError):
@@ -258,7 +258,7 @@ def test_a_list_that_failed_says_nothing(leases: Leases, monkeypatch: pytest.Mon
 
 def test_what_others_claimed_is_learnt_by_their_leases_and_listed_after_several_in_a_row(leases: Leases) -> None:
     leases.vni_range = (11, VNI_MAX)
-    numbers = Numbers()
+    numbers = VniAllocator()
     numbers.claim(leases, link("a"))
     for vni in range(12, 12 + 2 * CROWD_MAX):
         leases.hold(vni, "another")
@@ -270,7 +270,7 @@ def test_what_others_claimed_is_learnt_by_their_leases_and_listed_after_several_
 def test_agents_that_claim_at_once_seldom_try_a_number_of_another() -> None:
     """Twenty agents claim in turn. Each knows of the others' claims only what it has tried."""
     leases = Leases(high=VNI_MAX)
-    agents = [Numbers() for _ in range(20)]
+    agents = [VniAllocator() for _ in range(20)]
     claimed = [
         agent.claim(leases, link(f"{number}-{turn}")) for turn in range(25) for number, agent in enumerate(agents)
     ]
@@ -281,7 +281,7 @@ def test_agents_that_claim_at_once_seldom_try_a_number_of_another() -> None:
 
 def test_a_small_range_is_used_up_again_and_again_whoever_frees(leases: Leases) -> None:
     """Another node frees each number: this one learns of it when the range seems exhausted."""
-    numbers = Numbers()
+    numbers = VniAllocator()
     for turn in range(20):
         vni = numbers.claim(leases, link(str(turn)))
         del leases.stored[f"vni-{vni}"]
@@ -290,7 +290,7 @@ def test_a_small_range_is_used_up_again_and_again_whoever_frees(leases: Leases) 
 
 def test_a_lease_without_a_holder_is_in_use_until_a_list_no_longer_has_it(leases: Leases) -> None:
     leases.hold(11, None)
-    numbers = Numbers()
+    numbers = VniAllocator()
     assert [numbers.claim(leases, link(uid)) for uid in "abc"] == [12, 13, 14]
     del leases.stored["vni-11"]
     assert numbers.claim(leases, link("d")) == 11
@@ -304,7 +304,7 @@ def test_all_are_listed_after_as_many_changes_as_there_are_numbers(
     leases.vni_range = (11, VNI_MAX)
     for vni in range(11, 41):
         leases.hold(vni, "another")
-    numbers = Numbers()
+    numbers = VniAllocator()
     for turn in range(31):
         numbers.claim(leases, link(str(turn)))
     leases.stored.clear()
@@ -324,7 +324,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("later")
 def test_a_number_that_a_record_has_got_since_the_list_is_not_claimed(leases: Leases) -> None:
-    numbers = Numbers()
+    numbers = VniAllocator()
     assert numbers.claim(leases, link("a")) == 11
     leases.recorded = {11: "a", 12: "another", 13: "another"}
     assert numbers.claim(leases, link("b")) == 14
@@ -334,7 +334,7 @@ def test_a_number_that_a_record_has_got_since_the_list_is_not_claimed(leases: Le
 
 @pytest.mark.usefixtures("later")
 def test_a_number_that_the_record_has_by_now_is_claimed_for_it(leases: Leases) -> None:
-    numbers = Numbers()
+    numbers = VniAllocator()
     numbers.claim(leases, link("a"))
     leases.recorded = {12: "b"}
     assert numbers.claim(leases, link("b")) == 12
@@ -342,7 +342,7 @@ def test_a_number_that_the_record_has_by_now_is_claimed_for_it(leases: Leases) -
 
 def test_records_are_looked_up_for_many_claims_at_once(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
     leases.vni_range = (11, VNI_MAX)
-    numbers = Numbers()
+    numbers = VniAllocator()
     numbers.claim(leases, link("a"))
     monkeypatch.setattr(numbers, "_listed", float("-inf"))
     for number in range(LOOKED_UP_AT_ONCE):
@@ -353,7 +353,7 @@ def test_records_are_looked_up_for_many_claims_at_once(leases: Leases, monkeypat
 def test_threads_that_need_a_lookup_share_one(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers that other threads are trying are in it, found or not."""
     leases.vni_range = (11, VNI_MAX)
-    numbers, threads = Numbers(), 8
+    numbers, threads = VniAllocator(), 8
     numbers.claim(leases, link("a"))
     monkeypatch.setattr(numbers, "_listed", float("-inf"))
     leases.recorded = {12: "other", 13: "another"}
@@ -374,7 +374,7 @@ def test_threads_that_need_a_lookup_share_one(leases: Leases, monkeypatch: pytes
 
 @pytest.mark.usefixtures("later")
 def test_a_lookup_that_failed_says_nothing_and_keeps_no_number(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
-    numbers = Numbers()
+    numbers = VniAllocator()
     numbers.claim(leases, link("a"))
     with monkeypatch.context() as broken:
         broken.setattr(leases, "record_vnis", failing)
@@ -396,7 +396,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.leases = Leases(11, 18)
-        self.agents = [Numbers(), Numbers()]
+        self.agents = [VniAllocator(), VniAllocator()]
         # What was read of records is believed for RECORDS_SECONDS; here for no time.
         self.patched = patch.object(numbers_module, "RECORDS_SECONDS", -1.0)
         self.patched.start()

@@ -14,13 +14,13 @@ from ratchet.core.intent import Wanted, wanted_links
 from ratchet.core.intent.index import IntentIndex
 from ratchet.core.model import End, Link, Pod, PodRef, Sandbox, Topology
 from ratchet.errors import ApiUnavailableError, TopologiesUnknownError
-from ratchet.store import known as known_module
+from ratchet.store import cache as known_module
 from ratchet.store import namespace as namespace_module
 from ratchet.store.apiserver import ForbiddenError
-from ratchet.store.known import Bell, KnownAddresses, KnownLinks, KnownPods, KnownRecords, Memory, is_newer
+from ratchet.store.cache import CachedStore, Caches, KeyedNotifier, LinkCache, NodeAddressCache, PodCache, is_newer
 from ratchet.store.namespace import NamespaceCache
-from ratchet.store.numbers import Numbers
 from ratchet.store.records import PodChange, Records, TopologyChange
+from ratchet.store.vni import VniAllocator
 
 
 def link(version: str, name: str = "l", ifname: str = "in1") -> Link:
@@ -33,8 +33,8 @@ def told() -> list[str]:
 
 
 @pytest.fixture
-def known(told: list[str]) -> KnownLinks:
-    return KnownLinks(told.append)
+def known(told: list[str]) -> LinkCache:
+    return LinkCache(told.append)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_versions_are_compared_as_the_numbers_that_they_are(version: str, than: 
     assert is_newer(version, than) is newer
 
 
-def test_an_older_record_never_replaces_a_newer_one(known: KnownLinks, told: list[str]) -> None:
+def test_an_older_record_never_replaces_a_newer_one(known: LinkCache, told: list[str]) -> None:
     """A watch that lags tells what this node's own write has made old."""
     known.put(link("10"))
     known.put(link("9"))
@@ -56,7 +56,7 @@ def test_an_older_record_never_replaces_a_newer_one(known: KnownLinks, told: lis
     assert told == ["l"]
 
 
-def test_a_record_that_went_does_not_come_back_by_an_older_word(known: KnownLinks) -> None:
+def test_a_record_that_went_does_not_come_back_by_an_older_word(known: LinkCache) -> None:
     known.put(link("10"))
     known.gone("l", "12")
     known.put(link("11"))
@@ -65,7 +65,7 @@ def test_a_record_that_went_does_not_come_back_by_an_older_word(known: KnownLink
     assert known.get("l") is not None
 
 
-def test_an_older_word_that_it_went_does_not_take_away_a_newer_record(known: KnownLinks, told: list[str]) -> None:
+def test_an_older_word_that_it_went_does_not_take_away_a_newer_record(known: LinkCache, told: list[str]) -> None:
     """This node left the link, and has joined it again before the watch tells that it left."""
     known.put(link("13"))
     known.gone("l", "12")
@@ -73,7 +73,7 @@ def test_an_older_word_that_it_went_does_not_take_away_a_newer_record(known: Kno
     assert told == ["l"]
 
 
-def test_what_is_dropped_is_believed_again_at_the_same_version(known: KnownLinks) -> None:
+def test_what_is_dropped_is_believed_again_at_the_same_version(known: LinkCache) -> None:
     known.put(link("10"))
     known.drop("l")
     assert known.get("l") is None
@@ -81,7 +81,7 @@ def test_what_is_dropped_is_believed_again_at_the_same_version(known: KnownLinks
     assert known.get("l") is not None
 
 
-def test_what_went_is_remembered_for_a_bounded_number(known: KnownLinks) -> None:
+def test_what_went_is_remembered_for_a_bounded_number(known: LinkCache) -> None:
     for number in range(5000):
         known.gone(f"l{number}", "5")
     known.put(link("4", "l4999"))
@@ -90,26 +90,26 @@ def test_what_went_is_remembered_for_a_bounded_number(known: KnownLinks) -> None
 
 
 def test_who_waits_is_woken_by_its_own_keys_alone() -> None:
-    bell = Bell()
-    with bell.heard(["a", "b"]) as wait:
-        bell.ring("c")
+    notifier = KeyedNotifier()
+    with notifier.subscribed(["a", "b"]) as wait:
+        notifier.notify("c")
         began = time.monotonic()
         assert wait(began + 0.05) == set()
-        bell.ring("b")
-        bell.ring("a")
+        notifier.notify("b")
+        notifier.notify("a")
         assert wait(time.monotonic() + 10) == {"a", "b"}
-    bell.ring("a")  # nobody hears it, and nothing is kept for anybody
+    notifier.notify("a")  # nobody hears it, and nothing is kept for anybody
 
 
 def test_who_waits_is_woken_from_another_thread() -> None:
-    bell = Bell()
-    with bell.heard(["a"]) as wait:
-        threading.Timer(0.05, bell.ring, ["a"]).start()
+    notifier = KeyedNotifier()
+    with notifier.subscribed(["a"]) as wait:
+        threading.Timer(0.05, notifier.notify, ["a"]).start()
         assert wait(time.monotonic() + 10) == {"a"}
 
 
 def test_pods_are_known_by_their_names_and_gone_when_they_are() -> None:
-    pods = KnownPods()
+    pods = PodCache()
     one = Pod(PodRef("ns", "one", "1"))
     assert pods.replace([one]) == []
     again = replace(one, ref=PodRef("ns", "one", "2"))
@@ -120,7 +120,7 @@ def test_pods_are_known_by_their_names_and_gone_when_they_are() -> None:
 
 
 def test_pods_that_a_new_list_lacks_are_deletions_also_where_their_name_has_come_again() -> None:
-    pods = KnownPods()
+    pods = PodCache()
     stays, comes_again, goes = (Pod(PodRef("ns", name, "1")) for name in ("stays", "again", "goes"))
     pods.replace([stays, comes_again, goes])
     anew = replace(comes_again, ref=PodRef("ns", "again", "2"))
@@ -128,7 +128,7 @@ def test_pods_that_a_new_list_lacks_are_deletions_also_where_their_name_has_come
     assert pods.all() == [stays, anew]
 
 
-def test_records_that_a_new_list_lacks_are_gone_unless_they_are_newer(known: KnownLinks, told: list[str]) -> None:
+def test_records_that_a_new_list_lacks_are_gone_unless_they_are_newer(known: LinkCache, told: list[str]) -> None:
     known.replace([link("3", "a"), link("4", "b")], "5")
     known.put(link("9", "own"))
     told.clear()
@@ -137,7 +137,7 @@ def test_records_that_a_new_list_lacks_are_gone_unless_they_are_newer(known: Kno
     assert told == ["a"]
 
 
-def test_a_record_that_came_again_before_its_absence_was_answered_is_read_again(known: KnownLinks) -> None:
+def test_a_record_that_came_again_before_its_absence_was_answered_is_read_again(known: LinkCache) -> None:
     """GET answers 404, the record is created again, the watch reports it, and then the answer arrives."""
     known.put(link("12"))
     known.missing("l")
@@ -147,14 +147,14 @@ def test_a_record_that_came_again_before_its_absence_was_answered_is_read_again(
     assert (known.get("l"), known.names()) == (link("12"), ["l"])
 
 
-def test_a_record_that_is_missing_twice_is_forgotten(known: KnownLinks) -> None:
+def test_a_record_that_is_missing_twice_is_forgotten(known: LinkCache) -> None:
     known.put(link("12"))
     known.missing("l")
     known.missing("l")
     assert known.names() == []
 
 
-def test_a_record_that_a_refused_write_dropped_is_read_again(known: KnownLinks) -> None:
+def test_a_record_that_a_refused_write_dropped_is_read_again(known: LinkCache) -> None:
     known.put(link("12"))
     known.drop("l")
     assert known.names() == ["l"]
@@ -162,7 +162,7 @@ def test_a_record_that_a_refused_write_dropped_is_read_again(known: KnownLinks) 
     assert known.names() == []
 
 
-def test_records_that_are_not_watched_are_not_kept(known: KnownLinks) -> None:
+def test_records_that_are_not_watched_are_not_kept(known: LinkCache) -> None:
     """A call reads a record before its pod joins. Nobody reports what becomes of that record."""
     sandboxes = [Sandbox(f"c-{node}", PodRef("ns", "a", "1"), node, "/netns", "192.0.2.1") for node in ("n", "m")]
     mine, others = (
@@ -365,22 +365,22 @@ class NoApi:
         return [decode(pod) for pod in pods], "7"
 
 
-def recorded(api: NoApi, pods: NamespaceCache, bell: Bell) -> KnownRecords:
-    memory = Memory(KnownLinks(), KnownPods(), lambda _: pods, bell, Numbers(), KnownAddresses())
-    return KnownRecords(api, "ratchet", (1, 2), memory)  # type: ignore[arg-type]
+def recorded(api: NoApi, pods: NamespaceCache, notifier: KeyedNotifier) -> CachedStore:
+    caches = Caches(LinkCache(), PodCache(), lambda _: pods, notifier, VniAllocator(), NodeAddressCache())
+    return CachedStore(api, "ratchet", (1, 2), caches)  # type: ignore[arg-type]
 
 
 def test_a_watch_that_is_a_little_behind_is_waited_for() -> None:
-    pods, bell, api = NamespaceCache(), Bell(), NoApi([])
+    pods, notifier, api = NamespaceCache(), KeyedNotifier(), NoApi([])
     pods.replace([declaring("a", uid="old")])
     pods.state.set_synced()
 
     def tell() -> None:
         pods.apply(PodChange(declaring("a"), gone=False))
-        bell.ring("ns")
+        notifier.notify("ns")
 
     threading.Timer(0.05, tell).start()
-    wanted = next(recorded(api, pods, bell).watch_wanted(declaring("a"), ETH0, 0, 0))
+    wanted = next(recorded(api, pods, notifier).watch_wanted(declaring("a"), ETH0, 0, 0))
     assert [link.primary.ref.uid for link in wanted.links if link.primary] == ["1"]
     assert api.lists == 0
 
@@ -408,7 +408,7 @@ FORBIDDEN = TopologiesUnknownError("cannot read the topologies of namespace ns: 
 
 def test_forbidden_topologies_are_waited_for_until_they_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(known_module, "CATCH_UP_SECONDS", 0.0)
-    pods, bell, api = NamespaceCache(with_topologies=True), Bell(), NoApi([])
+    pods, notifier, api = NamespaceCache(with_topologies=True), KeyedNotifier(), NoApi([])
     pods.replace([declaring("a")])
     pods.state.set_synced()
     pods.topologies_state.set_unknown(FORBIDDEN)
@@ -416,10 +416,10 @@ def test_forbidden_topologies_are_waited_for_until_they_are_known(monkeypatch: p
     def tell() -> None:
         pods.replace_topologies([Topology("ns", "lab", "- endpoints: [a:in3, d:in2]")])
         pods.topologies_state.set_synced()
-        bell.ring("ns")
+        notifier.notify("ns")
 
     threading.Timer(0.05, tell).start()
-    wanted = next(recorded(api, pods, bell).watch_wanted(declaring("a"), ETH0, 10, 0))
+    wanted = next(recorded(api, pods, notifier).watch_wanted(declaring("a"), ETH0, 10, 0))
     assert [one.link.name for one in wanted.links] == ["ns.a.in1.b.in2", "ns.a.in3.d.in2"]
     assert api.lists == 0
 
@@ -448,7 +448,7 @@ def test_what_is_wanted_is_unknown_while_topologies_are_forbidden(monkeypatch: p
     pods, reserved = NamespaceCache(with_topologies=True), frozenset({"eth0"})
     pods.replace([declaring("a")])
     pods.state.set_synced()
-    records = recorded(Refusing([declaring("a")], 3), pods, Bell())
+    records = recorded(Refusing([declaring("a")], 3), pods, KeyedNotifier())
     for ask in (
         lambda: next(records.watch_wanted(declaring("a"), reserved, 0, 0)),
         lambda: records.wanted_for(declaring("a"), reserved),
@@ -465,9 +465,11 @@ def test_what_is_wanted_is_unknown_while_topologies_are_forbidden(monkeypatch: p
 @pytest.mark.parametrize("host", ["agent", "daemonless"])
 def test_topologies_that_are_off_are_never_listed(host: str) -> None:
     api: Any = Refusing([declaring("a")], 10**9)
-    memory = Memory(KnownLinks(), KnownPods(), lambda _: NamespaceCache(), Bell(), Numbers(), KnownAddresses())
+    caches = Caches(
+        LinkCache(), PodCache(), lambda _: NamespaceCache(), KeyedNotifier(), VniAllocator(), NodeAddressCache()
+    )
     hosts: dict[str, Callable[[], Records]] = {
-        "agent": lambda: KnownRecords(api, "ratchet", (1, 2), memory, use_topologies=False).patient(1),
+        "agent": lambda: CachedStore(api, "ratchet", (1, 2), caches, use_topologies=False).patient(1),
         "daemonless": lambda: Records(api, use_topologies=False),
     }
     records = hosts[host]()
@@ -481,12 +483,12 @@ def test_a_watch_that_stays_behind_is_not_believed(monkeypatch: pytest.MonkeyPat
     pods, api = NamespaceCache(), NoApi([declaring("a")])
     pods.replace([declaring("a", uid="old")])
     pods.state.set_synced()
-    wanted = next(recorded(api, pods, Bell()).watch_wanted(declaring("a"), ETH0, 0, 0))
+    wanted = next(recorded(api, pods, KeyedNotifier()).watch_wanted(declaring("a"), ETH0, 0, 0))
     assert [link.primary.ref.uid for link in wanted.links if link.primary] == ["1"]
     assert api.lists == 2  # of pods, and of topologies
 
 
-def test_what_is_older_than_what_was_dropped_is_not_believed(known: KnownLinks) -> None:
+def test_what_is_older_than_what_was_dropped_is_not_believed(known: LinkCache) -> None:
     """Our write on version 10 was refused: a watch that is behind and tells of 9 makes it no better."""
     known.put(link("10"))
     known.drop("l")
@@ -501,7 +503,7 @@ def test_what_is_older_than_what_was_dropped_is_not_believed(known: KnownLinks) 
 
 def test_addresses_of_a_node_stay_known_while_the_api_is_away() -> None:
     now = 0.0
-    addresses = KnownAddresses(lambda: now)
+    addresses = NodeAddressCache(lambda: now)
 
     def away(_: str) -> tuple[str, ...]:
         raise ApiUnavailableError("cannot reach the Kubernetes API")
@@ -515,7 +517,7 @@ def test_addresses_of_a_node_stay_known_while_the_api_is_away() -> None:
 
 
 def test_addresses_of_a_node_are_read_again_on_request() -> None:
-    addresses = KnownAddresses(lambda: 0.0)
+    addresses = NodeAddressCache(lambda: 0.0)
     assert addresses.of("n", lambda _: ("10.0.0.1",)) == ("10.0.0.1",)
     assert addresses.of("n", lambda _: ("10.0.0.2",)) == ("10.0.0.1",), "an ADD takes what is cached"
     assert addresses.refresh("n", lambda _: ("10.0.0.1",)) is False
@@ -524,7 +526,7 @@ def test_addresses_of_a_node_are_read_again_on_request() -> None:
 
 
 def test_an_empty_list_of_addresses_is_not_cached() -> None:
-    addresses = KnownAddresses(lambda: 0.0)
+    addresses = NodeAddressCache(lambda: 0.0)
     assert addresses.of("n", lambda _: ()) == ()
     assert addresses.of("n", lambda _: ("10.0.0.1",)) == ("10.0.0.1",)
     assert addresses.refresh("n", lambda _: ()) is True
@@ -532,7 +534,7 @@ def test_an_empty_list_of_addresses_is_not_cached() -> None:
 
 
 def test_an_api_that_is_away_does_not_change_the_cached_addresses() -> None:
-    addresses = KnownAddresses(lambda: 0.0)
+    addresses = NodeAddressCache(lambda: 0.0)
 
     def away(_: str) -> tuple[str, ...]:
         raise ApiUnavailableError("cannot reach the Kubernetes API")

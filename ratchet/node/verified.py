@@ -16,7 +16,7 @@ class _By:
     site: Site
 
 
-class Seen:
+class VerifiedEnds:
     """The ends that this process has seen to stand; safe between threads.
 
     Not guaranteed: that they still do. What somebody does to an interface behind our back is found by whoever looks
