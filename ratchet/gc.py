@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
 
-from ratchet.core import moves
+from ratchet.core import record_updates
+from ratchet.core.garbage import OrphanedLink, orphaned_leases, orphaned_links, orphaned_nodes
 from ratchet.core.model import Link
-from ratchet.core.orphans import OrphanedLink, orphaned_leases, orphaned_links, orphaned_nodes
 from ratchet.errors import ConflictError
 from ratchet.store.apiserver import NotFoundError
 from ratchet.store.records import Records
@@ -71,7 +71,7 @@ def collect_garbage(
 def _cleared(orphan: OrphanedLink, now: datetime) -> Link:
     link = orphan.link
     for end in orphan.dead:
-        link = moves.leave(link, end.side, end.container_id, f"collected: {end.why}", now)
+        link = record_updates.leave(link, end.side, end.container_id, f"collected: {end.why}", now)
     return link
 
 

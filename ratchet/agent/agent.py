@@ -16,7 +16,7 @@ from types import FrameType
 from ratchet.agent.announce import Announcer
 from ratchet.agent.controller import LinkController
 from ratchet.agent.heartbeat import Heartbeat
-from ratchet.agent.http import Endpoint
+from ratchet.agent.http import HttpServer
 from ratchet.agent.informers import Informers
 from ratchet.agent.inspect import Inspector
 from ratchet.agent.logs import about, configure
@@ -163,7 +163,7 @@ class Agent:
         sys.setswitchinterval(SWITCH_SECONDS)
         with (
             self._server,
-            Endpoint(
+            HttpServer(
                 self._settings.metrics_addr,
                 self._metrics,
                 live=self._why_dead,

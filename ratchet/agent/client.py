@@ -19,8 +19,8 @@ from ratchet.agent.frame import (
     STDIN_MAX,
     VARIABLE_MAX,
     VARIABLES,
-    Answer,
     FrameError,
+    Reply,
     Request,
     encode_request,
     read_answer,
@@ -51,7 +51,7 @@ def run() -> NoReturn:
     os._exit(answer.status if _written(answer.stdout) else 1)
 
 
-def _served(began: float) -> Answer:
+def _served(began: float) -> Reply:
     try:
         command = read_command(os.environ)
         request = Request(_variables(), _stdin(), began)
@@ -109,7 +109,7 @@ def _connect(agent: socket.socket, path: str, until: float) -> None:
             return
 
 
-def _asked(agent: socket.socket, frame: bytes, until: float) -> Answer:
+def _asked(agent: socket.socket, frame: bytes, until: float) -> Reply:
     """The agent's answer. Raises FrameError, and OSError where none came by `until`, in seconds since boot."""
 
     def read(most: int) -> bytes:
@@ -126,7 +126,7 @@ def _asked(agent: socket.socket, frame: bytes, until: float) -> Answer:
     return read_answer(read)
 
 
-def _without_agent(command: Command, why: str) -> Answer:
+def _without_agent(command: Command, why: str) -> Reply:
     if command is Command.VERSION:
         from ratchet.cni.answer import version_json
         from ratchet.cni.versions import LATEST
@@ -139,17 +139,17 @@ def _without_agent(command: Command, why: str) -> Answer:
     return _failure(TryAgainError(why, details=HOW_TO_LOOK))
 
 
-def _failure(error: RatchetError) -> Answer:
+def _failure(error: RatchetError) -> Reply:
     from ratchet.cni.answer import error_json
     from ratchet.cni.versions import LATEST
 
     return _answer(1, error_json(error, LATEST))
 
 
-def _answer(status: int, said: object) -> Answer:
+def _answer(status: int, said: object) -> Reply:
     import json
 
-    return Answer(status, json.dumps(said).encode() + b"\n")
+    return Reply(status, json.dumps(said).encode() + b"\n")
 
 
 def _become_daemonless(stdin: bytes) -> str:

@@ -19,9 +19,9 @@ from ratchet.agent.membership import Membership
 from ratchet.agent.metrics import Metrics
 from ratchet.agent.underlay import Underlays
 from ratchet.core.intent import absence
-from ratchet.core.machine import derive
 from ratchet.core.model import Link, Location, Pod, Sandbox, Side, State
-from ratchet.core.plan import Attempt, Site
+from ratchet.core.plan import Attempt, Underlay
+from ratchet.core.state_machine import derive
 from ratchet.errors import (
     AddressFamilyError,
     ForeignInterfaceError,
@@ -155,12 +155,12 @@ class LinkController:
             if error.path != entry.netns:
                 raise
             with self.journal.lock(end.link):
-                reconciler.note_lost(end.link, entry.attachment.container_id, "its namespace is gone")
+                reconciler.mark_lost(end.link, entry.attachment.container_id, "its namespace is gone")
 
     def _was_seen(self, entry: SandboxEntry, end: HeldEnd, side: Side, record: Link) -> bool:
         """Whether an end was seen to stand as its record has it, by a call mostly, and nothing has changed since."""
         joined = record.sandbox(side) == self._attempt(entry, end).as_recorded(record).sandbox
-        return joined and self.verified.stands(record, side, self._site(entry))
+        return joined and self.verified.is_current(record, side, self._site(entry))
 
     def _may_take(self, entry: SandboxEntry) -> bool:
         """Whether a sandbox is to have the place in the record that nobody has: it runs."""
@@ -227,7 +227,7 @@ class LinkController:
         sandbox = self._site(entry).sandbox(entry.attachment.container_id, entry.pod, entry.netns, entry.cookie)
         return Attempt(end.wanted, end.side, sandbox, end.index, lasting=True)
 
-    def _site(self, entry: SandboxEntry) -> Site:
+    def _site(self, entry: SandboxEntry) -> Underlay:
         return self.sites(entry.underlay, self.node, self.records)
 
     # Those who are gone
@@ -276,11 +276,11 @@ class LinkController:
             peer, key = record.sandbox(side.other), (name, side.other)
             if peer is None or not self.is_lost(peer.node):
                 self._noted_lost.pop(key, None)
-            elif record.stands(side.other) and self._noted_lost.get(key) != peer.container_id:
+            elif record.is_ready(side.other) and self._noted_lost.get(key) != peer.container_id:
                 reconciler = Reconciler(self.records, self.journal, self.journal.is_deleted)
                 with self.journal.lock(name):
                     reason = f"node {peer.node} has not been heard of"
-                    reconciler.note_lost(name, peer.container_id, reason)
+                    reconciler.mark_lost(name, peer.container_id, reason)
                 self._noted_lost[key] = peer.container_id
 
     # Telling

@@ -76,7 +76,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Reply:
     """What the shim does for the runtime: ends with `status`, 0 to 255, after it has written `stdout`."""
 
     status: int
@@ -119,7 +119,7 @@ def read_request(read: Callable[[int], bytes]) -> Request:
     return Request(variables, stdin, header.began / _NANOSECONDS)
 
 
-def encode_answer(answer: Answer) -> bytes:
+def encode_answer(answer: Reply) -> bytes:
     """The frame of an answer. Raises FrameError where it would be over a limit."""
     if not 0 <= answer.status <= _STATUS_MAX:
         raise _unwritable(f"{answer.status} is no exit status")
@@ -128,7 +128,7 @@ def encode_answer(answer: Answer) -> bytes:
     return _frame(ANSWER, answer.status, 0, answer.stdout)
 
 
-def decode_answer(frame: bytes) -> Answer:
+def decode_answer(frame: bytes) -> Reply:
     """The answer that a whole frame is. Raises FrameError."""
     stream = BytesIO(frame)
     answer = read_answer(stream.read)
@@ -136,7 +136,7 @@ def decode_answer(frame: bytes) -> Answer:
     return answer
 
 
-def read_answer(read: Callable[[int], bytes]) -> Answer:
+def read_answer(read: Callable[[int], bytes]) -> Reply:
     """Read one answer, as read_request reads a request."""
     header = _read_header(read, ANSWER)
     if header.count > _STATUS_MAX:
@@ -144,7 +144,7 @@ def read_answer(read: Callable[[int], bytes]) -> Answer:
     if header.began:
         raise _unreadable("an answer says no time")
     _check_length(header.length, ANSWER_MAX)
-    return Answer(header.count, _read_exactly(read, header.length))
+    return Reply(header.count, _read_exactly(read, header.length))
 
 
 def header() -> str:

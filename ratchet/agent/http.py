@@ -38,7 +38,7 @@ Look = Callable[[str], Mapping[str, Any] | None]
 Page = tuple[HTTPStatus, str, bytes]
 
 
-class Endpoint:
+class HttpServer:
     """Serves `metrics` at "host:port", ":port" or "[address]:port" (port 0: any free one) within its context.
 
     `live` and `ready` give None, or the reason why the agent is not, which is answered with 503. `look` gives what

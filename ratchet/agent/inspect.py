@@ -10,11 +10,11 @@ from typing import Any
 
 from ratchet import datapath
 from ratchet.agent.underlay import Underlays
-from ratchet.core.device import near_differences
+from ratchet.core.interface import near_differences
 from ratchet.core.model import Kind, Link, Side
-from ratchet.core.plain import plain
+from ratchet.core.observation import Observation
 from ratchet.core.plan import wire_of
-from ratchet.core.sighting import Sighting
+from ratchet.core.serialize import plain
 from ratchet.errors import RatchetError
 from ratchet.node.journal import HeldEnd, Journal, SandboxEntry
 from ratchet.store.cache import CachedStore
@@ -45,22 +45,22 @@ class Inspector:
         ends = {side.value: plain(self._sight(record, side, entry, end)) for side, entry, end in sides if side}
         return {"link": record.name, "node": self.node, "at": at.isoformat(timespec="milliseconds"), "ends": ends}
 
-    def _sight(self, record: Link, side: Side, entry: SandboxEntry, end: HeldEnd) -> Sighting:
+    def _sight(self, record: Link, side: Side, entry: SandboxEntry, end: HeldEnd) -> Observation:
         device = live = None
         here, peer = entry.location(end), record.sandbox(side.other)
         try:
             device, live = datapath.observe_port(here, end.ifname), datapath.count(here, end.ifname)
             if record.kind is None or peer is None or (record.kind is Kind.VXLAN and record.vni is None):
-                return Sighting(device, live)
+                return Observation(device, live)
             there = self.journal.location(record.name, peer.container_id) if record.kind is Kind.VETH else None
             if record.kind is Kind.VETH and there is None:
                 fault = f"the peer's sandbox {peer.container_id} is not in this node's journal"
-                return Sighting(device, live, fault=fault)
+                return Observation(device, live, fault=fault)
             wire = wire_of(record, side, self.sites(entry.underlay, self.node, self.records), here, there)
             observed = datapath.observe(wire)
-            return Sighting(observed.near, live, near_differences(wire, observed))
+            return Observation(observed.near, live, near_differences(wire, observed))
         except RatchetError as error:
-            return Sighting(device, live, fault=str(error))
+            return Observation(device, live, fault=str(error))
 
 
 def _is_uid_of(record: Link, uid: str) -> bool:

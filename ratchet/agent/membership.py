@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ratchet.agent.announce import Announcer
 from ratchet.agent.events import Reason
-from ratchet.core.edits import edits, wants_restart
+from ratchet.core.drift import edits, wants_restart
 from ratchet.core.intent import Wanted, WantedLink, wanted_links
 from ratchet.core.model import Link, Pod, Side
 from ratchet.errors import InvalidIntentError

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ratchet.agent.frame import Answer, FrameError, Request, encode_answer, read_request
+from ratchet.agent.frame import FrameError, Reply, Request, encode_answer, read_request
 from ratchet.cni.answer import error_json
 from ratchet.cni.versions import LATEST
 from ratchet.errors import RatchetError
@@ -35,7 +35,7 @@ REQUEST_SECONDS = 10.0  # for a shim to say what it wants
 TAKE_OVER_SECONDS = 30.0
 _PEER = struct.Struct("iII")  # struct ucred (unix(7), SO_PEERCRED)
 
-Serve = Callable[[Request], AbstractContextManager[Answer]]
+Serve = Callable[[Request], AbstractContextManager[Reply]]
 
 
 class Server:
@@ -164,12 +164,12 @@ class Server:
                 self._service -= 1
                 self._changed.notify_all()
 
-    def _answer(self, connection: socket.socket) -> AbstractContextManager[Answer]:
+    def _answer(self, connection: socket.socket) -> AbstractContextManager[Reply]:
         try:
             request = read_request(connection.recv)
         except FrameError as error:
             log.error("%s", error)
-            return nullcontext(Answer(1, json.dumps(error_json(error, LATEST)).encode() + b"\n"))
+            return nullcontext(Reply(1, json.dumps(error_json(error, LATEST)).encode() + b"\n"))
         connection.settimeout(None)
         return self._serve(request)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from ratchet.agent.announce import Announcer
 from ratchet.agent.events import Reason
-from ratchet.agent.frame import Answer, Request
+from ratchet.agent.frame import Reply, Request
 from ratchet.agent.logs import about, from_here_about
 from ratchet.agent.metrics import Metrics
 from ratchet.agent.priority import ForegroundGate
@@ -73,7 +73,7 @@ class CallService:
     _spoken_of: set[tuple[object, ...]] = field(default_factory=set)
 
     @contextmanager
-    def serve(self, request: Request) -> Iterator[Answer]:
+    def serve(self, request: Request) -> Iterator[Reply]:
         """The answer to a call that a shim brought.
 
         What is to be done because of the call is done as the block ends: nobody waits by then.
@@ -81,7 +81,7 @@ class CallService:
         with self.foreground.at_work(), self._followed_up(request) as followed:
             yield self._answered(request, self._connect, followed)
 
-    def serve_alone(self, request: Request) -> Answer:
+    def serve_alone(self, request: Request) -> Reply:
         """The answer to a call, without the API: what is to be said there is left to whoever tends the links."""
         with self._followed_up(request) as followed:
             return self._answered(request, _no_api, followed)
@@ -90,14 +90,14 @@ class CallService:
         """Whether an ADD of this container runs: its links are that call's affair until it ends."""
         return self._adding[container_id] > 0
 
-    def _answered(self, request: Request, connect: Callable[[float], Records], followed: _Followed) -> Answer:
+    def _answered(self, request: Request, connect: Callable[[float], Records], followed: _Followed) -> Reply:
         began = time.monotonic()
         called_at = min(request.began, since_boot())
         status, said = respond(request.variables, request.stdin, partial(self._serve, called_at, connect, followed))
         code = int(said.get("code", 0)) if status and said else 0
         command = request.variables.get("CNI_COMMAND", "")
         self.metrics.call(command if command in _COMMANDS else "unknown", code, time.monotonic() - began)
-        return Answer(status, b"" if said is None else json.dumps(said).encode() + b"\n")
+        return Reply(status, b"" if said is None else json.dumps(said).encode() + b"\n")
 
     def _serve(
         self,
@@ -116,7 +116,7 @@ class CallService:
             began,
             wait=settings.wait if network.wait is None else network.wait,
             require=(network.wait_policy or settings.wait_policy) == "require",
-            find_site=self.sites,
+            find_underlay=self.sites,
             node=settings.node_name,
             verified=self.verified,
         )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ratchet.agent.frame import Answer, FrameError, Request
+from ratchet.agent.frame import FrameError, Reply, Request
 from ratchet.agent.spool import Spool
 from ratchet.errors import (
     InvalidConfigError,
@@ -38,7 +38,7 @@ class SpoolReplayer:
     """
 
     def __init__(
-        self, spool: Spool, serve: Callable[[Request], Answer], clock: Callable[[], float] = time.monotonic
+        self, spool: Spool, serve: Callable[[Request], Reply], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._spool = spool
         self._serve = serve
@@ -102,7 +102,7 @@ class SpoolReplayer:
         self._pauses[path] = (pause, self._clock() + pause)
 
 
-def _code(answer: Answer) -> int | None:
+def _code(answer: Reply) -> int | None:
     """The code of the error that an answer is."""
     try:
         said = json.loads(answer.stdout)

@@ -7,9 +7,9 @@ import threading
 from dataclasses import replace
 
 from ratchet.agent.settings import Settings
-from ratchet.core.plan import Site
+from ratchet.core.plan import Underlay
 from ratchet.errors import ApiUnavailableError, InvalidConfigError, RatchetError
-from ratchet.node.underlay import Underlay, find_site
+from ratchet.node.underlay import UnderlayConfig, find_underlay
 from ratchet.store.records import Records
 
 log = logging.getLogger(__name__)
@@ -24,12 +24,12 @@ class Underlays:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._own = Underlay(settings.parent_interface, settings.parent_address, settings.vxlan_port)
+        self._own = UnderlayConfig(settings.parent_interface, settings.parent_address, settings.vxlan_port)
         self._lock = threading.Lock()
-        self._found: dict[Underlay, Site] = {}
-        self._missing: set[Underlay] = set()
+        self._found: dict[UnderlayConfig, Underlay] = {}
+        self._missing: set[UnderlayConfig] = set()
 
-    def __call__(self, underlay: Underlay | None, node: str, records: Records) -> Site:
+    def __call__(self, underlay: UnderlayConfig | None, node: str, records: Records) -> Underlay:
         """The site that an underlay comes to. Raises InvalidConfigError."""
         if node != self._settings.node_name:
             raise InvalidConfigError(
@@ -53,20 +53,20 @@ class Underlays:
         with self._lock:
             return any(self._found.get(said) != site for said, site in before.items())
 
-    def own(self, records: Records) -> Site:
+    def own(self, records: Records) -> Underlay:
         """The site as the agent's own settings have it, looked at now. Raises InvalidConfigError."""
         return self._look(self._own, records)
 
-    def _completed(self, underlay: Underlay | None) -> Underlay:
+    def _completed(self, underlay: UnderlayConfig | None) -> UnderlayConfig:
         """An underlay with the agent's settings for what the network configuration leaves out."""
         if underlay is None:
             return self._own
         parent = underlay if underlay.interface or underlay.address else self._own
         return replace(parent, vxlan_port=underlay.vxlan_port or self._own.vxlan_port)
 
-    def _look(self, said: Underlay, records: Records) -> Site:
+    def _look(self, said: UnderlayConfig, records: Records) -> Underlay:
         try:
-            site = replace(find_site(said, self._settings.node_name, records), attended=True)
+            site = replace(find_underlay(said, self._settings.node_name, records), has_agent=True)
         except ApiUnavailableError:
             raise  # which is no word on what is there
         except RatchetError:
@@ -82,5 +82,5 @@ class Underlays:
         return site
 
 
-def _shown(site: Site) -> tuple[str, str, int]:
+def _shown(site: Underlay) -> tuple[str, str, int]:
     return site.parent.ifname, site.parent.address, site.parent.mtu

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from ratchet.core.garbage import VniLease, links_without_lease
 from ratchet.core.model import Link
-from ratchet.core.orphans import VniLease, links_without_lease
 from ratchet.errors import RatchetError
 
 log = logging.getLogger(__name__)

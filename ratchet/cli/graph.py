@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ratchet.cli.cluster import add_cluster_options, namespace_meant, records_of
+from ratchet.cli.diagram import Edge, Picture, picture_of
 from ratchet.cli.manual import Manual
 from ratchet.cli.standing import read_standing
 from ratchet.cli.validate import read_file, read_objects
 from ratchet.core.intent import wanted_links
 from ratchet.core.model import Pod, State, Topology
-from ratchet.core.picture import Edge, Picture, picture_of
 from ratchet.errors import RatchetError
 from ratchet.store.records import Records
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
+from ratchet.cli.foreign import Imported, from_containerlab, from_meshnet
 from ratchet.cli.manual import Manual
 from ratchet.cli.validate import read_documents, read_file
-from ratchet.core.foreign import Imported, from_containerlab, from_meshnet
 from ratchet.core.intent import TOPOLOGY_KEY, TOPOLOGY_LABEL
 from ratchet.errors import RatchetError
 

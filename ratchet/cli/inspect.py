@@ -15,8 +15,8 @@ from ratchet.cli.links import describe
 from ratchet.cli.manual import Manual
 from ratchet.cli.standing import read_edits
 from ratchet.core.model import Link, Side
-from ratchet.core.plain import plain
-from ratchet.core.sighting import Sighting
+from ratchet.core.observation import Observation
+from ratchet.core.serialize import plain
 from ratchet.errors import RatchetError
 from ratchet.store.agents import ask_agent
 from ratchet.store.records import Records
@@ -104,12 +104,12 @@ def chosen(links: Collection[Link], said: str, namespace: str) -> Link:
 
 
 def sightings_of(link: Link, ask: Ask) -> dict[Side, Json]:
-    """What the agents see of each end that somebody has joined, or why it is not known: a Sighting as JSON, of which
+    """What the agents see of each end that somebody has joined, or why it is not known: a Observation as JSON, of which
     `node` and `at`. Each agent is asked once.
     """
     nodes = {side: sandbox.node for side in Side if (sandbox := link.sandbox(side)) is not None}
     answers = {node: _answer(link, node, ask) for node in dict.fromkeys(nodes.values())}
-    unseen = plain(Sighting(fault="its agent does not know of this sandbox"))
+    unseen = plain(Observation(fault="its agent does not know of this sandbox"))
     return {
         side: {"node": node, "at": answers[node].get("at"), **answers[node].get("ends", {}).get(side.value, unseen)}
         for side, node in nodes.items()
@@ -120,7 +120,7 @@ def _answer(link: Link, node: str, ask: Ask) -> Mapping[str, Any]:
     try:
         return ask(node, link.uid)
     except RatchetError as error:
-        unknown = plain(Sighting(fault=str(error)))
+        unknown = plain(Observation(fault=str(error)))
         return {"ends": {side.value: unknown for side in Side}}
 
 

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ratchet.cli.links import age, table
-from ratchet.core.machine import derive
-from ratchet.core.model import End, Link, Means, Side
-from ratchet.core.plain import plain
-from ratchet.core.properties import Properties
+from ratchet.core.endpoint_spec import EndpointSpec
+from ratchet.core.model import Encapsulation, End, Link, Side
+from ratchet.core.serialize import plain
+from ratchet.core.state_machine import derive
 
 Json = Mapping[str, Any]
 Fields = list[tuple[str, str]]
@@ -25,8 +25,9 @@ _NOTHING = "-"
 
 
 def life(link: Link, sightings: Mapping[Side, Json], now: datetime, edits: tuple[str, ...] = ()) -> str:
-    """All that is known of a link, `sightings` being what its ends' agents see (`core.sighting.Sighting` as JSON), and
-    `edits` how it is wanted otherwise by now.
+    """The description of a link. `sightings` are from the agents of its ends (JSON of `core.observation.Observation`).
+
+    `edits` are the differences between the record and the present declaration.
     """
     lines = list(_aligned([*_head(link, now), *_edited(link, edits)]))
     for side in Side:
@@ -38,7 +39,7 @@ def life(link: Link, sightings: Mapping[Side, Json], now: datetime, edits: tuple
 
 
 def _head(link: Link, now: datetime) -> Fields:
-    means = [(f"{key} (asked for)", _text(value)) for key, value in _asked_for(link.means).items()]
+    encapsulation = [(f"{key} (asked for)", _text(value)) for key, value in _asked_for(link.encapsulation).items()]
     since = f", for {age(link.history[-1].at, now)}" if link.history else ""
     return [
         ("Name", link.name),
@@ -46,7 +47,7 @@ def _head(link: Link, now: datetime) -> Fields:
         ("State", f"{derive(link)}{since}"),
         ("Kind", link.kind.value if link.kind else _NOTHING),
         ("VNI", str(link.vni) if link.vni is not None else _NOTHING),
-        *means,
+        *encapsulation,
         ("Generation", f"{link.generation}{_unless_made(link)}"),
         ("Created", f"{_moment(link.created)}, {age(link.created, now)} ago" if link.created else _NOTHING),
     ]
@@ -76,7 +77,7 @@ def _end(link: Link, side: Side, sighting: Json | None) -> Iterator[str]:
             ("Pod", f"{sandbox.pod.name}, UID {sandbox.pod.uid}"),
             ("Node", f"{sandbox.node}, VTEP {sandbox.vtep}"),
             ("Sandbox", f"{sandbox.container_id}, {sandbox.netns}"),
-            ("Stands", "yes" if link.stands(side) else "no"),
+            ("Stands", "yes" if link.is_ready(side) else "no"),
         ]
     fields += [("Note", f"{key}: {value}") for key, value in sorted(end.notes.items())]
     if sighting is not None:
@@ -115,7 +116,7 @@ def _interface(end: End, sighting: Json | None) -> list[tuple[str, ...]]:
     return rows
 
 
-def _asked_for(what: Properties | Means) -> Json:
+def _asked_for(what: EndpointSpec | Encapsulation) -> Json:
     """What somebody has asked for: the rest is left to Ratchet or the kernel."""
     unasked = plain(type(what)())
     return {key: value for key, value in plain(what).items() if value != unasked[key]}

@@ -12,10 +12,10 @@ from typing import Any
 from ratchet.cli.cluster import add_cluster_options, records_of
 from ratchet.cli.manual import Manual
 from ratchet.cli.standing import read_edits
-from ratchet.core.edits import wants_restart
-from ratchet.core.machine import derive
+from ratchet.core.drift import wants_restart
 from ratchet.core.model import Link, Side
-from ratchet.core.plain import plain
+from ratchet.core.serialize import plain
+from ratchet.core.state_machine import derive
 from ratchet.store.apiserver import ForbiddenError
 from ratchet.store.listwatch import Changed, Failed, Listed, Source, list_watch
 from ratchet.store.records import Records
@@ -180,7 +180,7 @@ def describe(link: Link) -> dict[str, Any]:
         "vni": link.vni,
         "generation": link.generation,
         "observedGeneration": link.observed_generation,
-        "means": plain(link.means),
+        "means": plain(link.encapsulation),
         "created": link.created.isoformat() if link.created else None,
         **{side.value: _describe_end(link, side) for side in Side},
         "history": [
@@ -242,5 +242,5 @@ def _describe_end(link: Link, side: Side) -> dict[str, Any]:
         "vtep": sandbox.vtep if sandbox else None,
         "container": sandbox.container_id if sandbox else None,
         "netns": sandbox.netns if sandbox else None,
-        "stands": link.stands(side),
+        "stands": link.is_ready(side),
     }

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
-from ratchet.core.edits import edits_of
+from ratchet.core.drift import edits_of
 from ratchet.core.intent import Wanted, wanted_links
 from ratchet.core.model import Link, Pod
 from ratchet.errors import RatchetError

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
+from ratchet.cli.findings import findings
 from ratchet.cli.manual import Manual
 from ratchet.core.intent import TOPOLOGY_LABEL, asks_for_links, wanted_links
-from ratchet.core.intent.checks import findings
 from ratchet.core.model import Pod, Topology
 from ratchet.errors import RatchetError
 from ratchet.store.codec import decode_pod, decode_topology

@@ -8,8 +8,8 @@ import time
 
 from ratchet.cli.cluster import add_cluster_options, namespace_meant, records_of
 from ratchet.cli.manual import Manual
+from ratchet.cli.progress import Progress, progress_of
 from ratchet.cli.standing import read_standing
-from ratchet.core.progress import Progress, progress_of
 from ratchet.store.records import Records
 
 MANUAL = Manual(

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from ipaddress import IPv4Interface, IPv6Interface
 
-from ratchet.core.properties import UNSAID, Properties
+from ratchet.core.endpoint_spec import UNSET, EndpointSpec
 
 Address = IPv4Interface | IPv6Interface
 
@@ -43,7 +43,7 @@ SIDES = (Side.PRIMARY, Side.PAIR)
 
 
 class State(StrEnum):
-    """Where a link stands; always what its facts derive to (`core.machine.derive`)."""
+    """Where a link stands; always what its facts derive to (`core.state_machine.derive`)."""
 
     PENDING = "pending"
     PRIMARY_READY = "primary-ready"
@@ -156,27 +156,27 @@ class Location:
 
 
 @dataclass(frozen=True, slots=True)
-class Stand:
+class ReadyFor:
     """What an end was built for: this sandbox of ours, toward that peer, by that generation of the intent.
 
-    `toward` is the peer's VTEP for a VXLAN (`Link.tunnel_addresses`), the peer's container id for a vEth. A value to
+    `peer` is the peer's VTEP for a VXLAN (`Link.tunnel_addresses`), the peer's container id for a vEth. A value to
     compare and not a flag: when the peer moves, nobody has to reset anything.
     """
 
     sandbox: str
-    toward: str
+    peer: str
     generation: int
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class Encapsulation:
     """How a link is to be made: as a `tunnel` wherever its ends are, its UDP port `vxlan_port` or, None, the node's."""
 
     tunnel: bool = False
     vxlan_port: int | None = None
 
 
-USUAL = Means()
+DEFAULT_ENCAPSULATION = Encapsulation()
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +189,10 @@ class End:
     name: str
     ifname: str
     addresses: tuple[Address, ...] = ()
-    properties: Properties = UNSAID
+    properties: EndpointSpec = UNSET
     notes: Mapping[str, str] = field(default_factory=dict, hash=False)
     sandbox: Sandbox | None = None
-    stands: Stand | None = None
+    ready: ReadyFor | None = None
 
     def intends_the_same_as(self, other: End) -> bool:
         """Whether both want the same interface. Addresses are compared as sets; the pod's name is identity."""
@@ -227,7 +227,7 @@ class Link:
     namespace: str
     primary: End
     pair: End
-    means: Means = USUAL
+    encapsulation: Encapsulation = DEFAULT_ENCAPSULATION
     generation: int = 1
     vni: int | None = None
     refused_vnis: tuple[int, ...] = ()
@@ -292,7 +292,7 @@ class Link:
         primary, pair = self.primary.sandbox, self.pair.sandbox
         if primary is None or pair is None:
             return None
-        return Kind.VETH if primary.node == pair.node and not self.means.tunnel else Kind.VXLAN
+        return Kind.VETH if primary.node == pair.node and not self.encapsulation.tunnel else Kind.VXLAN
 
     def tunnel_addresses(self, side: Side) -> tuple[str, str] | None:
         """The VTEPs of a tunnel at this end, local and remote; None if there is no pair of one family.
@@ -310,7 +310,7 @@ class Link:
         ours, theirs = ({_family(address): address for address in reversed(one)} for one in (local, remote))
         return next(((ours[one], theirs[one]) for one in (4, 6) if one in ours and one in theirs), None)
 
-    def due(self, side: Side) -> Stand | None:
+    def due(self, side: Side) -> ReadyFor | None:
         """What this end must stand toward as the record now is.
 
         None until both ends have joined, and for a tunnel between nodes without a common address family.
@@ -320,22 +320,22 @@ class Link:
         if mine is None or peer is None:
             return None
         if self.kind is Kind.VETH:
-            return Stand(mine.container_id, peer.container_id, self.generation)
+            return ReadyFor(mine.container_id, peer.container_id, self.generation)
         addresses = self.tunnel_addresses(side)
-        return Stand(mine.container_id, addresses[1], self.generation) if addresses is not None else None
+        return ReadyFor(mine.container_id, addresses[1], self.generation) if addresses is not None else None
 
     def intends_the_same_as(self, other: Link) -> bool:
         ends = self.primary.intends_the_same_as(other.primary) and self.pair.intends_the_same_as(other.pair)
-        return ends and self.means == other.means
+        return ends and self.encapsulation == other.encapsulation
 
-    def stands(self, side: Side) -> bool:
-        stand = self.end(side).stands
-        return stand is not None and stand == self.due(side)
+    def is_ready(self, side: Side) -> bool:
+        ready = self.end(side).ready
+        return ready is not None and ready == self.due(side)
 
     @property
     def observed_generation(self) -> int | None:
         """Of which generation of the intent the link is made; None while not both of its ends are."""
-        made = [end.stands.generation for end in (self.primary, self.pair) if end.stands is not None]
+        made = [end.ready.generation for end in (self.primary, self.pair) if end.ready is not None]
         return min(made) if len(made) == 2 else None
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ratchet.core.device import Observed, Parent, Port, VethWire, VxlanWire, Wire, differences, tunnel_mtu
+from ratchet.core.interface import InterfaceSpec, Observed, Parent, VethWire, VxlanWire, Wire, differences, tunnel_mtu
 from ratchet.core.model import Kind, Link, Location, PodRef, Sandbox, Side
 from ratchet.core.naming import end_mac_address
 from ratchet.errors import AddressFamilyError, InvalidIntentError
@@ -59,16 +59,16 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class Underlay:
     """What a node brings to its ends: its name, the interface that carries its tunnels, their UDP port.
 
-    `attended`: somebody stays on the node, so that an end may go without carrier while its peer does not stand.
+    `has_agent`: somebody stays on the node, so that an end may go without carrier while its peer does not stand.
     """
 
     node: str
     parent: Parent
     vxlan_port: int
-    attended: bool = False
+    has_agent: bool = False
 
     def sandbox(self, container_id: str, pod: PodRef, netns: str, cookie: int = 0) -> Sandbox:
         """A sandbox on this node, with the node's side of tunnels."""
@@ -89,19 +89,19 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
-class Number:
+class AllocateVni:
     """The link is a tunnel and has no VNI yet: claim one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Observe:
     """See what stands where the wire should."""
 
     wire: Wire
 
 
 @dataclass(frozen=True, slots=True)
-class Make:
+class Create:
     """Make the wire if nothing is in its way, and see what stands; what is in its way is left alone."""
 
     wire: Wire
@@ -115,12 +115,12 @@ class Build:
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class MarkReady:
     """Write into the record that this end stands."""
 
 
 @dataclass(frozen=True, slots=True)
-class Withdraw:
+class Release:
     """Take this sandbox's end down and leave the record, because `reason`."""
 
     reason: str
@@ -141,13 +141,13 @@ class Done:
     """This end stands toward what the record says, and the record says so."""
 
 
-Step = Join | Wait | Number | Look | Make | Build | Note | Withdraw | Reject | Done
+Step = Join | Wait | AllocateVni | Observe | Create | Build | MarkReady | Release | Reject | Done
 
 
 def plan(
     attempt: Attempt,
     record: Link | None,
-    site: Site,
+    site: Underlay,
     *,
     joined: bool,
     deleted: bool,
@@ -162,12 +162,12 @@ def plan(
     not hold it for this link: then nothing is made in the peer's namespace, whatever the record says.
     """
     if deleted:
-        return Withdraw("the runtime deleted the sandbox")
+        return Release("the runtime deleted the sandbox")
     holder = record.sandbox(attempt.side) if record else None
     if record is None or holder is None:
-        return Join() if attempt.lasting or not joined else Withdraw("its place in the record is gone")
+        return Join() if attempt.lasting or not joined else Release("its place in the record is gone")
     if holder.container_id != attempt.container_id:
-        return Withdraw("another sandbox has taken its place") if joined else Join()
+        return Release("another sandbox has taken its place") if joined else Join()
     if holder != attempt.sandbox:  # the same on a node that is reached by another address now
         return Join()
     kind = record.kind
@@ -176,20 +176,20 @@ def plan(
     try:
         if kind is Kind.VXLAN and record.vni is None:
             _tunnel_addresses(record, attempt.side)  # no VNI for a link that cannot be made
-            return Number()
+            return AllocateVni()
         if kind is Kind.VETH and peer is None:
             return Wait()
         wire = wire_of(record, attempt.side, site, attempt.location, peer)
     except (AddressFamilyError, InvalidIntentError) as error:
         return Reject(error)
     if observed is None:
-        return Look(wire) if record.stands(attempt.side) else Make(wire)
+        return Observe(wire) if record.is_ready(attempt.side) else Create(wire)
     if differences(wire, observed):
         return Build(wire)
-    return Done() if record.stands(attempt.side) else Note()
+    return Done() if record.is_ready(attempt.side) else MarkReady()
 
 
-def wire_of(record: Link, side: Side, site: Site, here: Location, peer: Location | None = None) -> Wire:
+def wire_of(record: Link, side: Side, site: Underlay, here: Location, peer: Location | None = None) -> Wire:
     """What `side` is to be made of, on its own node, once both ends have joined (and a tunnel has its VNI).
 
     `here` and, for a vEth, `peer` are where this end and the other one are.
@@ -217,7 +217,7 @@ def wire_of(record: Link, side: Side, site: Site, here: Location, peer: Location
             f"over the underlay of node {limit}",
             details=f"Set mtu to at most {most}, or omit it. The underlay MTU of node {limit} is {underlay_mtu}.",
         )
-    port, remote_port = _ports(record, side, record.means.vxlan_port or site.vxlan_port)
+    port, remote_port = _ports(record, side, record.encapsulation.vxlan_port or site.vxlan_port)
     return VxlanWire(
         link=record.name,
         near=near,
@@ -227,7 +227,7 @@ def wire_of(record: Link, side: Side, site: Site, here: Location, peer: Location
         port=port,
         remote_port=remote_port,
         parent=site.parent,
-        carrier=record.stands(side.other) or not site.attended,
+        carrier=record.is_ready(side.other) or not site.has_agent,
     )
 
 
@@ -246,7 +246,7 @@ def _tunnel_addresses(record: Link, side: Side) -> tuple[str, str]:
     )
 
 
-def _least_mtu(site: Site, other: Sandbox) -> tuple[int, str]:
+def _least_mtu(site: Underlay, other: Sandbox) -> tuple[int, str]:
     """The smaller underlay MTU of both nodes, and the node that has it. The peer's counts once its node records it."""
     if 0 < other.underlay_mtu < site.parent.mtu:
         return other.underlay_mtu, other.node
@@ -261,11 +261,11 @@ def _ports(record: Link, side: Side, port: int) -> tuple[int, int]:
     return (first, second) if side is Side.PRIMARY else (second, first)
 
 
-def _port(record: Link, side: Side, mtu: int, location: Location) -> Port:
+def _port(record: Link, side: Side, mtu: int, location: Location) -> InterfaceSpec:
     end = record.end(side)
     wanted = end.properties
     mac = wanted.mac or end_mac_address(record, side)
-    return Port(
+    return InterfaceSpec(
         netns=location.netns,
         ifname=end.ifname,
         addresses=end.addresses,

@@ -1,7 +1,7 @@
 """Links in the kernel: the only package that speaks netlink, and the only importer of pyroute2.
 
 What belongs here is what needs a network namespace or a netlink socket; what a link is to look like is the core's
-(`core.device`). Nothing here logs, forks, or keeps anything open between two calls; the one thing
+(`core.interface`). Nothing here logs, forks, or keeps anything open between two calls; the one thing
 waited for, but the kernel, is a dying namespace that still holds a VNI (`vxlan.PATIENCE`).
 """
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from ratchet.core.device import Device, Observed, Port, VethWire, Wire
+from ratchet.core.interface import Device, InterfaceSpec, Observed, VethWire, Wire
 from ratchet.core.model import Location
 from ratchet.datapath.parse import device_of
 from ratchet.datapath.pod_netns import OpenPod, open_pod
@@ -33,7 +33,7 @@ def observe_port(location: Location, ifname: str) -> Device | None:
 
     Raises NamespaceGoneError; ForeignInterfaceError where the interface is of Ratchet and belongs to another link.
     """
-    with open_pod(_nameless(location, ifname)) as pod:
+    with open_pod(_any_interface(location, ifname)) as pod:
         device = device_of(pod.observe())
         if device is not None and device.ours:
             pod.refuse_foreign(device, "look at")
@@ -134,7 +134,7 @@ def _ensured(wire: Wire, near: OpenPod, far: OpenPod | None, search: Sequence[st
 def _done_to_ours(verb: str, location: Location, ifname: str, do: Callable[[OpenPod, Device], bool]) -> bool:
     """Whether `do` had anything to do to the end's interface; False where it, or the namespace, is gone."""
     try:
-        with open_pod(_nameless(location, ifname)) as pod:
+        with open_pod(_any_interface(location, ifname)) as pod:
             device = device_of(pod.observe())
             if device is None:
                 return False
@@ -144,5 +144,5 @@ def _done_to_ours(verb: str, location: Location, ifname: str, do: Callable[[Open
         return False
 
 
-def _nameless(location: Location, ifname: str) -> Port:
-    return Port(location.netns, ifname, addresses=(), mtu=0, cookie=location.cookie, index=location.index)
+def _any_interface(location: Location, ifname: str) -> InterfaceSpec:
+    return InterfaceSpec(location.netns, ifname, addresses=(), mtu=0, cookie=location.cookie, index=location.index)

@@ -10,9 +10,9 @@ from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.nsidmsg import nsidmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from ratchet.core.device import Port, VxlanWire
+from ratchet.core.endpoint_spec import Route
+from ratchet.core.interface import InterfaceSpec, VxlanWire
 from ratchet.core.model import Address
-from ratchet.core.properties import Route
 from ratchet.datapath.nlattr import ATTRIBUTE, IFADDRMSG, IFINFOMSG, NDMSG, RTGENMSG, RTMSG, Layout, message
 
 # The mark of ownership: IFLA_GROUP takes effect with the very message that makes a link, so that there is no moment
@@ -96,7 +96,7 @@ def ports(bridge: int) -> bytearray:
     return message(RTM_GETLINK, DUMP, _link(), _BRIEFLY + _LINK.pack(("IFLA_MASTER", bridge)))
 
 
-def new_veth(near: Port, far: Port, far_fd: int) -> bytearray:
+def new_veth(near: InterfaceSpec, far: InterfaceSpec, far_fd: int) -> bytearray:
     """Make a pair, one end in the namespace of the socket, the other behind `far_fd`; both down.
 
     The socket has to be in the near pod: where the name is looked up differs between kernels, and only there do all
@@ -267,7 +267,7 @@ def _link(index: int = 0, flags: int = 0) -> bytes:
     return IFINFOMSG.pack(0, 0, 0, index, flags, flags)
 
 
-def _identity(port: Port, ifname: str) -> bytes:
+def _identity(port: InterfaceSpec, ifname: str) -> bytes:
     packed = _LINK.pack(("IFLA_IFNAME", ifname), ("IFLA_MTU", port.mtu), ("IFLA_GROUP", GROUP))
     if port.mac:
         packed += _LINK.pack(("IFLA_ADDRESS", bytes.fromhex(port.mac.replace(":", ""))))

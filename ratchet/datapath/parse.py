@@ -15,9 +15,9 @@ from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.nsidmsg import nsidmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from ratchet.core.device import Device
+from ratchet.core.endpoint_spec import KERNELS_METRIC, Route
+from ratchet.core.interface import Device
 from ratchet.core.model import Address
-from ratchet.core.properties import KERNELS_METRIC, Route
 from ratchet.datapath import messages, tc
 from ratchet.datapath.netns import Netns
 from ratchet.datapath.nlattr import HEADER, IFADDRMSG, IFINFOMSG, RTGENMSG, RTMSG, Reading, attributes

@@ -7,12 +7,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from errno import EACCES, EEXIST, EINVAL, ENODEV, ENOENT, EOPNOTSUPP
 
-from ratchet.core.device import Device, Port
-from ratchet.core.properties import Route, Sysctl
+from ratchet.core.endpoint_spec import Route, Sysctl
+from ratchet.core.interface import Device, InterfaceSpec
 from ratchet.datapath import ethtool, messages, sysctl, tc
 from ratchet.datapath.netns import Netns, inside, open_netns, refuse_host
 from ratchet.datapath.parse import NUD_LASTING, ObservedLink, neighbours_of, observe_link, read_link
-from ratchet.datapath.rtnetlink import Answer, Channel, RefusedError
+from ratchet.datapath.rtnetlink import Channel, NetlinkReply, RefusedError
 from ratchet.errors import DatapathError, ForeignInterfaceError, NamespaceGoneError
 
 IPV6_LEAST_MTU = 1280  # RFC 8200, section 5
@@ -25,17 +25,17 @@ class OpenPod:
 
     netns: Netns
     channel: Channel
-    port: Port
+    spec: InterfaceSpec
 
     def observe(self) -> ObservedLink | None:
         """What stands under the port's name."""
         try:
             # Most ends have none and never had, and this is on the way of every pod that starts.
-            routed = bool(self.port.routes) or self.port.renewed
-            link = observe_link(self.channel, self.port.ifname, self.port.addresses, routed=routed)
+            routed = bool(self.spec.routes) or self.spec.renewed
+            link = observe_link(self.channel, self.spec.ifname, self.spec.addresses, routed=routed)
         except RefusedError as refusal:
             raise DatapathError(f"cannot read {self}: {refusal.strerror}") from refusal
-        if link is None or not self.port.owns(link.device) or not (self.port.sysctls or not self.port.offloads):
+        if link is None or not self.spec.owns(link.device) or not (self.spec.sysctls or not self.spec.offloads):
             return link
         return replace(link, device=self._with_settings(link.device))
 
@@ -44,16 +44,16 @@ class OpenPod:
 
         It ignores router advertisements: the other end of a link must not become the pod's router (CVE-2020-10749).
         """
-        ifname = self.port.ifname
+        ifname = self.spec.ifname
         with inside(self.netns):
             try:
                 with suppress(FileNotFoundError):  # the pod has no IPv6, or the MTU is too small for it
                     sysctl.ignore_router_advertisements(ifname)
             except OSError as error:
                 raise self._read_only("turn router advertisements off", error) from error
-            for setting in self.port.sysctls:
+            for setting in self.spec.sysctls:
                 self._set(setting)
-            if not self.port.offloads:
+            if not self.spec.offloads:
                 try:
                     ethtool.disable_offloads(ifname)
                 except OSError as error:
@@ -66,8 +66,8 @@ class OpenPod:
         False, with all the rest done, if the kernel cannot take it.
         """
         given = standing.given if standing is not None else ()
-        give = [messages.give_address(index, address) for address in self.port.addresses]
-        take = [messages.take_address(index, address) for address in given if address not in self.port.addresses]
+        give = [messages.give_address(index, address) for address in self.spec.addresses]
+        take = [messages.take_address(index, address) for address in given if address not in self.spec.addresses]
         requests = messages.up(index, link), *take, *give
         if carrier:
             able = True
@@ -90,10 +90,10 @@ class OpenPod:
 
     def adjust(self, device: Device, link: str) -> None:
         """Bring a standing interface to what the port wants, without taking it down."""
-        if device.mtu != self.port.mtu:
-            self.do(messages.sized(device.index, self.port.mtu))
-        if self.port.txqlen not in (None, device.txqlen):
-            self.do(messages.queued(device.index, self.port.txqlen))
+        if device.mtu != self.spec.mtu:
+            self.do(messages.sized(device.index, self.spec.mtu))
+        if self.spec.txqlen not in (None, device.txqlen):
+            self.do(messages.queued(device.index, self.spec.txqlen))
         self.tune()
         self.finish(device.index, link, device)
 
@@ -107,13 +107,13 @@ class OpenPod:
 
         Raises DatapathError where another interface has the ifindex.
         """
-        if not self.port.index:
+        if not self.spec.index:
             return False
-        (answer,) = self.channel.exchange(messages.link_at(self.port.index))
+        (answer,) = self.channel.exchange(messages.link_at(self.spec.index))
         if answer.refusal is not None:
             return False
         device = read_link(answer.messages[0]).device
-        if device.ifname == self.port.ifname:
+        if device.ifname == self.spec.ifname:
             return False
         if not device.ours:
             raise self.failed(f"its ifindex {device.index} is that of {device.ifname}, which is not ratchet's")
@@ -138,11 +138,11 @@ class OpenPod:
 
     def refuse_foreign(self, device: Device | None, verb: str = "make") -> None:
         """Raise ForeignInterfaceError for an interface that is not this port's: a stranger's, or another link's."""
-        if device is None or self.port.owns(device):
+        if device is None or self.spec.owns(device):
             return
         if device.ours:
             raise ForeignInterfaceError(
-                f"cannot {verb} {self}: it belongs to another link (ifindex {device.index}, not {self.port.index})",
+                f"cannot {verb} {self}: it belongs to another link (ifindex {device.index}, not {self.spec.index})",
                 path=self.netns.path,
                 details="The other link's end is given up first. See `ratchet links` for the pod's links.",
             )
@@ -158,8 +158,8 @@ class OpenPod:
     def _with_settings(self, device: Device) -> Device:
         try:
             with inside(self.netns):
-                sysctls = sysctl.read_sysctls(self.port.ifname, (name for name, _ in self.port.sysctls))
-                offloads = self.port.offloads or ethtool.has_offloads(self.port.ifname)
+                sysctls = sysctl.read_sysctls(self.spec.ifname, (name for name, _ in self.spec.sysctls))
+                offloads = self.spec.offloads or ethtool.has_offloads(self.spec.ifname)
         except OSError as error:
             raise DatapathError(f"cannot read the settings of {self}: {error.strerror}") from error
         return replace(device, sysctls=sysctls, offloads=offloads)
@@ -167,7 +167,7 @@ class OpenPod:
     def _set(self, setting: Sysctl) -> None:
         name, value = setting
         try:
-            sysctl.write_sysctl(self.port.ifname, setting)
+            sysctl.write_sysctl(self.spec.ifname, setting)
         except FileNotFoundError as error:
             raise self.failed(f"cannot set {name}: the pod has no such setting", details=_missing(name)) from error
         except OSError as error:
@@ -177,9 +177,9 @@ class OpenPod:
 
     def _route(self, index: int, has: Collection[Route]) -> None:
         """Give the routes that are wanted, and take those of ours that are not."""
-        for route in (one for one in has if one not in self.port.routes):
+        for route in (one for one in has if one not in self.spec.routes):
             self.channel.exchange(messages.take_route(index, route))
-        lacking = [one for one in self.port.routes if one not in has]
+        lacking = [one for one in self.spec.routes if one not in has]
         if not lacking:
             return
         answers = self.channel.exchange(*(messages.give_route(index, one) for one in lacking))
@@ -192,9 +192,9 @@ class OpenPod:
 
     def _shape(self, index: int, has: int | None) -> None:
         """Have it send as fast as is wanted."""
-        if self.port.rate == has:
+        if self.spec.rate == has:
             return
-        request = tc.unshape(index) if self.port.rate is None else tc.shape(index, self.port.rate)
+        request = tc.unshape(index) if self.spec.rate is None else tc.shape(index, self.spec.rate)
         (answer,) = self.channel.exchange(request)
         if answer.refusal is not None:
             details = "The node's kernel needs the module sch_tbf." if answer.refusal.errno == ENOENT else ""
@@ -206,7 +206,7 @@ class OpenPod:
             details=f"Ratchet needs a writable /proc/sys/net; in a container, mount the host's at {sysctl.MOUNTED}.",
         )
 
-    def _accept(self, answers: Iterable[Answer]) -> None:
+    def _accept(self, answers: Iterable[NetlinkReply]) -> None:
         for answer in answers:
             if answer.refusal is not None:
                 raise self.failed(answer.refusal.strerror, details=self._advice(answer.refusal)) from answer.refusal
@@ -216,33 +216,33 @@ class OpenPod:
             return "The link has an IPv6 address and the pod has IPv6 disabled (net.ipv6.conf.all.disable_ipv6)."
         if (
             refusal.errno == EINVAL
-            and self.port.mtu < IPV6_LEAST_MTU
-            and any(one.version == 6 for one in self.port.addresses)
+            and self.spec.mtu < IPV6_LEAST_MTU
+            and any(one.version == 6 for one in self.spec.addresses)
         ):
-            return f"IPv6 needs an MTU of {IPV6_LEAST_MTU} bytes, and the link has one of {self.port.mtu}."
+            return f"IPv6 needs an MTU of {IPV6_LEAST_MTU} bytes, and the link has one of {self.spec.mtu}."
         if refusal.errno == EINVAL:
             return "The MTU or an address does not suit this kind of interface."
         return ""
 
     def __str__(self) -> str:
-        return f"{self.port.ifname} in {self.netns.path}"
+        return f"{self.spec.ifname} in {self.netns.path}"
 
 
 @contextmanager
-def open_pod(port: Port) -> Iterator[OpenPod]:
+def open_pod(spec: InterfaceSpec) -> Iterator[OpenPod]:
     """Open the pod's namespace and a socket in it.
 
     Raises NamespaceGoneError where the namespace is not there or another one has its path, HostNamespaceError for the
     caller's own namespace.
     """
-    with open_netns(port.netns) as netns:
+    with open_netns(spec.netns) as netns:
         refuse_host(netns)
         with Channel(netns) as channel:
-            if not is_cookie(port.cookie, channel):
+            if not is_cookie(spec.cookie, channel):
                 raise NamespaceGoneError(
-                    f"cannot use network namespace {port.netns}: another namespace has this path now", path=port.netns
+                    f"cannot use network namespace {spec.netns}: another namespace has this path now", path=spec.netns
                 )
-            yield OpenPod(netns, channel, port)
+            yield OpenPod(netns, channel, spec)
 
 
 def is_cookie(expected: int, channel: Channel) -> bool:

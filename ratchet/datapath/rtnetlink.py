@@ -40,7 +40,7 @@ class RefusedError(OSError):
 
 
 @dataclass(slots=True)
-class Answer:
+class NetlinkReply:
     """What the kernel said to one message."""
 
     messages: list[bytes] = field(default_factory=list)
@@ -68,11 +68,11 @@ class Channel:
         except OSError:
             return 0
 
-    def exchange(self, *messages: bytearray) -> list[Answer]:
+    def exchange(self, *messages: bytearray) -> list[NetlinkReply]:
         """Send all at once; one answer for each, in order. A refused message does not stop those behind it."""
         if not messages:  # to nothing the kernel answers nothing, or ENODATA
             return []
-        answers = {self._number(message): Answer() for message in messages}
+        answers = {self._number(message): NetlinkReply() for message in messages}
         try:
             self._socket.send(b"".join(messages))
             waiting = set(answers)
@@ -91,7 +91,7 @@ class Channel:
             raise DatapathError(f"cannot speak to the kernel over netlink: {error}") from error
         return list(answers.values())
 
-    def do(self, *messages: bytearray) -> list[Answer]:
+    def do(self, *messages: bytearray) -> list[NetlinkReply]:
         """As `exchange`, but raises the first RefusedError."""
         answers = self.exchange(*messages)
         for answer in answers:

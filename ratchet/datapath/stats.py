@@ -7,9 +7,9 @@ from errno import ENODEV
 
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from ratchet.core.device import Port
+from ratchet.core.interface import InterfaceSpec
 from ratchet.core.model import Location
-from ratchet.core.sighting import Live, Traffic
+from ratchet.core.observation import Live, Traffic
 from ratchet.datapath import messages
 from ratchet.datapath.nlattr import HEADER, IFINFOMSG, Reading
 from ratchet.datapath.pod_netns import open_pod
@@ -25,7 +25,7 @@ def count(location: Location, ifname: str) -> Live | None:
 
     Raises NamespaceGoneError, DatapathError.
     """
-    port = Port(location.netns, ifname, addresses=(), mtu=0, cookie=location.cookie)
+    port = InterfaceSpec(location.netns, ifname, addresses=(), mtu=0, cookie=location.cookie)
     with open_pod(port) as pod:
         (answer,) = pod.channel.exchange(messages.link_with_counters(ifname))
         if answer.refusal is not None:

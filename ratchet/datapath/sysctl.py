@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from ratchet.core.properties import IFNAME, Sysctl
+from ratchet.core.endpoint_spec import IFNAME, Sysctl
 
 # In a container /proc/sys is read-only: the host's is mounted beside it. Either shows the opening thread's namespace.
 MOUNTED = "/host/proc/sys/net"

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from ratchet.core.device import Device, Parent
+from ratchet.core.interface import Device, Parent
 from ratchet.datapath import messages
 from ratchet.datapath.nlattr import HEADER, RTMSG
 from ratchet.datapath.parse import Given, addresses_of, has_ports, is_loopback, links_of, read_link

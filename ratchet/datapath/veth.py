@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from errno import EBUSY, EEXIST
 
-from ratchet.core.device import Device, Observed, VethWire, differences
+from ratchet.core.interface import Device, Observed, VethWire, differences
 from ratchet.datapath import messages
 from ratchet.datapath.parse import ObservedLink, known_as, read_new_link
 from ratchet.datapath.pod_netns import ATTEMPTS, OpenPod
@@ -44,14 +44,14 @@ def ensure_veth(wire: VethWire, near: OpenPod, far: OpenPod) -> bool:
             pod.take_down(device)
             pod.free_index()
         changed = True
-    raise near.failed(f"others keep making interfaces named {near.port.ifname} and {far.port.ifname}")
+    raise near.failed(f"others keep making interfaces named {near.spec.ifname} and {far.spec.ifname}")
 
 
 @holding_rtnl_lock
 def make_veth(wire: VethWire, near: OpenPod, far: OpenPod) -> bool:
     """Whether it could be made: not if one of the names exists, or one of the ifindexes."""
-    request = messages.new_veth(near.port, far.port, far.netns.fd)
-    made, shown = near.channel.exchange(request, messages.link_named(near.port.ifname))
+    request = messages.new_veth(near.spec, far.spec, far.netns.fd)
+    made, shown = near.channel.exchange(request, messages.link_named(near.spec.ifname))
     if made.refusal is not None:
         if made.refusal.errno in (EEXIST, EBUSY):
             return False

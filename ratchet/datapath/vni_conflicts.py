@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from errno import EINVAL, ENODEV
 from pathlib import Path
 
-from ratchet.core.device import Device
+from ratchet.core.interface import Device
 from ratchet.datapath import messages
 from ratchet.datapath.netns import Netns, open_netns, own_netns
 from ratchet.datapath.parse import ObservedLink, known_as, links_of, read_nsid

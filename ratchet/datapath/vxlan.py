@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from errno import EBUSY, EEXIST, EINVAL, ENODEV, EOPNOTSUPP
 
-from ratchet.core.device import Device, Observed, VxlanWire, differences
+from ratchet.core.interface import Device, Observed, VxlanWire, differences
 from ratchet.datapath import messages
 from ratchet.datapath.parse import device_of, reaches_own_node, read_new_link
 from ratchet.datapath.pod_netns import ATTEMPTS, OpenPod
@@ -95,7 +95,7 @@ def ensure_tunnel(wire: VxlanWire, near: OpenPod, search: Sequence[str], *, evic
             raise VniInUseError(f"cannot make {near}: VNI {wire.vni} is in use on this node")
         if observed.near is None and _make_once_free(wire, near, search):
             return True
-    raise near.failed(f"others keep making interfaces named {near.port.ifname} or tunnels of VNI {wire.vni}")
+    raise near.failed(f"others keep making interfaces named {near.spec.ifname} or tunnels of VNI {wire.vni}")
 
 
 def _can_be_adjusted(wire: VxlanWire, device: Device) -> bool:
@@ -117,7 +117,7 @@ def _adjust(wire: VxlanWire, near: OpenPod, device: Device) -> None:
     _lead_beside(wire, near, device.index)
     rest = replace(device, remote=wire.remote, carrier=wire.carrier)
     if differences(wire, Observed(rest)):
-        if near.port.mtu > device.mtu:
+        if near.spec.mtu > device.mtu:
             _grow(wire, near, device)
         near.adjust(device, wire.link)
 
@@ -131,10 +131,10 @@ def _lead_beside(wire: VxlanWire, near: OpenPod, index: int) -> None:
 
 def _grow(wire: VxlanWire, near: OpenPod, device: Device) -> None:
     """A larger MTU, which the kernel measures by what the parent's is by now."""
-    (answer,) = near.channel.exchange(messages.sized(device.index, near.port.mtu))
+    (answer,) = near.channel.exchange(messages.sized(device.index, near.spec.mtu))
     if answer.refusal is not None and answer.refusal.errno == EINVAL:
         raise near.failed(
-            f"MTU {near.port.mtu} does not fit into {wire.parent.ifname}",
+            f"MTU {near.spec.mtu} does not fit into {wire.parent.ifname}",
             details=f"The MTU of {wire.parent.ifname} was {wire.parent.mtu} when it was looked at.",
         ) from answer.refusal
 
@@ -144,10 +144,10 @@ def make_tunnel(wire: VxlanWire, near: OpenPod) -> bool:
     with Channel() as node:
         # The number by which the node's namespace knows the pod's is how a stale device is found once nothing else
         # leads to that namespace; EEXIST here is the usual case, the pod's primary network has seen to it.
-        named, _ = node.exchange(messages.link_named(near.port.ifname), messages.assign_nsid(near.netns.fd))
+        named, _ = node.exchange(messages.link_named(near.spec.ifname), messages.assign_nsid(near.netns.fd))
         # Older kernels look the new name up in the namespace of the socket, and refuse one that the node uses: such a
         # link is made under another name and gets its own in the pod.
-        ifname = near.port.ifname if named.refusal is not None else f"ratchet{wire.vni:x}"
+        ifname = near.spec.ifname if named.refusal is not None else f"ratchet{wire.vni:x}"
         (made,) = node.exchange(messages.new_vxlan(wire, ifname, near.netns.fd))
     if made.refusal is not None:
         if made.refusal.errno in (EEXIST, EBUSY):
@@ -163,9 +163,9 @@ def _complete(wire: VxlanWire, near: OpenPod, ifname: str) -> None:
         raise near.failed(f"it went away while being made: {shown.refusal.strerror}") from shown.refusal
     link = read_new_link(shown.messages[0])
     try:
-        if link.mtu != near.port.mtu:  # the kernel cuts it down to what the parent carries, and says nothing
+        if link.mtu != near.spec.mtu:  # the kernel cuts it down to what the parent carries, and says nothing
             raise near.failed(
-                f"MTU {near.port.mtu} does not fit into {wire.parent.ifname}",
+                f"MTU {near.spec.mtu} does not fit into {wire.parent.ifname}",
                 details=f"At most {link.mtu}, as the MTU of {wire.parent.ifname} is {wire.parent.mtu}.",
             )
         if wire.is_of_one_node and not reaches_own_node(shown.messages[0]):
@@ -173,8 +173,8 @@ def _complete(wire: VxlanWire, near: OpenPod, ifname: str) -> None:
                 "a tunnel between two pods of one node needs Linux 6.5",
                 details="Leave out kind: vxlan, so that such a link is a vEth.",
             )
-        if ifname != near.port.ifname:
-            near.do(messages.named(link.index, near.port.ifname))
+        if ifname != near.spec.ifname:
+            near.do(messages.named(link.index, near.spec.ifname))
         _lead_beside(wire, near, link.index)
         near.tune()
         if not near.finish(link.index, wire.link, carrier=wire.carrier or not _kernel.takes_carrier):

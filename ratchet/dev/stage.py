@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ratchet.core.machine import derive
 from ratchet.core.model import PodRef, State
+from ratchet.core.state_machine import derive
 from ratchet.dev.bed import RATCHET_NAMESPACE, Bed, wait_for
 from ratchet.dev.frr import Frr
 from ratchet.dev.hosts import command_in, ip

@@ -13,9 +13,9 @@ from ratchet.cni import delegate
 from ratchet.cni.delegation import prepare
 from ratchet.cni.execute import find_plugin
 from ratchet.cni.result import Interface, IPConfig, Result, Route
-from ratchet.core import properties
-from ratchet.core.device import Device
+from ratchet.core import endpoint_spec
 from ratchet.core.intent import asks_for_links, wait_of
+from ratchet.core.interface import Device
 from ratchet.core.model import End, Pod
 from ratchet.core.plan import Attempt
 from ratchet.errors import (
@@ -210,7 +210,7 @@ def _link_ports(
     return interfaces, ips, routes
 
 
-def _result_route(route: properties.Route) -> Route:
+def _result_route(route: endpoint_spec.Route) -> Route:
     extra = {} if route.metric is None else {"priority": route.metric}
     return Route(str(route.to), str(route.via or ""), extra)
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Self
 
-from ratchet.core.device import Device
 from ratchet.core.intent import (
     LINKS,
     PAIR_NAME,
@@ -23,8 +22,9 @@ from ratchet.core.intent import (
     unknown_settings,
     wanted_links,
 )
+from ratchet.core.interface import Device
 from ratchet.core.model import End, Link, Pod, Side
-from ratchet.core.plan import Attempt, Site
+from ratchet.core.plan import Attempt, Underlay
 from ratchet.errors import InvalidIntentError, PeerMissingError, SupersededError
 from ratchet.node.concurrency import map_concurrently
 from ratchet.node.journal import HeldEnd
@@ -104,7 +104,7 @@ class LinkSelection:
 
 
 def link_all(
-    reconciler: Reconciler, attempts: Sequence[Attempt], site: Site, until: float, *, require: bool
+    reconciler: Reconciler, attempts: Sequence[Attempt], site: Underlay, until: float, *, require: bool
 ) -> list[tuple[End, Device | None]]:
     """Take every end as far as it goes, again and again, until all stand or `until` (monotonic seconds) is past.
 
@@ -126,7 +126,7 @@ def link_all(
         _await_records(reconciler.records, later)
         settled |= settle(later, joined=False)
     mine = {one.name: one for one in attempts}
-    waiting = {name for name, end in settled.items() if not end.stands}
+    waiting = {name for name, end in settled.items() if not end.is_up}
     if waiting:
         version = min((end.record.resource_version for end in settled.values()), key=_age_of_version)
         pod = attempts[0].sandbox.pod
@@ -139,7 +139,7 @@ def link_all(
                 if (names is None or one.name in names) and reconciler.records.has_changed(settled[one.name].record)
             ]
             settled |= settle(changed, joined=True)
-            before, waiting = waiting, {name for name, end in settled.items() if not end.stands}
+            before, waiting = waiting, {name for name, end in settled.items() if not end.is_up}
             for name in before - waiting:
                 log.info("link %s stands at its %s", name, mine[name].side)
             if not waiting:
@@ -161,7 +161,7 @@ def _await_records(records: Records, attempts: Sequence[Attempt]) -> None:
 
 
 def _settle_each(
-    reconciler: Reconciler, site: Site, attempts: Sequence[Attempt], *, joined: bool
+    reconciler: Reconciler, site: Underlay, attempts: Sequence[Attempt], *, joined: bool
 ) -> dict[str, EndpointResult]:
     """How far each end comes now, by link; the API's answers for all of them are waited for together.
 

@@ -10,11 +10,11 @@ from ratchet import datapath
 from ratchet.cni.arguments import Arguments, Command
 from ratchet.cni.config import NetworkConfig
 from ratchet.core.model import Pod
-from ratchet.core.plan import Site
+from ratchet.core.plan import Underlay
 from ratchet.errors import FollowedError, InvalidEnvironmentError, NamespaceGoneError, PodMissingError
 from ratchet.node.journal import Attachment, Journal
 from ratchet.node.reconciler import Reconciler
-from ratchet.node.underlay import FindSite, Underlay, find_site
+from ratchet.node.underlay import FindUnderlay, UnderlayConfig, find_underlay
 from ratchet.node.verified import VerifiedEnds
 from ratchet.store.records import Records
 
@@ -25,8 +25,8 @@ class Call:
 
     `connect` gives the API's records, with how many seconds it may be waited for; `began` is when the runtime called,
     in seconds since boot. `wait` is how many seconds ADD may wait for its peers; where they have not come by then it
-    fails if `require`, else whoever stays completes its links. `find_site` says what this node brings to links; `node`
-    is its name, empty where only the pod's own object tells it. `verified` is told which ends stand.
+    fails if `require`, else the agent completes its links. `find_underlay` finds the node's side of tunnels; `node` is
+    its name, empty if only the pod's object has it. `verified` collects the ends that are up.
     """
 
     arguments: Arguments
@@ -36,14 +36,14 @@ class Call:
     began: float
     wait: float
     require: bool = True
-    find_site: FindSite = find_site
+    find_underlay: FindUnderlay = find_underlay
     node: str = ""
     verified: VerifiedEnds = field(default_factory=VerifiedEnds)
 
     @property
-    def underlay(self) -> Underlay:
+    def underlay(self) -> UnderlayConfig:
         network = self.network
-        return Underlay(network.parent_interface, network.parent_address, network.vxlan_port)
+        return UnderlayConfig(network.parent_interface, network.parent_address, network.vxlan_port)
 
     @property
     def attachment(self) -> Attachment:
@@ -115,6 +115,6 @@ class Call:
             )
         return pod
 
-    def site(self, records: Records, node: str) -> Site:
+    def site(self, records: Records, node: str) -> Underlay:
         """What this node brings to links. Raises InvalidConfigError where the configured parent is not as it says."""
-        return self.find_site(self.underlay, node, records)
+        return self.find_underlay(self.underlay, node, records)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ratchet import datapath
 from ratchet.cni import delegate
-from ratchet.core.device import VxlanWire, differences
+from ratchet.core.interface import VxlanWire, differences
 from ratchet.core.model import Kind
 from ratchet.core.plan import wire_of
 from ratchet.errors import (
@@ -53,7 +53,7 @@ def _faults(call: Call, records: Records, entry: SandboxEntry, end: HeldEnd) -> 
     if record is None or side is None:
         return (f"{end.link}: its record no longer holds this sandbox",)
     sandbox, peer = record.sandbox(side), record.sandbox(side.other)
-    if record.kind is None or sandbox is None or peer is None or not record.stands(side):
+    if record.kind is None or sandbox is None or peer is None or not record.is_ready(side):
         return ()
     there = call.journal.location(end.link, peer.container_id) if record.kind is Kind.VETH else None
     if record.kind is Kind.VETH and there is None:

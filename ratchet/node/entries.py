@@ -11,7 +11,7 @@ from ratchet.cni.config import DEFAULT_VXLAN_PORT
 from ratchet.cni.delegation import Delegation
 from ratchet.core.model import Link, Location, PodRef, Side
 from ratchet.errors import MalformedRecordError
-from ratchet.node.underlay import Underlay
+from ratchet.node.underlay import UnderlayConfig
 from ratchet.store.codec import decode_link, encode_link
 
 
@@ -74,7 +74,7 @@ class SandboxEntry:
     delegations: tuple[Delegation, ...] = ()
     asks: bool = False
     began: float = 0.0
-    underlay: Underlay | None = None
+    underlay: UnderlayConfig | None = None
     cookie: int = 0
     boot: str = field(default="", compare=False)
 
@@ -153,7 +153,7 @@ def _decode_end(document: dict[str, Any]) -> HeldEnd:
     return HeldEnd(decode_link(document["wanted"]), side, int(document.get("ifindex", 0)), declared)
 
 
-def _encode_underlay(underlay: Underlay) -> dict[str, Any]:
+def _encode_underlay(underlay: UnderlayConfig) -> dict[str, Any]:
     """An underlay; `vxlan_port` is always a number, because earlier versions read no other."""
     return {
         "interface": underlay.interface,
@@ -163,8 +163,8 @@ def _encode_underlay(underlay: Underlay) -> dict[str, Any]:
     }
 
 
-def _decode_underlay(document: dict[str, Any]) -> Underlay:
+def _decode_underlay(document: dict[str, Any]) -> UnderlayConfig:
     """An underlay; the default port of an earlier version's entry is taken as not set, because it mostly was not."""
     port = document["vxlan_port"]
     is_set = document.get("vxlan_port_is_set", port != DEFAULT_VXLAN_PORT)
-    return Underlay(document["interface"], document["address"], port if is_set else None)
+    return UnderlayConfig(document["interface"], document["address"], port if is_set else None)

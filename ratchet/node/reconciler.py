@@ -16,23 +16,23 @@ from typing import NoReturn, TypeVar
 import tenacity
 
 from ratchet import datapath
-from ratchet.core import moves
-from ratchet.core.device import Device, Observed, VxlanWire, Wire, differences
+from ratchet.core import record_updates
+from ratchet.core.interface import Device, Observed, VxlanWire, Wire, differences
 from ratchet.core.model import Kind, Link, Location
 from ratchet.core.plan import (
+    AllocateVni,
     Attempt,
     Build,
+    Create,
     Done,
     Join,
-    Look,
-    Make,
-    Note,
-    Number,
+    MarkReady,
+    Observe,
     Reject,
-    Site,
+    Release,
     Step,
+    Underlay,
     Wait,
-    Withdraw,
     plan,
 )
 from ratchet.errors import (
@@ -73,7 +73,7 @@ class EndpointResult:
     device: Device | None = None
 
     @property
-    def stands(self) -> bool:
+    def is_up(self) -> bool:
         return self.device is not None
 
 
@@ -92,7 +92,7 @@ class Reconciler:
     verified: VerifiedEnds = field(default_factory=VerifiedEnds)
     now: Callable[[], datetime] = wall_clock
 
-    def settle(self, attempt: Attempt, site: Site, *, joined: bool) -> EndpointResult:
+    def settle(self, attempt: Attempt, site: Underlay, *, joined: bool) -> EndpointResult:
         """Take an end as far as it goes now: into its link's record first, unless the attempt has `joined` before.
 
         An end whose peer is there is built before it is written that it has joined: both go into one write. Raises
@@ -103,7 +103,7 @@ class Reconciler:
         with self.journal.lock(attempt.name):
             settled = retry_on_conflict(lambda: EndpointReconcile(self, attempt, site, joined).run())
             side = attempt.as_recorded(settled.record).side
-            self.verified.note(settled.record, side, site, stands=settled.stands)
+            self.verified.note(settled.record, side, site, up=settled.is_up)
             return settled
 
     def leave(self, link: str, container_id: str, reason: str) -> None:
@@ -115,7 +115,7 @@ class Reconciler:
 
         def left(record: Link) -> Link:
             side = record.side_of(container_id)
-            return record if side is None else moves.leave(record, side, container_id, reason, self.now())
+            return record if side is None else record_updates.leave(record, side, container_id, reason, self.now())
 
         try:
             self._change(link, left)
@@ -123,12 +123,12 @@ class Reconciler:
             retry_on_conflict(lambda: self.records.leave_newer(link, container_id))
             raise
 
-    def note_lost(self, link: str, container_id: str, reason: str) -> None:
+    def mark_lost(self, link: str, container_id: str, reason: str) -> None:
         """Note that an end does not stand any more, if the record holds this sandbox."""
 
         def lost(record: Link) -> Link:
             side = record.side_of(container_id)
-            return record if side is None else moves.note_lost(record, side, reason, self.now())
+            return record if side is None else record_updates.mark_lost(record, side, reason, self.now())
 
         self._change(link, lost)
 
@@ -148,7 +148,9 @@ class Reconciler:
         The new number is written before the old Lease is freed. The old Lease is the record's only where a node has
         `refused` the number.
         """
-        renumbered = moves.renumber(draft, self.records.claim_another_vni(draft), reason, self.now(), refused=refused)
+        renumbered = record_updates.renumber(
+            draft, self.records.claim_another_vni(draft), reason, self.now(), refused=refused
+        )
         try:
             stored = self.write(before, renumbered)
         except ConflictError:
@@ -200,7 +202,7 @@ class EndpointReconcile:
     memory nothing is destroyed: before that the record is read from the API.
     """
 
-    def __init__(self, reconciler: Reconciler, attempt: Attempt, site: Site, joined: bool) -> None:
+    def __init__(self, reconciler: Reconciler, attempt: Attempt, site: Underlay, joined: bool) -> None:
         self._reconciler = reconciler
         self._attempt = attempt
         self._site = site
@@ -246,7 +248,7 @@ class EndpointReconcile:
             )
             if not self._certain and self._needs_certainty(step):
                 self._make_certain()
-            elif not self._joined and not isinstance(step, Withdraw):
+            elif not self._joined and not isinstance(step, Release):
                 # Also where the record holds this sandbox already: its intent may be an earlier one's.
                 return Join()
             else:
@@ -259,16 +261,18 @@ class EndpointReconcile:
             case Join() if self._is_of_a_pod_that_is_gone():
                 self._withdraw("its pod is gone, and another one of its name has its place")
             case Join():
-                self._draft = moves.join(self._draft, attempt.wanted, attempt.side, attempt.sandbox, self._now())
+                self._draft = record_updates.join(
+                    self._draft, attempt.wanted, attempt.side, attempt.sandbox, self._now()
+                )
                 self._joined = True
-            case Number():
+            case AllocateVni():
                 self._draft = self._claimed = self._reconciler.records.with_allocated_vni(self._present())
-            case Look() | Make() | Build():
+            case Observe() | Create() | Build():
                 return self._done_to_the_wire(step)
-            case Note():
-                self._draft = moves.note_standing(self._present(), attempt.side, self._now())
+            case MarkReady():
+                self._draft = record_updates.mark_ready(self._present(), attempt.side, self._now())
                 self._written()
-            case Withdraw(reason):
+            case Release(reason):
                 self._withdraw(reason)
             case Reject(error):
                 self._written()
@@ -279,12 +283,12 @@ class EndpointReconcile:
                 return EndpointResult(self._written(), self._observed.near if self._observed else None)
         return None
 
-    def _done_to_the_wire(self, step: Look | Make | Build) -> EndpointResult | None:
+    def _done_to_the_wire(self, step: Observe | Create | Build) -> EndpointResult | None:
         """Do a step at the wire; how far the end has come, if it waits for the peer's pod to be put right."""
         match step:
-            case Look(wire):
+            case Observe(wire):
                 observed = _looked_at(wire)
-            case Make(wire):
+            case Create(wire):
                 observed = _made(wire)
                 if observed is not None and not differences(wire, observed):
                     self._built = wire
@@ -346,7 +350,7 @@ class EndpointReconcile:
             return
         record = self._present()
         if isinstance(error, VniForeignError):
-            if self._refused == moves.REFUSED_KEPT:  # the record notes no more: they would come round again
+            if self._refused == record_updates.REFUSED_KEPT:  # the record notes no more: they would come round again
                 raise error
             self._refused += 1
             self._renumber(f"node {self._site.node} cannot use it: {error.__cause__ or error}", refused=True)
@@ -368,11 +372,11 @@ class EndpointReconcile:
         """Whether a step takes away something that stands, or ends with what was built and no write that may be refused
         because the record is another by now."""
         if isinstance(step, Build):
-            stands = self._observed is not None and self._observed != Observed(None)
-            return stands and not _only_gains_carrier(step.wire, self._observed)
+            exists = self._observed is not None and self._observed != Observed(None)
+            return exists and not _only_gains_carrier(step.wire, self._observed)
         if isinstance(step, Wait):
-            return self._site.attended and self._is_plugged()
-        return isinstance(step, Withdraw | Reject) or (isinstance(step, Done) and self._built is not None)
+            return self._site.has_agent and self._is_plugged()
+        return isinstance(step, Release | Reject) or (isinstance(step, Done) and self._built is not None)
 
     def _make_certain(self) -> None:
         self._stored, self._certain = self._reconciler.records.link(self._attempt.name), True
@@ -380,7 +384,7 @@ class EndpointReconcile:
 
     def _waiting(self) -> EndpointResult:
         record = self._written()
-        if self._site.attended and record.kind is None and not self._bare:
+        if self._site.has_agent and record.kind is None and not self._bare:
             self._unplug()
         return EndpointResult(record)
 
@@ -441,7 +445,7 @@ class EndpointReconcile:
         if (taker := self._taker()) is None:
             self._free_claim()
         elif taker.vni is None:
-            self._reconciler.records.update(taker, moves.with_vni(taker, self._claimed.vni))
+            self._reconciler.records.update(taker, record_updates.with_vni(taker, self._claimed.vni))
 
     def _taker(self) -> Link | None:
         return self._reconciler.taker(self._claimed) if self._claimed is not None else None

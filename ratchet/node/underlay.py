@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from ratchet import datapath
 from ratchet.cni.config import DEFAULT_VXLAN_PORT
-from ratchet.core.plan import Site
+from ratchet.core.plan import Underlay
 from ratchet.store.records import Records
 
 
 @dataclass(frozen=True, slots=True)
-class Underlay:
+class UnderlayConfig:
     """What a configuration sets for a node's side of tunnels: `parent_interface`, `parent_address`, `vxlan_port`.
 
     None: not set.
@@ -23,10 +23,10 @@ class Underlay:
     vxlan_port: int | None
 
 
-FindSite = Callable[[Underlay, str, Records], Site]
+FindUnderlay = Callable[[UnderlayConfig, str, Records], Underlay]
 
 
-def find_site(underlay: Underlay, node: str, records: Records) -> Site:
+def find_underlay(underlay: UnderlayConfig, node: str, records: Records) -> Underlay:
     """The site of `node`, which is this node (empty: its name in the API is not known).
 
     Raises InvalidConfigError where the configured parent does not exist, ApiUnavailableError where the node's addresses
@@ -34,4 +34,4 @@ def find_site(underlay: Underlay, node: str, records: Records) -> Site:
     """
     addresses = records.node_addresses(node) if node and not underlay.address else ()
     parent = datapath.find_parent(underlay.interface, underlay.address, addresses)
-    return Site(node, parent, underlay.vxlan_port or DEFAULT_VXLAN_PORT)
+    return Underlay(node, parent, underlay.vxlan_port or DEFAULT_VXLAN_PORT)

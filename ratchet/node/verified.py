@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ratchet.core.model import Kind, Link, Side
-from ratchet.core.plan import Site
+from ratchet.core.plan import Underlay
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +13,7 @@ class _By:
     """What an end was seen to be as wanted by: a version of its link's record, and what the node brings to it."""
 
     version: str
-    site: Site
+    site: Underlay
 
 
 class VerifiedEnds:
@@ -26,15 +26,15 @@ class VerifiedEnds:
     def __init__(self) -> None:
         self._by: dict[tuple[str, Side], _By] = {}
 
-    def note(self, record: Link, side: Side, site: Site, *, stands: bool) -> None:
+    def note(self, record: Link, side: Side, site: Underlay, *, up: bool) -> None:
         """Note what was seen of an end whose record is as it is stored; a vEth is seen at both its ends."""
         for one in (side, side.other) if record.kind is Kind.VETH else (side,):
-            if stands:
+            if up:
                 self._by[record.name, one] = _By(record.resource_version, site)
             else:
                 self._by.pop((record.name, one), None)
 
-    def stands(self, record: Link, side: Side, site: Site) -> bool:
+    def is_current(self, record: Link, side: Side, site: Underlay) -> bool:
         """Whether an end was seen to be what this very record, and this site, want of it."""
         return self._by.get((record.name, side)) == _By(record.resource_version, site)
 

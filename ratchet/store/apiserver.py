@@ -138,7 +138,7 @@ class _Session:
 
 
 @dataclass(slots=True)
-class _Answer:
+class _RequestStatus:
     """What has come of a request so far; 0 is no answer."""
 
     status: int = 0
@@ -303,7 +303,7 @@ class ApiServer:
         self,
         method: str,
         path: str,
-        answer: _Answer,
+        answer: _RequestStatus,
         *,
         read_seconds: float,
         query: Mapping[str, str] | None = None,
@@ -332,9 +332,9 @@ class ApiServer:
         return self._session.client
 
     @contextmanager
-    def _observed(self, method: str, path: str) -> Iterator[_Answer]:
+    def _observed(self, method: str, path: str) -> Iterator[_RequestStatus]:
         """Have the observer hear of what is sent within; whoever sends it notes the answer's status."""
-        answer, began = _Answer(), time.monotonic()
+        answer, began = _RequestStatus(), time.monotonic()
         try:
             yield answer
         finally:

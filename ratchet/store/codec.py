@@ -18,26 +18,27 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+from ratchet.core.endpoint_spec import UNSET, EndpointSpec
+from ratchet.core.garbage import VniLease
 from ratchet.core.heartbeat import NodeLease
 from ratchet.core.intent import TOPOLOGY_KEY
 from ratchet.core.intent.pods import ENABLED
-from ratchet.core.machine import derive
 from ratchet.core.model import (
     CURRENT_SCHEMA,
+    DEFAULT_ENCAPSULATION,
     EARLIER_SCHEMA,
     MIRROR_ANNOTATION,
     SIDES,
-    USUAL,
     Address,
+    Encapsulation,
     End,
     Kind,
     Link,
-    Means,
     Pod,
     PodRef,
+    ReadyFor,
     Sandbox,
     Side,
-    Stand,
     State,
     Topology,
     Transition,
@@ -57,9 +58,8 @@ from ratchet.core.naming import (
     vni_lease_name,
     vni_of_lease,
 )
-from ratchet.core.orphans import VniLease
-from ratchet.core.properties import UNSAID, Properties
 from ratchet.core.shared import shared_address, shared_text
+from ratchet.core.state_machine import derive
 from ratchet.errors import MalformedRecordError, NewerRecordError
 from ratchet.store.endpoint_spec import END_PROPERTIES, decode_properties, encode_properties
 
@@ -105,10 +105,10 @@ def encode_link(link: Link) -> Json:
         data["vni"] = str(link.vni)
     if link.refused_vnis:
         data[_REFUSED] = ",".join(map(str, link.refused_vnis))
-    if link.means.tunnel:
+    if link.encapsulation.tunnel:
         data[_TUNNEL] = str(Kind.VXLAN)
-    if link.means.vxlan_port is not None:
-        data[_PORT] = str(link.means.vxlan_port)
+    if link.encapsulation.vxlan_port is not None:
+        data[_PORT] = str(link.encapsulation.vxlan_port)
     prefixes = _prefixes(link)
     if link.schema != EARLIER_SCHEMA:
         # What a newer version has written here stays: a patch has only what differs between two encodings.
@@ -148,7 +148,7 @@ def decode_link(config_map: Mapping[str, Any]) -> Link:
             namespace=namespace,
             primary=_decode_end(primary, namespace, fields[primary], schema),
             pair=_decode_end(pair, namespace, fields[pair], schema),
-            means=_decode_means(data),
+            encapsulation=_decode_means(data),
             generation=_decode_number(data, "generation", _GENERATIONS),
             vni=_decode_number(data, "vni", _VNIS) if "vni" in data else None,
             refused_vnis=tuple(_decode_number({_REFUSED: one}, _REFUSED, _VNIS) for one in _refused(data)),
@@ -412,7 +412,7 @@ def _decode_prefixes(data: Mapping[str, str], schema: int) -> tuple[str, str]:
 def _encode_end(prefix: str, end: End, schema: int) -> dict[str, str]:
     fields = dict(end.notes)
     fields |= {"name": end.name, "ifname": end.ifname, "addresses": ",".join(map(str, end.addresses))}
-    if end.properties != UNSAID:
+    if end.properties != UNSET:
         fields |= encode_properties(end.properties)
     if sandbox := end.sandbox:
         fields |= {
@@ -431,9 +431,9 @@ def _encode_end(prefix: str, end: End, schema: int) -> dict[str, str]:
             fields["underlay_mtu"] = str(sandbox.underlay_mtu)
         if schema != EARLIER_SCHEMA and sandbox.vteps:
             fields["vteps"] = ",".join(sandbox.vteps)
-    if end.stands:
+    if end.ready:
         key, word = _ready_words(schema)
-        fields[key] = f"{end.stands.sandbox} {word} {end.stands.toward} generation {end.stands.generation}"
+        fields[key] = f"{end.ready.sandbox} {word} {end.ready.peer} generation {end.ready.generation}"
     return {f"{prefix}.{key}": value for key, value in fields.items()}
 
 
@@ -469,7 +469,7 @@ def _decode_fields(namespace: str, fields: Mapping[str, str], schema: int) -> En
         properties=_decode_properties(fields),
         notes={key: value for key, value in fields.items() if key not in _END_KEYS} or _NO_TEXTS,
         sandbox=sandbox,
-        stands=_decode_stand(key, word, ready) if ready else None,
+        ready=_decode_ready(key, word, ready) if ready else None,
     )
 
 
@@ -486,17 +486,17 @@ def _decode_sandbox(namespace: str, fields: Mapping[str, str], schema: int) -> S
     ).in_schema(schema)
 
 
-def _decode_properties(fields: Mapping[str, str]) -> Properties:
+def _decode_properties(fields: Mapping[str, str]) -> EndpointSpec:
     if END_PROPERTIES.isdisjoint(fields):
-        return UNSAID
+        return UNSET
     properties = decode_properties(fields)
-    return UNSAID if properties == UNSAID else properties
+    return UNSET if properties == UNSET else properties
 
 
-def _decode_means(data: Mapping[str, str]) -> Means:
+def _decode_means(data: Mapping[str, str]) -> Encapsulation:
     tunnel = data.get(_TUNNEL) == Kind.VXLAN
     port = _decode_number(data, _PORT, _PORTS) if _PORT in data else None
-    return Means(tunnel, port) if tunnel or port else USUAL
+    return Encapsulation(tunnel, port) if tunnel or port else DEFAULT_ENCAPSULATION
 
 
 @lru_cache(maxsize=256)  # each is of a node
@@ -530,10 +530,10 @@ def _ready_words(schema: int) -> tuple[str, str]:
     return ("stands", "toward") if schema == EARLIER_SCHEMA else ("ready", "peer")
 
 
-def _decode_stand(key: str, word: str, text: str) -> Stand:
+def _decode_ready(key: str, word: str, text: str) -> ReadyFor:
     match text.split(" "):
-        case [sandbox, found, toward, "generation", generation] if found == word and _NUMBER.fullmatch(generation):
-            return Stand(shared_text(sandbox), shared_text(toward), int(generation))
+        case [sandbox, found, peer, "generation", generation] if found == word and _NUMBER.fullmatch(generation):
+            return ReadyFor(shared_text(sandbox), shared_text(peer), int(generation))
     raise ValueError(f"{key} is {text!r:.80}, not '<sandbox> {word} <peer> generation <number>'")
 
 

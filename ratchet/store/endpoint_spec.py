@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from ipaddress import ip_address, ip_network
 from typing import TypeVar
 
+from ratchet.core.endpoint_spec import RATE_UNITS, EndpointSpec, Route, Sysctl, rate_text
 from ratchet.core.intent.sysctls import why_not
-from ratchet.core.properties import RATE_UNITS, Properties, Route, Sysctl, rate_text
 
 Value = TypeVar("Value")
 
@@ -20,7 +20,7 @@ _MTUS, _TXQLENS, _METRICS = range(1, 1 << 16), range(1 << 31), range(1 << 32)
 _OFF = "off"
 
 
-def encode_properties(properties: Properties) -> dict[str, str]:
+def encode_properties(properties: EndpointSpec) -> dict[str, str]:
     """What is wanted, by its key."""
     said = {
         "mtu": properties.mtu,
@@ -34,9 +34,9 @@ def encode_properties(properties: Properties) -> dict[str, str]:
     return {key: str(value) for key, value in said.items() if value is not None}
 
 
-def decode_properties(fields: Mapping[str, str]) -> Properties:
+def decode_properties(fields: Mapping[str, str]) -> EndpointSpec:
     """What the keys of an end say, the others passed over. Raises ValueError, which begins with the key."""
-    return Properties(
+    return EndpointSpec(
         mtu=_read(fields, "mtu", lambda text: _number(text, _MTUS)),
         mac=fields.get("mac"),
         txqlen=_read(fields, "txqlen", lambda text: _number(text, _TXQLENS)),

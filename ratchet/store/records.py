@@ -14,10 +14,10 @@ from typing import Any
 
 import tenacity
 
+from ratchet.core.garbage import VniLease
 from ratchet.core.heartbeat import NodeLease
 from ratchet.core.intent import TOPOLOGY_LABEL, Wanted, WantedLink, names_of, wanted_links
 from ratchet.core.model import Link, Pod, Side, Topology
-from ratchet.core.moves import with_vni
 from ratchet.core.naming import (
     LEASE_LABEL,
     MANAGED_BY,
@@ -28,7 +28,7 @@ from ratchet.core.naming import (
     pod_label,
     vni_lease_name,
 )
-from ratchet.core.orphans import VniLease
+from ratchet.core.record_updates import with_vni
 from ratchet.errors import ConflictError, MalformedRecordError, RatchetError, TopologiesUnknownError
 from ratchet.store.apiserver import ApiServer, ForbiddenError, NotFoundError, Watched
 from ratchet.store.codec import (

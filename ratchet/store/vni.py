@@ -26,9 +26,9 @@ from itertools import islice
 from typing import Protocol
 
 from ratchet.core.free_numbers import FreeNumbers
+from ratchet.core.garbage import VniLease
 from ratchet.core.model import Link
 from ratchet.core.naming import vni_lease_name
-from ratchet.core.orphans import VniLease
 from ratchet.errors import VniExhaustedError
 from ratchet.store.apiserver import AlreadyExistsError, ApiServer, NotFoundError
 from ratchet.store.codec import decode_vni_lease, encode_vni_lease

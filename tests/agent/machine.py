@@ -22,8 +22,8 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from ratchet.core.machine import derive
 from ratchet.core.model import End, Kind, Link, PodRef, State
+from ratchet.core.state_machine import derive
 from ratchet.dev.bed import wait_for
 from ratchet.dev.hosts import ip
 from ratchet.dev.kubelet import Answer, Kubelet, Sandbox, finished
@@ -860,7 +860,7 @@ class Game:
         """What was done and when, what there is, and the ends of the agents' logs."""
         records = [
             f"{one.name}: {derive(one)} vni={one.vni} "
-            + " ".join(f"{end.name}:{end.ifname}={end.sandbox} stands={end.stands}" for end in _ends(one))
+            + " ".join(f"{end.name}:{end.ifname}={end.sandbox} stands={end.ready}" for end in _ends(one))
             for one in self._cluster.bed.links().values()
         ]
         parts = [

@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 
 from ratchet.core.model import PodRef, State
-from ratchet.core.moves import with_vni
+from ratchet.core.record_updates import with_vni
 from ratchet.dev.agents import AgentProcess
 from ratchet.dev.bed import wait_for
 from ratchet.dev.hosts import ip

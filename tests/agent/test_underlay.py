@@ -7,8 +7,8 @@ from functools import partial
 
 import pytest
 
-from ratchet.core.machine import derive
 from ratchet.core.model import State
+from ratchet.core.state_machine import derive
 from ratchet.dev.bed import wait_for
 from ratchet.dev.hosts import ip
 from ratchet.dev.kubelet import Kubelet

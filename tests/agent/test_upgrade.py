@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.core.machine import derive
 from ratchet.core.model import EARLIER_SCHEMA, Link, State
 from ratchet.core.naming import ordered_record_name, record_name
+from ratchet.core.state_machine import derive
 from ratchet.dev.bed import wait_for
 from ratchet.dev.kubelet import Kubelet, Sandbox
 from tests.support.cluster import PATIENT, Cluster, left_clean, sent_by

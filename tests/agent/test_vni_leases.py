@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from ratchet.core.machine import derive
 from ratchet.core.model import Link, State
 from ratchet.core.naming import vni_lease_name
+from ratchet.core.state_machine import derive
 from ratchet.dev.bed import wait_for
 from ratchet.dev.hosts import ip
 from ratchet.dev.kubelet import Kubelet, Sandbox

@@ -30,7 +30,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
 from ratchet import datapath  # noqa: E402
-from ratchet.agent.frame import Answer, encode_answer  # noqa: E402
+from ratchet.agent.frame import Reply, encode_answer  # noqa: E402
 from ratchet.core.model import Location, PodRef  # noqa: E402
 from ratchet.core.naming import record_name  # noqa: E402
 from ratchet.dev.bed import Bed, wait_for  # noqa: E402
@@ -357,7 +357,7 @@ def pairs_of(bed: Bed, kind: str, number: int, node_of_primary: str) -> list[Pai
 @contextmanager
 def trivial_server(path: Path) -> Iterator[Path]:
     """A socket behind which a process answers whatever comes with one and the same answer."""
-    answer = encode_answer(Answer(0, json.dumps({"cniVersion": "1.0.0", "supportedVersions": ["1.0.0"]}).encode()))
+    answer = encode_answer(Reply(0, json.dumps({"cniVersion": "1.0.0", "supportedVersions": ["1.0.0"]}).encode()))
     code = (
         "import socket, sys\n"
         "listener = socket.socket(fileno=int(sys.argv[1]))\n"

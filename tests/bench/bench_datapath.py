@@ -17,7 +17,7 @@ from pathlib import Path
 # The tests are no package; by its path, a script finds only its own directory.
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
-from ratchet.core.device import Wire  # noqa: E402
+from ratchet.core.interface import Wire  # noqa: E402
 from ratchet.datapath import ensure  # noqa: E402
 from tests.bench.rows import Row, Say, table  # noqa: E402
 from tests.support.namespaces import Bed  # noqa: E402

@@ -24,7 +24,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
 from ratchet.agent import agent, logs, service, settings  # noqa: E402
-from ratchet.agent.frame import Answer  # noqa: E402
+from ratchet.agent.frame import Reply  # noqa: E402
 from ratchet.node import concurrency  # noqa: E402
 from ratchet.store import apiserver  # noqa: E402
 
@@ -95,12 +95,12 @@ class Profiled:
     def install(self) -> None:
         plain = service.CallService._answered
 
-        def answered(*arguments: Any) -> Answer:
+        def answered(*arguments: Any) -> Reply:
             if not self._wanted.exists() or not self._one.acquire(blocking=False):
                 return plain(*arguments)
             try:
                 profile = cProfile.Profile()
-                answer: Answer = profile.runcall(plain, *arguments)
+                answer: Reply = profile.runcall(plain, *arguments)
                 self._sum = self._sum.add(profile) if self._sum else pstats.Stats(profile)
                 return answer
             finally:

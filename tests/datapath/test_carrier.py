@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from ratchet.core.device import VxlanWire, differences
+from ratchet.core.interface import VxlanWire, differences
 from ratchet.core.model import Location
 from ratchet.datapath import ensure, messages, observe, observe_port, open_netns, rtnetlink, unplug, vxlan
 from ratchet.datapath.netns import inside
@@ -157,7 +157,7 @@ def test_an_end_is_made_in_as_many_messages_with_carrier_as_ever(
     sends: list[int] = []
     exchange = rtnetlink.Channel.exchange
 
-    def counted(channel: rtnetlink.Channel, *requests: bytearray) -> list[rtnetlink.Answer]:
+    def counted(channel: rtnetlink.Channel, *requests: bytearray) -> list[rtnetlink.NetlinkReply]:
         sends.append(len(requests))
         return exchange(channel, *requests)
 
@@ -176,7 +176,7 @@ def test_nothing_is_touched_beside_the_carrier(nodes: Bed, wire: VxlanWire, monk
     sent: list[bytearray] = []
     exchange = rtnetlink.Channel.exchange
 
-    def kept(channel: rtnetlink.Channel, *requests: bytearray) -> list[rtnetlink.Answer]:
+    def kept(channel: rtnetlink.Channel, *requests: bytearray) -> list[rtnetlink.NetlinkReply]:
         sent.extend(requests)
         return exchange(channel, *requests)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.core.device import Wire, differences
+from ratchet.core.interface import Wire, differences
 from ratchet.core.model import Location
 from ratchet.datapath import ensure, messages, observe, observe_port, open_netns, release, remove, rtnetlink
 from ratchet.datapath.netns import inside
@@ -246,7 +246,7 @@ def _dies_at(step: int, wire: Wire) -> bool:
         try:
             exchange, left = rtnetlink.Channel.exchange, iter(range(step))
 
-            def exchange_or_die(channel: rtnetlink.Channel, *requests: bytearray) -> list[rtnetlink.Answer]:
+            def exchange_or_die(channel: rtnetlink.Channel, *requests: bytearray) -> list[rtnetlink.NetlinkReply]:
                 if next(left, None) is None:
                     os._exit(1)
                 return exchange(channel, *requests)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ratchet.core.device import VxlanWire, differences, tunnel_mtu
+from ratchet.core.interface import VxlanWire, differences, tunnel_mtu
 from ratchet.datapath import ensure, observe
 from ratchet.errors import DatapathError
 from tests.support.namespaces import Bed

@@ -9,10 +9,13 @@ import pytest
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from ratchet.core.device import Parent, Port, VxlanWire
+from ratchet.core.interface import InterfaceSpec, Parent, VxlanWire
 from ratchet.datapath import messages
 
-NEAR, FAR = Port("/near", "in1", (), 1450, "02:aa:00:00:00:01"), Port("/far", "interface-15byt", (), 1300)
+NEAR, FAR = (
+    InterfaceSpec("/near", "in1", (), 1450, "02:aa:00:00:00:01"),
+    InterfaceSpec("/far", "interface-15byt", (), 1300),
+)
 
 
 def _read(kind: Any, raw: bytearray) -> Any:

@@ -11,9 +11,9 @@ from ipaddress import ip_address, ip_network
 import pytest
 from pyroute2.ethtool.ioctl import IoctlEthtool
 
-from ratchet.core.device import Port, VethWire, VxlanWire, differences
+from ratchet.core.endpoint_spec import Route
+from ratchet.core.interface import InterfaceSpec, VethWire, VxlanWire, differences
 from ratchet.core.model import Location
-from ratchet.core.properties import Route
 from ratchet.datapath import build, ensure, observe, observe_port
 from ratchet.errors import DatapathError
 from tests.support.namespaces import Bed
@@ -31,7 +31,7 @@ SYSCTLS = (("net.ipv4.conf.IFNAME.rp_filter", 2), ("net.ipv6.conf.IFNAME.ndisc_n
 RATE = 20_000_000
 
 
-def wanting(port: Port) -> Port:
+def wanting(port: InterfaceSpec) -> InterfaceSpec:
     return replace(port, txqlen=77, routes=ROUTES, sysctls=SYSCTLS, offloads=False, rate=RATE)
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ratchet.core.model import Location
-from ratchet.core.sighting import Traffic
+from ratchet.core.observation import Traffic
 from ratchet.datapath import count, ensure
 from ratchet.errors import HostNamespaceError, NamespaceGoneError
 from tests.support.namespaces import Bed

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from ratchet.core.device import Parent
+from ratchet.core.interface import Parent
 from ratchet.datapath import find_parent, messages
 from ratchet.datapath.parse import read_link
 from ratchet.datapath.rtnetlink import Channel

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.core.device import VethWire, differences
+from ratchet.core.interface import VethWire, differences
 from ratchet.core.model import Location
 from ratchet.datapath import ensure, make, messages, observe, observe_port, remove
 from ratchet.errors import DatapathError, ForeignInterfaceError

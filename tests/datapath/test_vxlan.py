@@ -7,7 +7,7 @@ from ipaddress import ip_interface
 
 import pytest
 
-from ratchet.core.device import VxlanWire, differences, tunnel_mtu
+from ratchet.core.interface import VxlanWire, differences, tunnel_mtu
 from ratchet.core.model import Location
 from ratchet.datapath import build, ensure, make, messages, observe, observe_port, remove
 from ratchet.errors import DatapathError, ForeignInterfaceError, VniInUseError

@@ -25,7 +25,7 @@ def test_what_is_granted_is_used_and_what_is_used_is_granted(world: World, recor
         # A record of which one end lives and the other never did, one of which none did, and a number of neither.
         half = replace(link, name=f"{world.namespace}.p.in1.nobody.in2", vni=None, uid="", resource_version="")
         half = half.with_end(
-            Side.PAIR, replace(half.pair, name="nobody", sandbox=sandbox("nobody", "node-c"), stands=None)
+            Side.PAIR, replace(half.pair, name="nobody", sandbox=sandbox("nobody", "node-c"), ready=None)
         )
         orphan = joined(own(Side.PRIMARY, "node-c"), own(Side.PAIR, "node-c"))
         with planted(records, half, orphan), collected(world, "gc-permissions"):

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ratchet.core.machine import derive
 from ratchet.core.model import State
+from ratchet.core.state_machine import derive
 from ratchet.dev.bed import wait_for
 from tests.support.cluster import Cluster
 from tests.support.declarations import (

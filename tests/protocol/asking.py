@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from unittest.mock import patch
 
 from ratchet.agent import controller
-from ratchet.core.device import Device, Observed, Parent, Wire
+from ratchet.core.interface import Device, Observed, Parent, Wire
 from ratchet.core.model import Location
 from ratchet.errors import (
     ApiUnavailableError,

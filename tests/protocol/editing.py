@@ -17,8 +17,8 @@ from ratchet.agent.controller import LinkController
 from ratchet.agent.membership import Membership
 from ratchet.cni.arguments import Command
 from ratchet.core.intent import Wanted, wanted_links
-from ratchet.core.machine import derive
 from ratchet.core.model import Link, Pod, PodRef, Sandbox, Side, State, Topology
+from ratchet.core.state_machine import derive
 from ratchet.errors import RatchetError
 from ratchet.node.add import add
 from ratchet.node.call import Call
@@ -187,7 +187,7 @@ def _pass(node: str, declared: Declared, link: str) -> None:
         node=node,
         journal=journal,
         records=records,
-        sites=cast(Any, lambda *_: replace(site_of(node), attended=True)),
+        sites=cast(Any, lambda *_: replace(site_of(node), has_agent=True)),
         announcer=announcer,
         metrics=nothing,
         is_adding=is_adding,

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
-from ratchet.core import moves
+from ratchet.core import record_updates
 from ratchet.core.model import Link, Pod, Side
-from ratchet.core.plan import Attempt, Build, Done, Look, Make, Note, Site, Step, plan
+from ratchet.core.plan import Attempt, Build, Create, Done, MarkReady, Observe, Step, Underlay, plan
 from ratchet.node import add, attach, reconciler
 from ratchet.node.call import Call
 from ratchet.node.journal import HeldEnd
@@ -68,7 +68,9 @@ class CarelessApi(FakeApi):
 def settling_past_tombstones() -> Iterator[None]:
     """Only joining and the end of ADD look for the tombstone."""
 
-    def blind(attempt: Attempt, record: Link | None, site: Site, *, joined: bool, deleted: bool, **given: Any) -> Step:
+    def blind(
+        attempt: Attempt, record: Link | None, site: Underlay, *, joined: bool, deleted: bool, **given: Any
+    ) -> Step:
         return plan(attempt, record, site, joined=joined, deleted=deleted and not joined, **given)
 
     with patch.object(reconciler, "plan", blind):
@@ -107,7 +109,7 @@ def leaving_without_comparing() -> Iterator[None]:
             there = record.sandbox(side) if side else None
             if side is None or there is None:
                 return record
-            return moves.leave(record, side, there.container_id, reason, self.now())
+            return record_updates.leave(record, side, there.container_id, reason, self.now())
 
         self._change(link, left)
 
@@ -118,7 +120,7 @@ def leaving_without_comparing() -> Iterator[None]:
 @contextmanager
 def standing_as_a_flag() -> Iterator[None]:
     """An end stands once it was built, toward whomever."""
-    with patch.object(Link, "stands", lambda self, side: self.end(side).stands is not None):
+    with patch.object(Link, "is_ready", lambda self, side: self.end(side).ready is not None):
         yield
 
 
@@ -126,9 +128,9 @@ def standing_as_a_flag() -> Iterator[None]:
 def believing_the_record() -> Iterator[None]:
     """What the record says to stand is not looked at."""
 
-    def credulous(attempt: Attempt, record: Link | None, site: Site, **given: Any) -> Step:
+    def credulous(attempt: Attempt, record: Link | None, site: Underlay, **given: Any) -> Step:
         step = plan(attempt, record, site, **given)
-        return Done() if isinstance(step, Look) and record and record.stands(attempt.side) else step
+        return Done() if isinstance(step, Observe) and record and record.is_ready(attempt.side) else step
 
     with patch.object(reconciler, "plan", credulous):
         yield
@@ -136,10 +138,12 @@ def believing_the_record() -> Iterator[None]:
 
 @contextmanager
 def noting_before_building() -> Iterator[None]:
-    def hasty(attempt: Attempt, record: Link | None, site: Site, **given: Any) -> Step:
+    def hasty(attempt: Attempt, record: Link | None, site: Underlay, **given: Any) -> Step:
         step = plan(attempt, record, site, **given)
-        hurried = isinstance(step, Look | Make | Build) and record is not None and not record.stands(attempt.side)
-        return Note() if hurried else step
+        hurried = (
+            isinstance(step, Observe | Create | Build) and record is not None and not record.is_ready(attempt.side)
+        )
+        return MarkReady() if hurried else step
 
     with patch.object(reconciler, "plan", hasty):
         yield
@@ -149,7 +153,7 @@ def noting_before_building() -> Iterator[None]:
 def reading_outside_the_lock() -> Iterator[None]:
     """The lock is held for building and noting alone; the record was read before."""
 
-    def settle(self: Reconciler, attempt: Attempt, site: Site, *, joined: bool) -> EndpointResult:
+    def settle(self: Reconciler, attempt: Attempt, site: Underlay, *, joined: bool) -> EndpointResult:
         def decide() -> EndpointResult:
             record = self.records.link(attempt.name)
             with self.journal.lock(attempt.name):

@@ -17,11 +17,11 @@ from typing import Any
 
 from ratchet.cni.arguments import Arguments, Command
 from ratchet.cni.config import NetworkConfig
-from ratchet.core.device import Parent, VethWire, Wire, differences
-from ratchet.core.machine import derive
+from ratchet.core.interface import Parent, VethWire, Wire, differences
 from ratchet.core.model import End, Kind, Link, Location, PodRef, Sandbox, Side, State
 from ratchet.core.naming import record_name
-from ratchet.core.plan import Attempt, Site, wire_of
+from ratchet.core.plan import Attempt, Underlay, wire_of
+from ratchet.core.state_machine import derive
 from ratchet.errors import RatchetError
 from ratchet.node.add import _refuse_deleted
 from ratchet.node.call import Call
@@ -49,8 +49,8 @@ PARENTS = {
 }
 
 
-def site_of(node: str) -> Site:
-    return Site(node, PARENTS[node], VXLAN_PORT)
+def site_of(node: str) -> Underlay:
+    return Underlay(node, PARENTS[node], VXLAN_PORT)
 
 
 def sandbox_of(name: str, pod: str, node: str) -> Sandbox:
@@ -160,7 +160,7 @@ def adding(
             settled = call.reconciler(records).settle(attempt, site, joined=joined)
         except RatchetError:
             return "undo"
-        return "final" if settled.stands or not patient else "wait"
+        return "final" if settled.is_up or not patient else "wait"
 
     def wait() -> str:
         return str(ask("choose", _change_of(f"{RECORDS}/{attempt.name}", gives_up)))
@@ -245,7 +245,7 @@ def agent(node: str, rules: Rules) -> Process:
 
     It decides on the record as it noticed it, from a watch, which may be old by the time that it comes to it.
     """
-    site = replace(site_of(node), attended=True)
+    site = replace(site_of(node), has_agent=True)
     attention = _attention(node)
 
     def reconcile() -> str:
@@ -333,7 +333,7 @@ def _needs(
         return mine.container_id in namespaces
     wire = wire_in(record, side)
     seen = observed(interfaces, namespaces, wire)
-    return not isinstance(seen, Failure) and (not record.stands(side) or bool(differences(wire, seen)))
+    return not isinstance(seen, Failure) and (not record.is_ready(side) or bool(differences(wire, seen)))
 
 
 @dataclass(frozen=True)

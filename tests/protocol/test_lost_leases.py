@@ -18,14 +18,14 @@ import pytest
 
 from ratchet import gc
 from ratchet.cni.arguments import Command
-from ratchet.core import moves
-from ratchet.core.device import Device, VxlanWire
-from ratchet.core.machine import derive
+from ratchet.core import record_updates
+from ratchet.core.garbage import orphaned_leases
+from ratchet.core.interface import Device, VxlanWire
 from ratchet.core.model import Link, Side, State
-from ratchet.core.moves import note_standing, with_vni
 from ratchet.core.naming import vni_lease_name
-from ratchet.core.orphans import orphaned_leases
 from ratchet.core.plan import Attempt
+from ratchet.core.record_updates import mark_ready, with_vni
+from ratchet.core.state_machine import derive
 from ratchet.errors import RatchetError
 from ratchet.node.reconciler import EndpointReconcile, Reconciler
 from ratchet.store.codec import encode_link, encode_vni_lease, node_labels
@@ -76,7 +76,7 @@ def joined(link: Link, vni: int | None = None) -> Link:
         return link
     link = with_vni(link, vni)
     for side in Side:
-        link = note_standing(link, side, NOW)
+        link = mark_ready(link, side, NOW)
     return replace(link, history=())
 
 
@@ -379,7 +379,7 @@ def evicting_at_once() -> AbstractContextManager[Any]:
 
 def standing_still() -> AbstractContextManager[Any]:
     """A record that is renumbered keeps the notes of its ends."""
-    return patch.object(moves, "_without_stand", lambda record, _: (record, []))
+    return patch.object(record_updates, "_without_stand", lambda record, _: (record, []))
 
 
 CLAIMED = Scene(Situation(), claims=True)

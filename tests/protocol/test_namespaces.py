@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 import pytest
 
-from ratchet.core.device import Port, VethWire
+from ratchet.core.interface import InterfaceSpec, VethWire
 from ratchet.core.model import Location, Side
 from ratchet.core.plan import Attempt
 from ratchet.node.journal import SandboxEntry
@@ -41,8 +41,8 @@ STRANGER = "s9@s1"  # another pod's sandbox, at the path that s1 had
 FRIEND = "u9"  # what the stranger is linked to
 
 
-def _port(sandbox: str) -> Port:
-    return Port(netns_path(sandbox), "in1", (), 1500, cookie=cookie_of(sandbox))
+def _port(sandbox: str) -> InterfaceSpec:
+    return InterfaceSpec(netns_path(sandbox), "in1", (), 1500, cookie=cookie_of(sandbox))
 
 
 STRANGERS_LINK = VethWire("ns.friend.in1.stranger.in1", _port(STRANGER), _port(FRIEND))

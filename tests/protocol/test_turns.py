@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from ratchet.cni.arguments import Command
-from ratchet.core.machine import derive
 from ratchet.core.model import Side, State
+from ratchet.core.state_machine import derive
 from ratchet.errors import RatchetError
 from ratchet.gc import collect_garbage
 from ratchet.node.add import add

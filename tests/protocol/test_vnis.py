@@ -20,11 +20,11 @@ import pytest
 
 from ratchet import gc
 from ratchet.cni.arguments import Command
+from ratchet.core.garbage import VniLease
 from ratchet.core.model import Link, Side
-from ratchet.core.moves import with_vni
 from ratchet.core.naming import vni_lease_name
-from ratchet.core.orphans import VniLease
 from ratchet.core.plan import Attempt
+from ratchet.core.record_updates import with_vni
 from ratchet.errors import RatchetError
 from ratchet.node import reconciler
 from ratchet.node.reconciler import Reconciler

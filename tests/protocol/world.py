@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple
 
-from ratchet.core.device import Device, Observed, Port, VethWire, VxlanWire, Wire, differences
+from ratchet.core.interface import Device, InterfaceSpec, Observed, VethWire, VxlanWire, Wire, differences
 from ratchet.core.model import Location
 from ratchet.node.journal import Attachment, HeldEnd, SandboxEntry
 from tests.protocol.asking import Failure, Request
@@ -456,11 +456,11 @@ def _without(interfaces: frozenset[Interface], places: Iterable[Place]) -> froze
     return frozenset(one for one in interfaces if one.place not in gone and one.peer not in gone)
 
 
-def _place(port: Port) -> Place:
+def _place(port: InterfaceSpec) -> Place:
     return (port.netns, port.ifname)
 
 
-def _veth(port: Port) -> Device:
+def _veth(port: InterfaceSpec) -> Device:
     return _device(port, "veth")
 
 
@@ -471,7 +471,7 @@ def _tunnel(wire: VxlanWire) -> Device:
     return replace(made, **parts)  # type: ignore[arg-type]
 
 
-def _device(port: Port, kind: str) -> Device:
+def _device(port: InterfaceSpec, kind: str) -> Device:
     return Device(
         ifname=port.ifname,
         index=port.index or 2,

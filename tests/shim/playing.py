@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ratchet.agent.frame import Answer, Request, decode_request, encode_answer, read_request
+from ratchet.agent.frame import Reply, Request, decode_request, encode_answer, read_request
 
 COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
 ATTACHMENT = {"CNI_CONTAINERID": "c0ffee", "CNI_NETNS": "/run/netns/a", "CNI_IFNAME": "eth0"}
@@ -156,7 +156,7 @@ class Agent:
 class Recorder:
     """Serves every call with one answer, and keeps the calls."""
 
-    def __init__(self, raw: bytes = encode_answer(Answer(0, b"{}\n"))) -> None:
+    def __init__(self, raw: bytes = encode_answer(Reply(0, b"{}\n"))) -> None:
         self.raw = raw
         self.frames: list[bytes] = []
 

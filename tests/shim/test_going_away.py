@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ratchet.agent.frame import ANSWER_MAX, HEADER_BYTES, Answer, FrameError, encode_answer, read_answer
+from ratchet.agent.frame import ANSWER_MAX, HEADER_BYTES, FrameError, Reply, encode_answer, read_answer
 from ratchet.cni.versions import LATEST, SUPPORTED
 from tests.shim.playing import COMMANDS, Agent, Node, Recorder, Serve, taken, until_it_hangs_up
 
-WHOLE = encode_answer(Answer(0, b'{"cniVersion": "1.0.0"}'))
+WHOLE = encode_answer(Reply(0, b'{"cniVersion": "1.0.0"}'))
 AWAY = "it went away before it had answered"
 CODES = {"ADD": 11, "CHECK": 11, "GC": 11, "STATUS": 50}
 
@@ -177,7 +177,7 @@ def trickles(connection: socket.socket) -> None:
     """For longer than the shim may wait, and with never a long pause."""
     taken(connection)
     with suppress(BrokenPipeError, ConnectionResetError):
-        for byte in encode_answer(Answer(0, bytes(1_000))):
+        for byte in encode_answer(Reply(0, bytes(1_000))):
             connection.sendall(bytes([byte]))
             time.sleep(0.01)
 

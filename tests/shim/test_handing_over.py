@@ -17,7 +17,7 @@ from ratchet.agent.frame import (
     STDIN_MAX,
     VARIABLE_MAX,
     VARIABLES,
-    Answer,
+    Reply,
     Request,
     encode_answer,
     encode_request,
@@ -34,7 +34,7 @@ BEGAN = slice(8, 16)  # of a frame
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_answer_is_the_agents(command: str, node: Node) -> None:
-    with Agent(node.socket, Recorder(encode_answer(Answer(0, b'{"cniVersion": "1.0.0"}\n')))):
+    with Agent(node.socket, Recorder(encode_answer(Reply(0, b'{"cniVersion": "1.0.0"}\n')))):
         done = node.call(command)
     assert (done.status, done.stdout, done.stderr) == (0, b'{"cniVersion": "1.0.0"}\n', b"")
 
@@ -42,13 +42,13 @@ def test_the_answer_is_the_agents(command: str, node: Node) -> None:
 @pytest.mark.parametrize("status", [0, 1, 2, 127, 255])
 @pytest.mark.parametrize("stdout", [b"", b'{"code": 7}', bytes(range(256)) * 400], ids=["none", "error", "bytes"])
 def test_status_and_stdout_are_passed_on_as_they_are(status: int, stdout: bytes, node: Node) -> None:
-    with Agent(node.socket, Recorder(encode_answer(Answer(status, stdout)))):
+    with Agent(node.socket, Recorder(encode_answer(Reply(status, stdout)))):
         done = node.call("ADD")
     assert (done.status, done.stdout, done.stderr) == (status, stdout, b"")
 
 
 def test_the_largest_answer(node: Node) -> None:
-    with Agent(node.socket, Recorder(encode_answer(Answer(0, b"x" * ANSWER_MAX)))):
+    with Agent(node.socket, Recorder(encode_answer(Reply(0, b"x" * ANSWER_MAX)))):
         assert node.call("ADD").stdout == b"x" * ANSWER_MAX
 
 
@@ -150,7 +150,7 @@ def test_stdin_that_cannot_be_read(node: Node, build: Path) -> None:
 
 @pytest.mark.parametrize("redirection", ["<&-", "<&- 2>&-", "</dev/null"])
 def test_a_descriptor_that_is_closed_is_as_one_that_is_empty(redirection: str, node: Node) -> None:
-    recorder = Recorder(encode_answer(Answer(0, b"done\n")))
+    recorder = Recorder(encode_answer(Reply(0, b"done\n")))
     with Agent(node.socket, recorder):
         node.before = ("sh", "-c", f'exec "$0" {redirection}')
         assert node.call("ADD").stdout == b"done\n"
@@ -159,7 +159,7 @@ def test_a_descriptor_that_is_closed_is_as_one_that_is_empty(redirection: str, n
 
 def test_a_terminal_is_not_waited_for(node: Node) -> None:
     ours, terminal = os.openpty()
-    recorder = Recorder(encode_answer(Answer(0, b"done")))
+    recorder = Recorder(encode_answer(Reply(0, b"done")))
     try:
         with Agent(node.socket, recorder):
             done = subprocess.run(
@@ -177,7 +177,7 @@ def test_an_answer_that_nobody_takes_is_a_failure_and_goes_nowhere_else(node: No
 
     def serve(connection: socket.socket) -> None:
         taken(connection)
-        connection.sendall(encode_answer(Answer(0, b"done")))
+        connection.sendall(encode_answer(Reply(0, b"done")))
         heard.append(connection.recv(100))
 
     with Agent(node.socket, serve):
@@ -199,7 +199,7 @@ def test_descriptors_that_do_not_block(node: Node) -> None:
     from_stdout, stdout = os.pipe()
     os.set_blocking(stdin, False)
     os.set_blocking(stdout, False)
-    recorder = Recorder(encode_answer(Answer(0, b"x" * 1_000_000)))
+    recorder = Recorder(encode_answer(Reply(0, b"x" * 1_000_000)))
     with Agent(node.socket, recorder):
         process = subprocess.Popen([node.shim], env=node.environment("ADD"), stdin=stdin, stdout=stdout)
         os.close(stdin)
@@ -221,7 +221,7 @@ def test_being_stopped_and_continued_is_nothing(node: Node) -> None:
         taken(connection)
         has_called.set()
         may_answer.wait(10)
-        connection.sendall(encode_answer(Answer(0, b"done")))
+        connection.sendall(encode_answer(Reply(0, b"done")))
 
     with Agent(node.socket, serve):
         process = node.start("ADD")
@@ -239,7 +239,7 @@ def test_being_stopped_and_continued_is_nothing(node: Node) -> None:
 def test_an_agent_that_answers_before_it_has_read_everything(node: Node) -> None:
     def serve(connection: socket.socket) -> None:
         connection.recv(10)
-        connection.sendall(encode_answer(Answer(1, b"no")))
+        connection.sendall(encode_answer(Reply(1, b"no")))
 
     with Agent(node.socket, serve):
         done = node.call("ADD", b"x" * STDIN_MAX)
@@ -249,7 +249,7 @@ def test_an_agent_that_answers_before_it_has_read_everything(node: Node) -> None
 def test_an_agent_that_answers_in_small_pieces(node: Node) -> None:
     def serve(connection: socket.socket) -> None:
         taken(connection)
-        for byte in encode_answer(Answer(3, b"done")):
+        for byte in encode_answer(Reply(3, b"done")):
             connection.sendall(bytes([byte]))
             time.sleep(0.001)
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from ratchet.agent.frame import STDIN_MAX, Answer, encode_answer
+from ratchet.agent.frame import STDIN_MAX, Reply, encode_answer
 from ratchet.cni.versions import LATEST, SUPPORTED
 from tests.shim.playing import (
     COMMANDS,
@@ -66,7 +66,7 @@ def test_a_queue_in_which_a_place_comes_free(stand_in_node: Node) -> None:
         process.stdin.close()
         process.stdin = None
         with listener.accept()[0] as connection:
-            Recorder(encode_answer(Answer(0, b"done")))(connection)
+            Recorder(encode_answer(Reply(0, b"done")))(connection)
         assert finished(process).stdout == b"done"
     finally:
         closed([listener, *waiting])

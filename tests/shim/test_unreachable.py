@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.agent.frame import STDIN_MAX, Answer, encode_answer
+from ratchet.agent.frame import STDIN_MAX, Reply, encode_answer
 from ratchet.cni.versions import LATEST, SUPPORTED
 from ratchet.install import FALLBACK, install
 from tests.shim.playing import COMMANDS, Node, Recorder, closed, filled, finished
@@ -134,7 +134,7 @@ def test_a_queue_in_which_a_place_comes_free(node: Node) -> None:
         process = node.start("ADD")
         for _ in waiting:
             listener.accept()[0].close()
-        recorder = Recorder(encode_answer(Answer(0, b"done")))
+        recorder = Recorder(encode_answer(Reply(0, b"done")))
         listener.settimeout(20)
         assert process.stdin is not None
         process.stdin.close()

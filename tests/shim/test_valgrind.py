@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ratchet.agent.frame import Answer, encode_answer
+from ratchet.agent.frame import Reply, encode_answer
 from tests.shim.playing import Agent, Done, Node, Recorder
 
 VALGRIND = ("valgrind", "--quiet", "--error-exitcode=99", "--leak-check=full")
@@ -24,12 +24,12 @@ def watched(plain_node: Node) -> Node:
 
 
 def served(node: Node) -> Done:
-    with Agent(node.socket, Recorder(encode_answer(Answer(0, b"done")))):
+    with Agent(node.socket, Recorder(encode_answer(Reply(0, b"done")))):
         return node.call("ADD", b"x" * 10_000)
 
 
 def cut_short(node: Node) -> Done:
-    with Agent(node.socket, Recorder(encode_answer(Answer(0, b"done"))[:-1])):
+    with Agent(node.socket, Recorder(encode_answer(Reply(0, b"done"))[:-1])):
         return node.call("ADD")
 
 

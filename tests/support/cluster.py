@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from ratchet.core.machine import derive
 from ratchet.core.model import PodRef, State
+from ratchet.core.state_machine import derive
 from ratchet.dev.bed import RATCHET_NAMESPACE, Bed, wait_for
 from ratchet.dev.hosts import command_in, ip
 from ratchet.dev.kubelet import Answer, Kubelet, Sandbox, finished

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from ratchet.core.machine import derive
 from ratchet.core.model import State
+from ratchet.core.state_machine import derive
 from ratchet.dev.bed import wait_for
 from ratchet.dev.kubelet import Kubelet, Sandbox
 from tests.support.cluster import CHAINED, Cluster

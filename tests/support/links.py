@@ -6,9 +6,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_interface
 
-from ratchet.core.device import Wire
+from ratchet.core.interface import Wire
 from ratchet.core.model import End, Link, Location, Pod, PodRef, Sandbox, Side
-from ratchet.core.plan import Site, wire_of
+from ratchet.core.plan import Underlay, wire_of
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 VTEPS = {"node-a": "192.168.1.73", "node-b": "192.168.1.33", "node-c": "192.168.1.9"}
@@ -54,7 +54,7 @@ def joined(primary: Sandbox | None, pair: Sandbox | None) -> Link:
 def standing(link: Link, *sides: Side) -> Link:
     """The link with these ends standing as they must."""
     for side in sides:
-        link = link.with_end(side, replace(link.end(side), stands=link.due(side)))
+        link = link.with_end(side, replace(link.end(side), ready=link.due(side)))
     return link
 
 
@@ -64,7 +64,7 @@ def location(link: Link, side: Side) -> Location | None:
     return Location(joined_there.netns, joined_there.cookie) if joined_there is not None else None
 
 
-def planned_wire(link: Link, side: Side, site: Site) -> Wire:
+def planned_wire(link: Link, side: Side, site: Underlay) -> Wire:
     """What `side` is made of, where both sandboxes are where the record says."""
     here = location(link, side)
     return wire_of(link, side, site, here or Location(""), location(link, side.other))

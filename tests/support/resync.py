@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from ratchet.core.machine import derive
 from ratchet.core.model import Link, State
+from ratchet.core.state_machine import derive
 from ratchet.dev.bed import Bed, wait_for
 from ratchet.dev.hosts import command_in, ip
 from ratchet.dev.kubelet import Kubelet, Sandbox

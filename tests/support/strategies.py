@@ -8,11 +8,11 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_network
 
 from hypothesis import strategies as st
 
+from ratchet.core.endpoint_spec import EndpointSpec, Route
 from ratchet.core.intent.sysctls import ALLOWED
-from ratchet.core.model import Address, End, Link, Means, PodRef, Sandbox, Stand, State, Transition
-from ratchet.core.moves import REFUSED_KEPT
+from ratchet.core.model import Address, Encapsulation, End, Link, PodRef, ReadyFor, Sandbox, State, Transition
 from ratchet.core.naming import record_name
-from ratchet.core.properties import Properties, Route
+from ratchet.core.record_updates import REFUSED_KEPT
 
 PLAIN = "abcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -49,7 +49,7 @@ def routes(draw: st.DrawFn) -> Route:
 
 settings = st.tuples(st.sampled_from(sorted(ALLOWED)), st.integers(-(10**9), 10**9))
 properties = st.builds(
-    Properties,
+    EndpointSpec,
     mtu=st.none() | st.integers(68, 65535),
     mac=st.none() | macs,
     txqlen=st.none() | st.integers(0, 10**6),
@@ -58,7 +58,7 @@ properties = st.builds(
     offloads=st.booleans(),
     rate=st.none() | st.integers(8_000, 10**12),
 )
-means = st.builds(Means, st.booleans(), st.none() | st.integers(1, 65535))
+encapsulation = st.builds(Encapsulation, st.booleans(), st.none() | st.integers(1, 65535))
 
 
 @st.composite
@@ -75,7 +75,7 @@ def ends(draw: st.DrawFn, namespace: str) -> End:
         underlay_mtu=st.just(0) | st.integers(1, (1 << 31) - 1),
         vteps=st.lists(vteps, max_size=2).map(tuple),
     )
-    stands = st.builds(Stand, container_ids, st.one_of(container_ids, vteps), st.integers(1, 9))
+    stands = st.builds(ReadyFor, container_ids, st.one_of(container_ids, vteps), st.integers(1, 9))
     carried = st.sampled_from(("target_pod", "target_container", "public_ip"))
     return End(
         name=draw(meant_names),
@@ -84,7 +84,7 @@ def ends(draw: st.DrawFn, namespace: str) -> End:
         properties=draw(properties),
         notes=draw(st.dictionaries(carried, printable.filter(bool))),
         sandbox=draw(st.none() | sandboxes),
-        stands=draw(st.none() | stands),
+        ready=draw(st.none() | stands),
     )
 
 
@@ -106,7 +106,7 @@ def links(draw: st.DrawFn) -> Link:
         namespace=namespace,
         primary=primary,
         pair=pair,
-        means=draw(means),
+        encapsulation=draw(encapsulation),
         generation=draw(st.integers(1, 9)),
         vni=draw(st.none() | st.integers(1, (1 << 24) - 1)),
         refused_vnis=tuple(draw(st.lists(st.integers(1, (1 << 24) - 1), max_size=REFUSED_KEPT, unique=True))),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_interface
 
-from ratchet.core.device import Port, VethWire, VxlanWire
+from ratchet.core.interface import InterfaceSpec, VethWire, VxlanWire
 from ratchet.datapath import find_parent
 from tests.support.namespaces import Bed
 
@@ -17,8 +17,8 @@ class Wires:
     def __init__(self, bed: Bed) -> None:
         self.bed = bed
 
-    def port(self, pod: str, ifname: str, *addresses: str, mtu: int = 1450) -> Port:
-        return Port(self.bed.path(pod), ifname, tuple(ip_interface(one) for one in addresses), mtu)
+    def port(self, pod: str, ifname: str, *addresses: str, mtu: int = 1450) -> InterfaceSpec:
+        return InterfaceSpec(self.bed.path(pod), ifname, tuple(ip_interface(one) for one in addresses), mtu)
 
     def veth(self, near: str = "pod-a", far: str = "pod-b", mtu: int = 1450) -> VethWire:
         ours, theirs = self.ADDRESSES

@@ -16,7 +16,7 @@ from contextlib import ExitStack, closing
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ratchet.agent.http import AT_ONCE, Endpoint, Look
+from ratchet.agent.http import AT_ONCE, HttpServer, Look
 from ratchet.agent.metrics import SERIES_MAX, Gauges, Metrics
 from ratchet.core.model import State
 from ratchet.errors import InvalidConfigError, RatchetError
@@ -127,7 +127,7 @@ class TestMetrics:
 class Asker:
     """A person who asks an endpoint at 127.0.0.1."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: HttpServer) -> None:
         self.port = int(endpoint.address.rpartition(":")[2])
 
     def ask(self, path: str, method: str = "GET") -> tuple[int, str, http.client.HTTPResponse]:
@@ -155,7 +155,7 @@ def serve() -> Iterator[Serve]:
             look: Look = lambda _: None,
             request_seconds: float = 10.0,
         ) -> Asker:
-            endpoint = Endpoint(
+            endpoint = HttpServer(
                 "127.0.0.1:0", metrics or Metrics(), live=live, ready=ready, look=look, request_seconds=request_seconds
             )
             return Asker(stack.enter_context(endpoint))
@@ -260,7 +260,7 @@ class TestEndpoint:
 
     @pytest.mark.parametrize("address", [":0", "127.0.0.1:0", "localhost:0", "[::1]:0"])
     def test_where_it_is(self, address: str) -> None:
-        endpoint = Endpoint(address, Metrics(), live=nothing_amiss, ready=nothing_amiss)
+        endpoint = HttpServer(address, Metrics(), live=nothing_amiss, ready=nothing_amiss)
         assert endpoint.address == ""
         try:
             with endpoint:
@@ -284,26 +284,26 @@ class TestEndpoint:
         assert endpoint.address == ""
 
     def test_nowhere(self) -> None:
-        with Endpoint("", Metrics(), live=nothing_amiss, ready=nothing_amiss) as endpoint:
+        with HttpServer("", Metrics(), live=nothing_amiss, ready=nothing_amiss) as endpoint:
             assert endpoint.address == ""
 
     def test_its_port_is_free_again_and_its_thread_gone(self) -> None:
         before = threading.active_count()
-        with Endpoint("127.0.0.1:0", Metrics(), live=nothing_amiss, ready=nothing_amiss) as endpoint:
+        with HttpServer("127.0.0.1:0", Metrics(), live=nothing_amiss, ready=nothing_amiss) as endpoint:
             address = endpoint.address
         assert threading.active_count() == before
-        with Endpoint(address, Metrics(), live=nothing_amiss, ready=nothing_amiss) as endpoint:
+        with HttpServer(address, Metrics(), live=nothing_amiss, ready=nothing_amiss) as endpoint:
             assert endpoint.address == address
 
     def test_an_address_that_cannot_be_had(self) -> None:
-        with Endpoint("127.0.0.1:0", Metrics(), live=nothing_amiss, ready=nothing_amiss) as first:
-            second = Endpoint(first.address, Metrics(), live=nothing_amiss, ready=nothing_amiss)
+        with HttpServer("127.0.0.1:0", Metrics(), live=nothing_amiss, ready=nothing_amiss) as first:
+            second = HttpServer(first.address, Metrics(), live=nothing_amiss, ready=nothing_amiss)
             with pytest.raises(RatchetError) as caught, second:
                 pass
             assert str(caught.value) == f"cannot serve metrics at {first.address}: Address already in use"
 
     @pytest.mark.parametrize("address", ["9472", "x", "::1:80", ":65536"])
     def test_an_address_that_is_none(self, address: str) -> None:
-        endpoint = Endpoint(address, Metrics(), live=nothing_amiss, ready=nothing_amiss)
+        endpoint = HttpServer(address, Metrics(), live=nothing_amiss, ready=nothing_amiss)
         with pytest.raises(InvalidConfigError, match=f"cannot serve metrics at '{address}': it must be "), endpoint:
             pass

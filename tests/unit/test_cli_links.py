@@ -11,11 +11,11 @@ from datetime import datetime, timedelta
 import pytest
 
 from ratchet.cli.links import Chosen, age, describe, follow_links, print_links, table
-from ratchet.core.machine import derive
+from ratchet.core.endpoint_spec import EndpointSpec
 from ratchet.core.model import Link, Pod, Side, Topology
-from ratchet.core.moves import join, note_standing
-from ratchet.core.plain import plain
-from ratchet.core.properties import Properties
+from ratchet.core.record_updates import join, mark_ready
+from ratchet.core.serialize import plain
+from ratchet.core.state_machine import derive
 from ratchet.errors import MalformedRecordError
 from ratchet.store.apiserver import ForbiddenError
 from ratchet.store.records import LinkChange, Records
@@ -185,7 +185,7 @@ def test_an_unknown_age() -> None:
 def test_json_is_a_list_of_all_that_is_known(capsys: Captured) -> None:
     link = join(wanted(), wanted(), Side.PRIMARY, own(Side.PRIMARY), NOW)
     link = join(link, wanted(), Side.PAIR, own(Side.PAIR, "node-b"), NOW)
-    link = note_standing(replace(link, vni=11, created=NOW), Side.PRIMARY, NOW)
+    link = mark_ready(replace(link, vni=11, created=NOW), Side.PRIMARY, NOW)
     link = link.with_end(Side.PAIR, replace(link.pair, notes={"public_ip": "1.1.1.1"}))
     assert print_links(Fixed([link]), Chosen(), as_json=True) == 0
     (shown,) = json.loads(capsys.readouterr().out)
@@ -206,7 +206,7 @@ def test_json_is_a_list_of_all_that_is_known(capsys: Captured) -> None:
             "name": "primary-pod",
             "interface": "in1",
             "addresses": ["192.168.2.100/24"],
-            **plain(Properties()),
+            **plain(EndpointSpec()),
             "notes": {},
             "pod": "primary-pod",
             "uid": "primary-pod-uid1",
@@ -220,7 +220,7 @@ def test_json_is_a_list_of_all_that_is_known(capsys: Captured) -> None:
             "name": "pair-pod",
             "interface": "in2",
             "addresses": ["192.168.2.101/24"],
-            **plain(Properties()),
+            **plain(EndpointSpec()),
             "notes": {"public_ip": "1.1.1.1"},
             "pod": "pair-pod",
             "uid": "pair-pod-uid1",

@@ -16,25 +16,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratchet.core import shared
+from ratchet.core.endpoint_spec import EndpointSpec, Route
+from ratchet.core.garbage import VniLease, orphaned_links
 from ratchet.core.heartbeat import NodeLease
-from ratchet.core.machine import derive
 from ratchet.core.model import (
     CURRENT_SCHEMA,
     EARLIER_SCHEMA,
     MIRROR_ANNOTATION,
+    Encapsulation,
     Link,
-    Means,
     Pod,
     PodRef,
     Side,
     State,
     Transition,
 )
-from ratchet.core.moves import join, leave, note_standing, with_vni
 from ratchet.core.naming import NODE_LABEL
-from ratchet.core.orphans import VniLease, orphaned_links
-from ratchet.core.properties import Properties, Route
+from ratchet.core.record_updates import join, leave, mark_ready, with_vni
 from ratchet.core.shared import shared_address
+from ratchet.core.state_machine import derive
 from ratchet.errors import MalformedRecordError, NewerRecordError
 from ratchet.store.codec import (
     Json,
@@ -88,7 +88,7 @@ def full() -> Link:
     link = join(link, wanted(), Side.PRIMARY, own(Side.PRIMARY), later(1.25))
     link = with_vni(link, 11)
     for side in Side:
-        link = note_standing(link, side, later(2))
+        link = mark_ready(link, side, later(2))
     return replace(link, primary=replace(link.primary, notes={"public_ip": "1.1.1.1"}), uid="u", resource_version="7")
 
 
@@ -153,10 +153,12 @@ def test_a_record_reads_like_a_form() -> None:
 def test_only_what_is_wanted_has_a_key() -> None:
     routes = (Route(ip_network("10.0.0.0/8"), ip_address("192.168.2.101"), 5), Route(ip_network("fd00::/8")))
     sysctls = (("net.ipv4.conf.IFNAME.forwarding", 1), ("net.ipv4.conf.IFNAME.rp_filter", 2))
-    properties = Properties(1400, "02:00:00:00:00:01", 5, routes, sysctls, offloads=False, rate=1_500_000_000)
+    properties = EndpointSpec(1400, "02:00:00:00:00:01", 5, routes, sysctls, offloads=False, rate=1_500_000_000)
     plain = wanted()
     primary = replace(plain.primary, properties=properties)
-    data = encode_link(replace(plain, primary=primary, means=Means(tunnel=True, vxlan_port=4790)))["data"]
+    data = encode_link(replace(plain, primary=primary, encapsulation=Encapsulation(tunnel=True, vxlan_port=4790)))[
+        "data"
+    ]
     assert {key: value for key, value in data.items() if key not in encode_link(plain)["data"]} == {
         "kind_wanted": "vxlan",
         "vxlan_port": "4790",
@@ -238,7 +240,7 @@ def test_a_patch_makes_one_record_into_the_other_and_no_more(before: Link, after
 
 @given(links(), st.sampled_from(Side))
 def test_a_patch_of_one_end_says_nothing_of_the_other(link: Link, side: Side) -> None:
-    after = link.with_end(side, replace(link.end(side), sandbox=None, stands=None))
+    after = link.with_end(side, replace(link.end(side), sandbox=None, ready=None))
     check_patch(link, after)
     assert not [key for key in link_patch(link, encode_link(after))["data"] if key.startswith(f"{side.other}.")]
 
@@ -435,11 +437,11 @@ def test_what_two_objects_have_in_common_is_kept_once() -> None:
         mine, theirs = one.end(side), other.end(side)
         assert mine.sandbox is not None
         assert theirs.sandbox is not None
-        assert mine.stands is not None
+        assert mine.ready is not None
         assert mine.addresses[0] is theirs.addresses[0]
         assert mine.properties is theirs.properties
         assert mine.sandbox.container_id is theirs.sandbox.container_id
-        assert mine.sandbox.container_id is mine.stands.sandbox
+        assert mine.sandbox.container_id is mine.ready.sandbox
         assert mine.sandbox.netns is theirs.sandbox.netns
     metadata = json.dumps({"metadata": {"name": "a-pod", "uid": "a-uid", "labels": {"ratchet.pair_name": "a-pair"}}})
     first, second = (decode_pod(json.loads(metadata)) for _ in range(2))

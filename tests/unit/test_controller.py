@@ -23,16 +23,16 @@ def test_that_a_peers_node_is_lost_is_noted_until_it_has_been(monkeypatch: pytes
     """The API is away most likely when a node goes. What is noted is not noted again: the peer may say it lives."""
     tries: list[str] = []
 
-    def note_lost(_link: str, container_id: str, _reason: str) -> None:
+    def mark_lost(_link: str, container_id: str, _reason: str) -> None:
         tries.append(container_id)
         if len(tries) == 1:
             raise ApiUnavailableError("cannot reach the Kubernetes API")
 
-    monkeypatch.setattr(controller, "Reconciler", lambda *_: SimpleNamespace(note_lost=note_lost))
+    monkeypatch.setattr(controller, "Reconciler", lambda *_: SimpleNamespace(mark_lost=mark_lost))
     record = SimpleNamespace(
         side_of=lambda _: Side.PRIMARY,
         sandbox=lambda _: SimpleNamespace(node="gone", container_id="peer"),
-        stands=lambda _: True,
+        is_ready=lambda _: True,
     )
     nothing: Any = None
     links = controller.LinkController(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ratchet.core import moves
+from ratchet.core import record_updates
 from ratchet.core.model import Link, Pod, Side
 from ratchet.core.naming import node_label
 from ratchet.core.plan import Attempt
@@ -154,17 +154,17 @@ def test_the_peers_node_stays_on_a_record_until_its_pod_joins() -> None:
 
     a, b, c = (node_label(node) for node in ("node-a", "node-b", "node-c"))
     left, right = own(Side.PRIMARY, "node-a"), own(Side.PAIR, "node-b")
-    created = replace(moves.join(None, LINK, Side.PRIMARY, left, NOW), expected_on=(b,))
+    created = replace(record_updates.join(None, LINK, Side.PRIMARY, left, NOW), expected_on=(b,))
     assert decode_link(stored(created)) == created
-    both = moves.join(created, LINK, Side.PAIR, right, NOW)
+    both = record_updates.join(created, LINK, Side.PAIR, right, NOW)
     assert (nodes(created), nodes(both), both.expected_on) == ({a, b}, {a, b}, ())
-    gone = moves.leave(both, Side.PAIR, right.container_id, "the runtime deleted the sandbox", NOW)
+    gone = record_updates.leave(both, Side.PAIR, right.container_id, "the runtime deleted the sandbox", NOW)
     assert (nodes(gone), gone.expected_on) == ({a, b}, (b,))
     assert decode_link(stored(gone)) == gone
-    elsewhere = moves.join(gone, LINK, Side.PAIR, replace(right, container_id="new", node="node-c"), NOW)
+    elsewhere = record_updates.join(gone, LINK, Side.PAIR, replace(right, container_id="new", node="node-c"), NOW)
     assert nodes(elsewhere) == {a, c}
-    one_node = moves.join(created, LINK, Side.PAIR, replace(right, node="node-a"), NOW)
-    assert nodes(moves.leave(one_node, Side.PAIR, right.container_id, "it was deleted", NOW)) == {a}
+    one_node = record_updates.join(created, LINK, Side.PAIR, replace(right, node="node-a"), NOW)
+    assert nodes(record_updates.leave(one_node, Side.PAIR, right.container_id, "it was deleted", NOW)) == {a}
 
 
 def test_a_version_that_is_known_is_not_decoded_again() -> None:

@@ -21,8 +21,8 @@ from ratchet.agent.frame import (
     VARIABLE_MAX,
     VARIABLES,
     VARIABLES_MAX,
-    Answer,
     FrameError,
+    Reply,
     Request,
     decode_answer,
     decode_request,
@@ -34,13 +34,13 @@ from ratchet.agent.frame import (
 )
 
 ADD = Request({"CNI_COMMAND": "ADD", "CNI_IFNAME": "eth0", "CNI_NETNS": ""}, b'{"name": "net"}', 12.5)
-LINKED = Answer(1, b'{"code": 11}')
+LINKED = Reply(1, b'{"code": 11}')
 
 # Whatever an environment holds: bytes that are not UTF-8 too, as surrogates.
 values = st.binary(max_size=60).map(lambda raw: raw.replace(b"\0", b"").decode(errors="surrogateescape"))
 moments = st.integers(0, 2**50).map(lambda nanoseconds: nanoseconds / 1e9)
 requests = st.builds(Request, st.dictionaries(st.sampled_from(VARIABLES), values), st.binary(max_size=200), moments)
-answers = st.builds(Answer, st.integers(0, 255), st.binary(max_size=200))
+answers = st.builds(Reply, st.integers(0, 255), st.binary(max_size=200))
 
 
 def frame(  # a field each
@@ -67,13 +67,13 @@ def test_a_request_is_read_as_it_was_written(request: Request) -> None:
 
 
 @given(answers)
-def test_an_answer_is_read_as_it_was_written(answer: Answer) -> None:
+def test_an_answer_is_read_as_it_was_written(answer: Reply) -> None:
     assert decode_answer(encode_answer(answer)) == answer
 
 
 @given(requests, answers, st.integers(1, 9))
 def test_frames_are_read_in_whatever_pieces_they_come_and_no_byte_more(
-    request: Request, answer: Answer, piece: int
+    request: Request, answer: Reply, piece: int
 ) -> None:
     stream = BytesIO(encode_request(request) + encode_answer(answer) + b"rest")
     assert read_request(lambda most: stream.read(min(most, piece))) == request
@@ -199,7 +199,7 @@ def test_the_limits_themselves_are_within_them() -> None:
     most = Request(dict.fromkeys(VARIABLES, "y") | {"CNI_ARGS": args}, bytes(STDIN_MAX), 0.0)
     assert decode_request(encode_request(most)) == most
     assert len(encode_request(most)) <= REQUEST_MAX
-    assert decode_answer(encode_answer(Answer(255, bytes(ANSWER_MAX)))).stdout == bytes(ANSWER_MAX)
+    assert decode_answer(encode_answer(Reply(255, bytes(ANSWER_MAX)))).stdout == bytes(ANSWER_MAX)
 
 
 @pytest.mark.parametrize(
@@ -223,12 +223,12 @@ def test_a_request_that_would_be_refused_is_not_written(request_: Request, cause
 @pytest.mark.parametrize(
     ("answer", "cause"),
     [
-        (Answer(256, b""), "256 is no exit status"),
-        (Answer(-9, b""), "-9 is no exit status"),
-        (Answer(0, bytes(ANSWER_MAX + 1)), "the answer has 4194305 bytes, and may have 4194304"),
+        (Reply(256, b""), "256 is no exit status"),
+        (Reply(-9, b""), "-9 is no exit status"),
+        (Reply(0, bytes(ANSWER_MAX + 1)), "the answer has 4194305 bytes, and may have 4194304"),
     ],
 )
-def test_an_answer_that_would_be_refused_is_not_written(answer: Answer, cause: str) -> None:
+def test_an_answer_that_would_be_refused_is_not_written(answer: Reply, cause: str) -> None:
     with pytest.raises(FrameError, match=f"^cannot write the frame: {cause}$"):
         encode_answer(answer)
 

@@ -10,11 +10,11 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
+from ratchet.cli.diagram import Edge, Picture, Tip, picture_of
 from ratchet.cli.graph import RANKED_MOST, dot, mermaid, rendered
 from ratchet.cli.main import main
 from ratchet.core.intent import wanted_links
 from ratchet.core.model import Kind, Pod, Side, State
-from ratchet.core.picture import Edge, Picture, Tip, picture_of
 from ratchet.errors import RatchetError
 from tests.support.links import RECORD, declaring_pod, joined, own, pod, primary_pod, standing, vxlan
 

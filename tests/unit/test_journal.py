@@ -35,7 +35,7 @@ from ratchet.node.journal import (
     boot_id,
 )
 from ratchet.node.process import process_began
-from ratchet.node.underlay import Underlay
+from ratchet.node.underlay import UnderlayConfig
 
 ONE = Attachment("net", "c1", "eth0")
 
@@ -583,9 +583,14 @@ def test_a_disk_that_takes_nothing_keeps_nobody_from_reading_it(root: Path, monk
 
 @pytest.mark.parametrize(
     "underlay",
-    [Underlay(None, None, None), Underlay("eth0", None, 4789), Underlay(None, "10.0.0.1", 8472), None],
+    [
+        UnderlayConfig(None, None, None),
+        UnderlayConfig("eth0", None, 4789),
+        UnderlayConfig(None, "10.0.0.1", 8472),
+        None,
+    ],
 )
-def test_an_underlay_is_read_as_it_was_written(underlay: Underlay | None, journal: Journal) -> None:
+def test_an_underlay_is_read_as_it_was_written(underlay: UnderlayConfig | None, journal: Journal) -> None:
     journal.write(replace(entry(), underlay=underlay))
     found = journal.read(ONE)
     assert found is not None
@@ -601,11 +606,11 @@ def test_the_underlay_of_an_earlier_version_is_read(port: int, read: int | None,
     path.write_text(json.dumps(json.loads(path.read_text()) | {"underlay": before}))
     found = journal.read(ONE)
     assert found is not None
-    assert found.underlay == Underlay("eth0", None, read)
+    assert found.underlay == UnderlayConfig("eth0", None, read)
 
 
 def test_an_earlier_version_reads_an_underlay_without_a_port(root: Path, journal: Journal) -> None:
-    journal.write(replace(entry(), underlay=Underlay(None, None, None)))
+    journal.write(replace(entry(), underlay=UnderlayConfig(None, None, None)))
     written = json.loads((root / "sandboxes" / ONE.file_name).read_text())["underlay"]
     assert (written["interface"], written["address"], written["vxlan_port"]) == (None, None, 4789)
 

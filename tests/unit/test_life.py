@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from ratchet.cli.life import life
-from ratchet.core.model import Link, Means, Side
-from ratchet.core.moves import join, note_standing
-from ratchet.core.plain import plain
-from ratchet.core.properties import Properties
-from ratchet.core.sighting import Live, Sighting, Traffic
+from ratchet.core.endpoint_spec import EndpointSpec
+from ratchet.core.model import Encapsulation, Link, Side
+from ratchet.core.observation import Live, Observation, Traffic
+from ratchet.core.record_updates import join, mark_ready
+from ratchet.core.serialize import plain
 from tests.support.links import NOW, later, own, wanted
 
 # As an agent sends it, which may be of another version.
@@ -40,8 +40,8 @@ LIVE = Live(carrier=False, rx=Traffic(3, 300, 0, 0), tx=Traffic(4, 412, 0, 1))
 def half_standing() -> Link:
     link = join(wanted(), wanted(), Side.PRIMARY, own(Side.PRIMARY), NOW)
     link = join(link, wanted(), Side.PAIR, own(Side.PAIR, "node-b"), later(2))
-    link = note_standing(replace(link, vni=11, created=NOW), Side.PRIMARY, later(3))
-    primary = replace(link.primary, properties=Properties(mtu=1400))
+    link = mark_ready(replace(link, vni=11, created=NOW), Side.PRIMARY, later(3))
+    primary = replace(link.primary, properties=EndpointSpec(mtu=1400))
     return replace(link, primary=primary, pair=replace(link.pair, notes={"public_ip": "1.1.1.1"}))
 
 
@@ -105,7 +105,7 @@ History:
 
 
 def test_all_that_is_known_is_told() -> None:
-    fault = plain(Sighting(fault="cannot ask the agent of node-b: no pod of an agent runs there"))
+    fault = plain(Observation(fault="cannot ask the agent of node-b: no pod of an agent runs there"))
     sightings = {
         Side.PRIMARY: seen("in1 has MTU 1450, wanted 1400", "in1 is blue"),
         Side.PAIR: {"node": "node-b", "at": None, **fault},
@@ -127,7 +127,7 @@ def test_a_link_that_nobody_has_joined() -> None:
 
 
 def test_how_a_link_is_to_be_made_is_told_where_somebody_asked() -> None:
-    link = replace(half_standing(), means=Means(tunnel=True, vxlan_port=4790))
+    link = replace(half_standing(), encapsulation=Encapsulation(tunnel=True, vxlan_port=4790))
     assert life(link, {}, NOW).splitlines()[4:7] == [
         "VNI:                     11",
         "tunnel (asked for):      yes",

@@ -8,33 +8,33 @@ from typing import Any
 
 import pytest
 
-from ratchet.core.device import Device, Observed, Parent, Port, VethWire, VxlanWire
-from ratchet.core.model import EARLIER_SCHEMA, Kind, Link, Location, Means, Sandbox, Side
+from ratchet.core.endpoint_spec import EndpointSpec, Route
+from ratchet.core.interface import Device, InterfaceSpec, Observed, Parent, VethWire, VxlanWire
+from ratchet.core.model import EARLIER_SCHEMA, Encapsulation, Kind, Link, Location, Sandbox, Side
 from ratchet.core.naming import end_mac_address
 from ratchet.core.plan import (
+    AllocateVni,
     Attempt,
     Build,
+    Create,
     Done,
     Join,
-    Look,
-    Make,
-    Note,
-    Number,
+    MarkReady,
+    Observe,
     Reject,
-    Site,
+    Release,
     Step,
+    Underlay,
     Wait,
-    Withdraw,
     plan,
     wire_of,
 )
-from ratchet.core.properties import Properties, Route
 from ratchet.errors import AddressFamilyError, InvalidIntentError
 from tests.support.links import RECORD, VTEPS, joined, location, own, planned_wire, standing, veth, vxlan, wanted
 
 PRIMARY, PAIR = Side.PRIMARY, Side.PAIR
-SITE = Site("node-a", Parent("eth0", 2, VTEPS["node-a"], 1500), 4789)
-SITE_B = Site("node-b", Parent("ens3", 5, VTEPS["node-b"], 1400), 4789)
+SITE = Underlay("node-a", Parent("eth0", 2, VTEPS["node-a"], 1500), 4789)
+SITE_B = Underlay("node-b", Parent("ens3", 5, VTEPS["node-b"], 1400), 4789)
 BOTH = pytest.mark.parametrize("side", Side)
 
 
@@ -42,7 +42,7 @@ def attempt(side: Side = PRIMARY) -> Attempt:
     return Attempt(wanted(), side, own(side, "node-a"))
 
 
-def next_step(one: Attempt, record: Link | None, site: Site, **given: Any) -> Step:
+def next_step(one: Attempt, record: Link | None, site: Underlay, **given: Any) -> Step:
     """The next step where this node's journal has the peer where the record says."""
     return plan(one, record, site, peer=location(record, one.side.other) if record else None, **given)
 
@@ -56,11 +56,11 @@ def numbered(link: Link) -> Link:
     return replace(link, vni=11)
 
 
-def device(port: Port, kind: str) -> Device:
+def device(port: InterfaceSpec, kind: str) -> Device:
     return Device(port.ifname, 7, kind, True, True, port.mtu, "02:00:00:00:00:01", port.addresses)
 
 
-def as_wanted(link: Link, side: Side, site: Site = SITE) -> Observed:
+def as_wanted(link: Link, side: Side, site: Underlay = SITE) -> Observed:
     """What stands where the wire of this end has been made."""
     wire = planned_wire(link, side, site)
     if isinstance(wire, VethWire):
@@ -86,7 +86,7 @@ RECORDS = [None, joined(own(PRIMARY), None), joined(None, own(PAIR)), veth(), vx
 def test_deleted_goes_before_everything(record: Link | None, has_joined: bool, side: Side) -> None:
     observed = as_wanted(record, side) if record and record.kind == "veth" else None
     step = next_step(attempt(side), record, SITE, joined=has_joined, deleted=True, observed=observed)
-    assert step == Withdraw("the runtime deleted the sandbox")
+    assert step == Release("the runtime deleted the sandbox")
 
 
 @BOTH
@@ -105,7 +105,7 @@ def test_who_has_joined_and_is_not_there_any_more_gives_way(side: Side) -> None:
         (wanted(), "its place in the record is gone"),
         (newer, "another sandbox has taken its place"),
     ):
-        assert next_step(attempt(side), record, SITE, joined=True, deleted=False, observed=None) == Withdraw(reason)
+        assert next_step(attempt(side), record, SITE, joined=True, deleted=False, observed=None) == Release(reason)
 
 
 @pytest.mark.parametrize("side", Side)
@@ -115,7 +115,7 @@ def test_who_runs_takes_a_place_again_that_was_lost_but_nobody_elses(side: Side)
     for record in (None, wanted()):
         assert next_step(running, record, SITE, joined=True, deleted=False, observed=None) == Join()
     step = next_step(running, newer, SITE, joined=True, deleted=False, observed=None)
-    assert step == Withdraw("another sandbox has taken its place")
+    assert step == Release("another sandbox has taken its place")
 
 
 @pytest.mark.parametrize("side", Side)
@@ -133,17 +133,17 @@ def test_who_is_alone_waits(has_joined: bool) -> None:
 
 
 def test_a_tunnel_needs_a_number_first_and_a_veth_none() -> None:
-    assert next_step(attempt(), vxlan(), SITE, joined=True, deleted=False, observed=None) == Number()
+    assert next_step(attempt(), vxlan(), SITE, joined=True, deleted=False, observed=None) == AllocateVni()
     step = next_step(attempt(), numbered(vxlan()), SITE, joined=True, deleted=False, observed=None)
-    assert step == Make(planned_wire(numbered(vxlan()), PRIMARY, SITE))
+    assert step == Create(planned_wire(numbered(vxlan()), PRIMARY, SITE))
     step = next_step(attempt(), veth(), SITE, joined=True, deleted=False, observed=None)
-    assert step == Make(planned_wire(veth(), PRIMARY, SITE))
+    assert step == Create(planned_wire(veth(), PRIMARY, SITE))
 
 
 @pytest.mark.parametrize("link", [veth(), numbered(vxlan())], ids=["veth", "vxlan"])
 def test_one_looks_also_where_the_record_says_that_it_stands(link: Link) -> None:
     step = next_step(attempt(), standing(link, *Side), SITE, joined=True, deleted=False, observed=None)
-    assert isinstance(step, Look)
+    assert isinstance(step, Observe)
 
 
 @pytest.mark.parametrize("link", [veth(), numbered(vxlan())], ids=["veth", "vxlan"])
@@ -158,7 +158,7 @@ def test_what_differs_is_built_whatever_the_record_says(link: Link, stands: bool
 @pytest.mark.parametrize("link", [veth(), numbered(vxlan())], ids=["veth", "vxlan"])
 def test_what_stands_is_noted_once(link: Link) -> None:
     observed = as_wanted(link, PRIMARY)
-    assert next_step(attempt(), link, SITE, joined=True, deleted=False, observed=observed) == Note()
+    assert next_step(attempt(), link, SITE, joined=True, deleted=False, observed=observed) == MarkReady()
     noted = standing(link, PRIMARY)
     assert next_step(attempt(), noted, SITE, joined=True, deleted=False, observed=observed) == Done()
 
@@ -167,11 +167,11 @@ def test_a_note_for_an_earlier_peer_or_intent_is_no_note() -> None:
     link = standing(numbered(vxlan()), PRIMARY)
     moved = link.with_end(PAIR, replace(link.pair, sandbox=own(PAIR, "node-c", 2)))
     observed = as_wanted(moved, PRIMARY)
-    assert next_step(attempt(), moved, SITE, joined=True, deleted=False, observed=observed) == Note()
+    assert next_step(attempt(), moved, SITE, joined=True, deleted=False, observed=observed) == MarkReady()
     observed = as_wanted(link, PRIMARY)
     assert isinstance(next_step(attempt(), moved, SITE, joined=True, deleted=False, observed=observed), Build)
     renewed = replace(link, generation=2)
-    assert next_step(attempt(), renewed, SITE, joined=True, deleted=False, observed=observed) == Note()
+    assert next_step(attempt(), renewed, SITE, joined=True, deleted=False, observed=observed) == MarkReady()
 
 
 def test_a_tunnel_is_done_for_this_end_before_the_other_stands() -> None:
@@ -180,8 +180,8 @@ def test_a_tunnel_is_done_for_this_end_before_the_other_stands() -> None:
     assert step == Done()
 
 
-def _port(netns: str, ifname: str, address: str, mtu: int, side: Side) -> Port:
-    return Port(f"/run/netns/{netns}", ifname, (ip_interface(address),), mtu, end_mac_address(wanted(), side))
+def _port(netns: str, ifname: str, address: str, mtu: int, side: Side) -> InterfaceSpec:
+    return InterfaceSpec(f"/run/netns/{netns}", ifname, (ip_interface(address),), mtu, end_mac_address(wanted(), side))
 
 
 @BOTH
@@ -225,7 +225,7 @@ V4, V6 = (V4_A, V4_B), (V6_A, V6_B)
 
 def on_underlays(
     a: tuple[str, ...], b: tuple[str, ...], mtus: tuple[int, int] = (1500, 1500)
-) -> tuple[Link, Site, Site]:
+) -> tuple[Link, Underlay, Underlay]:
     """The tunnel between nodes with these VTEPs and underlay MTUs, as both have recorded them, and their sites."""
     sites = [
         replace(site, parent=Parent(site.parent.ifname, site.parent.index, vteps[0], mtu, *vteps[1:]))
@@ -264,7 +264,7 @@ def test_both_ends_of_a_tunnel_use_one_family_that_both_nodes_have(case: str) ->
     for side, remote in ((PRIMARY, vtep_b), (PAIR, vtep_a)):
         due = link.due(side)
         assert due is not None
-        assert due.toward == remote
+        assert due.peer == remote
 
 
 @pytest.mark.parametrize("vni", [11, None])
@@ -286,12 +286,12 @@ def test_nodes_without_a_common_family_are_an_error_that_names_their_addresses(v
 
 def test_a_peer_that_changes_its_address_or_family_is_another_to_stand_toward() -> None:
     link = standing(on_underlays((V4_A, V6_A), (V4_B, V6_B))[0], *Side)
-    assert link.stands(PRIMARY)
+    assert link.is_ready(PRIMARY)
     for vteps in ((V6_B,), ("192.168.1.34", V6_B)):
         moved = replace(present(link.pair.sandbox), vtep=vteps[0], vteps=vteps)
-        assert not link.with_end(PAIR, replace(link.pair, sandbox=moved)).stands(PRIMARY)
+        assert not link.with_end(PAIR, replace(link.pair, sandbox=moved)).is_ready(PRIMARY)
     kept = replace(present(link.pair.sandbox), vteps=(V4_B, "fd00::34"))
-    assert link.with_end(PAIR, replace(link.pair, sandbox=kept)).stands(PRIMARY), "which is not the tunnel's"
+    assert link.with_end(PAIR, replace(link.pair, sandbox=kept)).is_ready(PRIMARY), "which is not the tunnel's"
 
 
 @pytest.mark.parametrize(
@@ -344,13 +344,13 @@ def test_the_udp_port_is_the_sites() -> None:
     assert wire.port == 8472
 
 
-def having(link: Link, side: Side, properties: Properties) -> Link:
+def having(link: Link, side: Side, properties: EndpointSpec) -> Link:
     return link.with_end(side, replace(link.end(side), properties=properties))
 
 
 @BOTH
 def test_a_port_is_as_its_end_is_wanted(side: Side) -> None:
-    properties = Properties(mtu=1300, mac="02:00:00:00:00:07")
+    properties = EndpointSpec(mtu=1300, mac="02:00:00:00:00:07")
     for link in (veth(), numbered(vxlan())):
         near = planned_wire(having(link, side, properties), side, SITE).near
         assert (near.mtu, near.mac) == (1300, "02:00:00:00:00:07")
@@ -361,7 +361,9 @@ def test_a_port_is_as_its_end_is_wanted(side: Side) -> None:
 @BOTH
 def test_a_port_has_all_that_is_wanted_of_its_end(side: Side) -> None:
     routes = (Route(ip_network("10.0.0.0/8")),)
-    properties = Properties(None, None, 5, routes, (("net.ipv4.conf.IFNAME.rp_filter", 2),), offloads=False, rate=8000)
+    properties = EndpointSpec(
+        None, None, 5, routes, (("net.ipv4.conf.IFNAME.rp_filter", 2),), offloads=False, rate=8000
+    )
     near = planned_wire(having(veth(), side, properties), side, SITE).near
     assert (near.txqlen, near.routes, near.sysctls) == (5, routes, properties.sysctls)
     assert (near.offloads, near.rate) == (False, 8000)
@@ -374,7 +376,7 @@ def test_an_end_of_a_later_intent_may_have_what_an_earlier_one_gave(side: Side) 
 
 
 def test_a_tunnel_has_the_port_that_its_link_wants() -> None:
-    link = replace(numbered(vxlan()), means=Means(vxlan_port=4790))
+    link = replace(numbered(vxlan()), encapsulation=Encapsulation(vxlan_port=4790))
     for side, site in ((PRIMARY, SITE), (PAIR, SITE_B)):
         wire = planned_wire(link, side, site)
         assert isinstance(wire, VxlanWire)
@@ -385,7 +387,7 @@ def test_a_tunnel_has_the_port_that_its_link_wants() -> None:
     ("port", "first", "second"), [(4789, 4790, 4791), (65533, 65534, 65535), (65534, 65533, 65532)]
 )
 def test_a_tunnel_within_a_node_has_a_port_for_either_end(port: int, first: int, second: int) -> None:
-    link = numbered(replace(veth(), means=Means(tunnel=True, vxlan_port=port)))
+    link = numbered(replace(veth(), encapsulation=Encapsulation(tunnel=True, vxlan_port=port)))
     assert link.kind is Kind.VXLAN
     near, far = (planned_wire(link, side, SITE) for side in (PRIMARY, PAIR))
     assert isinstance(near, VxlanWire)
@@ -397,8 +399,8 @@ def test_a_tunnel_within_a_node_has_a_port_for_either_end(port: int, first: int,
 
 
 def test_a_veth_may_be_wider_than_the_underlay_and_a_tunnel_may_not() -> None:
-    assert planned_wire(having(veth(), PRIMARY, Properties(mtu=9000)), PRIMARY, SITE).near.mtu == 9000
-    planned_wire(having(numbered(vxlan()), PAIR, Properties(mtu=1451)), PRIMARY, SITE)
+    assert planned_wire(having(veth(), PRIMARY, EndpointSpec(mtu=9000)), PRIMARY, SITE).near.mtu == 9000
+    planned_wire(having(numbered(vxlan()), PAIR, EndpointSpec(mtu=1451)), PRIMARY, SITE)
 
 
 @pytest.mark.parametrize(
@@ -408,8 +410,8 @@ def test_an_mtu_that_a_tunnel_cannot_carry_is_an_error_that_names_the_node(
     mtus: tuple[int, int], most: int, node: str
 ) -> None:
     link, site, _ = on_underlays((V4_A,), (V4_B,), mtus)
-    planned_wire(having(link, PRIMARY, Properties(mtu=most)), PRIMARY, site)
-    wide = having(link, PRIMARY, Properties(mtu=most + 1))
+    planned_wire(having(link, PRIMARY, EndpointSpec(mtu=most)), PRIMARY, site)
+    wide = having(link, PRIMARY, EndpointSpec(mtu=most + 1))
     with pytest.raises(InvalidIntentError) as caught:
         planned_wire(wide, PRIMARY, site)
     message = f"mtu: {most + 1} for in1 exceeds {most}, the maximum of a tunnel over the underlay of node node-{node}"

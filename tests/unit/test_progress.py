@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from ratchet.cli import wait as wait_module
+from ratchet.cli.progress import progress_of
 from ratchet.cli.wait import wait_for_links
 from ratchet.core.intent import wanted_links
 from ratchet.core.model import Link, Pod, Side, Topology
-from ratchet.core.progress import progress_of
 from ratchet.errors import MalformedRecordError
 from ratchet.store.records import Records
 from tests.support.links import RECORD, annotated, declaring_pod, joined, own, pod, primary_pod, standing, veth, vxlan

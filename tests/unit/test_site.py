@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pytest
 
 from ratchet import datapath
-from ratchet.core.device import Parent
+from ratchet.core.interface import Parent
 from ratchet.errors import ApiUnavailableError
-from ratchet.node.underlay import Underlay, find_site
+from ratchet.node.underlay import UnderlayConfig, find_underlay
 from ratchet.store.records import Records
 
 ADDRESSES = ("10.0.0.1",)
@@ -44,31 +44,31 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
 @pytest.mark.parametrize(
     ("underlay", "node", "addresses"),
     [
-        (Underlay(None, None, None), "a", ADDRESSES),
-        (Underlay("eth0", None, None), "a", ADDRESSES),
-        (Underlay("eth0", None, None), "", ()),
-        (Underlay(None, "10.0.0.1", None), "a", ()),
-        (Underlay("eth0", "10.0.0.1", None), "a", ()),
+        (UnderlayConfig(None, None, None), "a", ADDRESSES),
+        (UnderlayConfig("eth0", None, None), "a", ADDRESSES),
+        (UnderlayConfig("eth0", None, None), "", ()),
+        (UnderlayConfig(None, "10.0.0.1", None), "a", ()),
+        (UnderlayConfig("eth0", "10.0.0.1", None), "a", ()),
     ],
 )
 def test_the_api_is_asked_where_no_address_is_configured(
-    underlay: Underlay, node: str, addresses: Sequence[str], asked: list[Sequence[str]]
+    underlay: UnderlayConfig, node: str, addresses: Sequence[str], asked: list[Sequence[str]]
 ) -> None:
-    assert find_site(underlay, node, KnownNode()).node == node
+    assert find_underlay(underlay, node, KnownNode()).node == node
     assert asked == [addresses]
 
 
 @pytest.mark.parametrize("interface", [None, "eth0"])
 def test_an_api_that_is_away_does_not_change_the_vtep(interface: str | None, asked: list[Sequence[str]]) -> None:
     with pytest.raises(ApiUnavailableError):
-        find_site(Underlay(interface, None, None), "a", KnownNode(away=True))
+        find_underlay(UnderlayConfig(interface, None, None), "a", KnownNode(away=True))
     assert asked == []
-    find_site(Underlay(interface, "10.0.0.1", None), "a", KnownNode(away=True))
+    find_underlay(UnderlayConfig(interface, "10.0.0.1", None), "a", KnownNode(away=True))
 
 
 @pytest.mark.parametrize(("port", "used"), [(None, 4789), (8472, 8472)])
 def test_the_default_port_is_that_of_whoever_has_no_other(
     port: int | None, used: int, asked: list[Sequence[str]]
 ) -> None:
-    assert find_site(Underlay(None, None, port), "a", KnownNode()).vxlan_port == used
+    assert find_underlay(UnderlayConfig(None, None, port), "a", KnownNode()).vxlan_port == used
     assert len(asked) == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.agent.frame import Answer, Request, encode_request
+from ratchet.agent.frame import Reply, Request, encode_request
 from ratchet.agent.spool import UNREADABLE, Spool
 from ratchet.agent.spool_replay import FIRST_PAUSE, SpoolReplayer
 
@@ -26,7 +26,7 @@ def kept(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_file())
 
 
-def drain(folder: Path, serve: Callable[[Request], Answer]) -> None:
+def drain(folder: Path, serve: Callable[[Request], Reply]) -> None:
     SpoolReplayer(Spool(folder), serve).drain()
 
 
@@ -35,9 +35,9 @@ def test_what_was_kept_is_served_and_gone(folder: Path) -> None:
         (folder / name).write_bytes(encode_request(DEL))
     served: list[Request] = []
 
-    def serve(request: Request) -> Answer:
+    def serve(request: Request) -> Reply:
         served.append(request)
-        return Answer(0, b"")
+        return Reply(0, b"")
 
     drain(folder, serve)
     assert served == [DEL, DEL]
@@ -46,16 +46,16 @@ def test_what_was_kept_is_served_and_gone(folder: Path) -> None:
 
 def test_what_fails_stays_for_the_next_time(folder: Path) -> None:
     (folder / "one").write_bytes(encode_request(DEL))
-    drain(folder, lambda _: Answer(1, b'{"code": 11}'))
+    drain(folder, lambda _: Reply(1, b'{"code": 11}'))
     assert kept(folder) == ["one"]
-    drain(folder, lambda _: Answer(0, b""))
+    drain(folder, lambda _: Reply(0, b""))
     assert kept(folder) == []
 
 
 def test_what_is_no_request_is_set_aside_and_keeps_nothing_else_from_being_served(folder: Path) -> None:
     (folder / "bad").write_bytes(b"not a frame")
     (folder / "good").write_bytes(encode_request(DEL))
-    drain(folder, lambda _: Answer(0, b""))
+    drain(folder, lambda _: Reply(0, b""))
     assert kept(folder) == []
     assert kept(folder / UNREADABLE) == ["bad"]
 
@@ -79,9 +79,9 @@ def test_what_goes_on_failing_is_tried_ever_less_often(folder: Path) -> None:
     (folder / "one").write_bytes(encode_request(DEL))
     now, tries = 0.0, list[float]()
 
-    def serve(_: Request) -> Answer:
+    def serve(_: Request) -> Reply:
         tries.append(now)
-        return Answer(1, b'{"code": 103}')
+        return Reply(1, b'{"code": 103}')
 
     drainer = SpoolReplayer(Spool(folder), serve, lambda: now)
     while now < 16:
@@ -94,7 +94,7 @@ def test_what_goes_on_failing_is_tried_ever_less_often(folder: Path) -> None:
 def test_what_never_can_be_served_is_set_aside(folder: Path) -> None:
     """A configuration that is wrong does not become right, and the spool has room for so many."""
     (folder / "one").write_bytes(encode_request(DEL))
-    drain(folder, lambda _: Answer(1, b'{"code": 7, "msg": "cannot read the network configuration"}'))
+    drain(folder, lambda _: Reply(1, b'{"code": 7, "msg": "cannot read the network configuration"}'))
     assert kept(folder) == []
     assert kept(folder / UNREADABLE) == ["one"]
 
@@ -103,9 +103,9 @@ def test_a_del_that_hangs_keeps_nobody_from_being_served(folder: Path) -> None:
     (folder / "one").write_bytes(encode_request(DEL))
     stopping, over = threading.Event(), threading.Event()
 
-    def serve(_: Request) -> Answer:
+    def serve(_: Request) -> Reply:
         over.wait(60)
-        return Answer(0, b"")
+        return Reply(0, b"")
 
     SpoolReplayer(Spool(folder), serve).start(stopping, 0.05)  # returns
     assert kept(folder) == ["one"]

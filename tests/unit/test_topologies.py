@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ratchet.cli.findings import Finding, findings
+from ratchet.core.endpoint_spec import EndpointSpec
 from ratchet.core.intent import wanted_links
-from ratchet.core.intent.checks import Finding, findings
 from ratchet.core.model import Pod, Side, Topology
-from ratchet.core.properties import Properties
 from tests.support.links import annotated, pod, primary_pod
 
 LAB = """\
@@ -50,7 +50,7 @@ def test_pods_need_say_nothing_but_that_they_want_links() -> None:
     assert first.link.name == "default.centosa.in1.quagga-a.in2"
     assert (first.primary, first.pair, first.declarer) == (PODS[0], PODS[1], None)
     assert second.link.primary.addresses == (ip_interface("192.168.3.100/24"), ip_interface("2001:db8:3::1/64"))
-    assert second.link.primary.properties == second.link.pair.properties == Properties(mtu=1400)
+    assert second.link.primary.properties == second.link.pair.properties == EndpointSpec(mtu=1400)
     assert [(one.link.name, side) for one, side in wanted.ends_of(PODS[1])] == [
         ("default.centosa.in1.quagga-a.in2", Side.PAIR),
         ("default.quagga-a.mid1.quagga-b.mid2", Side.PRIMARY),

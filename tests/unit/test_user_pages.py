@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from ratchet.cli.main import main
-from ratchet.core.intent.items import PROPERTIES
+from ratchet.core.intent.link_parser import PROPERTIES
 from ratchet.core.intent.sysctls import ALLOWED
 from ratchet.core.intent.topologies import Faulty, drawn_links
 from ratchet.core.model import Topology

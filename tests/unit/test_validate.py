@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from ratchet.cli.findings import Finding, findings
 from ratchet.cli.main import main
-from ratchet.core.intent.checks import Finding, findings
 from tests.support.links import annotated, pod, primary_pod
 
 EXAMPLES = Path(__file__).parents[2] / "manifests" / "examples"

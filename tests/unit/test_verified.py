@@ -11,14 +11,14 @@ import pytest
 
 from ratchet import datapath
 from ratchet.agent import controller
-from ratchet.core.device import Parent
+from ratchet.core.interface import Parent
 from ratchet.core.model import EARLIER_SCHEMA, Link, Location, Sandbox, Side
-from ratchet.core.plan import Site
+from ratchet.core.plan import Underlay
 from ratchet.node.journal import Attachment, HeldEnd, SandboxEntry
 from ratchet.node.verified import VerifiedEnds
 from tests.support.links import RECORD, VTEPS, joined, own, standing, veth, vxlan, wanted
 
-SITE = Site("node-a", Parent("eth0", 2, VTEPS["node-a"], 1500), 4789, attended=True)
+SITE = Underlay("node-a", Parent("eth0", 2, VTEPS["node-a"], 1500), 4789, has_agent=True)
 PRIMARY, PAIR = Side.PRIMARY, Side.PAIR
 
 
@@ -34,28 +34,28 @@ def stored(link: Link, version: str = "7") -> Link:
 
 def test_an_end_was_seen_by_one_version_of_its_record_and_one_site() -> None:
     verified, record = VerifiedEnds(), stored(standing(vxlan(), PRIMARY))
-    assert not verified.stands(record, PRIMARY, SITE)
-    verified.note(record, PRIMARY, SITE, stands=True)
-    assert verified.stands(record, PRIMARY, SITE)
-    assert not verified.stands(record, PAIR, SITE), "which is another node's"
-    assert not verified.stands(stored(record, "8"), PRIMARY, SITE)
-    assert not verified.stands(record, PRIMARY, replace(SITE, vxlan_port=4790))
+    assert not verified.is_current(record, PRIMARY, SITE)
+    verified.note(record, PRIMARY, SITE, up=True)
+    assert verified.is_current(record, PRIMARY, SITE)
+    assert not verified.is_current(record, PAIR, SITE), "which is another node's"
+    assert not verified.is_current(stored(record, "8"), PRIMARY, SITE)
+    assert not verified.is_current(record, PRIMARY, replace(SITE, vxlan_port=4790))
 
 
 def test_both_ends_of_a_veth_are_seen_at_once() -> None:
     verified, record = VerifiedEnds(), stored(standing(veth(), PRIMARY, PAIR))
-    verified.note(record, PRIMARY, SITE, stands=True)
-    assert verified.stands(record, PAIR, SITE)
-    verified.note(record, PAIR, SITE, stands=False)
-    assert not verified.stands(record, PRIMARY, SITE)
+    verified.note(record, PRIMARY, SITE, up=True)
+    assert verified.is_current(record, PAIR, SITE)
+    verified.note(record, PAIR, SITE, up=False)
+    assert not verified.is_current(record, PRIMARY, SITE)
 
 
 @pytest.mark.parametrize("forget", [lambda verified: verified.forget(RECORD), VerifiedEnds.forget_all])
 def test_what_was_seen_is_forgotten(forget: Callable[[VerifiedEnds], None]) -> None:
     verified, record = VerifiedEnds(), stored(standing(vxlan(), PRIMARY))
-    verified.note(record, PRIMARY, SITE, stands=True)
+    verified.note(record, PRIMARY, SITE, up=True)
     forget(verified)
-    assert not verified.stands(record, PRIMARY, SITE)
+    assert not verified.is_current(record, PRIMARY, SITE)
 
 
 class Controlled:
@@ -68,7 +68,7 @@ class Controlled:
         self.wants = True
         self.record = stored(standing(joined(placed(PRIMARY), placed(PAIR)), PRIMARY, PAIR))
         self.verified = VerifiedEnds()
-        self.verified.note(self.record, PRIMARY, SITE, stands=True)
+        self.verified.note(self.record, PRIMARY, SITE, up=True)
         holder = own(PRIMARY)
         attachment = Attachment("net", holder.container_id, "eth0")
         end = HeldEnd(wanted(), PRIMARY)
@@ -132,7 +132,7 @@ def test_an_end_that_joined_from_another_address_is_settled(controlled: Controll
     """Its vEth was seen to stand from the other end, by the address that the node has now."""
     moved = replace(placed(PRIMARY), vtep="192.168.1.99")
     controlled.record = stored(standing(joined(moved, placed(PAIR)), PRIMARY, PAIR))
-    controlled.verified.note(controlled.record, PAIR, SITE, stands=True)
+    controlled.verified.note(controlled.record, PAIR, SITE, up=True)
     assert controlled.reconcile()
 
 
@@ -142,11 +142,11 @@ def test_an_end_whose_record_has_another_underlay_is_settled_unless_the_record_c
 ) -> None:
     link = standing(joined(replace(placed(PRIMARY), **unknown), placed(PAIR)), PRIMARY, PAIR)
     controlled.record = stored(link)
-    controlled.verified.note(controlled.record, PRIMARY, SITE, stands=True)
+    controlled.verified.note(controlled.record, PRIMARY, SITE, up=True)
     assert controlled.reconcile()
     earlier = joined(*(placed(side).in_schema(EARLIER_SCHEMA) for side in (PRIMARY, PAIR)))
     controlled.record = stored(standing(replace(earlier, schema=EARLIER_SCHEMA), PRIMARY, PAIR))
-    controlled.verified.note(controlled.record, PRIMARY, SITE, stands=True)
+    controlled.verified.note(controlled.record, PRIMARY, SITE, up=True)
     assert not controlled.reconcile()
 
 
@@ -157,7 +157,7 @@ def test_an_end_that_was_deleted_is_settled(controlled: Controlled) -> None:
 
 def test_an_end_whose_place_another_has_is_settled(controlled: Controlled) -> None:
     controlled.record = stored(standing(joined(own(PRIMARY, number=2), own(PAIR)), PRIMARY, PAIR))
-    controlled.verified.note(controlled.record, PRIMARY, SITE, stands=True)
+    controlled.verified.note(controlled.record, PRIMARY, SITE, up=True)
     assert controlled.reconcile()
 
 

@@ -17,8 +17,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
+from ratchet.core.garbage import VniLease
 from ratchet.core.model import End, Link
-from ratchet.core.orphans import VniLease
 from ratchet.errors import VniExhaustedError
 from ratchet.store import vni as numbers_module
 from ratchet.store.apiserver import AlreadyExistsError, ApiServer, ForbiddenError, NotFoundError

@@ -9,8 +9,8 @@ with the lines on which it is said, `values` what may be said, word by word, `sy
 it together; `index` the same for one pod at a time, for an agent; `checks` what can be told before it is applied.
 """
 
+from ratchet.core.intent.annotation import LINKS
 from ratchet.core.intent.labels import PAIR_NAME
-from ratchet.core.intent.listed import LINKS
 from ratchet.core.intent.pods import (
     PRIMARY,
     WAIT_MAX_SECONDS,
@@ -22,9 +22,9 @@ from ratchet.core.intent.pods import (
     setting,
     wait_of,
 )
+from ratchet.core.intent.resolve import Wanted, WantedLink, unknown_settings, wanted_links
 from ratchet.core.intent.topologies import TOPOLOGY_KEY, TOPOLOGY_LABEL
 from ratchet.core.intent.values import ADDRESSES_MAX
-from ratchet.core.intent.wanted import Wanted, WantedLink, unknown_settings, wanted_links
 
 __all__ = [
     "ADDRESSES_MAX",

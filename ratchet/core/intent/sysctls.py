@@ -5,7 +5,7 @@ Each acts on that one interface in the pod's own namespace, and reads back as wh
 
 from __future__ import annotations
 
-from ratchet.core.properties import IFNAME
+from ratchet.core.endpoint_spec import IFNAME
 
 _IPV4 = (
     *("accept_local", "accept_redirects", "arp_accept", "arp_announce", "arp_evict_nocarrier"),

@@ -10,8 +10,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from ratchet.core.intent import values
-from ratchet.core.intent.items import Item, items_of
-from ratchet.core.intent.located import Said, UnreadableError, read
+from ratchet.core.intent.link_parser import Item, items_of
+from ratchet.core.intent.yaml_source import UnreadableError, YamlNode, read
 from ratchet.core.model import Link, Topology
 from ratchet.errors import InvalidIntentError
 
@@ -58,10 +58,10 @@ def refusal_for(pod: object, fault: Faulty) -> InvalidIntentError:
     return InvalidIntentError(f"cannot link pod {pod}: {fault.place}: {fault.cause}", details=f"mend {fault.place}")
 
 
-def _drawn(topology: Topology, said: Said, reserved: Collection[str]) -> DrawnLink:
+def _drawn(topology: Topology, node: YamlNode, reserved: Collection[str]) -> DrawnLink:
     names: frozenset[str] | None = None
     try:
-        item = Item(said, (_ENDPOINTS,))
+        item = Item(node, (_ENDPOINTS,))
         near, far = (_endpoint(item, text, reserved) for text in item.two(_ENDPOINTS))
         names = frozenset({near[0], far[0]})
         if len(names) == 1:

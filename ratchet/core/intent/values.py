@@ -8,9 +8,9 @@ from decimal import Decimal
 from ipaddress import IPv4Interface, ip_address, ip_interface, ip_network
 from typing import TypeVar
 
+from ratchet.core.endpoint_spec import KERNELS_METRIC, RATE_UNITS, Route, Sysctl
 from ratchet.core.intent.sysctls import why_not
 from ratchet.core.model import Address
-from ratchet.core.properties import KERNELS_METRIC, RATE_UNITS, Route, Sysctl
 
 Parsed = TypeVar("Parsed")
 

@@ -31,7 +31,7 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
-class Properties:
+class EndpointSpec:
     """What an end's interface is to be like; None, nothing or True where that is left to Ratchet or the kernel.
 
     `mtu` in bytes; `mac` as in 02:00:00:00:00:01; `txqlen` in packets; `sysctls` with IFNAME in their names for the
@@ -48,7 +48,7 @@ class Properties:
     rate: int | None = None
 
 
-UNSAID = Properties()
+UNSET = EndpointSpec()
 
 
 def rate_text(rate: int) -> str:

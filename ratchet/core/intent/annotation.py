@@ -10,9 +10,9 @@ from collections.abc import Collection
 from functools import partial
 
 from ratchet.core.intent import values
-from ratchet.core.intent.items import Item, items_of
-from ratchet.core.intent.located import Said, UnreadableError, read
+from ratchet.core.intent.link_parser import Item, items_of
 from ratchet.core.intent.pods import meant_name, refusal
+from ratchet.core.intent.yaml_source import UnreadableError, YamlNode, read
 from ratchet.core.model import Link, Pod
 
 LINKS = "ratchet.links"
@@ -25,14 +25,14 @@ def listed_links(pod: Pod, reserved: Collection[str]) -> list[tuple[str, Link]]:
     if text is None:
         return []
     try:
-        return [(f"{LINKS}: line {said.line}", _link(pod, said, reserved)) for said in items_of(read(text))]
+        return [(f"{LINKS}: line {node.line}", _link(pod, node, reserved)) for node in items_of(read(text))]
     except UnreadableError as cause:
         place = f"{LINKS}: line {cause.line}"
         raise refusal(pod, f"{place}: {cause.field}" if cause.field else place, cause.cause) from cause
 
 
-def _link(pod: Pod, said: Said, reserved: Collection[str]) -> Link:
-    item, name = Item(said, _FIELDS), meant_name(pod)
+def _link(pod: Pod, node: YamlNode, reserved: Collection[str]) -> Link:
+    item, name = Item(node, _FIELDS), meant_name(pod)
     peer = item.needed("peer", values.pod_name)
     if peer in (name, pod.ref.name):
         raise item.fault("peer", "a pod cannot be linked to itself")

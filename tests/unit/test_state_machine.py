@@ -11,8 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.core.machine import JOINED, LEFT, LOST, STANDS, TABLE, Event, Facts, advance, derive, diagram, facts_of
 from ratchet.core.model import Link, Side, State
+from ratchet.core.state_machine import (
+    JOINED,
+    LEFT,
+    LOST,
+    STANDS,
+    TABLE,
+    Event,
+    Facts,
+    advance,
+    derive,
+    diagram,
+    facts_of,
+)
 from ratchet.errors import IllegalTransitionError
 from tests.support.links import joined, own, standing, veth, vxlan
 
@@ -82,19 +94,19 @@ def changed(link: Link, event: Event) -> Link | None:
     end = link.end(side)
     if kind is JOINED:
         node = end.sandbox.node if end.sandbox else "node-a"
-        return link.with_end(side, replace(end, sandbox=own(side, node, number=2), stands=None))
+        return link.with_end(side, replace(end, sandbox=own(side, node, number=2), ready=None))
     if kind is LEFT:
-        return link.with_end(side, replace(end, sandbox=None, stands=None)) if end.sandbox else None
+        return link.with_end(side, replace(end, sandbox=None, ready=None)) if end.sandbox else None
     if kind is STANDS:
-        return standing(link, side) if link.due(side) and not link.stands(side) else None
-    return link.with_end(side, replace(end, stands=None)) if link.stands(side) else None
+        return standing(link, side) if link.due(side) and not link.is_ready(side) else None
+    return link.with_end(side, replace(end, ready=None)) if link.is_ready(side) else None
 
 
 def test_every_combination_of_facts_is_tried() -> None:
     consistent = [
         facts
         for facts in ALL_FACTS
-        if (facts.primary_joined and facts.pair_joined) or not (facts.primary_stands or facts.pair_stands)
+        if (facts.primary_joined and facts.pair_joined) or not (facts.primary_ready or facts.pair_ready)
     ]
     assert {facts_of(link) for link in records()} == set(consistent)
     assert len(consistent) == 7
@@ -131,7 +143,7 @@ def test_the_state_is_what_the_facts_amount_to() -> None:
 def test_an_end_stands_no_longer_once_its_peer_has_moved() -> None:
     link = standing(vxlan(), *Side)
     moved = link.with_end(Side.PAIR, replace(link.pair, sandbox=own(Side.PAIR, "node-c", 2)))
-    assert facts_of(moved) == Facts(primary_joined=True, pair_joined=True, primary_stands=False, pair_stands=False)
+    assert facts_of(moved) == Facts(primary_joined=True, pair_joined=True, primary_ready=False, pair_ready=False)
     link = standing(veth(), *Side)
     renewed = link.with_end(Side.PAIR, replace(link.pair, sandbox=own(Side.PAIR, "node-a", 2)))
     assert derive(renewed) is PAIR_READY
@@ -166,6 +178,10 @@ def test_the_diagram_has_an_arrow_for_every_row() -> None:
 
 def test_the_module_prints_the_diagram() -> None:
     printed = subprocess.run(
-        [sys.executable, "-m", "ratchet.core.machine"], check=True, capture_output=True, text=True, cwd=PAGE.parents[1]
+        [sys.executable, "-m", "ratchet.core.state_machine"],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=PAGE.parents[1],
     )
     assert printed.stdout == diagram() + "\n"

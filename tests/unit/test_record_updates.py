@@ -10,10 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.core import moves
-from ratchet.core.machine import TABLE, derive
-from ratchet.core.model import Kind, Link, Sandbox, Side, Stand, State
-from ratchet.core.moves import HISTORY_KEPT, REFUSED_KEPT, join, leave, note_lost, note_standing, renumber, with_vni
+from ratchet.core import record_updates
+from ratchet.core.model import Kind, Link, ReadyFor, Sandbox, Side, State
+from ratchet.core.record_updates import (
+    HISTORY_KEPT,
+    REFUSED_KEPT,
+    join,
+    leave,
+    mark_lost,
+    mark_ready,
+    renumber,
+    with_vni,
+)
+from ratchet.core.state_machine import TABLE, derive
 from ratchet.errors import IllegalTransitionError
 from tests.support.links import NOW, joined, later, own, standing, veth, vxlan, wanted
 
@@ -56,7 +65,7 @@ def test_joining_clears_only_what_its_own_end_stood_toward(side: Side) -> None:
     link = standing(vxlan(), *Side)
     node = "node-a" if side is PRIMARY else "node-b"
     again = join(link, wanted(), side, own(side, node, 2), NOW)
-    assert again.end(side).stands is None
+    assert again.end(side).ready is None
     assert again.end(side.other) == link.end(side.other)
     assert derive(again) is State.PAIR_READY
 
@@ -66,8 +75,8 @@ def test_a_tunnels_other_end_stands_on_where_the_new_sandbox_is_on_the_same_node
     link = standing(vxlan(), *Side)
     sandbox = link.sandbox(side)
     assert sandbox is not None
-    assert join(link, wanted(), side, own(side, sandbox.node, 2), NOW).stands(side.other)
-    assert not join(link, wanted(), side, own(side, "node-c", 2), NOW).stands(side.other)
+    assert join(link, wanted(), side, own(side, sandbox.node, 2), NOW).is_ready(side.other)
+    assert not join(link, wanted(), side, own(side, "node-c", 2), NOW).is_ready(side.other)
 
 
 def test_joining_again_with_the_same_sandbox_changes_nothing() -> None:
@@ -96,8 +105,8 @@ def test_a_new_intent_is_one_generation_on_and_neither_end_stands(link: Link) ->
     assert again.generation == 2
     assert again.pair.addresses == renewed_intent().pair.addresses
     assert again.pair.sandbox == link.pair.sandbox
-    assert not again.stands(PRIMARY)
-    assert not again.stands(PAIR)
+    assert not again.is_ready(PRIMARY)
+    assert not again.is_ready(PAIR)
     assert derive(again) is State.PAIR_READY
 
 
@@ -128,7 +137,7 @@ def test_a_link_that_is_renumbered_is_not_linked_until_both_ends_are_made_anew()
     assert derive(link) is State.LINKED
     changed = renumber(link, 12, "another link holds its Lease", later(5))
     assert (changed.vni, changed.refused_vnis) == (12, ())
-    assert [changed.end(side).stands for side in Side] == [None, None]
+    assert [changed.end(side).ready for side in Side] == [None, None]
     last = changed.history[-1]
     assert (last.at, last.source, last.target) == (later(5), State.LINKED, State.PAIR_READY)
     assert last.reason == "VNI 11 replaced by 12: another link holds its Lease"
@@ -169,7 +178,7 @@ def test_leaving_clears_the_end_and_is_done_once(side: Side) -> None:
     link = standing(vxlan(), *Side)
     left = leave(link, side, own(side).container_id, "the sandbox was deleted", NOW)
     assert left.sandbox(side) is None
-    assert left.end(side).stands is None
+    assert left.end(side).ready is None
     assert left.end(side.other) == link.end(side.other)
     assert left.history[-1].reason == "the sandbox was deleted"
     assert leave(left, side, own(side).container_id, "again", later(1)) == left
@@ -178,7 +187,7 @@ def test_leaving_clears_the_end_and_is_done_once(side: Side) -> None:
 @BOTH
 def test_a_veths_other_end_goes_with_the_one_that_leaves(side: Side) -> None:
     left = leave(standing(veth(), *Side), side, own(side).container_id, "gone", NOW)
-    assert left.end(side.other).stands is None
+    assert left.end(side.other).ready is None
     assert left.sandbox(side.other) == own(side.other)
     assert derive(left) is (State.PENDING if side is PRIMARY else State.PRIMARY_READY)
 
@@ -197,24 +206,24 @@ def test_the_last_to_leave_leaves_an_abandoned_record(side: Side) -> None:
 
 
 def test_a_veth_stands_for_both_ends_at_once() -> None:
-    link = note_standing(veth(), PAIR, NOW)
-    assert link.primary.stands == Stand(own(PRIMARY).container_id, own(PAIR).container_id, 1)
-    assert link.pair.stands == Stand(own(PAIR).container_id, own(PRIMARY).container_id, 1)
+    link = mark_ready(veth(), PAIR, NOW)
+    assert link.primary.ready == ReadyFor(own(PRIMARY).container_id, own(PAIR).container_id, 1)
+    assert link.pair.ready == ReadyFor(own(PAIR).container_id, own(PRIMARY).container_id, 1)
     assert derive(link) is State.LINKED
     assert path(link) == [(State.PAIR_READY, State.LINKED)]
-    assert note_standing(link, PRIMARY, later(1)) == link
+    assert mark_ready(link, PRIMARY, later(1)) == link
 
 
 @BOTH
 def test_each_end_of_a_tunnel_stands_by_itself_toward_the_peers_vtep(side: Side) -> None:
-    one = note_standing(vxlan(), side, NOW)
+    one = mark_ready(vxlan(), side, NOW)
     peer = one.sandbox(side.other)
     assert peer is not None
-    assert one.end(side).stands == Stand(own(side).container_id, peer.vtep, 1)
-    assert one.end(side.other).stands is None
+    assert one.end(side).ready == ReadyFor(own(side).container_id, peer.vtep, 1)
+    assert one.end(side.other).ready is None
     assert derive(one) is State.PAIR_READY
-    assert note_standing(one, side, later(1)) == one
-    assert derive(note_standing(one, side.other, NOW)) is State.LINKED
+    assert mark_ready(one, side, later(1)) == one
+    assert derive(mark_ready(one, side.other, NOW)) is State.LINKED
 
 
 @pytest.mark.parametrize("link", [joined(None, None), joined(own(PRIMARY), None), joined(None, own(PAIR))])
@@ -222,31 +231,31 @@ def test_each_end_of_a_tunnel_stands_by_itself_toward_the_peers_vtep(side: Side)
 def test_nothing_stands_before_both_have_joined(link: Link, side: Side) -> None:
     before = replace(link)
     with pytest.raises(IllegalTransitionError):
-        note_standing(link, side, NOW)
+        mark_ready(link, side, NOW)
     assert link == before
 
 
 def test_a_lost_veth_is_lost_for_both() -> None:
-    link = note_lost(standing(veth(), *Side), PRIMARY, "in1 is not there", NOW)
-    assert link.primary.stands is None
-    assert link.pair.stands is None
+    link = mark_lost(standing(veth(), *Side), PRIMARY, "in1 is not there", NOW)
+    assert link.primary.ready is None
+    assert link.pair.ready is None
     assert path(link) == [(State.LINKED, State.PAIR_READY)]
-    assert note_lost(link, PRIMARY, "again", later(1)) == link
+    assert mark_lost(link, PRIMARY, "again", later(1)) == link
 
 
 def test_a_lost_tunnel_end_is_lost_for_itself() -> None:
-    link = note_lost(standing(vxlan(), *Side), PAIR, "in2 is not there", NOW)
-    assert link.pair.stands is None
-    assert link.stands(PRIMARY)
+    link = mark_lost(standing(vxlan(), *Side), PAIR, "in2 is not there", NOW)
+    assert link.pair.ready is None
+    assert link.is_ready(PRIMARY)
     assert derive(link) is State.PAIR_READY
 
 
 def test_an_end_that_is_lost_while_its_peer_is_away_does_not_stand_when_the_peer_comes_back() -> None:
     alone = leave(standing(vxlan(), *Side), PRIMARY, own(PRIMARY).container_id, "gone", NOW)
-    lost = note_lost(alone, PAIR, "in2 is not there", later(1))
-    assert lost.pair.stands is None
+    lost = mark_lost(alone, PAIR, "in2 is not there", later(1))
+    assert lost.pair.ready is None
     back = join(lost, wanted(), PRIMARY, own(PRIMARY, number=2), later(2))
-    assert derive(note_standing(back, PRIMARY, later(3))) is State.PAIR_READY
+    assert derive(mark_ready(back, PRIMARY, later(3))) is State.PAIR_READY
 
 
 # Any sequence
@@ -292,8 +301,8 @@ def after(record: Link | None, move: Move, second: int) -> Link | None:
         left = leave(record, move.side, move.sandbox.container_id, "left", moment)
         return None if left.abandoned else left
     step: Callable[[], Link] = {
-        "stand": lambda: note_standing(record, move.side, moment),
-        "lose": lambda: note_lost(record, move.side, "lost", moment),
+        "stand": lambda: mark_ready(record, move.side, moment),
+        "lose": lambda: mark_lost(record, move.side, "lost", moment),
     }[move.kind]
     if move.kind == "stand" and record.kind is None:
         with pytest.raises(IllegalTransitionError):
@@ -349,7 +358,7 @@ def test_an_end_stands_only_for_a_build_that_nothing_has_undone(sequence: list[M
             for side in Side if kind is Kind.VETH else (move.side,):
                 due = record.due(side)
                 assert due is not None
-                built[side] = (due.sandbox, due.toward, due.generation)
+                built[side] = (due.sandbox, due.peer, due.generation)
         elif move.kind == "lose":
             for side in Side if kind is Kind.VETH else (move.side,):
                 built.pop(side, None)
@@ -361,8 +370,8 @@ def test_an_end_stands_only_for_a_build_that_nothing_has_undone(sequence: list[M
                 built.pop(move.side.other, None)
         if record is not None:
             for side in Side:
-                noted = record.end(side).stands
-                assert (noted and (noted.sandbox, noted.toward, noted.generation)) == built.get(side)
+                noted = record.end(side).ready
+                assert (noted and (noted.sandbox, noted.peer, noted.generation)) == built.get(side)
 
 
 def test_the_history_keeps_the_newest() -> None:
@@ -375,7 +384,7 @@ def test_the_history_keeps_the_newest() -> None:
 def test_a_move_never_changes_the_record_it_was_given() -> None:
     link = standing(veth(), *Side)
     kept = replace(link)
-    moves.leave(link, PRIMARY, own(PRIMARY).container_id, "gone", NOW)
-    moves.note_lost(link, PRIMARY, "gone", NOW)
-    moves.join(link, renewed_intent(), PAIR, own(PAIR, number=2), NOW)
+    record_updates.leave(link, PRIMARY, own(PRIMARY).container_id, "gone", NOW)
+    record_updates.mark_lost(link, PRIMARY, "gone", NOW)
+    record_updates.join(link, renewed_intent(), PAIR, own(PAIR, number=2), NOW)
     assert link == kept

@@ -8,29 +8,29 @@ from typing import Any
 
 import pytest
 
-from ratchet.core.device import (
+from ratchet.core.endpoint_spec import Route
+from ratchet.core.interface import (
     Device,
+    InterfaceSpec,
     Observed,
     Parent,
-    Port,
     VethWire,
     VxlanWire,
     differences,
     near_differences,
     tunnel_mtu,
 )
-from ratchet.core.properties import Route
 
 PARENT = Parent("eth0", 2, "192.168.1.73", 1500)
-NEAR = Port("/run/netns/a", "in1", (ip_interface("192.168.2.100/24"), ip_interface("fd00::1/64")), 1450)
-FAR = Port("/run/netns/b", "in2", (ip_interface("192.168.2.101/24"),), 1450)
+NEAR = InterfaceSpec("/run/netns/a", "in1", (ip_interface("192.168.2.100/24"), ip_interface("fd00::1/64")), 1450)
+FAR = InterfaceSpec("/run/netns/b", "in2", (ip_interface("192.168.2.101/24"),), 1450)
 VETH = VethWire("a-b", NEAR, FAR)
 VXLAN = VxlanWire(
     "a-b", NEAR, vni=11, remote="192.168.1.33", local="192.168.1.73", port=4789, remote_port=4789, parent=PARENT
 )
 
 
-def veth(port: Port, /, **changes: Any) -> Device:
+def veth(port: InterfaceSpec, /, **changes: Any) -> Device:
     """The interface that the port asks for, but for `changes`."""
     device = Device(port.ifname, 7, "veth", True, True, port.mtu, "02:00:00:00:00:01", port.addresses)
     return replace(device, **{"given": port.addresses, **changes})

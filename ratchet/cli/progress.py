@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from ratchet.core.edits import edits, wants_restart
+from ratchet.core.drift import edits, wants_restart
 from ratchet.core.intent import Wanted, WantedLink, absence
-from ratchet.core.machine import derive
 from ratchet.core.model import Link, Pod, Side, State
+from ratchet.core.state_machine import derive
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def _why(wanted: WantedLink, record: Link | None, pods: Collection[Pod]) -> str:
         ends = [wanted.link.end(side) for side in missing]
         return "; ".join(f"pod {end.name}: {absence(end.name, pods, end.ifname)}" for end in ends)
     told = f" ({record.history[-1].reason})" if record.history else ""
-    sides = [side for side in Side if not record.stands(side)]
+    sides = [side for side in Side if not record.is_ready(side)]
     places = " and ".join(f"{record.end(side).ifname} of pod {_pod(record, side)}" for side in sides)
     return f"both pods have joined, and {places} {'does' if len(sides) == 1 else 'do'} not stand yet{told}"
 

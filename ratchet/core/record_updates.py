@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from ratchet.core.machine import JOINED, LEFT, LOST, STANDS, Event, advance, derive, facts_of
 from ratchet.core.model import SIDES, Kind, Link, Sandbox, Side, Transition
 from ratchet.core.naming import node_label
+from ratchet.core.state_machine import JOINED, LEFT, LOST, STANDS, Event, advance, derive, facts_of
 
 HISTORY_KEPT = 12
 REFUSED_KEPT = 16
@@ -36,7 +36,7 @@ def join(record: Link | None, wanted: Link, side: Side, sandbox: Sandbox, now: d
     if base.sandbox(side) == sandbox:
         return _with_history(base, before, steps, f"{side} {sandbox.pod} declares the link anew", now)
     # A pod that was absent when its peer joined may have been recorded under another of its names.
-    mine = replace(base.end(side), name=wanted.end(side).name, sandbox=sandbox, stands=None)
+    mine = replace(base.end(side), name=wanted.end(side).name, sandbox=sandbox, ready=None)
     joined = base.with_end(side, mine)
     steps.append((JOINED[side], joined))
     if side is Side.PRIMARY and base.primary.sandbox is None and base.pair.sandbox is not None:
@@ -57,8 +57,8 @@ def leave(record: Link, side: Side, container_id: str, reason: str, now: datetim
         return record
     base, steps = record, list[Step]()
     if record.kind is Kind.VETH:
-        base, steps = _without_stand(record, side.other)
-    left = base.with_end(side, replace(base.end(side), sandbox=None, stands=None))
+        base, steps = _without_ready(record, side.other)
+    left = base.with_end(side, replace(base.end(side), sandbox=None, ready=None))
     return replace(
         left,
         expected_on=_expected_after_leave(record, side),
@@ -66,24 +66,24 @@ def leave(record: Link, side: Side, container_id: str, reason: str, now: datetim
     )
 
 
-def note_standing(record: Link, side: Side, now: datetime) -> Link:
+def mark_ready(record: Link, side: Side, now: datetime) -> Link:
     """The record with the note that `side` stands as it must; a vEth stands for both ends at once."""
     standing = record
     steps: list[Step] = []
     sides = _built_with(record, side)
     for one in sides:
-        if not standing.stands(one):
-            standing = standing.with_end(one, replace(standing.end(one), stands=standing.due(one)))
+        if not standing.is_ready(one):
+            standing = standing.with_end(one, replace(standing.end(one), ready=standing.due(one)))
             steps.append((STANDS[one], standing))
     what = "both ends stand" if len(sides) == 2 else f"{side} stands"
     return _with_history(standing, record, steps, f"{what} ({record.kind})", now)
 
 
-def note_lost(record: Link, side: Side, reason: str, now: datetime) -> Link:
+def mark_lost(record: Link, side: Side, reason: str, now: datetime) -> Link:
     """The record with the note that `side` was found not to stand; for a vEth neither end does."""
     lost, steps = record, list[Step]()
     for one in _built_with(record, side):
-        lost, more = _without_stand(lost, one)
+        lost, more = _without_ready(lost, one)
         steps += more
     return _with_history(lost, record, steps, reason, now)
 
@@ -100,7 +100,7 @@ def renumber(record: Link, vni: int, reason: str, now: datetime, *, refused: boo
     """
     base, steps = record, list[Step]()
     for side in SIDES:
-        base, more = _without_stand(base, side)
+        base, more = _without_ready(base, side)
         steps += more
     refused_vnis = record.refused_vnis
     if refused and record.vni is not None:
@@ -132,11 +132,11 @@ def _expected_after_leave(record: Link, side: Side) -> tuple[str, ...]:
     return (node_label(sandbox.node),)
 
 
-def _without_stand(record: Link, side: Side) -> tuple[Link, list[Step]]:
+def _without_ready(record: Link, side: Side) -> tuple[Link, list[Step]]:
     """The record in which `side` stands toward nothing, and the event that this is, if it is one."""
-    if record.end(side).stands is None:
+    if record.end(side).ready is None:
         return record, []
-    lost = record.with_end(side, replace(record.end(side), stands=None))
+    lost = record.with_end(side, replace(record.end(side), ready=None))
     return lost, [(LOST[side], lost)] if record.due(side) else []
 
 
@@ -145,11 +145,13 @@ def _renewed(record: Link, wanted: Link) -> tuple[Link, list[Step]]:
     if record.intends_the_same_as(wanted):
         return record, []
     primary, pair = (
-        replace(new, sandbox=old.sandbox, stands=old.stands)
+        replace(new, sandbox=old.sandbox, ready=old.ready)
         for old, new in ((record.primary, wanted.primary), (record.pair, wanted.pair))
     )
-    renewed = replace(record, means=wanted.means, generation=record.generation + 1, primary=primary, pair=pair)
-    return renewed, [(LOST[side], renewed) for side in SIDES if record.stands(side)]
+    renewed = replace(
+        record, encapsulation=wanted.encapsulation, generation=record.generation + 1, primary=primary, pair=pair
+    )
+    return renewed, [(LOST[side], renewed) for side in SIDES if record.is_ready(side)]
 
 
 def _with_history(after: Link, before: Link, steps: list[Step], reason: str, now: datetime) -> Link:

@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import fields
 
+from ratchet.core.endpoint_spec import EndpointSpec, rate_text
 from ratchet.core.intent import Wanted
-from ratchet.core.model import End, Link, Means, Side
-from ratchet.core.properties import Properties, rate_text
+from ratchet.core.model import Encapsulation, End, Link, Side
 from ratchet.errors import InvalidIntentError
 
 
@@ -34,7 +34,7 @@ def edits(record: Link, wanted: Link | None, refusal: InvalidIntentError | None 
     wanted = wanted.oriented_as(record)
     if record.intends_the_same_as(wanted):
         return ()
-    found = [*_of_means(record.means, wanted.means)]
+    found = [*_of_means(record.encapsulation, wanted.encapsulation)]
     for side in Side:
         found += [f"{record.end(side).ifname}: {words}" for words in _of_end(record.end(side), wanted.end(side))]
     return tuple(found)
@@ -46,9 +46,9 @@ def wants_restart(record: Link, words: tuple[str, ...]) -> str:
     return f"wants a restart of pod {pod}: {'; '.join(words)}"
 
 
-def _of_means(made: Means, wanted: Means) -> Iterator[str]:
+def _of_means(made: Encapsulation, wanted: Encapsulation) -> Iterator[str]:
     if made.tunnel != wanted.tunnel:
-        kinds = ("vxlan" if means.tunnel else "auto" for means in (wanted, made))
+        kinds = ("vxlan" if encapsulation.tunnel else "auto" for encapsulation in (wanted, made))
         yield "kind {} instead of {}".format(*kinds)
     if made.vxlan_port != wanted.vxlan_port:
         yield f"vxlan_port {_text(wanted.vxlan_port)} instead of {_text(made.vxlan_port)}"
@@ -57,7 +57,7 @@ def _of_means(made: Means, wanted: Means) -> Iterator[str]:
 def _of_end(made: End, wanted: End) -> Iterator[str]:
     if frozenset(made.addresses) != frozenset(wanted.addresses):
         yield f"addresses {_text(wanted.addresses)} instead of {_text(made.addresses)}"
-    for field in fields(Properties):
+    for field in fields(EndpointSpec):
         now, before = (getattr(end.properties, field.name) for end in (wanted, made))
         if now != before:
             text = _rate if field.name == "rate" else _text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ratchet.core.device import Device
+from ratchet.core.interface import Device
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Live:
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class Observation:
     """What stands of an end: its `device`, None where there is none, and how that differs from what the record wants.
 
     `fault`: why one or the other could not be told; empty where both are.

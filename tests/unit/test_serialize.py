@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass
 from ipaddress import ip_interface
 
+from ratchet.core.endpoint_spec import EndpointSpec
 from ratchet.core.model import Kind
-from ratchet.core.plain import plain
-from ratchet.core.properties import Properties
+from ratchet.core.serialize import plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,5 +46,5 @@ def test_every_field_is_there_in_what_json_has() -> None:
 
 
 def test_the_properties_of_an_end() -> None:
-    shown = plain(Properties(mtu=1400))
+    shown = plain(EndpointSpec(mtu=1400))
     assert (shown["mtu"], shown["mac"]) == (1400, None)

@@ -15,10 +15,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ratchet.core.endpoint_spec import EndpointSpec
 from ratchet.core.intent import wanted_links
-from ratchet.core.intent.items import LINKS_MOST
-from ratchet.core.model import Link, Means, Pod, Side, Topology
-from ratchet.core.properties import Properties
+from ratchet.core.intent.link_parser import LINKS_MOST
+from ratchet.core.model import Encapsulation, Link, Pod, Side, Topology
 from tests.support.links import NOW, annotated, pod, primary_pod
 
 HUB = """\
@@ -64,12 +64,12 @@ def test_a_pod_lists_as_many_links_as_it_likes() -> None:
     assert (first.name, second.name) == ("default.a.up0.hub.eth1", "default.b.up0.hub.eth2")
     assert first.primary.addresses == (ip_interface("10.0.1.1/24"),)
     assert first.pair.addresses == (ip_interface("10.0.1.2/24"),)
-    assert first.primary.properties == Properties()
+    assert first.primary.properties == EndpointSpec()
     assert second.primary.addresses == (ip_interface("10.0.2.1/31"), ip_interface("2001:db8::1/64"))
     assert second.pair.addresses == ()
-    assert second.primary.properties == second.pair.properties == Properties(mtu=1400)
-    assert third.primary.properties == Properties(9000, "02:11:22:33:44:55")
-    assert third.pair.properties == Properties(1500, None)
+    assert second.primary.properties == second.pair.properties == EndpointSpec(mtu=1400)
+    assert third.primary.properties == EndpointSpec(9000, "02:11:22:33:44:55")
+    assert third.pair.properties == EndpointSpec(1500, None)
 
 
 def test_a_list_may_be_json_and_may_be_empty() -> None:
@@ -248,9 +248,9 @@ def test_a_link_with_every_property() -> None:
     ]
     assert list(map(str, link.pair.properties.routes)) == ["10.7.0.0/16 via 192.168.2.1"]
     near, far = (replace(end.properties, routes=()) for end in (link.primary, link.pair))
-    assert near == Properties(txqlen=5, sysctls=sysctls, offloads=False, rate=1_500_000_000)
-    assert far == Properties(sysctls=sysctls, offloads=False, rate=100_000_000)
-    assert link.means == Means(tunnel=True, vxlan_port=4790)
+    assert near == EndpointSpec(txqlen=5, sysctls=sysctls, offloads=False, rate=1_500_000_000)
+    assert far == EndpointSpec(sysctls=sysctls, offloads=False, rate=100_000_000)
+    assert link.encapsulation == Encapsulation(tunnel=True, vxlan_port=4790)
 
 
 @pytest.mark.parametrize(
@@ -359,4 +359,4 @@ def test_the_documentations_examples_are_as_they_say() -> None:
     hub = replace(pod("hub"), annotations=manifest["metadata"]["annotations"])
     first, second = links([hub, pod("a"), pod("b")])
     assert (first.name, second.name) == ("default.a.up0.hub.eth1", "default.b.up0.hub.eth2")
-    assert second.primary.properties == Properties(1400, "02:00:00:00:00:01")
+    assert second.primary.properties == EndpointSpec(1400, "02:00:00:00:00:01")

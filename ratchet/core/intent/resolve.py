@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from ratchet.core.intent import labels
+from ratchet.core.intent.annotation import LINKS, listed_links
 from ratchet.core.intent.labels import LOCAL_IFNAME, PAIR_IFNAME, PAIR_NAME, labelled_link
-from ratchet.core.intent.listed import LINKS, listed_links
 from ratchet.core.intent.pods import (
     ENABLED,
     POD_NAME,
@@ -316,7 +316,7 @@ def _intent(wanted: WantedLink) -> tuple[object, ...]:
     """What is wanted of a link, whichever end is named first; addresses as sets."""
     ends = {wanted.endpoint(side): wanted.link.end(side) for side in SIDES}
     lesser, greater = (ends[endpoint] for endpoint in wanted.endpoints)
-    return (wanted.link.means, *((frozenset(end.addresses), end.properties) for end in (lesser, greater)))
+    return (wanted.link.encapsulation, *((frozenset(end.addresses), end.properties) for end in (lesser, greater)))
 
 
 def _without_collisions(links: Iterable[WantedLink], refused: dict[str, InvalidIntentError]) -> Iterator[WantedLink]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from ratchet.core.edits import edits
+from ratchet.core.drift import edits
 from ratchet.core.intent import Wanted, asks_for_links
-from ratchet.core.machine import derive
 from ratchet.core.model import Kind, Link, Pod, Side, State
+from ratchet.core.state_machine import derive
 
 
 @dataclass(frozen=True, slots=True)

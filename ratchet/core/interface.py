@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ratchet.core.endpoint_spec import Route, Sysctl, rate_text
 from ratchet.core.model import Address
-from ratchet.core.properties import Route, Sysctl, rate_text
 
 VXLAN_OVERHEAD_IPV4 = 50
 VXLAN_OVERHEAD_IPV6 = 70
@@ -34,13 +34,13 @@ class Parent:
 
 
 @dataclass(frozen=True, slots=True)
-class Port:
+class InterfaceSpec:
     """One interface in one pod: where it is, its name, its addresses, its MTU in bytes.
 
     `cookie` and `index` are as in `core.model.Location`: an interface of another index belongs to another link.
     `mac` is what it is made with (empty: as the kernel likes); a pod may change it, and nobody changes it back. The
-    rest is as in `core.properties.Properties`, but for `renewed`: something else was wanted before, and what was given
-    for that is to be taken away.
+    rest is as in `core.endpoint_spec.EndpointSpec`. `renewed`: an earlier specification was applied before, and what
+    it added is removed.
     """
 
     netns: str
@@ -58,7 +58,7 @@ class Port:
     index: int = 0
 
     def owns(self, device: Device) -> bool:
-        """Whether a device is this port's: made by Ratchet, and for this link."""
+        """Whether a device is the interface of this end: made by Ratchet, and for this link."""
         return device.ours and self.index in (0, device.index)
 
 
@@ -67,8 +67,8 @@ class VethWire:
     """Both ends of a vEth pair, to be made as one; `link` is the record's name, for people who look."""
 
     link: str
-    near: Port
-    far: Port
+    near: InterfaceSpec
+    far: InterfaceSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class VxlanWire:
     """
 
     link: str
-    near: Port
+    near: InterfaceSpec
     vni: int
     remote: str
     local: str
@@ -149,53 +149,53 @@ class Observed:
 def differences(wire: Wire, observed: Observed) -> tuple[str, ...]:
     """Every way in which what stands is not the wire, in words for a person; empty when it is."""
     found = near_differences(wire, observed)
-    return found + _port_differences(wire.far, observed.far, "veth") if isinstance(wire, VethWire) else found
+    return found + _interface_differences(wire.far, observed.far, "veth") if isinstance(wire, VethWire) else found
 
 
 def near_differences(wire: Wire, observed: Observed) -> tuple[str, ...]:
     """Those of the wire's near end alone."""
     if isinstance(wire, VethWire):
-        return _port_differences(wire.near, observed.near, "veth")
-    found = _port_differences(wire.near, observed.near, "vxlan")
+        return _interface_differences(wire.near, observed.near, "veth")
+    found = _interface_differences(wire.near, observed.near, "vxlan")
     return found + _tunnel_differences(wire, observed.near) if observed.near else found
 
 
-def _port_differences(port: Port, device: Device | None, kind: str) -> tuple[str, ...]:
+def _interface_differences(spec: InterfaceSpec, device: Device | None, kind: str) -> tuple[str, ...]:
     if device is None:
-        return (f"{port.ifname} is not there",)
+        return (f"{spec.ifname} is not there",)
     if not device.ours:
-        return (f"{port.ifname} was not made by ratchet",)
-    if not port.owns(device):
-        return (f"{port.ifname} belongs to another link",)
+        return (f"{spec.ifname} was not made by ratchet",)
+    if not spec.owns(device):
+        return (f"{spec.ifname} belongs to another link",)
     if device.kind != kind:
-        return (f"{port.ifname} is a {device.kind}, wanted a {kind}",)
+        return (f"{spec.ifname} is a {device.kind}, wanted a {kind}",)
     found = []
     if not device.wired:
-        found.append(f"{port.ifname} leads to another interface than its peer")
+        found.append(f"{spec.ifname} leads to another interface than its peer")
     if not device.up:
-        found.append(f"{port.ifname} is down")
-    if device.mtu != port.mtu:
-        found.append(f"{port.ifname} has MTU {device.mtu}, wanted {port.mtu}")
-    missing = [address for address in port.addresses if address not in device.addresses]
-    found.extend(f"{port.ifname} lacks {address}" for address in missing)
-    unwanted = [address for address in device.given if address not in port.addresses]
-    found.extend(f"{port.ifname} still has {address}" for address in unwanted)
-    found.extend(f"{port.ifname} {words}" for words in _property_differences(port, device))
+        found.append(f"{spec.ifname} is down")
+    if device.mtu != spec.mtu:
+        found.append(f"{spec.ifname} has MTU {device.mtu}, wanted {spec.mtu}")
+    missing = [address for address in spec.addresses if address not in device.addresses]
+    found.extend(f"{spec.ifname} lacks {address}" for address in missing)
+    unwanted = [address for address in device.given if address not in spec.addresses]
+    found.extend(f"{spec.ifname} still has {address}" for address in unwanted)
+    found.extend(f"{spec.ifname} {words}" for words in _setting_differences(spec, device))
     return tuple(found)
 
 
-def _property_differences(port: Port, device: Device) -> list[str]:
+def _setting_differences(spec: InterfaceSpec, device: Device) -> list[str]:
     found = []
-    if port.txqlen not in (None, device.txqlen):
-        found.append(f"has txqlen {device.txqlen}, wanted {port.txqlen}")
-    found += [f"lacks the route {route}" for route in port.routes if route not in device.routes]
-    found += [f"still has the route {route}" for route in device.routes if route not in port.routes]
+    if spec.txqlen not in (None, device.txqlen):
+        found.append(f"has txqlen {device.txqlen}, wanted {spec.txqlen}")
+    found += [f"lacks the route {route}" for route in spec.routes if route not in device.routes]
+    found += [f"still has the route {route}" for route in device.routes if route not in spec.routes]
     has = dict(device.sysctls)
-    found += [f"has {name} {has.get(name)}, wanted {value}" for name, value in port.sysctls if has.get(name) != value]
-    if device.offloads and not port.offloads:
+    found += [f"has {name} {has.get(name)}, wanted {value}" for name, value in spec.sysctls if has.get(name) != value]
+    if device.offloads and not spec.offloads:
         found.append("has offloads, wanted none")
-    if device.rate != port.rate:
-        has_rate, wanted = ("no rate" if rate is None else rate_text(rate) for rate in (device.rate, port.rate))
+    if device.rate != spec.rate:
+        has_rate, wanted = ("no rate" if rate is None else rate_text(rate) for rate in (device.rate, spec.rate))
         found.append(f"has {has_rate}, wanted {wanted}")
     return found
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from ratchet.core.edits import edits, edits_of, wants_restart
+from ratchet.core.drift import edits, edits_of, wants_restart
+from ratchet.core.endpoint_spec import EndpointSpec, Route
 from ratchet.core.intent import wanted_links
-from ratchet.core.model import Link, Means, Side
-from ratchet.core.properties import Properties, Route
+from ratchet.core.model import Encapsulation, Link, Side
 from ratchet.errors import InvalidIntentError
 from tests.support.links import annotated, declaring_pod, joined, own, pod, standing, veth, vxlan, wanted
 
@@ -22,7 +22,7 @@ def of_end(side: Side, **changes: Any) -> Callable[[Link], Link]:
 
 
 def having(**properties: Any) -> Callable[[Link], Link]:
-    return of_end(Side.PRIMARY, properties=Properties(**properties))
+    return of_end(Side.PRIMARY, properties=EndpointSpec(**properties))
 
 
 ROUTE = Route(ip_network("10.0.0.0/8"), ip_address("192.168.2.101"), 7)
@@ -40,7 +40,7 @@ EDITS = [
     (having(offloads=False), ("in1: offloads off instead of on",)),
     (having(rate=5_000_000), ("in1: rate 5mbit instead of none",)),
     (
-        lambda link: replace(link, means=Means(tunnel=True, vxlan_port=4790)),
+        lambda link: replace(link, encapsulation=Encapsulation(tunnel=True, vxlan_port=4790)),
         ("kind vxlan instead of auto", "vxlan_port 4790 instead of none"),
     ),
 ]

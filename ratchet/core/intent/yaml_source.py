@@ -17,11 +17,11 @@ _Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class YamlNode:
     """Text, a list or a mapping, and the line on which it begins, from 1. Null is text that is empty."""
 
     line: int
-    value: str | list[Said] | dict[str, Said]
+    value: str | list[YamlNode] | dict[str, YamlNode]
 
 
 class UnreadableError(ValueError):
@@ -32,7 +32,7 @@ class UnreadableError(ValueError):
         super().__init__(f"line {line}: {f'{field}: ' if field else ''}{cause}")
 
 
-def read(text: str) -> Said:
+def read(text: str) -> YamlNode:
     """The one document in a text. Raises UnreadableError.
 
     Read event by event: however deep it is nested, and whatever it refers to, costs no more than its length.
@@ -48,7 +48,7 @@ def read(text: str) -> Said:
                 if not isinstance(after := next(events), yaml.StreamEndEvent):
                     raise UnreadableError(_line(after), "a second document begins")
                 return document
-        return Said(1, "")
+        return YamlNode(1, "")
     except yaml.MarkedYAMLError as cause:
         line = cause.problem_mark.line + 1 if cause.problem_mark else 1
         raise UnreadableError(line, shown(str(cause.problem))) from cause
@@ -56,21 +56,21 @@ def read(text: str) -> Said:
         raise UnreadableError(1, shown(str(cause))) from cause
 
 
-def _read_node(event: Any, events: Iterator[Any], depth: int) -> Said:
+def _read_node(event: Any, events: Iterator[Any], depth: int) -> YamlNode:
     line = _line(event)
     if isinstance(event, yaml.AliasEvent) or event.anchor:
         raise UnreadableError(line, "anchors and aliases are not taken")
     if isinstance(event, yaml.ScalarEvent):
         plain = event.style not in ("'", '"')
-        return Said(line, "" if plain and event.value in ("null", "~") else event.value)
+        return YamlNode(line, "" if plain and event.value in ("null", "~") else event.value)
     if depth == DEPTH_MOST:
         raise UnreadableError(line, f"it is nested deeper than {DEPTH_MOST}")
     if isinstance(event, yaml.SequenceStartEvent):
         items = []
         while not isinstance(item := next(events), yaml.SequenceEndEvent):
             items.append(_read_node(item, events, depth + 1))
-        return Said(line, items)
-    fields: dict[str, Said] = {}
+        return YamlNode(line, items)
+    fields: dict[str, YamlNode] = {}
     while not isinstance(item := next(events), yaml.MappingEndEvent):
         key = _read_node(item, events, depth + 1)
         if not isinstance(key.value, str):
@@ -78,7 +78,7 @@ def _read_node(event: Any, events: Iterator[Any], depth: int) -> Said:
         if key.value in fields:
             raise UnreadableError(key.line, "it is there twice", shown(key.value))
         fields[key.value] = _read_node(next(events), events, depth + 1)
-    return Said(line, fields)
+    return YamlNode(line, fields)
 
 
 def _line(event: Any) -> int:

@@ -43,20 +43,20 @@ class Facts:
 
     primary_joined: bool
     pair_joined: bool
-    primary_stands: bool
-    pair_stands: bool
+    primary_ready: bool
+    pair_ready: bool
 
     @property
     def both_stand(self) -> bool:
-        return self.primary_stands and self.pair_stands
+        return self.primary_ready and self.pair_ready
 
 
 def facts_of(link: Link) -> Facts:
     return Facts(
         primary_joined=link.primary.sandbox is not None,
         pair_joined=link.pair.sandbox is not None,
-        primary_stands=link.stands(Side.PRIMARY),
-        pair_stands=link.stands(Side.PAIR),
+        primary_ready=link.is_ready(Side.PRIMARY),
+        pair_ready=link.is_ready(Side.PAIR),
     )
 
 
@@ -66,7 +66,7 @@ def derive(link: Link) -> State:
         return State.PENDING
     if link.pair.sandbox is None:
         return State.PRIMARY_READY
-    return State.LINKED if link.stands(Side.PRIMARY) and link.stands(Side.PAIR) else State.PAIR_READY
+    return State.LINKED if link.is_ready(Side.PRIMARY) and link.is_ready(Side.PAIR) else State.PAIR_READY
 
 
 @dataclass(frozen=True, slots=True)
