@@ -10,7 +10,7 @@ from typing import Any
 from ratchet.cli.cluster import add_cluster_options, namespace_meant, records_of
 from ratchet.cli.diagram import Edge, Picture, picture_of
 from ratchet.cli.manual import Manual
-from ratchet.cli.standing import read_standing
+from ratchet.cli.snapshot import read_standing
 from ratchet.cli.validate import read_file, read_objects
 from ratchet.core.intent import wanted_links
 from ratchet.core.model import Pod, State, Topology

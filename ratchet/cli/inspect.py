@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ratchet.cli.cluster import add_cluster_options, namespace_meant, records_of
-from ratchet.cli.life import life
+from ratchet.cli.describe import life
 from ratchet.cli.links import describe
 from ratchet.cli.manual import Manual
-from ratchet.cli.standing import read_edits
+from ratchet.cli.snapshot import read_edits
 from ratchet.core.model import Link, Side
 from ratchet.core.observation import Observation
 from ratchet.core.serialize import plain

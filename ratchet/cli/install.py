@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ratchet.cli.manual import Manual
 from ratchet.errors import RatchetError
-from ratchet.install import executables
+from ratchet.install import plugin
 
 MANUAL = Manual(
     description="""
@@ -89,7 +89,7 @@ def _run(arguments: argparse.Namespace) -> int:
     _refuse_incomplete(arguments)
     if arguments.keep:
         return _keep(arguments)
-    written = executables.install(
+    written = plugin.install(
         arguments.bin_dir,
         arguments.conf_dir,
         arguments.kubeconfig,
@@ -101,7 +101,7 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     for path in written:
         print(f"installed {path}")
-    if arguments.agent and executables.find_shim() is None:
+    if arguments.agent and plugin.find_shim() is None:
         print(
             f"there is no shim for this machine ({os.uname().machine}): a Python program stands in for it, which takes "
             "longer to start and keeps no DEL that no agent takes;\n"
@@ -125,7 +125,7 @@ def _refuse_incomplete(arguments: argparse.Namespace) -> None:
 
 
 def _keep(arguments: argparse.Namespace) -> int:
-    from ratchet.cli.keep import keep_installed
+    from ratchet.cli.install_loop import keep_installed
 
     return keep_installed(
         arguments.bin_dir,

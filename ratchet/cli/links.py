@@ -11,7 +11,7 @@ from typing import Any
 
 from ratchet.cli.cluster import add_cluster_options, records_of
 from ratchet.cli.manual import Manual
-from ratchet.cli.standing import read_edits
+from ratchet.cli.snapshot import read_edits
 from ratchet.core.drift import wants_restart
 from ratchet.core.model import Link, Side
 from ratchet.core.serialize import plain

@@ -9,7 +9,7 @@ import time
 from ratchet.cli.cluster import add_cluster_options, namespace_meant, records_of
 from ratchet.cli.manual import Manual
 from ratchet.cli.progress import Progress, progress_of
-from ratchet.cli.standing import read_standing
+from ratchet.cli.snapshot import read_standing
 from ratchet.store.records import Records
 
 MANUAL = Manual(

@@ -12,10 +12,10 @@ import yaml
 
 from ratchet.core.intent import TOPOLOGY_KEY, TOPOLOGY_LABEL
 from ratchet.dev import frr
-from ratchet.dev.bed import wait_for
 from ratchet.dev.hosts import command_in, run_in
 from ratchet.dev.stage import EXAMPLES, Stage
 from ratchet.dev.story import check, say, shell, step
+from ratchet.dev.testbed import wait_for
 from ratchet.errors import RatchetError
 
 EXAMPLE = EXAMPLES / "cloud-router" / "topology.yaml"

@@ -20,14 +20,14 @@ from types import ModuleType
 from typing import Any
 
 from ratchet.dev import cloudrouter, latepeer, walkthrough
-from ratchet.dev.bed import Bed, wait_for
+from ratchet.dev.fake_kubelet import DEBIAN_PLUGINS
 from ratchet.dev.hosts import namespaces_under, remove_namespace
-from ratchet.dev.kubelet import DEBIAN_PLUGINS
 from ratchet.dev.rootless import become_able
 from ratchet.dev.stage import EXAMPLES, Stage
 from ratchet.dev.story import say, step
+from ratchet.dev.testbed import Testbed, wait_for
 from ratchet.errors import RatchetError
-from ratchet.install.executables import find_shim
+from ratchet.install.plugin import find_shim
 
 PREFIX = "demo-"
 STORIES: dict[str, ModuleType] = {"pair": walkthrough, "late-peer": latepeer, "cloud-router": cloudrouter}
@@ -80,7 +80,7 @@ def _prepared(kubeconfig: Path | None, *, agent: bool) -> Iterator[Stage]:
         )
     step(f"Two nodes on a switch, an API server, {'an agent' if agent else 'the plugin'} on both")
     namespace = "ratchet-demo" if kubeconfig else "default"
-    with Bed(prefix=PREFIX, kubeconfig=kubeconfig, namespace=namespace) as bed:
+    with Testbed(prefix=PREFIX, kubeconfig=kubeconfig, namespace=namespace) as bed:
         kubelets = [
             bed.add_node(
                 name,

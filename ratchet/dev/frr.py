@@ -8,8 +8,8 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ratchet.dev.bed import wait_for
 from ratchet.dev.hosts import command_in
+from ratchet.dev.testbed import wait_for
 from ratchet.errors import RatchetError
 
 DAEMONS = Path("/usr/lib/frr")

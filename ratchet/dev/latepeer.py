@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ratchet.core.model import State
-from ratchet.dev.bed import wait_for
 from ratchet.dev.stage import Stage
 from ratchet.dev.story import check, say, step, typed
+from ratchet.dev.testbed import wait_for
 
 AGENTS = True
 AT_ONCE_SECONDS = 3.0  # on a machine that has other things to do; the peer comes when all of this has been shown

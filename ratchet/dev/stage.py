@@ -16,11 +16,11 @@ from typing import Any
 
 from ratchet.core.model import PodRef, State
 from ratchet.core.state_machine import derive
-from ratchet.dev.bed import RATCHET_NAMESPACE, Bed, wait_for
+from ratchet.dev.fake_kubelet import Kubelet, Sandbox
 from ratchet.dev.frr import Frr
 from ratchet.dev.hosts import command_in, ip
-from ratchet.dev.kubelet import Kubelet, Sandbox
 from ratchet.dev.story import check, kubectl, passed, say, shell, step, typed
+from ratchet.dev.testbed import RATCHET_NAMESPACE, Testbed, wait_for
 from ratchet.store.codec import decode_link
 
 # In a wheel they stand beside this file, in a checkout where people look for them.
@@ -38,7 +38,7 @@ class Stage:
     What does not come about as it should raises RatchetError.
     """
 
-    bed: Bed
+    bed: Testbed
     left: Kubelet
     right: Kubelet
     pods: dict[str, tuple[Kubelet, Sandbox]] = field(default_factory=dict)

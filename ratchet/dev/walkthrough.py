@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ratchet.dev.bed import RATCHET_NAMESPACE
 from ratchet.dev.stage import LABELS, Stage
 from ratchet.dev.story import check, step
+from ratchet.dev.testbed import RATCHET_NAMESPACE
 
 AGENTS = False
 

@@ -4,7 +4,7 @@
 reaches the API with; `network` the runtime's configuration, which comes last; `keep` sees to it that all of it stays.
 """
 
-from ratchet.install.executables import FALLBACK, LAUNCHER, install, uninstall
-from ratchet.install.network import CONFIG
+from ratchet.install.conflist import CONFIG
+from ratchet.install.plugin import FALLBACK, LAUNCHER, install, uninstall
 
 __all__ = ["CONFIG", "FALLBACK", "LAUNCHER", "install", "uninstall"]

@@ -24,9 +24,9 @@ from aiohttp.typedefs import Middleware
 
 from ratchet.core.model import End, Kind, Link, PodRef, State
 from ratchet.core.state_machine import derive
-from ratchet.dev.bed import wait_for
+from ratchet.dev.fake_kubelet import CniResponse, Kubelet, Sandbox, finished
 from ratchet.dev.hosts import ip
-from ratchet.dev.kubelet import Answer, Kubelet, Sandbox, finished
+from ratchet.dev.testbed import wait_for
 from ratchet.errors import RatchetError
 from ratchet.gc import collect_garbage
 from ratchet.store.apiserver import ApiServer
@@ -364,7 +364,7 @@ class Life:
     sandbox: Sandbox
     node: str
     adding: subprocess.Popen[str] | None = None
-    added: Answer | None = None
+    added: CniResponse | None = None
     deletes: int = 0
     deleted: bool = False
     there: bool = True

@@ -5,8 +5,8 @@ from __future__ import annotations
 from http.client import HTTPConnection
 
 from ratchet import datapath
+from ratchet.dev.fake_kubelet import Kubelet
 from ratchet.dev.hosts import netns_path
-from ratchet.dev.kubelet import Kubelet
 
 
 def page(node: Kubelet, path: str) -> tuple[int, str]:

@@ -15,18 +15,18 @@ from pathlib import Path
 import pytest
 
 from ratchet.dev import frr
-from ratchet.dev.bed import wait_for
-from ratchet.dev.kubelet import DEBIAN_PLUGINS
+from ratchet.dev.fake_kubelet import DEBIAN_PLUGINS
 from ratchet.dev.rootless import INSIDE
-from ratchet.install.executables import find_shim
+from ratchet.dev.testbed import wait_for
+from ratchet.install.plugin import find_shim
 from tests.support.namespaces import may_make_namespaces
 
 APART = ("unshare", "--net", "--mount", "--propagation", "private")
 DEMO = ("-m", "ratchet.cli.main", "demo")
 WITHOUT_SHIM = (
     "-c",
-    "import sys, ratchet.install.executables\n"
-    "ratchet.install.executables.find_shim = lambda: None\n"
+    "import sys, ratchet.install.plugin\n"
+    "ratchet.install.plugin.find_shim = lambda: None\n"
     "from ratchet.cli.main import main\n"
     "sys.exit(main(['demo', 'late-peer']))",
 )

@@ -19,9 +19,9 @@ from aiohttp import web
 from ratchet.core.model import PodRef, State
 from ratchet.core.record_updates import with_vni
 from ratchet.dev.agents import AgentProcess
-from ratchet.dev.bed import wait_for
+from ratchet.dev.fake_kubelet import CniResponse, Kubelet, Sandbox
 from ratchet.dev.hosts import ip
-from ratchet.dev.kubelet import Answer, Kubelet, Sandbox
+from ratchet.dev.testbed import wait_for
 from ratchet.store.codec import encode_vni_lease
 from tests.agent.pages import page
 from tests.support.clock import stepped_clock
@@ -624,8 +624,8 @@ def killing(agent: AgentProcess) -> Act:
 
 
 def killed_at(
-    cluster: Cluster, node: Kubelet, request: int, when: str, call: Callable[[], Answer]
-) -> tuple[Answer, bool]:
+    cluster: Cluster, node: Kubelet, request: int, when: str, call: Callable[[], CniResponse]
+) -> tuple[CniResponse, bool]:
     """What comes of a call while which the node's agent is killed at this of its requests, and whether it was.
 
     The agent runs again by then.
@@ -758,7 +758,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "sandboxes").iterdir()}
 
 
-def assert_unwritable(answer: Answer, cause: str) -> None:
+def assert_unwritable(answer: CniResponse, cause: str) -> None:
     assert answer.status == 1
     assert answer.json["code"] == 100
     assert answer.error.startswith("cannot write /")

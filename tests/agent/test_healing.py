@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from ratchet.core.model import State
-from ratchet.dev.bed import wait_for
-from ratchet.dev.kubelet import Kubelet, Sandbox
+from ratchet.dev.fake_kubelet import Kubelet, Sandbox
+from ratchet.dev.testbed import wait_for
 from tests.support.cluster import LINK, PAIR, PATIENT, PRIMARY, Cluster, recreated, running
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ratchet.dev.bed import wait_for
+from ratchet.dev.testbed import wait_for
 from tests.support.cluster import PATIENT, Cluster, left_clean
 from tests.support.declarations import (
     ASKS,

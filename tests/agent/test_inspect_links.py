@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from ratchet.core.model import State
+from ratchet.dev.fake_kubelet import Kubelet
 from ratchet.dev.hosts import ip, netns_path
-from ratchet.dev.kubelet import Kubelet
 from tests.agent.pages import page
 from tests.support.cluster import LINK, Cluster
 

@@ -25,10 +25,10 @@ import pytest
 from ratchet import datapath
 from ratchet.core.model import PodRef
 from ratchet.dev.agents import AgentProcess
-from ratchet.dev.bed import Bed, wait_for
+from ratchet.dev.fake_kubelet import CniResponse, Kubelet, Sandbox
 from ratchet.dev.hosts import Hosts, ip, netns_path, run_in
-from ratchet.dev.kubelet import Answer, Kubelet, Sandbox
-from ratchet.install.executables import find_shim
+from ratchet.dev.testbed import Testbed, wait_for
+from ratchet.install.plugin import find_shim
 from ratchet.store.records import Records
 from tests.support.cluster import LINK, PAIR, PRIMARY
 from tests.support.faults import Faults, Sent
@@ -63,7 +63,7 @@ ON_B: dict[str, object] = {"parent_address": "192.168.1.34", "wait": 20, "worker
 class World:
     """Two nodes, their agents with the options above, and a linked pair of pods."""
 
-    bed: Bed
+    bed: Testbed
     faults: Faults
     a: Kubelet
     b: Kubelet
@@ -102,7 +102,7 @@ class World:
         return sum(one.remote in (self.a.host.address, "192.168.1.74") and matches(one) for one in self.faults.sent)
 
 
-def gated(bed: Bed, name: str, labels: dict[str, str], node: Kubelet) -> Sandbox:
+def gated(bed: Testbed, name: str, labels: dict[str, str], node: Kubelet) -> Sandbox:
     """A pod with the readiness gate, and a sandbox for it."""
     pod = {
         "apiVersion": "v1",
@@ -131,7 +131,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         pytest.skip("there is no shim for this machine: it has no C compiler")
     folder, faults = tmp_path_factory.mktemp("options"), Faults()
     on_a = {**OPTIONS, **ON_A, "spool_dir": str(folder / "spool"), "host_root": str(folder / "root")}
-    with Bed(middlewares=[faults.middleware]) as bed:
+    with Testbed(middlewares=[faults.middleware]) as bed:
         bed.make("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "elsewhere"}})
         a = bed.add_node("a", "192.168.1.73/24", PLAIN, agent=on_a)
         a.environment = {**a.environment, "RATCHET_AGENT_SPOOL": str(folder / "spool")}
@@ -228,7 +228,7 @@ def _socket(world: World) -> None:
     assert world.a.call("STATUS", config={**PLAIN, "cniVersion": "1.1.0"}).status == 0
 
 
-def run_shim(node: Kubelet, config: dict[str, Any], environment: dict[str, str]) -> Answer:
+def run_shim(node: Kubelet, config: dict[str, Any], environment: dict[str, str]) -> CniResponse:
     """STATUS of a shim with another environment."""
     kept, node.environment = node.environment, environment
     try:

@@ -10,7 +10,7 @@ import pytest
 
 from ratchet.core.model import State
 from ratchet.core.naming import record_name
-from ratchet.dev.bed import wait_for
+from ratchet.dev.testbed import wait_for
 from tests.support.cluster import Cluster, left_clean
 from tests.support.faults import Sent
 

@@ -18,9 +18,9 @@ import pytest
 from ratchet.agent.frame import HEADER_BYTES, Request, encode_request, read_answer
 from ratchet.core.model import PodRef, State
 from ratchet.dev.agents import AgentProcess
-from ratchet.dev.bed import wait_for
+from ratchet.dev.fake_kubelet import CniResponse, Kubelet, Sandbox
 from ratchet.dev.hosts import ip
-from ratchet.dev.kubelet import Answer, Kubelet, Sandbox
+from ratchet.dev.testbed import wait_for
 from tests.agent.pages import page
 from tests.support.cluster import LINK, PAIR, PATIENT, PRIMARY, Cluster, end_pods, left_clean, sent_by
 from tests.support.faults import Gate, Rule, dropping
@@ -30,11 +30,11 @@ NOBODY = "65534"
 GATE = "ratchet/linked"
 
 
-def assert_silent(answer: Answer) -> None:
+def assert_silent(answer: CniResponse) -> None:
     assert (answer.status, answer.stdout) == (0, ""), answer
 
 
-def assert_refused(answer: Answer, code: int, *words: str) -> None:
+def assert_refused(answer: CniResponse, code: int, *words: str) -> None:
     assert answer.status == 1
     assert answer.json["code"] == code, answer
     for word in words:

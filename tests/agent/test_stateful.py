@@ -20,8 +20,8 @@ from hypothesis.control import current_build_context
 from hypothesis.errors import StopTest
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from ratchet.dev.bed import Bed
-from ratchet.install.executables import find_shim
+from ratchet.dev.testbed import Testbed
+from ratchet.install.plugin import find_shim
 from tests.agent.machine import (
     BOTH,
     CHAIN,
@@ -80,7 +80,7 @@ class Stages:
 
     def _build(self) -> None:
         faults, self._ears = Faults(), Ears()
-        bed = self._stack.enter_context(Bed(middlewares=[self._ears.middleware, faults.middleware]))
+        bed = self._stack.enter_context(Testbed(middlewares=[self._ears.middleware, faults.middleware]))
         history = self._history = History(bed.api, bed.records.config_maps_path, bed.records.leases_path)
         self._stack.callback(history.close)
         history.follow()

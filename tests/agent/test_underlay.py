@@ -9,9 +9,9 @@ import pytest
 
 from ratchet.core.model import State
 from ratchet.core.state_machine import derive
-from ratchet.dev.bed import wait_for
+from ratchet.dev.fake_kubelet import Kubelet
 from ratchet.dev.hosts import ip
-from ratchet.dev.kubelet import Kubelet
+from ratchet.dev.testbed import wait_for
 from tests.support.cluster import PATIENT, Cluster, running
 
 

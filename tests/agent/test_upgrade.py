@@ -15,8 +15,8 @@ import pytest
 from ratchet.core.model import EARLIER_SCHEMA, Link, State
 from ratchet.core.naming import ordered_record_name, record_name
 from ratchet.core.state_machine import derive
-from ratchet.dev.bed import wait_for
-from ratchet.dev.kubelet import Kubelet, Sandbox
+from ratchet.dev.fake_kubelet import Kubelet, Sandbox
+from ratchet.dev.testbed import wait_for
 from tests.support.cluster import PATIENT, Cluster, left_clean, sent_by
 from tests.support.resync import pinging, touch
 

@@ -10,9 +10,9 @@ import pytest
 from ratchet.core.model import Link, State
 from ratchet.core.naming import vni_lease_name
 from ratchet.core.state_machine import derive
-from ratchet.dev.bed import wait_for
+from ratchet.dev.fake_kubelet import Kubelet, Sandbox
 from ratchet.dev.hosts import ip
-from ratchet.dev.kubelet import Kubelet, Sandbox
+from ratchet.dev.testbed import wait_for
 from ratchet.store.codec import encode_vni_lease
 from tests.support.cluster import LINK, Cluster
 

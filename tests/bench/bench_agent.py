@@ -33,8 +33,8 @@ from ratchet import datapath  # noqa: E402
 from ratchet.agent.frame import Reply, encode_answer  # noqa: E402
 from ratchet.core.model import Location, PodRef  # noqa: E402
 from ratchet.core.naming import record_name  # noqa: E402
-from ratchet.dev.bed import Bed, wait_for  # noqa: E402
-from ratchet.dev.kubelet import Sandbox  # noqa: E402
+from ratchet.dev.fake_kubelet import Sandbox  # noqa: E402
+from ratchet.dev.testbed import Testbed, wait_for  # noqa: E402
 from tests.bench.bench_plugin import GO, go_plugin, ptp  # noqa: E402
 from tests.bench.nodes import (  # noqa: E402
     AT_ONCE,
@@ -89,7 +89,7 @@ class Asked:
 class Bench:
     """Two nodes, `a` for all that is timed and `b` for the peers of tunnels; what was found so far, by figure."""
 
-    bed: Bed
+    bed: Testbed
     a: Node
     b: Node
     go: Runtime
@@ -342,7 +342,7 @@ def _prepared(say: Say, prefix: str | None) -> Iterator[Bench]:
         yield Bench(bed, a, b, go, delegating, Watching(bed), say)
 
 
-def pairs_of(bed: Bed, kind: str, number: int, node_of_primary: str) -> list[Pair]:
+def pairs_of(bed: Testbed, kind: str, number: int, node_of_primary: str) -> list[Pair]:
     """Pairs of pods, each pair's second on `a`."""
     names = [f"{kind.lower()}-{index}" for index in range(number)]
     netns = add_namespaces(bed.hosts, *(f"{name}-{end}" for name in names for end in ("p", "q")))

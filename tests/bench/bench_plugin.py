@@ -29,9 +29,9 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
 from ratchet import datapath  # noqa: E402
 from ratchet.core.model import PodRef, State  # noqa: E402
-from ratchet.dev.bed import Bed, wait_for  # noqa: E402
+from ratchet.dev.fake_kubelet import DEBIAN_PLUGINS, CniResponse, Kubelet, Sandbox, finished  # noqa: E402
 from ratchet.dev.hosts import Host, netns_path  # noqa: E402
-from ratchet.dev.kubelet import DEBIAN_PLUGINS, Answer, Kubelet, Sandbox, finished  # noqa: E402
+from ratchet.dev.testbed import Testbed, wait_for  # noqa: E402
 from ratchet.errors import RatchetError  # noqa: E402
 from tests.bench.rows import Row, Say, table  # noqa: E402
 from tests.support.cluster import CHAINED, PAIR, PRIMARY, Cluster  # noqa: E402
@@ -256,7 +256,7 @@ def measure(say: Say = print, prefix: str | None = None) -> list[Row]:
 def _prepared(say: Say, prefix: str | None) -> Iterator[Bench]:
     faults = Faults()
     with ExitStack() as stack:
-        bed = stack.enter_context(Bed(prefix, middlewares=[faults.middleware]))
+        bed = stack.enter_context(Testbed(prefix, middlewares=[faults.middleware]))
         cluster = Cluster(bed, faults)
         stack.callback(cluster.stop_what_runs)
         here = Entered(cluster.a.host.name, cluster.a.host.netns, cluster.a.host.addresses)
@@ -267,7 +267,7 @@ def _prepared(say: Say, prefix: str | None) -> Iterator[Bench]:
         yield Bench(cluster, go, ours, delegating, _pods(bed), say)
 
 
-def _pods(bed: Bed) -> dict[str, tuple[PodRef, PodRef]]:
+def _pods(bed: Testbed) -> dict[str, tuple[PodRef, PodRef]]:
     """For each kind the pod that is timed, on `a`, and its peer, which declares the link."""
     pods = {}
     for kind, peer_node in ((VETH, "a"), (VXLAN, "b")):
@@ -340,11 +340,11 @@ def _spent_on_version(node: Kubelet) -> Spent:
         capture_output=True,
     )
     took = Spent((time.perf_counter() - began) * 1e3, _cpu_of_children() - cpu)
-    succeeded("VERSION", Answer(done.returncode, done.stdout, done.stderr))
+    succeeded("VERSION", CniResponse(done.returncode, done.stdout, done.stderr))
     return took
 
 
-def succeeded(what: str, answer: Answer) -> Answer:
+def succeeded(what: str, answer: CniResponse) -> CniResponse:
     if answer.status != 0:
         raise AssertionError(f"{what} failed: {answer.stdout.strip()} {answer.stderr.strip()}")
     return answer

@@ -22,8 +22,8 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
 from ratchet.core.naming import record_name  # noqa: E402
-from ratchet.dev.bed import Bed  # noqa: E402
-from ratchet.dev.kubelet import Sandbox  # noqa: E402
+from ratchet.dev.fake_kubelet import Sandbox  # noqa: E402
+from ratchet.dev.testbed import Testbed  # noqa: E402
 from tests.bench.nodes import (  # noqa: E402
     KUBECONFIG,
     NODES,
@@ -53,7 +53,7 @@ SETTLE_SECONDS, IDLE_SECONDS = 10.0, 120.0
 class Scale:
     """Two nodes, and what was found of them: MiB without links and with all; of each batch ms per link, and of CPU."""
 
-    bed: Bed
+    bed: Testbed
     a: Node
     b: Node
     watching: Watching

@@ -22,9 +22,9 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
 from ratchet.core.naming import record_name  # noqa: E402
-from ratchet.dev.bed import wait_for  # noqa: E402
+from ratchet.dev.fake_kubelet import Sandbox  # noqa: E402
 from ratchet.dev.hosts import command_in, ip  # noqa: E402
-from ratchet.dev.kubelet import Sandbox  # noqa: E402
+from ratchet.dev.testbed import wait_for  # noqa: E402
 from ratchet.errors import RatchetError  # noqa: E402
 from tests.bench.nodes import NODES, ApartBed, Node, Watching, add_namespaces, add_node, sandbox_in  # noqa: E402
 from tests.bench.rows import Row, Say, at_least, table  # noqa: E402

@@ -28,7 +28,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
 from ratchet.core.naming import record_name  # noqa: E402
-from ratchet.dev.kubelet import Sandbox  # noqa: E402
+from ratchet.dev.fake_kubelet import Sandbox  # noqa: E402
 from tests.bench.nodes import (  # noqa: E402
     KUBECONFIG,
     NODES,

@@ -25,9 +25,9 @@ from ratchet import datapath
 from ratchet.core.model import PodRef
 from ratchet.dev.access import Access
 from ratchet.dev.agents import AgentProcess
-from ratchet.dev.bed import Bed
+from ratchet.dev.fake_kubelet import Kubelet, Sandbox
 from ratchet.dev.hosts import SWITCH_ADDRESS, Host, Hosts, command_in, netns_path
-from ratchet.dev.kubelet import Kubelet, Sandbox
+from ratchet.dev.testbed import Testbed
 from ratchet.errors import RatchetError
 from ratchet.install import install
 
@@ -153,7 +153,7 @@ class ToldHost(Host):
         return command_in(self.netns, *argv[:module], str(HERE / "told_agent.py"), *options)
 
 
-class ApartBed(Bed):
+class ApartBed(Testbed):
     """A bed whose embedded API is a process of its own."""
 
     _api: subprocess.Popen[str]
@@ -197,7 +197,7 @@ class ApartBed(Bed):
 class Watching:
     """When each link was seen to be linked, in seconds of the monotonic clock, by a watch on the records."""
 
-    def __init__(self, bed: Bed) -> None:
+    def __init__(self, bed: Testbed) -> None:
         self.linked: dict[str, float] = {}
         self._bed = bed
         self._path = bed.records.config_maps_path
@@ -225,7 +225,7 @@ class Watching:
         return max(self.linked[link] for link in links)
 
 
-def add_node(bed: Bed, stack: ExitStack, name: str, address: str, config: Mapping[str, Any]) -> Node:
+def add_node(bed: Testbed, stack: ExitStack, name: str, address: str, config: Mapping[str, Any]) -> Node:
     """A node of the bed whose agent runs, for as long as `stack` is open."""
     kubelet = bed.add_node(name, address, dict(config))
     kubeconfig, state_dir = bed.access.node_kubeconfig, kubelet.state_dir

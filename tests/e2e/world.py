@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ratchet.dev import bed
+from ratchet.dev import testbed
 from ratchet.dev.cluster.cluster import Cluster
 from ratchet.dev.cluster.node import Node
 from ratchet.errors import RatchetError
@@ -24,7 +24,7 @@ RATCHET = "ratchet"
 
 def wait_for(what: str, holds: Callable[[], bool], seconds: float = 60.0) -> None:
     """As the bed's, but for pods and their kubelets, which take longer."""
-    bed.wait_for(what, holds, seconds)
+    testbed.wait_for(what, holds, seconds)
 
 
 def primary(pair: str, number: int = 1) -> dict[str, str]:

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from ratchet.core.model import State
+from ratchet.dev.fake_kubelet import CniResponse, Kubelet, Sandbox
 from ratchet.dev.hosts import command_in, ip, netns_path
-from ratchet.dev.kubelet import Answer, Kubelet, Sandbox
 from ratchet.install import install
 from tests.support.cluster import CHAINED, LINK, PRIMARY, Cluster
 from tests.support.faults import Gate, Rule, Sent, dropping
@@ -39,7 +39,7 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin" / "ratchet"
 
 
-def execute(plugin: Path, stdin: object = CONFIG, **variables: str | None) -> Answer:
+def execute(plugin: Path, stdin: object = CONFIG, **variables: str | None) -> CniResponse:
     """A call with these CNI variables and no others; text goes to stdin as it is, anything else as JSON."""
     text = stdin if isinstance(stdin, str) else json.dumps(stdin)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("CNI_")}
@@ -47,10 +47,10 @@ def execute(plugin: Path, stdin: object = CONFIG, **variables: str | None) -> An
     done = subprocess.run(
         [plugin], input=text, env={**inherited, **given}, capture_output=True, text=True, timeout=30, check=False
     )
-    return Answer(done.returncode, done.stdout, done.stderr)
+    return CniResponse(done.returncode, done.stdout, done.stderr)
 
 
-def assert_refused(answer: Answer, code: int, *words: str) -> None:
+def assert_refused(answer: CniResponse, code: int, *words: str) -> None:
     """Exit status, and on stdout an error object alone, which says all of `words`; for people no traceback."""
     assert answer.status != 0, answer
     error = answer.json  # stdout has to be one JSON document, with nothing before it or after it
@@ -62,7 +62,7 @@ def assert_refused(answer: Answer, code: int, *words: str) -> None:
     assert "Traceback" not in answer.stderr
 
 
-def assert_silent(answer: Answer) -> None:
+def assert_silent(answer: CniResponse) -> None:
     assert (answer.status, answer.stdout) == (0, ""), answer
 
 

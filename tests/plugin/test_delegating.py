@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from ratchet.core.model import State
+from ratchet.dev.fake_kubelet import DEBIAN_PLUGINS, CniResponse, Kubelet, Sandbox
 from ratchet.dev.hosts import ip
-from ratchet.dev.kubelet import DEBIAN_PLUGINS, Answer, Kubelet, Sandbox
 from tests.support.cluster import CHAINED, LINK, Cluster
 
 pytestmark = pytest.mark.skipif(
@@ -71,7 +71,7 @@ def address_of(cluster: Cluster, sandbox: Sandbox, ifname: str = "eth0") -> str:
     return f"{shown['local']}/{shown['prefixlen']}"
 
 
-def error_of(answer: Answer) -> tuple[int, str]:
+def error_of(answer: CniResponse) -> tuple[int, str]:
     assert answer.status != 0
     return int(answer.json["code"]), answer.error
 

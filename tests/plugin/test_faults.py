@@ -12,9 +12,9 @@ import pytest
 
 from ratchet.core.model import MIRROR_ANNOTATION, PodRef, State
 from ratchet.datapath.messages import GROUP
-from ratchet.dev.bed import wait_for
+from ratchet.dev.fake_kubelet import Sandbox
 from ratchet.dev.hosts import ip, netns_path, run_in
-from ratchet.dev.kubelet import Sandbox
+from ratchet.dev.testbed import wait_for
 from ratchet.gc import Outcome, collect_garbage
 from tests.support.cluster import (
     CHAINED,

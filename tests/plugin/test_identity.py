@@ -8,7 +8,7 @@ import pytest
 
 from ratchet.core.model import State
 from ratchet.core.state_machine import derive
-from ratchet.dev.bed import wait_for
+from ratchet.dev.testbed import wait_for
 from tests.support.cluster import Cluster
 from tests.support.declarations import (
     ASKS,

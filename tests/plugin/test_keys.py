@@ -17,9 +17,9 @@ import pytest
 
 from ratchet.agent.service import _OWN
 from ratchet.core.model import State
-from ratchet.dev.bed import wait_for
+from ratchet.dev.fake_kubelet import Sandbox
 from ratchet.dev.hosts import ip
-from ratchet.dev.kubelet import Sandbox
+from ratchet.dev.testbed import wait_for
 from ratchet.store.records import Records
 from tests.support.cluster import PRIMARY, Cluster, lists_topologies, running
 

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from ratchet.core.model import State
-from ratchet.dev.kubelet import Kubelet, Sandbox
+from ratchet.dev.fake_kubelet import Kubelet, Sandbox
 from tests.support.cluster import CHAINED, LINK, PAIR, PRIMARY, Cluster
 
 

@@ -15,9 +15,9 @@ from aiohttp import web
 
 from ratchet.core.model import State
 from ratchet.core.naming import record_name
-from ratchet.dev.bed import wait_for
+from ratchet.dev.fake_kubelet import Kubelet, Sandbox
 from ratchet.dev.hosts import ip
-from ratchet.dev.kubelet import Kubelet, Sandbox
+from ratchet.dev.testbed import wait_for
 from tests.support.cluster import Cluster, sent_by
 from tests.support.faults import Rule
 

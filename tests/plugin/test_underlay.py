@@ -7,8 +7,8 @@ from functools import partial
 import pytest
 
 from ratchet.core.model import State
-from ratchet.dev.bed import wait_for
 from ratchet.dev.hosts import ip
+from ratchet.dev.testbed import wait_for
 from tests.support.cluster import CHAINED, PAIR, PRIMARY, Cluster
 
 V4 = {"a": "192.168.1.73", "b": "192.168.1.33"}

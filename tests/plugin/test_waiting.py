@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from ratchet.core.model import Side, State
-from ratchet.dev.bed import wait_for
-from ratchet.dev.kubelet import Answer, Kubelet
+from ratchet.dev.fake_kubelet import CniResponse, Kubelet
+from ratchet.dev.testbed import wait_for
 from tests.support.cluster import CHAINED, LINK, PAIR, PRIMARY, Cluster
 
 SHORT = {**CHAINED, "wait": 1}
@@ -21,7 +21,7 @@ def delegating(leases: Path, wait: float) -> dict[str, Any]:
     return {**CHAINED, "wait": wait, "delegate": {"name": "pods", "type": "ptp", "ipam": ipam}}
 
 
-def assert_missed(answer: Answer, *words: str) -> None:
+def assert_missed(answer: CniResponse, *words: str) -> None:
     """ADD gave up for now: code 11, so that the runtime tries again, in words that a person can act on."""
     assert answer.status != 0
     assert answer.json["code"] == 11, answer
@@ -29,7 +29,7 @@ def assert_missed(answer: Answer, *words: str) -> None:
         assert word in answer.error
 
 
-def assert_refused_intent(answer: Answer, *words: str) -> None:
+def assert_refused_intent(answer: CniResponse, *words: str) -> None:
     assert answer.status != 0
     assert answer.json["code"] == 101, answer
     for word in words:

@@ -135,14 +135,14 @@ def forgetting_before_taking_down() -> Iterator[None]:
             by_name = replace(entry.location(end), index=0)
             take_down(self.journal, container_id, by_name, end.ifname)
 
-    with patch.object(Membership, "_give_up", give_up):
+    with patch.object(Membership, "_remove_end", give_up):
         yield
 
 
 @contextmanager
 def keeping_undeclared_ends() -> Iterator[None]:
     """An end whose link no pod declares any more is kept."""
-    with patch.object(Membership, "give_up_undeclared", lambda *_: None):
+    with patch.object(Membership, "remove_undeclared", lambda *_: None):
         yield
 
 

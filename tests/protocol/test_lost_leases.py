@@ -379,7 +379,7 @@ def evicting_at_once() -> AbstractContextManager[Any]:
 
 def standing_still() -> AbstractContextManager[Any]:
     """A record that is renumbered keeps the notes of its ends."""
-    return patch.object(record_updates, "_without_stand", lambda record, _: (record, []))
+    return patch.object(record_updates, "_without_ready", lambda record, _: (record, []))
 
 
 CLAIMED = Scene(Situation(), claims=True)

@@ -351,7 +351,7 @@ def given_back_at_once() -> Iterator[None]:
         if (claimed := self._claimed) and claimed.vni is not None:
             self._reconciler.records.release_vni(claimed.vni, claimed.uid)
 
-    with patch.object(reconciler.EndpointReconcile, "_give_back", release):
+    with patch.object(reconciler.EndpointReconcile, "_free_claim", release):
         yield
 
 

@@ -61,7 +61,7 @@ class Compiler:
     def _stand_in(self) -> Path:
         path = self._folder / STAND_IN
         if not path.exists():
-            with patch("ratchet.install.executables.find_shim", return_value=None):
+            with patch("ratchet.install.plugin.find_shim", return_value=None):
                 install(self._folder / "bin", agent=True, fallback=False)
             (self._folder / "bin" / LAUNCHER).rename(path)
         return path

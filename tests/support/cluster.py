@@ -16,11 +16,11 @@ import pytest
 
 from ratchet.core.model import PodRef, State
 from ratchet.core.state_machine import derive
-from ratchet.dev.bed import RATCHET_NAMESPACE, Bed, wait_for
+from ratchet.dev.fake_kubelet import CniResponse, Kubelet, Sandbox, finished
 from ratchet.dev.hosts import command_in, ip
-from ratchet.dev.kubelet import Answer, Kubelet, Sandbox, finished
+from ratchet.dev.testbed import RATCHET_NAMESPACE, Testbed, wait_for
 from ratchet.gc import Outcome, collect_garbage
-from ratchet.install.executables import find_shim
+from ratchet.install.plugin import find_shim
 from ratchet.node.journal import Journal
 from tests.support.faults import Faults, Sent
 from tests.support.namespaces import may_make_namespaces
@@ -48,7 +48,7 @@ class Cluster:
 
     def __init__(
         self,
-        bed: Bed,
+        bed: Testbed,
         faults: Faults,
         config: Mapping[str, Any] = CHAINED,
         agent: Mapping[str, object] | None = None,
@@ -86,7 +86,7 @@ class Cluster:
         self.wait_until(State.LINKED)
         return primary, pair
 
-    def add_all(self, *pairs: tuple[Kubelet, Sandbox]) -> list[Answer]:
+    def add_all(self, *pairs: tuple[Kubelet, Sandbox]) -> list[CniResponse]:
         """ADD for all at once; every one has to succeed."""
         answers = self.call_all("ADD", pairs)
         for (_, sandbox), answer in zip(pairs, answers, strict=True):
@@ -102,7 +102,7 @@ class Cluster:
             kubelet.hosts.remove_namespace(sandbox.netns)
             self.bed.delete_pod(sandbox.pod)
 
-    def call_all(self, command: str, pairs: Sequence[tuple[Kubelet, Sandbox]]) -> list[Answer]:
+    def call_all(self, command: str, pairs: Sequence[tuple[Kubelet, Sandbox]]) -> list[CniResponse]:
         """The call for all at once, started in any order; the answers in the order of `pairs`."""
         order = random.sample(range(len(pairs)), len(pairs))
         with ThreadPoolExecutor(max_workers=max(1, len(pairs))) as at_once:
@@ -130,7 +130,7 @@ class Cluster:
             agent.stop()
             agent.start()
 
-    def end(self, process: subprocess.Popen[str], seconds: float = 60.0) -> Answer:
+    def end(self, process: subprocess.Popen[str], seconds: float = 60.0) -> CniResponse:
         return finished(process, seconds)
 
     def keep_others_from(self, node: Kubelet, link: str = LINK) -> AbstractContextManager[None]:
@@ -188,7 +188,7 @@ class Cluster:
         applied = [sent for sent in self.faults.sent if sent.writes and sent.remote in nodes and sent.status < 400]
         return [sent for sent in applied if not sent.path.endswith(("/events", "/leases/node-a", "/leases/node-b"))]
 
-    def log_of(self, node: Kubelet, answer: Answer) -> str:
+    def log_of(self, node: Kubelet, answer: CniResponse) -> str:
         """What was said of a call to people: on stderr by the plugin itself, in the log of the agent that served it."""
         agent = self.bed.agents.get(node.host.name)
         return answer.stderr if agent is None else agent.log.read_text()
@@ -236,7 +236,7 @@ def running(config: Mapping[str, Any] = CHAINED, agent: Mapping[str, object] | N
     if agent is not None and find_shim() is None:
         pytest.skip("there is no shim for this machine: it has no C compiler")
     faults = Faults()
-    with Bed(middlewares=[faults.middleware]) as bed:
+    with Testbed(middlewares=[faults.middleware]) as bed:
         made = Cluster(bed, faults, config, agent)
         wait_for("signs of life", lambda: len(bed.records.node_leases()) == len(bed.agents))
         faults.sent.clear()

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from ratchet.core.model import State
 from ratchet.core.state_machine import derive
-from ratchet.dev.bed import wait_for
-from ratchet.dev.kubelet import Kubelet, Sandbox
+from ratchet.dev.fake_kubelet import Kubelet, Sandbox
+from ratchet.dev.testbed import wait_for
 from tests.support.cluster import CHAINED, Cluster
 from tests.support.resync import held_at, records_at
 

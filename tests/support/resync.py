@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from ratchet.core.model import Link, State
 from ratchet.core.state_machine import derive
-from ratchet.dev.bed import Bed, wait_for
+from ratchet.dev.fake_kubelet import Kubelet, Sandbox
 from ratchet.dev.hosts import command_in, ip
-from ratchet.dev.kubelet import Kubelet, Sandbox
+from ratchet.dev.testbed import Testbed, wait_for
 from ratchet.store.apiserver import NotFoundError
 from tests.support.cluster import Cluster
 
@@ -25,7 +25,7 @@ ROUNDS = 4
 Interface = tuple[Sandbox, str]
 
 
-def touch(bed: Bed, record: str) -> bool:
+def touch(bed: Testbed, record: str) -> bool:
     """Annotate a record, so that the agents of both its nodes reconcile the link; False if the record is gone."""
     annotation = {"metadata": {"annotations": {"touched": str(time.time())}}}
     try:
@@ -35,7 +35,7 @@ def touch(bed: Bed, record: str) -> bool:
     return True
 
 
-def records_at(bed: Bed, pod: str, ifname: str) -> list[Link]:
+def records_at(bed: Testbed, pod: str, ifname: str) -> list[Link]:
     """The records in the bed's namespace that have this interface of this pod at an end."""
     return [
         record
@@ -51,7 +51,7 @@ def names_at(record: Link, ifname: str) -> set[str]:
     return {end.name for end in ends} | {end.sandbox.pod.name for end in ends if end.sandbox is not None}
 
 
-def held_at(bed: Bed, sandbox: Sandbox, ifname: str) -> list[Link]:
+def held_at(bed: Testbed, sandbox: Sandbox, ifname: str) -> list[Link]:
     """The records that hold this interface of this sandbox."""
     return [
         record

@@ -12,7 +12,7 @@ import pytest
 
 from ratchet.agent.informers import Informers
 from ratchet.core.model import End, Link, Pod, PodRef, Topology
-from ratchet.dev.bed import wait_for
+from ratchet.dev.testbed import wait_for
 from ratchet.errors import MalformedRecordError, RatchetError, TopologiesUnknownError
 from ratchet.store.apiserver import ApiServer, ExpiredError
 from ratchet.store.apiserver import Watched as WatchEvent

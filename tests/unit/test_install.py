@@ -16,7 +16,7 @@ import pytest
 from ratchet.cli.main import main
 from ratchet.errors import RatchetError
 from ratchet.install import CONFIG, FALLBACK, LAUNCHER, install
-from ratchet.install.executables import find_shim
+from ratchet.install.plugin import find_shim
 
 
 def call(launcher: Path, command: str = "VERSION", **config: Any) -> tuple[int, dict[str, Any]]:
@@ -247,7 +247,7 @@ def shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
     """What stands for this machine's shim; tests/shim has the real one."""
     path = tmp_path / "shim"
     path.write_bytes(b"\x7fELF shim")
-    monkeypatch.setattr("ratchet.install.executables.find_shim", lambda: path)
+    monkeypatch.setattr("ratchet.install.plugin.find_shim", lambda: path)
     return path.read_bytes()
 
 
@@ -293,7 +293,7 @@ def test_a_shim_that_cannot_be_put_in_place_leaves_what_was_there(bin_dir: Path,
 def test_without_a_shim_for_this_machine_a_python_program_stands_in_for_it_and_this_is_said(
     bin_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("ratchet.install.executables.find_shim", lambda: None)
+    monkeypatch.setattr("ratchet.install.plugin.find_shim", lambda: None)
     assert main(["install", "--bin-dir", str(bin_dir), "--agent"]) == 0
     assert modes(bin_dir) == {FALLBACK: 0o755, LAUNCHER: 0o755}
     told = capsys.readouterr().err
@@ -310,7 +310,7 @@ def test_without_a_shim_for_this_machine_a_python_program_stands_in_for_it_and_t
 
 
 def test_a_shim_that_cannot_be_read(bin_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ratchet.install.executables.find_shim", lambda: tmp_path / "gone")
+    monkeypatch.setattr("ratchet.install.plugin.find_shim", lambda: tmp_path / "gone")
     with pytest.raises(RatchetError, match=f"cannot install the shim: {tmp_path / 'gone'}: No such file"):
         install(bin_dir, agent=True)
     assert not bin_dir.exists()

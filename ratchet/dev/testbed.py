@@ -19,8 +19,8 @@ from ratchet.core.model import Link, PodRef
 from ratchet.core.naming import node_lease_name
 from ratchet.dev.access import Access, embedded_api, relayed_api
 from ratchet.dev.agents import AgentProcess
+from ratchet.dev.fake_kubelet import Kubelet
 from ratchet.dev.hosts import Hosts
-from ratchet.dev.kubelet import Kubelet
 from ratchet.errors import ConflictError, RatchetError
 from ratchet.install import install
 from ratchet.store.apiserver import AlreadyExistsError, ApiServer, NotFoundError, connect
@@ -32,7 +32,7 @@ RATCHET_NAMESPACE = "ratchet"
 
 
 @dataclass(slots=True)
-class Bed:
+class Testbed:
     """The cluster. A context manager: what it made, in the API too, is gone when it is left.
 
     `kubeconfig` is an API server to use; None for an embedded one, which `middlewares` may wrap to inject faults.

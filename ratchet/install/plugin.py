@@ -17,8 +17,8 @@ from ratchet.agent.client import DAEMONLESS
 from ratchet.errors import RatchetError
 from ratchet.install import bundle
 from ratchet.install.compiled import find_compiled
+from ratchet.install.conflist import CONFIG, configure
 from ratchet.install.files import point, put, remove
-from ratchet.install.network import CONFIG, configure
 from ratchet.install.packages import needed_files
 
 LAUNCHER = "ratchet"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ratchet.cli.life import life
+from ratchet.cli.describe import life
 from ratchet.core.endpoint_spec import EndpointSpec
 from ratchet.core.model import Encapsulation, Link, Side
 from ratchet.core.observation import Live, Observation, Traffic

@@ -20,7 +20,7 @@ DEBIAN_PLUGINS = "/usr/lib/cni"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CniResponse:
     """What a call of the plugin came to: exit status, stdout as it was, stderr."""
 
     status: int
@@ -87,17 +87,17 @@ class Kubelet:
         process.stdin = None
         return process
 
-    def call(self, command: str, sandbox: Sandbox | None = None, **changes: Any) -> Answer:
+    def call(self, command: str, sandbox: Sandbox | None = None, **changes: Any) -> CniResponse:
         """A call of the plugin, and what it came to."""
         return finished(self.start(command, sandbox, **changes))
 
-    def add(self, sandbox: Sandbox, **changes: Any) -> Answer:
+    def add(self, sandbox: Sandbox, **changes: Any) -> CniResponse:
         answer = self.call("ADD", sandbox, **changes)
         if answer.status == 0:
             sandbox.result = answer.json
         return answer
 
-    def delete(self, sandbox: Sandbox, **changes: Any) -> Answer:
+    def delete(self, sandbox: Sandbox, **changes: Any) -> CniResponse:
         """DEL as a runtime does it, and then the end of the namespace."""
         answer = self.call("DEL", sandbox, **changes)
         self.hosts.remove_namespace(sandbox.netns)
@@ -126,7 +126,7 @@ class Kubelet:
         return config
 
 
-def finished(process: subprocess.Popen[str], seconds: float = 120.0) -> Answer:
+def finished(process: subprocess.Popen[str], seconds: float = 120.0) -> CniResponse:
     """Wait for a call of the plugin; one that does not end in time is killed, and TimeoutExpired raised."""
     try:
         stdout, stderr = process.communicate(timeout=seconds)
@@ -134,7 +134,7 @@ def finished(process: subprocess.Popen[str], seconds: float = 120.0) -> Answer:
         process.kill()
         process.communicate()
         raise
-    return Answer(process.returncode, stdout, stderr)
+    return CniResponse(process.returncode, stdout, stderr)
 
 
 def _pod_arguments(sandbox: Sandbox) -> str:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ratchet.agent.frame import SOCKET
 from ratchet.errors import RatchetError
-from ratchet.install.keep import Keeper
 from ratchet.install.kubeconfig import Kubeconfig, server_of
+from ratchet.install.loop import Keeper
 from ratchet.store.apiserver import connect
 
 API_SECONDS = 5.0

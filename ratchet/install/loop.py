@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ratchet.errors import RatchetError
-from ratchet.install.executables import LAUNCHER, install, uninstall
+from ratchet.install.conflist import configure
 from ratchet.install.files import remove
 from ratchet.install.kubeconfig import Kubeconfig
-from ratchet.install.network import configure
+from ratchet.install.plugin import LAUNCHER, install, uninstall
 from ratchet.store.apiserver import ApiServer, ForbiddenError, NotFoundError, UnauthorizedError
 
 log = logging.getLogger(__name__)

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.dev.bed import wait_for
 from ratchet.dev.hosts import namespaces_under, remove_namespace
-from ratchet.install.executables import find_shim
+from ratchet.dev.testbed import wait_for
+from ratchet.install.plugin import find_shim
 from tests.support.namespaces import may_make_namespaces
 
 STARTER = """
 import sys, tempfile, time
 tempfile.tempdir = sys.argv[2]
-from ratchet.dev.bed import Bed
+from ratchet.dev.testbed import Bed
 with Bed(prefix=sys.argv[1]) as bed:
     bed.add_node("a", "192.168.1.73/24", {"cniVersion": "1.0.0", "name": "net", "type": "ratchet"}, agent={})
     print(bed.agents["a"].pid, flush=True)

@@ -15,8 +15,8 @@ from ratchet.errors import ApiUnavailableError, RatchetError
 from ratchet.install import CONFIG, LAUNCHER, uninstall
 from ratchet.install.bundle import BUNDLES
 from ratchet.install.compiled import find_compiled
-from ratchet.install.keep import Keeper, is_gone
 from ratchet.install.kubeconfig import Kubeconfig
+from ratchet.install.loop import Keeper, is_gone
 from ratchet.store.apiserver import ForbiddenError, NotFoundError, UnauthorizedError
 
 NETWORK = {"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge"}]}
