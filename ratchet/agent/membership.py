@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ratchet.agent.announce import Announcer
 from ratchet.agent.events import Reason
 from ratchet.core.drift import edits, wants_restart
-from ratchet.core.intent import Wanted, WantedLink, wanted_links
+from ratchet.core.intent import WantedLink, names_every_pod, wanted_links
 from ratchet.core.model import Link, Pod, Side
 from ratchet.errors import InvalidIntentError
 from ratchet.node.attach import OwnEnd, held_ends
@@ -139,9 +139,8 @@ class Membership:
         pod = self._undeclared.get((entry.attachment, end.link))
         if pod is None or _has_peer(self.records.link(end.link), entry):
             return
-        wanted = self._wanted_now(entry, pod)
-        # What declares the links of a refused pod cannot be read: this link may be among them.
-        reason = None if pod.ref.uid in wanted.refused else self._why_given_up(end, _by_record(wanted.ends_of(pod)))
+        by_record = self._declared_now(entry, pod)
+        reason = self._why_given_up(end, by_record) if by_record is not None else None
         if reason is not None:
             self._remove_end(entry, end, reconciler, reason)
         self._undeclared.pop((entry.attachment, end.link), None)
@@ -158,9 +157,18 @@ class Membership:
         if entry.pod is not None:
             self.enqueue_pod(entry.pod.namespace, entry.pod.name)  # another link may wait for the interface
 
-    def _wanted_now(self, entry: SandboxEntry, pod: Pod) -> Wanted:
-        pods, topologies = self.records.pods_now(pod.ref.namespace), self.records.topologies_now(pod.ref.namespace)
-        return wanted_links(pods, reserved_names(entry), topologies=topologies)
+    def _declared_now(self, entry: SandboxEntry, pod: Pod) -> dict[str, WantedLink] | None:
+        """The links that the pod is to have (`_by_record`), read from the API; None if a declaration cannot be read.
+
+        What declares the links of a refused pod cannot be read. A topology whose pods cannot be read may declare links
+        of any pod.
+        """
+        reserved, namespace = reserved_names(entry), pod.ref.namespace
+        pods, topologies = self.records.pods_now(namespace), self.records.topologies_now(namespace)
+        wanted = wanted_links(pods, reserved, topologies=topologies)
+        if pod.ref.uid in wanted.refused or not all(names_every_pod(one, {*reserved, "lo"}) for one in topologies):
+            return None
+        return _by_record(wanted.ends_of(pod))
 
     # Telling
 

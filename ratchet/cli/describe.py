@@ -75,7 +75,9 @@ def _end(link: Link, side: Side, sighting: Json | None) -> Iterator[str]:
     else:
         fields += [
             ("Pod", f"{sandbox.pod.name}, UID {sandbox.pod.uid}"),
-            ("Node", f"{sandbox.node}, VTEP {sandbox.vtep}"),
+            ("Node", sandbox.node),
+            ("VTEPs", ", ".join(sandbox.vteps or (sandbox.vtep,))),
+            ("Underlay MTU", str(sandbox.underlay_mtu or _NOTHING)),
             ("Sandbox", f"{sandbox.container_id}, {sandbox.netns}"),
             ("Stands", "yes" if link.is_ready(side) else "no"),
         ]

@@ -240,6 +240,8 @@ def _describe_end(link: Link, side: Side) -> dict[str, Any]:
         "uid": sandbox.pod.uid if sandbox else None,
         "node": sandbox.node if sandbox else None,
         "vtep": sandbox.vtep if sandbox else None,
+        "vteps": list(sandbox.vteps) or None if sandbox else None,
+        "underlay_mtu": sandbox.underlay_mtu or None if sandbox else None,
         "container": sandbox.container_id if sandbox else None,
         "netns": sandbox.netns if sandbox else None,
         "stands": link.is_ready(side),

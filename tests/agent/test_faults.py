@@ -1045,11 +1045,12 @@ def test_fault_32_a_link_of_a_topology_that_cannot_be_listed_or_watched_is_left_
 
 
 @pytest.mark.usefixtures("topology")
-def test_fault_32_a_link_of_a_topology_that_no_longer_parses_is_left_alone(cluster: Cluster) -> None:
+@pytest.mark.parametrize("text", [LAB[:-1], LAB.partition('"b')[0]], ids=["not closed", "cut before the pod's name"])
+def test_fault_32_a_link_of_a_topology_that_no_longer_parses_is_left_alone(cluster: Cluster, text: str) -> None:
     a, b = drawn_pair(cluster)
-    before = cluster.show(b, "in2")["ifindex"]
-    cluster.bed.edit_topology("lab", LAB[:-1])
-    start = len(cluster.faults.sent)
+    before, log = cluster.show(b, "in2")["ifindex"], cluster.bed.agents["b"].log
+    cluster.bed.edit_topology("lab", text)
+    start, logged = len(cluster.faults.sent), log.stat().st_size
     end_pods(cluster, (cluster.a, a))
     asked = lists_topologies(cluster.b, watches=False)
     wait_for("a question whether the link is declared", lambda: any(map(asked, cluster.faults.sent[start:])))
@@ -1058,5 +1059,6 @@ def test_fault_32_a_link_of_a_topology_that_no_longer_parses_is_left_alone(clust
     again = cluster.pod("a", ASKS, cluster.a)
     assert cluster.a.add(again).status == 0
     cluster.wait_until(State.LINKED, DRAWN)
+    assert b"link given up" not in log.read_bytes()[logged:]  # a link that is taken again has the same ifindex
     assert cluster.show(b, "in2")["ifindex"] == before
     wait_for_ping(cluster, again, "10.0.1.2")

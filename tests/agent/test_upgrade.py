@@ -8,21 +8,26 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from ratchet.core.model import EARLIER_SCHEMA, Link, State
+from ratchet.core.heartbeat import NodeLease
+from ratchet.core.model import CURRENT_SCHEMA, EARLIER_SCHEMA, Link, State
 from ratchet.core.naming import ordered_record_name, record_name
 from ratchet.core.state_machine import derive
 from ratchet.dev.fake_kubelet import Kubelet, Sandbox
 from ratchet.dev.testbed import wait_for
+from ratchet.errors import RatchetError
 from tests.support.cluster import PATIENT, Cluster, left_clean, sent_by
-from tests.support.resync import pinging, touch
+from tests.support.faults import Gate, Rule, answering
+from tests.support.resync import pinging, records_at, touch
 
 EARLIER = "43f50c9"  # the last commit that writes schema 1 alone
 FOLDER = Path(__file__).parents[2]
 HEARTBEAT = {"heartbeat": 1, "node_lost_after": 3}
+LEASE_LIST = "labelSelector=ratchet.lease"
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +61,7 @@ def wait_until_announcements_are_read(cluster: Cluster) -> None:
     wait_for("announcements", lambda: all(one.schema != EARLIER_SCHEMA for one in cluster.bed.records.node_leases()))
     cluster.faults.sent.clear()
     for node in (cluster.a, cluster.b):
-        lists = sent_by(node, "GET", path="labelSelector=ratchet.lease")
+        lists = sent_by(node, "GET", path=LEASE_LIST)
         wait_for(f"the Leases, read on {node.host.name}", lambda lists=lists: any(map(lists, cluster.faults.sent)))  # type: ignore[misc]
 
 
@@ -170,3 +175,98 @@ def test_links_stay_up_while_agents_are_upgraded_and_rolled_back(cluster: Cluste
     for pair in (old, mixed, new):
         looked_at(cluster, pair)
         assert cluster.pings(pair.primary, f"10.9.{pair.number}.2")
+
+
+# The moment in which new records change their format
+
+
+EARLIER_NODE = "c"
+
+
+class Switch:
+    """A third node whose agent reads schema 1 until `upgrade`. One of two agents does not learn of the upgrade."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self._announce(EARLIER_SCHEMA)
+        self._wait_until_read(cluster.a, cluster.b)
+
+    def upgrade(self, ahead: Kubelet, behind: Kubelet) -> None:
+        """All nodes announce schema 2, which `ahead` has read; `behind` is refused the list until `faults.clear`."""
+        lists = sent_by(behind, "GET", path=LEASE_LIST)
+        self.cluster.faults.add(Rule(lists, before=answering(403, "Forbidden"), times=10**9))
+        self._announce(CURRENT_SCHEMA)
+        self._wait_until_read(ahead)
+
+    def wait_until_all_know(self) -> None:
+        self.cluster.faults.clear()
+        self._wait_until_read(self.cluster.a, self.cluster.b)
+
+    def _announce(self, schema: int) -> None:
+        lease = NodeLease(EARLIER_NODE, "192.168.1.99", schema)
+        self.cluster.bed.records.beat(lease, HEARTBEAT["node_lost_after"], datetime.now(UTC))
+
+    def _wait_until_read(self, *nodes: Kubelet) -> None:
+        """Wait for a list of the Leases that begins now, and for the heartbeat after it."""
+        start = len(self.cluster.faults.sent)
+
+        def has_read(node: Kubelet) -> bool:
+            lists, renews = sent_by(node, "GET", path=LEASE_LIST), sent_by(node, "PATCH", path="/leases/node-")
+            sent = self.cluster.faults.sent[start:]
+            listed = next((index for index, one in enumerate(sent) if lists(one) and one.status == 200), len(sent))
+            return any(map(renews, sent[listed:]))
+
+        wait_for("a read of the Leases", lambda: all(map(has_read, nodes)))
+
+
+# An agent looks for no earlier records once it has found none, but the node behind still creates one.
+LATCHED = "the agent ahead does not look for the earlier record"
+# A pod that starts again leaves its record and takes the one that its peer has joined.
+DECLARED = "the end of a link that the pod itself declares never moves to another record"
+
+
+@pytest.mark.parametrize(
+    ("ahead", "earlier_records", "fault"),
+    [
+        pytest.param("b", True, "", id="pair ahead, earlier records"),
+        pytest.param("b", False, LATCHED, id="pair ahead"),
+        pytest.param("a", True, DECLARED, id="primary ahead, earlier records"),
+        pytest.param("a", False, f"{LATCHED}; {DECLARED}", id="primary ahead"),
+    ],
+)
+def test_two_nodes_that_begin_a_link_in_two_formats_end_with_one_record(
+    cluster: Cluster, request: pytest.FixtureRequest, ahead: str, earlier_records: bool, fault: str
+) -> None:
+    """Node `ahead` knows that all agents read schema 2, the other does not, and both create the link's record."""
+    switch = Switch(cluster)
+    if earlier_records:
+        Pair(cluster, 1, cluster.b)
+    nodes = (cluster.a, cluster.b)
+    switch.upgrade(*(nodes if ahead == "a" else nodes[::-1]))
+    primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.b)
+    start = len(cluster.faults.sent)
+    gates = [Gate(), Gate()]
+    for node, gate in zip(nodes, gates, strict=True):
+        cluster.faults.add(Rule(sent_by(node, "POST", path="/configmaps"), before=gate))
+    calls = [cluster.start("ADD", cluster.a, primary), cluster.start("ADD", cluster.b, pair)]
+    for gate in gates:  # neither record exists before both nodes have decided to create one
+        assert gate.reached.wait(10)
+    for gate in gates:
+        gate.opened.set()
+    assert [cluster.end(call).status for call in calls] == [0, 0]
+    created = [one for one in cluster.faults.sent[start:] if one.method == "POST" and "/configmaps" in one.path]
+    assert {(one.remote, one.status) for one in created} == {(node.host.address, 201) for node in nodes}
+    switch.wait_until_all_know()
+    for sandbox in (primary, pair):  # have the agents reconcile both pods, as a resync does
+        annotation = {"metadata": {"annotations": {"ratchet.wait": "1"}}}
+        cluster.bed.api.patch(f"/api/v1/namespaces/{cluster.bed.namespace}/pods/{sandbox.pod.name}", annotation)
+    if fault:
+        request.applymarker(pytest.mark.xfail(raises=RatchetError, strict=True, reason=fault))
+    wait_for("one record, linked", lambda: states_of(cluster, primary) == [State.LINKED], 5)
+    assert len(cluster.bed.records.vni_leases()) == len(cluster.bed.links())
+    assert cluster.pings(primary, "192.168.2.101")
+
+
+def states_of(cluster: Cluster, primary: Sandbox) -> list[State]:
+    """The states of all records of the primary's link, under whichever name."""
+    return [derive(record) for record in records_at(cluster.bed, primary.pod.name, "in1")]

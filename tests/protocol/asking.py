@@ -34,6 +34,7 @@ from ratchet.store.apiserver import (
     AlreadyExistsError,
     ApiServer,
     Decoded,
+    ForbiddenError,
     Json,
     NotFoundError,
     Watched,
@@ -324,6 +325,7 @@ def _error(failure: Failure) -> Exception:
         "exists": AlreadyExistsError,
         "missing": NotFoundError,
         "unavailable": ApiUnavailableError,
+        "forbidden": ForbiddenError,
         "foreign": ForeignInterfaceError,
         "VNI in use": VniInUseError,
     }

@@ -81,7 +81,7 @@ def pod_of(name: str, node: str, number: int = 1, links: str = "") -> Pod:
     return Pod(PodRef(NAMESPACE, name, f"{name}-{number}"), {"ratchet": "true"}, annotations, node)
 
 
-class _NoEarlierRecords:
+class NoEarlierRecords:
     def node_leases(self) -> list[Any]:
         return []
 
@@ -94,7 +94,7 @@ class DeclaredRecords(Records):
 
     def __init__(self, declared: Declared) -> None:
         formats = RecordFormats()
-        formats.read(_NoEarlierRecords())
+        formats.read(NoEarlierRecords())
         super().__init__(FakeApi(), "ratchet", VNIS, formats=formats)
         self._declared = declared
         self.known = SimpleNamespace(get=self.link)
@@ -162,20 +162,28 @@ def ending(sandbox: Sandbox, declared: Declared, *, times: int = 1, name: str = 
     return Process(f"{name} {sandbox.container_id}", sandbox.node, stages, str(times))
 
 
-def worker(node: str, links: Sequence[str], declared: Declared, number: int = 0) -> Process:
+def worker(
+    node: str,
+    links: Sequence[str],
+    declared: Declared,
+    number: int = 0,
+    records: Callable[[Declared], Records] = DeclaredRecords,
+) -> Process:
     """A worker of a node's agent that has these links, for ever."""
-    attention = _attention(node, tuple(links), declared)
+    attention = _attention(node, tuple(links), declared, records)
 
     def work() -> str:
-        _pass(node, declared, ask("choose", attention))
+        reconcile(node, declared, ask("choose", attention), records)
         return "work"
 
     return Process(f"agent {node} {number or ''}".strip(), node, {"work": work}, "work", serves=True)
 
 
-def _pass(node: str, declared: Declared, link: str) -> None:
+def reconcile(
+    node: str, declared: Declared, link: str, source: Callable[[Declared], Records] = DeclaredRecords
+) -> None:
     """Bring the node's sandboxes to what is declared, then look after their ends of a link."""
-    journal, records = FakeJournal(), cast(Any, DeclaredRecords(declared))
+    journal, records = FakeJournal(), cast(Any, source(declared))
     nothing: Any = None
     announcer: Any = SimpleNamespace(event=lambda *_: None, condition=lambda *_: None)
 
@@ -195,9 +203,10 @@ def _pass(node: str, declared: Declared, link: str) -> None:
         membership=membership,
         since=0.0,
     )
-    with suppress(RatchetError):
-        for pod in declared.pods:
+    for pod in declared.pods:
+        with suppress(RatchetError):
             membership.reconcile(NAMESPACE, pod.ref.name)
+    with suppress(RatchetError):
         for entry, end in journal.holding(link):
             if is_adding(entry.attachment.container_id):
                 continue
@@ -233,7 +242,9 @@ class Alone:
         return 0.0
 
 
-def _attention(node: str, links: Sequence[str], declared: Declared) -> Callable[[World, Actor], Iterator[str]]:
+def _attention(
+    node: str, links: Sequence[str], declared: Declared, records: Callable[[Declared], Records]
+) -> Callable[[World, Actor], Iterator[str]]:
     """The links for which a pass would change something, if nobody else were at work."""
     judged: dict[World, tuple[str, ...]] = {}
 
@@ -241,7 +252,8 @@ def _attention(node: str, links: Sequence[str], declared: Declared) -> Callable[
         calls = frozenset(lock for lock in world.locks if lock[1].startswith("call/"))
         bare = world._replace(seen_old=frozenset(), locks=calls)
         if bare not in judged:
-            passes = ((link, Alone(bare, node).run(partial(_pass, node, declared, link))) for link in links)
+            runs = {link: partial(reconcile, node, declared, link, records) for link in links}
+            passes = ((link, Alone(bare, node).run(run)) for link, run in runs.items())
             judged[bare] = tuple(link for link, after in passes if after != bare)
         yield from judged[bare]
 
@@ -291,15 +303,15 @@ class Edit:
         """The old link is linked, and `other` waits in the new one."""
         world = World()
         for sandbox in (self.first, self.left):
-            world = _started(world, sandbox, self.before)
+            world = started(world, sandbox, self.before)
         for _ in range(2):
             for node in self.nodes:
-                world = Alone(world, node).run(partial(_pass, node, self.before, self._names[0]))
+                world = Alone(world, node).run(partial(reconcile, node, self.before, self._names[0]))
         if self.other != self.left and not self.absent:
-            world = _started(world, self.other, self.after)
+            world = started(world, self.other, self.after)
         if self.over:
             world = Alone(world, self.first.node).run(ending(self.first, self.after).stages["1"])
-            world = _started(world, self.second, self.after)
+            world = started(world, self.second, self.after)
         return world
 
     def search(self) -> Search:
@@ -369,7 +381,7 @@ def _attachment_of(about: Any) -> Any:
     return getattr(about, "attachment", about)
 
 
-def _started(world: World, sandbox: Sandbox, declared: Declared) -> World:
+def started(world: World, sandbox: Sandbox, declared: Declared) -> World:
     process = starting(sandbox, declared)
     for stage in ("start", "add"):
         world = Alone(world, sandbox.node).run(process.stages[stage])

@@ -13,12 +13,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
+from ratchet.agent.membership import Membership
 from ratchet.core import record_updates
-from ratchet.core.model import Link, Pod, Side
+from ratchet.core.intent import WantedLink
+from ratchet.core.model import Link, Pod, Side, Topology
 from ratchet.core.plan import Attempt, Build, Create, Done, MarkReady, Observe, Step, Underlay, plan
+from ratchet.errors import TopologiesUnknownError
 from ratchet.node import add, attach, reconciler
 from ratchet.node.call import Call
-from ratchet.node.journal import HeldEnd
+from ratchet.node.journal import HeldEnd, SandboxEntry
 from ratchet.node.reconciler import EndpointResult, Reconciler
 from ratchet.store.apiserver import MERGE_PATCH, AlreadyExistsError, Json
 from ratchet.store.records import Records
@@ -187,6 +190,33 @@ def naming_by_declarer() -> Iterator[None]:
         return HeldEnd(own.link, side)
 
     with patch.object(attach, "_held_end", named):
+        yield
+
+
+@contextmanager
+def taking_forbidden_for_none() -> Iterator[None]:
+    """A namespace whose topologies may not be listed has none."""
+    listed = Records.topologies
+
+    def topologies(self: Records, namespace: str) -> list[Topology]:
+        try:
+            return listed(self, namespace)
+        except TopologiesUnknownError:
+            return []
+
+    with patch.object(Records, "topologies", topologies):
+        yield
+
+
+@contextmanager
+def taking_unreadable_for_undeclared() -> Iterator[None]:
+    """A link that is not found among the readable declarations is undeclared."""
+    declared_now = Membership._declared_now
+
+    def readable(self: Membership, entry: SandboxEntry, pod: Pod) -> dict[str, WantedLink]:
+        return declared_now(self, entry, pod) or {}
+
+    with patch.object(Membership, "_declared_now", readable):
         yield
 
 

@@ -42,6 +42,7 @@ class World(NamedTuple):
     `objects` are the API's, by path; `seen_old` is for whom an object is no longer as it was seen (masked versions).
     `version` is the newest (exact versions; 0: masked) and `log` what happened at each. `namespaces` are those that
     are there, by the sandbox's id. `locks` are (node, link, holder). `born` counts records, which gives their UIDs.
+    `forbidden` are the collections whose list is refused with 403.
     """
 
     objects: tuple[tuple[str, str], ...] = ()
@@ -55,6 +56,7 @@ class World(NamedTuple):
     log: tuple[tuple[int, str, str, str], ...] = ()
     entries: frozenset[tuple[str, SandboxEntry]] = frozenset()
     now: float = 0.0
+    forbidden: frozenset[str] = frozenset()
 
     def find(self, path: str) -> str | None:
         return next((text for name, text in self.objects if name == path), None)
@@ -100,6 +102,8 @@ def _get(world: World, actor: Actor, path: str) -> Outcomes:
 
 
 def _list(world: World, actor: Actor, collection: str, selector: str) -> Outcomes:
+    if collection in world.forbidden:
+        return [(world, Failure("forbidden", collection))]
     found = tuple(text for text in world.below(collection) if _selected(text, selector))
     for text in found if not world.version else ():
         world = _seen(world, actor, f"{collection}/{_metadata(text)['name']}")
@@ -152,6 +156,20 @@ def _watch(world: World, _: Actor, collection: str, version: str, selector: str,
         if at > int(version) and path.rpartition("/")[0] == collection and _selected(text, selector)
     )
     return [(world, events)] if events or world.now >= until else []
+
+
+def _put(world: World, _: Actor, path: str, text: str) -> Outcomes:
+    """A user's write of an object that Ratchet only lists; an empty text deletes it."""
+    others = [one for one in world.objects if one[0] != path]
+    return [(world._replace(objects=tuple(sorted([*others, (path, text)] if text else others))), None)]
+
+
+def _forbid(world: World, _: Actor, collection: str) -> Outcomes:
+    return [(world._replace(forbidden=world.forbidden | {collection}), None)]
+
+
+def _allow(world: World, _: Actor, collection: str) -> Outcomes:
+    return [(world._replace(forbidden=world.forbidden - {collection}), None)]
 
 
 def _stored(world: World, actor: Actor, path: str, text: str, event: str) -> Outcomes:
@@ -493,6 +511,9 @@ _REQUESTS: dict[str, Callable[..., Outcomes]] = {
     "patch": _patch,
     "delete": _delete,
     "watch": _watch,
+    "put": _put,
+    "forbid": _forbid,
+    "allow": _allow,
     "birth": _birth,
     "bury": _bury,
     "buried": _buried,

@@ -183,7 +183,8 @@ def test_an_unknown_age() -> None:
 
 
 def test_json_is_a_list_of_all_that_is_known(capsys: Captured) -> None:
-    link = join(wanted(), wanted(), Side.PRIMARY, own(Side.PRIMARY), NOW)
+    sandbox = replace(own(Side.PRIMARY), vteps=("192.168.1.73", "fd00::73"), underlay_mtu=9000)
+    link = join(wanted(), wanted(), Side.PRIMARY, sandbox, NOW)
     link = join(link, wanted(), Side.PAIR, own(Side.PAIR, "node-b"), NOW)
     link = mark_ready(replace(link, vni=11, created=NOW), Side.PRIMARY, NOW)
     link = link.with_end(Side.PAIR, replace(link.pair, notes={"public_ip": "1.1.1.1"}))
@@ -212,6 +213,8 @@ def test_json_is_a_list_of_all_that_is_known(capsys: Captured) -> None:
             "uid": "primary-pod-uid1",
             "node": "node-a",
             "vtep": "192.168.1.73",
+            "vteps": ["192.168.1.73", "fd00::73"],
+            "underlay_mtu": 9000,
             "container": "primary-pod-c1",
             "netns": "/run/netns/primary-pod-1",
             "stands": True,
@@ -226,6 +229,8 @@ def test_json_is_a_list_of_all_that_is_known(capsys: Captured) -> None:
             "uid": "pair-pod-uid1",
             "node": "node-b",
             "vtep": "192.168.1.33",
+            "vteps": None,
+            "underlay_mtu": None,
             "container": "pair-pod-c1",
             "netns": "/run/netns/pair-pod-1",
             "stands": False,
@@ -243,7 +248,8 @@ def test_json_of_a_link_that_nobody_has_joined(capsys: Captured) -> None:
     print_links(Fixed([wanted()]), Chosen(), as_json=True)
     (shown,) = json.loads(capsys.readouterr().out)
     assert [shown[key] for key in ("kind", "vni", "created", "history")] == [None, None, None, []]
-    assert {shown["pair"][key] for key in ("pod", "uid", "node", "vtep", "container", "netns")} == {None}
+    assert {shown["pair"][key] for key in ("pod", "uid", "node", "vtep", "vteps", "container", "netns")} == {None}
+    assert shown["pair"]["underlay_mtu"] is None
 
 
 def test_json_of_no_links_is_an_empty_list(capsys: Captured) -> None:

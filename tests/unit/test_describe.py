@@ -38,7 +38,8 @@ LIVE = Live(carrier=False, rx=Traffic(3, 300, 0, 0), tx=Traffic(4, 412, 0, 1))
 
 
 def half_standing() -> Link:
-    link = join(wanted(), wanted(), Side.PRIMARY, own(Side.PRIMARY), NOW)
+    sandbox = replace(own(Side.PRIMARY), vteps=("192.168.1.73", "fd00::73"), underlay_mtu=9000)
+    link = join(wanted(), wanted(), Side.PRIMARY, sandbox, NOW)
     link = join(link, wanted(), Side.PAIR, own(Side.PAIR, "node-b"), later(2))
     link = mark_ready(replace(link, vni=11, created=NOW), Side.PRIMARY, later(3))
     primary = replace(link.primary, properties=EndpointSpec(mtu=1400))
@@ -60,14 +61,16 @@ VNI:         11
 Generation:  1
 Created:     2026-03-04 05:06:07 UTC, 5m ago
 Primary:
-  Name:         primary-pod
-  Pod:          primary-pod, UID primary-pod-uid1
-  Node:         node-a, VTEP 192.168.1.73
-  Sandbox:      primary-pod-c1, /run/netns/primary-pod-1
-  Stands:       yes
-  Observed:     2026-03-04 05:11:05 UTC, by the agent of its node
-  Differences:  in1 has MTU 1450, wanted 1400
-                in1 is blue
+  Name:          primary-pod
+  Pod:           primary-pod, UID primary-pod-uid1
+  Node:          node-a
+  VTEPs:         192.168.1.73, fd00::73
+  Underlay MTU:  9000
+  Sandbox:       primary-pod-c1, /run/netns/primary-pod-1
+  Stands:        yes
+  Observed:      2026-03-04 05:11:05 UTC, by the agent of its node
+  Differences:   in1 has MTU 1450, wanted 1400
+                 in1 is blue
   Interface:
                 WANTED             OBSERVED
     ifname      in1                in1
@@ -89,7 +92,9 @@ Primary:
 Pair:
   Name:          pair-pod
   Pod:           pair-pod, UID pair-pod-uid1
-  Node:          node-b, VTEP 192.168.1.33
+  Node:          node-b
+  VTEPs:         192.168.1.33
+  Underlay MTU:  -
   Sandbox:       pair-pod-c1, /run/netns/pair-pod-1
   Stands:        no
   Note:          public_ip: 1.1.1.1
@@ -137,7 +142,7 @@ def test_how_a_link_is_to_be_made_is_told_where_somebody_asked() -> None:
 
 def test_where_nothing_differs_that_is_said() -> None:
     told = life(half_standing(), {Side.PRIMARY: seen()}, NOW)
-    assert "  Differences:  none\n" in told
+    assert "  Differences:   none\n" in told
     assert "Not observed" not in told
 
 
@@ -159,4 +164,4 @@ def test_what_tenants_wrote_does_nothing_to_a_terminal() -> None:
     link = half_standing()
     link = replace(link, pair=replace(link.pair, notes={"public_ip": "é\x1b[2J\nName: other\u202e"}))
     told = life(link, {}, NOW)
-    assert "  Note:     public_ip: é\\x1b[2J\\nName: other\\u202e" in told.splitlines()
+    assert "  Note:          public_ip: é\\x1b[2J\\nName: other\\u202e" in told.splitlines()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ratchet.cli.findings import Finding, findings
 from ratchet.core.endpoint_spec import EndpointSpec
-from ratchet.core.intent import wanted_links
+from ratchet.core.intent import names_every_pod, wanted_links
 from ratchet.core.model import Pod, Side, Topology
 from tests.support.links import annotated, pod, primary_pod
 
@@ -157,6 +157,21 @@ def test_what_nobody_can_read_is_told_to_every_pod_that_it_may_concern(text: str
     assert told.keys() == {"a", "z"}
     for name, error in told.items():
         assert error.startswith(f"cannot link pod default/{name}: topology default/lab: {cause}")
+
+
+@pytest.mark.parametrize(
+    ("text", "readable"),
+    [
+        ("- endpoints: [a:x, b:x]", True),
+        ("- endpoints: [a:x, b:x]\n  mtu: 1", True),  # the error names both pods
+        ("", True),
+        ("- endpoints: [a:x, ", False),
+        ("- endpoints: [a:x, b:x]\n- endpoints: [c:x, d]", False),
+        ("links: []", False),
+    ],
+)
+def test_a_topology_may_declare_a_link_of_any_pod_unless_all_its_pods_can_be_read(text: str, readable: bool) -> None:
+    assert names_every_pod(topology(text), {"eth0", "lo"}) is readable
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from ratchet.core.intent.pods import (
     wait_of,
 )
 from ratchet.core.intent.resolve import Wanted, WantedLink, unknown_settings, wanted_links
-from ratchet.core.intent.topologies import TOPOLOGY_KEY, TOPOLOGY_LABEL
+from ratchet.core.intent.topologies import TOPOLOGY_KEY, TOPOLOGY_LABEL, names_every_pod
 from ratchet.core.intent.values import ADDRESSES_MAX
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "asks_for_links",
     "is_primary",
     "meant_name",
+    "names_every_pod",
     "names_of",
     "setting",
     "unknown_settings",

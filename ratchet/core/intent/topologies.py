@@ -53,6 +53,11 @@ def drawn_links(topology: Topology, reserved: Collection[str]) -> tuple[DrawnLin
     return tuple(_drawn(topology, item, reserved) for item in items)
 
 
+def names_every_pod(topology: Topology, reserved: Collection[str]) -> bool:
+    """Whether the pods of all its links can be read; if not, it may declare a link of any pod."""
+    return not any(isinstance(one, Faulty) and one.names is None for one in drawn_links(topology, reserved))
+
+
 def refusal_for(pod: object, fault: Faulty) -> InvalidIntentError:
     """The error of a pod that something in a topology is about."""
     return InvalidIntentError(f"cannot link pod {pod}: {fault.place}: {fault.cause}", details=f"mend {fault.place}")

@@ -1,0 +1,250 @@
+"""Topologies that cannot be listed or read while a primary restarts, in every order of steps.
+
+A topology declares one link. Its primary restarts: DEL, the pod is deleted and created again, ADD. Meanwhile the list
+of topologies is forbidden, or the topology does not parse. The agent's records are the product's, with caches that are
+not synced: each question goes to the API.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import partial
+
+import pytest
+
+from ratchet.core.model import Link, Pod, State
+from ratchet.core.state_machine import derive
+from ratchet.store.cache import CachedStore, Caches, KeyedNotifier, LinkCache, NodeAddressCache, PodCache
+from ratchet.store.formats import RecordFormats
+from ratchet.store.namespace import NamespaceCache
+from ratchet.store.vni import VniAllocator
+from tests.protocol.asking import FakeApi, Request, ask
+from tests.protocol.editing import (
+    Alone,
+    Declared,
+    NoEarlierRecords,
+    doubly_held,
+    ending,
+    pod_of,
+    reconcile,
+    sandbox_in,
+    started,
+    starting,
+    worker,
+)
+from tests.protocol.exploring import END, Place, Process, Report, Search
+from tests.protocol.mutations import taking_forbidden_for_none, taking_unreadable_for_undeclared
+from tests.protocol.namespaces import netns_path
+from tests.protocol.scenes import NAMESPACE, RECORDS, VNIS, Expectation, Unheard, link_of, stand_in_kernel
+from tests.protocol.world import Actor, World, perform
+
+PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
+TOPOLOGIES = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
+LAB = '- {endpoints: ["x:in1", "y:in1"]}'
+UNCLOSED = LAB.removesuffix("}")
+CUT_SHORT = '- {endpoints: ["x:in1", '  # the running pod is not named any more
+
+GIVEN_UP = "the end of a running pod is given up"
+NOT_LINKED = "the restarted primary is not linked"
+
+
+class NoLinks(LinkCache):
+    """A cache that keeps nothing: a decision that is taken again (`Replay.undisputed`) has to read again."""
+
+    def put(self, link: Link) -> None: ...
+
+
+class ListedRecords(CachedStore):
+    """The records of an agent of which no cache is synced. What pods and topologies declare is read from the API."""
+
+    def __init__(self, _: Declared) -> None:
+        formats = RecordFormats()
+        formats.read(NoEarlierRecords())
+        cache = NamespaceCache(with_topologies=True)
+        notifier, vnis, addresses = KeyedNotifier(), VniAllocator(), NodeAddressCache()
+        caches = Caches(NoLinks(), PodCache(), lambda _: cache, notifier, vnis, addresses, formats)
+        super().__init__(FakeApi(), "ratchet", VNIS, caches)
+
+
+@dataclass(frozen=True)
+class Restart:
+    """The primary x.in1 on node A restarts; its pair y.in1 runs on node `pair`.
+
+    Meanwhile topologies are `forbidden`, or the topology's text is `text`. `deleted`: DEL is over.
+    """
+
+    pair: str
+    deleted: bool = False
+    forbidden: bool = False
+    text: str = ""
+
+    @property
+    def before(self) -> Declared:
+        return self._declared(1)
+
+    @property
+    def after(self) -> Declared:
+        return self._declared(2)
+
+    def _declared(self, number: int) -> Declared:
+        return Declared((pod_of("x", "A", number), pod_of("y", self.pair)), (("x:in1", "y:in1"),))
+
+    @property
+    def link(self) -> str:
+        return self.before.link()
+
+    def world(self) -> World:
+        """The link is linked, and is declared in the API."""
+        world = World()
+        for name in ("x", "y"):
+            world = started(world, sandbox_in(self.before, name), self.before)
+        for _ in range(2):
+            for pod in self.before.pods:
+                world = Alone(world, pod.node).run(partial(reconcile, pod.node, self.before, self.link))
+        for pod in self.before.pods:
+            world = _put(world, *_pod(pod))
+        if self.deleted:
+            world = Alone(world, "A").run(ending(sandbox_in(self.before, "x"), self.before).stages["1"])
+        return _put(world, *_topology(LAB))
+
+    def search(self) -> Search:
+        return Search(self.world(), [self._restart(), self._trouble(), self._agent()], self._check, self._unheard())
+
+    def _agent(self) -> Process:
+        """The agent of the running pod's node. It reconciles the link once at any time, then while that changes it."""
+        idle = worker(self.pair, (self.link,), self.after, records=ListedRecords)
+
+        def once() -> str:
+            reconcile(self.pair, self.after, self.link, ListedRecords)
+            return idle.first
+
+        return replace(idle, stages={"once": once, **idle.stages}, first="once")
+
+    def _restart(self) -> Process:
+        """The kubelet ends x and starts it again, which the API shows in between."""
+        first, second = sandbox_in(self.before, "x"), sandbox_in(self.after, "x", 2)
+        delete = ending(first, self.before).stages["1"]
+        add = starting(second, self.after, after=first.container_id).stages
+
+        def end() -> str:
+            delete()
+            return "delete pod"
+
+        def delete_pod() -> str:
+            ask("put", f"{PODS}/x", "")
+            return "create pod"
+
+        def create_pod() -> str:
+            ask("put", *_pod(self.after.pod("x")))
+            return "start"
+
+        stages = {"DEL": end, "delete pod": delete_pod, "create pod": create_pod, **add}
+        return Process("restart of x", "A", stages, "delete pod" if self.deleted else "DEL")
+
+    def _trouble(self) -> Process:
+        def begin() -> str:
+            if self.forbidden:
+                ask("forbid", TOPOLOGIES)
+            else:
+                ask("put", *_topology(self.text))
+            return "end"
+
+        def end() -> str:
+            if self.forbidden:
+                ask("allow", TOPOLOGIES)
+            else:
+                ask("put", *_topology(LAB))
+            return END
+
+        return Process("403" if self.forbidden else "editor", "", {"begin": begin, "end": end}, "begin")
+
+    def _unheard(self) -> Callable[[World, Actor, Request], bool]:
+        """A node with one process has its journal and its locks to itself."""
+        lasting = Unheard(frozenset({"x1"}), frozenset())
+        shared = {"A"} if self.pair == "A" else set()
+
+        def unheard(world: World, actor: Actor, request: Request) -> bool:
+            if request[0] in ("entries", "held", "cookie", "read", "write", "change_ends", "of_container"):
+                return actor.node not in shared
+            return request[0] == "is_there" or lasting(world, actor, request)
+
+        return unheard
+
+    # The conditions
+
+    def _check(self, world: World, places: tuple[Place, ...], quiet: bool) -> Iterator[str]:
+        yield from Expectation().check(world, places, quiet)
+        text = world.find(f"{RECORDS}/{self.link}")
+        record = link_of(text) if text is not None else None
+        yield from doubly_held([record] if record is not None else [])
+        if record is None or record.side_of("y1") is None or not self._has_end(world):
+            yield GIVEN_UP
+        elif quiet and not (
+            derive(record) is State.LINKED
+            and record.side_of("x2") is not None
+            and stand_in_kernel(text or "", world.interfaces, world.namespaces)
+        ):
+            yield NOT_LINKED
+
+    def _has_end(self, world: World) -> bool:
+        """Whether the running pod's sandbox holds its end, with its interface; a vEth's goes with its peer."""
+        ends = [end.link for _, entry in world.entries if entry.attachment.container_id == "y1" for end in entry.ends]
+        there = any(one.place == (netns_path("y1"), "in1") for one in world.interfaces)
+        return ends == [self.link] and (there or self.pair == "A")
+
+
+def _put(world: World, path: str, text: str) -> World:
+    ((after, _),) = perform(world, Actor(-1, ""), ("put", path, text))
+    return after
+
+
+def _pod(pod: Pod) -> tuple[str, str]:
+    """The path and the text of a pod. Objects of a list have no kind."""
+    metadata = {"name": pod.ref.name, "namespace": pod.ref.namespace, "uid": pod.ref.uid, "labels": dict(pod.labels)}
+    return f"{PODS}/{pod.ref.name}", json.dumps({"metadata": metadata, "spec": {"nodeName": pod.node}}, sort_keys=True)
+
+
+def _topology(text: str) -> tuple[str, str]:
+    metadata = {"name": "lab", "namespace": NAMESPACE, "labels": {"ratchet.topology": "true"}}
+    return f"{TOPOLOGIES}/lab", json.dumps({"metadata": metadata, "data": {"links": text}}, sort_keys=True)
+
+
+SCENES = {
+    "forbidden, VXLAN": Restart("B", forbidden=True),
+    "forbidden, vEth": Restart("A", deleted=True, forbidden=True),
+    "does not parse, VXLAN": Restart("B", text=UNCLOSED),
+    "does not parse, vEth": Restart("A", deleted=True, text=UNCLOSED),
+    "does not parse, the pod is not named": Restart("B", text=CUT_SHORT),
+}
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_no_order_of_steps_gives_up_an_end_whose_declaration_is_unknown(
+    name: str, told: Callable[[Report], None]
+) -> None:
+    report = SCENES[name].search().run()
+    told(report)
+    assert report.complete
+    assert report.quiet
+    assert not report.faults, str(report)
+
+
+MUTATIONS: dict[str, tuple[Callable[[], AbstractContextManager[None]], Restart]] = {
+    "forbidden is none": (taking_forbidden_for_none, Restart("B", forbidden=True)),
+    "forbidden is none, vEth": (taking_forbidden_for_none, Restart("A", deleted=True, forbidden=True)),
+    "unreadable is undeclared": (taking_unreadable_for_undeclared, Restart("B", text=UNCLOSED)),
+    "unreadable is undeclared, vEth": (taking_unreadable_for_undeclared, Restart("A", deleted=True, text=UNCLOSED)),
+    "unreadable is undeclared, the pod is not named": (taking_unreadable_for_undeclared, Restart("B", text=CUT_SHORT)),
+}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_the_search_finds_the_fault_where_unknown_is_absent(name: str, told: Callable[[Report], None]) -> None:
+    left_out, scene = MUTATIONS[name]
+    with left_out():
+        report = scene.search().run(first_fault=True)
+    told(report)
+    assert GIVEN_UP in report.faults, str(report)
