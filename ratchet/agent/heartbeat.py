@@ -75,7 +75,8 @@ class Heartbeat:
             log.warning("%s", error)
             vtep = ""
         try:
-            lease = NodeLease(self._settings.node_name, vtep)
+            written = self._records.formats.written_schema
+            lease = NodeLease(self._settings.node_name, vtep, written_schema=written)
             self._records.beat(lease, self._settings.node_lost_after, datetime.now(UTC))
             if self._beats % BEATS_FOR_A_READ == 0:
                 self._read()

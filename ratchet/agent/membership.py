@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ratchet.agent.announce import Announcer
 from ratchet.agent.events import Reason
 from ratchet.core.drift import edits, wants_restart
-from ratchet.core.intent import WantedLink, names_every_pod, wanted_links
+from ratchet.core.intent import WantedLink, names_every_pod, names_of, wanted_links
 from ratchet.core.model import Link, Pod, Side
 from ratchet.errors import InvalidIntentError
 from ratchet.node.attach import OwnEnd, held_ends
@@ -121,13 +121,17 @@ class Membership:
 
     def _possibly_undeclared(self, entry: SandboxEntry, by_record: Mapping[str, WantedLink]) -> list[HeldEnd]:
         """Ends whose link is not declared, as far as is known, or is recorded under another name."""
-        return [end for end in entry.ends if not end.declared and self._why_given_up(end, by_record) is not None]
+        return [end for end in entry.ends if self._why_removed(end, by_record) is not None]
 
-    def _why_given_up(self, end: HeldEnd, by_record: Mapping[str, WantedLink]) -> str | None:
-        """Why an end without a peer is given up; None if it stays. `by_record`: the links that the pod is to have."""
+    def _why_removed(self, end: HeldEnd, by_record: Mapping[str, WantedLink]) -> str | None:
+        """Why an end without a peer is removed; None if it stays. `by_record`: the links that the pod is to have.
+
+        A link that the pod itself declared when it started is never undeclared, but its record can have another name:
+        two nodes that learn of a new record format at different times can create a record each.
+        """
         link = by_record.get(end.link)
         if link is None:
-            return "no pod declares the link any more"
+            return None if end.declared else "no pod declares the link any more"
         record = self.records.known.get(end.link)
         if record is not None and record.kind is not None:
             return None
@@ -139,36 +143,49 @@ class Membership:
         pod = self._undeclared.get((entry.attachment, end.link))
         if pod is None or _has_peer(self.records.link(end.link), entry):
             return
-        by_record = self._declared_now(entry, pod)
-        reason = self._why_given_up(end, by_record) if by_record is not None else None
-        if reason is not None:
-            self._remove_end(entry, end, reconciler, reason)
+        own = self._declared_now(entry, end, pod)
+        if own is not None and (reason := self._why_removed(end, _by_record(own))) is not None:
+            self._remove_end(entry, end, reconciler, reason, self._renamed(end, pod, own))
         self._undeclared.pop((entry.attachment, end.link), None)
 
-    def _remove_end(self, entry: SandboxEntry, end: HeldEnd, reconciler: Reconciler, reason: str) -> None:
+    def _renamed(self, end: HeldEnd, pod: Pod, own: Iterable[OwnEnd]) -> HeldEnd | None:
+        """The same end under the name of its link's record; None if the pod is to have no such link."""
+        renamed = held_ends(self.records, pod, [one for one in own if end.link in one[0].record_names()])
+        return replace(renamed[0], index=end.index, declared=end.declared) if renamed else None
+
+    def _remove_end(
+        self, entry: SandboxEntry, end: HeldEnd, reconciler: Reconciler, reason: str, renamed: HeldEnd | None = None
+    ) -> None:
+        """Take an end down and out of its record. `renamed` takes its place in the journal."""
         container_id = entry.attachment.container_id
         with self.journal.lock(end.link):
             if _has_peer(self.records.link(end.link), entry) or not self.journal.still_wants(entry, end):
                 return
             take_down(self.journal, container_id, entry.location(end), end.ifname, end.link)
             reconciler.leave(end.link, container_id, reason)
-            self.journal.change_ends(entry.attachment, lambda ends: tuple(one for one in ends if one.link != end.link))
-        log.info("link given up link=%s pod=%s reason=%s", end.link, entry.pod, reason)
+            self.journal.change_ends(entry.attachment, lambda ends: _replaced(ends, end, renamed))
+        log.info("link removed link=%s pod=%s reason=%s", end.link, entry.pod, reason)
+        if renamed is not None:
+            self.reconcile_link(renamed.link)
         if entry.pod is not None:
             self.enqueue_pod(entry.pod.namespace, entry.pod.name)  # another link may wait for the interface
 
-    def _declared_now(self, entry: SandboxEntry, pod: Pod) -> dict[str, WantedLink] | None:
-        """The links that the pod is to have (`_by_record`), read from the API; None if a declaration cannot be read.
+    def _declared_now(self, entry: SandboxEntry, end: HeldEnd, pod: Pod) -> list[OwnEnd] | None:
+        """The pod's ends as they are declared, read from the API; None if what may declare `end` cannot be read.
 
-        What declares the links of a refused pod cannot be read. A topology whose pods cannot be read may declare links
-        of any pod.
+        The declarations of a refused pod count for nothing, so neither this pod nor its peer may be one. A topology
+        whose pods cannot be read may declare links of any pod.
         """
         reserved, namespace = reserved_names(entry), pod.ref.namespace
         pods, topologies = self.records.pods_now(namespace), self.records.topologies_now(namespace)
         wanted = wanted_links(pods, reserved, topologies=topologies)
-        if pod.ref.uid in wanted.refused or not all(names_every_pod(one, {*reserved, "lo"}) for one in topologies):
+        peer = end.wanted.end(end.side.other).name
+        unread = any(one.ref.uid in wanted.refused and peer in names_of(one) for one in pods)
+        if unread or pod.ref.uid in wanted.refused:
             return None
-        return _by_record(wanted.ends_of(pod))
+        if not all(names_every_pod(one, {*reserved, "lo"}) for one in topologies):
+            return None
+        return list(wanted.ends_of(pod))
 
     # Telling
 
@@ -196,6 +213,12 @@ def _has_peer(record: Link | None, entry: SandboxEntry) -> bool:
         return False
     side = record.side_of(entry.attachment.container_id)
     return any(record.sandbox(one) is not None for one in ([side.other] if side is not None else Side))
+
+
+def _replaced(ends: Iterable[HeldEnd], old: HeldEnd, new: HeldEnd | None) -> tuple[HeldEnd, ...]:
+    """A sandbox's ends with `new`, if there is one, in the place of `old`."""
+    kept = tuple(one for one in ends if one.link != old.link)
+    return kept if new is None or any(one.link == new.link for one in kept) else (*kept, new)
 
 
 def _by_record(own: Iterable[OwnEnd]) -> dict[str, WantedLink]:

@@ -11,20 +11,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from ratchet.core.model import CURRENT_SCHEMA
+from ratchet.core.model import CURRENT_SCHEMA, EARLIER_SCHEMA
 
 
 @dataclass(frozen=True, slots=True)
 class NodeLease:
-    """A node's sign of life: `version` changes with each; `vtep` is where its tunnels end; `uid` is the Lease's own.
+    """A node's Lease: `version` changes with each renewal; `vtep` is where its tunnels end; `uid` is the Lease's own.
 
-    `schema` is the newest format of records that the node's agent reads (`core.model.CURRENT_SCHEMA`). `renewed` is the
-    renewal time by the node's clock; None if the Lease has none that can be read.
+    `schema` is the newest format of records that the node's agent reads (`core.model.CURRENT_SCHEMA`), `written_schema`
+    the format in which it writes new records. `renewed` is the renewal time by the node's clock; None if the Lease has
+    none that can be read.
     """
 
     node: str
     vtep: str
     schema: int = CURRENT_SCHEMA
+    written_schema: int = EARLIER_SCHEMA
     version: str = ""
     uid: str = ""
     renewed: datetime | None = field(default=None, compare=False)

@@ -71,6 +71,8 @@ VTEP_ANNOTATION = "ratchet.vtep"
 # Of a node's Lease: the newest format of records that its agent reads, and the renewal that says so. An earlier agent
 # that renews the Lease after a rollback leaves the annotation as it is.
 SCHEMA_ANNOTATION = "ratchet.schema"
+# Likewise the format in which the agent writes new records.
+WRITTEN_SCHEMA_ANNOTATION = "ratchet.written-schema"
 _MIRROR_MAX = 128  # characters; the kubelet's own are 32 or 36
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _GENERATIONS = range(1, 10**18)
@@ -268,7 +270,7 @@ def record_vni(config_map: Mapping[str, Any]) -> tuple[int, str] | None:
 
 
 def encode_node_lease(lease: NodeLease, seconds: float, now: datetime) -> Json:
-    """The Lease by which a node says that it is there, good for so many seconds."""
+    """The Lease of a node that is alive, valid for so many seconds from `now`."""
     renewed = now.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     return {
         "apiVersion": "coordination.k8s.io/v1",
@@ -276,7 +278,11 @@ def encode_node_lease(lease: NodeLease, seconds: float, now: datetime) -> Json:
         "metadata": {
             "name": node_lease_name(lease.node),
             "labels": {MANAGED_BY: MANAGER, LEASE_LABEL: "node"},
-            "annotations": {VTEP_ANNOTATION: lease.vtep, SCHEMA_ANNOTATION: f"{lease.schema} {renewed}"},
+            "annotations": {
+                VTEP_ANNOTATION: lease.vtep,
+                SCHEMA_ANNOTATION: f"{lease.schema} {renewed}",
+                WRITTEN_SCHEMA_ANNOTATION: f"{lease.written_schema} {renewed}",
+            },
         },
         "spec": {
             "holderIdentity": lease.node,
@@ -288,11 +294,12 @@ def encode_node_lease(lease: NodeLease, seconds: float, now: datetime) -> Json:
 
 def decode_node_lease(lease: Mapping[str, Any]) -> NodeLease:
     metadata, spec = lease.get("metadata", {}), lease.get("spec") or {}
-    annotations = metadata.get("annotations") or {}
+    annotations, renewed = metadata.get("annotations") or {}, spec.get("renewTime") or ""
     return NodeLease(
         node=spec.get("holderIdentity") or "",
         vtep=annotations.get(VTEP_ANNOTATION, ""),
-        schema=_announced_schema(annotations.get(SCHEMA_ANNOTATION, ""), spec.get("renewTime") or ""),
+        schema=_announced_schema(annotations.get(SCHEMA_ANNOTATION, ""), renewed),
+        written_schema=_announced_schema(annotations.get(WRITTEN_SCHEMA_ANNOTATION, ""), renewed),
         version=metadata.get("resourceVersion", ""),
         uid=metadata.get("uid", ""),
         renewed=_renew_time(lease),
@@ -300,7 +307,7 @@ def decode_node_lease(lease: Mapping[str, Any]) -> NodeLease:
 
 
 def _announced_schema(announced: str, renewed: str) -> int:
-    """The schema that the agent which last renewed a Lease reads; the earlier one where that agent did not say."""
+    """The schema in an annotation of the agent that last renewed a Lease; the earlier one if that agent wrote none."""
     schema, _, moment = announced.partition(" ")
     return int(schema) if _NUMBER.fullmatch(schema) and moment == renewed else EARLIER_SCHEMA
 

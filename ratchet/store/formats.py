@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from ratchet.core.heartbeat import NodeLease
-from ratchet.core.model import CURRENT_SCHEMA
+from ratchet.core.model import CURRENT_SCHEMA, EARLIER_SCHEMA
 
 
 class FormatSource(Protocol):
@@ -33,16 +33,26 @@ class RecordFormats:
         self._lock = threading.Lock()
         self._read = False
         self._writes_current = False
+        self._all_write_current = True
         self._earlier_possible = True
 
     def read(self, source: FormatSource, leases: Iterable[NodeLease] | None = None) -> None:
         """Read the announcements, or take `leases` as just read. Raises RatchetError."""
-        announced = source.node_leases() if leases is None else leases
+        announced = source.node_leases() if leases is None else list(leases)
         writes_current = all(lease.schema >= CURRENT_SCHEMA for lease in announced)
-        # Records of the earlier format may come for as long as somebody writes it; after that they only go.
-        earlier_possible = not writes_current or (self._earlier_possible and source.has_earlier_records())
+        all_write_current = writes_current and all(lease.written_schema >= CURRENT_SCHEMA for lease in announced)
+        # An agent may create an earlier record until it announces that it no longer writes that format, and its last
+        # one may be under way then: two reads have to agree. After that, earlier records are only deleted.
+        none_created = all_write_current and self._all_write_current
+        earlier_possible = not none_created or (self._earlier_possible and source.has_earlier_records())
         with self._lock:
-            self._read, self._writes_current, self._earlier_possible = True, writes_current, earlier_possible
+            self._read, self._writes_current = True, writes_current
+            self._all_write_current, self._earlier_possible = all_write_current, earlier_possible
+
+    @property
+    def written_schema(self) -> int:
+        """The format of new records, as far as it is known: CURRENT_SCHEMA or EARLIER_SCHEMA."""
+        return CURRENT_SCHEMA if self._writes_current else EARLIER_SCHEMA
 
     def writes_current(self, source: FormatSource) -> bool:
         """Whether a new record is of the current format. Raises RatchetError where that cannot be read."""

@@ -15,11 +15,11 @@ from unittest.mock import patch
 
 from ratchet.agent.membership import Membership
 from ratchet.core import record_updates
-from ratchet.core.intent import WantedLink
 from ratchet.core.model import Link, Pod, Side, Topology
 from ratchet.core.plan import Attempt, Build, Create, Done, MarkReady, Observe, Step, Underlay, plan
 from ratchet.errors import TopologiesUnknownError
 from ratchet.node import add, attach, reconciler
+from ratchet.node.attach import OwnEnd
 from ratchet.node.call import Call
 from ratchet.node.journal import HeldEnd, SandboxEntry
 from ratchet.node.reconciler import EndpointResult, Reconciler
@@ -213,8 +213,8 @@ def taking_unreadable_for_undeclared() -> Iterator[None]:
     """A link that is not found among the readable declarations is undeclared."""
     declared_now = Membership._declared_now
 
-    def readable(self: Membership, entry: SandboxEntry, pod: Pod) -> dict[str, WantedLink]:
-        return declared_now(self, entry, pod) or {}
+    def readable(self: Membership, entry: SandboxEntry, end: HeldEnd, pod: Pod) -> list[OwnEnd]:
+        return declared_now(self, entry, end, pod) or []
 
     with patch.object(Membership, "_declared_now", readable):
         yield

@@ -131,7 +131,7 @@ def test_a_declaration_is_compared_in_the_roles_of_the_record(primary: Side) -> 
 # Where a link is recorded
 
 
-class CachedStore(Records):
+class StoredRecords(Records):
     """Records of which some exist, and what the nodes' Leases announce."""
 
     def __init__(self, *records: Link, schemas: Sequence[int] = ()) -> None:
@@ -145,7 +145,7 @@ class CachedStore(Records):
         return self.stored.get(name), True
 
     def node_leases(self) -> list[NodeLease]:
-        return [NodeLease(f"node-{number}", "", schema) for number, schema in enumerate(self.schemas)]
+        return [NodeLease(f"node-{number}", "", schema, schema) for number, schema in enumerate(self.schemas)]
 
     def has_earlier_records(self) -> bool:
         return any(record.schema == EARLIER_SCHEMA for record in self.stored.values())
@@ -161,12 +161,12 @@ def greater_declares() -> WantedLink:
 
 def test_a_new_record_has_the_new_name_once_every_node_reads_it() -> None:
     for schemas in ([], [2], [2, 2], [2, 3]):
-        link = CachedStore(schemas=schemas).as_recorded(greater_declares())
+        link = StoredRecords(schemas=schemas).as_recorded(greater_declares())
         assert (link.name, link.schema) == (CABLE, 2)
 
 
 def test_a_new_record_is_as_earlier_versions_make_it_while_one_of_them_runs() -> None:
-    link = CachedStore(schemas=[2, 1]).as_recorded(greater_declares())
+    link = StoredRecords(schemas=[2, 1]).as_recorded(greater_declares())
     assert (link.name, link.schema, link.primary.name) == ("ns.y.in1.x.in1", EARLIER_SCHEMA, "y")
 
 
@@ -175,11 +175,11 @@ def test_a_new_record_is_as_earlier_versions_make_it_while_one_of_them_runs() ->
 def test_a_live_record_is_used_under_whichever_name_it_has(name: str, schemas: list[int]) -> None:
     earlier = replace(greater_declares().link, name=name, schema=EARLIER_SCHEMA)
     for one in (greater_declares(), both_declare()):
-        assert CachedStore(earlier, schemas=schemas).as_recorded(one).name == name
+        assert StoredRecords(earlier, schemas=schemas).as_recorded(one).name == name
 
 
 def test_earlier_names_are_not_asked_for_where_there_can_be_none() -> None:
-    records = CachedStore(schemas=[2])
+    records = StoredRecords(schemas=[2])
     records.as_recorded(greater_declares())
     assert records.asked == []
     records.schemas = [1]  # a node is rolled back
@@ -188,9 +188,32 @@ def test_earlier_names_are_not_asked_for_where_there_can_be_none() -> None:
     assert records.asked == ["ns.y.in1.x.in1", CABLE]
 
 
+def test_earlier_records_are_looked_for_while_an_agent_writes_them() -> None:
+    """An agent that learns last that all read the new format creates an earlier record meanwhile."""
+    records, formats = StoredRecords(schemas=[2, 2]), RecordFormats()
+    behind = [NodeLease("ahead", "", 2, 2), NodeLease("behind", "", 2, EARLIER_SCHEMA)]
+    formats.read(records, behind)
+    assert formats.writes_current(records)
+    assert formats.earlier_possible(records)
+    formats.read(records)
+    assert formats.earlier_possible(records), "its last record may be under way"
+    formats.read(records)
+    assert not formats.earlier_possible(records)
+
+
+def test_an_agent_announces_the_format_that_it_writes() -> None:
+    records, formats = StoredRecords(schemas=[2]), RecordFormats()
+    assert formats.written_schema == EARLIER_SCHEMA, "unknown"
+    formats.read(records)
+    assert formats.written_schema == 2
+    records.schemas = [1]
+    formats.read(records)
+    assert formats.written_schema == EARLIER_SCHEMA
+
+
 def test_earlier_records_are_looked_for_until_the_last_has_gone() -> None:
     earlier = replace(greater_declares().link, name="ns.y.in1.x.in1", schema=EARLIER_SCHEMA)
-    records, formats = CachedStore(earlier, schemas=[2]), RecordFormats()
+    records, formats = StoredRecords(earlier, schemas=[2]), RecordFormats()
     formats.read(records)
     assert formats.writes_current(records)
     assert formats.earlier_possible(records)
@@ -200,7 +223,7 @@ def test_earlier_records_are_looked_for_until_the_last_has_gone() -> None:
 
 
 def test_formats_that_cannot_be_read_are_unknown() -> None:
-    class Away(CachedStore):
+    class Away(StoredRecords):
         def node_leases(self) -> list[NodeLease]:
             raise ApiUnavailableError("cannot reach the Kubernetes API")
 
@@ -213,7 +236,7 @@ def test_an_end_is_known_by_its_pod_in_a_record_of_either_format() -> None:
         for pods in ([pod("x"), pod("y", Y_LISTS, **ALIAS)], [pod("x", X_LISTS), pod("y")]):
             found = wanted_links(pods)
             for one in pods:
-                (end,) = held_ends(CachedStore(schemas=schemas), one, found.ends_of(one))
+                (end,) = held_ends(StoredRecords(schemas=schemas), one, found.ends_of(one))
                 assert end.wanted.end(end.side).name in (one.ref.name, one.labels.get("ratchet.pod_name"))
                 assert end.declared == bool(one.annotations)
 

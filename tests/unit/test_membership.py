@@ -1,0 +1,119 @@
+"""The ends that a running pod keeps: by declarations that can be read, under the name of the link's record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ratchet.agent.membership import Membership, _by_record, _replaced
+from ratchet.core.intent import WantedLink, wanted_links
+from ratchet.core.model import Link, Pod, PodRef, Side, Topology
+from ratchet.node.journal import Attachment, HeldEnd, SandboxEntry
+
+
+def pod(name: str, annotations: dict[str, str] | None = None) -> Pod:
+    return Pod(PodRef("ns", name, f"uid-{name}"), {"ratchet": "true"}, annotations or {}, "node-a")
+
+
+Y = pod("y")
+LAB = Topology("ns", "lab", '- endpoints: ["x:in1", "y:in1"]')
+UNREADABLE = {"ratchet.links": "- {interface: in1, peer: "}
+
+
+class Declared:
+    """Records that have these pods and topologies, and the names that records are found under."""
+
+    def __init__(self, pods: Sequence[Pod], topologies: Sequence[Topology] = (), recorded: str = "") -> None:
+        self.pods = list(pods)
+        self.topologies = list(topologies)
+        self.recorded = recorded
+        self.known: dict[str, Link] = {}
+
+    def pods_now(self, _: str) -> list[Pod]:
+        return self.pods
+
+    def topologies_now(self, _: str) -> list[Topology]:
+        return self.topologies
+
+    def as_recorded(self, link: WantedLink) -> Link:
+        return replace(link.link, name=self.recorded or link.link.name)
+
+
+def membership_with(records: Any) -> Membership:
+    nothing: Any = None
+    return Membership(nothing, records, nothing, is_adding=nothing, reconcile_link=nothing, enqueue_pod=nothing)
+
+
+def end_of_y(*, declared: bool = False) -> HeldEnd:
+    ((wanted, side),) = wanted_links([pod("x"), Y], topologies=[LAB]).ends_of(Y)
+    return HeldEnd(wanted.link, side, index=7, declared=declared)
+
+
+def entry_with(end: HeldEnd) -> SandboxEntry:
+    return SandboxEntry(Attachment("net", "container", "eth0"), "/run/netns/y", Y.ref, (end,), asks=True)
+
+
+@pytest.mark.parametrize(
+    ("pods", "topologies", "known"),
+    [
+        ([pod("x"), Y], [], True),
+        ([pod("x"), Y], [LAB], True),
+        ([Y], [], True),
+        ([pod("x"), Y], [replace(LAB, text='- {endpoints: ["x:in1", ')], False),
+        ([pod("x", UNREADABLE), Y], [], False),
+        ([pod("x"), pod("z", UNREADABLE), Y], [], True),
+    ],
+    ids=[
+        "no declaration",
+        "a declaration",
+        "no peer",
+        "an unreadable topology",
+        "a peer whose declaration is unreadable",
+        "another pod whose declaration is unreadable",
+    ],
+)
+def test_what_a_pod_is_to_have_is_known_if_whoever_may_declare_the_link_can_be_read(
+    pods: list[Pod], topologies: list[Topology], known: bool
+) -> None:
+    end = end_of_y()
+    declared = membership_with(Declared(pods, topologies))._declared_now(entry_with(end), end, Y)
+    assert (declared is not None) is known
+
+
+@pytest.mark.parametrize("declared", [False, True])
+def test_only_a_link_that_others_declared_becomes_undeclared(declared: bool) -> None:
+    reason = membership_with(Declared([Y]))._why_removed(end_of_y(declared=declared), {})
+    assert (reason is None) is declared
+
+
+@pytest.mark.parametrize("declared", [False, True])
+def test_an_end_moves_to_the_name_of_its_links_record(declared: bool) -> None:
+    """Whoever declares the link: the peer may have joined it under a name that is looked for first."""
+    end, records = end_of_y(declared=declared), Declared([pod("x"), Y], [LAB], recorded="ns.x.in1.y.in1-earlier")
+    own = list(wanted_links(records.pods, topologies=records.topologies).ends_of(Y))
+    membership = membership_with(records)
+    assert membership._why_removed(end, _by_record(own)) == "the link is recorded as ns.x.in1.y.in1-earlier"
+    renamed = membership._renamed(end, Y, own)
+    assert renamed is not None
+    assert (renamed.link, renamed.index, renamed.declared) == ("ns.x.in1.y.in1-earlier", 7, declared)
+
+
+def test_an_end_stays_while_its_record_has_both_ends() -> None:
+    end, records = end_of_y(), Declared([pod("x"), Y], [LAB], recorded="another")
+    sandbox: Any = SimpleNamespace(node="a")
+    both = [replace(end.wanted.end(side), sandbox=sandbox) for side in Side]
+    records.known[end.link] = replace(end.wanted, primary=both[0], pair=both[1])
+    own = wanted_links(records.pods, topologies=records.topologies).ends_of(Y)
+    assert membership_with(records)._why_removed(end, _by_record(own)) is None
+
+
+def test_a_renamed_end_takes_the_place_of_the_old_one_once() -> None:
+    old = end_of_y()
+    new, other = (replace(old, wanted=replace(old.wanted, name=name)) for name in ("new", "other"))
+    assert _replaced([other, old], old, None) == (other,)
+    assert _replaced([other, old], old, new) == (other, new)
+    assert _replaced([new, old], old, new) == (new,)
