@@ -38,6 +38,8 @@ class Testbed:
     `kubeconfig` is an API server to use; None for an embedded one, which `middlewares` may wrap to inject faults.
     """
 
+    __test__ = False  # not a test case, although pytest would take it for one by its name
+
     prefix: str | None = None
     kubeconfig: Path | None = None
     middlewares: Sequence[Middleware] = ()
