@@ -75,6 +75,7 @@ class Heartbeat:
             log.warning("%s", error)
             vtep = ""
         try:
+            self._read_formats()
             written = self._records.formats.written_schema
             lease = NodeLease(self._settings.node_name, vtep, written_schema=written)
             self._records.beat(lease, self._settings.node_lost_after, datetime.now(UTC))
@@ -87,6 +88,17 @@ class Heartbeat:
             if isinstance(error, ApiUnavailableError):
                 return
         self._follow_node_addresses()
+
+    def _read_formats(self) -> None:
+        """Read the formats before the first renewal, which announces what this agent writes.
+
+        This node's own Lease is among those that are read: it announces what the agent before this one read. An agent
+        that cannot read the Leases announces the earlier format.
+        """
+        try:
+            self._records.formats.writes_current(self._records)
+        except RatchetError as error:
+            log.warning("cannot read the node Leases: %s", error)
 
     def _follow_underlay(self) -> None:
         """Look at the node's interfaces again, and call `on_move` if the tunnels' side of this node has changed."""
