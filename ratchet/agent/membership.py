@@ -145,13 +145,19 @@ class Membership:
             return
         own = self._declared_now(entry, end, pod)
         if own is not None and (reason := self._why_removed(end, _by_record(own))) is not None:
-            self._remove_end(entry, end, reconciler, reason, self._renamed(end, pod, own))
+            self._remove_end(entry, end, reconciler, reason, self._renamed(end, own))
         self._undeclared.pop((entry.attachment, end.link), None)
 
-    def _renamed(self, end: HeldEnd, pod: Pod, own: Iterable[OwnEnd]) -> HeldEnd | None:
-        """The same end under the name of its link's record; None if the pod is to have no such link."""
-        renamed = held_ends(self.records, pod, [one for one in own if end.link in one[0].record_names()])
-        return replace(renamed[0], index=end.index, declared=end.declared) if renamed else None
+    def _renamed(self, end: HeldEnd, own: Iterable[OwnEnd]) -> HeldEnd | None:
+        """The end, as it was declared when it was taken, under the name of its link's record.
+
+        None if the pod is to have no such link.
+        """
+        link = _by_record(own).get(end.link)
+        if link is None:
+            return None
+        recorded = self.records.as_recorded(link)
+        return replace(end, wanted=replace(end.wanted, name=recorded.name, schema=recorded.schema))
 
     def _remove_end(
         self, entry: SandboxEntry, end: HeldEnd, reconciler: Reconciler, reason: str, renamed: HeldEnd | None = None

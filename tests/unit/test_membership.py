@@ -97,9 +97,19 @@ def test_an_end_moves_to_the_name_of_its_links_record(declared: bool) -> None:
     own = list(wanted_links(records.pods, topologies=records.topologies).ends_of(Y))
     membership = membership_with(records)
     assert membership._why_removed(end, _by_record(own)) == "the link is recorded as ns.x.in1.y.in1-earlier"
-    renamed = membership._renamed(end, Y, own)
+    renamed = membership._renamed(end, own)
     assert renamed is not None
     assert (renamed.link, renamed.index, renamed.declared) == ("ns.x.in1.y.in1-earlier", 7, declared)
+
+
+@pytest.mark.parametrize("declared", [False, True])
+def test_an_end_moves_as_it_was_declared_when_it_was_taken(declared: bool) -> None:
+    end, edited = end_of_y(declared=declared), replace(LAB, text=f"{LAB.text}\n  mtu: 1400")
+    records = Declared([pod("x"), Y], [edited], recorded="ns.x.in1.y.in1-earlier")
+    own = wanted_links(records.pods, topologies=records.topologies).ends_of(Y)
+    renamed = membership_with(records)._renamed(end, own)
+    assert own[0][0].link.primary.properties.mtu == 1400
+    assert renamed == replace(end, wanted=replace(end.wanted, name=records.recorded))
 
 
 def test_an_end_stays_while_its_record_has_both_ends() -> None:
