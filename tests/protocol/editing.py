@@ -120,12 +120,19 @@ class DeclaredRecords(Records):
 # The processes
 
 
-def _call(command: Command, sandbox: Sandbox, declared: Declared) -> Call:
-    call = plain_call(command, sandbox, FakeJournal(), DeclaredRecords(declared))
+def _call(command: Command, sandbox: Sandbox, declared: Declared, records: Callable[[Declared], Records]) -> Call:
+    call = plain_call(command, sandbox, FakeJournal(), records(declared))
     return replace(call, require=False)
 
 
-def starting(sandbox: Sandbox, declared: Declared, *, after: str = "", killable: bool = False) -> Process:
+def starting(
+    sandbox: Sandbox,
+    declared: Declared,
+    *,
+    after: str = "",
+    killable: bool = False,
+    records: Callable[[Declared], Records] = DeclaredRecords,
+) -> Process:
     """ADD of a sandbox that replaces the sandbox `after`. It leaves to the agent what would have to wait."""
 
     def start() -> str:
@@ -134,7 +141,7 @@ def starting(sandbox: Sandbox, declared: Declared, *, after: str = "", killable:
 
     def run() -> str:
         with _calling(sandbox.container_id), suppress(RatchetError):
-            add(_call(Command.ADD, sandbox, declared))
+            add(_call(Command.ADD, sandbox, declared, records))
         return END
 
     stages = {"start": start, "add": run}
@@ -155,7 +162,7 @@ def ending(sandbox: Sandbox, declared: Declared, *, times: int = 1, name: str = 
     """The runtime's DEL of a sandbox, so many times one after the other."""
 
     def calling(left: int) -> str:
-        delete(_call(Command.DEL, sandbox, declared))
+        delete(_call(Command.DEL, sandbox, declared, DeclaredRecords))
         return str(left) if left else END
 
     stages = {str(left): partial(calling, left - 1) for left in range(times, 0, -1)}
@@ -381,8 +388,10 @@ def _attachment_of(about: Any) -> Any:
     return getattr(about, "attachment", about)
 
 
-def started(world: World, sandbox: Sandbox, declared: Declared) -> World:
-    process = starting(sandbox, declared)
+def started(
+    world: World, sandbox: Sandbox, declared: Declared, records: Callable[[Declared], Records] = DeclaredRecords
+) -> World:
+    process = starting(sandbox, declared, records=records)
     for stage in ("start", "add"):
         world = Alone(world, sandbox.node).run(process.stages[stage])
     return world

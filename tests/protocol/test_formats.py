@@ -1,0 +1,194 @@
+"""One link that two nodes have recorded in two formats, in every order of steps.
+
+One node has read that all agents read schema 2, the other has not. Each pod waits for its peer in a record of its own.
+By the time of the search both nodes write schema 2 and look for earlier records.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from unittest.mock import patch
+
+import pytest
+
+from ratchet.agent.membership import Membership
+from ratchet.core.heartbeat import NodeLease
+from ratchet.core.intent import WantedLink
+from ratchet.core.model import CURRENT_SCHEMA, EARLIER_SCHEMA, State
+from ratchet.core.state_machine import derive
+from ratchet.node.journal import HeldEnd
+from ratchet.store.formats import RecordFormats
+from tests.protocol.asking import Request
+from tests.protocol.editing import (
+    Declared,
+    DeclaredRecords,
+    doubly_held,
+    ending,
+    pod_of,
+    sandbox_in,
+    started,
+    starting,
+    worker,
+)
+from tests.protocol.exploring import Place, Process, Report, Search
+from tests.protocol.scenes import RECORDS, Expectation, Unheard, link_of, stand_in_kernel
+from tests.protocol.world import Actor, World
+
+NOT_ONE = "the link has not one record"
+NOT_LINKED = "the link is not linked"
+
+
+@dataclass(frozen=True)
+class Announced:
+    """The Leases of nodes whose agents read this schema. Records of schema 1 are there."""
+
+    schema: int
+
+    def node_leases(self) -> list[NodeLease]:
+        return [NodeLease("C", "", self.schema)]
+
+    def has_earlier_records(self) -> bool:
+        return True
+
+
+class Behind(DeclaredRecords):
+    """The records of a node that has not read that all agents read schema 2."""
+
+    def __init__(self, declared: Declared) -> None:
+        super().__init__(declared)
+        self.formats.read(Announced(EARLIER_SCHEMA))
+
+
+class Switched(DeclaredRecords):
+    """The records of a node that writes schema 2 and looks for earlier records."""
+
+    def __init__(self, declared: Declared) -> None:
+        super().__init__(declared)
+        self.formats = RecordFormats()
+        self.formats.read(Announced(CURRENT_SCHEMA))
+
+
+@dataclass(frozen=True)
+class TwoFormats:
+    """The pod y declares its link to x, which the node of the pod `behind` has recorded in schema 1, the other in 2.
+
+    The pod `restarts`, if any, gets another sandbox meanwhile. `latched`: the node that writes schema 2 first looks for
+    no earlier records.
+    """
+
+    behind: str
+    restarts: str = ""
+    latched: bool = False
+
+    @property
+    def declared(self) -> Declared:
+        links = "- {peer: x, ifname: in1, peer_ifname: in1}"
+        return Declared((pod_of("x", "A"), pod_of("y", "B", 1, links)))
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The link's names in schema 1 and in schema 2."""
+        (wanted,) = self.declared.wanted().links
+        return wanted.earlier_link().name, wanted.link.name
+
+    def world(self) -> World:
+        ahead = "x" if self.behind == "y" else "y"
+        world = started(World(), sandbox_in(self.declared, self.behind), self.declared, Behind)
+        return started(world, sandbox_in(self.declared, ahead), self.declared)
+
+    def search(self) -> Search:
+        ahead = DeclaredRecords if self.latched else Switched
+        known = {pod.node: Switched if pod.ref.name == self.behind else ahead for pod in self.declared.pods}
+        processes = [worker(node, self.names, self.declared, records=one) for node, one in known.items()]
+        return Search(self.world(), [*processes, *self._calls()], self._check, self._unheard())
+
+    def _calls(self) -> Iterator[Process]:
+        if self.restarts:
+            first, second = (sandbox_in(self.declared, self.restarts, number) for number in (1, 2))
+            yield ending(first, self.declared)
+            yield starting(second, self.declared, after=first.container_id, records=Switched)
+
+    def _unheard(self) -> Callable[[World, Actor, Request], bool]:
+        """A node with one process has its journal and its locks to itself."""
+        first = {f"{self.restarts}1"} if self.restarts else set()
+        lasting, busy = Unheard(frozenset(first), frozenset()), {"x": "A", "y": "B"}.get(self.restarts)
+
+        def unheard(world: World, actor: Actor, request: Request) -> bool:
+            if request[0] in ("entries", "held", "cookie", "read", "write", "change_ends", "of_container"):
+                return actor.node != busy
+            return request[0] == "is_there" or lasting(world, actor, request)
+
+        return unheard
+
+    def _check(self, world: World, places: tuple[Place, ...], quiet: bool) -> Iterator[str]:
+        yield from Expectation().check(world, places, quiet)
+        texts = [text for path, text in world.objects if path.startswith(RECORDS)]
+        records = [link_of(text) for text in texts]
+        yield from doubly_held(records)
+        if quiet and len(records) != 1:
+            yield NOT_ONE
+        elif quiet and not (
+            derive(records[0]) is State.LINKED
+            and all(records[0].side_of(one) is not None for one in self._last())
+            and stand_in_kernel(texts[0], world.interfaces, world.namespaces)
+            and len(world.interfaces) == 2
+        ):
+            yield NOT_LINKED
+
+    def _last(self) -> list[str]:
+        """The last sandbox of each pod."""
+        return [f"{pod}{2 if pod == self.restarts else 1}" for pod in "xy"]
+
+
+SCENES = {f"{pod} is behind": TwoFormats(pod) for pod in "xy"}
+LARGE = {f"{pod} is behind, {restarts} restarts": TwoFormats(pod, restarts) for pod in "xy" for restarts in "xy"}
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_no_order_of_steps_leaves_a_link_with_two_records(name: str, told: Callable[[Report], None]) -> None:
+    report = SCENES[name].search().run()
+    told(report)
+    assert report.complete
+    assert report.quiet
+    assert not report.faults, str(report)
+
+
+@pytest.mark.skipif(not os.environ.get("RATCHET_EXHAUSTIVE"), reason="RATCHET_EXHAUSTIVE is not set")
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", LARGE)
+def test_no_order_of_steps_leaves_two_records_while_a_pod_restarts(name: str, told: Callable[[Report], None]) -> None:
+    report = LARGE[name].search().run(most=20_000_000)
+    told(report)
+    assert report.complete
+    assert not report.faults, str(report)
+
+
+@contextmanager
+def keeping_declared_ends() -> Iterator[None]:
+    """The end of a link that the pod itself declares never moves to another record."""
+    why_removed = Membership._why_removed
+
+    def why(self: Membership, end: HeldEnd, by_record: Mapping[str, WantedLink]) -> str | None:
+        return None if end.declared else why_removed(self, end, by_record)
+
+    with patch.object(Membership, "_why_removed", why):
+        yield
+
+
+MUTATIONS: dict[str, tuple[Callable[[], AbstractContextManager[None]], TwoFormats]] = {
+    "declared ends stay": (keeping_declared_ends, TwoFormats("x")),
+    "the node ahead does not look for earlier records, x is behind": (nullcontext, TwoFormats("x", latched=True)),
+    "the node ahead does not look for earlier records, y is behind": (nullcontext, TwoFormats("y", latched=True)),
+}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_the_search_finds_two_records_where_a_rule_is_left_out(name: str, told: Callable[[Report], None]) -> None:
+    left_out, scene = MUTATIONS[name]
+    with left_out():
+        report = scene.search().run(first_fault=True)
+    told(report)
+    assert NOT_ONE in report.faults, str(report)
