@@ -125,7 +125,9 @@ def sharing_interfaces() -> Iterator[None]:
 def forgetting_before_taking_down() -> Iterator[None]:
     """An end that is given up is forgotten first, and its interface removed by its name, whichever link has it."""
 
-    def give_up(self: Membership, entry: SandboxEntry, end: HeldEnd, reconciler: Reconciler, reason: str) -> None:
+    def remove_end(
+        self: Membership, entry: SandboxEntry, end: HeldEnd, reconciler: Reconciler, reason: str, _: HeldEnd | None
+    ) -> None:
         container_id = entry.attachment.container_id
         with self.journal.lock(end.link):
             if membership._has_peer(self.records.link(end.link), entry) or not self.journal.still_wants(entry, end):
@@ -135,7 +137,7 @@ def forgetting_before_taking_down() -> Iterator[None]:
             by_name = replace(entry.location(end), index=0)
             take_down(self.journal, container_id, by_name, end.ifname)
 
-    with patch.object(Membership, "_remove_end", give_up):
+    with patch.object(Membership, "_remove_end", remove_end):
         yield
 
 
