@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ratchet.core.model import Link, Pod, Topology
+from ratchet.core.model import EARLIER_SCHEMA, Link, Pod, Topology
 from ratchet.errors import TopologiesUnknownError
 from ratchet.store.cache import Caches, KeyedNotifier, LinkCache, NodeAddressCache, PodCache
 from ratchet.store.listwatch import Informer, Source
@@ -118,6 +118,10 @@ class Informers:
         link = self.caches.links.get(name)
         if link is not None and link.vni is not None:
             self.caches.numbers.note(link.vni, link.uid)
+        if link is not None and link.schema == EARLIER_SCHEMA:
+            self.caches.formats.note_earlier()
+            if link.kind is None:  # its peer may wait in a record of the current format (`store.formats`)
+                self._enqueue_pods(link.namespace, {link.primary.name, link.pair.name})
         self._enqueue_link(name)
 
     def _node_pods_changed(self, changes: Sequence[PodChange]) -> None:

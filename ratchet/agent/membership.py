@@ -145,7 +145,10 @@ class Membership:
             return
         own = self._declared_now(entry, end, pod)
         if own is not None and (reason := self._why_removed(end, _by_record(own))) is not None:
-            self._remove_end(entry, end, reconciler, reason, self._renamed(end, own))
+            renamed = self._renamed(end, own)
+            # The pod's own declaration holds while it runs: such an end moves, and only to a record that exists.
+            if not end.declared or (renamed is not None and self.records.link(renamed.link) is not None):
+                self._remove_end(entry, end, reconciler, reason, renamed)
         self._undeclared.pop((entry.attachment, end.link), None)
 
     def _renamed(self, end: HeldEnd, own: Iterable[OwnEnd]) -> HeldEnd | None:

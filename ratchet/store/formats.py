@@ -25,8 +25,8 @@ class FormatSource(Protocol):
 class RecordFormats:
     """What is known of the formats in use; safe between threads. Unknown until the first `read`.
 
-    Not guaranteed: that all nodes learn of a change in the same moment. Two records of one link that come of this are
-    found by `Records.as_recorded`, which every node asks in the same order.
+    Nodes learn of a change at different times, and can create two records of one link meanwhile. `Records.as_recorded`
+    finds both, in the same order on every node. An end without a peer moves to the first one (`agent.membership`).
     """
 
     def __init__(self) -> None:
@@ -48,6 +48,11 @@ class RecordFormats:
         with self._lock:
             self._read, self._writes_current = True, writes_current
             self._all_write_current, self._earlier_possible = all_write_current, earlier_possible
+
+    def note_earlier(self) -> None:
+        """Note that a watch reported a record of the earlier format."""
+        with self._lock:
+            self._earlier_possible = True
 
     @property
     def written_schema(self) -> int:

@@ -201,6 +201,13 @@ def test_earlier_records_are_looked_for_while_an_agent_writes_them() -> None:
     assert not formats.earlier_possible(records)
 
 
+def test_earlier_records_are_looked_for_once_a_watch_reports_one() -> None:
+    records, formats = StoredRecords(schemas=[2]), RecordFormats()
+    assert not formats.earlier_possible(records)
+    formats.note_earlier()
+    assert formats.earlier_possible(records)
+
+
 def test_an_agent_announces_the_format_that_it_writes() -> None:
     records, formats = StoredRecords(schemas=[2]), RecordFormats()
     assert formats.written_schema == EARLIER_SCHEMA, "unknown"
