@@ -196,8 +196,14 @@ class LinkController:
             log.info("forgot sandbox %s: it is gone with its pod, and no DEL came", container_id)
 
     def _is_alive(self, entry: SandboxEntry) -> bool:
-        pod = self._pod(entry)
-        return pod is not None and not pod.finished and not pod.deleting
+        """Whether the sandbox's pod runs, as the API has it now.
+
+        The cache can still have a pod whose end the garbage collector has removed from the record.
+        """
+        if entry.pod is None:
+            return False
+        pod = self.records.pod(entry.pod.namespace, entry.pod.name)
+        return pod is not None and pod.ref.is_same_pod(entry.pod) and not pod.finished and not pod.deleting
 
     def _pod(self, entry: SandboxEntry) -> Pod | None:
         """The pod that this is a sandbox of, if the API still has it."""

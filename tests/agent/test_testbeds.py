@@ -20,8 +20,8 @@ from tests.support.namespaces import may_make_namespaces
 STARTER = """
 import sys, tempfile, time
 tempfile.tempdir = sys.argv[2]
-from ratchet.dev.testbed import Bed
-with Bed(prefix=sys.argv[1]) as bed:
+from ratchet.dev.testbed import Testbed
+with Testbed(prefix=sys.argv[1]) as bed:
     bed.add_node("a", "192.168.1.73/24", {"cniVersion": "1.0.0", "name": "net", "type": "ratchet"}, agent={})
     print(bed.agents["a"].pid, flush=True)
     time.sleep(60)

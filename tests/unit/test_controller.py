@@ -91,6 +91,27 @@ def test_a_sandbox_lives_with_its_pod_or_its_static_pod(
     assert links._is_alive(entry) is alive
 
 
+def test_a_sandbox_whose_pod_only_the_cache_has_is_dead() -> None:
+    """It would take the place again from which the garbage collector has removed it."""
+    nothing: Any = None
+
+    def pod(_namespace: str, _name: str, uid: str = "") -> Pod | None:
+        return Pod(ORDINARY.pod) if uid else None
+
+    links = controller.LinkController(
+        node="node-a",
+        journal=nothing,
+        records=SimpleNamespace(pod=pod),  # type: ignore[arg-type]
+        sites=nothing,
+        announcer=nothing,
+        metrics=nothing,
+        is_adding=nothing,
+        is_lost=nothing,
+        membership=nothing,
+    )
+    assert not links._is_alive(PRIMARY_ENTRY)
+
+
 class Events:
     """An announcer that keeps what it is called with: reason, text and interface."""
 
