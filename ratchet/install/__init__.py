@@ -1,7 +1,7 @@
-"""Putting the plugin where a container runtime looks for it, so that a half-done install never breaks a pod's start.
+"""Install the plugin where the container runtime looks for it. A half-finished install never breaks a pod's start.
 
-`executables` is what is executed; `bundle` a Python to take along, for nodes that have none; `kubeconfig` what a plugin
-reaches the API with; `network` the runtime's configuration, which comes last; `keep` sees to it that all of it stays.
+`plugin`: the executables. `bundle`: a Python for nodes that have none. `kubeconfig`: the account of a plugin without an
+agent. `conflist`: the runtime's configuration, which is written last. `loop`: keeps all of it installed.
 """
 
 from ratchet.install.conflist import CONFIG
