@@ -17,6 +17,7 @@ from contextlib import closing, contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass
 from http import HTTPStatus
+from http.client import responses
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -412,7 +413,7 @@ def _refusal(method: str, path: str, status: int, data: bytes, headers: Mapping[
         answer = {}
     said = str(answer.get("message") or "") if isinstance(answer, dict) else ""
     reason = answer.get("reason") if isinstance(answer, dict) else None
-    message = f"cannot {method} {path}: {said or HTTPStatus(status).phrase}"
+    message = f"cannot {method} {path}: {said or responses.get(status, f'HTTP status {status}')}"
     if status == HTTPStatus.NOT_FOUND:
         return NotFoundError(message)
     if status == HTTPStatus.CONFLICT:

@@ -24,8 +24,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.connections.add(self.client_address)
         moved = self.path.endswith("/moved")
+        status = 520 if self.path.endswith("/unknown") else 200
         body = json.dumps({"target": self.path, "agent": self.headers["User-Agent"]}).encode()
-        self.send_response(307 if moved else 200)
+        self.send_response(307 if moved else status)
         if moved:
             self.send_header("Location", "/elsewhere")
         self.send_header("Content-Length", str(len(body)))
@@ -88,6 +89,12 @@ def test_a_redirect_is_not_followed(server: Server) -> None:
     api._observer = lambda _method, _path, status, _seconds: answered.append(status)
     api.get("/moved")
     assert answered == [307]
+
+
+def test_a_status_that_http_does_not_define_is_an_error_that_names_it(server: Server) -> None:
+    """Proxies in front of an API server have statuses of their own."""
+    with pytest.raises(RatchetError, match=r"cannot GET /unknown: HTTP status 520"):
+        api_at(server.url).get("/unknown")
 
 
 def test_requests_share_one_connection_until_it_is_closed(server: Server) -> None:
