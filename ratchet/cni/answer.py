@@ -1,4 +1,4 @@
-"""What goes back to the runtime on stdout besides results: errors and versions (SPEC.md, section 5)."""
+"""Responses to the runtime other than results: errors and versions (SPEC.md, section 5)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from ratchet.errors import RatchetError
 
 
 def error_json(error: RatchetError, version: str) -> dict[str, Any]:
-    """The error as the runtime reads it: cniVersion, code, msg, details."""
+    """The error as CNI JSON: cniVersion, code, msg, details."""
     return {"cniVersion": version, "code": error.code, "msg": str(error), "details": error.details}
 
 
 def version_json(version: str) -> dict[str, Any]:
-    """The answer to VERSION; `version` is the asker's, echoed."""
+    """The response to VERSION; `version` is the request's cniVersion, echoed."""
     return {"cniVersion": version, "supportedVersions": list(SUPPORTED)}
 
 
 def answer_version(stdin: bytes) -> str:
-    """The cniVersion to answer an error with, whatever is wrong with the configuration: its own where we speak it.
+    """The cniVersion for an error response: the configuration's own if it is supported.
 
-    Never raises: the answer to an unreadable configuration is in the latest version.
+    Never raises. The response to an unreadable configuration has the latest version.
     """
     version = _stated_version(stdin)
     if version == "":
@@ -31,7 +31,7 @@ def answer_version(stdin: bytes) -> str:
 
 
 def asked_version(stdin: bytes) -> str:
-    """The cniVersion that whoever asks for VERSION has stated; the latest where stdin is empty or no version."""
+    """The cniVersion in a VERSION request; the latest version if stdin is empty or states none."""
     version = _stated_version(stdin)
     return version if isinstance(version, str) and looks_like_version(version) else LATEST
 

@@ -1,4 +1,4 @@
-"""What the runtime says in the environment: the `CNI_*` variables (SPEC.md, section 2, "Parameters")."""
+"""Parameters from the environment: the `CNI_*` variables (SPEC.md, section 2, "Parameters")."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _REQUIRED = {
 }
 
 _CONTAINER_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
-# A container id becomes a file name with a suffix; file names end at 255 bytes.
+# A container ID plus a suffix becomes a file name; file names have at most 255 bytes.
 _CONTAINER_ID_LENGTH = 200
 _IFNAME_BYTES = 15  # IFNAMSIZ, less the terminating zero
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -44,12 +44,13 @@ _UID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9-]{0,127}")
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """One call of the plugin.
+    """The arguments of one call of the plugin.
 
-    `netns` is a path, empty where the runtime has none any more (DEL). `path` are the directories of `CNI_PATH`.
-    `args` are the pairs of `CNI_ARGS`. `variables` are all `CNI_*` variables as they came, for delegated plugins.
-    For GC, STATUS and VERSION there is no attachment: container_id, netns and ifname are empty.
-    `root` is where this process has the file system that the caller's paths of plugins are of; empty: its own.
+    `netns` is a path, empty if the runtime no longer has one (DEL). `path` are the directories of `CNI_PATH`, `args`
+    the pairs of `CNI_ARGS`. `variables` are all `CNI_*` variables unchanged, for delegated plugins. GC, STATUS and
+    VERSION have no attachment: container_id, netns and ifname are empty.
+
+    `root` is where this process finds the file system that the caller's plugin paths refer to; empty: its own.
     """
 
     command: Command
@@ -79,9 +80,10 @@ class Arguments:
 
 
 def read_arguments(environ: Mapping[str, str]) -> Arguments:
-    """The call that the environment describes; variables that the command does not need are not judged.
+    """Read a call's arguments from the environment.
 
-    Raises InvalidEnvironmentError (code 4) whose message names every missing variable, or the invalid one.
+    Variables that the command does not need are not validated. Raises InvalidEnvironmentError (code 4). Its message
+    names all missing variables, or the invalid one.
     """
     variables = {name: value for name, value in environ.items() if name.startswith("CNI_")}
     command = read_command(variables)
@@ -99,7 +101,7 @@ def read_arguments(environ: Mapping[str, str]) -> Arguments:
 
 
 def read_command(environ: Mapping[str, str]) -> Command:
-    """The command that the environment names. Raises InvalidEnvironmentError."""
+    """Read CNI_COMMAND. Raises InvalidEnvironmentError."""
     text = environ.get("CNI_COMMAND", "")
     if not text:
         raise InvalidEnvironmentError("cannot read the environment: CNI_COMMAND is missing")
@@ -125,7 +127,7 @@ def _container_id(text: str) -> str:
 
 
 def _netns(text: str, command: Command) -> str:
-    # DEL has to come to its end whatever is left of the sandbox (SPEC.md, section 2, "DEL").
+    # DEL must succeed whatever is left of the sandbox (SPEC.md, section 2, "DEL").
     if command is not Command.DEL and not (text.startswith("/") and text.isprintable()):
         raise _invalid("CNI_NETNS", text, "must be an absolute path")
     return text
@@ -139,10 +141,10 @@ def _ifname(text: str) -> str:
 
 
 def ifname_fault(name: str) -> str:
-    """Why the kernel or the specification would refuse an interface's name; empty where neither would.
+    """Why the kernel or the specification rejects an interface name; empty if it is valid.
 
-    The rules are libcni's ValidateInterfaceName and dev_valid_name of net/core/dev.c; what cannot be printed is
-    refused as well, since names are shown to people.
+    The rules are libcni's ValidateInterfaceName and dev_valid_name of net/core/dev.c. Names with unprintable characters
+    are rejected too, because names are shown to people.
     """
     if not name or name in (".", ".."):
         return "must be the name of an interface"
@@ -166,7 +168,7 @@ def _pod_args(text: str) -> dict[str, str]:
 
 
 def _check_pod(pairs: Mapping[str, str]) -> None:
-    # Names of pods become parts of URLs, so what would not be a name there is refused here.
+    # Pod names become parts of URLs, so invalid names are rejected here.
     rules: dict[str, tuple[Callable[[str], object], str]] = {
         "K8S_POD_NAMESPACE": (is_dns_label, "is not the name of a namespace"),
         "K8S_POD_NAME": (is_dns_subdomain, "is not the name of a pod"),
@@ -179,12 +181,12 @@ def _check_pod(pairs: Mapping[str, str]) -> None:
 
 
 def is_dns_label(text: str) -> bool:
-    """Whether the text is a name as Kubernetes gives namespaces (RFC 1123 label, at most 63 characters)."""
+    """Whether the text is a valid Kubernetes namespace name (RFC 1123 label, at most 63 characters)."""
     return _LABEL.fullmatch(text) is not None
 
 
 def is_dns_subdomain(text: str) -> bool:
-    """Whether the text is a name as Kubernetes gives pods (RFC 1123 subdomain, at most 253 characters)."""
+    """Whether the text is a valid Kubernetes pod name (RFC 1123 subdomain, at most 253 characters)."""
     return len(text) <= 253 and _SUBDOMAIN.fullmatch(text) is not None
 
 

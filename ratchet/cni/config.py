@@ -32,16 +32,16 @@ _SPECIFIED = frozenset({
     "disableCheck", "disableGC", "loadOnlyInlinedPlugins",
 })
 # fmt: on
-# Keys of the 2017 prototype that nothing reads: there is no etcd and no child process.
+# Keys of the 2017 prototype that are ignored: Ratchet has no etcd and no child process.
 RETIRED_KEYS = ("etcd_host", "etcd_port", "child_path", "use_labels", "cniDir")
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")  # libcni, pkg/utils: network names
-# The second is the name by mistake of an early text of the specification; libcni writes both (cni#1101).
+# An early text of the specification had the second name by mistake; libcni writes both (cni#1101).
 VALID_ATTACHMENTS_KEYS = ("cni.dev/valid-attachments", "cni.dev/attachments")
 
 
 class PluginKey(NamedTuple):
-    """A key of Ratchet's own, for docs/configuration.md. `daemonless_only`: an agent ignores it."""
+    """A key that Ratchet defines, for docs/configuration.md. `daemonless_only`: an agent ignores it."""
 
     name: str
     default: str
@@ -104,7 +104,7 @@ _PLUGIN_KEY_NAMES = frozenset(key.name for key in PLUGIN_KEYS)
 
 @dataclass(frozen=True, slots=True)
 class ValidAttachment:
-    """An attachment that the runtime still knows (GC): the container id and interface name of its ADD."""
+    """A valid attachment in a GC call: the container ID and interface name of its ADD."""
 
     container_id: str
     ifname: str
@@ -112,11 +112,11 @@ class ValidAttachment:
 
 @dataclass(frozen=True, slots=True)
 class NetworkConfig:
-    """A network configuration, read and validated; `PLUGIN_KEYS` has the meaning of Ratchet's keys.
+    """A validated network configuration; `PLUGIN_KEYS` documents the keys that Ratchet defines.
 
     `raw` is the object on stdin. `valid_attachments` is None if the runtime gave no list, which is not an empty list.
-    `wait` is in seconds. Keys that are not given are None, unless they have a default here. `vni_range` is the first
-    and the last VNI. `ignored` has the keys of the 2017 prototype, `unknown` the keys that nobody knows.
+    `wait` is in seconds. Keys that are not set are None, unless they have a default here. `vni_range` is the first
+    and the last VNI. `ignored` has the keys of the 2017 prototype, `unknown` the unknown keys.
     """
 
     raw: Mapping[str, Any]
@@ -145,11 +145,11 @@ class NetworkConfig:
 
 
 def read_config(stdin: bytes, command: Command = Command.ADD) -> NetworkConfig:
-    """The configuration that a runtime gives for `command`.
+    """Read the configuration that a runtime passes for `command`.
 
-    Raises UndecodableError (code 6) for what is not a JSON object, UnsupportedVersionError (1), and
-    InvalidConfigError (7) whose message names the key. For DEL a `prevResult` that cannot be read is as none: it
-    comes from the runtime's cache, and DEL has to come to its end (SPEC.md, section 2, "DEL").
+    Raises UndecodableError (code 6) if stdin is not a JSON object, UnsupportedVersionError (1), and
+    InvalidConfigError (7), whose message names the key. DEL ignores an unreadable `prevResult`: it comes from the
+    runtime's cache, and DEL must succeed (SPEC.md, section 2, "DEL").
     """
     raw = _object(stdin)
     version = _version(raw)
@@ -206,7 +206,7 @@ def _name(raw: Mapping[str, Any]) -> str:
 
 
 def is_plugin_type(name: object) -> TypeGuard[str]:
-    """Whether this is the plain name of a file: looked for in CNI_PATH, it may not lead out of it (CVE-2021-20206)."""
+    """Whether this is a plain file name, which cannot lead out of CNI_PATH (CVE-2021-20206)."""
     return isinstance(name, str) and name.isprintable() and name not in ("", ".", "..") and not set(name) & set("/\\")
 
 
@@ -251,7 +251,7 @@ def _prev_result(raw: Mapping[str, Any], version: str, command: Command) -> Resu
 
 def _valid_attachments(raw: Mapping[str, Any]) -> tuple[ValidAttachment, ...] | None:
     key = next((key for key in VALID_ATTACHMENTS_KEYS if key in raw), VALID_ATTACHMENTS_KEYS[0])
-    # null is what libcni writes for a list that was never made: that is no list, and not an empty one.
+    # libcni writes null for a list that was never created. That is a missing list, not an empty one.
     listed = raw.get(key)
     if listed is None:
         return None

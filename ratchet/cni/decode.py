@@ -1,4 +1,4 @@
-"""JSON as RFC 8259 has it, and one kind of error for whatever is not."""
+"""Strict JSON decoder (RFC 8259) with one kind of error."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def decode(text: bytes) -> Any:
-    """The value that a UTF-8 text stands for.
+    """Decode a UTF-8 JSON text.
 
-    Raises ValueError for all else, with a cause for a person: text that is not UTF-8, NaN and infinities (which
-    Python's decoder would take), numbers too large to hold, nesting too deep to follow.
+    Raises ValueError with a readable cause if the text is not UTF-8 or not JSON. NaN and infinities, which Python's
+    decoder accepts, are invalid. So are numbers out of range and too deep nesting.
     """
     try:
         return json.loads(text.decode("utf-8"), parse_constant=_refuse, parse_float=_finite)

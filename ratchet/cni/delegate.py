@@ -1,7 +1,7 @@
-"""Delegated plugins (SPEC.md, section 4): run as the runtime runs us, with their own configuration.
+"""Run delegated plugins as the runtime runs us, with their own configuration (SPEC.md, section 4).
 
-A delegate is given its own name where it has one, else ours; its own cniVersion, else ours, or the latest below it
-that its binary speaks. What ADD gave it and got from it is a Delegation, to be kept for DEL and CHECK.
+A delegate gets its own `name` if it has one, else ours. It gets its own `cniVersion`, else ours, or the latest earlier
+version that its binary supports. Its configuration and its result are a Delegation, which is kept for DEL and CHECK.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ratchet.cni.execute import STDOUT_LIMIT, Outcome, find_plugin, run_plugin
 from ratchet.cni.versions import LATEST, UNVERSIONED, exists, gives_prev_result, highest_common
 from ratchet.errors import DelegateError, UnavailableError, UnsupportedVersionError
 
-# Seconds. The kubelet gives a sandbox 4 minutes to start and 2 to stop; ADD also has to wait for its peer.
+# Seconds. The kubelet allows a sandbox 4 minutes to start and 2 to stop; ADD also has to wait for its peer.
 ADD_TIMEOUT = 110.0
 DEL_TIMEOUT = 50.0
 CHECK_TIMEOUT = 30.0
@@ -37,8 +37,8 @@ def add(
 ) -> Delegation:
     """Add the sandbox to the delegate's network; `timeout` in seconds.
 
-    Raises DelegateError with the plugin's own code and message where it gave them. Whatever the plugin did before
-    it failed is still there, for its DEL to take back (SPEC.md, section 4).
+    Raises DelegateError with the plugin's own code and message if it printed them. What the plugin did before it failed
+    remains until its DEL (SPEC.md, section 4).
     """
     prepared = prepare(delegate, network)
     used, outcome = _run_in_common_version(prepared, Command.ADD, arguments, timeout)
@@ -51,10 +51,10 @@ def add(
 
 
 def delete(delegation: Delegation, arguments: Arguments, *, timeout: float = DEL_TIMEOUT) -> str:
-    """Take back what ADD did, with the configuration and, from 0.4.0 on, the result that were kept.
+    """Run the delegate's DEL with the kept configuration and, from 0.4.0 on, the kept result.
 
-    Returns the tail of the plugin's stderr. Raises DelegateError; its text never says "not found", on which
-    containerd would take the sandbox for gone and forget it.
+    Returns the tail of the plugin's stderr. Raises DelegateError. Its text never contains "not found": containerd would
+    conclude that the sandbox is gone, and forget it.
     """
     try:
         _, outcome = _run_in_common_version(delegation, Command.DEL, arguments, timeout)
@@ -66,9 +66,9 @@ def delete(delegation: Delegation, arguments: Arguments, *, timeout: float = DEL
 
 
 def check(delegation: Delegation, arguments: Arguments, *, timeout: float = CHECK_TIMEOUT) -> str:
-    """Let the delegate check what its ADD made; a version below 0.4.0 has no CHECK, and passes.
+    """Run the delegate's CHECK. A version below 0.4.0 has no CHECK, and passes.
 
-    Returns the tail of the plugin's stderr; raises DelegateError with what the plugin found.
+    Returns the tail of the plugin's stderr. Raises DelegateError with the plugin's error.
     """
     if not exists(Command.CHECK, delegation.version):
         return ""
@@ -78,10 +78,10 @@ def check(delegation: Delegation, arguments: Arguments, *, timeout: float = CHEC
 def gc(
     delegate: Mapping[str, Any], network: NetworkConfig, arguments: Arguments, *, timeout: float = GC_TIMEOUT
 ) -> bool:
-    """Hand the runtime's valid attachments to the delegate; False where it has no GC (a version below 1.1.0).
+    """Run the delegate's GC with the runtime's valid attachments.
 
-    False as well where the runtime gave no list: a plugin would take a missing one for an empty one, and remove
-    every pod's addresses. Raises DelegateError.
+    Returns False if the delegate has no GC (a version below 1.1.0) or the runtime gave no list. A plugin would take a
+    missing list for an empty one and remove the addresses of all pods. Raises DelegateError.
     """
     prepared = prepare(delegate, network)
     if network.valid_attachments is None or not exists(Command.GC, prepared.version):
@@ -98,9 +98,9 @@ def gc(
 def status(
     delegate: Mapping[str, Any], network: NetworkConfig, arguments: Arguments, *, timeout: float = STATUS_TIMEOUT
 ) -> bool:
-    """Ask the delegate whether it could serve an ADD; False where it has no STATUS (a version below 1.1.0).
+    """Run the delegate's STATUS. Returns False if it has no STATUS (a version below 1.1.0).
 
-    Raises DelegateError with code 50 or 51: also where there is no such plugin, or none in a version of ours.
+    Raises DelegateError with code 50 or 51, also if the plugin does not exist or supports no common version.
     """
     try:
         delegation = _spoken(prepare(delegate, network), arguments)
@@ -117,10 +117,10 @@ def status(
 def _run_in_common_version(
     delegation: Delegation, command: Command, arguments: Arguments, timeout: float
 ) -> tuple[Delegation, Outcome]:
-    """Run it; where it says that it does not speak our version, once more in the latest that it does.
+    """Run a command; if the plugin rejects the version, run it again in the latest common version.
 
-    Asking for its versions first would cost every pod start a process. A plugin judges the version before it acts,
-    so there is nothing to undo between the two.
+    To ask for its versions first would cost one more process at each pod start. A plugin checks the version before it
+    acts, so there is nothing to undo between the two runs.
     """
     deadline = monotonic() + timeout
     try:
@@ -135,7 +135,7 @@ def _run_in_common_version(
 
 
 def _spoken(delegation: Delegation, arguments: Arguments) -> Delegation:
-    """The delegation in the latest version, up to its own, that the plugin says it speaks."""
+    """The delegation in the latest version, up to its own, that the plugin supports."""
     binary = find_plugin(delegation.type, arguments.path, arguments.root)
     theirs = _versions_of(binary, delegation, arguments.root)
     version = highest_common(theirs, delegation.version)
@@ -151,7 +151,7 @@ def _spoken(delegation: Delegation, arguments: Arguments) -> Delegation:
 
 
 def _versions_of(binary: str, delegation: Delegation, root: str) -> list[str]:
-    # Plugins built on old libraries want these variables even for VERSION (libcni, pkg/invoke).
+    # Plugins built on old libraries require these variables even for VERSION (libcni, pkg/invoke).
     variables = {"CNI_COMMAND": "VERSION", "CNI_NETNS": "dummy", "CNI_IFNAME": "dummy", "CNI_PATH": "dummy"}
     outcome = run_plugin(binary, json.dumps({"cniVersion": LATEST}).encode(), variables, _VERSION_TIMEOUT, root)
     answer = _decoded(outcome)
@@ -177,7 +177,7 @@ def _run(delegation: Delegation, command: Command, arguments: Arguments, timeout
 
 
 def _failure(outcome: Outcome, cannot: str) -> DelegateError:
-    """The plugin's own error where it printed one, else how it ended and what it wrote."""
+    """The plugin's own error if it printed one, else how it ended and what it wrote."""
     said = _decoded(outcome) if not outcome.timed_out else None
     if not said or not isinstance(said.get("msg"), str):
         wrote = escaped(outcome.stdout.decode(errors="replace").strip())

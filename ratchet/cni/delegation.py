@@ -1,4 +1,4 @@
-"""What a delegated plugin is given, and what it gave back: kept from its ADD for its CHECK and DEL."""
+"""A delegated plugin's configuration and result, kept from its ADD for its CHECK and DEL."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ratchet.errors import DelegateError, MalformedRecordError
 
 @dataclass(frozen=True, slots=True)
 class Delegation:
-    """What a delegate was given and what it gave back.
+    """The configuration that a delegate received and the result that it returned.
 
-    `config` is the configuration as it went to stdin, without prevResult; `result` is what ADD printed, in the
-    version of the configuration; None where ADD has not ended well, or nobody remembers. `stderr` is the tail of
-    what it wrote there, for the log; it is not kept.
+    `config` is the configuration as written to stdin, without prevResult. `result` is what ADD printed, in the version
+    of the configuration; None if ADD did not succeed or the result was not kept. `stderr` is the tail of the plugin's
+    stderr, for the log; it is not kept.
     """
 
     config: Mapping[str, Any]
@@ -35,7 +35,7 @@ class Delegation:
         return str(self.config["cniVersion"])
 
     def outcome(self) -> Result:
-        """The result of ADD; empty where there is none. Raises DelegateError where it cannot be read."""
+        """The result of ADD; empty if there is none. Raises DelegateError if it cannot be read."""
         if self.result is None:
             return Result()
         try:
@@ -46,12 +46,12 @@ class Delegation:
             ) from error
 
     def to_json(self) -> dict[str, Any]:
-        """The record to keep, fit for json.dumps."""
+        """Encode the delegation as an object for json.dumps."""
         return {"config": dict(self.config), "result": None if self.result is None else dict(self.result)}
 
     @classmethod
     def from_json(cls, obj: object) -> Delegation:
-        """The record that to_json made; raises MalformedRecordError for anything else."""
+        """Decode an object that `to_json` made. Raises MalformedRecordError for anything else."""
         record = obj if isinstance(obj, dict) else {}
         config, result = record.get("config"), record.get("result")
         if not _is_config(config) or not (result is None or isinstance(result, dict)):
@@ -60,10 +60,10 @@ class Delegation:
 
 
 def prepare(delegate: Mapping[str, Any], network: NetworkConfig) -> Delegation:
-    """The delegation as it stands before ADD: to be kept, so that an ADD that is killed can be undone.
+    """The delegation before ADD, without a result. It is kept so that a killed ADD can be undone.
 
-    Also what DEL goes by where nothing was kept. The keys are those of SPEC.md, section 3, "Deriving request
-    configuration": runtimeConfig holds the capabilities that the delegate declares and the runtime has given.
+    DEL also uses it if no delegation was kept. The keys are those of SPEC.md, section 3, "Deriving request
+    configuration". runtimeConfig holds the capabilities that the delegate declares and the runtime provides.
     """
     config = {key: value for key, value in delegate.items() if key not in ("capabilities", "prevResult")}
     config["name"] = delegate.get("name") or network.name

@@ -1,4 +1,4 @@
-"""Foreign text, made fit for one line of an error or a log: bounded, and without control characters."""
+"""Excerpts of foreign text for errors and logs: one line, bounded, without control characters."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import json
 
 
 def escaped(text: str, limit: int = 300) -> str:
-    """At most `limit` characters of the text's beginning; whatever is not printable ASCII is a JSON escape."""
+    """The first `limit` characters of the text at most; all but printable ASCII is JSON-escaped."""
     shown = _escape(text[:limit])
     return shown[:limit] + "..." if len(text) > limit or len(shown) > limit else shown
 
 
 def escaped_end(text: str, limit: int = 300) -> str:
-    """As escaped, of the text's end: where a program says at last why it gives up."""
+    """As `escaped`, for the end of the text, where a program usually writes why it failed."""
     shown = _escape(text[-limit:])
     return "..." + shown[-limit:] if len(text) > limit or len(shown) > limit else shown
 
 
 def quoted(value: object, limit: int = 80) -> str:
-    """A value as JSON writes it, cut after `limit` characters: strings keep their quotes, so a person sees the type."""
+    """A value as JSON, cut after `limit` characters. Strings keep their quotes, so the type is visible."""
     try:
         shown = json.dumps(value)
     except (TypeError, ValueError, RecursionError):

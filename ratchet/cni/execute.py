@@ -1,4 +1,4 @@
-"""Running another plugin's binary: found in CNI_PATH, without a shell, in bounded time and memory."""
+"""Find another plugin's binary in CNI_PATH and run it: without a shell, in bounded time and memory."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ratchet.errors import DelegateError
 STDOUT_LIMIT = 1 << 20
 STDERR_LIMIT = 4096
 _READ_SIZE = 1 << 16
-# Seconds between two looks at what a plugin has written; where it writes much; and where it takes looks to know that it
-# has ended. To be woken by whatever it writes would take the processor from it.
+# Polling intervals for a plugin's output, in seconds: by default, if it writes much, and if the kernel has no
+# pidfd_open(2). To wake up on each write would take CPU time from the plugin.
 _LOOK_EVERY, _LOOK_SOON, _LOOK_WITHOUT = 0.05, 0.001, 0.005
 _MUCH = 1 << 15
 
@@ -28,8 +28,8 @@ _MUCH = 1 << 15
 class Outcome:
     """How a plugin ended.
 
-    `status` is its exit status, negative for a signal; `stdout` at most STDOUT_LIMIT + 1 bytes, so that more than
-    the limit can be told; `stderr` the last STDERR_LIMIT bytes. `timed_out`: it was killed, its time being over.
+    `status` is its exit status, negative for a signal. `stdout` has at most STDOUT_LIMIT + 1 bytes, so that an overrun
+    is visible; `stderr` has the last STDERR_LIMIT bytes. `timed_out`: it was killed after its timeout.
     """
 
     status: int
@@ -45,13 +45,13 @@ class Outcome:
 
 
 def find_plugin(plugin_type: str, directories: Iterable[str], root: str = "") -> str:
-    """The first executable file of that name in the directories of CNI_PATH (SPEC.md, section 4), below `root`.
+    """The first executable file of that name in the directories of CNI_PATH (SPEC.md, section 4).
 
-    Raises DelegateError that says where it was looked for.
+    The directories are below `root`, the returned path is not. Raises DelegateError that names the directories.
     """
     searched = list(directories)
     for directory in searched:
-        # Not pathlib: its import would be paid for at every pod start.
+        # Not pathlib: its import would slow down each pod start.
         candidate = os.path.join(directory, plugin_type)  # noqa: PTH118
         if os.path.isfile(root + candidate) and os.access(root + candidate, os.X_OK):  # noqa: PTH113
             return candidate
@@ -63,12 +63,13 @@ def find_plugin(plugin_type: str, directories: Iterable[str], root: str = "") ->
 
 
 def run_plugin(binary: str, stdin: bytes, variables: Mapping[str, str], timeout: float, root: str = "") -> Outcome:
-    """Run a plugin with the `CNI_*` variables given, and none else of that kind, until it ends or `timeout` seconds
-    are over; then it and what it started are killed.
+    """Run a plugin until it ends. After `timeout` seconds it and its children are killed.
 
-    With a `root` the plugin finds the file system below it and nothing else: a container's own is not the node's.
-    A process that the plugin leaves behind with the plugin's stdout is not waited for: only the plugin is.
-    Raises DelegateError where the system cannot start it.
+    The given `CNI_*` variables are the only ones of that kind in its environment. With `root` the plugin runs in a
+    chroot, because a container's file system is not the node's.
+
+    Only the plugin is waited for, not a process that it leaves behind with its stdout. Raises DelegateError if the
+    system cannot start the plugin.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("CNI_")}
     with _as_file(stdin) as config:
@@ -79,8 +80,8 @@ def run_plugin(binary: str, stdin: bytes, variables: Mapping[str, str], timeout:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env={**inherited, **variables},
-                # A group of its own, so that its children can be killed with it. Not a session: the kernel would
-                # schedule it as one (sched(7), "The autogroup feature"), which takes longer.
+                # A process group of its own, so that its children can be killed with it. Not a session: the kernel
+                # would schedule it as an autogroup (sched(7), "The autogroup feature"), which takes longer.
                 process_group=0,
             )
         except OSError as error:
@@ -97,7 +98,7 @@ def run_plugin(binary: str, stdin: bytes, variables: Mapping[str, str], timeout:
 
 @contextmanager
 def _as_file(content: bytes) -> Iterator[int]:
-    # A file and not a pipe: a plugin that never reads its stdin cannot hold us up.
+    # A file, not a pipe: a plugin that never reads its stdin cannot block us.
     descriptor = os.memfd_create("network-configuration")
     try:
         with open(descriptor, "wb", closefd=False) as file:
@@ -122,7 +123,7 @@ def _until_end(child: subprocess.Popen[bytes], deadline: float) -> Outcome:
             pause = _LOOK_SOON if any(much) else _LOOK_EVERY
             del stdout[STDOUT_LIMIT + 1 :]
             del stderr[:-STDERR_LIMIT]
-    # What the child wrote before it ended is there to be read, and what others write after it need not be.
+    # All that the child wrote before it ended can be read now. What other processes write later is not needed.
     for stream, buffer in streams:
         _read(stream, buffer)
     del stderr[:-STDERR_LIMIT]
@@ -132,9 +133,9 @@ def _until_end(child: subprocess.Popen[bytes], deadline: float) -> Outcome:
 
 @contextmanager
 def _end_of(child: subprocess.Popen[bytes]) -> Iterator[int | None]:
-    """A descriptor that can be read once a child has ended (pidfd_open(2)).
+    """A descriptor that becomes readable when a child ends (pidfd_open(2)).
 
-    None where the kernel has none (before 5.3): the child is then to be looked at again and again.
+    None before Linux 5.3, which has no pidfd_open; the caller then polls the child.
     """
     try:
         descriptor = os.pidfd_open(child.pid)
@@ -148,7 +149,7 @@ def _end_of(child: subprocess.Popen[bytes]) -> Iterator[int | None]:
 
 
 def _has_ended(child: subprocess.Popen[bytes], end: int | None, seconds: float) -> bool:
-    """Whether a child has ended by now, or does so within some seconds."""
+    """Whether a child has ended or ends within `seconds`."""
     seconds = max(0.0, seconds)
     if end is None:
         sleep(min(seconds, _LOOK_WITHOUT))
@@ -160,7 +161,7 @@ def _has_ended(child: subprocess.Popen[bytes], end: int | None, seconds: float) 
 
 
 def _read(stream: IO[bytes], buffer: bytearray) -> int:
-    """Read what is there; how many bytes."""
+    """Append the available bytes to `buffer` and return their number."""
     before = len(buffer)
     while len(buffer) - before <= STDOUT_LIMIT:
         try:
@@ -183,6 +184,6 @@ def _ends_by(child: subprocess.Popen[bytes], deadline: float) -> bool:
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
-    # The child is not reaped yet, so its id, which is its group's, cannot have gone to another process.
+    # The child is not reaped yet, so no other process can have its ID, which is also its group's.
     os.killpg(child.pid, signal.SIGKILL)
     child.wait()

@@ -1,4 +1,7 @@
-"""Keys of the configuration by their kind of value. null is as good as absent; what is wrong is code 7, by name."""
+"""Readers for configuration keys, one for each type of value.
+
+A null value counts as absent. An invalid value raises InvalidConfigError (code 7), whose message names the key.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,17 @@ from ratchet.errors import InvalidConfigError
 
 
 def fault(cause: str) -> InvalidConfigError:
-    """The error for a cause in words."""
+    """The error for an invalid configuration, with a cause."""
     return InvalidConfigError(f"cannot read the network configuration: {cause}")
 
 
 def wrong(key: str, wanted: str, value: object) -> InvalidConfigError:
-    """The error for a key whose value is not what is wanted of it."""
+    """The error for a key with an invalid value; `wanted` describes the valid ones."""
     return fault(f'"{key}" must be {wanted}, not {quoted(value)}')
 
 
 def text(raw: Mapping[str, Any], key: str) -> str | None:
-    """A string."""
+    """Read a string."""
     value = raw.get(key)
     if value is not None and not isinstance(value, str):
         raise wrong(key, "a string", value)
@@ -30,7 +33,7 @@ def text(raw: Mapping[str, Any], key: str) -> str | None:
 
 
 def mapping(raw: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:
-    """An object."""
+    """Read an object."""
     value = raw.get(key)
     if value is not None and not isinstance(value, dict):
         raise wrong(key, "an object", value)
@@ -38,7 +41,7 @@ def mapping(raw: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:
 
 
 def path(raw: Mapping[str, Any], key: str) -> str | None:
-    """An absolute path: a plugin runs wherever the runtime happens to be."""
+    """Read an absolute path. The plugin's working directory is up to the runtime."""
     value = text(raw, key)
     if value is not None and not (value.startswith("/") and value.isprintable()):
         raise wrong(key, "an absolute path", value)
@@ -46,7 +49,7 @@ def path(raw: Mapping[str, Any], key: str) -> str | None:
 
 
 def interface(raw: Mapping[str, Any], key: str) -> str | None:
-    """The name of an interface, as the kernel takes it."""
+    """Read an interface name that the kernel accepts."""
     value = text(raw, key)
     if value is not None and ifname_fault(value):
         raise wrong(key, "the name of an interface", value)
@@ -54,7 +57,7 @@ def interface(raw: Mapping[str, Any], key: str) -> str | None:
 
 
 def ip_address(raw: Mapping[str, Any], key: str) -> str | None:
-    """An IPv4 or IPv6 address, without a prefix length or a scope."""
+    """Read an IPv4 or IPv6 address without a prefix length or a scope."""
     value = text(raw, key)
     if value is None:
         return None
@@ -68,7 +71,7 @@ def ip_address(raw: Mapping[str, Any], key: str) -> str | None:
 
 
 def one_of(raw: Mapping[str, Any], key: str, choices: Collection[str]) -> str | None:
-    """One of some words."""
+    """Read one of several words."""
     value = text(raw, key)
     if value is not None and value not in choices:
         raise wrong(key, f"one of {', '.join(choices)}", value)
@@ -76,7 +79,7 @@ def one_of(raw: Mapping[str, Any], key: str, choices: Collection[str]) -> str | 
 
 
 def seconds(raw: Mapping[str, Any], key: str) -> float | None:
-    """A number of seconds, zero or more."""
+    """Read a number of seconds, zero or more."""
     value = raw.get(key)
     if value is None:
         return None
@@ -89,7 +92,7 @@ def seconds(raw: Mapping[str, Any], key: str) -> float | None:
 
 
 def whole_number(raw: Mapping[str, Any], key: str, low: int, high: int) -> int | None:
-    """A whole number from `low` to `high`."""
+    """Read a whole number from `low` to `high`."""
     value = raw.get(key)
     if value is None:
         return None

@@ -1,4 +1,4 @@
-"""The result of ADD in each version of the specification (SPEC.md, section 5), read and written without loss."""
+"""Lossless reader and writer of ADD's result in each CNI version (SPEC.md, section 5)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ratchet.cni.versions import at_least
 
 Json = Mapping[str, Any]
 
-_RICH = "0.3.0"  # lists of interfaces, ips and routes in the place of ip4 and ip6
-_UNTYPED = "1.0.0"  # ips[].version is gone
-_DETAILED = "1.1.0"  # interfaces and routes say more
+_RICH = "0.3.0"  # lists of interfaces, ips and routes instead of ip4 and ip6
+_UNTYPED = "1.0.0"  # no ips[].version
+_DETAILED = "1.1.0"  # more keys in interfaces and routes
 _DETAILS = frozenset({"mtu", "socketPath", "pciID", "advmss", "priority", "table", "scope"})
 
 
@@ -22,7 +22,7 @@ _DETAILS = frozenset({"mtu", "socketPath", "pciID", "advmss", "priority", "table
 class Interface:
     """An interface of the attachment; `sandbox` is the path of its namespace, empty for the host's.
 
-    `mtu` is in bytes, of 1.1.0 and later. `extra` are all other keys, as they came.
+    `mtu` is in bytes and exists since 1.1.0. `extra` are all other keys, unchanged.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class IPConfig:
-    """An address with its prefix length, as `192.0.2.7/24`; `interface` is an index into the result's interfaces."""
+    """An address with prefix length, such as `192.0.2.7/24`; `interface` indexes the result's interfaces."""
 
     address: str
     gateway: str = ""
@@ -43,13 +43,13 @@ class IPConfig:
 
     @property
     def family(self) -> str:
-        """Which protocol it is of, "4" or "6"."""
+        """The IP version, "4" or "6"."""
         return str(ip_interface(self.address).version)
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route: `dst` as `192.0.2.0/24`, `gw` an address or empty; `extra` are all other keys, as they came."""
+    """A route: `dst` such as `192.0.2.0/24`, `gw` an address or empty; `extra` are all other keys."""
 
     dst: str
     gw: str = ""
@@ -58,7 +58,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What ADD gives back. `version` is the version in whose shape it came, empty where it came from nowhere."""
+    """The result of ADD. `version` is the version that it was read in, empty if it was not read."""
 
     interfaces: tuple[Interface, ...] = ()
     ips: tuple[IPConfig, ...] = ()
@@ -69,28 +69,27 @@ class Result:
 
     @classmethod
     def from_json(cls, obj: object, version: str) -> Result:
-        """Read a result of `version`, one of SUPPORTED, in the shape that it has.
+        """Read a result that states `version`, one of SUPPORTED. Its actual structure decides how it is read.
 
-        The two need not agree: Debian's loopback states 0.1.0 and prints the lists of 1.0.0.
-        Raises ValueError with a cause that names the key: a wrong type, an address that is none, an
-        `ips[].interface` that points at no interface.
+        The two need not agree: Debian's loopback states 0.1.0 and prints the lists of 1.0.0. Raises ValueError with a
+        cause that names the key: a wrong type, an invalid address, an `ips[].interface` out of range.
         """
         if not isinstance(obj, dict):
             raise _wrong("a result", "an object", obj)
         return _read(obj, version) if _has_lists(obj, version) else _read_legacy(obj, version)
 
     def to_json(self, version: str) -> dict[str, Any]:
-        """The result as `version` wants it, `cniVersion` included; what that version cannot say is left out.
+        """Encode the result in `version`, with `cniVersion`. Drops what that version cannot express.
 
-        Before 0.3.0 that is all but one address of either family, which runtimes take for the pod's own: so they are
-        of the interface of the first address, and none where that is a loopback interface.
+        A version before 0.3.0 has one address of each family, which runtimes take for the pod's own. So these are
+        addresses of the first address's interface, and none if that is a loopback interface.
         """
         return _write(self, version) if at_least(version, _RICH) else _write_legacy(self, version)
 
     def extended(
         self, interfaces: Iterable[Interface], ips: Iterable[IPConfig], routes: Iterable[Route] = ()
     ) -> Result:
-        """The result with more behind it; `ips[].interface` counts within the interfaces given here."""
+        """The result with more items appended; `ips[].interface` indexes the `interfaces` given here."""
         shift = len(self.interfaces)
         moved = (ip if ip.interface is None else replace(ip, interface=ip.interface + shift) for ip in ips)
         return replace(
@@ -101,10 +100,10 @@ class Result:
         )
 
     def has_address_on(self, ifname: str, sandbox: str) -> bool:
-        """Whether a runtime that looks for an address on this interface of this sandbox finds one.
+        """Whether a runtime finds an address on this interface of this sandbox.
 
-        An address without an interface (IPAM, or a result of before 0.3.0) is the attachment's own, as containerd's
-        go-cni reads it; only, a loopback address is never what a pod is reached at.
+        An address without an interface (IPAM, or a result before 0.3.0) belongs to the attachment, as in containerd's
+        go-cni. A loopback address does not count, because a pod cannot be reached at it.
         """
         return any(self._belongs(ip, ifname, sandbox) for ip in self.ips)
 
@@ -134,7 +133,7 @@ def _read(obj: Json, version: str) -> Result:
 
 
 def _read_interface(item: Json, at: str, version: str) -> Interface:
-    # Before 1.1.0 an mtu is a key like any unknown one: it goes out to whom it came from, and to no other.
+    # Before 1.1.0 an mtu is an unknown key: it is written only in the version that it was read in.
     detailed = at_least(version, _DETAILED)
     known = ("name", "mac", "sandbox", "mtu") if detailed else ("name", "mac", "sandbox")
     return Interface(
@@ -243,7 +242,7 @@ def _write_legacy_ip(ip: IPConfig, routes: list[Route], version: str, *, same: b
 
 
 def _kept(extra: Json, version: str, *, same: bool) -> dict[str, Any]:
-    # A key that only a later version defines goes out to the version it came in with, and to that later one.
+    # A key that only 1.1.0 defines is written in the version that it was read in, and in 1.1.0.
     later = frozenset() if same or at_least(version, _DETAILED) else _DETAILS
     return {key: value for key, value in extra.items() if key not in later}
 
@@ -272,7 +271,7 @@ def _text(item: Json, at: str, key: str, *, required: bool = False) -> str:
 def _address(item: Json, at: str, key: str) -> str:
     value = item.get(key)
     try:
-        # A number or a bare address is an address to ip_interface, and none to the specification.
+        # ip_interface accepts a number or a bare address; the specification does not.
         if not isinstance(value, str) or "/" not in value:
             raise ValueError("no prefix length")
         ip_interface(value)

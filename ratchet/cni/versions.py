@@ -1,4 +1,4 @@
-"""Which versions of the CNI specification Ratchet speaks, and which command came with which."""
+"""The supported versions of the CNI specification, and the version that introduced each command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ratchet.errors import UnsupportedVersionError
 
 SUPPORTED = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 LATEST = SUPPORTED[-1]
-# What a configuration without a cniVersion means (libcni, pkg/version): the file of 2017 has none.
+# The version of a configuration without a cniVersion (libcni, pkg/version), such as that of 2017.
 UNVERSIONED = "0.1.0"
 
 _SINCE = {Command.CHECK: "0.4.0", Command.GC: "1.1.0", Command.STATUS: "1.1.0"}
@@ -19,19 +19,19 @@ _SEMANTIC = re.compile(r"[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}")
 
 
 def at_least(version: str, minimum: str) -> bool:
-    """Whether `version` is `minimum` or later; both are of SUPPORTED."""
+    """Whether `version` is `minimum` or later; both are in SUPPORTED."""
     return SUPPORTED.index(version) >= SUPPORTED.index(minimum)
 
 
 def exists(command: Command, version: str) -> bool:
-    """Whether the specification of that version knows the command."""
+    """Whether that version of the specification has the command."""
     return at_least(version, _SINCE.get(command, UNVERSIONED))
 
 
 def require(command: Command, version: str) -> None:
-    """Refuse a command that the configuration's version does not know: CHECK came with 0.4.0, GC and STATUS with 1.1.0.
+    """Reject a command that the configuration's version does not have.
 
-    Raises UnsupportedVersionError (code 1).
+    CHECK came with 0.4.0, GC and STATUS with 1.1.0. Raises UnsupportedVersionError (code 1).
     """
     if not exists(command, version):
         raise UnsupportedVersionError(
@@ -41,7 +41,7 @@ def require(command: Command, version: str) -> None:
 
 
 def gives_prev_result(version: str) -> bool:
-    """Whether DEL and CHECK are given the result of ADD as `prevResult`."""
+    """Whether DEL and CHECK get the result of ADD as `prevResult`."""
     return at_least(version, _PREV_RESULT_SINCE)
 
 
@@ -58,11 +58,11 @@ def supported(version: str) -> str:
 
 
 def highest_common(theirs: list[str], ceiling: str) -> str | None:
-    """The latest version that both sides speak and that is not above `ceiling`; None where there is none."""
+    """The latest version up to `ceiling` that both sides support; None if there is none."""
     common = [version for version in SUPPORTED if version in theirs and at_least(ceiling, version)]
     return common[-1] if common else None
 
 
 def looks_like_version(value: object) -> bool:
-    """Whether a value has the form of a version, so that it can be echoed to whoever asked with it."""
+    """Whether a value has the form of a version, so that it can be echoed to the caller."""
     return isinstance(value, str) and _SEMANTIC.fullmatch(value) is not None

@@ -1,8 +1,8 @@
-"""Links in the kernel: the only package that speaks netlink, and the only importer of pyroute2.
+"""Links in the kernel: the only package that uses netlink, and the only importer of pyroute2.
 
-What belongs here is what needs a network namespace or a netlink socket; what a link is to look like is the core's
-(`core.interface`). Nothing here logs, forks, or keeps anything open between two calls; the one thing
-waited for, but the kernel, is a dying namespace that still holds a VNI (`vxlan.PATIENCE`).
+All code that needs a network namespace or a netlink socket is here. `core.interface` decides how a link must look.
+Nothing here logs, forks, or keeps a descriptor open between two calls. Apart from the kernel, calls wait for one thing
+only: a dying namespace that still holds a VNI (`vxlan.PATIENCE`).
 """
 
 from __future__ import annotations

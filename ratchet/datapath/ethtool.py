@@ -8,8 +8,8 @@ import socket
 import struct
 
 SIOCETHTOOL = 0x8946
-# ethtool(8), "-K": the commands that read and set each (include/uapi/linux/ethtool.h). Checksums first: the others
-# are of no use without them, and the kernel turns some off with them.
+# ethtool(8), "-K": the commands that read and set each offload (include/uapi/linux/ethtool.h). Checksums come first:
+# the others are useless without them, and the kernel turns some off with them.
 TX_CHECKSUM, SCATTER, TSO, GSO, GRO = (0x16, 0x17), (0x18, 0x19), (0x1E, 0x1F), (0x23, 0x24), (0x2B, 0x2C)
 OFFLOADS = (TX_CHECKSUM, SCATTER, TSO, GSO, GRO)
 _VALUE = struct.Struct("=II")  # struct ethtool_value: command, value
@@ -17,7 +17,7 @@ _IFREQ = struct.Struct("16sP16x")  # struct ifreq with ifr_data
 
 
 def disable_offloads(ifname: str) -> None:
-    """Turn all of OFFLOADS off. Raises OSError."""
+    """Turn all OFFLOADS off. Raises OSError."""
     with _open_socket() as opened:
         for _, command in OFFLOADS:
             _ethtool(opened, ifname, command, 0)

@@ -1,4 +1,4 @@
-"""Which namespace a path leads to: the one that was there when its pod started, or another by now."""
+"""Identity of the namespace at a path: whether it is still the one that its pod started in."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from ratchet.errors import DatapathError, NamespaceGoneError
 
 
 def netns_cookie(path: str) -> int:
-    """The SO_NETNS_COOKIE of the namespace at `path`, 0 before Linux 5.14. Raises NamespaceGoneError, DatapathError."""
+    """The SO_NETNS_COOKIE of the namespace at `path`, 0 before Linux 5.14.
+
+    Raises NamespaceGoneError, DatapathError.
+    """
     with open_netns(path) as netns, Channel(netns) as channel:
         return channel.cookie()
 
 
 def namespace_is_there(location: Location) -> bool:
-    """Whether the location's path leads to its namespace now; raises nothing.
+    """Whether the location's path leads to its namespace now. Raises nothing.
 
-    True where the process cannot tell, being out of descriptors or not allowed to look: what is there must not be
-    taken for gone.
+    True if the process cannot tell because it lacks descriptors or permission: an existing namespace must not be
+    treated as gone.
     """
     try:
         with open_netns(location.netns) as netns:

@@ -1,7 +1,7 @@
-"""Look at a wire, make it so, unplug it, take it down: idempotent, safe from several threads at once.
+"""Observe, create, unplug and remove the interfaces of a link: idempotent and thread-safe.
 
-Nothing of a link is kept between calls. "The node" is the calling thread's network namespace; pods are known by the
-paths of theirs.
+No state of a link is kept between calls. "The node" is the calling thread's network namespace; a pod is identified by
+the path of its namespace.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from ratchet.errors import NamespaceGoneError
 
 
 def observe(wire: Wire) -> Observed:
-    """What stands where the wire should.
+    """Observe the interfaces of a link.
 
-    Raises NamespaceGoneError, naming the path, if a pod's namespace is not there.
+    Raises NamespaceGoneError, which names the path, if a pod's namespace does not exist.
     """
     with _opened(wire) as (near, far):
         return _observed(near, far)
 
 
 def observe_port(location: Location, ifname: str) -> Device | None:
-    """The end's interface, None if there is none; `wired` and `carrier_fixed` are not judged.
+    """The end's interface, None if there is none; `wired` and `carrier_fixed` are not determined.
 
-    Raises NamespaceGoneError; ForeignInterfaceError where the interface is of Ratchet and belongs to another link.
+    Raises NamespaceGoneError. Raises ForeignInterfaceError if Ratchet created the interface for another link.
     """
     with open_pod(_any_interface(location, ifname)) as pod:
         device = device_of(pod.observe())
@@ -41,21 +41,22 @@ def observe_port(location: Location, ifname: str) -> Device | None:
 
 
 def ensure(wire: Wire, search: Sequence[str] = ()) -> bool:
-    """Have the wire stand; whether anything had to be done for it.
+    """Make the link's interfaces match `wire`. Returns whether anything changed.
 
-    What is there and right stays as it is; what differs is changed in place where the kernel allows, else made anew.
-    Should it fail half-way, what this call has made is taken down again. `search`: further paths of namespaces in
-    which a left-over may hold the tunnel's VNI. Raises NamespaceGoneError, HostNamespaceError, ForeignInterfaceError
-    (and then has touched nothing), DatapathError with the kernel's reason.
+    A difference is corrected in place if the kernel allows it, else the interface is replaced. If the call fails, it
+    removes what it created. `search`: further paths of namespaces in which a stale device may hold the tunnel's VNI.
+
+    Raises NamespaceGoneError, HostNamespaceError, ForeignInterfaceError (with nothing changed), and DatapathError with
+    the kernel's reason.
     """
     with _opened(wire) as (near, far):
         return _ensured(wire, near, far, search)
 
 
 def make(wire: Wire) -> Observed:
-    """Make the wire if nothing is in its way, and what stands then; nothing that was there is touched.
+    """Create the link's interfaces if nothing is in the way, and observe them. Leaves existing ones alone.
 
-    Raises as `ensure` does, but for an interface that is not ours, which is seen.
+    Raises as `ensure` does, except for a foreign interface, which is part of the observation.
     """
     with _opened(wire) as (near, far):
         if not isinstance(wire, VethWire):
@@ -66,10 +67,10 @@ def make(wire: Wire) -> Observed:
 
 
 def build(wire: Wire, *, evict: bool = True) -> Observed:
-    """Have the wire stand, as `ensure` does it, and what stands then.
+    """Make the link's interfaces match `wire`, as `ensure` does, and observe them.
 
-    Raises as `ensure` does, VniInUseError where another tunnel on this node has the VNI and is not to be taken down
-    (`evict`), and VniForeignError where that tunnel is not ours.
+    Raises as `ensure` does. Without `evict`, raises VniInUseError if another tunnel on this node has the VNI. With it,
+    such a tunnel is removed; raises VniForeignError if it is not Ratchet's.
     """
     with _opened(wire) as (near, far):
         _ensured(wire, near, far, evict=evict)
@@ -77,18 +78,19 @@ def build(wire: Wire, *, evict: bool = True) -> Observed:
 
 
 def remove(location: Location, ifname: str) -> bool:
-    """Delete the end's interface, and with a vEth its peer; False where it, or the namespace, is gone already.
+    """Delete the end's interface, and a vEth's peer with it.
 
-    Raises ForeignInterfaceError, and leaves it, if it is not ours or another link's; HostNamespaceError.
+    Returns False if it or its namespace is gone already. Raises HostNamespaceError. Raises ForeignInterfaceError, and
+    leaves the interface, if it is not Ratchet's or belongs to another link.
     """
     return _done_to_ours("remove", location, ifname, lambda pod, device: pod.delete(device.index))
 
 
 @contextmanager
 def removing(location: Location, ifname: str) -> Iterator[None]:
-    """Have an interface removed, as `remove` does it, while the block runs; it is gone when that is over.
+    """Remove an interface, as `remove` does, while the block runs. It is gone when the block ends.
 
-    The kernel waits some 20 ms until nobody can still be at it, in which something else can be done. Raises as `remove`
+    The kernel waits some 20 ms until no CPU can still use the interface; the block uses that time. Raises as `remove`
     does.
     """
     with ThreadPoolExecutor(1) as helper:
@@ -100,18 +102,20 @@ def removing(location: Location, ifname: str) -> Iterator[None]:
 
 
 def unplug(location: Location, ifname: str) -> bool:
-    """Take the carrier from the end of a tunnel of ours, as if the cable were pulled; whether anything had to be done.
+    """Take the carrier from the end of a tunnel, as if the cable were pulled.
 
-    False where the interface or the namespace is gone, where there is no tunnel (a vEth's carrier is the kernel's
-    business), where it has no carrier already, and where the kernel cannot take it. `ensure` gives it back. Raises
-    ForeignInterfaceError if it is not ours or another link's; HostNamespaceError.
+    Returns True if the carrier was taken. Returns False if the interface or its namespace is gone, if it has no carrier
+    already, or if the kernel cannot take it. Returns False also for a vEth, whose carrier the kernel controls. `ensure`
+    restores the carrier.
+
+    Raises HostNamespaceError. Raises ForeignInterfaceError if the interface is not Ratchet's or is another link's.
     """
     return _done_to_ours("unplug", location, ifname, unplug_tunnel)
 
 
 @contextmanager
 def _opened(wire: Wire) -> Iterator[tuple[OpenPod, OpenPod | None]]:
-    """The pods that the wire is in: this node's one, and with a vEth the other."""
+    """Open the pods of the link: the near one, and for a vEth also the far one."""
     with open_pod(wire.near) as near:
         if not isinstance(wire, VethWire):
             yield near, None
@@ -127,12 +131,12 @@ def _observed(near: OpenPod, far: OpenPod | None) -> Observed:
 def _ensured(wire: Wire, near: OpenPod, far: OpenPod | None, search: Sequence[str] = (), *, evict: bool = True) -> bool:
     if not isinstance(wire, VethWire):
         return ensure_tunnel(wire, near, search, evict=evict)
-    assert far is not None  # noqa: S101  # a vEth was opened at both ends
+    assert far is not None  # noqa: S101  # both pods of a vEth are open
     return ensure_veth(wire, near, far)
 
 
 def _done_to_ours(verb: str, location: Location, ifname: str, do: Callable[[OpenPod, Device], bool]) -> bool:
-    """Whether `do` had anything to do to the end's interface; False where it, or the namespace, is gone."""
+    """Run `do` on the end's interface and return its result; False if it or its namespace is gone."""
     try:
         with open_pod(_any_interface(location, ifname)) as pod:
             device = device_of(pod.observe())

@@ -1,4 +1,4 @@
-"""What is said to the kernel: each function gives one message ready to send (rtnetlink(7))."""
+"""Netlink requests: each function returns one message, ready to send (rtnetlink(7))."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ratchet.core.interface import InterfaceSpec, VxlanWire
 from ratchet.core.model import Address
 from ratchet.datapath.nlattr import ATTRIBUTE, IFADDRMSG, IFINFOMSG, NDMSG, RTGENMSG, RTMSG, Layout, message
 
-# The mark of ownership: IFLA_GROUP takes effect with the very message that makes a link, so that there is no moment
-# at which a link of ours is not marked. "RATC" in ASCII, out of the way of the small numbers that people give.
+# The mark of ownership: IFLA_GROUP is set by the message that creates a link, so none of our links is ever without it.
+# "RATC" in ASCII, far from the small numbers that administrators use.
 GROUP = 0x52415443
-# IFA_PROTO, "R": tells the addresses that we gave from those that somebody added in the pod (Linux 5.18 and later;
-# an older kernel ignores it, and then no address is ever taken for one of ours to remove).
+# IFA_PROTO, "R": distinguishes addresses that Ratchet added from those added in the pod (Linux 5.18 and later).
+# An older kernel ignores it; then no address counts as Ratchet's, and none is removed.
 ADDRESS_PROTOCOL = 0x52
 
-# rtm_protocol: likewise for routes (/etc/iproute2/rt_protos has no such number).
+# rtm_protocol: the same for routes (/etc/iproute2/rt_protos does not have this number).
 ROUTE_PROTOCOL = 0x52
 
 IFALIAS_BYTES = 255
@@ -67,22 +67,22 @@ _BRIEFLY = _LINK.pack(("IFLA_EXT_MASK", RTEXT_FILTER_SKIP_STATS))
 
 
 def link_named(ifname: str) -> bytearray:
-    """Ask for one link."""
+    """Request one link by name."""
     return message(RTM_GETLINK, ACT, _link(), _LINK.pack(("IFLA_IFNAME", ifname)) + _BRIEFLY)
 
 
 def link_with_counters(ifname: str) -> bytearray:
-    """Ask for one link and what it has counted."""
+    """Request one link with its counters."""
     return message(RTM_GETLINK, ACT, _link(), _LINK.pack(("IFLA_IFNAME", ifname)))
 
 
 def link_at(index: int) -> bytearray:
-    """Ask for one link."""
+    """Request one link by index."""
     return message(RTM_GETLINK, ACT, _link(index), _BRIEFLY)
 
 
 def links(kind: str = "", nsid: int | None = None) -> bytearray:
-    """Ask for all links, of one kind only or in the namespace known here as `nsid`."""
+    """Request all links; optionally of one kind, or in the namespace `nsid`."""
     attributes = _BRIEFLY
     if kind:
         attributes += _LINK.pack(("IFLA_LINKINFO", _INFO.pack(("IFLA_INFO_KIND", kind))))
@@ -92,15 +92,15 @@ def links(kind: str = "", nsid: int | None = None) -> bytearray:
 
 
 def ports(bridge: int) -> bytearray:
-    """Ask for the links that are ports of a bridge; all links where the kernel does not filter."""
+    """Request the links that are ports of a bridge; all links if the kernel does not filter."""
     return message(RTM_GETLINK, DUMP, _link(), _BRIEFLY + _LINK.pack(("IFLA_MASTER", bridge)))
 
 
 def new_veth(near: InterfaceSpec, far: InterfaceSpec, far_fd: int) -> bytearray:
-    """Make a pair, one end in the namespace of the socket, the other behind `far_fd`; both down.
+    """Create a vEth pair, both ends down: one in the socket's namespace, the other in that of `far_fd`.
 
-    The socket has to be in the near pod: where the name is looked up differs between kernels, and only there do all
-    of them agree.
+    The socket must be in the near pod. Kernels differ in the namespace in which they look up the name, and only there
+    do all of them agree.
     """
     peer = _link(far.index) + _identity(far, far.ifname) + _LINK.pack(("IFLA_NET_NS_FD", far_fd))
     info = _INFO.pack(("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", _VETH.pack(("VETH_INFO_PEER", peer))))
@@ -110,15 +110,14 @@ def new_veth(near: InterfaceSpec, far: InterfaceSpec, far_fd: int) -> bytearray:
 
 
 def new_vxlan(wire: VxlanWire, ifname: str, pod_fd: int) -> bytearray:
-    """Make a tunnel's end behind `pod_fd`, its underlay in the namespace of the socket; down.
+    """Create a tunnel's end in the namespace of `pod_fd`, its underlay in that of the socket; down.
 
     A parent without an index does not pin the tunnel: the kernel routes its packets.
 
-    To an address of the node itself it is to send as to any other: what the kernel otherwise hands over to the device
-    there, it hands over with the way it was sent, which in another pod's namespace leads nowhere.
+    Local bypass is off if both ends are on one node. The kernel would otherwise pass a packet to the other device
+    together with the sender's route, which leads nowhere in another pod's namespace.
 
-    Nothing is learnt: a link has one other end, and whoever can send a datagram to the VTEP could otherwise draw its
-    frames elsewhere.
+    Learning is off: a link has one peer. Otherwise anyone who can send a datagram to the VTEP could redirect frames.
     """
     ipv6 = ":" in wire.remote
     data = _VXLAN.pack(
@@ -143,12 +142,12 @@ def new_remote(index: int, remote: str) -> bytearray:
 
 
 def lead_to(index: int, remote: str, port: int) -> bytearray:
-    """Have a tunnel send all that it sends to this VTEP and UDP port too (bridge(8), "fdb append")."""
+    """Add a VTEP and UDP port to which a tunnel sends all its frames too (bridge(8), "fdb append")."""
     return message(RTM_NEWNEIGH, ACT | NLM_F_CREATE | NLM_F_APPEND, *_destination(index, remote, port))
 
 
 def lead_no_more_to(index: int, wire: VxlanWire) -> bytearray:
-    """Have it send nothing to the UDP port that is its own, as it does when it is made."""
+    """Remove the default destination that a new tunnel has: the remote at the tunnel's own UDP port."""
     head, whoever = _destination(index, wire.remote, wire.port)
     if wire.parent.index:
         whoever += _NEIGHBOUR.pack(("NDA_IFINDEX", wire.parent.index))
@@ -171,16 +170,16 @@ def queued(index: int, txqlen: int) -> bytearray:
 
 
 def carrier(index: int, has: bool) -> bytearray:
-    """Give a link its carrier, or take it: the pod sees a cable plugged in or pulled, and keeps its interface.
+    """Set or clear a link's carrier. The pod sees a cable plugged in or pulled, and keeps its interface.
 
-    By protodown, as a VXLAN refuses IFLA_CARRIER. The message that makes a link cannot say it; one that is still down
-    comes up as it was told.
+    Uses protodown, because a VXLAN refuses IFLA_CARRIER. The message that creates a link cannot set it. A link that is
+    still down keeps the setting when it is set up.
     """
     return message(RTM_NEWLINK, ACT, _link(index), _LINK.pack(("IFLA_PROTO_DOWN", int(not has))))
 
 
 def up(index: int, link: str) -> bytearray:
-    """Bring a link up, with the record's name on it for whoever looks."""
+    """Set a link up, with the record's name as its alias, for administrators."""
     alias = f"ratchet/{link}".encode()[:IFALIAS_BYTES].decode("utf-8", "ignore")
     return message(RTM_NEWLINK, ACT, _link(index, IFF_UP), _LINK.pack(("IFLA_IFALIAS", alias)))
 
@@ -191,17 +190,17 @@ def drop_link(index: int) -> bytearray:
 
 
 def drop_link_in(nsid: int, index: int) -> bytearray:
-    """Delete a link in the namespace known here as `nsid` (Linux 4.20 and later)."""
+    """Delete a link in the namespace `nsid` (Linux 4.20 and later)."""
     return message(RTM_DELLINK, ACT, _link(index), _LINK.pack(("IFLA_IF_NETNSID", nsid)))
 
 
 def addresses(index: int = 0) -> bytearray:
-    """Ask for all addresses, or those of one link where the kernel filters (4.20 and later)."""
+    """Request all addresses, or those of one link if the kernel filters (Linux 4.20 and later)."""
     return message(RTM_GETADDR, DUMP, IFADDRMSG.pack(0, 0, 0, 0, index))
 
 
 def give_address(index: int, address: Address) -> bytearray:
-    """Give a link an address, usable at once: no duplicate address detection on a wire with two ends."""
+    """Add an address to a link, usable at once: a link with two ends needs no duplicate address detection."""
     attributes = _ADDRESS.pack(
         ("IFA_LOCAL", address.packed), ("IFA_FLAGS", IFA_F_NODAD), ("IFA_PROTO", ADDRESS_PROTOCOL)
     )
@@ -211,54 +210,54 @@ def give_address(index: int, address: Address) -> bytearray:
 
 
 def take_address(index: int, address: Address) -> bytearray:
-    """Take an address from a link."""
+    """Remove an address from a link."""
     return message(RTM_DELADDR, ACT, _address(index, address), _ADDRESS.pack(("IFA_LOCAL", address.packed)))
 
 
 def routes(family: int) -> bytearray:
-    """Ask for all routes of one family."""
+    """Request all routes of one address family."""
     return message(RTM_GETROUTE, DUMP, RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
 
 
 def routes_given(family: int, index: int) -> bytearray:
-    """Ask for the routes that we gave by way of a link; all routes where the kernel does not filter (before 4.20)."""
+    """Request Ratchet's routes over a link; all routes if the kernel does not filter (before 4.20)."""
     head = RTMSG.pack(family, 0, 0, 0, 0, ROUTE_PROTOCOL, 0, 0, 0)
     return message(RTM_GETROUTE, DUMP, head, _ROUTE.pack(("RTA_OIF", index)))
 
 
 def give_route(index: int, route: Route) -> bytearray:
-    """Add a route by way of a link; one to the same network and of the same metric that is there already is kept."""
+    """Add a route over a link. Keeps an existing route to the same network with the same metric."""
     return message(RTM_NEWROUTE, MAKE, *_route(index, route))
 
 
 def take_route(index: int, route: Route) -> bytearray:
-    """Remove a route that we gave."""
+    """Remove a route that Ratchet added."""
     return message(RTM_DELROUTE, ACT, *_route(index, route))
 
 
 def neighbours() -> bytearray:
-    """Ask for all neighbours of all links."""
+    """Request the neighbours of all links."""
     return message(RTM_GETNEIGH, DUMP, NDMSG.pack(0, 0, 0, 0, 0, 0, 0))
 
 
 def drop_neighbour(family: int, index: int, address: str) -> bytearray:
-    """Forget a neighbour."""
+    """Delete a neighbour."""
     head = NDMSG.pack(family, 0, 0, index, 0, 0, 0)
     return message(RTM_DELNEIGH, ACT, head, _NEIGHBOUR.pack(("NDA_DST", address)))
 
 
 def nsid_of(netns_fd: int) -> bytearray:
-    """Ask by which number the socket's namespace knows another."""
+    """Request the nsid of a namespace in the socket's namespace."""
     return message(RTM_GETNSID, ACT, RTGENMSG.pack(0), _NSID.pack(("NETNSA_FD", netns_fd)))
 
 
 def nsids() -> bytearray:
-    """Ask for every namespace that the socket's namespace has a number for."""
+    """Request the nsids of all namespaces that have one in the socket's namespace."""
     return message(RTM_GETNSID, DUMP, RTGENMSG.pack(0))
 
 
 def assign_nsid(netns_fd: int) -> bytearray:
-    """Have the socket's namespace give another one a number; EEXIST where it has one."""
+    """Assign a namespace an nsid in the socket's namespace. Fails with EEXIST if it has one."""
     attributes = _NSID.pack(("NETNSA_NSID", NSID_ANY), ("NETNSA_FD", netns_fd))
     return message(RTM_NEWNSID, ACT, RTGENMSG.pack(0), attributes)
 

@@ -1,7 +1,7 @@
-"""Network namespaces by descriptor: opened once, proven to be one, entered by one thread for a moment.
+"""Network namespaces by descriptor: opened once, verified to be one, entered briefly by one thread.
 
-Nothing here forks, and no descriptor outlives the call that opened it: an open socket in a pod's namespace would keep
-the namespace, and the links in it, alive after the pod is gone.
+Nothing here forks, and no descriptor outlives the call that opened it. An open socket in a pod's namespace would keep
+the namespace and its links alive after the pod is gone.
 """
 
 from __future__ import annotations
@@ -21,17 +21,20 @@ from ratchet.errors import DatapathError, HostNamespaceError, NamespaceGoneError
 CLONE_NEWNET = 0x40000000
 NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
 
-# The calling thread's, not the process's: a thread that has entered a namespace acts there.
+# The calling thread's namespace, not the process's: a thread that has entered a namespace acts there.
 OWN = "/proc/thread-self/ns/net"
 
-# Failures that say nothing of the namespace itself: it may well be there, and must not be taken for gone.
+# Errors of this process that prove nothing about the namespace: it may exist and must not be treated as gone.
 _OURS_TO_BLAME = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM, errno.EINTR})
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Netns:
-    """An open network namespace; `path` is only for messages, every act uses `fd`. A context manager that closes it."""
+    """An open network namespace and context manager that closes it.
+
+    `path` is only for messages; all operations use `fd`.
+    """
 
     __slots__ = ("fd", "path")
 
@@ -61,11 +64,11 @@ class Netns:
 def open_netns(path: str) -> Netns:
     """Open the network namespace at `path`.
 
-    Raises NamespaceGoneError where nothing is there or what is there is no network namespace, DatapathError where
-    the process may not or cannot open anything at all now.
+    Raises NamespaceGoneError if nothing is there or it is no network namespace. Raises DatapathError if this process
+    lacks permission or resources.
     """
     try:
-        # O_NONBLOCK: a path that is a FIFO must not hold us.
+        # O_NONBLOCK: a path that is a FIFO must not block us.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
         message = f"cannot open network namespace {path}: {_cause(error)}"
@@ -79,18 +82,18 @@ def open_netns(path: str) -> Netns:
 
 
 def own_netns() -> Netns:
-    """The namespace that the calling thread is in: for the plugin, the node's."""
+    """The calling thread's namespace, which is the node's for the plugin."""
     return Netns(OWN, os.open(OWN, os.O_RDONLY | os.O_CLOEXEC))
 
 
 def is_host(netns: Netns) -> bool:
-    """Whether this is the namespace that the caller itself is in."""
+    """Whether this is the caller's own namespace."""
     own = os.stat(OWN)  # noqa: PTH116
     return netns.identity == (own.st_dev, own.st_ino)
 
 
 def refuse_host(netns: Netns) -> None:
-    """Raise HostNamespaceError for the caller's own namespace: links are made in pods, never in the node."""
+    """Raise HostNamespaceError for the caller's own namespace: links exist in pods, never in the node."""
     if is_host(netns):
         raise HostNamespaceError(
             f"cannot act in network namespace {netns.path}: it is the node's own",
@@ -100,15 +103,15 @@ def refuse_host(netns: Netns) -> None:
 
 @contextmanager
 def inside(netns: Netns) -> Iterator[None]:
-    """Have the calling thread, and no other, in `netns` for the length of the block (setns(2)).
+    """Move the calling thread, and no other, into `netns` for the block (setns(2)).
 
-    Should the way back fail, the process aborts: to go on in a pod's namespace, believing it to be the node's, would
-    do more harm than to die.
+    If the thread cannot return, the process aborts. To continue in a pod's namespace as if it were the node's would do
+    more harm.
     """
     with own_netns() as home:
         left = False
         try:
-            # Set first: an interrupt that lands between the call and the next line must still lead home.
+            # Set first, so that an interrupt between the call and the next line still returns the thread.
             left = True
             try:
                 _setns(netns.fd)
@@ -135,7 +138,7 @@ def _setns(fd: int) -> None:
 
 
 def _is_network_namespace(fd: int) -> bool:
-    # The ioctl's number may mean something else to another kind of file, so the file system is asked first.
+    # The ioctl number may mean something else to other kinds of files, so the file system is checked first.
     if os.fstat(fd).st_dev != _file_system_of_namespaces():
         return False
     try:
@@ -146,7 +149,7 @@ def _is_network_namespace(fd: int) -> bool:
 
 @cache
 def _file_system_of_namespaces() -> int:
-    """There is one for as long as the kernel runs (fs/nsfs.c)."""
+    """The device number of nsfs, constant while the kernel runs (fs/nsfs.c)."""
     return os.stat(OWN).st_dev  # noqa: PTH116
 
 

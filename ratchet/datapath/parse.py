@@ -1,4 +1,4 @@
-"""What the kernel shows, read into the core's terms."""
+"""Parse netlink replies into the core's types."""
 
 from __future__ import annotations
 
@@ -49,8 +49,11 @@ NUD_LASTING = 0x40 | 0x80  # NOARP and PERMANENT
 
 @dataclass(frozen=True, slots=True)
 class ObservedLink:
-    """A device, and where it leads: the index of the link below or opposite, and by what number the namespace of
-    that link is known here (None: it is in the same one). `qdisc` is the kind of its root queueing discipline."""
+    """A device and the link below or opposite it.
+
+    `lower_index` is that link's index, `lower_nsid` the nsid of its namespace (None: the same namespace). `qdisc` is
+    the kind of the device's root queueing discipline.
+    """
 
     device: Device
     lower_index: int | None
@@ -64,7 +67,7 @@ def device_of(link: ObservedLink | None) -> Device | None:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """An address on a link: `ours` if Ratchet gave it, `fit` if a tunnel's local address may be taken from it."""
+    """An address on a link: `ours` if Ratchet added it, `fit` if it can be a tunnel's local address."""
 
     index: int
     address: Address
@@ -74,7 +77,7 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class NewLink:
-    """A link's index, that of the link opposite, and its MTU in bytes; 0 for what it has not."""
+    """A link's index, that of its peer, and its MTU in bytes; 0 for each that it does not have."""
 
     index: int
     opposite: int
@@ -83,7 +86,7 @@ class NewLink:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """An entry of the neighbour table; `state` is of NUD_*."""
+    """An entry of the neighbour table; `state` is a NUD_* bit mask."""
 
     family: int
     address: str
@@ -93,9 +96,9 @@ class Neighbour:
 def observe_link(
     channel: Channel, ifname: str, wanted: Iterable[Address] = (), *, routed: bool = False
 ) -> ObservedLink | None:
-    """The link of this name with its addresses, and if it may be `routed` with the routes that we gave it.
+    """The link of this name with its addresses, None if missing; with `routed` also Ratchet's routes.
 
-    None where there is none. The kernel's own link-local addresses are left out, unless they are wanted.
+    Link-local addresses that the kernel added are left out unless they are in `wanted`.
     """
     try:
         (answer,) = channel.do(messages.link_named(ifname))
@@ -103,7 +106,7 @@ def observe_link(
         link = with_addresses(link, addresses_of(channel, link.device.index), tuple(wanted))
         return _with_what_was_given(link, channel, routed=routed) if link.device.ours else link
     except RefusedError as refusal:
-        if refusal.errno == ENODEV:  # the second question may find it gone as well as the first
+        if refusal.errno == ENODEV:  # the link may also disappear between the two requests
             return None
         raise
 
@@ -119,7 +122,7 @@ def with_addresses(link: ObservedLink, found: Iterable[Given], wanted: tuple[Add
 
 
 def _with_what_was_given(link: ObservedLink, channel: Channel, *, routed: bool) -> ObservedLink:
-    """A link of ours with the rate, and perhaps the routes, that we gave it."""
+    """One of Ratchet's links with the rate and, with `routed`, the routes that Ratchet added."""
     index = link.device.index
     shaped = link.qdisc == tc.KIND
     if not routed and not shaped:
@@ -136,7 +139,7 @@ def _routes_given(channel: Channel, family: int, index: int) -> list[Route]:
 
 
 def links_of(channel: Channel, kind: str = "", nsid: int | None = None) -> list[ObservedLink]:
-    """All links, of one kind only or in the namespace known here as `nsid`, without their addresses."""
+    """All links without their addresses; optionally of one kind, or in the namespace `nsid`."""
     found = [read_link(raw) for raw in channel.dump(messages.links(kind, nsid))]
     return [link for link in found if not kind or link.device.kind == kind]
 
@@ -144,7 +147,7 @@ def links_of(channel: Channel, kind: str = "", nsid: int | None = None) -> list[
 def has_ports(channel: Channel, bridge: int) -> bool:
     """Whether any link is a port of this bridge."""
     master = struct.pack("=I", bridge)
-    # Kernels before 4.6 do not filter, so the attribute is compared here.
+    # Kernels before 4.6 do not filter, so the attribute is compared here too.
     return any(
         content == master
         for raw in channel.dump(messages.ports(bridge))
@@ -153,24 +156,24 @@ def has_ports(channel: Channel, bridge: int) -> bool:
 
 
 def is_loopback(raw: bytes) -> bool:
-    """Whether a link's message has IFF_LOOPBACK."""
+    """Whether IFF_LOOPBACK is set in a link's message."""
     return bool(IFINFOMSG.unpack_from(raw, HEADER.size)[4] & IFF_LOOPBACK)
 
 
 def addresses_of(channel: Channel, index: int = 0) -> list[Given]:
-    """The addresses of one link, or of all."""
+    """The addresses of one link, or of all links if `index` is 0."""
     found = channel.dump(messages.addresses(index))
     return [read_address(raw) for raw in found if not index or IFADDRMSG.unpack_from(raw, HEADER.size)[4] == index]
 
 
 def neighbours_of(channel: Channel, index: int) -> list[Neighbour]:
-    """Whom a link's namespace knows by MAC behind that link."""
+    """The entries of the neighbour table for a link."""
     found = [_decode(ndmsg, raw) for raw in channel.dump(messages.neighbours())]
     return [Neighbour(one["family"], one.get_attr("NDA_DST"), one["state"]) for one in found if one["ifindex"] == index]
 
 
 def known_as(channel: Channel, netns: Netns) -> int | None:
-    """By which number the channel's namespace knows another; None where it has given it none."""
+    """The nsid of `netns` in the channel's namespace; None if none is assigned."""
     (answer,) = channel.exchange(messages.nsid_of(netns.fd))
     if answer.refusal is not None or not answer.messages:
         return None
@@ -183,7 +186,7 @@ def read_nsid(raw: bytes) -> int | None:
 
 
 def read_new_link(raw: bytes) -> NewLink:
-    """What the next message needs to know of a link just made, at a fraction of what decoding it all would cost."""
+    """Read only what the next message needs of a new link, at a fraction of the cost of a full decode."""
     index = IFINFOMSG.unpack_from(raw, HEADER.size)[3]
     found = dict(attributes(raw, HEADER.size + IFINFOMSG.size, (IFLA_LINK, IFLA_MTU)))
     opposite, mtu = (struct.unpack("=i", found.get(kind, bytes(4)))[0] for kind in (IFLA_LINK, IFLA_MTU))
@@ -191,7 +194,7 @@ def read_new_link(raw: bytes) -> NewLink:
 
 
 def reaches_own_node(raw: bytes) -> bool:
-    """Whether a tunnel sends to its own node's addresses as to others, which it was made to do."""
+    """Whether a tunnel sends to its own node's addresses as to others (local bypass is off, as requested)."""
     found = _LINK.read(raw, HEADER.size + IFINFOMSG.size)
     data = _INFO.read(found.get("IFLA_LINKINFO", b"")).get("IFLA_INFO_DATA", b"")
     return dict(attributes(data, 0)).get(messages.IFLA_VXLAN_LOCALBYPASS) == b"\0"
@@ -220,7 +223,7 @@ def read_link(raw: bytes) -> ObservedLink:
 
 
 def read_route(raw: bytes) -> tuple[Route | None, int | None]:
-    """A route if it is one that we gave, and the index of the link that it is by way of."""
+    """A route that Ratchet added, and the index of its link; None and None for other routes."""
     family, length, _, _, _, protocol, _, _, _ = RTMSG.unpack_from(raw, HEADER.size)
     found = _ROUTE.read(raw, HEADER.size + RTMSG.size)
     if protocol != messages.ROUTE_PROTOCOL:
@@ -234,7 +237,7 @@ def read_route(raw: bytes) -> tuple[Route | None, int | None]:
 def read_address(raw: bytes) -> Given:
     _, prefix_length, flags, scope, index = IFADDRMSG.unpack_from(raw, HEADER.size)
     found = _ADDRESS.read(raw, HEADER.size + IFADDRMSG.size)
-    # On a point-to-point address IFA_ADDRESS is the other side's.
+    # On a point-to-point interface, IFA_ADDRESS is the peer's address.
     own = found.get("IFA_LOCAL") or found["IFA_ADDRESS"]
     return Given(
         index=index,

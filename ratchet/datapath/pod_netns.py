@@ -1,4 +1,4 @@
-"""A pod's side of a wire while it is worked on: its namespace open, a socket in it, the port that belongs there."""
+"""One end of a link in its pod: the open namespace, a netlink socket in it, the interface's spec."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from ratchet.datapath.rtnetlink import Channel, NetlinkReply, RefusedError
 from ratchet.errors import DatapathError, ForeignInterfaceError, NamespaceGoneError
 
 IPV6_LEAST_MTU = 1280  # RFC 8200, section 5
-ATTEMPTS = 4  # how often to look again when another hand works on the same names
+ATTEMPTS = 4  # how often to try again if another process changes the same names
 
 
 @dataclass(frozen=True, slots=True)
 class OpenPod:
-    """Opened by `open_pod`, closed with its block."""
+    """A pod opened by `open_pod`; closed at the end of its block."""
 
     netns: Netns
     channel: Channel
     spec: InterfaceSpec
 
     def observe(self) -> ObservedLink | None:
-        """What stands under the port's name."""
+        """The link under the interface's name; None if there is none."""
         try:
-            # Most ends have none and never had, and this is on the way of every pod that starts.
+            # Most ends never have routes, and this code runs at each pod start.
             routed = bool(self.spec.routes) or self.spec.renewed
             link = observe_link(self.channel, self.spec.ifname, self.spec.addresses, routed=routed)
         except RefusedError as refusal:
@@ -40,9 +40,9 @@ class OpenPod:
         return replace(link, device=self._with_settings(link.device))
 
     def tune(self) -> None:
-        """Set what an interface must have before it is up.
+        """Apply the settings that an interface needs before it is up.
 
-        It ignores router advertisements: the other end of a link must not become the pod's router (CVE-2020-10749).
+        Router advertisements are ignored: the other end of a link must not become the pod's router (CVE-2020-10749).
         """
         ifname = self.spec.ifname
         with inside(self.netns):
@@ -60,10 +60,11 @@ class OpenPod:
                     raise self.failed(f"cannot turn offloads off: {error.strerror}") from error
 
     def finish(self, index: int, link: str, standing: Device | None = None, *, carrier: bool = True) -> bool:
-        """Up, with the port's addresses, routes and rate, and without those of a `standing` interface that are not.
+        """Set the interface up with its addresses, routes and rate.
 
-        Where it is not to have `carrier`, it has none from the first moment; otherwise its carrier is left alone.
-        False, with all the rest done, if the kernel cannot take it.
+        `standing` is the interface as observed before: what Ratchet added to it and the specification lacks is removed.
+        Without `carrier` the interface has none from the first moment; with it the carrier is left alone. Returns
+        False, with everything else done, if the kernel cannot take the carrier.
         """
         given = standing.given if standing is not None else ()
         give = [messages.give_address(index, address) for address in self.spec.addresses]
@@ -79,9 +80,9 @@ class OpenPod:
         return able
 
     def set_carrier(self, index: int, has: bool, *then: bytearray) -> bool:
-        """Give the interface its carrier, or take it, and do what comes `then`.
+        """Set or clear the interface's carrier and send the `then` requests.
 
-        False, with all the rest done, if the kernel cannot do that to this kind of interface.
+        Returns False, with the other requests done, if the kernel does not support that for this kind of interface.
         """
         first, *others = self.channel.exchange(messages.carrier(index, has), *then)
         unable = first.refusal is not None and first.refusal.errno == EOPNOTSUPP
@@ -89,7 +90,7 @@ class OpenPod:
         return not unable
 
     def adjust(self, device: Device, link: str) -> None:
-        """Bring a standing interface to what the port wants, without taking it down."""
+        """Change an existing interface to match the specification, without setting it down."""
         if device.mtu != self.spec.mtu:
             self.do(messages.sized(device.index, self.spec.mtu))
         if self.spec.txqlen not in (None, device.txqlen):
@@ -103,9 +104,9 @@ class OpenPod:
             self.delete(device.index)
 
     def free_index(self) -> bool:
-        """Delete this end's interface if it stands under another name, as a pod can rename it; whether it did.
+        """Delete this end's interface if the pod has renamed it. Returns whether it was deleted.
 
-        Raises DatapathError where another interface has the ifindex.
+        The ifindex identifies it. Raises DatapathError if a foreign interface has that ifindex.
         """
         if not self.spec.index:
             return False
@@ -120,7 +121,7 @@ class OpenPod:
         return self.delete(device.index)
 
     def delete(self, index: int) -> bool:
-        """Whether there was such an interface to delete."""
+        """Delete an interface by index. Returns False if there is none."""
         (answer,) = self.channel.exchange(messages.drop_link(index))
         if answer.refusal is None:
             return True
@@ -129,7 +130,7 @@ class OpenPod:
         raise DatapathError(f"cannot remove {self}: {answer.refusal.strerror}") from answer.refusal
 
     def forget_neighbours(self, index: int) -> None:
-        """Have the pod ask anew who is at the other end; what somebody has set by hand stays."""
+        """Flush the interface's learnt neighbours, so that the pod resolves them again. Keeps manual entries."""
         learnt = [one for one in neighbours_of(self.channel, index) if not one.state & NUD_LASTING]
         self.channel.exchange(*(messages.drop_neighbour(one.family, index, one.address) for one in learnt))
 
@@ -137,7 +138,7 @@ class OpenPod:
         self._accept(self.channel.exchange(*requests))
 
     def refuse_foreign(self, device: Device | None, verb: str = "make") -> None:
-        """Raise ForeignInterfaceError for an interface that is not this port's: a stranger's, or another link's."""
+        """Raise ForeignInterfaceError if an interface is not Ratchet's or belongs to another link."""
         if device is None or self.spec.owns(device):
             return
         if device.ours:
@@ -176,7 +177,7 @@ class OpenPod:
             raise self._read_only(f"set {name}", error) from error
 
     def _route(self, index: int, has: Collection[Route]) -> None:
-        """Give the routes that are wanted, and take those of ours that are not."""
+        """Add the specified routes that are missing, and remove Ratchet's routes that are not specified."""
         for route in (one for one in has if one not in self.spec.routes):
             self.channel.exchange(messages.take_route(index, route))
         lacking = [one for one in self.spec.routes if one not in has]
@@ -191,7 +192,7 @@ class OpenPod:
                 raise self.failed(f"cannot add the route {route}: {cause}", details=details) from answer.refusal
 
     def _shape(self, index: int, has: int | None) -> None:
-        """Have it send as fast as is wanted."""
+        """Set or remove the rate limit if it differs from the specification."""
         if self.spec.rate == has:
             return
         request = tc.unshape(index) if self.spec.rate is None else tc.shape(index, self.spec.rate)
@@ -230,9 +231,9 @@ class OpenPod:
 
 @contextmanager
 def open_pod(spec: InterfaceSpec) -> Iterator[OpenPod]:
-    """Open the pod's namespace and a socket in it.
+    """Open a pod's namespace and a netlink socket in it.
 
-    Raises NamespaceGoneError where the namespace is not there or another one has its path, HostNamespaceError for the
+    Raises NamespaceGoneError if the namespace does not exist or another one has its path, HostNamespaceError for the
     caller's own namespace.
     """
     with open_netns(spec.netns) as netns:
@@ -246,12 +247,12 @@ def open_pod(spec: InterfaceSpec) -> Iterator[OpenPod]:
 
 
 def is_cookie(expected: int, channel: Channel) -> bool:
-    """Whether a channel's namespace is the expected one; yes where either cookie is not known."""
+    """Whether a channel's namespace has the expected cookie; True if either cookie is not known."""
     return not expected or channel.cookie() in (0, expected)
 
 
 def _missing(name: str) -> str:
-    """Why the kernel may have no such setting."""
+    """Advice for a setting that the kernel does not have."""
     if name.startswith("net.mpls."):
         return "The node's kernel needs the module mpls_router."
     return "The node's kernel does not have it, or the pod has no IPv6." if name.startswith("net.ipv6.") else ""

@@ -1,4 +1,4 @@
-"""The conversation with the kernel: many messages in one send, an answer for each (netlink(7), rtnetlink(7))."""
+"""Netlink socket that sends several messages at once, a reply for each (netlink(7), rtnetlink(7))."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ NLMSGERR_ATTR_MSG = 1
 
 SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h, Linux 5.14 and later
 
-TIMEOUT = 10.0  # seconds; the kernel answers within the send, so that silence means a lost message
+TIMEOUT = 10.0  # seconds; the kernel replies within the send, so a timeout means a lost message
 BUFFER = 1 << 17
 INTERRUPTED_DUMPS = 8
 
 
 class RefusedError(OSError):
-    """The kernel's no to one message: `errno`, and in `strerror` its own explanation where it gave one."""
+    """The kernel refused one message: `errno`, and in `strerror` the kernel's explanation if there is one."""
 
 
 @dataclass(slots=True)
 class NetlinkReply:
-    """What the kernel said to one message."""
+    """The kernel's reply to one message."""
 
     messages: list[bytes] = field(default_factory=list)
     refusal: RefusedError | None = None
@@ -49,7 +49,10 @@ class NetlinkReply:
 
 
 class Channel:
-    """A route netlink socket in a namespace (None: in the caller's own). Not to be shared between threads, nor kept."""
+    """A route netlink socket in a namespace (None: the caller's own).
+
+    Do not share it between threads, and do not keep it open.
+    """
 
     __slots__ = ("_sequence", "_socket")
 
@@ -69,8 +72,8 @@ class Channel:
             return 0
 
     def exchange(self, *messages: bytearray) -> list[NetlinkReply]:
-        """Send all at once; one answer for each, in order. A refused message does not stop those behind it."""
-        if not messages:  # to nothing the kernel answers nothing, or ENODATA
+        """Send messages at once and return a reply for each, in order. A refusal does not stop later messages."""
+        if not messages:  # the kernel replies to an empty send with nothing or ENODATA
             return []
         answers = {self._number(message): NetlinkReply() for message in messages}
         try:
@@ -100,7 +103,10 @@ class Channel:
         return answers
 
     def dump(self, message: bytearray) -> list[bytes]:
-        """Every object that a dump request lists, read again while the kernel's tables change under it."""
+        """All objects of a dump request. Repeats the dump if the kernel's tables change during it.
+
+        Repeats it INTERRUPTED_DUMPS times at most.
+        """
         for _ in range(INTERRUPTED_DUMPS):
             (answer,) = self.do(message)
             if not answer.interrupted:
@@ -126,7 +132,7 @@ def _open_socket() -> socket.socket:
     opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
     opened.settimeout(TIMEOUT)
     for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
-        with suppress(OSError):  # kernels before 4.12 and 4.20: shorter explanations, unfiltered dumps
+        with suppress(OSError):  # before Linux 4.12 and 4.20: shorter explanations, unfiltered dumps
             opened.setsockopt(SOL_NETLINK, option, 1)
     return opened
 

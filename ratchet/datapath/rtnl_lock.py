@@ -1,4 +1,4 @@
-"""Serialize the kernel work of this process's threads that needs the kernel's rtnl_mutex."""
+"""Serialize this process's threads in kernel requests that need the kernel's rtnl_mutex."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def holding_rtnl_lock(function: Callable[Given, Outcome]) -> Callable[Given, Out
     """Decorate a function that at most one thread may run at a time.
 
     The kernel serializes these requests anyway, for all namespaces (rtnl_mutex). Threads that wait in the kernel and
-    for the interpreter add a fifth to the time for a hundred vEths. A decorated function must be short, must not wait,
-    and must not call another one.
+    for the interpreter add a fifth to the time for a hundred vEths. A decorated function must be short and must not
+    wait. It must not call another decorated function.
     """
 
     @wraps(function)

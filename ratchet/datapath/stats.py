@@ -1,4 +1,4 @@
-"""What an interface counts, read when somebody asks; nothing else needs it, so no other reading pays for it."""
+"""Counters of an interface, read on request only. No other observation reads them, to save time."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ratchet.datapath.nlattr import HEADER, IFINFOMSG, Reading
 from ratchet.datapath.pod_netns import open_pod
 from ratchet.errors import DatapathError
 
-# struct rtnl_link_stats64, from its beginning: packets, bytes, errors, dropped, each received and sent.
+# The first fields of struct rtnl_link_stats64: packets, bytes, errors, dropped, each received and sent.
 _STATS64 = struct.Struct("=8Q")
 _COUNTED = Reading(ifinfmsg, "IFLA_STATS64", "IFLA_CARRIER")
 
 
 def count(location: Location, ifname: str) -> Live | None:
-    """The carrier and the counters of the interface of that name, None where there is none.
+    """The carrier and the counters of the interface of that name; None if there is none.
 
     Raises NamespaceGoneError, DatapathError.
     """

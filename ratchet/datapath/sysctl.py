@@ -1,4 +1,4 @@
-"""The settings of an interface under /proc/sys/net, in the calling thread's network namespace."""
+"""Sysctls of an interface under /proc/sys/net, in the calling thread's network namespace."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ratchet.core.endpoint_spec import IFNAME, Sysctl
 
-# In a container /proc/sys is read-only: the host's is mounted beside it. Either shows the opening thread's namespace.
+# In a container /proc/sys is read-only, so the host's is mounted too. Both show the opening thread's namespace.
 MOUNTED = "/host/proc/sys/net"
 _SETTINGS = "/host/proc/sys" if Path(MOUNTED).is_dir() else "/proc/sys"
 
@@ -25,7 +25,7 @@ def write_sysctl(ifname: str, sysctl: Sysctl) -> None:
 
 
 def read_sysctls(ifname: str, names: Iterable[str]) -> tuple[Sysctl, ...]:
-    """Those of the named settings that the kernel has, with their current values."""
+    """The named sysctls that the kernel has, with their current values."""
     found = []
     for name in names:
         try:
@@ -36,7 +36,7 @@ def read_sysctls(ifname: str, names: Iterable[str]) -> tuple[Sysctl, ...]:
 
 
 def _path(name: str, ifname: str) -> str:
-    # The interface's own name may have dots in it.
+    # The interface name itself may contain dots.
     return "/".join((_SETTINGS, *(ifname if part == IFNAME else part for part in name.split("."))))
 
 

@@ -1,4 +1,4 @@
-"""How fast a link may send: a token bucket as its root queueing discipline (tc-tbf(8))."""
+"""Rate limit of a link: a token bucket filter as its root queueing discipline (tc-tbf(8))."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ratchet.datapath.nlattr import ATTRIBUTE, HEADER, Layout, Reading, attribut
 from ratchet.datapath.rtnetlink import Channel
 
 KIND = "tbf"
-# The mark of ownership: the handle's upper half, which tc takes for a name ("RA" in ASCII).
+# The mark of ownership: the handle's upper half, which tc uses as a name ("RA" in ASCII).
 HANDLE = 0x52410000
 
-BURST_SECONDS = 0.01  # at full speed: what a timer of 100 Hz needs
-BURST_LEAST = 64 * 1024  # bytes: one packet that is yet to be segmented
-LATENCY_SECONDS = 0.05  # the longest that a packet may wait
+BURST_SECONDS = 0.01  # at full rate: a timer of 100 Hz needs that much
+BURST_LEAST = 64 * 1024  # bytes: one packet before segmentation
+LATENCY_SECONDS = 0.05  # the longest time that a packet may wait
 
 RTM_NEWQDISC, RTM_DELQDISC, RTM_GETQDISC = 36, 37, 38
 TC_H_ROOT = 0xFFFFFFFF
@@ -36,7 +36,7 @@ _SHOWN = Reading(tcmsg, "TCA_KIND", "TCA_OPTIONS")
 
 
 def shape(index: int, rate: int) -> bytearray:
-    """Have a link send no more than so many bits per second, in the place of whatever queueing discipline it has."""
+    """Limit a link to `rate` bits per second. Replaces its root queueing discipline."""
     speed = rate // 8
     burst = min(_LARGEST, max(int(speed * BURST_SECONDS), BURST_LEAST))
     limit = min(_LARGEST, int(speed * LATENCY_SECONDS) + burst)
@@ -50,12 +50,12 @@ def shape(index: int, rate: int) -> bytearray:
 
 
 def unshape(index: int) -> bytearray:
-    """Take our queueing discipline from a link; the kernel gives it its own instead."""
+    """Remove Ratchet's queueing discipline from a link. The kernel restores its default."""
     return message(RTM_DELQDISC, ACT, _TCMSG.pack(0, index, HANDLE, TC_H_ROOT, 0))
 
 
 def rate_of(channel: Channel, index: int) -> int | None:
-    """The rate that we gave a link, in bits per second; None where its queueing discipline is not ours."""
+    """The rate that Ratchet set on a link, in bits per second; None if the qdisc is not Ratchet's."""
     (answer,) = channel.exchange(message(RTM_GETQDISC, ACT | NLM_F_ECHO, _TCMSG.pack(0, index, 0, TC_H_ROOT, 0)))
     if answer.refusal is not None:
         if answer.refusal.errno == ENOENT:

@@ -1,4 +1,4 @@
-"""The node's VTEP and underlay interface: as configured, else by its addresses in the API, else by the routes."""
+"""The node's VTEP and underlay interface: as configured, else by its API addresses, else by routes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RTN_UNICAST = 1
 
 @dataclass(frozen=True, slots=True)
 class _Hop:
-    """One next hop of a route: its interface, and the route's metric and MTU in bytes (0: the interface's)."""
+    """A next hop of a route: its interface, the route's metric and MTU in bytes (0: the interface's)."""
 
     metric: int
     index: int
@@ -32,19 +32,19 @@ class _Hop:
 
 
 def find_parent(ifname: str | None, address: str | None, node_addresses: Sequence[str] = ()) -> Parent:
-    """The VTEP and the underlay interface, in the caller's network namespace.
+    """Find the VTEP and the underlay interface in the caller's network namespace.
 
     `ifname` and `address` are the configuration's `parent_interface` and `parent_address`; `node_addresses` are the
     node's InternalIP addresses in the API. With `ifname` alone, a node address on that interface is preferred to its
-    first address. With neither, the VTEP is the first node address that the node carries, else an address on the
-    interface of the default route with the lowest metric, IPv4 before IPv6.
+    first address. With neither, the VTEP is the first node address that an interface carries. If there is none, it is
+    an address on the interface of the default route with the lowest metric, IPv4 before IPv6.
 
     The VTEP of the other address family is on the same interface: the first node address there if the VTEP is a node
     address, else the first address. With `address` there is none.
 
     An interface without egress (loopback, dummy, bridge without ports) does not pin the tunnels: see `_unpinned`.
 
-    Raises InvalidConfigError that names the key.
+    Raises InvalidConfigError, which names the key.
     """
     if address and _read_address(address) is None:
         raise InvalidConfigError(f'cannot use parent_address "{address}": not an IP address')
@@ -94,13 +94,13 @@ def _on_interface(
 
 
 def _carrier(given: Iterable[Given], addresses: Iterable[str]) -> Given | None:
-    """The first of `addresses` that is carried at all."""
+    """The first of `addresses` that an interface carries."""
     carried: dict[IpAddress | None, Given] = {one.address.ip: one for one in given}
     return next((carried[one] for one in map(_read_address, addresses) if one in carried), None)
 
 
 def _read_address(text: str) -> IpAddress | None:
-    """None for what is no address: the node's object lists its host names along with its addresses."""
+    """Parse an address; None if it is not one, because a Node also lists host names as addresses."""
     try:
         return ip_address(text)
     except ValueError:
@@ -114,7 +114,7 @@ def _first(given: Iterable[Given]) -> Given | None:
 
 
 def _of_other_family(given: Iterable[Given], found: Given | None, node_addresses: Iterable[str] | None) -> Given | None:
-    """The address of the other family on the interface of `found`; with `node_addresses`, only one of these."""
+    """The other family's address on the interface of `found`; with `node_addresses`, only one of these."""
     if found is None:
         return None
     others = [one for one in given if one.index == found.index and one.address.version != found.address.version]
@@ -132,17 +132,17 @@ def _on_default_route(channel: Channel, given: Sequence[Given]) -> Given | None:
 
 
 def _hops(channel: Channel, family: int, *, default: bool) -> list[_Hop]:
-    """The next hops of the main table's unicast routes, or of its default routes, by metric (rtnetlink(7))."""
+    """Next hops of the main table's unicast routes, or of its default routes, by metric (rtnetlink(7))."""
     found: list[_Hop] = []
     for raw in channel.dump(messages.routes(family)):
         head = RTMSG.unpack_from(raw, HEADER.size)
         if (default and head[1] != 0) or head[4] != RT_TABLE_MAIN or head[7] != RTN_UNICAST:
-            continue  # not decoded: a node may have thousands
+            continue  # skipped before decoding, because a node may have thousands
         route = rtmsg(raw)
         route.decode()
         destination = route.get_attr("RTA_DST")
         if destination is not None and ip_address(destination).is_link_local:
-            continue  # every interface has one in IPv6
+            continue  # in IPv6 each interface has one
         metrics = route.get_attr("RTA_METRICS")
         mtu = metrics.get_attr("RTAX_MTU") if metrics is not None else None
         found.extend(_Hop(route.get_attr("RTA_PRIORITY") or 0, index, mtu or 0) for index in _interfaces_of(route))
@@ -165,7 +165,7 @@ def _parent(channel: Channel, found: Given, other: Given | None = None) -> Paren
         return replace(parent, other_address=str(other.address.ip)) if other is not None else parent
     parent = _unpinned(channel, device, found)
     if other is not None:
-        # Routes are of one family. A node has one underlay, so the other family counts if its routes are alike.
+        # Routes have one family. A node has one underlay, so the other family counts only if its routes agree.
         with suppress(InvalidConfigError):
             if replace(_unpinned(channel, device, other), address=parent.address) == parent:
                 return replace(parent, other_address=str(other.address.ip))
@@ -173,17 +173,18 @@ def _parent(channel: Channel, found: Given, other: Given | None = None) -> Paren
 
 
 def _has_egress(channel: Channel, device: Device, raw: bytes) -> bool:
-    """Whether packets can leave the node by an interface that has an address."""
+    """Whether packets can leave the node through this interface."""
     if device.kind == "bridge":
         return has_ports(channel, device.index)
     return not is_loopback(raw) and device.kind != "dummy"
 
 
 def _unpinned(channel: Channel, carrier: Device, found: Given) -> Parent:
-    """The parent of tunnels that follow the routes: no index, and name and MTU of the interface by which they leave.
+    """The parent of tunnels that follow the routes: index 0, and the egress interface's name and MTU.
 
     Of several next hops the smallest MTU counts, and a route's own MTU limits its interface's. A default route over
-    the carrier itself pins the tunnels after all: a bridge loses its ports while the network is restarted.
+    `carrier`, the interface with the VTEP, pins the tunnels nevertheless: a bridge loses its ports while the network
+    restarts.
     """
     hops = _hops_off_node(channel, found, carrier)
     if any(hop.index == carrier.index for hop in hops):
@@ -200,7 +201,7 @@ def _unpinned(channel: Channel, carrier: Device, found: Given) -> Parent:
 
 
 def _hops_off_node(channel: Channel, found: Given, carrier: Device) -> list[_Hop]:
-    """The default route's next hops, or without a default route those of every route that is not over the carrier."""
+    """The default route's next hops; without a default route, those of all routes not over `carrier`."""
     family = messages.AF_INET if found.address.version == 4 else messages.AF_INET6
     hops = _hops(channel, family, default=True)
     if hops:

@@ -1,4 +1,4 @@
-"""A vEth pair: made at once in both pods' namespaces, or finished, or made anew (veth(4))."""
+"""A vEth pair: created with both ends in their pods' namespaces, adjusted, or replaced (veth(4))."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ratchet.errors import DatapathError
 
 @holding_rtnl_lock
 def observe_veth(near: OpenPod, far: OpenPod) -> Observed:
-    """Both ends as they stand, and whether they are each other's."""
+    """Observe both ends, and whether they are each other's peers."""
     near_link, far_link = near.observe(), far.observe()
     wired = near_link is not None and far_link is not None and _leads_to(near, near_link, far, far_link)
     return Observed(_judged(near_link, wired), _judged(far_link, wired))
 
 
 def ensure_veth(wire: VethWire, near: OpenPod, far: OpenPod) -> bool:
-    """Whether anything had to be done.
+    """Make both ends match `wire`. Returns whether anything changed.
 
-    Made first and looked at only where something is in the way: in most calls nothing is.
+    Creates first and observes only if something is in the way, because in most calls nothing is.
     """
     changed = False
     for _ in range(ATTEMPTS):
@@ -49,7 +49,7 @@ def ensure_veth(wire: VethWire, near: OpenPod, far: OpenPod) -> bool:
 
 @holding_rtnl_lock
 def make_veth(wire: VethWire, near: OpenPod, far: OpenPod) -> bool:
-    """Whether it could be made: not if one of the names exists, or one of the ifindexes."""
+    """Create the pair. Returns False if one of the names or one of the ifindexes exists."""
     request = messages.new_veth(near.spec, far.spec, far.netns.fd)
     made, shown = near.channel.exchange(request, messages.link_named(near.spec.ifname))
     if made.refusal is not None:
@@ -74,7 +74,7 @@ def _judged(link: ObservedLink | None, wired: bool) -> Device | None:
 
 
 def _leads_to(near: OpenPod, near_link: ObservedLink, far: OpenPod, far_link: ObservedLink) -> bool:
-    """One direction is enough: a vEth's peer is its peer's peer."""
+    """Whether the near link's peer is the far link. One direction proves both."""
     if near_link.device.kind != "veth" or near_link.lower_index != far_link.device.index:
         return False
     if near.netns.is_same_as(far.netns):

@@ -1,9 +1,8 @@
-"""Who holds a VNI on this node.
+"""Find and remove stale devices that hold a VNI on this node.
 
-A VXLAN device claims (VNI, UDP port) in the namespace where its underlay socket is, and goes on claiming it from the
-pod's namespace where it lives. If that namespace outlives the pod, held by a file or a socket that somebody left open,
-the number stays taken and nothing shows it in the node. A VNI belongs to one link: a device of ours that holds it
-anywhere but at its place is a left-over.
+A VXLAN device claims (VNI, UDP port) in the namespace of its underlay socket, also when the device is in a pod's
+namespace. If an open file or socket keeps that namespace after the pod, the VNI stays taken, and nothing in the node
+shows it. A VNI belongs to one link, so any other device of ours that holds it is stale.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from ratchet.errors import DatapathError, VniForeignError
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A device that claims the VNI, and how to speak to the namespace it lives in."""
+    """A device that claims the VNI, and a channel to its namespace."""
 
     device: Device
     where: str
@@ -32,13 +31,13 @@ class Holder:
     nsid: int | None = None
 
     def delete(self) -> bool:
-        """Whether it is gone; not yet, if its namespace is just being taken down and will take it along."""
+        """Delete the device. Returns False if it is about to go, together with its dying namespace."""
         index = self.device.index
         request = messages.drop_link(index) if self.nsid is None else messages.drop_link_in(self.nsid, index)
         (answer,) = self.channel.exchange(request)
         if answer.refusal is None or answer.refusal.errno == ENODEV:
             return True
-        if self.nsid is not None and answer.refusal.errno == EINVAL:  # there is no namespace of this number any more
+        if self.nsid is not None and answer.refusal.errno == EINVAL:  # no namespace has this nsid any more
             return False
         raise DatapathError(
             f"cannot remove stale {self.device.ifname} in {self.where}: {answer.refusal.strerror}"
@@ -46,11 +45,11 @@ class Holder:
 
 
 def release(vni: int, port: int, search: Sequence[str] = ()) -> bool:
-    """Delete the devices of ours that claim `vni` on UDP `port` in the caller's namespace, wherever they live.
+    """Delete Ratchet's devices that claim `vni` on UDP `port` in the caller's namespace.
 
-    Whether any was deleted. `search`: further paths of namespaces to look into. Devices whose underlay is in another
-    namespace are left alone, whatever their VNI: they are other nodes'. Raises VniForeignError, naming it, if the
-    holder is not ours.
+    The devices may be in any namespace. Returns whether any was deleted. `search`: further paths of namespaces to
+    search. Devices whose underlay is in another namespace are left alone, whatever their VNI, because they belong to
+    other nodes. Raises VniForeignError, which names the device, if it is not Ratchet's.
     """
     freed = False
     for holder in _holders(vni, port, search):
@@ -75,7 +74,7 @@ def _holders(vni: int, port: int, search: Sequence[str]) -> Iterator[Holder]:
         for netns in _namespaces((*search, *_mounted(), *_of_processes()), home):
             with Channel(netns) as channel:
                 for link in links_of(channel, "vxlan"):
-                    # No number: its underlay is where it is itself, and not where no number leads to.
+                    # No nsid: its underlay is in its own namespace, not in the node's.
                     if not _claims(link, vni, port) or link.lower_nsid is None:
                         continue
                     if link.lower_nsid == known_as(channel, home):
@@ -83,11 +82,11 @@ def _holders(vni: int, port: int, search: Sequence[str]) -> Iterator[Holder]:
 
 
 def _seen_from(node: Channel) -> Iterator[tuple[ObservedLink, int | None]]:
-    """Every tunnel in the node's own namespace and in those that it has numbers for."""
+    """All tunnels in the node's own namespace and in those that have an nsid there."""
     yield from ((link, None) for link in links_of(node, "vxlan"))
     for number in [read_nsid(raw) for raw in node.dump(messages.nsids())]:
         if number is not None:
-            with suppress(RefusedError):  # gone meanwhile
+            with suppress(RefusedError):  # removed meanwhile
                 yield from ((link, number) for link in links_of(node, "vxlan", number))
 
 
@@ -96,7 +95,7 @@ def _claims(link: ObservedLink, vni: int, port: int) -> bool:
 
 
 def _is_below(link: ObservedLink, nsid: int | None, node: Channel, home: Netns) -> bool:
-    """Whether a tunnel's underlay is in the node's namespace, seen from there."""
+    """Whether the underlay of a tunnel, observed from the node's namespace, is in that namespace."""
     if link.lower_nsid is None:
         return nsid is None
     return link.lower_nsid == known_as(node, home)
@@ -112,7 +111,7 @@ def _namespaces(paths: Iterable[str], home: Netns) -> Iterator[Netns]:
 
 
 def _mounted() -> Iterator[str]:
-    """Where namespaces are bound to a file, as container runtimes and ip-netns(8) do (proc_pid_mountinfo(5))."""
+    """Paths of namespace bind mounts, as of container runtimes and ip-netns(8) (proc_pid_mountinfo(5))."""
     for line in Path("/proc/thread-self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
         fields, _, source = line.partition(" - ")
         if source.startswith("nsfs "):

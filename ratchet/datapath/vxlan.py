@@ -1,12 +1,12 @@
-"""A VXLAN's end: made in the pod with its underlay socket in the node's namespace, which is the caller's.
+"""A VXLAN end: a device in the pod, with its underlay socket in the node's (the caller's) namespace.
 
-The remote of a standing device is changed in place: interface index, MAC and addresses stay, and what runs in the pod
-does not lose its interface because the other pod has moved (Documentation/networking/vxlan.rst).
+The remote of an existing device is changed in place. Interface index, MAC and addresses stay, so the pod's processes
+keep their interface when the other pod moves (Documentation/networking/vxlan.rst).
 
-While the other pod is gone the end has no carrier, as with a cable pulled at its far end. Where the kernel refuses to
-take a VXLAN's (EOPNOTSUPP), the end keeps it and loses nothing but that sign: to take the interface down instead would
-flush its routes and IPv6 addresses, which nobody gives back. Such a refusal is remembered by the process and shown as
-`Device.carrier_fixed`, lest what cannot be had be asked for again and again.
+While the other pod is gone the end has no carrier, as with a cable pulled at its far end. If the kernel cannot take a
+VXLAN's carrier (EOPNOTSUPP), the end keeps it. To set the interface down instead would flush its routes and IPv6
+addresses, which nothing restores. The process remembers this refusal and shows it as `Device.carrier_fixed`, so that it
+does not try again.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from ratchet.datapath.rtnetlink import Channel
 from ratchet.datapath.vni_conflicts import release
 from ratchet.errors import DatapathError, VniForeignError, VniInUseError
 
-# Seconds. The kernel takes a namespace down some time after the last thing that kept it, 10 to 200 ms as a rule; until
-# then its devices hold their VNIs, and no event tells when they let go.
+# Seconds. The kernel destroys a namespace some time after its last reference is gone, usually 10 to 200 ms. Until then
+# its devices hold their VNIs, and no event reports the release.
 PATIENCE = 2.0
 PAUSE = 0.02
 
@@ -38,7 +38,7 @@ UNREACHABLE = (
 
 @dataclass(slots=True)
 class _Kernel:
-    """What has been found out of the running kernel, which stays as it is for as long as this process does."""
+    """Properties of the running kernel found so far. They are constant for the lifetime of this process."""
 
     takes_carrier: bool = True
 
@@ -47,7 +47,7 @@ _kernel = _Kernel()
 
 
 def observe_tunnel(near: OpenPod) -> Observed:
-    """This node's end as it stands."""
+    """Observe this node's end."""
     device = device_of(near.observe())
     if device is not None and device.kind == "vxlan" and not _kernel.takes_carrier:
         device = replace(device, carrier_fixed=True)
@@ -55,7 +55,7 @@ def observe_tunnel(near: OpenPod) -> Observed:
 
 
 def unplug_tunnel(near: OpenPod, device: Device) -> bool:
-    """Whether its carrier was there to be taken, and was."""
+    """Take the carrier of a VXLAN. Returns whether the device had one and the kernel took it."""
     if device.kind != "vxlan" or not device.carrier or not _kernel.takes_carrier:
         return False
     (answer,) = near.channel.exchange(messages.carrier(device.index, False))
@@ -69,12 +69,13 @@ def unplug_tunnel(near: OpenPod, device: Device) -> bool:
 
 
 def ensure_tunnel(wire: VxlanWire, near: OpenPod, search: Sequence[str], *, evict: bool = True) -> bool:
-    """Whether anything had to be done. `search`: further paths at which a namespace may hold a stale claim.
+    """Make the end match `wire`. Returns whether anything changed.
 
-    Raises VniInUseError where another tunnel of this node has the VNI and is not to be taken down (`evict`),
-    VniForeignError where that tunnel is not ours.
+    Creates first and observes only if something is in the way, because in most calls nothing is. `search`: further
+    paths of namespaces in which a stale device may hold the VNI.
 
-    Made first and looked at only where something is in the way: in most calls nothing is.
+    Without `evict`, raises VniInUseError if another tunnel of this node has the VNI. With it, such a tunnel is removed;
+    raises VniForeignError if it is not Ratchet's.
     """
     changed = False
     for _ in range(ATTEMPTS):
@@ -99,7 +100,7 @@ def ensure_tunnel(wire: VxlanWire, near: OpenPod, search: Sequence[str], *, evic
 
 
 def _can_be_adjusted(wire: VxlanWire, device: Device) -> bool:
-    """The kernel changes the remote of a standing device, within its address family, and nothing else of a tunnel."""
+    """Whether a change in place is enough: the kernel changes only the remote, within its family."""
     if device.kind != "vxlan" or device.remote is None or (":" in device.remote) != (":" in wire.remote):
         return False
     tunnel = (device.vni, device.local, device.port, device.parent_index)
@@ -109,9 +110,9 @@ def _can_be_adjusted(wire: VxlanWire, device: Device) -> bool:
 def _adjust(wire: VxlanWire, near: OpenPod, device: Device) -> None:
     if device.remote != wire.remote:
         near.do(messages.new_remote(device.index, wire.remote))
-        # The peer behind the new remote has another MAC: what the pod remembers would be sent to nobody for a minute.
+        # The peer behind the new remote has another MAC. Cached neighbours would lose the pod's traffic for a minute.
         near.forget_neighbours(device.index)
-    # Before the end is brought up, if it is not yet: there is to be no moment of carrier that is not meant.
+    # Before the end is set up, if it is down: it must not have carrier even for a moment unless `wire` says so.
     if device.carrier != wire.carrier and not device.carrier_fixed and not near.set_carrier(device.index, wire.carrier):
         _kernel.takes_carrier = False
     _lead_beside(wire, near, device.index)
@@ -123,14 +124,17 @@ def _adjust(wire: VxlanWire, near: OpenPod, device: Device) -> None:
 
 
 def _lead_beside(wire: VxlanWire, near: OpenPod, index: int) -> None:
-    """Have it send to the peer's UDP port where that is not its own, which a device takes for both."""
+    """Make the device send to the peer's UDP port if both ends are on one node.
+
+    By default a device sends to its own port number.
+    """
     if wire.is_of_one_node:
         near.do(messages.lead_to(index, wire.remote, wire.remote_port))
         near.channel.exchange(messages.lead_no_more_to(index, wire))
 
 
 def _grow(wire: VxlanWire, near: OpenPod, device: Device) -> None:
-    """A larger MTU, which the kernel measures by what the parent's is by now."""
+    """Raise the MTU. The kernel checks it against the parent's current MTU."""
     (answer,) = near.channel.exchange(messages.sized(device.index, near.spec.mtu))
     if answer.refusal is not None and answer.refusal.errno == EINVAL:
         raise near.failed(
@@ -140,13 +144,13 @@ def _grow(wire: VxlanWire, near: OpenPod, device: Device) -> None:
 
 
 def make_tunnel(wire: VxlanWire, near: OpenPod) -> bool:
-    """Whether it could be made: not if the name, the ifindex or the VNI is taken."""
+    """Create the end. Returns False if the name, the ifindex or the VNI is taken."""
     with Channel() as node:
-        # The number by which the node's namespace knows the pod's is how a stale device is found once nothing else
-        # leads to that namespace; EEXIST here is the usual case, the pod's primary network has seen to it.
+        # The nsid of the pod's namespace in the node's is how a stale device is found when no path leads to its
+        # namespace any more. EEXIST is the usual case, because the pod's primary network has assigned one.
         named, _ = node.exchange(messages.link_named(near.spec.ifname), messages.assign_nsid(near.netns.fd))
-        # Older kernels look the new name up in the namespace of the socket, and refuse one that the node uses: such a
-        # link is made under another name and gets its own in the pod.
+        # Older kernels look up the new name in the namespace of the socket and refuse one that the node uses. Such a
+        # link is created under another name and renamed in the pod.
         ifname = near.spec.ifname if named.refusal is not None else f"ratchet{wire.vni:x}"
         (made,) = node.exchange(messages.new_vxlan(wire, ifname, near.netns.fd))
     if made.refusal is not None:
@@ -163,7 +167,7 @@ def _complete(wire: VxlanWire, near: OpenPod, ifname: str) -> None:
         raise near.failed(f"it went away while being made: {shown.refusal.strerror}") from shown.refusal
     link = read_new_link(shown.messages[0])
     try:
-        if link.mtu != near.spec.mtu:  # the kernel cuts it down to what the parent carries, and says nothing
+        if link.mtu != near.spec.mtu:  # the kernel silently reduces it to what the parent carries
             raise near.failed(
                 f"MTU {near.spec.mtu} does not fit into {wire.parent.ifname}",
                 details=f"At most {link.mtu}, as the MTU of {wire.parent.ifname} is {wire.parent.mtu}.",
@@ -186,10 +190,10 @@ def _complete(wire: VxlanWire, near: OpenPod, ifname: str) -> None:
 
 
 def _make_once_free(wire: VxlanWire, near: OpenPod, search: Sequence[str]) -> bool:
-    """As `make_tunnel`, once the VNI has been taken from whatever still holds it on this node."""
+    """As `make_tunnel`, after removing stale devices that hold the VNI on this node."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        if near.observe() is not None:  # another hand was quicker: what it made is no left-over
+        if near.observe() is not None:  # another thread or process has created it: it is not stale
             return False
         try:
             freed = release(wire.vni, wire.port, (*search, near.netns.path))

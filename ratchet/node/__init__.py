@@ -1,1 +1,1 @@
-"""What happens on one node: the CNI commands, the reconciler below them, and the hosts that run them."""
+"""The node's part of Ratchet: CNI commands, the reconciler that they use, and the hosts that run them."""

@@ -1,4 +1,4 @@
-"""ADD: give a starting pod its network and, where it asks for them, its links. What fails leaves nothing behind."""
+"""ADD: set up a starting pod's network and its links. A failed ADD leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ from ratchet.store.records import Records
 log = logging.getLogger(__name__)
 
 API_SECONDS = 15.0
-# How long to wait for topologies that the account may not list, within the pod's own wait: RBAC may answer 403 for some
-# moments after an API server has restarted.
+# The longest wait for topologies that the account may not list, within the pod's own wait. RBAC can answer 403 for a
+# short time after an API server has restarted.
 TOPOLOGIES_SECONDS = 5.0
 
 
 def add(call: Call) -> dict[str, Any]:
-    """The result for the runtime, in its version (SPEC.md, "ADD").
+    """Run ADD and return the result in the runtime's version (SPEC.md, "ADD").
 
-    Raises RatchetError, whose code says whether to try again; whatever was made for the sandbox is gone by then, or
-    is left to the DEL that follows.
+    Raises RatchetError, whose code tells the runtime whether to retry. What was created for the sandbox is removed
+    before that, or left to the DEL that follows.
     """
     call.refuse_unusable_netns()
     if call.journal.read(call.attachment) is not None:
@@ -129,7 +129,7 @@ def _with_links(call: Call, records: Records, pod: Pod, began: float) -> Result:
 
 
 def _reserved(call: Call, wanted: list[HeldEnd]) -> tuple[HeldEnd, ...]:
-    """The ends that this attachment takes; those that another attachment of the container has are left to it."""
+    """The ends that this attachment takes, without those that another attachment of the container has."""
     entries = call.journal.of_container(call.arguments.container_id)
     held = [end for entry in entries if entry.attachment != call.attachment for end in entry.ends]
     taken = reserve(wanted, held)
@@ -141,7 +141,10 @@ def _reserved(call: Call, wanted: list[HeldEnd]) -> tuple[HeldEnd, ...]:
 
 
 def _begin(call: Call, entry: SandboxEntry) -> None:
-    """Note that this ADD has begun. Of several at once one goes on: the others would take back what it makes."""
+    """Write the journal entry of this ADD. Only one of several concurrent ADDs goes on.
+
+    A second one would remove what the first creates. Raises AlreadyAddedError.
+    """
     if not call.journal.begin(entry):
         raise _added_before(call)
 
@@ -159,7 +162,7 @@ def _added_before(call: Call) -> AlreadyAddedError:
 
 
 def _take_back(call: Call, entry: SandboxEntry, error: BaseException) -> None:
-    """Undo what an ADD that fails has made; what cannot be undone stays in the journal for the DEL that follows."""
+    """Undo a failed ADD. What cannot be undone stays in the journal for the DEL that follows."""
     if isinstance(error, FollowedError):
         log.warning("nothing is taken back, for DEL has done that: %s", error)
         return
@@ -173,10 +176,10 @@ def _take_back(call: Call, entry: SandboxEntry, error: BaseException) -> None:
 
 
 def _with_intended(call: Call, entry: SandboxEntry, config: Mapping[str, Any] | None) -> SandboxEntry:
-    """An entry with what a delegate is about to be given, if there is one.
+    """The entry with the configuration that the delegate is about to receive, if there is a delegate.
 
-    An ADD that fails or is killed leaves what it did to the DEL that is kept there. Raises DelegateError where there is
-    no such plugin.
+    If ADD fails or is killed, DEL uses this configuration to undo what the delegate did. Raises DelegateError if the
+    plugin does not exist.
     """
     if config is None:
         return entry
@@ -186,7 +189,7 @@ def _with_intended(call: Call, entry: SandboxEntry, config: Mapping[str, Any] | 
 
 
 def _base(call: Call, entry: SandboxEntry, config: Mapping[str, Any] | None) -> Result:
-    """The result that ours stands on: the delegate's where there is one, else what came before us in the chain."""
+    """The result that ours extends: the delegate's if there is one, else that of the plugins before us."""
     if config is None:
         return call.network.prev_result or Result()
     delegation = delegate.add(config, call.network, call.arguments)
@@ -197,13 +200,13 @@ def _base(call: Call, entry: SandboxEntry, config: Mapping[str, Any] | None) -> 
 def _link_ports(
     call: Call, attempts: list[Attempt], ends: list[tuple[End, Device | None]]
 ) -> tuple[list[Interface], list[IPConfig], list[Route]]:
-    """The links' interfaces in this sandbox, their addresses and routes, for the result."""
+    """The interfaces of the links in this sandbox, with their addresses and routes, for the result."""
     interfaces: list[Interface] = []
     ips: list[IPConfig] = []
     routes: list[Route] = []
     for attempt, (end, standing) in zip(attempts, ends, strict=True):
         device = standing or datapath.observe_port(attempt.location, end.ifname)
-        if device is not None:  # else its peer has not come
+        if device is not None:  # else the peer has not joined
             ips += [IPConfig(str(address), interface=len(interfaces)) for address in end.addresses]
             interfaces.append(Interface(end.ifname, device.mac, call.arguments.netns, device.mtu))
             routes += [_result_route(route) for route in end.properties.routes]

@@ -1,4 +1,4 @@
-"""How a pod that starts gets its links: which ends are its own, all of them joined, each taken as far as it goes."""
+"""Attach a starting pod to its links: select its ends, join all of them, reconcile until they are up."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from ratchet.store.records import Records
 
 log = logging.getLogger(__name__)
 
-# For how long a node waits for a record that its peer's node is to create: long enough for two pods that start
-# together, short for one whose peer comes later.
+# How long a node waits for a record that its peer's node creates: long enough for two pods that start together, short
+# for a pod whose peer starts later.
 CREATION_SECONDS = 0.05
 
 OwnEnd = tuple[WantedLink, Side]
@@ -48,7 +48,7 @@ def held_ends(records: Records, pod: Pod, ends: Sequence[OwnEnd]) -> list[HeldEn
 def _held_end(records: Records, pod: Pod, end: OwnEnd) -> HeldEnd:
     wanted, side = end
     link, ifname = records.as_recorded(wanted), wanted.link.end(side).ifname
-    # In the earlier format the roles, and the names of pods, are as declared.
+    # In the earlier format, roles and pod names are as declared.
     sides = (link.side_at(name, ifname) for name in (meant_name(pod), pod.ref.name))
     side = next((one for one in sides if one is not None), side)
     return HeldEnd(link, side, declared=wanted.is_declared_by(pod))
@@ -56,7 +56,7 @@ def _held_end(records: Records, pod: Pod, end: OwnEnd) -> HeldEnd:
 
 @dataclass(frozen=True, slots=True)
 class LinkSelection:
-    """The ends of links that are a pod's, as the pods of its namespace declared them when they were looked at."""
+    """The ends of links that belong to a pod, as declared in its namespace when `look` ran."""
 
     ends: list[OwnEnd]
     _pod: Pod
@@ -66,10 +66,10 @@ class LinkSelection:
 
     @classmethod
     def look(cls, records: Records, pod: Pod, reserved: Collection[str], seconds: float, until: float) -> Self:
-        """The ends as they are declared now; `wait` goes on until `until` (monotonic seconds).
+        """Select the pod's ends as they are declared now; `wait` continues until `until` (monotonic seconds).
 
-        Raises InvalidIntentError for what this pod may not ask for. Unknown topologies are waited for, for so many
-        `seconds`; then raises TopologiesUnknownError.
+        Waits up to `seconds` for unknown topologies, then raises TopologiesUnknownError. Raises InvalidIntentError if
+        a declaration of this pod is invalid.
         """
         changes = records.watch_wanted(pod, frozenset(reserved), seconds, until)
         wanted = next(changes)
@@ -83,11 +83,12 @@ class LinkSelection:
         return cls(list(wanted.ends_of(pod)), pod, wanted, changes, all_refused)
 
     def wait(self, *, require: bool) -> list[OwnEnd]:
-        """The ends; of a pod that has none and says `ratchet.primary: "false"`, which is to expect to be named, those
-        that it is given in time.
+        """The pod's ends. Waits if the pod has none and expects a declaration to name it.
 
-        Raises SupersededError where another pod has taken its name, and with `require` PeerMissingError where nobody
-        names it.
+        A pod expects that if it has the label `ratchet.primary: "false"`.
+
+        Raises SupersededError if another pod has taken its name, and with `require` PeerMissingError if no declaration
+        names the pod in time.
         """
         pod = self._pod
         if self.ends or is_primary(pod) is None:
@@ -106,20 +107,20 @@ class LinkSelection:
 def link_all(
     reconciler: Reconciler, attempts: Sequence[Attempt], site: Underlay, until: float, *, require: bool
 ) -> list[tuple[End, Device | None]]:
-    """Take every end as far as it goes, again and again, until all stand or `until` (monotonic seconds) is past.
+    """Reconcile all ends until they are up or `until` (monotonic seconds) is past.
 
-    The ends as they are recorded, in the order of the attempts, each with its device where it stands. With `require`,
-    raises PeerMissingError that names every peer that was waited for, and what it waits for itself; without, what is
-    missing is left to whoever stays.
+    Returns the ends as recorded, in the order of the attempts, each with its device if it is up. With `require`, raises
+    PeerMissingError that names each missing peer and what that peer waits for. Without it, the agent completes the
+    missing ends later.
 
-    A record that the peer's node is to create (`Records.is_created_by_peer`) is waited for CREATION_SECONDS, and then
-    created.
+    If the peer's node is to create a record (`Records.is_created_by_peer`), waits CREATION_SECONDS for it, then creates
+    it here.
     """
     if not attempts:
         return []
     settle = partial(_settle_each, reconciler, site)
     later = [one for one in attempts if reconciler.records.is_created_by_peer(one.wanted, one.side, site.node)]
-    # All have joined before any is waited for: two pods that each wait for the other's first link would wait for ever.
+    # All ends join before any wait: two pods that each wait for the other's first link would never stop waiting.
     left = {one.name for one in later}
     settled = settle([one for one in attempts if one.name not in left], joined=False)
     if later:
@@ -150,7 +151,7 @@ def link_all(
 
 
 def _await_records(records: Records, attempts: Sequence[Attempt]) -> None:
-    """Wait a moment for the records that the nodes of the peers create."""
+    """Wait CREATION_SECONDS at most for the records that the nodes of the peers create."""
     missing = {one.name for one in attempts}
     namespace, pod = attempts[0].sandbox.pod.namespace, attempts[0].sandbox.pod.name
     until = time.monotonic() + CREATION_SECONDS
@@ -163,9 +164,9 @@ def _await_records(records: Records, attempts: Sequence[Attempt]) -> None:
 def _settle_each(
     reconciler: Reconciler, site: Underlay, attempts: Sequence[Attempt], *, joined: bool
 ) -> dict[str, EndpointResult]:
-    """How far each end comes now, by link; the API's answers for all of them are waited for together.
+    """Reconcile several ends concurrently, because each mostly waits for the API. Returns results by link.
 
-    Raises once nobody is at work on any of them.
+    Raises only after all work on the ends has stopped.
     """
     ends = map_concurrently(lambda one: reconciler.settle(one, site, joined=joined), attempts)
     return {one.name: end for one, end in zip(attempts, ends, strict=True)}
@@ -176,7 +177,10 @@ def _own_end(attempt: Attempt, record: Link) -> End:
 
 
 def _age_of_version(version: str) -> tuple[int, str]:
-    """Oldest first; versions are numbers wherever it matters (kubernetes.io, "Resource versions")."""
+    """Sort key, oldest version first.
+
+    Resource versions are numbers wherever it matters (kubernetes.io, "Resource versions").
+    """
     return (int(version) if version.isdigit() else 0, version)
 
 
@@ -189,9 +193,9 @@ def _unnamed(pod: Pod, refused: Collection[InvalidIntentError]) -> PeerMissingEr
 
 
 def _complain(pod: Pod, wanted: Wanted) -> None:
-    """Raise what this pod was refused; warn of what looks like a slip, in it or in a pod that means it."""
+    """Raise this pod's declaration error; warn of likely mistakes in its and other pods' declarations."""
     if refusal := wanted.refused.get(pod.ref.uid):
-        raise refusal.with_traceback(None)  # the same one is raised again and again
+        raise refusal.with_traceback(None)  # one exception object is raised many times
     for key in unknown_settings(pod):
         log.warning("pod %s has the label or annotation %s, which means nothing to ratchet", pod.ref, key)
     if setting(pod, PAIR_NAME) is not None and not is_primary(pod):

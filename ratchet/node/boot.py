@@ -1,4 +1,4 @@
-"""The current boot of the node: its id, and the time since it began."""
+"""The current boot of the node: its ID and the time since it began."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def since_boot() -> float:
 
 @cache
 def boot_id() -> str:
-    """The kernel's name for this boot (random(4))."""
+    """The kernel's ID of this boot (random(4))."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,4 +1,4 @@
-"""One call of the runtime, with what a host brings to it."""
+"""A call of the runtime, with the dependencies that the host (plugin or agent) provides."""
 
 from __future__ import annotations
 
@@ -21,12 +21,16 @@ from ratchet.store.records import Records
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A verb's input.
+    """The input of a CNI command.
 
-    `connect` gives the API's records, with how many seconds it may be waited for; `began` is when the runtime called,
-    in seconds since boot. `wait` is how many seconds ADD may wait for its peers; where they have not come by then it
-    fails if `require`, else the agent completes its links. `find_underlay` finds the node's side of tunnels; `node` is
-    its name, empty if only the pod's object has it. `verified` collects the ends that are up.
+    `connect` returns the API's records; its argument is the longest wait for the API in seconds. `began` is when the
+    runtime called, in seconds since boot.
+
+    `wait` is how long ADD may wait for its peers, in seconds. If they have not joined by then, ADD fails if `require`
+    is set, else the agent completes its links.
+
+    `find_underlay` returns the node's underlay. `node` is the node's name, empty if only the pod's object has it.
+    `verified` collects the ends that are up.
     """
 
     arguments: Arguments
@@ -51,15 +55,15 @@ class Call:
 
     @property
     def delegating(self) -> bool:
-        """Whether the configuration has us run other plugins, rather than stand behind them in a chain."""
+        """Whether the configuration names delegates to run, instead of chaining Ratchet behind other plugins."""
         return self.network.delegate is not None or self.network.boot_network is not None
 
     def delegates(self) -> list[Mapping[str, Any]]:
-        """The configurations of the plugins that we run for others."""
+        """The configurations of the delegated plugins."""
         return [config for config in (self.network.boot_network, self.network.delegate) if config is not None]
 
     def deleting(self, attachment: Attachment, netns: str) -> Call:
-        """The DEL of another attachment of this network, as if the runtime had called it."""
+        """A DEL call for another attachment of this network, as if the runtime had called it."""
         variables = {
             **self.arguments.variables,
             "CNI_COMMAND": Command.DEL.value,
@@ -81,7 +85,7 @@ class Call:
         return self.journal.is_buried(self.attachment, self.began)
 
     def refuse_followed(self) -> None:
-        """Raise FollowedError where another ADD of the same attachment has begun since, after a DEL."""
+        """Raise FollowedError if another ADD of the same attachment has begun since, after a DEL."""
         if any(entry.began > self.began for entry in self.journal.to_delete(self.attachment)):
             raise FollowedError(
                 f"cannot add {self.arguments.ifname} to container {self.arguments.container_id}: "
@@ -89,7 +93,10 @@ class Call:
             )
 
     def refuse_unusable_netns(self) -> None:
-        """Raise InvalidEnvironmentError where CNI_NETNS is no namespace, HostNamespaceError where it is the node's."""
+        """Reject an unusable CNI_NETNS.
+
+        Raises InvalidEnvironmentError if it is no namespace, HostNamespaceError if it is the node's namespace.
+        """
         try:
             with datapath.open_netns(self.arguments.netns) as netns:
                 datapath.refuse_host(netns)
@@ -104,7 +111,7 @@ class Call:
         return Reconciler(records, self.journal, is_deleted, self.verified)
 
     def pod(self, records: Records) -> Pod:
-        """The pod that the runtime means. Raises PodMissingError."""
+        """The pod that the runtime's arguments name. Raises PodMissingError."""
         namespace, name, uid = self.arguments.pod_namespace, self.arguments.pod_name, self.arguments.pod_uid
         pod = records.pod(namespace, name, uid)
         if pod is None:
@@ -116,5 +123,5 @@ class Call:
         return pod
 
     def site(self, records: Records, node: str) -> Underlay:
-        """What this node brings to links. Raises InvalidConfigError where the configured parent is not as it says."""
+        """The underlay of this node. Raises InvalidConfigError if the configured parent does not exist."""
         return self.find_underlay(self.underlay, node, records)

@@ -1,4 +1,4 @@
-"""CHECK: look whether what ADD made still stands. It changes nothing."""
+"""CHECK: verify that the interfaces that ADD created are still as recorded. It changes nothing."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ API_SECONDS = 10.0
 
 
 def check(call: Call) -> None:
-    """Look whether what ADD made still stands; a link whose peer is not there passes (SPEC.md, "CHECK").
+    """Verify what ADD created (SPEC.md, "CHECK"). A link whose peer has not joined passes.
 
-    Raises CheckFailedError with every difference found, DelegateError with what a delegate found.
+    Raises CheckFailedError with all differences, DelegateError with the failure of a delegate's CHECK.
     """
     if call.network.prev_result is None:
         raise InvalidConfigError('cannot check the attachment: "prevResult" is missing')
@@ -62,7 +62,7 @@ def _faults(call: Call, records: Records, entry: SandboxEntry, end: HeldEnd) -> 
         wire = wire_of(record, side, call.site(records, sandbox.node), entry.location(end), there)
         observed = datapath.observe(wire)
         if isinstance(wire, VxlanWire) and observed.near is not None:
-            # Carrier follows the peer, which may have come or gone this very moment.
+            # Carrier follows the peer, which may just have joined or left.
             wire = replace(wire, carrier=observed.near.carrier)
         return tuple(f"{end.link}: {fault}" for fault in differences(wire, observed))
     except DatapathError as error:

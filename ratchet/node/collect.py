@@ -1,4 +1,4 @@
-"""GC: undo what this network still has on this node for attachments that the runtime no longer knows."""
+"""GC: delete the attachments of this network on this node that the runtime no longer lists."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ log = logging.getLogger(__name__)
 
 
 def collect(call: Call) -> None:
-    """Delete what is not among the valid attachments (SPEC.md, "GC").
+    """Delete attachments that are not in the runtime's list of valid ones (SPEC.md, "GC").
 
-    Where the runtime gives no list nothing is removed: a missing list is not an empty one. Goes on past errors, and
-    raises the first when all is done.
+    Without a list nothing is removed: a missing list is not an empty one. Continues after errors, and raises the first
+    one at the end.
     """
     failures = _delete_unknown(call)
     for config in call.delegates():

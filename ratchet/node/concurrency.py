@@ -1,4 +1,4 @@
-"""Doing the same with several things at once, where most of it is waiting for answers of the API."""
+"""Concurrent map for work that mostly waits for the API."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ Thing = TypeVar("Thing")
 Outcome = TypeVar("Outcome")
 
 HELPERS = 15
-# All calls of a process share them, so that neither threads nor connections grow with the calls that run; none is
-# started before there is something to do.
+# All calls of a process share these threads, so that threads and connections do not grow with the number of calls.
+# A thread starts only when there is work for it.
 _helpers = ThreadPoolExecutor(HELPERS, thread_name_prefix="helper")
 
 
 def map_concurrently(act: Callable[[Thing], Outcome], things: Sequence[Thing]) -> list[Outcome]:
-    """What `act` gives for each, in their order. The caller's thread works too, and does all where nobody can help.
+    """Call `act` on each of `things` concurrently, and return the results in their order.
 
-    Helpers log as the caller does. Where one fails no more are begun, and once those that were have ended, the failure
-    is raised; of several that of the first in order.
+    The caller's thread works too, and does all the work if no helper thread is free. Helpers run in the caller's
+    context, so their log lines match the caller's.
+
+    After a failure no further call starts. Once the running calls have ended, the failure is raised; of several, that
+    of the first in order.
     """
     work = Work(act, things)
     with suppress(RuntimeError):  # the system has no more threads for us
@@ -37,7 +40,7 @@ def map_concurrently(act: Callable[[Thing], Outcome], things: Sequence[Thing]) -
 
 
 class Work(Generic[Thing, Outcome]):
-    """Things that are still to be done, and what has come of the others. A helper may come late, or never."""
+    """The remaining things of a map, and the outcomes so far. A helper may start late or never."""
 
     def __init__(self, act: Callable[[Thing], Outcome], things: Sequence[Thing]) -> None:
         self._act = act
@@ -48,7 +51,7 @@ class Work(Generic[Thing, Outcome]):
         self._changed = threading.Condition()
 
     def do(self) -> None:
-        """Do what is left, for as long as nobody fails."""
+        """Process the remaining things until none is left or a call has failed."""
         while (taken := self._taken()) is not None:
             number, thing = taken
             try:
@@ -57,7 +60,7 @@ class Work(Generic[Thing, Outcome]):
                 self._failures[number] = failure
 
     def help(self) -> None:
-        """As `do`, by another thread than the caller's, who waits for it."""
+        """As `do`, on a helper thread. The caller waits for it in `end`."""
         with self._changed:
             self._helping += 1
         try:
@@ -68,7 +71,7 @@ class Work(Generic[Thing, Outcome]):
                 self._changed.notify()
 
     def end(self) -> None:
-        """Begin nothing more, and wait for those who help."""
+        """Start no further calls, and wait for the helpers."""
         with self._changed:
             self._left.clear()
             while self._helping:

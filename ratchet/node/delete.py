@@ -1,7 +1,7 @@
-"""DEL and what undoes an ADD: take down, leave, run the delegates' DEL. It needs neither API server nor namespace.
+"""DEL, and the undo of a failed ADD: remove interfaces, leave records, run the delegates' DEL.
 
-Only a delegate's failure makes DEL fail, so that the runtime tries again; what else could not be done is said in the
-log and left to garbage collection, since a DEL that fails keeps the pod from going.
+DEL needs neither the API server nor the pod's namespace. It fails only if a delegate fails, so that the runtime
+retries. Other failures are logged and left to garbage collection, because a failed DEL blocks the pod's deletion.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ API_SECONDS = 4.0
 
 
 def delete(call: Call) -> None:
-    """Take back what ADD gave this attachment, whatever is left of it (SPEC.md, "DEL").
+    """Undo ADD for this attachment, whatever is left of it (SPEC.md, "DEL").
 
-    An attachment without an entry may have been added under another network name: then the entries of its container and
-    interface are taken back. Raises DelegateError alone.
+    An attachment without a journal entry may have been added under another network name. In that case the entries of
+    its container and interface are undone. Raises only DelegateError.
     """
     deleted_before = _bury(call)
     entries = _to_delete(call)
@@ -46,7 +46,7 @@ def delete(call: Call) -> None:
 
 
 def delete_attachment(call: Call) -> None:
-    """Take back what ADD gave this attachment under this very network name. Raises DelegateError alone."""
+    """Undo ADD for this attachment, under this network name only. Raises only DelegateError."""
     _bury(call)
     if (entry := call.journal.read(call.attachment)) is not None:
         _delete_entry(call, entry)
@@ -62,9 +62,9 @@ def _delete_entry(call: Call, entry: SandboxEntry) -> None:
 
 
 def undo(call: Call, entry: SandboxEntry, reason: str) -> None:
-    """Take a sandbox's ends down, leave their links, run its delegates' DEL, and forget it.
+    """Remove a sandbox's interfaces, leave its links, run the delegates' DEL, remove the journal entry.
 
-    Raises DelegateError, once everything else is done; the journal then still has the entry.
+    Raises DelegateError after everything else is done; the journal then keeps the entry.
     """
     if entry.ends:
         _leave_links(call, entry, reason)
@@ -92,7 +92,7 @@ def _to_delete(call: Call) -> list[SandboxEntry]:
 
 
 def _leave_links(call: Call, entry: SandboxEntry, reason: str) -> None:
-    """Take the ends down and out of their records, several at once."""
+    """Remove the ends' interfaces and leave their records, several ends at a time."""
     records, away = _connected(call), threading.Event()
     container_id = entry.attachment.container_id
 
@@ -106,7 +106,7 @@ def _leave_links(call: Call, entry: SandboxEntry, reason: str) -> None:
             log.info("left link %s: %s", end.link, reason)
         except ApiUnavailableError as error:
             log.error("the record of %s, and what follows, is left to the agent or `ratchet gc`: %s", end.link, error)
-            away.set()  # one that is down would be waited for again and again
+            away.set()  # each further call to an API server that is down would time out too
         except RatchetError as error:
             log.error("the end of %s is left to the agent or `ratchet gc`: %s", end.link, error)
 
@@ -122,7 +122,7 @@ def _connected(call: Call) -> Records | None:
 
 
 def _delete_delegations(call: Call, delegations: Sequence[Delegation]) -> None:
-    """Run the delegates' DEL, the last added first. Raises the first DelegateError when all have been run."""
+    """Run the delegates' DEL, the last added first. Raises the first DelegateError after all have run."""
     failures = []
     for delegation in reversed(delegations):
         try:
@@ -136,7 +136,10 @@ def _delete_delegations(call: Call, delegations: Sequence[Delegation]) -> None:
 
 
 def _likely_delegations(call: Call) -> list[Delegation]:
-    """What ADD may have given to delegates, where nothing was noted: a DEL too many does no harm, one too few leaks."""
+    """The delegations that ADD may have made, for an attachment without an entry.
+
+    A needless DEL does no harm; a missing DEL leaks addresses and interfaces.
+    """
     return [_with_prev_result(prepare(config, call.network), call) for config in call.delegates()]
 
 

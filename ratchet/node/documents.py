@@ -1,4 +1,4 @@
-"""JSON documents in files that root alone may read; each is put in place whole, by a rename."""
+"""JSON documents in files that only root can read. A write is atomic: a rename puts the file in place."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ def version_of(status: os.stat_result) -> Version:
 
 
 def read_document(path: Path | str) -> dict[str, Any] | None:
-    """The document in a file; None if there is none, or it cannot be read."""
+    """The document in a file; None if there is none or it cannot be read."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # most often there is none, which costs open() much more
+        # Not open(): it costs much more if there is no file, which is the usual case.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             document = json.loads(file.read())
     except (OSError, ValueError, RecursionError):
@@ -30,9 +31,9 @@ def read_document(path: Path | str) -> dict[str, Any] | None:
 
 
 def write_document(path: Path, document: dict[str, Any], *, exclusive: bool = False) -> Version:
-    """Put a document in place and return the version of its file.
+    """Write a document atomically and return the version of its file.
 
-    Raises RatchetError; with `exclusive`, FileExistsError if the file exists.
+    Raises RatchetError and, with `exclusive`, FileExistsError if the file exists.
     """
     partial = path.with_name(f".{os.getpid()}.{random.getrandbits(32):08x}")
     try:

@@ -1,4 +1,4 @@
-"""The entries of the journal, and their form as JSON: what ADD noted of each attachment of a sandbox."""
+"""The journal's entries, one for each attachment of a sandbox, and their JSON encoding."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ratchet.store.codec import decode_link, encode_link
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """What the runtime attaches: one interface name of one container, in one network (SPEC.md, "Parameters")."""
+    """A CNI attachment: one interface name of one container in one network (SPEC.md, "Parameters")."""
 
     network: str
     container_id: str
@@ -25,22 +25,22 @@ class Attachment:
 
     @property
     def file_name(self) -> str:
-        # No container id holds a `+`, so no two attachments share a file; a network's name may be of any length.
+        # No container ID holds a `+`, so no two attachments share a file. A network's name can have any length.
         return f"{self.interface_key}+{sha256(self.network.encode()).hexdigest()[:12]}"
 
     @property
     def interface_key(self) -> str:
-        """The container and its interface, whatever the network's name is."""
+        """The key of the container and its interface, independent of the network's name."""
         return f"{self.container_id}+{self.ifname}"
 
 
 @dataclass(frozen=True, slots=True)
 class HeldEnd:
-    """An end that this sandbox has, or may have, joined; `wanted` is the link as it was declared then.
+    """An end that this sandbox has joined, or may have joined; `wanted` is the link as declared then.
 
-    `side` is the sandbox's end of `wanted`; the record may have the roles the other way round. `index` is the ifindex
-    reserved for the interface (`core.model.Location`), noted before the interface is made. `declared`: the pod itself
-    declares the link, which holds for as long as its sandbox lives.
+    `side` is the sandbox's end of `wanted`; the record may have the roles reversed. `index` is the ifindex reserved for
+    the interface (`core.model.Location`), written before the interface is created. `declared`: the pod itself declares
+    the link; the declaration is valid for as long as its sandbox lives.
     """
 
     wanted: Link
@@ -59,12 +59,12 @@ class HeldEnd:
 
 @dataclass(frozen=True, slots=True)
 class SandboxEntry:
-    """One attachment as ADD left it: whose it is, where it is, its ends and what its delegates were given.
+    """One attachment as ADD left it: its pod and namespace, its ends, and its delegations.
 
-    `cookie` is the identity of the namespace at `netns` (SO_NETNS_COOKIE), valid within `boot`; 0: it was not read.
-    `asks`: links are to be made for it. `began`: when the runtime called, in seconds since boot. `underlay`: what its
-    configuration says of the node's side of tunnels. `boot`: the kernel's name for the boot in which it was noted,
-    filled in by the journal.
+    `cookie` is the identity of the namespace at `netns` (SO_NETNS_COOKIE), valid within `boot`. 0: it was not read.
+    `asks`: the attachment is to get links. `began`: when the runtime called ADD, in seconds since boot. `underlay`: the
+    underlay settings of its network configuration. `boot`: the kernel's ID of the boot in which the entry was written;
+    the journal sets it.
     """
 
     attachment: Attachment
@@ -79,18 +79,18 @@ class SandboxEntry:
     boot: str = field(default="", compare=False)
 
     def location(self, end: HeldEnd) -> Location:
-        """Where the interface of one of its ends is."""
+        """The location of the interface of one of its ends."""
         return Location(self.netns, self.cookie, end.index)
 
     def is_in(self, location: Location) -> bool:
-        """Whether its namespace is that of a location: by cookie where both are known, else by path."""
+        """Whether its namespace is that of a location: compared by cookie if both are known, else by path."""
         if self.cookie and location.cookie:
             return self.cookie == location.cookie
         return self.netns == location.netns
 
 
 def encode_entry(entry: SandboxEntry) -> dict[str, Any]:
-    """The document of an entry."""
+    """Encode an entry as a JSON document."""
     pod = entry.pod
     return {
         "network": entry.attachment.network,
@@ -109,7 +109,7 @@ def encode_entry(entry: SandboxEntry) -> dict[str, Any]:
 
 
 def decode_entry(document: dict[str, Any] | None) -> SandboxEntry | None:
-    """The entry that a document holds; None if it holds none."""
+    """Decode an entry from a JSON document; None if the document holds no valid entry."""
     if document is None:
         return None
     try:
@@ -136,7 +136,7 @@ def _decode_pod(document: dict[str, Any]) -> PodRef:
 
 
 def _text(value: object) -> str:
-    """A text, shared with every other entry that has the same. Raises TypeError."""
+    """Intern a string, so that entries share equal strings in memory. Raises TypeError."""
     if not isinstance(value, str):
         raise TypeError(f"{value!r:.80} is not a text")
     return sys.intern(value)
@@ -147,14 +147,14 @@ def _encode_end(end: HeldEnd) -> dict[str, Any]:
 
 
 def _decode_end(document: dict[str, Any]) -> HeldEnd:
-    """An end. One that an earlier version has noted has no ifindex, and is declared by the primary."""
+    """Decode an end. An end that an earlier version wrote has no ifindex and is declared by the primary."""
     side = Side(document["side"])
     declared = bool(document.get("declared", side is Side.PRIMARY))
     return HeldEnd(decode_link(document["wanted"]), side, int(document.get("ifindex", 0)), declared)
 
 
 def _encode_underlay(underlay: UnderlayConfig) -> dict[str, Any]:
-    """An underlay; `vxlan_port` is always a number, because earlier versions read no other."""
+    """Encode the underlay settings; `vxlan_port` is always a number, because earlier versions require one."""
     return {
         "interface": underlay.interface,
         "address": underlay.address,
@@ -164,7 +164,10 @@ def _encode_underlay(underlay: UnderlayConfig) -> dict[str, Any]:
 
 
 def _decode_underlay(document: dict[str, Any]) -> UnderlayConfig:
-    """An underlay; the default port of an earlier version's entry is taken as not set, because it mostly was not."""
+    """Decode the underlay settings.
+
+    The default port in an earlier version's entry counts as not set, because in most cases it was not set.
+    """
     port = document["vxlan_port"]
     is_set = document.get("vxlan_port_is_set", port != DEFAULT_VXLAN_PORT)
     return UnderlayConfig(document["interface"], document["address"], port if is_set else None)

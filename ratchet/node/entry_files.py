@@ -1,4 +1,4 @@
-"""The folder of the journal's entries: one file for each attachment."""
+"""The directory of the journal's entries: one file for each attachment."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from ratchet.node.private import unwritable
 
 
 class EntryFiles:
-    """Reads and writes entries. A version of a file is decoded once, and not at all if this process wrote it."""
+    """Reader and writer of entries.
+
+    Each version of a file is decoded once at most, and not at all if this process wrote it.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._known: dict[str, tuple[Version, SandboxEntry]] = {}
 
     def read(self, attachment: Attachment) -> SandboxEntry | None:
-        """The entry of an attachment; None if there is none, or it cannot be read."""
+        """The entry of an attachment; None if there is none or it cannot be read."""
         name = attachment.file_name
         try:
             status = (self._folder / name).stat()
@@ -51,7 +54,10 @@ class EntryFiles:
         return (self._folder / attachment.file_name).exists()
 
     def write(self, entry: SandboxEntry, *, exclusive: bool = False) -> None:
-        """Write an entry. Raises RatchetError; with `exclusive`, FileExistsError if the attachment has a file."""
+        """Write an entry.
+
+        Raises RatchetError and, with `exclusive`, FileExistsError if the attachment has a file.
+        """
         name = entry.attachment.file_name
         version = write_document(self._folder / name, encode_entry(entry), exclusive=exclusive)
         self._known[name] = (version, entry)
@@ -63,15 +69,15 @@ class EntryFiles:
         try:
             path.unlink(missing_ok=True)
         except NotADirectoryError:
-            pass  # then nothing can have been noted
+            pass  # the directory does not exist, so there is no entry
         except OSError as cause:
             raise unwritable(path, cause) from cause
 
     def remove_partial(self, oldest: float) -> None:
-        """Remove half-written files of killed processes that were last changed before a time, in seconds (Unix)."""
+        """Remove partly written files of killed processes last changed before `oldest` (Unix time, seconds)."""
         with suppress(OSError), os.scandir(self._folder) as files:
             for file in files:
-                with suppress(OSError):  # gone already, or on a disk that takes nothing: it is tried again
+                with suppress(OSError):  # removed meanwhile, or the disk rejects writes: the next purge retries
                     if file.name.startswith(".") and file.stat().st_mtime < oldest:
                         (self._folder / file.name).unlink()
 

@@ -1,4 +1,4 @@
-"""The journal's entries in memory, for an agent: found by link, container, pod or namespace without a search."""
+"""An in-memory index of the journal's entries for an agent: by link, container, pod and namespace."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class EntryIndex:
-    """One entry for each attachment; safe between threads."""
+    """An index with one entry for each attachment. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -62,7 +62,7 @@ class EntryIndex:
             return self._all(self._by_pod.of((namespace, name)))
 
     def in_namespace(self, location: Location) -> list[SandboxEntry]:
-        """The entries whose network namespace is that of a location, in the sense of `SandboxEntry.is_in`."""
+        """The entries whose network namespace is that of a location, as `SandboxEntry.is_in` defines it."""
         with self._lock:
             by_path, by_cookie = self._by_netns.of(location.netns), self._by_cookie.of(location.cookie)
             found = self._all(tuple(dict.fromkeys((*by_cookie, *by_path))))
@@ -85,7 +85,10 @@ class EntryIndex:
 
 
 class _Groups(Generic[Key]):
-    """The attachments that share a key. Most groups have one, which a tuple holds in a quarter of a set's memory."""
+    """The attachments that share a key.
+
+    Most groups have one attachment. A tuple holds it in a quarter of a set's memory.
+    """
 
     def __init__(self) -> None:
         self._groups: dict[Key, tuple[Attachment, ...]] = {}

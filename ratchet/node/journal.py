@@ -1,7 +1,7 @@
-"""What a node remembers of its sandboxes, on disk: what each was given, which were deleted, who works on which link.
+"""The node's state on disk: entries of attachments, tombstones of deleted sandboxes, locks of links.
 
-Small files, each put in place by a rename, all for root alone. Nothing here needs the API server: DEL finds what to
-take down without it.
+The state is small files that only root can access, each put in place by a rename. Nothing here needs the API server,
+so DEL finds what to remove without it.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ PURGE_SECONDS = 60.0
 
 
 class Journal:
-    """The node's memory under `state_dir` (default /var/lib/cni/ratchet). Raises RatchetError where it cannot write.
+    """The journal under `state_dir` (default /var/lib/cni/ratchet).
 
-    With `remembers` all entries are kept in memory too, for an agent, which writes nearly all of them. The plugin
-    beside it may write others; `reload` finds these.
+    Methods raise RatchetError if a write fails. With `remembers` all entries are also kept in memory. This is for an
+    agent, which writes nearly all of them. The plugin beside it may write others; `reload` finds these.
     """
 
     def __init__(self, state_dir: str | Path, lock_seconds: float = LOCK_SECONDS, *, remembers: bool = False) -> None:
         root = Path(state_dir)
         self._memory = EntryIndex() if remembers else None
-        # The attachments whose entries were written or forgotten while `reload` reads; None while it does not.
+        # The attachments whose entries were written or removed while `reload` runs; None while it does not run.
         self._changed: set[Attachment] | None = None
         self._remembering = threading.Lock()
         self._files = EntryFiles(root / "sandboxes")
@@ -48,7 +48,7 @@ class Journal:
             self.reload()
 
     def reload(self) -> None:
-        """Update memory from disk, and remove expired files. Not safe between threads."""
+        """Update memory from disk and remove expired files. Not thread-safe."""
         if self._memory is None:
             return
         with self._remembering:
@@ -57,7 +57,7 @@ class Journal:
             read = self._files.read_all()
             listed = {entry.attachment for entry in read}
             new = [entry for entry in read if self._memory.get(entry.attachment) is not entry]
-            # A file that cannot be read just now is no sandbox that has gone.
+            # An entry whose file exists but cannot be read now is kept: its sandbox may still be there.
             missing = [entry.attachment for entry in self._memory.entries() if entry.attachment not in listed]
             gone = [attachment for attachment in missing if not self._files.exists(attachment)]
             with self._remembering:
@@ -78,13 +78,14 @@ class Journal:
         self._remember(entry)
 
     def begin(self, entry: SandboxEntry) -> bool:
-        """Write the entry of an ADD that begins; False, and nothing is written, where there is one of that attachment.
+        """Write the entry of an ADD that begins.
 
-        Of several at once one alone is told True.
+        Returns False and writes nothing if the attachment has an entry. Of several concurrent calls, only one returns
+        True.
         """
         entry = replace(entry, boot=boot_id())
         if self._files.exists(entry.attachment) and self._files.read(entry.attachment) is None:
-            self.forget(entry.attachment)  # what cannot be read is as nothing
+            self.forget(entry.attachment)  # an unreadable entry counts as missing
         try:
             self._files.write(entry, exclusive=True)
         except FileExistsError:
@@ -93,7 +94,7 @@ class Journal:
         return True
 
     def change_ends(self, attachment: Attachment, change: Callable[[tuple[HeldEnd, ...]], tuple[HeldEnd, ...]]) -> bool:
-        """Note other ends of a sandbox; False where nothing is noted of it any more."""
+        """Change the ends in an attachment's entry. Returns False if the attachment has no entry any more."""
         with self._entry_locks.of(attachment.file_name):
             entry = self.read(attachment)
             if entry is None:
@@ -104,13 +105,13 @@ class Journal:
             return True
 
     def read(self, attachment: Attachment) -> SandboxEntry | None:
-        """What ADD noted; None where it noted nothing, or what it noted cannot be read."""
+        """The entry that ADD wrote; None if there is none or it cannot be read."""
         if self._memory is not None and (known := self._memory.get(attachment)) is not None:
             return known
         return self._files.read(attachment)
 
     def to_delete(self, attachment: Attachment) -> list[SandboxEntry]:
-        """The entries that a DEL of this attachment ends.
+        """The entries that a DEL of this attachment undoes.
 
         The operator can rename the network between ADD and DEL. If the attachment has no entry, these are the entries
         of its container and interface under other network names. Raises RatchetError if they cannot be listed.
@@ -119,13 +120,19 @@ class Journal:
         return [entry] if entry is not None else self._under_other_networks(attachment)
 
     def _under_other_networks(self, attachment: Attachment) -> list[SandboxEntry]:
-        """The entries of a container's interface. Only files whose names begin with both are read."""
+        """The entries of the attachment's container and interface under any network name.
+
+        Only files whose names begin with the container ID and the interface are read.
+        """
         found = self._files.read_all(f"{attachment.interface_key}+")
         return [entry for entry in found if entry.attachment.interface_key == attachment.interface_key]
 
     def still_wants(self, entry: SandboxEntry, end: HeldEnd) -> bool:
-        """Whether an end is to be made for the sandbox of an entry that was read before: its ADD has not failed since,
-        it was not deleted, no other ADD of the same attachment has begun, and the link is one of its links yet."""
+        """Whether the sandbox of an entry that was read earlier still needs an end.
+
+        False if, since then, its ADD has failed, the sandbox was deleted, or another ADD of the attachment has begun.
+        False also if the link is no longer one of the sandbox's links.
+        """
         current = self.read(entry.attachment)
         if current is None or not current.asks or current.began != entry.began:
             return False
@@ -141,7 +148,7 @@ class Journal:
                     self._changed.add(attachment)
 
     def entries(self) -> list[SandboxEntry]:
-        """Every sandbox noted on this node."""
+        """The entries of all attachments on this node."""
         return self._memory.entries() if self._memory is not None else self._files.read_all()
 
     def of_container(self, container_id: str) -> list[SandboxEntry]:
@@ -163,29 +170,29 @@ class Journal:
         return [entry for entry in self.entries() if entry.is_in(location)]
 
     def location(self, link: str, container_id: str) -> Location | None:
-        """Where the interface of a sandbox's end of this link is; None where this node holds no such end."""
+        """The location of a sandbox's end of this link; None if this node holds no such end."""
         entries = self.of_container(container_id)
         return next((entry.location(end) for entry in entries for end in entry.ends if end.link == link), None)
 
     def is_anothers(self, location: Location, ifname: str, container_id: str, link: str = "") -> bool:
-        """Whether an interface is that of another sandbox's end or, with `link`, of another link's end.
+        """Whether an interface belongs to another sandbox's end or, with `link`, to another link's end.
 
-        A late DEL and the clean-up of an old link must not remove it.
+        A late DEL and the cleanup of an old link must not remove such an interface.
         """
         for entry in self.in_namespace(location):
-            # Cookies are counted from the start in each boot; the namespaces of a former one are gone.
+            # Cookies are valid within one boot; the namespaces of an earlier boot are gone.
             if entry.boot not in ("", boot_id()):
                 continue
             own = entry.attachment.container_id == container_id
             if own and not link:
-                continue  # without a look at its ends: DEL asks for each of them
+                continue  # its ends are not compared, because DEL asks for each of them
             for end in entry.ends:
                 if end.ifname == ifname and not (own and end.link == link):
                     return True
         return False
 
     def holding(self, link: str) -> list[tuple[SandboxEntry, HeldEnd]]:
-        """The sandboxes that have, or may have, joined a link, each with its end."""
+        """The entries of sandboxes that have joined, or may have joined, a link, each with its end."""
         entries = self._memory.of_link(link) if self._memory is not None else self.entries()
         return [(entry, end) for entry in entries for end in entry.ends if end.link == link]
 
@@ -197,39 +204,39 @@ class Journal:
                 self._changed.add(entry.attachment)
 
     def bury(self, attachment: Attachment, at: float) -> bool:
-        """Note that the runtime deleted the attachment, so that an ADD that still runs takes down what it made.
+        """Write a tombstone for the attachment, so that an ADD that still runs undoes its work.
 
-        `at` is when, in seconds since boot. True where an earlier DEL had noted it already. The tombstone is of the
-        container and the interface: an ADD that runs under an earlier name of the network has to see it too.
+        `at` is the time of the DEL in seconds since boot. Returns True if an earlier DEL wrote a tombstone already. The
+        key is the container and the interface, so that an ADD under an earlier network name sees the tombstone too.
         """
         again = self._tombstones.bury(attachment, at)
         self._purge()
         return again
 
     def is_deleted(self, container_id: str) -> bool:
-        """Whether DEL has come, since this boot, for any attachment of a container."""
+        """Whether the runtime has called DEL for any attachment of a container in this boot."""
         return self._tombstones.is_deleted(container_id)
 
     def is_buried(self, attachment: Attachment, began: float) -> bool:
-        """Whether DEL came after `began` (seconds since boot): an ADD that the runtime began later is a new one."""
+        """Whether DEL came after `began` (seconds since boot). An ADD that began after that DEL is a new one."""
         return self._tombstones.is_buried(attachment, began)
 
     def lock(self, link: str) -> AbstractContextManager[None]:
-        """The critical section of one link on this node; the kernel frees it with the process that holds it.
+        """Lock one link on this node for a block. The kernel frees the lock when its process ends.
 
-        Raises TryAgainError where another holds it for `lock_seconds`.
+        Raises TryAgainError if another call holds the lock for `lock_seconds`.
         """
         return self._locks.held(link)
 
     def sandbox_lock(self, container_id: str) -> AbstractContextManager[None]:
-        """The critical section in which the attachments of one container take their ends.
+        """Lock one container for a block, in which one of its attachments takes its ends.
 
         Raises TryAgainError as `lock` does.
         """
         return self._locks.held(f"sandbox/{container_id}")
 
     def _purge(self) -> None:
-        """Remove old tombstones, and what killed processes have left half written."""
+        """Remove old tombstones and the partly written files of killed processes."""
         now = since_boot()
         if now - self._purged < PURGE_SECONDS:
             return

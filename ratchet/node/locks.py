@@ -1,4 +1,4 @@
-"""Who works on which link of this node: a lock on a file between processes, and one in memory between threads."""
+"""Locks for the links of this node: a file lock between processes, an in-memory lock between threads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FLOCK = struct.Struct("@hhqqi0q")  # struct flock: l_type, l_whence, l_start, l
 
 
 class KeyedLocks:
-    """A lock between the threads of this process for each key, for as long as anybody has it."""
+    """A lock for each key between the threads of this process. A lock exists while a thread refers to it."""
 
     def __init__(self) -> None:
         self._locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
@@ -34,20 +34,21 @@ class KeyedLocks:
 
 
 class Locks:
-    """A lock for each link, among all processes of the node; the kernel frees it with the process that holds it.
+    """A lock for each link between all processes of the node. The kernel frees it when its process ends.
 
-    All are in one file, each a byte of it at an offset made from the link's name: nothing is made or removed for one.
+    Each lock is one byte of a common file, at an offset derived from the link's name. So no file is created or removed
+    for a lock.
     """
 
     def __init__(self, path: Path, seconds: float = LOCK_SECONDS) -> None:
         self._path = path
         self._seconds = seconds
-        # A thread of this process waits for another without asking the kernel over and over.
+        # Threads of this process wait for each other in memory, so that they do not poll the kernel.
         self._in_process = KeyedLocks()
 
     @contextmanager
     def held(self, link: str) -> Iterator[None]:
-        """Hold a link's lock for the block. Raises TryAgainError where another holds it for too long."""
+        """Hold a link's lock for the block. Raises TryAgainError if another call holds it for `seconds`."""
         in_process = self._in_process.of(link)
         if not in_process.acquire(timeout=self._seconds):
             raise _held_by_another(link)
@@ -60,7 +61,7 @@ class Locks:
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
-        """The file, opened by nobody else: what is locked is free again once it is closed."""
+        """Open the file for this lock alone. Its close releases the lock."""
         try:
             descriptor = create_private(self._path, os.O_RDWR)
         except OSError as cause:
@@ -79,7 +80,7 @@ class Locks:
 
 
 def _has_locked(descriptor: int, link: str) -> bool:
-    """Lock a link's byte, unless another has it (fcntl(2), "Open file description locks")."""
+    """Try to lock a link's byte; False if it is locked (fcntl(2), "Open file description locks")."""
     offset = int.from_bytes(sha256(link.encode()).digest()[:8], "big") >> 2
     try:
         fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0))

@@ -1,4 +1,4 @@
-"""Where the plugin's log goes: stderr, which the runtime keeps, and a file where the configuration names one."""
+"""Logging of the plugin: to stderr, which the runtime keeps, and to the configured `log_file`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from ratchet.cni.config import NetworkConfig
 
 
 class OneLine(logging.Formatter):
-    """One event a line: control characters, which may be a tenant's, are escaped, and so is a traceback's shape."""
+    """Formatter that writes one line per event.
+
+    Escapes control characters, which may come from a tenant, and the line breaks of tracebacks.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
@@ -23,7 +26,10 @@ class OneLine(logging.Formatter):
 
 
 class _File(logging.StreamHandler[TextIO]):
-    """The log file. A disk that fills up is said once, and costs the pod nothing: stderr has every line as well."""
+    """Handler for the log file. A failed write is logged once and does not affect the pod.
+
+    stderr has every line too.
+    """
 
     def __init__(self, path: str) -> None:
         super().__init__(_opened(path))
@@ -42,7 +48,7 @@ def configure(network: NetworkConfig, arguments: Arguments) -> None:
     """Log at `log_level` to stderr and to `log_file`, each line with the verb, the pod and the sandbox."""
     pod = f"{arguments.pod_namespace}/{arguments.pod_name}" if arguments.pod_name else "-"
     sandbox = arguments.container_id[:13] or "-"
-    # The values are put into the format string, where a % would be taken for a field.
+    # The values become part of the format string, where a % would start a field.
     who = f"{arguments.command} pod={pod} sandbox={sandbox}".replace("%", "%%")
     formatter = OneLine(f"%(asctime)s ratchet[%(process)d] %(levelname)s {who}: %(message)s")
     root = logging.getLogger("ratchet")

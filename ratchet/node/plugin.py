@@ -1,4 +1,4 @@
-"""The daemonless plugin: one process for each call of the runtime, which reads, does, answers and ends."""
+"""The daemonless plugin: one process for each call of the runtime."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ KUBECONFIG = "/etc/cni/net.d/ratchet.d/kubeconfig"
 
 
 def run(kubeconfig: str | None = None, state_dir: str | None = None) -> NoReturn:
-    """Serve the call and end the process.
+    """Serve the call and end the process with os._exit.
 
-    At once: to take down some 800 imported modules one by one is a fifth of a call's time, and of use to nobody.
+    A regular exit unloads some 800 modules one by one. That takes a fifth of a call's time and serves no purpose.
     """
     status = main(kubeconfig, state_dir)
     logging.shutdown()
@@ -36,9 +36,9 @@ def run(kubeconfig: str | None = None, state_dir: str | None = None) -> NoReturn
 
 
 def main(kubeconfig: str | None = None, state_dir: str | None = None) -> int:
-    """Serve the call that the environment and stdin describe; the process's exit status.
+    """Serve the call that the environment and stdin describe, and return the exit status.
 
-    `kubeconfig` and `state_dir` are what the installer recorded; the configuration's own keys go before them.
+    `kubeconfig` and `state_dir` are the values that the installer recorded; keys of the configuration override them.
     """
     stdout = _stdout_for_the_answer_alone()
     stdin = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
@@ -56,7 +56,7 @@ def _serve(
 ) -> dict[str, Any] | None:
     configure(network, arguments)
     log_keys(network)
-    # Imported here because they are most of a start's cost, and VERSION needs none of them.
+    # Imported here because these imports take most of the start-up time, and VERSION needs none of them.
     from ratchet.node.call import Call
     from ratchet.node.dispatch import dispatch
     from ratchet.node.journal import Journal
@@ -86,12 +86,12 @@ def _serve(
 
 
 def _kubeconfig(named: str | None) -> str | None:
-    """The kubeconfig to use; None for the credentials that a pod of the cluster has."""
+    """The kubeconfig to use; None for in-cluster credentials."""
     return named or (KUBECONFIG if Path(KUBECONFIG).is_file() else None)
 
 
 def _stdout_for_the_answer_alone() -> int:
-    """A descriptor for the answer; whatever else is printed from now on, by anyone, goes to stderr."""
+    """Reserve stdout for the result and return its descriptor. All other output now goes to stderr."""
     answer = os.dup(1)
     os.dup2(2, 1)
     return answer

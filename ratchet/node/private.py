@@ -1,4 +1,4 @@
-"""Files and folders for root alone."""
+"""Files and directories that only root can access."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ratchet.errors import RatchetError
 
 
 def create_private(path: Path, flags: int) -> int:
-    """A descriptor of a file for us alone, made where it is missing, as is its folder; never of what a link leads to.
+    """Open a file that only root can access, and return its descriptor.
 
-    Raises OSError.
+    Creates the file and its directory if missing. Does not follow a symlink. Raises OSError.
     """
     flags |= os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:

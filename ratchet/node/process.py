@@ -1,4 +1,4 @@
-"""This process, as the kernel tells of it."""
+"""The start time of this process."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ _CLOCK_TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 
 
 def process_began() -> float:
-    """When this process started, in seconds since boot, never later than it was (proc_pid_stat(5), field 22)."""
+    """The start time of this process in seconds since boot (proc_pid_stat(5), field 22).
+
+    It is never later than the real start.
+    """
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     return int(fields[19]) * _CLOCK_TICK_SECONDS - _CLOCK_TICK_SECONDS

@@ -1,7 +1,7 @@
-"""Where what is wanted and what is actual meet: asks the plan for the next step of an end, and does it.
+"""Reconcile an end of a link: ask `core.plan` for the next step and run it, until it is up or waits.
 
-Reading the record, building and noting are one critical section per link on this node (the journal's lock), which is
-never held while waiting for a peer. Nothing here decides; `core.plan` does.
+To read the record, build the interface and record the result is one critical section per link on this node (the
+journal's lock). The lock is never held while an end waits for its peer. This module decides nothing; `core.plan` does.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def wall_clock() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class EndpointResult:
-    """How far an end has come: its link's record as it is stored now, and the device that stands by it, if it does."""
+    """The state of an end: its link's record as stored now, and the end's device if the end is up."""
 
     record: Link
     device: Device | None = None
@@ -79,11 +79,11 @@ class EndpointResult:
 
 @dataclass(frozen=True, slots=True)
 class Reconciler:
-    """The ends of one node's sandboxes.
+    """Reconciler for the ends of one node's sandboxes.
 
-    `records` is what the API remembers, `journal` what the node does; `deleted` says whether the runtime has deleted
-    a sandbox, by container id; `verified` is told which ends stand; `now` is the wall clock, for people who read the
-    records.
+    `records` holds the state in the API, `journal` the state on the node. `deleted` returns whether the runtime has
+    deleted a sandbox, by container ID. `verified` collects the ends that are up. `now` is the wall clock: its times are
+    written to the records for people to read.
     """
 
     records: Records
@@ -93,12 +93,14 @@ class Reconciler:
     now: Callable[[], datetime] = wall_clock
 
     def settle(self, attempt: Attempt, site: Underlay, *, joined: bool) -> EndpointResult:
-        """Take an end as far as it goes now: into its link's record first, unless the attempt has `joined` before.
+        """Reconcile an end as far as possible now, without waiting for its peer.
 
-        An end whose peer is there is built before it is written that it has joined: both go into one write. Raises
-        SupersededError, with the end taken down, where another sandbox has its place or the runtime has deleted it;
-        DatapathError where the kernel refuses; AddressFamilyError or InvalidIntentError, with the record written, where
-        the link cannot be made.
+        The end first joins its link's record, unless the attempt has `joined` before. If the peer has joined, the
+        interface is built before the join is written, so that one write covers both.
+
+        Raises SupersededError, with the interface removed, if another sandbox has the end's place or the runtime has
+        deleted this one. Raises DatapathError if the kernel refuses. Raises AddressFamilyError or InvalidIntentError,
+        with the record written, if the link cannot be made.
         """
         with self.journal.lock(attempt.name):
             settled = retry_on_conflict(lambda: EndpointReconcile(self, attempt, site, joined).run())
@@ -107,10 +109,11 @@ class Reconciler:
             return settled
 
     def leave(self, link: str, container_id: str, reason: str) -> None:
-        """Take a sandbox out of its link's record, if the record holds it; the last to leave ends the record.
+        """Remove a sandbox from its link's record. The last sandbox to leave deletes the record.
 
-        The caller holds the link's lock and has taken the end down. Repeated, it does nothing. Raises NewerRecordError,
-        the sandbox taken out all the same, where only newer versions may use the record.
+        Does nothing if the record does not hold the sandbox, so the call can be repeated. The caller holds the link's
+        lock and has removed the interface. Raises NewerRecordError if only newer versions may use the record; the
+        sandbox is removed from the record nevertheless.
         """
 
         def left(record: Link) -> Link:
@@ -124,7 +127,7 @@ class Reconciler:
             raise
 
     def mark_lost(self, link: str, container_id: str, reason: str) -> None:
-        """Note that an end does not stand any more, if the record holds this sandbox."""
+        """Record that an end is no longer up, if the record holds this sandbox."""
 
         def lost(record: Link) -> Link:
             side = record.side_of(container_id)
@@ -133,7 +136,7 @@ class Reconciler:
         self._change(link, lost)
 
     def assert_vni(self, link: str) -> None:
-        """Have the record of a link hold the Lease of its VNI, or renumber it. Raises RatchetError."""
+        """Make the record of a link hold the Lease of its VNI, or renumber the link. Raises RatchetError."""
         with self.journal.lock(link):
             retry_on_conflict(lambda: self._assert_vni(link))
 
@@ -143,10 +146,10 @@ class Reconciler:
             self.renumber(record, record, ANOTHER_LINKS, refused=False)
 
     def renumber(self, before: Link, draft: Link, reason: str, *, refused: bool) -> Link:
-        """The record as stored with another VNI than `draft` has; `before` is what is stored so far.
+        """Store `draft` with another VNI and return the stored record.
 
-        The new number is written before the old Lease is freed. The old Lease is the record's only where a node has
-        `refused` the number.
+        `before` is the record as stored so far. The new VNI is written before the old Lease is freed. The old Lease
+        belongs to the record only if a node has `refused` the VNI.
         """
         renumbered = record_updates.renumber(
             draft, self.records.claim_another_vni(draft), reason, self.now(), refused=refused
@@ -162,19 +165,19 @@ class Reconciler:
         return stored
 
     def free_unused_vni(self, claimed: Link) -> None:
-        """Free a VNI that was claimed for a record, unless the record has it or may yet take it."""
+        """Free a VNI that was claimed for a record, unless the record has it or may still take it."""
         if claimed.vni is not None and self.taker(claimed) is None:
             self.records.release_vni(claimed.vni, claimed.uid)
 
     def taker(self, claimed: Link) -> Link | None:
-        """The record for which a VNI was claimed, if it has it or may yet take it."""
+        """The record for which a VNI was claimed; None if it neither has the VNI nor may still take it."""
         current = self.records.link(claimed.name)
         if current is None or current.uid != claimed.uid:
             return None
         return current if current.vni in (None, claimed.vni) else None
 
     def write(self, before: Link | None, after: Link) -> Link:
-        """Have the record be `after`, which was decided on `before`. Raises ConflictError."""
+        """Store `after`, which was derived from `before`, and return it as stored. Raises ConflictError."""
         if before is None:
             return self.records.create(after)
         if after.abandoned:
@@ -183,7 +186,10 @@ class Reconciler:
         return before if after == before else self.records.update(before, after)
 
     def _change(self, link: str, move: Callable[[Link], Link]) -> None:
-        """Make a move on a record. That there is nothing to do is believed of the API alone, never of memory."""
+        """Apply `move` to a record.
+
+        Only the API's answer, never the cache, proves that there is nothing to do.
+        """
 
         def try_once() -> None:
             record, certain = self.records.known_link(link)
@@ -196,10 +202,10 @@ class Reconciler:
 
 
 class EndpointReconcile:
-    """One pass over one end, under its link's lock.
+    """One reconcile pass over one end, under its link's lock.
 
-    `draft` is the record as it is going to be written; what is stored may lag behind it until the end stands. From
-    memory nothing is destroyed: before that the record is read from the API.
+    `draft` is the record to be written; the stored record may lag behind it until the end is up. Nothing is removed
+    on the evidence of the cache: the record is read from the API first.
     """
 
     def __init__(self, reconciler: Reconciler, attempt: Attempt, site: Underlay, joined: bool) -> None:
@@ -211,7 +217,7 @@ class EndpointReconcile:
         self._built: Wire | None = None
         self._bare = False  # whether the end was observed without interface or carrier
         self._builds = 0
-        self._held_vni: int | None = None  # of which the record was seen to hold the Lease
+        self._held_vni: int | None = None  # the VNI whose Lease the API has shown to be the record's
         self._refused = 0
         self._claimed: Link | None = None
         self._stored, self._certain = reconciler.records.expected_link(attempt.name)
@@ -249,13 +255,13 @@ class EndpointReconcile:
             if not self._certain and self._needs_certainty(step):
                 self._make_certain()
             elif not self._joined and not isinstance(step, Release):
-                # Also where the record holds this sandbox already: its intent may be an earlier one's.
+                # Also if the record already holds this sandbox: its intent may be that of an earlier declaration.
                 return Join()
             else:
                 return step
 
     def _done(self, step: Step) -> EndpointResult | None:
-        """Do a step; how far the end has come, if it was the last."""
+        """Run a step. Returns the state of the end after the last step, else None."""
         attempt = self._attempt
         match step:
             case Join() if self._is_of_a_pod_that_is_gone():
@@ -284,7 +290,7 @@ class EndpointReconcile:
         return None
 
     def _done_to_the_wire(self, step: Observe | Create | Build) -> EndpointResult | None:
-        """Do a step at the wire; how far the end has come, if it waits for the peer's pod to be put right."""
+        """Run a datapath step. Returns the end's state if the peer's pod must be repaired first, else None."""
         match step:
             case Observe(wire):
                 observed = _looked_at(wire)
@@ -304,9 +310,9 @@ class EndpointReconcile:
         return None if observed else self._waiting()
 
     def _peer_location(self) -> Location | None:
-        """Where the peer's end is, if it is on this node and this node's journal holds it for this link.
+        """The location of the peer's end, if it is on this node and in its journal for this link.
 
-        The link's lock is held, without which nobody gives up an end: what the journal says stays true.
+        The caller holds the link's lock. An end is given up only under that lock, so the journal's answer stays true.
         """
         peer = self._draft.sandbox(self._attempt.side.other) if self._draft is not None else None
         if peer is None or self._draft is None or self._draft.kind is not Kind.VETH:
@@ -317,9 +323,9 @@ class EndpointReconcile:
         return location
 
     def _is_of_a_pod_that_is_gone(self) -> bool:
-        """Whether this would take the place of another pod's sandbox for a pod that the API no longer has.
+        """Whether this attempt would replace another pod's sandbox, and its own pod is gone from the API.
 
-        An attempt that stood still for long must not undo what has come after it. Within one pod the latest wins.
+        An attempt that was suspended for long must not undo what came after it. Within one pod the latest sandbox wins.
         """
         attempt, pod = self._attempt, self._attempt.sandbox.pod
         holder = self._draft.sandbox(attempt.side) if self._draft else None
@@ -337,20 +343,21 @@ class EndpointReconcile:
         return observed
 
     def _is_held(self, wire: Wire) -> bool:
-        """Whether the API has said that the record holds the Lease of a tunnel's VNI."""
+        """Whether the API has confirmed that the record holds the Lease of a tunnel's VNI."""
         return isinstance(wire, VxlanWire) and wire.vni == self._held_vni
 
     def _resolve_vni_conflict(self, error: VniInUseError | VniForeignError) -> None:
-        """Prepare the next try for a VNI that the kernel refused.
+        """Prepare the next try after the kernel refused a VNI.
 
-        A tunnel is taken for a left-over only once the API has said that the number is this record's.
+        The tunnel that has the VNI counts as stale only once the API has confirmed that the VNI is this record's.
         """
         if not self._certain:
             self._make_certain()
             return
         record = self._present()
         if isinstance(error, VniForeignError):
-            if self._refused == record_updates.REFUSED_KEPT:  # the record notes no more: they would come round again
+            # The record keeps no more refused VNIs, so the oldest would be claimed again.
+            if self._refused == record_updates.REFUSED_KEPT:
                 raise error
             self._refused += 1
             self._renumber(f"node {self._site.node} cannot use it: {error.__cause__ or error}", refused=True)
@@ -369,8 +376,11 @@ class EndpointReconcile:
         self._observed, self._claimed = None, None
 
     def _needs_certainty(self, step: Step) -> bool:
-        """Whether a step takes away something that stands, or ends with what was built and no write that may be refused
-        because the record is another by now."""
+        """Whether the record must be read from the API before a step.
+
+        It must if the step removes an interface or carrier that is up. It must also if the step ends a pass that built
+        something and wrote nothing: no refused write would then reveal that the record has changed.
+        """
         if isinstance(step, Build):
             exists = self._observed is not None and self._observed != Observed(None)
             return exists and not _only_gains_carrier(step.wire, self._observed)
@@ -389,7 +399,7 @@ class EndpointReconcile:
         return EndpointResult(record)
 
     def _is_plugged(self) -> bool:
-        """Whether an end is there as if its peer were."""
+        """Whether the end's interface looks as if the peer were ready: a vEth, or a tunnel with carrier."""
         with suppress(ForeignInterfaceError, NamespaceGoneError):
             device = datapath.observe_port(self._attempt.location, self._ifname)
             self._bare = device is None or not (device.kind == "veth" or device.carrier)
@@ -397,7 +407,7 @@ class EndpointReconcile:
         return False
 
     def _unplug(self) -> None:
-        """Leave an end without a peer as a cable is without one: a tunnel's without carrier, a vEth's not there."""
+        """Disconnect an end whose peer is gone: take the carrier of a tunnel, remove the interface of a vEth."""
         with suppress(ForeignInterfaceError):
             device = datapath.observe_port(self._attempt.location, self._ifname)
             if device is not None and device.kind == "veth":
@@ -414,10 +424,10 @@ class EndpointReconcile:
         take_down(self._reconciler.journal, attempt.container_id, attempt.location, self._ifname, attempt.name)
 
     def _written(self) -> Link:
-        """The draft, stored."""
+        """Store the draft and return it as stored."""
         before = self._stored
         stored = self._stored = self._draft = self._reconciler.write(before, self._present())
-        self._certain |= stored is not before  # the API took it as what comes after what we had
+        self._certain |= stored is not before  # a conditional write succeeded, so what we had was current
         if self._claimed is not None and self._claimed.vni != stored.vni:
             self._free_claim()
         self._claimed = None
@@ -430,7 +440,10 @@ class EndpointReconcile:
         raise SupersededError(f"cannot link pod {attempt.sandbox.pod}: {reason}")
 
     def _free_claim(self) -> None:
-        """Free a VNI that was claimed and not written, unless its record may yet take it; its device goes first."""
+        """Free a VNI that was claimed and not written, unless its record may still take it.
+
+        Removes the VNI's device first.
+        """
         if self._claimed is None or self._taker() is not None:
             return
         if self._built is not None:
@@ -439,7 +452,7 @@ class EndpointReconcile:
             self._reconciler.records.release_vni(self._claimed.vni, self._claimed.uid)
 
     def _account_for_claim(self) -> None:
-        """Have the record own the VNI that was claimed for it, so that both go together; free what it cannot own."""
+        """Write the claimed VNI into its record, so that both are deleted together; else free it."""
         if self._claimed is None or self._claimed.vni is None:
             return
         if (taker := self._taker()) is None:
@@ -460,9 +473,10 @@ class EndpointReconcile:
 
 
 def take_down(journal: Journal, container_id: str, location: Location, ifname: str, link: str = "") -> None:
-    """Remove a sandbox's end, unless the interface is that of another sandbox or, with `link`, of another link.
+    """Remove the interface of a sandbox's end.
 
-    One that is gone, with its namespace or alone, or that is not this end's, is nothing to remove.
+    Leaves the interface alone if it belongs to another sandbox or, with `link`, to another link, or is not Ratchet's.
+    Does nothing if the interface or its namespace is gone.
     """
     with taking_down(journal, container_id, location, ifname, link):
         pass
@@ -470,7 +484,7 @@ def take_down(journal: Journal, container_id: str, location: Location, ifname: s
 
 @contextmanager
 def taking_down(journal: Journal, container_id: str, location: Location, ifname: str, link: str = "") -> Iterator[None]:
-    """As `take_down`, and meanwhile what is in the block."""
+    """Run the block while the interface is removed as by `take_down`."""
     if not location.netns or journal.is_anothers(location, ifname, container_id, link):
         yield
         return
@@ -479,29 +493,29 @@ def taking_down(journal: Journal, container_id: str, location: Location, ifname:
 
 
 def _looked_at(wire: Wire) -> Observed | None:
-    """What stands; None where nothing can be wired before the peer's pod is put right."""
+    """Observe the link's interfaces. None if the peer's pod must be repaired first."""
     return _unless_for_the_peer(wire, lambda: datapath.observe(wire))
 
 
 def _made(wire: Wire) -> Observed | None:
-    """What stands once the wire was made, if nothing was in its way; None as for `_built`."""
+    """Create the link's interfaces if nothing is in the way, and observe them. None as for `_looked_at`."""
     return _unless_for_the_peer(wire, lambda: datapath.make(wire))
 
 
 def _built(wire: Wire, *, evict: bool) -> Observed | None:
-    """What stands once the wire was made; None where it cannot be made before the peer's pod is put right."""
+    """Create or replace the link's interfaces and observe them. None as for `_looked_at`."""
     return _unless_for_the_peer(wire, lambda: datapath.build(wire, evict=evict))
 
 
 def _only_gains_carrier(wire: Wire, observed: Observed | None) -> bool:
-    """Whether all that a standing end lacks is its carrier."""
+    """Whether an existing end lacks its carrier and nothing else."""
     if not isinstance(wire, VxlanWire) or observed is None or not wire.carrier:
         return False
     return not differences(replace(wire, carrier=False), observed)
 
 
 def _unless_for_the_peer(wire: Wire, act: Callable[[], Observed]) -> Observed | None:
-    """What `act` gives; None where it fails for something in the peer's namespace, which is the peer's to report."""
+    """The result of `act`; None if it fails because of the peer's namespace. The peer reports that."""
     try:
         return act()
     except NamespaceError as error:
@@ -512,7 +526,7 @@ def _unless_for_the_peer(wire: Wire, act: Callable[[], Observed]) -> Observed | 
 
 
 def retry_on_conflict(decide: Callable[[], Decided]) -> Decided:
-    """Decide again, on what is stored by then, for as long as others' writes come between; bounded and jittered."""
+    """Call `decide` again after each ConflictError, for CONFLICT_SECONDS at most, with jittered backoff."""
     return call_with_retries(decide, ConflictError, _conflict_retries)
 
 

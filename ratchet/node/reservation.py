@@ -1,4 +1,4 @@
-"""Which ends a sandbox takes. An interface of a sandbox has one owner: one end of one link, for one attachment."""
+"""Reservation of a sandbox's interfaces. Each has one owner: one end of one link, for one attachment."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ratchet.node.journal import HeldEnd
 
 
 def reserve(wanted: Iterable[HeldEnd], held: Iterable[HeldEnd]) -> tuple[HeldEnd, ...]:
-    """Those of the wanted ends that the sandbox can take now, each with an ifindex of its own.
+    """The wanted ends that the sandbox can take now, each with its own ifindex.
 
     `held` are the ends that the sandbox has, of all its attachments. An end is left out if its link or its interface is
-    among them: it is taken once the old end has been given up. A link's ifindex is the same for every sandbox, so that
-    a new sandbox in a namespace knows the link's interface that an old one has left there.
+    among them; it is taken after the old end is removed. A link's ifindex is the same for every sandbox. So a new
+    sandbox recognizes the link's interface that an old one has left in its namespace.
     """
     links, interfaces, indexes = set[str](), set[str](), set[int]()
     for one in held:

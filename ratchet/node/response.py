@@ -1,4 +1,4 @@
-"""The response to a CNI call: decode the runtime's input, have it served, encode the result or the error."""
+"""The response to a CNI call: decode the runtime's input, serve it, encode the result or the error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ Serve = Callable[[Arguments, NetworkConfig], dict[str, Any] | None]
 
 
 def respond(environ: Mapping[str, str], stdin: bytes, serve: Serve) -> tuple[int, dict[str, Any] | None]:
-    """The exit status of a call, and the JSON for stdout (None: nothing). `serve` runs every command but VERSION."""
+    """Serve a call. Returns its exit status and the JSON for stdout (None: nothing).
+
+    `serve` runs every command except VERSION.
+    """
     try:
         arguments = read_arguments(environ)
         if arguments.command is Command.VERSION:
@@ -26,7 +29,7 @@ def respond(environ: Mapping[str, str], stdin: bytes, serve: Serve) -> tuple[int
     except RatchetError as error:
         log.error("%s%s", error, f" ({error.details})" if error.details else "")
         return 1, error_json(error, answer_version(stdin))
-    except Exception as fault:  # a traceback on stdout, or no output, would hide the reason from the runtime
+    except Exception as fault:  # without a CNI error on stdout, the runtime would not learn the reason
         log.exception("a fault in ratchet")
         bug = RatchetError(f"cannot serve the call: {type(fault).__name__}: {fault}", details="this is a bug")
         return 1, error_json(bug, answer_version(stdin))

@@ -1,4 +1,4 @@
-"""STATUS: say whether ADD could be served now, in bounded time."""
+"""STATUS: report in bounded time whether ADD can be served now."""
 
 from __future__ import annotations
 

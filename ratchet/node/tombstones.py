@@ -1,7 +1,7 @@
-"""Tombstones: the DELs of this boot, by container and interface, so that an ADD that still runs learns of its DEL.
+"""Tombstones: the DELs of this boot, by container and interface. They tell a running ADD of its DEL.
 
-Each is a file. An agent is not the only writer: the plugin beside it serves a DEL that the agent does not take. So each
-question looks at the file's status, which costs no open; a file is opened once for each version of it.
+Each tombstone is a file. An agent is not the only writer, because the plugin beside it serves a DEL that the agent does
+not accept. So each query calls stat(2) on the file, which costs no open. Each version of a file is opened once.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from ratchet.node.documents import Version, read_document, version_of, write_doc
 from ratchet.node.entries import Attachment
 
 TOMBSTONE_SECONDS = 3600.0
-# A file that is made within one tick of the kernel's clock does not change the folder's time again: ns, and generous.
+# Nanoseconds. Files created within one tick of the kernel's clock may leave the directory with the same mtime, so an
+# mtime younger than this does not prove that a listing is complete. Longer than a tick.
 _TICK = 100_000_000
 
 
 class Tombstones:
-    """The tombstones in a folder. With `remembers`, a DEL whose file cannot be written is kept in memory."""
+    """The tombstones in a directory. With `remembers`, a DEL that cannot be written is kept in memory."""
 
     def __init__(self, folder: Path, *, remembers: bool) -> None:
         self._folder = folder
@@ -33,19 +34,20 @@ class Tombstones:
         self._remembers = remembers
         self._lock = threading.Lock()
         self._unwritten: dict[str, float] = {}
-        # The times of those that were asked for, in seconds of this boot; of another boot, minus infinity.
+        # The DEL times read so far, in seconds since boot; minus infinity for a tombstone of another boot.
         self._read: dict[str, tuple[Version, float]] = {}
-        # The folder's time of change, and the names of its files in order.
+        # The directory's mtime and its sorted file names.
         self._listed: tuple[int, list[str]] = (-1, [])
 
     def bury(self, attachment: Attachment, at: float) -> bool:
-        """Note a DEL, of seconds since boot. True if an earlier DEL of the attachment was noted. Raises RatchetError.
+        """Write a tombstone for a DEL; `at` is in seconds since boot.
 
-        The network's name is no part of the key: an ADD that runs under an earlier name has to see the DEL too.
+        Returns True if an earlier DEL of the attachment wrote one. The network's name is not part of the key, so that
+        an ADD under an earlier network name sees the DEL too. Raises RatchetError.
         """
         key, at = attachment.interface_key, min(at, since_boot())
         earlier = read_document(self._folder / key)
-        if self._remembers:  # the threads of this process learn of it even if the disk takes nothing more
+        if self._remembers:  # threads of this process see the DEL even if the disk is full
             with self._lock:
                 self._unwritten[key] = at
         write_document(self._folder / key, {"boot": boot_id(), "at": at, "network": attachment.network})
@@ -59,7 +61,7 @@ class Tombstones:
         return self._time_of(attachment.interface_key) >= began
 
     def is_deleted(self, container_id: str) -> bool:
-        """Whether a DEL came, since this boot, for any attachment of a container."""
+        """Whether the runtime has called DEL for any attachment of a container in this boot."""
         start = f"{container_id}+"
         with self._lock:
             unwritten = any(key.startswith(start) for key in self._unwritten)
@@ -71,8 +73,8 @@ class Tombstones:
         with suppress(OSError), os.scandir(self._folder) as files:
             for file in files:
                 there.add(file.name)
-                with suppress(OSError):  # gone already, or on a disk that takes nothing: it is tried again
-                    # The file's time is cheap to ask for, but by a clock that steps; what it holds is not.
+                with suppress(OSError):  # removed meanwhile, or the disk rejects writes: the next purge retries
+                    # The mtime is cheap to read, but its clock can step. The time in the file cannot.
                     if file.stat().st_mtime < oldest and _is_of_long_ago(read_document(file.path), now):
                         (self._folder / file.name).unlink()
                         there.discard(file.name)
@@ -81,11 +83,11 @@ class Tombstones:
             self._unwritten = {key: at for key, at in self._unwritten.items() if at >= now - TOMBSTONE_SECONDS}
 
     def _time_of(self, key: str) -> float:
-        """When the latest DEL came, in seconds of this boot; minus infinity if none did."""
+        """The time of the latest DEL in seconds since boot; minus infinity if there was none in this boot."""
         unwritten = self._unwritten.get(key, float("-inf"))
         path = self._start + key
         try:
-            version = version_of(os.stat(path))  # noqa: PTH116  # a Path costs more than the question
+            version = version_of(os.stat(path))  # noqa: PTH116  # a Path costs more than the stat
         except OSError:
             return unwritten
         known = self._read.get(key)
@@ -96,7 +98,7 @@ class Tombstones:
         return max(unwritten, known[1])
 
     def _names(self, start: str) -> list[str]:
-        """The names of the files that begin with `start`. The folder is listed only if it has changed."""
+        """The file names that begin with `start`. The directory is listed only if it has changed."""
         listed, names = self._listed
         try:
             changed = self._folder.stat().st_mtime_ns

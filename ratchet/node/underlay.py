@@ -1,4 +1,4 @@
-"""What a node brings to links: found for each call, or once and followed by whoever stays."""
+"""The node's underlay for tunnels. The plugin finds it for each call; an agent keeps and watches it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ratchet.store.records import Records
 
 @dataclass(frozen=True, slots=True)
 class UnderlayConfig:
-    """What a configuration sets for a node's side of tunnels: `parent_interface`, `parent_address`, `vxlan_port`.
+    """The underlay settings of a configuration: `parent_interface`, `parent_address`, `vxlan_port`.
 
     None: not set.
     """
@@ -27,10 +27,10 @@ FindUnderlay = Callable[[UnderlayConfig, str, Records], Underlay]
 
 
 def find_underlay(underlay: UnderlayConfig, node: str, records: Records) -> Underlay:
-    """The site of `node`, which is this node (empty: its name in the API is not known).
+    """The underlay of `node`, which is this node (empty: its name in the API is not known).
 
-    Raises InvalidConfigError where the configured parent does not exist, ApiUnavailableError where the node's addresses
-    decide the VTEP and the API does not answer.
+    Raises InvalidConfigError if the configured parent does not exist. Raises ApiUnavailableError if the node's
+    addresses decide the VTEP and the API does not answer.
     """
     addresses = records.node_addresses(node) if node and not underlay.address else ()
     parent = datapath.find_parent(underlay.interface, underlay.address, addresses)

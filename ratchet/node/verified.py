@@ -1,4 +1,4 @@
-"""Which ends were seen to stand, so that nobody looks again at what nothing has changed since."""
+"""A cache of ends that were verified to be up, so that an unchanged end is not observed again."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from ratchet.core.plan import Underlay
 
 @dataclass(frozen=True, slots=True)
 class _By:
-    """What an end was seen to be as wanted by: a version of its link's record, and what the node brings to it."""
+    """The basis on which an end was verified: the version of its link's record, and the node's underlay."""
 
     version: str
     site: Underlay
 
 
 class VerifiedEnds:
-    """The ends that this process has seen to stand; safe between threads.
+    """The ends that this process has verified to be up. Thread-safe.
 
-    Not guaranteed: that they still do. What somebody does to an interface behind our back is found by whoever looks
-    now and then, having forgotten all of this.
+    An end in here may no longer be up. To find outside changes to interfaces, callers clear this cache from time to
+    time and observe the ends again.
     """
 
     def __init__(self) -> None:
         self._by: dict[tuple[str, Side], _By] = {}
 
     def note(self, record: Link, side: Side, site: Underlay, *, up: bool) -> None:
-        """Note what was seen of an end whose record is as it is stored; a vEth is seen at both its ends."""
+        """Note whether an end is up, with its record as stored. For a vEth this covers both ends."""
         for one in (side, side.other) if record.kind is Kind.VETH else (side,):
             if up:
                 self._by[record.name, one] = _By(record.resource_version, site)
@@ -35,7 +35,7 @@ class VerifiedEnds:
                 self._by.pop((record.name, one), None)
 
     def is_current(self, record: Link, side: Side, site: Underlay) -> bool:
-        """Whether an end was seen to be what this very record, and this site, want of it."""
+        """Whether an end was verified against this version of the record and this underlay (`site`)."""
         return self._by.get((record.name, side)) == _By(record.resource_version, site)
 
     def forget(self, link: str) -> None:
