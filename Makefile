@@ -7,12 +7,15 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SHIM   := $(addprefix ratchet/shim/$(shell uname -m)/,ratchet launcher)
 RUN    := hack/run
+# Processes that run tests. One for a part of the tests (TESTS), so that -s and a debugger work.
+JOBS   ?= $(if $(TESTS),0,4)
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install system demo test lint unit docs bench cluster-up cluster-down image manifests e2e clean
+.PHONY: help install system demo test check soak lint unit docs bench cluster-up cluster-down image manifests e2e clean
 
 help:  ## what there is to do
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) $(SHIM)  ## make .venv, with the command .venv/bin/ratchet, and nothing more
 
@@ -35,6 +38,14 @@ demo: system install  ## two nodes, pods, links, pings, on this machine: three s
 
 test: system install lint unit  ## all checks and tests
 
+check: install lint  ## the fast lane: lint, types, unit and protocol tests; without root
+	@echo "==> unit and protocol tests"
+	@$(PYTEST) tests/unit tests/protocol
+
+soak: system install  ## the long forms of the searches and of the stateful test; hours
+	@echo "==> exhaustive tests"
+	@RATCHET_EXHAUSTIVE=1 $(BIN)/python -m ratchet.dev.rootless $(PYTEST) tests/protocol tests/agent/test_stateful.py
+
 lint: install
 	@echo "==> ruff, mypy --strict, import-linter"
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -51,7 +62,7 @@ docs: install  ## the reference in docs/ from the code, and the site, into build
 
 unit: system install
 	@echo "==> tests"
-	@$(BIN)/python -m ratchet.dev.rootless $(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m ratchet.dev.rootless $(PYTEST) $(TESTS)
 
 bench: system install  ## figures, as ratios to what is run beside them
 	@$(RUN) system_for_bench

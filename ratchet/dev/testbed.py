@@ -149,6 +149,14 @@ class Testbed:
         path = f"/api/v1/namespaces/{self.namespace}/configmaps/{name}"
         self.api.patch(path, {"data": {TOPOLOGY_KEY: links}})
 
+    def delete_topologies(self) -> None:
+        """Delete the topologies of the pods' namespace."""
+        path = f"/api/v1/namespaces/{self.namespace}/configmaps"
+        for topology in self.api.list(path, labelSelector=f"{TOPOLOGY_LABEL}=true")[0]:
+            metadata = topology["metadata"]
+            with suppress(NotFoundError):
+                self.api.delete(f"{path}/{metadata['name']}", uid=metadata["uid"])
+
     def bind(self, pod: str, node: str) -> None:
         """Schedule a pod, as the scheduler does."""
         target = {"apiVersion": "v1", "kind": "Node", "name": node}

@@ -247,10 +247,15 @@ class Script:
 
 
 @pytest.fixture
-def script(tmp_path: Path) -> Script:
+def script(cluster: Cluster, tmp_path: Path) -> Iterator[Script]:
+    """The delegate. At the end, its DEL succeeds for the sandboxes that the test has left."""
     folder = tmp_path / "plugins"
     folder.mkdir()
-    return Script(folder)
+    made = Script(folder)
+    yield made
+    made.says("DEL", 0, {})
+    for node, sandbox in cluster.left():
+        assert node.call("DEL", sandbox, config=scripted(), CNI_PATH=made.path(node)).status == 0
 
 
 def scripted(**changes: Any) -> dict[str, Any]:
@@ -454,6 +459,7 @@ FOUND = {
 }
 
 
+@pytest.mark.own_cluster
 @pytest.mark.parametrize("case", FOUND)
 def test_a_parent_that_is_not_given_is_found(cluster: Cluster, case: str) -> None:
     """As the record has it: at what address other nodes are to reach this node's tunnels."""
@@ -470,6 +476,7 @@ def test_a_parent_that_is_not_given_is_found(cluster: Cluster, case: str) -> Non
     assert sandbox.vtep == vtep
 
 
+@pytest.mark.own_cluster
 def test_a_parent_that_cannot_be_found_says_what_to_set(cluster: Cluster) -> None:
     cluster.set_internal_ips(cluster.a)
     ip("-n", cluster.a.host.netns, "route", "del", "default")

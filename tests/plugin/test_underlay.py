@@ -11,6 +11,8 @@ from ratchet.dev.hosts import ip
 from ratchet.dev.testbed import wait_for
 from tests.support.cluster import CHAINED, PAIR, PRIMARY, Cluster
 
+pytestmark = pytest.mark.own_cluster  # the nodes' addresses and MTUs change
+
 V4 = {"a": "192.168.1.73", "b": "192.168.1.33"}
 V6 = {"a": "fd00:1::73", "b": "fd00:1::33"}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -29,8 +28,6 @@ from tests.protocol.editing import (
 )
 from tests.protocol.exploring import Report
 from tests.protocol.scenes import FALSE_CLAIM
-
-exhaustive = pytest.mark.skipif(not os.environ.get("RATCHET_EXHAUSTIVE"), reason="RATCHET_EXHAUSTIVE is not set")
 
 
 def moved(x: str, y: str, z: str, **more: bool) -> Edit:
@@ -97,7 +94,7 @@ def test_no_order_of_steps_breaks_an_edited_link(name: str, told: Callable[[Repo
     assert not report.faults, str(report)
 
 
-@exhaustive
+@pytest.mark.exhaustive
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", LARGE)
 def test_no_order_of_steps_breaks_an_edited_link_at_length(name: str, told: Callable[[Report], None]) -> None:

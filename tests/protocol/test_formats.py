@@ -6,7 +6,6 @@ By the time of the search both nodes write schema 2 and look for earlier records
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -156,7 +155,7 @@ def test_no_order_of_steps_leaves_a_link_with_two_records(name: str, told: Calla
     assert not report.faults, str(report)
 
 
-@pytest.mark.skipif(not os.environ.get("RATCHET_EXHAUSTIVE"), reason="RATCHET_EXHAUSTIVE is not set")
+@pytest.mark.exhaustive
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", LARGE)
 def test_no_order_of_steps_leaves_two_records_while_a_pod_restarts(name: str, told: Callable[[Report], None]) -> None:

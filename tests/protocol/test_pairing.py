@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -127,8 +126,6 @@ LARGE = {
 # Those that are small enough for the question whether all comes to rest from everywhere.
 SMALL = ("vEth", "vEth, interfaces deleted by hand", "from vEth to VXLAN")
 
-exhaustive = pytest.mark.skipif(not os.environ.get("RATCHET_EXHAUSTIVE"), reason="RATCHET_EXHAUSTIVE is not set")
-
 
 @pytest.mark.parametrize("name", SCENES)
 def test_no_order_of_steps_breaks_the_pairing(name: str, told: Callable[[Report], None]) -> None:
@@ -139,7 +136,7 @@ def test_no_order_of_steps_breaks_the_pairing(name: str, told: Callable[[Report]
     assert not report.faults, str(report)
 
 
-@exhaustive
+@pytest.mark.exhaustive
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", LARGE)
 def test_no_order_of_steps_breaks_the_pairing_at_length(name: str, told: Callable[[Report], None]) -> None:

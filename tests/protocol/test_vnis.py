@@ -7,7 +7,6 @@ again; a link `b`; a garbage collector. Killed, each leaves behind what it leave
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -46,8 +45,6 @@ from tests.protocol.scenes import (
     wanted_link,
 )
 from tests.protocol.world import Actor, World
-
-exhaustive = pytest.mark.skipif(not os.environ.get("RATCHET_EXHAUSTIVE"), reason="RATCHET_EXHAUSTIVE is not set")
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 A, B = wanted_link("left", "right"), wanted_link("up", "down")
@@ -281,7 +278,7 @@ def test_no_order_of_steps_gives_two_links_one_vni_or_leaks_one(name: str, told:
     assert not report.faults, str(report)
 
 
-@exhaustive
+@pytest.mark.exhaustive
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", LARGE)
 def test_no_order_of_steps_does_so_at_length(name: str, told: Callable[[Report], None]) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -57,6 +57,7 @@ class Cluster:
         self.faults = faults
         self.a = bed.add_node("a", "192.168.1.73/24", dict(config), agent=agent)
         self.b = bed.add_node("b", "192.168.1.33/24", dict(config), agent=agent)
+        self._config = config
         self._started: list[subprocess.Popen[str]] = []
         self._sandboxes: list[tuple[Kubelet, Sandbox]] = []
 
@@ -201,17 +202,24 @@ class Cluster:
             time.sleep(0.05)
 
     def end_everything(self) -> None:
-        """Whatever a test has left: agents run again, a DEL for each sandbox whose namespace is there; no pod stays."""
+        """Restore the agents and the configuration; delete what a test has left: sandboxes, pods, topologies."""
         self.faults.clear()
         self.stop_what_runs()
         for agent in self.bed.agents.values():
             agent.resume()
             if not agent.running:
                 agent.start()
-        self.delete_all(*((node, one) for node, one in self._sandboxes if one.netns in self.bed.hosts.made))
+        for node in (self.a, self.b):
+            node.config = dict(self._config)
+        self.delete_all(*self.left())
         self._sandboxes.clear()
         for pod in self.bed.records.pods(self.bed.namespace):
             self.bed.delete_pod(pod.ref)
+        self.bed.delete_topologies()
+
+    def left(self) -> list[tuple[Kubelet, Sandbox]]:
+        """The sandboxes whose namespaces still exist."""
+        return [(node, one) for node, one in self._sandboxes if one.netns in self.bed.hosts.made]
 
     def _left(self) -> list[str]:
         left = [*self.bed.links(), *(f"vni-{lease.vni}" for lease in self.bed.records.vni_leases())]
@@ -256,6 +264,44 @@ def left_clean(config: Mapping[str, Any] = PATIENT, agent: Mapping[str, object] 
         finally:
             made.end_everything()
             made.assert_nothing_left()
+
+
+class KeptClusters:
+    """Clusters that tests share: started at the first request, and again after a test left something behind."""
+
+    def __init__(self) -> None:
+        self._clusters: dict[str, tuple[Cluster, ExitStack]] = {}
+
+    @contextmanager
+    def lent(self, config: Mapping[str, Any] = CHAINED, agent: Mapping[str, object] | None = None) -> Iterator[Cluster]:
+        """A cluster for one test, which must leave nothing once all its pods are deleted, however it ends."""
+        key = json.dumps([config, agent], sort_keys=True)
+        cluster = self._started(key, config, agent)
+        try:
+            try:
+                yield cluster
+            finally:
+                cluster.end_everything()
+                cluster.assert_nothing_left()
+        except BaseException:
+            self._stop(key)
+            raise
+
+    def close(self) -> None:
+        for key in list(self._clusters):
+            self._stop(key)
+
+    def _started(self, key: str, config: Mapping[str, Any], agent: Mapping[str, object] | None) -> Cluster:
+        if key not in self._clusters:
+            stack = ExitStack()
+            self._clusters[key] = stack.enter_context(running(config, agent)), stack
+        cluster, _ = self._clusters[key]
+        cluster.faults.sent.clear()
+        return cluster
+
+    def _stop(self, key: str) -> None:
+        _, stack = self._clusters.pop(key)
+        stack.close()
 
 
 def recreated(cluster: Cluster, old: Sandbox, labels: Mapping[str, str], node: Kubelet) -> Sandbox:
