@@ -11,6 +11,7 @@ from __future__ import annotations
 import compileall
 import shlex
 import sys
+from functools import cache
 from pathlib import Path
 
 from ratchet.agent.client import DAEMONLESS
@@ -89,6 +90,7 @@ def find_shim() -> Path | None:
     return find_compiled(LAUNCHER)
 
 
+@cache  # a second of CPU, and no file changes while this process runs
 def compile_bytecode() -> None:
     """Compile Ratchet and what it imports: without bytecode every call of the plugin takes three times as long."""
     for source, _ in needed_files():
