@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ratchet.core.endpoint_spec import Route, Sysctl, rate_text
 from ratchet.core.model import Address
@@ -158,6 +158,13 @@ def near_differences(wire: Wire, observed: Observed) -> tuple[str, ...]:
         return _interface_differences(wire.near, observed.near, "veth")
     found = _interface_differences(wire.near, observed.near, "vxlan")
     return found + _tunnel_differences(wire, observed.near) if observed.near else found
+
+
+def only_gains_carrier(wire: Wire, observed: Observed | None) -> bool:
+    """Whether an existing end of a tunnel lacks its carrier and nothing else."""
+    if not isinstance(wire, VxlanWire) or observed is None or not wire.carrier:
+        return False
+    return not differences(replace(wire, carrier=False), observed)
 
 
 def _interface_differences(spec: InterfaceSpec, device: Device | None, kind: str) -> tuple[str, ...]:

@@ -150,7 +150,7 @@ def _begin(call: Call, entry: SandboxEntry) -> None:
 
 
 def _note(call: Call, entry: SandboxEntry) -> None:
-    call.refuse_followed()
+    call.refuse_superseded()
     call.journal.write(entry)
 
 
@@ -219,7 +219,7 @@ def _result_route(route: endpoint_spec.Route) -> Route:
 
 
 def _refuse_deleted(call: Call) -> None:
-    call.refuse_followed()
+    call.refuse_superseded()
     if call.is_deleted():
         raise SupersededError(
             f"cannot add {call.arguments.ifname} to container {call.arguments.container_id}: "

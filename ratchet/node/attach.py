@@ -27,8 +27,9 @@ from ratchet.core.model import End, Link, Pod, Side
 from ratchet.core.plan import Attempt, Underlay
 from ratchet.errors import InvalidIntentError, PeerMissingError, SupersededError
 from ratchet.node.concurrency import map_concurrently
+from ratchet.node.endpoint_progress import EndpointResult
 from ratchet.node.journal import HeldEnd
-from ratchet.node.reconciler import EndpointResult, Reconciler
+from ratchet.node.reconciler import Reconciler
 from ratchet.store.records import Records
 
 log = logging.getLogger(__name__)

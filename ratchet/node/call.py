@@ -21,7 +21,7 @@ from ratchet.store.records import Records
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The input of a CNI command.
+    """The input of a CNI command, and the guard of its sandbox (`SandboxGuard`).
 
     `connect` returns the API's records; its argument is the longest wait for the API in seconds. `began` is when the
     runtime called, in seconds since boot.
@@ -84,7 +84,7 @@ class Call:
     def is_deleted(self) -> bool:
         return self.journal.is_buried(self.attachment, self.began)
 
-    def refuse_followed(self) -> None:
+    def refuse_superseded(self) -> None:
         """Raise FollowedError if another ADD of the same attachment has begun since, after a DEL."""
         if any(entry.began > self.began for entry in self.journal.to_delete(self.attachment)):
             raise FollowedError(
@@ -104,11 +104,7 @@ class Call:
             raise InvalidEnvironmentError(f"cannot use CNI_NETNS: {cause}") from cause
 
     def reconciler(self, records: Records) -> Reconciler:
-        def is_deleted(_: str) -> bool:
-            self.refuse_followed()
-            return self.is_deleted()
-
-        return Reconciler(records, self.journal, is_deleted, self.verified)
+        return Reconciler(records, self.journal, self, self.verified)
 
     def pod(self, records: Records) -> Pod:
         """The pod that the runtime's arguments name. Raises PodMissingError."""

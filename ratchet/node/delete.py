@@ -17,7 +17,8 @@ from ratchet.errors import ApiUnavailableError, DelegateError, RatchetError
 from ratchet.node.call import Call
 from ratchet.node.concurrency import map_concurrently
 from ratchet.node.journal import HeldEnd, SandboxEntry, boot_id
-from ratchet.node.reconciler import taking_down
+from ratchet.node.record_writer import RecordWriter
+from ratchet.node.teardown import taking_down
 from ratchet.store.records import Records
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ def _leave_links(call: Call, entry: SandboxEntry, reason: str) -> None:
             with call.journal.lock(end.link), removing:
                 if records is None or away.is_set():
                     return
-                call.reconciler(records).leave(end.link, container_id, reason)
+                RecordWriter(records).leave(end.link, container_id, reason)
             log.info("left link %s: %s", end.link, reason)
         except ApiUnavailableError as error:
             log.error("the record of %s, and what follows, is left to the agent or `ratchet gc`: %s", end.link, error)
