@@ -11,7 +11,7 @@ from datetime import datetime
 
 from ratchet.core.model import SIDES, Kind, Link, Sandbox, Side, Transition
 from ratchet.core.naming import node_label
-from ratchet.core.state_machine import JOINED, LEFT, LOST, STANDS, Event, advance, derive, facts_of
+from ratchet.core.state_machine import JOINED, LEFT, LOST, MARKED_READY, Event, advance, derive, facts_of
 
 HISTORY_KEPT = 12
 REFUSED_KEPT = 16
@@ -74,7 +74,7 @@ def mark_ready(record: Link, side: Side, now: datetime) -> Link:
     for one in sides:
         if not standing.is_ready(one):
             standing = standing.with_end(one, replace(standing.end(one), ready=standing.due(one)))
-            steps.append((STANDS[one], standing))
+            steps.append((MARKED_READY[one], standing))
     what = "both ends stand" if len(sides) == 2 else f"{side} stands"
     return _with_history(standing, record, steps, f"{what} ({record.kind})", now)
 
