@@ -87,7 +87,7 @@ def _without_links(call: Call, pod: Pod | None) -> Result:
 def _with_links(call: Call, records: Records, pod: Pod, began: float) -> Result:
     if not pod.node:
         raise PodMissingError(f"cannot link pod {pod.ref}: as the API has it, it is on no node")
-    site = call.site(records, pod.node)
+    underlay = call.node_underlay(records, pod.node)
     cookie = datapath.netns_cookie(call.arguments.netns)
     entry = SandboxEntry(
         call.attachment,
@@ -114,13 +114,13 @@ def _with_links(call: Call, records: Records, pod: Pod, began: float) -> Result:
             with call.journal.sandbox_lock(call.arguments.container_id):
                 entry = replace(entry, ends=_reserved(call, held_ends(records, pod, ends)))
                 _note(call, entry)
-        sandbox = site.sandbox(call.arguments.container_id, pod.ref, call.arguments.netns, cookie)
+        sandbox = underlay.sandbox(call.arguments.container_id, pod.ref, call.arguments.netns, cookie)
         attempts = [Attempt(end.wanted, end.side, sandbox, end.index) for end in entry.ends]
         intended = replace(intended, ends=entry.ends)
         if intended != entry:
             _note(call, intended)
         result = _base(call, intended, config)
-        joined = link_all(call.reconciler(records), attempts, site, until, require=call.require)
+        joined = link_all(call.reconciler(records), attempts, underlay, until, require=call.require)
         _refuse_deleted(call)
         return result.extended(*_link_ports(call, attempts, joined))
     except BaseException as error:

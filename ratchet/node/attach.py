@@ -106,7 +106,7 @@ class LinkSelection:
 
 
 def link_all(
-    reconciler: Reconciler, attempts: Sequence[Attempt], site: Underlay, until: float, *, require: bool
+    reconciler: Reconciler, attempts: Sequence[Attempt], underlay: Underlay, until: float, *, require: bool
 ) -> list[tuple[End, Device | None]]:
     """Reconcile all ends until they are up or `until` (monotonic seconds) is past.
 
@@ -119,8 +119,8 @@ def link_all(
     """
     if not attempts:
         return []
-    settle = partial(_settle_each, reconciler, site)
-    later = [one for one in attempts if reconciler.records.is_created_by_peer(one.wanted, one.side, site.node)]
+    settle = partial(_settle_each, reconciler, underlay)
+    later = [one for one in attempts if reconciler.records.is_created_by_peer(one.wanted, one.side, underlay.node)]
     # All ends join before any wait: two pods that each wait for the other's first link would never stop waiting.
     left = {one.name for one in later}
     settled = settle([one for one in attempts if one.name not in left], joined=False)
@@ -163,13 +163,13 @@ def _await_records(records: Records, attempts: Sequence[Attempt]) -> None:
 
 
 def _settle_each(
-    reconciler: Reconciler, site: Underlay, attempts: Sequence[Attempt], *, joined: bool
+    reconciler: Reconciler, underlay: Underlay, attempts: Sequence[Attempt], *, joined: bool
 ) -> dict[str, EndpointResult]:
     """Reconcile several ends concurrently, because each mostly waits for the API. Returns results by link.
 
     Raises only after all work on the ends has stopped.
     """
-    ends = map_concurrently(lambda one: reconciler.settle(one, site, joined=joined), attempts)
+    ends = map_concurrently(lambda one: reconciler.settle(one, underlay, joined=joined), attempts)
     return {one.name: end for one, end in zip(attempts, ends, strict=True)}
 
 

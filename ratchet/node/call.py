@@ -118,6 +118,6 @@ class Call:
             )
         return pod
 
-    def site(self, records: Records, node: str) -> Underlay:
+    def node_underlay(self, records: Records, node: str) -> Underlay:
         """The underlay of this node. Raises InvalidConfigError if the configured parent does not exist."""
         return self.find_underlay(self.underlay, node, records)

@@ -59,7 +59,7 @@ def _faults(call: Call, records: Records, entry: SandboxEntry, end: HeldEnd) -> 
     if record.kind is Kind.VETH and there is None:
         return (f"{end.link}: its peer's sandbox {peer.container_id} is not in this node's journal",)
     try:
-        wire = wire_of(record, side, call.site(records, sandbox.node), entry.location(end), there)
+        wire = wire_of(record, side, call.node_underlay(records, sandbox.node), entry.location(end), there)
         observed = datapath.observe(wire)
         if isinstance(wire, VxlanWire) and observed.near is not None:
             # Carrier follows the peer, which may just have joined or left.
