@@ -183,11 +183,16 @@ def plan(
         wire = wire_of(record, attempt.side, underlay, attempt.location, peer)
     except (AddressFamilyError, InvalidIntentError) as error:
         return Reject(error)
+    return _step_toward(wire, observed, ready=record.is_ready(attempt.side))
+
+
+def _step_toward(wire: Wire, observed: Observed | None, *, ready: bool) -> Step:
+    """The next step of an end whose interfaces are to match `wire`. `ready`: the record has the end as ready."""
     if observed is None:
-        return Observe(wire) if record.is_ready(attempt.side) else Create(wire)
+        return Observe(wire) if ready else Create(wire)
     if differences(wire, observed):
         return Build(wire)
-    return Done() if record.is_ready(attempt.side) else MarkReady()
+    return Done() if ready else MarkReady()
 
 
 def wire_of(record: Link, side: Side, underlay: Underlay, here: Location, peer: Location | None = None) -> Wire:
@@ -214,11 +219,7 @@ def wire_of(record: Link, side: Side, underlay: Underlay, here: Location, peer: 
     most = tunnel_mtu(underlay_mtu, local)
     near = _port(record, side, most, here)
     if near.mtu > most:
-        raise InvalidIntentError(
-            f"cannot link pod {holder.pod}: mtu: {near.mtu} for {near.ifname} exceeds {most}, the maximum of a tunnel "
-            f"over the underlay of node {limit}",
-            details=f"Set mtu to at most {most}, or omit it. The underlay MTU of node {limit} is {underlay_mtu}.",
-        )
+        raise _mtu_error(holder.pod, near, most, underlay_mtu, limit)
     port, remote_port = _ports(record, side, record.encapsulation.vxlan_port or underlay.vxlan_port)
     return VxlanWire(
         link=record.name,
@@ -230,6 +231,14 @@ def wire_of(record: Link, side: Side, underlay: Underlay, here: Location, peer: 
         remote_port=remote_port,
         parent=underlay.parent,
         carrier=record.is_ready(side.other) or not underlay.has_agent,
+    )
+
+
+def _mtu_error(pod: PodRef, near: InterfaceSpec, most: int, underlay_mtu: int, node: str) -> InvalidIntentError:
+    return InvalidIntentError(
+        f"cannot link pod {pod}: mtu: {near.mtu} for {near.ifname} exceeds {most}, the maximum of a tunnel "
+        f"over the underlay of node {node}",
+        details=f"Set mtu to at most {most}, or omit it. The underlay MTU of node {node} is {underlay_mtu}.",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
@@ -119,36 +119,51 @@ def link_all(
     """
     if not attempts:
         return []
-    settle = partial(_settle_each, reconciler, underlay)
     later = [one for one in attempts if reconciler.records.is_created_by_peer(one.wanted, one.side, underlay.node)]
     # All ends join before any wait: two pods that each wait for the other's first link would never stop waiting.
     left = {one.name for one in later}
-    settled = settle([one for one in attempts if one.name not in left], joined=False)
+    settled = _settle_each(reconciler, underlay, [one for one in attempts if one.name not in left], joined=False)
     if later:
         _await_records(reconciler.records, later)
-        settled |= settle(later, joined=False)
-    mine = {one.name: one for one in attempts}
-    waiting = {name for name, end in settled.items() if not end.is_up}
-    if waiting:
-        version = min((end.record.resource_version for end in settled.values()), key=_age_of_version)
-        pod = attempts[0].sandbox.pod
-        changes = reconciler.records.names_of_changed_links(pod.namespace, pod.name, mine.keys(), version, until)
-        for names in changes:
-            # Ends that are up are included: until ADD ends, nothing else reconciles them when their peers change.
-            changed = [
-                one
-                for one in mine.values()
-                if (names is None or one.name in names) and reconciler.records.has_changed(settled[one.name].record)
-            ]
-            settled |= settle(changed, joined=True)
-            before, waiting = waiting, {name for name, end in settled.items() if not end.is_up}
-            for name in before - waiting:
-                log.info("link %s stands at its %s", name, mine[name].side)
-            if not waiting:
-                break
+        settled |= _settle_each(reconciler, underlay, later, joined=False)
+    waiting = _reconcile_until_up(reconciler, underlay, attempts, settled, until)
     if waiting and require:
         raise _peers_missing(reconciler.records, [one for one in attempts if one.name in waiting])
     return [(_own_end(one, settled[one.name].record), settled[one.name].device) for one in attempts]
+
+
+def _reconcile_until_up(
+    reconciler: Reconciler,
+    underlay: Underlay,
+    attempts: Sequence[Attempt],
+    settled: dict[str, EndpointResult],
+    until: float,
+) -> set[str]:
+    """Reconcile ends whose records change, until all are up. Updates `settled`; returns the links that still wait."""
+    waiting = _not_up(settled)
+    if not waiting:
+        return waiting
+    records, mine = reconciler.records, {one.name: one for one in attempts}
+    version = min((end.record.resource_version for end in settled.values()), key=_age_of_version)
+    pod = attempts[0].sandbox.pod
+    for names in records.names_of_changed_links(pod.namespace, pod.name, mine.keys(), version, until):
+        # Ends that are up are included: until ADD ends, nothing else reconciles them when their peers change.
+        changed = [
+            one
+            for one in mine.values()
+            if (names is None or one.name in names) and records.has_changed(settled[one.name].record)
+        ]
+        settled |= _settle_each(reconciler, underlay, changed, joined=True)
+        before, waiting = waiting, _not_up(settled)
+        for name in before - waiting:
+            log.info("end is up link=%s side=%s", name, mine[name].side)
+        if not waiting:
+            break
+    return waiting
+
+
+def _not_up(settled: Mapping[str, EndpointResult]) -> set[str]:
+    return {name for name, end in settled.items() if not end.is_up}
 
 
 def _await_records(records: Records, attempts: Sequence[Attempt]) -> None:
