@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from ratchet.core.intent.labels import PAIR_NAME
 from ratchet.core.intent.pods import PRIMARY, absence, asks_for_links, is_primary, setting
-from ratchet.core.intent.resolve import Wanted, WantedLink, unknown_settings, wanted_links
+from ratchet.core.intent.resolve import unknown_settings, wanted_links
 from ratchet.core.intent.topologies import Faulty, drawn_links
+from ratchet.core.intent.wanted import Wanted, WantedLink
 from ratchet.core.model import Address, Pod, Side, Topology
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ratchet.core.interface import InterfaceSpec, Observed, Parent, VethWire, VxlanWire, Wire, differences, tunnel_mtu
-from ratchet.core.model import Kind, Link, Location, PodRef, Sandbox, Side
+from ratchet.core.model import Kind, Link, Location, Sandbox, Side
 from ratchet.core.naming import end_mac_address
+from ratchet.core.pod import PodRef
 from ratchet.errors import AddressFamilyError, InvalidIntentError
 
 

@@ -16,8 +16,9 @@ from ratchet.cni.result import Interface, IPConfig, Result, Route
 from ratchet.core import endpoint_spec
 from ratchet.core.intent import asks_for_links, wait_of
 from ratchet.core.interface import Device
-from ratchet.core.model import End, Pod
+from ratchet.core.model import End
 from ratchet.core.plan import Attempt, Underlay
+from ratchet.core.pod import Pod
 from ratchet.errors import (
     AlreadyAddedError,
     DelegateError,

@@ -23,8 +23,9 @@ from ratchet.core.intent import (
     wanted_links,
 )
 from ratchet.core.interface import Device
-from ratchet.core.model import End, Link, Pod, Side
+from ratchet.core.model import End, Link, Side
 from ratchet.core.plan import Attempt, Underlay
+from ratchet.core.pod import Pod
 from ratchet.errors import InvalidIntentError, PeerMissingError, SupersededError
 from ratchet.node.concurrency import map_concurrently
 from ratchet.node.endpoint_progress import EndpointResult

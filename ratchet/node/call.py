@@ -9,8 +9,8 @@ from typing import Any
 from ratchet import datapath
 from ratchet.cni.arguments import Arguments, Command
 from ratchet.cni.config import NetworkConfig
-from ratchet.core.model import Pod
 from ratchet.core.plan import Underlay
+from ratchet.core.pod import Pod
 from ratchet.errors import FollowedError, InvalidEnvironmentError, NamespaceGoneError, PodMissingError
 from ratchet.node.journal import Attachment, Journal
 from ratchet.node.reconciler import Reconciler

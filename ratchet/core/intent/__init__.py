@@ -22,9 +22,10 @@ from ratchet.core.intent.pods import (
     setting,
     wait_of,
 )
-from ratchet.core.intent.resolve import Wanted, WantedLink, unknown_settings, wanted_links
+from ratchet.core.intent.resolve import unknown_settings, wanted_links
 from ratchet.core.intent.topologies import TOPOLOGY_KEY, TOPOLOGY_LABEL, names_every_pod
 from ratchet.core.intent.values import ADDRESSES_MAX
+from ratchet.core.intent.wanted import Wanted, WantedLink
 
 __all__ = [
     "ADDRESSES_MAX",

@@ -13,7 +13,8 @@ from ratchet.core.intent import values
 from ratchet.core.intent.link_parser import Item, items_of
 from ratchet.core.intent.pods import meant_name, refusal
 from ratchet.core.intent.yaml_source import UnreadableError, YamlNode, read
-from ratchet.core.model import Link, Pod
+from ratchet.core.model import Link
+from ratchet.core.pod import Pod
 
 LINKS = "ratchet.links"
 _FIELDS = ("peer", "ifname", "peer_ifname")

@@ -19,10 +19,12 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import TypeVar
 
 from ratchet.core.intent.pods import names_of
-from ratchet.core.intent.resolve import Declared, Wanted, declared_links, is_eligible, resolve
+from ratchet.core.intent.resolve import Declared, declared_links, is_eligible, resolve
 from ratchet.core.intent.topologies import DrawnLink, Faulty, drawn_links
-from ratchet.core.model import SIDES, Link, Pod, Topology
+from ratchet.core.intent.wanted import Wanted
+from ratchet.core.model import SIDES, Link
 from ratchet.core.naming import Endpoint
+from ratchet.core.pod import Pod, Topology
 from ratchet.errors import InvalidIntentError
 
 Key = TypeVar("Key")

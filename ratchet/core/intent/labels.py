@@ -7,8 +7,9 @@ from typing import TypeVar
 
 from ratchet.core.intent import values
 from ratchet.core.intent.pods import POD_NAME, is_primary, meant_name, refusal, setting
-from ratchet.core.model import Address, End, Link, Pod
+from ratchet.core.model import Address, End, Link
 from ratchet.core.naming import ordered_record_name
+from ratchet.core.pod import Pod
 
 PAIR_NAME = "ratchet.pair_name"
 LOCAL_IFNAME, LOCAL_IP, LOCAL_PREFIX = "ratchet.local_ifname", "ratchet.local_ip", "ratchet.local_prefix"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from ratchet.core.intent.values import shown
-from ratchet.core.model import Pod
+from ratchet.core.pod import Pod
 from ratchet.errors import InvalidIntentError
 
 ENABLED = "ratchet"

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from ratchet.core.intent import values
 from ratchet.core.intent.link_parser import Item, items_of
 from ratchet.core.intent.yaml_source import UnreadableError, YamlNode, read
-from ratchet.core.model import Link, Topology
+from ratchet.core.model import Link
+from ratchet.core.pod import Topology
 from ratchet.errors import InvalidIntentError
 
 TOPOLOGY_LABEL = "ratchet.topology"  # the label of a ConfigMap that is one: "true"
