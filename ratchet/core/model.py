@@ -214,7 +214,10 @@ class Link:
         return Side.PAIR if (self.pair.name, self.pair.ifname) == (name, ifname) else None
 
     def oriented_as(self, record: Link) -> Link:
-        """The same link with the roles of its record. If both interfaces have one name, the pods' names decide."""
+        """The same link with the roles of its record, matched by interface names.
+
+        If both interfaces have one name, the pods' names decide.
+        """
         mine, theirs = ([(end.name, end.ifname) for end in (one.primary, one.pair)] for one in (self, record))
         ifnames = [ifname for _, ifname in mine]
         if ifnames[0] != ifnames[1]:

@@ -104,7 +104,7 @@ class Observe:
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Create the link's interfaces if nothing is in the way, and observe them. Leave existing interfaces alone."""
+    """Create the link's interfaces if nothing is in the way, and observe them. Leave others alone."""
 
     wire: Wire
 
@@ -130,7 +130,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Write the record and raise `error`: the link is impossible with both ends and both nodes as they are.
+    """Write the record and raise `error`: the link is impossible with its ends and nodes as they are.
 
     The record is written first, so that the other end knows of this one and rejects or adjusts the link too.
     """
@@ -188,7 +188,7 @@ def plan(
 
 
 def _step_toward(wire: Wire, observed: Observed | None, *, ready: bool) -> Step:
-    """The next step of an end whose interfaces are to match `wire`. `ready`: the record has the end as ready."""
+    """The next step of an end that must match `wire`. `ready`: the record has the end as ready."""
     if observed is None:
         return Observe(wire) if ready else Create(wire)
     if differences(wire, observed):
@@ -259,7 +259,7 @@ def _tunnel_addresses(record: Link, side: Side) -> tuple[str, str]:
 
 
 def _least_mtu(underlay: Underlay, other: Sandbox) -> tuple[int, str]:
-    """The smaller underlay MTU of both nodes, and its node. The peer's counts once its node has recorded it."""
+    """The smaller underlay MTU of both nodes, and its node. The peer's counts once it is recorded."""
     if 0 < other.underlay_mtu < underlay.parent.mtu:
         return other.underlay_mtu, other.node
     return underlay.parent.mtu, underlay.node

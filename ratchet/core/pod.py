@@ -63,7 +63,7 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """A user's ConfigMap with a list of links between pods of its namespace. `text` is the list as written."""
+    """A user's ConfigMap with a list of links between pods. `text` is the list as written."""
 
     namespace: str
     name: str

@@ -140,7 +140,10 @@ def _reconcile_until_up(
     settled: dict[str, EndpointResult],
     until: float,
 ) -> set[str]:
-    """Reconcile ends whose records change, until all are up. Updates `settled`; returns the links that still wait."""
+    """Reconcile ends whose records change, until all are up or `until` is past.
+
+    Updates `settled`, and returns the names of the links that still wait.
+    """
     waiting = _not_up(settled)
     if not waiting:
         return waiting

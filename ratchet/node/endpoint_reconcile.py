@@ -189,7 +189,7 @@ class EndpointReconcile:
     def _run_on_wire(
         self, progress: Progress, step: Observe | Create | Build, claim: VniClaim
     ) -> Progress | EndpointResult:
-        """Run a datapath step. If it fails in the peer's namespace, this end waits: the peer reports the failure."""
+        """Run a datapath step. If it fails in the peer's namespace, this end waits: the peer reports it."""
         try:
             match step:
                 case Observe(wire):

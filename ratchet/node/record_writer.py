@@ -1,4 +1,4 @@
-"""Changes of a link's stored record. Every write is conditional, and a change is decided again after a conflict."""
+"""Conditional writes of a link's stored record. After a conflict, the change is decided again."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Which settings of a link's interface its users may choose (Documentation/networking/ip-sysctl.rst).
+"""The sysctls that a link may set on its interfaces (Documentation/networking/ip-sysctl.rst).
 
-Each acts on that one interface in the pod's own namespace, and reads back as what was written.
+Each acts on one interface in the pod's own namespace, and reads back as it was written.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _KEPT = {f"net.ipv6.conf.{IFNAME}.accept_ra": "ratchet keeps it at 0: the other 
 
 
 def why_not(name: str) -> str | None:
-    """Why nobody may choose a setting; None for those that may be chosen."""
+    """The reason why a link may not set a sysctl; None if it may."""
     if name in ALLOWED:
         return None
     if name in _KEPT:

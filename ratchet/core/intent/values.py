@@ -1,4 +1,4 @@
-"""What may be said, word by word: from a tenant's text to a value, or a ValueError that says what is wrong with it."""
+"""Validation of tenants' values: each function parses one text, or raises ValueError with the reason."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 
 def shown(value: str) -> str:
-    """Tenants' text made fit to print: escaped where it is not printable ASCII, and not long."""
+    """Tenants' text for messages: escaped if it is not printable ASCII, and at most 80 characters."""
     escaped = value.encode("unicode_escape").decode("ascii")
     return escaped if len(escaped) <= 80 else f"{escaped[:77]}..."
 
 
 def pod_name(value: str) -> str:
-    """A name by which pods are meant."""
+    """The name of a pod in a declaration."""
     if not _NAME.fullmatch(value):
         raise ValueError(f'"{shown(value)}" is not a name')
     return value
 
 
 def interface_name(value: str, reserved: Collection[str]) -> str:
-    """A name that an interface of a link may have; not one of `reserved`."""
+    """The name of a link's interface; none of `reserved`."""
     if not _IFNAME.fullmatch(value):
         raise ValueError(f'"{shown(value)}" is no interface name (a-z, then up to 14 of a-z 0-9 _ . -)')
     if value in reserved:
@@ -56,7 +56,7 @@ def interface_name(value: str, reserved: Collection[str]) -> str:
 
 
 def addresses(words: Sequence[str], prefix: int | None = None) -> tuple[Address, ...]:
-    """The addresses of an end. `prefix` is for those that have none of their own; None: 24, for IPv6 64."""
+    """The addresses of an end. `prefix` is for addresses without one; None: 24, for IPv6 64."""
     if len(words) > ADDRESSES_MAX:
         raise ValueError(f"{len(words)} addresses are more than {ADDRESSES_MAX}")
     found = tuple(_address(word, prefix) for word in words)
@@ -98,7 +98,7 @@ def txqlen(value: str) -> int:
 
 
 def offloads(value: str) -> bool:
-    """Whether the kernel may put off checksums and segmentation."""
+    """Whether the kernel may offload checksums and segmentation."""
     if value.lower() not in ("off", "on", "false", "true"):
         raise ValueError(f'"{shown(value)}" is neither off nor on')
     return value.lower() in ("on", "true")
@@ -114,7 +114,7 @@ def rate(value: str) -> int:
 
 
 def tunnel(value: str) -> bool:
-    """Whether a link is a tunnel wherever its ends are."""
+    """Whether a link is a tunnel also if both ends are on one node."""
     if value not in ("auto", "vxlan"):
         raise ValueError(f'"{shown(value)}" is neither auto nor vxlan')
     return value == "vxlan"
@@ -128,7 +128,7 @@ def port(value: str) -> int:
 
 
 def sysctl(name: str, value: str) -> Sysctl:
-    """A setting of the interface and its value."""
+    """A sysctl of the interface and its value."""
     if (refusal := why_not(name)) is not None:
         raise ValueError(f"{shown(name)}: {refusal}")
     if not _SETTING.fullmatch(value):
@@ -137,7 +137,7 @@ def sysctl(name: str, value: str) -> Sysctl:
 
 
 def route(to: str, via: str = "", metric: str = "", *, having: Collection[Address]) -> Route:
-    """A route by an end that has these addresses; empty where nothing is said."""
+    """A route through an end that has these addresses. Empty `via` or `metric`: not set."""
     hop = _parsed("via", via, ip_address) if via else None
     if to == "default":
         if hop is None:
@@ -156,7 +156,7 @@ def route(to: str, via: str = "", metric: str = "", *, having: Collection[Addres
             raise ValueError(f"via: {hop} is in no network of the end's addresses")
     if metric and (not metric.isascii() or not metric.isdigit() or int(metric) > METRIC_MOST):
         raise ValueError(f'metric: "{shown(metric)}" is no number from 0 to {METRIC_MOST}')
-    # Of IPv6 the kernel takes 0 for its own.
+    # For IPv6, 0 means the kernel's default metric.
     own = not metric or int(metric) in (0, KERNELS_METRIC[network.version])
     return Route(network, hop, None if own else int(metric))
 
@@ -179,7 +179,7 @@ def _address(word: str, prefix: int | None) -> Address:
             address = ip_interface((plain, _DEFAULT_PREFIX[plain.version] if prefix is None else prefix))
     except ValueError as cause:
         raise ValueError(f'"{shown(word)}" is no address: {shown(str(cause))}') from cause
-    bare = address.ip  # an IPv6Interface is asked about its whole network where its address is meant
+    bare = address.ip  # an IPv6Interface answers these questions for its whole network
     if "%" in word or bare.is_unspecified or bare.is_multicast or bare.is_loopback or not address.network.prefixlen:
         raise ValueError(f"{shown(word)} is not an address that an interface can have")
     if isinstance(address, IPv4Interface) and address.network.prefixlen < 31:

@@ -1,4 +1,4 @@
-"""Wanted links: the links that a namespace declares, with their pods and places, and what each pod has of them."""
+"""Wanted links: the links that a namespace declares, with their pods and places."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ratchet.errors import InvalidIntentError
 
 @dataclass(frozen=True, slots=True)
 class WantedLink:
-    """A link as it is declared; of its pods each is None while no eligible pod answers to the name.
+    """A declared link. `primary` and `pair` are its pods; None while no eligible pod has the name.
 
-    `declarer` is the pod that declares it, None where a topology does. `place`: where it is said, empty for labels.
-    Where several places declare it, these two are of the first, and `declarations` are all of them as they were read.
+    `declarer` is the pod that declares it, None for a topology. `place` is the place of the declaration, empty for
+    labels. If several places declare the link, these two are of the first one, and `declarations` has all of them.
     """
 
     link: Link
@@ -32,7 +32,7 @@ class WantedLink:
         return self.primary if side is Side.PRIMARY else self.pair
 
     def endpoint(self, side: Side) -> Endpoint:
-        """The pod, by its own name where it exists, and the interface in it."""
+        """The name of the pod and its interface. It is the pod's own name if the pod exists."""
         if side is Side.PRIMARY:
             pod, end = self.primary, self.link.primary
         else:
@@ -41,32 +41,35 @@ class WantedLink:
 
     @property
     def endpoints(self) -> tuple[Endpoint, Endpoint]:
-        """Both endpoints in an order of their own, by the pods' own names: what makes two declarations one link."""
+        """Both endpoints in order, by the pods' own names. Declarations with equal endpoints are one link."""
         return in_order(self.endpoint(Side.PRIMARY), self.endpoint(Side.PAIR))
 
     def pods(self) -> list[Pod]:
         return [pod for pod in (self.primary, self.pair) if pod is not None]
 
     def is_declared_by(self, pod: Pod) -> bool:
-        """Whether the pod itself declares it, perhaps among others."""
+        """Whether the pod itself declares the link. Others may declare it too."""
         return any(one.declarer is not None and one.declarer.ref == pod.ref for one in self.declarations or (self,))
 
     def is_declared_by_others(self, pod: Pod) -> bool:
-        """Whether a topology or another pod declares it."""
+        """Whether a topology or another pod declares the link."""
         return any(one.declarer is None or one.declarer.ref != pod.ref for one in self.declarations or (self,))
 
     def earlier_link(self) -> Link:
-        """The link as schema 1 stores it: named and oriented as declared; of several declarations the least name."""
+        """The link as schema 1 stores it: with the name and the roles of its declaration.
+
+        Of several declarations, that with the least name.
+        """
         declared = min((one.link for one in self.declarations or (self,)), key=lambda link: link.name)
         return replace(declared, schema=EARLIER_SCHEMA)
 
     def alias_names(self) -> list[str]:
-        """Other names that the record may have in this schema: it was made while a pod's other name was not known."""
+        """Other names of the record in this schema: it may have been created before a pod's name was known."""
         names = alias_record_names(self.link.namespace, *(self._known_as(side) for side in SIDES))
         return sorted(names - {self.link.name})
 
     def earlier_names(self) -> list[str]:
-        """Names that the record may have in schema 1 alone."""
+        """Names that the record may have in schema 1 only."""
         ends = [self._known_as(side) for side in SIDES]
         return sorted(earlier_record_names(self.link.namespace, *ends) - {self.link.name, *self.alias_names()})
 
@@ -79,12 +82,12 @@ class WantedLink:
         return name == self.link.name or name in self.record_names()
 
     def record_in(self, records: Mapping[str, Link]) -> Link | None:
-        """Its record among records by name; None where none of them is."""
+        """The link's record among `records`, which have their names as keys; None if it is missing."""
         found = (records.get(name) for name in (*self.alias_names(), *self.earlier_names(), self.link.name))
         return next((record for record in found if record is not None), None)
 
     def _known_as(self, side: Side) -> set[Endpoint]:
-        """An endpoint by every name of its pod that is known."""
+        """An endpoint under every known name of its pod."""
         pod, ifname = self.pod(side), self.link.end(side).ifname
         own = self.endpoint(side)
         declared = (one.link.end(each) for one in self.declarations for each in SIDES if one.endpoint(each) == own)
@@ -92,7 +95,7 @@ class WantedLink:
         return {(name, ifname) for name in (names | {pod.ref.name} if pod is not None else names)}
 
     def said_at(self, side: Side, *, interface: bool = False) -> str:
-        """Where the pod at an end, or the interface in it, is said: a label, or a place and a field."""
+        """The place that names the pod or the interface of an end: a label, or a place and a field."""
         if self.declarer is None:
             return f"{self.place}: endpoints"
         pod = self.pod(side)
@@ -104,7 +107,7 @@ class WantedLink:
         return f"{self.place}: {ifname if interface else 'peer'}"
 
     def place_and_pod(self) -> str:
-        """Where it is said, for somebody who looks at another pod."""
+        """The place of the declaration with its pod, for a message about another pod."""
         if self.declarer is None:
             return self.place
         return f"{self.place or PAIR_NAME} of pod {self.declarer.ref}"
@@ -112,7 +115,7 @@ class WantedLink:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Wanted links, for each pod whose declaration was refused why, and the pod that each name means."""
+    """Wanted links, the error of each refused pod by UID, and the pod of each name."""
 
     links: tuple[WantedLink, ...]
     refused: Mapping[str, InvalidIntentError]
@@ -128,7 +131,7 @@ class Wanted:
         object.__setattr__(self, "_ends", ends)
 
     def ends_of(self, pod: Pod) -> tuple[tuple[WantedLink, Side], ...]:
-        """The ends that are this pod's, in the order of the links' names."""
+        """The ends of this pod, in the order of the links' names."""
         return tuple(self._ends.get(pod.ref, ()))
 
     def superseding(self, pod: Pod) -> Pod | None:

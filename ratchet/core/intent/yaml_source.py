@@ -1,4 +1,4 @@
-"""YAML and JSON with the lines on which things are said. Everything said is text, to be understood by its field."""
+"""YAML and JSON with line numbers. Every scalar is read as text; its field gives it a type."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 @dataclass(frozen=True, slots=True)
 class YamlNode:
-    """Text, a list or a mapping, and the line on which it begins, from 1. Null is text that is empty."""
+    """A text, a list or a mapping, and the line on which it begins, from 1. Null is an empty text."""
 
     line: int
     value: str | list[YamlNode] | dict[str, YamlNode]
 
 
 class UnreadableError(ValueError):
-    """What is wrong with a text, on which line, and in which field if in one."""
+    """An error in a text, with its line, its cause, and its field if it is in one."""
 
     def __init__(self, line: int, cause: object, field: str = "") -> None:
         self.line, self.cause, self.field = line, cause, field
@@ -33,9 +33,9 @@ class UnreadableError(ValueError):
 
 
 def read(text: str) -> YamlNode:
-    """The one document in a text. Raises UnreadableError.
+    """Parse the one document in a text. Raises UnreadableError.
 
-    Read event by event: however deep it is nested, and whatever it refers to, costs no more than its length.
+    It is read event by event, so that neither depth nor aliases can cost more than the length of the text.
     """
     if len(text) > SIZE_MOST:
         raise UnreadableError(1, f"it is longer than {SIZE_MOST} bytes")
