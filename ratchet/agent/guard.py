@@ -19,7 +19,9 @@ class HeldEndGuard:
     def refuse_superseded(self) -> None:
         """Raise SupersededError if the end was given up. A worker gives up an end only under its link's lock."""
         if not self.journal.still_wants(self.entry, self.end):
-            raise SupersededError(f"cannot link pod {self.entry.pod}: {self.end.link} was given up for it meanwhile")
+            raise SupersededError(
+                f"cannot link pod {self.entry.pod}: link {self.end.link} was removed from it meanwhile"
+            )
 
     def is_deleted(self) -> bool:
         """Whether a DEL came after the sandbox's ADD had begun."""

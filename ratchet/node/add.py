@@ -80,7 +80,7 @@ def _without_links(call: Call, pod: Pod | None) -> Result:
         result = _base(call, entry, call.network.delegate)
         _refuse_deleted(call)
     except BaseException as error:
-        _take_back(call, entry, error)
+        _undo_failed(call, entry, error)
         raise
     return result
 
@@ -113,7 +113,7 @@ def _with_links(call: Call, records: Records, pod: Pod, began: float) -> Result:
             entry = _with_ends(call, entry, held_ends(records, pod, ends))
         return _linked(call, records, entry, delegations, underlay, until)
     except BaseException as error:
-        _take_back(call, entry, error)
+        _undo_failed(call, entry, error)
         raise
 
 
@@ -184,17 +184,17 @@ def _added_before(call: Call) -> AlreadyAddedError:
     )
 
 
-def _take_back(call: Call, entry: SandboxEntry, error: BaseException) -> None:
+def _undo_failed(call: Call, entry: SandboxEntry, error: BaseException) -> None:
     """Undo a failed ADD. What cannot be undone stays in the journal for the DEL that follows."""
     if isinstance(error, FollowedError):
-        log.warning("nothing is taken back, for DEL has done that: %s", error)
+        log.warning("nothing removed, DEL has done it cause=%s", error)
         return
-    log.warning("taking back what was made: %s", error)
+    log.warning("ADD failed, undoing it cause=%s", error)
     noted = call.journal.read(call.attachment) or entry
     try:
         undo(call, noted, "ADD failed")
     except DelegateError as failure:
-        log.error("left to DEL: %s", failure)
+        log.error("undo incomplete, left to DEL cause=%s", failure)
         call.journal.write(replace(noted, asks=False))
 
 

@@ -97,7 +97,7 @@ class LinkSelection:
             return self.ends
         if usurper := self._wanted.superseding(pod):
             raise SupersededError(f"cannot link pod {pod.ref}: pod {usurper.ref} is newer and goes by the same name")
-        log.info("pod %s waits to be named as the pair of a link", pod.ref)
+        log.info("waiting for a declaration that names the pod pod=%s", pod.ref)
         for wanted in self._changes:
             if ends := list(wanted.ends_of(pod)):
                 return ends
@@ -208,7 +208,7 @@ def _unnamed(pod: Pod, refused: Collection[InvalidIntentError]) -> PeerMissingEr
     return PeerMissingError(
         f"cannot link pod {pod.ref}: nothing in its namespace names it: no {PAIR_NAME}, no {LINKS}, no topology",
         details="; ".join(str(error) for error in refused)[:1000]
-        or f"create what names it, or take {PRIMARY} off it so that it does not wait",
+        or f"declare a link that names it, or remove {PRIMARY}, so that it does not wait",
     )
 
 
@@ -217,11 +217,11 @@ def _complain(pod: Pod, wanted: Wanted) -> None:
     if refusal := wanted.refused.get(pod.ref.uid):
         raise refusal.with_traceback(None)  # one exception object is raised many times
     for key in unknown_settings(pod):
-        log.warning("pod %s has the label or annotation %s, which means nothing to ratchet", pod.ref, key)
+        log.warning("unknown label or annotation ignored pod=%s key=%s", pod.ref, key)
     if setting(pod, PAIR_NAME) is not None and not is_primary(pod):
-        log.warning('pod %s has %s and not %s: "true": it declares no link', pod.ref, PAIR_NAME, PRIMARY)
+        log.warning('%s ignored, because %s is not "true" pod=%s', PAIR_NAME, PRIMARY, pod.ref)
     for refusal in wanted.refused.values():
-        log.warning("a link of another pod of the namespace was refused: %s", refusal)
+        log.warning("declaration of another pod refused cause=%s", refusal)
 
 
 def _peers_missing(records: Records, waiting: Sequence[Attempt]) -> PeerMissingError:
@@ -231,6 +231,6 @@ def _peers_missing(records: Records, waiting: Sequence[Attempt]) -> PeerMissingE
     for attempt, peer in zip(waiting, peers, strict=True):
         missing.append(f"pod {peer.name} ({attempt.name}): {absence(peer.name, pods, peer.ifname)}")
     return PeerMissingError(
-        f"cannot link pod {waiting[0].sandbox.pod}: its peer has not come: {'; '.join(missing)}",
-        details="the runtime will try again; `ratchet links` shows what each link waits for",
+        f"cannot link pod {waiting[0].sandbox.pod}: its peer has not joined: {'; '.join(missing)}",
+        details="the runtime will retry; `ratchet links` shows what each link waits for",
     )

@@ -89,7 +89,7 @@ class Call:
         if any(entry.began > self.began for entry in self.journal.to_delete(self.attachment)):
             raise FollowedError(
                 f"cannot add {self.arguments.ifname} to container {self.arguments.container_id}: "
-                "the runtime deleted it and added it anew meanwhile"
+                "the runtime deleted it and added it again meanwhile"
             )
 
     def refuse_unusable_netns(self) -> None:
@@ -111,7 +111,7 @@ class Call:
         namespace, name, uid = self.arguments.pod_namespace, self.arguments.pod_name, self.arguments.pod_uid
         pod = records.pod(namespace, name, uid)
         if pod is None:
-            raise PodMissingError(f"cannot find pod {namespace}/{name}: the API has none of that name")
+            raise PodMissingError(f"cannot find pod {namespace}/{name}: the API has no such pod")
         if uid and uid not in (pod.ref.uid, pod.ref.mirror):
             raise PodMissingError(
                 f"cannot find pod {namespace}/{name} with UID {uid}: it has been replaced by one with UID {pod.ref.uid}"

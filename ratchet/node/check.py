@@ -44,7 +44,7 @@ def _check_links(call: Call, entry: SandboxEntry) -> None:
     records = call.connect(API_SECONDS)
     found = [fault for end in entry.ends for fault in _faults(call, records, entry, end)]
     if found:
-        raise CheckFailedError(f"cannot vouch for the links of pod {entry.pod}: {'; '.join(found)}")
+        raise CheckFailedError(f"link check failed for pod {entry.pod}: {'; '.join(found)}")
 
 
 def _faults(call: Call, records: Records, entry: SandboxEntry, end: HeldEnd) -> tuple[str, ...]:

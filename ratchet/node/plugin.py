@@ -100,4 +100,4 @@ def _reserve_stdout() -> int:
 
 
 def _stopped(number: int, _frame: FrameType | None) -> NoReturn:
-    raise TryAgainError(f"cannot finish: the plugin was sent {signal.Signals(number).name}")
+    raise TryAgainError(f"cannot finish the call: the plugin received {signal.Signals(number).name}")

@@ -51,6 +51,6 @@ def encode(result: dict[str, Any] | None) -> bytes:
 def log_keys(network: NetworkConfig) -> None:
     """Log the keys of a network configuration that Ratchet ignores."""
     if network.ignored:
-        log.info("ignored keys of 2017, which mean nothing any more: %s", ", ".join(network.ignored))
+        log.info("keys of 2017 ignored keys=%s", ", ".join(network.ignored))
     if network.unknown:
-        log.warning("unknown keys in the network configuration: %s", ", ".join(network.unknown))
+        log.warning("unknown keys in the network configuration keys=%s", ", ".join(network.unknown))

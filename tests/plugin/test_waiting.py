@@ -39,7 +39,9 @@ def assert_refused_intent(answer: CniResponse, *words: str) -> None:
 def assert_waits_to_be_named(cluster: Cluster, node: Kubelet, log: Path) -> None:
     agent = cluster.bed.agents.get(node.host.name)
     told = agent.log if agent else log
-    wait_for("the pair to wait", lambda: told.exists() and "waits to be named" in told.read_text())
+    wait_for(
+        "the pair to wait", lambda: told.exists() and "waiting for a declaration that names the pod" in told.read_text()
+    )
 
 
 @pytest.mark.parametrize("missing", ["absent", "unlabelled", "unscheduled", "unasked", "finished"])
