@@ -35,7 +35,7 @@ def labelled_link(pod: Pod, reserved: Collection[str]) -> Link | None:
     local = _addresses(pod, LOCAL_IP, LOCAL_PREFIX)
     remote = _addresses(pod, PAIR_IP, PAIR_PREFIX)
     if twice := {one.ip for one in local} & {one.ip for one in remote}:
-        raise refusal(pod, PAIR_IP, f"{min(map(str, twice))} is the other end's address too ({LOCAL_IP})")
+        raise refusal(pod, PAIR_IP, f"{min(map(str, twice))} is also an address of the other end ({LOCAL_IP})")
     return Link(
         name=ordered_record_name(pod.ref.namespace, (name, local_ifname), (pair, pair_ifname)),
         namespace=pod.ref.namespace,

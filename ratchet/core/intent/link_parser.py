@@ -28,9 +28,9 @@ def items_of(node: YamlNode) -> list[YamlNode]:
     if node.value == "":
         return []
     if not isinstance(node.value, list):
-        raise UnreadableError(node.line, "it is no list of links")
+        raise UnreadableError(node.line, "expected a list of links")
     if len(node.value) > LINKS_MOST:
-        raise UnreadableError(node.line, f"{len(node.value)} links are more than {LINKS_MOST}")
+        raise UnreadableError(node.line, f"too many links: {len(node.value)}, at most {LINKS_MOST}")
     return node.value
 
 
@@ -41,20 +41,20 @@ class Item:
         """`fields` are the required fields. The item may have any of the PROPERTIES too."""
         if not isinstance(node.value, dict):
             names = " and ".join((", ".join(fields[:-1]), fields[-1]) if fields[1:] else fields)
-            raise UnreadableError(node.line, f"it is no link: a link has {names}")
+            raise UnreadableError(node.line, f"expected a link with {names}")
         self.line, self._fields = node.line, node.value
         for field, value in self._fields.items():
             if field not in fields and field not in PROPERTIES:
-                raise UnreadableError(value.line, "a link has no such field", values.shown(field))
+                raise UnreadableError(value.line, "unknown field of a link", values.shown(field))
 
     def link(self, namespace: str, near: tuple[str, str], far: tuple[str, str]) -> Link:
         """The link between two endpoints (pod name, interface name), with this item's properties."""
         ends = self._end(0, near), self._end(1, far)
         if twice := {one.ip for one in ends[0].addresses} & {one.ip for one in ends[1].addresses}:
-            raise self.fault("addresses", f"{min(map(str, twice))} is there at both ends")
+            raise self.fault("addresses", f"both ends have {min(map(str, twice))}")
         macs = [end.properties.mac for end in ends]
         if macs[0] is not None and macs[0] == macs[1]:
-            raise self.fault("mac", f"{macs[0]} is there at both ends")
+            raise self.fault("mac", f"both ends have {macs[0]}")
         tunnel, port = self._of_link("kind", values.tunnel), self._of_link("vxlan_port", values.port)
         encapsulation = Encapsulation(bool(tunnel), port)
         return Link(ordered_record_name(namespace, near, far), namespace, *ends, encapsulation)
@@ -73,7 +73,7 @@ class Item:
         """The two texts of a field that is a list of two."""
         near, far = self._ends(field)
         if near is None or far is None:
-            raise self.fault(field, "it is missing" if near is far else "it is no list of two, one for each end")
+            raise self.fault(field, "it is missing" if near is far else "expected a list of two, one for each end")
         return _text(near, field), _text(far, field)
 
     def _end(self, at: int, where: tuple[str, str]) -> End:
@@ -105,17 +105,17 @@ class Item:
         """The routes of one end: a single one, or a list."""
         listed = _listed(node)
         if len(listed) > values.ROUTES_MAX:
-            raise self.fault("routes", f"{len(listed)} routes are more than {values.ROUTES_MAX}")
+            raise self.fault("routes", f"too many routes: {len(listed)}, at most {values.ROUTES_MAX}")
         routes = tuple(self._route(one, addresses) for one in listed)
         if len({(one.to, one.metric) for one in routes}) < len(routes):
-            raise self.fault("routes", "two lead to one network with one metric")
+            raise self.fault("routes", "two routes have the same network and metric")
         return routes
 
     def _route(self, node: YamlNode, addresses: tuple[Address, ...]) -> Route:
         if not isinstance(node.value, dict) or "to" not in node.value:
-            raise UnreadableError(node.line, "a route has to, and perhaps via and metric", "routes")
+            raise UnreadableError(node.line, "expected a route with to, and optionally via and metric", "routes")
         if unknown := next((key for key in node.value if key not in _ROUTE_FIELDS), None):
-            raise UnreadableError(node.value[unknown].line, "a route has no such field", f"routes: {unknown}")
+            raise UnreadableError(node.value[unknown].line, "unknown field of a route", f"routes: {unknown}")
         fields = {key: _text(value, f"routes: {key}") for key, value in node.value.items()}
         return self._read("routes", node, lambda: values.route(**fields, having=addresses))
 
@@ -124,9 +124,11 @@ class Item:
         if node is None:
             return ()
         if not isinstance(node.value, dict):
-            raise UnreadableError(node.line, "it is no mapping of settings to their values", "sysctls")
+            raise UnreadableError(node.line, "expected a mapping of sysctls to values", "sysctls")
         if len(node.value) > values.SYSCTLS_MAX:
-            raise UnreadableError(node.line, f"{len(node.value)} are more than {values.SYSCTLS_MAX}", "sysctls")
+            raise UnreadableError(
+                node.line, f"too many sysctls: {len(node.value)}, at most {values.SYSCTLS_MAX}", "sysctls"
+            )
         found = [
             self._read("sysctls", value, partial(values.sysctl, name, _text(value, f"sysctls: {name}")))
             for name, value in node.value.items()
@@ -137,7 +139,7 @@ class Item:
         """The value of a field of the whole link."""
         node = self._node(field)
         if node is not None and isinstance(node.value, list):
-            raise UnreadableError(node.line, "it is of the link: one value, not one for each end", field)
+            raise UnreadableError(node.line, "expected one value for the link, not one for each end", field)
         return self._value(field, node, read)
 
     def _of_end(self, field: str, at: int) -> YamlNode | None:
@@ -150,7 +152,7 @@ class Item:
         if node is None or (alike and isinstance(node.value, str | dict if field == "sysctls" else str)):
             return node, node
         if not isinstance(node.value, list) or len(node.value) != 2:
-            raise UnreadableError(node.line, "it is no list of two, one for each end", field)
+            raise UnreadableError(node.line, "expected a list of two, one for each end", field)
         near, far = (end if end.value != "" else None for end in node.value)
         return near, far
 
@@ -173,7 +175,7 @@ class Item:
 
 def _text(node: YamlNode, field: str) -> str:
     if not isinstance(node.value, str):
-        raise UnreadableError(node.line, "it is no text", field)
+        raise UnreadableError(node.line, "expected text", field)
     return node.value
 
 

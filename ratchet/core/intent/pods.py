@@ -29,7 +29,7 @@ def refusal(pod: Pod, key: str, cause: object) -> InvalidIntentError:
     """The error for an invalid value of a pod's key. `key` may have a place after a colon."""
     name = key.partition(":")[0]
     return InvalidIntentError(
-        f"cannot link pod {pod.ref}: {key}: {cause}", details=f"mend the label or annotation {name} of pod {pod.ref}"
+        f"cannot link pod {pod.ref}: {key}: {cause}", details=f"correct the label or annotation {name} of pod {pod.ref}"
     )
 
 
@@ -60,7 +60,7 @@ def is_primary(pod: Pod) -> bool | None:
         return None
     words = {"true": True, "false": False}
     if text.strip().lower() not in words:
-        raise refusal(pod, PRIMARY, f'"{shown(text)}" is neither "true" nor "false"')
+        raise refusal(pod, PRIMARY, f'invalid value "{shown(text)}": expected "true" or "false"')
     return words[text.strip().lower()]
 
 
@@ -73,7 +73,7 @@ def wait_of(pod: Pod) -> float | None:
     if text is None:
         return None
     if not _SECONDS.fullmatch(text.strip()) or float(text) > WAIT_MAX_SECONDS:
-        raise refusal(pod, WAIT, f'"{shown(text)}" is not a number of seconds from 0 to {WAIT_MAX_SECONDS:.0f}')
+        raise refusal(pod, WAIT, f'invalid value "{shown(text)}": expected seconds from 0 to {WAIT_MAX_SECONDS:.0f}')
     return float(text)
 
 

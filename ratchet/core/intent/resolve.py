@@ -147,8 +147,8 @@ def _without_duplicates(links: Iterable[WantedLink], refused: dict[str, InvalidI
             places = sorted((first.place_and_pod(), other.place_and_pod()))
             for pod in first.pods():
                 error = InvalidIntentError(
-                    f"cannot link pod {pod.ref}: {places[0]} and {places[1]} say different things of one link",
-                    details="say it in one place, or alike in both",
+                    f"cannot link pod {pod.ref}: {places[0]} and {places[1]} declare one link differently",
+                    details="declare it once, or equally in both places",
                 )
                 refused.setdefault(pod.ref.uid, error)
         else:

@@ -43,5 +43,5 @@ def why_not(name: str) -> str | None:
     if name in _KEPT:
         return _KEPT[name]
     if IFNAME not in name.split("."):
-        return f"it is no setting of an interface, as net.ipv4.conf.{IFNAME}.rp_filter is one"
-    return "it is not among the settings that a link may have"
+        return f"not a sysctl of an interface, such as net.ipv4.conf.{IFNAME}.rp_filter"
+    return "not an allowed sysctl of a link"

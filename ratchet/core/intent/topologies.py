@@ -61,7 +61,7 @@ def names_every_pod(topology: Topology, reserved: Collection[str]) -> bool:
 
 def refusal_for(pod: object, fault: Faulty) -> InvalidIntentError:
     """The error for a pod that an error in a topology concerns."""
-    return InvalidIntentError(f"cannot link pod {pod}: {fault.place}: {fault.cause}", details=f"mend {fault.place}")
+    return InvalidIntentError(f"cannot link pod {pod}: {fault.place}: {fault.cause}", details=f"correct {fault.place}")
 
 
 def _drawn(topology: Topology, node: YamlNode, reserved: Collection[str]) -> DrawnLink:
@@ -80,7 +80,7 @@ def _drawn(topology: Topology, node: YamlNode, reserved: Collection[str]) -> Dra
 def _endpoint(item: Item, text: str, reserved: Collection[str]) -> tuple[str, str]:
     name, colon, ifname = text.partition(":")
     if not colon:
-        raise item.fault(_ENDPOINTS, f'"{values.shown(text)}" is no pod:interface')
+        raise item.fault(_ENDPOINTS, f'invalid endpoint "{values.shown(text)}": expected pod:interface')
     try:
         return values.pod_name(name), values.interface_name(ifname, reserved)
     except ValueError as cause:
