@@ -41,7 +41,7 @@ def _faults(topologies: Iterable[Topology], reserved: Collection[str]) -> Iterat
 
 def _unknown_pod(wanted: WantedLink, side: Side, pods: Iterable[Pod]) -> str:
     end = wanted.link.end(side)
-    told = f"{wanted.said_at(side)}: pod {end.name}: {absence(end.name, pods, end.ifname)}"
+    told = f"{wanted.place_of(side)}: pod {end.name}: {absence(end.name, pods, end.ifname)}"
     return told if wanted.declarer is None else f"cannot link pod {wanted.declarer.ref}: {told}"
 
 

@@ -227,8 +227,8 @@ def _link_ports(
     interfaces: list[Interface] = []
     ips: list[IPConfig] = []
     routes: list[Route] = []
-    for attempt, (end, standing) in zip(attempts, ends, strict=True):
-        device = standing or datapath.observe_port(attempt.location, end.ifname)
+    for attempt, (end, observed) in zip(attempts, ends, strict=True):
+        device = observed or datapath.observe_port(attempt.location, end.ifname)
         if device is not None:  # else the peer has not joined
             ips += [IPConfig(str(address), interface=len(interfaces)) for address in end.addresses]
             interfaces.append(Interface(end.ifname, device.mac, call.arguments.netns, device.mtu))

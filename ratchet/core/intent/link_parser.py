@@ -147,7 +147,7 @@ class Item:
         return self._ends(field, alike=field in _ALIKE)[at]
 
     def _ends(self, field: str, *, alike: bool = False) -> tuple[YamlNode | None, YamlNode | None]:
-        """What is said of either end: a list of two, or where both may be `alike` a single value for both."""
+        """The nodes of both ends: a list of two, or with `alike` one value for both."""
         node = self._node(field)
         if node is None or (alike and isinstance(node.value, str | dict if field == "sysctls" else str)):
             return node, node

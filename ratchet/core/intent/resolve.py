@@ -115,7 +115,7 @@ class _Namespace:
             elif found and self.meant[meant_name(pod)].ref == pod.ref:
                 links = [WantedLink(link, pod, self.meant.get(link.pair.name), pod, place) for place, link in found]
                 if own := next((one for one in links if one.pair is not None and one.pair.ref == pod.ref), None):
-                    _refuse(own, own.said_at(Side.PAIR), "a pod cannot be linked to itself", self.refused)
+                    _refuse(own, own.place_of(Side.PAIR), "a pod cannot be linked to itself", self.refused)
                 else:
                     yield from links
 
@@ -124,7 +124,7 @@ class _Namespace:
         primary, pair = (self.meant.get(end.name) for end in (link.primary, link.pair))
         wanted = WantedLink(link, primary, pair, None, place)
         if primary is not None and primary is pair:
-            _refuse(wanted, wanted.said_at(Side.PAIR), "a pod cannot be linked to itself", self.refused)
+            _refuse(wanted, wanted.place_of(Side.PAIR), "a pod cannot be linked to itself", self.refused)
             return None
         return wanted
 
@@ -207,7 +207,7 @@ def _without_collisions(links: Iterable[WantedLink], refused: dict[str, InvalidI
                 endpoint = one.endpoint(side)
                 if (holder := claims.get(endpoint) or taken.get(endpoint)) is not None:
                     cause = f"{endpoint[1]} in pod {endpoint[0]} is taken by the link {holder.link.name}"
-                    _refuse(one, one.said_at(side, interface=True), cause, refused)
+                    _refuse(one, one.place_of(side, interface=True), cause, refused)
                     clashed = True
                 claims[endpoint] = one
         declarer = own[0].declarer

@@ -94,7 +94,7 @@ class WantedLink:
         names = {self.link.end(side).name, *(end.name for end in declared)}
         return {(name, ifname) for name in (names | {pod.ref.name} if pod is not None else names)}
 
-    def said_at(self, side: Side, *, interface: bool = False) -> str:
+    def place_of(self, side: Side, *, interface: bool = False) -> str:
         """The place that names the pod or the interface of an end: a label, or a place and a field."""
         if self.declarer is None:
             return f"{self.place}: endpoints"
