@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from ratchet import datapath
 from ratchet.agent.announce import Announcer
 from ratchet.agent.events import Reason
+from ratchet.agent.guard import HeldEndGuard
 from ratchet.agent.logs import about
 from ratchet.agent.membership import Membership
 from ratchet.agent.metrics import Metrics
@@ -31,7 +32,9 @@ from ratchet.errors import (
     SupersededError,
 )
 from ratchet.node.journal import HeldEnd, Journal, SandboxEntry, since_boot
-from ratchet.node.reconciler import Reconciler, take_down
+from ratchet.node.reconciler import Reconciler
+from ratchet.node.record_writer import RecordWriter
+from ratchet.node.teardown import take_down
 from ratchet.node.verified import VerifiedEnds
 from ratchet.store.cache import CachedStore
 
@@ -78,7 +81,7 @@ class LinkController:
                 if not self.is_adding(entry.attachment.container_id):
                     with about(pod=entry.pod, sandbox=entry.attachment.container_id):
                         if self.membership.may_remove(entry, end):
-                            self.membership.remove_undeclared(entry, end, self._reconciler(entry, end))
+                            self.membership.remove_undeclared(entry, end)
                             continue
                         try:
                             self._reconcile_end(entry, end)
@@ -95,7 +98,8 @@ class LinkController:
                 self._forget(name)
             self._report(name, held)
             if name in self._doubtful_vnis:
-                Reconciler(self.records, self.journal, self.journal.is_deleted).assert_vni(name)
+                with self.journal.lock(name):
+                    RecordWriter(self.records).assert_vni(name)
                 self._doubtful_vnis.discard(name)
 
     def doubt_vni(self, name: str) -> None:
@@ -141,9 +145,8 @@ class LinkController:
         self._bring_up(entry, end)
 
     def _bring_up(self, entry: SandboxEntry, end: HeldEnd) -> None:
-        reconciler = self._reconciler(entry, end)
         try:
-            reconciler.settle(self._attempt(entry, end), self._site(entry), joined=True)
+            self._reconciler(entry, end).settle(self._attempt(entry, end), self._site(entry), joined=True)
         except SupersededError as error:
             log.info("%s", error)
         except (AddressFamilyError, InvalidIntentError) as error:
@@ -155,7 +158,7 @@ class LinkController:
             if error.path != entry.netns:
                 raise
             with self.journal.lock(end.link):
-                reconciler.mark_lost(end.link, entry.attachment.container_id, "its namespace is gone")
+                RecordWriter(self.records).mark_lost(end.link, entry.attachment.container_id, "its namespace is gone")
 
     def _was_seen(self, entry: SandboxEntry, end: HeldEnd, side: Side, record: Link) -> bool:
         """Whether an end was seen to stand as its record has it, by a call mostly, and nothing has changed since."""
@@ -220,13 +223,7 @@ class LinkController:
         return self.journal.is_buried(entry.attachment, entry.began)
 
     def _reconciler(self, entry: SandboxEntry, end: HeldEnd) -> Reconciler:
-        def is_deleted(_: str) -> bool:
-            # Asked under the link's lock, which whoever gives up an end has until it has forgotten it.
-            if not self.journal.still_wants(entry, end):
-                raise SupersededError(f"cannot link pod {entry.pod}: {end.link} was given up for it meanwhile")
-            return self._is_deleted(entry)
-
-        return Reconciler(self.records, self.journal, is_deleted, self.verified)
+        return Reconciler(self.records, self.journal, HeldEndGuard(self.journal, entry, end), self.verified)
 
     def _attempt(self, entry: SandboxEntry, end: HeldEnd) -> Attempt:
         assert entry.pod is not None  # noqa: S101  # who has ends has a pod
@@ -253,8 +250,7 @@ class LinkController:
                 if reason and not self._has(sandbox.container_id, record.name):
                     log.info("taking sandbox %s out of the record: %s", sandbox.container_id, reason)
                     # Its interface is left to its namespace: the paths in a record are not this node's own knowledge.
-                    reconciler = Reconciler(self.records, self.journal, self.journal.is_deleted)
-                    reconciler.leave(record.name, sandbox.container_id, reason)
+                    RecordWriter(self.records).leave(record.name, sandbox.container_id, reason)
 
     def _has(self, container_id: str, link: str) -> bool:
         return any(entry.attachment.container_id == container_id for entry, _ in self.journal.holding(link))
@@ -283,10 +279,9 @@ class LinkController:
             if peer is None or not self.is_lost(peer.node):
                 self._noted_lost.pop(key, None)
             elif record.is_ready(side.other) and self._noted_lost.get(key) != peer.container_id:
-                reconciler = Reconciler(self.records, self.journal, self.journal.is_deleted)
                 with self.journal.lock(name):
                     reason = f"node {peer.node} has not been heard of"
-                    reconciler.mark_lost(name, peer.container_id, reason)
+                    RecordWriter(self.records).mark_lost(name, peer.container_id, reason)
                 self._noted_lost[key] = peer.container_id
 
     # Telling

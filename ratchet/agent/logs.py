@@ -3,7 +3,7 @@
 What it is about is set where it is known, once, and holds for all that is logged within, by this thread alone:
 
     with about(command="ADD", pod=ref, sandbox=container_id):
-        log.info("called")
+        log.info("ADD succeeded")
 """
 
 from __future__ import annotations

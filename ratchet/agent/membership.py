@@ -18,8 +18,9 @@ from ratchet.core.model import Link, Pod, Side
 from ratchet.errors import InvalidIntentError
 from ratchet.node.attach import OwnEnd, held_ends
 from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry
-from ratchet.node.reconciler import Reconciler, take_down
+from ratchet.node.record_writer import RecordWriter
 from ratchet.node.reservation import reserve
+from ratchet.node.teardown import take_down
 from ratchet.store.cache import CachedStore
 
 log = logging.getLogger(__name__)
@@ -138,7 +139,7 @@ class Membership:
         name = self.records.as_recorded(link).name
         return None if name == end.link else f"the link is recorded as {name}"
 
-    def remove_undeclared(self, entry: SandboxEntry, end: HeldEnd, reconciler: Reconciler) -> None:
+    def remove_undeclared(self, entry: SandboxEntry, end: HeldEnd) -> None:
         """Give up an end whose peer has left and whose link is undeclared, both as the API has it now."""
         pod = self._undeclared.get((entry.attachment, end.link))
         if pod is None or _has_peer(self.records.link(end.link), entry):
@@ -148,7 +149,7 @@ class Membership:
             renamed = self._renamed(end, own)
             # The pod's own declaration holds while it runs: such an end moves, and only to a record that exists.
             if not end.declared or (renamed is not None and self.records.link(renamed.link) is not None):
-                self._remove_end(entry, end, reconciler, reason, renamed)
+                self._remove_end(entry, end, reason, renamed)
         self._undeclared.pop((entry.attachment, end.link), None)
 
     def _renamed(self, end: HeldEnd, own: Iterable[OwnEnd]) -> HeldEnd | None:
@@ -162,16 +163,14 @@ class Membership:
         recorded = self.records.as_recorded(link)
         return replace(end, wanted=replace(end.wanted, name=recorded.name, schema=recorded.schema))
 
-    def _remove_end(
-        self, entry: SandboxEntry, end: HeldEnd, reconciler: Reconciler, reason: str, renamed: HeldEnd | None = None
-    ) -> None:
+    def _remove_end(self, entry: SandboxEntry, end: HeldEnd, reason: str, renamed: HeldEnd | None = None) -> None:
         """Take an end down and out of its record. `renamed` takes its place in the journal."""
         container_id = entry.attachment.container_id
         with self.journal.lock(end.link):
             if _has_peer(self.records.link(end.link), entry) or not self.journal.still_wants(entry, end):
                 return
             take_down(self.journal, container_id, entry.location(end), end.ifname, end.link)
-            reconciler.leave(end.link, container_id, reason)
+            RecordWriter(self.records).leave(end.link, container_id, reason)
             self.journal.change_ends(entry.attachment, lambda ends: _replaced(ends, end, renamed))
         log.info("link removed link=%s pod=%s reason=%s", end.link, entry.pod, reason)
         if renamed is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -10,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 from ratchet.agent.announce import Announcer
@@ -28,7 +26,7 @@ from ratchet.errors import AddressFamilyError, ApiUnavailableError, InvalidInten
 from ratchet.node.call import Call
 from ratchet.node.dispatch import dispatch
 from ratchet.node.journal import Attachment, Journal, SandboxEntry, since_boot
-from ratchet.node.response import log_keys, respond
+from ratchet.node.response import Response, encode, failure, log_keys, parse, version
 from ratchet.node.verified import VerifiedEnds
 from ratchet.store.cache import CachedStore
 from ratchet.store.records import Records
@@ -42,13 +40,12 @@ SPOKEN_OF_MAX = 1000
 _COMMANDS = frozenset(one.value for one in Command)
 
 
-@dataclass(slots=True)
-class _Followed:
-    """The attachment that a call adds, the sandboxes that it may delete, and whether it was `done`."""
+@dataclass(frozen=True, slots=True)
+class _Accepted:
+    """A call to serve, and the sandboxes that it may delete."""
 
-    adding: Attachment | None = None
-    going: list[SandboxEntry] = field(default_factory=list)
-    done: bool = False
+    call: Call
+    deletes: list[SandboxEntry]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,92 +71,107 @@ class CallService:
 
     @contextmanager
     def serve(self, request: Request) -> Iterator[Reply]:
-        """The answer to a call that a shim brought.
-
-        What is to be done because of the call is done as the block ends: nobody waits by then.
-        """
-        with self.foreground.at_work(), self._followed_up(request) as followed:
-            yield self._answered(request, self._connect, followed)
+        """The reply to a call of a shim. The block sends it; the work that follows from the call is queued after it."""
+        with self.foreground.at_work(), self._served(request, self._connect) as reply:
+            yield reply
 
     def serve_alone(self, request: Request) -> Reply:
-        """The answer to a call, without the API: what is to be said there is left to whoever tends the links."""
-        with self._followed_up(request) as followed:
-            return self._answered(request, _no_api, followed)
+        """The reply to a call that is served without the API. The controller updates the records later."""
+        with self._served(request, _no_api) as reply:
+            return reply
 
     def is_adding(self, container_id: str) -> bool:
         """Whether an ADD of this container runs: its links are that call's affair until it ends."""
         return self._adding[container_id] > 0
 
-    def _answered(self, request: Request, connect: Callable[[float], Records], followed: _Followed) -> Reply:
-        began = time.monotonic()
-        called_at = min(request.began, since_boot())
-        status, said = respond(request.variables, request.stdin, partial(self._serve, called_at, connect, followed))
-        code = int(said.get("code", 0)) if status and said else 0
-        command = request.variables.get("CNI_COMMAND", "")
-        self.metrics.call(command if command in _COMMANDS else "unknown", code, time.monotonic() - began)
-        return Reply(status, b"" if said is None else json.dumps(said).encode() + b"\n")
+    @contextmanager
+    def _served(self, request: Request, connect: Callable[[float], Records]) -> Iterator[Reply]:
+        began, variables = time.monotonic(), request.variables
+        with about(command=variables.get("CNI_COMMAND"), sandbox=variables.get("CNI_CONTAINERID")):
+            accepted = self._accept(request, connect)
+            if not isinstance(accepted, _Accepted):
+                yield self._encode(request, accepted, began)
+                return
+            with self._followed_up(accepted):
+                response = self._serve(accepted.call, request)
+                yield self._encode(request, response, began)
+                if response[0] == 0:
+                    log.info("%s succeeded", accepted.call.arguments.command)
 
-    def _serve(
-        self,
-        began: float,
-        connect: Callable[[float], Records],
-        followed: _Followed,
-        arguments: Arguments,
-        network: NetworkConfig,
-    ) -> dict[str, Any] | None:
+    def _accept(self, request: Request, connect: Callable[[float], Records]) -> _Accepted | Response:
+        """Parse a request. Returns the call to serve, or the response: an error, or the result of VERSION."""
+        called_at = min(request.began, since_boot())
+        try:
+            arguments, network = parse(request.variables, request.stdin)
+            if network is None:
+                return 0, version(request.stdin)
+            call = self._call(arguments, network, called_at, connect)
+            if arguments.pod_name:
+                from_here_about(_pod(arguments))
+            self._speak_once(network)
+            log.debug("%s received", arguments.command)
+            return _Accepted(call, self._about_to_go(call))
+        except Exception as error:  # noqa: BLE001  # logged, and returned to the runtime
+            return failure(error, request.stdin)
+
+    def _call(
+        self, arguments: Arguments, network: NetworkConfig, called_at: float, connect: Callable[[float], Records]
+    ) -> Call:
         settings = self.settings
-        call = Call(
+        return Call(
             replace(arguments, root=settings.host_root),
             network,
             self.journal,
             connect,
-            began,
+            called_at,
             wait=settings.wait if network.wait is None else network.wait,
             require=(network.wait_policy or settings.wait_policy) == "require",
             find_underlay=self.sites,
             node=settings.node_name,
             verified=self.verified,
         )
-        pod = PodRef(arguments.pod_namespace, arguments.pod_name, arguments.pod_uid)
-        if pod.name:
-            from_here_about(pod)
-        self._speak_once(network)
-        log.debug("called")
-        followed.going += self._about_to_go(call)
-        if arguments.command is Command.ADD:
-            with self._lock:
-                self._adding[arguments.container_id] += 1
-            followed.adding = call.attachment
+
+    def _serve(self, call: Call, request: Request) -> Response:
         try:
-            said = dispatch(call)
+            return 0, self._dispatch(call)
+        except Exception as error:  # noqa: BLE001  # logged, and returned to the runtime
+            return failure(error, request.stdin)
+
+    def _dispatch(self, call: Call) -> dict[str, Any] | None:
+        try:
+            return dispatch(call)
         except (AddressFamilyError, InvalidIntentError) as error:
-            self.announcer.event(pod, Reason.of(error), str(error))
+            self.announcer.event(_pod(call.arguments), Reason.of(error), str(error))
             raise
-        followed.done = True
-        return said
+
+    def _encode(self, request: Request, response: Response, began: float) -> Reply:
+        """Encode a response, and count the call, which `began` at this time (monotonic seconds)."""
+        status, result = response
+        code = int(result.get("code", 0)) if status and result else 0
+        command = request.variables.get("CNI_COMMAND", "")
+        self.metrics.call(command if command in _COMMANDS else "unknown", code, time.monotonic() - began)
+        return Reply(status, encode(result))
 
     @contextmanager
-    def _followed_up(self, request: Request) -> Iterator[_Followed]:
-        """Have the links of a call tended once it is over, and left to it until then; and the log say what it is of."""
-        followed = _Followed()
-        variables = request.variables
-        with about(command=variables.get("CNI_COMMAND"), sandbox=variables.get("CNI_CONTAINERID")):
-            try:
-                yield followed
-                if followed.done:
-                    log.info("done")
-            finally:
-                self._follow_up(followed)
+    def _followed_up(self, accepted: _Accepted) -> Iterator[None]:
+        """Leave the links of an ADD to the call while the block runs. Queue the call's links and pods after it."""
+        adding = accepted.call.attachment if accepted.call.arguments.command is Command.ADD else None
+        if adding is not None:
+            with self._lock:
+                self._adding[adding.container_id] += 1
+        try:
+            yield
+        finally:
+            self._follow_up(accepted, adding)
 
-    def _follow_up(self, followed: _Followed) -> None:
-        adding = followed.adding
+    def _follow_up(self, accepted: _Accepted, adding: Attachment | None) -> None:
         if adding is not None:
             with self._lock:
                 self._adding[adding.container_id] -= 1
                 if not self._adding[adding.container_id]:
                     del self._adding[adding.container_id]
         added = self.journal.read(adding) if adding is not None else None
-        for entry in [*followed.going, *([added] if added else [])]:
+        for entry in [*accepted.deletes, *([added] if added else [])]:
             for end in entry.ends:
                 self.enqueue_link(end.link)
             if entry.asks and entry.pod:
@@ -190,6 +202,10 @@ class CallService:
 
     def _connect(self, patience: float) -> Records:
         return self.records.patient(patience)
+
+
+def _pod(arguments: Arguments) -> PodRef:
+    return PodRef(arguments.pod_namespace, arguments.pod_name, arguments.pod_uid)
 
 
 def _no_api(_: float) -> Records:

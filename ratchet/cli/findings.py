@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from ratchet.core.intent.labels import PAIR_NAME
 from ratchet.core.intent.pods import PRIMARY, absence, asks_for_links, is_primary, setting
-from ratchet.core.intent.resolve import Wanted, WantedLink, unknown_settings, wanted_links
+from ratchet.core.intent.resolve import unknown_settings, wanted_links
 from ratchet.core.intent.topologies import Faulty, drawn_links
+from ratchet.core.intent.wanted import Wanted, WantedLink
 from ratchet.core.model import Address, Pod, Side, Topology
 
 
@@ -40,7 +41,7 @@ def _faults(topologies: Iterable[Topology], reserved: Collection[str]) -> Iterat
 
 def _unknown_pod(wanted: WantedLink, side: Side, pods: Iterable[Pod]) -> str:
     end = wanted.link.end(side)
-    told = f"{wanted.said_at(side)}: pod {end.name}: {absence(end.name, pods, end.ifname)}"
+    told = f"{wanted.place_of(side)}: pod {end.name}: {absence(end.name, pods, end.ifname)}"
     return told if wanted.declarer is None else f"cannot link pod {wanted.declarer.ref}: {told}"
 
 

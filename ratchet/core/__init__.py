@@ -1,1 +1,1 @@
-"""What Ratchet decides, as functions of values: no I/O, no clock, no logging."""
+"""Ratchet's decisions, as functions of values: no I/O, no clock, no logging."""

@@ -1,6 +1,4 @@
-"""What was edited of a link since its primary started: a pod's links are frozen then, and what comes later waits for
-its next start.
-"""
+"""Changes of a link's declaration since its primary started, which wait for a restart of its pod."""
 
 from __future__ import annotations
 
@@ -14,9 +12,9 @@ from ratchet.errors import InvalidIntentError
 
 
 def edits_of(record: Link, wanted: Wanted) -> tuple[str, ...]:
-    """How a link that its primary has joined is wanted otherwise by now, in words; nothing if it is not.
+    """The differences between a link's record and its declaration now, in words.
 
-    `wanted` are the links of its namespace. A restart of the primary's pod makes it so.
+    Empty until its primary has joined. `wanted` are the links of its namespace.
     """
     link = next((one.link for one in wanted.links if one.is_recorded_as(record.name)), None)
     primary = record.primary.sandbox
@@ -24,7 +22,10 @@ def edits_of(record: Link, wanted: Wanted) -> tuple[str, ...]:
 
 
 def edits(record: Link, wanted: Link | None, refusal: InvalidIntentError | None = None) -> tuple[str, ...]:
-    """As `edits_of`; `wanted`: the link as it is wanted, None where nobody does; `refusal`: of its primary."""
+    """As `edits_of`, for one link. `wanted` is the link as declared, None if nothing declares it.
+
+    `refusal` is the error of its primary's declaration.
+    """
     if record.primary.sandbox is None:
         return ()
     if refusal is not None:
@@ -34,19 +35,19 @@ def edits(record: Link, wanted: Link | None, refusal: InvalidIntentError | None 
     wanted = wanted.oriented_as(record)
     if record.intends_the_same_as(wanted):
         return ()
-    found = [*_of_means(record.encapsulation, wanted.encapsulation)]
+    found = [*_encapsulation_edits(record.encapsulation, wanted.encapsulation)]
     for side in Side:
-        found += [f"{record.end(side).ifname}: {words}" for words in _of_end(record.end(side), wanted.end(side))]
+        found += [f"{record.end(side).ifname}: {words}" for words in _end_edits(record.end(side), wanted.end(side))]
     return tuple(found)
 
 
 def wants_restart(record: Link, words: tuple[str, ...]) -> str:
-    """What to tell whoever looks at a link that has been edited."""
+    """The message for people about a link whose declaration has changed."""
     pod = record.primary.sandbox.pod if record.primary.sandbox is not None else record.primary.name
     return f"wants a restart of pod {pod}: {'; '.join(words)}"
 
 
-def _of_means(made: Encapsulation, wanted: Encapsulation) -> Iterator[str]:
+def _encapsulation_edits(made: Encapsulation, wanted: Encapsulation) -> Iterator[str]:
     if made.tunnel != wanted.tunnel:
         kinds = ("vxlan" if encapsulation.tunnel else "auto" for encapsulation in (wanted, made))
         yield "kind {} instead of {}".format(*kinds)
@@ -54,7 +55,7 @@ def _of_means(made: Encapsulation, wanted: Encapsulation) -> Iterator[str]:
         yield f"vxlan_port {_text(wanted.vxlan_port)} instead of {_text(made.vxlan_port)}"
 
 
-def _of_end(made: End, wanted: End) -> Iterator[str]:
+def _end_edits(made: End, wanted: End) -> Iterator[str]:
     if frozenset(made.addresses) != frozenset(wanted.addresses):
         yield f"addresses {_text(wanted.addresses)} instead of {_text(made.addresses)}"
     for field in fields(EndpointSpec):

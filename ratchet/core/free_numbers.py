@@ -1,4 +1,4 @@
-"""The free numbers of a range, kept as sorted runs: finding the lowest ones does not look at the numbers in use."""
+"""Free numbers of a range, kept as sorted runs: the lowest are found without a scan."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class FreeNumbers:
         return run >= 0 and number <= self._ends[run]
 
     def ascending(self, low: int, high: int) -> Iterator[int]:
-        """The free numbers from `low` to `high`, the lowest first. Nothing may be taken or given meanwhile."""
+        """The free numbers from `low` to `high`, the lowest first. No number may be taken or given meanwhile."""
         for run in range(max(0, self._run(low)), len(self._starts)):
             if self._starts[run] > high:
                 return
             yield from range(max(low, self._starts[run]), min(high, self._ends[run]) + 1)
 
     def take(self, number: int) -> None:
-        """Have a number in use; one that is in use already, or outside the range, stays as it is."""
+        """Mark a number as in use. A number that is in use, or outside the range, stays as it is."""
         if number not in self:
             return
         run = self._run(number)
@@ -46,7 +46,7 @@ class FreeNumbers:
         self._replace(run, run + 1, left + right)
 
     def give(self, number: int) -> None:
-        """Have a number free; one that is free already, or outside the range, stays as it is."""
+        """Mark a number as free. A number that is free, or outside the range, stays as it is."""
         if number in self or not self._low <= number <= self._high:
             return
         before = self._run(number)
@@ -58,7 +58,7 @@ class FreeNumbers:
         self._replace(before if joins_before else after, after + joins_after, [(start, end)])
 
     def _run(self, number: int) -> int:
-        """The last run that starts at or before a number; -1 where there is none."""
+        """The last run that starts at or before a number; -1 if there is none."""
         return bisect_right(self._starts, number) - 1
 
     def _replace(self, first: int, end: int, runs: list[tuple[int, int]]) -> None:

@@ -1,19 +1,19 @@
-"""What is garbage, given what is stored and then what is alive.
+"""Garbage among records and Leases, found by a comparison with pods and nodes.
 
-Records and Leases must have been listed before pods and nodes: a pod that joined before the record was listed was
-in the API by then, so one that is missing from the later list is gone and not merely late.
+The caller lists records and Leases before pods and nodes. A pod that had joined when the record was listed was in the
+API then. If it is missing from the later list, it is gone and not late.
 
-A missing Node object kills nothing by itself. An end is dead when its pod is gone or finished. A node Lease is garbage
-when the Node object is missing and the Lease was not renewed for the grace period.
+A missing Node object alone makes nothing garbage. An end is dead if its pod is gone or finished. A node Lease is
+garbage if the Node object is missing and the Lease was not renewed for the grace period.
 
 One pass cannot know since when a Node object is missing. The renewal time of the Lease is the stored evidence. It is
 written by the node's clock and read by the collector's. If the node's clock is ahead, the Lease is kept for longer. If
 it is behind by more than the grace period, a Lease in use may be deleted while its Node object is missing. The agent
-creates it again at its next heartbeat, and no node takes a missing Lease for a lost node.
+creates it again at its next heartbeat, and a node without a Lease is not lost.
 
-A mirror pod goes with its Node object, and the static pod runs on. A missing mirror is therefore no evidence while the
-Node object is missing and the Lease is still renewed. Nor is it for the grace period after the Node object is created
-again: the kubelet has to create the mirror first.
+A mirror pod is deleted with its Node object, and the static pod keeps running. So a missing mirror is no evidence while
+the Node object is missing and the Lease is still renewed. It is no evidence either for the grace period after the Node
+object is created again: the kubelet has to create the mirror first.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ratchet.core.heartbeat import NodeLease
-from ratchet.core.model import Link, Pod, Side
+from ratchet.core.model import Link, Side
+from ratchet.core.pod import Pod
 
 
 @dataclass(frozen=True, slots=True)
 class VniLease:
-    """A VNI as it is held: `holder` is the UID of the record that it was taken for; `uid` the Lease's own.
+    """The Lease of a VNI. `holder` is the UID of the record that claimed it; `uid` is the Lease's own.
 
     `node_labels` are the keys of the labels that name the nodes of the link.
     """
@@ -52,7 +53,7 @@ class DeadEnd:
 
 @dataclass(frozen=True, slots=True)
 class OrphanedLink:
-    """A record with ends to be cleared; it goes when no end is left."""
+    """A record with dead ends. It is deleted if no end is left."""
 
     link: Link
     dead: tuple[DeadEnd, ...]
@@ -61,7 +62,7 @@ class OrphanedLink:
 
 @dataclass(frozen=True, slots=True)
 class OrphanedLease:
-    """A VNI Lease that no record holds or needs any more."""
+    """A VNI Lease that no record holds or needs."""
 
     lease: VniLease
     why: str
@@ -75,10 +76,10 @@ def orphaned_links(
     now: datetime,
     grace: timedelta,
 ) -> tuple[OrphanedLink, ...]:
-    """Records with an end whose pod is gone or finished, and records that nobody has joined.
+    """Records with an end whose pod is gone or finished, and records that no sandbox has joined.
 
-    What was made or changed within `grace` before `now` is spared. `nodes` are the Node objects by name with their
-    creation times; `leases` are those of all nodes.
+    Records that were created or changed within `grace` before `now` are kept. `nodes` are the Node objects by name with
+    their creation times; `leases` are those of all nodes.
     """
     alive = {(pod.ref.namespace, pod.ref.name): pod for pod in pods}
     mirrorless = _nodes_without_mirrors(nodes, leases, now, grace)
@@ -97,10 +98,10 @@ def orphaned_links(
 def orphaned_leases(
     leases: Iterable[VniLease], records: Collection[str], vnis: Collection[int], now: datetime, grace: timedelta
 ) -> tuple[OrphanedLease, ...]:
-    """VNI Leases whose holder is none of the UIDs in `records` and whose number is none of the records' `vnis`.
+    """VNI Leases whose holder is no UID in `records` and whose VNI is not in the records' `vnis`.
 
-    Both are listed after `leases`. The UIDs are those of all records, also of unreadable ones. A Lease of a number in
-    use may have a former holder, if it was restored from a backup. It is left to the owner of the number.
+    Both are listed after `leases`. The UIDs are those of all records, also of unreadable ones. The Lease of a VNI in
+    use may have a former holder, if it was restored from a backup. Its record's owner repairs it.
     """
     return tuple(
         OrphanedLease(lease, f"no record has the UID {lease.holder or 'it should name'}")
@@ -143,14 +144,14 @@ def _dead_end(
 def _nodes_without_mirrors(
     nodes: Mapping[str, datetime | None], leases: Iterable[NodeLease], now: datetime, grace: timedelta
 ) -> frozenset[str]:
-    """The nodes that are away for less than `grace`, or back for less."""
+    """The nodes whose Node object is missing or was created again, for less than `grace`."""
     away = {lease.node for lease in leases if lease.node not in nodes and _is_recent(lease, now, grace)}
     back = {node for node, created in nodes.items() if created is not None and now - created < grace}
     return frozenset(away | back)
 
 
 def _is_recent(lease: NodeLease, now: datetime, grace: timedelta) -> bool:
-    """Whether a node Lease was renewed within `grace` before `now`; one without a readable time may have been."""
+    """Whether a node Lease was renewed within `grace` before `now`. True if it has no readable time."""
     return lease.renewed is None or now - lease.renewed < grace
 
 
@@ -160,6 +161,6 @@ def _age(link: Link, now: datetime) -> timedelta:
 
 
 def links_without_lease(links: Iterable[Link], leases: Iterable[VniLease]) -> list[str]:
-    """The names of the records that do not hold the Lease of their VNI, as far as `leases` go."""
+    """The names of the records that do not hold the Lease of their VNI, according to `leases`."""
     holders = {lease.vni: lease.holder for lease in leases}
     return [link.name for link in links if link.vni is not None and holders.get(link.vni) != link.uid]

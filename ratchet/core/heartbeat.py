@@ -1,8 +1,8 @@
-"""Which nodes are lost, told from when each was last heard of: a function of what was read and when.
+"""Lost nodes, decided from the changes of their Leases and the times at which they were read.
 
-A node is heard of when its Lease has changed since it was last read, and lost once that has not been for long enough by
-the reader's own monotonic clock. What the Lease says of the time means nothing: clocks differ, and step. Nor does time
-in which the reader could not read: it was perhaps the reader that was cut off.
+A node is lost if its Lease has not changed for long enough by the reader's own monotonic clock. The times in the Lease
+do not count, because clocks differ and step. Time in which the reader could not read does not count either: the reader
+may have been the one that was cut off.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from ratchet.core.model import CURRENT_SCHEMA, EARLIER_SCHEMA
 
 @dataclass(frozen=True, slots=True)
 class NodeLease:
-    """A node's Lease: `version` changes with each renewal; `vtep` is where its tunnels end; `uid` is the Lease's own.
+    """The Lease of a node. `version` changes with each renewal; `vtep` is the node's VTEP.
 
-    `schema` is the newest format of records that the node's agent reads (`core.model.CURRENT_SCHEMA`), `written_schema`
-    the format in which it writes new records. `renewed` is the renewal time by the node's clock; None if the Lease has
-    none that can be read.
+    `schema` is the newest format of records that the node's agent reads (`core.model.CURRENT_SCHEMA`). It writes new
+    records in the format `written_schema`. `uid` is the Lease's own. `renewed` is the renewal time by the
+    node's clock; None if it is missing or unreadable.
     """
 
     node: str
@@ -34,7 +34,7 @@ class NodeLease:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a node's Lease was when it was last seen to change, and when that was, in monotonic seconds."""
+    """The version of a node's Lease, and when the reader first read it, in monotonic seconds."""
 
     version: str
     at: float
@@ -42,15 +42,15 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Attendance:
-    """What is known of all nodes that have a Lease; `read_at` is when all were last read (monotonic seconds)."""
+    """The latest changes of all node Leases. `read_at` is when all were last read (monotonic seconds)."""
 
     nodes: Mapping[str, Heard] = field(default_factory=dict)
     read_at: float | None = None
 
     def read(self, leases: Mapping[str, str], now: float, longest_gap: float) -> Attendance:
-        """What is known once the Leases' versions by node were read at `now`.
+        """The latest changes after the Leases' versions by node were read at `now`.
 
-        Where nothing was read for longer than `longest_gap` seconds, everybody is taken as heard of just now.
+        If nothing was read for longer than `longest_gap` seconds, all Leases count as changed at `now`.
         """
         blind = self.read_at is None or now - self.read_at > longest_gap
         nodes = {}
@@ -60,7 +60,7 @@ class Attendance:
         return Attendance(nodes, now)
 
     def lost(self, after: float) -> frozenset[str]:
-        """The nodes that had not been heard of for `after` seconds when all were last read."""
+        """The nodes whose Leases had not changed for `after` seconds when all were last read."""
         if self.read_at is None:
             return frozenset()
         return frozenset(node for node, heard in self.nodes.items() if self.read_at - heard.at >= after)

@@ -1,8 +1,8 @@
-"""What an end is to look like in the kernel, what it does look like, and how the two differ."""
+"""How the interfaces of a link must be, how they are observed, and the differences."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ratchet.core.endpoint_spec import Route, Sysctl, rate_text
 from ratchet.core.model import Address
@@ -13,10 +13,10 @@ VXLAN_OVERHEAD_IPV6 = 70
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """The node's underlay interface; `address` is the VTEP, `mtu` is in bytes.
+    """The node's underlay interface. `address` is the VTEP, `mtu` is in bytes.
 
-    `index` is the interface that tunnels are pinned to. It is 0 where the VTEP is on an interface without egress:
-    the kernel then routes the tunnel's packets, and `ifname` and `mtu` are those of the interface by which they leave.
+    `index` is the ifindex to which tunnels are pinned. It is 0 if the VTEP is on an interface without egress. The
+    kernel then routes the tunnel's packets, and `ifname` and `mtu` are those of the interface that sends them.
 
     `other_address` is the VTEP of the other address family on the same interface; empty if there is none.
     """
@@ -35,12 +35,12 @@ class Parent:
 
 @dataclass(frozen=True, slots=True)
 class InterfaceSpec:
-    """One interface in one pod: where it is, its name, its addresses, its MTU in bytes.
+    """How one interface in one pod must be. `mtu` is in bytes.
 
-    `cookie` and `index` are as in `core.model.Location`: an interface of another index belongs to another link.
-    `mac` is what it is made with (empty: as the kernel likes); a pod may change it, and nobody changes it back. The
-    rest is as in `core.endpoint_spec.EndpointSpec`. `renewed`: an earlier specification was applied before, and what
-    it added is removed.
+    `cookie` and `index` are as in `core.model.Location`: an interface of another index belongs to another link. `mac`
+    is the MAC address at creation (empty: the kernel chooses); a pod may change it, and it is not changed back. The
+    other settings are as in `core.endpoint_spec.EndpointSpec`. `renewed`: an earlier specification was applied before,
+    and what it added is removed.
     """
 
     netns: str
@@ -58,13 +58,13 @@ class InterfaceSpec:
     index: int = 0
 
     def owns(self, device: Device) -> bool:
-        """Whether a device is the interface of this end: made by Ratchet, and for this link."""
+        """Whether a device is the interface of this end: Ratchet created it, and for this link."""
         return device.ours and self.index in (0, device.index)
 
 
 @dataclass(frozen=True, slots=True)
 class VethWire:
-    """Both ends of a vEth pair, to be made as one; `link` is the record's name, for people who look."""
+    """Both ends of a vEth pair, which are created together. `link` is the record's name."""
 
     link: str
     near: InterfaceSpec
@@ -73,13 +73,14 @@ class VethWire:
 
 @dataclass(frozen=True, slots=True)
 class VxlanWire:
-    """This node's end of a tunnel (Documentation/networking/vxlan.rst); `port` is UDP, `parent` the underlay.
+    """This node's end of a tunnel (Documentation/networking/vxlan.rst).
 
-    `remote_port` is the UDP port of the peer's end, which is another where both ends are on one node: of one VNI and
-    port a node takes one device.
+    `port` is the UDP port of this end, `parent` the underlay interface.
+    `remote_port` is the UDP port of the peer's end. It differs from `port` if both ends are on one node, because a node
+    has one device for each VNI and port.
 
-    `carrier`: whether the end is to have carrier; False while the peer's does not stand, as with a cable that is
-    pulled at its other end.
+    `carrier`: whether the end must have carrier. It must not until the peer is ready, as if a cable were unplugged at
+    its other end.
     """
 
     link: str
@@ -103,15 +104,15 @@ Wire = VethWire | VxlanWire
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """An interface as the kernel shows it.
+    """An interface as observed in the kernel.
 
-    `ours`: made by Ratchet. `wired`: for a vEth, that its peer is the interface at the wire's other end; for any
-    other kind True. `up` is IFF_UP. `given`: those of `addresses` that Ratchet gave; the others are the pod's own
-    affair. `routes` are those that Ratchet gave, where somebody asked; `rate` is what it gave; `sysctls` are those that
-    were asked for. The tunnel's fields are None but for a VXLAN, whose `parent_index` is 0 where it is not pinned.
+    `ours`: Ratchet created it. `wired`: the peer of a vEth is the interface at the other end of the link; True for any
+    other kind. `up` is IFF_UP. `given` are the addresses that Ratchet added; other addresses belong to the pod.
+    `routes` and `rate` are those that Ratchet set. `routes` and `sysctls` are read only if the specification needs
+    them. The tunnel's fields are None for other kinds than VXLAN. `parent_index` is 0 if the tunnel is not pinned.
 
-    `carrier`: not held down by protodown; for another kind than a VXLAN True, whatever the kernel has to say of it.
-    `carrier_fixed`: this kernel is known not to take a VXLAN's carrier, so that nobody may ask for it.
+    `carrier`: a VXLAN that protodown does not hold down; True for other kinds. `carrier_fixed`: this kernel cannot hold
+    a VXLAN without carrier.
     """
 
     ifname: str
@@ -140,24 +141,31 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What stands where a wire should: `far` is looked at for a vEth alone. None: no such interface."""
+    """The observed interfaces of a link. None: no such interface. `far` is observed for a vEth only."""
 
     near: Device | None
     far: Device | None = None
 
 
 def differences(wire: Wire, observed: Observed) -> tuple[str, ...]:
-    """Every way in which what stands is not the wire, in words for a person; empty when it is."""
+    """The differences between the observed interfaces and the wire, in words. Empty if they match."""
     found = near_differences(wire, observed)
     return found + _interface_differences(wire.far, observed.far, "veth") if isinstance(wire, VethWire) else found
 
 
 def near_differences(wire: Wire, observed: Observed) -> tuple[str, ...]:
-    """Those of the wire's near end alone."""
+    """The differences at the near end only."""
     if isinstance(wire, VethWire):
         return _interface_differences(wire.near, observed.near, "veth")
     found = _interface_differences(wire.near, observed.near, "vxlan")
     return found + _tunnel_differences(wire, observed.near) if observed.near else found
+
+
+def only_gains_carrier(wire: Wire, observed: Observed | None) -> bool:
+    """Whether an existing end of a tunnel lacks its carrier and nothing else."""
+    if not isinstance(wire, VxlanWire) or observed is None or not wire.carrier:
+        return False
+    return not differences(replace(wire, carrier=False), observed)
 
 
 def _interface_differences(spec: InterfaceSpec, device: Device | None, kind: str) -> tuple[str, ...]:
@@ -218,5 +226,5 @@ def _tunnel_differences(wire: VxlanWire, device: Device) -> tuple[str, ...]:
 
 
 def tunnel_mtu(underlay_mtu: int, vtep: str) -> int:
-    """The MTU of a tunnel over an underlay, less VXLAN's headers in the VTEP's family (RFC 7348, section 4.3)."""
+    """The MTU of a tunnel: the underlay's less VXLAN's headers for the VTEP's family (RFC 7348, 4.3)."""
     return underlay_mtu - (VXLAN_OVERHEAD_IPV6 if ":" in vtep else VXLAN_OVERHEAD_IPV4)

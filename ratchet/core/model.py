@@ -1,4 +1,4 @@
-"""The words Ratchet thinks in, as frozen values: pods, sandboxes, ends, links."""
+"""Sandboxes, ends and links, as frozen values."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from enum import StrEnum
 from ipaddress import IPv4Interface, IPv6Interface
 
 from ratchet.core.endpoint_spec import UNSET, EndpointSpec
+from ratchet.core.pod import MIRROR_ANNOTATION as MIRROR_ANNOTATION
+from ratchet.core.pod import Pod as Pod
+from ratchet.core.pod import PodRef as PodRef
+from ratchet.core.pod import Topology as Topology
 
 Address = IPv4Interface | IPv6Interface
 
 # The formats of a record. EARLIER: named after the pod that declares the link. CURRENT: named after the unordered pair
-# of endpoints; `primary` is an attribute. docs/architecture.md, "The record's format".
+# of endpoints; `primary` is an attribute. Source: docs/architecture.md, "Change of format".
 EARLIER_SCHEMA, CURRENT_SCHEMA = 1, 2
-# The kubelet runs a static pod under a UID of its own. It stores that UID in this annotation of the pod's mirror in the
-# API (kubernetes.io/docs/reference/labels-annotations-taints).
-MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 
 
 class Kind(StrEnum):
-    """How a link is made: both ends on one node, or on two."""
+    """The kind of a link's interfaces: vEth on one node, VXLAN across nodes or if declared."""
 
     VETH = "veth"
     VXLAN = "vxlan"
@@ -43,7 +44,7 @@ SIDES = (Side.PRIMARY, Side.PAIR)
 
 
 class State(StrEnum):
-    """Where a link stands; always what its facts derive to (`core.state_machine.derive`)."""
+    """The state of a link, derived from the facts of its record (`core.state_machine.derive`)."""
 
     PENDING = "pending"
     PRIMARY_READY = "primary-ready"
@@ -52,74 +53,12 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class PodRef:
-    """A pod of the API; `uid` tells it from an earlier pod of the same name.
-
-    `mirror` is the UID of the static pod that a mirror pod stands for; it is empty for every other pod. It is no part
-    of the identity: two references with the same UID are equal.
-    """
-
-    namespace: str
-    name: str
-    uid: str
-    mirror: str = field(default="", compare=False)
-
-    def is_same_pod(self, other: PodRef) -> bool:
-        """Whether both references mean one pod.
-
-        A mirror pod that is created again gets a new UID, and its sandbox stays. The static pod's UID stays too, until
-        the static pod's manifest changes; then the kubelet makes a new sandbox.
-        """
-        if self == other:
-            return True
-        same_name = (self.namespace, self.name) == (other.namespace, other.name)
-        return same_name and self.mirror != "" and self.mirror == other.mirror
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class Pod:
-    """A pod as the API shows it, as far as Ratchet looks; `node` is empty until it is scheduled.
-
-    `gates` are the types of the conditions that it needs to be ready besides its containers (`spec.readinessGates`).
-    """
-
-    ref: PodRef
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
-    node: str = ""
-    phase: str = "Pending"
-    deleting: bool = False
-    created: datetime | None = None
-    gates: tuple[str, ...] = ()
-
-    @property
-    def finished(self) -> bool:
-        """Its containers have ended for good, and its sandbox with them."""
-        return self.phase in ("Succeeded", "Failed")
-
-
-@dataclass(frozen=True, slots=True)
-class Topology:
-    """A list of links between a namespace's pods, in a ConfigMap of its users; `text` is the list as they wrote it."""
-
-    namespace: str
-    name: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
-
-
-@dataclass(frozen=True, slots=True)
 class Sandbox:
-    """A pod's sandbox as the runtime made it on a node.
+    """A pod's sandbox, which the runtime created on a node.
 
-    `container_id` is the runtime's name for it and never comes twice for two sandboxes; `netns` is the path of its
-    network namespace on `node`; `vtep` is the address at which other nodes reach this node's tunnels. `cookie` is the
-    namespace's identity within one boot (socket(7), SO_NETNS_COOKIE), 0 where it is not known.
+    `container_id` is the runtime's name for it; no two sandboxes have the same one. `netns` is the path of its network
+    namespace on `node`. `vtep` is the address at which other nodes reach this node's tunnels. `cookie` is the
+    namespace's identity within one boot (socket(7), SO_NETNS_COOKIE; 0: unknown).
 
     `underlay_mtu` is the MTU of the node's underlay interface in bytes (0: unknown). `vteps` are all addresses at which
     other nodes reach this node's tunnels, at most one of each family, `vtep` first (empty: unknown). Records of
@@ -144,7 +83,7 @@ class Sandbox:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where the interface of an end is on its own node, by that node's journal.
+    """The location of an end's interface on its own node, from that node's journal.
 
     `netns` is the path of the pod's network namespace, `cookie` its SO_NETNS_COOKIE (0: unknown, any namespace at that
     path is accepted). `index` is the ifindex that is reserved for this end (0: none, the kernel assigns one).
@@ -157,10 +96,10 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class ReadyFor:
-    """What an end was built for: this sandbox of ours, toward that peer, by that generation of the intent.
+    """What an end was built for: its own sandbox, its peer, and the generation of the declaration.
 
-    `peer` is the peer's VTEP for a VXLAN (`Link.tunnel_addresses`), the peer's container id for a vEth. A value to
-    compare and not a flag: when the peer moves, nobody has to reset anything.
+    `peer` is the peer's VTEP for a VXLAN (`Link.tunnel_addresses`), the peer's container ID for a vEth. It is a value
+    to compare and not a flag: if the peer moves, nothing has to be reset.
     """
 
     sandbox: str
@@ -170,7 +109,10 @@ class ReadyFor:
 
 @dataclass(frozen=True, slots=True)
 class Encapsulation:
-    """How a link is to be made: as a `tunnel` wherever its ends are, its UDP port `vxlan_port` or, None, the node's."""
+    """The declared encapsulation of a link.
+
+    `tunnel`: a VXLAN also on one node. `vxlan_port` is the tunnel's UDP port; None: the node's.
+    """
 
     tunnel: bool = False
     vxlan_port: int | None = None
@@ -181,9 +123,9 @@ DEFAULT_ENCAPSULATION = Encapsulation()
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One end of a link: what is wanted of it, and the facts that its node has written.
+    """One end of a link: its declaration, and the facts that its node has written.
 
-    `name` is the name by which others mean the pod (`ratchet.pod_name`). `notes` are labels carried for people.
+    `name` is the name that declarations use for the pod (`ratchet.pod_name`). `notes` are labels, kept for people.
     """
 
     name: str
@@ -195,7 +137,7 @@ class End:
     ready: ReadyFor | None = None
 
     def intends_the_same_as(self, other: End) -> bool:
-        """Whether both want the same interface. Addresses are compared as sets; the pod's name is identity."""
+        """Whether both declare the same interface. Addresses are compared as sets, the pod's name not at all."""
         if (self.ifname, self.properties) != (other.ifname, other.properties):
             return False
         return self.addresses == other.addresses or frozenset(self.addresses) == frozenset(other.addresses)
@@ -203,7 +145,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A step of a link's state, for people: when (UTC), from, to, and why."""
+    """A change of a link's state, for people. `at` is in UTC."""
 
     at: datetime
     source: State
@@ -215,12 +157,14 @@ class Transition:
 class Link:
     """The record of one link: one ConfigMap.
 
-    `schema` is the format in which the record is stored, and stays for the record's life. `unread` are the lines of its
-    history that this version cannot read and keeps as they are. `generation` counts changes of the intent. `vni` stays
-    until the record goes, unless the link is renumbered. `refused_vnis` are the numbers that a node of the link cannot
-    use, the latest last. `expected_on`: while an end has not joined, the labels of the nodes on which its pod is, or
-    was last. Their agents watch the record too, so they have it when the pod starts. `uid` and `resource_version` are
-    the API server's, empty while the record is not stored; `created` likewise None.
+    `schema` is the format in which the record is stored; it never changes. `unread` are the lines of its history that
+    this version cannot read and keeps as they are. `generation` counts changes of the declaration. `vni` stays until
+    the record is deleted, unless the link is renumbered. `refused_vnis` are VNIs that a node of the link cannot use,
+    the latest last.
+
+    `expected_on`: while an end has not joined, the labels of the nodes on which its pod is, or was last. Their agents
+    watch the record too, so they have it when the pod starts. `uid`, `resource_version` and `created` are the API
+    server's; empty or None until the record is stored.
     """
 
     name: str
@@ -258,19 +202,22 @@ class Link:
         return {end.sandbox.node for end in (self.primary, self.pair) if end.sandbox is not None}
 
     def side_of(self, container_id: str) -> Side | None:
-        """The side that this sandbox has joined; None where it has not."""
+        """The side that this sandbox has joined; None if it has joined neither."""
         if self.holds(Side.PRIMARY, container_id):
             return Side.PRIMARY
         return Side.PAIR if self.holds(Side.PAIR, container_id) else None
 
     def side_at(self, name: str, ifname: str) -> Side | None:
-        """The side of this endpoint; None where the link has no such endpoint."""
+        """The side of this endpoint; None if the link has no such endpoint."""
         if (self.primary.name, self.primary.ifname) == (name, ifname):
             return Side.PRIMARY
         return Side.PAIR if (self.pair.name, self.pair.ifname) == (name, ifname) else None
 
     def oriented_as(self, record: Link) -> Link:
-        """The same link with the roles that a record of it has: by interface names, by pods' names if these agree."""
+        """The same link with the roles of its record, matched by interface names.
+
+        If both interfaces have one name, the pods' names decide.
+        """
         mine, theirs = ([(end.name, end.ifname) for end in (one.primary, one.pair)] for one in (self, record))
         ifnames = [ifname for _, ifname in mine]
         if ifnames[0] != ifnames[1]:
@@ -288,7 +235,7 @@ class Link:
 
     @property
     def kind(self) -> Kind | None:
-        """How the link is to be made; None until both ends have joined."""
+        """The kind of its interfaces; None until both ends have joined."""
         primary, pair = self.primary.sandbox, self.pair.sandbox
         if primary is None or pair is None:
             return None
@@ -305,13 +252,13 @@ class Link:
             return None
         local = near.sandbox.vteps or (near.sandbox.vtep,)
         remote = far.sandbox.vteps or (far.sandbox.vtep,)
-        if _family(local[0]) == _family(remote[0]):  # nearly always, and asked for often
+        if _family(local[0]) == _family(remote[0]):  # nearly always, and on the hot path
             return local[0], remote[0]
         ours, theirs = ({_family(address): address for address in reversed(one)} for one in (local, remote))
         return next(((ours[one], theirs[one]) for one in (4, 6) if one in ours and one in theirs), None)
 
     def due(self, side: Side) -> ReadyFor | None:
-        """What this end must stand toward as the record now is.
+        """The value of `ready` that the record requires of this end now.
 
         None until both ends have joined, and for a tunnel between nodes without a common address family.
         """
@@ -334,13 +281,13 @@ class Link:
 
     @property
     def observed_generation(self) -> int | None:
-        """Of which generation of the intent the link is made; None while not both of its ends are."""
+        """The generation that both ends were built for; None until both are built."""
         made = [end.ready.generation for end in (self.primary, self.pair) if end.ready is not None]
         return min(made) if len(made) == 2 else None
 
     @property
     def abandoned(self) -> bool:
-        """Neither end has a sandbox: the record has no reason to be."""
+        """Whether neither end has a sandbox, so that the record is deleted."""
         return self.primary.sandbox is None and self.pair.sandbox is None
 
 

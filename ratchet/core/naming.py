@@ -1,4 +1,4 @@
-"""Names of records, Leases and labels: readable where they can be, never two things under one name."""
+"""Names of records, Leases and labels: readable if possible, and unique."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Endpoint = tuple[str, str]  # a pod's name and an interface in it
 
 RECORD_NAME_MAX = 240
 LABEL_NAME_MAX = 63
-# Above what kernels assign by themselves: they count up from 1, in the node's namespace too, where a tunnel's index
-# must be free as well.
+# Above the indexes that kernels assign, which count up from 1. A tunnel's index must also be free in the node's
+# namespace.
 IFINDEX_LEAST, IFINDEX_PAIRS = 1_000_000, 500_000
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
@@ -28,7 +28,7 @@ LEASE_LABEL = "ratchet.lease"
 SCHEMA_LABEL = "ratchet.schema"
 
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-_PLAIN = re.compile(rf"{_LABEL}(\.{_LABEL}){{4}}")  # five parts and no more: none of them has a dot
+_PLAIN = re.compile(rf"{_LABEL}(\.{_LABEL}){{4}}")  # exactly five parts, none of them with a dot
 _VNI_LEASE = re.compile(r"vni-([1-9][0-9]*)")
 
 
@@ -41,15 +41,15 @@ def in_order(one: Endpoint, other: Endpoint) -> tuple[Endpoint, Endpoint]:
 
 
 def record_name(namespace: str, one: Endpoint, other: Endpoint) -> str:
-    """The name of a link's ConfigMap, the same whichever endpoint is named first."""
+    """The name of a link's ConfigMap, whatever the order of its endpoints."""
     return ordered_record_name(namespace, *in_order(one, other))
 
 
 def ordered_record_name(namespace: str, first: Endpoint, second: Endpoint) -> str:
-    """The name of a link's ConfigMap with the endpoints in this order. Records of schema 1 begin with their declarer.
+    """The name of a link's ConfigMap with the endpoints in this order. In schema 1, the declarer is first.
 
-    `<namespace>.<pod>.<interface>.<pod>.<interface>`, a DNS subdomain. A part that is no DNS label, or a whole that is
-    too long, is made fit and the whole gets a sixth part, a hash: five parts and six are never the same name.
+    `<namespace>.<pod>.<interface>.<pod>.<interface>`, a DNS subdomain. If a part is not a DNS label or the name is too
+    long, the parts are shortened and a hash is the sixth part. Names of five and of six parts never collide.
     """
     parts = (namespace, *first, *second)
     plain = ".".join(parts)
@@ -61,21 +61,21 @@ def ordered_record_name(namespace: str, first: Endpoint, second: Endpoint) -> st
 
 
 def alias_record_names(namespace: str, one: Collection[Endpoint], other: Collection[Endpoint]) -> set[str]:
-    """The names under which this version may have stored a link whose pods go by several names."""
+    """The names under which this version may have stored a link whose pods have several names."""
     return {record_name(namespace, near, far) for near, far in product(one, other)}
 
 
 def earlier_record_names(namespace: str, one: Collection[Endpoint], other: Collection[Endpoint]) -> set[str]:
-    """The names under which versions that write schema 1 may have stored a link: either endpoint comes first."""
+    """The names under which versions that write schema 1 may have stored a link, in either order."""
     pairs = [*product(one, other), *product(other, one)]
     return {ordered_record_name(namespace, near, far) for near, far in pairs}
 
 
 def end_mac_address(record: Link, side: Side) -> str:
-    """The MAC address of a link's end if none is declared: stable, so that a peer's neighbour entry stays valid.
+    """The MAC address of a link's end if none is declared. It is stable for the peer's neighbour entry.
 
-    It derives from the endpoint: a change of primary changes no address. A record of schema 1 keeps the addresses that
-    derive from its name. Unicast and locally administered (IEEE 802, 8.2).
+    It is derived from the endpoint, so a change of primary does not change it. In a record of schema 1 it is derived
+    from the record's name. Unicast and locally administered (IEEE 802, 8.2).
     """
     end = record.end(side)
     if record.schema == EARLIER_SCHEMA:
@@ -83,14 +83,14 @@ def end_mac_address(record: Link, side: Side) -> str:
     return _mac_address("\0".join((record.namespace, end.name, end.ifname)))
 
 
-@lru_cache(maxsize=1024)  # a plan asks for it, and one is made at every step
+@lru_cache(maxsize=1024)  # each step of a pass needs it
 def _mac_address(seed: str) -> str:
     digest = hashlib.sha256(seed.encode()).digest()
     return ":".join(f"{octet:02x}" for octet in (0x02, *digest[:5]))
 
 
 def reserved_ifindex(link: Link, end: End, taken: Collection[int]) -> int:
-    """The ifindex for an end's interface: not one of `taken`, and never that of the link's other end.
+    """The ifindex for an end's interface: none of `taken`, and never that of the link's other end.
 
     Derived from the record's name, so that another link's interface of the same name has another ifindex. Even numbers
     are for the lesser endpoint, odd ones for the greater: a vEth whose two ends have one ifindex reports a loss of
@@ -112,23 +112,23 @@ def vni_lease_name(vni: int) -> str:
 
 
 def vni_of_lease(name: str) -> int | None:
-    """The number that a Lease's name stands for; None where it is not a VNI's Lease."""
+    """The VNI in a Lease's name; None if it is not the Lease of a VNI."""
     match = _VNI_LEASE.fullmatch(name)
     return int(match.group(1)) if match else None
 
 
 def node_lease_name(node: str) -> str:
-    """The name of a node's Lease; a node's name is a DNS subdomain, which `node-` leaves one."""
+    """The name of a node's Lease: a DNS subdomain, as the node's name is."""
     return f"node-{node}" if len(node) <= RECORD_NAME_MAX else f"node-{node[:200].rstrip('-.')}.{_digest(node)}"
 
 
 def node_label(node: str) -> str:
-    """The label that the records of a node's links carry, so that a watch follows that node's links alone."""
+    """The label of the records of a node's links, by which the node's agent watches these records only."""
     return f"{NODE_LABEL}/{_label_name(node)}"
 
 
 def pod_label(namespace: str, pod: str) -> str:
-    """The label that the records of a pod's links carry."""
+    """The label of the records of a pod's links."""
     return f"{POD_LABEL}/{_label_name(f'{namespace}.{pod}')}"
 
 

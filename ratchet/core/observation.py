@@ -1,4 +1,4 @@
-"""An end of a link as whoever looks into its pod sees it, for people."""
+"""An end of a link as observed in its pod, for people."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from ratchet.core.interface import Device
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What an interface has counted one way since it was made (ip-link(8), `-s`): packets, bytes, and packets that
-    were faulty or dropped.
+    """The counters of one direction of an interface since its creation (ip-link(8), `-s`).
+
+    `errors` and `dropped` count packets.
     """
 
     packets: int
@@ -21,7 +22,7 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """What changes of an interface by itself: whether it has carrier, whoever took it; what it received and sent."""
+    """The changing values of an interface: its carrier as the kernel reports it, and its counters."""
 
     carrier: bool
     rx: Traffic
@@ -30,9 +31,9 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What stands of an end: its `device`, None where there is none, and how that differs from what the record wants.
+    """The interface of an end, None if there is none, and its differences from the record.
 
-    `fault`: why one or the other could not be told; empty where both are.
+    `fault` is the error that prevented the observation; empty if there was none.
     """
 
     device: Device | None = None

@@ -1,7 +1,8 @@
-"""What one end of a link does next, given its record and what stands in the kernel.
+"""The next step of one end of a link, given its record and its interfaces in the kernel.
 
-The protocol in one function. Whoever asks does the step, reads again and asks again; reading, building and noting
-are one critical section per link and node, which the asker holds (never while it waits).
+`plan` is the protocol in one function. The caller runs the step, reads again and asks again. To read the record, build
+the interface and record the result is one critical section per link and node. The caller holds it, but never while it
+waits.
 """
 
 from __future__ import annotations
@@ -9,17 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ratchet.core.interface import InterfaceSpec, Observed, Parent, VethWire, VxlanWire, Wire, differences, tunnel_mtu
-from ratchet.core.model import Kind, Link, Location, PodRef, Sandbox, Side
+from ratchet.core.model import Kind, Link, Location, Sandbox, Side
 from ratchet.core.naming import end_mac_address
+from ratchet.core.pod import PodRef
 from ratchet.errors import AddressFamilyError, InvalidIntentError
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One sandbox's try at one end of a link; `wanted` is the link as the labels declared it when the try began.
+    """The attempt of one sandbox to take one end of a link.
 
-    `index` is the ifindex reserved for the end (`core.model.Location`). `lasting`: its ADD is over and the sandbox
-    runs, so that a place in the record which was lost is taken again.
+    `wanted` is the link as it was declared when the attempt began. `index` is the ifindex reserved for the end
+    (`core.model.Location`). `lasting`: ADD has ended and the sandbox runs, so it joins again if the record loses it.
     """
 
     wanted: Link
@@ -41,9 +43,9 @@ class Attempt:
         return Location(self.sandbox.netns, self.sandbox.cookie, self.index)
 
     def as_recorded(self, record: Link | None) -> Attempt:
-        """The attempt in terms of a record, which decides for its life which end is the primary's.
+        """The attempt in terms of a record, which fixes the roles of both ends for its life.
 
-        The pod's end is known by its sandbox, else by its interface and either of the pod's names. The sandbox has the
+        The pod's end is found by its sandbox, else by its interface and either of the pod's names. The sandbox has the
         fields that the record's schema holds.
         """
         if record is None:
@@ -60,9 +62,9 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Underlay:
-    """What a node brings to its ends: its name, the interface that carries its tunnels, their UDP port.
+    """A node's side of tunnels: its name, the interface that carries them, their UDP port.
 
-    `has_agent`: somebody stays on the node, so that an end may go without carrier while its peer does not stand.
+    `has_agent`: an agent runs on the node, so an end can stay without carrier until its peer is ready.
     """
 
     node: str
@@ -71,7 +73,7 @@ class Underlay:
     has_agent: bool = False
 
     def sandbox(self, container_id: str, pod: PodRef, netns: str, cookie: int = 0) -> Sandbox:
-        """A sandbox on this node, with the node's side of tunnels."""
+        """A sandbox on this node, with the node's VTEPs and underlay MTU."""
         parent = self.parent
         return Sandbox(
             container_id, pod, self.node, netns, parent.address, cookie, underlay_mtu=parent.mtu, vteps=parent.addresses
@@ -80,55 +82,55 @@ class Underlay:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Put this sandbox into the record. Nothing need be written before it stands, or has to wait."""
+    """Put this sandbox into the draft. It is written once the end is ready or has to wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The other end has not joined: nothing to do until the record changes."""
+    """Wait for a change of the record: the peer has not joined."""
 
 
 @dataclass(frozen=True, slots=True)
 class AllocateVni:
-    """The link is a tunnel and has no VNI yet: claim one."""
+    """Claim a VNI: the link is a tunnel without one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observe:
-    """See what stands where the wire should."""
+    """Observe the link's interfaces."""
 
     wire: Wire
 
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Make the wire if nothing is in its way, and see what stands; what is in its way is left alone."""
+    """Create the link's interfaces if nothing is in the way, and observe them. Leave others alone."""
 
     wire: Wire
 
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """Make what stands into the wire."""
+    """Change or replace the observed interfaces so that they match the wire."""
 
     wire: Wire
 
 
 @dataclass(frozen=True, slots=True)
 class MarkReady:
-    """Write into the record that this end stands."""
+    """Record that this end is ready."""
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Take this sandbox's end down and leave the record, because `reason`."""
+    """Remove the interface of this sandbox's end and leave the record, because of `reason`."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Write the record and raise `error`: the link cannot be made as both ends and both nodes now are.
+    """Write the record and raise `error`: the link is impossible with its ends and nodes as they are.
 
     The record is written first, so that the other end knows of this one and rejects or adjusts the link too.
     """
@@ -138,7 +140,7 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """This end stands toward what the record says, and the record says so."""
+    """Nothing is left to do: this end is up, and the record has it as ready."""
 
 
 Step = Join | Wait | AllocateVni | Observe | Create | Build | MarkReady | Release | Reject | Done
@@ -147,19 +149,19 @@ Step = Join | Wait | AllocateVni | Observe | Create | Build | MarkReady | Releas
 def plan(
     attempt: Attempt,
     record: Link | None,
-    site: Underlay,
+    underlay: Underlay,
     *,
     joined: bool,
     deleted: bool,
     observed: Observed | None,
     peer: Location | None = None,
 ) -> Step:
-    """The attempt's next step; the attempt is in terms of the record (`Attempt.as_recorded`).
+    """The attempt's next step. The attempt is in terms of the record (`Attempt.as_recorded`).
 
-    `joined`: this attempt has written itself into the record before, so that another sandbox found there has come
-    after it. `deleted`: the runtime has called DEL for this sandbox. `observed`: what stands, None while not looked
-    at since the record was read. `peer` is where the other end is on this node, None where this node's journal does
-    not hold it for this link: then nothing is made in the peer's namespace, whatever the record says.
+    `joined`: this attempt has written itself into the record before. Another sandbox in its place is then a later one.
+    `deleted`: the runtime has called DEL for this sandbox. `observed`: the link's interfaces, None if they were not
+    observed since the record was read. `peer` is the location of the other end on this node, None if this node's
+    journal does not hold it for this link. Then nothing is created in the peer's namespace, whatever the record says.
     """
     if deleted:
         return Release("the runtime deleted the sandbox")
@@ -168,56 +170,58 @@ def plan(
         return Join() if attempt.lasting or not joined else Release("its place in the record is gone")
     if holder.container_id != attempt.container_id:
         return Release("another sandbox has taken its place") if joined else Join()
-    if holder != attempt.sandbox:  # the same on a node that is reached by another address now
+    if holder != attempt.sandbox:  # the node's VTEPs or MTU have changed
         return Join()
     kind = record.kind
     if kind is None:
         return Wait()
     try:
         if kind is Kind.VXLAN and record.vni is None:
-            _tunnel_addresses(record, attempt.side)  # no VNI for a link that cannot be made
+            _tunnel_addresses(record, attempt.side)  # an impossible link claims no VNI
             return AllocateVni()
         if kind is Kind.VETH and peer is None:
             return Wait()
-        wire = wire_of(record, attempt.side, site, attempt.location, peer)
+        wire = wire_of(record, attempt.side, underlay, attempt.location, peer)
     except (AddressFamilyError, InvalidIntentError) as error:
         return Reject(error)
+    return _step_toward(wire, observed, ready=record.is_ready(attempt.side))
+
+
+def _step_toward(wire: Wire, observed: Observed | None, *, ready: bool) -> Step:
+    """The next step of an end that must match `wire`. `ready`: the record has the end as ready."""
     if observed is None:
-        return Observe(wire) if record.is_ready(attempt.side) else Create(wire)
+        return Observe(wire) if ready else Create(wire)
     if differences(wire, observed):
         return Build(wire)
-    return Done() if record.is_ready(attempt.side) else MarkReady()
+    return Done() if ready else MarkReady()
 
 
-def wire_of(record: Link, side: Side, site: Underlay, here: Location, peer: Location | None = None) -> Wire:
-    """What `side` is to be made of, on its own node, once both ends have joined (and a tunnel has its VNI).
+def wire_of(record: Link, side: Side, underlay: Underlay, here: Location, peer: Location | None = None) -> Wire:
+    """The interfaces of a link on the node of `side`, once both ends have joined and a tunnel has its VNI.
 
-    `here` and, for a vEth, `peer` are where this end and the other one are.
-    The node's own VTEPs and MTU are the site's; the peer's are the record's.
-    Raises AddressFamilyError if the nodes have no address family in common, InvalidIntentError for an MTU that does not
-    fit into the tunnel.
+    `here` and, for a vEth, `peer` are the locations of this end and of the other one. This node's VTEPs and MTU are
+    those of `underlay`; the peer's are the record's.
+
+    Raises AddressFamilyError if the nodes have no address family in common. Raises InvalidIntentError if a declared MTU
+    exceeds the tunnel's maximum.
     """
     if record.kind is Kind.VETH:
         if peer is None:
-            raise ValueError(f"the peer of the {side} of {record.name} is not on this node")
-        mtu = site.parent.mtu
+            raise ValueError(f"cannot wire {record.name}: the peer of its {side} is not on this node")
+        mtu = underlay.parent.mtu
         return VethWire(record.name, _port(record, side, mtu, here), _port(record, side.other, mtu, peer))
     holder, other = record.sandbox(side), record.sandbox(side.other)
     if holder is None or other is None or record.vni is None:
-        raise ValueError(f"{record.name} is not ready to be wired")
-    own = site.sandbox(holder.container_id, holder.pod, holder.netns, holder.cookie).in_schema(record.schema)
+        raise ValueError(f"cannot wire {record.name}: an end has not joined, or the VNI is missing")
+    own = underlay.sandbox(holder.container_id, holder.pod, holder.netns, holder.cookie).in_schema(record.schema)
     joined = record if own == holder else record.with_end(side, replace(record.end(side), sandbox=own))
     local, remote = _tunnel_addresses(joined, side)
-    underlay_mtu, limit = _least_mtu(site, other)
+    underlay_mtu, limit = _least_mtu(underlay, other)
     most = tunnel_mtu(underlay_mtu, local)
     near = _port(record, side, most, here)
     if near.mtu > most:
-        raise InvalidIntentError(
-            f"cannot link pod {holder.pod}: mtu: {near.mtu} for {near.ifname} exceeds {most}, the maximum of a tunnel "
-            f"over the underlay of node {limit}",
-            details=f"Set mtu to at most {most}, or omit it. The underlay MTU of node {limit} is {underlay_mtu}.",
-        )
-    port, remote_port = _ports(record, side, record.encapsulation.vxlan_port or site.vxlan_port)
+        raise _mtu_error(holder.pod, near, most, underlay_mtu, limit)
+    port, remote_port = _ports(record, side, record.encapsulation.vxlan_port or underlay.vxlan_port)
     return VxlanWire(
         link=record.name,
         near=near,
@@ -226,8 +230,16 @@ def wire_of(record: Link, side: Side, site: Underlay, here: Location, peer: Loca
         local=local,
         port=port,
         remote_port=remote_port,
-        parent=site.parent,
-        carrier=record.is_ready(side.other) or not site.has_agent,
+        parent=underlay.parent,
+        carrier=record.is_ready(side.other) or not underlay.has_agent,
+    )
+
+
+def _mtu_error(pod: PodRef, near: InterfaceSpec, most: int, underlay_mtu: int, node: str) -> InvalidIntentError:
+    return InvalidIntentError(
+        f"cannot link pod {pod}: mtu: {near.mtu} for {near.ifname} exceeds {most}, the maximum of a tunnel "
+        f"over the underlay of node {node}",
+        details=f"Set mtu to at most {most}, or omit it. The underlay MTU of node {node} is {underlay_mtu}.",
     )
 
 
@@ -238,7 +250,7 @@ def _tunnel_addresses(record: Link, side: Side) -> tuple[str, str]:
         return found
     holder, other = record.sandbox(side), record.sandbox(side.other)
     if holder is None or other is None:
-        raise ValueError(f"{record.name} is not ready to be wired")
+        raise ValueError(f"cannot wire {record.name}: an end has not joined, or the VNI is missing")
     nodes = " and ".join(f"{one.node} ({', '.join(one.vteps or (one.vtep,))})" for one in (holder, other))
     raise AddressFamilyError(
         f"cannot link pod {holder.pod} to pod {other.pod}: nodes {nodes} have no address family in common",
@@ -246,15 +258,18 @@ def _tunnel_addresses(record: Link, side: Side) -> tuple[str, str]:
     )
 
 
-def _least_mtu(site: Underlay, other: Sandbox) -> tuple[int, str]:
-    """The smaller underlay MTU of both nodes, and the node that has it. The peer's counts once its node records it."""
-    if 0 < other.underlay_mtu < site.parent.mtu:
+def _least_mtu(underlay: Underlay, other: Sandbox) -> tuple[int, str]:
+    """The smaller underlay MTU of both nodes, and its node. The peer's counts once it is recorded."""
+    if 0 < other.underlay_mtu < underlay.parent.mtu:
         return other.underlay_mtu, other.node
-    return site.parent.mtu, site.node
+    return underlay.parent.mtu, underlay.node
 
 
 def _ports(record: Link, side: Side, port: int) -> tuple[int, int]:
-    """The UDP ports of this end and of its peer's: those next to the link's where both are on one node."""
+    """The UDP ports of this end and of its peer.
+
+    Both ends use the link's port, or on one node its neighbours: a node has one device for each VNI and port.
+    """
     if len(record.nodes) > 1:
         return port, port
     first, second = (port + 1, port + 2) if port + 2 < 1 << 16 else (port - 1, port - 2)

@@ -1,7 +1,7 @@
-"""The moves an end may make on a link's record: join, leave, note that it stands, note that it no longer does.
+"""Updates of a link's record by one of its ends: join, leave, mark ready, mark lost, another VNI.
 
-Each takes the record as it was read and gives the record as it is to be written, with the state machine's word that
-the step is legal and a line of history for people. A move that changes nothing gives back an equal record.
+Each function takes the record as read and returns the record to write. The state machine checks that the update is
+legal, and the history gets a line for people. An update that changes nothing returns an equal record.
 """
 
 from __future__ import annotations
@@ -11,23 +11,22 @@ from datetime import datetime
 
 from ratchet.core.model import SIDES, Kind, Link, Sandbox, Side, Transition
 from ratchet.core.naming import node_label
-from ratchet.core.state_machine import JOINED, LEFT, LOST, STANDS, Event, advance, derive, facts_of
+from ratchet.core.state_machine import JOINED, LEFT, LOST, MARKED_READY, Event, advance, derive, facts_of
 
 HISTORY_KEPT = 12
 REFUSED_KEPT = 16
 
-_ALWAYS_TOLD = frozenset({*JOINED.values(), *LEFT.values()})
+_ALWAYS_IN_HISTORY = frozenset({*JOINED.values(), *LEFT.values()})
 
 Step = tuple[Event, Link]
 
 
 def join(record: Link | None, wanted: Link, side: Side, sandbox: Sandbox, now: datetime) -> Link:
-    """The record with `sandbox` at `side`; what that end stood toward is cleared.
+    """The record with `sandbox` at `side`, and that end not ready.
 
-    `wanted` is the link as the pods' labels declare it now, with the record's primary as its own: the record starts
-    from it, and where a record of an earlier intent is left over it is brought to it, one generation on, so that ends
-    built for the earlier one stand no longer. But a primary that has joined has frozen the intent: its labels as its
-    pair finds them later change nothing.
+    `wanted` is the link as declared now, with the same roles as the record. A new record starts from it. A record of an
+    earlier declaration is updated to it and gets the next generation, so that ends built for the earlier one are not
+    ready. A primary that has joined freezes the declaration: when its pair joins later, the record keeps it.
     """
     before = wanted if record is None else record
     frozen = side is Side.PAIR and before.primary.sandbox is not None
@@ -49,9 +48,9 @@ def join(record: Link | None, wanted: Link, side: Side, sandbox: Sandbox, now: d
 
 
 def leave(record: Link, side: Side, container_id: str, reason: str, now: datetime) -> Link:
-    """The record without this sandbox; unchanged where another one holds the end (a late DEL harms nobody).
+    """The record without this sandbox. Unchanged if another sandbox holds the end, as after a late DEL.
 
-    A vEth's other end is gone with this one, so that end's note goes too.
+    The other end of a vEth is deleted with this one, so it is not ready either.
     """
     if not record.holds(side, container_id):
         return record
@@ -67,20 +66,20 @@ def leave(record: Link, side: Side, container_id: str, reason: str, now: datetim
 
 
 def mark_ready(record: Link, side: Side, now: datetime) -> Link:
-    """The record with the note that `side` stands as it must; a vEth stands for both ends at once."""
-    standing = record
+    """The record with `side` ready. Both ends of a vEth become ready at once."""
+    updated = record
     steps: list[Step] = []
     sides = _built_with(record, side)
     for one in sides:
-        if not standing.is_ready(one):
-            standing = standing.with_end(one, replace(standing.end(one), ready=standing.due(one)))
-            steps.append((STANDS[one], standing))
+        if not updated.is_ready(one):
+            updated = updated.with_end(one, replace(updated.end(one), ready=updated.due(one)))
+            steps.append((MARKED_READY[one], updated))
     what = "both ends stand" if len(sides) == 2 else f"{side} stands"
-    return _with_history(standing, record, steps, f"{what} ({record.kind})", now)
+    return _with_history(updated, record, steps, f"{what} ({record.kind})", now)
 
 
 def mark_lost(record: Link, side: Side, reason: str, now: datetime) -> Link:
-    """The record with the note that `side` was found not to stand; for a vEth neither end does."""
+    """The record with `side` lost: its interface or its node is gone. A vEth loses both ends."""
     lost, steps = record, list[Step]()
     for one in _built_with(record, side):
         lost, more = _without_ready(lost, one)
@@ -94,9 +93,9 @@ def with_vni(record: Link, vni: int) -> Link:
 
 
 def renumber(record: Link, vni: int, reason: str, now: datetime, *, refused: bool = False) -> Link:
-    """The record with another VNI, for which neither end is ready; `refused`: a node cannot use the old one.
+    """The record with another VNI and neither end ready. `refused`: a node cannot use the old VNI.
 
-    The history gets a line in any case, also where the state stays as it is.
+    The history gets a line even if the state stays the same.
     """
     base, steps = record, list[Step]()
     for side in SIDES:
@@ -125,7 +124,7 @@ def _expected_after_join(record: Link, side: Side, sandbox: Sandbox) -> tuple[st
 
 
 def _expected_after_leave(record: Link, side: Side) -> tuple[str, ...]:
-    """The node that a pod leaves, if the peer stays on another: the pod mostly comes back to it."""
+    """The label of the node that a pod leaves, if its peer is on another: most pods come back."""
     sandbox, peer = record.sandbox(side), record.sandbox(side.other)
     if sandbox is None or peer is None or sandbox.node == peer.node:
         return ()
@@ -133,7 +132,7 @@ def _expected_after_leave(record: Link, side: Side) -> tuple[str, ...]:
 
 
 def _without_ready(record: Link, side: Side) -> tuple[Link, list[Step]]:
-    """The record in which `side` stands toward nothing, and the event that this is, if it is one."""
+    """The record with `side` not ready, and the event of it, if the side was built for the record."""
     if record.end(side).ready is None:
         return record, []
     lost = record.with_end(side, replace(record.end(side), ready=None))
@@ -141,7 +140,7 @@ def _without_ready(record: Link, side: Side) -> tuple[Link, list[Step]]:
 
 
 def _renewed(record: Link, wanted: Link) -> tuple[Link, list[Step]]:
-    """The record brought to what is wanted now; ends that stood for an earlier intent have lost their footing."""
+    """The record updated to the current declaration. Ends that were ready for an earlier one are lost."""
     if record.intends_the_same_as(wanted):
         return record, []
     primary, pair = (
@@ -161,19 +160,19 @@ def _with_history(after: Link, before: Link, steps: list[Step], reason: str, now
 
 
 def _history_after(before: Link, steps: list[Step], reason: str, now: datetime) -> tuple[Transition, ...]:
-    """The history of `before`, then the transitions that the state machine makes for the events of the steps."""
+    """The history of `before`, then the state machine's transitions for the events of the steps."""
     if not steps:
         return before.history[-HISTORY_KEPT:]
     state, history = derive(before), list(before.history)
     at = _recorded_time(now)
     for event, record in steps:
         target = advance(state, event, facts_of(record))
-        if target is not state or event in _ALWAYS_TOLD:
+        if target is not state or event in _ALWAYS_IN_HISTORY:
             history.append(Transition(at, state, target, reason))
         state = target
     return tuple(history[-HISTORY_KEPT:])
 
 
 def _recorded_time(now: datetime) -> datetime:
-    """A time in the precision of a record."""
+    """A time in the precision of a record: milliseconds."""
     return now.replace(microsecond=now.microsecond // 1000 * 1000)

@@ -1,4 +1,4 @@
-"""The core's values as plain JSON: whatever fields a value has, or will have, without naming them."""
+"""Serialization of the core's values as plain JSON, with all their fields."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def plain(value: object) -> Any:
-    """A dataclass as an object of its fields, a collection as a list; what JSON has no form for as its text."""
+    """A dataclass as an object of its fields, a collection as a list, any other value as its text."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if is_dataclass(value):

@@ -1,6 +1,6 @@
-"""Values that many objects have in common, kept once in memory: a node has thousands of pods and records.
+"""Values that many objects share, kept once in memory: a node has thousands of pods and records.
 
-A value is kept for as long as an object has it.
+A value is kept for as long as an object refers to it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _addresses: WeakValueDictionary[str, Address] = WeakValueDictionary()
 
 
 def shared_text(text: str) -> str:
-    """The text, the same object as every other that is equal. Raises TypeError for what is no text."""
+    """The text, as one object for all equal texts. Raises TypeError if it is not a str."""
     return intern(text)
 
 
 def shared_address(text: str) -> Address:
-    """The address with its prefix that a text is. Raises ValueError."""
+    """Parse an address with its prefix, as one object for all equal texts. Raises ValueError."""
     known = _addresses.get(text)
     if known is None:
         known = _addresses[text] = ip_interface(text)

@@ -1,13 +1,12 @@
-"""The pairing machine: four states, eight events, one table.
+"""State machine of a link: four states, eight events, one table.
 
-A record holds facts; `derive` names the state that they amount to. The table says which events are legal in which
-state and where they lead; anything else raises and nothing happens. A test holds the two together, and the diagram
-in docs/state-machine.md is drawn from the table.
+A record holds facts, and `derive` names their state. The table lists the legal events of each state and their targets;
+any other event raises an error. A test compares `derive` with the table, and the diagram in docs/state-machine.md is
+drawn from the table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -23,23 +22,23 @@ class Event(StrEnum):
 
     PRIMARY_JOINED = "primary_joined"
     PRIMARY_LEFT = "primary_left"
-    PRIMARY_STANDS = "primary_stands"
+    PRIMARY_MARKED_READY = "primary_marked_ready"
     PRIMARY_LOST = "primary_lost"
     PAIR_JOINED = "pair_joined"
     PAIR_LEFT = "pair_left"
-    PAIR_STANDS = "pair_stands"
+    PAIR_MARKED_READY = "pair_marked_ready"
     PAIR_LOST = "pair_lost"
 
 
 JOINED = {Side.PRIMARY: Event.PRIMARY_JOINED, Side.PAIR: Event.PAIR_JOINED}
 LEFT = {Side.PRIMARY: Event.PRIMARY_LEFT, Side.PAIR: Event.PAIR_LEFT}
-STANDS = {Side.PRIMARY: Event.PRIMARY_STANDS, Side.PAIR: Event.PAIR_STANDS}
+MARKED_READY = {Side.PRIMARY: Event.PRIMARY_MARKED_READY, Side.PAIR: Event.PAIR_MARKED_READY}
 LOST = {Side.PRIMARY: Event.PRIMARY_LOST, Side.PAIR: Event.PAIR_LOST}
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the state depends on: which ends have joined, and which stand toward what the record says."""
+    """The facts of a record that decide its state: which ends have joined, and which are ready."""
 
     primary_joined: bool
     pair_joined: bool
@@ -47,7 +46,7 @@ class Facts:
     pair_ready: bool
 
     @property
-    def both_stand(self) -> bool:
+    def both_ready(self) -> bool:
         return self.primary_ready and self.pair_ready
 
 
@@ -61,7 +60,7 @@ def facts_of(link: Link) -> Facts:
 
 
 def derive(link: Link) -> State:
-    """The state that a record's facts amount to."""
+    """The state of a record, derived from its facts."""
     if link.primary.sandbox is None:
         return State.PENDING
     if link.pair.sandbox is None:
@@ -71,7 +70,7 @@ def derive(link: Link) -> State:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table. `when` and `unless` name a property of Facts, as they are after the event."""
+    """One row of the table. `when` and `unless` name a property of Facts, which hold after the event."""
 
     source: State
     event: Event
@@ -83,21 +82,21 @@ class Row:
 PENDING, PRIMARY_READY, PAIR_READY, LINKED = State.PENDING, State.PRIMARY_READY, State.PAIR_READY, State.LINKED
 
 TABLE: tuple[Row, ...] = (
-    # The way there. A pair that was first is only noted; it counts once the primary has joined.
+    # Forward. A pair that joins first changes no state until the primary has joined.
     Row(PENDING, Event.PAIR_JOINED, PENDING),
     Row(PENDING, Event.PRIMARY_JOINED, PRIMARY_READY),
     Row(PRIMARY_READY, Event.PAIR_JOINED, PAIR_READY),
-    Row(PAIR_READY, Event.PRIMARY_STANDS, LINKED, when="both_stand"),
-    Row(PAIR_READY, Event.PRIMARY_STANDS, PAIR_READY, unless="both_stand"),
-    Row(PAIR_READY, Event.PAIR_STANDS, LINKED, when="both_stand"),
-    Row(PAIR_READY, Event.PAIR_STANDS, PAIR_READY, unless="both_stand"),
-    # A new sandbox in the old one's place.
+    Row(PAIR_READY, Event.PRIMARY_MARKED_READY, LINKED, when="both_ready"),
+    Row(PAIR_READY, Event.PRIMARY_MARKED_READY, PAIR_READY, unless="both_ready"),
+    Row(PAIR_READY, Event.PAIR_MARKED_READY, LINKED, when="both_ready"),
+    Row(PAIR_READY, Event.PAIR_MARKED_READY, PAIR_READY, unless="both_ready"),
+    # A new sandbox replaces the old one.
     Row(PRIMARY_READY, Event.PRIMARY_JOINED, PRIMARY_READY),
     Row(PAIR_READY, Event.PRIMARY_JOINED, PAIR_READY),
     Row(PAIR_READY, Event.PAIR_JOINED, PAIR_READY),
     Row(LINKED, Event.PRIMARY_JOINED, PAIR_READY),
     Row(LINKED, Event.PAIR_JOINED, PAIR_READY),
-    # The ways back.
+    # Backward.
     Row(PENDING, Event.PAIR_LEFT, PENDING),
     Row(PRIMARY_READY, Event.PRIMARY_LEFT, PENDING),
     Row(PAIR_READY, Event.PRIMARY_LEFT, PENDING),
@@ -111,21 +110,26 @@ TABLE: tuple[Row, ...] = (
 )
 
 
-class _Pairing:
-    """The machine's model for one decision: the facts its guards look at, and the state it is driven to."""
+class _Decision:
+    """The machine's model for one decision. The guards of the table read their values from `facts`."""
 
-    state: State
-    trigger: Callable[[str], bool]
+    __slots__ = ("facts", "state")
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, state: State, facts: Facts) -> None:
+        self.state: str = state.value
         self.facts = facts
 
-    def both_stand(self) -> bool:
-        return self.facts.both_stand
+    @property
+    def both_ready(self) -> bool:
+        return self.facts.both_ready
 
 
-def _machine(model: _Pairing, state: State) -> Machine:
-    transitions = [
+# The machine has no model of its own and keeps no state: each decision brings its model, so threads share the machine.
+_MACHINE = Machine(
+    model=None,
+    states=[state.value for state in State],
+    initial=None,
+    transitions=[
         {
             "trigger": row.event.value,
             "source": row.source.value,
@@ -134,36 +138,30 @@ def _machine(model: _Pairing, state: State) -> Machine:
             "unless": row.unless,
         }
         for row in TABLE
-    ]
-    return Machine(
-        model=model,
-        states=[state.value for state in State],
-        initial=state.value,
-        transitions=transitions,
-        auto_transitions=False,
-        send_event=False,
-    )
+    ],
+    auto_transitions=False,
+    send_event=False,
+)
 
 
-@cache  # of few arguments a function, and half a millisecond for a machine
+@cache  # a decision takes some 30 µs, and its arguments have few values
 def advance(state: State, event: Event, facts: Facts) -> State:
-    """The state that `event` leads to from `state`, `facts` being what holds once it has happened.
+    """The state after `event` in `state`. `facts` hold after the event.
 
-    Raises IllegalTransitionError where the table has no such row.
+    Raises IllegalTransitionError if the table has no such row.
     """
-    model = _Pairing(facts)
-    _machine(model, state)
+    decision = _Decision(state, facts)
     try:
-        moved = model.trigger(event.value)
-    except MachineError as refusal:
-        raise IllegalTransitionError(f"cannot apply {event} to a link that is {state}: no such transition") from refusal
+        moved = _MACHINE.events[event.value].trigger(decision)
+    except MachineError as cause:
+        raise IllegalTransitionError(f"cannot apply {event} to a link that is {state}: no such transition") from cause
     if not moved:
         raise IllegalTransitionError(f"cannot apply {event} to a link that is {state}: its facts are {facts}")
-    return State(model.state)
+    return State(decision.state)
 
 
 def diagram() -> str:
-    """The table as a Mermaid state diagram, one arrow for each pair of states that an event connects."""
+    """The table as a Mermaid state diagram, with one arrow for each pair of connected states."""
     arrows: dict[tuple[State, State], list[str]] = {}
     for row in TABLE:
         guard = f" [{row.when}]" if row.when else f" [not {row.unless}]" if row.unless else ""

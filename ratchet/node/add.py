@@ -10,14 +10,15 @@ from typing import Any
 
 from ratchet import datapath
 from ratchet.cni import delegate
-from ratchet.cni.delegation import prepare
+from ratchet.cni.delegation import Delegation, prepare
 from ratchet.cni.execute import find_plugin
 from ratchet.cni.result import Interface, IPConfig, Result, Route
 from ratchet.core import endpoint_spec
 from ratchet.core.intent import asks_for_links, wait_of
 from ratchet.core.interface import Device
-from ratchet.core.model import End, Pod
-from ratchet.core.plan import Attempt
+from ratchet.core.model import End
+from ratchet.core.plan import Attempt, Underlay
+from ratchet.core.pod import Pod
 from ratchet.errors import (
     AlreadyAddedError,
     DelegateError,
@@ -73,22 +74,21 @@ def _without_links(call: Call, pod: Pod | None) -> Result:
             f"cannot add {who}: it asks for no links and the configuration has no delegate",
             details='add the key "delegate" with the configuration of the plugin for all other pods',
         )
-    entry = _with_intended(call, entry, call.network.delegate)
+    entry = replace(entry, delegations=_intended(call, call.network.delegate))
     _begin(call, entry)
     try:
         result = _base(call, entry, call.network.delegate)
         _refuse_deleted(call)
     except BaseException as error:
-        _take_back(call, entry, error)
+        _undo_failed(call, entry, error)
         raise
     return result
 
 
 def _with_links(call: Call, records: Records, pod: Pod, began: float) -> Result:
     if not pod.node:
-        raise PodMissingError(f"cannot link pod {pod.ref}: as the API has it, it is on no node")
-    site = call.site(records, pod.node)
-    cookie = datapath.netns_cookie(call.arguments.netns)
+        raise PodMissingError(f"cannot link pod {pod.ref}: the API has it on no node")
+    underlay = call.node_underlay(records, pod.node)
     entry = SandboxEntry(
         call.attachment,
         call.arguments.netns,
@@ -96,36 +96,59 @@ def _with_links(call: Call, records: Records, pod: Pod, began: float) -> Result:
         asks=True,
         began=call.began,
         underlay=call.underlay,
-        cookie=cookie,
+        cookie=datapath.netns_cookie(call.arguments.netns),
     )
     requested = wait_of(pod)
     seconds = call.wait if requested is None else requested
     until = began + seconds
-    naming = LinkSelection.look(records, pod, {call.arguments.ifname}, min(seconds, TOPOLOGIES_SECONDS), until)
-    wanted = held_ends(records, pod, naming.ends)
-    config = call.network.boot_network or call.network.delegate
-    intended = _with_intended(call, entry, config)
+    selection = LinkSelection.look(records, pod, {call.arguments.ifname}, min(seconds, TOPOLOGIES_SECONDS), until)
+    wanted = held_ends(records, pod, selection.ends)
+    delegations = _intended(call, _delegate(call))
     with call.journal.sandbox_lock(call.arguments.container_id):
         entry = replace(entry, ends=_reserved(call, wanted))
         _begin(call, entry)
     try:
-        ends = naming.wait(require=call.require)
-        if ends != naming.ends:
-            with call.journal.sandbox_lock(call.arguments.container_id):
-                entry = replace(entry, ends=_reserved(call, held_ends(records, pod, ends)))
-                _note(call, entry)
-        sandbox = site.sandbox(call.arguments.container_id, pod.ref, call.arguments.netns, cookie)
-        attempts = [Attempt(end.wanted, end.side, sandbox, end.index) for end in entry.ends]
-        intended = replace(intended, ends=entry.ends)
-        if intended != entry:
-            _note(call, intended)
-        result = _base(call, intended, config)
-        joined = link_all(call.reconciler(records), attempts, site, until, require=call.require)
-        _refuse_deleted(call)
-        return result.extended(*_link_ports(call, attempts, joined))
+        ends = selection.wait(require=call.require)
+        if ends != selection.ends:
+            entry = _with_ends(call, entry, held_ends(records, pod, ends))
+        return _linked(call, records, entry, delegations, underlay, until)
     except BaseException as error:
-        _take_back(call, entry, error)
+        _undo_failed(call, entry, error)
         raise
+
+
+def _linked(
+    call: Call,
+    records: Records,
+    entry: SandboxEntry,
+    delegations: tuple[Delegation, ...],
+    underlay: Underlay,
+    until: float,
+) -> Result:
+    """Run the delegate, then join the ends of the entry."""
+    assert entry.pod is not None  # noqa: S101  # an entry with ends has a pod
+    sandbox = underlay.sandbox(call.arguments.container_id, entry.pod, call.arguments.netns, entry.cookie)
+    attempts = [Attempt(end.wanted, end.side, sandbox, end.index) for end in entry.ends]
+    intended = replace(entry, delegations=delegations)
+    if intended != entry:
+        _note(call, intended)
+    result = _base(call, intended, _delegate(call))
+    joined = link_all(call.reconciler(records), attempts, underlay, until, require=call.require)
+    _refuse_deleted(call)
+    return result.extended(*_link_ports(call, attempts, joined))
+
+
+def _delegate(call: Call) -> Mapping[str, Any] | None:
+    """The configuration of the delegate for a pod with links, if there is one."""
+    return call.network.boot_network or call.network.delegate
+
+
+def _with_ends(call: Call, entry: SandboxEntry, wanted: list[HeldEnd]) -> SandboxEntry:
+    """The entry with the ends that it can take of those wanted, as written to the journal."""
+    with call.journal.sandbox_lock(call.arguments.container_id):
+        entry = replace(entry, ends=_reserved(call, wanted))
+        _note(call, entry)
+    return entry
 
 
 def _reserved(call: Call, wanted: list[HeldEnd]) -> tuple[HeldEnd, ...]:
@@ -150,7 +173,7 @@ def _begin(call: Call, entry: SandboxEntry) -> None:
 
 
 def _note(call: Call, entry: SandboxEntry) -> None:
-    call.refuse_followed()
+    call.refuse_superseded()
     call.journal.write(entry)
 
 
@@ -161,31 +184,31 @@ def _added_before(call: Call) -> AlreadyAddedError:
     )
 
 
-def _take_back(call: Call, entry: SandboxEntry, error: BaseException) -> None:
+def _undo_failed(call: Call, entry: SandboxEntry, error: BaseException) -> None:
     """Undo a failed ADD. What cannot be undone stays in the journal for the DEL that follows."""
     if isinstance(error, FollowedError):
-        log.warning("nothing is taken back, for DEL has done that: %s", error)
+        log.warning("nothing removed, DEL has done it cause=%s", error)
         return
-    log.warning("taking back what was made: %s", error)
+    log.warning("ADD failed, undoing it cause=%s", error)
     noted = call.journal.read(call.attachment) or entry
     try:
         undo(call, noted, "ADD failed")
     except DelegateError as failure:
-        log.error("left to DEL: %s", failure)
+        log.error("undo incomplete, left to DEL cause=%s", failure)
         call.journal.write(replace(noted, asks=False))
 
 
-def _with_intended(call: Call, entry: SandboxEntry, config: Mapping[str, Any] | None) -> SandboxEntry:
-    """The entry with the configuration that the delegate is about to receive, if there is a delegate.
+def _intended(call: Call, config: Mapping[str, Any] | None) -> tuple[Delegation, ...]:
+    """The configuration that the delegate is about to receive, if there is a delegate.
 
-    If ADD fails or is killed, DEL uses this configuration to undo what the delegate did. Raises DelegateError if the
-    plugin does not exist.
+    If ADD fails or is killed, DEL uses it to undo what the delegate did. Raises DelegateError if the plugin does not
+    exist.
     """
     if config is None:
-        return entry
+        return ()
     intended = prepare(config, call.network)
     find_plugin(intended.type, call.arguments.path, call.arguments.root)
-    return replace(entry, delegations=(intended,))
+    return (intended,)
 
 
 def _base(call: Call, entry: SandboxEntry, config: Mapping[str, Any] | None) -> Result:
@@ -204,8 +227,8 @@ def _link_ports(
     interfaces: list[Interface] = []
     ips: list[IPConfig] = []
     routes: list[Route] = []
-    for attempt, (end, standing) in zip(attempts, ends, strict=True):
-        device = standing or datapath.observe_port(attempt.location, end.ifname)
+    for attempt, (end, observed) in zip(attempts, ends, strict=True):
+        device = observed or datapath.observe_port(attempt.location, end.ifname)
         if device is not None:  # else the peer has not joined
             ips += [IPConfig(str(address), interface=len(interfaces)) for address in end.addresses]
             interfaces.append(Interface(end.ifname, device.mac, call.arguments.netns, device.mtu))
@@ -219,7 +242,7 @@ def _result_route(route: endpoint_spec.Route) -> Route:
 
 
 def _refuse_deleted(call: Call) -> None:
-    call.refuse_followed()
+    call.refuse_superseded()
     if call.is_deleted():
         raise SupersededError(
             f"cannot add {call.arguments.ifname} to container {call.arguments.container_id}: "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
@@ -23,12 +23,14 @@ from ratchet.core.intent import (
     wanted_links,
 )
 from ratchet.core.interface import Device
-from ratchet.core.model import End, Link, Pod, Side
+from ratchet.core.model import End, Link, Side
 from ratchet.core.plan import Attempt, Underlay
+from ratchet.core.pod import Pod
 from ratchet.errors import InvalidIntentError, PeerMissingError, SupersededError
 from ratchet.node.concurrency import map_concurrently
+from ratchet.node.endpoint_progress import EndpointResult
 from ratchet.node.journal import HeldEnd
-from ratchet.node.reconciler import EndpointResult, Reconciler
+from ratchet.node.reconciler import Reconciler
 from ratchet.store.records import Records
 
 log = logging.getLogger(__name__)
@@ -95,7 +97,7 @@ class LinkSelection:
             return self.ends
         if usurper := self._wanted.superseding(pod):
             raise SupersededError(f"cannot link pod {pod.ref}: pod {usurper.ref} is newer and goes by the same name")
-        log.info("pod %s waits to be named as the pair of a link", pod.ref)
+        log.info("waiting for a declaration that names the pod pod=%s", pod.ref)
         for wanted in self._changes:
             if ends := list(wanted.ends_of(pod)):
                 return ends
@@ -105,7 +107,7 @@ class LinkSelection:
 
 
 def link_all(
-    reconciler: Reconciler, attempts: Sequence[Attempt], site: Underlay, until: float, *, require: bool
+    reconciler: Reconciler, attempts: Sequence[Attempt], underlay: Underlay, until: float, *, require: bool
 ) -> list[tuple[End, Device | None]]:
     """Reconcile all ends until they are up or `until` (monotonic seconds) is past.
 
@@ -118,36 +120,54 @@ def link_all(
     """
     if not attempts:
         return []
-    settle = partial(_settle_each, reconciler, site)
-    later = [one for one in attempts if reconciler.records.is_created_by_peer(one.wanted, one.side, site.node)]
+    later = [one for one in attempts if reconciler.records.is_created_by_peer(one.wanted, one.side, underlay.node)]
     # All ends join before any wait: two pods that each wait for the other's first link would never stop waiting.
     left = {one.name for one in later}
-    settled = settle([one for one in attempts if one.name not in left], joined=False)
+    settled = _settle_each(reconciler, underlay, [one for one in attempts if one.name not in left], joined=False)
     if later:
         _await_records(reconciler.records, later)
-        settled |= settle(later, joined=False)
-    mine = {one.name: one for one in attempts}
-    waiting = {name for name, end in settled.items() if not end.is_up}
-    if waiting:
-        version = min((end.record.resource_version for end in settled.values()), key=_age_of_version)
-        pod = attempts[0].sandbox.pod
-        changes = reconciler.records.names_of_changed_links(pod.namespace, pod.name, mine.keys(), version, until)
-        for names in changes:
-            # Ends that are up are included: until ADD ends, nothing else reconciles them when their peers change.
-            changed = [
-                one
-                for one in mine.values()
-                if (names is None or one.name in names) and reconciler.records.has_changed(settled[one.name].record)
-            ]
-            settled |= settle(changed, joined=True)
-            before, waiting = waiting, {name for name, end in settled.items() if not end.is_up}
-            for name in before - waiting:
-                log.info("link %s stands at its %s", name, mine[name].side)
-            if not waiting:
-                break
+        settled |= _settle_each(reconciler, underlay, later, joined=False)
+    waiting = _reconcile_until_up(reconciler, underlay, attempts, settled, until)
     if waiting and require:
         raise _peers_missing(reconciler.records, [one for one in attempts if one.name in waiting])
     return [(_own_end(one, settled[one.name].record), settled[one.name].device) for one in attempts]
+
+
+def _reconcile_until_up(
+    reconciler: Reconciler,
+    underlay: Underlay,
+    attempts: Sequence[Attempt],
+    settled: dict[str, EndpointResult],
+    until: float,
+) -> set[str]:
+    """Reconcile ends whose records change, until all are up or `until` is past.
+
+    Updates `settled`, and returns the names of the links that still wait.
+    """
+    waiting = _not_up(settled)
+    if not waiting:
+        return waiting
+    records, mine = reconciler.records, {one.name: one for one in attempts}
+    version = min((end.record.resource_version for end in settled.values()), key=_age_of_version)
+    pod = attempts[0].sandbox.pod
+    for names in records.names_of_changed_links(pod.namespace, pod.name, mine.keys(), version, until):
+        # Ends that are up are included: until ADD ends, nothing else reconciles them when their peers change.
+        changed = [
+            one
+            for one in mine.values()
+            if (names is None or one.name in names) and records.has_changed(settled[one.name].record)
+        ]
+        settled |= _settle_each(reconciler, underlay, changed, joined=True)
+        before, waiting = waiting, _not_up(settled)
+        for name in before - waiting:
+            log.info("end is up link=%s side=%s", name, mine[name].side)
+        if not waiting:
+            break
+    return waiting
+
+
+def _not_up(settled: Mapping[str, EndpointResult]) -> set[str]:
+    return {name for name, end in settled.items() if not end.is_up}
 
 
 def _await_records(records: Records, attempts: Sequence[Attempt]) -> None:
@@ -162,13 +182,13 @@ def _await_records(records: Records, attempts: Sequence[Attempt]) -> None:
 
 
 def _settle_each(
-    reconciler: Reconciler, site: Underlay, attempts: Sequence[Attempt], *, joined: bool
+    reconciler: Reconciler, underlay: Underlay, attempts: Sequence[Attempt], *, joined: bool
 ) -> dict[str, EndpointResult]:
     """Reconcile several ends concurrently, because each mostly waits for the API. Returns results by link.
 
     Raises only after all work on the ends has stopped.
     """
-    ends = map_concurrently(lambda one: reconciler.settle(one, site, joined=joined), attempts)
+    ends = map_concurrently(lambda one: reconciler.settle(one, underlay, joined=joined), attempts)
     return {one.name: end for one, end in zip(attempts, ends, strict=True)}
 
 
@@ -188,7 +208,7 @@ def _unnamed(pod: Pod, refused: Collection[InvalidIntentError]) -> PeerMissingEr
     return PeerMissingError(
         f"cannot link pod {pod.ref}: nothing in its namespace names it: no {PAIR_NAME}, no {LINKS}, no topology",
         details="; ".join(str(error) for error in refused)[:1000]
-        or f"create what names it, or take {PRIMARY} off it so that it does not wait",
+        or f"declare a link that names it, or remove {PRIMARY}, so that it does not wait",
     )
 
 
@@ -197,11 +217,11 @@ def _complain(pod: Pod, wanted: Wanted) -> None:
     if refusal := wanted.refused.get(pod.ref.uid):
         raise refusal.with_traceback(None)  # one exception object is raised many times
     for key in unknown_settings(pod):
-        log.warning("pod %s has the label or annotation %s, which means nothing to ratchet", pod.ref, key)
+        log.warning("unknown label or annotation ignored pod=%s key=%s", pod.ref, key)
     if setting(pod, PAIR_NAME) is not None and not is_primary(pod):
-        log.warning('pod %s has %s and not %s: "true": it declares no link', pod.ref, PAIR_NAME, PRIMARY)
+        log.warning('%s ignored, because %s is not "true" pod=%s', PAIR_NAME, PRIMARY, pod.ref)
     for refusal in wanted.refused.values():
-        log.warning("a link of another pod of the namespace was refused: %s", refusal)
+        log.warning("declaration of another pod refused cause=%s", refusal)
 
 
 def _peers_missing(records: Records, waiting: Sequence[Attempt]) -> PeerMissingError:
@@ -211,6 +231,6 @@ def _peers_missing(records: Records, waiting: Sequence[Attempt]) -> PeerMissingE
     for attempt, peer in zip(waiting, peers, strict=True):
         missing.append(f"pod {peer.name} ({attempt.name}): {absence(peer.name, pods, peer.ifname)}")
     return PeerMissingError(
-        f"cannot link pod {waiting[0].sandbox.pod}: its peer has not come: {'; '.join(missing)}",
-        details="the runtime will try again; `ratchet links` shows what each link waits for",
+        f"cannot link pod {waiting[0].sandbox.pod}: its peer has not joined: {'; '.join(missing)}",
+        details="the runtime will retry; `ratchet links` shows what each link waits for",
     )

@@ -9,8 +9,8 @@ from typing import Any
 from ratchet import datapath
 from ratchet.cni.arguments import Arguments, Command
 from ratchet.cni.config import NetworkConfig
-from ratchet.core.model import Pod
 from ratchet.core.plan import Underlay
+from ratchet.core.pod import Pod
 from ratchet.errors import FollowedError, InvalidEnvironmentError, NamespaceGoneError, PodMissingError
 from ratchet.node.journal import Attachment, Journal
 from ratchet.node.reconciler import Reconciler
@@ -21,7 +21,7 @@ from ratchet.store.records import Records
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The input of a CNI command.
+    """The input of a CNI command, and the guard of its sandbox (`SandboxGuard`).
 
     `connect` returns the API's records; its argument is the longest wait for the API in seconds. `began` is when the
     runtime called, in seconds since boot.
@@ -84,12 +84,12 @@ class Call:
     def is_deleted(self) -> bool:
         return self.journal.is_buried(self.attachment, self.began)
 
-    def refuse_followed(self) -> None:
+    def refuse_superseded(self) -> None:
         """Raise FollowedError if another ADD of the same attachment has begun since, after a DEL."""
         if any(entry.began > self.began for entry in self.journal.to_delete(self.attachment)):
             raise FollowedError(
                 f"cannot add {self.arguments.ifname} to container {self.arguments.container_id}: "
-                "the runtime deleted it and added it anew meanwhile"
+                "the runtime deleted it and added it again meanwhile"
             )
 
     def refuse_unusable_netns(self) -> None:
@@ -104,24 +104,20 @@ class Call:
             raise InvalidEnvironmentError(f"cannot use CNI_NETNS: {cause}") from cause
 
     def reconciler(self, records: Records) -> Reconciler:
-        def is_deleted(_: str) -> bool:
-            self.refuse_followed()
-            return self.is_deleted()
-
-        return Reconciler(records, self.journal, is_deleted, self.verified)
+        return Reconciler(records, self.journal, self, self.verified)
 
     def pod(self, records: Records) -> Pod:
         """The pod that the runtime's arguments name. Raises PodMissingError."""
         namespace, name, uid = self.arguments.pod_namespace, self.arguments.pod_name, self.arguments.pod_uid
         pod = records.pod(namespace, name, uid)
         if pod is None:
-            raise PodMissingError(f"cannot find pod {namespace}/{name}: the API has none of that name")
+            raise PodMissingError(f"cannot find pod {namespace}/{name}: the API has no such pod")
         if uid and uid not in (pod.ref.uid, pod.ref.mirror):
             raise PodMissingError(
                 f"cannot find pod {namespace}/{name} with UID {uid}: it has been replaced by one with UID {pod.ref.uid}"
             )
         return pod
 
-    def site(self, records: Records, node: str) -> Underlay:
+    def node_underlay(self, records: Records, node: str) -> Underlay:
         """The underlay of this node. Raises InvalidConfigError if the configured parent does not exist."""
         return self.find_underlay(self.underlay, node, records)

@@ -44,7 +44,7 @@ def _check_links(call: Call, entry: SandboxEntry) -> None:
     records = call.connect(API_SECONDS)
     found = [fault for end in entry.ends for fault in _faults(call, records, entry, end)]
     if found:
-        raise CheckFailedError(f"cannot vouch for the links of pod {entry.pod}: {'; '.join(found)}")
+        raise CheckFailedError(f"link check failed for pod {entry.pod}: {'; '.join(found)}")
 
 
 def _faults(call: Call, records: Records, entry: SandboxEntry, end: HeldEnd) -> tuple[str, ...]:
@@ -59,7 +59,7 @@ def _faults(call: Call, records: Records, entry: SandboxEntry, end: HeldEnd) -> 
     if record.kind is Kind.VETH and there is None:
         return (f"{end.link}: its peer's sandbox {peer.container_id} is not in this node's journal",)
     try:
-        wire = wire_of(record, side, call.site(records, sandbox.node), entry.location(end), there)
+        wire = wire_of(record, side, call.node_underlay(records, sandbox.node), entry.location(end), there)
         observed = datapath.observe(wire)
         if isinstance(wire, VxlanWire) and observed.near is not None:
             # Carrier follows the peer, which may just have joined or left.

@@ -38,7 +38,9 @@ def _delete_unknown(call: Call) -> list[RatchetError]:
         attachment = entry.attachment
         if attachment.network != call.network.name or (attachment.container_id, attachment.ifname) in valid:
             continue
-        log.info("removing %s of container %s: no DEL came", attachment.ifname, attachment.container_id)
+        log.info(
+            "removing attachment without DEL container=%s interface=%s", attachment.container_id, attachment.ifname
+        )
         try:
             delete_attachment(call.deleting(attachment, entry.netns))
         except RatchetError as error:

@@ -17,7 +17,8 @@ from ratchet.errors import ApiUnavailableError, DelegateError, RatchetError
 from ratchet.node.call import Call
 from ratchet.node.concurrency import map_concurrently
 from ratchet.node.journal import HeldEnd, SandboxEntry, boot_id
-from ratchet.node.reconciler import taking_down
+from ratchet.node.record_writer import RecordWriter
+from ratchet.node.teardown import taking_down
 from ratchet.store.records import Records
 
 log = logging.getLogger(__name__)
@@ -54,9 +55,9 @@ def delete_attachment(call: Call) -> None:
 
 def _delete_entry(call: Call, entry: SandboxEntry) -> None:
     if entry.attachment != call.attachment:
-        log.info("DEL falls back to another network name: network=%s", entry.attachment.network)
+        log.info("DEL falls back to another network name network=%s", entry.attachment.network)
     if entry.boot == boot_id() and entry.began > call.began:
-        log.warning("nothing is taken back: the runtime has added it anew since it called")
+        log.warning("nothing removed, the runtime has added the attachment again since this DEL")
     else:
         undo(call, entry, "the sandbox was deleted")
 
@@ -72,14 +73,14 @@ def undo(call: Call, entry: SandboxEntry, reason: str) -> None:
     try:
         call.journal.forget(entry.attachment)
     except RatchetError as error:
-        log.error("what ADD noted stays on disk: %s", error)
+        log.error("journal entry not removed cause=%s", error)
 
 
 def _bury(call: Call) -> bool:
     try:
         return call.journal.bury(call.attachment, call.began)
     except RatchetError as error:
-        log.error("an ADD that still runs will not learn of this DEL: %s", error)
+        log.error("tombstone not written, a running ADD will not see this DEL cause=%s", error)
         return False
 
 
@@ -87,7 +88,7 @@ def _to_delete(call: Call) -> list[SandboxEntry]:
     try:
         return call.journal.to_delete(call.attachment)
     except RatchetError as error:
-        log.error("cannot find entries under other network names, they are left to `ratchet gc`: %s", error)
+        log.error("entries under other network names not read, left to `ratchet gc` cause=%s", error)
         return []
 
 
@@ -102,13 +103,13 @@ def _leave_links(call: Call, entry: SandboxEntry, reason: str) -> None:
             with call.journal.lock(end.link), removing:
                 if records is None or away.is_set():
                     return
-                call.reconciler(records).leave(end.link, container_id, reason)
-            log.info("left link %s: %s", end.link, reason)
+                RecordWriter(records).leave(end.link, container_id, reason)
+            log.info("link left link=%s reason=%r", end.link, reason)
         except ApiUnavailableError as error:
-            log.error("the record of %s, and what follows, is left to the agent or `ratchet gc`: %s", end.link, error)
+            log.error("this and later records left to the agent or `ratchet gc` link=%s cause=%s", end.link, error)
             away.set()  # each further call to an API server that is down would time out too
         except RatchetError as error:
-            log.error("the end of %s is left to the agent or `ratchet gc`: %s", end.link, error)
+            log.error("end left to the agent or `ratchet gc` link=%s cause=%s", end.link, error)
 
     map_concurrently(leave, entry.ends)
 
@@ -117,7 +118,7 @@ def _connected(call: Call) -> Records | None:
     try:
         return call.connect(API_SECONDS)
     except RatchetError as error:
-        log.warning("the records of its links are left to the agent or `ratchet gc`: %s", error)
+        log.warning("records left to the agent or `ratchet gc` cause=%s", error)
         return None
 
 
@@ -126,8 +127,8 @@ def _delete_delegations(call: Call, delegations: Sequence[Delegation]) -> None:
     failures = []
     for delegation in reversed(delegations):
         try:
-            if said := delegate.delete(delegation, call.arguments):
-                log.info("delegate %s: %s", delegation.type, said)
+            if message := delegate.delete(delegation, call.arguments):
+                log.info("delegate reported type=%s message=%r", delegation.type, message)
         except DelegateError as error:
             log.error("%s", error)
             failures.append(error)

@@ -9,7 +9,8 @@ from typing import Any
 
 from ratchet.cni.config import DEFAULT_VXLAN_PORT
 from ratchet.cni.delegation import Delegation
-from ratchet.core.model import Link, Location, PodRef, Side
+from ratchet.core.model import Link, Location, Side
+from ratchet.core.pod import PodRef
 from ratchet.errors import MalformedRecordError
 from ratchet.node.underlay import UnderlayConfig
 from ratchet.store.codec import decode_link, encode_link

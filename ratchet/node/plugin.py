@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
 import sys
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -16,7 +14,7 @@ from ratchet.cni.arguments import Arguments
 from ratchet.cni.config import DEFAULT_STATE_DIR, NetworkConfig
 from ratchet.errors import TryAgainError
 from ratchet.node.logs import configure
-from ratchet.node.response import log_keys, respond
+from ratchet.node.response import encode, failure, log_keys, parse, version
 
 log = logging.getLogger(__name__)
 
@@ -40,19 +38,23 @@ def main(kubeconfig: str | None = None, state_dir: str | None = None) -> int:
 
     `kubeconfig` and `state_dir` are the values that the installer recorded; keys of the configuration override them.
     """
-    stdout = _stdout_for_the_answer_alone()
+    stdout = _reserve_stdout()
     stdin = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
     signal.signal(signal.SIGTERM, _stopped)
-    status, result = respond(os.environ, stdin, partial(_serve, kubeconfig, state_dir))
-    if result is not None:
-        with os.fdopen(stdout, "w") as out:
-            json.dump(result, out)
-            out.write("\n")
+    result: dict[str, Any] | None
+    try:
+        arguments, network = parse(os.environ, stdin)
+        result = version(stdin) if network is None else _serve(arguments, network, kubeconfig, state_dir)
+        status = 0
+    except Exception as error:  # noqa: BLE001  # logged, and returned to the runtime
+        status, result = failure(error, stdin)
+    with os.fdopen(stdout, "wb") as out:
+        out.write(encode(result))
     return status
 
 
 def _serve(
-    kubeconfig: str | None, state_dir: str | None, arguments: Arguments, network: NetworkConfig
+    arguments: Arguments, network: NetworkConfig, kubeconfig: str | None, state_dir: str | None
 ) -> dict[str, Any] | None:
     configure(network, arguments)
     log_keys(network)
@@ -70,7 +72,7 @@ def _serve(
         return Records(api, network.namespace, network.vni_range, VniAllocator(), use_topologies=network.topologies)
 
     if network.wait_policy == "proceed":
-        log.warning('"wait_policy": "proceed" is of no effect: nobody stays who could complete a link later')
+        log.warning('"wait_policy": "proceed" has no effect: without an agent, nothing can complete a link later')
     call = Call(
         arguments,
         network,
@@ -79,9 +81,9 @@ def _serve(
         began=process_began(),
         wait=WAIT_SECONDS if network.wait is None else network.wait,
     )
-    log.info("called")
+    log.info("%s received", arguments.command)
     result = dispatch(call)
-    log.info("done")
+    log.info("%s succeeded", arguments.command)
     return result
 
 
@@ -90,12 +92,12 @@ def _kubeconfig(named: str | None) -> str | None:
     return named or (KUBECONFIG if Path(KUBECONFIG).is_file() else None)
 
 
-def _stdout_for_the_answer_alone() -> int:
+def _reserve_stdout() -> int:
     """Reserve stdout for the result and return its descriptor. All other output now goes to stderr."""
-    answer = os.dup(1)
+    stdout = os.dup(1)
     os.dup2(2, 1)
-    return answer
+    return stdout
 
 
 def _stopped(number: int, _frame: FrameType | None) -> NoReturn:
-    raise TryAgainError(f"cannot finish: the plugin was sent {signal.Signals(number).name}")
+    raise TryAgainError(f"cannot finish the call: the plugin received {signal.Signals(number).name}")

@@ -1,9 +1,10 @@
-"""The response to a CNI call: decode the runtime's input, serve it, encode the result or the error."""
+"""CNI calls as the runtime makes them: parse the input of a call, encode its result or its error."""
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ratchet.cni.answer import answer_version, asked_version, error_json, version_json
@@ -13,31 +14,43 @@ from ratchet.errors import RatchetError
 
 log = logging.getLogger(__name__)
 
-Serve = Callable[[Arguments, NetworkConfig], dict[str, Any] | None]
+# The exit status of a call, and the JSON for its stdout; None: nothing.
+Response = tuple[int, dict[str, Any] | None]
 
 
-def respond(environ: Mapping[str, str], stdin: bytes, serve: Serve) -> tuple[int, dict[str, Any] | None]:
-    """Serve a call. Returns its exit status and the JSON for stdout (None: nothing).
+def parse(environ: Mapping[str, str], stdin: bytes) -> tuple[Arguments, NetworkConfig | None]:
+    """The arguments and the network configuration of a call. Raises RatchetError.
 
-    `serve` runs every command except VERSION.
+    VERSION has no network configuration: answer it with `version`.
     """
-    try:
-        arguments = read_arguments(environ)
-        if arguments.command is Command.VERSION:
-            return 0, version_json(asked_version(stdin))
-        return 0, serve(arguments, read_config(stdin, arguments.command))
-    except RatchetError as error:
+    arguments = read_arguments(environ)
+    return arguments, None if arguments.command is Command.VERSION else read_config(stdin, arguments.command)
+
+
+def version(stdin: bytes) -> dict[str, Any]:
+    """The result of VERSION."""
+    return version_json(asked_version(stdin))
+
+
+def failure(error: Exception, stdin: bytes) -> Response:
+    """Log the error that ended a call, and return the response with it."""
+    if isinstance(error, RatchetError):
         log.error("%s%s", error, f" ({error.details})" if error.details else "")
-        return 1, error_json(error, answer_version(stdin))
-    except Exception as fault:  # without a CNI error on stdout, the runtime would not learn the reason
-        log.exception("a fault in ratchet")
-        bug = RatchetError(f"cannot serve the call: {type(fault).__name__}: {fault}", details="this is a bug")
-        return 1, error_json(bug, answer_version(stdin))
+    else:
+        log.error("a fault in ratchet", exc_info=error)
+        # Without a CNI error on stdout, the runtime would not learn the reason.
+        error = RatchetError(f"cannot serve the call: {type(error).__name__}: {error}", details="this is a bug")
+    return 1, error_json(error, answer_version(stdin))
+
+
+def encode(result: dict[str, Any] | None) -> bytes:
+    """A result or an error as the runtime reads it from stdout."""
+    return b"" if result is None else json.dumps(result).encode() + b"\n"
 
 
 def log_keys(network: NetworkConfig) -> None:
     """Log the keys of a network configuration that Ratchet ignores."""
     if network.ignored:
-        log.info("ignored keys of 2017, which mean nothing any more: %s", ", ".join(network.ignored))
+        log.info("keys of 2017 ignored keys=%s", ", ".join(network.ignored))
     if network.unknown:
-        log.warning("unknown keys in the network configuration: %s", ", ".join(network.unknown))
+        log.warning("unknown keys in the network configuration keys=%s", ", ".join(network.unknown))

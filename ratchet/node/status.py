@@ -18,7 +18,7 @@ def status(call: Call) -> None:
         records = call.connect(API_SECONDS)
         records.ready()
         if call.node or call.network.parent_interface or call.network.parent_address:
-            call.site(records, call.node)
+            call.node_underlay(records, call.node)
     except RatchetError as cause:
         raise UnavailableError(f"cannot serve ADD: {cause}", details=cause.details) from cause
     for config in call.delegates():

@@ -9,11 +9,11 @@ from ratchet.core.plan import Underlay
 
 
 @dataclass(frozen=True, slots=True)
-class _By:
+class _Basis:
     """The basis on which an end was verified: the version of its link's record, and the node's underlay."""
 
     version: str
-    site: Underlay
+    underlay: Underlay
 
 
 class VerifiedEnds:
@@ -24,19 +24,19 @@ class VerifiedEnds:
     """
 
     def __init__(self) -> None:
-        self._by: dict[tuple[str, Side], _By] = {}
+        self._by: dict[tuple[str, Side], _Basis] = {}
 
-    def note(self, record: Link, side: Side, site: Underlay, *, up: bool) -> None:
+    def note(self, record: Link, side: Side, underlay: Underlay, *, up: bool) -> None:
         """Note whether an end is up, with its record as stored. For a vEth this covers both ends."""
         for one in (side, side.other) if record.kind is Kind.VETH else (side,):
             if up:
-                self._by[record.name, one] = _By(record.resource_version, site)
+                self._by[record.name, one] = _Basis(record.resource_version, underlay)
             else:
                 self._by.pop((record.name, one), None)
 
-    def is_current(self, record: Link, side: Side, site: Underlay) -> bool:
-        """Whether an end was verified against this version of the record and this underlay (`site`)."""
-        return self._by.get((record.name, side)) == _By(record.resource_version, site)
+    def is_current(self, record: Link, side: Side, underlay: Underlay) -> bool:
+        """Whether an end was verified against this version of the record and this underlay."""
+        return self._by.get((record.name, side)) == _Basis(record.resource_version, underlay)
 
     def forget(self, link: str) -> None:
         for side in Side:

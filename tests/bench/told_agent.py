@@ -24,8 +24,8 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
 from ratchet.agent import agent, logs, service, settings  # noqa: E402
-from ratchet.agent.frame import Reply  # noqa: E402
 from ratchet.node import concurrency  # noqa: E402
+from ratchet.node.response import Response  # noqa: E402
 from ratchet.store import apiserver  # noqa: E402
 
 
@@ -76,7 +76,7 @@ def tell_of_work(path: str) -> None:
         return acted
 
     for owner, name, wrapped in (
-        (service.CallService, "_answered", without_asking),
+        (service.CallService, "_serve", without_asking),
         (concurrency.Work, "help", without_asking),
         (apiserver.ApiServer, "_retried", counted),
     ):
@@ -93,20 +93,20 @@ class Profiled:
         self._sum: pstats.Stats | None = None
 
     def install(self) -> None:
-        plain = service.CallService._answered
+        plain = service.CallService._serve
 
-        def answered(*arguments: Any) -> Reply:
+        def served(*arguments: Any) -> Response:
             if not self._wanted.exists() or not self._one.acquire(blocking=False):
                 return plain(*arguments)
             try:
                 profile = cProfile.Profile()
-                answer: Reply = profile.runcall(plain, *arguments)
+                response: Response = profile.runcall(plain, *arguments)
                 self._sum = self._sum.add(profile) if self._sum else pstats.Stats(profile)
-                return answer
+                return response
             finally:
                 self._one.release()
 
-        setattr(service.CallService, "_answered", answered)  # noqa: B010  # what is patched is not ours to type
+        setattr(service.CallService, "_serve", served)  # noqa: B010  # what is patched is not ours to type
 
     def write(self) -> None:
         if self._sum is not None:

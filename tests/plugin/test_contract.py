@@ -543,10 +543,10 @@ def test_the_log_goes_to_stderr_and_to_a_file(cluster: Cluster, tmp_path: Path) 
     assert all(f"ADD pod=default/plain sandbox={plain.container_id[:13]}: " in line for line in lines)
     told = [line for line in lines if "ignored" in line]
     assert len(told) == 1
-    assert told[0].endswith("any more: etcd_host, etcd_port, child_path, use_labels, cniDir")
+    assert told[0].endswith("ignored keys=etcd_host, etcd_port, child_path, use_labels, cniDir")
     named = [line for line in lines if "unknown keys" in line]
     assert len(named) == 1
-    assert named[0].endswith("network configuration: colour, kubconfig")
+    assert named[0].endswith("network configuration keys=colour, kubconfig")
     assert_silent(cluster.a.call("DEL", plain, config={**config, "log_file": str(file), "log_level": "error"}))
     assert file.read_text() == answer.stderr
 

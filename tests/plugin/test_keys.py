@@ -187,7 +187,7 @@ def _wait_policy(cluster: Cluster, _: Path) -> None:
         else:
             answer = cluster.a.call("ADD", sandbox, config={**BASE, "wait": 0, "wait_policy": "proceed"})
             assert answer.json["code"] == 11
-            assert '"wait_policy": "proceed" is of no effect' in answer.stderr
+            assert '"wait_policy": "proceed" has no effect' in answer.stderr
 
 
 @effect_of("delegate")

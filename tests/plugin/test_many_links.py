@@ -163,7 +163,9 @@ def test_what_is_wrong_with_a_topology_is_told_to_its_pods(cluster: Cluster) -> 
     a, c = cluster.pod("a", ASKS, cluster.a), cluster.pod("c", ASKS, cluster.a)
     answer = cluster.a.add(a)
     assert answer.status == 1
-    assert answer.json["msg"].startswith('cannot link pod default/a: topology default/lab: line 2: mtu: "1" is no MTU')
+    assert answer.json["msg"].startswith(
+        'cannot link pod default/a: topology default/lab: line 2: mtu: invalid MTU "1"'
+    )
     assert cluster.a.add(c).status == 0, "it is no affair of this pod"
     cluster.delete_all((cluster.a, a), (cluster.a, c))
     cluster.assert_nothing_left()
@@ -180,7 +182,7 @@ def test_a_link_that_is_said_in_two_ways_is_refused_to_both_pods(cluster: Cluste
     for node, sandbox in ((cluster.a, a), (cluster.b, b)):
         answer = node.add(sandbox)
         assert answer.status == 1
-        assert f"{places} say different things of one link" in answer.json["msg"]
+        assert f"{places} declare one link differently" in answer.json["msg"]
     cluster.delete_all((cluster.a, a), (cluster.b, b))
     cluster.assert_nothing_left()
 

@@ -39,7 +39,9 @@ def assert_refused_intent(answer: CniResponse, *words: str) -> None:
 def assert_waits_to_be_named(cluster: Cluster, node: Kubelet, log: Path) -> None:
     agent = cluster.bed.agents.get(node.host.name)
     told = agent.log if agent else log
-    wait_for("the pair to wait", lambda: told.exists() and "waits to be named" in told.read_text())
+    wait_for(
+        "the pair to wait", lambda: told.exists() and "waiting for a declaration that names the pod" in told.read_text()
+    )
 
 
 @pytest.mark.parametrize("missing", ["absent", "unlabelled", "unscheduled", "unasked", "finished"])
@@ -168,7 +170,7 @@ def test_what_a_pod_may_not_ask_for_is_refused_by_name_of_pod_and_label(cluster:
         cluster.bed.delete_pod(sandbox.pod)
     own = cluster.primary(cluster.a)
     answer = cluster.a.add(own, config=SHORT, CNI_IFNAME="in1")
-    assert_refused_intent(answer, "ratchet.local_ifname", "in1 belongs to the runtime")
+    assert_refused_intent(answer, "ratchet.local_ifname", "interface name in1 is reserved for the runtime")
     assert [sent.path for sent in cluster.writes()] == []
 
 

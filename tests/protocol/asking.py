@@ -26,7 +26,17 @@ from ratchet.errors import (
     VniForeignError,
     VniInUseError,
 )
-from ratchet.node import add, attach, call, delete, reconciler, underlay
+from ratchet.node import (
+    add,
+    attach,
+    call,
+    delete,
+    endpoint_reconcile,
+    reconciler,
+    record_writer,
+    teardown,
+    underlay,
+)
 from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry
 from ratchet.store import listwatch, vni
 from ratchet.store.apiserver import (
@@ -293,11 +303,14 @@ def taken_away(parents: dict[str, Parent]) -> Iterator[None]:
     kernel = FakeKernel(parents)
     time = SimpleNamespace(monotonic=lambda: current().clock(), sleep=_sleep)
     with ExitStack() as stack:
-        for module in (reconciler, call, add, underlay, controller):
+        for module in (endpoint_reconcile, teardown, call, add, underlay, controller):
             stack.enter_context(patch.object(module, "datapath", kernel))
         for clocked in (add, listwatch):
             stack.enter_context(patch.object(clocked, "time", time))
-        stack.enter_context(patch.object(reconciler, "retry_on_conflict", lambda decide: current().undisputed(decide)))
+        for retrying in (reconciler, endpoint_reconcile, record_writer):
+            stack.enter_context(
+                patch.object(retrying, "retry_on_conflict", lambda decide: current().undisputed(decide))
+            )
         for busy in (attach, delete):
             stack.enter_context(patch.object(busy, "map_concurrently", lambda *work: current().at_once(*work)))
         stack.enter_context(patch.object(listwatch, "random", SimpleNamespace(uniform=lambda low, _: low)))

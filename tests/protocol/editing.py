@@ -218,7 +218,7 @@ def reconcile(
             if is_adding(entry.attachment.container_id):
                 continue
             if membership.may_remove(entry, end):
-                membership.remove_undeclared(entry, end, controller._reconciler(entry, end))
+                membership.remove_undeclared(entry, end)
             else:
                 controller._reconcile_end(entry, end)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
@@ -17,12 +17,15 @@ from ratchet.agent.membership import Membership
 from ratchet.core import record_updates
 from ratchet.core.model import Link, Pod, Side, Topology
 from ratchet.core.plan import Attempt, Build, Create, Done, MarkReady, Observe, Step, Underlay, plan
-from ratchet.errors import TopologiesUnknownError
-from ratchet.node import add, attach, reconciler
+from ratchet.errors import SupersededError, TopologiesUnknownError
+from ratchet.node import add, attach, delete, endpoint_reconcile
 from ratchet.node.attach import OwnEnd
 from ratchet.node.call import Call
+from ratchet.node.endpoint_progress import EndpointResult, Progress
+from ratchet.node.endpoint_reconcile import EndpointReconcile
 from ratchet.node.journal import HeldEnd, SandboxEntry
-from ratchet.node.reconciler import EndpointResult, Reconciler
+from ratchet.node.reconciler import Reconciler
+from ratchet.node.record_writer import RecordWriter
 from ratchet.store.apiserver import MERGE_PATCH, AlreadyExistsError, Json
 from ratchet.store.records import Records
 from tests.protocol.asking import FakeApi, current
@@ -76,7 +79,7 @@ def settling_past_tombstones() -> Iterator[None]:
     ) -> Step:
         return plan(attempt, record, site, joined=joined, deleted=deleted and not joined, **given)
 
-    with patch.object(reconciler, "plan", blind):
+    with patch.object(endpoint_reconcile, "plan", blind):
         yield
 
 
@@ -101,22 +104,34 @@ def never_looking_for_tombstones() -> Iterator[None]:
 def leaving_without_comparing() -> Iterator[None]:
     """Whoever leaves clears the end, no matter who is there by now."""
 
-    def clear(self: Reconciler, link: str, container_id: str, reason: str) -> None:
-        entries = self.journal.of_container(container_id)
-        noted = next((end.side for entry in entries for end in entry.ends if end.link == link), None)
+    noted: dict[tuple[str, str], Side] = {}
+    leave_links, withdraw = delete._leave_links, EndpointReconcile._withdraw
 
+    def leave_noted(call: Call, entry: SandboxEntry, reason: str) -> None:
+        noted.update({(entry.attachment.container_id, end.link): end.side for end in entry.ends})
+        leave_links(call, entry, reason)
+
+    def withdraw_noted(self: EndpointReconcile, progress: Progress, reason: str) -> SupersededError:
+        noted[self._attempt.container_id, self._attempt.name] = self._attempt.side
+        return withdraw(self, progress, reason)
+
+    def clear(self: RecordWriter, link: str, container_id: str, reason: str) -> None:
         def left(record: Link) -> Link:
             # A sandbox that is forgotten is known by its pod's name, with which its id begins.
             names = {record.end(side).name: side for side in Side}
-            side = noted or names.get(container_id.rpartition("-")[0])
+            side = noted.get((container_id, link)) or names.get(container_id.rpartition("-")[0])
             there = record.sandbox(side) if side else None
             if side is None or there is None:
                 return record
             return record_updates.leave(record, side, there.container_id, reason, self.now())
 
-        self._change(link, left)
+        self.change(link, left)
 
-    with patch.object(Reconciler, "leave", clear):
+    with (
+        patch.object(RecordWriter, "leave", clear),
+        patch.object(delete, "_leave_links", leave_noted),
+        patch.object(EndpointReconcile, "_withdraw", withdraw_noted),
+    ):
         yield
 
 
@@ -135,7 +150,7 @@ def believing_the_record() -> Iterator[None]:
         step = plan(attempt, record, site, **given)
         return Done() if isinstance(step, Observe) and record and record.is_ready(attempt.side) else step
 
-    with patch.object(reconciler, "plan", credulous):
+    with patch.object(endpoint_reconcile, "plan", credulous):
         yield
 
 
@@ -148,7 +163,7 @@ def noting_before_building() -> Iterator[None]:
         )
         return MarkReady() if hurried else step
 
-    with patch.object(reconciler, "plan", hasty):
+    with patch.object(endpoint_reconcile, "plan", hasty):
         yield
 
 
@@ -160,8 +175,9 @@ def reading_outside_the_lock() -> Iterator[None]:
         def decide() -> EndpointResult:
             record = self.records.link(attempt.name)
             with self.journal.lock(attempt.name):
-                remembering = replace(self, records=_Remembering(self.records, record))
-                return reconciler.EndpointReconcile(remembering, attempt, site, joined).run()
+                remembering = _Remembering(self.records, record)
+                writer = RecordWriter(remembering, self.now)
+                return EndpointReconcile(writer, self.journal, self.guard, attempt, site, joined=joined).run()
 
         return current().undisputed(decide)
 
@@ -172,7 +188,7 @@ def reading_outside_the_lock() -> Iterator[None]:
 @contextmanager
 def destroying_from_memory() -> Iterator[None]:
     """What a watch told is never compared with what the API says."""
-    with patch.object(reconciler.EndpointReconcile, "_needs_certainty", lambda *_: False):
+    with patch.object(EndpointReconcile, "_needs_certainty", lambda *_: False):
         yield
 
 

@@ -49,6 +49,18 @@ PARENTS = {
 }
 
 
+@dataclass(frozen=True)
+class DelGuard:
+    """A guard that asks for DELs only: nothing else takes over a sandbox here. `call` None: there are none either."""
+
+    call: Call | None = None
+
+    def refuse_superseded(self) -> None: ...
+
+    def is_deleted(self) -> bool:
+        return self.call is not None and self.call.is_deleted()
+
+
 def site_of(node: str) -> Underlay:
     return Underlay(node, PARENTS[node], VXLAN_PORT)
 
@@ -257,7 +269,7 @@ def agent(node: str, rules: Rules) -> Process:
         call = call_of(attempt, Command.ADD, rules)
         with _ignoring_refusals():
             noticed = _Noticed(rules.records(), text)
-            Reconciler(noticed, call.journal, lambda _: call.is_deleted()).settle(attempt, site, joined=True)
+            Reconciler(noticed, call.journal, DelGuard(call)).settle(attempt, site, joined=True)
         return "tend"
 
     return Process(f"agent {node}", node, {"tend": reconcile}, "tend", serves=True)

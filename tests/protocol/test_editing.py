@@ -13,8 +13,9 @@ from ratchet.agent import membership
 from ratchet.agent.membership import Membership
 from ratchet.node import add
 from ratchet.node.journal import HeldEnd, SandboxEntry
-from ratchet.node.reconciler import Reconciler, take_down
+from ratchet.node.record_writer import RecordWriter
 from ratchet.node.reservation import reserve
+from ratchet.node.teardown import take_down
 from tests.protocol.editing import (
     CUT,
     DOUBLY_HELD,
@@ -122,14 +123,12 @@ def sharing_interfaces() -> Iterator[None]:
 def forgetting_before_taking_down() -> Iterator[None]:
     """An end that is given up is forgotten first, and its interface removed by its name, whichever link has it."""
 
-    def remove_end(
-        self: Membership, entry: SandboxEntry, end: HeldEnd, reconciler: Reconciler, reason: str, _: HeldEnd | None
-    ) -> None:
+    def remove_end(self: Membership, entry: SandboxEntry, end: HeldEnd, reason: str, _: HeldEnd | None) -> None:
         container_id = entry.attachment.container_id
         with self.journal.lock(end.link):
             if membership._has_peer(self.records.link(end.link), entry) or not self.journal.still_wants(entry, end):
                 return
-            reconciler.leave(end.link, container_id, reason)
+            RecordWriter(self.records).leave(end.link, container_id, reason)
             self.journal.change_ends(entry.attachment, lambda ends: tuple(one for one in ends if one.link != end.link))
             by_name = replace(entry.location(end), index=0)
             take_down(self.journal, container_id, by_name, end.ifname)

@@ -27,7 +27,9 @@ from ratchet.core.plan import Attempt
 from ratchet.core.record_updates import mark_ready, with_vni
 from ratchet.core.state_machine import derive
 from ratchet.errors import RatchetError
-from ratchet.node.reconciler import EndpointReconcile, Reconciler
+from ratchet.node.endpoint_reconcile import EndpointReconcile
+from ratchet.node.reconciler import Reconciler
+from ratchet.node.record_writer import RecordWriter
 from ratchet.store.codec import encode_link, encode_vni_lease, node_labels
 from ratchet.store.records import Records
 from tests.protocol import scenes
@@ -38,6 +40,7 @@ from tests.protocol.scenes import (
     PARENTS,
     RECORDS,
     VXLAN_PORT,
+    DelGuard,
     Rules,
     call_of,
     link_of,
@@ -151,10 +154,11 @@ def agent(node: str, broken: Broken) -> Process:
         attempt = Attempt(replace(record, uid="", resource_version=""), side, _present(record, side), lasting=True)
         with suppress(RatchetError):
             if task == "VNI":
-                Reconciler(broken.records(), FakeJournal(), lambda _: False).assert_vni(record.name)
+                with FakeJournal().lock(record.name):
+                    RecordWriter(broken.records()).assert_vni(record.name)
             else:
                 call = call_of(attempt, Command.ADD, Rules())
-                reconciler = Reconciler(broken.records(), call.journal, lambda _: False)
+                reconciler = Reconciler(broken.records(), call.journal, DelGuard())
                 reconciler.settle(attempt, site_of(node), joined=True)
         return "reconcile"
 
@@ -203,7 +207,7 @@ def numbering(broken: Broken, killable: bool = False) -> Process:
 
     def start() -> str:
         with suppress(RatchetError):
-            Reconciler(broken.records(), call.journal, lambda _: False).settle(attempt, site_of("A"), joined=True)
+            Reconciler(broken.records(), call.journal, DelGuard()).settle(attempt, site_of("A"), joined=True)
         return END
 
     return Process("number u1", "A", {"start": start}, "start", killable=killable)

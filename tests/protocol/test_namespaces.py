@@ -17,8 +17,9 @@ import pytest
 from ratchet.core.interface import InterfaceSpec, VethWire
 from ratchet.core.model import Location, Side
 from ratchet.core.plan import Attempt
+from ratchet.node.endpoint_progress import Progress
+from ratchet.node.endpoint_reconcile import EndpointReconcile
 from ratchet.node.journal import SandboxEntry
-from ratchet.node.reconciler import EndpointReconcile
 from ratchet.store.codec import encode_link
 from tests.protocol.asking import FakeJournal, OneEntryJournal, ask
 from tests.protocol.exploring import END, Place, Process, Report, Search
@@ -193,8 +194,9 @@ LIES = {"the journal has the peer": Lie(known=True), "the journal has no such pe
 def believing_where_the_peer_is() -> Iterator[None]:
     """The peer is where the record says, whatever the node's journal has."""
 
-    def believed(self: EndpointReconcile) -> Location | None:
-        peer = self._draft.sandbox(self._attempt.side.other) if self._draft is not None else None
+    def believed(_: EndpointReconcile, progress: Progress) -> Location | None:
+        record = progress.draft
+        peer = record.sandbox(progress.attempt.side.other) if record is not None else None
         return Location(peer.netns, peer.cookie) if peer is not None else None
 
     with patch.object(EndpointReconcile, "_peer_location", believed):
@@ -204,7 +206,7 @@ def believing_where_the_peer_is() -> Iterator[None]:
 @contextmanager
 def knowing_no_peer() -> Iterator[None]:
     """The node's journal is not asked where the peer is."""
-    with patch.object(EndpointReconcile, "_peer_location", lambda _: None):
+    with patch.object(EndpointReconcile, "_peer_location", lambda *_: None):
         yield
 
 

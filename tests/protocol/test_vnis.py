@@ -25,8 +25,9 @@ from ratchet.core.naming import vni_lease_name
 from ratchet.core.plan import Attempt
 from ratchet.core.record_updates import with_vni
 from ratchet.errors import RatchetError
-from ratchet.node import reconciler
 from ratchet.node.reconciler import Reconciler
+from ratchet.node.record_writer import RecordWriter
+from ratchet.node.vni_claim import VniClaim
 from ratchet.store.codec import encode_link, encode_vni_lease
 from ratchet.store.records import Records
 from tests.protocol import world
@@ -36,6 +37,7 @@ from tests.protocol.scenes import (
     LEASES,
     RECORDS,
     VNIS,
+    DelGuard,
     Rules,
     attempt_of,
     call_of,
@@ -122,13 +124,13 @@ def leaving(attempts: Iterable[Attempt], broken: Broken, killable: bool) -> Proc
     attempts = list(attempts)
     for number, attempt in enumerate(attempts):
         following = str(number + 1) if number + 1 < len(attempts) else END
-        stages[str(number)] = _leaving(attempt, _reconciler(attempt, broken), following)
+        stages[str(number)] = _leaving(attempt, RecordWriter(broken.records()), following)
     return Process("leave", "A", stages, "0", killable=killable)
 
 
-def _leaving(attempt: Attempt, reconciler: Reconciler, following: str) -> Callable[[], str]:
+def _leaving(attempt: Attempt, writer: RecordWriter, following: str) -> Callable[[], str]:
     def leave() -> str:
-        reconciler.leave(attempt.name, attempt.container_id, "it was deleted")
+        writer.leave(attempt.name, attempt.container_id, "it was deleted")
         return following
 
     return leave
@@ -168,7 +170,7 @@ def collecting(broken: Broken, passes: int = 1) -> Process:
 
 
 def _reconciler(attempt: Attempt, broken: Broken) -> Reconciler:
-    return Reconciler(broken.records(), call_of(attempt, Command.ADD, Rules()).journal, lambda _: False)
+    return Reconciler(broken.records(), call_of(attempt, Command.ADD, Rules()).journal, DelGuard())
 
 
 # The conditions
@@ -344,11 +346,11 @@ def held_by_name() -> Iterator[None]:
 def given_back_at_once() -> Iterator[None]:
     """A number that could not be written is freed without asking whether the other end has written it."""
 
-    def release(self: reconciler.EndpointReconcile) -> None:
-        if (claimed := self._claimed) and claimed.vni is not None:
-            self._reconciler.records.release_vni(claimed.vni, claimed.uid)
+    def release(self: VniClaim, _: object) -> None:
+        if (claimed := self.claimed) and claimed.vni is not None:
+            self.records.release_vni(claimed.vni, claimed.uid)
 
-    with patch.object(reconciler.EndpointReconcile, "_free_claim", release):
+    with patch.object(VniClaim, "free", release):
         yield
 
 

@@ -88,77 +88,93 @@ def test_a_list_in_a_pod_that_asks_for_no_links_is_nothing() -> None:
 
 
 WRONG = [
-    ("peer: a", "line 1: it is no list of links"),
-    ("[in1]", "line 1: it is no link: a link has peer, ifname and peer_ifname"),
+    ("peer: a", "line 1: expected a list of links"),
+    ("[in1]", "line 1: expected a link with peer, ifname and peer_ifname"),
     ("- peer: a\n  ifname: in1", "line 1: peer_ifname: it is missing"),
     ("- peer: a\n  ifname:\n  peer_ifname: in2", "line 2: ifname: it is missing"),
     ("- {peer: a, ifname: in1, peer_ifname: in2}\n- {ifname: in3}", "line 2: peer: it is missing"),
-    ("- peer: a\n  ifname: In1\n  peer_ifname: in2", 'line 2: ifname: "In1" is no interface name'),
-    ("- peer: [a]\n  ifname: in1\n  peer_ifname: in2", "line 1: peer: it is no text"),
-    ("- peer: ../a\n  ifname: in1\n  peer_ifname: in2", 'line 1: peer: "../a" is not a name'),
+    ("- peer: a\n  ifname: In1\n  peer_ifname: in2", 'line 2: ifname: invalid interface name "In1"'),
+    ("- peer: [a]\n  ifname: in1\n  peer_ifname: in2", "line 1: peer: expected text"),
+    ("- peer: ../a\n  ifname: in1\n  peer_ifname: in2", 'line 1: peer: invalid name "../a"'),
     ("- peer: hub\n  ifname: in1\n  peer_ifname: in2", "line 1: peer: a pod cannot be linked to itself"),
-    ("- peer: a\n  peer: b", "line 2: peer: it is there twice"),
-    ("- peer: a\n  colour: red", "line 2: colour: a link has no such field"),
+    ("- peer: a\n  peer: b", "line 2: peer: duplicate field"),
+    ("- peer: a\n  colour: red", "line 2: colour: unknown field of a link"),
     ("- peer: a\n ifname: b", "line 2: "),
-    ("- &x {peer: a}\n- *x", "line 1: anchors and aliases are not taken"),
-    ("- []\n---\n- []", "line 2: a second document begins"),
-    ("- " * 50 + "x", "line 1: it is nested deeper than"),
+    ("- &x {peer: a}\n- *x", "line 1: anchors and aliases are not supported"),
+    ("- []\n---\n- []", "line 2: expected one document, found a second"),
+    ("- " * 50 + "x", "line 1: nested deeper than"),
     ("[" * 100_000, "line 1: "),
     ("\x1b", "line 1: "),
-    (json.dumps([item("a")] * (LINKS_MOST + 1)), f"line 1: {LINKS_MOST + 1} links are more than {LINKS_MOST}"),
+    (json.dumps([item("a")] * (LINKS_MOST + 1)), f"line 1: too many links: {LINKS_MOST + 1}, at most {LINKS_MOST}"),
 ]
 WRONG_FIELDS = [
-    ("addresses", "10.0.0.1/24", "it is no list of two, one for each end"),
-    ("addresses", ["10.0.0.1/24"], "it is no list of two"),
-    ("addresses", ["10.0.0.1/24", "10.0.0.1/25"], "10.0.0.1 is there at both ends"),
-    ("addresses", [["10.0.0.1/24", "10.0.0.1/25"], None], "an address is there twice"),
-    ("addresses", [{"a": "b"}, None], "it is no text"),
-    ("addresses", [None, "10.0.0.0/24"], "10.0.0.0/24 is its network's own or broadcast address"),
-    ("mtu", 67, '"67" is no MTU: a number of bytes from 68 to 65535'),
-    ("mtu", 65536, "is no MTU"),
-    ("mtu", "1e3", "is no MTU"),
-    ("mtu", [1500, 1500, 1500], "it is no list of two"),
-    ("mtu", {"near": 1}, "it is no list of two"),
-    ("mac", "02:00:00:00:00:01", "it is no list of two"),
-    ("mac", ["02:00:00:00:00:01", "02:00:00:00:00:01"], "02:00:00:00:00:01 is there at both ends"),
-    ("mac", ["03:00:00:00:00:01", None], "03:00:00:00:00:01 is not a MAC address that an interface can have"),
-    ("mac", ["00:00:00:00:00:00", None], "is not a MAC address that an interface can have"),
-    ("mac", ["02-00-00-00-00-01", None], "is no MAC address"),
-    ("txqlen", -1, '"-1" is no txqlen: a number of packets from 0 to 1000000'),
-    ("txqlen", [1, 2, 3], "it is no list of two"),
-    ("offloads", "maybe", '"maybe" is neither off nor on'),
-    ("rate", 100, '"100" is no rate, as 100mbit is one: from 8kbit to 1000gbit'),
-    ("rate", "7kbit", "is no rate"),
-    ("rate", "2000gbit", "is no rate"),
-    ("rate", "8000.5bit", "is no rate"),
-    ("rate", "100mbps", "is no rate"),
-    ("kind", "veth", '"veth" is neither auto nor vxlan'),
-    ("kind", ["vxlan", "vxlan"], "it is of the link: one value, not one for each end"),
-    ("vxlan_port", 0, '"0" is no UDP port: a number from 1 to 65535'),
-    ("vxlan_port", 65536, "is no UDP port"),
-    ("vxlan_port", [4789, 4789], "it is of the link"),
-    ("sysctls", "net.ipv4.ip_forward=1", "it is no mapping of settings to their values"),
-    ("sysctls", {"net.ipv4.ip_forward": 1}, "it is no setting of an interface, as net.ipv4.conf.IFNAME.rp_filter is"),
-    ("sysctls", {"net.ipv4.conf.all.rp_filter": 1}, "it is no setting of an interface"),
-    ("sysctls", {"net.ipv4.conf.in1.rp_filter": 1}, "it is no setting of an interface"),
-    ("sysctls", {"net.ipv4.conf.IFNAME/../all.rp_filter": 1}, "it is no setting of an interface"),
-    ("sysctls", {"net.ipv4.conf.IFNAME.mc_forwarding": 1}, "it is not among the settings that a link may have"),
+    ("addresses", "10.0.0.1/24", "expected a list of two, one for each end"),
+    ("addresses", ["10.0.0.1/24"], "expected a list of two"),
+    ("addresses", ["10.0.0.1/24", "10.0.0.1/25"], "both ends have 10.0.0.1"),
+    ("addresses", [["10.0.0.1/24", "10.0.0.1/25"], None], "duplicate address"),
+    ("addresses", [{"a": "b"}, None], "expected text"),
+    ("addresses", [None, "10.0.0.0/24"], "10.0.0.0/24 is the network or broadcast address of its network"),
+    ("mtu", 67, 'invalid MTU "67": expected bytes from 68 to 65535'),
+    ("mtu", 65536, "invalid MTU"),
+    ("mtu", "1e3", "invalid MTU"),
+    ("mtu", [1500, 1500, 1500], "expected a list of two"),
+    ("mtu", {"near": 1}, "expected a list of two"),
+    ("mac", "02:00:00:00:00:01", "expected a list of two"),
+    ("mac", ["02:00:00:00:00:01", "02:00:00:00:00:01"], "both ends have 02:00:00:00:00:01"),
+    ("mac", ["03:00:00:00:00:01", None], "MAC address 03:00:00:00:00:01 is multicast or zero"),
+    ("mac", ["00:00:00:00:00:00", None], "MAC address 00:00:00:00:00:00 is multicast or zero"),
+    ("mac", ["02-00-00-00-00-01", None], "invalid MAC address"),
+    ("txqlen", -1, 'invalid txqlen "-1": expected packets from 0 to 1000000'),
+    ("txqlen", [1, 2, 3], "expected a list of two"),
+    ("offloads", "maybe", 'invalid value "maybe": expected on or off'),
+    ("rate", 100, 'invalid rate "100": expected a number and a unit, such as 100mbit, from 8kbit to 1000gbit'),
+    ("rate", "7kbit", "invalid rate"),
+    ("rate", "2000gbit", "invalid rate"),
+    ("rate", "8000.5bit", "invalid rate"),
+    ("rate", "100mbps", "invalid rate"),
+    ("kind", "veth", 'invalid kind "veth": expected auto or vxlan'),
+    ("kind", ["vxlan", "vxlan"], "expected one value for the link, not one for each end"),
+    ("vxlan_port", 0, 'invalid UDP port "0": expected a number from 1 to 65535'),
+    ("vxlan_port", 65536, "invalid UDP port"),
+    ("vxlan_port", [4789, 4789], "expected one value for the link"),
+    ("sysctls", "net.ipv4.ip_forward=1", "expected a mapping of sysctls to values"),
+    ("sysctls", {"net.ipv4.ip_forward": 1}, "not a sysctl of an interface, such as net.ipv4.conf.IFNAME.rp_filter"),
+    ("sysctls", {"net.ipv4.conf.all.rp_filter": 1}, "not a sysctl of an interface"),
+    ("sysctls", {"net.ipv4.conf.in1.rp_filter": 1}, "not a sysctl of an interface"),
+    ("sysctls", {"net.ipv4.conf.IFNAME/../all.rp_filter": 1}, "not a sysctl of an interface"),
+    ("sysctls", {"net.ipv4.conf.IFNAME.mc_forwarding": 1}, "not an allowed sysctl of a link"),
     ("sysctls", {"net.ipv6.conf.IFNAME.accept_ra": 2}, "ratchet keeps it at 0"),
-    ("sysctls", {"net.ipv4.conf.IFNAME.rp_filter": "x"}, 'net.ipv4.conf.IFNAME.rp_filter: "x" is no number'),
-    ("sysctls", {"net.ipv4.conf.IFNAME.rp_filter": [1]}, "it is no text"),
-    ("routes", {"to": "10.0.0.0/8"}, "it is no list of two"),
-    ("routes", ["10.0.0.0/8", None], "a route has to, and perhaps via and metric"),
-    ("routes", [{"via": "10.0.0.1"}, None], "a route has to, and perhaps via and metric"),
+    (
+        "sysctls",
+        {"net.ipv4.conf.IFNAME.rp_filter": "x"},
+        'net.ipv4.conf.IFNAME.rp_filter: invalid value "x": expected a number',
+    ),
+    ("sysctls", {"net.ipv4.conf.IFNAME.rp_filter": [1]}, "expected text"),
+    ("routes", {"to": "10.0.0.0/8"}, "expected a list of two"),
+    ("routes", ["10.0.0.0/8", None], "expected a route with to, and optionally via and metric"),
+    ("routes", [{"via": "10.0.0.1"}, None], "expected a route with to, and optionally via and metric"),
     ("routes", [{"to": "10.0.0.1/8"}, None], 'to: "10.0.0.1/8": 10.0.0.1/8 has host bits set'),
-    ("routes", [{"to": "default"}, None], "to: default needs a via"),
-    ("routes", [{"to": "224.0.0.0/4"}, None], "to: 224.0.0.0/4 is no destination of a link"),
+    ("routes", [{"to": "default"}, None], "to: default requires via"),
+    ("routes", [{"to": "224.0.0.0/4"}, None], "to: 224.0.0.0/4 is multicast or loopback"),
     ("routes", [{"to": "10.0.0.0/8", "via": "x"}, None], 'via: "x": '),
-    ("routes", [{"to": "10.0.0.0/8", "via": "fd00::1"}, None], "fd00::1 and 10.0.0.0/8 are not of one family"),
+    (
+        "routes",
+        [{"to": "10.0.0.0/8", "via": "fd00::1"}, None],
+        "fd00::1 and 10.0.0.0/8 have different address families",
+    ),
     ("routes", [{"to": "10.0.0.0/8", "via": "192.0.2.1"}, None], "192.0.2.1 is in no network of the end's addresses"),
     ("routes", [{"to": "::/0", "via": "fe80::1%eth0"}, None], "has a zone"),
-    ("routes", [{"to": "10.0.0.0/8", "metric": -1}, None], 'metric: "-1" is no number from 0 to 4294967295'),
-    ("routes", [[{"to": "10.0.0.0/8"}, {"to": "10.0.0.0/8", "metric": 0}], None], "two lead to one network with one"),
-    ("routes", [[{"to": f"10.0.{n}.0/24"} for n in range(65)], None], "65 routes are more than 64"),
+    (
+        "routes",
+        [{"to": "10.0.0.0/8", "metric": -1}, None],
+        'metric: invalid value "-1": expected a number from 0 to 4294967295',
+    ),
+    (
+        "routes",
+        [[{"to": "10.0.0.0/8"}, {"to": "10.0.0.0/8", "metric": 0}], None],
+        "two routes have the same network and metric",
+    ),
+    ("routes", [[{"to": f"10.0.{n}.0/24"} for n in range(65)], None], "too many routes: 65, at most 64"),
 ]
 
 
@@ -185,7 +201,7 @@ def test_a_wrong_property_is_told_with_its_field(field: str, said: Any, cause: s
 
 def test_what_a_route_has_not_is_told_with_its_name() -> None:
     wrong = item("a", routes=[{"to": "10.0.0.0/8", "dev": "in1"}, None])
-    assert "ratchet.links: line 1: routes: dev: a route has no such field" in refusals(listing("hub", wrong))["hub"]
+    assert "ratchet.links: line 1: routes: dev: unknown field of a route" in refusals(listing("hub", wrong))["hub"]
 
 
 WITHOUT_IPV6 = {"net.ipv6.conf.IFNAME.disable_ipv6": 1}
@@ -269,7 +285,7 @@ def test_a_link_that_is_said_with_another_kind_or_port_is_said_differently() -> 
     for field, value in (("kind", "vxlan"), ("vxlan_port", 4790)):
         told = refusals(listing("a", item("b")), listing("b", item("a", "in2", "in1", **{field: value})))
         assert told.keys() == {"a", "b"}
-        assert "say different things of one link" in told["a"]
+        assert "declare one link differently" in told["a"]
 
 
 def test_an_mtu_has_to_suit_the_addresses() -> None:
@@ -305,7 +321,7 @@ def test_a_link_that_is_said_differently_is_refused_to_both(difference: dict[str
     told = refusals(*pods)
     places = "ratchet.links: line 1 of pod default/a and ratchet.links: line 1 of pod default/b"
     assert told == {
-        name: f"cannot link pod default/{name}: {places} say different things of one link" for name in ("a", "b")
+        name: f"cannot link pod default/{name}: {places} declare one link differently" for name in ("a", "b")
     }
     assert [one.link.name for one in wanted_links(pods).links] == ["default.c.in1.d.in2"]
 
@@ -314,7 +330,7 @@ def test_labels_that_contradict_the_list_are_refused_to_both_as_well() -> None:
     labelled = annotated(primary_pod("a", "b"), links=json.dumps([item("b", mtu=1400)]))
     told = refusals(labelled, pod("b"))
     assert told.keys() == {"a", "b"}
-    assert "ratchet.links: line 1 of pod default/a and ratchet.pair_name of pod default/a say different" in told["a"]
+    assert "ratchet.links: line 1 of pod default/a and ratchet.pair_name of pod default/a declare one" in told["a"]
 
 
 def test_a_pod_of_which_one_link_is_refused_declares_nothing() -> None:

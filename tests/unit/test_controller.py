@@ -28,7 +28,7 @@ def test_that_a_peers_node_is_lost_is_noted_until_it_has_been(monkeypatch: pytes
         if len(tries) == 1:
             raise ApiUnavailableError("cannot reach the Kubernetes API")
 
-    monkeypatch.setattr(controller, "Reconciler", lambda *_: SimpleNamespace(mark_lost=mark_lost))
+    monkeypatch.setattr(controller, "RecordWriter", lambda *_: SimpleNamespace(mark_lost=mark_lost))
     record = SimpleNamespace(
         side_of=lambda _: Side.PRIMARY,
         sandbox=lambda _: SimpleNamespace(node="gone", container_id="peer"),

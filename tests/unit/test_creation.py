@@ -17,7 +17,7 @@ from ratchet.core.plan import Attempt
 from ratchet.errors import ConflictError
 from ratchet.node import attach
 from ratchet.node.attach import link_all
-from ratchet.node.reconciler import EndpointResult
+from ratchet.node.endpoint_progress import EndpointResult
 from ratchet.store.apiserver import AlreadyExistsError, Json, Watched
 from ratchet.store.cache import CachedStore, Caches, KeyedNotifier, LinkCache, NodeAddressCache, PodCache
 from ratchet.store.codec import decode_link, encode_link

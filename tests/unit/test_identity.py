@@ -114,9 +114,9 @@ def test_a_pod_with_an_alias_is_one_pod_whichever_name_is_declared(said: str, pr
 
 def test_where_a_declaration_is_said_does_not_depend_on_who_is_primary() -> None:
     found = the_link(wanted_links([pod("x"), pod("y", Y_LISTS)], topologies=[]))
-    assert [found.said_at(side, interface=True).rpartition(": ")[2] for side in Side] == ["ifname", "peer_ifname"]
+    assert [found.place_of(side, interface=True).rpartition(": ")[2] for side in Side] == ["ifname", "peer_ifname"]
     turned = replace(found, link=found.link.swapped(), primary=found.pair, pair=found.primary)
-    assert [turned.said_at(side, interface=True).rpartition(": ")[2] for side in Side] == ["peer_ifname", "ifname"]
+    assert [turned.place_of(side, interface=True).rpartition(": ")[2] for side in Side] == ["peer_ifname", "ifname"]
 
 
 @pytest.mark.parametrize("primary", Side)

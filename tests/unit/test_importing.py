@@ -81,8 +81,8 @@ def test_containerlabs_links_and_what_is_not_in_them(tmp_path: Path, capsys: Cap
         "topology.nodes: make pods of them; their kinds, images and settings are not carried over",
         "topology.links[1].vars: it is not carried over",
         "topology.links[3]: host is no pod",
-        'topology.links[4]: "ethernet-1/1" is no interface name (a-z, then up to 14 of a-z 0-9 _ . -)',
-        "topology.links[5]: eth0 belongs to the runtime",
+        'topology.links[4]: invalid interface name "ethernet-1/1": expected a-z, then up to 14 of a-z 0-9 _ . -',
+        "topology.links[5]: interface name eth0 is reserved for the runtime",
         "topology.links[6]: its endpoints are no two of node:interface",
         "topology.links[7]: links of type macvlan are not made",
     ]

@@ -16,7 +16,7 @@ from ratchet.core.state_machine import (
     JOINED,
     LEFT,
     LOST,
-    STANDS,
+    MARKED_READY,
     TABLE,
     Event,
     Facts,
@@ -50,8 +50,8 @@ LEGAL: dict[State, dict[Event, tuple[State, State]]] = {
         Event.PAIR_JOINED: (PAIR_READY, PAIR_READY),
         Event.PRIMARY_LEFT: (PENDING, PENDING),
         Event.PAIR_LEFT: (PRIMARY_READY, PRIMARY_READY),
-        Event.PRIMARY_STANDS: (PAIR_READY, LINKED),
-        Event.PAIR_STANDS: (PAIR_READY, LINKED),
+        Event.PRIMARY_MARKED_READY: (PAIR_READY, LINKED),
+        Event.PAIR_MARKED_READY: (PAIR_READY, LINKED),
         Event.PRIMARY_LOST: (PAIR_READY, PAIR_READY),
         Event.PAIR_LOST: (PAIR_READY, PAIR_READY),
     },
@@ -73,7 +73,7 @@ ALL_FACTS = [Facts(*bits) for bits in itertools.product((False, True), repeat=4)
 def test_an_event_leads_where_the_table_says_or_is_refused(state: State, event: Event) -> None:
     for facts in ALL_FACTS:
         if event in LEGAL[state]:
-            assert advance(state, event, facts) is LEGAL[state][event][facts.both_stand]
+            assert advance(state, event, facts) is LEGAL[state][event][facts.both_ready]
         else:
             with pytest.raises(IllegalTransitionError, match=f"{event} to a link that is {state}"):
                 advance(state, event, facts)
@@ -90,14 +90,16 @@ def records() -> Iterator[Link]:
 
 def changed(link: Link, event: Event) -> Link | None:
     """The record once the event has happened to it; None where it cannot happen."""
-    kind, side = next((kind, side) for kind in (JOINED, LEFT, STANDS, LOST) for side in Side if kind[side] is event)
+    kind, side = next(
+        (kind, side) for kind in (JOINED, LEFT, MARKED_READY, LOST) for side in Side if kind[side] is event
+    )
     end = link.end(side)
     if kind is JOINED:
         node = end.sandbox.node if end.sandbox else "node-a"
         return link.with_end(side, replace(end, sandbox=own(side, node, number=2), ready=None))
     if kind is LEFT:
         return link.with_end(side, replace(end, sandbox=None, ready=None)) if end.sandbox else None
-    if kind is STANDS:
+    if kind is MARKED_READY:
         return standing(link, side) if link.due(side) and not link.is_ready(side) else None
     return link.with_end(side, replace(end, ready=None)) if link.is_ready(side) else None
 

@@ -95,7 +95,7 @@ def test_what_is_said_differently_is_refused_to_both_pods_and_both_places_are_na
     told = refusals(pods, topology([drawn("a:in1", "b:in2", mtu=1400)]))
     places = "ratchet.pair_name of pod default/a and topology default/lab: line 1"
     assert told == {
-        name: f"cannot link pod default/{name}: {places} say different things of one link" for name in ("a", "b")
+        name: f"cannot link pod default/{name}: {places} declare one link differently" for name in ("a", "b")
     }
 
 
@@ -123,8 +123,8 @@ def test_what_a_topology_draws_goes_before_what_a_pod_declares() -> None:
 @pytest.mark.parametrize(
     ("item", "cause"),
     [
-        ({"endpoints": ["a:x", "b:x"], "mtu": 1}, 'mtu: "1" is no MTU'),
-        ({"endpoints": ["a:x", "b:x"], "addresses": ["x", None]}, 'addresses: "x" is no address'),
+        ({"endpoints": ["a:x", "b:x"], "mtu": 1}, 'mtu: invalid MTU "1"'),
+        ({"endpoints": ["a:x", "b:x"], "addresses": ["x", None]}, 'addresses: invalid address "x"'),
         ({"endpoints": ["a:x", "a:y"]}, "endpoints: a pod cannot be linked to itself"),
     ],
 )
@@ -139,15 +139,15 @@ def test_what_is_wrong_with_a_link_is_told_to_its_pods_alone(item: dict[str, Any
 @pytest.mark.parametrize(
     ("text", "cause"),
     [
-        ("links: []", "line 1: it is no list of links"),
-        ("- a:x\n- z:x", "line 1: it is no link: a link has endpoints"),
+        ("links: []", "line 1: expected a list of links"),
+        ("- a:x\n- z:x", "line 1: expected a link with endpoints"),
         ("- mtu: 1400", "line 1: endpoints: it is missing"),
-        ("- endpoints: [a:x]", "line 1: endpoints: it is no list of two"),
-        ("- endpoints: [a:x, null]", "line 1: endpoints: it is no list of two"),
-        ("- endpoints: [a, b]", 'line 1: endpoints: "a" is no pod:interface'),
-        ("- endpoints: [a:x, 'b:eth0']", "line 1: endpoints: eth0 belongs to the runtime"),
-        ("- endpoints: [a:x, 'b:Y']", 'line 1: endpoints: "Y" is no interface name'),
-        ("-\n  endpoints: [a:x, b:x]\n  peer: c", "line 3: peer: a link has no such field"),
+        ("- endpoints: [a:x]", "line 1: endpoints: expected a list of two"),
+        ("- endpoints: [a:x, null]", "line 1: endpoints: expected a list of two"),
+        ("- endpoints: [a, b]", 'line 1: endpoints: invalid endpoint "a": expected pod:interface'),
+        ("- endpoints: [a:x, 'b:eth0']", "line 1: endpoints: interface name eth0 is reserved for the runtime"),
+        ("- endpoints: [a:x, 'b:Y']", 'line 1: endpoints: invalid interface name "Y"'),
+        ("-\n  endpoints: [a:x, b:x]\n  peer: c", "line 3: peer: unknown field of a link"),
         ("- endpoints: [a:x", "line 2: did not find expected"),
     ],
 )
@@ -199,10 +199,10 @@ def test_what_is_wrong_is_found_before_it_is_applied_though_no_pod_is_there() ->
     lab = topology([drawn("a:x", "b:x", mtu=1), drawn("a:y", "c:y")])
     found = findings([pod("a")], [lab])
     assert [one.text for one in found if one.grave] == [
-        'cannot link pod default/a: topology default/lab: line 1: mtu: "1" is no MTU: '
-        "a number of bytes from 68 to 65535",
+        'cannot link pod default/a: topology default/lab: line 1: mtu: invalid MTU "1": '
+        "expected bytes from 68 to 65535",
         "topology default/lab: line 1: endpoints: pod c: there is no such pod",
-        'topology default/lab: line 1: mtu: "1" is no MTU: a number of bytes from 68 to 65535',
+        'topology default/lab: line 1: mtu: invalid MTU "1": expected bytes from 68 to 65535',
     ]
     assert Finding(True, "topology default/lab: line 1: endpoints: pod b: there is no such pod") in findings(
         [], [topology([drawn("a:x", "b:x")])]

@@ -56,7 +56,7 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path, capsys: Captured) -> 
     assert main(["validate", file]) == 1
     assert capsys.readouterr().out.splitlines() == [
         "error: cannot link pod default/b: ratchet.links: line 1: ifname: "
-        '"In1" is no interface name (a-z, then up to 14 of a-z 0-9 _ . -)',
+        'invalid interface name "In1": expected a-z, then up to 14 of a-z 0-9 _ . -',
         "error: cannot link pod default/hub: ratchet.links: line 1: peer: pod nobody: there is no such pod",
         "error: cannot link pod default/late: ratchet.links: line 1: peer_ifname: "
         "up0 in pod a is taken by the link default.a.up0.c.in1",
@@ -158,7 +158,7 @@ def test_topologies_are_checked_with_the_pods(tmp_path: Path, capsys: Captured) 
     assert main(["validate", written(tmp_path, lab, other, listing("a"))]) == 1
     assert capsys.readouterr().out.splitlines() == [
         "error: topology default/lab: line 1: endpoints: pod b: there is no such pod",
-        'error: topology default/lab: line 3: mtu: "1" is no MTU: a number of bytes from 68 to 65535',
+        'error: topology default/lab: line 3: mtu: invalid MTU "1": expected bytes from 68 to 65535',
         "1 pod, 1 link: 2 errors, 0 warnings",
     ]
 

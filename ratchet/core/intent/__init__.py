@@ -1,12 +1,18 @@
-"""From what pods say to the links that they want. All of it is tenants' input.
+"""From the declarations of pods and topologies to wanted links. All of it is tenants' input.
 
-The wanted links are a function of a namespace's pods and topologies alone: either end computes the same, in whatever
-order they come. What a pod may not ask for is refused with an error that names the pod and where it was said.
+The wanted links are a function of a namespace's pods and topologies alone: both ends compute the same ones, in whatever
+order the declarations are read. An invalid declaration is rejected with an error that names the pod and the place.
 
-`pods` is what a pod says of itself and who is meant by a name; `labels` the link that labels declare, as in 2017;
-`listed` those of the annotation `ratchet.links`, `topologies` those of a ConfigMap; `items` one of a list, `located`
-with the lines on which it is said, `values` what may be said, word by word, `sysctls` which settings; `wanted` all of
-it together; `index` the same for one pod at a time, for an agent; `checks` what can be told before it is applied.
+| module | content |
+|---|---|
+| `pods` | settings of a pod, and which pod a name refers to |
+| `labels` | the link that labels declare, as in 2017 |
+| `annotation` | the links of the annotation `ratchet.links` |
+| `topologies` | the links of a topology |
+| `link_parser`, `yaml_source` | one item of such a list, and the lines of its fields |
+| `values`, `sysctls` | validation of each value, and the sysctls that are allowed |
+| `wanted`, `resolve` | the wanted links, and how they are resolved from the declarations of a namespace |
+| `index` | the same for one pod at a time, for an agent |
 """
 
 from ratchet.core.intent.annotation import LINKS
@@ -22,9 +28,10 @@ from ratchet.core.intent.pods import (
     setting,
     wait_of,
 )
-from ratchet.core.intent.resolve import Wanted, WantedLink, unknown_settings, wanted_links
+from ratchet.core.intent.resolve import unknown_settings, wanted_links
 from ratchet.core.intent.topologies import TOPOLOGY_KEY, TOPOLOGY_LABEL, names_every_pod
 from ratchet.core.intent.values import ADDRESSES_MAX
+from ratchet.core.intent.wanted import Wanted, WantedLink
 
 __all__ = [
     "ADDRESSES_MAX",

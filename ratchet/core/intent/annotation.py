@@ -1,7 +1,7 @@
-"""The links that a pod lists in its annotation `ratchet.links`: any number, each with its properties.
+"""The links of a pod's annotation `ratchet.links`: a YAML or JSON list.
 
-A YAML or JSON list. An item has `peer`, `ifname` and `peer_ifname`, and besides what is to be of the link: of both ends
-alike, or of either, as a list of two, this pod's end first.
+An item has `peer`, `ifname` and `peer_ifname`, and properties of the link or of its ends. A property of the ends is one
+value for both, or a list of two with this pod's end first.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from ratchet.core.intent import values
 from ratchet.core.intent.link_parser import Item, items_of
 from ratchet.core.intent.pods import meant_name, refusal
 from ratchet.core.intent.yaml_source import UnreadableError, YamlNode, read
-from ratchet.core.model import Link, Pod
+from ratchet.core.model import Link
+from ratchet.core.pod import Pod
 
 LINKS = "ratchet.links"
 _FIELDS = ("peer", "ifname", "peer_ifname")
 
 
 def listed_links(pod: Pod, reserved: Collection[str]) -> list[tuple[str, Link]]:
-    """The links that a pod lists, each with the place where it is said. Raises InvalidIntentError."""
+    """The links that a pod lists, each with its place. Raises InvalidIntentError."""
     text = pod.annotations.get(LINKS)
     if text is None:
         return []

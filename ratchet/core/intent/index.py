@@ -1,16 +1,16 @@
-"""Indexes of the pods and topologies of one namespace: a pod's links at a cost of its own links, not the namespace's.
+"""Indexes of the pods and topologies of one namespace: the cost of a pod's links is its own.
 
-`wanted_links` reads a whole namespace. An agent asks for one pod at a time, at every pod start, so it keeps what each
-pod declares and each topology draws, indexed by the names and the endpoints that they mention. The links of a pod are
-resolved from its *dependencies* alone:
+`wanted_links` reads a whole namespace. An agent needs one pod's links at a time, at every pod start. So it keeps the
+declarations of pods and topologies, indexed by their names and endpoints. The links of a pod are resolved from its
+*dependencies* only:
 
 1. the links that name the pod, and what it declares itself;
 2. of each of these, the links that claim one of its endpoints: two links on one interface collide;
-3. of each pod that declares one of these, the contested links and the errors of topologies that name it: they can have
-   the pod refused, and with it all that it declares. A link is contested if another declaration claims one of its
+3. of each pod that declares one of these, the contested links and the errors of topologies that name it. They can
+   refuse the pod, and with it all its declarations. A link is contested if another declaration claims one of its
    endpoints, or if both its ends are one pod.
 
-Nothing here is safe between threads.
+Not thread-safe.
 """
 
 from __future__ import annotations
@@ -19,41 +19,43 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import TypeVar
 
 from ratchet.core.intent.pods import names_of
-from ratchet.core.intent.resolve import Declared, Wanted, declared_links, is_eligible, resolve
+from ratchet.core.intent.resolve import Declared, declared_links, is_eligible, resolve
 from ratchet.core.intent.topologies import DrawnLink, Faulty, drawn_links
-from ratchet.core.model import SIDES, Link, Pod, Topology
+from ratchet.core.intent.wanted import Wanted
+from ratchet.core.model import SIDES, Link
 from ratchet.core.naming import Endpoint
+from ratchet.core.pod import Pod, Topology
 from ratchet.errors import InvalidIntentError
 
 Key = TypeVar("Key")
 Item = TypeVar("Item")
 
-# What is accepted or refused together: all that a pod declares, by the pod's name; or one line of a topology.
+# A unit that is accepted or refused as a whole: the declarations of a pod, by its name; or one line of a topology.
 PodSource = str
 TopologySource = tuple[str, int]
 Source = PodSource | TopologySource
 
 
 class PodIndex:
-    """The pods of one namespace, by the names that they answer to."""
+    """The pods of one namespace, by all their names."""
 
     def __init__(self) -> None:
         self._pods: dict[str, Pod] = {}
         self._called: dict[str, tuple[str, ...]] = {}
 
     def get(self, name: str) -> Pod | None:
-        """The pod whose own name this is."""
+        """The pod with this own name."""
         return self._pods.get(name)
 
     def all(self) -> list[Pod]:
         return list(self._pods.values())
 
     def called(self, name: str) -> list[Pod]:
-        """The pods that answer to a name: their own, or `ratchet.pod_name`."""
+        """The pods with a name: their own, or `ratchet.pod_name`."""
         return [self._pods[one] for one in self._called.get(name, ())]
 
     def aliases(self, name: str) -> set[str]:
-        """The name, and every other name of the pods that answer to it."""
+        """The name, and every other name of the pods that have it."""
         return {name}.union(*(names_of(one) for one in self.called(name)))
 
     def put(self, pod: Pod) -> None:
@@ -70,7 +72,9 @@ class PodIndex:
 
 
 class IntentIndex:
-    """What the pods of a `PodIndex` declare and what topologies draw. `reserved`: interface names of the runtime.
+    """The declarations of the pods of a `PodIndex` and of topologies.
+
+    `reserved` are interface names of the runtime.
 
     The owner of the pods reports each change of a pod (`pod_changed`) and of a topology (`topology_changed`).
     """
@@ -93,7 +97,7 @@ class IntentIndex:
     # Changes
 
     def pod_changed(self, name: str) -> None:
-        """Read what a pod declares; nothing if there is no such pod any more."""
+        """Read the declarations of a pod. A pod that is gone has none."""
         self._unlink(name, self._links(name))
         self._declared.pop(name, None)
         pod = self._pods.get(name)
@@ -102,7 +106,7 @@ class IntentIndex:
             self._link(name, self._links(name))
 
     def topology_changed(self, name: str, topology: Topology | None) -> None:
-        """Read what a topology draws; None if it was deleted."""
+        """Read the links of a topology; None if it was deleted."""
         for number, drawn in enumerate(self._drawn.pop(name, ())):
             source = (name, number)
             if isinstance(drawn, Faulty):
@@ -138,7 +142,7 @@ class IntentIndex:
     # Questions
 
     def wanted_for(self, pod: Pod) -> Wanted:
-        """The wanted links, as far as they hold for one pod of the index: its ends, its refusal, its name's holder.
+        """The wanted links for one pod of the index: its ends, its error, the pod that has its name.
 
         Of `pod` itself, only the names count (`names_of`).
         """
@@ -156,7 +160,7 @@ class IntentIndex:
         )
 
     def dependents(self, names: Iterable[str]) -> set[str]:
-        """The pods, by name, whose links can depend on the pods of these names or on what those declare."""
+        """The names of pods whose links can depend on the pods of these names or on their declarations."""
         changed = set(names)
         found = {one.ref.name for name in changed for one in self._pods.called(name)}
         pending: list[Source] = [source for name in changed for source in self._by_name.get(name, ())]
@@ -176,7 +180,7 @@ class IntentIndex:
         return found
 
     def names_drawn(self, topology: str) -> set[str] | None:
-        """The names of pods in a topology; None if they cannot all be read."""
+        """The names of pods in a topology; None if one cannot be read."""
         found = set[str]()
         for drawn in self._drawn.get(topology, ()):
             if not isinstance(drawn, Faulty):
@@ -188,7 +192,7 @@ class IntentIndex:
         return found
 
     def _dependencies(self, pod: Pod) -> tuple[set[Source], set[TopologySource]]:
-        """What the links of a pod depend on, and the errors of topologies among it."""
+        """The sources on which the links of a pod depend, and the errors of topologies among them."""
         found, errors = set[Source](), set[TopologySource](self._unreadable)
         # The pod's own declaration is visited last: links that are found by then need no check (`_may_refuse`).
         pending: list[Source] = [pod.ref.name] if pod.ref.name in self._declared else []
@@ -209,7 +213,7 @@ class IntentIndex:
         return found, errors
 
     def _may_refuse(self, source: Source) -> bool:
-        """Whether something in a source can have a pod that it names refused."""
+        """Whether a source can refuse a pod that it names."""
         return any(self._is_contested(link) for link in self._links(source))
 
     def _is_contested(self, link: Link) -> bool:
@@ -219,7 +223,7 @@ class IntentIndex:
         return not primary.isdisjoint(pair)
 
     def _claiming(self, link: Link) -> list[Source]:
-        """The sources that claim an endpoint of a link, by whichever name of its pod; each once for each claim."""
+        """The sources that claim an endpoint of a link, by any name of its pod; one for each claim."""
         found = list[Source]()
         for end in (link.primary, link.pair):
             for alias in self._pods.aliases(end.name):

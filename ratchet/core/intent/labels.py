@@ -1,4 +1,4 @@
-"""The one link that a pod's labels declare, as in 2017; annotations of the same names go before them."""
+"""The link that a pod's labels declare, as in 2017. An annotation overrides the label of its name."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TypeVar
 
 from ratchet.core.intent import values
 from ratchet.core.intent.pods import POD_NAME, is_primary, meant_name, refusal, setting
-from ratchet.core.model import Address, End, Link, Pod
+from ratchet.core.model import Address, End, Link
 from ratchet.core.naming import ordered_record_name
+from ratchet.core.pod import Pod
 
 PAIR_NAME = "ratchet.pair_name"
 LOCAL_IFNAME, LOCAL_IP, LOCAL_PREFIX = "ratchet.local_ifname", "ratchet.local_ip", "ratchet.local_prefix"
@@ -20,7 +21,7 @@ Value = TypeVar("Value")
 
 
 def labelled_link(pod: Pod, reserved: Collection[str]) -> Link | None:
-    """The link that the pod's labels declare, if they do. Raises InvalidIntentError."""
+    """The link that the pod's labels declare, None if they declare none. Raises InvalidIntentError."""
     name = _needed(pod, POD_NAME, meant_name(pod), values.pod_name)
     if not is_primary(pod):
         return None
@@ -28,13 +29,13 @@ def labelled_link(pod: Pod, reserved: Collection[str]) -> Link | None:
     if pair == name:
         raise refusal(pod, PAIR_NAME, "a pod cannot be linked to itself")
     local_ifname, pair_ifname = (
-        _needed(pod, key, setting(pod, key), lambda said: values.interface_name(said, reserved))
+        _needed(pod, key, setting(pod, key), lambda text: values.interface_name(text, reserved))
         for key in (LOCAL_IFNAME, PAIR_IFNAME)
     )
     local = _addresses(pod, LOCAL_IP, LOCAL_PREFIX)
     remote = _addresses(pod, PAIR_IP, PAIR_PREFIX)
     if twice := {one.ip for one in local} & {one.ip for one in remote}:
-        raise refusal(pod, PAIR_IP, f"{min(map(str, twice))} is the other end's address too ({LOCAL_IP})")
+        raise refusal(pod, PAIR_IP, f"{min(map(str, twice))} is also an address of the other end ({LOCAL_IP})")
     return Link(
         name=ordered_record_name(pod.ref.namespace, (name, local_ifname), (pair, pair_ifname)),
         namespace=pod.ref.namespace,
@@ -44,29 +45,29 @@ def labelled_link(pod: Pod, reserved: Collection[str]) -> Link | None:
 
 
 def _carried(pod: Pod) -> Mapping[str, str]:
-    said = {key.removeprefix("ratchet."): setting(pod, key) for key in CARRIED}
-    return {key: values.shown(value) for key, value in said.items() if value}
+    found = {key.removeprefix("ratchet."): setting(pod, key) for key in CARRIED}
+    return {key: values.shown(value) for key, value in found.items() if value}
 
 
-def _needed(pod: Pod, key: str, said: str | None, read: Callable[[str], Value]) -> Value:
-    if not said:
+def _needed(pod: Pod, key: str, text: str | None, read: Callable[[str], Value]) -> Value:
+    if not text:
         raise refusal(pod, key, "it is missing")
-    return _read(pod, key, said, read)
+    return _read(pod, key, text, read)
 
 
-def _read(pod: Pod, key: str, said: str, read: Callable[[str], Value]) -> Value:
+def _read(pod: Pod, key: str, text: str, read: Callable[[str], Value]) -> Value:
     try:
-        return read(said)
+        return read(text)
     except ValueError as cause:
         raise refusal(pod, key, cause) from cause
 
 
 def _addresses(pod: Pod, key: str, prefix_key: str) -> tuple[Address, ...]:
-    """The addresses under `key`, a comma between them; the prefix is the address's own, else the label's, else /24."""
-    said, prefix_said = setting(pod, key), setting(pod, prefix_key)
-    if said is None:
+    """The comma-separated addresses of `key`. The prefix is the address's own, else the label's, else /24."""
+    text, prefix_text = setting(pod, key), setting(pod, prefix_key)
+    if text is None:
         return ()
-    words = [word.strip() for word in said.split(",")]
+    words = [word.strip() for word in text.split(",")]
     plain = any("/" not in word for word in words)
-    prefix = _read(pod, prefix_key, prefix_said, values.prefix_length) if plain and prefix_said is not None else None
-    return _read(pod, key, said, lambda _: values.addresses(words, prefix))
+    prefix = _read(pod, prefix_key, prefix_text, values.prefix_length) if plain and prefix_text is not None else None
+    return _read(pod, key, text, lambda _: values.addresses(words, prefix))

@@ -1,4 +1,4 @@
-"""What a pod says of itself, and which pod is meant by a name."""
+"""Settings of a pod, and which pod a name refers to."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from ratchet.core.intent.values import shown
-from ratchet.core.model import Pod
+from ratchet.core.pod import Pod
 from ratchet.errors import InvalidIntentError
 
 ENABLED = "ratchet"
 POD_NAME = "ratchet.pod_name"
 PRIMARY = "ratchet.primary"
 WAIT = "ratchet.wait"
-# The kubelet gives a sandbox four minutes, in which the delegates and the way back need their share.
+# The kubelet allows four minutes for a sandbox. The delegates and the undo of a failed ADD need a part of them.
 WAIT_MAX_SECONDS = 150.0
 _SECONDS = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3})?")
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 def setting(pod: Pod, key: str) -> str | None:
-    """What the pod says under `key`: the annotation where there is one, else the label."""
+    """The value of `key`: the annotation if there is one, else the label."""
     return pod.annotations.get(key, pod.labels.get(key))
 
 
 def refusal(pod: Pod, key: str, cause: object) -> InvalidIntentError:
-    """The error of a pod that may not say what it says under a key; `cause` names the place in it."""
+    """The error for an invalid value of a pod's key. `key` may have a place after a colon."""
     name = key.partition(":")[0]
     return InvalidIntentError(
-        f"cannot link pod {pod.ref}: {key}: {cause}", details=f"mend the label or annotation {name} of pod {pod.ref}"
+        f"cannot link pod {pod.ref}: {key}: {cause}", details=f"correct the label or annotation {name} of pod {pod.ref}"
     )
 
 
 def asks_for_links(pod: Pod) -> bool:
-    """`ratchet: "true"`, in any case. In 2017 the label's mere presence was enough."""
+    """Whether the pod has `ratchet: "true"`, in upper or lower case. In 2017 any value was enough."""
     return (setting(pod, ENABLED) or "").strip().lower() == "true"
 
 
 def meant_name(pod: Pod) -> str:
-    """The name by which other pods mean this one."""
+    """The name that declarations of other pods use for this one."""
     return setting(pod, POD_NAME) or pod.ref.name
 
 
@@ -49,39 +49,41 @@ def names_of(pod: Pod) -> set[str]:
 
 
 def is_primary(pod: Pod) -> bool | None:
-    """True: its labels declare a link. False: it expects to be named by another. None: it takes what names it.
+    """The value of PRIMARY; None if it is not set.
 
-    Raises InvalidIntentError for any other word.
+    True: the pod's labels declare a link. False: another declaration must name the pod.
+
+    Raises InvalidIntentError for any other value.
     """
-    said = setting(pod, PRIMARY)
-    if said is None:
+    text = setting(pod, PRIMARY)
+    if text is None:
         return None
     words = {"true": True, "false": False}
-    if said.strip().lower() not in words:
-        raise refusal(pod, PRIMARY, f'"{shown(said)}" is neither "true" nor "false"')
-    return words[said.strip().lower()]
+    if text.strip().lower() not in words:
+        raise refusal(pod, PRIMARY, f'invalid value "{shown(text)}": expected "true" or "false"')
+    return words[text.strip().lower()]
 
 
 def wait_of(pod: Pod) -> float | None:
-    """For how many seconds the pod's start may be held for its peers; None where it does not say.
+    """The seconds that the pod's start may wait for its peers; None if not set.
 
-    Raises InvalidIntentError for what is no number of seconds between 0 and 150: kubelets give up at 240.
+    Raises InvalidIntentError if the value is not a number from 0 to WAIT_MAX_SECONDS.
     """
-    said = setting(pod, WAIT)
-    if said is None:
+    text = setting(pod, WAIT)
+    if text is None:
         return None
-    if not _SECONDS.fullmatch(said.strip()) or float(said) > WAIT_MAX_SECONDS:
-        raise refusal(pod, WAIT, f'"{shown(said)}" is not a number of seconds from 0 to {WAIT_MAX_SECONDS:.0f}')
-    return float(said)
+    if not _SECONDS.fullmatch(text.strip()) or float(text) > WAIT_MAX_SECONDS:
+        raise refusal(pod, WAIT, f'invalid value "{shown(text)}": expected seconds from 0 to {WAIT_MAX_SECONDS:.0f}')
+    return float(text)
 
 
 def seniority(pod: Pod) -> tuple[datetime, str, str]:
-    """By which pods are put in order, the oldest first."""
+    """Sort key of pods, the oldest first."""
     return (pod.created or _LONG_AGO, pod.ref.name, pod.ref.uid)
 
 
 def holders(eligible: Iterable[Pod]) -> dict[str, Pod]:
-    """For each name the pod that it means: of those that answer to it, the newest that is not being deleted."""
+    """The pod of each name: of all pods with that name, the newest that is not being deleted."""
     found: dict[str, Pod] = {}
     for pod in eligible:
         for name in names_of(pod):
@@ -92,7 +94,7 @@ def holders(eligible: Iterable[Pod]) -> dict[str, Pod]:
 
 
 def absence(name: str, pods: Iterable[Pod], ifname: str) -> str:
-    """Why the pod that is meant by `name` has not joined its end of a link yet, in words for a person."""
+    """Why the pod of this name has not joined its end of a link yet, in words for people."""
     called = _called(name, pods)
     pod = _holder(name, called)
     if pod is None:
@@ -112,7 +114,7 @@ def _called(name: str, pods: Iterable[Pod]) -> list[Pod]:
 
 
 def _holder(name: str, pods: Iterable[Pod]) -> Pod | None:
-    """The pod that a name means, if there is one."""
+    """The pod that a name refers to, if there is one."""
     return holders(pod for pod in _called(name, pods) if asks_for_links(pod) and not pod.finished).get(name)
 
 

@@ -1,8 +1,8 @@
-"""The links that the pods and the topologies of a namespace declare together, and which pods are refused and why.
+"""Resolution of a namespace's declarations into wanted links and refused pods.
 
-A link is its two endpoints, whichever is named first and by whichever of a pod's names. Equal declarations of it, in
-whatever places, are one link; declarations that differ are refused to both of its pods. A pod of which one declaration
-is refused declares nothing: it cannot start as it asks to.
+Two endpoints identify a link, in either order and by any name of their pods. Equal declarations are one link. If
+declarations of one link differ, both of its pods are refused. A pod with one refused declaration declares nothing,
+because it cannot start as declared.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import groupby
 
 from ratchet.core.intent import labels
 from ratchet.core.intent.annotation import LINKS, listed_links
-from ratchet.core.intent.labels import LOCAL_IFNAME, PAIR_IFNAME, PAIR_NAME, labelled_link
+from ratchet.core.intent.labels import labelled_link
 from ratchet.core.intent.pods import (
     ENABLED,
     POD_NAME,
@@ -27,135 +27,13 @@ from ratchet.core.intent.pods import (
     seniority,
 )
 from ratchet.core.intent.topologies import DrawnLink, Faulty, drawn_links, refusal_for
-from ratchet.core.model import EARLIER_SCHEMA, SIDES, End, Link, Pod, PodRef, Side, Topology
-from ratchet.core.naming import Endpoint, alias_record_names, earlier_record_names, in_order, ordered_record_name
+from ratchet.core.intent.wanted import Wanted, WantedLink
+from ratchet.core.model import SIDES, End, Link, Side
+from ratchet.core.naming import Endpoint, in_order, ordered_record_name
+from ratchet.core.pod import Pod, Topology
 from ratchet.errors import InvalidIntentError
 
 KNOWN = frozenset({ENABLED, POD_NAME, PRIMARY, WAIT, LINKS, *labels.KEYS})
-
-
-@dataclass(frozen=True, slots=True)
-class WantedLink:
-    """A link as it is declared; of its pods each is None while no eligible pod answers to the name.
-
-    `declarer` is the pod that declares it, None where a topology does. `place`: where it is said, empty for labels.
-    Where several places declare it, these two are of the first, and `declarations` are all of them as they were read.
-    """
-
-    link: Link
-    primary: Pod | None
-    pair: Pod | None
-    declarer: Pod | None
-    place: str = ""
-    declarations: tuple[WantedLink, ...] = field(default=(), repr=False)
-
-    def pod(self, side: Side) -> Pod | None:
-        return self.primary if side is Side.PRIMARY else self.pair
-
-    def endpoint(self, side: Side) -> Endpoint:
-        """The pod, by its own name where it exists, and the interface in it."""
-        if side is Side.PRIMARY:
-            pod, end = self.primary, self.link.primary
-        else:
-            pod, end = self.pair, self.link.pair
-        return (pod.ref.name if pod else end.name, end.ifname)
-
-    @property
-    def endpoints(self) -> tuple[Endpoint, Endpoint]:
-        """Both endpoints in an order of their own, by the pods' own names: what makes two declarations one link."""
-        return in_order(self.endpoint(Side.PRIMARY), self.endpoint(Side.PAIR))
-
-    def pods(self) -> list[Pod]:
-        return [pod for pod in (self.primary, self.pair) if pod is not None]
-
-    def is_declared_by(self, pod: Pod) -> bool:
-        """Whether the pod itself declares it, perhaps among others."""
-        return any(one.declarer is not None and one.declarer.ref == pod.ref for one in self.declarations or (self,))
-
-    def is_declared_by_others(self, pod: Pod) -> bool:
-        """Whether a topology or another pod declares it."""
-        return any(one.declarer is None or one.declarer.ref != pod.ref for one in self.declarations or (self,))
-
-    def earlier_link(self) -> Link:
-        """The link as schema 1 stores it: named and oriented as declared; of several declarations the least name."""
-        declared = min((one.link for one in self.declarations or (self,)), key=lambda link: link.name)
-        return replace(declared, schema=EARLIER_SCHEMA)
-
-    def alias_names(self) -> list[str]:
-        """Other names that the record may have in this schema: it was made while a pod's other name was not known."""
-        names = alias_record_names(self.link.namespace, *(self._known_as(side) for side in SIDES))
-        return sorted(names - {self.link.name})
-
-    def earlier_names(self) -> list[str]:
-        """Names that the record may have in schema 1 alone."""
-        ends = [self._known_as(side) for side in SIDES]
-        return sorted(earlier_record_names(self.link.namespace, *ends) - {self.link.name, *self.alias_names()})
-
-    def record_names(self) -> set[str]:
-        """Every name that the record may have."""
-        return {self.link.name} | earlier_record_names(self.link.namespace, *(self._known_as(side) for side in SIDES))
-
-    def is_recorded_as(self, name: str) -> bool:
-        """Whether a record of this name is of this link."""
-        return name == self.link.name or name in self.record_names()
-
-    def record_in(self, records: Mapping[str, Link]) -> Link | None:
-        """Its record among records by name; None where none of them is."""
-        found = (records.get(name) for name in (*self.alias_names(), *self.earlier_names(), self.link.name))
-        return next((record for record in found if record is not None), None)
-
-    def _known_as(self, side: Side) -> set[Endpoint]:
-        """An endpoint by every name of its pod that is known."""
-        pod, ifname = self.pod(side), self.link.end(side).ifname
-        own = self.endpoint(side)
-        declared = (one.link.end(each) for one in self.declarations for each in SIDES if one.endpoint(each) == own)
-        names = {self.link.end(side).name, *(end.name for end in declared)}
-        return {(name, ifname) for name in (names | {pod.ref.name} if pod is not None else names)}
-
-    def said_at(self, side: Side, *, interface: bool = False) -> str:
-        """Where the pod at an end, or the interface in it, is said: a label, or a place and a field."""
-        if self.declarer is None:
-            return f"{self.place}: endpoints"
-        pod = self.pod(side)
-        own = pod is not None and pod.ref == self.declarer.ref and (side is Side.PRIMARY or self.primary is not pod)
-        if not self.place:
-            ifname = LOCAL_IFNAME if own else PAIR_IFNAME
-            return ifname if interface else POD_NAME if own else PAIR_NAME
-        ifname = "ifname" if own else "peer_ifname"
-        return f"{self.place}: {ifname if interface else 'peer'}"
-
-    def place_and_pod(self) -> str:
-        """Where it is said, for somebody who looks at another pod."""
-        if self.declarer is None:
-            return self.place
-        return f"{self.place or PAIR_NAME} of pod {self.declarer.ref}"
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Wanted links, for each pod whose declaration was refused why, and the pod that each name means."""
-
-    links: tuple[WantedLink, ...]
-    refused: Mapping[str, InvalidIntentError]
-    holders: Mapping[str, Pod] = field(default_factory=dict, repr=False, compare=False)
-    _ends: Mapping[PodRef, list[tuple[WantedLink, Side]]] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        ends: dict[PodRef, list[tuple[WantedLink, Side]]] = {}
-        for wanted in self.links:
-            for side in SIDES:
-                if (holder := wanted.pod(side)) is not None:
-                    ends.setdefault(holder.ref, []).append((wanted, side))
-        object.__setattr__(self, "_ends", ends)
-
-    def ends_of(self, pod: Pod) -> tuple[tuple[WantedLink, Side], ...]:
-        """The ends that are this pod's, in the order of the links' names."""
-        return tuple(self._ends.get(pod.ref, ()))
-
-    def superseding(self, pod: Pod) -> Pod | None:
-        """The pod that has taken this pod's name; None if none has."""
-        holder = self.holders.get(meant_name(pod))
-        return holder if holder is not None and holder.ref != pod.ref else None
 
 
 # The links that a pod declares, each with its place, or why it is refused.
@@ -167,11 +45,11 @@ def wanted_links(
     reserved: Collection[str] = ("eth0",),
     topologies: Iterable[Topology] = (),
 ) -> Wanted:
-    """The links that the pods and topologies of one namespace want, whatever the order of either.
+    """The wanted links of one namespace, whatever the order of its pods and topologies.
 
-    Where several pods answer to one name (a Deployment that is being rolled) the newest that is not being deleted
-    has it. Where two links want one interface of a pod, a topology's has it, else the older primary's, and the other is
-    refused. `reserved` are interface names that belong to the runtime, `lo` always among them.
+    If several pods have one name, as during a rollout, the newest that is not being deleted gets it. If two links need
+    one interface, a topology's link gets it, else that of the older declarer; the other is refused. `reserved` are
+    interface names of the runtime; `lo` is always one of them.
     """
     eligible = [pod for pod in pods if is_eligible(pod)]
     drawn = (one for topology in sorted(topologies, key=_name) for one in drawn_links(topology, {*reserved, "lo"}))
@@ -184,7 +62,7 @@ def is_eligible(pod: Pod) -> bool:
 
 
 def declared_links(pod: Pod, reserved: Collection[str]) -> Declared:
-    """The links that a pod declares by its labels and its list."""
+    """The links that a pod declares with its labels and its annotation."""
     try:
         labelled = labelled_link(pod, {*reserved, "lo"})
         listed = listed_links(pod, {*reserved, "lo"})
@@ -194,7 +72,7 @@ def declared_links(pod: Pod, reserved: Collection[str]) -> Declared:
 
 
 def resolve(eligible: Iterable[Pod], declared: Iterable[tuple[Pod, Declared]], drawn: Iterable[DrawnLink]) -> Wanted:
-    """The wanted links among eligible pods, of what pods declare and what topologies draw (in the topologies' order).
+    """The wanted links of eligible pods, from pods' declarations and from topologies, in their order.
 
     The result holds for a pod if everything that its links depend on is given (`IntentIndex`).
     """
@@ -202,20 +80,20 @@ def resolve(eligible: Iterable[Pod], declared: Iterable[tuple[Pod, Declared]], d
     namespace = _Namespace(pods, holders(pods))
     by_seniority = sorted(declared, key=lambda one: seniority(one[0]))
     found = [*namespace.drawn(drawn), *namespace.declared(by_seniority)]
-    links = _said_once(found, namespace.refused)
+    links = _without_duplicates(found, namespace.refused)
     wanted = sorted(_without_collisions(links, namespace.refused), key=_record)
     return Wanted(tuple(wanted), namespace.refused, namespace.meant)
 
 
 def unknown_settings(pod: Pod) -> tuple[str, ...]:
-    """Labels and annotations under `ratchet.` that mean nothing to us: most likely misspelt."""
-    said = {*pod.labels, *pod.annotations}
-    return tuple(sorted(key for key in said if key.startswith("ratchet.") and key not in KNOWN))
+    """Unknown labels and annotations that begin with `ratchet.`: most likely misspelt."""
+    keys = {*pod.labels, *pod.annotations}
+    return tuple(sorted(key for key in keys if key.startswith("ratchet.") and key not in KNOWN))
 
 
 @dataclass(slots=True)
 class _Namespace:
-    """The eligible `pods` of a namespace, the older first, and which of them each name means."""
+    """The eligible `pods` of a namespace, the oldest first, and the pod of each name."""
 
     pods: Collection[Pod]
     meant: Mapping[str, Pod]
@@ -230,35 +108,35 @@ class _Namespace:
                 yield wanted
 
     def declared(self, declared: Iterable[tuple[Pod, Declared]]) -> Iterator[WantedLink]:
-        """Every link that is declared by a pod which has the name that it goes by, in the order of these pods."""
-        for pod, said in declared:
-            if isinstance(said, InvalidIntentError):
-                self.refused.setdefault(pod.ref.uid, said)
-            elif said and self.meant[meant_name(pod)].ref == pod.ref:
-                links = [WantedLink(link, pod, self.meant.get(link.pair.name), pod, place) for place, link in said]
+        """The links of pods, in their order. A pod whose name another pod has declares none."""
+        for pod, found in declared:
+            if isinstance(found, InvalidIntentError):
+                self.refused.setdefault(pod.ref.uid, found)
+            elif found and self.meant[meant_name(pod)].ref == pod.ref:
+                links = [WantedLink(link, pod, self.meant.get(link.pair.name), pod, place) for place, link in found]
                 if own := next((one for one in links if one.pair is not None and one.pair.ref == pod.ref), None):
-                    _refuse(own, own.said_at(Side.PAIR), "a pod cannot be linked to itself", self.refused)
+                    _refuse(own, own.place_of(Side.PAIR), "a pod cannot be linked to itself", self.refused)
                 else:
                     yield from links
 
     def _between(self, place: str, link: Link) -> WantedLink | None:
-        """A topology's link with the pods that are meant; None where that is one pod, which is refused."""
+        """A topology's link with its pods; None if both ends are one pod, which is refused."""
         primary, pair = (self.meant.get(end.name) for end in (link.primary, link.pair))
         wanted = WantedLink(link, primary, pair, None, place)
         if primary is not None and primary is pair:
-            _refuse(wanted, wanted.said_at(Side.PAIR), "a pod cannot be linked to itself", self.refused)
+            _refuse(wanted, wanted.place_of(Side.PAIR), "a pod cannot be linked to itself", self.refused)
             return None
         return wanted
 
     def _concerned(self, fault: Faulty) -> Collection[Pod]:
-        """The pods that an error in a topology concerns, or may concern where its names cannot be read."""
+        """The pods that an error in a topology concerns, or may concern if its names cannot be read."""
         if fault.names is None:
             return [pod for pod in self.pods if fault.may_concern(pod.ref.name, meant_name(pod))]
         return [self.meant[name] for name in fault.names if name in self.meant]
 
 
-def _said_once(links: Iterable[WantedLink], refused: dict[str, InvalidIntentError]) -> list[WantedLink]:
-    """The links, each once; without those whose declarations differ, whose pods are refused."""
+def _without_duplicates(links: Iterable[WantedLink], refused: dict[str, InvalidIntentError]) -> list[WantedLink]:
+    """Each link once. If its declarations differ, it is left out and its pods are refused."""
     by_endpoints: dict[tuple[Endpoint, Endpoint], list[WantedLink]] = {}
     for one in links:
         by_endpoints.setdefault(one.endpoints, []).append(one)
@@ -269,8 +147,8 @@ def _said_once(links: Iterable[WantedLink], refused: dict[str, InvalidIntentErro
             places = sorted((first.place_and_pod(), other.place_and_pod()))
             for pod in first.pods():
                 error = InvalidIntentError(
-                    f"cannot link pod {pod.ref}: {places[0]} and {places[1]} say different things of one link",
-                    details="say it in one place, or alike in both",
+                    f"cannot link pod {pod.ref}: {places[0]} and {places[1]} declare one link differently",
+                    details="declare it once, or equally in both places",
                 )
                 refused.setdefault(pod.ref.uid, error)
         else:
@@ -279,7 +157,7 @@ def _said_once(links: Iterable[WantedLink], refused: dict[str, InvalidIntentErro
 
 
 def _as_one(first: WantedLink, same: Sequence[WantedLink]) -> WantedLink:
-    """The link of equal declarations: named by its endpoints, with its primary, its pods by their canonical names."""
+    """The link of equal declarations: named by its endpoints, with its primary and canonical pod names."""
     link = first.link
     ends = {Side.PRIMARY: _canonical(link.primary, first.primary), Side.PAIR: _canonical(link.pair, first.pair)}
     lesser, greater = in_order(*((end.name, end.ifname) for end in ends.values()))
@@ -293,14 +171,14 @@ def _as_one(first: WantedLink, same: Sequence[WantedLink]) -> WantedLink:
 
 
 def _canonical(end: End, pod: Pod | None) -> End:
-    """An end under the one name by which records know its pod."""
+    """An end under the pod's name in records (`meant_name`)."""
     if pod is None or end.name == (name := meant_name(pod)):
         return end
     return replace(end, name=name)
 
 
 def _possible_primaries(first: WantedLink, same: Sequence[WantedLink]) -> tuple[Side, ...]:
-    """The sides whose pods declare the link; of two not one that says `ratchet.primary: "false"`."""
+    """The sides whose pods declare the link; of two, not one with `ratchet.primary: "false"`."""
     declarers = {one.declarer.ref for one in same if one.declarer is not None}
     declaring = {side: pod for side in SIDES if (pod := first.pod(side)) is not None and pod.ref in declarers}
     willing = tuple(side for side, pod in declaring.items() if is_primary(pod) is not False)
@@ -308,28 +186,28 @@ def _possible_primaries(first: WantedLink, same: Sequence[WantedLink]) -> tuple[
 
 
 def _order_of_declaration(wanted: WantedLink) -> tuple[object, ...]:
-    """Sort key: topologies before pods, then by declared name and place. The order of pod starts has no part in it."""
+    """Sort key: topologies before pods, then by declared name and place, whatever starts first."""
     return (wanted.declarer is not None, wanted.link.name, wanted.place)
 
 
 def _intent(wanted: WantedLink) -> tuple[object, ...]:
-    """What is wanted of a link, whichever end is named first; addresses as sets."""
+    """The declaration of a link, for comparison: in either order of its ends, with addresses as sets."""
     ends = {wanted.endpoint(side): wanted.link.end(side) for side in SIDES}
     lesser, greater = (ends[endpoint] for endpoint in wanted.endpoints)
     return (wanted.link.encapsulation, *((frozenset(end.addresses), end.properties) for end in (lesser, greater)))
 
 
 def _without_collisions(links: Iterable[WantedLink], refused: dict[str, InvalidIntentError]) -> Iterator[WantedLink]:
-    """The links that want no interface which another has before them: those of a pod all together or none of them."""
+    """The links whose interfaces are free. Of a pod's declarations, all are accepted or none."""
     taken: dict[Endpoint, WantedLink] = {}
-    for _, group in groupby(sorted(links, key=_turn), key=_turn_of_all):
+    for _, group in groupby(sorted(links, key=_order), key=_group):
         own, claims, clashed = list(group), dict[Endpoint, WantedLink](), False
         for one in own:
             for side in SIDES:
                 endpoint = one.endpoint(side)
                 if (holder := claims.get(endpoint) or taken.get(endpoint)) is not None:
                     cause = f"{endpoint[1]} in pod {endpoint[0]} is taken by the link {holder.link.name}"
-                    _refuse(one, one.said_at(side, interface=True), cause, refused)
+                    _refuse(one, one.place_of(side, interface=True), cause, refused)
                     clashed = True
                 claims[endpoint] = one
         declarer = own[0].declarer
@@ -339,7 +217,7 @@ def _without_collisions(links: Iterable[WantedLink], refused: dict[str, InvalidI
 
 
 def _refuse(wanted: WantedLink, place: str, cause: str, refused: dict[str, InvalidIntentError]) -> None:
-    """Refuse a link to whoever declares it, or where a topology does, to its pods."""
+    """Refuse the pod that declares a link, or the pods of a topology's link."""
     if wanted.declarer is not None:
         refused.setdefault(wanted.declarer.ref.uid, refusal(wanted.declarer, place, cause))
         return
@@ -347,18 +225,18 @@ def _refuse(wanted: WantedLink, place: str, cause: str, refused: dict[str, Inval
 
 
 def _refuse_all(pods: Iterable[Pod], fault: Faulty, refused: dict[str, InvalidIntentError]) -> None:
-    """Refuse pods for something in a topology."""
+    """Refuse pods because of an error in a topology."""
     for pod in pods:
         refused.setdefault(pod.ref.uid, refusal_for(pod.ref, fault))
 
 
-def _turn_of_all(wanted: WantedLink) -> tuple[object, ...]:
-    """Whose turn it is: the links of topologies one by one, then those of each pod together."""
+def _group(wanted: WantedLink) -> tuple[object, ...]:
+    """Group key of links: each link of a topology alone, then the links of each pod together."""
     return (0, wanted.link.name) if wanted.declarer is None else (1, *seniority(wanted.declarer))
 
 
-def _turn(wanted: WantedLink) -> tuple[object, ...]:
-    return (*_turn_of_all(wanted), wanted.link.name)
+def _order(wanted: WantedLink) -> tuple[object, ...]:
+    return (*_group(wanted), wanted.link.name)
 
 
 def _record(wanted: WantedLink) -> str:

@@ -1,6 +1,6 @@
-"""Which settings of a link's interface its users may choose (Documentation/networking/ip-sysctl.rst).
+"""The sysctls that a link may set on its interfaces (Documentation/networking/ip-sysctl.rst).
 
-Each acts on that one interface in the pod's own namespace, and reads back as what was written.
+Each acts on one interface in the pod's own namespace, and reads back as it was written.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _KEPT = {f"net.ipv6.conf.{IFNAME}.accept_ra": "ratchet keeps it at 0: the other 
 
 
 def why_not(name: str) -> str | None:
-    """Why nobody may choose a setting; None for those that may be chosen."""
+    """The reason why a link may not set a sysctl; None if it may."""
     if name in ALLOWED:
         return None
     if name in _KEPT:
         return _KEPT[name]
     if IFNAME not in name.split("."):
-        return f"it is no setting of an interface, as net.ipv4.conf.{IFNAME}.rp_filter is one"
-    return "it is not among the settings that a link may have"
+        return f"not a sysctl of an interface, such as net.ipv4.conf.{IFNAME}.rp_filter"
+    return "not an allowed sysctl of a link"

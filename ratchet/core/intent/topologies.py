@@ -1,7 +1,7 @@
-"""The links of a topology: a ConfigMap of the users' own, with a list of links between whatever pods it names.
+"""The links of a topology: a user's ConfigMap with a list of links between the pods that it names.
 
-As in containerlab's files, an item has `endpoints`, a list of two `pod:interface`, the first of which is the primary;
-and besides what a pod's own list may say of a link (`items`).
+As in containerlab's files, an item has `endpoints`, a list of two `pod:interface`. The first one is the primary. An
+item can have the same properties as one of a pod's own list (`link_parser`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from ratchet.core.intent import values
 from ratchet.core.intent.link_parser import Item, items_of
 from ratchet.core.intent.yaml_source import UnreadableError, YamlNode, read
-from ratchet.core.model import Link, Topology
+from ratchet.core.model import Link
+from ratchet.core.pod import Topology
 from ratchet.errors import InvalidIntentError
 
 TOPOLOGY_LABEL = "ratchet.topology"  # the label of a ConfigMap that is one: "true"
@@ -33,19 +34,19 @@ class Faulty:
     text: str = ""
 
     def may_concern(self, *names: str) -> bool:
-        """Whether an error whose `names` cannot be read may concern a pod that goes by one of these names.
+        """Whether an error whose `names` cannot be read may concern a pod with one of these names.
 
         A name that the text does not spell out is not in the topology, unless it is written with escapes.
         """
         return "\\" in self.text or any(name in self.text for name in names)
 
 
-# A link of a topology with its place, or the error in its stead.
+# A link of a topology with its place, or the error of its item.
 DrawnLink = tuple[str, Link] | Faulty
 
 
 def drawn_links(topology: Topology, reserved: Collection[str]) -> tuple[DrawnLink, ...]:
-    """What a topology draws, in its order."""
+    """The links and errors of a topology, in its order."""
     try:
         items = items_of(read(topology.text))
     except UnreadableError as cause:
@@ -54,13 +55,13 @@ def drawn_links(topology: Topology, reserved: Collection[str]) -> tuple[DrawnLin
 
 
 def names_every_pod(topology: Topology, reserved: Collection[str]) -> bool:
-    """Whether the pods of all its links can be read; if not, it may declare a link of any pod."""
+    """Whether the pods of all its links can be read. If not, it may declare a link of any pod."""
     return not any(isinstance(one, Faulty) and one.names is None for one in drawn_links(topology, reserved))
 
 
 def refusal_for(pod: object, fault: Faulty) -> InvalidIntentError:
-    """The error of a pod that something in a topology is about."""
-    return InvalidIntentError(f"cannot link pod {pod}: {fault.place}: {fault.cause}", details=f"mend {fault.place}")
+    """The error for a pod that an error in a topology concerns."""
+    return InvalidIntentError(f"cannot link pod {pod}: {fault.place}: {fault.cause}", details=f"correct {fault.place}")
 
 
 def _drawn(topology: Topology, node: YamlNode, reserved: Collection[str]) -> DrawnLink:
@@ -79,7 +80,7 @@ def _drawn(topology: Topology, node: YamlNode, reserved: Collection[str]) -> Dra
 def _endpoint(item: Item, text: str, reserved: Collection[str]) -> tuple[str, str]:
     name, colon, ifname = text.partition(":")
     if not colon:
-        raise item.fault(_ENDPOINTS, f'"{values.shown(text)}" is no pod:interface')
+        raise item.fault(_ENDPOINTS, f'invalid endpoint "{values.shown(text)}": expected pod:interface')
     try:
         return values.pod_name(name), values.interface_name(ifname, reserved)
     except ValueError as cause:

@@ -1,4 +1,4 @@
-"""What may be said, word by word: from a tenant's text to a value, or a ValueError that says what is wrong with it."""
+"""Validation of tenants' values: each function parses one text, or raises ValueError with the reason."""
 
 from __future__ import annotations
 
@@ -32,42 +32,42 @@ _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 
 def shown(value: str) -> str:
-    """Tenants' text made fit to print: escaped where it is not printable ASCII, and not long."""
+    """Tenants' text for messages: escaped if it is not printable ASCII, and at most 80 characters."""
     escaped = value.encode("unicode_escape").decode("ascii")
     return escaped if len(escaped) <= 80 else f"{escaped[:77]}..."
 
 
 def pod_name(value: str) -> str:
-    """A name by which pods are meant."""
+    """The name of a pod in a declaration."""
     if not _NAME.fullmatch(value):
-        raise ValueError(f'"{shown(value)}" is not a name')
+        raise ValueError(f'invalid name "{shown(value)}"')
     return value
 
 
 def interface_name(value: str, reserved: Collection[str]) -> str:
-    """A name that an interface of a link may have; not one of `reserved`."""
+    """The name of a link's interface; none of `reserved`."""
     if not _IFNAME.fullmatch(value):
-        raise ValueError(f'"{shown(value)}" is no interface name (a-z, then up to 14 of a-z 0-9 _ . -)')
+        raise ValueError(f'invalid interface name "{shown(value)}": expected a-z, then up to 14 of a-z 0-9 _ . -')
     if value in reserved:
-        raise ValueError(f"{value} belongs to the runtime")
+        raise ValueError(f"interface name {value} is reserved for the runtime")
     if value in ("all", "default"):
-        raise ValueError(f"the kernel keeps the name {value} for itself")
+        raise ValueError(f"interface name {value} is reserved by the kernel")
     return value
 
 
 def addresses(words: Sequence[str], prefix: int | None = None) -> tuple[Address, ...]:
-    """The addresses of an end. `prefix` is for those that have none of their own; None: 24, for IPv6 64."""
+    """The addresses of an end. `prefix` is for addresses without one; None: 24, for IPv6 64."""
     if len(words) > ADDRESSES_MAX:
-        raise ValueError(f"{len(words)} addresses are more than {ADDRESSES_MAX}")
+        raise ValueError(f"too many addresses: {len(words)}, at most {ADDRESSES_MAX}")
     found = tuple(_address(word, prefix) for word in words)
     if len({address.ip for address in found}) < len(found):
-        raise ValueError("an address is there twice")
+        raise ValueError("duplicate address")
     return found
 
 
 def prefix_length(value: str) -> int:
     if not re.fullmatch(r"[0-9]{1,3}", value) or not 1 <= int(value) <= 128:
-        raise ValueError(f'"{shown(value)}" is no prefix length')
+        raise ValueError(f'invalid prefix length "{shown(value)}": expected a number from 1 to 128')
     return int(value)
 
 
@@ -75,7 +75,7 @@ def mtu(value: str, having: Collection[Address]) -> int:
     """An MTU in bytes for an end that has these addresses."""
     number = int(value) if _NUMBER.fullmatch(value) else 0
     if not MTU_LEAST <= number <= MTU_MOST:
-        raise ValueError(f'"{shown(value)}" is no MTU: a number of bytes from {MTU_LEAST} to {MTU_MOST}')
+        raise ValueError(f'invalid MTU "{shown(value)}": expected bytes from {MTU_LEAST} to {MTU_MOST}')
     if number < MTU_LEAST_IPV6 and any(address.version == 6 for address in having):
         raise ValueError(f"{number} is too small for IPv6, which needs {MTU_LEAST_IPV6} bytes")
     return number
@@ -84,23 +84,23 @@ def mtu(value: str, having: Collection[Address]) -> int:
 def mac(value: str) -> str:
     """A MAC address for one interface, in lower case."""
     if not _MAC.fullmatch(value):
-        raise ValueError(f'"{shown(value)}" is no MAC address (02:00:00:00:00:01)')
+        raise ValueError(f'invalid MAC address "{shown(value)}": expected a form such as 02:00:00:00:00:01')
     if int(value[:2], 16) & 1 or not int(value.replace(":", ""), 16):
-        raise ValueError(f"{value.lower()} is not a MAC address that an interface can have")
+        raise ValueError(f"MAC address {value.lower()} is multicast or zero")
     return value.lower()
 
 
 def txqlen(value: str) -> int:
     """The length of a transmit queue, in packets."""
     if not _NUMBER.fullmatch(value) or int(value) > TXQLEN_MOST:
-        raise ValueError(f'"{shown(value)}" is no txqlen: a number of packets from 0 to {TXQLEN_MOST}')
+        raise ValueError(f'invalid txqlen "{shown(value)}": expected packets from 0 to {TXQLEN_MOST}')
     return int(value)
 
 
 def offloads(value: str) -> bool:
-    """Whether the kernel may put off checksums and segmentation."""
+    """Whether the kernel may offload checksums and segmentation."""
     if value.lower() not in ("off", "on", "false", "true"):
-        raise ValueError(f'"{shown(value)}" is neither off nor on')
+        raise ValueError(f'invalid value "{shown(value)}": expected on or off')
     return value.lower() in ("on", "true")
 
 
@@ -109,54 +109,56 @@ def rate(value: str) -> int:
     found = _RATE.fullmatch(value)
     bits = Decimal(found[1]) * RATE_UNITS[found[2].lower()] if found else Decimal(0)
     if not RATE_LEAST <= bits <= RATE_MOST or bits != int(bits):
-        raise ValueError(f'"{shown(value)}" is no rate, as 100mbit is one: from 8kbit to 1000gbit')
+        raise ValueError(
+            f'invalid rate "{shown(value)}": expected a number and a unit, such as 100mbit, from 8kbit to 1000gbit'
+        )
     return int(bits)
 
 
 def tunnel(value: str) -> bool:
-    """Whether a link is a tunnel wherever its ends are."""
+    """Whether a link is a tunnel also if both ends are on one node."""
     if value not in ("auto", "vxlan"):
-        raise ValueError(f'"{shown(value)}" is neither auto nor vxlan')
+        raise ValueError(f'invalid kind "{shown(value)}": expected auto or vxlan')
     return value == "vxlan"
 
 
 def port(value: str) -> int:
     """A UDP port."""
     if not _NUMBER.fullmatch(value) or not 1 <= int(value) <= PORT_MOST:
-        raise ValueError(f'"{shown(value)}" is no UDP port: a number from 1 to {PORT_MOST}')
+        raise ValueError(f'invalid UDP port "{shown(value)}": expected a number from 1 to {PORT_MOST}')
     return int(value)
 
 
 def sysctl(name: str, value: str) -> Sysctl:
-    """A setting of the interface and its value."""
+    """A sysctl of the interface and its value."""
     if (refusal := why_not(name)) is not None:
         raise ValueError(f"{shown(name)}: {refusal}")
     if not _SETTING.fullmatch(value):
-        raise ValueError(f'{name}: "{shown(value)}" is no number')
+        raise ValueError(f'{name}: invalid value "{shown(value)}": expected a number')
     return name, int(value)
 
 
 def route(to: str, via: str = "", metric: str = "", *, having: Collection[Address]) -> Route:
-    """A route by an end that has these addresses; empty where nothing is said."""
+    """A route through an end that has these addresses. Empty `via` or `metric`: not set."""
     hop = _parsed("via", via, ip_address) if via else None
     if to == "default":
         if hop is None:
-            raise ValueError("to: default needs a via, or is 0.0.0.0/0 or ::/0")
+            raise ValueError("to: default requires via; without it, write 0.0.0.0/0 or ::/0")
         to = "0.0.0.0/0" if hop.version == 4 else "::/0"
     network = _parsed("to", to, ip_network)
     if network.is_multicast or network.is_loopback:
-        raise ValueError(f"to: {network} is no destination of a link")
+        raise ValueError(f"to: {network} is multicast or loopback")
     if hop is not None:
         if hop.version != network.version:
-            raise ValueError(f"via: {hop} and {network} are not of one family")
+            raise ValueError(f"via: {hop} and {network} have different address families")
         if any(address.ip == hop for address in having):
             raise ValueError(f"via: {hop} is the end's own address")
         near = hop.version == 6 and hop.is_link_local
         if not near and not any(hop in address.network for address in having if address.version == hop.version):
             raise ValueError(f"via: {hop} is in no network of the end's addresses")
     if metric and (not metric.isascii() or not metric.isdigit() or int(metric) > METRIC_MOST):
-        raise ValueError(f'metric: "{shown(metric)}" is no number from 0 to {METRIC_MOST}')
-    # Of IPv6 the kernel takes 0 for its own.
+        raise ValueError(f'metric: invalid value "{shown(metric)}": expected a number from 0 to {METRIC_MOST}')
+    # For IPv6, 0 means the kernel's default metric.
     own = not metric or int(metric) in (0, KERNELS_METRIC[network.version])
     return Route(network, hop, None if own else int(metric))
 
@@ -178,12 +180,12 @@ def _address(word: str, prefix: int | None) -> Address:
             plain = ip_address(word)
             address = ip_interface((plain, _DEFAULT_PREFIX[plain.version] if prefix is None else prefix))
     except ValueError as cause:
-        raise ValueError(f'"{shown(word)}" is no address: {shown(str(cause))}') from cause
-    bare = address.ip  # an IPv6Interface is asked about its whole network where its address is meant
+        raise ValueError(f'invalid address "{shown(word)}": {shown(str(cause))}') from cause
+    bare = address.ip  # an IPv6Interface answers these questions for its whole network
     if "%" in word or bare.is_unspecified or bare.is_multicast or bare.is_loopback or not address.network.prefixlen:
-        raise ValueError(f"{shown(word)} is not an address that an interface can have")
+        raise ValueError(f"invalid address {shown(word)}: expected a unicast address with a prefix length above 0")
     if isinstance(address, IPv4Interface) and address.network.prefixlen < 31:
         edges = (address.network.network_address, address.network.broadcast_address)
         if address.ip in edges:
-            raise ValueError(f"{address} is its network's own or broadcast address")
+            raise ValueError(f"{address} is the network or broadcast address of its network")
     return address

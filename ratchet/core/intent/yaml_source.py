@@ -1,4 +1,4 @@
-"""YAML and JSON with the lines on which things are said. Everything said is text, to be understood by its field."""
+"""YAML and JSON with line numbers. Every scalar is read as text; its field gives it a type."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 @dataclass(frozen=True, slots=True)
 class YamlNode:
-    """Text, a list or a mapping, and the line on which it begins, from 1. Null is text that is empty."""
+    """A text, a list or a mapping, and the line on which it begins, from 1. Null is an empty text."""
 
     line: int
     value: str | list[YamlNode] | dict[str, YamlNode]
 
 
 class UnreadableError(ValueError):
-    """What is wrong with a text, on which line, and in which field if in one."""
+    """An error in a text, with its line, its cause, and its field if it is in one."""
 
     def __init__(self, line: int, cause: object, field: str = "") -> None:
         self.line, self.cause, self.field = line, cause, field
@@ -33,12 +33,12 @@ class UnreadableError(ValueError):
 
 
 def read(text: str) -> YamlNode:
-    """The one document in a text. Raises UnreadableError.
+    """Parse the one document in a text. Raises UnreadableError.
 
-    Read event by event: however deep it is nested, and whatever it refers to, costs no more than its length.
+    It is read event by event, so that neither depth nor aliases can cost more than the length of the text.
     """
     if len(text) > SIZE_MOST:
-        raise UnreadableError(1, f"it is longer than {SIZE_MOST} bytes")
+        raise UnreadableError(1, f"longer than {SIZE_MOST} bytes")
     events = yaml.parse(text, Loader=_Loader)
     try:
         for event in events:
@@ -46,7 +46,7 @@ def read(text: str) -> YamlNode:
                 document = _read_node(next(events), events, 0)
                 next(events)
                 if not isinstance(after := next(events), yaml.StreamEndEvent):
-                    raise UnreadableError(_line(after), "a second document begins")
+                    raise UnreadableError(_line(after), "expected one document, found a second")
                 return document
         return YamlNode(1, "")
     except yaml.MarkedYAMLError as cause:
@@ -59,12 +59,12 @@ def read(text: str) -> YamlNode:
 def _read_node(event: Any, events: Iterator[Any], depth: int) -> YamlNode:
     line = _line(event)
     if isinstance(event, yaml.AliasEvent) or event.anchor:
-        raise UnreadableError(line, "anchors and aliases are not taken")
+        raise UnreadableError(line, "anchors and aliases are not supported")
     if isinstance(event, yaml.ScalarEvent):
         plain = event.style not in ("'", '"')
         return YamlNode(line, "" if plain and event.value in ("null", "~") else event.value)
     if depth == DEPTH_MOST:
-        raise UnreadableError(line, f"it is nested deeper than {DEPTH_MOST}")
+        raise UnreadableError(line, f"nested deeper than {DEPTH_MOST} levels")
     if isinstance(event, yaml.SequenceStartEvent):
         items = []
         while not isinstance(item := next(events), yaml.SequenceEndEvent):
@@ -74,9 +74,9 @@ def _read_node(event: Any, events: Iterator[Any], depth: int) -> YamlNode:
     while not isinstance(item := next(events), yaml.MappingEndEvent):
         key = _read_node(item, events, depth + 1)
         if not isinstance(key.value, str):
-            raise UnreadableError(key.line, "a key is no text")
+            raise UnreadableError(key.line, "expected text as a key")
         if key.value in fields:
-            raise UnreadableError(key.line, "it is there twice", shown(key.value))
+            raise UnreadableError(key.line, "duplicate field", shown(key.value))
         fields[key.value] = _read_node(next(events), events, depth + 1)
     return YamlNode(line, fields)
 

@@ -1,0 +1,28 @@
+"""The guard of a sandbox's end, for the workers that reconcile it after its ADD."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ratchet.errors import SupersededError
+from ratchet.node.journal import HeldEnd, Journal, SandboxEntry
+
+
+@dataclass(frozen=True, slots=True)
+class HeldEndGuard:
+    """`ratchet.node.endpoint_progress.SandboxGuard` for an end that the journal holds."""
+
+    journal: Journal
+    entry: SandboxEntry
+    end: HeldEnd
+
+    def refuse_superseded(self) -> None:
+        """Raise SupersededError if the end was given up. A worker gives up an end only under its link's lock."""
+        if not self.journal.still_wants(self.entry, self.end):
+            raise SupersededError(
+                f"cannot link pod {self.entry.pod}: link {self.end.link} was removed from it meanwhile"
+            )
+
+    def is_deleted(self) -> bool:
+        """Whether a DEL came after the sandbox's ADD had begun."""
+        return self.journal.is_buried(self.entry.attachment, self.entry.began)

@@ -1,0 +1,65 @@
+"""A pass over one end of a link: the guard that it asks, its progress, its result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from ratchet.core.interface import Device, Observed
+from ratchet.core.model import Link
+from ratchet.core.plan import Attempt
+
+
+class SandboxGuard(Protocol):
+    """The runtime's view of a sandbox, asked before each step and under the link's lock."""
+
+    def refuse_superseded(self) -> None:
+        """Raise SupersededError if another call or worker has taken over the sandbox or its end."""
+
+    def is_deleted(self) -> bool:
+        """Whether the runtime has deleted the sandbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointResult:
+    """The state of an end: its link's record as stored now, and the end's device if the end is up."""
+
+    record: Link
+    device: Device | None = None
+
+    @property
+    def is_up(self) -> bool:
+        return self.device is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a pass has come: what it has read, drafted, observed and built.
+
+    `attempt` is in terms of `draft`, the record to be written. `stored` is the record as stored; it may lag behind the
+    draft until the end is up. `certain`: it is the API's answer and not the cache's. `joined`: the draft has had this
+    sandbox. `observed` are the link's interfaces, None if not observed since the record was read.
+
+    `is_connected`: the end's interface looks as if the peer were ready; None if not observed. `has_built`: the pass may
+    have left an interface. `builds` and `refusals` count builds, and VNIs that this node cannot use. `held_vni` is the
+    VNI whose Lease is the record's, as the API has confirmed.
+    """
+
+    attempt: Attempt
+    stored: Link | None
+    draft: Link | None
+    certain: bool
+    joined: bool
+    observed: Observed | None = None
+    is_connected: bool | None = None
+    has_built: bool = False
+    builds: int = 0
+    refusals: int = 0
+    held_vni: int | None = None
+
+    @property
+    def record(self) -> Link:
+        """The draft, for steps that follow the join."""
+        if self.draft is None:
+            raise AssertionError(f"the plan had {self.attempt.name} written without a record")
+        return self.draft

@@ -1,0 +1,295 @@
+"""One pass over one end of a link: ask `core.plan` for the next step, run it, and ask again.
+
+This module decides nothing; `core.plan` does.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from dataclasses import replace
+
+from ratchet import datapath
+from ratchet.core import record_updates
+from ratchet.core.interface import Observed, VxlanWire, Wire, differences, only_gains_carrier
+from ratchet.core.model import Kind, Location
+from ratchet.core.plan import (
+    AllocateVni,
+    Attempt,
+    Build,
+    Create,
+    Done,
+    Join,
+    MarkReady,
+    Observe,
+    Reject,
+    Release,
+    Step,
+    Underlay,
+    Wait,
+    plan,
+)
+from ratchet.errors import (
+    ConflictError,
+    DatapathError,
+    NamespaceError,
+    RatchetError,
+    SupersededError,
+    VniForeignError,
+    VniInUseError,
+)
+from ratchet.node.endpoint_progress import EndpointResult, Progress, SandboxGuard
+from ratchet.node.journal import Journal
+from ratchet.node.record_writer import LEASE_OF_ANOTHER_LINK, RecordWriter, retry_on_conflict
+from ratchet.node.teardown import EndInterface
+from ratchet.node.vni_claim import VniClaim
+
+log = logging.getLogger(__name__)
+
+BUILDS = 3
+
+
+class EndpointReconcile:
+    """One pass over one end, under its link's lock.
+
+    Nothing is removed on the evidence of the cache: the record is read from the API first.
+    """
+
+    def __init__(
+        self,
+        writer: RecordWriter,
+        journal: Journal,
+        guard: SandboxGuard,
+        attempt: Attempt,
+        underlay: Underlay,
+        *,
+        joined: bool,
+    ) -> None:
+        self._writer = writer
+        self._records = writer.records
+        self._journal = journal
+        self._guard = guard
+        self._attempt = attempt
+        self._underlay = underlay
+        self._joined = joined
+        self._interface = EndInterface(journal, attempt)
+
+    def run(self) -> EndpointResult:
+        """Run the steps of the plan until the end is up or waits. After a ConflictError, it can run again."""
+        claim = VniClaim(self._records)
+        stored, certain = self._records.expected_link(self._attempt.name)
+        progress = Progress(self._attempt, stored, stored, certain, self._joined)
+        try:
+            while True:
+                progress, step = self._next(progress)
+                outcome = self._run(progress, step, claim)
+                if isinstance(outcome, EndpointResult):
+                    return outcome
+                progress = outcome
+        except ConflictError:
+            claim.free(self._built_by(progress))
+            raise
+        except Exception:
+            with suppress(RatchetError):  # the Lease is then left to `ratchet gc`
+                retry_on_conflict(lambda: claim.account_for(self._built_by(progress)))
+            raise
+
+    def _next(self, progress: Progress) -> tuple[Progress, Step]:
+        """The next step, once the progress is certain enough to run it."""
+        while True:
+            progress = replace(progress, attempt=progress.attempt.as_recorded(progress.draft))
+            step = self._plan(progress)
+            if isinstance(step, Wait) and self._underlay.has_agent and not progress.certain:
+                progress = self._observe_connection(progress)
+            if not progress.certain and self._needs_certainty(progress, step):
+                progress = self._read_from_api(progress)
+            elif not progress.joined and not isinstance(step, Release):
+                # Also if the record already holds this sandbox: its intent may be that of an earlier declaration.
+                return progress, Join()
+            elif isinstance(step, Build) and not only_gains_carrier(step.wire, progress.observed):
+                return replace(progress, has_built=True), step  # also a build that fails may leave an interface
+            else:
+                return progress, step
+
+    def _plan(self, progress: Progress) -> Step:
+        self._guard.refuse_superseded()
+        return plan(
+            progress.attempt,
+            progress.draft,
+            self._underlay,
+            joined=progress.joined,
+            deleted=self._guard.is_deleted(),
+            observed=progress.observed,
+            peer=self._peer_location(progress),
+        )
+
+    def _needs_certainty(self, progress: Progress, step: Step) -> bool:
+        """Whether the record must be read from the API before a step.
+
+        It must if the step removes an interface or carrier that is up. It must also if the step ends a pass that built
+        something and wrote nothing: no refused write would then reveal that the record has changed.
+        """
+        match step:
+            case Build(wire):
+                exists = progress.observed is not None and progress.observed != Observed(None)
+                return exists and not only_gains_carrier(wire, progress.observed)
+            case Wait():
+                return progress.is_connected is True
+            case Done():
+                return progress.has_built
+        return isinstance(step, Release | Reject)
+
+    def _read_from_api(self, progress: Progress) -> Progress:
+        """Start again from the record as the API has it."""
+        stored = self._records.link(progress.attempt.name)
+        return replace(progress, stored=stored, draft=stored, certain=True, observed=None, joined=self._joined)
+
+    def _run(self, progress: Progress, step: Step, claim: VniClaim) -> Progress | EndpointResult:
+        """Run a step. Returns the progress after it, or the state of the end after the last step."""
+        match step:
+            case Join():
+                return self._join(progress)
+            case AllocateVni():
+                return replace(progress, draft=claim.allocate(progress.record))
+            case Observe() | Create() | Build():
+                return self._run_on_wire(progress, step, claim)
+            case MarkReady():
+                draft = record_updates.mark_ready(progress.record, progress.attempt.side, self._writer.now())
+                return self._write(replace(progress, draft=draft), claim)
+            case Release(reason):
+                raise self._withdraw(progress, reason)
+            case Reject(error):
+                self._write(progress, claim)
+                raise error
+            case Wait():
+                return self._wait(progress, claim)
+            case Done():
+                record = self._write(progress, claim).record
+                return EndpointResult(record, progress.observed.near if progress.observed else None)
+
+    def _join(self, progress: Progress) -> Progress:
+        if self._is_of_a_pod_that_is_gone(progress):
+            raise self._withdraw(progress, "its pod is gone, and another one of its name has its place")
+        attempt = progress.attempt
+        draft = record_updates.join(progress.draft, attempt.wanted, attempt.side, attempt.sandbox, self._writer.now())
+        return replace(progress, draft=draft, joined=True)
+
+    def _is_of_a_pod_that_is_gone(self, progress: Progress) -> bool:
+        """Whether this attempt would replace another pod's sandbox, and its own pod is gone from the API.
+
+        An attempt that was suspended for long must not undo what came after it. Within one pod the latest sandbox wins.
+        """
+        pod = progress.attempt.sandbox.pod
+        holder = progress.draft.sandbox(progress.attempt.side) if progress.draft else None
+        if holder is None or holder.pod.uid == pod.uid:
+            return False
+        current = self._records.pod(pod.namespace, pod.name)
+        return current is None or not current.ref.is_same_pod(pod)
+
+    def _run_on_wire(
+        self, progress: Progress, step: Observe | Create | Build, claim: VniClaim
+    ) -> Progress | EndpointResult:
+        """Run a datapath step. If it fails in the peer's namespace, this end waits: the peer reports it."""
+        try:
+            match step:
+                case Observe(wire):
+                    return replace(progress, observed=datapath.observe(wire))
+                case Create(wire):
+                    observed = datapath.make(wire)
+                    has_built = progress.has_built or not differences(wire, observed)
+                    return replace(progress, observed=observed, has_built=has_built)
+                case Build(wire):
+                    return self._build(progress, wire, claim)
+        except NamespaceError as error:
+            if error.path == step.wire.near.netns:
+                raise
+            log.warning("peer's interface not built link=%s cause=%s", step.wire.link, error)
+        return self._wait(progress, claim)
+
+    def _build(self, progress: Progress, wire: Wire, claim: VniClaim) -> Progress:
+        if progress.builds == BUILDS:
+            raise DatapathError(
+                f"cannot build {wire.near.ifname} of {progress.attempt.name}: the interface keeps disappearing"
+            )
+        try:
+            observed = datapath.build(wire, evict=self._is_held(progress, wire))
+        except (VniInUseError, VniForeignError) as error:
+            return self._resolve_vni_conflict(progress, error, claim)
+        return replace(progress, observed=observed, builds=progress.builds + 1)
+
+    def _is_held(self, progress: Progress, wire: Wire) -> bool:
+        """Whether the API has confirmed that the record holds the Lease of a tunnel's VNI."""
+        return isinstance(wire, VxlanWire) and wire.vni == progress.held_vni
+
+    def _resolve_vni_conflict(
+        self, progress: Progress, error: VniInUseError | VniForeignError, claim: VniClaim
+    ) -> Progress:
+        """Prepare the next try after the kernel refused a VNI.
+
+        The tunnel that has the VNI counts as stale only once the API has confirmed that the VNI is this record's.
+        """
+        if not progress.certain:
+            return self._read_from_api(progress)
+        record = progress.record
+        if isinstance(error, VniForeignError):
+            # The record keeps no more refused VNIs, so the oldest would be claimed again.
+            if progress.refusals == record_updates.REFUSED_KEPT:
+                raise error
+            reason = f"node {self._underlay.node} cannot use it: {error.__cause__ or error}"
+            return self._renumber(replace(progress, refusals=progress.refusals + 1), reason, claim, refused=True)
+        if record.vni == progress.held_vni:
+            raise error
+        if self._records.hold_vni(record):
+            return replace(progress, held_vni=record.vni)
+        return self._renumber(progress, LEASE_OF_ANOTHER_LINK, claim, refused=False)
+
+    def _renumber(self, progress: Progress, reason: str, claim: VniClaim, *, refused: bool) -> Progress:
+        if progress.stored is None:
+            raise AssertionError(f"{progress.attempt.name} has a VNI and no record")
+        stored = self._writer.renumber(progress.stored, progress.record, reason, refused=refused)
+        claim.end()
+        return replace(progress, stored=stored, draft=stored, observed=None)
+
+    def _write(self, progress: Progress, claim: VniClaim) -> Progress:
+        """Store the draft."""
+        stored = self._writer.write(progress.stored, progress.record)
+        claim.written(stored, self._built_by(progress))
+        # A conditional write that succeeds proves that the record was current.
+        certain = progress.certain or stored is not progress.stored
+        return replace(progress, stored=stored, draft=stored, certain=certain)
+
+    def _wait(self, progress: Progress, claim: VniClaim) -> EndpointResult:
+        record = self._write(progress, claim).record
+        if self._underlay.has_agent and record.kind is None and progress.is_connected is not False:
+            self._interface.disconnect()
+        return EndpointResult(record)
+
+    def _withdraw(self, progress: Progress, reason: str) -> SupersededError:
+        """Remove the interface, leave the record, and return the error to raise."""
+        attempt = progress.attempt
+        self._interface.take_down()
+        self._writer.leave(attempt.name, attempt.container_id, reason)
+        return SupersededError(f"cannot link pod {attempt.sandbox.pod}: {reason}")
+
+    def _observe_connection(self, progress: Progress) -> Progress:
+        """Observe whether the end's interface looks as if the peer were ready."""
+        connected = self._interface.is_connected()
+        return progress if connected is None else replace(progress, is_connected=connected)
+
+    def _built_by(self, progress: Progress) -> EndInterface | None:
+        """The end's interface if the pass may have built it."""
+        return self._interface if progress.has_built else None
+
+    def _peer_location(self, progress: Progress) -> Location | None:
+        """The location of the peer's end, if it is on this node and in its journal for this link.
+
+        The caller holds the link's lock. An end is given up only under that lock, so the journal's answer stays true.
+        """
+        record = progress.draft
+        peer = record.sandbox(progress.attempt.side.other) if record is not None else None
+        if peer is None or record is None or record.kind is not Kind.VETH:
+            return None
+        location = self._journal.location(record.name, peer.container_id)
+        if location is None:
+            log.warning("peer not in this node's journal link=%s sandbox=%s", record.name, peer.container_id)
+        return location

@@ -1,0 +1,62 @@
+"""The existing interface of a sandbox's end: observe its connection, disconnect it, remove it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from ratchet import datapath
+from ratchet.core.model import Location
+from ratchet.core.plan import Attempt
+from ratchet.errors import ForeignInterfaceError, NamespaceGoneError
+from ratchet.node.journal import Journal
+
+
+def take_down(journal: Journal, container_id: str, location: Location, ifname: str, link: str = "") -> None:
+    """Remove the interface of a sandbox's end.
+
+    Leaves the interface alone if it belongs to another sandbox or, with `link`, to another link, or is not Ratchet's.
+    Does nothing if the interface or its namespace is gone.
+    """
+    with taking_down(journal, container_id, location, ifname, link):
+        pass
+
+
+@contextmanager
+def taking_down(journal: Journal, container_id: str, location: Location, ifname: str, link: str = "") -> Iterator[None]:
+    """Run the block while the interface is removed as by `take_down`."""
+    if not location.netns or journal.is_anothers(location, ifname, container_id, link):
+        yield
+        return
+    with suppress(ForeignInterfaceError), datapath.removing(location, ifname):
+        yield
+
+
+class EndInterface:
+    """The interface of the end that a sandbox attempts to take. The caller holds the link's lock."""
+
+    def __init__(self, journal: Journal, attempt: Attempt) -> None:
+        self._journal = journal
+        self._link = attempt.name
+        self._container_id = attempt.container_id
+        self._location = attempt.location
+        self._ifname = attempt.wanted.end(attempt.side).ifname
+
+    def is_connected(self) -> bool | None:
+        """Whether it looks as if the peer were ready: it is a vEth, or a tunnel with carrier. None if unknown."""
+        with suppress(ForeignInterfaceError, NamespaceGoneError):
+            device = datapath.observe_port(self._location, self._ifname)
+            return device is not None and (device.kind == "veth" or device.carrier)
+        return None
+
+    def disconnect(self) -> None:
+        """Disconnect the end from a peer that is gone: take a tunnel's carrier, remove a vEth."""
+        with suppress(ForeignInterfaceError):
+            device = datapath.observe_port(self._location, self._ifname)
+            if device is not None and device.kind == "veth":
+                self.take_down()
+            elif device is not None:
+                datapath.unplug(self._location, self._ifname)
+
+    def take_down(self) -> None:
+        take_down(self._journal, self._container_id, self._location, self._ifname, self._link)

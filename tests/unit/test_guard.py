@@ -1,0 +1,54 @@
+"""A worker goes on with an end while its sandbox holds it and the runtime has not deleted it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ratchet.agent.guard import HeldEndGuard
+from ratchet.core.model import Side
+from ratchet.errors import SupersededError
+from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry, since_boot
+from tests.support.links import own, wanted
+
+END = HeldEnd(wanted(), Side.PRIMARY, 1_000_000)
+SANDBOX = own(Side.PRIMARY)
+ATTACHMENT = Attachment("net", SANDBOX.container_id, "eth0")
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path, remembers=True)
+
+
+@pytest.fixture
+def entry(journal: Journal) -> SandboxEntry:
+    entry = SandboxEntry(ATTACHMENT, SANDBOX.netns, SANDBOX.pod, (END,), asks=True, began=since_boot())
+    journal.write(entry)
+    return entry
+
+
+def test_an_end_that_its_sandbox_holds_is_worked_on(journal: Journal, entry: SandboxEntry) -> None:
+    guard = HeldEndGuard(journal, entry, END)
+    guard.refuse_superseded()
+    assert not guard.is_deleted()
+
+
+def test_an_end_that_was_removed_is_refused(journal: Journal, entry: SandboxEntry) -> None:
+    journal.change_ends(ATTACHMENT, lambda _: ())
+    with pytest.raises(SupersededError, match=f"cannot link pod {entry.pod}: link {END.link} was removed"):
+        HeldEndGuard(journal, entry, END).refuse_superseded()
+
+
+def test_an_end_of_a_later_add_is_refused(journal: Journal, entry: SandboxEntry) -> None:
+    journal.write(replace(entry, began=entry.began + 1))
+    with pytest.raises(SupersededError):
+        HeldEndGuard(journal, entry, END).refuse_superseded()
+
+
+def test_a_del_after_the_add_deletes(journal: Journal, entry: SandboxEntry) -> None:
+    journal.bury(ATTACHMENT, since_boot())
+    assert HeldEndGuard(journal, entry, END).is_deleted()
+    assert not HeldEndGuard(journal, replace(entry, began=since_boot() + 1), END).is_deleted()
