@@ -21,7 +21,7 @@ from ratchet.dev.frr import Frr
 from ratchet.dev.hosts import command_in, ip
 from ratchet.dev.story import check, kubectl, passed, say, shell, step, typed
 from ratchet.dev.testbed import RATCHET_NAMESPACE, Testbed, wait_for
-from ratchet.store.codec import decode_link
+from ratchet.store.codec.links import decode_link
 
 # In a wheel they stand beside this file, in a checkout where people look for them.
 _PLACES = (Path(__file__).with_name("examples"), Path(__file__).resolve().parents[2] / "manifests" / "examples")

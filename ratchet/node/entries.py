@@ -12,7 +12,7 @@ from ratchet.cni.delegation import Delegation
 from ratchet.core.model import Link, Location, PodRef, Side
 from ratchet.errors import MalformedRecordError
 from ratchet.node.underlay import UnderlayConfig
-from ratchet.store.codec import decode_link, encode_link
+from ratchet.store.codec.links import decode_link, encode_link
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,23 +31,16 @@ from ratchet.core.naming import (
 from ratchet.core.record_updates import with_vni
 from ratchet.errors import ConflictError, MalformedRecordError, RatchetError, TopologiesUnknownError
 from ratchet.store.apiserver import ApiServer, ForbiddenError, NotFoundError, Watched
-from ratchet.store.codec import (
-    MANAGER,
-    decode_link,
+from ratchet.store.codec import MANAGER, decode_time
+from ratchet.store.codec.leases import (
     decode_node_lease,
-    decode_pod,
-    decode_time,
-    decode_topology,
     decode_vni_lease,
-    encode_link,
     encode_node_lease,
     encode_vni_lease,
     lease_labels_patch,
-    leave_patch,
-    link_patch,
-    record_vni,
-    stored_link,
 )
+from ratchet.store.codec.links import decode_link, encode_link, leave_patch, link_patch, record_vni, stored_link
+from ratchet.store.codec.pods import decode_pod, decode_topology
 from ratchet.store.formats import RecordFormats
 from ratchet.store.listwatch import FIRST_PAUSE, LONGEST_PAUSE, Changed, Failed, Listed, Source, list_watch
 from ratchet.store.vni import VniAllocator

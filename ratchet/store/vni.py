@@ -31,7 +31,7 @@ from ratchet.core.model import Link
 from ratchet.core.naming import vni_lease_name
 from ratchet.errors import VniExhaustedError
 from ratchet.store.apiserver import AlreadyExistsError, ApiServer, NotFoundError
-from ratchet.store.codec import decode_vni_lease, encode_vni_lease
+from ratchet.store.codec.leases import decode_vni_lease, encode_vni_lease
 
 VNI_MAX = (1 << 24) - 1
 # For so many seconds after a list or a lookup of records, their numbers are not looked up again.

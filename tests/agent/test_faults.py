@@ -22,7 +22,7 @@ from ratchet.dev.agents import AgentProcess
 from ratchet.dev.fake_kubelet import CniResponse, Kubelet, Sandbox
 from ratchet.dev.hosts import ip
 from ratchet.dev.testbed import wait_for
-from ratchet.store.codec import encode_vni_lease
+from ratchet.store.codec.leases import encode_vni_lease
 from tests.agent.pages import page
 from tests.support.clock import stepped_clock
 from tests.support.cluster import (

@@ -13,7 +13,7 @@ from ratchet.core.state_machine import derive
 from ratchet.dev.fake_kubelet import Kubelet, Sandbox
 from ratchet.dev.hosts import ip
 from ratchet.dev.testbed import wait_for
-from ratchet.store.codec import encode_vni_lease
+from ratchet.store.codec.leases import encode_vni_lease
 from tests.support.cluster import LINK, Cluster
 
 TO_PAIR = "192.168.2.101"

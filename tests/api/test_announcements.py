@@ -21,7 +21,7 @@ from ratchet.errors import ApiUnavailableError, ConflictError
 from ratchet.store.announcements import EventType, record_event, set_condition
 from ratchet.store.apiserver import ApiServer, ForbiddenError, NotFoundError, Watched
 from ratchet.store.apiserver import connect as connect_to
-from ratchet.store.codec import decode_pod
+from ratchet.store.codec.pods import decode_pod
 from tests.support.faults import Faults, Rule, answering, dropping
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from ratchet.core.model import Link
 from ratchet.store.apiserver import NotFoundError
-from ratchet.store.codec import encode_vni_lease
+from ratchet.store.codec.leases import encode_vni_lease
 from ratchet.store.records import Records
 from tests.e2e.world import RATCHET, World
 

@@ -15,7 +15,8 @@ from ratchet.core.heartbeat import NodeLease
 from ratchet.core.model import End, Link, PodRef, Sandbox, State
 from ratchet.core.naming import record_name
 from ratchet.gc import collect_garbage
-from ratchet.store.codec import encode_link, encode_vni_lease
+from ratchet.store.codec.leases import encode_vni_lease
+from ratchet.store.codec.links import encode_link
 from tests.support.cluster import LINK, Cluster
 
 CONFIG_MAPS = "/api/v1/namespaces/ratchet/configmaps"

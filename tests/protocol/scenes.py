@@ -28,7 +28,7 @@ from ratchet.node.call import Call
 from ratchet.node.delete import delete, undo
 from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry
 from ratchet.node.reconciler import Reconciler
-from ratchet.store.codec import decode_link, encode_link
+from ratchet.store.codec.links import decode_link, encode_link
 from ratchet.store.records import Records
 from tests.protocol.asking import Failure, FakeApi, FakeJournal, OneEntryJournal, ask, taken_away
 from tests.protocol.exploring import END, Place, Process, at_rest

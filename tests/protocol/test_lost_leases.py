@@ -28,7 +28,8 @@ from ratchet.core.record_updates import mark_ready, with_vni
 from ratchet.core.state_machine import derive
 from ratchet.errors import RatchetError
 from ratchet.node.reconciler import EndpointReconcile, Reconciler
-from ratchet.store.codec import encode_link, encode_vni_lease, node_labels
+from ratchet.store.codec.leases import encode_vni_lease, node_labels
+from ratchet.store.codec.links import encode_link
 from ratchet.store.records import Records
 from tests.protocol import scenes
 from tests.protocol.asking import FakeApi, FakeJournal, ask

@@ -28,7 +28,8 @@ from ratchet.core.record_updates import with_vni
 from ratchet.errors import RatchetError
 from ratchet.node import reconciler
 from ratchet.node.reconciler import Reconciler
-from ratchet.store.codec import encode_link, encode_vni_lease
+from ratchet.store.codec.leases import encode_vni_lease
+from ratchet.store.codec.links import encode_link
 from ratchet.store.records import Records
 from tests.protocol import world
 from tests.protocol.asking import FakeApi

@@ -20,7 +20,7 @@ from ratchet.node.attach import link_all
 from ratchet.node.reconciler import EndpointResult
 from ratchet.store.apiserver import AlreadyExistsError, Json, Watched
 from ratchet.store.cache import CachedStore, Caches, KeyedNotifier, LinkCache, NodeAddressCache, PodCache
-from ratchet.store.codec import decode_link, encode_link
+from ratchet.store.codec.links import decode_link, encode_link
 from ratchet.store.namespace import NamespaceCache
 from ratchet.store.records import Records
 from ratchet.store.vni import VniAllocator

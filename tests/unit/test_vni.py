@@ -22,7 +22,7 @@ from ratchet.core.model import End, Link
 from ratchet.errors import VniExhaustedError
 from ratchet.store import vni as numbers_module
 from ratchet.store.apiserver import AlreadyExistsError, ApiServer, ForbiddenError, NotFoundError
-from ratchet.store.codec import decode_vni_lease
+from ratchet.store.codec.leases import decode_vni_lease
 from ratchet.store.vni import CROWD_MAX, LOOKED_UP_AT_ONCE, TAKEN_BEFORE_LIST, VNI_MAX, VniAllocator
 
 

@@ -15,7 +15,7 @@ from ratchet.core.naming import vni_lease_name
 from ratchet.errors import ApiUnavailableError, ConflictError
 from ratchet.store.apiserver import ApiServer, ForbiddenError, NotFoundError
 from ratchet.store.cache import LinkCache
-from ratchet.store.codec import encode_vni_lease
+from ratchet.store.codec.leases import encode_vni_lease
 from ratchet.store.records import Records
 
 Json = dict[str, Any]
