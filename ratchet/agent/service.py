@@ -30,8 +30,8 @@ from ratchet.node.dispatch import dispatch
 from ratchet.node.journal import Attachment, Journal, SandboxEntry, since_boot
 from ratchet.node.response import log_keys, respond
 from ratchet.node.verified import VerifiedEnds
-from ratchet.store.cache import CachedStore
-from ratchet.store.records import Records
+from ratchet.store.cached_store import CachedStore
+from ratchet.store.interface import Store
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class CallService:
         """Whether an ADD of this container runs: its links are that call's affair until it ends."""
         return self._adding[container_id] > 0
 
-    def _answered(self, request: Request, connect: Callable[[float], Records], followed: _Followed) -> Reply:
+    def _answered(self, request: Request, connect: Callable[[float], Store], followed: _Followed) -> Reply:
         began = time.monotonic()
         called_at = min(request.began, since_boot())
         status, said = respond(request.variables, request.stdin, partial(self._serve, called_at, connect, followed))
@@ -102,7 +102,7 @@ class CallService:
     def _serve(
         self,
         began: float,
-        connect: Callable[[float], Records],
+        connect: Callable[[float], Store],
         followed: _Followed,
         arguments: Arguments,
         network: NetworkConfig,
@@ -188,9 +188,9 @@ class CallService:
         if given:
             log.info("keys of the configuration for which the agent has settings of its own: %s", ", ".join(given))
 
-    def _connect(self, patience: float) -> Records:
+    def _connect(self, patience: float) -> Store:
         return self.records.patient(patience)
 
 
-def _no_api(_: float) -> Records:
+def _no_api(_: float) -> Store:
     raise ApiUnavailableError("a DEL that was kept is done without it, and the records are looked at next")

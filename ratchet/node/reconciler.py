@@ -50,7 +50,7 @@ from ratchet.errors import (
 from ratchet.node.journal import Journal
 from ratchet.node.verified import VerifiedEnds
 from ratchet.retry import call_with_retries
-from ratchet.store.records import Records
+from ratchet.store.interface import Store
 
 Decided = TypeVar("Decided")
 
@@ -86,7 +86,7 @@ class Reconciler:
     written to the records for people to read.
     """
 
-    records: Records
+    records: Store
     journal: Journal
     deleted: Callable[[str], bool]
     verified: VerifiedEnds = field(default_factory=VerifiedEnds)
@@ -123,7 +123,7 @@ class Reconciler:
         try:
             self._change(link, left)
         except NewerRecordError:
-            retry_on_conflict(lambda: self.records.leave_newer(link, container_id))
+            retry_on_conflict(lambda: self.records.links.leave_newer(link, container_id))
             raise
 
     def mark_lost(self, link: str, container_id: str, reason: str) -> None:
@@ -141,8 +141,8 @@ class Reconciler:
             retry_on_conflict(lambda: self._assert_vni(link))
 
     def _assert_vni(self, name: str) -> None:
-        record = self.records.link(name)
-        if record is not None and record.vni is not None and not self.records.hold_vni(record):
+        record = self.records.links.get(name)
+        if record is not None and record.vni is not None and not self.records.vnis.hold(record):
             self.renumber(record, record, ANOTHER_LINKS, refused=False)
 
     def renumber(self, before: Link, draft: Link, reason: str, *, refused: bool) -> Link:
@@ -152,7 +152,7 @@ class Reconciler:
         belongs to the record only if a node has `refused` the VNI.
         """
         renumbered = record_updates.renumber(
-            draft, self.records.claim_another_vni(draft), reason, self.now(), refused=refused
+            draft, self.records.vnis.claim_another(draft), reason, self.now(), refused=refused
         )
         try:
             stored = self.write(before, renumbered)
@@ -161,17 +161,17 @@ class Reconciler:
             raise
         log.warning("VNI renumbered link=%s from=%s to=%s reason=%r", stored.name, draft.vni, stored.vni, reason)
         if refused and draft.vni is not None:
-            self.records.release_vni(draft.vni, stored.uid)
+            self.records.vnis.release(draft.vni, stored.uid)
         return stored
 
     def free_unused_vni(self, claimed: Link) -> None:
         """Free a VNI that was claimed for a record, unless the record has it or may still take it."""
         if claimed.vni is not None and self.taker(claimed) is None:
-            self.records.release_vni(claimed.vni, claimed.uid)
+            self.records.vnis.release(claimed.vni, claimed.uid)
 
     def taker(self, claimed: Link) -> Link | None:
         """The record for which a VNI was claimed; None if it neither has the VNI nor may still take it."""
-        current = self.records.link(claimed.name)
+        current = self.records.links.get(claimed.name)
         if current is None or current.uid != claimed.uid:
             return None
         return current if current.vni in (None, claimed.vni) else None
@@ -179,11 +179,11 @@ class Reconciler:
     def write(self, before: Link | None, after: Link) -> Link:
         """Store `after`, which was derived from `before`, and return it as stored. Raises ConflictError."""
         if before is None:
-            return self.records.create(after)
+            return self.records.links.create(after)
         if after.abandoned:
-            self.records.delete(before)
+            self.records.links.delete(before)
             return after
-        return before if after == before else self.records.update(before, after)
+        return before if after == before else self.records.links.update(before, after)
 
     def _change(self, link: str, move: Callable[[Link], Link]) -> None:
         """Apply `move` to a record.
@@ -192,9 +192,9 @@ class Reconciler:
         """
 
         def try_once() -> None:
-            record, certain = self.records.known_link(link)
+            record, certain = self.records.links.lookup(link)
             if not certain and (record is None or move(record) == record):
-                record = self.records.link(link)
+                record = self.records.links.get(link)
             if record is not None:
                 self.write(record, move(record))
 
@@ -220,7 +220,7 @@ class EndpointReconcile:
         self._held_vni: int | None = None  # the VNI whose Lease the API has shown to be the record's
         self._refused = 0
         self._claimed: Link | None = None
-        self._stored, self._certain = reconciler.records.expected_link(attempt.name)
+        self._stored, self._certain = reconciler.records.links.lookup_cached(attempt.name)
         self._draft = self._stored
 
     def run(self) -> EndpointResult:
@@ -272,7 +272,7 @@ class EndpointReconcile:
                 )
                 self._joined = True
             case AllocateVni():
-                self._draft = self._claimed = self._reconciler.records.with_allocated_vni(self._present())
+                self._draft = self._claimed = self._reconciler.records.vnis.allocate(self._present())
             case Observe() | Create() | Build():
                 return self._done_to_the_wire(step)
             case MarkReady():
@@ -331,7 +331,7 @@ class EndpointReconcile:
         holder = self._draft.sandbox(attempt.side) if self._draft else None
         if holder is None or holder.pod.uid == pod.uid:
             return False
-        there = self._reconciler.records.pod(pod.namespace, pod.name)
+        there = self._reconciler.records.pods.get(pod.namespace, pod.name)
         return there is None or not there.ref.is_same_pod(pod)
 
     def _build(self, wire: Wire) -> Observed | None:
@@ -363,7 +363,7 @@ class EndpointReconcile:
             self._renumber(f"node {self._site.node} cannot use it: {error.__cause__ or error}", refused=True)
         elif record.vni == self._held_vni:
             raise error
-        elif self._reconciler.records.hold_vni(record):
+        elif self._reconciler.records.vnis.hold(record):
             self._held_vni = record.vni
         else:
             self._renumber(ANOTHER_LINKS, refused=False)
@@ -389,7 +389,7 @@ class EndpointReconcile:
         return isinstance(step, Release | Reject) or (isinstance(step, Done) and self._built is not None)
 
     def _make_certain(self) -> None:
-        self._stored, self._certain = self._reconciler.records.link(self._attempt.name), True
+        self._stored, self._certain = self._reconciler.records.links.get(self._attempt.name), True
         self._draft, self._observed, self._joined = self._stored, None, self._joined_before
 
     def _waiting(self) -> EndpointResult:
@@ -449,7 +449,7 @@ class EndpointReconcile:
         if self._built is not None:
             self._take_down()
         if self._claimed.vni is not None:
-            self._reconciler.records.release_vni(self._claimed.vni, self._claimed.uid)
+            self._reconciler.records.vnis.release(self._claimed.vni, self._claimed.uid)
 
     def _account_for_claim(self) -> None:
         """Write the claimed VNI into its record, so that both are deleted together; else free it."""
@@ -458,7 +458,7 @@ class EndpointReconcile:
         if (taker := self._taker()) is None:
             self._free_claim()
         elif taker.vni is None:
-            self._reconciler.records.update(taker, record_updates.with_vni(taker, self._claimed.vni))
+            self._reconciler.records.links.update(taker, record_updates.with_vni(taker, self._claimed.vni))
 
     def _taker(self) -> Link | None:
         return self._reconciler.taker(self._claimed) if self._claimed is not None else None

@@ -347,6 +347,16 @@ class ApiServer:
             self._renew()
 
 
+def config_maps_path(namespace: str) -> str:
+    """The path of a namespace's ConfigMaps."""
+    return f"/api/v1/namespaces/{namespace}/configmaps"
+
+
+def leases_path(namespace: str) -> str:
+    """The path of a namespace's Leases."""
+    return f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+
+
 def connect(
     kubeconfig: str | None, *, context: str | None = None, patience: float = 15.0, observer: Observer | None = None
 ) -> ApiServer:

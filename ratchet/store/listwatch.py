@@ -198,7 +198,7 @@ class SyncState:
         self._synced, self._cause = False, cause
 
 
-class Store(Protocol[ListedObject, Change]):
+class Cache(Protocol[ListedObject, Change]):
     """The cache that an informer keeps up to date."""
 
     state: SyncState
@@ -211,7 +211,7 @@ class Store(Protocol[ListedObject, Change]):
 
 
 class Informer(Generic[Object, Change]):
-    """Keeps a store equal to a collection, in a thread of its own, until it is stopped.
+    """Keeps a cache equal to a collection, in a thread of its own, until it is stopped.
 
     `notify` is called after each list, with the deletions that it revealed, and after each change that made a
     difference.
@@ -220,19 +220,19 @@ class Informer(Generic[Object, Change]):
     def __init__(
         self,
         source: Source[Object, Change],
-        store: Store[Object, Change],
+        cache: Cache[Object, Change],
         notify: Callable[[Sequence[Change]], None] = lambda _: None,
         timing: Callable[[threading.Event], Timing] | None = None,
     ) -> None:
         self._source = source
-        self._store = store
+        self._cache = cache
         self._notify = notify
         self._stopping = threading.Event()
         self._timing = (timing or _Stoppable)(self._stopping)
 
     @property
     def state(self) -> SyncState:
-        return self._store.state
+        return self._cache.state
 
     def start(self) -> None:
         """Run in a daemon thread. Raises RuntimeError where the system has no more threads."""
@@ -258,13 +258,13 @@ class Informer(Generic[Object, Change]):
         match event:
             case Failed(cause, _, unknown):
                 if unknown:
-                    self._store.state.set_unknown(cause)
+                    self._cache.state.set_unknown(cause)
             case Listed(objects, version):
-                deleted = self._store.replace(objects, version)
-                self._store.state.set_synced()
+                deleted = self._cache.replace(objects, version)
+                self._cache.state.set_synced()
                 self._notify(deleted)
             case Changed(change):
-                if self._store.apply(change):
+                if self._cache.apply(change):
                     self._notify([change])
 
 

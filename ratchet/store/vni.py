@@ -20,7 +20,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Protocol
@@ -45,13 +45,13 @@ NO_HOLDER, RESERVED = "nobody that it names", ""
 
 
 class Leases(Protocol):
-    """The Leases and the records' VNIs, and the range (both ends included) of VNIs."""
+    """The Leases at `path`, the VNIs of records, and the range of VNIs, both ends included."""
 
     api: ApiServer
-    leases_path: str
+    path: str
     vni_range: tuple[int, int]
 
-    def vni_leases(self) -> list[VniLease]: ...
+    def list(self) -> Sequence[VniLease]: ...
 
     def record_vnis(self, vnis: Collection[int] | None = None) -> dict[int, str]: ...
 
@@ -171,11 +171,11 @@ class VniAllocator:
         created, holder = False, ""
         crowd = min(self._crowd * 2, CROWD_MAX)  # others are taking the lowest too: spread out
         try:
-            leases.api.create(leases.leases_path, encode_vni_lease(vni, link))
+            leases.api.create(leases.path, encode_vni_lease(vni, link))
             created, holder, crowd = True, link.uid, max(1, self._crowd // 2)
         except AlreadyExistsError:
             with suppress(NotFoundError):
-                lease = decode_vni_lease(leases.api.get(f"{leases.leases_path}/{vni_lease_name(vni)}"))
+                lease = decode_vni_lease(leases.api.get(f"{leases.path}/{vni_lease_name(vni)}"))
                 holder = (lease and lease.holder) or NO_HOLDER
         finally:
             with self._lock:
@@ -192,7 +192,7 @@ class VniAllocator:
         with self._listing:
             if self._lists != lists:
                 return
-            listed, recorded = leases.vni_leases(), leases.record_vnis()
+            listed, recorded = leases.list(), leases.record_vnis()
             with self._lock:
                 reserved = dict.fromkeys(self._known.reserved, RESERVED)
                 self._known = _Holders(reserved | recorded | {lease.vni: lease.holder or NO_HOLDER for lease in listed})

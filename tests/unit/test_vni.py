@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -37,7 +37,7 @@ def link(uid: str) -> Link:
 class Leases:
     """An API server's Leases, by their names, and how often all were listed and one was created, or tried to be."""
 
-    leases_path = "/leases"
+    path = "/leases"
 
     def __init__(self, low: int = 11, high: int = 14) -> None:
         self.vni_range = (low, high)
@@ -68,7 +68,7 @@ class Leases:
             self.looked_up.append(vnis)
         return {vni: uid for vni, uid in self.recorded.items() if vnis is None or vni in vnis}
 
-    def vni_leases(self) -> list[VniLease]:
+    def list(self) -> Sequence[VniLease]:
         self.listings += 1
         return [lease for one in self.stored.values() if (lease := decode_vni_lease(one)) is not None]
 
@@ -249,7 +249,7 @@ def test_a_list_that_failed_says_nothing(leases: Leases, monkeypatch: pytest.Mon
     leases.hold(11, "another")
     numbers = VniAllocator()
     with monkeypatch.context() as broken:
-        broken.setattr(leases, "vni_leases", failing)
+        broken.setattr(leases, "list", failing)
         with pytest.raises(ForbiddenError):
             numbers.claim(leases, link("a"))
     assert leases.created == 0

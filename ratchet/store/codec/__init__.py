@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from ratchet.core.naming import MANAGED_BY
+
 Json = dict[str, Any]
 
 MANAGER = "ratchet"
+MANAGED_SELECTOR = f"{MANAGED_BY}={MANAGER}"
 NO_TEXTS: Mapping[str, str] = {}  # one object for all that have none
 NUMBER = re.compile(r"[0-9]{1,18}")
 
