@@ -16,7 +16,7 @@ from ratchet.core import record_updates
 from ratchet.core.garbage import OrphanedLink, orphaned_leases, orphaned_links, orphaned_nodes
 from ratchet.core.model import Link
 from ratchet.errors import ConflictError
-from ratchet.store.apiserver import NotFoundError
+from ratchet.store.api_errors import NotFoundError
 from ratchet.store.store import ApiStore
 
 GRACE = timedelta(minutes=5)

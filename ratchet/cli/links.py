@@ -16,7 +16,7 @@ from ratchet.core.drift import wants_restart
 from ratchet.core.model import Link, Side
 from ratchet.core.serialize import plain
 from ratchet.core.state_machine import derive
-from ratchet.store.apiserver import ForbiddenError
+from ratchet.store.api_errors import ForbiddenError
 from ratchet.store.listwatch import Changed, Failed, Listed, Source, list_watch
 from ratchet.store.store import ApiStore
 

@@ -23,7 +23,8 @@ from ratchet.dev.fake_kubelet import Kubelet
 from ratchet.dev.hosts import Hosts
 from ratchet.errors import ConflictError, RatchetError
 from ratchet.install import install
-from ratchet.store.apiserver import AlreadyExistsError, ApiServer, NotFoundError, connect
+from ratchet.store.api_errors import AlreadyExistsError, NotFoundError
+from ratchet.store.apiserver import ApiServer, connect
 from ratchet.store.store import ApiStore
 
 Json = dict[str, Any]

@@ -104,7 +104,10 @@ class CachedLinks:
         return created
 
     def update(self, before: Link, after: Link) -> Link:
-        """Update the record, and return the link as stored. Raises ConflictError if `before` is not the newest one."""
+        """Update the record, and return the link as stored.
+
+        Raises ConflictError if `before` is not the newest one.
+        """
         try:
             updated = self._links.update(before, after)
         except ConflictError:

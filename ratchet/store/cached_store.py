@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterator
 from ratchet.core.intent import Wanted, WantedLink, wanted_links
 from ratchet.core.model import Link, Pod, Topology
 from ratchet.errors import TopologiesUnknownError
-from ratchet.store.apiserver import ApiServer, ForbiddenError
+from ratchet.store.api_errors import ForbiddenError
+from ratchet.store.apiserver import ApiServer
 from ratchet.store.cached_links import CachedLinks
 from ratchet.store.caches import Caches
 from ratchet.store.namespace import NamespaceCache
@@ -64,7 +65,10 @@ class CachedTopologies:
         self._caches = caches
 
     def list(self, namespace: str) -> TopologyList:
-        """The topologies of a namespace in the API. Raises TopologiesUnknownError if the account may not list them."""
+        """The topologies of a namespace in the API.
+
+        Raises TopologiesUnknownError if the account may not list them.
+        """
         return self._topologies.list(namespace)
 
     def lookup_all(self, namespace: str) -> TopologyList:
@@ -114,7 +118,10 @@ class CachedStore:
         )
 
     def ready(self) -> None:
-        """Check that the API serves Ratchet's namespace and, if they are used, topologies. Raises RatchetError."""
+        """Check that the API serves Ratchet's namespace and, if they are used, topologies.
+
+        Raises RatchetError.
+        """
         self._store.ready()
 
     def as_recorded(self, wanted: WantedLink) -> Link:
@@ -122,7 +129,10 @@ class CachedStore:
         return self.formats.as_recorded(wanted, self)
 
     def wanted_for(self, pod: Pod, reserved: frozenset[str]) -> Wanted:
-        """The wanted links that concern a pod, from its namespace's cache. If that is not synced, those in the API."""
+        """The wanted links that concern a pod, from its namespace's cache.
+
+        If that is not synced, those in the API.
+        """
         namespace = pod.ref.namespace
         cache = self._caches.namespace_cache(namespace)
         if cache.is_synced:

@@ -65,7 +65,10 @@ class RecordFormats:
         return self._writes_current
 
     def earlier_possible(self, store: Store) -> bool:
-        """Whether there may be records of the earlier format. Raises RatchetError if the formats cannot be read."""
+        """Whether there may be records of the earlier format.
+
+        Raises RatchetError if the formats cannot be read.
+        """
         self._read_once(store)
         return self._earlier_possible
 

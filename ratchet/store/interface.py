@@ -1,4 +1,6 @@
-"""The store as commands and reconcilers use it. `ApiStore` asks the API; `CachedStore` answers from the agent's caches.
+"""The store as commands and reconcilers use it.
+
+`ApiStore` asks the API. `CachedStore` answers from the agent's caches where it can.
 
 | method | answer |
 |---|---|

@@ -13,10 +13,13 @@ from typing import Any, NamedTuple
 from ratchet.core.model import Link, Side
 from ratchet.core.naming import SCHEMA_LABEL, node_label, pod_label
 from ratchet.errors import ConflictError, MalformedRecordError, RatchetError
-from ratchet.store.apiserver import ApiServer, NotFoundError, Watched, config_maps_path
+from ratchet.store.api_errors import NotFoundError
+from ratchet.store.apiserver import ApiServer
 from ratchet.store.codec import MANAGED_SELECTOR
 from ratchet.store.codec.links import decode_link, encode_link, leave_patch, link_patch, stored_link
 from ratchet.store.listwatch import Changed, Failed, Listed, Source, list_watch
+from ratchet.store.paths import config_maps_path
+from ratchet.store.session import Watched
 from ratchet.store.vni_leases import VniLeases
 
 LinkList = tuple[list[Link], list[MalformedRecordError]]
@@ -117,7 +120,7 @@ class LinkStore:
         return _changes(self.api.watch(self.path, version, seconds, labelSelector=node_label(node)), has)
 
     def watch_of_pod(self, namespace: str, pod: str, version: str, seconds: float) -> Iterator[tuple[str | None, str]]:
-        """The name and the version of each record of a pod that changes after `version`, for at most `seconds`."""
+        """The name and version of each record of a pod that changes after `version`, for `seconds` at most."""
         selector = pod_label(namespace, pod)
         for event in self.api.watch(self.path, version, seconds, labelSelector=selector):
             metadata = event.object["metadata"]
@@ -168,7 +171,10 @@ class LinkStore:
             ) from cause
 
     def update(self, before: Link, after: Link) -> Link:
-        """Update the record, and return the link as stored. Raises ConflictError if `before` is not the newest one."""
+        """Update the record, and return the link as stored.
+
+        Raises ConflictError if `before` is not the newest one.
+        """
         try:
             encoded = encode_link(after)
             answer = self.api.patch(f"{self.path}/{before.name}", link_patch(before, encoded))

@@ -1,4 +1,4 @@
-"""List a collection, then watch it: the informer behind every cache, and the same loop for bounded waits.
+"""List a collection, then watch it: the informer of each cache, and the same loop for bounded waits.
 
 Failed requests are retried with exponential backoff and jitter, never earlier than `Retry-After`. A watch that answers
 410 Gone is listed again, so changes in the gap are found, deletions among them. "Unknown" is a state of its own: a
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from ratchet.errors import ApiUnavailableError, RatchetError
-from ratchet.store.apiserver import ExpiredError, ForbiddenError
+from ratchet.store.api_errors import ExpiredError, ForbiddenError
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 LONGEST_RETRY_AFTER = 300.0
 # The shortest time between two watches that the server ends without an error.
 WATCH_INTERVAL = 1.0
-# Failed watches in a row after which the collection is listed: what is known of it may be stale by then.
+# Failed watches in a row after which the collection is listed: it may be out of date by then.
 RELIST_AFTER = 5
 
 
@@ -47,7 +47,7 @@ def backoff(failures: int, spread: float, retry_after: float | None = None) -> f
 
 
 def vanished(before: Mapping[Key, Object], after: Mapping[Key, Object]) -> list[Object]:
-    """The objects that a new list no longer has: their deletion fell into a gap between two watches."""
+    """The objects that a new list no longer has. They were deleted between two watches."""
     return [thing for key, thing in before.items() if key not in after]
 
 
@@ -86,7 +86,7 @@ class Source(Generic[Object, Change]):
 
 @dataclass(frozen=True, slots=True)
 class Listed(Generic[Object]):
-    """The collection as listed: it replaces all that is known of it."""
+    """The collection as listed. It replaces all earlier objects."""
 
     objects: Collection[Object]
     version: str
@@ -101,14 +101,17 @@ class Changed(Generic[Change]):
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A list or a watch failed and is retried after `pause` seconds; `unknown`: the collection has to be listed."""
+    """A list or a watch failed and is retried after `pause` seconds.
+
+    `unknown`: the collection must be listed.
+    """
 
     cause: RatchetError
     pause: float
     unknown: bool
 
     def raise_if_fatal(self) -> None:
-        """Raise the cause where a caller with a deadline has no use for a retry."""
+        """Raise the cause if a retry cannot succeed."""
         if not isinstance(self.cause, ApiUnavailableError | ForbiddenError | ExpiredError):
             raise self.cause
 
@@ -235,7 +238,7 @@ class Informer(Generic[Object, Change]):
         return self._cache.state
 
     def start(self) -> None:
-        """Run in a daemon thread. Raises RuntimeError where the system has no more threads."""
+        """Run in a daemon thread. Raises RuntimeError if the system has no more threads."""
         threading.Thread(target=self.run, name=f"informer-{self._source.name}", daemon=True).start()
 
     def stop(self) -> None:

@@ -10,16 +10,21 @@ from typing import Any
 from ratchet.core.heartbeat import NodeLease
 from ratchet.core.naming import LEASE_LABEL, node_lease_name
 from ratchet.errors import ApiUnavailableError
-from ratchet.store.apiserver import ApiServer, NotFoundError, leases_path
+from ratchet.store.api_errors import NotFoundError
+from ratchet.store.apiserver import ApiServer
 from ratchet.store.codec import decode_time
 from ratchet.store.codec.leases import decode_node_lease, encode_node_lease
+from ratchet.store.paths import leases_path
 
 _NODES = "/api/v1/nodes"
 ADDRESSES_SECONDS = 300.0
 
 
 class NodeAddressCache:
-    """The addresses of nodes. They are read again after ADDRESSES_SECONDS, or by `refresh`. No empty list is kept."""
+    """The addresses of nodes.
+
+    They are read again after ADDRESSES_SECONDS, or by `refresh`. No empty list is kept.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 from ratchet.core.intent import names_of
 from ratchet.core.model import Pod
-from ratchet.store.apiserver import ApiServer, NotFoundError, Watched
+from ratchet.store.api_errors import NotFoundError
+from ratchet.store.apiserver import ApiServer
 from ratchet.store.codec.pods import decode_pod
 from ratchet.store.listwatch import Changed, Failed, Listed, Source, list_watch
+from ratchet.store.paths import pods_path
+from ratchet.store.session import Watched
 
 PodList = list[Pod]
 PodChanges = Iterator[tuple["PodChange | None", str]]
@@ -41,7 +44,7 @@ class PodStore:
     def get(self, namespace: str, name: str) -> Pod | None:
         """The pod in the API; None if there is none."""
         try:
-            return decode_pod(self._api.get(f"{_path(namespace)}/{name}"))
+            return decode_pod(self._api.get(f"{pods_path(namespace)}/{name}"))
         except NotFoundError:
             return None
 
@@ -55,7 +58,7 @@ class PodStore:
 
     def list_with_version(self, namespace: str | None = None) -> tuple[PodList, str]:
         """The pods as by `list`, and the version from which a watch continues."""
-        return self._api.list_decoded(_path(namespace) if namespace else _PODS, decode_pod)
+        return self._api.list_decoded(pods_path(namespace) if namespace else _PODS, decode_pod)
 
     def lookup_all(self, namespace: str) -> PodList:
         """The pods of a namespace, from a cache if there is one."""
@@ -74,7 +77,7 @@ class PodStore:
 
     def watch(self, namespace: str, version: str, seconds: float) -> PodChanges:
         """Each change of a namespace's pods after `version`, with its version, for at most `seconds`."""
-        return _changes(self._api.watch(_path(namespace), version, seconds))
+        return _changes(self._api.watch(pods_path(namespace), version, seconds))
 
     def watch_of_node(self, node: str, version: str, seconds: float) -> PodChanges:
         """Each change of the pods that are bound to a node, as by `watch`."""
@@ -104,10 +107,6 @@ class PodStore:
                     event.raise_if_fatal()
                     continue
             yield list(current.values())
-
-
-def _path(namespace: str) -> str:
-    return f"/api/v1/namespaces/{namespace}/pods"
 
 
 def _changes(watch: Iterator[Watched]) -> PodChanges:

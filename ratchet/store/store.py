@@ -49,7 +49,10 @@ class ApiStore:
         self.nodes = NodeStore(api, namespace, addresses)
 
     def ready(self) -> None:
-        """Check that the API serves Ratchet's namespace and, if they are used, topologies. Raises RatchetError."""
+        """Check that the API serves Ratchet's namespace and, if they are used, topologies.
+
+        Raises RatchetError.
+        """
         self.api.get(f"{self.links.path}?limit=1")
         self.topologies.check()
 
@@ -58,7 +61,7 @@ class ApiStore:
         return self.formats.as_recorded(wanted, self)
 
     def watch_wanted(self, pod: Pod, reserved: frozenset[str], seconds: float, until: float) -> Iterator[Wanted]:
-        """The wanted links of the pod's namespace, now and after each change, until `until` (monotonic seconds).
+        """The wanted links of the pod's namespace: now, and after each change until `until` (monotonic).
 
         `reserved` are the interface names that no link may have. Waits up to `seconds` for forbidden topologies, then
         raises TopologiesUnknownError.

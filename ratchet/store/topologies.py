@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from ratchet.core.intent import TOPOLOGY_LABEL
 from ratchet.core.model import Topology
 from ratchet.errors import TopologiesUnknownError
-from ratchet.store.apiserver import ApiServer, ForbiddenError, config_maps_path
+from ratchet.store.api_errors import ForbiddenError
+from ratchet.store.apiserver import ApiServer
 from ratchet.store.codec.pods import decode_topology
+from ratchet.store.paths import config_maps_path
 
 TopologyList = list[Topology]
 
@@ -50,7 +52,10 @@ class TopologyStore:
             ) from cause
 
     def list(self, namespace: str) -> TopologyList:
-        """The topologies of a namespace in the API. Raises TopologiesUnknownError if the account may not list them."""
+        """The topologies of a namespace in the API.
+
+        Raises TopologiesUnknownError if the account may not list them.
+        """
         return self.list_with_version(namespace)[0] if self.enabled else []
 
     def lookup_all(self, namespace: str) -> TopologyList:

@@ -15,10 +15,12 @@ from ratchet.core.model import Link
 from ratchet.core.naming import VNI_LABEL, node_label, vni_lease_name
 from ratchet.core.record_updates import with_vni
 from ratchet.errors import ConflictError
-from ratchet.store.apiserver import ApiServer, ForbiddenError, NotFoundError, config_maps_path, leases_path
+from ratchet.store.api_errors import ForbiddenError, NotFoundError
+from ratchet.store.apiserver import ApiServer
 from ratchet.store.codec import MANAGED_SELECTOR
 from ratchet.store.codec.leases import decode_vni_lease, encode_vni_lease, lease_labels_patch
 from ratchet.store.codec.links import record_vni
+from ratchet.store.paths import config_maps_path, leases_path
 from ratchet.store.vni import VniAllocator
 
 log = logging.getLogger(__name__)
@@ -104,7 +106,10 @@ class VniLeases:
         self.api.delete(path, uid=lease.uid, resource_version=lease.resource_version)
 
     def record_vnis(self, vnis: Collection[int] | None = None) -> dict[int, str]:
-        """The VNIs in the labels of records, with a record's UID. With `vnis`, only these numbers are looked up."""
+        """The VNIs in the labels of records, with a record's UID.
+
+        With `vnis`, only these numbers are looked up.
+        """
         selector = VNI_LABEL if vnis is None else f"{VNI_LABEL} in ({','.join(map(str, sorted(vnis)))})"
         found = self.api.list_metadata(self._records_path, record_vni, labelSelector=selector)
         return dict(entry for entry in found if entry is not None)

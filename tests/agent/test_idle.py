@@ -9,7 +9,7 @@ import pytest
 
 from ratchet.core.naming import node_label, vni_lease_name
 from ratchet.dev.testbed import RATCHET_NAMESPACE, wait_for
-from ratchet.store.apiserver import Json
+from ratchet.store.session import Json
 from tests.support.cluster import LINK, Cluster, left_clean
 from tests.support.faults import Sent
 

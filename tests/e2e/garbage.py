@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from ratchet.core.model import Link
-from ratchet.store.apiserver import NotFoundError
+from ratchet.store.api_errors import NotFoundError
 from ratchet.store.codec.leases import encode_vni_lease
 from ratchet.store.store import ApiStore
 from tests.e2e.world import RATCHET, World

@@ -24,9 +24,11 @@ from ratchet.node.attach import OwnEnd
 from ratchet.node.call import Call
 from ratchet.node.journal import HeldEnd, SandboxEntry
 from ratchet.node.reconciler import EndpointResult, Reconciler
-from ratchet.store.apiserver import MERGE_PATCH, AlreadyExistsError, Json
+from ratchet.store.api_errors import AlreadyExistsError
+from ratchet.store.apiserver import MERGE_PATCH
 from ratchet.store.interface import Store
 from ratchet.store.links import LinkStore
+from ratchet.store.session import Json
 from ratchet.store.store import ApiStore
 from ratchet.store.topologies import TopologyStore
 from tests.protocol.asking import FakeApi, current

@@ -14,7 +14,7 @@ from ratchet.core.state_machine import derive
 from ratchet.dev.fake_kubelet import Kubelet, Sandbox
 from ratchet.dev.hosts import command_in, ip
 from ratchet.dev.testbed import Testbed, wait_for
-from ratchet.store.apiserver import NotFoundError
+from ratchet.store.api_errors import NotFoundError
 from tests.support.cluster import Cluster
 
 # An agent with one worker reconciles links in the order of their events.

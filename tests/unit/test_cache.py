@@ -16,7 +16,7 @@ from ratchet.core.model import End, Link, Pod, PodRef, Sandbox, Topology
 from ratchet.errors import ApiUnavailableError, TopologiesUnknownError
 from ratchet.store import cached_store as cached_store_module
 from ratchet.store import namespace as namespace_module
-from ratchet.store.apiserver import ForbiddenError
+from ratchet.store.api_errors import ForbiddenError
 from ratchet.store.cached_store import CachedStore
 from ratchet.store.caches import Caches, PodCache
 from ratchet.store.interface import Store

@@ -19,7 +19,7 @@ from ratchet.core.record_updates import join, mark_ready
 from ratchet.core.serialize import plain
 from ratchet.core.state_machine import derive
 from ratchet.errors import MalformedRecordError
-from ratchet.store.apiserver import ForbiddenError
+from ratchet.store.api_errors import ForbiddenError
 from ratchet.store.links import LinkChange
 from ratchet.store.store import ApiStore
 from tests.support.links import NOW, RECORD, annotated, declaring_pod, joined, own, pod, standing, veth, vxlan, wanted

@@ -18,7 +18,7 @@ from ratchet.errors import ConflictError
 from ratchet.node import attach
 from ratchet.node.attach import link_all
 from ratchet.node.reconciler import EndpointResult
-from ratchet.store.apiserver import AlreadyExistsError, Json, Watched
+from ratchet.store.api_errors import AlreadyExistsError
 from ratchet.store.cached_store import CachedStore
 from ratchet.store.caches import Caches, PodCache
 from ratchet.store.codec.links import decode_link, encode_link
@@ -27,6 +27,7 @@ from ratchet.store.links import Lookup
 from ratchet.store.namespace import NamespaceCache
 from ratchet.store.nodes import NodeAddressCache
 from ratchet.store.notifier import KeyedNotifier
+from ratchet.store.session import Json, Watched
 from ratchet.store.store import ApiStore
 from ratchet.store.vni import VniAllocator
 from tests.support.links import NOW, joined, own, pod, veth, wanted

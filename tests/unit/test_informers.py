@@ -14,10 +14,11 @@ from ratchet.agent.informers import Informers
 from ratchet.core.model import End, Link, Pod, PodRef, Topology
 from ratchet.dev.testbed import wait_for
 from ratchet.errors import MalformedRecordError, RatchetError, TopologiesUnknownError
-from ratchet.store.apiserver import ApiServer, ExpiredError
-from ratchet.store.apiserver import Watched as WatchEvent
+from ratchet.store.api_errors import ExpiredError
+from ratchet.store.apiserver import ApiServer
 from ratchet.store.links import LinkChange, LinkStore, VersionedLinkList
 from ratchet.store.pods import PodChange, PodChanges, PodList, PodStore
+from ratchet.store.session import Watched as WatchEvent
 from ratchet.store.store import ApiStore
 from ratchet.store.topologies import TopologyChange, TopologyList, TopologyStore
 

@@ -13,7 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from ratchet.store.apiserver import ApiServer, ExpiredError, connect
+from ratchet.store.api_errors import ExpiredError
+from ratchet.store.apiserver import ApiServer, connect
 from ratchet.store.store import ApiStore
 
 Json = dict[str, Any]

@@ -21,7 +21,8 @@ from ratchet.core.garbage import VniLease
 from ratchet.core.model import End, Link
 from ratchet.errors import VniExhaustedError
 from ratchet.store import vni as numbers_module
-from ratchet.store.apiserver import AlreadyExistsError, ApiServer, ForbiddenError, NotFoundError
+from ratchet.store.api_errors import AlreadyExistsError, ForbiddenError, NotFoundError
+from ratchet.store.apiserver import ApiServer
 from ratchet.store.codec.leases import decode_vni_lease
 from ratchet.store.vni import CROWD_MAX, LOOKED_UP_AT_ONCE, TAKEN_BEFORE_LIST, VNI_MAX, VniAllocator
 

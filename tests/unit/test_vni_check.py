@@ -12,7 +12,8 @@ from ratchet.agent.vni_check import CHECKED_AT_ONCE, VniCheck
 from ratchet.core.model import End, Link, PodRef, Sandbox
 from ratchet.core.naming import vni_lease_name
 from ratchet.errors import ApiUnavailableError, ConflictError
-from ratchet.store.apiserver import ApiServer, ForbiddenError, NotFoundError
+from ratchet.store.api_errors import ForbiddenError, NotFoundError
+from ratchet.store.apiserver import ApiServer
 from ratchet.store.codec.leases import encode_vni_lease
 from ratchet.store.link_cache import LinkCache
 from ratchet.store.store import ApiStore

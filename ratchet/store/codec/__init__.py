@@ -26,7 +26,10 @@ def decode_time(text: str | None) -> datetime | None:
 
 
 def decode_number(data: Mapping[str, str], key: str, valid: range) -> int:
-    """The number under a key. Raises KeyError if the key is missing, ValueError if the number is not `valid`."""
+    """The number under a key.
+
+    Raises KeyError if the key is missing, ValueError if the number is not `valid`.
+    """
     text = data[key]
     number = int(text) if NUMBER.fullmatch(text) else -1
     if number not in valid:

@@ -35,7 +35,10 @@ def encode_properties(properties: EndpointSpec) -> dict[str, str]:
 
 
 def decode_properties(fields: Mapping[str, str]) -> EndpointSpec:
-    """The spec in the keys of an end; other keys are ignored. Raises ValueError, whose text begins with the key."""
+    """The spec in the keys of an end.
+
+    Other keys are ignored. Raises ValueError, whose text begins with the key.
+    """
     return EndpointSpec(
         mtu=_read(fields, "mtu", lambda text: _number(text, _MTUS)),
         mac=fields.get("mac"),

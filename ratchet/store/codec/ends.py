@@ -60,7 +60,10 @@ def fields_of_ends(data: Mapping[str, str], prefixes: Collection[str]) -> dict[s
 
 
 def decode_end(prefix: str, namespace: str, fields: Mapping[str, str], schema: int) -> End:
-    """The end in these fields. Raises KeyError or ValueError, whose text begins with the key in the record."""
+    """The end in these fields.
+
+    Raises KeyError or ValueError, whose text begins with the key in the record.
+    """
     try:
         return _decode_fields(namespace, fields, schema)
     except KeyError as cause:

@@ -49,7 +49,7 @@ def node_labels(link: Link) -> frozenset[str]:
 
 
 def lease_labels_patch(lease: VniLease, link: Link) -> Json | None:
-    """The merge patch that labels a VNI Lease with the nodes of its link, on condition of the version read.
+    """The merge patch that labels a VNI Lease with the nodes of its link, on the version read.
 
     None if the Lease has these node labels and no others.
     """

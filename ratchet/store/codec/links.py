@@ -150,9 +150,10 @@ def stored_link(link: Link, encoded: Json, answer: Mapping[str, Any]) -> Link:
 
 
 def leave_patch(config_map: Mapping[str, Any], container_id: str) -> Json | None:
-    """The merge patch that removes a sandbox from a record of a newer version; None if the record does not have it.
+    """The merge patch that removes a sandbox from a record of a newer version.
 
-    In every schema a sandbox's keys have its end's prefix, and `<prefix>.sandbox` is its container ID.
+    None if the record does not have the sandbox. In every schema a sandbox's keys have its end's prefix, and
+    `<prefix>.sandbox` is its container ID.
     """
     metadata, data = config_map["metadata"], config_map.get("data") or {}
     prefix = next((key.removesuffix("sandbox") for key in data if _is_sandbox(key, data[key], container_id)), None)
@@ -167,7 +168,7 @@ def _is_sandbox(key: str, value: str, container_id: str) -> bool:
 
 
 def link_patch(before: Link, new: Json) -> Json:
-    """The merge patch (RFC 7386) from the record `before` to an encoded one, on condition of the version read."""
+    """The merge patch (RFC 7386) from the record `before` to an encoded one, on the version read."""
     old = encode_link(before)
     return {
         "metadata": {

@@ -54,6 +54,9 @@ def _settings(texts: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _mirror(annotations: Mapping[str, str]) -> str:
-    """The static pod's UID in a mirror pod's annotations. An oversized value is ignored, because records hold it."""
+    """The static pod's UID in a mirror pod's annotations.
+
+    An oversized value is ignored, because records hold it.
+    """
     uid = annotations.get(MIRROR_ANNOTATION, "")
     return uid if len(uid) <= _MIRROR_MAX else ""
