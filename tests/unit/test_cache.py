@@ -377,6 +377,31 @@ def recorded(api: NoApi, pods: NamespaceCache, notifier: KeyedNotifier) -> Cache
     return CachedStore(api, "ratchet", (1, 2), caches)  # type: ignore[arg-type]
 
 
+def test_a_list_asks_the_api_and_a_lookup_the_synced_cache() -> None:
+    """Whatever is removed was listed: a cache may be older than the API."""
+    cache, api = NamespaceCache(), NoApi([declaring("b")])
+    cache.replace([declaring("a")])
+    cache.state.set_synced()
+    store = recorded(api, cache, KeyedNotifier())
+    assert [pod.ref.name for pod in store.pods.lookup_all("ns")] == ["a"]
+    assert [pod.ref.name for pod in store.pods.lookup_named("ns", ["a", "b"])] == ["a"]
+    assert store.topologies.lookup_all("ns") == []
+    assert api.lists == 0
+    assert [pod.ref.name for pod in store.pods.list("ns")] == ["b"]
+    store.topologies.list("ns")
+    assert api.lists == 2
+
+
+def test_a_lookup_asks_the_api_while_the_cache_is_not_synced() -> None:
+    cache, api = NamespaceCache(with_topologies=True), NoApi([declaring("b")])
+    cache.replace([declaring("a")])
+    store = recorded(api, cache, KeyedNotifier())
+    assert [pod.ref.name for pod in store.pods.lookup_all("ns")] == ["b"]
+    assert [pod.ref.name for pod in store.pods.lookup_named("ns", ["a", "b"])] == ["b"]
+    store.topologies.lookup_all("ns")
+    assert api.lists == 3
+
+
 def test_a_watch_that_is_a_little_behind_is_waited_for() -> None:
     pods, notifier, api = NamespaceCache(), KeyedNotifier(), NoApi([])
     pods.replace([declaring("a", uid="old")])
