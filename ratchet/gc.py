@@ -16,8 +16,8 @@ from ratchet.core import record_updates
 from ratchet.core.garbage import OrphanedLink, orphaned_leases, orphaned_links, orphaned_nodes
 from ratchet.core.model import Link
 from ratchet.errors import ConflictError
-from ratchet.store.apiserver import NotFoundError
-from ratchet.store.records import Records
+from ratchet.store.api_errors import NotFoundError
+from ratchet.store.store import ApiStore
 
 GRACE = timedelta(minutes=5)
 
@@ -43,16 +43,16 @@ class Finding:
 
 
 def collect_garbage(
-    records: Records, *, now: Callable[[], datetime], grace: timedelta = GRACE, dry_run: bool = False
+    records: ApiStore, *, now: Callable[[], datetime], grace: timedelta = GRACE, dry_run: bool = False
 ) -> Iterator[Finding]:
     """Remove what is garbage, and tell of each thing as it is done; with `dry_run` only tell."""
-    leases = records.vni_leases()
-    node_leases = records.node_leases()
-    uids = records.uids()
-    links, malformed = records.links()
-    vnis = {*records.record_vnis(), *(link.vni for link in links if link.vni is not None)}
-    pods = records.pods()
-    nodes = records.nodes()
+    leases = records.vnis.list()
+    node_leases = records.nodes.list_leases()
+    uids = records.vnis.record_uids()
+    links, malformed = records.links.list()
+    vnis = {*records.vnis.record_vnis(), *(link.vni for link in links if link.vni is not None)}
+    pods = records.pods.list()
+    nodes = records.nodes.list()
     for error in malformed:
         yield Finding("a record", str(error), Outcome.LEFT)
     for orphan in orphaned_links(links, pods, nodes, node_leases, now(), grace):
@@ -60,10 +60,10 @@ def collect_garbage(
         what = f"record {orphan.link.name}" if cleared.abandoned else f"end of {orphan.link.name}"
         yield Finding(what, orphan.why, _attempted(partial(_write, records, orphan.link, cleared), dry_run=dry_run))
     for held in orphaned_leases(leases, uids, vnis, now(), grace):
-        outcome = _attempted(partial(records.delete_vni_lease, held.lease), dry_run=dry_run)
+        outcome = _attempted(partial(records.vnis.delete, held.lease), dry_run=dry_run)
         yield Finding(f"VNI {held.lease.vni}", held.why, outcome)
     for lease in orphaned_nodes(node_leases, nodes, now(), grace):
-        outcome = _attempted(partial(records.delete_node_lease, lease), dry_run=dry_run)
+        outcome = _attempted(partial(records.nodes.delete_lease, lease), dry_run=dry_run)
         why = f"the Node object is missing and the Lease was last renewed at {lease.renewed:%Y-%m-%dT%H:%M:%SZ}"
         yield Finding(f"the Lease of node {lease.node}", why, outcome)
 
@@ -75,11 +75,11 @@ def _cleared(orphan: OrphanedLink, now: datetime) -> Link:
     return link
 
 
-def _write(records: Records, before: Link, after: Link) -> None:
+def _write(records: ApiStore, before: Link, after: Link) -> None:
     if after.abandoned:
-        records.delete(before)
+        records.links.delete(before)
     else:
-        records.update(before, after)
+        records.links.update(before, after)
 
 
 def _attempted(remove: Callable[[], object], *, dry_run: bool) -> Outcome:

@@ -36,8 +36,9 @@ from ratchet.errors import RatchetError
 from ratchet.node.journal import Journal, SandboxEntry, boot_id
 from ratchet.node.verified import VerifiedEnds
 from ratchet.store.apiserver import connect
-from ratchet.store.cache import CachedStore
-from ratchet.store.records import PodChange, Records
+from ratchet.store.cached_store import CachedStore
+from ratchet.store.pods import PodChange
+from ratchet.store.store import ApiStore
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class Agent:
             observer=lambda method, _path, status, seconds: self._metrics.api(method, status, seconds),
         )
         self._api = api
-        plain = Records(api, settings.namespace, settings.vni_range, use_topologies=settings.topologies)
+        plain = ApiStore(api, settings.namespace, settings.vni_range, use_topologies=settings.topologies)
         self._journal = Journal(settings.state_dir, remembers=True)
         self._queue: WorkQueue[Key] = WorkQueue()
         self._foreground = ForegroundGate()
@@ -144,7 +145,7 @@ class Agent:
             self._membership,
             self._verified,
         )
-        self._vni_check = VniCheck(settings.node_name, self._records, self._assert_vni)
+        self._vni_check = VniCheck(settings.node_name, self._records.links.cache, self._records.vnis, self._assert_vni)
         self._inspector = Inspector(
             settings.node_name,
             self._journal,
@@ -235,7 +236,7 @@ class Agent:
         """Reconcile everything from the caches, which the informers keep up to date: nothing but Leases is listed."""
         try:
             self._journal.reload()
-            self._records.known.keep_watched(self._settings.node_name)
+            self._records.links.cache.keep_watched(self._settings.node_name)
             asking = {entry.pod.namespace for entry in self._journal.entries() if entry.asks and entry.pod}
             self._informers.keep_namespaces(asking)
             self._enqueue_all_pods()
@@ -300,7 +301,7 @@ class Agent:
     def _links(self) -> set[str]:
         """The links of this node: those that a sandbox holds, and those whose records name the node."""
         held = {end.link for entry in self._journal.entries() for end in entry.ends}
-        return held | set(self._records.known.names())
+        return held | set(self._records.links.cache.names())
 
     def _pod_gone(self, change: PodChange) -> None:
         self._announcer.forget(change.pod.ref.uid)
@@ -317,7 +318,7 @@ class Agent:
         self._enqueue_all()
 
     def _node_changed(self, node: str) -> None:
-        for link in self._records.known.all():
+        for link in self._records.links.cache.all():
             if node in link.nodes:
                 self._enqueue_link(link.name)
 
@@ -328,7 +329,7 @@ class Agent:
             links=self._link_controller.states(),
             queue=len(self._queue),
             calls=self._server.calls,
-            vnis=sum(link.vni is not None for link in self._records.known.all()),
+            vnis=sum(link.vni is not None for link in self._records.links.cache.all()),
             sandboxes=len(self._journal.entries()),
         )
 

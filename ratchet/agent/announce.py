@@ -22,7 +22,8 @@ from ratchet.agent.logs import about
 from ratchet.core.model import Pod, PodRef
 from ratchet.errors import ApiUnavailableError, ConflictError, RatchetError
 from ratchet.store.announcements import LINKED_CONDITION, MESSAGE_LENGTH, record_event, set_condition
-from ratchet.store.apiserver import ApiServer, ForbiddenError, NotFoundError
+from ratchet.store.api_errors import ForbiddenError, NotFoundError
+from ratchet.store.apiserver import ApiServer
 
 if TYPE_CHECKING:
     from ratchet.agent.metrics import Metrics

@@ -36,7 +36,7 @@ from ratchet.node.reconciler import Reconciler
 from ratchet.node.record_writer import RecordWriter
 from ratchet.node.teardown import take_down
 from ratchet.node.verified import VerifiedEnds
-from ratchet.store.cache import CachedStore
+from ratchet.store.cached_store import CachedStore
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class LinkController:
         """Do what is to be done for a link at this node. Raises RatchetError where it is to be tried again."""
         with about(link=name):
             held = self.journal.holding(name)
-            record, _ = self.records.expected_link(name)
+            record, _ = self.records.links.lookup_cached(name)
             if record is not None:
                 self._take_out_strays(record, held)
             rejected: RatchetError | None = None
@@ -116,7 +116,7 @@ class LinkController:
     def states(self) -> dict[State, int]:
         """How many links of this node are in each state."""
         counts = dict.fromkeys(State, 0)
-        for link in self.records.known.all():
+        for link in self.records.links.cache.all():
             if self.node in link.nodes:  # a record that only expects a pod of this node is not one of its links yet
                 counts[derive(link)] += 1
         return counts
@@ -125,7 +125,7 @@ class LinkController:
 
     def _reconcile_end(self, entry: SandboxEntry, end: HeldEnd) -> None:
         deleted = self._is_deleted(entry)
-        record, _ = self.records.known_link(end.link) if deleted else self.records.expected_link(end.link)
+        record, _ = self.records.links.lookup(end.link) if deleted else self.records.links.lookup_cached(end.link)
         side = self._attempt(entry, end).as_recorded(record).side
         holder = record.sandbox(side) if record is not None else None
         if deleted:
@@ -175,7 +175,7 @@ class LinkController:
             return
         container_id = entry.attachment.container_id
         with self.journal.lock(end.link):
-            record = self.records.link(end.link)
+            record = self.records.links.get(end.link)
             held = record is not None and record.side_of(container_id) is not None
             if not held and self.journal.still_wants(entry, end):
                 take_down(self.journal, container_id, entry.location(end), end.ifname, end.link)
@@ -186,12 +186,12 @@ class LinkController:
         container_id = entry.attachment.container_id
         if entry.delegations or self.is_adding(container_id):
             return
-        cached = [self.records.known.get(end.link) for end in entry.ends]
+        cached = [self.records.links.cache.get(end.link) for end in entry.ends]
         if any(record is not None and record.side_of(container_id) is not None for record in cached):
             return
         if datapath.namespace_is_there(_namespace(entry)):
             return
-        records = [self.records.known_link(end.link)[0] for end in entry.ends]
+        records = [self.records.links.lookup(end.link).link for end in entry.ends]
         if any(record is not None and record.side_of(container_id) is not None for record in records):
             return
         if self._pod(entry) is None:
@@ -205,14 +205,14 @@ class LinkController:
         """
         if entry.pod is None:
             return False
-        pod = self.records.pod(entry.pod.namespace, entry.pod.name)
+        pod = self.records.pods.get(entry.pod.namespace, entry.pod.name)
         return pod is not None and pod.ref.is_same_pod(entry.pod) and not pod.finished and not pod.deleting
 
     def _pod(self, entry: SandboxEntry) -> Pod | None:
         """The pod that this is a sandbox of, if the API still has it."""
         if entry.pod is None:
             return None
-        pod = self.records.pod(entry.pod.namespace, entry.pod.name, entry.pod.uid)
+        pod = self.records.pods.lookup(entry.pod.namespace, entry.pod.name, entry.pod.uid)
         return pod if pod is not None and pod.ref.is_same_pod(entry.pod) else None
 
     def _is_over(self, entry: SandboxEntry, end: HeldEnd) -> bool:
@@ -263,14 +263,14 @@ class LinkController:
             return "the sandbox was deleted"
         if not datapath.namespace_is_there(Location(sandbox.netns, sandbox.cookie)):
             return "its sandbox is gone, and no DEL came"
-        pod = self.records.pod(sandbox.pod.namespace, sandbox.pod.name)
+        pod = self.records.pods.get(sandbox.pod.namespace, sandbox.pod.name)
         if pod is None or not pod.ref.is_same_pod(sandbox.pod) or pod.finished:
             return "its pod is gone, and no DEL came"
         return None
 
     def _note_lost_peer(self, name: str, held: list[tuple[SandboxEntry, HeldEnd]]) -> None:
         """Note of a peer on a lost node that it does not stand; once, for it may be alive after all and say so."""
-        record = self.records.known.get(name)
+        record = self.records.links.cache.get(name)
         for entry, _ in held:
             side = record.side_of(entry.attachment.container_id) if record else None
             if record is None or side is None:
@@ -288,7 +288,7 @@ class LinkController:
 
     def _report(self, name: str, held: list[tuple[SandboxEntry, HeldEnd]]) -> None:
         """Say of each end what is not as it was when that was last told; what is held no more is forgotten."""
-        record, before, reported = self.records.known.get(name), self._reported.get(name, {}), dict[str, bool]()
+        record, before, reported = self.records.links.cache.get(name), self._reported.get(name, {}), dict[str, bool]()
         for entry, end in held:
             container_id = entry.attachment.container_id
             if self.is_adding(container_id) or self._is_over(entry, end) or entry.pod is None:
@@ -319,7 +319,7 @@ class LinkController:
                 self.metrics.linked(seconds)
             log.info("link %s stands at both ends", end.link)
         elif first:
-            called = self.records.pods_called(entry.pod.namespace, [peer.name])
+            called = self.records.pods.lookup_named(entry.pod.namespace, [peer.name])
             text = f"{end.ifname} waits for pod {peer.name}: {absence(peer.name, called, peer.ifname)}"
             self.announcer.event(entry.pod, Reason.WAITING_FOR_PEER, text, end.ifname)
         else:

@@ -12,7 +12,7 @@ from ratchet.agent.settings import Settings
 from ratchet.agent.underlay import Underlays
 from ratchet.core.heartbeat import Attendance, NodeLease
 from ratchet.errors import ApiUnavailableError, RatchetError
-from ratchet.store.records import Records
+from ratchet.store.interface import Store
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Heartbeat:
     def __init__(
         self,
         settings: Settings,
-        records: Records,
+        records: Store,
         sites: Underlays,
         on_change: Callable[[str], None],
         on_move: Callable[[], None],
@@ -78,7 +78,7 @@ class Heartbeat:
             self._read_formats()
             written = self._records.formats.written_schema
             lease = NodeLease(self._settings.node_name, vtep, written_schema=written)
-            self._records.beat(lease, self._settings.node_lost_after, datetime.now(UTC))
+            self._records.nodes.renew_lease(lease, self._settings.node_lost_after, datetime.now(UTC))
             if self._beats % BEATS_FOR_A_READ == 0:
                 self._read()
             self._beats += 1
@@ -113,7 +113,7 @@ class Heartbeat:
     def _follow_node_addresses(self) -> None:
         """Read the node's addresses from the API, past the cache. Last, because the API may be slow or away."""
         try:
-            changed = self._records.refresh_node_addresses(self._settings.node_name)
+            changed = self._records.nodes.refresh_addresses(self._settings.node_name)
         except RatchetError as error:
             log.warning("cannot read the addresses of node %s: %s", self._settings.node_name, error)
             return
@@ -121,14 +121,14 @@ class Heartbeat:
             self._follow_underlay()
 
     def _read(self) -> None:
-        others = [one for one in self._records.node_leases() if one.node != self._settings.node_name]
+        others = [one for one in self._records.nodes.list_leases() if one.node != self._settings.node_name]
         self._records.formats.read(self._records, others)
         leases = {one.node: one.version for one in others}
         longest_gap = self._settings.heartbeat * BEATS_FOR_A_READ * GAPS_TO_BE_BLIND
         self._attendance = self._attendance.read(leases, self._clock(), longest_gap)
         silent = self._attendance.lost(self._settings.node_lost_after)
         # Those that are lost already are not asked about again until they are heard of.
-        lost = frozenset(one for one in silent if one in self._lost or not self._records.node_is_ready(one))
+        lost = frozenset(one for one in silent if one in self._lost or not self._records.nodes.is_ready(one))
         before, self._lost = self._lost, lost
         for node in lost - before:
             log.warning("node %s is lost: its Lease has been silent for %.0f s", node, self._settings.node_lost_after)

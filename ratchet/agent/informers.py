@@ -11,10 +11,16 @@ from typing import Any
 
 from ratchet.core.model import EARLIER_SCHEMA, Link, Pod, Topology
 from ratchet.errors import TopologiesUnknownError
-from ratchet.store.cache import Caches, KeyedNotifier, LinkCache, NodeAddressCache, PodCache
+from ratchet.store.caches import Caches, PodCache
+from ratchet.store.link_cache import LinkCache
+from ratchet.store.links import LinkChange
 from ratchet.store.listwatch import Informer, Source
 from ratchet.store.namespace import NamespaceCache
-from ratchet.store.records import LinkChange, PodChange, Records, TopologyChange
+from ratchet.store.nodes import NodeAddressCache
+from ratchet.store.notifier import KeyedNotifier
+from ratchet.store.pods import PodChange
+from ratchet.store.store import ApiStore
+from ratchet.store.topologies import TopologyChange
 from ratchet.store.vni import VniAllocator
 
 
@@ -40,7 +46,7 @@ class Informers:
 
     def __init__(
         self,
-        records: Records,
+        records: ApiStore,
         node: str,
         enqueue_link: Callable[[str], None],
         enqueue_pods: Callable[[str, Collection[str]], None],
@@ -57,7 +63,7 @@ class Informers:
             node_pods=PodCache(),
             namespace_cache=self.namespace_cache,
             pods_notifier=KeyedNotifier(),
-            numbers=VniAllocator(),
+            vni_allocator=VniAllocator(),
             addresses=NodeAddressCache(),
             waiting=waiting,
         )
@@ -102,10 +108,10 @@ class Informers:
         def notify(_: Sequence[object]) -> None:
             self.caches.pods_notifier.notify(namespace)
 
-        known = NamespaceCache(partial(self._enqueue_pods, namespace), with_topologies=self._records.use_topologies)
-        followed = _Namespace(known, [Informer(self._records.pods_source(namespace), known, notify)])
-        if self._records.use_topologies:
-            followed.informers.append(Informer(self._topologies_source(namespace), known.topologies_store, notify))
+        known = NamespaceCache(partial(self._enqueue_pods, namespace), with_topologies=self._records.topologies.enabled)
+        followed = _Namespace(known, [Informer(self._records.pods.source(namespace), known, notify)])
+        if self._records.topologies.enabled:
+            followed.informers.append(Informer(self._topologies_source(namespace), known.topologies_cache, notify))
         try:
             for informer in followed.informers:
                 informer.start()
@@ -117,7 +123,7 @@ class Informers:
     def _link_changed(self, name: str) -> None:
         link = self.caches.links.get(name)
         if link is not None and link.vni is not None:
-            self.caches.numbers.note(link.vni, link.uid)
+            self.caches.vni_allocator.note(link.vni, link.uid)
         if link is not None and link.schema == EARLIER_SCHEMA:
             self.caches.formats.note_earlier()
             if link.kind is None:  # its peer may wait in a record of the current format (`store.formats`)
@@ -133,9 +139,9 @@ class Informers:
 
     def _links_source(self) -> Source[Link, LinkChange]:
         def list_links() -> tuple[list[Link], str]:
-            links, malformed, version = self._records.links_of_node(self._node)
+            links, malformed, version = self._records.links.list_of_node(self._node)
             for error in malformed:
-                self.caches.links.unreadable(error)
+                self.caches.links.log_malformed(error)
             # A record that cannot be read is still there: what is known of it stays.
             unread = (self.caches.links.get(error.record) for error in malformed)
             return [*links, *(link for link in unread if link is not None)], version
@@ -143,7 +149,7 @@ class Informers:
         return Source(
             f"records of node {self._node}",
             list=list_links,
-            watch=lambda version, seconds: self._records.node_link_changes(
+            watch=lambda version, seconds: self._records.links.watch_of_node(
                 self._node, version, seconds, self.caches.links.has
             ),
         )
@@ -151,13 +157,13 @@ class Informers:
     def _node_pods_source(self) -> Source[Pod, PodChange]:
         return Source(
             f"pods of node {self._node}",
-            list=lambda: self._records.pods_on_node(self._node),
-            watch=lambda version, seconds: self._records.node_pod_changes(self._node, version, seconds),
+            list=lambda: self._records.pods.list_of_node(self._node),
+            watch=lambda version, seconds: self._records.pods.watch_of_node(self._node, version, seconds),
         )
 
     def _topologies_source(self, namespace: str) -> Source[Topology, TopologyChange]:
         return Source(
             f"topologies of namespace {namespace}",
-            list=lambda: self._records.topologies_and_version(namespace),
-            watch=lambda version, seconds: self._records.topology_changes(namespace, version, seconds),
+            list=lambda: self._records.topologies.list_with_version(namespace),
+            watch=lambda version, seconds: self._records.topologies.watch(namespace, version, seconds),
         )

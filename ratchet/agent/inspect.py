@@ -17,7 +17,7 @@ from ratchet.core.plan import wire_of
 from ratchet.core.serialize import plain
 from ratchet.errors import RatchetError
 from ratchet.node.journal import HeldEnd, Journal, SandboxEntry
-from ratchet.store.cache import CachedStore
+from ratchet.store.cached_store import CachedStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Inspector:
 
     def look(self, uid: str) -> dict[str, Any] | None:
         """What there is of the link whose record has this UID, as JSON; None where this node knows of no such link."""
-        record = next((one for one in self.records.known.all() if _is_uid_of(one, uid)), None)
+        record = next((one for one in self.records.links.cache.all() if _is_uid_of(one, uid)), None)
         if record is None:
             return None
         self.yield_to_calls()

@@ -21,7 +21,7 @@ from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry
 from ratchet.node.record_writer import RecordWriter
 from ratchet.node.reservation import reserve
 from ratchet.node.teardown import take_down
-from ratchet.store.cache import CachedStore
+from ratchet.store.cached_store import CachedStore
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Membership:
         entries = [one for one in entries if not self.is_adding(one.attachment.container_id)]
         if not entries:
             return
-        pod = next((one for one in self.records.pods_called(namespace, [name]) if one.ref.name == name), None)
+        pod = next((one for one in self.records.pods.lookup_named(namespace, [name]) if one.ref.name == name), None)
         for entry in entries:
             if pod is not None and entry.pod is not None and pod.ref.is_same_pod(entry.pod):
                 self._reconcile_sandbox(entry, pod)
@@ -59,7 +59,7 @@ class Membership:
         """Whether the end's link seems undeclared and its peer, as far as is known, has left (`remove_undeclared`)."""
         if (entry.attachment, end.link) not in self._undeclared:
             return False
-        return not _has_peer(self.records.known.get(end.link), entry)
+        return not _has_peer(self.records.links.cache.get(end.link), entry)
 
     def forget(self, link: str) -> None:
         """Keep nothing in mind of a link of which the node has no end any more."""
@@ -133,7 +133,7 @@ class Membership:
         link = by_record.get(end.link)
         if link is None:
             return None if end.declared else "no pod declares the link any more"
-        record = self.records.known.get(end.link)
+        record = self.records.links.cache.get(end.link)
         if record is not None and record.kind is not None:
             return None
         name = self.records.as_recorded(link).name
@@ -142,13 +142,13 @@ class Membership:
     def remove_undeclared(self, entry: SandboxEntry, end: HeldEnd) -> None:
         """Give up an end whose peer has left and whose link is undeclared, both as the API has it now."""
         pod = self._undeclared.get((entry.attachment, end.link))
-        if pod is None or _has_peer(self.records.link(end.link), entry):
+        if pod is None or _has_peer(self.records.links.get(end.link), entry):
             return
         own = self._declared_now(entry, end, pod)
         if own is not None and (reason := self._why_removed(end, _by_record(own))) is not None:
             renamed = self._renamed(end, own)
             # The pod's own declaration holds while it runs: such an end moves, and only to a record that exists.
-            if not end.declared or (renamed is not None and self.records.link(renamed.link) is not None):
+            if not end.declared or (renamed is not None and self.records.links.get(renamed.link) is not None):
                 self._remove_end(entry, end, reason, renamed)
         self._undeclared.pop((entry.attachment, end.link), None)
 
@@ -167,7 +167,7 @@ class Membership:
         """Take an end down and out of its record. `renamed` takes its place in the journal."""
         container_id = entry.attachment.container_id
         with self.journal.lock(end.link):
-            if _has_peer(self.records.link(end.link), entry) or not self.journal.still_wants(entry, end):
+            if _has_peer(self.records.links.get(end.link), entry) or not self.journal.still_wants(entry, end):
                 return
             take_down(self.journal, container_id, entry.location(end), end.ifname, end.link)
             RecordWriter(self.records).leave(end.link, container_id, reason)
@@ -185,7 +185,7 @@ class Membership:
         whose pods cannot be read may declare links of any pod.
         """
         reserved, namespace = reserved_names(entry), pod.ref.namespace
-        pods, topologies = self.records.pods_now(namespace), self.records.topologies_now(namespace)
+        pods, topologies = self.records.pods.list(namespace), self.records.topologies.list(namespace)
         wanted = wanted_links(pods, reserved, topologies=topologies)
         peer = end.wanted.end(end.side.other).name
         unread = any(one.ref.uid in wanted.refused and peer in names_of(one) for one in pods)
@@ -206,7 +206,7 @@ class Membership:
     ) -> None:
         """Announce at the pod which of its links were edited since it started, if it is their primary."""
         for end in entry.ends:
-            record = self.records.known.get(end.link)
+            record = self.records.links.cache.get(end.link)
             if record is None or not record.holds(Side.PRIMARY, entry.attachment.container_id):
                 continue
             wanted = by_record.get(end.link)

@@ -28,8 +28,8 @@ from ratchet.node.dispatch import dispatch
 from ratchet.node.journal import Attachment, Journal, SandboxEntry, since_boot
 from ratchet.node.response import Response, encode, failure, log_keys, parse, version
 from ratchet.node.verified import VerifiedEnds
-from ratchet.store.cache import CachedStore
-from ratchet.store.records import Records
+from ratchet.store.cached_store import CachedStore
+from ratchet.store.interface import Store
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class CallService:
         return self._adding[container_id] > 0
 
     @contextmanager
-    def _served(self, request: Request, connect: Callable[[float], Records]) -> Iterator[Reply]:
+    def _served(self, request: Request, connect: Callable[[float], Store]) -> Iterator[Reply]:
         began, variables = time.monotonic(), request.variables
         with about(command=variables.get("CNI_COMMAND"), sandbox=variables.get("CNI_CONTAINERID")):
             accepted = self._accept(request, connect)
@@ -98,7 +98,7 @@ class CallService:
                 if response[0] == 0:
                     log.info("%s succeeded", accepted.call.arguments.command)
 
-    def _accept(self, request: Request, connect: Callable[[float], Records]) -> _Accepted | Response:
+    def _accept(self, request: Request, connect: Callable[[float], Store]) -> _Accepted | Response:
         """Parse a request. Returns the call to serve, or the response: an error, or the result of VERSION."""
         called_at = min(request.began, since_boot())
         try:
@@ -115,7 +115,7 @@ class CallService:
             return failure(error, request.stdin)
 
     def _call(
-        self, arguments: Arguments, network: NetworkConfig, called_at: float, connect: Callable[[float], Records]
+        self, arguments: Arguments, network: NetworkConfig, called_at: float, connect: Callable[[float], Store]
     ) -> Call:
         settings = self.settings
         return Call(
@@ -200,7 +200,7 @@ class CallService:
         if given:
             log.info("keys of the configuration for which the agent has settings of its own: %s", ", ".join(given))
 
-    def _connect(self, patience: float) -> Records:
+    def _connect(self, patience: float) -> Store:
         return self.records.patient(patience)
 
 
@@ -208,5 +208,5 @@ def _pod(arguments: Arguments) -> PodRef:
     return PodRef(arguments.pod_namespace, arguments.pod_name, arguments.pod_uid)
 
 
-def _no_api(_: float) -> Records:
+def _no_api(_: float) -> Store:
     raise ApiUnavailableError("a DEL that was kept is done without it, and the records are looked at next")

@@ -10,7 +10,7 @@ from ratchet.agent.settings import Settings
 from ratchet.core.plan import Underlay
 from ratchet.errors import ApiUnavailableError, InvalidConfigError, RatchetError
 from ratchet.node.underlay import UnderlayConfig, find_underlay
-from ratchet.store.records import Records
+from ratchet.store.interface import Store
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class Underlays:
         self._found: dict[UnderlayConfig, Underlay] = {}
         self._missing: set[UnderlayConfig] = set()
 
-    def __call__(self, underlay: UnderlayConfig | None, node: str, records: Records) -> Underlay:
+    def __call__(self, underlay: UnderlayConfig | None, node: str, records: Store) -> Underlay:
         """The site that an underlay comes to. Raises InvalidConfigError."""
         if node != self._settings.node_name:
             raise InvalidConfigError(
@@ -41,7 +41,7 @@ class Underlays:
             found = self._found.get(said)
         return found or self._look(said, records)
 
-    def refresh(self, records: Records) -> bool:
+    def refresh(self, records: Store) -> bool:
         """Look again at all that is in use; whether anything is other than it was."""
         with self._lock:
             before = {**self._found, **dict.fromkeys(self._missing)}
@@ -53,7 +53,7 @@ class Underlays:
         with self._lock:
             return any(self._found.get(said) != site for said, site in before.items())
 
-    def own(self, records: Records) -> Underlay:
+    def own(self, records: Store) -> Underlay:
         """The site as the agent's own settings have it, looked at now. Raises InvalidConfigError."""
         return self._look(self._own, records)
 
@@ -64,7 +64,7 @@ class Underlays:
         parent = underlay if underlay.interface or underlay.address else self._own
         return replace(parent, vxlan_port=underlay.vxlan_port or self._own.vxlan_port)
 
-    def _look(self, said: UnderlayConfig, records: Records) -> Underlay:
+    def _look(self, said: UnderlayConfig, records: Store) -> Underlay:
         try:
             site = replace(find_underlay(said, self._settings.node_name, records), has_agent=True)
         except ApiUnavailableError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ratchet.core.garbage import VniLease, links_without_lease
@@ -18,18 +18,15 @@ CHECKED_AT_ONCE = 50
 
 
 class Cache(Protocol):
-    """The records in the cache."""
+    """The cached records."""
 
     def of_node(self, node: str) -> list[Link]: ...
 
 
 class Leases(Protocol):
-    """The Leases in the API, and the cached records."""
+    """The VNI Leases in the API."""
 
-    @property
-    def known(self) -> Cache: ...
-
-    def vni_leases_of_node(self, node: str) -> list[VniLease]: ...
+    def list_of_node(self, node: str) -> Sequence[VniLease]: ...
 
 
 class VniCheck:
@@ -38,18 +35,19 @@ class VniCheck:
     `assert_vni` is called with the name of each: the Lease may be missing, have another holder, or lack the label.
     """
 
-    def __init__(self, node: str, records: Leases, assert_vni: Callable[[str], None]) -> None:
+    def __init__(self, node: str, cache: Cache, leases: Leases, assert_vni: Callable[[str], None]) -> None:
         self._node = node
-        self._records = records
+        self._cache = cache
+        self._leases = leases
         self._assert_vni = assert_vni
         self._waiting: deque[str] = deque()
 
     def list(self) -> bool:
         """List this node's Leases and note the links to be checked. Returns whether the Leases could be listed."""
         # The records first: each Lease is created before its number is written into the record.
-        links = self._records.known.of_node(self._node)
+        links = self._cache.of_node(self._node)
         try:
-            leases = self._records.vni_leases_of_node(self._node)
+            leases = self._leases.list_of_node(self._node)
         except RatchetError as error:
             log.warning('cannot list the VNI Leases cause="%s"', error)
             return False

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from ratchet.store.apiserver import connect, namespace_of
-from ratchet.store.records import Records
+from ratchet.store.store import ApiStore
 
 
 def add_cluster_options(parser: argparse.ArgumentParser) -> None:
@@ -30,10 +30,10 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def records_of(arguments: argparse.Namespace) -> Records:
+def records_of(arguments: argparse.Namespace) -> ApiStore:
     """The records of the cluster that the flags name. Raises InvalidConfigError."""
     api = connect(_kubeconfig(arguments), context=arguments.context)
-    return Records(api, arguments.records_in, use_topologies=arguments.topologies == "on")
+    return ApiStore(api, arguments.records_in, use_topologies=arguments.topologies == "on")
 
 
 def namespace_meant(arguments: argparse.Namespace) -> str:

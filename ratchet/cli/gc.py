@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from ratchet.cli.cluster import add_cluster_options, records_of
 from ratchet.cli.manual import Manual
 from ratchet.gc import Outcome, collect_garbage
-from ratchet.store.records import Records
+from ratchet.store.store import ApiStore
 
 MANUAL = Manual(
     description="""
@@ -41,7 +41,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return print_garbage(records_of(arguments), arguments.grace, dry_run=arguments.dry_run)
 
 
-def print_garbage(records: Records, grace_seconds: float, *, dry_run: bool) -> int:
+def print_garbage(records: ApiStore, grace_seconds: float, *, dry_run: bool) -> int:
     """Collect garbage and print what was removed and why; exit status 0, also if there was nothing."""
     count = 0
     verb = "would remove" if dry_run else "removed"

@@ -15,7 +15,7 @@ from ratchet.cli.validate import read_file, read_objects
 from ratchet.core.intent import wanted_links
 from ratchet.core.model import Pod, State, Topology
 from ratchet.errors import RatchetError
-from ratchet.store.records import Records
+from ratchet.store.store import ApiStore
 
 MANUAL = Manual(
     description="""
@@ -75,7 +75,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return print_graph(picture_of_cluster(records_of(arguments), namespace_meant(arguments)), arguments.output)
 
 
-def picture_of_cluster(records: Records, namespace: str) -> Picture:
+def picture_of_cluster(records: ApiStore, namespace: str) -> Picture:
     """What is wanted in a namespace and how it stands. Raises RatchetError."""
     standing = read_standing(records, namespace)
     return picture_of(standing.wanted, standing.records, standing.pods)

@@ -19,7 +19,7 @@ from ratchet.core.observation import Observation
 from ratchet.core.serialize import plain
 from ratchet.errors import RatchetError
 from ratchet.store.agents import ask_agent
-from ratchet.store.records import Records
+from ratchet.store.store import ApiStore
 
 Json = dict[str, Any]
 # Asks the agent of a node, by its name, for what it sees of a link, by its record's UID. Raises RatchetError.
@@ -58,9 +58,9 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     records = records_of(arguments)
-    link = records.link(arguments.link) if ":" not in arguments.link else None
+    link = records.links.get(arguments.link) if ":" not in arguments.link else None
     if link is None:
-        link = chosen(records.links()[0], arguments.link, namespace_meant(arguments))
+        link = chosen(records.links.list()[0], arguments.link, namespace_meant(arguments))
     edits = read_edits(records, [link])
     sightings = sightings_of(link, lambda node, uid: ask_agent(records.api, records.namespace, node, uid))
     if arguments.output == "json":
@@ -76,7 +76,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _names(parsed_args: argparse.Namespace, **_: object) -> list[str]:
     """The names of all links, for a shell that completes one."""
     records = records_of(parsed_args)
-    return [link.name for link in Records(records.api.patient(COMPLETION_SECONDS), records.namespace).links()[0]]
+    return [link.name for link in ApiStore(records.api.patient(COMPLETION_SECONDS), records.namespace).links.list()[0]]
 
 
 def chosen(links: Collection[Link], said: str, namespace: str) -> Link:

@@ -16,9 +16,9 @@ from ratchet.core.drift import wants_restart
 from ratchet.core.model import Link, Side
 from ratchet.core.serialize import plain
 from ratchet.core.state_machine import derive
-from ratchet.store.apiserver import ForbiddenError
+from ratchet.store.api_errors import ForbiddenError
 from ratchet.store.listwatch import Changed, Failed, Listed, Source, list_watch
-from ratchet.store.records import Records
+from ratchet.store.store import ApiStore
 
 MANUAL = Manual(
     description="""
@@ -83,12 +83,12 @@ class Chosen:
         )
 
 
-def print_links(records: Records, chosen: Chosen, *, as_json: bool) -> int:
+def print_links(records: ApiStore, chosen: Chosen, *, as_json: bool) -> int:
     """Print the chosen links, and on stderr which of them want a restart of a pod.
 
     Exit status 1 where a record cannot be read.
     """
-    links, malformed = records.links()
+    links, malformed = records.links.list()
     shown = sorted(filter(chosen.has, links), key=lambda link: link.name)
     edits = read_edits(records, shown)
     if as_json:
@@ -103,7 +103,7 @@ def print_links(records: Records, chosen: Chosen, *, as_json: bool) -> int:
     return 1 if malformed else 0
 
 
-def follow_links(records: Records, chosen: Chosen, *, as_json: bool, until: float = float("inf")) -> int:
+def follow_links(records: ApiStore, chosen: Chosen, *, as_json: bool, until: float = float("inf")) -> int:
     """Print the chosen links, and each again when it has changed, until interrupted (or `until`, monotonic seconds).
 
     Raises RatchetError for what a retry cannot mend, and where the account may not list or watch records.
@@ -111,10 +111,10 @@ def follow_links(records: Records, chosen: Chosen, *, as_json: bool, until: floa
     following = _Following(chosen, as_json=as_json)
 
     def list_links() -> tuple[list[Link], str]:
-        links, _, version = records.links_and_version()
+        links, _, version = records.links.list_with_version()
         return links, version
 
-    for event in list_watch(Source("records", list_links, records.all_link_changes), until=until):
+    for event in list_watch(Source("records", list_links, records.links.watch), until=until):
         match event:
             case Listed(links):
                 following.tell_all([*links])

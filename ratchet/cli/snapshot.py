@@ -10,7 +10,7 @@ from ratchet.core.drift import edits_of
 from ratchet.core.intent import Wanted, wanted_links
 from ratchet.core.model import Link, Pod
 from ratchet.errors import RatchetError
-from ratchet.store.records import Records
+from ratchet.store.store import ApiStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Edits:
         return [f"cannot tell what was edited of links in {', '.join(self.untold)}: {first}"]
 
 
-def read_edits(records: Records, links: Iterable[Link]) -> Edits:
+def read_edits(records: ApiStore, links: Iterable[Link]) -> Edits:
     """What was edited of these links; each namespace is read once."""
     found = Edits({}, {})
     for namespace, group in groupby(sorted(links, key=_namespace), key=_namespace):
@@ -54,14 +54,14 @@ def _namespace(link: Link) -> str:
     return link.namespace
 
 
-def read_standing(records: Records, namespace: str) -> Standing:
+def read_standing(records: ApiStore, namespace: str) -> Standing:
     """Raises RatchetError."""
     pods, wanted = _wanted_in(records, namespace)
-    links, _ = records.links()
+    links, _ = records.links.list()
     return Standing(wanted, {link.name: link for link in links}, pods)
 
 
-def _wanted_in(records: Records, namespace: str) -> tuple[list[Pod], Wanted]:
+def _wanted_in(records: ApiStore, namespace: str) -> tuple[list[Pod], Wanted]:
     """The pods of a namespace, and what they and its topologies want."""
-    pods = records.pods(namespace)
-    return pods, wanted_links(pods, topologies=records.topologies(namespace))
+    pods = records.pods.list(namespace)
+    return pods, wanted_links(pods, topologies=records.topologies.list(namespace))

@@ -15,7 +15,7 @@ from ratchet.cli.manual import Manual
 from ratchet.core.intent import TOPOLOGY_LABEL, asks_for_links, wanted_links
 from ratchet.core.model import Pod, Topology
 from ratchet.errors import RatchetError
-from ratchet.store.codec import decode_pod, decode_topology
+from ratchet.store.codec.pods import decode_pod, decode_topology
 
 Json = dict[str, Any]
 

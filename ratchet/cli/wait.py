@@ -10,7 +10,7 @@ from ratchet.cli.cluster import add_cluster_options, namespace_meant, records_of
 from ratchet.cli.manual import Manual
 from ratchet.cli.progress import Progress, progress_of
 from ratchet.cli.snapshot import read_standing
-from ratchet.store.records import Records
+from ratchet.store.store import ApiStore
 
 MANUAL = Manual(
     description="""
@@ -41,7 +41,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return wait_for_links(records_of(arguments), namespace_meant(arguments), arguments.timeout)
 
 
-def wait_for_links(records: Records, namespace: str, seconds: float) -> int:
+def wait_for_links(records: ApiStore, namespace: str, seconds: float) -> int:
     """Look until all are linked, saying how many are; the exit status, 1 where they were not within so many seconds.
 
     Where nothing is wanted that is an error too: most likely nothing has been applied yet, or elsewhere.

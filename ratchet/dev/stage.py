@@ -21,7 +21,7 @@ from ratchet.dev.frr import Frr
 from ratchet.dev.hosts import command_in, ip
 from ratchet.dev.story import check, kubectl, passed, say, shell, step, typed
 from ratchet.dev.testbed import RATCHET_NAMESPACE, Testbed, wait_for
-from ratchet.store.codec import decode_link
+from ratchet.store.codec.links import decode_link
 
 # In a wheel they stand beside this file, in a checkout where people look for them.
 _PLACES = (Path(__file__).with_name("examples"), Path(__file__).resolve().parents[2] / "manifests" / "examples")
@@ -126,7 +126,7 @@ class Stage:
             check(f"{kubelet.host.name} has its own interfaces alone: {', '.join(names)}", names == ["lo", "eth0"])
 
     def check_records_gone(self) -> None:
-        check("the API has no record and no VNI", not self.bed.links() and not self.bed.records.vni_leases())
+        check("the API has no record and no VNI", not self.bed.links() and not self.bed.records.vnis.list())
 
     def ways_to_look_at_the_pair(self) -> list[str]:
         kubeconfig = f"--kubeconfig {self.bed.access.kubeconfig}"
@@ -157,7 +157,7 @@ class Stage:
     def states_told(self, last: State) -> Iterator[None]:
         """Tell each state that the link comes to, as the API tells it; it has to come to the `last` one."""
         path = f"/api/v1/namespaces/{RATCHET_NAMESPACE}/configmaps"
-        record = self.bed.records.link(self.record_name)
+        record = self.bed.records.links.get(self.record_name)
         before = len(record.history) if record else 0
         _, version = self.bed.api.list(path)
 
@@ -178,7 +178,7 @@ class Stage:
         thread.join(5.0)
 
     def _state(self) -> State | None:
-        record = self.bed.records.link(self.record_name)
+        record = self.bed.records.links.get(self.record_name)
         return derive(record) if record else None
 
     def _scheduled(self, pod: str) -> Kubelet:

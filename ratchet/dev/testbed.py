@@ -23,8 +23,9 @@ from ratchet.dev.fake_kubelet import Kubelet
 from ratchet.dev.hosts import Hosts
 from ratchet.errors import ConflictError, RatchetError
 from ratchet.install import install
-from ratchet.store.apiserver import AlreadyExistsError, ApiServer, NotFoundError, connect
-from ratchet.store.records import Records
+from ratchet.store.api_errors import AlreadyExistsError, NotFoundError
+from ratchet.store.apiserver import ApiServer, connect
+from ratchet.store.store import ApiStore
 
 Json = dict[str, Any]
 
@@ -72,12 +73,12 @@ class Testbed:
         self._stack.close()
 
     @property
-    def records(self) -> Records:
-        return Records(self.api, RATCHET_NAMESPACE)
+    def records(self) -> ApiStore:
+        return ApiStore(self.api, RATCHET_NAMESPACE)
 
     def links(self) -> dict[str, Link]:
         """Every record, by name. Raises the error of one that cannot be read."""
-        links, malformed = self.records.links()
+        links, malformed = self.records.links.list()
         for error in malformed:
             raise error
         return {link.name: link for link in links}
@@ -122,7 +123,7 @@ class Testbed:
         kubelet.environment = process.environment
         self._stack.callback(process.kill)
         process.start()
-        self._made.append(f"{self.records.leases_path}/{node_lease_name(name)}")
+        self._made.append(f"{self.records.vnis.path}/{node_lease_name(name)}")
         return kubelet
 
     def create_pod(

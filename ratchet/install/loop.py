@@ -16,7 +16,8 @@ from ratchet.install.conflist import configure
 from ratchet.install.files import remove
 from ratchet.install.kubeconfig import Kubeconfig
 from ratchet.install.plugin import LAUNCHER, install, uninstall
-from ratchet.store.apiserver import ApiServer, ForbiddenError, NotFoundError, UnauthorizedError
+from ratchet.store.api_errors import ForbiddenError, NotFoundError, UnauthorizedError
+from ratchet.store.apiserver import ApiServer
 
 log = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ from ratchet.node.call import Call
 from ratchet.node.delete import undo
 from ratchet.node.journal import HeldEnd, SandboxEntry
 from ratchet.node.reservation import reserve
-from ratchet.store.records import Records
+from ratchet.store.interface import Store
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def _without_links(call: Call, pod: Pod | None) -> Result:
     return result
 
 
-def _with_links(call: Call, records: Records, pod: Pod, began: float) -> Result:
+def _with_links(call: Call, records: Store, pod: Pod, began: float) -> Result:
     if not pod.node:
         raise PodMissingError(f"cannot link pod {pod.ref}: the API has it on no node")
     underlay = call.node_underlay(records, pod.node)
@@ -119,7 +119,7 @@ def _with_links(call: Call, records: Records, pod: Pod, began: float) -> Result:
 
 def _linked(
     call: Call,
-    records: Records,
+    records: Store,
     entry: SandboxEntry,
     delegations: tuple[Delegation, ...],
     underlay: Underlay,

@@ -31,7 +31,7 @@ from ratchet.node.concurrency import map_concurrently
 from ratchet.node.endpoint_progress import EndpointResult
 from ratchet.node.journal import HeldEnd
 from ratchet.node.reconciler import Reconciler
-from ratchet.store.records import Records
+from ratchet.store.interface import Store
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +42,12 @@ CREATION_SECONDS = 0.05
 OwnEnd = tuple[WantedLink, Side]
 
 
-def held_ends(records: Records, pod: Pod, ends: Sequence[OwnEnd]) -> list[HeldEnd]:
+def held_ends(records: Store, pod: Pod, ends: Sequence[OwnEnd]) -> list[HeldEnd]:
     """The pod's ends of wanted links, each under the name of its link's record."""
     return map_concurrently(partial(_held_end, records, pod), ends)
 
 
-def _held_end(records: Records, pod: Pod, end: OwnEnd) -> HeldEnd:
+def _held_end(records: Store, pod: Pod, end: OwnEnd) -> HeldEnd:
     wanted, side = end
     link, ifname = records.as_recorded(wanted), wanted.link.end(side).ifname
     # In the earlier format, roles and pod names are as declared.
@@ -67,7 +67,7 @@ class LinkSelection:
     _all_refused: Callable[[], Collection[InvalidIntentError]]
 
     @classmethod
-    def look(cls, records: Records, pod: Pod, reserved: Collection[str], seconds: float, until: float) -> Self:
+    def look(cls, records: Store, pod: Pod, reserved: Collection[str], seconds: float, until: float) -> Self:
         """Select the pod's ends as they are declared now; `wait` continues until `until` (monotonic seconds).
 
         Waits up to `seconds` for unknown topologies, then raises TopologiesUnknownError. Raises InvalidIntentError if
@@ -79,8 +79,8 @@ class LinkSelection:
 
         def all_refused() -> Collection[InvalidIntentError]:
             namespace = pod.ref.namespace
-            topologies = records.topologies(namespace)
-            return wanted_links(records.pods(namespace), reserved, topologies=topologies).refused.values()
+            topologies = records.topologies.lookup_all(namespace)
+            return wanted_links(records.pods.lookup_all(namespace), reserved, topologies=topologies).refused.values()
 
         return cls(list(wanted.ends_of(pod)), pod, wanted, changes, all_refused)
 
@@ -115,12 +115,14 @@ def link_all(
     PeerMissingError that names each missing peer and what that peer waits for. Without it, the agent completes the
     missing ends later.
 
-    If the peer's node is to create a record (`Records.is_created_by_peer`), waits CREATION_SECONDS for it, then creates
+    If the peer's node is to create a record (`Links.is_created_by_peer`), waits CREATION_SECONDS for it, then creates
     it here.
     """
     if not attempts:
         return []
-    later = [one for one in attempts if reconciler.records.is_created_by_peer(one.wanted, one.side, underlay.node)]
+    later = [
+        one for one in attempts if reconciler.records.links.is_created_by_peer(one.wanted, one.side, underlay.node)
+    ]
     # All ends join before any wait: two pods that each wait for the other's first link would never stop waiting.
     left = {one.name for one in later}
     settled = _settle_each(reconciler, underlay, [one for one in attempts if one.name not in left], joined=False)
@@ -150,12 +152,12 @@ def _reconcile_until_up(
     records, mine = reconciler.records, {one.name: one for one in attempts}
     version = min((end.record.resource_version for end in settled.values()), key=_age_of_version)
     pod = attempts[0].sandbox.pod
-    for names in records.names_of_changed_links(pod.namespace, pod.name, mine.keys(), version, until):
+    for names in records.links.watch_names(pod.namespace, pod.name, mine.keys(), version, until):
         # Ends that are up are included: until ADD ends, nothing else reconciles them when their peers change.
         changed = [
             one
             for one in mine.values()
-            if (names is None or one.name in names) and records.has_changed(settled[one.name].record)
+            if (names is None or one.name in names) and records.links.has_changed(settled[one.name].record)
         ]
         settled |= _settle_each(reconciler, underlay, changed, joined=True)
         before, waiting = waiting, _not_up(settled)
@@ -170,13 +172,13 @@ def _not_up(settled: Mapping[str, EndpointResult]) -> set[str]:
     return {name for name, end in settled.items() if not end.is_up}
 
 
-def _await_records(records: Records, attempts: Sequence[Attempt]) -> None:
+def _await_records(records: Store, attempts: Sequence[Attempt]) -> None:
     """Wait CREATION_SECONDS at most for the records that the nodes of the peers create."""
     missing = {one.name for one in attempts}
     namespace, pod = attempts[0].sandbox.pod.namespace, attempts[0].sandbox.pod.name
     until = time.monotonic() + CREATION_SECONDS
-    for _ in records.names_of_changed_links(namespace, pod, missing, "", until):
-        missing = {name for name in missing if records.expected_link(name)[0] is None}
+    for _ in records.links.watch_names(namespace, pod, missing, "", until):
+        missing = {name for name in missing if records.links.lookup_cached(name).link is None}
         if not missing:
             return
 
@@ -224,9 +226,9 @@ def _complain(pod: Pod, wanted: Wanted) -> None:
         log.warning("declaration of another pod refused cause=%s", refusal)
 
 
-def _peers_missing(records: Records, waiting: Sequence[Attempt]) -> PeerMissingError:
+def _peers_missing(records: Store, waiting: Sequence[Attempt]) -> PeerMissingError:
     peers = [one.wanted.end(one.side.other) for one in waiting]
-    pods = records.pods_called(waiting[0].sandbox.pod.namespace, {peer.name for peer in peers})
+    pods = records.pods.lookup_named(waiting[0].sandbox.pod.namespace, {peer.name for peer in peers})
     missing = []
     for attempt, peer in zip(waiting, peers, strict=True):
         missing.append(f"pod {peer.name} ({attempt.name}): {absence(peer.name, pods, peer.ifname)}")

@@ -16,7 +16,7 @@ from ratchet.node.journal import Attachment, Journal
 from ratchet.node.reconciler import Reconciler
 from ratchet.node.underlay import FindUnderlay, UnderlayConfig, find_underlay
 from ratchet.node.verified import VerifiedEnds
-from ratchet.store.records import Records
+from ratchet.store.interface import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Call:
     arguments: Arguments
     network: NetworkConfig
     journal: Journal
-    connect: Callable[[float], Records]
+    connect: Callable[[float], Store]
     began: float
     wait: float
     require: bool = True
@@ -103,13 +103,13 @@ class Call:
         except NamespaceGoneError as cause:
             raise InvalidEnvironmentError(f"cannot use CNI_NETNS: {cause}") from cause
 
-    def reconciler(self, records: Records) -> Reconciler:
+    def reconciler(self, records: Store) -> Reconciler:
         return Reconciler(records, self.journal, self, self.verified)
 
-    def pod(self, records: Records) -> Pod:
+    def pod(self, records: Store) -> Pod:
         """The pod that the runtime's arguments name. Raises PodMissingError."""
         namespace, name, uid = self.arguments.pod_namespace, self.arguments.pod_name, self.arguments.pod_uid
-        pod = records.pod(namespace, name, uid)
+        pod = records.pods.lookup(namespace, name, uid)
         if pod is None:
             raise PodMissingError(f"cannot find pod {namespace}/{name}: the API has no such pod")
         if uid and uid not in (pod.ref.uid, pod.ref.mirror):
@@ -118,6 +118,6 @@ class Call:
             )
         return pod
 
-    def node_underlay(self, records: Records, node: str) -> Underlay:
+    def node_underlay(self, records: Store, node: str) -> Underlay:
         """The underlay of this node. Raises InvalidConfigError if the configured parent does not exist."""
         return self.find_underlay(self.underlay, node, records)

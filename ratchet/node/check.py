@@ -16,7 +16,7 @@ from ratchet.errors import (
 )
 from ratchet.node.call import Call
 from ratchet.node.journal import HeldEnd, SandboxEntry
-from ratchet.store.records import Records
+from ratchet.store.interface import Store
 
 API_SECONDS = 10.0
 
@@ -47,8 +47,8 @@ def _check_links(call: Call, entry: SandboxEntry) -> None:
         raise CheckFailedError(f"link check failed for pod {entry.pod}: {'; '.join(found)}")
 
 
-def _faults(call: Call, records: Records, entry: SandboxEntry, end: HeldEnd) -> tuple[str, ...]:
-    record = records.link(end.link)
+def _faults(call: Call, records: Store, entry: SandboxEntry, end: HeldEnd) -> tuple[str, ...]:
+    record = records.links.get(end.link)
     side = record.side_of(entry.attachment.container_id) if record is not None else None
     if record is None or side is None:
         return (f"{end.link}: its record no longer holds this sandbox",)

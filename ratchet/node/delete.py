@@ -19,7 +19,7 @@ from ratchet.node.concurrency import map_concurrently
 from ratchet.node.journal import HeldEnd, SandboxEntry, boot_id
 from ratchet.node.record_writer import RecordWriter
 from ratchet.node.teardown import taking_down
-from ratchet.store.records import Records
+from ratchet.store.interface import Store
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ def _leave_links(call: Call, entry: SandboxEntry, reason: str) -> None:
     map_concurrently(leave, entry.ends)
 
 
-def _connected(call: Call) -> Records | None:
+def _connected(call: Call) -> Store | None:
     try:
         return call.connect(API_SECONDS)
     except RatchetError as error:

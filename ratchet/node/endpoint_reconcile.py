@@ -77,7 +77,7 @@ class EndpointReconcile:
     def run(self) -> EndpointResult:
         """Run the steps of the plan until the end is up or waits. After a ConflictError, it can run again."""
         claim = VniClaim(self._records)
-        stored, certain = self._records.expected_link(self._attempt.name)
+        stored, certain = self._records.links.lookup_cached(self._attempt.name)
         progress = Progress(self._attempt, stored, stored, certain, self._joined)
         try:
             while True:
@@ -141,7 +141,7 @@ class EndpointReconcile:
 
     def _read_from_api(self, progress: Progress) -> Progress:
         """Start again from the record as the API has it."""
-        stored = self._records.link(progress.attempt.name)
+        stored = self._records.links.get(progress.attempt.name)
         return replace(progress, stored=stored, draft=stored, certain=True, observed=None, joined=self._joined)
 
     def _run(self, progress: Progress, step: Step, claim: VniClaim) -> Progress | EndpointResult:
@@ -183,7 +183,7 @@ class EndpointReconcile:
         holder = progress.draft.sandbox(progress.attempt.side) if progress.draft else None
         if holder is None or holder.pod.uid == pod.uid:
             return False
-        current = self._records.pod(pod.namespace, pod.name)
+        current = self._records.pods.get(pod.namespace, pod.name)
         return current is None or not current.ref.is_same_pod(pod)
 
     def _run_on_wire(
@@ -239,7 +239,7 @@ class EndpointReconcile:
             return self._renumber(replace(progress, refusals=progress.refusals + 1), reason, claim, refused=True)
         if record.vni == progress.held_vni:
             raise error
-        if self._records.hold_vni(record):
+        if self._records.vnis.hold(record):
             return replace(progress, held_vni=record.vni)
         return self._renumber(progress, LEASE_OF_ANOTHER_LINK, claim, refused=False)
 

@@ -13,7 +13,7 @@ from ratchet.core.model import Link, Location, Side
 from ratchet.core.pod import PodRef
 from ratchet.errors import MalformedRecordError
 from ratchet.node.underlay import UnderlayConfig
-from ratchet.store.codec import decode_link, encode_link
+from ratchet.store.codec.links import decode_link, encode_link
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,12 +64,12 @@ def _serve(
     from ratchet.node.journal import Journal
     from ratchet.node.process import process_began
     from ratchet.store.apiserver import connect
-    from ratchet.store.records import Records
+    from ratchet.store.store import ApiStore
     from ratchet.store.vni import VniAllocator
 
-    def records(patience: float) -> Records:
+    def records(patience: float) -> ApiStore:
         api = connect(_kubeconfig(network.kubeconfig or kubeconfig), patience=patience)
-        return Records(api, network.namespace, network.vni_range, VniAllocator(), use_topologies=network.topologies)
+        return ApiStore(api, network.namespace, network.vni_range, VniAllocator(), use_topologies=network.topologies)
 
     if network.wait_policy == "proceed":
         log.warning('"wait_policy": "proceed" has no effect: without an agent, nothing can complete a link later')

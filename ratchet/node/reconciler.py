@@ -16,7 +16,7 @@ from ratchet.node.endpoint_reconcile import EndpointReconcile
 from ratchet.node.journal import Journal
 from ratchet.node.record_writer import RecordWriter, retry_on_conflict, wall_clock
 from ratchet.node.verified import VerifiedEnds
-from ratchet.store.records import Records
+from ratchet.store.interface import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Reconciler:
     people to read.
     """
 
-    records: Records
+    records: Store
     journal: Journal
     guard: SandboxGuard
     verified: VerifiedEnds = field(default_factory=VerifiedEnds)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ratchet import datapath
 from ratchet.cni.config import DEFAULT_VXLAN_PORT
 from ratchet.core.plan import Underlay
-from ratchet.store.records import Records
+from ratchet.store.interface import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +23,15 @@ class UnderlayConfig:
     vxlan_port: int | None
 
 
-FindUnderlay = Callable[[UnderlayConfig, str, Records], Underlay]
+FindUnderlay = Callable[[UnderlayConfig, str, Store], Underlay]
 
 
-def find_underlay(underlay: UnderlayConfig, node: str, records: Records) -> Underlay:
+def find_underlay(underlay: UnderlayConfig, node: str, records: Store) -> Underlay:
     """The underlay of `node`, which is this node (empty: its name in the API is not known).
 
     Raises InvalidConfigError if the configured parent does not exist. Raises ApiUnavailableError if the node's
     addresses decide the VTEP and the API does not answer.
     """
-    addresses = records.node_addresses(node) if node and not underlay.address else ()
+    addresses = records.nodes.lookup_addresses(node) if node and not underlay.address else ()
     parent = datapath.find_parent(underlay.interface, underlay.address, addresses)
     return Underlay(node, parent, underlay.vxlan_port or DEFAULT_VXLAN_PORT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ratchet.core import record_updates
 from ratchet.core.model import Link
 from ratchet.node.teardown import EndInterface
-from ratchet.store.records import Records
+from ratchet.store.interface import Store
 
 
 class VniClaim:
@@ -15,13 +15,13 @@ class VniClaim:
     VNI's Lease.
     """
 
-    def __init__(self, records: Records, claimed: Link | None = None) -> None:
+    def __init__(self, records: Store, claimed: Link | None = None) -> None:
         self.records = records
         self.claimed = claimed
 
     def allocate(self, record: Link) -> Link:
         """Claim a VNI for a record that has none, and return the record with it. Raises VniExhaustedError."""
-        self.claimed = self.records.with_allocated_vni(record)
+        self.claimed = self.records.vnis.allocate(record)
         return self.claimed
 
     def written(self, stored: Link, device: EndInterface | None) -> None:
@@ -45,7 +45,7 @@ class VniClaim:
         if device is not None:
             device.take_down()
         if claimed.vni is not None:
-            self.records.release_vni(claimed.vni, claimed.uid)
+            self.records.vnis.release(claimed.vni, claimed.uid)
 
     def account_for(self, device: EndInterface | None) -> None:
         """After a failure, write the VNI into its record, so that both are deleted together. Else free it."""
@@ -55,11 +55,11 @@ class VniClaim:
         if (taker := self._taker(claimed)) is None:
             self.free(device)
         elif taker.vni is None:
-            self.records.update(taker, record_updates.with_vni(taker, claimed.vni))
+            self.records.links.update(taker, record_updates.with_vni(taker, claimed.vni))
 
     def _taker(self, claimed: Link) -> Link | None:
         """The record for which the VNI was claimed; None if it neither has the VNI nor may still take it."""
-        current = self.records.link(claimed.name)
+        current = self.records.links.get(claimed.name)
         if current is None or current.uid != claimed.uid:
             return None
         return current if current.vni in (None, claimed.vni) else None

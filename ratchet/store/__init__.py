@@ -1,1 +1,1 @@
-"""Where links are remembered: ConfigMaps and Leases in the Kubernetes API."""
+"""The Kubernetes API: records, Leases, pods, topologies and nodes, and the agent's caches of them."""

@@ -1,6 +1,6 @@
-"""Asking the agents what they see, by way of the API server, which leads to a pod's port whom it lets (pods/proxy).
+"""Queries to agents through the API server's proxy (the subresource `pods/proxy`).
 
-So whoever asks is known to the API server and judged by it, and the agents need to know nobody.
+The API server authenticates and authorizes the user, so agents need no accounts.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from ratchet.errors import RatchetError
-from ratchet.store.apiserver import ApiServer, NotFoundError
+from ratchet.store.api_errors import NotFoundError
+from ratchet.store.apiserver import ApiServer
 
 Json = dict[str, Any]
 
@@ -18,9 +19,9 @@ PATIENCE_SECONDS = 3.0
 
 
 def ask_agent(api: ApiServer, namespace: str, node: str, uid: str) -> Json:
-    """What the agent of a node, whose pod is in `namespace`, shows of the link whose record has this UID.
+    """What the agent of a node observes of the link whose record has this UID.
 
-    Raises RatchetError that says why it cannot be asked.
+    `namespace` is that of the agent's pod. Raises RatchetError.
     """
     api, failed = api.patient(PATIENCE_SECONDS), f"cannot ask the agent of {node}"
     try:
@@ -47,5 +48,5 @@ def _port(pod: Json) -> int:
 
 
 def _cause(error: RatchetError) -> str:
-    """What the API server said, without the path, which holds what not everybody is to know."""
+    """The API server's message, without the path, which holds the record's UID."""
     return str(error).partition(": ")[2]

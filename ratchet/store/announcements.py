@@ -1,6 +1,6 @@
-"""What Ratchet says on pods for people and for Kubernetes: events, and the condition that a readiness gate waits for.
+"""Events and the condition of pods, for users and for readiness gates.
 
-Neither is needed for a link to stand, and nothing is read back: what cannot be said is left unsaid.
+No link depends on them, and they are never read.
 """
 
 from __future__ import annotations
@@ -11,17 +11,21 @@ from enum import StrEnum
 
 from ratchet.core.model import PodRef
 from ratchet.errors import ConflictError, RatchetError
-from ratchet.store.apiserver import STRATEGIC_MERGE_PATCH, AlreadyExistsError, ApiServer
+from ratchet.store.api_errors import AlreadyExistsError
+from ratchet.store.apiserver import STRATEGIC_MERGE_PATCH, ApiServer
 
 LINKED_CONDITION = "ratchet/linked"
-"""The condition's type: what a pod has in `spec.readinessGates` to be ready only when its links stand."""
+"""The type of the condition.
+
+A pod with it in `spec.readinessGates` is ready only when its links are ready.
+"""
 
 MESSAGE_LENGTH = 1024
 _NAME_LENGTH = 253
 
 
 class EventType(StrEnum):
-    """What an event is to who reads it (core/v1, Event.type)."""
+    """The type of an Event (core/v1, Event.type)."""
 
     NORMAL = "Normal"
     WARNING = "Warning"
@@ -38,9 +42,9 @@ def record_event(
     component: str = "ratchet",
     host: str = "",
 ) -> None:
-    """Have `kubectl describe pod` say what happened to a pod at `now`; `reason` is one word in CamelCase.
+    """Create an Event of a pod at `now`. `reason` is one word in CamelCase.
 
-    `component` on the node `host` is who says it. Raises RatchetError, NotFoundError where the namespace is gone.
+    `component` and the node `host` are the Event's source. Raises RatchetError; NotFoundError if the namespace is gone.
     """
     moment = _moment(now)
     event = {
@@ -67,14 +71,13 @@ def record_event(
     try:
         api.create(f"/api/v1/namespaces/{pod.namespace}/events", event)
     except AlreadyExistsError:
-        return  # an earlier try of ours whose reply was lost: the name is a random one
+        return  # the response to an earlier try was lost: the name is random
 
 
 def set_condition(api: ApiServer, pod: PodRef, status: bool, reason: str, message: str, since: datetime) -> None:
-    """Set the pod's condition `ratchet/linked`, which has been so `since`; its other conditions stay as they are.
+    """Set the condition `ratchet/linked` of a pod, with `since` as its transition time.
 
-    `reason` is one word in CamelCase. Raises ConflictError where the pod of that name is another one by now,
-    NotFoundError where there is none.
+    `reason` is one word in CamelCase. Raises ConflictError if another pod has the name, NotFoundError if none has it.
     """
     condition = {
         "type": LINKED_CONDITION,
@@ -91,14 +94,14 @@ def set_condition(api: ApiServer, pod: PodRef, status: bool, reason: str, messag
     except ConflictError:
         raise
     except RatchetError as refused:
-        # A UID that is not the object's is a change of an immutable field to the API (422), and a conflict to us.
+        # The API takes another UID for a change of an immutable field (422). For the caller it is a conflict.
         if "metadata.uid: Invalid value" not in str(refused):
             raise
-        raise ConflictError(f"cannot set {LINKED_CONDITION} of {pod}: it is another pod by now") from refused
+        raise ConflictError(f"cannot set {LINKED_CONDITION} of {pod}: another pod has its name") from refused
 
 
 def _event_name(pod: PodRef) -> str:
-    """A name of its own for an event, as client-go makes them: the pod's, cut where it is long, and a number."""
+    """A unique name for an Event, as in client-go: the pod's name, shortened, and a random number."""
     suffix = f".{secrets.token_hex(8)}"
     return pod.name[: _NAME_LENGTH - len(suffix)].rstrip("-.") + suffix
 

@@ -1,36 +1,35 @@
-"""Requests to the Kubernetes API: bounded, retried where that is safe, with errors that say what to do.
+"""Requests to the Kubernetes API: bounded, retried if that is safe, with errors that name the remedy.
 
-The only module that imports `kubernetes`. It speaks plain JSON objects: the typed models would cost every pod start
+This is the only module that imports `kubernetes`. Objects are plain JSON: the typed models would cost every pod start
 about half a second of imports.
 
-Not guaranteed: that a write whose reply was lost was not applied. Whoever writes reads again after a conflict.
+A write whose response was lost may have been applied. So a caller reads again after a conflict.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.client import responses
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import tenacity
 import urllib3
 from kubernetes import client as kubernetes_client
 from kubernetes import config as kubernetes_config
 
-from ratchet.errors import ApiUnavailableError, ConflictError, InvalidConfigError, RatchetError
+from ratchet.errors import ApiUnavailableError, InvalidConfigError
 from ratchet.retry import call_with_retries
+from ratchet.store.api_errors import UnauthorizedError, error_of_response, first_line
+from ratchet.store.session import SOCKET_OPTIONS, Json, Session, Watched, read_lines, watch_event
 
-Json = dict[str, Any]
 Decoded = TypeVar("Decoded")
 Listing = tuple[list[Decoded], str]
 Observer = Callable[[str, str, int, float], None]
@@ -40,126 +39,27 @@ READ_SECONDS = 10.0
 DEFAULT_NAMESPACE = "default"
 WATCH_SECONDS = 120
 CONNECTIONS = 64
-CREDENTIALS_SECONDS = 1.0
-# A watch over a connection that has gone dark hears nothing and would not know it: the kernel gives it up after 25 s
-# (tcp(7)). urllib3 sets these in the place of its own.
-SOCKET_OPTIONS = [
-    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-]
 PAGE = 500
 JSON = "application/json"
-# What follows the comma is for a server that does not know the first (kubernetes.io, "Alternate representations").
+# The second type is for servers that do not support the first (kubernetes.io, "Alternate representations").
 METADATA_LIST = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{JSON}"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 
-_BUSY = frozenset(
-    {
-        HTTPStatus.TOO_MANY_REQUESTS,
-        HTTPStatus.INTERNAL_SERVER_ERROR,
-        HTTPStatus.BAD_GATEWAY,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        HTTPStatus.GATEWAY_TIMEOUT,
-    }
-)
-
-
-class NotFoundError(RatchetError):
-    """The API has no such object."""
-
-
-class ForbiddenError(RatchetError):
-    """The API refuses: most often our account lacks a permission, and the message names it."""
-
-
-class AlreadyExistsError(ConflictError):
-    """An object of that name was created before ours."""
-
-
-class ExpiredError(ConflictError):
-    """The resourceVersion that a watch was to start from is no longer known: list again."""
-
-
-class UnauthorizedError(ApiUnavailableError):
-    """The API does not know our credentials: they may have been renewed since we read them."""
-
-
-class _Session:
-    """The client with its connections, shared by those who differ in patience, and the watches that are open."""
-
-    _credentials: tuple[float, dict[str, str]]
-
-    def __init__(self, client: Any) -> None:
-        self.watches: set[Any] = set()
-        self.renew(client)
-
-    def credentials(self) -> dict[str, str]:
-        """The headers with our credentials. The client looks through its whole configuration for them each time."""
-        read, headers = self._credentials
-        if time.monotonic() - read > CREDENTIALS_SECONDS:
-            headers = {}
-            self.client.update_params_for_auth(headers, [], ["BearerToken"], "", "", None)
-            self._credentials = time.monotonic(), headers
-        return headers
-
-    def renew(self, client: Any) -> None:
-        """Use another client, which has read the credentials again."""
-        self.client = client
-        self._credentials = (float("-inf"), {})
-        configuration, manager = client.configuration, client.rest_client.pool_manager
-        # The pool is used directly, because the layers above it take a third of the CPU of a request. With a proxy the
-        # manager decides between a tunnel and a request with the whole URL.
-        self._connections = manager if configuration.proxy else manager.connection_from_url(configuration.host)
-        self._base = configuration.host if configuration.proxy else urlsplit(configuration.host).path.rstrip("/")
-
-    def send(
-        self, method: str, target: str, headers: dict[str, str], body: Json | None, timeout: urllib3.Timeout
-    ) -> urllib3.BaseHTTPResponse:
-        """The response to a request, with its body unread. `target` is a path and a query."""
-        response: urllib3.BaseHTTPResponse = self._connections.urlopen(
-            method,
-            self._base + target,
-            body=None if body is None else json.dumps(body),
-            headers=headers | self.credentials(),
-            timeout=timeout,
-            retries=False,
-            redirect=False,
-            preload_content=False,
-        )
-        return response
-
-    def close(self) -> None:
-        self.client.rest_client.close()
-        if isinstance(self._connections, urllib3.HTTPConnectionPool):
-            self._connections.close()
-
 
 @dataclass(slots=True)
 class _RequestStatus:
-    """What has come of a request so far; 0 is no answer."""
+    """The HTTP status of a request; 0 without a complete response."""
 
     status: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """One event of a watch: `type` is ADDED, MODIFIED, DELETED or BOOKMARK."""
-
-    type: str
-    object: Json
-
-
 class ApiServer:
-    """One API server, reached with one set of credentials; safe to share between threads.
+    """One API server and one set of credentials; safe between threads.
 
-    `patience` is how many seconds a request may go on being retried; each single try has its own shorter limit, since
-    the client has none by default. `observer` is called when a request is over, a watch when its headers have come,
-    with its method, its path, the status of the answer (0 where none came, or not all of it) and how many seconds it
-    took; each retry is a request.
+    A request is retried for `patience` seconds. Each try has a shorter timeout of its own, because the client has none
+    by default. `observer` is called after each try, and for a watch after the response's headers. Its arguments are the
+    method, the path, the HTTP status (0 without a complete response), and the duration in seconds.
     """
 
     def __init__(
@@ -170,13 +70,13 @@ class ApiServer:
         observer: Observer | None = None,
     ) -> None:
         self._configure = configure
-        self._session = _Session(kubernetes_client.ApiClient(configure()))
-        self.host = str(self._client.configuration.host)  # which it makes up anew each time that it is asked
+        self._session = Session(kubernetes_client.ApiClient(configure()))
+        self.host = str(self._session.client.configuration.host)  # the property builds it at each access
         self.patience = patience
         self._observer = observer
 
     def patient(self, seconds: float) -> ApiServer:
-        """The same server over the same connections, where each request may go on being retried for `seconds`."""
+        """The same server and connections, with requests that are retried for `seconds`."""
         other = copy(self)
         other.patience = seconds
         return other
@@ -185,11 +85,9 @@ class ApiServer:
         self._session.close()
 
     def reconnect(self) -> None:
-        """Go on over new connections: those from an address that the node no longer has lead nowhere, unnoticed."""
+        """Use new connections. Those from an address that the node no longer has would time out only later."""
         self._renew()
-        for response in list(self._session.watches):
-            with suppress(ValueError, RuntimeError, OSError):  # it has ended just now
-                response.shutdown()
+        self._session.end_watches()
 
     def _renew(self) -> None:
         self._session.renew(kubernetes_client.ApiClient(self._configure()))
@@ -211,7 +109,7 @@ class ApiServer:
         return self._listed(path, JSON, decode, query)
 
     def list_metadata(self, path: str, decode: Callable[[Json], Decoded], **query: str) -> Sequence[Decoded]:
-        """The decoded metadata of the objects of a collection, page by page. A server may send more than that."""
+        """The decoded metadata of the objects of a collection, page by page. A server may send whole objects."""
         return self._listed(path, METADATA_LIST, decode, query)[0]
 
     def has_any(self, path: str, **query: str) -> bool:
@@ -227,25 +125,24 @@ class ApiServer:
             page = self._retried("GET", path, query={**query, "limit": str(PAGE), **token}, accept=accept)
             objects += map(decode, page.get("items") or ())
             metadata = page.get("metadata") or {}
-            del page  # or it is in memory together with the next one
+            del page  # else it would be in memory together with the next one
             if not metadata.get("continue"):
                 return objects, metadata.get("resourceVersion", "")
             token = {"continue": metadata["continue"]}
 
     def create(self, path: str, body: Json) -> Json:
-        """Create an object. Raises AlreadyExistsError, also where an earlier try of ours was applied unheard."""
+        """Create an object. Raises AlreadyExistsError, also if the response to an earlier try was lost."""
         return self._retried("POST", path, body=body)
 
     def patch(self, path: str, body: Json, content_type: str = MERGE_PATCH) -> Json:
-        """Merge `body` into an object, on condition of a resourceVersion in it. Raises ConflictError, NotFoundError.
+        """Patch an object, on condition of the resourceVersion in `body`. Raises ConflictError, NotFoundError.
 
-        `content_type` says how it is merged: MERGE_PATCH (RFC 7386), or STRATEGIC_MERGE_PATCH, for which lists are
-        merged by their keys.
+        `content_type` is MERGE_PATCH (RFC 7386), or STRATEGIC_MERGE_PATCH, which merges lists by their keys.
         """
         return self._retried("PATCH", path, body=body, content_type=content_type)
 
     def delete(self, path: str, *, uid: str, resource_version: str = "", grace_seconds: int | None = None) -> None:
-        """Delete the very object that has this UID (and version). Raises ConflictError, NotFoundError."""
+        """Delete an object, on condition of its UID and version. Raises ConflictError, NotFoundError."""
         preconditions = {"uid": uid} | ({"resourceVersion": resource_version} if resource_version else {})
         body: Json = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": preconditions}
         if grace_seconds is not None:
@@ -253,9 +150,9 @@ class ApiServer:
         self._retried("DELETE", path, body=body)
 
     def watch(self, path: str, resource_version: str, seconds: float, **query: str) -> Iterator[Watched]:
-        """What changes in a collection after `resource_version`, for at most `seconds`.
+        """The events of a collection after `resource_version`, for at most `seconds`.
 
-        Ends early when the server closes the stream. Raises ExpiredError when the version is too old.
+        Ends early if the server closes the stream. Raises ExpiredError if the version is too old.
         """
         limit = max(1, int(min(WATCH_SECONDS, seconds) + 0.999))
         parameters = {"watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": str(limit)}
@@ -263,19 +160,11 @@ class ApiServer:
         with self._observed("GET", path) as answer:
             response = self._send("GET", path, answer, query=parameters, read_seconds=min(seconds, limit) + 0.1)
         try:
-            with closing(response) as stream, self._open(stream):
-                for line in _lines(stream, time.monotonic() + seconds):
-                    yield _event(path, json.loads(line))
+            with closing(response) as stream, self._session.watching(stream):
+                for line in read_lines(stream, time.monotonic() + seconds):
+                    yield watch_event(path, json.loads(line))
         except urllib3.exceptions.HTTPError:
-            return  # a stream that breaks is a stream that ended: the caller lists or watches again
-
-    @contextmanager
-    def _open(self, stream: Any) -> Iterator[None]:
-        self._session.watches.add(stream)
-        try:
-            yield
-        finally:
-            self._session.watches.discard(stream)
+            return  # a broken stream is like one that has ended: the caller lists or watches again
 
     def _retried(self, method: str, path: str, **request: Any) -> Json:
         until = time.monotonic() + self.patience
@@ -298,7 +187,7 @@ class ApiServer:
                 return dict(json.loads(response.data))
             except (urllib3.exceptions.HTTPError, ValueError) as cause:
                 answer.status = 0
-                raise ApiUnavailableError(f"cannot {method} {path}: the answer broke off: {cause}") from cause
+                raise ApiUnavailableError(f"cannot {method} {path}: incomplete response: {cause}") from cause
 
     def _send(
         self,
@@ -320,21 +209,17 @@ class ApiServer:
             answer.status = response.status
             if response.status < HTTPStatus.BAD_REQUEST:
                 return response
-            raise _refusal(method, path, response.status, response.data, response.headers)
+            raise error_of_response(method, path, response.status, response.data, response.headers)
         except (urllib3.exceptions.HTTPError, OSError) as cause:
             answer.status = 0
             raise ApiUnavailableError(
-                f"cannot reach the Kubernetes API at {self.host}: {_brief(cause)}",
-                details="check that the API server runs and that the kubeconfig names it",
+                f"cannot reach the Kubernetes API at {self.host}: {first_line(cause)}",
+                details="check that the API server runs and that the kubeconfig has its address",
             ) from cause
-
-    @property
-    def _client(self) -> Any:
-        return self._session.client
 
     @contextmanager
     def _observed(self, method: str, path: str) -> Iterator[_RequestStatus]:
-        """Have the observer hear of what is sent within; whoever sends it notes the answer's status."""
+        """Report the request of the block to the observer. The block sets the status."""
         answer, began = _RequestStatus(), time.monotonic()
         try:
             yield answer
@@ -350,29 +235,29 @@ class ApiServer:
 def connect(
     kubeconfig: str | None, *, context: str | None = None, patience: float = 15.0, observer: Observer | None = None
 ) -> ApiServer:
-    """The API that a kubeconfig names in a context of it (None: its own choice).
+    """The API server of a kubeconfig's context (None: its current context).
 
-    Where there is no kubeconfig it is the API of the cluster that we are a pod of. Several files may be named, as in
-    $KUBECONFIG. Raises InvalidConfigError naming what cannot be used.
+    Without a kubeconfig it is the API server of the pod's own cluster. A kubeconfig may be several files, as in
+    $KUBECONFIG. Raises InvalidConfigError.
     """
     return ApiServer(lambda: _configuration(kubeconfig, context), patience=patience, observer=observer)
 
 
 def namespace_of(kubeconfig: str | None, context: str | None = None) -> str:
-    """The namespace that a kubeconfig's context has people work in. Raises InvalidConfigError."""
+    """The namespace of a kubeconfig's context. Raises InvalidConfigError."""
     if not kubeconfig:
         return DEFAULT_NAMESPACE
     try:
         contexts, _ = kubernetes_config.list_kube_config_contexts(config_file=kubeconfig)
         meant = context or _current_context(kubeconfig)
     except Exception as cause:  # as below
-        raise InvalidConfigError(f"cannot use kubeconfig {kubeconfig}: {_brief(cause)}") from cause
+        raise InvalidConfigError(f"cannot use kubeconfig {kubeconfig}: {first_line(cause)}") from cause
     found: Json = next((one for one in contexts if one.get("name") == meant), {})
     return (found.get("context") or {}).get("namespace") or DEFAULT_NAMESPACE
 
 
 def _current_context(kubeconfig: str) -> str | None:
-    """The current context: of several files the first that has one says it, as kubectl has it and the library not."""
+    """The current context. Of several files it is the first file's that has one, as with kubectl."""
     for one in kubeconfig.split(os.pathsep):
         if Path(one).is_file():
             with suppress(kubernetes_config.ConfigException):
@@ -394,10 +279,10 @@ def _configuration(kubeconfig: str | None, context: str | None = None) -> Any:
             )
         else:
             kubernetes_config.load_incluster_config(client_configuration=configuration)
-    except Exception as cause:  # whatever the YAML holds, the loader has no error class of its own for it
+    except Exception as cause:  # the loader has no error class of its own for malformed YAML
         where = f"kubeconfig {kubeconfig}" if kubeconfig else "in-cluster credentials"
         raise InvalidConfigError(
-            f"cannot use {where}: {_brief(cause)}",
+            f"cannot use {where}: {first_line(cause)}",
             details='name a kubeconfig in the key "kubeconfig" of the network configuration, or with ratchet install',
         ) from cause
     configuration.retries = False
@@ -406,61 +291,9 @@ def _configuration(kubeconfig: str | None, context: str | None = None) -> Any:
     return configuration
 
 
-def _refusal(method: str, path: str, status: int, data: bytes, headers: Mapping[str, str]) -> RatchetError:
-    try:
-        answer = json.loads(data)
-    except ValueError:
-        answer = {}
-    said = str(answer.get("message") or "") if isinstance(answer, dict) else ""
-    reason = answer.get("reason") if isinstance(answer, dict) else None
-    message = f"cannot {method} {path}: {said or responses.get(status, f'HTTP status {status}')}"
-    if status == HTTPStatus.NOT_FOUND:
-        return NotFoundError(message)
-    if status == HTTPStatus.CONFLICT:
-        return AlreadyExistsError(message) if reason == "AlreadyExists" else ConflictError(message)
-    if status == HTTPStatus.GONE:
-        return ExpiredError(message)
-    if status == HTTPStatus.UNAUTHORIZED:
-        return UnauthorizedError(message)
-    if status in _BUSY:
-        return ApiUnavailableError(message, retry_after=_seconds(headers.get("Retry-After")))
-    if status == HTTPStatus.FORBIDDEN:
-        return ForbiddenError(message, details="the account lacks a permission: docs/operations.md lists them all")
-    return RatchetError(message)
-
-
 def _pause(state: tenacity.RetryCallState) -> float:
-    """Seconds until the next try: what the server asked for, else a jittered, doubling pause."""
+    """Seconds until the next try: the server's `Retry-After`, else exponential backoff with jitter."""
     error = state.outcome.exception() if state.outcome else None
     if isinstance(error, ApiUnavailableError) and error.retry_after is not None:
         return error.retry_after
     return float(tenacity.wait_random_exponential(multiplier=0.1, max=2.0)(state))
-
-
-def _seconds(header: str | None) -> float | None:
-    return float(header) if header and header.isdigit() else None
-
-
-def _lines(stream: Any, until: float) -> Iterator[bytes]:
-    """The stream's lines; gives up when `until` (monotonic) has passed, which it sees at the next line."""
-    buffered = b""
-    for chunk in stream.stream(amt=None, decode_content=True):
-        *whole, buffered = (buffered + chunk).split(b"\n")
-        yield from (line for line in whole if line.strip())
-        if time.monotonic() >= until:
-            return
-
-
-def _event(path: str, event: Json) -> Watched:
-    if event["type"] != "ERROR":
-        return Watched(event["type"], event["object"])
-    status = event["object"]
-    message = f"cannot watch {path}: {status.get('message')}"
-    if status.get("code") == HTTPStatus.GONE:
-        raise ExpiredError(message)
-    raise ApiUnavailableError(message)
-
-
-def _brief(cause: BaseException) -> str:
-    reason = getattr(cause, "reason", None)
-    return str(reason if isinstance(reason, Exception | str) and str(reason) else cause).splitlines()[0][:300]

@@ -1,4 +1,4 @@
-"""List a collection, then watch it: the informer behind every cache, and the same loop for bounded waits.
+"""List a collection, then watch it: the informer of each cache, and the same loop for bounded waits.
 
 Failed requests are retried with exponential backoff and jitter, never earlier than `Retry-After`. A watch that answers
 410 Gone is listed again, so changes in the gap are found, deletions among them. "Unknown" is a state of its own: a
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from ratchet.errors import ApiUnavailableError, RatchetError
-from ratchet.store.apiserver import ExpiredError, ForbiddenError
+from ratchet.store.api_errors import ExpiredError, ForbiddenError
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 LONGEST_RETRY_AFTER = 300.0
 # The shortest time between two watches that the server ends without an error.
 WATCH_INTERVAL = 1.0
-# Failed watches in a row after which the collection is listed: what is known of it may be stale by then.
+# Failed watches in a row after which the collection is listed: it may be out of date by then.
 RELIST_AFTER = 5
 
 
@@ -47,7 +47,7 @@ def backoff(failures: int, spread: float, retry_after: float | None = None) -> f
 
 
 def vanished(before: Mapping[Key, Object], after: Mapping[Key, Object]) -> list[Object]:
-    """The objects that a new list no longer has: their deletion fell into a gap between two watches."""
+    """The objects that a new list no longer has. They were deleted between two watches."""
     return [thing for key, thing in before.items() if key not in after]
 
 
@@ -86,7 +86,7 @@ class Source(Generic[Object, Change]):
 
 @dataclass(frozen=True, slots=True)
 class Listed(Generic[Object]):
-    """The collection as listed: it replaces all that is known of it."""
+    """The collection as listed. It replaces all earlier objects."""
 
     objects: Collection[Object]
     version: str
@@ -101,14 +101,17 @@ class Changed(Generic[Change]):
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A list or a watch failed and is retried after `pause` seconds; `unknown`: the collection has to be listed."""
+    """A list or a watch failed and is retried after `pause` seconds.
+
+    `unknown`: the collection must be listed.
+    """
 
     cause: RatchetError
     pause: float
     unknown: bool
 
     def raise_if_fatal(self) -> None:
-        """Raise the cause where a caller with a deadline has no use for a retry."""
+        """Raise the cause if a retry cannot succeed."""
         if not isinstance(self.cause, ApiUnavailableError | ForbiddenError | ExpiredError):
             raise self.cause
 
@@ -198,7 +201,7 @@ class SyncState:
         self._synced, self._cause = False, cause
 
 
-class Store(Protocol[ListedObject, Change]):
+class Cache(Protocol[ListedObject, Change]):
     """The cache that an informer keeps up to date."""
 
     state: SyncState
@@ -211,7 +214,7 @@ class Store(Protocol[ListedObject, Change]):
 
 
 class Informer(Generic[Object, Change]):
-    """Keeps a store equal to a collection, in a thread of its own, until it is stopped.
+    """Keeps a cache equal to a collection, in a thread of its own, until it is stopped.
 
     `notify` is called after each list, with the deletions that it revealed, and after each change that made a
     difference.
@@ -220,22 +223,22 @@ class Informer(Generic[Object, Change]):
     def __init__(
         self,
         source: Source[Object, Change],
-        store: Store[Object, Change],
+        cache: Cache[Object, Change],
         notify: Callable[[Sequence[Change]], None] = lambda _: None,
         timing: Callable[[threading.Event], Timing] | None = None,
     ) -> None:
         self._source = source
-        self._store = store
+        self._cache = cache
         self._notify = notify
         self._stopping = threading.Event()
         self._timing = (timing or _Stoppable)(self._stopping)
 
     @property
     def state(self) -> SyncState:
-        return self._store.state
+        return self._cache.state
 
     def start(self) -> None:
-        """Run in a daemon thread. Raises RuntimeError where the system has no more threads."""
+        """Run in a daemon thread. Raises RuntimeError if the system has no more threads."""
         threading.Thread(target=self.run, name=f"informer-{self._source.name}", daemon=True).start()
 
     def stop(self) -> None:
@@ -258,13 +261,13 @@ class Informer(Generic[Object, Change]):
         match event:
             case Failed(cause, _, unknown):
                 if unknown:
-                    self._store.state.set_unknown(cause)
+                    self._cache.state.set_unknown(cause)
             case Listed(objects, version):
-                deleted = self._store.replace(objects, version)
-                self._store.state.set_synced()
+                deleted = self._cache.replace(objects, version)
+                self._cache.state.set_synced()
                 self._notify(deleted)
             case Changed(change):
-                if self._store.apply(change):
+                if self._cache.apply(change):
                     self._notify([change])
 
 

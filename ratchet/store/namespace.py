@@ -1,4 +1,4 @@
-"""The cache of one namespace: its pods and topologies, kept by informers, and the links that its pods are to have."""
+"""The cache of one namespace: its pods and topologies, and the links that they declare."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from ratchet.core.intent import Wanted, meant_name, names_of
 from ratchet.core.intent.index import IntentIndex, PodIndex
 from ratchet.core.model import Pod, Topology
 from ratchet.store.listwatch import SyncState, vanished
-from ratchet.store.records import PodChange, TopologyChange
+from ratchet.store.pods import PodChange
+from ratchet.store.topologies import TopologyChange
 
 # Results of `NamespaceCache.wanted_for` that are kept: more than the pods that start on a node at the same time.
 RESULTS_KEPT = 64
@@ -21,9 +22,8 @@ _ResultKey = tuple[frozenset[str], str, str]
 class NamespaceCache:
     """The pods and topologies of one namespace; safe between threads.
 
-    It is the store of the informer of pods; `topologies_store` is that of the informer of topologies. `concerned` is
-    called with the names of the pods whose links can have changed. What pods want is known while the pods are synced
-    (`state`), and the topologies as well (`topologies_state`) if an informer lists them (`with_topologies`).
+    It is the cache of the informer of pods; `topologies_cache` is that of the informer of topologies. `concerned` is
+    called with the names of the pods whose links can have changed. Without `with_topologies` there are none.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class NamespaceCache:
 
     # Changes
 
-    def replace(self, pods: Collection[Pod], version: str = "") -> list[PodChange]:  # noqa: ARG002  # the store's way
-        """Hold these pods and no others. Returns the deletions, also of a pod whose name another one has by now."""
+    def replace(self, pods: Collection[Pod], version: str = "") -> list[PodChange]:  # noqa: ARG002  # `listwatch.Cache`
+        """Hold these pods and no others. Returns the deletions, also of a pod whose name another pod has now."""
         with self._lock:
             before = {pod.ref: pod for pod in self._pods.all()}
             gone = vanished(before, {pod.ref: pod for pod in pods})
@@ -91,17 +91,18 @@ class NamespaceCache:
         return True
 
     @property
-    def topologies_store(self) -> TopologyStore:
-        return TopologyStore(self)
+    def topologies_cache(self) -> TopologyCache:
+        return TopologyCache(self)
 
-    # Questions
+    # Lookups
 
     @property
-    def knows_what_is_wanted(self) -> bool:
+    def is_synced(self) -> bool:
+        """Whether both the pods and the topologies are synced."""
         return self.state.is_synced and self.topologies_state.is_synced
 
     def wanted_for(self, pod: Pod, reserved: frozenset[str]) -> Wanted:
-        """The wanted links as far as they hold for one pod (`IntentIndex`).
+        """The wanted links that concern one pod (`IntentIndex`).
 
         At a pod start, both the ADD and the reconciliation of the pod need the result. So the latest ones are kept.
         """
@@ -118,7 +119,7 @@ class NamespaceCache:
         return self._pods.get(name)
 
     def called(self, name: str) -> list[Pod]:
-        """The pods that answer to a name."""
+        """The pods that have a name: their own name or `ratchet.pod_name`."""
         with self._lock:
             return self._pods.called(name)
 
@@ -171,7 +172,7 @@ class NamespaceCache:
         return set[str]().union(*(intents.dependents(names) for intents in self._intents.values()))
 
     def _drawn_in(self, topology: str) -> set[str]:
-        """The pods that a topology concerns: all of them if its names cannot be read."""
+        """The pods that a topology concerns: all of them if it is malformed."""
         found = set[str]()
         for intents in self._intents.values():
             names = intents.names_drawn(topology)
@@ -181,8 +182,8 @@ class NamespaceCache:
         return found
 
 
-class TopologyStore:
-    """The topologies of a `NamespaceCache`, as the store of their own informer."""
+class TopologyCache:
+    """The topologies of a `NamespaceCache`, as the cache of their own informer."""
 
     def __init__(self, cache: NamespaceCache) -> None:
         self._cache = cache
@@ -196,7 +197,7 @@ class TopologyStore:
 
 
 def _declares_alike(before: Pod, after: Pod) -> bool:
-    """Whether a change of a pod leaves its links alone: of its node, its gates, or its phase while it runs."""
+    """Whether a change of a pod does not affect links: of its node, its gates, or its phase while it runs."""
     if (before.deleting, before.finished) != (after.deleting, after.finished):
         return False
     return replace(before, node=after.node, phase=after.phase, gates=after.gates) == after

@@ -1,18 +1,18 @@
-"""VNIs: one Lease for each, whose name is the number and the lock.
+"""Allocate VNIs. Each VNI has a Lease: its name is the number, and its creation is the claim.
 
 A number is in use if a Lease or a record has it: a Lease may be deleted, or restored with another holder.
 
 All Leases and records are listed once, before the first claim. After that a claim costs the creation of one Lease:
 
-| what changes | how it is learnt |
+| change | how the allocator learns of it |
 |---|---|
 | this process claims or frees a number | at once |
-| another node claims a number | the creation of its Lease answers AlreadyExists |
+| another node claims a number | the creation of the Lease fails with AlreadyExists |
 | another node frees a number | with the next list |
-| a record has a number without a Lease | the records of the next free numbers are looked up, at most once a minute |
+| a record has a number without a Lease | it looks up the records of the next free numbers, at most once a minute |
 
-All are listed again if the range seems exhausted, after TAKEN_BEFORE_LIST tries in a row found a number taken, and
-after as many changes as the last list had numbers, LIST_AFTER at least: that bounds what is kept of freed numbers.
+All are listed again in three cases: the range seems exhausted; TAKEN_BEFORE_LIST tries in a row found a number taken;
+as many changes as the last list had numbers, LIST_AFTER at least, have passed. The last case finds freed numbers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Protocol
@@ -30,45 +30,47 @@ from ratchet.core.garbage import VniLease
 from ratchet.core.model import Link
 from ratchet.core.naming import vni_lease_name
 from ratchet.errors import VniExhaustedError
-from ratchet.store.apiserver import AlreadyExistsError, ApiServer, NotFoundError
-from ratchet.store.codec import decode_vni_lease, encode_vni_lease
+from ratchet.store.api_errors import AlreadyExistsError, NotFoundError
+from ratchet.store.apiserver import ApiServer
+from ratchet.store.codec.leases import decode_vni_lease, encode_vni_lease
 
 VNI_MAX = (1 << 24) - 1
-# For so many seconds after a list or a lookup of records, their numbers are not looked up again.
+# Seconds after a list or a lookup of records during which their numbers are not looked up again.
 RECORDS_SECONDS = 60.0
 LOOKED_UP_AT_ONCE = 256
 TAKEN_BEFORE_LIST = 12
 LIST_AFTER = 4096
 CROWD_MAX = 4096
-# Holders other than a record's UID: the Lease has no holder, but its number is in use; a thread is trying the number.
-NO_HOLDER, RESERVED = "nobody that it names", ""
+# Holders other than a record's UID. NO_HOLDER: the Lease has no holder, its number is in use. RESERVED: a thread is
+# trying to claim the number.
+NO_HOLDER, RESERVED = "no holder", ""
 
 
 class Leases(Protocol):
-    """The Leases and the records' VNIs, and the range (both ends included) of VNIs."""
+    """The Leases at `path`, the VNIs of records, and the range of VNIs, both ends included."""
 
     api: ApiServer
-    leases_path: str
+    path: str
     vni_range: tuple[int, int]
 
-    def vni_leases(self) -> list[VniLease]: ...
+    def list(self) -> Sequence[VniLease]: ...
 
     def record_vnis(self, vnis: Collection[int] | None = None) -> dict[int, str]: ...
 
 
 class VniAllocator:
-    """The VNIs in use, as far as is known; safe between threads. Keep one for as long as the process runs."""
+    """The VNIs that are known to be in use; safe between threads. A process has one allocator."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._listing = threading.Lock()
         self._looking_up = threading.Lock()
         self._known = _Holders({})
-        # How often all were listed; when; how many numbers there were, and how many changes came since.
+        # The number of lists; the time of the last one, how many numbers it had, and the changes since.
         self._lists = 0
         self._listed = float("-inf")
         self._size = self._changes = 0
-        # Numbers that no record had when records were looked up, and when that was.
+        # Numbers that no record had at the last lookup, and the time of that lookup.
         self._unrecorded: frozenset[int] = frozenset()
         self._looked_up = float("-inf")
         self._crowd = 1
@@ -87,8 +89,8 @@ class VniAllocator:
     def claim(self, leases: Leases, link: Link, *, another: bool = False) -> int:
         """Claim a VNI for a record, and return it.
 
-        A number that the record holds already is claimed again, unless `another` is set: then the Lease is a new one,
-        which nobody else can be about to free. Numbers that the record's nodes have refused are not claimed. Raises
+        A number that the record already holds is claimed again. With `another`, the Lease must be new, so that no
+        other process is about to free it. Numbers that the record's nodes have refused are not claimed. Raises
         VniExhaustedError.
         """
         lists = self._lists
@@ -106,7 +108,7 @@ class VniAllocator:
                 self._list(leases, self._lists)
 
     def _proposed(self, leases: Leases, link: Link, another: bool) -> int:
-        """A number to try, reserved in memory so that no other thread tries it."""
+        """A number to try. It is reserved in memory, so no other thread tries it."""
         for _ in range(2):
             with self._lock:
                 lists = self._lists
@@ -119,17 +121,17 @@ class VniAllocator:
         raise _exhausted(link, leases.vni_range)
 
     def _free_number(self, leases: Leases, link: Link) -> int | None:
-        """One of the `crowd` lowest free numbers, at random; None where there is none."""
+        """One of the `_crowd` lowest free numbers, at random; None if there is none."""
         excluded = {*link.refused_vnis, link.vni}
         free = (vni for vni in self._known.free.ascending(*leases.vni_range) if vni not in excluded)
         lowest = list(islice(free, self._crowd))
-        return random.choice(lowest) if lowest else None  # noqa: S311  # not a secret, only a way out of a crowd
+        return random.choice(lowest) if lowest else None  # noqa: S311  # no secret: it spreads claims
 
     def _is_recorded(self, leases: Leases, link: Link, vni: int) -> bool:
-        """Whether a record has a number that is reserved here; its holder is cached then.
+        """Whether a record has a number that is reserved here. Its holder is noted then.
 
-        One lookup is for all numbers that are reserved and for the next free ones: the API server reads all records for
-        each. None is made if a list or a lookup answered a short while ago.
+        One lookup covers all reserved numbers and the next free ones, because the API server reads all records for
+        each lookup. If a list or a lookup was recent, no lookup is made.
         """
         with self._lock:
             if self._was_looked_up(link, vni):
@@ -157,25 +159,25 @@ class VniAllocator:
             return vni in recorded
 
     def _was_looked_up(self, link: Link, vni: int) -> bool:
-        """Whether it is known well enough that no record but this one has a number. The lock is held."""
+        """Whether a recent list or lookup shows that no other record has a number. The caller holds the lock."""
         now = time.monotonic()
         if now - self._listed < RECORDS_SECONDS or self._known.holder(vni) == link.uid:
             return True
         return vni in self._unrecorded and now - self._looked_up < RECORDS_SECONDS
 
     def _created(self, leases: Leases, link: Link, vni: int, another: bool) -> bool:
-        """Whether the number's Lease is this record's; its holder is cached in any case.
+        """Create the number's Lease. Returns whether it is this record's; its holder is noted in any case.
 
-        With `another` the Lease must be new.
+        With `another`, an existing Lease does not count.
         """
         created, holder = False, ""
-        crowd = min(self._crowd * 2, CROWD_MAX)  # others are taking the lowest too: spread out
+        crowd = min(self._crowd * 2, CROWD_MAX)  # others claim the lowest numbers too: spread out
         try:
-            leases.api.create(leases.leases_path, encode_vni_lease(vni, link))
+            leases.api.create(leases.path, encode_vni_lease(vni, link))
             created, holder, crowd = True, link.uid, max(1, self._crowd // 2)
         except AlreadyExistsError:
             with suppress(NotFoundError):
-                lease = decode_vni_lease(leases.api.get(f"{leases.leases_path}/{vni_lease_name(vni)}"))
+                lease = decode_vni_lease(leases.api.get(f"{leases.path}/{vni_lease_name(vni)}"))
                 holder = (lease and lease.holder) or NO_HOLDER
         finally:
             with self._lock:
@@ -188,11 +190,11 @@ class VniAllocator:
         return created or (holder == link.uid and not another)
 
     def _list(self, leases: Leases, lists: int) -> None:
-        """List all, unless another thread has done so since there were `lists` lists."""
+        """List all, unless another thread has done so after the list number `lists`."""
         with self._listing:
             if self._lists != lists:
                 return
-            listed, recorded = leases.vni_leases(), leases.record_vnis()
+            listed, recorded = leases.list(), leases.record_vnis()
             with self._lock:
                 reserved = dict.fromkeys(self._known.reserved, RESERVED)
                 self._known = _Holders(reserved | recorded | {lease.vni: lease.holder or NO_HOLDER for lease in listed})
@@ -201,7 +203,7 @@ class VniAllocator:
 
 
 class _Holders:
-    """Who holds which number, by number and by holder, and which numbers are free."""
+    """The holders of numbers, by number and by holder, and the free numbers."""
 
     def __init__(self, holders: Mapping[int, str]) -> None:
         self.free = FreeNumbers(1, VNI_MAX, holders)
@@ -225,13 +227,13 @@ class _Holders:
             self.put(number, RESERVED)
 
     def put(self, number: int, holder: str) -> None:
-        """Note who holds a number; RESERVED for a thread that is trying to claim it."""
+        """Note the holder of a number."""
         self.remove(number)
         self._holders[number] = holder
         self.free.take(number)
         if holder == RESERVED:
             self.reserved.add(number)
-        elif holder != NO_HOLDER:  # many numbers under one key would make each change of one linear
+        elif holder != NO_HOLDER:  # many numbers under one key would make a change linear
             self._numbers[holder] = (*self._numbers.get(holder, ()), number)
 
     def remove(self, number: int) -> None:
@@ -249,5 +251,5 @@ def _exhausted(link: Link, vni_range: tuple[int, int]) -> VniExhaustedError:
     low, high = vni_range
     return VniExhaustedError(
         f"cannot give the link {link.name} a VNI: all {high - low + 1} of [{low}, {high}] are in use",
-        details="widen vni_range in the network configuration, or run `ratchet gc` to free what leaked",
+        details="enlarge `vni_range` on all nodes, or run `ratchet gc` to free the VNIs of deleted links",
     )

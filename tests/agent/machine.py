@@ -30,7 +30,8 @@ from ratchet.dev.testbed import wait_for
 from ratchet.errors import RatchetError
 from ratchet.gc import collect_garbage
 from ratchet.store.apiserver import ApiServer
-from ratchet.store.codec import decode_link, decode_vni_lease
+from ratchet.store.codec.leases import decode_vni_lease
+from ratchet.store.codec.links import decode_link
 from tests.support.cluster import PATIENT, Cluster
 from tests.support.faults import Act, Handler, Rule, Sent, answering, dropping
 from tests.support.resync import touch

@@ -22,7 +22,7 @@ from ratchet.dev.agents import AgentProcess
 from ratchet.dev.fake_kubelet import CniResponse, Kubelet, Sandbox
 from ratchet.dev.hosts import ip
 from ratchet.dev.testbed import wait_for
-from ratchet.store.codec import encode_vni_lease
+from ratchet.store.codec.leases import encode_vni_lease
 from tests.agent.pages import page
 from tests.support.clock import stepped_clock
 from tests.support.cluster import (
@@ -103,8 +103,8 @@ def test_a_number_that_its_record_did_not_take_is_given_back_once_its_tunnel_is_
 
     def number() -> None:
         record = cluster.bed.links()[LINK]
-        records.api.create(records.leases_path, encode_vni_lease(other, record))
-        records.update(record, with_vni(record, other))
+        records.api.create(records.vnis.path, encode_vni_lease(other, record))
+        records.links.update(record, with_vni(record, other))
 
     standing: list[list[str]] = []
     given_back = sent_by(cluster.a, "DELETE", path="/leases/vni-")
@@ -432,7 +432,7 @@ HOUR = 3600.0
 
 def renewed(cluster: Cluster, node: Kubelet) -> datetime:
     """When a node says that it last gave a sign of life."""
-    path = f"{cluster.bed.records.leases_path}/node-{node.host.name}"
+    path = f"{cluster.bed.records.vnis.path}/node-{node.host.name}"
     return datetime.fromisoformat(cluster.bed.api.get(path)["spec"]["renewTime"])
 
 

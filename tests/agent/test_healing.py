@@ -53,9 +53,9 @@ def test_pods_that_went_while_nobody_called_the_plugin_are_forgotten(cluster: Cl
         cluster.bed.delete_pod(sandbox.pod)
     records = cluster.bed.records
     record = cluster.bed.links()[LINK]
-    records.delete(record)
-    for lease in records.vni_leases():
-        records.delete_vni_lease(lease)
+    records.links.delete(record)
+    for lease in records.vnis.list():
+        records.vnis.delete(lease)
     for agent in cluster.bed.agents.values():
         agent.start()
     cluster.assert_nothing_left()

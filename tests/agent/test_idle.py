@@ -9,7 +9,7 @@ import pytest
 
 from ratchet.core.naming import node_label, vni_lease_name
 from ratchet.dev.testbed import RATCHET_NAMESPACE, wait_for
-from ratchet.store.apiserver import Json
+from ratchet.store.session import Json
 from tests.support.cluster import LINK, Cluster, left_clean
 from tests.support.faults import Sent
 
@@ -26,7 +26,7 @@ def cluster() -> Iterator[Cluster]:
 def lease(cluster: Cluster) -> Json:
     vni = cluster.bed.links()[LINK].vni
     assert vni is not None
-    return cluster.bed.api.get(f"{cluster.bed.records.leases_path}/{vni_lease_name(vni)}")
+    return cluster.bed.api.get(f"{cluster.bed.records.vnis.path}/{vni_lease_name(vni)}")
 
 
 def labels(cluster: Cluster) -> set[str]:
@@ -64,7 +64,7 @@ def test_an_idle_agent_lists_its_own_leases_and_checks_none_of_them_alone(cluste
 
 
 def test_a_malformed_record_is_logged_when_it_is_written_and_no_more(cluster: Cluster) -> None:
-    records, agent = cluster.bed.records.config_maps_path, cluster.bed.agents["a"]
+    records, agent = cluster.bed.records.links.path, cluster.bed.agents["a"]
     metadata = {"name": "broken", "labels": {node_label("a"): ""}}
     cluster.bed.make(records, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {}})
     wait_for("the log", lambda: "record is malformed record=broken" in agent.log.read_text())
@@ -76,7 +76,7 @@ def test_a_malformed_record_is_logged_when_it_is_written_and_no_more(cluster: Cl
 
 def test_a_lease_that_an_earlier_version_created_is_labelled_once(cluster: Cluster) -> None:
     cluster.linked_pair()
-    path = f"{cluster.bed.records.leases_path}/{lease(cluster)['metadata']['name']}"
+    path = f"{cluster.bed.records.vnis.path}/{lease(cluster)['metadata']['name']}"
     cluster.bed.api.patch(path, {"metadata": {"labels": dict.fromkeys(NODES) | {"other": "kept"}}})
     wait_for("the labels", lambda: labels(cluster) == NODES, 30)
     assert lease(cluster)["metadata"]["labels"]["other"] == "kept"

@@ -29,7 +29,7 @@ from ratchet.dev.fake_kubelet import CniResponse, Kubelet, Sandbox
 from ratchet.dev.hosts import Hosts, ip, netns_path, run_in
 from ratchet.dev.testbed import Testbed, wait_for
 from ratchet.install.plugin import find_shim
-from ratchet.store.records import Records
+from ratchet.store.store import ApiStore
 from tests.support.cluster import LINK, PAIR, PRIMARY
 from tests.support.faults import Faults, Sent
 from tests.support.namespaces import may_make_namespaces
@@ -71,8 +71,8 @@ class World:
     pair: Sandbox
 
     @property
-    def records(self) -> Records:
-        return Records(self.bed.api, str(OPTIONS["namespace"]))
+    def records(self) -> ApiStore:
+        return ApiStore(self.bed.api, str(OPTIONS["namespace"]))
 
     def agent(self, node: Kubelet) -> AgentProcess:
         return self.bed.agents[node.host.name]
@@ -84,7 +84,7 @@ class World:
         return dict(shown["linkinfo"]["info_data"])
 
     def vtep(self, node: Kubelet) -> str:
-        return next(lease.vtep for lease in self.records.node_leases() if lease.node == node.host.name)
+        return next(lease.vtep for lease in self.records.nodes.list_leases() if lease.node == node.host.name)
 
     def lone(self, node: Kubelet) -> Sandbox:
         """A sandbox for a pod whose peer never comes."""
@@ -190,7 +190,7 @@ def effect_of(option: str) -> Callable[[Effect], Effect]:
 @effect_of("node_name")
 def _node_name(world: World) -> None:
     """The host's name is the machine's."""
-    assert {lease.node for lease in world.records.node_leases()} == {"a", "b"}
+    assert {lease.node for lease in world.records.nodes.list_leases()} == {"a", "b"}
     assert os.uname().nodename not in ("a", "b")
 
 
@@ -203,10 +203,10 @@ def _kubeconfig(world: World) -> None:
 
 @effect_of("namespace")
 def _namespace(world: World) -> None:
-    assert world.records.link(LINK) is not None
-    assert world.records.vni_leases()
+    assert world.records.links.get(LINK) is not None
+    assert world.records.vnis.list()
     default = world.bed.records
-    assert not [*default.links()[0], *default.node_leases(), *default.vni_leases()]
+    assert not [*default.links.list()[0], *default.nodes.list_leases(), *default.vnis.list()]
 
 
 @effect_of("topologies")
@@ -297,7 +297,7 @@ def _wait(world: World) -> None:
 
 
 def _holders(world: World) -> set[str]:
-    ends = [one for link in world.records.links()[0] for one in (link.primary.sandbox, link.pair.sandbox)]
+    ends = [one for link in world.records.links.list()[0] for one in (link.primary.sandbox, link.pair.sandbox)]
     return {one.container_id for one in ends if one is not None}
 
 

@@ -81,7 +81,7 @@ class Stages:
     def _build(self) -> None:
         faults, self._ears = Faults(), Ears()
         bed = self._stack.enter_context(Testbed(middlewares=[self._ears.middleware, faults.middleware]))
-        history = self._history = History(bed.api, bed.records.config_maps_path, bed.records.leases_path)
+        history = self._history = History(bed.api, bed.records.links.path, bed.records.vnis.path)
         self._stack.callback(history.close)
         history.follow()
         self._cluster = Cluster(bed, faults, PATIENT, agent=AGENT)

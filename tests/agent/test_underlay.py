@@ -23,7 +23,7 @@ def cluster() -> Iterator[Cluster]:
 
 def vtep_of(cluster: Cluster, node: Kubelet) -> str:
     """Where others are to reach a node's tunnels, as its Lease says."""
-    return next(lease.vtep for lease in cluster.bed.records.node_leases() if lease.node == node.host.name)
+    return next(lease.vtep for lease in cluster.bed.records.nodes.list_leases() if lease.node == node.host.name)
 
 
 def give_address(node: Kubelet, old: str, new: str) -> None:

@@ -57,7 +57,9 @@ def run_version(cluster: Cluster, node: Kubelet, source: Path | None) -> None:
 
 def wait_until_announcements_are_read(cluster: Cluster) -> None:
     """Each agent has listed the nodes' Leases, all of which announce this version's schema."""
-    wait_for("announcements", lambda: all(one.schema != EARLIER_SCHEMA for one in cluster.bed.records.node_leases()))
+    wait_for(
+        "announcements", lambda: all(one.schema != EARLIER_SCHEMA for one in cluster.bed.records.nodes.list_leases())
+    )
     cluster.faults.sent.clear()
     for node in (cluster.a, cluster.b):
         lists = sent_by(node, "GET", path=LEASE_LIST)
@@ -99,7 +101,7 @@ class Pair:
     @property
     def records(self) -> list[Link]:
         """All records of the link, under whichever name."""
-        found = (self.cluster.bed.records.link(name) for name in {self.earlier_name, self.current_name})
+        found = (self.cluster.bed.records.links.get(name) for name in {self.earlier_name, self.current_name})
         return [record for record in found if record is not None]
 
     @property
@@ -203,7 +205,7 @@ class Switch:
 
     def _announce(self, schema: int) -> None:
         lease = NodeLease(EARLIER_NODE, "192.168.1.99", schema, written_schema=schema)
-        self.cluster.bed.records.beat(lease, HEARTBEAT["node_lost_after"], datetime.now(UTC))
+        self.cluster.bed.records.nodes.renew_lease(lease, HEARTBEAT["node_lost_after"], datetime.now(UTC))
 
     def _wait_until_read(self, *nodes: Kubelet) -> None:
         """Wait for a list of the Leases that begins now, and for the heartbeat after it."""
@@ -261,7 +263,7 @@ def test_a_node_finds_the_record_that_a_node_behind_it_has_created(cluster: Clus
 def assert_one_record(cluster: Cluster, primary: Sandbox) -> None:
     """Wait until the primary's link has one record, linked; no link has a second VNI."""
     wait_for("one record, linked", lambda: states_of(cluster, primary) == [State.LINKED])
-    assert len(cluster.bed.records.vni_leases()) == len(cluster.bed.links())
+    assert len(cluster.bed.records.vnis.list()) == len(cluster.bed.links())
     assert cluster.pings(primary, "192.168.2.101")
 
 

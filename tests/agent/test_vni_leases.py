@@ -13,7 +13,7 @@ from ratchet.core.state_machine import derive
 from ratchet.dev.fake_kubelet import Kubelet, Sandbox
 from ratchet.dev.hosts import ip
 from ratchet.dev.testbed import wait_for
-from ratchet.store.codec import encode_vni_lease
+from ratchet.store.codec.leases import encode_vni_lease
 from tests.support.cluster import LINK, Cluster
 
 TO_PAIR = "192.168.2.101"
@@ -22,16 +22,16 @@ OTHER = "default.x.in1.y.in2"
 
 
 def delete_leases(cluster: Cluster) -> None:
-    for lease in cluster.bed.records.vni_leases():
-        cluster.bed.records.delete_vni_lease(lease)
+    for lease in cluster.bed.records.vnis.list():
+        cluster.bed.records.vnis.delete(lease)
 
 
 def hold(cluster: Cluster, vni: int, link: Link, holder: str) -> None:
     records = cluster.bed.records
-    path = f"{records.leases_path}/{vni_lease_name(vni)}"
-    held = next(lease for lease in records.vni_leases() if lease.vni == vni)
+    path = f"{records.vnis.path}/{vni_lease_name(vni)}"
+    held = next(lease for lease in records.vnis.list() if lease.vni == vni)
     records.api.delete(path, uid=held.uid)
-    records.api.create(records.leases_path, encode_vni_lease(vni, replace(link, uid=holder)))
+    records.api.create(records.vnis.path, encode_vni_lease(vni, replace(link, uid=holder)))
 
 
 def restore_leases(cluster: Cluster) -> None:
@@ -51,7 +51,7 @@ def restart_agents(cluster: Cluster) -> None:
 def every_vni_is_held(cluster: Cluster) -> bool:
     """All records are linked, each with the Lease of its own number, and there is no other Lease."""
     links = cluster.bed.links().values()
-    holders = {lease.vni: lease.holder for lease in cluster.bed.records.vni_leases()}
+    holders = {lease.vni: lease.holder for lease in cluster.bed.records.vnis.list()}
     linked = all(derive(link) is State.LINKED for link in links)
     return linked and holders == {link.vni: link.uid for link in links} and len(holders) == len(links)
 
@@ -97,8 +97,8 @@ def test_fault_33_a_link_whose_number_another_link_holds_is_renumbered(cluster: 
     assert other.vni is not None
     # The other record has the number, too, as if it had claimed it while there was no Lease.
     hold(cluster, mine.vni, other, other.uid)
-    cluster.bed.records.update(cluster.bed.links()[OTHER], replace(cluster.bed.links()[OTHER], vni=mine.vni))
-    cluster.bed.records.release_vni(other.vni, other.uid)
+    cluster.bed.records.links.update(cluster.bed.links()[OTHER], replace(cluster.bed.links()[OTHER], vni=mine.vni))
+    cluster.bed.records.vnis.release(other.vni, other.uid)
     restart_agents(cluster)
     wait_for("numbers of their own", lambda: every_vni_is_held(cluster), 30)
     after = cluster.bed.links()

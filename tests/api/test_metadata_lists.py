@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ratchet.store.apiserver import connect
-from ratchet.store.records import Records
+from ratchet.store.store import ApiStore
 
 if TYPE_CHECKING:
     from tests.api.conftest import Client
@@ -21,8 +21,8 @@ def test_the_metadata_of_objects_comes_without_their_data(kubeconfig: Path, api:
     with closing(connect(str(kubeconfig), patience=5.0)) as server:
         (found,) = server.list_metadata(path, dict, labelSelector="ratchet.vni")
         everything = {one["metadata"]["name"] for one in server.list_metadata(path, dict)}
-        assert Records(server, namespace).record_vnis([9, 11]) == {11: found["metadata"]["uid"]}
-        assert Records(server, namespace).record_vnis([9, 10]) == {}
+        assert ApiStore(server, namespace).vnis.record_vnis([9, 11]) == {11: found["metadata"]["uid"]}
+        assert ApiStore(server, namespace).vnis.record_vnis([9, 10]) == {}
     assert found["metadata"]["name"] == "one"
     assert found["metadata"]["uid"]
     assert "data" not in found

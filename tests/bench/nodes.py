@@ -200,7 +200,7 @@ class Watching:
     def __init__(self, bed: Testbed) -> None:
         self.linked: dict[str, float] = {}
         self._bed = bed
-        self._path = bed.records.config_maps_path
+        self._path = bed.records.links.path
         _, self._version = bed.api.list(self._path)
         threading.Thread(target=self._watch, name="watching", daemon=True).start()
 

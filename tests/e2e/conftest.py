@@ -20,7 +20,7 @@ from ratchet.dev.building import REPOSITORY
 from ratchet.dev.cluster.cluster import Cluster
 from ratchet.errors import RatchetError
 from ratchet.store.apiserver import connect
-from ratchet.store.records import Records
+from ratchet.store.store import ApiStore
 from tests.e2e.world import RATCHET, World, label_side, network_file, wait_for
 
 IMAGE = Path(os.environ.get("RATCHET_E2E_IMAGE", REPOSITORY / "build" / "ratchet.tar"))
@@ -72,8 +72,8 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def records(cluster: Cluster) -> Records:
-    return Records(connect(str(cluster.kubeconfig)), RATCHET)
+def records(cluster: Cluster) -> ApiStore:
+    return ApiStore(connect(str(cluster.kubeconfig)), RATCHET)
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from ratchet.core.model import Link
-from ratchet.store.apiserver import NotFoundError
-from ratchet.store.codec import encode_vni_lease
-from ratchet.store.records import Records
+from ratchet.store.api_errors import NotFoundError
+from ratchet.store.codec.leases import encode_vni_lease
+from ratchet.store.store import ApiStore
 from tests.e2e.world import RATCHET, World
 
 NOBODY = "00000000-0000-0000-0000-000000000000"
@@ -18,21 +18,21 @@ VNI = 4711
 
 
 @contextmanager
-def planted(records: Records, *links: Link) -> Iterator[None]:
+def planted(records: ApiStore, *links: Link) -> Iterator[None]:
     """Records of links that nobody made, and the Lease of a VNI whose record never was."""
     try:
         for link in links:
-            records.create(link)
-        records.api.create(records.leases_path, encode_vni_lease(VNI, replace(links[0], uid=NOBODY)))
+            records.links.create(link)
+        records.api.create(records.vnis.path, encode_vni_lease(VNI, replace(links[0], uid=NOBODY)))
         yield
     finally:
         for link in links:
-            if (left := records.link(link.name)) is not None:
-                records.delete(left)
-        for lease in records.vni_leases():
+            if (left := records.links.get(link.name)) is not None:
+                records.links.delete(left)
+        for lease in records.vnis.list():
             if lease.vni == VNI:
                 with suppress(NotFoundError):
-                    records.delete_vni_lease(lease)
+                    records.vnis.delete(lease)
 
 
 @contextmanager

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from ratchet.core.model import Side, State
-from ratchet.store.records import Records
+from ratchet.store.store import ApiStore
 from tests.e2e.garbage import collected, planted
 from tests.e2e.world import PAIR, RATCHET, World, label_side, pod, primary
 from tests.support.links import joined, own
 
 
-def test_what_no_node_can_clean_is_collected(world: World, records: Records) -> None:
+def test_what_no_node_can_clean_is_collected(world: World, records: ApiStore) -> None:
     """A record whose pods never were, and a number whose record is gone; nothing alive, though three collect."""
     world.apply(pod("p", "node-a", primary("q")), pod("q", "node-b", PAIR))
     world.wait("condition=Ready", "pod/p", "pod/q")
@@ -20,7 +20,7 @@ def test_what_no_node_can_clean_is_collected(world: World, records: Records) -> 
     with planted(records, orphan), collected(world, "gc-0", "gc-1", "gc-2"):
         assert world.states() == ["linked"]
         assert world.pings("p", "10.99.1.2")
-        assert records.link(orphan.name) is None
+        assert records.links.get(orphan.name) is None
         assert world.vnis() == [f"lease.coordination.k8s.io/vni-{world.vni()}"]
 
 
@@ -32,7 +32,7 @@ def test_pods_that_are_deleted_by_force_leave_nothing(world: World) -> None:
 
 
 @pytest.mark.timeout(400)
-def test_a_node_that_is_removed_from_the_cluster(world: World, records: Records) -> None:
+def test_a_node_that_is_removed_from_the_cluster(world: World, records: ApiStore) -> None:
     """What it had part in is collected, what lives on the other stays; and it may come again."""
     world.apply(
         pod("p", "node-a", primary("q")),
@@ -51,7 +51,7 @@ def test_a_node_that_is_removed_from_the_cluster(world: World, records: Records)
         with collected(world, "gc-node"):
             states = {name: data["state"] for name, data in world.records().items()}
             assert states == {"p.in1.q.in2": State.PRIMARY_READY, "v.in1.w.in2": State.LINKED}
-            assert [lease.node for lease in records.node_leases()] == ["node-a"]
+            assert [lease.node for lease in records.nodes.list_leases()] == ["node-a"]
             assert world.pings("v", "10.99.3.2")
     finally:
         world.boot(node)

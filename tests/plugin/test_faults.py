@@ -114,7 +114,7 @@ def test_fault_04_del_never_comes(cluster: Cluster) -> None:
     cluster.bed.delete_pod(pair.pod)
     assert collected(cluster)[0].startswith(f"record {LINK}: pair default/pair-pod")
     assert cluster.bed.links() == {}
-    assert cluster.bed.records.vni_leases() == []
+    assert cluster.bed.records.vnis.list() == []
 
 
 @pytest.mark.parametrize("node_of_pair", ["a", "b"])
@@ -284,7 +284,7 @@ def test_fault_13_a_write_is_applied_and_its_reply_lost(cluster: Cluster, lost: 
     assert cluster.end(waiting).status == 0
     cluster.wait_until(State.LINKED)
     assert cluster.pings(primary, "192.168.2.101")
-    assert [lease.vni for lease in cluster.bed.records.vni_leases()] == [11]
+    assert [lease.vni for lease in cluster.bed.records.vnis.list()] == [11]
 
 
 def test_fault_13_a_deletion_is_applied_and_its_reply_lost(cluster: Cluster) -> None:
@@ -335,7 +335,7 @@ def test_fault_16_gc_loses_to_a_pod_that_comes_between_its_lists(cluster: Cluste
     """The record of a pod that is gone is listed; before it is written, the pod has come again and joined."""
     old, pair = cluster.linked_pair()
     new = recreated(cluster, old, PRIMARY, cluster.a)
-    listed = cluster.bed.records.links
+    listed = cluster.bed.records.links.list
 
     def links_and_then_add() -> object:
         result = listed()
@@ -343,7 +343,7 @@ def test_fault_16_gc_loses_to_a_pod_that_comes_between_its_lists(cluster: Cluste
         return result
 
     records = cluster.bed.records
-    records.links = links_and_then_add  # type: ignore[method-assign, assignment]
+    records.links.list = links_and_then_add  # type: ignore[method-assign, assignment]
     found = list(collect_garbage(records, now=lambda: datetime.now(UTC), grace=timedelta(0)))
     assert [finding.outcome for finding in found] == [Outcome.CHANGED]
     cluster.wait_until(State.LINKED)
@@ -363,7 +363,7 @@ def test_fault_17_three_collections_at_once(cluster: Cluster) -> None:
         removed = [line for lines in at_once.map(lambda _: collected(cluster), range(3)) for line in lines]
     assert len(removed) >= 4
     assert list(cluster.bed.links()) == [LINK]
-    assert [lease.vni for lease in cluster.bed.records.vni_leases()] == [11]
+    assert [lease.vni for lease in cluster.bed.records.vnis.list()] == [11]
     assert cluster.pings(kept[0], "192.168.2.101")
     assert collected(cluster) == []
 
@@ -408,7 +408,7 @@ def test_fault_34_a_vni_in_use_by_a_foreign_device_of_the_node(cluster: Cluster)
 
 
 def vni_holders(cluster: Cluster) -> dict[int, str]:
-    return {lease.vni: lease.holder for lease in cluster.bed.records.vni_leases()}
+    return {lease.vni: lease.holder for lease in cluster.bed.records.vnis.list()}
 
 
 def test_fault_25_a_veth_dies_with_the_namespace_of_its_peer(cluster: Cluster) -> None:
@@ -594,7 +594,7 @@ def test_fault_36_the_record_names_a_namespace_that_is_not_the_peers(cluster: Cl
     primary, pair = cluster.linked_pair(cluster.a)
     victim = cluster.pod("victim", {}, cluster.a)
     end_pods(cluster, (cluster.a, pair))
-    path = f"{cluster.bed.records.config_maps_path}/{LINK}"
+    path = f"{cluster.bed.records.links.path}/{LINK}"
     data = cluster.bed.api.get(path)["data"]
     key = next(key for key, value in data.items() if value == netns_path(primary.netns))
     cluster.bed.api.patch(path, {"data": {key: netns_path(victim.netns)}})
@@ -638,7 +638,7 @@ def test_fault_37_the_del_of_one_attachment_leaves_the_links_of_the_other(cluste
 
 def written_by_a_newer_version(cluster: Cluster, least: int) -> str:
     """Change the record as a newer version would, for readers of schema `least` at least; the path of the record."""
-    path = f"{cluster.bed.records.config_maps_path}/{LINK}"
+    path = f"{cluster.bed.records.links.path}/{LINK}"
     history = cluster.bed.api.get(path)["data"]["history"]
     news = {"schema": "7", "minReader": str(least), "news": "x", "a.news": "y", "history": f"in a new form\n{history}"}
     cluster.bed.api.patch(path, {"data": news})
@@ -692,7 +692,7 @@ def test_fault_39_a_node_object_is_missing_for_a_moment(cluster: Cluster) -> Non
     nodes = [cluster.bed.api.get(f"/api/v1/nodes/{name}") for name in ("a", "b")]
     for node in nodes:
         cluster.bed.api.delete(f"/api/v1/nodes/{node['metadata']['name']}", uid=node["metadata"]["uid"])
-    assert cluster.bed.records.nodes() == {}
+    assert cluster.bed.records.nodes.list() == {}
     assert [line for line in collected(cluster) if LINK in line] == []
     for node in nodes:
         metadata = {"name": node["metadata"]["name"]}

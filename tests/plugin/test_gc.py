@@ -15,7 +15,8 @@ from ratchet.core.heartbeat import NodeLease
 from ratchet.core.model import End, Link, PodRef, Sandbox, State
 from ratchet.core.naming import record_name
 from ratchet.gc import collect_garbage
-from ratchet.store.codec import encode_link, encode_vni_lease
+from ratchet.store.codec.leases import encode_vni_lease
+from ratchet.store.codec.links import encode_link
 from tests.support.cluster import LINK, Cluster
 
 CONFIG_MAPS = "/api/v1/namespaces/ratchet/configmaps"
@@ -47,9 +48,9 @@ def end(pod: PodRef | None, name: str, ifname: str, node: str) -> End:
 def planted(cluster: Cluster, primary: End, pair: End, vni: int | None = None) -> Link:
     """A record as a node left it, with the Lease of its VNI where it has one."""
     name = record_name("default", (primary.name, primary.ifname), (pair.name, pair.ifname))
-    record = cluster.bed.records.create(Link(name, "default", primary, pair))
+    record = cluster.bed.records.links.create(Link(name, "default", primary, pair))
     if vni is not None:
-        record = cluster.bed.records.update(record, replace(record, vni=vni))
+        record = cluster.bed.records.links.update(record, replace(record, vni=vni))
         cluster.bed.api.create(LEASES, encode_vni_lease(vni, record))
     return record
 
@@ -103,7 +104,7 @@ def test_each_kind_of_garbage_is_removed_and_told_and_nothing_else(cluster: Clus
 
     lines = gc(cluster, "--grace", "0")
     assert_told(lines, "removed", told)
-    half = cluster.bed.records.link("default.h1.in1.h2.in2")
+    half = cluster.bed.records.links.get("default.h1.in1.h2.in2")
     assert half is not None
     assert half.primary.sandbox is not None
     assert half.pair.sandbox is None
@@ -238,18 +239,18 @@ def test_the_end_of_a_living_pod_stays_whatever_the_nodes_are(cluster: Cluster) 
 def test_the_lease_of_a_node_is_removed_once_its_node_object_is_missing_and_it_is_silent(cluster: Cluster) -> None:
     now = datetime.now(UTC)
     for node, age in (("a", 3600), ("gone", 3600), ("missing", 10)):
-        cluster.bed.records.beat(NodeLease(node, "192.168.1.1"), 40, now - timedelta(seconds=age))
+        cluster.bed.records.nodes.renew_lease(NodeLease(node, "192.168.1.1"), 40, now - timedelta(seconds=age))
     told, total = gc(cluster)
     assert told.startswith("removed the Lease of node gone: the Node object is missing and the Lease was last renewed")
     assert total == "removed 1 in all"
-    assert {lease.node for lease in cluster.bed.records.node_leases()} == {"a", "missing"}
+    assert {lease.node for lease in cluster.bed.records.nodes.list_leases()} == {"a", "missing"}
 
 
 @pytest.mark.parametrize(("age", "stays"), [(10, True), (3600, False)], ids=["agent alive", "agent silent"])
 def test_a_static_pod_stays_while_its_mirror_is_missing_with_its_node(cluster: Cluster, age: int, stays: bool) -> None:
     """The mirror goes with the Node object; the kubelet creates it again later."""
     later = datetime.now(UTC) + timedelta(hours=1)
-    cluster.bed.records.beat(NodeLease("gone", ADDRESSES["gone"]), 40, later - timedelta(seconds=age))
+    cluster.bed.records.nodes.renew_lease(NodeLease("gone", ADDRESSES["gone"]), 40, later - timedelta(seconds=age))
     static = replace(gone("s1"), mirror="0f1e2d3c4b5a69788796a5b4c3d2e1f0")
     record = planted(cluster, end(static, "s1", "in1", "gone"), end(None, "s2", "in2", "b"))
     before = contents(cluster)

@@ -20,7 +20,7 @@ from ratchet.core.model import State
 from ratchet.dev.fake_kubelet import Sandbox
 from ratchet.dev.hosts import ip
 from ratchet.dev.testbed import wait_for
-from ratchet.store.records import Records
+from ratchet.store.store import ApiStore
 from tests.support.cluster import PRIMARY, Cluster, lists_topologies, running
 
 BASE: dict[str, Any] = {"cniVersion": "1.0.0", "name": "net", "type": "ratchet", "wait": 45, "wait_policy": "require"}
@@ -152,7 +152,7 @@ def _topologies(cluster: Cluster, _: Path) -> None:
 def _namespace(cluster: Cluster, _: Path) -> None:
     keys = {"namespace": ELSEWHERE}
     with linked(cluster, keys, keys):
-        assert len(Records(cluster.bed.api, ELSEWHERE).links()[0]) == 1
+        assert len(ApiStore(cluster.bed.api, ELSEWHERE).links.list()[0]) == 1
         assert cluster.bed.links() == {}
 
 

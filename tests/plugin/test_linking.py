@@ -34,7 +34,7 @@ def test_pods_on_one_node_are_linked_by_a_veth(cluster: Cluster) -> None:
         inet = next(one for one in shown["addr_info"] if one["family"] == "inet")
         assert (inet["local"], inet["prefixlen"]) == (address, 24)
     assert cluster.pings(primary, "192.168.2.101")
-    assert cluster.bed.records.vni_leases() == []
+    assert cluster.bed.records.vnis.list() == []
     cluster.delete_all((cluster.a, primary), (cluster.a, pair))
     cluster.assert_nothing_left()
 
@@ -149,7 +149,7 @@ def test_a_ring_of_twenty_twice(cluster: Cluster) -> None:
         for name in links:
             cluster.wait_until(State.LINKED, name)
         vnis = [link.vni for link in links.values() if link.vni is not None]
-        assert len(vnis) == len(set(vnis)) == len(cluster.bed.records.vni_leases())
+        assert len(vnis) == len(set(vnis)) == len(cluster.bed.records.vnis.list())
         for number, (_, sandbox) in enumerate(members):
             assert cluster.pings(sandbox, f"10.77.{number}.2")
         cluster.delete_all(*members)

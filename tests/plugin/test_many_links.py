@@ -243,7 +243,7 @@ def test_the_api_is_asked_for_many_links_at_once(cluster: Cluster) -> None:
 
 
 def has_pair(cluster: Cluster, name: str) -> bool:
-    record = cluster.bed.records.link(name)
+    record = cluster.bed.records.links.get(name)
     return record is not None and record.pair.sandbox is not None
 
 
@@ -272,7 +272,7 @@ def test_where_one_of_many_links_cannot_be_made_none_is(cluster: Cluster) -> Non
 
 
 def has_no_primary(cluster: Cluster, name: str) -> bool:
-    record = cluster.bed.records.link(name)
+    record = cluster.bed.records.links.get(name)
     return record is not None and record.primary.sandbox is None
 
 

@@ -69,7 +69,7 @@ def test_nodes_without_a_common_family_are_named_with_their_addresses(cluster: C
     assert answer.json["msg"] == (
         f"cannot link pod default/pair-pod to pod default/primary-pod: {nodes} have no address family in common"
     )
-    assert cluster.bed.records.vni_leases() == []
+    assert cluster.bed.records.vnis.list() == []
     waiting.kill()
     cluster.end(waiting)
     cluster.delete_all((cluster.a, primary), (cluster.b, pair))

@@ -212,7 +212,7 @@ def test_a_new_pod_of_a_deployment_takes_over_from_the_older(cluster: Cluster) -
 
 
 def holder(cluster: Cluster, link: str, side: Side) -> str | None:
-    record = cluster.bed.records.link(link)
+    record = cluster.bed.records.links.get(link)
     sandbox = record.sandbox(side) if record else None
     return sandbox.container_id if sandbox else None
 

@@ -39,16 +39,9 @@ from ratchet.node import (
 )
 from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry
 from ratchet.store import listwatch, vni
-from ratchet.store.apiserver import (
-    MERGE_PATCH,
-    AlreadyExistsError,
-    ApiServer,
-    Decoded,
-    ForbiddenError,
-    Json,
-    NotFoundError,
-    Watched,
-)
+from ratchet.store.api_errors import AlreadyExistsError, ForbiddenError, NotFoundError
+from ratchet.store.apiserver import MERGE_PATCH, ApiServer, Decoded
+from ratchet.store.session import Json, Watched
 from tests.protocol.namespaces import location_of
 
 Request = tuple[Any, ...]

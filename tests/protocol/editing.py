@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 from ratchet.agent.controller import LinkController
 from ratchet.agent.membership import Membership
 from ratchet.cni.arguments import Command
+from ratchet.core.heartbeat import NodeLease
 from ratchet.core.intent import Wanted, wanted_links
 from ratchet.core.model import Link, Pod, PodRef, Sandbox, Side, State, Topology
 from ratchet.core.state_machine import derive
@@ -24,7 +25,11 @@ from ratchet.node.add import add
 from ratchet.node.call import Call
 from ratchet.node.delete import delete
 from ratchet.store.formats import RecordFormats
-from ratchet.store.records import Records
+from ratchet.store.interface import Store
+from ratchet.store.links import LinkStore
+from ratchet.store.pods import PodList, PodStore
+from ratchet.store.store import ApiStore
+from ratchet.store.topologies import TopologyList, TopologyStore
 from tests.protocol.asking import FakeApi, FakeJournal, Request, ask, run_by
 from tests.protocol.exploring import END, Place, Process, Search
 from tests.protocol.scenes import (
@@ -81,34 +86,56 @@ def pod_of(name: str, node: str, number: int = 1, links: str = "") -> Pod:
     return Pod(PodRef(NAMESPACE, name, f"{name}-{number}"), {"ratchet": "true"}, annotations, node)
 
 
-class NoEarlierRecords:
-    def node_leases(self) -> list[Any]:
-        return []
-
-    def has_earlier_records(self) -> bool:
-        return False
+def announcing(*leases: NodeLease, earlier: bool = False) -> Any:
+    """A store with these node Leases. `earlier`: there are records of schema 1."""
+    nodes, links = SimpleNamespace(list_leases=lambda: leases), SimpleNamespace(has_earlier=lambda: earlier)
+    return SimpleNamespace(nodes=nodes, links=links)
 
 
-class DeclaredRecords(Records):
+class UncachedLinks(LinkStore):
+    """Records of which each is read from the API, also those that an agent takes from its cache."""
+
+    @property
+    def cache(self) -> Any:
+        return SimpleNamespace(get=self.get)
+
+
+class DeclaredPods(PodStore):
+    """The pods of the declarations."""
+
+    def __init__(self, declared: Declared) -> None:
+        super().__init__(FakeApi())
+        self._declared = declared
+
+    def get(self, namespace: str, name: str) -> Pod | None:
+        return next((pod for pod in self._declared.pods if pod.ref.name == name), None)
+
+    def list(self, namespace: str | None = None) -> PodList:
+        return list(self._declared.pods)
+
+
+class DeclaredTopologies(TopologyStore):
+    """The topologies of the declarations."""
+
+    def __init__(self, declared: Declared) -> None:
+        super().__init__(FakeApi())
+        self._declared = declared
+
+    def list(self, namespace: str) -> TopologyList:
+        return self._declared.topologies
+
+
+class DeclaredRecords(ApiStore):
     """Records of a namespace in which what is declared is constant; each record is read from the API."""
 
     def __init__(self, declared: Declared) -> None:
         formats = RecordFormats()
-        formats.read(NoEarlierRecords())
+        formats.read(announcing())
         super().__init__(FakeApi(), "ratchet", VNIS, formats=formats)
         self._declared = declared
-        self.known = SimpleNamespace(get=self.link)
-
-    def pod(self, namespace: str, name: str, uid: str = "") -> Pod | None:
-        return next((pod for pod in self._declared.pods if pod.ref.name == name), None)
-
-    def pods(self, namespace: str | None = None) -> list[Pod]:
-        return list(self._declared.pods)
-
-    pods_now = pods
-
-    def topologies_now(self, namespace: str) -> list[Topology]:
-        return self._declared.topologies
+        self.links = UncachedLinks(self.api, self.namespace, self.vnis)
+        self.pods = DeclaredPods(declared)
+        self.topologies = DeclaredTopologies(declared)
 
     def wanted_for(self, pod: Pod, reserved: frozenset[str]) -> Wanted:
         return self._declared.wanted(reserved)
@@ -120,7 +147,7 @@ class DeclaredRecords(Records):
 # The processes
 
 
-def _call(command: Command, sandbox: Sandbox, declared: Declared, records: Callable[[Declared], Records]) -> Call:
+def _call(command: Command, sandbox: Sandbox, declared: Declared, records: Callable[[Declared], Store]) -> Call:
     call = plain_call(command, sandbox, FakeJournal(), records(declared))
     return replace(call, require=False)
 
@@ -131,7 +158,7 @@ def starting(
     *,
     after: str = "",
     killable: bool = False,
-    records: Callable[[Declared], Records] = DeclaredRecords,
+    records: Callable[[Declared], Store] = DeclaredRecords,
 ) -> Process:
     """ADD of a sandbox that replaces the sandbox `after`. It leaves to the agent what would have to wait."""
 
@@ -174,7 +201,7 @@ def worker(
     links: Sequence[str],
     declared: Declared,
     number: int = 0,
-    records: Callable[[Declared], Records] = DeclaredRecords,
+    records: Callable[[Declared], Store] = DeclaredRecords,
 ) -> Process:
     """A worker of a node's agent that has these links, for ever."""
     attention = _attention(node, tuple(links), declared, records)
@@ -186,9 +213,7 @@ def worker(
     return Process(f"agent {node} {number or ''}".strip(), node, {"work": work}, "work", serves=True)
 
 
-def reconcile(
-    node: str, declared: Declared, link: str, source: Callable[[Declared], Records] = DeclaredRecords
-) -> None:
+def reconcile(node: str, declared: Declared, link: str, source: Callable[[Declared], Store] = DeclaredRecords) -> None:
     """Bring the node's sandboxes to what is declared, then look after their ends of a link."""
     journal, records = FakeJournal(), cast(Any, source(declared))
     nothing: Any = None
@@ -250,7 +275,7 @@ class Alone:
 
 
 def _attention(
-    node: str, links: Sequence[str], declared: Declared, records: Callable[[Declared], Records]
+    node: str, links: Sequence[str], declared: Declared, records: Callable[[Declared], Store]
 ) -> Callable[[World, Actor], Iterator[str]]:
     """The links for which a pass would change something, if nobody else were at work."""
     judged: dict[World, tuple[str, ...]] = {}
@@ -389,7 +414,7 @@ def _attachment_of(about: Any) -> Any:
 
 
 def started(
-    world: World, sandbox: Sandbox, declared: Declared, records: Callable[[Declared], Records] = DeclaredRecords
+    world: World, sandbox: Sandbox, declared: Declared, records: Callable[[Declared], Store] = DeclaredRecords
 ) -> World:
     process = starting(sandbox, declared, records=records)
     for stage in ("start", "add"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
@@ -26,8 +27,13 @@ from ratchet.node.endpoint_reconcile import EndpointReconcile
 from ratchet.node.journal import HeldEnd, SandboxEntry
 from ratchet.node.reconciler import Reconciler
 from ratchet.node.record_writer import RecordWriter
-from ratchet.store.apiserver import MERGE_PATCH, AlreadyExistsError, Json
-from ratchet.store.records import Records
+from ratchet.store.api_errors import AlreadyExistsError
+from ratchet.store.apiserver import MERGE_PATCH
+from ratchet.store.interface import Store
+from ratchet.store.links import LinkStore
+from ratchet.store.session import Json
+from ratchet.store.store import ApiStore
+from ratchet.store.topologies import TopologyStore
 from tests.protocol.asking import FakeApi, current
 from tests.protocol.scenes import Rules
 
@@ -173,10 +179,9 @@ def reading_outside_the_lock() -> Iterator[None]:
 
     def settle(self: Reconciler, attempt: Attempt, site: Underlay, *, joined: bool) -> EndpointResult:
         def decide() -> EndpointResult:
-            record = self.records.link(attempt.name)
+            record = self.records.links.get(attempt.name)
             with self.journal.lock(attempt.name):
-                remembering = _Remembering(self.records, record)
-                writer = RecordWriter(remembering, self.now)
+                writer = RecordWriter(_remembering(self.records, record), self.now)
                 return EndpointReconcile(writer, self.journal, self.guard, attempt, site, joined=joined).run()
 
         return current().undisputed(decide)
@@ -197,7 +202,7 @@ def naming_by_declarer() -> Iterator[None]:
     """Each pod uses a link as the pod itself declares it: in its own order, under the name of that order."""
     held_end = attach._held_end
 
-    def named(records: Records, pod: Pod, end: attach.OwnEnd) -> HeldEnd:
+    def named(records: Store, pod: Pod, end: attach.OwnEnd) -> HeldEnd:
         wanted, side = end
         own = next((one for one in wanted.declarations if one.is_declared_by(pod)), None)
         if own is None:
@@ -212,15 +217,15 @@ def naming_by_declarer() -> Iterator[None]:
 @contextmanager
 def taking_forbidden_for_none() -> Iterator[None]:
     """A namespace whose topologies may not be listed has none."""
-    listed = Records.topologies
+    listed = TopologyStore.list
 
-    def topologies(self: Records, namespace: str) -> list[Topology]:
+    def topologies(self: TopologyStore, namespace: str) -> list[Topology]:
         try:
             return listed(self, namespace)
         except TopologiesUnknownError:
             return []
 
-    with patch.object(Records, "topologies", topologies):
+    with patch.object(TopologyStore, "list", topologies):
         yield
 
 
@@ -236,15 +241,22 @@ def taking_unreadable_for_undeclared() -> Iterator[None]:
         yield
 
 
-class _Remembering(Records):
+class _Remembering(LinkStore):
     """Records whose first answer was read a while ago."""
 
-    def __init__(self, records: Records, record: Link | None) -> None:
-        super().__init__(records.api, records.namespace, records.vni_range)
+    def __init__(self, store: ApiStore, record: Link | None) -> None:
+        super().__init__(store.api, store.namespace, store.vnis)
         self._remembered = [record]
 
-    def link(self, name: str) -> Link | None:
-        return self._remembered.pop() if self._remembered else super().link(name)
+    def get(self, name: str) -> Link | None:
+        return self._remembered.pop() if self._remembered else super().get(name)
+
+
+def _remembering(store: Store, record: Link | None) -> Store:
+    assert isinstance(store, ApiStore)
+    other = copy(store)
+    other.links = _Remembering(store, record)
+    return other
 
 
 MUTATIONS = {

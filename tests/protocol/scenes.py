@@ -28,8 +28,11 @@ from ratchet.node.call import Call
 from ratchet.node.delete import delete, undo
 from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry
 from ratchet.node.reconciler import Reconciler
-from ratchet.store.codec import decode_link, encode_link
-from ratchet.store.records import Records
+from ratchet.store.codec.links import decode_link, encode_link
+from ratchet.store.interface import Store
+from ratchet.store.links import LinkStore, Lookup
+from ratchet.store.store import ApiStore
+from ratchet.store.vni_leases import VniLeases
 from tests.protocol.asking import Failure, FakeApi, FakeJournal, OneEntryJournal, ask, taken_away
 from tests.protocol.exploring import END, Place, Process, at_rest
 from tests.protocol.namespaces import cookie_of, netns_path
@@ -92,8 +95,8 @@ class Rules:
     api: Callable[[], FakeApi] = FakeApi
     journal: Callable[[SandboxEntry, bool], FakeJournal] = OneEntryJournal
 
-    def records(self) -> Records:
-        return Records(self.api(), "ratchet", VNIS)
+    def records(self) -> ApiStore:
+        return ApiStore(self.api(), "ratchet", VNIS)
 
 
 def call_of(attempt: Attempt, command: Command, rules: Rules) -> Call:
@@ -106,7 +109,7 @@ def call_of(attempt: Attempt, command: Command, rules: Rules) -> Call:
     return plain_call(command, sandbox, journal, rules.records())
 
 
-def plain_call(command: Command, sandbox: Sandbox, journal: Journal, records: Records, wait: float = 0.0) -> Call:
+def plain_call(command: Command, sandbox: Sandbox, journal: Journal, records: Store, wait: float = 0.0) -> Call:
     args = {"K8S_POD_NAMESPACE": sandbox.pod.namespace, "K8S_POD_NAME": sandbox.pod.name}
     arguments = Arguments(command, sandbox.container_id, sandbox.netns, "eth0", (), args, {})
     return Call(arguments, network_config(), journal, lambda _: records, began=0.0, wait=wait)
@@ -167,7 +170,8 @@ def adding(
         return "join"
 
     def settle(joined: bool) -> str:
-        records = _Unseeing(rules.records()) if unseeing and not joined else rules.records()
+        links = _Unseeing if unseeing and not joined else LinkStore
+        records = store_with(rules.api(), VNIS, links)
         try:
             settled = call.reconciler(records).settle(attempt, site, joined=joined)
         except RatchetError:
@@ -268,33 +272,42 @@ def agent(node: str, rules: Rules) -> Process:
         attempt = Attempt(replace(record, uid="", resource_version=""), side, sandbox, lasting=True)
         call = call_of(attempt, Command.ADD, rules)
         with _ignoring_refusals():
-            noticed = _Noticed(rules.records(), text)
+            noticed = rules.records()
+            noticed.links = _Noticed(noticed, text)
             Reconciler(noticed, call.journal, DelGuard(call)).settle(attempt, site, joined=True)
         return "tend"
 
     return Process(f"agent {node}", node, {"tend": reconcile}, "tend", serves=True)
 
 
-class _Noticed(Records):
-    """Records of which one is known from a watch, for as long as the watch has not told that it is old."""
+class _Noticed(LinkStore):
+    """Records of which one is cached, for as long as the watch has not reported a newer version of it."""
 
-    def __init__(self, records: Records, noticed: str) -> None:
-        super().__init__(records.api, records.namespace, records.vni_range)
+    def __init__(self, store: ApiStore, noticed: str) -> None:
+        super().__init__(store.api, store.namespace, store.vnis)
         self._noticed = noticed
 
-    def known_link(self, name: str) -> tuple[Link | None, bool]:
+    def lookup(self, name: str) -> Lookup:
         believed = ask("believed", f"{RECORDS}/{name}", self._noticed)
-        return (link_of(self._noticed), False) if believed else (self.link(name), True)
+        return Lookup(link_of(self._noticed), certain=False) if believed else Lookup(self.get(name), certain=True)
 
 
-class _Unseeing(Records):
+class _Unseeing(LinkStore):
     """Records of an agent whose watch may not have reported a record yet: then it takes the record for missing."""
 
-    def __init__(self, records: Records) -> None:
-        super().__init__(records.api, records.namespace, records.vni_range)
+    def lookup_cached(self, name: str) -> Lookup:
+        unreported = ask("choose", _reported_or_not) == "not reported"
+        return Lookup(None, certain=False) if unreported else self.lookup(name)
 
-    def expected_link(self, name: str) -> tuple[Link | None, bool]:
-        return (None, False) if ask("choose", _reported_or_not) == "not reported" else self.known_link(name)
+
+def store_with(
+    api: FakeApi, vni_range: tuple[int, int], links: type[LinkStore] = LinkStore, vnis: type[VniLeases] = VniLeases
+) -> ApiStore:
+    """A store whose records and VNI Leases are of these classes."""
+    store = ApiStore(api, "ratchet", vni_range)
+    store.vnis = vnis(api, store.namespace, vni_range)
+    store.links = links(api, store.namespace, store.vnis)
+    return store
 
 
 def _reported_or_not(_: World, __: Actor) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -24,6 +25,7 @@ from tests.protocol.asking import Request
 from tests.protocol.editing import (
     Declared,
     DeclaredRecords,
+    announcing,
     doubly_held,
     ending,
     pod_of,
@@ -40,17 +42,9 @@ NOT_ONE = "the link has not one record"
 NOT_LINKED = "the link is not linked"
 
 
-@dataclass(frozen=True)
-class Announced:
+def announced(schema: int) -> Any:
     """The Leases of nodes whose agents read this schema. Records of schema 1 are there."""
-
-    schema: int
-
-    def node_leases(self) -> list[NodeLease]:
-        return [NodeLease("C", "", self.schema)]
-
-    def has_earlier_records(self) -> bool:
-        return True
+    return announcing(NodeLease("C", "", schema), earlier=True)
 
 
 class Behind(DeclaredRecords):
@@ -58,7 +52,7 @@ class Behind(DeclaredRecords):
 
     def __init__(self, declared: Declared) -> None:
         super().__init__(declared)
-        self.formats.read(Announced(EARLIER_SCHEMA))
+        self.formats.read(announced(EARLIER_SCHEMA))
 
 
 class Switched(DeclaredRecords):
@@ -67,7 +61,7 @@ class Switched(DeclaredRecords):
     def __init__(self, declared: Declared) -> None:
         super().__init__(declared)
         self.formats = RecordFormats()
-        self.formats.read(Announced(CURRENT_SCHEMA))
+        self.formats.read(announced(CURRENT_SCHEMA))
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,10 @@ from ratchet.errors import RatchetError
 from ratchet.node.endpoint_reconcile import EndpointReconcile
 from ratchet.node.reconciler import Reconciler
 from ratchet.node.record_writer import RecordWriter
-from ratchet.store.codec import encode_link, encode_vni_lease, node_labels
-from ratchet.store.records import Records
+from ratchet.store.codec.leases import encode_vni_lease, node_labels
+from ratchet.store.codec.links import encode_link
+from ratchet.store.store import ApiStore
+from ratchet.store.vni_leases import VniLeases
 from tests.protocol import scenes
 from tests.protocol.asking import FakeApi, FakeJournal, ask
 from tests.protocol.exploring import END, Place, Process, Report, Search, at_rest
@@ -47,6 +49,7 @@ from tests.protocol.scenes import (
     sandbox_of,
     site_of,
     stand_in_kernel,
+    store_with,
     wanted_link,
     wire_in,
 )
@@ -62,8 +65,8 @@ ANCIENT = "uid-of-a-backup"
 NODE_NAMESPACE = "node"
 
 
-def records(kind: type[Records] = Records, api: Callable[[], FakeApi] = FakeApi) -> Callable[[], Records]:
-    return lambda: kind(api(), "ratchet", RANGE)
+def records(kind: type[VniLeases] = VniLeases, api: Callable[[], FakeApi] = FakeApi) -> Callable[[], ApiStore]:
+    return lambda: store_with(api(), RANGE, vnis=kind)
 
 
 # The world
@@ -345,25 +348,25 @@ def test_every_link_gets_and_keeps_a_vni_of_its_own(name: str, told: Callable[[R
 # Rules left out
 
 
-class LeasesOnly(Records):
+class LeasesOnly(VniLeases):
     """A VNI is claimed by the Leases alone, as an earlier version does."""
 
     def record_vnis(self, vnis: Collection[int] | None = None) -> dict[int, str]:
         return {}
 
 
-class NeverLabelled(Records):
+class NeverLabelled(VniLeases):
     """A Lease keeps the labels that it was created with."""
 
     def _label(self, *_: object) -> None:
         pass
 
 
-class NeverRenumbered(Records):
+class NeverRenumbered(VniLeases):
     """A record keeps its VNI, whoever holds the Lease."""
 
-    def hold_vni(self, link: Link) -> bool:
-        super().hold_vni(link)
+    def hold(self, link: Link) -> bool:
+        super().hold(link)
         return True
 
 

@@ -20,7 +20,7 @@ from ratchet.core.plan import Attempt
 from ratchet.node.endpoint_progress import Progress
 from ratchet.node.endpoint_reconcile import EndpointReconcile
 from ratchet.node.journal import SandboxEntry
-from ratchet.store.codec import encode_link
+from ratchet.store.codec.links import encode_link
 from tests.protocol.asking import FakeJournal, OneEntryJournal, ask
 from tests.protocol.exploring import END, Place, Process, Report, Search
 from tests.protocol.namespaces import cookie_of, netns_path

@@ -27,7 +27,7 @@ from ratchet.gc import collect_garbage
 from ratchet.node.add import add
 from ratchet.node.call import Call
 from ratchet.node.delete import delete
-from ratchet.store.records import Records
+from ratchet.store.store import ApiStore
 from tests.protocol.asking import FakeApi, FakeJournal, ask, current
 from tests.protocol.mutations import UnversionedApi, leaving_without_comparing, naming_by_declarer
 from tests.protocol.scenes import LEASES, RECORDS, disagreements, link_of, plain_call, sandbox_of, stand_in_kernel
@@ -192,8 +192,8 @@ class Kubelets:
         ask("choose", lambda world, _: [True])  # a moment, in which the namespace is still there
         ask("collapse", sandbox, True)
 
-    def _records(self) -> Records:
-        return Records(self.api(keeps_history=True), "ratchet", VNIS)
+    def _records(self) -> ApiStore:
+        return ApiStore(self.api(keeps_history=True), "ratchet", VNIS)
 
     def _call(self, number: int, sandbox: str, command: Command) -> Call:
         node = self.cluster.nodes[number]
@@ -210,7 +210,7 @@ def _added(call: Call) -> bool:
 
 
 def collect() -> None:
-    records = Records(FakeApi(keeps_history=True), "ratchet", VNIS)
+    records = ApiStore(FakeApi(keeps_history=True), "ratchet", VNIS)
     list(collect_garbage(records, now=lambda: datetime.now(UTC), grace=timedelta(0)))
 
 

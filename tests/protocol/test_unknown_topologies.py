@@ -17,15 +17,19 @@ import pytest
 
 from ratchet.core.model import Link, Pod, State
 from ratchet.core.state_machine import derive
-from ratchet.store.cache import CachedStore, Caches, KeyedNotifier, LinkCache, NodeAddressCache, PodCache
+from ratchet.store.cached_store import CachedStore
+from ratchet.store.caches import Caches, PodCache
 from ratchet.store.formats import RecordFormats
+from ratchet.store.link_cache import LinkCache
 from ratchet.store.namespace import NamespaceCache
+from ratchet.store.nodes import NodeAddressCache
+from ratchet.store.notifier import KeyedNotifier
 from ratchet.store.vni import VniAllocator
 from tests.protocol.asking import FakeApi, Request, ask
 from tests.protocol.editing import (
     Alone,
     Declared,
-    NoEarlierRecords,
+    announcing,
     doubly_held,
     ending,
     pod_of,
@@ -62,7 +66,7 @@ class ListedRecords(CachedStore):
 
     def __init__(self, _: Declared) -> None:
         formats = RecordFormats()
-        formats.read(NoEarlierRecords())
+        formats.read(announcing())
         cache = NamespaceCache(with_topologies=True)
         notifier, vnis, addresses = KeyedNotifier(), VniAllocator(), NodeAddressCache()
         caches = Caches(NoLinks(), PodCache(), lambda _: cache, notifier, vnis, addresses, formats)

@@ -1,4 +1,4 @@
-"""VNIs in every order of the steps that claim and free them: the real `Records`, `Reconciler` and `collect_garbage`.
+"""VNIs in every order of the steps that claim and free them: the real store, `Reconciler` and `collect_garbage`.
 
 A link `a` whose ends have joined and which has no number yet, and that two nodes number at once; it ends, and may come
 again; a link `b`; a garbage collector. Killed, each leaves behind what it leaves.
@@ -7,7 +7,7 @@ again; a link `b`; a garbage collector. Killed, each leaves behind what it leave
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -28,8 +28,11 @@ from ratchet.errors import RatchetError
 from ratchet.node.reconciler import Reconciler
 from ratchet.node.record_writer import RecordWriter
 from ratchet.node.vni_claim import VniClaim
-from ratchet.store.codec import encode_link, encode_vni_lease
-from ratchet.store.records import Records
+from ratchet.store.codec.leases import encode_vni_lease
+from ratchet.store.codec.links import encode_link
+from ratchet.store.links import LinkStore
+from ratchet.store.store import ApiStore
+from ratchet.store.vni_leases import VniLeases
 from tests.protocol import world
 from tests.protocol.asking import FakeApi
 from tests.protocol.exploring import END, Place, Process, Report, Search
@@ -44,6 +47,7 @@ from tests.protocol.scenes import (
     link_of,
     sandbox_of,
     site_of,
+    store_with,
     wanted_link,
 )
 from tests.protocol.world import Actor, World
@@ -102,7 +106,7 @@ def _document(record: Link, uid: str) -> str:
 class Broken:
     """A rule that is left out; `records` is what the code is given for its records."""
 
-    records: Callable[[], Records] = Rules().records
+    records: Callable[[], ApiStore] = Rules().records
     patched: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
@@ -293,33 +297,34 @@ def test_no_order_of_steps_does_so_at_length(name: str, told: Callable[[Report],
 # Rules left out
 
 
-class RecordsFirst(Records):
+class RecordsFirst(VniLeases):
     """A garbage collector that lists the records before the Leases."""
 
     _listed: set[str] | None = None
 
-    def vni_leases(self) -> list[VniLease]:
-        self._listed = super().uids()
-        return super().vni_leases()
+    def list(self) -> Sequence[VniLease]:
+        self._listed = super().record_uids()
+        return super().list()
 
-    def uids(self) -> set[str]:
+    def record_uids(self) -> set[str]:
         assert self._listed is not None
         return self._listed
 
 
-class NumbersOnly(Records):
+class NumbersOnly(VniLeases):
     """A garbage collector for which a Lease is held by who has written its number."""
 
-    def uids(self) -> set[str]:
-        return {link.uid for link in self.links()[0] if link.vni is not None}
+    def record_uids(self) -> set[str]:
+        links, _ = LinkStore(self.api, "ratchet", self).list()
+        return {link.uid for link in links if link.vni is not None}
 
 
-class LeaseFirst(Records):
+class LeaseFirst(LinkStore):
     """The Lease is freed before the record goes."""
 
     def delete(self, link: Link) -> None:
         if link.vni is not None:
-            self.release_vni(link.vni, link.uid)
+            self.vnis.release(link.vni, link.uid)
         super().delete(link)
 
 
@@ -331,8 +336,10 @@ class NamelessApi(FakeApi):
         super().delete(path, uid="" if about_lease else uid, resource_version="" if about_lease else resource_version)
 
 
-def _records(kind: type[Records], api: Callable[[], FakeApi] = FakeApi) -> Callable[[], Records]:
-    return lambda: kind(api(), "ratchet", VNIS)
+def _records(
+    api: Callable[[], FakeApi] = FakeApi, links: type[LinkStore] = LinkStore, vnis: type[VniLeases] = VniLeases
+) -> Callable[[], ApiStore]:
+    return lambda: store_with(api(), VNIS, links, vnis)
 
 
 @contextmanager
@@ -348,7 +355,7 @@ def given_back_at_once() -> Iterator[None]:
 
     def release(self: VniClaim, _: object) -> None:
         if (claimed := self.claimed) and claimed.vni is not None:
-            self.records.release_vni(claimed.vni, claimed.uid)
+            self.records.vnis.release(claimed.vni, claimed.uid)
 
     with patch.object(VniClaim, "free", release):
         yield
@@ -356,11 +363,11 @@ def given_back_at_once() -> Iterator[None]:
 
 MUTATIONS = {
     "a Lease is held by the link's name": (Broken(patched=held_by_name), Scene(again=True, numbered=True)),
-    "a Lease is freed where it is unused": (Broken(_records(NumbersOnly)), Scene()),
-    "a Lease is freed before the record": (Broken(_records(LeaseFirst)), Scene(numbered=True)),
-    "a Lease is deleted whichever it is": (Broken(_records(Records, NamelessApi)), Scene(numbered=True)),
+    "a Lease is freed where it is unused": (Broken(_records(vnis=NumbersOnly)), Scene()),
+    "a Lease is freed before the record": (Broken(_records(links=LeaseFirst)), Scene(numbered=True)),
+    "a Lease is deleted whichever it is": (Broken(_records(NamelessApi)), Scene(numbered=True)),
     "a number is given back at once": (Broken(patched=given_back_at_once), Scene(pair=True, other=False, ends=False)),
-    "records are listed before Leases": (Broken(_records(RecordsFirst)), Scene(again=True, numbered=True)),
+    "records are listed before Leases": (Broken(_records(vnis=RecordsFirst)), Scene(again=True, numbered=True)),
 }
 
 

@@ -146,7 +146,7 @@ class Cluster:
     # What there is
 
     def state(self, link: str = LINK) -> State | None:
-        record = self.bed.records.link(link)
+        record = self.bed.records.links.get(link)
         return derive(record) if record else None
 
     def wait_until(self, state: State | None, link: str = LINK, seconds: float = 30.0) -> None:
@@ -213,7 +213,7 @@ class Cluster:
             node.config = dict(self._config)
         self.delete_all(*self.left())
         self._sandboxes.clear()
-        for pod in self.bed.records.pods(self.bed.namespace):
+        for pod in self.bed.records.pods.list(self.bed.namespace):
             self.bed.delete_pod(pod.ref)
         self.bed.delete_topologies()
 
@@ -222,7 +222,7 @@ class Cluster:
         return [(node, one) for node, one in self._sandboxes if one.netns in self.bed.hosts.made]
 
     def _left(self) -> list[str]:
-        left = [*self.bed.links(), *(f"vni-{lease.vni}" for lease in self.bed.records.vni_leases())]
+        left = [*self.bed.links(), *(f"vni-{lease.vni}" for lease in self.bed.records.vnis.list())]
         for node in (self.a, self.b):
             # What a process that was killed had half written goes after an hour.
             files = [path for path in node.state_dir.rglob("[!.]*") if path.is_file()]
@@ -246,7 +246,7 @@ def running(config: Mapping[str, Any] = CHAINED, agent: Mapping[str, object] | N
     faults = Faults()
     with Testbed(middlewares=[faults.middleware]) as bed:
         made = Cluster(bed, faults, config, agent)
-        wait_for("signs of life", lambda: len(bed.records.node_leases()) == len(bed.agents))
+        wait_for("signs of life", lambda: len(bed.records.nodes.list_leases()) == len(bed.agents))
         faults.sent.clear()
         try:
             yield made

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from ratchet.core.model import Link, Pod
-from ratchet.store.codec import encode_link
+from ratchet.store.codec.links import encode_link
 from tests.support.links import declaring_pod, pod
 
 Json = dict[str, Any]

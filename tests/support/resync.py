@@ -14,7 +14,7 @@ from ratchet.core.state_machine import derive
 from ratchet.dev.fake_kubelet import Kubelet, Sandbox
 from ratchet.dev.hosts import command_in, ip
 from ratchet.dev.testbed import Testbed, wait_for
-from ratchet.store.apiserver import NotFoundError
+from ratchet.store.api_errors import NotFoundError
 from tests.support.cluster import Cluster
 
 # An agent with one worker reconciles links in the order of their events.
@@ -29,7 +29,7 @@ def touch(bed: Testbed, record: str) -> bool:
     """Annotate a record, so that the agents of both its nodes reconcile the link; False if the record is gone."""
     annotation = {"metadata": {"annotations": {"touched": str(time.time())}}}
     try:
-        bed.api.patch(f"{bed.records.config_maps_path}/{record}", annotation)
+        bed.api.patch(f"{bed.records.links.path}/{record}", annotation)
     except NotFoundError:
         return False
     return True

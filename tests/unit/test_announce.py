@@ -23,8 +23,9 @@ from ratchet.agent.metrics import Metrics
 from ratchet.core.model import Pod, PodRef
 from ratchet.errors import ApiUnavailableError, ConflictError, RatchetError
 from ratchet.store.announcements import EventType, record_event, set_condition
-from ratchet.store.apiserver import STRATEGIC_MERGE_PATCH, AlreadyExistsError, ApiServer, ForbiddenError, NotFoundError
-from ratchet.store.codec import decode_pod
+from ratchet.store.api_errors import AlreadyExistsError, ForbiddenError, NotFoundError
+from ratchet.store.apiserver import STRATEGIC_MERGE_PATCH, ApiServer
+from ratchet.store.codec.pods import decode_pod
 
 Json = dict[str, Any]
 

@@ -14,12 +14,19 @@ from ratchet.core.intent import Wanted, wanted_links
 from ratchet.core.intent.index import IntentIndex
 from ratchet.core.model import End, Link, Pod, PodRef, Sandbox, Topology
 from ratchet.errors import ApiUnavailableError, TopologiesUnknownError
-from ratchet.store import cache as known_module
+from ratchet.store import cached_store as cached_store_module
 from ratchet.store import namespace as namespace_module
-from ratchet.store.apiserver import ForbiddenError
-from ratchet.store.cache import CachedStore, Caches, KeyedNotifier, LinkCache, NodeAddressCache, PodCache, is_newer
+from ratchet.store.api_errors import ForbiddenError
+from ratchet.store.cached_store import CachedStore
+from ratchet.store.caches import Caches, PodCache
+from ratchet.store.interface import Store
+from ratchet.store.link_cache import LinkCache, is_newer
 from ratchet.store.namespace import NamespaceCache
-from ratchet.store.records import PodChange, Records, TopologyChange
+from ratchet.store.nodes import ADDRESSES_SECONDS, NodeAddressCache
+from ratchet.store.notifier import KeyedNotifier
+from ratchet.store.pods import PodChange
+from ratchet.store.store import ApiStore
+from ratchet.store.topologies import TopologyChange
 from ratchet.store.vni import VniAllocator
 
 
@@ -58,7 +65,7 @@ def test_an_older_record_never_replaces_a_newer_one(known: LinkCache, told: list
 
 def test_a_record_that_went_does_not_come_back_by_an_older_word(known: LinkCache) -> None:
     known.put(link("10"))
-    known.gone("l", "12")
+    known.delete("l", "12")
     known.put(link("11"))
     assert known.get("l") is None
     known.put(link("13"))
@@ -68,7 +75,7 @@ def test_a_record_that_went_does_not_come_back_by_an_older_word(known: LinkCache
 def test_an_older_word_that_it_went_does_not_take_away_a_newer_record(known: LinkCache, told: list[str]) -> None:
     """This node left the link, and has joined it again before the watch tells that it left."""
     known.put(link("13"))
-    known.gone("l", "12")
+    known.delete("l", "12")
     assert known.get("l") is not None
     assert told == ["l"]
 
@@ -83,7 +90,7 @@ def test_what_is_dropped_is_believed_again_at_the_same_version(known: LinkCache)
 
 def test_what_went_is_remembered_for_a_bounded_number(known: LinkCache) -> None:
     for number in range(5000):
-        known.gone(f"l{number}", "5")
+        known.delete(f"l{number}", "5")
     known.put(link("4", "l4999"))
     known.put(link("4", "l0"))
     assert known.names() == ["l0"]
@@ -140,7 +147,7 @@ def test_records_that_a_new_list_lacks_are_gone_unless_they_are_newer(known: Lin
 def test_a_record_that_came_again_before_its_absence_was_answered_is_read_again(known: LinkCache) -> None:
     """GET answers 404, the record is created again, the watch reports it, and then the answer arrives."""
     known.put(link("12"))
-    known.missing("l")
+    known.drop_missing("l")
     assert known.get("l") is None
     assert known.names() == ["l"], "whoever reconciles all links asks the API for it"
     known.put(link("12"))
@@ -149,8 +156,8 @@ def test_a_record_that_came_again_before_its_absence_was_answered_is_read_again(
 
 def test_a_record_that_is_missing_twice_is_forgotten(known: LinkCache) -> None:
     known.put(link("12"))
-    known.missing("l")
-    known.missing("l")
+    known.drop_missing("l")
+    known.drop_missing("l")
     assert known.names() == []
 
 
@@ -158,7 +165,7 @@ def test_a_record_that_a_refused_write_dropped_is_read_again(known: LinkCache) -
     known.put(link("12"))
     known.drop("l")
     assert known.names() == ["l"]
-    known.gone("l", "13")
+    known.delete("l", "13")
     assert known.names() == []
 
 
@@ -370,6 +377,31 @@ def recorded(api: NoApi, pods: NamespaceCache, notifier: KeyedNotifier) -> Cache
     return CachedStore(api, "ratchet", (1, 2), caches)  # type: ignore[arg-type]
 
 
+def test_a_list_asks_the_api_and_a_lookup_the_synced_cache() -> None:
+    """Whatever is removed was listed: a cache may be older than the API."""
+    cache, api = NamespaceCache(), NoApi([declaring("b")])
+    cache.replace([declaring("a")])
+    cache.state.set_synced()
+    store = recorded(api, cache, KeyedNotifier())
+    assert [pod.ref.name for pod in store.pods.lookup_all("ns")] == ["a"]
+    assert [pod.ref.name for pod in store.pods.lookup_named("ns", ["a", "b"])] == ["a"]
+    assert store.topologies.lookup_all("ns") == []
+    assert api.lists == 0
+    assert [pod.ref.name for pod in store.pods.list("ns")] == ["b"]
+    store.topologies.list("ns")
+    assert api.lists == 2
+
+
+def test_a_lookup_asks_the_api_while_the_cache_is_not_synced() -> None:
+    cache, api = NamespaceCache(with_topologies=True), NoApi([declaring("b")])
+    cache.replace([declaring("a")])
+    store = recorded(api, cache, KeyedNotifier())
+    assert [pod.ref.name for pod in store.pods.lookup_all("ns")] == ["b"]
+    assert [pod.ref.name for pod in store.pods.lookup_named("ns", ["a", "b"])] == ["b"]
+    store.topologies.lookup_all("ns")
+    assert api.lists == 3
+
+
 def test_a_watch_that_is_a_little_behind_is_waited_for() -> None:
     pods, notifier, api = NamespaceCache(), KeyedNotifier(), NoApi([])
     pods.replace([declaring("a", uid="old")])
@@ -389,11 +421,11 @@ def test_what_is_wanted_follows_the_topologies_and_is_not_known_without_them() -
     known, a = NamespaceCache(with_topologies=True), Pod(PodRef("ns", "a", "1"), {"ratchet": "true"})
     known.replace([a])
     known.state.set_synced()
-    before = known.knows_what_is_wanted
+    before = known.is_synced
     lab = Topology("ns", "lab", "- endpoints: [a:in1, b:in2]")
     known.replace_topologies([lab])
     known.topologies_state.set_synced()
-    assert (before, known.knows_what_is_wanted) == (False, True)
+    assert (before, known.is_synced) == (False, True)
     assert links_of(known, a) == ["ns.a.in1.b.in2"]
     assert not known.apply_topology(TopologyChange(lab, gone=False)), "nothing has changed"
     assert known.apply_topology(TopologyChange(replace(lab, text="- endpoints: [a:in1, c:in2]"), gone=False))
@@ -407,7 +439,7 @@ FORBIDDEN = TopologiesUnknownError("cannot read the topologies of namespace ns: 
 
 
 def test_forbidden_topologies_are_waited_for_until_they_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(known_module, "CATCH_UP_SECONDS", 0.0)
+    monkeypatch.setattr(cached_store_module, "CATCH_UP_SECONDS", 0.0)
     pods, notifier, api = NamespaceCache(with_topologies=True), KeyedNotifier(), NoApi([])
     pods.replace([declaring("a")])
     pods.state.set_synced()
@@ -444,7 +476,7 @@ class Refusing(NoApi):
 
 
 def test_what_is_wanted_is_unknown_while_topologies_are_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(known_module, "CATCH_UP_SECONDS", 0.0)
+    monkeypatch.setattr(cached_store_module, "CATCH_UP_SECONDS", 0.0)
     pods, reserved = NamespaceCache(with_topologies=True), frozenset({"eth0"})
     pods.replace([declaring("a")])
     pods.state.set_synced()
@@ -452,7 +484,7 @@ def test_what_is_wanted_is_unknown_while_topologies_are_forbidden(monkeypatch: p
     for ask in (
         lambda: next(records.watch_wanted(declaring("a"), reserved, 0, 0)),
         lambda: records.wanted_for(declaring("a"), reserved),
-        lambda: records.topologies_now("ns"),
+        lambda: records.topologies.list("ns"),
     ):
         with pytest.raises(
             TopologiesUnknownError, match="cannot read the topologies of namespace ns: forbidden"
@@ -468,18 +500,18 @@ def test_topologies_that_are_off_are_never_listed(host: str) -> None:
     caches = Caches(
         LinkCache(), PodCache(), lambda _: NamespaceCache(), KeyedNotifier(), VniAllocator(), NodeAddressCache()
     )
-    hosts: dict[str, Callable[[], Records]] = {
+    hosts: dict[str, Callable[[], Store]] = {
         "agent": lambda: CachedStore(api, "ratchet", (1, 2), caches, use_topologies=False).patient(1),
-        "daemonless": lambda: Records(api, use_topologies=False),
+        "daemonless": lambda: ApiStore(api, use_topologies=False),
     }
     records = hosts[host]()
-    assert records.topologies("ns") == []
+    assert records.topologies.lookup_all("ns") == []
     assert [one.link.name for one in next(records.watch_wanted(declaring("a"), frozenset(), 0, 0)).links]
     assert api.refusals == 10**9
 
 
 def test_a_watch_that_stays_behind_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(known_module, "CATCH_UP_SECONDS", 0.05)
+    monkeypatch.setattr(cached_store_module, "CATCH_UP_SECONDS", 0.05)
     pods, api = NamespaceCache(), NoApi([declaring("a")])
     pods.replace([declaring("a", uid="old")])
     pods.state.set_synced()
@@ -511,7 +543,7 @@ def test_addresses_of_a_node_stay_known_while_the_api_is_away() -> None:
     with pytest.raises(ApiUnavailableError):
         addresses.of("n", away)
     assert addresses.of("n", lambda _: ("10.0.0.1",)) == ("10.0.0.1",)
-    now = known_module.ADDRESSES_SECONDS + 1
+    now = ADDRESSES_SECONDS + 1
     assert addresses.of("n", away) == ("10.0.0.1",)
     assert addresses.of("n", lambda _: ("10.0.0.2",)) == ("10.0.0.2",)
 

@@ -7,18 +7,21 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from ratchet.cli.links import Chosen, age, describe, follow_links, print_links, table
 from ratchet.core.endpoint_spec import EndpointSpec
-from ratchet.core.model import Link, Pod, Side, Topology
+from ratchet.core.model import Link, Pod, Side
 from ratchet.core.record_updates import join, mark_ready
 from ratchet.core.serialize import plain
 from ratchet.core.state_machine import derive
 from ratchet.errors import MalformedRecordError
-from ratchet.store.apiserver import ForbiddenError
-from ratchet.store.records import LinkChange, Records
+from ratchet.store.api_errors import ForbiddenError
+from ratchet.store.links import LinkChange
+from ratchet.store.store import ApiStore
 from tests.support.links import NOW, RECORD, annotated, declaring_pod, joined, own, pod, standing, veth, vxlan, wanted
 
 Captured = pytest.CaptureFixture[str]
@@ -27,7 +30,7 @@ Captured = pytest.CaptureFixture[str]
 DECLARED = [declaring_pod(), pod("pair-pod")]
 
 
-class Fixed(Records):
+class Fixed(ApiStore):
     """Records that are there, without an API."""
 
     def __init__(
@@ -36,20 +39,15 @@ class Fixed(Records):
         malformed: list[MalformedRecordError] | None = None,
         pods: list[Pod] | None = DECLARED,
     ) -> None:
-        self._links = links
-        self._malformed = malformed or []
         self._pods = pods
+        self.links = cast(Any, SimpleNamespace(list=lambda: (links, malformed or [])))
+        self.pods = cast(Any, SimpleNamespace(list=self._list_pods))
+        self.topologies = cast(Any, SimpleNamespace(list=lambda _: []))
 
-    def pods(self, namespace: str | None = None) -> list[Pod]:
+    def _list_pods(self, _: str) -> list[Pod]:
         if self._pods is None:
             raise ForbiddenError("cannot list pods: forbidden")
         return self._pods
-
-    def topologies(self, namespace: str) -> list[Topology]:
-        return []
-
-    def links(self) -> tuple[list[Link], list[MalformedRecordError]]:
-        return self._links, self._malformed
 
 
 def named(link: Link, name: str, namespace: str = "default") -> Link:
@@ -266,16 +264,14 @@ class Changing(Fixed):
     def __init__(self, links: list[Link], *changes: LinkChange) -> None:
         super().__init__(links)
         self._changes = list(changes)
+        self.links = cast(Any, SimpleNamespace(list_with_version=lambda: (links, [], "1"), watch=self._watch))
 
-    def links_and_version(self) -> tuple[list[Link], list[MalformedRecordError], str]:
-        return self._links, [], "1"
-
-    def all_link_changes(self, version: str, seconds: float) -> Iterator[tuple[LinkChange, str]]:
+    def _watch(self, version: str, seconds: float) -> Iterator[tuple[LinkChange, str]]:
         while self._changes:
             yield self._changes.pop(0), version
 
 
-def followed(records: Records, chosen: Chosen, capsys: Captured, *, as_json: bool = False) -> list[list[str]]:
+def followed(records: ApiStore, chosen: Chosen, capsys: Captured, *, as_json: bool = False) -> list[list[str]]:
     assert follow_links(records, chosen, as_json=as_json, until=time.monotonic() + 0.05) == 0
     return [line.split() for line in capsys.readouterr().out.splitlines()]
 

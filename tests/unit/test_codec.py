@@ -36,22 +36,16 @@ from ratchet.core.record_updates import join, leave, mark_ready, with_vni
 from ratchet.core.shared import shared_address
 from ratchet.core.state_machine import derive
 from ratchet.errors import MalformedRecordError, NewerRecordError
-from ratchet.store.codec import (
-    Json,
-    decode_link,
+from ratchet.store.codec import Json, decode_time
+from ratchet.store.codec.leases import (
     decode_node_lease,
-    decode_pod,
-    decode_time,
     decode_vni_lease,
-    encode_link,
     encode_node_lease,
     encode_vni_lease,
     lease_labels_patch,
-    leave_patch,
-    link_patch,
-    record_vni,
-    stored_link,
 )
+from ratchet.store.codec.links import decode_link, encode_link, leave_patch, link_patch, record_vni, stored_link
+from ratchet.store.codec.pods import decode_pod
 from tests.support.links import NOW, RECORD, joined, later, own, standing, veth, vxlan, wanted
 from tests.support.strategies import links
 

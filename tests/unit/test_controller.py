@@ -38,7 +38,7 @@ def test_that_a_peers_node_is_lost_is_noted_until_it_has_been(monkeypatch: pytes
     links = controller.LinkController(
         node="here",
         journal=SimpleNamespace(lock=lambda _: nullcontext(), is_deleted=nothing),  # type: ignore[arg-type]
-        records=SimpleNamespace(known={"link": record}),  # type: ignore[arg-type]
+        records=SimpleNamespace(links=SimpleNamespace(cache={"link": record})),  # type: ignore[arg-type]
         sites=nothing,
         announcer=nothing,
         metrics=nothing,
@@ -78,7 +78,7 @@ def test_a_sandbox_lives_with_its_pod_or_its_static_pod(
     links = controller.LinkController(
         node="node-a",
         journal=SimpleNamespace(is_deleted=lambda _: False),  # type: ignore[arg-type]
-        records=SimpleNamespace(pod=lambda *_: pod),  # type: ignore[arg-type]
+        records=SimpleNamespace(pods=SimpleNamespace(get=lambda *_: pod, lookup=lambda *_: pod)),  # type: ignore[arg-type]
         sites=nothing,
         announcer=nothing,
         metrics=nothing,
@@ -94,14 +94,12 @@ def test_a_sandbox_lives_with_its_pod_or_its_static_pod(
 def test_a_sandbox_whose_pod_only_the_cache_has_is_dead() -> None:
     """It would take the place again from which the garbage collector has removed it."""
     nothing: Any = None
-
-    def pod(_namespace: str, _name: str, uid: str = "") -> Pod | None:
-        return Pod(ORDINARY.pod) if uid else None
+    pods = SimpleNamespace(get=lambda *_: None, lookup=lambda *_: Pod(ORDINARY.pod))
 
     links = controller.LinkController(
         node="node-a",
         journal=nothing,
-        records=SimpleNamespace(pod=pod),  # type: ignore[arg-type]
+        records=SimpleNamespace(pods=pods),  # type: ignore[arg-type]
         sites=nothing,
         announcer=nothing,
         metrics=nothing,
@@ -133,7 +131,7 @@ def tender_with(events: Events) -> controller.LinkController:
     return controller.LinkController(
         node="node-a",
         journal=nothing,
-        records=SimpleNamespace(pods_called=lambda *_: []),  # type: ignore[arg-type]
+        records=SimpleNamespace(pods=SimpleNamespace(lookup_named=lambda *_: [])),  # type: ignore[arg-type]
         sites=lambda *_: SimpleNamespace(sandbox=lambda *_: ORDINARY),  # type: ignore[arg-type]
         announcer=events,  # type: ignore[arg-type]
         metrics=nothing,
@@ -181,7 +179,7 @@ def test_an_event_of_an_edit_has_its_interface() -> None:
     events = Events()
     membership = Membership(
         journal=nothing,
-        records=SimpleNamespace(known={PRIMARY_END.link: veth()}),  # type: ignore[arg-type]
+        records=SimpleNamespace(links=SimpleNamespace(cache={PRIMARY_END.link: veth()})),  # type: ignore[arg-type]
         announcer=events,  # type: ignore[arg-type]
         is_adding=nothing,
         reconcile_link=nothing,

@@ -18,11 +18,17 @@ from ratchet.errors import ConflictError
 from ratchet.node import attach
 from ratchet.node.attach import link_all
 from ratchet.node.endpoint_progress import EndpointResult
-from ratchet.store.apiserver import AlreadyExistsError, Json, Watched
-from ratchet.store.cache import CachedStore, Caches, KeyedNotifier, LinkCache, NodeAddressCache, PodCache
-from ratchet.store.codec import decode_link, encode_link
+from ratchet.store.api_errors import AlreadyExistsError
+from ratchet.store.cached_store import CachedStore
+from ratchet.store.caches import Caches, PodCache
+from ratchet.store.codec.links import decode_link, encode_link
+from ratchet.store.link_cache import LinkCache
+from ratchet.store.links import Lookup
 from ratchet.store.namespace import NamespaceCache
-from ratchet.store.records import Records
+from ratchet.store.nodes import NodeAddressCache
+from ratchet.store.notifier import KeyedNotifier
+from ratchet.store.session import Json, Watched
+from ratchet.store.store import ApiStore
 from ratchet.store.vni import VniAllocator
 from tests.support.links import NOW, joined, own, pod, veth, wanted
 
@@ -73,13 +79,13 @@ PRIMARY_POD, PAIR_POD = on("node-a", "primary-pod"), on("node-b", "pair-pod")
 
 def test_a_record_that_no_watch_reported_is_taken_for_missing() -> None:
     api = Api()
-    assert records_with(api).expected_link(LINK.name) == (None, False)
+    assert records_with(api).links.lookup_cached(LINK.name) == (None, False)
     assert api.reads == 0
 
 
 def test_a_record_is_read_while_the_records_are_unknown() -> None:
     api = Api(stored(CREATED))
-    assert records_with(api, synced=False).expected_link(LINK.name) == (CREATED, True)
+    assert records_with(api, synced=False).links.lookup_cached(LINK.name) == (CREATED, True)
     assert api.reads == 1
 
 
@@ -87,9 +93,9 @@ def test_a_record_that_another_node_created_is_read_once_the_create_is_refused()
     api = Api(stored(CREATED))
     records = records_with(api)
     with pytest.raises(ConflictError):
-        records.create(joined(None, own(Side.PAIR)))
+        records.links.create(joined(None, own(Side.PAIR)))
     assert api.reads == 1
-    assert records.expected_link(LINK.name) == (CREATED, False)
+    assert records.links.lookup_cached(LINK.name) == (CREATED, False)
     assert api.reads == 1
 
 
@@ -106,7 +112,7 @@ def test_a_record_that_another_node_created_is_read_once_the_create_is_refused()
 )
 def test_a_new_record_has_the_labels_of_the_nodes_on_which_its_pods_are(peer: Pod, labels: set[str]) -> None:
     api = Api()
-    created = records_with(api, PRIMARY_POD, peer).create(CREATED)
+    created = records_with(api, PRIMARY_POD, peer).links.create(CREATED)
     assert api.stored is not None
     found = {label for label in api.stored["metadata"]["labels"] if label.startswith("node.ratchet/")}
     assert found == set(map(node_label, labels))
@@ -141,9 +147,9 @@ def test_of_two_nodes_that_of_the_lesser_end_creates_the_record(
 ) -> None:
     records = records_with(Api(), *pods, synced=synced)
     if known is not None:
-        records.known.put(replace(known, resource_version="5"))
+        records.links.cache.put(replace(known, resource_version="5"))
     node = "node-a" if side is Side.PRIMARY else "node-b"
-    assert records.is_created_by_peer(LINK, side, node) is left
+    assert records.links.is_created_by_peer(LINK, side, node) is left
 
 
 def test_the_peers_node_stays_on_a_record_until_its_pod_joins() -> None:
@@ -177,8 +183,8 @@ def test_a_version_that_is_known_is_not_decoded_again() -> None:
 
     links = LinkCache()
     links.put(replace(CREATED, resource_version="5"))
-    records = Records(SimpleNamespace(watch=watch))  # type: ignore[arg-type]
-    changes = list(records.node_link_changes("node-a", "1", 1.0, links.has))
+    records = ApiStore(SimpleNamespace(watch=watch))  # type: ignore[arg-type]
+    changes = list(records.links.watch_of_node("node-a", "1", 1.0, links.has))
     assert [(change and change.link, version) for change, version in changes] == [
         (None, "5"),
         (CREATED, "6"),
@@ -188,7 +194,8 @@ def test_a_version_that_is_known_is_not_decoded_again() -> None:
 
 
 def test_without_a_watch_nobody_waits_for_a_record() -> None:
-    assert not Records(Api()).is_created_by_peer(LINK, Side.PRIMARY, "node-a")  # type: ignore[arg-type]
+    records = ApiStore(Api())  # type: ignore[arg-type]
+    assert not records.links.is_created_by_peer(LINK, Side.PRIMARY, "node-a")
 
 
 # ADD
@@ -198,7 +205,7 @@ class Linking:
     """Ends that are settled in memory. The peer's node creates the record when `created` is set, or never."""
 
     def __init__(self, *, created: bool) -> None:
-        self.records = self
+        self.records = SimpleNamespace(links=self)
         self.settled: list[tuple[str, bool]] = []
         self._created = created
         self.waited = False
@@ -206,10 +213,10 @@ class Linking:
     def is_created_by_peer(self, link: Link, *_: object) -> bool:
         return link.name == LINK.name
 
-    def expected_link(self, _: str) -> tuple[Link | None, bool]:
-        return (CREATED if self._created and self.waited else None), False
+    def lookup_cached(self, _: str) -> Lookup:
+        return Lookup(CREATED if self._created and self.waited else None, certain=False)
 
-    def names_of_changed_links(self, *given: Any) -> Iterator[set[str] | None]:
+    def watch_names(self, *given: Any) -> Iterator[set[str] | None]:
         yield None
         self.waited = True
         if self._created:
@@ -248,7 +255,7 @@ class Waiting(Linking):
     def is_created_by_peer(self, *_: object) -> bool:
         return False
 
-    def names_of_changed_links(self, *_: Any) -> Iterator[set[str] | None]:
+    def watch_names(self, *_: Any) -> Iterator[set[str] | None]:
         yield from self.told
 
     def has_changed(self, record: Link) -> bool:
@@ -271,10 +278,10 @@ def test_an_add_reconciles_again_only_the_ends_whose_records_have_changed(told: 
 
 def test_a_record_has_changed_if_the_cache_has_another_version_or_none() -> None:
     records, link = records_with(Api()), replace(CREATED, resource_version="5")
-    assert records.has_changed(link), "the cache has none"
-    records.known.put(link)
-    assert not records.has_changed(link)
-    records.known.put(replace(link, resource_version="6"))
-    assert records.has_changed(link)
-    records.known.drop(link.name)
-    assert records.has_changed(replace(link, resource_version="6")), "what was dropped is not known any more"
+    assert records.links.has_changed(link), "the cache has none"
+    records.links.cache.put(link)
+    assert not records.links.has_changed(link)
+    records.links.cache.put(replace(link, resource_version="6"))
+    assert records.links.has_changed(link)
+    records.links.cache.drop(link.name)
+    assert records.links.has_changed(replace(link, resource_version="6")), "what was dropped is not known any more"

@@ -17,7 +17,8 @@ from ratchet.node.attach import held_ends
 from ratchet.node.journal import HeldEnd
 from ratchet.node.reservation import reserve
 from ratchet.store.formats import RecordFormats
-from ratchet.store.records import Records
+from ratchet.store.links import Lookup
+from ratchet.store.store import ApiStore
 from tests.support.links import wanted
 
 CABLE = "ns.x.in1.y.in1"
@@ -131,23 +132,24 @@ def test_a_declaration_is_compared_in_the_roles_of_the_record(primary: Side) -> 
 # Where a link is recorded
 
 
-class StoredRecords(Records):
+class StoredRecords(ApiStore):
     """Records of which some exist, and what the nodes' Leases announce."""
 
     def __init__(self, *records: Link, schemas: Sequence[int] = ()) -> None:
         super().__init__(cast(Any, None))
+        self.links = self.nodes = cast(Any, self)
         self.stored = {record.name: record for record in records}
         self.schemas = list(schemas)
         self.asked: list[str] = []
 
-    def known_link(self, name: str) -> tuple[Link | None, bool]:
+    def lookup(self, name: str) -> Lookup:
         self.asked.append(name)
-        return self.stored.get(name), True
+        return Lookup(self.stored.get(name), certain=True)
 
-    def node_leases(self) -> list[NodeLease]:
+    def list_leases(self) -> list[NodeLease]:
         return [NodeLease(f"node-{number}", "", schema, schema) for number, schema in enumerate(self.schemas)]
 
-    def has_earlier_records(self) -> bool:
+    def has_earlier(self) -> bool:
         return any(record.schema == EARLIER_SCHEMA for record in self.stored.values())
 
 
@@ -231,7 +233,7 @@ def test_earlier_records_are_looked_for_until_the_last_has_gone() -> None:
 
 def test_formats_that_cannot_be_read_are_unknown() -> None:
     class Away(StoredRecords):
-        def node_leases(self) -> list[NodeLease]:
+        def list_leases(self) -> list[NodeLease]:
             raise ApiUnavailableError("cannot reach the Kubernetes API")
 
     with pytest.raises(ApiUnavailableError):

@@ -14,9 +14,13 @@ from ratchet.agent.informers import Informers
 from ratchet.core.model import End, Link, Pod, PodRef, Topology
 from ratchet.dev.testbed import wait_for
 from ratchet.errors import MalformedRecordError, RatchetError, TopologiesUnknownError
-from ratchet.store.apiserver import ApiServer, ExpiredError
-from ratchet.store.apiserver import Watched as WatchEvent
-from ratchet.store.records import LinkChange, PodChange, Records, TopologyChange
+from ratchet.store.api_errors import ExpiredError
+from ratchet.store.apiserver import ApiServer
+from ratchet.store.links import LinkChange, LinkStore, VersionedLinkList
+from ratchet.store.pods import PodChange, PodChanges, PodList, PodStore
+from ratchet.store.session import Watched as WatchEvent
+from ratchet.store.store import ApiStore
+from ratchet.store.topologies import TopologyChange, TopologyList, TopologyStore
 
 EXPIRED = ExpiredError("too old")
 FORBIDDEN = TopologiesUnknownError("cannot read the topologies of namespace ns: forbidden")
@@ -50,35 +54,63 @@ class Scripted:
         return step
 
 
-class FakeRecords(Records):
-    """Records of which every list and watch is scripted."""
+class ScriptedLinks(LinkStore):
+    """Records of the node whose lists and watches are scripted."""
 
-    def __init__(self, *, use_topologies: bool = True) -> None:
-        self.use_topologies = use_topologies
-        self.links_script, self.node_pods_script = Scripted(), Scripted()
-        self.pods_script, self.topologies_script = Scripted(), Scripted()
+    def __init__(self, script: Scripted) -> None:
+        self._script = script
 
-    def links_of_node(self, node: str) -> tuple[list[Link], list[MalformedRecordError], str]:
-        links, version, *malformed = self.links_script.list()
+    def list_of_node(self, node: str) -> VersionedLinkList:
+        links, version, *malformed = self._script.list()
         return links, malformed, version
 
-    def node_link_changes(self, *_: object) -> Iterator[tuple[LinkChange | None, str]]:
-        return self.links_script.watch()
+    def watch_of_node(self, *_: object) -> Iterator[tuple[LinkChange | None, str]]:
+        return self._script.watch()
 
-    def pods_on_node(self, node: str) -> tuple[list[Pod], str]:
-        return self.node_pods_script.list()  # type: ignore[no-any-return]
 
-    def node_pod_changes(self, *_: object) -> Iterator[tuple[PodChange | None, str]]:
-        return self.node_pods_script.watch()
+class ScriptedPods(PodStore):
+    """Pods of a namespace and of the node whose lists and watches are scripted."""
 
-    def pod_changes(self, *_: object) -> Iterator[tuple[PodChange | None, str]]:
-        return self.pods_script.watch()
+    def __init__(self, script: Scripted, node_script: Scripted) -> None:
+        self._script = script
+        self._node_script = node_script
 
-    def topologies_and_version(self, namespace: str) -> tuple[list[Topology], str]:
-        return self.topologies_script.list()  # type: ignore[no-any-return]
+    def list_with_version(self, namespace: str | None = None) -> tuple[PodList, str]:
+        return self._script.list()  # type: ignore[no-any-return]
 
-    def topology_changes(self, *_: object) -> Iterator[tuple[TopologyChange | None, str]]:
-        return self.topologies_script.watch()
+    def watch(self, *_: object) -> PodChanges:
+        return self._script.watch()
+
+    def list_of_node(self, node: str) -> tuple[PodList, str]:
+        return self._node_script.list()  # type: ignore[no-any-return]
+
+    def watch_of_node(self, *_: object) -> PodChanges:
+        return self._node_script.watch()
+
+
+class ScriptedTopologies(TopologyStore):
+    """Topologies whose lists and watches are scripted."""
+
+    def __init__(self, script: Scripted, *, enabled: bool) -> None:
+        self._script = script
+        self.enabled = enabled
+
+    def list_with_version(self, namespace: str) -> tuple[TopologyList, str]:
+        return self._script.list()  # type: ignore[no-any-return]
+
+    def watch(self, *_: object) -> Iterator[tuple[TopologyChange | None, str]]:
+        return self._script.watch()
+
+
+class FakeRecords(ApiStore):
+    """A store of which every list and watch is scripted."""
+
+    def __init__(self, *, use_topologies: bool = True) -> None:
+        self.links_script, self.node_pods_script = Scripted(), Scripted()
+        self.pods_script, self.topologies_script = Scripted(), Scripted()
+        self.links = ScriptedLinks(self.links_script)
+        self.pods = ScriptedPods(self.pods_script, self.node_pods_script)
+        self.topologies = ScriptedTopologies(self.topologies_script, enabled=use_topologies)
 
 
 class Watched:
@@ -96,10 +128,8 @@ class Watched:
 
 
 @pytest.fixture
-def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
-    made = Watched()
-    monkeypatch.setattr(Records, "pods_and_version", lambda *_: made.records.pods_script.list())
-    return made
+def watched() -> Watched:
+    return Watched()
 
 
 def until(what: str, is_so: Callable[[], bool]) -> None:
@@ -174,7 +204,7 @@ def test_a_watch_reports_what_it_cannot_read_and_goes_on_from_there() -> None:
             yield WatchEvent("MODIFIED", {"metadata": {"name": "broken", "resourceVersion": "7"}})
             yield WatchEvent("DELETED", {"metadata": {"name": "broken", "resourceVersion": "8"}})
 
-    (broken, at), deletion = Records(cast(ApiServer, Api())).node_link_changes("n", "6", 1.0)
+    (broken, at), deletion = ApiStore(cast(ApiServer, Api())).links.watch_of_node("n", "6", 1.0)
     assert broken is not None
     assert broken.error is not None
     assert (broken.name, broken.error.record, broken.error.version, at) == ("broken", "broken", "7", "7")
@@ -187,11 +217,11 @@ def test_forbidden_topologies_are_unknown_until_they_can_be_listed(watched: Watc
     watched.records.topologies_script.lists.put(FORBIDDEN)
     until("the refusal", lambda: watched.informers.forbidden_topologies() is FORBIDDEN)
     until("the pods", lambda: watched.concerned == [("ns", {"a"})])
-    before = known.knows_what_is_wanted
+    before = known.is_synced
     lab = Topology("ns", "lab", "- endpoints: [a:in1, b:in2]")
     watched.records.topologies_script.lists.put(([lab], "7"))
     until("the topologies", lambda: known.topologies_state.is_synced)
-    assert (before, known.knows_what_is_wanted) == (False, True)
+    assert (before, known.is_synced) == (False, True)
     assert known.topologies() == [lab]
     assert watched.informers.forbidden_topologies() is None
 
@@ -205,12 +235,11 @@ def test_a_topology_that_vanished_in_a_gap_of_410_is_gone(watched: Watched) -> N
     until("the gap to be closed", lambda: [one.name for one in known.topologies()] == ["more"])
 
 
-def test_topologies_that_are_off_are_not_listed_and_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_topologies_that_are_off_are_not_listed_and_there_are_none() -> None:
     watched = Watched(use_topologies=False)
-    monkeypatch.setattr(Records, "pods_and_version", lambda *_: watched.records.pods_script.list())
     known = watched.informers.namespace_cache("off")
     watched.records.pods_script.lists.put(([pod("a")], "5"))
-    until("the pods", lambda: known.knows_what_is_wanted)
+    until("the pods", lambda: known.is_synced)
     assert known.topologies() == []
     assert not [one for one in threading.enumerate() if one.name == "informer-topologies of namespace off"]
 
@@ -222,6 +251,6 @@ def test_a_namespace_that_is_followed_no_longer_is_forgotten_with_its_informers(
     for script in (watched.records.pods_script, watched.records.topologies_script):
         for _ in range(2):  # one may be the other namespace's
             script.lists.put(([], "5"))
-    until("the other's", lambda: watched.informers.namespace_cache("other").knows_what_is_wanted)
+    until("the other's", lambda: watched.informers.namespace_cache("other").is_synced)
     assert "ns" not in dict(watched.concerned)
     assert watched.informers.namespace_cache("ns") is not first

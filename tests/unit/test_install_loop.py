@@ -17,7 +17,7 @@ from ratchet.install.bundle import BUNDLES
 from ratchet.install.compiled import find_compiled
 from ratchet.install.kubeconfig import Kubeconfig
 from ratchet.install.loop import Keeper, is_gone
-from ratchet.store.apiserver import ForbiddenError, NotFoundError, UnauthorizedError
+from ratchet.store.api_errors import ForbiddenError, NotFoundError, UnauthorizedError
 
 NETWORK = {"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge"}]}
 DAEMON_SET = "ratchet/ratchet-install"

@@ -26,7 +26,7 @@ from ratchet.core.intent import (
 )
 from ratchet.core.model import End, Link, Pod, PodRef, Side
 from ratchet.errors import InvalidIntentError
-from ratchet.store.codec import decode_pod
+from ratchet.store.codec.pods import decode_pod
 from tests.support.links import NOW, annotated, pod, primary_pod
 
 EXAMPLE = Path(__file__).parents[2] / "manifests" / "examples" / "example.yaml"

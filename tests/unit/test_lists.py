@@ -13,8 +13,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from ratchet.store.apiserver import ApiServer, ExpiredError, connect
-from ratchet.store.records import Records
+from ratchet.store.api_errors import ExpiredError
+from ratchet.store.apiserver import ApiServer, connect
+from ratchet.store.store import ApiStore
 
 Json = dict[str, Any]
 
@@ -100,6 +101,6 @@ def test_one_record_at_most_is_read_to_know_whether_there_are_earlier_ones(names
     """An agent asks this at every second heartbeat while an upgraded cluster has records of schema 1."""
     pages = Pages(names, ["c"])
     with served(pages, tmp_path) as api:
-        assert Records(api).has_earlier_records() is bool(names)
+        assert ApiStore(api).links.has_earlier() is bool(names)
     assert pages.log == ["page 0"]
     assert pages.queries[0]["limit"] == ["1"]

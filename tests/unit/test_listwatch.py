@@ -9,7 +9,7 @@ from itertools import islice
 import pytest
 
 from ratchet.errors import ApiUnavailableError, RatchetError
-from ratchet.store.apiserver import ExpiredError, ForbiddenError
+from ratchet.store.api_errors import ExpiredError, ForbiddenError
 from ratchet.store.listwatch import (
     FIRST_PAUSE,
     LONGEST_PAUSE,

@@ -31,21 +31,23 @@ class Declared:
         self.pods = list(pods)
         self.topologies = list(topologies)
         self.recorded = recorded
-        self.known: dict[str, Link] = {}
+        self.cache: dict[str, Link] = {}
 
-    def pods_now(self, _: str) -> list[Pod]:
-        return self.pods
-
-    def topologies_now(self, _: str) -> list[Topology]:
-        return self.topologies
+    def store(self) -> Any:
+        return SimpleNamespace(
+            links=SimpleNamespace(cache=self.cache),
+            pods=SimpleNamespace(list=lambda _: self.pods),
+            topologies=SimpleNamespace(list=lambda _: self.topologies),
+            as_recorded=self.as_recorded,
+        )
 
     def as_recorded(self, link: WantedLink) -> Link:
         return replace(link.link, name=self.recorded or link.link.name)
 
 
-def membership_with(records: Any) -> Membership:
+def membership_with(records: Declared) -> Membership:
     nothing: Any = None
-    return Membership(nothing, records, nothing, is_adding=nothing, reconcile_link=nothing, enqueue_pod=nothing)
+    return Membership(nothing, records.store(), nothing, is_adding=nothing, reconcile_link=nothing, enqueue_pod=nothing)
 
 
 def end_of_y(*, declared: bool = False) -> HeldEnd:
@@ -116,7 +118,7 @@ def test_an_end_stays_while_its_record_has_both_ends() -> None:
     end, records = end_of_y(), Declared([pod("x"), Y], [LAB], recorded="another")
     sandbox: Any = SimpleNamespace(node="a")
     both = [replace(end.wanted.end(side), sandbox=sandbox) for side in Side]
-    records.known[end.link] = replace(end.wanted, primary=both[0], pair=both[1])
+    records.cache[end.link] = replace(end.wanted, primary=both[0], pair=both[1])
     own = wanted_links(records.pods, topologies=records.topologies).ends_of(Y)
     assert membership_with(records)._why_removed(end, _by_record(own)) is None
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -10,29 +12,25 @@ from ratchet.cli import wait as wait_module
 from ratchet.cli.progress import progress_of
 from ratchet.cli.wait import wait_for_links
 from ratchet.core.intent import wanted_links
-from ratchet.core.model import Link, Pod, Side, Topology
+from ratchet.core.model import Link, Pod, Side
 from ratchet.errors import MalformedRecordError
-from ratchet.store.records import Records
+from ratchet.store.store import ApiStore
 from tests.support.links import RECORD, annotated, declaring_pod, joined, own, pod, primary_pod, standing, veth, vxlan
 
 Captured = pytest.CaptureFixture[str]
 PODS = [declaring_pod(), replace(pod("pair-pod"), node="node-b")]
 
 
-class Scripted(Records):
+class Scripted(ApiStore):
     """Records that are other ones each time that they are asked for; the last ones stay."""
 
     def __init__(self, *records: list[Link], pods: list[Pod] | None = None) -> None:
         self._records = list(records)
-        self._pods = PODS if pods is None else pods
+        self.links = cast(Any, SimpleNamespace(list=self._list))
+        self.pods = cast(Any, SimpleNamespace(list=lambda _: PODS if pods is None else pods))
+        self.topologies = cast(Any, SimpleNamespace(list=lambda _: []))
 
-    def pods(self, namespace: str | None = None) -> list[Pod]:
-        return self._pods
-
-    def topologies(self, namespace: str) -> list[Topology]:
-        return []
-
-    def links(self) -> tuple[list[Link], list[MalformedRecordError]]:
+    def _list(self) -> tuple[list[Link], list[MalformedRecordError]]:
         return (self._records.pop(0) if len(self._records) > 1 else self._records[0]), []
 
 

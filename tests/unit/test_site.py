@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -10,22 +12,20 @@ from ratchet import datapath
 from ratchet.core.interface import Parent
 from ratchet.errors import ApiUnavailableError
 from ratchet.node.underlay import UnderlayConfig, find_underlay
-from ratchet.store.records import Records
 
 ADDRESSES = ("10.0.0.1",)
 
 
-class KnownNode(Records):
-    """The API knows the node's addresses, or does not answer."""
+def store_with_node(*, away: bool = False) -> Any:
+    """A store that has the node's addresses, or whose API does not answer."""
 
-    def __init__(self, *, away: bool = False) -> None:
-        self.away = away
-
-    def node_addresses(self, node: str) -> tuple[str, ...]:
+    def lookup_addresses(node: str) -> tuple[str, ...]:
         assert node == "a"
-        if self.away:
+        if away:
             raise ApiUnavailableError("cannot reach the Kubernetes API")
         return ADDRESSES
+
+    return SimpleNamespace(nodes=SimpleNamespace(lookup_addresses=lookup_addresses))
 
 
 @pytest.fixture
@@ -54,21 +54,21 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
 def test_the_api_is_asked_where_no_address_is_configured(
     underlay: UnderlayConfig, node: str, addresses: Sequence[str], asked: list[Sequence[str]]
 ) -> None:
-    assert find_underlay(underlay, node, KnownNode()).node == node
+    assert find_underlay(underlay, node, store_with_node()).node == node
     assert asked == [addresses]
 
 
 @pytest.mark.parametrize("interface", [None, "eth0"])
 def test_an_api_that_is_away_does_not_change_the_vtep(interface: str | None, asked: list[Sequence[str]]) -> None:
     with pytest.raises(ApiUnavailableError):
-        find_underlay(UnderlayConfig(interface, None, None), "a", KnownNode(away=True))
+        find_underlay(UnderlayConfig(interface, None, None), "a", store_with_node(away=True))
     assert asked == []
-    find_underlay(UnderlayConfig(interface, "10.0.0.1", None), "a", KnownNode(away=True))
+    find_underlay(UnderlayConfig(interface, "10.0.0.1", None), "a", store_with_node(away=True))
 
 
 @pytest.mark.parametrize(("port", "used"), [(None, 4789), (8472, 8472)])
 def test_the_default_port_is_that_of_whoever_has_no_other(
     port: int | None, used: int, asked: list[Sequence[str]]
 ) -> None:
-    assert find_underlay(UnderlayConfig(None, None, port), "a", KnownNode()).vxlan_port == used
+    assert find_underlay(UnderlayConfig(None, None, port), "a", store_with_node()).vxlan_port == used
     assert len(asked) == 1

@@ -16,6 +16,7 @@ from ratchet.core.model import EARLIER_SCHEMA, Link, Location, Sandbox, Side
 from ratchet.core.plan import Underlay
 from ratchet.node.journal import Attachment, HeldEnd, SandboxEntry
 from ratchet.node.verified import VerifiedEnds
+from ratchet.store.links import Lookup
 from tests.support.links import RECORD, VTEPS, joined, own, standing, veth, vxlan, wanted
 
 SITE = Underlay("node-a", Parent("eth0", 2, VTEPS["node-a"], 1500), 4789, has_agent=True)
@@ -87,9 +88,11 @@ class Controlled:
         nothing: Any = None
         journal: Any = SimpleNamespace(is_buried=lambda *_: self.deleted, still_wants=lambda *_: self.wants)
         records: Any = SimpleNamespace(
-            known_link=lambda _: (self.record, False),
-            expected_link=lambda _: (self.record, False),
-            known=SimpleNamespace(get=lambda _: self.record),
+            links=SimpleNamespace(
+                lookup=lambda _: Lookup(self.record, certain=False),
+                lookup_cached=lambda _: Lookup(self.record, certain=False),
+                cache=SimpleNamespace(get=lambda _: self.record),
+            )
         )
         return controller.LinkController(
             node="node-a",

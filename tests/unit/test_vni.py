@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -21,8 +21,9 @@ from ratchet.core.garbage import VniLease
 from ratchet.core.model import End, Link
 from ratchet.errors import VniExhaustedError
 from ratchet.store import vni as numbers_module
-from ratchet.store.apiserver import AlreadyExistsError, ApiServer, ForbiddenError, NotFoundError
-from ratchet.store.codec import decode_vni_lease
+from ratchet.store.api_errors import AlreadyExistsError, ForbiddenError, NotFoundError
+from ratchet.store.apiserver import ApiServer
+from ratchet.store.codec.leases import decode_vni_lease
 from ratchet.store.vni import CROWD_MAX, LOOKED_UP_AT_ONCE, TAKEN_BEFORE_LIST, VNI_MAX, VniAllocator
 
 
@@ -37,7 +38,7 @@ def link(uid: str) -> Link:
 class Leases:
     """An API server's Leases, by their names, and how often all were listed and one was created, or tried to be."""
 
-    leases_path = "/leases"
+    path = "/leases"
 
     def __init__(self, low: int = 11, high: int = 14) -> None:
         self.vni_range = (low, high)
@@ -68,7 +69,7 @@ class Leases:
             self.looked_up.append(vnis)
         return {vni: uid for vni, uid in self.recorded.items() if vnis is None or vni in vnis}
 
-    def vni_leases(self) -> list[VniLease]:
+    def list(self) -> Sequence[VniLease]:
         self.listings += 1
         return [lease for one in self.stored.values() if (lease := decode_vni_lease(one)) is not None]
 
@@ -249,7 +250,7 @@ def test_a_list_that_failed_says_nothing(leases: Leases, monkeypatch: pytest.Mon
     leases.hold(11, "another")
     numbers = VniAllocator()
     with monkeypatch.context() as broken:
-        broken.setattr(leases, "vni_leases", failing)
+        broken.setattr(leases, "list", failing)
         with pytest.raises(ForbiddenError):
             numbers.claim(leases, link("a"))
     assert leases.created == 0

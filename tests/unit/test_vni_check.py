@@ -9,14 +9,14 @@ from typing import Any, cast
 import pytest
 
 from ratchet.agent.vni_check import CHECKED_AT_ONCE, VniCheck
-from ratchet.core.garbage import VniLease
 from ratchet.core.model import End, Link, PodRef, Sandbox
 from ratchet.core.naming import vni_lease_name
 from ratchet.errors import ApiUnavailableError, ConflictError
-from ratchet.store.apiserver import ApiServer, ForbiddenError, NotFoundError
-from ratchet.store.cache import LinkCache
-from ratchet.store.codec import encode_vni_lease
-from ratchet.store.records import Records
+from ratchet.store.api_errors import ForbiddenError, NotFoundError
+from ratchet.store.apiserver import ApiServer
+from ratchet.store.codec.leases import encode_vni_lease
+from ratchet.store.link_cache import LinkCache
+from ratchet.store.store import ApiStore
 
 Json = dict[str, Any]
 
@@ -40,7 +40,7 @@ class Leases:
         self.stored: dict[str, Json] = {}
         self.requests: list[tuple[str, str]] = []
         self.failing: dict[str, Exception] = {}
-        self.records = Records(cast(ApiServer, self))
+        self.records = ApiStore(cast(ApiServer, self))
 
     def hold(self, link: Link, *, labelled: bool = True) -> None:
         assert link.vni is not None
@@ -83,28 +83,23 @@ class Leases:
         return [decode(one) for one in chosen], "9"
 
 
-class Known:
-    """The cached records and the Leases, as the check sees them."""
-
-    def __init__(self, leases: Leases, *links: Link) -> None:
-        self.known = LinkCache()
-        self._leases = leases
-        for one in links:
-            self.known.put(one)
-
-    def vni_leases_of_node(self, node: str) -> list[VniLease]:
-        return self._leases.records.vni_leases_of_node(node)
-
-
 @pytest.fixture
 def leases() -> Leases:
     return Leases()
 
 
+def check_with(leases: Leases, asserted: list[str], *links: Link) -> VniCheck:
+    """The check of an agent of node `a` that has cached these links."""
+    cache = LinkCache()
+    for one in links:
+        cache.put(one)
+    return VniCheck("a", cache, leases.records.vnis, asserted.append)
+
+
 def checked(leases: Leases, *links: Link) -> list[str]:
     """The links that an agent of node `a` checks one by one."""
     asserted: list[str] = []
-    check = VniCheck("a", Known(leases, *links), asserted.append)
+    check = check_with(leases, asserted, *links)
     assert check.list()
     check.check_some()
     return asserted
@@ -116,7 +111,7 @@ def test_leases_that_are_held_cost_one_list_of_the_nodes_own(leases: Leases) -> 
         leases.hold(one)
     assert checked(leases, *links) == []
     assert leases.requests == [("LIST", "node.ratchet/a")]
-    assert len(leases.records.vni_leases_of_node("a")) == len(links)
+    assert len(leases.records.vnis.list_of_node("a")) == len(links)
 
 
 def test_each_record_that_does_not_hold_its_lease_is_checked(leases: Leases) -> None:
@@ -136,7 +131,7 @@ def test_a_cached_record_of_other_nodes_is_not_checked(leases: Leases) -> None:
 def test_leases_that_cannot_be_listed_say_nothing(leases: Leases) -> None:
     leases.failing["LIST"] = ApiUnavailableError("away")
     asserted: list[str] = []
-    check = VniCheck("a", Known(leases, link(11, "a", "b")), asserted.append)
+    check = check_with(leases, asserted, link(11, "a", "b"))
     assert not check.list()
     check.check_some()
     assert asserted == []
@@ -145,7 +140,7 @@ def test_leases_that_cannot_be_listed_say_nothing(leases: Leases) -> None:
 def test_many_checks_are_spread_and_none_is_lost(leases: Leases) -> None:
     links = [link(number, "a", "b") for number in range(11, 11 + 2 * CHECKED_AT_ONCE + 1)]
     asserted: list[str] = []
-    check = VniCheck("a", Known(leases, *links), asserted.append)
+    check = check_with(leases, asserted, *links)
     check.list()
     counts = []
     for _ in range(4):
@@ -163,7 +158,7 @@ def test_a_lease_of_the_record_gets_the_labels_of_the_links_nodes_once(leases: L
     held = link(11, "a", "b")
     leases.hold(before or held, labelled=before is not None)
     for _ in range(2):
-        assert leases.records.hold_vni(held)
+        assert leases.records.vnis.hold(held)
     assert leases.labels(held) == {"a", "b"}
     assert [method for method, _ in leases.requests] == ["GET", "PATCH", "GET"]
     assert checked(leases, held) == []
@@ -174,7 +169,7 @@ def test_a_lease_that_may_not_be_labelled_is_held_all_the_same(leases: Leases) -
     held = link(11, "a", "b")
     leases.hold(held, labelled=False)
     leases.failing["PATCH"] = ForbiddenError("cannot PATCH: forbidden")
-    assert leases.records.hold_vni(held)
+    assert leases.records.vnis.hold(held)
 
 
 @pytest.mark.parametrize("cause", [NotFoundError("gone"), ConflictError("changed")])
@@ -183,4 +178,4 @@ def test_a_lease_that_changes_before_it_is_labelled_is_read_again(leases: Leases
     leases.hold(held, labelled=False)
     leases.failing["PATCH"] = cause
     with pytest.raises(ConflictError):
-        leases.records.hold_vni(held)
+        leases.records.vnis.hold(held)

@@ -12,7 +12,8 @@ from ratchet.dev.cluster.binaries import kubernetes_version
 from ratchet.dev.cluster.credentials import Credentials
 from ratchet.dev.cluster.machine import Machine
 from ratchet.errors import ApiUnavailableError
-from ratchet.store.apiserver import ApiServer, NotFoundError, connect
+from ratchet.store.api_errors import NotFoundError
+from ratchet.store.apiserver import ApiServer, connect
 
 ADDRESS, PREFIX = "10.250.0.10", 24
 SERVICES = "10.96.0.0/16"

@@ -13,7 +13,8 @@ from ratchet.dev.cluster.controlplane import ADDRESS, PREFIX, SERVER
 from ratchet.dev.cluster.credentials import Credentials
 from ratchet.dev.cluster.machine import Machine
 from ratchet.dev.hosts import ip
-from ratchet.store.apiserver import ApiServer, NotFoundError
+from ratchet.store.api_errors import NotFoundError
+from ratchet.store.apiserver import ApiServer
 
 PLUGINS = Path("/usr/lib/cni")
 PODS = "10.244.0.0/16"

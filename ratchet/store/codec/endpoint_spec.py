@@ -1,4 +1,4 @@
-"""An end's properties as text under a record's keys, and back: only what is wanted has a key."""
+"""An endpoint's spec as keys of a record, and back. Properties that are not set have no key."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _OFF = "off"
 
 
 def encode_properties(properties: EndpointSpec) -> dict[str, str]:
-    """What is wanted, by its key."""
-    said = {
+    """The properties that are set, by key."""
+    texts = {
         "mtu": properties.mtu,
         "mac": properties.mac,
         "txqlen": properties.txqlen,
@@ -31,11 +31,14 @@ def encode_properties(properties: EndpointSpec) -> dict[str, str]:
         "offloads": None if properties.offloads else _OFF,
         "rate": None if properties.rate is None else rate_text(properties.rate),
     }
-    return {key: str(value) for key, value in said.items() if value is not None}
+    return {key: str(value) for key, value in texts.items() if value is not None}
 
 
 def decode_properties(fields: Mapping[str, str]) -> EndpointSpec:
-    """What the keys of an end say, the others passed over. Raises ValueError, which begins with the key."""
+    """The spec in the keys of an end.
+
+    Other keys are ignored. Raises ValueError, whose text begins with the key.
+    """
     return EndpointSpec(
         mtu=_read(fields, "mtu", lambda text: _number(text, _MTUS)),
         mac=fields.get("mac"),
@@ -81,7 +84,7 @@ def _sysctl(text: str) -> Sysctl:
     name, _, value = text.partition("=")
     if not _SETTING.fullmatch(value):
         raise ValueError("not '<name>=<number>'")
-    # Whoever can write a record is not to write whatever setting he likes on every node.
+    # Write access to records must not allow any sysctl on every node.
     if (refusal := why_not(name)) is not None:
         raise ValueError(f"of which {name!r:.80} cannot be: {refusal}")
     return name, int(value)

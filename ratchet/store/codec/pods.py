@@ -1,0 +1,62 @@
+"""Decode pods and topologies, as far as Ratchet reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ratchet.core.intent import TOPOLOGY_KEY
+from ratchet.core.intent.pods import ENABLED
+from ratchet.core.model import MIRROR_ANNOTATION, Pod, PodRef, Topology
+from ratchet.core.shared import shared_text
+from ratchet.store.codec import NO_TEXTS, decode_time
+
+_SETTINGS_START = f"{ENABLED}."
+_MIRROR_MAX = 128  # characters; the kubelet's own are 32 or 36
+
+
+def decode_pod(pod: Mapping[str, Any]) -> Pod:
+    """The pod, with Ratchet's labels and annotations only."""
+    metadata = pod.get("metadata", {})
+    spec = pod.get("spec") or {}
+    annotations = metadata.get("annotations") or {}
+    return Pod(
+        ref=PodRef(
+            shared_text(metadata.get("namespace", "")),
+            shared_text(metadata.get("name", "")),
+            shared_text(metadata.get("uid", "")),
+            _mirror(annotations),
+        ),
+        labels=_settings(metadata.get("labels") or {}),
+        annotations=_settings(annotations),
+        node=shared_text(spec.get("nodeName") or ""),
+        phase=shared_text((pod.get("status") or {}).get("phase") or "Pending"),
+        deleting=bool(metadata.get("deletionTimestamp")),
+        created=decode_time(metadata.get("creationTimestamp")),
+        gates=tuple(gate.get("conditionType") or "" for gate in spec.get("readinessGates") or ()),
+    )
+
+
+def decode_topology(config_map: Mapping[str, Any]) -> Topology:
+    """The topology in a user's ConfigMap."""
+    metadata = config_map.get("metadata", {})
+    text = (config_map.get("data") or {}).get(TOPOLOGY_KEY) or ""
+    return Topology(metadata.get("namespace", ""), metadata.get("name", ""), text)
+
+
+def _settings(texts: Mapping[str, str]) -> Mapping[str, str]:
+    """Ratchet's own labels or annotations. Those of kubectl or an operator can have kilobytes per pod."""
+    return {
+        shared_text(key): shared_text(value)
+        for key, value in texts.items()
+        if key == ENABLED or key.startswith(_SETTINGS_START)
+    } or NO_TEXTS
+
+
+def _mirror(annotations: Mapping[str, str]) -> str:
+    """The static pod's UID in a mirror pod's annotations.
+
+    An oversized value is ignored, because records hold it.
+    """
+    uid = annotations.get(MIRROR_ANNOTATION, "")
+    return uid if len(uid) <= _MIRROR_MAX else ""

@@ -1,0 +1,115 @@
+"""Pods in the API."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from ratchet.core.intent import names_of
+from ratchet.core.model import Pod
+from ratchet.store.api_errors import NotFoundError
+from ratchet.store.apiserver import ApiServer
+from ratchet.store.codec.pods import decode_pod
+from ratchet.store.listwatch import Changed, Failed, Listed, Source, list_watch
+from ratchet.store.paths import pods_path
+from ratchet.store.session import Watched
+
+PodList = list[Pod]
+PodChanges = Iterator[tuple["PodChange | None", str]]
+
+_PODS = "/api/v1/pods"
+
+
+@dataclass(frozen=True, slots=True)
+class PodChange:
+    """A pod after a change. With `gone`, the pod before its deletion."""
+
+    pod: Pod
+    gone: bool
+
+    def apply_to(self, pods: dict[str, Pod]) -> None:
+        """Apply the change to the pods of a namespace, by name."""
+        if self.gone:
+            pods.pop(self.pod.ref.name, None)
+        else:
+            pods[self.pod.ref.name] = self.pod
+
+
+class PodStore:
+    """The pods of the cluster. Each question is a request."""
+
+    def __init__(self, api: ApiServer) -> None:
+        self._api = api
+
+    def get(self, namespace: str, name: str) -> Pod | None:
+        """The pod in the API; None if there is none."""
+        try:
+            return decode_pod(self._api.get(f"{pods_path(namespace)}/{name}"))
+        except NotFoundError:
+            return None
+
+    def lookup(self, namespace: str, name: str, uid: str) -> Pod | None:  # noqa: ARG002
+        """The pod, from a cache if it has the pod with this UID. The API's pod may have another UID."""
+        return self.get(namespace, name)
+
+    def list(self, namespace: str | None = None) -> PodList:
+        """The pods of a namespace (None: of all namespaces) in the API."""
+        return self.list_with_version(namespace)[0]
+
+    def list_with_version(self, namespace: str | None = None) -> tuple[PodList, str]:
+        """The pods as by `list`, and the version from which a watch continues."""
+        return self._api.list_decoded(pods_path(namespace) if namespace else _PODS, decode_pod)
+
+    def lookup_all(self, namespace: str) -> PodList:
+        """The pods of a namespace, from a cache if there is one."""
+        return self.list(namespace)
+
+    def lookup_named(self, namespace: str, names: Collection[str]) -> PodList:
+        """The pods that have one of these names, from a cache if there is one.
+
+        A pod's names are its own name and `ratchet.pod_name`.
+        """
+        return [pod for pod in self.list(namespace) if not names_of(pod).isdisjoint(names)]
+
+    def list_of_node(self, node: str) -> tuple[PodList, str]:
+        """The pods that are bound to a node, and the version from which a watch continues."""
+        return self._api.list_decoded(_PODS, decode_pod, fieldSelector=f"spec.nodeName={node}")
+
+    def watch(self, namespace: str, version: str, seconds: float) -> PodChanges:
+        """Each change of a namespace's pods after `version`, with its version, for at most `seconds`."""
+        return _changes(self._api.watch(pods_path(namespace), version, seconds))
+
+    def watch_of_node(self, node: str, version: str, seconds: float) -> PodChanges:
+        """Each change of the pods that are bound to a node, as by `watch`."""
+        return _changes(self._api.watch(_PODS, version, seconds, fieldSelector=f"spec.nodeName={node}"))
+
+    def source(self, namespace: str) -> Source[Pod, PodChange]:
+        """The pods of a namespace, for a list-watch."""
+        return Source(
+            f"pods of namespace {namespace}",
+            list=lambda: self.list_with_version(namespace),
+            watch=lambda version, seconds: self.watch(namespace, version, seconds),
+        )
+
+    def watch_lists(self, namespace: str, pods: Collection[Pod], version: str, until: float) -> Iterator[PodList]:
+        """The pods of a namespace after each change, until `until` (monotonic seconds).
+
+        `pods` is the list at `version`.
+        """
+        current = {one.ref.name: one for one in pods}
+        for event in list_watch(self.source(namespace), version=version, until=until):
+            match event:
+                case Changed(change):
+                    change.apply_to(current)
+                case Listed(listed):
+                    current = {one.ref.name: one for one in listed}
+                case Failed():
+                    event.raise_if_fatal()
+                    continue
+            yield list(current.values())
+
+
+def _changes(watch: Iterator[Watched]) -> PodChanges:
+    for event in watch:
+        change = None if event.type == "BOOKMARK" else PodChange(decode_pod(event.object), event.type == "DELETED")
+        yield change, event.object["metadata"]["resourceVersion"]
