@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from ratchet.cli.commands import command_line, telling_errors
-from ratchet.cli.extras import of_extra
+from ratchet.cli.extras import optional_imports
 from ratchet.cli.manual import Manual
 
 SHELLS = ("bash", "zsh", "fish")
@@ -41,7 +41,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    with of_extra("completion"):
+    with optional_imports("completion", "completion"):
         from argcomplete.shell_integration import shellcode
     print(shellcode(["ratchet"], shell=arguments.shell), end="")
     return 0
@@ -49,7 +49,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def answer_shell() -> int:
     """Tell a shell what may come next, as the code that `ratchet completion` printed asks for it; the exit status."""
-    with of_extra("completion"):
+    with optional_imports("completion", "completion"):
         import argcomplete
     argcomplete.autocomplete(command_line(used=os.environ["COMP_LINE"].split()))
     return 0
@@ -64,7 +64,7 @@ def main_for_kubectl() -> int:
 
 
 def _answer_kubectl(words: Sequence[str]) -> int:
-    with of_extra("completion"):
+    with optional_imports("completion", "completion"):
         from argcomplete.finders import CompletionFinder
 
     class Unquoted(CompletionFinder):

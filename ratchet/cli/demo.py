@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ratchet.cli.extras import of_extra
+from ratchet.cli.extras import optional_imports
 from ratchet.cli.manual import Manual
 
 MANUAL = Manual(
@@ -45,7 +45,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    with of_extra("demo"):
+    with optional_imports("demo", "demo"):
         from ratchet.dev import demo
     if arguments.down:
         return demo.take_down()
