@@ -12,6 +12,7 @@ from typing import Any
 
 from ratchet.cli.links import age, table
 from ratchet.core.endpoint_spec import EndpointSpec
+from ratchet.core.escape import escape_unprintable
 from ratchet.core.model import Encapsulation, End, Link, Side
 from ratchet.core.serialize import plain
 from ratchet.core.state_machine import derive
@@ -35,7 +36,7 @@ def life(link: Link, sightings: Mapping[Side, Json], now: datetime, edits: tuple
     lines.append("History:")
     steps = [(_moment(step.at), step.source.value, step.target.value, step.reason) for step in link.history]
     lines += _indented(table([("WHEN", "FROM", "TO", "WHY"), *steps]).splitlines() if steps else ["none"])
-    return "\n".join(map(_printable, lines))
+    return "\n".join(map(escape_unprintable, lines))
 
 
 def _head(link: Link, now: datetime) -> Fields:
@@ -145,11 +146,6 @@ def _text(value: object) -> str:
     if isinstance(value, list):
         return " = ".join(map(_text, value))
     return str(value)
-
-
-def _printable(line: str) -> str:
-    """A line that does nothing to a terminal, whatever tenants have written."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
 
 
 def _moment(at: datetime) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ratchet.cni.excerpt import quoted
+from ratchet.core.escape import quoted
 from ratchet.errors import InvalidEnvironmentError
 
 

@@ -16,9 +16,9 @@ from ratchet.cni.arguments import Arguments, Command
 from ratchet.cni.config import VALID_ATTACHMENTS_KEYS, NetworkConfig
 from ratchet.cni.decode import decode
 from ratchet.cni.delegation import Delegation, prepare
-from ratchet.cni.excerpt import escaped, escaped_end
 from ratchet.cni.execute import STDOUT_LIMIT, Outcome, find_plugin, run_plugin
 from ratchet.cni.versions import LATEST, UNVERSIONED, exists, gives_prev_result, highest_common
+from ratchet.core.escape import excerpt, excerpt_end
 from ratchet.errors import DelegateError, UnavailableError, UnsupportedVersionError
 
 # Seconds. The kubelet allows a sandbox 4 minutes to start and 2 to stop; ADD also has to wait for its peer.
@@ -141,9 +141,9 @@ def _spoken(delegation: Delegation, arguments: Arguments) -> Delegation:
     version = highest_common(theirs, delegation.version)
     if version is None:
         error = DelegateError(
-            f"cannot use the delegate (type {escaped(delegation.type)}): it speaks none of the CNI versions up to "
+            f"cannot use the delegate (type {excerpt(delegation.type)}): it speaks none of the CNI versions up to "
             f"{delegation.version}",
-            details=f"it says that it speaks {escaped(', '.join(theirs))}",
+            details=f"it says that it speaks {excerpt(', '.join(theirs), 300)}",
         )
         error.code = UnsupportedVersionError.code
         raise error
@@ -160,7 +160,7 @@ def _versions_of(binary: str, delegation: Delegation, root: str) -> list[str]:
         return [version for version in listed if isinstance(version, str)]
     if answer and answer.get("msg") == "unknown CNI_COMMAND: VERSION":
         return [UNVERSIONED]
-    raise _failure(outcome, f"cannot ask the delegate (type {escaped(delegation.type)}) for its versions")
+    raise _failure(outcome, f"cannot ask the delegate (type {excerpt(delegation.type)}) for its versions")
 
 
 def _run(delegation: Delegation, command: Command, arguments: Arguments, timeout: float) -> Outcome:
@@ -180,12 +180,12 @@ def _failure(outcome: Outcome, cannot: str) -> DelegateError:
     """The plugin's own error if it printed one, else how it ended and what it wrote."""
     said = _decoded(outcome) if not outcome.timed_out else None
     if not said or not isinstance(said.get("msg"), str):
-        wrote = escaped(outcome.stdout.decode(errors="replace").strip())
+        wrote = excerpt(outcome.stdout.decode(errors="replace").strip(), 300)
         cause = f"{outcome.ending()}{f', having printed {wrote}' if wrote else ''}"
         return DelegateError(f"{cannot}: {cause}", details=_tail(outcome))
     details = said.get("details")
-    own = escaped(details, 1000) if isinstance(details, str) else ""
-    error = DelegateError(f"{cannot}: {escaped(said['msg'], 1000)}", details=own or _tail(outcome))
+    own = excerpt(details, 1000) if isinstance(details, str) else ""
+    error = DelegateError(f"{cannot}: {excerpt(said['msg'], 1000)}", details=own or _tail(outcome))
     code = said.get("code")
     if type(code) is int and 0 < code < 1 << 31:
         error.code = code
@@ -195,7 +195,7 @@ def _failure(outcome: Outcome, cannot: str) -> DelegateError:
 def _printed_result(outcome: Outcome, cannot: str) -> Mapping[str, Any]:
     result = _decoded(outcome)
     if result is None:
-        wrote = escaped(outcome.stdout.decode(errors="replace").strip())
+        wrote = excerpt(outcome.stdout.decode(errors="replace").strip(), 300)
         cause = f"it printed no result in JSON but {wrote}" if wrote else "it printed no result"
         raise DelegateError(f"{cannot}: {cause}", details=_tail(outcome))
     return result
@@ -217,11 +217,11 @@ def _cannot(command: Command, delegation: Delegation) -> str:
         Command.GC: "collect garbage of",
         Command.STATUS: "ask the status of",
     }
-    return f"cannot {verbs[command]} the delegate network (type {escaped(delegation.type)})"
+    return f"cannot {verbs[command]} the delegate network (type {excerpt(delegation.type)})"
 
 
 def _tail(outcome: Outcome) -> str:
-    return escaped_end(outcome.stderr.decode(errors="replace").strip())
+    return excerpt_end(outcome.stderr.decode(errors="replace").strip())
 
 
 def _soften(text: str) -> str:

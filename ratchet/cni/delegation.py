@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from ratchet.cni.config import NetworkConfig, is_plugin_type
-from ratchet.cni.excerpt import escaped, quoted
 from ratchet.cni.result import Result
 from ratchet.cni.versions import SUPPORTED
+from ratchet.core.escape import excerpt, quoted
 from ratchet.errors import DelegateError, MalformedRecordError
 
 
@@ -42,7 +42,7 @@ class Delegation:
             return Result.from_json(self.result, _result_version(self.result, self.version))
         except ValueError as error:
             raise DelegateError(
-                f"cannot add the delegate network (type {escaped(self.type)}): its result is wrong: {error}"
+                f"cannot add the delegate network (type {excerpt(self.type)}): its result is wrong: {error}"
             ) from error
 
     def to_json(self) -> dict[str, Any]:

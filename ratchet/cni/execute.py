@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from time import monotonic, sleep
 from typing import IO
 
-from ratchet.cni.excerpt import escaped
+from ratchet.core.escape import excerpt
 from ratchet.errors import DelegateError
 
 STDOUT_LIMIT = 1 << 20
@@ -55,10 +55,10 @@ def find_plugin(plugin_type: str, directories: Iterable[str], root: str = "") ->
         candidate = os.path.join(directory, plugin_type)  # noqa: PTH118
         if os.path.isfile(root + candidate) and os.access(root + candidate, os.X_OK):  # noqa: PTH113
             return candidate
-    where = ", ".join(escaped(directory) for directory in searched) or "CNI_PATH, which is empty"
+    where = ", ".join(excerpt(directory, 300) for directory in searched) or "CNI_PATH, which is empty"
     raise DelegateError(
-        f"cannot find the plugin {escaped(plugin_type)}: there is no executable of that name in {where}",
-        details=f"install {escaped(plugin_type)} there, or correct the type in the network configuration",
+        f"cannot find the plugin {excerpt(plugin_type)}: there is no executable of that name in {where}",
+        details=f"install {excerpt(plugin_type)} there, or correct the type in the network configuration",
     )
 
 
@@ -85,7 +85,7 @@ def run_plugin(binary: str, stdin: bytes, variables: Mapping[str, str], timeout:
                 process_group=0,
             )
         except OSError as error:
-            raise DelegateError(f"cannot run {escaped(binary)}: {error.strerror}") from error
+            raise DelegateError(f"cannot run {excerpt(binary, 300)}: {error.strerror}") from error
     try:
         return _until_end(child, monotonic() + timeout)
     finally:

@@ -194,7 +194,7 @@ def test_without_details_of_its_own_the_end_of_stderr_is_told(fake: Fake) -> Non
     fake.does("ADD", """echo 'panic: \033[31mred' >&2; echo '{"code": 999, "msg": "broken"}'; exit 1""")
     with pytest.raises(DelegateError) as caught:
         delegate.add({"type": "fake"}, network(), call(fake))
-    assert caught.value.details == "panic: \\u001b[31mred"
+    assert caught.value.details == "panic: \\x1b[31mred"
 
 
 @pytest.mark.parametrize("code", ["0", "-1", "true", '"4"', "1.5", "null", "99999999999"])
@@ -215,7 +215,7 @@ def test_a_code_that_is_none_is_ours(fake: Fake, code: str) -> None:
         ("echo oops >&2; exit 1", "exit status 1$"),
         ("exit 0", "it printed no result$"),
         ("echo Starting; echo '{}'", r"it printed no result in JSON but Starting\\n\{\}"),
-        ("printf '\\033[2J\\377'", r"it printed no result in JSON but \\u001b\[2J\\ufffd"),
+        ("printf '\\033[2J\\377'", r"it printed no result in JSON but \\x1b\[2J\\ufffd"),
         ("echo '[]'", "it printed no result in JSON but"),
         ("""echo '{"cniVersion": "9.9.9"}'""", 'cniVersion "9.9.9" is not supported'),
         ("""echo '{"cniVersion": []}'; exit 0""", "its result is wrong|not supported"),

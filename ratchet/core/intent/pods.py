@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from ratchet.core.intent.values import shown
+from ratchet.core.escape import excerpt
 from ratchet.core.model import Pod
 from ratchet.errors import InvalidIntentError
 
@@ -58,7 +58,7 @@ def is_primary(pod: Pod) -> bool | None:
         return None
     words = {"true": True, "false": False}
     if said.strip().lower() not in words:
-        raise refusal(pod, PRIMARY, f'"{shown(said)}" is neither "true" nor "false"')
+        raise refusal(pod, PRIMARY, f'"{excerpt(said)}" is neither "true" nor "false"')
     return words[said.strip().lower()]
 
 
@@ -71,7 +71,7 @@ def wait_of(pod: Pod) -> float | None:
     if said is None:
         return None
     if not _SECONDS.fullmatch(said.strip()) or float(said) > WAIT_MAX_SECONDS:
-        raise refusal(pod, WAIT, f'"{shown(said)}" is not a number of seconds from 0 to {WAIT_MAX_SECONDS:.0f}')
+        raise refusal(pod, WAIT, f'"{excerpt(said)}" is not a number of seconds from 0 to {WAIT_MAX_SECONDS:.0f}')
     return float(said)
 
 
