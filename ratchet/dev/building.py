@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import tempfile
 import time
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ratchet.errors import RatchetError
+from ratchet.node.files import replacing
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SAY_SECONDS = 5.0
@@ -26,15 +26,11 @@ def cache() -> Path:
 
 
 @contextmanager
-def made_whole(folder: Path) -> Iterator[Path]:
-    """A folder to put things into, which becomes `folder` once the block has ended well, or goes."""
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder, which becomes `folder` if the block succeeds and is removed if not."""
+    with replacing(folder) as partial:
+        partial.mkdir(parents=True)
         yield partial
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def run(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ratchet import __version__
 from ratchet.dev import debian
-from ratchet.dev.building import REPOSITORY, Say, cache, made_whole, run
+from ratchet.dev.building import REPOSITORY, Say, cache, new_folder, run
 from ratchet.dev.oci import Image, Layer, write_archive
 from ratchet.errors import RatchetError
 
@@ -53,7 +53,7 @@ def _base(say: Say) -> Path:
     folder = cache() / f"debian-{SUITE}-python{PYTHON}"
     if not folder.is_dir():
         say(f"Debian {SUITE} with Python, into {folder}, once")
-        with made_whole(folder) as partial:
+        with new_folder(folder) as partial:
             debian.bootstrap(partial, SUITE, [f"python{PYTHON}-minimal", "python3"], say)
             # Bytecode goes by its source's time otherwise, which files in a layer do not have.
             run("compileall", ["chroot", str(partial), *COMPILE, f"/usr/lib/python{PYTHON}"], say)

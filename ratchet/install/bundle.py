@@ -17,13 +17,13 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ratchet.errors import RatchetError
 from ratchet.install.compiled import find_compiled
 from ratchet.install.packages import needed_files
+from ratchet.node.files import replacing
 
 BUNDLES = "ratchet.d"
 LAUNCHER = "launcher"
@@ -141,8 +141,8 @@ def _name(files: dict[Path, Path], plugin: str) -> str:
 
 def _make(folder: Path, files: dict[Path, Path], plugin: str) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
-    try:
+    with replacing(folder) as partial:
+        partial.mkdir(mode=0o700)
         for path, source in files.items():
             target = partial / path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -151,10 +151,6 @@ def _make(folder: Path, files: dict[Path, Path], plugin: str) -> None:
                 _take_bytecode(source, target)
         (partial / PLUGIN).write_text(_BEGINNING + plugin)
         partial.chmod(0o755)
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def _take_bytecode(source: Path, target: Path) -> None:

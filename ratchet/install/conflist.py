@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.errors import RatchetError
-from ratchet.install.files import put
+from ratchet.install.files import install_file
 
 # The runtime takes the first file by name, so ours has to come before the network that it extends.
 CONFIG = "00-ratchet.conflist"
@@ -24,7 +24,7 @@ def configure(conf_dir: Path, network: Path | None = None) -> bool:
     path, content = conf_dir / CONFIG, f"{json.dumps(wanted, indent=2)}\n".encode()
     if path.is_file() and path.read_bytes() == content:
         return False
-    put(path, content, 0o600)
+    install_file(path, content, 0o600)
     return True
 
 

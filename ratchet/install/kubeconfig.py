@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ratchet.errors import RatchetError
-from ratchet.install.files import put
+from ratchet.install.files import install_file
 
 # Where the kubelet puts it (kubernetes.io/docs/tasks/run-application/access-api-from-pod).
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -34,7 +34,7 @@ class Kubeconfig:
                 return False
         except OSError as cause:
             raise RatchetError(f"cannot read {self.path}: {cause.strerror}") from cause
-        put(self.path, content, 0o600)
+        install_file(self.path, content, 0o600)
         return True
 
     def _content(self) -> bytes:

@@ -18,7 +18,7 @@ from ratchet.errors import RatchetError
 from ratchet.install import bundle
 from ratchet.install.compiled import find_compiled
 from ratchet.install.conflist import CONFIG, configure
-from ratchet.install.files import point, put, remove
+from ratchet.install.files import install_file, install_symlink, remove
 from ratchet.install.packages import needed_files
 
 LAUNCHER = "ratchet"
@@ -57,7 +57,7 @@ def install(
         written.append(_put_bundled(path, plugin) if relocatable else _put_launcher(path, plugin))
     if shim is not None:
         # Last: what it falls back on has to be there first.
-        written.append(put(bin_dir / LAUNCHER, shim, 0o755))
+        written.append(install_file(bin_dir / LAUNCHER, shim, 0o755))
     if not fallback:
         remove(bin_dir / FALLBACK)
     if not relocatable:
@@ -97,14 +97,14 @@ def compile_bytecode() -> None:
 
 def _put_bundled(path: Path, plugin: str) -> Path:
     launcher = bundle.put_bundle(path.parent, plugin)
-    point(path, launcher)
+    install_symlink(path, launcher)
     bundle.remove_others(path.parent, launcher)
     return path
 
 
 def _put_launcher(path: Path, plugin: str) -> Path:
     compile_bytecode()
-    return put(path, _started_by_this_python(plugin), 0o755)
+    return install_file(path, _started_by_this_python(plugin), 0o755)
 
 
 def _shim() -> bytes:

@@ -7,7 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
-from ratchet.dev.building import REPOSITORY, Say, cache, made_whole, run
+from ratchet.dev.building import REPOSITORY, Say, cache, new_folder, run
 from ratchet.errors import RatchetError
 
 SOURCE = REPOSITORY / "hack" / "kubernetes"
@@ -42,7 +42,7 @@ def flannel(say: Say) -> Path:
     folder = cache() / FLANNEL.rpartition("/")[2]
     if not folder.is_dir():
         say(f"building {FLANNEL}")
-        with made_whole(folder) as partial:
+        with new_folder(folder) as partial:
             _go("install", FLANNEL, say=say, GOBIN=str(partial), GOFLAGS="-mod=mod")
     return folder / "flannel"
 
@@ -52,7 +52,7 @@ def _build(folder: Path, version: str, say: Say) -> None:
     package = "k8s.io/component-base/version"
     said = {"gitVersion": version, "gitMajor": numbers[0], "gitMinor": numbers[1]}
     flags = "-s -w " + " ".join(f"-X {package}.{key}={value}" for key, value in said.items())
-    with made_whole(folder) as partial:
+    with new_folder(folder) as partial:
         output = str(partial / "kubernetes")
         _go("build", "-trimpath", "-tags", "netgo", "-ldflags", flags, "-o", output, ".", say=say)
         for daemon in DAEMONS:

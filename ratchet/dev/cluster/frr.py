@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from ratchet.dev import debian
-from ratchet.dev.building import Say, cache, made_whole
+from ratchet.dev.building import Say, cache, new_folder
 from ratchet.dev.oci import Image, Layer, write_archive
 
 NAME = "quay.io/frrouting/frr:8.4.2"
@@ -35,7 +35,7 @@ def frr_image(say: Say) -> Path:
     folder = cache() / f"frr-{SUITE}-{digest}"
     if not folder.is_dir():
         say(f"the image of FRR, of Debian {SUITE}, into {folder}, once")
-        with made_whole(folder) as partial, tempfile.TemporaryDirectory(dir=partial) as emptied:
+        with new_folder(folder) as partial, tempfile.TemporaryDirectory(dir=partial) as emptied:
             root = Path(emptied) / "root"
             _fill(root, say)
             image = Image(NAME, ["/usr/bin/tini", "--", f"/{START}"], {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
