@@ -29,7 +29,7 @@ MANUAL = Manual(
 def declare(parser: argparse.ArgumentParser) -> None:
     MANUAL.attach(parser)
     parser.add_argument(
-        "story",
+        "scenario",
         nargs="?",
         choices=("pair", "late-peer", "cloud-router"),
         default="pair",
@@ -49,4 +49,4 @@ def _run(arguments: argparse.Namespace) -> int:
         from ratchet.dev import demo
     if arguments.down:
         return demo.take_down()
-    return demo.run(arguments.story, kubeconfig=arguments.kubeconfig, keep=arguments.keep)
+    return demo.run(arguments.scenario, kubeconfig=arguments.kubeconfig, keep=arguments.keep)
