@@ -74,10 +74,6 @@ class Arguments:
     def pod_uid(self) -> str:
         return self.args.get("K8S_POD_UID", "")
 
-    @property
-    def infra_container_id(self) -> str:
-        return self.args.get("K8S_POD_INFRA_CONTAINER_ID", "")
-
 
 def read_arguments(environ: Mapping[str, str]) -> Arguments:
     """Read a call's arguments from the environment.
