@@ -34,7 +34,7 @@ class Delegation:
     def version(self) -> str:
         return str(self.config["cniVersion"])
 
-    def outcome(self) -> Result:
+    def decoded_result(self) -> Result:
         """The result of ADD; empty if there is none. Raises DelegateError if it cannot be read."""
         if self.result is None:
             return Result()

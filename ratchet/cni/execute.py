@@ -25,7 +25,7 @@ _MUCH = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CompletedPlugin:
     """How a plugin ended.
 
     `status` is its exit status, negative for a signal. `stdout` has at most STDOUT_LIMIT + 1 bytes, so that an overrun
@@ -62,7 +62,9 @@ def find_plugin(plugin_type: str, directories: Iterable[str], root: str = "") ->
     )
 
 
-def run_plugin(binary: str, stdin: bytes, variables: Mapping[str, str], timeout: float, root: str = "") -> Outcome:
+def run_plugin(
+    binary: str, stdin: bytes, variables: Mapping[str, str], timeout: float, root: str = ""
+) -> CompletedPlugin:
     """Run a plugin until it ends. After `timeout` seconds it and its children are killed.
 
     The given `CNI_*` variables are the only ones of that kind in its environment. With `root` the plugin runs in a
@@ -109,7 +111,7 @@ def _as_file(content: bytes) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _until_end(child: subprocess.Popen[bytes], deadline: float) -> Outcome:
+def _until_end(child: subprocess.Popen[bytes], deadline: float) -> CompletedPlugin:
     assert child.stdout is not None  # noqa: S101
     assert child.stderr is not None  # noqa: S101
     stdout, stderr = bytearray(), bytearray()
@@ -128,7 +130,7 @@ def _until_end(child: subprocess.Popen[bytes], deadline: float) -> Outcome:
         _read(stream, buffer)
     del stderr[:-STDERR_LIMIT]
     timed_out = not _ends_by(child, deadline)
-    return Outcome(child.returncode, bytes(stdout[: STDOUT_LIMIT + 1]), bytes(stderr), timed_out)
+    return CompletedPlugin(child.returncode, bytes(stdout[: STDOUT_LIMIT + 1]), bytes(stderr), timed_out)
 
 
 @contextmanager
