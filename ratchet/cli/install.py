@@ -103,9 +103,10 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"installed {path}")
     if arguments.agent and plugin.find_shim() is None:
         print(
-            f"there is no shim for this machine ({os.uname().machine}): a Python program stands in for it, which takes "
-            "longer to start and keeps no DEL that no agent takes;\n"
-            "wheels have the shim for x86_64 and aarch64, in a checkout `make install` builds it, with a C compiler",
+            f"ratchet: there is no shim for this machine ({os.uname().machine}): a Python program replaces it, which "
+            "starts more slowly and does not keep a DEL while the agent is down\n"
+            "         wheels contain the shim for x86_64 and aarch64; in a checkout, `make install` builds it with a C "
+            "compiler",
             file=sys.stderr,
         )
     return 0

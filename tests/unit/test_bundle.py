@@ -161,7 +161,7 @@ def test_a_bundle_that_cannot_be_made_leaves_the_plugin_that_was(
 
 def test_a_machine_without_a_launcher_is_told(bin_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ratchet.install.bundle.find_compiled", lambda _: None)
-    with pytest.raises(RatchetError, match="cannot bring Python along: there is no launcher for this machine") as told:
+    with pytest.raises(RatchetError, match="cannot bundle Python: there is no launcher for this machine") as told:
         install(bin_dir, relocatable=True)
     assert "make install" in told.value.details
     assert not bin_dir.exists()
