@@ -1,4 +1,4 @@
-"""The table of all commands, their parser, and how an error of a command is printed."""
+"""The table of commands, their parser, and how the error of a command is printed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COMMANDS = {
 }
 
 
-def telling_errors(run: Callable[[], int]) -> int:
+def printing_errors(run: Callable[[], int]) -> int:
     """The status that `run` returns; 1 if it raises a RatchetError, which is printed; 130 after Ctrl-C."""
     try:
         return run()
@@ -43,7 +43,7 @@ def telling_errors(run: Callable[[], int]) -> int:
         return 130
 
 
-def command_line(used: Container[str] = ()) -> argparse.ArgumentParser:
+def make_parser(used: Container[str] = ()) -> argparse.ArgumentParser:
     """The parser of all commands. A command declares its flags when it is used; those in `used` declare them now."""
     # kubectl runs what is called kubectl-ratchet as `kubectl ratchet`.
     prog = "kubectl ratchet" if Path(sys.argv[0]).name.startswith("kubectl-") else "ratchet"
@@ -70,6 +70,6 @@ class _Command(argparse.ArgumentParser):
             import_module(f"ratchet.cli.{self._module}").declare(self)
             self._module = ""
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # what is called for a sub-command
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # argparse calls it for a sub-command
         self.declare()
         return super().parse_known_args(args, namespace)

@@ -83,8 +83,8 @@ from importlib import import_module
 import ratchet
 for found in walk_packages(ratchet.__path__, "ratchet."):
     import_module(found.name)
-from ratchet.cli.commands import COMMANDS, command_line
-command_line(used=COMMANDS)
+from ratchet.cli.commands import COMMANDS, make_parser
+make_parser(used=COMMANDS)
 assert not any(name.startswith("ratchet.dev") for name in sys.modules)
 """
     done = without_dev(code)
