@@ -113,8 +113,8 @@ def mermaid(diagram: Diagram) -> str:
             lines += [f"  {box}" for box in boxes]
     for edge in diagram.edges:
         arrow = "---" if edge.state in (State.LINKED, None) else "-.-"
-        said = " · ".join(part for part in (f"{edge.near.ifname} – {edge.far.ifname}", edge.label) if part)
-        lines.append(f'  {names[edge.near.pod]} {arrow}|"{_escape(said)}"| {names[edge.far.pod]}')
+        label = " · ".join(part for part in (f"{edge.near.ifname} – {edge.far.ifname}", edge.label) if part)
+        lines.append(f'  {names[edge.near.pod]} {arrow}|"{_escape(label)}"| {names[edge.far.pod]}')
     for number, edge in enumerate(diagram.edges):
         lines.append(f"  linkStyle {number} stroke:{STYLES[edge.state][0]}")
     return "\n".join(lines) + "\n"

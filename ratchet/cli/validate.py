@@ -88,8 +88,8 @@ def read_objects(file: str, text: str, namespace: str) -> Iterator[Pod | Topolog
         if (topology := _topology(document, namespace)) is not None:
             yield topology
         for index, pod in enumerate(_pods(document)):
-            said = pod.get("metadata")
-            metadata = {"namespace": namespace, **(said if isinstance(said, dict) else {})}
+            given = pod.get("metadata")
+            metadata = {"namespace": namespace, **(given if isinstance(given, dict) else {})}
             for settings in ("labels", "annotations"):
                 _check_strings(file, metadata, settings)
             yield decode_pod({"metadata": {**metadata, "uid": f"{file}#{number}.{index}"}})
@@ -106,11 +106,11 @@ def read_documents(file: str, text: str) -> list[Json]:
 
 def _check_strings(file: str, metadata: Json, settings: str) -> None:
     """Raise RatchetError if a label or an annotation is not a string, such as `ratchet: true` without quotes."""
-    said = metadata.get(settings)
+    given = metadata.get(settings)
     pod = f"cannot read {file}: pod {metadata.get('name', '?')}"
-    if said is not None and not isinstance(said, dict):
+    if given is not None and not isinstance(given, dict):
         raise RatchetError(f"{pod}: {settings}: expected a mapping")
-    for key, value in (said or {}).items():
+    for key, value in (given or {}).items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise RatchetError(
                 f"{pod}: {settings}: {key}: expected a string, not {value!r:.80}", details="put it in quotes"
@@ -162,10 +162,10 @@ def _pods(document: Json) -> Iterator[Json]:
     else:
         names = [name]
     for one in names:
-        said = {**(template.get("metadata") or {}), "name": one}
+        given = {**(template.get("metadata") or {}), "name": one}
         if "namespace" in metadata:
-            said["namespace"] = metadata["namespace"]
-        yield {"kind": "Pod", "metadata": said, "spec": {}}
+            given["namespace"] = metadata["namespace"]
+        yield {"kind": "Pod", "metadata": given, "spec": {}}
 
 
 def _count(number: int, what: str) -> str:

@@ -1,4 +1,4 @@
-"""What takes long to build: said while it goes on, made whole or not at all, and kept outside the checkout."""
+"""Builds that take long: they report progress, are complete or absent, and are kept outside the checkout."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ratchet.errors import RatchetError
 from ratchet.node.files import replacing
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SAY_SECONDS = 5.0
-COMPLAINT = 2000
+REPORT_SECONDS = 5.0
+OUTPUT_MAX = 2000
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
-def cache() -> Path:
-    """Where what is built is kept, whatever becomes of the checkout ($XDG_CACHE_HOME, or ~/.cache)."""
+def cache_folder() -> Path:
+    """The folder that keeps builds: $XDG_CACHE_HOME/ratchet, or ~/.cache/ratchet."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ratchet"
 
 
@@ -36,13 +36,13 @@ def new_folder(folder: Path) -> Iterator[Path]:
 def run(
     what: str,
     command: Sequence[str],
-    say: Say,
+    report: Report,
     environment: Mapping[str, str] | None = None,
     folder: Path = Path("/"),
 ) -> None:
-    """Run a command in a folder to its end, saying every few seconds that it, `what` for people, goes on.
+    """Run a command in a folder, and report its duration every few seconds.
 
-    Raises RatchetError with the end of what it printed.
+    `what`: the command's name for people. Raises RatchetError with the end of its output.
     """
     with tempfile.TemporaryFile("w+") as output:
         try:
@@ -58,19 +58,19 @@ def run(
             raise RatchetError(f"cannot run {what}: {cause.strerror}") from cause
         began = time.monotonic()
         try:
-            while (status := _ended(process)) is None:
-                say(f"  {what}: {time.monotonic() - began:.0f} s")
+            while (status := _wait_briefly(process)) is None:
+                report(f"  {what}: {time.monotonic() - began:.0f} s")
         finally:
             if process.poll() is None:
                 process.kill()
                 process.wait()
         output.seek(0)
         if status != 0:
-            raise RatchetError(f"cannot run {what}: {output.read().strip()[-COMPLAINT:]}")
+            raise RatchetError(f"cannot run {what}: {output.read().strip()[-OUTPUT_MAX:]}")
 
 
-def _ended(process: subprocess.Popen[bytes]) -> int | None:
+def _wait_briefly(process: subprocess.Popen[bytes]) -> int | None:
     try:
-        return process.wait(SAY_SECONDS)
+        return process.wait(REPORT_SECONDS)
     except subprocess.TimeoutExpired:
         return None

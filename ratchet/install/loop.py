@@ -27,7 +27,7 @@ INTERVAL_SECONDS = 2.0
 class InstallLoop:
     """Keeps the files of a node as they must be.
 
-    `conf_dir`: None if somebody else writes the network configuration. `socket`: the agent's socket; the network is
+    `conf_dir`: None to leave the network configuration alone. `socket`: the agent's socket; the network is
     configured once it exists. None without an agent: then a bundle of Python is installed. `network`: a file with the
     network configuration; None to chain Ratchet after the node's network. `kubeconfig`: written for the plugin before
     the network configuration.

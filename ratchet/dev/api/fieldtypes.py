@@ -1,4 +1,4 @@
-"""The types of the fields this server itself looks at, so that nothing of another type gets past decoding."""
+"""The types of the fields that this server reads. Decoding rejects values of other types."""
 
 from __future__ import annotations
 
