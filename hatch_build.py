@@ -29,7 +29,7 @@ def get_requires_for_build_wheel(config_settings: dict[str, Any] | None = None) 
 
 
 class Shims(BuildHookInterface):
-    """Adds `ratchet/shim/<machine>/<program>` to a wheel, and the licence of the C library that they contain."""
+    """Adds the programs of shim/ to a wheel, and the licence of the C library that they contain."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version == "editable":

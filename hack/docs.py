@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Generate the reference tables in docs/ from the code: docs.py writes them, docs.py --check compares them.
+"""Generate the reference tables in docs/ from the code; with --check, compare them.
 
 A generated part of a page is between `<!-- generated: NAME -->` and `<!-- end -->`. The rest is written by hand.
 """

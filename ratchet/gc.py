@@ -1,4 +1,4 @@
-"""Garbage collection: one pass over records and Leases whose pod or node is gone, so that no node can remove them.
+"""Garbage collection: one pass that removes records and Leases whose pod or node is gone.
 
 The pass lists what is stored before what is alive, and spares young objects. Every removal is conditional on the
 version that was judged, so a pass that races with an ADD or with another pass loses.
@@ -32,7 +32,10 @@ class RemovalResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """The removal of one object: its name for people, the reason, and the result (in a dry run, the expected one)."""
+    """The removal of one object: its name, the reason, and the result.
+
+    A dry run has the expected result.
+    """
 
     name: str
     reason: str

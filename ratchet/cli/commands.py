@@ -44,7 +44,10 @@ def printing_errors(run: Callable[[], int]) -> int:
 
 
 def make_parser(used: Container[str] = ()) -> argparse.ArgumentParser:
-    """The parser of all commands. A command declares its flags when it is used; those in `used` declare them now."""
+    """The parser of all commands.
+
+    A command declares its flags when it is used. Commands in `used` declare them now.
+    """
     # kubectl runs what is called kubectl-ratchet as `kubectl ratchet`.
     prog = "kubectl ratchet" if Path(sys.argv[0]).name.startswith("kubectl-") else "ratchet"
     parser = argparse.ArgumentParser(prog=prog, description="Point-to-point links between Kubernetes pods.")
@@ -58,7 +61,10 @@ def make_parser(used: Container[str] = ()) -> argparse.ArgumentParser:
 
 
 class _Command(argparse.ArgumentParser):
-    """A command's parser. It imports the command's module on use, so no command loads the libraries of another."""
+    """The parser of a command.
+
+    It imports the command's module on use, so no command loads the libraries of another.
+    """
 
     def __init__(self, *, module: str = "", **options: Any) -> None:
         super().__init__(**options)

@@ -39,7 +39,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def print_topology(file: str, name: str | None) -> int:
-    """Print the topology of a file, and on stderr what is not converted; the exit status, 1 if there is no link.
+    """Print the topology of a file, and on stderr what is not converted.
+
+    Returns the exit status, 1 if there is no link.
 
     Raises RatchetError if the file is of neither kind.
     """

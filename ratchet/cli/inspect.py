@@ -104,7 +104,9 @@ def find_link(links: Collection[Link], name: str, namespace: str) -> Link:
 
 
 def observe_ends(link: Link, query: QueryAgent) -> dict[Side, Json]:
-    """What the agents observe of each joined end, or why they do not: an Observation as JSON, with `node` and `at`.
+    """The agents' observations of each joined end: an Observation as JSON, with `node` and `at`.
+
+    The key `fault` has the reason if there is none.
 
     Each agent is queried once.
     """

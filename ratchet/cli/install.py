@@ -36,13 +36,7 @@ MANUAL = Manual(
 
 def declare(parser: argparse.ArgumentParser) -> None:
     MANUAL.attach(parser)
-    parser.add_argument(
-        "--bin-dir",
-        type=Path,
-        metavar="DIR",
-        required=True,
-        help="directory of the runtime's CNI plugins, such as /opt/cni/bin",
-    )
+    add_bin_dir(parser)
     parser.add_argument(
         "--conf-dir",
         type=Path,
@@ -83,6 +77,17 @@ def declare(parser: argparse.ArgumentParser) -> None:
         help="with --keep: write a kubeconfig for the plugin, with the service account of this pod",
     )
     parser.set_defaults(run=_run)
+
+
+def add_bin_dir(parser: argparse.ArgumentParser) -> None:
+    """Declare the flag --bin-dir."""
+    parser.add_argument(
+        "--bin-dir",
+        type=Path,
+        metavar="DIR",
+        required=True,
+        help="directory of the runtime's CNI plugins, such as /opt/cni/bin",
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`ratchet install --keep`: keep the plugin installed until SIGTERM, which the kubelet sends at the pod's end."""
+"""`ratchet install --keep`: keep the plugin installed until SIGTERM."""
 
 from __future__ import annotations
 

@@ -14,7 +14,10 @@ from ratchet.core.model import Address, Pod, Side, Topology
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An error, which keeps a pod from starting or a link from being made, or a warning, which may be intended."""
+    """An error or a warning.
+
+    An error keeps a pod from starting or a link from being made. A warning may be intended.
+    """
 
     is_error: bool
     text: str

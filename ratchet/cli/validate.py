@@ -105,7 +105,7 @@ def read_documents(file: str, text: str) -> list[Json]:
 
 
 def _check_strings(file: str, metadata: Json, settings: str) -> None:
-    """Raise RatchetError if a label or an annotation is not a string, such as `ratchet: true` without quotes."""
+    """Raise RatchetError if a value is not a string, such as `ratchet: true` without quotes."""
     given = metadata.get(settings)
     pod = f"cannot read {file}: pod {metadata.get('name', '?')}"
     if given is not None and not isinstance(given, dict):

@@ -1,4 +1,4 @@
-"""Escapes for untrusted text in errors, logs, records and output: printable, of one line, and of limited length."""
+"""Escapes for untrusted text: the result is printable, of one line, and of limited length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The agent of a testbed's node: a process in the node's namespace, as a DaemonSet with hostNetwork runs it."""
+"""The agent of a testbed's node: a process in the node's namespace, as with hostNetwork."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Builds that take long: they report progress, are complete or absent, and are kept outside the checkout."""
+"""Long builds: they report progress, are complete or absent, and are kept outside the checkout."""
 
 from __future__ import annotations
 

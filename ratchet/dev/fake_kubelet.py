@@ -68,7 +68,10 @@ class Kubelet:
         return Sandbox(pod, container_id, self.hosts.add_namespace(f"{pod.name}-{container_id[:6]}"))
 
     def start(self, command: str, sandbox: Sandbox | None = None, **changes: Any) -> subprocess.Popen[str]:
-        """Start a call of the plugin. `changes`: another `config`, and other CNI variables (None to unset one)."""
+        """Start a call of the plugin.
+
+        `changes`: another `config`, and other CNI variables (None unsets one).
+        """
         config = dict(changes.pop("config", self.config))
         variables = self._variables(command, sandbox, **changes)
         process = subprocess.Popen(

@@ -21,7 +21,10 @@ SWITCH_ADDRESS = "192.168.1.1"
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A node: its name in the API, its network namespace, and its addresses on `eth0`. The first one is the VTEP."""
+    """A node: its name in the API, its network namespace, and its addresses on `eth0`.
+
+    The first address is the VTEP.
+    """
 
     name: str
     netns: str
@@ -38,7 +41,10 @@ class Host:
 
 @dataclass(slots=True)
 class Hosts:
-    """A switch, its nodes and the namespaces of their pods. A context manager that removes them at its end."""
+    """A switch, its nodes and the namespaces of their pods.
+
+    A context manager that removes them at its end.
+    """
 
     prefix: str = field(default_factory=lambda: f"rt{secrets.token_hex(3)}-")
     made: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""The network configuration: the node's network with Ratchet chained after it, or the content of a given file.
+"""The network configuration: Ratchet chained after the node's network, or a given file.
 
 The node's own file is never changed, so that removing Ratchet's file restores the node.
 """

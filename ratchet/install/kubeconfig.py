@@ -20,7 +20,10 @@ ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 @dataclass(frozen=True, slots=True)
 class Kubeconfig:
-    """A kubeconfig file for the API server at the URL `server`, with the account mounted in the folder `account`."""
+    """A kubeconfig file.
+
+    `server`: the URL of the API server. `account`: the folder with the token and the CA certificate.
+    """
 
     path: Path
     server: str

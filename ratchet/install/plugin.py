@@ -87,7 +87,10 @@ def find_shim() -> Path | None:
 
 
 def compile_bytecode() -> None:
-    """Compile Ratchet and its dependencies. Without bytecode, a call of the plugin takes three times as long."""
+    """Compile Ratchet and its dependencies.
+
+    Without bytecode, a call of the plugin takes three times as long.
+    """
     for source, _ in needed_files():
         compileall.compile_file(source, quiet=2)
 

@@ -41,7 +41,7 @@ def write_file(
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` for the block to create. It becomes `path`, or is removed if the block fails.
+    """Yield a path for the block to create. It becomes `path`, or is removed if the block fails.
 
     For what `write_file` does not write: directories and symlinks. A directory replaces an empty one only.
     """
@@ -79,7 +79,7 @@ def unwritable(path: Path, cause: OSError) -> RatchetError:
 
 
 def _temporary_path(path: Path) -> Path:
-    """A path in the same directory that no other process or thread uses. It does not grow with the file's name."""
+    """A unique path in the same directory. Its name does not grow with the file's name."""
     return path.with_name(f".{os.getpid()}.{random.getrandbits(32):08x}")
 
 

@@ -238,7 +238,10 @@ def _written(found: ResourcePath, written: Written, form: Representation) -> web
 
 
 async def _body(request: web.Request) -> bytes:
-    """The whole request body. A body that is too large is read to its end, so that the client reads the response."""
+    """The whole request body.
+
+    A body that is too large is read to its end, so that the client reads the response.
+    """
     try:
         body = await request.read()
     except web.HTTPRequestEntityTooLarge as cause:

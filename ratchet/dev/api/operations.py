@@ -17,7 +17,10 @@ class WriteOptions:
 
 @dataclass(frozen=True)
 class DeleteOptions:
-    """Options of a deletion; an empty precondition is not checked, ``grace_seconds`` None means the default."""
+    """Options of a deletion.
+
+    An empty precondition is not checked. ``grace_seconds`` None means the default.
+    """
 
     uid: str = ""
     resource_version: str = ""

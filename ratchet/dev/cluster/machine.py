@@ -91,7 +91,10 @@ class Machine:
         shutil.rmtree(self.folder / "run")
 
     def command(self, *argv: str, own_files: bool = True) -> list[str]:
-        """The host's command line that runs a command in the machine. `own_files` False: with the host's files."""
+        """The host's command line that runs a command in the machine.
+
+        `own_files` False: with the host's files.
+        """
         namespaces = ["-n", "-p", "-u", "-i", *(["-m"] if own_files else [])]
         return ["nsenter", "-t", str(self.pid), *namespaces, "--", *argv]
 

@@ -1,4 +1,4 @@
-"""The demo: two nodes on one machine, the plugin as it is installed on them, and pods whose kubelet is a fake.
+"""The demo: two nodes on one machine, with the installed plugin, pods and a fake kubelet.
 
 `runner`: starts and stops a demo. `walkthrough`, `late_peer`, `cloud_router`: the scenarios. `environment`: nodes and
 pods of a scenario. `terminal`: its output. `frr`: routers in pods.

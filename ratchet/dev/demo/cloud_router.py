@@ -1,4 +1,4 @@
-"""The cloud router of 2017: four pods on two nodes, linked in a chain by one topology, and routes over the links."""
+"""The cloud router of 2017: four pods on two nodes, linked in a chain, with routes over the links."""
 
 from __future__ import annotations
 

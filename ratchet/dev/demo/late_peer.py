@@ -1,4 +1,4 @@
-"""With agents: a pod starts alone, its peer starts late, is killed, and starts again on the other node."""
+"""With agents: a peer starts late, is killed, and starts again on the other node."""
 
 from __future__ import annotations
 

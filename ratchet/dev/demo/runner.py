@@ -64,7 +64,10 @@ def take_down() -> int:
 
 
 def run_and_stay(writer: int, scenario: ModuleType, kubeconfig: Path | None) -> int:
-    """Run a scenario and keep it up until SIGTERM. Writes "up" to the descriptor `writer` after the last step."""
+    """Run a scenario and keep it up until SIGTERM.
+
+    Writes "up" to the descriptor `writer` after the last step.
+    """
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     with _environment(kubeconfig, agent=scenario.AGENTS) as environment:
@@ -132,7 +135,10 @@ def _describe(environment: Environment, *, embedded: bool, agent: bool) -> None:
 
 
 def _start_keeper(options: list[str]) -> int:
-    """Run the demo in a process that stays when this one ends. Returns 0 once the demo is up, else its exit status."""
+    """Run the demo in a process that outlives this one.
+
+    Returns 0 once the demo is up, else its exit status.
+    """
     reader, writer = os.pipe()
     child = subprocess.Popen(
         [sys.executable, "-m", "ratchet.dev.demo", str(writer), *options],
@@ -155,7 +161,7 @@ def _keeper() -> dict[str, Any] | None:
 
 
 def _start_time(pid: int) -> str | None:
-    """The start time of a process, which tells it from a later one with its PID; None if there is no such process."""
+    """The start time of a process; None if there is none. It distinguishes processes with one PID."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     return None

@@ -1,4 +1,4 @@
-"""The walk-through of 2017, without agents: two pods on two nodes, on one node, and garbage collection."""
+"""The walk-through of 2017, without agents: two pods on two nodes, on one node, then gc."""
 
 from __future__ import annotations
 
