@@ -1,5 +1,4 @@
-# Everything that a newcomer needs is two targets: `make demo` and `make test`.
-# Each says what it does while it does it, and installs what it lacks.
+# Start with `make demo` and `make test`. Both install what they need.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -14,13 +13,13 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 .DEFAULT_GOAL := help
 .PHONY: help install system demo test check soak lint unit docs bench cluster-up cluster-down image manifests e2e clean
 
-help:  ## what there is to do
+help:  ## print this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: $(STAMP) $(SHIM)  ## make .venv, with the command .venv/bin/ratchet, and nothing more
+install: $(STAMP) $(SHIM)  ## create .venv, with the command .venv/bin/ratchet
 
 $(STAMP): pyproject.toml
-	@echo "==> Python packages, into $(VENV)"
+	@echo "==> Installing Python packages in $(VENV)"
 	@$(RUN) venv $(PYTHON) $(VENV)
 	@touch $@
 
@@ -30,13 +29,13 @@ $(SHIM): $(wildcard shim/*)
 system:
 	@$(RUN) system
 
-# Both stories, and one at a time: what is to be kept up is the second.
-demo: system install  ## two nodes, pods, links, pings, on this machine: three stories, the last of routers
+# One scenario at a time. With DEMO=--keep, the last one stays up.
+demo: system install  ## run the three scenarios of the demo on this machine; DEMO=--keep keeps the last one up
 	@$(if $(filter --down,$(DEMO)),,$(BIN)/ratchet demo $(filter-out --keep,$(DEMO)))
 	@$(if $(filter --down,$(DEMO)),,$(BIN)/ratchet demo late-peer $(filter-out --keep,$(DEMO)))
 	@$(BIN)/ratchet demo cloud-router $(DEMO)
 
-test: system install lint unit  ## all checks and tests
+test: system install lint unit  ## run all checks and tests
 
 check: install lint  ## the fast lane: lint, types, unit and protocol tests; without root
 	@echo "==> unit and protocol tests"
@@ -46,50 +45,50 @@ soak: system install  ## the long forms of the searches and of the stateful test
 	@echo "==> exhaustive tests"
 	@RATCHET_EXHAUSTIVE=1 $(BIN)/python -m ratchet.dev.rootless $(PYTEST) tests/protocol tests/agent/test_stateful.py
 
-lint: install
+lint: install  ## run ruff, mypy, import-linter, and the checks of the documentation
 	@echo "==> ruff, mypy --strict, import-linter"
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
-	@echo "==> The documentation"
+	@echo "==> Checking the documentation"
 	@$(BIN)/python hack/docs.py --check
 	@$(RUN) site $(BIN)/mkdocs
 
-docs: install  ## the reference in docs/ from the code, and the site, into build/site
+docs: install  ## generate the reference in docs/ and the site in build/site
 	@$(BIN)/python hack/docs.py
 	@$(RUN) site $(BIN)/mkdocs
 	@echo "    build/site/index.html"
 
-unit: system install
-	@echo "==> tests"
+unit: system install  ## run the tests; TESTS=tests/unit chooses some
+	@echo "==> Running the tests"
 	@$(BIN)/python -m ratchet.dev.rootless $(PYTEST) $(TESTS)
 
-bench: system install  ## figures, as ratios to what is run beside them
+bench: system install  ## run the benchmarks; results are ratios to a reference
 	@$(RUN) system_for_bench
 	@$(BIN)/python -m ratchet.dev.rootless $(BIN)/python tests/bench/run.py
 
-# What follows is for root: machines made of namespaces, with a Kubernetes that is built once (Go).
-cluster-up: install  ## a real Kubernetes of two nodes on this machine
+# The targets below need root, and Go to build Kubernetes once. Machines are sets of namespaces.
+cluster-up: install  ## start a real Kubernetes with two nodes on this machine
 	@hack/cluster up
 
-cluster-down:  ## and away with it
+cluster-down:  ## stop that Kubernetes and remove its files
 	@hack/cluster down
 
-image: install  ## Ratchet's container image, into build/ratchet.tar
+image: install  ## build Ratchet's container image, build/ratchet.tar
 	@$(RUN) system_for_image
-	@echo "==> The image"
+	@echo "==> Building the image"
 	@hack/image
 
-manifests: install  ## checkov over the manifests of every overlay
-	@echo "==> The manifests"
+manifests: install  ## check the manifests of every overlay with checkov
+	@echo "==> Checking the manifests"
 	@$(RUN) manifests $(BIN)/kubectl build/checkov
 
-e2e: image manifests  ## real Kubernetes, real pods; needs Go, and some minutes
+e2e: image manifests  ## run the end-to-end tests on a real Kubernetes; needs Go and some minutes
 	@$(RUN) system_for_cluster
-	@echo "==> Kubernetes"
+	@echo "==> Building Kubernetes"
 	@hack/cluster build
-	@echo "==> End to end"
+	@echo "==> Running the end-to-end tests"
 	@$(BIN)/python -m pytest tests/e2e
 
-clean:  ## forget what was built
+clean:  ## remove .venv and all build products
 	@rm -rf $(VENV) build dist ratchet/shim .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,8 +1,8 @@
-"""How the package is built: by hatchling, and with the programs of shim/ for each machine in every wheel.
+"""The build backend: hatchling, plus the compiled programs of shim/ in every wheel.
 
-They are compiled by the C compiler that ziglang brings, which builds for any machine on any. This module is the
-build backend, and not only hatchling's hook, because a backend alone can say that a wheel needs ziglang, which is
-large, and that an editable install does not: there `make install` builds them with the machine's own compiler.
+The programs are cross-compiled for each machine by ziglang's C compiler. This module is a backend and not only a build
+hook, because only a backend can require ziglang, which is large, for wheels alone. An editable install does not need
+it: `make install` compiles the programs with the system's compiler.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from hatchling import build as hatchling
-from hatchling.build import *  # noqa: F403  # a backend is its functions
+from hatchling.build import *  # noqa: F403  # a backend is a module of functions
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-# One release, so that everybody who builds a release of ours gets the same bytes.
+# Pinned, so that everyone who builds a release gets the same bytes.
 ZIGLANG = "ziglang==0.17.1"
 MACHINES = ("x86_64", "aarch64")
 PROGRAMS = ("ratchet", "launcher")
@@ -29,7 +29,7 @@ def get_requires_for_build_wheel(config_settings: dict[str, Any] | None = None) 
 
 
 class Shims(BuildHookInterface):
-    """Puts `ratchet/shim/<machine>/<program>` into a wheel, and the licence of the libc that is linked into each."""
+    """Adds the programs of shim/ to a wheel, and the licence of the C library that they contain."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version == "editable":
@@ -50,8 +50,7 @@ class Shims(BuildHookInterface):
         program.parent.mkdir(exist_ok=True)
         command = [sys.executable, "-m", "ziglang", "cc", "@shim/flags", "-Werror", "-static", "-s"]
         target = ["-target", f"{machine}-linux-musl", "-o", str(program), f"shim/{program.name}.c"]
-        # Zig wants a place for what it keeps between runs. Where the builder names none, a build leaves nothing outside
-        # its own folders.
+        # Zig needs a cache folder. By default, the build leaves nothing outside its own folders.
         caches = dict.fromkeys(("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR"), self._built.name)
         subprocess.run([*command, *target], check=True, cwd=self.root, env={**caches, **os.environ})
         program.chmod(0o755)

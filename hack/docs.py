@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Generate the reference tables in docs/ from the code: docs.py writes them, docs.py --check compares them.
+"""Generate the reference tables in docs/ from the code; with --check, compare them.
 
 A generated part of a page is between `<!-- generated: NAME -->` and `<!-- end -->`. The rest is written by hand.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ratchet.agent.settings import _OPTIONS
 from ratchet.cli.cluster import add_cluster_options
-from ratchet.cli.commands import COMMANDS, command_line
+from ratchet.cli.commands import COMMANDS, make_parser
 from ratchet.cli.manual import Manual
 from ratchet.cni.config import PLUGIN_KEYS, RETIRED_KEYS, read_config
 from ratchet.errors import InvalidConfigError
@@ -39,7 +39,7 @@ def cluster_flags() -> str:
 
 def commands() -> str:
     """A section for each command."""
-    return "\n".join(_section(parser) for parser in _leaves(command_line(used=COMMANDS)))
+    return "\n".join(_section(parser) for parser in _leaves(make_parser(used=COMMANDS)))
 
 
 def plugin_keys() -> str:

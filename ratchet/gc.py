@@ -1,7 +1,7 @@
-"""Garbage collection: what no node can clean, because the pod or the node that should have done it is gone.
+"""Garbage collection: one pass that removes records and Leases whose pod or node is gone.
 
-One pass. State is listed before what is alive, the young are spared, and every removal is on condition that the object
-is still the one that was judged: a pass that races with an ADD, or with another pass, loses.
+The pass lists what is stored before what is alive, and spares young objects. Every removal is conditional on the
+version that was judged, so a pass that races with an ADD or with another pass loses.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ratchet.store.store import ApiStore
 GRACE = timedelta(minutes=5)
 
 
-class Outcome(StrEnum):
-    """What became of something that is not as it should be."""
+class RemovalResult(StrEnum):
+    """The result of a removal."""
 
     REMOVED = "removed"
     CHANGED = "kept: it has changed meanwhile"
@@ -31,21 +31,24 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that is not as it should be: what, why, and what became of it (in a dry run: what would)."""
+class Removal:
+    """The removal of one object: its name, the reason, and the result.
 
-    what: str
-    why: str
-    outcome: Outcome
+    A dry run has the expected result.
+    """
+
+    name: str
+    reason: str
+    result: RemovalResult
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.why}"
+        return f"{self.name}: {self.reason}"
 
 
 def collect_garbage(
     records: ApiStore, *, now: Callable[[], datetime], grace: timedelta = GRACE, dry_run: bool = False
-) -> Iterator[Finding]:
-    """Remove what is garbage, and tell of each thing as it is done; with `dry_run` only tell."""
+) -> Iterator[Removal]:
+    """Remove garbage, and yield each removal when it is done. With `dry_run` nothing is removed."""
     leases = records.vnis.list()
     node_leases = records.nodes.list_leases()
     uids = records.vnis.record_uids()
@@ -54,21 +57,22 @@ def collect_garbage(
     pods = records.pods.list()
     nodes = records.nodes.list()
     for error in malformed:
-        yield Finding("a record", str(error), Outcome.LEFT)
+        yield Removal("a record", str(error), RemovalResult.LEFT)
     for orphan in orphaned_links(links, pods, nodes, node_leases, now(), grace):
-        cleared = _cleared(orphan, now())
-        what = f"record {orphan.link.name}" if cleared.abandoned else f"end of {orphan.link.name}"
-        yield Finding(what, orphan.why, _attempted(partial(_write, records, orphan.link, cleared), dry_run=dry_run))
+        cleared = _without_dead_ends(orphan, now())
+        name = f"record {orphan.link.name}" if cleared.abandoned else f"end of {orphan.link.name}"
+        result = _attempt(partial(_write, records, orphan.link, cleared), dry_run=dry_run)
+        yield Removal(name, orphan.why, result)
     for held in orphaned_leases(leases, uids, vnis, now(), grace):
-        outcome = _attempted(partial(records.vnis.delete, held.lease), dry_run=dry_run)
-        yield Finding(f"VNI {held.lease.vni}", held.why, outcome)
+        result = _attempt(partial(records.vnis.delete, held.lease), dry_run=dry_run)
+        yield Removal(f"VNI {held.lease.vni}", held.why, result)
     for lease in orphaned_nodes(node_leases, nodes, now(), grace):
-        outcome = _attempted(partial(records.nodes.delete_lease, lease), dry_run=dry_run)
-        why = f"the Node object is missing and the Lease was last renewed at {lease.renewed:%Y-%m-%dT%H:%M:%SZ}"
-        yield Finding(f"the Lease of node {lease.node}", why, outcome)
+        result = _attempt(partial(records.nodes.delete_lease, lease), dry_run=dry_run)
+        reason = f"the Node object is missing and the Lease was last renewed at {lease.renewed:%Y-%m-%dT%H:%M:%SZ}"
+        yield Removal(f"the Lease of node {lease.node}", reason, result)
 
 
-def _cleared(orphan: OrphanedLink, now: datetime) -> Link:
+def _without_dead_ends(orphan: OrphanedLink, now: datetime) -> Link:
     link = orphan.link
     for end in orphan.dead:
         link = record_updates.leave(link, end.side, end.container_id, f"collected: {end.why}", now)
@@ -82,10 +86,10 @@ def _write(records: ApiStore, before: Link, after: Link) -> None:
         records.links.update(before, after)
 
 
-def _attempted(remove: Callable[[], object], *, dry_run: bool) -> Outcome:
+def _attempt(remove: Callable[[], object], *, dry_run: bool) -> RemovalResult:
     try:
         if not dry_run:
             remove()
     except (ConflictError, NotFoundError):
-        return Outcome.CHANGED
-    return Outcome.REMOVED
+        return RemovalResult.CHANGED
+    return RemovalResult.REMOVED

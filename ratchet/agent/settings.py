@@ -26,7 +26,7 @@ from ratchet.cni.config import (
     LOG_LEVELS,
     WAIT_POLICIES,
 )
-from ratchet.cni.excerpt import quoted
+from ratchet.core.escape import quoted
 from ratchet.core.intent import WAIT_MAX_SECONDS
 from ratchet.errors import InvalidConfigError
 

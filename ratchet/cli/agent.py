@@ -6,7 +6,7 @@ import argparse
 import os
 
 from ratchet.agent.settings import add_arguments, settings_of
-from ratchet.cli.extras import of_extra
+from ratchet.cli.extras import optional_imports
 from ratchet.cli.manual import Manual
 
 MANUAL = Manual(
@@ -38,6 +38,6 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments, os.environ)
-    with of_extra("agent"):
+    with optional_imports("agent", "agent"):
         from ratchet.agent.agent import run
     return run(settings)

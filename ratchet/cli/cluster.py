@@ -11,7 +11,7 @@ from ratchet.store.store import ApiStore
 
 
 def add_cluster_options(parser: argparse.ArgumentParser) -> None:
-    """Declare the flags that `records_of` and `namespace_meant` read."""
+    """Declare the flags that `records_of` and `chosen_namespace` read."""
     parser.add_argument(
         "--kubeconfig",
         metavar="FILE",
@@ -36,7 +36,7 @@ def records_of(arguments: argparse.Namespace) -> ApiStore:
     return ApiStore(api, arguments.records_in, use_topologies=arguments.topologies == "on")
 
 
-def namespace_meant(arguments: argparse.Namespace) -> str:
+def chosen_namespace(arguments: argparse.Namespace) -> str:
     """The namespace of -n, else the context's namespace. Raises InvalidConfigError."""
     namespace: str | None = arguments.namespace
     return namespace or namespace_of(_kubeconfig(arguments), arguments.context)

@@ -1,4 +1,4 @@
-"""The table of all commands, their parser, and how an error of a command is printed."""
+"""The table of commands, their parser, and how the error of a command is printed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COMMANDS = {
 }
 
 
-def telling_errors(run: Callable[[], int]) -> int:
+def printing_errors(run: Callable[[], int]) -> int:
     """The status that `run` returns; 1 if it raises a RatchetError, which is printed; 130 after Ctrl-C."""
     try:
         return run()
@@ -43,8 +43,11 @@ def telling_errors(run: Callable[[], int]) -> int:
         return 130
 
 
-def command_line(used: Container[str] = ()) -> argparse.ArgumentParser:
-    """The parser of all commands. A command declares its flags when it is used; those in `used` declare them now."""
+def make_parser(used: Container[str] = ()) -> argparse.ArgumentParser:
+    """The parser of all commands.
+
+    A command declares its flags when it is used. Commands in `used` declare them now.
+    """
     # kubectl runs what is called kubectl-ratchet as `kubectl ratchet`.
     prog = "kubectl ratchet" if Path(sys.argv[0]).name.startswith("kubectl-") else "ratchet"
     parser = argparse.ArgumentParser(prog=prog, description="Point-to-point links between Kubernetes pods.")
@@ -58,7 +61,10 @@ def command_line(used: Container[str] = ()) -> argparse.ArgumentParser:
 
 
 class _Command(argparse.ArgumentParser):
-    """A command's parser. It imports the command's module on use, so no command loads the libraries of another."""
+    """The parser of a command.
+
+    It imports the command's module on use, so no command loads the libraries of another.
+    """
 
     def __init__(self, *, module: str = "", **options: Any) -> None:
         super().__init__(**options)
@@ -70,6 +76,6 @@ class _Command(argparse.ArgumentParser):
             import_module(f"ratchet.cli.{self._module}").declare(self)
             self._module = ""
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # what is called for a sub-command
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # argparse calls it for a sub-command
         self.declare()
         return super().parse_known_args(args, namespace)

@@ -1,4 +1,4 @@
-"""`ratchet completion`: has a shell complete the command, by argcomplete; and what kubectl asks to that end."""
+"""`ratchet completion`: shell completion by argcomplete, and completion of `kubectl ratchet`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from ratchet.cli.commands import command_line, telling_errors
-from ratchet.cli.extras import of_extra
+from ratchet.cli.commands import make_parser, printing_errors
+from ratchet.cli.extras import optional_imports
 from ratchet.cli.manual import Manual
 
 SHELLS = ("bash", "zsh", "fish")
-# What kubectl understands (github.com/spf13/cobra, "ShellCompDirective"): no file names but those that are printed; and
-# no space behind.
+# Directives for kubectl (github.com/spf13/cobra, "ShellCompDirective"): only the printed file names; no space after the
+# completion.
 NO_FILES, NO_SPACE = 4, 2
 
 MANUAL = Manual(
@@ -41,30 +41,31 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    with of_extra("completion"):
+    with optional_imports("completion", "completion"):
         from argcomplete.shell_integration import shellcode
     print(shellcode(["ratchet"], shell=arguments.shell), end="")
     return 0
 
 
-def answer_shell() -> int:
-    """Tell a shell what may come next, as the code that `ratchet completion` printed asks for it; the exit status."""
-    with of_extra("completion"):
+def complete_for_shell() -> int:
+    """Print completions for the shell code that `ratchet completion` prints; the exit status."""
+    with optional_imports("completion", "completion"):
         import argcomplete
-    argcomplete.autocomplete(command_line(used=os.environ["COMP_LINE"].split()))
+    argcomplete.autocomplete(make_parser(used=os.environ["COMP_LINE"].split()))
     return 0
 
 
 def main_for_kubectl() -> int:
-    """`kubectl_complete-ratchet`, which kubectl runs with the words behind `kubectl ratchet`, the last to be completed.
+    """The command `kubectl_complete-ratchet`: complete the last word of `kubectl ratchet`.
 
-    Prints what it may be, a line each, and a directive (kubernetes.io, "Extend kubectl with plugins").
+    kubectl passes the words after `kubectl ratchet`. Prints a line for each completion, and a directive (kubernetes.io,
+    "Extend kubectl with plugins").
     """
-    return telling_errors(lambda: _answer_kubectl(sys.argv[1:]))
+    return printing_errors(lambda: _complete_for_kubectl(sys.argv[1:]))
 
 
-def _answer_kubectl(words: Sequence[str]) -> int:
-    with of_extra("completion"):
+def _complete_for_kubectl(words: Sequence[str]) -> int:
+    with optional_imports("completion", "completion"):
         from argcomplete.finders import CompletionFinder
 
     class Unquoted(CompletionFinder):
@@ -76,9 +77,9 @@ def _answer_kubectl(words: Sequence[str]) -> int:
     line = f"{shlex.join(['ratchet', *before])} {last}"
     os.environ |= {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_IFS": "\n"}
     finder = Unquoted()
-    finder(command_line(used=before), exit_method=lambda _: None, output_stream=sys.stdout, append_space=False)
-    open_ended = any(one.endswith(("/", "=")) for one in finder.found)
+    finder(make_parser(used=before), exit_method=lambda _: None, output_stream=sys.stdout, append_space=False)
+    unfinished = any(one.endswith(("/", "=")) for one in finder.found)
     if finder.found:
         print()
-    print(f":{NO_FILES | (NO_SPACE if open_ended else 0)}")
+    print(f":{NO_FILES | (NO_SPACE if unfinished else 0)}")
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ratchet.cli.extras import of_extra
+from ratchet.cli.extras import optional_imports
 from ratchet.cli.manual import Manual
 
 MANUAL = Manual(
@@ -29,7 +29,7 @@ MANUAL = Manual(
 def declare(parser: argparse.ArgumentParser) -> None:
     MANUAL.attach(parser)
     parser.add_argument(
-        "story",
+        "scenario",
         nargs="?",
         choices=("pair", "late-peer", "cloud-router"),
         default="pair",
@@ -45,8 +45,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    with of_extra("demo"):
+    with optional_imports("demo", "demo"):
         from ratchet.dev import demo
     if arguments.down:
         return demo.take_down()
-    return demo.run(arguments.story, kubeconfig=arguments.kubeconfig, keep=arguments.keep)
+    return demo.run(arguments.scenario, kubeconfig=arguments.kubeconfig, keep=arguments.keep)

@@ -1,7 +1,7 @@
-"""A link's life as text, in the manner of `kubectl describe`.
+"""The text of `ratchet inspect`, in the format of `kubectl describe`.
 
-Of an interface whatever the record wants and whatever the agent shows has a row, known here or not: the two may be of
-another version than this command.
+Every property of an interface in the record or in the agent's response has a row, also one that this version does not
+know: the record and the agent may be of another version.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from ratchet.cli.links import age, table
 from ratchet.core.endpoint_spec import EndpointSpec
+from ratchet.core.escape import escape_unprintable
 from ratchet.core.model import Encapsulation, End, Link, Side
 from ratchet.core.serialize import plain
 from ratchet.core.state_machine import derive
@@ -19,27 +20,28 @@ from ratchet.core.state_machine import derive
 Json = Mapping[str, Any]
 Fields = list[tuple[str, str]]
 
-# What an agent tells of a device that says nothing to people, or is among the differences where it is not as usual.
+# Properties of an interface that are of no use to people, or are listed as differences if they are wrong.
 _LEFT_OUT = frozenset({"index", "ours", "wired", "given", "parent_index", "carrier_fixed"})
 _NOTHING = "-"
 
 
-def life(link: Link, sightings: Mapping[Side, Json], now: datetime, edits: tuple[str, ...] = ()) -> str:
-    """The description of a link. `sightings` are from the agents of its ends (JSON of `core.observation.Observation`).
+def describe_link(link: Link, observations: Mapping[Side, Json], now: datetime, edits: tuple[str, ...] = ()) -> str:
+    """The description of a link.
 
-    `edits` are the differences between the record and the present declaration.
+    `observations`: from the agents of its ends (JSON of `core.observation.Observation`). `edits`: the differences
+    between the record and the declaration as it is now.
     """
     lines = list(_aligned([*_head(link, now), *_edited(link, edits)]))
     for side in Side:
-        lines += [f"{side.capitalize()}:", *_indented(_end(link, side, sightings.get(side)))]
+        lines += [f"{side.capitalize()}:", *_indented(_end(link, side, observations.get(side)))]
     lines.append("History:")
     steps = [(_moment(step.at), step.source.value, step.target.value, step.reason) for step in link.history]
     lines += _indented(table([("WHEN", "FROM", "TO", "WHY"), *steps]).splitlines() if steps else ["none"])
-    return "\n".join(map(_printable, lines))
+    return "\n".join(map(escape_unprintable, lines))
 
 
 def _head(link: Link, now: datetime) -> Fields:
-    encapsulation = [(f"{key} (asked for)", _text(value)) for key, value in _asked_for(link.encapsulation).items()]
+    encapsulation = [(f"{key} (asked for)", _text(value)) for key, value in _declared(link.encapsulation).items()]
     since = f", for {age(link.history[-1].at, now)}" if link.history else ""
     return [
         ("Name", link.name),
@@ -48,12 +50,12 @@ def _head(link: Link, now: datetime) -> Fields:
         ("Kind", link.kind.value if link.kind else _NOTHING),
         ("VNI", str(link.vni) if link.vni is not None else _NOTHING),
         *encapsulation,
-        ("Generation", f"{link.generation}{_unless_made(link)}"),
+        ("Generation", f"{link.generation}{_observed_generation(link)}"),
         ("Created", f"{_moment(link.created)}, {age(link.created, now)} ago" if link.created else _NOTHING),
     ]
 
 
-def _unless_made(link: Link) -> str:
+def _observed_generation(link: Link) -> str:
     made = link.observed_generation
     return f", and it is still made as of {made}" if made not in (None, link.generation) else ""
 
@@ -67,7 +69,7 @@ def _edited(link: Link, edits: tuple[str, ...]) -> Fields:
     ]
 
 
-def _end(link: Link, side: Side, sighting: Json | None) -> Iterator[str]:
+def _end(link: Link, side: Side, observation: Json | None) -> Iterator[str]:
     end, sandbox = link.end(side), link.sandbox(side)
     fields: Fields = [("Name", end.name)]
     if sandbox is None:
@@ -82,33 +84,33 @@ def _end(link: Link, side: Side, sighting: Json | None) -> Iterator[str]:
             ("Stands", "yes" if link.is_ready(side) else "no"),
         ]
     fields += [("Note", f"{key}: {value}") for key, value in sorted(end.notes.items())]
-    if sighting is not None:
-        fields += _sighted(sighting)
+    if observation is not None:
+        fields += _observation_fields(observation)
     yield from _aligned(fields)
     yield "Interface:"
-    yield from _indented(table(_interface(end, sighting)).splitlines())
-    if sighting is not None and sighting.get("live"):
+    yield from _indented(table(_interface(end, observation)).splitlines())
+    if observation is not None and observation.get("live"):
         yield "Counters:"
-        yield from _indented(table(_counters(sighting["live"])).splitlines())
+        yield from _indented(table(_counters(observation["live"])).splitlines())
 
 
-def _sighted(sighting: Json) -> Fields:
+def _observation_fields(observation: Json) -> Fields:
     fields: Fields = []
-    if sighting.get("at"):
-        fields.append(("Observed", f"{_moment(datetime.fromisoformat(sighting['at']))}, by the agent of its node"))
-    if sighting.get("fault"):
-        return [*fields, ("Not observed", sighting["fault"])]
-    found = sighting.get("differences") or ["none"]
+    if observation.get("at"):
+        fields.append(("Observed", f"{_moment(datetime.fromisoformat(observation['at']))}, by the agent of its node"))
+    if observation.get("fault"):
+        return [*fields, ("Not observed", observation["fault"])]
+    found = observation.get("differences") or ["none"]
     return [*fields, *(("Differences" if index == 0 else "", text) for index, text in enumerate(found))]
 
 
-def _interface(end: End, sighting: Json | None) -> list[tuple[str, ...]]:
+def _interface(end: End, observation: Json | None) -> list[tuple[str, ...]]:
     named = {"ifname": end.ifname, "addresses": plain(end.addresses)}
-    wanted = {**named, **_asked_for(end.properties)}
-    device = (sighting or {}).get("device") or {}
+    wanted = {**named, **_declared(end.properties)}
+    device = (observation or {}).get("device") or {}
     observed = {key: value for key, value in device.items() if key not in _LEFT_OUT}
-    if observed and sighting and sighting.get("live"):
-        observed["carrier"] = sighting["live"]["carrier"]
+    if observed and observation and observation.get("live"):
+        observed["carrier"] = observation["live"]["carrier"]
     rows: list[tuple[str, ...]] = [("", "WANTED", "OBSERVED")]
     for key in {**named, **plain(end.properties), **observed}:
         cells = _cells(wanted.get(key)), _cells(observed.get(key))
@@ -118,10 +120,10 @@ def _interface(end: End, sighting: Json | None) -> list[tuple[str, ...]]:
     return rows
 
 
-def _asked_for(what: EndpointSpec | Encapsulation) -> Json:
-    """What somebody has asked for: the rest is left to Ratchet or the kernel."""
-    unasked = plain(type(what)())
-    return {key: value for key, value in plain(what).items() if value != unasked[key]}
+def _declared(what: EndpointSpec | Encapsulation) -> Json:
+    """The declared properties. The others are left to Ratchet or the kernel."""
+    defaults = plain(type(what)())
+    return {key: value for key, value in plain(what).items() if value != defaults[key]}
 
 
 def _counters(live: Json) -> list[tuple[str, ...]]:
@@ -131,7 +133,7 @@ def _counters(live: Json) -> list[tuple[str, ...]]:
 
 
 def _cells(value: object) -> list[str]:
-    """A value in lines; none for what there is not."""
+    """The lines of a value; none for None."""
     if isinstance(value, list):
         return [_text(one) for one in value]
     return [] if value is None else [_text(value)]
@@ -145,11 +147,6 @@ def _text(value: object) -> str:
     if isinstance(value, list):
         return " = ".join(map(_text, value))
     return str(value)
-
-
-def _printable(line: str) -> str:
-    """A line that does nothing to a terminal, whatever tenants have written."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
 
 
 def _moment(at: datetime) -> str:

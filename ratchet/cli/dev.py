@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ratchet.cli.extras import of_extra
+from ratchet.cli.extras import optional_imports
 from ratchet.cli.manual import Manual
 
 API_MANUAL = Manual(
@@ -36,7 +36,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def _dev_api(arguments: argparse.Namespace) -> int:
-    with of_extra("demo"):
+    with optional_imports("dev api", "demo"):
         from ratchet.dev.api.server import serve
     serve(
         arguments.kubeconfig,

@@ -1,4 +1,4 @@
-"""A namespace's links as a picture: pods in the boxes of their nodes, and an edge for each link that is wanted."""
+"""A diagram of a namespace: pods in the boxes of their nodes, and an edge for each declared link."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ratchet.core.state_machine import derive
 
 
 @dataclass(frozen=True, slots=True)
-class Tip:
-    """Where an edge ends: the pod, by its own name if there is one, and the interface in it."""
+class EdgeEnd:
+    """An end of an edge: the pod, by its own name if it exists, and the interface."""
 
     pod: str
     ifname: str
@@ -21,13 +21,15 @@ class Tip:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A link; `state` is None where nobody has looked, `kind` while not both of its pods have joined. `edited`: it is
-    wanted otherwise by now, and waits for a restart of its primary.
+    """A link.
+
+    `state` is None if records were not read. `kind` is None until both pods have joined. `edited`: the declaration has
+    changed, and the change waits for a restart of the primary.
     """
 
     link: str
-    near: Tip
-    far: Tip
+    near: EdgeEnd
+    far: EdgeEnd
     state: State | None = None
     kind: Kind | None = None
     vni: int | None = None
@@ -35,7 +37,7 @@ class Edge:
 
     @property
     def label(self) -> str:
-        """What is to be said of it: how it is made, and of a tunnel its number."""
+        """The text of the edge: kind, VNI, and whether a restart is needed."""
         words = [self.kind.value if self.kind else ""]
         if self.kind is Kind.VXLAN and self.vni is not None:
             words.append(str(self.vni))
@@ -43,23 +45,23 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """The pods of each node in order, those that are on none under "", and the edges."""
+class Diagram:
+    """The pods of each node, those without a node under "", and the edges."""
 
     nodes: Mapping[str, tuple[str, ...]]
     edges: tuple[Edge, ...]
 
 
-def picture_of(wanted: Wanted, records: Mapping[str, Link] | None, pods: Collection[Pod]) -> Picture:
-    """What is wanted, with where it stands by its records, None where these are not looked at.
+def diagram_of(wanted: Wanted, records: Mapping[str, Link] | None, pods: Collection[Pod]) -> Diagram:
+    """The diagram of declared links and their states. Pods without links are left out.
 
-    Pods without links are left out.
+    `records`: by name; None if they were not read.
     """
     places = {pod.ref.name: pod.node for pod in pods if asks_for_links(pod)}
     edges, drawn = [], dict[str, str]()
     for one in wanted.links:
         record = one.record_in(records) if records is not None else None
-        near, far = (Tip(*one.endpoint(side)) for side in Side)
+        near, far = (EdgeEnd(*one.endpoint(side)) for side in Side)
         for tip in (near, far):
             drawn[tip.pod] = places.get(tip.pod, "")
         if record is None:
@@ -72,4 +74,4 @@ def picture_of(wanted: Wanted, records: Mapping[str, Link] | None, pods: Collect
         node: tuple(sorted(pod for pod, place in drawn.items() if place == node))
         for node in sorted(set(drawn.values()))
     }
-    return Picture(nodes, tuple(edges))
+    return Diagram(nodes, tuple(edges))

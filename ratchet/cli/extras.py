@@ -1,4 +1,4 @@
-"""What a plain installation is without: the packages of an extra."""
+"""Imports of a command that a plain installation may lack."""
 
 from __future__ import annotations
 
@@ -9,11 +9,21 @@ from ratchet.errors import RatchetError
 
 
 @contextmanager
-def of_extra(extra: str) -> Iterator[None]:
-    """Raise RatchetError that says what to install where an import within fails."""
+def optional_imports(command: str, extra: str) -> Iterator[None]:
+    """Turn a failed import in the block into an error that says what to install.
+
+    `command`: as the user types it, such as "dev api". `extra`: the extra of ratchet-cni that has the packages. Raises
+    RatchetError.
+    """
     try:
         yield
     except ModuleNotFoundError as missing:
+        install = f"pip install 'ratchet-cni[{extra}]'"
+        if missing.name == "ratchet.dev":
+            raise RatchetError(
+                f"cannot run {command}: this installation does not include it",
+                details=f"Ratchet's image and the nodes lack ratchet.dev; run it on your machine: {install}",
+            ) from missing
         raise RatchetError(
-            f"cannot import {missing.name}", details=f"pip install 'ratchet-cni[{extra}]' brings it"
+            f"cannot run {command}: the Python package {missing.name} is missing", details=install
         ) from missing

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from ratchet.cli.cluster import add_cluster_options, records_of
 from ratchet.cli.manual import Manual
-from ratchet.gc import Outcome, collect_garbage
+from ratchet.gc import RemovalResult, collect_garbage
 from ratchet.store.store import ApiStore
 
 MANUAL = Manual(
@@ -38,17 +38,17 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    return print_garbage(records_of(arguments), arguments.grace, dry_run=arguments.dry_run)
+    return print_removals(records_of(arguments), arguments.grace, dry_run=arguments.dry_run)
 
 
-def print_garbage(records: ApiStore, grace_seconds: float, *, dry_run: bool) -> int:
-    """Collect garbage and print what was removed and why; exit status 0, also if there was nothing."""
+def print_removals(records: ApiStore, grace_seconds: float, *, dry_run: bool) -> int:
+    """Collect garbage, print each removal and its reason, and return the exit status, 0."""
     count = 0
     verb = "would remove" if dry_run else "removed"
     grace = timedelta(seconds=grace_seconds)
-    for finding in collect_garbage(records, now=lambda: datetime.now(UTC), grace=grace, dry_run=dry_run):
-        removed = finding.outcome is Outcome.REMOVED
-        print(f"{verb} {finding}" if removed else f"{finding} ({finding.outcome})", flush=True)
+    for removal in collect_garbage(records, now=lambda: datetime.now(UTC), grace=grace, dry_run=dry_run):
+        removed = removal.result is RemovalResult.REMOVED
+        print(f"{verb} {removal}" if removed else f"{removal} ({removal.result})", flush=True)
         count += removed
     print(f"{verb} {count} in all" if count else "nothing to remove")
     return 0

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ratchet.cli.cluster import add_cluster_options, namespace_meant, records_of
-from ratchet.cli.diagram import Edge, Picture, picture_of
+from ratchet.cli.cluster import add_cluster_options, chosen_namespace, records_of
+from ratchet.cli.diagram import Diagram, Edge, diagram_of
 from ratchet.cli.manual import Manual
-from ratchet.cli.snapshot import read_standing
+from ratchet.cli.snapshot import read_snapshot
 from ratchet.cli.validate import read_file, read_objects
 from ratchet.core.intent import wanted_links
 from ratchet.core.model import Pod, State, Topology
@@ -32,10 +32,10 @@ MANUAL = Manual(
     exit_status={0: "the diagram was printed", 1: "the API or a file cannot be read, or Graphviz is missing"},
 )
 
-# More pods than these are laid out by springs: in ranks they would make a picture that is all height.
-RANKED_MOST = 12
-# By what tells them apart without colour too.
-LOOKS = {
+# Diagrams with more pods use a spring layout. In ranks they would be very high.
+RANKED_MAX = 12
+# Colour and line style of each state. The styles differ for readers who do not see the colours.
+STYLES = {
     State.LINKED: ("#1b7837", "solid"),
     State.PAIR_READY: ("#e08214", "dashed"),
     State.PRIMARY_READY: ("#e08214", "dashed"),
@@ -71,65 +71,65 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.file:
-        return print_graph(picture_of_files(arguments.file, arguments.namespace or "default"), arguments.output)
-    return print_graph(picture_of_cluster(records_of(arguments), namespace_meant(arguments)), arguments.output)
+        return print_graph(diagram_of_files(arguments.file, arguments.namespace or "default"), arguments.output)
+    return print_graph(diagram_of_cluster(records_of(arguments), chosen_namespace(arguments)), arguments.output)
 
 
-def picture_of_cluster(records: ApiStore, namespace: str) -> Picture:
-    """What is wanted in a namespace and how it stands. Raises RatchetError."""
-    standing = read_standing(records, namespace)
-    return picture_of(standing.wanted, standing.records, standing.pods)
+def diagram_of_cluster(records: ApiStore, namespace: str) -> Diagram:
+    """The diagram of a namespace in the cluster. Raises RatchetError."""
+    snapshot = read_snapshot(records, namespace)
+    return diagram_of(snapshot.wanted, snapshot.records, snapshot.pods)
 
 
-def picture_of_files(files: Sequence[str], namespace: str) -> Picture:
-    """What the manifests in some files will want in a namespace. Raises RatchetError."""
+def diagram_of_files(files: Sequence[str], namespace: str) -> Diagram:
+    """The diagram of the manifests in files, for one namespace. Raises RatchetError."""
     found = [one for file in files for one in read_objects(file, read_file(file), namespace)]
     pods = [one for one in found if isinstance(one, Pod) and one.ref.namespace == namespace]
     topologies = [one for one in found if isinstance(one, Topology) and one.namespace == namespace]
-    return picture_of(wanted_links(pods, topologies=topologies), None, pods)
+    return diagram_of(wanted_links(pods, topologies=topologies), None, pods)
 
 
-def print_graph(picture: Picture, output: str) -> int:
-    """Print a picture as mermaid, dot, svg or png; exit status 0. Raises RatchetError."""
+def print_graph(diagram: Diagram, output: str) -> int:
+    """Print a diagram as mermaid, dot, svg or png; the exit status, 0. Raises RatchetError."""
     if output == "mermaid":
-        sys.stdout.write(mermaid(picture))
+        sys.stdout.write(mermaid(diagram))
     elif output == "dot":
-        sys.stdout.write(dot(picture))
+        sys.stdout.write(dot(diagram))
     else:
         sys.stdout.flush()
-        sys.stdout.buffer.write(rendered(picture, output))
+        sys.stdout.buffer.write(render(diagram, output))
     return 0
 
 
-def mermaid(picture: Picture) -> str:
-    """A flowchart of Mermaid's (mermaid.js.org/syntax/flowchart.html)."""
-    names = {pod: f"p{number}" for number, pod in enumerate(pod for pods in picture.nodes.values() for pod in pods)}
+def mermaid(diagram: Diagram) -> str:
+    """A Mermaid flowchart (mermaid.js.org/syntax/flowchart.html)."""
+    names = {pod: f"p{number}" for number, pod in enumerate(pod for pods in diagram.nodes.values() for pod in pods)}
     lines = ["flowchart LR"]
-    for number, (node, pods) in enumerate(picture.nodes.items()):
-        boxes = [f'{names[pod]}["{_escaped(pod)}"]' for pod in pods]
+    for number, (node, pods) in enumerate(diagram.nodes.items()):
+        boxes = [f'{names[pod]}["{_escape(pod)}"]' for pod in pods]
         if node:
-            lines += [f'  subgraph n{number}["{_escaped(node)}"]', *(f"    {box}" for box in boxes), "  end"]
+            lines += [f'  subgraph n{number}["{_escape(node)}"]', *(f"    {box}" for box in boxes), "  end"]
         else:
             lines += [f"  {box}" for box in boxes]
-    for edge in picture.edges:
+    for edge in diagram.edges:
         arrow = "---" if edge.state in (State.LINKED, None) else "-.-"
-        said = " · ".join(part for part in (f"{edge.near.ifname} – {edge.far.ifname}", edge.label) if part)
-        lines.append(f'  {names[edge.near.pod]} {arrow}|"{_escaped(said)}"| {names[edge.far.pod]}')
-    for number, edge in enumerate(picture.edges):
-        lines.append(f"  linkStyle {number} stroke:{LOOKS[edge.state][0]}")
+        label = " · ".join(part for part in (f"{edge.near.ifname} – {edge.far.ifname}", edge.label) if part)
+        lines.append(f'  {names[edge.near.pod]} {arrow}|"{_escape(label)}"| {names[edge.far.pod]}')
+    for number, edge in enumerate(diagram.edges):
+        lines.append(f"  linkStyle {number} stroke:{STYLES[edge.state][0]}")
     return "\n".join(lines) + "\n"
 
 
-def dot(picture: Picture) -> str:
-    """A graph in Graphviz's language (graphviz.org/doc/info/lang.html)."""
+def dot(diagram: Diagram) -> str:
+    """A graph in the DOT language (graphviz.org/doc/info/lang.html)."""
     graphviz = _graphviz()
-    pods = [pod for group in picture.nodes.values() for pod in group]
+    pods = [pod for group in diagram.nodes.values() for pod in group]
     names = {pod: f"p{number}" for number, pod in enumerate(pods)}
-    graph = graphviz.Graph(engine=_engine(picture))
+    graph = graphviz.Graph(engine=_engine(diagram))
     graph.attr(rankdir="LR", fontname="Helvetica", nodesep="0.6", ranksep="1.6", overlap="prism", K="2.2")
     graph.attr("node", shape="box", style="rounded,filled", fillcolor="white", fontname="Helvetica")
     graph.attr("edge", fontname="Helvetica", fontsize="9")
-    for number, (node, group) in enumerate(picture.nodes.items()):
+    for number, (node, group) in enumerate(diagram.nodes.items()):
         if not node:
             for pod in group:
                 graph.node(names[pod], graphviz.escape(pod))
@@ -138,36 +138,36 @@ def dot(picture: Picture) -> str:
             box.attr(label=graphviz.escape(node), style="rounded,filled", fillcolor="#f2f2f2", color="#cccccc")
             for pod in group:
                 box.node(names[pod], graphviz.escape(pod))
-    for edge in picture.edges:
-        graph.edge(names[edge.near.pod], names[edge.far.pod], **_looks(edge, graphviz.escape))
+    for edge in diagram.edges:
+        graph.edge(names[edge.near.pod], names[edge.far.pod], **_style(edge, graphviz.escape))
     return str(graph.source)
 
 
-def rendered(picture: Picture, output: str) -> bytes:
-    """The picture as svg or png, by Graphviz's programs. Raises RatchetError where they are not there."""
+def render(diagram: Diagram, output: str) -> bytes:
+    """The diagram as svg or png, rendered by Graphviz. Raises RatchetError if Graphviz is not installed."""
     graphviz = _graphviz()
     try:
-        return bytes(graphviz.pipe(_engine(picture), output, dot(picture).encode(), quiet=True))
+        return bytes(graphviz.pipe(_engine(diagram), output, dot(diagram).encode(), quiet=True))
     except graphviz.ExecutableNotFound as cause:
         raise RatchetError(
-            "cannot draw a picture: Graphviz is not installed",
-            details="apt-get install graphviz; or -o mermaid, which many viewers of Markdown show",
+            "cannot draw the diagram: Graphviz is not installed",
+            details="apt-get install graphviz; or use -o mermaid, which many Markdown viewers render",
         ) from cause
     except graphviz.CalledProcessError as cause:
-        raise RatchetError(f"cannot draw a picture: {cause}") from cause
+        raise RatchetError(f"cannot draw the diagram: {cause}") from cause
 
 
-def _looks(edge: Edge, escape: Callable[[str], str]) -> dict[str, str]:
-    colour, style = LOOKS[edge.state]
+def _style(edge: Edge, escape: Callable[[str], str]) -> dict[str, str]:
+    colour, style = STYLES[edge.state]
     ends = {"taillabel": escape(f" {edge.near.ifname} "), "headlabel": escape(f" {edge.far.ifname} ")}
     return {"color": colour, "style": style, "label": escape(edge.label), **ends}
 
 
-def _engine(picture: Picture) -> str:
-    return "dot" if sum(map(len, picture.nodes.values())) <= RANKED_MOST else "fdp"
+def _engine(diagram: Diagram) -> str:
+    return "dot" if sum(map(len, diagram.nodes.values())) <= RANKED_MAX else "fdp"
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return text.replace("&", "#amp;").replace('"', "#quot;")
 
 
@@ -176,7 +176,7 @@ def _graphviz() -> Any:
         import graphviz
     except ModuleNotFoundError as missing:
         raise RatchetError(
-            "cannot draw a picture: the Python package graphviz is missing",
-            details="pip install 'ratchet-cni[graph]' brings it; -o mermaid needs none",
+            "cannot draw the diagram: the Python package graphviz is missing",
+            details="pip install 'ratchet-cni[graph]'; or use -o mermaid, which needs no package",
         ) from missing
     return graphviz

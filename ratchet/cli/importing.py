@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from ratchet.cli.foreign import Imported, from_containerlab, from_meshnet
+from ratchet.cli.converters import Conversion, from_containerlab, from_meshnet
 from ratchet.cli.manual import Manual
 from ratchet.cli.validate import read_documents, read_file
 from ratchet.core.intent import TOPOLOGY_KEY, TOPOLOGY_LABEL
@@ -35,44 +35,46 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    return print_imported(arguments.file, arguments.name)
+    return print_topology(arguments.file, arguments.name)
 
 
-def print_imported(file: str, name: str | None) -> int:
-    """Print the topology that a file's is here, and on stderr what it is without; exit status 1 where it has no link.
+def print_topology(file: str, name: str | None) -> int:
+    """Print the topology of a file, and on stderr what is not converted.
 
-    Raises RatchetError for a file that is neither.
+    Returns the exit status, 1 if there is no link.
+
+    Raises RatchetError if the file is of neither kind.
     """
     documents = read_documents(file, read_file(file))
-    found, theirs = _imported(file, documents)
-    for line in found.dropped:
-        print(f"not carried over: {line}", file=sys.stderr)
-    links = "".join(f"- {yaml.safe_dump(link, default_flow_style=True, width=1000)}" for link in found.links)
-    metadata = {"name": name or theirs, "labels": {TOPOLOGY_LABEL: "true"}}
+    conversion, own_name = _convert(file, documents)
+    for line in conversion.unconverted:
+        print(f"not converted: {line}", file=sys.stderr)
+    links = "".join(f"- {yaml.safe_dump(link, default_flow_style=True, width=1000)}" for link in conversion.links)
+    metadata = {"name": name or own_name, "labels": {TOPOLOGY_LABEL: "true"}}
     topology = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {TOPOLOGY_KEY: links}}
     print(yaml.dump(topology, Dumper=_Dumper, sort_keys=False), end="")
-    return 0 if found.links else 1
+    return 0 if conversion.links else 1
 
 
-def _imported(file: str, documents: list[dict[str, Any]]) -> tuple[Imported, str]:
-    meshnets = [one for one in documents if one.get("kind") == "Topology" and "spec" in one]
+def _convert(file: str, documents: list[dict[str, Any]]) -> tuple[Conversion, str]:
+    topologies = [one for one in documents if one.get("kind") == "Topology" and "spec" in one]
     try:
-        if meshnets:
-            return from_meshnet(meshnets), "imported"
+        if topologies:
+            return from_meshnet(topologies), "imported"
         (document,) = documents
         return from_containerlab(document), str(document.get("name", "imported"))
     except ValueError as cause:
         raise RatchetError(
-            f"cannot import {file}: it is neither containerlab's nor a list of meshnet's Topology objects"
+            f"cannot import {file}: expected a containerlab file or a list of meshnet-cni Topology objects"
         ) from cause
 
 
 class _Dumper(yaml.SafeDumper):
-    """One that writes texts of several lines as such."""
+    """Dumper that writes strings of several lines as block scalars."""
 
 
-def _as_a_block(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
 
 
-_Dumper.add_representer(str, _as_a_block)
+_Dumper.add_representer(str, _represent_text)

@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from ratchet.cli.cluster import add_cluster_options, namespace_meant, records_of
-from ratchet.cli.describe import life
-from ratchet.cli.links import describe
+from ratchet.cli.cluster import add_cluster_options, chosen_namespace, records_of
+from ratchet.cli.describe import describe_link
+from ratchet.cli.links import link_as_json
 from ratchet.cli.manual import Manual
 from ratchet.cli.snapshot import read_edits
 from ratchet.core.model import Link, Side
@@ -22,8 +22,8 @@ from ratchet.store.agents import ask_agent
 from ratchet.store.store import ApiStore
 
 Json = dict[str, Any]
-# Asks the agent of a node, by its name, for what it sees of a link, by its record's UID. Raises RatchetError.
-Ask = Callable[[str, str], Mapping[str, Any]]
+# Called with a node's name and a record's UID: returns what the agent of the node observes. Raises RatchetError.
+QueryAgent = Callable[[str, str], Mapping[str, Any]]
 
 MANUAL = Manual(
     description="""
@@ -40,7 +40,7 @@ MANUAL = Manual(
     exit_status={0: "the link was printed", 1: "no link or several links have this name, or the API failed"},
 )
 
-NAMED_MOST = 8
+NAMES_MAX = 8
 COMPLETION_SECONDS = 2.0
 
 
@@ -51,7 +51,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     link = parser.add_argument(
         "link", metavar="NAME", help="link name, a prefix of it that no other link has, or POD:INTERFACE"
     )
-    link.completer = _names  # type: ignore[attr-defined]  # which is argcomplete's to find
+    link.completer = _names  # type: ignore[attr-defined]  # argcomplete reads this attribute
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="format (default: text)")
     parser.set_defaults(run=_run)
 
@@ -60,65 +60,72 @@ def _run(arguments: argparse.Namespace) -> int:
     records = records_of(arguments)
     link = records.links.get(arguments.link) if ":" not in arguments.link else None
     if link is None:
-        link = chosen(records.links.list()[0], arguments.link, namespace_meant(arguments))
+        link = find_link(records.links.list()[0], arguments.link, chosen_namespace(arguments))
     edits = read_edits(records, [link])
-    sightings = sightings_of(link, lambda node, uid: ask_agent(records.api, records.namespace, node, uid))
+    observations = observe_ends(link, lambda node, uid: ask_agent(records.api, records.namespace, node, uid))
     if arguments.output == "json":
-        observed = {side.value: sightings.get(side) for side in Side}
-        print(json.dumps({**describe(link), "edits": edits.words.get(link.name), "observed": observed}, indent=2))
+        observed = {side.value: observations.get(side) for side in Side}
+        print(json.dumps({**link_as_json(link), "edits": edits.words.get(link.name), "observed": observed}, indent=2))
     else:
-        print(life(link, sightings, datetime.now(UTC), edits.words.get(link.name, ())))
-    for error in edits.complaints():
+        print(describe_link(link, observations, datetime.now(UTC), edits.words.get(link.name, ())))
+    for error in edits.warnings():
         print(f"ratchet: {error}", file=sys.stderr)
     return 0
 
 
 def _names(parsed_args: argparse.Namespace, **_: object) -> list[str]:
-    """The names of all links, for a shell that completes one."""
+    """The names of all links, for shell completion."""
     records = records_of(parsed_args)
     return [link.name for link in ApiStore(records.api.patient(COMPLETION_SECONDS), records.namespace).links.list()[0]]
 
 
-def chosen(links: Collection[Link], said: str, namespace: str) -> Link:
-    """The one that is meant: by what its name begins with, with or without the namespace, or by one of its ends.
+def find_link(links: Collection[Link], name: str, namespace: str) -> Link:
+    """The link with this name, a prefix of it with or without the namespace, or an endpoint POD:INTERFACE.
 
-    Raises RatchetError where there is none, or more than one.
+    Raises RatchetError if no link matches, or several.
     """
-    if ":" in said:
-        pod, _, ifname = said.partition(":")
+    if ":" in name:
+        pod, _, ifname = name.partition(":")
         found = [link for link in links if link.namespace == namespace and _ends_at(link, pod, ifname)]
     else:
-        found = [link for link in links if link.name.startswith((said, f"{namespace}.{said}"))]
+        found = [link for link in links if link.name.startswith((name, f"{namespace}.{name}"))]
     if len(found) == 1:
         return found[0]
     if found:
         names = sorted(link.name for link in found)
-        more = f", and {len(names) - NAMED_MOST} more" if len(names) > NAMED_MOST else ""
+        more = f", and {len(names) - NAMES_MAX} more" if len(names) > NAMES_MAX else ""
         raise RatchetError(
-            f"cannot inspect link {said}: several links match", details=f"{', '.join(names[:NAMED_MOST])}{more}"
+            f"cannot inspect link {name}: several links match", details=f"{', '.join(names[:NAMES_MAX])}{more}"
         )
     raise RatchetError(
-        f"cannot find link {said} in namespace {namespace}: no pod has joined a link with this name",
+        f"cannot find link {name} in namespace {namespace}: no pod has joined a link with this name",
         details="`ratchet links` lists the links that a pod has joined, `ratchet wait` what the other links wait for",
     )
 
 
-def sightings_of(link: Link, ask: Ask) -> dict[Side, Json]:
-    """What the agents see of each end that somebody has joined, or why it is not known: a Observation as JSON, of which
-    `node` and `at`. Each agent is asked once.
+def observe_ends(link: Link, query: QueryAgent) -> dict[Side, Json]:
+    """The agents' observations of each joined end: an Observation as JSON, with `node` and `at`.
+
+    The key `fault` has the reason if there is none.
+
+    Each agent is queried once.
     """
     nodes = {side: sandbox.node for side in Side if (sandbox := link.sandbox(side)) is not None}
-    answers = {node: _answer(link, node, ask) for node in dict.fromkeys(nodes.values())}
-    unseen = plain(Observation(fault="its agent does not know of this sandbox"))
+    responses = {node: _query(link, node, query) for node in dict.fromkeys(nodes.values())}
+    missing = plain(Observation(fault="the agent of its node does not know this sandbox"))
     return {
-        side: {"node": node, "at": answers[node].get("at"), **answers[node].get("ends", {}).get(side.value, unseen)}
+        side: {
+            "node": node,
+            "at": responses[node].get("at"),
+            **responses[node].get("ends", {}).get(side.value, missing),
+        }
         for side, node in nodes.items()
     }
 
 
-def _answer(link: Link, node: str, ask: Ask) -> Mapping[str, Any]:
+def _query(link: Link, node: str, query: QueryAgent) -> Mapping[str, Any]:
     try:
-        return ask(node, link.uid)
+        return query(node, link.uid)
     except RatchetError as error:
         unknown = plain(Observation(fault=str(error)))
         return {"ends": {side.value: unknown for side in Side}}

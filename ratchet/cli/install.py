@@ -36,13 +36,7 @@ MANUAL = Manual(
 
 def declare(parser: argparse.ArgumentParser) -> None:
     MANUAL.attach(parser)
-    parser.add_argument(
-        "--bin-dir",
-        type=Path,
-        metavar="DIR",
-        required=True,
-        help="directory of the runtime's CNI plugins, such as /opt/cni/bin",
-    )
+    add_bin_dir(parser)
     parser.add_argument(
         "--conf-dir",
         type=Path,
@@ -85,6 +79,17 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run)
 
 
+def add_bin_dir(parser: argparse.ArgumentParser) -> None:
+    """Declare the flag --bin-dir."""
+    parser.add_argument(
+        "--bin-dir",
+        type=Path,
+        metavar="DIR",
+        required=True,
+        help="directory of the runtime's CNI plugins, such as /opt/cni/bin",
+    )
+
+
 def _run(arguments: argparse.Namespace) -> int:
     _refuse_incomplete(arguments)
     if arguments.keep:
@@ -103,9 +108,10 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"installed {path}")
     if arguments.agent and plugin.find_shim() is None:
         print(
-            f"there is no shim for this machine ({os.uname().machine}): a Python program stands in for it, which takes "
-            "longer to start and keeps no DEL that no agent takes;\n"
-            "wheels have the shim for x86_64 and aarch64, in a checkout `make install` builds it, with a C compiler",
+            f"ratchet: there is no shim for this machine ({os.uname().machine}): a Python program replaces it, which "
+            "starts more slowly and does not keep a DEL while the agent is down\n"
+            "         wheels contain the shim for x86_64 and aarch64; in a checkout, `make install` builds it with a C "
+            "compiler",
             file=sys.stderr,
         )
     return 0

@@ -1,4 +1,4 @@
-"""`ratchet install --keep`: until SIGTERM, which is when a pod ends."""
+"""`ratchet install --keep`: keep the plugin installed until SIGTERM."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ratchet.agent.frame import SOCKET
 from ratchet.errors import RatchetError
-from ratchet.install.kubeconfig import Kubeconfig, server_of
-from ratchet.install.loop import Keeper
+from ratchet.install.kubeconfig import Kubeconfig, api_server_url
+from ratchet.install.loop import InstallLoop
 from ratchet.store.apiserver import connect
 
 API_SECONDS = 5.0
@@ -27,9 +27,11 @@ def keep_installed(
     agent: bool,
     kubeconfig: Path | None,
 ) -> int:
-    """Keep the plugin installed until told to stop, with a kubeconfig if one is to be written; the exit status.
+    """Keep the plugin installed until SIGTERM, and return the exit status.
 
-    Raises RatchetError where it cannot begin.
+    `network`: a network configuration to install instead of a chained one. `daemon_set`: NAMESPACE/NAME. `agent`:
+    install the shim for a node agent. `kubeconfig`: a kubeconfig to write for the plugin. Raises RatchetError if it
+    cannot start.
     """
     if daemon_set.count("/") != 1:
         raise RatchetError(f"cannot keep the plugin for {daemon_set}: expected NAMESPACE/DAEMONSET")
@@ -40,13 +42,13 @@ def keep_installed(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     api = connect(os.environ.get("RATCHET_KUBECONFIG"), patience=API_SECONDS)
-    keeper = Keeper(
+    loop = InstallLoop(
         bin_dir,
         conf_dir,
         Path(os.environ.get("RATCHET_SOCKET", SOCKET)) if agent else None,
         network,
-        Kubeconfig(kubeconfig, server_of(os.environ)) if kubeconfig else None,
+        Kubeconfig(kubeconfig, api_server_url(os.environ)) if kubeconfig else None,
     )
-    keeper.keep(stopping)
-    keeper.leave(api, daemon_set)
+    loop.run(stopping)
+    loop.uninstall_if_deleted(api, daemon_set)
     return 0

@@ -56,15 +56,16 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    chosen = Chosen(arguments.namespace, arguments.pod, arguments.node, arguments.state)
-    show = follow_links if arguments.watch else print_links
-    return show(records_of(arguments), chosen, as_json=arguments.output == "json")
+    link_filter = LinkFilter(arguments.namespace, arguments.pod, arguments.node, arguments.state)
+    show = watch_links if arguments.watch else print_links
+    return show(records_of(arguments), link_filter, as_json=arguments.output == "json")
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
-    """Which links are meant: of pods in a namespace, of a pod (by its own name or the one it goes by), with an end on a
-    node, in a state; None: whichever.
+class LinkFilter:
+    """A filter of links by namespace, pod, node and state. None matches all.
+
+    `pod`: the pod's own name or the one that links use for it.
     """
 
     namespace: str | None = None
@@ -72,7 +73,7 @@ class Chosen:
     node: str | None = None
     state: str | None = None
 
-    def has(self, link: Link) -> bool:
+    def matches(self, link: Link) -> bool:
         sandboxes = [one for one in map(link.sandbox, Side) if one is not None]
         pods = {link.primary.name, link.pair.name} | {one.pod.name for one in sandboxes}
         return (
@@ -83,32 +84,32 @@ class Chosen:
         )
 
 
-def print_links(records: ApiStore, chosen: Chosen, *, as_json: bool) -> int:
-    """Print the chosen links, and on stderr which of them want a restart of a pod.
+def print_links(records: ApiStore, link_filter: LinkFilter, *, as_json: bool) -> int:
+    """Print the links that match, and on stderr those that need a restart of a pod.
 
-    Exit status 1 where a record cannot be read.
+    Returns the exit status: 1 if a record cannot be read.
     """
     links, malformed = records.links.list()
-    shown = sorted(filter(chosen.has, links), key=lambda link: link.name)
+    shown = sorted(filter(link_filter.matches, links), key=lambda link: link.name)
     edits = read_edits(records, shown)
     if as_json:
-        print(json.dumps([{**describe(link), "edits": edits.words.get(link.name)} for link in shown], indent=2))
+        print(json.dumps([{**link_as_json(link), "edits": edits.words.get(link.name)} for link in shown], indent=2))
     else:
         print(table([HEADINGS, *(_row(link, datetime.now(UTC)) for link in shown)]))
         for link in shown:
             if words := edits.words.get(link.name):
                 print(f"link {link.name} {wants_restart(link, words)}", file=sys.stderr)
-    for error in (*malformed, *edits.complaints()):
+    for error in (*malformed, *edits.warnings()):
         print(f"ratchet: {error}", file=sys.stderr)
     return 1 if malformed else 0
 
 
-def follow_links(records: ApiStore, chosen: Chosen, *, as_json: bool, until: float = float("inf")) -> int:
-    """Print the chosen links, and each again when it has changed, until interrupted (or `until`, monotonic seconds).
+def watch_links(records: ApiStore, link_filter: LinkFilter, *, as_json: bool, until: float = float("inf")) -> int:
+    """Print the links that match, and each one again when it changes, until interrupted.
 
-    Raises RatchetError for what a retry cannot mend, and where the account may not list or watch records.
+    `until` is in monotonic seconds. Raises RatchetError if retries cannot help, or listing records is forbidden.
     """
-    following = _Following(chosen, as_json=as_json)
+    printer = _LinkPrinter(link_filter, as_json=as_json)
 
     def list_links() -> tuple[list[Link], str]:
         links, _, version = records.links.list_with_version()
@@ -117,11 +118,11 @@ def follow_links(records: ApiStore, chosen: Chosen, *, as_json: bool, until: flo
     for event in list_watch(Source("records", list_links, records.links.watch), until=until):
         match event:
             case Listed(links):
-                following.tell_all([*links])
+                printer.print_all([*links])
             case Changed(change) if change.error is not None:
                 print(f"ratchet: {change.error}", file=sys.stderr)
             case Changed(change):
-                following.tell(change.name, change.link)
+                printer.print_one(change.name, change.link)
             case Failed(ForbiddenError() as cause):
                 raise cause
             case Failed():
@@ -129,49 +130,49 @@ def follow_links(records: ApiStore, chosen: Chosen, *, as_json: bool, until: flo
     return 0
 
 
-class _Following:
-    """What was told of links, so that each is told again only when it is another."""
+class _LinkPrinter:
+    """Prints a link if its row has changed since it was printed last."""
 
-    def __init__(self, chosen: Chosen, *, as_json: bool) -> None:
-        self._chosen, self._as_json = chosen, as_json
-        self._told: dict[str, Link] = {}
+    def __init__(self, link_filter: LinkFilter, *, as_json: bool) -> None:
+        self._filter, self._as_json = link_filter, as_json
+        self._printed: dict[str, Link] = {}
         self._widths = [len(heading) for heading in HEADINGS]
 
-    def tell_all(self, links: list[Link]) -> None:
-        chosen = {link.name: link for link in links if self._chosen.has(link)}
-        rows = [_row(link, datetime.now(UTC)) for link in chosen.values()]
+    def print_all(self, links: list[Link]) -> None:
+        matching = {link.name: link for link in links if self._filter.matches(link)}
+        rows = [_row(link, datetime.now(UTC)) for link in matching.values()]
         self._widths = [max(map(len, column)) for column in zip(HEADINGS, *rows, strict=True)]
-        if not self._told and not self._as_json:
-            self._print(HEADINGS)
-        for name in sorted(chosen.keys() | self._told.keys()):
-            self.tell(name, chosen.get(name))
+        if not self._printed and not self._as_json:
+            self._print_row(HEADINGS)
+        for name in sorted(matching.keys() | self._printed.keys()):
+            self.print_one(name, matching.get(name))
 
-    def tell(self, name: str, link: Link | None) -> None:
-        """`link` is None where it is gone."""
-        before = self._told.get(name)
-        if link is None or not self._chosen.has(link):
+    def print_one(self, name: str, link: Link | None) -> None:
+        """Print a link if it has changed; `link` is None if the record is deleted."""
+        before = self._printed.get(name)
+        if link is None or not self._filter.matches(link):
             if before is not None:
-                del self._told[name]
-                self._say({"name": name, "state": None}, (name, "gone", *"-----"))
+                del self._printed[name]
+                self._print_link({"name": name, "state": None}, (name, "gone", *"-----"))
             return
-        self._told[name] = link
+        self._printed[name] = link
         row = _row(link, datetime.now(UTC))
         if before is None or _row(before, datetime.now(UTC))[:-1] != row[:-1]:
-            self._say(describe(link), row)
+            self._print_link(link_as_json(link), row)
 
-    def _say(self, document: dict[str, Any], row: tuple[str, ...]) -> None:
+    def _print_link(self, document: dict[str, Any], row: tuple[str, ...]) -> None:
         if self._as_json:
             print(json.dumps(document), flush=True)
         else:
-            self._print(row)
+            self._print_row(row)
 
-    def _print(self, row: tuple[str, ...]) -> None:
+    def _print_row(self, row: tuple[str, ...]) -> None:
         cells = (cell.ljust(width) for cell, width in zip(row, self._widths, strict=True))
         print("   ".join(cells).rstrip(), flush=True)
 
 
-def describe(link: Link) -> dict[str, Any]:
-    """One link as JSON: what is wanted, what stands, how it got there."""
+def link_as_json(link: Link) -> dict[str, Any]:
+    """A link for json.dumps: declaration, state, ends and history."""
     return {
         "name": link.name,
         "namespace": link.namespace,
@@ -182,7 +183,7 @@ def describe(link: Link) -> dict[str, Any]:
         "observedGeneration": link.observed_generation,
         "means": plain(link.encapsulation),
         "created": link.created.isoformat() if link.created else None,
-        **{side.value: _describe_end(link, side) for side in Side},
+        **{side.value: _end_as_json(link, side) for side in Side},
         "history": [
             {"at": step.at.isoformat(), "from": step.source.value, "to": step.target.value, "reason": step.reason}
             for step in link.history
@@ -191,14 +192,14 @@ def describe(link: Link) -> dict[str, Any]:
 
 
 def table(rows: list[tuple[str, ...]]) -> str:
-    """Rows of cells, the first the headings, in columns as kubectl prints them."""
+    """Rows of cells in columns, as kubectl prints them. The first row has the headings."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
 
 
 def age(created: datetime | None, now: datetime) -> str:
-    """How long ago, in kubectl's manner: the largest unit alone."""
+    """The age of an object in its largest unit, as kubectl prints it."""
     if created is None:
         return "-"
     seconds = max(0, int((now - created).total_seconds()))
@@ -227,7 +228,7 @@ def _end(link: Link, side: Side) -> str:
     return f"{pod}:{end.ifname}{where}"
 
 
-def _describe_end(link: Link, side: Side) -> dict[str, Any]:
+def _end_as_json(link: Link, side: Side) -> dict[str, Any]:
     end = link.end(side)
     sandbox = end.sandbox
     return {

@@ -1,4 +1,4 @@
-"""`ratchet`: the command for people, and for the CronJob."""
+"""The command `ratchet`."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ratchet.cli.commands import command_line, telling_errors
+from ratchet.cli.commands import make_parser, printing_errors
 
-SHELL_ASKS = "_ARGCOMPLETE"  # argcomplete's own variable
+COMPLETION_VARIABLE = "_ARGCOMPLETE"  # argcomplete's own variable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; its exit status: 0 done, 1 an error that was printed, 2 wrong usage."""
-    if SHELL_ASKS in os.environ:
-        return telling_errors(_answer_shell)
-    arguments = command_line().parse_args(argv)
+    """Run the command and return its exit status: 0, 1 for an error that was printed, 2 for wrong usage."""
+    if COMPLETION_VARIABLE in os.environ:
+        return printing_errors(_complete_for_shell)
+    arguments = make_parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
-    return telling_errors(lambda: int(arguments.run(arguments)))
+    return printing_errors(lambda: int(arguments.run(arguments)))
 
 
-def _answer_shell() -> int:
-    from ratchet.cli.completion import answer_shell
+def _complete_for_shell() -> int:
+    from ratchet.cli.completion import complete_for_shell
 
-    return answer_shell()
+    return complete_for_shell()
 
 
 if __name__ == "__main__":

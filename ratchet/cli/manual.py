@@ -1,4 +1,4 @@
-"""What `--help` and docs/cli.md say of a command besides its flags: description, examples, exit status."""
+"""Description, examples and exit status of a command, for `--help` and docs/cli.md."""
 
 from __future__ import annotations
 

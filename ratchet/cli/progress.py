@@ -1,4 +1,4 @@
-"""How far the links of a namespace have come, as far as pods, topologies and records tell."""
+"""The progress of a namespace: how many declared links are linked, and why the others are not."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from ratchet.core.state_machine import derive
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How many of the wanted links are linked as they are wanted; of each that is not, by its name, why; and whom
-    Ratchet refused, why.
+    """The progress of a namespace.
+
+    `linked`, `wanted`: the number of links that are linked as declared, and of all declared links. `waiting`: why each
+    other link is not linked, by its name. `refused`: the errors of invalid declarations.
     """
 
     linked: int
@@ -28,7 +30,7 @@ class Progress:
 
 
 def progress_of(wanted: Wanted, records: Mapping[str, Link], pods: Collection[Pod]) -> Progress:
-    """Where the wanted links stand, given their records by name and the pods of their namespace."""
+    """The progress of declared links. `records`: by name. `pods`: those of the namespace."""
     waiting = {}
     for one in wanted.links:
         record = one.record_in(records)
@@ -45,10 +47,10 @@ def _why(wanted: WantedLink, record: Link | None, pods: Collection[Pod]) -> str:
     if record is None or missing:
         ends = [wanted.link.end(side) for side in missing]
         return "; ".join(f"pod {end.name}: {absence(end.name, pods, end.ifname)}" for end in ends)
-    told = f" ({record.history[-1].reason})" if record.history else ""
+    latest = f" ({record.history[-1].reason})" if record.history else ""
     sides = [side for side in Side if not record.is_ready(side)]
     places = " and ".join(f"{record.end(side).ifname} of pod {_pod(record, side)}" for side in sides)
-    return f"both pods have joined, and {places} {'does' if len(sides) == 1 else 'do'} not stand yet{told}"
+    return f"both pods have joined, and {places} {'does' if len(sides) == 1 else 'do'} not stand yet{latest}"
 
 
 def _pod(record: Link, side: Side) -> str:

@@ -1,4 +1,4 @@
-"""What a namespace wants and how it stands, read from the cluster for whoever shows it."""
+"""The declared links of a namespace and their records, as read from the cluster at one time."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ratchet.store.store import ApiStore
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """The wanted links of a namespace, all records by name, and the namespace's pods."""
+class Snapshot:
+    """The declared links of a namespace, all records by name, and the namespace's pods."""
 
     wanted: Wanted
     records: dict[str, Link]
@@ -24,27 +24,30 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Edits:
-    """How links were edited since their primaries started, by name; and why that cannot be told in some namespaces."""
+    """Edits of links that wait for a restart.
+
+    `words`: the edits of each link, by its name. `unknown`: the error of each namespace that cannot be read.
+    """
 
     words: dict[str, tuple[str, ...]]
-    untold: dict[str, RatchetError]
+    unknown: dict[str, RatchetError]
 
-    def complaints(self) -> list[str]:
-        """What to say of the namespaces of which nothing can be told: most likely the reason is one for all."""
-        if not self.untold:
+    def warnings(self) -> list[str]:
+        """One warning for all namespaces that cannot be read: most likely they have one cause."""
+        if not self.unknown:
             return []
-        first = next(iter(self.untold.values()))
-        return [f"cannot tell what was edited of links in {', '.join(self.untold)}: {first}"]
+        first = next(iter(self.unknown.values()))
+        return [f"cannot compare links with their declarations in {', '.join(self.unknown)}: {first}"]
 
 
 def read_edits(records: ApiStore, links: Iterable[Link]) -> Edits:
-    """What was edited of these links; each namespace is read once."""
+    """The edits of these links. Each namespace is read once."""
     found = Edits({}, {})
     for namespace, group in groupby(sorted(links, key=_namespace), key=_namespace):
         try:
             _, wanted = _wanted_in(records, namespace)
         except RatchetError as error:
-            found.untold[namespace] = error
+            found.unknown[namespace] = error
         else:
             found.words.update({link.name: edits_of(link, wanted) for link in group})
     return found
@@ -54,14 +57,14 @@ def _namespace(link: Link) -> str:
     return link.namespace
 
 
-def read_standing(records: ApiStore, namespace: str) -> Standing:
-    """Raises RatchetError."""
+def read_snapshot(records: ApiStore, namespace: str) -> Snapshot:
+    """Read a namespace. Raises RatchetError."""
     pods, wanted = _wanted_in(records, namespace)
     links, _ = records.links.list()
-    return Standing(wanted, {link.name: link for link in links}, pods)
+    return Snapshot(wanted, {link.name: link for link in links}, pods)
 
 
 def _wanted_in(records: ApiStore, namespace: str) -> tuple[list[Pod], Wanted]:
-    """The pods of a namespace, and what they and its topologies want."""
+    """The pods of a namespace, and the links that they and its topologies declare."""
     pods = records.pods.list(namespace)
     return pods, wanted_links(pods, topologies=records.topologies.list(namespace))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ratchet.cli.install import add_bin_dir
 from ratchet.cli.manual import Manual
 from ratchet.install import uninstall
 
@@ -20,13 +21,7 @@ MANUAL = Manual(
 
 def declare(parser: argparse.ArgumentParser) -> None:
     MANUAL.attach(parser)
-    parser.add_argument(
-        "--bin-dir",
-        type=Path,
-        metavar="DIR",
-        required=True,
-        help="directory of the runtime's CNI plugins, such as /opt/cni/bin",
-    )
+    add_bin_dir(parser)
     parser.add_argument(
         "--conf-dir", type=Path, metavar="DIR", help="directory of the network configurations, such as /etc/cni/net.d"
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ratchet.cli.findings import findings
+from ratchet.cli.manifest_checks import find_problems
 from ratchet.cli.manual import Manual
 from ratchet.core.intent import TOPOLOGY_LABEL, asks_for_links, wanted_links
 from ratchet.core.model import Pod, Topology
@@ -34,7 +34,7 @@ MANUAL = Manual(
     exit_status={0: "there is no error", 1: "there are errors, or warnings with --strict; or a file cannot be read"},
 )
 
-REPLICAS_MOST = 1000
+REPLICAS_MAX = 1000
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -54,12 +54,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def validate(files: Sequence[str], namespace: str, *, strict: bool) -> int:
-    """Print what is wrong with the pods and topologies in the files ("-" is stdin), all together.
+    """Print the problems of the manifests in files ("-" is stdin); the exit status, 1 if there are errors.
 
-    The exit status: 1 where they cannot stand.
-
-    `namespace` is that of pods which name none. With `strict` a warning is as bad. Raises RatchetError for a file that
-    cannot be read.
+    `namespace`: of objects that name none. `strict`: warnings count as errors. Raises RatchetError if a file cannot be
+    read.
     """
     pods: dict[str, list[Pod]] = {}
     topologies: dict[str, list[Topology]] = {}
@@ -72,9 +70,9 @@ def validate(files: Sequence[str], namespace: str, *, strict: bool) -> int:
     errors = warnings = links = asking = 0
     for name in sorted(pods.keys() | topologies.keys()):
         group, drawn = pods.get(name, []), topologies.get(name, [])
-        for finding in findings(group, drawn):
-            print(f"{'error' if finding.grave else 'warning'}: {finding.text}")
-            errors, warnings = errors + finding.grave, warnings + (not finding.grave)
+        for problem in find_problems(group, drawn):
+            print(f"{'error' if problem.is_error else 'warning'}: {problem.text}")
+            errors, warnings = errors + problem.is_error, warnings + (not problem.is_error)
         links += len(wanted_links(group, topologies=drawn).links)
         asking += sum(map(asks_for_links, group))
     print(f"{_count(asking, 'pod')}, {_count(links, 'link')}: {_count(errors, 'error')}, {_count(warnings, 'warning')}")
@@ -82,7 +80,7 @@ def validate(files: Sequence[str], namespace: str, *, strict: bool) -> int:
 
 
 def read_objects(file: str, text: str, namespace: str) -> Iterator[Pod | Topology]:
-    """The topologies in a text, and the pods that its other objects are, or make.
+    """The topologies and pods in a text, and the pods of its workloads.
 
     Raises RatchetError that names the file, and the line or the object.
     """
@@ -90,15 +88,15 @@ def read_objects(file: str, text: str, namespace: str) -> Iterator[Pod | Topolog
         if (topology := _topology(document, namespace)) is not None:
             yield topology
         for index, pod in enumerate(_pods(document)):
-            said = pod.get("metadata")
-            metadata = {"namespace": namespace, **(said if isinstance(said, dict) else {})}
+            given = pod.get("metadata")
+            metadata = {"namespace": namespace, **(given if isinstance(given, dict) else {})}
             for settings in ("labels", "annotations"):
-                _refuse_other_than_text(file, metadata, settings)
+                _check_strings(file, metadata, settings)
             yield decode_pod({"metadata": {**metadata, "uid": f"{file}#{number}.{index}"}})
 
 
 def read_documents(file: str, text: str) -> list[Json]:
-    """The objects in a text, those of lists one by one. Raises RatchetError that names the file and the line."""
+    """The objects in a text and in its lists. Raises RatchetError that names the file and the line."""
     try:
         documents = list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     except (yaml.YAMLError, RecursionError) as cause:
@@ -106,19 +104,21 @@ def read_documents(file: str, text: str) -> list[Json]:
     return list(_objects(documents))
 
 
-def _refuse_other_than_text(file: str, metadata: Json, settings: str) -> None:
-    """Raise RatchetError for a label or an annotation that is no text, as `ratchet: true` without quotes."""
-    said = metadata.get(settings)
+def _check_strings(file: str, metadata: Json, settings: str) -> None:
+    """Raise RatchetError if a value is not a string, such as `ratchet: true` without quotes."""
+    given = metadata.get(settings)
     pod = f"cannot read {file}: pod {metadata.get('name', '?')}"
-    if said is not None and not isinstance(said, dict):
-        raise RatchetError(f"{pod}: {settings} is no mapping")
-    for key, value in (said or {}).items():
+    if given is not None and not isinstance(given, dict):
+        raise RatchetError(f"{pod}: {settings}: expected a mapping")
+    for key, value in (given or {}).items():
         if not isinstance(key, str) or not isinstance(value, str):
-            raise RatchetError(f"{pod}: {settings}: {key}: {value!r:.80} is no text", details="put it in quotes")
+            raise RatchetError(
+                f"{pod}: {settings}: {key}: expected a string, not {value!r:.80}", details="put it in quotes"
+            )
 
 
 def read_file(file: str) -> str:
-    """What is in a file, "-" being stdin. Raises RatchetError."""
+    """The text of a file, or of stdin for "-". Raises RatchetError."""
     if file == "-":
         return sys.stdin.read()
     try:
@@ -147,7 +147,7 @@ def _topology(document: Json, namespace: str) -> Topology | None:
 
 
 def _pods(document: Json) -> Iterator[Json]:
-    """A pod, or what a workload makes of its template: of a StatefulSet each replica by its name, else one."""
+    """The pod, or the pods of a workload: one for each replica of a StatefulSet, one for other workloads."""
     kind, metadata = document.get("kind"), document.get("metadata") or {}
     if kind == "Pod":
         yield document
@@ -158,14 +158,14 @@ def _pods(document: Json) -> Iterator[Json]:
         return
     name, replicas = metadata.get("name", "?"), spec.get("replicas", 1) if isinstance(spec, dict) else 1
     if kind == "StatefulSet" and isinstance(replicas, int):
-        names = [f"{name}-{ordinal}" for ordinal in range(min(replicas, REPLICAS_MOST))]
+        names = [f"{name}-{ordinal}" for ordinal in range(min(replicas, REPLICAS_MAX))]
     else:
         names = [name]
     for one in names:
-        said = {**(template.get("metadata") or {}), "name": one}
+        given = {**(template.get("metadata") or {}), "name": one}
         if "namespace" in metadata:
-            said["namespace"] = metadata["namespace"]
-        yield {"kind": "Pod", "metadata": said, "spec": {}}
+            given["namespace"] = metadata["namespace"]
+        yield {"kind": "Pod", "metadata": given, "spec": {}}
 
 
 def _count(number: int, what: str) -> str:

@@ -6,10 +6,10 @@ import argparse
 import sys
 import time
 
-from ratchet.cli.cluster import add_cluster_options, namespace_meant, records_of
+from ratchet.cli.cluster import add_cluster_options, chosen_namespace, records_of
 from ratchet.cli.manual import Manual
 from ratchet.cli.progress import Progress, progress_of
-from ratchet.cli.snapshot import read_standing
+from ratchet.cli.snapshot import read_snapshot
 from ratchet.store.store import ApiStore
 
 MANUAL = Manual(
@@ -24,7 +24,7 @@ MANUAL = Manual(
     exit_status={0: "all links are linked", 1: "the timeout is over, no link is declared, or the API failed"},
 )
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -38,31 +38,31 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    return wait_for_links(records_of(arguments), namespace_meant(arguments), arguments.timeout)
+    return wait_for_links(records_of(arguments), chosen_namespace(arguments), arguments.timeout)
 
 
 def wait_for_links(records: ApiStore, namespace: str, seconds: float) -> int:
-    """Look until all are linked, saying how many are; the exit status, 1 where they were not within so many seconds.
+    """Poll until all links are linked, and print their number; the exit status, 1 after `seconds`.
 
-    Where nothing is wanted that is an error too: most likely nothing has been applied yet, or elsewhere.
+    A namespace without declared links fails too: most likely nothing is applied yet, or in another namespace.
     """
-    until, said = time.monotonic() + seconds, ""
+    until, printed = time.monotonic() + seconds, ""
     while True:
-        standing = read_standing(records, namespace)
-        progress = progress_of(standing.wanted, standing.records, standing.pods)
+        snapshot = read_snapshot(records, namespace)
+        progress = progress_of(snapshot.wanted, snapshot.records, snapshot.pods)
         line = f"{progress.linked} of {progress.wanted} links are linked"
-        if line != said:
+        if line != printed:
             print(line, flush=True)
-        said = line
+        printed = line
         if progress.wanted and progress.complete:
             return 0
         if time.monotonic() >= until:
-            _complain(progress, namespace, seconds)
+            _print_missing(progress, namespace, seconds)
             return 1
-        time.sleep(min(LOOK_SECONDS, max(0.0, until - time.monotonic())))
+        time.sleep(min(POLL_SECONDS, max(0.0, until - time.monotonic())))
 
 
-def _complain(progress: Progress, namespace: str, seconds: float) -> None:
+def _print_missing(progress: Progress, namespace: str, seconds: float) -> None:
     if not progress.wanted and not progress.refused:
         print(f"ratchet: no links are declared in namespace {namespace}", file=sys.stderr)
         return

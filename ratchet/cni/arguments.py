@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ratchet.cni.excerpt import quoted
+from ratchet.core.escape import quoted
 from ratchet.errors import InvalidEnvironmentError
 
 
@@ -73,10 +73,6 @@ class Arguments:
     @property
     def pod_uid(self) -> str:
         return self.args.get("K8S_POD_UID", "")
-
-    @property
-    def infra_container_id(self) -> str:
-        return self.args.get("K8S_POD_INFRA_CONTAINER_ID", "")
 
 
 def read_arguments(environ: Mapping[str, str]) -> Arguments:

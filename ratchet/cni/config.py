@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, TypeGuard
 from ratchet.cni import keys
 from ratchet.cni.arguments import Command, is_dns_label
 from ratchet.cni.decode import decode
-from ratchet.cni.excerpt import quoted
 from ratchet.cni.result import Result
 from ratchet.cni.versions import SUPPORTED, supported
+from ratchet.core.escape import quoted
 from ratchet.errors import InvalidConfigError, UndecodableError, UnsupportedVersionError
 
 DEFAULT_NAMESPACE = "ratchet"

@@ -16,9 +16,9 @@ from ratchet.cni.arguments import Arguments, Command
 from ratchet.cni.config import VALID_ATTACHMENTS_KEYS, NetworkConfig
 from ratchet.cni.decode import decode
 from ratchet.cni.delegation import Delegation, prepare
-from ratchet.cni.excerpt import escaped, escaped_end
-from ratchet.cni.execute import STDOUT_LIMIT, Outcome, find_plugin, run_plugin
+from ratchet.cni.execute import STDOUT_LIMIT, CompletedPlugin, find_plugin, run_plugin
 from ratchet.cni.versions import LATEST, UNVERSIONED, exists, gives_prev_result, highest_common
+from ratchet.core.escape import excerpt, excerpt_end
 from ratchet.errors import DelegateError, UnavailableError, UnsupportedVersionError
 
 # Seconds. The kubelet allows a sandbox 4 minutes to start and 2 to stop; ADD also has to wait for its peer.
@@ -41,12 +41,12 @@ def add(
     remains until its DEL (SPEC.md, section 4).
     """
     prepared = prepare(delegate, network)
-    used, outcome = _run_in_common_version(prepared, Command.ADD, arguments, timeout)
+    used, completed = _run_in_common_version(prepared, Command.ADD, arguments, timeout)
     cannot = _cannot(Command.ADD, used)
-    if len(outcome.stdout) > STDOUT_LIMIT:
+    if len(completed.stdout) > STDOUT_LIMIT:
         raise DelegateError(f"{cannot}: it printed more than {STDOUT_LIMIT} bytes")
-    done = replace(used, result=_printed_result(outcome, cannot), stderr=_tail(outcome))
-    done.outcome()
+    done = replace(used, result=_printed_result(completed, cannot), stderr=_tail(completed))
+    done.decoded_result()
     return done
 
 
@@ -57,12 +57,12 @@ def delete(delegation: Delegation, arguments: Arguments, *, timeout: float = DEL
     conclude that the sandbox is gone, and forget it.
     """
     try:
-        _, outcome = _run_in_common_version(delegation, Command.DEL, arguments, timeout)
+        _, completed = _run_in_common_version(delegation, Command.DEL, arguments, timeout)
     except DelegateError as error:
         softened = DelegateError(_soften(str(error)), details=_soften(error.details))
         softened.code = error.code
         raise softened from error
-    return _tail(outcome)
+    return _tail(completed)
 
 
 def check(delegation: Delegation, arguments: Arguments, *, timeout: float = CHECK_TIMEOUT) -> str:
@@ -116,7 +116,7 @@ def status(
 
 def _run_in_common_version(
     delegation: Delegation, command: Command, arguments: Arguments, timeout: float
-) -> tuple[Delegation, Outcome]:
+) -> tuple[Delegation, CompletedPlugin]:
     """Run a command; if the plugin rejects the version, run it again in the latest common version.
 
     To ask for its versions first would cost one more process at each pod start. A plugin checks the version before it
@@ -141,9 +141,9 @@ def _spoken(delegation: Delegation, arguments: Arguments) -> Delegation:
     version = highest_common(theirs, delegation.version)
     if version is None:
         error = DelegateError(
-            f"cannot use the delegate (type {escaped(delegation.type)}): it speaks none of the CNI versions up to "
+            f"cannot use the delegate (type {excerpt(delegation.type)}): it speaks none of the CNI versions up to "
             f"{delegation.version}",
-            details=f"it says that it speaks {escaped(', '.join(theirs))}",
+            details=f"it says that it speaks {excerpt(', '.join(theirs), 300)}",
         )
         error.code = UnsupportedVersionError.code
         raise error
@@ -153,57 +153,57 @@ def _spoken(delegation: Delegation, arguments: Arguments) -> Delegation:
 def _versions_of(binary: str, delegation: Delegation, root: str) -> list[str]:
     # Plugins built on old libraries require these variables even for VERSION (libcni, pkg/invoke).
     variables = {"CNI_COMMAND": "VERSION", "CNI_NETNS": "dummy", "CNI_IFNAME": "dummy", "CNI_PATH": "dummy"}
-    outcome = run_plugin(binary, json.dumps({"cniVersion": LATEST}).encode(), variables, _VERSION_TIMEOUT, root)
-    answer = _decoded(outcome)
+    completed = run_plugin(binary, json.dumps({"cniVersion": LATEST}).encode(), variables, _VERSION_TIMEOUT, root)
+    answer = _decoded(completed)
     listed = answer.get("supportedVersions") if answer else None
-    if outcome.status == 0 and isinstance(listed, list):
+    if completed.status == 0 and isinstance(listed, list):
         return [version for version in listed if isinstance(version, str)]
     if answer and answer.get("msg") == "unknown CNI_COMMAND: VERSION":
         return [UNVERSIONED]
-    raise _failure(outcome, f"cannot ask the delegate (type {escaped(delegation.type)}) for its versions")
+    raise _failure(completed, f"cannot ask the delegate (type {excerpt(delegation.type)}) for its versions")
 
 
-def _run(delegation: Delegation, command: Command, arguments: Arguments, timeout: float) -> Outcome:
+def _run(delegation: Delegation, command: Command, arguments: Arguments, timeout: float) -> CompletedPlugin:
     binary = find_plugin(delegation.type, arguments.path, arguments.root)
     config = dict(delegation.config)
     takes_result = command in (Command.DEL, Command.CHECK) and gives_prev_result(delegation.version)
     if takes_result and delegation.result is not None:
         config["prevResult"] = delegation.result
     variables = {**arguments.variables, "CNI_COMMAND": command}
-    outcome = run_plugin(binary, json.dumps(config).encode(), variables, timeout, arguments.root)
-    if outcome.timed_out or outcome.status != 0:
-        raise _failure(outcome, _cannot(command, delegation))
-    return outcome
+    completed = run_plugin(binary, json.dumps(config).encode(), variables, timeout, arguments.root)
+    if completed.timed_out or completed.status != 0:
+        raise _failure(completed, _cannot(command, delegation))
+    return completed
 
 
-def _failure(outcome: Outcome, cannot: str) -> DelegateError:
+def _failure(completed: CompletedPlugin, cannot: str) -> DelegateError:
     """The plugin's own error if it printed one, else how it ended and what it wrote."""
-    said = _decoded(outcome) if not outcome.timed_out else None
+    said = _decoded(completed) if not completed.timed_out else None
     if not said or not isinstance(said.get("msg"), str):
-        wrote = escaped(outcome.stdout.decode(errors="replace").strip())
-        cause = f"{outcome.ending()}{f', having printed {wrote}' if wrote else ''}"
-        return DelegateError(f"{cannot}: {cause}", details=_tail(outcome))
+        wrote = excerpt(completed.stdout.decode(errors="replace").strip(), 300)
+        cause = f"{completed.ending()}{f', having printed {wrote}' if wrote else ''}"
+        return DelegateError(f"{cannot}: {cause}", details=_tail(completed))
     details = said.get("details")
-    own = escaped(details, 1000) if isinstance(details, str) else ""
-    error = DelegateError(f"{cannot}: {escaped(said['msg'], 1000)}", details=own or _tail(outcome))
+    own = excerpt(details, 1000) if isinstance(details, str) else ""
+    error = DelegateError(f"{cannot}: {excerpt(said['msg'], 1000)}", details=own or _tail(completed))
     code = said.get("code")
     if type(code) is int and 0 < code < 1 << 31:
         error.code = code
     return error
 
 
-def _printed_result(outcome: Outcome, cannot: str) -> Mapping[str, Any]:
-    result = _decoded(outcome)
+def _printed_result(completed: CompletedPlugin, cannot: str) -> Mapping[str, Any]:
+    result = _decoded(completed)
     if result is None:
-        wrote = escaped(outcome.stdout.decode(errors="replace").strip())
+        wrote = excerpt(completed.stdout.decode(errors="replace").strip(), 300)
         cause = f"it printed no result in JSON but {wrote}" if wrote else "it printed no result"
-        raise DelegateError(f"{cannot}: {cause}", details=_tail(outcome))
+        raise DelegateError(f"{cannot}: {cause}", details=_tail(completed))
     return result
 
 
-def _decoded(outcome: Outcome) -> dict[str, Any] | None:
+def _decoded(completed: CompletedPlugin) -> dict[str, Any] | None:
     try:
-        value = decode(outcome.stdout)
+        value = decode(completed.stdout)
     except ValueError:
         return None
     return value if isinstance(value, dict) else None
@@ -217,11 +217,11 @@ def _cannot(command: Command, delegation: Delegation) -> str:
         Command.GC: "collect garbage of",
         Command.STATUS: "ask the status of",
     }
-    return f"cannot {verbs[command]} the delegate network (type {escaped(delegation.type)})"
+    return f"cannot {verbs[command]} the delegate network (type {excerpt(delegation.type)})"
 
 
-def _tail(outcome: Outcome) -> str:
-    return escaped_end(outcome.stderr.decode(errors="replace").strip())
+def _tail(completed: CompletedPlugin) -> str:
+    return excerpt_end(completed.stderr.decode(errors="replace").strip())
 
 
 def _soften(text: str) -> str:

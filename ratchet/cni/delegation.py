@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from ratchet.cni.config import NetworkConfig, is_plugin_type
-from ratchet.cni.excerpt import escaped, quoted
 from ratchet.cni.result import Result
 from ratchet.cni.versions import SUPPORTED
+from ratchet.core.escape import excerpt, quoted
 from ratchet.errors import DelegateError, MalformedRecordError
 
 
@@ -34,7 +34,7 @@ class Delegation:
     def version(self) -> str:
         return str(self.config["cniVersion"])
 
-    def outcome(self) -> Result:
+    def decoded_result(self) -> Result:
         """The result of ADD; empty if there is none. Raises DelegateError if it cannot be read."""
         if self.result is None:
             return Result()
@@ -42,7 +42,7 @@ class Delegation:
             return Result.from_json(self.result, _result_version(self.result, self.version))
         except ValueError as error:
             raise DelegateError(
-                f"cannot add the delegate network (type {escaped(self.type)}): its result is wrong: {error}"
+                f"cannot add the delegate network (type {excerpt(self.type)}): its result is wrong: {error}"
             ) from error
 
     def to_json(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from time import monotonic, sleep
 from typing import IO
 
-from ratchet.cni.excerpt import escaped
+from ratchet.core.escape import excerpt
 from ratchet.errors import DelegateError
 
 STDOUT_LIMIT = 1 << 20
@@ -25,7 +25,7 @@ _MUCH = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CompletedPlugin:
     """How a plugin ended.
 
     `status` is its exit status, negative for a signal. `stdout` has at most STDOUT_LIMIT + 1 bytes, so that an overrun
@@ -55,14 +55,16 @@ def find_plugin(plugin_type: str, directories: Iterable[str], root: str = "") ->
         candidate = os.path.join(directory, plugin_type)  # noqa: PTH118
         if os.path.isfile(root + candidate) and os.access(root + candidate, os.X_OK):  # noqa: PTH113
             return candidate
-    where = ", ".join(escaped(directory) for directory in searched) or "CNI_PATH, which is empty"
+    where = ", ".join(excerpt(directory, 300) for directory in searched) or "CNI_PATH, which is empty"
     raise DelegateError(
-        f"cannot find the plugin {escaped(plugin_type)}: there is no executable of that name in {where}",
-        details=f"install {escaped(plugin_type)} there, or correct the type in the network configuration",
+        f"cannot find the plugin {excerpt(plugin_type)}: there is no executable of that name in {where}",
+        details=f"install {excerpt(plugin_type)} there, or correct the type in the network configuration",
     )
 
 
-def run_plugin(binary: str, stdin: bytes, variables: Mapping[str, str], timeout: float, root: str = "") -> Outcome:
+def run_plugin(
+    binary: str, stdin: bytes, variables: Mapping[str, str], timeout: float, root: str = ""
+) -> CompletedPlugin:
     """Run a plugin until it ends. After `timeout` seconds it and its children are killed.
 
     The given `CNI_*` variables are the only ones of that kind in its environment. With `root` the plugin runs in a
@@ -85,7 +87,7 @@ def run_plugin(binary: str, stdin: bytes, variables: Mapping[str, str], timeout:
                 process_group=0,
             )
         except OSError as error:
-            raise DelegateError(f"cannot run {escaped(binary)}: {error.strerror}") from error
+            raise DelegateError(f"cannot run {excerpt(binary, 300)}: {error.strerror}") from error
     try:
         return _until_end(child, monotonic() + timeout)
     finally:
@@ -109,7 +111,7 @@ def _as_file(content: bytes) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _until_end(child: subprocess.Popen[bytes], deadline: float) -> Outcome:
+def _until_end(child: subprocess.Popen[bytes], deadline: float) -> CompletedPlugin:
     assert child.stdout is not None  # noqa: S101
     assert child.stderr is not None  # noqa: S101
     stdout, stderr = bytearray(), bytearray()
@@ -128,7 +130,7 @@ def _until_end(child: subprocess.Popen[bytes], deadline: float) -> Outcome:
         _read(stream, buffer)
     del stderr[:-STDERR_LIMIT]
     timed_out = not _ends_by(child, deadline)
-    return Outcome(child.returncode, bytes(stdout[: STDOUT_LIMIT + 1]), bytes(stderr), timed_out)
+    return CompletedPlugin(child.returncode, bytes(stdout[: STDOUT_LIMIT + 1]), bytes(stderr), timed_out)
 
 
 @contextmanager

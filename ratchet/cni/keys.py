@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ratchet.cni.arguments import ifname_fault
-from ratchet.cni.excerpt import quoted
+from ratchet.core.escape import quoted
 from ratchet.errors import InvalidConfigError
 
 

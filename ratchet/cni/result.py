@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_interface
 from typing import Any
 
-from ratchet.cni.excerpt import quoted
 from ratchet.cni.versions import at_least
+from ratchet.core.escape import quoted
 
 Json = Mapping[str, Any]
 

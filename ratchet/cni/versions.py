@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ratchet.cni.arguments import Command
-from ratchet.cni.excerpt import quoted
+from ratchet.core.escape import quoted
 from ratchet.errors import UnsupportedVersionError
 
 SUPPORTED = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")

@@ -1,1 +1,4 @@
-"""What newcomers run and tests stand on: the embedded API, a bed of namespaces, the demo."""
+"""Development tools: the embedded API server, testbeds, the demo, local clusters.
+
+Ratchet's image and the nodes do not contain this package.
+"""

@@ -1,4 +1,4 @@
-"""Two ways to one API server: from the machine on loopback, and from the nodes' namespaces over the switch."""
+"""Access to one API server: on loopback from this machine, over the switch from the nodes' namespaces."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 from aiohttp.typedefs import Middleware
 
 from ratchet import datapath
-from ratchet.dev.api.server import EmbeddedApi, Endpoint
+from ratchet.dev.api.server import ApiAddress, EmbeddedApi
 from ratchet.dev.hosts import SWITCH_ADDRESS, Hosts, netns_path
 from ratchet.dev.relay import relay
 from ratchet.errors import RatchetError
@@ -30,20 +30,20 @@ class Access:
 
 @contextmanager
 def embedded_api(hosts: Hosts, folder: Path, middlewares: Sequence[Middleware] = ()) -> Iterator[Access]:
-    """An embedded API server of one's own, both on loopback and on the switch."""
+    """Run an embedded API server that listens on loopback and on the switch."""
     with _switch_socket(hosts) as listener, EmbeddedApi(also=(listener,), middlewares=middlewares) as api:
         port = listener.getsockname()[1]
-        node_side = Endpoint(f"http://{SWITCH_ADDRESS}:{port}").write_kubeconfig(folder / "node.kubeconfig")
+        node_side = ApiAddress(f"http://{SWITCH_ADDRESS}:{port}").write_kubeconfig(folder / "node.kubeconfig")
         yield Access(api.write_kubeconfig(folder / "kubeconfig"), node_side)
 
 
 @contextmanager
 def relayed_api(hosts: Hosts, folder: Path, kubeconfig: Path) -> Iterator[Access]:
-    """The API server that `kubeconfig` names, which the nodes reach through a relay on the switch."""
+    """Use the API server of `kubeconfig`. The nodes reach it through a relay on the switch."""
     content, server = _current_cluster(kubeconfig)
     target = urlsplit(str(server["server"]))
     if target.hostname is None:
-        raise RatchetError(f"cannot relay to the API server {server['server']}: it is no URL with a host")
+        raise RatchetError(f"cannot relay to the API server {server['server']}: expected a URL with a host")
     with _switch_socket(hosts) as listener, relay(listener, target.hostname, target.port or 443):
         server["server"] = f"{target.scheme}://{SWITCH_ADDRESS}:{listener.getsockname()[1]}"
         if target.scheme == "https":
@@ -55,7 +55,7 @@ def relayed_api(hosts: Hosts, folder: Path, kubeconfig: Path) -> Iterator[Access
 
 
 def _current_cluster(kubeconfig: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A kubeconfig's content, and within it the cluster that its current context names."""
+    """The content of a kubeconfig, and in it the cluster of the current context."""
     try:
         content = yaml.safe_load(kubeconfig.read_text())
         contexts = {one["name"]: one["context"] for one in content["contexts"]}
@@ -67,7 +67,7 @@ def _current_cluster(kubeconfig: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 @contextmanager
 def _switch_socket(hosts: Hosts) -> Iterator[socket.socket]:
-    """A listening socket in the switch's namespace; the thread that accepts on it may be anywhere."""
+    """A listening socket in the switch's namespace. A thread of any namespace may accept on it."""
     with datapath.open_netns(netns_path(hosts.switch)) as netns, datapath.inside(netns):
         listener = socket.create_server((SWITCH_ADDRESS, 0), backlog=128)
     with listener:

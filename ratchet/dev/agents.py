@@ -1,4 +1,4 @@
-"""An agent on a node of the bed: a process in the node's namespace, as a DaemonSet with hostNetwork would run it."""
+"""The agent of a testbed's node: a process in the node's namespace, as with hostNetwork."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ STOP_SECONDS = 30.0
 
 @dataclass(slots=True)
 class AgentProcess:
-    """One node's agent. `options` are further options, by their names in the configuration file.
+    """The agent of one node. It ends with the thread that starts it.
 
-    `source` is a folder with another version of the package, to run that version; None runs this one. The agent ends
-    with the thread that starts it.
+    `options`: settings by their names in the configuration file. `source`: a folder with another version of the package
+    to run; None for this version.
     """
 
     host: Host
@@ -48,13 +48,13 @@ class AgentProcess:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a shim needs to know to reach this agent, and no other."""
+        """The environment variables by which a shim finds this agent."""
         return {"RATCHET_AGENT_SOCKET": str(self.socket), "RATCHET_AGENT_SPOOL": str(self.spool)}
 
     @property
     def pid(self) -> int:
         if self._process is None:
-            raise RatchetError(f"cannot name the agent of {self.host.name}: it does not run")
+            raise RatchetError(f"cannot name the agent of {self.host.name}: it is not running")
         return self._process.pid
 
     @property
@@ -62,12 +62,12 @@ class AgentProcess:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start it and wait until it serves. Raises RatchetError with the end of its log."""
+        """Start the agent and wait until it serves. Raises RatchetError with the end of its log."""
         self.launch()
         self.wait_until_serving()
 
     def launch(self) -> None:
-        """Start it, and do not wait."""
+        """Start the agent without waiting."""
         self.folder.mkdir(parents=True, exist_ok=True)
         settings = {
             "node_name": self.host.name,
@@ -79,9 +79,9 @@ class AgentProcess:
         }
         config = self.folder / "agent.json"
         config.write_text(json.dumps(settings))
-        # Whatever becomes of whoever started it, SIGKILL too, it does not go on alone (prctl(2), PR_SET_PDEATHSIG).
-        tied = ["setpriv", "--pdeathsig", "KILL"]
-        program = [*tied, sys.executable, "-m", "ratchet.cli.main", "agent", "--config", str(config)]
+        # The kernel kills the agent when its parent ends, even by SIGKILL (prctl(2), PR_SET_PDEATHSIG).
+        bound = ["setpriv", "--pdeathsig", "KILL"]
+        program = [*bound, sys.executable, "-m", "ratchet.cli.main", "agent", "--config", str(config)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self.host.command(*program),
@@ -100,15 +100,15 @@ class AgentProcess:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """SIGTERM, and wait for its end; one that does not come is made to."""
+        """Send SIGTERM and wait for the end. Kills the agent after STOP_SECONDS."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL and wait for the end."""
         self._end(signal.SIGKILL)
 
     def pause(self) -> None:
-        """SIGSTOP: it is there and does nothing."""
+        """Send SIGSTOP: the process exists and does nothing."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -130,5 +130,5 @@ class AgentProcess:
             process.kill()
             process.wait()
         self._process = None
-        if number is signal.SIGKILL:  # what a process that ends by itself takes away
+        if number is signal.SIGKILL:  # which an agent that ends by itself removes
             self.socket.unlink(missing_ok=True)

@@ -1,9 +1,8 @@
-"""What takes long to build: said while it goes on, made whole or not at all, and kept outside the checkout."""
+"""Long builds: they report progress, are complete or absent, and are kept outside the checkout."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import tempfile
 import time
@@ -12,41 +11,38 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ratchet.errors import RatchetError
+from ratchet.node.files import replacing
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SAY_SECONDS = 5.0
-COMPLAINT = 2000
+REPORT_SECONDS = 5.0
+OUTPUT_MAX = 2000
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
-def cache() -> Path:
-    """Where what is built is kept, whatever becomes of the checkout ($XDG_CACHE_HOME, or ~/.cache)."""
+def cache_folder() -> Path:
+    """The folder that keeps builds: $XDG_CACHE_HOME/ratchet, or ~/.cache/ratchet."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ratchet"
 
 
 @contextmanager
-def made_whole(folder: Path) -> Iterator[Path]:
-    """A folder to put things into, which becomes `folder` once the block has ended well, or goes."""
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder, which becomes `folder` if the block succeeds and is removed if not."""
+    with replacing(folder) as partial:
+        partial.mkdir(parents=True)
         yield partial
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def run(
     what: str,
     command: Sequence[str],
-    say: Say,
+    report: Report,
     environment: Mapping[str, str] | None = None,
     folder: Path = Path("/"),
 ) -> None:
-    """Run a command in a folder to its end, saying every few seconds that it, `what` for people, goes on.
+    """Run a command in a folder, and report its duration every few seconds.
 
-    Raises RatchetError with the end of what it printed.
+    `what`: the command's name for people. Raises RatchetError with the end of its output.
     """
     with tempfile.TemporaryFile("w+") as output:
         try:
@@ -62,19 +58,19 @@ def run(
             raise RatchetError(f"cannot run {what}: {cause.strerror}") from cause
         began = time.monotonic()
         try:
-            while (status := _ended(process)) is None:
-                say(f"  {what}: {time.monotonic() - began:.0f} s")
+            while (status := _wait_briefly(process)) is None:
+                report(f"  {what}: {time.monotonic() - began:.0f} s")
         finally:
             if process.poll() is None:
                 process.kill()
                 process.wait()
         output.seek(0)
         if status != 0:
-            raise RatchetError(f"cannot run {what}: {output.read().strip()[-COMPLAINT:]}")
+            raise RatchetError(f"cannot run {what}: {output.read().strip()[-OUTPUT_MAX:]}")
 
 
-def _ended(process: subprocess.Popen[bytes]) -> int | None:
+def _wait_briefly(process: subprocess.Popen[bytes]) -> int | None:
     try:
-        return process.wait(SAY_SECONDS)
+        return process.wait(REPORT_SECONDS)
     except subprocess.TimeoutExpired:
         return None

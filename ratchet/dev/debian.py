@@ -1,4 +1,4 @@
-"""A Debian in a folder, as debootstrap(8) makes it: what an image is made of where no registry is asked."""
+"""Debian root file systems by debootstrap(8), for images that are built without a registry."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from ratchet.dev.building import Say, run
+from ratchet.dev.building import Report, run
 from ratchet.errors import RatchetError
 
 _UNWANTED = (
@@ -20,15 +20,15 @@ _UNWANTED = (
 )
 
 
-def bootstrap(root: Path, suite: str, packages: Sequence[str], say: Say) -> None:
-    """Make the smallest Debian of a suite in an empty folder, with some packages. Raises RatchetError."""
+def bootstrap(root: Path, suite: str, packages: Sequence[str], report: Report) -> None:
+    """Install a minimal Debian and some packages into an empty folder. Raises RatchetError."""
     if shutil.which("debootstrap") is None:
-        raise RatchetError("cannot make an image: debootstrap is missing (Debian's name of the package, too)")
+        raise RatchetError("cannot build an image: debootstrap is missing (a Debian package of that name has it)")
     command = ["debootstrap", "--variant=minbase", f"--include={','.join(packages)}", suite, str(root)]
-    run("debootstrap", command, say)
+    run("debootstrap", command, report)
 
 
 def strip(root: Path) -> None:
-    """Take away what no container needs."""
+    """Remove files that no container needs."""
     for unwanted in _UNWANTED:
         shutil.rmtree(root / unwanted, ignore_errors=True)

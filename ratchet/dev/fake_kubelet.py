@@ -1,4 +1,4 @@
-"""Playing the kubelet and its runtime on one node: sandboxes as namespaces, the plugin called as libcni does."""
+"""A fake kubelet and container runtime: sandboxes are namespaces, the plugin is called as by libcni."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEBIAN_PLUGINS = "/usr/lib/cni"
 
 @dataclass(frozen=True, slots=True)
 class CniResponse:
-    """What a call of the plugin came to: exit status, stdout as it was, stderr."""
+    """The response of the plugin: exit status, stdout, stderr."""
 
     status: int
     stdout: str
@@ -33,13 +33,13 @@ class CniResponse:
 
     @property
     def error(self) -> str:
-        """The error's message where the call failed, else empty."""
+        """The message of the error; empty if the call succeeded."""
         return "" if self.status == 0 else str(self.json["msg"])
 
 
 @dataclass(slots=True)
 class Sandbox:
-    """A sandbox that the runtime has made for a pod."""
+    """The sandbox of a pod."""
 
     pod: PodRef
     container_id: str
@@ -53,7 +53,7 @@ class Sandbox:
 
 @dataclass(slots=True)
 class Kubelet:
-    """A node's kubelet. `bin_dir` holds the plugin; `config` is the network configuration, as the file has it."""
+    """The kubelet of a node. `bin_dir`: the folder of the plugin. `config`: the network configuration."""
 
     hosts: Hosts
     host: Host
@@ -63,12 +63,15 @@ class Kubelet:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def make_sandbox(self, pod: PodRef) -> Sandbox:
-        """A new sandbox, with no network yet, under a container id that has not been before."""
+        """Create a sandbox without a network, with a new container ID."""
         container_id = secrets.token_hex(32)
         return Sandbox(pod, container_id, self.hosts.add_namespace(f"{pod.name}-{container_id[:6]}"))
 
     def start(self, command: str, sandbox: Sandbox | None = None, **changes: Any) -> subprocess.Popen[str]:
-        """Start a call of the plugin; `changes` are `netns`, `config` and CNI variables to be other than usual."""
+        """Start a call of the plugin.
+
+        `changes`: another `config`, and other CNI variables (None unsets one).
+        """
         config = dict(changes.pop("config", self.config))
         variables = self._variables(command, sandbox, **changes)
         process = subprocess.Popen(
@@ -80,7 +83,7 @@ class Kubelet:
             text=True,
         )
         assert process.stdin is not None  # noqa: S101
-        with suppress(BrokenPipeError):  # a plugin may end without reading it
+        with suppress(BrokenPipeError):  # the plugin may end without reading stdin
             process.stdin.write(json.dumps(self._with_result(command, sandbox, config)))
         with suppress(BrokenPipeError):
             process.stdin.close()
@@ -88,25 +91,25 @@ class Kubelet:
         return process
 
     def call(self, command: str, sandbox: Sandbox | None = None, **changes: Any) -> CniResponse:
-        """A call of the plugin, and what it came to."""
+        """Call the plugin and return its response."""
         return finished(self.start(command, sandbox, **changes))
 
     def add(self, sandbox: Sandbox, **changes: Any) -> CniResponse:
-        answer = self.call("ADD", sandbox, **changes)
-        if answer.status == 0:
-            sandbox.result = answer.json
-        return answer
+        response = self.call("ADD", sandbox, **changes)
+        if response.status == 0:
+            sandbox.result = response.json
+        return response
 
     def delete(self, sandbox: Sandbox, **changes: Any) -> CniResponse:
-        """DEL as a runtime does it, and then the end of the namespace."""
-        answer = self.call("DEL", sandbox, **changes)
+        """Call DEL, then remove the namespace, as a runtime does."""
+        response = self.call("DEL", sandbox, **changes)
         self.hosts.remove_namespace(sandbox.netns)
-        return answer
+        return response
 
     def forget(self, sandbox: Sandbox) -> None:
-        """Lose what the node noted of a sandbox, as when its disk goes: no DEL will ever come."""
-        for noted in self.state_dir.glob(f"sandboxes/{sandbox.container_id}*"):
-            noted.unlink()
+        """Remove the journal entries of a sandbox, as if the node lost its disk. No DEL follows."""
+        for entry in self.state_dir.glob(f"sandboxes/{sandbox.container_id}*"):
+            entry.unlink()
 
     def _variables(self, command: str, sandbox: Sandbox | None, **changes: str) -> dict[str, str]:
         variables = {"CNI_COMMAND": command, "CNI_PATH": f"{self.bin_dir}:{DEBIAN_PLUGINS}"}
@@ -127,7 +130,7 @@ class Kubelet:
 
 
 def finished(process: subprocess.Popen[str], seconds: float = 120.0) -> CniResponse:
-    """Wait for a call of the plugin; one that does not end in time is killed, and TimeoutExpired raised."""
+    """Wait for a call of the plugin. Kills it after `seconds` and raises TimeoutExpired."""
     try:
         stdout, stderr = process.communicate(timeout=seconds)
     except BaseException:
@@ -138,7 +141,7 @@ def finished(process: subprocess.Popen[str], seconds: float = 120.0) -> CniRespo
 
 
 def _pod_arguments(sandbox: Sandbox) -> str:
-    """CNI_ARGS as containerd writes it: in whatever order its map gives."""
+    """CNI_ARGS as containerd writes it, in random order."""
     pairs = [
         "IgnoreUnknown=1",
         f"K8S_POD_NAMESPACE={sandbox.pod.namespace}",

@@ -1,6 +1,6 @@
-"""Nodes as network namespaces on a small switch: hosts enough for a test, and nothing of the machine's own is touched.
+"""Nodes as network namespaces on a switch. The machine's own network is not changed.
 
-Everything is made with `ip`, in namespaces whose names begin with one prefix, and goes with the context.
+All namespaces are created with `ip`, have names with one prefix, and are removed with the context.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ SWITCH_ADDRESS = "192.168.1.1"
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A node: its name in the API, its namespace's name, and its addresses on `eth0` (the first is its VTEP)."""
+    """A node: its name in the API, its network namespace, and its addresses on `eth0`.
+
+    The first address is the VTEP.
+    """
 
     name: str
     netns: str
@@ -32,13 +35,16 @@ class Host:
         return self.addresses[0].partition("/")[0]
 
     def command(self, *argv: str) -> list[str]:
-        """The command as it is to be started to run in this node's namespace."""
+        """The command line that runs a command in this node's namespace."""
         return command_in(self.netns, *argv)
 
 
 @dataclass(slots=True)
 class Hosts:
-    """A switch, its nodes and their pods' namespaces. A context manager; what it made is gone when it is left."""
+    """A switch, its nodes and the namespaces of their pods.
+
+    A context manager that removes them at its end.
+    """
 
     prefix: str = field(default_factory=lambda: f"rt{secrets.token_hex(3)}-")
     made: list[str] = field(default_factory=list)
@@ -60,11 +66,11 @@ class Hosts:
 
     @property
     def switch(self) -> str:
-        """The namespace that every node reaches, where the API server listens."""
+        """The namespace of the switch, which every node reaches. The API server listens there."""
         return f"{self.prefix}switch"
 
     def add_node(self, name: str, *addresses: str, mtu: int = 1500) -> Host:
-        """A node with `eth0` on the switch; addresses with their prefix lengths."""
+        """Create a node with `eth0` on the switch. Addresses have prefix lengths."""
         netns = self.add_namespace(name)
         port = f"p{len(self.made)}"
         ip(*f"-n {netns} link add eth0 mtu {mtu} type veth peer name {port} netns {self.switch} mtu {mtu}".split())
@@ -76,7 +82,7 @@ class Hosts:
         return Host(name, netns, addresses)
 
     def add_namespace(self, name: str) -> str:
-        """A namespace under our prefix, its loopback up; its full name."""
+        """Create a namespace with loopback up, and return its full name."""
         full = f"{self.prefix}{name}"
         ip("netns", "add", full)
         self.made.append(full)
@@ -84,24 +90,24 @@ class Hosts:
         return full
 
     def remove_namespace(self, full: str) -> None:
-        """Take a namespace away, if it is there."""
+        """Remove a namespace if it exists."""
         remove_namespace(full)
         if full in self.made:
             self.made.remove(full)
 
     def remove(self) -> None:
-        """Take everything away; the pods first, so that no tunnel outlives its node."""
+        """Remove all namespaces, the pods first, so that no tunnel outlives its node."""
         for full in reversed(self.made.copy()):
             self.remove_namespace(full)
 
 
 def namespaces_under(prefix: str) -> list[str]:
-    """The names of the namespaces there are whose names begin so."""
+    """The names of all namespaces with a prefix."""
     return sorted(path.name for path in NETNS_DIR.glob(f"{prefix}*"))
 
 
 def remove_namespace(full: str) -> None:
-    """Take a namespace away, if it is there."""
+    """Remove a namespace if it exists."""
     subprocess.run(["ip", "netns", "del", full], check=False, capture_output=True)
 
 
@@ -110,17 +116,17 @@ def netns_path(full: str) -> str:
 
 
 def command_in(netns: str, *argv: str) -> list[str]:
-    """The command as it is to be started to run in a namespace; not `ip netns exec`, which remounts /sys."""
+    """The command line that runs a command in a namespace. Not `ip netns exec`, which remounts /sys."""
     return ["nsenter", f"--net={netns_path(netns)}", "--", *argv]
 
 
 def run_in(netns: str, *argv: str) -> str:
-    """What a command prints in a namespace. Raises RatchetError with what it complained of."""
+    """Run a command in a namespace and return its stdout. Raises RatchetError with its stderr."""
     return _output(command_in(netns, *argv))
 
 
 def ip(*argv: str) -> str:
-    """What `ip` prints. Raises RatchetError with what it complained of."""
+    """Run `ip` and return its stdout. Raises RatchetError with its stderr."""
     return _output(["ip", *argv])
 
 

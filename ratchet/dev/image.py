@@ -1,6 +1,7 @@
-"""Ratchet's own image without a container engine: what Containerfile makes, over a base that debootstrap makes.
+"""Build Ratchet's image without a container engine: `hack/image`.
 
-What goes in is the same, by the same script (hack/image-contents). The base is made once and kept outside the checkout.
+The content is that of Containerfile, from the same script (hack/image-contents). The base is made by debootstrap, once,
+and kept outside the checkout.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from ratchet import __version__
 from ratchet.dev import debian
-from ratchet.dev.building import REPOSITORY, Say, cache, made_whole, run
+from ratchet.dev.building import REPOSITORY, Report, cache_folder, new_folder, run
 from ratchet.dev.oci import Image, Layer, write_archive
 from ratchet.errors import RatchetError
 
@@ -26,13 +27,13 @@ COMPILE = ("python3", "-m", "compileall", "-q", "-f", "--invalidation-mode", "un
 MB = 1_000_000
 
 
-def make(archive: Path, say: Say, wheel: Path | None = None) -> None:
-    """Write the image as an OCI archive, with this wheel, or one that is built. Raises RatchetError."""
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as at_once:
-        base = at_once.submit(_base, say)
-        built = at_once.submit(lambda: wheel or _wheel(Path(folder) / "wheel", say))
+def make(archive: Path, report: Report, wheel: Path | None = None) -> None:
+    """Write the image as an OCI archive. Builds a wheel if none is given. Raises RatchetError."""
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as executor:
+        base = executor.submit(_base, report)
+        built = executor.submit(lambda: wheel or _wheel(Path(folder) / "wheel", report))
         filled = Path(folder) / "filled"
-        own = _own(filled, built.result(), base.result(), say)
+        own = _own(filled, built.result(), base.result(), report)
         lower = Layer.of(base.result(), compress=True)
     image = Image(
         NAME,
@@ -43,43 +44,43 @@ def make(archive: Path, say: Say, wheel: Path | None = None) -> None:
     )
     archive.parent.mkdir(parents=True, exist_ok=True)
     write_archive(image, [lower, own], archive)
-    say(
+    report(
         f"{NAME} in {archive}: {len(own.content) / MB:.1f} MB compressed over a base of "
         f"{len(lower.content) / MB:.1f} MB (Debian {SUITE}, Python {PYTHON})"
     )
 
 
-def _base(say: Say) -> Path:
-    folder = cache() / f"debian-{SUITE}-python{PYTHON}"
+def _base(report: Report) -> Path:
+    folder = cache_folder() / f"debian-{SUITE}-python{PYTHON}"
     if not folder.is_dir():
-        say(f"Debian {SUITE} with Python, into {folder}, once")
-        with made_whole(folder) as partial:
-            debian.bootstrap(partial, SUITE, [f"python{PYTHON}-minimal", "python3"], say)
-            # Bytecode goes by its source's time otherwise, which files in a layer do not have.
-            run("compileall", ["chroot", str(partial), *COMPILE, f"/usr/lib/python{PYTHON}"], say)
+        report(f"Debian {SUITE} with Python, into {folder}, once")
+        with new_folder(folder) as partial:
+            debian.bootstrap(partial, SUITE, [f"python{PYTHON}-minimal", "python3"], report)
+            # Otherwise Python compares bytecode with the mtime of its source, which files in a layer do not keep.
+            run("compileall", ["chroot", str(partial), *COMPILE, f"/usr/lib/python{PYTHON}"], report)
             debian.strip(partial)
     return folder
 
 
-def _wheel(folder: Path, say: Say) -> Path:
-    say("the wheel, with the shims")
+def _wheel(folder: Path, report: Report) -> Path:
+    report("the wheel, with the shims")
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", str(folder), str(REPOSITORY)]
-    # The shims' C library is compiled once, and not for every image.
-    run("pip", command, say, {"ZIG_GLOBAL_CACHE_DIR": str(cache() / "zig")})
+    # In a kept cache, the C library of the shims is compiled once.
+    run("pip", command, report, {"ZIG_GLOBAL_CACHE_DIR": str(cache_folder() / "zig")})
     return next(folder.glob("*.whl"))
 
 
-def _own(filled: Path, wheel: Path, base: Path, say: Say) -> Layer:
-    """What is over the base: packages for its Python, their bytecode by its Python, and a list of them."""
-    say("what goes into the image")
+def _own(filled: Path, wheel: Path, base: Path, report: Report) -> Layer:
+    """The layer over the base: packages, bytecode compiled by the base's Python, and the list of packages."""
+    report("what goes into the image")
     machine = os.uname().machine
     platforms = [f"--platform=manylinux{suffix}_{machine}" for suffix in ("2014", "_2_17", "_2_28", "_2_34")]
     options = ["--only-binary=:all:", f"--python-version={PYTHON}", "--implementation=cp", *platforms]
     contents = [str(REPOSITORY / "hack" / "image-contents"), str(filled), sys.executable, str(wheel), *options]
-    run("pip", contents, say)
+    run("pip", contents, report)
     site = "/opt/ratchet/lib"
     packages = str(filled / site.lstrip("/"))
-    run("compileall", ["unshare", "--mount", "sh", "-ec", _INSIDE, str(base), packages, site, *COMPILE, site], say)
+    run("compileall", ["unshare", "--mount", "sh", "-ec", _INSIDE, str(base), packages, site, *COMPILE, site], report)
     listed = subprocess.run(
         [sys.executable, str(REPOSITORY / "hack" / "image-sbom"), packages],
         check=True,
@@ -89,7 +90,7 @@ def _own(filled: Path, wheel: Path, base: Path, say: Say) -> Layer:
     return Layer.of(filled, compress=True)
 
 
-# In a mount namespace of its own, a command in the base with the packages where the image will have them.
+# Run a command in the base, in a new mount namespace, with the packages at the path that they have in the image.
 _INSIDE = """
 base=$0 packages=$1 site=$2
 shift 2
@@ -104,10 +105,16 @@ chroot /mnt/root "$@"
 
 
 def main() -> int:
-    """Run the command; its exit status."""
-    parser = argparse.ArgumentParser(prog="image", description="Ratchet's image, without a container engine.")
-    parser.add_argument("file", type=Path, nargs="?", default=REPOSITORY / "build" / "ratchet.tar", help="the archive")
-    parser.add_argument("--wheel", type=Path, help="of Ratchet; otherwise one is built")
+    """Run the command and return its exit status."""
+    parser = argparse.ArgumentParser(prog="image", description="Build Ratchet's image without a container engine.")
+    parser.add_argument(
+        "file",
+        type=Path,
+        nargs="?",
+        default=REPOSITORY / "build" / "ratchet.tar",
+        help="archive to write (default: build/ratchet.tar)",
+    )
+    parser.add_argument("--wheel", type=Path, help="wheel of Ratchet (default: build one)")
     arguments = parser.parse_args()
     began = time.monotonic()
     try:

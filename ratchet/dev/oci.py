@@ -1,4 +1,4 @@
-"""Container images without a container engine: folders made into an OCI archive, which engines and containerd import.
+"""Write OCI archives, which container engines and containerd import.
 
 An archive is an OCI image layout in a tar file (opencontainers/image-spec, "image-layout.md").
 """
@@ -21,7 +21,7 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What an image says of itself: its full name with its tag, and how what is in it is run."""
+    """The metadata of an image. `name` is the full name with the tag."""
 
     name: str
     command: Sequence[str] = ()
@@ -30,7 +30,7 @@ class Image:
     user: str = "0"
 
     def config(self, layers: Sequence[Layer]) -> dict[str, Any]:
-        """The image's configuration (image-spec, "config.md")."""
+        """The image configuration (image-spec, "config.md")."""
         own: dict[str, Any] = {"Env": [f"{key}={value}" for key, value in self.environment.items()]}
         own |= {"User": self.user}
         own |= {"Entrypoint": list(self.command)} if self.command else {}
@@ -45,7 +45,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer as it is in the archive, and the digest of its plain tar."""
+    """A layer: its content in the archive, and the digest of its uncompressed tar."""
 
     content: bytes
     plain: str
@@ -53,7 +53,7 @@ class Layer:
 
     @classmethod
     def of(cls, root: Path, *, compress: bool) -> Layer:
-        """What is below a folder, all of it root's; the same bytes each time."""
+        """The files below a folder, owned by root. The result is reproducible."""
         plain = _tar(root)
         return cls(gzip.compress(plain, 6, mtime=0) if compress else plain, _digest(plain), compress)
 
@@ -63,7 +63,7 @@ class Layer:
 
 
 def write_archive(image: Image, layers: Sequence[Layer], archive: Path) -> None:
-    """Write an image of some layers, the lowest first."""
+    """Write an image. The first layer is the lowest."""
     blobs: dict[str, bytes] = {}
 
     def blob(content: bytes, media: str) -> dict[str, Any]:

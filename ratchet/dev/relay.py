@@ -1,4 +1,4 @@
-"""Passing connections on, from a socket that is one network's to an address that another reaches."""
+"""A TCP relay from a socket of one network namespace to an address of another."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-PIECE = 1 << 16
+CHUNK_BYTES = 1 << 16
 
 
 @contextmanager
 def relay(listener: socket.socket, host: str, port: int) -> Iterator[None]:
-    """Pass every connection on to `host` and `port` as the machine reaches them, in a thread."""
+    """Relay each connection to `host` and `port`, in a thread of this namespace."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="relay", daemon=True)
     thread.start()
 
-    async def passed_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def relay_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             upstream_reader, upstream_writer = await asyncio.open_connection(host, port)
-            await asyncio.gather(_copied(reader, upstream_writer), _copied(upstream_reader, writer))
+            await asyncio.gather(_copy(reader, upstream_writer), _copy(upstream_reader, writer))
 
-    serving = asyncio.start_server(passed_on, sock=listener)
+    serving = asyncio.start_server(relay_one, sock=listener)
     server = asyncio.run_coroutine_threadsafe(serving, loop).result()
     try:
         yield
@@ -36,10 +36,10 @@ def relay(listener: socket.socket, host: str, port: int) -> Iterator[None]:
         loop.close()
 
 
-async def _copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
-        while piece := await reader.read(PIECE):
-            writer.write(piece)
+        while chunk := await reader.read(CHUNK_BYTES):
+            writer.write(chunk)
             await writer.drain()
     finally:
         writer.close()

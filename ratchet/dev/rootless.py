@@ -1,4 +1,4 @@
-"""Namespaces without being root: a user namespace of one's own, where the kernel allows it (user_namespaces(7))."""
+"""Network namespaces without root, in a user namespace (user_namespaces(7))."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ UNSHARE = ("unshare", "--user", "--map-root-user", "--net", "--mount", "--propag
 
 
 def become_able(command: Sequence[str]) -> None:
-    """Return if this process may make network namespaces; else replace it by `command`, run where it may.
+    """Return if this process is root. Otherwise replace it by `command` in a new user namespace.
 
-    Raises RatchetError that says what to do, where the kernel does not let users have namespaces of their own.
+    Raises RatchetError if the kernel does not allow user namespaces.
     """
     if os.geteuid() == 0:
         if os.environ.get(INSIDE) == "1":
-            _settle_in()
+            _prepare_namespace()
         return
     if subprocess.run([*UNSHARE, "true"], check=False, capture_output=True).returncode != 0:
         raise RatchetError(
-            "cannot make network namespaces: you are not root, and the kernel does not let users have their own",
-            details="run it as root, or have root allow it (sysctl user.max_user_namespaces, "
-            "kernel.unprivileged_userns_clone)",
+            "cannot create network namespaces: you are not root, and the kernel does not allow user namespaces",
+            details="run this as root, or set the sysctls user.max_user_namespaces and "
+            "kernel.unprivileged_userns_clone",
         )
     print("not root: running in a user namespace of its own", file=sys.stderr, flush=True)
     os.execvpe(UNSHARE[0], [*UNSHARE, *command], {**os.environ, INSIDE: "1"})
 
 
-def _settle_in() -> None:
-    """What a fresh namespace lacks: a loopback that is up, and a /run in which `ip netns` may write."""
+def _prepare_namespace() -> None:
+    """Set loopback up, and mount a /run that `ip netns` may write to."""
     os.environ[INSIDE] = "2"
     for step in (["mount", "-t", "tmpfs", "tmpfs", "/run"], ["ip", "link", "set", "lo", "up"]):
         done = subprocess.run(step, check=False, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""A small cluster to run and test on: an API server, nodes on a switch, the plugin installed on each of them."""
+"""A testbed: an API server, and nodes on a switch with the plugin installed."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ RATCHET_NAMESPACE = "ratchet"
 
 @dataclass(slots=True)
 class Testbed:
-    """The cluster. A context manager: what it made, in the API too, is gone when it is left.
+    """The testbed. A context manager that removes everything at its end, also from the API server.
 
-    `kubeconfig` is an API server to use; None for an embedded one, which `middlewares` may wrap to inject faults.
+    `kubeconfig`: an API server to use; None for an embedded one. `middlewares`: inject faults into the embedded one.
     """
 
-    __test__ = False  # not a test case, although pytest would take it for one by its name
+    __test__ = False  # pytest would collect it by its name
 
     prefix: str | None = None
     kubeconfig: Path | None = None
@@ -77,7 +77,7 @@ class Testbed:
         return ApiStore(self.api, RATCHET_NAMESPACE)
 
     def links(self) -> dict[str, Link]:
-        """Every record, by name. Raises the error of one that cannot be read."""
+        """All records by name. Raises MalformedRecordError if one cannot be read."""
         links, malformed = self.records.links.list()
         for error in malformed:
             raise error
@@ -94,10 +94,10 @@ class Testbed:
         agent: Mapping[str, object] | None = None,
         fallback: bool = False,
     ) -> Kubelet:
-        """A node with `address` (with its prefix length) on `eth0`, and the plugin as a user would install it.
+        """Create a node and install the plugin on it.
 
-        `agent`: the options of the agent that runs on it; None where none does. `fallback`: with the daemonless plugin
-        for when the agent is away.
+        `address`: of `eth0`, with a prefix length. `agent`: the settings of the node's agent; None for no agent.
+        `fallback`: install the daemonless plugin too, for calls while the agent is down.
         """
         host = self.hosts.add_node(name, address, mtu=mtu)
         node = {
@@ -129,7 +129,7 @@ class Testbed:
     def create_pod(
         self, name: str, settings: Mapping[str, str], node: str = "", annotations: Mapping[str, str] | None = None
     ) -> PodRef:
-        """A pod with these labels, on `node` from the start where one is given: no scheduler has a say in it."""
+        """Create a pod with labels and annotations. `node`: bind the pod to it without a scheduler."""
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",
@@ -140,13 +140,13 @@ class Testbed:
         return PodRef(self.namespace, name, created["metadata"]["uid"])
 
     def create_topology(self, name: str, links: str) -> None:
-        """A topology in the pods' namespace."""
+        """Create a topology in the pods' namespace."""
         metadata = {"name": name, "labels": {TOPOLOGY_LABEL: "true"}}
         body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {TOPOLOGY_KEY: links}}
         self.make(f"/api/v1/namespaces/{self.namespace}/configmaps", body)
 
     def edit_topology(self, name: str, links: str) -> None:
-        """Have a topology list other links."""
+        """Replace the links of a topology."""
         path = f"/api/v1/namespaces/{self.namespace}/configmaps/{name}"
         self.api.patch(path, {"data": {TOPOLOGY_KEY: links}})
 
@@ -159,14 +159,14 @@ class Testbed:
                 self.api.delete(f"{path}/{metadata['name']}", uid=metadata["uid"])
 
     def bind(self, pod: str, node: str) -> None:
-        """Schedule a pod, as the scheduler does."""
+        """Bind a pod to a node, as the scheduler does."""
         target = {"apiVersion": "v1", "kind": "Node", "name": node}
         binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod}, "target": target}
         self.api.create(f"{self.pods_path}/{pod}/binding", binding)
 
     def delete_pod(self, pod: PodRef) -> None:
-        """The pod's object gone at once, as once its kubelet has finished with it."""
-        with suppress(NotFoundError, ConflictError):  # gone already, and perhaps another's name by now
+        """Delete a pod's object at once, as a kubelet does after DEL."""
+        with suppress(NotFoundError, ConflictError):  # already deleted, perhaps another pod has the name
             self.api.delete(f"{self.pods_path}/{pod.name}", uid=pod.uid, grace_seconds=0)
 
     @property
@@ -174,7 +174,7 @@ class Testbed:
         return f"/api/v1/namespaces/{self.namespace}/pods"
 
     def make(self, collection: str, body: Json) -> Json:
-        """Create an object that goes with the bed; one that is there already is left to whoever made it."""
+        """Create an object, which the testbed removes at its end. An object that exists is left unchanged."""
         path = f"{collection}/{body['metadata']['name']}"
         try:
             created = self.api.create(collection, copy.deepcopy(body))
@@ -189,7 +189,7 @@ class Testbed:
         return embedded_api(self.hosts, self.folder, self.middlewares)
 
     def _remove_made(self) -> None:
-        """Leave another's API server as it was; an embedded one goes whole."""
+        """Remove the created objects from a foreign API server. An embedded one ends with the testbed."""
         if self.kubeconfig is None:
             return
         for path in reversed(self._made):
@@ -200,7 +200,7 @@ class Testbed:
 
 
 def wait_for(what: str, holds: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Return as soon as `holds`. Raises RatchetError that names `what` after `seconds`."""
+    """Wait until `holds` returns True. Raises RatchetError that names `what` after `seconds`."""
     until = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > until:

@@ -1,9 +1,9 @@
-"""A Python to take along: for nodes that have none, or another one than Ratchet needs.
+"""A bundle: a copy of Python for nodes that have none, or another version than Ratchet needs.
 
-A folder with an interpreter, what it is linked to down to the loader and the C library, the standard library, and the
-packages that the plugin needs: all of it copied from where this is running, which is Ratchet's image as a rule. It may
-lie anywhere, and be moved: its launcher (shim/launcher.c) finds the rest by its own place. Folders are named by their
-content and never changed, so that a call that runs, and imports as it goes, has to the end what it began with.
+A bundle is a folder with the interpreter, its shared libraries, the loader, the C library, the standard library, and
+the packages of the plugin. All of it is copied from this system, usually Ratchet's image. A bundle works in any folder:
+its launcher (shim/launcher.c) finds the other files by its own path. The name of a bundle is the digest of its content.
+A bundle never changes, so a running call can import from it until the call ends.
 """
 
 from __future__ import annotations
@@ -17,35 +17,38 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ratchet.errors import RatchetError
 from ratchet.install.compiled import find_compiled
 from ratchet.install.packages import needed_files
+from ratchet.node.files import replacing
 
 BUNDLES = "ratchet.d"
 LAUNCHER = "launcher"
 PLUGIN = "plugin.py"
 LOADER, PYTHON, PACKAGES = Path("lib/ld.so"), Path("bin/python3"), Path("packages")
-# Parts of the standard library that are programs of their own, or tests.
+# Parts of the standard library that the plugin does not need: programs, and tests.
 _UNUSED = {"test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "pydoc_data", "venv"}
 _UNUSED |= {"site-packages", "dist-packages", "__pycache__"}
 _UNUSED_MODULES = ("_tkinter.", "_test", "_ctypes_test.", "config-")
-_BEGINNING = f"""import sys
+_PROLOGUE = f"""import sys
 
 sys.path.append(__file__.removesuffix("/{PLUGIN}") + "/{PACKAGES}")
 """
 
 
 def put_bundle(bin_dir: Path, plugin: str) -> Path:
-    """Have a bundle below `bin_dir` that runs this program as the plugin; its launcher. Raises RatchetError."""
+    """Create a bundle below `bin_dir`, if missing, and return its launcher.
+
+    `plugin`: the Python code to run. Raises RatchetError.
+    """
     launcher = find_compiled(LAUNCHER)
     if launcher is None:
         raise RatchetError(
-            f"cannot bring Python along: there is no launcher for this machine ({os.uname().machine})",
-            details="wheels have it for x86_64 and aarch64; in a checkout `make install` builds it, with a C compiler",
+            f"cannot bundle Python: there is no launcher for this machine ({os.uname().machine})",
+            details="wheels have it for x86_64 and aarch64; in a checkout, `make install` builds it with a C compiler",
         )
     files = dict(_files(launcher))
     folder = bin_dir / BUNDLES / _name(files, plugin)
@@ -58,14 +61,14 @@ def put_bundle(bin_dir: Path, plugin: str) -> Path:
 
 
 def remove_others(bin_dir: Path, launcher: Path) -> None:
-    """Remove all bundles but this one, and the youngest of the others: calls of it may run yet."""
+    """Remove all bundles but this one and the youngest of the others, which running calls may use."""
     others = [folder for folder in _folders(bin_dir) if folder != launcher.parent]
     for folder in sorted(others, key=lambda one: one.stat().st_mtime)[:-1]:
         _remove(folder)
 
 
 def remove_all(bin_dir: Path) -> list[Path]:
-    """Remove every bundle, and their folder; what was removed. Raises RatchetError."""
+    """Remove all bundles and their folder, and return the removed paths. Raises RatchetError."""
     folder = bin_dir / BUNDLES
     if not folder.is_dir():
         return []
@@ -79,7 +82,7 @@ def _folders(bin_dir: Path) -> Iterable[Path]:
 
 
 def _files(launcher: Path) -> Iterator[tuple[Path, Path]]:
-    """The path of each file in a bundle, and where it comes from."""
+    """The path of each file in a bundle, and its source."""
     yield Path(LAUNCHER), launcher
     python = Path(sys.executable).resolve()
     yield PYTHON, python
@@ -112,27 +115,27 @@ def _is_shared(path: Path) -> bool:
 
 
 def _loader() -> Path:
-    """The loader that this process was started by."""
+    """The dynamic loader of this process."""
     found = re.search(r"/\S*/ld-linux\S*", Path("/proc/self/maps").read_text())
     if found is None:
-        raise RatchetError("cannot bring Python along: this one is not linked to the GNU C library")
+        raise RatchetError("cannot bundle Python: it is not linked to the GNU C library")
     return Path(found[0])
 
 
 def _libraries(loader: Path, program: Path) -> Iterator[Path]:
-    """The shared libraries that a program or another library is linked to, as the loader finds them (ld.so(8))."""
+    """The shared libraries of a program or library, as the loader finds them (ld.so(8))."""
     done = subprocess.run([loader, "--list", program], capture_output=True, text=True, check=False)
     for line in done.stdout.splitlines():
         name, arrow, rest = line.strip().partition(" => ")
         if not arrow:
             continue
         if rest == "not found":
-            raise RatchetError(f"cannot bring Python along: {program} needs {name}, which is not here")
+            raise RatchetError(f"cannot bundle Python: {program} needs the library {name}, which is missing")
         yield Path(rest.partition(" (")[0])
 
 
 def _name(files: dict[Path, Path], plugin: str) -> str:
-    digest = hashlib.sha256((_BEGINNING + plugin).encode())
+    digest = hashlib.sha256((_PROLOGUE + plugin).encode())
     for path, source in files.items():
         digest.update(f"\0{path}\0".encode())
         digest.update(source.read_bytes())
@@ -141,37 +144,33 @@ def _name(files: dict[Path, Path], plugin: str) -> str:
 
 def _make(folder: Path, files: dict[Path, Path], plugin: str) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
-    try:
+    with replacing(folder) as partial:
+        partial.mkdir(mode=0o700)
         for path, source in files.items():
             target = partial / path
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
             if path.suffix == ".py":
                 _take_bytecode(source, target)
-        (partial / PLUGIN).write_text(_BEGINNING + plugin)
+        (partial / PLUGIN).write_text(_PROLOGUE + plugin)
         partial.chmod(0o755)
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def _take_bytecode(source: Path, target: Path) -> None:
-    """Give a module the bytecode that its source has here, if that is of it, or else compile it."""
+    """Copy the bytecode of a module if it is up to date, else compile the module."""
     present = Path(importlib.util.cache_from_source(str(source)))
     into = Path(importlib.util.cache_from_source(str(target)))
     if present.is_file() and _is_bytecode_of(present, source):
         into.parent.mkdir(exist_ok=True)
         shutil.copy(present, into)
     else:
-        # Some of what is in packages is a template of a module, and no module.
+        # quiet: some files of packages are templates of modules, with invalid syntax.
         mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
         py_compile.compile(str(target), quiet=2, invalidation_mode=mode)
 
 
 def _is_bytecode_of(bytecode: Path, source: Path) -> bool:
-    """Whether it is what Python would take (PEP 552): never checked, or of this time and size, which a copy keeps."""
+    """Whether Python would use this bytecode (PEP 552): unchecked, or of the mtime and size of the source."""
     with bytecode.open("rb") as file:
         head = file.read(16)
     flags, stat = int.from_bytes(head[4:8], "little"), source.stat()

@@ -1,4 +1,4 @@
-"""The programs of shim/, which wheels bring and `make install` builds in a checkout."""
+"""The compiled programs of shim/: wheels contain them, and `make install` builds them in a checkout."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from pathlib import Path
 
 
 def find_compiled(name: str) -> Path | None:
-    """A program of shim/ for this machine; None where it was not built."""
+    """The path of a program of shim/ for this machine; None if it was not built."""
     program = Path(__file__).parents[1] / "shim" / os.uname().machine / name
     return program if program.is_file() else None

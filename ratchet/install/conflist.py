@@ -1,6 +1,6 @@
-"""The runtime's configuration: the node's network with Ratchet behind it, or one that is given.
+"""The network configuration: Ratchet chained after the node's network, or a given file.
 
-The node's own file is never touched, so that taking ours away puts the node back.
+The node's own file is never changed, so that removing Ratchet's file restores the node.
 """
 
 from __future__ import annotations
@@ -10,26 +10,28 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.errors import RatchetError
-from ratchet.install.files import put
+from ratchet.install.files import install_file
 
-# The runtime takes the first file by name, so ours has to come before the network that it extends.
+# The runtime uses the first file by name, so this name must sort before the file of the node's network.
 CONFIG = "00-ratchet.conflist"
 
 
 def configure(conf_dir: Path, network: Path | None = None) -> bool:
-    """Have the runtime use a network of ours: the one in a file, or none given, the one that the folder has now with us
-    behind it. Whether that was not so before. Raises RatchetError.
+    """Write Ratchet's network configuration. Returns whether the file changed.
+
+    `network`: a file with the configuration; None to chain Ratchet after the first network in the folder. Raises
+    RatchetError.
     """
     wanted = _given(network) if network else _chained(conf_dir)
     path, content = conf_dir / CONFIG, f"{json.dumps(wanted, indent=2)}\n".encode()
     if path.is_file() and path.read_bytes() == content:
         return False
-    put(path, content, 0o600)
+    install_file(path, content, 0o600)
     return True
 
 
 def _chained(conf_dir: Path) -> dict[str, Any]:
-    """The node's present network with Ratchet behind it; Ratchet behind loopback alone is of use to no runtime."""
+    """The node's network with Ratchet chained after it. A network of loopback alone does not count."""
     for path in sorted(conf_dir.iterdir()) if conf_dir.is_dir() else []:
         present = _network(path) if path.name != CONFIG else None
         if present is not None:
@@ -37,20 +39,20 @@ def _chained(conf_dir: Path) -> dict[str, Any]:
             if any(plugin.get("type") != "loopback" for plugin in plugins):
                 return {**present, "plugins": [*plugins, {"type": "ratchet"}]}
     raise RatchetError(
-        f"cannot write a configuration into {conf_dir}: there is no network to stand behind",
-        details="install the cluster's network first, or write a delegating configuration by hand (docs/install.md)",
+        f"cannot write a configuration into {conf_dir}: there is no network to chain after",
+        details="install the cluster's network first, or write a delegating configuration (docs/install.md)",
     )
 
 
 def _given(path: Path) -> dict[str, Any]:
     network = _network(path)
     if network is None or not any(plugin.get("type") == "ratchet" for plugin in network["plugins"]):
-        raise RatchetError(f"cannot configure the network of {path}: it is no configuration of ratchet's")
+        raise RatchetError(f"cannot configure the network of {path}: it has no plugin of type ratchet")
     return network
 
 
 def _network(path: Path) -> dict[str, Any] | None:
-    """A file of the runtime's configuration folder as a list of plugins; None where it is something else."""
+    """A network configuration file as a list of plugins; None if the file is something else."""
     if path.suffix not in (".conf", ".conflist", ".json"):
         return None
     try:

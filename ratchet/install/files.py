@@ -1,50 +1,35 @@
-"""Files that are there whole or not at all, whoever looks and whenever this ends."""
+"""Installed files and symlinks: each is in place whole or not at all."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 from ratchet.errors import RatchetError
+from ratchet.node.files import replacing, write_file
 
 
-def put(path: Path, content: bytes, mode: int) -> Path:
-    """Write a file, and its folder if need be; its path. Raises RatchetError."""
+def install_file(path: Path, content: bytes, mode: int) -> Path:
+    """Write a file and return its path. Creates its folder if missing. Raises RatchetError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                os.fchmod(file.fileno(), mode)
-                os.fsync(file.fileno())
-            Path(partial).rename(path)
-        except BaseException:
-            Path(partial).unlink(missing_ok=True)
-            raise
+        write_file(path, content, mode, sync=True)
     except OSError as cause:
         raise RatchetError(f"cannot write {path}: {cause.strerror}") from cause
     return path
 
 
-def point(path: Path, target: Path) -> Path:
-    """Make `path` a link to a file beside it or below; its path. Raises RatchetError."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+def install_symlink(path: Path, target: Path) -> Path:
+    """Make `path` a symlink to a file in its folder or below, and return `path`. Raises RatchetError."""
     try:
-        partial.unlink(missing_ok=True)
-        try:
+        with replacing(path) as partial:
             partial.symlink_to(target.relative_to(path.parent))
-            partial.rename(path)
-        finally:
-            partial.unlink(missing_ok=True)
     except OSError as cause:
         raise RatchetError(f"cannot write {path}: {cause.strerror}") from cause
     return path
 
 
 def remove(path: Path) -> None:
-    """Remove a file, if it is there. Raises RatchetError."""
+    """Remove a file if it exists. Raises RatchetError."""
     try:
         path.unlink(missing_ok=True)
     except OSError as cause:

@@ -1,6 +1,6 @@
-"""What a plugin reaches the API with on a node that has no agent: a kubeconfig with the account of the installer's pod.
+"""The kubeconfig of a plugin without an agent. It has the service account of the installer's pod.
 
-Its token is renewed by the kubelet long before it ends, and the file follows.
+The kubelet renews the token long before it expires, and the installer writes the file again.
 """
 
 from __future__ import annotations
@@ -12,36 +12,39 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ratchet.errors import RatchetError
-from ratchet.install.files import put
+from ratchet.install.files import install_file
 
-# Where the kubelet puts it (kubernetes.io/docs/tasks/run-application/access-api-from-pod).
+# Where the kubelet mounts the account (kubernetes.io/docs/tasks/run-application/access-api-from-pod).
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 @dataclass(frozen=True, slots=True)
 class Kubeconfig:
-    """A file at `path` by which the API at the URL `server` is reached with the account that is mounted in a folder."""
+    """A kubeconfig file.
+
+    `server`: the URL of the API server. `account`: the folder with the token and the CA certificate.
+    """
 
     path: Path
     server: str
     account: Path = ACCOUNT
 
     def write(self) -> bool:
-        """Write the file, for root alone, if it is not as it has to be now; whether it was not. Raises RatchetError."""
+        """Write the file for root alone, if its content changed. Returns whether it did. Raises RatchetError."""
         content = self._content()
         try:
             if self.path.is_file() and self.path.read_bytes() == content:
                 return False
         except OSError as cause:
             raise RatchetError(f"cannot read {self.path}: {cause.strerror}") from cause
-        put(self.path, content, 0o600)
+        install_file(self.path, content, 0o600)
         return True
 
     def _content(self) -> bytes:
         authority = b64encode(self._read("ca.crt")).decode()
         token = self._read("token").decode().strip()
         cluster = {"server": self.server, "certificate-authority-data": authority}
-        said = {
+        kubeconfig = {
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": "ratchet", "cluster": cluster}],
@@ -49,7 +52,7 @@ class Kubeconfig:
             "contexts": [{"name": "ratchet", "context": {"cluster": "ratchet", "user": "ratchet"}}],
             "current-context": "ratchet",
         }
-        return f"{json.dumps(said, indent=2)}\n".encode()  # JSON is YAML
+        return f"{json.dumps(kubeconfig, indent=2)}\n".encode()  # JSON is YAML
 
     def _read(self, name: str) -> bytes:
         path = self.account / name
@@ -59,12 +62,12 @@ class Kubeconfig:
             raise RatchetError(f"cannot write {self.path}: cannot read {path}: {cause.strerror}") from cause
 
 
-def server_of(environment: Mapping[str, str]) -> str:
-    """The API's URL as a pod has it in its environment. Raises RatchetError where this is in no pod."""
+def api_server_url(environment: Mapping[str, str]) -> str:
+    """The URL of the API server, from the environment of a pod. Raises RatchetError outside a pod."""
     host, port = environment.get("KUBERNETES_SERVICE_HOST"), environment.get("KUBERNETES_SERVICE_PORT")
     if not host or not port:
         raise RatchetError(
             "cannot write a kubeconfig: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set",
-            details="it is for a pod of the cluster; elsewhere write one by hand, and name it with --kubeconfig",
+            details="this works in a pod only; elsewhere write a kubeconfig yourself and use --kubeconfig",
         )
     return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"

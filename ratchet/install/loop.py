@@ -1,7 +1,7 @@
-"""Keeping the plugin installed on a node, for as long as it is deployed there: what the DaemonSet's installer does.
+"""Keep the plugin installed while its DaemonSet is deployed: `ratchet install --keep`.
 
-Whoever manages the node's network may write its configuration anew at any time; Ratchet's stands behind it again a
-moment later. When the pod ends, the node is left as it is, unless its DaemonSet is gone: then it is put back as it was.
+The node's network add-on may overwrite the network configuration at any time. The loop writes it again. At the end of
+the pod the node stays as it is, unless the DaemonSet is deleted: then the loop uninstalls the plugin.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from ratchet.store.apiserver import ApiServer
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 2.0
+INTERVAL_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Keeper:
-    """Keeps a node's folders. With `conf_dir` None the network is configured by somebody else.
+class InstallLoop:
+    """Keeps the files of a node as they must be.
 
-    `socket` is the agent's: a network that calls it is configured once there is one. None where there is no agent, and
-    the plugin does all itself, with a Python of its own. `network` is a file with the network, None for the node's own
-    with us behind it. `kubeconfig` is written for the plugin, before the network that calls it.
+    `conf_dir`: None to leave the network configuration alone. `socket`: the agent's socket; the network is
+    configured once it exists. None without an agent: then a bundle of Python is installed. `network`: a file with the
+    network configuration; None to chain Ratchet after the node's network. `kubeconfig`: written for the plugin before
+    the network configuration.
     """
 
     bin_dir: Path
@@ -39,42 +40,42 @@ class Keeper:
     network: Path | None = None
     kubeconfig: Kubeconfig | None = None
 
-    def keep(self, stopping: threading.Event) -> None:
-        """Look again and again until told to stop. What cannot be done now is said once, and tried again."""
-        said = ""
+    def run(self, stopping: threading.Event) -> None:
+        """Reconcile every INTERVAL_SECONDS until `stopping` is set. An error is logged once and retried."""
+        logged = ""
         while True:
             try:
-                self.look()
-                said = ""
+                self.reconcile()
+                logged = ""
             except RatchetError as error:
-                if str(error) != said:
+                if str(error) != logged:
                     log.warning("%s", error)
-                said = str(error)
-            if stopping.wait(LOOK_SECONDS):
+                logged = str(error)
+            if stopping.wait(INTERVAL_SECONDS):
                 return
 
-    def look(self) -> None:
-        """Have everything in its place, the configuration last. Raises RatchetError."""
+    def reconcile(self) -> None:
+        """Write the files that are missing or differ, the network configuration last. Raises RatchetError."""
         agent = self.socket is not None
         if not (self.bin_dir / LAUNCHER).exists():
             install(self.bin_dir, agent=agent, fallback=False, relocatable=not agent)
-            log.info("put the plugin into %s", self.bin_dir)
+            log.info("plugin installed bin_dir=%s", self.bin_dir)
         if self.kubeconfig is not None and self.kubeconfig.write():
-            log.info("wrote %s", self.kubeconfig.path)
+            log.info("kubeconfig written path=%s", self.kubeconfig.path)
         can_serve = self.socket is None or self.socket.exists()
         if self.conf_dir is not None and can_serve and configure(self.conf_dir, self.network):
-            log.info("configured the network in %s", self.conf_dir)
+            log.info("network configured conf_dir=%s", self.conf_dir)
 
-    def leave(self, api: ApiServer, daemon_set: str) -> None:
-        """Put the node back as it was if the DaemonSet (`namespace/name`) is gone, or being deleted."""
-        if is_gone(api, daemon_set):
+    def uninstall_if_deleted(self, api: ApiServer, daemon_set: str) -> None:
+        """Uninstall if the DaemonSet (`namespace/name`) is deleted or being deleted. Raises RatchetError."""
+        if is_deleted(api, daemon_set):
             for path in self.uninstall():
-                log.info("removed %s", path)
+                log.info("file removed path=%s", path)
         else:
-            log.info("the node stays as it is: %s is deployed", daemon_set)
+            log.info("plugin kept daemonset=%s", daemon_set)
 
     def uninstall(self) -> list[Path]:
-        """Put the node back as it was; what was removed. Raises RatchetError."""
+        """Remove all files that were installed, and return their paths. Raises RatchetError."""
         removed = uninstall(self.bin_dir, self.conf_dir)
         if self.kubeconfig is not None and self.kubeconfig.path.exists():
             remove(self.kubeconfig.path)
@@ -82,10 +83,10 @@ class Keeper:
         return removed
 
 
-def is_gone(api: ApiServer, daemon_set: str) -> bool:
-    """Whether a DaemonSet (`namespace/name`) is deployed no more, as far as can be known: not while the API is away.
+def is_deleted(api: ApiServer, daemon_set: str) -> bool:
+    """Whether a DaemonSet (`namespace/name`) is deleted or being deleted. False if the API is unreachable.
 
-    Its account and its permissions go with it, so that it is gone as well where we may not ask any more.
+    Its account and roles are deleted with it, so an account without permission counts as deleted.
     """
     namespace, _, name = daemon_set.partition("/")
     try:

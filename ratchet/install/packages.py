@@ -1,4 +1,4 @@
-"""The Python packages that the plugin needs, as they are installed here: Ratchet's own, and what it depends on."""
+"""The installed Python packages that the plugin needs: Ratchet and its dependencies."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from pathlib import Path
 
 import ratchet
 
-# The API's client has a second one in it, for asyncio, with a package below it; and a class for every kind and every
-# group of kinds, which it imports when asked for. Ratchet speaks to the API in plain JSON.
+# Tools for a developer's machine, with the embedded API server and the demo.
+_OWN_UNUSED = "dev"
+# The Kubernetes client contains a second client, for asyncio, and a class for each kind and API group. Ratchet uses
+# plain JSON.
 _UNUSED_DISTRIBUTIONS = {"aiohttp", "aiohttp-retry"}
 _UNUSED = ("kubernetes/aio/", "kubernetes/client/api/", "kubernetes/client/models/")
 
 
 def needed_files() -> Iterator[tuple[Path, Path]]:
-    """The files of these packages: where each is, and its path in a folder of packages. No bytecode."""
+    """The path of each file of these packages, and its path relative to a folder of packages. No bytecode."""
     own = Path(ratchet.__file__).parent
     for path in sorted(own.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
+        parts = path.relative_to(own).parts
+        if path.is_file() and parts[0] != _OWN_UNUSED and "__pycache__" not in parts:
             yield path, path.relative_to(own.parent)
     for one in _dependencies("ratchet-cni", set()):
         for file in one.files or []:
@@ -39,7 +42,7 @@ def _dependencies(name: str, seen: set[str]) -> Iterator[Distribution]:
         try:
             yield distribution(needed)
         except PackageNotFoundError:
-            continue  # for another system than this: pip would have installed it
+            continue  # for another operating system, or pip would have installed it
         yield from _dependencies(needed, seen)
 
 

@@ -1,9 +1,11 @@
-"""What the runtime executes.
+"""The executables that the container runtime starts.
 
-A launcher of a few lines that starts the Python which this is running on; or one with a Python of its own beside it
-(`bundle`), for nodes that have none. On a node with an agent, the shim, with the launcher beside it for when the agent
-is away; where no shim was built, a launcher of what stands in for it (agent/client). It is put in place by a rename,
-after everything that it needs; the network's configuration, where one is asked for, comes last.
+Without an agent: a launcher script that starts this Python, or the launcher of a bundle for nodes without Python.
+
+With an agent: the shim, and beside it the launcher, which serves calls while the agent is down. If the shim is not
+built, a Python program replaces it (agent/client).
+
+An executable is renamed into place after all files that it needs. The network configuration comes last.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from ratchet.errors import RatchetError
 from ratchet.install import bundle
 from ratchet.install.compiled import find_compiled
 from ratchet.install.conflist import CONFIG, configure
-from ratchet.install.files import point, put, remove
+from ratchet.install.files import install_file, install_symlink, remove
 from ratchet.install.packages import needed_files
 
 LAUNCHER = "ratchet"
@@ -38,17 +40,15 @@ def install(
     relocatable: bool = False,
     network: Path | None = None,
 ) -> list[Path]:
-    """Put the executable `ratchet` into `bin_dir`, and a configuration into `conf_dir`, chained or the one in the file
-    `network`; what was written.
+    """Install the executable `ratchet` into `bin_dir`, and return the paths that were written.
 
-    The launcher records `kubeconfig` and `state_dir`, for network configurations that name none; `relocatable` is one
-    that needs no Python where it is called, nor this folder to be of that name there. With `agent` the executable is
-    the shim (or what stands in for it: `find_shim`) and the launcher is what it falls back on, or with `fallback` False
-    is not there at all.
-    Raises RatchetError.
+    `conf_dir`: also write a network configuration, a chained one or the content of the file `network`. `kubeconfig`,
+    `state_dir`: defaults for network configurations that name none. `relocatable`: bundle Python, so that the node
+    needs none and may mount `bin_dir` at another path. `agent`: install the shim (see `find_shim`). `fallback`: with
+    `agent`, also install the launcher that serves calls while the agent is down. Raises RatchetError.
     """
     if kubeconfig is not None and not kubeconfig.is_file():
-        raise RatchetError(f"cannot record the kubeconfig {kubeconfig}: no such file")
+        raise RatchetError(f"cannot use the kubeconfig {kubeconfig}: no such file")
     recorded = {"kubeconfig": kubeconfig, "state_dir": state_dir}
     plugin = _plugin({name: path.resolve() for name, path in recorded.items() if path is not None})
     shim = _shim() if agent else None
@@ -57,8 +57,8 @@ def install(
         path = bin_dir / (LAUNCHER if shim is None else FALLBACK)
         written.append(_put_bundled(path, plugin) if relocatable else _put_launcher(path, plugin))
     if shim is not None:
-        # Last: what it falls back on has to be there first.
-        written.append(put(bin_dir / LAUNCHER, shim, 0o755))
+        # After the launcher, which the shim falls back on.
+        written.append(install_file(bin_dir / LAUNCHER, shim, 0o755))
     if not fallback:
         remove(bin_dir / FALLBACK)
     if not relocatable:
@@ -70,49 +70,49 @@ def install(
 
 
 def uninstall(bin_dir: Path, conf_dir: Path | None = None) -> list[Path]:
-    """Take away what `install` puts there, the configuration first; what was removed. Raises RatchetError.
+    """Remove what `install` writes, the network configuration first, and return the removed paths.
 
-    The node's network is then what it was: its own configuration was never touched. Links that stand stay until their
-    pods end.
+    The node uses its own network configuration again. Links of running pods stay until the pods end. Raises
+    RatchetError.
     """
     paths = [*([conf_dir / CONFIG] if conf_dir else []), bin_dir / LAUNCHER, bin_dir / FALLBACK]
-    there = [path for path in paths if path.exists() or path.is_symlink()]
-    for path in there:
+    present = [path for path in paths if path.exists() or path.is_symlink()]
+    for path in present:
         remove(path)
-    return there + bundle.remove_all(bin_dir)
+    return present + bundle.remove_all(bin_dir)
 
 
 def find_shim() -> Path | None:
-    """The shim for this machine: a wheel brings it, and `make install` builds it in a checkout. None where none is.
-
-    Then a Python program stands in for it.
-    """
+    """The path of the shim for this machine; None if it was not built. Then a Python program replaces it."""
     return find_compiled(LAUNCHER)
 
 
 @cache  # a second of CPU, and no file changes while this process runs
 def compile_bytecode() -> None:
-    """Compile Ratchet and what it imports: without bytecode every call of the plugin takes three times as long."""
+    """Compile Ratchet and its dependencies.
+
+    Without bytecode, a call of the plugin takes three times as long.
+    """
     for source, _ in needed_files():
         compileall.compile_file(source, quiet=2)
 
 
 def _put_bundled(path: Path, plugin: str) -> Path:
     launcher = bundle.put_bundle(path.parent, plugin)
-    point(path, launcher)
+    install_symlink(path, launcher)
     bundle.remove_others(path.parent, launcher)
     return path
 
 
 def _put_launcher(path: Path, plugin: str) -> Path:
     compile_bytecode()
-    return put(path, _started_by_this_python(plugin), 0o755)
+    return install_file(path, _script(plugin), 0o755)
 
 
 def _shim() -> bytes:
     path = find_shim()
     if path is None:
-        return _started_by_this_python("from ratchet.agent.client import run\n\nrun()\n")
+        return _script("from ratchet.agent.client import run\n\nrun()\n")
     try:
         return path.read_bytes()
     except OSError as cause:
@@ -124,9 +124,9 @@ def _plugin(recorded: dict[str, Path]) -> str:
     return f"from ratchet.node.plugin import run\n\nrun({arguments})\n"
 
 
-def _started_by_this_python(body: str) -> bytes:
-    # Isolated (-I): neither the caller's environment nor its working directory may decide what is imported.
+def _script(body: str) -> bytes:
+    # Isolated (-I): the caller's environment and working directory must not change what is imported.
     if not set(sys.executable) & {" ", "\t"} and len(sys.executable) < SHEBANG_MAX:
         return f"#!{sys.executable} -I\n{body}".encode()
-    # A path that the kernel does not take in its first line: the shell starts Python with this very file.
+    # The kernel does not accept this path in a first line, so the shell starts Python with this file.
     return f"#!/bin/sh\n''':'\nexec {shlex.quote(sys.executable)} -I \"$0\" \"$@\"\n'''\n{body}".encode()

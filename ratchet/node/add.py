@@ -217,7 +217,7 @@ def _base(call: Call, entry: SandboxEntry, config: Mapping[str, Any] | None) -> 
         return call.network.prev_result or Result()
     delegation = delegate.add(config, call.network, call.arguments)
     _note(call, replace(entry, delegations=(delegation,)))
-    return delegation.outcome()
+    return delegation.decoded_result()
 
 
 def _link_ports(

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import random
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ratchet.node.private import create_private, unwritable
+from ratchet.node.files import make_private_directory, unwritable, write_file
 
 Version = tuple[int, int, int]  # of a file: inode, time of the last change in ns, size in bytes
 
@@ -33,30 +31,17 @@ def read_document(path: Path | str) -> dict[str, Any] | None:
 def write_document(path: Path, document: dict[str, Any], *, exclusive: bool = False) -> Version:
     """Write a document atomically and return the version of its file.
 
-    Raises RatchetError and, with `exclusive`, FileExistsError if the file exists.
+    Creates the directory if missing. Raises RatchetError and, with `exclusive`, FileExistsError if the file exists.
     """
-    partial = path.with_name(f".{os.getpid()}.{random.getrandbits(32):08x}")
+    content = json.dumps(document).encode()
     try:
-        descriptor = create_private(partial, os.O_EXCL | os.O_WRONLY)
         try:
-            _write_all(descriptor, json.dumps(document).encode())
-            version = version_of(os.fstat(descriptor))
-        finally:
-            os.close(descriptor)
-        if exclusive:
-            os.link(partial, path)
-            partial.unlink()
-        else:
-            partial.rename(path)
+            status = write_file(path, content, exclusive=exclusive)
+        except FileNotFoundError:
+            make_private_directory(path.parent)
+            status = write_file(path, content, exclusive=exclusive)
     except OSError as cause:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
         if exclusive and isinstance(cause, FileExistsError):
             raise
         raise unwritable(path, cause) from cause
-    return version
-
-
-def _write_all(descriptor: int, content: bytes) -> None:
-    while content:
-        content = content[os.write(descriptor, content) :]
+    return version_of(status)

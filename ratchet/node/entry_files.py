@@ -9,7 +9,7 @@ from pathlib import Path
 from ratchet.errors import RatchetError
 from ratchet.node.documents import Version, read_document, version_of, write_document
 from ratchet.node.entries import Attachment, SandboxEntry, decode_entry, encode_entry
-from ratchet.node.private import unwritable
+from ratchet.node.files import unwritable
 
 
 class EntryFiles:

@@ -15,7 +15,7 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from ratchet.errors import TryAgainError
-from ratchet.node.private import create_private, unwritable
+from ratchet.node.files import create_private, unwritable
 
 LOCK_SECONDS = 20.0
 _FLOCK = struct.Struct("@hhqqi0q")  # struct flock: l_type, l_whence, l_start, l_len, l_pid

@@ -10,6 +10,7 @@ from typing import TextIO
 
 from ratchet.cni.arguments import Arguments
 from ratchet.cni.config import NetworkConfig
+from ratchet.core.escape import escape_unprintable
 
 
 class OneLine(logging.Formatter):
@@ -19,10 +20,7 @@ class OneLine(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        if text.isprintable():
-            return text
-        return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+        return escape_unprintable(super().format(record))
 
 
 class _File(logging.StreamHandler[TextIO]):

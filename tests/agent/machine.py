@@ -679,7 +679,7 @@ class Game:
         found = list(collect_garbage(records, now=lambda: datetime.now(UTC), grace=timedelta(seconds=grace)))
         self._say(f"gc, sparing {grace:g} s: {[str(one) for one in found]}")
         for placed in self.placed.values():
-            taken = [str(one) for one in found if placed.ref.uid in one.why]
+            taken = [str(one) for one in found if placed.ref.uid in one.reason]
             assert not taken, f"garbage collection took {placed.ref}, which is alive: {taken}"
 
     def mar(self, pod: str, index: int) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.dev import frr
+from ratchet.dev.demo import frr
 from ratchet.dev.fake_kubelet import DEBIAN_PLUGINS
 from ratchet.dev.rootless import INSIDE
 from ratchet.dev.testbed import wait_for
@@ -32,8 +32,8 @@ WITHOUT_SHIM = (
 )
 WITHOUT_FRR = (
     "-c",
-    "import sys, ratchet.dev.frr\n"
-    "ratchet.dev.frr.is_usable = lambda: False\n"
+    "import sys, ratchet.dev.demo.frr\n"
+    "ratchet.dev.demo.frr.is_usable = lambda: False\n"
     "from ratchet.cli.main import main\n"
     "sys.exit(main(['demo', 'cloud-router']))",
 )

@@ -20,7 +20,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from ratchet.dev.api import EmbeddedApi
-from ratchet.dev.api.server import Endpoint
+from ratchet.dev.api.server import ApiAddress
 from ratchet.dev.api.storage import Storage
 
 if TYPE_CHECKING:
@@ -104,8 +104,8 @@ def test_a_wildcard_address_is_reached_over_loopback(connect: Connect, tmp_path:
 
 def test_further_sockets_are_served_too(connect: Connect, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.3", 0)) as further, EmbeddedApi(also=[further]) as server:
-        endpoint = Endpoint(f"http://127.0.0.3:{further.getsockname()[1]}")
-        there = connect(endpoint.write_kubeconfig(tmp_path / "there"))
+        address = ApiAddress(f"http://127.0.0.3:{further.getsockname()[1]}")
+        there = connect(address.write_kubeconfig(tmp_path / "there"))
         here = connect(server.write_kubeconfig(tmp_path / "here"))
         there.post("/api/v1/nodes", {"metadata": {"name": "n"}}).accepted(201)
         assert here.items("/api/v1/nodes") == ["n"]

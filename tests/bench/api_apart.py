@@ -17,7 +17,7 @@ from aiohttp import web
 # The tests are no package; by its path, a script finds only its own directory.
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
-from ratchet.dev.api.server import EmbeddedApi, Endpoint  # noqa: E402
+from ratchet.dev.api.server import ApiAddress, EmbeddedApi  # noqa: E402
 
 
 class Distance:
@@ -45,7 +45,7 @@ def main() -> None:
         EmbeddedApi(also=(listener,), middlewares=(distance.middleware,)) as api,
     ):
         host, port = listener.getsockname()[:2]
-        Endpoint(f"http://{host}:{port}").write_kubeconfig(other_kubeconfig)
+        ApiAddress(f"http://{host}:{port}").write_kubeconfig(other_kubeconfig)
         api.write_kubeconfig(kubeconfig)
         print("serving", flush=True)
         for line in sys.stdin:

@@ -37,7 +37,7 @@ network = read_config(json.dumps(call["network"]).encode(), arguments.command)
 try:
     if call["verb"] == "add":
         done = delegate.add(call["delegate"], network, arguments)
-        answer = {"delegation": done.to_json(), "result": done.outcome().to_json(network.cni_version)}
+        answer = {"delegation": done.to_json(), "result": done.decoded_result().to_json(network.cni_version)}
     elif call["verb"] in ("check", "delete"):
         answer = {"said": getattr(delegate, call["verb"])(Delegation.from_json(call["delegation"]), arguments)}
     else:

@@ -256,5 +256,5 @@ def test_a_static_pod_stays_while_its_mirror_is_missing_with_its_node(cluster: C
     before = contents(cluster)
     found = collect_garbage(cluster.bed.records, now=lambda: later)
     lease = "the Lease of node gone"
-    assert [finding.what for finding in found] == ([] if stays else [f"record {record.name}", lease])
+    assert [finding.name for finding in found] == ([] if stays else [f"record {record.name}", lease])
     assert (contents(cluster) == before) is stays

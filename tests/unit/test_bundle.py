@@ -67,6 +67,13 @@ def test_the_plugin_runs_where_there_is_nothing_but_its_folder(bin_dir: Path, tm
     assert contents(bin_dir) == before
 
 
+def test_it_has_no_development_tools(bin_dir: Path) -> None:
+    install(bin_dir, relocatable=True)
+    packages = (bin_dir / LAUNCHER).resolve().parent / "packages" / "ratchet"
+    assert {"node", "store", "install", "cli"} <= {path.name for path in packages.iterdir()}
+    assert not (packages / "dev").exists()
+
+
 def test_it_may_be_moved(bin_dir: Path, tmp_path: Path) -> None:
     install(bin_dir, relocatable=True)
     moved = tmp_path / "else where"
@@ -154,7 +161,7 @@ def test_a_bundle_that_cannot_be_made_leaves_the_plugin_that_was(
 
 def test_a_machine_without_a_launcher_is_told(bin_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ratchet.install.bundle.find_compiled", lambda _: None)
-    with pytest.raises(RatchetError, match="cannot bring Python along: there is no launcher for this machine") as told:
+    with pytest.raises(RatchetError, match="cannot bundle Python: there is no launcher for this machine") as told:
         install(bin_dir, relocatable=True)
     assert "make install" in told.value.details
     assert not bin_dir.exists()

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from ratchet.cli.links import Chosen, age, describe, follow_links, print_links, table
+from ratchet.cli.links import LinkFilter, age, link_as_json, print_links, table, watch_links
 from ratchet.core.endpoint_spec import EndpointSpec
 from ratchet.core.model import Link, Pod, Side
 from ratchet.core.record_updates import join, mark_ready
@@ -61,7 +61,7 @@ def test_the_table_has_a_row_for_each_link_in_order(capsys: Captured) -> None:
         named(joined(own(Side.PRIMARY), None), "b"),
         named(wanted(), "a"),
     ]
-    assert print_links(Fixed(links), Chosen(), as_json=False) == 0
+    assert print_links(Fixed(links), LinkFilter(), as_json=False) == 0
     out, err = capsys.readouterr()
     assert [line.split() for line in out.splitlines()] == [
         ["LINK", "STATE", "KIND", "VNI", "PRIMARY", "PAIR", "AGE"],
@@ -79,18 +79,18 @@ EDITED = [annotated(declaring_pod(), pair_ip="192.168.2.9"), pod("pair-pod")]
 def test_a_link_that_was_edited_is_told_beside_the_table_and_in_the_json(capsys: Captured) -> None:
     link = standing(veth(), *Side)
     words = "in2: addresses 192.168.2.9/24 instead of 192.168.2.101/24"
-    assert print_links(Fixed([link], pods=EDITED), Chosen(), as_json=False) == 0
+    assert print_links(Fixed([link], pods=EDITED), LinkFilter(), as_json=False) == 0
     assert capsys.readouterr().err == f"link {RECORD} wants a restart of pod default/primary-pod: {words}\n"
-    assert print_links(Fixed([link], pods=EDITED), Chosen(), as_json=True) == 0
+    assert print_links(Fixed([link], pods=EDITED), LinkFilter(), as_json=True) == 0
     assert json.loads(capsys.readouterr().out)[0]["edits"] == [words]
 
 
 def test_whoever_may_not_read_pods_is_told_so_and_sees_the_links(capsys: Captured) -> None:
     links = [named(standing(veth(), *Side), "a"), named(standing(veth(), *Side), "b", "lab")]
-    assert print_links(Fixed(links, pods=None), Chosen(), as_json=False) == 0
+    assert print_links(Fixed(links, pods=None), LinkFilter(), as_json=False) == 0
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 3
-    assert err == "ratchet: cannot tell what was edited of links in default, lab: cannot list pods: forbidden\n"
+    assert err == "ratchet: cannot compare links with their declarations in default, lab: cannot list pods: forbidden\n"
 
 
 def test_columns_are_aligned() -> None:
@@ -99,59 +99,59 @@ def test_columns_are_aligned() -> None:
 
 
 def test_no_links_is_the_headings_alone(capsys: Captured) -> None:
-    assert print_links(Fixed([]), Chosen(), as_json=False) == 0
+    assert print_links(Fixed([]), LinkFilter(), as_json=False) == 0
     assert capsys.readouterr().out.split() == ["LINK", "STATE", "KIND", "VNI", "PRIMARY", "PAIR", "AGE"]
 
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_the_links_of_one_namespace(as_json: bool, capsys: Captured) -> None:
     records = Fixed([named(wanted(), "ours.x", "ours"), named(wanted(), "theirs.x", "theirs")])
-    assert print_links(records, Chosen("ours"), as_json=as_json) == 0
+    assert print_links(records, LinkFilter("ours"), as_json=as_json) == 0
     out = capsys.readouterr().out
     assert "ours.x" in out
     assert "theirs.x" not in out
 
 
 @pytest.mark.parametrize(
-    ("chosen", "names"),
+    ("link_filter", "names"),
     [
-        (Chosen(), "abcd"),
-        (Chosen(state="linked"), "ab"),
-        (Chosen(state="pending"), "d"),
-        (Chosen(node="node-b"), "a"),
-        (Chosen(node="node-a"), "abc"),
-        (Chosen(node="node-a", state="primary-ready"), "c"),
-        (Chosen(pod="pair-pod"), "abcd"),
-        (Chosen(pod="somebody"), ""),
-        (Chosen("elsewhere"), ""),
+        (LinkFilter(), "abcd"),
+        (LinkFilter(state="linked"), "ab"),
+        (LinkFilter(state="pending"), "d"),
+        (LinkFilter(node="node-b"), "a"),
+        (LinkFilter(node="node-a"), "abc"),
+        (LinkFilter(node="node-a", state="primary-ready"), "c"),
+        (LinkFilter(pod="pair-pod"), "abcd"),
+        (LinkFilter(pod="somebody"), ""),
+        (LinkFilter("elsewhere"), ""),
     ],
 )
-def test_links_are_chosen_by_state_node_and_pod(chosen: Chosen, names: str) -> None:
+def test_links_are_chosen_by_state_node_and_pod(link_filter: LinkFilter, names: str) -> None:
     links = [
         named(replace(standing(vxlan(), *Side), vni=11), "a"),
         named(standing(veth(), *Side), "b"),
         named(joined(own(Side.PRIMARY), None), "c"),
         named(wanted(), "d"),
     ]
-    assert [link.name for link in links if chosen.has(link)] == list(names)
+    assert [link.name for link in links if link_filter.matches(link)] == list(names)
 
 
 def test_a_pod_is_chosen_by_its_own_name_as_well() -> None:
     sandbox = replace(own(Side.PRIMARY), pod=replace(own(Side.PRIMARY).pod, name="primary-pod-7f9c"))
-    assert Chosen(pod="primary-pod-7f9c").has(joined(sandbox, None))
-    assert Chosen(pod="primary-pod").has(joined(sandbox, None))
+    assert LinkFilter(pod="primary-pod-7f9c").matches(joined(sandbox, None))
+    assert LinkFilter(pod="primary-pod").matches(joined(sandbox, None))
 
 
 def test_the_pod_that_joined_is_shown_and_not_its_alias(capsys: Captured) -> None:
     sandbox = replace(own(Side.PRIMARY), pod=replace(own(Side.PRIMARY).pod, name="primary-pod-7f9c"))
-    print_links(Fixed([joined(sandbox, None)]), Chosen(), as_json=False)
+    print_links(Fixed([joined(sandbox, None)]), LinkFilter(), as_json=False)
     assert "primary-pod-7f9c:in1@node-a" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_record_that_cannot_be_read_is_told_and_the_others_shown(as_json: bool, capsys: Captured) -> None:
     broken = MalformedRecordError("cannot read the record x: it has no namespace")
-    assert print_links(Fixed([wanted()], [broken]), Chosen(), as_json=as_json) == 1
+    assert print_links(Fixed([wanted()], [broken]), LinkFilter(), as_json=as_json) == 1
     out, err = capsys.readouterr()
     assert RECORD in out
     assert err == "ratchet: cannot read the record x: it has no namespace\n"
@@ -186,9 +186,9 @@ def test_json_is_a_list_of_all_that_is_known(capsys: Captured) -> None:
     link = join(link, wanted(), Side.PAIR, own(Side.PAIR, "node-b"), NOW)
     link = mark_ready(replace(link, vni=11, created=NOW), Side.PRIMARY, NOW)
     link = link.with_end(Side.PAIR, replace(link.pair, notes={"public_ip": "1.1.1.1"}))
-    assert print_links(Fixed([link]), Chosen(), as_json=True) == 0
+    assert print_links(Fixed([link]), LinkFilter(), as_json=True) == 0
     (shown,) = json.loads(capsys.readouterr().out)
-    assert shown == {**describe(link), "edits": []}
+    assert shown == {**link_as_json(link), "edits": []}
     del shown["edits"]
     history = shown.pop("history")
     assert shown == {
@@ -243,7 +243,7 @@ def test_json_is_a_list_of_all_that_is_known(capsys: Captured) -> None:
 
 
 def test_json_of_a_link_that_nobody_has_joined(capsys: Captured) -> None:
-    print_links(Fixed([wanted()]), Chosen(), as_json=True)
+    print_links(Fixed([wanted()]), LinkFilter(), as_json=True)
     (shown,) = json.loads(capsys.readouterr().out)
     assert [shown[key] for key in ("kind", "vni", "created", "history")] == [None, None, None, []]
     assert {shown["pair"][key] for key in ("pod", "uid", "node", "vtep", "vteps", "container", "netns")} == {None}
@@ -251,7 +251,7 @@ def test_json_of_a_link_that_nobody_has_joined(capsys: Captured) -> None:
 
 
 def test_json_of_no_links_is_an_empty_list(capsys: Captured) -> None:
-    print_links(Fixed([]), Chosen(), as_json=True)
+    print_links(Fixed([]), LinkFilter(), as_json=True)
     assert json.loads(capsys.readouterr().out) == []
 
 
@@ -271,8 +271,8 @@ class Changing(Fixed):
             yield self._changes.pop(0), version
 
 
-def followed(records: ApiStore, chosen: Chosen, capsys: Captured, *, as_json: bool = False) -> list[list[str]]:
-    assert follow_links(records, chosen, as_json=as_json, until=time.monotonic() + 0.05) == 0
+def followed(records: ApiStore, link_filter: LinkFilter, capsys: Captured, *, as_json: bool = False) -> list[list[str]]:
+    assert watch_links(records, link_filter, as_json=as_json, until=time.monotonic() + 0.05) == 0
     return [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
@@ -285,7 +285,7 @@ def test_links_are_told_again_when_they_change_and_only_then(capsys: Captured) -
         LinkChange(RECORD, None, "5"),
         LinkChange(RECORD, None, "6"),
     )
-    rows = followed(records, Chosen(), capsys)
+    rows = followed(records, LinkFilter(), capsys)
     assert [row[:2] for row in rows] == [
         ["LINK", "STATE"],
         [RECORD, "primary-ready"],
@@ -298,7 +298,7 @@ def test_links_are_told_again_when_they_change_and_only_then(capsys: Captured) -
 def test_a_link_that_becomes_malformed_is_not_gone(capsys: Captured) -> None:
     broken = MalformedRecordError(f"cannot read the record {RECORD}: it has no namespace", record=RECORD)
     records = Changing([veth()], LinkChange(RECORD, None, "2", broken))
-    assert follow_links(records, Chosen(), as_json=False, until=time.monotonic() + 0.05) == 0
+    assert watch_links(records, LinkFilter(), as_json=False, until=time.monotonic() + 0.05) == 0
     shown = capsys.readouterr()
     assert shown.err == f"ratchet: {broken}\n"
     assert "gone" not in shown.out
@@ -307,12 +307,12 @@ def test_a_link_that_becomes_malformed_is_not_gone(capsys: Captured) -> None:
 def test_a_link_that_is_no_longer_among_the_chosen_is_gone_from_them(capsys: Captured) -> None:
     records = Changing([veth()], LinkChange(RECORD, standing(veth(), *Side), "2"))
     state = derive(veth()).value
-    assert [row[1] for row in followed(records, Chosen(state=state), capsys)] == ["STATE", state, "gone"]
+    assert [row[1] for row in followed(records, LinkFilter(state=state), capsys)] == ["STATE", state, "gone"]
 
 
 def test_for_programs_each_is_a_line_of_json(capsys: Captured) -> None:
     records = Changing([veth()], LinkChange(RECORD, None, "2"))
-    assert follow_links(records, Chosen(), as_json=True, until=time.monotonic() + 0.05) == 0
+    assert watch_links(records, LinkFilter(), as_json=True, until=time.monotonic() + 0.05) == 0
     first, last = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert (first["name"], first["kind"]) == (RECORD, "veth")
     assert last == {"name": RECORD, "state": None}

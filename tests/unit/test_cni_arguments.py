@@ -33,7 +33,7 @@ def test_a_whole_environment_is_read() -> None:
     assert arguments.path == ("/opt/cni/bin", "/usr/lib/cni")
     assert (arguments.pod_namespace, arguments.pod_name) == ("default", "web-0")
     assert arguments.pod_uid == "1b9c0a52-7a1e-4a7e-8a53-0d5b3b2f1c11"
-    assert arguments.infra_container_id == "abc123"
+    assert arguments.args["K8S_POD_INFRA_CONTAINER_ID"] == "abc123"
     assert arguments.variables == environ("ADD")
 
 
@@ -46,7 +46,8 @@ def test_the_pairs_of_cni_args_come_in_any_order() -> None:
 @pytest.mark.parametrize("args", ["", "IgnoreUnknown=true", "IgnoreUnknown=1;FOO=BAR;"])
 def test_without_a_pod_its_names_are_empty(args: str) -> None:
     arguments = read_arguments(environ("ADD", CNI_ARGS=args))
-    assert (arguments.pod_namespace, arguments.pod_name, arguments.pod_uid, arguments.infra_container_id) == ("",) * 4
+    assert (arguments.pod_namespace, arguments.pod_name, arguments.pod_uid) == ("",) * 3
+    assert "K8S_POD_INFRA_CONTAINER_ID" not in arguments.args
 
 
 @pytest.mark.parametrize(

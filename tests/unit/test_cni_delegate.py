@@ -94,7 +94,7 @@ def test_add_gives_the_delegates_own_configuration_with_our_name_and_version(fak
     assert fake.stdin("ADD") == expected
     assert done.config == expected
     assert done.result == json.loads(GOOD_RESULT)
-    assert [ip.address for ip in done.outcome().ips] == ["10.0.0.7/24"]
+    assert [ip.address for ip in done.decoded_result().ips] == ["10.0.0.7/24"]
 
 
 def test_a_delegates_own_name_and_version_stay(fake: Fake) -> None:
@@ -160,7 +160,7 @@ def test_a_delegation_is_kept_and_read_again(fake: Fake) -> None:
     assert (read.config, read.result) == (done.config, done.result)
     before = prepare({"type": "fake"}, network())
     assert Delegation.from_json(before.to_json()).result is None
-    assert before.outcome().ips == ()
+    assert before.decoded_result().ips == ()
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_without_details_of_its_own_the_end_of_stderr_is_told(fake: Fake) -> Non
     fake.does("ADD", """echo 'panic: \033[31mred' >&2; echo '{"code": 999, "msg": "broken"}'; exit 1""")
     with pytest.raises(DelegateError) as caught:
         delegate.add({"type": "fake"}, network(), call(fake))
-    assert caught.value.details == "panic: \\u001b[31mred"
+    assert caught.value.details == "panic: \\x1b[31mred"
 
 
 @pytest.mark.parametrize("code", ["0", "-1", "true", '"4"', "1.5", "null", "99999999999"])
@@ -215,7 +215,7 @@ def test_a_code_that_is_none_is_ours(fake: Fake, code: str) -> None:
         ("echo oops >&2; exit 1", "exit status 1$"),
         ("exit 0", "it printed no result$"),
         ("echo Starting; echo '{}'", r"it printed no result in JSON but Starting\\n\{\}"),
-        ("printf '\\033[2J\\377'", r"it printed no result in JSON but \\u001b\[2J\\ufffd"),
+        ("printf '\\033[2J\\377'", r"it printed no result in JSON but \\x1b\[2J\\ufffd"),
         ("echo '[]'", "it printed no result in JSON but"),
         ("""echo '{"cniVersion": "9.9.9"}'""", 'cniVersion "9.9.9" is not supported'),
         ("""echo '{"cniVersion": []}'; exit 0""", "its result is wrong|not supported"),
@@ -244,8 +244,8 @@ def test_a_flood_on_stderr_is_read_and_only_its_end_is_kept(fake: Fake) -> None:
 
 def test_what_a_plugin_writes_is_held_in_bounded_memory(fake: Fake) -> None:
     fake.does("ADD", "yes x | head -c 3000000 >&2; yes y | head -c 3000000")
-    outcome = run_plugin(str(fake.here / "fake"), b"{}", {"CNI_COMMAND": "ADD"}, 20)
-    assert (len(outcome.stdout), len(outcome.stderr)) == (STDOUT_LIMIT + 1, STDERR_LIMIT)
+    completed = run_plugin(str(fake.here / "fake"), b"{}", {"CNI_COMMAND": "ADD"}, 20)
+    assert (len(completed.stdout), len(completed.stderr)) == (STDOUT_LIMIT + 1, STDERR_LIMIT)
 
 
 def test_a_delegate_that_hangs_is_killed_with_its_children(fake: Fake) -> None:
@@ -343,9 +343,9 @@ def test_a_plugin_of_another_file_system_is_found_there_and_sees_no_other(tmp_pa
     assert find_plugin("fake", ["/bin"], f"{tmp_path}/root") == "/bin/fake"
     with pytest.raises(DelegateError, match="no executable of that name in /bin"):
         find_plugin("fake", ["/bin"])
-    outcome = run_plugin("/bin/fake", b"{}", {"CNI_COMMAND": "ADD"}, 5, f"{tmp_path}/root")
-    assert outcome.status in (125, 126, 127)  # chroot(1): it may not, or the program's libraries are not there
-    assert b"chroot" in outcome.stderr
+    completed = run_plugin("/bin/fake", b"{}", {"CNI_COMMAND": "ADD"}, 5, f"{tmp_path}/root")
+    assert completed.status in (125, 126, 127)  # chroot(1): it may not, or the program's libraries are not there
+    assert b"chroot" in completed.stderr
 
 
 def test_a_missing_plugin_says_where_it_was_looked_for_and_what_to_do(fake: Fake) -> None:

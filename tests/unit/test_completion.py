@@ -100,4 +100,7 @@ def test_without_its_library_it_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "argcomplete.shell_integration", None)
     assert main(["completion", "bash"]) == 1
-    assert "pip install 'ratchet-cni[completion]' brings it" in capsys.readouterr().err
+    assert capsys.readouterr().err.splitlines() == [
+        "ratchet: cannot run completion: the Python package argcomplete.shell_integration is missing",
+        "         pip install 'ratchet-cni[completion]'",
+    ]

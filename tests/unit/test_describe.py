@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ratchet.cli.describe import life
+from ratchet.cli.describe import describe_link
 from ratchet.core.endpoint_spec import EndpointSpec
 from ratchet.core.model import Encapsulation, Link, Side
 from ratchet.core.observation import Live, Observation, Traffic
@@ -111,15 +111,15 @@ History:
 
 def test_all_that_is_known_is_told() -> None:
     fault = plain(Observation(fault="cannot ask the agent of node-b: no pod of an agent runs there"))
-    sightings = {
+    observations = {
         Side.PRIMARY: seen("in1 has MTU 1450, wanted 1400", "in1 is blue"),
         Side.PAIR: {"node": "node-b", "at": None, **fault},
     }
-    assert life(half_standing(), sightings, later(300)) == GOLDEN
+    assert describe_link(half_standing(), observations, later(300)) == GOLDEN
 
 
 def test_a_link_that_nobody_has_joined() -> None:
-    told = life(wanted(), {}, NOW)
+    told = describe_link(wanted(), {}, NOW)
     assert told.splitlines()[2:7] == [
         "State:       pending",
         "Kind:        -",
@@ -133,7 +133,7 @@ def test_a_link_that_nobody_has_joined() -> None:
 
 def test_how_a_link_is_to_be_made_is_told_where_somebody_asked() -> None:
     link = replace(half_standing(), encapsulation=Encapsulation(tunnel=True, vxlan_port=4790))
-    assert life(link, {}, NOW).splitlines()[4:7] == [
+    assert describe_link(link, {}, NOW).splitlines()[4:7] == [
         "VNI:                     11",
         "tunnel (asked for):      yes",
         "vxlan_port (asked for):  4790",
@@ -141,18 +141,18 @@ def test_how_a_link_is_to_be_made_is_told_where_somebody_asked() -> None:
 
 
 def test_where_nothing_differs_that_is_said() -> None:
-    told = life(half_standing(), {Side.PRIMARY: seen()}, NOW)
+    told = describe_link(half_standing(), {Side.PRIMARY: seen()}, NOW)
     assert "  Differences:   none\n" in told
     assert "Not observed" not in told
 
 
 def test_what_is_wanted_or_observed_that_nobody_here_knows_is_told_as_well() -> None:
-    sighting = seen(
+    observation = seen(
         routes=[{"to": "10.0.0.0/8", "via": "192.168.2.1", "metric": None}, {"to": "10.1.0.0/16", "via": None}],
         sysctls=[["net.ipv4.conf.IFNAME.rp_filter", 2]],
         rate=1000,
     )
-    told = life(half_standing(), {Side.PRIMARY: sighting}, NOW)
+    told = describe_link(half_standing(), {Side.PRIMARY: observation}, NOW)
     lines = [line.split("   ")[-1].strip() for line in told.splitlines()]
     assert "to 10.0.0.0/8, via 192.168.2.1" in lines
     assert "to 10.1.0.0/16" in lines
@@ -163,5 +163,5 @@ def test_what_is_wanted_or_observed_that_nobody_here_knows_is_told_as_well() -> 
 def test_what_tenants_wrote_does_nothing_to_a_terminal() -> None:
     link = half_standing()
     link = replace(link, pair=replace(link.pair, notes={"public_ip": "é\x1b[2J\nName: other\u202e"}))
-    told = life(link, {}, NOW)
+    told = describe_link(link, {}, NOW)
     assert "  Note:          public_ip: é\\x1b[2J\\nName: other\\u202e" in told.splitlines()

@@ -9,11 +9,11 @@ import shlex
 import pytest
 
 from hack import docs
-from ratchet.cli.commands import COMMANDS, command_line
+from ratchet.cli.commands import COMMANDS, make_parser
 from ratchet.cli.manual import Manual
 
 PAGES = {path.name: (text, generated) for path, text, generated in docs.pages()}
-PARSERS = list(docs._leaves(command_line(used=COMMANDS)))
+PARSERS = list(docs._leaves(make_parser(used=COMMANDS)))
 
 
 def test_each_part_is_on_one_page() -> None:
@@ -49,4 +49,4 @@ def test_the_examples_are_valid_command_lines(parser: argparse.ArgumentParser) -
     found = [words for line in lines for words in re.findall(r"(?<![\w-])ratchet [^|>&)]+", line)]
     assert found
     for words in found:
-        assert command_line().parse_args(shlex.split(words)[1:]).manual is manual
+        assert make_parser().parse_args(shlex.split(words)[1:]).manual is manual

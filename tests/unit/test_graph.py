@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from ratchet.cli.diagram import Edge, Picture, Tip, picture_of
-from ratchet.cli.graph import RANKED_MOST, dot, mermaid, rendered
+from ratchet.cli.diagram import Diagram, Edge, EdgeEnd, diagram_of
+from ratchet.cli.graph import RANKED_MAX, dot, mermaid, render
 from ratchet.cli.main import main
 from ratchet.core.intent import wanted_links
 from ratchet.core.model import Kind, Pod, Side, State
@@ -21,46 +21,46 @@ from tests.support.links import RECORD, declaring_pod, joined, own, pod, primary
 Captured = pytest.CaptureFixture[str]
 PODS = [replace(declaring_pod(), node="node-a"), replace(pod("pair-pod"), node="node-b")]
 LINKED = replace(standing(vxlan(), *Side), vni=11)
-EDGE = Edge(RECORD, Tip("primary-pod", "in1"), Tip("pair-pod", "in2"), State.LINKED, Kind.VXLAN, 11)
+EDGE = Edge(RECORD, EdgeEnd("primary-pod", "in1"), EdgeEnd("pair-pod", "in2"), State.LINKED, Kind.VXLAN, 11)
 NODES = {"node-a": ("primary-pod",), "node-b": ("pair-pod",)}
 
 
-def line(pods: int) -> Picture:
+def line(pods: int) -> Diagram:
     """That many pods in a row, on no node."""
-    edges = [Edge(str(one), Tip(f"p{one}", "a"), Tip(f"p{one + 1}", "b")) for one in range(pods - 1)]
-    return Picture({"": tuple(f"p{one}" for one in range(pods))}, tuple(edges))
+    edges = [Edge(str(one), EdgeEnd(f"p{one}", "a"), EdgeEnd(f"p{one + 1}", "b")) for one in range(pods - 1)]
+    return Diagram({"": tuple(f"p{one}" for one in range(pods))}, tuple(edges))
 
 
 # What is in it
 
 
 def test_pods_are_in_the_boxes_of_their_nodes_and_links_are_as_they_stand() -> None:
-    assert picture_of(wanted_links(PODS), {RECORD: LINKED}, PODS) == Picture(NODES, (EDGE,))
+    assert diagram_of(wanted_links(PODS), {RECORD: LINKED}, PODS) == Diagram(NODES, (EDGE,))
 
 
 def test_a_link_without_a_record_is_pending_and_one_that_nobody_looked_at_is_not() -> None:
-    (pending,) = picture_of(wanted_links(PODS), {}, PODS).edges
+    (pending,) = diagram_of(wanted_links(PODS), {}, PODS).edges
     assert (pending.state, pending.label) == (State.PENDING, "")
-    (unknown,) = picture_of(wanted_links(PODS), None, PODS).edges
+    (unknown,) = diagram_of(wanted_links(PODS), None, PODS).edges
     assert unknown.state is None
 
 
 def test_a_tunnels_number_is_shown_and_a_veth_has_none() -> None:
     assert EDGE.label == "vxlan 11"
     veth = replace(standing(joined(own(Side.PRIMARY), own(Side.PAIR)), *Side), vni=11)
-    (edge,) = picture_of(wanted_links(PODS), {RECORD: veth}, PODS).edges
+    (edge,) = diagram_of(wanted_links(PODS), {RECORD: veth}, PODS).edges
     assert (edge.label, edge.vni) == ("veth", None)
 
 
 def test_a_link_that_was_edited_says_so() -> None:
     pods = [primary_pod("primary-pod", "pair-pod"), PODS[1]]
-    (edge,) = picture_of(wanted_links(pods), {RECORD: LINKED}, pods).edges
+    (edge,) = diagram_of(wanted_links(pods), {RECORD: LINKED}, pods).edges
     assert (edge.edited, edge.label) == (True, "vxlan 11 wants a restart")
 
 
 def test_pods_that_are_not_there_yet_are_drawn_and_pods_without_links_are_not() -> None:
     pods = [primary_pod("a", "b"), pod("alone"), Pod(pod("x").ref)]
-    assert picture_of(wanted_links(pods), {}, pods).nodes == {"": ("a", "b")}
+    assert diagram_of(wanted_links(pods), {}, pods).nodes == {"": ("a", "b")}
 
 
 # How it is drawn
@@ -69,9 +69,9 @@ def test_pods_that_are_not_there_yet_are_drawn_and_pods_without_links_are_not() 
 def test_mermaid() -> None:
     edges = (
         EDGE,
-        replace(EDGE, link="other", near=Tip("primary-pod", "in3"), state=State.PENDING, kind=None, vni=None),
+        replace(EDGE, link="other", near=EdgeEnd("primary-pod", "in3"), state=State.PENDING, kind=None, vni=None),
     )
-    assert mermaid(Picture({**NODES, "": ('a"b',)}, edges)) == (
+    assert mermaid(Diagram({**NODES, "": ('a"b',)}, edges)) == (
         "flowchart LR\n"
         '  subgraph n0["node-a"]\n'
         '    p0["primary-pod"]\n'
@@ -88,24 +88,24 @@ def test_mermaid() -> None:
 
 
 def test_dot_has_each_thing_that_is_to_be_seen() -> None:
-    text = dot(Picture(NODES, (EDGE,)))
+    text = dot(Diagram(NODES, (EDGE,)))
     for said in ("cluster_0", "node-a", "node-b", "primary-pod", "vxlan 11", " in1 ", " in2 ", "#1b7837"):
         assert said in text
 
 
-@pytest.mark.parametrize("pods", [4, RANKED_MOST + 28])
+@pytest.mark.parametrize("pods", [4, RANKED_MAX + 28])
 def test_svg_has_every_pod_and_every_link(pods: int) -> None:
     if shutil.which("dot") is None:
         pytest.skip("needs Graphviz")
-    root = ElementTree.fromstring(rendered(line(pods), "svg"))
+    root = ElementTree.fromstring(render(line(pods), "svg"))
     found = [one.get("class") for one in root.iter() if one.get("class")]
     assert (found.count("node"), found.count("edge")) == (pods, pods - 1)
 
 
 def test_without_graphviz_it_is_said_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(RatchetError, match="cannot draw a picture: Graphviz is not installed") as told:
-        rendered(line(2), "svg")
+    with pytest.raises(RatchetError, match="cannot draw the diagram: Graphviz is not installed") as told:
+        render(line(2), "svg")
     assert "-o mermaid" in told.value.details
 
 

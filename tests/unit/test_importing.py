@@ -77,14 +77,14 @@ def test_containerlabs_links_and_what_is_not_in_them(tmp_path: Path, capsys: Cap
     assert second.pair.properties.mtu == 1400
     assert (third.primary.name, third.pair.name) == ("a", "c")
     assert (third.primary.properties.mac, third.pair.properties.mac) == (None, "02:00:00:00:00:01")
-    assert [line.removeprefix("not carried over: ") for line in told] == [
-        "topology.nodes: make pods of them; their kinds, images and settings are not carried over",
-        "topology.links[1].vars: it is not carried over",
-        "topology.links[3]: host is no pod",
+    assert [line.removeprefix("not converted: ") for line in told] == [
+        "topology.nodes: create a pod for each node; kinds, images and settings are not converted",
+        "topology.links[1].vars: not supported",
+        "topology.links[3]: host is not a pod",
         'topology.links[4]: invalid interface name "ethernet-1/1": expected a-z, then up to 14 of a-z 0-9 _ . -',
         "topology.links[5]: interface name eth0 is reserved for the runtime",
-        "topology.links[6]: its endpoints are no two of node:interface",
-        "topology.links[7]: links of type macvlan are not made",
+        "topology.links[6]: expected two endpoints, each node:interface",
+        "topology.links[7]: links of type macvlan are not supported",
     ]
 
 
@@ -94,7 +94,7 @@ def test_meshnets_links_each_once(tmp_path: Path, capsys: Captured) -> None:
     assert (first.name, second.name) == ("default.r1.eth1.r2.eth1", "default.r2.eth2.r3.eth1")
     assert [str(end.addresses[0]) for end in (first.primary, first.pair)] == ["12.12.12.1/24", "12.12.12.2/24"]
     assert second.primary.addresses == ()
-    assert told == ["not carried over: Topology r1: links[1]: links to the node's own network are not made"]
+    assert told == ["not converted: Topology r1: links[1]: links to the node's own network are not supported"]
 
 
 def test_what_is_left_is_written_to_be_read(tmp_path: Path, capsys: Captured) -> None:
@@ -119,7 +119,7 @@ def test_what_is_neither_is_told(text: str, tmp_path: Path, capsys: Captured) ->
     file = tmp_path / "x.yaml"
     file.write_text(text)
     assert main(["import", str(file)]) == 1
-    assert f"cannot import {file}: it is neither containerlab's nor" in capsys.readouterr().err
+    assert f"cannot import {file}: expected a containerlab file or" in capsys.readouterr().err
 
 
 def test_a_file_of_which_nothing_is_left_is_no_success(tmp_path: Path) -> None:

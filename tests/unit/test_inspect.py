@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ratchet.cli.inspect import NAMED_MOST, chosen, sightings_of
+from ratchet.cli.inspect import NAMES_MAX, find_link, observe_ends
 from ratchet.cli.main import main
 from ratchet.core.model import Link, Side
 from ratchet.errors import RatchetError
@@ -44,26 +44,26 @@ LINKS = [named(wanted(), name) for name in ("default.a.in1.b.in2", "default.a.in
     ],
 )
 def test_a_link_is_meant_by_what_its_name_begins_with(said: str, namespace: str, name: str) -> None:
-    assert chosen(LINKS, said, namespace).name == name
+    assert find_link(LINKS, said, namespace).name == name
 
 
 def test_a_link_is_meant_by_either_end_in_the_namespace() -> None:
     sandbox = replace(own(Side.PRIMARY), pod=replace(own(Side.PRIMARY).pod, name="primary-pod-7f9c"))
     links = [joined(sandbox, None), named(wanted(), "lab.pair-pod.in2.primary-pod.in1")]
     for end in ("primary-pod:in1", "pair-pod:in2", "primary-pod-7f9c:in1"):
-        assert chosen(links, end, "default").name == RECORD
+        assert find_link(links, end, "default").name == RECORD
     for end in ("primary-pod:in2", "primary-pod:", "primary-pod-7f9:in1"):
         with pytest.raises(RatchetError, match=f"cannot find link {end} in namespace default"):
-            chosen(links, end, "default")
+            find_link(links, end, "default")
 
 
 def test_what_may_be_several_is_refused_with_their_names() -> None:
     with pytest.raises(RatchetError, match="cannot inspect link a: several links match") as caught:
-        chosen(LINKS, "a", "default")
+        find_link(LINKS, "a", "default")
     assert caught.value.details == "default.a.in1.b.in2, default.a.in10.c.in2"
-    many = [named(wanted(), f"default.a.in{number}.b.in2") for number in range(NAMED_MOST + 3)]
+    many = [named(wanted(), f"default.a.in{number}.b.in2") for number in range(NAMES_MAX + 3)]
     with pytest.raises(RatchetError) as caught:
-        chosen(many, "default", "default")
+        find_link(many, "default", "default")
     assert caught.value.details.endswith(", and 3 more")
 
 
@@ -73,11 +73,11 @@ def test_what_may_be_several_is_refused_with_their_names() -> None:
 def test_an_agent_is_asked_once_for_both_ends_on_its_node() -> None:
     asked = []
 
-    def ask(node: str, uid: str) -> Json:
+    def query(node: str, uid: str) -> Json:
         asked.append((node, uid))
         return {"at": "then", "ends": {side.value: {**SEEN, "differences": [side.value]} for side in Side}}
 
-    found = sightings_of(replace(veth(), uid=UID), ask)
+    found = observe_ends(replace(veth(), uid=UID), query)
     assert asked == [("node-a", UID)]
     assert [found[side]["differences"] for side in Side] == [["primary"], ["pair"]]
     assert found[Side.PAIR]["node"] == "node-a"
@@ -85,12 +85,12 @@ def test_an_agent_is_asked_once_for_both_ends_on_its_node() -> None:
 
 
 def test_one_agent_that_cannot_be_asked_does_not_hide_the_other() -> None:
-    def ask(node: str, uid: str) -> Json:
+    def query(node: str, uid: str) -> Json:
         if node == "node-b":
             raise RatchetError("cannot ask the agent of node-b: why")
         return {"at": "then", "ends": {"primary": SEEN}}
 
-    found = sightings_of(replace(vxlan(), uid=UID), ask)
+    found = observe_ends(replace(vxlan(), uid=UID), query)
     assert found[Side.PRIMARY] == {"node": "node-a", "at": "then", **SEEN}
     nothing: Json = {"device": None, "live": None, "differences": []}
     assert found[Side.PAIR] == {
@@ -102,9 +102,9 @@ def test_one_agent_that_cannot_be_asked_does_not_hide_the_other() -> None:
 
 
 def test_nobody_is_asked_of_an_end_that_nobody_has_joined() -> None:
-    found = sightings_of(joined(own(Side.PRIMARY), None), lambda node, uid: {"at": "then", "ends": {}})
+    found = observe_ends(joined(own(Side.PRIMARY), None), lambda node, uid: {"at": "then", "ends": {}})
     assert list(found) == [Side.PRIMARY]
-    assert found[Side.PRIMARY]["fault"] == "its agent does not know of this sandbox"
+    assert found[Side.PRIMARY]["fault"] == "the agent of its node does not know this sandbox"
 
 
 # By way of the API server

@@ -154,7 +154,7 @@ def test_relative_paths_are_recorded_whole(bin_dir: Path, tmp_path: Path) -> Non
 
 
 def test_a_kubeconfig_that_is_missing_is_an_error_and_nothing_is_written(bin_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(RatchetError, match=f"cannot record the kubeconfig {tmp_path / 'missing'}: no such file"):
+    with pytest.raises(RatchetError, match=f"cannot use the kubeconfig {tmp_path / 'missing'}: no such file"):
         install(bin_dir, kubeconfig=tmp_path / "missing")
     assert not bin_dir.exists()
 
@@ -210,7 +210,7 @@ def test_loopback_alone_and_ratchet_itself_are_no_network_to_stand_behind(bin_di
     assert written(bin_dir, conf_dir, **files)["name"] == "k8s"
     (conf_dir / CONFIG).unlink()
     (conf_dir / "20-k8s.conflist").unlink()
-    with pytest.raises(RatchetError, match="there is no network to stand behind"):
+    with pytest.raises(RatchetError, match="there is no network to chain after"):
         install(bin_dir, conf_dir)
     assert not (conf_dir / CONFIG).exists()
 
@@ -226,7 +226,7 @@ def test_installing_again_stands_behind_the_same_network_once(bin_dir: Path, con
 def test_no_network_to_stand_behind(exists: bool, bin_dir: Path, conf_dir: Path) -> None:
     if not exists:
         conf_dir.rmdir()
-    with pytest.raises(RatchetError, match=f"{conf_dir}: there is no network to stand behind") as told:
+    with pytest.raises(RatchetError, match=f"{conf_dir}: there is no network to chain after") as told:
         install(bin_dir, conf_dir)
     assert "install the cluster's network first" in told.value.details
     assert not (conf_dir / CONFIG).exists()
@@ -297,7 +297,9 @@ def test_without_a_shim_for_this_machine_a_python_program_stands_in_for_it_and_t
     assert main(["install", "--bin-dir", str(bin_dir), "--agent"]) == 0
     assert modes(bin_dir) == {FALLBACK: 0o755, LAUNCHER: 0o755}
     told = capsys.readouterr().err
-    assert told.startswith(f"there is no shim for this machine ({os.uname().machine}): a Python program stands in")
+    assert told.startswith(
+        f"ratchet: there is no shim for this machine ({os.uname().machine}): a Python program replaces it"
+    )
     assert "make install" in told
     done = subprocess.run(
         [bin_dir / LAUNCHER],

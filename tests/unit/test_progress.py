@@ -36,7 +36,7 @@ class Scripted(ApiStore):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wait_module, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(wait_module, "POLL_SECONDS", 0.001)
 
 
 @pytest.mark.parametrize(

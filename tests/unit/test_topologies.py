@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.cli.findings import Finding, findings
+from ratchet.cli.manifest_checks import Problem, find_problems
 from ratchet.core.endpoint_spec import EndpointSpec
 from ratchet.core.intent import names_every_pod, wanted_links
 from ratchet.core.model import Pod, Side, Topology
@@ -197,14 +197,14 @@ def test_a_topology_that_cannot_be_read_blocks_only_the_pods_whose_name_it_may_h
 
 def test_what_is_wrong_is_found_before_it_is_applied_though_no_pod_is_there() -> None:
     lab = topology([drawn("a:x", "b:x", mtu=1), drawn("a:y", "c:y")])
-    found = findings([pod("a")], [lab])
-    assert [one.text for one in found if one.grave] == [
+    found = find_problems([pod("a")], [lab])
+    assert [one.text for one in found if one.is_error] == [
         'cannot link pod default/a: topology default/lab: line 1: mtu: invalid MTU "1": '
         "expected bytes from 68 to 65535",
         "topology default/lab: line 1: endpoints: pod c: there is no such pod",
         'topology default/lab: line 1: mtu: invalid MTU "1": expected bytes from 68 to 65535',
     ]
-    assert Finding(True, "topology default/lab: line 1: endpoints: pod b: there is no such pod") in findings(
+    assert Problem(True, "topology default/lab: line 1: endpoints: pod b: there is no such pod") in find_problems(
         [], [topology([drawn("a:x", "b:x")])]
     )
 

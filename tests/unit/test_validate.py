@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import yaml
 
-from ratchet.cli.findings import Finding, findings
 from ratchet.cli.main import main
+from ratchet.cli.manifest_checks import Problem, find_problems
 from tests.support.links import annotated, pod, primary_pod
 
 EXAMPLES = Path(__file__).parents[2] / "manifests" / "examples"
 Captured = pytest.CaptureFixture[str]
 
 
-def texts(found: list[Finding], *, grave: bool) -> list[str]:
-    return [one.text for one in found if one.grave is grave]
+def texts(found: list[Problem], *, is_error: bool) -> list[str]:
+    return [one.text for one in found if one.is_error is is_error]
 
 
 def listing(name: str, *items: dict[str, Any]) -> dict[str, Any]:
@@ -72,17 +72,17 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path, capsys: Captured) -> 
         (["10.0.0.1/24", "2001:db8::1/64"], []),
         (
             ["10.0.0.1/24", "10.0.1.2/24"],
-            ["link default.a.in1.b.in2: its ends have no subnet in common: 10.0.0.0/24 and 10.0.1.0/24"],
+            ["link default.a.in1.b.in2: its ends have no common subnet: 10.0.0.0/24 and 10.0.1.0/24"],
         ),
         (
             [["10.0.0.1/24", "2001:db8::1/64"], ["10.0.0.2/24", "2001:db8:1::2/64"]],
-            ["link default.a.in1.b.in2: its ends have no subnet in common: 2001:db8::/64 and 2001:db8:1::/64"],
+            ["link default.a.in1.b.in2: its ends have no common subnet: 2001:db8::/64 and 2001:db8:1::/64"],
         ),
     ],
 )
 def test_ends_in_different_subnets_may_be_a_slip(addresses: list[object], told: list[str]) -> None:
     one = annotated(pod("a"), links=json.dumps([item("b", "in1", "in2", addresses=addresses)]))
-    assert findings([one, pod("b")]) == [Finding(False, text) for text in told]
+    assert find_problems([one, pod("b")]) == [Problem(False, text) for text in told]
 
 
 def test_an_address_or_a_subnet_that_is_there_twice_may_be_a_slip() -> None:
@@ -90,10 +90,10 @@ def test_an_address_or_a_subnet_that_is_there_twice_may_be_a_slip() -> None:
         item("b", "in1", "up0", addresses=["10.0.0.1/24", "10.0.0.2/24"]),
         item("c", "in2", "up0", addresses=["10.0.0.3/24", "10.0.0.2/24"]),
     ]
-    found = findings([annotated(pod("a"), links=json.dumps(items)), pod("b"), pod("c")])
-    assert texts(found, grave=True) == []
-    assert texts(found, grave=False) == [
-        "10.0.0.0/24 is on in1 of pod a and on in2 of pod a: the pod has two ways into it",
+    found = find_problems([annotated(pod("a"), links=json.dumps(items)), pod("b"), pod("c")])
+    assert texts(found, is_error=True) == []
+    assert texts(found, is_error=False) == [
+        "10.0.0.0/24 is on in1 of pod a and on in2 of pod a: the pod has two routes to it",
         "10.0.0.2 is the address of up0 of pod b and of up0 of pod c",
     ]
 
@@ -101,7 +101,7 @@ def test_an_address_or_a_subnet_that_is_there_twice_may_be_a_slip() -> None:
 def test_mtus_that_differ_may_be_a_slip() -> None:
     one = annotated(pod("a"), links=json.dumps([item("b", "in1", "in2", mtu=[1400, 1300])]))
     told = "link default.a.in1.b.in2: the MTUs of its ends differ: 1400 and 1300"
-    assert findings([one, pod("b")]) == [Finding(False, told)]
+    assert find_problems([one, pod("b")]) == [Problem(False, told)]
 
 
 def test_what_means_nothing_and_who_is_named_by_nobody_may_be_slips() -> None:
@@ -113,12 +113,12 @@ def test_what_means_nothing_and_who_is_named_by_nobody_may_be_slips() -> None:
         pod("e", colour="x"),
     ]
     silent = replace(annotated(pod("f"), links="[]"), labels={})
-    assert texts(findings([*pods, silent]), grave=False) == [
-        "pod default/a: ratchet.pair_nam means nothing to ratchet",
-        'pod default/c: ratchet.primary is "false", and no pod names it',
-        'pod default/d has ratchet.pair_name and not ratchet.primary: "true": its labels declare no link',
-        "pod default/e: ratchet.colour means nothing to ratchet",
-        'pod default/f says things of ratchet, and not ratchet: "true": it gets no links',
+    assert texts(find_problems([*pods, silent]), is_error=False) == [
+        "pod default/a: unknown label or annotation ratchet.pair_nam",
+        'pod default/c: ratchet.primary is "false", but no pod declares a link to it',
+        'pod default/d has ratchet.pair_name but not ratchet.primary: "true": its labels declare no link',
+        "pod default/e: unknown label or annotation ratchet.colour",
+        'pod default/f has ratchet labels or annotations, but not ratchet: "true": it gets no links',
     ]
 
 
@@ -167,8 +167,11 @@ def test_topologies_are_checked_with_the_pods(tmp_path: Path, capsys: Captured) 
     ("text", "told"),
     [
         ("a: [", "while parsing a flow node"),
-        ("kind: Pod\nmetadata: {name: a, labels: {ratchet: true}}", "pod a: labels: ratchet: True is no text"),
-        ("kind: Pod\nmetadata: {name: a, annotations: [x]}", "pod a: annotations is no mapping"),
+        (
+            "kind: Pod\nmetadata: {name: a, labels: {ratchet: true}}",
+            "pod a: labels: ratchet: expected a string, not True",
+        ),
+        ("kind: Pod\nmetadata: {name: a, annotations: [x]}", "pod a: annotations: expected a mapping"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, text: str, told: str, capsys: Captured) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import TypeVar
 
+from ratchet.core.escape import excerpt
 from ratchet.core.intent import values
 from ratchet.core.intent.pods import POD_NAME, is_primary, meant_name, refusal, setting
 from ratchet.core.model import Address, End, Link
@@ -46,7 +47,7 @@ def labelled_link(pod: Pod, reserved: Collection[str]) -> Link | None:
 
 def _carried(pod: Pod) -> Mapping[str, str]:
     found = {key.removeprefix("ratchet."): setting(pod, key) for key in CARRIED}
-    return {key: values.shown(value) for key, value in found.items() if value}
+    return {key: excerpt(value) for key, value in found.items() if value}
 
 
 def _needed(pod: Pod, key: str, text: str | None, read: Callable[[str], Value]) -> Value:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TypeVar
 
 from ratchet.core.endpoint_spec import EndpointSpec, Route, Sysctl
+from ratchet.core.escape import excerpt
 from ratchet.core.intent import values
 from ratchet.core.intent.sysctls import DISABLE_IPV6
 from ratchet.core.intent.yaml_source import UnreadableError, YamlNode
@@ -45,7 +46,7 @@ class Item:
         self.line, self._fields = node.line, node.value
         for field, value in self._fields.items():
             if field not in fields and field not in PROPERTIES:
-                raise UnreadableError(value.line, "unknown field of a link", values.shown(field))
+                raise UnreadableError(value.line, "unknown field of a link", excerpt(field))
 
     def link(self, namespace: str, near: tuple[str, str], far: tuple[str, str]) -> Link:
         """The link between two endpoints (pod name, interface name), with this item's properties."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from ratchet.core.intent.values import shown
+from ratchet.core.escape import excerpt
 from ratchet.core.pod import Pod
 from ratchet.errors import InvalidIntentError
 
@@ -60,7 +60,7 @@ def is_primary(pod: Pod) -> bool | None:
         return None
     words = {"true": True, "false": False}
     if text.strip().lower() not in words:
-        raise refusal(pod, PRIMARY, f'invalid value "{shown(text)}": expected "true" or "false"')
+        raise refusal(pod, PRIMARY, f'invalid value "{excerpt(text)}": expected "true" or "false"')
     return words[text.strip().lower()]
 
 
@@ -73,7 +73,7 @@ def wait_of(pod: Pod) -> float | None:
     if text is None:
         return None
     if not _SECONDS.fullmatch(text.strip()) or float(text) > WAIT_MAX_SECONDS:
-        raise refusal(pod, WAIT, f'invalid value "{shown(text)}": expected seconds from 0 to {WAIT_MAX_SECONDS:.0f}')
+        raise refusal(pod, WAIT, f'invalid value "{excerpt(text)}": expected seconds from 0 to {WAIT_MAX_SECONDS:.0f}')
     return float(text)
 
 

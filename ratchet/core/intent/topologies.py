@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from ratchet.core.escape import excerpt
 from ratchet.core.intent import values
 from ratchet.core.intent.link_parser import Item, items_of
 from ratchet.core.intent.yaml_source import UnreadableError, YamlNode, read
@@ -80,7 +81,7 @@ def _drawn(topology: Topology, node: YamlNode, reserved: Collection[str]) -> Dra
 def _endpoint(item: Item, text: str, reserved: Collection[str]) -> tuple[str, str]:
     name, colon, ifname = text.partition(":")
     if not colon:
-        raise item.fault(_ENDPOINTS, f'invalid endpoint "{values.shown(text)}": expected pod:interface')
+        raise item.fault(_ENDPOINTS, f'invalid endpoint "{excerpt(text)}": expected pod:interface')
     try:
         return values.pod_name(name), values.interface_name(ifname, reserved)
     except ValueError as cause:

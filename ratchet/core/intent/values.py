@@ -9,6 +9,7 @@ from ipaddress import IPv4Interface, ip_address, ip_interface, ip_network
 from typing import TypeVar
 
 from ratchet.core.endpoint_spec import KERNELS_METRIC, RATE_UNITS, Route, Sysctl
+from ratchet.core.escape import excerpt
 from ratchet.core.intent.sysctls import why_not
 from ratchet.core.model import Address
 
@@ -31,23 +32,17 @@ _RATE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?([kmg]?bit)", re.IGNORECASE)
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 
-def shown(value: str) -> str:
-    """Tenants' text for messages: escaped if it is not printable ASCII, and at most 80 characters."""
-    escaped = value.encode("unicode_escape").decode("ascii")
-    return escaped if len(escaped) <= 80 else f"{escaped[:77]}..."
-
-
 def pod_name(value: str) -> str:
     """The name of a pod in a declaration."""
     if not _NAME.fullmatch(value):
-        raise ValueError(f'invalid name "{shown(value)}"')
+        raise ValueError(f'invalid name "{excerpt(value)}"')
     return value
 
 
 def interface_name(value: str, reserved: Collection[str]) -> str:
     """The name of a link's interface; none of `reserved`."""
     if not _IFNAME.fullmatch(value):
-        raise ValueError(f'invalid interface name "{shown(value)}": expected a-z, then up to 14 of a-z 0-9 _ . -')
+        raise ValueError(f'invalid interface name "{excerpt(value)}": expected a-z, then up to 14 of a-z 0-9 _ . -')
     if value in reserved:
         raise ValueError(f"interface name {value} is reserved for the runtime")
     if value in ("all", "default"):
@@ -67,7 +62,7 @@ def addresses(words: Sequence[str], prefix: int | None = None) -> tuple[Address,
 
 def prefix_length(value: str) -> int:
     if not re.fullmatch(r"[0-9]{1,3}", value) or not 1 <= int(value) <= 128:
-        raise ValueError(f'invalid prefix length "{shown(value)}": expected a number from 1 to 128')
+        raise ValueError(f'invalid prefix length "{excerpt(value)}": expected a number from 1 to 128')
     return int(value)
 
 
@@ -75,7 +70,7 @@ def mtu(value: str, having: Collection[Address]) -> int:
     """An MTU in bytes for an end that has these addresses."""
     number = int(value) if _NUMBER.fullmatch(value) else 0
     if not MTU_LEAST <= number <= MTU_MOST:
-        raise ValueError(f'invalid MTU "{shown(value)}": expected bytes from {MTU_LEAST} to {MTU_MOST}')
+        raise ValueError(f'invalid MTU "{excerpt(value)}": expected bytes from {MTU_LEAST} to {MTU_MOST}')
     if number < MTU_LEAST_IPV6 and any(address.version == 6 for address in having):
         raise ValueError(f"{number} is too small for IPv6, which needs {MTU_LEAST_IPV6} bytes")
     return number
@@ -84,7 +79,7 @@ def mtu(value: str, having: Collection[Address]) -> int:
 def mac(value: str) -> str:
     """A MAC address for one interface, in lower case."""
     if not _MAC.fullmatch(value):
-        raise ValueError(f'invalid MAC address "{shown(value)}": expected a form such as 02:00:00:00:00:01')
+        raise ValueError(f'invalid MAC address "{excerpt(value)}": expected a form such as 02:00:00:00:00:01')
     if int(value[:2], 16) & 1 or not int(value.replace(":", ""), 16):
         raise ValueError(f"MAC address {value.lower()} is multicast or zero")
     return value.lower()
@@ -93,14 +88,14 @@ def mac(value: str) -> str:
 def txqlen(value: str) -> int:
     """The length of a transmit queue, in packets."""
     if not _NUMBER.fullmatch(value) or int(value) > TXQLEN_MOST:
-        raise ValueError(f'invalid txqlen "{shown(value)}": expected packets from 0 to {TXQLEN_MOST}')
+        raise ValueError(f'invalid txqlen "{excerpt(value)}": expected packets from 0 to {TXQLEN_MOST}')
     return int(value)
 
 
 def offloads(value: str) -> bool:
     """Whether the kernel may offload checksums and segmentation."""
     if value.lower() not in ("off", "on", "false", "true"):
-        raise ValueError(f'invalid value "{shown(value)}": expected on or off')
+        raise ValueError(f'invalid value "{excerpt(value)}": expected on or off')
     return value.lower() in ("on", "true")
 
 
@@ -110,7 +105,7 @@ def rate(value: str) -> int:
     bits = Decimal(found[1]) * RATE_UNITS[found[2].lower()] if found else Decimal(0)
     if not RATE_LEAST <= bits <= RATE_MOST or bits != int(bits):
         raise ValueError(
-            f'invalid rate "{shown(value)}": expected a number and a unit, such as 100mbit, from 8kbit to 1000gbit'
+            f'invalid rate "{excerpt(value)}": expected a number and a unit, such as 100mbit, from 8kbit to 1000gbit'
         )
     return int(bits)
 
@@ -118,23 +113,23 @@ def rate(value: str) -> int:
 def tunnel(value: str) -> bool:
     """Whether a link is a tunnel also if both ends are on one node."""
     if value not in ("auto", "vxlan"):
-        raise ValueError(f'invalid kind "{shown(value)}": expected auto or vxlan')
+        raise ValueError(f'invalid kind "{excerpt(value)}": expected auto or vxlan')
     return value == "vxlan"
 
 
 def port(value: str) -> int:
     """A UDP port."""
     if not _NUMBER.fullmatch(value) or not 1 <= int(value) <= PORT_MOST:
-        raise ValueError(f'invalid UDP port "{shown(value)}": expected a number from 1 to {PORT_MOST}')
+        raise ValueError(f'invalid UDP port "{excerpt(value)}": expected a number from 1 to {PORT_MOST}')
     return int(value)
 
 
 def sysctl(name: str, value: str) -> Sysctl:
     """A sysctl of the interface and its value."""
     if (refusal := why_not(name)) is not None:
-        raise ValueError(f"{shown(name)}: {refusal}")
+        raise ValueError(f"{excerpt(name)}: {refusal}")
     if not _SETTING.fullmatch(value):
-        raise ValueError(f'{name}: invalid value "{shown(value)}": expected a number')
+        raise ValueError(f'{name}: invalid value "{excerpt(value)}": expected a number')
     return name, int(value)
 
 
@@ -157,7 +152,7 @@ def route(to: str, via: str = "", metric: str = "", *, having: Collection[Addres
         if not near and not any(hop in address.network for address in having if address.version == hop.version):
             raise ValueError(f"via: {hop} is in no network of the end's addresses")
     if metric and (not metric.isascii() or not metric.isdigit() or int(metric) > METRIC_MOST):
-        raise ValueError(f'metric: invalid value "{shown(metric)}": expected a number from 0 to {METRIC_MOST}')
+        raise ValueError(f'metric: invalid value "{excerpt(metric)}": expected a number from 0 to {METRIC_MOST}')
     # For IPv6, 0 means the kernel's default metric.
     own = not metric or int(metric) in (0, KERNELS_METRIC[network.version])
     return Route(network, hop, None if own else int(metric))
@@ -165,11 +160,11 @@ def route(to: str, via: str = "", metric: str = "", *, having: Collection[Addres
 
 def _parsed(field: str, value: str, parse: Callable[[str], Parsed]) -> Parsed:
     if "%" in value:
-        raise ValueError(f'{field}: "{shown(value)}" has a zone')
+        raise ValueError(f'{field}: "{excerpt(value)}" has a zone')
     try:
         return parse(value)
     except ValueError as cause:
-        raise ValueError(f'{field}: "{shown(value)}": {shown(str(cause))}') from cause
+        raise ValueError(f'{field}: "{excerpt(value)}": {excerpt(str(cause))}') from cause
 
 
 def _address(word: str, prefix: int | None) -> Address:
@@ -180,10 +175,10 @@ def _address(word: str, prefix: int | None) -> Address:
             plain = ip_address(word)
             address = ip_interface((plain, _DEFAULT_PREFIX[plain.version] if prefix is None else prefix))
     except ValueError as cause:
-        raise ValueError(f'invalid address "{shown(word)}": {shown(str(cause))}') from cause
+        raise ValueError(f'invalid address "{excerpt(word)}": {excerpt(str(cause))}') from cause
     bare = address.ip  # an IPv6Interface answers these questions for its whole network
     if "%" in word or bare.is_unspecified or bare.is_multicast or bare.is_loopback or not address.network.prefixlen:
-        raise ValueError(f"invalid address {shown(word)}: expected a unicast address with a prefix length above 0")
+        raise ValueError(f"invalid address {excerpt(word)}: expected a unicast address with a prefix length above 0")
     if isinstance(address, IPv4Interface) and address.network.prefixlen < 31:
         edges = (address.network.network_address, address.network.broadcast_address)
         if address.ip in edges:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from ratchet.core.intent.values import shown
+from ratchet.core.escape import excerpt
 
 SIZE_MOST = 256 * 1024  # bytes: all of an object's annotations (kubernetes.io, "Annotations")
 DEPTH_MOST = 6
@@ -51,9 +51,9 @@ def read(text: str) -> YamlNode:
         return YamlNode(1, "")
     except yaml.MarkedYAMLError as cause:
         line = cause.problem_mark.line + 1 if cause.problem_mark else 1
-        raise UnreadableError(line, shown(str(cause.problem))) from cause
+        raise UnreadableError(line, excerpt(str(cause.problem))) from cause
     except yaml.YAMLError as cause:
-        raise UnreadableError(1, shown(str(cause))) from cause
+        raise UnreadableError(1, excerpt(str(cause))) from cause
 
 
 def _read_node(event: Any, events: Iterator[Any], depth: int) -> YamlNode:
@@ -76,7 +76,7 @@ def _read_node(event: Any, events: Iterator[Any], depth: int) -> YamlNode:
         if not isinstance(key.value, str):
             raise UnreadableError(key.line, "expected text as a key")
         if key.value in fields:
-            raise UnreadableError(key.line, "duplicate field", shown(key.value))
+            raise UnreadableError(key.line, "duplicate field", excerpt(key.value))
         fields[key.value] = _read_node(next(events), events, depth + 1)
     return YamlNode(line, fields)
 

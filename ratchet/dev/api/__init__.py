@@ -1,21 +1,21 @@
-"""A small Kubernetes API server held in memory, for tests and demonstrations.
+"""An in-memory Kubernetes API server for tests and the demo.
 
-It serves Namespaces, Nodes, Pods, ConfigMaps, ServiceAccounts, Events and Leases over HTTP(S) with the
-semantics clients lean on: optimistic concurrency, watches with history, selectors, preconditions, patches,
-table output, ``Status`` errors worded like kube-apiserver's. ``kubectl`` and client libraries work unchanged.
+It serves Namespaces, Nodes, Pods, ConfigMaps, ServiceAccounts, Events and Leases over HTTP(S). ``kubectl`` and
+client libraries work unchanged. It has optimistic concurrency, watches with history, selectors, preconditions,
+patches, table output, and ``Status`` errors with the messages of kube-apiserver.
 
-What it is not, plainly:
+Limits:
 
-* no authentication, authorization or admission plugins: whoever reaches the port may do anything;
-* no persistence: the state is gone when the process ends;
+* no authentication, authorization or admission plugins: everyone who reaches the port has all permissions;
+* no persistence: the state ends with the process;
 * no server-side apply and no ``managedFields`` (apply patches get 415);
-* no controllers: no garbage collection by ownerReferences, no service accounts made for namespaces, no kubelet;
-* scheduling, when asked for, looks at nodeSelector and ``unschedulable`` only;
-* paginated lists are not snapshots: later pages show the state at the time they are read;
-* field validation knows the top level and ``metadata`` of each kind, not every nested field;
-* pod updates do not enforce the immutability of most of the spec;
-* answers are JSON only, and protobuf bodies are read for the kinds ``kubectl create`` sends them for; OpenAPI
-  documents carry paths, not schemas, so ``kubectl explain`` has nothing to show;
+* no controllers: no garbage collection by ownerReferences, no service accounts for new namespaces, no kubelet;
+* the optional scheduler considers nodeSelector and ``unschedulable`` only;
+* paginated lists are not snapshots: each page has the state at the time of its request;
+* field validation covers the top level and ``metadata`` of each kind, not every nested field;
+* most of a pod's spec is mutable;
+* responses are JSON only. Protobuf bodies are read for the kinds that ``kubectl create`` sends as protobuf;
+* OpenAPI documents have paths without schemas, so ``kubectl explain`` prints nothing;
 * no exec, logs, eviction or proxy subresources, and no ``events.k8s.io`` group.
 """
 

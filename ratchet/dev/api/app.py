@@ -1,4 +1,4 @@
-"""The HTTP application: requests are routed to the registry and its answers written back."""
+"""The HTTP application: routes requests to the registry, and encodes its results as responses."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ def make_app(
     app = web.Application(middlewares=list(middlewares), client_max_size=_DRAIN_LIMIT)
     app.router.add_route("*", "/{path:.*}", _Api(registry, bookmark_seconds).handle)
 
-    async def let_go(_: web.Application) -> None:
+    async def shut_down(_: web.Application) -> None:
         storage.close_subscriptions()
         if placing is not None:
             placing.stop()
 
-    app.on_shutdown.append(let_go)
+    app.on_shutdown.append(shut_down)
     return app
 
 
@@ -238,7 +238,10 @@ def _written(found: ResourcePath, written: Written, form: Representation) -> web
 
 
 async def _body(request: web.Request) -> bytes:
-    """The whole request body; an oversized one is read to its end first, so that the client sees the answer."""
+    """The whole request body.
+
+    A body that is too large is read to its end, so that the client reads the response.
+    """
     try:
         body = await request.read()
     except web.HTTPRequestEntityTooLarge as cause:

@@ -1,4 +1,4 @@
-"""Whether a request and the object it is about agree."""
+"""Checks that a request matches its object."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from ratchet.dev.api.status import bad_request, conflict
 
 
 def check_namespace(namespace: str, obj: JsonObject) -> None:
-    """Refuse an object that names another namespace than the URL: ApiError 400."""
+    """Check that an object has the namespace of the URL. Raises ApiError 400."""
     if obj["metadata"].get("namespace", namespace) != namespace:
         raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
 
 
 def check_url(target: Target, obj: JsonObject) -> None:
-    """Refuse an object that names another object than the URL: ApiError 400."""
+    """Check that an object has the name of the URL. Raises ApiError 400."""
     name = obj["metadata"].get("name", "")
     if not name:
         raise bad_request(
@@ -30,7 +30,7 @@ def check_url(target: Target, obj: JsonObject) -> None:
 
 
 def check_preconditions(target: Target, obj: JsonObject, options: DeleteOptions) -> None:
-    """Refuse to delete an object that is not the one the options demand: ApiError 409."""
+    """Check the preconditions of a deletion. Raises ApiError 409."""
     meta = obj["metadata"]
     for label, wanted, present, change in (
         ("UID", options.uid, meta["uid"], "deleted and then recreated"),

@@ -1,8 +1,7 @@
-"""From request bodies to objects: parsing, kind checks, types, unknown fields, canonical form.
+"""Decode request bodies into objects: parsing, kind checks, types, unknown fields, canonical form.
 
-The real server decodes into typed structures; this module does what shows of that: wrong types are 400,
-unknown fields are dropped (or refused with fieldValidation=Strict), nulls and empty maps vanish, and times come
-out in UTC.
+kube-apiserver decodes into typed structures. This module has the same visible effects: wrong types are 400, unknown
+fields are dropped (or rejected with fieldValidation=Strict), nulls and empty maps are removed, times become UTC.
 """
 
 from __future__ import annotations

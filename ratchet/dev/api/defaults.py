@@ -1,4 +1,4 @@
-"""What the server itself puts into objects: defaults, and the fields each kind keeps from its predecessor."""
+"""Fields that the server sets: defaults, and fields that an update keeps from the earlier object."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _KEPT_META = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "de
 
 
 def now() -> str:
-    """The present as the API writes it, in whole seconds."""
+    """The current time in the format of the API, in whole seconds."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

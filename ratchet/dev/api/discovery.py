@@ -1,4 +1,4 @@
-"""Discovery: what the server says about itself, and the OpenAPI documents kubectl consults before it writes."""
+"""Discovery documents, and the OpenAPI documents that kubectl reads before a write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The types of the fields this server itself looks at, so that nothing of another type gets past decoding."""
+"""The types of the fields that this server reads. Decoding rejects values of other types."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _check_items(kind: ResourceKind, value: Any, path: list[str], wanted: type) 
 
 
 def _values_at(obj: JsonObject, path: list[str]) -> list[Any]:
-    """The values at ``path``, looking into every item of lists on the way; absent ones and nulls are left out."""
+    """The values at ``path``, in every item of lists on the way, without absent ones and nulls."""
     values: list[Any] = [obj]
     for step in path:
         items = [item for value in values for item in (value if isinstance(value, list) else [value])]

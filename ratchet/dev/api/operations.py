@@ -1,4 +1,4 @@
-"""The records operations take and give: what they are about, how they are to be done, what came of them."""
+"""Arguments and results of operations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ class WriteOptions:
 
 @dataclass(frozen=True)
 class DeleteOptions:
-    """Options of a deletion; empty preconditions demand nothing, ``grace_seconds`` None means the default."""
+    """Options of a deletion.
+
+    An empty precondition is not checked. ``grace_seconds`` None means the default.
+    """
 
     uid: str = ""
     resource_version: str = ""
@@ -27,7 +30,7 @@ class DeleteOptions:
 
 @dataclass(frozen=True)
 class Target:
-    """The object a request is about."""
+    """The object of a request."""
 
     kind: ResourceKind
     namespace: str
@@ -37,7 +40,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Written:
-    """The outcome of a write: the object, whether it is new, and warnings for the client."""
+    """The result of a write: the object, whether it is new, and warnings for the client."""
 
     object: JsonObject
     created: bool = False

@@ -1,4 +1,4 @@
-"""The patch types of the API: JSON patch (RFC 6902), JSON merge patch (RFC 7386), strategic merge patch.
+"""Patches: JSON patch (RFC 6902), JSON merge patch (RFC 7386), strategic merge patch.
 
 Strategic merge patch follows "Kubernetes community: Strategic Merge Patch" and
 k8s.io/apimachinery/pkg/util/strategicpatch. Every function returns a new value and leaves its arguments alone.

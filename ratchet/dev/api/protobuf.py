@@ -1,4 +1,4 @@
-"""Reading the protobuf bodies kubectl sends when it creates configmaps, namespaces and service accounts.
+"""Decode the protobuf bodies that kubectl sends for configmaps, namespaces, service accounts.
 
 Framing and field numbers follow k8s.io/apimachinery/pkg/runtime/serializer/protobuf and the generated.proto files
 of k8s.io/api/core/v1 and k8s.io/apimachinery/pkg/apis/meta/v1. Answers are JSON, which those clients accept too.

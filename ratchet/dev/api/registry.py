@@ -1,4 +1,4 @@
-"""What requests do to objects: create, replace, patch, delete and bind, with the rules of the API.
+"""Operations on objects: create, replace, patch, delete and bind, with the rules of the API.
 
 Every operation holds the storage lock from its first read to its write, so it is atomic.
 """
@@ -37,9 +37,9 @@ class Registry:
     """The operations of the API on a storage.
 
     Args:
-        storage: holds the objects; the first namespaces are added to it when missing.
-        graceful_pods: pods on a node are only marked for deletion until someone, in a cluster the kubelet,
-            deletes them with grace period 0; otherwise they go at once.
+        storage: the objects; the initial namespaces are added if missing.
+        graceful_pods: a deleted pod on a node is only marked, until the kubelet deletes it with grace period 0.
+            Otherwise it is deleted at once.
     """
 
     def __init__(self, storage: Storage, *, graceful_pods: bool = False) -> None:
@@ -211,7 +211,7 @@ class Registry:
         return self.storage.modify(target.kind, marked)
 
     def _empty(self, namespace: str) -> None:
-        """Delete what a namespace holds, as the namespace controller does."""
+        """Delete the objects of a namespace, as the namespace controller does."""
         for kind in KINDS:
             if kind.namespaced:
                 for obj in self.storage.list(kind, namespace)[0]:

@@ -121,7 +121,7 @@ def watch_options(query: Mapping[str, str]) -> WatchOptions:
 
 @dataclass(frozen=True)
 class Page:
-    """Which part of a list is asked for: after ``start`` (None: the beginning), up to ``limit`` items (0: all).
+    """A page of a list: after ``start`` (None: from the beginning), ``limit`` items (0: all).
 
     ``version`` is the version the first page was read at, 0 on the first page.
     """

@@ -96,7 +96,7 @@ def present(kind: ResourceKind, obj: JsonObject, form: Representation, *, headin
 
 
 def present_list(kind: ResourceKind, objects: list[JsonObject], meta: JsonObject, form: Representation) -> JsonObject:
-    """A list in the form the client asked for; plain items carry no kind and apiVersion, as in the real API."""
+    """A list in the requested form. Plain items have no kind and apiVersion, as in the real API."""
     if form.form == "Table":
         return table(kind, objects, meta, form.include)
     if form.form:

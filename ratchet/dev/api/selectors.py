@@ -114,7 +114,7 @@ class _Parser:
 
 
 def field_selector(kind: ResourceKind, text: str) -> Predicate:
-    """A predicate over objects of ``kind`` for a selector such as ``metadata.name=x,status.phase!=Running``.
+    """A predicate over objects of ``kind`` for a selector such as ``status.phase!=Running``.
 
     Raises:
         ApiError: 400 when the selector cannot be parsed or names a field that is not selectable.

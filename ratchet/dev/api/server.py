@@ -1,4 +1,4 @@
-"""Running the API: in a background thread for tests, or in the foreground until a signal."""
+"""Run the API server: in a background thread for tests, or in the foreground until a signal."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from aiohttp.typedefs import Middleware
 
 from ratchet.dev.api.app import make_app
 from ratchet.dev.api.storage import Storage
+from ratchet.node.files import write_file
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
@@ -32,7 +33,7 @@ _HANDLER_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class ApiOptions:
-    """How the API behaves; see ``make_app`` for the meaning of each option."""
+    """Options of the API; see ``make_app``."""
 
     middlewares: Sequence[Middleware] = ()
     graceful_pods: bool = False
@@ -51,14 +52,14 @@ class ApiOptions:
 
 
 @dataclass(frozen=True)
-class Endpoint:
-    """Where a server listens: ``url``, and the CA certificate (PEM) that signs its certificate, if any."""
+class ApiAddress:
+    """The address of a server: ``url``, and with TLS the CA certificate (PEM)."""
 
     url: str
     ca_pem: bytes | None = None
 
     def kubeconfig(self) -> dict[str, Any]:
-        """A kubeconfig that reaches the endpoint; its token is a formality the server does not look at."""
+        """A kubeconfig for the address. The server ignores its token, which some clients require."""
         cluster: dict[str, Any] = {"server": self.url}
         if self.ca_pem is not None:
             cluster["certificate-authority-data"] = base64.b64encode(self.ca_pem).decode()
@@ -72,27 +73,21 @@ class Endpoint:
         }
 
     def write_kubeconfig(self, path: str | os.PathLike[str]) -> Path:
-        """Write the kubeconfig to ``path``, whole or not at all, readable by its owner only."""
+        """Write the kubeconfig to ``path`` atomically, readable by its owner only."""
         target = Path(path)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        try:
-            partial.touch(mode=0o600)
-            partial.write_text(yaml.safe_dump(self.kubeconfig(), sort_keys=False), encoding="utf-8")
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_file(target, yaml.safe_dump(self.kubeconfig(), sort_keys=False).encode())
         return target
 
 
 @dataclass
 class _Listener:
-    """A bound socket and what clients need to reach it."""
+    """A bound socket, and its address for clients."""
 
     host: str
     port: int
     tls: bool
     socket: socket.socket = field(init=False)
-    endpoint: Endpoint = field(init=False)
+    address: ApiAddress = field(init=False)
     context: ssl.SSLContext | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -102,7 +97,7 @@ class _Listener:
         ca_pem = self._prepare_tls(reached) if self.tls else None
         shown = f"[{reached}]" if ":" in reached else reached
         port = self.socket.getsockname()[1]
-        self.endpoint = Endpoint(f"{'https' if self.tls else 'http'}://{shown}:{port}", ca_pem)
+        self.address = ApiAddress(f"{'https' if self.tls else 'http'}://{shown}:{port}", ca_pem)
 
     def _prepare_tls(self, reached: str) -> bytes:
         authority = trustme.CA()
@@ -130,11 +125,11 @@ async def _running(app: web.Application, listener: _Listener, also: Sequence[soc
 
 
 async def _abort(transports: Sequence[asyncio.Transport | None]) -> None:
-    """Drop connections at once: a closing TLS transport would wait for a peer that may be gone."""
+    """Close connections at once. A closing TLS transport would wait for a peer that may be gone."""
     for transport in transports:
         if transport is not None:
             transport.abort()
-    for _ in range(3):  # the loop closes sockets one turn after it is told to
+    for _ in range(3):  # the loop closes sockets one iteration later
         await asyncio.sleep(0)
 
 
@@ -142,14 +137,14 @@ class EmbeddedApi:
     """The API in a background thread, as a context manager.
 
     Leaving the context, or ``stop``, ends watches, closes connections and joins the thread. The storage
-    survives: another ``EmbeddedApi`` on it continues like a restarted server whose etcd was kept.
+    remains: another ``EmbeddedApi`` on it continues like a restarted server with the same etcd.
 
     Args:
         storage: the state to serve; a new one by default.
         host: address to bind.
-        port: port to bind, 0 to let the system choose; ``url`` tells which.
-        tls: serve HTTPS with a certificate of an own CA, which the kubeconfig carries.
-        also: further listening sockets, which may be in other network namespaces.
+        port: port to bind; 0 for a free one, which ``url`` has.
+        tls: serve HTTPS with a certificate of a new CA, which the kubeconfig contains.
+        also: more listening sockets, which may be in other network namespaces.
         middlewares, graceful_pods, scheduler, bookmark_seconds: see ``make_app``.
     """
 
@@ -168,38 +163,38 @@ class EmbeddedApi:
     ) -> None:
         self.storage = storage if storage is not None else Storage()
         self._options = ApiOptions(middlewares, graceful_pods, scheduler, bookmark_seconds)
-        self._address = (host, port, tls)
+        self._bind_address = (host, port, tls)
         self._also = also
-        self._endpoint: Endpoint | None = None
+        self._running_address: ApiAddress | None = None
         self._thread: threading.Thread | None = None
         self._stop: Callable[[], None] = lambda: None
 
     @property
-    def endpoint(self) -> Endpoint:
-        """Where the server listens; RuntimeError before it is started."""
-        if self._endpoint is None:
-            raise RuntimeError("cannot tell the address of the embedded API: it is not started")
-        return self._endpoint
+    def address(self) -> ApiAddress:
+        """The address of the server. Raises RuntimeError before the start."""
+        if self._running_address is None:
+            raise RuntimeError("cannot read the address of the embedded API: it is not started")
+        return self._running_address
 
     @property
     def url(self) -> str:
         """The base URL, such as ``http://127.0.0.1:40001``."""
-        return self.endpoint.url
+        return self.address.url
 
     def write_kubeconfig(self, path: str | os.PathLike[str]) -> Path:
         """Write a kubeconfig for the running server to ``path`` and return the path."""
-        return self.endpoint.write_kubeconfig(path)
+        return self.address.write_kubeconfig(path)
 
     def start(self) -> Self:
-        """Start serving; returns once connections are accepted.
+        """Start the server and return once it accepts connections.
 
         Raises:
             OSError: the address cannot be bound.
-            RuntimeError: the server is running already or does not come up.
+            RuntimeError: the server is already running, or does not start.
         """
         if self._thread is not None:
             raise RuntimeError("cannot start the embedded API: it is running")
-        listener = _Listener(*self._address)
+        listener = _Listener(*self._bind_address)
         started = threading.Event()
         failures: list[BaseException] = []
         self._thread = threading.Thread(
@@ -211,7 +206,7 @@ class EmbeddedApi:
             listener.socket.close()
             cause = failures[0] if failures else f"no answer within {_START_SECONDS:.0f}s"
             raise RuntimeError(f"cannot start the embedded API: {cause}")
-        self._endpoint = listener.endpoint
+        self._running_address = listener.address
         return self
 
     def _serve(self, listener: _Listener, started: threading.Event, failures: list[BaseException]) -> None:
@@ -231,7 +226,7 @@ class EmbeddedApi:
             started.set()
 
     def stop(self) -> None:
-        """Stop serving and join the thread; does nothing when the server is not running."""
+        """Stop the server and join its thread. Does nothing if the server is not running."""
         thread, self._thread = self._thread, None
         if thread is None:
             return
@@ -264,18 +259,18 @@ def serve(
     graceful_pods: bool = False,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; call it from the main thread.
+    """Serve until SIGINT or SIGTERM. Must be called in the main thread.
 
     Args:
-        kubeconfig: file to write once connections are accepted, for kubectl and client libraries.
+        kubeconfig: file to write when the server accepts connections.
         host, port, tls, scheduler, graceful_pods: see ``EmbeddedApi``.
-        on_ready: called with the base URL after the kubeconfig is written.
+        on_ready: called with the base URL when the kubeconfig is written.
 
     Raises:
-        OSError: the address cannot be bound or the file not written.
+        OSError: the address cannot be bound, or the file cannot be written.
     """
     listener = _Listener(host, port, tls)
-    # The state does not outlive the process: start above versions of an earlier run, so its watches get 410.
+    # The state is lost with the process. Versions start above those of an earlier run, so that its watches get 410.
     storage = Storage(first_version=int(time.time()))
     options = ApiOptions(scheduler=scheduler, graceful_pods=graceful_pods)
 
@@ -285,9 +280,9 @@ def serve(
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stopping.set)
         async with _running(options.app(storage), listener):
-            listener.endpoint.write_kubeconfig(kubeconfig)
+            listener.address.write_kubeconfig(kubeconfig)
             if on_ready is not None:
-                on_ready(listener.endpoint.url)
+                on_ready(listener.address.url)
             await stopping.wait()
 
     try:

@@ -141,7 +141,7 @@ def invalid(kind: ResourceKind, name: str, errors: Sequence[FieldError]) -> ApiE
 
 
 def version_required(kind: ResourceKind, name: str) -> ApiError:
-    """422: the kind is only replaced with a resourceVersion; names the resource where others name the kind."""
+    """422: a replacement of this kind requires a resourceVersion. The message names the resource."""
     field, text = "metadata.resourceVersion", "Invalid value: 0x0: must be specified for an update"
     details = _details(kind, name)
     details["causes"] = [{"reason": "FieldValueInvalid", "message": text, "field": field}]

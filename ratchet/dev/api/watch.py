@@ -1,4 +1,4 @@
-"""Watches ("Kubernetes API concepts: Efficient detection of changes"): changes as a stream of JSON lines."""
+"""Watches: changes as JSON lines ("Kubernetes API concepts: Efficient detection of changes")."""
 
 from __future__ import annotations
 

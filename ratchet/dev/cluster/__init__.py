@@ -1,6 +1,5 @@
-"""A real Kubernetes on one machine: `hack/cluster`, and what the end-to-end tests stand on.
+"""A real Kubernetes on one machine, for `hack/cluster` and the end-to-end tests.
 
-The control plane and each node are machines of their own to whoever runs in them: namespaces for mounts, processes and
-the network, all of which end with one process each. Of the host itself nothing is touched but a folder and sub-groups
-of its control groups; and on loopback there is a port by which the API is reached.
+The control plane and each node run in namespaces for mounts, processes and the network. All namespaces of a machine end
+with its first process. On the host, a cluster uses one folder, its own control groups, and a loopback port for the API.
 """

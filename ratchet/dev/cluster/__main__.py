@@ -1,4 +1,4 @@
-"""`hack/cluster`: a real Kubernetes on this machine, up and down."""
+"""The command `hack/cluster`: a real Kubernetes on this machine."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ratchet.errors import RatchetError
 
 
 def main() -> int:
-    """Run the command; its exit status."""
+    """Run the command and return its exit status."""
     arguments = _parser().parse_args()
     try:
         if os.geteuid() != 0:
-            raise RatchetError("cannot do anything about a cluster: it takes root")
+            raise RatchetError("cannot manage a cluster: root is required")
         _run(arguments)
     except RatchetError as error:
         print(f"cluster: {error}", file=sys.stderr)
@@ -32,26 +32,28 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="cluster", description="A real Kubernetes on this machine, with two nodes.")
+    parser = argparse.ArgumentParser(
+        prog="cluster", description="Run a real Kubernetes with two nodes on this machine."
+    )
     parser.add_argument(
         "--folder",
         type=Path,
         default=Path(os.environ.get("RATCHET_CLUSTER", FOLDER)),
-        help=f"where it is ($RATCHET_CLUSTER, {FOLDER})",
+        help=f"folder of the cluster (default: $RATCHET_CLUSTER, or {FOLDER})",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser(
-        "build", help="build what no package brings: Kubernetes, flannel's plugin, an image of FRR; once"
+    commands.add_parser("build", help="build Kubernetes, the flannel plugin and an image of FRR, once")
+    up = commands.add_parser("up", help="start the cluster; build Kubernetes first if missing")
+    up.add_argument(
+        "--nodes", type=int, default=len(NODES), help="number of nodes; 0 for the control plane alone (default: 2)"
     )
-    up = commands.add_parser("up", help="start it; Kubernetes is built first, once")
-    up.add_argument("--nodes", type=int, default=len(NODES), help="0 for the control plane alone (2)")
-    commands.add_parser("down", help="end it, and leave nothing")
-    commands.add_parser("status", help="what there is of it")
-    commands.add_parser("kubeconfig", help="the path of the administrator's kubeconfig")
-    pid = commands.add_parser("pid", help="the first process of a machine, as `nsenter -t PID -a` takes it")
+    commands.add_parser("down", help="stop the cluster and remove all its files")
+    commands.add_parser("status", help="print the state of machines and daemons")
+    commands.add_parser("kubeconfig", help="print the path of the administrator's kubeconfig")
+    pid = commands.add_parser("pid", help="print the first process of a machine, for `nsenter -t PID -a`")
     pid.add_argument("machine", choices=(*NODES, "control-plane"))
-    load = commands.add_parser("load", help="have every node know an image")
-    load.add_argument("image", type=Path, help="an OCI archive, as hack/image makes it")
+    load = commands.add_parser("load", help="import an image on every node")
+    load.add_argument("image", type=Path, help="OCI archive, such as one of hack/image")
     return parser
 
 
@@ -59,23 +61,25 @@ def _run(arguments: argparse.Namespace) -> None:
     cluster = Cluster(arguments.folder.absolute())
     began = time.monotonic()
 
-    def say(line: str) -> None:
+    def report(line: str) -> None:
         print(f"  {time.monotonic() - began:5.1f} s  {line}", flush=True)
 
     match arguments.command:
         case "build":
-            say(f"Kubernetes is in {binaries.kubernetes(say)}, flannel's plugin {binaries.flannel(say)}")
-            say(f"the image of FRR is {frr_image(say)}")
+            report(
+                f"built Kubernetes in {binaries.kubernetes(report)} and the flannel plugin {binaries.flannel(report)}"
+            )
+            report(f"built the image of FRR: {frr_image(report)}")
         case "up":
-            cluster.up(arguments.nodes, say)
-            say(f"up: export KUBECONFIG={cluster.kubeconfig}")
+            cluster.up(arguments.nodes, report)
+            report(f"up: export KUBECONFIG={cluster.kubeconfig}")
         case "down":
-            cluster.down(say)
+            cluster.down(report)
         case "status":
             print("\n".join(cluster.status()))
         case "kubeconfig":
             if not cluster.is_up:
-                raise RatchetError(f"cannot name a kubeconfig: there is no cluster in {cluster.folder}")
+                raise RatchetError(f"cannot print the kubeconfig: no cluster is up in {cluster.folder}")
             print(cluster.kubeconfig)
         case "pid":
             print(cluster.machine(arguments.machine).pid)

@@ -1,4 +1,4 @@
-"""What a cluster is run with and no package brings: Kubernetes, and flannel's plugin, each built once from source."""
+"""Programs that no package has: Kubernetes and the flannel plugin. Each is built from source once."""
 
 from __future__ import annotations
 
@@ -7,65 +7,65 @@ import re
 import shutil
 from pathlib import Path
 
-from ratchet.dev.building import REPOSITORY, Say, cache, made_whole, run
+from ratchet.dev.building import REPOSITORY, Report, cache_folder, new_folder, run
 from ratchet.errors import RatchetError
 
 SOURCE = REPOSITORY / "hack" / "kubernetes"
 DAEMONS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet")
-# The flannel plugin as it was when it was still one of the reference plugins.
+# The last version of the flannel plugin among the reference plugins.
 FLANNEL = "github.com/containernetworking/plugins/plugins/meta/flannel@v0.9.1"
 
 
 def kubernetes_version() -> str:
-    """As Go modules have it, with its v."""
+    """The version of Kubernetes in go.mod, such as v1.34.0."""
     found = re.search(r"^(?:require|\t)\s*k8s\.io/kubernetes (v\S+)$", (SOURCE / "go.mod").read_text(), re.MULTILINE)
     if found is None:
-        raise RatchetError(f"cannot tell the version of Kubernetes: {SOURCE}/go.mod requires none")
+        raise RatchetError(f"cannot read the version of Kubernetes: {SOURCE}/go.mod does not require it")
     return found[1]
 
 
-def kubernetes(say: Say) -> Path:
-    """The folder with Kubernetes's daemons, which are built if they have not been. Raises RatchetError."""
+def kubernetes(report: Report) -> Path:
+    """Build the daemons of Kubernetes if missing, and return their folder. Raises RatchetError."""
     if not SOURCE.is_dir():
-        raise RatchetError(f"cannot build Kubernetes: there is no {SOURCE}; run this from a checkout of Ratchet")
+        raise RatchetError(f"cannot build Kubernetes: {SOURCE} is missing; run this in a checkout of Ratchet")
     version = kubernetes_version()
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(SOURCE.iterdir()))).hexdigest()[:12]
-    folder = cache() / f"kubernetes-{version}-{digest}"
+    folder = cache_folder() / f"kubernetes-{version}-{digest}"
     if not folder.is_dir():
-        say(f"building Kubernetes {version} into {folder}, once: it takes some minutes")
-        _build(folder, version, say)
+        report(f"building Kubernetes {version} in {folder}, once; this takes some minutes")
+        _build(folder, version, report)
     return folder
 
 
-def flannel(say: Say) -> Path:
-    """The flannel CNI plugin, which is built if it has not been. Raises RatchetError."""
-    folder = cache() / FLANNEL.rpartition("/")[2]
+def flannel(report: Report) -> Path:
+    """Build the flannel CNI plugin if missing, and return its path. Raises RatchetError."""
+    folder = cache_folder() / FLANNEL.rpartition("/")[2]
     if not folder.is_dir():
-        say(f"building {FLANNEL}")
-        with made_whole(folder) as partial:
-            _go("install", FLANNEL, say=say, GOBIN=str(partial), GOFLAGS="-mod=mod")
+        report(f"building {FLANNEL}")
+        with new_folder(folder) as partial:
+            _go("install", FLANNEL, report=report, GOBIN=str(partial), GOFLAGS="-mod=mod")
     return folder / "flannel"
 
 
-def _build(folder: Path, version: str, say: Say) -> None:
+def _build(folder: Path, version: str, report: Report) -> None:
     numbers = version.removeprefix("v").split(".")
     package = "k8s.io/component-base/version"
-    said = {"gitVersion": version, "gitMajor": numbers[0], "gitMinor": numbers[1]}
-    flags = "-s -w " + " ".join(f"-X {package}.{key}={value}" for key, value in said.items())
-    with made_whole(folder) as partial:
+    variables = {"gitVersion": version, "gitMajor": numbers[0], "gitMinor": numbers[1]}
+    flags = "-s -w " + " ".join(f"-X {package}.{key}={value}" for key, value in variables.items())
+    with new_folder(folder) as partial:
         output = str(partial / "kubernetes")
-        _go("build", "-trimpath", "-tags", "netgo", "-ldflags", flags, "-o", output, ".", say=say)
+        _go("build", "-trimpath", "-tags", "netgo", "-ldflags", flags, "-o", output, ".", report=report)
         for daemon in DAEMONS:
             (partial / daemon).symlink_to("kubernetes")
 
 
-def _go(*argv: str, say: Say, **environment: str) -> None:
+def _go(*argv: str, report: Report, **environment: str) -> None:
     if shutil.which("go") is None:
         raise RatchetError(
             "cannot build Kubernetes: Go is missing", details="install Go 1.24 or later (https://go.dev)"
         )
     try:
-        run(f"go {argv[0]}", ["go", *argv], say, {"CGO_ENABLED": "0", **environment}, SOURCE)
+        run(f"go {argv[0]}", ["go", *argv], report, {"CGO_ENABLED": "0", **environment}, SOURCE)
     except RatchetError as error:
-        error.details = "Go needs its modules: from its cache, or from where GOPROXY says"
+        error.details = "Go needs the modules, from its cache or from the proxy in GOPROXY"
         raise

@@ -1,4 +1,4 @@
-"""Control groups for a node: one sub-group of ours under each controller, and nothing else of the machine's own."""
+"""Control groups of a node: one group under each controller."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from ratchet.errors import RatchetError
 
 ROOT = Path("/sys/fs/cgroup")
 EMPTY_SECONDS = 20.0
-# A new group of this controller takes no process before these are set (kernel.org, "CPUSETS").
+# A new group of this controller accepts no process before these are set (kernel.org, "CPUSETS").
 _INHERITED = ("cpuset.cpus", "cpuset.mems")
 
 
 def hierarchies() -> list[Path]:
-    """The roots of what is mounted: one with version 2; with version 1 one for each controller."""
+    """The roots of the mounted hierarchies: one for cgroup v2, one for each controller for v1."""
     if (ROOT / "cgroup.controllers").exists():
         return [ROOT]
     return sorted(path for path in ROOT.iterdir() if path.is_dir() and (path / "cgroup.procs").exists())
 
 
 def make(name: str) -> None:
-    """Have the group `name` everywhere. Raises RatchetError."""
+    """Create the group `name` in each hierarchy. Raises RatchetError."""
     try:
         for root in hierarchies():
             group = root / name
@@ -30,11 +30,11 @@ def make(name: str) -> None:
                 if (root / setting).exists() and not (group / setting).read_text().strip():
                     (group / setting).write_text((root / setting).read_text())
     except OSError as cause:
-        raise RatchetError(f"cannot make the control group {name}: {cause}") from cause
+        raise RatchetError(f"cannot create the control group {name}: {cause}") from cause
 
 
 def remove(name: str) -> None:
-    """Take the group and those below it away, once the processes in them have ended. Raises RatchetError."""
+    """Remove the group and the groups below it when their processes have ended. Raises RatchetError."""
     until = time.monotonic() + EMPTY_SECONDS
     for root in hierarchies():
         while (root / name).exists():
@@ -45,7 +45,7 @@ def remove(name: str) -> None:
                 (root / name).rmdir()
             except FileNotFoundError:
                 continue
-            except OSError as cause:  # what has been killed takes a moment to leave its group
+            except OSError as cause:  # a killed process leaves its group a moment later
                 if time.monotonic() > until:
                     raise RatchetError(f"cannot remove the control group {root / name}: {cause}") from cause
                 time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""The whole cluster: up, down, and what there is of it."""
+"""A cluster: start, stop and status."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from ratchet.dev.building import Say
+from ratchet.dev.building import Report
 from ratchet.dev.cluster import binaries, cgroups, images
 from ratchet.dev.cluster.controlplane import ControlPlane
 from ratchet.dev.cluster.credentials import Credentials
@@ -21,42 +21,42 @@ NODES = ("node-a", "node-b")
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A cluster by its folder, which has everything that is to be known of it."""
+    """A cluster. All its state is in its folder."""
 
     folder: Path = FOLDER
 
     @property
     def kubeconfig(self) -> Path:
-        """The administrator's, for the host."""
+        """The administrator's kubeconfig, for the host."""
         return self.folder / "kubeconfig"
 
     @property
     def is_up(self) -> bool:
         return self.machine("control-plane").is_up
 
-    def up(self, nodes: int, say: Say) -> None:
-        """Start it, with so many nodes, and wait until they are Ready. Raises RatchetError, and leaves nothing then."""
+    def up(self, nodes: int, report: Report) -> None:
+        """Start the cluster and wait until its nodes are Ready. On RatchetError nothing remains."""
         if self.is_up:
             raise RatchetError(
                 f"cannot start a cluster in {self.folder}: one is up", details="`hack/cluster down` ends it"
             )
         if not 0 <= nodes <= len(NODES):
             raise RatchetError(f"cannot start a cluster of {nodes} nodes: it has at most {len(NODES)}")
-        programs = binaries.kubernetes(say)
-        self.down(lambda _: None)  # what a crash left
+        programs = binaries.kubernetes(report)
+        self.down(lambda _: None)  # remains of a crash
         self.folder.mkdir(mode=0o700, parents=True)
         self._programs.symlink_to(programs)
         try:
-            self._start([self._node(number) for number in range(1, nodes + 1)], say)
+            self._start([self._node(number) for number in range(1, nodes + 1)], report)
         except BaseException:
-            self.down(say)
+            self.down(report)
             raise
 
-    def down(self, say: Say) -> None:
-        """End all of it, whatever there is, and leave nothing."""
+    def down(self, report: Report) -> None:
+        """Stop all machines and remove all files."""
         for machine in self.machines():
             if machine.is_up:
-                say(f"{machine.name} goes")
+                report(f"stopping {machine.name}")
             machine.stop()
         for number in range(1, len(NODES) + 1):
             cgroups.remove(self._node(number).cgroup)
@@ -64,24 +64,24 @@ class Cluster:
             shutil.rmtree(self.folder)
 
     def machines(self) -> list[Machine]:
-        """Those that there are, the nodes first."""
+        """The existing machines, the nodes first."""
         return [one for one in map(self.machine, (*NODES, "control-plane")) if one.folder.is_dir()]
 
     def nodes(self) -> list[Node]:
-        """The nodes that it was started with."""
+        """The nodes that the cluster was started with."""
         return [one for one in map(self._node, range(1, len(NODES) + 1)) if one.machine.folder.is_dir()]
 
     def control_plane(self) -> ControlPlane:
         return ControlPlane(self.machine("control-plane"), self._credentials, self.kubeconfig, self._programs)
 
     def load(self, image: Path) -> None:
-        """Have every node know an image, of an OCI archive."""
+        """Import the image of an OCI archive on every node."""
         for node in self.nodes():
             node.load(image)
 
-    def _start(self, nodes: list[Node], say: Say) -> None:
+    def _start(self, nodes: list[Node], report: Report) -> None:
         control = self.control_plane()
-        say(f"the control plane: Kubernetes {binaries.kubernetes_version()}, logs in {self.folder}/*/log")
+        report(f"starting the control plane: Kubernetes {binaries.kubernetes_version()}, logs in {self.folder}/*/log")
         control.start([node.name for node in nodes])
         for node in nodes:
             node.start(control.machine, [other for other in nodes if other != node])
@@ -91,9 +91,9 @@ class Cluster:
             images.tools_image(tools)
         control.wait_for_api()
         control.start_controllers()
-        say("the API answers; nodes join")
-        with ThreadPoolExecutor() as at_once:
-            list(at_once.map(lambda node: self._join(node, [pause, tools]), nodes))
+        report("the API is ready; starting kubelets")
+        with ThreadPoolExecutor() as executor:
+            list(executor.map(lambda node: self._join(node, [pause, tools]), nodes))
         for node in nodes:
             node.wait_until_ready(control.api())
         control.wait_for_controllers()
@@ -106,7 +106,7 @@ class Cluster:
         node.start_proxy()
 
     def status(self) -> list[str]:
-        """A line for each machine, and one for each daemon on it."""
+        """A line for each machine and each of its daemons."""
         lines = []
         for machine in self.machines():
             ready = ""
@@ -121,12 +121,12 @@ class Cluster:
         return Credentials(self.folder / "credentials")
 
     def machine(self, name: str) -> Machine:
-        """A machine by its name: a node's, or "control-plane"."""
+        """A machine by its name: a node's name, or "control-plane"."""
         return Machine(name, self.folder / name)
 
     @property
     def _programs(self) -> Path:
-        """Kubernetes's daemons, as they were built when the cluster came up."""
+        """The daemons of Kubernetes that the cluster was started with."""
         return self.folder / "programs"
 
     def _node(self, number: int) -> Node:

@@ -1,4 +1,4 @@
-"""The machine that every node reaches: the switch between them, etcd, and Kubernetes's own three."""
+"""The control plane: the nodes' switch, etcd, and the daemons of Kubernetes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ControlPlane:
     programs: Path
 
     def start(self, nodes: list[str]) -> None:
-        """Have the API served, for nodes of these names, and the host reach it by `kubeconfig`."""
+        """Start etcd and the API server, for nodes of these names. Writes `kubeconfig` for the host."""
         self.machine.start()
         for command in (
             "link add br0 type bridge",
@@ -80,13 +80,13 @@ class ControlPlane:
             f"--audit-log-path={self.audit_log}",
             "--kubelet-preferred-address-types=InternalIP",
             "--profiling=false",
-            # It needs a later etcd than Debian's; clients then list, and do not have to fail first.
+            # It needs a newer etcd than Debian's. Without it clients list at once, instead of after a failure.
             "--feature-gates=WatchList=false",
         )
 
     @property
     def audit_log(self) -> Path:
-        """Who of Ratchet's accounts asked what of the API: a JSON document on each line (kubernetes.io, "Auditing")."""
+        """The audit log of Ratchet's accounts: one JSON document a line (kubernetes.io, "Auditing")."""
         return self.machine.logs / "audit.log"
 
     def _audit_policy(self) -> Path:
@@ -98,7 +98,7 @@ class ControlPlane:
         return path
 
     def start_controllers(self) -> None:
-        """Start what needs the API."""
+        """Start the controller manager and the scheduler."""
         files = self.credentials
         for name in ("kube-controller-manager", "kube-scheduler"):
             kubeconfig = files.write_kubeconfig(files.folder / f"{name}.kubeconfig", f"system:{name}", SERVER)
@@ -113,12 +113,12 @@ class ControlPlane:
             self._start(name, *options)
 
     def wait_for_api(self) -> None:
-        """Raises RatchetError with the end of the API server's log."""
+        """Wait until the API is ready. Raises RatchetError with the end of the API server's log."""
         what = f"the API of Kubernetes {kubernetes_version()}"
         self.machine.wait_for_daemon("kube-apiserver", what, self._is_ready, READY_SECONDS)
 
     def wait_for_controllers(self) -> None:
-        """Until namespaces get what pods need in them: a service account, and whom to trust."""
+        """Wait until namespaces have what pods need: a service account and the CA certificate."""
         paths = [
             f"/api/v1/namespaces/default/{one}" for one in ("serviceaccounts/default", "configmaps/kube-root-ca.crt")
         ]

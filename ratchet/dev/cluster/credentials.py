@@ -1,4 +1,4 @@
-"""Who is who in a cluster: a certificate authority, a token for each user, and their kubeconfigs."""
+"""Credentials of a cluster: a certificate authority, a token for each user, kubeconfigs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SYSTEM = ("kube-controller-manager", "kube-scheduler", "kube-proxy")
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """The files in a folder: `write` makes them anew."""
+    """The files in a folder. `write` creates them."""
 
     folder: Path
 
@@ -28,21 +28,21 @@ class Credentials:
 
     @property
     def certificate(self) -> Path:
-        """The API server's, its key with it."""
+        """The certificate and key of the API server."""
         return self.folder / "apiserver.pem"
 
     @property
     def signing_key(self) -> Path:
-        """For the tokens of service accounts."""
+        """The key that signs tokens of service accounts."""
         return self.folder / "service-accounts.key"
 
     @property
     def tokens(self) -> Path:
-        """The API server's list of who has which token (kubernetes.io, "Static token file")."""
+        """The users and their tokens (kubernetes.io, "Static token file")."""
         return self.folder / "tokens.csv"
 
     def write(self, names: list[str], nodes: list[str]) -> None:
-        """Make all anew, for an API server that goes by these names and addresses, and for these nodes."""
+        """Create all files, for an API server with these names and addresses, and for these nodes."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         authority = trustme.CA()
         authority.cert_pem.write_to_path(self.authority)
@@ -61,7 +61,7 @@ class Credentials:
             path.chmod(0o600)
 
     def write_kubeconfig(self, path: Path, user: str, server: str) -> Path:
-        """A kubeconfig of a user, by the name that is in the list of tokens, for the API server at a URL."""
+        """Write a kubeconfig for a user of the token file and the API server at a URL, and return its path."""
         token = next(line.split(",")[0] for line in self.tokens.read_text().splitlines() if line.split(",")[1] == user)
         content = {
             "apiVersion": "v1",

@@ -1,4 +1,4 @@
-"""The images that a cluster needs besides Ratchet's own: what holds a pod, and what the pods of tests run."""
+"""The pause image, and the image of the tests' pods."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ratchet.errors import RatchetError
 
 _LIBRARY = re.compile(r"(/\S+) \(0x")
 TOOLS = "localhost/tools:1"
-BUSYBOX = "docker.io/library/busybox:1.37"  # as the examples have it
+BUSYBOX = "docker.io/library/busybox:1.37"  # in the examples
 _WAIT = "trap 'exit 0' TERM INT; while :; do sleep 3600 & wait $!; done"
 
 
 def pause_image(archive: Path) -> None:
-    """What holds a pod's namespaces, of busybox alone."""
+    """Write the pause image, which holds a pod's namespaces. It has busybox alone."""
     with tempfile.TemporaryDirectory() as folder:
         add_busybox(Path(folder))
         _write(Image("localhost/pause:1", ["/bin/sh", "-c", _WAIT]), Path(folder), archive)
 
 
 def tools_image(archive: Path, name: str = TOOLS) -> None:
-    """What the pods of tests run: busybox, with the host's own ip and ping; under a name of its own, or another's."""
+    """Write the image of the tests' pods: busybox, and the host's ip and ping."""
     with tempfile.TemporaryDirectory() as folder:
         add_busybox(Path(folder))
         for program in ("ip", "ping"):
@@ -48,7 +48,7 @@ def add_busybox(root: Path) -> None:
 
 
 def add_program(root: Path, name: str) -> None:
-    """One of the host's programs, with the libraries that it is linked with, where it looks for them."""
+    """Copy a program of the host and its shared libraries, at the same paths."""
     program = Path(_found(name))
     listed = subprocess.run(["ldd", str(program)], check=True, capture_output=True, text=True).stdout
     for path in (program, *map(Path, _LIBRARY.findall(listed))):
@@ -63,5 +63,5 @@ def _write(image: Image, root: Path, archive: Path) -> None:
 
 def _found(program: str) -> str:
     if (path := shutil.which(program)) is None:
-        raise RatchetError(f"cannot make an image with {program}: it is not installed")
+        raise RatchetError(f"cannot build an image with {program}: it is not installed")
     return path

@@ -1,8 +1,7 @@
-"""A machine in namespaces of its own: when its first process ends, the kernel takes all that is in it away.
+"""A machine: a set of namespaces. When its first process ends, the kernel ends all the others.
 
-The first process (pid 1 in there) waits, and reaps what others leave. /etc, /opt, /run, /var/lib and /var/log are
-folders of the machine's own, so that what runs in it finds its files where it would on a real one; the rest is the
-host's.
+The first process (PID 1 of its PID namespace) waits and reaps zombies. /etc, /opt, /run, /var/lib and /var/log are
+folders of the machine, at the paths that they have on a real one. All other files are the host's.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from ratchet.errors import RatchetError
 START_SECONDS, STOP_SECONDS = 10.0, 20.0
 OWN = ("etc", "opt", "run", "var/lib", "var/log")
 
-# $1 is the machine's folder, $2 its name. What is left to pid 1 the kernel reaps where pid 1 ignores SIGCHLD.
+# $1 is the machine's folder, $2 its name. The kernel reaps zombies because PID 1 ignores SIGCHLD.
 _FIRST_PROCESS = f"""
 set -eu
 hostname "$2"
@@ -38,7 +37,7 @@ exec env --ignore-signal=CHLD sleep infinity
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A machine by its name; everything that is to be known of it is in its folder, also for another process."""
+    """A machine. Its state is in its folder, so any process can manage it."""
 
     name: str
     folder: Path
@@ -53,20 +52,20 @@ class Machine:
 
     @property
     def pid(self) -> int:
-        """The id of its first process on the host. Raises RatchetError where it is not up."""
+        """The host's PID of the first process. Raises RatchetError if the machine is not up."""
         if (first := self._first()) is None:
             raise RatchetError(f"cannot enter the machine {self.name}: it is not up")
         return first
 
     def start(self) -> None:
-        """Start it, its folders as they are; new ones are made, /etc as the host's. Raises RatchetError."""
+        """Start the machine. Creates missing folders; /etc is a copy of the host's. Raises RatchetError."""
         for own in OWN:
             self._make(own)
         self.logs.mkdir(exist_ok=True)
         (self.folder / "ready").unlink(missing_ok=True)
         namespaces = ["--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--kill-child"]
         argv = ["unshare", *namespaces, "sh", "-c", _FIRST_PROCESS, "sh", str(self.folder), self.name]
-        # Not a child of ours: it stays when we end, and whoever stops it need not be who started it.
+        # Not a child of this process: the machine outlives it, and another process may stop it.
         line = 'cd /; log=$1; shift; setsid "$@" >>"$log" 2>&1 </dev/null & echo $!'
         log = self.logs / "machine.log"
         started = subprocess.run(["sh", "-c", line, "sh", str(log), *argv], check=True, capture_output=True, text=True)
@@ -79,7 +78,7 @@ class Machine:
             time.sleep(0.01)
 
     def stop(self) -> None:
-        """End it, with every process in it, at once, as by pulling the plug."""
+        """Kill all processes of the machine, as a power failure does."""
         if (first := self._first()) is not None:
             os.kill(first, signal.SIGKILL)
             _wait_for_end(lambda: not Path(f"/proc/{first}").exists(), f"the machine {self.name}")
@@ -88,24 +87,25 @@ class Machine:
             pid_file.unlink()
 
     def forget_boot(self) -> None:
-        """Take away what a reboot does."""
+        """Remove what a reboot clears."""
         shutil.rmtree(self.folder / "run")
 
     def command(self, *argv: str, own_files: bool = True) -> list[str]:
-        """The command as it is to be started on the host to run in there; or with the host's files."""
+        """The host's command line that runs a command in the machine.
+
+        `own_files` False: with the host's files.
+        """
         namespaces = ["-n", "-p", "-u", "-i", *(["-m"] if own_files else [])]
         return ["nsenter", "-t", str(self.pid), *namespaces, "--", *argv]
 
     def run(self, *argv: str, stdin: Path | None = None) -> str:
-        """What a command prints that runs in there. Raises RatchetError with what it complained of."""
+        """Run a command in the machine and return its stdout. Raises RatchetError with its stderr."""
         with (stdin or Path(os.devnull)).open("rb") as given:
             done = subprocess.run(self.command(*argv), check=False, capture_output=True, text=True, stdin=given)
         if done.returncode != 0:
-            complaint = (done.stderr or done.stdout).strip()[-2000:]
-            raise RatchetError(f"cannot run {shlex.join(argv)} on {self.name}: {complaint}")
+            printed = (done.stderr or done.stdout).strip()[-2000:]
+            raise RatchetError(f"cannot run {shlex.join(argv)} on {self.name}: {printed}")
         return done.stdout
-
-    # Daemons
 
     def start_daemon(
         self,
@@ -116,7 +116,7 @@ class Machine:
         own_files: bool = True,
         pass_fds: Sequence[int] = (),
     ) -> None:
-        """Start a process that goes on; its output goes to `log/<name>.log`. Raises RatchetError."""
+        """Start a daemon, with its output in `log/<name>.log`. Raises RatchetError."""
         line = 'log=$1; file=$2; shift 2; setsid env "$@" >>"$log" 2>&1 </dev/null & echo $! >"$file"'
         variables = [f"{key}={value}" for key, value in (environment or {}).items()]
         shell = ["sh", "-c", line, "sh", str(self._log(name)), str(self._daemon(name)), *variables, *argv]
@@ -126,7 +126,7 @@ class Machine:
             raise RatchetError(f"cannot start {name} on {self.name}: {cause}") from cause
 
     def daemons(self) -> dict[str, bool]:
-        """The daemons that were started, and whether each still runs."""
+        """The started daemons, and whether each is running."""
         return {file.stem: self.is_running(file.stem) for file in sorted(self.folder.glob("*.daemon"))}
 
     def is_running(self, name: str) -> bool:
@@ -141,7 +141,7 @@ class Machine:
         )
 
     def stop_daemon(self, name: str, number: signal.Signals = signal.SIGTERM) -> None:
-        """Have a daemon end, and wait for that."""
+        """Stop a daemon and wait for its end."""
         if self.is_running(name):
             self.run("kill", f"-{number.value}", self._daemon(name).read_text().strip())
             _wait_for_end(lambda: not self.is_running(name), f"{name} on {self.name}")
@@ -152,18 +152,16 @@ class Machine:
         return log.read_text(errors="replace")[-characters:] if log.exists() else ""
 
     def wait_for_daemon(self, name: str, what: str, holds: Callable[[], bool], seconds: float) -> None:
-        """Wait for what a daemon is to bring about. Raises RatchetError with the end of its log."""
+        """Wait until `holds` returns True. Raises RatchetError with the end of the daemon's log."""
         until = time.monotonic() + seconds
         while not holds():
             if not self.is_running(name):
-                raise RatchetError(f"cannot have {what}: {name} on {self.name} ended:\n{self.end_of_log(name)}")
+                raise RatchetError(f"cannot wait for {what}: {name} on {self.name} ended:\n{self.end_of_log(name)}")
             if time.monotonic() > until:
                 raise RatchetError(
-                    f"cannot have {what}: {name} on {self.name} took over {seconds:.0f} s:\n{self.end_of_log(name)}"
+                    f"cannot wait for {what}: {name} on {self.name} took over {seconds:.0f} s:\n{self.end_of_log(name)}"
                 )
             time.sleep(0.1)
-
-    # Where things are
 
     @property
     def _pid_file(self) -> Path:
@@ -186,7 +184,7 @@ class Machine:
             path.mkdir(parents=True)
 
     def _first(self) -> int | None:
-        """The first process's id on the host: the child of the unshare(1) that was started for this folder."""
+        """The host's PID of the first process: the child of the unshare(1) of this folder."""
         try:
             unshare = int(self._pid_file.read_text())
             if str(self.folder) not in Path(f"/proc/{unshare}/cmdline").read_text().split("\0"):

@@ -1,4 +1,4 @@
-"""A node: containerd, the kubelet and kube-proxy on a machine of its own, with paths as on a real one."""
+"""A node: a machine with containerd, the kubelet and kube-proxy, at the usual paths."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAUSE = "localhost/pause:1"
 READY_SECONDS = 60.0
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "AWS_EC2_METADATA_DISABLED": "true",  # the kubelet would ask the network for it
+    "AWS_EC2_METADATA_DISABLED": "true",  # otherwise the kubelet queries the network for it
 }
 
 Json = dict[str, Any]
@@ -30,7 +30,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node; `number` makes its addresses: 10.250.0.<number>, and its pods' are of 10.244.<number>.0/24."""
+    """One node. Its address is 10.250.0.<number>, its pod network is 10.244.<number>.0/24."""
 
     number: int
     machine: Machine
@@ -51,11 +51,11 @@ class Node:
 
     @property
     def cgroup(self) -> str:
-        """Its control group's name, which no other cluster's node has."""
+        """The name of its control group, unique among clusters."""
         return f"{self.machine.folder.parent.name}-{self.name}"
 
     def start(self, switch: Machine, others: list[Node]) -> None:
-        """Start the machine and what runs on it, on the switch's bridge and with ways to the others' pods."""
+        """Start the machine and containerd, connected to the switch, with routes to the other nodes' pods."""
         self.machine.start()
         self._connect(switch, others)
         cgroups.make(self.cgroup)
@@ -63,7 +63,7 @@ class Node:
         self.start_containerd()
 
     def stop(self) -> None:
-        """End it as by pulling the plug; its files stay."""
+        """Kill all processes, as a power failure does. The files stay."""
         self.machine.stop()
         cgroups.remove(self.cgroup)
 
@@ -75,7 +75,7 @@ class Node:
         self.machine.wait_for_daemon("containerd", "containerd's socket", socket.exists, READY_SECONDS)
 
     def start_kubelet(self) -> None:
-        """Start the kubelet, which waits for the API by itself; and the proxy for Services."""
+        """Start the kubelet, which waits for the API itself."""
         kubeconfig = self.credentials.write_kubeconfig(
             self.credentials.folder / f"{self.name}.kubeconfig", f"system:node:{self.name}", SERVER
         )
@@ -95,20 +95,20 @@ class Node:
         self._start("kube-proxy", f"--kubeconfig={kubeconfig}", f"--hostname-override={self.name}", *options)
 
     def load(self, image: Path) -> None:
-        """Have containerd know an image, of an OCI archive. Raises RatchetError."""
+        """Import the image of an OCI archive into containerd. Raises RatchetError."""
         self.machine.run("ctr", "-n", "k8s.io", "images", "import", "-", stdin=image)
 
     def wait_until_ready(self, api: ApiServer) -> None:
-        """Raises RatchetError with the end of the kubelet's log."""
+        """Wait until the node is Ready. Raises RatchetError with the end of the kubelet's log."""
         self.machine.wait_for_daemon("kubelet", f"{self.name} Ready", lambda: is_ready(api, self.name), READY_SECONDS)
 
     def _start(self, name: str, *options: str) -> None:
         self.machine.start_daemon(name, [str(self.programs / name), *options], _ENVIRONMENT)
 
     def _connect(self, switch: Machine, others: list[Node]) -> None:
-        """A cable to the switch, made where its ends are to be: the host's own namespace sees nothing of it."""
+        """Create a vEth to the switch, with both ends in place: the host's namespace does not see it."""
         port = f"port{self.number}"
-        # An earlier boot's may be there yet: the kernel takes a network apart after its last process has ended.
+        # An earlier boot's vEth may still exist: the kernel removes a network namespace after its last process.
         switch.run("sh", "-c", f"ip link del {port} 2>&1 || ! ip link show {port} 2>&1")
         ip(*f"link add {port} netns {switch.pid} type veth peer name eth0 netns {self.machine.pid}".split())
         for line in (f"link set {port} master br0 up", f"route replace {self.pods} via {self.address}"):
@@ -128,7 +128,7 @@ class Node:
         for plugin in PLUGINS.iterdir():
             shutil.copy(plugin, opt / "cni" / "bin")
         networks = etc / "cni" / "net.d"
-        if not (etc / "kubelet.json").exists():  # not an earlier boot's: what there is came with the host's /etc
+        if not (etc / "kubelet.json").exists():  # the first boot: the files are copies of the host's /etc
             shutil.rmtree(networks, ignore_errors=True)
             networks.mkdir(parents=True)
             (networks / "10-pods.conflist").write_text(json.dumps(self._network(), indent=2))
@@ -138,7 +138,7 @@ class Node:
         (etc / "kubelet.json").write_text(json.dumps(self._kubelet(), indent=2))
 
     def _network(self) -> Json:
-        """The network that the node's pods have before Ratchet comes."""
+        """The pod network before Ratchet is installed."""
         ranges = [[{"subnet": self.pods}]]
         ipam = {"type": "host-local", "ranges": ranges, "routes": [{"dst": "0.0.0.0/0"}]}
         bridge = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipMasq": False, "ipam": ipam}
@@ -179,7 +179,7 @@ def is_ready(api: ApiServer, name: str) -> bool:
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
-# Without `restrict_oom_score_adj` every sandbox fails where there is no CAP_SYS_RESOURCE.
+# Without `restrict_oom_score_adj` every sandbox fails if CAP_SYS_RESOURCE is missing.
 _CONTAINERD = f"""\
 version = 2
 disabled_plugins = [

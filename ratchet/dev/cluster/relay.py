@@ -1,4 +1,4 @@
-"""The host's way to the API: a process in the control plane's network, with a socket of the host's loopback.
+"""A relay from the host's loopback to the API, in the control plane's network.
 
 Run as `python -m ratchet.dev.cluster.relay DESCRIPTOR HOST PORT`.
 """

@@ -1,4 +1,4 @@
-"""FRR's daemons in a pod of the bed, where FRR is installed (docs.frrouting.org): zebra, staticd, ospfd."""
+"""FRR in a pod of the demo, if FRR is installed: zebra, staticd, ospfd (docs.frrouting.org)."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from ratchet.errors import RatchetError
 
 DAEMONS = Path("/usr/lib/frr")
 STOP_SECONDS = 10.0
-# They give up no rights in the demo, which root has started: the group that may speak to them is root's own.
+# The groups that FRR's daemons require. All are root's: the demo runs as root, and the daemons keep its rights.
 _GROUPS = "root:x:0:root\nfrr:x:0:root\nfrrvty:x:0:root\n"
-_EVERYBODY = "4294967295"
-# What they leave in /var/tmp goes with their folder.
+_ALL_USERS = "4294967295"
+# With /var/tmp in their own folder, which is removed with them.
 _START = 'mount --bind "$0/group" /etc/group && mount --bind "$0" /var/tmp && exec setpriv --pdeathsig KILL "$@"'
 
 
 def is_usable() -> bool:
-    """Whether they are installed, and whoever asks is root: not in a user namespace, where they cannot have the groups
-    that they insist on (user_namespaces(7)).
+    """Whether the daemons are installed and this process is root, but not of a user namespace.
+
+    There the daemons cannot get the groups that they require (user_namespaces(7)).
     """
     installed = all((DAEMONS / name).exists() for name in ("zebra", "staticd", "ospfd")) and shutil.which("vtysh")
-    return bool(installed) and Path("/proc/self/uid_map").read_text().split() == ["0", "0", _EVERYBODY]
+    return bool(installed) and Path("/proc/self/uid_map").read_text().split() == ["0", "0", _ALL_USERS]
 
 
 @dataclass(slots=True)
 class Frr:
-    """One pod's router: `netns` is the pod's, `config` what is in FRR's own file, `folder` for its sockets.
+    """The router of one pod. It ends with the thread that starts it.
 
-    It ends with the thread that starts it.
+    `netns`: the pod's network namespace. `folder`: its sockets and logs. `config`: the content of frr.conf.
     """
 
     netns: str
@@ -42,7 +43,7 @@ class Frr:
     _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self) -> None:
-        """Start the daemons and have them read the configuration. Raises RatchetError with the end of their logs."""
+        """Start and configure the daemons. Raises RatchetError with the end of their logs."""
         self.folder.mkdir(mode=0o700)
         (self.folder / "frr.conf").write_text(self.config)
         (self.folder / "vtysh.conf").touch()
@@ -56,7 +57,7 @@ class Frr:
             raise RatchetError(f"cannot configure FRR in {self.netns}: {done.stdout}{done.stderr}")
 
     def stop(self) -> None:
-        """End the daemons, the last first."""
+        """Stop the daemons in reverse order."""
         while self._processes:
             process = self._processes.pop()
             process.terminate()
@@ -68,7 +69,7 @@ class Frr:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def vtysh(self, *arguments: str) -> list[str]:
-        """The command that speaks to the daemons."""
+        """The command line of vtysh for these daemons."""
         return ["vtysh", "--vty_socket", str(self.folder), "--config_dir", str(self.folder), *arguments]
 
     def _run(self, daemon: str) -> None:

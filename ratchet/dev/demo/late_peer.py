@@ -1,0 +1,90 @@
+"""With agents: a peer starts late, is killed, and starts again on the other node."""
+
+from __future__ import annotations
+
+from ratchet.core.model import State
+from ratchet.dev.demo.environment import Environment
+from ratchet.dev.demo.terminal import check, show_command, show_heading, show_output
+from ratchet.dev.testbed import wait_for
+
+AGENTS = True
+NO_WAIT_SECONDS = 3.0  # longest time of an ADD that does not wait for its peer, on a busy machine
+
+
+def run(environment: Environment) -> None:
+    """Run every step. Raises RatchetError if one fails."""
+    _start_alone(environment)
+    show_heading("The pair comes, on the other node")
+    environment.link("example.yaml", "pair-pod")
+    shown = environment.in_pod(environment.primary, "ip", "-d", "link", "show", "in1")
+    check("it is a VXLAN to the other node", "remote 192.168.1.33" in shown)
+    environment.ping()
+    environment.ratchet("links")
+    _kill_the_pair(environment)
+    show_heading("The pair is created again under its name, this time on the primary's node")
+    environment.link("example-one-node.yaml", "pair-pod")
+    check("it is a vEth by now", "veth" in environment.in_pod(environment.primary, "ip", "-d", "link", "show", "in1"))
+    environment.ping()
+    environment.ratchet("links")
+    _stop_the_agents(environment)
+    show_heading("The pods are deleted: the daemonless plugin beside the shim does what no agent is there for")
+    environment.end("primary-pod", "pair-pod")
+    environment.check_nothing_left()
+
+
+def stay(environment: Environment) -> None:
+    """Start the agents again, create a link, and print commands that inspect them."""
+    show_heading("The agents start again, and a link on two nodes, to look around")
+    for agent in environment.bed.agents.values():
+        agent.start()
+    environment.link("example.yaml")
+    agent = environment.bed.agents[environment.left.host.name]
+    kubeconfig = f"--kubeconfig {environment.bed.access.kubeconfig}"
+    environment.show_how_to_look(
+        *environment.commands_to_inspect_pair(),
+        f"kubectl {kubeconfig} get events -n {environment.bed.namespace}",
+        f"tail -f {agent.log}",
+        f"ip netns exec {environment.left.host.netns} curl -s http://127.0.0.1:9472/metrics",
+    )
+
+
+def _start_alone(environment: Environment) -> None:
+    show_heading("The primary starts alone: its peer is not there yet, and ADD does not wait for it")
+    environment.create("example.yaml", "primary-pod")
+    environment.kubectl("annotate", "-n", environment.bed.namespace, "pod", "primary-pod", "ratchet.wait=0")
+    took = environment.start("primary-pod")
+    check(f"it returned at once, after {took:.2f} s", took < NO_WAIT_SECONDS)
+    shown = environment.in_pod(environment.primary, "ip", "-br", "link")
+    check("the pod runs, and has no link yet", "in1" not in shown)
+    environment.ratchet("links")
+    _show_event(environment, "WaitingForPeer")
+
+
+def _kill_the_pair(environment: Environment) -> None:
+    show_heading("The pair is killed")
+    before = environment.primary_end()["ifindex"]
+    environment.kubectl("delete", "-n", environment.bed.namespace, "pod", "pair-pod", "--wait=false")
+    with environment.showing_states(State.PRIMARY_READY):
+        environment.end("pair-pod")
+    wait_for("the loss of carrier", lambda: "LOWER_UP" not in environment.primary_end()["flags"])
+    environment.in_pod(environment.primary, "ip", "link", "show", "in1")
+    after = environment.primary_end()
+    check("the primary's end has lost its carrier: whoever routes there knows at once", "NO-CARRIER" in after["flags"])
+    check(f"it is the same interface, number {before}", after["ifindex"] == before)
+    _show_event(environment, "LinkLost")
+
+
+def _stop_the_agents(environment: Environment) -> None:
+    show_heading("The agents are stopped: the link does not need them to stand")
+    for name, agent in environment.bed.agents.items():
+        show_command([f"kill -TERM {agent.pid}"])
+        agent.stop()
+        show_output(f"the agent of {name} has ended")
+    environment.ping()
+
+
+def _show_event(environment: Environment, reason: str) -> None:
+    path = f"/api/v1/namespaces/{environment.bed.namespace}/events"
+    which = f"involvedObject.name=primary-pod,reason={reason}"
+    wait_for(f"the event {reason}", lambda: bool(environment.bed.api.list(path, fieldSelector=which)[0]))
+    environment.kubectl("get", "events", "-n", environment.bed.namespace, "--field-selector", which)
