@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ratchet.agent.metrics import CONTENT_TYPE, Metrics
-from ratchet.agent.settings import host_and_port
+from ratchet.agent.options import host_and_port
 from ratchet.errors import InvalidConfigError, RatchetError
 
 log = logging.getLogger(__name__)
