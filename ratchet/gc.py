@@ -1,7 +1,7 @@
-"""Garbage collection: what no node can clean, because the pod or the node that should have done it is gone.
+"""Garbage collection: removes objects that no node can remove, because the pod or node is gone.
 
-One pass. State is listed before what is alive, the young are spared, and every removal is on condition that the object
-is still the one that was judged: a pass that races with an ADD, or with another pass, loses.
+One pass lists the state before the pods and nodes, spares young objects, and removes each object on condition of the
+version that was read. So a pass that races with an ADD, or with another pass, changes nothing.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ratchet.store.records import Records
 GRACE = timedelta(minutes=5)
 
 
-class Outcome(StrEnum):
-    """What became of something that is not as it should be."""
+class GcResult(StrEnum):
+    """The result for one object."""
 
     REMOVED = "removed"
     CHANGED = "kept: it has changed meanwhile"
@@ -31,12 +31,12 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that is not as it should be: what, why, and what became of it (in a dry run: what would)."""
+class Garbage:
+    """An object that is garbage: its name, the reason, and the result (of a dry run: the expected result)."""
 
     what: str
     why: str
-    outcome: Outcome
+    result: GcResult
 
     def __str__(self) -> str:
         return f"{self.what}: {self.why}"
@@ -44,8 +44,11 @@ class Finding:
 
 def collect_garbage(
     records: Records, *, now: Callable[[], datetime], grace: timedelta = GRACE, dry_run: bool = False
-) -> Iterator[Finding]:
-    """Remove what is garbage, and tell of each thing as it is done; with `dry_run` only tell."""
+) -> Iterator[Garbage]:
+    """Remove garbage that is older than `grace`, and yield each object after its removal.
+
+    Raises RatchetError. With `dry_run` nothing is removed. `now` is the wall clock, because the times in the API are.
+    """
     leases = records.vni_leases()
     node_leases = records.node_leases()
     uids = records.uids()
@@ -54,21 +57,22 @@ def collect_garbage(
     pods = records.pods()
     nodes = records.nodes()
     for error in malformed:
-        yield Finding("a record", str(error), Outcome.LEFT)
+        yield Garbage("a record", str(error), GcResult.LEFT)
     for orphan in orphaned_links(links, pods, nodes, node_leases, now(), grace):
         cleared = _cleared(orphan, now())
         what = f"record {orphan.link.name}" if cleared.abandoned else f"end of {orphan.link.name}"
-        yield Finding(what, orphan.why, _attempted(partial(_write, records, orphan.link, cleared), dry_run=dry_run))
+        yield Garbage(what, orphan.why, _try_to(partial(_write, records, orphan.link, cleared), dry_run=dry_run))
     for held in orphaned_leases(leases, uids, vnis, now(), grace):
-        outcome = _attempted(partial(records.delete_vni_lease, held.lease), dry_run=dry_run)
-        yield Finding(f"VNI {held.lease.vni}", held.why, outcome)
+        result = _try_to(partial(records.delete_vni_lease, held.lease), dry_run=dry_run)
+        yield Garbage(f"VNI {held.lease.vni}", held.why, result)
     for lease in orphaned_nodes(node_leases, nodes, now(), grace):
-        outcome = _attempted(partial(records.delete_node_lease, lease), dry_run=dry_run)
+        result = _try_to(partial(records.delete_node_lease, lease), dry_run=dry_run)
         why = f"the Node object is missing and the Lease was last renewed at {lease.renewed:%Y-%m-%dT%H:%M:%SZ}"
-        yield Finding(f"the Lease of node {lease.node}", why, outcome)
+        yield Garbage(f"the Lease of node {lease.node}", why, result)
 
 
 def _cleared(orphan: OrphanedLink, now: datetime) -> Link:
+    """The record without its dead ends."""
     link = orphan.link
     for end in orphan.dead:
         link = record_updates.leave(link, end.side, end.container_id, f"collected: {end.why}", now)
@@ -82,10 +86,10 @@ def _write(records: Records, before: Link, after: Link) -> None:
         records.update(before, after)
 
 
-def _attempted(remove: Callable[[], object], *, dry_run: bool) -> Outcome:
+def _try_to(remove: Callable[[], object], *, dry_run: bool) -> GcResult:
     try:
         if not dry_run:
             remove()
     except (ConflictError, NotFoundError):
-        return Outcome.CHANGED
-    return Outcome.REMOVED
+        return GcResult.CHANGED
+    return GcResult.REMOVED

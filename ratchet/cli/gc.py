@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from ratchet.cli.cluster import add_cluster_options, records_of
 from ratchet.cli.manual import Manual
-from ratchet.gc import Outcome, collect_garbage
+from ratchet.gc import GcResult, collect_garbage
 from ratchet.store.records import Records
 
 MANUAL = Manual(
@@ -46,9 +46,9 @@ def print_garbage(records: Records, grace_seconds: float, *, dry_run: bool) -> i
     count = 0
     verb = "would remove" if dry_run else "removed"
     grace = timedelta(seconds=grace_seconds)
-    for finding in collect_garbage(records, now=lambda: datetime.now(UTC), grace=grace, dry_run=dry_run):
-        removed = finding.outcome is Outcome.REMOVED
-        print(f"{verb} {finding}" if removed else f"{finding} ({finding.outcome})", flush=True)
+    for garbage in collect_garbage(records, now=lambda: datetime.now(UTC), grace=grace, dry_run=dry_run):
+        removed = garbage.result is GcResult.REMOVED
+        print(f"{verb} {garbage}" if removed else f"{garbage} ({garbage.result})", flush=True)
         count += removed
     print(f"{verb} {count} in all" if count else "nothing to remove")
     return 0

@@ -15,7 +15,7 @@ from ratchet.datapath.messages import GROUP
 from ratchet.dev.fake_kubelet import Sandbox
 from ratchet.dev.hosts import ip, netns_path, run_in
 from ratchet.dev.testbed import wait_for
-from ratchet.gc import Outcome, collect_garbage
+from ratchet.gc import GcResult, collect_garbage
 from tests.support.cluster import (
     CHAINED,
     LINK,
@@ -345,7 +345,7 @@ def test_fault_16_gc_loses_to_a_pod_that_comes_between_its_lists(cluster: Cluste
     records = cluster.bed.records
     records.links = links_and_then_add  # type: ignore[method-assign, assignment]
     found = list(collect_garbage(records, now=lambda: datetime.now(UTC), grace=timedelta(0)))
-    assert [finding.outcome for finding in found] == [Outcome.CHANGED]
+    assert [garbage.result for garbage in found] == [GcResult.CHANGED]
     cluster.wait_until(State.LINKED)
     assert cluster.pings(new, "192.168.2.101")
     end_pods(cluster, (cluster.a, old), (cluster.a, new), (cluster.b, pair))

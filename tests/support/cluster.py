@@ -19,7 +19,7 @@ from ratchet.core.state_machine import derive
 from ratchet.dev.fake_kubelet import CniResponse, Kubelet, Sandbox, finished
 from ratchet.dev.hosts import command_in, ip
 from ratchet.dev.testbed import RATCHET_NAMESPACE, Testbed, wait_for
-from ratchet.gc import Outcome, collect_garbage
+from ratchet.gc import GcResult, collect_garbage
 from ratchet.install.plugin import find_shim
 from ratchet.node.journal import Journal
 from tests.support.faults import Faults, Sent
@@ -287,7 +287,7 @@ def lists_topologies(*nodes: Kubelet, watches: bool = True) -> Callable[[Sent], 
 def collected(cluster: Cluster) -> list[str]:
     """What one pass of garbage collection removes, nothing being too young."""
     found = collect_garbage(cluster.bed.records, now=lambda: datetime.now(UTC), grace=timedelta(0))
-    return [str(one) for one in found if one.outcome is Outcome.REMOVED]
+    return [str(one) for one in found if one.result is GcResult.REMOVED]
 
 
 def end_pods(cluster: Cluster, *pairs: tuple[Kubelet, Sandbox]) -> None:
