@@ -84,7 +84,7 @@ class TestMetrics:
         metrics.linked(1)
         assert values(metrics, "ratchet_link_ready_seconds_count") == {(): 1}
         assert values(metrics, "ratchet_queue_length") == {}
-        assert "cannot count what there is" in caplog.text
+        assert "cannot collect the gauges" in caplog.text
 
     def test_the_version_that_runs_and_the_process(self) -> None:
         metrics = Metrics()
