@@ -110,7 +110,7 @@ class Agent:
             self._metrics,
             events=settings.events,
             readiness=settings.readiness,
-            yield_to_calls=lambda: self._foreground.yield_to_calls(ANNOUNCING_WAITS_SECONDS),
+            foreground=self._foreground,
         )
         self._service = CallService(
             settings,
