@@ -1,4 +1,4 @@
-"""The runtime's calls, served in the agent's process: the verbs that the daemonless plugin runs, on what is known."""
+"""The service of CNI calls in the agent: the commands of the daemonless plugin, on cached records."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from ratchet.agent.frame import Reply, Request
 from ratchet.agent.logs import about, from_here_about
 from ratchet.agent.metrics import Metrics
 from ratchet.agent.priority import ForegroundGate
+from ratchet.agent.queue import ReconcileQueue
 from ratchet.agent.settings import Settings
 from ratchet.agent.underlay import Underlays
 from ratchet.cni.arguments import Arguments, Command
@@ -38,7 +39,8 @@ log = logging.getLogger(__name__)
 # Keys of the network configuration that the agent ignores, because it has settings of its own.
 _OWN = tuple(key.name for key in PLUGIN_KEYS if key.daemonless_only)
 
-SPOKEN_OF_MAX = 1000
+# Configurations whose ignored keys are remembered as logged.
+LOGGED_KEYS_MAX = 1000
 _COMMANDS = frozenset(one.value for one in Command)
 
 
@@ -55,22 +57,21 @@ class _Followed:
 class CallService:
     """Serves the runtime's calls.
 
-    After a call, `enqueue_link` queues its links and `enqueue_pod` its pod. `verified` has the ends that are up then.
+    After a call, its links and its pod are queued for the workers. `verified` has the ends that are up then.
     """
 
     settings: Settings
     journal: Journal
     records: CachedStore
-    sites: Underlays
+    underlays: Underlays
     metrics: Metrics
     announcer: Announcer
-    enqueue_link: Callable[[str], None]
-    enqueue_pod: Callable[[str, str], None]
+    queue: ReconcileQueue
     foreground: ForegroundGate
     verified: VerifiedEnds
     _adding: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _spoken_of: set[tuple[object, ...]] = field(default_factory=set)
+    _logged_keys: set[tuple[object, ...]] = field(default_factory=set)
 
     @contextmanager
     def serve(self, request: Request) -> Iterator[Reply]:
@@ -82,12 +83,12 @@ class CallService:
             yield self._answered(request, self._connect, followed)
 
     def serve_alone(self, request: Request) -> Reply:
-        """The answer to a call, without the API: what is to be said there is left to whoever tends the links."""
+        """The answer to a call, without the API. The workers update the records afterwards."""
         with self._followed_up(request) as followed:
             return self._answered(request, _no_api, followed)
 
     def is_adding(self, container_id: str) -> bool:
-        """Whether an ADD of this container runs: its links are that call's affair until it ends."""
+        """Whether an ADD of this container runs. Until it ends, only that call changes the container's links."""
         return self._adding[container_id] > 0
 
     def _answered(self, request: Request, connect: Callable[[float], Records], followed: _Followed) -> Reply:
@@ -116,14 +117,14 @@ class CallService:
             began,
             wait=settings.wait if network.wait is None else network.wait,
             require=(network.wait_policy or settings.wait_policy) == "require",
-            find_underlay=self.sites,
+            find_underlay=self.underlays,
             node=settings.node_name,
             verified=self.verified,
         )
         pod = PodRef(arguments.pod_namespace, arguments.pod_name, arguments.pod_uid)
         if pod.name:
             from_here_about(pod)
-        self._speak_once(network)
+        self._log_ignored_keys(network)
         log.debug("called")
         followed.going += self._about_to_go(call)
         if arguments.command is Command.ADD:
@@ -161,9 +162,9 @@ class CallService:
         added = self.journal.read(adding) if adding is not None else None
         for entry in [*followed.going, *([added] if added else [])]:
             for end in entry.ends:
-                self.enqueue_link(end.link)
+                self.queue.enqueue_link(end.link)
             if entry.asks and entry.pod:
-                self.enqueue_pod(entry.pod.namespace, entry.pod.name)
+                self.queue.enqueue_pod(entry.pod.namespace, entry.pod.name)
 
     def _about_to_go(self, call: Call) -> list[SandboxEntry]:
         """The sandboxes that the call may delete."""
@@ -173,24 +174,24 @@ class CallService:
             return []
         try:
             return self.journal.to_delete(call.attachment)
-        except RatchetError:  # DEL meets it again, and logs it
+        except RatchetError:  # DEL raises it again, and logs it
             return []
 
-    def _speak_once(self, network: NetworkConfig) -> None:
-        """Say of each configuration once what of it means nothing here."""
-        given = tuple(key for key in _OWN if key in network.raw)
-        said = (network.name, network.ignored, network.unknown, given)
-        if said in self._spoken_of:
+    def _log_ignored_keys(self, network: NetworkConfig) -> None:
+        """Log the keys of a network configuration that have no effect, once per configuration."""
+        overridden = tuple(key for key in _OWN if key in network.raw)
+        logged = (network.name, network.ignored, network.unknown, overridden)
+        if logged in self._logged_keys:
             return
-        if len(self._spoken_of) < SPOKEN_OF_MAX:
-            self._spoken_of.add(said)
+        if len(self._logged_keys) < LOGGED_KEYS_MAX:
+            self._logged_keys.add(logged)
         log_keys(network)
-        if given:
-            log.info("keys of the configuration for which the agent has settings of its own: %s", ", ".join(given))
+        if overridden:
+            log.info("keys ignored, because the agent has its own settings keys=%s", ",".join(overridden))
 
     def _connect(self, patience: float) -> Records:
         return self.records.patient(patience)
 
 
 def _no_api(_: float) -> Records:
-    raise ApiUnavailableError("a DEL that was kept is done without it, and the records are looked at next")
+    raise ApiUnavailableError("cannot use the API: a DEL from the spool is served without it, and the workers follow")

@@ -166,9 +166,9 @@ def test_sigterm_finishes_the_calls_that_run_and_leaves_links_as_they_are(cluste
     assert cluster.end(adding).status == 0
     wait_for("the agent's end", lambda: not agent.running)
     said = agent.log.read_bytes()[log:].decode()
-    assert "stopping; links stay as they are" in said
+    assert "agent stopping; links stay as they are" in said
     assert "ERROR" not in said
-    assert "cut short" not in said
+    assert "calls aborted" not in said
     assert not agent.socket.exists()
     assert cluster.state() is State.LINKED
     assert cluster.pings(primary, "192.168.2.101")
@@ -185,7 +185,7 @@ def test_a_call_that_does_not_end_is_cut_short_when_the_agent_has_waited_long_en
         os.kill(agent.pid, signal.SIGTERM)
         assert_refused(cluster.end(adding), 11, "went away")
         wait_for("the agent's end", lambda: not agent.running)
-        assert "1 calls are cut short" in agent.log.read_text()
+        assert "calls aborted calls=1 drain_seconds=1" in agent.log.read_text()
 
 
 def test_a_second_agent_waits_for_the_first_and_takes_over(cluster: Cluster) -> None:

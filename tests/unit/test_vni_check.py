@@ -101,13 +101,23 @@ def leases() -> Leases:
     return Leases()
 
 
+class Controller:
+    """The links whose VNIs are asserted."""
+
+    def __init__(self) -> None:
+        self.asserted: list[str] = []
+
+    def assert_vni(self, link: str) -> None:
+        self.asserted.append(link)
+
+
 def checked(leases: Leases, *links: Link) -> list[str]:
     """The links that an agent of node `a` checks one by one."""
-    asserted: list[str] = []
-    check = VniCheck("a", Known(leases, *links), asserted.append)
+    controller = Controller()
+    check = VniCheck("a", Known(leases, *links), controller)
     assert check.list()
     check.check_some()
-    return asserted
+    return controller.asserted
 
 
 def test_leases_that_are_held_cost_one_list_of_the_nodes_own(leases: Leases) -> None:
@@ -135,24 +145,24 @@ def test_a_cached_record_of_other_nodes_is_not_checked(leases: Leases) -> None:
 
 def test_leases_that_cannot_be_listed_say_nothing(leases: Leases) -> None:
     leases.failing["LIST"] = ApiUnavailableError("away")
-    asserted: list[str] = []
-    check = VniCheck("a", Known(leases, link(11, "a", "b")), asserted.append)
+    controller = Controller()
+    check = VniCheck("a", Known(leases, link(11, "a", "b")), controller)
     assert not check.list()
     check.check_some()
-    assert asserted == []
+    assert controller.asserted == []
 
 
 def test_many_checks_are_spread_and_none_is_lost(leases: Leases) -> None:
     links = [link(number, "a", "b") for number in range(11, 11 + 2 * CHECKED_AT_ONCE + 1)]
-    asserted: list[str] = []
-    check = VniCheck("a", Known(leases, *links), asserted.append)
+    controller = Controller()
+    check = VniCheck("a", Known(leases, *links), controller)
     check.list()
     counts = []
     for _ in range(4):
         check.check_some()
-        counts.append(len(asserted))
+        counts.append(len(controller.asserted))
     assert counts == [CHECKED_AT_ONCE, 2 * CHECKED_AT_ONCE, len(links), len(links)]
-    assert set(asserted) == {one.name for one in links}
+    assert set(controller.asserted) == {one.name for one in links}
 
 
 # One Lease
