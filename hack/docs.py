@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ratchet.agent.settings import _OPTIONS
+from ratchet.agent.options import OPTIONS
 from ratchet.cli.cluster import add_cluster_options
 from ratchet.cli.commands import COMMANDS, make_parser
 from ratchet.cli.manual import Manual
@@ -59,7 +59,7 @@ def retired_keys() -> str:
 def agent_settings() -> str:
     """The agent's settings, a table for each group."""
     parts = []
-    for group in dict.fromkeys(option.group for option in _OPTIONS):
+    for group in dict.fromkeys(option.group for option in OPTIONS):
         rows = [
             (
                 _code(option.flag if option.metavar else f"--[no-]{option.flag.removeprefix('--')}"),
@@ -68,7 +68,7 @@ def agent_settings() -> str:
                 option.shown,
                 option.help,
             )
-            for option in _OPTIONS
+            for option in OPTIONS
             if option.group == group
         ]
         title = group[0].upper() + group[1:]

@@ -1,8 +1,8 @@
-"""What stands in for the shim (shim/ratchet.c) where none was built: hands a call to the agent, prints the answer.
+"""The replacement of the shim (shim/ratchet.c) in Python: it passes a call to the agent.
 
-The same frame and the same answers, but for two things. Each call starts Python, so imports are few, and those of a
-failure come with it. And it has no spool: a DEL that no agent takes is the daemonless plugin's beside it, or an error,
-upon which the runtime comes again.
+It is used if no shim was built for the machine. It has the shim's frames and answers, with two differences. Each call
+starts Python, so there are few imports; those of failures are deferred. There is no spool: if no agent takes a DEL, the
+daemonless plugin beside it does, or the DEL fails and the runtime retries.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from ratchet.cni.arguments import Command, read_command
 from ratchet.errors import InvalidEnvironmentError, RatchetError, TryAgainError, UnavailableError, UndecodableError
 from ratchet.node.process import process_began
 
-DAEMONLESS = "ratchet-daemonless"  # the name that the shim looks for beside itself
-# Seconds since the process began, as the shim has them.
+DAEMONLESS = "ratchet-daemonless"  # the shim looks for this name in its own directory
+# Seconds since the start of the process, as in the shim.
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = {
     Command.ADD: 200.0,
@@ -45,13 +45,13 @@ HOW_TO_LOOK = "kubectl -n ratchet get pods -o wide; on the node: ss -xl | grep r
 
 
 def run() -> NoReturn:
-    """Serve the call that the environment and stdin describe, and end the process."""
-    _open_what_is_closed()
-    answer = _served(process_began())
-    os._exit(answer.status if _written(answer.stdout) else 1)
+    """Serve the call in the environment and on stdin, and end the process."""
+    _open_standard_descriptors()
+    answer = _serve(process_began())
+    os._exit(answer.status if _print(answer.stdout) else 1)
 
 
-def _served(began: float) -> Reply:
+def _serve(began: float) -> Reply:
     try:
         command = read_command(os.environ)
         request = Request(_variables(), _stdin(), began)
@@ -65,12 +65,12 @@ def _served(began: float) -> Reply:
             why = f"cannot reach the node agent at {path}: {error.strerror or error}"
             return _without_agent(command, why + _become_daemonless(request.stdin))
         try:
-            return _asked(agent, encode_request(request), began + ANSWER_SECONDS[command])
+            return _exchange(agent, encode_request(request), began + ANSWER_SECONDS[command])
         except TimeoutError:
             cause = f"it did not come within {ANSWER_SECONDS[command]} s"
         except (OSError, FrameError) as error:
             cause = str(error)
-    # It has been handed over: two engines would be at work on one pod.
+    # The agent has accepted the call, so the daemonless plugin must not serve it too.
     return _without_agent(command, f"cannot get an answer from the node agent at {path}: {cause}")
 
 
@@ -101,7 +101,7 @@ def _connect(agent: socket.socket, path: str, until: float) -> None:
     while True:
         try:
             agent.connect(path)
-        except BlockingIOError as full:  # a place in its queue comes free soon, or never
+        except BlockingIOError as full:  # the backlog is full
             if _since_boot() > until:
                 raise OSError("too many calls wait for it already") from full
             time.sleep(RETRY_SECONDS)
@@ -109,8 +109,11 @@ def _connect(agent: socket.socket, path: str, until: float) -> None:
             return
 
 
-def _asked(agent: socket.socket, frame: bytes, until: float) -> Reply:
-    """The agent's answer. Raises FrameError, and OSError where none came by `until`, in seconds since boot."""
+def _exchange(agent: socket.socket, frame: bytes, until: float) -> Reply:
+    """Send a frame and read the answer.
+
+    Raises FrameError, and OSError if there is no answer at `until`, in seconds since boot.
+    """
 
     def read(most: int) -> bytes:
         agent.settimeout(max(until - _since_boot(), RETRY_SECONDS))
@@ -120,7 +123,7 @@ def _asked(agent: socket.socket, frame: bytes, until: float) -> Reply:
         raise OSError("it went away before it had answered")
 
     agent.settimeout(max(until - _since_boot(), RETRY_SECONDS))
-    # An agent that refused the request early has answered all the same, and else reading says why.
+    # An agent that rejects the request early has answered nevertheless. Otherwise reading raises the cause.
     with suppress(BrokenPipeError, ConnectionResetError):
         agent.sendall(frame)
     return read_answer(read)
@@ -153,7 +156,10 @@ def _answer(status: int, said: object) -> Reply:
 
 
 def _become_daemonless(stdin: bytes) -> str:
-    """Become the plugin that lies beside this executable. What kept it from starting; empty where there is none."""
+    """Replace this process by the daemonless plugin beside it.
+
+    Returns why it could not be started, or "" if there is none.
+    """
     import signal
     from pathlib import Path
 
@@ -166,7 +172,7 @@ def _become_daemonless(stdin: bytes) -> str:
             file.write(stdin)
         os.lseek(replay, 0, os.SEEK_SET)
         os.dup2(replay, 0)
-        for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python, and not by whoever called
+        for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these signals, and an exec keeps that
             signal.signal(ignored, signal.SIG_DFL)
         os.execv(path, [str(path)])
     except OSError as cause:
@@ -174,7 +180,8 @@ def _become_daemonless(stdin: bytes) -> str:
         return f"; cannot run {path}: {cause.strerror}"
 
 
-def _written(stdout: bytes) -> bool:
+def _print(stdout: bytes) -> bool:
+    """Write the answer to stdout, and return whether that succeeded."""
     try:
         os.set_blocking(1, True)
         with os.fdopen(1, "wb", closefd=False) as file:
@@ -186,8 +193,8 @@ def _written(stdout: bytes) -> bool:
     return True
 
 
-def _open_what_is_closed() -> None:
-    """A socket that took the place of a closed stdout would be sent the answer."""
+def _open_standard_descriptors() -> None:
+    """Open closed standard descriptors. Otherwise the socket could become stdout and get the answer."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)

@@ -19,7 +19,10 @@ _Value = TypeVar("_Value")
 
 @dataclass(slots=True)
 class _Bucket:
-    """Tokens that come back with time: `tokens` there were at `at`, the clock's value in seconds."""
+    """A token bucket. It had `tokens` at `at`, a clock value in seconds.
+
+    It regains `rate` tokens per second, up to `size`.
+    """
 
     size: int
     rate: float
@@ -36,12 +39,12 @@ class _Bucket:
 
     @property
     def full_at(self) -> float:
-        """When it will be as if it had never been used."""
+        """The clock value at which the bucket is full again."""
         return self.at + (self.size - self.tokens) / self.rate
 
 
 class Limiter:
-    """Suppresses repeats of a text for REPEAT_SECONDS, and limits the rate of Events of each pod and of the node.
+    """Suppresses repeats of a text for REPEAT_SECONDS, and limits the rate per pod and per node.
 
     A pod has a burst of POD_BURST Events and then POD_RATE per second, the node NODE_BURST and then NODE_RATE. A
     limiter has no clock: the caller passes `now`, in seconds, which never goes back. Its memory is bounded; if it is
@@ -60,7 +63,7 @@ class Limiter:
 
     def allows(self, uid: str, reason: str, texts: Iterable[str], now: float) -> bool:
         """Whether an Event of this pod may be sent now; if so, it and its texts count as sent."""
-        self._forget_the_past(now)
+        self._drop_expired(now)
         pod = self._pods.get(uid) or _Bucket(POD_BURST, POD_RATE, POD_BURST, now)
         if not pod.holds_one(now) or not self._node.holds_one(now):
             return False
@@ -79,7 +82,7 @@ class Limiter:
         for key in [key for key in self._sent if key[:2] == (uid, reason)]:
             del self._sent[key]
 
-    def _forget_the_past(self, now: float) -> None:
+    def _drop_expired(self, now: float) -> None:
         """Remove texts and pods that have no effect any more; both are in the order of their last use."""
         while self._sent and (self._first(self._sent) + REPEAT_SECONDS <= now or len(self._sent) >= _REMEMBERED):
             self._sent.popitem(last=False)

@@ -1,4 +1,4 @@
-"""Events of pods: their reasons, and the collector that makes one Event of the changes of several links of a pod.
+"""Events of pods: reasons, and the collector that combines changes of a pod's links into one Event.
 
 A `Collector` has no clock and does no I/O: the caller passes `now`, in seconds, which never goes back.
 """
@@ -32,7 +32,7 @@ class Reason(StrEnum):
 
     @classmethod
     def of(cls, error: AddressFamilyError | InvalidIntentError) -> Reason:
-        """The reason for an Event about a link that cannot be made."""
+        """The reason of an Event about a link that cannot be created."""
         return cls.NO_COMMON_ADDRESS_FAMILY if isinstance(error, AddressFamilyError) else cls.INVALID_INTENT
 
     @property
@@ -79,7 +79,10 @@ class Collector:
         return next((batch.due for batch in chain(self._closed, self._open.values())), None)
 
     def add(self, pod: PodRef, reason: Reason, interface: str, text: str, now: float, at: datetime) -> bool:
-        """Collect a change of a pod's interface at the time `at`; False if it is a repeat or the collector is full."""
+        """Collect a change of a pod's interface at the time `at`.
+
+        Returns False if it is a repeat or the collector is full.
+        """
         if reason is Reason.LINKED:
             self._stop_waiting(pod.uid, interface)
         batch = self._open.get((pod.uid, reason))
@@ -128,7 +131,7 @@ class Collector:
 
 
 def event_message(texts: Sequence[str], limit: int) -> tuple[str, int]:
-    """One line of at most `limit` characters that lists one or more texts, and the number of texts that it lists.
+    """A line of at most `limit` characters that lists one or more texts, and the number of listed texts.
 
     If some texts do not fit, the line ends with their number. If the first text does not fit, it is cut.
     """

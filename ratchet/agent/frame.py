@@ -1,20 +1,20 @@
-"""What passes between the shim and the agent: one request and one answer, each a frame.
+"""The protocol between the shim and the agent: one request frame and one answer frame per connection.
 
-This is the only definition. The shim is compiled with `shim/frame.h`, which is what `python -m ratchet.agent.frame`
-prints. A frame is a header of 20 bytes, big-endian, and a body:
+This is the only definition. The shim is compiled with `shim/frame.h`, which `python -m ratchet.agent.frame` prints. A
+frame is a header of 20 bytes, big-endian, and a body:
 
-| bytes | in the header | of a request | of an answer |
+| bytes | header field | in a request | in an answer |
 |---|---|---|---|
 | 4 | magic | `RTCH` | `RTCH` |
 | 1 | version | 1 | 1 |
 | 1 | kind | 1 | 2 |
-| 2 | count | how many variables | the exit status, 0 to 255 |
-| 8 | began | when the runtime called, nanoseconds of CLOCK_BOOTTIME | 0 |
+| 2 | count | number of variables | the exit status, 0 to 255 |
+| 8 | began | time of the call, nanoseconds of CLOCK_BOOTTIME | 0 |
 | 4 | length | of the body, bytes | of the body, bytes |
 
-The body of a request is each variable as a length of 4 bytes and `NAME=value`, and then stdin, which is all the rest.
-The body of an answer is what goes to stdout. Nothing follows a frame, and neither side shuts its half of the connection
-down: the end of the other's stream means that it is gone, and nothing else.
+The body of a request has each variable as a length of 4 bytes and `NAME=value`, and then stdin up to the end. The body
+of an answer is the output on stdout. Nothing follows a frame. Neither side shuts down its half of the connection: the
+end of the other's stream means that the other process is gone.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ VERSION = 1
 REQUEST = 1
 ANSWER = 2
 
-# What the specification names (SPEC.md, section 2, "Parameters"), in the order in which they are sent. Nothing else of
-# the runtime's environment is the agent's business.
+# The parameters of the specification (SPEC.md, section 2, "Parameters"), in the order in which they are sent. The agent
+# gets no other variables.
 VARIABLES = ("CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS", "CNI_PATH")
 
 VARIABLES_MAX = 16
 VARIABLE_MAX = 64 * 1024  # bytes of `NAME=value`; the kernel lets a variable have 128 KiB
 STDIN_MAX = 1024 * 1024  # bytes; a pod's annotations, which a runtime may put in, are at most 256 KiB
-# A result has `prevResult` in it, which came on stdin; what is not ASCII is written as an escape, at most three times
-# as long. The rest is for the links.
+# A result includes `prevResult`, which came on stdin. Escapes of non-ASCII characters are at most three times as long.
+# The rest is for the links.
 ANSWER_MAX = 4 * 1024 * 1024  # bytes
 
 _FIELDS = {"MAGIC": "4s", "VERSION": "B", "KIND": "B", "COUNT": "H", "BEGAN": "Q", "LENGTH": "I"}
@@ -57,17 +57,18 @@ _NANOSECONDS = 1e9
 
 
 class FrameError(TryAgainError):
-    """What came is no frame, or not one of this version, or over a limit; or what shall be sent would not be one.
+    """A received frame is invalid, of another version or over a limit, or a frame cannot be encoded.
 
-    To be tried again: shim and agent are of different versions for as long as one of them is being replaced.
+    The runtime retries: while shim and agent are upgraded, their versions differ.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A call of the runtime: `variables` are of VARIABLES, `began` is in seconds since boot (CLOCK_BOOTTIME).
+    """A call of the runtime. `variables` are some of VARIABLES.
 
-    Bytes of a variable that are not UTF-8 are surrogates, as in os.environ.
+    `began` is the time of the call in seconds since boot (CLOCK_BOOTTIME). Bytes of a variable that are not UTF-8 are
+    surrogates, as in os.environ.
     """
 
     variables: Mapping[str, str]
@@ -77,7 +78,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the shim does for the runtime: ends with `status`, 0 to 255, after it has written `stdout`."""
+    """The result of a call: the shim writes `stdout` and exits with `status`, 0 to 255."""
 
     status: int
     stdout: bytes
@@ -91,7 +92,7 @@ class _Header:
 
 
 def encode_request(request: Request) -> bytes:
-    """The frame of a request. Raises FrameError where it would be over a limit."""
+    """Encode a request. Raises FrameError if it is over a limit."""
     variables = [_encode_variable(name, request.variables[name]) for name in _in_order(request.variables)]
     if len(request.stdin) > STDIN_MAX:
         raise _unwritable(f"stdin has {len(request.stdin)} bytes, and may have {STDIN_MAX}")
@@ -99,7 +100,7 @@ def encode_request(request: Request) -> bytes:
 
 
 def decode_request(frame: bytes) -> Request:
-    """The request that a whole frame is. Raises FrameError."""
+    """Decode a complete request frame. Raises FrameError."""
     stream = BytesIO(frame)
     request = read_request(stream.read)
     _check_end(stream)
@@ -107,9 +108,10 @@ def decode_request(frame: bytes) -> Request:
 
 
 def read_request(read: Callable[[int], bytes]) -> Request:
-    """Read one request; `read(n)` gives at least one and at most `n` bytes, or none at the end (socket.recv, a file's).
+    """Read one request.
 
-    The limits are judged before any of the body is read. Raises FrameError, and what `read` raises.
+    `read(n)` returns one to `n` bytes, or none at the end of the stream, as socket.recv does. The limits are checked
+    before the body is read. Raises FrameError, and the errors of `read`.
     """
     header = _read_header(read, REQUEST)
     if header.count > VARIABLES_MAX:
@@ -120,7 +122,7 @@ def read_request(read: Callable[[int], bytes]) -> Request:
 
 
 def encode_answer(answer: Reply) -> bytes:
-    """The frame of an answer. Raises FrameError where it would be over a limit."""
+    """Encode an answer. Raises FrameError if it is over a limit."""
     if not 0 <= answer.status <= _STATUS_MAX:
         raise _unwritable(f"{answer.status} is no exit status")
     if len(answer.stdout) > ANSWER_MAX:
@@ -129,7 +131,7 @@ def encode_answer(answer: Reply) -> bytes:
 
 
 def decode_answer(frame: bytes) -> Reply:
-    """The answer that a whole frame is. Raises FrameError."""
+    """Decode a complete answer frame. Raises FrameError."""
     stream = BytesIO(frame)
     answer = read_answer(stream.read)
     _check_end(stream)
@@ -137,18 +139,18 @@ def decode_answer(frame: bytes) -> Reply:
 
 
 def read_answer(read: Callable[[int], bytes]) -> Reply:
-    """Read one answer, as read_request reads a request."""
+    """Read one answer, as `read_request` reads a request."""
     header = _read_header(read, ANSWER)
     if header.count > _STATUS_MAX:
         raise _unreadable(f"{header.count} is no exit status")
     if header.began:
-        raise _unreadable("an answer says no time")
+        raise _unreadable("an answer has no time")
     _check_length(header.length, ANSWER_MAX)
     return Reply(header.count, _read_exactly(read, header.length))
 
 
 def header() -> str:
-    """The same, for the shim: the text of `shim/frame.h`."""
+    """The definition for the shim: the text of `shim/frame.h`."""
     places = [struct.calcsize(">" + "".join(list(_FIELDS.values())[:index])) for index in range(len(_FIELDS))]
     numbers = {
         "VERSION": VERSION,
@@ -209,11 +211,11 @@ def _frame(kind: int, count: int, began: int, body: bytes) -> bytes:
 def _read_header(read: Callable[[int], bytes], wanted: int) -> _Header:
     magic, version, kind, count, began, length = _HEADER.unpack(_read_exactly(read, HEADER_BYTES))
     if magic != MAGIC:
-        raise _unreadable(f"it begins with {magic!r} and not with {MAGIC!r}")
+        raise _unreadable(f"it begins with {magic!r}, expected {MAGIC!r}")
     if version != VERSION:
-        raise _unreadable(f"it is of version {version}, and {VERSION} is spoken here")
+        raise _unreadable(f"its version is {version}, expected {VERSION}")
     if kind != wanted:
-        raise _unreadable(f"it is of kind {kind}, where {wanted} should come")
+        raise _unreadable(f"its kind is {kind}, expected {wanted}")
     return _Header(count, began, length)
 
 
@@ -227,7 +229,7 @@ def _read_exactly(read: Callable[[int], bytes], length: int) -> bytes:
     while missing:
         piece = read(missing)
         if not piece:
-            raise _unreadable(f"it ends {missing} bytes before its time")
+            raise _unreadable(f"it ends {missing} bytes early")
         pieces.append(piece)
         missing -= len(piece)
     return b"".join(pieces)
@@ -251,7 +253,7 @@ def _decode_body(body: bytes, count: int) -> tuple[dict[str, str], bytes]:
 
 
 def _variable_at(body: bytes, place: int) -> tuple[str, int]:
-    """The variable that begins at `place`, and where it ends."""
+    """The variable at offset `place`, and the offset of its end."""
     start = place + _LENGTH.size
     if start > len(body):
         raise _unreadable("a variable is cut short")

@@ -1,4 +1,4 @@
-"""Signs of life: this node's own, and those of the others, by which a node that is lost is known."""
+"""The heartbeat: renews this node's Lease, and decides by the other nodes' Leases which are lost."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Protocol
 
 from ratchet.agent.settings import Settings
 from ratchet.agent.underlay import Underlays
@@ -16,63 +17,77 @@ from ratchet.store.interface import Store
 
 log = logging.getLogger(__name__)
 
-# Of its own beats; the others' Leases are read at every second one.
+# Heartbeats per read of the other nodes' Leases.
 BEATS_FOR_A_READ = 2
+# Read intervals without a read after which the reader counts as cut off itself.
 GAPS_TO_BE_BLIND = 2.5
 
 
-class Heartbeat:
-    """Says that this node is there, and knows which others are not.
+class NodeListener(Protocol):
+    """The listener for changes of nodes, called from the heartbeat's thread."""
 
-    A node is lost when its Lease has been silent for as long as the settings say, and the cluster does not hold it for
-    ready either: an agent that is away for a while is no reason to pull its node's cables. `on_change` is told each
-    node that is lost or is back; `on_move` is called when this node's own side of tunnels has changed.
+    def node_changed(self, node: str) -> None:
+        """Handle the loss or the return of another node."""
+        ...
+
+    def underlay_changed(self) -> None:
+        """Handle a change of this node's underlay. After a RatchetError it is called again."""
+        ...
+
+
+class Heartbeat:
+    """Renews this node's Lease, and watches the other nodes' Leases and the underlay.
+
+    Lost nodes, returned nodes and changes of the underlay are reported to `listener`. A node is lost if its Lease has
+    not changed for `node_lost_after` and the node is not Ready. An agent that only restarts does not cost its node the
+    carriers. `clock` returns monotonic seconds. `last_contact` is its value at the last renewal.
     """
 
     def __init__(
         self,
         settings: Settings,
         records: Store,
-        sites: Underlays,
-        on_change: Callable[[str], None],
-        on_move: Callable[[], None],
+        underlays: Underlays,
+        listener: NodeListener,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._records = records
-        self._underlays = sites
-        self._on_change = on_change
-        self._on_move = on_move
+        self._underlays = underlays
+        self._listener = listener
         self._clock = clock
         self._attendance = Attendance()
         self._lost: frozenset[str] = frozenset()
         self._beats = 0
-        self._has_moved = False
+        self._underlay_changed = False
         self.last_contact = float("-inf")
 
     def start(self, stopping: threading.Event) -> None:
+        """Start the heartbeat in a thread, until `stopping` is set."""
+
         def run() -> None:
             while True:
                 began = self._clock()
                 try:
                     self.beat()
                 except Exception:
-                    log.exception("a fault in the heartbeat")
+                    log.exception("heartbeat failed")
                 if stopping.wait(max(0.1, self._settings.heartbeat - (self._clock() - began))):
                     return
 
         threading.Thread(target=run, name="heartbeat", daemon=True).start()
 
     def is_lost(self, node: str) -> bool:
+        """Whether a node is lost, as of the last read."""
         return node in self._lost
 
     def beat(self) -> None:
-        """One sign of life, and at every second one a look at the others'."""
+        """Renew the Lease, follow this node's underlay and, every second time, read the other nodes' Leases."""
         self._follow_underlay()
         try:
             vtep = self._underlays.own(self._records).parent.address
         except RatchetError as error:
-            log.warning("%s", error)
+            log.warning('cannot find the underlay cause="%s"', error)
             vtep = ""
         try:
             self._read_formats()
@@ -84,7 +99,7 @@ class Heartbeat:
             self._beats += 1
             self.last_contact = self._clock()
         except RatchetError as error:
-            log.warning("no sign of life could be given: %s", error)
+            log.warning('heartbeat failed cause="%s"', error)
             if isinstance(error, ApiUnavailableError):
                 return
         self._follow_node_addresses()
@@ -92,47 +107,48 @@ class Heartbeat:
     def _read_formats(self) -> None:
         """Read the formats before the first renewal, which announces what this agent writes.
 
-        This node's own Lease is among those that are read: it announces what the agent before this one read. An agent
-        that cannot read the Leases announces the earlier format.
+        This includes this node's own Lease, which announces the formats that the earlier agent read. An agent that
+        cannot read the Leases announces the earlier format.
         """
         try:
             self._records.formats.writes_current(self._records)
         except RatchetError as error:
-            log.warning("cannot read the node Leases: %s", error)
+            log.warning('cannot read the node Leases cause="%s"', error)
 
     def _follow_underlay(self) -> None:
-        """Look at the node's interfaces again, and call `on_move` if the tunnels' side of this node has changed."""
-        self._has_moved |= self._underlays.refresh(self._records)
+        """Observe the node's interfaces, and report a changed underlay to the listener."""
+        self._underlay_changed |= self._underlays.refresh(self._records)
         try:
-            if self._has_moved:
-                self._on_move()
-                self._has_moved = False
+            if self._underlay_changed:
+                self._listener.underlay_changed()
+                self._underlay_changed = False
         except RatchetError as error:
-            log.warning("this node's move is not followed yet: %s", error)
+            log.warning('cannot apply the changed underlay cause="%s"', error)
 
     def _follow_node_addresses(self) -> None:
-        """Read the node's addresses from the API, past the cache. Last, because the API may be slow or away."""
+        """Read the node's addresses from the API, not from the cache. It is last, because the API may be slow."""
         try:
             changed = self._records.nodes.refresh_addresses(self._settings.node_name)
         except RatchetError as error:
-            log.warning("cannot read the addresses of node %s: %s", self._settings.node_name, error)
+            log.warning('cannot read the node addresses node=%s cause="%s"', self._settings.node_name, error)
             return
         if changed:
             self._follow_underlay()
 
     def _read(self) -> None:
+        """Read the other nodes' Leases, and report which nodes are lost or back."""
         others = [one for one in self._records.nodes.list_leases() if one.node != self._settings.node_name]
         self._records.formats.read(self._records, others)
         leases = {one.node: one.version for one in others}
         longest_gap = self._settings.heartbeat * BEATS_FOR_A_READ * GAPS_TO_BE_BLIND
         self._attendance = self._attendance.read(leases, self._clock(), longest_gap)
         silent = self._attendance.lost(self._settings.node_lost_after)
-        # Those that are lost already are not asked about again until they are heard of.
+        # A node that is lost already is not read again until its Lease changes.
         lost = frozenset(one for one in silent if one in self._lost or not self._records.nodes.is_ready(one))
         before, self._lost = self._lost, lost
         for node in lost - before:
-            log.warning("node %s is lost: its Lease has been silent for %.0f s", node, self._settings.node_lost_after)
+            log.warning("node lost node=%s lease_unchanged_for=%.0fs", node, self._settings.node_lost_after)
         for node in before - lost:
-            log.info("node %s is back", node)
+            log.info("node returned node=%s", node)
         for node in lost ^ before:
-            self._on_change(node)
+            self._listener.node_changed(node)

@@ -1,14 +1,14 @@
-"""The agent's informers: its links, its node's pods, and the pods and topologies of the namespaces that matter."""
+"""The agent's informers: links and pods of the node, pods and topologies of namespaces with links."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
+from ratchet.agent.priority import ForegroundGate
 from ratchet.core.model import EARLIER_SCHEMA, Link, Pod, Topology
 from ratchet.errors import TopologiesUnknownError
 from ratchet.store.caches import Caches, PodCache
@@ -26,7 +26,7 @@ from ratchet.store.vni import VniAllocator
 
 @dataclass(frozen=True, slots=True)
 class _Namespace:
-    """A namespace that is followed: what is known of it, and the informers that keep it up to date."""
+    """A followed namespace: its cache, and the informers that keep the cache up to date."""
 
     known: NamespaceCache
     informers: list[Informer[Any, Any]]
@@ -36,28 +36,38 @@ class _Namespace:
             informer.stop()
 
 
-class Informers:
-    """Keeps the caches up to date, in threads that end with the process.
+class EventHandler(Protocol):
+    """The handler of changes, called from the informers' threads."""
 
-    `caches` has the caches. `enqueue_link` is called for each changed link. `enqueue_pods` is called with the names of
-    the pods of a namespace whose links can have changed, `pod_deleted` for each deleted pod of this node. A call waits
-    for a change within `waiting`.
+    def link_changed(self, link: str) -> None:
+        """Handle a created, changed or deleted record of a link."""
+        ...
+
+    def pods_changed(self, namespace: str, names: Collection[str]) -> None:
+        """Handle a change that can concern the links of these pods of a namespace."""
+        ...
+
+    def pod_deleted(self, change: PodChange) -> None:
+        """Handle the deletion of a pod of this node."""
+        ...
+
+
+class Informers:
+    """Keeps `caches` up to date, in threads that end with the process, and reports changes to `handler`.
+
+    A call that waits for a change lets background work go on meanwhile (`foreground`).
     """
 
     def __init__(
         self,
         records: ApiStore,
         node: str,
-        enqueue_link: Callable[[str], None],
-        enqueue_pods: Callable[[str, Collection[str]], None],
-        pod_deleted: Callable[[PodChange], None],
-        waiting: Callable[[], AbstractContextManager[None]],
+        handler: EventHandler,
+        foreground: ForegroundGate,
     ) -> None:
         self._records = records
         self._node = node
-        self._enqueue_link = enqueue_link
-        self._enqueue_pods = enqueue_pods
-        self._pod_deleted = pod_deleted
+        self._handler = handler
         self.caches = Caches(
             links=LinkCache(self._link_changed),
             node_pods=PodCache(),
@@ -65,7 +75,7 @@ class Informers:
             pods_notifier=KeyedNotifier(),
             vni_allocator=VniAllocator(),
             addresses=NodeAddressCache(),
-            waiting=waiting,
+            waiting=foreground.waiting,
         )
         self._links = Informer(self._links_source(), self.caches.links)
         self._node_pods = Informer(self._node_pods_source(), self.caches.node_pods, self._node_pods_changed)
@@ -73,11 +83,12 @@ class Informers:
         self._namespaces: dict[str, _Namespace] = {}
 
     def start(self) -> None:
+        """Start the informers of the node's links and pods."""
         self._links.start()
         self._node_pods.start()
 
     def namespace_cache(self, namespace: str) -> NamespaceCache:
-        """The pods and topologies of a namespace, followed from the first question on."""
+        """The cache of a namespace's pods and topologies. The namespace is followed from the first call on."""
         with self._lock:
             followed = self._namespaces.get(namespace)
             if followed is None:
@@ -86,7 +97,7 @@ class Informers:
             return followed.known
 
     def keep_namespaces(self, wanted: set[str]) -> None:
-        """Follow the pods of these namespaces and of no others."""
+        """Follow these namespaces and no others."""
         with self._lock:
             for namespace in set(self._namespaces) - wanted:
                 self._namespaces.pop(namespace).stop()
@@ -95,11 +106,11 @@ class Informers:
 
     @property
     def links_listed(self) -> bool:
-        """Whether this node's records have been read at least once."""
+        """Whether the records of this node's links have been listed at least once."""
         return self._links.state.was_listed
 
     def forbidden_topologies(self) -> TopologiesUnknownError | None:
-        """Why the topologies of a followed namespace are unknown, where the account may not list them."""
+        """The error of a followed namespace whose topologies the account may not list; None if there is none."""
         with self._lock:
             causes = [one.known.topologies_state.cause for one in self._namespaces.values()]
         return next((cause for cause in causes if isinstance(cause, TopologiesUnknownError)), None)
@@ -108,14 +119,16 @@ class Informers:
         def notify(_: Sequence[object]) -> None:
             self.caches.pods_notifier.notify(namespace)
 
-        known = NamespaceCache(partial(self._enqueue_pods, namespace), with_topologies=self._records.topologies.enabled)
+        known = NamespaceCache(
+            partial(self._handler.pods_changed, namespace), with_topologies=self._records.topologies.enabled
+        )
         followed = _Namespace(known, [Informer(self._records.pods.source(namespace), known, notify)])
         if self._records.topologies.enabled:
             followed.informers.append(Informer(self._topologies_source(namespace), known.topologies_cache, notify))
         try:
             for informer in followed.informers:
                 informer.start()
-        except RuntimeError:  # no thread is left for one of them: the namespace is not followed by halves
+        except RuntimeError:  # no thread could be started for one of them: follow all or none
             followed.stop()
             raise
         return followed
@@ -126,23 +139,23 @@ class Informers:
             self.caches.vni_allocator.note(link.vni, link.uid)
         if link is not None and link.schema == EARLIER_SCHEMA:
             self.caches.formats.note_earlier()
-            if link.kind is None:  # its peer may wait in a record of the current format (`store.formats`)
-                self._enqueue_pods(link.namespace, {link.primary.name, link.pair.name})
-        self._enqueue_link(name)
+            if link.kind is None:  # the peer may wait in a record of the current format (`store.formats`)
+                self._handler.pods_changed(link.namespace, {link.primary.name, link.pair.name})
+        self._handler.link_changed(name)
 
     def _node_pods_changed(self, changes: Sequence[PodChange]) -> None:
         for change in changes:
             if change.gone:
-                self._pod_deleted(change)
+                self._handler.pod_deleted(change)
 
-    # What is listed and watched
+    # Sources
 
     def _links_source(self) -> Source[Link, LinkChange]:
         def list_links() -> tuple[list[Link], str]:
             links, malformed, version = self._records.links.list_of_node(self._node)
             for error in malformed:
                 self.caches.links.log_malformed(error)
-            # A record that cannot be read is still there: what is known of it stays.
+            # A record that cannot be decoded still exists: the cache keeps its last version.
             unread = (self.caches.links.get(error.record) for error in malformed)
             return [*links, *(link for link in unread if link is not None)], version
 

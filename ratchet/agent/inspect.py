@@ -1,14 +1,14 @@
-"""A link's ends at this node as they are just now, for people who ask: looked at, and left as they are."""
+"""The ends of a link at this node as observed now, for `ratchet inspect`. Observing changes nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from secrets import compare_digest
 from typing import Any
 
 from ratchet import datapath
+from ratchet.agent.priority import BACKGROUND_WAITS_SECONDS, ForegroundGate
 from ratchet.agent.underlay import Underlays
 from ratchet.core.interface import near_differences
 from ratchet.core.model import Kind, Link, Side
@@ -22,30 +22,30 @@ from ratchet.store.cached_store import CachedStore
 
 @dataclass(frozen=True, slots=True)
 class Inspector:
-    """Looks at ends of this node. It takes no lock: what it sees of a link that is being tended may be half of it.
+    """Observes ends of this node.
 
-    `yield_to_calls` lets those go first who have more to do.
+    It takes no lock, so a link that is reconciled meanwhile may be half built. Calls go first (`foreground`).
     """
 
     node: str
     journal: Journal
     records: CachedStore
-    sites: Underlays
-    yield_to_calls: Callable[[], None]
+    underlays: Underlays
+    foreground: ForegroundGate
 
     def look(self, uid: str) -> dict[str, Any] | None:
-        """What there is of the link whose record has this UID, as JSON; None where this node knows of no such link."""
+        """The observed ends of the link whose record has this UID, as JSON; None if the node has no such link."""
         record = next((one for one in self.records.links.cache.all() if _is_uid_of(one, uid)), None)
         if record is None:
             return None
-        self.yield_to_calls()
+        self.foreground.yield_to_calls(BACKGROUND_WAITS_SECONDS)
         at = datetime.now(UTC)
         held = self.journal.holding(record.name)
         sides = [(record.side_of(entry.attachment.container_id), entry, end) for entry, end in held]
-        ends = {side.value: plain(self._sight(record, side, entry, end)) for side, entry, end in sides if side}
+        ends = {side.value: plain(self._observe(record, side, entry, end)) for side, entry, end in sides if side}
         return {"link": record.name, "node": self.node, "at": at.isoformat(timespec="milliseconds"), "ends": ends}
 
-    def _sight(self, record: Link, side: Side, entry: SandboxEntry, end: HeldEnd) -> Observation:
+    def _observe(self, record: Link, side: Side, entry: SandboxEntry, end: HeldEnd) -> Observation:
         device = live = None
         here, peer = entry.location(end), record.sandbox(side.other)
         try:
@@ -56,7 +56,7 @@ class Inspector:
             if record.kind is Kind.VETH and there is None:
                 fault = f"the peer's sandbox {peer.container_id} is not in this node's journal"
                 return Observation(device, live, fault=fault)
-            wire = wire_of(record, side, self.sites(entry.underlay, self.node, self.records), here, there)
+            wire = wire_of(record, side, self.underlays(entry.underlay, self.node, self.records), here, there)
             observed = datapath.observe(wire)
             return Observation(observed.near, live, near_differences(wire, observed))
         except RatchetError as error:

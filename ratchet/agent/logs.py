@@ -1,6 +1,6 @@
-"""The agent's log: one line for each event, to stderr, with what it is about.
+"""The agent's log on stderr: one line per event, with the command, pod, sandbox and link.
 
-What it is about is set where it is known, once, and holds for all that is logged within, by this thread alone:
+A block sets its subject, and all lines that the thread logs within have it:
 
     with about(command="ADD", pod=ref, sandbox=container_id):
         log.info("ADD succeeded")
@@ -35,9 +35,9 @@ def about(
     link: str | None = None,
     command: str | None = None,
 ) -> Iterator[None]:
-    """Have what is logged within say what it is about; what is not given stays as it is outside.
+    """Set the subject of the log lines of a block. Arguments that are not given keep their outer values.
 
-    A thread begins with nothing: who hands work to another thread says there again what it is about.
+    Another thread starts without a subject.
     """
     given = dict(zip(_KEYS, (command, str(pod) if pod else None, sandbox, link), strict=True))
     token = _subject.set({**_subject.get(), **{key: value for key, value in given.items() if value}})
@@ -48,16 +48,15 @@ def about(
 
 
 def from_here_about(pod: PodRef) -> None:
-    """Have what is logged from here on, until the end of the block that `about` has begun, say which pod it is about:
-    what it ends with is logged outside of whoever finds out."""
+    """Set the pod of the log lines from here to the end of the enclosing `about` block."""
     _subject.set({**_subject.get(), "pod": str(pod)})
 
 
-def configure(format: str, level: str) -> None:  # noqa: A002  # as the setting is called
-    """Log at `level` (debug, info, warning or error) to stderr, as "text" or as "json".
+def configure(format: str, level: str) -> None:  # noqa: A002  # the name of the setting
+    """Log at `level` (debug, info, warning or error) to stderr, in the format "text" or "json".
 
-    "json" is an object a line: time (RFC 3339, UTC), level, message, and where they are known command, pod, sandbox,
-    link and traceback. What other libraries have to say, from warnings on, goes the same way.
+    "json" is an object per line: time (RFC 3339, UTC), level, message, and command, pod, sandbox, link and traceback
+    if they are known. Warnings and errors of libraries are logged in the same format.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if format == "json" else _Text())
@@ -70,7 +69,7 @@ def configure(format: str, level: str) -> None:  # noqa: A002  # as the setting 
 
 
 class _Text(OneLine):
-    """As the daemonless plugin writes it, with what is known of the subject in the place of the call's."""
+    """The format of the daemonless plugin, with the subject."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s ratchet[%(process)d] %(levelname)s%(subject)s: %(message)s")
@@ -82,7 +81,7 @@ class _Text(OneLine):
 
 
 class _Json(logging.Formatter):
-    """One object a line: whatever is not printable ASCII is an escape of JSON's."""
+    """One JSON object per line, in which all but printable ASCII is escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")

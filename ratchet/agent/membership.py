@@ -1,17 +1,19 @@
-"""Which links the sandboxes of this node have: links that name a running pod are taken, undeclared ones are given up.
+"""The membership of running pods in links: which ends the sandboxes of this node have.
 
-What a pod itself declares is frozen when it starts. What others declare about it is followed while it runs. An
-interface that an old link holds is taken by a new link only once the old end has been given up.
+A pod's own declarations are fixed when it starts. The declarations of others are followed while it runs: their links
+are taken, and undeclared links are removed. A new link takes an interface only after the old link's end is removed.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ratchet.agent.announce import Announcer
 from ratchet.agent.events import Reason
+from ratchet.agent.liveness import Calls
+from ratchet.agent.queue import ReconcileQueue
 from ratchet.core.drift import edits, wants_restart
 from ratchet.core.intent import WantedLink, names_every_pod, names_of, wanted_links
 from ratchet.core.model import Link, Pod, Side
@@ -28,26 +30,24 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """Takes and gives up the ends of one node's sandboxes.
-
-    `is_adding`: whether a call is at work on a container's links. `reconcile_link` and `enqueue_pod` queue a link
-    or a pod for a worker.
-    """
+    """Takes and removes ends of the sandboxes of one node."""
 
     journal: Journal
     records: CachedStore
     announcer: Announcer
-    is_adding: Callable[[str], bool]
-    reconcile_link: Callable[[str], None]
-    enqueue_pod: Callable[[str, str], None]
-    # Ends whose link seems undeclared; they are given up once their peers have left. That is decided by the worker that
-    # has the link: another one might take the end out of the record while that worker joins it.
+    calls: Calls
+    queue: ReconcileQueue
+    # Ends whose link seems undeclared, each with its pod. An end is removed once its peer has left. Only the worker
+    # that has the link decides that: another one might remove the end from the record while that worker joins it.
     _undeclared: dict[tuple[Attachment, str], Pod] = field(default_factory=dict)
 
     def reconcile(self, namespace: str, name: str) -> None:
-        """Have a pod's sandboxes take the links that name it by now, and give up those that no longer do."""
+        """Take the links that others now declare for a pod, and mark those that seem undeclared.
+
+        Raises RatchetError if the pod is to be reconciled again later.
+        """
         entries = [one for one in self.journal.of_pod(namespace, name) if one.asks]
-        entries = [one for one in entries if not self.is_adding(one.attachment.container_id)]
+        entries = [one for one in entries if not self.calls.is_adding(one.attachment.container_id)]
         if not entries:
             return
         pod = next((one for one in self.records.pods.lookup_named(namespace, [name]) if one.ref.name == name), None)
@@ -56,13 +56,13 @@ class Membership:
                 self._reconcile_sandbox(entry, pod)
 
     def may_remove(self, entry: SandboxEntry, end: HeldEnd) -> bool:
-        """Whether the end's link seems undeclared and its peer, as far as is known, has left (`remove_undeclared`)."""
+        """Whether the end's link seems undeclared and, by the cache, its peer has left (`remove_undeclared`)."""
         if (entry.attachment, end.link) not in self._undeclared:
             return False
         return not _has_peer(self.records.links.cache.get(end.link), entry)
 
     def forget(self, link: str) -> None:
-        """Keep nothing in mind of a link of which the node has no end any more."""
+        """Forget a link of which this node no longer has an end."""
         for key in [key for key in list(self._undeclared) if key[1] == link]:
             self._undeclared.pop(key, None)
 
@@ -81,7 +81,7 @@ class Membership:
         for end in entry.ends:
             if end in undeclared:
                 self._undeclared[entry.attachment, end.link] = pod
-                self.reconcile_link(end.link)
+                self.queue.enqueue_link(end.link)
             else:
                 self._undeclared.pop((entry.attachment, end.link), None)
         if not own and not entry.ends:
@@ -90,13 +90,13 @@ class Membership:
     # Taking
 
     def _take(self, entry: SandboxEntry, pod: Pod, lacking: Sequence[OwnEnd]) -> None:
-        """Take the ends of links that name the pod and that its sandbox does not have."""
+        """Take the ends of links that name the pod and that its sandbox lacks."""
         if not lacking:
             return
         wanted = held_ends(self.records, pod, lacking)
         for end in self._reserve(entry, wanted):
             log.info("link taken link=%s pod=%s interface=%s", end.link, pod.ref, end.ifname)
-            self.reconcile_link(end.link)
+            self.queue.enqueue_link(end.link)
         current = self.journal.read(entry.attachment)
         held = current.ends if current is not None else ()
         for end in wanted:
@@ -106,7 +106,7 @@ class Membership:
                 self.announcer.event(pod.ref, Reason.WANTS_RESTART, text, end.ifname)
 
     def _reserve(self, entry: SandboxEntry, wanted: Iterable[HeldEnd]) -> list[HeldEnd]:
-        """Note the ends in the journal that the sandbox can take; these."""
+        """Reserve the ends that the sandbox can take in the journal, and return them."""
         container_id, taken = entry.attachment.container_id, list[HeldEnd]()
         with self.journal.sandbox_lock(container_id):
             others = [one for one in self.journal.of_container(container_id) if one.attachment != entry.attachment]
@@ -118,14 +118,14 @@ class Membership:
 
             return taken if self.journal.change_ends(entry.attachment, with_taken) else []
 
-    # Giving up
+    # Removing
 
     def _possibly_undeclared(self, entry: SandboxEntry, by_record: Mapping[str, WantedLink]) -> list[HeldEnd]:
-        """Ends whose link is not declared, as far as is known, or is recorded under another name."""
+        """Ends whose link, by the cache, is not declared or is recorded under another name."""
         return [end for end in entry.ends if self._why_removed(end, by_record) is not None]
 
     def _why_removed(self, end: HeldEnd, by_record: Mapping[str, WantedLink]) -> str | None:
-        """Why an end without a peer is removed; None if it stays. `by_record`: the links that the pod is to have.
+        """Why an end without a peer is removed; None if it stays. `by_record`: the wanted links of the pod.
 
         A link that the pod itself declared when it started is never undeclared, but its record can have another name:
         two nodes that learn of a new record format at different times can create a record each.
@@ -140,7 +140,7 @@ class Membership:
         return None if name == end.link else f"the link is recorded as {name}"
 
     def remove_undeclared(self, entry: SandboxEntry, end: HeldEnd) -> None:
-        """Give up an end whose peer has left and whose link is undeclared, both as the API has it now."""
+        """Remove an end whose peer has left and whose link is undeclared, both as read from the API now."""
         pod = self._undeclared.get((entry.attachment, end.link))
         if pod is None or _has_peer(self.records.links.get(end.link), entry):
             return
@@ -164,7 +164,7 @@ class Membership:
         return replace(end, wanted=replace(end.wanted, name=recorded.name, schema=recorded.schema))
 
     def _remove_end(self, entry: SandboxEntry, end: HeldEnd, reason: str, renamed: HeldEnd | None = None) -> None:
-        """Take an end down and out of its record. `renamed` takes its place in the journal."""
+        """Remove an end's interface, and the end from its record. `renamed` replaces it in the journal."""
         container_id = entry.attachment.container_id
         with self.journal.lock(end.link):
             if _has_peer(self.records.links.get(end.link), entry) or not self.journal.still_wants(entry, end):
@@ -172,17 +172,17 @@ class Membership:
             take_down(self.journal, container_id, entry.location(end), end.ifname, end.link)
             RecordWriter(self.records).leave(end.link, container_id, reason)
             self.journal.change_ends(entry.attachment, lambda ends: _replaced(ends, end, renamed))
-        log.info("link removed link=%s pod=%s reason=%s", end.link, entry.pod, reason)
+        log.info('link removed link=%s pod=%s reason="%s"', end.link, entry.pod, reason)
         if renamed is not None:
-            self.reconcile_link(renamed.link)
+            self.queue.enqueue_link(renamed.link)
         if entry.pod is not None:
-            self.enqueue_pod(entry.pod.namespace, entry.pod.name)  # another link may wait for the interface
+            self.queue.enqueue_pod(entry.pod.namespace, entry.pod.name)  # another link may wait for the interface
 
     def _declared_now(self, entry: SandboxEntry, end: HeldEnd, pod: Pod) -> list[OwnEnd] | None:
-        """The pod's ends as they are declared, read from the API; None if what may declare `end` cannot be read.
+        """The pod's declared ends, read from the API; None if a declaration that may have `end` is invalid.
 
-        The declarations of a refused pod count for nothing, so neither this pod nor its peer may be one. A topology
-        whose pods cannot be read may declare links of any pod.
+        The declarations of a pod with an invalid one do not count, so neither this pod nor its peer may have one. A
+        topology whose pods cannot be read may declare links of any pod.
         """
         reserved, namespace = reserved_names(entry), pod.ref.namespace
         pods, topologies = self.records.pods.list(namespace), self.records.topologies.list(namespace)
@@ -195,7 +195,7 @@ class Membership:
             return None
         return list(wanted.ends_of(pod))
 
-    # Telling
+    # Reporting
 
     def _announce_edits(
         self,
@@ -204,7 +204,7 @@ class Membership:
         by_record: Mapping[str, WantedLink],
         refusal: InvalidIntentError | None,
     ) -> None:
-        """Announce at the pod which of its links were edited since it started, if it is their primary."""
+        """Announce on the pod which of its links were edited since it started, if it is their primary."""
         for end in entry.ends:
             record = self.records.links.cache.get(end.link)
             if record is None or not record.holds(Side.PRIMARY, entry.attachment.container_id):
@@ -216,7 +216,7 @@ class Membership:
 
 
 def _has_peer(record: Link | None, entry: SandboxEntry) -> bool:
-    """Whether the record holds the other end: what was declared when the peer started holds until it ends."""
+    """Whether the record has the other end. The peer's declarations are fixed until it ends."""
     if record is None:
         return False
     side = record.side_of(entry.attachment.container_id)
@@ -224,7 +224,7 @@ def _has_peer(record: Link | None, entry: SandboxEntry) -> bool:
 
 
 def _replaced(ends: Iterable[HeldEnd], old: HeldEnd, new: HeldEnd | None) -> tuple[HeldEnd, ...]:
-    """A sandbox's ends with `new`, if there is one, in the place of `old`."""
+    """A sandbox's ends with `old` replaced by `new`, or removed if `new` is None."""
     kept = tuple(one for one in ends if one.link != old.link)
     return kept if new is None or any(one.link == new.link for one in kept) else (*kept, new)
 

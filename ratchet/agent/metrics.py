@@ -1,13 +1,13 @@
-"""What the agent counts and times, for Prometheus.
+"""The agent's metrics for Prometheus.
 
-Everything is in a registry of its own: two agents in one process, as tests have them, do not add up.
+Each agent has its own registry, so two agents in one process, as in tests, do not add up.
 """
 
 from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -20,10 +20,10 @@ from ratchet.core.model import State
 
 log = logging.getLogger(__name__)
 
-# "Exposition formats", Prometheus' documentation: the text format as every Prometheus reads it.
+# The text format that every Prometheus reads (prometheus.io, "Exposition formats").
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SERIES_MAX = 256
-"""How many label values one metric may come to have; what comes after them is counted as "other"."""
+"""The most label values of one metric. Further values are counted as "other"."""
 
 _CALL_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 150.0)
 _LINK_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0)
@@ -34,10 +34,10 @@ Labelled = TypeVar("Labelled", bound=MetricWrapperBase)
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """What there is at this moment: this node's links by state, and how many of everything else.
+    """The current numbers of one node: its links by state, and the others below.
 
-    `queue` are the links that wait to be tended, `calls` the runtime's calls that are being served, `vnis` the numbers
-    that this node's links use, `sandboxes` those that the node has.
+    `queue`: keys that wait for a worker. `calls`: running calls. `vnis`: VNIs of the node's links. `sandboxes`: journal
+    entries.
     """
 
     links: Mapping[State, int] = field(default_factory=dict)
@@ -51,76 +51,80 @@ class Metrics:
     """One agent's metrics; safe to use from every thread."""
 
     def __init__(self) -> None:
-        self._registry = registry = CollectorRegistry()
-        self._call_seconds = _Children(
-            Histogram(
-                "ratchet_cni_call_seconds",
-                "The runtime's calls by command and CNI error code (0: it succeeded).",
-                ("command", "code"),
-                buckets=_CALL_SECONDS,
-                registry=registry,
-            )
+        self._registry = CollectorRegistry()
+        self._call_seconds = self._histograms(
+            "ratchet_cni_call_seconds",
+            "Duration of CNI calls by command and CNI error code (0: success).",
+            ("command", "code"),
+            _CALL_SECONDS,
         )
         self._link_seconds = Histogram(
             "ratchet_link_ready_seconds",
-            "From the moment at which both ends of a link have joined until it is linked.",
+            "Time from the join of the second end of a link until it is linked.",
             buckets=_LINK_SECONDS,
-            registry=registry,
+            registry=self._registry,
         )
-        self._retries = _Children(
-            Counter("ratchet_retries_total", "Steps that had to be taken again.", ("reason",), registry=registry)
+        self._retries = self._counters(
+            "ratchet_retries_total", "Retried reconciliations by the name of the error.", ("reason",)
         )
-        self._requests = _Children(
-            Counter(
-                "ratchet_api_requests_total",
-                "Requests to the Kubernetes API by status (0: there was no answer).",
-                ("verb", "code"),
-                registry=registry,
-            )
+        self._requests = self._counters(
+            "ratchet_api_requests_total",
+            "Requests to the Kubernetes API by method and status (0: no answer).",
+            ("verb", "code"),
         )
-        self._request_seconds = _Children(
-            Histogram(
-                "ratchet_api_request_seconds",
-                "Requests to the Kubernetes API; a watch until its headers have come.",
-                ("verb",),
-                buckets=_REQUEST_SECONDS,
-                registry=registry,
-            )
+        self._request_seconds = self._histograms(
+            "ratchet_api_request_seconds",
+            "Duration of requests to the Kubernetes API; of a watch until its headers arrive.",
+            ("verb",),
+            _REQUEST_SECONDS,
         )
         self._dropped = Counter(
             "ratchet_events_dropped_total",
-            "Changes that no Event reports: repeats, over the limits, or refused.",
-            registry=registry,
+            "Changes that no Event reports: repeats, over the limits, or rejected.",
+            registry=self._registry,
         )
-        self._now = _Now()
-        registry.register(self._now)
-        ProcessCollector(registry=registry)
-        build = Info("ratchet_build", "The version that runs.", registry=registry)
+        self._now = self._register_current()
+
+    def _counters(self, name: str, help_text: str, labels: Sequence[str]) -> _Children[Counter]:
+        return _Children(Counter(name, help_text, labels, registry=self._registry))
+
+    def _histograms(
+        self, name: str, help_text: str, labels: Sequence[str], buckets: Sequence[float]
+    ) -> _Children[Histogram]:
+        return _Children(Histogram(name, help_text, labels, buckets=buckets, registry=self._registry))
+
+    def _register_current(self) -> _Now:
+        """Register what is collected at each scrape: the gauges, the process and the version."""
+        now = _Now()
+        self._registry.register(now)
+        ProcessCollector(registry=self._registry)
+        build = Info("ratchet_build", "The version of the agent and of Python.", registry=self._registry)
         build.info({"version": __version__, "python": platform.python_version()})
+        return now
 
     def call(self, command: str, code: int, seconds: float) -> None:
-        """A call of the runtime was answered: with this CNI error code (0: success), after so many seconds."""
+        """Count an answered call: its CNI error code (0: success) and its duration in seconds."""
         self._call_seconds.of(command, code).observe(seconds)
 
     def linked(self, seconds: float) -> None:
-        """A link is linked, so many seconds after both its ends had joined."""
+        """Count a link that is linked, `seconds` after its second end has joined."""
         self._link_seconds.observe(seconds)
 
     def retry(self, reason: str) -> None:
-        """A step has to be taken again; `reason` is one of a few words, as "conflict", and never holds a name."""
+        """Count a retry. `reason` is one of a few words, such as "conflict", and never the name of an object."""
         self._retries.of(reason).inc()
 
     def api(self, verb: str, code: int, seconds: float) -> None:
-        """A request to the API is over: its HTTP method and status (0: no answer), and how many seconds it took."""
+        """Count a request to the API: its HTTP method, its status (0: no answer) and its duration in seconds."""
         self._requests.of(verb, code).inc()
         self._request_seconds.of(verb).observe(seconds)
 
     def event_dropped(self, changes: int = 1) -> None:
-        """So many changes of a pod or of its links are not reported by an Event."""
+        """Count changes of pods or links that no Event reports."""
         self._dropped.inc(changes)
 
     def gauges(self, source: Callable[[], Gauges]) -> None:
-        """Ask `source` at every scrape, in the thread that serves it; it takes the place of an earlier one."""
+        """Call `source` at every scrape, in the thread that serves the scrape. It replaces an earlier source."""
         self._now.source = source
 
     def text(self) -> bytes:
@@ -129,9 +133,9 @@ class Metrics:
 
 
 class _Children(Generic[Labelled]):
-    """A metric's children by their labels: looked up in a plain dict, for half of what the library's way costs.
+    """A metric's children by their labels, in a dict: a lookup costs half of the library's.
 
-    Their number is bounded, whatever is counted: a series is never forgotten again.
+    The number of children is bounded, because the library never forgets one.
     """
 
     def __init__(self, metric: Labelled) -> None:
@@ -148,7 +152,7 @@ class _Children(Generic[Labelled]):
 
 
 class _Now:
-    """A collector of what there is at the moment of the scrape."""
+    """A collector of the gauges at the time of the scrape."""
 
     def __init__(self) -> None:
         self.source: Callable[[], Gauges] | None = None
@@ -159,13 +163,15 @@ class _Now:
         try:
             now = self.source()
         except Exception:
-            log.exception("cannot count what there is")  # the other metrics say more than an empty scrape
+            log.exception("cannot collect the gauges")  # the scrape still has the other metrics
             return
-        links = GaugeMetricFamily("ratchet_links", "This node's links by state.", labels=("state",))
+        links = GaugeMetricFamily("ratchet_links", "Links of this node by state.", labels=("state",))
         for state in State:
             links.add_metric((state.value,), now.links.get(state, 0))
         yield links
-        yield GaugeMetricFamily("ratchet_queue_length", "Links that wait to be tended.", now.queue)
-        yield GaugeMetricFamily("ratchet_calls_in_progress", "Calls of the runtime that are being served.", now.calls)
-        yield GaugeMetricFamily("ratchet_vnis_in_use", "VNIs that this node's links use.", now.vnis)
-        yield GaugeMetricFamily("ratchet_sandboxes", "Sandboxes that the node has.", now.sandboxes)
+        yield GaugeMetricFamily("ratchet_queue_length", "Links and pods that wait for reconciliation.", now.queue)
+        yield GaugeMetricFamily(
+            "ratchet_calls_in_progress", "Running CNI calls, including those that wait for a peer.", now.calls
+        )
+        yield GaugeMetricFamily("ratchet_vnis_in_use", "VNIs that links of this node use.", now.vnis)
+        yield GaugeMetricFamily("ratchet_sandboxes", "Sandboxes on this node.", now.sandboxes)

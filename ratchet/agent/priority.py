@@ -1,6 +1,6 @@
-"""Who goes first: the runtime's calls are short and somebody waits for them; what runs in the background can wait.
+"""The priority of CNI calls over background work.
 
-Both share one interpreter, in which one thread runs at a time.
+All threads share one interpreter, in which one thread runs at a time. Calls are short and the runtime waits for them.
 """
 
 from __future__ import annotations
@@ -10,9 +10,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+# Seconds that calls in a row may delay an Event, a condition or an inspection.
+BACKGROUND_WAITS_SECONDS = 1.0
+
 
 class ForegroundGate:
-    """Knows which calls are at work, as opposed to waiting for a peer."""
+    """Counts the calls that work, as opposed to calls that wait for a peer. Thread-safe.
+
+    `clock` returns monotonic seconds.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -22,7 +28,7 @@ class ForegroundGate:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Within the block a call is at work."""
+        """Count a call that works, for a block."""
         self._count(1)
         try:
             yield
@@ -31,7 +37,7 @@ class ForegroundGate:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Within the block a call that is at work only waits."""
+        """Count a call that works as waiting, for a block."""
         self._count(-1)
         try:
             yield
@@ -39,7 +45,7 @@ class ForegroundGate:
             self._count(1)
 
     def yield_to_calls(self, seconds: float) -> None:
-        """Return once no call is at work, or once there has been one at any time for so many seconds."""
+        """Wait until no call works, or until calls in a row have worked for `seconds`."""
         if not self._busy:
             return
         with self._changed:

@@ -1,7 +1,6 @@
-"""What is to be looked after, by key: each key in one pair of hands at a time, and none forgotten.
+"""The work queue: one worker at a time has a key, and failed keys are retried after a growing delay.
 
-As client-go's workqueue: a key that is added while it is worked on is worked on once more afterwards; one that failed
-comes again after a pause that grows.
+It works like client-go's workqueue: a key that is added while a worker has it is taken once more afterwards.
 """
 
 from __future__ import annotations
@@ -12,15 +11,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from enum import StrEnum
+from typing import Generic, NamedTuple, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
 
+# Seconds before a failed key is retried.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
+# Seconds before a pod is reconciled, so that several changes are one reconciliation.
+POD_SECONDS = 0.2
 
 
 class WorkQueue(Generic[Key]):
-    """Keys for several workers. `clock` gives monotonic seconds; `jitter` a factor around one for each pause."""
+    """A queue of keys for several workers. Thread-safe.
+
+    `clock` returns monotonic seconds, `jitter` a factor around one for each delay.
+    """
 
     def __init__(
         self,
@@ -41,7 +47,10 @@ class WorkQueue(Generic[Key]):
         self._closed = False
 
     def add(self, key: Key, after: float = 0.0) -> None:
-        """Have the key worked on, now or `after` so many seconds at latest; once, however often it is added."""
+        """Queue a key, now or after `after` seconds.
+
+        A key that waits already is queued once, at the earlier time.
+        """
         with self._changed:
             if after > 0:
                 self._schedule(key, self._clock() + after)
@@ -50,7 +59,7 @@ class WorkQueue(Generic[Key]):
                 self._add(key)
 
     def take(self) -> Key | None:
-        """The next key, waited for; None once the queue is closed. Whoever takes it says `done` or `failed`."""
+        """Wait for the next key; None once the queue is closed. The worker then calls `done` or `failed`."""
         with self._changed:
             while not self._closed:
                 self._add_due()
@@ -63,12 +72,13 @@ class WorkQueue(Generic[Key]):
             return None
 
     def done(self, key: Key) -> None:
+        """Return a key whose work has succeeded."""
         with self._changed:
             self._failures.pop(key, None)
             self._release(key)
 
     def failed(self, key: Key) -> float:
-        """Have the key worked on again, after so many seconds."""
+        """Return a key whose work has failed. It is queued again after the returned delay in seconds."""
         with self._changed:
             times = self._failures[key] = self._failures.get(key, 0) + 1
             pause: float = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(times - 1, 20)) * self._jitter()
@@ -77,17 +87,17 @@ class WorkQueue(Generic[Key]):
             return pause
 
     def close(self) -> None:
-        """Give nothing out any more."""
+        """Close the queue: `take` returns None from now on."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def __len__(self) -> int:
-        """How many keys wait for a worker."""
+        """The number of keys that wait for a worker."""
         return len(self._ready)
 
     def is_idle(self) -> bool:
-        """Whether nothing is waiting or worked on; what comes later does not count."""
+        """Whether no key waits for a worker or is with one. Keys that are due later do not count."""
         with self._changed:
             self._add_due()
             return not self._ready and not self._worked_on
@@ -101,7 +111,7 @@ class WorkQueue(Generic[Key]):
             self._changed.notify()
 
     def _schedule(self, key: Key, due: float) -> None:
-        """Have a key added when it is due, unless it will be sooner."""
+        """Queue a key at `due`, unless it is due earlier."""
         if due < self._due.get(key, float("inf")):
             self._due[key] = due
             self._counter += 1
@@ -120,3 +130,33 @@ class WorkQueue(Generic[Key]):
         if key in self._again:
             self._again.discard(key)
             self._add(key)
+
+
+class ReconcileKind(StrEnum):
+    """The kinds of objects that workers reconcile."""
+
+    LINK = "link"
+    POD = "pod"
+
+
+class ReconcileKey(NamedTuple):
+    """A link, or a pod whose membership in links is reconciled.
+
+    `namespace` is that of a pod. It is "" for a link.
+    """
+
+    kind: ReconcileKind
+    namespace: str
+    name: str
+
+
+class ReconcileQueue(WorkQueue[ReconcileKey]):
+    """The work queue of an agent."""
+
+    def enqueue_link(self, link: str) -> None:
+        """Reconcile a link, by the name of its record."""
+        self.add(ReconcileKey(ReconcileKind.LINK, "", link))
+
+    def enqueue_pod(self, namespace: str, name: str) -> None:
+        """Reconcile the links of a pod's sandboxes after POD_SECONDS."""
+        self.add(ReconcileKey(ReconcileKind.POD, namespace, name), after=POD_SECONDS)

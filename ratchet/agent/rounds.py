@@ -13,10 +13,11 @@ CATCH_UP_SECONDS = 10.0
 
 
 class Rounds(Generic[Key]):
-    """Gives each key once per round. It has no clock: `now` is the caller's, in seconds, and never goes back.
+    """Gives each key once per round.
 
-    A round takes at least `seconds`; it takes longer if there are more than `seconds * rate` keys. `began`: when the
-    first round's span starts, at whose end the first keys are due. Not safe between threads.
+    It has no clock: `now` is the caller's, in seconds, and never goes back. A round takes at least `seconds`; it takes
+    longer if there are more than `seconds * rate` keys. `began`: when the first round's span starts, at whose end the
+    first keys are due. Not safe between threads.
     """
 
     def __init__(self, seconds: float, rate: float, began: float) -> None:

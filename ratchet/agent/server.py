@@ -1,8 +1,8 @@
-"""The agent's socket: a frame in, a frame out, one connection for each call of the runtime, root alone.
+"""The agent's Unix socket for CNI calls, which only root may use.
 
-A thread waits with each call that waits, so that calls do not queue behind one another; how many there may be is
-bounded, and what comes beyond that waits in the socket's backlog. Whoever takes a call serves it: to hand it on to
-another thread would cost as much as a good part of serving it.
+A connection has one call: a request frame in, an answer frame out. Each call has a thread, so calls do not wait for
+each other. The number of threads is bounded; further calls wait in the socket's backlog. The thread that accepts a call
+also serves it, because a handover to another thread costs much of what a call costs.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from ratchet.errors import RatchetError
 log = logging.getLogger(__name__)
 
 AT_ONCE = 512
-SPARE = 8  # threads that wait for calls from the beginning
+SPARE = 8  # threads at the start
 BACKLOG = 1024
-REQUEST_SECONDS = 10.0  # for a shim to say what it wants
+REQUEST_SECONDS = 10.0  # for a shim to send its request, and to take its reply
 TAKE_OVER_SECONDS = 30.0
 _PEER = struct.Struct("iII")  # struct ucred (unix(7), SO_PEERCRED)
 
@@ -41,22 +41,22 @@ Serve = Callable[[Request], AbstractContextManager[Reply]]
 class Server:
     """Serves requests at `path`, from `start` until `stop`. A context manager.
 
-    `serve` gives the answer to a request, as a context in which it is passed on.
-    Nobody else may serve there: what another agent left is taken over, and one that still runs is waited for.
+    `serve` returns the reply to a request as a context manager, within which the reply is sent. Only one agent serves
+    a path: the socket of a former agent is replaced, and one that still runs is waited for.
     """
 
     def __init__(self, path: str, serve: Serve) -> None:
         self._path = Path(path)
         self._serve = serve
         self._allowed = {0, os.geteuid()}
-        self._service = 0
+        self._running = 0
         self._threads = 0
         self._changed = threading.Condition()
         self._listener: socket.socket | None = None
         self._lock = -1
 
     def __enter__(self) -> Self:
-        """Keep others from the socket; nobody is served before `start`. Raises RatchetError."""
+        """Lock the socket for this process. Calls are served from `start` on. Raises RatchetError."""
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._path.parent.chmod(0o700)
@@ -71,7 +71,7 @@ class Server:
         os.close(self._lock)
 
     def start(self) -> None:
-        """Begin to serve. Raises RatchetError."""
+        """Listen, and start the first threads. Raises RatchetError."""
         partial = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -79,7 +79,7 @@ class Server:
             listener.bind(str(partial))
             partial.chmod(0o600)
             listener.listen(BACKLOG)
-            partial.rename(self._path)  # whoever finds the socket finds somebody who listens
+            partial.rename(self._path)  # the socket listens before a client can see it
         except OSError as cause:
             listener.close()
             raise RatchetError(f"cannot serve at {self._path}: {cause.strerror}") from cause
@@ -88,8 +88,8 @@ class Server:
             self._add_thread(listener)
 
     def stop(self, seconds: float) -> bool:
-        """Take no more calls, and wait at most so long for those that run; whether all have ended."""
-        listener, self._listener = self._listener, None  # first, for whoever accepts to know why it is closed
+        """Accept no more calls, and wait up to `seconds` for the running ones. Returns whether all have ended."""
+        listener, self._listener = self._listener, None  # before it is closed, so that the threads know why
         if listener is not None:
             self._path.unlink(missing_ok=True)
             with suppress(OSError):
@@ -97,14 +97,14 @@ class Server:
             listener.close()
         until = time.monotonic() + seconds
         with self._changed:
-            while self._service and (left := until - time.monotonic()) > 0:
+            while self._running and (left := until - time.monotonic()) > 0:
                 self._changed.wait(left)
-            return not self._service
+            return not self._running
 
     @property
     def calls(self) -> int:
-        """How many are being served."""
-        return self._service
+        """The number of running calls."""
+        return self._running
 
     def _wait_for_lock(self) -> None:
         until = time.monotonic() + TAKE_OVER_SECONDS
@@ -113,7 +113,7 @@ class Server:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as held:
                 if time.monotonic() > until:
-                    raise RatchetError(f"cannot serve at {self._path}: another agent does") from held
+                    raise RatchetError(f"cannot serve at {self._path}: another agent serves there") from held
                 time.sleep(0.1)
             else:
                 return
@@ -124,10 +124,10 @@ class Server:
             name = f"call-{self._threads}"
         try:
             threading.Thread(target=self._take_calls, args=(listener,), name=name, daemon=True).start()
-        except RuntimeError as cause:  # the system has no more threads for us: those that there are go on
+        except RuntimeError as cause:  # the system has no more threads: the running ones continue
             with self._changed:
                 self._threads -= 1
-            log.error("cannot start a thread for calls: %s", cause)
+            log.error('cannot start a thread for calls cause="%s"', cause)
 
     def _take_calls(self, listener: socket.socket) -> None:
         while self._listener is listener:
@@ -135,45 +135,45 @@ class Server:
                 connection, _ = listener.accept()
             except OSError as cause:
                 if self._listener is listener:
-                    log.error("cannot accept calls: %s", cause.strerror)
+                    log.error('cannot accept calls cause="%s"', cause.strerror)
                     time.sleep(1.0)
                 continue
             with self._changed:
-                self._service += 1
-                last = self._service == self._threads < AT_ONCE
-            if last:  # nobody waits for the next call
+                self._running += 1
+                last = self._running == self._threads < AT_ONCE
+            if last:  # no thread waits for the next call
                 self._add_thread(listener)
-            self._served(connection)
+            self._handle(connection)
 
-    def _served(self, connection: socket.socket) -> None:
+    def _handle(self, connection: socket.socket) -> None:
         try:
             with connection:
                 connection.settimeout(REQUEST_SECONDS)
-                self._refuse_strangers(connection)
-                with self._answer(connection) as answer:
+                self._require_root(connection)
+                with self._reply(connection) as reply:
                     connection.settimeout(REQUEST_SECONDS)
-                    connection.sendall(encode_answer(answer))
+                    connection.sendall(encode_answer(reply))
         except PermissionError as error:
-            log.error("%s", error)
+            log.error('call rejected cause="%s"', error)
         except OSError as cause:
-            log.warning("a caller went away: %s", cause)
+            log.warning('caller disconnected cause="%s"', cause)
         except Exception:
-            log.exception("a fault in ratchet")
+            log.exception("call failed: a bug in ratchet")
         finally:
             with self._changed:
-                self._service -= 1
+                self._running -= 1
                 self._changed.notify_all()
 
-    def _answer(self, connection: socket.socket) -> AbstractContextManager[Reply]:
+    def _reply(self, connection: socket.socket) -> AbstractContextManager[Reply]:
         try:
             request = read_request(connection.recv)
         except FrameError as error:
-            log.error("%s", error)
+            log.error('request rejected cause="%s"', error)
             return nullcontext(Reply(1, json.dumps(error_json(error, LATEST)).encode() + b"\n"))
         connection.settimeout(None)
         return self._serve(request)
 
-    def _refuse_strangers(self, connection: socket.socket) -> None:
+    def _require_root(self, connection: socket.socket) -> None:
         pid, uid, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
         if uid not in self._allowed:
-            raise PermissionError(f"refused a call by process {pid} of user {uid}: root alone may call")
+            raise PermissionError(f"process {pid} of user {uid} may not call: only root may")

@@ -1,4 +1,4 @@
-"""The runtime's calls, served in the agent's process: the verbs that the daemonless plugin runs, on what is known."""
+"""The service of CNI calls in the agent: the commands of the daemonless plugin, on cached records."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ratchet.agent.frame import Reply, Request
 from ratchet.agent.logs import about, from_here_about
 from ratchet.agent.metrics import Metrics
 from ratchet.agent.priority import ForegroundGate
+from ratchet.agent.queue import ReconcileQueue
 from ratchet.agent.settings import Settings
 from ratchet.agent.underlay import Underlays
 from ratchet.cni.arguments import Arguments, Command
@@ -36,7 +37,8 @@ log = logging.getLogger(__name__)
 # Keys of the network configuration that the agent ignores, because it has settings of its own.
 _OWN = tuple(key.name for key in PLUGIN_KEYS if key.daemonless_only)
 
-SPOKEN_OF_MAX = 1000
+# Configurations whose ignored keys are remembered as logged.
+LOGGED_KEYS_MAX = 1000
 _COMMANDS = frozenset(one.value for one in Command)
 
 
@@ -52,22 +54,21 @@ class _Accepted:
 class CallService:
     """Serves the runtime's calls.
 
-    After a call, `enqueue_link` queues its links and `enqueue_pod` its pod. `verified` has the ends that are up then.
+    After a call, its links and its pod are queued for the workers. `verified` has the ends that are up then.
     """
 
     settings: Settings
     journal: Journal
     records: CachedStore
-    sites: Underlays
+    underlays: Underlays
     metrics: Metrics
     announcer: Announcer
-    enqueue_link: Callable[[str], None]
-    enqueue_pod: Callable[[str, str], None]
+    queue: ReconcileQueue
     foreground: ForegroundGate
     verified: VerifiedEnds
     _adding: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _spoken_of: set[tuple[object, ...]] = field(default_factory=set)
+    _logged_keys: set[tuple[object, ...]] = field(default_factory=set)
 
     @contextmanager
     def serve(self, request: Request) -> Iterator[Reply]:
@@ -76,12 +77,12 @@ class CallService:
             yield reply
 
     def serve_alone(self, request: Request) -> Reply:
-        """The reply to a call that is served without the API. The controller updates the records later."""
+        """The reply to a call that is served without the API. The workers update the records later."""
         with self._served(request, _no_api) as reply:
             return reply
 
     def is_adding(self, container_id: str) -> bool:
-        """Whether an ADD of this container runs: its links are that call's affair until it ends."""
+        """Whether an ADD of this container runs. Until it ends, only that call changes the container's links."""
         return self._adding[container_id] > 0
 
     @contextmanager
@@ -108,7 +109,7 @@ class CallService:
             call = self._call(arguments, network, called_at, connect)
             if arguments.pod_name:
                 from_here_about(_pod(arguments))
-            self._speak_once(network)
+            self._log_ignored_keys(network)
             log.debug("%s received", arguments.command)
             return _Accepted(call, self._about_to_go(call))
         except Exception as error:  # noqa: BLE001  # logged, and returned to the runtime
@@ -126,7 +127,7 @@ class CallService:
             called_at,
             wait=settings.wait if network.wait is None else network.wait,
             require=(network.wait_policy or settings.wait_policy) == "require",
-            find_underlay=self.sites,
+            find_underlay=self.underlays,
             node=settings.node_name,
             verified=self.verified,
         )
@@ -173,9 +174,9 @@ class CallService:
         added = self.journal.read(adding) if adding is not None else None
         for entry in [*accepted.deletes, *([added] if added else [])]:
             for end in entry.ends:
-                self.enqueue_link(end.link)
+                self.queue.enqueue_link(end.link)
             if entry.asks and entry.pod:
-                self.enqueue_pod(entry.pod.namespace, entry.pod.name)
+                self.queue.enqueue_pod(entry.pod.namespace, entry.pod.name)
 
     def _about_to_go(self, call: Call) -> list[SandboxEntry]:
         """The sandboxes that the call may delete."""
@@ -185,20 +186,20 @@ class CallService:
             return []
         try:
             return self.journal.to_delete(call.attachment)
-        except RatchetError:  # DEL meets it again, and logs it
+        except RatchetError:  # DEL raises it again, and logs it
             return []
 
-    def _speak_once(self, network: NetworkConfig) -> None:
-        """Say of each configuration once what of it means nothing here."""
-        given = tuple(key for key in _OWN if key in network.raw)
-        said = (network.name, network.ignored, network.unknown, given)
-        if said in self._spoken_of:
+    def _log_ignored_keys(self, network: NetworkConfig) -> None:
+        """Log the keys of a network configuration that have no effect, once per configuration."""
+        overridden = tuple(key for key in _OWN if key in network.raw)
+        logged = (network.name, network.ignored, network.unknown, overridden)
+        if logged in self._logged_keys:
             return
-        if len(self._spoken_of) < SPOKEN_OF_MAX:
-            self._spoken_of.add(said)
+        if len(self._logged_keys) < LOGGED_KEYS_MAX:
+            self._logged_keys.add(logged)
         log_keys(network)
-        if given:
-            log.info("keys of the configuration for which the agent has settings of its own: %s", ", ".join(given))
+        if overridden:
+            log.info("keys ignored, because the agent has its own settings keys=%s", ",".join(overridden))
 
     def _connect(self, patience: float) -> Store:
         return self.records.patient(patience)
@@ -209,4 +210,4 @@ def _pod(arguments: Arguments) -> PodRef:
 
 
 def _no_api(_: float) -> Store:
-    raise ApiUnavailableError("a DEL that was kept is done without it, and the records are looked at next")
+    raise ApiUnavailableError("cannot use the API: a DEL from the spool is served without it, and the workers follow")

@@ -1,7 +1,7 @@
-"""The DELs that the shim has kept because no agent answered: one file each, the request's own frame (shim/ratchet.c).
+"""The spool: DELs that the shim (shim/ratchet.c) wrote to files because no agent answered.
 
-The shim gives each file its name by a rename, so what has a name is whole. A name is an attachment and its network's
-configuration: the same DEL again takes the place of the one before.
+A file has a request frame. The shim renames a file into place, so a file with a final name is complete. The name is
+derived from the attachment and the network configuration, so a repeated DEL replaces the earlier file.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ PARTIAL_SECONDS = 3600.0  # a shim lives for minutes
 
 
 class Spool:
-    """The spool in a directory, which the shim makes when it first needs it; only `set_aside` makes anything here.
+    """The spool in a directory, which the shim creates when it first needs it.
 
-    Raises RatchetError where the directory or a file cannot be read or changed, and where others than this user may
-    write in the directory: whatever lies there is done as this user.
+    Methods raise RatchetError if the directory or a file cannot be read or changed. They also raise it if another user
+    may write to the directory, because the calls in it are served as this user.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -35,11 +35,11 @@ class Spool:
         self._read: dict[Path, tuple[int, int]] = {}
 
     def waiting(self) -> list[Path]:
-        """The files, the oldest first; none where there is no directory."""
+        """The files, the oldest first; none if there is no directory."""
         return [path for path, found in self._files() if not path.name.startswith(".") and stat.S_ISREG(found.st_mode)]
 
     def read(self, path: Path) -> Request:
-        """The call that a file keeps. Raises FrameError where it is no request."""
+        """Read the call in a file. Raises FrameError if the file has no request."""
         try:
             with path.open("rb") as file:
                 self._read[path] = _identity(os.fstat(file.fileno()))
@@ -49,7 +49,7 @@ class Spool:
         return decode_request(content)
 
     def done(self, path: Path) -> None:
-        """Remove the file of a call that has been served, unless the same DEL has come again since it was read."""
+        """Remove the file of a served call, unless the shim has replaced it since it was read."""
         try:
             if self._read.pop(path, None) in (None, _identity(path.lstat())):
                 path.unlink()
@@ -59,25 +59,25 @@ class Spool:
             raise RatchetError(f"cannot remove {path}: {cause.strerror}") from cause
 
     def set_aside(self, path: Path, why: str) -> None:
-        """Move a file that cannot be served to where a person finds it: `unreadable`, which has room for ASIDE_MAX.
+        """Move a file that cannot be served to `unreadable`, which keeps the newest ASIDE_MAX files.
 
-        The oldest there make room for it. What is moved and what is removed is in the log.
+        Moved and removed files are logged.
         """
         folder = self._directory / UNREADABLE
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
             path.replace(folder / path.name)
-            log.error("set aside %s: %s", folder / path.name, why)
+            log.error('spool file set aside file=%s cause="%s"', folder / path.name, why)
             for old in _oldest_first(folder)[:-ASIDE_MAX]:
                 old[0].unlink()
-                log.warning("removed %s: %d newer ones are aside", old[0], ASIDE_MAX)
+                log.warning("spool file removed file=%s newer_files=%d", old[0], ASIDE_MAX)
         except OSError as cause:
             raise RatchetError(f"cannot set aside {path}: {cause.strerror}") from cause
         finally:
             self._read.pop(path, None)
 
     def sweep(self) -> None:
-        """Remove what a shim that was killed left half written: it counts toward what the shim lets the spool hold."""
+        """Remove incomplete files of killed shims, which count toward the shim's limit of the spool."""
         for path, found in self._files():
             if path.name.startswith(".") and found.st_mtime < time.time() - PARTIAL_SECONDS:
                 with suppress(OSError):
@@ -87,7 +87,7 @@ class Spool:
         try:
             found = self._directory.lstat()
             if not stat.S_ISDIR(found.st_mode):
-                raise RatchetError(f"cannot read {self._directory}: it is no directory")
+                raise RatchetError(f"cannot read {self._directory}: it is not a directory")
             if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                 raise RatchetError(f"cannot read {self._directory}: others may write there")
             return _oldest_first(self._directory)

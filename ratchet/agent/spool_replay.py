@@ -1,4 +1,4 @@
-"""Doing the DELs that came while nobody served: each is done here, and what the API is to know of it follows."""
+"""The replay of the spool: serves the DELs that arrived while no agent ran."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from ratchet.errors import (
 log = logging.getLogger(__name__)
 
 AT_ONCE = 8
-LOOK_SECONDS = 2.0
+REPLAY_SECONDS = 2.0
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0
-# What is wrong with the call itself is so the next time, too.
+# Codes of errors in the call itself: a retry fails too.
 _FOR_GOOD = frozenset(
     {UnsupportedVersionError.code, InvalidEnvironmentError.code, UndecodableError.code, InvalidConfigError.code}
 )
 
 
 class SpoolReplayer:
-    """Serves what waits in the spool. What fails stays for a later time, after a pause that grows; nothing is raised.
+    """Serves the calls in the spool. A failed call is retried after a growing delay. Methods do not raise.
 
-    What can be served at no time is set aside (`Spool.set_aside`). `clock` gives monotonic seconds.
+    A call that can never succeed is set aside (`Spool.set_aside`). `clock` returns monotonic seconds.
     """
 
     def __init__(
@@ -47,66 +47,71 @@ class SpoolReplayer:
         self._pauses: dict[Path, tuple[float, float]] = {}
 
     def start(self, stopping: threading.Event, seconds: float) -> None:
-        """Drain now and again and again, in a thread; wait for the first time to be over, for so many seconds at most.
+        """Replay the spool every REPLAY_SECONDS in a thread. Wait up to `seconds` for the first replay.
 
-        A delegate that hangs in a DEL that was kept must not keep the node from being served.
+        The wait is bounded, because a delegate that hangs in a DEL must not stop the node.
         """
         once = threading.Event()
 
         def run() -> None:
             while True:
-                self.drain()
+                self.replay()
                 once.set()
-                if stopping.wait(LOOK_SECONDS):
+                if stopping.wait(REPLAY_SECONDS):
                     return
 
         threading.Thread(target=run, name="spool", daemon=True).start()
         if not once.wait(seconds):
-            log.warning("DELs that were kept are not done yet: serving meanwhile")
+            log.warning("first spool replay continues while calls are served")
 
-    def drain(self) -> None:
-        """Serve once each of those whose pause is over."""
+    def replay(self) -> None:
+        """Serve each call once whose delay is over."""
         try:
             waiting = self._spool.waiting()
             self._pauses = {path: pause for path, pause in self._pauses.items() if path in waiting}
             due = [path for path in waiting if self._pauses.get(path, (0.0, 0.0))[1] <= self._clock()]
             if not due:
                 return
-            log.info("%d DELs came while nobody served", len(due))
+            log.info("spool replay started calls=%d", len(due))
             with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="spool") as at_once:
                 list(at_once.map(self._do, due))
             self._spool.sweep()
         except RatchetError as error:
-            log.error("%s", error)
+            log.error('spool replay failed cause="%s"', error)
         except Exception:
-            log.exception("a fault in what DELs were kept")
+            log.exception("spool replay failed")
 
     def _do(self, path: Path) -> None:
         try:
-            answer = self._serve(self._spool.read(path))
-            if answer.status == 0:
+            reply = self._serve(self._spool.read(path))
+            if reply.status == 0:
                 self._spool.done(path)
-            elif (code := _code(answer)) in _FOR_GOOD:
-                self._spool.set_aside(path, f"error {code}: {answer.stdout.decode(errors='replace').strip()}")
+            elif (code := _code(reply)) in _FOR_GOOD:
+                self._spool.set_aside(path, f"error {code}: {reply.stdout.decode(errors='replace').strip()}")
             else:
-                self._pause(path)
-                log.error("a DEL that was kept failed, and is tried again: %s", answer.stdout.decode(errors="replace"))
+                output = reply.stdout.decode(errors="replace").strip()
+                log.error(
+                    "DEL from the spool failed file=%s retry_in=%.0fs error=%s", path.name, self._pause(path), output
+                )
         except FrameError as error:
             self._spool.set_aside(path, str(error))
         except RatchetError as error:
-            self._pause(path)
-            log.error("%s", error)
+            log.error(
+                'DEL from the spool failed file=%s retry_in=%.0fs cause="%s"', path.name, self._pause(path), error
+            )
 
-    def _pause(self, path: Path) -> None:
+    def _pause(self, path: Path) -> float:
+        """Delay the next try of a file, and return the delay in seconds."""
         pause = min(LONGEST_PAUSE, self._pauses.get(path, (FIRST_PAUSE / 2, 0.0))[0] * 2)
         self._pauses[path] = (pause, self._clock() + pause)
+        return pause
 
 
-def _code(answer: Reply) -> int | None:
-    """The code of the error that an answer is."""
+def _code(reply: Reply) -> int | None:
+    """The error code in a reply; None if there is none."""
     try:
-        said = json.loads(answer.stdout)
+        result = json.loads(reply.stdout)
     except ValueError:
         return None
-    code = said.get("code") if isinstance(said, dict) else None
+    code = result.get("code") if isinstance(result, dict) else None
     return code if isinstance(code, int) else None

@@ -1,4 +1,4 @@
-"""The node's side of tunnels, found once and followed: the answer to every call without asking the kernel each time."""
+"""The underlays of this node: found once, refreshed by the heartbeat, used by all calls."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ log = logging.getLogger(__name__)
 
 
 class Underlays:
-    """Where this node's tunnels leave it, for each way in which that is said.
+    """The underlay for each configuration in use. Thread-safe.
 
-    What a network's configuration says goes before the agent's settings. One that cannot be found is looked for anew
-    with each call.
+    A network configuration overrides the agent's settings. An underlay that cannot be found is looked up by each call.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -30,57 +29,54 @@ class Underlays:
         self._missing: set[UnderlayConfig] = set()
 
     def __call__(self, underlay: UnderlayConfig | None, node: str, records: Store) -> Underlay:
-        """The site that an underlay comes to. Raises InvalidConfigError."""
+        """The underlay for the settings of a network configuration. Raises InvalidConfigError."""
         if node != self._settings.node_name:
             raise InvalidConfigError(
-                f"cannot link a pod of node {node}: this agent is of node {self._settings.node_name}",
-                details="give the agent the node's name as the API has it (--node-name)",
+                f"cannot link a pod of node {node}: this agent serves node {self._settings.node_name}",
+                details="set --node-name to the name of the Node object",
             )
-        said = self._completed(underlay)
+        config = self._completed(underlay)
         with self._lock:
-            found = self._found.get(said)
-        return found or self._look(said, records)
+            found = self._found.get(config)
+        return found or self._find(config, records)
 
     def refresh(self, records: Store) -> bool:
-        """Look again at all that is in use; whether anything is other than it was."""
+        """Find all underlays in use again, and return whether one has changed."""
         with self._lock:
             before = {**self._found, **dict.fromkeys(self._missing)}
-        for said in before:
+        for config in before:
             try:
-                self._look(said, records)
+                self._find(config, records)
             except RatchetError as error:
-                log.warning("%s", error)
+                log.warning('cannot find the underlay cause="%s"', error)
         with self._lock:
-            return any(self._found.get(said) != site for said, site in before.items())
+            return any(self._found.get(config) != underlay for config, underlay in before.items())
 
     def own(self, records: Store) -> Underlay:
-        """The site as the agent's own settings have it, looked at now. Raises InvalidConfigError."""
-        return self._look(self._own, records)
+        """Find the underlay of the agent's own settings now. Raises InvalidConfigError."""
+        return self._find(self._own, records)
 
     def _completed(self, underlay: UnderlayConfig | None) -> UnderlayConfig:
-        """An underlay with the agent's settings for what the network configuration leaves out."""
+        """The configuration, with the agent's settings for what it does not set."""
         if underlay is None:
             return self._own
         parent = underlay if underlay.interface or underlay.address else self._own
         return replace(parent, vxlan_port=underlay.vxlan_port or self._own.vxlan_port)
 
-    def _look(self, said: UnderlayConfig, records: Store) -> Underlay:
+    def _find(self, config: UnderlayConfig, records: Store) -> Underlay:
         try:
-            site = replace(find_underlay(said, self._settings.node_name, records), has_agent=True)
+            underlay = replace(find_underlay(config, self._settings.node_name, records), has_agent=True)
         except ApiUnavailableError:
-            raise  # which is no word on what is there
+            raise  # the underlay may exist, so the known one stays
         except RatchetError:
             with self._lock:
-                self._found.pop(said, None)
-                self._missing.add(said)
+                self._found.pop(config, None)
+                self._missing.add(config)
             raise
         with self._lock:
-            self._missing.discard(said)
-            if self._found.get(said) not in (None, site):
-                log.info("tunnels leave by %s, %s, MTU %d now", *_shown(site))
-            self._found[said] = site
-        return site
-
-
-def _shown(site: Underlay) -> tuple[str, str, int]:
-    return site.parent.ifname, site.parent.address, site.parent.mtu
+            self._missing.discard(config)
+            if self._found.get(config) not in (None, underlay):
+                parent = underlay.parent
+                log.info("underlay changed interface=%s vtep=%s mtu=%d", parent.ifname, parent.address, parent.mtu)
+            self._found[config] = underlay
+        return underlay

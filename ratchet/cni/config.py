@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeGuard
 
-from ratchet.cni import keys
-from ratchet.cni.arguments import Command, is_dns_label
+from ratchet.cni import values
+from ratchet.cni.arguments import Command
 from ratchet.cni.decode import decode
 from ratchet.cni.result import Result
 from ratchet.cni.versions import SUPPORTED, supported
@@ -19,11 +19,17 @@ from ratchet.errors import InvalidConfigError, UndecodableError, UnsupportedVers
 DEFAULT_NAMESPACE = "ratchet"
 DEFAULT_STATE_DIR = "/var/lib/cni/ratchet"
 DEFAULT_VXLAN_PORT = 4789
-# The prototype's first VNI was 11; VNIs have 24 bits (RFC 7348, section 5).
-DEFAULT_VNI_RANGE = (11, (1 << 24) - 1)
+DEFAULT_VNI_RANGE = (11, values.LAST_VNI)  # the prototype's first VNI was 11
 WAIT_POLICIES = ("proceed", "require")
 TOPOLOGIES = ("on", "off")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+
+_TOPOLOGIES = values.one_of(*TOPOLOGIES)
+_WAIT_POLICY = values.one_of(*WAIT_POLICIES)
+_LOG_LEVEL = values.one_of(*LOG_LEVELS)
+_SECONDS = values.seconds()
+_PORT = values.whole_number(1, 65535)
+_VNI_RANGE = values.vni_range("[first, last]")
 
 # fmt: off
 _SPECIFIED = frozenset({
@@ -161,24 +167,44 @@ def read_config(stdin: bytes, command: Command = Command.ADD) -> NetworkConfig:
         type=own_type,
         prev_result=_prev_result(raw, version, command),
         valid_attachments=_valid_attachments(raw),
-        runtime_config=keys.mapping(raw, "runtimeConfig") or {},
+        runtime_config=_read(raw, "runtimeConfig", values.mapping) or {},
         delegate=_delegate(raw, "delegate", own_type),
         boot_network=_delegate(raw, "boot_network", own_type),
-        parent_interface=keys.interface(raw, "parent_interface"),
-        parent_address=keys.ip_address(raw, "parent_address"),
-        kubeconfig=keys.path(raw, "kubeconfig"),
-        namespace=_namespace(raw),
-        topologies=keys.one_of(raw, "topologies", TOPOLOGIES) != "off",
-        wait=keys.seconds(raw, "wait"),
-        wait_policy=keys.one_of(raw, "wait_policy", WAIT_POLICIES),
-        vxlan_port=keys.whole_number(raw, "vxlan_port", 1, 65535),
-        vni_range=_vni_range(raw),
-        log_file=keys.path(raw, "log_file"),
-        log_level=keys.one_of(raw, "log_level", LOG_LEVELS) or "info",
-        state_dir=keys.path(raw, "state_dir"),
+        parent_interface=_read(raw, "parent_interface", values.interface),
+        parent_address=_read(raw, "parent_address", values.ip_address),
+        kubeconfig=_read(raw, "kubeconfig", values.path),
+        namespace=_read(raw, "namespace", values.namespace) or DEFAULT_NAMESPACE,
+        topologies=_read(raw, "topologies", _TOPOLOGIES) != "off",
+        wait=_read(raw, "wait", _SECONDS),
+        wait_policy=_read(raw, "wait_policy", _WAIT_POLICY),
+        vxlan_port=_read(raw, "vxlan_port", _PORT),
+        vni_range=_read(raw, "vni_range", _VNI_RANGE) or DEFAULT_VNI_RANGE,
+        log_file=_read(raw, "log_file", values.path),
+        log_level=_read(raw, "log_level", _LOG_LEVEL) or "info",
+        state_dir=_read(raw, "state_dir", values.path),
         ignored=tuple(key for key in RETIRED_KEYS if key in raw),
         unknown=tuple(sorted(key for key in raw if not _is_known(key))),
     )
+
+
+def _read(raw: Mapping[str, Any], key: str, read: values.Reader[values.Value]) -> values.Value | None:
+    """The value of a key; None if it is absent or null. Raises InvalidConfigError that names the key."""
+    value = raw.get(key)
+    if value is None:
+        return None
+    try:
+        return read(value)
+    except ValueError as wanted:
+        raise _invalid(key, str(wanted), value) from wanted
+
+
+def _invalid(key: str, wanted: str, value: object) -> InvalidConfigError:
+    """The error for a key with an invalid value; `wanted` describes the valid ones."""
+    return _fault(f'"{key}" must be {wanted}, not {quoted(value)}')
+
+
+def _fault(cause: str) -> InvalidConfigError:
+    return InvalidConfigError(f"cannot read the network configuration: {cause}")
 
 
 def _object(stdin: bytes) -> dict[str, Any]:
@@ -193,15 +219,15 @@ def _object(stdin: bytes) -> dict[str, Any]:
 
 
 def _version(raw: Mapping[str, Any]) -> str:
-    return supported(keys.text(raw, "cniVersion") or "")
+    return supported(_read(raw, "cniVersion", values.string) or "")
 
 
 def _name(raw: Mapping[str, Any]) -> str:
-    name = keys.text(raw, "name")
+    name = _read(raw, "name", values.string)
     if not name:
-        raise keys.fault('"name" is missing')
+        raise _fault('"name" is missing')
     if not _NAME.fullmatch(name):
-        raise keys.wrong("name", "made of letters, digits, '_', '.' and '-', a letter or digit first", name)
+        raise _invalid("name", "made of letters, digits, '_', '.' and '-', a letter or digit first", name)
     return name
 
 
@@ -213,21 +239,21 @@ def is_plugin_type(name: object) -> TypeGuard[str]:
 def _plugin_type(raw: Mapping[str, Any], key: str) -> str:
     name = raw.get("type")
     if name is None:
-        raise keys.fault(f'"{key}" is missing')
+        raise _fault(f'"{key}" is missing')
     if not is_plugin_type(name):
-        raise keys.wrong(key, "the plain name of a plugin", name)
+        raise _invalid(key, "the plain name of a plugin", name)
     return name
 
 
 def _delegate(raw: Mapping[str, Any], key: str, own_type: str) -> Mapping[str, Any] | None:
-    delegate = keys.mapping(raw, key)
+    delegate = _read(raw, key, values.mapping)
     if delegate is None:
         return None
     if _plugin_type(delegate, f"{key}.type") == own_type:
-        raise keys.fault(f'"{key}.type" is {quoted(own_type)} itself, which would call itself for ever')
+        raise _fault(f'"{key}.type" is {quoted(own_type)} itself, which would call itself for ever')
     name, version = delegate.get("name"), delegate.get("cniVersion")
     if name is not None and not (isinstance(name, str) and _NAME.fullmatch(name)):
-        raise keys.wrong(f"{key}.name", "made of letters, digits, '_', '.' and '-', a letter or digit first", name)
+        raise _invalid(f"{key}.name", "made of letters, digits, '_', '.' and '-', a letter or digit first", name)
     if version is not None and version not in ("", *SUPPORTED):
         raise UnsupportedVersionError(
             f'cannot read the network configuration: "{key}.cniVersion" {quoted(version)} is not supported',
@@ -256,7 +282,7 @@ def _valid_attachments(raw: Mapping[str, Any]) -> tuple[ValidAttachment, ...] | 
     if listed is None:
         return None
     if not isinstance(listed, list):
-        raise keys.wrong(key, "a list of attachments", listed)
+        raise _invalid(key, "a list of attachments", listed)
     return tuple(_attachment(item, f"{key}[{index}]") for index, item in enumerate(listed))
 
 
@@ -265,28 +291,7 @@ def _attachment(item: object, at: str) -> ValidAttachment:
         container_id, ifname = item.get("containerID"), item.get("ifname")
         if isinstance(container_id, str) and isinstance(ifname, str) and container_id and ifname:
             return ValidAttachment(container_id, ifname)
-    raise keys.wrong(at, 'an object with "containerID" and "ifname"', item)
-
-
-def _namespace(raw: Mapping[str, Any]) -> str:
-    namespace = keys.text(raw, "namespace")
-    if namespace is None:
-        return DEFAULT_NAMESPACE
-    if not is_dns_label(namespace):
-        raise keys.wrong("namespace", "the name of a Kubernetes namespace", namespace)
-    return namespace
-
-
-def _vni_range(raw: Mapping[str, Any]) -> tuple[int, int]:
-    value = raw.get("vni_range")
-    if value is None:
-        return DEFAULT_VNI_RANGE
-    numbers = value if isinstance(value, list) else []
-    if len(numbers) == 2 and all(type(number) is int for number in numbers):
-        low, high = numbers
-        if 1 <= low <= high <= DEFAULT_VNI_RANGE[1]:
-            return low, high
-    raise keys.wrong("vni_range", f"[first, last] within 1 to {DEFAULT_VNI_RANGE[1]}", value)
+    raise _invalid(at, 'an object with "containerID" and "ifname"', item)
 
 
 def _is_known(key: str) -> bool:

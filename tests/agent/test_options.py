@@ -357,7 +357,7 @@ def logged(world: World, node: Kubelet) -> list[dict[str, Any]]:
 
 @effect_of("log_format")
 def _log_format(world: World) -> None:
-    assert any(line["message"].startswith("serving node a") for line in logged(world, world.a))
+    assert any(line["message"].startswith("agent started node=a") for line in logged(world, world.a))
 
 
 @effect_of("log_level")
@@ -402,11 +402,12 @@ def _node_lost_after(world: World) -> None:
 
     agent.kill()
     ready("Unknown")
-    lost = "node b is lost: its Lease has been silent for 3 s"
+    lost = "node lost node=b lease_unchanged_for=3s"
     wait_for("its loss", lambda: any(line["message"] == lost for line in logged(world, world.a)), 20)
     ready("True")
     agent.start()
-    wait_for("its return", lambda: any(line["message"] == "node b is back" for line in logged(world, world.a)), 20)
+    back = "node returned node=b"
+    wait_for("its return", lambda: any(line["message"] == back for line in logged(world, world.a)), 20)
 
 
 @effect_of("spool_dir")
@@ -429,7 +430,7 @@ def _drain_seconds(world: World) -> None:
     with adding(world, world.a, lone, wait=60):
         os.kill(agent.pid, signal.SIGTERM)
         wait_for("the end of the agent", lambda: not agent.running)
-    assert any(line["message"] == "1 calls are cut short" for line in logged(world, world.a))
+    assert any(line["message"] == "calls aborted calls=1 drain_seconds=0" for line in logged(world, world.a))
     agent.start()
     world.end(world.a, lone)
 

@@ -264,7 +264,7 @@ def test_keys_for_which_an_agent_has_options_are_ignored_and_logged_once(worlds:
         assert 500 <= tunnel["id"] <= 509
         cluster.wait_until(State.LINKED)
     log = cluster.bed.agents["a"].log
-    named = f"for which the agent has settings of its own: {', '.join(_OWN)}"
+    named = f"because the agent has its own settings keys={','.join(_OWN)}"
     wait_for("the log", lambda: log.read_text().count(named) == 1)
 
 

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol, TypeVar
 from unittest.mock import patch
 
-from ratchet.agent import controller
+from ratchet.agent import controller, liveness
 from ratchet.core.interface import Device, Observed, Parent, Wire
 from ratchet.core.model import Location
 from ratchet.errors import (
@@ -296,7 +296,7 @@ def taken_away(parents: dict[str, Parent]) -> Iterator[None]:
     kernel = FakeKernel(parents)
     time = SimpleNamespace(monotonic=lambda: current().clock(), sleep=_sleep)
     with ExitStack() as stack:
-        for module in (endpoint_reconcile, teardown, call, add, underlay, controller):
+        for module in (endpoint_reconcile, teardown, call, add, underlay, controller, liveness):
             stack.enter_context(patch.object(module, "datapath", kernel))
         for clocked in (add, listwatch):
             stack.enter_context(patch.object(clocked, "time", time))

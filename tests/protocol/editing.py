@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
 from ratchet.agent.controller import LinkController
+from ratchet.agent.liveness import SandboxLiveness
 from ratchet.agent.membership import Membership
 from ratchet.cni.arguments import Command
 from ratchet.core.heartbeat import NodeLease
@@ -213,34 +214,41 @@ def worker(
     return Process(f"agent {node} {number or ''}".strip(), node, {"work": work}, "work", serves=True)
 
 
+class Calls:
+    """The calls that the agent serves: those of `starting`."""
+
+    def is_adding(self, container_id: str) -> bool:
+        return bool(ask("held", f"call/{container_id}"))
+
+
 def reconcile(node: str, declared: Declared, link: str, source: Callable[[Declared], Store] = DeclaredRecords) -> None:
     """Bring the node's sandboxes to what is declared, then look after their ends of a link."""
     journal, records = FakeJournal(), cast(Any, source(declared))
     nothing: Any = None
     announcer: Any = SimpleNamespace(event=lambda *_: None, condition=lambda *_: None)
 
-    def is_adding(container_id: str) -> bool:
-        return bool(ask("held", f"call/{container_id}"))
-
-    membership = Membership(journal, records, announcer, is_adding, lambda _: None, lambda *_: None)
+    queue: Any = SimpleNamespace(enqueue_link=lambda _: None, enqueue_pod=lambda *_: None)
+    calls = Calls()
+    membership = Membership(journal, records, announcer, calls, queue)
     controller = LinkController(
         node=node,
         journal=journal,
         records=records,
-        sites=cast(Any, lambda *_: replace(site_of(node), has_agent=True)),
+        underlays=cast(Any, lambda *_: replace(site_of(node), has_agent=True)),
         announcer=announcer,
-        metrics=nothing,
-        is_adding=is_adding,
-        is_lost=nothing,
+        calls=calls,
         membership=membership,
-        since=0.0,
+        liveness=SandboxLiveness(node, journal, records, calls),
+        lost_peers=nothing,
+        status=nothing,
+        queue=queue,
     )
     for pod in declared.pods:
         with suppress(RatchetError):
             membership.reconcile(NAMESPACE, pod.ref.name)
     with suppress(RatchetError):
         for entry, end in journal.holding(link):
-            if is_adding(entry.attachment.container_id):
+            if calls.is_adding(entry.attachment.container_id):
                 continue
             if membership.may_remove(entry, end):
                 membership.remove_undeclared(entry, end)

@@ -93,7 +93,7 @@ def test_an_agent_that_goes_away_is_not_followed_by_a_second_engine(
 
 def test_what_is_no_answer_and_one_that_does_not_come(stand_in_node: Node) -> None:
     with Agent(stand_in_node.socket, Recorder(b"HTTP/1.1 400 Bad Request\r\n\r\n")):
-        assert "it begins with b'HTTP' and not with b'RTCH'" in stand_in_node.call("ADD").message
+        assert "it begins with b'HTTP', expected b'RTCH'" in stand_in_node.call("ADD").message
     with Agent(stand_in_node.socket, until_it_hangs_up):
         began = time.monotonic()
         assert stand_in_node.call("VERSION").status == 0  # which has two seconds

@@ -9,14 +9,16 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ratchet.agent.http import AT_ONCE, HttpServer, Look
+from ratchet.agent.http import AT_ONCE, HttpServer
 from ratchet.agent.metrics import SERIES_MAX, Gauges, Metrics
 from ratchet.core.model import State
 from ratchet.errors import InvalidConfigError, RatchetError
@@ -32,8 +34,27 @@ def values(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
     }
 
 
-def nothing_amiss() -> None:
+Look = Callable[[str], Mapping[str, Any] | None]
+Why = Callable[[], str | None]
+
+
+def no_reason() -> None:
     return None
+
+
+@dataclass(frozen=True)
+class Health:
+    """The health of an agent: the reasons why it is not live or not ready."""
+
+    why_not_live: Why = no_reason
+    why_not_ready: Why = no_reason
+
+
+@dataclass(frozen=True)
+class Links:
+    """The links of an agent."""
+
+    look: Look = lambda _: None
 
 
 class TestMetrics:
@@ -84,7 +105,7 @@ class TestMetrics:
         metrics.linked(1)
         assert values(metrics, "ratchet_link_ready_seconds_count") == {(): 1}
         assert values(metrics, "ratchet_queue_length") == {}
-        assert "cannot count what there is" in caplog.text
+        assert "cannot collect the gauges" in caplog.text
 
     def test_the_version_that_runs_and_the_process(self) -> None:
         metrics = Metrics()
@@ -149,16 +170,15 @@ def serve() -> Iterator[Serve]:
     with ExitStack() as stack:
 
         def make(
-            live: Callable[[], str | None] = nothing_amiss,
-            ready: Callable[[], str | None] = nothing_amiss,
+            live: Why = no_reason,
+            ready: Why = no_reason,
             metrics: Metrics | None = None,
             look: Look = lambda _: None,
             request_seconds: float = 10.0,
         ) -> Asker:
-            endpoint = HttpServer(
-                "127.0.0.1:0", metrics or Metrics(), live=live, ready=ready, look=look, request_seconds=request_seconds
-            )
-            return Asker(stack.enter_context(endpoint))
+            health, links = Health(live, ready), Links(look)
+            server = HttpServer("127.0.0.1:0", metrics or Metrics(), health, links, request_seconds=request_seconds)
+            return Asker(stack.enter_context(server))
 
         yield make
 
@@ -195,8 +215,8 @@ class TestEndpoint:
 
         caplog.set_level(logging.DEBUG)
         assert serve(look=faulty).ask("/links/secret")[0] == 500
-        assert "cannot serve /links/" in caplog.text
-        assert "GET /links/: 500" in caplog.text
+        assert "request failed path=/links/" in caplog.text
+        assert "request served method=GET path=/links/ code=500" in caplog.text
         assert "secret" not in caplog.text
 
     def test_head_is_get_without_a_body(self, serve: Serve) -> None:
@@ -216,8 +236,8 @@ class TestEndpoint:
             raise RuntimeError("secret")
 
         asker = serve(ready=faulty)
-        assert asker.ask("/readyz")[:2] == (500, "a fault: RuntimeError\n")
-        assert "cannot serve /readyz" in caplog.text
+        assert asker.ask("/readyz")[:2] == (500, "internal error: RuntimeError\n")
+        assert "request failed path=/readyz" in caplog.text
         assert asker.ask("/livez")[0] == 200
 
     def test_nothing_is_printed(self, serve: Serve, capfd: pytest.CaptureFixture[str]) -> None:
@@ -260,7 +280,7 @@ class TestEndpoint:
 
     @pytest.mark.parametrize("address", [":0", "127.0.0.1:0", "localhost:0", "[::1]:0"])
     def test_where_it_is(self, address: str) -> None:
-        endpoint = HttpServer(address, Metrics(), live=nothing_amiss, ready=nothing_amiss)
+        endpoint = HttpServer(address, Metrics(), Health(), Links())
         assert endpoint.address == ""
         try:
             with endpoint:
@@ -284,26 +304,26 @@ class TestEndpoint:
         assert endpoint.address == ""
 
     def test_nowhere(self) -> None:
-        with HttpServer("", Metrics(), live=nothing_amiss, ready=nothing_amiss) as endpoint:
+        with HttpServer("", Metrics(), Health(), Links()) as endpoint:
             assert endpoint.address == ""
 
     def test_its_port_is_free_again_and_its_thread_gone(self) -> None:
         before = threading.active_count()
-        with HttpServer("127.0.0.1:0", Metrics(), live=nothing_amiss, ready=nothing_amiss) as endpoint:
+        with HttpServer("127.0.0.1:0", Metrics(), Health(), Links()) as endpoint:
             address = endpoint.address
         assert threading.active_count() == before
-        with HttpServer(address, Metrics(), live=nothing_amiss, ready=nothing_amiss) as endpoint:
+        with HttpServer(address, Metrics(), Health(), Links()) as endpoint:
             assert endpoint.address == address
 
     def test_an_address_that_cannot_be_had(self) -> None:
-        with HttpServer("127.0.0.1:0", Metrics(), live=nothing_amiss, ready=nothing_amiss) as first:
-            second = HttpServer(first.address, Metrics(), live=nothing_amiss, ready=nothing_amiss)
+        with HttpServer("127.0.0.1:0", Metrics(), Health(), Links()) as first:
+            second = HttpServer(first.address, Metrics(), Health(), Links())
             with pytest.raises(RatchetError) as caught, second:
                 pass
             assert str(caught.value) == f"cannot serve metrics at {first.address}: Address already in use"
 
     @pytest.mark.parametrize("address", ["9472", "x", "::1:80", ":65536"])
     def test_an_address_that_is_none(self, address: str) -> None:
-        endpoint = HttpServer(address, Metrics(), live=nothing_amiss, ready=nothing_amiss)
-        with pytest.raises(InvalidConfigError, match=f"cannot serve metrics at '{address}': it must be "), endpoint:
+        endpoint = HttpServer(address, Metrics(), Health(), Links())
+        with pytest.raises(InvalidConfigError, match=f"cannot serve metrics at '{address}': expected "), endpoint:
             pass

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from ratchet.agent.settings import Settings, add_arguments, host_and_port, read_settings, settings_of
+from ratchet.agent.options import OPTIONS, host_and_port
+from ratchet.agent.settings import Settings, add_arguments, read_settings, settings_of
+from ratchet.cni.config import PLUGIN_KEYS, read_config
 from ratchet.errors import InvalidConfigError
 
 GIVEN: dict[str, tuple[str, Any]] = {
@@ -364,3 +366,19 @@ def test_a_subcommand_takes_the_options() -> None:
 )
 def test_an_address_to_serve_at(address: str, parts: tuple[str, int]) -> None:
     assert host_and_port(address) == parts
+
+
+# `wait` has no maximum in the network configuration, and `vni_range` is a list there.
+SHARED = {option.name for option in OPTIONS} & {key.name for key in PLUGIN_KEYS} - {"wait", "vni_range"}
+
+
+@pytest.mark.parametrize("name", sorted(SHARED))
+def test_a_setting_and_the_key_of_its_name_accept_the_same_values(name: str) -> None:
+    (option,) = (option for option in OPTIONS if option.name == name)
+    network = {"cniVersion": "1.0.0", "name": "n", "type": "ratchet"}
+    with pytest.raises(InvalidConfigError) as caught:
+        read_config(json.dumps({**network, name: "\0"}).encode())
+    assert f'"{name}" must be {option.accepts}, not ' in str(caught.value)
+    text, value = GIVEN[name]
+    given = value if isinstance(value, int) and not isinstance(value, bool) else text
+    assert getattr(read_config(json.dumps({**network, name: given}).encode()), name) == value

@@ -11,13 +11,10 @@ from typing import Any, cast
 
 import pytest
 
-from ratchet.agent.announce import (
-    EVENT_TRIES,
-    EVENTS_KEPT,
-    PODS_KEPT,
-    Announcer,
-)
+from ratchet.agent.announce import Announcer
+from ratchet.agent.conditions import PODS_KEPT
 from ratchet.agent.event_limits import NODE_BURST, POD_BURST
+from ratchet.agent.event_queue import EVENT_TRIES, EVENTS_KEPT
 from ratchet.agent.events import CHANGES_KEPT, COLLECT_SECONDS, Reason
 from ratchet.agent.metrics import Metrics
 from ratchet.core.model import Pod, PodRef
@@ -138,7 +135,7 @@ class Bench:
         self.seconds += 1.0
         with announcer._changed:
             announcer._changed.notify()
-        wait_until(lambda: announcer._collector.due is None)
+        wait_until(lambda: announcer._events.batch_due is None)
 
     def hold(self) -> threading.Event:
         """Hold what reaches the API until the event is set."""
@@ -244,7 +241,7 @@ class TestEvents:
             announcer.event(ref(), Reason.LINKED, message)
         wait_until(lambda: bench.api.said)
         assert [one.getMessage() for one in caplog.records] == [
-            f"{FORBIDDEN} (the account needs the verb create for events)"
+            f'event forbidden: grant the verb create for events cause="{FORBIDDEN}"'
         ]
         bench.api.script = [FORBIDDEN]
         announcer.event(ref(), Reason.LINKED, "d")
@@ -488,7 +485,7 @@ class TestConditions:
         announcer = bench.announcer()
         for linked, message in [(True, "m"), (True, "m"), (False, "m"), (False, "n"), (False, "n"), (True, "m")]:
             announcer.condition(pod(), linked, "Linked", message)
-            wait_until(lambda: all(told.wish is None for told in announcer._pods.values()))
+            wait_until(lambda: announcer._conditions.pending == 0)
         assert [one[1:] for one in bench.api.conditions] == [
             ("True", "m"),
             ("False", "m"),
@@ -501,7 +498,7 @@ class TestConditions:
         for minute, (linked, message) in enumerate([(False, "a"), (False, "b"), (True, "c"), (True, "d")]):
             bench.time = NOON + timedelta(minutes=minute)
             announcer.condition(pod(), linked, "Linked", message)
-            wait_until(lambda: all(told.wish is None for told in announcer._pods.values()))
+            wait_until(lambda: announcer._conditions.pending == 0)
         times = [one["status"]["conditions"][0]["lastTransitionTime"] for one in bench.api.said]
         assert [one[14:16] for one in times] == ["00", "00", "02", "02"]
 
@@ -525,7 +522,7 @@ class TestConditions:
         announcer = bench.announcer()
         announcer.condition(pod(), True, "Linked", "m")
         wait_until(lambda: bench.api.said)
-        wait_until(lambda: announcer._pods["uid-a"].wish is None)
+        wait_until(lambda: announcer._conditions.pending == 0)
         held = bench.hold()
         announcer.condition(pod(), False, "LinkLost", "n")
         assert bench.api.reached.wait(10)
@@ -542,13 +539,13 @@ class TestConditions:
         announcer.condition(pod(), True, "Linked", "m")
         wait_until(lambda: bench.api.said)
         assert bench.api.tries == 7
-        assert [one.getMessage() for one in caplog.records] == [f"cannot announce: {AWAY}; it is tried again"]
+        assert [one.getMessage() for one in caplog.records] == [f'announcements delayed cause="{AWAY}"']
 
     def test_after_a_write_that_may_have_been_lost_the_old_wish_is_written_again(self, bench: Bench) -> None:
         announcer = bench.announcer()
         announcer.condition(pod(), True, "Linked", "m")
         wait_until(lambda: bench.api.said)
-        wait_until(lambda: announcer._pods["uid-a"].wish is None)
+        wait_until(lambda: announcer._conditions.pending == 0)
         bench.api.script = [AWAY]
         announcer.condition(pod(), False, "LinkLost", "n")
         wait_until(lambda: bench.api.script == [])
@@ -569,7 +566,7 @@ class TestConditions:
         wait_until(lambda: bench.api.said)
         announcer.close(5)
         assert [uid for uid, _, _ in bench.api.conditions] in (["uid-b"], ["uid-a", "uid-b"])  # one was on its way
-        assert set(announcer._pods) == {"uid-b"}
+        assert announcer._conditions.uids == {"uid-b"}
 
     @pytest.mark.parametrize("error", [GONE, REPLACED, IMMUTABLE])
     def test_a_pod_that_is_gone_is_not_spoken_of(
@@ -578,7 +575,7 @@ class TestConditions:
         bench.api.script = [error]
         announcer = bench.announcer()
         announcer.condition(pod(), True, "Linked", "m")
-        wait_until(lambda: announcer._pods == {})
+        wait_until(lambda: not announcer._conditions.uids)
         assert bench.api.tries == 1
         assert caplog.records == []
 
@@ -591,7 +588,7 @@ class TestConditions:
         announcer.condition(pod("b"), True, "Linked", "m")
         wait_until(lambda: len(bench.api.said) == 2)
         assert [one.getMessage() for one in caplog.records] == [
-            f"{FORBIDDEN} (the account needs the verb patch for pods/status)"
+            f'condition forbidden: grant the verb patch for pods/status cause="{FORBIDDEN}"'
         ]
 
     @pytest.mark.parametrize("error", [REFUSED, ZeroDivisionError("a fault")])
@@ -601,7 +598,7 @@ class TestConditions:
         bench.api.script = [error]
         announcer = bench.announcer()
         announcer.condition(pod(), True, "Linked", "m")
-        wait_until(lambda: announcer._pods["uid-a"].wish is None)
+        wait_until(lambda: announcer._conditions.pending == 0)
         announcer.condition(pod(), True, "Linked", "m")
         wait_until(lambda: bench.api.said)
         assert (bench.api.tries, len(caplog.records)) == (2, 1)
@@ -611,13 +608,13 @@ class TestConditions:
         announcer = bench.announcer()
         for number in range(PODS_KEPT + 1):
             announcer.condition(pod(f"p{number}"), True, "Linked", "m")
-        assert len(announcer._pods) == PODS_KEPT
-        assert f"cannot set ratchet/linked of default/p{PODS_KEPT}" in caplog.text
+        assert len(announcer._conditions) == PODS_KEPT
+        assert f"too many pods condition=ratchet/linked pod=default/p{PODS_KEPT}" in caplog.text
         held.set()
         wait_until(lambda: len(bench.api.said) == PODS_KEPT)
         announcer.condition(pod("last"), True, "Linked", "m")
         wait_until(lambda: bench.api.conditions[-1][0] == "uid-last")
-        assert len(announcer._pods) == PODS_KEPT
+        assert len(announcer._conditions) == PODS_KEPT
 
 
 class TestTheEnd:
@@ -643,7 +640,7 @@ class TestTheEnd:
         began = time.monotonic()
         announcer.close(30)
         assert time.monotonic() - began < 10
-        assert "cannot announce 1 more" in caplog.text
+        assert "announcements dropped at shutdown events=0 conditions=1" in caplog.text
 
     def test_it_does_not_wait_for_an_answer_longer_than_it_may(self, bench: Bench) -> None:
         held = bench.hold()

@@ -1,215 +1,230 @@
-"""What is done for a link that no call is at work on: what could not be done is done the next time."""
+"""The controller: one pass over a link brings the ends of its node to what the record, the journal and the API say."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ratchet import datapath
-from ratchet.agent import controller
-from ratchet.agent.events import Reason
-from ratchet.agent.membership import Membership
-from ratchet.core.model import Link, Pod, PodRef, Side
-from ratchet.errors import AddressFamilyError, ApiUnavailableError, InvalidIntentError, RatchetError
-from ratchet.node.journal import Attachment, HeldEnd, SandboxEntry
-from tests.support.links import own, veth, wanted
+from ratchet.agent.queue import ReconcileKey, ReconcileKind
+from ratchet.core.model import Kind, Pod, Side, State
+from ratchet.core.naming import vni_lease_name
+from ratchet.core.state_machine import derive
+from ratchet.errors import AddressFamilyError, InvalidIntentError, RatchetError
+from ratchet.node.journal import SandboxEntry, since_boot
+from ratchet.node.reconciler import Reconciler
+from tests.support.links import RECORD, joined, standing
+from tests.support.memory import AgentNode, MemoryApi, sandbox_of
+
+PRIMARY, PAIR = Side.PRIMARY, Side.PAIR
+OWN, PEER = sandbox_of(PRIMARY), sandbox_of(PAIR)
+BOTH = {(OWN.netns, "in1"), (PEER.netns, "in2")}
 
 
-def test_that_a_peers_node_is_lost_is_noted_until_it_has_been(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The API is away most likely when a node goes. What is noted is not noted again: the peer may say it lives."""
-    tries: list[str] = []
+def reconcile(node: AgentNode) -> State | None:
+    """Reconcile the example's link; the state of its record after that."""
+    node.controller.reconcile(RECORD)
+    record = node.record()
+    return derive(record) if record is not None else None
 
-    def mark_lost(_link: str, container_id: str, _reason: str) -> None:
-        tries.append(container_id)
-        if len(tries) == 1:
-            raise ApiUnavailableError("cannot reach the Kubernetes API")
 
-    monkeypatch.setattr(controller, "RecordWriter", lambda *_: SimpleNamespace(mark_lost=mark_lost))
-    record = SimpleNamespace(
-        side_of=lambda _: Side.PRIMARY,
-        sandbox=lambda _: SimpleNamespace(node="gone", container_id="peer"),
-        is_ready=lambda _: True,
+def linked(node: AgentNode) -> tuple[SandboxEntry, SandboxEntry]:
+    """The entries of both pods, which are linked on one node."""
+    entries = node.hold(OWN), node.hold(PEER)
+    assert reconcile(node) is State.LINKED
+    assert node.interfaces() == BOTH
+    return entries
+
+
+def test_an_end_joins_and_is_linked_once_its_peer_is_there(node: AgentNode) -> None:
+    node.hold(OWN)
+    assert reconcile(node) is State.PRIMARY_READY
+    assert node.interfaces() == set()
+    node.hold(PEER)
+    assert reconcile(node) is State.LINKED
+    assert node.interfaces() == BOTH
+    assert [reason for reason, _, _ in node.announcements.events] == ["WaitingForPeer", "Linked", "Linked"]
+
+
+def test_a_link_that_nobody_holds_stays_without_a_record(node: AgentNode) -> None:
+    assert reconcile(node) is None
+    assert node.announcements.events == []
+
+
+def test_a_linked_end_that_was_verified_costs_no_request(node: AgentNode, api: MemoryApi) -> None:
+    for sandbox in (OWN, PEER):
+        node.see_pod(Pod(sandbox.pod))
+    linked(node)
+    reconcile(node)
+    requests = len(api.requests)
+    node.controller.reconcile(RECORD)
+    assert api.requests[requests:] == []
+
+
+def test_a_removed_interface_is_restored_when_the_end_is_verified_again(node: AgentNode) -> None:
+    linked(node)
+    node.kernel.world = node.kernel.world._replace(interfaces=frozenset())
+    assert reconcile(node) is State.LINKED
+    assert node.interfaces() == set()
+    node.verified.forget(RECORD)
+    assert reconcile(node) is State.LINKED
+    assert node.interfaces() == BOTH
+
+
+def test_a_record_that_was_deleted_by_hand_is_created_again(node: AgentNode, api: MemoryApi) -> None:
+    linked(node)
+    (path,) = (path for path in api.objects if path.endswith(RECORD))
+    del api.objects[path]
+    node.caches.links.delete(RECORD, "999")
+    assert reconcile(node) is State.LINKED
+    assert node.interfaces() == BOTH
+
+
+def test_an_end_whose_add_runs_is_left_to_it(node: AgentNode) -> None:
+    node.hold(OWN)
+    node.calls.adding.add(OWN.container_id)
+    assert reconcile(node) is None
+    node.calls.adding.clear()
+    assert reconcile(node) is State.PRIMARY_READY
+
+
+def test_an_end_whose_pod_is_gone_does_not_join_and_its_interface_is_removed(node: AgentNode, api: MemoryApi) -> None:
+    """As after garbage collection, which has removed the end from the record."""
+    linked(node)
+    node.put_record(joined(None, PEER))
+    api.delete_pod(OWN.pod)
+    assert reconcile(node) is State.PENDING
+    record = node.record()
+    assert record is not None
+    assert record.side_of(OWN.container_id) is None
+    assert node.interfaces() == set()
+
+
+def test_a_deleted_end_is_released(node: AgentNode) -> None:
+    """DEL has written its tombstone, and could do no more."""
+    own, _ = linked(node)
+    node.journal.bury(own.attachment, since_boot())
+    reconcile(node)
+    record = node.record()
+    assert record is not None
+    assert record.side_of(OWN.container_id) is None
+    assert record.side_of(PEER.container_id) is not None
+    assert node.interfaces() == set()
+
+
+def test_a_sandbox_whose_namespace_is_gone_is_recorded_as_not_ready(node: AgentNode) -> None:
+    linked(node)
+    node.remove_namespace(OWN.container_id)
+    node.verified.forget(RECORD)
+    assert reconcile(node) is State.PAIR_READY
+    record = node.record()
+    assert record is not None
+    assert record.is_ready(PRIMARY) is False
+    assert "its namespace is gone" in {step.reason for step in record.history}
+
+
+def test_a_later_sandbox_of_the_pod_has_the_end(node: AgentNode) -> None:
+    """The earlier sandbox has lost its interface to it, and stays out."""
+    linked(node)
+    later = sandbox_of(PRIMARY, number=2)
+    node.api.put_pod(Pod(later.pod, node="node-a", phase="Running"))
+    node.put_record(joined(later, PEER))
+    node.remove_namespace(OWN.container_id)
+    before = node.record()
+    node.controller._reconcile_end(*node.held()[0])
+    assert node.record() == before
+
+
+def test_a_dead_sandbox_is_forgotten_with_all_that_is_known_of_its_link(node: AgentNode, api: MemoryApi) -> None:
+    entry = node.hold(OWN)
+    assert reconcile(node) is State.PRIMARY_READY
+    node.journal.bury(entry.attachment, since_boot())
+    node.remove_namespace(OWN.container_id)
+    api.delete_pod(OWN.pod)
+    assert reconcile(node) is None
+    assert node.journal.entries() == []
+    assert reconcile(node) is None
+
+
+def test_a_stray_is_removed_before_the_ends_are_reconciled(node: AgentNode) -> None:
+    stray = sandbox_of(PAIR, number=7)
+    node.put_record(joined(None, stray))
+    node.hold(OWN)
+    reconcile(node)
+    record = node.record()
+    assert record is not None
+    assert record.side_of(stray.container_id) is None
+    assert record.side_of(OWN.container_id) is PRIMARY
+
+
+def test_a_peer_on_a_lost_node_is_marked(node: AgentNode) -> None:
+    node.hold(OWN)
+    peer = sandbox_of(PAIR, "node-b")
+    node.put_record(standing(replace(joined(OWN, peer), vni=12), PRIMARY, PAIR))
+    node.nodes.lost.add("node-b")
+    node.verified.note(
+        node.put_record(standing(replace(joined(OWN, peer), vni=12), PRIMARY, PAIR)), PRIMARY, node.underlay, up=True
     )
-    nothing: Any = None
-    links = controller.LinkController(
-        node="here",
-        journal=SimpleNamespace(lock=lambda _: nullcontext(), is_deleted=nothing),  # type: ignore[arg-type]
-        records=SimpleNamespace(links=SimpleNamespace(cache={"link": record})),  # type: ignore[arg-type]
-        sites=nothing,
-        announcer=nothing,
-        metrics=nothing,
-        is_adding=nothing,
-        is_lost=lambda node: node == "gone",
-        membership=nothing,
-    )
-    held: Any = [(SimpleNamespace(attachment=SimpleNamespace(container_id="own")), None)]
-    with pytest.raises(ApiUnavailableError):
-        links._note_lost_peer("link", held)
-    for _ in range(2):
-        links._note_lost_peer("link", held)
-    assert tries == ["peer", "peer"]
+    assert reconcile(node) is State.PAIR_READY
 
 
-ORDINARY = own(Side.PRIMARY)
-STATIC = replace(ORDINARY, pod=replace(ORDINARY.pod, mirror="static-1"))
-
-
-@pytest.mark.parametrize(
-    ("sandbox", "pod", "alive"),
-    [
-        (ORDINARY, Pod(ORDINARY.pod), True),
-        (ORDINARY, Pod(replace(ORDINARY.pod, uid="another")), False),
-        (STATIC, Pod(replace(STATIC.pod, uid="another")), True),
-        (STATIC, Pod(replace(STATIC.pod, uid="another", mirror="static-2")), False),
-        (STATIC, Pod(replace(STATIC.pod, uid="another"), phase="Failed"), False),
-        (STATIC, None, False),
-    ],
-    ids=["ordinary", "created again", "mirror created again", "new manifest", "mirror finished", "mirror gone"],
-)
-def test_a_sandbox_lives_with_its_pod_or_its_static_pod(
-    monkeypatch: pytest.MonkeyPatch, sandbox: Any, pod: Pod | None, alive: bool
-) -> None:
-    monkeypatch.setattr(datapath, "namespace_is_there", lambda _: True)
-    nothing: Any = None
-    links = controller.LinkController(
-        node="node-a",
-        journal=SimpleNamespace(is_deleted=lambda _: False),  # type: ignore[arg-type]
-        records=SimpleNamespace(pods=SimpleNamespace(get=lambda *_: pod, lookup=lambda *_: pod)),  # type: ignore[arg-type]
-        sites=nothing,
-        announcer=nothing,
-        metrics=nothing,
-        is_adding=lambda _: False,
-        is_lost=nothing,
-        membership=nothing,
-    )
-    entry = SandboxEntry(Attachment("net", sandbox.container_id, "eth0"), sandbox.netns, sandbox.pod)
-    assert (links._why_dead(sandbox) is None) is alive
-    assert links._is_alive(entry) is alive
-
-
-def test_a_sandbox_whose_pod_only_the_cache_has_is_dead() -> None:
-    """It would take the place again from which the garbage collector has removed it."""
-    nothing: Any = None
-    pods = SimpleNamespace(get=lambda *_: None, lookup=lambda *_: Pod(ORDINARY.pod))
-
-    links = controller.LinkController(
-        node="node-a",
-        journal=nothing,
-        records=SimpleNamespace(pods=pods),  # type: ignore[arg-type]
-        sites=nothing,
-        announcer=nothing,
-        metrics=nothing,
-        is_adding=nothing,
-        is_lost=nothing,
-        membership=nothing,
-    )
-    assert not links._is_alive(PRIMARY_ENTRY)
-
-
-class Events:
-    """An announcer that keeps what it is called with: reason, text and interface."""
-
-    def __init__(self) -> None:
-        self.sent: list[tuple[str, str, str]] = []
-
-    def event(self, _: PodRef, reason: Reason, text: str, interface: str = "") -> None:
-        self.sent.append((reason, text, interface))
-
-
-PRIMARY_END = HeldEnd(wanted(), Side.PRIMARY)
-PRIMARY_ENTRY = SandboxEntry(
-    Attachment("net", ORDINARY.container_id, "eth0"), ORDINARY.netns, ORDINARY.pod, (PRIMARY_END,)
-)
-
-
-def tender_with(events: Events) -> controller.LinkController:
-    nothing: Any = None
-    return controller.LinkController(
-        node="node-a",
-        journal=nothing,
-        records=SimpleNamespace(pods=SimpleNamespace(lookup_named=lambda *_: [])),  # type: ignore[arg-type]
-        sites=lambda *_: SimpleNamespace(sandbox=lambda *_: ORDINARY),  # type: ignore[arg-type]
-        announcer=events,  # type: ignore[arg-type]
-        metrics=nothing,
-        is_adding=nothing,
-        is_lost=nothing,
-        membership=nothing,
-    )
-
-
-@pytest.mark.parametrize(
-    ("record", "linked", "first", "event"),
-    [
-        (veth(), True, True, ("Linked", "in1 is linked to in2 of pair-pod (veth)", "in1")),
-        (None, False, True, ("WaitingForPeer", "in1 waits for pod pair-pod: there is no such pod", "in1")),
-        (None, False, False, ("LinkLost", "in1 to pair-pod: its record is gone", "in1")),
-    ],
-)
-def test_an_event_of_a_link_has_its_interface(
-    record: Link | None, linked: bool, first: bool, event: tuple[str, str, str]
-) -> None:
-    events = Events()
-    tender_with(events)._announce(PRIMARY_ENTRY, PRIMARY_END, record, linked=linked, first=first)
-    assert events.sent == [event]
+def test_a_doubtful_vni_is_asserted_once_by_the_next_reconciliation(node: AgentNode, api: MemoryApi) -> None:
+    node.hold(OWN)
+    record = standing(replace(joined(OWN, sandbox_of(PAIR, "node-b")), vni=12), PRIMARY, PAIR)
+    node.verified.note(node.put_record(record), PRIMARY, node.underlay, up=True)
+    node.see_pod(Pod(OWN.pod))
+    node.controller.assert_vni(RECORD)
+    assert node.queue.take() == ReconcileKey(ReconcileKind.LINK, "", RECORD)
+    assert not any(vni_lease_name(12) in path for path in api.objects)
+    assert reconcile(node) is State.LINKED
+    assert any(vni_lease_name(12) in path for path in api.objects)
+    requests = len(api.requests)
+    node.controller.reconcile(RECORD)
+    assert len(api.requests) == requests
 
 
 @pytest.mark.parametrize(
     ("error", "reason"),
     [(InvalidIntentError("no"), "InvalidIntent"), (AddressFamilyError("no"), "NoCommonAddressFamily")],
 )
-def test_an_event_of_an_end_that_cannot_be_made_has_its_interface(
-    error: RatchetError, reason: str, monkeypatch: pytest.MonkeyPatch
+def test_an_end_that_cannot_be_created_is_announced_with_its_interface(
+    node: AgentNode, error: RatchetError, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def settle(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(controller, "Reconciler", lambda *_: SimpleNamespace(settle=settle))
-    events = Events()
+    monkeypatch.setattr(Reconciler, "settle", settle)
+    node.hold(OWN)
     with pytest.raises(type(error)):
-        tender_with(events)._bring_up(PRIMARY_ENTRY, PRIMARY_END)
-    assert events.sent == [(reason, "no", "in1")]
+        reconcile(node)
+    assert node.announcements.events == [(reason, "no", "in1")]
 
 
-def test_an_event_of_an_edit_has_its_interface() -> None:
-    nothing: Any = None
-    events = Events()
-    membership = Membership(
-        journal=nothing,
-        records=SimpleNamespace(links=SimpleNamespace(cache={PRIMARY_END.link: veth()})),  # type: ignore[arg-type]
-        announcer=events,  # type: ignore[arg-type]
-        is_adding=nothing,
-        reconcile_link=nothing,
-        enqueue_pod=nothing,
-    )
-    membership._announce_edits(PRIMARY_ENTRY, Pod(ORDINARY.pod), {}, None)
-    ((reason, text, interface),) = events.sent
-    assert (reason, interface) == ("WantsRestart", "in1")
-    assert text.startswith("link default.pair-pod.in2.primary-pod.in1 wants a restart of pod default/primary-pod: ")
-
-
-def test_an_event_of_a_link_whose_interface_another_link_holds_has_the_interface(
-    monkeypatch: pytest.MonkeyPatch,
+def test_an_end_that_cannot_be_created_does_not_stop_the_other_one(
+    node: AgentNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nothing: Any = None
-    events = Events()
-    other = HeldEnd(replace(wanted(), name="default.other.in2.primary-pod.in1"), Side.PRIMARY)
-    membership = Membership(
-        journal=SimpleNamespace(  # type: ignore[arg-type]
-            read=lambda _: PRIMARY_ENTRY,
-            sandbox_lock=lambda _: nullcontext(),
-            of_container=lambda _: [],
-            change_ends=lambda *_: False,
-        ),
-        records=nothing,
-        announcer=events,  # type: ignore[arg-type]
-        is_adding=nothing,
-        reconcile_link=nothing,
-        enqueue_pod=nothing,
-    )
-    monkeypatch.setattr("ratchet.agent.membership.held_ends", lambda *_: [other])
-    membership._take(PRIMARY_ENTRY, Pod(ORDINARY.pod), [nothing])
-    assert [(reason, interface) for reason, _, interface in events.sent] == [("WantsRestart", "in1")]
+    settled: list[str] = []
+
+    def settle(_: object, attempt: Any, *__: Any, **___: Any) -> None:
+        settled.append(attempt.container_id)
+        raise InvalidIntentError("no")
+
+    monkeypatch.setattr(Reconciler, "settle", settle)
+    node.hold(OWN)
+    node.hold(PEER)
+    with pytest.raises(InvalidIntentError):
+        reconcile(node)
+    assert sorted(settled) == sorted([OWN.container_id, PEER.container_id])
+
+
+def test_a_vxlan_between_nodes_is_recorded_with_a_vni(node: AgentNode) -> None:
+    node.hold(OWN)
+    node.put_record(joined(None, sandbox_of(PAIR, "node-b")))
+    assert reconcile(node) is State.PAIR_READY
+    record = node.record()
+    assert record is not None
+    assert record.kind is Kind.VXLAN
+    assert record.vni is not None
+    assert record.is_ready(PRIMARY)
+    assert node.interfaces() == {(OWN.netns, "in1")}

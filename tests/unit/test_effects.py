@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from ratchet.agent.options import OPTIONS
 from ratchet.agent.service import _OWN
-from ratchet.agent.settings import _OPTIONS
 from ratchet.cni.config import PLUGIN_KEYS
 from tests.agent import test_options
 from tests.plugin import test_keys
 
 
 def test_every_option_has_a_test_of_its_effect() -> None:
-    assert set(test_options.EFFECTS) == {option.name for option in _OPTIONS}
+    assert set(test_options.EFFECTS) == {option.name for option in OPTIONS}
 
 
 def test_every_key_has_a_test_of_its_effect_on_each_host_that_honours_it() -> None:

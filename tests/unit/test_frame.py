@@ -108,23 +108,23 @@ def test_a_value_may_hold_an_equals_sign() -> None:
 
 @pytest.mark.parametrize("length", range(len(encode_request(ADD))))
 def test_a_request_that_is_cut_short(length: int) -> None:
-    with pytest.raises(FrameError, match=r"cannot read the frame: it ends \d+ bytes before its time"):
+    with pytest.raises(FrameError, match=r"cannot read the frame: it ends \d+ bytes early"):
         decode_request(encode_request(ADD)[:length])
 
 
 @pytest.mark.parametrize("length", range(len(encode_answer(LINKED))))
 def test_an_answer_that_is_cut_short(length: int) -> None:
-    with pytest.raises(FrameError, match=r"cannot read the frame: it ends \d+ bytes before its time"):
+    with pytest.raises(FrameError, match=r"cannot read the frame: it ends \d+ bytes early"):
         decode_answer(encode_answer(LINKED)[:length])
 
 
 @pytest.mark.parametrize(
     ("raw", "cause"),
     [
-        (frame(magic=b"HTTP"), "it begins with b'HTTP' and not with b'RTCH'"),
-        (frame(version=2), "it is of version 2, and 1 is spoken here"),
-        (frame(kind=2), "it is of kind 2, where 1 should come"),
-        (frame(kind=0), "it is of kind 0, where 1 should come"),
+        (frame(magic=b"HTTP"), "it begins with b'HTTP', expected b'RTCH'"),
+        (frame(version=2), "its version is 2, expected 1"),
+        (frame(kind=2), "its kind is 2, expected 1"),
+        (frame(kind=0), "its kind is 0, expected 1"),
         (frame(count=VARIABLES_MAX + 1), "it has 17 variables, and may have 16"),
         (frame(count=1), "a variable is cut short"),
         (frame(b"\0\0\0", count=1), "a variable is cut short"),
@@ -148,11 +148,11 @@ def test_what_is_no_request(raw: bytes, cause: str) -> None:
 @pytest.mark.parametrize(
     ("raw", "cause"),
     [
-        (frame(magic=b"rtch", kind=2), "it begins with b'rtch' and not with b'RTCH'"),
-        (frame(version=0, kind=2), "it is of version 0, and 1 is spoken here"),
-        (frame(kind=1), "it is of kind 1, where 2 should come"),
+        (frame(magic=b"rtch", kind=2), "it begins with b'rtch', expected b'RTCH'"),
+        (frame(version=0, kind=2), "its version is 0, expected 1"),
+        (frame(kind=1), "its kind is 1, expected 2"),
         (frame(kind=2, count=256), "256 is no exit status"),
-        (frame(kind=2, began=1), "an answer says no time"),
+        (frame(kind=2, began=1), "an answer has no time"),
         (frame(kind=2) + b"more", "4 bytes follow it"),
     ],
 )

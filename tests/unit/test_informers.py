@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterator
-from contextlib import nullcontext
 from queue import SimpleQueue
 from typing import Any, cast
 
 import pytest
 
 from ratchet.agent.informers import Informers
+from ratchet.agent.priority import ForegroundGate
 from ratchet.core.model import End, Link, Pod, PodRef, Topology
 from ratchet.dev.testbed import wait_for
 from ratchet.errors import MalformedRecordError, RatchetError, TopologiesUnknownError
@@ -114,17 +114,23 @@ class FakeRecords(ApiStore):
 
 
 class Watched:
-    """Informers on scripted records, and whom they notified of what."""
+    """Informers on scripted records, and the handler of their changes."""
 
     def __init__(self, *, use_topologies: bool = True) -> None:
         self.records = FakeRecords(use_topologies=use_topologies)
         self.links: list[str] = []
         self.concerned: list[tuple[str, Collection[str]]] = []
         self.gone: list[PodChange] = []
-        self.informers = Informers(self.records, "n", self.links.append, self._concern, self.gone.append, nullcontext)
+        self.informers = Informers(self.records, "n", self, ForegroundGate())
 
-    def _concern(self, namespace: str, names: Collection[str]) -> None:
+    def link_changed(self, link: str) -> None:
+        self.links.append(link)
+
+    def pods_changed(self, namespace: str, names: Collection[str]) -> None:
         self.concerned.append((namespace, names))
+
+    def pod_deleted(self, change: PodChange) -> None:
+        self.gone.append(change)
 
 
 @pytest.fixture

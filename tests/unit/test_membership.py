@@ -13,6 +13,9 @@ from ratchet.agent.membership import Membership, _by_record, _replaced
 from ratchet.core.intent import WantedLink, wanted_links
 from ratchet.core.model import Link, Pod, PodRef, Side, Topology
 from ratchet.node.journal import Attachment, HeldEnd, SandboxEntry
+from tests.protocol.editing import announcing
+from tests.support.links import RECORD, joined, primary_pod
+from tests.support.memory import AgentNode, sandbox_of
 
 
 def pod(name: str, annotations: dict[str, str] | None = None) -> Pod:
@@ -47,7 +50,7 @@ class Declared:
 
 def membership_with(records: Declared) -> Membership:
     nothing: Any = None
-    return Membership(nothing, records.store(), nothing, is_adding=nothing, reconcile_link=nothing, enqueue_pod=nothing)
+    return Membership(nothing, records.store(), nothing, calls=nothing, queue=nothing)
 
 
 def end_of_y(*, declared: bool = False) -> HeldEnd:
@@ -129,3 +132,30 @@ def test_a_renamed_end_takes_the_place_of_the_old_one_once() -> None:
     assert _replaced([other, old], old, None) == (other,)
     assert _replaced([other, old], old, new) == (other, new)
     assert _replaced([new, old], old, new) == (new,)
+
+
+def test_an_event_of_an_edit_has_its_interface(node: AgentNode) -> None:
+    own = sandbox_of(Side.PRIMARY)
+    entry = node.hold(own)
+    node.put_record(joined(own, None))
+    node.membership._announce_edits(entry, Pod(own.pod), {}, None)
+    ((reason, text, interface),) = node.announcements.events
+    assert (reason, interface) == ("WantsRestart", "in1")
+    assert text.startswith(f"link {RECORD} wants a restart of pod default/primary-pod: ")
+
+
+def test_an_event_of_a_link_whose_interface_another_link_holds_has_the_interface(node: AgentNode) -> None:
+    """The link is not taken; the pod's restart frees the interface."""
+    own = sandbox_of(Side.PRIMARY)
+    entry = node.hold(own)
+    other = primary_pod("other", "primary-pod", pair_ifname="in1", local_ifname="in2")
+    for one in (other, pod("primary-pod")):
+        node.api.put_pod(replace(one, ref=replace(one.ref, namespace="default")))
+    node.caches.formats.read(announcing())
+    current = Pod(own.pod, {"ratchet": "true"}, node="node-a")
+    node.api.put_pod(current)
+    node.membership.reconcile("default", "primary-pod")
+    assert [(reason, interface) for reason, _, interface in node.announcements.events] == [("WantsRestart", "in1")]
+    held = node.journal.read(entry.attachment)
+    assert held is not None
+    assert held.ends == entry.ends

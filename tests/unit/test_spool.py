@@ -97,7 +97,7 @@ def test_what_is_no_frame_is_set_aside(content: bytes, folder: Path, caplog: pyt
     aside = folder / UNREADABLE / "c1"
     assert aside.read_bytes() == content
     assert stat.S_IMODE(aside.parent.stat().st_mode) == 0o700
-    assert caplog.messages == [f"set aside {aside}: it is no frame"]
+    assert caplog.messages == [f'spool file set aside file={aside} cause="it is no frame"']
 
 
 def test_what_is_aside_is_bounded_and_the_oldest_goes(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -106,9 +106,9 @@ def test_what_is_aside_is_bounded_and_the_oldest_goes(folder: Path, caplog: pyte
         spool.set_aside(keep(folder, delete("c1"), f"c{number}", age=1000.0 - number), "it is a test")
     left = {path.name for path in (folder / UNREADABLE).iterdir()}
     assert left == {f"c{number}" for number in range(2, ASIDE_MAX + 2)}
-    removed = [message for message in caplog.messages if message.startswith("removed ")]
-    assert [message.split(":")[0] for message in removed] == [
-        f"removed {folder / UNREADABLE / name}" for name in ("c0", "c1")
+    removed = [message for message in caplog.messages if message.startswith("spool file removed ")]
+    assert removed == [
+        f"spool file removed file={folder / UNREADABLE / name} newer_files={ASIDE_MAX}" for name in ("c0", "c1")
     ]
 
 
@@ -136,7 +136,7 @@ def test_a_directory_that_is_a_link_or_none(folder: Path, tmp_path: Path) -> Non
     (tmp_path / "link").symlink_to(folder)
     (tmp_path / "file").write_text("")
     for name in ("link", "file"):
-        with pytest.raises(RatchetError, match=f"cannot read {tmp_path / name}: it is no directory"):
+        with pytest.raises(RatchetError, match=f"cannot read {tmp_path / name}: it is not a directory"):
             Spool(tmp_path / name).waiting()
 
 

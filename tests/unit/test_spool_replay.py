@@ -27,7 +27,7 @@ def kept(folder: Path) -> list[str]:
 
 
 def drain(folder: Path, serve: Callable[[Request], Reply]) -> None:
-    SpoolReplayer(Spool(folder), serve).drain()
+    SpoolReplayer(Spool(folder), serve).replay()
 
 
 def test_what_was_kept_is_served_and_gone(folder: Path) -> None:
@@ -85,7 +85,7 @@ def test_what_goes_on_failing_is_tried_ever_less_often(folder: Path) -> None:
 
     drainer = SpoolReplayer(Spool(folder), serve, lambda: now)
     while now < 16:
-        drainer.drain()
+        drainer.replay()
         now += FIRST_PAUSE / 2
     assert tries == [0.0, 2.0, 6.0, 14.0]
     assert kept(folder) == ["one"]

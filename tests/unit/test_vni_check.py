@@ -88,21 +88,31 @@ def leases() -> Leases:
     return Leases()
 
 
-def check_with(leases: Leases, asserted: list[str], *links: Link) -> VniCheck:
+class Controller:
+    """The links whose VNIs are asserted."""
+
+    def __init__(self) -> None:
+        self.asserted: list[str] = []
+
+    def assert_vni(self, link: str) -> None:
+        self.asserted.append(link)
+
+
+def check_with(leases: Leases, controller: Controller, *links: Link) -> VniCheck:
     """The check of an agent of node `a` that has cached these links."""
     cache = LinkCache()
     for one in links:
         cache.put(one)
-    return VniCheck("a", cache, leases.records.vnis, asserted.append)
+    return VniCheck("a", cache, leases.records.vnis, controller)
 
 
 def checked(leases: Leases, *links: Link) -> list[str]:
     """The links that an agent of node `a` checks one by one."""
-    asserted: list[str] = []
-    check = check_with(leases, asserted, *links)
+    controller = Controller()
+    check = check_with(leases, controller, *links)
     assert check.list()
     check.check_some()
-    return asserted
+    return controller.asserted
 
 
 def test_leases_that_are_held_cost_one_list_of_the_nodes_own(leases: Leases) -> None:
@@ -130,24 +140,24 @@ def test_a_cached_record_of_other_nodes_is_not_checked(leases: Leases) -> None:
 
 def test_leases_that_cannot_be_listed_say_nothing(leases: Leases) -> None:
     leases.failing["LIST"] = ApiUnavailableError("away")
-    asserted: list[str] = []
-    check = check_with(leases, asserted, link(11, "a", "b"))
+    controller = Controller()
+    check = check_with(leases, controller, link(11, "a", "b"))
     assert not check.list()
     check.check_some()
-    assert asserted == []
+    assert controller.asserted == []
 
 
 def test_many_checks_are_spread_and_none_is_lost(leases: Leases) -> None:
     links = [link(number, "a", "b") for number in range(11, 11 + 2 * CHECKED_AT_ONCE + 1)]
-    asserted: list[str] = []
-    check = check_with(leases, asserted, *links)
+    controller = Controller()
+    check = check_with(leases, controller, *links)
     check.list()
     counts = []
     for _ in range(4):
         check.check_some()
-        counts.append(len(asserted))
+        counts.append(len(controller.asserted))
     assert counts == [CHECKED_AT_ONCE, 2 * CHECKED_AT_ONCE, len(links), len(links)]
-    assert set(asserted) == {one.name for one in links}
+    assert set(controller.asserted) == {one.name for one in links}
 
 
 # One Lease

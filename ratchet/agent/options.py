@@ -1,0 +1,225 @@
+"""The options of the agent: name, help, default and reader of each setting, and its command-line flag.
+
+The option `node_name` is the flag `--node-name`, the variable `RATCHET_NODE_NAME` and the key `node_name` of the file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ratchet.agent.frame import SOCKET
+from ratchet.cni import values
+from ratchet.cni.config import (
+    DEFAULT_NAMESPACE,
+    DEFAULT_STATE_DIR,
+    DEFAULT_VNI_RANGE,
+    DEFAULT_VXLAN_PORT,
+    LOG_LEVELS,
+    WAIT_POLICIES,
+)
+from ratchet.core.intent import WAIT_MAX_SECONDS
+
+DEFAULT_METRICS_ADDR = ":9472"
+LOG_FORMATS = ("text", "json")
+HEARTBEATS_TO_BE_LOST = 3
+
+_SOCKET_PATH_BYTES = 107  # unix(7): sun_path has 108 bytes, the last of them zero
+_NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
+_WHOLE = re.compile(r"[0-9]{1,12}")
+_RANGE = re.compile(r"[0-9]{1,8}-[0-9]{1,8}")
+_ADDRESS = re.compile(r"(?P<host>|\[[0-9a-fA-F:.]+\]|[^:\[\]/\s]+):(?P<port>[0-9]{1,5})")
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One setting. `read` converts a given value; its ValueError describes the valid values.
+
+    An option without a `metavar` is a switch. `also` has further variables. An empty variable counts as not set, unless
+    the option `may_be_empty`.
+    """
+
+    group: str
+    name: str
+    metavar: str
+    help: str
+    read: values.Reader[Any]
+    default: object = None
+    default_text: str = ""
+    also: tuple[str, ...] = ()
+    may_be_empty: bool = False
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        return (variable(self.name), *self.also)
+
+    @property
+    def shown(self) -> str:
+        """The default as text."""
+        if self.default_text:
+            return self.default_text
+        if isinstance(self.default, bool):
+            return "on" if self.default else "off"
+        return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
+
+    @property
+    def accepts(self) -> str:
+        """The valid values as text, such as "an absolute path"."""
+        try:
+            self.read(None)
+        except ValueError as wanted:
+            return str(wanted)
+        raise AssertionError(f"{self.name} accepts null")
+
+
+def variable(name: str) -> str:
+    """The environment variable of an option."""
+    return f"RATCHET_{name.upper()}"
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """Host ("" for all addresses) and port of "host:port", ":port" or "[address]:port".
+
+    Raises ValueError that names the valid forms.
+    """
+    match = _ADDRESS.fullmatch(address)
+    if match is None or int(match["port"]) > 65535:
+        raise ValueError('"host:port", ":port" or "[address]:port"')
+    return match["host"].strip("[]"), int(match["port"])
+
+
+# Readers: flags and variables are text, a value in the file may also have its type.
+
+
+def _from_text(
+    pattern: re.Pattern[str], convert: Callable[[str], object], read: values.Reader[values.Value]
+) -> values.Reader[values.Value]:
+    """The reader `read`, which also takes text that matches the pattern."""
+    return lambda value: read(convert(value) if isinstance(value, str) and pattern.fullmatch(value) else value)
+
+
+def _seconds(low: float, high: float) -> values.Reader[float]:
+    return _from_text(_NUMBER, float, values.seconds(low, high))
+
+
+def _whole(low: int, high: int) -> values.Reader[int]:
+    return _from_text(_WHOLE, int, values.whole_number(low, high))
+
+
+def _switch(value: object) -> bool:
+    word = str(value).lower()
+    if word in _TRUE or word in _FALSE:
+        return word in _TRUE
+    raise ValueError("true or false")
+
+
+def _on_or_off(value: object) -> bool:
+    """YAML reads a bare on or off as a boolean."""
+    if value in ("on", "off"):
+        return value == "on"
+    if isinstance(value, bool):
+        return value
+    raise ValueError("one of on, off")
+
+
+def _metrics_address(value: object) -> str:
+    address = value if isinstance(value, str) else str(value)
+    if address:
+        host_and_port(address)
+    return address
+
+
+def _is_root(path: str) -> bool:
+    return not path or (values.is_absolute_path(path) and not path.endswith("/"))
+
+
+def _is_socket(path: str) -> bool:
+    return values.is_absolute_path(path) and len(path.encode()) <= _SOCKET_PATH_BYTES
+
+
+_root = values.text("an absolute path, or nothing", _is_root)
+_socket = values.text(f"an absolute path of at most {_SOCKET_PATH_BYTES} bytes", _is_socket)
+_vni_range = _from_text(_RANGE, lambda text: [int(part) for part in text.split("-")], values.vni_range('"first-last"'))
+
+_API, _NODE, _LINKS, _LIVENESS, _OBSERVABILITY = "Kubernetes API", "node", "links", "liveness", "observability"
+
+# fmt: off
+OPTIONS: tuple[Option, ...] = (
+    Option(_API, "kubeconfig", "FILE", "kubeconfig for the Kubernetes API", values.path,
+           default_text="in-cluster credentials"),
+    Option(_API, "namespace", "NAME", "namespace of the link records; the same on all nodes", values.namespace,
+           DEFAULT_NAMESPACE),
+    Option(_API, "topologies", "{on,off}",
+           "whether ConfigMaps declare links. Set off if the account does not have the ClusterRole ratchet-topologies",
+           _on_or_off, default=True),
+    Option(_NODE, "node_name", "NAME", "name of the Node object of this node", values.node_name,
+           default_text="the host name", also=("NODE_NAME",)),
+    Option(_NODE, "socket", "PATH",
+           "Unix socket for CNI calls. If you change it, set RATCHET_AGENT_SOCKET in the runtime's environment too",
+           _socket, SOCKET),
+    Option(_NODE, "state_dir", "DIR",
+           "directory for the state of the node's sandboxes. Use a disk that outlives the agent",
+           values.path, DEFAULT_STATE_DIR),
+    Option(_NODE, "spool_dir", "DIR",
+           "directory for DELs that arrive while the agent is down. If you change it, set RATCHET_AGENT_SPOOL in the "
+           "runtime's environment too",
+           values.path, default_text="spool in the state directory"),
+    Option(_NODE, "host_root", "DIR",
+           "mount point of the node's file system, if not the agent's own. Delegate plugins run there (chroot)",
+           _root, "", "the agent's own file system", may_be_empty=True),
+    Option(_NODE, "parent_interface", "NAME",
+           "underlay interface, which carries the tunnels. Its VTEP is an InternalIP of the node, else its first "
+           "address",
+           values.interface, default_text="the interface with the node's InternalIP, else the default route's"),
+    Option(_NODE, "parent_address", "ADDR", "VTEP of this node: the address by which other nodes reach it",
+           values.ip_address, default_text="found, and followed when it changes"),
+    Option(_LINKS, "vxlan_port", "N",
+           "UDP port of the tunnels; the same on all nodes. vxlan_port in the network configuration overrides it. "
+           "ratchet-daemonless does not read this setting: set vxlan_port for it",
+           _whole(1, 65535), DEFAULT_VXLAN_PORT),
+    Option(_LINKS, "vni_range", "FIRST-LAST",
+           "first and last VNI. Do not share VNIs with other VXLANs of the cluster", _vni_range, DEFAULT_VNI_RANGE,
+           "-".join(map(str, DEFAULT_VNI_RANGE))),
+    Option(_LINKS, "wait", "SECONDS",
+           "longest time that ADD waits for peers; 0: ADD does not wait. wait in the network configuration and "
+           "ratchet.wait of the pod override it",
+           _seconds(0, WAIT_MAX_SECONDS), 5.0),
+    Option(_LINKS, "wait_policy", "POLICY",
+           "result of ADD if the peers did not come in time. proceed: ADD succeeds, and the agent completes the link "
+           "later. require: ADD fails with code 11. wait_policy in the network configuration overrides it",
+           values.one_of(*WAIT_POLICIES), "proceed"),
+    Option(_LINKS, "workers", "N", "threads that reconcile links. One thread works on a link at a time",
+           _whole(1, 256), 8),
+    Option(_LINKS, "resync", "SECONDS",
+           "interval between resyncs. A resync reconciles all links from the cache and lists the VNI Leases of this "
+           "node's links",
+           _seconds(10, 86400), 300.0),
+    Option(_LIVENESS, "heartbeat", "SECONDS",
+           "interval between renewals of the node Lease. Every second time, the agent reads the Leases of the other "
+           "nodes",
+           _seconds(1, 3600), 10.0),
+    Option(_LIVENESS, "node_lost_after", "SECONDS",
+           "time without a Lease renewal after which a node that is not Ready is lost; at least "
+           f"{HEARTBEATS_TO_BE_LOST} heartbeats",
+           _seconds(HEARTBEATS_TO_BE_LOST, 86400), 40.0),
+    Option(_LIVENESS, "drain_seconds", "SECONDS", "longest time that SIGTERM waits for running calls",
+           _seconds(0, 600), 20.0),
+    Option(_OBSERVABILITY, "metrics_addr", "ADDR",
+           'listen address of /metrics, /livez, /readyz and of the endpoint for ratchet inspect; "" disables them',
+           _metrics_address, DEFAULT_METRICS_ADDR, may_be_empty=True),
+    Option(_OBSERVABILITY, "log_format", "FORMAT", f"log format: {' or '.join(LOG_FORMATS)}",
+           values.one_of(*LOG_FORMATS), "text"),
+    Option(_OBSERVABILITY, "log_level", "LEVEL", f"lowest log level: {', '.join(LOG_LEVELS)}",
+           values.one_of(*LOG_LEVELS), "info"),
+    Option(_OBSERVABILITY, "events", "", "send Events on pods about their links", _switch, default=True),
+    Option(_OBSERVABILITY, "readiness", "",
+           "set the condition ratchet/linked on pods that have it as a readiness gate", _switch, default=True),
+)
+# fmt: on

@@ -1,0 +1,56 @@
+"""The agent's periodic work: resyncs, checks of interfaces in the kernel, and checks of VNI Leases."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+from ratchet.agent.health import AgentHealth
+from ratchet.agent.informers import Informers
+from ratchet.agent.queue import ReconcileQueue
+from ratchet.agent.resync import Resync
+from ratchet.agent.rounds import Rounds
+from ratchet.agent.vni_check import VniCheck
+from ratchet.node.verified import VerifiedEnds
+
+# Seconds between two steps.
+STEP_SECONDS = 2.0
+# The period of kernel checks in seconds, and the most links per second. A check sends no API request. Above
+# OBSERVE_SECONDS * OBSERVE_RATE links the rate decides.
+OBSERVE_SECONDS, OBSERVE_RATE = 30.0, 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodicWork:
+    """Runs the periodic work of one agent in the caller's thread.
+
+    `resync_seconds` is the interval between resyncs.
+    """
+
+    resync: Resync
+    resync_seconds: float
+    vni_check: VniCheck
+    informers: Informers
+    queue: ReconcileQueue
+    verified: VerifiedEnds
+    health: AgentHealth
+
+    def run(self, stopping: threading.Event) -> None:
+        """Work until `stopping` is set."""
+        observations = Rounds[str](OBSERVE_SECONDS, OBSERVE_RATE, time.monotonic())
+        next_resync = time.monotonic() + self.resync_seconds
+        vnis_listed = False
+        while not stopping.wait(STEP_SECONDS):
+            self.health.note_progress()
+            now = time.monotonic()
+            if now >= next_resync:
+                self.resync.run()
+                self.vni_check.list()
+                next_resync = now + self.resync_seconds
+            elif not vnis_listed and self.informers.links_listed:
+                vnis_listed = self.vni_check.list()
+            self.vni_check.check_some()
+            for link in observations.due(self.resync.links, now):
+                self.verified.forget(link)
+                self.queue.enqueue_link(link)

@@ -1,0 +1,215 @@
+"""Dead sandboxes: which ones are, and their removal from the journal and the records."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ratchet import datapath
+from ratchet.agent import liveness
+from ratchet.cni.delegation import Delegation
+from ratchet.core.model import Location, Pod, Sandbox, Side
+from ratchet.node.journal import SandboxEntry, since_boot
+from tests.support.links import RECORD, joined, wanted
+from tests.support.memory import AgentNode, MemoryApi, sandbox_of
+
+PRIMARY, PAIR = Side.PRIMARY, Side.PAIR
+OWN = sandbox_of(PRIMARY)
+STATIC = replace(OWN, pod=replace(OWN.pod, mirror="static-1"))
+
+
+@pytest.mark.parametrize(
+    ("sandbox", "pod", "alive"),
+    [
+        (OWN, Pod(OWN.pod), True),
+        (OWN, Pod(replace(OWN.pod, uid="another")), False),
+        (STATIC, Pod(replace(STATIC.pod, uid="another")), True),
+        (STATIC, Pod(replace(STATIC.pod, uid="another", mirror="static-2")), False),
+        (STATIC, Pod(replace(STATIC.pod, uid="another"), phase="Failed"), False),
+        (STATIC, None, False),
+    ],
+    ids=["ordinary", "created again", "mirror created again", "new manifest", "mirror finished", "mirror gone"],
+)
+def test_a_sandbox_lives_with_its_pod_or_its_static_pod(
+    node: AgentNode, api: MemoryApi, sandbox: Sandbox, pod: Pod | None, alive: bool
+) -> None:
+    entry = node.hold(sandbox)
+    api.delete_pod(sandbox.pod)
+    if pod is not None:
+        api.put_pod(pod)
+    assert (node.liveness.why_dead(sandbox) is None) is alive
+    assert node.liveness.is_running(entry) is alive
+    assert node.liveness.may_join(entry) is alive
+
+
+def test_a_deleting_pod_does_not_join_and_its_sandbox_is_not_dead(node: AgentNode, api: MemoryApi) -> None:
+    entry = node.hold(OWN)
+    api.put_pod(Pod(OWN.pod, deleting=True))
+    assert not node.liveness.is_running(entry)
+    assert node.liveness.why_dead(OWN) is None
+
+
+def test_a_sandbox_whose_pod_only_the_cache_has_is_dead(node: AgentNode, api: MemoryApi) -> None:
+    """It would take the place again from which garbage collection has removed it."""
+    entry = node.hold(OWN)
+    node.see_pod(Pod(OWN.pod))
+    api.delete_pod(OWN.pod)
+    assert node.liveness.pod_of(entry) == Pod(OWN.pod)
+    assert not node.liveness.is_running(entry)
+    assert node.liveness.why_dead(OWN) == "its pod is gone, and no DEL came"
+
+
+def test_a_sandbox_without_its_namespace_may_not_join_and_is_dead(node: AgentNode) -> None:
+    entry = node.hold(OWN)
+    node.remove_namespace(OWN.container_id)
+    assert node.liveness.is_running(entry)
+    assert not node.liveness.may_join(entry)
+    assert node.liveness.why_dead(OWN) == "its sandbox is gone, and no DEL came"
+
+
+def test_a_deleted_sandbox_is_dead_unless_its_add_runs_again(node: AgentNode) -> None:
+    entry = node.hold(OWN, began=since_boot())
+    assert not node.liveness.is_deleted(entry)
+    node.journal.bury(entry.attachment, since_boot())
+    assert node.liveness.is_deleted(entry)
+    assert node.liveness.why_dead(OWN) == "the sandbox was deleted"
+    node.calls.adding.add(OWN.container_id)
+    assert node.liveness.why_dead(OWN) is None
+
+
+def gone(node: AgentNode, **of_entry: Any) -> SandboxEntry:
+    """The entry of a sandbox of which nothing is left."""
+    entry = node.hold(OWN, **of_entry)
+    node.remove_namespace(OWN.container_id)
+    node.api.delete_pod(OWN.pod)
+    return entry
+
+
+def is_forgotten(node: AgentNode, entry: SandboxEntry) -> bool:
+    node.liveness.forget_dead(entry)
+    return node.journal.read(entry.attachment) is None
+
+
+def test_a_sandbox_of_which_nothing_is_left_is_forgotten(node: AgentNode) -> None:
+    assert is_forgotten(node, gone(node))
+
+
+def test_a_sandbox_is_not_forgotten_while_its_namespace_is_there(node: AgentNode) -> None:
+    entry = gone(node)
+    node.add_namespace(OWN.container_id)
+    assert not is_forgotten(node, entry)
+
+
+def test_a_sandbox_is_not_forgotten_while_its_pod_is_there(node: AgentNode) -> None:
+    entry = gone(node)
+    node.api.put_pod(Pod(OWN.pod))
+    assert not is_forgotten(node, entry)
+
+
+def test_a_sandbox_is_not_forgotten_while_an_add_runs(node: AgentNode) -> None:
+    entry = gone(node)
+    node.calls.adding.add(OWN.container_id)
+    assert not is_forgotten(node, entry)
+
+
+def test_a_sandbox_with_delegate_results_is_left_to_del(node: AgentNode) -> None:
+    assert not is_forgotten(node, gone(node, delegations=(Delegation({"type": "bridge", "cniVersion": "1.0.0"}),)))
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_sandbox_is_not_forgotten_while_a_record_has_it(node: AgentNode, cached: bool) -> None:
+    entry = gone(node)
+    record = node.put_record(joined(OWN, None))
+    if not cached:
+        node.caches.links.drop(record.name)
+    assert not is_forgotten(node, entry)
+
+
+def test_an_end_that_is_in_its_cached_record_costs_neither_a_look_nor_a_request(
+    node: AgentNode, api: MemoryApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link is reconciled at each of its changes, and a look takes two entries into the namespace."""
+    looked: list[str] = []
+
+    def look(location: Location) -> bool:
+        looked.append(location.netns)
+        return True
+
+    monkeypatch.setattr(liveness, "datapath", datapath)
+    monkeypatch.setattr(datapath, "namespace_is_there", look)
+    entry = node.hold(OWN)
+    node.put_record(joined(OWN, None))
+    requests = len(api.requests)
+    node.liveness.forget_dead(entry)
+    assert not looked
+    node.caches.links.put(replace(joined(None, sandbox_of(PAIR)), uid="uid", resource_version="99"))
+    node.liveness.forget_dead(entry)
+    assert looked == [entry.netns]
+    assert len(api.requests) == requests
+
+
+STRAY = sandbox_of(PRIMARY)
+
+
+def strays_removed(node: AgentNode) -> bool:
+    """Whether the example's record has lost the sandbox of its primary."""
+    record = node.record()
+    assert record is not None
+    node.liveness.remove_strays(record, node.held())
+    after = node.record()
+    return after is None or after.sandbox(PRIMARY) is None
+
+
+def test_a_dead_sandbox_that_the_journal_lacks_is_removed_from_its_record(node: AgentNode) -> None:
+    node.put_record(joined(STRAY, sandbox_of(PAIR, "node-b")))
+    assert strays_removed(node)
+    record = node.record()
+    assert record is not None
+    assert record.sandbox(PAIR) is not None
+    assert record.history[-1].reason == "its sandbox is gone, and no DEL came"
+
+
+def test_the_record_of_the_only_sandbox_is_deleted(node: AgentNode) -> None:
+    node.put_record(joined(STRAY, None))
+    assert strays_removed(node)
+    assert node.record() is None
+
+
+def test_a_sandbox_in_the_journal_is_no_stray(node: AgentNode) -> None:
+    node.hold(STRAY)
+    node.remove_namespace(STRAY.container_id)
+    node.put_record(joined(STRAY, None))
+    assert not strays_removed(node)
+
+
+def test_a_sandbox_that_joins_meanwhile_is_no_stray(node: AgentNode) -> None:
+    """Its entry is written after the entries were read, and before the lock is held."""
+    record = node.put_record(joined(STRAY, None))
+    held = node.held()
+    node.hold(STRAY)
+    node.remove_namespace(STRAY.container_id)
+    node.liveness.remove_strays(record, held)
+    assert node.record() == record
+
+
+def test_a_sandbox_of_another_node_is_no_stray(node: AgentNode) -> None:
+    node.put_record(joined(sandbox_of(PRIMARY, "node-b"), None))
+    assert not strays_removed(node)
+
+
+def test_a_sandbox_whose_add_runs_is_no_stray(node: AgentNode) -> None:
+    node.put_record(joined(STRAY, None))
+    node.calls.adding.add(STRAY.container_id)
+    assert not strays_removed(node)
+
+
+def test_a_live_sandbox_without_an_entry_is_no_stray(node: AgentNode) -> None:
+    """Its entry may be lost while its pod runs: the interface stays."""
+    entry = node.hold(STRAY)
+    node.journal.forget(entry.attachment)
+    node.put_record(joined(STRAY, None))
+    assert not strays_removed(node)
+    assert node.held(RECORD) == []
+    assert wanted().name == RECORD

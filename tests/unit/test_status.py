@@ -1,0 +1,162 @@
+"""The status of links: what is reported on pods and in metrics, when it changes, and what is not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ratchet.core.model import Link, Side, State, Transition
+from ratchet.node.journal import HeldEnd, SandboxEntry, since_boot
+from tests.support.links import NOW, RECORD, joined, later, standing, wanted
+from tests.support.memory import AgentNode, sandbox_of
+
+PRIMARY, PAIR = Side.PRIMARY, Side.PAIR
+OWN, PEER = sandbox_of(PRIMARY), sandbox_of(PAIR)
+WAITING = joined(OWN, None)
+LINKED = standing(joined(OWN, PEER), PRIMARY, PAIR)
+
+IS_LINKED = ("Linked", "in1 is linked to in2 of pair-pod (veth)", "in1")
+WAITS = ("WaitingForPeer", "in1 waits for pod pair-pod: there is no such pod", "in1")
+IS_LOST = ("LinkLost", "in1 to pair-pod: its record is gone", "in1")
+
+
+@pytest.fixture
+def entry(node: AgentNode) -> SandboxEntry:
+    return node.hold(OWN)
+
+
+def report(node: AgentNode, record: Link | None = None) -> list[tuple[str, str, str]]:
+    """Report the example's link with this record, or with none; the new Events."""
+    if record is not None:
+        node.put_record(record)
+    else:
+        node.caches.links.drop(RECORD)
+    before = len(node.announcements.events)
+    node.status.report(RECORD, node.held())
+    return node.announcements.events[before:]
+
+
+@pytest.mark.usefixtures("entry")
+def test_the_events_of_a_link_have_its_interface(node: AgentNode) -> None:
+    assert report(node) == [WAITS]
+    assert report(node, LINKED) == [IS_LINKED]
+    assert report(node) == [IS_LOST]
+
+
+@pytest.mark.usefixtures("entry")
+def test_an_unchanged_status_is_reported_once(node: AgentNode) -> None:
+    assert report(node, WAITING) == [WAITS]
+    assert report(node, WAITING) == []
+    assert report(node, LINKED) == [IS_LINKED]
+    assert report(node, LINKED) == []
+
+
+@pytest.mark.usefixtures("entry")
+def test_a_lost_link_has_the_reason_of_the_last_transition(node: AgentNode) -> None:
+    report(node, LINKED)
+    lost = replace(WAITING, history=(Transition(NOW, State.LINKED, State.PRIMARY_READY, "the peer left"),))
+    assert report(node, lost) == [("LinkLost", "in1 to pair-pod: the peer left", "in1")]
+
+
+@pytest.mark.usefixtures("entry")
+def test_a_tunnel_is_reported_with_its_vni(node: AgentNode) -> None:
+    tunnel = standing(replace(joined(OWN, sandbox_of(PAIR, "node-b")), vni=12), PRIMARY, PAIR)
+    assert report(node, tunnel) == [("Linked", "in1 is linked to in2 of pair-pod (vxlan, VNI 12)", "in1")]
+
+
+def test_a_link_of_an_earlier_agent_is_reported_only_when_it_changes(node: AgentNode) -> None:
+    node.status = replace(node.status, since=since_boot())
+    node.hold(OWN, began=node.status.since - 1)
+    assert report(node, LINKED) == []
+    assert report(node) == [IS_LOST]
+
+
+def test_a_link_that_an_earlier_agent_left_waiting_is_reported(node: AgentNode) -> None:
+    node.status = replace(node.status, since=since_boot())
+    node.hold(OWN, began=node.status.since - 1)
+    assert report(node, WAITING) == [WAITS]
+
+
+@pytest.mark.usefixtures("entry")
+def test_an_end_whose_add_runs_is_not_reported(node: AgentNode) -> None:
+    node.calls.adding.add(OWN.container_id)
+    assert report(node, LINKED) == []
+    assert node.announcements.conditions == []
+    node.calls.adding.clear()
+    assert report(node, LINKED) == [IS_LINKED]
+
+
+def test_a_deleted_end_is_not_reported(node: AgentNode, entry: SandboxEntry) -> None:
+    node.journal.bury(entry.attachment, since_boot())
+    assert report(node, LINKED) == []
+    assert node.announcements.conditions == []
+
+
+def test_an_end_that_is_no_longer_wanted_is_not_reported(node: AgentNode, entry: SandboxEntry) -> None:
+    held = node.held()
+    node.journal.change_ends(entry.attachment, lambda _: ())
+    node.status.report(RECORD, held)
+    assert node.announcements.events == []
+
+
+@pytest.mark.usefixtures("entry")
+def test_an_end_that_was_not_held_for_a_while_is_reported_again(node: AgentNode) -> None:
+    assert report(node, LINKED) == [IS_LINKED]
+    node.status.report(RECORD, [])
+    assert report(node, LINKED) == [IS_LINKED]
+
+
+@pytest.mark.usefixtures("entry")
+def test_the_condition_follows_the_link(node: AgentNode) -> None:
+    report(node, WAITING)
+    report(node, LINKED)
+    assert node.announcements.conditions == [
+        (False, "WaitingForPeer", f"not linked: {RECORD}"),
+        (True, "Linked", "all 1 links are ready"),
+    ]
+
+
+def test_the_condition_is_true_once_all_links_of_the_pod_are_linked(node: AgentNode, entry: SandboxEntry) -> None:
+    other = HeldEnd(replace(wanted(), name="default.other.in2.primary-pod.in1"), PRIMARY)
+    node.journal.change_ends(entry.attachment, lambda ends: (*ends, other))
+    report(node, LINKED)
+    assert node.announcements.conditions == [(False, "WaitingForPeer", f"not linked: {other.link}")]
+    node.put_record(replace(LINKED, name=other.link))
+    node.status.report(other.link, node.held(other.link))
+    assert node.announcements.conditions[1:] == [(True, "Linked", "all 2 links are ready")]
+
+
+def linked_count(node: AgentNode) -> tuple[float, float]:
+    """How many links came up, and the seconds that they took."""
+    lines = dict(line.rsplit(" ", 1) for line in node.metrics.text().decode().splitlines() if line[0] != "#")
+    return float(lines["ratchet_link_ready_seconds_count"]), float(lines["ratchet_link_ready_seconds_sum"])
+
+
+@pytest.mark.usefixtures("entry")
+def test_the_time_from_the_second_join_to_the_link_is_measured(node: AgentNode) -> None:
+    steps = (
+        Transition(NOW, State.PRIMARY_READY, State.PAIR_READY, "joined"),
+        Transition(later(1.5), State.PAIR_READY, State.LINKED, "ready"),
+    )
+    report(node, replace(LINKED, history=steps))
+    assert linked_count(node) == (1, 1.5)
+
+
+@pytest.mark.usefixtures("entry")
+@pytest.mark.parametrize("state", [State.PAIR_READY, State.LINKED])
+def test_a_time_of_which_one_end_is_unknown_is_not_measured(node: AgentNode, state: State) -> None:
+    report(node, replace(LINKED, history=(Transition(NOW, State.PENDING, state, "x"),)))
+    assert linked_count(node) == (0, 0)
+
+
+def test_the_links_of_the_node_are_counted_by_state(node: AgentNode) -> None:
+    for name, link in {
+        "waiting": WAITING,
+        "linked": LINKED,
+        "another": LINKED,
+        "of other nodes": standing(joined(sandbox_of(PRIMARY, "node-b"), sandbox_of(PAIR, "node-c"))),
+    }.items():
+        node.caches.links.put(replace(link, name=name, resource_version="1"))
+    states = node.status.states()
+    assert states == {State.PENDING: 0, State.PRIMARY_READY: 1, State.PAIR_READY: 0, State.LINKED: 2}
