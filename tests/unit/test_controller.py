@@ -131,8 +131,9 @@ def test_a_later_sandbox_of_the_pod_has_the_end(node: AgentNode) -> None:
     node.api.put_pod(Pod(later.pod, node="node-a", phase="Running"))
     node.put_record(joined(later, PEER))
     node.remove_namespace(OWN.container_id)
-    before = node.record()
+    before, requests = node.record(), len(node.api.requests)
     node.controller._reconcile_end(*node.held()[0])
+    assert len(node.api.requests) == requests, "there is nothing to remove, so the API is not asked"
     assert node.record() == before
 
 

@@ -1,4 +1,4 @@
-"""The queue of what is to be tended: each key in one pair of hands at a time, and none forgotten."""
+"""The work queue: each key is with one worker at a time, and none is forgotten."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from ratchet.agent.queue import FIRST_PAUSE, LONGEST_PAUSE, WorkQueue
+from ratchet.agent.queue import FIRST_PAUSE, LONGEST_PAUSE, POD_SECONDS, ReconcileQueue, WorkQueue
 
 
 class Clock:
@@ -149,3 +149,17 @@ def test_many_workers_never_have_one_key_at_once_and_see_every_addition() -> Non
         worker.join(10)
     assert clashes == []
     assert seen == dict(versions)
+
+
+def test_a_link_is_queued_at_once_and_a_pod_after_its_changes_have_been_collected(clock: Clock) -> None:
+    queue = ReconcileQueue(clock)
+    queue.enqueue_pod("ns", "p")
+    queue.enqueue_link("l")
+    assert queue.take() == ("link", "", "l")
+    assert queue.is_idle() is False
+    clock.now += POD_SECONDS / 2
+    queue.enqueue_pod("ns", "p")
+    assert len(queue) == 0
+    clock.now += POD_SECONDS / 2
+    assert queue.take() == ("pod", "ns", "p")
+    assert len(queue) == 0
