@@ -17,18 +17,19 @@ VNI, ANOTHER = 11, 12
 
 
 class Store:
-    """One record and the holders of VNIs, in memory. `events` has what happened, in order."""
+    """One record and the holders of VNIs, in memory: a store's `links` and `vnis`. `events` has what happened."""
 
     def __init__(self, record: Link | None) -> None:
         self.record = record
         self.leases = dict[int, str]()
         self.events: list[str] = []
+        self.links = self.vnis = self
 
-    def with_allocated_vni(self, link: Link) -> Link:
+    def allocate(self, link: Link) -> Link:
         self.leases[VNI] = link.uid
         return with_vni(link, VNI)
 
-    def link(self, _: str) -> Link | None:
+    def get(self, _: str) -> Link | None:
         return self.record
 
     def update(self, before: Link, after: Link) -> Link:
@@ -37,7 +38,7 @@ class Store:
         self.events.append(f"write {after.vni}")
         return after
 
-    def release_vni(self, vni: int, holder: str) -> None:
+    def release(self, vni: int, holder: str) -> None:
         if self.leases.get(vni) == holder:
             del self.leases[vni]
         self.events.append(f"release {vni}")
