@@ -34,6 +34,7 @@ class CachedLinks:
             self.cache.drop_missing(name)
         else:
             self.cache.put(link)
+            self.cache.mark_existing(link)
         return link
 
     def lookup(self, name: str) -> Lookup:

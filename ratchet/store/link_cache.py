@@ -100,6 +100,16 @@ class LinkCache:
             self._links[link.name] = link
         self._notify(link.name)
 
+    def mark_existing(self, link: Link) -> None:
+        """Note that the API has a record, also if the cache does not hold it.
+
+        `put` refuses the version at which the record lost the node's label, because the watch has reported it as
+        deleted. Without the note, the next ADD would try to create the record, and fail as long as nobody changes it.
+        """
+        with self._lock:
+            if link.name not in self._links:
+                self._dropped[link.name] = link.resource_version
+
     def drop(self, name: str) -> None:
         """Drop a record that may be out of date, and ignore older versions of it.
 

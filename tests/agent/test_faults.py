@@ -645,7 +645,7 @@ def killed_at(
     return answer, killed
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("node_of_pair", ["a", "b"])
 def test_fault_28_the_agent_is_killed_at_every_request_of_an_add(
@@ -677,7 +677,7 @@ def test_fault_28_the_agent_is_killed_at_every_request_of_an_add(
     assert request >= 2
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("order", ["first", "last"])
 def test_fault_28_the_agent_is_killed_at_every_request_of_a_del(cluster: Cluster, order: str, when: str) -> None:

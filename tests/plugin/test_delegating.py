@@ -147,6 +147,7 @@ def test_pods_that_ask_for_nothing_need_a_delegate(cluster: Cluster, network: Ne
 # DEL
 
 
+@pytest.mark.own_cluster  # without a plugin's notes, DEL leaves the record to gc
 @pytest.mark.parametrize("gone", ["the result", "the namespace", "what the node noted", "all of it"])
 def test_del_frees_the_address_whatever_is_gone(cluster: Cluster, network: Network, gone: str) -> None:
     configure(cluster, network, boot_network=None)

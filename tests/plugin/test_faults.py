@@ -33,7 +33,7 @@ from tests.support.faults import Gate, Rule, answering, doing, dropping
 OLD_POD = "00000000-0000-4000-8000-000000000000"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("node_of_pair", ["a", "b"])
 def test_fault_01_add_is_killed_at_every_request(cluster: Cluster, node_of_pair: str, when: str) -> None:

@@ -125,7 +125,7 @@ def test_a_pod_that_is_on_no_node_has_no_links_yet(cluster: Cluster) -> None:
     cluster.assert_nothing_left()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_a_ring_of_twenty_twice(cluster: Cluster) -> None:
     """Each pod is the primary of one link and the pair of another, all start at once in any order."""
     nodes = [cluster.a, cluster.b]

@@ -11,7 +11,7 @@ from ratchet.agent.queue import ReconcileKey, ReconcileKind
 from ratchet.core.model import Kind, Pod, Side, State
 from ratchet.core.naming import vni_lease_name
 from ratchet.core.state_machine import derive
-from ratchet.errors import AddressFamilyError, InvalidIntentError, RatchetError
+from ratchet.errors import AddressFamilyError, ConflictError, InvalidIntentError, RatchetError
 from ratchet.node.journal import SandboxEntry, since_boot
 from ratchet.node.reconciler import Reconciler
 from tests.support.links import RECORD, joined, standing
@@ -79,6 +79,18 @@ def test_a_record_that_was_deleted_by_hand_is_created_again(node: AgentNode, api
     node.caches.links.delete(RECORD, "999")
     assert reconcile(node) is State.LINKED
     assert node.interfaces() == BOTH
+
+
+def test_a_record_that_lost_the_nodes_label_is_joined_again(node: AgentNode) -> None:
+    """The watch reports such a record as deleted, at a version that the API still has."""
+    record = node.put_record(joined(None, sandbox_of(PAIR, "node-b")))
+    node.caches.links.state.set_synced()
+    node.caches.links.delete(RECORD, record.resource_version)
+    node.hold(OWN)
+    with pytest.raises(ConflictError):
+        node.records.links.create(record)
+    assert node.records.links.lookup_cached(RECORD).link == record
+    assert reconcile(node) is State.PAIR_READY
 
 
 def test_an_end_whose_add_runs_is_left_to_it(node: AgentNode) -> None:
