@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ratchet.core.model import Link, Side
@@ -33,8 +32,7 @@ class Lookup(NamedTuple):
     certain: bool
 
 
-@dataclass(frozen=True, slots=True)
-class LinkChange:
+class LinkChange(NamedTuple):
     """A change of a record. `link` is None if the record was deleted or no longer matches the watch.
 
     With an `error`, the record has become malformed.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ratchet.core.intent import names_of
 from ratchet.core.model import Pod
@@ -20,8 +20,7 @@ PodChanges = Iterator[tuple["PodChange | None", str]]
 _PODS = "/api/v1/pods"
 
 
-@dataclass(frozen=True, slots=True)
-class PodChange:
+class PodChange(NamedTuple):
     """A pod after a change. With `gone`, the pod before its deletion."""
 
     pod: Pod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ratchet.core.intent import TOPOLOGY_LABEL
 from ratchet.core.model import Topology
@@ -22,8 +22,7 @@ _FORBIDDEN = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class TopologyChange:
+class TopologyChange(NamedTuple):
     """A topology after a change. With `gone`, the topology before its deletion."""
 
     topology: Topology
