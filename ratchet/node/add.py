@@ -87,7 +87,7 @@ def _without_links(call: Call, pod: Pod | None) -> Result:
 
 def _with_links(call: Call, records: Store, pod: Pod, began: float) -> Result:
     if not pod.node:
-        raise PodMissingError(f"cannot link pod {pod.ref}: the API has it on no node")
+        raise PodMissingError(f"cannot link pod {pod.ref}: the pod is on no node")
     underlay = call.node_underlay(records, pod.node)
     entry = SandboxEntry(
         call.attachment,

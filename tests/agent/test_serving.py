@@ -378,9 +378,9 @@ def test_what_a_pod_may_not_ask_for_is_told_on_it_once(cluster: Cluster) -> None
 
 
 def test_a_pod_that_has_too_much_to_say_is_cut_short(cluster: Cluster) -> None:
-    """Each time something else is wrong with it."""
+    """Each time something else is wrong with it, from the start: without labels, a first ADD could succeed."""
     dropped = metric(cluster.a, "ratchet_events_dropped_total")
-    wrong = cluster.pod("wrong", {}, cluster.a)
+    wrong = cluster.pod("wrong", {**PRIMARY, "ratchet.local_ip": "wrong"}, cluster.a)
     path = f"{cluster.bed.pods_path}/wrong"
     for number in range(30):
         labels = {**PRIMARY, "ratchet.local_ip": f"wrong-{number}"}

@@ -445,7 +445,6 @@ def test_check_names_what_differs_and_changes_nothing(cluster: Cluster) -> None:
         assert_refused(cluster.a.call("CHECK", primary), 104, LINK, "in1 was not made by ratchet")
 
 
-@pytest.mark.own_cluster  # the sandbox that was replaced stays in the journal
 def test_check_finds_a_peer_that_was_replaced(cluster: Cluster) -> None:
     """The interface at the other end of the vEth by another of its name; then the whole sandbox by a newer one."""
     primary, pair = cluster.linked_pair(cluster.a)
@@ -454,7 +453,7 @@ def test_check_finds_a_peer_that_was_replaced(cluster: Cluster) -> None:
             ip("-n", pair.netns, *command.split())
         assert_refused(cluster.a.call("CHECK", primary), 104, LINK, "in1 leads to another interface", "in2")
         ip("-n", pair.netns, "link", "del", "in2")
-    newer = cluster.a.make_sandbox(primary.pod)
+    newer = cluster.sandbox(cluster.a, primary.pod)
     assert cluster.a.add(newer).status == 0
     assert_silent(cluster.a.call("CHECK", newer))
     assert_refused(cluster.a.call("CHECK", primary), 104, LINK, "no longer holds this sandbox")

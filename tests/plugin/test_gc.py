@@ -19,6 +19,8 @@ from ratchet.store.codec.leases import encode_vni_lease
 from ratchet.store.codec.links import encode_link
 from tests.support.cluster import LINK, Cluster
 
+pytestmark = pytest.mark.own_cluster  # planted records and Leases stay
+
 CONFIG_MAPS = "/api/v1/namespaces/ratchet/configmaps"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/ratchet/leases"
 GONE = "00000000-0000-4000-8000-00000000dead"

@@ -118,10 +118,10 @@ def test_a_pod_that_names_nobody_and_waits_for_nobody_starts_at_once(cluster: Cl
 
 def test_a_pod_that_is_on_no_node_has_no_links_yet(cluster: Cluster) -> None:
     """Nobody starts such a pod; but a record that names no node would be one that nobody finds."""
-    unbound = cluster.a.make_sandbox(cluster.bed.create_pod("primary-pod", PRIMARY))
+    unbound = cluster.sandbox(cluster.a, cluster.bed.create_pod("primary-pod", PRIMARY))
     answer = cluster.a.add(unbound)
     assert answer.json["code"] == 11
-    assert "is on no node" in answer.error
+    assert "on no node" in answer.error
     cluster.assert_nothing_left()
 
 
@@ -214,6 +214,7 @@ def test_the_end_of_the_vni_range(cluster: Cluster) -> None:
 def test_kubectl_sees_a_name_and_a_state(cluster: Cluster) -> None:
     cluster.linked_pair()
     record = cluster.bed.api.get(f"/api/v1/namespaces/ratchet/configmaps/{LINK}")
-    labels = record["metadata"]["labels"]
-    assert (labels["ratchet.state"], labels["ratchet.kind"], labels["ratchet.vni"]) == ("linked", "vxlan", "11")
+    labels, (lease,) = record["metadata"]["labels"], cluster.bed.records.vnis.list()
+    assert (labels["ratchet.state"], labels["ratchet.kind"]) == ("linked", "vxlan")
+    assert labels["ratchet.vni"] == str(lease.vni)
     assert json.dumps(record["data"]).count("192.168.1.73") >= 1

@@ -82,7 +82,7 @@ def test_no_wait_at_all(cluster: Cluster) -> None:
     cluster.assert_nothing_left()
     cluster.start("ADD", cluster.a, pair)
     cluster.wait_until(State.PENDING)
-    again = cluster.a.make_sandbox(primary.pod)
+    again = cluster.sandbox(cluster.a, primary.pod)
     assert cluster.a.add(again, config=impatient).status == 0
     assert cluster.pings(again, "192.168.2.101")
 
@@ -92,7 +92,7 @@ def test_the_runtime_tries_again_and_succeeds(cluster: Cluster) -> None:
     primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.b)
     assert_missed(cluster.a.add(primary, config=SHORT), "pod pair-pod")
     assert cluster.a.delete(primary).status == 0
-    again = cluster.a.make_sandbox(primary.pod)
+    again = cluster.sandbox(cluster.a, primary.pod)
     cluster.add_all((cluster.a, again), (cluster.b, pair))
     cluster.wait_until(State.LINKED)
     assert cluster.pings(again, "192.168.2.101")
@@ -206,7 +206,7 @@ def test_a_new_pod_of_a_deployment_takes_over_from_the_older(cluster: Cluster) -
 
     assert cluster.b.delete(older).status == 0
     assert cluster.state(link) is State.LINKED
-    late = cluster.b.make_sandbox(older.pod)
+    late = cluster.sandbox(cluster.b, older.pod)
     assert_missed(cluster.b.add(late), "default/app-5d4f-1", "default/app-5d4f-2")
     assert cluster.pings(primary, "192.168.2.101")
 
