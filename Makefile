@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 SHIM   := $(addprefix ratchet/shim/$(shell uname -m)/,ratchet launcher)
 RUN    := hack/run
 # Processes that run tests. One for a part of the tests (TESTS), so that -s and a debugger work.
-JOBS   ?= $(if $(TESTS),0,4)
+JOBS   ?= $(if $(TESTS),0,3)
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help

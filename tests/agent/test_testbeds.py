@@ -8,6 +8,8 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,13 +36,20 @@ def runs(pid: int) -> bool:
     return False
 
 
-def test_an_agent_ends_with_a_bed_that_is_killed(tmp_path: Path) -> None:
+@pytest.fixture
+def folder() -> Iterator[str]:
+    """A folder with a short path: the agent's socket is in it, and a socket's path has 107 bytes at most."""
+    with tempfile.TemporaryDirectory(prefix="rt-") as made:
+        yield made
+
+
+def test_an_agent_ends_with_a_bed_that_is_killed(folder: str) -> None:
     if not may_make_namespaces():
         pytest.skip("needs root with CAP_SYS_ADMIN, to make network namespaces")
     if find_shim() is None:
         pytest.skip("there is no shim for this machine: it has no C compiler")
     prefix = f"rt{secrets.token_hex(3)}k"
-    command = [sys.executable, "-c", STARTER, prefix, str(tmp_path)]
+    command = [sys.executable, "-c", STARTER, prefix, folder]
     starter = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     agent = 0
     try:

@@ -30,6 +30,8 @@ from tests.support.cluster import (
 )
 from tests.support.faults import Gate, Rule, answering, doing, dropping
 
+pytestmark = pytest.mark.own_cluster  # what a fault leaves must not reach the next test
+
 OLD_POD = "00000000-0000-4000-8000-000000000000"
 
 
@@ -389,7 +391,6 @@ def test_fault_24_a_stale_tunnel_in_a_leaked_namespace(cluster: Cluster) -> None
     assert cluster.pings(primary, "192.168.2.101")
 
 
-@pytest.mark.own_cluster  # the foreign devices stay, and the first free VNI has to be theirs
 def test_fault_34_a_vni_in_use_by_a_foreign_device_of_the_node(cluster: Cluster) -> None:
     """The first free number is that of another network's VXLAN device on every node: the link gets another number."""
     foreign = ["vxlan.calico", "type", "vxlan", "id", "11", "dev", "eth0", "dstport", "4789"]

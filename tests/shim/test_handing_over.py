@@ -132,19 +132,6 @@ def test_a_command_that_is_missing_or_unknown(command: str | None, node: Node) -
         assert done.message == str(told.value)
 
 
-def test_stdin_that_cannot_be_read(node: Node, build: Path) -> None:
-    if build.name == STAND_IN:
-        pytest.skip("Python does not start on a folder")
-    folder = os.open(node.folder, os.O_RDONLY)
-    try:
-        done = subprocess.run(
-            [node.shim], env=node.environment("ADD"), stdin=folder, capture_output=True, check=False, timeout=30
-        )
-    finally:
-        os.close(folder)
-    assert b'"code": 5, "msg": "cannot read the network configuration: Is a directory"' in done.stdout
-
-
 # What a runtime may do
 
 

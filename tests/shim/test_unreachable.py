@@ -247,3 +247,15 @@ def test_the_plugin_itself(plain_node: Node) -> None:
     asked["cniVersion"] = "9.9.9"
     assert plain_node.call("ADD", json.dumps(asked).encode()).code == 1
     assert sys.executable in plain_node.fallback.read_text()
+
+
+def test_stdin_that_cannot_be_read(node: Node) -> None:
+    """A folder. Python, which the stand-in is written in, does not start on one."""
+    folder = os.open(node.folder, os.O_RDONLY)
+    try:
+        done = subprocess.run(
+            [node.shim], env=node.environment("ADD"), stdin=folder, capture_output=True, check=False, timeout=30
+        )
+    finally:
+        os.close(folder)
+    assert b'"code": 5, "msg": "cannot read the network configuration: Is a directory"' in done.stdout
