@@ -1,4 +1,4 @@
-"""Links in the kernel: the only package that uses netlink, and the only importer of pyroute2.
+"""Links in the kernel: the only package that uses netlink.
 
 All code that needs a network namespace or a netlink socket is here. `core.interface` decides how a link must look.
 Nothing here logs, forks, or keeps a descriptor open between two calls. Apart from the kernel, calls wait for one thing

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from ipaddress import IPv4Interface, ip_address
 
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-from pyroute2.netlink.rtnl.ndmsg import ndmsg
-from pyroute2.netlink.rtnl.nsidmsg import nsidmsg
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
 from ratchet.core.endpoint_spec import Route
 from ratchet.core.interface import InterfaceSpec, VxlanWire
 from ratchet.core.model import Address
+from ratchet.datapath.message_classes import ifaddrmsg, ifinfmsg, ndmsg, nsidmsg, rtmsg
 from ratchet.datapath.nlattr import ATTRIBUTE, IFADDRMSG, IFINFOMSG, NDMSG, RTGENMSG, RTMSG, Layout, message
 
 # The mark of ownership: IFLA_GROUP is set by the message that creates a link, so none of our links is ever without it.

@@ -9,16 +9,11 @@ from errno import ENODEV
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-from pyroute2.netlink.rtnl.ndmsg import ndmsg
-from pyroute2.netlink.rtnl.nsidmsg import nsidmsg
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
 from ratchet.core.endpoint_spec import KERNELS_METRIC, Route
 from ratchet.core.interface import Device
 from ratchet.core.model import Address
 from ratchet.datapath import messages, tc
+from ratchet.datapath.message_classes import ifaddrmsg, ifinfmsg, ndmsg, nsidmsg, rtmsg
 from ratchet.datapath.netns import Netns
 from ratchet.datapath.nlattr import HEADER, IFADDRMSG, IFINFOMSG, RTGENMSG, RTMSG, Reading, attributes
 from ratchet.datapath.rtnetlink import Channel, RefusedError

@@ -5,12 +5,11 @@ from __future__ import annotations
 import struct
 from errno import ENODEV
 
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-
 from ratchet.core.interface import InterfaceSpec
 from ratchet.core.model import Location
 from ratchet.core.observation import Live, Traffic
 from ratchet.datapath import messages
+from ratchet.datapath.message_classes import ifinfmsg
 from ratchet.datapath.nlattr import HEADER, IFINFOMSG, Reading
 from ratchet.datapath.pod_netns import open_pod
 from ratchet.errors import DatapathError

@@ -5,8 +5,7 @@ from __future__ import annotations
 import struct
 from errno import ENOENT
 
-from pyroute2.netlink.rtnl.tcmsg import tcmsg
-
+from ratchet.datapath.message_classes import tcmsg
 from ratchet.datapath.messages import ACT, NLM_F_ECHO, PUT
 from ratchet.datapath.nlattr import ATTRIBUTE, HEADER, Layout, Reading, attributes, message
 from ratchet.datapath.rtnetlink import Channel

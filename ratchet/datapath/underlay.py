@@ -7,10 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
 from ratchet.core.interface import Device, Parent
 from ratchet.datapath import messages
+from ratchet.datapath.message_classes import rtmsg
 from ratchet.datapath.nlattr import HEADER, RTMSG
 from ratchet.datapath.parse import Given, addresses_of, has_ports, is_loopback, links_of, read_link
 from ratchet.datapath.rtnetlink import Channel
