@@ -18,7 +18,7 @@ REFUSED_KEPT = 16
 
 _ALWAYS_IN_HISTORY = frozenset({*JOINED.values(), *LEFT.values()})
 
-Step = tuple[Event, Link]
+Move = tuple[Event, Link]
 
 
 def join(record: Link | None, wanted: Link, side: Side, sandbox: Sandbox, now: datetime) -> Link:
@@ -30,7 +30,7 @@ def join(record: Link | None, wanted: Link, side: Side, sandbox: Sandbox, now: d
     """
     before = wanted if record is None else record
     frozen = side is Side.PAIR and before.primary.sandbox is not None
-    base, steps = (before, list[Step]()) if frozen else _renewed(before, wanted)
+    base, steps = (before, list[Move]()) if frozen else _renewed(before, wanted)
     sandbox = sandbox.in_schema(base.schema)
     if base.sandbox(side) == sandbox:
         return _with_history(base, before, steps, f"{side} {sandbox.pod} declares the link anew", now)
@@ -54,7 +54,7 @@ def leave(record: Link, side: Side, container_id: str, reason: str, now: datetim
     """
     if not record.holds(side, container_id):
         return record
-    base, steps = record, list[Step]()
+    base, steps = record, list[Move]()
     if record.kind is Kind.VETH:
         base, steps = _without_ready(record, side.other)
     left = base.with_end(side, replace(base.end(side), sandbox=None, ready=None))
@@ -68,7 +68,7 @@ def leave(record: Link, side: Side, container_id: str, reason: str, now: datetim
 def mark_ready(record: Link, side: Side, now: datetime) -> Link:
     """The record with `side` ready. Both ends of a vEth become ready at once."""
     updated = record
-    steps: list[Step] = []
+    steps: list[Move] = []
     sides = _built_with(record, side)
     for one in sides:
         if not updated.is_ready(one):
@@ -80,7 +80,7 @@ def mark_ready(record: Link, side: Side, now: datetime) -> Link:
 
 def mark_lost(record: Link, side: Side, reason: str, now: datetime) -> Link:
     """The record with `side` lost: its interface or its node is gone. A vEth loses both ends."""
-    lost, steps = record, list[Step]()
+    lost, steps = record, list[Move]()
     for one in _built_with(record, side):
         lost, more = _without_ready(lost, one)
         steps += more
@@ -97,7 +97,7 @@ def renumber(record: Link, vni: int, reason: str, now: datetime, *, refused: boo
 
     The history gets a line even if the state stays the same.
     """
-    base, steps = record, list[Step]()
+    base, steps = record, list[Move]()
     for side in SIDES:
         base, more = _without_ready(base, side)
         steps += more
@@ -131,7 +131,7 @@ def _expected_after_leave(record: Link, side: Side) -> tuple[str, ...]:
     return (node_label(sandbox.node),)
 
 
-def _without_ready(record: Link, side: Side) -> tuple[Link, list[Step]]:
+def _without_ready(record: Link, side: Side) -> tuple[Link, list[Move]]:
     """The record with `side` not ready, and the event of it, if the side was built for the record."""
     if record.end(side).ready is None:
         return record, []
@@ -139,7 +139,7 @@ def _without_ready(record: Link, side: Side) -> tuple[Link, list[Step]]:
     return lost, [(LOST[side], lost)] if record.due(side) else []
 
 
-def _renewed(record: Link, wanted: Link) -> tuple[Link, list[Step]]:
+def _renewed(record: Link, wanted: Link) -> tuple[Link, list[Move]]:
     """The record updated to the current declaration. Ends that were ready for an earlier one are lost."""
     if record.intends_the_same_as(wanted):
         return record, []
@@ -153,13 +153,13 @@ def _renewed(record: Link, wanted: Link) -> tuple[Link, list[Step]]:
     return renewed, [(LOST[side], renewed) for side in SIDES if record.is_ready(side)]
 
 
-def _with_history(after: Link, before: Link, steps: list[Step], reason: str, now: datetime) -> Link:
+def _with_history(after: Link, before: Link, steps: list[Move], reason: str, now: datetime) -> Link:
     """`after` with the history of `before` and of the steps (`_history_after`)."""
     history = _history_after(before, steps, reason, now)
     return after if after.history == history else replace(after, history=history)
 
 
-def _history_after(before: Link, steps: list[Step], reason: str, now: datetime) -> tuple[Transition, ...]:
+def _history_after(before: Link, steps: list[Move], reason: str, now: datetime) -> tuple[Transition, ...]:
     """The history of `before`, then the state machine's transitions for the events of the steps."""
     if not steps:
         return before.history[-HISTORY_KEPT:]

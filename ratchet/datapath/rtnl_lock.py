@@ -8,12 +8,12 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 Given = ParamSpec("Given")
-Outcome = TypeVar("Outcome")
+Result = TypeVar("Result")
 
 _lock = threading.Lock()
 
 
-def holding_rtnl_lock(function: Callable[Given, Outcome]) -> Callable[Given, Outcome]:
+def holding_rtnl_lock(function: Callable[Given, Result]) -> Callable[Given, Result]:
     """Decorate a function that at most one thread may run at a time.
 
     The kernel serializes these requests anyway, for all namespaces (rtnl_mutex). Threads that wait in the kernel and
@@ -22,7 +22,7 @@ def holding_rtnl_lock(function: Callable[Given, Outcome]) -> Callable[Given, Out
     """
 
     @wraps(function)
-    def call(*arguments: Given.args, **options: Given.kwargs) -> Outcome:
+    def call(*arguments: Given.args, **options: Given.kwargs) -> Result:
         with _lock:
             return function(*arguments, **options)
 

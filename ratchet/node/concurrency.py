@@ -11,7 +11,7 @@ from contextvars import copy_context
 from typing import Generic, TypeVar
 
 Thing = TypeVar("Thing")
-Outcome = TypeVar("Outcome")
+Result = TypeVar("Result")
 
 HELPERS = 15
 # All calls of a process share these threads, so that threads and connections do not grow with the number of calls.
@@ -19,7 +19,7 @@ HELPERS = 15
 _helpers = ThreadPoolExecutor(HELPERS, thread_name_prefix="helper")
 
 
-def map_concurrently(act: Callable[[Thing], Outcome], things: Sequence[Thing]) -> list[Outcome]:
+def map_concurrently(act: Callable[[Thing], Result], things: Sequence[Thing]) -> list[Result]:
     """Call `act` on each of `things` concurrently, and return the results in their order.
 
     The caller's thread works too, and does all the work if no helper thread is free. Helpers run in the caller's
@@ -36,16 +36,16 @@ def map_concurrently(act: Callable[[Thing], Outcome], things: Sequence[Thing]) -
         work.do()
     finally:
         work.end()
-    return work.outcomes()
+    return work.results()
 
 
-class Work(Generic[Thing, Outcome]):
-    """The remaining things of a map, and the outcomes so far. A helper may start late or never."""
+class Work(Generic[Thing, Result]):
+    """The remaining things of a map, and the results so far. A helper may start late or never."""
 
-    def __init__(self, act: Callable[[Thing], Outcome], things: Sequence[Thing]) -> None:
+    def __init__(self, act: Callable[[Thing], Result], things: Sequence[Thing]) -> None:
         self._act = act
         self._left = deque(enumerate(things))
-        self._outcomes: dict[int, Outcome] = {}
+        self._results: dict[int, Result] = {}
         self._failures: dict[int, BaseException] = {}
         self._helping = 0
         self._changed = threading.Condition()
@@ -55,7 +55,7 @@ class Work(Generic[Thing, Outcome]):
         while (taken := self._taken()) is not None:
             number, thing = taken
             try:
-                self._outcomes[number] = self._act(thing)
+                self._results[number] = self._act(thing)
             except BaseException as failure:  # noqa: BLE001  # raised to the caller
                 self._failures[number] = failure
 
@@ -77,10 +77,10 @@ class Work(Generic[Thing, Outcome]):
             while self._helping:
                 self._changed.wait()
 
-    def outcomes(self) -> list[Outcome]:
+    def results(self) -> list[Result]:
         if self._failures:
             raise self._failures[min(self._failures)]
-        return [self._outcomes[number] for number in sorted(self._outcomes)]
+        return [self._results[number] for number in sorted(self._results)]
 
     def _taken(self) -> tuple[int, Thing] | None:
         with self._changed:

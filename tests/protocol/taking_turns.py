@@ -156,7 +156,7 @@ class Runner:
         if self._parts:
             self.ask(("choose", lambda *_: [True] if all(part.ended for part in self._parts) else []))
             self._parts.clear()
-        return work.outcomes()
+        return work.results()
 
     def undisputed(self, decide: Callable[[], Outcome]) -> Outcome:
         for _ in range(DISPUTES):
