@@ -311,7 +311,7 @@ class TestEndpoint:
         before = threading.active_count()
         with HttpServer("127.0.0.1:0", Metrics(), Health(), Links()) as endpoint:
             address = endpoint.address
-        assert threading.active_count() == before
+        assert threading.active_count() <= before
         with HttpServer(address, Metrics(), Health(), Links()) as endpoint:
             assert endpoint.address == address
 

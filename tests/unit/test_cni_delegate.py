@@ -319,12 +319,12 @@ def test_a_child_inherits_neither_our_stdout_nor_other_descriptors(
 
 
 def test_nothing_stays_open_after_a_run(fake: Fake) -> None:
-    before = sorted(Path("/proc/self/fd").iterdir())
+    before = set(Path("/proc/self/fd").iterdir())
     delegate.add({"type": "fake"}, network(), call(fake))
     fake.does("ADD", "exit 1")
     with pytest.raises(DelegateError):
         delegate.add({"type": "fake"}, network(), call(fake))
-    assert sorted(Path("/proc/self/fd").iterdir()) == before
+    assert set(Path("/proc/self/fd").iterdir()) <= before
 
 
 def test_a_plugin_is_found_in_the_first_directory_that_has_it(tmp_path: Path) -> None:

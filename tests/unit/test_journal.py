@@ -486,7 +486,7 @@ def test_locks_leave_nothing_but_their_one_file_which_stays_empty(journal: Journ
     descriptors = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
         is_free(root)
-    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+    assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors
 
 
 def test_a_lock_holds_though_the_process_opens_and_closes_its_file_meanwhile(root: Path) -> None:
