@@ -17,12 +17,12 @@ class HeldEndGuard:
     end: HeldEnd
 
     def refuse_superseded(self) -> None:
-        """Raise SupersededError if the end was given up. A worker gives up an end only under its link's lock."""
+        """Raise SupersededError if the end was removed. A worker removes an end only under its link's lock."""
         if not self.journal.still_wants(self.entry, self.end):
             raise SupersededError(
                 f"cannot link pod {self.entry.pod}: link {self.end.link} was removed from it meanwhile"
             )
 
     def is_deleted(self) -> bool:
-        """Whether a DEL came after the sandbox's ADD had begun."""
+        """Whether the runtime has called DEL for this attachment since its ADD."""
         return self.journal.is_buried(self.entry.attachment, self.entry.began)

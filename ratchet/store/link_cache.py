@@ -101,10 +101,10 @@ class LinkCache:
         self._notify(link.name)
 
     def mark_existing(self, link: Link) -> None:
-        """Note that the API has a record, also if the cache does not hold it.
+        """Note that a record exists in the API, even if `put` has refused it.
 
-        `put` refuses the version at which the record lost the node's label, because the watch has reported it as
-        deleted. Without the note, the next ADD would try to create the record, and fail as long as nobody changes it.
+        The watch reports a record that loses the node's label as deleted, at a version that still exists. `put` refuses
+        that version. Without this note `expects_none` is true, and each create of the record fails with a conflict.
         """
         with self._lock:
             if link.name not in self._links:
@@ -113,7 +113,7 @@ class LinkCache:
     def drop(self, name: str) -> None:
         """Drop a record that may be out of date, and ignore older versions of it.
 
-        Nobody is notified: no change of the record is known.
+        Subscribers are not notified, because the record may be unchanged.
         """
         with self._lock:
             if (cached := self._links.pop(name, None)) is not None:

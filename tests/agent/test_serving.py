@@ -86,7 +86,7 @@ def test_another_user_is_refused_even_where_the_socket_lets_him(cluster: Cluster
         assert done.returncode == 1
         assert json.loads(done.stdout)["code"] == 50
         assert "went away before it had answered" in json.loads(done.stdout)["msg"]
-        wait_for("a word on it", lambda: f"of user {NOBODY} may not call: only root may" in log_of(cluster, cluster.a))
+        wait_for("the log line", lambda: f"of user {NOBODY} may not call: only root may" in log_of(cluster, cluster.a))
         assert_silent(cluster.a.call("STATUS", config=LATEST))
 
 
