@@ -45,10 +45,12 @@ from ratchet.store.store import ApiStore
 
 log = logging.getLogger(__name__)
 
-# Seconds: the spool is replayed before calls are served, a background request is retried, announcements may still be
-# sent at shutdown.
+# Seconds: the spool is replayed before calls are served, a background request is retried, a worker's request is
+# retried, announcements may still be sent at shutdown. A worker holds its link's lock, for which DEL waits. So its
+# requests fail early, and the queue retries the link.
 SPOOL_FIRST_SECONDS = 5.0
 PATIENCE_SECONDS = 10.0
+WORKER_PATIENCE_SECONDS = 4.0
 ANNOUNCE_AT_END_SECONDS = 2.0
 # Calls of the runtime are short, and background threads must not delay them. Python's default of 5 ms is longer than a
 # call.
@@ -211,11 +213,12 @@ class Agent:
         )
 
     def _make_workers(self) -> Workers:
-        membership = Membership(self._journal, self._records, self._announcer, self._service, self._queue)
+        records = self._records.patient(WORKER_PATIENCE_SECONDS)
+        membership = Membership(self._journal, records, self._announcer, self._service, self._queue)
         controller = LinkController(
             self._settings.node_name,
             self._journal,
-            self._records,
+            records,
             self._underlays,
             self._announcer,
             self._service,

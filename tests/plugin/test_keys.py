@@ -20,6 +20,7 @@ from ratchet.core.model import State
 from ratchet.dev.fake_kubelet import Sandbox
 from ratchet.dev.hosts import ip
 from ratchet.dev.testbed import wait_for
+from ratchet.node.plugin import WAIT_SECONDS
 from ratchet.store.store import ApiStore
 from tests.support.cluster import PRIMARY, Cluster, lists_topologies, running
 
@@ -171,7 +172,7 @@ def _wait(cluster: Cluster, _: Path) -> None:
     with lone(cluster) as sandbox:
         began = time.monotonic()
         answer = cluster.a.call("ADD", sandbox, config={**BASE, "wait": 0})
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < WAIT_SECONDS  # the default
         assert (answer.status, answer.json["code"]) == (1, 11)
 
 

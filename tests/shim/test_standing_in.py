@@ -97,7 +97,7 @@ def test_what_is_no_answer_and_one_that_does_not_come(stand_in_node: Node) -> No
     with Agent(stand_in_node.socket, until_it_hangs_up):
         began = time.monotonic()
         assert stand_in_node.call("VERSION").status == 0  # which has two seconds
-        assert 1.5 < time.monotonic() - began < 10
+        assert time.monotonic() - began > 1.5
 
 
 @pytest.mark.parametrize("command", COMMANDS)

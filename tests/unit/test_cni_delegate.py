@@ -249,11 +249,9 @@ def test_what_a_plugin_writes_is_held_in_bounded_memory(fake: Fake) -> None:
 
 
 def test_a_delegate_that_hangs_is_killed_with_its_children(fake: Fake) -> None:
-    fake.does("ADD", f"sleep 300 & echo $! > {fake.here}/child; echo $$ > {fake.here}/parent; wait")
-    started = time.monotonic()
+    fake.does("ADD", f"sleep 3600 & echo $! > {fake.here}/child; echo $$ > {fake.here}/parent; wait")
     with pytest.raises(DelegateError, match="did not end in time and was killed"):
         delegate.add({"type": "fake"}, network(), call(fake), timeout=0.5)
-    assert time.monotonic() - started < 5
     for name in ("child", "parent"):
         assert gone(int((fake.here / name).read_text()))
 
@@ -271,10 +269,8 @@ def gone(pid: int) -> bool:
 
 
 def test_a_process_left_behind_with_stdout_does_not_hold_us_up(fake: Fake) -> None:
-    fake.does("ADD", f"sleep 20 & echo $! > {fake.here}/child; echo '{GOOD_RESULT}'")
-    started = time.monotonic()
+    fake.does("ADD", f"sleep 3600 & echo $! > {fake.here}/child; echo '{GOOD_RESULT}'")
     done = delegate.add({"type": "fake"}, network(), call(fake))
-    assert time.monotonic() - started < 5
     assert done.result == json.loads(GOOD_RESULT)
     os.kill(int((fake.here / "child").read_text()), 9)
 

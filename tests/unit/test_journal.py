@@ -474,7 +474,7 @@ def test_a_lock_that_is_held_too_long_is_told_with_its_link(root: Path) -> None:
         began = time.monotonic()
         with pytest.raises(TryAgainError, match="cannot work on the link link"), Journal(root, 0.1).lock("link"):
             pytest.fail("entered a lock that is held")
-        assert 0.1 <= time.monotonic() - began < 2
+        assert time.monotonic() - began >= 0.1
 
 
 def test_locks_leave_nothing_but_their_one_file_which_stays_empty(journal: Journal, root: Path) -> None:
