@@ -1,4 +1,4 @@
-"""The agent's log: one line for each event, as text or JSON, with what it is about in each thread."""
+"""The agent's log: one line per event, as text or JSON, with the subject that the thread has set."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def entries(captured: Captured) -> list[dict[str, Any]]:
     return [json.loads(line) for line in err.splitlines()]
 
 
-def test_text_says_what_it_is_about(capsys: Captured) -> None:
+def test_a_text_line_contains_its_subject(capsys: Captured) -> None:
     configure("text", "info")
     with about(pod=POD, sandbox="0123456789abcdef", command="ADD", link="l"):
         log.info("it %s", "stands")
@@ -46,13 +46,13 @@ def test_text_says_what_it_is_about(capsys: Captured) -> None:
     assert re.fullmatch(begin + re.escape(rest), err)
 
 
-def test_text_about_nothing(capsys: Captured) -> None:
+def test_a_text_line_without_a_subject(capsys: Captured) -> None:
     configure("text", "info")
     log.info("x")
     assert capsys.readouterr().err.endswith(f"ratchet[{os.getpid()}] INFO: x\n")
 
 
-def test_json_says_what_it_is_about(capsys: Captured) -> None:
+def test_a_json_line_contains_its_subject(capsys: Captured) -> None:
     configure("json", "info")
     with about(pod=POD, sandbox="0123456789abcdef", link="l", command="ADD"):
         log.warning("it %s", "stands")
@@ -70,7 +70,7 @@ def test_json_says_what_it_is_about(capsys: Captured) -> None:
     assert set(second) == {"time", "level", "message"}
 
 
-def test_subjects_nest_and_come_back(capsys: Captured) -> None:
+def test_an_inner_subject_overrides_the_outer_one_until_its_block_ends(capsys: Captured) -> None:
     configure("json", "info")
     with about(pod=POD, link="outer"):
         with about(link="inner", sandbox=""):
@@ -79,11 +79,11 @@ def test_subjects_nest_and_come_back(capsys: Captured) -> None:
         with pytest.raises(ValueError, match="x"), about(command="DEL"):
             raise ValueError("x")
         log.info("3")
-    told = [(one.get("pod"), one.get("link"), one.get("sandbox"), one.get("command")) for one in entries(capsys)]
-    assert told == [("default/a", "inner", None, None), *[("default/a", "outer", None, None)] * 2]
+    logged = [(one.get("pod"), one.get("link"), one.get("sandbox"), one.get("command")) for one in entries(capsys)]
+    assert logged == [("default/a", "inner", None, None), *[("default/a", "outer", None, None)] * 2]
 
 
-def test_the_order_of_what_a_line_is_about_is_always_the_same(capsys: Captured) -> None:
+def test_the_keys_of_a_subject_have_a_fixed_order(capsys: Captured) -> None:
     configure("text", "info")
     with about(link="l"), about(sandbox="s"), about(pod="p"), about(command="ADD"):
         log.info("x")
@@ -106,13 +106,13 @@ def test_a_thread_has_its_own_subject(capsys: Captured) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-    told = entries(capsys)
-    assert sorted(one["message"] for one in told) == ["a", "b"]
-    assert all(one["pod"] == one["message"] and "link" not in one for one in told)
+    logged = entries(capsys)
+    assert sorted(one["message"] for one in logged) == ["a", "b"]
+    assert all(one["pod"] == one["message"] and "link" not in one for one in logged)
 
 
 @pytest.mark.parametrize("said", ["a\nb", "\x1b[2J\x07\0", "\u202eabc\u2028\x85", "\udc80", "100 % é →", '"}'])
-def test_what_is_said_stays_on_one_line(said: str, capsys: Captured) -> None:
+def test_a_message_stays_on_one_printable_line(said: str, capsys: Captured) -> None:
     for kind in ("text", "json"):
         configure(kind, "info")
         with about(pod=said):
@@ -126,7 +126,7 @@ def test_what_is_said_stays_on_one_line(said: str, capsys: Captured) -> None:
 
 
 @pytest.mark.parametrize("kind", ["text", "json"])
-def test_a_traceback_is_on_the_line_too(kind: str, capsys: Captured) -> None:
+def test_a_traceback_is_on_the_line_of_its_message(kind: str, capsys: Captured) -> None:
     configure(kind, "info")
     try:
         raise ValueError("x\ny")
@@ -142,7 +142,7 @@ def test_a_traceback_is_on_the_line_too(kind: str, capsys: Captured) -> None:
 
 
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
-def test_the_level_is_the_settings(level: str, capsys: Captured) -> None:
+def test_messages_below_the_configured_level_are_dropped(level: str, capsys: Captured) -> None:
     configure("json", level)
     levels = ["debug", "info", "warning", "error"]
     for one in levels:
@@ -150,14 +150,14 @@ def test_the_level_is_the_settings(level: str, capsys: Captured) -> None:
     assert [one["message"] for one in entries(capsys)] == levels[levels.index(level) :]
 
 
-def test_other_libraries_warnings_go_the_same_way(capsys: Captured) -> None:
+def test_warnings_of_other_libraries_are_logged_but_not_their_debug_messages(capsys: Captured) -> None:
     configure("json", "debug")
     logging.getLogger("urllib3.connectionpool").debug("chatter")
     logging.getLogger("urllib3.connectionpool").warning("pool\nis full")
     assert [one["message"] for one in entries(capsys)] == ["pool\nis full"]
 
 
-def test_configured_twice_it_still_logs_once(capsys: Captured) -> None:
+def test_a_second_configuration_replaces_the_first(capsys: Captured) -> None:
     configure("text", "info")
     configure("json", "info")
     log.info("x")

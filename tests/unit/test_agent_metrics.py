@@ -1,4 +1,4 @@
-"""The agent's metrics, and the endpoint that serves them with whether it lives and is ready."""
+"""The agent's metrics, and the HTTP server for metrics, liveness, readiness and links."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ratchet.errors import InvalidConfigError, RatchetError
 
 
 def values(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
-    """The samples of this name by the values of their labels, in the order of the labels' names."""
+    """The samples of a metric by label values, which are ordered by the names of the labels."""
     return {
         tuple(value for _, value in sorted(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(metrics.text().decode())
@@ -52,7 +52,7 @@ class Health:
 
 @dataclass(frozen=True)
 class Links:
-    """The links of an agent."""
+    """The links of an agent, as a function that finds a link by UID."""
 
     look: Look = lambda _: None
 
@@ -67,7 +67,7 @@ class TestMetrics:
         assert values(metrics, "ratchet_cni_call_seconds_sum") == {("0", "ADD"): 0.5, ("11", "ADD"): 60}
         assert values(metrics, "ratchet_cni_call_seconds_bucket")["0", "ADD", "0.25"] == 1
 
-    def test_links_retries_requests_and_dropped_events(self) -> None:
+    def test_links_retries_api_requests_and_dropped_events_are_counted(self) -> None:
         metrics = Metrics()
         metrics.linked(0.02)
         metrics.retry("conflict")
@@ -81,7 +81,7 @@ class TestMetrics:
         assert values(metrics, "ratchet_api_request_seconds_count") == {("GET",): 2}
         assert values(metrics, "ratchet_events_dropped_total") == {(): 1}
 
-    def test_gauges_are_asked_for_at_each_scrape_and_every_state_is_there(self) -> None:
+    def test_gauges_are_collected_at_each_scrape_and_cover_every_state(self) -> None:
         metrics = Metrics()
         assert values(metrics, "ratchet_links") == {}
         now = iter([Gauges({State.LINKED: 3, State.PENDING: 1}, queue=4, calls=2, vnis=5, sandboxes=6), Gauges()])
@@ -99,7 +99,7 @@ class TestMetrics:
             assert f"\n{line}\n" in text
         assert values(metrics, "ratchet_links")[("linked",)] == 0
 
-    def test_gauges_that_cannot_be_had_cost_only_themselves(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_failure_to_collect_gauges_does_not_affect_other_metrics(self, caplog: pytest.LogCaptureFixture) -> None:
         metrics = Metrics()
         metrics.gauges(lambda: Gauges(queue=1 // 0))
         metrics.linked(1)
@@ -107,12 +107,12 @@ class TestMetrics:
         assert values(metrics, "ratchet_queue_length") == {}
         assert "cannot collect the gauges" in caplog.text
 
-    def test_the_version_that_runs_and_the_process(self) -> None:
+    def test_build_info_and_process_metrics_are_exported(self) -> None:
         metrics = Metrics()
         assert list(values(metrics, "ratchet_build_info").values()) == [1]
         assert values(metrics, "process_resident_memory_bytes")[()] > 0
 
-    def test_two_of_them_do_not_add_up(self) -> None:
+    def test_two_metrics_objects_are_independent(self) -> None:
         one, other = Metrics(), Metrics()
         one.retry("conflict")
         assert values(other, "ratchet_retries_total") == {}
@@ -127,7 +127,7 @@ class TestMetrics:
         assert counted[("other",)] == 50
         assert counted[("reason 7",)] == 2
 
-    def test_threads_count_together(self) -> None:
+    def test_counts_of_several_threads_add_up(self) -> None:
         metrics = Metrics()
 
         def work() -> None:
@@ -140,18 +140,18 @@ class TestMetrics:
         assert values(metrics, "ratchet_cni_call_seconds_count") == {(str(code), "ADD"): 400 for code in range(4)}
 
     @pytest.mark.parametrize("module", ["ratchet.node.plugin", "ratchet.node.dispatch", "ratchet.cli.main"])
-    def test_the_plugin_does_without_the_library(self, module: str) -> None:
+    def test_plugin_and_cli_do_not_import_prometheus_client(self, module: str) -> None:
         code = f"import sys, {module}; sys.exit('prometheus_client' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-class Asker:
-    """A person who asks an endpoint at 127.0.0.1."""
+class Client:
+    """An HTTP client of a server at 127.0.0.1."""
 
-    def __init__(self, endpoint: HttpServer) -> None:
-        self.port = int(endpoint.address.rpartition(":")[2])
+    def __init__(self, http_server: HttpServer) -> None:
+        self.port = int(http_server.address.rpartition(":")[2])
 
-    def ask(self, path: str, method: str = "GET") -> tuple[int, str, http.client.HTTPResponse]:
+    def fetch(self, path: str, method: str = "GET") -> tuple[int, str, http.client.HTTPResponse]:
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
             connection.request(method, path)
             response = connection.getresponse()
@@ -161,12 +161,12 @@ class Asker:
         return socket.create_connection(("127.0.0.1", self.port), timeout=10)
 
 
-Serve = Callable[..., Asker]
+Serve = Callable[..., Client]
 
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Serves what it is given, at a free port of this machine alone."""
+    """Start HTTP servers on free loopback ports, and return a client of each."""
     with ExitStack() as stack:
 
         def make(
@@ -175,116 +175,118 @@ def serve() -> Iterator[Serve]:
             metrics: Metrics | None = None,
             look: Look = lambda _: None,
             request_seconds: float = 10.0,
-        ) -> Asker:
+        ) -> Client:
             health, links = Health(live, ready), Links(look)
             server = HttpServer("127.0.0.1:0", metrics or Metrics(), health, links, request_seconds=request_seconds)
-            return Asker(stack.enter_context(server))
+            return Client(stack.enter_context(server))
 
         yield make
 
 
-class TestEndpoint:
-    def test_metrics(self, serve: Serve) -> None:
+class TestHttpServer:
+    def test_metrics_are_served_in_the_text_format(self, serve: Serve) -> None:
         metrics = Metrics()
         metrics.retry("conflict")
-        status, text, response = serve(metrics=metrics).ask("/metrics?x=y")
+        status, text, response = serve(metrics=metrics).fetch("/metrics?x=y")
         assert (status, response.headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
         assert '\nratchet_retries_total{reason="conflict"} 1.0\n' in text
         assert response.headers["Server"] == "ratchet"
 
-    def test_alive_and_ready_or_why_not(self, serve: Serve) -> None:
+    def test_livez_and_readyz_return_200_or_503_with_the_reason(self, serve: Serve) -> None:
         reason: list[str | None] = [None]
-        asker = serve(live=lambda: reason[0], ready=lambda: "the API is away, é\udc80")
-        assert asker.ask("/livez")[:2] == (200, "ok\n")
-        assert asker.ask("/readyz")[:2] == (503, "the API is away, é\\udc80\n")
+        http_client = serve(live=lambda: reason[0], ready=lambda: "the API is away, é\udc80")
+        assert http_client.fetch("/livez")[:2] == (200, "ok\n")
+        assert http_client.fetch("/readyz")[:2] == (503, "the API is away, é\\udc80\n")
         reason[0] = "a worker hangs"
-        assert asker.ask("/livez")[:2] == (503, "a worker hangs\n")
+        assert http_client.fetch("/livez")[:2] == (503, "a worker hangs\n")
 
-    def test_a_link_is_shown_to_who_knows_its_uid(self, serve: Serve) -> None:
-        asker = serve(look=lambda uid: {"link": "é"} if uid == "known" else None)
-        status, text, response = asker.ask("/links/known?x=y")
+    def test_a_link_is_served_only_at_the_uid_of_its_record(self, serve: Serve) -> None:
+        http_client = serve(look=lambda uid: {"link": "é"} if uid == "known" else None)
+        status, text, response = http_client.fetch("/links/known?x=y")
         assert (status, json.loads(text)) == (200, {"link": "é"})
         assert response.headers["Content-Type"] == "application/json"
         for path in ("/links/unknown", "/links/", "/links/known/more", "/links/%6bnown"):
-            assert asker.ask(path)[:2] == (404, "no link of this node has a record of that UID\n")
-        assert asker.ask("/links")[0] == 404
+            assert http_client.fetch(path)[:2] == (404, "no link of this node has a record of that UID\n")
+        assert http_client.fetch("/links")[0] == 404
 
-    def test_no_log_has_the_uid(self, serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    def test_logs_do_not_contain_the_uid(self, serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
         def faulty(uid: str) -> None:
             raise RuntimeError("a fault")
 
         caplog.set_level(logging.DEBUG)
-        assert serve(look=faulty).ask("/links/secret")[0] == 500
+        assert serve(look=faulty).fetch("/links/secret")[0] == 500
         assert "request failed path=/links/" in caplog.text
         assert "request served method=GET path=/links/ code=500" in caplog.text
         assert "secret" not in caplog.text
 
     def test_head_is_get_without_a_body(self, serve: Serve) -> None:
-        asker = serve()
-        status, text, response = asker.ask("/livez", "HEAD")
+        http_client = serve()
+        status, text, response = http_client.fetch("/livez", "HEAD")
         assert (status, text, response.headers["Content-Length"]) == (200, "", "3")
-        assert asker.ask("/readyz", "HEAD")[:2] == (200, "")
+        assert http_client.fetch("/readyz", "HEAD")[:2] == (200, "")
 
-    def test_nothing_else_is_there_and_nothing_can_be_written(self, serve: Serve) -> None:
-        asker = serve()
-        assert asker.ask("/")[0] == 404
-        assert asker.ask("/metrics/../livez")[0] == 404
-        assert asker.ask("/livez", "POST")[0] == 501
+    def test_unknown_paths_return_404_and_post_returns_501(self, serve: Serve) -> None:
+        http_client = serve()
+        assert http_client.fetch("/")[0] == 404
+        assert http_client.fetch("/metrics/../livez")[0] == 404
+        assert http_client.fetch("/livez", "POST")[0] == 501
 
-    def test_a_fault_is_said_and_serving_goes_on(self, serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    def test_an_internal_error_returns_500_and_the_server_keeps_running(
+        self, serve: Serve, caplog: pytest.LogCaptureFixture
+    ) -> None:
         def faulty() -> str | None:
             raise RuntimeError("secret")
 
-        asker = serve(ready=faulty)
-        assert asker.ask("/readyz")[:2] == (500, "internal error: RuntimeError\n")
+        http_client = serve(ready=faulty)
+        assert http_client.fetch("/readyz")[:2] == (500, "internal error: RuntimeError\n")
         assert "request failed path=/readyz" in caplog.text
-        assert asker.ask("/livez")[0] == 200
+        assert http_client.fetch("/livez")[0] == 200
 
-    def test_nothing_is_printed(self, serve: Serve, capfd: pytest.CaptureFixture[str]) -> None:
-        asker = serve()
-        asker.ask("/metrics")
-        asker.ask("/nowhere")
-        with asker.connect() as connection:
+    def test_the_server_prints_nothing(self, serve: Serve, capfd: pytest.CaptureFixture[str]) -> None:
+        http_client = serve()
+        http_client.fetch("/metrics")
+        http_client.fetch("/nowhere")
+        with http_client.connect() as connection:
             connection.sendall(b"nonsense\r\n\r\n")
             while connection.recv(1000):
                 pass
         assert capfd.readouterr() == ("", "")
 
-    def test_who_is_slow_is_cut_off(self, serve: Serve) -> None:
-        asker = serve(request_seconds=0.1)
-        with asker.connect() as connection:
+    def test_a_slow_client_is_disconnected(self, serve: Serve) -> None:
+        http_client = serve(request_seconds=0.1)
+        with http_client.connect() as connection:
             connection.sendall(b"GET /livez HTTP/1.1\r\nX: ")
             assert connection.recv(1000) == b""
 
-    def test_no_more_than_some_are_served_at_once(self, serve: Serve) -> None:
-        asker = serve()
+    def test_the_number_of_concurrent_connections_is_limited(self, serve: Serve) -> None:
+        http_client = serve()
         with ExitStack() as stack:
             for _ in range(AT_ONCE):
-                stack.enter_context(asker.connect())
-            with asker.connect() as connection:
+                stack.enter_context(http_client.connect())
+            with http_client.connect() as connection:
                 assert connection.recv(1000) == b""
-        # Those who went have made room, as soon as the server has seen them go.
+        # Closed connections free their slots only when the server notices the close.
         connected = threading.Event()
 
-        def answered() -> None:
+        def retry_until_served() -> None:
             while not connected.is_set():
                 try:
-                    if asker.ask("/livez")[0] == 200:
+                    if http_client.fetch("/livez")[0] == 200:
                         connected.set()
                 except (ConnectionError, http.client.HTTPException):
                     pass
 
-        patient = threading.Thread(target=answered, daemon=True)
-        patient.start()
+        retrying = threading.Thread(target=retry_until_served, daemon=True)
+        retrying.start()
         assert connected.wait(10)
 
     @pytest.mark.parametrize("address", [":0", "127.0.0.1:0", "localhost:0", "[::1]:0"])
-    def test_where_it_is(self, address: str) -> None:
-        endpoint = HttpServer(address, Metrics(), Health(), Links())
-        assert endpoint.address == ""
+    def test_address_is_set_while_the_server_runs(self, address: str) -> None:
+        http_server = HttpServer(address, Metrics(), Health(), Links())
+        assert http_server.address == ""
         try:
-            with endpoint:
-                host, _, port = endpoint.address.rpartition(":")
+            with http_server:
+                host, _, port = http_server.address.rpartition(":")
                 assert int(port) > 0
                 assert (
                     host
@@ -301,21 +303,21 @@ class TestEndpoint:
             if address != "[::1]:0":
                 raise
             pytest.skip(f"no IPv6 here: {error}")
-        assert endpoint.address == ""
+        assert http_server.address == ""
 
-    def test_nowhere(self) -> None:
-        with HttpServer("", Metrics(), Health(), Links()) as endpoint:
-            assert endpoint.address == ""
+    def test_an_empty_address_disables_the_server(self) -> None:
+        with HttpServer("", Metrics(), Health(), Links()) as http_server:
+            assert http_server.address == ""
 
-    def test_its_port_is_free_again_and_its_thread_gone(self) -> None:
+    def test_exit_releases_the_port_and_ends_the_thread(self) -> None:
         before = threading.active_count()
-        with HttpServer("127.0.0.1:0", Metrics(), Health(), Links()) as endpoint:
-            address = endpoint.address
+        with HttpServer("127.0.0.1:0", Metrics(), Health(), Links()) as http_server:
+            address = http_server.address
         assert threading.active_count() <= before
-        with HttpServer(address, Metrics(), Health(), Links()) as endpoint:
-            assert endpoint.address == address
+        with HttpServer(address, Metrics(), Health(), Links()) as http_server:
+            assert http_server.address == address
 
-    def test_an_address_that_cannot_be_had(self) -> None:
+    def test_an_address_in_use_is_reported(self) -> None:
         with HttpServer("127.0.0.1:0", Metrics(), Health(), Links()) as first:
             second = HttpServer(first.address, Metrics(), Health(), Links())
             with pytest.raises(RatchetError) as caught, second:
@@ -323,7 +325,7 @@ class TestEndpoint:
             assert str(caught.value) == f"cannot serve metrics at {first.address}: Address already in use"
 
     @pytest.mark.parametrize("address", ["9472", "x", "::1:80", ":65536"])
-    def test_an_address_that_is_none(self, address: str) -> None:
-        endpoint = HttpServer(address, Metrics(), Health(), Links())
-        with pytest.raises(InvalidConfigError, match=f"cannot serve metrics at '{address}': expected "), endpoint:
+    def test_an_invalid_address_is_rejected(self, address: str) -> None:
+        http_server = HttpServer(address, Metrics(), Health(), Links())
+        with pytest.raises(InvalidConfigError, match=f"cannot serve metrics at '{address}': expected "), http_server:
             pass

@@ -1,4 +1,4 @@
-"""The agent's settings: each from a flag, a variable and a file, which goes before which, and what is wrong by name."""
+"""The agent's settings: flags, variables and a file, their precedence, and their errors."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def variable(name: str) -> str:
     return f"RATCHET_{name.upper()}"
 
 
-def refused(argv: list[str], environ: dict[str, str]) -> str:
+def rejection(argv: list[str], environ: dict[str, str]) -> str:
     with pytest.raises(InvalidConfigError) as caught:
         read_settings(argv, environ)
     return str(caught.value)
@@ -99,13 +99,13 @@ def test_every_setting_is_tested() -> None:
 
 
 @pytest.mark.parametrize("name", GIVEN)
-def test_a_setting_from_its_variable(name: str) -> None:
+def test_a_setting_is_read_from_its_variable(name: str) -> None:
     text, value = GIVEN[name]
     assert getattr(read_settings([], {variable(name): text}), name) == value
 
 
 @pytest.mark.parametrize("name", [name for name in GIVEN if name not in SWITCHES])
-def test_a_setting_from_its_flag(name: str) -> None:
+def test_a_setting_is_read_from_its_flag(name: str) -> None:
     text, value = GIVEN[name]
     assert getattr(read_settings([flag(name), text], {}), name) == value
     assert getattr(read_settings([f"{flag(name)}={text}"], {}), name) == value
@@ -119,7 +119,7 @@ def test_a_switch_has_two_flags(name: str) -> None:
 
 @pytest.mark.parametrize("suffix", ["yaml", "json"])
 @pytest.mark.parametrize("name", GIVEN)
-def test_a_setting_from_the_file_as_text_or_as_its_type(name: str, suffix: str, tmp_path: Path) -> None:
+def test_a_setting_is_read_from_the_file_as_text_or_as_its_type(name: str, suffix: str, tmp_path: Path) -> None:
     text, value = GIVEN[name]
     path = tmp_path / f"agent.{suffix}"
     for written in (text, value):
@@ -127,7 +127,7 @@ def test_a_setting_from_the_file_as_text_or_as_its_type(name: str, suffix: str, 
         assert getattr(read_settings(["--config", str(path)], {}), name) == value
 
 
-def test_a_file_as_people_write_it(file: Path) -> None:
+def test_a_handwritten_yaml_file_is_read(file: Path) -> None:
     file.write_text(
         "# of the cluster's\n"
         "wait: 10\nvni_range: 100-200\nmetrics_addr: :9000\nevents: no\nparent_interface:\nnode_name: worker-1\n"
@@ -137,7 +137,7 @@ def test_a_file_as_people_write_it(file: Path) -> None:
     assert (settings.events, settings.parent_interface, settings.node_name) == (False, None, "worker-1")
 
 
-def test_flag_before_variable_before_file_before_default(file: Path) -> None:
+def test_precedence_is_flag_variable_file_default(file: Path) -> None:
     file.write_text("wait: 1\n")
     argv, environ = ["--config", str(file)], {"RATCHET_WAIT": "2"}
     assert read_settings([*argv, "--wait", "3"], environ).wait == 3.0
@@ -146,24 +146,24 @@ def test_flag_before_variable_before_file_before_default(file: Path) -> None:
     assert read_settings([], {}).wait == 5.0
 
 
-def test_the_flag_of_the_file_goes_before_its_variable(file: Path) -> None:
+def test_the_config_flag_overrides_the_config_variable(file: Path) -> None:
     file.write_text("wait: 1\n")
     assert read_settings(["--config", str(file)], {"RATCHET_CONFIG": "/nowhere"}).wait == 1.0
 
 
-def test_the_nodes_name_as_daemonsets_have_it() -> None:
+def test_node_name_is_also_read_from_the_variable_of_daemonsets() -> None:
     assert read_settings([], {"NODE_NAME": "b"}).node_name == "b"
     assert read_settings([], {"NODE_NAME": "b", "RATCHET_NODE_NAME": "a"}).node_name == "a"
-    assert "NODE_NAME must be the name of a node" in refused([], {"NODE_NAME": "B_"})
+    assert "NODE_NAME must be the name of a node" in rejection([], {"NODE_NAME": "B_"})
 
 
-def test_an_empty_variable_is_as_none_but_for_metrics() -> None:
+def test_an_empty_variable_is_ignored_except_for_metrics_addr() -> None:
     assert read_settings([], {variable(name): "" for name in GIVEN if name != "metrics_addr"}) == read_settings([], {})
     assert read_settings([], {"RATCHET_METRICS_ADDR": ""}).metrics_addr == ""
     assert read_settings(["--metrics-addr", ""], {"RATCHET_METRICS_ADDR": ":1"}).metrics_addr == ""
 
 
-def test_the_spool_is_in_the_state() -> None:
+def test_spool_dir_defaults_to_a_folder_in_state_dir() -> None:
     assert read_settings(["--state-dir", "/s/"], {}).spool_dir == "/s/spool"
     assert read_settings(["--state-dir", "/s", "--spool-dir", "/t"], {}).spool_dir == "/t"
 
@@ -185,7 +185,7 @@ def test_the_spool_is_in_the_state() -> None:
         ("namespace", "n" * 63),
     ],
 )
-def test_settings_reach_to_their_limits(name: str, text: str) -> None:
+def test_values_at_their_limits_are_accepted(name: str, text: str) -> None:
     read_settings([flag(name), text], {})
 
 
@@ -240,22 +240,22 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("name", "text"), WRONG)
-def test_what_is_wrong_is_named_with_where_it_is_from(name: str, text: str, file: Path) -> None:
+def test_an_invalid_setting_is_reported_with_its_source(name: str, text: str, file: Path) -> None:
     shown = json.dumps(text)[:80]
     begin = f"cannot read the agent's settings: {flag(name)} must be "
-    assert (told := refused([f"{flag(name)}={text}"], {})).startswith(begin)
-    assert shown in told
+    assert (message := rejection([f"{flag(name)}={text}"], {})).startswith(begin)
+    assert shown in message
     if text:
-        assert f": {variable(name)} must be " in refused([], {variable(name): text})
+        assert f": {variable(name)} must be " in rejection([], {variable(name): text})
     file.write_text(json.dumps({name: text}))
-    assert f': "{name}" in {file} must be ' in refused(["--config", str(file)], {})
+    assert f': "{name}" in {file} must be ' in rejection(["--config", str(file)], {})
 
 
 @pytest.mark.parametrize("word", ["maybe", "2", "truee"])
 @pytest.mark.parametrize("name", SWITCHES)
-def test_a_switch_is_on_or_off(name: str, word: str) -> None:
-    told = refused([], {variable(name): word})
-    assert told == f'cannot read the agent\'s settings: {variable(name)} must be true or false, not "{word}"'
+def test_a_switch_rejects_words_that_are_not_boolean(name: str, word: str) -> None:
+    message = rejection([], {variable(name): word})
+    assert message == f'cannot read the agent\'s settings: {variable(name)} must be true or false, not "{word}"'
 
 
 @pytest.mark.parametrize(
@@ -279,11 +279,11 @@ def test_a_switch_is_on_or_off(name: str, word: str) -> None:
         ("log_level", 10),
     ],
 )
-def test_a_value_of_another_type_in_the_file(name: str, value: object, file: Path) -> None:
+def test_a_value_of_a_wrong_type_in_the_file_is_rejected(name: str, value: object, file: Path) -> None:
     file.write_text(json.dumps({name: value}))
-    told = refused(["--config", str(file)], {})
-    assert told.startswith(f'cannot read the agent\'s settings: "{name}" in {file} must be ')
-    assert told.endswith(f", not {json.dumps(value)}")
+    message = rejection(["--config", str(file)], {})
+    assert message.startswith(f'cannot read the agent\'s settings: "{name}" in {file} must be ')
+    assert message.endswith(f", not {json.dumps(value)}")
 
 
 @pytest.mark.parametrize(
@@ -298,55 +298,55 @@ def test_a_value_of_another_type_in_the_file(name: str, value: object, file: Pat
         ("wait: 1\n\tworkers: 2\n", "found character '\\t'"),
     ],
 )
-def test_a_file_that_cannot_be_used(text: str, cause: str, file: Path) -> None:
+def test_a_file_with_invalid_content_is_rejected(text: str, cause: str, file: Path) -> None:
     file.write_text(text)
-    told = refused(["--config", str(file)], {})
-    assert told.startswith(f"cannot read the settings in {file}: ")
-    assert cause in told
-    assert "\n" not in told
+    message = rejection(["--config", str(file)], {})
+    assert message.startswith(f"cannot read the settings in {file}: ")
+    assert cause in message
+    assert "\n" not in message
 
 
-def test_a_file_that_is_missing_or_is_no_text(file: Path, tmp_path: Path) -> None:
-    assert refused(["--config", str(file)], {}) == f"cannot read the settings in {file}: No such file or directory"
-    assert "Is a directory" in refused(["--config", str(tmp_path)], {})
+def test_a_missing_or_undecodable_file_is_rejected(file: Path, tmp_path: Path) -> None:
+    assert rejection(["--config", str(file)], {}) == f"cannot read the settings in {file}: No such file or directory"
+    assert "Is a directory" in rejection(["--config", str(tmp_path)], {})
     file.write_bytes(b"\xff\xfe")
-    assert refused(["--config", str(file)], {}).startswith(f"cannot read the settings in {file}: ")
+    assert rejection(["--config", str(file)], {}).startswith(f"cannot read the settings in {file}: ")
     broken = tmp_path / "agent.json"
     broken.write_text("{")
-    assert refused(["--config", str(broken)], {}).startswith(f"cannot read the settings in {broken}: ")
+    assert rejection(["--config", str(broken)], {}).startswith(f"cannot read the settings in {broken}: ")
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "{}"])
-def test_an_empty_file(text: str, file: Path) -> None:
+def test_an_empty_file_gives_the_defaults(text: str, file: Path) -> None:
     file.write_text(text)
     assert read_settings(["--config", str(file)], {}) == read_settings([], {})
 
 
-def test_a_node_is_not_lost_before_it_may_have_been_late(file: Path) -> None:
+def test_node_lost_after_must_be_at_least_three_heartbeats(file: Path) -> None:
     assert read_settings(["--heartbeat", "20", "--node-lost-after", "60"], {}).node_lost_after == 60.0
-    assert refused(["--heartbeat", "20"], {}).endswith(
+    assert rejection(["--heartbeat", "20"], {}).endswith(
         ": node_lost_after (default) must be at least 3 times --heartbeat, so 60 seconds, not 40"
     )
     file.write_text("node_lost_after: 29\n")
-    assert refused(["--config", str(file)], {}).endswith(
+    assert rejection(["--config", str(file)], {}).endswith(
         f': "node_lost_after" in {file} must be at least 3 times heartbeat (default), so 30 seconds, not 29'
     )
 
 
-def test_help_has_every_option_its_default_and_its_variable(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_option_with_its_default_and_variable(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         read_settings(["--help"], {})
     assert ended.value.code == 0
-    told = " ".join(capsys.readouterr().out.split())
+    message = " ".join(capsys.readouterr().out.split())
     for name in GIVEN:
-        assert flag(name) in told
-        assert variable(name) in told
-    assert "(default: :9472; env: RATCHET_METRICS_ADDR)" in told
-    assert "(default: 5; env: RATCHET_WAIT)" in told
-    assert "(default: on; env: RATCHET_EVENTS)" in told
+        assert flag(name) in message
+        assert variable(name) in message
+    assert "(default: :9472; env: RATCHET_METRICS_ADDR)" in message
+    assert "(default: 5; env: RATCHET_WAIT)" in message
+    assert "(default: on; env: RATCHET_EVENTS)" in message
 
 
-def test_a_subcommand_takes_the_options() -> None:
+def test_a_subcommand_accepts_the_options() -> None:
     parser = argparse.ArgumentParser()
     agent = parser.add_subparsers().add_parser("agent")
     add_arguments(agent)
@@ -364,7 +364,7 @@ def test_a_subcommand_takes_the_options() -> None:
         ("localhost:0", ("localhost", 0)),
     ],
 )
-def test_an_address_to_serve_at(address: str, parts: tuple[str, int]) -> None:
+def test_host_and_port_splits_an_address(address: str, parts: tuple[str, int]) -> None:
     assert host_and_port(address) == parts
 
 
@@ -373,7 +373,7 @@ SHARED = {option.name for option in OPTIONS} & {key.name for key in PLUGIN_KEYS}
 
 
 @pytest.mark.parametrize("name", sorted(SHARED))
-def test_a_setting_and_the_key_of_its_name_accept_the_same_values(name: str) -> None:
+def test_a_setting_and_the_plugin_key_of_its_name_accept_the_same_values(name: str) -> None:
     (option,) = (option for option in OPTIONS if option.name == name)
     network = {"cniVersion": "1.0.0", "name": "n", "type": "ratchet"}
     with pytest.raises(InvalidConfigError) as caught:
