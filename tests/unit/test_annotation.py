@@ -1,4 +1,4 @@
-"""The annotation `ratchet.links`: any number of links, each with its properties; and all that pods say, together."""
+"""The annotation `ratchet.links`: its fields, its errors, and its combination with other declarations."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ HUB = """\
 
 
 def listing(name: str, *items: object, seconds: float = 0.0) -> Pod:
-    """A pod that lists links, created so long after the others."""
+    """A pod with these links in its annotation, created `seconds` after the others."""
     return replace(annotated(pod(name), links=json.dumps(items)), created=NOW + timedelta(seconds=seconds))
 
 
@@ -48,7 +48,7 @@ def item(peer: str, ifname: str = "in1", peer_ifname: str = "in2", **properties:
 
 
 def refusals(*pods: Pod) -> dict[str, str]:
-    """Why pods are refused, by their names."""
+    """The errors of the rejected pods, by pod name."""
     refused = wanted_links(pods).refused
     return {one.ref.name: str(refused[one.ref.uid]) for one in pods if one.ref.uid in refused}
 
@@ -59,7 +59,7 @@ def links(pods: Iterable[Pod]) -> list[Link]:
     return [one.link for one in wanted.links]
 
 
-def test_a_pod_lists_as_many_links_as_it_likes() -> None:
+def test_an_annotation_declares_several_links() -> None:
     first, second, third = links([annotated(pod("hub"), links=HUB), pod("a"), pod("b"), pod("c")])
     assert (first.name, second.name) == ("default.a.up0.hub.eth1", "default.b.up0.hub.eth2")
     assert first.primary.addresses == (ip_interface("10.0.1.1/24"),)
@@ -72,18 +72,18 @@ def test_a_pod_lists_as_many_links_as_it_likes() -> None:
     assert third.pair.properties == EndpointSpec(1500, None)
 
 
-def test_a_list_may_be_json_and_may_be_empty() -> None:
+def test_an_annotation_may_be_json_or_empty() -> None:
     assert [one.name for one in links([listing("hub", item("a"))])] == ["default.a.in2.hub.in1"]
     for nothing in ("", "[]", "null", "# none yet\n"):
         assert links([annotated(pod("hub"), links=nothing)]) == []
 
 
-def test_a_pod_may_list_links_and_have_the_one_of_its_labels_too() -> None:
+def test_the_annotation_and_the_labels_of_one_pod_add_up() -> None:
     both = annotated(primary_pod("a", "b"), links=json.dumps([item("c", "in9")]))
     assert [one.name for one in links([both])] == ["default.a.in1.b.in2", "default.a.in9.c.in2"]
 
 
-def test_a_list_in_a_pod_that_asks_for_no_links_is_nothing() -> None:
+def test_the_annotation_of_a_pod_without_the_ratchet_label_is_ignored() -> None:
     assert links([replace(listing("hub", item("a")), labels={})]) == []
 
 
@@ -181,25 +181,25 @@ WRONG_FIELDS = [
 @pytest.mark.parametrize(
     ("said", "cause"), WRONG, ids=[said[:20].encode("unicode_escape").decode() for said, _ in WRONG]
 )
-def test_what_is_wrong_is_told_with_its_line_and_field(said: str, cause: str) -> None:
-    evil, good = annotated(pod("hub"), links=said), primary_pod("c", "b")
-    told = refusals(evil, good)
-    assert told.keys() == {"hub"}
-    assert told["hub"].startswith(f"cannot link pod default/hub: ratchet.links: {cause}")
-    assert told["hub"].isascii()
-    assert told["hub"].isprintable()
-    assert len(told["hub"]) < 400
-    assert [one.link.primary.name for one in wanted_links([evil, good]).links] == ["c"]
+def test_an_invalid_annotation_is_reported_with_its_line_and_field(said: str, cause: str) -> None:
+    invalid, valid = annotated(pod("hub"), links=said), primary_pod("c", "b")
+    reported = refusals(invalid, valid)
+    assert reported.keys() == {"hub"}
+    assert reported["hub"].startswith(f"cannot link pod default/hub: ratchet.links: {cause}")
+    assert reported["hub"].isascii()
+    assert reported["hub"].isprintable()
+    assert len(reported["hub"]) < 400
+    assert [one.link.primary.name for one in wanted_links([invalid, valid]).links] == ["c"]
 
 
 @pytest.mark.parametrize(("field", "said", "cause"), WRONG_FIELDS)
-def test_a_wrong_property_is_told_with_its_field(field: str, said: Any, cause: str) -> None:
-    told = refusals(listing("hub", item("a", **{field: said})))["hub"]
-    assert told.startswith(f"cannot link pod default/hub: ratchet.links: line 1: {field}: ")
-    assert cause in told
+def test_an_invalid_property_is_reported_with_its_field(field: str, said: Any, cause: str) -> None:
+    reported = refusals(listing("hub", item("a", **{field: said})))["hub"]
+    assert reported.startswith(f"cannot link pod default/hub: ratchet.links: line 1: {field}: ")
+    assert cause in reported
 
 
-def test_what_a_route_has_not_is_told_with_its_name() -> None:
+def test_an_unknown_field_of_a_route_is_reported_with_its_name() -> None:
     wrong = item("a", routes=[{"to": "10.0.0.0/8", "dev": "in1"}, None])
     assert "ratchet.links: line 1: routes: dev: unknown field of a route" in refusals(listing("hub", wrong))["hub"]
 
@@ -218,13 +218,13 @@ WITHOUT_IPV6 = {"net.ipv6.conf.IFNAME.disable_ipv6": 1}
         ({"mtu": 1000, "sysctls": {"net.ipv6.conf.IFNAME.hop_limit": 3}}, "an MTU of 1000 is too small for IPv6"),
     ],
 )
-def test_what_cannot_be_together_is_told(properties: dict[str, Any], cause: str) -> None:
-    told = refusals(listing("hub", item("a", **properties)))["hub"]
-    assert "line 1: sysctls: " in told
-    assert cause in told
+def test_properties_that_contradict_the_sysctls_are_rejected(properties: dict[str, Any], cause: str) -> None:
+    reported = refusals(listing("hub", item("a", **properties)))["hub"]
+    assert "line 1: sysctls: " in reported
+    assert cause in reported
 
 
-def test_a_route_may_not_be_by_way_of_the_end_itself() -> None:
+def test_a_route_via_the_ends_own_address_is_rejected() -> None:
     wrong = item("a", addresses=["10.0.0.1/24", None], routes=[{"to": "10.1.0.0/16", "via": "10.0.0.1"}, None])
     assert "via: 10.0.0.1 is the end's own address" in refusals(listing("hub", wrong))["hub"]
 
@@ -252,7 +252,7 @@ FULL = """\
 """
 
 
-def test_a_link_with_every_property() -> None:
+def test_a_link_with_every_property_is_read() -> None:
     (link,) = links([annotated(pod("hub"), links=FULL), pod("a")])
     sysctls = (("net.ipv4.conf.IFNAME.forwarding", 1), ("net.ipv4.conf.IFNAME.rp_filter", 2))
     assert list(map(str, link.primary.properties.routes)) == [
@@ -272,31 +272,31 @@ def test_a_link_with_every_property() -> None:
 @pytest.mark.parametrize(
     ("said", "offloads"), [("on", True), ("off", False), (False, False), (True, True), (None, True)]
 )
-def test_offloads_as_programs_and_people_write_them(said: object, offloads: bool) -> None:
+def test_offloads_may_be_words_booleans_or_null(said: object, offloads: bool) -> None:
     (link,) = links([listing("hub", item("a", offloads=said)), pod("a")])
     assert link.primary.properties.offloads is link.pair.properties.offloads is offloads
 
 
-def test_a_link_of_the_kind_auto_is_as_one_of_no_kind() -> None:
+def test_kind_auto_is_the_default() -> None:
     assert links([listing("hub", item("a", kind="auto"))]) == links([listing("hub", item("a"))])
 
 
-def test_a_link_that_is_said_with_another_kind_or_port_is_said_differently() -> None:
+def test_declarations_with_another_kind_or_port_conflict() -> None:
     for field, value in (("kind", "vxlan"), ("vxlan_port", 4790)):
-        told = refusals(listing("a", item("b")), listing("b", item("a", "in2", "in1", **{field: value})))
-        assert told.keys() == {"a", "b"}
-        assert "declare one link differently" in told["a"]
+        reported = refusals(listing("a", item("b")), listing("b", item("a", "in2", "in1", **{field: value})))
+        assert reported.keys() == {"a", "b"}
+        assert "declare one link differently" in reported["a"]
 
 
-def test_an_mtu_has_to_suit_the_addresses() -> None:
+def test_an_mtu_below_1280_with_an_ipv6_address_is_rejected() -> None:
     wrong = item("a", addresses=["2001:db8::1/64", None], mtu=[1279, 100])
     assert "mtu: 1279 is too small for IPv6, which needs 1280 bytes" in refusals(listing("hub", wrong))["hub"]
 
 
-# One link said twice
+# One link declared twice
 
 
-def test_a_link_that_both_pods_list_alike_is_one_link_whoever_came_first() -> None:
+def test_equal_declarations_are_one_link_whichever_pod_is_older() -> None:
     ours = item("b", "in1", "in2", addresses=["10.0.0.1/24", "10.0.0.2/24"], mtu=1400)
     theirs = item("a", "in2", "in1", addresses=["10.0.0.2/24", "10.0.0.1/24"], mtu=[1400, 1400])
     for seconds in (-10.0, 10.0):
@@ -307,7 +307,7 @@ def test_a_link_that_both_pods_list_alike_is_one_link_whoever_came_first() -> No
         assert [side for one in pods for _, side in wanted.ends_of(one)] == [Side.PRIMARY, Side.PAIR]
 
 
-def test_a_link_of_the_labels_that_is_listed_alike_is_one_link() -> None:
+def test_equal_declarations_by_labels_and_annotation_are_one_link() -> None:
     labelled = primary_pod("a", "b", local_ip="10.0.0.1", pair_ip="10.0.0.2")
     listed = listing("b", item("a", "in2", "in1", addresses=["10.0.0.2/24", "10.0.0.1/24"]))
     assert len(links([labelled, listed])) == 1
@@ -316,37 +316,37 @@ def test_a_link_of_the_labels_that_is_listed_alike_is_one_link() -> None:
 @pytest.mark.parametrize(
     "difference", [{"mtu": 1400}, {"addresses": ["10.0.0.9/24", None]}, {"mac": [None, "02:00:00:00:00:09"]}]
 )
-def test_a_link_that_is_said_differently_is_refused_to_both(difference: dict[str, Any]) -> None:
+def test_different_declarations_of_one_link_reject_both_pods(difference: dict[str, Any]) -> None:
     pods = [listing("a", item("b")), listing("b", item("a", "in2", "in1", **difference)), listing("c", item("d"))]
-    told = refusals(*pods)
+    reported = refusals(*pods)
     places = "ratchet.links: line 1 of pod default/a and ratchet.links: line 1 of pod default/b"
-    assert told == {
+    assert reported == {
         name: f"cannot link pod default/{name}: {places} declare one link differently" for name in ("a", "b")
     }
     assert [one.link.name for one in wanted_links(pods).links] == ["default.c.in1.d.in2"]
 
 
-def test_labels_that_contradict_the_list_are_refused_to_both_as_well() -> None:
+def test_labels_that_contradict_the_annotation_reject_both_pods() -> None:
     labelled = annotated(primary_pod("a", "b"), links=json.dumps([item("b", mtu=1400)]))
-    told = refusals(labelled, pod("b"))
-    assert told.keys() == {"a", "b"}
-    assert "ratchet.links: line 1 of pod default/a and ratchet.pair_name of pod default/a declare one" in told["a"]
+    reported = refusals(labelled, pod("b"))
+    assert reported.keys() == {"a", "b"}
+    assert "ratchet.links: line 1 of pod default/a and ratchet.pair_name of pod default/a declare one" in reported["a"]
 
 
-def test_a_pod_of_which_one_link_is_refused_declares_nothing() -> None:
+def test_a_pod_with_one_rejected_link_declares_nothing() -> None:
     older, newer = listing("z", item("hub", "in1", "up0")), listing("a", item("x", "in7"), item("hub"), seconds=10)
     newer = replace(newer, annotations={"ratchet.links": json.dumps([item("x", "in7"), item("hub", "in1", "up0")])})
-    told = refusals(older, newer, pod("hub"))
-    assert told["a"].endswith("peer_ifname: up0 in pod hub is taken by the link default.hub.up0.z.in1")
+    reported = refusals(older, newer, pod("hub"))
+    assert reported["a"].endswith("peer_ifname: up0 in pod hub is taken by the link default.hub.up0.z.in1")
     assert [one.link.name for one in wanted_links([older, newer, pod("hub")]).links] == ["default.hub.up0.z.in1"]
 
 
-def test_a_pod_that_wants_one_interface_twice_is_refused() -> None:
-    told = refusals(listing("a", item("b"), item("c")))
-    assert told["a"].endswith("ifname: in1 in pod a is taken by the link default.a.in1.b.in2")
+def test_a_pod_that_declares_one_interface_twice_is_rejected() -> None:
+    reported = refusals(listing("a", item("b"), item("c")))
+    assert reported["a"].endswith("ifname: in1 in pod a is taken by the link default.a.in1.b.in2")
 
 
-# Whatever comes
+# Random input
 
 words = st.sampled_from(["a", "b", "hub", "in1", "in2", "10.0.0.1/24", "1400", "", "02:00:00:00:00:01", "x" * 90, "é"])
 fields = st.sampled_from(["peer", "ifname", "peer_ifname", "addresses", "mtu", "mac", "colour"])
@@ -354,7 +354,7 @@ things = st.recursive(words, lambda inner: st.lists(inner, max_size=3) | st.dict
 
 
 @given(things.map(json.dumps) | st.text(max_size=60))
-def test_whatever_is_listed_is_wanted_or_refused(said: str) -> None:
+def test_any_annotation_is_accepted_or_rejected(said: str) -> None:
     one = annotated(pod("hub"), links=said)
     wanted = wanted_links([one, pod("a"), pod("b")])
     for error in wanted.refused.values():
@@ -364,11 +364,11 @@ def test_whatever_is_listed_is_wanted_or_refused(said: str) -> None:
     assert not (wanted.refused and wanted.links)
 
 
-def test_the_documentations_examples_are_as_they_say() -> None:
+def test_the_examples_of_the_documentation_declare_the_documented_links() -> None:
     text = (Path(__file__).parents[2] / "docs" / "topologies.md").read_text()
     lab, manifest, *_ = [yaml.safe_load(block.partition("```")[0]) for block in text.split("```yaml\n")[1:]]
-    drawn = wanted_links([], topologies=[Topology("default", "lab", lab["data"]["links"])])
-    assert [one.link.name for one in drawn.links] == [
+    from_topology = wanted_links([], topologies=[Topology("default", "lab", lab["data"]["links"])])
+    assert [one.link.name for one in from_topology.links] == [
         "default.centosa.in1.quagga-a.in2",
         "default.quagga-a.mid1.quagga-b.mid2",
     ]

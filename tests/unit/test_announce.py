@@ -1,4 +1,4 @@
-"""Telling of links on pods: which events are sent, what becomes of a condition, and that nothing waits or fails."""
+"""The announcer: which Events and conditions it writes, and that it neither blocks nor fails."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def pod(name: str = "a", *gates: str) -> Pod:
 
 
 class Api:
-    """What reaches the API, and the errors with which it answers; an error may be held until it is let go."""
+    """A fake API: what was written, and the errors to answer with. `held` delays requests until it is set."""
 
     def __init__(self) -> None:
-        self.said: list[Json] = []
+        self.written: list[Json] = []
         self.script: list[RatchetError | Exception | None] = []
         self.held: threading.Event | None = None
         self.reached = threading.Event()
@@ -71,18 +71,18 @@ class Api:
         answer = self.script.pop(0) if self.script else None
         if answer is not None:
             raise answer
-        self.said.append(body)
+        self.written.append(body)
         return body
 
     @property
     def events(self) -> list[str]:
-        return [f"{one['reason']} {one['message']}" for one in self.said if "reason" in one]
+        return [f"{one['reason']} {one['message']}" for one in self.written if "reason" in one]
 
     @property
     def conditions(self) -> list[tuple[str, str, str]]:
         """UID, status and message of each condition that was written."""
-        told = [(one["metadata"]["uid"], one["status"]["conditions"][0]) for one in self.said if "status" in one]
-        return [(uid, condition["status"], condition["message"]) for uid, condition in told]
+        patches = [(one["metadata"]["uid"], one["status"]["conditions"][0]) for one in self.written if "status" in one]
+        return [(uid, condition["status"], condition["message"]) for uid, condition in patches]
 
 
 def as_server(api: Api) -> ApiServer:
@@ -90,9 +90,9 @@ def as_server(api: Api) -> ApiServer:
 
 
 def wait_until(holds: Callable[[], object], seconds: float = 10.0) -> None:
-    until = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < until, "it did not come about"
+        assert time.monotonic() < deadline, "it did not come about"
         time.sleep(0.002)
 
 
@@ -104,7 +104,7 @@ def dropped(metrics: Metrics) -> int:
 
 
 class Bench:
-    """An announcer on an API that is played."""
+    """Announcers with a fake API and with clocks that the test sets."""
 
     def __init__(self, stack: ExitStack) -> None:
         self.api = Api()
@@ -126,19 +126,19 @@ class Bench:
         self._stack.callback(made.close, 0)
         return made
 
-    def collecting(self) -> Announcer:
-        """An announcer that collects for a second by the clock of `seconds`."""
+    def collecting_announcer(self) -> Announcer:
+        """An announcer that collects changes for one second of the clock `seconds`."""
         return self.announcer(collect=1.0, clock=lambda: self.seconds)
 
-    def collected(self, announcer: Announcer) -> None:
-        """Let the time pass for which an announcer collects, and have it notice."""
+    def finish_collection(self, announcer: Announcer) -> None:
+        """Let the collection time of an announcer pass, and wait until its thread has noticed."""
         self.seconds += 1.0
         with announcer._changed:
             announcer._changed.notify()
         wait_until(lambda: announcer._events.batch_due is None)
 
     def hold(self) -> threading.Event:
-        """Hold what reaches the API until the event is set."""
+        """Hold requests to the API until the returned event is set."""
         self.api.held = held = threading.Event()
         self.api.reached.clear()
         self._stack.callback(held.set)
@@ -165,15 +165,15 @@ class TestEvents:
     def test_an_event_is_sent(self, reason: Reason, kind: str, bench: Bench) -> None:
         announcer = bench.announcer()
         announcer.event(ref(), reason, "the link l")
-        wait_until(lambda: bench.api.said)
-        (event,) = bench.api.said
+        wait_until(lambda: bench.api.written)
+        (event,) = bench.api.written
         assert (event["reason"], event["type"], event["message"]) == (reason.value, kind, "the link l")
         assert event["source"] == {"component": "ratchet", "host": "node-a"}
         assert event["involvedObject"]["uid"] == "uid-a"
         assert event["firstTimestamp"] == "2026-01-02T12:00:00Z"
         assert dropped(bench.metrics) == 0
 
-    def test_the_same_again_is_dropped_and_counted(self, bench: Bench) -> None:
+    def test_a_repeated_event_is_dropped_and_counted(self, bench: Bench) -> None:
         announcer = bench.announcer()
         for message in ("m", "m", "n", "m"):
             announcer.event(ref(), Reason.LINKED, message)
@@ -181,14 +181,14 @@ class TestEvents:
         assert bench.api.events == ["Linked m", "Linked n"]
         assert dropped(bench.metrics) == 2
 
-    def test_none_where_none_are_wanted(self, bench: Bench) -> None:
+    def test_no_event_is_sent_if_events_are_disabled(self, bench: Bench) -> None:
         announcer = bench.announcer(events=False)
         announcer.event(ref(), Reason.LINKED, "m")
         announcer.close(5)
-        assert bench.api.said == []
+        assert bench.api.written == []
         assert dropped(bench.metrics) == 0
 
-    def test_nothing_waits_and_the_queue_is_bounded(self, bench: Bench) -> None:
+    def test_event_does_not_block_and_the_queue_is_bounded(self, bench: Bench) -> None:
         ticks = iter(range(10**6))
         announcer = Announcer(
             as_server(bench.api),
@@ -201,29 +201,29 @@ class TestEvents:
         held = bench.hold()
         for number in range(EVENTS_KEPT + 10):
             announcer.event(ref(f"p{number}"), Reason.LINKED, "m")
-        assert dropped(bench.metrics) in (9, 10)  # one may be on its way
+        assert dropped(bench.metrics) in (9, 10)  # one may be in flight
         held.set()
         announcer.close(10**6)
-        assert len(bench.api.said) + dropped(bench.metrics) == EVENTS_KEPT + 10
+        assert len(bench.api.written) + dropped(bench.metrics) == EVENTS_KEPT + 10
 
-    def test_it_is_sent_when_the_api_is_back_with_the_time_at_which_it_was(self, bench: Bench) -> None:
+    def test_an_event_is_sent_with_its_original_time_once_the_api_is_back(self, bench: Bench) -> None:
         bench.api.script = [AWAY, AWAY]
         announcer = bench.announcer()
         announcer.event(ref(), Reason.LINKED, "m")
         bench.time += timedelta(hours=1)
-        wait_until(lambda: bench.api.said)
-        assert bench.api.said[0]["lastTimestamp"] == "2026-01-02T12:00:00Z"
+        wait_until(lambda: bench.api.written)
+        assert bench.api.written[0]["lastTimestamp"] == "2026-01-02T12:00:00Z"
 
-    def test_it_is_given_up_after_some_tries_and_the_others_go_on(self, bench: Bench) -> None:
+    def test_an_event_is_dropped_after_its_last_try_and_later_events_are_sent(self, bench: Bench) -> None:
         bench.api.script = [AWAY] * EVENT_TRIES
         announcer = bench.announcer()
         announcer.event(ref(), Reason.LINKED, "first")
         wait_until(lambda: dropped(bench.metrics) == 1)
         announcer.event(ref(), Reason.LINKED, "second")
-        wait_until(lambda: bench.api.said)
+        wait_until(lambda: bench.api.written)
         assert bench.api.events == ["Linked second"]
 
-    def test_one_that_fails_is_put_behind_the_others(self, bench: Bench) -> None:
+    def test_an_event_that_failed_is_retried_after_the_others(self, bench: Bench) -> None:
         held = bench.hold()
         bench.api.script = [AWAY]
         announcer = bench.announcer()
@@ -231,27 +231,29 @@ class TestEvents:
         assert bench.api.reached.wait(10)
         announcer.event(ref(), Reason.LINKED, "second")
         held.set()
-        wait_until(lambda: len(bench.api.said) == 2)
+        wait_until(lambda: len(bench.api.written) == 2)
         assert bench.api.events == ["Linked second", "Linked first"]
 
-    def test_a_missing_permission_is_said_once(self, bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_missing_permission_is_logged_once_until_it_is_granted(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
         bench.api.script = [FORBIDDEN, FORBIDDEN]
         announcer = bench.announcer()
         for message in "abc":
             announcer.event(ref(), Reason.LINKED, message)
-        wait_until(lambda: bench.api.said)
+        wait_until(lambda: bench.api.written)
         assert [one.getMessage() for one in caplog.records] == [
             f'event forbidden: grant the verb create for events cause="{FORBIDDEN}"'
         ]
         bench.api.script = [FORBIDDEN]
         announcer.event(ref(), Reason.LINKED, "d")
         announcer.event(ref(), Reason.LINKED, "e")
-        wait_until(lambda: len(bench.api.said) == 2)
+        wait_until(lambda: len(bench.api.written) == 2)
         assert len(caplog.records) == 2
         assert dropped(bench.metrics) == 3
 
     @pytest.mark.parametrize("error", [GONE, TERMINATING])
-    def test_a_namespace_that_goes_is_not_spoken_of(
+    def test_an_event_of_a_deleted_namespace_is_dropped_without_a_log_line(
         self, error: RatchetError, bench: Bench, caplog: pytest.LogCaptureFixture
     ) -> None:
         bench.api.script = [error]
@@ -262,7 +264,7 @@ class TestEvents:
         assert dropped(bench.metrics) == 1
 
     @pytest.mark.parametrize("error", [REFUSED, ZeroDivisionError("a fault")])
-    def test_the_thread_outlives_every_error(
+    def test_the_thread_survives_every_error(
         self, error: Exception, bench: Bench, caplog: pytest.LogCaptureFixture
     ) -> None:
         bench.api.script = [error]
@@ -275,31 +277,31 @@ class TestEvents:
 
 
 class TestCollectedEvents:
-    """Changes of interfaces."""
+    """Changes of interfaces, which are collected so that one Event reports several."""
 
-    def test_the_thread_sends_them_by_itself(self, bench: Bench) -> None:
+    def test_the_thread_sends_collected_changes_on_its_own(self, bench: Bench) -> None:
         announcer = bench.announcer(collect=0.01)
         for number in range(2):
             text = f"in{number} is linked to in2 of q (veth)"
             announcer.event(ref(), Reason.LINKED, text, f"in{number}")
-            wait_until(lambda sent=number + 1: len(bench.api.said) == sent)  # type: ignore[misc]
+            wait_until(lambda sent=number + 1: len(bench.api.written) == sent)  # type: ignore[misc]
             assert bench.api.events[number] == f"Linked {text}"
 
-    def test_they_are_sent_once_the_time_is_over(self, bench: Bench) -> None:
-        announcer = bench.collecting()
+    def test_collected_changes_are_sent_when_the_collection_time_is_over(self, bench: Bench) -> None:
+        announcer = bench.collecting_announcer()
         announcer.event(ref(), Reason.LINKED, "in1", "in1")
         bench.seconds += 0.9
         announcer.event(ref(), Reason.LINKED, "in2", "in2")
         announcer.event(ref("b"), Reason.INVALID_INTENT, "sent at once")
-        wait_until(lambda: bench.api.said)
+        wait_until(lambda: bench.api.written)
         assert bench.api.events == ["InvalidIntent sent at once"]
         bench.seconds += 0.1
         announcer.event(ref("b"), Reason.LINKED, "in3", "in3")
-        wait_until(lambda: len(bench.api.said) == 2)
+        wait_until(lambda: len(bench.api.written) == 2)
         assert bench.api.events[1:] == ["Linked in1; in2"]
 
-    def test_one_event_lists_what_was_collected(self, bench: Bench) -> None:
-        announcer = bench.collecting()
+    def test_one_event_lists_the_collected_changes(self, bench: Bench) -> None:
+        announcer = bench.collecting_announcer()
         announcer.event(ref(), Reason.WAITING_FOR_PEER, "in1 waits for pod r2: it is not there", "in1")
         announcer.event(ref(), Reason.LINKED, "in1 is linked to in1 of r2 (vxlan, VNI 12)", "in1")
         announcer.event(ref(), Reason.LINKED, "in2 is linked to in2 of r3 (veth)", "in2")
@@ -309,55 +311,55 @@ class TestCollectedEvents:
         ]
         assert dropped(bench.metrics) == 0
 
-    def test_an_event_without_an_interface_does_not_wait_for_those_that_are_collected(self, bench: Bench) -> None:
-        announcer = bench.collecting()
+    def test_an_event_without_an_interface_is_sent_before_collected_changes(self, bench: Bench) -> None:
+        announcer = bench.collecting_announcer()
         announcer.event(ref(), Reason.INVALID_INTENT, "of in1", "in1")
         announcer.event(ref(), Reason.INVALID_INTENT, "of the pod")
-        wait_until(lambda: bench.api.said)
+        wait_until(lambda: bench.api.written)
         announcer.event(ref("b"), Reason.INVALID_INTENT, "of the pod")
-        wait_until(lambda: len(bench.api.said) == 2)
+        wait_until(lambda: len(bench.api.written) == 2)
         assert bench.api.events == ["InvalidIntent of the pod"] * 2
         announcer.close(5)
         assert bench.api.events[2:] == ["InvalidIntent of in1"]
 
     def test_a_flap_is_reported_in_order(self, bench: Bench) -> None:
-        announcer = bench.collecting()
+        announcer = bench.collecting_announcer()
         announcer.event(ref(), Reason.LINK_LOST, "in1 to q: gone", "in1")
         announcer.event(ref(), Reason.LINK_LOST, "in2 to q: gone", "in2")
         announcer.event(ref(), Reason.LINKED, "in1 is linked to q", "in1")
-        wait_until(lambda: bench.api.said)
+        wait_until(lambda: bench.api.written)
         assert bench.api.events == ["LinkLost in1 to q: gone; in2 to q: gone"]
         announcer.close(5)
         assert bench.api.events[1:] == ["Linked in1 is linked to q"]
 
     def test_repeats_are_suppressed_for_each_link(self, bench: Bench) -> None:
         """Also if the Events that list the link differ."""
-        announcer = bench.collecting()
+        announcer = bench.collecting_announcer()
         for ifnames in (("in1", "in2"), ("in1", "in3"), ("in2",)):
             for ifname in ifnames:
                 announcer.event(ref(), Reason.LINK_LOST, f"{ifname} to q: gone", ifname)
-            bench.collected(announcer)
+            bench.finish_collection(announcer)
         announcer.close(5)
         assert bench.api.events == ["LinkLost in1 to q: gone; in2 to q: gone", "LinkLost in3 to q: gone"]
         assert dropped(bench.metrics) == 2
 
     def test_the_last_event_of_a_flap_shows_that_the_link_is_linked(self, bench: Bench) -> None:
         """Linked is no repeat once LinkLost was sent. While LinkLost is a repeat, Linked is one too."""
-        announcer = bench.collecting()
+        announcer = bench.collecting_announcer()
         for reason in [Reason.LINKED, *[Reason.LINK_LOST, Reason.LINKED] * 3]:
             announcer.event(ref(), reason, "in1 to q", "in1")
-            bench.collected(announcer)
+            bench.finish_collection(announcer)
         announcer.close(5)
         assert bench.api.events == ["Linked in1 to q", "LinkLost in1 to q", "Linked in1 to q"]
         assert dropped(bench.metrics) == 4
 
-    def test_a_text_that_was_not_sent_is_no_repeat(self, bench: Bench) -> None:
-        """A link that waited for less time than is collected, and a link that did not fit into the line."""
-        announcer, much = bench.collecting(), "x" * 500
+    def test_a_change_that_was_not_sent_is_not_a_repeat(self, bench: Bench) -> None:
+        """Such as a wait shorter than the collection time, or a link that did not fit into the message."""
+        announcer, much = bench.collecting_announcer(), "x" * 500
         announcer.event(ref(), Reason.WAITING_FOR_PEER, "in1 waits", "in1")
         for ifname in ("in1", "in2", "in3"):
             announcer.event(ref(), Reason.LINKED, f"{ifname} is linked {much}", ifname)
-        bench.collected(announcer)
+        bench.finish_collection(announcer)
         announcer.event(ref(), Reason.WAITING_FOR_PEER, "in1 waits", "in1")
         announcer.event(ref(), Reason.LINKED, f"in3 is linked {much}", "in3")
         announcer.close(5)
@@ -369,31 +371,31 @@ class TestCollectedEvents:
         assert dropped(bench.metrics) == 0
 
     def test_the_same_text_of_two_interfaces_is_listed_once(self, bench: Bench) -> None:
-        announcer = bench.collecting()
+        announcer = bench.collecting_announcer()
         for ifname in ("in1", "in2"):
             announcer.event(ref(), Reason.NO_COMMON_ADDRESS_FAMILY, "nodes a and b have no family", ifname)
         announcer.close(5)
         assert bench.api.events == ["NoCommonAddressFamily nodes a and b have no family"]
 
     def test_the_limit_counts_events_and_not_links(self, bench: Bench) -> None:
-        announcer = bench.collecting()
+        announcer = bench.collecting_announcer()
         for number in range(POD_BURST + 10):
             announcer.event(ref(), Reason.LINKED, f"{number}", f"in{number}")
-        announcer.event(ref(), Reason.WANTS_RESTART, "in1", "in1")  # sends what was collected
-        wait_until(lambda: bench.api.said)
+        announcer.event(ref(), Reason.WANTS_RESTART, "in1", "in1")  # sends the collected changes
+        wait_until(lambda: bench.api.written)
         assert bench.api.events == ["Linked " + "; ".join(map(str, range(POD_BURST + 10)))]
         assert dropped(bench.metrics) == 0
         for number in range(POD_BURST + 10):
             announcer.event(ref(), Reason.INVALID_INTENT, f"{number}")
         announcer.event(ref(), Reason.LINK_LOST, "in2 to q: gone", "in2")
         announcer.close(5)
-        assert len(bench.api.said) == POD_BURST
-        assert dropped(bench.metrics) == 13  # of the errors 11, the edit and the loss
+        assert len(bench.api.written) == POD_BURST
+        assert dropped(bench.metrics) == 13  # 11 errors, the edit and the loss
 
-    def test_the_limit_of_the_node_applies_to_the_time_of_collecting(self, bench: Bench) -> None:
-        """Also while the thread waits for the API."""
+    def test_the_limit_of_the_node_applies_at_the_time_of_collection(self, bench: Bench) -> None:
+        """Even if the thread waited for the API in the meantime."""
         held = bench.hold()
-        announcer = bench.collecting()
+        announcer = bench.collecting_announcer()
         announcer.event(ref(), Reason.INVALID_INTENT, "m")
         assert bench.api.reached.wait(10)
         bench.seconds += 1.0
@@ -404,10 +406,10 @@ class TestCollectedEvents:
         held.set()
         announcer.close(5)
         assert dropped(bench.metrics) == 0
-        assert len(bench.api.said) == 3 * NODE_BURST + 1
+        assert len(bench.api.written) == 3 * NODE_BURST + 1
 
-    def test_what_is_collected_is_bounded(self, bench: Bench) -> None:
-        announcer = bench.collecting()
+    def test_the_number_of_collected_changes_is_bounded(self, bench: Bench) -> None:
+        announcer = bench.collecting_announcer()
         for number in range(CHANGES_KEPT + 10):
             announcer.event(ref(), Reason.LINKED, f"in{number}", f"in{number}")
         assert dropped(bench.metrics) == 10
@@ -415,45 +417,45 @@ class TestCollectedEvents:
         (event,) = bench.api.events
         assert event.endswith(" more")
 
-    def test_the_changes_of_an_event_that_is_refused_are_counted(self, bench: Bench) -> None:
+    def test_the_changes_of_a_rejected_event_are_counted_as_dropped(self, bench: Bench) -> None:
         bench.api.script = [REFUSED]
-        announcer = bench.collecting()
+        announcer = bench.collecting_announcer()
         for number in range(5):
             announcer.event(ref(), Reason.LINKED, f"in{number}", f"in{number}")
         announcer.close(5)
         assert dropped(bench.metrics) == 5
 
-    def test_a_pod_that_is_gone_keeps_its_events(self, bench: Bench) -> None:
-        announcer = bench.collecting()
+    def test_the_events_of_a_deleted_pod_are_still_sent(self, bench: Bench) -> None:
+        announcer = bench.collecting_announcer()
         announcer.event(ref(), Reason.LINK_LOST, "in1 to q: gone", "in1")
         announcer.forget("uid-a")
         announcer.close(5)
         assert bench.api.events == ["LinkLost in1 to q: gone"]
 
-    def test_nothing_is_collected_once_it_is_closed(self, bench: Bench) -> None:
-        announcer = bench.collecting()
+    def test_a_closed_announcer_drops_changes(self, bench: Bench) -> None:
+        announcer = bench.collecting_announcer()
         announcer.close(5)
         announcer.event(ref(), Reason.LINKED, "in1", "in1")
         announcer.close(5)
-        assert bench.api.said == []
+        assert bench.api.written == []
         assert dropped(bench.metrics) == 1
 
     def test_an_event_has_the_time_of_its_newest_change(self, bench: Bench) -> None:
-        announcer = bench.collecting()
+        announcer = bench.collecting_announcer()
         announcer.event(ref(), Reason.LINKED, "in1", "in1")
         bench.time += timedelta(minutes=1)
         announcer.event(ref(), Reason.LINKED, "in2", "in2")
         bench.time += timedelta(hours=1)
         announcer.close(5)
-        assert bench.api.said[0]["lastTimestamp"] == "2026-01-02T12:01:00Z"
+        assert bench.api.written[0]["lastTimestamp"] == "2026-01-02T12:01:00Z"
 
 
 class TestConditions:
     def test_a_condition_is_written(self, bench: Bench) -> None:
         announcer = bench.announcer()
         announcer.condition(pod(), False, "WaitingForPeer", "waits for b")
-        wait_until(lambda: bench.api.said)
-        assert bench.api.said == [
+        wait_until(lambda: bench.api.written)
+        assert bench.api.written == [
             {
                 "metadata": {"uid": "uid-a"},
                 "status": {
@@ -471,7 +473,7 @@ class TestConditions:
             }
         ]
 
-    def test_only_where_it_is_wanted_and_the_pod_has_the_gate(self, bench: Bench) -> None:
+    def test_a_condition_is_written_only_if_enabled_and_the_pod_has_the_gate(self, bench: Bench) -> None:
         for announcer, one in [
             (bench.announcer(), Pod(ref())),
             (bench.announcer(), pod("a", "other/gate")),
@@ -479,9 +481,9 @@ class TestConditions:
         ]:
             announcer.condition(one, True, "Linked", "m")
             announcer.close(5)
-        assert bench.api.said == []
+        assert bench.api.written == []
 
-    def test_what_was_written_last_is_not_written_again(self, bench: Bench) -> None:
+    def test_an_unchanged_condition_is_not_written_again(self, bench: Bench) -> None:
         announcer = bench.announcer()
         for linked, message in [(True, "m"), (True, "m"), (False, "m"), (False, "n"), (False, "n"), (True, "m")]:
             announcer.condition(pod(), linked, "Linked", message)
@@ -493,16 +495,16 @@ class TestConditions:
             ("True", "m"),
         ]
 
-    def test_the_time_of_the_transition_is_the_statuss(self, bench: Bench) -> None:
+    def test_the_transition_time_changes_only_with_the_status(self, bench: Bench) -> None:
         announcer = bench.announcer()
         for minute, (linked, message) in enumerate([(False, "a"), (False, "b"), (True, "c"), (True, "d")]):
             bench.time = NOON + timedelta(minutes=minute)
             announcer.condition(pod(), linked, "Linked", message)
             wait_until(lambda: announcer._conditions.pending == 0)
-        times = [one["status"]["conditions"][0]["lastTransitionTime"] for one in bench.api.said]
+        times = [one["status"]["conditions"][0]["lastTransitionTime"] for one in bench.api.written]
         assert [one[14:16] for one in times] == ["00", "00", "02", "02"]
 
-    def test_only_the_newest_wish_of_a_pod_is_kept(self, bench: Bench) -> None:
+    def test_a_newer_condition_of_a_pod_replaces_a_pending_one(self, bench: Bench) -> None:
         held = bench.hold()
         announcer = bench.announcer()
         announcer.condition(pod("a"), False, "WaitingForPeer", "on its way")
@@ -518,10 +520,10 @@ class TestConditions:
             ("uid-a", "True", "4"),
         ]
 
-    def test_a_wish_that_goes_back_while_another_is_on_its_way_is_written(self, bench: Bench) -> None:
+    def test_a_condition_that_reverts_during_a_write_is_written(self, bench: Bench) -> None:
         announcer = bench.announcer()
         announcer.condition(pod(), True, "Linked", "m")
-        wait_until(lambda: bench.api.said)
+        wait_until(lambda: bench.api.written)
         wait_until(lambda: announcer._conditions.pending == 0)
         held = bench.hold()
         announcer.condition(pod(), False, "LinkLost", "n")
@@ -531,20 +533,20 @@ class TestConditions:
         announcer.close(5)
         assert [status for _, status, _ in bench.api.conditions] == ["True", "False", "True"]
 
-    def test_it_is_tried_until_the_api_is_back_and_said_once(
+    def test_a_condition_is_retried_until_the_api_is_back_and_the_delay_is_logged_once(
         self, bench: Bench, caplog: pytest.LogCaptureFixture
     ) -> None:
         bench.api.script = [AWAY] * 6
         announcer = bench.announcer()
         announcer.condition(pod(), True, "Linked", "m")
-        wait_until(lambda: bench.api.said)
+        wait_until(lambda: bench.api.written)
         assert bench.api.tries == 7
         assert [one.getMessage() for one in caplog.records] == [f'announcements delayed cause="{AWAY}"']
 
-    def test_after_a_write_that_may_have_been_lost_the_old_wish_is_written_again(self, bench: Bench) -> None:
+    def test_the_previous_condition_is_written_again_after_a_failed_write(self, bench: Bench) -> None:
         announcer = bench.announcer()
         announcer.condition(pod(), True, "Linked", "m")
-        wait_until(lambda: bench.api.said)
+        wait_until(lambda: bench.api.written)
         wait_until(lambda: announcer._conditions.pending == 0)
         bench.api.script = [AWAY]
         announcer.condition(pod(), False, "LinkLost", "n")
@@ -555,7 +557,7 @@ class TestConditions:
         assert len(bench.api.conditions) >= 2
 
     @pytest.mark.parametrize("error", [AWAY, FORBIDDEN])
-    def test_a_pod_that_is_forgotten_is_not_tried_again(self, error: RatchetError, bench: Bench) -> None:
+    def test_the_condition_of_a_forgotten_pod_is_not_retried(self, error: RatchetError, bench: Bench) -> None:
         bench.api.script = [error] * 1000
         announcer = bench.announcer()
         announcer.condition(pod(), True, "Linked", "m")
@@ -563,13 +565,13 @@ class TestConditions:
         announcer.forget("uid-a")
         bench.api.script = []
         announcer.condition(pod("b"), True, "Linked", "b")
-        wait_until(lambda: bench.api.said)
+        wait_until(lambda: bench.api.written)
         announcer.close(5)
-        assert [uid for uid, _, _ in bench.api.conditions] in (["uid-b"], ["uid-a", "uid-b"])  # one was on its way
+        assert [uid for uid, _, _ in bench.api.conditions] in (["uid-b"], ["uid-a", "uid-b"])  # one may be in flight
         assert announcer._conditions.uids == {"uid-b"}
 
     @pytest.mark.parametrize("error", [GONE, REPLACED, IMMUTABLE])
-    def test_a_pod_that_is_gone_is_not_spoken_of(
+    def test_the_condition_of_a_deleted_pod_is_dropped_without_a_log_line(
         self, error: RatchetError, bench: Bench, caplog: pytest.LogCaptureFixture
     ) -> None:
         bench.api.script = [error]
@@ -579,20 +581,20 @@ class TestConditions:
         assert bench.api.tries == 1
         assert caplog.records == []
 
-    def test_a_missing_permission_is_said_once_and_the_others_go_on(
+    def test_a_missing_permission_is_logged_once_and_all_conditions_are_retried(
         self, bench: Bench, caplog: pytest.LogCaptureFixture
     ) -> None:
         bench.api.script = [FORBIDDEN, FORBIDDEN]
         announcer = bench.announcer()
         announcer.condition(pod("a"), True, "Linked", "m")
         announcer.condition(pod("b"), True, "Linked", "m")
-        wait_until(lambda: len(bench.api.said) == 2)
+        wait_until(lambda: len(bench.api.written) == 2)
         assert [one.getMessage() for one in caplog.records] == [
             f'condition forbidden: grant the verb patch for pods/status cause="{FORBIDDEN}"'
         ]
 
     @pytest.mark.parametrize("error", [REFUSED, ZeroDivisionError("a fault")])
-    def test_what_is_refused_is_said_and_not_tried_again(
+    def test_a_rejected_condition_is_logged_and_not_retried(
         self, error: Exception, bench: Bench, caplog: pytest.LogCaptureFixture
     ) -> None:
         bench.api.script = [error]
@@ -600,10 +602,12 @@ class TestConditions:
         announcer.condition(pod(), True, "Linked", "m")
         wait_until(lambda: announcer._conditions.pending == 0)
         announcer.condition(pod(), True, "Linked", "m")
-        wait_until(lambda: bench.api.said)
+        wait_until(lambda: bench.api.written)
         assert (bench.api.tries, len(caplog.records)) == (2, 1)
 
-    def test_the_pods_that_are_kept_are_bounded(self, bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    def test_the_number_of_pods_with_a_condition_is_bounded(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
         held = bench.hold()
         announcer = bench.announcer()
         for number in range(PODS_KEPT + 1):
@@ -611,14 +615,14 @@ class TestConditions:
         assert len(announcer._conditions) == PODS_KEPT
         assert f"too many pods condition=ratchet/linked pod=default/p{PODS_KEPT}" in caplog.text
         held.set()
-        wait_until(lambda: len(bench.api.said) == PODS_KEPT)
+        wait_until(lambda: len(bench.api.written) == PODS_KEPT)
         announcer.condition(pod("last"), True, "Linked", "m")
         wait_until(lambda: bench.api.conditions[-1][0] == "uid-last")
         assert len(announcer._conditions) == PODS_KEPT
 
 
-class TestTheEnd:
-    def test_what_is_left_is_said_and_nothing_after_it(self, bench: Bench) -> None:
+class TestClose:
+    def test_close_sends_what_is_queued_and_accepts_nothing_more(self, bench: Bench) -> None:
         held = bench.hold()
         announcer = bench.announcer()
         for message in "abc":
@@ -633,14 +637,14 @@ class TestTheEnd:
         assert bench.api.conditions == [("uid-a", "True", "m")]
         assert not announcer._thread.is_alive()
 
-    def test_it_does_not_wait_for_an_api_that_is_away(self, bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    def test_close_does_not_wait_for_an_unreachable_api(self, bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
         bench.api.script = [AWAY] * 1000
         announcer = bench.announcer()
         announcer.condition(pod(), True, "Linked", "m")
         announcer.close(seconds=3600)
         assert "announcements dropped at shutdown events=0 conditions=1" in caplog.text
 
-    def test_it_does_not_wait_for_an_answer_longer_than_it_may(self, bench: Bench) -> None:
+    def test_close_waits_for_a_response_only_until_its_timeout(self, bench: Bench) -> None:
         held = bench.hold()
         announcer = bench.announcer()
         announcer.condition(pod(), True, "Linked", "m")
@@ -650,7 +654,7 @@ class TestTheEnd:
         held.set()
         wait_until(lambda: not announcer._thread.is_alive())
 
-    def test_it_leaves_what_it_may_not_write(self, bench: Bench) -> None:
+    def test_close_does_not_retry_a_forbidden_condition(self, bench: Bench) -> None:
         bench.api.script = [FORBIDDEN] * 1000
         announcer = Announcer(as_server(bench.api), "a", bench.metrics, events=True, readiness=True)
         announcer.condition(pod(), True, "Linked", "m")
@@ -660,31 +664,31 @@ class TestTheEnd:
 
 
 class TestAnnouncements:
-    def test_an_events_name_is_one_that_the_api_takes(self) -> None:
+    def test_an_event_has_a_valid_unique_name_and_a_bounded_message(self) -> None:
         api = Api()
         for name in ("a", "p" * 253, "p" * 235 + ".-" + "q" * 16):
             record_event(as_server(api), ref(name), "Linked", "m" * 5000, EventType.NORMAL, now=NOON)
-        names = [one["metadata"]["name"] for one in api.said]
+        names = [one["metadata"]["name"] for one in api.written]
         assert [len(one) for one in names] == [18, 253, 235 + 17]
-        assert {len(one["message"]) for one in api.said} == {1024}
+        assert {len(one["message"]) for one in api.written} == {1024}
         heads, tails = zip(*(one.rsplit(".", 1) for one in names), strict=True)
         assert heads == ("a", "p" * 236, "p" * 235)
         assert len(set(tails)) == 3
         assert all(len(one) == 16 and int(one, 16) >= 0 for one in tails)
 
-    def test_an_event_whose_reply_was_lost_is_sent(self) -> None:
+    def test_an_event_that_already_exists_counts_as_sent(self) -> None:
         api = Api()
         api.script = [AlreadyExistsError("cannot POST x: exists")]
         record_event(as_server(api), ref(), "Linked", "m", EventType.NORMAL, now=NOON)
 
     @pytest.mark.parametrize("error", [IMMUTABLE, REPLACED])
-    def test_a_condition_of_another_pod_is_a_conflict(self, error: RatchetError) -> None:
+    def test_a_condition_for_a_pod_with_another_uid_is_a_conflict(self, error: RatchetError) -> None:
         api = Api()
         api.script = [error]
         with pytest.raises(ConflictError):
             set_condition(as_server(api), ref(), True, "Linked", "m", NOON)
 
-    def test_another_refusal_is_itself(self) -> None:
+    def test_other_errors_of_the_api_are_raised_unchanged(self) -> None:
         api = Api()
         api.script = [REFUSED]
         with pytest.raises(RatchetError, match="nonsense"):
@@ -702,5 +706,5 @@ class TestAnnouncements:
             ),
         ],
     )
-    def test_a_pods_readiness_gates(self, spec: Json | None, gates: tuple[str, ...]) -> None:
+    def test_the_readiness_gates_of_a_pod_are_decoded(self, spec: Json | None, gates: tuple[str, ...]) -> None:
         assert decode_pod({"metadata": {"name": "a"}, "spec": spec}).gates == gates
