@@ -1,4 +1,4 @@
-"""Requests to an API server: what is sent, over which connections, by way of which host."""
+"""Requests to an API server: their URLs, connections, proxies and retries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ratchet.store.apiserver import ApiServer
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers with what was requested, and with a redirect for /moved."""
+    """Echoes the path and the user agent, redirects /moved, and answers /unknown with 520."""
 
     protocol_version = "HTTP/1.1"
     server: Server
@@ -73,7 +73,7 @@ def api_at(host: str, proxy: str | None = None) -> ApiServer:
     return ApiServer(configure, patience=0.2)
 
 
-def test_a_path_and_a_query_follow_the_path_of_the_servers_url(server: Server) -> None:
+def test_path_and_query_are_appended_to_the_path_of_the_servers_url(server: Server) -> None:
     api = api_at(f"{server.url}/k8s/clusters/c-1")
     assert api.get("/api/v1/pods?limit=1")["target"] == "/k8s/clusters/c-1/api/v1/pods?limit=1"
 
@@ -84,15 +84,15 @@ def test_a_proxy_gets_the_whole_url(server: Server) -> None:
 
 
 def test_a_redirect_is_not_followed(server: Server) -> None:
-    answered: list[int] = []
+    statuses: list[int] = []
     api = api_at(server.url)
-    api._observer = lambda _method, _path, status, _seconds: answered.append(status)
+    api._observer = lambda _method, _path, status, _seconds: statuses.append(status)
     api.get("/moved")
-    assert answered == [307]
+    assert statuses == [307]
 
 
-def test_a_status_that_http_does_not_define_is_an_error_that_names_it(server: Server) -> None:
-    """Proxies in front of an API server have statuses of their own."""
+def test_an_undefined_http_status_is_an_error_that_names_it(server: Server) -> None:
+    """Proxies in front of an API server return statuses of their own."""
     with pytest.raises(RatchetError, match=r"cannot GET /unknown: HTTP status 520"):
         api_at(server.url).get("/unknown")
 
@@ -107,7 +107,7 @@ def test_requests_share_one_connection_until_it_is_closed(server: Server) -> Non
     assert server.ended.wait(10.0)
 
 
-def test_after_a_reconnect_requests_go_over_a_new_connection(server: Server) -> None:
+def test_reconnect_opens_a_new_connection(server: Server) -> None:
     api = api_at(server.url)
     api.get("/one")
     api.reconnect()
@@ -116,7 +116,7 @@ def test_after_a_reconnect_requests_go_over_a_new_connection(server: Server) -> 
 
 
 def test_a_request_is_retried_no_longer_than_its_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its first try counts: together with the retries it takes no longer."""
+    """The duration of the first try counts against the patience."""
     clock = SimpleNamespace(now=0.0)
     tries: list[float] = []
     api = api_at("http://127.0.0.1:1")

@@ -1,4 +1,4 @@
-"""A Python to take along: it needs nothing of where it is, is whole or not there, and never changes."""
+"""The bundled Python: self-contained, relocatable, immutable, and installed completely or not at all."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def bundles(bin_dir: Path) -> set[str]:
     return {folder.name for folder in (bin_dir / BUNDLES).iterdir()}
 
 
-def present(bin_dir: Path) -> str:
+def current_bundle(bin_dir: Path) -> str:
     return (bin_dir / LAUNCHER).resolve().parent.name
 
 
@@ -43,14 +43,14 @@ def contents(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.lstat().st_size for path in folder.rglob("*") if not path.is_dir()}
 
 
-def test_the_plugin_runs_where_there_is_nothing_but_its_folder(bin_dir: Path, tmp_path: Path) -> None:
+def test_the_plugin_runs_in_a_root_with_nothing_but_its_folder(bin_dir: Path, tmp_path: Path) -> None:
     if not may_make_namespaces():
         pytest.skip("needs root with CAP_SYS_ADMIN, for another root")
     config = {"cluster": {"server": "https://127.0.0.1:1"}, "name": "c"}
     user, context = {"name": "u", "user": {"token": "t"}}, {"name": "x", "context": {"cluster": "c", "user": "u"}}
     kubeconfig = tmp_path / "kubeconfig"
-    said = {"clusters": [config], "users": [user], "contexts": [context], "current-context": "x"}
-    kubeconfig.write_text(json.dumps({"apiVersion": "v1", "kind": "Config", **said}))
+    entries = {"clusters": [config], "users": [user], "contexts": [context], "current-context": "x"}
+    kubeconfig.write_text(json.dumps({"apiVersion": "v1", "kind": "Config", **entries}))
     install(bin_dir, relocatable=True)
     before = contents(bin_dir)
     (tmp_path / "proc").mkdir()
@@ -67,14 +67,14 @@ def test_the_plugin_runs_where_there_is_nothing_but_its_folder(bin_dir: Path, tm
     assert contents(bin_dir) == before
 
 
-def test_it_has_no_development_tools(bin_dir: Path) -> None:
+def test_a_bundle_has_no_development_tools(bin_dir: Path) -> None:
     install(bin_dir, relocatable=True)
     packages = (bin_dir / LAUNCHER).resolve().parent / "packages" / "ratchet"
     assert {"node", "store", "install", "cli"} <= {path.name for path in packages.iterdir()}
     assert not (packages / "dev").exists()
 
 
-def test_it_may_be_moved(bin_dir: Path, tmp_path: Path) -> None:
+def test_a_bundle_runs_after_it_was_moved(bin_dir: Path, tmp_path: Path) -> None:
     install(bin_dir, relocatable=True)
     moved = tmp_path / "else where"
     bin_dir.rename(moved)
@@ -84,7 +84,7 @@ def test_it_may_be_moved(bin_dir: Path, tmp_path: Path) -> None:
     assert "1.1.0" in json.loads(done.stdout)["supportedVersions"]
 
 
-def test_what_is_the_same_is_not_made_again(bin_dir: Path) -> None:
+def test_an_equal_bundle_is_not_installed_again(bin_dir: Path) -> None:
     install(bin_dir, relocatable=True)
     before = (bin_dir / LAUNCHER).stat()
     install(bin_dir, relocatable=True)
@@ -92,16 +92,16 @@ def test_what_is_the_same_is_not_made_again(bin_dir: Path) -> None:
     assert len(bundles(bin_dir)) == 1
 
 
-def test_the_one_before_stays_for_the_calls_that_run(bin_dir: Path, tmp_path: Path) -> None:
+def test_the_previous_bundle_stays_for_running_calls(bin_dir: Path, tmp_path: Path) -> None:
     seen: list[str] = []
     for number in range(3):
         install(bin_dir, state_dir=tmp_path / str(number), relocatable=True)
-        seen.append(present(bin_dir))
+        seen.append(current_bundle(bin_dir))
         assert bundles(bin_dir) == set(seen[-2:])
     assert len(set(seen)) == 3
 
 
-def test_what_is_recorded_is_in_it(bin_dir: Path, tmp_path: Path) -> None:
+def test_the_kubeconfig_option_is_recorded_in_the_bundle(bin_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "kubeconfig").write_text("no kubeconfig")
     install(bin_dir, kubeconfig=tmp_path / "kubeconfig", relocatable=True)
     done = subprocess.run(
@@ -114,7 +114,7 @@ def test_what_is_recorded_is_in_it(bin_dir: Path, tmp_path: Path) -> None:
     assert f"kubeconfig {tmp_path / 'kubeconfig'}" in json.loads(done.stdout)["msg"]
 
 
-def test_beside_the_shim_it_is_what_the_shim_falls_back_on(bin_dir: Path) -> None:
+def test_the_shim_falls_back_to_the_bundle(bin_dir: Path) -> None:
     assert install(bin_dir, agent=True, relocatable=True) == [bin_dir / FALLBACK, bin_dir / LAUNCHER]
     assert (bin_dir / FALLBACK).resolve().is_relative_to((bin_dir / BUNDLES).resolve())
     done = subprocess.run(
@@ -128,21 +128,21 @@ def test_beside_the_shim_it_is_what_the_shim_falls_back_on(bin_dir: Path) -> Non
 
 
 @pytest.mark.parametrize("agent", [False, True])
-def test_who_needs_it_no_more_is_rid_of_it(bin_dir: Path, agent: bool) -> None:
+def test_an_installation_that_needs_no_bundle_removes_it(bin_dir: Path, agent: bool) -> None:
     install(bin_dir, relocatable=True)
     install(bin_dir, agent=agent, fallback=not agent)
     assert [path.name for path in bin_dir.iterdir()] == [LAUNCHER]
     assert not (bin_dir / LAUNCHER).is_symlink()
 
 
-def test_uninstalling_takes_it_away(bin_dir: Path) -> None:
+def test_uninstall_removes_the_bundle(bin_dir: Path) -> None:
     install(bin_dir, relocatable=True)
     assert uninstall(bin_dir) == [bin_dir / LAUNCHER, bin_dir / BUNDLES]
     assert list(bin_dir.iterdir()) == []
     assert uninstall(bin_dir) == []
 
 
-def test_a_bundle_that_cannot_be_made_leaves_the_plugin_that_was(
+def test_a_failed_bundle_leaves_the_installed_plugin_unchanged(
     bin_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     install(bin_dir, relocatable=True)
@@ -159,7 +159,7 @@ def test_a_bundle_that_cannot_be_made_leaves_the_plugin_that_was(
     assert contents(bin_dir) == before
 
 
-def test_a_machine_without_a_launcher_is_told(bin_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_launcher_is_reported(bin_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ratchet.install.bundle.find_compiled", lambda _: None)
     with pytest.raises(RatchetError, match="cannot bundle Python: there is no launcher for this machine") as told:
         install(bin_dir, relocatable=True)
@@ -175,7 +175,7 @@ def test_a_machine_without_a_launcher_is_told(bin_dir: Path, monkeypatch: pytest
         (["--write-kubeconfig", "/x", "--relocatable"], "--write-kubeconfig requires --keep"),
     ],
 )
-def test_options_that_make_no_sense(
+def test_options_without_the_options_that_they_require_are_rejected(
     bin_dir: Path, options: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["install", "--bin-dir", str(bin_dir), *options]) == 1

@@ -1,4 +1,4 @@
-"""What is known of the API: newer replaces older, whoever brings it, and nothing old is written with success."""
+"""The agent's caches: newer versions replace older ones, and wanted links follow pods and topologies."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def known(told: list[str]) -> LinkCache:
     ("version", "than", "newer"),
     [("2", "1", True), ("10", "9", True), ("1", "1", False), ("1", "2", False), ("7", "", True), ("a", "b", True)],
 )
-def test_versions_are_compared_as_the_numbers_that_they_are(version: str, than: str, newer: bool) -> None:
+def test_resource_versions_are_compared_as_numbers(version: str, than: str, newer: bool) -> None:
     assert is_newer(version, than) is newer
 
 
 def test_an_older_record_never_replaces_a_newer_one(known: LinkCache, told: list[str]) -> None:
-    """A watch that lags tells what this node's own write has made old."""
+    """A lagging watch reports a version that this node's own write has replaced."""
     known.put(link("10"))
     known.put(link("9"))
     known.put(link("10"))
@@ -63,7 +63,7 @@ def test_an_older_record_never_replaces_a_newer_one(known: LinkCache, told: list
     assert told == ["l"]
 
 
-def test_a_record_that_went_does_not_come_back_by_an_older_word(known: LinkCache) -> None:
+def test_an_older_version_does_not_restore_a_deleted_record(known: LinkCache) -> None:
     known.put(link("10"))
     known.delete("l", "12")
     known.put(link("11"))
@@ -72,15 +72,15 @@ def test_a_record_that_went_does_not_come_back_by_an_older_word(known: LinkCache
     assert known.get("l") is not None
 
 
-def test_an_older_word_that_it_went_does_not_take_away_a_newer_record(known: LinkCache, told: list[str]) -> None:
-    """This node left the link, and has joined it again before the watch tells that it left."""
+def test_an_older_deletion_does_not_remove_a_newer_record(known: LinkCache, told: list[str]) -> None:
+    """This node left the link and joined it again before the watch reports the deletion."""
     known.put(link("13"))
     known.delete("l", "12")
     assert known.get("l") is not None
     assert told == ["l"]
 
 
-def test_what_is_dropped_is_believed_again_at_the_same_version(known: LinkCache) -> None:
+def test_a_dropped_record_is_accepted_again_at_the_same_version(known: LinkCache) -> None:
     known.put(link("10"))
     known.drop("l")
     assert known.get("l") is None
@@ -88,7 +88,7 @@ def test_what_is_dropped_is_believed_again_at_the_same_version(known: LinkCache)
     assert known.get("l") is not None
 
 
-def test_what_went_is_remembered_for_a_bounded_number(known: LinkCache) -> None:
+def test_the_number_of_remembered_deletions_is_bounded(known: LinkCache) -> None:
     for number in range(5000):
         known.delete(f"l{number}", "5")
     known.put(link("4", "l4999"))
@@ -96,7 +96,7 @@ def test_what_went_is_remembered_for_a_bounded_number(known: LinkCache) -> None:
     assert known.names() == ["l0"]
 
 
-def test_who_waits_is_woken_by_its_own_keys_alone() -> None:
+def test_a_subscriber_is_woken_only_by_its_own_keys() -> None:
     notifier = KeyedNotifier()
     with notifier.subscribed(["a", "b"]) as wait:
         notifier.notify("c")
@@ -105,17 +105,17 @@ def test_who_waits_is_woken_by_its_own_keys_alone() -> None:
         notifier.notify("b")
         notifier.notify("a")
         assert wait(time.monotonic() + 10) == {"a", "b"}
-    notifier.notify("a")  # nobody hears it, and nothing is kept for anybody
+    notifier.notify("a")  # there is no subscriber, and nothing is kept for later ones
 
 
-def test_who_waits_is_woken_from_another_thread() -> None:
+def test_a_subscriber_is_woken_from_another_thread() -> None:
     notifier = KeyedNotifier()
     with notifier.subscribed(["a"]) as wait:
         threading.Timer(0.05, notifier.notify, ["a"]).start()
         assert wait(time.monotonic() + 10) == {"a"}
 
 
-def test_pods_are_known_by_their_names_and_gone_when_they_are() -> None:
+def test_pods_are_cached_by_name_until_they_are_deleted() -> None:
     pods = PodCache()
     one = Pod(PodRef("ns", "one", "1"))
     assert pods.replace([one]) == []
@@ -126,16 +126,16 @@ def test_pods_are_known_by_their_names_and_gone_when_they_are() -> None:
     assert pods.all() == []
 
 
-def test_pods_that_a_new_list_lacks_are_deletions_also_where_their_name_has_come_again() -> None:
+def test_pods_missing_from_a_new_list_are_deletions_even_if_their_name_is_reused() -> None:
     pods = PodCache()
-    stays, comes_again, goes = (Pod(PodRef("ns", name, "1")) for name in ("stays", "again", "goes"))
-    pods.replace([stays, comes_again, goes])
-    anew = replace(comes_again, ref=PodRef("ns", "again", "2"))
-    assert pods.replace([stays, anew]) == [PodChange(comes_again, gone=True), PodChange(goes, gone=True)]
-    assert pods.all() == [stays, anew]
+    unchanged, predecessor, deleted = (Pod(PodRef("ns", name, "1")) for name in ("stays", "again", "goes"))
+    pods.replace([unchanged, predecessor, deleted])
+    successor = replace(predecessor, ref=PodRef("ns", "again", "2"))
+    assert pods.replace([unchanged, successor]) == [PodChange(predecessor, gone=True), PodChange(deleted, gone=True)]
+    assert pods.all() == [unchanged, successor]
 
 
-def test_records_that_a_new_list_lacks_are_gone_unless_they_are_newer(known: LinkCache, told: list[str]) -> None:
+def test_records_missing_from_a_new_list_are_removed_unless_they_are_newer(known: LinkCache, told: list[str]) -> None:
     known.replace([link("3", "a"), link("4", "b")], "5")
     known.put(link("9", "own"))
     told.clear()
@@ -144,7 +144,7 @@ def test_records_that_a_new_list_lacks_are_gone_unless_they_are_newer(known: Lin
     assert told == ["a"]
 
 
-def test_a_record_that_came_again_before_its_absence_was_answered_is_read_again(known: LinkCache) -> None:
+def test_a_record_that_was_recreated_before_its_404_arrives_is_read_again(known: LinkCache) -> None:
     """GET answers 404, the record is created again, the watch reports it, and then the answer arrives."""
     known.put(link("12"))
     known.drop_missing("l")
@@ -161,7 +161,7 @@ def test_a_record_that_is_missing_twice_is_forgotten(known: LinkCache) -> None:
     assert known.names() == []
 
 
-def test_a_record_that_a_refused_write_dropped_is_read_again(known: LinkCache) -> None:
+def test_a_record_that_was_dropped_after_a_rejected_write_is_read_again(known: LinkCache) -> None:
     known.put(link("12"))
     known.drop("l")
     assert known.names() == ["l"]
@@ -170,7 +170,7 @@ def test_a_record_that_a_refused_write_dropped_is_read_again(known: LinkCache) -
 
 
 def test_records_that_are_not_watched_are_not_kept(known: LinkCache) -> None:
-    """A call reads a record before its pod joins. Nobody reports what becomes of that record."""
+    """A call reads a record before its pod joins. No watch reports changes of that record."""
     sandboxes = [Sandbox(f"c-{node}", PodRef("ns", "a", "1"), node, "/netns", "192.0.2.1") for node in ("n", "m")]
     mine, others = (
         replace(link("1", one.node), primary=End("a", "in1", sandbox=one), pair=End("b", "in2")) for one in sandboxes
@@ -184,7 +184,7 @@ def test_records_that_are_not_watched_are_not_kept(known: LinkCache) -> None:
     assert known.get("m") == others
 
 
-# What pods want
+# Wanted links of pods
 
 
 DECLARING = {"ratchet": "true", "ratchet.primary": "true", "ratchet.local_ifname": "in1", "ratchet.pair_ifname": "in2"}
@@ -218,7 +218,7 @@ def test_the_wanted_links_follow_the_pods() -> None:
     assert concerned == [{"a"}, {"c"}, {"a", "c"}, set(), {"a", "c"}]
 
 
-def test_a_namespace_that_was_unknown_concerns_all_its_pods_once_it_is_listed() -> None:
+def test_the_first_lists_of_a_namespace_concern_all_its_pods() -> None:
     concerned: list[Collection[str]] = []
     cache = NamespaceCache(concerned.append, with_topologies=True)
     cache.replace([declaring("a"), declaring("c")])
@@ -235,7 +235,7 @@ def test_a_namespace_that_was_unknown_concerns_all_its_pods_once_it_is_listed() 
     [("- endpoints: [a:in1, b:in2]", {"a"}), ("- endpoints: [a:in1]", {"a", "c"}), ("[]", set())],
 )
 def test_a_topology_concerns_the_pods_that_it_names(text: str, names: set[str]) -> None:
-    """All pods, if its names cannot be read."""
+    """If its names cannot be read, it concerns all pods."""
     concerned: list[Collection[str]] = []
     cache = NamespaceCache(concerned.append)
     cache.replace([Pod(PodRef("ns", name, "1"), {"ratchet": "true"}) for name in ("a", "c")])
@@ -298,7 +298,9 @@ CHANGES: dict[str, Callable[[NamespaceCache], object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_has_the_wanted_links_computed_again(change: str, chain: NamespaceCache, computed: list[str]) -> None:
+def test_a_change_makes_the_cache_recompute_the_wanted_links(
+    change: str, chain: NamespaceCache, computed: list[str]
+) -> None:
     before = chain.wanted_for(declaring("a"), ETH0)
     CHANGES[change](chain)
     after = chain.wanted_for(declaring("a"), ETH0)
@@ -308,7 +310,7 @@ def test_a_change_has_the_wanted_links_computed_again(change: str, chain: Namesp
     assert (after.links == before.links) is (change == "resync of the same pods")
 
 
-def test_a_deleted_topology_has_the_wanted_links_computed_again(chain: NamespaceCache) -> None:
+def test_the_deletion_of_a_topology_makes_the_cache_recompute_the_wanted_links(chain: NamespaceCache) -> None:
     before = links_of(chain, declaring("a"))
     chain.apply_topology(TopologyChange(LAB, gone=False))
     assert links_of(chain, declaring("a")) != before
@@ -316,7 +318,7 @@ def test_a_deleted_topology_has_the_wanted_links_computed_again(chain: Namespace
     assert links_of(chain, declaring("a")) == before
 
 
-def test_other_reserved_names_and_another_name_of_the_pod_have_their_own_result(chain: NamespaceCache) -> None:
+def test_results_are_cached_by_reserved_names_and_by_the_names_of_the_pod(chain: NamespaceCache) -> None:
     named = replace(STARTING, labels={"ratchet": "true", "ratchet.pod_name": "c"})
     assert not chain.wanted_for(declaring("a"), ETH0).refused
     assert chain.wanted_for(declaring("a"), frozenset({"in1"})).refused.keys() == {"1"}
@@ -324,7 +326,9 @@ def test_other_reserved_names_and_another_name_of_the_pod_have_their_own_result(
     assert "c" not in chain.wanted_for(STARTING, ETH0).holders
 
 
-def test_few_results_are_kept(monkeypatch: pytest.MonkeyPatch, chain: NamespaceCache, computed: list[str]) -> None:
+def test_the_number_of_cached_results_is_bounded(
+    monkeypatch: pytest.MonkeyPatch, chain: NamespaceCache, computed: list[str]
+) -> None:
     monkeypatch.setattr(namespace_module, "RESULTS_KEPT", 2)
     for name in ("a", "b", "c", "c", "b", "a"):
         chain.wanted_for(Pod(PodRef("ns", name, "1"), {"ratchet": "true"}), ETH0)
@@ -356,7 +360,7 @@ def test_no_thread_gets_a_result_from_before_its_own_change(chain: NamespaceCach
     assert not failures
 
 
-class NoApi:
+class FakeApi:
     """An API that counts how often a namespace is listed."""
 
     def __init__(self, pods: list[Pod]) -> None:
@@ -372,14 +376,14 @@ class NoApi:
         return [decode(pod) for pod in pods], "7"
 
 
-def recorded(api: NoApi, pods: NamespaceCache, notifier: KeyedNotifier) -> CachedStore:
+def recorded(api: FakeApi, pods: NamespaceCache, notifier: KeyedNotifier) -> CachedStore:
     caches = Caches(LinkCache(), PodCache(), lambda _: pods, notifier, VniAllocator(), NodeAddressCache())
     return CachedStore(api, "ratchet", (1, 2), caches)  # type: ignore[arg-type]
 
 
 def test_a_list_asks_the_api_and_a_lookup_the_synced_cache() -> None:
-    """Whatever is removed was listed: a cache may be older than the API."""
-    cache, api = NamespaceCache(), NoApi([declaring("b")])
+    """Removals are decided on a list from the API, because a cache may be older."""
+    cache, api = NamespaceCache(), FakeApi([declaring("b")])
     cache.replace([declaring("a")])
     cache.state.set_synced()
     store = recorded(api, cache, KeyedNotifier())
@@ -393,7 +397,7 @@ def test_a_list_asks_the_api_and_a_lookup_the_synced_cache() -> None:
 
 
 def test_a_lookup_asks_the_api_while_the_cache_is_not_synced() -> None:
-    cache, api = NamespaceCache(with_topologies=True), NoApi([declaring("b")])
+    cache, api = NamespaceCache(with_topologies=True), FakeApi([declaring("b")])
     cache.replace([declaring("a")])
     store = recorded(api, cache, KeyedNotifier())
     assert [pod.ref.name for pod in store.pods.lookup_all("ns")] == ["b"]
@@ -402,22 +406,22 @@ def test_a_lookup_asks_the_api_while_the_cache_is_not_synced() -> None:
     assert api.lists == 3
 
 
-def test_a_watch_that_is_a_little_behind_is_waited_for() -> None:
-    pods, notifier, api = NamespaceCache(), KeyedNotifier(), NoApi([])
+def test_watch_wanted_waits_for_a_cache_that_lags() -> None:
+    pods, notifier, api = NamespaceCache(), KeyedNotifier(), FakeApi([])
     pods.replace([declaring("a", uid="old")])
     pods.state.set_synced()
 
-    def tell() -> None:
+    def update_cache() -> None:
         pods.apply(PodChange(declaring("a"), gone=False))
         notifier.notify("ns")
 
-    threading.Timer(0.05, tell).start()
+    threading.Timer(0.05, update_cache).start()
     wanted = next(recorded(api, pods, notifier).watch_wanted(declaring("a"), ETH0, 0, 0))
     assert [link.primary.ref.uid for link in wanted.links if link.primary] == ["1"]
     assert api.lists == 0
 
 
-def test_what_is_wanted_follows_the_topologies_and_is_not_known_without_them() -> None:
+def test_the_wanted_links_follow_the_topologies_once_these_are_synced() -> None:
     known, a = NamespaceCache(with_topologies=True), Pod(PodRef("ns", "a", "1"), {"ratchet": "true"})
     known.replace([a])
     known.state.set_synced()
@@ -438,32 +442,32 @@ def test_what_is_wanted_follows_the_topologies_and_is_not_known_without_them() -
 FORBIDDEN = TopologiesUnknownError("cannot read the topologies of namespace ns: forbidden")
 
 
-def test_forbidden_topologies_are_waited_for_until_they_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watch_wanted_waits_for_forbidden_topologies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cached_store_module, "CATCH_UP_SECONDS", 0.0)
-    pods, notifier, api = NamespaceCache(with_topologies=True), KeyedNotifier(), NoApi([])
+    pods, notifier, api = NamespaceCache(with_topologies=True), KeyedNotifier(), FakeApi([])
     pods.replace([declaring("a")])
     pods.state.set_synced()
     pods.topologies_state.set_unknown(FORBIDDEN)
 
-    def tell() -> None:
+    def update_cache() -> None:
         pods.replace_topologies([Topology("ns", "lab", "- endpoints: [a:in3, d:in2]")])
         pods.topologies_state.set_synced()
         notifier.notify("ns")
 
-    threading.Timer(0.05, tell).start()
+    threading.Timer(0.05, update_cache).start()
     wanted = next(recorded(api, pods, notifier).watch_wanted(declaring("a"), ETH0, 10, 0))
     assert [one.link.name for one in wanted.links] == ["ns.a.in1.b.in2", "ns.a.in3.d.in2"]
     assert api.lists == 0
 
 
-class Refusing(NoApi):
-    """An API that refuses topologies to the account, so many times."""
+class ForbiddingApi(FakeApi):
+    """An API that rejects the first `refusals` lists of topologies with 403."""
 
     def __init__(self, pods: list[Pod], refusals: int) -> None:
         super().__init__(pods)
         self.refusals = refusals
 
-    def patient(self, _: float) -> Refusing:
+    def patient(self, _: float) -> ForbiddingApi:
         return self
 
     def list_decoded(self, path: str, decode: Callable[[Any], Any], **query: str) -> tuple[list[Any], str]:
@@ -475,12 +479,12 @@ class Refusing(NoApi):
         return [], "7"
 
 
-def test_what_is_wanted_is_unknown_while_topologies_are_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_wanted_links_are_unknown_while_topologies_are_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cached_store_module, "CATCH_UP_SECONDS", 0.0)
     pods, reserved = NamespaceCache(with_topologies=True), frozenset({"eth0"})
     pods.replace([declaring("a")])
     pods.state.set_synced()
-    records = recorded(Refusing([declaring("a")], 3), pods, KeyedNotifier())
+    records = recorded(ForbiddingApi([declaring("a")], 3), pods, KeyedNotifier())
     for ask in (
         lambda: next(records.watch_wanted(declaring("a"), reserved, 0, 0)),
         lambda: records.wanted_for(declaring("a"), reserved),
@@ -495,8 +499,8 @@ def test_what_is_wanted_is_unknown_while_topologies_are_forbidden(monkeypatch: p
 
 
 @pytest.mark.parametrize("host", ["agent", "daemonless"])
-def test_topologies_that_are_off_are_never_listed(host: str) -> None:
-    api: Any = Refusing([declaring("a")], 10**9)
+def test_disabled_topologies_are_never_listed(host: str) -> None:
+    api: Any = ForbiddingApi([declaring("a")], 10**9)
     caches = Caches(
         LinkCache(), PodCache(), lambda _: NamespaceCache(), KeyedNotifier(), VniAllocator(), NodeAddressCache()
     )
@@ -510,9 +514,9 @@ def test_topologies_that_are_off_are_never_listed(host: str) -> None:
     assert api.refusals == 10**9
 
 
-def test_a_watch_that_stays_behind_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watch_wanted_asks_the_api_if_the_cache_stays_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cached_store_module, "CATCH_UP_SECONDS", 0.05)
-    pods, api = NamespaceCache(), NoApi([declaring("a")])
+    pods, api = NamespaceCache(), FakeApi([declaring("a")])
     pods.replace([declaring("a", uid="old")])
     pods.state.set_synced()
     wanted = next(recorded(api, pods, KeyedNotifier()).watch_wanted(declaring("a"), ETH0, 0, 0))
@@ -520,8 +524,8 @@ def test_a_watch_that_stays_behind_is_not_believed(monkeypatch: pytest.MonkeyPat
     assert api.lists == 2  # of pods, and of topologies
 
 
-def test_what_is_older_than_what_was_dropped_is_not_believed(known: LinkCache) -> None:
-    """Our write on version 10 was refused: a watch that is behind and tells of 9 makes it no better."""
+def test_versions_older_than_a_dropped_one_are_ignored(known: LinkCache) -> None:
+    """A write on version 10 was rejected. A lagging watch that reports version 9 does not help."""
     known.put(link("10"))
     known.drop("l")
     known.put(link("9"))
@@ -533,18 +537,18 @@ def test_what_is_older_than_what_was_dropped_is_not_believed(known: LinkCache) -
     assert known.get("l") is not None
 
 
-def test_addresses_of_a_node_stay_known_while_the_api_is_away() -> None:
+def test_addresses_of_a_node_stay_cached_while_the_api_is_unreachable() -> None:
     now = 0.0
     addresses = NodeAddressCache(lambda: now)
 
-    def away(_: str) -> tuple[str, ...]:
+    def unreachable(_: str) -> tuple[str, ...]:
         raise ApiUnavailableError("cannot reach the Kubernetes API")
 
     with pytest.raises(ApiUnavailableError):
-        addresses.of("n", away)
+        addresses.of("n", unreachable)
     assert addresses.of("n", lambda _: ("10.0.0.1",)) == ("10.0.0.1",)
     now = ADDRESSES_SECONDS + 1
-    assert addresses.of("n", away) == ("10.0.0.1",)
+    assert addresses.of("n", unreachable) == ("10.0.0.1",)
     assert addresses.of("n", lambda _: ("10.0.0.2",)) == ("10.0.0.2",)
 
 
@@ -565,13 +569,13 @@ def test_an_empty_list_of_addresses_is_not_cached() -> None:
     assert addresses.of("n", lambda _: ("10.0.0.2",)) == ("10.0.0.2",)
 
 
-def test_an_api_that_is_away_does_not_change_the_cached_addresses() -> None:
+def test_an_unreachable_api_does_not_change_the_cached_addresses() -> None:
     addresses = NodeAddressCache(lambda: 0.0)
 
-    def away(_: str) -> tuple[str, ...]:
+    def unreachable(_: str) -> tuple[str, ...]:
         raise ApiUnavailableError("cannot reach the Kubernetes API")
 
     addresses.of("n", lambda _: ("10.0.0.1",))
     with pytest.raises(ApiUnavailableError):
-        addresses.refresh("n", away)
-    assert addresses.of("n", away) == ("10.0.0.1",)
+        addresses.refresh("n", unreachable)
+    assert addresses.of("n", unreachable) == ("10.0.0.1",)

@@ -30,8 +30,8 @@ Captured = pytest.CaptureFixture[str]
 DECLARED = [declaring_pod(), pod("pair-pod")]
 
 
-class Fixed(ApiStore):
-    """Records that are there, without an API."""
+class FixedStore(ApiStore):
+    """A store of given records, without an API."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ def test_the_table_has_a_row_for_each_link_in_order(capsys: Captured) -> None:
         named(joined(own(Side.PRIMARY), None), "b"),
         named(wanted(), "a"),
     ]
-    assert print_links(Fixed(links), LinkFilter(), as_json=False) == 0
+    assert print_links(FixedStore(links), LinkFilter(), as_json=False) == 0
     out, err = capsys.readouterr()
     assert [line.split() for line in out.splitlines()] == [
         ["LINK", "STATE", "KIND", "VNI", "PRIMARY", "PAIR", "AGE"],
@@ -76,18 +76,18 @@ def test_the_table_has_a_row_for_each_link_in_order(capsys: Captured) -> None:
 EDITED = [annotated(declaring_pod(), pair_ip="192.168.2.9"), pod("pair-pod")]
 
 
-def test_a_link_that_was_edited_is_told_beside_the_table_and_in_the_json(capsys: Captured) -> None:
+def test_an_edited_link_is_reported_on_stderr_and_in_the_json(capsys: Captured) -> None:
     link = standing(veth(), *Side)
     words = "in2: addresses 192.168.2.9/24 instead of 192.168.2.101/24"
-    assert print_links(Fixed([link], pods=EDITED), LinkFilter(), as_json=False) == 0
+    assert print_links(FixedStore([link], pods=EDITED), LinkFilter(), as_json=False) == 0
     assert capsys.readouterr().err == f"link {RECORD} wants a restart of pod default/primary-pod: {words}\n"
-    assert print_links(Fixed([link], pods=EDITED), LinkFilter(), as_json=True) == 0
+    assert print_links(FixedStore([link], pods=EDITED), LinkFilter(), as_json=True) == 0
     assert json.loads(capsys.readouterr().out)[0]["edits"] == [words]
 
 
-def test_whoever_may_not_read_pods_is_told_so_and_sees_the_links(capsys: Captured) -> None:
+def test_links_are_shown_with_a_warning_if_pods_cannot_be_listed(capsys: Captured) -> None:
     links = [named(standing(veth(), *Side), "a"), named(standing(veth(), *Side), "b", "lab")]
-    assert print_links(Fixed(links, pods=None), LinkFilter(), as_json=False) == 0
+    assert print_links(FixedStore(links, pods=None), LinkFilter(), as_json=False) == 0
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 3
     assert err == "ratchet: cannot compare links with their declarations in default, lab: cannot list pods: forbidden\n"
@@ -98,14 +98,14 @@ def test_columns_are_aligned() -> None:
     assert table(rows) == "NAME     AGE\nlonger   1s\na"
 
 
-def test_no_links_is_the_headings_alone(capsys: Captured) -> None:
-    assert print_links(Fixed([]), LinkFilter(), as_json=False) == 0
+def test_the_table_without_links_has_only_headings(capsys: Captured) -> None:
+    assert print_links(FixedStore([]), LinkFilter(), as_json=False) == 0
     assert capsys.readouterr().out.split() == ["LINK", "STATE", "KIND", "VNI", "PRIMARY", "PAIR", "AGE"]
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_the_links_of_one_namespace(as_json: bool, capsys: Captured) -> None:
-    records = Fixed([named(wanted(), "ours.x", "ours"), named(wanted(), "theirs.x", "theirs")])
+def test_links_of_other_namespaces_are_omitted(as_json: bool, capsys: Captured) -> None:
+    records = FixedStore([named(wanted(), "ours.x", "ours"), named(wanted(), "theirs.x", "theirs")])
     assert print_links(records, LinkFilter("ours"), as_json=as_json) == 0
     out = capsys.readouterr().out
     assert "ours.x" in out
@@ -126,7 +126,7 @@ def test_the_links_of_one_namespace(as_json: bool, capsys: Captured) -> None:
         (LinkFilter("elsewhere"), ""),
     ],
 )
-def test_links_are_chosen_by_state_node_and_pod(link_filter: LinkFilter, names: str) -> None:
+def test_a_filter_selects_links_by_namespace_state_node_and_pod(link_filter: LinkFilter, names: str) -> None:
     links = [
         named(replace(standing(vxlan(), *Side), vni=11), "a"),
         named(standing(veth(), *Side), "b"),
@@ -136,22 +136,22 @@ def test_links_are_chosen_by_state_node_and_pod(link_filter: LinkFilter, names: 
     assert [link.name for link in links if link_filter.matches(link)] == list(names)
 
 
-def test_a_pod_is_chosen_by_its_own_name_as_well() -> None:
+def test_a_filter_matches_a_pod_by_its_own_name_and_by_its_alias() -> None:
     sandbox = replace(own(Side.PRIMARY), pod=replace(own(Side.PRIMARY).pod, name="primary-pod-7f9c"))
     assert LinkFilter(pod="primary-pod-7f9c").matches(joined(sandbox, None))
     assert LinkFilter(pod="primary-pod").matches(joined(sandbox, None))
 
 
-def test_the_pod_that_joined_is_shown_and_not_its_alias(capsys: Captured) -> None:
+def test_the_table_shows_the_name_of_the_joined_pod_instead_of_its_alias(capsys: Captured) -> None:
     sandbox = replace(own(Side.PRIMARY), pod=replace(own(Side.PRIMARY).pod, name="primary-pod-7f9c"))
-    print_links(Fixed([joined(sandbox, None)]), LinkFilter(), as_json=False)
+    print_links(FixedStore([joined(sandbox, None)]), LinkFilter(), as_json=False)
     assert "primary-pod-7f9c:in1@node-a" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_a_record_that_cannot_be_read_is_told_and_the_others_shown(as_json: bool, capsys: Captured) -> None:
+def test_a_malformed_record_is_reported_and_the_others_are_shown(as_json: bool, capsys: Captured) -> None:
     broken = MalformedRecordError("cannot read the record x: it has no namespace")
-    assert print_links(Fixed([wanted()], [broken]), LinkFilter(), as_json=as_json) == 1
+    assert print_links(FixedStore([wanted()], [broken]), LinkFilter(), as_json=as_json) == 1
     out, err = capsys.readouterr()
     assert RECORD in out
     assert err == "ratchet: cannot read the record x: it has no namespace\n"
@@ -172,21 +172,21 @@ def test_a_record_that_cannot_be_read_is_told_and_the_others_shown(as_json: bool
         (400 * 86400, "400d"),
     ],
 )
-def test_an_age_is_the_largest_unit_alone(seconds: float, said: str) -> None:
+def test_an_age_has_one_unit(seconds: float, said: str) -> None:
     assert age(NOW - timedelta(seconds=seconds), NOW) == said
 
 
-def test_an_unknown_age() -> None:
+def test_an_unknown_age_is_a_dash() -> None:
     assert age(None, NOW) == "-"
 
 
-def test_json_is_a_list_of_all_that_is_known(capsys: Captured) -> None:
+def test_json_contains_all_fields_of_a_link(capsys: Captured) -> None:
     sandbox = replace(own(Side.PRIMARY), vteps=("192.168.1.73", "fd00::73"), underlay_mtu=9000)
     link = join(wanted(), wanted(), Side.PRIMARY, sandbox, NOW)
     link = join(link, wanted(), Side.PAIR, own(Side.PAIR, "node-b"), NOW)
     link = mark_ready(replace(link, vni=11, created=NOW), Side.PRIMARY, NOW)
     link = link.with_end(Side.PAIR, replace(link.pair, notes={"public_ip": "1.1.1.1"}))
-    assert print_links(Fixed([link]), LinkFilter(), as_json=True) == 0
+    assert print_links(FixedStore([link]), LinkFilter(), as_json=True) == 0
     (shown,) = json.loads(capsys.readouterr().out)
     assert shown == {**link_as_json(link), "edits": []}
     del shown["edits"]
@@ -242,8 +242,8 @@ def test_json_is_a_list_of_all_that_is_known(capsys: Captured) -> None:
     assert history[0]["reason"] == "primary default/primary-pod joined on node-a"
 
 
-def test_json_of_a_link_that_nobody_has_joined(capsys: Captured) -> None:
-    print_links(Fixed([wanted()]), LinkFilter(), as_json=True)
+def test_json_of_a_link_that_no_pod_has_joined(capsys: Captured) -> None:
+    print_links(FixedStore([wanted()]), LinkFilter(), as_json=True)
     (shown,) = json.loads(capsys.readouterr().out)
     assert [shown[key] for key in ("kind", "vni", "created", "history")] == [None, None, None, []]
     assert {shown["pair"][key] for key in ("pod", "uid", "node", "vtep", "vteps", "container", "netns")} == {None}
@@ -251,15 +251,15 @@ def test_json_of_a_link_that_nobody_has_joined(capsys: Captured) -> None:
 
 
 def test_json_of_no_links_is_an_empty_list(capsys: Captured) -> None:
-    print_links(Fixed([]), LinkFilter(), as_json=True)
+    print_links(FixedStore([]), LinkFilter(), as_json=True)
     assert json.loads(capsys.readouterr().out) == []
 
 
-# Following
+# --watch
 
 
-class Changing(Fixed):
-    """Records that become others, each change told once."""
+class ChangingStore(FixedStore):
+    """A store whose watch reports each of the given changes once."""
 
     def __init__(self, links: list[Link], *changes: LinkChange) -> None:
         super().__init__(links)
@@ -271,21 +271,23 @@ class Changing(Fixed):
             yield self._changes.pop(0), version
 
 
-def followed(records: ApiStore, link_filter: LinkFilter, capsys: Captured, *, as_json: bool = False) -> list[list[str]]:
+def watched_rows(
+    records: ApiStore, link_filter: LinkFilter, capsys: Captured, *, as_json: bool = False
+) -> list[list[str]]:
     assert watch_links(records, link_filter, as_json=as_json, until=time.monotonic() + 0.05) == 0
     return [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
-def test_links_are_told_again_when_they_change_and_only_then(capsys: Captured) -> None:
-    half, whole = joined(own(Side.PRIMARY), None), replace(standing(vxlan(), *Side), vni=11)
-    records = Changing(
-        [half],
-        LinkChange(RECORD, half, "2"),
-        LinkChange(RECORD, whole, "4"),
+def test_watch_prints_a_link_again_only_if_it_changes(capsys: Captured) -> None:
+    primary_ready, both_ready = joined(own(Side.PRIMARY), None), replace(standing(vxlan(), *Side), vni=11)
+    records = ChangingStore(
+        [primary_ready],
+        LinkChange(RECORD, primary_ready, "2"),
+        LinkChange(RECORD, both_ready, "4"),
         LinkChange(RECORD, None, "5"),
         LinkChange(RECORD, None, "6"),
     )
-    rows = followed(records, LinkFilter(), capsys)
+    rows = watched_rows(records, LinkFilter(), capsys)
     assert [row[:2] for row in rows] == [
         ["LINK", "STATE"],
         [RECORD, "primary-ready"],
@@ -297,21 +299,21 @@ def test_links_are_told_again_when_they_change_and_only_then(capsys: Captured) -
 
 def test_a_link_that_becomes_malformed_is_not_gone(capsys: Captured) -> None:
     broken = MalformedRecordError(f"cannot read the record {RECORD}: it has no namespace", record=RECORD)
-    records = Changing([veth()], LinkChange(RECORD, None, "2", broken))
+    records = ChangingStore([veth()], LinkChange(RECORD, None, "2", broken))
     assert watch_links(records, LinkFilter(), as_json=False, until=time.monotonic() + 0.05) == 0
     shown = capsys.readouterr()
     assert shown.err == f"ratchet: {broken}\n"
     assert "gone" not in shown.out
 
 
-def test_a_link_that_is_no_longer_among_the_chosen_is_gone_from_them(capsys: Captured) -> None:
-    records = Changing([veth()], LinkChange(RECORD, standing(veth(), *Side), "2"))
+def test_watch_shows_a_link_that_leaves_the_filter_as_gone(capsys: Captured) -> None:
+    records = ChangingStore([veth()], LinkChange(RECORD, standing(veth(), *Side), "2"))
     state = derive(veth()).value
-    assert [row[1] for row in followed(records, LinkFilter(state=state), capsys)] == ["STATE", state, "gone"]
+    assert [row[1] for row in watched_rows(records, LinkFilter(state=state), capsys)] == ["STATE", state, "gone"]
 
 
-def test_for_programs_each_is_a_line_of_json(capsys: Captured) -> None:
-    records = Changing([veth()], LinkChange(RECORD, None, "2"))
+def test_watch_prints_a_line_of_json_for_each_change(capsys: Captured) -> None:
+    records = ChangingStore([veth()], LinkChange(RECORD, None, "2"))
     assert watch_links(records, LinkFilter(), as_json=True, until=time.monotonic() + 0.05) == 0
     first, last = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert (first["name"], first["kind"]) == (RECORD, "veth")
