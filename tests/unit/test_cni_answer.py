@@ -1,4 +1,4 @@
-"""What the runtime reads besides results: errors, versions, and which command exists in which version."""
+"""What the runtime reads besides results: errors, versions, and the commands of each version."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def every_error(base: type[RatchetError] = RatchetError) -> list[type[RatchetErr
 
 @pytest.mark.parametrize("version", SUPPORTED)
 @pytest.mark.parametrize("kind", every_error(), ids=lambda kind: kind.__name__)
-def test_an_error_says_its_version_code_message_and_details(kind: type[RatchetError], version: str) -> None:
+def test_an_error_has_a_version_code_message_and_details(kind: type[RatchetError], version: str) -> None:
     assert error_json(kind("cannot add x: y", details="do z"), version) == {
         "cniVersion": version,
         "code": kind.code,
@@ -30,7 +30,7 @@ def test_an_error_says_its_version_code_message_and_details(kind: type[RatchetEr
     }
 
 
-def test_the_codes_of_the_specification_are_its_own() -> None:
+def test_only_errors_of_the_specification_have_its_codes() -> None:
     codes = {
         errors.UnsupportedVersionError: 1,
         errors.InvalidEnvironmentError: 4,
@@ -45,20 +45,20 @@ def test_the_codes_of_the_specification_are_its_own() -> None:
     assert all(kind.code >= 100 or issubclass(kind, errors.TryAgainError) for kind in children)
 
 
-def test_a_code_can_be_one_errors_own() -> None:
+def test_an_error_instance_can_have_its_own_code() -> None:
     error = errors.DelegateError("cannot add: no")
     error.code = 11
     assert error_json(error, LATEST)["code"] == 11
     assert errors.DelegateError.code == 103
 
 
-def test_an_error_is_one_json_text_whatever_its_message() -> None:
+def test_any_error_message_is_encoded_as_ascii_json() -> None:
     written = json.dumps(error_json(RatchetError('cannot "add" \udc80\x00\n'), "1.0.0"))
     assert written.isascii()
     assert json.loads(written)["msg"] == 'cannot "add" \udc80\x00\n'
 
 
-def test_version_lists_what_is_supported_and_echoes_what_was_asked() -> None:
+def test_version_lists_supported_versions_and_echoes_the_requested_one() -> None:
     assert version_json("0.4.0") == {
         "cniVersion": "0.4.0",
         "supportedVersions": ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"],
@@ -80,13 +80,13 @@ def test_version_lists_what_is_supported_and_echoes_what_was_asked() -> None:
         (b'{"cniVersion": ["1.0.0"]}', "1.1.0", "1.1.0"),
     ],
 )
-def test_the_version_of_an_answer(stdin: bytes, asked: str, answered: str) -> None:
+def test_the_version_of_an_answer_is_derived_from_stdin(stdin: bytes, asked: str, answered: str) -> None:
     assert asked_version(stdin) == asked
     assert answer_version(stdin) == answered
 
 
 @given(st.binary())
-def test_any_stdin_can_be_answered(stdin: bytes) -> None:
+def test_any_stdin_is_answered_in_a_supported_version(stdin: bytes) -> None:
     assert answer_version(stdin) in SUPPORTED
     assert asked_version(stdin).isascii()
 
@@ -103,7 +103,7 @@ def test_any_stdin_can_be_answered(stdin: bytes) -> None:
         ("STATUS", "1.1.0"),
     ],
 )
-def test_a_command_is_code_1_before_its_version(command: str, since: str, version: str) -> None:
+def test_a_command_fails_with_code_1_below_its_first_version(command: str, since: str, version: str) -> None:
     if SUPPORTED.index(version) >= SUPPORTED.index(since):
         require(Command(command), version)
         assert exists(Command(command), version)
@@ -118,7 +118,7 @@ def test_prev_result_is_given_from_0_4_0_on() -> None:
     assert [version for version in SUPPORTED if gives_prev_result(version)] == ["0.4.0", "1.0.0", "1.1.0"]
 
 
-def test_versions_are_compared_by_number_and_not_by_letter() -> None:
+def test_at_least_compares_two_versions() -> None:
     assert at_least("1.0.0", "0.3.1")
     assert at_least("0.4.0", "0.4.0")
     assert not at_least("0.2.0", "0.3.0")
@@ -134,5 +134,7 @@ def test_versions_are_compared_by_number_and_not_by_letter() -> None:
         ([], "1.1.0", None),
     ],
 )
-def test_the_highest_version_that_both_speak(theirs: list[str], ceiling: str, common: str | None) -> None:
+def test_highest_common_is_the_latest_version_that_both_support(
+    theirs: list[str], ceiling: str, common: str | None
+) -> None:
     assert highest_common(theirs, ceiling) == common

@@ -1,4 +1,4 @@
-"""The environment as the runtime gives it: every command, every variable, and what hostile values do."""
+"""The environment variables of a CNI call: which command requires which, and invalid values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ratchet.cni.arguments import Command, read_arguments
 from ratchet.errors import InvalidEnvironmentError, RatchetError
 
-WHOLE = {
+COMPLETE = {
     "CNI_CONTAINERID": "abc123",
     "CNI_NETNS": "/run/netns/pod",
     "CNI_IFNAME": "eth0",
@@ -22,11 +22,11 @@ WHOLE = {
 
 
 def environ(command: str, *without: str, **changed: str) -> dict[str, str]:
-    variables = {"CNI_COMMAND": command, **WHOLE, **changed}
+    variables = {"CNI_COMMAND": command, **COMPLETE, **changed}
     return {name: value for name, value in variables.items() if name not in without}
 
 
-def test_a_whole_environment_is_read() -> None:
+def test_a_complete_environment_is_read() -> None:
     arguments = read_arguments({**environ("ADD"), "PATH": "/usr/bin"})
     assert arguments.command is Command.ADD
     assert (arguments.container_id, arguments.netns, arguments.ifname) == ("abc123", "/run/netns/pod", "eth0")
@@ -37,14 +37,14 @@ def test_a_whole_environment_is_read() -> None:
     assert arguments.variables == environ("ADD")
 
 
-def test_the_pairs_of_cni_args_come_in_any_order() -> None:
-    pairs = WHOLE["CNI_ARGS"].split(";")
+def test_the_pairs_of_cni_args_may_have_any_order() -> None:
+    pairs = COMPLETE["CNI_ARGS"].split(";")
     for order in itertools.permutations(pairs):
         assert read_arguments(environ("ADD", CNI_ARGS=";".join(order))).pod_name == "web-0"
 
 
 @pytest.mark.parametrize("args", ["", "IgnoreUnknown=true", "IgnoreUnknown=1;FOO=BAR;"])
-def test_without_a_pod_its_names_are_empty(args: str) -> None:
+def test_the_names_of_the_pod_are_empty_without_k8s_args(args: str) -> None:
     arguments = read_arguments(environ("ADD", CNI_ARGS=args))
     assert (arguments.pod_namespace, arguments.pod_name, arguments.pod_uid) == ("",) * 3
     assert "K8S_POD_INFRA_CONTAINER_ID" not in arguments.args
@@ -61,37 +61,37 @@ def test_without_a_pod_its_names_are_empty(args: str) -> None:
         ("VERSION", set()),
     ],
 )
-def test_each_command_needs_its_variables_and_no_others(command: str, needed: set[str]) -> None:
-    assert read_arguments(environ(command, *(set(WHOLE) - needed))).command == command
+def test_each_command_requires_its_variables_and_no_others(command: str, needed: set[str]) -> None:
+    assert read_arguments(environ(command, *(set(COMPLETE) - needed))).command == command
     for count in range(1, len(needed) + 1):
         for missing in itertools.combinations(sorted(needed), count):
             for absent in (environ(command, *missing), environ(command, **dict.fromkeys(missing, ""))):
                 with pytest.raises(InvalidEnvironmentError) as caught:
                     read_arguments(absent)
                 assert caught.value.code == 4
-                assert {name for name in WHOLE if name in str(caught.value)} == set(missing)
+                assert {name for name in COMPLETE if name in str(caught.value)} == set(missing)
 
 
 @pytest.mark.parametrize("command", ["", "add", "ADD ", "UPDATE", "\x1b[2J"])
-def test_an_unknown_command_is_code_4_and_named(command: str) -> None:
+def test_an_unknown_command_fails_with_code_4_and_names_cni_command(command: str) -> None:
     with pytest.raises(InvalidEnvironmentError, match="CNI_COMMAND") as caught:
         read_arguments(environ(command))
     assert caught.value.code == 4
     assert str(caught.value).isprintable()
 
 
-def test_no_environment_at_all_names_the_command() -> None:
+def test_an_empty_environment_is_an_error_that_names_cni_command() -> None:
     with pytest.raises(InvalidEnvironmentError, match="CNI_COMMAND"):
         read_arguments({})
 
 
-def test_del_takes_a_sandbox_without_a_namespace() -> None:
+def test_del_accepts_a_missing_netns() -> None:
     assert read_arguments(environ("DEL", CNI_NETNS="")).netns == ""
     assert read_arguments(environ("DEL", "CNI_NETNS")).netns == ""
 
 
 @pytest.mark.parametrize("command", ["GC", "STATUS", "VERSION"])
-def test_commands_without_an_attachment_do_not_judge_one(command: str) -> None:
+def test_commands_without_an_attachment_ignore_its_variables(command: str) -> None:
     arguments = read_arguments(environ(command, CNI_CONTAINERID="../x", CNI_IFNAME="a/b", CNI_ARGS="nonsense"))
     assert (arguments.container_id, arguments.netns, arguments.ifname, dict(arguments.args)) == ("", "", "", {})
 
@@ -135,11 +135,11 @@ INVALID = [
 
 
 @pytest.mark.parametrize(("variable", "value"), INVALID)
-def test_an_invalid_variable_is_code_4_and_named(variable: str, value: str) -> None:
+def test_an_invalid_variable_fails_with_code_4_and_is_named(variable: str, value: str) -> None:
     with pytest.raises(InvalidEnvironmentError) as caught:
         read_arguments(environ("ADD", **{variable: value}))
     assert caught.value.code == 4
-    assert [name for name in WHOLE if name in str(caught.value)] == [variable]
+    assert [name for name in COMPLETE if name in str(caught.value)] == [variable]
     assert str(caught.value).isascii()
     assert len(str(caught.value)) < 300
 
@@ -157,13 +157,13 @@ def test_an_invalid_variable_is_code_4_and_named(variable: str, value: str) -> N
         ("CNI_ARGS", "IP=10.0.0.1/24;KEY=a=b"),
     ],
 )
-def test_what_is_just_allowed_is_taken(variable: str, value: str) -> None:
+def test_values_at_their_limits_are_accepted(variable: str, value: str) -> None:
     read_arguments(environ("ADD", **{variable: value}))
 
 
-@given(st.dictionaries(st.sampled_from(["CNI_COMMAND", *WHOLE]), st.text(), max_size=6), st.sampled_from(Command))
-def test_any_environment_is_read_or_refused(variables: dict[str, str], command: Command) -> None:
-    for candidate in (variables, {**WHOLE, **variables, "CNI_COMMAND": command}):
+@given(st.dictionaries(st.sampled_from(["CNI_COMMAND", *COMPLETE]), st.text(), max_size=6), st.sampled_from(Command))
+def test_any_environment_is_read_or_rejected(variables: dict[str, str], command: Command) -> None:
+    for candidate in (variables, {**COMPLETE, **variables, "CNI_COMMAND": command}):
         try:
             read_arguments(candidate)
         except RatchetError as error:

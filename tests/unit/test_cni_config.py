@@ -1,4 +1,4 @@
-"""The network configuration: the file of 2017 as it was, every key, and what hostile values do."""
+"""The network configuration: the file of 2017, every key, and invalid values."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ratchet.cni.versions import SUPPORTED
 from ratchet.errors import InvalidConfigError, RatchetError, UndecodableError, UnsupportedVersionError
 
 EXAMPLE = Path(__file__).parents[2] / "manifests" / "examples" / "10-ratchet.conf"
-LEAST = {"cniVersion": "1.0.0", "name": "links", "type": "ratchet"}
+MINIMAL = {"cniVersion": "1.0.0", "name": "links", "type": "ratchet"}
 
 
 def encode(**keys: Any) -> bytes:
-    return json.dumps({**LEAST, **keys}).encode()
+    return json.dumps({**MINIMAL, **keys}).encode()
 
 
 def read(**keys: Any) -> NetworkConfig:
@@ -65,7 +65,7 @@ GIVEN = {
 
 
 @pytest.mark.parametrize("key", GIVEN)
-def test_what_is_given_is_taken_and_null_is_the_default(key: str) -> None:
+def test_a_given_value_is_used_and_null_means_the_default(key: str) -> None:
     assert getattr(read(**{key: GIVEN[key]}), key) == GIVEN[key]
     assert getattr(read(**{key: None}), key) == getattr(read(), key)
 
@@ -77,16 +77,16 @@ def test_topologies_are_used_unless_they_are_off(given: str | None, used: bool) 
 
 
 @pytest.mark.parametrize(("key", "value"), [("wait", 0), ("vxlan_port", 1), ("vxlan_port", 65535)])
-def test_numbers_reach_to_their_limits(key: str, value: int) -> None:
+def test_numbers_at_their_limits_are_accepted(key: str, value: int) -> None:
     assert getattr(read(**{key: value}), key) == value
 
 
 @pytest.mark.parametrize("low_high", [(1, 1), (1, 16777215), (500, 600)])
-def test_a_range_of_vnis_reaches_to_its_limits(low_high: tuple[int, int]) -> None:
+def test_vni_ranges_at_their_limits_are_accepted(low_high: tuple[int, int]) -> None:
     assert read(vni_range=list(low_high)).vni_range == low_high
 
 
-def test_keys_of_2017_are_ignored_whatever_they_hold_and_unknown_ones_are_named() -> None:
+def test_keys_of_2017_are_ignored_and_unknown_keys_are_named() -> None:
     config = read(cniDir="/var/lib/cni", etcd_port=2379, use_labels="yes", waitt=3, Delegate={})
     assert config.ignored == ("etcd_port", "use_labels", "cniDir")
     assert config.unknown == ("Delegate", "waitt")
@@ -170,7 +170,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("key", "value"), WRONG)
-def test_a_wrong_value_is_code_7_and_names_its_key(key: str, value: object) -> None:
+def test_an_invalid_value_fails_with_code_7_and_names_its_key(key: str, value: object) -> None:
     with pytest.raises(InvalidConfigError) as caught:
         read(**{key: value})
     assert caught.value.code == 7
@@ -179,13 +179,13 @@ def test_a_wrong_value_is_code_7_and_names_its_key(key: str, value: object) -> N
     assert str(caught.value).isascii()
 
 
-def test_the_message_says_what_was_wanted_and_what_is_there() -> None:
+def test_the_message_has_the_expected_type_and_the_actual_value() -> None:
     with pytest.raises(InvalidConfigError) as caught:
         read(wait="ten")
     assert str(caught.value) == ('cannot read the network configuration: "wait" must be a number of seconds, not "ten"')
 
 
-def test_a_message_stays_short_and_printable_whatever_the_value() -> None:
+def test_the_message_is_short_and_printable_for_any_value() -> None:
     with pytest.raises(InvalidConfigError) as caught:
         read(wait="\x1b[2J\u202e\x7f" + "x" * 100_000)
     assert str(caught.value).isascii()
@@ -197,36 +197,36 @@ def test_a_message_stays_short_and_printable_whatever_the_value() -> None:
 @pytest.mark.parametrize(
     "plugin_type", ["../../bin/sh", "/bin/sh", "a/b", "a\\b", ".", "..", "", None, 1, "lo\x00", "lo\n", "ratchet"]
 )
-def test_the_type_of_a_delegate_is_the_plain_name_of_another_plugin(key: str, plugin_type: object) -> None:
+def test_the_type_of_a_delegate_must_be_the_plain_name_of_another_plugin(key: str, plugin_type: object) -> None:
     with pytest.raises(InvalidConfigError, match=f'"{key}.type"'):
         read(**{key: {"type": plugin_type}})
 
 
 @pytest.mark.parametrize("name", [7, "a/b", "", "a\n"])
-def test_a_delegates_own_name_is_judged_like_ours(name: object) -> None:
+def test_an_invalid_name_of_a_delegate_is_rejected(name: object) -> None:
     with pytest.raises(InvalidConfigError, match=r'"delegate\.name"'):
         read(delegate={"type": "ptp", "name": name})
 
 
 @pytest.mark.parametrize("version", ["1.2.0", 1, "latest"])
-def test_a_delegate_in_a_version_that_we_cannot_read_is_code_1(version: object) -> None:
+def test_an_unsupported_version_of_a_delegate_fails_with_code_1(version: object) -> None:
     with pytest.raises(UnsupportedVersionError, match=r"delegate.cniVersion") as caught:
         read(delegate={"type": "ptp", "cniVersion": version})
     assert caught.value.code == 1
 
 
 @pytest.mark.parametrize("version", SUPPORTED)
-def test_every_supported_version_is_taken(version: str) -> None:
+def test_every_supported_version_is_accepted(version: str) -> None:
     assert read(cniVersion=version).cni_version == version
 
 
 @pytest.mark.parametrize("version", [None, ""])
-def test_no_version_means_the_first(version: str | None) -> None:
+def test_a_missing_version_means_0_1_0(version: str | None) -> None:
     assert read(cniVersion=version).cni_version == "0.1.0"
 
 
 @pytest.mark.parametrize("version", ["0.0.1", "0.5.0", "1.0.1", "1.2.0", "2.0.0", "1.0", "v1.0.0", "1.0.0 ", "\x1b"])
-def test_any_other_version_is_code_1_and_the_supported_ones_are_listed(version: str) -> None:
+def test_an_unsupported_version_fails_with_code_1_and_lists_the_supported_ones(version: str) -> None:
     with pytest.raises(UnsupportedVersionError) as caught:
         read(cniVersion=version)
     assert caught.value.code == 1
@@ -255,20 +255,20 @@ def test_any_other_version_is_code_1_and_the_supported_ones_are_listed(version: 
     ],
     ids=lambda stdin: repr(stdin[:40]),
 )
-def test_what_is_not_a_json_object_is_code_6(stdin: bytes) -> None:
+def test_input_that_is_not_a_json_object_fails_with_code_6(stdin: bytes) -> None:
     with pytest.raises(UndecodableError, match="cannot decode the network configuration: ") as caught:
         read_config(stdin)
     assert caught.value.code == 6
     assert str(caught.value).isascii()
 
 
-def test_a_missing_list_of_attachments_is_not_an_empty_one() -> None:
+def test_a_missing_list_of_attachments_differs_from_an_empty_one() -> None:
     assert read().valid_attachments is None
     assert read(**{"cni.dev/valid-attachments": None}).valid_attachments is None
     assert read(**{"cni.dev/valid-attachments": []}).valid_attachments == ()
 
 
-def test_attachments_are_read_by_either_name_the_specified_one_first() -> None:
+def test_attachments_are_read_from_either_key_and_the_specified_key_wins() -> None:
     listed = [{"containerID": "abc", "ifname": "eth0"}, {"containerID": "def", "ifname": "net1"}]
     both = (ValidAttachment("abc", "eth0"), ValidAttachment("def", "net1"))
     assert read(**{"cni.dev/valid-attachments": listed}).valid_attachments == both
@@ -285,14 +285,14 @@ def test_prev_result_is_read_in_the_configurations_version(version: str) -> None
     assert [ip.address for ip in result.ips] == ["10.0.0.7/24"]
 
 
-def test_prev_result_is_read_in_its_own_version_where_it_states_one() -> None:
+def test_prev_result_is_read_in_its_own_version_if_it_states_one() -> None:
     prev = {"cniVersion": "0.2.0", "ip4": {"ip": "10.0.0.7/24"}}
     result = read(cniVersion="1.0.0", prevResult=prev).prev_result
     assert result is not None
     assert [ip.address for ip in result.ips] == ["10.0.0.7/24"]
 
 
-def test_only_del_goes_on_where_prev_result_is_broken() -> None:
+def test_only_del_ignores_an_invalid_prev_result() -> None:
     stdin = encode(prevResult={"ips": [{"address": "nonsense"}]})
     assert read_config(stdin, Command.DEL).prev_result is None
     for command in (Command.ADD, Command.CHECK):
@@ -309,7 +309,7 @@ KEYS = st.sampled_from([key for key, _ in WRONG] + ["etcd_host", "dns", "cni.dev
 
 
 @given(st.binary())
-def test_any_bytes_are_read_or_refused(stdin: bytes) -> None:
+def test_any_bytes_are_read_or_rejected(stdin: bytes) -> None:
     try:
         read_config(stdin)
     except RatchetError as error:
@@ -317,7 +317,7 @@ def test_any_bytes_are_read_or_refused(stdin: bytes) -> None:
 
 
 @given(st.dictionaries(KEYS, JSON, max_size=4), st.sampled_from(Command))
-def test_any_values_are_read_or_refused(values: dict[str, Any], command: Command) -> None:
+def test_any_values_are_read_or_rejected(values: dict[str, Any], command: Command) -> None:
     try:
         read_config(encode(**values), command)
     except RatchetError as error:
@@ -326,7 +326,7 @@ def test_any_values_are_read_or_refused(values: dict[str, Any], command: Command
 
 
 @given(JSON)
-def test_any_prev_result_is_read_or_refused(value: Any) -> None:
+def test_any_prev_result_is_read_or_rejected(value: Any) -> None:
     for prev in (value, {"ips": value}, {"ips": [{"address": value}]}, {"interfaces": value}, {"routes": [value]}):
         for version in ("0.2.0", "1.1.0"):
             try:
