@@ -1,4 +1,4 @@
-"""Results in the shape of every version: read, written, extended, and refused where they are wrong."""
+"""Results in the format of each CNI version: reading, writing, extending and rejecting them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LOOPBACK = Result((Interface("lo", sandbox=NETNS),), (IPConfig("127.0.0.1/8", in
 
 
 @pytest.mark.parametrize("version", TYPED)
-def test_versions_0_3_and_0_4_say_the_family_of_an_address(version: str) -> None:
+def test_versions_0_3_and_0_4_have_the_family_of_each_address(version: str) -> None:
     assert RESULT.to_json(version) == {
         "cniVersion": version,
         "interfaces": [
@@ -44,7 +44,7 @@ def test_versions_0_3_and_0_4_say_the_family_of_an_address(version: str) -> None
     }
 
 
-def test_version_1_0_does_not() -> None:
+def test_version_1_0_omits_the_family_of_an_address() -> None:
     written = RESULT.to_json("1.0.0")
     assert written["cniVersion"] == "1.0.0"
     assert written["ips"] == [
@@ -54,7 +54,7 @@ def test_version_1_0_does_not() -> None:
     assert written["interfaces"][1] == {"name": "eth0", "mac": "0a:00:00:00:00:02", "sandbox": NETNS}
 
 
-def test_version_1_1_says_more_of_interfaces_and_routes() -> None:
+def test_version_1_1_adds_keys_to_interfaces_and_routes() -> None:
     written = RESULT.to_json("1.1.0")
     assert written["interfaces"] == [
         {"name": "veth1", "mac": "0a:00:00:00:00:01", "mtu": 1500},
@@ -65,7 +65,7 @@ def test_version_1_1_says_more_of_interfaces_and_routes() -> None:
 
 
 @pytest.mark.parametrize("version", LEGACY)
-def test_the_first_versions_know_one_address_of_either_family(version: str) -> None:
+def test_legacy_versions_have_one_address_per_family(version: str) -> None:
     assert RESULT.to_json(version) == {
         "cniVersion": version,
         "ip4": {"ip": "10.0.0.7/24", "gateway": "10.0.0.1", "routes": [{"dst": "0.0.0.0/0", "gw": "10.0.0.1"}]},
@@ -76,7 +76,7 @@ def test_the_first_versions_know_one_address_of_either_family(version: str) -> N
 
 @pytest.mark.parametrize("version", LEGACY)
 @pytest.mark.parametrize("own", [IPConfig("10.0.0.7/24"), IPConfig("10.0.0.7/24", interface=1)])
-def test_the_first_versions_do_not_take_a_links_address_for_the_pods(version: str, own: IPConfig) -> None:
+def test_legacy_versions_omit_the_address_of_a_link(version: str, own: IPConfig) -> None:
     pod = Result(interfaces=(HOST_END, POD_END), ips=(own,))
     written = pod.extended([Interface("in1")], [IPConfig("fd01::1/64", interface=0)]).to_json(version)
     assert written["ip4"] == {"ip": "10.0.0.7/24"}
@@ -84,7 +84,7 @@ def test_the_first_versions_do_not_take_a_links_address_for_the_pods(version: st
 
 
 @pytest.mark.parametrize("version", SUPPORTED)
-def test_a_result_without_anything_can_be_written(version: str) -> None:
+def test_an_empty_result_can_be_written(version: str) -> None:
     written = Result().to_json(version)
     assert written == {"cniVersion": version, "dns": {}, **({"ips": []} if version in RICH else {})}
     assert Result.from_json(written, version).ips == ()
@@ -101,8 +101,10 @@ details = st.fixed_dictionaries({}, optional={"socketPath": names, "pciID": name
 
 @st.composite
 def results(draw: st.DrawFn) -> Result:
-    made = st.builds(Interface, names, names, st.sampled_from(["", NETNS]), st.none() | st.integers(68, 65535), details)
-    interfaces = draw(st.lists(made, max_size=3))
+    any_interface = st.builds(
+        Interface, names, names, st.sampled_from(["", NETNS]), st.none() | st.integers(68, 65535), details
+    )
+    interfaces = draw(st.lists(any_interface, max_size=3))
     index = st.none() | st.integers(0, len(interfaces) - 1) if interfaces else st.none()
     ips = draw(st.lists(st.builds(IPConfig, cidr, st.sampled_from(["", "10.0.0.1"]), index), max_size=3))
     routes = draw(st.lists(st.builds(Route, cidr, st.sampled_from(["", "10.0.0.1"])), max_size=3))
@@ -110,13 +112,13 @@ def results(draw: st.DrawFn) -> Result:
 
 
 @given(results(), st.sampled_from(SUPPORTED))
-def test_what_is_written_reads_back_and_is_written_the_same(result: Result, version: str) -> None:
+def test_a_written_result_is_unchanged_after_reading_and_writing(result: Result, version: str) -> None:
     written = result.to_json(version)
     assert Result.from_json(written, version).to_json(version) == written
 
 
 @given(results())
-def test_the_latest_version_loses_nothing(result: Result) -> None:
+def test_the_latest_version_keeps_every_field(result: Result) -> None:
     read = Result.from_json(result.to_json("1.1.0"), "1.1.0")
     assert (read.interfaces, read.ips, read.routes, read.dns) == (
         result.interfaces,
@@ -127,14 +129,14 @@ def test_the_latest_version_loses_nothing(result: Result) -> None:
 
 
 @given(results(), results(), st.sampled_from(RICH))
-def test_an_address_stays_on_its_interface_when_results_are_joined(first: Result, second: Result, version: str) -> None:
-    joined = Result.from_json(first.extended(second.interfaces, second.ips).to_json(version), version)
-    assert [it.name for it in joined.interfaces] == [it.name for it in (*first.interfaces, *second.interfaces)]
+def test_an_address_keeps_its_interface_when_results_are_combined(first: Result, second: Result, version: str) -> None:
+    combined = Result.from_json(first.extended(second.interfaces, second.ips).to_json(version), version)
+    assert [it.name for it in combined.interfaces] == [it.name for it in (*first.interfaces, *second.interfaces)]
 
     def owners(result: Result) -> list[str | None]:
         return [None if ip.interface is None else result.interfaces[ip.interface].name for ip in result.ips]
 
-    assert owners(joined) == owners(first) + owners(second)
+    assert owners(combined) == owners(first) + owners(second)
 
 
 PREV: dict[str, dict[str, Any]] = {
@@ -162,7 +164,7 @@ PREV: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("version", SUPPORTED)
-def test_prev_result_goes_out_as_it_came_with_keys_that_nobody_knows(version: str) -> None:
+def test_prev_result_is_written_unchanged_with_its_unknown_keys(version: str) -> None:
     expected = PREV[version]
     if version in ("1.0.0", "1.1.0"):
         expected = {**expected, "ips": [{"address": "10.0.0.7/24", "interface": 0, "vendor": 1}]}
@@ -170,29 +172,29 @@ def test_prev_result_goes_out_as_it_came_with_keys_that_nobody_knows(version: st
 
 
 @pytest.mark.parametrize("version", TYPED)
-def test_another_version_does_not_get_keys_that_only_a_later_one_defines(version: str) -> None:
+def test_keys_of_a_later_version_are_not_written_in_an_earlier_one(version: str) -> None:
     for source in ("1.0.0", "1.1.0"):
         written = Result.from_json(PREV[source], source).to_json(version)
         assert written["interfaces"] == [{"name": "eth0", "sandbox": NETNS, "vendor": 1}]
         assert written["routes"] == [{"dst": "0.0.0.0/0", "vendor": 1}]
 
 
-def test_an_mtu_that_came_early_reaches_the_version_that_defines_it() -> None:
+def test_an_mtu_read_in_version_1_0_is_written_in_version_1_1() -> None:
     read = Result.from_json(PREV["1.0.0"], "1.0.0")
     assert read.interfaces[0].mtu is None
     assert read.to_json("1.1.0")["interfaces"][0]["mtu"] == 1400
 
 
 @pytest.mark.parametrize("version", LEGACY)
-def test_the_first_versions_become_the_later_ones(version: str) -> None:
+def test_a_legacy_result_is_converted_to_a_later_version(version: str) -> None:
     written = Result.from_json(PREV[version], version).to_json("0.4.0")
     assert written["ips"] == [{"version": "4", "address": "10.0.0.7/24", "gateway": "10.0.0.1", "vendor": 1}]
     assert written["routes"] == [{"dst": "0.0.0.0/0"}]
 
 
 @pytest.mark.parametrize("version", SUPPORTED)
-def test_a_result_is_read_in_the_shape_it_has_whatever_version_it_states(version: str) -> None:
-    # What loopback of Debian 12 (plugins 1.1.1) prints for any version.
+def test_a_result_is_read_by_its_format_not_by_its_stated_version(version: str) -> None:
+    # The loopback plugin of Debian 12 (plugins 1.1.1) prints this for every version.
     lists = {
         "cniVersion": version,
         "interfaces": [{"name": "lo", "mac": "00:00:00:00:00:00", "sandbox": NETNS}],
@@ -207,13 +209,13 @@ def test_a_result_is_read_in_the_shape_it_has_whatever_version_it_states(version
 
 
 @pytest.mark.parametrize("version", LEGACY)
-def test_the_first_versions_do_not_take_loopback_for_the_pods_address(version: str) -> None:
+def test_legacy_versions_omit_the_address_of_loopback(version: str) -> None:
     linked = LOOPBACK.extended([Interface("in1", sandbox=NETNS)], [IPConfig("10.9.0.1/24", interface=0)])
     for result in (LOOPBACK, linked):
         assert result.to_json(version) == {"cniVersion": version, "dns": {}}
 
 
-WRONG: list[tuple[object, str]] = [
+INVALID: list[tuple[object, str]] = [
     ([], "a result must be an object"),
     (None, "a result must be an object"),
     ({"interfaces": {}}, "interfaces must be a list"),
@@ -236,8 +238,8 @@ WRONG: list[tuple[object, str]] = [
 
 
 @pytest.mark.parametrize("version", RICH)
-@pytest.mark.parametrize(("obj", "cause"), WRONG)
-def test_a_wrong_result_is_refused_with_the_key_and_the_cause(version: str, obj: object, cause: str) -> None:
+@pytest.mark.parametrize(("obj", "cause"), INVALID)
+def test_an_invalid_result_is_rejected_with_its_key_and_cause(version: str, obj: object, cause: str) -> None:
     with pytest.raises(ValueError, match=cause):
         Result.from_json(obj, version)
 
@@ -253,12 +255,12 @@ def test_a_wrong_result_is_refused_with_the_key_and_the_cause(version: str, obj:
         ({"ip4": {"ip": "10.0.0.1/24", "routes": [{"dst": "default"}]}}, r"ip4.routes\[0\].dst must be"),
     ],
 )
-def test_a_wrong_result_of_the_first_versions_is_refused(version: str, obj: object, cause: str) -> None:
+def test_an_invalid_legacy_result_is_rejected(version: str, obj: object, cause: str) -> None:
     with pytest.raises(ValueError, match=cause):
         Result.from_json(obj, version)
 
 
-def test_a_null_index_is_no_index() -> None:
+def test_a_null_interface_index_is_read_as_none() -> None:
     read = Result.from_json({"ips": [{"address": "10.0.0.1/24", "interface": None}]}, "1.0.0")
     assert read.ips[0].interface is None
 
@@ -277,5 +279,5 @@ def test_a_null_index_is_no_index() -> None:
         (Result.from_json({"ip4": {"ip": "127.0.0.1/8"}}, "0.1.0"), False),
     ],
 )
-def test_whether_a_runtime_finds_the_pods_address(result: Result, found: bool) -> None:
+def test_the_address_of_a_pod_is_found_only_on_its_own_interface(result: Result, found: bool) -> None:
     assert result.has_address_on("eth0", NETNS) is found

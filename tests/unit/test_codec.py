@@ -1,4 +1,4 @@
-"""Links as ConfigMaps and VNIs as Leases, and back; what cannot be read says which record and which key."""
+"""The codec of records, Leases and pods. The error for a malformed record names the record and the key."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 
 
 def stored(link: Link, **metadata: str) -> Json:
-    """The ConfigMap as the API server gives it back."""
+    """The ConfigMap of a link as the API server returns it."""
     config_map = encode_link(link)
     config_map["metadata"] |= {"uid": link.uid, "resourceVersion": link.resource_version} | metadata
     parsed: Json = json.loads(json.dumps(config_map))
@@ -64,7 +64,7 @@ def stored(link: Link, **metadata: str) -> Json:
 
 
 def merged(target: Any, patch: Any) -> Any:
-    """RFC 7386, section 2."""
+    """Apply a JSON merge patch (RFC 7386, section 2)."""
     if not isinstance(patch, dict):
         return patch
     result = dict(target) if isinstance(target, dict) else {}
@@ -77,7 +77,7 @@ def merged(target: Any, patch: Any) -> Any:
 
 
 def full() -> Link:
-    """A tunnel that stands, through the moves that lead there."""
+    """A linked VXLAN with the history of its transitions."""
     link = join(None, wanted(), Side.PAIR, own(Side.PAIR, "node-b"), NOW)
     link = join(link, wanted(), Side.PRIMARY, own(Side.PRIMARY), later(1.25))
     link = with_vni(link, 11)
@@ -86,7 +86,7 @@ def full() -> Link:
     return replace(link, primary=replace(link.primary, notes={"public_ip": "1.1.1.1"}), uid="u", resource_version="7")
 
 
-def test_a_record_reads_like_a_form() -> None:
+def test_a_record_is_encoded_with_readable_keys_and_values() -> None:
     config_map = encode_link(full())
     assert config_map["metadata"] == {
         "name": RECORD,
@@ -144,7 +144,7 @@ def test_a_record_reads_like_a_form() -> None:
     }
 
 
-def test_only_what_is_wanted_has_a_key() -> None:
+def test_only_declared_properties_have_a_key() -> None:
     routes = (Route(ip_network("10.0.0.0/8"), ip_address("192.168.2.101"), 5), Route(ip_network("fd00::/8")))
     sysctls = (("net.ipv4.conf.IFNAME.forwarding", 1), ("net.ipv4.conf.IFNAME.rp_filter", 2))
     properties = EndpointSpec(1400, "02:00:00:00:00:01", 5, routes, sysctls, offloads=False, rate=1_500_000_000)
@@ -171,12 +171,12 @@ def test_only_what_is_wanted_has_a_key() -> None:
     [wanted(), joined(own(Side.PRIMARY), None), veth(), standing(veth(), *Side), vxlan(), full()],
     ids=["wanted", "alone", "veth", "veth that stands", "vxlan", "full"],
 )
-def test_a_link_comes_back_as_it_was(link: Link) -> None:
+def test_a_decoded_link_equals_the_encoded_link(link: Link) -> None:
     assert decode_link(stored(link)) == link
 
 
 @given(links())
-def test_any_link_comes_back_as_it_was(link: Link) -> None:
+def test_any_decoded_link_equals_the_encoded_link(link: Link) -> None:
     back = decode_link(stored(link, creationTimestamp="2017-08-17T19:30:01Z"))
     assert back == link
     assert (back.uid, back.resource_version) == (link.uid, link.resource_version)
@@ -184,7 +184,7 @@ def test_any_link_comes_back_as_it_was(link: Link) -> None:
 
 
 @given(links())
-def test_what_is_written_is_valid_for_kubernetes(link: Link) -> None:
+def test_an_encoded_record_is_valid_for_kubernetes(link: Link) -> None:
     config_map = encode_link(link)
     assert LABEL_PREFIX.fullmatch(config_map["metadata"]["name"])
     assert all(KEY.fullmatch(key) and isinstance(value, str) for key, value in config_map["data"].items())
@@ -208,46 +208,46 @@ def check_patch(before: Link, after: Link) -> None:
 
 
 @given(links())
-def test_what_is_stored_as_it_was_written_is_what_a_reader_reads(link: Link) -> None:
+def test_a_stored_link_equals_the_link_that_a_reader_decodes(link: Link) -> None:
     answer = stored(link, uid="u2", resourceVersion="9", creationTimestamp="2026-11-26T12:00:00Z")
     kept, read = stored_link(link, encode_link(link), answer), decode_link(answer)
     assert kept == read
     assert (kept.uid, kept.resource_version, kept.created) == (read.uid, read.resource_version, read.created)
 
 
-def test_what_is_stored_otherwise_than_it_was_written_is_read() -> None:
+def test_an_answer_that_differs_from_the_written_record_is_decoded() -> None:
     answer = stored(full())
     answer["data"]["generation"] = "5"
     assert stored_link(full(), encode_link(full()), answer) == decode_link(answer) != full()
 
 
-def test_a_move_is_remembered_as_it_is_written() -> None:
-    moved = join(None, wanted(), Side.PRIMARY, own(Side.PRIMARY), NOW.replace(microsecond=1234))
-    assert decode_link(stored(moved)) == moved
+def test_a_join_has_the_time_resolution_of_the_record() -> None:
+    after_join = join(None, wanted(), Side.PRIMARY, own(Side.PRIMARY), NOW.replace(microsecond=1234))
+    assert decode_link(stored(after_join)) == after_join
 
 
 @given(links(), links())
 @settings(max_examples=50)
-def test_a_patch_makes_one_record_into_the_other_and_no_more(before: Link, after: Link) -> None:
+def test_a_patch_has_only_the_differences_between_two_records(before: Link, after: Link) -> None:
     check_patch(before, replace(after, name=before.name))
 
 
 @given(links(), st.sampled_from(Side))
-def test_a_patch_of_one_end_says_nothing_of_the_other(link: Link, side: Side) -> None:
+def test_a_patch_of_one_end_omits_the_other_end(link: Link, side: Side) -> None:
     after = link.with_end(side, replace(link.end(side), sandbox=None, ready=None))
     check_patch(link, after)
     assert not [key for key in link_patch(link, encode_link(after))["data"] if key.startswith(f"{side.other}.")]
 
 
-def test_a_patch_of_nothing_changes_nothing() -> None:
+def test_a_patch_between_equal_records_is_empty() -> None:
     assert link_patch(full(), encode_link(full())) == {
         "metadata": {"uid": "u", "resourceVersion": "7", "labels": {}},
         "data": {},
     }
 
 
-def test_leaving_removes_the_label_of_the_pod_and_keeps_that_of_its_node() -> None:
-    """The node's agent has the record when the pod starts again (`Link.expected_on`)."""
+def test_leaving_removes_the_pod_label_and_keeps_the_node_label() -> None:
+    """The agent of the node must have the record when the pod starts again (`Link.expected_on`)."""
     left = leave(full(), Side.PAIR, own(Side.PAIR).container_id, "gone", NOW)
     patch = link_patch(full(), encode_link(left))
     assert patch["metadata"]["labels"] == {
@@ -260,14 +260,14 @@ def test_leaving_removes_the_label_of_the_pod_and_keeps_that_of_its_node() -> No
     assert "vni" not in patch["data"]
 
 
-def test_a_node_with_a_very_long_name_has_a_label_too() -> None:
+def test_a_node_with_the_longest_name_has_a_valid_label() -> None:
     sandbox = replace(own(Side.PRIMARY), node="n" * 253)
     labels = encode_link(joined(sandbox, None))["metadata"]["labels"]
     (label,) = [label for label in labels if label.startswith(NODE_LABEL)]
     assert LABEL_NAME.fullmatch(label.partition("/")[2])
 
 
-# What cannot be read
+# Unreadable records
 
 MALFORMED = [
     ("generation", "x"),
@@ -301,22 +301,22 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize(("key", "value"), MALFORMED)
-def test_a_malformed_value_is_told_with_its_record_and_key(key: str, value: str) -> None:
+def test_the_error_for_a_malformed_value_names_the_record_and_key(key: str, value: str) -> None:
     config_map = stored(full())
     config_map["data"][key] = value
-    with pytest.raises(MalformedRecordError) as told:
+    with pytest.raises(MalformedRecordError) as raised:
         decode_link(config_map)
-    assert str(told.value).startswith(f"cannot read the record {RECORD}: {key} ")
-    assert str(told.value).isprintable()
-    assert len(str(told.value)) < 400
+    assert str(raised.value).startswith(f"cannot read the record {RECORD}: {key} ")
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 400
 
 
-NEEDED = ["namespace", "generation", "primary", *(f"{end}.{key}" for end in "ab" for key in ("name", "ifname"))]
-NEEDED += [f"{end}.{key}" for end in "ab" for key in ("pod", "uid", "node", "netns", "vtep")]
+REQUIRED = ["namespace", "generation", "primary", *(f"{end}.{key}" for end in "ab" for key in ("name", "ifname"))]
+REQUIRED += [f"{end}.{key}" for end in "ab" for key in ("pod", "uid", "node", "netns", "vtep")]
 
 
-@pytest.mark.parametrize("key", NEEDED)
-def test_a_missing_key_is_told_with_its_record(key: str) -> None:
+@pytest.mark.parametrize("key", REQUIRED)
+def test_the_error_for_a_missing_key_names_the_record_and_key(key: str) -> None:
     config_map = stored(full())
     del config_map["data"][key]
     with pytest.raises(MalformedRecordError, match=f"^cannot read the record {RECORD}: it has no {re.escape(key)}$"):
@@ -324,12 +324,12 @@ def test_a_missing_key_is_told_with_its_record(key: str) -> None:
 
 
 @pytest.mark.parametrize("config_map", [{}, {"metadata": {"name": "x"}}, {"metadata": {"name": "x"}, "data": None}])
-def test_a_config_map_that_is_no_record_at_all(config_map: Json) -> None:
+def test_a_config_map_without_data_is_malformed(config_map: Json) -> None:
     with pytest.raises(MalformedRecordError, match=r"cannot read the record [x?]: it has no namespace"):
         decode_link(config_map)
 
 
-def test_what_people_add_does_not_make_a_record_unreadable() -> None:
+def test_additions_by_users_do_not_change_the_decoded_link() -> None:
     config_map = stored(full())
     config_map["data"] |= {"comment": "ours", "history": config_map["data"]["history"] + "\n"}
     config_map["metadata"]["labels"]["team"] = "x"
@@ -343,7 +343,7 @@ values = st.text(max_size=30) | st.lists(words, max_size=9).map("".join) | st.li
 
 
 @given(st.dictionaries(keys, st.none() | values, max_size=4))
-def test_whatever_is_written_into_a_record_is_read_or_told(changes: dict[str, str | None]) -> None:
+def test_a_record_with_arbitrary_data_is_decoded_or_rejected(changes: dict[str, str | None]) -> None:
     config_map = stored(full())
     config_map["data"] = merged(config_map["data"], changes)
     try:
@@ -356,10 +356,10 @@ def test_whatever_is_written_into_a_record_is_read_or_told(changes: dict[str, st
     orphaned_links([link], [], {}, [], NOW, timedelta())
 
 
-# Leases, pods, moments
+# Leases, pods, times
 
 
-def test_a_vni_is_claimed_for_the_records_uid() -> None:
+def test_a_vni_lease_has_the_uid_of_the_record_as_holder() -> None:
     lease = encode_vni_lease(11, full())
     assert lease["metadata"]["name"] == "vni-11"
     assert lease["spec"] == {"holderIdentity": "u"}
@@ -368,7 +368,7 @@ def test_a_vni_is_claimed_for_the_records_uid() -> None:
     assert decode_vni_lease(lease) == VniLease(11, "u", "l", "9", NOW, nodes)
 
 
-def test_a_lease_is_labelled_as_its_record_is() -> None:
+def test_a_vni_lease_has_the_node_labels_of_its_record() -> None:
     labels = encode_vni_lease(11, full())["metadata"]["labels"]
     recorded = encode_link(full())["metadata"]["labels"]
     assert {key for key in labels if "node" in key} == {key for key in recorded if "node" in key} != set()
@@ -382,7 +382,7 @@ def test_a_lease_is_labelled_as_its_record_is() -> None:
         (("node-a", "node-b"), None),
     ],
 )
-def test_a_patch_gives_a_lease_the_labels_of_its_links_nodes(
+def test_a_lease_patch_sets_the_labels_of_the_nodes_of_its_link(
     labels: tuple[str, ...], changes: dict[str, str | None] | None
 ) -> None:
     held = VniLease(11, "u", "l", "9", NOW, frozenset(f"node.ratchet/{node}" for node in labels))
@@ -392,16 +392,16 @@ def test_a_patch_gives_a_lease_the_labels_of_its_links_nodes(
 
 
 @pytest.mark.parametrize("spec", [None, {}, {"holderIdentity": None}])
-def test_a_lease_without_a_holder(spec: Mapping[str, Any] | None) -> None:
+def test_a_lease_without_a_holder_is_decoded(spec: Mapping[str, Any] | None) -> None:
     assert decode_vni_lease({"metadata": {"name": "vni-12"}, "spec": spec}) == VniLease(12, "", "", "", None)
 
 
 @pytest.mark.parametrize("metadata", [{}, {"name": "node-a"}, {"name": "vni-x"}])
-def test_another_lease_is_none_of_ours(metadata: Mapping[str, Any]) -> None:
+def test_a_lease_without_the_name_of_a_vni_lease_is_ignored(metadata: Mapping[str, Any]) -> None:
     assert decode_vni_lease({"metadata": metadata, "spec": {"holderIdentity": "u"}}) is None
 
 
-def test_a_pod_as_far_as_we_look() -> None:
+def test_a_pod_is_decoded_with_the_fields_that_ratchet_uses() -> None:
     metadata: Json = {"namespace": "default", "name": "a", "uid": "u", "creationTimestamp": "2026-03-04T05:06:07Z"}
     ref = PodRef("default", "a", "u")
     assert decode_pod({"metadata": metadata}) == Pod(ref, created=NOW)
@@ -413,8 +413,8 @@ def test_a_pod_as_far_as_we_look() -> None:
     assert decode_pod(seen) == Pod(ref, labels, annotations, "n", "Running", deleting=True, created=NOW)
 
 
-def test_only_settings_of_ratchet_are_kept_of_a_pod() -> None:
-    """An annotation of kubectl's or of an operator's may have kilobytes, and each pod of a namespace is cached."""
+def test_a_decoded_pod_has_only_the_labels_and_annotations_of_ratchet() -> None:
+    """Every pod of a namespace is cached, and annotations of kubectl or operators can have kilobytes."""
     others = {"kubectl.kubernetes.io/last-applied-configuration": "x", "app": "a", "ratchetry": "x", "my.ratchet": "x"}
     ours = {"ratchet": "true", "ratchet.misspelt": "x"}
     pod = decode_pod({"metadata": {"name": "a", "labels": others | ours, "annotations": others | ours}})
@@ -422,8 +422,8 @@ def test_only_settings_of_ratchet_are_kept_of_a_pod() -> None:
     assert decode_pod({"metadata": {"name": "a", "labels": others}}) == decode_pod({"metadata": {"name": "a"}})
 
 
-def test_what_two_objects_have_in_common_is_kept_once() -> None:
-    """Each object of the API comes as text of its own."""
+def test_decoded_objects_share_equal_values() -> None:
+    """The JSON parser creates new strings for each API object."""
     link = standing(vxlan(), Side.PRIMARY, Side.PAIR)
     one, other = (decode_link(stored(link)) for _ in range(2))
     assert one == other
@@ -443,7 +443,7 @@ def test_what_two_objects_have_in_common_is_kept_once() -> None:
     assert first.labels["ratchet.pair_name"] is second.labels["ratchet.pair_name"]
 
 
-def test_an_address_is_kept_no_longer_than_somebody_has_it() -> None:
+def test_a_shared_address_is_freed_with_its_last_reference() -> None:
     shared_address("10.11.12.13/24")
     gc.collect()
     assert "10.11.12.13/24" not in shared._addresses
@@ -462,7 +462,7 @@ def test_a_mirror_pod_has_the_uid_of_its_static_pod(annotations: Mapping[str, st
 
 
 @pytest.mark.parametrize("mirror", ["", "static-1"])
-def test_a_record_has_a_static_pods_own_uid_and_no_key_for_others(mirror: str) -> None:
+def test_a_record_has_a_mirror_key_only_for_static_pods(mirror: str) -> None:
     link = veth()
     holder = own(Side.PRIMARY)
     link = link.with_end(
@@ -487,7 +487,7 @@ def test_a_record_has_a_static_pods_own_uid_and_no_key_for_others(mirror: str) -
     ],
     ids=["renewed", "missing", "malformed", "no text", "no spec"],
 )
-def test_when_a_node_lease_was_renewed(spec: Mapping[str, Any] | None, renewed: datetime | None) -> None:
+def test_the_renewal_time_of_a_node_lease_is_decoded(spec: Mapping[str, Any] | None, renewed: datetime | None) -> None:
     assert decode_node_lease({"metadata": {"name": "node-n"}, "spec": spec}).renewed == renewed
 
 
@@ -501,17 +501,17 @@ def test_when_a_node_lease_was_renewed(spec: Mapping[str, Any] | None, renewed: 
         ("2026-03-04T07:06:07+02:00", NOW),
     ],
 )
-def test_a_moment(text: str | None, moment: datetime | None) -> None:
+def test_a_time_is_decoded(text: str | None, moment: datetime | None) -> None:
     assert decode_time(text) == moment
 
 
-def test_a_history_keeps_milliseconds_and_no_more() -> None:
+def test_times_in_the_history_are_stored_in_milliseconds() -> None:
     step = Transition(NOW + timedelta(microseconds=123_456), State.PENDING, State.PENDING, "why: because → so")
     (back,) = decode_link(stored(replace(wanted(), history=(step,)))).history
     assert back == replace(step, at=NOW + timedelta(milliseconds=123))
 
 
-# The formats
+# Record formats
 
 
 def in_the_earlier_format(link: Link) -> Link:
@@ -519,13 +519,13 @@ def in_the_earlier_format(link: Link) -> Link:
 
 
 def on_underlay(link: Link, side: Side, mtu: int, *vteps: str) -> Link:
-    """The link with what the node of an end can carry."""
+    """The link with the underlay MTU and the VTEPs of the node of one end."""
     sandbox = link.sandbox(side)
     assert sandbox is not None
     return link.with_end(side, replace(link.end(side), sandbox=replace(sandbox, underlay_mtu=mtu, vteps=vteps)))
 
 
-def test_a_record_has_the_mtu_and_the_vteps_of_each_node_where_they_are_known() -> None:
+def test_a_record_has_the_underlay_mtu_and_vteps_of_a_node_if_known() -> None:
     link = on_underlay(full(), Side.PRIMARY, 9000, "192.168.1.73", "fd00::73")
     added = {key: value for key, value in stored(link)["data"].items() if key not in stored(full())["data"]}
     assert added == {"b.underlay_mtu": "9000", "b.vteps": "192.168.1.73,fd00::73"}
@@ -533,15 +533,15 @@ def test_a_record_has_the_mtu_and_the_vteps_of_each_node_where_they_are_known() 
     assert decode_link(stored(full())).primary.sandbox == own(Side.PRIMARY)
 
 
-def test_a_record_of_the_earlier_format_has_neither() -> None:
-    """An agent of an earlier version would take them for notes, and keep them."""
+def test_a_record_of_the_earlier_format_has_no_underlay_mtu_and_vteps() -> None:
+    """An agent of an earlier version would read these keys as notes and keep them."""
     plain = in_the_earlier_format(full())
     link = on_underlay(plain, Side.PRIMARY, 9000, "192.168.1.73", "fd00::73")
     assert encode_link(link)["data"] == encode_link(plain)["data"]
     assert join(plain, plain, Side.PRIMARY, link.primary.sandbox or own(Side.PRIMARY), later(3)) == plain
 
 
-def test_a_record_of_the_earlier_format_stays_as_earlier_versions_read_it() -> None:
+def test_a_record_of_the_earlier_format_stays_readable_for_earlier_versions() -> None:
     link = in_the_earlier_format(full())
     config_map = encode_link(link)
     assert "ratchet.schema" not in config_map["metadata"]["labels"]
@@ -552,7 +552,7 @@ def test_a_record_of_the_earlier_format_stays_as_earlier_versions_read_it() -> N
 
 
 @pytest.mark.parametrize("primary", Side)
-def test_the_ends_are_in_the_order_of_their_endpoints_whichever_is_primary(primary: Side) -> None:
+def test_the_ends_are_in_endpoint_order_whichever_is_primary(primary: Side) -> None:
     link = full() if primary is Side.PRIMARY else full().swapped()
     data = encode_link(link)["data"]
     assert (data["a.name"], data["b.name"]) == ("pair-pod", "primary-pod")
@@ -560,7 +560,7 @@ def test_the_ends_are_in_the_order_of_their_endpoints_whichever_is_primary(prima
     assert decode_link({"metadata": {"name": RECORD}, "data": data}) == link
 
 
-def test_a_namespaces_cookie_is_recorded_where_it_is_known() -> None:
+def test_the_netns_cookie_is_recorded_if_known() -> None:
     link = full()
     sandbox = link.primary.sandbox
     assert sandbox is not None
@@ -569,13 +569,13 @@ def test_a_namespaces_cookie_is_recorded_where_it_is_known() -> None:
     assert decode_link(encode_link(known)) == known
 
 
-def test_a_nodes_lease_announces_what_its_agent_reads() -> None:
+def test_a_node_lease_announces_the_schema_that_its_agent_reads() -> None:
     lease = encode_node_lease(NodeLease("node-a", "192.168.1.73"), 40, NOW)
     assert decode_node_lease(lease).schema == CURRENT_SCHEMA
 
 
-def test_an_earlier_agent_that_renews_a_lease_takes_the_announcement_back() -> None:
-    """It knows nothing of the annotation, which a merge patch leaves as it is."""
+def test_a_renewal_by_an_earlier_agent_withdraws_the_announcement() -> None:
+    """The earlier agent does not know the annotation, and its merge patch leaves it in place."""
     lease = encode_node_lease(NodeLease("node-a", "192.168.1.73"), 40, NOW)
     lease["spec"]["renewTime"] = "2026-03-04T05:06:17.000000Z"
     assert decode_node_lease(lease).schema == EARLIER_SCHEMA
@@ -583,7 +583,7 @@ def test_an_earlier_agent_that_renews_a_lease_takes_the_announcement_back() -> N
     assert decode_node_lease(lease).schema == EARLIER_SCHEMA
 
 
-UNREAD = [
+UNREADABLE_LINES = [
     "yesterday pending → linked: why",
     "2026-03-04T05:06:07Z pending → nowhere: why",
     "2026-03-04T05:06:07Z pending -> linked: why",
@@ -593,8 +593,8 @@ UNREAD = [
 ]
 
 
-@pytest.mark.parametrize("line", UNREAD)
-def test_a_line_of_history_that_cannot_be_read_is_kept(line: str) -> None:
+@pytest.mark.parametrize("line", UNREADABLE_LINES)
+def test_an_unreadable_line_of_history_is_kept(line: str) -> None:
     config_map = stored(full())
     config_map["data"]["history"] = f"{line}\n{config_map['data']['history']}"
     link = decode_link(config_map)
@@ -603,7 +603,7 @@ def test_a_line_of_history_that_cannot_be_read_is_kept(line: str) -> None:
     assert encode_link(link)["data"]["history"].splitlines()[0] == line
 
 
-def test_a_newer_record_that_this_version_may_use_is_used_and_keeps_what_is_unknown() -> None:
+def test_a_compatible_newer_record_is_used_and_keeps_its_unknown_keys() -> None:
     config_map = stored(full())
     config_map["data"] |= {"schema": "3", "minReader": "2", "news": "from tomorrow", "a.news": "too"}
     link = decode_link(config_map)
@@ -614,7 +614,7 @@ def test_a_newer_record_that_this_version_may_use_is_used_and_keeps_what_is_unkn
     assert patched["b.sandbox"] is None
 
 
-def test_a_record_that_only_newer_versions_may_use_is_refused() -> None:
+def test_a_record_that_needs_a_newer_version_is_rejected() -> None:
     config_map = stored(full())
     config_map["data"] |= {"schema": "4", "minReader": "3"}
     with pytest.raises(
@@ -623,7 +623,7 @@ def test_a_record_that_only_newer_versions_may_use_is_refused() -> None:
         decode_link(config_map)
 
 
-def test_a_sandbox_leaves_a_record_that_cannot_be_used_otherwise() -> None:
+def test_leave_patch_removes_a_sandbox_without_decoding_the_record() -> None:
     config_map = stored(full(), uid="u", resourceVersion="7")
     patch = leave_patch(config_map, "pair-pod-c1")
     assert patch is not None
@@ -633,7 +633,7 @@ def test_a_sandbox_leaves_a_record_that_cannot_be_used_otherwise() -> None:
     assert leave_patch(config_map, "another") is None
 
 
-def test_the_vnis_that_nodes_have_refused_are_a_list() -> None:
+def test_refused_vnis_are_encoded_as_a_list() -> None:
     link = replace(full(), refused_vnis=(11, 4096))
     encoded = encode_link(link)
     assert encoded["data"]["refused_vnis"] == "11,4096"
@@ -643,7 +643,7 @@ def test_the_vnis_that_nodes_have_refused_are_a_list() -> None:
         decode_link(encoded)
 
 
-def test_the_vni_of_a_record_is_read_from_its_metadata_alone() -> None:
+def test_the_vni_of_a_record_is_read_from_its_metadata() -> None:
     metadata = stored(full())["metadata"]
     assert record_vni({"metadata": metadata}) == (11, "u")
     assert record_vni({"metadata": {"uid": "u", "labels": {"ratchet.vni": "x"}}}) is None

@@ -1,4 +1,4 @@
-"""The command line as a whole: every command is there, and none waits for what another needs."""
+"""The command line: every command has help and imports only the modules that it needs."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from ratchet.cli.main import main
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_tells_its_arguments(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
     assert ended.value.code == 0
     assert f" {command} [-h]" in capsys.readouterr().out
 
 
-def test_the_help_says_what_each_command_does(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_describes_each_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
-    told = " ".join(capsys.readouterr().out.split())
-    assert [name for name, (_, about) in COMMANDS.items() if f"{name} {about}" not in told] == []
+    output = " ".join(capsys.readouterr().out.split())
+    assert [name for name, (_, about) in COMMANDS.items() if f"{name} {about}" not in output] == []
 
 
-def test_a_command_is_imported_when_it_is_used_and_no_other() -> None:
+def test_only_the_module_of_the_used_command_is_imported() -> None:
     code = (
         "import sys\nfrom ratchet.cli.main import main\n"
         "try:\n    main(['validate', '--help'])\nexcept SystemExit:\n    pass\n"
@@ -40,7 +40,7 @@ def test_a_command_is_imported_when_it_is_used_and_no_other() -> None:
     assert done.stdout.splitlines()[-1] == "['ratchet.cli.validate']"
 
 
-# In Ratchet's image and on nodes there is no ratchet.dev.
+# Ratchet's image and the nodes lack ratchet.dev.
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def without_dev(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subpr
 @pytest.mark.parametrize(
     ("argv", "command"), [(["demo", "--down"], "demo"), (["dev", "api", "--kubeconfig", "/nowhere"], "dev api")]
 )
-def test_without_the_development_tools_a_command_says_where_to_get_it(
+def test_a_command_without_ratchet_dev_shows_how_to_install_it(
     without_dev: Callable[..., subprocess.CompletedProcess[str]], argv: list[str], command: str
 ) -> None:
     done = without_dev("from ratchet.cli.main import main; sys.exit(main())", *argv)
@@ -74,7 +74,7 @@ def test_without_the_development_tools_a_command_says_where_to_get_it(
     ]
 
 
-def test_nothing_else_needs_the_development_tools(
+def test_no_other_module_imports_ratchet_dev(
     without_dev: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     code = """
@@ -91,7 +91,7 @@ assert not any(name.startswith("ratchet.dev") for name in sys.modules)
     assert done.returncode == 0, done.stderr
 
 
-def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--version"])
     assert capsys.readouterr().out == f"ratchet {__version__}\n"

@@ -1,4 +1,4 @@
-"""What shells and kubectl complete."""
+"""Completion in shells and in kubectl."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ BIN = Path(sys.executable).parent
 ENVIRONMENT = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
 
 
-def for_kubectl(*words: str) -> list[str]:
-    """What `kubectl ratchet` may go on with, and the directive."""
+def kubectl_completions(*words: str) -> list[str]:
+    """The completions of `kubectl ratchet WORDS`, and the directive for kubectl."""
     done = subprocess.run([BIN / "kubectl_complete-ratchet", *words], check=True, capture_output=True, text=True)
     return done.stdout.splitlines()
 
@@ -40,30 +40,30 @@ def for_kubectl(*words: str) -> list[str]:
         (["nothing", "x"], [":4"]),
     ],
 )
-def test_words_and_options_and_choices_are_offered(words: list[str], offered: list[str]) -> None:
-    assert sorted(for_kubectl(*words)) == sorted(offered)
+def test_commands_options_and_choices_are_completed(words: list[str], offered: list[str]) -> None:
+    assert sorted(kubectl_completions(*words)) == sorted(offered)
 
 
-def test_all_commands_are_offered() -> None:
-    assert for_kubectl() == for_kubectl("")
-    assert COMMANDS.keys() <= set(for_kubectl(""))
+def test_all_commands_are_completed() -> None:
+    assert kubectl_completions() == kubectl_completions("")
+    assert COMMANDS.keys() <= set(kubectl_completions(""))
 
 
-def test_files_are_offered_with_their_names_as_they_are(tmp_path: Path) -> None:
+def test_file_names_are_completed_without_escapes(tmp_path: Path) -> None:
     (tmp_path / "two words.yaml").touch()
     (tmp_path / "folder").mkdir()
-    assert for_kubectl("validate", f"{tmp_path}/two") == [f"{tmp_path}/two words.yaml", ":4"]
-    assert for_kubectl("graph", "-f", f"{tmp_path}/fol") == [f"{tmp_path}/folder/", ":6"]
+    assert kubectl_completions("validate", f"{tmp_path}/two") == [f"{tmp_path}/two words.yaml", ":4"]
+    assert kubectl_completions("graph", "-f", f"{tmp_path}/fol") == [f"{tmp_path}/folder/", ":6"]
 
 
-def test_the_links_are_offered_where_one_is_to_be_named(tmp_path: Path) -> None:
+def test_link_names_are_completed_from_the_api(tmp_path: Path) -> None:
     links = [replace(wanted(), name=f"lab.{name}.in1.b.in2") for name in ("a", "c")]
     with serving(*links) as api:
         file = kubeconfig(tmp_path, api)
-        assert for_kubectl("inspect", "--kubeconfig", file, "lab.c") == ["lab.c.in1.b.in2", ":4"]
+        assert kubectl_completions("inspect", "--kubeconfig", file, "lab.c") == ["lab.c.in1.b.in2", ":4"]
 
 
-def test_kubectl_finds_it() -> None:
+def test_kubectl_finds_the_completion_program() -> None:
     done = subprocess.run(
         [BIN / "kubectl", "__complete", "ratchet", "links", "-o", ""],
         check=True,
@@ -74,7 +74,7 @@ def test_kubectl_finds_it() -> None:
     assert done.stdout.splitlines() == ["table", "json", ":4"]
 
 
-def test_bash_completes(tmp_path: Path) -> None:
+def test_bash_completes_an_option(tmp_path: Path) -> None:
     script = (
         'eval "$(ratchet completion bash)"; COMP_LINE="ratchet links --st"; COMP_POINT=${#COMP_LINE}; COMP_TYPE=9; '
         '_python_argcomplete ratchet; echo "${COMPREPLY[@]}"; complete -p ratchet'
@@ -86,7 +86,7 @@ def test_bash_completes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_each_shell_has_its_code(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_shell_gets_valid_completion_code(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", shell]) == 0
     code = capsys.readouterr().out
     assert "_ARGCOMPLETE" in code
@@ -95,7 +95,7 @@ def test_each_shell_has_its_code(shell: str, capsys: pytest.CaptureFixture[str])
         subprocess.run([interpreter, "-n"], input=code, text=True, check=True)
 
 
-def test_without_its_library_it_says_what_to_install(
+def test_completion_without_argcomplete_shows_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "argcomplete.shell_integration", None)

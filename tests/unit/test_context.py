@@ -1,4 +1,4 @@
-"""Which API and which namespace are meant: as kubectl has them."""
+"""The API server and the namespace of a kubeconfig and context, chosen as kubectl chooses them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ratchet.store.apiserver import connect, namespace_of
 
 
 def kubeconfig(folder: Path, name: str, current: str, **namespaces: str) -> str:
-    """A kubeconfig with a context for each of these namespaces, by its name."""
+    """Write a kubeconfig and return its path. `namespaces` has the namespace of each context by its name."""
     clusters = [{"name": one, "cluster": {"server": f"http://{one}.example:1"}} for one in namespaces]
     contexts = [
         {"name": one, "context": {"cluster": one, "user": "u", **({"namespace": space} if space else {})}}
@@ -21,12 +21,12 @@ def kubeconfig(folder: Path, name: str, current: str, **namespaces: str) -> str:
     ]
     users = [{"name": "u", "user": {"token": "t"}}]
     path = folder / name
-    said = {"clusters": clusters, "contexts": contexts, "users": users, "current-context": current}
-    path.write_text(json.dumps({"apiVersion": "v1", "kind": "Config", **said}))
+    sections = {"clusters": clusters, "contexts": contexts, "users": users, "current-context": current}
+    path.write_text(json.dumps({"apiVersion": "v1", "kind": "Config", **sections}))
     return str(path)
 
 
-def test_the_contexts_namespace_is_meant_or_else_default(tmp_path: Path) -> None:
+def test_the_namespace_is_that_of_the_context_or_default(tmp_path: Path) -> None:
     file = kubeconfig(tmp_path, "config", "one", one="lab", two="", three="other")
     assert namespace_of(file) == "lab"
     assert namespace_of(file, "two") == "default"
@@ -34,7 +34,7 @@ def test_the_contexts_namespace_is_meant_or_else_default(tmp_path: Path) -> None
     assert namespace_of(None) == "default"
 
 
-def test_a_context_is_used_where_one_is_named_and_files_are_put_together(tmp_path: Path) -> None:
+def test_a_named_context_is_used_and_several_files_are_merged(tmp_path: Path) -> None:
     first = kubeconfig(tmp_path, "first", "one", one="a")
     second = kubeconfig(tmp_path, "second", "two", two="b")
     both = os.pathsep.join((first, second))
@@ -45,7 +45,7 @@ def test_a_context_is_used_where_one_is_named_and_files_are_put_together(tmp_pat
     assert namespace_of(both, "two") == "b"
 
 
-def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
+def test_the_error_for_an_unusable_kubeconfig_names_the_file(tmp_path: Path) -> None:
     file = kubeconfig(tmp_path, "config", "one", one="lab")
     with pytest.raises(InvalidConfigError, match=f"cannot use kubeconfig {file}: .*nowhere"):
         connect(file, context="nowhere").get("/version")

@@ -1,4 +1,4 @@
-"""The controller: one pass over a link brings the ends of its node to what the record, the journal and the API say."""
+"""LinkController: one reconciliation of a link's ends on a node, from its record, journal and API objects."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ BOTH = {(OWN.netns, "in1"), (PEER.netns, "in2")}
 
 
 def reconcile(node: AgentNode) -> State | None:
-    """Reconcile the example's link; the state of its record after that."""
+    """Reconcile the example's link, and return the state of its record."""
     node.controller.reconcile(RECORD)
     record = node.record()
     return derive(record) if record is not None else None
 
 
 def linked(node: AgentNode) -> tuple[SandboxEntry, SandboxEntry]:
-    """The entries of both pods, which are linked on one node."""
+    """Link both pods on one node, and return their journal entries."""
     entries = node.hold(OWN), node.hold(PEER)
     assert reconcile(node) is State.LINKED
     assert node.interfaces() == BOTH
     return entries
 
 
-def test_an_end_joins_and_is_linked_once_its_peer_is_there(node: AgentNode) -> None:
+def test_an_end_joins_and_is_linked_once_its_peer_joins(node: AgentNode) -> None:
     node.hold(OWN)
     assert reconcile(node) is State.PRIMARY_READY
     assert node.interfaces() == set()
@@ -47,12 +47,12 @@ def test_an_end_joins_and_is_linked_once_its_peer_is_there(node: AgentNode) -> N
     assert [reason for reason, _, _ in node.announcements.events] == ["WaitingForPeer", "Linked", "Linked"]
 
 
-def test_a_link_that_nobody_holds_stays_without_a_record(node: AgentNode) -> None:
+def test_a_link_without_an_end_on_the_node_gets_no_record(node: AgentNode) -> None:
     assert reconcile(node) is None
     assert node.announcements.events == []
 
 
-def test_a_linked_end_that_was_verified_costs_no_request(node: AgentNode, api: MemoryApi) -> None:
+def test_reconciling_a_verified_linked_end_makes_no_request(node: AgentNode, api: MemoryApi) -> None:
     for sandbox in (OWN, PEER):
         node.see_pod(Pod(sandbox.pod))
     linked(node)
@@ -93,7 +93,7 @@ def test_a_record_that_lost_the_nodes_label_is_joined_again(node: AgentNode) -> 
     assert reconcile(node) is State.PAIR_READY
 
 
-def test_an_end_whose_add_runs_is_left_to_it(node: AgentNode) -> None:
+def test_an_end_whose_add_is_running_is_not_reconciled(node: AgentNode) -> None:
     node.hold(OWN)
     node.calls.adding.add(OWN.container_id)
     assert reconcile(node) is None
@@ -102,7 +102,7 @@ def test_an_end_whose_add_runs_is_left_to_it(node: AgentNode) -> None:
 
 
 def test_an_end_whose_pod_is_gone_does_not_join_and_its_interface_is_removed(node: AgentNode, api: MemoryApi) -> None:
-    """As after garbage collection, which has removed the end from the record."""
+    """Garbage collection has removed the end from the record."""
     linked(node)
     node.put_record(joined(None, PEER))
     api.delete_pod(OWN.pod)
@@ -114,7 +114,7 @@ def test_an_end_whose_pod_is_gone_does_not_join_and_its_interface_is_removed(nod
 
 
 def test_a_deleted_end_is_released(node: AgentNode) -> None:
-    """DEL has written its tombstone, and could do no more."""
+    """DEL wrote its tombstone, and failed before it changed the record."""
     own, _ = linked(node)
     node.journal.bury(own.attachment, since_boot())
     reconcile(node)
@@ -136,8 +136,8 @@ def test_a_sandbox_whose_namespace_is_gone_is_recorded_as_not_ready(node: AgentN
     assert "its namespace is gone" in {step.reason for step in record.history}
 
 
-def test_a_later_sandbox_of_the_pod_has_the_end(node: AgentNode) -> None:
-    """The earlier sandbox has lost its interface to it, and stays out."""
+def test_an_earlier_sandbox_does_not_change_the_end_of_a_later_one(node: AgentNode) -> None:
+    """The record has the later sandbox, so reconciling the earlier one makes no request."""
     linked(node)
     later = sandbox_of(PRIMARY, number=2)
     node.api.put_pod(Pod(later.pod, node="node-a", phase="Running"))
@@ -149,7 +149,7 @@ def test_a_later_sandbox_of_the_pod_has_the_end(node: AgentNode) -> None:
     assert node.record() == before
 
 
-def test_a_dead_sandbox_is_forgotten_with_all_that_is_known_of_its_link(node: AgentNode, api: MemoryApi) -> None:
+def test_a_dead_sandbox_is_removed_with_its_journal_entry_and_record(node: AgentNode, api: MemoryApi) -> None:
     entry = node.hold(OWN)
     assert reconcile(node) is State.PRIMARY_READY
     node.journal.bury(entry.attachment, since_boot())
@@ -160,7 +160,7 @@ def test_a_dead_sandbox_is_forgotten_with_all_that_is_known_of_its_link(node: Ag
     assert reconcile(node) is None
 
 
-def test_a_stray_is_removed_before_the_ends_are_reconciled(node: AgentNode) -> None:
+def test_a_stray_sandbox_is_removed_from_the_record(node: AgentNode) -> None:
     stray = sandbox_of(PAIR, number=7)
     node.put_record(joined(None, stray))
     node.hold(OWN)
@@ -171,7 +171,7 @@ def test_a_stray_is_removed_before_the_ends_are_reconciled(node: AgentNode) -> N
     assert record.side_of(OWN.container_id) is PRIMARY
 
 
-def test_a_peer_on_a_lost_node_is_marked(node: AgentNode) -> None:
+def test_a_peer_on_a_lost_node_is_recorded_as_not_ready(node: AgentNode) -> None:
     node.hold(OWN)
     peer = sandbox_of(PAIR, "node-b")
     node.put_record(standing(replace(joined(OWN, peer), vni=12), PRIMARY, PAIR))
@@ -182,7 +182,9 @@ def test_a_peer_on_a_lost_node_is_marked(node: AgentNode) -> None:
     assert reconcile(node) is State.PAIR_READY
 
 
-def test_a_doubtful_vni_is_asserted_once_by_the_next_reconciliation(node: AgentNode, api: MemoryApi) -> None:
+def test_the_lease_of_a_doubtful_vni_is_restored_once_by_the_next_reconciliation(
+    node: AgentNode, api: MemoryApi
+) -> None:
     node.hold(OWN)
     record = standing(replace(joined(OWN, sandbox_of(PAIR, "node-b")), vni=12), PRIMARY, PAIR)
     node.verified.note(node.put_record(record), PRIMARY, node.underlay, up=True)
@@ -201,7 +203,7 @@ def test_a_doubtful_vni_is_asserted_once_by_the_next_reconciliation(node: AgentN
     ("error", "reason"),
     [(InvalidIntentError("no"), "InvalidIntent"), (AddressFamilyError("no"), "NoCommonAddressFamily")],
 )
-def test_an_end_that_cannot_be_created_is_announced_with_its_interface(
+def test_the_event_for_an_end_that_cannot_be_created_has_its_interface(
     node: AgentNode, error: RatchetError, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def settle(*_: Any, **__: Any) -> None:
@@ -214,7 +216,7 @@ def test_an_end_that_cannot_be_created_is_announced_with_its_interface(
     assert node.announcements.events == [(reason, "no", "in1")]
 
 
-def test_an_end_that_cannot_be_created_does_not_stop_the_other_one(
+def test_an_end_that_cannot_be_created_does_not_stop_the_other_end(
     node: AgentNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settled: list[str] = []

@@ -1,4 +1,4 @@
-"""Which node creates a record, who is to see it, and that no record is read which a watch would have reported."""
+"""Creation of records: the node that creates one, the nodes that watch it, and reads that the cache avoids."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CREATED = joined(own(Side.PRIMARY), None)
 
 
 class Api:
-    """An API that keeps what is created, and counts the reads."""
+    """An API server that stores one object and counts the reads."""
 
     def __init__(self, stored: Json | None = None) -> None:
         self.stored = stored
@@ -77,19 +77,19 @@ def on(node: str, name: str, **more: Any) -> Pod:
 PRIMARY_POD, PAIR_POD = on("node-a", "primary-pod"), on("node-b", "pair-pod")
 
 
-def test_a_record_that_no_watch_reported_is_taken_for_missing() -> None:
+def test_a_record_that_no_watch_reported_counts_as_missing() -> None:
     api = Api()
     assert records_with(api).links.lookup_cached(LINK.name) == (None, False)
     assert api.reads == 0
 
 
-def test_a_record_is_read_while_the_records_are_unknown() -> None:
+def test_a_record_is_read_while_the_cache_is_not_synced() -> None:
     api = Api(stored(CREATED))
     assert records_with(api, synced=False).links.lookup_cached(LINK.name) == (CREATED, True)
     assert api.reads == 1
 
 
-def test_a_record_that_another_node_created_is_read_once_the_create_is_refused() -> None:
+def test_a_record_of_another_node_is_read_when_the_create_conflicts() -> None:
     api = Api(stored(CREATED))
     records = records_with(api)
     with pytest.raises(ConflictError):
@@ -110,7 +110,7 @@ def test_a_record_that_another_node_created_is_read_once_the_create_is_refused()
     ],
     ids=["scheduled", "on the same node", "not scheduled", "deleted", "finished"],
 )
-def test_a_new_record_has_the_labels_of_the_nodes_on_which_its_pods_are(peer: Pod, labels: set[str]) -> None:
+def test_a_new_record_has_the_labels_of_the_nodes_of_its_pods(peer: Pod, labels: set[str]) -> None:
     api = Api()
     created = records_with(api, PRIMARY_POD, peer).links.create(CREATED)
     assert api.stored is not None
@@ -142,7 +142,7 @@ def test_a_new_record_has_the_labels_of_the_nodes_on_which_its_pods_are(peer: Po
         "no peer",
     ],
 )
-def test_of_two_nodes_that_of_the_lesser_end_creates_the_record(
+def test_the_node_of_the_lesser_endpoint_creates_the_record(
     side: Side, pods: list[Pod], known: Link | None, synced: bool, left: bool
 ) -> None:
     records = records_with(Api(), *pods, synced=synced)
@@ -152,8 +152,8 @@ def test_of_two_nodes_that_of_the_lesser_end_creates_the_record(
     assert records.links.is_created_by_peer(LINK, side, node) is left
 
 
-def test_the_peers_node_stays_on_a_record_until_its_pod_joins() -> None:
-    """The labels follow the pods: a node is on the record of which it has, or expects, an end, and on no other."""
+def test_the_label_of_the_peers_node_stays_until_its_pod_joins() -> None:
+    """A record has the labels of the nodes that have or expect one of its ends, and no others."""
 
     def nodes(link: Link) -> set[str]:
         return {label for label in encode_link(link)["metadata"]["labels"] if label.startswith("node.ratchet/")}
@@ -173,8 +173,8 @@ def test_the_peers_node_stays_on_a_record_until_its_pod_joins() -> None:
     assert nodes(record_updates.leave(one_node, Side.PAIR, right.container_id, "it was deleted", NOW)) == {a}
 
 
-def test_a_version_that_is_known_is_not_decoded_again() -> None:
-    """Every write of an agent comes back by its watch."""
+def test_a_cached_version_of_a_record_is_not_decoded_again() -> None:
+    """An agent's watch also reports the agent's own writes."""
     own_write, news = (stored(CREATED) for _ in range(2))
     news["metadata"]["resourceVersion"] = "6"
 
@@ -193,7 +193,7 @@ def test_a_version_that_is_known_is_not_decoded_again() -> None:
     assert [change is None for change, _ in changes] == [True, False, False]
 
 
-def test_without_a_watch_nobody_waits_for_a_record() -> None:
+def test_without_a_cache_the_peers_node_is_not_expected_to_create_the_record() -> None:
     records = ApiStore(Api())  # type: ignore[arg-type]
     assert not records.links.is_created_by_peer(LINK, Side.PRIMARY, "node-a")
 
@@ -201,8 +201,8 @@ def test_without_a_watch_nobody_waits_for_a_record() -> None:
 # ADD
 
 
-class Linking:
-    """Ends that are settled in memory. The peer's node creates the record when `created` is set, or never."""
+class FakeReconciler:
+    """A reconciler in memory. If `created`, the peer's node creates the record while the ADD waits for it."""
 
     def __init__(self, *, created: bool) -> None:
         self.records = SimpleNamespace(links=self)
@@ -230,22 +230,22 @@ class Linking:
 
 
 @pytest.mark.parametrize("created", [True, False], ids=["the peer's node creates it", "nobody creates it"])
-def test_an_add_takes_the_record_of_the_peers_node_or_creates_it_after_a_moment(created: bool) -> None:
-    """Also an ADD that does not wait for its peers: the record is there when it ends."""
-    made = Linking(created=created)
+def test_an_add_uses_the_record_of_the_peers_node_or_creates_it_after_a_wait(created: bool) -> None:
+    """The record exists when ADD ends, also if ADD does not wait for its peers."""
+    reconciler = FakeReconciler(created=created)
     attempts = [
         Attempt(replace(LINK, name=name), Side.PRIMARY, own(Side.PRIMARY), index=1) for name in (LINK.name, "other")
     ]
-    site: Any = SimpleNamespace(node="node-a")
-    given: Any = made
-    found = link_all(given, attempts, site, time.monotonic(), require=False)
+    underlay: Any = SimpleNamespace(node="node-a")
+    given: Any = reconciler
+    found = link_all(given, attempts, underlay, time.monotonic(), require=False)
     assert [device is not None for _, device in found] == [True, True]
-    assert made.settled == [("other", False), (LINK.name, False)]
-    assert made.waited
+    assert reconciler.settled == [("other", False), (LINK.name, False)]
+    assert reconciler.waited
 
 
-class Waiting(Linking):
-    """An end without its peer. Records of the names in `changed` differ from what was settled."""
+class FakePeerlessReconciler(FakeReconciler):
+    """A reconciler of ends without peers. The records named in `changed` differ from the reconciled ones."""
 
     def __init__(self, told: Sequence[set[str] | None], changed: Collection[str]) -> None:
         super().__init__(created=False)
@@ -261,19 +261,19 @@ class Waiting(Linking):
     def has_changed(self, record: Link) -> bool:
         return record.name in self.changed
 
-    def settle(self, attempt: Attempt, site: object, *, joined: bool) -> EndpointResult:
-        return replace(super().settle(attempt, site, joined=joined), device=None)
+    def settle(self, attempt: Attempt, underlay: object, *, joined: bool) -> EndpointResult:
+        return replace(super().settle(attempt, underlay, joined=joined), device=None)
 
 
 @pytest.mark.parametrize("told", [None, {"one", "two"}], ids=["any may have changed", "both are named"])
 def test_an_add_reconciles_again_only_the_ends_whose_records_have_changed(told: set[str] | None) -> None:
-    """The writes of an ADD come back by the watch, and are no reason to look at its ends again."""
-    made = Waiting([told], {"two"})
+    """The watch also reports the writes of the ADD itself, which need no further reconciliation."""
+    reconciler = FakePeerlessReconciler([told], {"two"})
     attempts = [Attempt(replace(LINK, name=name), Side.PRIMARY, own(Side.PRIMARY), index=1) for name in ("one", "two")]
-    site: Any = SimpleNamespace(node="node-a")
-    given: Any = made
-    link_all(given, attempts, site, time.monotonic(), require=False)
-    assert sorted(made.settled) == [("one", False), ("two", False), ("two", True)]
+    underlay: Any = SimpleNamespace(node="node-a")
+    given: Any = reconciler
+    link_all(given, attempts, underlay, time.monotonic(), require=False)
+    assert sorted(reconciler.settled) == [("one", False), ("two", False), ("two", True)]
 
 
 def test_a_record_has_changed_if_the_cache_has_another_version_or_none() -> None:
