@@ -1,4 +1,4 @@
-"""The codec of records, Leases and pods. The error for a malformed record names the record and the key."""
+"""The codec of records, Leases and pods. Errors for malformed records name the record and the key."""
 
 from __future__ import annotations
 

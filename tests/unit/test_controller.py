@@ -1,4 +1,4 @@
-"""LinkController: one reconciliation of a link's ends on a node, from its record, journal and API objects."""
+"""LinkController: reconciliation of a link's ends on a node, without threads."""
 
 from __future__ import annotations
 

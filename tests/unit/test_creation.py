@@ -1,4 +1,4 @@
-"""Creation of records: the node that creates one, the nodes that watch it, and reads that the cache avoids."""
+"""Creation of records: which node creates one, which nodes watch it, and which reads the cache saves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The packages that each part of ratchet/ imports, against the dependencies that pyproject.toml declares for it."""
+"""Imports of each part of ratchet/, compared with the dependencies that pyproject.toml declares."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-# Every other part is in the plugin's process, which a plain installation must be able to run.
+# The plugin's process imports every other part, so those must work in an installation without extras.
 EXTRAS = {"agent": {"agent"}, "cli": {"graph", "completion"}, "dev": {"agent", "demo"}}
 
 
@@ -38,7 +38,7 @@ def declared(part: str) -> set[str]:
 
 
 def imported(part: str) -> Iterator[tuple[str, str]]:
-    """Each top-level package of others that a part imports, wherever in a file, and that file."""
+    """Each third-party top-level package that a part imports, at any place in a file, and that file."""
     for path in (ROOT / "ratchet").rglob("*.py"):
         if part_of(path) != part:
             continue

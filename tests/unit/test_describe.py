@@ -1,4 +1,4 @@
-"""A link's life as text."""
+"""The text of `ratchet inspect` for a link."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ratchet.core.record_updates import join, mark_ready
 from ratchet.core.serialize import plain
 from tests.support.links import NOW, later, own, wanted
 
-# As an agent sends it, which may be of another version.
+# As an agent sends it. The agent may have another version.
 DEVICE = {
     "ifname": "in1",
     "index": 7,
@@ -37,7 +37,7 @@ DEVICE = {
 LIVE = Live(carrier=False, rx=Traffic(3, 300, 0, 0), tx=Traffic(4, 412, 0, 1))
 
 
-def half_standing() -> Link:
+def half_ready() -> Link:
     sandbox = replace(own(Side.PRIMARY), vteps=("192.168.1.73", "fd00::73"), underlay_mtu=9000)
     link = join(wanted(), wanted(), Side.PRIMARY, sandbox, NOW)
     link = join(link, wanted(), Side.PAIR, own(Side.PAIR, "node-b"), later(2))
@@ -47,7 +47,7 @@ def half_standing() -> Link:
 
 
 def seen(*differences: str, **more: object) -> Mapping[str, Any]:
-    """The primary's end as its agent sees it a while later."""
+    """The observation of the primary's end that its agent returns."""
     known = {"device": {**DEVICE, **more}, "live": plain(LIVE), "differences": list(differences), "fault": ""}
     return {"node": "node-a", "at": later(298).isoformat(), **known}
 
@@ -109,30 +109,30 @@ History:
   2026-03-04 05:06:09 UTC   primary-ready   pair-ready      pair default/pair-pod joined on node-b"""
 
 
-def test_all_that_is_known_is_told() -> None:
+def test_a_link_is_described_with_all_known_values() -> None:
     fault = plain(Observation(fault="cannot ask the agent of node-b: no pod of an agent runs there"))
     observations = {
         Side.PRIMARY: seen("in1 has MTU 1450, wanted 1400", "in1 is blue"),
         Side.PAIR: {"node": "node-b", "at": None, **fault},
     }
-    assert describe_link(half_standing(), observations, later(300)) == GOLDEN
+    assert describe_link(half_ready(), observations, later(300)) == GOLDEN
 
 
-def test_a_link_that_nobody_has_joined() -> None:
-    told = describe_link(wanted(), {}, NOW)
-    assert told.splitlines()[2:7] == [
+def test_a_link_that_no_pod_has_joined_is_described() -> None:
+    description = describe_link(wanted(), {}, NOW)
+    assert description.splitlines()[2:7] == [
         "State:       pending",
         "Kind:        -",
         "VNI:         -",
         "Generation:  1",
         "Created:     -",
     ]
-    assert told.count("none has joined") == 2
-    assert told.endswith("History:\n  none")
+    assert description.count("none has joined") == 2
+    assert description.endswith("History:\n  none")
 
 
-def test_how_a_link_is_to_be_made_is_told_where_somebody_asked() -> None:
-    link = replace(half_standing(), encapsulation=Encapsulation(tunnel=True, vxlan_port=4790))
+def test_a_declared_encapsulation_is_shown() -> None:
+    link = replace(half_ready(), encapsulation=Encapsulation(tunnel=True, vxlan_port=4790))
     assert describe_link(link, {}, NOW).splitlines()[4:7] == [
         "VNI:                     11",
         "tunnel (asked for):      yes",
@@ -140,28 +140,28 @@ def test_how_a_link_is_to_be_made_is_told_where_somebody_asked() -> None:
     ]
 
 
-def test_where_nothing_differs_that_is_said() -> None:
-    told = describe_link(half_standing(), {Side.PRIMARY: seen()}, NOW)
-    assert "  Differences:   none\n" in told
-    assert "Not observed" not in told
+def test_an_end_without_differences_is_shown_with_none() -> None:
+    description = describe_link(half_ready(), {Side.PRIMARY: seen()}, NOW)
+    assert "  Differences:   none\n" in description
+    assert "Not observed" not in description
 
 
-def test_what_is_wanted_or_observed_that_nobody_here_knows_is_told_as_well() -> None:
+def test_observed_properties_without_a_declared_value_are_shown() -> None:
     observation = seen(
         routes=[{"to": "10.0.0.0/8", "via": "192.168.2.1", "metric": None}, {"to": "10.1.0.0/16", "via": None}],
         sysctls=[["net.ipv4.conf.IFNAME.rp_filter", 2]],
         rate=1000,
     )
-    told = describe_link(half_standing(), {Side.PRIMARY: observation}, NOW)
-    lines = [line.split("   ")[-1].strip() for line in told.splitlines()]
+    description = describe_link(half_ready(), {Side.PRIMARY: observation}, NOW)
+    lines = [line.split("   ")[-1].strip() for line in description.splitlines()]
     assert "to 10.0.0.0/8, via 192.168.2.1" in lines
     assert "to 10.1.0.0/16" in lines
     assert "net.ipv4.conf.IFNAME.rp_filter = 2" in lines
     assert "1000" in lines
 
 
-def test_what_tenants_wrote_does_nothing_to_a_terminal() -> None:
-    link = half_standing()
+def test_unprintable_text_of_users_is_escaped_for_the_terminal() -> None:
+    link = half_ready()
     link = replace(link, pair=replace(link.pair, notes={"public_ip": "é\x1b[2J\nName: other\u202e"}))
-    told = describe_link(link, {}, NOW)
-    assert "  Note:          public_ip: é\\x1b[2J\\nName: other\\u202e" in told.splitlines()
+    description = describe_link(link, {}, NOW)
+    assert "  Note:          public_ip: é\\x1b[2J\\nName: other\\u202e" in description.splitlines()

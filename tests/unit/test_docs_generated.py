@@ -1,4 +1,4 @@
-"""The generated parts of docs/ are what the code gives, and every command has a manual."""
+"""The generated parts of docs/ match the code, and every command has a manual."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_each_part_is_on_one_page() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_is_what_the_code_gives(page: str) -> None:
+def test_a_page_matches_the_code(page: str) -> None:
     text, generated = PAGES[page]
     assert text == generated, "run `make docs`"
 
@@ -33,8 +33,8 @@ def test_a_command_has_a_description_examples_and_exit_statuses(parser: argparse
     assert manual.paragraphs
     assert manual.exit_status.keys() == {0, 1}
     assert all(parser.prog in line or "kubectl" in line for _, line in manual.examples)
-    told = parser.format_help()
-    assert all(line in told for _, line in manual.examples)
+    help_text = parser.format_help()
+    assert all(line in help_text for _, line in manual.examples)
 
 
 @pytest.mark.parametrize("parser", PARSERS, ids=lambda parser: str(parser.prog))

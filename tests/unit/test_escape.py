@@ -1,4 +1,4 @@
-"""Untrusted text in errors, logs, records and output: printable, of one line, and of limited length."""
+"""Escaping of untrusted text for errors, logs, records and output: printable and of limited length."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ratchet.core.escape import escape_unprintable, excerpt, excerpt_end, quoted
 anything = st.text(st.characters())
 
 
-def test_printable_text_is_left_as_it_is() -> None:
+def test_printable_text_is_unchanged() -> None:
     assert escape_unprintable('pod "é" \\ ok') == 'pod "é" \\ ok'
     assert excerpt('pod "a"') == excerpt_end('pod "a"') == 'pod "a"'
 
@@ -19,15 +19,15 @@ def test_printable_text_is_left_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("text", "escaped"), [("a\nb", "a\\nb"), ("\x1b[2J", "\\x1b[2J"), ("\u202e", "\\u202e"), ("\udc80", "\\udc80")]
 )
-def test_characters_that_are_not_printable_become_escapes(text: str, escaped: str) -> None:
+def test_unprintable_characters_are_escaped(text: str, escaped: str) -> None:
     assert escape_unprintable(text) == excerpt(text) == excerpt_end(text) == escaped
 
 
-def test_an_excerpt_is_ascii_and_tells_a_backslash_from_an_escape() -> None:
+def test_an_excerpt_is_ascii_and_escapes_backslashes() -> None:
     assert excerpt("é\\n") == "\\xe9\\\\n"
 
 
-def test_a_long_text_is_cut_where_its_excerpt_ends() -> None:
+def test_an_excerpt_of_a_long_text_is_truncated() -> None:
     assert excerpt("a" * 80) == "a" * 80
     assert excerpt("a" * 81) == "a" * 77 + "..."
     assert excerpt_end("a" * 300) == "a" * 300
@@ -36,7 +36,7 @@ def test_a_long_text_is_cut_where_its_excerpt_ends() -> None:
 
 
 @given(anything, st.integers(4, 100))
-def test_whatever_the_text_the_result_is_printable_and_bounded(text: str, limit: int) -> None:
+def test_the_result_is_printable_and_bounded_for_any_text(text: str, limit: int) -> None:
     assert escape_unprintable(text).isprintable()
     for shown in (excerpt(text, limit), excerpt_end(text, limit)):
         assert shown.isascii()

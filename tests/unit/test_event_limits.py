@@ -1,4 +1,4 @@
-"""The limits of Events: repeats, and how many of a pod and of a node are sent."""
+"""The limits of Events: suppressed repeats, and the maximum rates per pod and per node."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from ratchet.agent.event_limits import NODE_BURST, POD_BURST, REPEAT_SECONDS, Li
 
 
 def allows(limiter: Limiter, uid: str, reason: str, text: str, now: float) -> bool:
-    """Whether an Event with this text alone is sent."""
+    """Whether an Event that has only this text is sent."""
     return not limiter.is_repeat(uid, reason, text, now) and limiter.allows(uid, reason, [text], now)
 
 
-def test_the_same_not_twice_within_five_minutes() -> None:
+def test_a_repeat_is_suppressed_for_five_minutes() -> None:
     limiter = Limiter()
     for now, allowed in [(0, True), (1, False), (299.9, False), (300, True), (301, False), (600, True)]:
         assert allows(limiter, "u", "Linked", "m", now) is allowed, now
 
 
 @pytest.mark.parametrize("other", [("v", "Linked", "m"), ("u", "LinkLost", "m"), ("u", "Linked", "n")])
-def test_what_differs_is_not_the_same(other: tuple[str, str, str]) -> None:
+def test_an_event_of_another_pod_reason_or_text_is_not_a_repeat(other: tuple[str, str, str]) -> None:
     limiter = Limiter()
     assert allows(limiter, "u", "Linked", "m", 0)
     assert allows(limiter, *other, 0)
@@ -27,7 +27,7 @@ def test_what_differs_is_not_the_same(other: tuple[str, str, str]) -> None:
     assert not allows(limiter, *other, 0)
 
 
-def test_a_pod_has_a_burst_and_then_one_in_thirty_seconds() -> None:
+def test_a_pod_has_a_burst_and_then_one_event_per_thirty_seconds() -> None:
     limiter = Limiter()
     sent = [allows(limiter, "u", "Linked", str(number), 0) for number in range(30)]
     assert sent == [True] * POD_BURST + [False] * 10
@@ -38,14 +38,14 @@ def test_a_pod_has_a_burst_and_then_one_in_thirty_seconds() -> None:
     assert allows(limiter, "u", "Linked", "y", 61)
 
 
-def test_a_pod_that_was_silent_has_its_burst_again_and_no_more() -> None:
+def test_a_silent_pod_regains_its_burst_and_no_more() -> None:
     limiter = Limiter()
     for start in (0.0, 10_000.0):
         sent = [allows(limiter, "u", "Linked", str(number), start) for number in range(30)]
         assert sum(sent) == POD_BURST
 
 
-def test_the_node_has_fifty_a_second() -> None:
+def test_a_node_has_fifty_events_per_second() -> None:
     limiter = Limiter()
     sent = [allows(limiter, f"u{number}", "Linked", "m", 5) for number in range(200)]
     assert sent == [True] * NODE_BURST + [False] * 150
@@ -53,7 +53,7 @@ def test_the_node_has_fifty_a_second() -> None:
     assert sum(later) == NODE_BURST // 2
 
 
-def test_what_is_refused_costs_nothing() -> None:
+def test_a_rejected_event_costs_no_token() -> None:
     limiter = Limiter()
     for number in range(NODE_BURST):
         allows(limiter, f"u{number}", "Linked", "m", 0)
@@ -63,7 +63,7 @@ def test_what_is_refused_costs_nothing() -> None:
     assert sum(sent) == POD_BURST
 
 
-def test_what_it_remembers_is_bounded() -> None:
+def test_the_memory_of_the_limiter_is_bounded() -> None:
     limiter = Limiter()
     for number in range(30_000):
         assert allows(limiter, f"u{number}", "Linked", "m", number / 50)
@@ -73,7 +73,7 @@ def test_what_it_remembers_is_bounded() -> None:
     assert (len(limiter._sent), len(limiter._pods)) == (1, 1)
 
 
-def test_each_text_of_an_event_is_a_repeat_later_and_no_other() -> None:
+def test_only_the_texts_of_a_sent_event_are_repeats() -> None:
     limiter = Limiter()
     assert limiter.allows("u", "Linked", ["a", "b"], 0)
     found = {text: limiter.is_repeat("u", "Linked", text, REPEAT_SECONDS - 1) for text in ("a", "b", "a; b", "c")}
@@ -89,7 +89,7 @@ def test_an_event_costs_one_token_however_many_texts_it_has() -> None:
     assert sum(sent) == POD_BURST
 
 
-def test_texts_that_are_forgotten_are_no_repeats() -> None:
+def test_forgotten_texts_are_not_repeats() -> None:
     limiter = Limiter()
     for uid, reason in (("u", "Linked"), ("u", "LinkLost"), ("v", "Linked")):
         assert limiter.allows(uid, reason, ["a", "b"], 0)

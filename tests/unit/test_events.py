@@ -1,4 +1,4 @@
-"""The collector of Events: which changes one Event reports, the order of Events, and where a message is cut."""
+"""The collector of Events: combined changes, order, limits, and truncation of messages."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 A, B = PodRef("default", "a", "uid-a"), PodRef("default", "b", "uid-b")
 LINKED, WAITING, LOST = Reason.LINKED, Reason.WAITING_FOR_PEER, Reason.LINK_LOST
 
-# A change: when it is reported, in seconds, its reason, its interface and its text.
+# A change: the time of its report in seconds, its reason, its interface and its text.
 Change = tuple[float, Reason, str, str]
 Sent = list[tuple[Reason, list[str]]]
 
 
 def collected(changes: Sequence[Change], pod: PodRef = A) -> Sent:
-    """The Events that these changes of a pod lead to, in the order of sending."""
+    """The Events that report these changes of a pod, in the order of sending."""
     collector, batches = Collector(seconds=1.0), list[Batch]()
     for now, reason, interface, text in changes:
         batches += collector.take(now)
@@ -106,17 +106,17 @@ def collected(changes: Sequence[Change], pod: PodRef = A) -> Sent:
         ),
     ],
 )
-def test_what_events_report(changes: list[Change], sent: Sent) -> None:
+def test_changes_are_combined_into_events(changes: list[Change], sent: Sent) -> None:
     assert collected(changes) == sent
 
 
-def test_a_mesh_that_comes_up_in_one_go_is_one_event_for_each_pod() -> None:
+def test_a_mesh_that_comes_up_within_a_second_is_one_event_per_pod() -> None:
     waiting = [(0.1, WAITING, f"in{number}", f"{number} waits") for number in range(9)]
     linked = [(0.1 + number / 12, LINKED, f"in{number}", f"{number} to q") for number in range(9)]
     assert collected([*waiting, *linked]) == [(LINKED, [f"{number} to q" for number in range(9)])]
 
 
-def test_each_pod_has_events_of_its_own() -> None:
+def test_each_pod_has_its_own_events() -> None:
     collector = Collector()
     for pod in (A, B):
         assert collector.add(pod, LINKED, "in1", "1 to q", 0.0, NOON)
@@ -125,7 +125,7 @@ def test_each_pod_has_events_of_its_own() -> None:
     assert found == [("b", LINKED), ("a", LINKED), ("b", LOST)]
 
 
-def test_a_batch_is_due_once_the_time_is_over() -> None:
+def test_a_batch_is_due_after_the_collection_time() -> None:
     collector = Collector(seconds=2.0)
     collector.add(A, LINKED, "in1", "1 to q", 10.0, NOON)
     collector.add(B, LINKED, "in1", "1 to q", 11.0, NOON)
@@ -138,7 +138,7 @@ def test_a_batch_is_due_once_the_time_is_over() -> None:
     assert collector.due is None
 
 
-def test_a_batch_that_an_interface_leaves_is_due_at_once() -> None:
+def test_a_batch_is_due_at_once_if_an_interface_changes_to_another_reason() -> None:
     collector = Collector(seconds=2.0)
     collector.add(A, LINKED, "in1", "1 to q", 10.0, NOON)
     collector.add(A, LOST, "in1", "1 lost", 10.5, NOON)
@@ -147,7 +147,7 @@ def test_a_batch_that_an_interface_leaves_is_due_at_once() -> None:
     assert collector.due == 12.5
 
 
-def test_a_batch_without_changes_is_none() -> None:
+def test_a_batch_without_changes_is_not_sent() -> None:
     collector = Collector(seconds=2.0)
     collector.add(A, WAITING, "in1", "1 waits", 10.0, NOON)
     collector.add(A, LINKED, "in1", "1 to q", 11.0, NOON)
@@ -156,20 +156,20 @@ def test_a_batch_without_changes_is_none() -> None:
 
 
 def test_an_event_has_the_time_of_its_newest_change() -> None:
-    """Tools sort Events by it: one that reports a link again is behind the one that reports its loss."""
+    """Tools sort Events by time, so the Event of a restored link must be later than that of its loss."""
     collector = Collector()
     for second, (reason, interface) in enumerate([(LINKED, "in2"), (LOST, "in1"), (LINKED, "in1")]):
         collector.add(A, reason, interface, "m", 0.0, NOON + timedelta(seconds=second))
     assert [(one.reason, one.at.second) for one in collector.take_all()] == [(LOST, 1), (LINKED, 2)]
 
 
-def test_the_same_change_again_is_not_collected() -> None:
+def test_a_repeated_change_is_not_collected() -> None:
     collector = Collector()
     assert collector.add(A, LINKED, "in1", "1 to q", 0.0, NOON)
     assert not collector.add(A, LINKED, "in1", "1 to q", 0.5, NOON)
 
 
-def test_what_it_collects_is_bounded() -> None:
+def test_the_number_of_collected_changes_is_bounded() -> None:
     collector = Collector(limit=3)
     for number in range(3):
         assert collector.add(A, WAITING, f"in{number}", "waits", 0.0, NOON)
@@ -196,7 +196,9 @@ def test_what_it_collects_is_bounded() -> None:
         (["a"] * 12, 15, "a; and 11 more", 1),
     ],
 )
-def test_a_message_is_cut_at_a_whole_entry(texts: list[str], limit: int, message: str, named: int) -> None:
+def test_a_message_is_truncated_after_a_whole_entry_if_possible(
+    texts: list[str], limit: int, message: str, named: int
+) -> None:
     assert event_message(texts, limit) == (message, named)
     assert len(message) <= limit
 

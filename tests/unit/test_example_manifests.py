@@ -1,4 +1,4 @@
-"""The examples: they say what they are meant to, and their pods are of images that the nodes of tests have."""
+"""The example manifests: they are valid, and the nodes of the tests have their images."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ Json = dict[str, Any]
         ("clos/clos.yaml", "6 pods, 8 links"),
     ],
 )
-def test_they_are_right(file: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_example_is_valid(file: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", "--strict", str(EXAMPLES / file)]) == 0
     assert capsys.readouterr().out == f"{said}: 0 errors, 0 warnings\n"
 
 
-def test_the_cloud_router_has_the_same_links_however_they_are_said() -> None:
+def test_the_cloud_router_has_the_same_links_by_labels_and_by_topology() -> None:
     assert links(LABELS) == links(TOPOLOGY)
 
 
-def test_the_cloud_router_is_the_same_but_for_how_its_links_are_said() -> None:
+def test_the_cloud_router_manifests_differ_only_in_their_declarations() -> None:
     assert without_links(LABELS) == without_links(TOPOLOGY)
 
 
-def test_the_nodes_of_tests_have_their_images() -> None:
+def test_the_nodes_of_the_tests_have_the_images_of_the_examples() -> None:
     files = [str(file.relative_to(EXAMPLES)) for file in EXAMPLES.glob("*/*.yaml")]
     specs = [pod["spec"] for file in files for pod in map(pod_of, objects(file)) if pod is not None]
     found = {one["image"] for spec in specs for one in (*spec.get("initContainers", []), *spec["containers"])}

@@ -1,4 +1,4 @@
-"""Atomic writes: a file, folder or symlink is in place whole or not at all, and nothing temporary is left."""
+"""Atomic writes: a file, folder or symlink is replaced completely or not at all, without leftovers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_file_is_replaced_by_another_one(tmp_path: Path) -> None:
+def test_a_write_replaces_the_file_and_open_readers_keep_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "file"
     first = write_file(path, b"one")
     with path.open("rb") as reader:
@@ -26,7 +26,7 @@ def test_a_file_is_replaced_by_another_one(tmp_path: Path) -> None:
     assert names(tmp_path) == ["file"]
 
 
-def test_an_exclusive_write_leaves_the_file_that_there_is(tmp_path: Path) -> None:
+def test_an_exclusive_write_keeps_an_existing_file(tmp_path: Path) -> None:
     write_file(tmp_path / "file", b"one", exclusive=True)
     with pytest.raises(FileExistsError):
         write_file(tmp_path / "file", b"two", exclusive=True)
@@ -34,7 +34,7 @@ def test_an_exclusive_write_leaves_the_file_that_there_is(tmp_path: Path) -> Non
     assert names(tmp_path) == ["file"]
 
 
-def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_keeps_the_existing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_file(tmp_path / "file", b"one")
 
     def full(_: int) -> None:
@@ -47,14 +47,14 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
     assert names(tmp_path) == ["file"]
 
 
-def test_a_folder_that_fails_halfway_is_removed(tmp_path: Path) -> None:
+def test_a_partial_folder_is_removed_on_failure(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "folder") as partial:
         (partial / "below").mkdir(parents=True)
         raise KeyboardInterrupt
     assert names(tmp_path) == []
 
 
-def test_a_symlink_is_replaced_and_what_it_leads_to_is_left(tmp_path: Path) -> None:
+def test_a_symlink_is_replaced_and_its_target_is_kept(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "link").symlink_to("a")
     with replacing(tmp_path / "link") as partial:

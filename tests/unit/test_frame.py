@@ -1,4 +1,4 @@
-"""The frame: what is written is read again, whatever is not one is refused, and the shim has the same numbers."""
+"""The frames between shim and agent: encoding, decoding, limits, and the constants of the shim."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from ratchet.agent.frame import (
 ADD = Request({"CNI_COMMAND": "ADD", "CNI_IFNAME": "eth0", "CNI_NETNS": ""}, b'{"name": "net"}', 12.5)
 LINKED = Reply(1, b'{"code": 11}')
 
-# Whatever an environment holds: bytes that are not UTF-8 too, as surrogates.
+# An environment can hold bytes that are not UTF-8, which Python represents as surrogates.
 values = st.binary(max_size=60).map(lambda raw: raw.replace(b"\0", b"").decode(errors="surrogateescape"))
-moments = st.integers(0, 2**50).map(lambda nanoseconds: nanoseconds / 1e9)
-requests = st.builds(Request, st.dictionaries(st.sampled_from(VARIABLES), values), st.binary(max_size=200), moments)
+times = st.integers(0, 2**50).map(lambda nanoseconds: nanoseconds / 1e9)
+requests = st.builds(Request, st.dictionaries(st.sampled_from(VARIABLES), values), st.binary(max_size=200), times)
 answers = st.builds(Reply, st.integers(0, 255), st.binary(max_size=200))
 
 
-def frame(  # a field each
+def frame(  # one argument per field
     body: bytes = b"",
     *,
     magic: bytes = b"RTCH",
@@ -62,39 +62,37 @@ def variable(raw: bytes) -> bytes:
 
 
 @given(requests)
-def test_a_request_is_read_as_it_was_written(request: Request) -> None:
+def test_a_decoded_request_equals_the_encoded_request(request: Request) -> None:
     assert decode_request(encode_request(request)) == request
 
 
 @given(answers)
-def test_an_answer_is_read_as_it_was_written(answer: Reply) -> None:
+def test_a_decoded_answer_equals_the_encoded_answer(answer: Reply) -> None:
     assert decode_answer(encode_answer(answer)) == answer
 
 
 @given(requests, answers, st.integers(1, 9))
-def test_frames_are_read_in_whatever_pieces_they_come_and_no_byte_more(
-    request: Request, answer: Reply, piece: int
-) -> None:
+def test_frames_are_read_in_pieces_and_no_byte_after_them_is_read(request: Request, answer: Reply, piece: int) -> None:
     stream = BytesIO(encode_request(request) + encode_answer(answer) + b"rest")
     assert read_request(lambda most: stream.read(min(most, piece))) == request
     assert read_answer(lambda most: stream.read(min(most, piece))) == answer
     assert stream.read() == b"rest"
 
 
-def test_what_a_request_looks_like() -> None:
+def test_a_request_has_the_layout_of_the_protocol() -> None:
     variables = b"\0\0\0\x0fCNI_COMMAND=ADD" + b"\0\0\0\x0aCNI_NETNS=" + b"\0\0\0\x0fCNI_IFNAME=eth0"
     began = (12_500_000_000).to_bytes(8, "big")
     head = b"RTCH" + b"\x01" + b"\x01" + b"\0\x03" + began + (len(variables) + 15).to_bytes(4, "big")
     assert encode_request(ADD) == head + variables + b'{"name": "net"}'
 
 
-def test_what_an_answer_looks_like() -> None:
+def test_an_answer_has_the_layout_of_the_protocol() -> None:
     assert encode_answer(LINKED) == b"RTCH" + b"\x01" + b"\x02" + b"\0\x01" + bytes(8) + b"\0\0\0\x0c" + LINKED.stdout
 
 
 def test_the_order_of_the_variables_does_not_matter() -> None:
-    turned = Request({name: ADD.variables[name] for name in reversed(list(ADD.variables))}, ADD.stdin, ADD.began)
-    assert encode_request(turned) == encode_request(ADD)
+    reordered = Request({name: ADD.variables[name] for name in reversed(list(ADD.variables))}, ADD.stdin, ADD.began)
+    assert encode_request(reordered) == encode_request(ADD)
     body = variable(b"CNI_PATH=/bin") + variable(b"CNI_COMMAND=GC")
     assert decode_request(frame(body, count=2)).variables == {"CNI_PATH": "/bin", "CNI_COMMAND": "GC"}
 
@@ -103,17 +101,17 @@ def test_a_value_may_hold_an_equals_sign() -> None:
     assert decode_request(frame(variable(b"CNI_ARGS=A=1;B=2"), count=1)).variables == {"CNI_ARGS": "A=1;B=2"}
 
 
-# What is refused
+# Invalid frames
 
 
 @pytest.mark.parametrize("length", range(len(encode_request(ADD))))
-def test_a_request_that_is_cut_short(length: int) -> None:
+def test_a_truncated_request_is_rejected(length: int) -> None:
     with pytest.raises(FrameError, match=r"cannot read the frame: it ends \d+ bytes early"):
         decode_request(encode_request(ADD)[:length])
 
 
 @pytest.mark.parametrize("length", range(len(encode_answer(LINKED))))
-def test_an_answer_that_is_cut_short(length: int) -> None:
+def test_a_truncated_answer_is_rejected(length: int) -> None:
     with pytest.raises(FrameError, match=r"cannot read the frame: it ends \d+ bytes early"):
         decode_answer(encode_answer(LINKED)[:length])
 
@@ -139,10 +137,10 @@ def test_an_answer_that_is_cut_short(length: int) -> None:
         (frame() + b"more", "4 bytes follow it"),
     ],
 )
-def test_what_is_no_request(raw: bytes, cause: str) -> None:
-    with pytest.raises(FrameError, match=f"^cannot read the frame: {cause}$") as told:
+def test_an_invalid_request_is_rejected(raw: bytes, cause: str) -> None:
+    with pytest.raises(FrameError, match=f"^cannot read the frame: {cause}$") as raised:
         decode_request(raw)
-    assert told.value.code == 11
+    assert raised.value.code == 11
 
 
 @pytest.mark.parametrize(
@@ -156,13 +154,13 @@ def test_what_is_no_request(raw: bytes, cause: str) -> None:
         (frame(kind=2) + b"more", "4 bytes follow it"),
     ],
 )
-def test_what_is_no_answer(raw: bytes, cause: str) -> None:
+def test_an_invalid_answer_is_rejected(raw: bytes, cause: str) -> None:
     with pytest.raises(FrameError, match=f"^cannot read the frame: {cause}$"):
         decode_answer(raw)
 
 
 @given(st.one_of(st.binary(max_size=80), st.binary(max_size=80).map(lambda rest: b"RTCH\x01\x01\0\x01" + rest)))
-def test_whatever_comes_is_a_frame_or_an_error(raw: bytes) -> None:
+def test_arbitrary_bytes_are_decoded_or_rejected(raw: bytes) -> None:
     for decode in (decode_request, decode_answer):
         try:
             decode(raw)
@@ -170,7 +168,7 @@ def test_whatever_comes_is_a_frame_or_an_error(raw: bytes) -> None:
             assert str(error).startswith("cannot read the frame: ")
 
 
-def nothing_after_the_header(raw: bytes) -> Callable[[int], bytes]:
+def header_only(raw: bytes) -> Callable[[int], bytes]:
     stream = BytesIO(raw[:HEADER_BYTES])
 
     def read(most: int) -> bytes:
@@ -181,20 +179,20 @@ def nothing_after_the_header(raw: bytes) -> Callable[[int], bytes]:
     return read
 
 
-def test_a_length_over_the_limit_is_refused_before_the_body_is_read() -> None:
+def test_a_length_over_the_limit_is_rejected_before_the_body_is_read() -> None:
     one_variable = 4 + VARIABLE_MAX + STDIN_MAX
     with pytest.raises(FrameError, match=f"its body has {one_variable + 1} bytes, and may have {one_variable}"):
-        read_request(nothing_after_the_header(frame(count=1, length=one_variable + 1)))
+        read_request(header_only(frame(count=1, length=one_variable + 1)))
     with pytest.raises(FrameError, match=f"its body has {ANSWER_MAX + 1} bytes, and may have {ANSWER_MAX}"):
-        read_answer(nothing_after_the_header(frame(kind=2, length=ANSWER_MAX + 1)))
+        read_answer(header_only(frame(kind=2, length=ANSWER_MAX + 1)))
     with pytest.raises(FrameError, match="it has 65535 variables"):
-        read_request(nothing_after_the_header(frame(count=65535)))
+        read_request(header_only(frame(count=65535)))
 
 
-# Up to the limits, and one over
+# At the limits, and one above
 
 
-def test_the_limits_themselves_are_within_them() -> None:
+def test_frames_at_the_limits_are_valid() -> None:
     args = "x" * (VARIABLE_MAX - len("CNI_ARGS="))
     most = Request(dict.fromkeys(VARIABLES, "y") | {"CNI_ARGS": args}, bytes(STDIN_MAX), 0.0)
     assert decode_request(encode_request(most)) == most
@@ -215,7 +213,7 @@ def test_the_limits_themselves_are_within_them() -> None:
         (Request({}, b"", 2.0**64 / 1e9), ".* is no time since boot"),
     ],
 )
-def test_a_request_that_would_be_refused_is_not_written(request_: Request, cause: str) -> None:
+def test_an_invalid_request_is_not_encoded(request_: Request, cause: str) -> None:
     with pytest.raises(FrameError, match=f"^cannot write the frame: {cause}$"):
         encode_request(request_)
 
@@ -228,26 +226,26 @@ def test_a_request_that_would_be_refused_is_not_written(request_: Request, cause
         (Reply(0, bytes(ANSWER_MAX + 1)), "the answer has 4194305 bytes, and may have 4194304"),
     ],
 )
-def test_an_answer_that_would_be_refused_is_not_written(answer: Reply, cause: str) -> None:
+def test_an_invalid_answer_is_not_encoded(answer: Reply, cause: str) -> None:
     with pytest.raises(FrameError, match=f"^cannot write the frame: {cause}$"):
         encode_answer(answer)
 
 
 @pytest.mark.parametrize("over", [VARIABLE_MAX + 1, 2**32 - 1])
-def test_a_variable_over_the_limit(over: int) -> None:
+def test_a_variable_over_the_limit_is_rejected(over: int) -> None:
     with pytest.raises(FrameError, match=f"a variable has {over} bytes, and may have {VARIABLE_MAX}"):
         decode_request(frame(over.to_bytes(4, "big") + bytes(VARIABLE_MAX + 1), count=1))
 
 
-def test_stdin_over_the_limit_within_a_body_that_is_not() -> None:
+def test_stdin_over_the_limit_is_rejected_in_a_body_within_the_limit() -> None:
     with pytest.raises(FrameError, match=f"stdin has {STDIN_MAX + 1} bytes, and may have {STDIN_MAX}"):
         decode_request(frame(variable(b"CNI_ARGS=") + bytes(STDIN_MAX + 1), count=1))
 
 
-# The shim's side
+# The shim
 
 
-def test_the_shim_is_compiled_with_the_same_numbers() -> None:
+def test_the_header_of_the_shim_has_the_constants_of_the_agent() -> None:
     shim = Path(__file__).parents[2] / "shim"
     assert (shim / "frame.h").read_text() == header(), "python -m ratchet.agent.frame > shim/frame.h"
     command = [sys.executable, "-m", "ratchet.agent.frame"]

@@ -1,4 +1,4 @@
-"""Free numbers as runs are the free numbers as a set, whatever is taken and given."""
+"""FreeNumbers: the runs contain the same numbers as a set after any sequence of take and give."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_runs_are_equal_to_a_set(in_use: set[int], steps: list[tuple[str, int]],
     assert list(free.ascending(low, high)) == sorted(one for one in expected if low <= one <= high)
 
 
-def test_the_lowest_of_16_million_are_found_without_a_look_at_the_rest() -> None:
+def test_the_lowest_of_16_million_free_numbers_are_found() -> None:
     free = FreeNumbers(1, (1 << 24) - 1, range(11, 5011))
     free.give(700)
     assert list(islice(free.ascending(11, (1 << 24) - 1), 3)) == [700, 5011, 5012]

@@ -1,4 +1,4 @@
-"""`ratchet graph`: nodes as boxes with their pods; links with their interfaces, how they are made, where they stand."""
+"""`ratchet graph`: the diagram of nodes, pods and links, and its output formats."""
 
 from __future__ import annotations
 
@@ -25,48 +25,48 @@ EDGE = Edge(RECORD, EdgeEnd("primary-pod", "in1"), EdgeEnd("pair-pod", "in2"), S
 NODES = {"node-a": ("primary-pod",), "node-b": ("pair-pod",)}
 
 
-def line(pods: int) -> Diagram:
-    """That many pods in a row, on no node."""
+def chain(pods: int) -> Diagram:
+    """A chain of `pods` pods that are on no node."""
     edges = [Edge(str(one), EdgeEnd(f"p{one}", "a"), EdgeEnd(f"p{one + 1}", "b")) for one in range(pods - 1)]
     return Diagram({"": tuple(f"p{one}" for one in range(pods))}, tuple(edges))
 
 
-# What is in it
+# Contents
 
 
-def test_pods_are_in_the_boxes_of_their_nodes_and_links_are_as_they_stand() -> None:
+def test_pods_are_grouped_by_node_and_links_have_their_recorded_state() -> None:
     assert diagram_of(wanted_links(PODS), {RECORD: LINKED}, PODS) == Diagram(NODES, (EDGE,))
 
 
-def test_a_link_without_a_record_is_pending_and_one_that_nobody_looked_at_is_not() -> None:
+def test_a_link_without_a_record_is_pending_unless_no_records_were_read() -> None:
     (pending,) = diagram_of(wanted_links(PODS), {}, PODS).edges
     assert (pending.state, pending.label) == (State.PENDING, "")
     (unknown,) = diagram_of(wanted_links(PODS), None, PODS).edges
     assert unknown.state is None
 
 
-def test_a_tunnels_number_is_shown_and_a_veth_has_none() -> None:
+def test_a_vxlan_shows_its_vni_and_a_veth_has_none() -> None:
     assert EDGE.label == "vxlan 11"
     veth = replace(standing(joined(own(Side.PRIMARY), own(Side.PAIR)), *Side), vni=11)
     (edge,) = diagram_of(wanted_links(PODS), {RECORD: veth}, PODS).edges
     assert (edge.label, edge.vni) == ("veth", None)
 
 
-def test_a_link_that_was_edited_says_so() -> None:
+def test_an_edited_link_shows_that_it_wants_a_restart() -> None:
     pods = [primary_pod("primary-pod", "pair-pod"), PODS[1]]
     (edge,) = diagram_of(wanted_links(pods), {RECORD: LINKED}, pods).edges
     assert (edge.edited, edge.label) == (True, "vxlan 11 wants a restart")
 
 
-def test_pods_that_are_not_there_yet_are_drawn_and_pods_without_links_are_not() -> None:
+def test_missing_pods_are_drawn_and_pods_without_links_are_not() -> None:
     pods = [primary_pod("a", "b"), pod("alone"), Pod(pod("x").ref)]
     assert diagram_of(wanted_links(pods), {}, pods).nodes == {"": ("a", "b")}
 
 
-# How it is drawn
+# Output formats
 
 
-def test_mermaid() -> None:
+def test_mermaid_shows_nodes_pods_and_links() -> None:
     edges = (
         EDGE,
         replace(EDGE, link="other", near=EdgeEnd("primary-pod", "in3"), state=State.PENDING, kind=None, vni=None),
@@ -87,29 +87,29 @@ def test_mermaid() -> None:
     )
 
 
-def test_dot_has_each_thing_that_is_to_be_seen() -> None:
+def test_dot_shows_nodes_pods_and_links() -> None:
     text = dot(Diagram(NODES, (EDGE,)))
-    for said in ("cluster_0", "node-a", "node-b", "primary-pod", "vxlan 11", " in1 ", " in2 ", "#1b7837"):
-        assert said in text
+    for expected in ("cluster_0", "node-a", "node-b", "primary-pod", "vxlan 11", " in1 ", " in2 ", "#1b7837"):
+        assert expected in text
 
 
 @pytest.mark.parametrize("pods", [4, RANKED_MAX + 28])
 def test_svg_has_every_pod_and_every_link(pods: int) -> None:
     if shutil.which("dot") is None:
         pytest.skip("needs Graphviz")
-    root = ElementTree.fromstring(render(line(pods), "svg"))
+    root = ElementTree.fromstring(render(chain(pods), "svg"))
     found = [one.get("class") for one in root.iter() if one.get("class")]
     assert (found.count("node"), found.count("edge")) == (pods, pods - 1)
 
 
-def test_without_graphviz_it_is_said_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_graphviz_the_error_suggests_mermaid(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(RatchetError, match="cannot draw the diagram: Graphviz is not installed") as told:
-        render(line(2), "svg")
-    assert "-o mermaid" in told.value.details
+    with pytest.raises(RatchetError, match="cannot draw the diagram: Graphviz is not installed") as raised:
+        render(chain(2), "svg")
+    assert "-o mermaid" in raised.value.details
 
 
-def test_manifests_are_drawn_before_they_are_applied(tmp_path: Path, capsys: Captured) -> None:
+def test_links_of_a_manifest_file_are_drawn(tmp_path: Path, capsys: Captured) -> None:
     metadata = {"name": "lab", "namespace": "lab", "labels": {"ratchet.topology": "true"}}
     lab = {"kind": "ConfigMap", "metadata": metadata, "data": {"links": "- endpoints: [a:in1, b:in2]"}}
     file = tmp_path / "lab.yaml"

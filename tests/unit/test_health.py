@@ -28,7 +28,7 @@ def watched() -> Watched:
     return Watched()
 
 
-def test_an_agent_is_live_while_its_periodic_work_goes_on(watched: Watched) -> None:
+def test_an_agent_is_live_while_its_periodic_work_continues(watched: Watched) -> None:
     assert watched.health.why_not_live() is None
     watched.now += STUCK_SECONDS
     assert watched.health.why_not_live() is None

@@ -1,4 +1,4 @@
-"""Which nodes are lost, from what was read of their Leases and when."""
+"""Lost nodes, decided from the versions of their Leases and the times of the readings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def read_at(*readings: tuple[float, dict[str, str]]) -> Attendance:
     return attendance
 
 
-def test_nobody_is_lost_before_anything_was_read() -> None:
+def test_no_node_is_lost_before_the_first_reading() -> None:
     assert Attendance().lost(AFTER) == frozenset()
 
 
@@ -26,23 +26,23 @@ def test_a_node_whose_lease_changes_is_never_lost() -> None:
     assert attendance.lost(AFTER) == frozenset()
 
 
-def test_a_node_is_lost_once_its_lease_has_been_silent_for_long_enough() -> None:
+def test_a_node_is_lost_once_its_lease_is_unchanged_for_long_enough() -> None:
     readings = [(20.0 * beat, {"a": "1", "b": str(beat)}) for beat in range(3)]
     assert read_at(*readings[:2]).lost(AFTER) == frozenset()
     assert read_at(*readings).lost(AFTER) == {"a"}
 
 
-def test_a_node_that_is_heard_of_again_is_back() -> None:
+def test_a_lost_node_whose_lease_changes_is_back() -> None:
     attendance = read_at((0, {"a": "1"}), (20, {"a": "1"}), (40, {"a": "1"}), (60, {"a": "2"}))
     assert attendance.lost(AFTER) == frozenset()
 
 
-def test_a_node_whose_lease_is_gone_is_not_lost_but_unknown() -> None:
+def test_a_node_whose_lease_is_deleted_is_not_lost() -> None:
     assert read_at((0, {"a": "1"}), (20, {"a": "1"}), (40, {})).lost(AFTER) == frozenset()
 
 
-def test_time_in_which_the_reader_was_cut_off_does_not_count() -> None:
-    """An API server that was away for everybody has not lost every node when it is back."""
+def test_a_gap_between_readings_does_not_count() -> None:
+    """After an outage of the API server, no node may be lost because of the outage."""
     attendance = read_at((0, {"a": "1"}), (20, {"a": "1"}), (200, {"a": "1"}))
     assert attendance.lost(AFTER) == frozenset()
     assert attendance.nodes["a"] == Heard("1", 200)
@@ -52,7 +52,7 @@ def test_time_in_which_the_reader_was_cut_off_does_not_count() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 30), st.integers(0, 3)), min_size=1, max_size=30))
-def test_what_counts_is_how_long_ago_the_version_was_first_seen(steps: list[tuple[float, int]]) -> None:
+def test_the_time_counts_from_the_first_reading_of_a_version(steps: list[tuple[float, int]]) -> None:
     attendance, now, since, last = Attendance(), 0.0, 0.0, -1
     for seconds, version in steps:
         now += seconds

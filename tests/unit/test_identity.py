@@ -1,4 +1,4 @@
-"""One cable is one record, and one interface has one owner: a row for each way in which a link may be declared."""
+"""The identity of links: one record per link however it is declared, and one owner per interface."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from ratchet.store.links import Lookup
 from ratchet.store.store import ApiStore
 from tests.support.links import wanted
 
-CABLE = "ns.x.in1.y.in1"
+LINK_NAME = "ns.x.in1.y.in1"
 X_LISTS = "- {peer: y, ifname: in1, peer_ifname: in1, addresses: [[10.0.0.1/24, 10.0.1.1/24], 10.0.0.2/24]}"
 Y_LISTS = "- {peer: x, ifname: in1, peer_ifname: in1, addresses: [10.0.0.2/24, [10.0.1.1/24, 10.0.0.1/24]]}"
-DRAWN = '- {endpoints: ["x:in1", "y:in1"], addresses: [[10.0.0.1/24, 10.0.1.1/24], 10.0.0.2/24]}'
-TURNED = '- {endpoints: ["y:in1", "x:in1"], addresses: [10.0.0.2/24, [10.0.0.1/24, 10.0.1.1/24]]}'
+TOPOLOGY = '- {endpoints: ["x:in1", "y:in1"], addresses: [[10.0.0.1/24, 10.0.1.1/24], 10.0.0.2/24]}'
+REVERSED_TOPOLOGY = '- {endpoints: ["y:in1", "x:in1"], addresses: [10.0.0.2/24, [10.0.0.1/24, 10.0.1.1/24]]}'
 LABELS = {
     "ratchet.primary": "true",
     "ratchet.local_ifname": "in1",
@@ -41,7 +41,7 @@ def pod(name: str, links: str = "", **labels: str) -> Pod:
     return Pod(PodRef("ns", name, f"{name}-1"), said, {"ratchet.links": links} if links else {})
 
 
-def drawn(text: str) -> Topology:
+def topology(text: str) -> Topology:
     return Topology("ns", "lab", text)
 
 
@@ -54,15 +54,15 @@ def labelled(name: str) -> Pod:
     return replace(pod(name), labels={"ratchet": "true", **LABELS})
 
 
-DECLARED_ALIKE: dict[str, tuple[Sequence[Pod], Sequence[Topology], str]] = {
+EQUAL_DECLARATIONS: dict[str, tuple[Sequence[Pod], Sequence[Topology], str]] = {
     "both pods list it": ([pod("x", X_LISTS), pod("y", Y_LISTS)], [], "x"),
     "the lesser pod lists it": ([pod("x", X_LISTS), pod("y")], [], "x"),
     "the greater pod lists it": ([pod("x"), pod("y", Y_LISTS)], [], "y"),
     "labels declare it": ([pod("x"), labelled("y")], [], "y"),
-    "labels and a topology": ([pod("x"), labelled("y")], [drawn(DRAWN)], "y"),
+    "labels and a topology": ([pod("x"), labelled("y")], [topology(TOPOLOGY)], "y"),
     "labels and a list": ([pod("x", X_LISTS), labelled("y")], [], "x"),
-    "a topology": ([pod("x"), pod("y")], [drawn(DRAWN)], "x"),
-    "a topology, the other way round": ([pod("x"), pod("y")], [drawn(TURNED)], "x"),
+    "a topology": ([pod("x"), pod("y")], [topology(TOPOLOGY)], "x"),
+    "a topology, the other way round": ([pod("x"), pod("y")], [topology(REVERSED_TOPOLOGY)], "x"),
     "both, of which one is never primary": (
         [pod("x", X_LISTS, ratchet__primary="false"), pod("y", Y_LISTS)],
         [],
@@ -77,19 +77,19 @@ DECLARED_ALIKE: dict[str, tuple[Sequence[Pod], Sequence[Topology], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", DECLARED_ALIKE)
-def test_a_link_is_one_however_and_by_whom_it_is_declared(name: str) -> None:
-    pods, topologies, primary = DECLARED_ALIKE[name]
+@pytest.mark.parametrize("name", EQUAL_DECLARATIONS)
+def test_equal_declarations_are_one_link(name: str) -> None:
+    pods, topologies, primary = EQUAL_DECLARATIONS[name]
     for order in permutations(pods):
         found = wanted_links(order, topologies=topologies)
         assert found.refused == {}
         link = the_link(found).link
-        assert (link.name, link.primary.name) == (CABLE, primary)
+        assert (link.name, link.primary.name) == (LINK_NAME, primary)
         ends = {end.name: set(map(str, end.addresses)) for end in (link.primary, link.pair)}
         assert ends == {"x": {"10.0.0.1/24", "10.0.1.1/24"}, "y": {"10.0.0.2/24"}}
 
 
-def test_a_link_that_is_declared_in_two_ways_is_refused_to_both_with_both_places() -> None:
+def test_differing_declarations_are_rejected_for_both_pods_with_both_places() -> None:
     other = Y_LISTS.replace("10.0.0.2/24", "10.0.0.3/24")
     found = wanted_links([pod("x", X_LISTS), pod("y", other)])
     assert found.links == ()
@@ -104,7 +104,7 @@ ALIAS = {"ratchet__pod_name": "edge"}
 
 @pytest.mark.parametrize("said", ["edge", "y"])
 @pytest.mark.parametrize("present", ["both", "x", "y"])
-def test_a_pod_with_an_alias_is_one_pod_whichever_name_is_declared(said: str, present: str) -> None:
+def test_a_pod_with_an_alias_is_the_same_pod_under_either_name(said: str, present: str) -> None:
     x = pod("x", X_LISTS.replace("peer: y", f"peer: {said}"))
     y = pod("y", Y_LISTS, **ALIAS)
     both = the_link(wanted_links([x, y]))
@@ -113,11 +113,14 @@ def test_a_pod_with_an_alias_is_one_pod_whichever_name_is_declared(said: str, pr
     assert both.is_recorded_as(the_link(wanted_links(pods)).link.name)
 
 
-def test_where_a_declaration_is_said_does_not_depend_on_who_is_primary() -> None:
+def test_the_place_of_a_declaration_does_not_depend_on_the_primary() -> None:
     found = the_link(wanted_links([pod("x"), pod("y", Y_LISTS)], topologies=[]))
     assert [found.place_of(side, interface=True).rpartition(": ")[2] for side in Side] == ["ifname", "peer_ifname"]
-    turned = replace(found, link=found.link.swapped(), primary=found.pair, pair=found.primary)
-    assert [turned.place_of(side, interface=True).rpartition(": ")[2] for side in Side] == ["peer_ifname", "ifname"]
+    reversed_roles = replace(found, link=found.link.swapped(), primary=found.pair, pair=found.primary)
+    assert [reversed_roles.place_of(side, interface=True).rpartition(": ")[2] for side in Side] == [
+        "peer_ifname",
+        "ifname",
+    ]
 
 
 @pytest.mark.parametrize("primary", Side)
@@ -129,11 +132,11 @@ def test_a_declaration_is_compared_in_the_roles_of_the_record(primary: Side) -> 
         assert link.oriented_as(same).primary == same.primary
 
 
-# Where a link is recorded
+# Names and formats of records
 
 
 class StoredRecords(ApiStore):
-    """Records of which some exist, and what the nodes' Leases announce."""
+    """A store with these records and one node Lease for each announced schema."""
 
     def __init__(self, *records: Link, schemas: Sequence[int] = ()) -> None:
         super().__init__(cast(Any, None))
@@ -161,37 +164,37 @@ def greater_declares() -> WantedLink:
     return the_link(wanted_links([pod("x"), pod("y", Y_LISTS)]))
 
 
-def test_a_new_record_has_the_new_name_once_every_node_reads_it() -> None:
+def test_a_new_record_has_the_new_name_once_every_node_reads_the_format() -> None:
     for schemas in ([], [2], [2, 2], [2, 3]):
         link = StoredRecords(schemas=schemas).as_recorded(greater_declares())
-        assert (link.name, link.schema) == (CABLE, 2)
+        assert (link.name, link.schema) == (LINK_NAME, 2)
 
 
-def test_a_new_record_is_as_earlier_versions_make_it_while_one_of_them_runs() -> None:
+def test_a_new_record_has_the_earlier_format_while_an_earlier_version_runs() -> None:
     link = StoredRecords(schemas=[2, 1]).as_recorded(greater_declares())
     assert (link.name, link.schema, link.primary.name) == ("ns.y.in1.x.in1", EARLIER_SCHEMA, "y")
 
 
-@pytest.mark.parametrize("name", [CABLE, "ns.y.in1.x.in1"])
+@pytest.mark.parametrize("name", [LINK_NAME, "ns.y.in1.x.in1"])
 @pytest.mark.parametrize("schemas", [[2], [1]])
-def test_a_live_record_is_used_under_whichever_name_it_has(name: str, schemas: list[int]) -> None:
+def test_an_existing_record_is_used_under_its_own_name(name: str, schemas: list[int]) -> None:
     earlier = replace(greater_declares().link, name=name, schema=EARLIER_SCHEMA)
     for one in (greater_declares(), both_declare()):
         assert StoredRecords(earlier, schemas=schemas).as_recorded(one).name == name
 
 
-def test_earlier_names_are_not_asked_for_where_there_can_be_none() -> None:
+def test_earlier_names_are_looked_up_only_if_earlier_records_are_possible() -> None:
     records = StoredRecords(schemas=[2])
     records.as_recorded(greater_declares())
     assert records.asked == []
-    records.schemas = [1]  # a node is rolled back
+    records.schemas = [1]  # one node runs an earlier version again
     records.formats.read(records)
     records.as_recorded(greater_declares())
-    assert records.asked == ["ns.y.in1.x.in1", CABLE]
+    assert records.asked == ["ns.y.in1.x.in1", LINK_NAME]
 
 
-def test_earlier_records_are_looked_for_while_an_agent_writes_them() -> None:
-    """An agent that learns last that all read the new format creates an earlier record meanwhile."""
+def test_earlier_records_are_possible_while_an_agent_writes_them() -> None:
+    """The last agent that learns that all nodes read the new format may still create an earlier record."""
     records, formats = StoredRecords(schemas=[2, 2]), RecordFormats()
     behind = [NodeLease("ahead", "", 2, 2), NodeLease("behind", "", 2, EARLIER_SCHEMA)]
     formats.read(records, behind)
@@ -203,7 +206,7 @@ def test_earlier_records_are_looked_for_while_an_agent_writes_them() -> None:
     assert not formats.earlier_possible(records)
 
 
-def test_earlier_records_are_looked_for_once_a_watch_reports_one() -> None:
+def test_earlier_records_are_possible_once_a_watch_reports_one() -> None:
     records, formats = StoredRecords(schemas=[2]), RecordFormats()
     assert not formats.earlier_possible(records)
     formats.note_earlier()
@@ -220,7 +223,7 @@ def test_an_agent_announces_the_format_that_it_writes() -> None:
     assert formats.written_schema == EARLIER_SCHEMA
 
 
-def test_earlier_records_are_looked_for_until_the_last_has_gone() -> None:
+def test_earlier_records_are_possible_until_the_last_is_deleted() -> None:
     earlier = replace(greater_declares().link, name="ns.y.in1.x.in1", schema=EARLIER_SCHEMA)
     records, formats = StoredRecords(earlier, schemas=[2]), RecordFormats()
     formats.read(records)
@@ -231,16 +234,16 @@ def test_earlier_records_are_looked_for_until_the_last_has_gone() -> None:
     assert not formats.earlier_possible(records)
 
 
-def test_formats_that_cannot_be_read_are_unknown() -> None:
-    class Away(StoredRecords):
+def test_an_error_is_raised_if_the_formats_cannot_be_read() -> None:
+    class UnavailableStore(StoredRecords):
         def list_leases(self) -> list[NodeLease]:
             raise ApiUnavailableError("cannot reach the Kubernetes API")
 
     with pytest.raises(ApiUnavailableError):
-        Away().as_recorded(greater_declares())
+        UnavailableStore().as_recorded(greater_declares())
 
 
-def test_an_end_is_known_by_its_pod_in_a_record_of_either_format() -> None:
+def test_an_end_belongs_to_its_pod_in_a_record_of_either_format() -> None:
     for schemas in ([2], [1]):
         for pods in ([pod("x"), pod("y", Y_LISTS, **ALIAS)], [pod("x", X_LISTS), pod("y")]):
             found = wanted_links(pods)
@@ -250,7 +253,7 @@ def test_an_end_is_known_by_its_pod_in_a_record_of_either_format() -> None:
                 assert end.declared == bool(one.annotations)
 
 
-# Who owns an interface
+# Owners of interfaces
 
 
 def held(link: str, ifname: str, index: int = 0) -> HeldEnd:
@@ -258,19 +261,19 @@ def held(link: str, ifname: str, index: int = 0) -> HeldEnd:
     return HeldEnd(replace(one, name=link, primary=replace(one.primary, ifname=ifname)), Side.PRIMARY, index)
 
 
-def test_an_interface_that_another_link_holds_is_not_taken() -> None:
+def test_an_interface_that_another_link_holds_is_not_reserved() -> None:
     assert reserve([held("b", "in1")], [held("a", "in1", 7)]) == ()
 
 
-def test_a_link_that_another_attachment_holds_is_not_taken() -> None:
+def test_a_link_that_another_attachment_holds_is_not_reserved() -> None:
     assert reserve([held("a", "in1")], [held("a", "in1", 7)]) == ()
 
 
-def test_of_two_new_links_of_one_interface_the_first_has_it() -> None:
+def test_the_first_of_two_new_links_reserves_the_interface() -> None:
     assert [end.link for end in reserve([held("a", "in1"), held("b", "in1"), held("c", "in2")], [])] == ["a", "c"]
 
 
-def test_every_end_that_is_taken_has_an_ifindex_of_its_own() -> None:
+def test_every_reserved_end_has_its_own_ifindex() -> None:
     first = reserve([held(f"link-{number}", f"in{number}") for number in range(600)], [])
     indexes = {end.index for end in first}
     assert len(indexes) == 600

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "hack" / "image-contents"
-# What pip would install: the packages that the script removes parts of, and one that it leaves as it is.
+# Files that pip would install, of packages from which the script removes parts and of one that it keeps.
 INSTALLED = (
     "ratchet/__init__.py",
     "ratchet/cli/main.py",
@@ -28,11 +28,11 @@ INSTALLED = (
 
 @pytest.fixture
 def pip(tmp_path: Path) -> Path:
-    """A program that stands for `python -m pip install --target SITE WHEEL`."""
+    """A fake of `python -m pip install --target SITE WHEEL`."""
     program = tmp_path / "python"
-    makes = "\n".join(f'mkdir -p "$site/{Path(file).parent}" && : > "$site/{file}"' for file in INSTALLED)
+    create_files = "\n".join(f'mkdir -p "$site/{Path(file).parent}" && : > "$site/{file}"' for file in INSTALLED)
     find_site = 'while [ "$1" != --target ]; do shift; done\nsite=$2\necho "$3" > "$site.wheel"'
-    program.write_text(f"#!/bin/sh\nset -e\n{find_site}\n{makes}\n")
+    program.write_text(f"#!/bin/sh\nset -e\n{find_site}\n{create_files}\n")
     program.chmod(0o755)
     return program
 

@@ -1,4 +1,4 @@
-"""`ratchet import`: what others drew becomes a topology of ours, and what cannot be carried over is told."""
+"""`ratchet import`: containerlab and meshnet files become topologies, and the rest is reported."""
 
 from __future__ import annotations
 
@@ -53,21 +53,21 @@ items:
 
 
 def imported(text: str, folder: Path, capsys: Captured, *options: str) -> tuple[str, list[Link], list[str]]:
-    """The name of the topology that a file became, its links, and what was told."""
+    """Import a file, and return the name and the links of its topology, and the lines of stderr."""
     file = folder / "theirs.yaml"
     file.write_text(text)
     assert main(["import", str(file), *options]) == 0
     out, err = capsys.readouterr()
-    made = yaml.safe_load(out)
-    assert made["metadata"]["labels"] == {"ratchet.topology": "true"}
-    wanted = wanted_links([], topologies=[Topology("default", "x", made["data"]["links"])])
+    config_map = yaml.safe_load(out)
+    assert config_map["metadata"]["labels"] == {"ratchet.topology": "true"}
+    wanted = wanted_links([], topologies=[Topology("default", "x", config_map["data"]["links"])])
     assert wanted.refused == {}
-    assert len(wanted.links) == made["data"]["links"].count("endpoints")
-    return made["metadata"]["name"], [one.link for one in wanted.links], err.splitlines()
+    assert len(wanted.links) == config_map["data"]["links"].count("endpoints")
+    return config_map["metadata"]["name"], [one.link for one in wanted.links], err.splitlines()
 
 
-def test_containerlabs_links_and_what_is_not_in_them(tmp_path: Path, capsys: Captured) -> None:
-    name, (first, third, second), told = imported(CONTAINERLAB, tmp_path, capsys)
+def test_containerlab_links_are_converted_and_the_rest_is_reported(tmp_path: Path, capsys: Captured) -> None:
+    name, (first, third, second), messages = imported(CONTAINERLAB, tmp_path, capsys)
     assert name == "lab"
     assert [one.name for one in (first, second, third)] == [
         "default.a.eth1.b.eth1",
@@ -77,7 +77,7 @@ def test_containerlabs_links_and_what_is_not_in_them(tmp_path: Path, capsys: Cap
     assert second.pair.properties.mtu == 1400
     assert (third.primary.name, third.pair.name) == ("a", "c")
     assert (third.primary.properties.mac, third.pair.properties.mac) == (None, "02:00:00:00:00:01")
-    assert [line.removeprefix("not converted: ") for line in told] == [
+    assert [line.removeprefix("not converted: ") for line in messages] == [
         "topology.nodes: create a pod for each node; kinds, images and settings are not converted",
         "topology.links[1].vars: not supported",
         "topology.links[3]: host is not a pod",
@@ -88,16 +88,16 @@ def test_containerlabs_links_and_what_is_not_in_them(tmp_path: Path, capsys: Cap
     ]
 
 
-def test_meshnets_links_each_once(tmp_path: Path, capsys: Captured) -> None:
-    name, (first, second), told = imported(MESHNET, tmp_path, capsys, "--name", "routers")
+def test_each_meshnet_link_is_converted_once(tmp_path: Path, capsys: Captured) -> None:
+    name, (first, second), messages = imported(MESHNET, tmp_path, capsys, "--name", "routers")
     assert name == "routers"
     assert (first.name, second.name) == ("default.r1.eth1.r2.eth1", "default.r2.eth2.r3.eth1")
     assert [str(end.addresses[0]) for end in (first.primary, first.pair)] == ["12.12.12.1/24", "12.12.12.2/24"]
     assert second.primary.addresses == ()
-    assert told == ["not converted: Topology r1: links[1]: links to the node's own network are not supported"]
+    assert messages == ["not converted: Topology r1: links[1]: links to the node's own network are not supported"]
 
 
-def test_what_is_left_is_written_to_be_read(tmp_path: Path, capsys: Captured) -> None:
+def test_the_topology_is_written_as_readable_yaml(tmp_path: Path, capsys: Captured) -> None:
     file = tmp_path / "lab.yaml"
     file.write_text("name: lab\ntopology:\n  links:\n  - endpoints: [a:eth1, b:eth1]\n")
     assert main(["import", str(file)]) == 0
@@ -115,14 +115,14 @@ def test_what_is_left_is_written_to_be_read(tmp_path: Path, capsys: Captured) ->
 
 
 @pytest.mark.parametrize("text", ["a: b", "- 1", "name: x\n---\nname: y", ""])
-def test_what_is_neither_is_told(text: str, tmp_path: Path, capsys: Captured) -> None:
+def test_a_file_of_another_format_is_rejected(text: str, tmp_path: Path, capsys: Captured) -> None:
     file = tmp_path / "x.yaml"
     file.write_text(text)
     assert main(["import", str(file)]) == 1
     assert f"cannot import {file}: expected a containerlab file or" in capsys.readouterr().err
 
 
-def test_a_file_of_which_nothing_is_left_is_no_success(tmp_path: Path) -> None:
+def test_a_file_without_a_convertible_link_fails(tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
     file.write_text("topology: {links: [{endpoints: ['a:eth0', 'b:eth1']}]}")
     assert main(["import", str(file)]) == 1

@@ -1,4 +1,4 @@
-"""The agent's informers: whom they notify, when what they know is unknown, and which namespaces they follow."""
+"""The agent's informers: notifications, gaps after 410, unknown collections, and followed namespaces."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pod(name: str, uid: str = "1") -> Pod:
 
 
 class Scripted:
-    """Steps for one collection: lists and watches take what comes next, and wait for it."""
+    """A script for one collection. Each list and each watch waits for its next step."""
 
     def __init__(self) -> None:
         self.lists: SimpleQueue[Any] = SimpleQueue()
@@ -55,7 +55,7 @@ class Scripted:
 
 
 class ScriptedLinks(LinkStore):
-    """Records of the node whose lists and watches are scripted."""
+    """Scripted lists and watches of the node's records."""
 
     def __init__(self, script: Scripted) -> None:
         self._script = script
@@ -69,7 +69,7 @@ class ScriptedLinks(LinkStore):
 
 
 class ScriptedPods(PodStore):
-    """Pods of a namespace and of the node whose lists and watches are scripted."""
+    """Scripted lists and watches of the pods of a namespace and of the node."""
 
     def __init__(self, script: Scripted, node_script: Scripted) -> None:
         self._script = script
@@ -89,7 +89,7 @@ class ScriptedPods(PodStore):
 
 
 class ScriptedTopologies(TopologyStore):
-    """Topologies whose lists and watches are scripted."""
+    """Scripted lists and watches of topologies."""
 
     def __init__(self, script: Scripted, *, enabled: bool) -> None:
         self._script = script
@@ -103,7 +103,7 @@ class ScriptedTopologies(TopologyStore):
 
 
 class FakeRecords(ApiStore):
-    """A store of which every list and watch is scripted."""
+    """A store whose lists and watches are scripted."""
 
     def __init__(self, *, use_topologies: bool = True) -> None:
         self.links_script, self.node_pods_script = Scripted(), Scripted()
@@ -114,7 +114,7 @@ class FakeRecords(ApiStore):
 
 
 class Watched:
-    """Informers on scripted records, and the handler of their changes."""
+    """Informers on a scripted store, and the handler that they notify of changes."""
 
     def __init__(self, *, use_topologies: bool = True) -> None:
         self.records = FakeRecords(use_topologies=use_topologies)
@@ -138,26 +138,26 @@ def watched() -> Watched:
     return Watched()
 
 
-def until(what: str, is_so: Callable[[], bool]) -> None:
-    wait_for(what, is_so, 10)
+def until(what: str, condition: Callable[[], bool]) -> None:
+    wait_for(what, condition, 10)
 
 
-def test_a_pod_that_vanished_in_a_gap_of_410_is_told_as_a_deleted_one_is(watched: Watched) -> None:
+def test_a_pod_that_vanished_in_a_gap_after_410_is_reported_as_deleted(watched: Watched) -> None:
     script = watched.records.node_pods_script
-    deleted, vanished, stays, comes_again = pod("deleted"), pod("vanished"), pod("stays"), pod("again")
-    script.lists.put(([deleted, vanished, stays, comes_again], "5"))
+    deleted, vanished, stays, recreated = pod("deleted"), pod("vanished"), pod("stays"), pod("again")
+    script.lists.put(([deleted, vanished, stays, recreated], "5"))
     script.watches.put([(PodChange(deleted, gone=True), "6"), (None, "7")])
     watched.informers.start()
     until("a deletion", lambda: watched.gone == [PodChange(deleted, gone=True)])
     script.watches.put(EXPIRED)
     script.lists.put(([stays, pod("again", "2")], "9"))
     until("what vanished", lambda: len(watched.gone) == 3)
-    assert watched.gone[1:] == [PodChange(vanished, gone=True), PodChange(comes_again, gone=True)]
+    assert watched.gone[1:] == [PodChange(vanished, gone=True), PodChange(recreated, gone=True)]
     assert watched.informers.caches.node_pods.get("ns", "stays") == stays
 
 
-def test_a_record_that_vanished_in_a_gap_of_410_is_gone(watched: Watched) -> None:
-    script, known = watched.records.links_script, watched.informers.caches.links
+def test_a_record_that_vanished_in_a_gap_after_410_is_removed_from_the_cache(watched: Watched) -> None:
+    script, cache = watched.records.links_script, watched.informers.caches.links
     script.lists.put(([link("a", "3"), link("b", "4")], "5"))
     watched.informers.start()
     until("the records", lambda: watched.informers.links_listed)
@@ -165,27 +165,27 @@ def test_a_record_that_vanished_in_a_gap_of_410_is_gone(watched: Watched) -> Non
     script.watches.put(EXPIRED)
     script.lists.put(([link("b", "4"), link("c", "8")], "9"))
     until("the gap to be closed", lambda: watched.links == ["a", "b", "c", "a"])
-    assert known.names() == ["b", "c"]
+    assert cache.names() == ["b", "c"]
 
 
-def test_a_record_that_can_no_longer_be_read_is_not_gone(watched: Watched) -> None:
+def test_a_record_that_becomes_malformed_stays_in_the_cache(watched: Watched) -> None:
     links = watched.records.links_script
-    known = watched.informers.caches.links
+    cache = watched.informers.caches.links
     links.lists.put(([link("kept", "1"), link("unread", "1")], "1"))
     watched.informers.start()
     until("the records", lambda: watched.informers.links_listed)
     links.watches.put(EXPIRED)
     error = MalformedRecordError("cannot read the record unread: it has no namespace", record="unread")
     links.lists.put(([link("kept", "2")], "2", error))
-    until("the list after the gap", lambda: known.all()[0].resource_version == "2")
-    assert known.names() == ["kept", "unread"]
+    until("the list after the gap", lambda: cache.all()[0].resource_version == "2")
+    assert cache.names() == ["kept", "unread"]
 
 
-def test_a_malformed_record_is_logged_when_the_watch_delivers_it_once_for_each_version(
+def test_a_malformed_record_in_the_watch_is_logged_once_per_version(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The record is listed again after the gap, at the same version."""
-    script, known = watched.records.links_script, watched.informers.caches.links
+    """After the gap, the record is listed again at the same version."""
+    script, cache = watched.records.links_script, watched.informers.caches.links
 
     def error(version: str) -> MalformedRecordError:
         return MalformedRecordError(f"cannot read it at {version}", record="broken", version=version)
@@ -194,17 +194,17 @@ def test_a_malformed_record_is_logged_when_the_watch_delivers_it_once_for_each_v
     script.watches.put([(LinkChange("broken", None, "2", error("2")), "2")])
     watched.informers.start()
     until("the event", lambda: "cannot read it at 2" in caplog.text)
-    assert known.names() == ["broken"], "a record that cannot be read is not deleted"
+    assert cache.names() == ["broken"], "a record that cannot be read is not deleted"
     script.watches.put(EXPIRED)
     script.lists.put(([], "3", error("2")))
     script.watches.put([(LinkChange("broken", None, "4", error("4")), "4"), (LinkChange("broken", None, "5"), "5")])
-    until("the deletion", lambda: known.names() == [])
+    until("the deletion", lambda: cache.names() == [])
     logged = [record.getMessage() for record in caplog.records if "malformed" in record.getMessage()]
     assert [message.count("cannot read it at 2") for message in logged] == [1, 0]
     assert logged[1] == 'record is malformed record=broken version=4 cause="cannot read it at 4"'
 
 
-def test_a_watch_reports_what_it_cannot_read_and_goes_on_from_there() -> None:
+def test_a_watch_reports_a_malformed_record_and_continues() -> None:
     class Api:
         def watch(self, *_: object, **__: str) -> Iterator[WatchEvent]:
             yield WatchEvent("MODIFIED", {"metadata": {"name": "broken", "resourceVersion": "7"}})
@@ -218,44 +218,44 @@ def test_a_watch_reports_what_it_cannot_read_and_goes_on_from_there() -> None:
 
 
 def test_forbidden_topologies_are_unknown_until_they_can_be_listed(watched: Watched) -> None:
-    known = watched.informers.namespace_cache("ns")
+    cache = watched.informers.namespace_cache("ns")
     watched.records.pods_script.lists.put(([pod("a")], "5"))
     watched.records.topologies_script.lists.put(FORBIDDEN)
     until("the refusal", lambda: watched.informers.forbidden_topologies() is FORBIDDEN)
     until("the pods", lambda: watched.concerned == [("ns", {"a"})])
-    before = known.is_synced
+    before = cache.is_synced
     lab = Topology("ns", "lab", "- endpoints: [a:in1, b:in2]")
     watched.records.topologies_script.lists.put(([lab], "7"))
-    until("the topologies", lambda: known.topologies_state.is_synced)
-    assert (before, known.is_synced) == (False, True)
-    assert known.topologies() == [lab]
+    until("the topologies", lambda: cache.topologies_state.is_synced)
+    assert (before, cache.is_synced) == (False, True)
+    assert cache.topologies() == [lab]
     assert watched.informers.forbidden_topologies() is None
 
 
-def test_a_topology_that_vanished_in_a_gap_of_410_is_gone(watched: Watched) -> None:
-    known, script = watched.informers.namespace_cache("ns"), watched.records.topologies_script
+def test_a_topology_that_vanished_in_a_gap_after_410_is_removed_from_the_cache(watched: Watched) -> None:
+    cache, script = watched.informers.namespace_cache("ns"), watched.records.topologies_script
     script.lists.put(([Topology("ns", "lab", "[]"), Topology("ns", "more", "[]")], "7"))
-    until("the topologies", lambda: len(known.topologies()) == 2)
+    until("the topologies", lambda: len(cache.topologies()) == 2)
     script.watches.put(EXPIRED)
     script.lists.put(([Topology("ns", "more", "[]")], "9"))
-    until("the gap to be closed", lambda: [one.name for one in known.topologies()] == ["more"])
+    until("the gap to be closed", lambda: [one.name for one in cache.topologies()] == ["more"])
 
 
-def test_topologies_that_are_off_are_not_listed_and_there_are_none() -> None:
+def test_disabled_topologies_are_not_listed_and_count_as_none() -> None:
     watched = Watched(use_topologies=False)
-    known = watched.informers.namespace_cache("off")
+    cache = watched.informers.namespace_cache("off")
     watched.records.pods_script.lists.put(([pod("a")], "5"))
-    until("the pods", lambda: known.is_synced)
-    assert known.topologies() == []
+    until("the pods", lambda: cache.is_synced)
+    assert cache.topologies() == []
     assert not [one for one in threading.enumerate() if one.name == "informer-topologies of namespace off"]
 
 
-def test_a_namespace_that_is_followed_no_longer_is_forgotten_with_its_informers(watched: Watched) -> None:
+def test_a_namespace_that_is_no_longer_followed_is_removed_with_its_informers(watched: Watched) -> None:
     first = watched.informers.namespace_cache("ns")
     assert watched.informers.namespace_cache("ns") is first
     watched.informers.keep_namespaces({"other"})
     for script in (watched.records.pods_script, watched.records.topologies_script):
-        for _ in range(2):  # one may be the other namespace's
+        for _ in range(2):  # an informer of the other namespace may take one
             script.lists.put(([], "5"))
     until("the other's", lambda: watched.informers.namespace_cache("other").is_synced)
     assert "ns" not in dict(watched.concerned)
