@@ -1,4 +1,4 @@
-"""`ratchet inspect`: which link is meant, what its agents are asked, and what is told where they cannot be."""
+"""`ratchet inspect`: link selection, queries to the agents, and ends whose agent cannot be queried."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Captured = pytest.CaptureFixture[str]
 Json = dict[str, Any]
 
 UID = "7f2c9a52-0000-4000-8000-000000000001"
-SEEN: Json = {"device": {"ifname": "in1", "mtu": 1450}, "live": None, "differences": [], "fault": ""}
+OBSERVATION: Json = {"device": {"ifname": "in1", "mtu": 1450}, "live": None, "differences": [], "fault": ""}
 
 
 def named(link: Link, name: str) -> Link:
     return replace(link, name=name, namespace=name.partition(".")[0])
 
 
-# Which link
+# Link selection
 
 
 LINKS = [named(wanted(), name) for name in ("default.a.in1.b.in2", "default.a.in10.c.in2", "lab.a.in1.b.in2")]
@@ -43,11 +43,11 @@ LINKS = [named(wanted(), name) for name in ("default.a.in1.b.in2", "default.a.in
         ("a", "lab", "lab.a.in1.b.in2"),
     ],
 )
-def test_a_link_is_meant_by_what_its_name_begins_with(said: str, namespace: str, name: str) -> None:
+def test_a_name_prefix_selects_a_link(said: str, namespace: str, name: str) -> None:
     assert find_link(LINKS, said, namespace).name == name
 
 
-def test_a_link_is_meant_by_either_end_in_the_namespace() -> None:
+def test_either_endpoint_selects_a_link_of_the_namespace() -> None:
     sandbox = replace(own(Side.PRIMARY), pod=replace(own(Side.PRIMARY).pod, name="primary-pod-7f9c"))
     links = [joined(sandbox, None), named(wanted(), "lab.pair-pod.in2.primary-pod.in1")]
     for end in ("primary-pod:in1", "pair-pod:in2", "primary-pod-7f9c:in1"):
@@ -57,7 +57,7 @@ def test_a_link_is_meant_by_either_end_in_the_namespace() -> None:
             find_link(links, end, "default")
 
 
-def test_what_may_be_several_is_refused_with_their_names() -> None:
+def test_an_ambiguous_name_is_rejected_with_the_matching_links() -> None:
     with pytest.raises(RatchetError, match="cannot inspect link a: several links match") as caught:
         find_link(LINKS, "a", "default")
     assert caught.value.details == "default.a.in1.b.in2, default.a.in10.c.in2"
@@ -67,15 +67,15 @@ def test_what_may_be_several_is_refused_with_their_names() -> None:
     assert caught.value.details.endswith(", and 3 more")
 
 
-# What its agents see
+# Queries to agents
 
 
-def test_an_agent_is_asked_once_for_both_ends_on_its_node() -> None:
+def test_an_agent_is_queried_once_for_both_ends_on_its_node() -> None:
     asked = []
 
     def query(node: str, uid: str) -> Json:
         asked.append((node, uid))
-        return {"at": "then", "ends": {side.value: {**SEEN, "differences": [side.value]} for side in Side}}
+        return {"at": "then", "ends": {side.value: {**OBSERVATION, "differences": [side.value]} for side in Side}}
 
     found = observe_ends(replace(veth(), uid=UID), query)
     assert asked == [("node-a", UID)]
@@ -84,14 +84,14 @@ def test_an_agent_is_asked_once_for_both_ends_on_its_node() -> None:
     assert found[Side.PAIR]["at"] == "then"
 
 
-def test_one_agent_that_cannot_be_asked_does_not_hide_the_other() -> None:
+def test_a_failed_query_does_not_hide_the_end_of_the_other_agent() -> None:
     def query(node: str, uid: str) -> Json:
         if node == "node-b":
             raise RatchetError("cannot ask the agent of node-b: why")
-        return {"at": "then", "ends": {"primary": SEEN}}
+        return {"at": "then", "ends": {"primary": OBSERVATION}}
 
     found = observe_ends(replace(vxlan(), uid=UID), query)
-    assert found[Side.PRIMARY] == {"node": "node-a", "at": "then", **SEEN}
+    assert found[Side.PRIMARY] == {"node": "node-a", "at": "then", **OBSERVATION}
     nothing: Json = {"device": None, "live": None, "differences": []}
     assert found[Side.PAIR] == {
         "node": "node-b",
@@ -101,18 +101,18 @@ def test_one_agent_that_cannot_be_asked_does_not_hide_the_other() -> None:
     }
 
 
-def test_nobody_is_asked_of_an_end_that_nobody_has_joined() -> None:
+def test_only_joined_ends_are_observed() -> None:
     found = observe_ends(joined(own(Side.PRIMARY), None), lambda node, uid: {"at": "then", "ends": {}})
     assert list(found) == [Side.PRIMARY]
     assert found[Side.PRIMARY]["fault"] == "the agent of its node does not know this sandbox"
 
 
-# By way of the API server
+# Through the API server
 
 
 @pytest.fixture
 def inspect(tmp_path: Path, capsys: Captured) -> Any:
-    """Runs the command against an API; its exit status, and what it printed on stdout and stderr."""
+    """Function that runs the command against an API and returns its exit status, stdout and stderr."""
 
     def run(api: Api, *arguments: str) -> tuple[int, str, str]:
         status = main(["inspect", *arguments, "--kubeconfig", kubeconfig(tmp_path, api)])
@@ -121,12 +121,12 @@ def inspect(tmp_path: Path, capsys: Captured) -> Any:
     return run
 
 
-STOOD = replace(standing(vxlan(), *Side), vni=11, uid=UID)
-ANSWER = {"at": "2026-03-04T05:06:07+00:00", "ends": {"primary": SEEN}}
+LINKED = replace(standing(vxlan(), *Side), vni=11, uid=UID)
+ANSWER = {"at": "2026-03-04T05:06:07+00:00", "ends": {"primary": OBSERVATION}}
 
 
-def test_a_link_is_shown_with_what_its_agents_see(inspect: Any) -> None:
-    with serving(STOOD, node_a=ANSWER, node_b={"at": None, "ends": {"pair": SEEN}}) as api:
+def test_a_link_is_shown_with_the_observations_of_its_agents(inspect: Any) -> None:
+    with serving(LINKED, node_a=ANSWER, node_b={"at": None, "ends": {"pair": OBSERVATION}}) as api:
         status, out, err = inspect(api, "pair-pod:in2")
     assert (status, err) == (0, "")
     assert out.splitlines()[0].split() == ["Name:", RECORD]
@@ -134,15 +134,15 @@ def test_a_link_is_shown_with_what_its_agents_see(inspect: Any) -> None:
     assert "Not observed" not in out
 
 
-def test_for_programs_it_is_an_object(inspect: Any) -> None:
-    with serving(STOOD, node_a=ANSWER) as api:
+def test_json_output_has_the_state_and_the_observations(inspect: Any) -> None:
+    with serving(LINKED, node_a=ANSWER) as api:
         status, out, _ = inspect(api, RECORD, "-o", "json")
     shown = json.loads(out)
     assert (status, shown["name"], shown["state"]) == (0, RECORD, "linked")
-    assert shown["observed"]["primary"] == {"node": "node-a", "at": ANSWER["at"], **SEEN}
+    assert shown["observed"]["primary"] == {"node": "node-a", "at": ANSWER["at"], **OBSERVATION}
     assert shown["observed"]["pair"]["fault"] == "cannot ask the agent of node-b: no pod of an agent runs there"
     paths = [path for path, _ in api.asked]
-    assert "/api/v1/namespaces/ratchet/configmaps" not in paths  # who names a link in full need not be able to list
+    assert "/api/v1/namespaces/ratchet/configmaps" not in paths  # a full name needs no permission to list
     (query, *_) = [query for path, query in api.asked if path.endswith("/ratchet/pods")]
     assert query["labelSelector"] == ["app.kubernetes.io/name=ratchet-agent"]
 
@@ -159,11 +159,11 @@ FORBIDDEN = 'pods "agent-of-node-a:9999" is forbidden: User "jane" cannot get re
         ((400, {"message": "no"}), "no"),
     ],
 )
-def test_why_an_agent_cannot_be_asked_is_told_and_the_rest_shown(
+def test_the_cause_of_a_failed_query_is_shown_with_the_rest_of_the_link(
     inspect: Any, monkeypatch: pytest.MonkeyPatch, answer: tuple[int, object], why: str
 ) -> None:
     monkeypatch.setattr(agents, "PATIENCE_SECONDS", 0.05)
-    with serving(STOOD, node_a=ANSWER, node_b=ANSWER) as api:
+    with serving(LINKED, node_a=ANSWER, node_b=ANSWER) as api:
         path = next(one for one in api.answers if "agent-of-node-a" in one)
         api.answers[path] = answer
         status, out, err = inspect(api, RECORD)
@@ -173,8 +173,8 @@ def test_why_an_agent_cannot_be_asked_is_told_and_the_rest_shown(
     assert "192.168.2.100/24" in out
 
 
-def test_an_agent_that_is_going_is_not_asked(inspect: Any) -> None:
-    with serving(STOOD, node_a=ANSWER) as api:
+def test_a_terminating_agent_pod_is_not_queried(inspect: Any) -> None:
+    with serving(LINKED, node_a=ANSWER) as api:
         _, answer = api.answers["/api/v1/namespaces/ratchet/pods"]
         assert isinstance(answer, dict)
         answer["items"][0]["metadata"]["deletionTimestamp"] = "2026-03-04T05:06:07Z"
@@ -182,8 +182,8 @@ def test_an_agent_that_is_going_is_not_asked(inspect: Any) -> None:
     assert "cannot ask the agent of node-a: no pod of an agent runs there" in out
 
 
-def test_a_link_that_is_not_there(inspect: Any) -> None:
-    with serving(STOOD) as api:
+def test_an_unknown_link_is_an_error(inspect: Any) -> None:
+    with serving(LINKED) as api:
         status, out, err = inspect(api, "nothing", "-n", "lab")
     assert (status, out) == (1, "")
     assert err.startswith("ratchet: cannot find link nothing in namespace lab: ")

@@ -1,4 +1,4 @@
-"""Installing: an executable that works wherever Python is, whole or not at all, and a chained configuration."""
+"""Install: executables that work wherever Python is, atomic writes, and the chained configuration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ratchet.install.plugin import find_shim
 
 
 def call(launcher: Path, command: str = "VERSION", **config: Any) -> tuple[int, dict[str, Any]]:
-    """Run the plugin as a runtime does; its exit status and what it printed."""
+    """Run the plugin as a runtime does, and return its exit status and its JSON output."""
     done = subprocess.run(
         [launcher], input=json.dumps(config).encode(), env={"CNI_COMMAND": command}, capture_output=True, check=False
     )
@@ -55,7 +55,7 @@ def test_the_launcher_is_a_working_plugin(bin_dir: Path) -> None:
     assert {"0.3.1", "0.4.0", "1.0.0", "1.1.0"} <= set(answer["supportedVersions"])
 
 
-def test_the_launcher_imports_nothing_from_where_it_is_called(bin_dir: Path, tmp_path: Path) -> None:
+def test_the_launcher_imports_nothing_from_the_callers_environment(bin_dir: Path, tmp_path: Path) -> None:
     install(bin_dir)
     (tmp_path / "ratchet.py").write_text("raise SystemExit(3)")
     (tmp_path / "json.py").write_text("raise SystemExit(3)")
@@ -70,7 +70,7 @@ def test_the_launcher_imports_nothing_from_where_it_is_called(bin_dir: Path, tmp
     assert done.returncode == 0, done.stderr
 
 
-def test_installing_again_replaces_the_file_and_leaves_the_running_one_alone(bin_dir: Path) -> None:
+def test_a_reinstall_replaces_the_launcher_and_keeps_the_running_one(bin_dir: Path) -> None:
     install(bin_dir)
     with (bin_dir / LAUNCHER).open() as running:
         before = running.read()
@@ -82,14 +82,14 @@ def test_installing_again_replaces_the_file_and_leaves_the_running_one_alone(bin
     assert modes(bin_dir) == {LAUNCHER: 0o755}
 
 
-def test_a_launcher_that_cannot_be_put_in_place_leaves_nothing(bin_dir: Path) -> None:
+def test_a_failed_install_leaves_no_partial_files(bin_dir: Path) -> None:
     (bin_dir / LAUNCHER).mkdir(parents=True)
     with pytest.raises(RatchetError, match=f"cannot write {bin_dir / LAUNCHER}: "):
         install(bin_dir)
     assert [path.name for path in bin_dir.iterdir()] == [LAUNCHER]
 
 
-def test_a_folder_that_cannot_be_made(bin_dir: Path, tmp_path: Path) -> None:
+def test_install_fails_if_the_bin_dir_cannot_be_created(bin_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "opt").write_text("")
     with pytest.raises(RatchetError, match="cannot write "):
         install(bin_dir)
@@ -97,10 +97,10 @@ def test_a_folder_that_cannot_be_made(bin_dir: Path, tmp_path: Path) -> None:
 
 def python_at(folder: Path) -> Path:
     """A virtual environment in `folder` with the packages of this one."""
-    bare = Path(os.path.realpath(sys.executable))
+    interpreter = Path(os.path.realpath(sys.executable))
     (folder / "bin").mkdir(parents=True)
-    (folder / "bin" / "python").symlink_to(bare)
-    (folder / "pyvenv.cfg").write_text(f"home = {bare.parent}\n")
+    (folder / "bin" / "python").symlink_to(interpreter)
+    (folder / "pyvenv.cfg").write_text(f"home = {interpreter.parent}\n")
     library = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}"
     library.mkdir(parents=True)
     (library / "site-packages").symlink_to(sysconfig.get_paths()["purelib"])
@@ -128,24 +128,24 @@ def test_the_launcher_works_wherever_python_is(folder: str, first_line: str, bin
     assert (status, answer["cniVersion"]) == (0, "0.4.0")
 
 
-# What it records
+# Recorded paths
 
 
-def test_the_kubeconfig_is_recorded_and_the_configurations_own_goes_before(bin_dir: Path, tmp_path: Path) -> None:
+def test_a_kubeconfig_in_the_configuration_overrides_the_recorded_one(bin_dir: Path, tmp_path: Path) -> None:
     folder = tmp_path / 'it\'s "here"\\n'
     folder.mkdir()
     recorded, own = folder / "recorded", folder / "own"
     for path in (recorded, own):
         path.write_text("no kubeconfig")
     install(bin_dir, kubeconfig=recorded, state_dir=tmp_path / "state")
-    asked = {"cniVersion": "1.1.0", "name": "net", "type": "ratchet"}
-    for config, used in ((asked, recorded), ({**asked, "kubeconfig": str(own)}, own)):
+    network = {"cniVersion": "1.1.0", "name": "net", "type": "ratchet"}
+    for config, used in ((network, recorded), ({**network, "kubeconfig": str(own)}, own)):
         status, answer = call(bin_dir / LAUNCHER, "STATUS", **config)
         assert status == 1
         assert f"kubeconfig {used}" in answer["msg"]
 
 
-def test_relative_paths_are_recorded_whole(bin_dir: Path, tmp_path: Path) -> None:
+def test_relative_paths_are_recorded_as_absolute_paths(bin_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "kubeconfig").write_text("")
     relative = os.path.relpath(tmp_path)
     install(bin_dir, kubeconfig=Path(relative, "kubeconfig"), state_dir=Path(relative, "state"))
@@ -153,20 +153,20 @@ def test_relative_paths_are_recorded_whole(bin_dir: Path, tmp_path: Path) -> Non
     assert recorded in (bin_dir / LAUNCHER).read_text()
 
 
-def test_a_kubeconfig_that_is_missing_is_an_error_and_nothing_is_written(bin_dir: Path, tmp_path: Path) -> None:
+def test_install_writes_nothing_if_the_kubeconfig_is_missing(bin_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(RatchetError, match=f"cannot use the kubeconfig {tmp_path / 'missing'}: no such file"):
         install(bin_dir, kubeconfig=tmp_path / "missing")
     assert not bin_dir.exists()
 
 
-# The configuration
+# Network configuration
 
 BRIDGE = {"type": "bridge", "bridge": "cni0", "ipam": {"type": "host-local"}}
 CHAIN = {"cniVersion": "1.0.0", "name": "k8s", "disableCheck": True, "plugins": [BRIDGE, {"type": "portmap"}]}
 
 
-def written(bin_dir: Path, conf_dir: Path, **files: Any) -> dict[str, Any]:
-    """The configuration that is written beside these files, whose names have `_` for the dot."""
+def installed_config(bin_dir: Path, conf_dir: Path, **files: Any) -> dict[str, Any]:
+    """Install beside `files`, and return the written configuration. A `_` in their names stands for a dot."""
     for name, content in files.items():
         (conf_dir / name.replace("_", ".")).write_text(content if isinstance(content, str) else json.dumps(content))
     before = {path.name: path.read_bytes() for path in conf_dir.iterdir()}
@@ -178,20 +178,22 @@ def written(bin_dir: Path, conf_dir: Path, **files: Any) -> dict[str, Any]:
     return config
 
 
-def test_behind_a_conf(bin_dir: Path, conf_dir: Path) -> None:
-    assert written(bin_dir, conf_dir, **{"10-bridge_conf": {"cniVersion": "0.4.0", "name": "b", **BRIDGE}}) == {
+def test_ratchet_is_chained_after_a_conf(bin_dir: Path, conf_dir: Path) -> None:
+    assert installed_config(
+        bin_dir, conf_dir, **{"10-bridge_conf": {"cniVersion": "0.4.0", "name": "b", **BRIDGE}}
+    ) == {
         "cniVersion": "0.4.0",
         "name": "b",
         "plugins": [BRIDGE, {"type": "ratchet"}],
     }
 
 
-def test_behind_a_conflist(bin_dir: Path, conf_dir: Path) -> None:
+def test_ratchet_is_chained_after_a_conflist(bin_dir: Path, conf_dir: Path) -> None:
     chained = {**CHAIN, "plugins": [BRIDGE, {"type": "portmap"}, {"type": "ratchet"}]}
-    assert written(bin_dir, conf_dir, **{"10-k8s_conflist": CHAIN}) == chained
+    assert installed_config(bin_dir, conf_dir, **{"10-k8s_conflist": CHAIN}) == chained
 
 
-def test_behind_the_first_network_of_the_folder(bin_dir: Path, conf_dir: Path) -> None:
+def test_ratchet_is_chained_after_the_first_network_of_the_folder(bin_dir: Path, conf_dir: Path) -> None:
     files = {
         "00-notes_txt": "not a network",
         "01-other_json": [1],
@@ -200,14 +202,14 @@ def test_behind_the_first_network_of_the_folder(bin_dir: Path, conf_dir: Path) -
         "20-k8s_conflist": CHAIN,
         "30-b_conf": {"name": "b", **BRIDGE},
     }
-    assert written(bin_dir, conf_dir, **files)["name"] == "k8s"
+    assert installed_config(bin_dir, conf_dir, **files)["name"] == "k8s"
 
 
-def test_loopback_alone_and_ratchet_itself_are_no_network_to_stand_behind(bin_dir: Path, conf_dir: Path) -> None:
+def test_ratchet_is_not_chained_after_loopback_or_itself(bin_dir: Path, conf_dir: Path) -> None:
     delegating = {"name": "ratchet-demo", "type": "ratchet", "delegate": {"type": "flannel"}}
     loopback = {"cniVersion": "1.0.0", "name": "lo", "type": "loopback"}
     files = {"05-loopback_conf": loopback, "10-ratchet_conf": delegating, "20-k8s_conflist": CHAIN}
-    assert written(bin_dir, conf_dir, **files)["name"] == "k8s"
+    assert installed_config(bin_dir, conf_dir, **files)["name"] == "k8s"
     (conf_dir / CONFIG).unlink()
     (conf_dir / "20-k8s.conflist").unlink()
     with pytest.raises(RatchetError, match="there is no network to chain after"):
@@ -215,43 +217,46 @@ def test_loopback_alone_and_ratchet_itself_are_no_network_to_stand_behind(bin_di
     assert not (conf_dir / CONFIG).exists()
 
 
-def test_installing_again_stands_behind_the_same_network_once(bin_dir: Path, conf_dir: Path) -> None:
-    first = written(bin_dir, conf_dir, **{"10-k8s_conflist": CHAIN})
-    assert written(bin_dir, conf_dir) == first
+def test_a_reinstall_chains_ratchet_once(bin_dir: Path, conf_dir: Path) -> None:
+    first = installed_config(bin_dir, conf_dir, **{"10-k8s_conflist": CHAIN})
+    assert installed_config(bin_dir, conf_dir) == first
     by_hand = {**CHAIN, "plugins": [BRIDGE, {"type": "ratchet", "wait": 5}]}
-    assert written(bin_dir, conf_dir, **{"10-k8s_conflist": by_hand})["plugins"] == [BRIDGE, {"type": "ratchet"}]
+    assert installed_config(bin_dir, conf_dir, **{"10-k8s_conflist": by_hand})["plugins"] == [
+        BRIDGE,
+        {"type": "ratchet"},
+    ]
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_no_network_to_stand_behind(exists: bool, bin_dir: Path, conf_dir: Path) -> None:
+def test_install_fails_if_there_is_no_network_to_chain_after(exists: bool, bin_dir: Path, conf_dir: Path) -> None:
     if not exists:
         conf_dir.rmdir()
-    with pytest.raises(RatchetError, match=f"{conf_dir}: there is no network to chain after") as told:
+    with pytest.raises(RatchetError, match=f"{conf_dir}: there is no network to chain after") as reported:
         install(bin_dir, conf_dir)
-    assert "install the cluster's network first" in told.value.details
+    assert "install the cluster's network first" in reported.value.details
     assert not (conf_dir / CONFIG).exists()
 
 
-def test_a_configuration_that_cannot_be_read_is_told(bin_dir: Path, conf_dir: Path) -> None:
+def test_an_unreadable_configuration_is_an_error(bin_dir: Path, conf_dir: Path) -> None:
     (conf_dir / "10-x.conf").write_text("{")
     with pytest.raises(RatchetError, match=f"cannot read {conf_dir / '10-x.conf'}: "):
         install(bin_dir, conf_dir)
     assert [path.name for path in conf_dir.iterdir()] == ["10-x.conf"]
 
 
-# Beside an agent
+# With an agent
 
 
 @pytest.fixture
 def shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """What stands for this machine's shim; tests/shim has the real one."""
+    """The content of a fake shim for this machine. tests/shim tests the real one."""
     path = tmp_path / "shim"
     path.write_bytes(b"\x7fELF shim")
     monkeypatch.setattr("ratchet.install.plugin.find_shim", lambda: path)
     return path.read_bytes()
 
 
-def test_with_an_agent_the_executable_is_the_shim_and_the_launcher_lies_beside_it(bin_dir: Path, shim: bytes) -> None:
+def test_with_an_agent_the_shim_is_installed_beside_the_fallback(bin_dir: Path, shim: bytes) -> None:
     assert install(bin_dir, agent=True) == [bin_dir / FALLBACK, bin_dir / LAUNCHER]
     assert modes(bin_dir) == {FALLBACK: 0o755, LAUNCHER: 0o755}
     assert (bin_dir / LAUNCHER).read_bytes() == shim
@@ -259,7 +264,9 @@ def test_with_an_agent_the_executable_is_the_shim_and_the_launcher_lies_beside_i
     assert (status, answer["cniVersion"]) == (0, "0.4.0")
 
 
-def test_the_fallback_records_what_the_launcher_does(bin_dir: Path, tmp_path: Path, shim: bytes) -> None:
+def test_the_fallback_equals_the_launcher_of_an_install_without_an_agent(
+    bin_dir: Path, tmp_path: Path, shim: bytes
+) -> None:
     (tmp_path / "kubeconfig").write_text("")
     install(bin_dir, kubeconfig=tmp_path / "kubeconfig", state_dir=tmp_path / "state")
     launcher = (bin_dir / LAUNCHER).read_bytes()
@@ -267,18 +274,18 @@ def test_the_fallback_records_what_the_launcher_does(bin_dir: Path, tmp_path: Pa
     assert (bin_dir / FALLBACK).read_bytes() == launcher
 
 
-def test_without_a_fallback_none_is_left_of_an_install_before(bin_dir: Path, shim: bytes) -> None:
+def test_install_without_a_fallback_removes_an_earlier_one(bin_dir: Path, shim: bytes) -> None:
     install(bin_dir, agent=True)
     assert install(bin_dir, agent=True, fallback=False) == [bin_dir / LAUNCHER]
     assert modes(bin_dir) == {LAUNCHER: 0o755}
 
 
-def test_the_configuration_comes_after_the_shim(bin_dir: Path, conf_dir: Path, shim: bytes) -> None:
+def test_the_configuration_is_written_after_the_shim(bin_dir: Path, conf_dir: Path, shim: bytes) -> None:
     (conf_dir / "10-k8s.conflist").write_text(json.dumps(CHAIN))
     assert install(bin_dir, conf_dir, agent=True) == [bin_dir / FALLBACK, bin_dir / LAUNCHER, conf_dir / CONFIG]
 
 
-def test_a_shim_that_cannot_be_put_in_place_leaves_what_was_there(bin_dir: Path, shim: bytes) -> None:
+def test_a_shim_or_fallback_that_cannot_be_replaced_is_an_error(bin_dir: Path, shim: bytes) -> None:
     (bin_dir / LAUNCHER).mkdir(parents=True)
     with pytest.raises(RatchetError, match=f"cannot write {bin_dir / LAUNCHER}: "):
         install(bin_dir, agent=True, fallback=False)
@@ -290,17 +297,17 @@ def test_a_shim_that_cannot_be_put_in_place_leaves_what_was_there(bin_dir: Path,
         install(bin_dir, agent=True, fallback=False)
 
 
-def test_without_a_shim_for_this_machine_a_python_program_stands_in_for_it_and_this_is_said(
+def test_a_python_program_replaces_a_missing_shim_with_a_warning(
     bin_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("ratchet.install.plugin.find_shim", lambda: None)
     assert main(["install", "--bin-dir", str(bin_dir), "--agent"]) == 0
     assert modes(bin_dir) == {FALLBACK: 0o755, LAUNCHER: 0o755}
-    told = capsys.readouterr().err
-    assert told.startswith(
+    reported = capsys.readouterr().err
+    assert reported.startswith(
         f"ratchet: there is no shim for this machine ({os.uname().machine}): a Python program replaces it"
     )
-    assert "make install" in told
+    assert "make install" in reported
     done = subprocess.run(
         [bin_dir / LAUNCHER],
         env={"CNI_COMMAND": "STATUS", "RATCHET_AGENT_SOCKET": str(bin_dir / "none")},
@@ -308,22 +315,26 @@ def test_without_a_shim_for_this_machine_a_python_program_stands_in_for_it_and_t
         capture_output=True,
         check=False,
     )
-    assert "kubeconfig /none" in json.loads(done.stdout)["msg"]  # as the daemonless plugin beside it says
+    assert "kubeconfig /none" in json.loads(done.stdout)["msg"]  # the answer of the fallback, the daemonless plugin
 
 
-def test_a_shim_that_cannot_be_read(bin_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_install_writes_nothing_if_the_shim_cannot_be_read(
+    bin_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("ratchet.install.plugin.find_shim", lambda: tmp_path / "gone")
     with pytest.raises(RatchetError, match=f"cannot install the shim: {tmp_path / 'gone'}: No such file"):
         install(bin_dir, agent=True)
     assert not bin_dir.exists()
 
 
-def test_the_shim_is_looked_for_by_the_machine() -> None:
+def test_the_path_of_the_shim_has_the_machine_type() -> None:
     found = find_shim()
     assert found is None or found.parts[-4:] == ("ratchet", "shim", os.uname().machine, "ratchet")
 
 
-def test_the_command_for_it(bin_dir: Path, shim: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_installs_the_shim_and_requires_agent_for_no_fallback(
+    bin_dir: Path, shim: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["install", "--bin-dir", str(bin_dir), "--agent"]) == 0
     assert capsys.readouterr().out == f"installed {bin_dir / FALLBACK}\ninstalled {bin_dir / LAUNCHER}\n"
     assert main(["install", "--bin-dir", str(bin_dir), "--agent", "--no-fallback"]) == 0

@@ -1,4 +1,4 @@
-"""Keeping a node's folders: everything in its place, the configuration last, and put back when nobody wants it."""
+"""The install loop: it restores files, writes the configuration last, and uninstalls if deleted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DAEMON_SET = "ratchet/ratchet-install"
 
 
 class Api:
-    """An API that has one answer."""
+    """A fake API with one answer to every request."""
 
     def __init__(self, answer: dict[str, Any] | RatchetError) -> None:
         self.answer = answer
@@ -38,7 +38,7 @@ class Api:
 
 
 DEPLOYED = {"metadata": {"name": "ratchet-install"}}
-GOING = {"metadata": {"name": "ratchet-install", "deletionTimestamp": "2026-01-02T03:04:05Z"}}
+TERMINATING = {"metadata": {"name": "ratchet-install", "deletionTimestamp": "2026-01-02T03:04:05Z"}}
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def keeper(tmp_path: Path) -> InstallLoop:
 
 @pytest.fixture
 def without_agent(keeper: InstallLoop, tmp_path: Path) -> InstallLoop:
-    """The keeper of a node whose plugin does all itself, with an account of the cluster."""
+    """The install loop of a daemonless node, with a service account for the plugin."""
     if find_compiled("launcher") is None:
         pytest.skip("needs a C compiler, for the launcher of a Python of its own")
     account = tmp_path / "account"
@@ -61,13 +61,13 @@ def without_agent(keeper: InstallLoop, tmp_path: Path) -> InstallLoop:
     return replace(keeper, socket=None, kubeconfig=kubeconfig)
 
 
-def serve(keeper: InstallLoop) -> None:
-    """Have an agent on the node."""
+def create_agent_socket(keeper: InstallLoop) -> None:
+    """Create the socket of an agent on the node."""
     assert keeper.socket is not None
     keeper.socket.touch()
 
 
-def types(keeper: InstallLoop) -> list[str]:
+def plugin_types(keeper: InstallLoop) -> list[str]:
     assert keeper.conf_dir is not None
     return [one["type"] for one in json.loads((keeper.conf_dir / CONFIG).read_text())["plugins"]]
 
@@ -77,30 +77,30 @@ def files(keeper: InstallLoop) -> set[str]:
     return {one.name for folder in (keeper.bin_dir, keeper.conf_dir) for one in folder.iterdir()}
 
 
-def test_a_network_calls_the_agent_only_once_there_is_one(keeper: InstallLoop) -> None:
+def test_the_network_is_configured_once_the_agents_socket_exists(keeper: InstallLoop) -> None:
     keeper.reconcile()
     assert files(keeper) == {LAUNCHER, "10-pods.conflist"}
-    serve(keeper)
+    create_agent_socket(keeper)
     keeper.reconcile()
-    assert types(keeper) == ["bridge", "ratchet"]
+    assert plugin_types(keeper) == ["bridge", "ratchet"]
 
 
-def test_it_stands_behind_a_network_that_is_configured_anew(keeper: InstallLoop) -> None:
-    serve(keeper)
+def test_ratchet_is_chained_again_after_the_network_changes(keeper: InstallLoop) -> None:
+    create_agent_socket(keeper)
     keeper.reconcile()
     assert keeper.conf_dir is not None
     (keeper.conf_dir / "10-pods.conflist").write_text(json.dumps({**NETWORK, "plugins": [{"type": "ptp"}]}))
     keeper.reconcile()
-    assert types(keeper) == ["ptp", "ratchet"]
+    assert plugin_types(keeper) == ["ptp", "ratchet"]
 
 
-def test_a_network_that_is_given_is_put_there_whatever_the_node_has(keeper: InstallLoop, tmp_path: Path) -> None:
-    serve(keeper)
+def test_a_given_network_is_written_instead_of_a_chained_one(keeper: InstallLoop, tmp_path: Path) -> None:
+    create_agent_socket(keeper)
     given = tmp_path / "given.conf"
     given.write_text(json.dumps({"name": "ratchet-demo", "type": "ratchet", "delegate": {"type": "flannel"}}))
     keeper = replace(keeper, network=given)
     keeper.reconcile()
-    assert types(keeper) == ["ratchet"]
+    assert plugin_types(keeper) == ["ratchet"]
     given.write_text(json.dumps({"name": "x", "type": "ratchet", "delegate": {"type": "ptp"}}))
     keeper.reconcile()
     assert keeper.conf_dir is not None
@@ -114,8 +114,8 @@ def test_a_network_that_is_given_is_put_there_whatever_the_node_has(keeper: Inst
 
 
 @pytest.mark.parametrize("lost", [LAUNCHER, CONFIG])
-def test_what_is_taken_away_comes_again(keeper: InstallLoop, lost: str) -> None:
-    serve(keeper)
+def test_a_removed_file_is_restored(keeper: InstallLoop, lost: str) -> None:
+    create_agent_socket(keeper)
     keeper.reconcile()
     assert keeper.conf_dir is not None
     before = files(keeper)
@@ -124,8 +124,8 @@ def test_what_is_taken_away_comes_again(keeper: InstallLoop, lost: str) -> None:
     assert files(keeper) == before
 
 
-def test_nothing_is_written_where_nothing_has_changed(keeper: InstallLoop) -> None:
-    serve(keeper)
+def test_an_unchanged_configuration_is_not_written_again(keeper: InstallLoop) -> None:
+    create_agent_socket(keeper)
     keeper.reconcile()
     assert keeper.conf_dir is not None
     before = (keeper.conf_dir / CONFIG).stat().st_ino
@@ -133,8 +133,8 @@ def test_nothing_is_written_where_nothing_has_changed(keeper: InstallLoop) -> No
     assert (keeper.conf_dir / CONFIG).stat().st_ino == before
 
 
-def test_a_node_without_a_network_is_waited_for(keeper: InstallLoop, caplog: pytest.LogCaptureFixture) -> None:
-    serve(keeper)
+def test_the_loop_logs_that_the_node_has_no_network(keeper: InstallLoop, caplog: pytest.LogCaptureFixture) -> None:
+    create_agent_socket(keeper)
     assert keeper.conf_dir is not None
     (keeper.conf_dir / "10-pods.conflist").unlink()
     stopping = threading.Event()
@@ -147,7 +147,7 @@ def test_a_node_without_a_network_is_waited_for(keeper: InstallLoop, caplog: pyt
     ("answer", "gone"),
     [
         (DEPLOYED, False),
-        (GOING, True),
+        (TERMINATING, True),
         (NotFoundError("no such object"), True),
         (ForbiddenError("no"), True),
         (UnauthorizedError("who"), True),
@@ -155,10 +155,10 @@ def test_a_node_without_a_network_is_waited_for(keeper: InstallLoop, caplog: pyt
     ],
     ids=["deployed", "being deleted", "deleted", "no permission any more", "no account any more", "no API"],
 )
-def test_a_node_is_put_back_only_when_the_plugin_is_deployed_no_more(
+def test_the_plugin_is_uninstalled_only_if_its_daemon_set_is_deleted(
     keeper: InstallLoop, answer: dict[str, Any] | RatchetError, gone: bool
 ) -> None:
-    serve(keeper)
+    create_agent_socket(keeper)
     keeper.reconcile()
     api = Api(answer)
     assert is_deleted(api, DAEMON_SET) is gone  # type: ignore[arg-type]
@@ -167,8 +167,8 @@ def test_a_node_is_put_back_only_when_the_plugin_is_deployed_no_more(
     assert files(keeper) == {"10-pods.conflist"} | (set() if gone else {LAUNCHER, CONFIG})
 
 
-def test_uninstalling_takes_the_configuration_first_and_may_be_repeated(keeper: InstallLoop) -> None:
-    serve(keeper)
+def test_uninstall_removes_the_configuration_first_and_is_idempotent(keeper: InstallLoop) -> None:
+    create_agent_socket(keeper)
     keeper.reconcile()
     removed = uninstall(keeper.bin_dir, keeper.conf_dir)
     assert [path.name for path in removed] == [CONFIG, LAUNCHER]
@@ -178,7 +178,7 @@ def test_uninstalling_takes_the_configuration_first_and_may_be_repeated(keeper: 
 # Without an agent
 
 
-def test_a_plugin_without_an_agent_brings_its_python_and_has_an_account_before_it_is_called(
+def test_a_daemonless_network_is_configured_after_the_bundle_and_the_kubeconfig(
     without_agent: InstallLoop, tmp_path: Path
 ) -> None:
     (tmp_path / "account" / "token").rename(tmp_path / "token")
@@ -187,18 +187,18 @@ def test_a_plugin_without_an_agent_brings_its_python_and_has_an_account_before_i
     assert files(without_agent) == {LAUNCHER, BUNDLES, "10-pods.conflist"}
     (tmp_path / "token").rename(tmp_path / "account" / "token")
     without_agent.reconcile()
-    assert types(without_agent) == ["bridge", "ratchet"]
+    assert plugin_types(without_agent) == ["bridge", "ratchet"]
     assert (without_agent.bin_dir / LAUNCHER).resolve().is_relative_to(without_agent.bin_dir.resolve() / BUNDLES)
 
 
-def test_the_account_is_roots_alone_and_its_token_followed(without_agent: InstallLoop, tmp_path: Path) -> None:
+def test_the_kubeconfig_is_private_and_follows_the_token(without_agent: InstallLoop, tmp_path: Path) -> None:
     assert without_agent.kubeconfig is not None
     path = without_agent.kubeconfig.path
     without_agent.reconcile()
     assert path.stat().st_mode & 0o777 == 0o600
-    said = json.loads(path.read_text())
-    assert said["clusters"][0]["cluster"]["server"] == "https://10.96.0.1:443"
-    assert said["users"][0]["user"]["token"] == "first"
+    config = json.loads(path.read_text())
+    assert config["clusters"][0]["cluster"]["server"] == "https://10.96.0.1:443"
+    assert config["users"][0]["user"]["token"] == "first"
     before = path.stat().st_ino
     without_agent.reconcile()
     assert path.stat().st_ino == before
@@ -207,16 +207,16 @@ def test_the_account_is_roots_alone_and_its_token_followed(without_agent: Instal
     assert json.loads(path.read_text())["users"][0]["user"]["token"] == "second"
 
 
-def test_a_bundle_that_is_taken_away_comes_again(without_agent: InstallLoop) -> None:
+def test_a_removed_bundle_is_restored(without_agent: InstallLoop) -> None:
     without_agent.reconcile()
     shutil.rmtree(without_agent.bin_dir / BUNDLES)
     without_agent.reconcile()
     assert (without_agent.bin_dir / LAUNCHER).is_file()
 
 
-def test_nothing_of_a_plugin_without_an_agent_is_left(without_agent: InstallLoop) -> None:
+def test_uninstall_removes_the_bundle_and_the_kubeconfig(without_agent: InstallLoop) -> None:
     without_agent.reconcile()
     assert without_agent.kubeconfig is not None
-    without_agent.uninstall_if_deleted(Api(GOING), DAEMON_SET)  # type: ignore[arg-type]
+    without_agent.uninstall_if_deleted(Api(TERMINATING), DAEMON_SET)  # type: ignore[arg-type]
     assert files(without_agent) == {"10-pods.conflist", "ratchet.d"}
     assert not without_agent.kubeconfig.path.exists()

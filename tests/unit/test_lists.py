@@ -21,10 +21,9 @@ Json = dict[str, Any]
 
 
 class Pages:
-    """A server whose collections have these pages, of which the page number is the continue token.
+    """A server whose collections have these pages. The page number is the continue token.
 
-    `log` has the requests and the decoded names in their order. An int in the place of a page is the status of an
-    error.
+    `log` has the requests and the decoded names in order. An int instead of a page is the status of an error.
     """
 
     def __init__(self, *pages: list[str] | int) -> None:
@@ -90,15 +89,15 @@ def test_metadata_is_decoded_page_by_page_too(tmp_path: Path) -> None:
     assert pages.log == ["page 0", "a", "page 1", "b"]
 
 
-def test_a_list_that_expires_between_two_pages_is_no_list(tmp_path: Path) -> None:
+def test_a_list_that_expires_between_two_pages_raises_an_error(tmp_path: Path) -> None:
     pages = Pages(["a"], 410)
     with served(pages, tmp_path) as api, pytest.raises(ExpiredError):
         api.list_decoded("/things", pages.decode)
 
 
 @pytest.mark.parametrize("names", [["a", "b"], []])
-def test_one_record_at_most_is_read_to_know_whether_there_are_earlier_ones(names: list[str], tmp_path: Path) -> None:
-    """An agent asks this at every second heartbeat while an upgraded cluster has records of schema 1."""
+def test_has_earlier_reads_one_record_at_most(names: list[str], tmp_path: Path) -> None:
+    """An agent calls it at every second heartbeat while an upgraded cluster has records of schema 1."""
     pages = Pages(names, ["c"])
     with served(pages, tmp_path) as api:
         assert ApiStore(api).links.has_earlier() is bool(names)

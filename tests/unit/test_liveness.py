@@ -1,4 +1,4 @@
-"""Dead sandboxes: which ones are, and their removal from the journal and the records."""
+"""Dead sandboxes: their detection, and their removal from the journal and the records."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STATIC = replace(OWN, pod=replace(OWN.pod, mirror="static-1"))
     ],
     ids=["ordinary", "created again", "mirror created again", "new manifest", "mirror finished", "mirror gone"],
 )
-def test_a_sandbox_lives_with_its_pod_or_its_static_pod(
+def test_a_sandbox_is_alive_while_its_pod_or_static_pod_runs(
     node: AgentNode, api: MemoryApi, sandbox: Sandbox, pod: Pod | None, alive: bool
 ) -> None:
     entry = node.hold(sandbox)
@@ -51,8 +51,8 @@ def test_a_deleting_pod_does_not_join_and_its_sandbox_is_not_dead(node: AgentNod
     assert node.liveness.why_dead(OWN) is None
 
 
-def test_a_sandbox_whose_pod_only_the_cache_has_is_dead(node: AgentNode, api: MemoryApi) -> None:
-    """It would take the place again from which garbage collection has removed it."""
+def test_a_sandbox_whose_pod_is_only_in_the_cache_is_dead(node: AgentNode, api: MemoryApi) -> None:
+    """Otherwise it would take back an end that garbage collection has removed from the record."""
     entry = node.hold(OWN)
     node.see_pod(Pod(OWN.pod))
     api.delete_pod(OWN.pod)
@@ -79,8 +79,8 @@ def test_a_deleted_sandbox_is_dead_unless_its_add_runs_again(node: AgentNode) ->
     assert node.liveness.why_dead(OWN) is None
 
 
-def gone(node: AgentNode, **of_entry: Any) -> SandboxEntry:
-    """The entry of a sandbox of which nothing is left."""
+def gone_entry(node: AgentNode, **of_entry: Any) -> SandboxEntry:
+    """The entry of a sandbox whose namespace and pod are gone."""
     entry = node.hold(OWN, **of_entry)
     node.remove_namespace(OWN.container_id)
     node.api.delete_pod(OWN.pod)
@@ -92,61 +92,63 @@ def is_forgotten(node: AgentNode, entry: SandboxEntry) -> bool:
     return node.journal.read(entry.attachment) is None
 
 
-def test_a_sandbox_of_which_nothing_is_left_is_forgotten(node: AgentNode) -> None:
-    assert is_forgotten(node, gone(node))
+def test_a_sandbox_without_namespace_pod_and_record_is_forgotten(node: AgentNode) -> None:
+    assert is_forgotten(node, gone_entry(node))
 
 
 def test_a_sandbox_is_not_forgotten_while_its_namespace_is_there(node: AgentNode) -> None:
-    entry = gone(node)
+    entry = gone_entry(node)
     node.add_namespace(OWN.container_id)
     assert not is_forgotten(node, entry)
 
 
 def test_a_sandbox_is_not_forgotten_while_its_pod_is_there(node: AgentNode) -> None:
-    entry = gone(node)
+    entry = gone_entry(node)
     node.api.put_pod(Pod(OWN.pod))
     assert not is_forgotten(node, entry)
 
 
 def test_a_sandbox_is_not_forgotten_while_an_add_runs(node: AgentNode) -> None:
-    entry = gone(node)
+    entry = gone_entry(node)
     node.calls.adding.add(OWN.container_id)
     assert not is_forgotten(node, entry)
 
 
 def test_a_sandbox_with_delegate_results_is_left_to_del(node: AgentNode) -> None:
-    assert not is_forgotten(node, gone(node, delegations=(Delegation({"type": "bridge", "cniVersion": "1.0.0"}),)))
+    assert not is_forgotten(
+        node, gone_entry(node, delegations=(Delegation({"type": "bridge", "cniVersion": "1.0.0"}),))
+    )
 
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_a_sandbox_is_not_forgotten_while_a_record_has_it(node: AgentNode, cached: bool) -> None:
-    entry = gone(node)
+    entry = gone_entry(node)
     record = node.put_record(joined(OWN, None))
     if not cached:
         node.caches.links.drop(record.name)
     assert not is_forgotten(node, entry)
 
 
-def test_an_end_that_is_in_its_cached_record_costs_neither_a_look_nor_a_request(
+def test_an_end_in_its_cached_record_costs_no_namespace_check_and_no_request(
     node: AgentNode, api: MemoryApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A link is reconciled at each of its changes, and a look takes two entries into the namespace."""
-    looked: list[str] = []
+    """A link is reconciled after each of its changes, and a check enters the namespace twice."""
+    checked: list[str] = []
 
-    def look(location: Location) -> bool:
-        looked.append(location.netns)
+    def check(location: Location) -> bool:
+        checked.append(location.netns)
         return True
 
     monkeypatch.setattr(liveness, "datapath", datapath)
-    monkeypatch.setattr(datapath, "namespace_is_there", look)
+    monkeypatch.setattr(datapath, "namespace_is_there", check)
     entry = node.hold(OWN)
     node.put_record(joined(OWN, None))
     requests = len(api.requests)
     node.liveness.forget_dead(entry)
-    assert not looked
+    assert not checked
     node.caches.links.put(replace(joined(None, sandbox_of(PAIR)), uid="uid", resource_version="99"))
     node.liveness.forget_dead(entry)
-    assert looked == [entry.netns]
+    assert checked == [entry.netns]
     assert len(api.requests) == requests
 
 
@@ -154,7 +156,7 @@ STRAY = sandbox_of(PRIMARY)
 
 
 def strays_removed(node: AgentNode) -> bool:
-    """Whether the example's record has lost the sandbox of its primary."""
+    """Remove strays, and return whether the primary's sandbox is gone from its record."""
     record = node.record()
     assert record is not None
     node.liveness.remove_strays(record, node.held())
@@ -171,20 +173,20 @@ def test_a_dead_sandbox_that_the_journal_lacks_is_removed_from_its_record(node: 
     assert record.history[-1].reason == "its sandbox is gone, and no DEL came"
 
 
-def test_the_record_of_the_only_sandbox_is_deleted(node: AgentNode) -> None:
+def test_a_record_is_deleted_with_its_only_sandbox(node: AgentNode) -> None:
     node.put_record(joined(STRAY, None))
     assert strays_removed(node)
     assert node.record() is None
 
 
-def test_a_sandbox_in_the_journal_is_no_stray(node: AgentNode) -> None:
+def test_a_sandbox_in_the_journal_is_not_a_stray(node: AgentNode) -> None:
     node.hold(STRAY)
     node.remove_namespace(STRAY.container_id)
     node.put_record(joined(STRAY, None))
     assert not strays_removed(node)
 
 
-def test_a_sandbox_that_joins_meanwhile_is_no_stray(node: AgentNode) -> None:
+def test_a_sandbox_that_joins_meanwhile_is_not_a_stray(node: AgentNode) -> None:
     """Its entry is written after the entries were read, and before the lock is held."""
     record = node.put_record(joined(STRAY, None))
     held = node.held()
@@ -194,18 +196,18 @@ def test_a_sandbox_that_joins_meanwhile_is_no_stray(node: AgentNode) -> None:
     assert node.record() == record
 
 
-def test_a_sandbox_of_another_node_is_no_stray(node: AgentNode) -> None:
+def test_a_sandbox_of_another_node_is_not_a_stray(node: AgentNode) -> None:
     node.put_record(joined(sandbox_of(PRIMARY, "node-b"), None))
     assert not strays_removed(node)
 
 
-def test_a_sandbox_whose_add_runs_is_no_stray(node: AgentNode) -> None:
+def test_a_sandbox_whose_add_runs_is_not_a_stray(node: AgentNode) -> None:
     node.put_record(joined(STRAY, None))
     node.calls.adding.add(STRAY.container_id)
     assert not strays_removed(node)
 
 
-def test_a_live_sandbox_without_an_entry_is_no_stray(node: AgentNode) -> None:
+def test_a_live_sandbox_without_an_entry_is_not_a_stray(node: AgentNode) -> None:
     """Its entry may be lost while its pod runs: the interface stays."""
     entry = node.hold(STRAY)
     node.journal.forget(entry.attachment)

@@ -1,4 +1,4 @@
-"""The plugin's log: one line for each event, whatever is in it, to stderr and to a file for its owner alone."""
+"""The plugin's log: one escaped line per event, on stderr and in a file that only the owner can read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _logger_as_it_was() -> Iterator[None]:
 
 
 def end() -> None:
-    """Close the log's file, as the end of the process does."""
+    """Close the log file, as the end of the process does."""
     for handler in logging.getLogger("ratchet").handlers:
         if isinstance(handler, logging.StreamHandler) and isinstance(getattr(handler.stream, "name", None), int):
             handler.stream.close()
@@ -40,7 +40,7 @@ def end() -> None:
 def start(
     container_id: str = "c0ffee", args: str = "K8S_POD_NAMESPACE=default;K8S_POD_NAME=a", pod: str = "", **keys: Any
 ) -> None:
-    """Begin a call's log; `pod` is a name as no runtime's argument could give it."""
+    """Configure the log of a call. `pod` is a pod name that the parsing of arguments would reject."""
     environ = {
         "CNI_COMMAND": "ADD",
         "CNI_CONTAINERID": container_id,
@@ -55,7 +55,7 @@ def start(
     configure(read_config(json.dumps(network).encode()), arguments)
 
 
-def test_a_line_says_verb_pod_and_sandbox(capsys: Captured) -> None:
+def test_a_line_has_the_verb_the_pod_and_the_sandbox(capsys: Captured) -> None:
     start(container_id="0123456789abcdef")
     log.warning("link %s stands", "a-b")
     out, err = capsys.readouterr()
@@ -64,7 +64,7 @@ def test_a_line_says_verb_pod_and_sandbox(capsys: Captured) -> None:
     assert err.count("\n") == 1
 
 
-def test_a_call_without_a_pod(capsys: Captured) -> None:
+def test_a_call_without_a_pod_is_logged_with_a_dash(capsys: Captured) -> None:
     start(args="")
     log.warning("x")
     assert "ADD pod=- sandbox=c0ffee: x\n" in capsys.readouterr().err
@@ -81,7 +81,7 @@ def test_a_call_without_a_pod(capsys: Captured) -> None:
         ("100 % é →", "100 % é →"),
     ],
 )
-def test_what_cannot_be_printed_is_escaped(said: str, written: str, tmp_path: Path, capsys: Captured) -> None:
+def test_unprintable_characters_are_escaped(said: str, written: str, tmp_path: Path, capsys: Captured) -> None:
     start(log_file=str(tmp_path / "log"))
     log.warning("pod says %s.", said)
     err = capsys.readouterr().err
@@ -89,7 +89,7 @@ def test_what_cannot_be_printed_is_escaped(said: str, written: str, tmp_path: Pa
     assert (tmp_path / "log").read_bytes() == err.encode()
 
 
-def test_a_traceback_is_one_line_too(capsys: Captured) -> None:
+def test_a_traceback_is_logged_in_one_line(capsys: Captured) -> None:
     start()
     try:
         raise ValueError("x\ny")
@@ -100,13 +100,13 @@ def test_a_traceback_is_one_line_too(capsys: Captured) -> None:
     assert "ValueError: x" in err
 
 
-def test_a_percent_sign_is_no_field(capsys: Captured) -> None:
+def test_a_percent_sign_is_not_a_format_field(capsys: Captured) -> None:
     start(args="K8S_POD_NAMESPACE=default", pod="100%(levelname)s")
     log.warning("100%% of %s", "%(levelname)s")
     assert capsys.readouterr().err.endswith(" pod=default/100%(levelname)s sandbox=c0ffee: 100% of %(levelname)s\n")
 
 
-def test_the_file_is_for_its_owner_alone_and_grows(tmp_path: Path, capsys: Captured) -> None:
+def test_the_file_is_private_and_lines_are_appended(tmp_path: Path, capsys: Captured) -> None:
     path = tmp_path / "log"
     before = os.umask(0)
     try:
@@ -123,17 +123,17 @@ def test_the_file_is_for_its_owner_alone_and_grows(tmp_path: Path, capsys: Captu
 
 
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
-def test_the_level_is_the_configurations(level: str, capsys: Captured) -> None:
+def test_log_level_sets_the_lowest_logged_level(level: str, capsys: Captured) -> None:
     start(log_level=level)
     levels = ["debug", "info", "warning", "error"]
     for one in levels:
         log.log(getattr(logging, one.upper()), one)
-    told = [line.rpartition(": ")[2] for line in capsys.readouterr().err.splitlines()]
-    assert told == levels[levels.index(level) :]
+    logged = [line.rpartition(": ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert logged == levels[levels.index(level) :]
 
 
 @pytest.mark.parametrize("kind", ["folder", "in no folder", "link", "in a file"])
-def test_a_file_that_cannot_be_written_is_only_warned_of(kind: str, tmp_path: Path, capsys: Captured) -> None:
+def test_an_unwritable_file_is_only_a_warning(kind: str, tmp_path: Path, capsys: Captured) -> None:
     path = tmp_path / "log"
     if kind == "folder":
         path.mkdir()

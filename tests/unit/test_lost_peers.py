@@ -1,4 +1,4 @@
-"""The peers on lost nodes: marked once, and again after the node was back."""
+"""Peers on lost nodes: marked once, and again if the node is lost again."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ LINKED = standing(joined(OWN, PEER), Side.PRIMARY, Side.PAIR)
 
 @pytest.fixture
 def linked(node: AgentNode) -> Link:
-    """A tunnel to node b that is linked."""
+    """The record of a linked VXLAN to node b."""
     node.hold(OWN)
     return node.put_record(LINKED)
 
 
 def mark(node: AgentNode) -> bool:
-    """Have lost peers marked; whether the peer is ready after that."""
+    """Mark lost peers, and return whether the peer is ready after that."""
     node.lost_peers.mark(RECORD, node.held())
     record = node.record()
     assert record is not None
@@ -29,7 +29,7 @@ def mark(node: AgentNode) -> bool:
 
 
 @pytest.mark.usefixtures("linked")
-def test_a_peer_whose_node_is_there_is_not_marked(node: AgentNode) -> None:
+def test_a_peer_on_a_live_node_is_not_marked(node: AgentNode) -> None:
     node.nodes.lost.add("node-c")
     assert mark(node)
 
@@ -45,8 +45,8 @@ def test_a_peer_on_a_lost_node_is_marked(node: AgentNode) -> None:
 
 
 @pytest.mark.usefixtures("linked")
-def test_a_peer_is_marked_once_also_if_the_first_try_fails(node: AgentNode, api: MemoryApi) -> None:
-    """The API is away most likely when a node is lost. The peer may be alive, and record that it is ready."""
+def test_a_peer_is_marked_once_even_if_the_first_attempt_fails(node: AgentNode, api: MemoryApi) -> None:
+    """The API is often unreachable when a node is lost. The peer may be alive, and become ready again."""
     node.nodes.lost.add("node-b")
     api.failures.append(ApiUnavailableError("cannot reach the Kubernetes API"))
     with pytest.raises(ApiUnavailableError):
@@ -71,7 +71,7 @@ def test_a_peer_is_marked_again_when_its_node_is_lost_again(node: AgentNode, for
     assert not mark(node)
 
 
-def test_an_end_that_has_not_joined_marks_nobody(node: AgentNode) -> None:
+def test_an_end_that_has_not_joined_marks_no_peer(node: AgentNode) -> None:
     node.nodes.lost.add("node-b")
     node.hold(OWN)
     node.lost_peers.mark(RECORD, node.held())

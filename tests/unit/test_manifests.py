@@ -1,4 +1,4 @@
-"""The manifests: they build, and say of what they grant what docs/operations.md says."""
+"""The manifests: their rights are minimal, and docs/operations.md lists the permissions they grant."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KUBECTL = Path(sys.executable).with_name("kubectl")
 Json = dict[str, Any]
 
 
-def built(folder: str) -> list[Json]:
+def build(folder: str) -> list[Json]:
     command = [str(KUBECTL), "kustomize", str(REPOSITORY / "manifests" / folder)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return [one for one in yaml.safe_load_all(done.stdout) if one]
@@ -29,12 +29,12 @@ OVERLAYS = ("chained", "delegating", "daemonless")
 
 @pytest.fixture(scope="module")
 def chained() -> list[Json]:
-    return built("overlays/chained")
+    return build("overlays/chained")
 
 
 @pytest.fixture(scope="module")
 def daemonless() -> list[Json]:
-    return built("overlays/daemonless")
+    return build("overlays/daemonless")
 
 
 def of_kind(objects: list[Json], kind: str) -> list[Json]:
@@ -52,19 +52,19 @@ def containers(spec: Json) -> list[Json]:
     return [*spec.get("initContainers", []), *spec["containers"]]
 
 
-def test_what_is_applied_by_default_is_the_chained_overlay(chained: list[Json]) -> None:
-    assert built(".") == chained
+def test_the_default_manifest_is_the_chained_overlay(chained: list[Json]) -> None:
+    assert build(".") == chained
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_every_container_is_of_this_release(overlay: str) -> None:
-    images = [one["image"] for spec in pod_specs(built(f"overlays/{overlay}")).values() for one in containers(spec)]
+def test_every_container_uses_the_image_of_this_release(overlay: str) -> None:
+    images = [one["image"] for spec in pod_specs(build(f"overlays/{overlay}")).values() for one in containers(spec)]
     assert set(images) == {f"ratchet:{__version__}"}
 
 
 @pytest.mark.parametrize("overlay", ["chained", "daemonless"])
-def test_every_container_has_no_more_rights_than_it_needs(overlay: str) -> None:
-    for name, spec in pod_specs(built(f"overlays/{overlay}")).items():
+def test_every_container_has_minimal_rights(overlay: str) -> None:
+    for name, spec in pod_specs(build(f"overlays/{overlay}")).items():
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
         for one in containers(spec):
             context = one["securityContext"]
@@ -77,8 +77,8 @@ def test_every_container_has_no_more_rights_than_it_needs(overlay: str) -> None:
             assert one["resources"]["limits"]["memory"], name
 
 
-def test_who_runs_other_plugins_has_what_these_need(chained: list[Json]) -> None:
-    specs = pod_specs(built("overlays/delegating"))
+def test_an_agent_that_delegates_has_the_rights_that_other_plugins_need(chained: list[Json]) -> None:
+    specs = pod_specs(build("overlays/delegating"))
     agent = specs["ratchet-agent"]
     assert agent["hostPID"]
     (main,) = agent["containers"]
@@ -88,7 +88,7 @@ def test_who_runs_other_plugins_has_what_these_need(chained: list[Json]) -> None
     assert specs["ratchet-gc"] == pod_specs(chained)["ratchet-gc"]
 
 
-def test_without_an_agent_there_is_nothing_of_it(daemonless: list[Json]) -> None:
+def test_the_daemonless_overlay_has_no_objects_of_the_agent(daemonless: list[Json]) -> None:
     assert set(pod_specs(daemonless)) == {"ratchet-install", "ratchet-gc"}
     names = {one["metadata"]["name"] for one in daemonless}
     assert names == {"ratchet", "ratchet-install", "ratchet-plugin", "ratchet-gc"}
@@ -99,26 +99,26 @@ def test_without_an_agent_there_is_nothing_of_it(daemonless: list[Json]) -> None
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_an_installer_is_ready_when_it_has_configured_the_network(overlay: str) -> None:
-    (main,) = pod_specs(built(f"overlays/{overlay}"))["ratchet-install"]["containers"]
+    (main,) = pod_specs(build(f"overlays/{overlay}"))["ratchet-install"]["containers"]
     (folder,) = [one["mountPath"] for one in main["volumeMounts"] if one["name"] == "networks"]
     assert main["readinessProbe"]["exec"]["command"] == ["test", "-f", f"{folder}/{CONFIG}"]
     assert folder in " ".join(main["args"])
 
 
-def test_every_pod_has_an_account_of_its_own(chained: list[Json]) -> None:
+def test_every_workload_has_its_own_service_account(chained: list[Json]) -> None:
     accounts = {name: spec["serviceAccountName"] for name, spec in pod_specs(chained).items()}
     assert accounts == {name: name for name in ("ratchet-agent", "ratchet-install", "ratchet-gc")}
     assert {one["metadata"]["name"] for one in of_kind(chained, "ServiceAccount")} == set(accounts.values())
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_node_has_no_more_folders_mounted_than_are_used(overlay: str) -> None:
-    for name, spec in pod_specs(built(f"overlays/{overlay}")).items():
+def test_every_volume_is_mounted_by_a_container(overlay: str) -> None:
+    for name, spec in pod_specs(build(f"overlays/{overlay}")).items():
         used = {mount["name"] for one in containers(spec) for mount in one.get("volumeMounts", [])}
         assert used == {volume["name"] for volume in spec.get("volumes", [])}, name
 
 
-def test_operations_names_the_permissions_that_are_granted(chained: list[Json], daemonless: list[Json]) -> None:
+def test_operations_md_lists_the_granted_permissions(chained: list[Json], daemonless: list[Json]) -> None:
     text = (REPOSITORY / "docs" / "operations.md").read_text()
     blocks = [block.partition("```")[0] for block in text.split("```yaml\n")[1:]]
     documented = {
@@ -127,7 +127,7 @@ def test_operations_names_the_permissions_that_are_granted(chained: list[Json], 
         if "kind: ClusterRole" in block or "kind: Role" in block
         for one in yaml.safe_load_all(block)
     }
-    del documented["Role", "ratchet-look"]  # which is for people, and nothing of ours has
+    del documented["Role", "ratchet-look"]  # a role for users, which no manifest contains
     granted = {
         (one["kind"], one["metadata"]["name"]): one["rules"]
         for kind in ("ClusterRole", "Role")

@@ -1,4 +1,4 @@
-"""The ends that a running pod keeps: by declarations that can be read, under the name of the link's record."""
+"""The ends of a running pod: removed if undeclared, and moved to the name of the link's record."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UNREADABLE = {"ratchet.links": "- {interface: in1, peer: "}
 
 
 class Declared:
-    """Records that have these pods and topologies, and the names that records are found under."""
+    """A fake store with these pods and topologies. `recorded` is the record name of every link, if given."""
 
     def __init__(self, pods: Sequence[Pod], topologies: Sequence[Topology] = (), recorded: str = "") -> None:
         self.pods = list(pods)
@@ -49,8 +49,8 @@ class Declared:
 
 
 def membership_with(records: Declared) -> Membership:
-    nothing: Any = None
-    return Membership(nothing, records.store(), nothing, calls=nothing, queue=nothing)
+    unused: Any = None
+    return Membership(unused, records.store(), unused, calls=unused, queue=unused)
 
 
 def end_of_y(*, declared: bool = False) -> HeldEnd:
@@ -81,7 +81,7 @@ def entry_with(end: HeldEnd) -> SandboxEntry:
         "another pod whose declaration is unreadable",
     ],
 )
-def test_what_a_pod_is_to_have_is_known_if_whoever_may_declare_the_link_can_be_read(
+def test_a_pods_ends_are_known_if_all_possible_declarations_are_readable(
     pods: list[Pod], topologies: list[Topology], known: bool
 ) -> None:
     end = end_of_y()
@@ -90,14 +90,14 @@ def test_what_a_pod_is_to_have_is_known_if_whoever_may_declare_the_link_can_be_r
 
 
 @pytest.mark.parametrize("declared", [False, True])
-def test_only_a_link_that_others_declared_becomes_undeclared(declared: bool) -> None:
+def test_only_a_link_declared_by_others_becomes_undeclared(declared: bool) -> None:
     reason = membership_with(Declared([Y]))._why_removed(end_of_y(declared=declared), {})
     assert (reason is None) is declared
 
 
 @pytest.mark.parametrize("declared", [False, True])
 def test_an_end_moves_to_the_name_of_its_links_record(declared: bool) -> None:
-    """Whoever declares the link: the peer may have joined it under a name that is looked for first."""
+    """This holds for any declarer: the peer may have joined under a name that is looked up first."""
     end, records = end_of_y(declared=declared), Declared([pod("x"), Y], [LAB], recorded="ns.x.in1.y.in1-earlier")
     own = list(wanted_links(records.pods, topologies=records.topologies).ends_of(Y))
     membership = membership_with(records)
@@ -108,7 +108,7 @@ def test_an_end_moves_to_the_name_of_its_links_record(declared: bool) -> None:
 
 
 @pytest.mark.parametrize("declared", [False, True])
-def test_an_end_moves_as_it_was_declared_when_it_was_taken(declared: bool) -> None:
+def test_a_moved_end_keeps_its_original_declaration(declared: bool) -> None:
     end, edited = end_of_y(declared=declared), replace(LAB, text=f"{LAB.text}\n  mtu: 1400")
     records = Declared([pod("x"), Y], [edited], recorded="ns.x.in1.y.in1-earlier")
     own = wanted_links(records.pods, topologies=records.topologies).ends_of(Y)
@@ -126,7 +126,7 @@ def test_an_end_stays_while_its_record_has_both_ends() -> None:
     assert membership_with(records)._why_removed(end, _by_record(own)) is None
 
 
-def test_a_renamed_end_takes_the_place_of_the_old_one_once() -> None:
+def test_a_renamed_end_replaces_the_old_one_once() -> None:
     old = end_of_y()
     new, other = (replace(old, wanted=replace(old.wanted, name=name)) for name in ("new", "other"))
     assert _replaced([other, old], old, None) == (other,)
@@ -134,7 +134,7 @@ def test_a_renamed_end_takes_the_place_of_the_old_one_once() -> None:
     assert _replaced([new, old], old, new) == (new,)
 
 
-def test_an_event_of_an_edit_has_its_interface(node: AgentNode) -> None:
+def test_an_event_of_an_edited_link_has_the_interface(node: AgentNode) -> None:
     own = sandbox_of(Side.PRIMARY)
     entry = node.hold(own)
     node.put_record(joined(own, None))
@@ -144,8 +144,8 @@ def test_an_event_of_an_edit_has_its_interface(node: AgentNode) -> None:
     assert text.startswith(f"link {RECORD} wants a restart of pod default/primary-pod: ")
 
 
-def test_an_event_of_a_link_whose_interface_another_link_holds_has_the_interface(node: AgentNode) -> None:
-    """The link is not taken; the pod's restart frees the interface."""
+def test_an_event_of_a_link_with_a_taken_interface_has_the_interface(node: AgentNode) -> None:
+    """The pod does not take the link. A restart of the pod frees the interface."""
     own = sandbox_of(Side.PRIMARY)
     entry = node.hold(own)
     other = primary_pod("other", "primary-pod", pair_ifname="in1", local_ifname="in2")

@@ -1,4 +1,4 @@
-"""Values of the core: which references mean one pod, and the ends of a link."""
+"""The data model: equality of pod references, and the ends of a link."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MIRROR = PodRef("default", "a", "uid-1", "static-1")
         "other namespace",
     ],
 )
-def test_references_mean_one_pod_by_uid_or_by_static_pod(one: PodRef, other: PodRef, same: bool) -> None:
+def test_references_are_the_same_pod_by_uid_or_by_static_pod(one: PodRef, other: PodRef, same: bool) -> None:
     assert one.is_same_pod(other) is same
     assert other.is_same_pod(one) is same
 
@@ -48,7 +48,7 @@ def test_sides_are_all_sides_in_order() -> None:
 
 
 @pytest.mark.parametrize("side", Side)
-def test_a_side_names_its_end_and_the_other_end(side: Side) -> None:
+def test_a_side_selects_its_end_and_the_other_end(side: Side) -> None:
     link = vxlan()
     near, far = link.ends_from(side)
     assert (near, far) == (link.end(side), link.end(side.other))

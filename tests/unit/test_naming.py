@@ -1,4 +1,4 @@
-"""Names: readable, valid for Kubernetes, and never one for two things."""
+"""Names: readable, valid for Kubernetes, and unique."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ cables = st.tuples(namespaces, endpoints, endpoints)
 Cable = tuple[str, Endpoint, Endpoint]
 
 
-def test_a_link_has_a_name_that_a_person_can_read() -> None:
+def test_a_record_name_is_readable() -> None:
     ends = (("primary-pod", "in1"), ("pair-pod", "in2"))
     assert record_name("default", *ends) == "default.pair-pod.in2.primary-pod.in1"
     assert ordered_record_name("default", *ends) == "default.primary-pod.in1.pair-pod.in2"
@@ -58,7 +58,7 @@ def test_a_link_has_a_name_that_a_person_can_read() -> None:
         (("default", ("a" * 200, "in1"), ("b" * 63, "in2")), f"default.{'a' * 40}.in1.{'b' * 40}.in2."),
     ],
 )
-def test_what_is_no_label_is_made_fit_and_hashed(cable: Cable, readable: str) -> None:
+def test_a_name_with_invalid_or_long_parts_is_fitted_and_gets_a_hash(cable: Cable, readable: str) -> None:
     name = record_name(*cable)
     assert re.fullmatch(re.escape(readable) + "[0-9a-f]{12}", name)
 
@@ -71,13 +71,13 @@ def test_a_records_name_is_a_dns_subdomain(cable: Cable) -> None:
 
 
 @given(cables)
-def test_a_record_has_one_name_whichever_endpoint_is_named_first(cable: Cable) -> None:
+def test_a_record_name_does_not_depend_on_the_order_of_the_endpoints(cable: Cable) -> None:
     namespace, one, other = cable
     assert record_name(namespace, one, other) == record_name(namespace, other, one)
     assert in_order(one, other) == in_order(other, one)
 
 
-def test_endpoints_are_in_the_order_of_their_bytes() -> None:
+def test_endpoints_are_ordered_by_bytes() -> None:
     assert in_order(("é", "in1"), ("z", "in1")) == (("z", "in1"), ("é", "in1"))
     assert in_order(("B", "in1"), ("a", "in1")) == (("B", "in1"), ("a", "in1"))
     assert in_order(("a", "in2"), ("a", "in10")) == (("a", "in10"), ("a", "in2"))
@@ -89,12 +89,12 @@ def test_endpoints_are_in_the_order_of_their_bytes() -> None:
 @example(("n", ("A", "c"), ("d", "e")), ("n", ("a", "c"), ("d", "e")))
 @example(("n", ("a", "c_"), ("d", "e")), ("n", ("a", "c"), ("d", "e")))
 @example(("n", ("a" * 250, "c"), ("d", "e")), ("n", ("a" * 249, "c"), ("d", "e")))
-def test_two_links_never_have_one_name(one: Cable, other: Cable) -> None:
+def test_two_links_have_different_record_names(one: Cable, other: Cable) -> None:
     assume((one[0], in_order(*one[1:])) != (other[0], in_order(*other[1:])))
     assert record_name(*one) != record_name(*other)
 
 
-def test_a_record_is_looked_for_under_every_name_of_its_pods() -> None:
+def test_record_names_cover_every_name_of_the_pods() -> None:
     one, other = [("x", "in1"), ("alias", "in1")], [("y", "in1")]
     assert alias_record_names("n", one, other) == {"n.x.in1.y.in1", "n.alias.in1.y.in1"}
     reversed_names = {"n.y.in1.x.in1", "n.y.in1.alias.in1"}
@@ -119,7 +119,7 @@ def test_a_pods_label_is_valid(namespace: str, pod: str) -> None:
     check_label(pod_label(namespace, pod), "pod.ratchet")
 
 
-def test_a_short_label_is_readable_and_a_long_one_is_still_its_own() -> None:
+def test_a_short_label_is_readable_and_a_long_one_is_unique() -> None:
     assert node_label("kube-minion-1") == "node.ratchet/kube-minion-1"
     assert pod_label("default", "primary-pod") == "pod.ratchet/default.primary-pod"
     long = "n" * 100
@@ -129,18 +129,18 @@ def test_a_short_label_is_readable_and_a_long_one_is_still_its_own() -> None:
 
 
 @given(st.integers(1, (1 << 24) - 1))
-def test_a_lease_is_named_by_its_number(vni: int) -> None:
+def test_a_lease_is_named_after_its_vni(vni: int) -> None:
     assert vni_of_lease(vni_lease_name(vni)) == vni
     assert SUBDOMAIN.fullmatch(vni_lease_name(vni))
 
 
 @pytest.mark.parametrize("name", ["", "vni-", "vni-0", "vni-011", "vni-1a", "vni--1", "node-1", "xvni-1", "vni-1\n"])
-def test_another_lease_is_no_vnis(name: str) -> None:
+def test_the_name_of_another_lease_has_no_vni(name: str) -> None:
     assert vni_of_lease(name) is None
 
 
 @given(links())
-def test_an_ends_mac_address_is_its_own_and_stays_whichever_end_is_primary(link: Link) -> None:
+def test_a_mac_address_is_unique_and_does_not_depend_on_the_primary(link: Link) -> None:
     assume((link.primary.name, link.primary.ifname) != (link.pair.name, link.pair.ifname))
     link = replace(link, schema=CURRENT_SCHEMA)
     macs = [end_mac_address(link, side) for side in Side]
@@ -149,14 +149,14 @@ def test_an_ends_mac_address_is_its_own_and_stays_whichever_end_is_primary(link:
     assert all(re.fullmatch(r"02(:[0-9a-f]{2}){5}", mac) for mac in macs)
 
 
-def test_a_running_link_of_the_earlier_format_keeps_its_mac_addresses() -> None:
+def test_a_link_of_schema_1_keeps_its_mac_addresses() -> None:
     link = replace(wanted(), name="default.primary-pod.in1.pair-pod.in2", schema=EARLIER_SCHEMA)
     digest = hashlib.sha256(b"default.primary-pod.in1.pair-pod.in2\0primary").digest()[:5]
     assert end_mac_address(link, Side.PRIMARY) == "02:" + digest.hex(":")
 
 
 @given(links(), st.sets(st.integers(IFINDEX_LEAST, IFINDEX_LEAST + 9)))
-def test_the_ends_of_a_link_have_ifindexes_of_their_own(link: Link, taken: set[int]) -> None:
+def test_the_ends_of_a_link_have_different_free_ifindexes(link: Link, taken: set[int]) -> None:
     assume((link.primary.name, link.primary.ifname) != (link.pair.name, link.pair.ifname))
     indexes = [reserved_ifindex(link, end, taken) for end in (link.primary, link.pair)]
     assert len(set(indexes)) == 2
@@ -166,6 +166,6 @@ def test_the_ends_of_a_link_have_ifindexes_of_their_own(link: Link, taken: set[i
     assert not {reserved_ifindex(link, end, again) for end in (link.primary, link.pair)} & again
 
 
-def test_another_link_of_an_interface_has_another_ifindex() -> None:
+def test_two_links_of_one_interface_have_different_ifindexes() -> None:
     other = replace(wanted(), name=f"{wanted().name}-x")
     assert reserved_ifindex(wanted(), wanted().primary, ()) != reserved_ifindex(other, other.primary, ())
