@@ -1,4 +1,4 @@
-"""The index finds for each pod what the whole namespace gives it, and which pods a change can concern."""
+"""The intent index: the same links as from the whole namespace, and the dependents of a change."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ lines = st.builds(
 )
 
 
-def made_pod(name: str, alias: str, listed: Sequence[object], labels: dict[str, str], age: int, phase: str) -> Pod:
-    said = {"ratchet": "true", **({"ratchet.pod_name": alias} if alias else {}), **labels}
+def make_pod(name: str, alias: str, listed: Sequence[object], labels: dict[str, str], age: int, phase: str) -> Pod:
+    all_labels = {"ratchet": "true", **({"ratchet.pod_name": alias} if alias else {}), **labels}
     annotations = {"ratchet.links": json.dumps(listed)} if listed else {}
-    return Pod(PodRef("ns", name, name), said, annotations, phase=phase, created=NOW + timedelta(seconds=age))
+    return Pod(PodRef("ns", name, name), all_labels, annotations, phase=phase, created=NOW + timedelta(seconds=age))
 
 
 labelled = st.builds(
@@ -49,7 +49,7 @@ labelled = st.builds(
     st.sampled_from(IFNAMES),
 )
 pods = st.builds(
-    made_pod,
+    make_pod,
     st.sampled_from(NAMES),
     st.sampled_from(["", "", "", *NAMES]),
     st.lists(items, max_size=3),
@@ -60,13 +60,13 @@ pods = st.builds(
 texts = st.lists(lines, max_size=4).map(json.dumps) | st.sampled_from(["{a", "{} # b", "- endpoints: [a:in1]"])
 topologies = st.builds(lambda name, text: Topology("ns", name, text), st.sampled_from(["lab", "more"]), texts)
 
-Put = Pod | Topology
-Step = tuple[Put, bool]
+Manifest = Pod | Topology
+Step = tuple[Manifest, bool]
 steps = st.lists(st.tuples(pods | topologies, st.sampled_from([True, True, True, False])), max_size=10)
 
 
 class Namespace:
-    """A namespace that changes, with an index of it."""
+    """A namespace whose pods and topologies change, and its index."""
 
     def __init__(self) -> None:
         self.pods: dict[str, Pod] = {}
@@ -74,45 +74,47 @@ class Namespace:
         self.index = PodIndex()
         self.intents = IntentIndex(self.index, [], RESERVED)
 
-    def change(self, thing: Put, there: bool) -> set[str]:
-        """Put or delete a pod or a topology; the names of the pods that this can concern."""
-        return self._change_pod(thing, there) if isinstance(thing, Pod) else self._change_topology(thing, there)
+    def change(self, manifest: Manifest, exists: bool) -> set[str]:
+        """Put or delete a pod or a topology, and return the names of the pods whose links can depend on it."""
+        return (
+            self._change_pod(manifest, exists) if isinstance(manifest, Pod) else self._change_topology(manifest, exists)
+        )
 
-    def _change_pod(self, pod: Pod, there: bool) -> set[str]:
+    def _change_pod(self, pod: Pod, exists: bool) -> set[str]:
         name = pod.ref.name
         before = self.pods.pop(name, None)
         names = {name, *(one.labels.get("ratchet.pod_name", name) for one in (before, pod) if one)}
-        concerned = self.intents.dependents(names)
-        if there:
+        affected = self.intents.dependents(names)
+        if exists:
             self.pods[name] = pod
             self.index.put(pod)
         else:
             self.index.remove(name)
         self.intents.pod_changed(name)
-        return concerned | self.intents.dependents(names)
+        return affected | self.intents.dependents(names)
 
-    def _change_topology(self, topology: Topology, there: bool) -> set[str]:
-        concerned = self._drawn(topology.name)
+    def _change_topology(self, topology: Topology, exists: bool) -> set[str]:
+        affected = self._dependents_of_topology(topology.name)
         self.topologies.pop(topology.name, None)
-        if there:
+        if exists:
             self.topologies[topology.name] = topology
-        self.intents.topology_changed(topology.name, topology if there else None)
-        return concerned | self._drawn(topology.name)
+        self.intents.topology_changed(topology.name, topology if exists else None)
+        return affected | self._dependents_of_topology(topology.name)
 
-    def _drawn(self, topology: str) -> set[str]:
+    def _dependents_of_topology(self, topology: str) -> set[str]:
         names = self.intents.names_drawn(topology)
         return set(NAMES) if names is None else self.intents.dependents(names)
 
-    def found(self) -> dict[str, object]:
-        """What each pod is to have, by the whole namespace: its ends, its refusal, who has taken its name."""
+    def by_namespace(self) -> dict[str, object]:
+        """The result of each pod by the whole namespace: its ends, its error, and the pod that took its name."""
         wanted = wanted_links(self.pods.values(), RESERVED, topologies=self.topologies.values())
-        return {pod.ref.name: of(pod, wanted) for pod in self.pods.values()}
+        return {pod.ref.name: result_of(pod, wanted) for pod in self.pods.values()}
 
-    def found_by_index(self) -> dict[str, object]:
-        return {pod.ref.name: of(pod, self.intents.wanted_for(pod)) for pod in self.pods.values()}
+    def by_index(self) -> dict[str, object]:
+        return {pod.ref.name: result_of(pod, self.intents.wanted_for(pod)) for pod in self.pods.values()}
 
 
-def of(pod: Pod, wanted: Wanted) -> object:
+def result_of(pod: Pod, wanted: Wanted) -> object:
     refusal = wanted.refused.get(pod.ref.uid)
     ends = [(one.link, side, one.primary, one.pair, one.record_names()) for one, side in wanted.ends_of(pod)]
     return ends, str(refusal) if refusal else None, wanted.superseding(pod)
@@ -121,7 +123,7 @@ def of(pod: Pod, wanted: Wanted) -> object:
 def pod(
     name: str, *listed: dict[str, object], alias: str = "", age: int = 0, labels: dict[str, str] | None = None
 ) -> Pod:
-    return made_pod(name, alias, listed, labels or {}, age, "Running")
+    return make_pod(name, alias, listed, labels or {}, age, "Running")
 
 
 def item(peer: str, ifname: str = "in1", peer_ifname: str = "in1", **more: object) -> dict[str, object]:
@@ -139,8 +141,8 @@ BY_LABELS = {
     "ratchet.pair_ifname": "in1",
 }
 
-# What the links of pod a depend on, though it is not named there: the things, and the one that is the reason.
-FAR: dict[str, tuple[list[Put], Put, Put]] = {
+# Changes that affect the links of pod a without naming it: the manifests, a harmless one, and the one that affects a.
+INDIRECT: dict[str, tuple[list[Manifest], Manifest, Manifest]] = {
     "its peer is refused for its own list": (
         [pod("a"), pod("b", item("a")), pod("c")],
         pod("b", item("a"), item("c", "in2")),
@@ -194,21 +196,21 @@ FAR: dict[str, tuple[list[Put], Put, Put]] = {
 }
 
 
-@pytest.mark.parametrize("case", FAR)
-def test_what_is_far_away_and_matters_is_found(case: str) -> None:
-    things, harmless, reason = FAR[case]
+@pytest.mark.parametrize("case", INDIRECT)
+def test_the_index_finds_indirect_dependencies(case: str) -> None:
+    manifests, harmless, reason = INDIRECT[case]
     namespace = Namespace()
-    for thing in (*things, harmless):
-        namespace.change(thing, True)
-    before = namespace.found()
-    assert namespace.found_by_index() == before
+    for manifest in (*manifests, harmless):
+        namespace.change(manifest, True)
+    before = namespace.by_namespace()
+    assert namespace.by_index() == before
     assert "a" in namespace.change(reason, True)
-    assert namespace.found()["a"] != before["a"], "the case is none"
-    assert namespace.found_by_index() == namespace.found()
+    assert namespace.by_namespace()["a"] != before["a"], "the case is none"
+    assert namespace.by_index() == namespace.by_namespace()
 
 
-def test_links_of_others_are_not_read() -> None:
-    """A ring: what a pod's links cost does not grow with it."""
+def test_the_index_reads_only_the_links_that_a_pod_depends_on() -> None:
+    """In a ring, the cost of a pod's links does not grow with the number of pods."""
     ring = [pod(f"p{number}", item(f"p{(number + 1) % 100}", "up", "down")) for number in range(100)]
     namespace = Namespace()
     for one in ring:
@@ -220,12 +222,12 @@ def test_links_of_others_are_not_read() -> None:
 
 
 @given(steps)
-def test_the_index_gives_each_pod_what_the_whole_namespace_does(taken: list[Step]) -> None:
+def test_the_index_gives_each_pod_the_result_of_the_whole_namespace(taken: list[Step]) -> None:
     namespace = Namespace()
-    for thing, there in taken:
-        before = namespace.found()
-        concerned = namespace.change(thing, there)
-        after = namespace.found()
-        assert namespace.found_by_index() == after
+    for manifest, exists in taken:
+        before = namespace.by_namespace()
+        affected = namespace.change(manifest, exists)
+        after = namespace.by_namespace()
+        assert namespace.by_index() == after
         changed = {name for name in before.keys() & after.keys() if before[name] != after[name]}
-        assert changed <= concerned
+        assert changed <= affected

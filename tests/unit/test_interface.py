@@ -1,4 +1,4 @@
-"""How what stands differs from what is wanted: one test for each kind of difference, and none where there is none."""
+"""Differences between observed interfaces and their wire: one test for each kind of difference."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ VXLAN = VxlanWire(
 
 
 def veth(port: InterfaceSpec, /, **changes: Any) -> Device:
-    """The interface that the port asks for, but for `changes`."""
+    """The observed interface that matches a specification, except for `changes`."""
     device = Device(port.ifname, 7, "veth", True, True, port.mtu, "02:00:00:00:00:01", port.addresses)
     return replace(device, **{"given": port.addresses, **changes})
 
@@ -49,23 +49,23 @@ def tunnel(**changes: Any) -> Device:
     return replace(made, **changes)
 
 
-def test_a_wire_that_stands_differs_in_nothing() -> None:
+def test_interfaces_that_match_their_wire_have_no_differences() -> None:
     assert differences(VETH, Observed(veth(NEAR), veth(FAR))) == ()
     assert differences(VXLAN, Observed(tunnel())) == ()
 
 
-def test_the_near_end_alone() -> None:
+def test_near_differences_ignore_the_far_end() -> None:
     assert near_differences(VETH, Observed(veth(NEAR), None)) == ()
     assert near_differences(VETH, Observed(veth(NEAR, up=False), veth(FAR))) == ("in1 is down",)
     assert near_differences(VXLAN, Observed(tunnel(vni=12))) == differences(VXLAN, Observed(tunnel(vni=12))) != ()
 
 
-def test_addresses_that_the_pod_gave_itself_are_its_own_affair() -> None:
+def test_addresses_that_the_pod_added_are_ignored() -> None:
     more = (*NEAR.addresses, ip_interface("10.0.0.1/8"), ip_interface("fe80::1/64"))
     assert differences(VXLAN, Observed(tunnel(addresses=more))) == ()
 
 
-ON_ANY: list[tuple[dict[str, Any], str]] = [
+COMMON_DIFFERENCES: list[tuple[dict[str, Any], str]] = [
     ({"ours": False}, "in1 was not made by ratchet"),
     ({"kind": "dummy"}, "in1 is a dummy, wanted a {kind}"),
     ({"up": False}, "in1 is down"),
@@ -76,31 +76,33 @@ ON_ANY: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "said"), ON_ANY, ids=lambda value: value if isinstance(value, str) else "")
-def test_a_difference_of_any_interface(changes: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(
+    ("changes", "said"), COMMON_DIFFERENCES, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_a_difference_of_a_veth_or_a_vxlan_is_reported(changes: dict[str, Any], said: str) -> None:
     assert differences(VETH, Observed(veth(NEAR, **changes), veth(FAR))) == (said.format(kind="veth"),)
     assert differences(VXLAN, Observed(tunnel(**changes))) == (said.format(kind="vxlan"),)
 
 
-def test_an_interface_that_is_missing() -> None:
+def test_a_missing_interface_is_reported() -> None:
     assert differences(VXLAN, Observed(None)) == ("in1 is not there",)
     assert differences(VETH, Observed(None, veth(FAR))) == ("in1 is not there",)
     assert differences(VETH, Observed(veth(NEAR), None)) == ("in2 is not there",)
     assert differences(VETH, Observed(None)) == ("in1 is not there", "in2 is not there")
 
 
-def test_a_veth_that_leads_elsewhere() -> None:
+def test_a_veth_with_another_peer_is_reported() -> None:
     observed = Observed(veth(NEAR, wired=False), veth(FAR))
     assert differences(VETH, observed) == ("in1 leads to another interface than its peer",)
 
 
-def test_the_far_end_of_a_veth_is_looked_at_as_well() -> None:
+def test_a_difference_of_a_veths_far_end_is_reported() -> None:
     assert differences(VETH, Observed(veth(NEAR), veth(FAR, up=False))) == ("in2 is down",)
 
 
 ROUTE, OTHER = Route(ip_network("10.0.0.0/8"), ip_address("192.168.2.101")), Route(ip_network("10.1.0.0/16"))
 FILTER = "net.ipv4.conf.IFNAME.rp_filter"
-PORT_WITH: dict[str, Any] = {
+PROPERTIES: dict[str, Any] = {
     "txqlen": 5,
     "routes": (ROUTE,),
     "sysctls": ((FILTER, 2),),
@@ -123,12 +125,12 @@ PORT_WITH: dict[str, Any] = {
         ({"rate": 1500}, "in1 has 1500bit, wanted 100mbit"),
     ],
 )
-def test_a_difference_of_a_property(changes: dict[str, Any], said: str | None) -> None:
-    wire = replace(VXLAN, near=replace(NEAR, **PORT_WITH))
-    assert differences(wire, Observed(tunnel(**{**PORT_WITH, **changes}))) == ((said,) if said else ())
+def test_a_difference_of_a_property_is_reported(changes: dict[str, Any], said: str | None) -> None:
+    wire = replace(VXLAN, near=replace(NEAR, **PROPERTIES))
+    assert differences(wire, Observed(tunnel(**{**PROPERTIES, **changes}))) == ((said,) if said else ())
 
 
-def test_what_is_not_wanted_may_be_as_it_likes() -> None:
+def test_undeclared_properties_are_ignored_except_the_rate() -> None:
     assert differences(VXLAN, Observed(tunnel(txqlen=5, sysctls=((FILTER, 2),), offloads=False))) == ()
     assert differences(VXLAN, Observed(tunnel(rate=8000))) == ("in1 has 8kbit, wanted no rate",)
 
@@ -144,29 +146,29 @@ def test_what_is_not_wanted_may_be_as_it_likes() -> None:
         ({"carrier": False}, "in1 is held without carrier"),
     ],
 )
-def test_a_difference_of_a_tunnel(changes: dict[str, Any], said: str) -> None:
+def test_a_difference_of_a_tunnel_is_reported(changes: dict[str, Any], said: str) -> None:
     assert differences(VXLAN, Observed(tunnel(**changes))) == (said,)
 
 
-def test_a_tunnel_that_is_to_be_without_carrier() -> None:
-    dark = replace(VXLAN, carrier=False)
-    assert differences(dark, Observed(tunnel())) == ("in1 has carrier while its peer is gone",)
-    assert differences(dark, Observed(tunnel(carrier=False))) == ()
+def test_carrier_is_reported_if_the_tunnel_must_have_none() -> None:
+    unplugged = replace(VXLAN, carrier=False)
+    assert differences(unplugged, Observed(tunnel())) == ("in1 has carrier while its peer is gone",)
+    assert differences(unplugged, Observed(tunnel(carrier=False))) == ()
 
 
-def test_a_carrier_that_the_kernel_does_not_give_away_is_not_asked_for() -> None:
-    dark = replace(VXLAN, carrier=False)
-    assert differences(dark, Observed(tunnel(carrier_fixed=True))) == ()
-    assert differences(dark, Observed(tunnel(carrier_fixed=True, up=False))) == ("in1 is down",)
+def test_a_fixed_carrier_is_not_reported() -> None:
+    unplugged = replace(VXLAN, carrier=False)
+    assert differences(unplugged, Observed(tunnel(carrier_fixed=True))) == ()
+    assert differences(unplugged, Observed(tunnel(carrier_fixed=True, up=False))) == ("in1 is down",)
 
 
-def test_the_carrier_of_what_is_no_tunnel_of_ours_is_not_judged() -> None:
-    dark = replace(VXLAN, carrier=False)
-    assert differences(dark, Observed(tunnel(ours=False))) == ("in1 was not made by ratchet",)
-    assert differences(dark, Observed(veth(NEAR))) == ("in1 is a veth, wanted a vxlan",)
+def test_the_carrier_of_another_interface_is_not_compared() -> None:
+    unplugged = replace(VXLAN, carrier=False)
+    assert differences(unplugged, Observed(tunnel(ours=False))) == ("in1 was not made by ratchet",)
+    assert differences(unplugged, Observed(veth(NEAR))) == ("in1 is a veth, wanted a vxlan",)
 
 
-def test_every_difference_is_told() -> None:
+def test_all_differences_are_reported() -> None:
     said = differences(VXLAN, Observed(tunnel(up=False, mtu=1, vni=12, addresses=(), given=(), carrier=False)))
     assert len(said) == 6
 

@@ -1,4 +1,4 @@
-"""What a node remembers on disk: whole or not at all, and locks that die with their holder."""
+"""The journal on disk: atomic entries, tombstones, and locks that end with their holder."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ def files(root: Path) -> list[Path]:
 
 @contextmanager
 def opened_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The names of the files that are opened within the block, by os.open."""
+    """The names of the files that os.open opens within the block."""
     opened: list[str] = []
-    plain = os.open
+    original = os.open
 
     def counted(path: str | Path, *arguments: Any, **options: Any) -> int:
         opened.append(Path(path).name)
-        return plain(path, *arguments, **options)
+        return original(path, *arguments, **options)
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "open", counted)
@@ -86,7 +86,7 @@ def since_boot() -> float:
 # Sandboxes
 
 
-def test_what_was_noted_is_read(journal: Journal) -> None:
+def test_a_written_entry_is_read(journal: Journal) -> None:
     assert journal.read(ONE) is None
     journal.write(entry())
     assert journal.read(ONE) == entry()
@@ -95,12 +95,12 @@ def test_what_was_noted_is_read(journal: Journal) -> None:
     assert journal.read(ONE) == bare
 
 
-def test_it_is_read_by_another_process_of_the_node(journal: Journal, root: Path) -> None:
+def test_another_journal_of_the_node_reads_an_entry(journal: Journal, root: Path) -> None:
     journal.write(entry())
     assert Journal(str(root)).read(ONE) == entry()
 
 
-def test_attachments_are_told_apart(journal: Journal) -> None:
+def test_each_attachment_has_its_own_entry(journal: Journal) -> None:
     attachments = [
         ONE,
         Attachment("net", "c1", "eth1"),
@@ -114,7 +114,7 @@ def test_attachments_are_told_apart(journal: Journal) -> None:
     assert {one.attachment for one in journal.entries()} == set(attachments)
 
 
-def test_what_is_forgotten_is_gone_and_may_be_forgotten_again(journal: Journal, root: Path) -> None:
+def test_forget_removes_an_entry_and_is_idempotent(journal: Journal, root: Path) -> None:
     journal.forget(ONE)
     journal.write(entry())
     journal.forget(ONE)
@@ -124,13 +124,13 @@ def test_what_is_forgotten_is_gone_and_may_be_forgotten_again(journal: Journal, 
     assert files(root) == []
 
 
-def test_nothing_was_noted_yet(journal: Journal, root: Path) -> None:
+def test_reading_an_empty_journal_creates_no_files(journal: Journal, root: Path) -> None:
     assert journal.entries() == []
     assert not journal.is_anothers(Location("/run/netns/a"), "in1", "c1")
     assert not root.exists()
 
 
-def test_files_and_folders_are_for_their_owner_alone(journal: Journal, root: Path) -> None:
+def test_only_the_owner_can_access_files_and_folders(journal: Journal, root: Path) -> None:
     before = os.umask(0)
     try:
         journal.write(entry())
@@ -143,15 +143,15 @@ def test_files_and_folders_are_for_their_owner_alone(journal: Journal, root: Pat
     assert {mode for path, mode in modes.items() if path.is_dir()} == {0o700}
 
 
-def test_a_half_written_file_is_never_read(journal: Journal, root: Path) -> None:
+def test_a_partly_written_file_is_not_read(journal: Journal, root: Path) -> None:
     journal.write(entry())
-    (noted,) = files(root)
-    whole = noted.read_text()
-    noted.with_name(".4711.deadbeef").write_text(whole[:40])
+    (stored,) = files(root)
+    content = stored.read_text()
+    stored.with_name(".4711.deadbeef").write_text(content[:40])
     assert journal.entries() == [entry()]
 
 
-def test_readers_see_the_old_or_the_new_and_nothing_between(journal: Journal) -> None:
+def test_a_concurrent_reader_sees_the_old_or_the_new_entry(journal: Journal) -> None:
     states = [entry(ONE, "/run/netns/a", *(f"in{n}" for n in range(count))) for count in (1, 60)]
     journal.write(states[0])
     done = threading.Event()
@@ -168,7 +168,7 @@ def test_readers_see_the_old_or_the_new_and_nothing_between(journal: Journal) ->
         writing.result()
 
 
-def test_nothing_is_left_of_a_write_that_fails(journal: Journal, root: Path) -> None:
+def test_a_failed_write_leaves_no_files(journal: Journal, root: Path) -> None:
     (root / "sandboxes" / ONE.file_name).mkdir(parents=True)
     with pytest.raises(RatchetError, match=r"cannot write .*c1\+eth0"):
         journal.write(entry())
@@ -176,7 +176,9 @@ def test_nothing_is_left_of_a_write_that_fails(journal: Journal, root: Path) -> 
 
 
 @pytest.mark.parametrize("parts", [(), ("sandboxes",), ("deleted",)], ids=["all", "sand", "dead"])
-def test_a_folder_that_cannot_be_made_is_told_clearly(journal: Journal, root: Path, parts: tuple[str, ...]) -> None:
+def test_writes_fail_and_reads_find_nothing_if_a_folder_cannot_be_created(
+    journal: Journal, root: Path, parts: tuple[str, ...]
+) -> None:
     blocked = root.joinpath(*parts)
     blocked.parent.mkdir(parents=True, exist_ok=True)
     blocked.write_text("a file in the folder's place")
@@ -192,10 +194,10 @@ def test_a_folder_that_cannot_be_made_is_told_clearly(journal: Journal, root: Pa
     }
     for part, act in acts.items():
         if not parts or part in parts:
-            with pytest.raises(RatchetError, match="cannot write ") as told:
+            with pytest.raises(RatchetError, match="cannot write ") as caught:
                 act()
-            assert "state_dir" in told.value.details
-            assert not isinstance(told.value, TryAgainError)
+            assert "state_dir" in caught.value.details
+            assert not isinstance(caught.value, TryAgainError)
     assert journal.read(ONE) is None
     assert journal.entries() == []
     assert not journal.is_buried(ONE, 0)
@@ -206,7 +208,7 @@ BROKEN: list[Any] = [None, 5, [], ["x"], {}, {"network": "net"}, "text", {"pod":
 
 
 @pytest.mark.parametrize("document", [*map(json.dumps, BROKEN), "", "{", '{"network": "ne', "\0", "[" * 100_000])
-def test_what_cannot_be_read_is_as_nothing(journal: Journal, root: Path, document: str) -> None:
+def test_an_unreadable_file_counts_as_missing(journal: Journal, root: Path, document: str) -> None:
     other = Attachment("net", "c2", "eth0")
     journal.write(entry(other))
     journal.bury(other, since_boot())
@@ -222,12 +224,12 @@ def test_what_cannot_be_read_is_as_nothing(journal: Journal, root: Path, documen
 
 @given(st.data())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
-def test_an_entry_with_any_part_broken_is_read_or_is_as_nothing(
+def test_reading_an_entry_with_any_broken_part_does_not_raise(
     journal: Journal, root: Path, data: st.DataObject
 ) -> None:
     journal.write(entry())
-    (noted,) = files(root)
-    document = json.loads(noted.read_text())
+    (stored,) = files(root)
+    document = json.loads(stored.read_text())
     place: Any = document
     while True:
         key = data.draw(st.sampled_from(sorted(place))) if isinstance(place, dict) else 0
@@ -236,12 +238,12 @@ def test_an_entry_with_any_part_broken_is_read_or_is_as_nothing(
             break
         place = inner
     place[key] = data.draw(st.sampled_from([None, 5, "x", [], {}, [5], {"x": 5}]))
-    noted.write_text(json.dumps(document))
+    stored.write_text(json.dumps(document))
     journal.read(ONE)
     journal.is_anothers(Location("/run/netns/a"), "in1", "c2")
 
 
-def test_another_sandbox_has_the_end(journal: Journal) -> None:
+def test_an_interface_in_another_sandboxs_entry_is_anothers(journal: Journal) -> None:
     journal.write(entry(Attachment("net", "c2", "eth0"), "/run/netns/a", "in1", "in2"))
     assert journal.is_anothers(Location("/run/netns/a"), "in1", "c1")
     assert journal.is_anothers(Location("/run/netns/a"), "in2", "c1")
@@ -253,7 +255,7 @@ def test_another_sandbox_has_the_end(journal: Journal) -> None:
 # Tombstones
 
 
-def test_an_add_that_began_before_a_del_learns_of_it_and_a_later_one_does_not(journal: Journal) -> None:
+def test_a_del_buries_an_earlier_add_and_not_a_later_one(journal: Journal) -> None:
     before = since_boot()
     assert not journal.is_buried(ONE, before)
     assert journal.bury(ONE, since_boot()) is False
@@ -262,20 +264,20 @@ def test_an_add_that_began_before_a_del_learns_of_it_and_a_later_one_does_not(jo
     assert not journal.is_buried(Attachment("net", "c2", "eth0"), before)
 
 
-def test_a_second_del_knows_of_the_first(journal: Journal) -> None:
+def test_a_second_del_finds_the_tombstone_of_the_first(journal: Journal) -> None:
     journal.bury(ONE, since_boot())
     between = since_boot()
     assert journal.bury(ONE, since_boot()) is True
     assert journal.is_buried(ONE, between)
 
 
-def test_a_del_of_another_network_is_a_first_one(journal: Journal) -> None:
-    """What its delegates were given may be still there."""
+def test_a_del_of_another_network_counts_as_the_first(journal: Journal) -> None:
+    """What its delegates created may still exist."""
     journal.bury(ONE, since_boot())
     assert journal.bury(Attachment("renamed", "c1", "eth0"), since_boot()) is False
 
 
-def test_an_add_under_the_old_name_of_a_network_learns_of_a_del_under_the_new(root: Path) -> None:
+def test_a_del_under_a_new_network_name_buries_an_add_under_the_old_name(root: Path) -> None:
     renamed, before = Attachment("renamed", "c1", "eth0"), since_boot()
     Journal(root).bury(renamed, since_boot())
     for journal in (Journal(root), Journal(root, remembers=True)):
@@ -287,7 +289,7 @@ def test_an_add_under_the_old_name_of_a_network_learns_of_a_del_under_the_new(ro
 
 
 @pytest.mark.parametrize("remembers", [False, True])
-def test_a_del_ends_what_was_added_under_other_network_names(root: Path, remembers: bool) -> None:
+def test_a_del_without_an_entry_finds_those_under_other_network_names(root: Path, remembers: bool) -> None:
     journal = Journal(root, remembers=remembers)
     assert journal.to_delete(ONE) == []
     older, old = (entry(Attachment(name, "c1", "eth0")) for name in ("older", "old"))
@@ -301,7 +303,7 @@ def test_a_del_ends_what_was_added_under_other_network_names(root: Path, remembe
     assert journal.to_delete(ONE) == [entry()]
 
 
-def test_only_entries_of_the_container_and_interface_are_read(
+def test_a_del_reads_only_entries_of_its_container_and_interface(
     journal: Journal, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(8):
@@ -311,16 +313,16 @@ def test_only_entries_of_the_container_and_interface_are_read(
     assert opened == [Attachment("old", "c1", "eth0").file_name]
 
 
-def test_what_was_noted_of_a_static_pod_has_its_own_uid(journal: Journal) -> None:
+def test_the_entry_of_a_static_pod_has_the_static_pods_uid(journal: Journal) -> None:
     journal.write(replace(entry(), pod=PodRef("default", "a", "uid", "static-1")))
-    noted = journal.read(ONE)
-    assert noted is not None
-    assert noted.pod is not None
-    assert noted.pod.mirror == "static-1"
+    stored = journal.read(ONE)
+    assert stored is not None
+    assert stored.pod is not None
+    assert stored.pod.mirror == "static-1"
 
 
 def test_an_entry_without_a_static_pods_uid_is_read(journal: Journal, root: Path) -> None:
-    """An earlier version of the plugin wrote none."""
+    """Earlier versions of the plugin do not write it."""
     journal.write(entry())
     path = root / "sandboxes" / ONE.file_name
     document = json.loads(path.read_text())
@@ -329,13 +331,13 @@ def test_an_entry_without_a_static_pods_uid_is_read(journal: Journal, root: Path
     assert journal.read(ONE) == entry()
 
 
-def test_burying_forgets_nothing(journal: Journal) -> None:
+def test_bury_keeps_the_entry(journal: Journal) -> None:
     journal.write(entry())
     journal.bury(ONE, since_boot())
     assert journal.read(ONE) == entry()
 
 
-def test_a_tombstone_of_another_boot_is_none(journal: Journal, root: Path) -> None:
+def test_a_tombstone_of_another_boot_is_ignored(journal: Journal, root: Path) -> None:
     journal.bury(ONE, since_boot())
     (tombstone,) = files(root)
     document = json.loads(tombstone.read_text())
@@ -344,8 +346,8 @@ def test_a_tombstone_of_another_boot_is_none(journal: Journal, root: Path) -> No
     assert not journal.is_buried(ONE, 0)
 
 
-def test_old_tombstones_are_cleared_away_with_the_next(journal: Journal, root: Path) -> None:
-    """Old by what they say and by their files' times: one that came late was kept for long, and a clock may step."""
+def test_bury_removes_old_tombstones(journal: Journal, root: Path) -> None:
+    """Both the DEL's time and the file's mtime must be old: a DEL can be late, and the clock can step."""
     old, fresh, late, stepped, new = every = [Attachment("net", one, "eth0") for one in ("o", "f", "l", "s", "n")]
     long, short = TOMBSTONE_SECONDS + 60, TOMBSTONE_SECONDS - 60
     for one, age, age_of_file in ((old, long, long), (fresh, short, short), (late, long, 0), (stepped, 0, long)):
@@ -357,7 +359,7 @@ def test_old_tombstones_are_cleared_away_with_the_next(journal: Journal, root: P
     assert len(files(root)) == 4
 
 
-def test_what_a_killed_process_left_half_written_is_cleared_away(journal: Journal, root: Path) -> None:
+def test_bury_removes_partly_written_files_of_killed_processes(journal: Journal, root: Path) -> None:
     journal.write(SandboxEntry(ONE, "/run/netns/x"))
     left, new = (root / "sandboxes" / name for name in (".17.0badcafe", ".18.0badcafe"))
     for partial, age in ((left, TOMBSTONE_SECONDS + 60), (new, 0.0)):
@@ -369,7 +371,7 @@ def test_what_a_killed_process_left_half_written_is_cleared_away(journal: Journa
     assert journal.read(ONE) is not None
 
 
-def test_tombstones_of_an_earlier_boot_are_cleared_away(journal: Journal, root: Path) -> None:
+def test_bury_removes_tombstones_of_an_earlier_boot(journal: Journal, root: Path) -> None:
     journal.bury(ONE, since_boot())
     path = root / "deleted" / ONE.interface_key
     path.write_text(json.dumps({**json.loads(path.read_text()), "boot": "another", "at": since_boot() + 1e6}))
@@ -379,12 +381,12 @@ def test_tombstones_of_an_earlier_boot_are_cleared_away(journal: Journal, root: 
     assert not path.exists()
 
 
-def test_of_many_that_begin_at_once_one_goes_on(journal: Journal, root: Path) -> None:
-    """In threads and in processes; what is there and cannot be read is as nothing."""
-    with ThreadPoolExecutor(16) as at_once:
+def test_only_one_of_several_concurrent_adds_begins(journal: Journal, root: Path) -> None:
+    """Each thread has its own journal, as processes have. An unreadable entry counts as missing."""
+    with ThreadPoolExecutor(16) as executor:
         for number in range(20):
             one = entry(Attachment("net", f"c{number}", "eth0"))
-            assert sorted(at_once.map(lambda _, one=one: Journal(root).begin(one), range(16)))[-2:] == [False, True]
+            assert sorted(executor.map(lambda _, one=one: Journal(root).begin(one), range(16)))[-2:] == [False, True]
             assert not journal.begin(one)
             assert journal.read(one.attachment) == one
     (root / "sandboxes" / ONE.file_name).write_text("{")
@@ -393,7 +395,7 @@ def test_of_many_that_begin_at_once_one_goes_on(journal: Journal, root: Path) ->
     assert len(files(root)) == 20
 
 
-def test_this_process_began_before_now_and_after_the_boot() -> None:
+def test_process_began_is_between_the_boot_and_now() -> None:
     assert 0 <= process_began() < since_boot()
     code = "import time; from ratchet.node.process import process_began as b; print(b(), time.clock_gettime(7))"
     before = since_boot()
@@ -436,7 +438,7 @@ def is_free(root: Path, link: str = "link") -> bool:
         return False
 
 
-def test_a_lock_keeps_another_process_out_and_ends_with_it(root: Path) -> None:
+def test_a_lock_excludes_other_processes_until_its_holder_exits(root: Path) -> None:
     with held_elsewhere(root, "link") as holder:
         assert not is_free(root)
         assert is_free(root, "another link")
@@ -446,14 +448,14 @@ def test_a_lock_keeps_another_process_out_and_ends_with_it(root: Path) -> None:
         assert is_free(root)
 
 
-def test_a_lock_dies_with_a_holder_that_is_killed(root: Path) -> None:
+def test_a_lock_is_free_after_its_holder_is_killed(root: Path) -> None:
     with held_elsewhere(root, "link") as holder:
         holder.send_signal(signal.SIGKILL)
         assert holder.wait(10) == -signal.SIGKILL
         assert is_free(root)
 
 
-def test_who_waits_gets_the_lock_once_it_is_free(root: Path) -> None:
+def test_a_waiting_thread_gets_the_lock_once_it_is_free(root: Path) -> None:
     with held_elsewhere(root, "link") as holder, ThreadPoolExecutor(1) as waiter:
         entered = threading.Event()
 
@@ -469,7 +471,7 @@ def test_who_waits_gets_the_lock_once_it_is_free(root: Path) -> None:
         assert entered.is_set()
 
 
-def test_a_lock_that_is_held_too_long_is_told_with_its_link(root: Path) -> None:
+def test_a_lock_held_too_long_is_an_error_that_names_the_link(root: Path) -> None:
     with Journal(root).lock("link"):
         began = time.monotonic()
         with pytest.raises(TryAgainError, match="cannot work on the link link"), Journal(root, 0.1).lock("link"):
@@ -477,7 +479,7 @@ def test_a_lock_that_is_held_too_long_is_told_with_its_link(root: Path) -> None:
         assert time.monotonic() - began >= 0.1
 
 
-def test_locks_leave_nothing_but_their_one_file_which_stays_empty(journal: Journal, root: Path) -> None:
+def test_locks_use_one_empty_file_and_leak_no_descriptors(journal: Journal, root: Path) -> None:
     with journal.lock("default.a.in1.b.in2"), journal.lock("x" * 5000):
         pass
     assert [(path.name, path.stat().st_size, path.stat().st_mode & 0o777) for path in files(root)] == [
@@ -489,20 +491,20 @@ def test_locks_leave_nothing_but_their_one_file_which_stays_empty(journal: Journ
     assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors
 
 
-def test_a_lock_holds_though_the_process_opens_and_closes_its_file_meanwhile(root: Path) -> None:
-    """As locks of the process itself would not (fcntl(2), "Record locking and POSIX")."""
+def test_a_lock_holds_while_the_process_opens_and_closes_its_file(root: Path) -> None:
+    """A lock owned by the process would be lost then (fcntl(2), "Record locking and POSIX")."""
     with Journal(root).lock("link"):
         assert is_free(root, "another link")
         assert not is_free(root)
 
 
-def test_a_lock_ends_with_an_error_too(journal: Journal, root: Path) -> None:
+def test_an_error_in_the_block_frees_the_lock(journal: Journal, root: Path) -> None:
     with pytest.raises(KeyError), journal.lock("link"):
         raise KeyError("x")
     assert is_free(root)
 
 
-def test_no_two_are_ever_inside(root: Path) -> None:
+def test_only_one_thread_at_a_time_holds_a_lock(root: Path) -> None:
     inside: list[int] = []
     seen: list[int] = []
 
@@ -521,7 +523,7 @@ def test_no_two_are_ever_inside(root: Path) -> None:
     assert seen == [1] * 40
 
 
-def test_a_link_in_the_locks_place_is_not_followed(journal: Journal, root: Path, tmp_path: Path) -> None:
+def test_a_symlink_in_place_of_the_lock_file_is_not_followed(journal: Journal, root: Path, tmp_path: Path) -> None:
     with journal.lock("link"):
         (path,) = files(root)
     path.unlink()
@@ -531,39 +533,39 @@ def test_a_link_in_the_locks_place_is_not_followed(journal: Journal, root: Path,
     assert not (tmp_path / "elsewhere").exists()
 
 
-# Reading anew what is remembered
+# Reload
 
 
-def test_what_happens_while_it_is_read_anew_is_not_lost(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of an ADD and of a DEL that fall between the reading of the files and the use of what was read."""
-    remembering = Journal(root, remembers=True)
+def test_reload_keeps_changes_that_are_made_meanwhile(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ADD and a DEL fall between the reading of the files and the update of the memory."""
+    agent = Journal(root, remembers=True)
     old, new = entry(), replace(entry(Attachment("net", "c2", "eth0")), began=2.0)
-    remembering.write(old)
-    read_all = remembering._files.read_all
+    agent.write(old)
+    read_all = agent._files.read_all
 
     def meanwhile() -> list[SandboxEntry]:
         found = read_all()
-        assert remembering.begin(new)
-        remembering.forget(old.attachment)
+        assert agent.begin(new)
+        agent.forget(old.attachment)
         return found
 
-    monkeypatch.setattr(remembering._files, "read_all", meanwhile)
-    remembering.reload()
-    assert remembering.entries() == [new]
+    monkeypatch.setattr(agent._files, "read_all", meanwhile)
+    agent.reload()
+    assert agent.entries() == [new]
 
 
-def test_what_cannot_be_read_just_now_is_remembered_on_and_what_has_gone_is_not(root: Path) -> None:
-    remembering = Journal(root, remembers=True)
+def test_reload_keeps_unreadable_entries_and_forgets_removed_ones(root: Path) -> None:
+    agent = Journal(root, remembers=True)
     kept, gone = entry(), entry(Attachment("net", "c2", "eth0"))
     for one in (kept, gone):
-        remembering.write(one)
+        agent.write(one)
     (root / "sandboxes" / kept.attachment.file_name).write_text("half")
     (root / "sandboxes" / gone.attachment.file_name).unlink()
-    remembering.reload()
-    assert remembering.entries() == [kept]
+    agent.reload()
+    assert agent.entries() == [kept]
 
 
-def test_a_disk_that_takes_nothing_keeps_nobody_from_reading_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_disk_can_be_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(root)
     journal.write(entry())
     journal.bury(ONE, 1.0)
@@ -574,10 +576,10 @@ def test_a_disk_that_takes_nothing_keeps_nobody_from_reading_it(root: Path, monk
     partial.write_text("")
     os.utime(partial, (1, 1))
 
-    def refused(_: Path, missing_ok: bool = False) -> None:  # as pathlib has it
+    def read_only(_: Path, missing_ok: bool = False) -> None:  # the parameters of Path.unlink
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(Path, "unlink", refused)
+    monkeypatch.setattr(Path, "unlink", read_only)
     assert Journal(root, remembers=True).entries() == [entry()]
 
 
@@ -599,7 +601,7 @@ def test_an_underlay_is_read_as_it_was_written(underlay: UnderlayConfig | None, 
 
 @pytest.mark.parametrize(("port", "read"), [(4789, None), (8472, 8472)])
 def test_the_underlay_of_an_earlier_version_is_read(port: int, read: int | None, root: Path, journal: Journal) -> None:
-    """It wrote the default port where the network configuration had none."""
+    """Earlier versions write the default port if the network configuration has none."""
     journal.write(entry())
     path = root / "sandboxes" / ONE.file_name
     before = {"interface": "eth0", "address": None, "vxlan_port": port}
@@ -609,7 +611,7 @@ def test_the_underlay_of_an_earlier_version_is_read(port: int, read: int | None,
     assert found.underlay == UnderlayConfig("eth0", None, read)
 
 
-def test_an_earlier_version_reads_an_underlay_without_a_port(root: Path, journal: Journal) -> None:
+def test_an_unset_port_is_written_as_the_default_for_earlier_versions(root: Path, journal: Journal) -> None:
     journal.write(replace(entry(), underlay=UnderlayConfig(None, None, None)))
     written = json.loads((root / "sandboxes" / ONE.file_name).read_text())["underlay"]
     assert (written["interface"], written["address"], written["vxlan_port"]) == (None, None, 4789)
@@ -635,8 +637,8 @@ def test_an_entry_is_decoded_once_for_each_version_of_its_file(
     assert len(opened) == 1, "by the journal that did not write it"
 
 
-def test_an_entry_of_a_former_boot_owns_no_interface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cookie of its namespace is another namespace's by now."""
+def test_an_entry_of_an_earlier_boot_owns_no_interface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this boot, another namespace can have the cookie of its namespace."""
     journal = Journal(tmp_path)
     other = Attachment("net", "c9", "eth0")
     with monkeypatch.context() as former:
@@ -656,113 +658,113 @@ def test_a_forgotten_entry_is_not_kept_in_memory(journal: Journal) -> None:
     assert journal._files._known == {}
 
 
-# What an agent is asked for each sandbox of the node
+# Cost of the queries that an agent makes for each sandbox
 
 
-def test_an_agent_opens_no_file_to_know_of_no_del(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    remembering = Journal(root, remembers=True)
-    remembering.bury(Attachment("net", "deleted", "eth0"), since_boot())
+def test_an_agent_opens_no_file_for_a_sandbox_without_a_tombstone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = Journal(root, remembers=True)
+    agent.bury(Attachment("net", "deleted", "eth0"), since_boot())
     with opened_files(monkeypatch) as opened:
         for number in range(50):
-            assert not remembering.is_buried(Attachment("net", f"c{number}", "eth0"), 0.0)
+            assert not agent.is_buried(Attachment("net", f"c{number}", "eth0"), 0.0)
     assert opened == []
 
 
 def test_a_tombstone_is_read_once_for_each_version_of_its_file(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    remembering, plugin = Journal(root, remembers=True), Journal(root)
+    agent, plugin = Journal(root, remembers=True), Journal(root)
     plugin.bury(ONE, 5.0)
     with opened_files(monkeypatch) as opened:
         for _ in range(10):
-            assert remembering.is_buried(ONE, 5.0)
-            assert not remembering.is_buried(ONE, 6.0)
+            assert agent.is_buried(ONE, 5.0)
+            assert not agent.is_buried(ONE, 6.0)
         assert len(opened) == 1
         plugin.bury(ONE, 6.0)
         opened.clear()
         for _ in range(10):
-            assert remembering.is_buried(ONE, 6.0)
+            assert agent.is_buried(ONE, 6.0)
         assert len(opened) == 1
 
 
-def test_an_agent_learns_at_once_of_a_del_that_the_plugin_served(root: Path) -> None:
-    """The plugin serves it if the agent does not take it: an ADD of the agent may still run."""
-    remembering, began = Journal(root, remembers=True), since_boot()
-    assert not remembering.is_buried(ONE, began)
-    assert not remembering.is_deleted("c1")
+def test_an_agent_sees_a_tombstone_of_the_plugin_at_once(root: Path) -> None:
+    """The plugin serves a DEL that the agent does not accept. An ADD of the agent may still run."""
+    agent, began = Journal(root, remembers=True), since_boot()
+    assert not agent.is_buried(ONE, began)
+    assert not agent.is_deleted("c1")
     Journal(root).bury(ONE, since_boot())
-    assert remembering.is_buried(ONE, began)
-    assert remembering.is_deleted("c1")
+    assert agent.is_buried(ONE, began)
+    assert agent.is_deleted("c1")
 
 
 def test_the_tombstones_are_listed_again_only_after_a_change(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    remembering, plugin = Journal(root, remembers=True), Journal(root)
+    agent, plugin = Journal(root, remembers=True), Journal(root)
     plugin.bury(Attachment("net", "c9", "eth0"), since_boot())
     long_ago = time.time() - 60
     os.utime(root / "deleted", (long_ago, long_ago))
     listed: list[Path] = []
-    plain = os.listdir
+    original = os.listdir
 
     def counted(path: Path) -> list[str]:
         listed.append(path)
-        return plain(path)
+        return original(path)
 
     monkeypatch.setattr(os, "listdir", counted)
     for number in range(20):
-        assert remembering.is_deleted(f"c{number}") is (number == 9)
+        assert agent.is_deleted(f"c{number}") is (number == 9)
     assert len(listed) == 1
     plugin.bury(ONE, since_boot())
-    assert remembering.is_deleted("c1")
+    assert agent.is_deleted("c1")
     assert len(listed) == 2
 
 
 def test_a_folder_that_changed_just_now_is_listed_again(root: Path) -> None:
-    """Two changes within one tick of the kernel's clock leave it the same time."""
-    remembering, plugin = Journal(root, remembers=True), Journal(root)
+    """Two changes within one tick of the kernel's clock give the folder the same mtime."""
+    agent, plugin = Journal(root, remembers=True), Journal(root)
     plugin.bury(Attachment("net", "c9", "eth0"), since_boot())
-    assert not remembering.is_deleted("c1")
+    assert not agent.is_deleted("c1")
     changed = (root / "deleted").stat().st_mtime_ns
     plugin.bury(ONE, since_boot())
     os.utime(root / "deleted", ns=(changed, changed))
-    assert remembering.is_deleted("c1")
+    assert agent.is_deleted("c1")
 
 
-def test_a_del_that_the_disk_does_not_take_is_known_to_the_agent(root: Path) -> None:
-    remembering, began = Journal(root, remembers=True), since_boot()
+def test_an_agent_keeps_a_tombstone_that_cannot_be_written(root: Path) -> None:
+    agent, began = Journal(root, remembers=True), since_boot()
     root.mkdir(parents=True, exist_ok=True)
     (root / "deleted").write_text("a file in the folder's place")
     with pytest.raises(RatchetError, match="cannot write"):
-        remembering.bury(ONE, since_boot())
-    assert remembering.is_buried(ONE, began)
-    assert remembering.is_deleted("c1")
-    assert not remembering.is_deleted("c")
+        agent.bury(ONE, since_boot())
+    assert agent.is_buried(ONE, began)
+    assert agent.is_deleted("c1")
+    assert not agent.is_deleted("c")
 
 
-def test_tombstones_that_are_purged_are_kept_nowhere(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    remembering = Journal(root, remembers=True)
-    remembering.bury(ONE, since_boot())
-    assert remembering.is_buried(ONE, 0.0)
+def test_purge_removes_deleted_tombstones_from_memory(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = Journal(root, remembers=True)
+    agent.bury(ONE, since_boot())
+    assert agent.is_buried(ONE, 0.0)
     (root / "deleted" / ONE.interface_key).unlink()
-    remembering._tombstones.purge()
-    assert remembering._tombstones._read == {}
-    assert remembering._tombstones._unwritten == {}
+    agent._tombstones.purge()
+    assert agent._tombstones._read == {}
+    assert agent._tombstones._unwritten == {}
 
 
-def test_entries_that_have_not_changed_are_not_decoded_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not at a resync, and not at all where the agent itself wrote them."""
+def test_unchanged_entries_are_not_decoded_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reload reads changed files only, and none that the agent itself wrote."""
     found_at_start, written = (entry(Attachment("net", one, "eth0")) for one in ("c1", "c2"))
     plugin = Journal(root)
     plugin.write(found_at_start)
     with opened_files(monkeypatch) as opened:
-        remembering = Journal(root, remembers=True)
+        agent = Journal(root, remembers=True)
         assert opened == [found_at_start.attachment.file_name]
-        remembering.write(written)
+        agent.write(written)
         opened.clear()
-        remembering.reload()
+        agent.reload()
         assert opened == []
         plugin.write(replace(found_at_start, netns="/run/netns/other"))
         opened.clear()
-        remembering.reload()
+        agent.reload()
         assert opened == [found_at_start.attachment.file_name]
-    assert {one.netns for one in remembering.entries()} == {"/run/netns/a", "/run/netns/other"}
+    assert {one.netns for one in agent.entries()} == {"/run/netns/a", "/run/netns/other"}
 
 
 @pytest.mark.parametrize("remembers", [False, True])
@@ -792,10 +794,10 @@ def test_entries_are_found_by_the_name_of_their_pod(root: Path, remembers: bool)
         ("/run/netns/moved", 0, False),
     ],
 )
-def test_entries_are_found_by_their_namespace(
+def test_entries_are_found_by_their_network_namespace(
     root: Path, remembers: bool, netns: str, cookie: int, is_there: bool
 ) -> None:
-    """By its cookie where both are known, else by its path."""
+    """Cookies are compared if both are known, else paths."""
     journal = Journal(root, remembers=remembers)
     known = replace(entry(), cookie=7)
     journal.write(known)
@@ -815,42 +817,42 @@ def test_an_entry_without_a_cookie_is_found_by_its_path(root: Path, remembers: b
     assert journal.in_namespace(Location("/run/netns/b", 7)) == []
 
 
-def test_a_del_looks_at_the_entries_of_its_namespace_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    remembering = Journal(root, remembers=True)
+def test_a_del_checks_only_the_entries_of_its_namespace(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = Journal(root, remembers=True)
     for number in range(20):
-        remembering.write(entry(Attachment("net", f"c{number}", "eth0"), f"/run/netns/{number}"))
-    looked_at: list[str] = []
-    plain = SandboxEntry.is_in
+        agent.write(entry(Attachment("net", f"c{number}", "eth0"), f"/run/netns/{number}"))
+    compared: list[str] = []
+    original = SandboxEntry.is_in
 
     def counted(self: SandboxEntry, location: Location) -> bool:
-        looked_at.append(self.netns)
-        return plain(self, location)
+        compared.append(self.netns)
+        return original(self, location)
 
     monkeypatch.setattr(SandboxEntry, "is_in", counted)
-    assert remembering.is_anothers(Location("/run/netns/3"), "in1", "c9")
-    assert looked_at == ["/run/netns/3"]
+    assert agent.is_anothers(Location("/run/netns/3"), "in1", "c9")
+    assert compared == ["/run/netns/3"]
 
 
-def test_a_del_does_not_look_at_the_other_ends_of_its_sandbox(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It asks for each end: a pod with a hundred links would look at ten thousand."""
-    remembering = Journal(root, remembers=True)
-    remembering.write(entry(ONE, "/run/netns/a", *(f"in{number}" for number in range(20))))
-    looked_at: list[str] = []
-    plain = Link.end
+def test_a_del_does_not_check_the_other_ends_of_its_sandbox(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DEL asks for each end, so a pod with 100 links would need 10,000 comparisons."""
+    agent = Journal(root, remembers=True)
+    agent.write(entry(ONE, "/run/netns/a", *(f"in{number}" for number in range(20))))
+    compared: list[str] = []
+    original = Link.end
 
     def counted(self: Link, side: Side) -> End:
-        looked_at.append(self.name)
-        return plain(self, side)
+        compared.append(self.name)
+        return original(self, side)
 
     monkeypatch.setattr(Link, "end", counted)
-    assert not remembering.is_anothers(Location("/run/netns/a"), "in1", "c1")
-    assert looked_at == []
-    assert remembering.is_anothers(Location("/run/netns/a"), "in1", "c1", "link-in2"), "of another link"
-    assert not remembering.is_anothers(Location("/run/netns/a"), "in1", "c1", "link-in1")
+    assert not agent.is_anothers(Location("/run/netns/a"), "in1", "c1")
+    assert compared == []
+    assert agent.is_anothers(Location("/run/netns/a"), "in1", "c1", "link-in2"), "of another link"
+    assert not agent.is_anothers(Location("/run/netns/a"), "in1", "c1", "link-in1")
 
 
 @pytest.mark.parametrize("key", ["network", "container_id", "ifname", "netns"])
-def test_an_agent_starts_though_an_entry_is_broken(root: Path, key: str) -> None:
+def test_an_agent_starts_with_a_broken_entry(root: Path, key: str) -> None:
     Journal(root).write(entry())
     (path,) = files(root)
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: ["x"]}))

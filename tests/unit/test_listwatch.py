@@ -1,4 +1,4 @@
-"""The informer: it resumes where a watch broke off, backs off, and keeps "unknown" apart from "empty"."""
+"""The informer: it resumes a failed watch, backs off, and distinguishes "unknown" from "empty"."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Changes = list[tuple[str | None, str]]
 
 
 class FakeTiming(Timing):
-    """A clock that moves with the pauses alone, no jitter; `pauses` are those that were made."""
+    """A clock that moves with the pauses, without jitter. `pauses` records them."""
 
     def __init__(self) -> None:
         self.clock = 0.0
@@ -60,9 +60,9 @@ class FakeTiming(Timing):
 
 
 class Api:
-    """A collection whose lists and watches go by a script; after its end there is one list, and watches are silent.
+    """A collection with scripted lists and watches.
 
-    A silent watch lasts until its limit. `asked` are the requests: "list", or the version that a watch began at.
+    After the script, lists are empty and watches are silent until their limit. `asked` has the requests: "list", or the version that a watch began at.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ def timing() -> FakeTiming:
     return FakeTiming()
 
 
-# Pauses
+# Backoff
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def timing() -> FakeTiming:
         (1, 0.0, 10.0**9, LONGEST_RETRY_AFTER),
     ],
 )
-def test_pauses_grow_are_spread_and_are_never_shorter_than_retry_after(
+def test_backoff_grows_has_jitter_and_is_not_shorter_than_retry_after(
     failures: int, spread: float, retry_after: float | None, seconds: float
 ) -> None:
     assert backoff(failures, spread, retry_after) == seconds
@@ -134,16 +134,16 @@ def test_pauses_grow_are_spread_and_are_never_shorter_than_retry_after(
         ({"a": 1, "b": 2}, {}, [1, 2]),
     ],
 )
-def test_what_a_new_list_no_longer_has_vanished(
+def test_objects_missing_from_a_new_list_have_vanished(
     before: Mapping[str, int], after: Mapping[str, int], gone: list[int]
 ) -> None:
     assert vanished(before, after) == gone
 
 
-# The loop
+# The list-watch loop
 
 
-def test_a_collection_is_listed_and_then_watched_from_there(timing: FakeTiming) -> None:
+def test_a_collection_is_listed_and_watched_from_that_version(timing: FakeTiming) -> None:
     api = Api(timing, [["a"]], [[("b", "2"), (None, "5")], [("c", "7")]])
     events = list(islice(list_watch(api.source, timing=timing), 3))
     assert events == [Listed(["a"], "L1"), Changed("b"), Changed("c")]
@@ -158,20 +158,20 @@ def test_a_watch_from_a_known_version_needs_no_list(timing: FakeTiming) -> None:
 
 
 @pytest.mark.parametrize("until", [0.0, -5.0])
-def test_nothing_is_asked_once_the_time_is_over(timing: FakeTiming, until: float) -> None:
+def test_no_request_is_sent_after_the_deadline(timing: FakeTiming, until: float) -> None:
     api = Api(timing, [], [])
     assert list(list_watch(api.source, until=until, timing=timing)) == []
     assert api.asked == []
 
 
-def test_the_end_of_a_bounded_list_watch_is_kept_to(timing: FakeTiming) -> None:
+def test_a_bounded_list_watch_ends_at_its_deadline(timing: FakeTiming) -> None:
     api = Api(timing, [], [DOWN] * 20)
     events = list(list_watch(api.source, version="1", until=5.0, timing=timing))
     assert [type(event) for event in events] == [Failed] * len(events)
     assert timing.clock == 5.0
 
 
-def test_failed_watches_back_off_and_resume_where_they_broke_off(timing: FakeTiming) -> None:
+def test_failed_watches_back_off_and_resume_from_the_last_version(timing: FakeTiming) -> None:
     api = Api(timing, [["a"]], [[("b", "2")], DOWN, DOWN, DOWN, [("c", "3")], DOWN, [("d", "4")]])
     events = [event for event in islice(list_watch(api.source, timing=timing), 8) if not isinstance(event, Failed)]
     assert events == [Listed(["a"], "L1"), Changed("b"), Changed("c"), Changed("d")]
@@ -199,21 +199,21 @@ def test_after_410_the_collection_is_listed_at_once(timing: FakeTiming) -> None:
     assert events == [Listed(["a"], "L1"), Failed(EXPIRED, 0.0, unknown=True), Listed(["b"], "L3")]
 
 
-def test_one_410_after_another_backs_off(timing: FakeTiming) -> None:
+def test_repeated_410_errors_back_off(timing: FakeTiming) -> None:
     api = Api(timing, [], [EXPIRED] * 4)
     list(islice(list_watch(api.source, timing=timing), 9))
     assert timing.pauses == [0.0, 0.5, 1.0, 2.0]
 
 
 def test_a_watch_that_becomes_forbidden_is_listed_again(timing: FakeTiming) -> None:
-    """Nobody knows when a watch is open, so only a list shows that the account may read again."""
+    """Only a list shows that the account may read again."""
     api = Api(timing, [["a"], FORBIDDEN, ["b"]], [FORBIDDEN])
     events = [event for event in islice(list_watch(api.source, timing=timing), 4) if isinstance(event, Listed)]
     assert events == [Listed(["a"], "L1"), Listed(["b"], "L4")]
 
 
 @pytest.mark.parametrize(("lists", "unknown"), [([["b"]], False), ([DOWN, ["b"]], True)])
-def test_a_collection_whose_watch_keeps_failing_is_listed_and_is_unknown_if_that_fails_too(
+def test_a_collection_with_a_failing_watch_is_listed_and_unknown_if_that_fails(
     timing: FakeTiming, lists: list[list[str] | RatchetError], unknown: bool
 ) -> None:
     api = Api(timing, [["a"], *lists], [DOWN] * (RELIST_AFTER + 1))
@@ -224,7 +224,7 @@ def test_a_collection_whose_watch_keeps_failing_is_listed_and_is_unknown_if_that
 
 
 @pytest.mark.parametrize(("cause", "fatal"), [(DOWN, False), (FORBIDDEN, False), (EXPIRED, False), (BROKEN, True)])
-def test_what_a_retry_cannot_mend_is_for_a_caller_with_a_deadline(cause: RatchetError, fatal: bool) -> None:
+def test_only_an_error_that_a_retry_cannot_fix_is_fatal(cause: RatchetError, fatal: bool) -> None:
     failed = Failed(cause, 1.0, unknown=False)
     if not fatal:
         failed.raise_if_fatal()
@@ -233,7 +233,7 @@ def test_what_a_retry_cannot_mend_is_for_a_caller_with_a_deadline(cause: Ratchet
         failed.raise_if_fatal()
 
 
-def test_failures_in_a_row_are_logged_once(timing: FakeTiming, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_repeated_failure_is_logged_once(timing: FakeTiming, caplog: pytest.LogCaptureFixture) -> None:
     api = Api(timing, [["a"]], [DOWN, DOWN, FORBIDDEN, [("b", "3")], DOWN, DOWN, [("c", "4")]])
     with caplog.at_level("WARNING"):
         list(islice(list_watch(api.source, timing=timing), 9))
@@ -245,7 +245,7 @@ def test_failures_in_a_row_are_logged_once(timing: FakeTiming, caplog: pytest.Lo
 
 
 class Things:
-    """A store of words. A change is a word; "-word" deletes it."""
+    """A cache of words. A change is a word; "-word" deletes it."""
 
     def __init__(self) -> None:
         self.state = SyncState()
@@ -264,56 +264,56 @@ class Things:
         return self.words != before
 
 
-def informed(api: Api, stop: Callable[[int, Things], bool]) -> tuple[Things, list[list[str]], list[bool]]:
-    """What an informer left, what it notified of, and whether the store was synced after each request.
+def run_informer(api: Api, stop: Callable[[int, Things], bool]) -> tuple[Things, list[list[str]], list[bool]]:
+    """Run an informer, and return its cache, its notifications, and its sync state at each pause.
 
-    It is stopped when `stop` says so of the number of requests and the store.
+    `stop` gets the number of requests and the cache, and returns whether to stop.
     """
-    things, told, synced = Things(), list[list[str]](), list[bool]()
-    informer = Informer(api.source, things, lambda changes: told.append([*changes]), timing=lambda _: api.timing)
+    things, notified, synced = Things(), list[list[str]](), list[bool]()
+    informer = Informer(api.source, things, lambda changes: notified.append([*changes]), timing=lambda _: api.timing)
     pause = api.timing.pause
 
-    def look(seconds: float) -> None:
+    def check(seconds: float) -> None:
         synced.append(things.state.is_synced)
         if stop(len(api.asked), things):
             api.timing.stopping.set()
             informer.stop()
         pause(seconds)
 
-    api.timing.pause = look  # type: ignore[method-assign]
+    api.timing.pause = check  # type: ignore[method-assign]
     informer.run()
-    return things, told, synced
+    return things, notified, synced
 
 
-def test_a_gap_of_410_reports_what_vanished_in_it_as_deletions(timing: FakeTiming) -> None:
+def test_objects_that_vanish_during_a_410_are_reported_as_deletions(timing: FakeTiming) -> None:
     api = Api(timing, [["a", "b"], ["b", "c"]], [EXPIRED])
-    things, told, _ = informed(api, lambda asked, _: asked >= 4)
+    things, notified, _ = run_informer(api, lambda asked, _: asked >= 4)
     assert things.words == {"b", "c"}
-    assert told == [[], ["-a"]]
+    assert notified == [[], ["-a"]]
 
 
-def test_only_changes_that_make_a_difference_are_notified(timing: FakeTiming) -> None:
+def test_a_change_without_effect_is_not_notified(timing: FakeTiming) -> None:
     api = Api(timing, [["a"]], [[("a", "2"), ("b", "3"), ("-x", "4"), ("-a", "5")]])
-    things, told, _ = informed(api, lambda asked, _: asked >= 2)
+    things, notified, _ = run_informer(api, lambda asked, _: asked >= 2)
     assert things.words == {"b"}
-    assert told == [[], ["b"], ["-a"]]
+    assert notified == [[], ["b"], ["-a"]]
 
 
 def test_a_forbidden_collection_is_unknown_and_not_empty_until_it_can_be_listed(timing: FakeTiming) -> None:
     api = Api(timing, [FORBIDDEN, FORBIDDEN, ["a"], FORBIDDEN, ["b"]], [FORBIDDEN])
-    things, told, synced = informed(api, lambda asked, _: asked >= 7)
-    # forbidden, forbidden, listed and its watch forbidden, the list after it forbidden, listed
+    things, notified, synced = run_informer(api, lambda asked, _: asked >= 7)
+    # two forbidden lists, a list with a forbidden watch, a forbidden list, a list
     assert synced == [False, False, False, False, True]
-    assert told == [[], ["-a"]]
+    assert notified == [[], ["-a"]]
     assert things.words == {"b"}
     assert things.state.cause is None
 
 
-def test_what_is_known_stays_while_the_api_is_away_and_says_why_where_it_is_unknown(timing: FakeTiming) -> None:
-    things, _, synced = informed(Api(timing, [["a"]], [DOWN, DOWN]), lambda asked, _: asked >= 3)
+def test_only_a_listed_cache_stays_synced_while_the_api_is_down(timing: FakeTiming) -> None:
+    things, _, synced = run_informer(Api(timing, [["a"]], [DOWN, DOWN]), lambda asked, _: asked >= 3)
     assert (synced, things.words) == ([True, True], {"a"})
     timing = FakeTiming()
-    things, _, _ = informed(Api(timing, [DOWN], []), lambda *_: True)
+    things, _, _ = run_informer(Api(timing, [DOWN], []), lambda *_: True)
     assert (things.state.is_synced, things.state.cause) == (False, DOWN)
 
 
@@ -335,7 +335,7 @@ def test_a_fault_of_a_handler_is_logged_and_the_collection_is_listed_again(
     assert 'informer failed collection="things"' in caplog.text
 
 
-def test_an_informer_ends_its_thread_when_it_is_stopped_while_it_pauses() -> None:
+def test_stop_ends_the_thread_of_a_pausing_informer() -> None:
     listed = threading.Event()
 
     def fail() -> tuple[list[str], str]:
