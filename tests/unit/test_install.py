@@ -166,7 +166,7 @@ CHAIN = {"cniVersion": "1.0.0", "name": "k8s", "disableCheck": True, "plugins": 
 
 
 def installed_config(bin_dir: Path, conf_dir: Path, **files: Any) -> dict[str, Any]:
-    """Install beside `files`, and return the written configuration. A `_` in their names stands for a dot."""
+    """Install beside `files` and return the written configuration. A `_` in a file name means a dot."""
     for name, content in files.items():
         (conf_dir / name.replace("_", ".")).write_text(content if isinstance(content, str) else json.dumps(content))
     before = {path.name: path.read_bytes() for path in conf_dir.iterdir()}

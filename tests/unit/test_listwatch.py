@@ -62,7 +62,8 @@ class FakeTiming(Timing):
 class Api:
     """A collection with scripted lists and watches.
 
-    After the script, lists are empty and watches are silent until their limit. `asked` has the requests: "list", or the version that a watch began at.
+    After the script, lists are empty and watches are silent until their limit. `asked` has the
+    requests: "list", or the version that a watch began at.
     """
 
     def __init__(
