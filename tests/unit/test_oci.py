@@ -1,4 +1,4 @@
-"""Images as OCI archives: what the index leads to is there, is what its digest says, and is the same each time."""
+"""OCI archives of images: index, blobs by digest, configuration and reproducible layers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def root(tmp_path: Path) -> Path:
 
 
 class Archive:
-    """What is in an archive, by its digests."""
+    """The contents of an archive. `blob` checks the digest and the size of what it returns."""
 
     def __init__(self, path: Path) -> None:
         with tarfile.open(path) as tar:
@@ -46,7 +46,7 @@ IMAGE = Image("localhost/x:1", ["/bin/tool"], {"PATH": "/bin"}, {"a": "b"}, user
 
 
 @pytest.mark.parametrize("compress", [True, False])
-def test_all_leads_from_the_index_to_the_files(root: Path, tmp_path: Path, compress: bool) -> None:
+def test_the_index_leads_to_the_files_of_the_layer(root: Path, tmp_path: Path, compress: bool) -> None:
     write_archive(IMAGE, [Layer.of(root, compress=compress)], tmp_path / "x.tar")
     archive = Archive(tmp_path / "x.tar")
     assert json.loads(archive.files["oci-layout"]) == {"imageLayoutVersion": "1.0.0"}
@@ -61,14 +61,14 @@ def test_all_leads_from_the_index_to_the_files(root: Path, tmp_path: Path, compr
     assert found == {"bin/tool": (True, "", 0, 0), "bin/other": (True, "tool", 0, 0)}
 
 
-def test_it_says_how_it_is_run(root: Path, tmp_path: Path) -> None:
+def test_the_config_has_entrypoint_environment_labels_and_user(root: Path, tmp_path: Path) -> None:
     write_archive(IMAGE, [Layer.of(root, compress=False)], tmp_path / "x.tar")
     config = Archive(tmp_path / "x.tar").config["config"]
     expected = {"Entrypoint": ["/bin/tool"], "Env": ["PATH=/bin"], "Labels": {"a": "b"}, "User": "65532"}
     assert config == expected
 
 
-def test_layers_are_in_their_order(root: Path, tmp_path: Path) -> None:
+def test_layers_keep_their_order(root: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "file").touch()
@@ -77,7 +77,7 @@ def test_layers_are_in_their_order(root: Path, tmp_path: Path) -> None:
     assert Archive(tmp_path / "x.tar").config["rootfs"]["diff_ids"] == [layer.plain for layer in layers]
 
 
-def test_the_same_files_are_the_same_bytes(root: Path) -> None:
+def test_a_layer_does_not_depend_on_modification_times(root: Path) -> None:
     first = Layer.of(root, compress=True)
     (root / "bin" / "tool").touch()
     assert Layer.of(root, compress=True) == first

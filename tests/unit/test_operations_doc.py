@@ -18,7 +18,7 @@ def test_every_metric_is_listed() -> None:
 
 
 def exported() -> dict[str, str]:
-    """The agent's metrics by the names in a query, each with its type."""
+    """The type of each metric of the agent, by the metric's name in a query."""
     metrics = Metrics()
     metrics.gauges(Gauges)
     found = {}

@@ -1,4 +1,4 @@
-"""How far links have come: which are linked, and of the others what they wait for; and `ratchet wait`."""
+"""The progress of links: which are linked, and what the others wait for. And `ratchet wait`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PODS = [declaring_pod(), replace(pod("pair-pod"), node="node-b")]
 
 
 class Scripted(ApiStore):
-    """Records that are other ones each time that they are asked for; the last ones stay."""
+    """A store that lists the next of the given sets of records at each call. The last set stays."""
 
     def __init__(self, *records: list[Link], pods: list[Pod] | None = None) -> None:
         self._records = list(records)
@@ -61,21 +61,21 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=["no record", "one joined", "both joined", "one stands"],
 )
-def test_what_a_link_waits_for(record: Link | None, why: str) -> None:
+def test_progress_states_what_a_link_waits_for(record: Link | None, why: str) -> None:
     records = {RECORD: record} if record else {}
     progress = progress_of(wanted_links(PODS), records, PODS)
     assert (progress.linked, progress.wanted, progress.complete) == (0, 1, False)
     assert progress.waiting[RECORD].startswith(why)
 
 
-def test_all_is_well_when_all_are_linked_and_nobody_is_refused() -> None:
+def test_progress_is_complete_if_all_links_are_linked_and_no_pod_is_rejected() -> None:
     records = {RECORD: standing(veth(), *Side)}
     assert progress_of(wanted_links(PODS), records, PODS).complete
-    refused = [*PODS, primary_pod("x", "x")]
-    assert not progress_of(wanted_links(refused), records, refused).complete
+    with_invalid_pod = [*PODS, primary_pod("x", "x")]
+    assert not progress_of(wanted_links(with_invalid_pod), records, with_invalid_pod).complete
 
 
-def test_a_link_that_was_edited_since_its_primary_started_is_not_linked_as_it_is_wanted() -> None:
+def test_a_link_edited_since_its_primary_started_wants_a_restart() -> None:
     pods = [annotated(declaring_pod(), local_ip="192.168.2.9"), PODS[1]]
     progress = progress_of(wanted_links(pods), {RECORD: standing(veth(), *Side)}, pods)
     assert not progress.complete
@@ -84,21 +84,21 @@ def test_a_link_that_was_edited_since_its_primary_started_is_not_linked_as_it_is
     )
 
 
-def test_waiting_ends_when_all_are_linked_and_tells_how_far_they_are(capsys: Captured) -> None:
+def test_wait_prints_the_progress_and_ends_when_all_links_are_linked(capsys: Captured) -> None:
     records = Scripted([], [], [vxlan()], [standing(vxlan(), *Side)])
     assert wait_for_links(records, "default", 60.0) == 0
     assert capsys.readouterr().out.splitlines() == ["0 of 1 links are linked", "1 of 1 links are linked"]
 
 
-def test_who_waits_in_vain_is_told_why(capsys: Captured) -> None:
+def test_wait_prints_the_causes_after_a_timeout(capsys: Captured) -> None:
     records = Scripted([], pods=[*PODS, primary_pod("x", "x")])
     assert wait_for_links(records, "default", 0.0) == 1
-    told = capsys.readouterr().err.splitlines()
-    assert told[0] == "ratchet: not all links are linked after 0 s"
-    assert told[1].startswith(f"         {RECORD}: pod primary-pod: it is not scheduled")
-    assert told[2] == "         cannot link pod default/x: ratchet.pair_name: a pod cannot be linked to itself"
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "ratchet: not all links are linked after 0 s"
+    assert lines[1].startswith(f"         {RECORD}: pod primary-pod: it is not scheduled")
+    assert lines[2] == "         cannot link pod default/x: ratchet.pair_name: a pod cannot be linked to itself"
 
 
-def test_a_namespace_that_wants_no_links_is_most_likely_the_wrong_one(capsys: Captured) -> None:
+def test_wait_fails_in_a_namespace_without_declared_links(capsys: Captured) -> None:
     assert wait_for_links(Scripted([], pods=[]), "default", 0.0) == 1
     assert capsys.readouterr().err == "ratchet: no links are declared in namespace default\n"

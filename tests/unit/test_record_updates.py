@@ -1,4 +1,4 @@
-"""The moves on a record: each rule of the protocol by itself, and any sequence of moves."""
+"""Updates of a record: each rule of the protocol alone, and random sequences of updates."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ PRIMARY, PAIR = Side.PRIMARY, Side.PAIR
 BOTH = pytest.mark.parametrize("side", Side)
 
 
-def renewed_intent() -> Link:
+def changed_declaration() -> Link:
     link = wanted()
     return replace(link, pair=replace(link.pair, addresses=(ip_interface("192.168.2.9/24"),)))
 
 
-def path(link: Link) -> list[tuple[State, State]]:
+def transitions(link: Link) -> list[tuple[State, State]]:
     return [(step.source, step.target) for step in link.history]
 
 
-# Joining
+# Join
 
 
 @BOTH
-def test_the_first_to_join_makes_the_record_from_what_is_wanted(side: Side) -> None:
+def test_the_first_join_creates_the_record_from_the_declaration(side: Side) -> None:
     record = join(None, wanted(), side, own(side), NOW)
     assert record.sandbox(side) == own(side)
     assert record.sandbox(side.other) is None
@@ -52,16 +52,16 @@ def test_the_first_to_join_makes_the_record_from_what_is_wanted(side: Side) -> N
     assert derive(record) is (State.PRIMARY_READY if side is PRIMARY else State.PENDING)
 
 
-def test_a_pair_that_is_first_is_noted_and_counts_once_the_primary_joins() -> None:
+def test_a_pair_that_joins_first_changes_the_state_once_the_primary_joins() -> None:
     first = join(None, wanted(), PAIR, own(PAIR), NOW)
-    assert path(first) == [(State.PENDING, State.PENDING)]
+    assert transitions(first) == [(State.PENDING, State.PENDING)]
     both = join(first, wanted(), PRIMARY, own(PRIMARY), later(1))
-    assert path(both)[1:] == [(State.PENDING, State.PRIMARY_READY), (State.PRIMARY_READY, State.PAIR_READY)]
+    assert transitions(both)[1:] == [(State.PENDING, State.PRIMARY_READY), (State.PRIMARY_READY, State.PAIR_READY)]
     assert {step.at for step in both.history[1:]} == {later(1)}
 
 
 @BOTH
-def test_joining_clears_only_what_its_own_end_stood_toward(side: Side) -> None:
+def test_a_join_clears_only_the_readiness_of_its_own_end(side: Side) -> None:
     link = standing(vxlan(), *Side)
     node = "node-a" if side is PRIMARY else "node-b"
     again = join(link, wanted(), side, own(side, node, 2), NOW)
@@ -71,7 +71,7 @@ def test_joining_clears_only_what_its_own_end_stood_toward(side: Side) -> None:
 
 
 @BOTH
-def test_a_tunnels_other_end_stands_on_where_the_new_sandbox_is_on_the_same_node(side: Side) -> None:
+def test_a_tunnels_other_end_stays_ready_if_the_new_sandbox_is_on_the_same_node(side: Side) -> None:
     link = standing(vxlan(), *Side)
     sandbox = link.sandbox(side)
     assert sandbox is not None
@@ -84,55 +84,55 @@ def test_joining_again_with_the_same_sandbox_changes_nothing() -> None:
     assert join(link, wanted(), PRIMARY, own(PRIMARY), later(5)) == link
 
 
-def test_a_pair_does_not_change_what_its_primary_has_frozen() -> None:
+def test_a_pair_does_not_change_the_declaration_of_a_joined_primary() -> None:
     link = join(None, wanted(), PRIMARY, own(PRIMARY), NOW)
-    paired = join(link, renewed_intent(), PAIR, own(PAIR), NOW)
+    paired = join(link, changed_declaration(), PAIR, own(PAIR), NOW)
     assert paired.generation == 1
     assert paired.pair.addresses == link.pair.addresses
 
 
-def test_a_pair_that_is_alone_brings_the_intent_that_it_finds() -> None:
+def test_a_pair_without_its_primary_updates_the_declaration() -> None:
     alone = join(None, wanted(), PAIR, own(PAIR), NOW)
-    again = join(alone, renewed_intent(), PAIR, own(PAIR, number=2), NOW)
+    again = join(alone, changed_declaration(), PAIR, own(PAIR, number=2), NOW)
     assert again.generation == 2
-    assert again.pair.addresses == renewed_intent().pair.addresses
+    assert again.pair.addresses == changed_declaration().pair.addresses
 
 
 @pytest.mark.parametrize("link", [veth(), vxlan()], ids=["veth", "vxlan"])
-def test_a_new_intent_is_one_generation_on_and_neither_end_stands(link: Link) -> None:
+def test_a_changed_declaration_gets_the_next_generation_and_no_end_is_ready(link: Link) -> None:
     link = standing(link, *Side)
-    again = join(link, renewed_intent(), PRIMARY, own(PRIMARY, number=2), NOW)
+    again = join(link, changed_declaration(), PRIMARY, own(PRIMARY, number=2), NOW)
     assert again.generation == 2
-    assert again.pair.addresses == renewed_intent().pair.addresses
+    assert again.pair.addresses == changed_declaration().pair.addresses
     assert again.pair.sandbox == link.pair.sandbox
     assert not again.is_ready(PRIMARY)
     assert not again.is_ready(PAIR)
     assert derive(again) is State.PAIR_READY
 
 
-def test_a_new_intent_reaches_the_record_through_the_sandbox_that_is_there_already() -> None:
+def test_a_joined_sandbox_updates_the_record_to_a_changed_declaration() -> None:
     linked = standing(vxlan(), *Side)
-    again = join(linked, renewed_intent(), PRIMARY, own(PRIMARY), NOW)
+    again = join(linked, changed_declaration(), PRIMARY, own(PRIMARY), NOW)
     assert again.generation == 2
     assert derive(again) is State.PAIR_READY
     assert "anew" in again.history[-1].reason
 
 
 @pytest.mark.parametrize("link", [vxlan(), joined(own(PRIMARY), None)], ids=["both", "alone"])
-def test_a_new_intent_is_written_though_no_end_stood_for_the_old_one(link: Link) -> None:
-    again = join(link, renewed_intent(), PRIMARY, own(PRIMARY), NOW)
+def test_a_changed_declaration_is_recorded_even_if_no_end_was_ready(link: Link) -> None:
+    again = join(link, changed_declaration(), PRIMARY, own(PRIMARY), NOW)
     assert again.generation == 2
-    assert again.pair.addresses == renewed_intent().pair.addresses
+    assert again.pair.addresses == changed_declaration().pair.addresses
     assert derive(again) is derive(link)
 
 
-def test_labels_for_people_alone_are_no_new_intent() -> None:
+def test_changed_notes_alone_do_not_start_a_new_generation() -> None:
     link = standing(veth(), *Side)
-    told = replace(wanted(), primary=replace(wanted().primary, notes={"public_ip": "1.1.1.1"}))
-    assert join(link, told, PRIMARY, own(PRIMARY), NOW).generation == 1
+    with_notes = replace(wanted(), primary=replace(wanted().primary, notes={"public_ip": "1.1.1.1"}))
+    assert join(link, with_notes, PRIMARY, own(PRIMARY), NOW).generation == 1
 
 
-def test_a_link_that_is_renumbered_is_not_linked_until_both_ends_are_made_anew() -> None:
+def test_a_linked_link_with_another_vni_is_pair_ready_and_no_end_is_ready() -> None:
     link = standing(with_vni(vxlan(), 11), *Side)
     assert derive(link) is State.LINKED
     changed = renumber(link, 12, "another link holds its Lease", later(5))
@@ -143,14 +143,14 @@ def test_a_link_that_is_renumbered_is_not_linked_until_both_ends_are_made_anew()
     assert last.reason == "VNI 11 replaced by 12: another link holds its Lease"
 
 
-def test_the_history_tells_of_a_new_number_also_where_no_end_stands() -> None:
+def test_the_history_records_another_vni_even_if_no_end_was_ready() -> None:
     link = with_vni(vxlan(), 11)
     changed = renumber(link, 12, "why", later(5))
     assert len(changed.history) == len(link.history) + 1
     assert (changed.history[-1].source, changed.history[-1].target) == (State.PAIR_READY, State.PAIR_READY)
 
 
-def test_the_latest_numbers_that_a_node_refused_are_noted() -> None:
+def test_the_record_keeps_the_latest_refused_vnis() -> None:
     link = with_vni(vxlan(), 1)
     for vni in range(2, REFUSED_KEPT + 4):
         link = renumber(link, vni, "why", NOW, refused=True)
@@ -158,23 +158,23 @@ def test_the_latest_numbers_that_a_node_refused_are_noted() -> None:
     assert len(link.history) == HISTORY_KEPT
 
 
-def test_the_number_stays_when_a_new_sandbox_or_intent_comes() -> None:
+def test_the_vni_stays_after_a_new_sandbox_and_a_changed_declaration() -> None:
     link = with_vni(vxlan(), 11)
-    assert join(link, renewed_intent(), PRIMARY, own(PRIMARY, number=2), NOW).vni == 11
+    assert join(link, changed_declaration(), PRIMARY, own(PRIMARY, number=2), NOW).vni == 11
 
 
-# Leaving
+# Leave
 
 
 @BOTH
-def test_a_late_leave_harms_nobody(side: Side) -> None:
+def test_a_late_leave_changes_nothing(side: Side) -> None:
     link = join(standing(veth(), *Side), wanted(), side, own(side, number=2), NOW)
     assert leave(link, side, own(side).container_id, "late", later(1)) == link
     assert leave(link, side.other, own(side, number=2).container_id, "wrong end", later(1)) == link
 
 
 @BOTH
-def test_leaving_clears_the_end_and_is_done_once(side: Side) -> None:
+def test_a_leave_clears_its_end_and_is_idempotent(side: Side) -> None:
     link = standing(vxlan(), *Side)
     left = leave(link, side, own(side).container_id, "the sandbox was deleted", NOW)
     assert left.sandbox(side) is None
@@ -185,7 +185,7 @@ def test_leaving_clears_the_end_and_is_done_once(side: Side) -> None:
 
 
 @BOTH
-def test_a_veths_other_end_goes_with_the_one_that_leaves(side: Side) -> None:
+def test_a_leave_makes_the_other_end_of_a_veth_not_ready(side: Side) -> None:
     left = leave(standing(veth(), *Side), side, own(side).container_id, "gone", NOW)
     assert left.end(side.other).ready is None
     assert left.sandbox(side.other) == own(side.other)
@@ -193,7 +193,7 @@ def test_a_veths_other_end_goes_with_the_one_that_leaves(side: Side) -> None:
 
 
 @BOTH
-def test_the_last_to_leave_leaves_an_abandoned_record(side: Side) -> None:
+def test_the_last_leave_makes_the_record_abandoned(side: Side) -> None:
     link = standing(veth(), *Side)
     left = leave(link, side, own(side).container_id, "gone", NOW)
     assert not left.abandoned
@@ -202,20 +202,20 @@ def test_the_last_to_leave_leaves_an_abandoned_record(side: Side) -> None:
     assert derive(left) is State.PENDING
 
 
-# Noting
+# Mark ready and mark lost
 
 
-def test_a_veth_stands_for_both_ends_at_once() -> None:
+def test_both_ends_of_a_veth_become_ready_at_once() -> None:
     link = mark_ready(veth(), PAIR, NOW)
     assert link.primary.ready == ReadyFor(own(PRIMARY).container_id, own(PAIR).container_id, 1)
     assert link.pair.ready == ReadyFor(own(PAIR).container_id, own(PRIMARY).container_id, 1)
     assert derive(link) is State.LINKED
-    assert path(link) == [(State.PAIR_READY, State.LINKED)]
+    assert transitions(link) == [(State.PAIR_READY, State.LINKED)]
     assert mark_ready(link, PRIMARY, later(1)) == link
 
 
 @BOTH
-def test_each_end_of_a_tunnel_stands_by_itself_toward_the_peers_vtep(side: Side) -> None:
+def test_each_end_of_a_tunnel_becomes_ready_separately_for_the_peers_vtep(side: Side) -> None:
     one = mark_ready(vxlan(), side, NOW)
     peer = one.sandbox(side.other)
     assert peer is not None
@@ -228,29 +228,29 @@ def test_each_end_of_a_tunnel_stands_by_itself_toward_the_peers_vtep(side: Side)
 
 @pytest.mark.parametrize("link", [joined(None, None), joined(own(PRIMARY), None), joined(None, own(PAIR))])
 @BOTH
-def test_nothing_stands_before_both_have_joined(link: Link, side: Side) -> None:
+def test_no_end_can_be_ready_before_both_have_joined(link: Link, side: Side) -> None:
     before = replace(link)
     with pytest.raises(IllegalTransitionError):
         mark_ready(link, side, NOW)
     assert link == before
 
 
-def test_a_lost_veth_is_lost_for_both() -> None:
+def test_a_lost_veth_is_lost_for_both_ends() -> None:
     link = mark_lost(standing(veth(), *Side), PRIMARY, "in1 is not there", NOW)
     assert link.primary.ready is None
     assert link.pair.ready is None
-    assert path(link) == [(State.LINKED, State.PAIR_READY)]
+    assert transitions(link) == [(State.LINKED, State.PAIR_READY)]
     assert mark_lost(link, PRIMARY, "again", later(1)) == link
 
 
-def test_a_lost_tunnel_end_is_lost_for_itself() -> None:
+def test_a_lost_tunnel_end_leaves_its_peer_ready() -> None:
     link = mark_lost(standing(vxlan(), *Side), PAIR, "in2 is not there", NOW)
     assert link.pair.ready is None
     assert link.is_ready(PRIMARY)
     assert derive(link) is State.PAIR_READY
 
 
-def test_an_end_that_is_lost_while_its_peer_is_away_does_not_stand_when_the_peer_comes_back() -> None:
+def test_an_end_lost_while_its_peer_is_absent_is_not_ready_when_the_peer_returns() -> None:
     alone = leave(standing(vxlan(), *Side), PRIMARY, own(PRIMARY).container_id, "gone", NOW)
     lost = mark_lost(alone, PAIR, "in2 is not there", later(1))
     assert lost.pair.ready is None
@@ -258,12 +258,12 @@ def test_an_end_that_is_lost_while_its_peer_is_away_does_not_stand_when_the_peer
     assert derive(mark_ready(back, PRIMARY, later(3))) is State.PAIR_READY
 
 
-# Any sequence
+# Random sequences
 
 
 @dataclass(frozen=True)
-class Move:
-    """One move, of one of a side's sandboxes, with one of three intents."""
+class Update:
+    """One update for one of a side's three sandboxes, with one of two declarations."""
 
     kind: str
     side: Side
@@ -272,7 +272,7 @@ class Move:
 
     @property
     def sandbox(self) -> Sandbox:
-        # The first two are on one node for both sides, so that a link changes from vEth to VXLAN and back.
+        # The first two sandboxes of both sides are on one node, so that a link changes between vEth and VXLAN.
         other = "node-b" if self.side is PRIMARY else "node-c"
         return own(self.side, "node-a" if self.number < 3 else other, self.number)
 
@@ -285,26 +285,26 @@ class Move:
 
 KINDS = st.sampled_from(["join", "join", "leave", "stand", "stand", "lose"])
 SEQUENCES = st.lists(
-    st.builds(Move, KINDS, st.sampled_from(Side), st.integers(1, 3), st.sampled_from([0, 0, 0, 1])), max_size=40
+    st.builds(Update, KINDS, st.sampled_from(Side), st.integers(1, 3), st.sampled_from([0, 0, 0, 1])), max_size=40
 )
 STEPS = {(row.source, row.target) for row in TABLE}
 
 
-def after(record: Link | None, move: Move, second: int) -> Link | None:
-    """The record after a move; None while there is none. What may not be is refused, and changes nothing."""
+def after(record: Link | None, update: Update, second: int) -> Link | None:
+    """The record after an update; None if there is none. An illegal update must raise, and changes nothing."""
     moment = later(second)
-    if move.kind == "join":
-        return join(record, move.wanted, move.side, move.sandbox, moment)
+    if update.kind == "join":
+        return join(record, update.wanted, update.side, update.sandbox, moment)
     if record is None:
         return None
-    if move.kind == "leave":
-        left = leave(record, move.side, move.sandbox.container_id, "left", moment)
+    if update.kind == "leave":
+        left = leave(record, update.side, update.sandbox.container_id, "left", moment)
         return None if left.abandoned else left
     step: Callable[[], Link] = {
-        "stand": lambda: mark_ready(record, move.side, moment),
-        "lose": lambda: mark_lost(record, move.side, "lost", moment),
-    }[move.kind]
-    if move.kind == "stand" and record.kind is None:
+        "stand": lambda: mark_ready(record, update.side, moment),
+        "lose": lambda: mark_lost(record, update.side, "lost", moment),
+    }[update.kind]
+    if update.kind == "stand" and record.kind is None:
         with pytest.raises(IllegalTransitionError):
             step()
         return record
@@ -314,77 +314,77 @@ def after(record: Link | None, move: Move, second: int) -> Link | None:
 def check_history(record: Link) -> None:
     assert 1 <= len(record.history) <= HISTORY_KEPT
     assert record.history[-1].target is derive(record)
-    assert all(step in STEPS for step in path(record))
+    assert all(step in STEPS for step in transitions(record))
     steps = list(zip(record.history, record.history[1:], strict=False))
     assert all(one.target is next_one.source and one.at <= next_one.at for one, next_one in steps)
 
 
 @given(SEQUENCES)
-def test_the_history_ends_in_the_state_that_the_facts_amount_to(sequence: list[Move]) -> None:
+def test_the_history_ends_in_the_derived_state(sequence: list[Update]) -> None:
     record: Link | None = None
-    for second, move in enumerate(sequence):
-        record = after(record, move, second)
+    for second, update in enumerate(sequence):
+        record = after(record, update, second)
         if record is not None:
             check_history(record)
 
 
 @given(SEQUENCES)
-def test_a_move_touches_no_end_but_its_own_and_is_done_once(sequence: list[Move]) -> None:
+def test_an_update_leaves_the_other_sandbox_alone_and_is_idempotent(sequence: list[Update]) -> None:
     record: Link | None = None
-    for second, move in enumerate(sequence):
-        before, record = record, after(record, move, second)
+    for second, update in enumerate(sequence):
+        before, record = record, after(record, update, second)
         if record is None:
             continue
         if before is not None:
-            assert record.sandbox(move.side.other) == before.sandbox(move.side.other)
-            if move.kind == "join" and record.generation == before.generation:
-                assert record.end(move.side.other) == before.end(move.side.other)
-        if move.kind == "join":
-            assert record.holds(move.side, move.sandbox.container_id)
-            assert record.pair.addresses == move.wanted.pair.addresses
-        again = after(record, move, second + 1)
+            assert record.sandbox(update.side.other) == before.sandbox(update.side.other)
+            if update.kind == "join" and record.generation == before.generation:
+                assert record.end(update.side.other) == before.end(update.side.other)
+        if update.kind == "join":
+            assert record.holds(update.side, update.sandbox.container_id)
+            assert record.pair.addresses == update.wanted.pair.addresses
+        again = after(record, update, second + 1)
         assert again == record
 
 
 @given(SEQUENCES)
-def test_an_end_stands_only_for_a_build_that_nothing_has_undone(sequence: list[Move]) -> None:
-    """A second account of what stands, kept by the events alone."""
+def test_an_end_is_ready_only_for_a_build_that_was_not_undone(sequence: list[Update]) -> None:
+    """`built` is a model of the ready ends that follows the events alone."""
     record: Link | None = None
     built: dict[Side, tuple[str, str, int]] = {}
-    for second, move in enumerate(sequence):
+    for second, update in enumerate(sequence):
         kind, before = record.kind if record else None, record
-        record = after(record, move, second)
-        if move.kind == "stand" and kind is not None and record is not None:
-            for side in Side if kind is Kind.VETH else (move.side,):
+        record = after(record, update, second)
+        if update.kind == "stand" and kind is not None and record is not None:
+            for side in Side if kind is Kind.VETH else (update.side,):
                 due = record.due(side)
                 assert due is not None
                 built[side] = (due.sandbox, due.peer, due.generation)
-        elif move.kind == "lose":
-            for side in Side if kind is Kind.VETH else (move.side,):
+        elif update.kind == "lose":
+            for side in Side if kind is Kind.VETH else (update.side,):
                 built.pop(side, None)
         elif record is None:
             built.clear()
-        elif before is not None and before.sandbox(move.side) != record.sandbox(move.side):
-            built.pop(move.side, None)
-            if move.kind == "leave" and kind is Kind.VETH:
-                built.pop(move.side.other, None)
+        elif before is not None and before.sandbox(update.side) != record.sandbox(update.side):
+            built.pop(update.side, None)
+            if update.kind == "leave" and kind is Kind.VETH:
+                built.pop(update.side.other, None)
         if record is not None:
             for side in Side:
-                noted = record.end(side).ready
-                assert (noted and (noted.sandbox, noted.peer, noted.generation)) == built.get(side)
+                recorded = record.end(side).ready
+                assert (recorded and (recorded.sandbox, recorded.peer, recorded.generation)) == built.get(side)
 
 
-def test_the_history_keeps_the_newest() -> None:
+def test_the_history_keeps_the_newest_transitions() -> None:
     record = join(None, wanted(), PRIMARY, own(PRIMARY), NOW)
     for number in range(2, 3 * HISTORY_KEPT):
         record = join(record, wanted(), PRIMARY, own(PRIMARY, number=number), later(number))
     assert [step.at for step in record.history] == [later(n) for n in range(2 * HISTORY_KEPT, 3 * HISTORY_KEPT)]
 
 
-def test_a_move_never_changes_the_record_it_was_given() -> None:
+def test_an_update_does_not_modify_the_given_record() -> None:
     link = standing(veth(), *Side)
     kept = replace(link)
     record_updates.leave(link, PRIMARY, own(PRIMARY).container_id, "gone", NOW)
     record_updates.mark_lost(link, PRIMARY, "gone", NOW)
-    record_updates.join(link, renewed_intent(), PAIR, own(PAIR, number=2), NOW)
+    record_updates.join(link, changed_declaration(), PAIR, own(PAIR, number=2), NOW)
     assert link == kept

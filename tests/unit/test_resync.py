@@ -1,4 +1,4 @@
-"""What a change, a resync and a start queue: links and pods of this node, and what is forgotten with that."""
+"""Resync, change handling and periodic work: which links and pods are queued, and which caches are cleared."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ OWN = sandbox_of(PRIMARY)
 LINKED = standing(joined(OWN, sandbox_of(PAIR, "node-b")), PRIMARY, PAIR)
 
 
-class Followed:
-    """Informers that keep which namespaces are followed."""
+class FakeInformers:
+    """Informers that record the followed and the kept namespaces."""
 
     def __init__(self) -> None:
         self.links_listed = False
@@ -41,8 +41,8 @@ class Followed:
         self.kept.append(wanted)
 
 
-class Connections(MemoryApi):
-    """An API that counts how often its connections were opened again."""
+class FakeApi(MemoryApi):
+    """An API that counts its reconnects."""
 
     reconnected = 0
 
@@ -56,8 +56,8 @@ class Node:
     def __init__(self, node: AgentNode) -> None:
         self.node = node
         self.entry = node.hold(OWN)
-        self.informers = Followed()
-        self.api = Connections()
+        self.informers = FakeInformers()
+        self.api = FakeApi()
         self.resync = Resync(
             node.name,
             self.api,
@@ -86,7 +86,7 @@ def one(node: AgentNode) -> Node:
     return Node(node)
 
 
-def test_all_links_and_pods_are_queued_and_verified_again(one: Node, node: AgentNode) -> None:
+def test_enqueue_all_queues_links_and_pods_and_forgets_verified_ends(one: Node, node: AgentNode) -> None:
     record = replace(LINKED, name="watched", uid="u", resource_version="1")
     node.caches.links.put(record)
     node.verified.note(record, PRIMARY, node.underlay, up=True)
@@ -129,14 +129,14 @@ def test_the_links_of_a_lost_node_are_queued(one: Node, node: AgentNode) -> None
     assert one.queued() == {("link", RECORD)}
 
 
-def test_after_a_change_of_the_underlay_connections_are_opened_again(one: Node) -> None:
+def test_a_change_of_the_underlay_reconnects_to_the_api_and_queues_everything(one: Node) -> None:
     one.resync.underlay_changed()
     assert one.api.reconnected == 1
     assert one.queued() == {("link", RECORD), ("pod", "primary-pod")}
 
 
-class Forgotten:
-    """An announcer that keeps whose announcements were dropped."""
+class FakeAnnouncer:
+    """An announcer that records the UIDs of the pods whose announcements were dropped."""
 
     def __init__(self) -> None:
         self.uids: list[str] = []
@@ -145,17 +145,17 @@ class Forgotten:
         self.uids.append(uid)
 
 
-def handler_of(node: AgentNode, announcer: Forgotten) -> ChangeHandler:
+def handler_of(node: AgentNode, announcer: FakeAnnouncer) -> ChangeHandler:
     return ChangeHandler(node.journal, node.queue, node.verified, cast(Announcer, announcer))
 
 
 def test_a_changed_link_is_queued(one: Node, node: AgentNode) -> None:
-    handler_of(node, Forgotten()).link_changed("l")
+    handler_of(node, FakeAnnouncer()).link_changed("l")
     assert one.queued() == {("link", "l")}
 
 
-def test_of_changed_pods_those_with_a_sandbox_are_queued(one: Node, node: AgentNode) -> None:
-    handler = handler_of(node, Forgotten())
+def test_a_changed_pod_is_queued_if_it_has_a_sandbox_on_this_node(one: Node, node: AgentNode) -> None:
+    handler = handler_of(node, FakeAnnouncer())
     handler.pods_changed("other", ["primary-pod"])
     handler.pods_changed("default", ["elsewhere"])
     assert one.queued() == set()
@@ -164,7 +164,7 @@ def test_of_changed_pods_those_with_a_sandbox_are_queued(one: Node, node: AgentN
 
 
 def test_the_links_of_a_deleted_pod_are_queued_and_its_announcements_dropped(one: Node, node: AgentNode) -> None:
-    announcer, record = Forgotten(), replace(LINKED, uid="u", resource_version="1")
+    announcer, record = FakeAnnouncer(), replace(LINKED, uid="u", resource_version="1")
     handler = handler_of(node, announcer)
     node.verified.note(record, PRIMARY, node.underlay, up=True)
     handler.pod_deleted(PodChange(Pod(replace(OWN.pod, uid="an earlier one")), gone=True))
@@ -176,8 +176,8 @@ def test_the_links_of_a_deleted_pod_are_queued_and_its_announcements_dropped(one
     assert announcer.uids == ["an earlier one", OWN.pod.uid]
 
 
-class Steps(threading.Event):
-    """An event that is set after so many waits; each wait takes as long as it may."""
+class StepEvent(threading.Event):
+    """An event whose `wait` times out for the first `steps` calls, and then returns True."""
 
     def __init__(self, steps: int) -> None:
         super().__init__()
@@ -188,8 +188,8 @@ class Steps(threading.Event):
         return self.left < 0
 
 
-class Listed:
-    """A VNI check that counts its lists and checks; the first list fails."""
+class FakeVniCheck:
+    """A VNI check that counts its lists and checks. The first list fails."""
 
     def __init__(self) -> None:
         self.lists = self.checks = 0
@@ -202,7 +202,7 @@ class Listed:
         self.checks += 1
 
 
-def periodic(one: Node, vnis: Listed, resync_seconds: float) -> tuple[PeriodicWork, AgentHealth]:
+def periodic(one: Node, vnis: FakeVniCheck, resync_seconds: float) -> tuple[PeriodicWork, AgentHealth]:
     nothing: Any = None
     informers, vni_check = cast(Informers, one.informers), cast(VniCheck, vnis)
     health = AgentHealth(informers, nothing)
@@ -211,35 +211,37 @@ def periodic(one: Node, vnis: Listed, resync_seconds: float) -> tuple[PeriodicWo
     return work, health
 
 
-def test_the_vni_leases_are_listed_once_the_links_are_known_and_until_it_succeeds(one: Node) -> None:
-    vnis = Listed()
+def test_vni_leases_are_listed_after_the_links_and_until_a_list_succeeds(one: Node) -> None:
+    vnis = FakeVniCheck()
     work, _ = periodic(one, vnis, 1000.0)
-    work.run(Steps(2))
+    work.run(StepEvent(2))
     assert (vnis.lists, vnis.checks) == (0, 2)
     one.informers.links_listed = True
-    work.run(Steps(5))
+    work.run(StepEvent(5))
     assert (vnis.lists, vnis.checks) == (2, 7)
 
 
 def test_each_resync_lists_the_vni_leases(one: Node) -> None:
-    vnis = Listed()
+    vnis = FakeVniCheck()
     work, health = periodic(one, vnis, 0.0)
-    work.run(Steps(3))
+    work.run(StepEvent(3))
     assert (vnis.lists, vnis.checks) == (3, 3)
     assert one.informers.kept == [{"default"}] * 3
     assert one.queued() == {("pod", "primary-pod")}
     assert health.why_not_live() is None
 
 
-def test_links_are_observed_round_by_round(one: Node, node: AgentNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each step takes a second by the clock."""
+def test_each_round_queues_the_links_for_a_new_observation(
+    one: Node, node: AgentNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each reading of the clock is a second later than the one before."""
     now = iter(range(1000, 2000))
     monkeypatch.setattr("ratchet.agent.periodic.time.monotonic", lambda: float(next(now)))
     record = replace(LINKED, uid="u", resource_version="1")
     node.verified.note(record, PRIMARY, node.underlay, up=True)
-    work, _ = periodic(one, Listed(), 10_000.0)
-    work.run(Steps(20))
+    work, _ = periodic(one, FakeVniCheck(), 10_000.0)
+    work.run(StepEvent(20))
     assert node.verified.is_current(record, PRIMARY, node.underlay)
-    work.run(Steps(40))
+    work.run(StepEvent(40))
     assert not node.verified.is_current(record, PRIMARY, node.underlay)
     assert node.queue.take() == ReconcileKey(ReconcileKind.LINK, "", RECORD)

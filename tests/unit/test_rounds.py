@@ -1,4 +1,4 @@
-"""Rounds: each key once per round, never more of them at a time than the rate allows."""
+"""Rounds: each key is due once per round, and the rate limits the keys that are due at a time."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from ratchet.agent.rounds import CATCH_UP_SECONDS, Rounds
 
 
-def test_few_keys_are_due_each_round() -> None:
+def test_few_keys_are_all_due_at_once_in_each_round() -> None:
     rounds = Rounds[str](30, 10, began=100)
     due = {now: rounds.due(lambda: ["a", "b"], now) for now in (100, 129, 130, 131, 159, 160, 190)}
     assert due == {100: [], 129: [], 130: ["a", "b"], 131: [], 159: [], 160: ["a", "b"], 190: ["a", "b"]}
 
 
-def test_many_keys_make_a_round_longer_and_no_burst() -> None:
+def test_many_keys_lengthen_a_round_and_cause_no_burst() -> None:
     rounds, due = Rounds[int](30, 10, began=0), list[int]()
     for now in range(2, 128, 2):
         found = rounds.due(lambda: range(1000), now)
@@ -24,12 +24,12 @@ def test_many_keys_make_a_round_longer_and_no_burst() -> None:
     assert 950 <= len(due) < 1000
 
 
-def test_a_stall_is_no_reason_for_a_burst() -> None:
+def test_a_stall_causes_no_burst() -> None:
     rounds = Rounds[int](30, 10, began=0)
     assert len(rounds.due(lambda: range(10000), 3600)) <= CATCH_UP_SECONDS * 10 + 1
 
 
-def test_a_new_round_has_the_keys_that_there_are_then() -> None:
+def test_a_new_round_has_the_current_keys() -> None:
     rounds = Rounds[str](30, 10, began=0)
     assert rounds.due(lambda: ["a"], 30) == ["a"]
     assert rounds.due(lambda: ["b", "c"], 60) == ["b", "c"]

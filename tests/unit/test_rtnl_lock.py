@@ -1,4 +1,4 @@
-"""One thread at a time at the kernel."""
+"""The lock that serializes kernel requests of the threads of a process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ratchet.datapath.rtnl_lock import holding_rtnl_lock
 SECONDS = 20.0
 
 
-def test_whoever_comes_meanwhile_waits_until_the_turn_is_over() -> None:
+def test_a_second_thread_waits_until_the_first_returns() -> None:
     inside, second_inside, go_on = threading.Event(), threading.Event(), threading.Event()
     order: list[str] = []
 
@@ -37,7 +37,7 @@ def test_whoever_comes_meanwhile_waits_until_the_turn_is_over() -> None:
     assert order == ["first begins", "first ends", "second begins", "second ends"]
 
 
-def test_a_turn_is_over_also_where_it_fails() -> None:
+def test_an_error_releases_the_lock() -> None:
     @holding_rtnl_lock
     def fail() -> None:
         raise ValueError("the kernel's no")

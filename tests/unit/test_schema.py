@@ -1,4 +1,4 @@
-"""The JSON Schema of lists of links, for editors: it takes whatever Ratchet takes, and refuses what it can tell."""
+"""The JSON Schema of lists of links, for editors: it accepts whatever Ratchet accepts, and rejects many errors."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from tests.support.links import annotated, pod
 SCHEMA = json.loads((Path(ratchet.__file__).parent / "schemas" / "links.json").read_text())
 
 
-def takes(kind: str, said: object) -> bool:
-    """Whether the schema takes this as a topology or an annotation."""
+def schema_accepts(kind: str, declaration: object) -> bool:
+    """Whether the schema accepts this as a topology or an annotation."""
     schema = {"$defs": SCHEMA["$defs"], "$ref": f"#/$defs/{kind}"}
-    return bool(jsonschema.Draft202012Validator(schema).is_valid(said))
+    return bool(jsonschema.Draft202012Validator(schema).is_valid(declaration))
 
 
-def is_wanted(kind: str, said: object) -> bool:
-    """Whether Ratchet takes it."""
-    text = json.dumps(said)
+def ratchet_accepts(kind: str, declaration: object) -> bool:
+    """Whether Ratchet accepts this as a topology or an annotation."""
+    text = json.dumps(declaration)
     if kind == "topology":
-        drawn = drawn_links(Topology("default", "x", text), {"lo", "eth0"})
-        return not any(isinstance(one, Faulty) for one in drawn)
+        parsed = drawn_links(Topology("default", "x", text), {"lo", "eth0"})
+        return not any(isinstance(one, Faulty) for one in parsed)
     return not wanted_links([annotated(pod("hub"), links=text)]).refused
 
 
-def test_it_is_a_schema() -> None:
+def test_the_schema_is_a_valid_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 
-def test_the_documentations_examples_are_as_it_says() -> None:
+def test_the_schema_accepts_the_examples_of_the_documentation() -> None:
     text = (Path(__file__).parents[2] / "docs" / "topologies.md").read_text()
     lab, hub, more = [yaml.safe_load(block.partition("```")[0]) for block in text.split("```yaml\n")[1:]]
-    assert takes("topology", yaml.safe_load(lab["data"]["links"]))
-    assert takes("annotation", yaml.safe_load(hub["metadata"]["annotations"]["ratchet.links"]))
-    assert takes("topology", more)
-    assert is_wanted("topology", more)
+    assert schema_accepts("topology", yaml.safe_load(lab["data"]["links"]))
+    assert schema_accepts("annotation", yaml.safe_load(hub["metadata"]["annotations"]["ratchet.links"]))
+    assert schema_accepts("topology", more)
+    assert ratchet_accepts("topology", more)
 
 
 @pytest.mark.parametrize(
@@ -74,9 +74,9 @@ def test_the_documentations_examples_are_as_it_says() -> None:
         {"endpoints": ["a:x", "b:x"], "addresses": ["x", None]},
     ],
 )
-def test_it_refuses_what_ratchet_refuses(item: dict[str, Any]) -> None:
-    assert not takes("topology", [item])
-    assert not is_wanted("topology", [item])
+def test_the_schema_and_ratchet_reject_an_invalid_link(item: dict[str, Any]) -> None:
+    assert not schema_accepts("topology", [item])
+    assert not ratchet_accepts("topology", [item])
 
 
 ends = ["10.0.0.1/24", "2001:db8::1", ["10.0.0.2/24", "fd00::1/64"], [], None, "", "x", 7]
@@ -90,8 +90,8 @@ switches = ["on", "OFF", True, False, "true", "", None, 1, "x"]
 rates = ["100mbit", "1.5Gbit", "8 kbit", "8000bit", "1bit", "", None, 100, "x"]
 
 
-def for_either(values: list[Any]) -> st.SearchStrategy[Any]:
-    """One value for both ends, or a list of two, or of another length."""
+def one_or_list(values: list[Any]) -> st.SearchStrategy[Any]:
+    """One value for both ends, or a list of one to three values. Only a list of two is valid."""
     return st.sampled_from(values) | st.lists(st.sampled_from(values), min_size=1, max_size=3)
 
 
@@ -101,22 +101,22 @@ items = st.fixed_dictionaries(
         "addresses": st.none() | st.lists(st.sampled_from(ends), min_size=1, max_size=3),
         "mtu": st.sampled_from(sizes) | st.lists(st.sampled_from(sizes), min_size=1, max_size=3),
         "mac": st.none() | st.lists(st.sampled_from(macs), min_size=1, max_size=3),
-        "txqlen": for_either([5, 0, "7", -1, None, "", "x"]),
-        "routes": for_either([*routes, routes[:2], []]),
-        "sysctls": for_either(settings),
-        "offloads": for_either(switches),
-        "rate": for_either(rates),
-        "kind": for_either(["auto", "vxlan", "veth", "", None]),
-        "vxlan_port": for_either([4790, "4790", 0, 65536, "", None]),
+        "txqlen": one_or_list([5, 0, "7", -1, None, "", "x"]),
+        "routes": one_or_list([*routes, routes[:2], []]),
+        "sysctls": one_or_list(settings),
+        "offloads": one_or_list(switches),
+        "rate": one_or_list(rates),
+        "kind": one_or_list(["auto", "vxlan", "veth", "", None]),
+        "vxlan_port": one_or_list([4790, "4790", 0, 65536, "", None]),
     },
 )
 
 
 @given(st.none() | st.lists(items, max_size=2))
-def test_it_takes_whatever_ratchet_takes(said: list[Any] | None) -> None:
-    assert takes("topology", said) or not is_wanted("topology", said)
-    if said is not None:
-        listed = [{"peer": "b", "ifname": "x", "peer_ifname": "y", **item} for item in said]
-        for one in listed:
+def test_the_schema_accepts_whatever_ratchet_accepts(declaration: list[Any] | None) -> None:
+    assert schema_accepts("topology", declaration) or not ratchet_accepts("topology", declaration)
+    if declaration is not None:
+        as_annotation = [{"peer": "b", "ifname": "x", "peer_ifname": "y", **item} for item in declaration]
+        for one in as_annotation:
             del one["endpoints"]
-        assert takes("annotation", listed) or not is_wanted("annotation", listed)
+        assert schema_accepts("annotation", as_annotation) or not ratchet_accepts("annotation", as_annotation)
