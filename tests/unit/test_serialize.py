@@ -1,4 +1,4 @@
-"""Values as plain JSON, field by field, whatever fields there are."""
+"""Serialization of dataclasses to plain JSON values, field by field."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Outer:
     named: dict[str, object]
 
 
-def test_every_field_is_there_in_what_json_has() -> None:
+def test_every_field_is_serialized_to_a_json_type() -> None:
     value = Outer(
         inner=(Inner(ip_interface("10.0.0.1/8")), Inner(None, 5)),
         pairs=(("a", 1), ("b", 2)),
@@ -34,17 +34,17 @@ def test_every_field_is_there_in_what_json_has() -> None:
         on=True,
         named={"x": ip_interface("fd00::1/64")},
     )
-    shown = plain(value)
-    assert shown == {
+    serialized = plain(value)
+    assert serialized == {
         "inner": [{"to": "10.0.0.1/8", "metric": None}, {"to": None, "metric": 5}],
         "pairs": [["a", 1], ["b", 2]],
         "kind": "veth",
         "on": True,
         "named": {"x": "fd00::1/64"},
     }
-    assert json.loads(json.dumps(shown)) == shown
+    assert json.loads(json.dumps(serialized)) == serialized
 
 
-def test_the_properties_of_an_end() -> None:
-    shown = plain(EndpointSpec(mtu=1400))
-    assert (shown["mtu"], shown["mac"]) == (1400, None)
+def test_an_unset_property_of_an_end_is_serialized_as_null() -> None:
+    serialized = plain(EndpointSpec(mtu=1400))
+    assert (serialized["mtu"], serialized["mac"]) == (1400, None)

@@ -1,4 +1,4 @@
-"""What decides a node's VTEP: when the API is asked for the node's addresses, and what its silence means."""
+"""The underlay of a node: the lookup of its addresses in the API, and the UDP port."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ratchet.node.underlay import UnderlayConfig, find_underlay
 ADDRESSES = ("10.0.0.1",)
 
 
-def store_with_node(*, away: bool = False) -> Any:
-    """A store that has the node's addresses, or whose API does not answer."""
+def store_with_node(*, unreachable: bool = False) -> Any:
+    """A store that has the node's addresses, or whose API is unreachable."""
 
     def lookup_addresses(node: str) -> tuple[str, ...]:
         assert node == "a"
-        if away:
+        if unreachable:
             raise ApiUnavailableError("cannot reach the Kubernetes API")
         return ADDRESSES
 
@@ -30,7 +30,7 @@ def store_with_node(*, away: bool = False) -> Any:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
-    """The node addresses that `find_parent` was given, a call each."""
+    """The node addresses of each call of `find_parent`."""
     given: list[Sequence[str]] = []
 
     def find_parent(_: str | None, __: str | None, node_addresses: Sequence[str]) -> Parent:
@@ -51,7 +51,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
         (UnderlayConfig("eth0", "10.0.0.1", None), "a", ()),
     ],
 )
-def test_the_api_is_asked_where_no_address_is_configured(
+def test_node_addresses_are_looked_up_if_no_address_is_configured(
     underlay: UnderlayConfig, node: str, addresses: Sequence[str], asked: list[Sequence[str]]
 ) -> None:
     assert find_underlay(underlay, node, store_with_node()).node == node
@@ -59,15 +59,17 @@ def test_the_api_is_asked_where_no_address_is_configured(
 
 
 @pytest.mark.parametrize("interface", [None, "eth0"])
-def test_an_api_that_is_away_does_not_change_the_vtep(interface: str | None, asked: list[Sequence[str]]) -> None:
+def test_an_unreachable_api_is_an_error_unless_an_address_is_configured(
+    interface: str | None, asked: list[Sequence[str]]
+) -> None:
     with pytest.raises(ApiUnavailableError):
-        find_underlay(UnderlayConfig(interface, None, None), "a", store_with_node(away=True))
+        find_underlay(UnderlayConfig(interface, None, None), "a", store_with_node(unreachable=True))
     assert asked == []
-    find_underlay(UnderlayConfig(interface, "10.0.0.1", None), "a", store_with_node(away=True))
+    find_underlay(UnderlayConfig(interface, "10.0.0.1", None), "a", store_with_node(unreachable=True))
 
 
 @pytest.mark.parametrize(("port", "used"), [(None, 4789), (8472, 8472)])
-def test_the_default_port_is_that_of_whoever_has_no_other(
+def test_the_default_port_is_used_if_none_is_configured(
     port: int | None, used: int, asked: list[Sequence[str]]
 ) -> None:
     assert find_underlay(UnderlayConfig(None, None, port), "a", store_with_node()).vxlan_port == used

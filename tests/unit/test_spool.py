@@ -1,4 +1,4 @@
-"""The spool as the agent sees it: the oldest first, what is served goes, what cannot be is put where a person looks."""
+"""The agent's view of the spool: oldest first, served files are removed, unreadable files are set aside."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ratchet.agent.spool import ASIDE_MAX, PARTIAL_SECONDS, UNREADABLE, Spool
 from ratchet.errors import RatchetError
 
 
-def delete(container_id: str, stdin: bytes = b"{}") -> Request:
+def del_request(container_id: str, stdin: bytes = b"{}") -> Request:
     return Request({"CNI_COMMAND": "DEL", "CNI_CONTAINERID": container_id, "CNI_IFNAME": "eth0"}, stdin, 1.0)
 
 
-def keep(folder: Path, request: Request, name: str, age: float = 0.0) -> Path:
-    """As the shim does; `age` in seconds."""
+def write_as_shim(folder: Path, request: Request, name: str, age: float = 0.0) -> Path:
+    """Write a file as the shim does: under a partial name, then renamed. `age` is in seconds."""
     partial = folder / f".{name}"
     partial.write_bytes(encode_request(request))
     written = time.time() - age
@@ -35,45 +35,45 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def test_looking_does_not_make_the_directory(tmp_path: Path) -> None:
+def test_waiting_and_sweep_do_not_create_the_directory(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool")
     assert spool.waiting() == []
     spool.sweep()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_oldest_comes_first_and_then_the_name_decides(folder: Path) -> None:
+def test_files_are_ordered_by_age_and_then_by_name(folder: Path) -> None:
     names = {"b": 10.0, "a": 10.0, "c": 20.0, "d": 0.0}
     now = time.time()
     for name, age in names.items():
-        path = keep(folder, delete(name), name)
+        path = write_as_shim(folder, del_request(name), name)
         os.utime(path, (now - age, now - age))
     assert [path.name for path in Spool(folder).waiting()] == ["c", "a", "b", "d"]
 
 
-def test_only_whole_files_are_waiting(folder: Path) -> None:
-    kept = keep(folder, delete("c1"), "c1")
+def test_only_complete_regular_files_are_waiting(folder: Path) -> None:
+    complete = write_as_shim(folder, del_request("c1"), "c1")
     (folder / ".c2").write_bytes(b"half")
     (folder / UNREADABLE).mkdir()
-    (folder / "link").symlink_to(kept)
-    assert Spool(str(folder)).waiting() == [kept]
+    (folder / "link").symlink_to(complete)
+    assert Spool(str(folder)).waiting() == [complete]
 
 
-def test_a_call_is_read_as_it_was_kept_and_goes_when_it_is_done(folder: Path) -> None:
-    path = keep(folder, delete("c1"), "c1")
+def test_a_call_is_read_as_written_and_its_file_is_removed_when_done(folder: Path) -> None:
+    path = write_as_shim(folder, del_request("c1"), "c1")
     spool = Spool(folder)
-    assert spool.read(path) == delete("c1")
+    assert spool.read(path) == del_request("c1")
     assert path.exists()
     spool.done(path)
     assert not path.exists()
     spool.done(path)
 
 
-def test_the_same_call_that_came_again_meanwhile_waits_on(folder: Path) -> None:
-    path = keep(folder, delete("c1"), "c1", age=5.0)
+def test_a_file_that_was_replaced_since_it_was_read_is_not_removed(folder: Path) -> None:
+    path = write_as_shim(folder, del_request("c1"), "c1", age=5.0)
     spool = Spool(folder)
     spool.read(path)
-    keep(folder, delete("c1"), "c1")
+    write_as_shim(folder, del_request("c1"), "c1")
     spool.done(path)
     assert spool.waiting() == [path]
     spool.read(path)
@@ -81,11 +81,13 @@ def test_the_same_call_that_came_again_meanwhile_waits_on(folder: Path) -> None:
     assert spool.waiting() == []
 
 
-WHOLE = encode_request(delete("c1"))
+WHOLE = encode_request(del_request("c1"))
 
 
 @pytest.mark.parametrize("content", [b"", b"no frame", WHOLE[:-1], WHOLE + b"x"])
-def test_what_is_no_frame_is_set_aside(content: bytes, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_without_a_valid_frame_is_set_aside(
+    content: bytes, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = folder / "c1"
     path.write_bytes(content)
     spool = Spool(folder)
@@ -100,39 +102,39 @@ def test_what_is_no_frame_is_set_aside(content: bytes, folder: Path, caplog: pyt
     assert caplog.messages == [f'spool file set aside file={aside} cause="it is no frame"']
 
 
-def test_what_is_aside_is_bounded_and_the_oldest_goes(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_only_the_newest_files_that_were_set_aside_are_kept(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     spool = Spool(folder)
     for number in range(ASIDE_MAX + 2):
-        spool.set_aside(keep(folder, delete("c1"), f"c{number}", age=1000.0 - number), "it is a test")
-    left = {path.name for path in (folder / UNREADABLE).iterdir()}
-    assert left == {f"c{number}" for number in range(2, ASIDE_MAX + 2)}
+        spool.set_aside(write_as_shim(folder, del_request("c1"), f"c{number}", age=1000.0 - number), "it is a test")
+    remaining = {path.name for path in (folder / UNREADABLE).iterdir()}
+    assert remaining == {f"c{number}" for number in range(2, ASIDE_MAX + 2)}
     removed = [message for message in caplog.messages if message.startswith("spool file removed ")]
     assert removed == [
         f"spool file removed file={folder / UNREADABLE / name} newer_files={ASIDE_MAX}" for name in ("c0", "c1")
     ]
 
 
-def test_what_a_killed_shim_left_is_swept_and_what_one_is_writing_is_not(folder: Path) -> None:
-    kept = keep(folder, delete("c1"), "c1", age=2 * PARTIAL_SECONDS)
+def test_sweep_removes_old_partial_files_and_keeps_recent_ones(folder: Path) -> None:
+    complete = write_as_shim(folder, del_request("c1"), "c1", age=2 * PARTIAL_SECONDS)
     for name, age in ((".left", 2 * PARTIAL_SECONDS), (".written", 0.0)):
         (folder / name).write_bytes(b"half")
         os.utime(folder / name, (time.time() - age,) * 2)
     Spool(folder).sweep()
-    assert {path.name for path in folder.iterdir()} == {kept.name, ".written"}
+    assert {path.name for path in folder.iterdir()} == {complete.name, ".written"}
 
 
-# Whom it trusts
+# Unsafe directories and errors
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o702, 0o1777])
-def test_a_directory_that_others_may_write_in(mode: int, folder: Path) -> None:
-    keep(folder, delete("c1"), "c1")
+def test_a_directory_that_others_may_write_to_is_rejected(mode: int, folder: Path) -> None:
+    write_as_shim(folder, del_request("c1"), "c1")
     folder.chmod(mode)
     with pytest.raises(RatchetError, match=f"cannot read {folder}: others may write there"):
         Spool(folder).waiting()
 
 
-def test_a_directory_that_is_a_link_or_none(folder: Path, tmp_path: Path) -> None:
+def test_a_symlink_or_a_file_in_place_of_the_directory_is_rejected(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(folder)
     (tmp_path / "file").write_text("")
     for name in ("link", "file"):
@@ -140,7 +142,7 @@ def test_a_directory_that_is_a_link_or_none(folder: Path, tmp_path: Path) -> Non
             Spool(tmp_path / name).waiting()
 
 
-def test_what_cannot_be_done_is_said(folder: Path, tmp_path: Path) -> None:
+def test_errors_name_the_action_the_path_and_the_cause(folder: Path, tmp_path: Path) -> None:
     spool = Spool(folder)
     with pytest.raises(RatchetError, match=f"cannot read {folder / 'gone'}: No such file"):
         spool.read(folder / "gone")

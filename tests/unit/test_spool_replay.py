@@ -1,4 +1,4 @@
-"""The DELs that were kept: done once, kept while they fail, set aside where they are none."""
+"""The replay of spooled DELs: served once, retried after a failure, set aside if they cannot succeed."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def kept(folder: Path) -> list[str]:
+def files_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_file())
 
 
-def drain(folder: Path, serve: Callable[[Request], Reply]) -> None:
+def replay_once(folder: Path, serve: Callable[[Request], Reply]) -> None:
     SpoolReplayer(Spool(folder), serve).replay()
 
 
-def test_what_was_kept_is_served_and_gone(folder: Path) -> None:
+def test_a_spooled_del_is_served_and_removed(folder: Path) -> None:
     for name in ("one", "two"):
         (folder / name).write_bytes(encode_request(DEL))
     served: list[Request] = []
@@ -39,43 +39,43 @@ def test_what_was_kept_is_served_and_gone(folder: Path) -> None:
         served.append(request)
         return Reply(0, b"")
 
-    drain(folder, serve)
+    replay_once(folder, serve)
     assert served == [DEL, DEL]
-    assert kept(folder) == []
+    assert files_in(folder) == []
 
 
-def test_what_fails_stays_for_the_next_time(folder: Path) -> None:
+def test_a_failed_del_stays_for_the_next_replay(folder: Path) -> None:
     (folder / "one").write_bytes(encode_request(DEL))
-    drain(folder, lambda _: Reply(1, b'{"code": 11}'))
-    assert kept(folder) == ["one"]
-    drain(folder, lambda _: Reply(0, b""))
-    assert kept(folder) == []
+    replay_once(folder, lambda _: Reply(1, b'{"code": 11}'))
+    assert files_in(folder) == ["one"]
+    replay_once(folder, lambda _: Reply(0, b""))
+    assert files_in(folder) == []
 
 
-def test_what_is_no_request_is_set_aside_and_keeps_nothing_else_from_being_served(folder: Path) -> None:
+def test_an_invalid_file_is_set_aside_and_does_not_block_other_files(folder: Path) -> None:
     (folder / "bad").write_bytes(b"not a frame")
     (folder / "good").write_bytes(encode_request(DEL))
-    drain(folder, lambda _: Reply(0, b""))
-    assert kept(folder) == []
-    assert kept(folder / UNREADABLE) == ["bad"]
+    replay_once(folder, lambda _: Reply(0, b""))
+    assert files_in(folder) == []
+    assert files_in(folder / UNREADABLE) == ["bad"]
 
 
-def test_a_spool_that_others_may_write_in_is_not_served_and_nothing_is_raised(
+def test_a_spool_that_others_may_write_to_is_logged_and_not_served(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (folder / "one").write_bytes(encode_request(DEL))
     folder.chmod(0o777)
-    drain(folder, lambda _: pytest.fail("it was served"))
+    replay_once(folder, lambda _: pytest.fail("it was served"))
     assert "others may write there" in caplog.text
-    assert kept(folder) == ["one"]
+    assert files_in(folder) == ["one"]
 
 
-def test_where_there_is_no_spool_there_is_nothing_to_do(tmp_path: Path) -> None:
-    drain(tmp_path / "none", lambda _: pytest.fail("it was served"))
+def test_a_missing_spool_is_not_created(tmp_path: Path) -> None:
+    replay_once(tmp_path / "none", lambda _: pytest.fail("it was served"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_goes_on_failing_is_tried_ever_less_often(folder: Path) -> None:
+def test_a_del_that_keeps_failing_is_retried_with_backoff(folder: Path) -> None:
     (folder / "one").write_bytes(encode_request(DEL))
     now, tries = 0.0, list[float]()
 
@@ -83,31 +83,31 @@ def test_what_goes_on_failing_is_tried_ever_less_often(folder: Path) -> None:
         tries.append(now)
         return Reply(1, b'{"code": 103}')
 
-    drainer = SpoolReplayer(Spool(folder), serve, lambda: now)
+    replayer = SpoolReplayer(Spool(folder), serve, lambda: now)
     while now < 16:
-        drainer.replay()
+        replayer.replay()
         now += FIRST_PAUSE / 2
     assert tries == [0.0, 2.0, 6.0, 14.0]
-    assert kept(folder) == ["one"]
+    assert files_in(folder) == ["one"]
 
 
-def test_what_never_can_be_served_is_set_aside(folder: Path) -> None:
-    """A configuration that is wrong does not become right, and the spool has room for so many."""
+def test_a_del_with_an_invalid_configuration_is_set_aside(folder: Path) -> None:
+    """A retry would fail too, and the room in the spool is limited."""
     (folder / "one").write_bytes(encode_request(DEL))
-    drain(folder, lambda _: Reply(1, b'{"code": 7, "msg": "cannot read the network configuration"}'))
-    assert kept(folder) == []
-    assert kept(folder / UNREADABLE) == ["one"]
+    replay_once(folder, lambda _: Reply(1, b'{"code": 7, "msg": "cannot read the network configuration"}'))
+    assert files_in(folder) == []
+    assert files_in(folder / UNREADABLE) == ["one"]
 
 
-def test_a_del_that_hangs_keeps_nobody_from_being_served(folder: Path) -> None:
+def test_start_returns_while_a_del_hangs(folder: Path) -> None:
     (folder / "one").write_bytes(encode_request(DEL))
-    stopping, over = threading.Event(), threading.Event()
+    stopping, released = threading.Event(), threading.Event()
 
     def serve(_: Request) -> Reply:
-        over.wait(60)
+        released.wait(60)
         return Reply(0, b"")
 
-    SpoolReplayer(Spool(folder), serve).start(stopping, 0.05)  # returns
-    assert kept(folder) == ["one"]
+    SpoolReplayer(Spool(folder), serve).start(stopping, 0.05)  # returns after 0.05 s
+    assert files_in(folder) == ["one"]
     stopping.set()
-    over.set()
+    released.set()

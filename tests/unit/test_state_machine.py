@@ -1,4 +1,4 @@
-"""The pairing machine: every state × event, and that the table agrees with what the facts amount to."""
+"""The state machine of a link: every event in every state, and the agreement of the table with `derive`."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "state-machine.md"
 
 PENDING, PRIMARY_READY, PAIR_READY, LINKED = State.PENDING, State.PRIMARY_READY, State.PAIR_READY, State.LINKED
 
-# Where each event leads, written out again beside the table; an event that is missing is illegal. Where a state is
-# given twice, the second is for facts in which both ends stand.
+# The target states of each legal event, written independently of the table. The second one applies if both ends are
+# ready after the event, else the first.
 LEGAL: dict[State, dict[Event, tuple[State, State]]] = {
     PENDING: {
         Event.PRIMARY_JOINED: (PRIMARY_READY, PRIMARY_READY),
@@ -70,7 +70,7 @@ ALL_FACTS = [Facts(*bits) for bits in itertools.product((False, True), repeat=4)
 
 @pytest.mark.parametrize("event", Event)
 @pytest.mark.parametrize("state", State)
-def test_an_event_leads_where_the_table_says_or_is_refused(state: State, event: Event) -> None:
+def test_an_event_leads_to_its_target_state_or_is_illegal(state: State, event: Event) -> None:
     for facts in ALL_FACTS:
         if event in LEGAL[state]:
             assert advance(state, event, facts) is LEGAL[state][event][facts.both_ready]
@@ -80,7 +80,7 @@ def test_an_event_leads_where_the_table_says_or_is_refused(state: State, event: 
 
 
 def records() -> Iterator[Link]:
-    """A record for each combination of facts that can be, as a vEth and as a VXLAN."""
+    """A record for each consistent combination of facts, as a vEth and as a VXLAN."""
     yield joined(None, None)
     yield joined(own(Side.PRIMARY), None)
     yield joined(None, own(Side.PAIR))
@@ -89,7 +89,7 @@ def records() -> Iterator[Link]:
 
 
 def changed(link: Link, event: Event) -> Link | None:
-    """The record once the event has happened to it; None where it cannot happen."""
+    """The record after the event; None if the event cannot happen to it."""
     kind, side = next(
         (kind, side) for kind in (JOINED, LEFT, MARKED_READY, LOST) for side in Side if kind[side] is event
     )
@@ -104,7 +104,7 @@ def changed(link: Link, event: Event) -> Link | None:
     return link.with_end(side, replace(end, ready=None)) if link.is_ready(side) else None
 
 
-def test_every_combination_of_facts_is_tried() -> None:
+def test_the_records_cover_every_consistent_combination_of_facts() -> None:
     consistent = [
         facts
         for facts in ALL_FACTS
@@ -116,22 +116,23 @@ def test_every_combination_of_facts_is_tried() -> None:
 
 @pytest.mark.parametrize("event", Event)
 @pytest.mark.parametrize("before", list(records()), ids=lambda link: f"{facts_of(link)}-{link.kind}")
-def test_what_can_happen_is_legal_and_leads_to_what_the_facts_amount_to(before: Link, event: Event) -> None:
+def test_a_possible_event_is_legal_and_leads_to_the_derived_state(before: Link, event: Event) -> None:
     state = derive(before)
     after = changed(before, event)
     if after is None:
-        # Without the sandbox, or standing already: refused, or a step that changes no state.
+        # The event cannot happen to this record: it is illegal, or it changes no state.
         if event in LEGAL[state]:
             assert advance(state, event, facts_of(before)) is state
         return
     target = advance(state, event, facts_of(after))
     if event is Event.PRIMARY_JOINED and before.primary.sandbox is None and before.pair.sandbox is not None:
         assert target is PRIMARY_READY
-        target = advance(target, Event.PAIR_JOINED, facts_of(after))  # the pair was first, and counts only now
+        # The pair joined first: it changes the state only now.
+        target = advance(target, Event.PAIR_JOINED, facts_of(after))
     assert target is derive(after)
 
 
-def test_the_state_is_what_the_facts_amount_to() -> None:
+def test_the_state_is_derived_from_the_facts() -> None:
     assert derive(joined(None, None)) is PENDING
     assert derive(joined(None, own(Side.PAIR))) is PENDING
     assert derive(joined(own(Side.PRIMARY), None)) is PRIMARY_READY
@@ -142,7 +143,7 @@ def test_the_state_is_what_the_facts_amount_to() -> None:
         assert derive(standing(both, *Side)) is LINKED
 
 
-def test_an_end_stands_no_longer_once_its_peer_has_moved() -> None:
+def test_an_end_is_not_ready_after_its_peer_moved_or_restarted() -> None:
     link = standing(vxlan(), *Side)
     moved = link.with_end(Side.PAIR, replace(link.pair, sandbox=own(Side.PAIR, "node-c", 2)))
     assert facts_of(moved) == Facts(primary_joined=True, pair_joined=True, primary_ready=False, pair_ready=False)
@@ -151,12 +152,12 @@ def test_an_end_stands_no_longer_once_its_peer_has_moved() -> None:
     assert derive(renewed) is PAIR_READY
 
 
-def test_no_row_of_the_table_is_there_twice() -> None:
+def test_the_table_has_no_duplicate_rows() -> None:
     cells = [(row.source, row.event, row.when, row.unless) for row in TABLE]
     assert len(set(cells)) == len(cells)
 
 
-def test_the_page_has_the_diagram_that_the_table_draws() -> None:
+def test_the_page_has_the_diagram_of_the_table() -> None:
     blocks = PAGE.read_text().split("```mermaid\n")
     assert len(blocks) == 2
     drawn, _, _ = blocks[1].partition("\n```\n")

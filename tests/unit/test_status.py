@@ -1,4 +1,4 @@
-"""The status of links: what is reported on pods and in metrics, when it changes, and what is not."""
+"""The status of links: the Events and conditions of pods, metrics, and changes that are not reported."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def entry(node: AgentNode) -> SandboxEntry:
 
 
 def report(node: AgentNode, record: Link | None = None) -> list[tuple[str, str, str]]:
-    """Report the example's link with this record, or with none; the new Events."""
+    """Report the link with this record, or with none. Returns the new Events."""
     if record is not None:
         node.put_record(record)
     else:
@@ -38,7 +38,7 @@ def report(node: AgentNode, record: Link | None = None) -> list[tuple[str, str, 
 
 
 @pytest.mark.usefixtures("entry")
-def test_the_events_of_a_link_have_its_interface(node: AgentNode) -> None:
+def test_the_events_of_a_link_name_its_interface(node: AgentNode) -> None:
     assert report(node) == [WAITS]
     assert report(node, LINKED) == [IS_LINKED]
     assert report(node) == [IS_LOST]
@@ -128,13 +128,13 @@ def test_the_condition_is_true_once_all_links_of_the_pod_are_linked(node: AgentN
 
 
 def linked_count(node: AgentNode) -> tuple[float, float]:
-    """How many links came up, and the seconds that they took."""
+    """The number of links that came up, and the sum of their seconds."""
     lines = dict(line.rsplit(" ", 1) for line in node.metrics.text().decode().splitlines() if line[0] != "#")
     return float(lines["ratchet_link_ready_seconds_count"]), float(lines["ratchet_link_ready_seconds_sum"])
 
 
 @pytest.mark.usefixtures("entry")
-def test_the_time_from_the_second_join_to_the_link_is_measured(node: AgentNode) -> None:
+def test_the_time_from_the_second_join_to_the_linked_state_is_measured(node: AgentNode) -> None:
     steps = (
         Transition(NOW, State.PRIMARY_READY, State.PAIR_READY, "joined"),
         Transition(later(1.5), State.PAIR_READY, State.LINKED, "ready"),
@@ -145,7 +145,7 @@ def test_the_time_from_the_second_join_to_the_link_is_measured(node: AgentNode) 
 
 @pytest.mark.usefixtures("entry")
 @pytest.mark.parametrize("state", [State.PAIR_READY, State.LINKED])
-def test_a_time_of_which_one_end_is_unknown_is_not_measured(node: AgentNode, state: State) -> None:
+def test_a_time_without_a_known_start_or_end_is_not_measured(node: AgentNode, state: State) -> None:
     report(node, replace(LINKED, history=(Transition(NOW, State.PENDING, state, "x"),)))
     assert linked_count(node) == (0, 0)
 
