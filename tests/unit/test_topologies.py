@@ -1,4 +1,4 @@
-"""Topologies: links drawn between pods that need say nothing of them; what is wrong is told to those it is about."""
+"""Topologies: the links that they declare between pods, and the pods that an invalid topology rejects."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def topology(text: str | list[dict[str, Any]], name: str = "lab") -> Topology:
     return Topology("default", name, text if isinstance(text, str) else json.dumps(text))
 
 
-def drawn(*endpoints: str, **properties: Any) -> dict[str, Any]:
+def link_item(*endpoints: str, **properties: Any) -> dict[str, Any]:
     return {"endpoints": list(endpoints), **properties}
 
 
-def refusals(pods: list[Pod], *topologies: Topology) -> dict[str, str]:
+def rejections(pods: list[Pod], *topologies: Topology) -> dict[str, str]:
     refused = wanted_links(pods, topologies=topologies).refused
     return {one.ref.name: str(refused[one.ref.uid]) for one in pods if one.ref.uid in refused}
 
 
-def names(pods: list[Pod], *topologies: Topology) -> list[str]:
+def link_names(pods: list[Pod], *topologies: Topology) -> list[str]:
     return [one.link.name for one in wanted_links(pods, topologies=topologies).links]
 
 
-def test_pods_need_say_nothing_but_that_they_want_links() -> None:
+def test_a_topology_links_pods_that_have_only_the_ratchet_label() -> None:
     wanted = wanted_links(PODS, topologies=[topology(LAB)])
     assert wanted.refused == {}
     first, second = wanted.links
@@ -57,67 +57,67 @@ def test_pods_need_say_nothing_but_that_they_want_links() -> None:
     ]
 
 
-def test_links_are_wanted_before_any_pod_is_there_and_pods_go_by_their_other_names() -> None:
+def test_a_topology_declares_links_before_its_pods_exist_and_matches_pod_aliases() -> None:
     wanted = wanted_links([], topologies=[topology(LAB)])
     assert [(one.primary, one.pair) for one in wanted.links] == [(None, None)] * 2
     aliased = pod("centosa-7f9c", pod_name="centosa")
     assert wanted_links([aliased], topologies=[topology(LAB)]).links[0].primary == aliased
 
 
-def test_a_pod_that_asks_for_no_links_has_none_of_a_topology() -> None:
-    silent = Pod(PODS[0].ref)
-    assert wanted_links([silent, *PODS[1:]], topologies=[topology(LAB)]).links[0].primary is None
+def test_a_topology_does_not_link_a_pod_without_the_ratchet_label() -> None:
+    unlabelled = Pod(PODS[0].ref)
+    assert wanted_links([unlabelled, *PODS[1:]], topologies=[topology(LAB)]).links[0].primary is None
 
 
 def test_topologies_add_up_and_their_order_does_not_matter() -> None:
-    lab, more = topology([drawn("a:x", "b:x")], "lab"), topology([drawn("b:y", "c:y")], "more")
-    assert names([], lab, more) == names([], more, lab) == ["default.a.x.b.x", "default.b.y.c.y"]
+    lab, more = topology([link_item("a:x", "b:x")], "lab"), topology([link_item("b:y", "c:y")], "more")
+    assert link_names([], lab, more) == link_names([], more, lab) == ["default.a.x.b.x", "default.b.y.c.y"]
 
 
 @pytest.mark.parametrize("nothing", ["", "[]", "null", "# to come"])
 def test_a_topology_may_be_empty(nothing: str) -> None:
-    assert names(PODS, topology(nothing)) == []
-    assert refusals(PODS, topology(nothing)) == {}
+    assert link_names(PODS, topology(nothing)) == []
+    assert rejections(PODS, topology(nothing)) == {}
 
 
-# What is said twice
+# Duplicate declarations
 
 
-def test_what_a_pod_or_another_topology_says_alike_is_one_link() -> None:
+def test_equal_declarations_in_pods_and_topologies_are_one_link() -> None:
     labelled = primary_pod("a", "b", local_ip="10.0.0.1", pair_ip="10.0.0.2")
-    same = drawn("b:in2", "a:in1", addresses=["10.0.0.2/24", "10.0.0.1/24"])
-    assert names([labelled, pod("b")], topology([same]), topology([same], "other")) == ["default.a.in1.b.in2"]
-    assert refusals([labelled, pod("b")], topology([same])) == {}
+    same = link_item("b:in2", "a:in1", addresses=["10.0.0.2/24", "10.0.0.1/24"])
+    assert link_names([labelled, pod("b")], topology([same]), topology([same], "other")) == ["default.a.in1.b.in2"]
+    assert rejections([labelled, pod("b")], topology([same])) == {}
 
 
-def test_what_is_said_differently_is_refused_to_both_pods_and_both_places_are_named() -> None:
+def test_different_declarations_of_a_link_reject_both_pods_and_name_both_places() -> None:
     pods = [primary_pod("a", "b"), pod("b"), pod("c")]
-    told = refusals(pods, topology([drawn("a:in1", "b:in2", mtu=1400)]))
+    rejected = rejections(pods, topology([link_item("a:in1", "b:in2", mtu=1400)]))
     places = "ratchet.pair_name of pod default/a and topology default/lab: line 1"
-    assert told == {
+    assert rejected == {
         name: f"cannot link pod default/{name}: {places} declare one link differently" for name in ("a", "b")
     }
 
 
-def test_an_interface_that_is_drawn_twice_is_refused() -> None:
+def test_the_second_link_of_an_interface_is_rejected() -> None:
     pods = [pod("a"), pod("b"), pod("c")]
-    lab = topology([drawn("a:x", "b:x"), drawn("a:x", "c:x")])
-    told = refusals(pods, lab)
-    assert told.keys() == {"a", "c"}
-    assert told["c"].endswith(
+    lab = topology([link_item("a:x", "b:x"), link_item("a:x", "c:x")])
+    rejected = rejections(pods, lab)
+    assert rejected.keys() == {"a", "c"}
+    assert rejected["c"].endswith(
         "topology default/lab: line 1: endpoints: x in pod a is taken by the link default.a.x.b.x"
     )
-    assert names(pods, lab) == ["default.a.x.b.x"]
+    assert link_names(pods, lab) == ["default.a.x.b.x"]
 
 
-def test_what_a_topology_draws_goes_before_what_a_pod_declares() -> None:
+def test_a_topology_takes_precedence_over_a_pods_declaration() -> None:
     pods = [primary_pod("a", "hub"), pod("hub"), pod("z")]
-    told = refusals(pods, topology([drawn("hub:in2", "z:in9")]))
-    assert told.keys() == {"a"}
-    assert "ratchet.pair_ifname: in2 in pod hub is taken by the link default.hub.in2.z.in9" in told["a"]
+    rejected = rejections(pods, topology([link_item("hub:in2", "z:in9")]))
+    assert rejected.keys() == {"a"}
+    assert "ratchet.pair_ifname: in2 in pod hub is taken by the link default.hub.in2.z.in9" in rejected["a"]
 
 
-# What is wrong
+# Invalid topologies
 
 
 @pytest.mark.parametrize(
@@ -128,12 +128,12 @@ def test_what_a_topology_draws_goes_before_what_a_pod_declares() -> None:
         ({"endpoints": ["a:x", "a:y"]}, "endpoints: a pod cannot be linked to itself"),
     ],
 )
-def test_what_is_wrong_with_a_link_is_told_to_its_pods_alone(item: dict[str, Any], cause: str) -> None:
-    lab = topology([item, drawn("c:x", "d:x")])
-    told = refusals([pod("a"), pod("b"), pod("c"), pod("d")], lab)
-    assert told.keys() == {"a", "b"} if "b:x" in item["endpoints"] else {"a"}
-    assert told["a"].startswith(f"cannot link pod default/a: topology default/lab: line 1: {cause}")
-    assert names([], lab) == ["default.c.x.d.x"]
+def test_an_invalid_link_rejects_only_its_own_pods(item: dict[str, Any], cause: str) -> None:
+    lab = topology([item, link_item("c:x", "d:x")])
+    rejected = rejections([pod("a"), pod("b"), pod("c"), pod("d")], lab)
+    assert rejected.keys() == {"a", "b"} if "b:x" in item["endpoints"] else {"a"}
+    assert rejected["a"].startswith(f"cannot link pod default/a: topology default/lab: line 1: {cause}")
+    assert link_names([], lab) == ["default.c.x.d.x"]
 
 
 @pytest.mark.parametrize(
@@ -151,11 +151,11 @@ def test_what_is_wrong_with_a_link_is_told_to_its_pods_alone(item: dict[str, Any
         ("- endpoints: [a:x", "line 2: did not find expected"),
     ],
 )
-def test_what_nobody_can_read_is_told_to_every_pod_that_it_may_concern(text: str, cause: str) -> None:
+def test_an_unreadable_topology_rejects_every_pod_that_its_text_names(text: str, cause: str) -> None:
     pods = [pod("a"), pod("z"), Pod(PODS[0].ref)]
-    told = refusals(pods, topology(f"{text}  # a and z"))
-    assert told.keys() == {"a", "z"}
-    for name, error in told.items():
+    rejected = rejections(pods, topology(f"{text}  # a and z"))
+    assert rejected.keys() == {"a", "z"}
+    for name, error in rejected.items():
         assert error.startswith(f"cannot link pod default/{name}: topology default/lab: {cause}")
 
 
@@ -170,7 +170,7 @@ def test_what_nobody_can_read_is_told_to_every_pod_that_it_may_concern(text: str
         ("links: []", False),
     ],
 )
-def test_a_topology_may_declare_a_link_of_any_pod_unless_all_its_pods_can_be_read(text: str, readable: bool) -> None:
+def test_a_topology_names_every_pod_if_the_pods_of_all_its_links_can_be_read(text: str, readable: bool) -> None:
     assert names_every_pod(topology(text), {"eth0", "lo"}) is readable
 
 
@@ -181,22 +181,20 @@ def test_a_topology_may_declare_a_link_of_any_pod_unless_all_its_pods_can_be_rea
         ("- endpoints: [router-a:x]", {"router-a"}),
         ("- endpoints: [alias:x]", {"aliased-7f9c"}),
         ("- endpoints: [aliased-7f9c:x]", {"aliased-7f9c"}),
-        ("- endpoints: [xrouter-ax:y]", {"router-a"}),  # part of another name: it may, for all that can be told
+        ("- endpoints: [xrouter-ax:y]", {"router-a"}),  # a match inside another name counts too
         ("links: []", set()),
         ("- mtu: 1400", set()),
         (r'- endpoints: ["\x72outer-a:x"]', {"router-a", "router-b", "aliased-7f9c"}),  # an escape may spell any name
         ('- endpoints: ["router\\\n  -a:x"]', {"router-a", "router-b", "aliased-7f9c"}),
     ],
 )
-def test_a_topology_that_cannot_be_read_blocks_only_the_pods_whose_name_it_may_have(
-    text: str, concerned: set[str]
-) -> None:
+def test_an_unreadable_topology_rejects_only_pods_whose_name_it_may_contain(text: str, concerned: set[str]) -> None:
     pods = [pod("router-a"), pod("router-b"), pod("aliased-7f9c", pod_name="alias")]
-    assert refusals(pods, topology(text)).keys() == concerned
+    assert rejections(pods, topology(text)).keys() == concerned
 
 
-def test_what_is_wrong_is_found_before_it_is_applied_though_no_pod_is_there() -> None:
-    lab = topology([drawn("a:x", "b:x", mtu=1), drawn("a:y", "c:y")])
+def test_find_problems_reports_invalid_links_whose_pods_do_not_exist() -> None:
+    lab = topology([link_item("a:x", "b:x", mtu=1), link_item("a:y", "c:y")])
     found = find_problems([pod("a")], [lab])
     assert [one.text for one in found if one.is_error] == [
         'cannot link pod default/a: topology default/lab: line 1: mtu: invalid MTU "1": '
@@ -205,17 +203,19 @@ def test_what_is_wrong_is_found_before_it_is_applied_though_no_pod_is_there() ->
         'topology default/lab: line 1: mtu: invalid MTU "1": expected bytes from 68 to 65535',
     ]
     assert Problem(True, "topology default/lab: line 1: endpoints: pod b: there is no such pod") in find_problems(
-        [], [topology([drawn("a:x", "b:x")])]
+        [], [topology([link_item("a:x", "b:x")])]
     )
 
 
-words = st.sampled_from(["a:x", "b:x", "a", "", "10.0.0.1/24", "1400", "é", "x" * 90])
+strings = st.sampled_from(["a:x", "b:x", "a", "", "10.0.0.1/24", "1400", "é", "x" * 90])
 fields = st.sampled_from(["endpoints", "addresses", "mtu", "mac", "colour"])
-things = st.recursive(words, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(fields, inner, max_size=5))
+documents = st.recursive(
+    strings, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(fields, inner, max_size=5)
+)
 
 
-@given(things.map(json.dumps) | st.text(max_size=60))
-def test_whatever_is_drawn_is_wanted_or_refused(text: str) -> None:
+@given(documents.map(json.dumps) | st.text(max_size=60))
+def test_any_text_is_accepted_or_rejected_with_a_short_printable_error(text: str) -> None:
     pods = [pod("a"), pod("b"), annotated(pod("c"), links="[]")]
     wanted = wanted_links(pods, topologies=[topology(text)])
     for error in wanted.refused.values():

@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md has every error and every Event of the code, and quotes messages that the code has."""
+"""docs/troubleshooting.md lists every error and every Event of the code, and quotes messages of the code."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from ratchet.errors import RatchetError
 from tests.support.doctables import REPOSITORY, quoted, rows
 
 PAGE = "troubleshooting.md"
-FROM_THE_SHIM_ALONE = {5}
+SHIM_ONLY_CODES = {5}
 ERRORS = rows(PAGE, "Error codes", "code")
 
 
-def kinds(kind: type[RatchetError] = RatchetError) -> Iterator[type[RatchetError]]:
-    """The classes of ratchet/errors.py, which are those that a person meets."""
+def error_classes(kind: type[RatchetError] = RatchetError) -> Iterator[type[RatchetError]]:
+    """`kind` and its subclasses in ratchet/errors.py, which are the errors that users see."""
     yield kind
     for one in kind.__subclasses__():
         if one.__module__ == errors.__name__:
-            yield from kinds(one)
+            yield from error_classes(one)
 
 
 def test_every_error_is_listed_with_its_code() -> None:
     listed = [(int(code), name) for code, names, _, _ in ERRORS for name in quoted(names)]
-    assert sorted(listed) == sorted((kind.code, kind.__name__) for kind in kinds())
-    assert {int(code) for code, names, _, _ in ERRORS if not quoted(names)} == FROM_THE_SHIM_ALONE
+    assert sorted(listed) == sorted((kind.code, kind.__name__) for kind in error_classes())
+    assert {int(code) for code, names, _, _ in ERRORS if not quoted(names)} == SHIM_ONLY_CODES
 
 
 @pytest.mark.parametrize("row", ERRORS, ids=lambda row: f"{row[0]}-{row[1]}")

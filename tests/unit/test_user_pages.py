@@ -1,4 +1,4 @@
-"""The user's pages: their manifests are valid, their tables are those of the code, their links lead somewhere."""
+"""The pages for users: valid manifests, tables that match the code, links that have a target."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_readme_is_short() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_to_sections_lead_somewhere(page: str) -> None:
+def test_links_to_sections_have_a_target(page: str) -> None:
     for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", text_of(page)):
         path = REPOSITORY / page if not target else (REPOSITORY / page).parent / target
         headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
@@ -99,8 +99,8 @@ def test_overlays_build(tmp_path: Path) -> None:
             f"{one['images'][0]['newName']}:{one['images'][0]['newTag']}"
         }
         patches = yaml.safe_dump(one.get("patches", []))
-        wanted = re.findall(r"path: (/var/lib/rancher[^,}\s]+)|value: (--\S+?)\}", patches)
-        assert all((path or value) in done.stdout for path, value in wanted)
+        patch_values = re.findall(r"path: (/var/lib/rancher[^,}\s]+)|value: (--\S+?)\}", patches)
+        assert all((path or value) in done.stdout for path, value in patch_values)
         assert ("name: ratchet-topologies" in done.stdout) == ("$patch: delete" not in patches)
 
 
@@ -112,10 +112,10 @@ def test_every_field_of_a_link_is_described() -> None:
 @pytest.mark.parametrize("field", sorted(PROPERTIES))
 def test_the_example_of_a_field_is_valid(field: str) -> None:
     (example,) = re.findall(r"^\| example \| `(.+)` \|$", section("docs/topologies.md", f"### {field}"), re.MULTILINE)
-    said = yaml.safe_load(example)
-    assert list(said) == [field]
+    parsed = yaml.safe_load(example)
+    assert list(parsed) == [field]
     addresses = {"addresses": ["10.0.0.1/24", "10.0.0.2/24"]} if field == "routes" else {}
-    text = yaml.safe_dump([{"endpoints": ["a:x", "b:y"], **addresses, **said}])
+    text = yaml.safe_dump([{"endpoints": ["a:x", "b:y"], **addresses, **parsed}])
     assert not any(isinstance(one, Faulty) for one in drawn_links(Topology("default", "lab", text), {"lo", "eth0"}))
 
 

@@ -1,4 +1,4 @@
-"""`ratchet validate`: what is wrong with manifests is told before they are applied, and everything at once."""
+"""`ratchet validate`: all errors and warnings of manifests at once, before they are applied."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def texts(found: list[Problem], *, is_error: bool) -> list[str]:
     return [one.text for one in found if one.is_error is is_error]
 
 
-def listing(name: str, *items: dict[str, Any]) -> dict[str, Any]:
-    """The manifest of a pod that lists links."""
+def pod_manifest(name: str, *items: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of a pod with these links in its annotation."""
     annotations = {"ratchet.links": json.dumps(items)} if items else {}
     return {"kind": "Pod", "metadata": {"name": name, "labels": {"ratchet": "true"}, "annotations": annotations}}
 
@@ -32,26 +32,26 @@ def item(peer: str, ifname: str, peer_ifname: str, **properties: Any) -> dict[st
     return {"peer": peer, "ifname": ifname, "peer_ifname": peer_ifname, **properties}
 
 
-def written(folder: Path, *manifests: dict[str, Any]) -> str:
+def write_manifests(folder: Path, *manifests: dict[str, Any]) -> str:
     file = folder / "pods.yaml"
     file.write_text(yaml.safe_dump_all(manifests))
     return str(file)
 
 
 @pytest.mark.parametrize("file", ["example.yaml", "example-one-node.yaml"])
-def test_the_examples_of_2017_are_right(file: str, capsys: Captured) -> None:
+def test_the_examples_of_2017_are_valid(file: str, capsys: Captured) -> None:
     assert main(["validate", "--strict", str(EXAMPLES / file)]) == 0
     assert capsys.readouterr().out == "2 pods, 1 link: 0 errors, 0 warnings\n"
 
 
-def test_all_that_is_wrong_is_told_at_once(tmp_path: Path, capsys: Captured) -> None:
-    file = written(
+def test_all_errors_are_reported_at_once(tmp_path: Path, capsys: Captured) -> None:
+    file = write_manifests(
         tmp_path,
-        listing("hub", item("nobody", "in1", "in2"), item("a", "in3", "up7")),
-        listing("late", item("a", "in3", "up0")),
-        listing("a"),
-        listing("b", item("a", "In1", "up1")),
-        listing("c", item("a", "in1", "up0")),
+        pod_manifest("hub", item("nobody", "in1", "in2"), item("a", "in3", "up7")),
+        pod_manifest("late", item("a", "in3", "up0")),
+        pod_manifest("a"),
+        pod_manifest("b", item("a", "In1", "up1")),
+        pod_manifest("c", item("a", "in1", "up0")),
     )
     assert main(["validate", file]) == 1
     assert capsys.readouterr().out.splitlines() == [
@@ -80,12 +80,12 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path, capsys: Captured) -> 
         ),
     ],
 )
-def test_ends_in_different_subnets_may_be_a_slip(addresses: list[object], told: list[str]) -> None:
+def test_ends_without_a_common_subnet_are_a_warning(addresses: list[object], told: list[str]) -> None:
     one = annotated(pod("a"), links=json.dumps([item("b", "in1", "in2", addresses=addresses)]))
     assert find_problems([one, pod("b")]) == [Problem(False, text) for text in told]
 
 
-def test_an_address_or_a_subnet_that_is_there_twice_may_be_a_slip() -> None:
+def test_a_duplicate_address_or_subnet_is_a_warning() -> None:
     items = [
         item("b", "in1", "up0", addresses=["10.0.0.1/24", "10.0.0.2/24"]),
         item("c", "in2", "up0", addresses=["10.0.0.3/24", "10.0.0.2/24"]),
@@ -98,13 +98,13 @@ def test_an_address_or_a_subnet_that_is_there_twice_may_be_a_slip() -> None:
     ]
 
 
-def test_mtus_that_differ_may_be_a_slip() -> None:
+def test_different_mtus_of_the_ends_are_a_warning() -> None:
     one = annotated(pod("a"), links=json.dumps([item("b", "in1", "in2", mtu=[1400, 1300])]))
     told = "link default.a.in1.b.in2: the MTUs of its ends differ: 1400 and 1300"
     assert find_problems([one, pod("b")]) == [Problem(False, told)]
 
 
-def test_what_means_nothing_and_who_is_named_by_nobody_may_be_slips() -> None:
+def test_labels_and_annotations_without_effect_are_warnings() -> None:
     pods = [
         annotated(primary_pod("a", "b"), pair_nam="b"),
         pod("b", primary="false"),
@@ -112,8 +112,8 @@ def test_what_means_nothing_and_who_is_named_by_nobody_may_be_slips() -> None:
         pod("d", pair_name="a"),
         pod("e", colour="x"),
     ]
-    silent = replace(annotated(pod("f"), links="[]"), labels={})
-    assert texts(find_problems([*pods, silent]), is_error=False) == [
+    unlabelled = replace(annotated(pod("f"), links="[]"), labels={})
+    assert texts(find_problems([*pods, unlabelled]), is_error=False) == [
         "pod default/a: unknown label or annotation ratchet.pair_nam",
         'pod default/c: ratchet.primary is "false", but no pod declares a link to it',
         'pod default/d has ratchet.pair_name but not ratchet.primary: "true": its labels declare no link',
@@ -122,30 +122,32 @@ def test_what_means_nothing_and_who_is_named_by_nobody_may_be_slips() -> None:
     ]
 
 
-def test_warnings_fail_where_that_is_asked_for(tmp_path: Path) -> None:
-    file = written(tmp_path, listing("a", item("b", "in1", "in2", mtu=[1400, 1300])), listing("b"))
+def test_warnings_fail_only_with_strict(tmp_path: Path) -> None:
+    file = write_manifests(tmp_path, pod_manifest("a", item("b", "in1", "in2", mtu=[1400, 1300])), pod_manifest("b"))
     assert main(["validate", file]) == 0
     assert main(["validate", "--strict", file]) == 1
 
 
-def test_namespaces_are_apart_and_files_together(tmp_path: Path, capsys: Captured) -> None:
+def test_files_are_checked_together_and_namespaces_separately(tmp_path: Path, capsys: Captured) -> None:
     (tmp_path / "one").mkdir()
-    first = written(tmp_path, listing("a", item("b", "in1", "in2")))
-    elsewhere = listing("b")
+    first = write_manifests(tmp_path, pod_manifest("a", item("b", "in1", "in2")))
+    elsewhere = pod_manifest("b")
     elsewhere["metadata"]["namespace"] = "other"
-    second = written(tmp_path / "one", elsewhere)
+    second = write_manifests(tmp_path / "one", elsewhere)
     assert main(["validate", first, second]) == 1
     assert "pod b: there is no such pod" in capsys.readouterr().out
     assert main(["validate", "-n", "other", first, second]) == 0
 
 
-def test_workloads_are_the_pods_that_they_make(tmp_path: Path, capsys: Captured) -> None:
+def test_workloads_are_checked_as_the_pods_that_they_create(tmp_path: Path, capsys: Captured) -> None:
     template = {"metadata": {"labels": {"ratchet": "true"}}}
     ring = {"kind": "StatefulSet", "metadata": {"name": "r"}, "spec": {"replicas": 2, "template": template}}
     named = {"metadata": {"labels": {"ratchet": "true", "ratchet.pod_name": "fw"}}}
     rolled = {"kind": "Deployment", "metadata": {"name": "any"}, "spec": {"template": named}}
-    hub = listing("hub", item("r-0", "in1", "up0"), item("r-1", "in2", "up0"), item("fw", "in3", "up0"))
-    file = written(tmp_path, {"kind": "List", "items": [ring, rolled, hub]}, {"kind": "Service", "metadata": {}})
+    hub = pod_manifest("hub", item("r-0", "in1", "up0"), item("r-1", "in2", "up0"), item("fw", "in3", "up0"))
+    file = write_manifests(
+        tmp_path, {"kind": "List", "items": [ring, rolled, hub]}, {"kind": "Service", "metadata": {}}
+    )
     assert main(["validate", "--strict", file]) == 0
     assert capsys.readouterr().out == "4 pods, 3 links: 0 errors, 0 warnings\n"
 
@@ -155,7 +157,7 @@ def test_topologies_are_checked_with_the_pods(tmp_path: Path, capsys: Captured) 
     metadata = {"name": "lab", "labels": {"ratchet.topology": "true"}}
     lab = {"kind": "ConfigMap", "metadata": metadata, "data": {"links": text}}
     other = {"kind": "ConfigMap", "metadata": {"name": "x"}, "data": {"links": "what it likes"}}
-    assert main(["validate", written(tmp_path, lab, other, listing("a"))]) == 1
+    assert main(["validate", write_manifests(tmp_path, lab, other, pod_manifest("a"))]) == 1
     assert capsys.readouterr().out.splitlines() == [
         "error: topology default/lab: line 1: endpoints: pod b: there is no such pod",
         'error: topology default/lab: line 3: mtu: invalid MTU "1": expected bytes from 68 to 65535',
@@ -174,12 +176,12 @@ def test_topologies_are_checked_with_the_pods(tmp_path: Path, capsys: Captured) 
         ("kind: Pod\nmetadata: {name: a, annotations: [x]}", "pod a: annotations: expected a mapping"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, text: str, told: str, capsys: Captured) -> None:
+def test_an_unreadable_file_is_an_error(tmp_path: Path, text: str, told: str, capsys: Captured) -> None:
     file = tmp_path / "x.yaml"
     file.write_text(text)
     assert main(["validate", str(file)]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith(f"ratchet: cannot read {file}: ")
-    assert told in said
+    output = capsys.readouterr().err
+    assert output.startswith(f"ratchet: cannot read {file}: ")
+    assert told in output
     assert main(["validate", str(tmp_path / "none")]) == 1
     assert "No such file" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What was seen to stand is not looked at again, for as long as nothing is known to have changed."""
+"""The cache of verified ends: an end is not observed again while nothing that it depends on has changed."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ UNDERLAY = underlay_of("node-a")
 PRIMARY, PAIR = Side.PRIMARY, Side.PAIR
 
 
-def placed(side: Side) -> Sandbox:
-    """A sandbox of node a as the node records it."""
+def sandbox_on_node_a(side: Side) -> Sandbox:
+    """The sandbox of a side, as node a records it."""
     return sandbox_of(side)
 
 
@@ -28,7 +28,7 @@ def stored(link: Link, version: str = "7") -> Link:
     return replace(link, uid="u", resource_version=version)
 
 
-def test_an_end_was_seen_by_one_version_of_its_record_and_one_underlay() -> None:
+def test_an_end_is_verified_for_one_version_of_its_record_and_one_underlay() -> None:
     verified, record = VerifiedEnds(), stored(standing(vxlan(), PRIMARY))
     assert not verified.is_current(record, PRIMARY, UNDERLAY)
     verified.note(record, PRIMARY, UNDERLAY, up=True)
@@ -38,7 +38,7 @@ def test_an_end_was_seen_by_one_version_of_its_record_and_one_underlay() -> None
     assert not verified.is_current(record, PRIMARY, replace(UNDERLAY, vxlan_port=4790))
 
 
-def test_both_ends_of_a_veth_are_seen_at_once() -> None:
+def test_both_ends_of_a_veth_are_verified_at_once() -> None:
     verified, record = VerifiedEnds(), stored(standing(veth(), PRIMARY, PAIR))
     verified.note(record, PRIMARY, UNDERLAY, up=True)
     assert verified.is_current(record, PAIR, UNDERLAY)
@@ -47,7 +47,7 @@ def test_both_ends_of_a_veth_are_seen_at_once() -> None:
 
 
 @pytest.mark.parametrize("forget", [lambda verified: verified.forget(RECORD), VerifiedEnds.forget_all])
-def test_what_was_seen_is_forgotten(forget: Callable[[VerifiedEnds], None]) -> None:
+def test_a_forgotten_end_is_not_verified(forget: Callable[[VerifiedEnds], None]) -> None:
     verified, record = VerifiedEnds(), stored(standing(vxlan(), PRIMARY))
     verified.note(record, PRIMARY, UNDERLAY, up=True)
     forget(verified)
@@ -55,21 +55,21 @@ def test_what_was_seen_is_forgotten(forget: Callable[[VerifiedEnds], None]) -> N
 
 
 class Controlled:
-    """The end of a linked vEth that node a verified. `settled` counts how often its controller settles an end."""
+    """An end of a linked vEth that node a has verified. `settled` counts the calls of `Reconciler.settle`."""
 
     def __init__(self, node: AgentNode, monkeypatch: pytest.MonkeyPatch) -> None:
         self.node = node
         self.settled = 0
         self._version = 1000
-        self.entry = node.hold(placed(PRIMARY))
+        self.entry = node.hold(sandbox_on_node_a(PRIMARY))
         self.end = self.entry.ends[0]
-        node.hold(placed(PAIR))
+        node.hold(sandbox_on_node_a(PAIR))
         node.controller.reconcile(RECORD)
-        self.set_record(standing(joined(placed(PRIMARY), placed(PAIR)), PRIMARY, PAIR))
+        self.set_record(standing(joined(sandbox_on_node_a(PRIMARY), sandbox_on_node_a(PAIR)), PRIMARY, PAIR))
         monkeypatch.setattr(Reconciler, "settle", self._settle)
 
     def set_record(self, link: Link, verified: Side | None = PRIMARY) -> None:
-        """Have the record be this one, in a new version for which this end was verified."""
+        """Cache a new version of the record, and note that its end `verified` is up."""
         self._version += 1
         record = stored(link, str(self._version))
         self.node.caches.links.put(record)
@@ -77,7 +77,7 @@ class Controlled:
             self.node.verified.note(record, verified, UNDERLAY, up=True)
 
     def reconcile(self) -> bool:
-        """Whether the end was settled."""
+        """Reconcile the end. Returns whether it was settled."""
         before = self.settled
         self.node.controller._reconcile_end(self.entry, self.end)
         return self.settled > before
@@ -92,48 +92,52 @@ def controlled(node: AgentNode, monkeypatch: pytest.MonkeyPatch) -> Controlled:
     return Controlled(node, monkeypatch)
 
 
-def test_what_a_call_has_just_settled_is_not_settled_again(controlled: Controlled) -> None:
+def test_a_verified_end_is_not_settled_again(controlled: Controlled) -> None:
     assert not controlled.reconcile()
 
 
-def test_an_end_whose_record_has_changed_since_is_settled(controlled: Controlled) -> None:
-    controlled.set_record(standing(joined(placed(PRIMARY), placed(PAIR)), PRIMARY, PAIR), verified=None)
+def test_an_end_whose_record_has_a_new_version_is_settled(controlled: Controlled) -> None:
+    controlled.set_record(
+        standing(joined(sandbox_on_node_a(PRIMARY), sandbox_on_node_a(PAIR)), PRIMARY, PAIR), verified=None
+    )
     assert controlled.reconcile()
 
 
-def test_an_end_of_a_node_that_has_moved_is_settled(controlled: Controlled) -> None:
+def test_an_end_is_settled_after_its_nodes_vtep_changed(controlled: Controlled) -> None:
     controlled.node.underlay = replace(UNDERLAY, parent=replace(UNDERLAY.parent, address="192.168.1.74"))
     assert controlled.reconcile()
 
 
-def test_an_end_that_joined_from_another_address_is_settled(controlled: Controlled) -> None:
-    """Its vEth was verified from the other end, by the address that the node has now."""
-    moved = replace(placed(PRIMARY), vtep="192.168.1.99")
-    controlled.set_record(standing(joined(moved, placed(PAIR)), PRIMARY, PAIR), verified=PAIR)
+def test_an_end_that_joined_with_another_vtep_is_settled(controlled: Controlled) -> None:
+    """The other end verified the vEth with the VTEP that the node has now."""
+    moved = replace(sandbox_on_node_a(PRIMARY), vtep="192.168.1.99")
+    controlled.set_record(standing(joined(moved, sandbox_on_node_a(PAIR)), PRIMARY, PAIR), verified=PAIR)
     assert controlled.reconcile()
 
 
 @pytest.mark.parametrize("unknown", [{"underlay_mtu": 0}, {"vteps": ()}, {"underlay_mtu": 1400}], ids=str)
-def test_an_end_whose_record_has_another_underlay_is_settled_unless_the_record_cannot_hold_it(
+def test_an_end_with_another_recorded_underlay_is_settled_if_its_schema_holds_it(
     unknown: dict[str, Any], controlled: Controlled
 ) -> None:
-    controlled.set_record(standing(joined(replace(placed(PRIMARY), **unknown), placed(PAIR)), PRIMARY, PAIR))
+    controlled.set_record(
+        standing(joined(replace(sandbox_on_node_a(PRIMARY), **unknown), sandbox_on_node_a(PAIR)), PRIMARY, PAIR)
+    )
     assert controlled.reconcile()
-    earlier = joined(*(placed(side).in_schema(EARLIER_SCHEMA) for side in (PRIMARY, PAIR)))
+    earlier = joined(*(sandbox_on_node_a(side).in_schema(EARLIER_SCHEMA) for side in (PRIMARY, PAIR)))
     controlled.set_record(standing(replace(earlier, schema=EARLIER_SCHEMA), PRIMARY, PAIR))
     assert not controlled.reconcile()
 
 
-def test_an_end_that_was_deleted_is_settled(controlled: Controlled) -> None:
+def test_a_deleted_end_is_settled(controlled: Controlled) -> None:
     controlled.node.journal.bury(controlled.entry.attachment, since_boot())
     assert controlled.reconcile()
 
 
-def test_an_end_whose_place_another_has_is_settled(controlled: Controlled) -> None:
+def test_an_end_whose_place_another_sandbox_has_is_settled(controlled: Controlled) -> None:
     controlled.set_record(standing(joined(own(PRIMARY, number=2), own(PAIR)), PRIMARY, PAIR))
     assert controlled.reconcile()
 
 
-def test_an_end_is_settled_by_those_who_look_now_and_then(controlled: Controlled) -> None:
+def test_an_end_is_settled_after_forget_all(controlled: Controlled) -> None:
     controlled.node.verified.forget_all()
     assert controlled.reconcile()
