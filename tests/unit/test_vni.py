@@ -1,4 +1,4 @@
-"""VNIs are claimed from what is known of the Leases: each once, whoever else claims, and never tried for ever."""
+"""VNI allocation: each VNI is claimed once, with few requests, even if others claim and free VNIs meanwhile."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from ratchet.core.garbage import VniLease
 from ratchet.core.model import End, Link
 from ratchet.errors import VniExhaustedError
-from ratchet.store import vni as numbers_module
+from ratchet.store import vni as vni_module
 from ratchet.store.api_errors import AlreadyExistsError, ForbiddenError, NotFoundError
 from ratchet.store.apiserver import ApiServer
 from ratchet.store.codec.leases import decode_vni_lease
@@ -36,7 +36,7 @@ def link(uid: str) -> Link:
 
 
 class Leases:
-    """An API server's Leases, by their names, and how often all were listed and one was created, or tried to be."""
+    """The Leases of an API server by name. Counts the lists and the attempts to create a Lease."""
 
     path = "/leases"
 
@@ -79,123 +79,123 @@ def leases() -> Leases:
     return Leases()
 
 
-def test_the_lowest_free_number_is_claimed_and_all_are_listed_once(leases: Leases) -> None:
+def test_the_lowest_free_vni_is_claimed_and_leases_are_listed_once(leases: Leases) -> None:
     leases.hold(12, "another")
-    numbers = VniAllocator()
-    assert [numbers.claim(leases, link(uid)) for uid in ("a", "b")] == [11, 13]
+    allocator = VniAllocator()
+    assert [allocator.claim(leases, link(uid)) for uid in ("a", "b")] == [11, 13]
     assert leases.listings == 1
 
 
-def test_a_number_that_the_record_has_already_is_taken_again(leases: Leases) -> None:
+def test_a_vni_whose_lease_the_record_holds_is_claimed_again(leases: Leases) -> None:
     leases.hold(13, "a")
     assert VniAllocator().claim(leases, link("a")) == 13
     assert len(leases.stored) == 1
 
 
 @pytest.mark.parametrize("holder", ["another", "", None])
-def test_a_number_that_was_taken_meanwhile_is_passed_by_whoever_holds_it(leases: Leases, holder: str | None) -> None:
-    numbers = VniAllocator()
-    assert numbers.claim(leases, link("a")) == 11
+def test_a_vni_taken_since_the_list_is_skipped_whatever_its_holder(leases: Leases, holder: str | None) -> None:
+    allocator = VniAllocator()
+    assert allocator.claim(leases, link("a")) == 11
     leases.hold(12, holder)
-    assert numbers.claim(leases, link("b")) in (13, 14)
+    assert allocator.claim(leases, link("b")) in (13, 14)
 
 
-def test_a_claim_whose_answer_was_lost_is_known_for_ones_own(leases: Leases) -> None:
-    numbers = VniAllocator()
-    assert numbers.claim(leases, link("a")) == 11
+def test_a_claim_whose_response_was_lost_is_recognized(leases: Leases) -> None:
+    allocator = VniAllocator()
+    assert allocator.claim(leases, link("a")) == 11
     leases.hold(12, "b")
-    assert numbers.claim(leases, link("b")) == 12
+    assert allocator.claim(leases, link("b")) == 12
 
 
-def test_where_all_seem_taken_they_are_listed_anew_before_it_is_said(leases: Leases) -> None:
-    numbers = VniAllocator()
+def test_leases_are_listed_again_before_the_range_counts_as_exhausted(leases: Leases) -> None:
+    allocator = VniAllocator()
     for uid in "abcd":
-        numbers.claim(leases, link(uid))
+        allocator.claim(leases, link(uid))
     del leases.stored["vni-12"]
-    assert numbers.claim(leases, link("e")) == 12
+    assert allocator.claim(leases, link("e")) == 12
     with pytest.raises(VniExhaustedError, match=r"all 4 of \[11, 14\] are in use"):
-        numbers.claim(leases, link("f"))
+        allocator.claim(leases, link("f"))
 
 
-def test_a_number_that_was_freed_is_claimed_again_without_listing(leases: Leases) -> None:
-    numbers = VniAllocator()
-    numbers.claim(leases, link("a"))
+def test_a_freed_vni_is_claimed_again_without_a_list(leases: Leases) -> None:
+    allocator = VniAllocator()
+    allocator.claim(leases, link("a"))
     del leases.stored["vni-11"]
-    numbers.freed(11)
-    assert numbers.claim(leases, link("b")) == 11
+    allocator.freed(11)
+    assert allocator.claim(leases, link("b")) == 11
     assert leases.listings == 1
 
 
-def test_a_number_that_a_watch_reported_is_not_tried(leases: Leases) -> None:
-    numbers = VniAllocator()
-    numbers.claim(leases, link("a"))
+def test_a_vni_that_a_watch_reported_is_not_tried(leases: Leases) -> None:
+    allocator = VniAllocator()
+    allocator.claim(leases, link("a"))
     leases.hold(12, "another")
-    numbers.note(12, "another")
-    numbers.note(11, "another")  # late news: it is ours by now
-    assert numbers.claim(leases, link("b")) == 13
-    assert numbers.claim(leases, link("a")) == 11
+    allocator.note(12, "another")
+    allocator.note(11, "another")  # outdated: link a has claimed it since
+    assert allocator.claim(leases, link("b")) == 13
+    assert allocator.claim(leases, link("a")) == 11
     assert leases.created == 3
 
 
-def test_threads_never_claim_one_number_twice() -> None:
-    leases, numbers = Leases(high=200), VniAllocator()
-    with ThreadPoolExecutor(16) as at_once:
-        claimed = list(at_once.map(lambda number: numbers.claim(leases, link(str(number))), range(100)))
+def test_threads_never_claim_one_vni_twice() -> None:
+    leases, allocator = Leases(high=200), VniAllocator()
+    with ThreadPoolExecutor(16) as executor:
+        claimed = list(executor.map(lambda number: allocator.claim(leases, link(str(number))), range(100)))
     assert len(set(claimed)) == 100
 
 
-def test_a_number_that_is_being_tried_is_not_tried_by_another_who_lists(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several ends of a pod are made at once, in a process that has not listed before."""
-    leases, numbers, claimed = Leases(), VniAllocator(), list[int]()
+def test_a_thread_that_lists_does_not_try_a_vni_that_another_thread_is_trying(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several ends of a pod are created concurrently, in a process that has not listed before."""
+    leases, allocator, claimed = Leases(), VniAllocator(), list[int]()
     tried: list[str] = []
 
     def create(path: str, body: dict[str, Any]) -> dict[str, Any]:
         tried.append(body["metadata"]["name"])
         if len(tried) == 1:
-            monkeypatch.setattr(numbers, "_lists", 0)
-            claimed.append(numbers.claim(leases, link("b")))
+            monkeypatch.setattr(allocator, "_lists", 0)
+            claimed.append(allocator.claim(leases, link("b")))
         return Leases.create(leases, path, body)
 
     monkeypatch.setattr(leases, "create", create)
-    claimed.append(numbers.claim(leases, link("a")))
+    claimed.append(allocator.claim(leases, link("a")))
     assert sorted(claimed) == [11, 12]
     assert tried == ["vni-11", "vni-12"]
 
 
-def test_a_number_that_a_record_has_is_not_claimed_whatever_has_become_of_its_lease(leases: Leases) -> None:
+def test_a_vni_of_a_record_is_not_claimed_even_without_its_lease(leases: Leases) -> None:
     leases.recorded = {11: "another", 12: "b"}
     assert VniAllocator().claim(leases, link("a")) == 13
 
 
-def test_a_number_that_a_node_has_refused_is_not_claimed_again(leases: Leases) -> None:
+def test_a_refused_vni_is_not_claimed_again(leases: Leases) -> None:
     leases.hold(12, "a")
     refusing = replace(link("a"), refused_vnis=(11, 12))
     assert VniAllocator().claim(leases, refusing) == 13
 
 
-def test_another_number_is_neither_the_present_one_nor_one_that_the_record_holds(leases: Leases) -> None:
-    """Whoever lost the race for a number of this record may be about to free its Lease."""
+def test_another_vni_is_neither_the_current_one_nor_one_that_the_record_holds(leases: Leases) -> None:
+    """Another process that claimed a VNI for this record may be about to free its Lease."""
     leases.hold(12, "a")
-    numbered = replace(link("a"), vni=11)
-    assert VniAllocator().claim(leases, numbered, another=True) == 13
+    with_vni = replace(link("a"), vni=11)
+    assert VniAllocator().claim(leases, with_vni, another=True) == 13
 
 
-def test_a_number_of_ones_own_is_taken_again_only_while_its_lease_is_there(leases: Leases) -> None:
-    numbers = VniAllocator()
-    assert numbers.claim(leases, link("a")) == 11
+def test_a_records_own_vni_is_claimed_again_unless_another_holds_its_lease(leases: Leases) -> None:
+    allocator = VniAllocator()
+    assert allocator.claim(leases, link("a")) == 11
     leases.hold(11, "another")
-    vni = numbers.claim(leases, link("a"))
+    vni = allocator.claim(leases, link("a"))
     assert vni != 11
     del leases.stored[f"vni-{vni}"]
-    assert numbers.claim(leases, link("a")) == vni
+    assert allocator.claim(leases, link("a")) == vni
     assert f"vni-{vni}" in leases.stored
 
 
-# What a claim costs
+# The cost of a claim
 
 
-def lines_run(act: Callable[[], object]) -> int:
-    """How many lines of Python an act runs."""
+def lines_run(operation: Callable[[], object]) -> int:
+    """The number of lines of Python that an operation runs."""
     count = 0
 
     def trace(_frame: FrameType, event: str, _argument: object) -> Any:
@@ -206,70 +206,70 @@ def lines_run(act: Callable[[], object]) -> int:
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        act()
+        operation()
     finally:
         sys.settrace(before)
     return count
 
 
 @pytest.mark.parametrize("another", [False, True])
-def test_a_claim_costs_the_same_whatever_the_number_of_leases(another: bool) -> None:
+def test_the_cost_of_a_claim_does_not_grow_with_the_number_of_leases(another: bool) -> None:
     costs = []
     for held in (50, 5000):
-        leases, numbers = Leases(high=VNI_MAX), VniAllocator()
+        leases, allocator = Leases(high=VNI_MAX), VniAllocator()
         for vni in range(11, 11 + held):
             leases.hold(vni, f"holder-{vni}")
-        numbers.claim(leases, link("first"))
-        costs.append(lines_run(partial(numbers.claim, leases, link("second"), another=another)))
-    # A binary search takes some steps more.
+        allocator.claim(leases, link("first"))
+        costs.append(lines_run(partial(allocator.claim, leases, link("second"), another=another)))
+    # A binary search takes a few more steps.
     assert costs[1] <= costs[0] + 20
 
 
-def test_claims_list_all_leases_once(leases: Leases) -> None:
+def test_many_claims_list_all_leases_once(leases: Leases) -> None:
     leases.vni_range = (11, VNI_MAX)
-    numbers = VniAllocator()
-    assert [numbers.claim(leases, link(str(number))) for number in range(500)] == list(range(11, 511))
+    allocator = VniAllocator()
+    assert [allocator.claim(leases, link(str(number))) for number in range(500)] == list(range(11, 511))
     assert (leases.listings, leases.created) == (1, 500)
     assert leases.looked_up == []
 
 
-def test_threads_that_claim_first_list_once() -> None:
-    leases, numbers = Leases(high=200), VniAllocator()
+def test_first_claims_of_several_threads_list_once() -> None:
+    leases, allocator = Leases(high=200), VniAllocator()
     barrier = threading.Barrier(8)
 
     def claim(number: int) -> int:
         barrier.wait(10)
-        return numbers.claim(leases, link(str(number)))
+        return allocator.claim(leases, link(str(number)))
 
-    with ThreadPoolExecutor(8) as at_once:
-        assert len(set(at_once.map(claim, range(8)))) == 8
+    with ThreadPoolExecutor(8) as executor:
+        assert len(set(executor.map(claim, range(8)))) == 8
     assert leases.listings == 1
 
 
-def test_a_list_that_failed_says_nothing(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_list_is_repeated_by_the_next_claim(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
     leases.hold(11, "another")
-    numbers = VniAllocator()
+    allocator = VniAllocator()
     with monkeypatch.context() as broken:
         broken.setattr(leases, "list", failing)
         with pytest.raises(ForbiddenError):
-            numbers.claim(leases, link("a"))
+            allocator.claim(leases, link("a"))
     assert leases.created == 0
-    assert numbers.claim(leases, link("a")) == 12
+    assert allocator.claim(leases, link("a")) == 12
 
 
-def test_what_others_claimed_is_learnt_by_their_leases_and_listed_after_several_in_a_row(leases: Leases) -> None:
+def test_leases_are_listed_again_after_several_taken_vnis_in_a_row(leases: Leases) -> None:
     leases.vni_range = (11, VNI_MAX)
-    numbers = VniAllocator()
-    numbers.claim(leases, link("a"))
+    allocator = VniAllocator()
+    allocator.claim(leases, link("a"))
     for vni in range(12, 12 + 2 * CROWD_MAX):
         leases.hold(vni, "another")
-    claimed = numbers.claim(leases, link("b"))
+    claimed = allocator.claim(leases, link("b"))
     assert leases.stored[f"vni-{claimed}"]["spec"]["holderIdentity"] == "b"
     assert (leases.listings, leases.created) == (2, 1 + TAKEN_BEFORE_LIST + 1)
 
 
-def test_agents_that_claim_at_once_seldom_try_a_number_of_another() -> None:
-    """Twenty agents claim in turn. Each knows of the others' claims only what it has tried."""
+def test_agents_that_claim_in_turn_seldom_try_a_vni_of_another_agent() -> None:
+    """Each of twenty agents learns of the others' claims only by trying."""
     leases = Leases(high=VNI_MAX)
     agents = [VniAllocator() for _ in range(20)]
     claimed = [
@@ -280,37 +280,37 @@ def test_agents_that_claim_at_once_seldom_try_a_number_of_another() -> None:
     assert leases.listings <= 4 * len(agents)
 
 
-def test_a_small_range_is_used_up_again_and_again_whoever_frees(leases: Leases) -> None:
-    """Another node frees each number: this one learns of it when the range seems exhausted."""
-    numbers = VniAllocator()
+def test_a_small_range_is_reused_with_few_lists_if_another_node_frees_its_vnis(leases: Leases) -> None:
+    """This node learns of the freed VNIs only when the range seems exhausted."""
+    allocator = VniAllocator()
     for turn in range(20):
-        vni = numbers.claim(leases, link(str(turn)))
+        vni = allocator.claim(leases, link(str(turn)))
         del leases.stored[f"vni-{vni}"]
     assert leases.listings == 5
 
 
 def test_a_lease_without_a_holder_is_in_use_until_a_list_no_longer_has_it(leases: Leases) -> None:
     leases.hold(11, None)
-    numbers = VniAllocator()
-    assert [numbers.claim(leases, link(uid)) for uid in "abc"] == [12, 13, 14]
+    allocator = VniAllocator()
+    assert [allocator.claim(leases, link(uid)) for uid in "abc"] == [12, 13, 14]
     del leases.stored["vni-11"]
-    assert numbers.claim(leases, link("d")) == 11
+    assert allocator.claim(leases, link("d")) == 11
 
 
-def test_all_are_listed_after_as_many_changes_as_there_are_numbers(
+def test_leases_are_listed_again_after_as_many_changes_as_there_are_leases(
     leases: Leases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Numbers that others free would be kept for ever."""
-    monkeypatch.setattr(numbers_module, "LIST_AFTER", 10)
+    """Otherwise a VNI that another node frees would count as in use forever."""
+    monkeypatch.setattr(vni_module, "LIST_AFTER", 10)
     leases.vni_range = (11, VNI_MAX)
     for vni in range(11, 41):
         leases.hold(vni, "another")
-    numbers = VniAllocator()
+    allocator = VniAllocator()
     for turn in range(31):
-        numbers.claim(leases, link(str(turn)))
+        allocator.claim(leases, link(str(turn)))
     leases.stored.clear()
     assert leases.listings == 1
-    assert numbers.claim(leases, link("x")) == 11
+    assert allocator.claim(leases, link("x")) == 11
     assert leases.listings == 2
 
 
@@ -319,46 +319,46 @@ def test_all_are_listed_after_as_many_changes_as_there_are_numbers(
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any list or lookup is a while ago."""
-    monkeypatch.setattr(numbers_module, "RECORDS_SECONDS", -1.0)
+    """Make each list and lookup outdated at once, so that records are looked up again."""
+    monkeypatch.setattr(vni_module, "RECORDS_SECONDS", -1.0)
 
 
 @pytest.mark.usefixtures("later")
-def test_a_number_that_a_record_has_got_since_the_list_is_not_claimed(leases: Leases) -> None:
-    numbers = VniAllocator()
-    assert numbers.claim(leases, link("a")) == 11
+def test_a_vni_that_another_record_got_since_the_list_is_not_claimed(leases: Leases) -> None:
+    allocator = VniAllocator()
+    assert allocator.claim(leases, link("a")) == 11
     leases.recorded = {11: "a", 12: "another", 13: "another"}
-    assert numbers.claim(leases, link("b")) == 14
+    assert allocator.claim(leases, link("b")) == 14
     assert leases.listings == 1
     assert leases.created == 2
 
 
 @pytest.mark.usefixtures("later")
-def test_a_number_that_the_record_has_by_now_is_claimed_for_it(leases: Leases) -> None:
-    numbers = VniAllocator()
-    numbers.claim(leases, link("a"))
+def test_a_vni_that_the_record_got_since_the_list_is_claimed_for_it(leases: Leases) -> None:
+    allocator = VniAllocator()
+    allocator.claim(leases, link("a"))
     leases.recorded = {12: "b"}
-    assert numbers.claim(leases, link("b")) == 12
+    assert allocator.claim(leases, link("b")) == 12
 
 
-def test_records_are_looked_up_for_many_claims_at_once(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_lookup_of_records_covers_many_claims(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
     leases.vni_range = (11, VNI_MAX)
-    numbers = VniAllocator()
-    numbers.claim(leases, link("a"))
-    monkeypatch.setattr(numbers, "_listed", float("-inf"))
+    allocator = VniAllocator()
+    allocator.claim(leases, link("a"))
+    monkeypatch.setattr(allocator, "_listed", float("-inf"))
     for number in range(LOOKED_UP_AT_ONCE):
-        numbers.claim(leases, link(str(number)))
+        allocator.claim(leases, link(str(number)))
     assert [len(vnis) for vnis in leases.looked_up] == [LOOKED_UP_AT_ONCE + 1]
 
 
 def test_threads_that_need_a_lookup_share_one(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Numbers that other threads are trying are in it, found or not."""
+    """The lookup includes the VNIs that the other threads are trying."""
     leases.vni_range = (11, VNI_MAX)
-    numbers, threads = VniAllocator(), 8
-    numbers.claim(leases, link("a"))
-    monkeypatch.setattr(numbers, "_listed", float("-inf"))
+    allocator, threads = VniAllocator(), 8
+    allocator.claim(leases, link("a"))
+    monkeypatch.setattr(allocator, "_listed", float("-inf"))
     leases.recorded = {12: "other", 13: "another"}
-    all_wait, proposed = threading.Barrier(threads), numbers._proposed
+    all_wait, proposed = threading.Barrier(threads), allocator._proposed
 
     def propose(*given: Any) -> int:
         vni = proposed(*given)
@@ -366,51 +366,51 @@ def test_threads_that_need_a_lookup_share_one(leases: Leases, monkeypatch: pytes
             all_wait.wait(10)
         return vni
 
-    monkeypatch.setattr(numbers, "_proposed", propose)
+    monkeypatch.setattr(allocator, "_proposed", propose)
     with ThreadPoolExecutor(threads) as pool:
-        claimed = list(pool.map(lambda number: numbers.claim(leases, link(str(number))), range(threads)))
+        claimed = list(pool.map(lambda number: allocator.claim(leases, link(str(number))), range(threads)))
     assert sorted(claimed) == list(range(14, 14 + threads))
     assert len(leases.looked_up) == 1
 
 
 @pytest.mark.usefixtures("later")
-def test_a_lookup_that_failed_says_nothing_and_keeps_no_number(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
-    numbers = VniAllocator()
-    numbers.claim(leases, link("a"))
+def test_a_failed_lookup_creates_no_lease_and_reserves_no_vni(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
+    allocator = VniAllocator()
+    allocator.claim(leases, link("a"))
     with monkeypatch.context() as broken:
         broken.setattr(leases, "record_vnis", failing)
         with pytest.raises(ForbiddenError):
-            numbers.claim(leases, link("b"))
+            allocator.claim(leases, link("b"))
     assert leases.created == 1
-    assert numbers.claim(leases, link("b")) == 12
+    assert allocator.claim(leases, link("b")) == 12
 
 
 # Against a model
 
 
 class Machine(RuleBasedStateMachine):
-    """Two agents that claim, free and refuse; Leases that others claim, free or lose. A claim is always a free number.
+    """Two agents that claim and free VNIs, and Leases that get lost. Each claim must get a free VNI.
 
-    The model: a number is in use if a Lease or a record has it.
+    In the model, a VNI is in use if a Lease or a record has it.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.leases = Leases(11, 18)
         self.agents = [VniAllocator(), VniAllocator()]
-        # What was read of records is believed for RECORDS_SECONDS; here for no time.
-        self.patched = patch.object(numbers_module, "RECORDS_SECONDS", -1.0)
+        # A lookup of records is valid for RECORDS_SECONDS. Here it is outdated at once.
+        self.patched = patch.object(vni_module, "RECORDS_SECONDS", -1.0)
         self.patched.start()
         self.owners: dict[int, str] = {}
-        self.born = 0
+        self.links_created = 0
 
     def teardown(self) -> None:
         self.patched.stop()
 
     @rule(which=st.integers(0, 1), refused=st.sets(st.integers(11, 18), max_size=3))
     def claim(self, which: int, refused: set[int]) -> None:
-        self.born += 1
-        new = replace(link(f"u{self.born}"), refused_vnis=tuple(refused))
+        self.links_created += 1
+        new = replace(link(f"u{self.links_created}"), refused_vnis=tuple(refused))
         used = {int(name[4:]) for name in self.leases.stored} | self.owners.keys()
         possible = set(range(11, 19)) - used - refused
         try:
@@ -423,7 +423,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1), vni=st.integers(11, 18))
     def free(self, which: int, vni: int) -> None:
-        """One of the agents deletes the record, then the Lease; only it knows."""
+        """One agent deletes the record, then the Lease. The other agent does not know."""
         if self.owners.pop(vni, None) is not None:
             del self.leases.recorded[vni]
             self.leases.stored.pop(f"vni-{vni}", None)
@@ -431,7 +431,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(vni=st.integers(11, 18))
     def lose(self, vni: int) -> None:
-        """Somebody deletes a Lease; its record stays."""
+        """Delete a Lease whose record stays."""
         self.leases.stored.pop(f"vni-{vni}", None)
 
 

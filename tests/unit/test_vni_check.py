@@ -1,4 +1,4 @@
-"""The check of VNI Leases costs a node's own links, and finds each record that does not hold its Lease."""
+"""The check of VNI Leases: it finds each record that does not hold its Lease, and reads the node's own Leases only."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def link(number: int, *nodes: str) -> Link:
 
 
 class Leases:
-    """The Leases in an API server, and the requests that came."""
+    """The Leases in an API server, and the requests that it received."""
 
     def __init__(self) -> None:
         self.stored: dict[str, Json] = {}
@@ -89,7 +89,7 @@ def leases() -> Leases:
 
 
 class Controller:
-    """The links whose VNIs are asserted."""
+    """A controller that records the links whose VNIs are asserted."""
 
     def __init__(self) -> None:
         self.asserted: list[str] = []
@@ -115,7 +115,7 @@ def checked(leases: Leases, *links: Link) -> list[str]:
     return controller.asserted
 
 
-def test_leases_that_are_held_cost_one_list_of_the_nodes_own(leases: Leases) -> None:
+def test_the_check_of_held_leases_costs_one_list_of_the_nodes_own_leases(leases: Leases) -> None:
     links = [link(number, "a", "b") for number in range(11, 21)]
     for one in [*links, link(30, "b", "c")]:
         leases.hold(one)
@@ -138,7 +138,7 @@ def test_a_cached_record_of_other_nodes_is_not_checked(leases: Leases) -> None:
     assert checked(leases, link(11, "b", "c")) == []
 
 
-def test_leases_that_cannot_be_listed_say_nothing(leases: Leases) -> None:
+def test_no_record_is_checked_after_a_failed_list(leases: Leases) -> None:
     leases.failing["LIST"] = ApiUnavailableError("away")
     controller = Controller()
     check = check_with(leases, controller, link(11, "a", "b"))
@@ -147,7 +147,7 @@ def test_leases_that_cannot_be_listed_say_nothing(leases: Leases) -> None:
     assert controller.asserted == []
 
 
-def test_many_checks_are_spread_and_none_is_lost(leases: Leases) -> None:
+def test_many_checks_run_in_batches_and_none_is_lost(leases: Leases) -> None:
     links = [link(number, "a", "b") for number in range(11, 11 + 2 * CHECKED_AT_ONCE + 1)]
     controller = Controller()
     check = check_with(leases, controller, *links)
@@ -160,11 +160,11 @@ def test_many_checks_are_spread_and_none_is_lost(leases: Leases) -> None:
     assert set(controller.asserted) == {one.name for one in links}
 
 
-# One Lease
+# The labels of one Lease
 
 
 @pytest.mark.parametrize("before", [None, link(11, "a", "c"), link(11, "a")], ids=["unlabelled", "moved", "one end"])
-def test_a_lease_of_the_record_gets_the_labels_of_the_links_nodes_once(leases: Leases, before: Link | None) -> None:
+def test_a_held_lease_gets_the_labels_of_the_links_nodes_once(leases: Leases, before: Link | None) -> None:
     held = link(11, "a", "b")
     leases.hold(before or held, labelled=before is not None)
     for _ in range(2):
@@ -174,7 +174,7 @@ def test_a_lease_of_the_record_gets_the_labels_of_the_links_nodes_once(leases: L
     assert checked(leases, held) == []
 
 
-def test_a_lease_that_may_not_be_labelled_is_held_all_the_same(leases: Leases) -> None:
+def test_a_lease_is_held_even_if_labelling_it_is_forbidden(leases: Leases) -> None:
     """The account of the daemonless plugin may not patch Leases."""
     held = link(11, "a", "b")
     leases.hold(held, labelled=False)

@@ -1,4 +1,4 @@
-"""A claimed VNI ends in its record, or it is free again."""
+"""The claim of a VNI: it ends with the VNI in its record, or with the VNI free."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VNI, ANOTHER = 11, 12
 
 
 class Store:
-    """One record and the holders of VNIs, in memory: a store's `links` and `vnis`. `events` has what happened."""
+    """An in-memory store of one record and of VNI holders. `events` lists writes, releases and removed devices."""
 
     def __init__(self, record: Link | None) -> None:
         self.record = record
@@ -48,7 +48,7 @@ class Store:
 
 
 def claimed(record: Link | None) -> tuple[Store, VniClaim, Any]:
-    """A claim of VNI for RECORD, then `record` in the store; and the device that may have the VNI."""
+    """A store, a claim of VNI for RECORD, and the device that may have the VNI. The store has `record` by now."""
     store = Store(RECORD)
     given: Any = store
     claim = VniClaim(given)
@@ -57,7 +57,7 @@ def claimed(record: Link | None) -> tuple[Store, VniClaim, Any]:
     return store, claim, given
 
 
-def test_a_written_claim_has_ended() -> None:
+def test_a_written_claim_is_not_freed() -> None:
     store, claim, device = claimed(with_vni(RECORD, VNI))
     claim.written(with_vni(RECORD, VNI), device)
     claim.free(device)
@@ -66,7 +66,7 @@ def test_a_written_claim_has_ended() -> None:
     assert store.events == []
 
 
-def test_a_vni_that_the_record_did_not_take_is_free_once_its_device_is_gone() -> None:
+def test_a_vni_that_the_record_does_not_get_is_released_after_its_device_is_removed() -> None:
     store, claim, device = claimed(with_vni(RECORD, ANOTHER))
     claim.written(with_vni(RECORD, ANOTHER), device)
     assert store.events == ["take down", f"release {VNI}"]
@@ -74,7 +74,7 @@ def test_a_vni_that_the_record_did_not_take_is_free_once_its_device_is_gone() ->
 
 
 @pytest.mark.parametrize("record", [RECORD, with_vni(RECORD, VNI)], ids=["may take it", "has it"])
-def test_a_vni_that_its_record_may_take_is_not_freed(record: Link) -> None:
+def test_a_vni_that_its_record_has_or_may_take_is_not_freed(record: Link) -> None:
     store, claim, device = claimed(record)
     claim.free(device)
     assert store.events == []
@@ -86,14 +86,14 @@ def test_a_vni_that_its_record_may_take_is_not_freed(record: Link) -> None:
     ids=["deleted", "created again", "another VNI"],
 )
 @pytest.mark.parametrize("built", [True, False])
-def test_a_vni_without_its_record_is_free_after_a_failure(record: Link | None, built: bool) -> None:
+def test_a_vni_that_its_record_cannot_take_is_released_after_a_failure(record: Link | None, built: bool) -> None:
     for end in (VniClaim.free, VniClaim.account_for):
         store, claim, device = claimed(record)
         end(claim, device if built else None)
         assert store.events == ["take down", f"release {VNI}"][not built :]
 
 
-def test_a_failure_leaves_the_vni_in_a_record_that_has_none() -> None:
+def test_a_vni_is_written_to_a_record_without_one_after_a_failure() -> None:
     store, claim, device = claimed(RECORD)
     claim.account_for(device)
     assert store.events == [f"write {VNI}"]

@@ -1,4 +1,4 @@
-"""The work queue: each key is with one worker at a time, and none is forgotten."""
+"""The work queue: one worker at a time has a key, and no key is lost."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def queue(clock: Clock) -> WorkQueue[str]:
     return WorkQueue(clock, jitter=lambda: 1.0)
 
 
-def taken(queue: WorkQueue[str]) -> list[str]:
-    """All that can be taken now."""
+def take_all(queue: WorkQueue[str]) -> list[str]:
+    """Take all keys that are due now."""
     keys = []
     while not queue.is_idle() and len(queue):
         key = queue.take()
@@ -39,26 +39,26 @@ def taken(queue: WorkQueue[str]) -> list[str]:
     return keys
 
 
-def test_keys_come_in_the_order_in_which_they_were_added_and_once(queue: WorkQueue[str]) -> None:
+def test_keys_are_taken_once_in_the_order_in_which_they_were_added(queue: WorkQueue[str]) -> None:
     for key in "abcab":
         queue.add(key)
     assert len(queue) == 3
-    assert taken(queue) == ["a", "b", "c"]
+    assert take_all(queue) == ["a", "b", "c"]
 
 
-def test_a_key_that_is_worked_on_is_given_to_nobody_else_and_comes_again_afterwards(queue: WorkQueue[str]) -> None:
+def test_a_key_that_is_added_while_a_worker_has_it_is_taken_again_afterwards(queue: WorkQueue[str]) -> None:
     queue.add("a")
     assert queue.take() == "a"
     queue.add("a")
     queue.add("a")
     assert len(queue) == 0
     queue.done("a")
-    assert taken(queue) == ["a"]
+    assert take_all(queue) == ["a"]
     queue.done("a")
     assert queue.is_idle()
 
 
-def test_what_fails_comes_again_after_a_pause_that_grows(queue: WorkQueue[str], clock: Clock) -> None:
+def test_a_failed_key_is_retried_with_backoff(queue: WorkQueue[str], clock: Clock) -> None:
     queue.add("a")
     pauses = []
     for _ in range(12):
@@ -70,7 +70,7 @@ def test_what_fails_comes_again_after_a_pause_that_grows(queue: WorkQueue[str], 
     assert pauses[-1] == LONGEST_PAUSE
 
 
-def test_what_succeeds_in_the_end_begins_with_a_short_pause_the_next_time(queue: WorkQueue[str], clock: Clock) -> None:
+def test_a_success_resets_the_backoff_of_a_key(queue: WorkQueue[str], clock: Clock) -> None:
     queue.add("a")
     for _ in range(3):
         assert queue.take() == "a"
@@ -83,7 +83,7 @@ def test_what_succeeds_in_the_end_begins_with_a_short_pause_the_next_time(queue:
     assert queue.failed("a") == FIRST_PAUSE
 
 
-def test_what_is_due_later_comes_later_and_does_not_keep_from_coming_now(queue: WorkQueue[str], clock: Clock) -> None:
+def test_a_delayed_key_can_also_be_taken_now_if_it_is_added_again(queue: WorkQueue[str], clock: Clock) -> None:
     queue.add("a", after=5)
     assert queue.is_idle()
     queue.add("a")
@@ -94,9 +94,7 @@ def test_what_is_due_later_comes_later_and_does_not_keep_from_coming_now(queue: 
     assert queue.take() == "a"
 
 
-def test_what_is_added_over_and_over_comes_at_its_first_time_and_no_more_often(
-    queue: WorkQueue[str], clock: Clock
-) -> None:
+def test_a_key_that_is_delayed_repeatedly_is_due_once_at_the_first_time(queue: WorkQueue[str], clock: Clock) -> None:
     for moment in range(10):
         clock.now = moment / 10
         queue.add("a", after=1.0)
@@ -108,17 +106,17 @@ def test_what_is_added_over_and_over_comes_at_its_first_time_and_no_more_often(
     assert queue.is_idle()
 
 
-def test_a_closed_queue_gives_nothing_out_and_lets_those_go_who_wait() -> None:
+def test_close_wakes_a_waiting_worker_without_a_key() -> None:
     queue: WorkQueue[str] = WorkQueue()
-    given: list[str | None] = []
-    waiter = threading.Thread(target=lambda: given.append(queue.take()))
+    results: list[str | None] = []
+    waiter = threading.Thread(target=lambda: results.append(queue.take()))
     waiter.start()
     queue.close()
     waiter.join(10)
-    assert given == [None]
+    assert results == [None]
 
 
-def test_many_workers_never_have_one_key_at_once_and_see_every_addition() -> None:
+def test_two_workers_never_have_one_key_at_once_and_workers_see_every_addition() -> None:
     queue: WorkQueue[int] = WorkQueue()
     versions, seen, held = Counter[int](), dict[int, int](), Counter[int]()
     guard, clashes = threading.Lock(), list[int]()
@@ -151,7 +149,7 @@ def test_many_workers_never_have_one_key_at_once_and_see_every_addition() -> Non
     assert seen == dict(versions)
 
 
-def test_a_link_is_queued_at_once_and_a_pod_after_its_changes_have_been_collected(clock: Clock) -> None:
+def test_a_link_is_due_at_once_and_a_pod_after_a_delay(clock: Clock) -> None:
     queue = ReconcileQueue(clock)
     queue.enqueue_pod("ns", "p")
     queue.enqueue_link("l")

@@ -1,4 +1,4 @@
-"""The workers: they reconcile each key, retry those that fail, and end with the queue."""
+"""The workers: they reconcile each key, retry failed keys, and end when the queue is closed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ratchet.agent.workers import Workers
 from ratchet.errors import ConflictError
 
 
-class Reconciled:
-    """A controller and a membership that keep what they reconcile, and fail as scripted."""
+class FakeReconciler:
+    """A controller or a membership that records what it reconciles, and raises `failures` first."""
 
     def __init__(self) -> None:
         self.done: list[tuple[str, ...]] = []
@@ -44,7 +44,7 @@ class Working:
     def __init__(self) -> None:
         self.queue = ReconcileQueue()
         self.metrics = Metrics()
-        self.links, self.pods = Reconciled(), Reconciled()
+        self.links, self.pods = FakeReconciler(), FakeReconciler()
         controller, membership = cast(LinkController, self.links), cast(Membership, self.pods)
         Workers(self.queue, controller, membership, ForegroundGate(), self.metrics).start(2)
 
@@ -78,7 +78,7 @@ def test_a_key_that_fails_is_retried_and_counted(
     assert retried.endswith(f'cause="{error}"')
 
 
-def test_workers_end_with_the_queue() -> None:
+def test_workers_end_when_the_queue_is_closed() -> None:
     before = {thread for thread in threading.enumerate() if thread.name.startswith("worker-")}
     working = Working()
     workers = [thread for thread in threading.enumerate() if thread.name.startswith("worker-")]
