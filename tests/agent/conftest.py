@@ -1,4 +1,4 @@
-"""A cluster of two nodes with an agent each, kept for a module as long as every test leaves nothing behind."""
+"""A cluster of two nodes with one agent each, shared by a module until a test leaves something behind."""
 
 from __future__ import annotations
 

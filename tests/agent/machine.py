@@ -1,7 +1,7 @@
-"""Pods of one namespace on two nodes that have agents: what was done to them, and what must hold of their links then.
+"""Steps and conditions of the stateful test: the pods of one namespace, on two nodes with agents.
 
-`Shape` is the pods and their links, `History` what the API goes through, `Game` what kubelets, runtimes, nodes and the
-network do meanwhile: nothing but what they may.
+`Shape` declares the pods and their links. `History` checks every change of records and Leases. `Game` does what
+kubelets, runtimes, nodes and the network may do, and checks the result at quiet points.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ NODES = ("a", "b")
 TOPOLOGY = "game"
 QUIET_SECONDS = 30.0
 CALL_SECONDS = 100.0
-ADDS = 4  # until a sandbox stays, where nothing is in its way
+MAX_ADDS = 4  # the most ADDs that a pod needs to run when there are no faults
 LOG_LINES = 60
 
 
-# What the pods declare
+# Declarations of the pods
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """A link between two endpoints, 0 and 1; `number` makes its addresses."""
+class LinkSpec:
+    """A declared link between endpoint 0 and endpoint 1. Its addresses contain `number`."""
 
     primary: str
     local_ifname: str
@@ -69,17 +69,17 @@ class Wish:
     def address(self, at: int) -> str:
         return f"10.1.{self.number}.{at + 1}"
 
-    def is_of(self, record: Link) -> bool:
-        """Whether a record is this link's: it has these two endpoints, in either order."""
+    def matches_record(self, record: Link) -> bool:
+        """Whether a record has the endpoints of this link, in either order."""
         return {(end.name, end.ifname) for end in _ends(record)} == set(self.endpoints)
 
     def end_in(self, record: Link, at: int) -> End:
-        """The end of this link's record that is the endpoint `at`."""
+        """The end of this link's record with the index `at`."""
         return next(end for end in _ends(record) if (end.name, end.ifname) == self.endpoints[at])
 
     @property
     def labels(self) -> dict[str, str]:
-        """The labels of 2017 with which the pod of endpoint 0 declares the link."""
+        """The labels in the style of 2017 that declare the link on the pod of endpoint 0."""
         return {
             "ratchet.primary": "true",
             "ratchet.local_ifname": self.local_ifname,
@@ -89,14 +89,14 @@ class Wish:
             "ratchet.pair_ip": self.address(1),
         }
 
-    def listed(self, at: int) -> Json:
-        """The link in the list of the pod of endpoint `at`."""
+    def in_annotation(self, at: int) -> Json:
+        """The link as an item of the annotation `ratchet.links` on the pod of endpoint `at`."""
         (_, ifname), (peer, peer_ifname) = self.endpoints[at], self.endpoints[1 - at]
         addresses = [self.address(at), self.address(1 - at)]
         return {"peer": peer, "ifname": ifname, "peer_ifname": peer_ifname, "addresses": addresses}
 
-    def drawn(self, *, swapped: bool) -> Json:
-        """The link in a topology, with its endpoints in either order."""
+    def in_topology(self, *, swapped: bool) -> Json:
+        """The link as an item of a topology, with its endpoints in either order."""
         order = (1, 0) if swapped else (0, 1)
         endpoints = [":".join(self.endpoints[at]) for at in order]
         return {"endpoints": endpoints, "addresses": [self.address(at) for at in order]}
@@ -105,8 +105,8 @@ class Wish:
         return "–".join(":".join(endpoint) for endpoint in self.endpoints)
 
 
-class Declared(StrEnum):
-    """Where links are declared."""
+class DeclaredIn(StrEnum):
+    """Where the links of a shape are declared."""
 
     LABELS = "the labels of one of the pods"
     LISTS = "the lists of both pods"
@@ -115,49 +115,51 @@ class Declared(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Pods, the links between them, and where these are declared.
+    """Pods, the links between them, and where the links are declared.
 
-    With labels, a pod that declares no link expects to be named.
+    If labels declare the links, a pod without a link of its own has `ratchet.primary: "false"`.
     """
 
     name: str
     pods: tuple[str, ...]
-    wishes: tuple[Wish, ...]
-    declared: Declared = Declared.LABELS
+    specs: tuple[LinkSpec, ...]
+    declared_in: DeclaredIn = DeclaredIn.LABELS
 
     def __repr__(self) -> str:
         return self.name
 
 
-def _in_a_row(name: str, pods: tuple[str, ...], *, closed: bool, declared: Declared = Declared.LABELS) -> Shape:
+def _in_a_row(name: str, pods: tuple[str, ...], *, closed: bool, declared_in: DeclaredIn = DeclaredIn.LABELS) -> Shape:
     followers = (*pods[1:], *pods[:1]) if closed else pods[1:]
-    wishes = (Wish(one, "next", two, "prev", at) for at, (one, two) in enumerate(zip(pods, followers, strict=False)))
-    return Shape(name, pods, tuple(wishes), declared)
+    specs = (LinkSpec(one, "next", two, "prev", at) for at, (one, two) in enumerate(zip(pods, followers, strict=False)))
+    return Shape(name, pods, tuple(specs), declared_in)
 
 
 def _ends(record: Link) -> tuple[End, End]:
     return record.primary, record.pair
 
 
-def _holds(end: End, life: Life) -> bool:
-    """Whether an end of a record has this sandbox."""
-    return end.sandbox is not None and end.sandbox.container_id == life.id
+def _holds(end: End, attachment: Attachment) -> bool:
+    """Whether this sandbox has joined the end of a record."""
+    return end.sandbox is not None and end.sandbox.container_id == attachment.id
 
 
 _SPOKES = ("spoke1", "spoke2", "spoke3")
 CHAIN = _in_a_row("CHAIN", ("p0", "p1", "p2", "p3"), closed=False)
 RING = _in_a_row("RING", ("p0", "p1", "p2"), closed=True)
-STAR = Shape("STAR", ("hub", *_SPOKES), tuple(Wish(one, "up", "hub", f"to-{one}", n) for n, one in enumerate(_SPOKES)))
-DRAWN = _in_a_row("DRAWN", ("p0", "p1", "p2"), closed=True, declared=Declared.TOPOLOGY)
-BOTH = _in_a_row("BOTH", ("p0", "p1", "p2", "p3"), closed=False, declared=Declared.LISTS)
+STAR = Shape(
+    "STAR", ("hub", *_SPOKES), tuple(LinkSpec(one, "up", "hub", f"to-{one}", n) for n, one in enumerate(_SPOKES))
+)
+DRAWN = _in_a_row("DRAWN", ("p0", "p1", "p2"), closed=True, declared_in=DeclaredIn.TOPOLOGY)
+BOTH = _in_a_row("BOTH", ("p0", "p1", "p2", "p3"), closed=False, declared_in=DeclaredIn.LISTS)
 
 
-# What the API goes through
+# Changes in the API
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A change of a record (`vni` is None) or of a VNI's Lease; `object` is None where it is gone."""
+    """A change of a record or of a Lease. `object` is None if it was deleted."""
 
     version: int
     name: str
@@ -167,24 +169,25 @@ class Event:
 
 @dataclass
 class History:
-    """Every change of records and of VNIs' Leases, each of them looked at in the order in which they were stored.
+    """Every change of records and VNI Leases, checked in the order in which the API stored them.
 
-    `buried` are the sandboxes that no record may hold any more; `gone` the UIDs of pods that the API has no more.
+    `deleted_containers` has the IDs of sandboxes that no record may hold any more. `deleted_pods` has the UIDs of pods
+    that were deleted from the API.
     """
 
     api: ApiServer
     config_maps: str
     leases: str
-    buried: set[str] = field(default_factory=set)
-    gone: set[str] = field(default_factory=set)
+    deleted_containers: set[str] = field(default_factory=set)
+    deleted_pods: set[str] = field(default_factory=set)
     _events: list[Event] = field(default_factory=list)
-    _looked_at: int = 0
+    _checked: int = 0
     _records: dict[str, Link] = field(default_factory=dict)
     _holders: dict[int, str] = field(default_factory=dict)
     _closed: bool = False
 
     def follow(self) -> None:
-        """Watch from now on, when there is nothing yet."""
+        """Start the watches. Call it while there are no records and no Leases of VNIs."""
         for path in (self.config_maps, self.leases):
             _, version = self.api.list(path)
             threading.Thread(target=self._watch, args=(path, version), name=f"history of {path}", daemon=True).start()
@@ -199,65 +202,65 @@ class History:
                     metadata = event.object["metadata"]
                     version = metadata["resourceVersion"]
                     if event.type != "BOOKMARK":
-                        there = None if event.type == "DELETED" else event.object
-                        self._events.append(Event(int(version), metadata["name"], there, path == self.leases))
+                        present = None if event.type == "DELETED" else event.object
+                        self._events.append(Event(int(version), metadata["name"], present, path == self.leases))
 
     def violations(self) -> list[str]:
-        """What was wrong at any moment since the last time that this was asked."""
+        """Violations in all changes since the last call."""
         wait_for("all that has changed", self._is_complete)
-        events = sorted(self._events[self._looked_at :], key=lambda event: event.version)
-        self._looked_at += len(events)
-        return [f"at version {event.version}: {fault}" for event in events for fault in self._after(event)]
+        events = sorted(self._events[self._checked :], key=lambda event: event.version)
+        self._checked += len(events)
+        return [f"at version {event.version}: {fault}" for event in events for fault in self._violations_after(event)]
 
     def _is_complete(self) -> bool:
-        """Whether what was told amounts to what there is; signs of life, which go on, left aside."""
-        told: dict[tuple[str, str], str] = {}
+        """Whether all changes were received. Node Leases are left out, because they are always renewed."""
+        reported: dict[tuple[str, str], str] = {}
         for event in self._events.copy():
             key = (self.leases if event.is_lease else self.config_maps, event.name)
-            told.pop(key, None)
+            reported.pop(key, None)
             if event.object is not None:
-                told[key] = event.object["metadata"]["resourceVersion"]
-        there = {
+                reported[key] = event.object["metadata"]["resourceVersion"]
+        present = {
             (path, item["metadata"]["name"]): item["metadata"]["resourceVersion"]
             for path in (self.config_maps, self.leases)
             for item in self.api.list(path)[0]
         }
-        return {key: told[key] for key in told if not _is_a_node(key)} == {
-            key: there[key] for key in there if not _is_a_node(key)
+        return {key: reported[key] for key in reported if not _is_node_lease(key)} == {
+            key: present[key] for key in present if not _is_node_lease(key)
         }
 
-    def _after(self, event: Event) -> Iterator[str]:
+    def _violations_after(self, event: Event) -> Iterator[str]:
         if event.is_lease:
-            if _is_a_node(("", event.name)):
+            if _is_node_lease(("", event.name)):
                 return
             vni = int(event.name.removeprefix("vni-"))
             lease = decode_vni_lease(event.object) if event.object else None
             self._holders.pop(vni, None)
             if lease is not None:
                 self._holders[vni] = lease.holder
-            yield from self._without_lease()
+            yield from self._vnis_without_lease()
             return
         before = self._records.pop(event.name, None)
         if event.object is None:
             return
         link = self._records[event.name] = decode_link(event.object)
-        if (said := event.object["data"]["state"]) != derive(link):
-            yield f"{link.name} says {said} and is {derive(link)}"
-        yield from self._without_lease()
-        yield from self._held_twice()
+        if (stored := event.object["data"]["state"]) != derive(link):
+            yield f"{link.name} says {stored} and is {derive(link)}"
+        yield from self._vnis_without_lease()
+        yield from self._duplicates()
         for end in _ends(link):
             sandbox = end.sandbox
-            if sandbox is not None and sandbox.container_id in self.buried:
+            if sandbox is not None and sandbox.container_id in self.deleted_containers:
                 yield f"{link.name} holds {sandbox.container_id[:6]} of {sandbox.pod.name}, which was deleted long ago"
         if before is not None:
-            yield from self._collected_alive(before, link)
+            yield from self._removed_live_pods(before, link)
 
-    def _without_lease(self) -> Iterator[str]:
+    def _vnis_without_lease(self) -> Iterator[str]:
         for link in self._records.values():
             if link.vni is not None and self._holders.get(link.vni) != link.uid:
                 yield f"{link.name} has VNI {link.vni}, whose Lease is {self._holders.get(link.vni) or 'nobody'}'s"
 
-    def _held_twice(self) -> Iterator[str]:
+    def _duplicates(self) -> Iterator[str]:
         numbers = Counter(link.vni for link in self._records.values() if link.vni is not None)
         yield from (f"VNI {vni} belongs to {times} records" for vni, times in numbers.items() if times > 1)
         ends = Counter(
@@ -268,23 +271,23 @@ class History:
         )
         yield from (f"{pod} has {times} links at {ifname}" for (pod, ifname), times in ends.items() if times > 1)
 
-    def _collected_alive(self, before: Link, after: Link) -> Iterator[str]:
-        told = [step.reason for step in after.history if step not in before.history]
-        if not any(reason.startswith("collected:") for reason in told):
+    def _removed_live_pods(self, before: Link, after: Link) -> Iterator[str]:
+        reported = [step.reason for step in after.history if step not in before.history]
+        if not any(reason.startswith("collected:") for reason in reported):
             return
         for was, now in zip(_ends(before), _ends(after), strict=True):
             lost = was.sandbox
-            if lost is not None and now.sandbox is None and lost.pod.uid not in self.gone:
+            if lost is not None and now.sandbox is None and lost.pod.uid not in self.deleted_pods:
                 yield f"{after.name}: garbage collection removed {lost.pod.name}, which is alive"
 
 
-def _is_a_node(key: tuple[str, str]) -> bool:
+def _is_node_lease(key: tuple[str, str]) -> bool:
     return key[1].startswith("node-")
 
 
 @dataclass
-class Ears:
-    """The watches that are open, by the address of who watches, so that they can be broken."""
+class EventStreams:
+    """The open watches by the address of their client, so that a step can break them."""
 
     _open: dict[str, set[asyncio.Transport]] = field(default_factory=dict)
     _loop: asyncio.AbstractEventLoop | None = None
@@ -292,22 +295,22 @@ class Ears:
     @property
     def middleware(self) -> Middleware:
         @web.middleware
-        async def listening(request: web.Request, handler: Handler) -> web.StreamResponse:
+        async def track(request: web.Request, handler: Handler) -> web.StreamResponse:
             transport = request.transport
             if "watch" not in request.query or transport is None:
                 return await handler(request)
             self._loop = asyncio.get_running_loop()
-            heard = self._open.setdefault(request.remote or "", set())
-            heard.add(transport)
+            transports = self._open.setdefault(request.remote or "", set())
+            transports.add(transport)
             try:
                 return await handler(request)
             finally:
-                heard.discard(transport)
+                transports.discard(transport)
 
-        return listening
+        return track
 
     def cut(self, address: str) -> None:
-        """Break every watch of this node."""
+        """Abort the connections of all watches of the node with this address."""
 
         def abort() -> None:
             for transport in list(self._open.get(address, ())):
@@ -317,11 +320,11 @@ class Ears:
             self._loop.call_soon_threadsafe(abort)
 
 
-# What is done
+# Steps
 
 
 class Patience(StrEnum):
-    """How an ADD goes about peers that have not come."""
+    """How long an ADD waits for missing peers, and whether it fails without them."""
 
     NONE = "goes on at once"
     SOME = "goes on after a while"
@@ -333,8 +336,8 @@ class Patience(StrEnum):
         return {**PATIENT, "wait": wait, "wait_policy": "require" if self is Patience.STRICT else "proceed"}
 
 
-class Old(StrEnum):
-    """What becomes of the sandbox that another takes the place of."""
+class OldSandbox(StrEnum):
+    """When a sandbox that is replaced gets its DEL."""
 
     DELETED = "deleted before"
     DELETED_TWICE = "deleted before, twice"
@@ -343,7 +346,7 @@ class Old(StrEnum):
 
 
 class Fault(StrEnum):
-    """What a node suffers of the API, a few times."""
+    """A fault of the API that affects a few requests of a node."""
 
     REPLY_LOST = "writes are done and the replies lost"
     REQUEST_LOST = "requests are lost"
@@ -352,15 +355,15 @@ class Fault(StrEnum):
 
 
 class Outage(StrEnum):
-    """What a node suffers of the API until it is over."""
+    """A fault of the API that lasts until `Game.end_faults`."""
 
     CUT_OFF = "no request comes through"
-    DEAF = "no watch comes through"
+    WATCHES_BROKEN = "no watch comes through"
 
 
 @dataclass(slots=True, eq=False)
-class Life:
-    """A sandbox, what the runtime has asked for it, and what that came to."""
+class Attachment:
+    """A sandbox, the runtime's calls for it, and their results."""
 
     sandbox: Sandbox
     node: str
@@ -368,7 +371,7 @@ class Life:
     added: CniResponse | None = None
     deletes: int = 0
     deleted: bool = False
-    there: bool = True
+    present: bool = True
 
     @property
     def id(self) -> str:
@@ -384,155 +387,161 @@ class Life:
 
 @dataclass(slots=True)
 class Placed:
-    """A pod as the API has it, and the sandbox that its kubelet holds for its own."""
+    """A pod in the API, and its current sandbox according to the kubelet."""
 
     ref: PodRef
     node: str
-    life: Life | None = None
+    attachment: Attachment | None = None
 
 
 class Game:
-    """The pods of one namespace of a bed, from nothing to nothing.
+    """One example: the pods of a namespace, from the first pod until all of them are deleted.
 
-    What is possible at a moment (`placed`, `owed`, `outages`, which agents run) depends on what was done alone and
-    never on how fast it went.
+    Which steps are possible (`placed`, `owed_deletes`, `outages`, the running agents) depends only on the steps before,
+    never on timing.
     """
 
-    def __init__(self, cluster: Cluster, ears: Ears, history: History, namespace: str, shape: Shape) -> None:
+    def __init__(
+        self, cluster: Cluster, event_streams: EventStreams, history: History, namespace: str, shape: Shape
+    ) -> None:
         self.shape = shape
-        self.wishes = list(shape.wishes)
+        self.specs = list(shape.specs)
         self.namespace = namespace
         self.placed: dict[str, Placed] = {}
-        self.owed: list[Life] = []
-        self.deleted: list[Life] = []
+        self.owed_deletes: list[Attachment] = []
+        self.deleted: list[Attachment] = []
         self.outages: set[str] = set()
         self.paused: set[str] = set()
         self.down: set[str] = set()
         self._cluster = cluster
-        self._ears = ears
+        self._event_streams = event_streams
         self._history = history
-        self._lives: list[Life] = []
-        self._deleting: list[tuple[subprocess.Popen[str], Life, bool]] = []
-        self._marred: set[int] = set()
+        self._attachments: list[Attachment] = []
+        self._deleting: list[tuple[subprocess.Popen[str], Attachment, bool]] = []
+        self._damaged: set[int] = set()
         self._swapped: set[int] = set()
-        self._listing: set[str] = set()
-        self._settled = 0
+        self._annotated: set[str] = set()
+        self._settle_count = 0
         self._crashed = False
-        self._began = time.monotonic()
-        self._story: list[str] = []
+        self._started_at = time.monotonic()
+        self._steps: list[str] = []
         self._log_from = {node: self._log_size(node) for node in NODES}
         cluster.bed.namespace = namespace
         cluster.bed.make(
             "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
         )
-        if shape.declared is Declared.TOPOLOGY:
+        if shape.declared_in is DeclaredIn.TOPOLOGY:
             cluster.bed.create_topology(TOPOLOGY, self._topology())
 
-    # What is declared
+    # Declarations
 
     def swap_endpoints(self, index: int) -> None:
-        """Edit the topology: a link has its endpoints in the other order, which changes nothing."""
-        wish = self.wishes[index % len(self.wishes)]
-        self._say(f"swap the endpoints of {wish} in the topology")
-        self._swapped ^= {wish.number}
+        """Swap the endpoints of a link in the topology. This must not change the link."""
+        spec = self.specs[index % len(self.specs)]
+        self._log_step(f"swap the endpoints of {spec} in the topology")
+        self._swapped ^= {spec.number}
         self._cluster.bed.edit_topology(TOPOLOGY, self._topology())
 
     def declare_twice(self, pod: str) -> None:
-        """Edit a pod: it declares its links of the topology in its list too, or does so no longer."""
-        self._listing ^= {pod}
-        self._say(f"{pod} {'lists' if pod in self._listing else 'does not list'} its links")
+        """Toggle a pod's annotation that declares the links of the topology a second time."""
+        self._annotated ^= {pod}
+        self._log_step(f"{pod} {'lists' if pod in self._annotated else 'does not list'} its links")
         if pod in self.placed:
             edited = {"ratchet.links": None, **self._annotations(pod)}
             self._cluster.bed.api.patch(f"{self._cluster.bed.pods_path}/{pod}", {"metadata": {"annotations": edited}})
 
     def _rename(self, pod: str) -> None:
-        """Have the labels of a pod that is created again declare its link on another interface."""
-        for at, wish in enumerate(self.wishes):
-            if wish.primary == pod:
-                plain = wish.local_ifname.removesuffix("2")
-                renamed = replace(wish, local_ifname=plain if wish.local_ifname != plain else f"{plain}2")
-                self._say(f"the labels of {pod} declare {renamed} instead of {wish}")
-                self.wishes[at] = renamed
+        """Declare the link of a pod on another interface. The new labels apply when the pod is recreated."""
+        for at, spec in enumerate(self.specs):
+            if spec.primary == pod:
+                plain = spec.local_ifname.removesuffix("2")
+                renamed = replace(spec, local_ifname=plain if spec.local_ifname != plain else f"{plain}2")
+                self._log_step(f"the labels of {pod} declare {renamed} instead of {spec}")
+                self.specs[at] = renamed
 
     def _labels(self, pod: str) -> dict[str, str]:
-        if self.shape.declared is not Declared.LABELS:
+        if self.shape.declared_in is not DeclaredIn.LABELS:
             return {"ratchet": "true"}
-        wish = next((one for one in self.wishes if one.primary == pod), None)
-        return {"ratchet": "true", **(wish.labels if wish else {"ratchet.primary": "false"})}
+        spec = next((one for one in self.specs if one.primary == pod), None)
+        return {"ratchet": "true", **(spec.labels if spec else {"ratchet.primary": "false"})}
 
     def _annotations(self, pod: str) -> dict[str, str]:
-        if self.shape.declared is not Declared.LISTS and pod not in self._listing:
+        if self.shape.declared_in is not DeclaredIn.LISTS and pod not in self._annotated:
             return {}
-        return {"ratchet.links": json.dumps([wish.listed(at) for wish, at in self._ends_of(pod)])}
+        return {"ratchet.links": json.dumps([spec.in_annotation(at) for spec, at in self._ends_of(pod)])}
 
     def _topology(self) -> str:
-        return json.dumps([wish.drawn(swapped=wish.number in self._swapped) for wish in self.wishes])
+        return json.dumps([spec.in_topology(swapped=spec.number in self._swapped) for spec in self.specs])
 
-    def _ends_of(self, pod: str) -> list[tuple[Wish, int]]:
-        return [(wish, at) for wish in self.wishes for at in (0, 1) if wish.endpoints[at][0] == pod]
+    def _ends_of(self, pod: str) -> list[tuple[LinkSpec, int]]:
+        return [(spec, at) for spec in self.specs for at in (0, 1) if spec.endpoints[at][0] == pod]
 
-    def _is_declared(self, wish: Wish, at: int) -> bool:
+    def _is_declared(self, spec: LinkSpec, at: int) -> bool:
         """Whether something that exists declares a link whose pod of endpoint `at` exists."""
-        return self.shape.declared is not Declared.LABELS or at == 0 or wish.primary in self.placed
+        return self.shape.declared_in is not DeclaredIn.LABELS or at == 0 or spec.primary in self.placed
 
     # Pods and sandboxes
 
     def create(self, pod: str, node: str) -> None:
-        self._say(f"create {pod} on {node}")
+        self._log_step(f"create {pod} on {node}")
         created = self._cluster.bed.create_pod(pod, self._labels(pod), node, self._annotations(pod))
         self.placed[pod] = Placed(created, node)
 
     def start(self, pod: str, patience: Patience, *, background: bool) -> None:
-        """A first sandbox for a pod, or a new one in the place of one that is no more."""
+        """Create a sandbox for a pod and call ADD. An earlier sandbox is replaced."""
         placed = self.placed[pod]
-        life = placed.life = Life(self._kubelet(placed.node).make_sandbox(placed.ref), placed.node)
-        self._lives.append(life)
-        self._say(f"ADD {life}, which {patience}")
-        life.adding = self._kubelet(life.node).start("ADD", life.sandbox, config=patience.config)
-        if not background and self._answers(life.node):
-            self._finish_adding(life)
+        attachment = placed.attachment = Attachment(self._kubelet(placed.node).make_sandbox(placed.ref), placed.node)
+        self._attachments.append(attachment)
+        self._log_step(f"ADD {attachment}, which {patience}")
+        attachment.adding = self._kubelet(attachment.node).start("ADD", attachment.sandbox, config=patience.config)
+        if not background and self._is_responsive(attachment.node):
+            self._finish_adding(attachment)
 
-    def restart(self, pod: str, old: Old, patience: Patience, *, background: bool, lingers: bool) -> None:
-        """Another sandbox for a pod that has one."""
+    def restart(self, pod: str, old: OldSandbox, patience: Patience, *, background: bool, lingers: bool) -> None:
+        """Replace the sandbox of a pod."""
         before = self._current(pod)
         self._replace(before, old, lambda: self.start(pod, patience, background=background), lingers=lingers)
 
     def try_again(self, pod: str, patience: Patience = Patience.NONE) -> bool:
-        """Do as a kubelet does once an ADD is over: where it failed, DEL and a new sandbox. Whether it had to."""
-        life = self._current(pod)
-        if life.adding is not None and not self._answers(life.node) and life.node not in self.down:
-            return False  # who waits for an agent that is not let work waits long
-        self._finish_adding(life)
-        if life.runs:
+        """If the last ADD failed, call DEL and start a new sandbox, as a kubelet does. Return whether it did."""
+        attachment = self._current(pod)
+        if (
+            attachment.adding is not None
+            and not self._is_responsive(attachment.node)
+            and attachment.node not in self.down
+        ):
+            return False  # the ADD of an agent that is paused or cut off takes long to return
+        self._finish_adding(attachment)
+        if attachment.runs:
             return False
-        self._delete(life, lingers=False)
+        self._delete(attachment, lingers=False)
         self.start(pod, patience, background=False)
         return True
 
     def kill_call(self, pod: str) -> None:
-        """The runtime's deadline is over, or the runtime itself: SIGKILL for the ADD that it waits for."""
-        life = self._current(pod)
-        if life.adding is not None:
-            self._say(f"SIGKILL the ADD of {life}")
-            life.adding.kill()
-            self._finish_adding(life)
+        """Kill a running ADD with SIGKILL, as when the runtime's deadline expires or the runtime crashes."""
+        attachment = self._current(pod)
+        if attachment.adding is not None:
+            self._log_step(f"SIGKILL the ADD of {attachment}")
+            attachment.adding.kill()
+            self._finish_adding(attachment)
 
-    def remove(self, pod: str, old: Old, *, lingers: bool) -> None:
-        """A pod deleted: its object goes when the kubelet is done with it, or before."""
+    def remove(self, pod: str, old: OldSandbox, *, lingers: bool) -> None:
+        """Delete a pod. Its DEL comes before its object is deleted, or later, as `old` says."""
         placed = self.placed.pop(pod)
 
-        def go() -> None:
-            self._say(f"delete {pod}")
-            self._history.gone.add(placed.ref.uid)
+        def delete_object() -> None:
+            self._log_step(f"delete {pod}")
+            self._history.deleted_pods.add(placed.ref.uid)
             self._cluster.bed.delete_pod(placed.ref)
 
-        self._replace(placed.life, old, go, lingers=lingers)
+        self._replace(placed.attachment, old, delete_object, lingers=lingers)
 
     def move(
         self,
         pod: str,
         node: str,
-        old: Old,
+        old: OldSandbox,
         patience: Patience,
         *,
         background: bool,
@@ -540,18 +549,22 @@ class Game:
         lingers: bool,
         renamed: bool,
     ) -> None:
-        """A pod deleted and made again under its name, on whichever node; `started` if it has its sandbox at once.
+        """Delete a pod and recreate it under its name, on either node. If `started`, it gets a sandbox too.
 
-        `renamed`: its labels declare another interface from now on. Only where no old sandbox waits for its DEL: that
-        one may hold the link's old end until then.
+        If `renamed`, its new labels declare another interface. This is skipped if an old sandbox still needs its DEL:
+        that sandbox may hold the old end of the link until then.
         """
         before = self.placed[pod]
-        held = any(life.sandbox.pod.name == pod for life in self.owed)
-        may_rename = self.shape.declared is Declared.LABELS and old in (Old.DELETED, Old.DELETED_TWICE) and not held
+        held = any(attachment.sandbox.pod.name == pod for attachment in self.owed_deletes)
+        may_rename = (
+            self.shape.declared_in is DeclaredIn.LABELS
+            and old in (OldSandbox.DELETED, OldSandbox.DELETED_TWICE)
+            and not held
+        )
 
-        def come_again() -> None:
-            self._say(f"delete {pod}")
-            self._history.gone.add(before.ref.uid)
+        def recreate() -> None:
+            self._log_step(f"delete {pod}")
+            self._history.deleted_pods.add(before.ref.uid)
             self._cluster.bed.delete_pod(before.ref)
             if renamed and may_rename:
                 self._rename(pod)
@@ -559,68 +572,72 @@ class Game:
             if started:
                 self.start(pod, patience, background=background)
 
-        self._replace(before.life, old, come_again, lingers=lingers)
+        self._replace(before.attachment, old, recreate, lingers=lingers)
 
     def delete_late(self, index: int, *, lingers: bool) -> None:
-        life = self.owed.pop(index % len(self.owed))
-        self._delete(life, lingers=lingers)
-        self.deleted.append(life)
+        attachment = self.owed_deletes.pop(index % len(self.owed_deletes))
+        self._delete(attachment, lingers=lingers)
+        self.deleted.append(attachment)
 
     def delete_again(self, index: int) -> None:
-        """A DEL that comes once more, without a namespace, as from containerd."""
+        """Repeat a DEL without `CNI_NETNS`, as containerd does."""
         self._delete(self.deleted[index % len(self.deleted)], again=True, lingers=False)
 
-    def _replace(self, before: Life | None, old: Old, act: Callable[[], None], *, lingers: bool) -> None:
+    def _replace(self, before: Attachment | None, old: OldSandbox, act: Callable[[], None], *, lingers: bool) -> None:
         if before is None:
             act()
             return
-        if old in (Old.DELETED, Old.DELETED_TWICE):
+        if old in (OldSandbox.DELETED, OldSandbox.DELETED_TWICE):
             self._delete(before, lingers=lingers)
-        if old is Old.DELETED_TWICE:
+        if old is OldSandbox.DELETED_TWICE:
             self._delete(before, again=True, lingers=lingers)
-        if old is Old.DELETED_MEANWHILE:
+        if old is OldSandbox.DELETED_MEANWHILE:
             self._delete(before, background=True, lingers=lingers)
-        (self.owed if old is Old.LATE else self.deleted).append(before)
+        (self.owed_deletes if old is OldSandbox.LATE else self.deleted).append(before)
         act()
 
-    def _delete(self, life: Life, *, background: bool = False, again: bool = False, lingers: bool) -> None:
-        self._say(f"DEL {life}{' again' if again else ''}")
+    def _delete(self, attachment: Attachment, *, background: bool = False, again: bool = False, lingers: bool) -> None:
+        self._log_step(f"DEL {attachment}{' again' if again else ''}")
         changes = {"CNI_NETNS": ""} if again else {}
-        process = self._kubelet(life.node).start("DEL", life.sandbox, **changes)
-        life.deletes += 1
-        one = (process, life, lingers)
+        process = self._kubelet(attachment.node).start("DEL", attachment.sandbox, **changes)
+        attachment.deletes += 1
+        one = (process, attachment, lingers)
         self._deleting.append(one)
-        if not background and (self._answers(life.node) or life.node in self.down):
+        if not background and (self._is_responsive(attachment.node) or attachment.node in self.down):
             self._finish_deleting(one)
 
-    def _finish_adding(self, life: Life) -> None:
-        if life.adding is not None:
-            process, life.adding = life.adding, None
-            life.added = finished(process, CALL_SECONDS)
-            if life.added.status == 0:
-                life.sandbox.result = life.added.json
-            told = "" if life.added.status == 0 else f": {life.added.status}: {life.added.stdout.strip()}"
-            self._say(f"  ADD {life} is over{told}")
+    def _finish_adding(self, attachment: Attachment) -> None:
+        if attachment.adding is not None:
+            process, attachment.adding = attachment.adding, None
+            attachment.added = finished(process, CALL_SECONDS)
+            if attachment.added.status == 0:
+                attachment.sandbox.result = attachment.added.json
+            reported = (
+                ""
+                if attachment.added.status == 0
+                else f": {attachment.added.status}: {attachment.added.stdout.strip()}"
+            )
+            self._log_step(f"  ADD {attachment} is over{reported}")
 
-    def _finish_deleting(self, one: tuple[subprocess.Popen[str], Life, bool]) -> None:
-        process, life, lingers = one
+    def _finish_deleting(self, one: tuple[subprocess.Popen[str], Attachment, bool]) -> None:
+        process, attachment, lingers = one
         answer = finished(process, CALL_SECONDS)
         self._deleting.remove(one)
-        self._say(f"  DEL {life} is over")
-        assert (answer.status, answer.stdout) == (0, ""), f"DEL of {life}: {answer}"
-        life.deleted = True
+        self._log_step(f"  DEL {attachment} is over")
+        assert (answer.status, answer.stdout) == (0, ""), f"DEL of {attachment}: {answer}"
+        attachment.deleted = True
         if not lingers:
-            self._remove_namespace(life)
+            self._remove_namespace(attachment)
 
-    def _remove_namespace(self, life: Life) -> None:
-        if life.there:
-            life.there = False
-            self._cluster.bed.hosts.remove_namespace(life.sandbox.netns)
+    def _remove_namespace(self, attachment: Attachment) -> None:
+        if attachment.present:
+            attachment.present = False
+            self._cluster.bed.hosts.remove_namespace(attachment.sandbox.netns)
 
     # Agents, the API, garbage, interfaces
 
     def end_agent(self, node: str, *, kill: bool) -> None:
-        self._say(f"{'SIGKILL' if kill else 'SIGTERM'} the agent of {node}")
+        self._log_step(f"{'SIGKILL' if kill else 'SIGTERM'} the agent of {node}")
         agent = self._cluster.bed.agents[node]
         agent.kill() if kill else agent.stop()
         self.down.add(node)
@@ -628,23 +645,23 @@ class Game:
         self._crashed = True
 
     def start_agent(self, node: str, *, patiently: bool) -> None:
-        self._say(f"start the agent of {node}{' and wait for it' if patiently else ''}")
+        self._log_step(f"start the agent of {node}{' and wait for it' if patiently else ''}")
         agent = self._cluster.bed.agents[node]
         agent.start() if patiently else agent.launch()
         self.down.discard(node)
 
     def pause(self, node: str) -> None:
-        self._say(f"SIGSTOP for the agent of {node}")
+        self._log_step(f"SIGSTOP for the agent of {node}")
         self._cluster.bed.agents[node].pause()
         self.paused.add(node)
 
     def resume(self, node: str) -> None:
-        self._say(f"SIGCONT for the agent of {node}")
+        self._log_step(f"SIGCONT for the agent of {node}")
         self._cluster.bed.agents[node].resume()
         self.paused.discard(node)
 
     def disturb(self, node: str, fault: Fault, first: int, times: int) -> None:
-        self._say(f"{node}: {fault}, {times} times from the {first}th on")
+        self._log_step(f"{node}: {fault}, {times} times from the {first}th on")
         self._crashed = True
         address = self._kubelet(node).host.address
 
@@ -656,7 +673,7 @@ class Game:
         self._cluster.faults.add(Rule(matches, before=before, after=after, first=first, times=times))
 
     def begin_outage(self, node: str, outage: Outage) -> None:
-        self._say(f"{node}: {outage}")
+        self._log_step(f"{node}: {outage}")
         self._crashed = True
         address = self._kubelet(node).host.address
 
@@ -664,84 +681,84 @@ class Game:
             return sent.remote == address and (outage is Outage.CUT_OFF or "watch=1" in sent.path)
 
         self._cluster.faults.add(Rule(matches, before=dropping, times=1 << 30))
-        self._ears.cut(address)
+        self._event_streams.cut(address)
         if outage is Outage.CUT_OFF:
             self.outages.add(node)
 
     def end_faults(self) -> None:
-        self._say("the API is as ever")
+        self._log_step("the API is as ever")
         self._cluster.faults.rules.clear()
         self.outages.clear()
 
     def collect(self, grace: float) -> None:
-        """One pass of garbage collection."""
+        """Run garbage collection once. It must not remove the sandbox of a pod that exists."""
         records = self._cluster.bed.records
         found = list(collect_garbage(records, now=lambda: datetime.now(UTC), grace=timedelta(seconds=grace)))
-        self._say(f"gc, sparing {grace:g} s: {[str(one) for one in found]}")
+        self._log_step(f"gc, sparing {grace:g} s: {[str(one) for one in found]}")
         for placed in self.placed.values():
             taken = [str(one) for one in found if placed.ref.uid in one.reason]
             assert not taken, f"garbage collection took {placed.ref}, which is alive: {taken}"
 
-    def mar(self, pod: str, index: int) -> None:
-        """Somebody removes an interface in a pod by hand."""
-        life = self._current(pod)
-        wish, at = self._ends_of(pod)[index % len(self._ends_of(pod))]
-        ifname = wish.endpoints[at][1]
-        self._say(f"remove {ifname} of {life} by hand")
-        with suppress(RatchetError):  # it is not there
-            ip("-n", life.sandbox.netns, "link", "del", ifname)
-            self._marred.add(wish.number)
+    def remove_interface(self, pod: str, index: int) -> None:
+        """Delete an interface inside a pod, as an operator might do by hand."""
+        attachment = self._current(pod)
+        spec, at = self._ends_of(pod)[index % len(self._ends_of(pod))]
+        ifname = spec.endpoints[at][1]
+        self._log_step(f"remove {ifname} of {attachment} by hand")
+        with suppress(RatchetError):  # the interface may not exist
+            ip("-n", attachment.sandbox.netns, "link", "del", ifname)
+            self._damaged.add(spec.number)
 
     # Quiet points
 
     def settle(self) -> None:
-        """Everything runs again; once it is quiet, all that must hold holds."""
-        self._say("settle")
-        self._everything_works()
+        """End all faults, wait until every pod runs, and check the conditions of a quiet point."""
+        self._log_step("settle")
+        self._restore_everything()
         for one in self._deleting.copy():
             self._finish_deleting(one)
-        for life in self._lives:
-            self._finish_adding(life)
+        for attachment in self._attachments:
+            self._finish_adding(attachment)
         for pod, placed in self.placed.items():
-            if placed.life is not None:
-                self._have_it_run(pod)
-        self._look_at_marred()
-        if self.shape.declared is Declared.TOPOLOGY:  # the order of endpoints means nothing, so links stay as they are
-            self.swap_endpoints(self._settled)
-        self._settled += 1
+            if placed.attachment is not None:
+                self._start_until_running(pod)
+        self._reconcile_damaged()
+        if self.shape.declared_in is DeclaredIn.TOPOLOGY:  # links must not depend on the order of endpoints
+            self.swap_endpoints(self._settle_count)
+        self._settle_count += 1
         self._wait_until_quiet()
-        self._history.buried |= {life.id for life in self._lives if life.deleted}
-        for life in self._lives:
-            if life.deleted:
-                self._remove_namespace(life)
-        self._say("  quiet")
+        self._history.deleted_containers |= {attachment.id for attachment in self._attachments if attachment.deleted}
+        for attachment in self._attachments:
+            if attachment.deleted:
+                self._remove_namespace(attachment)
+        self._log_step("  quiet")
 
     def finish(self) -> None:
-        """After a quiet point all is deleted, and nothing is left."""
+        """Settle, delete all pods, and check that nothing is left."""
         self.settle()
-        self._say("the end")
-        for life in self._lives:
-            if not life.deletes:
-                self._delete(life, background=True, lingers=False)
+        self._log_step("the end")
+        for attachment in self._attachments:
+            if not attachment.deletes:
+                self._delete(attachment, background=True, lingers=False)
         for one in self._deleting.copy():
             self._finish_deleting(one)
         for placed in self.placed.values():
-            self._history.gone.add(placed.ref.uid)
+            self._history.deleted_pods.add(placed.ref.uid)
             self._cluster.bed.delete_pod(placed.ref)
         self.placed.clear()
         wait_for("the end of every record", lambda: not self._cluster.bed.links())
-        if self._crashed:  # an agent may have ended between a record's end and its Lease's
+        if self._crashed:  # an agent may have died between deleting a record and its Lease
             self.collect(0.0)
         self._cluster.assert_nothing_left()
         assert not (faults := self._history.violations()), faults
 
-    def abandon(self) -> None:
-        """End what was started, whatever has become of it."""
-        for process in [one.adding for one in self._lives if one.adding] + [one[0] for one in self._deleting]:
+    def kill_running_calls(self) -> None:
+        """Kill all running calls."""
+        for process in [one.adding for one in self._attachments if one.adding] + [one[0] for one in self._deleting]:
             process.kill()
             process.communicate()
 
-    def _everything_works(self) -> None:
+    def _restore_everything(self) -> None:
         if self._cluster.faults.rules:
             self.end_faults()
         for node in sorted(self.paused):
@@ -751,19 +768,19 @@ class Game:
         for node in NODES:
             self._cluster.bed.agents[node].wait_until_serving()
 
-    def _have_it_run(self, pod: str) -> None:
-        for _ in range(ADDS):
+    def _start_until_running(self, pod: str) -> None:
+        for _ in range(MAX_ADDS):
             if not self.try_again(pod):
                 return
         raise AssertionError(f"{pod} does not start")
 
-    def _look_at_marred(self) -> None:
-        """Have the agents look at links: by themselves they do every half a minute."""
-        marred = [wish for wish in self.wishes if wish.number in self._marred]
+    def _reconcile_damaged(self) -> None:
+        """Touch the records of damaged links: agents would otherwise reconcile them only at the next resync."""
+        damaged = [spec for spec in self.specs if spec.number in self._damaged]
         for name, record in self._records().items():
-            if any(wish.is_of(record) for wish in marred):
+            if any(spec.matches_record(record) for spec in damaged):
                 touch(self._cluster.bed, name)
-        self._marred.clear()
+        self._damaged.clear()
 
     def _wait_until_quiet(self) -> None:
         until = time.monotonic() + QUIET_SECONDS
@@ -772,56 +789,60 @@ class Game:
             time.sleep(0.05)
         assert not (faults := self._history.violations()), faults
 
-    # What must hold when it is quiet
+    # Conditions of a quiet point
 
     def problems(self) -> list[str]:
-        """What is not, or not yet, as it must be once nothing happens any more."""
+        """The conditions of a quiet point that do not hold, or do not hold yet."""
         records = self._records()
-        shown = {life.id: _interfaces(life) for life in self._lives if life.there}
-        found = [f"{node}: DELs wait in the spool" for node in NODES if self._spooled(node)]
-        for wish in self.wishes:
-            own = [records.pop(name) for name, one in list(records.items()) if wish.is_of(one)]
+        shown = {attachment.id: _interfaces(attachment) for attachment in self._attachments if attachment.present}
+        found = [f"{node}: DELs wait in the spool" for node in NODES if self._has_spooled_dels(node)]
+        for spec in self.specs:
+            own = [records.pop(name) for name, one in list(records.items()) if spec.matches_record(one)]
             if len(own) > 1:
-                found.append(f"{wish} has {len(own)} records: {[one.name for one in own]}")
-            found += self._of_link(wish, own[0] if own else None, shown)
+                found.append(f"{spec} has {len(own)} records: {[one.name for one in own]}")
+            found += self._problems_of_link(spec, own[0] if own else None, shown)
         found += [f"{name} is nobody's wish" for name in records]
-        found += self._of_other_interfaces(shown)
-        for life in self._lives:
-            if life.deleted and (left := shown.get(life.id)):
-                found.append(f"{life} was deleted and still has {sorted(left)}")
-        return found or [f"no ping from {wish.primary} to {wish.pair}" for wish in self.wishes if not self._pings(wish)]
+        found += self._undeclared_interfaces(shown)
+        for attachment in self._attachments:
+            if attachment.deleted and (left := shown.get(attachment.id)):
+                found.append(f"{attachment} was deleted and still has {sorted(left)}")
+        return found or [f"no ping from {spec.primary} to {spec.pair}" for spec in self.specs if not self._pings(spec)]
 
     def _records(self) -> dict[str, Link]:
         return {name: one for name, one in self._cluster.bed.links().items() if one.namespace == self.namespace}
 
-    def _of_link(self, wish: Wish, record: Link | None, shown: Mapping[str, Mapping[str, Json]]) -> Iterator[str]:
-        alive = [self._alive(pod) for pod, _ in wish.endpoints]
-        known = {life.id: life for life in self._lives}
-        for at, life in enumerate(alive):
-            held = record is not None and life is not None and _holds(wish.end_in(record, at), life)
-            if life is not None and self._is_declared(wish, at) and not held:
-                yield f"{wish} has not {life} at {wish.endpoints[at][1]}"
+    def _problems_of_link(
+        self, spec: LinkSpec, record: Link | None, shown: Mapping[str, Mapping[str, Json]]
+    ) -> Iterator[str]:
+        alive = [self._running_attachment(pod) for pod, _ in spec.endpoints]
+        known = {attachment.id: attachment for attachment in self._attachments}
+        for at, attachment in enumerate(alive):
+            held = record is not None and attachment is not None and _holds(spec.end_in(record, at), attachment)
+            if attachment is not None and self._is_declared(spec, at) and not held:
+                yield f"{spec} has not {attachment} at {spec.endpoints[at][1]}"
         for end in _ends(record) if record else ():
             sandbox = end.sandbox
             if sandbox is not None and ((holder := known.get(sandbox.container_id)) is None or holder.deleted):
-                yield f"{wish} has {sandbox.container_id[:6]}, which was deleted, at {end.ifname}"
-        for life in self._lives:
-            for at, (pod, ifname) in enumerate(wish.endpoints):
-                device = shown.get(life.id, {}).get(ifname)
-                if device is not None and life.sandbox.pod.name == pod:
-                    yield from self._of_device(life, wish, at, device, record)
+                yield f"{spec} has {sandbox.container_id[:6]}, which was deleted, at {end.ifname}"
+        for attachment in self._attachments:
+            for at, (pod, ifname) in enumerate(spec.endpoints):
+                device = shown.get(attachment.id, {}).get(ifname)
+                if device is not None and attachment.sandbox.pod.name == pod:
+                    yield from self._problems_of_interface(attachment, spec, at, device, record)
         if record is not None and all(alive) and derive(record) is not State.LINKED:
-            yield f"{wish} is {derive(record)}"
+            yield f"{spec} is {derive(record)}"
 
-    def _of_device(self, life: Life, wish: Wish, at: int, device: Json, record: Link | None) -> Iterator[str]:
-        """Of an end that is there in a sandbox."""
-        what = f"{device['ifname']} of {life}"
+    def _problems_of_interface(
+        self, attachment: Attachment, spec: LinkSpec, at: int, device: Json, record: Link | None
+    ) -> Iterator[str]:
+        """Problems of an interface of a link that exists in a sandbox."""
+        what = f"{device['ifname']} of {attachment}"
         carrier = "LOWER_UP" in device["flags"]
-        if record is None or not _holds(wish.end_in(record, at), life):
+        if record is None or not _holds(spec.end_in(record, at), attachment):
             if carrier:
-                yield f"{what} has carrier, and {wish} does not hold that sandbox"
+                yield f"{what} has carrier, and {spec} does not hold that sandbox"
             return
-        if carrier and wish.end_in(record, 1 - at).sandbox is None:
+        if carrier and spec.end_in(record, 1 - at).sandbox is None:
             yield f"{what} has carrier and no peer"
         if derive(record) is State.LINKED:
             if not carrier:
@@ -831,48 +852,51 @@ class Game:
             elif record.kind is Kind.VXLAN and device["linkinfo"]["info_data"]["id"] != record.vni:
                 yield f"{what} has not VNI {record.vni}"
 
-    def _of_other_interfaces(self, shown: Mapping[str, Mapping[str, Json]]) -> Iterator[str]:
-        """Of interfaces in sandboxes that run which no declared link has."""
+    def _undeclared_interfaces(self, shown: Mapping[str, Mapping[str, Json]]) -> Iterator[str]:
+        """Interfaces in running sandboxes that belong to no declared link."""
         for pod in self.placed:
-            life = self._alive(pod)
-            if life is not None:
-                wished = {wish.endpoints[at][1] for wish, at in self._ends_of(pod)}
-                yield from (f"{life} has {ifname}, which no link has" for ifname in shown[life.id].keys() - wished)
+            attachment = self._running_attachment(pod)
+            if attachment is not None:
+                declared_ifnames = {spec.endpoints[at][1] for spec, at in self._ends_of(pod)}
+                yield from (
+                    f"{attachment} has {ifname}, which no link has"
+                    for ifname in shown[attachment.id].keys() - declared_ifnames
+                )
 
-    def _pings(self, wish: Wish) -> bool:
-        """Whether the ends reach each other, where both are alive."""
-        primary, pair = self._alive(wish.primary), self._alive(wish.pair)
+    def _pings(self, spec: LinkSpec) -> bool:
+        """Whether the primary reaches the pair. True if one of the two pods does not run."""
+        primary, pair = self._running_attachment(spec.primary), self._running_attachment(spec.pair)
         if primary is None or pair is None:
             return True
-        return self._cluster.pings(primary.sandbox, wish.address(1))
+        return self._cluster.pings(primary.sandbox, spec.address(1))
 
-    def _alive(self, pod: str) -> Life | None:
-        """The sandbox that is a pod's own and runs."""
+    def _running_attachment(self, pod: str) -> Attachment | None:
+        """The current sandbox of a pod, if its ADD succeeded."""
         placed = self.placed.get(pod)
-        return placed.life if placed and placed.life and placed.life.runs else None
+        return placed.attachment if placed and placed.attachment and placed.attachment.runs else None
 
-    def _spooled(self, node: str) -> bool:
+    def _has_spooled_dels(self, node: str) -> bool:
         spool = self._cluster.bed.agents[node].spool
         return spool.is_dir() and any(path.is_file() for path in spool.iterdir())
 
-    # For people
+    # Failure report
 
     def report(self) -> str:
-        """What was done and when, what there is, and the ends of the agents' logs."""
+        """The steps with their times, the records, and the ends of the agents' logs."""
         records = [
             f"{one.name}: {derive(one)} vni={one.vni} "
             + " ".join(f"{end.name}:{end.ifname}={end.sandbox} stands={end.ready}" for end in _ends(one))
             for one in self._cluster.bed.links().values()
         ]
         parts = [
-            f"What was done, in {self.namespace} (seconds):\n" + "\n".join(self._story),
+            f"What was done, in {self.namespace} (seconds):\n" + "\n".join(self._steps),
             "Records:\n" + "\n".join(records),
             *(f"The end of the log of agent {node}:\n{self._log_end(node)}" for node in NODES),
         ]
         return "\n\n".join(parts)
 
-    def _say(self, what: str) -> None:
-        self._story.append(f"{time.monotonic() - self._began:7.2f} {what}")
+    def _log_step(self, what: str) -> None:
+        self._steps.append(f"{time.monotonic() - self._started_at:7.2f} {what}")
 
     def _log_size(self, node: str) -> int:
         return self._cluster.bed.agents[node].log.stat().st_size
@@ -881,16 +905,16 @@ class Game:
         text = self._cluster.bed.agents[node].log.read_bytes()[self._log_from[node] :].decode(errors="replace")
         return "\n".join(text.splitlines()[-LOG_LINES:])
 
-    def _current(self, pod: str) -> Life:
-        life = self.placed[pod].life
-        assert life is not None
-        return life
+    def _current(self, pod: str) -> Attachment:
+        attachment = self.placed[pod].attachment
+        assert attachment is not None
+        return attachment
 
     def _kubelet(self, node: str) -> Kubelet:
         return self._cluster.bed.kubelets[node]
 
-    def _answers(self, node: str) -> bool:
-        """Whether a call is served in no time."""
+    def _is_responsive(self, node: str) -> bool:
+        """Whether the node's agent runs and reaches the API, so that its calls return soon."""
         return node not in self.down | self.paused | self.outages
 
 
@@ -906,7 +930,7 @@ _ACTS: dict[Fault, tuple[Act | None, Act | None]] = {
 }
 
 
-def _interfaces(life: Life) -> dict[str, Json]:
-    """A sandbox's interfaces by name, all of them ours."""
-    shown = json.loads(ip("-j", "-d", "-n", life.sandbox.netns, "link", "show"))
+def _interfaces(attachment: Attachment) -> dict[str, Json]:
+    """The interfaces of a sandbox by name, without `lo`. All of them belong to Ratchet."""
+    shown = json.loads(ip("-j", "-d", "-n", attachment.sandbox.netns, "link", "show"))
     return {one["ifname"]: one for one in shown if one["ifname"] != "lo"}

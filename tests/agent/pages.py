@@ -1,4 +1,4 @@
-"""An agent's endpoint, as one sees it who asks on its node."""
+"""Requests to an agent's HTTP endpoint from its own node."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ratchet.dev.hosts import netns_path
 
 
 def page(node: Kubelet, path: str) -> tuple[int, str]:
-    """What the agent's endpoint says to one who asks on its node."""
+    """Status and body of a GET request to the agent's HTTP endpoint, sent from its node."""
     connection = HTTPConnection("127.0.0.1", 9472, timeout=10)
     with datapath.open_netns(netns_path(node.host.netns)) as netns, datapath.inside(netns):
         connection.connect()

@@ -1,6 +1,6 @@
-"""`ratchet demo` as a newcomer runs it: every step holds, and nothing is left, however it ends.
+"""`ratchet demo` as a newcomer runs it: every step succeeds, and nothing is left, however it ends.
 
-In network and mount namespaces of its own, so that it meets neither another demo on the machine nor its namespaces.
+Each demo runs in its own network and mount namespaces, so that it does not collide with another demo on the machine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ratchet.dev.testbed import wait_for
 from ratchet.install.plugin import find_shim
 from tests.support.namespaces import may_make_namespaces
 
-APART = ("unshare", "--net", "--mount", "--propagation", "private")
+IN_OWN_NAMESPACES = ("unshare", "--net", "--mount", "--propagation", "private")
 DEMO = ("-m", "ratchet.cli.main", "demo")
 WITHOUT_SHIM = (
     "-c",
@@ -37,8 +37,8 @@ WITHOUT_FRR = (
     "from ratchet.cli.main import main\n"
     "sys.exit(main(['demo', 'cloud-router']))",
 )
-# `ip netns` keeps its names in /run, which is another one here.
-THEN_LOOK = '"$@"; status=$?; echo "left: $(ls /run/netns)"; exit $status'
+# `ip netns` keeps its names in /run/netns. In its own namespaces the demo has another /run.
+RUN_AND_LIST_NAMESPACES = '"$@"; status=$?; echo "left: $(ls /run/netns)"; exit $status'
 SECONDS = 100.0
 
 
@@ -52,21 +52,21 @@ def possible() -> None:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Near the root: a socket's path has to be short."""
+    """A temporary folder near the root, because the path of a socket has to be short."""
     with tempfile.TemporaryDirectory(prefix="ratchet-test-") as made:
         yield Path(made)
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Of a demo that keeps its files in `folder`, by which its processes are known, and has an API of its own."""
+    """The environment of a demo with its own API and its files in `folder`, which marks its processes."""
     kept = {name: value for name, value in os.environ.items() if name != "KUBECONFIG"}
     return {**kept, INSIDE: "1", "TMPDIR": str(folder)}
 
 
-def told(script: str, folder: Path, *command: str) -> str:
-    """What a demo tells; its exit status has to be 0."""
+def run_demo(script: str, folder: Path, *command: str) -> str:
+    """Run a demo and return its output. Its exit status has to be 0."""
     done = subprocess.run(
-        [*APART, "sh", "-c", script, "sh", sys.executable, *command],
+        [*IN_OWN_NAMESPACES, "sh", "-c", script, "sh", sys.executable, *command],
         env=environment(folder),
         capture_output=True,
         text=True,
@@ -78,28 +78,28 @@ def told(script: str, folder: Path, *command: str) -> str:
 
 
 def processes(folder: Path) -> list[int]:
-    """The processes that were started with a file in `folder`."""
+    """The PIDs of the processes that have `folder` in their command lines."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             if str(folder) in path.read_text(errors="replace"):
                 found.append(int(path.parent.name))
-        except OSError:  # it has ended
+        except OSError:  # the process has ended
             continue
     return found
 
 
-def test_the_story_of_2017(folder: Path) -> None:
-    said = told(THEN_LOOK, folder, *DEMO)
-    assert "ok it is a VXLAN to the other node, MTU 1450" in said
-    assert said.endswith("left: \n")
+def test_the_demo_of_2017_succeeds(folder: Path) -> None:
+    output = run_demo(RUN_AND_LIST_NAMESPACES, folder, *DEMO)
+    assert "ok it is a VXLAN to the other node, MTU 1450" in output
+    assert output.endswith("left: \n")
 
 
 @pytest.mark.parametrize("command", [(*DEMO, "late-peer"), WITHOUT_SHIM], ids=["shim", "no shim"])
-def test_the_story_of_a_late_peer(command: tuple[str, ...], folder: Path) -> None:
+def test_the_late_peer_demo_shows_its_steps_in_order(command: tuple[str, ...], folder: Path) -> None:
     if command is not WITHOUT_SHIM and find_shim() is None:
         pytest.skip("there is no shim for this machine: it has no C compiler")
-    said = told(THEN_LOOK, folder, *command)
+    output = run_demo(RUN_AND_LIST_NAMESPACES, folder, *command)
     shown = [
         "ok it returned at once",
         "in1 waits for pod pair-pod: there is no such pod",
@@ -108,18 +108,18 @@ def test_the_story_of_a_late_peer(command: tuple[str, ...], folder: Path) -> Non
         "ok it is a vEth by now",
         "ok the API has no record and no VNI",
     ]
-    places = [said.find(one) for one in shown]
-    assert -1 not in places and places == sorted(places), said
-    assert said.endswith("left: \n")
+    places = [output.find(one) for one in shown]
+    assert -1 not in places and places == sorted(places), output
+    assert output.endswith("left: \n")
     assert processes(folder) == []
     assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("command", [(*DEMO, "cloud-router"), WITHOUT_FRR], ids=["FRR", "no FRR"])
-def test_the_story_of_the_cloud_router(command: tuple[str, ...], folder: Path) -> None:
+def test_the_cloud_router_demo_shows_its_steps_in_order(command: tuple[str, ...], folder: Path) -> None:
     if command is not WITHOUT_FRR and not frr.is_usable():
         pytest.skip("FRR is not installed, or this is no root")
-    said = told(THEN_LOOK, folder, *command)
+    output = run_demo(RUN_AND_LIST_NAMESPACES, folder, *command)
     shown = [
         "by routes in the topology" if command is WITHOUT_FRR else "by OSPF",
         "3 of 3 links are linked",
@@ -132,25 +132,25 @@ def test_the_story_of_the_cloud_router(command: tuple[str, ...], folder: Path) -
     ]
     place = 0
     for one in shown:
-        place = said.find(one, place) + 1
-        assert place, said
-    assert said.endswith("left: \n")
+        place = output.find(one, place) + 1
+        assert place, output
+    assert output.endswith("left: \n")
     assert processes(folder) == []
     assert list(folder.iterdir()) == []
 
 
-def test_what_is_kept_up_has_agents_and_goes_whole(folder: Path) -> None:
+def test_a_demo_with_keep_has_agents_until_down_removes_it(folder: Path) -> None:
     script = '"$@" --keep && ls $TMPDIR/*/*/run/agent.sock | wc -l && "$@" --down && echo "left: $(ls /run/netns)"'
-    said = told(script, folder, *DEMO, "late-peer")
-    assert said.endswith("\n2\nthe demo is down\nleft: \n")
+    output = run_demo(script, folder, *DEMO, "late-peer")
+    assert output.endswith("\n2\nthe demo is down\nleft: \n")
     assert processes(folder) == []
     assert list(folder.iterdir()) == []
 
 
-def test_agents_end_with_a_demo_that_is_killed(folder: Path) -> None:
-    command = [*APART, sys.executable, *DEMO, "late-peer"]
-    with (folder / "said").open("wb") as said:
-        demo = subprocess.Popen(command, env=environment(folder), stdout=said, stderr=said)
+def test_agents_end_when_their_demo_is_killed(folder: Path) -> None:
+    command = [*IN_OWN_NAMESPACES, sys.executable, *DEMO, "late-peer"]
+    with (folder / "said").open("wb") as output:
+        demo = subprocess.Popen(command, env=environment(folder), stdout=output, stderr=output)
     try:
         wait_for("the agents", lambda: len(processes(folder)) == 2, 30.0)
     finally:

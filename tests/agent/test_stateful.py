@@ -1,8 +1,8 @@
-"""Two agents, many pods, and whatever kubelets, runtimes, nodes and the network may do, in orders that are drawn.
+"""Two agents, many pods, and random steps of kubelets, runtimes, nodes and the network.
 
-`machine` has what is done and what must hold: at every moment of the records' history, and of records, interfaces and
-pings at the points where all is quiet. A step depends on nothing but the steps before it, so that an example can be
-played again, as far as processes let it.
+`machine` has the steps and the conditions. Some conditions hold at every change of the records, others for records,
+interfaces and pings at quiet points. A step depends only on the steps before it, so that an example can be replayed as
+far as the timing of processes allows.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from tests.agent.machine import (
     NODES,
     RING,
     STAR,
-    Declared,
-    Ears,
+    DeclaredIn,
+    EventStreams,
     Fault,
     Game,
     History,
-    Old,
+    OldSandbox,
     Outage,
     Patience,
     Shape,
@@ -44,43 +44,43 @@ from tests.support.faults import Faults
 from tests.support.namespaces import may_make_namespaces
 
 SHAPES = (CHAIN, RING, STAR, DRAWN, BOTH)
-# Examples of each shape.
+# Examples of each shape, and steps of each example.
 EXAMPLES, STEPS = (100, 60) if os.environ.get("RATCHET_EXHAUSTIVE") else (6, 25)
-# Few numbers, so that they come again; what is learnt late is learnt while a game lasts.
+# Few VNIs, so that they are reused. A short resync, so that agents notice within an example what no watch reports.
 AGENT = {"vni_range": "11-26", "resync": 10, "drain_seconds": 1}
 
 _games = count(1)
 
 
 class Stages:
-    """A bed with two agents for one game after another; where one has failed the next has a new bed."""
+    """A testbed with two agents that examples share. After a failure the next example gets a new one."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._cluster: Cluster | None = None
-        self._ears = Ears()
+        self._event_streams = EventStreams()
         self._history: History | None = None
 
     def __enter__(self) -> Stages:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.strike()
+        self.discard()
 
     def game(self, shape: Shape) -> Game:
         if self._cluster is None:
             self._build()
         assert self._cluster is not None and self._history is not None
-        return Game(self._cluster, self._ears, self._history, f"game-{next(_games)}", shape)
+        return Game(self._cluster, self._event_streams, self._history, f"game-{next(_games)}", shape)
 
-    def strike(self) -> None:
-        """Put the bed away."""
+    def discard(self) -> None:
+        """Stop the testbed. The next example builds a new one."""
         self._cluster = None
         self._stack.close()
 
     def _build(self) -> None:
-        faults, self._ears = Faults(), Ears()
-        bed = self._stack.enter_context(Testbed(middlewares=[self._ears.middleware, faults.middleware]))
+        faults, self._event_streams = Faults(), EventStreams()
+        bed = self._stack.enter_context(Testbed(middlewares=[self._event_streams.middleware, faults.middleware]))
         history = self._history = History(bed.api, bed.records.links.path, bed.records.vnis.path)
         self._stack.callback(history.close)
         history.follow()
@@ -89,13 +89,13 @@ class Stages:
 
 numbers = st.integers(0, 5)
 nodes = st.sampled_from(NODES)
-olds = st.sampled_from(Old)
+olds = st.sampled_from(OldSandbox)
 patiences = st.sampled_from(Patience)
 flags = st.booleans()
 
 
 class Agents(RuleBasedStateMachine):
-    """The steps of a game. Who it is that something is done to is a number among those to whom it may be done."""
+    """The steps of an example. The argument `which` selects a pod or node that the step can affect."""
 
     def __init__(self, stages: Stages, shape: Shape) -> None:
         super().__init__()
@@ -116,47 +116,47 @@ class Agents(RuleBasedStateMachine):
                 self.game.create(pod, node)
                 self.game.start(pod, Patience.NONE, background=True)
 
-    # Who there is
+    # Pods by state
 
-    def _missing(self) -> list[str]:
+    def _absent(self) -> list[str]:
         return [pod for pod in self.game.shape.pods if pod not in self.game.placed]
 
-    def _bare(self) -> list[str]:
-        return [pod for pod, placed in self.game.placed.items() if placed.life is None]
+    def _not_started(self) -> list[str]:
+        return [pod for pod, placed in self.game.placed.items() if placed.attachment is None]
 
     def _started(self) -> list[str]:
-        return [pod for pod, placed in self.game.placed.items() if placed.life is not None]
+        return [pod for pod, placed in self.game.placed.items() if placed.attachment is not None]
 
-    def _is_drawn(self) -> bool:
-        return self.game.shape.declared is Declared.TOPOLOGY
+    def _has_topology(self) -> bool:
+        return self.game.shape.declared_in is DeclaredIn.TOPOLOGY
 
-    # What is declared
+    # Declarations
 
-    @precondition(lambda self: self._is_drawn())
+    @precondition(lambda self: self._has_topology())
     @rule(which=numbers)
     def swap_endpoints(self, which: int) -> None:
         self.game.swap_endpoints(which)
 
-    @precondition(lambda self: self._is_drawn())
+    @precondition(lambda self: self._has_topology())
     @rule(which=numbers)
     def declare_twice(self, which: int) -> None:
         self.game.declare_twice(_chosen(which, list(self.game.shape.pods)))
 
     # Pods and sandboxes
 
-    @precondition(lambda self: self._missing())
+    @precondition(lambda self: self._absent())
     @rule(which=numbers, node=nodes)
     def create(self, which: int, node: str) -> None:
-        self.game.create(_chosen(which, self._missing()), node)
+        self.game.create(_chosen(which, self._absent()), node)
 
-    @precondition(lambda self: self._bare())
+    @precondition(lambda self: self._not_started())
     @rule(which=numbers, patience=patiences, background=flags)
     def add(self, which: int, patience: Patience, background: bool) -> None:
-        self.game.start(_chosen(which, self._bare()), patience, background=background)
+        self.game.start(_chosen(which, self._not_started()), patience, background=background)
 
     @precondition(lambda self: self._started())
     @rule(which=numbers, old=olds, patience=patiences, background=flags, lingers=flags)
-    def restart(self, which: int, old: Old, patience: Patience, background: bool, lingers: bool) -> None:
+    def restart(self, which: int, old: OldSandbox, patience: Patience, background: bool, lingers: bool) -> None:
         self.game.restart(_chosen(which, self._started()), old, patience, background=background, lingers=lingers)
 
     @precondition(lambda self: self._started())
@@ -171,7 +171,7 @@ class Agents(RuleBasedStateMachine):
 
     @precondition(lambda self: self.game.placed)
     @rule(which=numbers, old=olds, lingers=flags)
-    def remove(self, which: int, old: Old, lingers: bool) -> None:
+    def remove(self, which: int, old: OldSandbox, lingers: bool) -> None:
         self.game.remove(_chosen(which, list(self.game.placed)), old, lingers=lingers)
 
     @precondition(lambda self: self.game.placed)
@@ -189,7 +189,7 @@ class Agents(RuleBasedStateMachine):
         self,
         which: int,
         node: str,
-        old: Old,
+        old: OldSandbox,
         patience: Patience,
         background: bool,
         started: bool,
@@ -200,7 +200,7 @@ class Agents(RuleBasedStateMachine):
         how = {"background": background, "started": started, "lingers": lingers, "renamed": renamed}
         self.game.move(pod, node, old, patience, **how)
 
-    @precondition(lambda self: self.game.owed)
+    @precondition(lambda self: self.game.owed_deletes)
     @rule(which=numbers, lingers=flags)
     def delete_late(self, which: int, lingers: bool) -> None:
         self.game.delete_late(which, lingers=lingers)
@@ -212,8 +212,8 @@ class Agents(RuleBasedStateMachine):
 
     @precondition(lambda self: self._started())
     @rule(which=numbers, end=numbers)
-    def mar(self, which: int, end: int) -> None:
-        self.game.mar(_chosen(which, self._started()), end)
+    def remove_interface(self, which: int, end: int) -> None:
+        self.game.remove_interface(_chosen(which, self._started()), end)
 
     # Agents
 
@@ -271,21 +271,21 @@ class Agents(RuleBasedStateMachine):
             try:
                 self.game.finish()
             except BaseException as fault:
-                self._give_up(fault)
+                self._report_and_discard(fault)
                 raise
         else:
-            self._give_up(error)
+            self._report_and_discard(error)
 
-    def _give_up(self, error: BaseException) -> None:
-        """Tell what has led to it, and leave the bed as no game is to find it."""
+    def _report_and_discard(self, error: BaseException) -> None:
+        """Report the steps of the failed example, and discard its testbed."""
         if not isinstance(error, StopTest):
             report = self.game.report()
             if currently_in_test_context() and current_build_context().is_final:
                 note(report)
             else:
                 error.add_note(report)
-        self.game.abandon()
-        self._stages.strike()
+        self.game.kill_running_calls()
+        self._stages.discard()
 
 
 def _chosen(which: int, among: list[str]) -> str:
@@ -304,18 +304,18 @@ def stages() -> Iterator[Stages]:
 
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("shape", SHAPES, ids=repr)
-def test_whatever_happens_pods_are_linked_in_the_end_and_leave_nothing(stages: Stages, shape: Shape) -> None:
+def test_pods_are_linked_and_leave_nothing_after_random_steps(stages: Stages, shape: Shape) -> None:
     def agents() -> Agents:
         return Agents(stages, shape)
 
     run_state_machine_as_test(
-        agents,  # type: ignore[arg-type]  # as documented, whatever makes a machine
+        agents,  # type: ignore[arg-type]  # documented: any factory of a machine
         settings=settings(
             max_examples=EXAMPLES,
             stateful_step_count=STEPS,
             deadline=None,
             derandomize=os.environ.get("RATCHET_SEED") is None,
-            phases=[Phase.generate],  # a shorter example takes minutes of processes, and the story tells as much
+            phases=[Phase.generate],  # shrinking takes minutes of processes, and the report shows as much
             database=None,
             suppress_health_check=list(HealthCheck),
         ),

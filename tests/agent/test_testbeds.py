@@ -1,4 +1,4 @@
-"""What tests and the demo stand on: an agent never outlives whoever started it."""
+"""The testbed of tests and the demo: an agent never outlives the process that started it."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def runs(pid: int) -> bool:
 
 @pytest.fixture
 def folder() -> Iterator[str]:
-    """A folder with a short path: the agent's socket is in it, and a socket's path has 107 bytes at most."""
+    """A folder with a short path: it contains the agent's socket, whose path is limited to 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="rt-") as made:
         yield made
 
 
-def test_an_agent_ends_with_a_bed_that_is_killed(folder: str) -> None:
+def test_an_agent_ends_when_its_testbed_is_killed(folder: str) -> None:
     if not may_make_namespaces():
         pytest.skip("needs root with CAP_SYS_ADMIN, to make network namespaces")
     if find_shim() is None:
