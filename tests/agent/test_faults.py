@@ -1,4 +1,4 @@
-"""Faults that the node agent has to survive, each test named after its row in docs/faults.md."""
+"""Faults that the node agent has to survive. Each test is named after its row in docs/faults.md."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ from tests.support.cluster import (
 from tests.support.faults import Act, Gate, Rule, Sent, answering, doing, dropping, taking
 
 KUBELETS_UID = "00000000-0000-4000-8000-000000000000"
-TO_PRIMARY, TO_PAIR = "192.168.2.100", "192.168.2.101"
+PRIMARY_IP, PAIR_IP = "192.168.2.100", "192.168.2.101"
 
 
 def node_named(cluster: Cluster, name: str) -> Kubelet:
     return cluster.a if name == "a" else cluster.b
 
 
-def buried(node: Kubelet, sandbox: Sandbox) -> bool:
+def has_tombstone(node: Kubelet, sandbox: Sandbox) -> bool:
     return any((node.state_dir / "deleted").glob(f"{sandbox.container_id}*"))
 
 
@@ -56,15 +56,15 @@ def wait_for_ping(cluster: Cluster, sandbox: Sandbox, address: str) -> None:
     wait_for(f"a ping from {sandbox.pod.name}", lambda: cluster.pings(sandbox, address), 15)
 
 
-def look_at_everything(node: Kubelet) -> None:
-    """Have the agent look at all its links and pods now, as it does every half a minute: GC in which all are valid."""
-    noted = [path.name.split("+") for path in (node.state_dir / "sandboxes").iterdir() if path.name[0] != "."]
-    valid = [{"containerID": container, "ifname": ifname} for container, ifname, _ in noted]
+def reconcile_everything(node: Kubelet) -> None:
+    """Make the agent reconcile all its links and pods now: call GC with all attachments valid."""
+    entries = [path.name.split("+") for path in (node.state_dir / "sandboxes").iterdir() if path.name[0] != "."]
+    valid = [{"containerID": container, "ifname": ifname} for container, ifname, _ in entries]
     config = {**node.config, "cniVersion": "1.1.0", "cni.dev/valid-attachments": valid}
     assert node.call("GC", config=config).status == 0
 
 
-# 2, 5, 6: calls that overlap, come late, come twice
+# 2, 5, 6: overlapping, late and repeated calls
 
 
 @pytest.mark.parametrize("at", ["claim", "note", "noted"])
@@ -82,21 +82,21 @@ def test_fault_02_del_runs_while_add_runs_and_add_ends_after(cluster: Cluster, a
     cluster.faults.add(where[at])
     adding = cluster.start("ADD", cluster.a, primary)
     assert gate.reached.wait(20)
-    # ADD holds the link's lock by now, for which DEL waits once it has said that it has come.
+    # ADD holds the link's lock. DEL writes its tombstone, then waits for the lock.
     deleting = cluster.start("DEL", cluster.a, primary)
-    wait_for("the tombstone", lambda: buried(cluster.a, primary))
+    wait_for("the tombstone", lambda: has_tombstone(cluster.a, primary))
     gate.opened.set()
     answer = cluster.end(adding)
     assert answer.json["code"] == 11
     assert cluster.end(deleting).status == 0
     assert cluster.interfaces(primary) == []
-    look_at_everything(cluster.a)
+    reconcile_everything(cluster.a)
     assert cluster.bed.links()[LINK].primary.sandbox is None
     assert not list((cluster.a.state_dir / "sandboxes").iterdir())
 
 
-def test_a_number_that_its_record_did_not_take_is_given_back_once_its_tunnel_is_gone(cluster: Cluster) -> None:
-    """Between the claim and the write the record has got another number."""
+def test_a_vni_lost_to_a_concurrent_write_is_released_after_its_tunnel_is_removed(cluster: Cluster) -> None:
+    """Another VNI is written to the record between the claim and the write of ADD."""
     primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.b)
     assert cluster.b.add(pair).status == 0
     cluster.wait_until(State.PENDING)
@@ -107,15 +107,17 @@ def test_a_number_that_its_record_did_not_take_is_given_back_once_its_tunnel_is_
         records.api.create(records.vnis.path, encode_vni_lease(other, record))
         records.links.update(record, with_vni(record, other))
 
-    standing: list[list[str]] = []
-    given_back = sent_by(cluster.a, "DELETE", path="/leases/vni-")
+    interfaces_at_release: list[list[str]] = []
+    vni_release = sent_by(cluster.a, "DELETE", path="/leases/vni-")
     cluster.faults.add(Rule(sent_by(cluster.a, "PATCH", path=f"/configmaps/{LINK}"), before=doing(number)))
-    cluster.faults.add(Rule(given_back, before=doing(lambda: standing.append(cluster.interfaces(primary)))))
+    cluster.faults.add(
+        Rule(vni_release, before=doing(lambda: interfaces_at_release.append(cluster.interfaces(primary))))
+    )
     assert cluster.a.add(primary).status == 0
-    assert standing == [[]]
+    assert interfaces_at_release == [[]]
     cluster.wait_until(State.LINKED)
     assert cluster.bed.links()[LINK].vni == other
-    wait_for_ping(cluster, primary, TO_PAIR)
+    wait_for_ping(cluster, primary, PAIR_IP)
     end_pods(cluster, (cluster.a, primary), (cluster.b, pair))
     cluster.assert_nothing_left()
 
@@ -128,11 +130,11 @@ def test_fault_05_a_late_del_of_the_old_sandbox_harms_nothing(cluster: Cluster, 
     cluster.wait_until(State.LINKED)
     before, record = cluster.show(new, "in1"), cluster.bed.links()[LINK]
     assert cluster.a.call("DEL", old).status == 0
-    look_at_everything(cluster.a)
+    reconcile_everything(cluster.a)
     assert cluster.bed.links()[LINK] == record
     assert cluster.interfaces(old) == []
     assert cluster.show(new, "in1")["ifindex"] == before["ifindex"]
-    wait_for_ping(cluster, new, TO_PAIR)
+    wait_for_ping(cluster, new, PAIR_IP)
 
 
 def test_fault_05_a_late_del_spares_a_newer_sandbox_in_the_same_namespace(cluster: Cluster) -> None:
@@ -142,10 +144,10 @@ def test_fault_05_a_late_del_spares_a_newer_sandbox_in_the_same_namespace(cluste
     cluster.wait_until(State.LINKED)
     before, record = cluster.show(new, "in1"), cluster.bed.links()[LINK]
     assert cluster.a.call("DEL", old).status == 0
-    look_at_everything(cluster.a)
+    reconcile_everything(cluster.a)
     assert cluster.bed.links()[LINK] == record
     assert cluster.show(new, "in1")["ifindex"] == before["ifindex"]
-    wait_for_ping(cluster, new, TO_PAIR)
+    wait_for_ping(cluster, new, PAIR_IP)
     end_pods(cluster, (cluster.a, new))
 
 
@@ -157,13 +159,13 @@ def test_fault_06_add_twice_without_del_is_refused(cluster: Cluster) -> None:
     assert "DEL" in again.json["details"]
     assert list(cluster.bed.links()) == [LINK]
     assert cluster.interfaces(primary) == ["in1"]
-    assert cluster.pings(primary, TO_PAIR)
+    assert cluster.pings(primary, PAIR_IP)
 
 
-def test_fault_06_two_adds_at_once_make_one_link(cluster: Cluster) -> None:
-    """Whichever comes second is refused; what the first has made is not taken back with it.
+def test_fault_06_concurrent_adds_of_one_sandbox_create_one_link(cluster: Cluster) -> None:
+    """All but one of four ADDs are rejected, and their cleanup does not remove what the first one created.
 
-    All of them are held at a question that is asked before anything is noted: the pod, of which no watch has told.
+    A gate holds all of them at the GET of the pod, which the cache lacks. It precedes the first write to the journal.
     """
     pair = cluster.pair(cluster.b)
     assert cluster.b.add(pair).status == 0
@@ -175,21 +177,21 @@ def test_fault_06_two_adds_at_once_make_one_link(cluster: Cluster) -> None:
     wait_for("all to ask", lambda: asking.taken == 4)
     gate.opened.set()
     answers = [cluster.end(process) for process in adding]
-    thawed(cluster)
+    unfreeze(cluster)
     assert sorted(answer.status for answer in answers) == [0, 1, 1, 1], [answer.stdout for answer in answers]
     assert all(answer.json["code"] == 107 for answer in answers if answer.status)
     cluster.wait_until(State.LINKED)
     assert cluster.interfaces(primary) == ["in1"]
-    wait_for_ping(cluster, primary, TO_PAIR)
+    wait_for_ping(cluster, primary, PAIR_IP)
 
 
-# 8: who the pod is
+# 8: identity of static pods
 
 
-def test_fault_08_a_static_pod_is_known_by_its_mirror(cluster: Cluster) -> None:
-    """The kubelet calls a static pod by a UID of its own; the mirror in the API has another, and an annotation.
+def test_fault_08_a_static_pod_is_matched_by_its_mirror_annotation(cluster: Cluster) -> None:
+    """The kubelet's UID of a static pod is not the mirror pod's UID, but in an annotation of the mirror.
 
-    The link is looked after as any other: when its peer comes again, it is linked again.
+    The link is reconciled as any other: it is linked again when its peer is recreated.
     """
     mirror = cluster.pod("primary-pod", PRIMARY, cluster.a, **{"kubernetes.io/config.mirror": KUBELETS_UID})
     static = Sandbox(PodRef("default", "primary-pod", KUBELETS_UID), mirror.container_id, mirror.netns)
@@ -201,12 +203,12 @@ def test_fault_08_a_static_pod_is_known_by_its_mirror(cluster: Cluster) -> None:
     again = cluster.pair(cluster.a)
     assert cluster.a.add(again).status == 0
     cluster.wait_until(State.LINKED)
-    wait_for_ping(cluster, again, TO_PRIMARY)
+    wait_for_ping(cluster, again, PRIMARY_IP)
     assert cluster.a.call("CHECK", static).status == 0
     end_pods(cluster, (cluster.a, static))
 
 
-def test_fault_08_a_pod_that_only_has_the_name_of_a_static_one_is_refused(cluster: Cluster) -> None:
+def test_fault_08_a_static_pod_is_rejected_if_the_mirror_annotation_differs(cluster: Cluster) -> None:
     mirror = cluster.pod("primary-pod", PRIMARY, cluster.a, **{"kubernetes.io/config.mirror": "another"})
     static = Sandbox(PodRef("default", "primary-pod", KUBELETS_UID), mirror.container_id, mirror.netns)
     answer = cluster.a.call("ADD", static)
@@ -215,15 +217,15 @@ def test_fault_08_a_pod_that_only_has_the_name_of_a_static_one_is_refused(cluste
     assert cluster.bed.links() == {}
 
 
-# 15: what a watch told long ago
+# 15: stalled watches
 
 
 def frozen(cluster: Cluster, node: Kubelet) -> None:
-    """Have a node's watches tell nothing more; its requests are answered as ever."""
+    """Stall the watches of a node. Its other requests are served."""
     cluster.faults.frozen.add(node.host.address)
 
 
-def thawed(cluster: Cluster) -> None:
+def unfreeze(cluster: Cluster) -> None:
     cluster.faults.frozen.clear()
 
 
@@ -233,38 +235,40 @@ def reads_of_record(cluster: Cluster, node: Kubelet) -> int:
 
 
 @pytest.mark.parametrize("node_of_new", ["a", "b"])
-def test_fault_15_a_stale_watch_destroys_nothing_when_a_peer_comes_again(cluster: Cluster, node_of_new: str) -> None:
-    """The node of the primary hears nothing of it that its pair was deleted and has come again, here or there."""
+def test_fault_15_a_stalled_watch_removes_nothing_when_the_peer_is_recreated(
+    cluster: Cluster, node_of_new: str
+) -> None:
+    """The watches of the primary's node stall while the pair is deleted and recreated on either node."""
     primary, pair = cluster.linked_pair()
     before = cluster.show(primary, "in1")
     frozen(cluster, cluster.a)
     end_pods(cluster, (cluster.b, pair))
-    look_at_everything(cluster.a)
+    reconcile_everything(cluster.a)
     node = node_named(cluster, node_of_new)
     again = cluster.pair(node)
     assert node.add(again).status == 0
-    look_at_everything(cluster.a)
+    reconcile_everything(cluster.a)
     cluster.wait_until(State.LINKED)
     if node_of_new == "a":
-        before = cluster.show(primary, "in1")  # made anew: what it leads to is of another kind
-    cluster.faults.passing = 1  # that the pair has left, which is long ago
+        before = cluster.show(primary, "in1")  # replaced: the VXLAN became a vEth
+    cluster.faults.passing = 1  # the outdated event that the pair has left
     wait_for("an event of long ago", lambda: cluster.faults.passing == 0)
-    look_at_everything(cluster.a)
-    wait_for_ping(cluster, primary, TO_PAIR)
-    thawed(cluster)
-    look_at_everything(cluster.a)
-    wait_for_ping(cluster, primary, TO_PAIR)
-    wait_for_ping(cluster, again, TO_PRIMARY)
+    reconcile_everything(cluster.a)
+    wait_for_ping(cluster, primary, PAIR_IP)
+    unfreeze(cluster)
+    reconcile_everything(cluster.a)
+    wait_for_ping(cluster, primary, PAIR_IP)
+    wait_for_ping(cluster, again, PRIMARY_IP)
     assert cluster.state() is State.LINKED
     assert cluster.show(primary, "in1")["ifindex"] == before["ifindex"]
 
 
-def test_fault_15_a_link_is_not_given_up_for_a_pod_that_only_memory_misses(cluster: Cluster) -> None:
-    """The pair's node has heard that the primary is deleted, and not that it was created again."""
+def test_fault_15_a_link_stays_when_only_the_cache_lacks_the_recreated_peer(cluster: Cluster) -> None:
+    """The cache of the pair's node has the deletion of the primary, but not its recreation."""
     primary, pair = cluster.linked_pair()
     before = cluster.show(pair, "in2")
     cluster.bed.delete_pod(primary.pod)
-    # What the agent says of a later pod shows that it has heard of the deletion.
+    # The agent's Event about a later pod shows that it has received the deletion.
     probe = cluster.bed.create_pod("probe", {**PRIMARY, "ratchet.local_ifname": "in9"}, "a")
     wait_for("what the probe's link waits for", lambda: pair.pod.uid in cluster.told("WantsRestart"))
     cluster.bed.delete_pod(probe)
@@ -273,16 +277,16 @@ def test_fault_15_a_link_is_not_given_up_for_a_pod_that_only_memory_misses(clust
     reads = reads_of_record(cluster, cluster.b)
     assert cluster.a.call("DEL", primary).status == 0
     cluster.bed.hosts.remove_namespace(primary.netns)
-    cluster.faults.passing = 1  # that the primary has left
+    cluster.faults.passing = 1  # the event that the primary has left
     wait_for("a look at the record", lambda: reads_of_record(cluster, cluster.b) > reads)
     assert cluster.a.add(again).status == 0
-    thawed(cluster)
+    unfreeze(cluster)
     cluster.wait_until(State.LINKED)
     assert cluster.show(pair, "in2")["ifindex"] == before["ifindex"]
-    wait_for_ping(cluster, pair, TO_PRIMARY)
+    wait_for_ping(cluster, pair, PRIMARY_IP)
 
 
-# 19, 20, 23: nodes that are away for a while
+# 19, 20, 23: nodes that are unreachable for a while
 
 
 HASTY = {"heartbeat": 1, "node_lost_after": 3}
@@ -290,19 +294,19 @@ HASTY = {"heartbeat": 1, "node_lost_after": 3}
 
 @pytest.fixture
 def hasty() -> Iterator[Cluster]:
-    """A cluster on which a node is lost within seconds."""
+    """A cluster whose agents consider a node lost within seconds."""
     with left_clean(agent=HASTY) as made:
         yield made
 
 
-def say_ready(cluster: Cluster, node: Kubelet, ready: bool) -> None:
-    """What the cluster holds of a node."""
+def set_node_ready(cluster: Cluster, node: Kubelet, ready: bool) -> None:
+    """Set the condition Ready of a Node object."""
     conditions = [{"type": "Ready", "status": str(ready), "reason": "Test"}]
     cluster.bed.api.patch(f"/api/v1/nodes/{node.host.name}/status", {"status": {"conditions": conditions}})
 
 
 def port_of(cluster: Cluster, node: Kubelet) -> str:
-    """The switch's port to which a node's eth0 is connected."""
+    """The port of the switch that a node's eth0 is connected to."""
     hosts = cluster.bed.hosts
     peer = json.loads(ip("-j", "-n", node.host.netns, "link", "show", "eth0"))[0]["link_index"]
     ports = json.loads(ip("-j", "-n", hosts.switch, "link", "show"))
@@ -311,7 +315,7 @@ def port_of(cluster: Cluster, node: Kubelet) -> str:
 
 @contextmanager
 def cut_off(cluster: Cluster, node: Kubelet) -> Iterator[None]:
-    """A node that reaches nobody, and nobody it, within the block."""
+    """Disconnect a node from the network within the block."""
     port, switch = port_of(cluster, node), cluster.bed.hosts.switch
     ip("-n", switch, "link", "set", port, "down")
     try:
@@ -321,20 +325,21 @@ def cut_off(cluster: Cluster, node: Kubelet) -> Iterator[None]:
 
 
 def writes_to_record(cluster: Cluster, node: Kubelet) -> list[Sent]:
-    """The writes to the link's record by a node that were applied."""
+    """The writes of a node to records that the API applied."""
     matches = sent_by(node, "POST", "PATCH", "PUT", "DELETE", path="/configmaps")
     return [sent for sent in cluster.faults.sent if matches(sent) and 0 < sent.status < 400]
 
 
-def test_fault_19_an_agent_that_was_paused_finds_its_pods_place_taken(hasty: Cluster) -> None:
-    """Paused for longer than its node's Lease lasts, while its pod is created again elsewhere: what it does when it
-    goes on harms nothing, and its old end goes, for it is an end of nothing."""
+def test_fault_19_a_resumed_agent_removes_the_end_of_a_pod_that_moved_away(hasty: Cluster) -> None:
+    """The agent is paused for longer than its node Lease lasts, and its pod moves to the other node.
+
+    When it resumes, it removes its old end and writes nothing to the record."""
     primary, old = hasty.linked_pair()
-    wait_for_ping(hasty, primary, TO_PAIR)
-    lost = hasty.bed.agents["a"].log
+    wait_for_ping(hasty, primary, PAIR_IP)
+    log_of_a = hasty.bed.agents["a"].log
     hasty.bed.agents["b"].pause()
-    say_ready(hasty, hasty.b, False)
-    wait_for("the loss of node b", lambda: "node lost node=b" in lost.read_text(), 20)
+    set_node_ready(hasty, hasty.b, False)
+    wait_for("the loss of node b", lambda: "node lost node=b" in log_of_a.read_text(), 20)
     hasty.wait_until(State.PAIR_READY)
     new = recreated(hasty, old, PAIR, hasty.a)
     assert hasty.a.add(new).status == 0
@@ -342,18 +347,18 @@ def test_fault_19_an_agent_that_was_paused_finds_its_pods_place_taken(hasty: Clu
     record = hasty.bed.links()[LINK]
     hasty.faults.sent.clear()
     hasty.bed.agents["b"].resume()
-    say_ready(hasty, hasty.b, True)
-    wait_for("node b to be back", lambda: "node returned node=b" in lost.read_text(), 20)
+    set_node_ready(hasty, hasty.b, True)
+    wait_for("node b to be back", lambda: "node returned node=b" in log_of_a.read_text(), 20)
     wait_for("the end of the old end", lambda: hasty.interfaces(old) == [])
-    look_at_everything(hasty.b)
+    reconcile_everything(hasty.b)
     assert hasty.b.call("DEL", old).status == 0
     assert writes_to_record(hasty, hasty.b) == []
     assert hasty.bed.links()[LINK] == record
-    wait_for_ping(hasty, primary, TO_PAIR)
+    wait_for_ping(hasty, primary, PAIR_IP)
 
 
-def test_fault_19_an_add_that_was_paused_does_not_take_its_place_back(hasty: Cluster) -> None:
-    """The agent stops within an ADD, before its write; the pod is created again on the other node and linked there."""
+def test_fault_19_a_resumed_add_does_not_replace_the_newer_sandbox(hasty: Cluster) -> None:
+    """The agent is paused in an ADD, before its write, while the pod moves to the other node."""
     primary, old = hasty.primary(hasty.a), hasty.pair(hasty.b)
     assert hasty.a.add(primary).status == 0
     agent = hasty.bed.agents["b"]
@@ -369,39 +374,39 @@ def test_fault_19_an_add_that_was_paused_does_not_take_its_place_back(hasty: Clu
     agent.resume()
     answer = hasty.end(adding)
     assert answer.json["code"] == 11, answer
-    look_at_everything(hasty.b)
+    reconcile_everything(hasty.b)
     assert hasty.interfaces(old) == []
     sandbox = hasty.bed.links()[LINK].pair.sandbox
     assert sandbox is not None
     assert sandbox.container_id == new.container_id
-    wait_for_ping(hasty, primary, TO_PAIR)
+    wait_for_ping(hasty, primary, PAIR_IP)
     end_pods(hasty, (hasty.a, primary), (hasty.a, new), (hasty.b, old))
-    collected(hasty)  # the VNI that was claimed and never written: the link came to be none that has one
+    collected(hasty)  # frees the VNI that was claimed and not recorded, because the link became a vEth
 
 
-def test_fault_23_a_node_that_was_cut_off_harms_nothing_when_it_heals(hasty: Cluster) -> None:
-    """Its pod is force-deleted and created again on the other node, to which the survivor links anew."""
+def test_fault_23_a_reconnected_node_leaves_the_link_of_a_moved_pod_alone(hasty: Cluster) -> None:
+    """During the cut its pod is force-deleted, and recreated and linked on the other node."""
     primary, old = hasty.linked_pair()
-    lost = hasty.bed.agents["a"].log
+    log_of_a = hasty.bed.agents["a"].log
     with cut_off(hasty, hasty.b):
-        say_ready(hasty, hasty.b, False)
-        wait_for("the loss of node b", lambda: "node lost node=b" in lost.read_text(), 20)
+        set_node_ready(hasty, hasty.b, False)
+        wait_for("the loss of node b", lambda: "node lost node=b" in log_of_a.read_text(), 20)
         hasty.wait_until(State.PAIR_READY)
         wait_for("no carrier", lambda: "NO-CARRIER" in hasty.show(primary, "in1")["flags"])
-        assert hasty.interfaces(old) == ["in2"]  # for all it knows, its link stands
+        assert hasty.interfaces(old) == ["in2"]  # the cut-off node cannot know that the link is down
         new = recreated(hasty, old, PAIR, hasty.a)
         assert hasty.a.add(new).status == 0
         hasty.wait_until(State.LINKED)
-        wait_for_ping(hasty, primary, TO_PAIR)
+        wait_for_ping(hasty, primary, PAIR_IP)
         record = hasty.bed.links()[LINK]
-    say_ready(hasty, hasty.b, True)
+    set_node_ready(hasty, hasty.b, True)
     wait_for("the end of the old end", lambda: hasty.interfaces(old) == [], 30)
     assert hasty.b.call("DEL", old).status == 0
     assert hasty.bed.links()[LINK] == record
-    wait_for_ping(hasty, primary, TO_PAIR)
+    wait_for_ping(hasty, primary, PAIR_IP)
 
 
-def test_fault_23_a_del_on_a_node_that_is_cut_off_is_told_when_it_heals(hasty: Cluster) -> None:
+def test_fault_23_a_del_on_a_cut_off_node_is_recorded_when_it_reconnects(hasty: Cluster) -> None:
     primary, pair = hasty.linked_pair()
     with cut_off(hasty, hasty.b):
         end_pods(hasty, (hasty.b, pair))
@@ -410,18 +415,18 @@ def test_fault_23_a_del_on_a_node_that_is_cut_off_is_told_when_it_heals(hasty: C
     wait_for("no carrier", lambda: "NO-CARRIER" in hasty.show(primary, "in1")["flags"])
 
 
-def test_fault_23_a_short_cut_costs_no_link(hasty: Cluster) -> None:
-    """The cluster still holds the node for ready when it is back: nothing was taken apart."""
+def test_fault_23_a_short_cut_keeps_the_link(hasty: Cluster) -> None:
+    """The node reconnects while its Node object is still Ready, so that nothing was torn down."""
     primary, pair = hasty.linked_pair()
     before = [hasty.show(primary, "in1")["ifindex"], hasty.show(pair, "in2")["ifindex"]]
     record = hasty.bed.links()[LINK]
     start = len(hasty.faults.sent)
     read = sent_by(hasty.a, "GET", path="ratchet.lease%3Dnode")
     with cut_off(hasty, hasty.b):
-        assert not hasty.pings(primary, TO_PAIR)
+        assert not hasty.pings(primary, PAIR_IP)
         wait_for("silence", lambda: sum(map(read, hasty.faults.sent[start:])) >= 4, 20)
-    wait_for_ping(hasty, primary, TO_PAIR)
-    look_at_everything(hasty.b)
+    wait_for_ping(hasty, primary, PAIR_IP)
+    reconcile_everything(hasty.b)
     assert [hasty.show(primary, "in1")["ifindex"], hasty.show(pair, "in2")["ifindex"]] == before
     assert hasty.bed.links()[LINK] == record
 
@@ -429,52 +434,53 @@ def test_fault_23_a_short_cut_costs_no_link(hasty: Cluster) -> None:
 HOUR = 3600.0
 
 
-def renewed(cluster: Cluster, node: Kubelet) -> datetime:
-    """When a node says that it last gave a sign of life."""
+def renew_time(cluster: Cluster, node: Kubelet) -> datetime:
+    """The renew time in the Lease of a node."""
     path = f"{cluster.bed.records.vnis.path}/node-{node.host.name}"
     return datetime.fromisoformat(cluster.bed.api.get(path)["spec"]["renewTime"])
 
 
-def wait_for_beats(cluster: Cluster, beats: int = 4, reads: int = 2) -> None:
-    """Until b has given so many signs of life from now on, and a has read them so many times."""
+def wait_for_heartbeats(cluster: Cluster, heartbeats: int = 4, reads: int = 2) -> None:
+    """Wait until b has renewed its node Lease so many times from now on, and a has read it so many times."""
     start = len(cluster.faults.sent)
 
     def sent(node: Kubelet, method: str, path: str) -> int:
         matches = sent_by(node, method, path=path)
         return sum(matches(one) for one in cluster.faults.sent[start:])
 
-    wait_for("signs of life", lambda: sent(cluster.b, "PATCH", "/leases/node-b") >= beats, 20)
+    wait_for("signs of life", lambda: sent(cluster.b, "PATCH", "/leases/node-b") >= heartbeats, 20)
     wait_for("a look at them", lambda: sent(cluster.a, "GET", "ratchet.lease%3Dnode") >= reads, 20)
 
 
-def test_fault_20_nodes_whose_clocks_step_are_not_lost_and_one_that_is_gone_is(hasty: Cluster) -> None:
-    """By an hour, in either direction, the one node's one way and the other's the other; the cluster's own word on
-    the node (its condition Ready) does not help."""
+def test_fault_20_a_node_is_lost_when_its_agent_dies_not_when_clocks_step(hasty: Cluster) -> None:
+    """The clocks of both nodes step one hour in opposite directions, both ways.
+
+    Node b is not Ready in the API, so that only its Lease shows that it lives."""
     agents = hasty.bed.agents
     clocks = {name: stepped_clock(agents[name]) for name in ("a", "b")}
     primary, pair = hasty.linked_pair()
-    say_ready(hasty, hasty.b, False)
+    set_node_ready(hasty, hasty.b, False)
     for step in (HOUR, -HOUR):
         clocks["a"].step(-step)
         clocks["b"].step(step)
-        wait_for_beats(hasty)
-        off = (renewed(hasty, hasty.b) - datetime.now(UTC)).total_seconds()
+        wait_for_heartbeats(hasty)
+        off = (renew_time(hasty, hasty.b) - datetime.now(UTC)).total_seconds()
         assert abs(off - step) < 60
     assert "node lost" not in agents["a"].log.read_text()
     assert hasty.state() is State.LINKED
-    assert hasty.pings(primary, TO_PAIR)
-    clocks["b"].step(24 * HOUR)  # the last that is heard of it is from tomorrow
-    wait_for_beats(hasty, 1, 1)
+    assert hasty.pings(primary, PAIR_IP)
+    clocks["b"].step(24 * HOUR)  # its last renew time is in the future
+    wait_for_heartbeats(hasty, 1, 1)
     agents["b"].kill()
     wait_for("the loss of node b", lambda: "node lost node=b" in agents["a"].log.read_text(), 20)
     hasty.wait_until(State.PAIR_READY)
     agents["b"].start()
     hasty.wait_until(State.LINKED, seconds=20)
-    wait_for_ping(hasty, pair, TO_PRIMARY)
+    wait_for_ping(hasty, pair, PRIMARY_IP)
 
 
-def test_fault_20_a_del_is_not_forgotten_when_the_clock_steps(hasty: Cluster) -> None:
-    """DEL comes while ADD runs; then it is two hours later all at once, and what is old is cleared away."""
+def test_fault_20_a_tombstone_survives_a_clock_step(hasty: Cluster) -> None:
+    """DEL comes while ADD runs. Then the clock steps two hours, and another DEL expires old tombstones."""
     cluster = hasty
     clock = stepped_clock(cluster.bed.agents["a"])
     primary, pair, other = cluster.primary(cluster.a), cluster.pair(cluster.b), cluster.pod("other", {}, cluster.a)
@@ -484,7 +490,7 @@ def test_fault_20_a_del_is_not_forgotten_when_the_clock_steps(hasty: Cluster) ->
     adding = cluster.start("ADD", cluster.a, primary)
     assert gate.reached.wait(20)
     deleting = cluster.start("DEL", cluster.a, primary)
-    wait_for("the tombstone", lambda: buried(cluster.a, primary))
+    wait_for("the tombstone", lambda: has_tombstone(cluster.a, primary))
     clock.step(2 * HOUR)
     assert cluster.a.call("DEL", other).status == 0
     gate.opened.set()
@@ -494,12 +500,11 @@ def test_fault_20_a_del_is_not_forgotten_when_the_clock_steps(hasty: Cluster) ->
     assert cluster.bed.links()[LINK].primary.sandbox is None
 
 
-# 21: many at once
+# 21: many concurrent ADDs
 
 
-def test_fault_21_none_of_many_adds_waits_for_another(cluster: Cluster) -> None:
-    """128 at once: pods without links, pods with links to each other here and there, and pods whose peers are missing
-    or whose request the API holds, while which all others are served."""
+def test_fault_21_none_of_128_adds_waits_for_another(cluster: Cluster) -> None:
+    """112 ADDs of pods without links or with peers succeed, while 16 wait for a peer or for the API."""
     waiting = [
         cluster.pod(f"w{number}", {**PRIMARY, "ratchet.pair_name": f"v{number}"}, cluster.a) for number in range(15)
     ]
@@ -516,8 +521,8 @@ def test_fault_21_none_of_many_adds_waits_for_another(cluster: Cluster) -> None:
     late = [cluster.start("ADD", cluster.a, held, config=patient)]
     assert gate.reached.wait(20)
     late += [cluster.start("ADD", cluster.a, one, config=patient) for one in waiting]
-    with ThreadPoolExecutor(len(quick)) as at_once:
-        answers = list(at_once.map(lambda one: one[0].add(one[1]), quick))
+    with ThreadPoolExecutor(len(quick)) as pool:
+        answers = list(pool.map(lambda one: one[0].add(one[1]), quick))
     assert [answer.stdout for answer in answers if answer.status] == []
     assert [one.poll() for one in late] == [None] * 16
     gate.opened.set()
@@ -530,25 +535,25 @@ def test_fault_21_none_of_many_adds_waits_for_another(cluster: Cluster) -> None:
         assert answer.status == 0, answer.stdout
 
 
-# 22: the node comes up again
+# 22: reboots of a node
 
 
-def of_an_earlier_boot(node: Kubelet) -> None:
-    """Make what a node has noted to be of the boot before this one."""
+def mark_as_of_earlier_boot(node: Kubelet) -> None:
+    """Change the boot ID in all journal files of a node, as if the node had rebooted."""
     for path in (*(node.state_dir / "sandboxes").iterdir(), *(node.state_dir / "deleted").glob("*")):
         path.write_text(json.dumps({**json.loads(path.read_text()), "boot": "an earlier one"}))
 
 
 @pytest.mark.parametrize("node_of_pair", ["a", "b"])
-def test_fault_22_a_node_that_was_booted_again_links_its_pods_anew(cluster: Cluster, node_of_pair: str) -> None:
-    """Its namespaces went with the boot, its disk did not. No DEL comes before the new sandboxes; it comes late."""
+def test_fault_22_a_rebooted_node_links_the_new_sandboxes_of_its_pods(cluster: Cluster, node_of_pair: str) -> None:
+    """The reboot removes the namespaces, not the disk. The DELs of old sandboxes come after the new ADDs."""
     pair_node = node_named(cluster, node_of_pair)
     primary, pair = cluster.linked_pair(pair_node)
     gone = [(node, one) for node, one in ((cluster.a, primary), (pair_node, pair)) if node is cluster.a]
     cluster.bed.agents["a"].kill()
     for _, sandbox in gone:
         cluster.bed.hosts.remove_namespace(sandbox.netns)
-    of_an_earlier_boot(cluster.a)
+    mark_as_of_earlier_boot(cluster.a)
     cluster.bed.agents["a"].start()
     cluster.wait_until(State.PENDING if node_of_pair == "b" else None)
     if node_of_pair == "b":
@@ -558,16 +563,16 @@ def test_fault_22_a_node_that_was_booted_again_links_its_pods_anew(cluster: Clus
     cluster.wait_until(State.LINKED)
     for node, old in gone:
         assert node.call("DEL", old, CNI_NETNS="").status == 0
-    look_at_everything(cluster.a)
+    reconcile_everything(cluster.a)
     assert cluster.state() is State.LINKED
-    wait_for_ping(cluster, new[0][1], TO_PAIR)
+    wait_for_ping(cluster, new[0][1], PAIR_IP)
 
 
-# 27: credentials that are renewed
+# 27: renewed credentials
 
 
-def test_fault_27_a_token_that_was_renewed_is_read_again(cluster: Cluster) -> None:
-    """The old one is refused from one moment to the next; calls and watches go on with the new one."""
+def test_fault_27_a_renewed_token_is_read_again(cluster: Cluster) -> None:
+    """The API suddenly rejects the old token. Calls and watches continue with the new token."""
     file = cluster.bed.access.node_kubeconfig
     before = file.read_text()
 
@@ -584,27 +589,27 @@ def test_fault_27_a_token_that_was_renewed_is_read_again(cluster: Cluster) -> No
     cluster.add_all((cluster.a, primary), (cluster.b, pair))
     cluster.wait_until(State.LINKED)
     assert sum(sent.status == 401 for sent in cluster.faults.sent) >= 2
-    # Every watch ends at its next event, and is begun again with what is known by now.
+    # Every watch breaks at its next event, and is restarted with the new token.
     cluster.faults.cut |= {cluster.a.host.address, cluster.b.host.address}
     end_pods(cluster, (cluster.b, pair))
     cluster.faults.cut.clear()
     again = cluster.pair(cluster.b)
     assert cluster.b.add(again).status == 0
     cluster.wait_until(State.LINKED)
-    wait_for_ping(cluster, primary, TO_PAIR)
+    wait_for_ping(cluster, primary, PAIR_IP)
 
 
-# 28: the agent is killed
+# 28: SIGKILL of the agent
 
 
-def of_a_call(node: Kubelet) -> Callable[[Sent], bool]:
-    """Whether a request may be one of a call's: no watch, no sign of life, nothing that is told on pods."""
+def may_belong_to_call(node: Kubelet) -> Callable[[Sent], bool]:
+    """Match requests of a node that may belong to a call: no watches, Events, Nodes or node Leases."""
     by_node = sent_by(node)
     return lambda sent: by_node(sent) and not (sent.watches or "/events" in sent.path or "node" in sent.path)
 
 
 def killing(agent: AgentProcess) -> Act:
-    """An act by which the agent that runs now is killed."""
+    """An act that kills the current process of an agent."""
     pid = agent.pid
 
     def kill() -> None:
@@ -617,13 +622,13 @@ def killing(agent: AgentProcess) -> Act:
 def killed_at(
     cluster: Cluster, node: Kubelet, request: int, when: str, call: Callable[[], CniResponse]
 ) -> tuple[CniResponse, bool]:
-    """What comes of a call while which the node's agent is killed at this of its requests, and whether it was.
+    """Run a call, and kill the node's agent at the request with this number.
 
-    The agent runs again by then.
+    Return the result, and whether the agent was killed. A killed agent is started again.
     """
     agent = cluster.bed.agents[node.host.name]
     cluster.faults.clear()
-    rule = Rule(of_a_call(node), first=request)
+    rule = Rule(may_belong_to_call(node), first=request)
     setattr(rule, when, killing(agent))
     cluster.faults.add(rule)
     answer = call()
@@ -641,7 +646,7 @@ def killed_at(
 def test_fault_28_the_agent_is_killed_at_every_request_of_an_add(
     cluster: Cluster, node_of_pair: str, when: str
 ) -> None:
-    """Of the one that completes a link. As the kubelet does, a DEL and another sandbox follow; they are linked."""
+    """Kill it in the ADD that completes a link. As from a kubelet, DEL and a new sandbox's ADD follow."""
     node = node_named(cluster, node_of_pair)
     request, killed = 0, True
     while killed:
@@ -659,10 +664,10 @@ def test_fault_28_the_agent_is_killed_at_every_request_of_an_add(
             assert cluster.interfaces(primary) == []
             assert cluster.a.add(again).status == 0
         cluster.wait_until(State.LINKED)
-        wait_for_ping(cluster, again, TO_PAIR)
+        wait_for_ping(cluster, again, PAIR_IP)
         end_pods(cluster, (cluster.a, again), (node, pair))
         cluster.bed.hosts.remove_namespace(primary.netns)
-        collected(cluster)  # a VNI that was claimed, and whose number was never written, is left to it
+        collected(cluster)  # frees a VNI that was claimed and not recorded
         cluster.assert_nothing_left()
     assert request >= 2
 
@@ -671,7 +676,7 @@ def test_fault_28_the_agent_is_killed_at_every_request_of_an_add(
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("order", ["first", "last"])
 def test_fault_28_the_agent_is_killed_at_every_request_of_a_del(cluster: Cluster, order: str, when: str) -> None:
-    """Of the first end that leaves a link, or of the last, with which the record and the VNI go."""
+    """Kill it in the DEL of the first end, or of the last end, which also deletes the record and Lease."""
     request, killed = 0, True
     while killed:
         request += 1
@@ -693,13 +698,13 @@ def test_fault_28_the_agent_is_killed_at_every_request_of_a_del(cluster: Cluster
             cluster.wait_until_left()
             end_pods(cluster, (cluster.b, pair))
         wait_for("the end of the record", lambda: cluster.bed.links() == {})
-        collected(cluster)  # a VNI whose record went, and that was not freed any more
+        collected(cluster)  # frees a VNI whose record was deleted just before the kill
         cluster.assert_nothing_left()
     assert request > 1
 
 
-def test_fault_28_an_add_that_was_noted_is_completed_by_the_next_agent(cluster: Cluster) -> None:
-    """Killed once its end is written down, and never deleted: the link is made when the agent is back."""
+def test_fault_28_an_add_in_the_journal_is_completed_by_the_next_agent(cluster: Cluster) -> None:
+    """The agent is killed after the journal entry is written. No DEL follows, so the link is completed."""
     primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.b)
     assert cluster.b.add(pair).status == 0
     agent = cluster.bed.agents["a"]
@@ -710,26 +715,26 @@ def test_fault_28_an_add_that_was_noted_is_completed_by_the_next_agent(cluster: 
     agent.kill()
     agent.start()
     cluster.wait_until(State.LINKED)
-    wait_for_ping(cluster, primary, TO_PAIR)
+    wait_for_ping(cluster, primary, PAIR_IP)
 
 
-# 29: a disk that takes nothing more
+# 29: full and read-only disks
 
 
 @contextmanager
 def small_disk(node: Kubelet) -> Iterator[Path]:
-    """What the node's state is on within the block: 64 kB, and empty."""
+    """Mount an empty file system of 64 kB at the node's state directory within the block."""
     folder = str(node.state_dir)
     node.state_dir.mkdir(mode=0o700, exist_ok=True)
-    once_not_busy("mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "ratchet-test", folder)
+    retry_while_busy("mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "ratchet-test", folder)
     try:
         yield node.state_dir
     finally:
-        once_not_busy("umount", folder)
+        retry_while_busy("umount", folder)
 
 
-def once_not_busy(*command: str) -> None:
-    """mount(8) or umount(8), which may have to wait: now and then the agent has the file of its locks open."""
+def retry_while_busy(*command: str) -> None:
+    """Retry mount(8) or umount(8) while the file system is busy: the agent may have a lock file open."""
     until = time.monotonic() + 10
     while (done := subprocess.run(command, capture_output=True, text=True)).returncode:
         assert "busy" in done.stderr and time.monotonic() < until, f"{' '.join(command)}: {done.stderr.strip()}"
@@ -737,7 +742,7 @@ def once_not_busy(*command: str) -> None:
 
 
 def fill(folder: Path) -> Path:
-    """Leave no room in a folder's file system; the file that takes it all."""
+    """Fill the file system of a folder, and return the file that takes the room."""
     filler = folder / "filler"
     with suppress(OSError), filler.open("wb", buffering=0) as file:
         while True:
@@ -757,7 +762,7 @@ def assert_unwritable(answer: CniResponse, cause: str) -> None:
     assert "state_dir must be writable and have room" in answer.json["details"]
 
 
-def test_fault_29_a_full_disk_fails_an_add_and_no_del(cluster: Cluster) -> None:
+def test_fault_29_a_full_disk_fails_add_but_not_del(cluster: Cluster) -> None:
     with small_disk(cluster.a) as state:
         primary, pair = cluster.linked_pair()
         other = cluster.pod("other", {**PRIMARY, "ratchet.pair_name": "nobody"}, cluster.a)
@@ -768,7 +773,7 @@ def test_fault_29_a_full_disk_fails_an_add_and_no_del(cluster: Cluster) -> None:
         assert cluster.interfaces(other) == []
         assert list(cluster.bed.links()) == [LINK]
         assert cluster.a.call("CHECK", primary).status == 0
-        assert cluster.pings(primary, TO_PAIR)
+        assert cluster.pings(primary, PAIR_IP)
         end_pods(cluster, (cluster.a, primary))
         cluster.wait_until_left()
         filler.unlink()
@@ -779,22 +784,22 @@ def test_fault_29_a_full_disk_fails_an_add_and_no_del(cluster: Cluster) -> None:
         cluster.assert_nothing_left()
 
 
-def test_fault_29_a_read_only_disk_fails_an_add_and_no_del(cluster: Cluster) -> None:
-    """What DEL cannot do is done when the disk can be written again; what it noted the runtime collects."""
+def test_fault_29_a_read_only_disk_fails_add_but_not_del(cluster: Cluster) -> None:
+    """The agent completes DEL once the disk is writable. GC by the runtime removes the journal entries."""
     with small_disk(cluster.a) as state:
         primary, pair = cluster.linked_pair()
         other = cluster.pod("other", {**PRIMARY, "ratchet.pair_name": "nobody"}, cluster.a)
         before = contents(state)
-        once_not_busy("mount", "-o", "remount,ro", str(state))
+        retry_while_busy("mount", "-o", "remount,ro", str(state))
         assert_unwritable(cluster.a.call("ADD", other), "Read-only file system")
         assert cluster.interfaces(other) == []
-        assert cluster.pings(primary, TO_PAIR)
+        assert cluster.pings(primary, PAIR_IP)
         assert cluster.a.call("DEL", primary).status == 0
         cluster.bed.hosts.remove_namespace(primary.netns)
         cluster.bed.delete_pod(primary.pod)
         assert contents(state) == before
-        once_not_busy("mount", "-o", "remount,rw", str(state))
-        look_at_everything(cluster.a)
+        retry_while_busy("mount", "-o", "remount,rw", str(state))
+        reconcile_everything(cluster.a)
         cluster.wait_until_left()
         collect = {**cluster.a.config, "cniVersion": "1.1.0", "cni.dev/valid-attachments": []}
         assert cluster.a.call("GC", config=collect).status == 0
@@ -803,11 +808,11 @@ def test_fault_29_a_read_only_disk_fails_an_add_and_no_del(cluster: Cluster) -> 
         cluster.assert_nothing_left()
 
 
-# What an API may do to a request
+# 10 to 15: faults of the API
 
 
 def first_of_each(matches: Callable[[Sent], bool]) -> Callable[[Sent], bool]:
-    """Of the requests that match, the first of each to the same place in the same manner."""
+    """Match only the first request of each client, method and path among the requests that match."""
     seen: set[tuple[str, str, str]] = set()
 
     def is_first(sent: Sent) -> bool:
@@ -820,7 +825,7 @@ def first_of_each(matches: Callable[[Sent], bool]) -> Callable[[Sent], bool]:
     return is_first
 
 
-def of_agents(cluster: Cluster, *methods: str) -> Callable[[Sent], bool]:
+def from_agents(cluster: Cluster, *methods: str) -> Callable[[Sent], bool]:
     nodes = (cluster.a.host.address, cluster.b.host.address)
     return lambda sent: sent.remote in nodes and not sent.watches and (not methods or sent.method in methods)
 
@@ -829,34 +834,34 @@ WRITES = ("POST", "PATCH", "PUT", "DELETE")
 
 
 def replies_lost(cluster: Cluster) -> Rule:
-    return Rule(first_of_each(of_agents(cluster, *WRITES)), after=dropping, times=1000)
+    return Rule(first_of_each(from_agents(cluster, *WRITES)), after=dropping, times=1000)
 
 
 def connections_broken(cluster: Cluster) -> Rule:
-    return Rule(first_of_each(of_agents(cluster)), before=dropping, times=1000)
+    return Rule(first_of_each(from_agents(cluster)), before=dropping, times=1000)
 
 
 def conflicts(cluster: Cluster) -> Rule:
-    """Of records: a Lease is deleted on condition of its UID alone, for which there is no conflict that passes."""
-    records = of_agents(cluster, *WRITES)
+    """Conflicts at records only: a Lease is deleted by its UID, where a conflict is not retried."""
+    records = from_agents(cluster, *WRITES)
     matches = first_of_each(lambda sent: records(sent) and "/configmaps" in sent.path)
     return Rule(matches, before=answering(409, "Conflict"), times=1000)
 
 
 def busy(cluster: Cluster) -> Rule:
     refuse = answering(429, "TooManyRequests", **{"Retry-After": "1"})
-    return Rule(first_of_each(of_agents(cluster, *WRITES)), before=refuse, times=1000)
+    return Rule(first_of_each(from_agents(cluster, *WRITES)), before=refuse, times=1000)
 
 
 def failing(cluster: Cluster) -> Rule:
-    return Rule(first_of_each(of_agents(cluster)), before=answering(503, "ServiceUnavailable"), times=1000)
+    return Rule(first_of_each(from_agents(cluster)), before=answering(503, "ServiceUnavailable"), times=1000)
 
 
 def slow(cluster: Cluster) -> Rule:
-    return Rule(of_agents(cluster), before=taking(0.25), times=1000)
+    return Rule(from_agents(cluster), before=taking(0.25), times=1000)
 
 
-WHAT_AN_API_DOES = (
+API_FAULTS = (
     replies_lost,
     connections_broken,
     conflicts,
@@ -864,14 +869,18 @@ WHAT_AN_API_DOES = (
     failing,
     slow,
 )
-ON = {"b": WHAT_AN_API_DOES, "a": (replies_lost, conflicts)}
+FAULTS_BY_NODE = {"b": API_FAULTS, "a": (replies_lost, conflicts)}
 
 
 @pytest.mark.parametrize(
     ("node_of_pair", "fault"),
-    [pytest.param(node, fault, id=f"{fault.__name__}-{node}") for node, faults in ON.items() for fault in faults],
+    [
+        pytest.param(node, fault, id=f"{fault.__name__}-{node}")
+        for node, faults in FAULTS_BY_NODE.items()
+        for fault in faults
+    ],
 )
-def test_fault_12_to_14_pods_are_linked_and_unlinked_whatever_the_api_does_to_requests(
+def test_fault_12_to_14_links_are_created_and_removed_despite_api_faults(
     cluster: Cluster, fault: Callable[[Cluster], Rule], node_of_pair: str
 ) -> None:
     node = node_named(cluster, node_of_pair)
@@ -879,7 +888,7 @@ def test_fault_12_to_14_pods_are_linked_and_unlinked_whatever_the_api_does_to_re
     rule = cluster.faults.add(fault(cluster))
     cluster.add_all((cluster.a, primary), (node, pair))
     cluster.wait_until(State.LINKED, seconds=20)
-    wait_for_ping(cluster, primary, TO_PAIR)
+    wait_for_ping(cluster, primary, PAIR_IP)
     assert rule.taken > 1
     cluster.faults.clear()
     rule = cluster.faults.add(fault(cluster))
@@ -888,9 +897,10 @@ def test_fault_12_to_14_pods_are_linked_and_unlinked_whatever_the_api_does_to_re
     assert rule.taken > 1
 
 
-def test_fault_10_and_11_an_api_that_does_not_answer_or_knows_no_credentials_is_given_up_on(cluster: Cluster) -> None:
-    """To the one node it never answers, to the other always with 401. ADD fails in bounded time and is to be tried
-    again, DEL is done within seconds; what the API missed it is told later."""
+def test_fault_10_and_11_add_fails_and_del_succeeds_without_a_usable_api(cluster: Cluster) -> None:
+    """Node a gets no response, node b gets 401.
+
+    ADD fails in bounded time with code 11, DEL succeeds within seconds. The record is updated once the API is usable again."""
     primary, pair = cluster.linked_pair()
     late = {
         node.host.name: cluster.pod(
@@ -898,8 +908,8 @@ def test_fault_10_and_11_an_api_that_does_not_answer_or_knows_no_credentials_is_
         )
         for node in (cluster.a, cluster.b)
     }
-    hole = Gate()
-    cluster.faults.add(Rule(sent_by(cluster.a), before=hole, times=10**9))
+    no_response = Gate()
+    cluster.faults.add(Rule(sent_by(cluster.a), before=no_response, times=10**9))
     cluster.faults.add(Rule(sent_by(cluster.b), before=answering(401, "Unauthorized"), times=10**9))
     adding = {name: cluster.start("ADD", node_named(cluster, name), one) for name, one in late.items()}
     for answer in cluster.call_all("DEL", [(cluster.a, primary), (cluster.b, pair)]):
@@ -910,16 +920,16 @@ def test_fault_10_and_11_an_api_that_does_not_answer_or_knows_no_credentials_is_
         assert answer.json["code"] == 11
         assert cause in answer.error
         assert cluster.interfaces(late[name]) == []
-        noted = (node_named(cluster, name).state_dir / "sandboxes").iterdir()
-        assert not [path for path in noted if path.name.startswith(late[name].container_id)]
+        entries = (node_named(cluster, name).state_dir / "sandboxes").iterdir()
+        assert not [path for path in entries if path.name.startswith(late[name].container_id)]
     assert cluster.state() is State.LINKED
-    hole.opened.set()
+    no_response.opened.set()
     cluster.faults.clear()
     cluster.wait_until(None, seconds=40)
 
 
-def test_fault_15_a_watch_that_cannot_be_resumed_is_begun_anew(cluster: Cluster) -> None:
-    """410 for the version that a broken watch would go on from; the event with which it broke is lost to it."""
+def test_fault_15_a_watch_that_gets_410_is_restarted(cluster: Cluster) -> None:
+    """The watch breaks and loses an event. The API answers 410 to the attempt to resume it."""
     primary, pair = cluster.linked_pair()
     address = cluster.a.host.address
     gone = Rule(lambda sent: sent.remote == address and sent.watches, before=answering(410, "Expired"), times=10**9)
@@ -932,13 +942,13 @@ def test_fault_15_a_watch_that_cannot_be_resumed_is_begun_anew(cluster: Cluster)
     again = cluster.pair(cluster.b)
     assert cluster.b.add(again).status == 0
     cluster.wait_until(State.LINKED)
-    wait_for_ping(cluster, primary, TO_PAIR)
+    wait_for_ping(cluster, primary, PAIR_IP)
 
 
-# 32: unknown is not absent
+# 32: a collection that cannot be read is unknown, not empty
 
 
-DRAWN = "default.a.in1.b.in2"
+TOPOLOGY_LINK = "default.a.in1.b.in2"
 LAB = '- {endpoints: ["a:in1", "b:in2"], addresses: ["10.0.1.1/24", "10.0.1.2/24"]}'
 ASKS = {"ratchet": "true"}
 
@@ -950,7 +960,7 @@ def topologies_forbidden(cluster: Cluster, *nodes: Kubelet, watches: bool = True
 
 @pytest.fixture
 def topology(cluster: Cluster) -> Iterator[str]:
-    """The topology of two pods, `a` and `b`, for as long as a test lasts."""
+    """A topology that links the pods `a` and `b`."""
     cluster.bed.create_topology("lab", LAB)
     yield "lab"
     path = f"/api/v1/namespaces/{cluster.bed.namespace}/configmaps/lab"
@@ -959,10 +969,10 @@ def topology(cluster: Cluster) -> Iterator[str]:
 
 
 @pytest.mark.usefixtures("topology")
-def test_fault_32_an_agent_asks_again_for_topologies_that_were_forbidden(cluster: Cluster) -> None:
-    """It is not restarted, and is not ready meanwhile; a pod that asks for links does not start without them."""
+def test_fault_32_an_agent_retries_a_forbidden_list_of_topologies(cluster: Cluster) -> None:
+    """Until then the agent is not ready, and ADD of a pod that asks for links fails. No agent restarts."""
     a, b = (cluster.pod(name, ASKS, node) for name, node in (("a", cluster.a), ("b", cluster.b)))
-    for agent in cluster.bed.agents.values():  # so that no topologies are known from before
+    for agent in cluster.bed.agents.values():  # so that their caches have no topologies
         agent.stop()
     rule = topologies_forbidden(cluster, cluster.a, cluster.b)
     for agent in cluster.bed.agents.values():
@@ -977,14 +987,14 @@ def test_fault_32_an_agent_asks_again_for_topologies_that_were_forbidden(cluster
     assert rule.taken > 0
     cluster.faults.clear()
     cluster.add_all((cluster.a, a), (cluster.b, b))
-    cluster.wait_until(State.LINKED, DRAWN)
+    cluster.wait_until(State.LINKED, TOPOLOGY_LINK)
     wait_for_ping(cluster, a, "10.0.1.2")
     wait_for("readiness", lambda: page(cluster.a, "/readyz")[0] == 200, 20)
     assert [agent.pid for agent in cluster.bed.agents.values()] == pids
 
 
-def test_fault_32_an_end_is_not_given_up_while_topologies_are_forbidden(cluster: Cluster) -> None:
-    """The primary is gone, and nobody can tell whether a topology still declares the link."""
+def test_fault_32_an_end_is_kept_while_topologies_are_forbidden(cluster: Cluster) -> None:
+    """The primary is deleted, and the pair's agent cannot check whether a topology declares the link."""
     primary, pair = cluster.linked_pair()
     before = cluster.show(pair, "in2")
     rule = topologies_forbidden(cluster, cluster.b, watches=False)
@@ -998,55 +1008,55 @@ def test_fault_32_an_end_is_not_given_up_while_topologies_are_forbidden(cluster:
     assert cluster.a.add(again).status == 0
     cluster.wait_until(State.LINKED)
     assert cluster.show(pair, "in2")["ifindex"] == before["ifindex"]
-    wait_for_ping(cluster, again, TO_PAIR)
+    wait_for_ping(cluster, again, PAIR_IP)
 
 
-def drawn_pair(cluster: Cluster) -> tuple[Sandbox, Sandbox]:
-    """The two pods of the topology, linked."""
+def linked_by_topology(cluster: Cluster) -> tuple[Sandbox, Sandbox]:
+    """The two pods of the topology, after they were linked."""
     a, b = (cluster.pod(name, ASKS, node) for name, node in (("a", cluster.a), ("b", cluster.b)))
     cluster.add_all((cluster.a, a), (cluster.b, b))
-    cluster.wait_until(State.LINKED, DRAWN)
+    cluster.wait_until(State.LINKED, TOPOLOGY_LINK)
     return a, b
 
 
 @pytest.mark.usefixtures("topology")
-def test_fault_32_a_link_of_a_topology_that_cannot_be_listed_or_watched_is_left_alone(cluster: Cluster) -> None:
-    """The topology is emptied meanwhile, which nobody can know; the pair's end stays for a primary that comes again."""
-    a, b = drawn_pair(cluster)
+def test_fault_32_an_end_is_kept_while_topologies_cannot_be_listed_or_watched(cluster: Cluster) -> None:
+    """The agent cannot see that the topology is emptied. It keeps the end for the recreated other pod."""
+    a, b = linked_by_topology(cluster)
     before, log = cluster.show(b, "in2")["ifindex"], cluster.bed.agents["b"].log
     rule = topologies_forbidden(cluster, cluster.b)
     cluster.faults.cut.add(cluster.b.host.address)
-    cluster.bed.edit_topology("lab", "[]")  # the event with which the watch breaks
+    cluster.bed.edit_topology("lab", "[]")  # the event at which the watch breaks
     wait_for("refusals", lambda: rule.taken > 1)
     cluster.faults.cut.clear()
     end_pods(cluster, (cluster.a, a))
     start = log.stat().st_size
-    look_at_everything(cluster.b)
+    reconcile_everything(cluster.b)
     forbidden = rb'reconciliation failed .* cause="cannot read the topologies of namespace default: forbidden"'
     wait_for("a look at the namespace", lambda: bool(re.search(forbidden, log.read_bytes()[start:])))
     cluster.bed.edit_topology("lab", LAB)
     again = cluster.pod("a", ASKS, cluster.a)
     assert cluster.a.add(again).status == 0
-    cluster.wait_until(State.LINKED, DRAWN)
+    cluster.wait_until(State.LINKED, TOPOLOGY_LINK)
     assert cluster.show(b, "in2")["ifindex"] == before
     wait_for_ping(cluster, again, "10.0.1.2")
 
 
 @pytest.mark.usefixtures("topology")
 @pytest.mark.parametrize("text", [LAB[:-1], LAB.partition('"b')[0]], ids=["not closed", "cut before the pod's name"])
-def test_fault_32_a_link_of_a_topology_that_no_longer_parses_is_left_alone(cluster: Cluster, text: str) -> None:
-    a, b = drawn_pair(cluster)
+def test_fault_32_an_end_is_kept_while_its_topology_does_not_parse(cluster: Cluster, text: str) -> None:
+    a, b = linked_by_topology(cluster)
     before, log = cluster.show(b, "in2")["ifindex"], cluster.bed.agents["b"].log
     cluster.bed.edit_topology("lab", text)
     start, logged = len(cluster.faults.sent), log.stat().st_size
     end_pods(cluster, (cluster.a, a))
     asked = lists_topologies(cluster.b, watches=False)
     wait_for("a question whether the link is declared", lambda: any(map(asked, cluster.faults.sent[start:])))
-    look_at_everything(cluster.b)
+    reconcile_everything(cluster.b)
     cluster.bed.edit_topology("lab", LAB)
     again = cluster.pod("a", ASKS, cluster.a)
     assert cluster.a.add(again).status == 0
-    cluster.wait_until(State.LINKED, DRAWN)
-    assert b"link removed" not in log.read_bytes()[logged:]  # a link that is taken again has the same ifindex
+    cluster.wait_until(State.LINKED, TOPOLOGY_LINK)
+    assert b"link removed" not in log.read_bytes()[logged:]  # the ifindex cannot show a removal and a new join
     assert cluster.show(b, "in2")["ifindex"] == before
     wait_for_ping(cluster, again, "10.0.1.2")
