@@ -900,7 +900,8 @@ def test_fault_12_to_14_links_are_created_and_removed_despite_api_faults(
 def test_fault_10_and_11_add_fails_and_del_succeeds_without_a_usable_api(cluster: Cluster) -> None:
     """Node a gets no response, node b gets 401.
 
-    ADD fails in bounded time with code 11, DEL succeeds within seconds. The record is updated once the API is usable again."""
+    ADD fails in bounded time with code 11, DEL succeeds within seconds. The record is updated once the
+    API is usable again."""
     primary, pair = cluster.linked_pair()
     late = {
         node.host.name: cluster.pod(

@@ -1,4 +1,4 @@
-"""What only somebody who stays can do: links whose peer comes late, goes, and comes again elsewhere."""
+"""Links that agents complete or restore: the peer starts late, is deleted, or moves to another node."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def has_carrier(cluster: Cluster, sandbox: Sandbox, ifname: str) -> bool:
     return "NO-CARRIER" not in cluster.show(sandbox, ifname)["flags"]
 
 
-def end(cluster: Cluster, *pairs: tuple[Kubelet, Sandbox]) -> None:
-    """The pods go, and nothing of them is left."""
+def delete_pods(cluster: Cluster, *pairs: tuple[Kubelet, Sandbox]) -> None:
+    """Call DEL, delete the pods, and check that nothing is left."""
     cluster.delete_all(*pairs)
     cluster.assert_nothing_left()
 
 
 @pytest.mark.parametrize(("first", "alone"), [("primary", State.PRIMARY_READY), ("pair", None)])
 def test_a_link_is_completed_when_the_other_pod_comes_late(cluster: Cluster, first: str, alone: State | None) -> None:
-    """A pair that is up alone has no link that it could have joined, until a pod names it."""
+    """A pair that starts alone has no record, because no pod declares the link yet."""
     ours, theirs = (cluster.a, cluster.primary), (cluster.b, cluster.pair)
     (early_node, early), (late_node, late) = (ours, theirs) if first == "primary" else (theirs, ours)
     one = early(early_node)
@@ -40,11 +40,11 @@ def test_a_link_is_completed_when_the_other_pod_comes_late(cluster: Cluster, fir
     assert late_node.add(other).status == 0
     cluster.wait_until(State.LINKED)
     assert cluster.pings(other, "192.168.2.101" if first == "pair" else "192.168.2.100")
-    end(cluster, (early_node, one), (late_node, other))
+    delete_pods(cluster, (early_node, one), (late_node, other))
 
 
-def test_pods_that_went_while_nobody_called_the_plugin_are_forgotten(cluster: Cluster) -> None:
-    """Ratchet was uninstalled, its records with it, and is installed again."""
+def test_agents_clean_up_pods_that_were_deleted_while_no_agent_ran(cluster: Cluster) -> None:
+    """Ratchet was uninstalled with its records, and is installed again."""
     primary, pair = cluster.linked_pair()
     for agent in cluster.bed.agents.values():
         agent.stop()
@@ -62,15 +62,15 @@ def test_pods_that_went_while_nobody_called_the_plugin_are_forgotten(cluster: Cl
 
 
 @pytest.mark.parametrize("node_of_pair", ["a", "b"])
-def test_both_pods_are_told_of_their_link(cluster: Cluster, node_of_pair: str) -> None:
+def test_both_pods_of_a_link_get_the_event_linked(cluster: Cluster, node_of_pair: str) -> None:
     node = cluster.a if node_of_pair == "a" else cluster.b
     primary, pair = cluster.linked_pair(node)
     wait_for("an event on each", lambda: cluster.told("Linked") == {primary.pod.uid, pair.pod.uid})
-    end(cluster, (cluster.a, primary), (node, pair))
+    delete_pods(cluster, (cluster.a, primary), (node, pair))
 
 
-def test_an_end_loses_its_carrier_with_its_peer_and_has_it_again_with_the_next(cluster: Cluster) -> None:
-    """The interface itself stays: index, MAC and addresses are what they were."""
+def test_an_end_has_carrier_only_while_its_peer_exists(cluster: Cluster) -> None:
+    """The interface itself stays: it keeps its ifindex and its MAC address."""
     primary, pair = cluster.linked_pair()
     wait_for("carrier", lambda: has_carrier(cluster, primary, "in1"))
     before = cluster.show(primary, "in1")
@@ -83,10 +83,10 @@ def test_an_end_loses_its_carrier_with_its_peer_and_has_it_again_with_the_next(c
     after = cluster.show(primary, "in1")
     assert [after[key] for key in ("ifindex", "address")] == [before[key] for key in ("ifindex", "address")]
     wait_for("a ping", lambda: cluster.pings(primary, "192.168.2.101"))
-    end(cluster, (cluster.a, primary), (cluster.b, again))
+    delete_pods(cluster, (cluster.a, primary), (cluster.b, again))
 
 
-def test_a_link_follows_a_pod_that_comes_again_on_the_other_node(cluster: Cluster) -> None:
+def test_a_vxlan_becomes_a_veth_when_the_peer_moves_to_the_same_node(cluster: Cluster) -> None:
     primary, pair = cluster.linked_pair()
     assert cluster.b.delete(pair).status == 0
     moved = recreated(cluster, pair, PAIR, cluster.a)
@@ -94,10 +94,10 @@ def test_a_link_follows_a_pod_that_comes_again_on_the_other_node(cluster: Cluste
     cluster.wait_until(State.LINKED)
     assert cluster.show(primary, "in1")["linkinfo"]["info_kind"] == "veth"
     wait_for("a ping", lambda: cluster.pings(primary, "192.168.2.101"))
-    end(cluster, (cluster.a, primary), (cluster.a, moved))
+    delete_pods(cluster, (cluster.a, primary), (cluster.a, moved))
 
 
-def test_fault_28_a_del_that_no_agent_hears_is_done_by_the_next_and_links_stay_up_meanwhile(cluster: Cluster) -> None:
+def test_fault_28_links_stay_up_and_del_is_spooled_while_the_agent_is_down(cluster: Cluster) -> None:
     primary, pair = cluster.linked_pair()
     for sandbox, ifname in ((primary, "in1"), (pair, "in2")):
         wait_for("carrier", lambda one=sandbox, at=ifname: has_carrier(cluster, one, at))  # type: ignore[misc]
@@ -111,12 +111,12 @@ def test_fault_28_a_del_that_no_agent_hears_is_done_by_the_next_and_links_stay_u
     wait_for("the DEL", lambda: cluster.state() is State.PENDING)
     assert cluster.interfaces(primary) == []
     cluster.bed.hosts.remove_namespace(primary.netns)
-    end(cluster, (cluster.b, pair))
+    delete_pods(cluster, (cluster.b, pair))
     assert LINK not in cluster.bed.links()
 
 
-def test_a_topology_that_comes_after_its_pods_links_them(cluster: Cluster) -> None:
-    """One apply makes them all, in whatever order the API server and the nodes come to them."""
+def test_a_topology_links_pods_that_started_before_it(cluster: Cluster) -> None:
+    """Pods and a topology of one `kubectl apply` may be created and started in any order."""
     placed = [
         (node, cluster.pod(name, {"ratchet": "true"}, node)) for name, node in (("a", cluster.a), ("b", cluster.b))
     ]
@@ -126,10 +126,10 @@ def test_a_topology_that_comes_after_its_pods_links_them(cluster: Cluster) -> No
     cluster.bed.create_topology("lab", f'- {{endpoints: ["a:in1", "b:in2"], addresses: {addresses}}}')
     cluster.wait_until(State.LINKED, "default.a.in1.b.in2")
     wait_for("a ping", lambda: cluster.pings(placed[0][1], "10.0.1.2"))
-    end(cluster, *placed)
+    delete_pods(cluster, *placed)
 
 
-def test_what_is_edited_of_a_running_pods_link_is_told_and_holds_from_its_next_start(cluster: Cluster) -> None:
+def test_an_edited_link_wants_a_restart_and_changes_at_the_restart(cluster: Cluster) -> None:
     name, text = "default.a.in1.b.in2", '- {{endpoints: ["a:in1", "b:in2"], mtu: {}}}'
     cluster.bed.create_topology("lab", text.format(1400))
     asks = {"ratchet": "true"}
@@ -145,14 +145,14 @@ def test_what_is_edited_of_a_running_pods_link_is_told_and_holds_from_its_next_s
     cluster.wait_until(State.LINKED, name)
     wait_for("the new MTU", lambda: [cluster.show(*one)["mtu"] for one in ((again, "in1"), (b, "in2"))] == [1300, 1300])
     assert cluster.bed.links()[name].observed_generation == 2
-    end(cluster, (cluster.a, again), (cluster.b, b))
+    delete_pods(cluster, (cluster.a, again), (cluster.b, b))
 
 
-def test_what_turns_out_to_be_impossible_once_the_peer_is_there_is_told_at_the_pod(cluster: Cluster) -> None:
+def test_an_mtu_above_that_of_the_tunnel_is_an_invalid_intent_event_of_its_pod(cluster: Cluster) -> None:
     cluster.bed.create_topology("lab", "- {endpoints: [a:in1, b:in2], mtu: [1451, null]}")
     a, b = (cluster.pod(name, {"ratchet": "true"}, node) for name, node in (("a", cluster.a), ("b", cluster.b)))
     assert cluster.a.add(a).status == 0
     assert cluster.b.add(b).status == 0
     wait_for("an event", lambda: a.pod.uid in cluster.told("InvalidIntent"))
     assert b.pod.uid not in cluster.told("InvalidIntent"), "its own end is as it should be"
-    end(cluster, (cluster.a, a), (cluster.b, b))
+    delete_pods(cluster, (cluster.a, a), (cluster.b, b))

@@ -1,4 +1,4 @@
-"""What agents do when the declarations of running pods change: a link is its two ends, and stays while they run."""
+"""Declarations that change while pods run: a link is its two endpoints, and stays until a restart."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ def linked_by_topology(cluster: Cluster, order: str = "xy") -> tuple[Placed, Pla
 
 @pytest.mark.parametrize("first", ["x", "y"])
 @pytest.mark.parametrize("nodes", ["aa", "ab"])
-def test_a1_pods_that_do_not_wait_and_both_declare_their_link_have_one_record(
+def test_a1_a_link_that_both_pods_declare_has_one_record_without_waiting(
     cluster: Cluster, resync: Resync, nodes: str, first: str
 ) -> None:
-    """The first pod runs before the other one exists; its agent completes the link."""
+    """The first pod runs before the other one exists. Its agent completes the link."""
     on = {pod: cluster.bed.kubelets[node] for pod, node in zip("xy", nodes, strict=True)}
     declared = {"x": in_list("y", [X, Y]), "y": in_list("x", [Y, X])}
     placed = {}
@@ -81,10 +81,10 @@ def test_a1_pods_that_do_not_wait_and_both_declare_their_link_have_one_record(
 
 @pytest.mark.parametrize("order", IN_ORDER_OF)
 @pytest.mark.parametrize("declarers", ["x", "y", "both"])
-def test_a1_a_link_that_running_pods_declare_later_too_stays_one_record(
+def test_a1_a_link_keeps_its_record_when_running_pods_declare_it_too(
     cluster: Cluster, resync: Resync, declarers: str, order: str
 ) -> None:
-    """A topology declares the link at first, and each pod in its list afterwards."""
+    """A topology declares the link first. Then one pod or both declare it in their annotations."""
     x, y = linked_by_topology(cluster, order)
     declared = {"x": in_list("y", [X, Y]), "y": in_list("x", [Y, X])}
     for pod in ("x", "y") if declarers == "both" else declarers:
@@ -94,10 +94,10 @@ def test_a1_a_link_that_running_pods_declare_later_too_stays_one_record(
 
 
 @pytest.mark.parametrize("order", IN_ORDER_OF)
-def test_a1_a_link_that_a_topology_declares_later_too_stays_one_record(
+def test_a1_a_link_keeps_its_record_when_a_topology_declares_it_too(
     cluster: Cluster, resync: Resync, order: str
 ) -> None:
-    """The labels of y declare the link at first, and then a topology declares it in either order."""
+    """The labels of y declare the link first. Then a topology declares it, in either order of endpoints."""
     x = place(cluster, "x", NOTHING, cluster.a)
     y = place(cluster, "y", in_labels("x", [Y, X]), cluster.b)
     add_all(cluster, x, y)
@@ -107,7 +107,7 @@ def test_a1_a_link_that_a_topology_declares_later_too_stays_one_record(
     assert cluster.told("WantsRestart") == set()
 
 
-def test_a1_the_order_of_endpoints_in_a_topology_is_no_edit(cluster: Cluster, resync: Resync) -> None:
+def test_a1_swapped_endpoints_in_a_topology_do_not_change_a_link(cluster: Cluster, resync: Resync) -> None:
     x, y = linked_by_topology(cluster)
     for order in ("yx", "xy"):
         cluster.bed.edit_topology("lab", IN_ORDER_OF[order])
@@ -115,14 +115,14 @@ def test_a1_the_order_of_endpoints_in_a_topology_is_no_edit(cluster: Cluster, re
     assert cluster.told("WantsRestart") == set()
 
 
-def test_a1_the_order_of_addresses_in_a_topology_is_no_edit(cluster: Cluster, resync: Resync) -> None:
+def test_a1_reordered_addresses_in_a_topology_do_not_change_a_link(cluster: Cluster, resync: Resync) -> None:
     x, y = linked_by_topology(cluster)
     cluster.bed.edit_topology("lab", in_topology("x:in1", "y:in1", [X[::-1], Y[::-1]]))
     resync.assert_steady((x[1], "in1"), (y[1], "in1"), TO_Y)
     assert cluster.told("WantsRestart") == set()
 
 
-def test_a1_agents_that_restart_keep_the_one_record_of_a_link_that_both_pods_declare(
+def test_a1_a_link_that_both_pods_declare_keeps_its_record_when_agents_restart(
     cluster: Cluster, resync: Resync
 ) -> None:
     x, y = place(cluster, "x", in_list("y", [X, Y]), cluster.a), place(cluster, "y", in_list("x", [Y, X]), cluster.b)
@@ -134,12 +134,14 @@ def test_a1_agents_that_restart_keep_the_one_record_of_a_link_that_both_pods_dec
     resync.assert_steady((x[1], "in1"), (y[1], "in1"), TO_Y)
 
 
-# Links that are edited while their pods run
+# Edits while pods run
 
 
 @pytest.mark.parametrize("peer", ["runs", "does not exist"])
-def test_a2_a_link_whose_peer_is_edited_stays_and_its_pod_is_told(cluster: Cluster, resync: Resync, peer: str) -> None:
-    """It stays across a restart of the agents too, and is given up when the pod restarts."""
+def test_a2_a_link_whose_peer_is_edited_stays_until_its_pod_restarts(
+    cluster: Cluster, resync: Resync, peer: str
+) -> None:
+    """It also stays when the agents restart. It is removed when the pod restarts."""
     z = place(cluster, "z", NOTHING, cluster.b) if peer == "runs" else None
     if z:
         add_all(cluster, z)
@@ -163,7 +165,7 @@ def test_a2_a_link_whose_peer_is_edited_stays_and_its_pod_is_told(cluster: Clust
     resync.assert_steady((again, "in1"), (z[1], "in1"), TO_Y)
 
 
-def test_a2_an_edit_that_is_undone_while_the_pods_run_leaves_no_trace(cluster: Cluster, resync: Resync) -> None:
+def test_a2_an_edit_that_is_reverted_while_pods_run_has_no_effect(cluster: Cluster, resync: Resync) -> None:
     z = place(cluster, "z", NOTHING, cluster.b)
     add_all(cluster, z)
     x, y = linked_by_topology(cluster)
@@ -176,8 +178,10 @@ def test_a2_an_edit_that_is_undone_while_the_pods_run_leaves_no_trace(cluster: C
     assert_one_link(cluster, x[1], y[1])
 
 
-def test_a2_the_first_endpoint_of_a_link_may_be_edited_too(cluster: Cluster, resync: Resync) -> None:
-    """The link stays until y, the pod that keeps its end, restarts."""
+def test_a2_a_link_whose_first_endpoint_is_edited_stays_until_its_pod_restarts(
+    cluster: Cluster, resync: Resync
+) -> None:
+    """The link stays until y restarts, the pod whose end is still declared."""
     z = place(cluster, "z", NOTHING, cluster.a)
     add_all(cluster, z)
     x, y = linked_by_topology(cluster)
@@ -191,7 +195,7 @@ def test_a2_the_first_endpoint_of_a_link_may_be_edited_too(cluster: Cluster, res
     resync.assert_steady((z[1], "in1"), (y[1], "in1"), TO_Y)
 
 
-def test_a2_a_labelled_link_whose_peer_is_edited_stays_and_its_pod_is_told(cluster: Cluster, resync: Resync) -> None:
+def test_a2_a_link_whose_label_is_edited_stays_until_its_pod_restarts(cluster: Cluster, resync: Resync) -> None:
     z = place(cluster, "z", NOTHING, cluster.b)
     x, y = place(cluster, "x", in_labels("y", [X, Y]), cluster.a), place(cluster, "y", NOTHING, cluster.b)
     add_all(cluster, x, y, z)
@@ -205,13 +209,13 @@ def test_a2_a_labelled_link_whose_peer_is_edited_stays_and_its_pod_is_told(clust
     resync.assert_steady((x[1], "in1"), (z[1], "in1"), TO_Y)
 
 
-# Interfaces that are in use
+# Interfaces in use
 
 
-def test_a4_a_running_pod_keeps_its_link_when_a_topology_gives_both_its_interfaces_away(
+def test_a4_a_running_link_stays_when_a_topology_links_its_interfaces_elsewhere(
     cluster: Cluster, resync: Resync
 ) -> None:
-    """The pods v and w would have the interfaces of x and y; all four run."""
+    """The topology links x and y to v and w by the interfaces of the running link. All four pods run."""
     x, y = place(cluster, "x", in_labels("y", [X, Y]), cluster.a), place(cluster, "y", NOTHING, cluster.b)
     v, w = place(cluster, "v", NOTHING, cluster.b), place(cluster, "w", NOTHING, cluster.a)
     add_all(cluster, x, y, v, w)

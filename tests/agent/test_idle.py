@@ -1,4 +1,4 @@
-"""What an idle agent asks of the API does not grow with the links of others: no list of all Leases or all records."""
+"""API requests of an idle agent: it does not list all Leases or all records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NODES = {node_label("a"), node_label("b")}
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    """Two nodes whose agents resync as often as they can."""
+    """Two nodes whose agents resync every 10 s, the shortest interval."""
     with left_clean(agent={"resync": 10}) as made:
         yield made
 
@@ -34,7 +34,7 @@ def labels(cluster: Cluster) -> set[str]:
 
 
 def selector_of(sent: Sent, collection: str) -> str | None:
-    """The label selector of a list of a collection in Ratchet's namespace, "" for none; None for other requests."""
+    """The label selector of a list request in Ratchet's namespace, or ""; None for other requests."""
     url = urlsplit(sent.path)
     if sent.method != "GET" or sent.watches or not url.path.endswith(f"/namespaces/{RATCHET_NAMESPACE}/{collection}"):
         return None
@@ -42,7 +42,7 @@ def selector_of(sent: Sent, collection: str) -> str | None:
 
 
 def resyncs(cluster: Cluster, times: int) -> list[Sent]:
-    """What node a's agent requests until it has listed its Leases so many times."""
+    """The requests of node a's agent until it has listed its Leases so many times."""
     cluster.faults.sent.clear()
 
     def lists() -> int:
@@ -53,7 +53,7 @@ def resyncs(cluster: Cluster, times: int) -> list[Sent]:
     return cluster.faults.of(cluster.a.host.address)
 
 
-def test_an_idle_agent_lists_its_own_leases_and_checks_none_of_them_alone(cluster: Cluster) -> None:
+def test_an_idle_agent_lists_the_leases_of_its_node_and_nothing_else(cluster: Cluster) -> None:
     cluster.linked_pair()
     assert labels(cluster) == NODES, "a Lease is labelled when it is created"
     sent = resyncs(cluster, 2)
@@ -63,7 +63,7 @@ def test_an_idle_agent_lists_its_own_leases_and_checks_none_of_them_alone(cluste
     assert not [one.path for one in sent if selector_of(one, "configmaps") is not None]
 
 
-def test_a_malformed_record_is_logged_when_it_is_written_and_no_more(cluster: Cluster) -> None:
+def test_a_malformed_record_is_logged_once(cluster: Cluster) -> None:
     records, agent = cluster.bed.records.links.path, cluster.bed.agents["a"]
     metadata = {"name": "broken", "labels": {node_label("a"): ""}}
     cluster.bed.make(records, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {}})
@@ -80,6 +80,6 @@ def test_a_lease_that_an_earlier_version_created_is_labelled_once(cluster: Clust
     cluster.bed.api.patch(path, {"metadata": {"labels": dict.fromkeys(NODES) | {"other": "kept"}}})
     wait_for("the labels", lambda: labels(cluster) == NODES, 30)
     assert lease(cluster)["metadata"]["labels"]["other"] == "kept"
-    # The other node's agent may be about to read the Lease, too.
+    # In the first resync, the agent may still read the Lease that the other agent has labelled.
     resyncs(cluster, 1)
     assert not [one.path for one in resyncs(cluster, 1) if "/leases/vni-" in one.path]

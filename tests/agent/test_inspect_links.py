@@ -1,4 +1,4 @@
-"""What an agent shows of a link's ends to one who knows the UID of its record."""
+"""The agent's page `/links/<UID of the record>`, which shows the ends of a link on the node."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def shown(cluster: Cluster, node: Kubelet) -> Json:
     return dict(json.loads(text))
 
 
-def test_each_agent_shows_its_end_of_a_tunnel_and_what_it_counted(cluster: Cluster) -> None:
+def test_each_agent_shows_its_end_of_a_vxlan_with_packet_counts(cluster: Cluster) -> None:
     primary, pair = cluster.linked_pair()
     assert cluster.pings(primary, "192.168.2.101")
     for node, sandbox, side, ifname in ((cluster.a, primary, "primary", "in1"), (cluster.b, pair, "pair", "in2")):
@@ -41,7 +41,7 @@ def test_each_agent_shows_its_end_of_a_tunnel_and_what_it_counted(cluster: Clust
         assert min(end["live"][way]["packets"] for way in ("rx", "tx")) > 0
 
 
-def test_whatever_was_asked_for_is_shown_as_it_is(cluster: Cluster) -> None:
+def test_an_end_shows_its_txqlen_sysctls_and_routes(cluster: Cluster) -> None:
     sysctl = "net.ipv4.conf.IFNAME.rp_filter"
     link = {
         "peer": "pair-pod",
@@ -62,7 +62,7 @@ def test_whatever_was_asked_for_is_shown_as_it_is(cluster: Cluster) -> None:
     assert end["device"]["routes"] == [{"to": "10.0.0.0/8", "via": "192.168.2.101", "metric": None}]
 
 
-def test_of_a_link_on_one_node_both_ends_are_shown_each_with_its_own_differences(cluster: Cluster) -> None:
+def test_both_ends_of_a_veth_are_shown_with_their_own_differences(cluster: Cluster) -> None:
     _, pair = cluster.linked_pair(cluster.a)
     with cluster.keep_others_from(cluster.a):
         ip("-n", pair.netns, "link", "set", "in2", "mtu", "1400")
@@ -72,7 +72,7 @@ def test_of_a_link_on_one_node_both_ends_are_shown_each_with_its_own_differences
     assert ends["pair"]["device"]["mtu"] == 1400
 
 
-def test_an_end_whose_peer_has_not_come_has_nothing_to_differ_from(cluster: Cluster) -> None:
+def test_an_end_that_waits_for_its_peer_has_no_differences(cluster: Cluster) -> None:
     primary = cluster.primary(cluster.a)
     cluster.add_all((cluster.a, primary))
     cluster.wait_until(State.PRIMARY_READY)
@@ -80,7 +80,7 @@ def test_an_end_whose_peer_has_not_come_has_nothing_to_differ_from(cluster: Clus
     assert end == {"device": None, "live": None, "differences": [], "fault": ""}
 
 
-def test_an_end_that_is_gone_differs(cluster: Cluster) -> None:
+def test_a_deleted_interface_is_a_difference(cluster: Cluster) -> None:
     primary, _ = cluster.linked_pair()
     with cluster.keep_others_from(cluster.a):
         ip("-n", primary.netns, "link", "del", "in1")
@@ -89,7 +89,7 @@ def test_an_end_that_is_gone_differs(cluster: Cluster) -> None:
     assert end["differences"] == ["in1 is not there"]
 
 
-def test_what_cannot_be_looked_at_is_said(cluster: Cluster) -> None:
+def test_a_removed_network_namespace_is_a_fault(cluster: Cluster) -> None:
     primary, _ = cluster.linked_pair()
     try:
         with cluster.keep_others_from(cluster.a):
@@ -100,9 +100,9 @@ def test_what_cannot_be_looked_at_is_said(cluster: Cluster) -> None:
     assert end["fault"].startswith(f"cannot open network namespace {netns_path(primary.netns)}: ")
 
 
-def test_who_does_not_know_the_uid_is_shown_nothing(cluster: Cluster) -> None:
+def test_a_path_without_the_uid_of_a_link_of_the_node_gets_404(cluster: Cluster) -> None:
     cluster.linked_pair(cluster.a)
     other = uid_of(cluster)
     for path in ("/links/", f"/links/{LINK}", f"/links/{other[:-1]}", f"/links/{'0' * 8}{other[8:]}", "/links/%C3"):
         assert page(cluster.a, path)[0] == 404
-    assert page(cluster.b, f"/links/{other}")[0] == 404  # no link of that node
+    assert page(cluster.b, f"/links/{other}")[0] == 404  # the link has no end on that node

@@ -1,6 +1,6 @@
-"""Every option of the agent has an effect on a real agent process, with real pods.
+"""The effect of every agent option on a real agent process, with real pods.
 
-`EFFECTS` holds one check for each option; tests/unit/test_effects.py compares it with the options there are.
+`EFFECTS` has one check per option. tests/unit/test_effects.py compares it with the list of options.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from tests.support.cluster import LINK, PAIR, PRIMARY
 from tests.support.faults import Faults, Sent
 from tests.support.namespaces import may_make_namespaces
 
-# No key that overrides an option.
+# A network configuration without keys that override options of the agent.
 PLAIN: dict[str, Any] = {"cniVersion": "1.0.0", "name": "net", "type": "ratchet"}
 GATE = "ratchet/linked"
 _numbers = itertools.count()
 
-# For both nodes; those of `ON_A` and `ON_B` are for one.
+# Options of both agents. `ON_A` and `ON_B` are options of one agent.
 OPTIONS: dict[str, object] = {"namespace": "elsewhere", "vxlan_port": 8472, "vni_range": "500-501", "heartbeat": 1}
 ON_A: dict[str, object] = {
     "parent_interface": "up1",
@@ -61,7 +61,7 @@ ON_B: dict[str, object] = {"parent_address": "192.168.1.34", "wait": 20, "worker
 
 @dataclass
 class World:
-    """Two nodes, their agents with the options above, and a linked pair of pods."""
+    """Two nodes with agents that have the options above, and two linked pods."""
 
     bed: Testbed
     faults: Faults
@@ -86,24 +86,24 @@ class World:
     def vtep(self, node: Kubelet) -> str:
         return next(lease.vtep for lease in self.records.nodes.list_leases() if lease.node == node.host.name)
 
-    def lone(self, node: Kubelet) -> Sandbox:
-        """A sandbox for a pod whose peer never comes."""
+    def unpaired(self, node: Kubelet) -> Sandbox:
+        """A sandbox of a new pod whose peer does not exist."""
         name = f"lone-{next(_numbers)}"
         labels = {**PRIMARY, "ratchet.pair_name": f"peer-of-{name}"}
         return node.make_sandbox(self.bed.create_pod(name, labels, node.host.name))
 
     def end(self, node: Kubelet, sandbox: Sandbox) -> None:
-        """DEL, and the end of the pod."""
+        """Call DEL, and delete the pod."""
         assert node.delete(sandbox).status == 0
         self.bed.delete_pod(sandbox.pod)
 
     def sent(self, matches: Callable[[Sent], bool]) -> int:
-        """How many requests of node a match."""
+        """The number of matching requests from node a."""
         return sum(one.remote in (self.a.host.address, "192.168.1.74") and matches(one) for one in self.faults.sent)
 
 
 def gated(bed: Testbed, name: str, labels: dict[str, str], node: Kubelet) -> Sandbox:
-    """A pod with the readiness gate, and a sandbox for it."""
+    """A sandbox of a new pod with the readiness gate."""
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -150,7 +150,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @contextmanager
 def adding(world: World, node: Kubelet, sandbox: Sandbox, **config: object) -> Iterator[subprocess.Popen[str]]:
-    """An ADD that runs and has joined its link's record; killed if the block does not end it."""
+    """Start an ADD, and wait until it has joined the record. It is killed after the block if it runs."""
     process = node.start("ADD", sandbox, config={**PLAIN, **config})
     try:
         wait_for(f"{sandbox.pod.name} in its record", lambda: sandbox.container_id in _holders(world))
@@ -162,7 +162,7 @@ def adding(world: World, node: Kubelet, sandbox: Sandbox, **config: object) -> I
 
 
 def _add_until_linked(world: World) -> None:
-    """ADD for the primary as a kubelet calls it again: its agent does not wait for the pair."""
+    """Repeat ADD of the primary as a kubelet does, because its agent does not wait for the pair."""
 
     def added() -> bool:
         if world.a.add(world.primary).status == 0:
@@ -189,7 +189,7 @@ def effect_of(option: str) -> Callable[[Effect], Effect]:
 
 @effect_of("node_name")
 def _node_name(world: World) -> None:
-    """The host's name is the machine's."""
+    """The default, the host name, is the same on both nodes."""
     assert {lease.node for lease in world.records.nodes.list_leases()} == {"a", "b"}
     assert os.uname().nodename not in ("a", "b")
 
@@ -229,7 +229,7 @@ def _socket(world: World) -> None:
 
 
 def run_shim(node: Kubelet, config: dict[str, Any], environment: dict[str, str]) -> CniResponse:
-    """STATUS of a shim with another environment."""
+    """Call STATUS through the shim with another environment."""
     kept, node.environment = node.environment, environment
     try:
         return node.call("STATUS", config=config)
@@ -239,13 +239,13 @@ def run_shim(node: Kubelet, config: dict[str, Any], environment: dict[str, str])
 
 @effect_of("state_dir")
 def _state_dir(world: World) -> None:
-    noted = [path.name.partition("+")[0] for path in (world.a.state_dir / "sandboxes").iterdir()]
-    assert world.primary.container_id in noted
+    container_ids = [path.name.partition("+")[0] for path in (world.a.state_dir / "sandboxes").iterdir()]
+    assert world.primary.container_id in container_ids
 
 
 @effect_of("host_root")
 def _host_root(world: World) -> None:
-    """The delegate is there in the root alone. It is a shim, which says from within that it finds no agent."""
+    """The delegate exists only under `host_root`. It is a shim, which fails for want of an agent there."""
     root = Path(str(world.agent(world.a).options["host_root"]))
     (root / "plugins").mkdir(parents=True)
     shim = find_shim()
@@ -268,7 +268,7 @@ def _parent_interface(world: World) -> None:
 
 @effect_of("parent_address")
 def _parent_address(world: World) -> None:
-    """The API has another one of the same interface."""
+    """The Node object lists another address of the same interface."""
     wait_for("the VTEP", lambda: world.vtep(world.b) == "192.168.1.34")
     assert world.tunnel(world.b)["local"] == world.tunnel(world.a)["remote"] == "192.168.1.34"
 
@@ -287,13 +287,13 @@ def _vni_range(world: World) -> None:
 
 @effect_of("wait")
 def _wait(world: World) -> None:
-    """Not at all; the default is five seconds."""
-    lone, began = world.lone(world.a), time.monotonic()
-    answer = world.a.add(lone)
+    """ADD does not wait. The default is 5 s."""
+    unpaired, began = world.unpaired(world.a), time.monotonic()
+    answer = world.a.add(unpaired)
     assert time.monotonic() - began < 5
     assert answer.json["code"] == 11
-    assert f"peer-of-{lone.pod.name}" in answer.error
-    world.end(world.a, lone)
+    assert f"peer-of-{unpaired.pod.name}" in answer.error
+    world.end(world.a, unpaired)
 
 
 def _holders(world: World) -> set[str]:
@@ -303,15 +303,15 @@ def _holders(world: World) -> set[str]:
 
 @effect_of("wait_policy")
 def _wait_policy(world: World) -> None:
-    lone = world.lone(world.a)
-    assert world.a.add(lone).json["code"] == 11
-    assert world.a.add(lone, config={**PLAIN, "wait_policy": "proceed"}).status == 0
-    world.end(world.a, lone)
+    unpaired = world.unpaired(world.a)
+    assert world.a.add(unpaired).json["code"] == 11
+    assert world.a.add(unpaired, config={**PLAIN, "wait_policy": "proceed"}).status == 0
+    world.end(world.a, unpaired)
 
 
 @effect_of("workers")
 def _workers(world: World) -> None:
-    """Node b's agent has 39 threads more."""
+    """Node b's agent has 40 workers, node a's agent has one."""
 
     def threads(node: Kubelet) -> int:
         return len(list(Path(f"/proc/{world.agent(node).pid}/task").iterdir()))
@@ -321,7 +321,7 @@ def _workers(world: World) -> None:
 
 @effect_of("resync")
 def _resync(world: World) -> None:
-    """The VNI Leases of the node's links are listed again."""
+    """Each resync lists the VNI Leases of the node's links."""
 
     def lists(sent: Sent) -> bool:
         return sent.method == "GET" and "/leases?" in sent.path and "node.ratchet" in sent.path
@@ -332,7 +332,7 @@ def _resync(world: World) -> None:
 
 @effect_of("heartbeat")
 def _heartbeat(world: World) -> None:
-    """Three within less than the default."""
+    """Three heartbeats come in less than the default interval."""
 
     def beats() -> int:
         return world.sent(lambda sent: sent.method == "PATCH" and sent.path.endswith("/leases/node-a"))
@@ -368,14 +368,14 @@ def _log_level(world: World) -> None:
 
 @effect_of("events")
 def _events(world: World) -> None:
-    """Node b tells of the link; node a, whose agent has known it for as long, tells nothing."""
+    """Node b creates an Event of the link. Node a, where Events are off, creates none."""
 
-    def told() -> set[str]:
+    def pods_with_events() -> set[str]:
         events, _ = world.bed.api.list(f"/api/v1/namespaces/{world.bed.namespace}/events")
         return {one["involvedObject"]["name"] for one in events}
 
-    wait_for("the Event of the pair", lambda: "pair-pod" in told())
-    assert "primary-pod" not in told()
+    wait_for("the Event of the pair", lambda: "pair-pod" in pods_with_events())
+    assert "primary-pod" not in pods_with_events()
     assert world.sent(lambda sent: sent.method == "POST" and sent.path.endswith("/events")) == 0
 
 
@@ -389,7 +389,7 @@ def _readiness(world: World) -> None:
     assert condition(world.primary) == []
 
 
-# Those that end an agent come last.
+# Checks that stop an agent come last.
 
 
 @effect_of("node_lost_after")
@@ -412,27 +412,27 @@ def _node_lost_after(world: World) -> None:
 
 @effect_of("spool_dir")
 def _spool_dir(world: World) -> None:
-    agent, lone = world.agent(world.a), world.lone(world.a)
+    agent, unpaired = world.agent(world.a), world.unpaired(world.a)
     spool = Path(str(agent.options["spool_dir"]))
-    assert world.a.add(lone, config={**PLAIN, "wait_policy": "proceed"}).status == 0
+    assert world.a.add(unpaired, config={**PLAIN, "wait_policy": "proceed"}).status == 0
     agent.stop()
-    assert world.a.call("DEL", lone).status == 0
+    assert world.a.call("DEL", unpaired).status == 0
     assert [path for path in spool.iterdir() if path.is_file()]
     agent.start()
     wait_for("the DEL", lambda: not [path for path in spool.iterdir() if path.is_file()])
-    wait_for("its place free", lambda: lone.container_id not in _holders(world))
-    world.end(world.a, lone)
+    wait_for("its place free", lambda: unpaired.container_id not in _holders(world))
+    world.end(world.a, unpaired)
 
 
 @effect_of("drain_seconds")
 def _drain_seconds(world: World) -> None:
-    agent, lone = world.agent(world.a), world.lone(world.a)
-    with adding(world, world.a, lone, wait=60):
+    agent, unpaired = world.agent(world.a), world.unpaired(world.a)
+    with adding(world, world.a, unpaired, wait=60):
         os.kill(agent.pid, signal.SIGTERM)
         wait_for("the end of the agent", lambda: not agent.running)
     assert any(line["message"] == "calls aborted calls=1 drain_seconds=0" for line in logged(world, world.a))
     agent.start()
-    world.end(world.a, lone)
+    world.end(world.a, unpaired)
 
 
 @pytest.mark.parametrize("option", EFFECTS)

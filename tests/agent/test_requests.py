@@ -1,4 +1,4 @@
-"""How many API requests a mesh takes: each is a write of a record, a Lease, or one Event for several links."""
+"""The number of API requests that a mesh takes: writes of records, Leases and shared Events."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.support.faults import Sent
 
 PODS = [f"r{number}" for number in range(6)]
 PAIRS = list(combinations(PODS, 2))
-DRAWN = "\n".join(f"- endpoints: [{one}:to-{other}, {other}:to-{one}]" for one, other in PAIRS)
+TOPOLOGY = "\n".join(f"- endpoints: [{one}:to-{other}, {other}:to-{one}]" for one, other in PAIRS)
 
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    """A cluster for one test, so that no topology is left to the next."""
+    """A cluster for one test, so that the next test does not see its topology."""
     with left_clean() as made:
         yield made
 
@@ -34,12 +34,12 @@ def vnis_of(sent: Sent) -> bool:
     return "/namespaces/ratchet/leases" in sent.path and "node" not in sent.path and not sent.watches
 
 
-def test_a_mesh_takes_four_requests_a_link_at_most(cluster: Cluster) -> None:
-    """A vEth takes two writes, a tunnel three and a Lease. A read or a write more follows only a refused write.
+def test_a_mesh_takes_at_most_four_requests_per_link(cluster: Cluster) -> None:
+    """A vEth takes two writes, a VXLAN three and a Lease. Only a write that got 409 causes more requests.
 
-    Two nodes that write at the same moment depend on the machine's load: their requests are counted apart.
+    How often both nodes write at the same moment depends on the machine's load, so responses with 409 are subtracted.
     """
-    cluster.bed.create_topology("mesh", DRAWN)
+    cluster.bed.create_topology("mesh", TOPOLOGY)
     nodes = [cluster.a, cluster.b]
     on = {name: nodes[number % 2] for number, name in enumerate(PODS)}
     placed = [(on[name], cluster.pod(name, {"ratchet": "true"}, on[name])) for name in PODS]
@@ -65,7 +65,7 @@ def test_a_mesh_takes_four_requests_a_link_at_most(cluster: Cluster) -> None:
     assert writes + len(PODS) <= 4 * len(PAIRS), "with one Event for each pod"
 
 
-def test_the_links_of_a_pod_are_one_event(cluster: Cluster) -> None:
+def test_the_links_of_a_pod_share_events(cluster: Cluster) -> None:
     cluster.bed.create_topology("star", "\n".join(f"- endpoints: [hub:to-{one}, {one}:to-hub]" for one in PODS))
     placed = [(cluster.a, cluster.pod(name, {"ratchet": "true"}, cluster.a)) for name in [*PODS, "hub"]]
     for answer in cluster.add_all(*placed):

@@ -1,4 +1,4 @@
-"""The agent as it serves: its socket and who may use it, its beginning and end, what it tells of itself and links."""
+"""The agent's socket, start and stop, STATUS and CHECK, HTTP endpoint, Events and condition."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.cluster import LINK, PAIR, PATIENT, PRIMARY, Cluster, end_pod
 from tests.support.faults import Gate, Rule, dropping
 
 LATEST = {**PATIENT, "cniVersion": "1.1.0"}
-NOBODY = "65534"
+OTHER_USER = "65534"
 GATE = "ratchet/linked"
 
 
@@ -44,18 +44,18 @@ def log_of(cluster: Cluster, node: Kubelet) -> str:
     return cluster.bed.agents[node.host.name].log.read_text()
 
 
-# The socket, and who may use it
+# The socket and its permissions
 
 
-def test_the_socket_is_for_its_user_alone(cluster: Cluster) -> None:
+def test_only_the_owner_can_access_the_socket(cluster: Cluster) -> None:
     path = cluster.bed.agents["a"].socket
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
 @contextmanager
-def opened_up(path: Path, root: Path) -> Iterator[None]:
-    """Have everybody reach a socket within the block, as nobody should; the folders from `root` on down to it."""
+def accessible_to_all(path: Path, root: Path) -> Iterator[None]:
+    """Give everybody access to a socket and to the folders from `root` down to it, within the block."""
     folders = [one for one in path.parents if one == root or root in one.parents]
     before = {one: one.stat().st_mode & 0o7777 for one in (path, *folders)}
     for one in before:
@@ -67,13 +67,13 @@ def opened_up(path: Path, root: Path) -> Iterator[None]:
             one.chmod(mode)
 
 
-def test_another_user_is_refused_even_where_the_socket_lets_him(cluster: Cluster) -> None:
-    become_nobody = ["setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]
+def test_another_user_is_rejected_even_with_access_to_the_socket(cluster: Cluster) -> None:
+    become_nobody = ["setpriv", "--reuid", OTHER_USER, "--regid", OTHER_USER, "--clear-groups"]
     if subprocess.run([*become_nobody, "true"], check=False, capture_output=True).returncode != 0:
         pytest.skip("there is no other user in this user namespace")
     agent = cluster.bed.agents["a"]
     environment = {**os.environ, **agent.environment, "CNI_COMMAND": "STATUS", "CNI_PATH": str(cluster.a.bin_dir)}
-    with opened_up(agent.socket, cluster.bed.folder):
+    with accessible_to_all(agent.socket, cluster.bed.folder):
         done = subprocess.run(
             cluster.a.host.command(*become_nobody, str(cluster.a.bin_dir / "ratchet")),
             env=environment,
@@ -85,7 +85,9 @@ def test_another_user_is_refused_even_where_the_socket_lets_him(cluster: Cluster
         assert done.returncode == 1
         assert json.loads(done.stdout)["code"] == 50
         assert "went away before it had answered" in json.loads(done.stdout)["msg"]
-        wait_for("the log line", lambda: f"of user {NOBODY} may not call: only root may" in log_of(cluster, cluster.a))
+        wait_for(
+            "the log line", lambda: f"of user {OTHER_USER} may not call: only root may" in log_of(cluster, cluster.a)
+        )
         assert_silent(cluster.a.call("STATUS", config=LATEST))
 
 
@@ -96,24 +98,22 @@ def connected(cluster: Cluster) -> socket.socket:
     return connection
 
 
-WHOLE = encode_request(Request({"CNI_COMMAND": "VERSION"}, b"{}", 1.0))
-OF_ANOTHER_VERSION = WHOLE[:4] + b"\x09" + WHOLE[5:]
-TOO_LONG = WHOLE[: HEADER_BYTES - 4] + b"\xff\xff\xff\xff"
+COMPLETE_FRAME = encode_request(Request({"CNI_COMMAND": "VERSION"}, b"{}", 1.0))
+OTHER_VERSION = COMPLETE_FRAME[:4] + b"\x09" + COMPLETE_FRAME[5:]
+TOO_LONG = COMPLETE_FRAME[: HEADER_BYTES - 4] + b"\xff\xff\xff\xff"
 
 
 @pytest.mark.parametrize(
     ("sent", "cause"),
     [
         (b"GET / HTTP/1.1\r\nHost: ratchet\r\n\r\n", "it begins with"),
-        (OF_ANOTHER_VERSION, "its version is 9"),
+        (OTHER_VERSION, "its version is 9"),
         (TOO_LONG, "and may have"),
         (os.urandom(4096), "cannot read the frame"),
     ],
     ids=["http", "version", "too-long", "noise"],
 )
-def test_what_is_no_request_is_answered_with_an_error_and_harms_nobody(
-    cluster: Cluster, sent: bytes, cause: str
-) -> None:
+def test_an_invalid_request_gets_an_error_and_later_calls_succeed(cluster: Cluster, sent: bytes, cause: str) -> None:
     with connected(cluster) as connection:
         connection.sendall(sent)
         answer = read_answer(connection.recv)
@@ -123,31 +123,33 @@ def test_what_is_no_request_is_answered_with_an_error_and_harms_nobody(
     assert_silent(cluster.a.call("STATUS", config=LATEST))
 
 
-def test_callers_that_say_half_of_it_or_nothing_or_do_not_listen_hold_nobody_up(cluster: Cluster) -> None:
+def test_clients_that_send_partial_requests_or_disconnect_block_no_call(cluster: Cluster) -> None:
     plain = cluster.pod("plain", {}, cluster.a)
     with ExitStack() as stack:
-        for sent in [b"", WHOLE[:7], WHOLE[:-1]] * 40:
+        for sent in [b"", COMPLETE_FRAME[:7], COMPLETE_FRAME[:-1]] * 40:
             stack.enter_context(connected(cluster)).sendall(sent)
         for _ in range(40):
-            with connected(cluster) as gone:
-                gone.sendall(WHOLE)
+            with connected(cluster) as closed:
+                closed.sendall(COMPLETE_FRAME)
         assert cluster.a.add(plain).status == 0
-        assert metric(cluster.a, "ratchet_calls_in_progress") >= 120  # the agent still waits for their requests
+        assert (
+            metric(cluster.a, "ratchet_calls_in_progress") >= 120
+        )  # the agent still waits for the rest of their requests
     assert_silent(cluster.a.call("DEL", plain))
     wait_for("the end of all calls", lambda: metric(cluster.a, "ratchet_calls_in_progress") == 0, 15)
     assert "a bug in ratchet" not in log_of(cluster, cluster.a)
 
 
-def test_three_hundred_calls_at_once_are_all_served(cluster: Cluster) -> None:
+def test_three_hundred_concurrent_calls_succeed(cluster: Cluster) -> None:
     running = [cluster.start("STATUS", cluster.a, None, config=LATEST) for _ in range(300)]
     for process in running:
         assert_silent(cluster.end(process))
 
 
-# The beginning and the end
+# Start and stop
 
 
-def test_sigterm_finishes_the_calls_that_run_and_leaves_links_as_they_are(cluster: Cluster) -> None:
+def test_sigterm_finishes_running_calls_and_keeps_links_up(cluster: Cluster) -> None:
     primary, _ = cluster.linked_pair()
     agent = cluster.bed.agents["a"]
     late = cluster.pod("late", {**PRIMARY, "ratchet.pair_name": "nobody"}, cluster.a)
@@ -163,10 +165,10 @@ def test_sigterm_finishes_the_calls_that_run_and_leaves_links_as_they_are(cluste
     gate.opened.set()
     assert cluster.end(adding).status == 0
     wait_for("the agent's end", lambda: not agent.running)
-    said = agent.log.read_bytes()[log:].decode()
-    assert "agent stopping; links stay as they are" in said
-    assert "ERROR" not in said
-    assert "calls aborted" not in said
+    log_text = agent.log.read_bytes()[log:].decode()
+    assert "agent stopping; links stay as they are" in log_text
+    assert "ERROR" not in log_text
+    assert "calls aborted" not in log_text
     assert not agent.socket.exists()
     assert cluster.state() is State.LINKED
     assert cluster.pings(primary, "192.168.2.101")
@@ -174,7 +176,7 @@ def test_sigterm_finishes_the_calls_that_run_and_leaves_links_as_they_are(cluste
     assert_silent(cluster.a.call("CHECK", primary))
 
 
-def test_a_call_that_does_not_end_is_cut_short_when_the_agent_has_waited_long_enough() -> None:
+def test_a_call_that_outlasts_drain_seconds_is_aborted() -> None:
     with left_clean(agent={"drain_seconds": 1}) as cluster:
         agent = cluster.bed.agents["a"]
         primary = cluster.primary(cluster.a)
@@ -187,7 +189,7 @@ def test_a_call_that_does_not_end_is_cut_short_when_the_agent_has_waited_long_en
 
 
 def test_a_second_agent_waits_for_the_first_and_takes_over(cluster: Cluster) -> None:
-    """It serves when the first has ended, however that was, and knows what the first has made."""
+    """The second agent serves once the first was killed, and removes a link that the first created."""
     primary, _ = cluster.linked_pair()
     first = cluster.bed.agents["a"]
     second = AgentProcess(first.host, first.kubeconfig, first.folder, first.state_dir, {"metrics_addr": ""})
@@ -222,7 +224,7 @@ def last_line(log: Path) -> str:
 # STATUS, GC, CHECK
 
 
-def test_status_is_50_while_the_api_is_away(cluster: Cluster) -> None:
+def test_status_returns_code_50_while_the_api_is_unreachable(cluster: Cluster) -> None:
     assert_silent(cluster.a.call("STATUS", config=LATEST))
     cluster.faults.add(Rule(sent_by(cluster.a), before=dropping, times=10**9))
     assert_refused(cluster.a.call("STATUS", config=LATEST), 50, "Kubernetes API")
@@ -230,8 +232,8 @@ def test_status_is_50_while_the_api_is_away(cluster: Cluster) -> None:
     assert_silent(cluster.a.call("STATUS", config=LATEST))
 
 
-def test_status_names_the_parent_interface_that_is_missing() -> None:
-    """One that never was, and one that goes while the agent runs."""
+def test_status_names_a_missing_parent_interface() -> None:
+    """An interface that never existed, and one that is deleted while the agent runs."""
     with left_clean(agent={"heartbeat": 1, "node_lost_after": 3}) as cluster:
         wrong = cluster.a.call("STATUS", config={**LATEST, "parent_interface": "eth9"})
         assert_refused(wrong, 50, "parent_interface", "eth9")
@@ -256,14 +258,14 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("node_of_pair", ["a", "b"])
-def test_check_passes_what_stands_or_waits_and_names_what_is_damaged(
+def test_check_accepts_linked_and_waiting_ends_and_names_damage(
     cluster: Cluster, node_of_pair: str, damage: str
 ) -> None:
     node = cluster.a if node_of_pair == "a" else cluster.b
     command, difference = DAMAGES[damage]
     primary = cluster.primary(cluster.a)
     assert cluster.a.add(primary).status == 0
-    assert_silent(cluster.a.call("CHECK", primary))  # its peer has not come
+    assert_silent(cluster.a.call("CHECK", primary))  # it waits for its peer
     pair = cluster.pair(node)
     assert node.add(pair).status == 0
     cluster.wait_until(State.LINKED)
@@ -278,14 +280,14 @@ def test_check_passes_what_stands_or_waits_and_names_what_is_damaged(
 
 
 def metric(node: Kubelet, name: str) -> float:
-    """The value of a sample, named with its labels; 0 where there is none."""
+    """The value of the sample with this name and labels, or 0 if there is none."""
     status, text = page(node, "/metrics")
     assert status == 200
     found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
     return float(found[1]) if found else 0.0
 
 
-def test_the_metrics_count_calls_links_and_what_there_is(cluster: Cluster) -> None:
+def test_metrics_count_calls_links_sandboxes_and_vnis(cluster: Cluster) -> None:
     added = 'ratchet_cni_call_seconds_count{code="0",command="ADD"}'
     refused = 'ratchet_cni_call_seconds_count{code="107",command="ADD"}'
     before = {name: metric(cluster.a, name) for name in (added, refused, "ratchet_link_ready_seconds_count")}
@@ -303,10 +305,10 @@ def test_the_metrics_count_calls_links_and_what_there_is(cluster: Cluster) -> No
     assert "ratchet_build_info{" in text
     assert 'ratchet_api_requests_total{code="200",verb="GET"}' in text
     assert "process_resident_memory_bytes" in text
-    assert "primary-pod" not in text  # no name of a tenant becomes a label
+    assert "primary-pod" not in text  # names of pods are not labels
 
 
-def test_the_agent_is_alive_and_ready_and_says_what_else_there_is(cluster: Cluster) -> None:
+def test_livez_and_readyz_return_ok_and_other_paths_list_the_pages(cluster: Cluster) -> None:
     assert page(cluster.a, "/livez") == (200, "ok\n")
     wait_for("readiness", lambda: page(cluster.a, "/readyz") == (200, "ok\n"))
     assert page(cluster.a, "/readyz?verbose") == (200, "ok\n")
@@ -329,11 +331,11 @@ def test_the_agent_is_not_ready_before_it_has_read_its_links(cluster: Cluster) -
     wait_for("readiness", lambda: page(cluster.a, "/readyz")[0] == 200)
 
 
-# Events and the condition
+# Events and the readiness condition
 
 
 def events(cluster: Cluster, pod: PodRef) -> list[tuple[str, str, str]]:
-    """The events of a pod: type, reason, message."""
+    """Type, reason and message of the Events of a pod."""
     found, _ = cluster.bed.api.list("/api/v1/namespaces/default/events")
     of_pod = [one for one in found if one["involvedObject"]["uid"] == pod.uid]
     assert all(one["source"]["component"] == "ratchet" for one in of_pod)
@@ -341,16 +343,16 @@ def events(cluster: Cluster, pod: PodRef) -> list[tuple[str, str, str]]:
 
 
 def wait_for_event(cluster: Cluster, pod: PodRef, kind: str, reason: str, *words: str) -> None:
-    def told() -> bool:
+    def has_event() -> bool:
         return any(
             (type_, why) == (kind, reason) and all(word in text for word in words)
             for type_, why, text in events(cluster, pod)
         )
 
-    wait_for(f"the event {reason} of {pod.name}", told)
+    wait_for(f"the event {reason} of {pod.name}", has_event)
 
 
-def test_a_pod_is_told_what_becomes_of_its_link(cluster: Cluster) -> None:
+def test_a_pod_gets_events_as_its_link_changes(cluster: Cluster) -> None:
     primary = cluster.primary(cluster.a)
     assert cluster.a.add(primary).status == 0
     wait_for_event(cluster, primary.pod, "Normal", "WaitingForPeer", "in1", "pair-pod", "there is no such pod")
@@ -362,8 +364,8 @@ def test_a_pod_is_told_what_becomes_of_its_link(cluster: Cluster) -> None:
     wait_for_event(cluster, primary.pod, "Warning", "LinkLost", "in1", "pair-pod", "the sandbox was deleted")
 
 
-def test_what_a_pod_may_not_ask_for_is_told_on_it_once(cluster: Cluster) -> None:
-    """The runtime tries again and again; the same is not said twice, and what was left out is counted."""
+def test_repeated_invalid_intent_is_one_event(cluster: Cluster) -> None:
+    """The runtime repeats ADD. The metric of dropped Events counts the repeated Events."""
     wrong = cluster.pod("wrong", {**PRIMARY, "ratchet.local_ip": "not-an-address"}, cluster.a)
     dropped = metric(cluster.a, "ratchet_events_dropped_total")
     for _ in range(5):
@@ -373,8 +375,8 @@ def test_what_a_pod_may_not_ask_for_is_told_on_it_once(cluster: Cluster) -> None
     assert len(events(cluster, wrong.pod)) == 1
 
 
-def test_a_pod_that_has_too_much_to_say_is_cut_short(cluster: Cluster) -> None:
-    """Each time something else is wrong with it, from the start: without labels, a first ADD could succeed."""
+def test_the_events_of_a_pod_are_limited(cluster: Cluster) -> None:
+    """Each ADD fails with another message. The first labels are invalid too, so that no ADD succeeds."""
     dropped = metric(cluster.a, "ratchet_events_dropped_total")
     wrong = cluster.pod("wrong", {**PRIMARY, "ratchet.local_ip": "wrong"}, cluster.a)
     path = f"{cluster.bed.pods_path}/wrong"
@@ -388,7 +390,7 @@ def test_a_pod_that_has_too_much_to_say_is_cut_short(cluster: Cluster) -> None:
 
 
 def gated(cluster: Cluster, name: str, labels: dict[str, str], node: Kubelet) -> Sandbox:
-    """A pod that is ready only when its links stand, and a sandbox for it."""
+    """A sandbox of a new pod with the readiness gate."""
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -401,7 +403,7 @@ def gated(cluster: Cluster, name: str, labels: dict[str, str], node: Kubelet) ->
 
 
 def condition(cluster: Cluster, pod: PodRef) -> tuple[str, str]:
-    """Status and reason of a pod's condition; empty where it has none."""
+    """Status and reason of a pod's condition `ratchet/linked`; empty strings if it has none."""
     status = cluster.bed.api.get(f"{cluster.bed.pods_path}/{pod.name}").get("status") or {}
     found = [(one["status"], one["reason"]) for one in status.get("conditions") or () if one["type"] == GATE]
     return found[0] if found else ("", "")
@@ -411,7 +413,7 @@ def wait_for_condition(cluster: Cluster, pod: PodRef, wanted: tuple[str, str]) -
     wait_for(f"the condition {wanted} of {pod.name}", lambda: condition(cluster, pod) == wanted)
 
 
-def test_a_pod_with_the_readiness_gate_is_ready_while_its_links_stand(cluster: Cluster) -> None:
+def test_a_pod_with_the_readiness_gate_is_ready_while_it_is_linked(cluster: Cluster) -> None:
     primary, pair = gated(cluster, "primary-pod", PRIMARY, cluster.a), cluster.pair(cluster.b)
     assert cluster.a.add(primary).status == 0
     wait_for_condition(cluster, primary.pod, ("False", "WaitingForPeer"))
@@ -425,7 +427,7 @@ def test_a_pod_with_the_readiness_gate_is_ready_while_its_links_stand(cluster: C
         wait_for_condition(cluster, pod, ("True", "Linked"))
 
 
-def test_a_pair_that_nobody_names_yet_is_not_ready(cluster: Cluster) -> None:
+def test_a_pair_is_not_ready_before_a_pod_declares_its_link(cluster: Cluster) -> None:
     pair = gated(cluster, "pair-pod", PAIR, cluster.b)
     assert cluster.b.add(pair).status == 0
     wait_for_condition(cluster, pair.pod, ("False", "WaitingForPeer"))
@@ -435,15 +437,15 @@ def test_a_pair_that_nobody_names_yet_is_not_ready(cluster: Cluster) -> None:
     assert condition(cluster, primary.pod) == ("", "")
 
 
-def told_on_pods(cluster: Cluster) -> Callable[[str], int]:
+def writes_to_path(cluster: Cluster) -> Callable[[str], int]:
     def count(path: str) -> int:
         return sum(sent.writes and path in sent.path for sent in cluster.faults.sent)
 
     return count
 
 
-def test_nothing_is_told_on_pods_where_that_is_switched_off() -> None:
-    """Until the link has gone again: what is told comes from a thread of its own, and late."""
+def test_agents_write_no_events_and_conditions_if_both_are_off() -> None:
+    """Check after the agents have stopped, because Events are sent later, by a thread of their own."""
     with left_clean(agent={"events": False, "readiness": False}) as cluster:
         primary, pair = gated(cluster, "primary-pod", PRIMARY, cluster.a), cluster.pair(cluster.b)
         cluster.add_all((cluster.a, primary), (cluster.b, pair))
@@ -451,13 +453,13 @@ def test_nothing_is_told_on_pods_where_that_is_switched_off() -> None:
         end_pods(cluster, (cluster.a, primary), (cluster.b, pair))
         cluster.assert_nothing_left()
         for agent in cluster.bed.agents.values():
-            agent.stop()  # says what is left to be said
-        assert told_on_pods(cluster)("/events") == 0
-        assert told_on_pods(cluster)("/pods/primary-pod/status") == 0
+            agent.stop()  # sends the Events that are still queued
+        assert writes_to_path(cluster)("/events") == 0
+        assert writes_to_path(cluster)("/pods/primary-pod/status") == 0
 
 
-def test_fault_05_a_del_from_before_its_add_takes_nothing_back(cluster: Cluster) -> None:
-    """One that was kept in the spool, say, and is done once the runtime has used the container's id again."""
+def test_fault_05_a_del_that_began_before_add_removes_nothing(cluster: Cluster) -> None:
+    """For example, a DEL from the spool that runs after the container ID was reused."""
     primary, _ = cluster.linked_pair()
     variables = {**cluster.a._variables("DEL", primary), "CNI_COMMAND": "DEL"}
     request = Request(

@@ -1,4 +1,4 @@
-"""What becomes of tunnels when the node under them changes: another address, another MTU."""
+"""Tunnels follow changes of their node's address, address family and MTU."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def cluster() -> Iterator[Cluster]:
 
 
 def vtep_of(cluster: Cluster, node: Kubelet) -> str:
-    """Where others are to reach a node's tunnels, as its Lease says."""
+    """The VTEP of a node according to its Lease."""
     return next(lease.vtep for lease in cluster.bed.records.nodes.list_leases() if lease.node == node.host.name)
 
 
-def give_address(node: Kubelet, old: str, new: str) -> None:
-    """An address in the place of another, with the route that goes with it."""
+def replace_address(node: Kubelet, old: str, new: str) -> None:
+    """Replace the address of a node's eth0, if `old` is not empty, and restore the default route."""
     netns = node.host.netns
     if old:
         ip("-n", netns, "addr", "del", old, "dev", "eth0")
@@ -36,11 +36,11 @@ def give_address(node: Kubelet, old: str, new: str) -> None:
 
 
 def test_tunnels_follow_the_address_of_their_node(cluster: Cluster) -> None:
-    """Their interfaces stay: the pods' addresses, MACs and indexes are what they were."""
+    """Both interfaces keep their names and MAC addresses. The peer's interface also keeps its ifindex."""
     primary, pair = cluster.linked_pair()
     assert cluster.pings(primary, "192.168.2.101")
     before = [cluster.show(primary, "in1"), cluster.show(pair, "in2")]
-    give_address(cluster.a, "192.168.1.73/24", "192.168.1.74/24")
+    replace_address(cluster.a, "192.168.1.73/24", "192.168.1.74/24")
     wait_for("the node's new address", lambda: vtep_of(cluster, cluster.a) == "192.168.1.74")
     wait_for("the tunnel to it", lambda: cluster.pings(pair, "192.168.2.100"))
     after = [cluster.show(primary, "in1"), cluster.show(pair, "in2")]
@@ -57,20 +57,20 @@ def set_mtu(node: Kubelet, mtu: int) -> None:
     ip("-n", node.host.netns, "link", "set", "eth0", "mtu", str(mtu))
 
 
-def test_both_ends_of_a_tunnel_follow_the_smaller_mtu_of_their_nodes(cluster: Cluster) -> None:
-    """Their interfaces stay, and so do the links' records: no end is lost meanwhile."""
+def test_both_ends_of_a_tunnel_take_the_smaller_mtu_of_their_nodes(cluster: Cluster) -> None:
+    """The interfaces keep their ifindexes, and no end gets the Event LinkLost."""
     primary, pair = cluster.linked_pair()
     ends = ((primary, "in1"), (pair, "in2"))
     indexes = [cluster.show(*end)["ifindex"] for end in ends]
 
-    def have(mtu: int) -> bool:
+    def have_mtu(mtu: int) -> bool:
         return [cluster.show(*end)["mtu"] for end in ends] == [mtu, mtu]
 
     for node, mtu, least in ((cluster.a, 1400, 1400), (cluster.b, 9000, 1400), (cluster.a, 9000, 9000)):
         set_mtu(node, mtu)
-        wait_for(f"MTU {least - 50} at both ends", partial(have, least - 50))
+        wait_for(f"MTU {least - 50} at both ends", partial(have_mtu, least - 50))
     set_mtu(cluster.b, 1500)
-    wait_for("MTU 1450 at both ends", lambda: have(1450))
+    wait_for("MTU 1450 at both ends", lambda: have_mtu(1450))
     wait_for("a full-size ping", lambda: cluster.carries(primary, "192.168.2.101", 1450))
     assert [cluster.show(*end)["ifindex"] for end in ends] == indexes
     assert cluster.told("LinkLost") == set()
@@ -78,7 +78,7 @@ def test_both_ends_of_a_tunnel_follow_the_smaller_mtu_of_their_nodes(cluster: Cl
     cluster.assert_nothing_left()
 
 
-def test_an_mtu_that_no_longer_fits_the_peers_node_is_an_event(cluster: Cluster) -> None:
+def test_a_declared_mtu_above_the_changed_underlay_of_the_peer_is_an_event(cluster: Cluster) -> None:
     cluster.bed.create_topology("lab", "- {endpoints: [a:in1, b:in2], mtu: [1450, null]}")
     a, b = (cluster.pod(name, {"ratchet": "true"}, node) for name, node in (("a", cluster.a), ("b", cluster.b)))
     cluster.add_all((cluster.a, a), (cluster.b, b))
@@ -92,14 +92,14 @@ def test_an_mtu_that_no_longer_fits_the_peers_node_is_an_event(cluster: Cluster)
 
 
 def add_ipv6(node: Kubelet) -> str:
-    """A node's IPv6 address on its eth0, added."""
+    """Add an IPv6 address to a node's eth0, and return it."""
     address = f"fd00:1::{node.host.address.rpartition('.')[2]}"
     ip("-n", node.host.netns, "addr", "add", f"{address}/64", "dev", "eth0", "nodad")
     return address
 
 
 def test_tunnels_follow_their_nodes_to_another_address_family(cluster: Cluster) -> None:
-    """Between nodes without a common family there is none, which both pods have an Event of."""
+    """While the nodes have no common family, the link is not linked and both pods get an Event."""
     primary, pair = cluster.linked_pair()
     v6_a, v6_b = add_ipv6(cluster.a), add_ipv6(cluster.b)
     cluster.set_internal_ips(cluster.b, v6_b)
@@ -118,7 +118,7 @@ def test_tunnels_follow_their_nodes_to_another_address_family(cluster: Cluster) 
 
 
 def test_a_tunnel_within_a_node_follows_it_to_another_address_family_and_mtu(cluster: Cluster) -> None:
-    """Its two ends are changed one after the other."""
+    """The agent changes one end after the other, so that they differ for a moment."""
     cluster.bed.create_topology("lab", "- {endpoints: [a:in1, b:in2], kind: vxlan, mtu: 1400}")
     a, b = (cluster.pod(name, {"ratchet": "true"}, cluster.a) for name in ("a", "b"))
     cluster.add_all((cluster.a, a), (cluster.a, b))
@@ -144,19 +144,19 @@ def test_a_tunnel_within_a_node_follows_it_to_another_address_family_and_mtu(clu
     cluster.assert_nothing_left()
 
 
-def test_a_tunnel_whose_node_has_no_address_for_a_while_stands_again_with_the_next(cluster: Cluster) -> None:
+def test_a_tunnel_recovers_when_its_node_gets_an_address_again(cluster: Cluster) -> None:
     primary, pair = cluster.linked_pair()
     ip(*f"-n {cluster.a.host.netns} addr del 192.168.1.73/24 dev eth0".split())
     asked = {**PATIENT, "cniVersion": "1.1.0"}
     wait_for("a STATUS that says so", lambda: cluster.a.call("STATUS", config=asked).status != 0)
     assert cluster.a.call("STATUS", config=asked).json["code"] == 50
-    give_address(cluster.a, "", "192.168.1.73/24")
+    replace_address(cluster.a, "", "192.168.1.73/24")
     wait_for("the tunnel", lambda: cluster.pings(primary, "192.168.2.101"))
     cluster.delete_all((cluster.a, primary), (cluster.b, pair))
     cluster.assert_nothing_left()
 
 
-def test_tunnels_follow_another_internal_ip_of_their_node_at_the_next_heartbeat(cluster: Cluster) -> None:
+def test_tunnels_follow_a_new_internal_ip_of_their_node(cluster: Cluster) -> None:
     primary, pair = cluster.linked_pair()
     ip("-n", cluster.a.host.netns, "addr", "add", "192.168.1.74/24", "dev", "eth0")
     cluster.set_internal_ips(cluster.a, "192.168.1.74")
@@ -167,7 +167,7 @@ def test_tunnels_follow_another_internal_ip_of_their_node_at_the_next_heartbeat(
     cluster.assert_nothing_left()
 
 
-def test_a_node_whose_object_lists_no_address_yet_is_followed_once_it_does(cluster: Cluster) -> None:
+def test_a_tunnel_follows_the_first_internal_ip_of_a_node_object(cluster: Cluster) -> None:
     agent = cluster.bed.agents["a"]
     agent.stop()
     ip("-n", cluster.a.host.netns, "addr", "add", "192.168.1.74/24", "dev", "eth0")
@@ -182,11 +182,11 @@ def test_a_node_whose_object_lists_no_address_yet_is_followed_once_it_does(clust
     cluster.assert_nothing_left()
 
 
-def test_a_virtual_ip_that_comes_first_on_the_named_interface_is_not_the_vtep() -> None:
-    """It is on another node tomorrow."""
+def test_a_virtual_ip_that_comes_first_on_the_parent_interface_is_not_the_vtep() -> None:
+    """A virtual IP may move to another node at any time."""
     with running(PATIENT, agent={"parent_interface": "eth0", "heartbeat": 1, "node_lost_after": 10}) as cluster:
-        give_address(cluster.a, "192.168.1.73/24", "192.168.1.200/24")
-        give_address(cluster.a, "", "192.168.1.73/24")
+        replace_address(cluster.a, "192.168.1.73/24", "192.168.1.200/24")
+        replace_address(cluster.a, "", "192.168.1.73/24")
         cluster.renew(cluster.a)
         primary, pair = cluster.linked_pair()
         assert vtep_of(cluster, cluster.a) == "192.168.1.73"
@@ -197,7 +197,7 @@ def test_a_virtual_ip_that_comes_first_on_the_named_interface_is_not_the_vtep() 
 
 
 def test_nodes_whose_address_is_on_lo_are_linked(cluster: Cluster) -> None:
-    """As where each node announces its address over several uplinks. A pod's tunnel is remade on it in place."""
+    """As on nodes that announce their address over several uplinks. The tunnels move to it in place."""
     primary, pair = cluster.linked_pair()
     addresses = {"a": ("10.255.0.1", "192.168.1.73"), "b": ("10.255.0.2", "192.168.1.33")}
     for node, other in ((cluster.a, "b"), (cluster.b, "a")):

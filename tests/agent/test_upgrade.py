@@ -1,6 +1,6 @@
-"""Agents of an earlier version are upgraded and rolled back under links that are up.
+"""Upgrades and rollbacks of agents while links are up.
 
-The earlier version is this project's own, from its history: it writes records of schema 1 and knows no other.
+The earlier version comes from this project's Git history. It reads and writes only records of schema 1.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LEASE_LIST = "labelSelector=ratchet.lease"
 
 @pytest.fixture(scope="module")
 def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the package of the earlier version."""
+    """A folder with the `ratchet` package of the earlier version."""
     known = subprocess.run(["git", "cat-file", "-e", EARLIER], cwd=FOLDER, check=False, capture_output=True)
     if known.returncode:
         pytest.skip(f"this checkout's history does not have {EARLIER}")
@@ -48,7 +48,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 def run_version(cluster: Cluster, node: Kubelet, source: Path | None) -> None:
-    """Replace a node's agent by one of another version."""
+    """Replace the agent of a node by one that runs from `source`; None is the current version."""
     agent = cluster.bed.agents[node.host.name]
     agent.stop()
     agent.source = source
@@ -56,7 +56,7 @@ def run_version(cluster: Cluster, node: Kubelet, source: Path | None) -> None:
 
 
 def wait_until_announcements_are_read(cluster: Cluster) -> None:
-    """Each agent has listed the nodes' Leases, all of which announce this version's schema."""
+    """Wait until all node Leases announce the current schema, and each agent has listed them."""
     wait_for(
         "announcements", lambda: all(one.schema != EARLIER_SCHEMA for one in cluster.bed.records.nodes.list_leases())
     )
@@ -67,7 +67,7 @@ def wait_until_announcements_are_read(cluster: Cluster) -> None:
 
 
 class Pair:
-    """Two pods, of which the one that sorts last declares their link; the first is always on node a."""
+    """Two linked pods. The pod whose name sorts last declares the link, and runs on node a."""
 
     def __init__(self, cluster: Cluster, number: int, node: Kubelet) -> None:
         self.cluster, self.number, self.node = cluster, number, node
@@ -100,7 +100,7 @@ class Pair:
 
     @property
     def records(self) -> list[Link]:
-        """All records of the link, under whichever name."""
+        """All records of the link, by the name of either version."""
         found = (self.cluster.bed.records.links.get(name) for name in {self.earlier_name, self.current_name})
         return [record for record in found if record is not None]
 
@@ -122,13 +122,13 @@ class Pair:
         wait_for(f"the link of {self.names[0]} again", lambda: self.is_linked)
         return self.primary
 
-    def pinged(self) -> AbstractContextManager[None]:
-        """Within the block, the pair answers every ping of the primary."""
+    def pinging_pair(self) -> AbstractContextManager[None]:
+        """Assert that the pair answers every ping of the primary within the block."""
         return pinging(self.primary, f"10.9.{self.number}.2")
 
 
-def looked_at(cluster: Cluster, pair: Pair) -> None:
-    """Have the agents look at a link, and wait until both are idle again."""
+def reconcile(cluster: Cluster, pair: Pair) -> None:
+    """Make the agents reconcile a link, and wait until it is linked."""
     before = [record.resource_version for record in pair.records]
     for record in pair.records:
         assert touch(cluster.bed, record.name)
@@ -144,29 +144,29 @@ def test_links_stay_up_while_agents_are_upgraded_and_rolled_back(cluster: Cluste
     old = Pair(cluster, 1, node)
     assert [record.name for record in old.records] == [old.earlier_name]
     interfaces = old.interfaces
-    with old.pinged():
-        # A rolling upgrade. While one agent is of the earlier version, new links are recorded as it records them.
+    with old.pinging_pair():
+        # A rolling upgrade. While one agent runs the earlier version, new records have schema 1.
         run_version(cluster, cluster.a, None)
-        looked_at(cluster, old)
+        reconcile(cluster, old)
         mixed = Pair(cluster, 2, node)
         assert [(one.name, one.schema) for one in mixed.records] == [(mixed.earlier_name, EARLIER_SCHEMA)]
         run_version(cluster, cluster.b, None)
-        looked_at(cluster, old)
+        reconcile(cluster, old)
         wait_until_announcements_are_read(cluster)
         new = Pair(cluster, 3, node)
         assert [one.name for one in new.records] == [new.current_name]
         assert [record.name for record in old.records] == [old.earlier_name], "a live record is never renamed"
         assert old.interfaces == interfaces
-    # A pod that restarts finds the record of its link.
+    # A restarted pod finds the record of its link.
     mixed.restart_primary()
     assert [record.name for record in mixed.records] == [mixed.earlier_name]
     assert cluster.pings(mixed.primary, "10.9.2.2")
-    with old.pinged(), mixed.pinged(), new.pinged():
+    with old.pinging_pair(), mixed.pinging_pair(), new.pinging_pair():
         kept = [pair.interfaces for pair in (old, mixed, new)]
         for one in (cluster.a, cluster.b):
             run_version(cluster, one, earlier)
-        looked_at(cluster, old)
-        looked_at(cluster, mixed)
+        reconcile(cluster, old)
+        reconcile(cluster, mixed)
         touch(cluster.bed, new.current_name)
         assert [pair.interfaces for pair in (old, mixed, new)] == kept
     old.restart_primary()
@@ -174,18 +174,18 @@ def test_links_stay_up_while_agents_are_upgraded_and_rolled_back(cluster: Cluste
     for one in (cluster.a, cluster.b):
         run_version(cluster, one, None)
     for pair in (old, mixed, new):
-        looked_at(cluster, pair)
+        reconcile(cluster, pair)
         assert cluster.pings(pair.primary, f"10.9.{pair.number}.2")
 
 
-# The moment in which new records change their format
+# The switch of new records to schema 2
 
 
 EARLIER_NODE = "c"
 
 
 class Switch:
-    """A third node whose agent reads schema 1 until `upgrade`. One of two agents does not learn of the upgrade."""
+    """A third node, whose Lease announces schema 1 until `upgrade`. Only one of two agents learns of it."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
@@ -193,7 +193,7 @@ class Switch:
         self._wait_until_read(cluster.a, cluster.b)
 
     def upgrade(self, ahead: Kubelet, behind: Kubelet) -> None:
-        """All nodes announce schema 2, which `ahead` has read; `behind` is refused the list until `faults.clear`."""
+        """Announce schema 2. `ahead` reads it, while `behind` gets 403 for its lists until `faults.clear`."""
         lists = sent_by(behind, "GET", path=LEASE_LIST)
         self.cluster.faults.add(Rule(lists, before=answering(403, "Forbidden"), times=10**9))
         self._announce(CURRENT_SCHEMA)
@@ -208,7 +208,7 @@ class Switch:
         self.cluster.bed.records.nodes.renew_lease(lease, HEARTBEAT["node_lost_after"], datetime.now(UTC))
 
     def _wait_until_read(self, *nodes: Kubelet) -> None:
-        """Wait for a list of the Leases that begins now, and for the heartbeat after it."""
+        """Wait until each node lists the Leases from now on and sends a heartbeat after that."""
         start = len(self.cluster.faults.sent)
 
         def has_read(node: Kubelet) -> bool:
@@ -222,10 +222,10 @@ class Switch:
 
 @pytest.mark.parametrize("earlier_records", [True, False], ids=["earlier records", "no earlier records"])
 @pytest.mark.parametrize("ahead", ["a", "b"], ids=["primary ahead", "pair ahead"])
-def test_two_nodes_that_begin_a_link_in_two_formats_end_with_one_record(
+def test_two_nodes_that_create_records_of_both_schemas_end_with_one_record(
     cluster: Cluster, ahead: str, earlier_records: bool
 ) -> None:
-    """Node `ahead` knows that all agents read schema 2, the other does not, and both create the link's record."""
+    """Only node `ahead` knows that all agents read schema 2, and both nodes create a record of the link."""
     switch = Switch(cluster)
     if earlier_records:
         Pair(cluster, 1, cluster.b)
@@ -237,7 +237,7 @@ def test_two_nodes_that_begin_a_link_in_two_formats_end_with_one_record(
     for node, gate in zip(nodes, gates, strict=True):
         cluster.faults.add(Rule(sent_by(node, "POST", path="/configmaps"), before=gate))
     calls = [cluster.start("ADD", cluster.a, primary), cluster.start("ADD", cluster.b, pair)]
-    for gate in gates:  # neither record exists before both nodes have decided to create one
+    for gate in gates:  # both nodes decide to create a record before one exists
         assert gate.reached.wait(10)
     for gate in gates:
         gate.opened.set()
@@ -249,8 +249,8 @@ def test_two_nodes_that_begin_a_link_in_two_formats_end_with_one_record(
 
 
 @pytest.mark.parametrize("ahead", ["a", "b"], ids=["primary ahead", "pair ahead"])
-def test_a_node_finds_the_record_that_a_node_behind_it_has_created(cluster: Cluster, ahead: str) -> None:
-    """No record of schema 1 was there when node `ahead` read that all agents read schema 2."""
+def test_a_node_that_writes_schema_2_finds_a_record_of_schema_1(cluster: Cluster, ahead: str) -> None:
+    """Node `ahead` switched to schema 2 when there was no record of schema 1."""
     switch = Switch(cluster)
     nodes = (cluster.a, cluster.b)
     switch.upgrade(*(nodes if ahead == "a" else nodes[::-1]))
@@ -261,12 +261,12 @@ def test_a_node_finds_the_record_that_a_node_behind_it_has_created(cluster: Clus
 
 
 def assert_one_record(cluster: Cluster, primary: Sandbox) -> None:
-    """Wait until the primary's link has one record, linked; no link has a second VNI."""
+    """Assert that the primary's link gets a single, linked record, and that no link has a second VNI."""
     wait_for("one record, linked", lambda: states_of(cluster, primary) == [State.LINKED])
     assert len(cluster.bed.records.vnis.list()) == len(cluster.bed.links())
     assert cluster.pings(primary, "192.168.2.101")
 
 
 def states_of(cluster: Cluster, primary: Sandbox) -> list[State]:
-    """The states of all records of the primary's link, under whichever name."""
+    """The states of all records of the primary's link, whatever their names."""
     return [derive(record) for record in records_at(cluster.bed, primary.pod.name, "in1")]

@@ -1,4 +1,4 @@
-"""VNIs that a link loses: its Lease is deleted or restored with another holder, or one node cannot use the number."""
+"""Lost VNIs: the Lease is deleted or has another holder, or a node cannot use the number."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ratchet.dev.testbed import wait_for
 from ratchet.store.codec.leases import encode_vni_lease
 from tests.support.cluster import LINK, Cluster
 
-TO_PAIR = "192.168.2.101"
-OF_A_BACKUP = "00000000-0000-4000-8000-000000000000"
+PAIR_IP = "192.168.2.101"
+BACKUP_UID = "00000000-0000-4000-8000-000000000000"
 OTHER = "default.x.in1.y.in2"
 
 
@@ -26,7 +26,7 @@ def delete_leases(cluster: Cluster) -> None:
         cluster.bed.records.vnis.delete(lease)
 
 
-def hold(cluster: Cluster, vni: int, link: Link, holder: str) -> None:
+def replace_holder(cluster: Cluster, vni: int, link: Link, holder: str) -> None:
     records = cluster.bed.records
     path = f"{records.vnis.path}/{vni_lease_name(vni)}"
     held = next(lease for lease in records.vnis.list() if lease.vni == vni)
@@ -35,10 +35,10 @@ def hold(cluster: Cluster, vni: int, link: Link, holder: str) -> None:
 
 
 def restore_leases(cluster: Cluster) -> None:
-    """Leases come back from a backup, whose records had other UIDs."""
+    """Replace the Leases by ones from a backup, which name records with other UIDs as holders."""
     for link in cluster.bed.links().values():
         assert link.vni is not None
-        hold(cluster, link.vni, link, OF_A_BACKUP)
+        replace_holder(cluster, link.vni, link, BACKUP_UID)
 
 
 def restart_agents(cluster: Cluster) -> None:
@@ -49,7 +49,7 @@ def restart_agents(cluster: Cluster) -> None:
 
 
 def every_vni_is_held(cluster: Cluster) -> bool:
-    """All records are linked, each with the Lease of its own number, and there is no other Lease."""
+    """Whether every record is linked and holds the Lease of its VNI, and there is no other Lease."""
     links = cluster.bed.links().values()
     holders = {lease.vni: lease.holder for lease in cluster.bed.records.vnis.list()}
     linked = all(derive(link) is State.LINKED for link in links)
@@ -73,7 +73,9 @@ def another_pair(cluster: Cluster) -> list[tuple[Kubelet, Sandbox]]:
 
 
 @pytest.mark.parametrize("damage", [delete_leases, restore_leases])
-def test_fault_33_vni_leases_are_deleted_or_restored(cluster: Cluster, damage: Callable[[Cluster], None]) -> None:
+def test_fault_33_deleted_or_restored_vni_leases_leave_vnis_unique(
+    cluster: Cluster, damage: Callable[[Cluster], None]
+) -> None:
     primary, pair = cluster.linked_pair()
     before = cluster.bed.links()[LINK].vni
     damage(cluster)
@@ -83,20 +85,20 @@ def test_fault_33_vni_leases_are_deleted_or_restored(cluster: Cluster, damage: C
     links = cluster.bed.links()
     assert links[LINK].vni == before
     assert links[OTHER].vni != before
-    assert cluster.pings(primary, TO_PAIR)
+    assert cluster.pings(primary, PAIR_IP)
     assert cluster.pings(others[0][1], "192.168.3.101")
     cluster.delete_all((cluster.a, primary), (cluster.b, pair), *others)
 
 
-def test_fault_33_a_link_whose_number_another_link_holds_is_renumbered(cluster: Cluster) -> None:
+def test_fault_33_a_link_whose_vni_another_link_holds_is_renumbered(cluster: Cluster) -> None:
     primary, pair = cluster.linked_pair()
     others = another_pair(cluster)
     cluster.wait_until(State.LINKED, OTHER)
     mine, other = (cluster.bed.links()[name] for name in (LINK, OTHER))
     assert mine.vni is not None
     assert other.vni is not None
-    # The other record has the number, too, as if it had claimed it while there was no Lease.
-    hold(cluster, mine.vni, other, other.uid)
+    # Both records now have the VNI, as if the other one had claimed it while there was no Lease.
+    replace_holder(cluster, mine.vni, other, other.uid)
     cluster.bed.records.links.update(cluster.bed.links()[OTHER], replace(cluster.bed.links()[OTHER], vni=mine.vni))
     cluster.bed.records.vnis.release(other.vni, other.uid)
     restart_agents(cluster)
@@ -105,7 +107,7 @@ def test_fault_33_a_link_whose_number_another_link_holds_is_renumbered(cluster: 
     assert after[OTHER].vni == mine.vni
     assert after[LINK].vni != mine.vni
     assert any(f"VNI {mine.vni} replaced by" in step.reason for step in after[LINK].history)
-    wait_for("a ping", lambda: cluster.pings(primary, TO_PAIR))
+    wait_for("a ping", lambda: cluster.pings(primary, PAIR_IP))
     wait_for("a ping of the other", lambda: cluster.pings(others[0][1], "192.168.3.101"))
     logs = "".join(agent.log.read_text() for agent in cluster.bed.agents.values())
     assert f"VNI renumbered link={LINK} from={mine.vni} to={after[LINK].vni}" in logs
@@ -113,10 +115,10 @@ def test_fault_33_a_link_whose_number_another_link_holds_is_renumbered(cluster: 
 
 
 @pytest.mark.parametrize("where", ["a", "b"])
-def test_fault_34_one_node_has_a_foreign_device_with_the_vni(cluster: Cluster, where: str) -> None:
-    """Whichever end is made first follows the other to the new number."""
+def test_fault_34_a_link_avoids_vnis_of_foreign_devices_on_one_node(cluster: Cluster, where: str) -> None:
+    """The end that is created first follows the other end to the new VNI."""
     node = cluster.a if where == "a" else cluster.b
-    # Agents have freed numbers of earlier tests in mind: the lowest is not always the first that they try.
+    # Agents remember the VNIs that earlier tests released, so they may not try the lowest VNI first.
     foreign = [(f"calico{vni}", str(vni)) for vni in range(11, 15)]
     for name, vni in foreign:
         device = ["type", "vxlan", "id", vni, "dev", "eth0", "dstport", "4789"]
@@ -127,7 +129,7 @@ def test_fault_34_one_node_has_a_foreign_device_with_the_vni(cluster: Cluster, w
         record = cluster.bed.links()[LINK]
         assert record.vni not in range(11, 15)
         assert set(record.refused_vnis) <= set(range(11, 15))
-        wait_for("a ping", lambda: cluster.pings(primary, TO_PAIR))
+        wait_for("a ping", lambda: cluster.pings(primary, PAIR_IP))
     finally:
         for name, _ in foreign:
             ip("-n", node.host.netns, "link", "del", name)
