@@ -1,7 +1,7 @@
-"""A real Kubernetes, with Ratchet on it as an administrator puts it there; each test in a namespace of its own.
+"""A real Kubernetes cluster with Ratchet deployed from manifests. Each test has its own namespace.
 
-`RATCHET_E2E_IMAGE` names the archive of Ratchet's image, as hack/image makes it. Where a test fails, what there was is
-in build/e2e/<test>.
+`RATCHET_E2E_IMAGE` is the path of the archive of Ratchet's image, which hack/image builds. If a test fails, the state
+of the cluster is saved in build/e2e/<namespace of the test>.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def deploy(world: World, overlay: str) -> None:
 
 
 @contextmanager
-def deployed_instead(cluster: Cluster, overlay: str) -> Iterator[None]:
-    """Within the block, Ratchet is on the cluster in another way than for other tests."""
+def deployed_with_overlay(cluster: Cluster, overlay: str) -> Iterator[None]:
+    """Deploy Ratchet by another overlay within the block, in place of the overlay `chained`."""
     ratchet = World(cluster, RATCHET)
     try:
         ratchet.kubectl("delete", "-k", str(MANIFESTS / "chained"), "--wait")
@@ -54,12 +54,12 @@ def deployed_instead(cluster: Cluster, overlay: str) -> Iterator[None]:
 def cluster() -> Iterator[Cluster]:
     found = Cluster(Path("/var/tmp") / f"ratchet-e2e-{os.getpid():x}")
 
-    def say(line: str) -> None:
+    def print_line(line: str) -> None:
         print(f"  {line}", flush=True)
 
     if not IMAGE.is_file():
         pytest.fail(f"there is no image {IMAGE}: hack/image makes it")
-    found.up(2, say)
+    found.up(2, print_line)
     try:
         found.load(IMAGE)
         ratchet = World(found, RATCHET)
@@ -68,7 +68,7 @@ def cluster() -> Iterator[Cluster]:
         deploy(ratchet, "chained")
         yield found
     finally:
-        found.down(say)
+        found.down(print_line)
 
 
 @pytest.fixture
@@ -78,18 +78,20 @@ def records(cluster: Cluster) -> ApiStore:
 
 @pytest.fixture
 def world(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[World]:
-    said = re.sub("[^a-z0-9]+", "-", request.node.name.lower().removeprefix("test_"))
-    name = f"{said[:40].strip('-')}-{sha256(said.encode()).hexdigest()[:4]}"
+    slug = re.sub("[^a-z0-9]+", "-", request.node.name.lower().removeprefix("test_"))
+    name = f"{slug[:40].strip('-')}-{sha256(slug.encode()).hexdigest()[:4]}"
     made = World(cluster, name)
     made.kubectl("create", "namespace", name)
-    made.kubectl("wait", "--for=create", "serviceaccount/default", "--timeout=60s")  # without it no pod is admitted
+    made.kubectl(
+        "wait", "--for=create", "serviceaccount/default", "--timeout=60s"
+    )  # no pod is admitted before it exists
     try:
         yield made
     finally:
         if request.node.stash.get(FAILED, False):
             dump(made, DUMPS / name)
-        made.tried("delete", "pod", "--all", "--grace-period=1")
-        made.tried("delete", "namespace", name, "--wait=false")
+        made.try_kubectl("delete", "pod", "--all", "--grace-period=1")
+        made.try_kubectl("delete", "namespace", name, "--wait=false")
     try:
         made.wait_until_nothing_is_left()
     except RatchetError:
@@ -98,7 +100,7 @@ def world(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[World]:
 
 
 def dump(world: World, folder: Path) -> None:
-    """What there was when a test failed."""
+    """Save objects, Events and logs of the cluster after a failed test."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     wanted = {
@@ -111,7 +113,7 @@ def dump(world: World, folder: Path) -> None:
         "install.log": ("logs", "-n", RATCHET, "-l", "app.kubernetes.io/name=ratchet-install", "--tail=-1", "--prefix"),
     }
     for file, arguments in wanted.items():
-        done = world.tried(*arguments)
+        done = world.try_kubectl(*arguments)
         (folder / file).write_text(done.stdout + done.stderr)
     for machine in world.cluster.machines():
         shutil.copytree(machine.logs, folder / machine.name, ignore=shutil.ignore_patterns("pods", "containers"))

@@ -1,4 +1,4 @@
-"""The examples as their users have them: applied as they are, and looked at with kubectl and ratchet."""
+"""Helpers that apply the examples as users do, and check them with kubectl and ratchet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ratchet.dev.building import REPOSITORY
 from tests.e2e.world import World, wait_for
 
 EXAMPLES = REPOSITORY / "manifests" / "examples"
-AT_ONCE = 4
+CONCURRENCY = 4
 Json = dict[str, Any]
 
 
@@ -23,7 +23,7 @@ def objects(file: str) -> list[Json]:
 
 
 def bring_up(world: World, file: str, links: int) -> None:
-    """One apply, and all is there."""
+    """Apply an example, and wait until all its pods are ready and linked."""
     world.kubectl("apply", "-f", str(EXAMPLES / file))
     wait_until_up(world, file, links)
 
@@ -32,12 +32,12 @@ def wait_until_up(world: World, file: str, links: int) -> None:
     for workload in workloads(file):
         world.kubectl("rollout", "status", workload, "--timeout=90s")
     world.wait("condition=Ready", "pod", "--all")
-    said = world.ratchet("wait", "-n", world.namespace)
-    assert said.splitlines()[-1] == f"{links} of {links} links are linked"
+    output = world.ratchet("wait", "-n", world.namespace)
+    assert output.splitlines()[-1] == f"{links} of {links} links are linked"
 
 
 def restart(world: World, file: str, links: int) -> None:
-    """Have every pod replaced, in the way of the workload that it is of."""
+    """Replace every pod by a rollout restart of its workload, and wait until all are linked again."""
     before = uids(world)
     world.kubectl("rollout", "restart", *workloads(file))
     wait_until_up(world, file, links)
@@ -63,9 +63,9 @@ def kinds(world: World) -> list[str]:
 
 
 def neighbours(world: World, file: str) -> dict[str, list[str]]:
-    """The addresses at the other ends of each pod's links, as the example's topology draws them.
+    """The addresses at the far ends of each pod's links, from the example's topology.
 
-    Of an end that is given none, the one that the kernel gives it: IPv6, link-local.
+    An end without a declared address has the kernel's link-local IPv6 address.
     """
     found: dict[str, list[str]] = {}
     (topology,) = [one for one in objects(file) if "ratchet.topology" in one["metadata"].get("labels", {})]
@@ -86,9 +86,9 @@ def link_local(world: World, pod: str, ifname: str) -> str:
 def wait_until_reached(
     world: World, targets: Mapping[str, Iterable[str]], sources: Mapping[str, str] | None = None
 ) -> None:
-    """Until each of these pods has an answer from each of its addresses; where it has a source it pings from that."""
-    with ThreadPoolExecutor(AT_ONCE) as at_once:
-        list(at_once.map(lambda pod: _reach(world, pod, targets[pod], (sources or {}).get(pod)), targets))
+    """Wait until each pod can ping all its target addresses, from its source address if it has one."""
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
+        list(pool.map(lambda pod: _reach(world, pod, targets[pod], (sources or {}).get(pod)), targets))
 
 
 def _reach(world: World, pod: str, addresses: Iterable[str], source: str | None) -> None:
@@ -96,6 +96,6 @@ def _reach(world: World, pod: str, addresses: Iterable[str], source: str | None)
     line = " && ".join(shlex.join(["ping", *options, address]) for address in addresses)
 
     def answered() -> bool:
-        return world.tried("exec", pod, "--", "sh", "-c", line).returncode == 0
+        return world.try_kubectl("exec", pod, "--", "sh", "-c", line).returncode == 0
 
     wait_for(f"{pod} reaches {', '.join(addresses)}", answered)

@@ -1,4 +1,4 @@
-"""What is planted for the collector to find, and runs of it; whatever becomes of the test, nothing of that stays."""
+"""Garbage for garbage collection, and runs of its CronJob. Both are removed however a test ends."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ratchet.store.codec.leases import encode_vni_lease
 from ratchet.store.store import ApiStore
 from tests.e2e.world import RATCHET, World
 
-NOBODY = "00000000-0000-0000-0000-000000000000"
+UNKNOWN_UID = "00000000-0000-0000-0000-000000000000"
 VNI = 4711
 
 
 @contextmanager
 def planted(records: ApiStore, *links: Link) -> Iterator[None]:
-    """Records of links that nobody made, and the Lease of a VNI whose record never was."""
+    """Create records of links without pods, and the Lease of a VNI without a record, within the block."""
     try:
         for link in links:
             records.links.create(link)
-        records.api.create(records.vnis.path, encode_vni_lease(VNI, replace(links[0], uid=NOBODY)))
+        records.api.create(records.vnis.path, encode_vni_lease(VNI, replace(links[0], uid=UNKNOWN_UID)))
         yield
     finally:
         for link in links:
@@ -36,8 +36,8 @@ def planted(records: ApiStore, *links: Link) -> Iterator[None]:
 
 
 @contextmanager
-def collected(world: World, *jobs: str) -> Iterator[None]:
-    """Runs of the CronJob at once, for which nothing is too young; within the block they have come to their end."""
+def gc_run(world: World, *jobs: str) -> Iterator[None]:
+    """Run the CronJob concurrently without a grace period. Within the block all runs have completed."""
     try:
         for job in jobs:
             _start(world, job)
@@ -52,7 +52,7 @@ def _start(world: World, job: str) -> None:
     made = json.loads(
         world.kubectl(*f"create job -n {RATCHET} --from=cronjob/ratchet-gc {job} --dry-run=client -o json".split())
     )
-    # The CronJob keeps one finished job of its own, and deletes the others at once.
+    # A CronJob deletes the finished jobs that it owns, apart from one.
     del made["metadata"]["ownerReferences"]
     made["spec"]["template"]["spec"]["containers"][0]["args"] = ["gc", "--grace", "0"]
     world.kubectl("apply", "-n", RATCHET, "-f", "-", stdin=json.dumps(made))

@@ -1,4 +1,4 @@
-"""What Ratchet's accounts may do, and what they did."""
+"""The permissions of Ratchet's service accounts, and their use according to the audit log."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tests.e2e.world import RATCHET, World
 Use = tuple[str, str, str, str]
 
 
-def _asked(world: World) -> Iterator[tuple[Use, int]]:
-    """What Ratchet's accounts have asked of the API since the cluster came up, and how it was answered."""
+def _requests(world: World) -> Iterator[tuple[Use, int]]:
+    """The requests of all accounts since the start of the cluster, with the status codes of the responses."""
     for line in world.cluster.control_plane().audit_log.read_text().splitlines():
         event = json.loads(line)
         about = event.get("objectRef")
@@ -24,8 +24,11 @@ def _asked(world: World) -> Iterator[tuple[Use, int]]:
 
 
 def _granted(world: World) -> set[Use]:
-    kinds, ours = "clusterroles,roles,clusterrolebindings,rolebindings", f"app.kubernetes.io/part-of={RATCHET}"
-    found = json.loads(world.kubectl("get", kinds, "-A", "-l", ours, "-o", "json"))["items"]
+    kinds, label_selector = (
+        "clusterroles,roles,clusterrolebindings,rolebindings",
+        f"app.kubernetes.io/part-of={RATCHET}",
+    )
+    found = json.loads(world.kubectl("get", kinds, "-A", "-l", label_selector, "-o", "json"))["items"]
     rules = {(one["kind"], one["metadata"]["name"]): one["rules"] for one in found if "rules" in one}
     return {
         (subject["name"], group, resource, verb)
@@ -38,19 +41,19 @@ def _granted(world: World) -> set[Use]:
     }
 
 
-# A plugin that waits lists the links anew where its watch has become too old, which no test can make happen.
+# A waiting plugin lists the links again if its watch gets 410, which no test can cause.
 RARE = ("ratchet-install", "", "configmaps", "list")
 
 
 @contextmanager
-def nothing_denied_and_nothing_unused(world: World, *accounts: str) -> Iterator[None]:
-    """In the block nobody is refused anything; and by its end all that these accounts may do they have done, some time.
+def no_denied_and_no_unused_permissions(world: World, *accounts: str) -> Iterator[None]:
+    """Assert that no request in the block is denied, and that these accounts used all their permissions.
 
-    Whoever was uninstalled before may have been refused, and rightly.
+    Uses before the block count, denials before it do not: an account without its roles is denied rightly.
     """
-    before = len(list(_asked(world)))
+    before = len(list(_requests(world)))
     yield
-    answers = list(_asked(world))
+    answers = list(_requests(world))
     assert {use for use, code in answers[before:] if code in (401, 403)} == set()
     used = {use for use, _ in answers}
     unused = {use for use in _granted(world) if use[0] in accounts and use not in used and use != RARE}

@@ -1,18 +1,18 @@
-"""Peers that come late, go and come again, in the ways in which Kubernetes's own controllers have pods do it."""
+"""Peers that start late, move or are replaced, also by a StatefulSet and a Deployment."""
 
 from __future__ import annotations
 
 import pytest
 
 from ratchet.errors import RatchetError
-from tests.e2e.world import PAIR, World, figures, pod, primary, template, wait_for
+from tests.e2e.world import PAIR, World, agent_metrics, pod, primary, template, wait_for
 
 LATE_SECONDS = 60
 PAIRS = 20
 
 
 @pytest.mark.timeout(200)
-def test_a_pair_that_comes_a_minute_late(world: World) -> None:
+def test_a_link_is_completed_when_its_pair_starts_a_minute_late(world: World) -> None:
     world.apply(pod("p", "node-a", primary("q")))
     world.wait("condition=Ready", "pod/p", seconds=30)
     with pytest.raises(RatchetError, match="did not come about"):
@@ -22,7 +22,7 @@ def test_a_pair_that_comes_a_minute_late(world: World) -> None:
     world.wait_for_ping("p", "10.99.1.2")
 
 
-def test_a_pair_that_comes_again_on_the_other_node(world: World) -> None:
+def test_a_vxlan_becomes_a_veth_when_its_pair_moves_to_the_same_node(world: World) -> None:
     world.apply(pod("p", "node-a", primary("q")), pod("q", "node-b", PAIR))
     world.wait("condition=Ready", "pod/p", "pod/q")
     assert world.device("p", "in1")["linkinfo"]["info_kind"] == "vxlan"
@@ -36,8 +36,8 @@ def test_a_pair_that_comes_again_on_the_other_node(world: World) -> None:
 
 
 @pytest.mark.timeout(200)
-def test_a_ring_of_a_stateful_set_one_after_the_other(world: World) -> None:
-    """Each waits for the next, which is made only once it is Ready itself."""
+def test_a_stateful_set_that_starts_pod_by_pod_becomes_a_ring(world: World) -> None:
+    """Each pod declares a link to the next one, which is created only once the pod is Ready."""
     gated = template({"app": "ring"}, schedulingGates=[{"name": "example.com/labels"}])
     spec = {"replicas": 4, "serviceName": "ring", "selector": {"matchLabels": {"app": "ring"}}, "template": gated}
     world.apply({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "ring"}, "spec": spec})
@@ -55,9 +55,9 @@ def test_a_ring_of_a_stateful_set_one_after_the_other(world: World) -> None:
 
 
 @pytest.mark.timeout(200)
-def test_a_rollout_of_a_pair_that_goes_by_a_name(world: World) -> None:
-    behind = template({**PAIR, "ratchet.pod_name": "service", "app": "q"})
-    spec = {"replicas": 1, "selector": {"matchLabels": {"app": "q"}}, "template": behind}
+def test_a_link_to_a_ratchet_pod_name_follows_a_rollout(world: World) -> None:
+    pod_template = template({**PAIR, "ratchet.pod_name": "service", "app": "q"})
+    spec = {"replicas": 1, "selector": {"matchLabels": {"app": "q"}}, "template": pod_template}
     world.apply(
         pod("p", "node-a", primary("service")),
         {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "q"}, "spec": spec},
@@ -76,9 +76,9 @@ def test_a_rollout_of_a_pair_that_goes_by_a_name(world: World) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_twenty_pairs_at_once(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_twenty_pairs_that_start_together_are_linked(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     cpu, memory = "process_cpu_seconds_total", "process_resident_memory_bytes"
-    before = figures(world.a)
+    before = agent_metrics(world.a)
     pods = []
     for number in range(PAIRS):
         nodes = [("node-a", "node-b"), ("node-b", "node-a"), ("node-a", "node-a"), ("node-b", "node-b")][number % 4]
@@ -89,7 +89,7 @@ def test_twenty_pairs_at_once(world: World, capsys: pytest.CaptureFixture[str]) 
     world.wait("condition=Ready", "pod", "--all", seconds=120)
     for number in range(PAIRS):
         world.wait_for_ping(f"p{number}", f"10.99.{number}.2")
-    after = figures(world.a)
+    after = agent_metrics(world.a)
     with capsys.disabled():
         used = f"{after[cpu] - before[cpu]:.2f} s of CPU, {after[memory] / 2**20:.0f} MiB"
         print(f" [node-a's agent for {PAIRS} pairs: {used}]", flush=True)

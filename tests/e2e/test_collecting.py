@@ -1,4 +1,4 @@
-"""Garbage collection by the CronJob as it is deployed."""
+"""Garbage collection by the deployed CronJob."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import pytest
 
 from ratchet.core.model import Side, State
 from ratchet.store.store import ApiStore
-from tests.e2e.garbage import collected, planted
+from tests.e2e.garbage import gc_run, planted
 from tests.e2e.world import PAIR, RATCHET, World, label_side, pod, primary
 from tests.support.links import joined, own
 
 
-def test_what_no_node_can_clean_is_collected(world: World, records: ApiStore) -> None:
-    """A record whose pods never were, and a number whose record is gone; nothing alive, though three collect."""
+def test_gc_removes_orphans_and_keeps_live_links(world: World, records: ApiStore) -> None:
+    """Three concurrent runs remove a record without pods and a Lease without a record."""
     world.apply(pod("p", "node-a", primary("q")), pod("q", "node-b", PAIR))
     world.wait("condition=Ready", "pod/p", "pod/q")
     world.wait_until_linked(1)
     orphan = joined(own(Side.PRIMARY, "node-a"), own(Side.PAIR, "node-c"))
-    with planted(records, orphan), collected(world, "gc-0", "gc-1", "gc-2"):
+    with planted(records, orphan), gc_run(world, "gc-0", "gc-1", "gc-2"):
         assert world.states() == ["linked"]
         assert world.pings("p", "10.99.1.2")
         assert records.links.get(orphan.name) is None
-        assert world.vnis() == [f"lease.coordination.k8s.io/vni-{world.vni()}"]
+        assert world.vni_leases() == [f"lease.coordination.k8s.io/vni-{world.vni()}"]
 
 
-def test_pods_that_are_deleted_by_force_leave_nothing(world: World) -> None:
+def test_force_deleted_pods_leave_nothing(world: World) -> None:
     world.apply(pod("p", "node-a", primary("q")), pod("q", "node-b", PAIR))
     world.wait_until_linked(1)
     world.kubectl("delete", "pod", "p", "q", "--force", "--grace-period=0")
@@ -32,8 +32,8 @@ def test_pods_that_are_deleted_by_force_leave_nothing(world: World) -> None:
 
 
 @pytest.mark.timeout(400)
-def test_a_node_that_is_removed_from_the_cluster(world: World, records: ApiStore) -> None:
-    """What it had part in is collected, what lives on the other stays; and it may come again."""
+def test_gc_removes_the_ends_of_a_deleted_node(world: World, records: ApiStore) -> None:
+    """Its ends are removed, and links on the other node stay. Then the node rejoins the cluster."""
     world.apply(
         pod("p", "node-a", primary("q")),
         pod("q", "node-b", PAIR),
@@ -46,9 +46,9 @@ def test_a_node_that_is_removed_from_the_cluster(world: World, records: ApiStore
     node.stop()
     try:
         world.kubectl("delete", "node", node.name)
-        # The controller manager deletes the pods of nodes that are not there, within a minute or so.
+        # The controller manager deletes the pods of nodes that do not exist, within about a minute.
         world.kubectl("wait", "--for=delete", "pod/q", "pod/x", "pod/y", "--timeout=150s", seconds=160)
-        with collected(world, "gc-node"):
+        with gc_run(world, "gc-node"):
             states = {name: data["state"] for name, data in world.records().items()}
             assert states == {"p.in1.q.in2": State.PRIMARY_READY, "v.in1.w.in2": State.LINKED}
             assert [lease.node for lease in records.nodes.list_leases()] == ["node-a"]

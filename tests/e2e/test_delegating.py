@@ -1,4 +1,4 @@
-"""The way of 2017: ratchet is the node's network, and runs flannel's plugin for pods without links."""
+"""Delegation as in 2017: Ratchet is the node's network, and calls flannel for pods without links."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from ratchet.dev.cluster import binaries
 from ratchet.dev.cluster.cluster import Cluster
-from tests.e2e.conftest import MANIFESTS, deployed_instead
+from tests.e2e.conftest import MANIFESTS, deployed_with_overlay
 from tests.e2e.world import PAIR, RATCHET, World, network_file, pod, primary, wait_for
 
 SUBNET = """\
@@ -23,7 +23,7 @@ FLANNEL_IPMASQ=false
 
 @pytest.fixture(scope="module")
 def delegating(cluster: Cluster) -> Iterator[None]:
-    """The nodes as flannel's daemon leaves them, and Ratchet in the place of their network."""
+    """Nodes with the files of flannel's daemon, and Ratchet in place of their network."""
     plugin = binaries.flannel(print)
     folders = [node.machine.folder for node in cluster.nodes()]
     try:
@@ -31,7 +31,7 @@ def delegating(cluster: Cluster) -> Iterator[None]:
             shutil.copy(plugin, folder / "opt/cni/bin")
             (folder / "run/flannel").mkdir()
             (folder / "run/flannel/subnet.env").write_text(SUBNET.format(number=node.number))
-        with deployed_instead(cluster, "delegating"):
+        with deployed_with_overlay(cluster, "delegating"):
             yield
     finally:
         for folder in folders:
@@ -46,20 +46,20 @@ def address(world: World, name: str, ifname: str) -> str:
 
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("delegating")
-def test_pods_without_links_have_what_flannel_gives(world: World) -> None:
+def test_pods_without_links_get_the_flannel_network(world: World) -> None:
     world.apply(pod("x", "node-a", {}), pod("y", "node-b", {}))
     world.wait("condition=Ready", "pod/x", "pod/y")
     assert address(world, "x", "eth0").startswith("10.244.1.")
     assert world.device("x", "eth0")["mtu"] == 1450
     world.wait_for_ping("x", address(world, "y", "eth0"))
-    reached = world.tried("exec", "x", "--", "nc", "-w", "3", "10.96.0.1", "443")
+    reached = world.try_kubectl("exec", "x", "--", "nc", "-w", "3", "10.96.0.1", "443")
     assert reached.returncode == 0, f"no Service: {reached.stderr}"
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("delegating")
 @pytest.mark.parametrize("other", ["node-b", "node-a"])
-def test_pods_with_links_have_the_boot_network_and_their_links(world: World, other: str) -> None:
+def test_pods_with_links_get_the_boot_network_and_their_links(world: World, other: str) -> None:
     world.apply(pod("p", "node-a", primary("q")), pod("q", other, PAIR))
     world.wait("condition=Ready", "pod/p", "pod/q")
     assert address(world, "p", "eth0").startswith("10.245.0.")
@@ -69,20 +69,20 @@ def test_pods_with_links_have_the_boot_network_and_their_links(world: World, oth
 
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("delegating")
-def test_a_boot_network_of_loopback_is_told_why_containerd_refuses_it(world: World) -> None:
-    given = json.loads((MANIFESTS / "delegating" / "network.conf").read_text())
-    changed = json.dumps({**given, "boot_network": {"type": "loopback"}})
+def test_the_agent_logs_why_containerd_rejects_a_loopback_boot_network(world: World) -> None:
+    original = json.loads((MANIFESTS / "delegating" / "network.conf").read_text())
+    with_loopback = json.dumps({**original, "boot_network": {"type": "loopback"}})
 
     def use(network: str) -> None:
         patch = json.dumps({"data": {"network.conf": network}})
         world.kubectl("patch", "-n", RATCHET, "configmap", "ratchet-network", "--type=merge", "-p", patch)
-        world.roll("ratchet-install")
+        world.rollout_restart("ratchet-install")
         kind = json.loads(network)["boot_network"]["type"]
         paths = [network_file(node) for node in world.cluster.nodes()]
         wait_for(f"{kind} on the nodes", lambda: all(f'"type": "{kind}"' in path.read_text() for path in paths))
 
     try:
-        use(changed)
+        use(with_loopback)
         world.apply(pod("p", "node-a", primary("q")))
         refused = "reason=FailedCreatePodSandBox"
         world.kubectl("wait", "--for=create", "event", f"--field-selector={refused}", "--timeout=30s")
@@ -90,4 +90,4 @@ def test_a_boot_network_of_loopback_is_told_why_containerd_refuses_it(world: Wor
         assert "the result has no address on eth0: containerd will refuse" in logged
     finally:
         world.delete_pods()
-        use(json.dumps(given))
+        use(json.dumps(original))

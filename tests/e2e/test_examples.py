@@ -1,4 +1,4 @@
-"""The examples, as they are: each comes up in one apply, is there again when pods are replaced, and leaves nothing."""
+"""The examples as they are: each links its pods in one apply and after restarts, and leaves nothing."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ LEAVES = {f"leaf-{number}": f"10.7.1.{number}" for number in range(4)}
 
 @pytest.fixture(scope="module", autouse=True)
 def images(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What the examples' pods are of, made here under the names that it has elsewhere."""
+    """Build and load the images of the examples' pods, under the names in the manifests."""
     busybox = tmp_path_factory.mktemp("images") / "busybox.tar"
     tools_image(busybox, BUSYBOX)
     for archive in (busybox, frr_image(lambda line: print(f"  {line}", flush=True))):
         cluster.load(archive)
 
 
-def test_the_quick_start_as_it_is_written(world: World, tmp_path: Path) -> None:
+def test_the_quick_start_page_works_as_written(world: World, tmp_path: Path) -> None:
     assert run_page(world, tmp_path, "quickstart.md", "## Link two pods", "## Next") == 8
 
 
-def test_the_cloud_router_by_the_labels_of_2017(world: World) -> None:
+def test_the_cloud_router_routes_with_the_labels_of_2017(world: World) -> None:
     examples.bring_up(world, LABELS, 3)
-    routes_from_end_to_end(world)
-    comes_again(world, LABELS)
-    routes_from_end_to_end(world)
+    check_end_to_end_route(world)
+    replace_router(world, LABELS)
+    check_end_to_end_route(world)
     examples.take_down(world, LABELS)
 
 
-def test_the_cloud_router_by_a_topology_that_comes_last(world: World) -> None:
+def test_the_cloud_router_routes_with_a_topology_created_last(world: World) -> None:
     backwards = examples.objects(TOPOLOGY)[::-1]
     world.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(backwards))
     examples.wait_until_up(world, TOPOLOGY, 3)
-    routes_from_end_to_end(world)
-    comes_again(world, TOPOLOGY)
-    routes_from_end_to_end(world)
+    check_end_to_end_route(world)
+    replace_router(world, TOPOLOGY)
+    check_end_to_end_route(world)
     examples.take_down(world, TOPOLOGY)
 
 
@@ -64,16 +64,16 @@ def test_all_neighbours_reach_each_other(world: World, file: str, links: int) ->
 
 
 @pytest.mark.timeout(200)
-def test_the_clos_fabric(world: World) -> None:
+def test_the_clos_fabric_routes_between_leaves(world: World) -> None:
     examples.bring_up(world, CLOS, 8)
     assert set(examples.kinds(world)) == {"veth", "vxlan"}
-    routes_between_leaves(world)
+    check_routes_between_leaves(world)
     examples.restart(world, CLOS, 8)
-    routes_between_leaves(world)
+    check_routes_between_leaves(world)
     examples.take_down(world, CLOS)
 
 
-def routes_from_end_to_end(world: World) -> None:
+def check_end_to_end_route(world: World) -> None:
     assert examples.kinds(world) == ["veth", "veth", "vxlan"]
     for router in ("quagga-a", "quagga-b"):
         wait_for_adjacency(world, router)
@@ -87,18 +87,18 @@ def routes_from_end_to_end(world: World) -> None:
 
 def wait_for_adjacency(world: World, router: str) -> None:
     command = ("exec", f"deployment/{router}", "--", "vtysh", "-c", "show ip ospf neighbor")
-    wait_for(f"{router}'s adjacency", lambda: "Full/" in world.tried(*command).stdout)
+    wait_for(f"{router}'s adjacency", lambda: "Full/" in world.try_kubectl(*command).stdout)
 
 
-def comes_again(world: World, file: str) -> None:
-    """A router is killed, and nobody does anything about it."""
+def replace_router(world: World, file: str) -> None:
+    """Delete a router's pod, and wait until its replacement is linked."""
     before = examples.uids(world)
     world.kubectl("delete", "pod", "-l", "app=quagga-a", "--wait")
     examples.wait_until_up(world, file, 3)
     assert len(examples.uids(world) - before) == 1
 
 
-def routes_between_leaves(world: World) -> None:
+def check_routes_between_leaves(world: World) -> None:
     examples.wait_until_reached(world, examples.neighbours(world, CLOS))
     for leaf in LEAVES:
         wait_for_sessions(world, leaf)
@@ -112,6 +112,6 @@ def wait_for_sessions(world: World, leaf: str) -> None:
 
 def sessions(world: World, router: str) -> set[str]:
     """The interfaces over which a router has BGP sessions."""
-    shown = world.tried("exec", router, "--", "vtysh", "-c", "show bgp ipv4 unicast summary json").stdout
+    shown = world.try_kubectl("exec", router, "--", "vtysh", "-c", "show bgp ipv4 unicast summary json").stdout
     peers = json.loads(shown or "{}").get("peers", {})
     return {ifname for ifname, peer in peers.items() if peer["state"] == "Established"}

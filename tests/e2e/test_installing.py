@@ -1,4 +1,4 @@
-"""What the installer does to a node: it stays behind a network that is configured anew, and takes itself away again."""
+"""The installer: it follows changes of the node's network configuration, and uninstalls itself."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.e2e.world import PAIR, RATCHET, World, network_file, pod, primary, wa
 
 
 @pytest.mark.parametrize("overlay", ["chained", "delegating", "daemonless"])
-def test_a_server_takes_every_manifest_as_it_is(world: World, overlay: str) -> None:
+def test_the_api_server_accepts_every_overlay(world: World, overlay: str) -> None:
     options = ("--dry-run=server", "--validate=strict", "-k", str(REPOSITORY / "manifests" / "overlays" / overlay))
-    done = World(world.cluster, RATCHET).tried("apply", *options)
+    done = World(world.cluster, RATCHET).try_kubectl("apply", *options)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_network_that_is_configured_anew(world: World) -> None:
+def test_the_installer_follows_a_changed_network_configuration(world: World) -> None:
     others = network_file(world.a).with_name("10-pods.conflist")
     original = others.read_text()
     changed = json.loads(original)
@@ -39,7 +39,7 @@ def test_a_network_that_is_configured_anew(world: World) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_what_is_uninstalled_leaves_nodes_as_they_were(world: World) -> None:
+def test_uninstalling_removes_files_and_keeps_links_up(world: World) -> None:
     world.apply(pod("p", "node-a", primary("q")), pod("q", "node-b", PAIR))
     world.wait_until_linked(1)
     nodes = world.cluster.nodes()

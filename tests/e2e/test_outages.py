@@ -1,4 +1,4 @@
-"""What a node, the API and their keepers do to each other: after each, all is linked, and nothing is left over."""
+"""Outages of agents, kubelets, containerd, the API and nodes: links come up, and nothing is left."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def kill_agent(world: World) -> None:
 
 
 def roll_agents(world: World) -> None:
-    world.roll("ratchet-agent")
+    world.rollout_restart("ratchet-agent")
 
 
 def kill_kubelet(world: World) -> None:
@@ -44,13 +44,13 @@ def stop_api(world: World) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("strike", [kill_agent, roll_agents, kill_kubelet, kill_containerd, stop_api])
-def test_in_the_middle_of_it(world: World, strike: Callable[[World], None]) -> None:
+def test_pods_are_linked_despite_an_outage_during_their_start(world: World, strike: Callable[[World], None]) -> None:
     pods = []
     for number in range(PAIRS):
         pods.append(pod(f"p{number}", "node-a", primary(f"q{number}", number)))
         pods.append(pod(f"q{number}", ("node-b", "node-a")[number % 2], PAIR))
     world.apply(*pods)
-    time.sleep(0.5)  # wherever they are by then
+    time.sleep(0.5)  # the pods are in various phases of their start by then
     strike(world)
     world.wait("condition=Ready", "pod", "--all", seconds=120)
     world.wait_until_linked(PAIRS, 60)
@@ -61,7 +61,7 @@ def test_in_the_middle_of_it(world: World, strike: Callable[[World], None]) -> N
 
 
 @pytest.mark.timeout(300)
-def test_a_node_that_reboots(world: World) -> None:
+def test_a_link_is_restored_after_its_node_reboots(world: World) -> None:
     world.apply(pod("p", "node-a", primary("q")), pod("q", "node-b", PAIR))
     world.wait("condition=Ready", "pod/p", "pod/q")
     world.wait_until_linked(1)

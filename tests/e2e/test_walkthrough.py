@@ -1,4 +1,4 @@
-"""The walk-through of 2017, with kubectl, its labels as they were; and what an administrator sees of it."""
+"""The walk-through of 2017 with its original labels, annotations and topologies, and Events of pods."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tests.e2e.walkthrough import run_page, walk_through
 from tests.e2e.world import PAIR, World, pod, primary
 
 
-def test_the_page_as_it_is_written(world: World, tmp_path: Path) -> None:
+def test_the_page_from_2017_works_as_written(world: World, tmp_path: Path) -> None:
     assert run_page(world, tmp_path, "from-2017.md", "## Two pods", "## What is different") == 9
 
 
 @pytest.mark.parametrize("file", ["example.yaml", "example-one-node.yaml"])
-def test_the_example_of_2017(world: World, file: str) -> None:
+def test_the_example_of_2017_is_linked(world: World, file: str) -> None:
     walk_through(world, file)
 
 
-def test_a_pod_without_labels_has_its_network_alone(world: World) -> None:
+def test_a_pod_without_labels_has_only_the_cluster_network(world: World) -> None:
     world.apply(pod("plain", "node-a", {}), pod("other", "node-b", {}))
     world.wait("condition=Ready", "pod/plain", "pod/other")
     names = [one["ifname"] for one in json.loads(world.kubectl("exec", "plain", "--", "ip", "-j", "link"))]
@@ -29,14 +29,14 @@ def test_a_pod_without_labels_has_its_network_alone(world: World) -> None:
     assert world.pings("plain", world.get("pod", "other")["status"]["podIP"])
 
 
-def test_a_linked_pod_keeps_its_network(world: World) -> None:
+def test_a_linked_pod_keeps_the_cluster_network(world: World) -> None:
     world.apply(pod("p", "node-a", primary("q")), pod("q", "node-b", PAIR))
     world.wait("condition=Ready", "pod/p", "pod/q")
     assert world.pings("p", world.get("pod", "q")["status"]["podIP"])
     assert world.pings("p", "10.99.1.2")
 
 
-def test_a_router_that_lists_its_links(world: World) -> None:
+def test_an_annotation_declares_several_links(world: World) -> None:
     links = [
         {"peer": "x", "ifname": "eth1", "peer_ifname": "up0", "addresses": ["10.0.1.1/24", "10.0.1.2/24"]},
         {"peer": "y", "ifname": "eth2", "peer_ifname": "up0", "addresses": ["10.0.2.1/24", "10.0.2.2/24"], "mtu": 1400},
@@ -53,7 +53,7 @@ def test_a_router_that_lists_its_links(world: World) -> None:
         world.wait_for_ping("hub", address)
 
 
-def test_a_topology_and_its_pods_in_one_apply(world: World) -> None:
+def test_a_topology_and_its_pods_are_linked_by_one_apply(world: World) -> None:
     links = [
         {"endpoints": ["a:in1", "b:in2"], "addresses": ["10.0.1.1/24", "10.0.1.2/24"]},
         {"endpoints": ["b:mid1", "c:mid2"], "addresses": ["10.0.2.1/24", "10.0.2.2/24"], "mtu": 1400},
@@ -77,7 +77,7 @@ def test_a_topology_and_its_pods_in_one_apply(world: World) -> None:
     assert "Not observed" not in world.ratchet("inspect", "a:in1", "-n", world.namespace)
 
 
-def test_what_a_link_may_have_and_what_is_edited_of_it(world: World) -> None:
+def test_link_properties_are_applied_and_edits_apply_at_the_restart(world: World) -> None:
     wanted = {
         "mtu": 1400,
         "txqlen": 77,
@@ -120,11 +120,11 @@ def test_what_a_link_may_have_and_what_is_edited_of_it(world: World) -> None:
     world.wait_for_ping("a", "10.0.3.2")
 
 
-def test_readiness_waits_for_the_link_and_events_tell_of_it(world: World) -> None:
+def test_the_readiness_gate_waits_for_the_link_and_events_show_it(world: World) -> None:
     gate = [{"conditionType": "ratchet/linked"}]
     world.apply(pod("p", "node-a", primary("q"), readinessGates=gate))
     world.wait("condition=ContainersReady", "pod/p")
-    assert world.tried("wait", "--for=condition=ratchet/linked", "pod/p", "--timeout=2s").returncode != 0
+    assert world.try_kubectl("wait", "--for=condition=ratchet/linked", "pod/p", "--timeout=2s").returncode != 0
     assert "WaitingForPeer" in world.kubectl("describe", "pod", "p")
     world.apply(pod("q", "node-b", PAIR, readinessGates=gate))
     world.wait("condition=ratchet/linked", "pod/p", "pod/q")
@@ -136,7 +136,7 @@ def test_readiness_waits_for_the_link_and_events_tell_of_it(world: World) -> Non
     assert "in1 is linked to in2 of q (vxlan" in described
 
 
-def test_what_cannot_be_is_told_where_the_pod_is_looked_at(world: World) -> None:
+def test_an_invalid_label_is_an_event_of_its_pod(world: World) -> None:
     world.apply(pod("p", "node-a", {**primary("q"), "ratchet.local_ip": "192.168.2.300"}))
     world.wait("jsonpath={.status.phase}=Pending", "pod/p")
     world.kubectl("wait", "--for=create", "event", "--field-selector=reason=InvalidIntent", "--timeout=20s")

@@ -1,4 +1,4 @@
-"""The documentation's walk-throughs, command by command, and what there is to be seen of the one of 2017."""
+"""The walk-throughs of the documentation, command by command, and the checks of the example of 2017."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LABELS = "ratchet.state,ratchet.kind,ratchet.vni"
 
 
 def walk_through(world: World, file: str) -> None:
-    """Two pods of 2017 come up, linked as the nodes ask for, reach each other, and leave nothing."""
+    """Apply an example of 2017, check the link, its record and pings, and delete it without leftovers."""
     world.kubectl("apply", "-f", "-", stdin=_example(file))
     world.wait("condition=Ready", "pod/primary-pod", "pod/pair-pod")
     kind = "vxlan" if file == "example.yaml" else "veth"
@@ -41,20 +41,20 @@ def walk_through(world: World, file: str) -> None:
 
 
 def run_page(world: World, folder: Path, page: str, first: str, last: str) -> int:
-    """Run the commands of a page of docs/ between two of its lines; their number.
+    """Run the commands between two lines of a page of docs/, and return their number.
 
-    Each has to succeed, and to print the words that the page shows.
+    Each command has to succeed and to print the words that the page shows.
     """
     steps = list(commands_between(page, first, last))
     for command, shown in steps:
         printed = run_as_written(world, folder, command)
-        assert lasting_words(shown) - set(printed.split()) == set(), f"{command}: {printed}"
+        assert stable_words(shown) - set(printed.split()) == set(), f"{command}: {printed}"
     world.wait_until_nothing_is_left()
     return len(steps)
 
 
 def commands_between(page: str, first: str, last: str) -> Iterator[tuple[str, str]]:
-    """Each command of a page of docs/ between two of its lines, and the output that the page shows for it."""
+    """The commands between two lines of a page of docs/, with the output that the page shows for each."""
     section = (DOCS / page).read_text().partition(f"\n{first}\n")[2].partition(f"\n{last}\n")[0]
     for block in re.findall(r"^```\n(.*?)^```$", section, re.DOTALL | re.MULTILINE):
         for step in block.removeprefix("$ ").split("\n$ "):
@@ -63,20 +63,20 @@ def commands_between(page: str, first: str, last: str) -> Iterator[tuple[str, st
 
 
 def run_as_written(world: World, folder: Path, command: str) -> str:
-    """Run a command of a page on a test's nodes, in its namespace; what it printed."""
+    """Run a command of a page with the test's nodes and namespace, and return its output."""
     example = folder / "example.yaml"
     example.write_text(_example("example.yaml"))
     kubeconfig = json.loads(world.kubectl("config", "view", "--raw", "-o", "json"))
     kubeconfig["contexts"][0]["context"]["namespace"] = world.namespace
     (folder / "kubeconfig").write_text(json.dumps(kubeconfig))
-    command = command.replace("kubectl label", "kubectl label --overwrite")  # the nodes have these labels
-    for said, here in (
+    command = command.replace("kubectl label", "kubectl label --overwrite")  # the nodes have these labels already
+    for written, replacement in (
         ("kube-minion-1", "node-a"),
         ("kube-minion-2", "node-b"),
         ("manifests/examples/example.yaml", str(example)),
         ("manifests/examples/", f"{EXAMPLES}/"),
     ):
-        command = command.replace(said, here)
+        command = command.replace(written, replacement)
     path = f"{KUBECTL.parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "KUBECONFIG": str(folder / "kubeconfig")}
     done = subprocess.run(
@@ -86,13 +86,13 @@ def run_as_written(world: World, folder: Path, command: str) -> str:
     return done.stdout
 
 
-def lasting_words(printed: str) -> set[str]:
-    """Those words of an output that are the same each time: without numbers, and names of pods and nodes."""
+def stable_words(printed: str) -> set[str]:
+    """The words of an output that do not vary: words without digits that are no names of nodes."""
     return {word for word in printed.split() if not re.search(r"\d|minion|…", word)}
 
 
 def _example(file: str) -> str:
-    """An example of 2017, with an image that the nodes have, and a shell that is in it."""
+    """An example of 2017 with an image that the nodes have, and a shell of that image."""
     text = (EXAMPLES / file).read_text()
     text = text.replace("dougbtv/centos-network", "localhost/tools:1").replace("/bin/bash", "/bin/sh")
     return yaml.safe_dump_all(one for one in yaml.safe_load_all(text) if one)

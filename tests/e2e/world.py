@@ -1,4 +1,4 @@
-"""What an end-to-end test sees of the cluster: one namespace, through kubectl; and the nodes, where traces would be."""
+"""The cluster as an end-to-end test sees it: a namespace through kubectl, and the files of the nodes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ RATCHET = "ratchet"
 
 
 def wait_for(what: str, holds: Callable[[], bool], seconds: float = 60.0) -> None:
-    """As the bed's, but for pods and their kubelets, which take longer."""
+    """The testbed's `wait_for` with a longer timeout, because real pods and kubelets take longer."""
     testbed.wait_for(what, holds, seconds)
 
 
 def primary(pair: str, number: int = 1) -> dict[str, str]:
-    """Labels of a pod that links its `in1` with `in2` of another, at 10.99.<number>.1 and .2."""
+    """Labels that link `in1` of a pod with `in2` of another pod, at 10.99.<number>.1 and .2."""
     return {
         "ratchet": "true",
         "ratchet.primary": "true",
@@ -44,7 +44,7 @@ PAIR = {"ratchet": "true", "ratchet.primary": "false"}
 
 
 def template(labels: Mapping[str, str], **spec: Any) -> Json:
-    """A pod without its name, of the image that the nodes have."""
+    """A pod template with the image that the nodes have."""
     container = {"name": "main", "image": "localhost/tools:1", "imagePullPolicy": "Never"}
     return {
         "metadata": {"labels": dict(labels)},
@@ -80,17 +80,17 @@ class World:
 
     # kubectl
 
-    def tried(self, *arguments: str, stdin: str = "", seconds: float = 120.0) -> subprocess.CompletedProcess[str]:
+    def try_kubectl(self, *arguments: str, stdin: str = "", seconds: float = 120.0) -> subprocess.CompletedProcess[str]:
         command = [str(KUBECTL), "--kubeconfig", str(self.cluster.kubeconfig), "-n", self.namespace, *arguments]
         return subprocess.run(command, check=False, capture_output=True, text=True, input=stdin, timeout=seconds)
 
     def kubectl(self, *arguments: str, stdin: str = "", seconds: float = 120.0) -> str:
-        done = self.tried(*arguments, stdin=stdin, seconds=seconds)
+        done = self.try_kubectl(*arguments, stdin=stdin, seconds=seconds)
         assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr or done.stdout}"
         return done.stdout
 
     def ratchet(self, *arguments: str) -> str:
-        """The command for people."""
+        """Run the `ratchet` command, and return its output."""
         command = [str(KUBECTL.with_name("ratchet")), *arguments, "--kubeconfig", str(self.cluster.kubeconfig)]
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, f"ratchet {' '.join(arguments)}: {done.stderr or done.stdout}"
@@ -108,8 +108,8 @@ class World:
     def get(self, *what: str) -> Json:
         return dict(json.loads(self.kubectl("get", *what, "-o", "json")))
 
-    def roll(self, *daemon_sets: str) -> None:
-        """Have Ratchet's pods replaced, one node after the other."""
+    def rollout_restart(self, *daemon_sets: str) -> None:
+        """Replace the pods of DaemonSets of Ratchet, one node after the other."""
         self.kubectl("rollout", "restart", "-n", RATCHET, *(f"daemonset/{name}" for name in daemon_sets))
         self.wait_for_rollout(*daemon_sets)
 
@@ -118,7 +118,7 @@ class World:
             self.kubectl("rollout", "status", "-n", RATCHET, f"daemonset/{name}", "--timeout=90s")
 
     def boot(self, node: Node) -> None:
-        """Start a node that was stopped, with its files and nothing else of before."""
+        """Start a stopped node as after a reboot: only its files are kept."""
         node.machine.forget_boot()
         node.start(self.cluster.control_plane().machine, [one for one in self.cluster.nodes() if one != node])
         node.wait_for_containerd()
@@ -128,7 +128,7 @@ class World:
     # Links
 
     def records(self) -> dict[str, Json]:
-        """The data of the records of this namespace's links, by their names without the namespace."""
+        """The data of the records of this namespace, by record names without the namespace."""
         listed = json.loads(self.kubectl("get", "configmap", "-n", RATCHET, "-l", "ratchet.state", "-o", "json"))
         prefix = f"{self.namespace}."
         items = {one["metadata"]["name"]: one["data"] for one in listed["items"]}
@@ -138,7 +138,7 @@ class World:
         return sorted(data["state"] for data in self.records().values())
 
     def vni(self) -> int:
-        """The number of this namespace's tunnel; the first of a cluster is 11, if no other link had it just now."""
+        """The VNI of this namespace's only VXLAN."""
         (number,) = [int(data["vni"]) for data in self.records().values() if "vni" in data]
         return number
 
@@ -146,19 +146,19 @@ class World:
         wait_for(f"{links} links are linked", lambda: self.states() == ["linked"] * links, seconds)
 
     def pings(self, name: str, address: str) -> bool:
-        return self.tried("exec", name, "--", "ping", "-n", "-c", "1", "-W", "2", address).returncode == 0
+        return self.try_kubectl("exec", name, "--", "ping", "-n", "-c", "1", "-W", "2", address).returncode == 0
 
     def wait_for_ping(self, name: str, address: str, seconds: float = 30.0) -> None:
         wait_for(f"{name} reaches {address}", lambda: self.pings(name, address), seconds)
 
     def device(self, name: str, ifname: str) -> Json:
-        """An interface in a pod as `ip` has it."""
+        """An interface in a pod as `ip -d link show` shows it."""
         return dict(json.loads(self.kubectl("exec", name, "--", "ip", "-j", "-d", "link", "show", ifname))[0])
 
-    # What would be left
+    # Leftovers
 
-    def traces(self) -> list[str]:
-        """What there is of this namespace's links, in the API and on the nodes."""
+    def leftovers(self) -> list[str]:
+        """The traces of this namespace's links in the API and on the nodes."""
         found = [f"record {name}" for name in self.records()]
         for node in self.cluster.nodes():
             sandboxes = node.machine.folder / "var/lib/cni/ratchet/sandboxes"
@@ -166,36 +166,36 @@ class World:
             found += [f"{node.name}: {one.name}" for one in paths if f'"{self.namespace}"' in one.read_text()]
             tunnels = node.machine.run("ip", "-o", "link", "show", "type", "vxlan").splitlines()
             found += [f"{node.name}: {line}" for line in tunnels]
-        if not self.records_of_all():
-            found += [f"Lease {name}" for name in self.vnis()]
+        if not self.all_records():
+            found += [f"Lease {name}" for name in self.vni_leases()]
         return found
 
-    def records_of_all(self) -> list[str]:
+    def all_records(self) -> list[str]:
         return self.kubectl("get", "configmap", "-n", RATCHET, "-l", "ratchet.state", "-o", "name").split()
 
-    def vnis(self) -> list[str]:
+    def vni_leases(self) -> list[str]:
         names = self.kubectl("get", "lease", "-n", RATCHET, "-o", "name").split()
         return [name for name in names if "/vni-" in name]
 
     def wait_until_nothing_is_left(self, seconds: float = 60.0) -> None:
         try:
-            wait_for("nothing is left", lambda: not self.traces(), seconds)
+            wait_for("nothing is left", lambda: not self.leftovers(), seconds)
         except RatchetError as error:
-            raise RatchetError(f"{error}: {self.traces()}") from error
+            raise RatchetError(f"{error}: {self.leftovers()}") from error
 
 
 def label_side(world: World, node: Node) -> None:
-    """Have a node the label by which the examples of 2017 choose it."""
+    """Set the label `ratchetside`, by which the examples of 2017 select a node."""
     world.kubectl("label", "node", node.name, f"ratchetside={('left', 'right')[node.number - 1]}")
 
 
 def network_file(node: Node) -> Path:
-    """The configuration that Ratchet's installer keeps on a node."""
+    """The path of the network configuration that Ratchet's installer writes on a node."""
     return node.machine.folder / "etc/cni/net.d" / CONFIG
 
 
-def figures(node: Node) -> dict[str, float]:
-    """An agent's metrics."""
+def agent_metrics(node: Node) -> dict[str, float]:
+    """The metrics of the agent on a node, by name and labels."""
     text = node.machine.run("busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:9472/metrics")
     values = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     return {name: float(value) for name, value in values}
