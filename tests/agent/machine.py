@@ -477,7 +477,7 @@ class Game:
         return [(spec, at) for spec in self.specs for at in (0, 1) if spec.endpoints[at][0] == pod]
 
     def _is_declared(self, spec: LinkSpec, at: int) -> bool:
-        """Whether something that exists declares a link whose pod of endpoint `at` exists."""
+        """Whether an existing pod or topology declares the link, given that the pod of endpoint `at` exists."""
         return self.shape.declared_in is not DeclaredIn.LABELS or at == 0 or spec.primary in self.placed
 
     # Pods and sandboxes

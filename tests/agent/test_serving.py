@@ -221,7 +221,7 @@ def last_line(log: Path) -> str:
     return log.read_text().splitlines()[-1]
 
 
-# STATUS, GC, CHECK
+# STATUS and CHECK
 
 
 def test_status_returns_code_50_while_the_api_is_unreachable(cluster: Cluster) -> None:
