@@ -1,4 +1,4 @@
-"""Two nodes for each test, kept for a module, on both hosts of the commands: the daemonless plugin and the agent."""
+"""Clusters of two nodes, shared by a module. Tests run with the daemonless plugin and with agents."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import pytest
 
 from tests.support.cluster import Cluster, KeptClusters, running
 
-# Tests of commands that do not depend on what serves the nodes.
-OF_COMMANDS = ("test_gc",)
+# Modules whose tests do not depend on the host. They run once.
+HOST_INDEPENDENT = ("test_gc",)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run every test on both hosts of the commands, the daemonless plugin and the agent."""
+    """Parametrize each test with both hosts, unless one host is enough for it."""
     if "host" in metafunc.fixturenames:
-        once = metafunc.module.__name__.rpartition(".")[2] in OF_COMMANDS
-        once = once or metafunc.definition.get_closest_marker("daemonless") is not None
-        metafunc.parametrize("host", ["daemonless"] if once else ["daemonless", "agent"])
+        single_host = metafunc.module.__name__.rpartition(".")[2] in HOST_INDEPENDENT
+        single_host = single_host or metafunc.definition.get_closest_marker("daemonless") is not None
+        metafunc.parametrize("host", ["daemonless"] if single_host else ["daemonless", "agent"])
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What the installed executable owes its runtime (CNI 1.1): variables, stdin, exit status, codes, and stdout alone."""
+"""The CNI 1.1 contract of the installed plugin: variables, stdin, exit status, codes and stdout."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ VALID = "cni.dev/valid-attachments"
 
 @pytest.fixture(scope="module")
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The executable as a user installs it: what it refuses at once, it refuses without a cluster."""
+    """The installed plugin without a cluster, for calls that it rejects before it needs the API."""
     folder = tmp_path_factory.mktemp("installed")
     install(folder / "bin", state_dir=folder / "state")
     return folder / "bin" / "ratchet"
 
 
 def execute(plugin: Path, stdin: object = CONFIG, **variables: str | None) -> CniResponse:
-    """A call with these CNI variables and no others; text goes to stdin as it is, anything else as JSON."""
+    """Call the plugin with only these CNI variables. A `stdin` that is not a string is encoded as JSON."""
     text = stdin if isinstance(stdin, str) else json.dumps(stdin)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("CNI_")}
     given = {name: value for name, value in variables.items() if value is not None}
-    done = subprocess.run(
+    process = subprocess.run(
         [plugin], input=text, env={**inherited, **given}, capture_output=True, text=True, timeout=30, check=False
     )
-    return CniResponse(done.returncode, done.stdout, done.stderr)
+    return CniResponse(process.returncode, process.stdout, process.stderr)
 
 
 def assert_refused(answer: CniResponse, code: int, *words: str) -> None:
-    """Exit status, and on stdout an error object alone, which says all of `words`; for people no traceback."""
+    """Assert a CNI error with this code, whose message has all `words`, and no traceback on stderr."""
     assert answer.status != 0, answer
-    error = answer.json  # stdout has to be one JSON document, with nothing before it or after it
+    error = answer.json  # fails unless stdout is exactly one JSON document
     assert set(error) == {"cniVersion", "code", "msg", "details"}
     assert error["cniVersion"] in SUPPORTED
     assert error["code"] == code, answer
@@ -65,13 +65,13 @@ def assert_silent(answer: CniResponse) -> None:
     assert (answer.status, answer.stdout) == (0, ""), answer
 
 
-def noted(node: Kubelet) -> set[str]:
-    """The container ids of the sandboxes that a node has on record."""
+def journaled(node: Kubelet) -> set[str]:
+    """Return the container IDs in the journal of a node."""
     return {path.name.partition("+")[0] for path in node.state_dir.glob("sandboxes/*")}
 
 
-def collecting(*valid: Sandbox) -> dict[str, Any]:
-    """The configuration with which a runtime calls GC, being left with these attachments."""
+def gc_config(*valid: Sandbox) -> dict[str, Any]:
+    """Build the configuration of a GC call that lists these sandboxes as the only valid attachments."""
     return {**LATEST, VALID: [{"containerID": one.container_id, "ifname": "eth0"} for one in valid]}
 
 
@@ -88,13 +88,13 @@ def collecting(*valid: Sandbox) -> dict[str, Any]:
     ],
     ids=["with nothing on stdin", "of 0.4.0", "of a later one", "with nonsense on stdin"],
 )
-def test_version_needs_the_command_alone(plugin: Path, stdin: object, echoed: str) -> None:
+def test_version_needs_only_cni_command(plugin: Path, stdin: object, echoed: str) -> None:
     answer = execute(plugin, stdin, CNI_COMMAND="VERSION")
     assert answer.status == 0
     assert answer.json == {"cniVersion": echoed, "supportedVersions": SUPPORTED}
 
 
-# What is wrong with the call
+# Invalid calls
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_version_needs_the_command_alone(plugin: Path, stdin: object, echoed: st
         ("GC", {"CNI_PATH": None}, ["CNI_PATH"]),
     ],
 )
-def test_a_variable_that_is_missing_or_wrong_is_named(
+def test_the_error_names_a_missing_or_invalid_variable(
     plugin: Path, command: str | None, changes: dict[str, str | None], words: list[str]
 ) -> None:
     assert_refused(execute(plugin, CNI_COMMAND=command, **{**CALL, **changes}), 4, *words)
@@ -134,12 +134,12 @@ def test_hostile_container_ids_never_become_file_names(plugin: Path, command: st
 
 
 @pytest.mark.parametrize("stdin", ["", " ", "{", "nonsense", "[]", "7", '{"name": "net"} {}'])
-def test_what_is_not_a_json_object_is_code_6(plugin: Path, stdin: str) -> None:
+def test_stdin_that_is_not_a_json_object_is_code_6(plugin: Path, stdin: str) -> None:
     assert_refused(execute(plugin, stdin, CNI_COMMAND="ADD", **CALL), 6)
 
 
 @pytest.mark.parametrize("name", [None, "", "../net", "-net", "a b", "é", 7])
-def test_a_name_that_is_missing_or_wrong_is_code_7(plugin: Path, name: object) -> None:
+def test_a_missing_or_invalid_network_name_is_code_7(plugin: Path, name: object) -> None:
     assert_refused(execute(plugin, {**CONFIG, "name": name}, CNI_COMMAND="ADD", **CALL), 7, '"name"')
 
 
@@ -178,7 +178,7 @@ def test_a_name_that_is_missing_or_wrong_is_code_7(plugin: Path, name: object) -
         (f"{VALID}[0]", {VALID: ["abc"]}),
     ],
 )
-def test_a_key_of_the_wrong_type_is_named(plugin: Path, key: str, changes: dict[str, object]) -> None:
+def test_the_error_names_a_key_with_an_invalid_value(plugin: Path, key: str, changes: dict[str, object]) -> None:
     assert_refused(execute(plugin, {**CONFIG, **changes}, CNI_COMMAND="ADD", **CALL), 7, f'"{key}"')
 
 
@@ -199,15 +199,13 @@ def test_an_unsupported_version_is_code_1(plugin: Path, command: str, version: s
         ("STATUS", "1.0.0", "1.1.0"),
     ],
 )
-def test_a_command_that_the_version_does_not_know_is_code_1(
-    plugin: Path, command: str, version: str, since: str
-) -> None:
+def test_a_command_that_the_version_lacks_is_code_1(plugin: Path, command: str, version: str, since: str) -> None:
     assert_refused(
         execute(plugin, {**CONFIG, "cniVersion": version}, CNI_COMMAND=command, **CALL), 1, command, f"{since}"
     )
 
 
-def test_a_namespace_that_is_none_is_code_4(plugin: Path, tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_network_namespace_is_code_4(plugin: Path, tmp_path: Path) -> None:
     file = tmp_path / "netns"
     file.write_text("not a namespace")
     for path in (CALL["CNI_NETNS"], str(file), str(tmp_path), "/proc/self/ns/mnt", "/dev/null"):
@@ -216,13 +214,13 @@ def test_a_namespace_that_is_none_is_code_4(plugin: Path, tmp_path: Path) -> Non
     assert file.read_text() == "not a namespace"
 
 
-def test_an_error_is_in_the_version_of_the_call(plugin: Path) -> None:
+def test_an_error_has_the_cni_version_of_the_call(plugin: Path) -> None:
     for version, answered in (("", "0.1.0"), ("0.3.1", "0.3.1"), ("1.0.0", "1.0.0"), ("9.9.9", "1.1.0")):
         answer = execute(plugin, {**CONFIG, "cniVersion": version, "wait": "x"}, CNI_COMMAND="ADD", **CALL)
         assert answer.json["cniVersion"] == answered
 
 
-def test_the_namespace_of_the_node_is_code_8_and_nothing_is_done(cluster: Cluster) -> None:
+def test_the_network_namespace_of_the_node_is_code_8_and_changes_nothing(cluster: Cluster) -> None:
     primary = cluster.primary(cluster.a)
     own = netns_path(cluster.a.host.netns)
     for command in ("ADD", "CHECK"):
@@ -237,18 +235,18 @@ def test_the_namespace_of_the_node_is_code_8_and_nothing_is_done(cluster: Cluste
 
 
 @pytest.mark.parametrize("versions", [("0.3.1", "0.4.0"), ("1.0.0", "1.1.0")], ids=" and ".join)
-def test_add_answers_in_the_version_of_its_configuration(cluster: Cluster, versions: tuple[str, str]) -> None:
-    """Behind another plugin, whose result comes back in the same shape, with the link after it."""
+def test_the_add_result_has_the_cni_version_of_the_configuration(cluster: Cluster, versions: tuple[str, str]) -> None:
+    """Chain Ratchet behind another plugin, whose result comes first, in the same version."""
     addresses = {"ratchet.local_ip": "10.4.4.1/30,fd00:9::1/126", "ratchet.pair_ip": "10.4.4.2/30,fd00:9::2/126"}
     primary = cluster.pod("primary-pod", PRIMARY, cluster.a, **addresses)
     pair = cluster.pair(cluster.a)
-    configs = [{**CHAINED, "cniVersion": version, "prevResult": bridged(version)} for version in versions]
+    configs = [{**CHAINED, "cniVersion": version, "prevResult": bridge_result(version)} for version in versions]
     adding = cluster.start("ADD", cluster.a, pair, config=configs[1])
     results = [cluster.a.add(primary, config=configs[0]).json, cluster.end(adding).json]
     for version, ifname, host, result in zip(versions, ("in1", "in2"), ("1", "2"), results, strict=True):
         assert result["cniVersion"] == version
         eth0, own = result["interfaces"]
-        assert eth0 == bridged(version)["interfaces"][0]
+        assert eth0 == bridge_result(version)["interfaces"][0]
         assert own["name"] == ifname
         assert own.get("mtu") == (1500 if version == "1.1.0" else None)
         assert [(one["address"], one["interface"]) for one in result["ips"]] == [
@@ -261,8 +259,8 @@ def test_add_answers_in_the_version_of_its_configuration(cluster: Cluster, versi
         assert result["routes"] == [{"dst": "0.0.0.0/0", "gw": "10.1.0.1"}]
 
 
-def bridged(version: str) -> dict[str, Any]:
-    """What a plugin before us in the chain has given, as `version` has it."""
+def bridge_result(version: str) -> dict[str, Any]:
+    """Build the result of the previous plugin in the chain, in the format of `version`."""
     family = {"version": "4"} if version < "1.0.0" else {}
     details = {"mtu": 1400, "socketPath": "/run/vhost/1", "pciID": "0000:00:1f.6"} if version == "1.1.0" else {}
     return {
@@ -274,7 +272,7 @@ def bridged(version: str) -> dict[str, Any]:
     }
 
 
-def test_add_without_a_version_answers_as_in_2017(cluster: Cluster) -> None:
+def test_add_without_a_version_returns_a_result_of_version_0_1_0(cluster: Cluster) -> None:
     unversioned = {key: value for key, value in CHAINED.items() if key != "cniVersion"}
     primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.a)
     adding = cluster.start("ADD", cluster.a, pair, config=unversioned)
@@ -284,8 +282,8 @@ def test_add_without_a_version_answers_as_in_2017(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("node_of_pair", ["a", "b"])
-def test_an_interface_that_exists_already_is_an_error(cluster: Cluster, node_of_pair: str) -> None:
-    """A foreign one, of the link's name: it is not touched, and all that was done for the pod is taken back."""
+def test_add_rejects_an_existing_foreign_interface(cluster: Cluster, node_of_pair: str) -> None:
+    """Put a foreign interface at the link's name. ADD leaves it unchanged and rolls back its own work."""
     node = cluster.a if node_of_pair == "a" else cluster.b
     primary, pair = cluster.primary(cluster.a), cluster.pair(node)
     ip(*f"-n {primary.netns} link add in1 mtu 1234 type bridge".split())
@@ -295,9 +293,9 @@ def test_an_interface_that_exists_already_is_an_error(cluster: Cluster, node_of_
     answer = cluster.a.add(primary)
     assert_refused(answer, 102, "in1", primary.path, "not ratchet's")
     assert cluster.show(primary, "in1") == foreign
-    assert primary.container_id not in noted(cluster.a)
-    # On one node the pair may have found it first, but it is not its own: it waits on, until it gives up. Across nodes
-    # it may have made its own end while the primary was there.
+    assert primary.container_id not in journaled(cluster.a)
+    # On one node the pair's ADD may find the foreign interface too, and then waits until it times out. Across nodes the
+    # pair's ADD may have created its own end while the primary was joined.
     ended = cluster.end(joined)
     assert ended.status == 0 or ended.json["code"] == 11
     assert node_of_pair == "b" or ended.status == 1
@@ -307,8 +305,8 @@ def test_an_interface_that_exists_already_is_an_error(cluster: Cluster, node_of_
 
 
 @pytest.mark.daemonless
-def test_a_state_directory_that_is_unusable_is_a_clear_error(cluster: Cluster, tmp_path: Path) -> None:
-    """ADD makes nothing that DEL could not find again; DEL and GC come to their end all the same."""
+def test_an_unusable_state_dir_fails_add_but_not_del_and_gc(cluster: Cluster, tmp_path: Path) -> None:
+    """Use a file as `state_dir`. ADD creates nothing that DEL could not find; DEL and GC still succeed."""
     file = tmp_path / "state"
     file.write_text("in the way")
     unusable = {**LATEST, "state_dir": str(file)}
@@ -322,7 +320,7 @@ def test_a_state_directory_that_is_unusable_is_a_clear_error(cluster: Cluster, t
 
 
 @pytest.mark.daemonless
-def test_sigterm_while_add_waits_is_an_error_and_takes_everything_back(cluster: Cluster) -> None:
+def test_sigterm_fails_a_waiting_add_and_rolls_it_back(cluster: Cluster) -> None:
     primary = cluster.primary(cluster.a)
     adding = cluster.start("ADD", cluster.a, primary)
     cluster.wait_until(State.PRIMARY_READY)
@@ -332,8 +330,8 @@ def test_sigterm_while_add_waits_is_an_error_and_takes_everything_back(cluster: 
     cluster.assert_nothing_left()
 
 
-def test_nothing_is_left_running_after_add(cluster: Cluster) -> None:
-    """The answers came by the end of stdout, so nobody holds it; nor does anybody stay in the namespaces."""
+def test_add_leaves_no_process_running(cluster: Cluster) -> None:
+    """Look for processes in the namespaces of the node and the pods."""
     sandboxes = cluster.linked_pair(cluster.a)
     agents = "".join(f"{agent.pid}\n" for name, agent in cluster.bed.agents.items() if name == "a")
     assert ip("netns", "pids", cluster.a.host.netns) == agents
@@ -344,39 +342,39 @@ def test_nothing_is_left_running_after_add(cluster: Cluster) -> None:
 # DEL
 
 
-def test_del_needs_neither_an_add_nor_a_namespace_nor_a_result(cluster: Cluster) -> None:
-    never = cluster.primary(cluster.a)
+def test_del_succeeds_without_an_add_a_namespace_or_a_result(cluster: Cluster) -> None:
+    never_added = cluster.primary(cluster.a)
     for changes in ({}, {"CNI_NETNS": ""}, {"CNI_NETNS": None}, {"CNI_NETNS": "/run/netns/gone"}, {"CNI_ARGS": ""}):
-        assert_silent(cluster.a.call("DEL", never, **changes))
+        assert_silent(cluster.a.call("DEL", never_added, **changes))
     broken = {**CHAINED, "prevResult": {"ips": [{"address": "nowhere", "interface": 9}]}}
-    assert_silent(cluster.a.call("DEL", never, config=broken))
+    assert_silent(cluster.a.call("DEL", never_added, config=broken))
     cluster.assert_nothing_left()
 
 
-# CHECK
+# DEL after the network was renamed
 
 
 RENAMED = {**CHAINED, "name": "renamed"}
 
 
-def test_del_under_a_new_network_name_takes_back_what_was_added_under_the_old(cluster: Cluster) -> None:
-    """The operator renames the network while pods run. CHECK has nothing to compare with, and says so."""
+def test_del_under_a_new_network_name_removes_the_links_of_the_old_name(cluster: Cluster) -> None:
+    """Rename the network while pods run. CHECK fails, because no ADD is recorded under the new name."""
     primary, pair = cluster.linked_pair()
     assert_refused(cluster.a.call("CHECK", primary, config=RENAMED), 104, "no ADD is on record here")
-    assert_silent(cluster.a.call("GC", config={**collecting(), "name": "renamed"}))
+    assert_silent(cluster.a.call("GC", config={**gc_config(), "name": "renamed"}))
     assert cluster.interfaces(primary) == ["in1"]
-    assert noted(cluster.a) == {primary.container_id}
+    assert journaled(cluster.a) == {primary.container_id}
     for _ in range(2):
         assert_silent(cluster.a.call("DEL", primary, config=RENAMED))
         assert cluster.interfaces(primary) == []
-        assert noted(cluster.a) == set()
+        assert journaled(cluster.a) == set()
     assert cluster.bed.links()[LINK].primary.sandbox is None
     assert_silent(cluster.b.call("DEL", pair, config=RENAMED))
     cluster.forget_pods(primary, pair)
     cluster.assert_nothing_left()
 
 
-def test_an_add_that_waits_ends_with_a_del_under_a_new_network_name(cluster: Cluster) -> None:
+def test_del_under_a_new_network_name_ends_a_waiting_add(cluster: Cluster) -> None:
     primary = cluster.primary(cluster.a)
     adding = cluster.start("ADD", cluster.a, primary)
     cluster.wait_until(State.PRIMARY_READY)
@@ -387,10 +385,10 @@ def test_an_add_that_waits_ends_with_a_del_under_a_new_network_name(cluster: Clu
     cluster.assert_nothing_left()
 
 
-@pytest.mark.daemonless  # an agent asks the API nothing before it notes an ADD
-def test_an_add_that_has_noted_nothing_yet_learns_of_a_del_under_a_new_network_name(cluster: Cluster) -> None:
+@pytest.mark.daemonless  # an agent writes the journal entry of an ADD before any request to the API
+def test_del_under_a_new_network_name_ends_an_add_without_a_journal_entry(cluster: Cluster) -> None:
     primary, gate = cluster.primary(cluster.a), Gate()
-    cluster.faults.add(Rule(from_a(cluster), before=gate))
+    cluster.faults.add(Rule(from_node_a(cluster), before=gate))
     adding = cluster.start("ADD", cluster.a, primary)
     assert gate.reached.wait(20)
     assert_silent(cluster.a.call("DEL", primary, config=RENAMED))
@@ -401,8 +399,11 @@ def test_an_add_that_has_noted_nothing_yet_learns_of_a_del_under_a_new_network_n
     cluster.assert_nothing_left()
 
 
+# CHECK
+
+
 def test_check_passes_right_after_add(cluster: Cluster) -> None:
-    """Also for a pod that waits for nobody and that nobody has named yet, and for one whose peer has gone again."""
+    """Check pods without links, both pods of a link, and a pod whose peer has been deleted."""
     alone = cluster.pod("alone", {"ratchet": "true"}, cluster.a)
     plain = cluster.pod("plain", {}, cluster.a)
     for sandbox, version in ((alone, "0.4.0"), (plain, "1.1.0")):
@@ -417,13 +418,13 @@ def test_check_passes_right_after_add(cluster: Cluster) -> None:
     assert_silent(cluster.a.call("CHECK", primary))
 
 
-def detected(shown: dict[str, Any]) -> dict[str, Any]:
-    """An interface, but for how far the kernel is with looking for duplicates of its address, which takes a second."""
+def without_dad_state(shown: dict[str, Any]) -> dict[str, Any]:
+    """Drop the `tentative` flags: duplicate address detection (DAD) takes a second, and is no difference."""
     addresses = [{key: value for key, value in one.items() if key != "tentative"} for one in shown["addr_info"]]
     return {**shown, "addr_info": addresses}
 
 
-def test_check_names_what_differs_and_changes_nothing(cluster: Cluster) -> None:
+def test_check_names_each_difference_and_changes_nothing(cluster: Cluster) -> None:
     primary, _ = cluster.linked_pair()
     damages = [
         ("link set in1 down", "in1 is down", "link set in1 up"),
@@ -433,9 +434,9 @@ def test_check_names_what_differs_and_changes_nothing(cluster: Cluster) -> None:
     with cluster.keep_others_from(cluster.a):
         for damage, difference, mend in damages:
             ip("-n", primary.netns, *damage.split())
-            damaged = detected(cluster.show(primary, "in1"))
+            damaged = without_dad_state(cluster.show(primary, "in1"))
             assert_refused(cluster.a.call("CHECK", primary), 104, LINK, difference)
-            assert detected(cluster.show(primary, "in1")) == damaged
+            assert without_dad_state(cluster.show(primary, "in1")) == damaged
             ip("-n", primary.netns, *mend.split())
         assert_silent(cluster.a.call("CHECK", primary))
         ip("-n", primary.netns, "link", "del", "in1")
@@ -444,8 +445,8 @@ def test_check_names_what_differs_and_changes_nothing(cluster: Cluster) -> None:
         assert_refused(cluster.a.call("CHECK", primary), 104, LINK, "in1 was not made by ratchet")
 
 
-def test_check_finds_a_peer_that_was_replaced(cluster: Cluster) -> None:
-    """The interface at the other end of the vEth by another of its name; then the whole sandbox by a newer one."""
+def test_check_detects_a_replaced_peer(cluster: Cluster) -> None:
+    """Replace the vEth's far end by another interface of its name, then the sandbox by a newer one."""
     primary, pair = cluster.linked_pair(cluster.a)
     with cluster.keep_others_from(cluster.a):
         for command in ("link set in2 down", "link set in2 name was2", "link add in2 type bridge"):
@@ -458,46 +459,46 @@ def test_check_finds_a_peer_that_was_replaced(cluster: Cluster) -> None:
     assert_refused(cluster.a.call("CHECK", primary), 104, LINK, "no longer holds this sandbox")
 
 
-def test_check_of_what_was_never_added_fails(cluster: Cluster) -> None:
-    never = cluster.primary(cluster.a)
-    assert_refused(cluster.a.call("CHECK", never), 7, "prevResult")
+def test_check_fails_without_an_add(cluster: Cluster) -> None:
+    never_added = cluster.primary(cluster.a)
+    assert_refused(cluster.a.call("CHECK", never_added), 7, "prevResult")
     config = {**CHAINED, "prevResult": {"cniVersion": "1.0.0"}}
-    assert_refused(cluster.a.call("CHECK", never, config=config), 104, never.container_id)
+    assert_refused(cluster.a.call("CHECK", never_added, config=config), 104, never_added.container_id)
 
 
 # GC
 
 
-def test_gc_removes_what_the_runtime_no_longer_knows(cluster: Cluster) -> None:
-    """Of this network, on this node: a missing list removes nothing, an empty one all."""
+def test_gc_removes_attachments_that_the_runtime_does_not_list(cluster: Cluster) -> None:
+    """Collect one network on one node. A missing list removes nothing, an empty list everything."""
     primary, pair = cluster.linked_pair()
     kept, others = (cluster.pod(name, {}, cluster.a) for name in ("kept", "others"))
     assert cluster.a.add(kept).status == 0
     assert cluster.a.add(others, config={**CHAINED, "name": "other-net"}).status == 0
     everything = {primary.container_id, kept.container_id, others.container_id}
-    for config in (LATEST, {**LATEST, VALID: None}, collecting(primary, kept)):
+    for config in (LATEST, {**LATEST, VALID: None}, gc_config(primary, kept)):
         assert_silent(cluster.a.call("GC", config=config))
-        assert noted(cluster.a) == everything
+        assert journaled(cluster.a) == everything
     assert cluster.pings(primary, "192.168.2.101")
 
-    assert_silent(cluster.a.call("GC", config=collecting(kept, pair)))
-    assert noted(cluster.a) == {kept.container_id, others.container_id}
+    assert_silent(cluster.a.call("GC", config=gc_config(kept, pair)))
+    assert journaled(cluster.a) == {kept.container_id, others.container_id}
     assert cluster.interfaces(primary) == []
     assert cluster.state() is State.PENDING
-    assert noted(cluster.b) == {pair.container_id}
+    assert journaled(cluster.b) == {pair.container_id}
     assert cluster.interfaces(pair) == ["in2"]
 
-    assert_silent(cluster.a.call("GC", config=collecting()))
-    assert noted(cluster.a) == {others.container_id}
+    assert_silent(cluster.a.call("GC", config=gc_config()))
+    assert journaled(cluster.a) == {others.container_id}
     assert not list(cluster.a.state_dir.glob(f"deleted/{others.container_id}*"))
-    assert noted(cluster.b) == {pair.container_id}
+    assert journaled(cluster.b) == {pair.container_id}
     assert cluster.interfaces(pair) == ["in2"]
 
 
 # STATUS
 
 
-def test_status_says_whether_add_could_be_served(cluster: Cluster) -> None:
+def test_status_reports_whether_add_can_be_served(cluster: Cluster) -> None:
     assert_silent(cluster.a.call("STATUS", config=LATEST))
     wrong = cluster.a.call("STATUS", config={**LATEST, "parent_interface": "eth9"})
     assert_refused(wrong, 50, "parent_interface", "eth9")
@@ -505,9 +506,9 @@ def test_status_says_whether_add_could_be_served(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("how", ["breaks", "hangs"])
-def test_status_is_50_within_seconds_while_the_api_is_down(cluster: Cluster, how: str) -> None:
+def test_status_is_code_50_while_the_api_is_down(cluster: Cluster, how: str) -> None:
     gate = Gate()
-    cluster.faults.add(Rule(from_a(cluster), before=dropping if how == "breaks" else gate, times=1000))
+    cluster.faults.add(Rule(from_node_a(cluster), before=dropping if how == "breaks" else gate, times=1000))
     try:
         answer = cluster.a.call("STATUS", config=LATEST)
     finally:
@@ -515,19 +516,19 @@ def test_status_is_50_within_seconds_while_the_api_is_down(cluster: Cluster, how
     assert_refused(answer, 50, "Kubernetes API")
 
 
-def from_a(cluster: Cluster) -> Any:
+def from_node_a(cluster: Cluster) -> Any:
     def matches(sent: Sent) -> bool:
         return sent.remote == cluster.a.host.address
 
     return matches
 
 
-# The log, and keys
+# Log
 
 
 @pytest.mark.daemonless
 def test_the_log_goes_to_stderr_and_to_a_file(cluster: Cluster, tmp_path: Path) -> None:
-    """Never to stdout. What was of use in 2017 is said to be ignored once a call; what nobody knows is named."""
+    """Log retired keys of 2017 in one line, and unknown keys in another. stdout has only the result."""
     file = tmp_path / "ratchet.log"
     retired = {"etcd_host": "e", "etcd_port": "2379", "child_path": "/x", "use_labels": True, "cniDir": "/y"}
     config = {**LATEST, **retired, "cniVersions": ["1.0.0", "1.1.0"], "colour": "red", "kubconfig": "/z"}
@@ -538,19 +539,19 @@ def test_the_log_goes_to_stderr_and_to_a_file(cluster: Cluster, tmp_path: Path) 
     assert file.stat().st_mode & 0o777 == 0o600
     lines = answer.stderr.splitlines()
     assert all(f"ADD pod=default/plain sandbox={plain.container_id[:13]}: " in line for line in lines)
-    told = [line for line in lines if "ignored" in line]
-    assert len(told) == 1
-    assert told[0].endswith("ignored keys=etcd_host, etcd_port, child_path, use_labels, cniDir")
-    named = [line for line in lines if "unknown keys" in line]
-    assert len(named) == 1
-    assert named[0].endswith("network configuration keys=colour, kubconfig")
+    ignored = [line for line in lines if "ignored" in line]
+    assert len(ignored) == 1
+    assert ignored[0].endswith("ignored keys=etcd_host, etcd_port, child_path, use_labels, cniDir")
+    unknown = [line for line in lines if "unknown keys" in line]
+    assert len(unknown) == 1
+    assert unknown[0].endswith("network configuration keys=colour, kubconfig")
     assert_silent(cluster.a.call("DEL", plain, config={**config, "log_file": str(file), "log_level": "error"}))
     assert file.read_text() == answer.stderr
 
 
 @pytest.mark.daemonless
 @pytest.mark.parametrize("log_file", ["/dev/full", "/proc/no-such-folder/log", "/dev"])
-def test_a_log_file_that_cannot_be_written_costs_no_pod_its_start(cluster: Cluster, log_file: str) -> None:
+def test_an_unwritable_log_file_does_not_fail_add(cluster: Cluster, log_file: str) -> None:
     plain = cluster.pod("plain", {}, cluster.a)
     answer = cluster.a.add(plain, config={**CHAINED, "log_file": log_file})
     assert answer.json == {"cniVersion": "1.0.0", "ips": [], "dns": {}}
@@ -558,7 +559,7 @@ def test_a_log_file_that_cannot_be_written_costs_no_pod_its_start(cluster: Clust
     assert "Traceback" not in answer.stderr
 
 
-def test_what_a_tenant_writes_stays_on_one_line_of_the_log(cluster: Cluster) -> None:
+def test_a_pods_annotation_cannot_forge_log_lines(cluster: Cluster) -> None:
     forged = "x\n2026-01-01 00:00:00,000 ratchet[1] ERROR ADD pod=kube-system/dns: all is lost\x1b[31m"
     hostile = cluster.pod("hostile", PRIMARY, cluster.a, **{"ratchet.local_ifname": forged})
     answer = cluster.a.add(hostile)
@@ -569,13 +570,13 @@ def test_what_a_tenant_writes_stays_on_one_line_of_the_log(cluster: Cluster) -> 
     assert all(line.isprintable() and "pod=default/hostile" in line for line in lines)
 
 
-def test_the_plugin_is_isolated_from_the_folder_and_the_environment_it_is_called_in(
+def test_the_plugin_imports_no_module_from_its_working_directory_or_pythonpath(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    """A runtime starts it in whatever folder; a module there must not be imported in the place of ours."""
+    """Call the plugin in a directory with modules named as its own, as a runtime may do."""
     (tmp_path / "ratchet.py").write_text("raise SystemExit('imported')")
     (tmp_path / "json.py").write_text("raise SystemExit('imported')")
-    done = subprocess.run(
+    process = subprocess.run(
         command_in(cluster.a.host.netns, str(cluster.a.bin_dir / "ratchet")),
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path), "CNI_COMMAND": "VERSION"},
@@ -584,5 +585,5 @@ def test_the_plugin_is_isolated_from_the_folder_and_the_environment_it_is_called
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)["supportedVersions"] == SUPPORTED
+    assert (process.returncode, process.stderr) == (0, "")
+    assert json.loads(process.stdout)["supportedVersions"] == SUPPORTED

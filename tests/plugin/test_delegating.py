@@ -1,4 +1,4 @@
-"""The way of 2017: other pods' network is a delegate's. With Debian's own plugins, and with scripts that misbehave."""
+"""Delegate plugins, as in 2017: Debian's plugins, and scripts that fail or print invalid results."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ PLAIN = {"app": "web"}
 
 @dataclass
 class Network:
-    """The example's configuration with a delegate that is there: ptp, whose addresses are files in a folder."""
+    """The example configuration with the delegate ptp. Its host-local addresses are files in `leases`."""
 
     leases: Path
 
     def config(self, node: Kubelet, version: str = "1.0.0", **changes: Any) -> dict[str, Any]:
-        """As the file has it for this node; a change that is None takes its key away."""
+        """Build the configuration of a node. A change to None removes the key."""
         ipam = {"type": "host-local", "subnet": "10.88.0.0/24", "dataDir": str(self.leases / node.host.name)}
         config = {**EXAMPLE, "parent_address": node.host.address, "wait": 30}
         config["delegate"] = {"name": "pods", "type": "ptp", "ipam": ipam}
@@ -42,8 +42,8 @@ class Network:
             config["cniVersion"] = version
         return {key: value for key, value in {**config, **changes}.items() if value is not None}
 
-    def held(self, node: Kubelet) -> list[str]:
-        """The addresses that host-local has given on a node and not got back."""
+    def allocated_ips(self, node: Kubelet) -> list[str]:
+        """Return the addresses that host-local has allocated on a node and not yet released."""
         return sorted(path.name for path in self.leases.glob(f"{node.host.name}/pods/10.88.*"))
 
 
@@ -53,13 +53,13 @@ def network(tmp_path: Path) -> Network:
 
 
 def configure(cluster: Cluster, network: Network, version: str = "1.0.0", **changes: Any) -> None:
-    """Both nodes' kubelets with this configuration from now on."""
+    """Configure the kubelets of both nodes."""
     for node in (cluster.a, cluster.b):
         node.config = network.config(node, version, **changes)
 
 
 def address_in(result: dict[str, Any]) -> str:
-    """The pod's address as its runtime finds it, in whatever version."""
+    """Return the pod's address in a result of any CNI version, as the runtime finds it."""
     if "ip4" in result:
         return str(result["ip4"]["ip"])
     own = [index for index, one in enumerate(result.get("interfaces", [])) if one["name"] == "eth0"]
@@ -76,30 +76,32 @@ def error_of(answer: CniResponse) -> tuple[int, str]:
     return int(answer.json["code"]), answer.error
 
 
-# The file of 2017
+# The configuration of 2017
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_file_of_2017_with_a_boot_network(cluster: Cluster, network: Network, version: str) -> None:
-    """Linked pods get `boot_network` and their links, all others `delegate`, at every version that it may be at."""
+def test_the_2017_configuration_gives_linked_pods_the_boot_network(
+    cluster: Cluster, network: Network, version: str
+) -> None:
+    """Add both kinds of pods in every CNI version: linked pods get `boot_network`, others `delegate`."""
     configure(cluster, network, version)
     plain = cluster.pod("plain", PLAIN, cluster.a)
     result = cluster.a.add(plain).json
     assert result["cniVersion"] == version or (version, result["cniVersion"]) == ("", "0.1.0")
     assert address_in(result) == address_of(cluster, plain)
-    assert network.held(cluster.a) == [address_of(cluster, plain).partition("/")[0]]
+    assert network.allocated_ips(cluster.a) == [address_of(cluster, plain).partition("/")[0]]
 
     primary, pair = cluster.linked_pair()
     assert (cluster.interfaces(primary), cluster.interfaces(pair)) == (["in1"], ["in2"])
-    assert len(network.held(cluster.a)) == 1
+    assert len(network.allocated_ips(cluster.a)) == 1
     assert cluster.pings(primary, "192.168.2.101")
     linked = primary.result or {}
     if version:
         assert [one["name"] for one in linked["interfaces"]] == ["lo", "in1"]
     else:
-        assert linked == {"cniVersion": "0.1.0", "dns": {}}  # lo's address is not what a pod is reached at
+        assert linked == {"cniVersion": "0.1.0", "dns": {}}  # the address of lo is not the pod's address
     cluster.delete_all((cluster.a, plain), (cluster.a, primary), (cluster.b, pair))
-    assert network.held(cluster.a) == []
+    assert network.allocated_ips(cluster.a) == []
     cluster.assert_nothing_left()
 
 
@@ -112,16 +114,16 @@ def test_without_a_boot_network_linked_pods_get_the_delegate_too(
     assert [sorted(cluster.interfaces(one)) for one in (primary, pair)] == [["eth0", "in1"], ["eth0", "in2"]]
     for sandbox in (primary, pair):
         assert address_in(sandbox.result or {}) == address_of(cluster, sandbox)
-    assert len(network.held(cluster.a)) == 2
+    assert len(network.allocated_ips(cluster.a)) == 2
     assert cluster.pings(primary, "192.168.2.101")
     assert cluster.pings(primary, address_of(cluster, pair).partition("/")[0])
     cluster.delete_all((cluster.a, primary), (cluster.a, pair))
-    assert network.held(cluster.a) == []
+    assert network.allocated_ips(cluster.a) == []
     cluster.assert_nothing_left()
 
 
-def test_a_sandbox_without_an_address_on_its_interface_is_warned_of(cluster: Cluster, network: Network) -> None:
-    """containerd refuses it, and says nothing of why."""
+def test_add_warns_of_a_result_without_an_address_on_the_pods_interface(cluster: Cluster, network: Network) -> None:
+    """Compare with a result that has an address. containerd rejects the other without a reason."""
     warning = "the result has no address on eth0: containerd will refuse the sandbox"
     configure(cluster, network)
     primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.a)
@@ -130,11 +132,11 @@ def test_a_sandbox_without_an_address_on_its_interface_is_warned_of(cluster: Clu
     answers = [cluster.a.add(primary, config=with_lo), cluster.end(waiting)]
     assert [answer.status for answer in answers] == [0, 0]
     for sandbox, answer, is_warned in zip((primary, pair), answers, (True, False), strict=True):
-        told = [line for line in cluster.log_of(cluster.a, answer).splitlines() if f"pod={sandbox.pod}" in line]
-        assert any(warning in line for line in told) is is_warned
+        pod_lines = [line for line in cluster.log_of(cluster.a, answer).splitlines() if f"pod={sandbox.pod}" in line]
+        assert any(warning in line for line in pod_lines) is is_warned
 
 
-def test_pods_that_ask_for_nothing_need_a_delegate(cluster: Cluster, network: Network) -> None:
+def test_a_pod_without_links_needs_a_delegate(cluster: Cluster, network: Network) -> None:
     plain = cluster.pod("plain", PLAIN, cluster.a)
     answer = cluster.a.add(plain, config=network.config(cluster.a, delegate=None))
     code, message = error_of(answer)
@@ -147,14 +149,16 @@ def test_pods_that_ask_for_nothing_need_a_delegate(cluster: Cluster, network: Ne
 # DEL
 
 
-@pytest.mark.own_cluster  # without a plugin's notes, DEL leaves the record to gc
+@pytest.mark.own_cluster  # without the journal entry, DEL leaves the record to gc
 @pytest.mark.parametrize("gone", ["the result", "the namespace", "what the node noted", "all of it"])
-def test_del_frees_the_address_whatever_is_gone(cluster: Cluster, network: Network, gone: str) -> None:
+def test_del_frees_the_address_without_result_namespace_or_journal_entry(
+    cluster: Cluster, network: Network, gone: str
+) -> None:
     configure(cluster, network, boot_network=None)
     primary, pair = cluster.linked_pair(cluster.a)
     plain = cluster.pod("plain", PLAIN, cluster.a)
     assert cluster.a.add(plain).status == 0
-    assert len(network.held(cluster.a)) == 3
+    assert len(network.allocated_ips(cluster.a)) == 3
     changes: dict[str, Any] = {}
     for sandbox in (primary, plain):
         if gone in ("the result", "all of it"):
@@ -166,32 +170,32 @@ def test_del_frees_the_address_whatever_is_gone(cluster: Cluster, network: Netwo
             cluster.a.forget(sandbox)
         answer = cluster.a.call("DEL", sandbox, **changes)
         assert (answer.status, answer.stdout) == (0, ""), answer
-    assert network.held(cluster.a) == [address_in(pair.result or {}).partition("/")[0]]
+    assert network.allocated_ips(cluster.a) == [address_in(pair.result or {}).partition("/")[0]]
     assert cluster.a.delete(pair).status == 0
-    assert network.held(cluster.a) == []
+    assert network.allocated_ips(cluster.a) == []
 
 
 def test_del_under_a_new_network_name_frees_the_address(cluster: Cluster, network: Network) -> None:
     configure(cluster, network)
     plain = cluster.pod("plain", PLAIN, cluster.a)
     assert cluster.a.add(plain).status == 0
-    assert len(network.held(cluster.a)) == 1
+    assert len(network.allocated_ips(cluster.a)) == 1
     assert cluster.a.call("DEL", plain, config=network.config(cluster.a, name="renamed")).status == 0
-    assert network.held(cluster.a) == []
+    assert network.allocated_ips(cluster.a) == []
     assert cluster.interfaces(plain) == []
     cluster.forget_pods(plain)
     cluster.assert_nothing_left()
 
 
-def test_the_delegate_is_taken_back_with_what_its_add_was_given(cluster: Cluster, network: Network) -> None:
-    """A configuration that was changed meanwhile, to another network even, does not lose the old one's address."""
+def test_del_calls_the_delegate_with_the_configuration_of_its_add(cluster: Cluster, network: Network) -> None:
+    """Change the configuration to another network between ADD and DEL. The old address is still freed."""
     configure(cluster, network)
     plain = cluster.pod("plain", PLAIN, cluster.a)
     assert cluster.a.add(plain).status == 0
-    assert len(network.held(cluster.a)) == 1
+    assert len(network.allocated_ips(cluster.a)) == 1
     elsewhere = {"name": "new", "type": "ptp", "ipam": {"type": "host-local", "subnet": "10.99.0.0/24"}}
     assert cluster.a.delete(plain, config=network.config(cluster.a, delegate=elsewhere)).status == 0
-    assert network.held(cluster.a) == []
+    assert network.allocated_ips(cluster.a) == []
     cluster.assert_nothing_left()
 
 
@@ -199,7 +203,7 @@ def test_the_delegate_is_taken_back_with_what_its_add_was_given(cluster: Cluster
 
 
 @pytest.mark.parametrize("version", ["0.4.0", "1.0.0"])
-def test_check_asks_the_delegates(cluster: Cluster, network: Network, version: str) -> None:
+def test_check_calls_the_delegate(cluster: Cluster, network: Network, version: str) -> None:
     configure(cluster, network, version, boot_network=None)
     plain = cluster.pod("plain", PLAIN, cluster.a)
     assert cluster.a.add(plain).status == 0
@@ -210,12 +214,12 @@ def test_check_asks_the_delegates(cluster: Cluster, network: Network, version: s
     assert message.startswith("cannot check the delegate network (type ptp): ")
 
 
-# Delegates that fail, and what fails beside them
+# Failures of delegates and links
 
 
 @dataclass
 class Script:
-    """A delegate of one's own, first in CNI_PATH: it notes each call, and prints and ends as it is told."""
+    """A scripted delegate, first in CNI_PATH: it records each call, then prints and exits as configured."""
 
     folder: Path
 
@@ -223,14 +227,14 @@ class Script:
 
     def __post_init__(self) -> None:
         self.answers: dict[str, tuple[int, str]] = {}
-        self.says("VERSION", 0, {"cniVersion": "1.1.0", "supportedVersions": ["0.4.0", "1.0.0", "1.1.0"]})
-        self.says("ADD", 0, {"cniVersion": "1.1.0", "ips": [{"address": "10.5.0.9/24"}]})
+        self.respond("VERSION", 0, {"cniVersion": "1.1.0", "supportedVersions": ["0.4.0", "1.0.0", "1.1.0"]})
+        self.respond("ADD", 0, {"cniVersion": "1.1.0", "ips": [{"address": "10.5.0.9/24"}]})
 
-    def says(self, command: str, status: int, answer: dict[str, Any], then: str = "") -> None:
-        """What a command comes to from now on; `then` is a line of shell to be run before it ends."""
-        self.prints(command, status, json.dumps(answer), then)
+    def respond(self, command: str, status: int, answer: dict[str, Any], then: str = "") -> None:
+        """Set the exit status and the JSON output of a command. The shell line `then` runs before the exit."""
+        self.print_output(command, status, json.dumps(answer), then)
 
-    def prints(self, command: str, status: int, text: str, then: str = "") -> None:
+    def print_output(self, command: str, status: int, text: str, then: str = "") -> None:
         self.answers[command] = (status, f"echo '{text}'\n{then}")
         cases = "\n".join(f"{name}) {lines}\nexit {status};;" for name, (status, lines) in self.answers.items())
         script = f'#!/bin/sh\necho "$CNI_COMMAND $CNI_CONTAINERID" >> {self.folder}/calls\ncat > /dev/null\n'
@@ -239,7 +243,7 @@ class Script:
         file.chmod(0o755)
 
     def calls(self, command: str) -> list[str]:
-        """The container ids with which a command was called."""
+        """Return the container IDs of the calls of a command."""
         calls = [line.partition(" ") for line in (self.folder / "calls").read_text().splitlines()]
         return [container_id for name, _, container_id in calls if name == command]
 
@@ -249,12 +253,12 @@ class Script:
 
 @pytest.fixture
 def script(cluster: Cluster, tmp_path: Path) -> Iterator[Script]:
-    """The delegate. At the end, its DEL succeeds for the sandboxes that the test has left."""
+    """The scripted delegate. At teardown its DEL succeeds, so that the remaining sandboxes are deleted."""
     folder = tmp_path / "plugins"
     folder.mkdir()
     made = Script(folder)
     yield made
-    made.says("DEL", 0, {})
+    made.respond("DEL", 0, {})
     for node, sandbox in cluster.left():
         assert node.call("DEL", sandbox, config=scripted(), CNI_PATH=made.path(node)).status == 0
 
@@ -263,8 +267,8 @@ def scripted(**changes: Any) -> dict[str, Any]:
     return {**CHAINED, "cniVersion": "1.1.0", "delegate": {"type": Script.NAME}, **changes}
 
 
-def test_a_delegate_that_fails_is_deleted_and_its_error_is_the_answer(cluster: Cluster, script: Script) -> None:
-    script.says("ADD", 1, {"cniVersion": "1.1.0", "code": 142, "msg": "no room", "details": "ask for more"})
+def test_a_failed_delegate_is_deleted_and_its_error_is_returned(cluster: Cluster, script: Script) -> None:
+    script.respond("ADD", 1, {"cniVersion": "1.1.0", "code": 142, "msg": "no room", "details": "ask for more"})
     plain = cluster.pod("plain", PLAIN, cluster.a)
     answer = cluster.a.add(plain, config=scripted(), CNI_PATH=script.path(cluster.a))
     code, message = error_of(answer)
@@ -286,11 +290,11 @@ def test_a_delegate_that_fails_is_deleted_and_its_error_is_the_answer(cluster: C
     ],
     ids=["nothing", "a log line before the result", "an unknown version", "an address of no interface"],
 )
-def test_a_result_that_would_fail_the_pod_fails_here_and_is_taken_back(
+def test_an_invalid_delegate_result_fails_add_and_is_rolled_back(
     cluster: Cluster, script: Script, printed: str
 ) -> None:
-    """The runtime would refuse it without a word of who printed it."""
-    script.prints("ADD", 0, printed)
+    """Print results that a runtime would reject without naming the delegate. The error names it."""
+    script.print_output("ADD", 0, printed)
     plain = cluster.pod("plain", PLAIN, cluster.a)
     _, message = error_of(cluster.a.add(plain, config=scripted(), CNI_PATH=script.path(cluster.a)))
     assert message.startswith("cannot add the delegate network (type scripted): ")
@@ -298,7 +302,7 @@ def test_a_result_that_would_fail_the_pod_fails_here_and_is_taken_back(
     cluster.assert_nothing_left()
 
 
-def test_a_delegate_that_is_not_installed_is_named_with_where_it_was_looked_for(cluster: Cluster) -> None:
+def test_the_error_names_a_missing_delegate_and_the_search_path(cluster: Cluster) -> None:
     plain = cluster.pod("plain", PLAIN, cluster.a)
     answer = cluster.a.add(plain, config=scripted(delegate={"type": "no-such-plugin"}))
     _, message = error_of(answer)
@@ -308,8 +312,8 @@ def test_a_delegate_that_is_not_installed_is_named_with_where_it_was_looked_for(
 
 
 @pytest.mark.parametrize("failure", ["wait", "interface"])
-def test_a_link_that_fails_takes_the_delegate_back(cluster: Cluster, network: Network, failure: str) -> None:
-    """Whether the peer does not come, or an interface that is in the way."""
+def test_a_failed_link_rolls_back_the_delegate(cluster: Cluster, network: Network, failure: str) -> None:
+    """Let the link fail in two ways: the peer is missing, or a foreign interface has the name."""
     configure(cluster, network, boot_network=None, wait=1, wait_policy="require")
     primary = cluster.primary(cluster.a)
     if failure == "interface":
@@ -320,54 +324,52 @@ def test_a_link_that_fails_takes_the_delegate_back(cluster: Cluster, network: Ne
         joined.wait()
     answer = cluster.a.add(primary)
     assert error_of(answer)[0] == (11 if failure == "wait" else 102), answer
-    assert network.held(cluster.a) == []
+    assert network.allocated_ips(cluster.a) == []
     assert cluster.interfaces(primary) == ([] if failure == "wait" else ["in1"])
     assert not list(cluster.a.state_dir.glob(f"sandboxes/{primary.container_id}*"))
     names = [one["ifname"] for one in json.loads(ip("-j", "-n", cluster.a.host.netns, "link", "show"))]
     assert names == ["lo", "eth0"]
 
 
-def test_a_delegate_whose_del_fails_makes_ours_fail_until_it_does_not(cluster: Cluster, script: Script) -> None:
-    """What it was given must not be lost; and what the runtime is told never says "not found"."""
+def test_del_fails_until_the_del_of_the_delegate_succeeds(cluster: Cluster, script: Script) -> None:
+    """Fail DEL without the words "not found", which containerd takes for success."""
     plain = cluster.pod("plain", PLAIN, cluster.a)
     changes: dict[str, Any] = {"config": scripted(), "CNI_PATH": script.path(cluster.a)}
     assert cluster.a.add(plain, **changes).status == 0
-    script.says("DEL", 1, {"cniVersion": "1.1.0", "code": 999, "msg": "bridge br0 not found"})
+    script.respond("DEL", 1, {"cniVersion": "1.1.0", "code": 999, "msg": "bridge br0 not found"})
     answer = cluster.a.call("DEL", plain, **changes)
     code, message = error_of(answer)
     assert code == 999
     assert "bridge br0" in message
     assert "not found" not in answer.stdout
-    script.says("DEL", 0, {})
+    script.respond("DEL", 0, {})
     again = cluster.a.call("DEL", plain, **changes)
     assert (again.status, again.stdout) == (0, "")
     cluster.assert_nothing_left()
 
 
-def test_an_add_that_failed_gets_no_link_while_its_delegate_cannot_be_taken_back(
-    cluster: Cluster, script: Script
-) -> None:
-    """Its sandbox is still noted, for DEL; a pair that comes meanwhile must not be linked to it."""
+def test_a_failed_add_gets_no_link_while_the_del_of_its_delegate_fails(cluster: Cluster, script: Script) -> None:
+    """Start a pair while the journal still has the failed sandbox, which waits for its DEL."""
     changes: dict[str, Any] = {"CNI_PATH": script.path(cluster.a)}
-    script.says("DEL", 1, {"cniVersion": "1.1.0", "code": 999, "msg": "busy"})
+    script.respond("DEL", 1, {"cniVersion": "1.1.0", "code": 999, "msg": "busy"})
     primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.a)
     assert error_of(cluster.a.add(primary, config=scripted(wait=0), **changes))[0] == 11
     waiting = cluster.start("ADD", cluster.a, pair, config={**CHAINED, "wait": 2})
     cluster.wait_until(State.PENDING)
     assert error_of(cluster.end(waiting))[0] == 11
-    script.says("DEL", 0, {})
+    script.respond("DEL", 0, {})
     for sandbox in (primary, pair):
         assert cluster.a.call("DEL", sandbox, config=scripted(), **changes).status == 0
     cluster.assert_nothing_left()
 
 
-def test_gc_and_status_are_passed_on_and_gc_goes_on_past_errors(cluster: Cluster, script: Script) -> None:
+def test_gc_and_status_call_the_delegate_and_gc_continues_after_errors(cluster: Cluster, script: Script) -> None:
     changes: dict[str, Any] = {"CNI_PATH": script.path(cluster.a)}
     lost = [cluster.pod(name, PLAIN, cluster.a) for name in ("lost1", "lost2", "lost3")]
     for sandbox in lost:
         assert cluster.a.add(sandbox, config=scripted(), **changes).status == 0
     broken, *others = sorted(sandbox.container_id for sandbox in lost)
-    script.says("DEL", 1, {"code": 150, "msg": "busy"}, f"[ $CNI_CONTAINERID = {broken} ] || exit 0")
+    script.respond("DEL", 1, {"code": 150, "msg": "busy"}, f"[ $CNI_CONTAINERID = {broken} ] || exit 0")
     answer = cluster.a.call("GC", config={**scripted(), "cni.dev/valid-attachments": []}, **changes)
     code, message = error_of(answer)
     assert (code, "busy" in message) == (150, True)
@@ -377,14 +379,14 @@ def test_gc_and_status_are_passed_on_and_gc_goes_on_past_errors(cluster: Cluster
     assert len(script.calls("GC")) == 1
 
     assert cluster.a.call("STATUS", config=scripted(), **changes).status == 0
-    script.says("STATUS", 1, {"cniVersion": "1.1.0", "code": 51, "msg": "no uplink"})
+    script.respond("STATUS", 1, {"cniVersion": "1.1.0", "code": 51, "msg": "no uplink"})
     code, message = error_of(cluster.a.call("STATUS", config=scripted(), **changes))
     assert (code, "no uplink" in message) == (51, True)
 
 
 @pytest.fixture
 def left_behind(tmp_path: Path) -> Iterator[Path]:
-    """A file for the id of a process that a delegate leaves running; it is ended with the test."""
+    """The PID file of a process that a delegate leaves running. Teardown kills the process."""
     file = tmp_path / "left-behind"
     yield file
     if file.exists():
@@ -392,9 +394,11 @@ def left_behind(tmp_path: Path) -> Iterator[Path]:
             os.kill(int(file.read_text()), signal.SIGKILL)
 
 
-def test_what_a_delegate_leaves_running_does_not_hold_add(cluster: Cluster, script: Script, left_behind: Path) -> None:
-    """A child of its own, which inherits the delegate's stdout as a daemon of DHCP may."""
-    script.says("ADD", 0, {"cniVersion": "1.1.0"}, f"sleep 300 & echo $! > {left_behind}")
+def test_a_process_that_a_delegate_leaves_running_does_not_block_add(
+    cluster: Cluster, script: Script, left_behind: Path
+) -> None:
+    """Leave a child that inherits the delegate's stdout, as a DHCP daemon may."""
+    script.respond("ADD", 0, {"cniVersion": "1.1.0"}, f"sleep 300 & echo $! > {left_behind}")
     plain = cluster.pod("plain", PLAIN, cluster.a)
     adding = cluster.start("ADD", cluster.a, plain, config=scripted(), CNI_PATH=script.path(cluster.a))
     assert cluster.end(adding, seconds=20).status == 0
@@ -415,7 +419,7 @@ def test_what_a_delegate_leaves_running_does_not_hold_add(cluster: Cluster, scri
         ),
     ],
 )
-def test_a_parent_that_is_not_there_is_named_with_what_there_is(
+def test_the_error_names_a_missing_parent_and_what_the_node_has(
     cluster: Cluster, network: Network, changes: dict[str, Any], words: tuple[str, ...]
 ) -> None:
     primary = cluster.primary(cluster.a)
@@ -423,12 +427,12 @@ def test_a_parent_that_is_not_there_is_named_with_what_there_is(
     assert error_of(answer)[0] == 7
     for word in words:
         assert word in answer.stdout
-    assert network.held(cluster.a) == []
+    assert network.allocated_ips(cluster.a) == []
     cluster.assert_nothing_left()
 
 
 def add_eth1(cluster: Cluster, node: Kubelet, address: str) -> None:
-    """A second interface on a network of its own, as storage or management has it."""
+    """Add a second interface to a node, as for a storage or management network."""
     netns = node.host.netns
     ip(*f"-n {netns} link add eth1 type veth peer name far1 netns {cluster.bed.hosts.switch}".split())
     ip(*f"-n {netns} addr add {address} dev eth1".split())
@@ -436,7 +440,7 @@ def add_eth1(cluster: Cluster, node: Kubelet, address: str) -> None:
         ip("-n", where, "link", "set", name, "up")
 
 
-FOUND = {
+PARENT_CASES = {
     "by the address in the API, not by the default route": ("10.20.0.1/24", ["10.20.0.1"], [], "10.20.0.1"),
     "by the default route, the API having none": ("10.20.0.1/24", [], [], "192.168.1.73"),
     "by the default route, the API having one of another machine": (
@@ -461,10 +465,10 @@ FOUND = {
 
 
 @pytest.mark.own_cluster
-@pytest.mark.parametrize("case", FOUND)
-def test_a_parent_that_is_not_given_is_found(cluster: Cluster, case: str) -> None:
-    """As the record has it: at what address other nodes are to reach this node's tunnels."""
-    address, in_the_api, routes, vtep = FOUND[case]
+@pytest.mark.parametrize("case", PARENT_CASES)
+def test_a_parent_that_is_not_configured_is_detected(cluster: Cluster, case: str) -> None:
+    """Compare the VTEP in the record: the address at which other nodes reach the tunnels of this node."""
+    address, in_the_api, routes, vtep = PARENT_CASES[case]
     add_eth1(cluster, cluster.a, address)
     cluster.set_internal_ips(cluster.a, *in_the_api)
     for change in routes:
@@ -478,7 +482,7 @@ def test_a_parent_that_is_not_given_is_found(cluster: Cluster, case: str) -> Non
 
 
 @pytest.mark.own_cluster
-def test_a_parent_that_cannot_be_found_says_what_to_set(cluster: Cluster) -> None:
+def test_the_error_of_an_undetectable_parent_names_the_keys_to_set(cluster: Cluster) -> None:
     cluster.set_internal_ips(cluster.a)
     ip("-n", cluster.a.host.netns, "route", "del", "default")
     cluster.renew(cluster.a)
@@ -488,8 +492,8 @@ def test_a_parent_that_cannot_be_found_says_what_to_set(cluster: Cluster) -> Non
     cluster.assert_nothing_left()
 
 
-def test_tunnels_over_an_underlay_of_ipv6(cluster: Cluster) -> None:
-    """One node is told its address, the other has it from the API; 70 bytes go to the headers."""
+def test_tunnels_use_an_ipv6_underlay(cluster: Cluster) -> None:
+    """Configure the address on one node, and take it from the API on the other. Headers take 70 bytes."""
     vteps = {"a": "fd00:1::73", "b": "fd00:1::33"}
     for node in (cluster.a, cluster.b):
         ip(*f"-n {node.host.netns} addr add {vteps[node.host.name]}/64 dev eth0 nodad".split())
