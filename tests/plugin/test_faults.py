@@ -1,4 +1,4 @@
-"""Faults that a pair-wise plugin has to survive, each test named after its row in docs/faults.md."""
+"""Faults on the daemonless plugin and on agents. Tests are numbered after the rows in docs/faults.md."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.cluster import (
 )
 from tests.support.faults import Gate, Rule, answering, doing, dropping
 
-pytestmark = pytest.mark.own_cluster  # what a fault leaves must not reach the next test
+pytestmark = pytest.mark.own_cluster  # leftovers of a fault must not affect the next test
 
 OLD_POD = "00000000-0000-4000-8000-000000000000"
 
@@ -39,7 +39,7 @@ OLD_POD = "00000000-0000-4000-8000-000000000000"
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("node_of_pair", ["a", "b"])
 def test_fault_01_add_is_killed_at_every_request(cluster: Cluster, node_of_pair: str, when: str) -> None:
-    """SIGKILL of the ADD that completes a link at each of its requests, unseen by the API or just applied by it."""
+    """Kill (SIGKILL) the ADD that completes a link at each request, before or after the API applies it."""
     node = cluster.a if node_of_pair == "a" else cluster.b
     request = 0
     while True:
@@ -47,7 +47,7 @@ def test_fault_01_add_is_killed_at_every_request(cluster: Cluster, node_of_pair:
         primary, pair = cluster.primary(cluster.a), cluster.pair(node)
         waiting = cluster.start("ADD", node, pair)
         cluster.wait_until(State.PENDING)
-        # Sent to stand still first, so that on one node the rule meets the other's requests and not these.
+        # The waiting ADD is idle by now, so on one node the rule counts only the victim's requests.
         cluster.faults.clear()
         victim = cluster.start("ADD", cluster.a, primary)
         rule = Rule(sent_by(cluster.a), first=request)
@@ -58,7 +58,7 @@ def test_fault_01_add_is_killed_at_every_request(cluster: Cluster, node_of_pair:
         waiting.kill()
         waiting.wait()
         end_pods(cluster, (cluster.a, primary), (node, pair))
-        collected(cluster)  # a VNI that was claimed, and whose number was never written, is left to it
+        collected(cluster)  # a VNI that was claimed and not recorded is left to gc
         cluster.assert_nothing_left()
         if not killed:
             break
@@ -66,7 +66,7 @@ def test_fault_01_add_is_killed_at_every_request(cluster: Cluster, node_of_pair:
 
 
 @pytest.mark.parametrize("at", ["claim", "note", "noted"])
-def test_fault_02_del_runs_while_add_runs_and_add_ends_after(cluster: Cluster, at: str) -> None:
+def test_fault_02_del_during_add_fails_the_add(cluster: Cluster, at: str) -> None:
     primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.b)
     waiting = cluster.start("ADD", cluster.b, pair)
     cluster.wait_until(State.PENDING)
@@ -79,7 +79,7 @@ def test_fault_02_del_runs_while_add_runs_and_add_ends_after(cluster: Cluster, a
     cluster.faults.add(where[at])
     adding = cluster.start("ADD", cluster.a, primary)
     assert gate.reached.wait(20)
-    # ADD holds the link's lock by now, for which DEL waits once it has said that it has come.
+    # ADD holds the link's lock. DEL writes its tombstone, then waits for the lock.
     deleting = cluster.start("DEL", cluster.a, primary)
     wait_for("the tombstone", lambda: any((cluster.a.state_dir / "deleted").glob(f"{primary.container_id}*")))
     gate.opened.set()
@@ -94,7 +94,7 @@ def test_fault_02_del_runs_while_add_runs_and_add_ends_after(cluster: Cluster, a
     cluster.assert_nothing_left()
 
 
-def test_fault_03_del_three_times_with_ever_less(cluster: Cluster) -> None:
+def test_fault_03_del_is_repeated_with_less_input(cluster: Cluster) -> None:
     primary, pair = cluster.linked_pair()
     assert cluster.a.call("DEL", primary).status == 0
     bare = Sandbox(primary.pod, primary.container_id, primary.netns)
@@ -120,7 +120,7 @@ def test_fault_04_del_never_comes(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("node_of_pair", ["a", "b"])
-def test_fault_05_a_late_del_of_the_old_sandbox_harms_nothing(cluster: Cluster, node_of_pair: str) -> None:
+def test_fault_05_a_late_del_of_the_old_sandbox_keeps_the_newer_link(cluster: Cluster, node_of_pair: str) -> None:
     pair_node = cluster.a if node_of_pair == "a" else cluster.b
     old, pair = cluster.linked_pair(pair_node)
     new = cluster.sandbox(cluster.a, old.pod)
@@ -145,7 +145,7 @@ def test_fault_05_a_late_del_spares_a_newer_sandbox_in_the_same_namespace(cluste
     cluster.assert_nothing_left()
 
 
-def test_fault_06_add_twice_without_del_is_refused(cluster: Cluster) -> None:
+def test_fault_06_a_second_add_without_del_is_rejected(cluster: Cluster) -> None:
     primary, pair = cluster.linked_pair()
     again = cluster.a.call("ADD", primary)
     assert again.status == 1
@@ -156,8 +156,8 @@ def test_fault_06_add_twice_without_del_is_refused(cluster: Cluster) -> None:
     cluster.assert_nothing_left()
 
 
-def test_fault_06_add_after_del_of_the_same_container_is_a_new_one(cluster: Cluster) -> None:
-    """The specification lets a container id come again once it was deleted (cnitool makes it from the namespace)."""
+def test_fault_06_add_after_del_accepts_the_same_container_id(cluster: Cluster) -> None:
+    """Reuse a container ID after DEL, as CNI allows (cnitool derives the ID from the namespace)."""
     primary, pair = cluster.linked_pair()
     assert cluster.a.call("DEL", primary).status == 0
     assert cluster.a.add(primary).status == 0
@@ -167,28 +167,28 @@ def test_fault_06_add_after_del_of_the_same_container_is_a_new_one(cluster: Clus
     cluster.assert_nothing_left()
 
 
-def test_fault_06_an_add_that_still_runs_harms_none_that_came_after_its_del(cluster: Cluster) -> None:
+def test_fault_06_a_deleted_add_does_not_affect_a_second_add(cluster: Cluster) -> None:
     pair = cluster.pair(cluster.b, **{"ratchet.primary": "false"})
-    noted = cluster.b.state_dir / "sandboxes"
+    entries = cluster.b.state_dir / "sandboxes"
     first = cluster.start("ADD", cluster.b, pair)
-    wait_for("the first ADD to wait to be named", lambda: any(noted.glob(f"{pair.container_id}*")))
+    wait_for("the first ADD to wait to be named", lambda: any(entries.glob(f"{pair.container_id}*")))
     assert cluster.b.call("DEL", pair).status == 0
-    assert not any(noted.glob(f"{pair.container_id}*"))
+    assert not any(entries.glob(f"{pair.container_id}*"))
     second = cluster.start("ADD", cluster.b, pair)
-    wait_for("the second ADD to wait to be named", lambda: any(noted.glob(f"{pair.container_id}*")))
+    wait_for("the second ADD to wait to be named", lambda: any(entries.glob(f"{pair.container_id}*")))
     primary = cluster.primary(cluster.a)
     assert cluster.a.add(primary).status == 0
     assert cluster.end(first).json["code"] == 11
     assert cluster.end(second).status == 0
     cluster.wait_until(State.LINKED)
-    assert any(noted.glob(f"{pair.container_id}*"))
+    assert any(entries.glob(f"{pair.container_id}*"))
     assert cluster.pings(primary, "192.168.2.101")
     end_pods(cluster, (cluster.a, primary), (cluster.b, pair))
     cluster.assert_nothing_left()
 
 
-def test_fault_07_a_pod_that_comes_again_under_a_new_uid(cluster: Cluster) -> None:
-    """The old pod's sandbox was never deleted; the new pod's takes its place, and its peer's end leads to it."""
+def test_fault_07_a_recreated_pod_replaces_the_old_uid(cluster: Cluster) -> None:
+    """Recreate a pod without DEL of its old sandbox. The peer's end leads to the new sandbox."""
     old, pair = cluster.linked_pair(cluster.a)
     new = recreated(cluster, old, PRIMARY, cluster.a)
     assert cluster.a.add(new).status == 0
@@ -200,8 +200,8 @@ def test_fault_07_a_pod_that_comes_again_under_a_new_uid(cluster: Cluster) -> No
     cluster.assert_nothing_left()
 
 
-def test_fault_08_a_static_pod_is_known_by_its_mirror(cluster: Cluster) -> None:
-    """The kubelet calls a static pod by a UID of its own; the mirror in the API has another, and an annotation."""
+def test_fault_08_a_static_pod_is_matched_by_its_mirror_annotation(cluster: Cluster) -> None:
+    """Give the mirror pod in the API another UID than the static pod has for the kubelet."""
     mirror = cluster.pod("static", {"ratchet": "true"}, cluster.a, **{"kubernetes.io/config.mirror": OLD_POD})
     static = Sandbox(PodRef("default", "static", OLD_POD), mirror.container_id, mirror.netns)
     assert cluster.a.add(static).status == 0
@@ -209,7 +209,7 @@ def test_fault_08_a_static_pod_is_known_by_its_mirror(cluster: Cluster) -> None:
     cluster.assert_nothing_left()
 
 
-def test_fault_09_the_pod_is_gone_before_add(cluster: Cluster) -> None:
+def test_fault_09_add_is_code_11_if_the_pod_is_gone(cluster: Cluster) -> None:
     primary = cluster.primary(cluster.a)
     cluster.bed.delete_pod(primary.pod)
     answer = cluster.a.call("ADD", primary)
@@ -219,16 +219,16 @@ def test_fault_09_the_pod_is_gone_before_add(cluster: Cluster) -> None:
     cluster.assert_nothing_left()
 
 
-def test_fault_09_another_pod_has_its_name_by_now(cluster: Cluster) -> None:
+def test_fault_09_add_is_code_11_if_another_pod_has_the_name(cluster: Cluster) -> None:
     primary = cluster.primary(cluster.a)
-    stranger = Sandbox(PodRef("default", "primary-pod", OLD_POD), primary.container_id, primary.netns)
-    answer = cluster.a.call("ADD", stranger)
+    old_pod_sandbox = Sandbox(PodRef("default", "primary-pod", OLD_POD), primary.container_id, primary.netns)
+    answer = cluster.a.call("ADD", old_pod_sandbox)
     assert answer.json["code"] == 11
     assert "has been replaced" in answer.error
     cluster.assert_nothing_left()
 
 
-def test_fault_10_the_api_is_down_at_add(cluster: Cluster) -> None:
+def test_fault_10_add_is_code_11_while_the_api_is_down(cluster: Cluster) -> None:
     primary = cluster.primary(cluster.a)
     cluster.faults.add(Rule(sent_by(cluster.a), before=dropping, times=10_000))
     answer = cluster.a.call("ADD", primary)
@@ -238,13 +238,13 @@ def test_fault_10_the_api_is_down_at_add(cluster: Cluster) -> None:
     cluster.assert_nothing_left()
 
 
-def test_fault_11_the_api_is_down_at_del(cluster: Cluster) -> None:
+def test_fault_11_del_succeeds_while_the_api_is_down(cluster: Cluster) -> None:
     primary, pair = cluster.linked_pair()
     cluster.faults.add(Rule(sent_by(cluster.a), before=dropping, times=10_000))
     end_pods(cluster, (cluster.a, primary))
     assert cluster.state() is State.LINKED
     cluster.faults.clear()
-    if cluster.bed.agents:  # which keeps it in mind, and says it once there is an API again
+    if cluster.bed.agents:  # the agent updates the record once the API is back
         cluster.wait_until(State.PENDING, seconds=30)
     else:
         assert any("primary-pod" in line for line in collected(cluster))
@@ -252,14 +252,14 @@ def test_fault_11_the_api_is_down_at_del(cluster: Cluster) -> None:
     cluster.assert_nothing_left()
 
 
-def test_fault_11_the_api_is_down_at_del_while_a_worker_reconciles_the_link(cluster: Cluster) -> None:
-    """After the peer's DEL, an agent's worker needs the API and holds the link's lock, for which this DEL waits."""
+def test_fault_11_del_succeeds_while_a_worker_needs_the_api_for_the_link(cluster: Cluster) -> None:
+    """Delete both pods. A worker for the first DEL holds the link's lock, which the second DEL needs."""
     primary, pair = cluster.linked_pair()
-    of_the_record = cluster.faults.add(Rule(sent_by(cluster.a, path=LINK), before=dropping, times=10_000))
+    record_rule = cluster.faults.add(Rule(sent_by(cluster.a, path=LINK), before=dropping, times=10_000))
     cluster.faults.add(Rule(sent_by(cluster.a), before=dropping, times=10_000))
     end_pods(cluster, (cluster.b, pair))
     if cluster.bed.agents:
-        wait_for("a request of the worker", lambda: of_the_record.taken > 0)
+        wait_for("a request of the worker", lambda: record_rule.taken > 0)
     end_pods(cluster, (cluster.a, primary))
     cluster.faults.clear()
     if not cluster.bed.agents:
@@ -268,8 +268,8 @@ def test_fault_11_the_api_is_down_at_del_while_a_worker_reconciles_the_link(clus
     cluster.assert_nothing_left()
 
 
-def test_fault_12_a_storm_of_conflicts(cluster: Cluster) -> None:
-    """Time and again, another writer is quicker than either side by a hair."""
+def test_fault_12_pods_are_linked_despite_many_conflicts(cluster: Cluster) -> None:
+    """Let another writer update the record just before each of many writes of both nodes."""
     primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.b)
     touches: list[object] = []
 
@@ -281,14 +281,14 @@ def test_fault_12_a_storm_of_conflicts(cluster: Cluster) -> None:
         cluster.faults.add(Rule(sent_by(node, "PATCH"), before=doing(touch), times=8))
     cluster.add_all((cluster.a, primary), (cluster.b, pair))
     cluster.wait_until(State.LINKED)
-    assert len(touches) > 8  # of both: who is left alone with the record has no more to write than once
+    assert len(touches) > 8  # both nodes met conflicts: a node whose peer is done needs only one more write
     assert sum(sent.status == 409 for sent in cluster.faults.sent) >= len(touches)
     assert cluster.pings(primary, "192.168.2.101")
 
 
 @pytest.mark.parametrize("lost", range(1, 3))
-def test_fault_13_a_write_is_applied_and_its_reply_lost(cluster: Cluster, lost: int) -> None:
-    """Each of the writes of the ADD that makes the link a pair: the Lease, and all the rest in one."""
+def test_fault_13_add_succeeds_if_the_response_to_a_write_is_lost(cluster: Cluster, lost: int) -> None:
+    """Lose the response to each write of the ADD that completes the link: the Lease, then the record."""
     primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.b)
     waiting = cluster.start("ADD", cluster.b, pair)
     cluster.wait_until(State.PENDING)
@@ -301,7 +301,7 @@ def test_fault_13_a_write_is_applied_and_its_reply_lost(cluster: Cluster, lost: 
     assert [lease.vni for lease in cluster.bed.records.vnis.list()] == [cluster.bed.links()[LINK].vni]
 
 
-def test_fault_13_a_deletion_is_applied_and_its_reply_lost(cluster: Cluster) -> None:
+def test_fault_13_del_succeeds_if_the_response_to_a_deletion_is_lost(cluster: Cluster) -> None:
     primary, pair = cluster.linked_pair()
     end_pods(cluster, (cluster.a, primary))
     cluster.faults.add(Rule(sent_by(cluster.b, "DELETE"), after=dropping))
@@ -309,7 +309,7 @@ def test_fault_13_a_deletion_is_applied_and_its_reply_lost(cluster: Cluster) -> 
     cluster.assert_nothing_left()
 
 
-def test_fault_14_a_busy_api_says_when_to_come_again(cluster: Cluster) -> None:
+def test_fault_14_add_obeys_retry_after(cluster: Cluster) -> None:
     primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.b)
     busy = answering(429, "TooManyRequests", **{"Retry-After": "2"})
     cluster.faults.add(Rule(sent_by(cluster.a, "PATCH"), before=busy))
@@ -320,7 +320,7 @@ def test_fault_14_a_busy_api_says_when_to_come_again(cluster: Cluster) -> None:
     assert cluster.end(waiting).status == 0
 
 
-def test_fault_14_a_slow_api_is_given_up_on(cluster: Cluster) -> None:
+def test_fault_14_add_is_code_11_if_the_api_does_not_respond(cluster: Cluster) -> None:
     primary = cluster.primary(cluster.a)
     gate = Gate()
     cluster.faults.add(Rule(sent_by(cluster.a), before=gate, times=10_000))
@@ -331,8 +331,8 @@ def test_fault_14_a_slow_api_is_given_up_on(cluster: Cluster) -> None:
     assert answer.json["code"] == 11
 
 
-def test_fault_16_gc_spares_an_add_that_is_under_way(cluster: Cluster) -> None:
-    """Garbage collection runs over and over while a link is made, and while it stands."""
+def test_fault_16_gc_removes_nothing_while_add_runs(cluster: Cluster) -> None:
+    """Run gc repeatedly while a link is created, and once more when it is linked."""
     primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.b)
     adding = [cluster.start("ADD", node, one) for node, one in ((cluster.a, primary), (cluster.b, pair))]
     removed = []
@@ -345,19 +345,19 @@ def test_fault_16_gc_spares_an_add_that_is_under_way(cluster: Cluster) -> None:
     assert collected(cluster) == []
 
 
-def test_fault_16_gc_loses_to_a_pod_that_comes_between_its_lists(cluster: Cluster) -> None:
-    """The record of a pod that is gone is listed; before it is written, the pod has come again and joined."""
+def test_fault_16_gc_yields_to_an_add_between_its_lists(cluster: Cluster) -> None:
+    """Recreate and join a pod after gc has listed its record, and before gc writes it."""
     old, pair = cluster.linked_pair()
     new = recreated(cluster, old, PRIMARY, cluster.a)
-    listed = cluster.bed.records.links.list
+    list_links = cluster.bed.records.links.list
 
-    def links_and_then_add() -> object:
-        result = listed()
+    def list_links_then_add() -> object:
+        result = list_links()
         assert cluster.a.add(new).status == 0
         return result
 
     records = cluster.bed.records
-    records.links.list = links_and_then_add  # type: ignore[method-assign, assignment]
+    records.links.list = list_links_then_add  # type: ignore[method-assign, assignment]
     found = list(collect_garbage(records, now=lambda: datetime.now(UTC), grace=timedelta(0)))
     assert [removal.result for removal in found] == [RemovalResult.CHANGED]
     cluster.wait_until(State.LINKED)
@@ -366,15 +366,15 @@ def test_fault_16_gc_loses_to_a_pod_that_comes_between_its_lists(cluster: Cluste
     cluster.assert_nothing_left()
 
 
-def test_fault_17_three_collections_at_once(cluster: Cluster) -> None:
+def test_fault_17_three_concurrent_gc_passes_remove_only_garbage(cluster: Cluster) -> None:
     kept = cluster.linked_pair()
     for number in range(4):
         other = cluster.pod(f"p{number}", {**PRIMARY, "ratchet.pair_name": f"q{number}"}, cluster.a)
         peer = cluster.pod(f"q{number}", PAIR, cluster.b)
         cluster.add_all((cluster.a, other), (cluster.b, peer))
         cluster.forget_pods(other, peer)
-    with ThreadPoolExecutor() as at_once:
-        removed = [line for lines in at_once.map(lambda _: collected(cluster), range(3)) for line in lines]
+    with ThreadPoolExecutor() as pool:
+        removed = [line for lines in pool.map(lambda _: collected(cluster), range(3)) for line in lines]
     assert len(removed) >= 4
     assert list(cluster.bed.links()) == [LINK]
     assert [lease.vni for lease in cluster.bed.records.vnis.list()] == [cluster.bed.links()[LINK].vni]
@@ -382,13 +382,13 @@ def test_fault_17_three_collections_at_once(cluster: Cluster) -> None:
     assert collected(cluster) == []
 
 
-@pytest.mark.agent(vni_range="11-11")  # else it would take one that has been free for longer
-def test_fault_24_a_stale_tunnel_in_a_leaked_namespace(cluster: Cluster) -> None:
-    """The pod is gone, its namespace is not, and the tunnel in it still claims the VNI on its node."""
+@pytest.mark.agent(vni_range="11-11")  # otherwise the link would get a VNI that has been free for longer
+def test_fault_24_add_replaces_a_stale_tunnel_in_a_leaked_namespace(cluster: Cluster) -> None:
+    """Delete a pod and its journal entry, and keep its namespace: the tunnel in it still uses the VNI."""
     old, pair = cluster.linked_pair()
     end_of_pair = (cluster.b, pair)
     agent = cluster.bed.agents.get("a")
-    if agent:  # which would remember the sandbox, and take down what is left of it
+    if agent:  # a running agent would remember the sandbox and remove its tunnel
         agent.stop()
     cluster.bed.delete_pod(old.pod)
     cluster.a.forget(old)
@@ -403,8 +403,8 @@ def test_fault_24_a_stale_tunnel_in_a_leaked_namespace(cluster: Cluster) -> None
     assert cluster.pings(primary, "192.168.2.101")
 
 
-def test_fault_34_a_vni_in_use_by_a_foreign_device_of_the_node(cluster: Cluster) -> None:
-    """The first free number is that of another network's VXLAN device on every node: the link gets another number."""
+def test_fault_34_a_vni_of_a_foreign_device_is_replaced(cluster: Cluster) -> None:
+    """Give both nodes a VXLAN device of another network that has the first free VNI."""
     foreign = ["vxlan.calico", "type", "vxlan", "id", "11", "dev", "eth0", "dstport", "4789"]
     for node in (cluster.a, cluster.b):
         ip("-n", node.host.netns, "link", "add", *foreign)
@@ -425,7 +425,7 @@ def vni_holders(cluster: Cluster) -> dict[int, str]:
     return {lease.vni: lease.holder for lease in cluster.bed.records.vnis.list()}
 
 
-def test_fault_25_a_veth_dies_with_the_namespace_of_its_peer(cluster: Cluster) -> None:
+def test_fault_25_a_veth_is_restored_after_its_peers_namespace_is_removed(cluster: Cluster) -> None:
     primary, pair = cluster.linked_pair(cluster.a)
     cluster.bed.hosts.remove_namespace(pair.netns)
     wait_for("the end of the veth", lambda: cluster.interfaces(primary) == [])
@@ -437,8 +437,8 @@ def test_fault_25_a_veth_dies_with_the_namespace_of_its_peer(cluster: Cluster) -
     assert cluster.pings(primary, "192.168.2.101")
 
 
-def test_fault_26_a_link_that_is_half_made_is_finished(cluster: Cluster) -> None:
-    """Killed between building and noting; then its interface is made half of what it was, and ADD comes again."""
+def test_fault_26_add_completes_a_half_created_link(cluster: Cluster) -> None:
+    """Kill ADD before it updates the record, damage its interface, and add the pod again."""
     primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.a)
     waiting = cluster.start("ADD", cluster.a, pair)
     cluster.wait_until(State.PENDING)
@@ -464,20 +464,20 @@ def test_fault_26_a_link_that_is_half_made_is_finished(cluster: Cluster) -> None
 
 
 ASKS = {"ratchet": "true"}
-DRAWN = "default.a.in1.b.in2"
+LAB_LINK = "default.a.in1.b.in2"
 LAB = '- {endpoints: ["a:in1", "b:in2"], addresses: ["10.0.1.1/24", "10.0.1.2/24"]}'
 FORBIDDEN = answering(403, "Forbidden")
 
 
-def drawn_pair(cluster: Cluster) -> tuple[Sandbox, Sandbox]:
-    """Two pods that a topology links; the primary on `a`, the pair on `b`."""
+def lab_pods(cluster: Cluster) -> tuple[Sandbox, Sandbox]:
+    """Create two pods that the topology `lab` links: the primary on node a, the pair on node b."""
     cluster.bed.create_topology("lab", LAB)
     return cluster.pod("a", ASKS, cluster.a), cluster.pod("b", ASKS, cluster.b)
 
 
-def test_fault_32_add_is_code_11_while_topologies_are_forbidden_and_links_the_pod_afterwards(cluster: Cluster) -> None:
-    """The pod does not start without its links; the agent is not restarted for what follows."""
-    a, b = drawn_pair(cluster)
+def test_fault_32_add_is_code_11_until_topologies_can_be_listed(cluster: Cluster) -> None:
+    """Allow the lists after two failed ADDs. The next ADD links the pod without a restart of the agent."""
+    a, b = lab_pods(cluster)
     plain = cluster.pod("plain", {}, cluster.a)
     rule = cluster.faults.add(Rule(lists_topologies(cluster.a, cluster.b), before=FORBIDDEN, times=10**9))
     for _ in range(2):
@@ -492,23 +492,23 @@ def test_fault_32_add_is_code_11_while_topologies_are_forbidden_and_links_the_po
     agents = [agent.pid for agent in cluster.bed.agents.values()]
     cluster.faults.clear()
     cluster.add_all((cluster.a, a), (cluster.b, b))
-    cluster.wait_until(State.LINKED, DRAWN)
+    cluster.wait_until(State.LINKED, LAB_LINK)
     assert cluster.pings(a, "10.0.1.2")
     assert [agent.pid for agent in cluster.bed.agents.values()] == agents
     cluster.delete_all((cluster.a, a), (cluster.b, b), (cluster.a, plain))
     cluster.assert_nothing_left()
 
 
-def test_fault_32_add_waits_for_topologies_that_are_forbidden_for_moments(cluster: Cluster) -> None:
-    """As RBAC has it after an API server has restarted."""
-    a, b = drawn_pair(cluster)
+def test_fault_32_add_retries_topologies_that_are_briefly_forbidden(cluster: Cluster) -> None:
+    """Forbid two lists on each node, as RBAC does briefly after an API server has restarted."""
+    a, b = lab_pods(cluster)
     rules = [
         cluster.faults.add(Rule(lists_topologies(node, watches=False), before=FORBIDDEN, times=2))
         for node in (cluster.a, cluster.b)
     ]
     cluster.add_all((cluster.a, a), (cluster.b, b))
     assert [rule.taken for rule in rules] == [2, 2]
-    cluster.wait_until(State.LINKED, DRAWN)
+    cluster.wait_until(State.LINKED, LAB_LINK)
     cluster.delete_all((cluster.a, a), (cluster.b, b))
     cluster.assert_nothing_left()
 
@@ -539,7 +539,7 @@ def test_fault_32_topologies_that_are_off_are_never_listed(cluster: Cluster) -> 
     cluster.assert_nothing_left()
 
 
-def test_fault_32_a_topology_that_does_not_parse_blocks_only_the_pods_that_it_may_concern(cluster: Cluster) -> None:
+def test_fault_32_an_unparsable_topology_blocks_only_the_pods_it_may_concern(cluster: Cluster) -> None:
     cluster.bed.create_topology("lab", "- endpoints: [router-a:in1, router-b:in2")
     a, other = cluster.pod("router-a", ASKS, cluster.a), cluster.pod("other", ASKS, cluster.a)
     answer = cluster.a.call("ADD", a)
@@ -550,11 +550,11 @@ def test_fault_32_a_topology_that_does_not_parse_blocks_only_the_pods_that_it_ma
     cluster.assert_nothing_left()
 
 
-# 35 to 37: an interface is its namespace's, its record's and its attachment's
+# 35 to 37: an interface belongs to one namespace, one record and one attachment
 
 
-def put_stranger(cluster: Cluster, sandbox: Sandbox, *interfaces: str) -> None:
-    """Another pod's namespace at the path of a sandbox, whose own is gone; its interfaces have Ratchet's mark."""
+def replace_namespace(cluster: Cluster, sandbox: Sandbox, *interfaces: str) -> None:
+    """Replace a sandbox's namespace by another one, whose interfaces are in Ratchet's interface group."""
     ip("netns", "del", sandbox.netns)
     ip("netns", "add", sandbox.netns)
     for ifname in interfaces:
@@ -575,13 +575,13 @@ def put_stranger(cluster: Cluster, sandbox: Sandbox, *interfaces: str) -> None:
 
 
 @pytest.mark.parametrize("node_of_pair", ["a", "b"])
-def test_fault_35_a_late_del_does_not_touch_the_namespace_that_has_the_path_now(
+def test_fault_35_a_late_del_removes_nothing_from_another_namespace_at_the_path(
     cluster: Cluster, node_of_pair: str
 ) -> None:
     node = cluster.bed.kubelets[node_of_pair]
     primary, pair = cluster.linked_pair(node)
     with cluster.keep_others_from(cluster.a):
-        put_stranger(cluster, primary, "in1")
+        replace_namespace(cluster, primary, "in1")
         deleting = cluster.start("DEL", cluster.a, primary)
     assert cluster.end(deleting).status == 0
     assert cluster.interfaces(primary) == ["in1-p", "in1"]
@@ -590,10 +590,10 @@ def test_fault_35_a_late_del_does_not_touch_the_namespace_that_has_the_path_now(
     cluster.assert_nothing_left()
 
 
-def test_fault_35_nothing_is_made_in_the_namespace_that_has_the_path_now(cluster: Cluster) -> None:
-    """The pair comes again, and the far half of its vEth would be made at the primary's path."""
+def test_fault_35_add_creates_nothing_in_another_namespace_at_the_path(cluster: Cluster) -> None:
+    """Recreate the pair. The far end of its vEth would be created at the primary's path."""
     primary, pair = cluster.linked_pair(cluster.a)
-    put_stranger(cluster, primary)
+    replace_namespace(cluster, primary)
     end_pods(cluster, (cluster.a, pair))
     again = recreated(cluster, pair, PAIR, cluster.a)
     answer = cluster.a.call("ADD", again, config={**CHAINED, "wait": 2})
@@ -603,8 +603,8 @@ def test_fault_35_nothing_is_made_in_the_namespace_that_has_the_path_now(cluster
     cluster.assert_nothing_left()
 
 
-def test_fault_36_the_record_names_a_namespace_that_is_not_the_peers(cluster: Cluster) -> None:
-    """A write to the record does not lead anybody into a pod that asks for no links."""
+def test_fault_36_add_ignores_a_namespace_path_that_was_edited_in_the_record(cluster: Cluster) -> None:
+    """Write the path of a pod without links to the record. No interface is created in that pod."""
     primary, pair = cluster.linked_pair(cluster.a)
     victim = cluster.pod("victim", {}, cluster.a)
     end_pods(cluster, (cluster.a, pair))
@@ -622,8 +622,8 @@ def test_fault_36_the_record_names_a_namespace_that_is_not_the_peers(cluster: Cl
 
 
 @pytest.mark.parametrize("first", ["eth0", "net1"])
-def test_fault_37_the_del_of_one_attachment_leaves_the_links_of_the_other(cluster: Cluster, first: str) -> None:
-    """As Multus does: the same sandbox is attached twice, and both attachments find the pod's links declared."""
+def test_fault_37_del_of_one_attachment_keeps_the_links_of_the_other(cluster: Cluster, first: str) -> None:
+    """Attach one sandbox twice, as Multus does. The pod's links are declared for both attachments."""
     multus = {"config": {**CHAINED, "name": "multus"}, "CNI_IFNAME": "net1"}
     primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.b)
     waiting = cluster.start("ADD", cluster.b, pair)
@@ -647,23 +647,29 @@ def test_fault_37_the_del_of_one_attachment_leaves_the_links_of_the_other(cluste
     cluster.assert_nothing_left()
 
 
-# 40: a newer version's record
+# 40: a record of a newer version
 
 
-def written_by_a_newer_version(cluster: Cluster, least: int) -> str:
-    """Change the record as a newer version would, for readers of schema `least` at least; the path of the record."""
+def rewrite_as_newer_version(cluster: Cluster, min_reader: int) -> str:
+    """Change the record as a newer version would, with this `minReader`. Return the path of the record."""
     path = f"{cluster.bed.records.links.path}/{LINK}"
     history = cluster.bed.api.get(path)["data"]["history"]
-    news = {"schema": "7", "minReader": str(least), "news": "x", "a.news": "y", "history": f"in a new form\n{history}"}
-    cluster.bed.api.patch(path, {"data": news})
+    changes = {
+        "schema": "7",
+        "minReader": str(min_reader),
+        "news": "x",
+        "a.news": "y",
+        "history": f"in a new form\n{history}",
+    }
+    cluster.bed.api.patch(path, {"data": changes})
     return path
 
 
 @pytest.mark.parametrize("node_of_pair", ["a", "b"])
-def test_fault_40_a_newer_record_that_may_be_used_is_used_and_kept(cluster: Cluster, node_of_pair: str) -> None:
+def test_fault_40_a_usable_newer_record_keeps_its_unknown_keys(cluster: Cluster, node_of_pair: str) -> None:
     node = cluster.bed.kubelets[node_of_pair]
     primary, pair = cluster.linked_pair(node)
-    path = written_by_a_newer_version(cluster, least=2)
+    path = rewrite_as_newer_version(cluster, min_reader=2)
     end_pods(cluster, (node, pair))
     again = recreated(cluster, pair, PAIR, node)
     assert node.add(again).status == 0
@@ -676,10 +682,10 @@ def test_fault_40_a_newer_record_that_may_be_used_is_used_and_kept(cluster: Clus
     cluster.assert_nothing_left()
 
 
-def test_fault_40_a_record_for_newer_versions_alone_is_left_but_for_ones_own_end(cluster: Cluster) -> None:
+def test_fault_40_del_changes_only_its_own_end_of_an_unusable_newer_record(cluster: Cluster) -> None:
     primary, pair = cluster.linked_pair(cluster.b)
     index = cluster.show(primary, "in1")["ifindex"]
-    path = written_by_a_newer_version(cluster, least=7)
+    path = rewrite_as_newer_version(cluster, min_reader=7)
     before = cluster.bed.api.get(path)["data"]
     assert cluster.b.call("DEL", pair).status == 0
     assert cluster.interfaces(pair) == []
@@ -700,8 +706,8 @@ def test_fault_40_a_record_for_newer_versions_alone_is_left_but_for_ones_own_end
 # 39: a Node object and a mirror pod are not the pod
 
 
-def test_fault_39_a_node_object_is_missing_for_a_moment(cluster: Cluster) -> None:
-    """Both Node objects are deleted and created again while both pods live; gc runs in between."""
+def test_fault_39_a_link_stays_while_node_objects_are_missing(cluster: Cluster) -> None:
+    """Delete and recreate both Node objects while both pods run. Run gc in between."""
     primary, pair = cluster.linked_pair()
     nodes = [cluster.bed.api.get(f"/api/v1/nodes/{name}") for name in ("a", "b")]
     for node in nodes:
@@ -719,8 +725,8 @@ def test_fault_39_a_node_object_is_missing_for_a_moment(cluster: Cluster) -> Non
 
 
 @pytest.mark.parametrize("missing", ["mirror", "mirror and node"])
-def test_fault_39_a_mirror_pod_is_made_anew(cluster: Cluster, missing: str) -> None:
-    """The mirror has a new UID; the static pod, its sandbox and its link are the same."""
+def test_fault_39_a_link_stays_when_a_mirror_pod_is_recreated(cluster: Cluster, missing: str) -> None:
+    """Recreate the mirror with a new UID. The static pod, its sandbox and its link stay the same."""
     mirror = cluster.pod("primary-pod", PRIMARY, cluster.a, **{MIRROR_ANNOTATION: OLD_POD})
     static = Sandbox(PodRef("default", "primary-pod", OLD_POD), mirror.container_id, mirror.netns)
     pair = cluster.pair(cluster.b)

@@ -1,4 +1,4 @@
-"""A link is identified by its two ends, pod and interface: one record, whoever declares it, and in whatever order."""
+"""The identity of a link: two endpoints in either order have one record, wherever it is declared."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def resync(cluster: Cluster) -> Iterator[Resync]:
         yield made
 
 
-# What x and y declare; both declare the same link.
-DECLARED_ALIKE: dict[str, tuple[Declaration, Declaration]] = {
+# The declarations of x and y. Both declare the same link.
+EQUAL_DECLARATIONS: dict[str, tuple[Declaration, Declaration]] = {
     "two lists": (in_list("y", [X, Y]), in_list("x", [Y, X])),
     "labels of both": (in_labels("y", [X, Y]), in_labels("x", [Y, X])),
     "labels and a list": (in_labels("y", [X, Y]), in_list("x", [Y, X])),
@@ -49,7 +49,7 @@ DECLARED_ALIKE: dict[str, tuple[Declaration, Declaration]] = {
 
 
 def start_in_turn(cluster: Cluster, early: Placed, late: Callable[[], Placed]) -> Placed:
-    """Start a pod, create the other one only when the first waits for it, and expect both to be linked."""
+    """Start a pod, create the other one once the first waits for it, and assert that both ADDs succeed."""
     name = early[1].pod.name
     waiting = cluster.start("ADD", *early, config=SHORT)
     wait_for(f"the record of {name}", lambda: bool(records_at(cluster.bed, name, "in1")))
@@ -71,11 +71,11 @@ def end(cluster: Cluster, resync: Resync, *placed: Placed) -> None:
 
 
 @pytest.mark.parametrize("first", ["x", "y"])
-@pytest.mark.parametrize("declared", DECLARED_ALIKE)
+@pytest.mark.parametrize("declared", EQUAL_DECLARATIONS)
 def test_a1_a_link_that_both_pods_declare_is_one_record(
     cluster: Cluster, resync: Resync, declared: str, first: str
 ) -> None:
-    of_x, of_y = DECLARED_ALIKE[declared]
+    of_x, of_y = EQUAL_DECLARATIONS[declared]
     pods = [("x", of_x, cluster.a), ("y", of_y, cluster.b)][:: 1 if first == "x" else -1]
     early = place(cluster, *pods[0])
     late = start_in_turn(cluster, early, lambda: place(cluster, *pods[1]))
@@ -86,7 +86,7 @@ def test_a1_a_link_that_both_pods_declare_is_one_record(
 
 
 def test_a1_a_link_on_one_node_that_both_pods_declare_is_one_record(cluster: Cluster, resync: Resync) -> None:
-    of_x, of_y = DECLARED_ALIKE["two lists"]
+    of_x, of_y = EQUAL_DECLARATIONS["two lists"]
     y = place(cluster, "y", of_y, cluster.a)
     x = start_in_turn(cluster, y, lambda: place(cluster, "x", of_x, cluster.a))
     assert_one_link(cluster, x[1], y[1])
@@ -98,7 +98,7 @@ def test_a1_a_link_on_one_node_that_both_pods_declare_is_one_record(cluster: Clu
 def test_a1_a_link_that_a_pod_and_a_topology_declare_is_one_record(
     cluster: Cluster, resync: Resync, first: str
 ) -> None:
-    """The topology is created before both pods, or while the pod that declares the link waits for the other one."""
+    """Create the topology before both pods, or while the pod that declares the link waits."""
     topology, of_y = in_topology("x:in1", "y:in1", [X, Y]), in_labels("x", [Y, X])
     if first == "topology":
         cluster.bed.create_topology("lab", topology)
@@ -121,7 +121,7 @@ def test_a1_a_link_that_a_pod_and_a_topology_declare_is_one_record(
 def test_a1_endpoints_that_are_swapped_in_a_topology_are_the_same_link(
     cluster: Cluster, resync: Resync, restarts: str
 ) -> None:
-    """The edit changes nothing while the pods run, and a pod that restarts joins the same record."""
+    """Swap the endpoints while the pods run, then restart one pod. Both steps keep the record."""
     cluster.bed.create_topology("lab", in_topology("x:in1", "y:in1", [X, Y]))
     x, y = place(cluster, "x", NOTHING, cluster.a), place(cluster, "y", NOTHING, cluster.b)
     add_all(cluster, x, y)
@@ -136,10 +136,8 @@ def test_a1_endpoints_that_are_swapped_in_a_topology_are_the_same_link(
 
 
 @pytest.mark.parametrize("declared", ["a list", "labels", "a topology"])
-def test_a1_both_pods_are_refused_a_link_that_is_declared_with_different_addresses(
-    cluster: Cluster, declared: str
-) -> None:
-    """The pod y declares the link in a list, and x or a topology declares it with another address."""
+def test_a1_both_pods_are_rejected_if_their_link_has_different_addresses(cluster: Cluster, declared: str) -> None:
+    """Declare the link in a list of y, and with another address in x or in a topology."""
     other = ["10.0.9.1/24"]
     of_x = {"a list": in_list("y", [other, Y]), "labels": in_labels("y", [other, Y]), "a topology": NOTHING}[declared]
     if declared == "a topology":
@@ -164,10 +162,10 @@ ALIAS = {"ratchet.pod_name": "router"}
 
 @pytest.mark.parametrize("first", ["x", "y"])
 @pytest.mark.parametrize("peer", ["router", "y"])
-def test_a1_a_pod_is_one_pod_by_its_alias_and_by_its_own_name(
+def test_a1_an_alias_and_a_pod_name_identify_the_same_pod(
     cluster: Cluster, resync: Resync, peer: str, first: str
 ) -> None:
-    """Both pods list the link; x names y by its alias or by its own name, before y exists or afterwards."""
+    """Declare the link in both pods. x names y by alias or by pod name, before or after y exists."""
     labels, annotations = in_list("x", [Y, X])
     declared = [("x", in_list(peer, [X, Y]), cluster.a), ("y", ({**labels, **ALIAS}, annotations), cluster.b)]
     pods = declared[:: 1 if first == "x" else -1]
@@ -180,7 +178,9 @@ def test_a1_a_pod_is_one_pod_by_its_alias_and_by_its_own_name(
 
 
 @pytest.mark.parametrize("first", ["x", "y"])
-def test_a1_a_topology_may_name_a_pod_and_labels_its_alias(cluster: Cluster, resync: Resync, first: str) -> None:
+def test_a1_a_pod_name_in_a_topology_and_an_alias_in_labels_are_one_link(
+    cluster: Cluster, resync: Resync, first: str
+) -> None:
     cluster.bed.create_topology("lab", in_topology("y:in1", "x:in1", [Y, X]))
     x = place(cluster, "x", in_labels("router", [X, Y]), cluster.a)
     y = place(cluster, "y", ({**ASKS, **ALIAS}, {}), cluster.b)
@@ -216,7 +216,7 @@ def test_a1_a_topology_may_change_from_an_alias_to_the_name_of_the_pod(
 def test_a2_an_edited_link_stays_until_the_pod_that_keeps_its_end_restarts(
     cluster: Cluster, resync: Resync, node_of_peers: str
 ) -> None:
-    """Without agents nobody gives up the old peer's end and nobody joins the new one's: these pods restart too."""
+    """Restart x only, if there are agents. Without agents the old and the new peer must restart too."""
     node = cluster.a if node_of_peers == "a" else cluster.b
     cluster.bed.create_topology("lab", in_topology("x:in1", "y:in1"))
     x, y, z = (
@@ -244,10 +244,10 @@ def test_a2_an_edited_link_stays_until_the_pod_that_keeps_its_end_restarts(
 
 @pytest.mark.parametrize("node_of_peer", ["a", "b"])
 @pytest.mark.parametrize("comes_again", ["a new sandbox", "a new pod"])
-def test_a3_a_pod_that_restarts_with_another_interface_is_linked_to_the_same_end_of_its_peer(
+def test_a3_a_restart_with_another_interface_links_to_the_same_peer_interface(
     cluster: Cluster, resync: Resync, comes_again: str, node_of_peer: str
 ) -> None:
-    """Giving up the old link's end does not remove the new link's interface, which has the same name."""
+    """Change the interface of x. Releasing the old end of y must not remove its new interface."""
     named = {**ASKS, "ratchet.primary": "false"}
     y = place(cluster, "y", (named, {}), cluster.a if node_of_peer == "a" else cluster.b)
     x = place(cluster, "x", in_labels("y", [X, Y]), cluster.a)
@@ -278,10 +278,10 @@ def test_a3_a_pod_that_restarts_with_another_interface_is_linked_to_the_same_end
 
 @pytest.mark.parametrize("claimed", ["x:in1", "y:in2"])
 @pytest.mark.parametrize("claimant", ["starts later", "runs already"])
-def test_a4_an_interface_that_a_running_link_has_is_not_given_to_a_link_of_a_topology(
+def test_a4_a_topology_link_cannot_take_the_interface_of_a_running_link(
     cluster: Cluster, resync: Resync, claimant: str, claimed: str
 ) -> None:
-    """The running link stays; the error of the pod at the other end of the new one names the interface."""
+    """Claim an interface of a running link in a topology. The error of the other pod names the interface."""
     x = place(cluster, "x", in_labels("y", [X, Y], peer_ifname="in2"), cluster.a)
     y = place(cluster, "y", NOTHING, cluster.b)
     z = place(cluster, "z", NOTHING, cluster.b) if claimant == "runs already" else None

@@ -1,7 +1,7 @@
-"""Every key of the network configuration has an effect on a real plugin process, with real pods.
+"""The effect of each key of the network configuration on a real plugin process, with real pods.
 
-`EFFECTS` holds one check for each key; tests/unit/test_effects.py compares it with the keys there are. A key that an
-agent honours is checked on both hosts, on agents whose options differ from it.
+`EFFECTS` holds one check for each key. tests/unit/test_effects.py compares it with the existing keys. A key that an
+agent honours is checked on both hosts. The agents have options that differ from the key.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from tests.support.cluster import PRIMARY, Cluster, lists_topologies, running
 BASE: dict[str, Any] = {"cniVersion": "1.0.0", "name": "net", "type": "ratchet", "wait": 45, "wait_policy": "require"}
 OPTIONS: dict[str, object] = {"vxlan_port": 8472, "wait": 30, "wait_policy": "proceed", "vni_range": "500-509"}
 ELSEWHERE = "elsewhere"
-# A plugin that notes its configuration in a folder and gives a result without addresses.
+# A plugin that writes its configuration to a folder and prints a result without addresses.
 SCRIPT = """#!/bin/sh
 cat > {folder}/$CNI_COMMAND
 [ "$CNI_COMMAND" = DEL ] || echo '{{"cniVersion": "1.0.0", "interfaces": [], "ips": []}}'
 """
 
 
-class Worlds:
-    """A cluster for each host of the verbs, made when it is first asked for."""
+class ClustersByHost:
+    """One cluster for each host, daemonless or agent. Each is started on first use."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
@@ -52,7 +52,7 @@ class Worlds:
 
 
 def _give_second_uplink(cluster: Cluster) -> None:
-    """Node a has another address on eth0, and another interface."""
+    """Give node a a second address on eth0, and a second interface."""
     netns, switch = cluster.a.host.netns, cluster.bed.hosts.switch
     ip(*f"-n {netns} addr add 192.168.1.75/24 dev eth0".split())
     ip(*f"-n {netns} link add up1 type veth peer name pup1 netns {switch}".split())
@@ -62,14 +62,16 @@ def _give_second_uplink(cluster: Cluster) -> None:
 
 
 @pytest.fixture(scope="module")
-def worlds() -> Iterator[Worlds]:
+def worlds() -> Iterator[ClustersByHost]:
     with ExitStack() as stack:
-        yield Worlds(stack)
+        yield ClustersByHost(stack)
 
 
 @contextmanager
-def linked(cluster: Cluster, on_a: dict[str, Any], on_b: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
-    """A tunnel between the nodes, whose configurations have these keys more; the primary's end as `ip` shows it."""
+def linked_tunnel(
+    cluster: Cluster, on_a: dict[str, Any], on_b: dict[str, Any] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Link two pods across nodes with these extra keys. Yield the primary's VXLAN as `ip` shows it."""
     cluster.a.config, cluster.b.config = {**BASE, **on_a}, {**BASE, **(on_b or {})}
     ends = (cluster.a, cluster.primary(cluster.a)), (cluster.b, cluster.pair(cluster.b))
     try:
@@ -81,8 +83,8 @@ def linked(cluster: Cluster, on_a: dict[str, Any], on_b: dict[str, Any] | None =
 
 
 @contextmanager
-def lone(cluster: Cluster, labels: dict[str, str] | None = None) -> Iterator[Sandbox]:
-    """A sandbox on node a for a pod whose peer never comes, or for one with other labels."""
+def sandbox_without_peer(cluster: Cluster, labels: dict[str, str] | None = None) -> Iterator[Sandbox]:
+    """Make a sandbox on node a for a pod with these labels. By default its peer never starts."""
     sandbox = cluster.pod("lone", {**PRIMARY, "ratchet.pair_name": "nobody"} if labels is None else labels, cluster.a)
     try:
         yield sandbox
@@ -90,14 +92,14 @@ def lone(cluster: Cluster, labels: dict[str, str] | None = None) -> Iterator[San
         cluster.delete_all((cluster.a, sandbox))
 
 
-def plugin_in(cluster: Cluster, folder: Path, name: str) -> Callable[[], dict[str, Any]]:
-    """Install a plugin on node a; what its last ADD was given, empty before one."""
+def install_plugin(cluster: Cluster, folder: Path, name: str) -> Callable[[], dict[str, Any]]:
+    """Install a plugin on node a. The returned function reads the configuration of its last ADD, if any."""
     folder.mkdir(exist_ok=True)
     path = cluster.a.bin_dir / name
     path.write_text(SCRIPT.format(folder=folder))
     path.chmod(0o755)
-    noted = folder / "ADD"
-    return lambda: dict(json.loads(noted.read_text())) if noted.exists() else {}
+    stdin_file = folder / "ADD"
+    return lambda: dict(json.loads(stdin_file.read_text())) if stdin_file.exists() else {}
 
 
 Effect = Callable[[Cluster, Path], None]
@@ -105,7 +107,7 @@ EFFECTS: dict[str, tuple[Effect, tuple[str, ...]]] = {}
 
 
 def effect_of(key: str, *hosts: str) -> Callable[[Effect], Effect]:
-    """Register the check of a key on these hosts, or on both."""
+    """Register the check of a key for these hosts, or for both by default."""
 
     def register(check: Effect) -> Effect:
         EFFECTS[key] = (check, hosts or ("daemonless", "agent"))
@@ -116,34 +118,34 @@ def effect_of(key: str, *hosts: str) -> Callable[[Effect], Effect]:
 
 @effect_of("parent_interface")
 def _parent_interface(cluster: Cluster, _: Path) -> None:
-    with linked(cluster, {"parent_interface": "up1"}) as tunnel:
+    with linked_tunnel(cluster, {"parent_interface": "up1"}) as tunnel:
         assert tunnel["local"] == "192.168.1.74"
 
 
 @effect_of("parent_address")
 def _parent_address(cluster: Cluster, _: Path) -> None:
-    with linked(cluster, {"parent_address": "192.168.1.75"}) as tunnel:
+    with linked_tunnel(cluster, {"parent_address": "192.168.1.75"}) as tunnel:
         assert tunnel["local"] == "192.168.1.75"
 
 
 @effect_of("vxlan_port")
 def _vxlan_port(cluster: Cluster, _: Path) -> None:
     keys = {"vxlan_port": 4790}
-    with linked(cluster, keys, keys) as tunnel:
+    with linked_tunnel(cluster, keys, keys) as tunnel:
         assert tunnel["port"] == 4790
 
 
 @effect_of("vni_range", "daemonless")
 def _vni_range(cluster: Cluster, _: Path) -> None:
     keys = {"vni_range": [700, 709]}
-    with linked(cluster, keys, keys) as tunnel:
+    with linked_tunnel(cluster, keys, keys) as tunnel:
         assert 700 <= tunnel["id"] <= 709
 
 
 @effect_of("topologies", "daemonless")
 def _topologies(cluster: Cluster, _: Path) -> None:
     before = len(cluster.faults.sent)
-    with linked(cluster, {"topologies": "off"}):
+    with linked_tunnel(cluster, {"topologies": "off"}):
         sent = cluster.faults.sent[before:]
     assert not any(map(lists_topologies(cluster.a), sent))
     assert any(map(lists_topologies(cluster.b), sent)), "which the other node does"
@@ -152,7 +154,7 @@ def _topologies(cluster: Cluster, _: Path) -> None:
 @effect_of("namespace", "daemonless")
 def _namespace(cluster: Cluster, _: Path) -> None:
     keys = {"namespace": ELSEWHERE}
-    with linked(cluster, keys, keys):
+    with linked_tunnel(cluster, keys, keys):
         assert len(ApiStore(cluster.bed.api, ELSEWHERE).links.list()[0]) == 1
         assert cluster.bed.links() == {}
 
@@ -160,7 +162,7 @@ def _namespace(cluster: Cluster, _: Path) -> None:
 @effect_of("kubeconfig", "daemonless")
 def _kubeconfig(cluster: Cluster, folder: Path) -> None:
     """It overrides the one that the installer recorded."""
-    with lone(cluster) as sandbox:
+    with sandbox_without_peer(cluster) as sandbox:
         answer = cluster.a.call("ADD", sandbox, config={**BASE, "kubeconfig": str(folder / "none")})
         assert (answer.status, answer.json["code"]) == (1, 7)
         assert str(folder / "none") in answer.error
@@ -168,8 +170,8 @@ def _kubeconfig(cluster: Cluster, folder: Path) -> None:
 
 @effect_of("wait")
 def _wait(cluster: Cluster, _: Path) -> None:
-    """Not at all. Without the key it is a minute, or as long as the agent's option says."""
-    with lone(cluster) as sandbox:
+    """Set `wait` to 0. The default is a minute, or the agent's option."""
+    with sandbox_without_peer(cluster) as sandbox:
         began = time.monotonic()
         answer = cluster.a.call("ADD", sandbox, config={**BASE, "wait": 0})
         assert time.monotonic() - began < WAIT_SECONDS  # the default
@@ -178,8 +180,8 @@ def _wait(cluster: Cluster, _: Path) -> None:
 
 @effect_of("wait_policy")
 def _wait_policy(cluster: Cluster, _: Path) -> None:
-    """`require` makes an ADD fail on an agent that has `proceed`. Without an agent `proceed` is named in the log."""
-    with lone(cluster) as sandbox:
+    """Set `require` on an agent that has `proceed`. Without agents, `proceed` is logged as without effect."""
+    with sandbox_without_peer(cluster) as sandbox:
         if cluster.bed.agents:
             config = {**BASE, "wait": 0}
             assert cluster.a.call("ADD", sandbox, config={**config, "wait_policy": "require"}).json["code"] == 11
@@ -193,22 +195,25 @@ def _wait_policy(cluster: Cluster, _: Path) -> None:
 
 @effect_of("delegate")
 def _delegate(cluster: Cluster, folder: Path) -> None:
-    """For a pod without links."""
-    given = plugin_in(cluster, folder, "pods")
+    """Add a pod without links: it gets the delegate's network."""
+    received = install_plugin(cluster, folder, "pods")
     config = {**BASE, "delegate": {"type": "pods", "mark": "d"}}
-    with lone(cluster, {}) as sandbox:
+    with sandbox_without_peer(cluster, {}) as sandbox:
         assert cluster.a.add(sandbox, config=config).status == 0
-        assert given()["mark"] == "d"
+        assert received()["mark"] == "d"
 
 
 @effect_of("boot_network")
 def _boot_network(cluster: Cluster, folder: Path) -> None:
-    """For a pod with links, in the place of the delegate."""
-    plain, given = plugin_in(cluster, folder / "p", "pods"), plugin_in(cluster, folder / "b", "boot")
+    """Add a pod with links: it gets `boot_network` instead of `delegate`."""
+    received_by_delegate, received = (
+        install_plugin(cluster, folder / "p", "pods"),
+        install_plugin(cluster, folder / "b", "boot"),
+    )
     keys = {"delegate": {"type": "pods", "mark": "d"}, "boot_network": {"type": "boot", "mark": "b"}}
-    with linked(cluster, keys):
-        assert given()["mark"] == "b"
-        assert plain() == {}
+    with linked_tunnel(cluster, keys):
+        assert received()["mark"] == "b"
+        assert received_by_delegate() == {}
 
 
 @effect_of("state_dir", "daemonless")
@@ -225,14 +230,14 @@ def _state_dir(cluster: Cluster, folder: Path) -> None:
 
 @effect_of("log_file", "daemonless")
 def _log_file(cluster: Cluster, folder: Path) -> None:
-    with lone(cluster, {}) as sandbox:
+    with sandbox_without_peer(cluster, {}) as sandbox:
         answer = cluster.a.add(sandbox, config={**BASE, "log_file": str(folder / "log")})
         assert (folder / "log").read_text() == answer.stderr != ""
 
 
 @effect_of("log_level", "daemonless")
 def _log_level(cluster: Cluster, _: Path) -> None:
-    with lone(cluster, {}) as sandbox:
+    with sandbox_without_peer(cluster, {}) as sandbox:
         assert " INFO " in cluster.a.add(sandbox, config=BASE).stderr
         assert cluster.a.call("CHECK", sandbox, config={**BASE, "log_level": "error"}).stderr == ""
 
@@ -241,7 +246,7 @@ CASES = [(key, host) for key, (_, hosts) in EFFECTS.items() for host in hosts]
 
 
 @pytest.mark.parametrize(("key", "on"), CASES)
-def test_a_key_takes_effect(key: str, on: str, worlds: Worlds, tmp_path: Path) -> None:
+def test_a_key_takes_effect(key: str, on: str, worlds: ClustersByHost, tmp_path: Path) -> None:
     cluster = worlds.of(on)
     EFFECTS[key][0](cluster, tmp_path)
     wait_for("the end of the link", lambda: cluster.bed.links() == {})
@@ -258,10 +263,10 @@ VALUES = {
 }
 
 
-def test_keys_for_which_an_agent_has_options_are_ignored_and_logged_once(worlds: Worlds) -> None:
+def test_keys_for_which_an_agent_has_options_are_ignored_and_logged_once(worlds: ClustersByHost) -> None:
     assert set(VALUES) == set(_OWN)
     cluster = worlds.of("agent")
-    with linked(cluster, {**VALUES, "name": "own"}, {**VALUES, "name": "own"}) as tunnel:
+    with linked_tunnel(cluster, {**VALUES, "name": "own"}, {**VALUES, "name": "own"}) as tunnel:
         assert 500 <= tunnel["id"] <= 509
         cluster.wait_until(State.LINKED)
     log = cluster.bed.agents["a"].log
@@ -269,6 +274,6 @@ def test_keys_for_which_an_agent_has_options_are_ignored_and_logged_once(worlds:
     wait_for("the log", lambda: log.read_text().count(named) == 1)
 
 
-def test_an_agents_port_is_used_where_the_configuration_has_none(worlds: Worlds) -> None:
-    with linked(worlds.of("agent"), {}) as tunnel:
+def test_the_agents_vxlan_port_is_the_default(worlds: ClustersByHost) -> None:
+    with linked_tunnel(worlds.of("agent"), {}) as tunnel:
         assert tunnel["port"] == 8472
