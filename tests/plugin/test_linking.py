@@ -1,4 +1,4 @@
-"""Two pods, more pods: what ADD and DEL of the installed plugin do, with real namespaces and real pings."""
+"""ADD and DEL of the installed plugin, with two and more pods, real network namespaces and real pings."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_pods_on_one_node_are_linked_by_a_veth(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("first", ["primary", "pair"])
-def test_it_does_not_matter_who_comes_first(cluster: Cluster, first: str) -> None:
+def test_pods_are_linked_in_either_start_order(cluster: Cluster, first: str) -> None:
     primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.b)
     early, late = ((cluster.a, primary), (cluster.b, pair))[:: 1 if first == "primary" else -1]
     waiting = cluster.start("ADD", *early)
@@ -50,13 +50,13 @@ def test_it_does_not_matter_who_comes_first(cluster: Cluster, first: str) -> Non
     assert cluster.end(waiting).status == 0
     cluster.wait_until(State.LINKED)
     record = cluster.bed.links()[LINK]
-    passed = [step.target for step in record.history]
-    assert passed[-3:] == [State.PRIMARY_READY, State.PAIR_READY, State.LINKED]
+    states = [step.target for step in record.history]
+    assert states[-3:] == [State.PRIMARY_READY, State.PAIR_READY, State.LINKED]
 
 
 @pytest.mark.parametrize(("node_of_pair", "most"), [("a", {"PATCH": 1, "POST": 1}), ("b", {"PATCH": 2, "POST": 2})])
 def test_a_link_costs_few_writes(cluster: Cluster, node_of_pair: str, most: dict[str, int]) -> None:
-    """2 writes for a vEth; 3 and one Lease for a VXLAN."""
+    """Count the writes: 2 for a vEth, 3 and one Lease for a VXLAN."""
     node = cluster.a if node_of_pair == "a" else cluster.b
     primary, pair = cluster.primary(cluster.a), cluster.pair(node)
     waiting = cluster.start("ADD", cluster.a, primary)
@@ -64,11 +64,11 @@ def test_a_link_costs_few_writes(cluster: Cluster, node_of_pair: str, most: dict
     assert node.add(pair).status == 0
     assert cluster.end(waiting).status == 0
     cluster.wait_until(State.LINKED)
-    written = [sent.method for sent in cluster.writes()]
-    assert {method: written.count(method) for method in set(written)} == most
+    methods = [sent.method for sent in cluster.writes()]
+    assert {method: methods.count(method) for method in set(methods)} == most
 
 
-def test_waiting_costs_few_requests(cluster: Cluster) -> None:
+def test_a_waiting_add_sends_few_requests(cluster: Cluster) -> None:
     primary = cluster.primary(cluster.a)
     answer = cluster.a.add(primary, config={**CHAINED, "wait": 5})
     assert answer.json["code"] == 11
@@ -77,7 +77,7 @@ def test_waiting_costs_few_requests(cluster: Cluster) -> None:
     assert len(sent) <= 25
 
 
-def test_the_result_names_the_link(cluster: Cluster) -> None:
+def test_the_add_result_contains_the_link_interface(cluster: Cluster) -> None:
     eth0 = {"name": "eth0", "sandbox": "/run/netns/x"}
     previous = {"cniVersion": "1.0.0", "interfaces": [eth0], "ips": [{"address": "10.1.0.5/16", "interface": 0}]}
     primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.b)
@@ -90,7 +90,7 @@ def test_the_result_names_the_link(cluster: Cluster) -> None:
     assert result["ips"] == [*previous["ips"], {"address": "192.168.2.100/24", "interface": 1}]
 
 
-def test_a_pod_that_asks_for_nothing_is_passed_by(cluster: Cluster) -> None:
+def test_a_pod_with_ratchet_false_gets_the_previous_result(cluster: Cluster) -> None:
     previous = {"cniVersion": "1.0.0", "ips": [{"address": "10.1.0.5/16"}], "dns": {"nameservers": ["10.0.0.1"]}}
     plain = cluster.pod("plain", {"ratchet": "false"}, cluster.a)
     assert cluster.a.add(plain, config={**CHAINED, "prevResult": previous}).json == previous
@@ -99,7 +99,7 @@ def test_a_pod_that_asks_for_nothing_is_passed_by(cluster: Cluster) -> None:
     cluster.assert_nothing_left()
 
 
-def test_addresses_of_ipv6_and_with_prefixes(cluster: Cluster) -> None:
+def test_a_link_has_ipv4_and_ipv6_addresses_with_prefixes(cluster: Cluster) -> None:
     annotations = {"ratchet.local_ip": "10.4.4.0/31,fd00:9::1/126", "ratchet.pair_ip": "10.4.4.1/31,fd00:9::2/126"}
     primary = cluster.pod("primary-pod", PRIMARY, cluster.a, **annotations)
     pair = cluster.pair(cluster.b)
@@ -110,14 +110,14 @@ def test_addresses_of_ipv6_and_with_prefixes(cluster: Cluster) -> None:
     assert {("10.4.4.0", 31), ("fd00:9::1", 126)} <= shown
 
 
-def test_a_pod_that_names_nobody_and_waits_for_nobody_starts_at_once(cluster: Cluster) -> None:
+def test_a_labelled_pod_without_declarations_starts_at_once(cluster: Cluster) -> None:
     alone = cluster.pod("alone", {"ratchet": "true"}, cluster.a)
     assert cluster.a.add(alone).status == 0
     assert cluster.interfaces(alone) == []
 
 
-def test_a_pod_that_is_on_no_node_has_no_links_yet(cluster: Cluster) -> None:
-    """Nobody starts such a pod; but a record that names no node would be one that nobody finds."""
+def test_add_is_code_11_for_an_unscheduled_pod(cluster: Cluster) -> None:
+    """Add a pod that has no node in the API. No node would find a record without a node."""
     unbound = cluster.sandbox(cluster.a, cluster.bed.create_pod("primary-pod", PRIMARY))
     answer = cluster.a.add(unbound)
     assert answer.json["code"] == 11
@@ -126,8 +126,8 @@ def test_a_pod_that_is_on_no_node_has_no_links_yet(cluster: Cluster) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_a_ring_of_twenty_twice(cluster: Cluster) -> None:
-    """Each pod is the primary of one link and the pair of another, all start at once in any order."""
+def test_a_ring_of_twenty_pods_is_linked_twice(cluster: Cluster) -> None:
+    """Link each pod with two others, once as primary and once as pair. All start at once in random order."""
     nodes = [cluster.a, cluster.b]
     for _ in range(2):
         members: list[tuple[Kubelet, Sandbox]] = []
@@ -156,8 +156,8 @@ def test_a_ring_of_twenty_twice(cluster: Cluster) -> None:
         cluster.assert_nothing_left()
 
 
-def test_the_one_left_of_a_pair_keeps_its_end_and_gets_its_peer_back(cluster: Cluster) -> None:
-    """On one node the survivor's end is re-made by the peer that comes again, under a new UID."""
+def test_a_veth_is_restored_when_its_pair_is_recreated(cluster: Cluster) -> None:
+    """Delete the pair and recreate it with a new UID on the same node. Its ADD creates both ends again."""
     primary, pair = cluster.linked_pair(cluster.a)
     assert cluster.a.delete(pair).status == 0
     cluster.wait_until(State.PRIMARY_READY)
@@ -171,7 +171,7 @@ def test_the_one_left_of_a_pair_keeps_its_end_and_gets_its_peer_back(cluster: Cl
     cluster.assert_nothing_left()
 
 
-def test_a_pair_that_comes_again_on_its_node_finds_the_tunnel_standing(cluster: Cluster) -> None:
+def test_a_pair_recreated_on_its_node_keeps_the_tunnel_and_the_mac_address(cluster: Cluster) -> None:
     primary, pair = cluster.linked_pair()
     index = cluster.show(primary, "in1")["ifindex"]
     assert cluster.pings(primary, "192.168.2.101")
@@ -195,7 +195,7 @@ def test_vnis_are_reused(cluster: Cluster) -> None:
 
 
 @pytest.mark.agent(vni_range="11-11")
-def test_the_end_of_the_vni_range(cluster: Cluster) -> None:
+def test_add_is_code_11_if_the_vni_range_is_exhausted(cluster: Cluster) -> None:
     small = {**CHAINED, "vni_range": [11, 11], "wait": 3}
     primary, pair = cluster.linked_pair()
     other = cluster.pod("other", {**PRIMARY, "ratchet.pair_name": "other-pair"}, cluster.a)
@@ -211,7 +211,7 @@ def test_the_end_of_the_vni_range(cluster: Cluster) -> None:
     cluster.assert_nothing_left()
 
 
-def test_kubectl_sees_a_name_and_a_state(cluster: Cluster) -> None:
+def test_the_record_has_labels_for_state_kind_and_vni(cluster: Cluster) -> None:
     cluster.linked_pair()
     record = cluster.bed.api.get(f"/api/v1/namespaces/ratchet/configmaps/{LINK}")
     labels, (lease,) = record["metadata"]["labels"], cluster.bed.records.vnis.list()

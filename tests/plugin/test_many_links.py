@@ -1,4 +1,4 @@
-"""Routers with several links: each with its own properties, all in one ADD, whoever comes first."""
+"""Pods with several links: their properties, topologies, and concurrent work in one ADD."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WAITS = {"ratchet": "true", "ratchet.primary": "false"}
 
 
 def hub(**properties: object) -> dict[str, str]:
-    """The annotation of a pod with a link to a pod on each node."""
+    """Build the annotation of a pod with two links: to the pod x on its node, and to y on the other node."""
     links = [
         {
             "peer": "x",
@@ -54,7 +54,7 @@ def pods(cluster: Cluster, **properties: object) -> tuple[Sandbox, Sandbox, Sand
     )
 
 
-def test_a_router_has_all_its_links_each_with_its_properties(cluster: Cluster) -> None:
+def test_a_router_gets_each_link_with_its_properties(cluster: Cluster) -> None:
     mac = "02:11:22:33:44:55"
     router, x, y = pods(cluster, mtu=1400, mac=[None, mac])
     cluster.add_all((cluster.a, router), (cluster.a, x), (cluster.b, y))
@@ -72,7 +72,7 @@ def test_a_router_has_all_its_links_each_with_its_properties(cluster: Cluster) -
     cluster.assert_nothing_left()
 
 
-def test_a_link_has_its_routes_settings_and_rate_however_it_is_made(cluster: Cluster) -> None:
+def test_a_veth_and_a_vxlan_get_routes_sysctls_and_rate(cluster: Cluster) -> None:
     router, x, y = pods(
         cluster,
         routes=[None, {"to": "0.0.0.0/0", "metric": 900}],
@@ -98,7 +98,7 @@ def test_a_link_has_its_routes_settings_and_rate_however_it_is_made(cluster: Clu
     cluster.assert_nothing_left()
 
 
-def test_a_link_may_be_a_tunnel_wherever_its_pods_are(cluster: Cluster) -> None:
+def test_kind_vxlan_makes_a_tunnel_on_one_node_and_across_nodes(cluster: Cluster) -> None:
     router, x, y = pods(cluster, kind="vxlan", vxlan_port=4800)
     cluster.add_all((cluster.a, router), (cluster.a, x), (cluster.b, y))
     for name in ("default.hub.eth1.x.up0", "default.hub.eth2.y.up0"):
@@ -115,7 +115,7 @@ def test_a_link_may_be_a_tunnel_wherever_its_pods_are(cluster: Cluster) -> None:
 
 
 @pytest.mark.daemonless
-def test_an_mtu_that_the_tunnel_cannot_carry_is_refused_with_the_largest_that_fits(cluster: Cluster) -> None:
+def test_the_error_of_an_excessive_mtu_names_the_maximum(cluster: Cluster) -> None:
     router, x, y = pods(cluster, mtu=[1451, None])
     waiting = [cluster.start("ADD", *one) for one in ((cluster.a, x), (cluster.b, y))]
     refused = cluster.a.add(router)
@@ -139,15 +139,15 @@ LAB = """\
   addresses: ["10.0.2.1/24", "10.0.2.2/24"]
   mtu: 1400
 """
-DRAWN = ("default.a.in1.b.in2", "default.b.mid1.c.mid2")
+LAB_LINKS = ("default.a.in1.b.in2", "default.b.mid1.c.mid2")
 
 
-def test_a_topology_links_pods_that_say_nothing_of_it(cluster: Cluster) -> None:
+def test_a_topology_links_pods_without_declarations(cluster: Cluster) -> None:
     cluster.bed.create_topology("lab", LAB)
     nodes = (cluster.a, cluster.b, cluster.b)
     placed = [(node, cluster.pod(name, ASKS, node)) for name, node in zip("abc", nodes, strict=True)]
     cluster.add_all(*placed)
-    for name in DRAWN:
+    for name in LAB_LINKS:
         cluster.wait_until(State.LINKED, name)
     (_, a), (_, b), (_, c) = placed
     assert [cluster.show(b, ifname)["linkinfo"]["info_kind"] for ifname in ("in2", "mid1")] == ["vxlan", "veth"]
@@ -158,7 +158,7 @@ def test_a_topology_links_pods_that_say_nothing_of_it(cluster: Cluster) -> None:
     cluster.assert_nothing_left()
 
 
-def test_what_is_wrong_with_a_topology_is_told_to_its_pods(cluster: Cluster) -> None:
+def test_an_invalid_topology_rejects_only_the_pods_of_the_link(cluster: Cluster) -> None:
     cluster.bed.create_topology("lab", "- endpoints: [a:in1, b:in2]\n  mtu: 1\n")
     a, c = cluster.pod("a", ASKS, cluster.a), cluster.pod("c", ASKS, cluster.a)
     answer = cluster.a.add(a)
@@ -171,13 +171,13 @@ def test_what_is_wrong_with_a_topology_is_told_to_its_pods(cluster: Cluster) -> 
     cluster.assert_nothing_left()
 
 
-def test_a_link_that_is_said_in_two_ways_is_refused_to_both_pods(cluster: Cluster) -> None:
-    def listed(peer: str, ifname: str, peer_ifname: str, mtu: int) -> dict[str, str]:
+def test_both_pods_are_rejected_if_they_declare_one_link_differently(cluster: Cluster) -> None:
+    def links_annotation(peer: str, ifname: str, peer_ifname: str, mtu: int) -> dict[str, str]:
         link = {"peer": peer, "ifname": ifname, "peer_ifname": peer_ifname, "mtu": mtu}
         return {"ratchet.links": json.dumps([link])}
 
-    a = cluster.pod("a", ASKS, cluster.a, **listed("b", "in1", "in2", 1400))
-    b = cluster.pod("b", ASKS, cluster.b, **listed("a", "in2", "in1", 1300))
+    a = cluster.pod("a", ASKS, cluster.a, **links_annotation("b", "in1", "in2", 1400))
+    b = cluster.pod("b", ASKS, cluster.b, **links_annotation("a", "in2", "in1", 1300))
     places = "ratchet.links: line 1 of pod default/a and ratchet.links: line 1 of pod default/b"
     for node, sandbox in ((cluster.a, a), (cluster.b, b)):
         answer = node.add(sandbox)
@@ -187,31 +187,31 @@ def test_a_link_that_is_said_in_two_ways_is_refused_to_both_pods(cluster: Cluste
     cluster.assert_nothing_left()
 
 
-# More links than a few: they are made at once
+# Many links: their records are written concurrently
 
 MANY = 8
-CROWD_SECONDS = 20.0
+GATE_SECONDS = 20.0
 
 
 @dataclass
-class Crowd:
-    """An act that holds requests until so many are there at once, or for a while; `most` there were."""
+class ConcurrencyGate:
+    """A fault that holds requests until `size` are held at once, or a timeout. `most` is the maximum."""
 
     size: int
-    there: int = 0
+    held: int = 0
     most: int = 0
 
     async def __call__(self, _: web.Request) -> None:
-        self.there += 1
-        self.most = max(self.most, self.there)
-        until = time.monotonic() + CROWD_SECONDS
+        self.held += 1
+        self.most = max(self.most, self.held)
+        until = time.monotonic() + GATE_SECONDS
         while self.most < self.size and time.monotonic() < until:
             await asyncio.sleep(0.01)
-        self.there -= 1
+        self.held -= 1
 
 
 def star(cluster: Cluster, *nodes: Kubelet) -> Iterator[tuple[Kubelet, Sandbox]]:
-    """A pod on `a` in the middle of a topology, and the pods around it, each on one of these nodes in turn."""
+    """Create the topology of a star. Yield its hub on node a, then the other pods, on these nodes in turn."""
     lines = (f"- endpoints: [hub:e{number}, p{number}:in1]" for number in range(MANY))
     cluster.bed.create_topology("star", "\n".join(lines))
     yield cluster.a, cluster.pod("hub", ASKS, cluster.a)
@@ -220,17 +220,17 @@ def star(cluster: Cluster, *nodes: Kubelet) -> Iterator[tuple[Kubelet, Sandbox]]
         yield node, cluster.pod(f"p{number}", ASKS, node)
 
 
-def test_the_api_is_asked_for_many_links_at_once(cluster: Cluster) -> None:
+def test_add_writes_the_records_of_many_links_concurrently(cluster: Cluster) -> None:
     hub, *around = star(cluster, cluster.a, cluster.b)
     waiting = [cluster.start("ADD", *one) for one in around]
     names = [f"default.hub.e{number}.p{number}.in1" for number in range(MANY)]
     for name in names:
         wait_for(f"the pair of {name}", partial(has_pair, cluster, name))
-    crowd = Crowd(MANY)
+    gate = ConcurrencyGate(MANY)
     writes = sent_by(cluster.a, "POST", "PATCH", path="/configmaps")
-    cluster.faults.add(Rule(writes, before=crowd, times=sys.maxsize))
+    cluster.faults.add(Rule(writes, before=gate, times=sys.maxsize))
     cluster.add_all(hub)
-    assert crowd.most == MANY, "records are not written one after another"
+    assert gate.most == MANY, "records are not written one after another"
     cluster.faults.clear()
     for (_, sandbox), process in zip(around, waiting, strict=True):
         answer = cluster.end(process)
@@ -247,7 +247,7 @@ def has_pair(cluster: Cluster, name: str) -> bool:
     return record is not None and record.pair.sandbox is not None
 
 
-def test_where_one_of_many_links_cannot_be_made_none_is(cluster: Cluster) -> None:
+def test_add_creates_none_of_many_links_if_one_fails(cluster: Cluster) -> None:
     (_, hub), *around = star(cluster, cluster.a)
     waiting = [cluster.start("ADD", *one) for one in around]
     names = [f"default.hub.e{number}.p{number}.in1" for number in range(MANY)]
@@ -276,8 +276,8 @@ def has_no_primary(cluster: Cluster, name: str) -> bool:
     return record is not None and record.primary.sandbox is None
 
 
-def test_pods_that_have_many_links_with_each_other_wait_for_each_other_without_end(cluster: Cluster) -> None:
-    """All joined before any is waited for: else each might wait for what the other does last."""
+def test_pods_with_many_links_to_each_other_do_not_deadlock(cluster: Cluster) -> None:
+    """Start three pods with six links between each two. Each ADD joins all its links before it waits."""
     pods = ("x", "y", "z")
     pairs = [(one, other) for one in pods for other in pods if one != other]
     lines = (

@@ -1,4 +1,4 @@
-"""Nodes whose underlays differ, in MTU or in addresses: both ends of a tunnel agree, or the error says why not."""
+"""Nodes whose underlays differ in MTU or addresses: both ends of a tunnel agree, or ADD fails."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def set_addresses(cluster: Cluster, a: str, b: str) -> None:
         cluster.renew(node)
 
 
-def test_nodes_of_different_mtus_have_the_smaller_at_both_ends(cluster: Cluster) -> None:
+def test_both_ends_use_the_smaller_underlay_mtu(cluster: Cluster) -> None:
     ip("-n", cluster.b.host.netns, "link", "set", "eth0", "mtu", "9000")
     cluster.renew(cluster.b)
     primary, pair = cluster.linked_pair()
@@ -44,7 +44,7 @@ def test_nodes_of_different_mtus_have_the_smaller_at_both_ends(cluster: Cluster)
 
 
 @pytest.mark.parametrize(("a", "b", "vteps"), [("46", "64", V4), ("46", "6", V6), ("4", "64", V4), ("64", "64", V6)])
-def test_both_ends_use_a_family_that_both_nodes_have(cluster: Cluster, a: str, b: str, vteps: dict[str, str]) -> None:
+def test_both_ends_use_a_common_address_family(cluster: Cluster, a: str, b: str, vteps: dict[str, str]) -> None:
     set_addresses(cluster, a, b)
     primary, pair = cluster.linked_pair()
     suffix, mtu = ("6", 1430) if vteps is V6 else ("", 1450)
@@ -58,7 +58,7 @@ def test_both_ends_use_a_family_that_both_nodes_have(cluster: Cluster, a: str, b
     cluster.assert_nothing_left()
 
 
-def test_nodes_without_a_common_family_are_named_with_their_addresses(cluster: Cluster) -> None:
+def test_the_error_names_nodes_without_a_common_address_family(cluster: Cluster) -> None:
     set_addresses(cluster, "4", "6")
     primary, pair = cluster.pod("primary-pod", PRIMARY, cluster.a), cluster.pod("pair-pod", PAIR, cluster.b)
     waiting = cluster.start("ADD", cluster.a, primary)
