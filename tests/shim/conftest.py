@@ -1,6 +1,6 @@
-"""The shim, compiled once for all tests: as it is shipped, and with the address and undefined-behaviour sanitisers.
+"""Builds of the shim, compiled once for all tests: as shipped, and with sanitisers.
 
-And what stands in for it where there is no compiler, for tests of what both do: BOTH.
+STAND_IN is the Python client, which replaces the shim if there is no compiler. BOTH is for tests of both programs.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from tests.shim.playing import Node
 
 ROOT = Path(__file__).parents[2]
 SANITISED = ("-g", "-O1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-# Milliseconds. Only a test of what comes to its end in time uses these: the machine may be slow.
+# Milliseconds. Only tests of timeouts use these, because the machine may be slow.
 HASTY = (
     *("-DCONNECT_MS=150", "-DADD_MS=400", "-DDEL_MS=400", "-DCHECK_MS=400"),
     *("-DGC_MS=400", "-DSTATUS_MS=400", "-DVERSION_MS=400"),
 )
-FEW = 8
-BUILDS = {"plain": (), "sanitised": (*SANITISED, f"-DSPOOL_FILES_MAX={FEW}"), "hasty": (*SANITISED, *HASTY)}
+SPOOL_LIMIT = 8
+BUILDS = {"plain": (), "sanitised": (*SANITISED, f"-DSPOOL_FILES_MAX={SPOOL_LIMIT}"), "hasty": (*SANITISED, *HASTY)}
 STAND_IN = "stand-in"
 BOTH = ("plain", "sanitised", STAND_IN)
 
@@ -39,7 +39,7 @@ def sanitisers_work() -> bool:
 
 
 class Compiler:
-    """Compiles each build when it is first asked for."""
+    """Compile each build on first use."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -77,34 +77,34 @@ def build(request: pytest.FixtureRequest, compiler: Compiler) -> Path:
     return compiler.shim(request.param)
 
 
-def installed(shim: Path, folder: Path) -> Node:
+def install_shim(shim: Path, folder: Path) -> Node:
     (folder / "bin").mkdir()
-    # A link, since a file that was just written may not be executed while a fork of ours still has it open.
+    # A hard link: a file that was just written cannot be executed while a forked process still has it open.
     os.link(shim, folder / "bin" / "ratchet")
     return Node(folder, folder / "bin" / "ratchet")
 
 
 @pytest.fixture
 def node(build: Path, tmp_path: Path) -> Node:
-    return installed(build, tmp_path)
+    return install_shim(build, tmp_path)
 
 
 @pytest.fixture
 def stand_in_node(compiler: Compiler, tmp_path: Path) -> Node:
-    return installed(compiler.shim(STAND_IN), tmp_path)
+    return install_shim(compiler.shim(STAND_IN), tmp_path)
 
 
 @pytest.fixture
 def plain_node(compiler: Compiler, tmp_path: Path) -> Node:
-    return installed(compiler.shim("plain"), tmp_path)
+    return install_shim(compiler.shim("plain"), tmp_path)
 
 
 @pytest.fixture
 def sanitised_node(compiler: Compiler, tmp_path: Path) -> Node:
-    return installed(compiler.shim("sanitised"), tmp_path)
+    return install_shim(compiler.shim("sanitised"), tmp_path)
 
 
 @pytest.fixture
 def hasty_node(compiler: Compiler, tmp_path: Path) -> Node:
-    """Where the shim waits for tenths of a second and not for minutes."""
-    return installed(compiler.shim("hasty"), tmp_path)
+    """A node whose shim times out after tenths of a second."""
+    return install_shim(compiler.shim("hasty"), tmp_path)

@@ -1,4 +1,4 @@
-"""The shim as a runtime executes it, and an agent that is played: it answers with whatever bytes a test wants."""
+"""The shim as a runtime executes it, and a fake agent that answers with the bytes that a test sets."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from ratchet.agent.frame import Reply, Request, decode_request, encode_answer, r
 COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
 ATTACHMENT = {"CNI_CONTAINERID": "c0ffee", "CNI_NETNS": "/run/netns/a", "CNI_IFNAME": "eth0"}
 CALL_SECONDS = 30.0
-# What a sanitiser ends with is no exit status that the shim has; leaks are none of ours, since nothing is allocated.
+# The shim never exits with 99, so it marks a sanitiser's report. Leaks are not detected: the shim allocates nothing.
 SANITISERS = {
     "ASAN_OPTIONS": "exitcode=99:detect_leaks=0:abort_on_error=0",
     "UBSAN_OPTIONS": "exitcode=99:halt_on_error=1:print_stacktrace=1",
 }
 
-Serve = Callable[[socket.socket], None]
+ServeConnection = Callable[[socket.socket], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """What an execution of the shim came to."""
+class CallResult:
+    """The exit status and the output of one execution of the shim."""
 
     status: int
     stdout: bytes
@@ -41,7 +41,7 @@ class Done:
 
     @property
     def code(self) -> int:
-        """The code of the error that was printed. A failure prints one error, and nothing else."""
+        """The code of the printed error. Asserts that a failure prints one CNI error and nothing else."""
         assert self.status == 1
         assert set(self.json) == {"cniVersion", "code", "msg", "details"}
         return int(self.json["code"])
@@ -53,7 +53,7 @@ class Done:
 
 @dataclass(slots=True)
 class Node:
-    """A node's folders: the shim alone in `bin`, the agent's socket, the spool. `before` is what executes the shim."""
+    """The files of a node: the shim in `bin`, the agent's socket, the spool. `before` is a command prefix."""
 
     folder: Path
     shim: Path
@@ -77,7 +77,7 @@ class Node:
         self.fallback.chmod(mode)
 
     def environment(self, command: str | None, **variables: str | None) -> dict[str, str]:
-        """Of a call; a variable that is None is not there."""
+        """Build the environment of a call. A variable that is None is unset."""
         paths = {"RATCHET_AGENT_SOCKET": str(self.socket), "RATCHET_AGENT_SPOOL": str(self.spool)}
         wanted = {**paths, **self.settings, **SANITISERS, "CNI_COMMAND": command, **ATTACHMENT, **variables}
         return {name: value for name, value in wanted.items() if value is not None}
@@ -91,15 +91,15 @@ class Node:
             stderr=subprocess.PIPE,
         )
 
-    def call(self, command: str | None, stdin: bytes = b"{}", **variables: str | None) -> Done:
-        return finished(self.start(command, **variables), stdin)
+    def call(self, command: str | None, stdin: bytes = b"{}", **variables: str | None) -> CallResult:
+        return finish_call(self.start(command, **variables), stdin)
 
-    def kept(self) -> list[Path]:
+    def spooled(self) -> list[Path]:
         return sorted(self.spool.iterdir()) if self.spool.is_dir() else []
 
 
-def finished(process: subprocess.Popen[bytes], stdin: bytes = b"") -> Done:
-    """Wait for a shim that was started, and hold it to what is true of every call."""
+def finish_call(process: subprocess.Popen[bytes], stdin: bytes = b"") -> CallResult:
+    """Wait for a started shim. Assert that no sanitiser reported, and that stdout never says "not found"."""
     try:
         stdout, stderr = process.communicate(stdin, timeout=CALL_SECONDS)
     except BaseException:
@@ -109,13 +109,13 @@ def finished(process: subprocess.Popen[bytes], stdin: bytes = b"") -> Done:
     assert process.returncode != 99 and b"runtime error" not in stderr, stderr.decode(errors="replace")
     stdout = stdout or b""  # a test may have closed it
     assert b"not found" not in stdout.lower()
-    return Done(process.returncode, stdout, stderr)
+    return CallResult(process.returncode, stdout, stderr)
 
 
-class Agent:
-    """An agent at a socket, which does `serve` with one connection after the other. A context manager."""
+class AgentStub:
+    """A context manager: an agent on a socket that calls `serve` with one connection after another."""
 
-    def __init__(self, path: Path, serve: Serve) -> None:
+    def __init__(self, path: Path, serve: ServeConnection) -> None:
         self._path = path
         self._serve = serve
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -142,27 +142,27 @@ class Agent:
         while True:
             try:
                 connection, _ = self._listener.accept()
-            except OSError:  # shut down: the test is over
+            except OSError:  # shut down at the end of the test
                 return
             self.calls += 1
             try:
                 with connection:
                     connection.settimeout(CALL_SECONDS)
                     self._serve(connection)
-            except BaseException as fault:  # noqa: BLE001  # told when the block ends
+            except BaseException as fault:  # noqa: BLE001  # raised when the block ends
                 self._fault = fault
 
 
 class Recorder:
-    """Serves every call with one answer, and keeps the calls."""
+    """A `serve` function that gives each call the same answer and records the request."""
 
     def __init__(self, raw: bytes = encode_answer(Reply(0, b"{}\n"))) -> None:
         self.raw = raw
         self.frames: list[bytes] = []
 
     def __call__(self, connection: socket.socket) -> None:
-        self.frames.append(taken(connection))
-        with suppress(BrokenPipeError, ConnectionResetError):  # a shim that has seen enough need not read the rest
+        self.frames.append(receive_request(connection))
+        with suppress(BrokenPipeError, ConnectionResetError):  # the shim may close before it has read a long answer
             connection.sendall(self.raw)
 
     @property
@@ -170,12 +170,12 @@ class Recorder:
         return [decode_request(frame) for frame in self.frames]
 
 
-def taken(connection: socket.socket) -> bytes:
-    """One request as the bytes that it came as."""
+def receive_request(connection: socket.socket) -> bytes:
+    """Read one request and return its bytes."""
     frame = bytearray()
 
-    def read(most: int) -> bytes:
-        piece = connection.recv(most)
+    def read(size: int) -> bytes:
+        piece = connection.recv(size)
         frame.extend(piece)
         return piece
 
@@ -183,14 +183,14 @@ def taken(connection: socket.socket) -> bytes:
     return bytes(frame)
 
 
-def until_it_hangs_up(connection: socket.socket) -> None:
-    """Take a call and never answer it."""
-    taken(connection)
+def withhold_answer(connection: socket.socket) -> None:
+    """Receive a request and never answer it."""
+    receive_request(connection)
     assert connection.recv(1) == b""
 
 
-def filled(path: Path) -> tuple[socket.socket, list[socket.socket]]:
-    """A listener that accepts nobody, and connections that fill its queue."""
+def fill_accept_queue(path: Path) -> tuple[socket.socket, list[socket.socket]]:
+    """Listen without accepting. Return the listener and the connections that fill its accept queue."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(path))
     listener.listen(1)
@@ -206,6 +206,6 @@ def filled(path: Path) -> tuple[socket.socket, list[socket.socket]]:
         waiting.append(one)
 
 
-def closed(sockets: Iterable[socket.socket]) -> None:
+def close_all(sockets: Iterable[socket.socket]) -> None:
     for one in sockets:
         one.close()

@@ -1,4 +1,4 @@
-"""What `make install` does for the programs in C: builds some that run, or says in a line why there are none."""
+"""The build of the C programs in `make install`, and the messages when it is skipped or fails."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.shim.conftest import ROOT, installed
+from tests.shim.conftest import ROOT, install_shim
 
 
 def build(target: Path, compiler: str) -> subprocess.CompletedProcess[str]:
@@ -16,24 +16,24 @@ def build(target: Path, compiler: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def compiler_that(folder: Path, script: str) -> str:
+def fake_compiler(folder: Path, script: str) -> str:
     path = folder / "cc"
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
     return str(path)
 
 
-def test_the_machines_compiler_builds_one_that_runs(tmp_path: Path) -> None:
+def test_cc_builds_a_shim_that_runs(tmp_path: Path) -> None:
     if shutil.which("cc") is None:
         pytest.skip("needs a C compiler, cc")
     target = tmp_path / "built" / "ratchet"
     done = build(target, "cc")
     assert (done.returncode, done.stderr) == (0, "")
     assert [path.name for path in target.parent.iterdir()] == ["ratchet"]
-    assert installed(target, tmp_path).call("VERSION").status == 0
+    assert install_shim(target, tmp_path).call("VERSION").status == 0
 
 
-def test_the_launcher_is_built_as_well(tmp_path: Path) -> None:
+def test_cc_builds_the_launcher(tmp_path: Path) -> None:
     if shutil.which("cc") is None:
         pytest.skip("needs a C compiler, cc")
     target = tmp_path / "built" / "launcher"
@@ -44,29 +44,29 @@ def test_the_launcher_is_built_as_well(tmp_path: Path) -> None:
     assert alone.stderr == f"cannot run {target.parent}/lib/ld.so: No such file or directory\n"
 
 
-def test_without_a_static_library_it_is_linked_to_the_machines_own(tmp_path: Path) -> None:
+def test_the_shim_is_linked_dynamically_without_a_static_c_library(tmp_path: Path) -> None:
     if shutil.which("cc") is None or shutil.which("musl-gcc") is not None:
         pytest.skip("needs a C compiler, cc, and no musl-gcc, which goes before it")
-    compiler = compiler_that(tmp_path, 'case "$*" in *-static*) exit 1 ;; esac\nexec cc "$@"')
+    compiler = fake_compiler(tmp_path, 'case "$*" in *-static*) exit 1 ;; esac\nexec cc "$@"')
     target = tmp_path / "built" / "ratchet"
     done = build(target, compiler)
     assert done.returncode == 0
     assert "no static C library is installed" in done.stdout
-    assert installed(target, tmp_path).call("VERSION").status == 0
+    assert install_shim(target, tmp_path).call("VERSION").status == 0
 
 
-def test_without_a_compiler_one_line_says_so(tmp_path: Path) -> None:
+def test_a_missing_compiler_is_reported_in_one_line(tmp_path: Path) -> None:
     done = build(tmp_path / "built" / "ratchet", str(tmp_path / "no-such-cc"))
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == ["==> skipping shim/ratchet.c: no C compiler is installed"]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_compiler_that_does_not_work_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failing_compiler_is_reported_and_leaves_no_file(tmp_path: Path) -> None:
     if shutil.which("musl-gcc") is not None:
         pytest.skip("musl-gcc, which is here, goes before it")
     target = tmp_path / "built" / "ratchet"
-    done = build(target, compiler_that(tmp_path, "echo there are no headers >&2\nexit 1"))
+    done = build(target, fake_compiler(tmp_path, "echo there are no headers >&2\nexit 1"))
     assert done.returncode == 0
     assert "cannot compile shim/ratchet.c" in done.stdout
     assert "there are no headers" in done.stderr

@@ -1,4 +1,4 @@
-"""An agent that was reached and did not answer, or with no answer: no second engine is let loose on the same call."""
+"""Agents that accept a call and send no valid answer. The fallback must not run the call again."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from ratchet.agent.frame import ANSWER_MAX, HEADER_BYTES, FrameError, Reply, encode_answer, read_answer
 from ratchet.cni.versions import LATEST, SUPPORTED
-from tests.shim.playing import COMMANDS, Agent, Node, Recorder, Serve, taken, until_it_hangs_up
+from tests.shim.playing import COMMANDS, AgentStub, Node, Recorder, ServeConnection, receive_request, withhold_answer
 
-WHOLE = encode_answer(Reply(0, b'{"cniVersion": "1.0.0"}'))
-AWAY = "it went away before it had answered"
+ANSWER = encode_answer(Reply(0, b'{"cniVersion": "1.0.0"}'))
+DISCONNECTED = "it went away before it had answered"
 CODES = {"ADD": 11, "CHECK": 11, "GC": 11, "STATUS": 50}
 
 
@@ -28,71 +28,71 @@ def fallback_that_must_not_run(request: pytest.FixtureRequest) -> None:
         request.getfixturevalue(name).add_fallback("#!/bin/sh\necho the fallback ran\nexit 9\n")
 
 
-def expect_what_it_comes_to(node: Node, command: str, cause: str) -> None:
+def assert_result(node: Node, command: str, cause: str) -> None:
     done = node.call(command)
     if command == "VERSION":
         assert (done.status, done.json) == (0, {"cniVersion": LATEST, "supportedVersions": list(SUPPORTED)})
     elif command == "DEL":
         assert (done.status, done.stdout) == (0, b"")
-        told = f"ratchet: cannot get an answer from the node agent at {node.socket}: {cause}; the DEL is kept"
-        assert done.stderr.decode().startswith(told)
-        assert len(node.kept()) == 1
+        warning = f"ratchet: cannot get an answer from the node agent at {node.socket}: {cause}; the DEL is kept"
+        assert done.stderr.decode().startswith(warning)
+        assert len(node.spooled()) == 1
     else:
         assert done.code == CODES[command]
         assert done.message == f"cannot get an answer from the node agent at {node.socket}: {cause}"
         assert "ss -xl | grep ratchet" in done.json["details"]
-        assert node.kept() == []
+        assert node.spooled() == []
 
 
-# It goes away
+# The agent disconnects
 
 
-def hangs_up_at_once(connection: socket.socket) -> None:
-    """Without a look at the request: what is unread then is a reset for the shim."""
+def close_at_once(connection: socket.socket) -> None:
+    """Close with an unread request, which resets the connection."""
 
 
-def hangs_up_when_it_has_read(connection: socket.socket) -> None:
-    taken(connection)
+def close_after_request(connection: socket.socket) -> None:
+    receive_request(connection)
 
 
-def hangs_up_within_the_answer(connection: socket.socket) -> None:
-    taken(connection)
-    connection.sendall(WHOLE[:-1])
+def close_within_answer(connection: socket.socket) -> None:
+    receive_request(connection)
+    connection.sendall(ANSWER[:-1])
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("serve", [hangs_up_at_once, hangs_up_when_it_has_read, hangs_up_within_the_answer])
-def test_an_agent_that_goes_away(command: str, serve: Serve, node: Node) -> None:
-    with Agent(node.socket, serve):
-        expect_what_it_comes_to(node, command, AWAY)
+@pytest.mark.parametrize("serve", [close_at_once, close_after_request, close_within_answer])
+def test_each_command_handles_an_agent_that_disconnects(command: str, serve: ServeConnection, node: Node) -> None:
+    with AgentStub(node.socket, serve):
+        assert_result(node, command, DISCONNECTED)
 
 
-def test_an_agent_that_goes_away_in_the_middle_of_a_long_request(node: Node) -> None:
+def test_add_is_code_11_if_the_agent_disconnects_within_a_long_request(node: Node) -> None:
     def serve(connection: socket.socket) -> None:
         connection.recv(100)
 
-    with Agent(node.socket, serve):
+    with AgentStub(node.socket, serve):
         done = node.call("ADD", b"x" * 1_000_000)
     assert done.code == 11
-    assert done.message.endswith(AWAY)
+    assert done.message.endswith(DISCONNECTED)
 
 
-def test_an_agent_that_goes_away_at_every_byte_of_its_answer(node: Node) -> None:
+def test_add_is_code_11_if_the_agent_disconnects_at_any_byte_of_its_answer(node: Node) -> None:
     recorder = Recorder()
-    with Agent(node.socket, recorder):
-        for length in range(len(WHOLE)):
-            recorder.raw = WHOLE[:length]
+    with AgentStub(node.socket, recorder):
+        for length in range(len(ANSWER)):
+            recorder.raw = ANSWER[:length]
             done = node.call("ADD")
-            assert (done.code, done.message.endswith(AWAY)) == (11, True), length
-        recorder.raw = WHOLE
-        assert node.call("ADD").stdout == WHOLE[HEADER_BYTES:]
+            assert (done.code, done.message.endswith(DISCONNECTED)) == (11, True), length
+        recorder.raw = ANSWER
+        assert node.call("ADD").stdout == ANSWER[HEADER_BYTES:]
 
 
-# It answers with something else
+# Invalid answers
 
 
-def changed(at: int, *values: int) -> bytes:
-    return WHOLE[:at] + bytes(values) + WHOLE[at + len(values) :]
+def patched(at: int, *values: int) -> bytes:
+    return ANSWER[:at] + bytes(values) + ANSWER[at + len(values) :]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -100,20 +100,20 @@ def changed(at: int, *values: int) -> bytes:
     ("raw", "cause"),
     [
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "what came is no frame"),
-        (changed(3, ord("h")), "what came is no frame"),
-        (changed(4, 2), "it speaks another version than this executable: install both from one release"),
-        (changed(4, 0), "it speaks another version than this executable: install both from one release"),
-        (changed(5, 1), "what came is no answer"),
-        (changed(6, 1, 0), "what came is no answer"),
-        (changed(15, 1), "what came is no answer"),
-        (changed(16, 0, 0x40, 0, 1), f"it is longer than {ANSWER_MAX} bytes"),
-        (changed(16, 255, 255, 255, 255), f"it is longer than {ANSWER_MAX} bytes"),
+        (patched(3, ord("h")), "what came is no frame"),
+        (patched(4, 2), "it speaks another version than this executable: install both from one release"),
+        (patched(4, 0), "it speaks another version than this executable: install both from one release"),
+        (patched(5, 1), "what came is no answer"),
+        (patched(6, 1, 0), "what came is no answer"),
+        (patched(15, 1), "what came is no answer"),
+        (patched(16, 0, 0x40, 0, 1), f"it is longer than {ANSWER_MAX} bytes"),
+        (patched(16, 255, 255, 255, 255), f"it is longer than {ANSWER_MAX} bytes"),
     ],
     ids=["http", "magic", "version 2", "version 0", "kind", "status", "time", "long", "longest"],
 )
-def test_what_is_no_answer(command: str, raw: bytes, cause: str, sanitised_node: Node) -> None:
-    with Agent(sanitised_node.socket, Recorder(raw)):
-        expect_what_it_comes_to(sanitised_node, command, cause)
+def test_each_command_handles_an_invalid_answer(command: str, raw: bytes, cause: str, sanitised_node: Node) -> None:
+    with AgentStub(sanitised_node.socket, Recorder(raw)):
+        assert_result(sanitised_node, command, cause)
 
 
 headers = st.tuples(
@@ -131,7 +131,7 @@ cut_answers = st.tuples(near_answers, st.integers(0, 36)).map(lambda cut: cut[0]
 
 @settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(raw=st.one_of(st.binary(max_size=60), near_answers, cut_answers))
-def test_whatever_bytes_come_the_shim_reads_them_as_python_does(raw: bytes, fuzzed: Callable[[bytes], Node]) -> None:
+def test_the_shim_decodes_arbitrary_bytes_as_python_does(raw: bytes, fuzzed: Callable[[bytes], Node]) -> None:
     node = fuzzed(raw)
     done = node.call("ADD")
     try:
@@ -145,9 +145,9 @@ def test_whatever_bytes_come_the_shim_reads_them_as_python_does(raw: bytes, fuzz
 
 @pytest.fixture
 def fuzzed(sanitised_node: Node, request: pytest.FixtureRequest) -> Callable[[bytes], Node]:
-    """A node whose agent answers with these bytes."""
+    """A function that makes the agent answer with these bytes, and returns the node."""
     recorder = Recorder()
-    agent = Agent(sanitised_node.socket, recorder)
+    agent = AgentStub(sanitised_node.socket, recorder)
     agent.__enter__()
     request.addfinalizer(lambda: agent.__exit__(None, None, None))
 
@@ -158,24 +158,24 @@ def fuzzed(sanitised_node: Node, request: pytest.FixtureRequest) -> Callable[[by
     return answering
 
 
-# It is slow
+# Slow agents
 
 
-def stops_within_the_answer(connection: socket.socket) -> None:
-    taken(connection)
-    connection.sendall(WHOLE[:-1])
+def stop_within_answer(connection: socket.socket) -> None:
+    receive_request(connection)
+    connection.sendall(ANSWER[:-1])
     assert connection.recv(1) == b""
 
 
-def never_reads(connection: socket.socket) -> None:
-    hung_up = select.poll()
-    hung_up.register(connection, 0)
-    assert hung_up.poll(20_000)
+def never_read(connection: socket.socket) -> None:
+    hangup_poll = select.poll()
+    hangup_poll.register(connection, 0)
+    assert hangup_poll.poll(20_000)
 
 
-def trickles(connection: socket.socket) -> None:
-    """For longer than the shim may wait, and with never a long pause."""
-    taken(connection)
+def trickle(connection: socket.socket) -> None:
+    """Send the answer for longer than the shim's timeout, without a long pause."""
+    receive_request(connection)
     with suppress(BrokenPipeError, ConnectionResetError):
         for byte in encode_answer(Reply(0, bytes(1_000))):
             connection.sendall(bytes([byte]))
@@ -183,17 +183,17 @@ def trickles(connection: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_an_agent_that_never_answers(command: str, hasty_node: Node) -> None:
+def test_each_command_times_out_if_the_agent_never_answers(command: str, hasty_node: Node) -> None:
     began = time.monotonic()
-    with Agent(hasty_node.socket, until_it_hangs_up):
-        expect_what_it_comes_to(hasty_node, command, "it did not come within 0.4 s")
+    with AgentStub(hasty_node.socket, withhold_answer):
+        assert_result(hasty_node, command, "it did not come within 0.4 s")
     assert time.monotonic() - began > 0.3
 
 
-@pytest.mark.parametrize("serve", [stops_within_the_answer, never_reads, trickles])
-def test_an_agent_that_is_slow(serve: Serve, hasty_node: Node) -> None:
+@pytest.mark.parametrize("serve", [stop_within_answer, never_read, trickle])
+def test_add_times_out_if_the_agent_is_slow(serve: ServeConnection, hasty_node: Node) -> None:
     began = time.monotonic()
-    with Agent(hasty_node.socket, serve):
+    with AgentStub(hasty_node.socket, serve):
         done = hasty_node.call("ADD", b"x" * 1_000_000)
     assert done.message.endswith(": it did not come within 0.4 s")
     assert time.monotonic() - began > 0.3

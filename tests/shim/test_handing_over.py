@@ -1,4 +1,4 @@
-"""An agent that answers: what crosses, what comes back, and what does not get as far as the agent."""
+"""Calls with an agent that answers: the request, the answer, and calls that the client rejects itself."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ratchet.agent.frame import (
 from ratchet.cni.arguments import read_arguments
 from ratchet.errors import InvalidEnvironmentError
 from tests.shim.conftest import BOTH, STAND_IN
-from tests.shim.playing import ATTACHMENT, COMMANDS, Agent, Node, Recorder, finished, taken
+from tests.shim.playing import ATTACHMENT, COMMANDS, AgentStub, Node, Recorder, finish_call, receive_request
 
 pytestmark = pytest.mark.parametrize("build", BOTH, indirect=True)
 
@@ -33,33 +33,33 @@ BEGAN = slice(8, 16)  # of a frame
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_answer_is_the_agents(command: str, node: Node) -> None:
-    with Agent(node.socket, Recorder(encode_answer(Reply(0, b'{"cniVersion": "1.0.0"}\n')))):
+def test_each_command_prints_the_answer_of_the_agent(command: str, node: Node) -> None:
+    with AgentStub(node.socket, Recorder(encode_answer(Reply(0, b'{"cniVersion": "1.0.0"}\n')))):
         done = node.call(command)
     assert (done.status, done.stdout, done.stderr) == (0, b'{"cniVersion": "1.0.0"}\n', b"")
 
 
 @pytest.mark.parametrize("status", [0, 1, 2, 127, 255])
 @pytest.mark.parametrize("stdout", [b"", b'{"code": 7}', bytes(range(256)) * 400], ids=["none", "error", "bytes"])
-def test_status_and_stdout_are_passed_on_as_they_are(status: int, stdout: bytes, node: Node) -> None:
-    with Agent(node.socket, Recorder(encode_answer(Reply(status, stdout)))):
+def test_status_and_stdout_of_the_answer_are_passed_through(status: int, stdout: bytes, node: Node) -> None:
+    with AgentStub(node.socket, Recorder(encode_answer(Reply(status, stdout)))):
         done = node.call("ADD")
     assert (done.status, done.stdout, done.stderr) == (status, stdout, b"")
 
 
-def test_the_largest_answer(node: Node) -> None:
-    with Agent(node.socket, Recorder(encode_answer(Reply(0, b"x" * ANSWER_MAX)))):
+def test_an_answer_of_the_maximum_size_is_printed(node: Node) -> None:
+    with AgentStub(node.socket, Recorder(encode_answer(Reply(0, b"x" * ANSWER_MAX)))):
         assert node.call("ADD").stdout == b"x" * ANSWER_MAX
 
 
-def test_the_request_is_the_variables_of_the_specification_stdin_and_the_time(node: Node, build: Path) -> None:
+def test_the_request_contains_cni_variables_stdin_and_start_time(node: Node, build: Path) -> None:
     recorder = Recorder()
     others = {"CNI_OTHER": "x", "LD_LIBRARY_PATH": "/x", "SECRET": "x", "KUBECONFIG": "/x"}
     variables = {"CNI_COMMAND": "ADD", **ATTACHMENT, "CNI_ARGS": "A=1;B=2", "CNI_PATH": "/a:/b"}
     before = time.clock_gettime(time.CLOCK_BOOTTIME)
-    if build.name == STAND_IN:  # which has it from the kernel, in ticks, and rather too early than too late
+    if build.name == STAND_IN:  # the Python client reads its start time from the kernel, rounded down to ticks
         before -= 2 / os.sysconf("SC_CLK_TCK")
-    with Agent(node.socket, recorder):
+    with AgentStub(node.socket, recorder):
         node.call("ADD", b'{"name": "net"}', CNI_ARGS="A=1;B=2", CNI_PATH="/a:/b", **others)
     after = time.clock_gettime(time.CLOCK_BOOTTIME)
     [request] = recorder.requests
@@ -71,36 +71,36 @@ def test_the_request_is_the_variables_of_the_specification_stdin_and_the_time(no
     assert frame[: BEGAN.start] + frame[BEGAN.stop :] == expected[: BEGAN.start] + expected[BEGAN.stop :]
 
 
-def test_a_variable_that_is_empty_crosses_and_one_that_is_missing_does_not(node: Node) -> None:
+def test_the_request_contains_empty_variables_and_omits_missing_ones(node: Node) -> None:
     recorder = Recorder()
-    with Agent(node.socket, recorder):
+    with AgentStub(node.socket, recorder):
         node.call("STATUS", CNI_NETNS="", CNI_CONTAINERID=None, CNI_IFNAME=None)
     assert recorder.requests[0].variables == {"CNI_COMMAND": "STATUS", "CNI_NETNS": ""}
 
 
-def test_bytes_that_are_not_utf_8_cross(node: Node) -> None:
+def test_the_request_preserves_bytes_that_are_not_utf_8(node: Node) -> None:
     recorder = Recorder()
-    with Agent(node.socket, recorder):
+    with AgentStub(node.socket, recorder):
         node.call("ADD", b"\xff\x00", CNI_ARGS="A=\udcff;B=ü")
     assert recorder.requests[0].variables["CNI_ARGS"] == "A=\udcff;B=ü"
     assert recorder.requests[0].stdin == b"\xff\x00"
 
 
-def test_what_is_as_long_as_it_may_be_crosses(node: Node) -> None:
+def test_a_variable_and_stdin_of_the_maximum_size_are_sent(node: Node) -> None:
     recorder = Recorder()
     args = "x" * (VARIABLE_MAX - len("CNI_ARGS="))
-    with Agent(node.socket, recorder):
+    with AgentStub(node.socket, recorder):
         assert node.call("ADD", b"x" * STDIN_MAX, CNI_ARGS=args).status == 0
     assert recorder.requests[0].stdin == b"x" * STDIN_MAX
     assert recorder.requests[0].variables["CNI_ARGS"] == args
 
 
-# What the agent is not troubled with
+# Calls that do not reach the agent
 
 
 @pytest.mark.parametrize("command", ["ADD", "DEL", "VERSION"])
-def test_a_variable_that_is_too_long(command: str, node: Node) -> None:
-    with Agent(node.socket, Recorder()) as agent:
+def test_a_variable_that_is_too_long_is_code_4(command: str, node: Node) -> None:
+    with AgentStub(node.socket, Recorder()) as agent:
         done = node.call(command, CNI_ARGS="x" * (VARIABLE_MAX - len("CNI_ARGS=") + 1))
     assert done.code == 4
     assert done.message == f"cannot read CNI_ARGS: it is longer than {VARIABLE_MAX} bytes"
@@ -109,46 +109,46 @@ def test_a_variable_that_is_too_long(command: str, node: Node) -> None:
 
 @pytest.mark.parametrize("command", ["ADD", "DEL", "VERSION"])
 @pytest.mark.parametrize("more", [1, 100_000])
-def test_stdin_that_is_too_long(command: str, more: int, node: Node) -> None:
-    with Agent(node.socket, Recorder()) as agent:
+def test_stdin_that_is_too_long_is_code_6(command: str, more: int, node: Node) -> None:
+    with AgentStub(node.socket, Recorder()) as agent:
         done = node.call(command, b"x" * (STDIN_MAX + more))
     assert done.code == 6
     assert done.message == f"cannot read the network configuration: it is longer than {STDIN_MAX} bytes"
     assert agent.calls == 0
-    assert node.kept() == []
+    assert node.spooled() == []
 
 
 @pytest.mark.parametrize("command", [None, "", "add", "ADDED", "AD", "\udcff\n"])
-def test_a_command_that_is_missing_or_unknown(command: str | None, node: Node) -> None:
+def test_a_missing_or_unknown_command_is_code_4(command: str | None, node: Node) -> None:
     node.add_fallback("#!/bin/sh\necho fallback\n")
-    with Agent(node.socket, Recorder()) as agent:
+    with AgentStub(node.socket, Recorder()) as agent:
         done = node.call(command)
     assert done.code == 4
     assert "CNI_COMMAND" in done.message
     assert agent.calls == 0
     if not command:
-        with pytest.raises(InvalidEnvironmentError) as told:
+        with pytest.raises(InvalidEnvironmentError) as raised:
             read_arguments({})
-        assert done.message == str(told.value)
+        assert done.message == str(raised.value)
 
 
-# What a runtime may do
+# Unusual behaviour of the runtime and of the agent
 
 
 @pytest.mark.parametrize("redirection", ["<&-", "<&- 2>&-", "</dev/null"])
-def test_a_descriptor_that_is_closed_is_as_one_that_is_empty(redirection: str, node: Node) -> None:
+def test_a_closed_stdin_is_sent_as_empty(redirection: str, node: Node) -> None:
     recorder = Recorder(encode_answer(Reply(0, b"done\n")))
-    with Agent(node.socket, recorder):
+    with AgentStub(node.socket, recorder):
         node.before = ("sh", "-c", f'exec "$0" {redirection}')
         assert node.call("ADD").stdout == b"done\n"
     assert recorder.requests[0].stdin == b""
 
 
-def test_a_terminal_is_not_waited_for(node: Node) -> None:
+def test_stdin_is_not_read_from_a_terminal(node: Node) -> None:
     ours, terminal = os.openpty()
     recorder = Recorder(encode_answer(Reply(0, b"done")))
     try:
-        with Agent(node.socket, recorder):
+        with AgentStub(node.socket, recorder):
             done = subprocess.run(
                 [node.shim], env=node.environment("ADD"), stdin=terminal, capture_output=True, check=False, timeout=30
             )
@@ -159,39 +159,39 @@ def test_a_terminal_is_not_waited_for(node: Node) -> None:
     assert recorder.requests[0].stdin == b""
 
 
-def test_an_answer_that_nobody_takes_is_a_failure_and_goes_nowhere_else(node: Node) -> None:
-    heard = []
+def test_a_broken_stdout_pipe_fails_the_call_and_a_closed_stdout_does_not(node: Node) -> None:
+    received = []
 
     def serve(connection: socket.socket) -> None:
-        taken(connection)
+        receive_request(connection)
         connection.sendall(encode_answer(Reply(0, b"done")))
-        heard.append(connection.recv(100))
+        received.append(connection.recv(100))
 
-    with Agent(node.socket, serve):
+    with AgentStub(node.socket, serve):
         node.before = ("sh", "-c", 'exec "$0" >&-')
-        assert node.call("ADD").status == 0  # as with /dev/null: whoever closes stdout wants no answer
+        assert node.call("ADD").status == 0  # as with /dev/null: the caller does not want the answer
         node.before = ()
         process = node.start("ADD")
         assert process.stdout is not None
         process.stdout.close()
         process.stdout = None
-        done = finished(process)
+        done = finish_call(process)
     assert done.status == 1
     assert b"cannot write the answer: Broken pipe" in done.stderr
-    assert heard == [b"", b""]
+    assert received == [b"", b""]
 
 
-def test_descriptors_that_do_not_block(node: Node) -> None:
+def test_non_blocking_descriptors_are_read_and_written(node: Node) -> None:
     stdin, into_stdin = os.pipe()
     from_stdout, stdout = os.pipe()
     os.set_blocking(stdin, False)
     os.set_blocking(stdout, False)
     recorder = Recorder(encode_answer(Reply(0, b"x" * 1_000_000)))
-    with Agent(node.socket, recorder):
+    with AgentStub(node.socket, recorder):
         process = subprocess.Popen([node.shim], env=node.environment("ADD"), stdin=stdin, stdout=stdout)
         os.close(stdin)
         os.close(stdout)
-        time.sleep(0.05)  # so that it finds nothing to read at first, and later no room to write
+        time.sleep(0.05)  # so that stdin is empty at first, and the stdout pipe is full later
         os.write(into_stdin, b"{}")
         os.close(into_stdin)
         time.sleep(0.05)
@@ -201,16 +201,16 @@ def test_descriptors_that_do_not_block(node: Node) -> None:
     assert recorder.requests[0].stdin == b"{}"
 
 
-def test_being_stopped_and_continued_is_nothing(node: Node) -> None:
+def test_a_call_survives_sigstop_and_sigcont(node: Node) -> None:
     has_called, may_answer = threading.Event(), threading.Event()
 
     def serve(connection: socket.socket) -> None:
-        taken(connection)
+        receive_request(connection)
         has_called.set()
         may_answer.wait(10)
         connection.sendall(encode_answer(Reply(0, b"done")))
 
-    with Agent(node.socket, serve):
+    with AgentStub(node.socket, serve):
         process = node.start("ADD")
         assert process.stdin is not None
         process.stdin.close()
@@ -220,34 +220,34 @@ def test_being_stopped_and_continued_is_nothing(node: Node) -> None:
             process.send_signal(signal.SIGSTOP)
             process.send_signal(signal.SIGCONT)
         may_answer.set()
-        assert finished(process).stdout == b"done"
+        assert finish_call(process).stdout == b"done"
 
 
-def test_an_agent_that_answers_before_it_has_read_everything(node: Node) -> None:
+def test_an_answer_before_the_end_of_the_request_is_printed(node: Node) -> None:
     def serve(connection: socket.socket) -> None:
         connection.recv(10)
         connection.sendall(encode_answer(Reply(1, b"no")))
 
-    with Agent(node.socket, serve):
+    with AgentStub(node.socket, serve):
         done = node.call("ADD", b"x" * STDIN_MAX)
     assert (done.status, done.stdout) == (1, b"no")
 
 
-def test_an_agent_that_answers_in_small_pieces(node: Node) -> None:
+def test_an_answer_in_single_bytes_is_printed(node: Node) -> None:
     def serve(connection: socket.socket) -> None:
-        taken(connection)
+        receive_request(connection)
         for byte in encode_answer(Reply(3, b"done")):
             connection.sendall(bytes([byte]))
             time.sleep(0.001)
 
-    with Agent(node.socket, serve):
+    with AgentStub(node.socket, serve):
         done = node.call("ADD")
     assert (done.status, done.stdout) == (3, b"done")
 
 
-def test_many_at_once(node: Node) -> None:
+def test_concurrent_calls_all_reach_the_agent(node: Node) -> None:
     recorder = Recorder()
-    with Agent(node.socket, recorder):
+    with AgentStub(node.socket, recorder):
         processes = [node.start("ADD", CNI_CONTAINERID=f"c{number}") for number in range(20)]
-        assert {finished(process, b"{}").status for process in processes} == {0}
+        assert {finish_call(process, b"{}").status for process in processes} == {0}
     assert {request.variables["CNI_CONTAINERID"] for request in recorder.requests} == {f"c{n}" for n in range(20)}

@@ -1,4 +1,4 @@
-"""No agent to be reached: the daemonless plugin where it is installed, else what each command has for it."""
+"""Unreachable agents: the daemonless plugin takes over, or each command fails in its own way."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ import pytest
 from ratchet.agent.frame import STDIN_MAX, Reply, encode_answer
 from ratchet.cni.versions import LATEST, SUPPORTED
 from ratchet.install import FALLBACK, install
-from tests.shim.playing import COMMANDS, Node, Recorder, closed, filled, finished
+from tests.shim.playing import COMMANDS, Node, Recorder, close_all, fill_accept_queue, finish_call
 
-TOO_LONG = os.strerror(errno.ENAMETOOLONG)  # each C library has words of its own
-TRY_AGAIN = {"ADD": 11, "CHECK": 11, "GC": 11, "STATUS": 50}
+TOO_LONG = os.strerror(errno.ENAMETOOLONG)  # the text depends on the C library
+CODES = {"ADD": 11, "CHECK": 11, "GC": 11, "STATUS": 50}
 ECHO = "#!/bin/sh\nprintf 'fallback %s ' \"$CNI_COMMAND\"\ncat\nexit 7\n"
 
 
-def nothing(path: Path) -> None:
-    """No file at all."""
+def no_file(path: Path) -> None:
+    """Create nothing at the path."""
 
 
-def a_file(path: Path) -> None:
+def regular_file(path: Path) -> None:
     path.write_text("")
 
 
-def a_socket_that_nobody_serves(path: Path) -> None:
+def socket_without_listener(path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as left:
         left.bind(str(path))
 
 
-def a_socket_of_another_kind(path: Path) -> None:
+def datagram_socket(path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
         other.bind(str(path))
 
 
 CAUSES: dict[Callable[[Path], None], str] = {
-    nothing: "No such file or directory",
-    a_file: "Connection refused",
-    a_socket_that_nobody_serves: "Connection refused",
-    a_socket_of_another_kind: "Connection refused",
+    no_file: "No such file or directory",
+    regular_file: "Connection refused",
+    socket_without_listener: "Connection refused",
+    datagram_socket: "Connection refused",
 }
 
 
@@ -59,33 +59,33 @@ def cause(request: pytest.FixtureRequest, node: Node) -> str:
 # Without the daemonless plugin
 
 
-@pytest.mark.parametrize("command", TRY_AGAIN)
-def test_a_command_that_needs_the_agent_says_that_it_is_not_there(command: str, cause: str, node: Node) -> None:
+@pytest.mark.parametrize("command", CODES)
+def test_a_command_that_needs_the_agent_reports_it_unreachable(command: str, cause: str, node: Node) -> None:
     done = node.call(command)
-    assert done.code == TRY_AGAIN[command]
+    assert done.code == CODES[command]
     assert done.message == f"cannot reach the node agent at {node.socket}: {cause}"
     assert "kubectl -n ratchet get pods -o wide" in done.json["details"]
     assert "ss -xl | grep ratchet" in done.json["details"]
     assert done.json["cniVersion"] == LATEST
     assert done.stderr == b""
-    assert node.kept() == []
+    assert node.spooled() == []
 
 
-def test_a_delete_is_kept(cause: str, node: Node) -> None:
+def test_a_del_is_spooled(cause: str, node: Node) -> None:
     done = node.call("DEL")
     assert (done.status, done.stdout) == (0, b"")
-    told = f"ratchet: cannot reach the node agent at {node.socket}: {cause}; the DEL is kept until it is back\n"
-    assert done.stderr.decode() == told
-    assert len(node.kept()) == 1
+    warning = f"ratchet: cannot reach the node agent at {node.socket}: {cause}; the DEL is kept until it is back\n"
+    assert done.stderr.decode() == warning
+    assert len(node.spooled()) == 1
 
 
-def test_the_versions_need_no_agent(cause: str, node: Node) -> None:
+def test_version_needs_no_agent(cause: str, node: Node) -> None:
     done = node.call("VERSION", b"")
     assert (done.status, done.stderr) == (0, b"")
     assert done.json == {"cniVersion": LATEST, "supportedVersions": list(SUPPORTED)}
 
 
-def test_a_path_that_is_too_long_for_a_socket(node: Node) -> None:
+def test_a_socket_path_that_is_too_long_is_reported(node: Node) -> None:
     path = f"/{'x' * 500}"
     done = node.call("ADD", RATCHET_AGENT_SOCKET=path)
     assert done.message == f"cannot reach the node agent at {path[:256]}...: {TOO_LONG}"
@@ -93,7 +93,7 @@ def test_a_path_that_is_too_long_for_a_socket(node: Node) -> None:
     assert node.call("ADD", RATCHET_AGENT_SOCKET=f"/{'x' * 106}").message.endswith(": No such file or directory")
 
 
-def test_what_a_message_shows_is_escaped(node: Node) -> None:
+def test_paths_in_messages_are_escaped(node: Node) -> None:
     done = node.call("ADD", RATCHET_AGENT_SOCKET='/a"b\\c\n\x1b\x7f\udcff\t</x')
     assert done.message == 'cannot reach the node agent at /a"b\\c\n\x1b��\t</x: No such file or directory'
     done = node.call("DEL", RATCHET_AGENT_SOCKET="/a\n\x1bb")
@@ -101,35 +101,35 @@ def test_what_a_message_shows_is_escaped(node: Node) -> None:
     assert done.stderr.count(b"\n") == 1
 
 
-def test_the_paths_are_those_of_the_agent_where_nothing_else_is_said(node: Node) -> None:
+def test_the_default_socket_path_is_that_of_the_agent(node: Node) -> None:
     message = node.call("ADD", RATCHET_AGENT_SOCKET=None).message
     assert message.startswith("cannot reach the node agent at /run/ratchet/agent.sock: ") or "get an answer" in message
     assert node.call("ADD", RATCHET_AGENT_SOCKET="").message == message
 
 
-# A queue that is full
+# Full accept queues
 
 
-def test_a_queue_that_stays_full_is_an_agent_that_is_not_reached(hasty_node: Node) -> None:
-    listener, waiting = filled(hasty_node.socket)
+def test_a_full_accept_queue_counts_as_an_unreachable_agent(hasty_node: Node) -> None:
+    listener, waiting = fill_accept_queue(hasty_node.socket)
     try:
-        waits = []
+        durations = []
         for _ in range(3):
             began = time.monotonic()
             done = hasty_node.call("ADD")
-            waits.append(time.monotonic() - began)
+            durations.append(time.monotonic() - began)
         assert hasty_node.call("DEL").status == 0
         hasty_node.add_fallback(ECHO)
         assert hasty_node.call("ADD").stdout == b"fallback ADD {}"
     finally:
-        closed([listener, *waiting])
+        close_all([listener, *waiting])
     assert done.code == 11
     assert done.message.endswith("too many calls wait for it already")
-    assert min(waits) >= 0.15  # seconds for which the shim tries to connect
+    assert min(durations) >= 0.15  # seconds: the shim's timeout to connect
 
 
-def test_a_queue_in_which_a_place_comes_free(node: Node) -> None:
-    listener, waiting = filled(node.socket)
+def test_a_call_waits_for_a_free_place_in_the_accept_queue(node: Node) -> None:
+    listener, waiting = fill_accept_queue(node.socket)
     try:
         process = node.start("ADD")
         for _ in waiting:
@@ -141,12 +141,12 @@ def test_a_queue_in_which_a_place_comes_free(node: Node) -> None:
         process.stdin = None
         with listener.accept()[0] as connection:
             recorder(connection)
-        assert finished(process).stdout == b"done"
+        assert finish_call(process).stdout == b"done"
     finally:
-        closed([listener, *waiting])
+        close_all([listener, *waiting])
 
 
-# With it
+# With the daemonless plugin
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -154,27 +154,27 @@ def test_the_daemonless_plugin_takes_over(command: str, cause: str, node: Node) 
     node.add_fallback(ECHO)
     done = node.call(command, b'{"name": "net"}')
     assert (done.status, done.stdout, done.stderr) == (7, f'fallback {command} {{"name": "net"}}'.encode(), b"")
-    assert node.kept() == []
+    assert node.spooled() == []
 
 
-def test_it_gets_the_whole_environment_and_what_else_a_process_has(node: Node) -> None:
-    look = "env\ngrep -E 'SigIgn|SigBlk|SigCgt' /proc/self/status\nls /proc/self/fd | wc -l\npwd\n"
-    node.add_fallback(f"#!/bin/sh\n{look}")
-    through = node.call("ADD", OTHER="other", CNI_ARGS="A=\udcff")
+def test_the_daemonless_plugin_inherits_environment_signals_and_descriptors(node: Node) -> None:
+    script = "env\ngrep -E 'SigIgn|SigBlk|SigCgt' /proc/self/status\nls /proc/self/fd | wc -l\npwd\n"
+    node.add_fallback(f"#!/bin/sh\n{script}")
+    via_shim = node.call("ADD", OTHER="other", CNI_ARGS="A=\udcff")
     node.shim = node.fallback
-    directly = node.call("ADD", OTHER="other", CNI_ARGS="A=\udcff")
-    assert sorted(through.stdout.splitlines()) == sorted(directly.stdout.splitlines())
-    assert b"OTHER=other" in through.stdout
+    direct = node.call("ADD", OTHER="other", CNI_ARGS="A=\udcff")
+    assert sorted(via_shim.stdout.splitlines()) == sorted(direct.stdout.splitlines())
+    assert b"OTHER=other" in via_shim.stdout
 
 
 @pytest.mark.parametrize("length", [0, 1, 70_000, STDIN_MAX])
-def test_it_gets_stdin_from_the_beginning(length: int, node: Node) -> None:
+def test_the_daemonless_plugin_gets_the_whole_stdin(length: int, node: Node) -> None:
     node.add_fallback("#!/bin/sh\nexec cat\n")
     stdin = os.urandom(length // 2 + 1)[:length] * 2
     assert node.call("ADD", stdin[:length]).stdout == stdin[:length]
 
 
-def test_it_is_found_beside_the_executable_itself(node: Node) -> None:
+def test_the_daemonless_plugin_is_found_through_a_symlink_to_the_shim(node: Node) -> None:
     node.add_fallback(ECHO)
     link = node.folder / "elsewhere"
     link.symlink_to(node.shim)
@@ -183,34 +183,34 @@ def test_it_is_found_beside_the_executable_itself(node: Node) -> None:
     assert node.call("ADD").stdout == b"fallback ADD {}"
 
 
-def test_it_is_found_when_an_upgrade_has_replaced_the_shim_meanwhile(node: Node) -> None:
+def test_the_daemonless_plugin_is_found_after_an_upgrade_replaced_the_shim(node: Node) -> None:
     node.add_fallback(ECHO)
     process = node.start("ADD")
     (node.folder / "new").write_text("")
     (node.folder / "new").rename(node.shim)
-    assert finished(process, b"{}").stdout == b"fallback ADD {}"
+    assert finish_call(process, b"{}").stdout == b"fallback ADD {}"
 
 
-def not_executable(node: Node) -> None:
+def fallback_is_not_executable(node: Node) -> None:
     node.add_fallback(ECHO, mode=0o644)
 
 
-def a_folder(node: Node) -> None:
+def fallback_is_a_directory(node: Node) -> None:
     node.fallback.mkdir()
 
 
-def a_dangling_link(node: Node) -> None:
+def fallback_is_a_dangling_symlink(node: Node) -> None:
     node.fallback.symlink_to(node.folder / "gone")
 
 
-@pytest.mark.parametrize("spoil", [not_executable, a_folder, a_dangling_link])
-def test_what_cannot_be_executed_is_as_nothing(spoil: Callable[[Node], None], node: Node) -> None:
+@pytest.mark.parametrize("spoil", [fallback_is_not_executable, fallback_is_a_directory, fallback_is_a_dangling_symlink])
+def test_a_fallback_that_is_not_executable_is_ignored(spoil: Callable[[Node], None], node: Node) -> None:
     spoil(node)
     assert node.call("ADD").message == f"cannot reach the node agent at {node.socket}: No such file or directory"
     assert node.call("DEL").status == 0
 
 
-def test_what_does_not_start_is_told_and_the_call_comes_to_what_it_would_without(node: Node) -> None:
+def test_a_fallback_that_fails_to_start_is_reported_and_otherwise_ignored(node: Node) -> None:
     node.add_fallback("#!/gone/python -I\n")
     done = node.call("ADD")
     assert done.code == 11
@@ -221,10 +221,10 @@ def test_what_does_not_start_is_told_and_the_call_comes_to_what_it_would_without
     assert node.call("STATUS").code == 50
     assert node.call("VERSION").status == 0
     assert node.call("DEL", b'{"name": "net"}').status == 0
-    assert node.kept()[0].read_bytes().endswith(b'{"name": "net"}')
+    assert node.spooled()[0].read_bytes().endswith(b'{"name": "net"}')
 
 
-def test_what_does_not_start_leaves_the_shim_deaf_to_broken_pipes(node: Node) -> None:
+def test_the_shim_ignores_sigpipe_after_a_fallback_that_fails_to_start(node: Node) -> None:
     node.add_fallback("#!/gone/python -I\n")
     read_end, broken = os.pipe()
     os.close(read_end)
@@ -235,22 +235,22 @@ def test_what_does_not_start_leaves_the_shim_deaf_to_broken_pipes(node: Node) ->
     finally:
         os.close(broken)
     assert done.returncode == 0
-    assert len(node.kept()) == 1
+    assert len(node.spooled()) == 1
 
 
-def test_the_plugin_itself(plain_node: Node) -> None:
+def test_the_installed_plugin_works_as_fallback(plain_node: Node) -> None:
     install(plain_node.folder / "installed")
     (plain_node.folder / "installed" / "ratchet").rename(plain_node.shim.parent / FALLBACK)
-    asked = {"cniVersion": "0.4.0", "name": "net", "type": "ratchet"}
-    done = plain_node.call("VERSION", json.dumps(asked).encode())
+    config = {"cniVersion": "0.4.0", "name": "net", "type": "ratchet"}
+    done = plain_node.call("VERSION", json.dumps(config).encode())
     assert (done.status, done.json["cniVersion"]) == (0, "0.4.0")
-    asked["cniVersion"] = "9.9.9"
-    assert plain_node.call("ADD", json.dumps(asked).encode()).code == 1
+    config["cniVersion"] = "9.9.9"
+    assert plain_node.call("ADD", json.dumps(config).encode()).code == 1
     assert sys.executable in plain_node.fallback.read_text()
 
 
-def test_stdin_that_cannot_be_read(node: Node) -> None:
-    """A folder. Python, which the stand-in is written in, does not start on one."""
+def test_stdin_that_cannot_be_read_is_code_5(node: Node) -> None:
+    """Use a directory as stdin. Only for the shim: Python does not start with such a stdin."""
     folder = os.open(node.folder, os.O_RDONLY)
     try:
         done = subprocess.run(

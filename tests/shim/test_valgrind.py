@@ -1,4 +1,4 @@
-"""The shim as it is shipped under valgrind: nothing is read that was not written, on any of the main paths."""
+"""The shipped shim under valgrind: no main path reads uninitialised memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from ratchet.agent.frame import Reply, encode_answer
-from tests.shim.playing import Agent, Done, Node, Recorder
+from tests.shim.playing import AgentStub, CallResult, Node, Recorder
 
 VALGRIND = ("valgrind", "--quiet", "--error-exitcode=99", "--leak-check=full")
 
@@ -23,48 +23,49 @@ def watched(plain_node: Node) -> Node:
     return plain_node
 
 
-def served(node: Node) -> Done:
-    with Agent(node.socket, Recorder(encode_answer(Reply(0, b"done")))):
+def answered(node: Node) -> CallResult:
+    with AgentStub(node.socket, Recorder(encode_answer(Reply(0, b"done")))):
         return node.call("ADD", b"x" * 10_000)
 
 
-def cut_short(node: Node) -> Done:
-    with Agent(node.socket, Recorder(encode_answer(Reply(0, b"done"))[:-1])):
+def truncated_answer(node: Node) -> CallResult:
+    with AgentStub(node.socket, Recorder(encode_answer(Reply(0, b"done"))[:-1])):
         return node.call("ADD")
 
 
-def unreachable(node: Node) -> Done:
+def unreachable(node: Node) -> CallResult:
     return node.call("ADD")
 
 
-def kept(node: Node) -> Done:
+def spooled(node: Node) -> CallResult:
     return node.call("DEL")
 
 
-def versions(node: Node) -> Done:
+def version(node: Node) -> CallResult:
     return node.call("VERSION")
 
 
-def taken_over(node: Node) -> Done:
+def fallback(node: Node) -> CallResult:
     node.add_fallback("#!/bin/sh\nexec cat\n")
     return node.call("ADD")
 
 
 @pytest.mark.parametrize(
-    ("path", "status"), [(served, 0), (cut_short, 1), (unreachable, 1), (kept, 0), (versions, 0), (taken_over, 0)]
+    ("path", "status"),
+    [(answered, 0), (truncated_answer, 1), (unreachable, 1), (spooled, 0), (version, 0), (fallback, 0)],
 )
-def test_valgrind_has_nothing_to_say(path: Callable[[Node], Done], status: int, watched: Node) -> None:
+def test_valgrind_reports_no_error(path: Callable[[Node], CallResult], status: int, watched: Node) -> None:
     done = path(watched)
     assert done.status == status
     assert b"==" not in done.stderr
 
 
-def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_name_before_the_shim_ends(watched: Node) -> None:
+def test_a_spool_file_is_synced_before_its_rename_and_the_directory_after(watched: Node) -> None:
     watched.before = (*VALGRIND, "--trace-syscalls=yes")
     traced = watched.call("DEL").stderr.decode(errors="replace")
     [flags] = re.findall(r"sys_openat \( \d+, \w+\(\.[0-9a-f.]+\), (\d+), 384 \)", traced)
-    wanted = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    assert int(flags) & wanted == wanted
+    required = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    assert int(flags) & required == required
     after = traced[traced.index(f", {flags}, 384 )") :]
     calls = re.findall(r"sys_(write|fsync|rename)\w* \( (\d+)", after)
     file, folder = calls[0][1], calls[2][1]
