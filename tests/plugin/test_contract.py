@@ -573,7 +573,7 @@ def test_a_pods_annotation_cannot_forge_log_lines(cluster: Cluster) -> None:
 def test_the_plugin_imports_no_module_from_its_working_directory_or_pythonpath(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    """Call the plugin in a directory with modules named as its own, as a runtime may do."""
+    """Call the plugin in a directory with modules that shadow its imports."""
     (tmp_path / "ratchet.py").write_text("raise SystemExit('imported')")
     (tmp_path / "json.py").write_text("raise SystemExit('imported')")
     process = subprocess.run(

@@ -349,7 +349,7 @@ def test_del_fails_until_the_del_of_the_delegate_succeeds(cluster: Cluster, scri
 
 
 def test_a_failed_add_gets_no_link_while_the_del_of_its_delegate_fails(cluster: Cluster, script: Script) -> None:
-    """Start a pair while the journal still has the failed sandbox, which waits for its DEL."""
+    """Start a pair while the journal still has the failed sandbox, whose DEL has not succeeded."""
     changes: dict[str, Any] = {"CNI_PATH": script.path(cluster.a)}
     script.respond("DEL", 1, {"cniVersion": "1.1.0", "code": 999, "msg": "busy"})
     primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.a)

@@ -126,7 +126,7 @@ def test_gc_removes_and_reports_each_kind_of_garbage_and_nothing_else(cluster: C
 
 
 def assert_reported(lines: list[str], verb: str, reported: dict[str, list[str]]) -> None:
-    """Assert one line for each kind of garbage, and the total. The Lease of a record has no line."""
+    """Assert one line for each kind of garbage, and the total. Leases of removed records have none."""
     *removals, total = lines
     for kind, words in reported.items():
         matching = [line for line in removals if line.startswith(f"{verb} {words[0]}: ")]
