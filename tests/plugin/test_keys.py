@@ -161,7 +161,7 @@ def _namespace(cluster: Cluster, _: Path) -> None:
 
 @effect_of("kubeconfig", "daemonless")
 def _kubeconfig(cluster: Cluster, folder: Path) -> None:
-    """It overrides the one that the installer recorded."""
+    """Override the kubeconfig that the installer recorded."""
     with sandbox_without_peer(cluster) as sandbox:
         answer = cluster.a.call("ADD", sandbox, config={**BASE, "kubeconfig": str(folder / "none")})
         assert (answer.status, answer.json["code"]) == (1, 7)

@@ -200,9 +200,7 @@ def test_a_new_pod_of_a_deployment_takes_over_the_link_of_the_older(cluster: Clu
     cluster.wait_until(State.LINKED, link)
     assert holder(cluster, link, Side.PAIR) == newer.container_id
     assert cluster.interfaces(older) == []
-    assert cluster.pings(
-        primary, "192.168.2.101"
-    )  # the primary still has the MAC address of the older pod in its neighbour table
+    assert cluster.pings(primary, "192.168.2.101")  # the primary still has the older pod's MAC in its neighbour table
     assert cluster.pings(newer, "192.168.2.100")
 
     assert cluster.b.delete(older).status == 0
