@@ -56,7 +56,7 @@ class Failure(NamedTuple):
     about: str = ""
 
 
-class Asker(Protocol):
+class Driver(Protocol):
     """Who runs a process: answers its requests, has it decide again what was decided on an old record, and has it do
     several things at once."""
 
@@ -64,39 +64,39 @@ class Asker(Protocol):
 
     def ask(self, request: Request) -> Any: ...
 
-    def undisputed(self, decide: Callable[[], Outcome]) -> Outcome: ...
+    def retry_on_conflict(self, decide: Callable[[], Outcome]) -> Outcome: ...
 
-    def at_once(self, act: Callable[[Thing], Outcome], things: Sequence[Thing]) -> list[Outcome]: ...
+    def map_concurrently(self, act: Callable[[Thing], Outcome], things: Sequence[Thing]) -> list[Outcome]: ...
 
     def clock(self) -> float: ...
 
 
-class _Here(threading.local):
-    asker: Asker | None = None
+class _ThreadState(threading.local):
+    driver: Driver | None = None
 
 
-_here = _Here()
+_thread_state = _ThreadState()
 
 
-def current() -> Asker:
-    if _here.asker is None:
+def current_driver() -> Driver:
+    if _thread_state.driver is None:
         raise AssertionError("nobody runs this process")
-    return _here.asker
+    return _thread_state.driver
 
 
 @contextmanager
-def run_by(asker: Asker) -> Iterator[None]:
+def run_by(driver: Driver) -> Iterator[None]:
     """Within the block, what this thread asks for is asked of `asker`."""
-    before, _here.asker = _here.asker, asker
+    before, _thread_state.driver = _thread_state.driver, driver
     try:
         yield
     finally:
-        _here.asker = before
+        _thread_state.driver = before
 
 
 def ask(*request: Any) -> Any:
     """What the world answers. Raises the error that an answer is."""
-    answer = current().ask(request)
+    answer = current_driver().ask(request)
     if isinstance(answer, Failure):
         raise _error(answer)
     return answer
@@ -131,7 +131,7 @@ class FakeApi(ApiServer):
         ask("delete", path, uid, resource_version)
 
     def watch(self, path: str, resource_version: str, seconds: float, **query: str) -> Iterator[Watched]:
-        until, version = current().clock() + seconds, resource_version
+        until, version = current_driver().clock() + seconds, resource_version
         while True:
             events = ask("watch", path, version, query.get("labelSelector", ""), until)
             if not events:
@@ -284,17 +284,17 @@ class FakeKernel:
     def refuse_host(self, netns: object) -> None: ...
 
     def find_parent(self, *_: object) -> Parent:
-        return self._parents[current().node]
+        return self._parents[current_driver().node]
 
 
 @contextmanager
-def taken_away(parents: dict[str, Parent]) -> Iterator[None]:
+def fake_environment(parents: dict[str, Parent]) -> Iterator[None]:
     """Within the block the node's code has no kernel, no clock and no chance but those that are asked for.
 
     A retry after a conflict is the asker's (`Asker.undisputed`), for the real one sleeps.
     """
     kernel = FakeKernel(parents)
-    time = SimpleNamespace(monotonic=lambda: current().clock(), sleep=_sleep)
+    time = SimpleNamespace(monotonic=lambda: current_driver().clock(), sleep=_sleep)
     with ExitStack() as stack:
         for module in (endpoint_reconcile, teardown, call, add, underlay, controller, liveness):
             stack.enter_context(patch.object(module, "datapath", kernel))
@@ -302,10 +302,12 @@ def taken_away(parents: dict[str, Parent]) -> Iterator[None]:
             stack.enter_context(patch.object(clocked, "time", time))
         for retrying in (reconciler, endpoint_reconcile, record_writer):
             stack.enter_context(
-                patch.object(retrying, "retry_on_conflict", lambda decide: current().undisputed(decide))
+                patch.object(retrying, "retry_on_conflict", lambda decide: current_driver().retry_on_conflict(decide))
             )
         for busy in (attach, delete):
-            stack.enter_context(patch.object(busy, "map_concurrently", lambda *work: current().at_once(*work)))
+            stack.enter_context(
+                patch.object(busy, "map_concurrently", lambda *work: current_driver().map_concurrently(*work))
+            )
         stack.enter_context(patch.object(listwatch, "random", SimpleNamespace(uniform=lambda low, _: low)))
         stack.enter_context(patch.object(vni, "random", SimpleNamespace(choice=lambda free: free[0])))
         yield
@@ -313,7 +315,7 @@ def taken_away(parents: dict[str, Parent]) -> Iterator[None]:
 
 def _sleep(seconds: float) -> None:
     if seconds > 0:
-        ask("sleep", current().clock() + seconds)
+        ask("sleep", current_driver().clock() + seconds)
 
 
 def _object(text: str) -> Json:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.protocol.exploring import Report
-from tests.protocol.scenes import staged
+from tests.protocol.scenes import isolated
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +16,7 @@ def stage() -> Iterator[None]:
     """Searches keep millions of small values that are no garbage: looking through them takes longer than the search."""
     gc.disable()
     try:
-        with staged():
+        with isolated():
             yield
     finally:
         gc.enable()
@@ -26,8 +26,8 @@ def stage() -> Iterator[None]:
 def told(record_property: Callable[[str, object], None]) -> Callable[[Report], None]:
     """How far a search went: in the test's output (-s, or where it fails) and in the JUnit report."""
 
-    def tell(report: Report) -> None:
+    def record(report: Report) -> None:
         record_property("states", report.states)
         print(report)
 
-    return tell
+    return record

@@ -38,12 +38,12 @@ from tests.protocol.scenes import (
     RECORDS,
     VNIS,
     Expectation,
-    Unheard,
+    UnobservableRequests,
     link_of,
     plain_call,
     sandbox_of,
-    site_of,
-    stand_in_kernel,
+    scene_underlay,
+    set_up_as_recorded,
 )
 from tests.protocol.world import Actor, World, perform
 
@@ -51,10 +51,10 @@ Outcome = TypeVar("Outcome")
 Thing = TypeVar("Thing")
 
 DOUBLY_HELD = "two links have one end"
-CUT = "the old link does not stand while its pods run"
+CUT_WHILE_RUNNING = "the old link does not stand while its pods run"
 NOT_LINKED = "the new link is not linked"
-OTHERS_STAND = "there are other interfaces than those of the new link"
-OLD_LEFT = "the old link is left"
+OTHER_INTERFACES = "there are other interfaces than those of the new link"
+OLD_LINK_LEFT = "the old link is left"
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def starting(
         return "add"
 
     def run() -> str:
-        with _calling(sandbox.container_id), suppress(RatchetError):
+        with _call_in_progress(sandbox.container_id), suppress(RatchetError):
             add(_call(Command.ADD, sandbox, declared, records))
         return END
 
@@ -177,7 +177,7 @@ def starting(
 
 
 @contextmanager
-def _calling(container_id: str) -> Iterator[None]:
+def _call_in_progress(container_id: str) -> Iterator[None]:
     """Within the block, the agent knows that a call is at work on a container's links."""
     ask("lock", f"call/{container_id}")
     try:
@@ -205,10 +205,10 @@ def worker(
     records: Callable[[Declared], Store] = DeclaredRecords,
 ) -> Process:
     """A worker of a node's agent that has these links, for ever."""
-    attention = _attention(node, tuple(links), declared, records)
+    pending = _pending_links(node, tuple(links), declared, records)
 
     def work() -> str:
-        reconcile(node, declared, ask("choose", attention), records)
+        reconcile(node, declared, ask("choose", pending), records)
         return "work"
 
     return Process(f"agent {node} {number or ''}".strip(), node, {"work": work}, "work", serves=True)
@@ -234,7 +234,7 @@ def reconcile(node: str, declared: Declared, link: str, source: Callable[[Declar
         node=node,
         journal=journal,
         records=records,
-        underlays=cast(Any, lambda *_: replace(site_of(node), has_agent=True)),
+        underlays=cast(Any, lambda *_: replace(scene_underlay(node), has_agent=True)),
         announcer=announcer,
         calls=calls,
         membership=membership,
@@ -260,7 +260,7 @@ class Alone:
     """Runs code with nobody else around, from one world to another."""
 
     def __init__(self, world: World, node: str) -> None:
-        self.world = world._replace(seen_old=frozenset())
+        self.world = world._replace(stale_reads=frozenset())
         self.node = node
 
     def run(self, act: Callable[[], object]) -> World:
@@ -272,37 +272,37 @@ class Alone:
         self.world, answer = perform(self.world, Actor(-1, self.node), request)[0]
         return answer
 
-    def undisputed(self, decide: Callable[[], Outcome]) -> Outcome:
+    def retry_on_conflict(self, decide: Callable[[], Outcome]) -> Outcome:
         return decide()
 
-    def at_once(self, act: Callable[[Thing], Outcome], things: Sequence[Thing]) -> list[Outcome]:
+    def map_concurrently(self, act: Callable[[Thing], Outcome], things: Sequence[Thing]) -> list[Outcome]:
         return [act(thing) for thing in things]
 
     def clock(self) -> float:
         return 0.0
 
 
-def _attention(
+def _pending_links(
     node: str, links: Sequence[str], declared: Declared, records: Callable[[Declared], Store]
 ) -> Callable[[World, Actor], Iterator[str]]:
     """The links for which a pass would change something, if nobody else were at work."""
-    judged: dict[World, tuple[str, ...]] = {}
+    changing_links: dict[World, tuple[str, ...]] = {}
 
     def changing(world: World, _: Actor) -> Iterator[str]:
         calls = frozenset(lock for lock in world.locks if lock[1].startswith("call/"))
-        bare = world._replace(seen_old=frozenset(), locks=calls)
-        if bare not in judged:
+        bare = world._replace(stale_reads=frozenset(), locks=calls)
+        if bare not in changing_links:
             runs = {link: partial(reconcile, node, declared, link, records) for link in links}
             passes = ((link, Alone(bare, node).run(run)) for link, run in runs.items())
-            judged[bare] = tuple(link for link, after in passes if after != bare)
-        yield from judged[bare]
+            changing_links[bare] = tuple(link for link, after in passes if after != bare)
+        yield from changing_links[bare]
 
     return changing
 
 
 # The scene
 
-_OF_SANDBOX = ("read", "write", "change_ends", "of_container")
+_SANDBOX_REQUESTS = ("read", "write", "change_ends", "of_container")
 
 
 @dataclass(frozen=True)
@@ -324,11 +324,11 @@ class Edit:
     left: Sandbox
     other: Sandbox
     killed: bool = False
-    late: bool = False
-    twice: bool = False
+    late_del: bool = False
+    concurrent_del: bool = False
     workers: int = 1
-    absent: bool = False
-    over: bool = False
+    peer_absent: bool = False
+    restarted: bool = False
     running: bool = False
     _names: tuple[str, str] = field(init=False)
 
@@ -347,45 +347,45 @@ class Edit:
         for _ in range(2):
             for node in self.nodes:
                 world = Alone(world, node).run(partial(reconcile, node, self.before, self._names[0]))
-        if self.other != self.left and not self.absent:
+        if self.other != self.left and not self.peer_absent:
             world = started(world, self.other, self.after)
-        if self.over:
+        if self.restarted:
             world = Alone(world, self.first.node).run(ending(self.first, self.after).stages["1"])
             world = started(world, self.second, self.after)
         return world
 
     def search(self) -> Search:
-        processes = [] if self.over or self.running else self._service()
+        processes = [] if self.restarted or self.running else self._calls()
         for node in self.nodes:
             shares = [self._names] if self.workers == 1 else [self._names[:1], self._names[1:]]
             processes += [worker(node, share, self.after, number) for number, share in enumerate(shares)]
-        return Search(self.world(), processes, self.check, self._unheard())
+        return Search(self.world(), processes, self.check, self._is_unobservable())
 
-    def _service(self) -> list[Process]:
+    def _calls(self) -> list[Process]:
         found = [
             starting(self.second, self.after, after=self.first.container_id, killable=self.killed),
-            ending(self.first, self.after, times=2 if self.late else 1),
+            ending(self.first, self.after, times=2 if self.late_del else 1),
         ]
-        return [*found, ending(self.first, self.after, name="DEL at once")] if self.twice else found
+        return [*found, ending(self.first, self.after, name="DEL at once")] if self.concurrent_del else found
 
-    def _unheard(self) -> Callable[[World, Actor, Request], bool]:
+    def _is_unobservable(self) -> Callable[[World, Actor, Request], bool]:
         """Sandboxes that last are one worker's affair, and so is the journal of a node on which no call is at work."""
-        lasting = Unheard(frozenset({self.first.container_id}), frozenset())
+        unobservable = UnobservableRequests(frozenset({self.first.container_id}), frozenset())
         private = {self.left.container_id, self.other.container_id} if self.workers == 1 else set()
-        busy_nodes = set() if self.over else {self.first.node, self.second.node}
+        busy_nodes = set() if self.restarted else {self.first.node, self.second.node}
         quiet_nodes = set(self.nodes) - busy_nodes if self.workers == 1 else set()
 
-        def unheard(world: World, actor: Actor, request: Request) -> bool:
+        def is_unobservable(world: World, actor: Actor, request: Request) -> bool:
             name = request[0]
             if name == "is_there":
                 return True
-            if name in ("entries", "held", "cookie") or (name in _OF_SANDBOX and actor.node in quiet_nodes):
+            if name in ("entries", "held", "cookie") or (name in _SANDBOX_REQUESTS and actor.node in quiet_nodes):
                 return actor.node in quiet_nodes
-            if name in _OF_SANDBOX:
+            if name in _SANDBOX_REQUESTS:
                 return getattr(_attachment_of(request[1]), "container_id", request[1]) in private
-            return lasting(world, actor, request)
+            return unobservable(world, actor, request)
 
-        return unheard
+        return is_unobservable
 
     # The conditions
 
@@ -397,16 +397,16 @@ class Edit:
         old, new = self._names
         if self.first.container_id not in world.tombstones:
             if not self._is_linked(world, texts.get(old), (self.first, self.left)):
-                yield CUT
+                yield CUT_WHILE_RUNNING
         elif quiet:
             if old in records or any(end.link == old for _, entry in world.entries for end in entry.ends):
-                yield OLD_LEFT
-            if self.killed or self.absent:
+                yield OLD_LINK_LEFT
+            if self.killed or self.peer_absent:
                 return
             if not self._is_linked(world, texts.get(new), (self.second, self.other)):
                 yield NOT_LINKED
             if len(world.interfaces) != 2:
-                yield OTHERS_STAND
+                yield OTHER_INTERFACES
 
     @staticmethod
     def _is_linked(world: World, text: str | None, sandboxes: tuple[Sandbox, Sandbox]) -> bool:
@@ -414,7 +414,7 @@ class Edit:
             return False
         joined = {sandbox.container_id for side in Side if (sandbox := link_of(text).sandbox(side)) is not None}
         both = {one.container_id for one in sandboxes}
-        return joined == both and stand_in_kernel(text, world.interfaces, world.namespaces)
+        return joined == both and set_up_as_recorded(text, world.interfaces, world.namespaces)
 
 
 def _attachment_of(about: Any) -> Any:

@@ -25,7 +25,7 @@ Stage = Callable[[], str]
 
 END = "end"
 READING = ("get", "list", "create", "patch", "notice")
-RESTLESS = "it never comes to rest"
+LIVELOCK = "it never comes to rest"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +41,11 @@ class Process:
     stages: Mapping[str, Stage]
     first: str
     killable: bool = False
-    cut_off: bool = False
+    api_may_fail: bool = False
     serves: bool = False
 
 
-class _CutOffError(BaseException):
+class _OutOfAnswersError(BaseException):
     """The answers have come to an end. Not an Exception, so that the code under test does not handle it."""
 
 
@@ -65,28 +65,28 @@ class Replay:
         with run_by(self):
             try:
                 return stage()
-            except _CutOffError:
+            except _OutOfAnswersError:
                 return None
 
     def ask(self, request: Request) -> Any:
         if self._over:  # on its way out: what `finally` blocks ask for is not asked
-            raise _CutOffError
+            raise _OutOfAnswersError
         if self._used == len(self._answers):
             self.request, self._over = request, True
-            raise _CutOffError
+            raise _OutOfAnswersError
         self._used += 1
         return self._answers[self._used - 1]
 
-    def undisputed(self, decide: Callable[[], Outcome]) -> Outcome:
+    def retry_on_conflict(self, decide: Callable[[], Outcome]) -> Outcome:
         """A decision that lost is taken again from where it began, with nothing remembered."""
         began = self._used
         try:
             return decide()
         except ConflictError:
             self.rewound_to, self._over = began, True
-            raise _CutOffError from None
+            raise _OutOfAnswersError from None
 
-    def at_once(self, act: Callable[[Thing], Outcome], things: Sequence[Thing]) -> list[Outcome]:
+    def map_concurrently(self, act: Callable[[Thing], Outcome], things: Sequence[Thing]) -> list[Outcome]:
         """One after another: a process that is explored has one thread."""
         return [act(thing) for thing in things]
 
@@ -132,16 +132,16 @@ class Places:
     def start(self, process: Process, stage: str) -> Place:
         if (process, stage) not in self._roots:
             place = Place(process, stage, None, ())
-            self._roots[process, stage] = place if stage == END else self._look(place)
+            self._roots[process, stage] = place if stage == END else self._find_request(place)
         return self._roots[process, stage]
 
     def after(self, place: Place, answer: Any) -> Place:
         if answer not in place._after:
             following = Place(place.process, place.stage, place, (*place.answers, answer))
-            place._after[answer] = self._look(following)
+            place._after[answer] = self._find_request(following)
         return place._after[answer]
 
-    def _look(self, place: Place) -> Place:
+    def _find_request(self, place: Place) -> Place:
         """The place, with its request; or the one that it amounts to."""
         replay = Replay(place.process.node, place.answers)
         following = replay.run(place.process.stages[place.stage])
@@ -181,8 +181,8 @@ class Report:
 
     def __str__(self) -> str:
         found = f"{self.states} states, {self.steps} steps, {self.quiet} quiet, {self.places} places in the code"
-        ways = (f"\n{fault}\n    " + "\n    ".join(way) for fault, way in self.faults.items())
-        return found + "".join(ways)
+        traces = (f"\n{fault}\n    " + "\n    ".join(trace) for fault, trace in self.faults.items())
+        return found + "".join(traces)
 
 
 class Search:
@@ -197,14 +197,14 @@ class Search:
         world: World,
         processes: Iterable[Process],
         check: Check,
-        unheard: Callable[[World, Actor, Request], bool] = lambda *_: False,
+        is_unobservable: Callable[[World, Actor, Request], bool] = lambda *_: False,
     ) -> None:
         self._places = Places()
         self._check = check
-        self._unheard = unheard
+        self._is_unobservable = is_unobservable
         self._first: Situation = (world, tuple(self._places.start(one, one.first) for one in processes))
 
-    def run(self, *, first_fault: bool = False, to_rest: bool = False, most: int = 3_000_000) -> Report:
+    def run(self, *, first_fault: bool = False, to_rest: bool = False, max_states: int = 3_000_000) -> Report:
         """Go everywhere; with `first_fault` no further than to the first fault.
 
         With `to_rest` it is a fault, too, if from somewhere no way leads to where all is at rest.
@@ -222,8 +222,8 @@ class Search:
                 resting.append(situation)
             for fault in self._check(*situation, not following):
                 if fault not in report.faults:
-                    report.faults[fault] = self._way(situation, came_from)
-            if (first_fault and report.faults) or len(came_from) > most:
+                    report.faults[fault] = self._trace(situation, came_from)
+            if (first_fault and report.faults) or len(came_from) > max_states:
                 report.complete = False
                 break
             for after in following:
@@ -233,9 +233,9 @@ class Search:
                     came_from[after] = situation
                     todo.append(after)
         if to_rest and report.complete:
-            restless = _cannot_reach(resting, leads_to, came_from)
-            if restless is not None:
-                report.faults[RESTLESS] = self._way(restless, came_from)
+            livelocked = _cannot_reach(resting, leads_to, came_from)
+            if livelocked is not None:
+                report.faults[LIVELOCK] = self._trace(livelocked, came_from)
         report.states, report.quiet, report.places = len(came_from), len(resting), len(self._places)
         return report
 
@@ -244,14 +244,14 @@ class Search:
         for pid, place in enumerate(places):
             if place.ended:
                 continue
-            others = tuple(other for other, one in enumerate(places) if other != pid and _cares(one))
-            for after, there in self._acted(world, Actor(pid, place.process.node, others), place):
-                yield _situation(after, places, pid, there)
+            others = tuple(other for other, one in enumerate(places) if other != pid and _depends_on_reads(one))
+            for after, next_place in self._step(world, Actor(pid, place.process.node, others), place):
+                yield _situation(after, places, pid, next_place)
             if place.process.killable and (place.answers or place.stage != place.process.first):
                 dead = self._places.start(place.process, END)
-                yield _situation(world.released(pid), places, pid, dead)
+                yield _situation(world.without_process(pid), places, pid, dead)
 
-    def _acted(self, world: World, actor: Actor, place: Place) -> Iterator[tuple[World, Place]]:
+    def _step(self, world: World, actor: Actor, place: Place) -> Iterator[tuple[World, Place]]:
         """What can come of the process's next step.
 
         What only opens the way goes with the step after it, and freeing a lock with the step before: nobody could
@@ -260,27 +260,27 @@ class Search:
         request = place.request
         assert request is not None
         outcomes = perform(world, actor, request)
-        if place.process.cut_off and request[0] == "get":
+        if place.process.api_may_fail and request[0] == "get":
             outcomes = [*outcomes, (world, Failure("unavailable", request[1]))]
         for after, answer in outcomes:
-            there = self._places.after(place, answer)
-            if not there.ended and (request[0] in ("lock", "birth") or place.stage == "wait"):
-                yield from self._acted(after, actor, there)
+            next_place = self._places.after(place, answer)
+            if not next_place.ended and (request[0] in ("lock", "birth") or place.stage == "wait"):
+                yield from self._step(after, actor, next_place)
                 continue
-            while there.request is not None and (
-                there.request[0] == "unlock" or self._unheard(after, actor, there.request)
+            while next_place.request is not None and (
+                next_place.request[0] == "unlock" or self._is_unobservable(after, actor, next_place.request)
             ):
-                ((after, answer),) = perform(after, actor, there.request)
-                there = self._places.after(there, answer)
-            yield after, there
+                ((after, answer),) = perform(after, actor, next_place.request)
+                next_place = self._places.after(next_place, answer)
+            yield after, next_place
 
-    def _way(self, situation: Situation, came_from: Mapping[Situation, Situation | None]) -> list[str]:
-        way: list[str] = []
+    def _trace(self, situation: Situation, came_from: Mapping[Situation, Situation | None]) -> list[str]:
+        trace: list[str] = []
         before = came_from[situation]
         while before is not None:
-            way.append(_told(before, situation))
+            trace.append(_describe_step(before, situation))
             situation, before = before, came_from[before]
-        return way[::-1]
+        return trace[::-1]
 
 
 def _cannot_reach(
@@ -301,27 +301,27 @@ def at_rest(places: Iterable[Place]) -> bool:
     return all(one.ended or not one.answers for one in places)
 
 
-def _cares(place: Place) -> bool:
+def _depends_on_reads(place: Place) -> bool:
     """Whether it matters to a process that what it saw is no longer so."""
     return place.reads or place.stage == "wait"
 
 
 def _situation(world: World, places: tuple[Place, ...], pid: int, place: Place) -> Situation:
-    if world.seen_old and not _cares(place):
-        world = world._replace(seen_old=frozenset(one for one in world.seen_old if one[0] != pid))
+    if world.stale_reads and not _depends_on_reads(place):
+        world = world._replace(stale_reads=frozenset(one for one in world.stale_reads if one[0] != pid))
     return world, (*places[:pid], place, *places[pid + 1 :])
 
 
-def _told(before: Situation, after: Situation) -> str:
+def _describe_step(before: Situation, after: Situation) -> str:
     """One step of a way, for people."""
     for old, new in zip(before[1], after[1], strict=True):
         if old is not new:
-            what = " ".join(_brief(part) for part in old.request or ())
-            answer = _brief(new.answers[-1]) if new.answers else f"→ {new.stage}"
+            what = " ".join(_shorten(part) for part in old.request or ())
+            answer = _shorten(new.answers[-1]) if new.answers else f"→ {new.stage}"
             return f"{old.process.name} [{old.stage}] {what}: {answer}"
     return "the world alone"
 
 
-def _brief(part: object) -> str:
+def _shorten(part: object) -> str:
     text = str(part)
     return text if len(text) <= 160 else f"{text[:157]}..."

@@ -34,7 +34,7 @@ from ratchet.store.links import LinkStore
 from ratchet.store.session import Json
 from ratchet.store.store import ApiStore
 from ratchet.store.topologies import TopologyStore
-from tests.protocol.asking import FakeApi, current
+from tests.protocol.asking import FakeApi, current_driver
 from tests.protocol.scenes import Rules
 
 
@@ -64,12 +64,12 @@ class OverwritingApi(FakeApi):
         except AlreadyExistsError:
             if not path.endswith("/configmaps"):
                 raise
-            there = f"{path}/{body['metadata']['name']}"
-            super().delete(there, uid=super().get(there)["metadata"]["uid"])
+            existing = f"{path}/{body['metadata']['name']}"
+            super().delete(existing, uid=super().get(existing)["metadata"]["uid"])
             return super().create(path, body)
 
 
-class CarelessApi(FakeApi):
+class UidOnlyDeleteApi(FakeApi):
     """Deletions have no preconditions but the UID."""
 
     def delete(self, path: str, *, uid: str, resource_version: str = "", grace_seconds: int | None = None) -> None:
@@ -77,23 +77,23 @@ class CarelessApi(FakeApi):
 
 
 @contextmanager
-def settling_past_tombstones() -> Iterator[None]:
+def ignoring_tombstones_after_join() -> Iterator[None]:
     """Only joining and the end of ADD look for the tombstone."""
 
-    def blind(
-        attempt: Attempt, record: Link | None, site: Underlay, *, joined: bool, deleted: bool, **given: Any
+    def plan_ignoring_tombstones(
+        attempt: Attempt, record: Link | None, underlay: Underlay, *, joined: bool, deleted: bool, **given: Any
     ) -> Step:
-        return plan(attempt, record, site, joined=joined, deleted=deleted and not joined, **given)
+        return plan(attempt, record, underlay, joined=joined, deleted=deleted and not joined, **given)
 
-    with patch.object(endpoint_reconcile, "plan", blind):
+    with patch.object(endpoint_reconcile, "plan", plan_ignoring_tombstones):
         yield
 
 
 @contextmanager
-def looking_for_tombstones_only_to_join() -> Iterator[None]:
+def checking_tombstones_only_before_join() -> Iterator[None]:
     """Neither before the note nor at the end."""
     with (
-        settling_past_tombstones(),
+        ignoring_tombstones_after_join(),
         patch("tests.protocol.scenes._refuse_deleted", lambda _: None),
         patch.object(add, "_refuse_deleted", lambda _: None),
     ):
@@ -101,75 +101,75 @@ def looking_for_tombstones_only_to_join() -> Iterator[None]:
 
 
 @contextmanager
-def never_looking_for_tombstones() -> Iterator[None]:
+def never_checking_tombstones() -> Iterator[None]:
     with patch.object(Call, "is_deleted", lambda _: False):
         yield
 
 
 @contextmanager
-def leaving_without_comparing() -> Iterator[None]:
+def leaving_unconditionally() -> Iterator[None]:
     """Whoever leaves clears the end, no matter who is there by now."""
 
-    noted: dict[tuple[str, str], Side] = {}
+    known_sides: dict[tuple[str, str], Side] = {}
     leave_links, withdraw = delete._leave_links, EndpointReconcile._withdraw
 
-    def leave_noted(call: Call, entry: SandboxEntry, reason: str) -> None:
-        noted.update({(entry.attachment.container_id, end.link): end.side for end in entry.ends})
+    def leave_recording_sides(call: Call, entry: SandboxEntry, reason: str) -> None:
+        known_sides.update({(entry.attachment.container_id, end.link): end.side for end in entry.ends})
         leave_links(call, entry, reason)
 
-    def withdraw_noted(self: EndpointReconcile, progress: Progress, reason: str) -> SupersededError:
-        noted[self._attempt.container_id, self._attempt.name] = self._attempt.side
+    def withdraw_recording_side(self: EndpointReconcile, progress: Progress, reason: str) -> SupersededError:
+        known_sides[self._attempt.container_id, self._attempt.name] = self._attempt.side
         return withdraw(self, progress, reason)
 
     def clear(self: RecordWriter, link: str, container_id: str, reason: str) -> None:
         def left(record: Link) -> Link:
             # A sandbox that is forgotten is known by its pod's name, with which its id begins.
             names = {record.end(side).name: side for side in Side}
-            side = noted.get((container_id, link)) or names.get(container_id.rpartition("-")[0])
-            there = record.sandbox(side) if side else None
-            if side is None or there is None:
+            side = known_sides.get((container_id, link)) or names.get(container_id.rpartition("-")[0])
+            existing = record.sandbox(side) if side else None
+            if side is None or existing is None:
                 return record
-            return record_updates.leave(record, side, there.container_id, reason, self.now())
+            return record_updates.leave(record, side, existing.container_id, reason, self.now())
 
         self.change(link, left)
 
     with (
         patch.object(RecordWriter, "leave", clear),
-        patch.object(delete, "_leave_links", leave_noted),
-        patch.object(EndpointReconcile, "_withdraw", withdraw_noted),
+        patch.object(delete, "_leave_links", leave_recording_sides),
+        patch.object(EndpointReconcile, "_withdraw", withdraw_recording_side),
     ):
         yield
 
 
 @contextmanager
-def standing_as_a_flag() -> Iterator[None]:
+def readiness_as_a_flag() -> Iterator[None]:
     """An end stands once it was built, toward whomever."""
     with patch.object(Link, "is_ready", lambda self, side: self.end(side).ready is not None):
         yield
 
 
 @contextmanager
-def believing_the_record() -> Iterator[None]:
+def trusting_the_record() -> Iterator[None]:
     """What the record says to stand is not looked at."""
 
-    def credulous(attempt: Attempt, record: Link | None, site: Underlay, **given: Any) -> Step:
-        step = plan(attempt, record, site, **given)
+    def plan_trusting_record(attempt: Attempt, record: Link | None, underlay: Underlay, **given: Any) -> Step:
+        step = plan(attempt, record, underlay, **given)
         return Done() if isinstance(step, Observe) and record and record.is_ready(attempt.side) else step
 
-    with patch.object(endpoint_reconcile, "plan", credulous):
+    with patch.object(endpoint_reconcile, "plan", plan_trusting_record):
         yield
 
 
 @contextmanager
-def noting_before_building() -> Iterator[None]:
-    def hasty(attempt: Attempt, record: Link | None, site: Underlay, **given: Any) -> Step:
-        step = plan(attempt, record, site, **given)
-        hurried = (
+def marking_ready_before_building() -> Iterator[None]:
+    def plan_marking_early(attempt: Attempt, record: Link | None, underlay: Underlay, **given: Any) -> Step:
+        step = plan(attempt, record, underlay, **given)
+        marks_early = (
             isinstance(step, Observe | Create | Build) and record is not None and not record.is_ready(attempt.side)
         )
-        return MarkReady() if hurried else step
+        return MarkReady() if marks_early else step
 
-    with patch.object(endpoint_reconcile, "plan", hasty):
+    with patch.object(endpoint_reconcile, "plan", plan_marking_early):
         yield
 
 
@@ -177,21 +177,21 @@ def noting_before_building() -> Iterator[None]:
 def reading_outside_the_lock() -> Iterator[None]:
     """The lock is held for building and noting alone; the record was read before."""
 
-    def settle(self: Reconciler, attempt: Attempt, site: Underlay, *, joined: bool) -> EndpointResult:
+    def settle(self: Reconciler, attempt: Attempt, underlay: Underlay, *, joined: bool) -> EndpointResult:
         def decide() -> EndpointResult:
             record = self.records.links.get(attempt.name)
             with self.journal.lock(attempt.name):
-                writer = RecordWriter(_remembering(self.records, record), self.now)
-                return EndpointReconcile(writer, self.journal, self.guard, attempt, site, joined=joined).run()
+                writer = RecordWriter(_with_stale_read(self.records, record), self.now)
+                return EndpointReconcile(writer, self.journal, self.guard, attempt, underlay, joined=joined).run()
 
-        return current().undisputed(decide)
+        return current_driver().retry_on_conflict(decide)
 
     with patch.object(Reconciler, "settle", settle):
         yield
 
 
 @contextmanager
-def destroying_from_memory() -> Iterator[None]:
+def destroying_from_cache() -> Iterator[None]:
     """What a watch told is never compared with what the API says."""
     with patch.object(EndpointReconcile, "_needs_certainty", lambda *_: False):
         yield
@@ -215,7 +215,7 @@ def naming_by_declarer() -> Iterator[None]:
 
 
 @contextmanager
-def taking_forbidden_for_none() -> Iterator[None]:
+def treating_forbidden_as_empty() -> Iterator[None]:
     """A namespace whose topologies may not be listed has none."""
     listed = TopologyStore.list
 
@@ -230,7 +230,7 @@ def taking_forbidden_for_none() -> Iterator[None]:
 
 
 @contextmanager
-def taking_unreadable_for_undeclared() -> Iterator[None]:
+def treating_unreadable_as_undeclared() -> Iterator[None]:
     """A link that is not found among the readable declarations is undeclared."""
     declared_now = Membership._declared_now
 
@@ -241,36 +241,36 @@ def taking_unreadable_for_undeclared() -> Iterator[None]:
         yield
 
 
-class _Remembering(LinkStore):
+class _StaleLinks(LinkStore):
     """Records whose first answer was read a while ago."""
 
     def __init__(self, store: ApiStore, record: Link | None) -> None:
         super().__init__(store.api, store.namespace, store.vnis)
-        self._remembered = [record]
+        self._stale = [record]
 
     def get(self, name: str) -> Link | None:
-        return self._remembered.pop() if self._remembered else super().get(name)
+        return self._stale.pop() if self._stale else super().get(name)
 
 
-def _remembering(store: Store, record: Link | None) -> Store:
+def _with_stale_read(store: Store, record: Link | None) -> Store:
     assert isinstance(store, ApiStore)
     other = copy(store)
-    other.links = _Remembering(store, record)
+    other.links = _StaleLinks(store, record)
     return other
 
 
 MUTATIONS = {
     "no lock": Mutation(Rules(locking=False)),
     "the record is read outside the lock": Mutation(patched=reading_outside_the_lock),
-    "no look for the tombstone before the note": Mutation(patched=settling_past_tombstones),
-    "no look for the tombstone once joined": Mutation(patched=looking_for_tombstones_only_to_join),
-    "no look for the tombstone": Mutation(patched=never_looking_for_tombstones),
-    "leaving without comparing": Mutation(patched=leaving_without_comparing),
-    "standing as a flag": Mutation(patched=standing_as_a_flag),
+    "no look for the tombstone before the note": Mutation(patched=ignoring_tombstones_after_join),
+    "no look for the tombstone once joined": Mutation(patched=checking_tombstones_only_before_join),
+    "no look for the tombstone": Mutation(patched=never_checking_tombstones),
+    "leaving without comparing": Mutation(patched=leaving_unconditionally),
+    "standing as a flag": Mutation(patched=readiness_as_a_flag),
     "writing without a version": Mutation(Rules(api=UnversionedApi)),
-    "deleting without a version": Mutation(Rules(api=CarelessApi)),
+    "deleting without a version": Mutation(Rules(api=UidOnlyDeleteApi)),
     "creating over a record": Mutation(Rules(api=OverwritingApi)),
-    "believing the record": Mutation(patched=believing_the_record),
-    "destroying from memory": Mutation(patched=destroying_from_memory),
-    "noting before building": Mutation(patched=noting_before_building),
+    "believing the record": Mutation(patched=trusting_the_record),
+    "destroying from memory": Mutation(patched=destroying_from_cache),
+    "noting before building": Mutation(patched=marking_ready_before_building),
 }

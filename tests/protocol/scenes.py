@@ -33,7 +33,7 @@ from ratchet.store.interface import Store
 from ratchet.store.links import LinkStore, Lookup
 from ratchet.store.store import ApiStore
 from ratchet.store.vni_leases import VniLeases
-from tests.protocol.asking import Failure, FakeApi, FakeJournal, OneEntryJournal, ask, taken_away
+from tests.protocol.asking import Failure, FakeApi, FakeJournal, OneEntryJournal, ask, fake_environment
 from tests.protocol.exploring import END, Place, Process, at_rest
 from tests.protocol.namespaces import cookie_of, netns_path
 from tests.protocol.world import Actor, Interface, World, observed
@@ -64,7 +64,7 @@ class DelGuard:
         return self.call is not None and self.call.is_deleted()
 
 
-def site_of(node: str) -> Underlay:
+def scene_underlay(node: str) -> Underlay:
     return Underlay(node, PARENTS[node], VXLAN_PORT)
 
 
@@ -147,15 +147,15 @@ def network_config() -> NetworkConfig:
 # The processes
 
 
-def adding(
+def add_process(
     attempt: Attempt,
     *,
     after: str = "",
-    patient: bool,
+    waits_for_peer: bool,
     killable: bool,
     rules: Rules,
-    gives_up: bool = False,
-    unseeing: bool = False,
+    may_time_out: bool = False,
+    unsynced: bool = False,
 ) -> Process:
     """ADD of a sandbox that replaces the sandbox `after`.
 
@@ -163,23 +163,23 @@ def adding(
     for its peer, or `gives_up` at some time; else it leaves its end to the agent as soon as it would have to wait.
     `unseeing`: no watch has reported the record, and it takes it for missing.
     """
-    call, site = call_of(attempt, Command.ADD, rules), site_of(attempt.sandbox.node)
+    call, underlay = call_of(attempt, Command.ADD, rules), scene_underlay(attempt.sandbox.node)
 
     def start() -> str:
         ask("birth", attempt.container_id, after)
         return "join"
 
     def settle(joined: bool) -> str:
-        links = _Unseeing if unseeing and not joined else LinkStore
+        links = _UnsyncedLinks if unsynced and not joined else LinkStore
         records = store_with(rules.api(), VNIS, links)
         try:
-            settled = call.reconciler(records).settle(attempt, site, joined=joined)
+            settled = call.reconciler(records).settle(attempt, underlay, joined=joined)
         except RatchetError:
             return "undo"
-        return "final" if settled.is_up or not patient else "wait"
+        return "final" if settled.is_up or not waits_for_peer else "wait"
 
     def wait() -> str:
-        return str(ask("choose", _change_of(f"{RECORDS}/{attempt.name}", gives_up)))
+        return str(ask("choose", _record_change(f"{RECORDS}/{attempt.name}", may_time_out)))
 
     def final() -> str:
         try:
@@ -188,7 +188,7 @@ def adding(
             return "undo"
         return END
 
-    def take_back() -> str:
+    def undo_add() -> str:
         entry = call.journal.read(call.attachment)
         assert entry is not None
         undo(call, entry, "ADD failed")
@@ -200,25 +200,25 @@ def adding(
         "settle": partial(settle, joined=True),
         "wait": wait,
         "final": final,
-        "undo": take_back,
+        "undo": undo_add,
     }
-    return Process(f"ADD {attempt.container_id}", site.node, stages, "start", killable=killable)
+    return Process(f"ADD {attempt.container_id}", underlay.node, stages, "start", killable=killable)
 
 
 @cache
-def _change_of(path: str, gives_up: bool) -> Callable[[World, Actor], Iterator[str]]:
+def _record_change(path: str, may_time_out: bool) -> Callable[[World, Actor], Iterator[str]]:
     """A watch of one record: the end is settled anew once the record is no longer as it was seen."""
 
     def changed(world: World, actor: Actor) -> Iterator[str]:
-        if (actor.pid, path) in world.seen_old:
+        if (actor.pid, path) in world.stale_reads:
             yield "settle"
-        if gives_up:
+        if may_time_out:
             yield "undo"
 
     return changed
 
 
-def deleting(attempt: Attempt, *, rules: Rules, again: bool = False, cut_off: bool = False) -> Process:
+def del_process(attempt: Attempt, *, rules: Rules, again: bool = False, api_may_fail: bool = False) -> Process:
     """The runtime's DEL of a sandbox; `cut_off`: the API may be out of its reach."""
     call = call_of(attempt, Command.DEL, rules)
 
@@ -227,10 +227,10 @@ def deleting(attempt: Attempt, *, rules: Rules, again: bool = False, cut_off: bo
         return END
 
     name = f"DEL {attempt.container_id}{' again' if again else ''}"
-    return Process(name, attempt.sandbox.node, {"start": start}, "start", cut_off=cut_off)
+    return Process(name, attempt.sandbox.node, {"start": start}, "start", api_may_fail=api_may_fail)
 
 
-def collapsing(sandbox: str, node: str) -> Process:
+def collapse_process(sandbox: str, node: str) -> Process:
     """The runtime takes away the namespace of a sandbox that it has deleted."""
 
     def start() -> str:
@@ -240,7 +240,7 @@ def collapsing(sandbox: str, node: str) -> Process:
     return Process(f"NETNS {sandbox}", node, {"start": start}, "start")
 
 
-def meddling(attempt: Attempt) -> Process:
+def manual_delete_process(attempt: Attempt) -> Process:
     """Somebody on the node deletes an end's interface by hand, once."""
     ifname = attempt.wanted.end(attempt.side).ifname
 
@@ -261,38 +261,38 @@ def agent(node: str, rules: Rules) -> Process:
 
     It decides on the record as it noticed it, from a watch, which may be old by the time that it comes to it.
     """
-    site = replace(site_of(node), has_agent=True)
-    attention = _attention(node)
+    underlay = replace(scene_underlay(node), has_agent=True)
+    pending = _pending_ends(node)
 
     def reconcile() -> str:
-        side, text = ask("notice", attention)
+        side, text = ask("notice", pending)
         record = decode_link(_loads(text))
         sandbox = record.sandbox(side)
         assert sandbox is not None
         attempt = Attempt(replace(record, uid="", resource_version=""), side, sandbox, lasting=True)
         call = call_of(attempt, Command.ADD, rules)
-        with _ignoring_refusals():
-            noticed = rules.records()
-            noticed.links = _Noticed(noticed, text)
-            Reconciler(noticed, call.journal, DelGuard(call)).settle(attempt, site, joined=True)
+        with _ignoring_errors():
+            cached = rules.records()
+            cached.links = _CachedLinks(cached, text)
+            Reconciler(cached, call.journal, DelGuard(call)).settle(attempt, underlay, joined=True)
         return "tend"
 
     return Process(f"agent {node}", node, {"tend": reconcile}, "tend", serves=True)
 
 
-class _Noticed(LinkStore):
+class _CachedLinks(LinkStore):
     """Records of which one is cached, for as long as the watch has not reported a newer version of it."""
 
-    def __init__(self, store: ApiStore, noticed: str) -> None:
+    def __init__(self, store: ApiStore, cached: str) -> None:
         super().__init__(store.api, store.namespace, store.vnis)
-        self._noticed = noticed
+        self._cached = cached
 
     def lookup(self, name: str) -> Lookup:
-        believed = ask("believed", f"{RECORDS}/{name}", self._noticed)
-        return Lookup(link_of(self._noticed), certain=False) if believed else Lookup(self.get(name), certain=True)
+        believed = ask("believed", f"{RECORDS}/{name}", self._cached)
+        return Lookup(link_of(self._cached), certain=False) if believed else Lookup(self.get(name), certain=True)
 
 
-class _Unseeing(LinkStore):
+class _UnsyncedLinks(LinkStore):
     """Records of an agent whose watch may not have reported a record yet: then it takes the record for missing."""
 
     def lookup_cached(self, name: str) -> Lookup:
@@ -315,7 +315,7 @@ def _reported_or_not(_: World, __: Actor) -> Iterator[str]:
 
 
 @contextmanager
-def _ignoring_refusals() -> Iterator[None]:
+def _ignoring_errors() -> Iterator[None]:
     try:
         yield
     except RatchetError:
@@ -323,7 +323,7 @@ def _ignoring_refusals() -> Iterator[None]:
 
 
 @cache
-def _attention(node: str) -> Callable[[World, Actor], Iterator[tuple[str, tuple[Side, str]]]]:
+def _pending_ends(node: str) -> Callable[[World, Actor], Iterator[tuple[str, tuple[Side, str]]]]:
     """The ends of a node that something is to be done for (rule 5 of the protocol), with their records' paths."""
 
     def ends(world: World, _: Actor) -> Iterator[tuple[str, tuple[Side, str]]]:
@@ -356,13 +356,13 @@ def _needs(
         return False
     if record.kind is Kind.VXLAN and record.vni is None:
         return mine.container_id in namespaces
-    wire = wire_in(record, side)
+    wire = wire_as_recorded(record, side)
     seen = observed(interfaces, namespaces, wire)
     return not isinstance(seen, Failure) and (not record.is_ready(side) or bool(differences(wire, seen)))
 
 
 @dataclass(frozen=True)
-class Unheard:
+class UnobservableRequests:
     """Requests whose answer and whose moment nobody else has a part in.
 
     `mortal` are the sandboxes that DEL may come for, `perishable` those whose namespace may go under one's hands. What
@@ -371,20 +371,20 @@ class Unheard:
     of others.
     """
 
-    mortal: frozenset[str]
-    perishable: frozenset[str]
+    deletable: frozenset[str]
+    netns_removable: frozenset[str]
     strangers: frozenset[str] = frozenset()
 
     def __call__(self, world: World, actor: Actor, request: tuple[Any, ...]) -> bool:
         name = request[0]
         if name == "buried":
-            return request[1] in world.tombstones or request[1] not in self.mortal
+            return request[1] in world.tombstones or request[1] not in self.deletable
         if name in ("observe", "observe_port", "make", "ensure", "remove"):
-            return any(pid == actor.pid for _, _, pid in world.locks) and self._lasting(world, request)
+            return any(pid == actor.pid for _, _, pid in world.locks) and self._is_in_stable_netns(world, request)
         return False
 
-    def _lasting(self, world: World, request: tuple[Any, ...]) -> bool:
-        at_risk = {netns_path(one) for one in (self.perishable & world.namespaces) | self.strangers}
+    def _is_in_stable_netns(self, world: World, request: tuple[Any, ...]) -> bool:
+        at_risk = {netns_path(one) for one in (self.netns_removable & world.namespaces) | self.strangers}
         return not at_risk & set(_namespaces_in(request))
 
 
@@ -399,7 +399,7 @@ def _namespaces_in(request: tuple[Any, ...]) -> list[str]:
 # The conditions
 
 
-def touched_unlocked(world: World, places: tuple[Place, ...]) -> Iterator[str]:
+def unlocked_changes(world: World, places: tuple[Place, ...]) -> Iterator[str]:
     """Who is about to work on a link's interfaces has to hold its lock."""
     holders = {pid for _, _, pid in world.locks}
     for pid, place in enumerate(places):
@@ -419,28 +419,28 @@ class Expectation:
     all_gone: bool = False
     leases_may_leak: bool = False
     locking: bool = True
-    meddled: bool = False
+    deleted_by_hand: bool = False
 
     def check(self, world: World, places: tuple[Place, ...], quiet: bool) -> Iterator[str]:
         """The conditions that do not hold, in words."""
         texts = [text for _, text in world.objects if '"kind": "ConfigMap"' in text]
         for text in texts:
-            yield from disagreements(text)
-            if quiet or (at_rest(places) and not self.meddled):
+            yield from inconsistencies(text)
+            if quiet or (at_rest(places) and not self.deleted_by_hand):
                 yield from _false_claims(text, world.interfaces, world.tombstones, world.namespaces)
         if self.locking:
-            yield from touched_unlocked(world, places)
+            yield from unlocked_changes(world, places)
         if not quiet:
             return
         if not at_rest(places) and not all(place.ended or place.stage in ("wait", "start") for place in places):
             yield "a process is stuck"
         if world.locks:
             yield "a lock is left"
-        yield from _dead_remains(texts, world)
+        yield from _leftovers_of_dead_sandboxes(texts, world)
         if self.live:
             yield from self._not_linked(texts, world)
         if self.all_gone:
-            yield from self._left(world)
+            yield from self._leftovers(world)
 
     def _not_linked(self, texts: list[str], world: World) -> Iterator[str]:
         assert self.live is not None
@@ -449,10 +449,10 @@ class Expectation:
         joined = [text for text in texts if (_id(link_of(text).primary), _id(link_of(text).pair)) == self.live]
         if not joined or derive(link_of(joined[0])) is not State.LINKED:
             yield "both are live and not linked"
-        elif not stand_in_kernel(joined[0], world.interfaces, world.namespaces):
+        elif not set_up_as_recorded(joined[0], world.interfaces, world.namespaces):
             yield "both are live and their devices do not stand"
 
-    def _left(self, world: World) -> Iterator[str]:
+    def _leftovers(self, world: World) -> Iterator[str]:
         paths = [path for path, _ in world.objects]
         if any(path.startswith(RECORDS) for path in paths):
             yield "a record is left"
@@ -462,12 +462,12 @@ class Expectation:
             yield "an interface is left"
 
 
-def wire_in(record: Link, side: Side) -> Wire:
+def wire_as_recorded(record: Link, side: Side) -> Wire:
     """What an end is to be made of, each sandbox being where the record says."""
     mine, peer = record.sandbox(side), record.sandbox(side.other)
     assert mine is not None
     there = Location(peer.netns, peer.cookie) if peer is not None else None
-    return wire_of(record, side, site_of(mine.node), Location(mine.netns, mine.cookie), there)
+    return wire_of(record, side, scene_underlay(mine.node), Location(mine.netns, mine.cookie), there)
 
 
 @cache
@@ -476,7 +476,7 @@ def link_of(text: str) -> Link:
 
 
 @cache
-def disagreements(text: str) -> tuple[str, ...]:
+def inconsistencies(text: str) -> tuple[str, ...]:
     """Where a stored record's derived keys are not what its facts derive to."""
     stored, encoded = _loads(text), encode_link(link_of(text))
     found = []
@@ -488,11 +488,11 @@ def disagreements(text: str) -> tuple[str, ...]:
 
 
 @cache
-def stand_in_kernel(text: str, interfaces: frozenset[Interface], namespaces: frozenset[str]) -> bool:
+def set_up_as_recorded(text: str, interfaces: frozenset[Interface], namespaces: frozenset[str]) -> bool:
     """Whether both ends' devices are as the record says."""
     record = link_of(text)
     for side in Side:
-        wire = wire_in(record, side)
+        wire = wire_as_recorded(record, side)
         seen = observed(interfaces, namespaces, wire)
         if isinstance(seen, Failure) or differences(wire, seen):
             return False
@@ -507,12 +507,12 @@ def _false_claims(
     if derive(record) is not State.LINKED:
         return ()
     joined = {_id(record.primary), _id(record.pair)}
-    if joined & tombstones or not joined <= namespaces or stand_in_kernel(text, interfaces, namespaces):
+    if joined & tombstones or not joined <= namespaces or set_up_as_recorded(text, interfaces, namespaces):
         return ()
     return (FALSE_CLAIM,)
 
 
-def _dead_remains(texts: list[str], world: World) -> Iterator[str]:
+def _leftovers_of_dead_sandboxes(texts: list[str], world: World) -> Iterator[str]:
     for text in texts:
         record = link_of(text)
         if {_id(record.primary), _id(record.pair)} & world.tombstones:
@@ -531,13 +531,13 @@ def _loads(text: str) -> Mapping[str, Any]:
 
 
 @contextmanager
-def staged() -> Iterator[None]:
+def isolated() -> Iterator[None]:
     """The node's code without its surroundings, silent, and with nothing remembered from when it was another's."""
-    for remembered in (link_of, disagreements, stand_in_kernel, _false_claims, _needs):
-        remembered.cache_clear()
+    for cached_function in (link_of, inconsistencies, set_up_as_recorded, _false_claims, _needs):
+        cached_function.cache_clear()
     logging.disable(logging.CRITICAL)
     try:
-        with taken_away(PARENTS):
+        with fake_environment(PARENTS):
             yield
     finally:
         logging.disable(logging.NOTSET)

@@ -17,11 +17,11 @@ from ratchet.node.record_writer import RecordWriter
 from ratchet.node.reservation import reserve
 from ratchet.node.teardown import take_down
 from tests.protocol.editing import (
-    CUT,
+    CUT_WHILE_RUNNING,
     DOUBLY_HELD,
     NOT_LINKED,
-    OLD_LEFT,
-    OTHERS_STAND,
+    OLD_LINK_LEFT,
+    OTHER_INTERFACES,
     Declared,
     Edit,
     pod_of,
@@ -67,20 +67,20 @@ SCENES = {
     "moved, vEth, the pods run on": moved("A", "A", "A", running=True),
     "moved, VXLAN": moved("A", "B", "A"),
     "moved, kill": moved("A", "A", "A", killed=True),
-    "moved, late DEL": moved("A", "A", "A", late=True),
+    "moved, late DEL": moved("A", "A", "A", late_del=True),
     "renamed, vEth": renamed("A", "A"),
     "renamed, VXLAN": renamed("A", "B"),
-    "renamed, vEth, two workers": renamed("A", "A", workers=2, over=True),
-    "renamed, VXLAN, two workers": renamed("A", "B", workers=2, over=True),
+    "renamed, vEth, two workers": renamed("A", "A", workers=2, restarted=True),
+    "renamed, VXLAN, two workers": renamed("A", "B", workers=2, restarted=True),
 }
 
 LARGE = {
-    "moved, kill and DEL twice": moved("A", "A", "A", killed=True, twice=True),
-    "moved, VXLAN, both peers on the other node": moved("A", "B", "B", late=True),
-    "moved, VXLAN, kill and late DEL": moved("A", "B", "A", killed=True, late=True),
-    "renamed, kill and late DEL": renamed("A", "A", killed=True, late=True),
-    "renamed, VXLAN, kill and late DEL": renamed("A", "B", killed=True, late=True),
-    "moved, the new peer is absent": moved("A", "A", "A", absent=True, late=True),
+    "moved, kill and DEL twice": moved("A", "A", "A", killed=True, concurrent_del=True),
+    "moved, VXLAN, both peers on the other node": moved("A", "B", "B", late_del=True),
+    "moved, VXLAN, kill and late DEL": moved("A", "B", "A", killed=True, late_del=True),
+    "renamed, kill and late DEL": renamed("A", "A", killed=True, late_del=True),
+    "renamed, VXLAN, kill and late DEL": renamed("A", "B", killed=True, late_del=True),
+    "moved, the new peer is absent": moved("A", "A", "A", peer_absent=True, late_del=True),
     "renamed, vEth, two workers, calls": renamed("A", "A", workers=2),
     "renamed, VXLAN, two workers, calls": renamed("A", "B", workers=2),
 }
@@ -98,8 +98,8 @@ def test_no_order_of_steps_breaks_an_edited_link(name: str, told: Callable[[Repo
 @pytest.mark.exhaustive
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", LARGE)
-def test_no_order_of_steps_breaks_an_edited_link_at_length(name: str, told: Callable[[Report], None]) -> None:
-    report = LARGE[name].search().run(most=20_000_000)
+def test_no_order_of_steps_breaks_an_edited_link_in_large_scenes(name: str, told: Callable[[Report], None]) -> None:
+    report = LARGE[name].search().run(max_states=20_000_000)
     told(report)
     assert report.complete
     assert not report.faults, str(report)
@@ -155,24 +155,28 @@ def leaving_interfaces_behind() -> Iterator[None]:
 
 Witness = tuple[Callable[[], AbstractContextManager[None]], Edit, str]
 MUTATIONS: dict[str, Witness] = {
-    "an interface has no owner": (sharing_interfaces, moved("A", "A", "A", running=True), CUT),
+    "an interface has no owner": (sharing_interfaces, moved("A", "A", "A", running=True), CUT_WHILE_RUNNING),
     "an interface has no owner, no new peer": (
         sharing_interfaces,
-        moved("A", "B", "A", absent=True, running=True),
+        moved("A", "B", "A", peer_absent=True, running=True),
         DOUBLY_HELD,
     ),
-    "clean-up by name": (forgetting_before_taking_down, renamed("A", "A", workers=2, over=True), FALSE_CLAIM),
-    "clean-up by name, VXLAN": (forgetting_before_taking_down, renamed("A", "B", workers=2, over=True), FALSE_CLAIM),
-    "no end is given up": (keeping_undeclared_ends, renamed("A", "A", over=True), OLD_LEFT),
-    "no end is given up, so none is taken": (keeping_undeclared_ends, renamed("A", "B", over=True), NOT_LINKED),
-    "interfaces stay": (leaving_interfaces_behind, moved("A", "B", "A", over=True), OTHERS_STAND),
+    "clean-up by name": (forgetting_before_taking_down, renamed("A", "A", workers=2, restarted=True), FALSE_CLAIM),
+    "clean-up by name, VXLAN": (
+        forgetting_before_taking_down,
+        renamed("A", "B", workers=2, restarted=True),
+        FALSE_CLAIM,
+    ),
+    "no end is given up": (keeping_undeclared_ends, renamed("A", "A", restarted=True), OLD_LINK_LEFT),
+    "no end is given up, so none is taken": (keeping_undeclared_ends, renamed("A", "B", restarted=True), NOT_LINKED),
+    "interfaces stay": (leaving_interfaces_behind, moved("A", "B", "A", restarted=True), OTHER_INTERFACES),
 }
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_the_search_finds_the_fault_where_a_rule_is_left_out(name: str, told: Callable[[Report], None]) -> None:
-    left_out, scene, expected = MUTATIONS[name]
-    with left_out():
+def test_the_search_finds_the_fault_of_each_mutation(name: str, told: Callable[[Report], None]) -> None:
+    mutate, scene, expected = MUTATIONS[name]
+    with mutate():
         report = scene.search().run(first_fault=True)
     told(report)
     assert expected in report.faults, str(report)

@@ -35,10 +35,10 @@ from tests.protocol.editing import (
     worker,
 )
 from tests.protocol.exploring import Place, Process, Report, Search
-from tests.protocol.scenes import RECORDS, Expectation, Unheard, link_of, stand_in_kernel
+from tests.protocol.scenes import RECORDS, Expectation, UnobservableRequests, link_of, set_up_as_recorded
 from tests.protocol.world import Actor, World
 
-NOT_ONE = "the link has not one record"
+NOT_ONE_RECORD = "the link has not one record"
 NOT_LINKED = "the link is not linked"
 
 
@@ -47,7 +47,7 @@ def announced(schema: int) -> Any:
     return announcing(NodeLease("C", "", schema), earlier=True)
 
 
-class Behind(DeclaredRecords):
+class BehindRecords(DeclaredRecords):
     """The records of a node that has not read that all agents read schema 2."""
 
     def __init__(self, declared: Declared) -> None:
@@ -55,7 +55,7 @@ class Behind(DeclaredRecords):
         self.formats.read(announced(EARLIER_SCHEMA))
 
 
-class Switched(DeclaredRecords):
+class SwitchedRecords(DeclaredRecords):
     """The records of a node that writes schema 2 and looks for earlier records."""
 
     def __init__(self, declared: Declared) -> None:
@@ -89,32 +89,35 @@ class TwoFormats:
 
     def world(self) -> World:
         ahead = "x" if self.behind == "y" else "y"
-        world = started(World(), sandbox_in(self.declared, self.behind), self.declared, Behind)
+        world = started(World(), sandbox_in(self.declared, self.behind), self.declared, BehindRecords)
         return started(world, sandbox_in(self.declared, ahead), self.declared)
 
     def search(self) -> Search:
-        ahead = DeclaredRecords if self.latched else Switched
-        known = {pod.node: Switched if pod.ref.name == self.behind else ahead for pod in self.declared.pods}
-        processes = [worker(node, self.names, self.declared, records=one) for node, one in known.items()]
-        return Search(self.world(), [*processes, *self._calls()], self._check, self._unheard())
+        ahead = DeclaredRecords if self.latched else SwitchedRecords
+        stores = {pod.node: SwitchedRecords if pod.ref.name == self.behind else ahead for pod in self.declared.pods}
+        processes = [worker(node, self.names, self.declared, records=one) for node, one in stores.items()]
+        return Search(self.world(), [*processes, *self._calls()], self._check, self._is_unobservable())
 
     def _calls(self) -> Iterator[Process]:
         if self.restarts:
             first, second = (sandbox_in(self.declared, self.restarts, number) for number in (1, 2))
             yield ending(first, self.declared)
-            yield starting(second, self.declared, after=first.container_id, records=Switched)
+            yield starting(second, self.declared, after=first.container_id, records=SwitchedRecords)
 
-    def _unheard(self) -> Callable[[World, Actor, Request], bool]:
+    def _is_unobservable(self) -> Callable[[World, Actor, Request], bool]:
         """A node with one process has its journal and its locks to itself."""
         first = {f"{self.restarts}1"} if self.restarts else set()
-        lasting, busy = Unheard(frozenset(first), frozenset()), {"x": "A", "y": "B"}.get(self.restarts)
+        unobservable, busy = (
+            UnobservableRequests(frozenset(first), frozenset()),
+            {"x": "A", "y": "B"}.get(self.restarts),
+        )
 
-        def unheard(world: World, actor: Actor, request: Request) -> bool:
+        def is_unobservable(world: World, actor: Actor, request: Request) -> bool:
             if request[0] in ("entries", "held", "cookie", "read", "write", "change_ends", "of_container"):
                 return actor.node != busy
-            return request[0] == "is_there" or lasting(world, actor, request)
+            return request[0] == "is_there" or unobservable(world, actor, request)
 
-        return unheard
+        return is_unobservable
 
     def _check(self, world: World, places: tuple[Place, ...], quiet: bool) -> Iterator[str]:
         yield from Expectation().check(world, places, quiet)
@@ -122,11 +125,11 @@ class TwoFormats:
         records = [link_of(text) for text in texts]
         yield from doubly_held(records)
         if quiet and len(records) != 1:
-            yield NOT_ONE
+            yield NOT_ONE_RECORD
         elif quiet and not (
             derive(records[0]) is State.LINKED
             and all(records[0].side_of(one) is not None for one in self._last())
-            and stand_in_kernel(texts[0], world.interfaces, world.namespaces)
+            and set_up_as_recorded(texts[0], world.interfaces, world.namespaces)
             and len(world.interfaces) == 2
         ):
             yield NOT_LINKED
@@ -153,7 +156,7 @@ def test_no_order_of_steps_leaves_a_link_with_two_records(name: str, told: Calla
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", LARGE)
 def test_no_order_of_steps_leaves_two_records_while_a_pod_restarts(name: str, told: Callable[[Report], None]) -> None:
-    report = LARGE[name].search().run(most=20_000_000)
+    report = LARGE[name].search().run(max_states=20_000_000)
     told(report)
     assert report.complete
     assert not report.faults, str(report)
@@ -179,9 +182,9 @@ MUTATIONS: dict[str, tuple[Callable[[], AbstractContextManager[None]], TwoFormat
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_the_search_finds_two_records_where_a_rule_is_left_out(name: str, told: Callable[[Report], None]) -> None:
-    left_out, scene = MUTATIONS[name]
-    with left_out():
+def test_the_search_finds_two_records_for_each_mutation(name: str, told: Callable[[Report], None]) -> None:
+    mutate, scene = MUTATIONS[name]
+    with mutate():
         report = scene.search().run(first_fault=True)
     told(report)
-    assert NOT_ONE in report.faults, str(report)
+    assert NOT_ONE_RECORD in report.faults, str(report)

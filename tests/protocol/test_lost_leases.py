@@ -47,21 +47,21 @@ from tests.protocol.scenes import (
     call_of,
     link_of,
     sandbox_of,
-    site_of,
-    stand_in_kernel,
+    scene_underlay,
+    set_up_as_recorded,
     store_with,
     wanted_link,
-    wire_in,
+    wire_as_recorded,
 )
-from tests.protocol.test_vnis import NOW, Broken, collecting
+from tests.protocol.test_vnis import NOW, Broken, gc_process
 from tests.protocol.world import Actor, Interface, World, new_uid, perform
 
 RANGE = (11, 14)
 FIRST = RANGE[0]
 A, B = wanted_link("left", "right"), wanted_link("up", "down")
-PLACES = {"left": ("s1", "A"), "right": ("t1", "B"), "up": ("u1", "A"), "down": ("d1", "B")}
+SANDBOXES = {"left": ("s1", "A"), "right": ("t1", "B"), "up": ("u1", "A"), "down": ("d1", "B")}
 UID_OF_A, UID_OF_B = (new_uid("", number) for number in (0, 1))
-ANCIENT = "uid-of-a-backup"
+BACKUP_UID = "uid-of-a-backup"
 NODE_NAMESPACE = "node"
 
 
@@ -76,7 +76,7 @@ def joined(link: Link, vni: int | None = None) -> Link:
     """Both ends have joined; with a VNI they are ready too."""
     for side in Side:
         end = link.end(side)
-        name, node = PLACES[end.name]
+        name, node = SANDBOXES[end.name]
         link = link.with_end(side, replace(end, sandbox=sandbox_of(name, end.name, node)))
     if vni is None:
         return link
@@ -87,7 +87,7 @@ def joined(link: Link, vni: int | None = None) -> Link:
 
 
 @dataclass(frozen=True)
-class Situation:
+class InitialState:
     """What is there at first. `holder` is who holds the Lease of `a`'s VNI, None where there is no such Lease.
 
     `vni_of_b`: the other link has this number as well. `foreign`: the VNI of another VXLAN device of node A, on which
@@ -122,12 +122,12 @@ class Situation:
             objects[f"{LEASES}/{vni_lease_name(FIRST)}"] = _document(lease, "lease")
         world = World(
             objects=tuple(sorted(objects.items())),
-            born=len(stored),
-            namespaces=frozenset(name for name, _ in PLACES.values()),
+            uids_issued=len(stored),
+            namespaces=frozenset(name for name, _ in SANDBOXES.values()),
         )
         if self.vni_of_a is not None:
             for side in Side if self.foreign is None else [Side.PAIR]:
-                ((world, _),) = perform(world, Actor(0, ""), ("ensure", wire_in(stored[0], side)))
+                ((world, _),) = perform(world, Actor(0, ""), ("ensure", wire_as_recorded(stored[0], side)))
         if self.foreign is not None:
             world = world._replace(interfaces=world.interfaces | {_foreign(self.foreign)})
         return world
@@ -162,7 +162,7 @@ def agent(node: str, broken: Broken) -> Process:
             else:
                 call = call_of(attempt, Command.ADD, Rules())
                 reconciler = Reconciler(broken.records(), call.journal, DelGuard())
-                reconciler.settle(attempt, site_of(node), joined=True)
+                reconciler.settle(attempt, scene_underlay(node), joined=True)
         return "reconcile"
 
     return Process(f"agent {node}", node, {"reconcile": reconcile}, "reconcile", serves=True)
@@ -192,7 +192,7 @@ def _needs(node: str) -> Callable[[World, Actor], Iterator[tuple[str, str, Side]
     return needs
 
 
-def deleting_leases() -> Process:
+def lease_delete_process() -> Process:
     """Somebody deletes the Lease of `a`'s VNI, at any time."""
 
     def start() -> str:
@@ -203,14 +203,14 @@ def deleting_leases() -> Process:
     return Process("kubectl delete", "A", {"start": start}, "start")
 
 
-def numbering(broken: Broken, killable: bool = False) -> Process:
+def vni_claim_process(broken: Broken, killable: bool = False) -> Process:
     """Node A claims a VNI for `b`, with no agent that asserts anything."""
     attempt = Attempt(B, Side.PRIMARY, sandbox_of("u1", "up", "A"))
     call = call_of(attempt, Command.ADD, Rules())
 
     def start() -> str:
         with suppress(RatchetError):
-            Reconciler(broken.records(), call.journal, DelGuard()).settle(attempt, site_of("A"), joined=True)
+            Reconciler(broken.records(), call.journal, DelGuard()).settle(attempt, scene_underlay("A"), joined=True)
         return END
 
     return Process("number u1", "A", {"start": start}, "start", killable=killable)
@@ -232,7 +232,7 @@ def _is_held_with_labels(world: World, record: Link) -> bool:
 # The conditions
 
 
-def evicted_unheld(world: World, places: tuple[Place, ...]) -> Iterator[str]:
+def evictions_without_lease(world: World, places: tuple[Place, ...]) -> Iterator[str]:
     """Who is about to take another tunnel down has to hold the Lease of the VNI."""
     for place in places:
         match place.request:
@@ -258,7 +258,7 @@ def linked_with_another_vni(world: World) -> Iterator[str]:
 
 def check(world: World, places: tuple[Place, ...], quiet: bool) -> Iterator[str]:
     """What holds always, and what holds once nobody has anything left to do."""
-    yield from evicted_unheld(world, places)
+    yield from evictions_without_lease(world, places)
     if at_rest(places):
         yield from linked_with_another_vni(world)
     if not quiet:
@@ -273,7 +273,7 @@ def check(world: World, places: tuple[Place, ...], quiet: bool) -> Iterator[str]
             yield "a record does not hold the Lease of its VNI, or the Lease is not labelled"
         if derive(link) is not State.LINKED:
             yield "a link is not linked"
-        elif not stand_in_kernel(text, world.interfaces, world.namespaces):
+        elif not set_up_as_recorded(text, world.interfaces, world.namespaces):
             yield "it says linked and the devices do not stand"
     uids = {link.uid for link in links}
     leases = (json.loads(text) for path, text in world.objects if path.startswith(LEASES))
@@ -281,14 +281,14 @@ def check(world: World, places: tuple[Place, ...], quiet: bool) -> Iterator[str]
         yield "a Lease has no record"
 
 
-def always_unique(world: World, _: tuple[Place, ...], __: bool) -> Iterator[str]:
+def check_unique_vnis(world: World, _: tuple[Place, ...], __: bool) -> Iterator[str]:
     numbers = [link_of(text).vni for path, text in world.objects if path.startswith(RECORDS)]
     numbers = [one for one in numbers if one is not None]
     if len(numbers) != len(set(numbers)):
         yield "two links have one VNI"
 
 
-def unheard(_world: World, _actor: Actor, request: tuple[Any, ...]) -> bool:
+def is_unobservable(_world: World, _actor: Actor, request: tuple[Any, ...]) -> bool:
     """Pods and nodes do not change here, there are no tombstones, and a node's interfaces are its agent's affair."""
     alone = request[0] in ("observe", "make", "remove", "observe_port", "buried", "lock")
     return alone or (request[0] == "list" and str(request[1]).endswith(("/pods", "/nodes")))
@@ -304,35 +304,39 @@ class Scene:
     `claims`: there are no agents; node A claims a VNI for the other link, and two links never have one VNI.
     """
 
-    situation: Situation
+    initial: InitialState
     deleted: bool = False
     collected: bool = False
     claims: bool = False
 
     def search(self, broken: Broken | None = None) -> Search:
         broken = broken or Broken(records())
-        processes = [numbering(broken)] if self.claims else [agent("A", broken), agent("B", broken)]
-        processes += [collecting(broken)] if self.collected else []
-        processes += [deleting_leases()] if self.deleted else []
-        return Search(self.situation.world(), processes, always_unique if self.claims else check, unheard)
+        processes = [vni_claim_process(broken)] if self.claims else [agent("A", broken), agent("B", broken)]
+        processes += [gc_process(broken)] if self.collected else []
+        processes += [lease_delete_process()] if self.deleted else []
+        return Search(self.initial.world(), processes, check_unique_vnis if self.claims else check, is_unobservable)
 
 
-ANOTHER_HAS_IT = Situation(vni_of_b=FIRST)
+DUPLICATE_VNI = InitialState(vni_of_b=FIRST)
 SCENES = {
-    "all Leases are missing": Scene(Situation()),
-    "a Lease is deleted at any time": Scene(Situation(holder=UID_OF_A), deleted=True),
-    "a Lease is not labelled": Scene(Situation(holder=UID_OF_A, labelled=False)),
+    "all Leases are missing": Scene(InitialState()),
+    "a Lease is deleted at any time": Scene(InitialState(holder=UID_OF_A), deleted=True),
+    "a Lease is not labelled": Scene(InitialState(holder=UID_OF_A, labelled=False)),
     "a Lease that is not labelled is deleted at any time": Scene(
-        Situation(holder=UID_OF_A, labelled=False, alone=True), deleted=True
+        InitialState(holder=UID_OF_A, labelled=False, alone=True), deleted=True
     ),
-    "Leases are restored with other holders": Scene(Situation(holder=ANCIENT)),
-    "Leases are restored with other holders, and gc runs": Scene(Situation(holder=ANCIENT, alone=True), collected=True),
-    "another link holds the Lease": Scene(Situation(holder=UID_OF_B)),
-    "another link has the number too": Scene(ANOTHER_HAS_IT),
-    "a node refuses the number": Scene(Situation(vni_of_a=None, foreign=FIRST, alone=True)),
-    "a node refuses the number of a link that is up": Scene(Situation(holder=UID_OF_A, foreign=FIRST, alone=True)),
-    "all Leases are missing, and a VNI is claimed": Scene(Situation(), claims=True),
-    "Leases are restored, a VNI is claimed, and gc runs": Scene(Situation(holder=ANCIENT), claims=True, collected=True),
+    "Leases are restored with other holders": Scene(InitialState(holder=BACKUP_UID)),
+    "Leases are restored with other holders, and gc runs": Scene(
+        InitialState(holder=BACKUP_UID, alone=True), collected=True
+    ),
+    "another link holds the Lease": Scene(InitialState(holder=UID_OF_B)),
+    "another link has the number too": Scene(DUPLICATE_VNI),
+    "a node refuses the number": Scene(InitialState(vni_of_a=None, foreign=FIRST, alone=True)),
+    "a node refuses the number of a link that is up": Scene(InitialState(holder=UID_OF_A, foreign=FIRST, alone=True)),
+    "all Leases are missing, and a VNI is claimed": Scene(InitialState(), claims=True),
+    "Leases are restored, a VNI is claimed, and gc runs": Scene(
+        InitialState(holder=BACKUP_UID), claims=True, collected=True
+    ),
 }
 
 
@@ -379,44 +383,44 @@ def freeing_by_holder() -> AbstractContextManager[Any]:
     return patch.object(gc, "orphaned_leases", orphaned)
 
 
-def evicting_at_once() -> AbstractContextManager[Any]:
+def evicting_without_lease_check() -> AbstractContextManager[Any]:
     """Another tunnel of a VNI is taken for a left-over without a look at the Lease."""
     return patch.object(EndpointReconcile, "_is_held", lambda *_: True)
 
 
-def standing_still() -> AbstractContextManager[Any]:
+def keeping_ready_marks() -> AbstractContextManager[Any]:
     """A record that is renumbered keeps the notes of its ends."""
     return patch.object(record_updates, "_without_ready", lambda record, _: (record, []))
 
 
-CLAIMED = Scene(Situation(), claims=True)
-RESTORED = Scene(Situation(holder=ANCIENT), claims=True, collected=True)
+CLAIMED = Scene(InitialState(), claims=True)
+RESTORED = Scene(InitialState(holder=BACKUP_UID), claims=True, collected=True)
 
 MUTATIONS = {
     "records are not looked at for a claim": (Broken(records(LeasesOnly)), CLAIMED),
     "gc frees a Lease by its holder": (Broken(records(LeasesOnly), freeing_by_holder), RESTORED),
     "Leases keep their first labels": (
         Broken(records(NeverLabelled)),
-        Scene(Situation(holder=UID_OF_A, labelled=False, alone=True)),
+        Scene(InitialState(holder=UID_OF_A, labelled=False, alone=True)),
     ),
-    "nobody renumbers": (Broken(records(NeverRenumbered)), Scene(ANOTHER_HAS_IT)),
-    "a tunnel is taken down at once": (Broken(records(), evicting_at_once), Scene(ANOTHER_HAS_IT)),
-    "a renumbered end still stands": (Broken(records(), standing_still), Scene(ANOTHER_HAS_IT)),
+    "nobody renumbers": (Broken(records(NeverRenumbered)), Scene(DUPLICATE_VNI)),
+    "a tunnel is taken down at once": (Broken(records(), evicting_without_lease_check), Scene(DUPLICATE_VNI)),
+    "a renumbered end still stands": (Broken(records(), keeping_ready_marks), Scene(DUPLICATE_VNI)),
 }
 
 
-def test_an_earlier_version_that_claims_finds_restored_leases_in_use(told: Callable[[Report], None]) -> None:
+def test_an_earlier_version_claims_no_vni_in_use_after_leases_are_restored(told: Callable[[Report], None]) -> None:
     """Its gc would free them: this one leaves them to the owners of the numbers."""
     claiming, collector = Broken(records(LeasesOnly)), Broken(records())
-    processes = [numbering(claiming), collecting(collector)]
-    report = Search(RESTORED.situation.world(), processes, always_unique, unheard).run()
+    processes = [vni_claim_process(claiming), gc_process(collector)]
+    report = Search(RESTORED.initial.world(), processes, check_unique_vnis, is_unobservable).run()
     told(report)
     assert report.complete
     assert not report.faults, str(report)
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_the_search_finds_the_fault_where_a_rule_is_left_out(name: str, told: Callable[[Report], None]) -> None:
+def test_the_search_finds_the_fault_of_each_mutation(name: str, told: Callable[[Report], None]) -> None:
     broken, scene = MUTATIONS[name]
     with broken.patched():
         report = scene.search(broken).run(first_fault=True, to_rest=True)

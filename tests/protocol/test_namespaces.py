@@ -28,29 +28,29 @@ from tests.protocol.scenes import (
     RECORDS,
     Expectation,
     Rules,
-    Unheard,
-    adding,
+    UnobservableRequests,
+    add_process,
     agent,
     attempt_of,
-    deleting,
+    del_process,
     sandbox_of,
     wanted_link,
 )
 from tests.protocol.world import Actor, Interface, World, perform
 
 STRANGER = "s9@s1"  # another pod's sandbox, at the path that s1 had
-FRIEND = "u9"  # what the stranger is linked to
+STRANGERS_PEER = "u9"  # what the stranger is linked to
 
 
 def _port(sandbox: str) -> InterfaceSpec:
     return InterfaceSpec(netns_path(sandbox), "in1", (), 1500, cookie=cookie_of(sandbox))
 
 
-STRANGERS_LINK = VethWire("ns.friend.in1.stranger.in1", _port(STRANGER), _port(FRIEND))
+STRANGERS_LINK = VethWire("ns.friend.in1.stranger.in1", _port(STRANGER), _port(STRANGERS_PEER))
 
 
 def _strangers_interfaces() -> frozenset[Interface]:
-    empty = World(namespaces=frozenset({STRANGER, FRIEND}))
+    empty = World(namespaces=frozenset({STRANGER, STRANGERS_PEER}))
     ((world, _),) = perform(empty, Actor(0, "A"), ("make", STRANGERS_LINK))
     return world.interfaces
 
@@ -73,12 +73,12 @@ class Reuse:
     def search(self) -> Search:
         rules = Rules()
         s1, t1 = attempt_of("s1", Side.PRIMARY, "A"), attempt_of("t1", Side.PAIR, self.pair)
-        processes = [adding(one, patient=False, killable=False, rules=rules) for one in (s1, t1)]
+        processes = [add_process(one, waits_for_peer=False, killable=False, rules=rules) for one in (s1, t1)]
         if self.deleted:
-            processes += [deleting(s1, rules=rules), deleting(s1, rules=rules, again=True)]
+            processes += [del_process(s1, rules=rules), del_process(s1, rules=rules, again=True)]
         processes += [self._stranger(), *(agent(node, rules) for node in sorted({"A", self.pair}))]
-        unheard = Unheard(frozenset({"s1"}), frozenset({"s1"}), frozenset({STRANGER}))
-        return Search(World(namespaces=frozenset({FRIEND})), processes, self._check, unheard)
+        is_unobservable = UnobservableRequests(frozenset({"s1"}), frozenset({"s1"}), frozenset({STRANGER}))
+        return Search(World(namespaces=frozenset({STRANGERS_PEER})), processes, self._check, is_unobservable)
 
     def _stranger(self) -> Process:
         def start() -> str:
@@ -103,7 +103,7 @@ class Reuse:
             yield "a stranger's interface is gone"
 
 
-_PATHS = {netns_path(STRANGER), netns_path(FRIEND)}
+_PATHS = {netns_path(STRANGER), netns_path(STRANGERS_PEER)}
 
 REUSES = {
     "vEth, late DEL": Reuse("A", deleted=True, linked=True),
@@ -131,9 +131,7 @@ def finding_namespaces_by_path() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", REUSES)
-def test_no_order_of_steps_touches_the_namespace_that_has_the_path_now(
-    name: str, told: Callable[[Report], None]
-) -> None:
+def test_no_order_of_steps_changes_a_namespace_that_reuses_the_path(name: str, told: Callable[[Report], None]) -> None:
     report = REUSES[name].search().run()
     told(report)
     assert report.complete
@@ -142,7 +140,9 @@ def test_no_order_of_steps_touches_the_namespace_that_has_the_path_now(
 
 
 @pytest.mark.parametrize("name", REUSES)
-def test_the_search_finds_the_fault_where_a_path_is_a_namespace(name: str, told: Callable[[Report], None]) -> None:
+def test_the_search_finds_the_fault_when_namespaces_are_found_by_path(
+    name: str, told: Callable[[Report], None]
+) -> None:
     with finding_namespaces_by_path():
         report = REUSES[name].search().run(first_fault=True)
     told(report)
@@ -155,7 +155,7 @@ def test_the_search_finds_the_fault_where_a_path_is_a_namespace(name: str, told:
 # A record that lies
 
 
-class LonelyJournal(OneEntryJournal):
+class JournalWithoutPeer(OneEntryJournal):
     """A journal that holds no entry of the peer."""
 
     def location(self, link: str, container_id: str) -> Location | None:
@@ -169,19 +169,23 @@ class Lie:
     known: bool
 
     def search(self) -> Search:
-        rules = Rules() if self.known else Rules(journal=LonelyJournal)
-        liar = replace(sandbox_of("t1", "right", "A"), netns=netns_path(FRIEND), cookie=cookie_of(FRIEND))
+        rules = Rules() if self.known else Rules(journal=JournalWithoutPeer)
+        false_peer = replace(
+            sandbox_of("t1", "right", "A"), netns=netns_path(STRANGERS_PEER), cookie=cookie_of(STRANGERS_PEER)
+        )
         record = wanted_link()
-        record = replace(record, pair=replace(record.pair, sandbox=liar))
+        record = replace(record, pair=replace(record.pair, sandbox=false_peer))
         document = encode_link(record)
         document["metadata"] |= {"uid": "uid-1", "resourceVersion": "seen"}
         text = json.dumps(document, sort_keys=True)
-        world = World(((f"{RECORDS}/{record.name}", text),), namespaces=frozenset({"t1", FRIEND}), born=1)
+        world = World(
+            ((f"{RECORDS}/{record.name}", text),), namespaces=frozenset({"t1", STRANGERS_PEER}), uids_issued=1
+        )
         s1 = attempt_of("s1", Side.PRIMARY, "A")
-        return Search(world, [adding(s1, patient=False, killable=False, rules=rules)], self._check)
+        return Search(world, [add_process(s1, waits_for_peer=False, killable=False, rules=rules)], self._check)
 
     def _check(self, world: World, _: tuple[Place, ...], quiet: bool) -> Iterator[str]:
-        if any(one.place[0] == netns_path(FRIEND) for one in world.interfaces):
+        if any(one.place[0] == netns_path(STRANGERS_PEER) for one in world.interfaces):
             yield "an interface of the link is in a stranger's namespace"
         if quiet and self.known and not world.interfaces:
             yield "the journal's peer is not linked"
@@ -191,27 +195,29 @@ LIES = {"the journal has the peer": Lie(known=True), "the journal has no such pe
 
 
 @contextmanager
-def believing_where_the_peer_is() -> Iterator[None]:
+def trusting_the_recorded_peer_location() -> Iterator[None]:
     """The peer is where the record says, whatever the node's journal has."""
 
-    def believed(_: EndpointReconcile, progress: Progress) -> Location | None:
+    def recorded_location(_: EndpointReconcile, progress: Progress) -> Location | None:
         record = progress.draft
         peer = record.sandbox(progress.attempt.side.other) if record is not None else None
         return Location(peer.netns, peer.cookie) if peer is not None else None
 
-    with patch.object(EndpointReconcile, "_peer_location", believed):
+    with patch.object(EndpointReconcile, "_peer_location", recorded_location):
         yield
 
 
 @contextmanager
-def knowing_no_peer() -> Iterator[None]:
+def ignoring_the_journals_peer() -> Iterator[None]:
     """The node's journal is not asked where the peer is."""
     with patch.object(EndpointReconcile, "_peer_location", lambda *_: None):
         yield
 
 
 @pytest.mark.parametrize("name", LIES)
-def test_nothing_is_made_where_only_the_record_has_the_peer(name: str, told: Callable[[Report], None]) -> None:
+def test_no_interface_is_created_in_a_namespace_only_the_record_names(
+    name: str, told: Callable[[Report], None]
+) -> None:
     report = LIES[name].search().run()
     told(report)
     assert report.complete
@@ -219,14 +225,16 @@ def test_nothing_is_made_where_only_the_record_has_the_peer(name: str, told: Cal
 
 
 @pytest.mark.parametrize("name", LIES)
-def test_the_search_finds_the_fault_where_the_record_is_believed(name: str, told: Callable[[Report], None]) -> None:
-    with believing_where_the_peer_is():
+def test_the_search_finds_the_fault_when_the_recorded_namespace_is_trusted(
+    name: str, told: Callable[[Report], None]
+) -> None:
+    with trusting_the_recorded_peer_location():
         report = LIES[name].search().run(first_fault=True)
     told(report)
     assert set(report.faults) == {"an interface of the link is in a stranger's namespace"}
 
 
-def test_the_search_finds_the_fault_where_the_journal_is_not_asked() -> None:
-    with knowing_no_peer():
+def test_the_search_finds_the_fault_when_the_journal_is_ignored() -> None:
+    with ignoring_the_journals_peer():
         report = LIES["the journal has the peer"].search().run()
     assert set(report.faults) == {"the journal's peer is not linked"}

@@ -14,13 +14,13 @@ from tests.protocol.mutations import MUTATIONS
 from tests.protocol.scenes import (
     Expectation,
     Rules,
-    Unheard,
-    adding,
+    UnobservableRequests,
+    add_process,
     agent,
     attempt_of,
-    collapsing,
-    deleting,
-    meddling,
+    collapse_process,
+    del_process,
+    manual_delete_process,
 )
 from tests.protocol.world import World
 
@@ -39,88 +39,92 @@ class Scene:
     second: str
     pair: str
     kill: str = ""
-    late: bool = False
+    late_del: bool = False
     agents: bool = True
-    cut_off: bool = False
+    api_may_fail: bool = False
     gone: bool = False
     collapse: bool = True
-    gives_up: bool = False
-    meddled: bool = False
-    unseeing: str = ""
+    may_time_out: bool = False
+    deleted_by_hand: bool = False
+    unsynced: str = ""
 
     def processes(self, rules: Rules = Rules()) -> list[Process]:  # noqa: B008  # frozen
         s1, s2 = attempt_of("s1", Side.PRIMARY, "A"), attempt_of("s2", Side.PRIMARY, self.second)
         t1 = attempt_of("t1", Side.PAIR, self.pair)
-        found = [self._add(s1, rules), deleting(s1, rules=rules, cut_off=self.cut_off), self._add(t1, rules)]
+        found = [
+            self._add(s1, rules),
+            del_process(s1, rules=rules, api_may_fail=self.api_may_fail),
+            self._add(t1, rules),
+        ]
         if self.collapse:
-            found.append(collapsing("s1", "A"))
-        if self.meddled:
-            found.append(meddling(t1))
-        if self.late:
-            found.append(deleting(s1, rules=rules, again=True))
-        found.append(deleting(t1, rules=rules) if self.gone else self._add(s2, rules, after="s1"))
+            found.append(collapse_process("s1", "A"))
+        if self.deleted_by_hand:
+            found.append(manual_delete_process(t1))
+        if self.late_del:
+            found.append(del_process(s1, rules=rules, again=True))
+        found.append(del_process(t1, rules=rules) if self.gone else self._add(s2, rules, after="s1"))
         if self.agents:
             found += [agent(node, rules) for node in sorted({"A", self.second, self.pair})]
         return found
 
     def _add(self, attempt: Attempt, rules: Rules, after: str = "") -> Process:
-        return adding(
+        return add_process(
             attempt,
             after=after,
-            patient=not self.agents,
+            waits_for_peer=not self.agents,
             killable=attempt.container_id in self.kill.split(),
-            gives_up=self.gives_up,
-            unseeing=attempt.container_id in self.unseeing.split(),
+            may_time_out=self.may_time_out,
+            unsynced=attempt.container_id in self.unsynced.split(),
             rules=rules,
         )
 
     def expectation(self, rules: Rules) -> Expectation:
-        live = None if self.kill or self.gone or self.gives_up else ("s2", "t1")
+        live = None if self.kill or self.gone or self.may_time_out else ("s2", "t1")
         return Expectation(
             live,
             all_gone=self.gone,
-            leases_may_leak=bool(self.kill) or self.cut_off,
+            leases_may_leak=bool(self.kill) or self.api_may_fail,
             locking=rules.locking,
-            meddled=self.meddled,
+            deleted_by_hand=self.deleted_by_hand,
         )
 
     def search(self, rules: Rules = Rules()) -> Search:  # noqa: B008
-        mortal = frozenset({"s1", "t1"} if self.gone else {"s1"})
-        unheard = Unheard(mortal, frozenset({"s1"} if self.collapse else ()))
-        return Search(World(), self.processes(rules), self.expectation(rules).check, unheard)
+        deletable = frozenset({"s1", "t1"} if self.gone else {"s1"})
+        is_unobservable = UnobservableRequests(deletable, frozenset({"s1"} if self.collapse else ()))
+        return Search(World(), self.processes(rules), self.expectation(rules).check, is_unobservable)
 
 
 ALL = "s1 s2 t1"
 
 SCENES = {
     "vEth": Scene("A", "A"),
-    "vEth, kills and late DEL": Scene("A", "A", kill=ALL, late=True, collapse=False),
-    "vEth, interfaces deleted by hand": Scene("A", "A", meddled=True, collapse=False),
-    "vEth, DEL without API": Scene("A", "A", cut_off=True, late=True, collapse=False),
-    "vEth, all deleted": Scene("A", "A", kill="s1", gone=True, late=True, collapse=False),
-    "vEth, nobody stays": Scene("A", "A", late=True, agents=False),
-    "vEth, ADD gives up": Scene("A", "A", late=True, agents=False, gives_up=True),
-    "vEth, records not seen": Scene("A", "A", kill="t1", late=True, collapse=False, unseeing=ALL),
-    "VXLAN, records not seen": Scene("A", "B", kill="s1", collapse=False, unseeing=ALL),
-    "from vEth to VXLAN, records not seen": Scene("B", "A", collapse=False, unseeing=ALL),
+    "vEth, kills and late DEL": Scene("A", "A", kill=ALL, late_del=True, collapse=False),
+    "vEth, interfaces deleted by hand": Scene("A", "A", deleted_by_hand=True, collapse=False),
+    "vEth, DEL without API": Scene("A", "A", api_may_fail=True, late_del=True, collapse=False),
+    "vEth, all deleted": Scene("A", "A", kill="s1", gone=True, late_del=True, collapse=False),
+    "vEth, nobody stays": Scene("A", "A", late_del=True, agents=False),
+    "vEth, ADD gives up": Scene("A", "A", late_del=True, agents=False, may_time_out=True),
+    "vEth, records not seen": Scene("A", "A", kill="t1", late_del=True, collapse=False, unsynced=ALL),
+    "VXLAN, records not seen": Scene("A", "B", kill="s1", collapse=False, unsynced=ALL),
+    "from vEth to VXLAN, records not seen": Scene("B", "A", collapse=False, unsynced=ALL),
     "VXLAN, kill": Scene("A", "B", kill="s1", collapse=False),
-    "VXLAN, late DEL and kill, nobody stays": Scene("A", "B", kill="s1", late=True, agents=False, collapse=False),
-    "VXLAN, ADD gives up": Scene("A", "B", agents=False, gives_up=True, collapse=False),
-    "VXLAN, all deleted, nobody stays": Scene("A", "B", gone=True, late=True, agents=False, collapse=False),
+    "VXLAN, late DEL and kill, nobody stays": Scene("A", "B", kill="s1", late_del=True, agents=False, collapse=False),
+    "VXLAN, ADD gives up": Scene("A", "B", agents=False, may_time_out=True, collapse=False),
+    "VXLAN, all deleted, nobody stays": Scene("A", "B", gone=True, late_del=True, agents=False, collapse=False),
     "from vEth to VXLAN": Scene("B", "A", collapse=False),
     "from VXLAN to vEth, nobody stays": Scene("B", "B", agents=False),
 }
 
 LARGE = {
-    "vEth, kills, late DEL, namespaces go": Scene("A", "A", kill=ALL, late=True),
-    "vEth, all deleted, kills": Scene("A", "A", kill=ALL, gone=True, late=True),
+    "vEth, kills, late DEL, namespaces go": Scene("A", "A", kill=ALL, late_del=True),
+    "vEth, all deleted, kills": Scene("A", "A", kill=ALL, gone=True, late_del=True),
     "VXLAN": Scene("A", "B"),
-    "VXLAN, kills and late DEL": Scene("A", "B", kill=ALL, late=True, collapse=False),
+    "VXLAN, kills and late DEL": Scene("A", "B", kill=ALL, late_del=True, collapse=False),
     "VXLAN, kill of the pair": Scene("A", "B", kill="t1", collapse=False),
     "VXLAN, all deleted": Scene("A", "B", kill="s1", gone=True, collapse=False),
-    "VXLAN, DEL without API": Scene("A", "B", gone=True, cut_off=True, collapse=False),
+    "VXLAN, DEL without API": Scene("A", "B", gone=True, api_may_fail=True, collapse=False),
     "from VXLAN to vEth": Scene("B", "B", collapse=False, kill="s1"),
-    "from vEth to VXLAN, kills": Scene("B", "A", collapse=False, kill=ALL, late=True),
+    "from vEth to VXLAN, kills": Scene("B", "A", collapse=False, kill=ALL, late_del=True),
 }
 
 # Those that are small enough for the question whether all comes to rest from everywhere.
@@ -139,14 +143,14 @@ def test_no_order_of_steps_breaks_the_pairing(name: str, told: Callable[[Report]
 @pytest.mark.exhaustive
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", LARGE)
-def test_no_order_of_steps_breaks_the_pairing_at_length(name: str, told: Callable[[Report], None]) -> None:
-    report = LARGE[name].search().run(most=20_000_000)
+def test_no_order_of_steps_breaks_the_pairing_in_large_scenes(name: str, told: Callable[[Report], None]) -> None:
+    report = LARGE[name].search().run(max_states=20_000_000)
     told(report)
     assert report.complete
     assert not report.faults, str(report)
 
 
-def test_with_nobody_on_the_node_a_peer_that_moves_is_not_followed(told: Callable[[Report], None]) -> None:
+def test_without_agents_a_link_does_not_follow_a_peer_to_another_node(told: Callable[[Report], None]) -> None:
     """What the documentation owns up to: ADD of the pair is over by the time the primary comes again elsewhere.
 
     The record does not say linked then, which every other condition of the search sees to.
@@ -163,19 +167,19 @@ WITNESSES = {
     "no look for the tombstone before the note": Scene("A", "A", kill="t1", collapse=False),
     "no look for the tombstone once joined": Scene("A", "A", kill="t1", collapse=False),
     "no look for the tombstone": Scene("A", "A", kill="t1", collapse=False),
-    "leaving without comparing": Scene("A", "A", late=True, agents=False),
+    "leaving without comparing": Scene("A", "A", late_del=True, agents=False),
     "standing as a flag": Scene("B", "A", collapse=False),
     "writing without a version": Scene("A", "B", collapse=False),
     "deleting without a version": Scene("A", "B", collapse=False),
-    "believing the record": Scene("A", "A", meddled=True, collapse=False),
+    "believing the record": Scene("A", "A", deleted_by_hand=True, collapse=False),
     "destroying from memory": Scene("A", "A", collapse=False),
-    "creating over a record": Scene("A", "B", collapse=False, unseeing=ALL),
-    "noting before building": Scene("A", "A", kill="s1", late=True, collapse=False),
+    "creating over a record": Scene("A", "B", collapse=False, unsynced=ALL),
+    "noting before building": Scene("A", "A", kill="s1", late_del=True, collapse=False),
 }
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_the_search_finds_the_fault_where_a_rule_is_left_out(name: str, told: Callable[[Report], None]) -> None:
+def test_the_search_finds_the_fault_of_each_mutation(name: str, told: Callable[[Report], None]) -> None:
     mutation, scene = MUTATIONS[name], WITNESSES[name]
     with mutation.patched():
         report = scene.search(mutation.rules).run(first_fault=True, to_rest=name == "believing the record")

@@ -28,14 +28,14 @@ from ratchet.node.add import add
 from ratchet.node.call import Call
 from ratchet.node.delete import delete
 from ratchet.store.store import ApiStore
-from tests.protocol.asking import FakeApi, FakeJournal, ask, current
-from tests.protocol.mutations import UnversionedApi, leaving_without_comparing, naming_by_declarer
-from tests.protocol.scenes import LEASES, RECORDS, disagreements, link_of, plain_call, sandbox_of, stand_in_kernel
-from tests.protocol.taking_turns import Runner, Turns
+from tests.protocol.asking import FakeApi, FakeJournal, ask, current_driver
+from tests.protocol.mutations import UnversionedApi, leaving_unconditionally, naming_by_declarer
+from tests.protocol.scenes import LEASES, RECORDS, inconsistencies, link_of, plain_call, sandbox_of, set_up_as_recorded
+from tests.protocol.taking_turns import Runner, TurnScheduler
 from tests.protocol.world import World
 
 EXAMPLES = 2000 if os.environ.get("RATCHET_EXHAUSTIVE") else 100
-at_length = pytest.mark.timeout(0 if os.environ.get("RATCHET_EXHAUSTIVE") else 120)
+lifecycle_timeout = pytest.mark.timeout(0 if os.environ.get("RATCHET_EXHAUSTIVE") else 120)
 TRIES = 8
 WAIT_SECONDS = 60.0
 VNIS = (11, 18)
@@ -138,11 +138,11 @@ class Kubelets:
     cluster: Cluster
     api: type[FakeApi] = FakeApi
     journals: dict[str, FakeJournal] = field(default_factory=lambda: {node: FakeJournal() for node in "AB"})
-    settled: dict[int, str] = field(default_factory=dict)
-    made: dict[int, list[str]] = field(default_factory=dict)
+    running: dict[int, str] = field(default_factory=dict)
+    created: dict[int, list[str]] = field(default_factory=dict)
     restarting: set[int] = field(default_factory=set)
 
-    def starting(self) -> dict[str, Work]:
+    def start_work(self) -> dict[str, Work]:
         """Every pod is started, some are restarted."""
         found: dict[str, Work] = {}
         for number, node in enumerate(self.cluster.nodes):
@@ -153,11 +153,11 @@ class Kubelets:
             found["gc"] = ("A", collect)
         return found
 
-    def ending(self) -> dict[str, Work]:
+    def deletion_work(self) -> dict[str, Work]:
         """Every sandbox that there ever was is deleted, in the end, some for the second time."""
         return {
             f"end {sandbox}": (self.cluster.nodes[number], partial(self._end, number, sandbox))
-            for number, sandboxes in self.made.items()
+            for number, sandboxes in self.created.items()
             for sandbox in sandboxes
         }
 
@@ -166,25 +166,25 @@ class Kubelets:
         for _ in range(TRIES):
             if number in self.restarting and not restarting:
                 return
-            sandbox = f"{_name(number)}-{len(self.made.setdefault(number, [])) + 1}"
-            self.made[number].append(sandbox)
+            sandbox = f"{_name(number)}-{len(self.created.setdefault(number, [])) + 1}"
+            self.created[number].append(sandbox)
             ask("birth", sandbox, "")
             call = self._call(number, sandbox, Command.ADD)
-            added = cast(Runner, current()).killable(partial(_added, call))
+            added = cast(Runner, current_driver()).killable(partial(_add_succeeds, call))
             if number in self.restarting and not restarting:
                 return
             if added:
-                self.settled[number] = sandbox
+                self.running[number] = sandbox
                 return
             self._end(number, sandbox)
         raise AssertionError(f"{_name(number)} does not start")
 
     def _restart(self, number: int) -> None:
         """A runtime that has itself been restarted: it deletes what it finds, whose ADD may still run, and starts."""
-        ask("choose", lambda world, _: [True] if self.made.get(number) else [])
+        ask("choose", lambda world, _: [True] if self.created.get(number) else [])
         self.restarting.add(number)
-        self.settled.pop(number, None)
-        self._end(number, self.made[number][-1])
+        self.running.pop(number, None)
+        self._end(number, self.created[number][-1])
         self._start(number, restarting=True)
 
     def _end(self, number: int, sandbox: str) -> None:
@@ -201,7 +201,7 @@ class Kubelets:
         return plain_call(command, joined, self.journals[node], self._records(), WAIT_SECONDS)
 
 
-def _added(call: Call) -> bool:
+def _add_succeeds(call: Call) -> bool:
     try:
         add(call)
     except RatchetError:
@@ -217,12 +217,12 @@ def collect() -> None:
 # The properties
 
 
-def never(world: World) -> None:
+def check_step(world: World) -> None:
     """What no step may lead to."""
     held: set[tuple[str, str]] = set()
     numbers: list[int] = []
     for text in _records_in(world):
-        assert not disagreements(text)
+        assert not inconsistencies(text)
         link = link_of(text)
         numbers += [] if link.vni is None else [link.vni]
         for side in Side:
@@ -233,21 +233,21 @@ def never(world: World) -> None:
     assert len(numbers) == len(set(numbers)), "two links have one VNI"
 
 
-def all_linked(cluster: Cluster, kubelets: Kubelets, world: World) -> None:
-    assert len(kubelets.settled) == len(cluster.nodes)
+def assert_all_linked(cluster: Cluster, kubelets: Kubelets, world: World) -> None:
+    assert len(kubelets.running) == len(cluster.nodes)
     texts = list(_records_in(world))
     assert len(texts) == cluster.links
     for text in texts:
         link = link_of(text)
         joined = {sandbox.container_id for side in Side if (sandbox := link.sandbox(side))}
-        assert joined <= set(kubelets.settled.values()), "a record holds a dead sandbox"
+        assert joined <= set(kubelets.running.values()), "a record holds a dead sandbox"
         assert derive(link) is State.LINKED, f"{link.name} is {derive(link)}"
-        assert stand_in_kernel(text, world.interfaces, world.namespaces), f"{link.name} does not stand"
+        assert set_up_as_recorded(text, world.interfaces, world.namespaces), f"{link.name} does not stand"
     assert len(world.interfaces) == 2 * cluster.links
     assert not world.locks
 
 
-def nothing_left(world: World, leases_too: bool) -> None:
+def assert_nothing_left(world: World, leases_too: bool) -> None:
     collections = (RECORDS, LEASES) if leases_too else (RECORDS,)
     assert not [path for path, _ in world.objects if path.startswith(collections)]
     assert not world.interfaces
@@ -263,16 +263,16 @@ def live_and_die(cluster: Cluster, api: type[FakeApi] = FakeApi) -> None:
     """The cluster's whole life: all start, all are linked; all end, nothing is left."""
     kubelets = Kubelets(cluster, api)
     kills = {f"start {_name(number)}": request for number, request in cluster.killed.items()}
-    turns = Turns(cluster.world(), cluster.choices, kills)
-    turns.run(kubelets.starting(), never)
-    all_linked(cluster, kubelets, turns.world)
-    turns.run(kubelets.ending(), never)
-    nothing_left(turns.world, leases_too=not turns.killed)
-    turns.run({"gc": ("A", collect), "gc again": ("B", collect)}, never)
-    nothing_left(turns.world, leases_too=True)
+    turns = TurnScheduler(cluster.world(), cluster.choices, kills)
+    turns.run(kubelets.start_work(), check_step)
+    assert_all_linked(cluster, kubelets, turns.world)
+    turns.run(kubelets.deletion_work(), check_step)
+    assert_nothing_left(turns.world, leases_too=not turns.killed)
+    turns.run({"gc": ("A", collect), "gc again": ("B", collect)}, check_step)
+    assert_nothing_left(turns.world, leases_too=True)
 
 
-bounded = settings(
+example_settings = settings(
     max_examples=EXAMPLES,
     deadline=None,
     derandomize=True,
@@ -281,37 +281,37 @@ bounded = settings(
 )
 
 
-@at_length
-@bounded
+@lifecycle_timeout
+@example_settings
 @given(clusters(kills=False))
 def test_pods_that_come_and_go_are_linked_and_leave_nothing(cluster: Cluster) -> None:
     live_and_die(cluster)
 
 
-@at_length
-@bounded
+@lifecycle_timeout
+@example_settings
 @given(clusters(kills=True))
 def test_pods_whose_add_is_killed_are_linked_in_the_end_and_leave_nothing(cluster: Cluster) -> None:
     live_and_die(cluster)
 
 
 # Of the rules, those whose absence needs no particular moment.
-BLATANT: dict[str, tuple[type[FakeApi], Callable[[], AbstractContextManager[None]]]] = {
-    "leaving without comparing": (FakeApi, leaving_without_comparing),
+EASY_MUTATIONS: dict[str, tuple[type[FakeApi], Callable[[], AbstractContextManager[None]]]] = {
+    "leaving without comparing": (FakeApi, leaving_unconditionally),
     "writing without a version": (UnversionedApi, nullcontext),
     "a record is named by who declares it": (FakeApi, naming_by_declarer),
 }
 
 
-@pytest.mark.parametrize("name", BLATANT)
-def test_drawn_orders_find_the_fault_where_a_rule_is_left_out(name: str) -> None:
-    api, left_out = BLATANT[name]
+@pytest.mark.parametrize("name", EASY_MUTATIONS)
+def test_drawn_orders_find_the_fault_of_each_mutation(name: str) -> None:
+    api, mutate = EASY_MUTATIONS[name]
 
     # The search ends with the first fault: it may be long where the fault needs a moment that is seldom drawn.
-    @settings(bounded, max_examples=2000, phases=[Phase.generate], report_multiple_bugs=False)
+    @settings(example_settings, max_examples=2000, phases=[Phase.generate], report_multiple_bugs=False)
     @given(clusters(kills=True))
     def try_some(cluster: Cluster) -> None:
         live_and_die(cluster, api)
 
-    with left_out(), pytest.raises(AssertionError):
+    with mutate(), pytest.raises(AssertionError):
         try_some()

@@ -40,9 +40,17 @@ from tests.protocol.editing import (
     worker,
 )
 from tests.protocol.exploring import END, Place, Process, Report, Search
-from tests.protocol.mutations import taking_forbidden_for_none, taking_unreadable_for_undeclared
+from tests.protocol.mutations import treating_forbidden_as_empty, treating_unreadable_as_undeclared
 from tests.protocol.namespaces import netns_path
-from tests.protocol.scenes import NAMESPACE, RECORDS, VNIS, Expectation, Unheard, link_of, stand_in_kernel
+from tests.protocol.scenes import (
+    NAMESPACE,
+    RECORDS,
+    VNIS,
+    Expectation,
+    UnobservableRequests,
+    link_of,
+    set_up_as_recorded,
+)
 from tests.protocol.world import Actor, World, perform
 
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
@@ -51,11 +59,11 @@ LAB = '- {endpoints: ["x:in1", "y:in1"]}'
 UNCLOSED = LAB.removesuffix("}")
 CUT_SHORT = '- {endpoints: ["x:in1", '  # the running pod is not named any more
 
-GIVEN_UP = "the end of a running pod is given up"
+END_REMOVED = "the end of a running pod is given up"
 NOT_LINKED = "the restarted primary is not linked"
 
 
-class NoLinks(LinkCache):
+class EmptyLinkCache(LinkCache):
     """A cache that keeps nothing: a decision that is taken again (`Replay.undisputed`) has to read again."""
 
     def put(self, link: Link) -> None: ...
@@ -69,7 +77,7 @@ class ListedRecords(CachedStore):
         formats.read(announcing())
         cache = NamespaceCache(with_topologies=True)
         notifier, vnis, addresses = KeyedNotifier(), VniAllocator(), NodeAddressCache()
-        caches = Caches(NoLinks(), PodCache(), lambda _: cache, notifier, vnis, addresses, formats)
+        caches = Caches(EmptyLinkCache(), PodCache(), lambda _: cache, notifier, vnis, addresses, formats)
         super().__init__(FakeApi(), "ratchet", VNIS, caches)
 
 
@@ -115,17 +123,19 @@ class Restart:
         return _put(world, *_topology(LAB))
 
     def search(self) -> Search:
-        return Search(self.world(), [self._restart(), self._trouble(), self._agent()], self._check, self._unheard())
+        return Search(
+            self.world(), [self._restart(), self._outage(), self._agent()], self._check, self._is_unobservable()
+        )
 
     def _agent(self) -> Process:
         """The agent of the running pod's node. It reconciles the link once at any time, then while that changes it."""
-        idle = worker(self.pair, (self.link,), self.after, records=ListedRecords)
+        agent_worker = worker(self.pair, (self.link,), self.after, records=ListedRecords)
 
         def once() -> str:
             reconcile(self.pair, self.after, self.link, ListedRecords)
-            return idle.first
+            return agent_worker.first
 
-        return replace(idle, stages={"once": once, **idle.stages}, first="once")
+        return replace(agent_worker, stages={"once": once, **agent_worker.stages}, first="once")
 
     def _restart(self) -> Process:
         """The kubelet ends x and starts it again, which the API shows in between."""
@@ -148,7 +158,7 @@ class Restart:
         stages = {"DEL": end, "delete pod": delete_pod, "create pod": create_pod, **add}
         return Process("restart of x", "A", stages, "delete pod" if self.deleted else "DEL")
 
-    def _trouble(self) -> Process:
+    def _outage(self) -> Process:
         def begin() -> str:
             if self.forbidden:
                 ask("forbid", TOPOLOGIES)
@@ -165,17 +175,17 @@ class Restart:
 
         return Process("403" if self.forbidden else "editor", "", {"begin": begin, "end": end}, "begin")
 
-    def _unheard(self) -> Callable[[World, Actor, Request], bool]:
+    def _is_unobservable(self) -> Callable[[World, Actor, Request], bool]:
         """A node with one process has its journal and its locks to itself."""
-        lasting = Unheard(frozenset({"x1"}), frozenset())
+        unobservable = UnobservableRequests(frozenset({"x1"}), frozenset())
         shared = {"A"} if self.pair == "A" else set()
 
-        def unheard(world: World, actor: Actor, request: Request) -> bool:
+        def is_unobservable(world: World, actor: Actor, request: Request) -> bool:
             if request[0] in ("entries", "held", "cookie", "read", "write", "change_ends", "of_container"):
                 return actor.node not in shared
-            return request[0] == "is_there" or lasting(world, actor, request)
+            return request[0] == "is_there" or unobservable(world, actor, request)
 
-        return unheard
+        return is_unobservable
 
     # The conditions
 
@@ -185,11 +195,11 @@ class Restart:
         record = link_of(text) if text is not None else None
         yield from doubly_held([record] if record is not None else [])
         if record is None or record.side_of("y1") is None or not self._has_end(world):
-            yield GIVEN_UP
+            yield END_REMOVED
         elif quiet and not (
             derive(record) is State.LINKED
             and record.side_of("x2") is not None
-            and stand_in_kernel(text or "", world.interfaces, world.namespaces)
+            and set_up_as_recorded(text or "", world.interfaces, world.namespaces)
         ):
             yield NOT_LINKED
 
@@ -226,7 +236,7 @@ SCENES = {
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_no_order_of_steps_gives_up_an_end_whose_declaration_is_unknown(
+def test_no_order_of_steps_removes_an_end_whose_declaration_is_unknown(
     name: str, told: Callable[[Report], None]
 ) -> None:
     report = SCENES[name].search().run()
@@ -237,18 +247,18 @@ def test_no_order_of_steps_gives_up_an_end_whose_declaration_is_unknown(
 
 
 MUTATIONS: dict[str, tuple[Callable[[], AbstractContextManager[None]], Restart]] = {
-    "forbidden is none": (taking_forbidden_for_none, Restart("B", forbidden=True)),
-    "forbidden is none, vEth": (taking_forbidden_for_none, Restart("A", deleted=True, forbidden=True)),
-    "unreadable is undeclared": (taking_unreadable_for_undeclared, Restart("B", text=UNCLOSED)),
-    "unreadable is undeclared, vEth": (taking_unreadable_for_undeclared, Restart("A", deleted=True, text=UNCLOSED)),
-    "unreadable is undeclared, the pod is not named": (taking_unreadable_for_undeclared, Restart("B", text=CUT_SHORT)),
+    "forbidden is none": (treating_forbidden_as_empty, Restart("B", forbidden=True)),
+    "forbidden is none, vEth": (treating_forbidden_as_empty, Restart("A", deleted=True, forbidden=True)),
+    "unreadable is undeclared": (treating_unreadable_as_undeclared, Restart("B", text=UNCLOSED)),
+    "unreadable is undeclared, vEth": (treating_unreadable_as_undeclared, Restart("A", deleted=True, text=UNCLOSED)),
+    "unreadable is undeclared, the pod is not named": (treating_unreadable_as_undeclared, Restart("B", text=CUT_SHORT)),
 }
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_the_search_finds_the_fault_where_unknown_is_absent(name: str, told: Callable[[Report], None]) -> None:
-    left_out, scene = MUTATIONS[name]
-    with left_out():
+def test_the_search_finds_the_fault_when_unknown_counts_as_absent(name: str, told: Callable[[Report], None]) -> None:
+    mutate, scene = MUTATIONS[name]
+    with mutate():
         report = scene.search().run(first_fault=True)
     told(report)
-    assert GIVEN_UP in report.faults, str(report)
+    assert END_REMOVED in report.faults, str(report)

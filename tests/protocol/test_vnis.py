@@ -46,7 +46,7 @@ from tests.protocol.scenes import (
     call_of,
     link_of,
     sandbox_of,
-    site_of,
+    scene_underlay,
     store_with,
     wanted_link,
 )
@@ -71,17 +71,17 @@ def _with_sandbox(end: Any, name: str, node: str) -> Any:
     return replace(end, sandbox=sandbox_of(name, end.name, node))
 
 
-def _world(pods: Collection[str], numbered: bool) -> World:
+def _world(pods: Collection[str], has_vni: bool) -> World:
     """Both records are there, joined and without a number, or link a with one; of the pods only these are alive."""
     records = [
         _joined(A, primary=("s1", "A"), pair=("t1", "B")),
         _joined(B, primary=("u1", "A"), pair=("d1", "B")),
     ]
     uids = [world.new_uid(f"{RECORDS}/{record.name}", number) for number, record in enumerate(records)]
-    if numbered:
+    if has_vni:
         records[0] = with_vni(records[0], VNIS[0])
     objects = {f"{RECORDS}/{record.name}": _document(record, uid) for record, uid in zip(records, uids, strict=True)}
-    if numbered:
+    if has_vni:
         lease = encode_vni_lease(VNIS[0], replace(records[0], uid=uids[0]))
         lease["metadata"] |= {"uid": "lease", "resourceVersion": "seen"}
         objects[f"{LEASES}/{vni_lease_name(VNIS[0])}"] = json.dumps(lease, sort_keys=True)
@@ -90,7 +90,7 @@ def _world(pods: Collection[str], numbered: bool) -> World:
         objects[f"/api/v1/namespaces/ns/pods/{name}"] = json.dumps(pod)
     for node in ("A", "B"):
         objects[f"/api/v1/nodes/{node}"] = json.dumps({"metadata": {"name": node}})
-    return World(objects=tuple(sorted(objects.items())), born=len(records), namespaces=NAMESPACES)
+    return World(objects=tuple(sorted(objects.items())), uids_issued=len(records), namespaces=NAMESPACES)
 
 
 def _document(record: Link, uid: str) -> str:
@@ -110,29 +110,29 @@ class Broken:
     patched: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
-def numbering(attempt: Attempt, broken: Broken, killable: bool) -> Process:
+def vni_claim_process(attempt: Attempt, broken: Broken, killable: bool) -> Process:
     """A node that takes an end as far as it goes: to its number, and to the note that it stands."""
-    settler, site = _reconciler(attempt, broken), site_of(attempt.sandbox.node)
+    end_reconciler, underlay = _reconciler(attempt, broken), scene_underlay(attempt.sandbox.node)
 
     def start() -> str:
         with suppress(RatchetError):
-            settler.settle(attempt, site, joined=True)
+            end_reconciler.settle(attempt, underlay, joined=True)
         return END
 
-    return Process(f"number {attempt.container_id}", site.node, {"start": start}, "start", killable=killable)
+    return Process(f"number {attempt.container_id}", underlay.node, {"start": start}, "start", killable=killable)
 
 
-def leaving(attempts: Iterable[Attempt], broken: Broken, killable: bool) -> Process:
+def leave_process(attempts: Iterable[Attempt], broken: Broken, killable: bool) -> Process:
     """The ends leave, one after the other: the last takes the record with it."""
     stages: dict[str, Callable[[], str]] = {}
     attempts = list(attempts)
     for number, attempt in enumerate(attempts):
         following = str(number + 1) if number + 1 < len(attempts) else END
-        stages[str(number)] = _leaving(attempt, RecordWriter(broken.records()), following)
+        stages[str(number)] = _leave_stage(attempt, RecordWriter(broken.records()), following)
     return Process("leave", "A", stages, "0", killable=killable)
 
 
-def _leaving(attempt: Attempt, writer: RecordWriter, following: str) -> Callable[[], str]:
+def _leave_stage(attempt: Attempt, writer: RecordWriter, following: str) -> Callable[[], str]:
     def leave() -> str:
         writer.leave(attempt.name, attempt.container_id, "it was deleted")
         return following
@@ -140,26 +140,26 @@ def _leaving(attempt: Attempt, writer: RecordWriter, following: str) -> Callable
     return leave
 
 
-def coming_again(attempts: Iterable[Attempt], broken: Broken, killable: bool) -> Process:
+def rejoin_process(attempts: Iterable[Attempt], broken: Broken, killable: bool) -> Process:
     """New sandboxes join the link, whose record is the old one or a new one, and number it with the second."""
     stages: dict[str, Callable[[], str]] = {}
     attempts = list(attempts)
     for number, attempt in enumerate(attempts):
         following = str(number + 1) if number + 1 < len(attempts) else END
-        stages[str(number)] = _joining(attempt, _reconciler(attempt, broken), following)
+        stages[str(number)] = _join_stage(attempt, _reconciler(attempt, broken), following)
     return Process("again", "A", stages, "0", killable=killable)
 
 
-def _joining(attempt: Attempt, reconciler: Reconciler, following: str) -> Callable[[], str]:
+def _join_stage(attempt: Attempt, reconciler: Reconciler, following: str) -> Callable[[], str]:
     def join() -> str:
         with suppress(RatchetError):
-            reconciler.settle(attempt, site_of(attempt.sandbox.node), joined=False)
+            reconciler.settle(attempt, scene_underlay(attempt.sandbox.node), joined=False)
         return following
 
     return join
 
 
-def collecting(broken: Broken, passes: int = 1) -> Process:
+def gc_process(broken: Broken, passes: int = 1) -> Process:
     records = broken.records()
 
     def collect(following: str) -> Callable[[], str]:
@@ -180,14 +180,14 @@ def _reconciler(attempt: Attempt, broken: Broken) -> Reconciler:
 # The conditions
 
 
-def check(situation: World, _: tuple[Place, ...], quiet: bool) -> Iterator[str]:
-    yield from _shared(situation.objects)
+def check(state: World, _: tuple[Place, ...], quiet: bool) -> Iterator[str]:
+    yield from _vni_faults(state.objects)
     if quiet:
-        yield from _leaked(situation._replace(seen_old=frozenset()))
+        yield from _leaked(state._replace(stale_reads=frozenset()))
 
 
 @cache
-def _shared(objects: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
+def _vni_faults(objects: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
     texts = dict(objects)
     records = [link_of(text) for path, text in objects if path.startswith(RECORDS)]
     numbers = [record.vni for record in records if record.vni is not None]
@@ -202,11 +202,11 @@ def _leaked(rest: World) -> tuple[str, ...]:
     """What is still held for nobody once the garbage has been collected, undisturbed."""
     ends: list[World] = []
 
-    def note(after: World, _: tuple[Place, ...], quiet: bool) -> Iterator[str]:
+    def collect_quiet(after: World, _: tuple[Place, ...], quiet: bool) -> Iterator[str]:
         ends.extend([after] if quiet else [])
         yield from ()
 
-    Search(rest, [collecting(Broken(), passes=2)], note).run()
+    Search(rest, [gc_process(Broken(), passes=2)], collect_quiet).run()
     (end,) = ends
     texts = dict(end.objects)
     records = {link_of(text).uid for path, text in end.objects if path.startswith(RECORDS)}
@@ -219,7 +219,7 @@ def _holder(texts: Mapping[str, str], vni: int) -> str | None:
     return str(json.loads(lease)["spec"]["holderIdentity"]) if lease else None
 
 
-def unheard(_world: World, actor: Actor, request: tuple[Any, ...]) -> bool:
+def is_unobservable(_world: World, actor: Actor, request: tuple[Any, ...]) -> bool:
     """Pods and nodes do not change here, there are no tombstones, and each end is one process's affair."""
     alone = request[0] in ("observe", "make", "ensure", "remove", "buried")
     return alone or (request[0] == "list" and request[1].endswith(("/pods", "/nodes")))
@@ -236,8 +236,8 @@ class Scene:
     """
 
     ends: bool = True
-    again: bool = False
-    numbered: bool = False
+    rejoins: bool = False
+    has_vni: bool = False
     pair: bool = False
     other: bool = True
     dead: bool = False
@@ -245,39 +245,39 @@ class Scene:
     passes: int = 1
 
     def search(self, broken: Broken = Broken()) -> Search:  # frozen
-        numberers = [
-            *([] if self.numbered else [LEFT]),
+        claimants = [
+            *([] if self.has_vni else [LEFT]),
             *([RIGHT] if self.pair else []),
             *([UP] if self.other else []),
         ]
-        processes = [numbering(one, broken, self.killed) for one in numberers]
-        processes.append(collecting(broken, self.passes))
+        processes = [vni_claim_process(one, broken, self.killed) for one in claimants]
+        processes.append(gc_process(broken, self.passes))
         if self.ends:
-            processes.append(leaving([LEFT, RIGHT], broken, self.killed))
-        if self.again:
-            anew = [attempt_of("s3", Side.PRIMARY, "A", A), attempt_of("t3", Side.PAIR, "B", A)]
-            processes.append(coming_again(anew, broken, self.killed))
+            processes.append(leave_process([LEFT, RIGHT], broken, self.killed))
+        if self.rejoins:
+            rejoining = [attempt_of("s3", Side.PRIMARY, "A", A), attempt_of("t3", Side.PAIR, "B", A)]
+            processes.append(rejoin_process(rejoining, broken, self.killed))
         pods = {"up", "down"} if self.dead else {"left", "right", "up", "down"}
-        return Search(_world(pods, self.numbered), processes, check, unheard)
+        return Search(_world(pods, self.has_vni), processes, check, is_unobservable)
 
 
 SCENES = {
     "two number one link": Scene(pair=True, other=False, killed=True),
     "two number two links, one of which ends": Scene(killed=True),
-    "the link comes again": Scene(again=True, numbered=True, killed=True),
-    "the link comes again before it has a number": Scene(again=True, other=False),
+    "the link comes again": Scene(rejoins=True, has_vni=True, killed=True),
+    "the link comes again before it has a number": Scene(rejoins=True, other=False),
     "gc ends the link": Scene(ends=False, dead=True, passes=2, killed=True),
 }
 
 LARGE = {
     "three number two links, one of which ends": Scene(pair=True, killed=True),
-    "the link comes again before it has a number": Scene(again=True, killed=True),
+    "the link comes again before it has a number": Scene(rejoins=True, killed=True),
     "gc ends the link, three number": Scene(ends=False, dead=True, passes=2, killed=True, pair=True),
 }
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_no_order_of_steps_gives_two_links_one_vni_or_leaks_one(name: str, told: Callable[[Report], None]) -> None:
+def test_no_order_of_steps_duplicates_or_leaks_a_vni(name: str, told: Callable[[Report], None]) -> None:
     report = SCENES[name].search().run()
     told(report)
     assert report.complete
@@ -287,8 +287,8 @@ def test_no_order_of_steps_gives_two_links_one_vni_or_leaks_one(name: str, told:
 @pytest.mark.exhaustive
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", LARGE)
-def test_no_order_of_steps_does_so_at_length(name: str, told: Callable[[Report], None]) -> None:
-    report = LARGE[name].search().run(most=20_000_000)
+def test_no_order_of_steps_duplicates_or_leaks_a_vni_in_large_scenes(name: str, told: Callable[[Report], None]) -> None:
+    report = LARGE[name].search().run(max_states=20_000_000)
     told(report)
     assert report.complete
     assert not report.faults, str(report)
@@ -311,7 +311,7 @@ class RecordsFirst(VniLeases):
         return self._listed
 
 
-class NumbersOnly(VniLeases):
+class VniOwnersOnly(VniLeases):
     """A garbage collector for which a Lease is held by who has written its number."""
 
     def record_uids(self) -> set[str]:
@@ -328,7 +328,7 @@ class LeaseFirst(LinkStore):
         super().delete(link)
 
 
-class NamelessApi(FakeApi):
+class UnconditionalLeaseDeleteApi(FakeApi):
     """A Lease is deleted by its name, whichever it is by now."""
 
     def delete(self, path: str, *, uid: str, resource_version: str = "", grace_seconds: int | None = None) -> None:
@@ -350,7 +350,7 @@ def held_by_name() -> Iterator[None]:
 
 
 @contextmanager
-def given_back_at_once() -> Iterator[None]:
+def freed_without_check() -> Iterator[None]:
     """A number that could not be written is freed without asking whether the other end has written it."""
 
     def release(self: VniClaim, _: object) -> None:
@@ -362,17 +362,17 @@ def given_back_at_once() -> Iterator[None]:
 
 
 MUTATIONS = {
-    "a Lease is held by the link's name": (Broken(patched=held_by_name), Scene(again=True, numbered=True)),
-    "a Lease is freed where it is unused": (Broken(_records(vnis=NumbersOnly)), Scene()),
-    "a Lease is freed before the record": (Broken(_records(links=LeaseFirst)), Scene(numbered=True)),
-    "a Lease is deleted whichever it is": (Broken(_records(NamelessApi)), Scene(numbered=True)),
-    "a number is given back at once": (Broken(patched=given_back_at_once), Scene(pair=True, other=False, ends=False)),
-    "records are listed before Leases": (Broken(_records(vnis=RecordsFirst)), Scene(again=True, numbered=True)),
+    "a Lease is held by the link's name": (Broken(patched=held_by_name), Scene(rejoins=True, has_vni=True)),
+    "a Lease is freed where it is unused": (Broken(_records(vnis=VniOwnersOnly)), Scene()),
+    "a Lease is freed before the record": (Broken(_records(links=LeaseFirst)), Scene(has_vni=True)),
+    "a Lease is deleted whichever it is": (Broken(_records(UnconditionalLeaseDeleteApi)), Scene(has_vni=True)),
+    "a number is given back at once": (Broken(patched=freed_without_check), Scene(pair=True, other=False, ends=False)),
+    "records are listed before Leases": (Broken(_records(vnis=RecordsFirst)), Scene(rejoins=True, has_vni=True)),
 }
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_the_search_finds_the_fault_where_a_rule_is_left_out(name: str, told: Callable[[Report], None]) -> None:
+def test_the_search_finds_the_fault_of_each_mutation(name: str, told: Callable[[Report], None]) -> None:
     broken, scene = MUTATIONS[name]
     with broken.patched():
         report = scene.search(broken).run(first_fault=True)

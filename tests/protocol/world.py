@@ -24,16 +24,16 @@ from tests.protocol.namespaces import cookie_of, netns_path
 
 Json = dict[str, Any]
 ChangeEnds = Callable[[tuple[HeldEnd, ...]], tuple[HeldEnd, ...]]
-Place = tuple[str, str]  # a network namespace and an interface's name
+InterfacePlace = tuple[str, str]  # a network namespace and an interface's name
 
 
 @dataclass(frozen=True, slots=True)
 class Interface:
     """An interface where it is; a vEth has the place of its peer."""
 
-    place: Place
+    place: InterfacePlace
     device: Device
-    peer: Place | None = None
+    peer: InterfacePlace | None = None
 
 
 class World(NamedTuple):
@@ -46,12 +46,12 @@ class World(NamedTuple):
     """
 
     objects: tuple[tuple[str, str], ...] = ()
-    seen_old: frozenset[tuple[int, str]] = frozenset()
+    stale_reads: frozenset[tuple[int, str]] = frozenset()
     tombstones: frozenset[str] = frozenset()
     namespaces: frozenset[str] = frozenset()
     interfaces: frozenset[Interface] = frozenset()
     locks: frozenset[tuple[str, str, int]] = frozenset()
-    born: int = 0
+    uids_issued: int = 0
     version: int = 0
     log: tuple[tuple[int, str, str, str], ...] = ()
     entries: frozenset[tuple[str, SandboxEntry]] = frozenset()
@@ -61,18 +61,18 @@ class World(NamedTuple):
     def find(self, path: str) -> str | None:
         return next((text for name, text in self.objects if name == path), None)
 
-    def below(self, collection: str) -> Iterator[str]:
+    def in_collection(self, collection: str) -> Iterator[str]:
         """The objects of a collection; pods may be asked for cluster-wide."""
         for path, text in self.objects:
             parent = path.rpartition("/")[0]
             if parent == collection or (collection == "/api/v1/pods" and parent.endswith("/pods")):
                 yield text
 
-    def released(self, pid: int) -> World:
+    def without_process(self, pid: int) -> World:
         """The world once a process is no more: the kernel has freed its locks, what it saw is forgotten."""
         return self._replace(
             locks=frozenset(lock for lock in self.locks if lock[2] != pid),
-            seen_old=frozenset(entry for entry in self.seen_old if entry[0] != pid),
+            stale_reads=frozenset(entry for entry in self.stale_reads if entry[0] != pid),
         )
 
 
@@ -98,21 +98,21 @@ def perform(world: World, actor: Actor, request: Request) -> Outcomes:
 
 def _get(world: World, actor: Actor, path: str) -> Outcomes:
     text = world.find(path)
-    return [(_seen(world, actor, path), Failure("missing", path) if text is None else text)]
+    return [(_mark_read(world, actor, path), Failure("missing", path) if text is None else text)]
 
 
 def _list(world: World, actor: Actor, collection: str, selector: str) -> Outcomes:
     if collection in world.forbidden:
         return [(world, Failure("forbidden", collection))]
-    found = tuple(text for text in world.below(collection) if _selected(text, selector))
+    found = tuple(text for text in world.in_collection(collection) if _selected(text, selector))
     for text in found if not world.version else ():
-        world = _seen(world, actor, f"{collection}/{_metadata(text)['name']}")
+        world = _mark_read(world, actor, f"{collection}/{_metadata(text)['name']}")
     return [(world, (found, str(world.version)))]
 
 
 def _glance(world: World, _: Actor, collection: str, selector: str) -> Outcomes:
     """A list that nobody decides a write of these objects on: what was seen of them stays what was seen."""
-    return [(world, tuple(text for text in world.below(collection) if _selected(text, selector)))]
+    return [(world, tuple(text for text in world.in_collection(collection) if _selected(text, selector)))]
 
 
 def _create(world: World, actor: Actor, collection: str, body: str) -> Outcomes:
@@ -120,9 +120,9 @@ def _create(world: World, actor: Actor, collection: str, body: str) -> Outcomes:
     if world.find(path) is not None:
         return [(world, Failure("exists", path))]
     # A masked Lease needs no UID of its own: whether it is still the one that was seen is known without.
-    uid = "lease" if "/leases" in path and not world.version else new_uid(path, world.born + 1)
-    born = world.born + (uid != "lease")
-    return _stored(world._replace(born=born), actor, path, _with_uid(body, uid), "ADDED")
+    uid = "lease" if "/leases" in path and not world.version else new_uid(path, world.uids_issued + 1)
+    uids_issued = world.uids_issued + (uid != "lease")
+    return _store(world._replace(uids_issued=uids_issued), actor, path, _with_uid(body, uid), "ADDED")
 
 
 def new_uid(_path: str, number: int) -> str:
@@ -133,20 +133,22 @@ def _patch(world: World, actor: Actor, path: str, body: str) -> Outcomes:
     text = world.find(path)
     if text is None:
         return [(world, Failure("missing", path))]
-    claimed = json.loads(body)["metadata"]
-    if not _is_as_claimed(world, actor, path, claimed.get("uid", ""), claimed.get("resourceVersion", "")):
+    preconditions = json.loads(body)["metadata"]
+    if not _meets_preconditions(
+        world, actor, path, preconditions.get("uid", ""), preconditions.get("resourceVersion", "")
+    ):
         return [(world, Failure("conflict", path))]
-    return _stored(world, actor, path, _merged(text, body), "MODIFIED")
+    return _store(world, actor, path, _merged(text, body), "MODIFIED")
 
 
 def _delete(world: World, actor: Actor, path: str, uid: str, version: str) -> Outcomes:
     text = world.find(path)
     if text is None:
         return [(world, Failure("missing", path))]
-    if not _is_as_claimed(world, actor, path, uid, version):
+    if not _meets_preconditions(world, actor, path, uid, version):
         return [(world, Failure("conflict", path))]
-    after = _changed(world, actor, path)._replace(objects=tuple(one for one in world.objects if one[0] != path))
-    return [(_told(after, path, "DELETED", text), None)]
+    after = _mark_stale(world, actor, path)._replace(objects=tuple(one for one in world.objects if one[0] != path))
+    return [(_log_event(after, path, "DELETED", text), None)]
 
 
 def _watch(world: World, _: Actor, collection: str, version: str, selector: str, until: float) -> Outcomes:
@@ -172,37 +174,37 @@ def _allow(world: World, _: Actor, collection: str) -> Outcomes:
     return [(world._replace(forbidden=world.forbidden - {collection}), None)]
 
 
-def _stored(world: World, actor: Actor, path: str, text: str, event: str) -> Outcomes:
-    after = _changed(world, actor, path)
+def _store(world: World, actor: Actor, path: str, text: str, event: str) -> Outcomes:
+    after = _mark_stale(world, actor, path)
     if world.version:
         text = _with_version(text, world.version + 1)
     others = [one for one in world.objects if one[0] != path]
     after = after._replace(objects=tuple(sorted([*others, (path, text)])))
-    return [(_told(after, path, event, text), text)]
+    return [(_log_event(after, path, event, text), text)]
 
 
-def _told(world: World, path: str, event: str, text: str) -> World:
+def _log_event(world: World, path: str, event: str, text: str) -> World:
     if not world.version:
         return world
     version = world.version + 1
     return world._replace(version=version, log=(*world.log, (version, event, path, _with_version(text, version))))
 
 
-def _seen(world: World, actor: Actor, path: str) -> World:
-    if (actor.pid, path) not in world.seen_old:
+def _mark_read(world: World, actor: Actor, path: str) -> World:
+    if (actor.pid, path) not in world.stale_reads:
         return world
-    return world._replace(seen_old=world.seen_old - {(actor.pid, path)})
+    return world._replace(stale_reads=world.stale_reads - {(actor.pid, path)})
 
 
-def _changed(world: World, actor: Actor, path: str) -> World:
+def _mark_stale(world: World, actor: Actor, path: str) -> World:
     """The world in which all but the writer have seen an old object."""
     if world.version:
         return world
-    missed = {(pid, path) for pid in actor.others}
-    return world._replace(seen_old=(world.seen_old | missed) - {(actor.pid, path)})
+    stale = {(pid, path) for pid in actor.others}
+    return world._replace(stale_reads=(world.stale_reads | stale) - {(actor.pid, path)})
 
 
-def _is_as_claimed(world: World, actor: Actor, path: str, uid: str, version: str) -> bool:
+def _meets_preconditions(world: World, actor: Actor, path: str, uid: str, version: str) -> bool:
     """Whether the object is the one that was read, in so far as the writer makes that a condition."""
     metadata = _metadata(world.find(path) or "{}")
     if uid and metadata["uid"] != uid:
@@ -210,7 +212,7 @@ def _is_as_claimed(world: World, actor: Actor, path: str, uid: str, version: str
     if world.version:
         return version in ("", metadata["resourceVersion"])
     # A masked Lease's UID says nothing; that somebody has put another in its place is known by its being seen old.
-    return not (version or uid == "lease") or (actor.pid, path) not in world.seen_old
+    return not (version or uid == "lease") or (actor.pid, path) not in world.stale_reads
 
 
 @cache
@@ -276,12 +278,12 @@ def _buried(world: World, _: Actor, sandbox: str) -> Outcomes:
     return [(world, sandbox in world.tombstones)]
 
 
-def _collapse(world: World, _: Actor, sandbox: str, perhaps: bool = False, deleted: bool = True) -> Outcomes:
+def _collapse(world: World, _: Actor, sandbox: str, missing_ok: bool = False, deleted: bool = True) -> Outcomes:
     """A deleted sandbox's namespace goes, and its interfaces with it; `perhaps` it went before.
 
     Without `deleted` the namespace goes although no DEL came.
     """
-    if perhaps and sandbox not in world.namespaces:
+    if missing_ok and sandbox not in world.namespaces:
         return [(world, None)]
     if (deleted and sandbox not in world.tombstones) or sandbox not in world.namespaces:
         return []
@@ -301,7 +303,7 @@ def _unlock(world: World, actor: Actor, link: str) -> Outcomes:
 
 
 def _write(world: World, actor: Actor, entry: SandboxEntry) -> Outcomes:
-    kept = _entries_but(world, actor.node, entry.attachment)
+    kept = _entries_except(world, actor.node, entry.attachment)
     return [(world._replace(entries=kept | {(actor.node, entry)}), None)]
 
 
@@ -311,7 +313,7 @@ def _read(world: World, actor: Actor, attachment: Attachment) -> Outcomes:
 
 
 def _forget(world: World, actor: Actor, attachment: Attachment) -> Outcomes:
-    return [(world._replace(entries=_entries_but(world, actor.node, attachment)), None)]
+    return [(world._replace(entries=_entries_except(world, actor.node, attachment)), None)]
 
 
 def _entries(world: World, actor: Actor) -> Outcomes:
@@ -337,7 +339,7 @@ def _held(world: World, actor: Actor, lock: str) -> Outcomes:
     return [(world, any((node, name) == (actor.node, lock) for node, name, _ in world.locks))]
 
 
-def _entries_but(world: World, node: str, attachment: Attachment) -> frozenset[tuple[str, SandboxEntry]]:
+def _entries_except(world: World, node: str, attachment: Attachment) -> frozenset[tuple[str, SandboxEntry]]:
     return frozenset(one for one in world.entries if one[0] != node or one[1].attachment != attachment)
 
 
@@ -352,14 +354,14 @@ def _choose(world: World, actor: Actor, offer: Callable[[World, Actor], Iterable
 
 def _notice(world: World, actor: Actor, offer: Callable[[World, Actor], Iterable[tuple[str, Any]]]) -> Outcomes:
     """As `_choose`, of objects by their paths: the one chosen is seen as it is."""
-    return [(_seen(world, actor, path), choice) for path, choice in offer(world, actor)]
+    return [(_mark_read(world, actor, path), choice) for path, choice in offer(world, actor)]
 
 
-def _believed(world: World, actor: Actor, path: str, noticed: str) -> Outcomes:
+def _believed(world: World, actor: Actor, path: str, cached: str) -> Outcomes:
     """Whether what was noticed of an object is still believed: perhaps, also where it is old; not once it was read."""
-    if world.find(path) == noticed:
+    if world.find(path) == cached:
         return [(world, True)]
-    return [(world, True), (world, False)] if (actor.pid, path) in world.seen_old else [(world, False)]
+    return [(world, True), (world, False)] if (actor.pid, path) in world.stale_reads else [(world, False)]
 
 
 # The kernel
@@ -394,13 +396,13 @@ def _make(world: World, _: Actor, wire: Wire) -> Outcomes:
 def _remove(world: World, _: Actor, location: Location, ifname: str) -> Outcomes:
     if not _is_there(world.namespaces, location.netns, location.cookie):
         return [(world, False)]
-    if _is_of_another(world, location, ifname):
+    if _belongs_to_another_link(world, location, ifname):
         return [(world, Failure("foreign", location.netns))]
     kept = _without(world.interfaces, [(location.netns, ifname)])
     return [(world._replace(interfaces=kept), kept != world.interfaces)]
 
 
-def _is_of_another(world: World, location: Location, ifname: str) -> bool:
+def _belongs_to_another_link(world: World, location: Location, ifname: str) -> bool:
     """Whether an interface was made for another link than the one whose index is given."""
     found = _device_at(world, location, ifname)
     return found is not None and location.index not in (0, found.index)
@@ -409,7 +411,7 @@ def _is_of_another(world: World, location: Location, ifname: str) -> bool:
 def _observe_port(world: World, _: Actor, location: Location, ifname: str) -> Outcomes:
     if not _is_there(world.namespaces, location.netns, location.cookie):
         return [(world, Failure("gone", location.netns))]
-    if _is_of_another(world, location, ifname):
+    if _belongs_to_another_link(world, location, ifname):
         return [(world, Failure("foreign", location.netns))]
     return [(world, _device_at(world, location, ifname))]
 
@@ -468,13 +470,13 @@ def _claims(interfaces: frozenset[Interface], wire: Wire) -> list[Interface]:
     return [one for one in interfaces if (one.device.vni, one.device.local) == (wire.vni, wire.local)]
 
 
-def _without(interfaces: frozenset[Interface], places: Iterable[Place]) -> frozenset[Interface]:
+def _without(interfaces: frozenset[Interface], places: Iterable[InterfacePlace]) -> frozenset[Interface]:
     """What is left once those are deleted: a vEth takes its peer with it."""
     gone = set(places)
     return frozenset(one for one in interfaces if one.place not in gone and one.peer not in gone)
 
 
-def _place(port: InterfaceSpec) -> Place:
+def _place(port: InterfaceSpec) -> InterfacePlace:
     return (port.netns, port.ifname)
 
 
