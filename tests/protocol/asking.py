@@ -1,8 +1,8 @@
-"""The real code with its surroundings taken away: whatever it would do to the world it asks for, one request at a time.
+"""Fakes of the API server, the journal and the kernel, which turn each call into a request.
 
-The API server, the journal and the kernel are replaced by fakes that know nothing. Each turns a call into a request
-and hands it to whoever runs the process (`ask`); the answer comes from a `World`. So the order in which processes get
-to the world is the test's to choose, and everything between two requests is the code that runs on nodes.
+The fakes have no state. They pass each request to the driver of the process (`ask`), and the answer comes from a
+`World`. So the test chooses the order in which processes access the world. Everything between two requests is the code
+that runs on nodes.
 """
 
 from __future__ import annotations
@@ -50,15 +50,14 @@ Thing = TypeVar("Thing")
 
 
 class Failure(NamedTuple):
-    """An answer that is an error; `about` is the path of the namespace that is gone, or the object."""
+    """An answer that is an error. `about` is the missing namespace's path, an object's path, or a VNI."""
 
     kind: str
     about: str = ""
 
 
 class Driver(Protocol):
-    """Who runs a process: answers its requests, has it decide again what was decided on an old record, and has it do
-    several things at once."""
+    """The driver of a process: it answers requests and replaces retries, threads and the clock."""
 
     node: str
 
@@ -86,7 +85,7 @@ def current_driver() -> Driver:
 
 @contextmanager
 def run_by(driver: Driver) -> Iterator[None]:
-    """Within the block, what this thread asks for is asked of `asker`."""
+    """Within the block, `driver` answers this thread's requests."""
     before, _thread_state.driver = _thread_state.driver, driver
     try:
         yield
@@ -95,7 +94,7 @@ def run_by(driver: Driver) -> Iterator[None]:
 
 
 def ask(*request: Any) -> Any:
-    """What the world answers. Raises the error that an answer is."""
+    """Make a request and return the answer. If the answer is a `Failure`, raise its error."""
     answer = current_driver().ask(request)
     if isinstance(answer, Failure):
         raise _error(answer)
@@ -103,7 +102,10 @@ def ask(*request: Any) -> Any:
 
 
 class FakeApi(ApiServer):
-    """An API server that asks. History and time are left out where the states are to be finite in number."""
+    """An API server that turns calls into requests.
+
+    Without `keeps_history`, records are stored without their history, which would make the number of states infinite.
+    """
 
     def __init__(self, keeps_history: bool = False) -> None:
         self._keeps_history = keeps_history
@@ -147,7 +149,7 @@ class FakeApi(ApiServer):
 
 
 class FakeJournal(Journal):
-    """A journal that asks. `locking=False` leaves the lock out, to see what it is there for."""
+    """A journal that turns calls into requests. `locking=False` omits the link lock, for a mutation."""
 
     def __init__(self, locking: bool = True) -> None:
         self._locking = locking
@@ -161,7 +163,7 @@ class FakeJournal(Journal):
 
     def to_delete(self, attachment: Attachment) -> list[SandboxEntry]:
         found = self.read(attachment)
-        return [] if found is None else [found]  # networks are not renamed here
+        return [] if found is None else [found]  # no scene renames a network
 
     def forget(self, attachment: Attachment) -> None:
         ask("forget", attachment)
@@ -193,13 +195,13 @@ class FakeJournal(Journal):
 
     def begin(self, entry: SandboxEntry) -> bool:
         self.write(entry)
-        return True  # nobody adds an attachment twice here
+        return True  # no scene adds an attachment twice
 
     def change_ends(self, attachment: Attachment, change: Callable[[tuple[HeldEnd, ...]], tuple[HeldEnd, ...]]) -> bool:
         before = ask("change_ends", attachment, change)
         if before is None:
             return False
-        change(before)  # the caller's closure may keep what it has decided
+        change(before)  # the caller's closure may keep its decision
         return True
 
     @contextmanager
@@ -215,7 +217,7 @@ class FakeJournal(Journal):
 
 
 class OneEntryJournal(FakeJournal):
-    """A journal whose entry is there from first to last: one thing less that has an order."""
+    """A journal with one constant entry, which reduces the number of orders."""
 
     def __init__(self, entry: SandboxEntry, locking: bool = True) -> None:
         super().__init__(locking)
@@ -235,12 +237,12 @@ class OneEntryJournal(FakeJournal):
         return [self._only] if self._only.attachment.container_id == container_id else []
 
     def location(self, link: str, container_id: str) -> Location | None:
-        """The entry of the peer is as lasting as this one."""
+        """The location of an end. The peer's entry is constant too."""
         return super().location(link, container_id) or location_of(container_id)
 
 
 class FakeKernel:
-    """What `ratchet.datapath` offers, asked for. `parents` are the nodes' underlays."""
+    """A kernel that turns calls of `ratchet.datapath` into requests. `parents` are the nodes' underlays."""
 
     def __init__(self, parents: dict[str, Parent]) -> None:
         self._parents = parents
@@ -254,7 +256,7 @@ class FakeKernel:
         return self.observe(wire)
 
     def build(self, wire: Wire, *, evict: bool) -> Observed:
-        ask("ensure", wire, evict)  # between which and the look another hand may come
+        ask("ensure", wire, evict)  # another process may act before `observe`
         return self.observe(wire)
 
     def remove(self, location: Location, ifname: str) -> bool:
@@ -266,7 +268,7 @@ class FakeKernel:
         yield
 
     def unplug(self, location: Location, ifname: str) -> bool:
-        return False  # carrier is no part of this world
+        return False  # carrier is not modelled
 
     def observe_port(self, location: Location, ifname: str) -> Device | None:
         found: Device | None = ask("observe_port", location, ifname)
@@ -289,9 +291,9 @@ class FakeKernel:
 
 @contextmanager
 def fake_environment(parents: dict[str, Parent]) -> Iterator[None]:
-    """Within the block the node's code has no kernel, no clock and no chance but those that are asked for.
+    """Within the block, the node's code uses the fake kernel, the driver's clock and no randomness.
 
-    A retry after a conflict is the asker's (`Asker.undisputed`), for the real one sleeps.
+    The driver retries after conflicts (`Driver.retry_on_conflict`), because the real retry sleeps.
     """
     kernel = FakeKernel(parents)
     time = SimpleNamespace(monotonic=lambda: current_driver().clock(), sleep=_sleep)

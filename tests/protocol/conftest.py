@@ -1,4 +1,4 @@
-"""The stage for every test here: the node's code without its surroundings."""
+"""Fixtures of the protocol tests: the node's code runs on fakes, and searches report their size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from tests.protocol.scenes import isolated
 
 @pytest.fixture(autouse=True)
 def stage() -> Iterator[None]:
-    """Searches keep millions of small values that are no garbage: looking through them takes longer than the search."""
+    """Run a test on fakes, without Python's garbage collector.
+
+    A search keeps millions of small values. The collector would take longer to scan them than the search takes.
+    """
     gc.disable()
     try:
         with isolated():
@@ -24,7 +27,7 @@ def stage() -> Iterator[None]:
 
 @pytest.fixture
 def told(record_property: Callable[[str, object], None]) -> Callable[[Report], None]:
-    """How far a search went: in the test's output (-s, or where it fails) and in the JUnit report."""
+    """Report the size of a search in the test's output (with -s, or on failure) and in the JUnit report."""
 
     def record(report: Report) -> None:
         record_property("states", report.states)

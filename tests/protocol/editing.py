@@ -1,7 +1,7 @@
-"""A link that is edited while its pods run: what the nodes' agents, ADD and DEL of a pod's next sandbox make of it.
+"""A link whose declaration is edited while its pods run: agents, and DEL and ADD of a restarting pod.
 
-The real `add`, `delete`, `Membership` and `LinkController`, which reconciles each end. What the pods and topologies of
-the namespace declare is constant. An agent stays idle while a pass over a link would change nothing.
+The code is the real `add`, `delete`, `Membership` and `LinkController`. The declarations of the namespace are constant
+during a search. An agent is idle while a pass over a link would change nothing.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ OLD_LINK_LEFT = "the old link is left"
 
 @dataclass(frozen=True)
 class Declared:
-    """The pods of the namespace, and the links of a topology, as pairs of `pod:interface`."""
+    """The pods of the namespace, and the links of a topology as pairs of `pod:interface`."""
 
     pods: tuple[Pod, ...]
     topology: tuple[tuple[str, str], ...] = ()
@@ -82,19 +82,19 @@ class Declared:
 
 
 def pod_of(name: str, node: str, number: int = 1, links: str = "") -> Pod:
-    """A pod that asks for links; `number` tells it from earlier pods of its name. `links` is its own list."""
+    """A pod that asks for links. `number` distinguishes pods of one name. `links` is its annotation."""
     annotations = {"ratchet.links": links} if links else {}
     return Pod(PodRef(NAMESPACE, name, f"{name}-{number}"), {"ratchet": "true"}, annotations, node)
 
 
 def announcing(*leases: NodeLease, earlier: bool = False) -> Any:
-    """A store with these node Leases. `earlier`: there are records of schema 1."""
+    """A store that lists these node Leases. `earlier`: records of schema 1 exist."""
     nodes, links = SimpleNamespace(list_leases=lambda: leases), SimpleNamespace(has_earlier=lambda: earlier)
     return SimpleNamespace(nodes=nodes, links=links)
 
 
 class UncachedLinks(LinkStore):
-    """Records of which each is read from the API, also those that an agent takes from its cache."""
+    """Records that are always read from the API, even where an agent would use its cache."""
 
     @property
     def cache(self) -> Any:
@@ -102,7 +102,7 @@ class UncachedLinks(LinkStore):
 
 
 class DeclaredPods(PodStore):
-    """The pods of the declarations."""
+    """A pod store that contains the declared pods."""
 
     def __init__(self, declared: Declared) -> None:
         super().__init__(FakeApi())
@@ -116,7 +116,7 @@ class DeclaredPods(PodStore):
 
 
 class DeclaredTopologies(TopologyStore):
-    """The topologies of the declarations."""
+    """A topology store that contains the declared topologies."""
 
     def __init__(self, declared: Declared) -> None:
         super().__init__(FakeApi())
@@ -127,7 +127,7 @@ class DeclaredTopologies(TopologyStore):
 
 
 class DeclaredRecords(ApiStore):
-    """Records of a namespace in which what is declared is constant; each record is read from the API."""
+    """A store with constant declarations. Each record is read from the API."""
 
     def __init__(self, declared: Declared) -> None:
         formats = RecordFormats()
@@ -161,7 +161,7 @@ def starting(
     killable: bool = False,
     records: Callable[[Declared], Store] = DeclaredRecords,
 ) -> Process:
-    """ADD of a sandbox that replaces the sandbox `after`. It leaves to the agent what would have to wait."""
+    """ADD of a sandbox that replaces the sandbox `after`. The agent completes links that must wait."""
 
     def start() -> str:
         ask("birth", sandbox.container_id, after)
@@ -178,7 +178,7 @@ def starting(
 
 @contextmanager
 def _call_in_progress(container_id: str) -> Iterator[None]:
-    """Within the block, the agent knows that a call is at work on a container's links."""
+    """Within the block, the agent sees that an ADD runs for the container."""
     ask("lock", f"call/{container_id}")
     try:
         yield
@@ -187,7 +187,7 @@ def _call_in_progress(container_id: str) -> Iterator[None]:
 
 
 def ending(sandbox: Sandbox, declared: Declared, *, times: int = 1, name: str = "DEL") -> Process:
-    """The runtime's DEL of a sandbox, so many times one after the other."""
+    """The runtime's DEL of a sandbox, repeated `times` times."""
 
     def calling(left: int) -> str:
         delete(_call(Command.DEL, sandbox, declared, DeclaredRecords))
@@ -204,7 +204,7 @@ def worker(
     number: int = 0,
     records: Callable[[Declared], Store] = DeclaredRecords,
 ) -> Process:
-    """A worker of a node's agent that has these links, for ever."""
+    """A worker of a node's agent that reconciles these links and never ends."""
     pending = _pending_links(node, tuple(links), declared, records)
 
     def work() -> str:
@@ -215,14 +215,14 @@ def worker(
 
 
 class Calls:
-    """The calls that the agent serves: those of `starting`."""
+    """The calls that the agent serves: the ADDs of `starting`."""
 
     def is_adding(self, container_id: str) -> bool:
         return bool(ask("held", f"call/{container_id}"))
 
 
 def reconcile(node: str, declared: Declared, link: str, source: Callable[[Declared], Store] = DeclaredRecords) -> None:
-    """Bring the node's sandboxes to what is declared, then look after their ends of a link."""
+    """Reconcile the membership of the declared pods on a node, then the node's ends of a link."""
     journal, records = FakeJournal(), cast(Any, source(declared))
     nothing: Any = None
     announcer: Any = SimpleNamespace(event=lambda *_: None, condition=lambda *_: None)
@@ -257,7 +257,7 @@ def reconcile(node: str, declared: Declared, link: str, source: Callable[[Declar
 
 
 class Alone:
-    """Runs code with nobody else around, from one world to another."""
+    """Runs code without concurrent processes, from one world to the next."""
 
     def __init__(self, world: World, node: str) -> None:
         self.world = world._replace(stale_reads=frozenset())
@@ -285,7 +285,7 @@ class Alone:
 def _pending_links(
     node: str, links: Sequence[str], declared: Declared, records: Callable[[Declared], Store]
 ) -> Callable[[World, Actor], Iterator[str]]:
-    """The links for which a pass would change something, if nobody else were at work."""
+    """The links that a pass would change if no other process were running."""
     changing_links: dict[World, tuple[str, ...]] = {}
 
     def changing(world: World, _: Actor) -> Iterator[str]:
@@ -307,14 +307,17 @@ _SANDBOX_REQUESTS = ("read", "write", "change_ends", "of_container")
 
 @dataclass(frozen=True)
 class Edit:
-    """The link that is declared `before` is linked, between `first` and `left`; `after` that another one is declared.
+    """An edit that replaces the link declared `before` by the one declared `after`.
 
-    The pod of `first` is started again as `second`; the new link is between `second` and the sandbox `other`.
+    The old link is up between the sandboxes `first` and `left`. The pod of `first` restarts as `second`. The new link
+    is between `second` and `other`.
 
-    `killed`: ADD of `second` may be killed. `late`: DEL of `first` comes again; `twice`: also while the other one runs.
-    With two `workers` each link has a worker of its own on every node.
-    `absent`: `other` has not been started. `over`: DEL of `first` and ADD of `second` are over. `running`: `first` runs
-    on. In both the agents alone act.
+    - `killed`: ADD of `second` may be killed.
+    - `late_del`: DEL of `first` comes twice. `concurrent_del`: another DEL of `first` runs concurrently.
+    - `workers`: with two, each link has its own worker on every node.
+    - `peer_absent`: `other` has not started.
+    - `restarted`: DEL of `first` and ADD of `second` have ended, so only the agents act.
+    - `running`: `first` keeps running, and only the agents act.
     """
 
     before: Declared
@@ -340,7 +343,7 @@ class Edit:
         return sorted({one.node for one in (self.first, self.second, self.left, self.other)})
 
     def world(self) -> World:
-        """The old link is linked, and `other` waits in the new one."""
+        """The initial world: the old link is up, and `other` waits in the new one."""
         world = World()
         for sandbox in (self.first, self.left):
             world = started(world, sandbox, self.before)
@@ -369,7 +372,10 @@ class Edit:
         return [*found, ending(self.first, self.after, name="DEL at once")] if self.concurrent_del else found
 
     def _is_unobservable(self) -> Callable[[World, Actor, Request], bool]:
-        """Sandboxes that last are one worker's affair, and so is the journal of a node on which no call is at work."""
+        """As `UnobservableRequests`, and journal requests that only one worker makes.
+
+        With one worker per node, these concern sandboxes that are not restarted, and nodes on which no call runs.
+        """
         unobservable = UnobservableRequests(frozenset({self.first.container_id}), frozenset())
         private = {self.left.container_id, self.other.container_id} if self.workers == 1 else set()
         busy_nodes = set() if self.restarted else {self.first.node, self.second.node}
@@ -431,7 +437,7 @@ def started(
 
 
 def doubly_held(records: Iterable[Link]) -> Iterator[str]:
-    """Whether two records hold one interface of one sandbox."""
+    """Fault if two records hold one interface of one sandbox."""
     held: set[tuple[str, str]] = set()
     for record in records:
         for side in Side:
@@ -443,6 +449,6 @@ def doubly_held(records: Iterable[Link]) -> Iterator[str]:
 
 
 def sandbox_in(declared: Declared, name: str, number: int = 1) -> Sandbox:
-    """The `number`th sandbox of a pod, as it is declared."""
+    """The `number`th sandbox of a declared pod."""
     pod = declared.pod(name)
     return replace(sandbox_of(f"{name}{number}", name, pod.node), pod=pod.ref)

@@ -1,11 +1,11 @@
-"""Every order in which processes can get to the world, breadth first, with the real code in between.
+"""Breadth-first search of all orders in which processes can access the world, with the real code.
 
-A process is a function that asks. What it has been answered so far says where it is: to find its next request it is
-run again from the start with those answers, and cut off where they end. Each such place is found once (`Place`), so
-that millions of steps of the search cost a few hundred runs of the code.
+A process is a function that makes requests. The answers so far determine its place in the code. To find its next
+request, the search runs it again with those answers and stops it where they end. Each place is found once (`Place`), so
+millions of steps cost a few hundred runs of the code.
 
-Places that lie behind a lost write are the same as before the decision (`Replay.undisputed`), and a process begins
-anew with each stage: the number of places is finite.
+The number of places is finite. After a lost write, a process returns to the place before its decision
+(`Replay.retry_on_conflict`). With each stage, a process starts without answers.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ LIVELOCK = "it never comes to rest"
 
 @dataclass(frozen=True, eq=False)
 class Process:
-    """Something that runs on a node: named stages, each of which says which is next, until END.
+    """A process on a node: named stages, each of which returns the name of the next one, until END.
 
-    `killable`: SIGKILL may end it once it has begun. `cut_off`: any of its reads of the API may fail, for good.
-    `serves` without end: it has no part in whether all has come to rest.
+    `killable`: SIGKILL may end the process once it has begun. `api_may_fail`: any of its reads of the API may fail.
+    `serves`: the process never ends, as an agent.
     """
 
     name: str
@@ -46,11 +46,11 @@ class Process:
 
 
 class _OutOfAnswersError(BaseException):
-    """The answers have come to an end. Not an Exception, so that the code under test does not handle it."""
+    """No answer is left. This is not an Exception, so the code under test does not handle it."""
 
 
 class Replay:
-    """One run of a stage with the answers that it was given before."""
+    """One run of a stage with the answers so far. It stops at the first request without an answer."""
 
     def __init__(self, node: str, answers: tuple[Any, ...]) -> None:
         self.node = node
@@ -61,7 +61,7 @@ class Replay:
         self._over = False
 
     def run(self, stage: Stage) -> str | None:
-        """The stage that comes next; None where it asks for more than it was answered."""
+        """The name of the next stage; None if the answers do not suffice."""
         with run_by(self):
             try:
                 return stage()
@@ -69,7 +69,7 @@ class Replay:
                 return None
 
     def ask(self, request: Request) -> Any:
-        if self._over:  # on its way out: what `finally` blocks ask for is not asked
+        if self._over:  # requests of `finally` blocks are ignored while the stage unwinds
             raise _OutOfAnswersError
         if self._used == len(self._answers):
             self.request, self._over = request, True
@@ -78,7 +78,7 @@ class Replay:
         return self._answers[self._used - 1]
 
     def retry_on_conflict(self, decide: Callable[[], Outcome]) -> Outcome:
-        """A decision that lost is taken again from where it began, with nothing remembered."""
+        """Run a decision. After a conflict, rewind to the answers that it began with."""
         began = self._used
         try:
             return decide()
@@ -87,7 +87,7 @@ class Replay:
             raise _OutOfAnswersError from None
 
     def map_concurrently(self, act: Callable[[Thing], Outcome], things: Sequence[Thing]) -> list[Outcome]:
-        """One after another: a process that is explored has one thread."""
+        """Call `act` on one thing after another, because a process in a search has one thread."""
         return [act(thing) for thing in things]
 
     def clock(self) -> float:
@@ -95,7 +95,7 @@ class Replay:
 
 
 class Place:
-    """Where a process is: in which stage, having been answered what."""
+    """A process's place in its code: its stage and the answers so far."""
 
     __slots__ = ("_after", "_before", "answers", "process", "reads", "request", "stage")
 
@@ -121,7 +121,7 @@ class Place:
 
 
 class Places:
-    """The places that have been found."""
+    """The places found so far, as a tree for each process and stage."""
 
     def __init__(self) -> None:
         self._roots: dict[tuple[Process, str], Place] = {}
@@ -142,7 +142,7 @@ class Places:
         return place._after[answer]
 
     def _find_request(self, place: Place) -> Place:
-        """The place, with its request; or the one that it amounts to."""
+        """Find the request of a place. Returns the place, or an equivalent earlier one."""
         replay = Replay(place.process.node, place.answers)
         following = replay.run(place.process.stages[place.stage])
         if following is not None:
@@ -170,7 +170,7 @@ Check = Callable[[World, tuple[Place, ...], bool], Iterable[str]]
 
 @dataclass
 class Report:
-    """What a search found. `faults` has each kind of fault once, with the shortest way there."""
+    """The result of a search. `faults` has the shortest trace to each kind of fault."""
 
     states: int = 0
     steps: int = 0
@@ -186,10 +186,12 @@ class Report:
 
 
 class Search:
-    """All situations that can come about from one, each judged by `check` (which is told whether it is at rest).
+    """A search of all situations that are reachable from the first one.
 
-    `unheard` says of a request that nobody else can tell, or change, when it is answered: such steps go with the one
-    before them, which leaves out orders that differ in nothing.
+    `check` yields the faults of a situation. Its last argument is whether the situation is at rest: no step is left.
+
+    `is_unobservable`: whether no other process can notice, or influence, when a request is answered. Such a step is
+    taken together with the step before it, because its order makes no difference.
     """
 
     def __init__(
@@ -205,9 +207,10 @@ class Search:
         self._first: Situation = (world, tuple(self._places.start(one, one.first) for one in processes))
 
     def run(self, *, first_fault: bool = False, to_rest: bool = False, max_states: int = 3_000_000) -> Report:
-        """Go everywhere; with `first_fault` no further than to the first fault.
+        """Visit all situations, or stop at the first fault with `first_fault`.
 
-        With `to_rest` it is a fault, too, if from somewhere no way leads to where all is at rest.
+        With `to_rest`, it is also a fault if no situation at rest is reachable from some situation. The search is
+        incomplete if it visits more than `max_states` situations.
         """
         report = Report()
         came_from: dict[Situation, Situation | None] = {self._first: None}
@@ -252,10 +255,10 @@ class Search:
                 yield _situation(world.without_process(pid), places, pid, dead)
 
     def _step(self, world: World, actor: Actor, place: Place) -> Iterator[tuple[World, Place]]:
-        """What can come of the process's next step.
+        """The possible outcomes of the process's next step.
 
-        What only opens the way goes with the step after it, and freeing a lock with the step before: nobody could
-        tell the difference.
+        Acquiring a lock, creating a sandbox and waiting are taken together with the following step. Freeing a lock is
+        taken together with the step before it. No other process could notice the difference.
         """
         request = place.request
         assert request is not None
@@ -286,7 +289,7 @@ class Search:
 def _cannot_reach(
     goals: Iterable[Situation], leads_to: Mapping[Situation, list[Situation]], everywhere: Iterable[Situation]
 ) -> Situation | None:
-    """The first situation from which none of the goals can be reached."""
+    """The first situation from which no goal is reachable; None if there is none."""
     reaching, todo = set(goals), deque(goals)
     while todo:
         for before in leads_to.get(todo.popleft(), ()):
@@ -297,12 +300,12 @@ def _cannot_reach(
 
 
 def at_rest(places: Iterable[Place]) -> bool:
-    """No process is in the middle of anything."""
+    """Whether each process has ended or is at the start of a stage. Steps may be left."""
     return all(one.ended or not one.answers for one in places)
 
 
 def _depends_on_reads(place: Place) -> bool:
-    """Whether it matters to a process that what it saw is no longer so."""
+    """Whether the process may still act on an object that it read or watches."""
     return place.reads or place.stage == "wait"
 
 
@@ -313,7 +316,7 @@ def _situation(world: World, places: tuple[Place, ...], pid: int, place: Place) 
 
 
 def _describe_step(before: Situation, after: Situation) -> str:
-    """One step of a way, for people."""
+    """One step of a trace as a line for people."""
     for old, new in zip(before[1], after[1], strict=True):
         if old is not new:
             what = " ".join(_shorten(part) for part in old.request or ())

@@ -1,7 +1,6 @@
-"""Rules of the protocol taken out one at a time, to see that the search notices.
+"""Mutations: the real code with one rule of the protocol removed, which a search must detect.
 
-Each is the smallest change to the real code that drops the rule: a wrapper around one function, in force while the
-block runs.
+Each mutation is the smallest change that drops the rule: a patch of one function while a block runs, or a subclass.
 """
 
 from __future__ import annotations
@@ -40,14 +39,14 @@ from tests.protocol.scenes import Rules
 
 @dataclass(frozen=True)
 class Mutation:
-    """A rule that is left out: the scene's rules, and what is patched meanwhile."""
+    """A removed rule: the rules of the scene, and a context manager that patches the code."""
 
     rules: Rules = Rules()  # noqa: RUF009  # frozen
     patched: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
 class UnversionedApi(FakeApi):
-    """Writes carry no resourceVersion."""
+    """Patches have no resourceVersion as precondition."""
 
     def patch(self, path: str, body: Json, content_type: str = MERGE_PATCH) -> Json:
         body = json.loads(json.dumps(body))
@@ -56,7 +55,7 @@ class UnversionedApi(FakeApi):
 
 
 class OverwritingApi(FakeApi):
-    """A record is created in the place of one that exists."""
+    """Creating a record replaces an existing one."""
 
     def create(self, path: str, body: Json) -> Json:
         try:
@@ -70,7 +69,7 @@ class OverwritingApi(FakeApi):
 
 
 class UidOnlyDeleteApi(FakeApi):
-    """Deletions have no preconditions but the UID."""
+    """Deletions have the UID as their only precondition."""
 
     def delete(self, path: str, *, uid: str, resource_version: str = "", grace_seconds: int | None = None) -> None:
         super().delete(path, uid=uid)
@@ -78,7 +77,7 @@ class UidOnlyDeleteApi(FakeApi):
 
 @contextmanager
 def ignoring_tombstones_after_join() -> Iterator[None]:
-    """Only joining and the end of ADD look for the tombstone."""
+    """ADD checks the tombstone only before it joins and at its end."""
 
     def plan_ignoring_tombstones(
         attempt: Attempt, record: Link | None, underlay: Underlay, *, joined: bool, deleted: bool, **given: Any
@@ -91,7 +90,7 @@ def ignoring_tombstones_after_join() -> Iterator[None]:
 
 @contextmanager
 def checking_tombstones_only_before_join() -> Iterator[None]:
-    """Neither before the note nor at the end."""
+    """ADD checks the tombstone only before it joins: not before it records readiness, and not at its end."""
     with (
         ignoring_tombstones_after_join(),
         patch("tests.protocol.scenes._refuse_deleted", lambda _: None),
@@ -108,7 +107,7 @@ def never_checking_tombstones() -> Iterator[None]:
 
 @contextmanager
 def leaving_unconditionally() -> Iterator[None]:
-    """Whoever leaves clears the end, no matter who is there by now."""
+    """A leaving sandbox clears the end, even if another sandbox has taken it."""
 
     known_sides: dict[tuple[str, str], Side] = {}
     leave_links, withdraw = delete._leave_links, EndpointReconcile._withdraw
@@ -123,7 +122,7 @@ def leaving_unconditionally() -> Iterator[None]:
 
     def clear(self: RecordWriter, link: str, container_id: str, reason: str) -> None:
         def left(record: Link) -> Link:
-            # A sandbox that is forgotten is known by its pod's name, with which its id begins.
+            # The side of a sandbox without journal entry is found by its pod's name, with which the ID begins.
             names = {record.end(side).name: side for side in Side}
             side = known_sides.get((container_id, link)) or names.get(container_id.rpartition("-")[0])
             existing = record.sandbox(side) if side else None
@@ -143,14 +142,14 @@ def leaving_unconditionally() -> Iterator[None]:
 
 @contextmanager
 def readiness_as_a_flag() -> Iterator[None]:
-    """An end stands once it was built, toward whomever."""
+    """Readiness is a flag: an end stays ready when its peer is replaced."""
     with patch.object(Link, "is_ready", lambda self, side: self.end(side).ready is not None):
         yield
 
 
 @contextmanager
 def trusting_the_record() -> Iterator[None]:
-    """What the record says to stand is not looked at."""
+    """An end that the record has as ready is not observed."""
 
     def plan_trusting_record(attempt: Attempt, record: Link | None, underlay: Underlay, **given: Any) -> Step:
         step = plan(attempt, record, underlay, **given)
@@ -175,7 +174,7 @@ def marking_ready_before_building() -> Iterator[None]:
 
 @contextmanager
 def reading_outside_the_lock() -> Iterator[None]:
-    """The lock is held for building and noting alone; the record was read before."""
+    """The lock is held only for building and recording. The record is read before."""
 
     def settle(self: Reconciler, attempt: Attempt, underlay: Underlay, *, joined: bool) -> EndpointResult:
         def decide() -> EndpointResult:
@@ -192,14 +191,14 @@ def reading_outside_the_lock() -> Iterator[None]:
 
 @contextmanager
 def destroying_from_cache() -> Iterator[None]:
-    """What a watch told is never compared with what the API says."""
+    """A cached record is never compared with the API before an interface is removed."""
     with patch.object(EndpointReconcile, "_needs_certainty", lambda *_: False):
         yield
 
 
 @contextmanager
 def naming_by_declarer() -> Iterator[None]:
-    """Each pod uses a link as the pod itself declares it: in its own order, under the name of that order."""
+    """A pod uses the record name of its own declaration, in which the pod's endpoint comes first."""
     held_end = attach._held_end
 
     def named(records: Store, pod: Pod, end: attach.OwnEnd) -> HeldEnd:
@@ -216,7 +215,7 @@ def naming_by_declarer() -> Iterator[None]:
 
 @contextmanager
 def treating_forbidden_as_empty() -> Iterator[None]:
-    """A namespace whose topologies may not be listed has none."""
+    """A namespace whose topologies cannot be listed counts as one without topologies."""
     listed = TopologyStore.list
 
     def topologies(self: TopologyStore, namespace: str) -> list[Topology]:
@@ -231,7 +230,7 @@ def treating_forbidden_as_empty() -> Iterator[None]:
 
 @contextmanager
 def treating_unreadable_as_undeclared() -> Iterator[None]:
-    """A link that is not found among the readable declarations is undeclared."""
+    """A link that no readable declaration contains counts as undeclared."""
     declared_now = Membership._declared_now
 
     def readable(self: Membership, entry: SandboxEntry, end: HeldEnd, pod: Pod) -> list[OwnEnd]:
@@ -242,7 +241,7 @@ def treating_unreadable_as_undeclared() -> Iterator[None]:
 
 
 class _StaleLinks(LinkStore):
-    """Records whose first answer was read a while ago."""
+    """Records whose first read returns an earlier version."""
 
     def __init__(self, store: ApiStore, record: Link | None) -> None:
         super().__init__(store.api, store.namespace, store.vnis)

@@ -1,7 +1,7 @@
-"""One link and the sandboxes at its ends: what the runtime, the nodes' agents and the kernel can do to it.
+"""The processes that act on one link, and the conditions that must hold.
 
-ADD and DEL are the node's own code (`Reconciler`, `delete`, `undo`); an agent is something that stays idle until an
-end of its node needs it, and then calls `Reconciler.settle` for it.
+ADD and DEL are the node's own code (`Reconciler`, `delete`, `undo`). An agent is idle until an end of its node needs
+work, and then calls `Reconciler.settle` for it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ PARENTS = {
 
 @dataclass(frozen=True)
 class DelGuard:
-    """A guard that asks for DELs only: nothing else takes over a sandbox here. `call` None: there are none either."""
+    """A guard that checks for DEL only, because no scene supersedes a sandbox. Without `call`, there is no DEL."""
 
     call: Call | None = None
 
@@ -89,7 +89,7 @@ def attempt_of(name: str, side: Side, node: str, link: Link | None = None) -> At
 
 @dataclass(frozen=True)
 class Rules:
-    """What a scene leaves out of the protocol, to see what it is there for."""
+    """The rules of the protocol that a scene follows. A mutation replaces one of them."""
 
     locking: bool = True
     api: Callable[[], FakeApi] = FakeApi
@@ -100,7 +100,7 @@ class Rules:
 
 
 def call_of(attempt: Attempt, command: Command, rules: Rules) -> Call:
-    """The runtime's call for one sandbox that has one end."""
+    """The runtime's call for a sandbox with one end."""
     sandbox = attempt.sandbox
     held = HeldEnd(attempt.wanted, attempt.side)
     attachment = Attachment("net", sandbox.container_id, "eth0")
@@ -159,9 +159,9 @@ def add_process(
 ) -> Process:
     """ADD of a sandbox that replaces the sandbox `after`.
 
-    The stages are those of `link_all` and of what `add` does around it. `patient`: it waits for as long as it takes
-    for its peer, or `gives_up` at some time; else it leaves its end to the agent as soon as it would have to wait.
-    `unseeing`: no watch has reported the record, and it takes it for missing.
+    The stages are the steps of `add`. `waits_for_peer`: ADD waits for its peer without limit, as without an agent.
+    Otherwise it leaves its end to the agent instead of waiting. `may_time_out`: the wait may end at any time, and ADD
+    fails. `unsynced`: the watch may not have reported the record yet, so ADD takes it for missing.
     """
     call, underlay = call_of(attempt, Command.ADD, rules), scene_underlay(attempt.sandbox.node)
 
@@ -207,7 +207,7 @@ def add_process(
 
 @cache
 def _record_change(path: str, may_time_out: bool) -> Callable[[World, Actor], Iterator[str]]:
-    """A watch of one record: the end is settled anew once the record is no longer as it was seen."""
+    """The next stage of an ADD that waits: "settle" if the record has changed, or "undo" at a timeout."""
 
     def changed(world: World, actor: Actor) -> Iterator[str]:
         if (actor.pid, path) in world.stale_reads:
@@ -219,7 +219,7 @@ def _record_change(path: str, may_time_out: bool) -> Callable[[World, Actor], It
 
 
 def del_process(attempt: Attempt, *, rules: Rules, again: bool = False, api_may_fail: bool = False) -> Process:
-    """The runtime's DEL of a sandbox; `cut_off`: the API may be out of its reach."""
+    """The runtime's DEL of a sandbox. `again`: a second one. `api_may_fail`: the API may be unreachable."""
     call = call_of(attempt, Command.DEL, rules)
 
     def start() -> str:
@@ -231,7 +231,7 @@ def del_process(attempt: Attempt, *, rules: Rules, again: bool = False, api_may_
 
 
 def collapse_process(sandbox: str, node: str) -> Process:
-    """The runtime takes away the namespace of a sandbox that it has deleted."""
+    """The runtime removes the namespace of a sandbox after its DEL has begun."""
 
     def start() -> str:
         ask("collapse", sandbox)
@@ -241,7 +241,7 @@ def collapse_process(sandbox: str, node: str) -> Process:
 
 
 def manual_delete_process(attempt: Attempt) -> Process:
-    """Somebody on the node deletes an end's interface by hand, once."""
+    """A user on the node deletes an end's interface by hand, once."""
     ifname = attempt.wanted.end(attempt.side).ifname
 
     def there(world: World, _: Actor) -> Iterator[str]:
@@ -257,9 +257,9 @@ def manual_delete_process(attempt: Attempt) -> Process:
 
 
 def agent(node: str, rules: Rules) -> Process:
-    """What stays on a node and takes up an end whenever one needs it, for ever.
+    """An agent that reconciles any end of its node that needs it, and never ends.
 
-    It decides on the record as it noticed it, from a watch, which may be old by the time that it comes to it.
+    It decides on the record that its watch reported, which may be stale.
     """
     underlay = replace(scene_underlay(node), has_agent=True)
     pending = _pending_ends(node)
@@ -281,7 +281,7 @@ def agent(node: str, rules: Rules) -> Process:
 
 
 class _CachedLinks(LinkStore):
-    """Records of which one is cached, for as long as the watch has not reported a newer version of it."""
+    """Records of which one is cached until the watch reports a newer version."""
 
     def __init__(self, store: ApiStore, cached: str) -> None:
         super().__init__(store.api, store.namespace, store.vnis)
@@ -293,7 +293,7 @@ class _CachedLinks(LinkStore):
 
 
 class _UnsyncedLinks(LinkStore):
-    """Records of an agent whose watch may not have reported a record yet: then it takes the record for missing."""
+    """Records of an agent whose watch may not have reported a record yet, so that it takes it for missing."""
 
     def lookup_cached(self, name: str) -> Lookup:
         unreported = ask("choose", _reported_or_not) == "not reported"
@@ -303,7 +303,7 @@ class _UnsyncedLinks(LinkStore):
 def store_with(
     api: FakeApi, vni_range: tuple[int, int], links: type[LinkStore] = LinkStore, vnis: type[VniLeases] = VniLeases
 ) -> ApiStore:
-    """A store whose records and VNI Leases are of these classes."""
+    """A store that uses these classes for records and VNI Leases."""
     store = ApiStore(api, "ratchet", vni_range)
     store.vnis = vnis(api, store.namespace, vni_range)
     store.links = links(api, store.namespace, store.vnis)
@@ -324,7 +324,7 @@ def _ignoring_errors() -> Iterator[None]:
 
 @cache
 def _pending_ends(node: str) -> Callable[[World, Actor], Iterator[tuple[str, tuple[Side, str]]]]:
-    """The ends of a node that something is to be done for (rule 5 of the protocol), with their records' paths."""
+    """The ends of a node that must be reconciled (protocol rule 5), with the paths of their records."""
 
     def ends(world: World, _: Actor) -> Iterator[tuple[str, tuple[Side, str]]]:
         for path, text in world.objects:
@@ -363,12 +363,13 @@ def _needs(
 
 @dataclass(frozen=True)
 class UnobservableRequests:
-    """Requests whose answer and whose moment nobody else has a part in.
+    """Requests that no other process can notice or influence.
 
-    `mortal` are the sandboxes that DEL may come for, `perishable` those whose namespace may go under one's hands. What
-    is done to the others' interfaces under the link's lock is seen by nobody who does not hold it; that nobody touches
-    them without it is one of the conditions (`touched_unlocked`). `strangers` are sandboxes that may come to the paths
-    of others.
+    `deletable`: sandboxes that DEL may delete. `netns_removable`: sandboxes whose namespace may be removed at any time.
+    `strangers`: sandboxes whose namespace may reuse the path of another one.
+
+    Interfaces in all other namespaces change only under the link's lock, which `unlocked_changes` checks. So no process
+    without the lock notices a change.
     """
 
     deletable: frozenset[str]
@@ -389,7 +390,7 @@ class UnobservableRequests:
 
 
 def _namespaces_in(request: tuple[Any, ...]) -> list[str]:
-    """The namespaces that a request to the kernel is about."""
+    """The paths of the namespaces that a request to the kernel names."""
     about = request[1]
     if isinstance(about, Location):
         return [about.netns]
@@ -400,7 +401,7 @@ def _namespaces_in(request: tuple[Any, ...]) -> list[str]:
 
 
 def unlocked_changes(world: World, places: tuple[Place, ...]) -> Iterator[str]:
-    """Who is about to work on a link's interfaces has to hold its lock."""
+    """Fault if a process without a lock is about to change interfaces. A user by hand is exempt."""
     holders = {pid for _, _, pid in world.locks}
     for pid, place in enumerate(places):
         ours = not place.process.name.startswith("hand")
@@ -410,9 +411,11 @@ def unlocked_changes(world: World, places: tuple[Place, ...]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Expectation:
-    """What has to hold. `live`: sandboxes that are there in the end, and their link with them; `all_gone`: nothing.
+    """The conditions of a scene.
 
-    `meddled`: somebody deletes interfaces by hand, so that a record may be wrong until an agent has seen it.
+    `live`: the sandboxes that exist at the end, which must be linked. `all_gone`: nothing may be left at the end.
+    `leases_may_leak`: except Leases. `deleted_by_hand`: a user deletes interfaces, so a record may be wrong until an
+    agent has observed it.
     """
 
     live: tuple[str, str] | None = None
@@ -422,7 +425,7 @@ class Expectation:
     deleted_by_hand: bool = False
 
     def check(self, world: World, places: tuple[Place, ...], quiet: bool) -> Iterator[str]:
-        """The conditions that do not hold, in words."""
+        """Yield a message for each condition that does not hold."""
         texts = [text for _, text in world.objects if '"kind": "ConfigMap"' in text]
         for text in texts:
             yield from inconsistencies(text)
@@ -463,7 +466,7 @@ class Expectation:
 
 
 def wire_as_recorded(record: Link, side: Side) -> Wire:
-    """What an end is to be made of, each sandbox being where the record says."""
+    """The wire of an end, with each sandbox at the location that the record has."""
     mine, peer = record.sandbox(side), record.sandbox(side.other)
     assert mine is not None
     there = Location(peer.netns, peer.cookie) if peer is not None else None
@@ -477,7 +480,7 @@ def link_of(text: str) -> Link:
 
 @cache
 def inconsistencies(text: str) -> tuple[str, ...]:
-    """Where a stored record's derived keys are not what its facts derive to."""
+    """Faults of a stored record whose derived keys or labels do not match its other fields."""
     stored, encoded = _loads(text), encode_link(link_of(text))
     found = []
     if stored["data"] != encoded["data"]:
@@ -489,7 +492,7 @@ def inconsistencies(text: str) -> tuple[str, ...]:
 
 @cache
 def set_up_as_recorded(text: str, interfaces: frozenset[Interface], namespaces: frozenset[str]) -> bool:
-    """Whether both ends' devices are as the record says."""
+    """Whether the interfaces of both ends match the record."""
     record = link_of(text)
     for side in Side:
         wire = wire_as_recorded(record, side)
@@ -532,7 +535,7 @@ def _loads(text: str) -> Mapping[str, Any]:
 
 @contextmanager
 def isolated() -> Iterator[None]:
-    """The node's code without its surroundings, silent, and with nothing remembered from when it was another's."""
+    """Within the block, the node's code runs on fakes, without logs and with empty caches."""
     for cached_function in (link_of, inconsistencies, set_up_as_recorded, _false_claims, _needs):
         cached_function.cache_clear()
     logging.disable(logging.CRITICAL)

@@ -1,7 +1,7 @@
-"""Whole calls of the runtime in threads of which one runs at a time: who is next is drawn.
+"""Whole calls of the runtime in threads, of which one runs at a time, in an order that Hypothesis draws.
 
-For what has too many states to go everywhere. A thread runs until it asks for something; then whoever's turn it is
-gets its answer. Time stands still while anybody can go on, and jumps to the next deadline when nobody can.
+This is for scenes with too many states to search. A thread runs until its next request. Then the scheduler chooses the
+thread whose request is answered. The clock advances only when all threads block: to the next deadline.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from tests.protocol.world import Actor, World, perform
 Outcome = TypeVar("Outcome")
 Thing = TypeVar("Thing")
 
-REQUEST_TIMEOUT_SECONDS = 20.0  # of the real clock, for a thread to ask for something
+REQUEST_TIMEOUT_SECONDS = 20.0  # real time in which a thread must make its next request
 MAX_STEPS = 20_000
 MAX_CONFLICTS = 500
 
 
 class KilledError(BaseException):
-    """SIGKILL. Not an Exception; and whoever tries to clean up is killed again."""
+    """SIGKILL of a process. It is not an Exception, and is raised again at each request of a clean-up."""
 
 
 class StuckError(AssertionError):
-    """Nobody can go on, and time would not help."""
+    """No thread can continue, or a thread does not end."""
 
 
 class TurnScheduler:
-    """The world and the threads that work on it.
+    """The scheduler of the threads that act on one world.
 
-    Each of `choices` says which of those that can go on is next, and for how many steps: long runs of one leave the
-    others stalled, which is what breaks things. When they are used up, turns go round.
-    `kills` are processes by name and at which of their requests within `killable` blocks they are killed.
+    Each of `choices` is the next thread among those that can continue, and its number of steps. Long runs of one thread
+    stall the others, which finds most faults. After the last choice, threads take turns.
+    `kills` has, by the name of a process, at which of its requests in `killable` blocks it is killed.
     """
 
     def __init__(self, world: World, choices: Sequence[tuple[int, int]], kills: Mapping[str, int]) -> None:
@@ -51,7 +51,7 @@ class TurnScheduler:
         self._pids = 0
 
     def run(self, processes: Mapping[str, tuple[str, Callable[[], None]]], check: Callable[[World], None]) -> None:
-        """Run these (by name: node and what to do) to their ends; `each` judges the world after every step."""
+        """Run processes, each with its node and its work, until all end. `check` checks the world after each step."""
         self._threads = []
         for name, (node, work) in processes.items():
             self._pids += 1
@@ -63,11 +63,11 @@ class TurnScheduler:
                 runner.abandon()
 
     def add(self, runner: Runner) -> None:
-        """Have one more thread take turns."""
+        """Add a thread, such as a helper of a process, to the schedule."""
         self._threads.append(runner)
 
     def draw(self, limit: int) -> int:
-        """A number; the highest where there is nothing to draw from any more."""
+        """A number less than `limit`; the highest one after the last choice."""
         return self._choices.pop()[0] % limit if self._choices else limit - 1
 
     def _go(self, check: Callable[[World], None]) -> None:
@@ -111,7 +111,7 @@ class TurnScheduler:
 
 
 class Runner:
-    """One process in its thread, from one request to the next; or one of the threads in which a `process` works."""
+    """A thread that runs from one request to the next: a process, or a helper thread of `process`."""
 
     def __init__(
         self, turns: TurnScheduler, actor: Actor, name: str, work: Callable[[], None], process: Runner | None = None
@@ -146,7 +146,7 @@ class Runner:
         return self._answer
 
     def map_concurrently(self, act: Callable[[Thing], Outcome], things: Sequence[Thing]) -> list[Outcome]:
-        """As `map_concurrently`: how many help is drawn, and so are their turns."""
+        """As `ratchet.node.concurrency.map_concurrently`, with a drawn number of helpers and drawn turns."""
         work = Work(act, things)
         for number in range(self._turns.draw(len(things))):
             helper = Runner(self._turns, self.actor, f"{self.name} ({number})", work.help, self)
@@ -170,7 +170,7 @@ class Runner:
         return self._turns.world.now
 
     def killable(self, work: Callable[[], Outcome]) -> Outcome | None:
-        """Do some work, within which SIGKILL may come; None where it came."""
+        """Run work that SIGKILL may end. Returns None if it was killed."""
         self._killable = 1
         try:
             return work()
@@ -187,7 +187,7 @@ class Runner:
         return self._number > 0 and self._turns.kills.get(self.process.name, 0) == self._number
 
     def kill(self) -> None:
-        """End all of the process at once."""
+        """Kill all threads of the process."""
         del self._turns.kills[self.name]
         for one in (*(helper for helper in self._helpers if not helper.ended), self):
             one._dying = True
@@ -198,7 +198,7 @@ class Runner:
         self._resume()
 
     def abandon(self) -> None:
-        """End the thread of a run that has failed."""
+        """End the thread after another thread of the run has failed."""
         if not self.ended:
             self.ended = self._dying = True
             self._answered.release()
@@ -218,7 +218,7 @@ class Runner:
                 self._work()
         except KilledError:
             pass
-        except BaseException as fault:  # noqa: BLE001  # told to the test's own thread
+        except BaseException as fault:  # noqa: BLE001  # raised again in the test's thread
             self.fault = fault
         self.ended = True
         self._asked.release()

@@ -1,4 +1,4 @@
-"""An edited link in every order of steps: see `editing` for how."""
+"""Links whose declaration is edited while their pods run, in every order of steps (see `editing`)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.protocol.scenes import FALSE_CLAIM
 
 
 def moved(x: str, y: str, z: str, **more: bool) -> Edit:
-    """A topology moves x.in1 from y.in1 to z.in1. The letters are the pods' nodes."""
+    """A topology moves x:in1 from y:in1 to z:in1. The arguments are the nodes of the pods x, y and z."""
     pods = (pod_of("x", x), pod_of("y", y), pod_of("z", z))
     before, after = Declared(pods, (("x:in1", "y:in1"),)), Declared(pods, (("x:in1", "z:in1"),))
     return Edit(
@@ -47,7 +47,10 @@ def moved(x: str, y: str, z: str, **more: bool) -> Edit:
 
 
 def renamed(p: str, q: str, *, workers: int = 1, **more: bool) -> Edit:
-    """The primary p starts again, and declares p.in2–q.in1 instead of p.in1–q.in1."""
+    """The primary p restarts and declares a link from p:in2 to q:in1, instead of from p:in1.
+
+    The arguments are the nodes of the pods.
+    """
     links = "- {{peer: q, ifname: {}, peer_ifname: in1}}"
     before = Declared((pod_of("p", p, 1, links.format("in1")), pod_of("q", q)))
     after = Declared((pod_of("p", p, 2, links.format("in2")), pod_of("q", q)))
@@ -105,12 +108,12 @@ def test_no_order_of_steps_breaks_an_edited_link_in_large_scenes(name: str, told
     assert not report.faults, str(report)
 
 
-# Rules left out
+# Mutations
 
 
 @contextmanager
 def sharing_interfaces() -> Iterator[None]:
-    """A sandbox takes every end that is declared for it, whichever link has the interface."""
+    """A sandbox takes every declared end, even if another link holds the interface."""
 
     def every(wanted: Iterable[HeldEnd], _held: Iterable[HeldEnd]) -> tuple[HeldEnd, ...]:
         return reserve(wanted, ())
@@ -121,7 +124,7 @@ def sharing_interfaces() -> Iterator[None]:
 
 @contextmanager
 def forgetting_before_taking_down() -> Iterator[None]:
-    """An end that is given up is forgotten first, and its interface removed by its name, whichever link has it."""
+    """A removed end is first forgotten, then its interface is removed by name, whichever link holds it."""
 
     def remove_end(self: Membership, entry: SandboxEntry, end: HeldEnd, reason: str, _: HeldEnd | None) -> None:
         container_id = entry.attachment.container_id
@@ -141,14 +144,14 @@ def forgetting_before_taking_down() -> Iterator[None]:
 
 @contextmanager
 def keeping_undeclared_ends() -> Iterator[None]:
-    """An end whose link no pod declares any more is kept."""
+    """An end whose link is undeclared is not removed."""
     with patch.object(Membership, "remove_undeclared", lambda *_: None):
         yield
 
 
 @contextmanager
 def leaving_interfaces_behind() -> Iterator[None]:
-    """An end that is given up stays in the kernel."""
+    """The interface of a removed end stays in the kernel."""
     with patch.object(membership, "take_down", lambda *_: None):
         yield
 

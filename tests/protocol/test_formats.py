@@ -1,7 +1,7 @@
-"""One link that two nodes have recorded in two formats, in every order of steps.
+"""A link that two nodes have recorded in two formats, in every order of steps.
 
-One node has read that all agents read schema 2, the other has not. Each pod waits for its peer in a record of its own.
-By the time of the search both nodes write schema 2 and look for earlier records.
+One node has read in the node Leases that all agents read schema 2, and the other node has not. So each pod waits for
+its peer in another record. When the search starts, both nodes write schema 2 and look for records of schema 1.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ NOT_LINKED = "the link is not linked"
 
 
 def announced(schema: int) -> Any:
-    """The Leases of nodes whose agents read this schema. Records of schema 1 are there."""
+    """A store with the Lease of a node whose agent reads this schema. Records of schema 1 exist."""
     return announcing(NodeLease("C", "", schema), earlier=True)
 
 
 class BehindRecords(DeclaredRecords):
-    """The records of a node that has not read that all agents read schema 2."""
+    """The store of a node that has not yet read that all agents read schema 2. It writes schema 1."""
 
     def __init__(self, declared: Declared) -> None:
         super().__init__(declared)
@@ -56,7 +56,7 @@ class BehindRecords(DeclaredRecords):
 
 
 class SwitchedRecords(DeclaredRecords):
-    """The records of a node that writes schema 2 and looks for earlier records."""
+    """The store of a node that writes schema 2 and looks for records of schema 1."""
 
     def __init__(self, declared: Declared) -> None:
         super().__init__(declared)
@@ -66,10 +66,10 @@ class SwitchedRecords(DeclaredRecords):
 
 @dataclass(frozen=True)
 class TwoFormats:
-    """The pod y declares its link to x, which the node of the pod `behind` has recorded in schema 1, the other in 2.
+    """A link from y to x, declared by y. The node of the pod `behind` has recorded it in schema 1, the other in 2.
 
-    The pod `restarts`, if any, gets another sandbox meanwhile. `latched`: the node that writes schema 2 first looks for
-    no earlier records.
+    `restarts`: a pod that restarts during the search. `latched`: the node that was first to write schema 2 does not
+    look for records of schema 1.
     """
 
     behind: str
@@ -105,7 +105,7 @@ class TwoFormats:
             yield starting(second, self.declared, after=first.container_id, records=SwitchedRecords)
 
     def _is_unobservable(self) -> Callable[[World, Actor, Request], bool]:
-        """A node with one process has its journal and its locks to itself."""
+        """As `UnobservableRequests`, and journal requests on a node where only the agent runs."""
         first = {f"{self.restarts}1"} if self.restarts else set()
         unobservable, busy = (
             UnobservableRequests(frozenset(first), frozenset()),
@@ -135,7 +135,7 @@ class TwoFormats:
             yield NOT_LINKED
 
     def _last(self) -> list[str]:
-        """The last sandbox of each pod."""
+        """The container ID of the last sandbox of each pod."""
         return [f"{pod}{2 if pod == self.restarts else 1}" for pod in "xy"]
 
 
@@ -164,7 +164,7 @@ def test_no_order_of_steps_leaves_two_records_while_a_pod_restarts(name: str, to
 
 @contextmanager
 def keeping_declared_ends() -> Iterator[None]:
-    """The end of a link that the pod itself declares never moves to another record."""
+    """An end whose link the pod itself declares never moves to another record."""
     why_removed = Membership._why_removed
 
     def why(self: Membership, end: HeldEnd, by_record: Mapping[str, WantedLink]) -> str | None:

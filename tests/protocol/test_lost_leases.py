@@ -1,7 +1,7 @@
-"""VNI Leases that are deleted or restored with other holders under numbered records, and VNIs that a node refuses.
+"""VNI Leases that are deleted, or restored with other holders, and VNIs that a node rejects.
 
-Two links between two nodes, `a` with a VNI and `b` without one. The agents of both nodes reconcile every end that is
-not as its record says and every record that does not hold the Lease of its VNI. The garbage collector runs meanwhile.
+There are two links between two nodes: `a` with a VNI, and `b` without. The agents of both nodes reconcile each end that
+does not match its record, and each record that does not hold the Lease of its VNI. `ratchet gc` may run meanwhile.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def records(kind: type[VniLeases] = VniLeases, api: Callable[[], FakeApi] = Fake
 
 
 def joined(link: Link, vni: int | None = None) -> Link:
-    """Both ends have joined; with a VNI they are ready too."""
+    """The link after both ends have joined. With a VNI, both are ready too."""
     for side in Side:
         end = link.end(side)
         name, node = SANDBOXES[end.name]
@@ -88,11 +88,13 @@ def joined(link: Link, vni: int | None = None) -> Link:
 
 @dataclass(frozen=True)
 class InitialState:
-    """What is there at first. `holder` is who holds the Lease of `a`'s VNI, None where there is no such Lease.
+    """The initial state of the records, Leases and interfaces.
 
-    `vni_of_b`: the other link has this number as well. `foreign`: the VNI of another VXLAN device of node A, on which
-    `a` has no device then.
-    `alone`: there is no other link. `labelled`: the Lease has the labels of the link's nodes.
+    - `holder`: the holder of the Lease of `a`'s VNI; None if there is no such Lease.
+    - `vni_of_a`, `vni_of_b`: the VNIs in the records of the links.
+    - `foreign`: the VNI of a foreign VXLAN device on node A. Link `a` then has no interface there.
+    - `alone`: link `b` does not exist.
+    - `labelled`: the Lease has the labels of the link's nodes.
     """
 
     holder: str | None = None
@@ -148,7 +150,7 @@ def _foreign(vni: int) -> Interface:
 
 
 def agent(node: str, broken: Broken) -> Process:
-    """A node's agent: asserts the VNIs of its links, reconciles its ends."""
+    """A node's agent, which asserts the VNIs of its links and reconciles its ends."""
     needs = _needs(node)
 
     def reconcile() -> str:
@@ -193,7 +195,7 @@ def _needs(node: str) -> Callable[[World, Actor], Iterator[tuple[str, str, Side]
 
 
 def lease_delete_process() -> Process:
-    """Somebody deletes the Lease of `a`'s VNI, at any time."""
+    """A user deletes the Lease of `a`'s VNI at any time."""
 
     def start() -> str:
         with suppress(RatchetError):
@@ -204,7 +206,7 @@ def lease_delete_process() -> Process:
 
 
 def vni_claim_process(broken: Broken, killable: bool = False) -> Process:
-    """Node A claims a VNI for `b`, with no agent that asserts anything."""
+    """ADD on node A claims a VNI for `b`, without an agent that asserts VNIs."""
     attempt = Attempt(B, Side.PRIMARY, sandbox_of("u1", "up", "A"))
     call = call_of(attempt, Command.ADD, Rules())
 
@@ -222,7 +224,7 @@ def _holder(world: World, vni: int) -> str | None:
 
 
 def _is_held_with_labels(world: World, record: Link) -> bool:
-    """Whether a record holds the Lease of its VNI, and a list of the Leases of its nodes has it."""
+    """Whether a record holds the Lease of its VNI, and the Lease has the labels of its nodes."""
     lease = world.find(f"{LEASES}/{vni_lease_name(record.vni)}") if record.vni is not None else None
     if lease is None or record.vni is None or _holder(world, record.vni) != record.uid:
         return False
@@ -233,7 +235,7 @@ def _is_held_with_labels(world: World, record: Link) -> bool:
 
 
 def evictions_without_lease(world: World, places: tuple[Place, ...]) -> Iterator[str]:
-    """Who is about to take another tunnel down has to hold the Lease of the VNI."""
+    """Fault if a process is about to evict another tunnel and its link does not hold the VNI's Lease."""
     for place in places:
         match place.request:
             case ("ensure", VxlanWire() as wire, True):
@@ -245,7 +247,7 @@ def evictions_without_lease(world: World, places: tuple[Place, ...]) -> Iterator
 
 
 def linked_with_another_vni(world: World) -> Iterator[str]:
-    """A record that says linked has no device with another VNI."""
+    """Fault if a record is `linked` and an interface has another VNI."""
     devices = {one.place: one.device for one in world.interfaces}
     for path, text in world.objects:
         if path.startswith(RECORDS) and derive(link_of(text)) is State.LINKED:
@@ -257,7 +259,7 @@ def linked_with_another_vni(world: World) -> Iterator[str]:
 
 
 def check(world: World, places: tuple[Place, ...], quiet: bool) -> Iterator[str]:
-    """What holds always, and what holds once nobody has anything left to do."""
+    """The conditions of each situation, and those that must hold once no step is left."""
     yield from evictions_without_lease(world, places)
     if at_rest(places):
         yield from linked_with_another_vni(world)
@@ -289,7 +291,10 @@ def check_unique_vnis(world: World, _: tuple[Place, ...], __: bool) -> Iterator[
 
 
 def is_unobservable(_world: World, _actor: Actor, request: tuple[Any, ...]) -> bool:
-    """Pods and nodes do not change here, there are no tombstones, and a node's interfaces are its agent's affair."""
+    """Requests that no other process can notice or influence.
+
+    Pods and nodes are constant, there are no tombstones, and only its agent changes a node's interfaces.
+    """
     alone = request[0] in ("observe", "make", "remove", "observe_port", "buried", "lock")
     return alone or (request[0] == "list" and str(request[1]).endswith(("/pods", "/nodes")))
 
@@ -299,9 +304,10 @@ def is_unobservable(_world: World, _actor: Actor, request: tuple[Any, ...]) -> b
 
 @dataclass(frozen=True)
 class Scene:
-    """`deleted`: somebody deletes the Lease at some time. `collected`: gc runs once.
+    """The processes that run from an initial state: both agents, or one ADD with `claims`.
 
-    `claims`: there are no agents; node A claims a VNI for the other link, and two links never have one VNI.
+    `deleted`: a user deletes the Lease at any time. `collected`: gc runs once. `claims`: there are no agents. Node A
+    claims a VNI for link `b`, and the two links must never have the same VNI.
     """
 
     initial: InitialState
@@ -349,25 +355,25 @@ def test_every_link_gets_and_keeps_a_vni_of_its_own(name: str, told: Callable[[R
     assert not report.faults, str(report)
 
 
-# Rules left out
+# Mutations
 
 
 class LeasesOnly(VniLeases):
-    """A VNI is claimed by the Leases alone, as an earlier version does."""
+    """A claim ignores the VNIs in records and looks at Leases only, as an earlier version did."""
 
     def record_vnis(self, vnis: Collection[int] | None = None) -> dict[int, str]:
         return {}
 
 
 class NeverLabelled(VniLeases):
-    """A Lease keeps the labels that it was created with."""
+    """The labels of a Lease are never updated."""
 
     def _label(self, *_: object) -> None:
         pass
 
 
 class NeverRenumbered(VniLeases):
-    """A record keeps its VNI, whoever holds the Lease."""
+    """A record keeps its VNI, even if another record holds the Lease."""
 
     def hold(self, link: Link) -> bool:
         super().hold(link)
@@ -375,7 +381,7 @@ class NeverRenumbered(VniLeases):
 
 
 def freeing_by_holder() -> AbstractContextManager[Any]:
-    """gc frees a Lease whose holder is no record, whoever has the number."""
+    """gc frees a Lease whose holder is no record, even if a record has the VNI."""
 
     def orphaned(leases: Any, uids: Any, _vnis: Any, *rest: Any) -> Any:
         return orphaned_leases(leases, uids, (), *rest)
@@ -384,12 +390,12 @@ def freeing_by_holder() -> AbstractContextManager[Any]:
 
 
 def evicting_without_lease_check() -> AbstractContextManager[Any]:
-    """Another tunnel of a VNI is taken for a left-over without a look at the Lease."""
+    """Another tunnel with the VNI is evicted without a check of the Lease."""
     return patch.object(EndpointReconcile, "_is_held", lambda *_: True)
 
 
 def keeping_ready_marks() -> AbstractContextManager[Any]:
-    """A record that is renumbered keeps the notes of its ends."""
+    """Renumbering a record does not clear the readiness of its ends."""
     return patch.object(record_updates, "_without_ready", lambda record, _: (record, []))
 
 
@@ -410,7 +416,7 @@ MUTATIONS = {
 
 
 def test_an_earlier_version_claims_no_vni_in_use_after_leases_are_restored(told: Callable[[Report], None]) -> None:
-    """Its gc would free them: this one leaves them to the owners of the numbers."""
+    """The earlier version looks at Leases only, so gc must not free the restored Leases of VNIs in use."""
     claiming, collector = Broken(records(LeasesOnly)), Broken(records())
     processes = [vni_claim_process(claiming), gc_process(collector)]
     report = Search(RESTORED.initial.world(), processes, check_unique_vnis, is_unobservable).run()

@@ -1,11 +1,11 @@
-"""The world in memory: an object store with Kubernetes' rules, a node's tombstones and locks, the kernel's interfaces.
+"""The world in memory: objects of the Kubernetes API, journals and locks of nodes, interfaces of kernels.
 
-A `World` is a value. `perform` gives what can come of one request: each outcome is the world after it and the answer;
-none means that the request has to wait. Every request is one atomic step.
+A `World` is an immutable value. `perform` returns the possible outcomes of one request: the world after it, and the
+answer. No outcome means that the request blocks. Every request is one atomic step.
 
-Versions come in two kinds. *Exact*: numbers that grow, as an API server's do. *Masked*: a process is told no number;
-the world remembers instead for whom an object has changed since it was last seen. Both refuse the same writes as long
-as a process writes on what it read last, and masked the number of states is finite.
+resourceVersions are of two kinds. *Exact* versions are growing numbers, as an API server's. *Masked* versions hide the
+number from the process; the world remembers for which processes an object has changed since they read it. Both reject
+the same writes if a process writes on what it read last. Only masked versions keep the number of states finite.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from tests.protocol.namespaces import cookie_of, netns_path
 
 Json = dict[str, Any]
 ChangeEnds = Callable[[tuple[HeldEnd, ...]], tuple[HeldEnd, ...]]
-InterfacePlace = tuple[str, str]  # a network namespace and an interface's name
+InterfacePlace = tuple[str, str]  # the path of a network namespace, and the name of an interface
 
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """An interface where it is; a vEth has the place of its peer."""
+    """An interface and its place. A vEth also has the place of its peer."""
 
     place: InterfacePlace
     device: Device
@@ -37,12 +37,15 @@ class Interface:
 
 
 class World(NamedTuple):
-    """All that processes share.
+    """The state that all processes share.
 
-    `objects` are the API's, by path; `seen_old` is for whom an object is no longer as it was seen (masked versions).
-    `version` is the newest (exact versions; 0: masked) and `log` what happened at each. `namespaces` are those that
-    are there, by the sandbox's id. `locks` are (node, link, holder). `born` counts records, which gives their UIDs.
-    `forbidden` are the collections whose list is refused with 403.
+    - `objects`: objects of the API by path.
+    - `stale_reads`: (pid, path) of each object that has changed since the process read it. Masked versions only.
+    - `version`: the newest resourceVersion; 0 if versions are masked. `log` has the event of each version.
+    - `namespaces`: the sandboxes whose network namespace exists.
+    - `locks`: (node, link, pid of the holder).
+    - `uids_issued`: the number of UIDs given to objects so far. The next UID is derived from it.
+    - `forbidden`: collections whose list is rejected with 403.
     """
 
     objects: tuple[tuple[str, str], ...] = ()
@@ -62,14 +65,14 @@ class World(NamedTuple):
         return next((text for name, text in self.objects if name == path), None)
 
     def in_collection(self, collection: str) -> Iterator[str]:
-        """The objects of a collection; pods may be asked for cluster-wide."""
+        """The objects of a collection. Pods can also be listed cluster-wide."""
         for path, text in self.objects:
             parent = path.rpartition("/")[0]
             if parent == collection or (collection == "/api/v1/pods" and parent.endswith("/pods")):
                 yield text
 
     def without_process(self, pid: int) -> World:
-        """The world once a process is no more: the kernel has freed its locks, what it saw is forgotten."""
+        """The world after a process has ended: the kernel frees its locks, and its reads are forgotten."""
         return self._replace(
             locks=frozenset(lock for lock in self.locks if lock[2] != pid),
             stale_reads=frozenset(entry for entry in self.stale_reads if entry[0] != pid),
@@ -77,7 +80,7 @@ class World(NamedTuple):
 
 
 class Actor(NamedTuple):
-    """Who asks, from which node, and which other processes would notice that an object has changed."""
+    """The process that makes a request, its node, and the other processes that depend on their reads."""
 
     pid: int
     node: str
@@ -88,7 +91,7 @@ Outcomes = list[tuple[World, Any]]
 
 
 def perform(world: World, actor: Actor, request: Request) -> Outcomes:
-    """What can come of a request; nothing while it has to wait."""
+    """The possible outcomes of a request; none while it blocks."""
     name, *arguments = request
     return _REQUESTS[name](world, actor, *arguments)
 
@@ -111,7 +114,7 @@ def _list(world: World, actor: Actor, collection: str, selector: str) -> Outcome
 
 
 def _glance(world: World, _: Actor, collection: str, selector: str) -> Outcomes:
-    """A list that nobody decides a write of these objects on: what was seen of them stays what was seen."""
+    """A list on which no process decides a write. Earlier reads of the objects stay stale."""
     return [(world, tuple(text for text in world.in_collection(collection) if _selected(text, selector)))]
 
 
@@ -119,7 +122,7 @@ def _create(world: World, actor: Actor, collection: str, body: str) -> Outcomes:
     path = f"{collection}/{json.loads(body)['metadata']['name']}"
     if world.find(path) is not None:
         return [(world, Failure("exists", path))]
-    # A masked Lease needs no UID of its own: whether it is still the one that was seen is known without.
+    # A masked Lease needs no unique UID: `stale_reads` shows whether the Lease was replaced.
     uid = "lease" if "/leases" in path and not world.version else new_uid(path, world.uids_issued + 1)
     uids_issued = world.uids_issued + (uid != "lease")
     return _store(world._replace(uids_issued=uids_issued), actor, path, _with_uid(body, uid), "ADDED")
@@ -161,7 +164,7 @@ def _watch(world: World, _: Actor, collection: str, version: str, selector: str,
 
 
 def _put(world: World, _: Actor, path: str, text: str) -> Outcomes:
-    """A user's write of an object that Ratchet only lists; an empty text deletes it."""
+    """A user's write of an object that Ratchet only lists. An empty text deletes the object."""
     others = [one for one in world.objects if one[0] != path]
     return [(world._replace(objects=tuple(sorted([*others, (path, text)] if text else others))), None)]
 
@@ -197,7 +200,7 @@ def _mark_read(world: World, actor: Actor, path: str) -> World:
 
 
 def _mark_stale(world: World, actor: Actor, path: str) -> World:
-    """The world in which all but the writer have seen an old object."""
+    """The world after a write: every other process's read of the object is stale."""
     if world.version:
         return world
     stale = {(pid, path) for pid in actor.others}
@@ -205,13 +208,13 @@ def _mark_stale(world: World, actor: Actor, path: str) -> World:
 
 
 def _meets_preconditions(world: World, actor: Actor, path: str, uid: str, version: str) -> bool:
-    """Whether the object is the one that was read, in so far as the writer makes that a condition."""
+    """Whether the object meets the preconditions of a write: UID and resourceVersion, if given."""
     metadata = _metadata(world.find(path) or "{}")
     if uid and metadata["uid"] != uid:
         return False
     if world.version:
         return version in ("", metadata["resourceVersion"])
-    # A masked Lease's UID says nothing; that somebody has put another in its place is known by its being seen old.
+    # All masked Leases have the same UID. A stale read shows that the Lease was replaced.
     return not (version or uid == "lease") or (actor.pid, path) not in world.stale_reads
 
 
@@ -244,7 +247,7 @@ def _with_version(text: str, version: int) -> str:
 
 @cache
 def _merged(text: str, body: str) -> str:
-    """A merge patch applied (RFC 7386); its preconditions are not part of what it changes."""
+    """Apply a merge patch (RFC 7386). Its preconditions are not part of the change."""
     document, changes = json.loads(text), json.loads(body)
     pairs = [(document["metadata"].setdefault("labels", {}), changes["metadata"].get("labels", {}))]
     if "data" in changes:
@@ -260,14 +263,17 @@ def _merged(text: str, body: str) -> str:
 
 
 def _birth(world: World, _: Actor, sandbox: str, after: str) -> Outcomes:
-    """The runtime makes a sandbox. It has begun to delete the one that is replaced, and the path is free."""
+    """The runtime creates a sandbox. Blocks until DEL of the sandbox `after` has begun and the path is free."""
     if (after and after not in world.tombstones) or _namespace_at(world.namespaces, netns_path(sandbox)):
         return []
     return [(world._replace(namespaces=world.namespaces | {sandbox}), None)]
 
 
 def _bury(world: World, _: Actor, sandbox: str) -> Outcomes:
-    """A runtime deletes nothing that it has not made; it may do so twice, and with the namespace gone."""
+    """Write a tombstone. Blocks until the runtime has created the sandbox, because DEL follows ADD.
+
+    DEL may come twice, and after the namespace is gone. The answer is whether there was a tombstone already.
+    """
     again = sandbox in world.tombstones
     if sandbox not in world.namespaces and not again:
         return []
@@ -279,9 +285,9 @@ def _buried(world: World, _: Actor, sandbox: str) -> Outcomes:
 
 
 def _collapse(world: World, _: Actor, sandbox: str, missing_ok: bool = False, deleted: bool = True) -> Outcomes:
-    """A deleted sandbox's namespace goes, and its interfaces with it; `perhaps` it went before.
+    """Remove a sandbox's namespace with its interfaces. Blocks until DEL has written the tombstone.
 
-    Without `deleted` the namespace goes although no DEL came.
+    `missing_ok`: the namespace may already be gone. `deleted=False` removes the namespace without a DEL.
     """
     if missing_ok and sandbox not in world.namespaces:
         return [(world, None)]
@@ -327,7 +333,7 @@ def _of_container(world: World, actor: Actor, container_id: str) -> Outcomes:
 
 
 def _change_ends(world: World, actor: Actor, attachment: Attachment, change: ChangeEnds) -> Outcomes:
-    """The entry's ends changed in one step; the answer is the ends as they were, None where there is no entry."""
+    """Change the entry's ends in one step. The answer is the earlier ends; None if there is no entry."""
     ((_, entry),) = _read(world, actor, attachment)
     if entry is None:
         return [(world, None)]
@@ -348,17 +354,21 @@ def _sleep(world: World, _: Actor, until: float) -> Outcomes:
 
 
 def _choose(world: World, actor: Actor, offer: Callable[[World, Actor], Iterable[Any]]) -> Outcomes:
-    """What the process may take up next; the world is as it was."""
+    """One outcome for each choice of the process. The world does not change."""
     return [(world, choice) for choice in offer(world, actor)]
 
 
 def _notice(world: World, actor: Actor, offer: Callable[[World, Actor], Iterable[tuple[str, Any]]]) -> Outcomes:
-    """As `_choose`, of objects by their paths: the one chosen is seen as it is."""
+    """As `_choose`, for objects with their paths: the chosen object counts as read."""
     return [(_mark_read(world, actor, path), choice) for path, choice in offer(world, actor)]
 
 
 def _believed(world: World, actor: Actor, path: str, cached: str) -> Outcomes:
-    """Whether what was noticed of an object is still believed: perhaps, also where it is old; not once it was read."""
+    """Whether a process still relies on a cached object.
+
+    True if the cached object is current. If it is stale, the watch may have reported the change or not. False if the
+    process has read the new object.
+    """
     if world.find(path) == cached:
         return [(world, True)]
     return [(world, True), (world, False)] if (actor.pid, path) in world.stale_reads else [(world, False)]
@@ -389,7 +399,7 @@ def _make(world: World, _: Actor, wire: Wire) -> Outcomes:
     if isinstance(found, Failure):
         return [(world, found)]
     made = _made(world.interfaces, wire)
-    # Where something would have to give way for it, it is not made.
+    # `make` removes nothing: if an interface is in the way, nothing is created.
     return [(world._replace(interfaces=made), True) if made > world.interfaces else (world, False)]
 
 
@@ -403,7 +413,7 @@ def _remove(world: World, _: Actor, location: Location, ifname: str) -> Outcomes
 
 
 def _belongs_to_another_link(world: World, location: Location, ifname: str) -> bool:
-    """Whether an interface was made for another link than the one whose index is given."""
+    """Whether the interface has another index than the reserved one, so it belongs to another link."""
     found = _device_at(world, location, ifname)
     return found is not None and location.index not in (0, found.index)
 
@@ -426,19 +436,19 @@ def _cookie(world: World, _: Actor, path: str) -> Outcomes:
 
 
 def _namespace_at(namespaces: frozenset[str], path: str) -> str | None:
-    """The sandbox whose namespace is at a path."""
+    """The sandbox whose namespace has this path."""
     return next((one for one in namespaces if netns_path(one) == path), None)
 
 
 def _is_there(namespaces: frozenset[str], path: str, cookie: int) -> bool:
-    """Whether a namespace is at its path; without a cookie, any."""
+    """Whether the namespace with this cookie is at the path. With cookie 0, any namespace counts."""
     sandbox = _namespace_at(namespaces, path)
     return sandbox is not None and cookie in (0, cookie_of(sandbox))
 
 
 @cache
 def observed(interfaces: frozenset[Interface], namespaces: frozenset[str], wire: Wire) -> Observed | Failure:
-    """What stands where the wire should, or the namespace that is gone."""
+    """The interfaces at the wire's ends, or a failure that names the namespace that is gone."""
     ports = (wire.near, wire.far) if isinstance(wire, VethWire) else (wire.near,)
     for port in ports:
         if not _is_there(namespaces, port.netns, port.cookie):
@@ -458,20 +468,20 @@ def _made(interfaces: frozenset[Interface], wire: Wire) -> frozenset[Interface]:
         near, far = _place(wire.near), _place(wire.far)
         kept = _without(interfaces, [near, far])
         return kept | {Interface(near, _veth(wire.near), far), Interface(far, _veth(wire.far), near)}
-    # A node's kernel has one tunnel of a number: whatever else claims it is taken down first.
+    # A kernel allows one tunnel per VNI and address, so other tunnels with this VNI are removed first.
     kept = _without(interfaces, [_place(wire.near), *(one.place for one in _claims(interfaces, wire))])
     return kept | {Interface(_place(wire.near), _tunnel(wire))}
 
 
 def _claims(interfaces: frozenset[Interface], wire: Wire) -> list[Interface]:
-    """The tunnels that have a wire's VNI on its node."""
+    """The tunnels on the wire's node that have its VNI."""
     if not isinstance(wire, VxlanWire):
         return []
     return [one for one in interfaces if (one.device.vni, one.device.local) == (wire.vni, wire.local)]
 
 
 def _without(interfaces: frozenset[Interface], places: Iterable[InterfacePlace]) -> frozenset[Interface]:
-    """What is left once those are deleted: a vEth takes its peer with it."""
+    """The interfaces that remain after these are deleted. A vEth is deleted with its peer."""
     gone = set(places)
     return frozenset(one for one in interfaces if one.place not in gone and one.peer not in gone)
 
@@ -486,7 +496,7 @@ def _veth(port: InterfaceSpec) -> Device:
 
 def _tunnel(wire: VxlanWire) -> Device:
     parts = {"vni": wire.vni, "remote": wire.remote, "local": wire.local, "port": wire.port}
-    # Carrier is no part of this world: its kernel takes none from a tunnel.
+    # Carrier is not modelled: no tunnel loses it.
     made = replace(_device(wire.near, "vxlan"), parent_index=wire.parent.index, carrier_fixed=True)
     return replace(made, **parts)  # type: ignore[arg-type]
 
