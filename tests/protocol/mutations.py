@@ -198,7 +198,7 @@ def destroying_from_cache() -> Iterator[None]:
 
 @contextmanager
 def naming_by_declarer() -> Iterator[None]:
-    """A pod uses the record name of its own declaration, in which the pod's endpoint comes first."""
+    """Each pod uses a link under the record name and the roles of its own declaration."""
     held_end = attach._held_end
 
     def named(records: Store, pod: Pod, end: attach.OwnEnd) -> HeldEnd:

@@ -1,7 +1,7 @@
-"""Which namespace a link's interface is made in and removed from, in every order of steps.
+"""The network namespaces in which interfaces are created and removed, in every order of steps.
 
-A path is no namespace: another pod's sandbox may come to the path of one that is gone. A record is no journal: what it
-says of where the peer is may be anybody's word.
+Neither a path nor a record identifies a namespace. Another pod's namespace may reuse the path of one that is gone. The
+peer's namespace in a record may be wrong, so only the node's journal counts.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from tests.protocol.scenes import (
 )
 from tests.protocol.world import Actor, Interface, World, perform
 
-STRANGER = "s9@s1"  # another pod's sandbox, at the path that s1 had
-STRANGERS_PEER = "u9"  # what the stranger is linked to
+STRANGER = "s9@s1"  # another pod's sandbox, whose namespace reuses the path of s1
+STRANGERS_PEER = "u9"  # the peer of the stranger's own link
 
 
 def _port(sandbox: str) -> InterfaceSpec:
@@ -55,15 +55,15 @@ def _strangers_interfaces() -> frozenset[Interface]:
     return world.interfaces
 
 
-# A path is used again
+# Reused paths
 
 
 @dataclass(frozen=True)
 class Reuse:
-    """s1 and t1 are linked, t1 on node `pair`; the namespace of s1 goes, and a stranger comes to its path.
+    """The namespace of s1 is removed, and a stranger's namespace reuses its path.
 
-    `deleted`: the runtime calls DEL of s1, twice; else the namespace goes without it. `linked`: the stranger has a link
-    of its own, whose interface has the name of the one of s1.
+    s1 is linked to t1 on node `pair`. `deleted`: the runtime calls DEL of s1, twice. Otherwise the namespace is removed
+    without a DEL. `linked`: the stranger has its own link, whose interface has the same name as that of s1.
     """
 
     pair: str
@@ -117,7 +117,7 @@ REUSES = {
 
 @contextmanager
 def finding_namespaces_by_path() -> Iterator[None]:
-    """A location has no cookie: whichever namespace is at the path is taken for the sandbox's."""
+    """Locations have no cookie, so any namespace at the path counts as the sandbox's."""
 
     def of_attempt(self: Attempt) -> Location:
         return Location(self.sandbox.netns, index=self.index)
@@ -152,11 +152,11 @@ def test_the_search_finds_the_fault_when_namespaces_are_found_by_path(
     }
 
 
-# A record that lies
+# Records that name another pod's namespace
 
 
 class JournalWithoutPeer(OneEntryJournal):
-    """A journal that holds no entry of the peer."""
+    """A journal without an entry of the peer."""
 
     def location(self, link: str, container_id: str) -> Location | None:
         return FakeJournal.location(self, link, container_id)
@@ -164,7 +164,10 @@ class JournalWithoutPeer(OneEntryJournal):
 
 @dataclass(frozen=True)
 class Lie:
-    """The record has t1 joined on s1's node, in the namespace of a stranger. `known`: the node's journal has t1."""
+    """A record in which t1 has joined on s1's node, in a stranger's namespace.
+
+    `known`: the node's journal has the entry of t1.
+    """
 
     known: bool
 
@@ -196,7 +199,7 @@ LIES = {"the journal has the peer": Lie(known=True), "the journal has no such pe
 
 @contextmanager
 def trusting_the_recorded_peer_location() -> Iterator[None]:
-    """The peer is where the record says, whatever the node's journal has."""
+    """The peer's location is read from the record, not from the node's journal."""
 
     def recorded_location(_: EndpointReconcile, progress: Progress) -> Location | None:
         record = progress.draft
@@ -209,7 +212,7 @@ def trusting_the_recorded_peer_location() -> Iterator[None]:
 
 @contextmanager
 def ignoring_the_journals_peer() -> Iterator[None]:
-    """The node's journal is not asked where the peer is."""
+    """The peer's location in the node's journal is ignored."""
     with patch.object(EndpointReconcile, "_peer_location", lambda *_: None):
         yield
 

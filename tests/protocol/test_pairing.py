@@ -1,4 +1,4 @@
-"""The pairing protocol as it is built, in every order of its steps: see `exploring` for how and `scenes` for what."""
+"""ADD and DEL of one link, in every order of steps (see `exploring` and `scenes`)."""
 
 from __future__ import annotations
 
@@ -27,13 +27,19 @@ from tests.protocol.world import World
 
 @dataclass(frozen=True)
 class Scene:
-    """The primary's s1, on node A, is deleted and s2 comes, on node `second`; the pair's t1 is on node `pair`.
+    """A link whose primary restarts: sandbox s1 on node A is deleted, and s2 is added on node `second`.
 
-    `kill`: the sandboxes whose ADD may be killed, anywhere. `late`: DEL of s1 comes twice. `agents`: something stays on
-    the nodes; without it ADD waits, and where it `gives_up` not for ever. `cut_off`: DEL may not reach the API. `gone`:
-    t1 is deleted too, and there is no s2. `collapse`: the namespace of s1 goes. `meddled`: somebody deletes the
-    interface of t1 by hand. `unseeing`: the sandboxes whose ADD takes a record for missing, as an agent does if its
-    watch has not reported it.
+    The pair's sandbox is t1, on node `pair`.
+
+    - `kill`: the sandboxes whose ADD may be killed at any step.
+    - `late_del`: DEL of s1 comes twice.
+    - `agents`: agents run on the nodes. Without them, ADD waits for its peer.
+    - `api_may_fail`: DEL of s1 may not reach the API.
+    - `gone`: t1 is deleted too, and there is no s2.
+    - `collapse`: the namespace of s1 is removed.
+    - `may_time_out`: the wait of ADD may end at any time.
+    - `deleted_by_hand`: a user deletes the interface of t1.
+    - `unsynced`: the sandboxes whose ADD may take a record for missing, because no watch has reported it yet.
     """
 
     second: str
@@ -127,7 +133,7 @@ LARGE = {
     "from vEth to VXLAN, kills": Scene("B", "A", collapse=False, kill=ALL, late_del=True),
 }
 
-# Those that are small enough for the question whether all comes to rest from everywhere.
+# Scenes that are small enough for `to_rest`, which keeps all steps in memory.
 SMALL = ("vEth", "vEth, interfaces deleted by hand", "from vEth to VXLAN")
 
 
@@ -151,16 +157,16 @@ def test_no_order_of_steps_breaks_the_pairing_in_large_scenes(name: str, told: C
 
 
 def test_without_agents_a_link_does_not_follow_a_peer_to_another_node(told: Callable[[Report], None]) -> None:
-    """What the documentation owns up to: ADD of the pair is over by the time the primary comes again elsewhere.
+    """A documented limit: ADD of the pair has ended when the primary starts on another node.
 
-    The record does not say linked then, which every other condition of the search sees to.
+    The record is not `linked` then: the search would otherwise find another fault.
     """
     report = Scene("B", "A", agents=False).search().run()
     told(report)
     assert set(report.faults) == {"both are live and not linked"}, str(report)
 
 
-# Where each rule shows what it is there for.
+# The smallest scene that finds the fault of each mutation.
 WITNESSES = {
     "no lock": Scene("A", "A", kill="t1", agents=False),
     "the record is read outside the lock": Scene("A", "A", kill="t1", agents=False),

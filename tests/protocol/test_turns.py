@@ -1,7 +1,7 @@
-"""Pods in a chain or a ring, on two nodes, by whole calls: `add`, `delete`, gc, in orders that hypothesis draws.
+"""Whole calls (`add`, `delete`, gc) of pods in a chain or a ring on two nodes, in orders that Hypothesis draws.
 
-The runtime is as a kubelet's: an ADD that fails or is killed gets its DEL and a new sandbox; a sandbox may be deleted
-at any moment of its ADD, or after it; DEL comes again when it likes. Nobody stays on the nodes.
+The runtimes behave as with a kubelet. After an ADD that fails or is killed, they call DEL and create a new sandbox. A
+sandbox may be deleted during its ADD or after it, and DEL may come again at any time. No agents run.
 """
 
 from __future__ import annotations
@@ -46,11 +46,15 @@ Work = tuple[str, Callable[[], None]]
 
 @dataclass(frozen=True)
 class Cluster:
-    """Pods by number, the node of each; each has a link to the next, and in a ring the last to the first.
+    """Numbered pods. Each has a link to the next one, and in a ring the last one to the first.
 
-    `labelled`: the first pod of a link declares it with labels. `listed`: both pods list it, alike.
-    `restarted` are pods whose first sandbox is deleted at some time. `killed`: at which of its requests a pod's first
-    ADD is killed. `collected`: gc runs in between.
+    - `nodes`: the node of each pod.
+    - `labelled`: the first pod of each link declares it with labels.
+    - `listed`: both pods of each link declare it equally in their annotations.
+    - `restarted`: the pods whose sandbox is deleted at any time after it was created.
+    - `killed`: by pod, at which of its requests the first ADD is killed.
+    - `collected`: gc runs meanwhile.
+    - `choices`: the order of the threads (`TurnScheduler`).
     """
 
     nodes: tuple[str, ...]
@@ -94,7 +98,7 @@ class Cluster:
         return json.dumps({"metadata": metadata, "spec": {"nodeName": self.nodes[number]}})
 
     def _list(self, number: int) -> list[dict[str, Any]]:
-        """The links of a pod as its annotation lists them: its own end comes first."""
+        """The links of a pod as its annotation declares them, with its own address first."""
         previous = (number - 1) % len(self.nodes)
         listed = [(number, "next", (number + 1) % len(self.nodes))] if number < self.links else []
         listed += [(previous, "previous", previous)] if previous < self.links else []
@@ -133,7 +137,7 @@ def clusters(draw: st.DrawFn, kills: bool) -> Cluster:
 
 @dataclass
 class Kubelets:
-    """The runtimes of all nodes: which sandbox each pod has by now, and every one that there ever was."""
+    """The runtimes of all nodes, with the running sandbox and all created sandboxes of each pod."""
 
     cluster: Cluster
     api: type[FakeApi] = FakeApi
@@ -143,7 +147,7 @@ class Kubelets:
     restarting: set[int] = field(default_factory=set)
 
     def start_work(self) -> dict[str, Work]:
-        """Every pod is started, some are restarted."""
+        """The processes that start every pod, restart some pods, and run gc."""
         found: dict[str, Work] = {}
         for number, node in enumerate(self.cluster.nodes):
             found[f"start {_name(number)}"] = (node, partial(self._start, number))
@@ -154,7 +158,7 @@ class Kubelets:
         return found
 
     def deletion_work(self) -> dict[str, Work]:
-        """Every sandbox that there ever was is deleted, in the end, some for the second time."""
+        """The processes that delete every sandbox ever created, some for the second time."""
         return {
             f"end {sandbox}": (self.cluster.nodes[number], partial(self._end, number, sandbox))
             for number, sandboxes in self.created.items()
@@ -162,7 +166,7 @@ class Kubelets:
         }
 
     def _start(self, number: int, restarting: bool = False) -> None:
-        """Sandbox after sandbox until one stays; whoever restarts the pod takes that over."""
+        """Create sandboxes until an ADD succeeds. If the pod is restarted meanwhile, `_restart` continues."""
         for _ in range(TRIES):
             if number in self.restarting and not restarting:
                 return
@@ -180,7 +184,7 @@ class Kubelets:
         raise AssertionError(f"{_name(number)} does not start")
 
     def _restart(self, number: int) -> None:
-        """A runtime that has itself been restarted: it deletes what it finds, whose ADD may still run, and starts."""
+        """Act as a restarted runtime: delete the last sandbox, whose ADD may still run, and start the pod."""
         ask("choose", lambda world, _: [True] if self.created.get(number) else [])
         self.restarting.add(number)
         self.running.pop(number, None)
@@ -189,7 +193,7 @@ class Kubelets:
 
     def _end(self, number: int, sandbox: str) -> None:
         delete(self._call(number, sandbox, Command.DEL))
-        ask("choose", lambda world, _: [True])  # a moment, in which the namespace is still there
+        ask("choose", lambda world, _: [True])  # one step in which the namespace still exists
         ask("collapse", sandbox, True)
 
     def _records(self) -> ApiStore:
@@ -218,7 +222,7 @@ def collect() -> None:
 
 
 def check_step(world: World) -> None:
-    """What no step may lead to."""
+    """Check the conditions that must hold after every step."""
     held: set[tuple[str, str]] = set()
     numbers: list[int] = []
     for text in _records_in(world):
@@ -260,7 +264,7 @@ def _records_in(world: World) -> Iterator[str]:
 
 
 def live_and_die(cluster: Cluster, api: type[FakeApi] = FakeApi) -> None:
-    """The cluster's whole life: all start, all are linked; all end, nothing is left."""
+    """Start all pods and check that all are linked; delete all, run gc and check that nothing is left."""
     kubelets = Kubelets(cluster, api)
     kills = {f"start {_name(number)}": request for number, request in cluster.killed.items()}
     turns = TurnScheduler(cluster.world(), cluster.choices, kills)
@@ -295,7 +299,7 @@ def test_pods_whose_add_is_killed_are_linked_in_the_end_and_leave_nothing(cluste
     live_and_die(cluster)
 
 
-# Of the rules, those whose absence needs no particular moment.
+# Mutations whose faults occur in many orders, so that drawn orders find them.
 EASY_MUTATIONS: dict[str, tuple[type[FakeApi], Callable[[], AbstractContextManager[None]]]] = {
     "leaving without comparing": (FakeApi, leaving_unconditionally),
     "writing without a version": (UnversionedApi, nullcontext),
@@ -307,7 +311,7 @@ EASY_MUTATIONS: dict[str, tuple[type[FakeApi], Callable[[], AbstractContextManag
 def test_drawn_orders_find_the_fault_of_each_mutation(name: str) -> None:
     api, mutate = EASY_MUTATIONS[name]
 
-    # The search ends with the first fault: it may be long where the fault needs a moment that is seldom drawn.
+    # More examples than usual, because an order with the fault may be rare. Hypothesis stops at the first fault.
     @settings(example_settings, max_examples=2000, phases=[Phase.generate], report_multiple_bugs=False)
     @given(clusters(kills=True))
     def try_some(cluster: Cluster) -> None:

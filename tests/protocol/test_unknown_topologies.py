@@ -1,8 +1,8 @@
-"""Topologies that cannot be listed or read while a primary restarts, in every order of steps.
+"""Topologies that are forbidden or do not parse while a primary restarts, in every order of steps.
 
 A topology declares one link. Its primary restarts: DEL, the pod is deleted and created again, ADD. Meanwhile the list
-of topologies is forbidden, or the topology does not parse. The agent's records are the product's, with caches that are
-not synced: each question goes to the API.
+of topologies is forbidden, or the topology does not parse. The agent uses the real `CachedStore` with caches that are
+not synced, so each read goes to the API.
 """
 
 from __future__ import annotations
@@ -57,20 +57,20 @@ PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 TOPOLOGIES = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
 LAB = '- {endpoints: ["x:in1", "y:in1"]}'
 UNCLOSED = LAB.removesuffix("}")
-CUT_SHORT = '- {endpoints: ["x:in1", '  # the running pod is not named any more
+CUT_SHORT = '- {endpoints: ["x:in1", '  # the text no longer names the running pod
 
 END_REMOVED = "the end of a running pod is given up"
 NOT_LINKED = "the restarted primary is not linked"
 
 
 class EmptyLinkCache(LinkCache):
-    """A cache that keeps nothing: a decision that is taken again (`Replay.undisputed`) has to read again."""
+    """A link cache that stays empty, so that a repeated decision (`Replay.retry_on_conflict`) reads again."""
 
     def put(self, link: Link) -> None: ...
 
 
 class ListedRecords(CachedStore):
-    """The records of an agent of which no cache is synced. What pods and topologies declare is read from the API."""
+    """The store of an agent without synced caches. It reads declarations from the API."""
 
     def __init__(self, _: Declared) -> None:
         formats = RecordFormats()
@@ -83,9 +83,9 @@ class ListedRecords(CachedStore):
 
 @dataclass(frozen=True)
 class Restart:
-    """The primary x.in1 on node A restarts; its pair y.in1 runs on node `pair`.
+    """The primary x:in1 on node A restarts, while its pair y:in1 runs on node `pair`.
 
-    Meanwhile topologies are `forbidden`, or the topology's text is `text`. `deleted`: DEL is over.
+    Meanwhile, topologies are `forbidden`, or the topology's text is `text`. `deleted`: DEL of x has already ended.
     """
 
     pair: str
@@ -109,7 +109,7 @@ class Restart:
         return self.before.link()
 
     def world(self) -> World:
-        """The link is linked, and is declared in the API."""
+        """The initial world: the link is up, and its pods and topology are in the API."""
         world = World()
         for name in ("x", "y"):
             world = started(world, sandbox_in(self.before, name), self.before)
@@ -128,7 +128,7 @@ class Restart:
         )
 
     def _agent(self) -> Process:
-        """The agent of the running pod's node. It reconciles the link once at any time, then while that changes it."""
+        """The agent of the running pod's node. It reconciles the link once at any time, then as a worker does."""
         agent_worker = worker(self.pair, (self.link,), self.after, records=ListedRecords)
 
         def once() -> str:
@@ -138,7 +138,7 @@ class Restart:
         return replace(agent_worker, stages={"once": once, **agent_worker.stages}, first="once")
 
     def _restart(self) -> Process:
-        """The kubelet ends x and starts it again, which the API shows in between."""
+        """The restart of x: DEL, the pod is deleted and created in the API, ADD."""
         first, second = sandbox_in(self.before, "x"), sandbox_in(self.after, "x", 2)
         delete = ending(first, self.before).stages["1"]
         add = starting(second, self.after, after=first.container_id).stages
@@ -176,7 +176,7 @@ class Restart:
         return Process("403" if self.forbidden else "editor", "", {"begin": begin, "end": end}, "begin")
 
     def _is_unobservable(self) -> Callable[[World, Actor, Request], bool]:
-        """A node with one process has its journal and its locks to itself."""
+        """As `UnobservableRequests`, and journal requests on a node with only one process."""
         unobservable = UnobservableRequests(frozenset({"x1"}), frozenset())
         shared = {"A"} if self.pair == "A" else set()
 
@@ -204,7 +204,10 @@ class Restart:
             yield NOT_LINKED
 
     def _has_end(self, world: World) -> bool:
-        """Whether the running pod's sandbox holds its end, with its interface; a vEth's goes with its peer."""
+        """Whether the running pod's sandbox holds its end and, for a VXLAN, has its interface.
+
+        A vEth disappears with its peer.
+        """
         ends = [end.link for _, entry in world.entries if entry.attachment.container_id == "y1" for end in entry.ends]
         there = any(one.place == (netns_path("y1"), "in1") for one in world.interfaces)
         return ends == [self.link] and (there or self.pair == "A")
@@ -216,7 +219,7 @@ def _put(world: World, path: str, text: str) -> World:
 
 
 def _pod(pod: Pod) -> tuple[str, str]:
-    """The path and the text of a pod. Objects of a list have no kind."""
+    """The path and the text of a pod, without `kind`, as in a list."""
     metadata = {"name": pod.ref.name, "namespace": pod.ref.namespace, "uid": pod.ref.uid, "labels": dict(pod.labels)}
     return f"{PODS}/{pod.ref.name}", json.dumps({"metadata": metadata, "spec": {"nodeName": pod.node}}, sort_keys=True)
 

@@ -1,7 +1,7 @@
-"""VNIs in every order of the steps that claim and free them: the real store, `Reconciler` and `collect_garbage`.
+"""VNIs that are claimed and freed, in every order of steps: the real store, `Reconciler` and `collect_garbage`.
 
-A link `a` whose ends have joined and which has no number yet, and that two nodes number at once; it ends, and may come
-again; a link `b`; a garbage collector. Killed, each leaves behind what it leaves.
+Both ends of link `a` have joined, and it has no VNI yet. Two nodes claim one concurrently. The ends leave, and new
+sandboxes may join again. Meanwhile, link `b` claims a VNI and gc runs. Processes may be killed at any step.
 """
 
 from __future__ import annotations
@@ -72,7 +72,10 @@ def _with_sandbox(end: Any, name: str, node: str) -> Any:
 
 
 def _world(pods: Collection[str], has_vni: bool) -> World:
-    """Both records are there, joined and without a number, or link a with one; of the pods only these are alive."""
+    """The initial world: both links are joined, without VNIs. Only the pods `pods` exist.
+
+    `has_vni`: link `a` has a VNI and its Lease.
+    """
     records = [
         _joined(A, primary=("s1", "A"), pair=("t1", "B")),
         _joined(B, primary=("u1", "A"), pair=("d1", "B")),
@@ -104,14 +107,14 @@ def _document(record: Link, uid: str) -> str:
 
 @dataclass(frozen=True)
 class Broken:
-    """A rule that is left out; `records` is what the code is given for its records."""
+    """A mutation: the store that the code uses, and a context manager that patches the code."""
 
     records: Callable[[], ApiStore] = Rules().records
     patched: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
 def vni_claim_process(attempt: Attempt, broken: Broken, killable: bool) -> Process:
-    """A node that takes an end as far as it goes: to its number, and to the note that it stands."""
+    """A node that reconciles an end: it claims a VNI and records that the end is ready."""
     end_reconciler, underlay = _reconciler(attempt, broken), scene_underlay(attempt.sandbox.node)
 
     def start() -> str:
@@ -123,7 +126,7 @@ def vni_claim_process(attempt: Attempt, broken: Broken, killable: bool) -> Proce
 
 
 def leave_process(attempts: Iterable[Attempt], broken: Broken, killable: bool) -> Process:
-    """The ends leave, one after the other: the last takes the record with it."""
+    """The ends leave one after the other. The last one deletes the record."""
     stages: dict[str, Callable[[], str]] = {}
     attempts = list(attempts)
     for number, attempt in enumerate(attempts):
@@ -141,7 +144,7 @@ def _leave_stage(attempt: Attempt, writer: RecordWriter, following: str) -> Call
 
 
 def rejoin_process(attempts: Iterable[Attempt], broken: Broken, killable: bool) -> Process:
-    """New sandboxes join the link, whose record is the old one or a new one, and number it with the second."""
+    """New sandboxes join the link, in the old record or a new one. The second one claims a VNI."""
     stages: dict[str, Callable[[], str]] = {}
     attempts = list(attempts)
     for number, attempt in enumerate(attempts):
@@ -199,7 +202,7 @@ def _vni_faults(objects: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
 
 @cache
 def _leaked(rest: World) -> tuple[str, ...]:
-    """What is still held for nobody once the garbage has been collected, undisturbed."""
+    """Fault if a Lease without record remains after gc has run without other processes."""
     ends: list[World] = []
 
     def collect_quiet(after: World, _: tuple[Place, ...], quiet: bool) -> Iterator[str]:
@@ -220,7 +223,10 @@ def _holder(texts: Mapping[str, str], vni: int) -> str | None:
 
 
 def is_unobservable(_world: World, actor: Actor, request: tuple[Any, ...]) -> bool:
-    """Pods and nodes do not change here, there are no tombstones, and each end is one process's affair."""
+    """Requests that no other process can notice or influence.
+
+    Pods and nodes are constant, there are no tombstones, and only one process works on each end.
+    """
     alone = request[0] in ("observe", "make", "ensure", "remove", "buried")
     return alone or (request[0] == "list" and request[1].endswith(("/pods", "/nodes")))
 
@@ -230,9 +236,14 @@ def is_unobservable(_world: World, actor: Actor, request: tuple[Any, ...]) -> bo
 
 @dataclass(frozen=True)
 class Scene:
-    """`ends`: link a's ends leave. `again`: others join it. `dead`: its pods are gone, and gc knows it.
+    """The processes that claim and free VNIs.
 
-    Who numbers: the primary's node (unless link a is `numbered` from the start), the `pair`'s, and link b's, `other`.
+    - `ends`: both ends of link `a` leave. `rejoins`: new sandboxes join it.
+    - `has_vni`: link `a` has a VNI from the start. Otherwise the primary's node claims one.
+    - `pair`: the pair's node claims a VNI for link `a`, too.
+    - `other`: a node claims a VNI for link `b`.
+    - `dead`: the pods of link `a` do not exist, so gc removes its ends.
+    - `killed`: processes other than gc may be killed. `passes`: the number of gc's passes.
     """
 
     ends: bool = True
@@ -294,11 +305,11 @@ def test_no_order_of_steps_duplicates_or_leaks_a_vni_in_large_scenes(name: str, 
     assert not report.faults, str(report)
 
 
-# Rules left out
+# Mutations
 
 
 class RecordsFirst(VniLeases):
-    """A garbage collector that lists the records before the Leases."""
+    """Leases for a gc that lists records before Leases."""
 
     _listed: set[str] | None = None
 
@@ -312,7 +323,7 @@ class RecordsFirst(VniLeases):
 
 
 class VniOwnersOnly(VniLeases):
-    """A garbage collector for which a Lease is held by who has written its number."""
+    """Leases for a gc to which only records with a VNI count as holders."""
 
     def record_uids(self) -> set[str]:
         links, _ = LinkStore(self.api, "ratchet", self).list()
@@ -320,7 +331,7 @@ class VniOwnersOnly(VniLeases):
 
 
 class LeaseFirst(LinkStore):
-    """The Lease is freed before the record goes."""
+    """The Lease is freed before the record is deleted."""
 
     def delete(self, link: Link) -> None:
         if link.vni is not None:
@@ -329,7 +340,7 @@ class LeaseFirst(LinkStore):
 
 
 class UnconditionalLeaseDeleteApi(FakeApi):
-    """A Lease is deleted by its name, whichever it is by now."""
+    """A Lease is deleted by name, without preconditions."""
 
     def delete(self, path: str, *, uid: str, resource_version: str = "", grace_seconds: int | None = None) -> None:
         about_lease = path.startswith(LEASES)
@@ -344,14 +355,14 @@ def _records(
 
 @contextmanager
 def held_by_name() -> Iterator[None]:
-    """The holder is the link's name: a record that comes again under it is taken for the old one."""
+    """UIDs are derived from names, so a record that is created again counts as the old holder."""
     with patch("tests.protocol.world.new_uid", lambda path, _: f"uid-of-{path}"):
         yield
 
 
 @contextmanager
 def freed_without_check() -> Iterator[None]:
-    """A number that could not be written is freed without asking whether the other end has written it."""
+    """A VNI whose write failed is freed without a check whether the other end has written it."""
 
     def release(self: VniClaim, _: object) -> None:
         if (claimed := self.claimed) and claimed.vni is not None:
