@@ -54,7 +54,10 @@ PARENTS = {
 
 @dataclass(frozen=True)
 class DelGuard:
-    """A guard that checks for DEL only, because no scene supersedes a sandbox. Without `call`, there is no DEL."""
+    """A guard that checks only for DEL. Without `call`, there is no DEL.
+
+    Nothing else takes over a sandbox in these scenes.
+    """
 
     call: Call | None = None
 

@@ -1,4 +1,4 @@
-"""Whole calls of the runtime in threads, of which one runs at a time, in an order that Hypothesis draws.
+"""A scheduler for whole calls in threads, of which one runs at a time, in a drawn order.
 
 This is for scenes with too many states to search. A thread runs until its next request. Then the scheduler chooses the
 thread whose request is answered. The clock advances only when all threads block: to the next deadline.
@@ -51,7 +51,10 @@ class TurnScheduler:
         self._pids = 0
 
     def run(self, processes: Mapping[str, tuple[str, Callable[[], None]]], check: Callable[[World], None]) -> None:
-        """Run processes, each with its node and its work, until all end. `check` checks the world after each step."""
+        """Run processes until all have ended. `check` judges the world after each step.
+
+        `processes` has the node and the work of each process by its name.
+        """
         self._threads = []
         for name, (node, work) in processes.items():
             self._pids += 1

@@ -66,8 +66,9 @@ class SwitchedRecords(DeclaredRecords):
 
 @dataclass(frozen=True)
 class TwoFormats:
-    """A link from y to x, declared by y. The node of the pod `behind` has recorded it in schema 1, the other in 2.
+    """A link that y declares to x, with two records.
 
+    The node of the pod `behind` has recorded it in schema 1, and the other node in schema 2.
     `restarts`: a pod that restarts during the search. `latched`: the node that was first to write schema 2 does not
     look for records of schema 1.
     """

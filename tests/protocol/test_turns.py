@@ -1,7 +1,7 @@
-"""Whole calls (`add`, `delete`, gc) of pods in a chain or a ring on two nodes, in orders that Hypothesis draws.
+"""Whole calls (`add`, `delete`, gc) of pods in a chain or a ring, in orders that Hypothesis draws.
 
 The runtimes behave as with a kubelet. After an ADD that fails or is killed, they call DEL and create a new sandbox. A
-sandbox may be deleted during its ADD or after it, and DEL may come again at any time. No agents run.
+sandbox may be deleted during its ADD or after it, and DEL may come again at any time. There are no agents.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""VNIs that are claimed and freed, in every order of steps: the real store, `Reconciler` and `collect_garbage`.
+"""VNIs that are claimed and freed, in every order of steps.
 
-Both ends of link `a` have joined, and it has no VNI yet. Two nodes claim one concurrently. The ends leave, and new
-sandboxes may join again. Meanwhile, link `b` claims a VNI and gc runs. Processes may be killed at any step.
+The code is the real store, `Reconciler` and `collect_garbage`. Both ends of link `a` have joined, and it has no VNI
+yet. Two nodes claim one concurrently. The ends leave, and new sandboxes may join. Meanwhile, link `b` claims a VNI and
+gc runs. Processes may be killed at any step.
 """
 
 from __future__ import annotations

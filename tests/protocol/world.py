@@ -1,4 +1,4 @@
-"""The world in memory: objects of the Kubernetes API, journals and locks of nodes, interfaces of kernels.
+"""The world in memory: objects of the Kubernetes API, and each node's journal, locks and interfaces.
 
 A `World` is an immutable value. `perform` returns the possible outcomes of one request: the world after it, and the
 answer. No outcome means that the request blocks. Every request is one atomic step.
@@ -263,7 +263,7 @@ def _merged(text: str, body: str) -> str:
 
 
 def _birth(world: World, _: Actor, sandbox: str, after: str) -> Outcomes:
-    """The runtime creates a sandbox. Blocks until DEL of the sandbox `after` has begun and the path is free."""
+    """The runtime creates a sandbox. Blocks until DEL of `after` has begun and the path is free."""
     if (after and after not in world.tombstones) or _namespace_at(world.namespaces, netns_path(sandbox)):
         return []
     return [(world._replace(namespaces=world.namespaces | {sandbox}), None)]
