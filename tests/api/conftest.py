@@ -1,6 +1,6 @@
-"""Contract tests of the Kubernetes API: against the embedded server, or any other a kubeconfig names.
+"""Clients and fixtures of the contract tests of the Kubernetes API, by default against the embedded server.
 
-``RATCHET_TEST_KUBECONFIG`` names the kubeconfig of another server; the ``test_embedded_*`` modules start their own.
+Set ``RATCHET_TEST_KUBECONFIG`` to a kubeconfig to test another server. The ``test_embedded_*`` modules start their own.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Response:
             return None
 
     def refused(self, code: int, reason: str) -> str:
-        """Check that the response is a ``Status`` of this code and reason; returns its message."""
+        """Check that the response is a ``Status`` of this code and reason; return its message."""
         assert self.code == code, self.text
         status = self.json
         assert status["kind"] == "Status"
@@ -58,7 +58,7 @@ class Response:
         return str(status["message"])
 
     def accepted(self, code: int = 200) -> JsonObject:
-        """Check that the response has this code; returns its object."""
+        """Check that the response has this code; return its object."""
         assert self.code == code, self.text
         body: JsonObject = self.json
         return body
@@ -80,17 +80,17 @@ class WatchStream:
         assert not rest
 
     def next(self) -> JsonObject:
-        """The next event; fails when none comes within the read timeout or the stream ends."""
+        """Return the next event; fail if the read times out or the stream ends."""
         event: JsonObject = json.loads(next(self._lines))
         return event
 
     def take(self, count: int) -> list[tuple[str, str]]:
-        """Types and object names of the next ``count`` events."""
+        """Return the types and object names of the next ``count`` events."""
         events = [self.next() for _ in range(count)]
         return [(event["type"], event["object"]["metadata"].get("name", "")) for event in events]
 
     def rest(self) -> list[JsonObject]:
-        """The events until the server ends the stream."""
+        """Return the remaining events until the server ends the stream."""
         return [json.loads(line) for line in self._lines]
 
 
@@ -109,7 +109,7 @@ class Client:
 
     @staticmethod
     def path(resource: str, namespace: str = "", name: str = "", subresource: str = "") -> str:
-        """URL path of a collection or an object."""
+        """Return the URL path of a collection or an object."""
         parts = ["", _GROUPS.get(resource, "api/v1")]
         parts += ["namespaces", namespace] if namespace else []
         return "/".join([*parts, resource, *filter(None, [name, subresource])])
@@ -143,7 +143,7 @@ class Client:
         accept: str = "application/json",
         **query: Any,
     ) -> Response:
-        """One request; ``body`` is sent as JSON unless it is bytes, keyword arguments become the query."""
+        """Send a request; ``body`` is sent as JSON unless it is bytes, keyword arguments become the query."""
         headers = {"Accept": accept, **({"Content-Type": content_type} if body is not None else {})}
         answer = self._open(method, path, body, query, headers, preload=True)
         return Response(answer.status, answer.headers, answer.data.decode())
@@ -161,16 +161,16 @@ class Client:
         return self.request("DELETE", path, body, **query)
 
     def patch(self, path: str, body: Any, kind: str = "merge-patch+json", **query: Any) -> Response:
-        """A patch; ``kind`` completes the content type ``application/...``."""
+        """Send a patch; ``kind`` completes the content type ``application/...``."""
         return self.request("PATCH", path, body, content_type=f"application/{kind}", **query)
 
     def items(self, path: str, **query: Any) -> list[str]:
-        """Names in a list."""
+        """Return the names of the objects in a list."""
         return [item["metadata"]["name"] for item in self.get(path, **query).accepted()["items"]]
 
     @contextlib.contextmanager
     def watch(self, path: str, accept: str = "application/json", **query: Any) -> Iterator[WatchStream]:
-        """A watch, open within the context."""
+        """Open a watch; it is closed when the context ends."""
         query = {"watch": "true", "timeoutSeconds": 30, **query}
         answer = self._open("GET", path, None, query, {"Accept": accept}, preload=False)
         try:
@@ -199,7 +199,7 @@ def api(kubeconfig: Path) -> Iterator[Client]:
 
 @pytest.fixture
 def connect() -> Iterator[Callable[[Path], Client]]:
-    """Makes clients of other servers, closed with the test."""
+    """Factory of clients of other servers; they are closed when the test ends."""
     with contextlib.ExitStack() as stack:
 
         def make(config: Path) -> Client:
@@ -210,7 +210,7 @@ def connect() -> Iterator[Callable[[Path], Client]]:
 
 @pytest.fixture
 def namespace(api: Client) -> Iterator[str]:
-    """A namespace of the test's own."""
+    """A namespace for this test only."""
     name = f"ratchet-test-{uuid.uuid4().hex[:10]}"
     api.post("/api/v1/namespaces", {"metadata": {"name": name}}).accepted(201)
     account = api.post(api.path("serviceaccounts", name), {"metadata": {"name": "default"}})
@@ -221,7 +221,7 @@ def namespace(api: Client) -> Iterator[str]:
 
 @pytest.fixture
 def node(api: Client) -> Iterator[str]:
-    """A node of the test's own."""
+    """A node for this test only."""
     name = f"node-{uuid.uuid4().hex[:10]}"
     api.post("/api/v1/nodes", {"metadata": {"name": name}}).accepted(201)
     yield name
@@ -237,7 +237,7 @@ def configmap(api: Client, namespace: str) -> JsonObject:
 
 @pytest.fixture
 def new_pod() -> Callable[..., JsonObject]:
-    """Bodies of pods any server admits; whom no `scheduler` is named for, nobody schedules."""
+    """Factory of pod bodies that any server admits; without `scheduler`, no scheduler places the pod."""
 
     def make(name: str, scheduler: str = "nobody") -> JsonObject:
         spec: JsonObject = {"containers": [{"name": "main", "image": "busybox:1"}], "schedulerName": scheduler}
@@ -254,7 +254,7 @@ def pod(api: Client, namespace: str, new_pod: Callable[[str], JsonObject]) -> It
 
 
 def _kubectls() -> list[Any]:
-    """The kubectl beside the interpreter and the first one on the path, as fixture parameters."""
+    """Return the kubectl beside the interpreter and the first other one on the path, as fixture parameters."""
     beside = Path(sys.prefix, "bin", "kubectl")
     found = {"beside": beside} if beside.exists() else {}
     outside = [folder for folder in os.environ["PATH"].split(os.pathsep) if Path(folder) != beside.parent]
@@ -285,7 +285,7 @@ class Kubectl:
 
     @contextlib.contextmanager
     def started(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-        """A command that runs within the context, its output readable line by line."""
+        """Run a command until the context ends; its output can be read line by line."""
         command = [*self._command, *arguments]
         with subprocess.Popen(
             command, env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -298,7 +298,7 @@ class Kubectl:
 
 @pytest.fixture(params=_kubectls())
 def kubectl(request: pytest.FixtureRequest, kubeconfig: Path, namespace: str, tmp_path: Path) -> Kubectl:
-    """Every kubectl that is installed, in turn."""
+    """A runner of kubectl; the test runs once with each installed kubectl."""
     folder = str(tmp_path)
     environment = {"PATH": os.environ["PATH"], "HOME": folder, "TMPDIR": folder, "KUBECONFIG": str(kubeconfig)}
     return Kubectl(request.param, namespace, environment)

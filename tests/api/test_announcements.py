@@ -1,4 +1,4 @@
-"""What is said on pods, as the API then shows it; and what the API's observer hears."""
+"""Events and conditions of pods as the API shows them, and the observer of API requests."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
 @pytest.fixture
 def store(kubeconfig: Path) -> Iterator[ApiServer]:
-    """The store's way to the server under test."""
-    with closing(connect_to(str(kubeconfig), patience=5.0)) as made:
-        yield made
+    """The store's connection to the server under test."""
+    with closing(connect_to(str(kubeconfig), patience=5.0)) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -49,32 +49,32 @@ def gated(api: Client, namespace: str, new_pod: Callable[[str], JsonObject]) -> 
 
 
 def conditions(api: Client, pod: PodRef) -> dict[str, JsonObject]:
-    """A pod's conditions by their type."""
+    """Return the conditions of a pod, by type."""
     status = api.get(api.path("pods", pod.namespace, pod.name)).accepted()["status"]
     return {one["type"]: one for one in status.get("conditions", [])}
 
 
 def events(api: Client, pod: PodRef) -> list[JsonObject]:
-    """The events about a pod, as `kubectl describe` looks for them."""
+    """Return the Events of a pod, with the field selector of `kubectl describe`."""
     selector = f"involvedObject.name={pod.name},involvedObject.uid={pod.uid}"
     found: list[JsonObject] = api.get(api.path("events", pod.namespace), fieldSelector=selector).accepted()["items"]
     return found
 
 
-def wait_until(holds: Callable[[], object], seconds: float = 10.0) -> None:
-    until = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < until, "it did not come about"
+def wait_until(predicate: Callable[[], object], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not predicate():
+        assert time.monotonic() < deadline, "it did not come about"
         time.sleep(0.01)
 
 
 class TestEvents:
-    def test_an_event_is_found_by_its_pod(self, store: ApiServer, api: Client, gated: Pod) -> None:
+    def test_an_event_refers_to_its_pod(self, store: ApiServer, api: Client, gated: Pod) -> None:
         record_event(store, gated.ref, "Linked", "the link l", EventType.NORMAL, now=NOON, host="node-a")
         record_event(store, gated.ref, "LinkLost", "no more", EventType.WARNING, now=NOON)
-        told = {one["reason"]: one for one in events(api, gated.ref)}
-        assert set(told) == {"Linked", "LinkLost"}
-        linked = told["Linked"]
+        reported = {one["reason"]: one for one in events(api, gated.ref)}
+        assert set(reported) == {"Linked", "LinkLost"}
+        linked = reported["Linked"]
         assert linked["involvedObject"] == {
             "apiVersion": "v1",
             "kind": "Pod",
@@ -82,58 +82,58 @@ class TestEvents:
             "name": "g",
             "uid": gated.ref.uid,
         }
-        assert (linked["type"], told["LinkLost"]["type"]) == ("Normal", "Warning")
+        assert (linked["type"], reported["LinkLost"]["type"]) == ("Normal", "Warning")
         assert (linked["message"], linked["count"]) == ("the link l", 1)
         assert linked["firstTimestamp"] == linked["lastTimestamp"] == "2026-01-02T12:00:00Z"
         assert linked["source"] == {"component": "ratchet", "host": "node-a"}
         assert linked["reportingComponent"] == "ratchet"
         assert linked["metadata"]["name"].startswith("g.")
 
-    def test_kubectl_shows_it(self, store: ApiServer, gated: Pod, kubectl: Kubectl) -> None:
+    def test_kubectl_shows_the_event(self, store: ApiServer, gated: Pod, kubectl: Kubectl) -> None:
         record_event(store, gated.ref, "Linked", "the link l", EventType.NORMAL, now=NOON)
         shown = kubectl("events", "--for", "pod/g").stdout
         assert "Linked" in shown
         assert "the link l" in shown
 
-    def test_a_namespace_that_is_missing(self, store: ApiServer) -> None:
+    def test_an_event_in_a_missing_namespace_is_not_found(self, store: ApiServer) -> None:
         with pytest.raises(NotFoundError):
             record_event(store, PodRef("ratchet-nowhere", "g", "u"), "Linked", "m", EventType.NORMAL, now=NOON)
 
 
 class TestCondition:
-    def test_it_is_set_and_changed_and_the_others_stay(self, store: ApiServer, api: Client, gated: Pod) -> None:
+    def test_set_condition_keeps_other_conditions(self, store: ApiServer, api: Client, gated: Pod) -> None:
         ready = {"type": "Ready", "status": "False", "reason": "ReadinessGatesNotReady"}
         path = api.path("pods", gated.ref.namespace, "g", "status")
         api.patch(path, {"status": {"conditions": [ready]}}, "strategic-merge-patch+json").accepted()
         set_condition(store, gated.ref, False, "WaitingForPeer", "waits for b", NOON)
-        told = conditions(api, gated.ref)
-        assert told["Ready"].items() >= ready.items()
-        assert told["ratchet/linked"] == {
+        reported = conditions(api, gated.ref)
+        assert reported["Ready"].items() >= ready.items()
+        assert reported["ratchet/linked"] == {
             "type": "ratchet/linked",
             "status": "False",
             "reason": "WaitingForPeer",
             "message": "waits for b",
             "lastTransitionTime": "2026-01-02T12:00:00Z",
-        } | {key: None for key in ("lastProbeTime",) if key in told["ratchet/linked"]}
+        } | {key: None for key in ("lastProbeTime",) if key in reported["ratchet/linked"]}
         set_condition(store, gated.ref, True, "Linked", "", NOON.replace(hour=13))
-        told = conditions(api, gated.ref)
-        assert told["Ready"].items() >= ready.items()
-        assert told["ratchet/linked"]["status"] == "True"
-        assert told["ratchet/linked"]["lastTransitionTime"] == "2026-01-02T13:00:00Z"
+        reported = conditions(api, gated.ref)
+        assert reported["Ready"].items() >= ready.items()
+        assert reported["ratchet/linked"]["status"] == "True"
+        assert reported["ratchet/linked"]["lastTransitionTime"] == "2026-01-02T13:00:00Z"
 
-    def test_another_pod_of_that_name_is_left_alone(self, store: ApiServer, api: Client, gated: Pod) -> None:
+    def test_set_condition_rejects_a_pod_with_another_uid(self, store: ApiServer, api: Client, gated: Pod) -> None:
         before = api.get(api.path("pods", gated.ref.namespace, "g")).accepted()
         with pytest.raises(ConflictError):
             set_condition(store, PodRef(gated.ref.namespace, "g", "another"), True, "Linked", "", NOON)
         assert api.get(api.path("pods", gated.ref.namespace, "g")).accepted() == before
 
-    def test_a_pod_that_is_missing(self, store: ApiServer, namespace: str) -> None:
+    def test_set_condition_rejects_a_missing_pod(self, store: ApiServer, namespace: str) -> None:
         with pytest.raises(NotFoundError):
             set_condition(store, PodRef(namespace, "nobody", "u"), True, "Linked", "", NOON)
 
 
 class TestAnnouncer:
-    def test_it_tells_and_goes_on_after_a_pod_that_is_gone(self, store: ApiServer, api: Client, gated: Pod) -> None:
+    def test_a_missing_pod_does_not_block_other_updates(self, store: ApiServer, api: Client, gated: Pod) -> None:
         announcer = Announcer(store, "node-a", Metrics(), events=True, readiness=True)
         gone = Pod(PodRef(gated.ref.namespace, "gone", "u"), gates=gated.gates)
         announcer.condition(gone, True, "Linked", "m")
@@ -143,7 +143,7 @@ class TestAnnouncer:
         assert conditions(api, gated.ref)["ratchet/linked"]["message"] == "all links stand"
         assert [one["message"] for one in events(api, gated.ref)] == ["the link l"]
 
-    def test_it_waits_for_an_api_that_is_away(
+    def test_updates_are_sent_once_the_api_is_back(
         self, connect: Callable[[Path], Client], new_pod: Callable[[str], JsonObject], tmp_path: Path
     ) -> None:
         faults = Faults()
@@ -153,19 +153,19 @@ class TestAnnouncer:
             body = new_pod("g")
             body["spec"]["readinessGates"] = [{"conditionType": "ratchet/linked"}]
             pod = decode_pod(client.post(client.path("pods", "default"), body).accepted(201))
-            away = faults.add(Rule(lambda sent: True, before=dropping, times=10**6))
+            outage = faults.add(Rule(lambda sent: True, before=dropping, times=10**6))
             with closing(connect_to(str(path), patience=0.01)) as store:
                 announcer = Announcer(store, "a", Metrics(), events=True, readiness=True, pauses=(0.01, 0.1))
                 announcer.condition(pod, True, "Linked", "m")
                 announcer.event(pod.ref, Reason.LINKED, "m")
-                wait_until(lambda: away.seen > 2)
+                wait_until(lambda: outage.seen > 2)
                 faults.clear()
                 wait_until(lambda: "ratchet/linked" in conditions(client, pod.ref))
                 announcer.close(10)
 
 
 class TestObserver:
-    """What is heard of requests to a server that fails as it is told to."""
+    """Calls of the observer, for requests to a server with injected faults."""
 
     @pytest.fixture
     def faults(self) -> Faults:
@@ -182,10 +182,10 @@ class TestObserver:
 
         with EmbeddedApi(middlewares=[faults.middleware]) as server:
             path = server.write_kubeconfig(tmp_path / "kubeconfig")
-            with closing(connect_to(str(path), patience=5.0, observer=observer)) as made:
-                yield made
+            with closing(connect_to(str(path), patience=5.0, observer=observer)) as opened:
+                yield opened
 
-    def test_each_request_is_heard_of_when_it_is_over(self, observed: ApiServer, heard: list[Any]) -> None:
+    def test_each_finished_request_is_observed(self, observed: ApiServer, heard: list[Any]) -> None:
         path = "/api/v1/namespaces/default"
         observed.get(path)
         observed.create(f"{path}/configmaps", {"metadata": {"name": "x"}})
@@ -198,25 +198,31 @@ class TestObserver:
         ]
         assert all(0 < request[3] < 5 for request in heard)
 
-    def test_each_try_is_a_request(self, observed: ApiServer, heard: list[Any], faults: Faults) -> None:
+    def test_each_attempt_is_observed(self, observed: ApiServer, heard: list[Any], faults: Faults) -> None:
         faults.add(Rule(lambda sent: True, before=answering(503, "ServiceUnavailable")))
         observed.get("/api/v1/namespaces/default")
         assert [request[2] for request in heard] == [503, 200]
 
-    def test_a_request_without_an_answer(self, observed: ApiServer, heard: list[Any], faults: Faults) -> None:
+    def test_a_dropped_request_is_observed_with_status_0(
+        self, observed: ApiServer, heard: list[Any], faults: Faults
+    ) -> None:
         faults.add(Rule(lambda sent: True, before=dropping))
         observed.get("/api/v1/namespaces/default")
         assert [request[2] for request in heard] == [0, 200]
 
-    def test_an_answer_that_breaks_off_is_none(self, observed: ApiServer, heard: list[Any], faults: Faults) -> None:
-        async def broken(_: web.Request) -> web.Response:
+    def test_a_truncated_response_is_observed_with_status_0(
+        self, observed: ApiServer, heard: list[Any], faults: Faults
+    ) -> None:
+        async def truncated(_: web.Request) -> web.Response:
             return web.Response(text="{", content_type="application/json")
 
-        faults.add(Rule(lambda sent: True, before=broken))
+        faults.add(Rule(lambda sent: True, before=truncated))
         observed.get("/api/v1/namespaces/default")
         assert [request[2] for request in heard] == [0, 200]
 
-    def test_an_api_that_is_gone(self, observed: ApiServer, heard: list[Any], tmp_path: Path) -> None:
+    def test_a_request_to_a_stopped_server_is_observed_with_status_0(
+        self, observed: ApiServer, heard: list[Any], tmp_path: Path
+    ) -> None:
         def observer(*request: Any) -> None:
             heard.append(request)
 
@@ -229,7 +235,7 @@ class TestObserver:
             gone.get("/api/v1/pods")
         assert {request[:3] for request in heard} == {("GET", "/api/v1/pods", 0)}
 
-    def test_a_watch_is_heard_of_when_its_headers_have_come(self, observed: ApiServer, heard: list[Any]) -> None:
+    def test_a_watch_is_observed_when_its_headers_arrive(self, observed: ApiServer, heard: list[Any]) -> None:
         path = "/api/v1/namespaces/default/configmaps"
         items, version = observed.list(path)
         heard.clear()
@@ -240,7 +246,7 @@ class TestObserver:
         assert len(heard) == 2
         assert items == []
 
-    def test_a_watch_that_is_refused(self, observed: ApiServer, heard: list[Any], faults: Faults) -> None:
+    def test_a_forbidden_watch_is_observed(self, observed: ApiServer, heard: list[Any], faults: Faults) -> None:
         faults.add(Rule(lambda sent: True, before=answering(403, "Forbidden")))
         with pytest.raises(ForbiddenError):
             next(observed.watch("/api/v1/pods", "1", 5.0))

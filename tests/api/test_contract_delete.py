@@ -1,4 +1,4 @@
-"""Deleting objects, one or many, with preconditions and finalizers."""
+"""Deletion of objects and collections, with preconditions and finalizers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _OTHER_UID = "00000000-0000-0000-0000-000000000000"
 
 
-def test_deletion_answers_with_a_status(api: Client, namespace: str, configmap: JsonObject) -> None:
+def test_deletion_returns_a_status(api: Client, namespace: str, configmap: JsonObject) -> None:
     path = api.path("configmaps", namespace, "x")
     status = api.delete(path).accepted()
     assert (status["kind"], status["status"]) == ("Status", "Success")
@@ -22,7 +22,7 @@ def test_deletion_answers_with_a_status(api: Client, namespace: str, configmap: 
     assert api.delete(path).refused(404, "NotFound") == 'configmaps "x" not found'
 
 
-def test_deletion_moves_the_server_version(api: Client, namespace: str, configmap: JsonObject) -> None:
+def test_deletion_advances_the_resource_version_of_the_list(api: Client, namespace: str, configmap: JsonObject) -> None:
     api.delete(api.path("configmaps", namespace, "x")).accepted()
     listed = api.get(api.path("configmaps", namespace)).accepted()
     assert int(listed["metadata"]["resourceVersion"]) > int(configmap["metadata"]["resourceVersion"])
@@ -37,7 +37,7 @@ def test_uid_precondition(api: Client, namespace: str, configmap: JsonObject) ->
     assert api.get(path).code == 404
 
 
-def test_version_precondition(api: Client, namespace: str, configmap: JsonObject) -> None:
+def test_resource_version_precondition(api: Client, namespace: str, configmap: JsonObject) -> None:
     path = api.path("configmaps", namespace, "x")
     stale = configmap["metadata"]["resourceVersion"]
     fresh = api.patch(path, {"data": {"a": "2"}}).accepted()["metadata"]["resourceVersion"]
@@ -48,7 +48,7 @@ def test_version_precondition(api: Client, namespace: str, configmap: JsonObject
     assert api.get(path).code == 404
 
 
-def test_options_of_kubectl_are_accepted(api: Client, namespace: str, configmap: JsonObject) -> None:
+def test_delete_options_of_kubectl_are_accepted(api: Client, namespace: str, configmap: JsonObject) -> None:
     options = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
     api.delete(api.path("configmaps", namespace, "x"), options, gracePeriodSeconds=0).accepted()
     assert api.get(api.path("configmaps", namespace, "x")).code == 404
@@ -72,7 +72,7 @@ def test_collections_are_deleted_by_selector(api: Client, namespace: str) -> Non
     assert api.items(path, labelSelector="side") == []
 
 
-def test_collection_deletion_stays_in_its_namespace(api: Client, namespace: str) -> None:
+def test_collection_deletion_affects_one_namespace_only(api: Client, namespace: str) -> None:
     other = f"{namespace}-other"
     api.post("/api/v1/namespaces", {"metadata": {"name": other}}).accepted(201)
     try:
@@ -85,7 +85,7 @@ def test_collection_deletion_stays_in_its_namespace(api: Client, namespace: str)
         api.delete(f"/api/v1/namespaces/{other}")
 
 
-def test_finalizers_hold_an_object(api: Client, namespace: str) -> None:
+def test_finalizers_delay_deletion(api: Client, namespace: str) -> None:
     path = api.path("configmaps", namespace, "x")
     body = {"metadata": {"name": "x", "finalizers": ["example.com/a", "example.com/b"]}}
     api.post(api.path("configmaps", namespace), body).accepted(201)
@@ -101,26 +101,26 @@ def test_finalizers_hold_an_object(api: Client, namespace: str) -> None:
     assert api.get(path).code == 404
 
 
-def test_finalizers_are_qualified(api: Client, namespace: str) -> None:
+def test_unqualified_finalizers_are_422(api: Client, namespace: str) -> None:
     body = {"metadata": {"name": "x", "finalizers": ["bare"]}}
     message = api.post(api.path("configmaps", namespace), body).refused(422, "Invalid")
     assert "name is neither a standard finalizer name nor is it fully qualified" in message
 
 
 @pytest.mark.parametrize("name", ["default", "kube-system"])
-def test_first_namespaces_cannot_be_deleted(api: Client, name: str) -> None:
+def test_system_namespaces_cannot_be_deleted(api: Client, name: str) -> None:
     answer = api.delete(f"/api/v1/namespaces/{name}")
     assert answer.refused(403, "Forbidden") == f'namespaces "{name}" is forbidden: this namespace may not be deleted'
 
 
-def test_namespace_deletion_answers_with_the_terminating_namespace(api: Client, namespace: str) -> None:
+def test_namespace_deletion_returns_the_terminating_namespace(api: Client, namespace: str) -> None:
     body = api.delete(f"/api/v1/namespaces/{namespace}").accepted()
     assert body["metadata"]["name"] == namespace
     assert body["status"]["phase"] == "Terminating"
     assert "deletionTimestamp" in body["metadata"]
 
 
-def test_a_recreated_object_is_another_one(api: Client, namespace: str, configmap: JsonObject) -> None:
+def test_a_recreated_object_has_a_new_uid(api: Client, namespace: str, configmap: JsonObject) -> None:
     api.delete(api.path("configmaps", namespace, "x")).accepted()
     again = api.post(api.path("configmaps", namespace), {"metadata": {"name": "x"}}).accepted(201)
     assert again["metadata"]["uid"] != configmap["metadata"]["uid"]

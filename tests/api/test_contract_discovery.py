@@ -1,4 +1,4 @@
-"""What the server tells about itself."""
+"""Health, version, discovery and OpenAPI of the server."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryL
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/livez", "/readyz"])
-def test_health_is_plain_ok(api: Client, path: str) -> None:
+def test_health_endpoints_return_ok(api: Client, path: str) -> None:
     answer = api.get(path)
     assert (answer.code, answer.text) == (200, "ok")
 
 
-def test_version_names_a_git_version(api: Client) -> None:
+def test_version_includes_the_git_version(api: Client) -> None:
     version = api.get("/version").accepted()
     assert version["gitVersion"].startswith("v1.")
     assert version["major"] == "1"
 
 
-def test_core_versions(api: Client) -> None:
+def test_core_api_has_version_v1(api: Client) -> None:
     body = api.get("/api").accepted()
     assert body["kind"] == "APIVersions"
     assert "v1" in body["versions"]
@@ -37,7 +37,7 @@ def test_groups_include_coordination(api: Client) -> None:
     assert preferred["coordination.k8s.io"] == "coordination.k8s.io/v1"
 
 
-def test_core_resources(api: Client) -> None:
+def test_core_api_lists_its_resources(api: Client) -> None:
     body = api.get("/api/v1").accepted()
     resources = {item["name"]: item for item in body["resources"]}
     assert body["groupVersion"] == "v1"
@@ -49,7 +49,7 @@ def test_core_resources(api: Client) -> None:
     assert "deletecollection" not in resources["namespaces"]["verbs"]
 
 
-def test_group_resources(api: Client) -> None:
+def test_coordination_group_lists_leases(api: Client) -> None:
     body = api.get("/apis/coordination.k8s.io/v1").accepted()
     assert ("leases", "Lease") in [(item["name"], item["kind"]) for item in body["resources"]]
 
@@ -87,10 +87,10 @@ def test_wrong_methods_are_405(api: Client, method: str, path: str) -> None:
     assert api.request(method, path, body).code == 405
 
 
-def test_first_namespaces_exist(api: Client) -> None:
+def test_system_namespaces_exist(api: Client) -> None:
     assert {"default", "kube-system", "kube-public", "kube-node-lease"} <= set(api.items("/api/v1/namespaces"))
 
 
-def test_only_unacceptable_representations_are_406(api: Client) -> None:
+def test_unacceptable_representations_are_406(api: Client) -> None:
     answer = api.request("GET", "/api/v1/namespaces", accept="text/html")
     answer.refused(406, "NotAcceptable")

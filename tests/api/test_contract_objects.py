@@ -1,4 +1,4 @@
-"""Creating, reading and replacing objects."""
+"""Creation, reading and replacement of objects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _named(name: str, **fields: Any) -> JsonObject:
     return {"metadata": {"name": name}, **fields}
 
 
-def test_creation_completes_metadata(api: Client, namespace: str) -> None:
+def test_creation_sets_metadata(api: Client, namespace: str) -> None:
     created = api.post(api.path("configmaps", namespace), _named("x", data={"a": "1"})).accepted(201)
     meta = created["metadata"]
     assert (created["kind"], created["apiVersion"]) == ("ConfigMap", "v1")
@@ -31,7 +31,7 @@ def test_creation_completes_metadata(api: Client, namespace: str) -> None:
     assert read["metadata"]["uid"] == meta["uid"]
 
 
-def test_resource_versions_grow_across_kinds(api: Client, namespace: str) -> None:
+def test_resource_versions_increase_across_kinds(api: Client, namespace: str) -> None:
     first = api.post(api.path("configmaps", namespace), _named("a")).accepted(201)
     second = api.post(api.path("leases", namespace), _named("b")).accepted(201)
     third = api.post(api.path("configmaps", namespace), _named("c")).accepted(201)
@@ -41,7 +41,7 @@ def test_resource_versions_grow_across_kinds(api: Client, namespace: str) -> Non
     assert int(listed["metadata"]["resourceVersion"]) >= versions[-1]
 
 
-def test_list_items_carry_no_kind(api: Client, namespace: str, configmap: JsonObject) -> None:
+def test_list_items_have_no_kind(api: Client, namespace: str, configmap: JsonObject) -> None:
     body = api.get(api.path("configmaps", namespace)).accepted()
     assert body["kind"] == "ConfigMapList"
     found = [item for item in body["items"] if item["metadata"]["name"] == "x"]
@@ -70,12 +70,12 @@ def test_creation_in_a_missing_namespace_is_404(api: Client) -> None:
     assert answer.refused(404, "NotFound") == 'namespaces "no-such-namespace" not found'
 
 
-def test_taken_names_are_409(api: Client, namespace: str, configmap: JsonObject) -> None:
+def test_existing_names_are_409(api: Client, namespace: str, configmap: JsonObject) -> None:
     answer = api.post(api.path("configmaps", namespace), _named("x"))
     assert answer.refused(409, "AlreadyExists") == 'configmaps "x" already exists'
 
 
-def test_creation_refuses_a_resource_version(api: Client, namespace: str) -> None:
+def test_creation_rejects_a_resource_version(api: Client, namespace: str) -> None:
     body = {"metadata": {"name": "x", "resourceVersion": "12"}}
     answer = api.post(api.path("configmaps", namespace), body)
     assert answer.code >= 400
@@ -88,19 +88,19 @@ def test_malformed_bodies_are_400(api: Client, namespace: str, body: bytes) -> N
     api.post(api.path("configmaps", namespace), body).refused(400, "BadRequest")
 
 
-def test_another_kind_is_400(api: Client, namespace: str) -> None:
+def test_mismatched_kinds_are_400(api: Client, namespace: str) -> None:
     body = {"apiVersion": "v1", "kind": "Pod", **_named("x")}
     message = api.post(api.path("configmaps", namespace), body).refused(400, "BadRequest")
     assert 'Pod in version "v1" cannot be handled as a ConfigMap' in message
 
 
-def test_another_api_version_is_400(api: Client, namespace: str) -> None:
+def test_mismatched_api_versions_are_400(api: Client, namespace: str) -> None:
     body = {"apiVersion": "coordination.k8s.io/v1", "kind": "ConfigMap", **_named("x")}
     answer = api.post(api.path("configmaps", namespace), body)
     answer.refused(400, "BadRequest")
 
 
-def test_another_namespace_is_400(api: Client, namespace: str) -> None:
+def test_mismatched_namespaces_are_400(api: Client, namespace: str) -> None:
     body = {"metadata": {"name": "x", "namespace": "default"}}
     message = api.post(api.path("configmaps", namespace), body).refused(400, "BadRequest")
     assert "the namespace of the provided object does not match the namespace sent on the request" in message
@@ -111,7 +111,7 @@ def test_unknown_content_types_are_415(api: Client, namespace: str) -> None:
     answer.refused(415, "UnsupportedMediaType")
 
 
-def test_yaml_bodies_are_read(api: Client, namespace: str) -> None:
+def test_yaml_bodies_are_accepted(api: Client, namespace: str) -> None:
     body = b"metadata: {name: x}\ndata: {when: '2024-01-01'}\n"
     created = api.post(api.path("configmaps", namespace), body, content_type="application/yaml").accepted(201)
     assert created["data"] == {"when": "2024-01-01"}
@@ -133,11 +133,11 @@ def test_invalid_names_are_422(api: Client, namespace: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a", "a.b-c.d", "0", "a" * 253])
-def test_valid_names(api: Client, namespace: str, name: str) -> None:
+def test_valid_names_are_accepted(api: Client, namespace: str, name: str) -> None:
     api.post(api.path("configmaps", namespace), _named(name)).accepted(201)
 
 
-def test_namespace_names_are_labels(api: Client) -> None:
+def test_namespace_names_must_be_dns_labels(api: Client) -> None:
     message = api.post("/api/v1/namespaces", _named("A_b")).refused(422, "Invalid")
     assert "a lowercase RFC 1123 label must consist of" in message
     message = api.post("/api/v1/namespaces", _named("a.b")).refused(422, "Invalid")
@@ -199,14 +199,14 @@ def test_data_is_limited_to_a_mebibyte(api: Client, namespace: str) -> None:
     assert "Too long" in message
 
 
-def test_empty_maps_and_nulls_vanish(api: Client, namespace: str) -> None:
+def test_empty_maps_and_nulls_are_dropped(api: Client, namespace: str) -> None:
     body: JsonObject = {"metadata": {"name": "x", "labels": {}, "annotations": None}, "data": {}, "immutable": None}
     created = api.post(api.path("configmaps", namespace), body).accepted(201)
     assert not {"data", "immutable"} & created.keys()
     assert not {"labels", "annotations"} & created["metadata"].keys()
 
 
-def test_unknown_fields_are_dropped_with_a_warning_or_refused(api: Client, namespace: str) -> None:
+def test_unknown_fields_are_rejected_if_strict_else_dropped_with_a_warning(api: Client, namespace: str) -> None:
     body = _named("x", dat={"a": "1"})
     message = api.post(api.path("configmaps", namespace), body, fieldValidation="Strict").refused(400, "BadRequest")
     assert 'strict decoding error: unknown field "dat"' in message
@@ -221,7 +221,7 @@ def test_dry_run_stores_nothing(api: Client, namespace: str) -> None:
     assert api.get(api.path("configmaps", namespace, "x")).code == 404
 
 
-def test_replacement(api: Client, namespace: str, configmap: JsonObject) -> None:
+def test_replacement_keeps_uid_and_creation_time(api: Client, namespace: str, configmap: JsonObject) -> None:
     body = copy.deepcopy(configmap)
     body["data"] = {"b": "2"}
     stored = api.put(api.path("configmaps", namespace, "x"), body).accepted()
@@ -244,7 +244,7 @@ def test_stale_replacement_is_409(api: Client, namespace: str, configmap: JsonOb
     assert api.get(path).accepted()["data"] == {"b": "2"}
 
 
-def test_unconditional_replacement_keeps_identity(api: Client, namespace: str, configmap: JsonObject) -> None:
+def test_unconditional_replacement_keeps_the_uid(api: Client, namespace: str, configmap: JsonObject) -> None:
     stored = api.put(api.path("configmaps", namespace, "x"), _named("x", data={"z": "9"})).accepted()
     assert stored["data"] == {"z": "9"}
     assert stored["metadata"]["uid"] == configmap["metadata"]["uid"]
@@ -263,13 +263,15 @@ def test_leases_cannot_be_replaced_unconditionally(api: Client, namespace: str) 
     assert 'on leases.coordination.k8s.io "x": the object has been modified' in message
 
 
-def test_unchanged_replacement_keeps_the_version(api: Client, namespace: str, configmap: JsonObject) -> None:
+def test_unchanged_replacement_keeps_the_resource_version(api: Client, namespace: str, configmap: JsonObject) -> None:
     stored = api.put(api.path("configmaps", namespace, "x"), configmap).accepted()
     assert stored["metadata"]["resourceVersion"] == configmap["metadata"]["resourceVersion"]
 
 
 @pytest.mark.parametrize("given", ["2001-02-03T04:05:06Z", "2001-02-03T04:05:06+01:00"])
-def test_when_an_object_was_created_stays(api: Client, namespace: str, configmap: JsonObject, given: str) -> None:
+def test_replacement_cannot_change_the_creation_time(
+    api: Client, namespace: str, configmap: JsonObject, given: str
+) -> None:
     body = copy.deepcopy(configmap)
     body["metadata"]["creationTimestamp"] = given
     stored = api.put(api.path("configmaps", namespace, "x"), body).accepted()
@@ -287,7 +289,7 @@ def test_replacement_under_another_name_is_400(api: Client, namespace: str, conf
     api.put(api.path("configmaps", namespace, "x"), {"data": {}}).refused(400, "BadRequest")
 
 
-def test_replacement_of_another_incarnation_is_409(api: Client, namespace: str, configmap: JsonObject) -> None:
+def test_replacement_with_another_uid_is_409(api: Client, namespace: str, configmap: JsonObject) -> None:
     body = copy.deepcopy(configmap)
     body["metadata"]["uid"] = "00000000-0000-0000-0000-000000000000"
     del body["metadata"]["resourceVersion"]
@@ -295,7 +297,7 @@ def test_replacement_of_another_incarnation_is_409(api: Client, namespace: str, 
     assert "Precondition failed: UID in precondition" in message
 
 
-def test_immutable_configmaps(api: Client, namespace: str) -> None:
+def test_immutable_configmaps_cannot_be_changed(api: Client, namespace: str) -> None:
     created = api.post(api.path("configmaps", namespace), _named("x", data={"a": "1"}, immutable=True)).accepted(201)
     message = api.put(api.path("configmaps", namespace, "x"), {**created, "data": {}}).refused(422, "Invalid")
     assert "data: Forbidden: field is immutable when `immutable` is set" in message
@@ -311,12 +313,12 @@ def test_lease_times_are_micro_times_in_utc(api: Client, namespace: str) -> None
 
 
 @pytest.mark.parametrize(("field", "value"), [("leaseDurationSeconds", 0), ("leaseTransitions", -1)])
-def test_lease_numbers_are_checked(api: Client, namespace: str, field: str, value: int) -> None:
+def test_invalid_lease_numbers_are_422(api: Client, namespace: str, field: str, value: int) -> None:
     answer = api.post(api.path("leases", namespace), _named("x", spec={field: value}))
     assert f"spec.{field}: Invalid value: {value}" in answer.refused(422, "Invalid")
 
 
-def test_events_belong_to_the_namespace_of_their_object(api: Client, namespace: str) -> None:
+def test_events_must_be_in_the_namespace_of_their_object(api: Client, namespace: str) -> None:
     involved = {"kind": "Pod", "name": "p", "namespace": namespace}
     event = _named("e", involvedObject=involved, reason="Linked", type="Normal", message="m")
     api.post(api.path("events", namespace), event).accepted(201)

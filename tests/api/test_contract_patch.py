@@ -1,4 +1,4 @@
-"""Patches of the three supported kinds, their preconditions and their failures."""
+"""Merge, strategic merge and JSON patches: effects, preconditions and errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def path(api: Client, namespace: str, configmap: JsonObject) -> str:
 
 
 @pytest.mark.parametrize("kind", ["merge-patch+json", _STRATEGIC])
-def test_merging_changes_adds_and_removes(api: Client, path: str, kind: str) -> None:
+def test_merge_patches_change_add_and_remove_keys(api: Client, path: str, kind: str) -> None:
     patch = {"metadata": {"labels": {"app": None, "tier": "db"}}, "data": {"b": "2"}}
     stored = api.patch(path, patch, kind).accepted()
     assert stored["data"] == {"a": "1", "b": "2"}
@@ -29,13 +29,13 @@ def test_merging_changes_adds_and_removes(api: Client, path: str, kind: str) -> 
     assert api.get(path).accepted()["metadata"]["labels"] == {"tier": "db"}
 
 
-def test_json_patch(api: Client, path: str) -> None:
+def test_json_patches_apply_their_operations(api: Client, path: str) -> None:
     patch = [
         {"op": "test", "path": "/data/a", "value": "1"},
         {"op": "add", "path": "/data/b~1c", "value": "2"},
         {"op": "replace", "path": "/metadata/labels/app", "value": "db"},
     ]
-    api.patch(path, patch, _JSON).refused(422, "Invalid")  # "b/c" is no data key
+    api.patch(path, patch, _JSON).refused(422, "Invalid")  # "b/c" is not a valid data key
     patch[1]["path"] = "/data/b"
     stored = api.patch(path, patch, _JSON).accepted()
     assert stored["data"] == {"a": "1", "b": "2"}
@@ -78,7 +78,7 @@ def test_a_resource_version_in_a_patch_is_a_precondition(
 
 
 @pytest.mark.parametrize("patch", [{}, {"data": {"a": "1"}}, {"data": {"none": None}}])
-def test_patches_that_change_nothing_keep_the_version(
+def test_patches_without_changes_keep_the_resource_version(
     api: Client, path: str, configmap: JsonObject, patch: dict[str, Any]
 ) -> None:
     stored = api.patch(path, patch).accepted()

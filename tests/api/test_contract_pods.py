@@ -18,7 +18,7 @@ def path(api: Client, namespace: str, pod: JsonObject) -> str:
     return api.path("pods", namespace, "p")
 
 
-def test_defaults(api: Client, namespace: str, new_pod: Callable[[str], JsonObject]) -> None:
+def test_pod_defaults(api: Client, namespace: str, new_pod: Callable[[str], JsonObject]) -> None:
     body = new_pod("q")
     del body["spec"]["schedulerName"]
     pod = api.post(api.path("pods", namespace), body).accepted(201)
@@ -81,7 +81,7 @@ def test_stale_status_is_409(api: Client, path: str, pod: JsonObject) -> None:
     assert 'on pods "p": the object has been modified' in api.put(f"{path}/status", stale).refused(409, "Conflict")
 
 
-def test_binding_puts_a_pod_on_a_node_once(api: Client, path: str, node: str) -> None:
+def test_a_pod_can_be_bound_to_a_node_once(api: Client, path: str, node: str) -> None:
     body = {
         "apiVersion": "v1",
         "kind": "Binding",
@@ -98,7 +98,7 @@ def test_binding_puts_a_pod_on_a_node_once(api: Client, path: str, node: str) ->
     assert f'pod p is already assigned to node "{node}"' in message
 
 
-def test_binding_needs_a_node_and_a_pod(api: Client, namespace: str, path: str) -> None:
+def test_binding_requires_a_node_and_a_pod(api: Client, namespace: str, path: str) -> None:
     def body(name: str, node: str) -> JsonObject:
         return {
             "apiVersion": "v1",
@@ -118,9 +118,9 @@ def test_pods_are_selected_by_node_and_phase(
     api: Client, namespace: str, pod: JsonObject, new_pod: Callable[[str], JsonObject]
 ) -> None:
     path = api.path("pods", namespace)
-    placed = new_pod("q")
-    placed["spec"]["nodeName"] = "somewhere"
-    api.post(path, placed).accepted(201)
+    scheduled = new_pod("q")
+    scheduled["spec"]["nodeName"] = "somewhere"
+    api.post(path, scheduled).accepted(201)
     try:
         assert api.items(path, fieldSelector="spec.nodeName=somewhere") == ["q"]
         assert api.items(path, fieldSelector="spec.nodeName=") == ["p"]
@@ -131,14 +131,14 @@ def test_pods_are_selected_by_node_and_phase(
         api.delete(f"{path}/q", gracePeriodSeconds=0)
 
 
-def test_unplaced_pods_go_at_once(api: Client, path: str, pod: JsonObject) -> None:
+def test_unscheduled_pods_are_deleted_immediately(api: Client, path: str, pod: JsonObject) -> None:
     body = api.delete(path).accepted()
     assert (body["kind"], body["metadata"]["uid"]) == ("Pod", pod["metadata"]["uid"])
     assert int(body["metadata"]["resourceVersion"]) > int(pod["metadata"]["resourceVersion"])
     assert api.get(path).code == 404
 
 
-def test_forced_deletion_removes_a_placed_pod(
+def test_forced_deletion_removes_a_scheduled_pod(
     api: Client, namespace: str, new_pod: Callable[[str], JsonObject]
 ) -> None:
     body = new_pod("q")
@@ -148,7 +148,7 @@ def test_forced_deletion_removes_a_placed_pod(
     assert api.get(api.path("pods", namespace, "q")).code == 404
 
 
-def test_node_status_subresource(api: Client, node: str) -> None:
+def test_node_status_subresource_changes_only_status(api: Client, node: str) -> None:
     path = f"/api/v1/nodes/{node}"
     ready = {"type": "Ready", "status": "True"}
     api.patch(f"{path}/status", {"status": {"conditions": [ready]}, "spec": {"unschedulable": True}}).accepted()

@@ -1,4 +1,4 @@
-"""Lists: label and field selectors, and pages."""
+"""Lists: label selectors, field selectors and pagination."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_field_selectors(api: Client, labelled: str, selector: str, names: str) 
 
 
 @pytest.mark.parametrize("resource", ["configmaps", "leases", "pods", "events"])
-def test_unsupported_fields_are_400(api: Client, namespace: str, resource: str) -> None:
+def test_unsupported_field_selectors_are_400(api: Client, namespace: str, resource: str) -> None:
     message = api.get(api.path(resource, namespace), fieldSelector="spec.nothing=1").refused(400, "BadRequest")
     wordings = ("field label not supported: spec.nothing", '"spec.nothing" is not a known field selector')
     assert any(wording in message for wording in wordings)
@@ -102,14 +102,14 @@ def events(api: Client, namespace: str) -> Iterator[str]:
         ("involvedObject.kind=Node", ""),
     ],
 )
-def test_event_fields(api: Client, events: str, selector: str, names: str) -> None:
+def test_event_field_selectors(api: Client, events: str, selector: str, names: str) -> None:
     assert api.items(events, fieldSelector=selector) == list(names)
 
 
-def test_pages_cover_the_list(api: Client, namespace: str) -> None:
+def test_pages_contain_the_whole_list(api: Client, namespace: str) -> None:
     path = api.path("leases", namespace)
-    wanted = [f"l{number}" for number in range(5)]
-    for name in wanted:
+    expected = [f"l{number}" for number in range(5)]
+    for name in expected:
         api.post(path, {"metadata": {"name": name}}).accepted(201)
     names, token, pages = [], "", []
     while True:
@@ -120,7 +120,7 @@ def test_pages_cover_the_list(api: Client, namespace: str) -> None:
         token = body["metadata"].get("continue", "")
         if not token:
             break
-    assert names == wanted
+    assert names == expected
     assert pages == [2, 2, 1]
 
 
@@ -128,6 +128,6 @@ def test_malformed_continue_tokens_are_400(api: Client, namespace: str) -> None:
     api.get(api.path("leases", namespace), **{"limit": 2, "continue": "!"}).refused(400, "BadRequest")
 
 
-def test_a_list_of_all_namespaces_includes_each(api: Client, namespace: str, labelled: str) -> None:
+def test_a_list_of_all_namespaces_includes_the_test_namespace(api: Client, namespace: str, labelled: str) -> None:
     body = api.get("/apis/coordination.k8s.io/v1/leases", labelSelector="tier=db").accepted()
     assert namespace in [item["metadata"]["namespace"] for item in body["items"]]

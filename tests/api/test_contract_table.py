@@ -1,4 +1,4 @@
-"""Tables, and objects reduced to their metadata."""
+"""Responses in the Table and PartialObjectMetadata forms."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _columns(table: JsonObject, *, wide: bool = False) -> list[str]:
         ("serviceaccounts", "Name,Secrets,Age"),
     ],
 )
-def test_columns(api: Client, namespace: str, resource: str, columns: str) -> None:
+def test_table_columns(api: Client, namespace: str, resource: str, columns: str) -> None:
     table = api.request("GET", api.path(resource, namespace), accept=_TABLE).accepted()
     assert (table["kind"], table["apiVersion"]) == ("Table", "meta.k8s.io/v1")
     assert ",".join(_columns(table)) == columns
@@ -38,12 +38,12 @@ def test_columns(api: Client, namespace: str, resource: str, columns: str) -> No
 @pytest.mark.parametrize(
     ("resource", "columns"), [("nodes", "Name,Status,Roles,Age,Version"), ("namespaces", "Name,Status,Age")]
 )
-def test_columns_of_cluster_scoped_kinds(api: Client, resource: str, columns: str) -> None:
+def test_table_columns_of_cluster_scoped_kinds(api: Client, resource: str, columns: str) -> None:
     table = api.request("GET", f"/api/v1/{resource}", accept=_TABLE).accepted()
     assert ",".join(_columns(table)) == columns
 
 
-def test_pod_row(api: Client, namespace: str, pod: JsonObject) -> None:
+def test_table_row_of_a_pod(api: Client, namespace: str, pod: JsonObject) -> None:
     table = api.request("GET", api.path("pods", namespace), accept=_TABLE).accepted()
     row = table["rows"][0]
     assert row["cells"][:3] == ["p", "0/1", "Pending"]
@@ -54,7 +54,7 @@ def test_pod_row(api: Client, namespace: str, pod: JsonObject) -> None:
     assert row["cells"][5:8] == ["<none>", "<none>", "<none>"]
 
 
-def test_rows_carry_what_is_asked_for(api: Client, namespace: str, configmap: JsonObject) -> None:
+def test_rows_include_the_requested_form_of_the_object(api: Client, namespace: str, configmap: JsonObject) -> None:
     path = api.path("configmaps", namespace, "x")
     whole = api.request("GET", path, accept=_TABLE, includeObject="Object").accepted()
     assert whole["rows"][0]["object"]["data"] == {"a": "1"}
@@ -63,12 +63,12 @@ def test_rows_carry_what_is_asked_for(api: Client, namespace: str, configmap: Js
     assert not bare["rows"][0].get("object")
 
 
-def test_a_missing_object_is_still_a_status(api: Client, namespace: str) -> None:
+def test_a_missing_object_is_a_status_and_not_a_table(api: Client, namespace: str) -> None:
     answer = api.request("GET", api.path("configmaps", namespace, "no"), accept=_TABLE)
     answer.refused(404, "NotFound")
 
 
-def test_watched_tables_name_their_columns_once(api: Client, namespace: str) -> None:
+def test_only_the_first_watch_event_defines_table_columns(api: Client, namespace: str) -> None:
     path = api.path("leases", namespace)
     for name in ("a", "b"):
         api.post(path, {"metadata": {"name": name}, "spec": {"holderIdentity": "me"}}).accepted(201)
@@ -81,7 +81,7 @@ def test_watched_tables_name_their_columns_once(api: Client, namespace: str) -> 
     assert len(second["object"]["rows"]) == 1
 
 
-def test_metadata_only(api: Client, namespace: str, configmap: JsonObject) -> None:
+def test_metadata_only_responses_omit_data(api: Client, namespace: str, configmap: JsonObject) -> None:
     path = api.path("configmaps", namespace)
     one = api.request("GET", f"{path}/x", accept=_METADATA).accepted()
     assert one["kind"] == "PartialObjectMetadata"

@@ -1,4 +1,4 @@
-"""Watches: what they start with, what they deliver, how they end."""
+"""Watches: initial events, later events, and the end of the stream."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _make(api: Client, namespace: str, name: str, **labels: str) -> JsonObject:
 
 @pytest.fixture
 def bare(api: Client, namespace: str) -> str:
-    """The path of the namespace's leases: a collection nothing else writes to."""
+    """The path of the namespace's leases: a collection that only the test writes to."""
     return api.path("leases", namespace)
 
 
@@ -26,7 +26,7 @@ def _lease(api: Client, path: str, name: str, holder: str = "a") -> JsonObject:
     return api.post(path, {"metadata": {"name": name}, "spec": {"holderIdentity": holder}}).accepted(201)
 
 
-def test_a_watch_from_a_list_delivers_what_follows(api: Client, bare: str) -> None:
+def test_a_watch_from_a_list_version_delivers_later_events(api: Client, bare: str) -> None:
     _lease(api, bare, "before")
     version = api.get(bare).accepted()["metadata"]["resourceVersion"]
     _lease(api, bare, "a")
@@ -40,7 +40,9 @@ def test_a_watch_from_a_list_delivers_what_follows(api: Client, bare: str) -> No
 
 
 @pytest.mark.parametrize("query", [{}, {"resourceVersion": "0"}])
-def test_a_watch_from_any_version_starts_with_the_state(api: Client, bare: str, query: dict[str, str]) -> None:
+def test_a_watch_from_version_0_or_none_starts_with_existing_objects(
+    api: Client, bare: str, query: dict[str, str]
+) -> None:
     first, second = _lease(api, bare, "a"), _lease(api, bare, "b")
     with api.watch(bare, **query) as stream:
         initial = [stream.next() for _ in range(2)]
@@ -51,7 +53,7 @@ def test_a_watch_from_any_version_starts_with_the_state(api: Client, bare: str, 
         assert stream.take(1) == [("ADDED", "c")]
 
 
-def test_events_carry_whole_objects(api: Client, bare: str) -> None:
+def test_events_contain_whole_objects(api: Client, bare: str) -> None:
     created = _lease(api, bare, "a", holder="me")
     with api.watch(bare) as stream:
         event = stream.next()
@@ -60,7 +62,7 @@ def test_events_carry_whole_objects(api: Client, bare: str) -> None:
     assert event["object"]["metadata"]["uid"] == created["metadata"]["uid"]
 
 
-def test_deleted_objects_carry_the_version_of_their_deletion(api: Client, bare: str) -> None:
+def test_deleted_events_have_the_resource_version_of_the_deletion(api: Client, bare: str) -> None:
     created = _lease(api, bare, "a", holder="me")
     version = created["metadata"]["resourceVersion"]
     api.delete(f"{bare}/a").accepted()
@@ -71,7 +73,7 @@ def test_deleted_objects_carry_the_version_of_their_deletion(api: Client, bare: 
     assert int(event["object"]["metadata"]["resourceVersion"]) > int(version)
 
 
-def test_a_watch_resumes_after_the_last_seen_version(api: Client, bare: str) -> None:
+def test_a_watch_resumes_after_the_last_received_version(api: Client, bare: str) -> None:
     version = api.get(bare).accepted()["metadata"]["resourceVersion"]
     for name in ("a", "b", "c"):
         _lease(api, bare, name)
@@ -90,7 +92,7 @@ def test_unchanged_writes_send_no_event(api: Client, bare: str) -> None:
         assert stream.take(1) == [("ADDED", "b")]
 
 
-def test_selected_objects_enter_and_leave(api: Client, namespace: str) -> None:
+def test_label_changes_add_objects_to_and_delete_them_from_a_selective_watch(api: Client, namespace: str) -> None:
     path = api.path("configmaps", namespace)
     version = _make(api, namespace, "a", side="left")["metadata"]["resourceVersion"]
     with api.watch(path, resourceVersion=version, labelSelector="side=right") as stream:
@@ -122,7 +124,7 @@ def test_one_object_is_watched_by_field_selector(api: Client, bare: str) -> None
         assert stream.take(2) == [("ADDED", "b"), ("DELETED", "b")]
 
 
-def test_all_namespaces_are_watched_together(api: Client, namespace: str, new_pod: Callable[[str], JsonObject]) -> None:
+def test_one_watch_covers_all_namespaces(api: Client, namespace: str, new_pod: Callable[[str], JsonObject]) -> None:
     version = api.get("/api/v1/pods").accepted()["metadata"]["resourceVersion"]
     query = {"resourceVersion": version, "labelSelector": f"test={namespace}", "watch": 1}
     body = new_pod("p")
@@ -134,7 +136,7 @@ def test_all_namespaces_are_watched_together(api: Client, namespace: str, new_po
     assert event["object"]["metadata"]["namespace"] == namespace
 
 
-def test_a_watch_of_one_namespace_shows_no_other(api: Client, namespace: str) -> None:
+def test_a_watch_of_one_namespace_excludes_other_namespaces(api: Client, namespace: str) -> None:
     other = f"{namespace}-other"
     api.post("/api/v1/namespaces", {"metadata": {"name": other}}).accepted(201)
     try:
@@ -154,7 +156,7 @@ def test_a_watch_ends_after_its_timeout(api: Client, bare: str) -> None:
         assert [event["type"] for event in stream.rest()] == ["ADDED"]
 
 
-def test_initial_events_end_with_a_bookmark_or_are_refused(api: Client, bare: str) -> None:
+def test_initial_events_end_with_a_bookmark_or_are_rejected(api: Client, bare: str) -> None:
     _lease(api, bare, "a")
     query = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan", "allowWatchBookmarks": "true"}
     with api.watch(bare, **query) as stream:
@@ -167,11 +169,11 @@ def test_initial_events_end_with_a_bookmark_or_are_refused(api: Client, bare: st
     assert int(mark["object"]["metadata"]["resourceVersion"]) > 0
 
 
-def test_version_matching_needs_initial_events(api: Client, bare: str) -> None:
+def test_resource_version_match_requires_initial_events(api: Client, bare: str) -> None:
     answer = api.get(bare, watch="true", resourceVersionMatch="NotOlderThan", timeoutSeconds=1)
     answer.refused(422, "Invalid")
 
 
-def test_malformed_selectors_are_refused_before_the_stream(api: Client, bare: str) -> None:
+def test_malformed_selectors_are_400_before_the_stream_starts(api: Client, bare: str) -> None:
     api.get(bare, watch="true", timeoutSeconds=1, labelSelector="a in b").refused(400, "BadRequest")
     api.get(bare, watch="true", timeoutSeconds=1, fieldSelector="spec.x=1").refused(400, "BadRequest")

@@ -1,4 +1,4 @@
-"""Parts that need no server: ages, protobuf bodies, negotiation, paths."""
+"""Parts of the embedded API that need no server: ages, protobuf, content negotiation, paths."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _NOW = datetime(2024, 1, 10, tzinfo=UTC)
         (timedelta(days=800), "2y70d"),
     ],
 )
-def test_age(passed: timedelta, shown: str) -> None:
+def test_age_format(passed: timedelta, shown: str) -> None:
     assert age((_NOW - passed).isoformat(), _NOW) == shown
 
 
-def test_age_of_nothing_is_unknown() -> None:
+def test_age_without_a_timestamp_is_unknown() -> None:
     assert age(None) == "<unknown>"
 
 
@@ -46,7 +46,7 @@ def _envelope(kind: bytes, raw: bytes) -> bytes:
     return b"k8s\x00" + _field(1, _field(1, b"v1") + _field(2, kind)) + _field(2, raw)
 
 
-def test_protobuf_configmap() -> None:
+def test_a_protobuf_configmap_is_decoded() -> None:
     labels = _field(11, _field(1, b"app") + _field(2, b"web"))
     meta = _field(1, b"x") + labels + _field(14, b"f/a") + _field(14, b"f/b")
     data = _field(2, _field(1, b"a") + _field(2, b"1")) + _field(3, _field(1, b"b") + _field(2, b"\x00"))
@@ -90,18 +90,18 @@ def test_malformed_protobuf_is_400(body: bytes) -> None:
         ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", "PartialObjectMetadata"),
     ],
 )
-def test_negotiation(accept: str, form: str) -> None:
+def test_accept_header_selects_the_form(accept: str, form: str) -> None:
     assert negotiate(accept).form == form
 
 
 @pytest.mark.parametrize("accept", ["text/html", "application/json;as=Table;v=v9;g=meta.k8s.io"])
-def test_nothing_acceptable(accept: str) -> None:
+def test_unacceptable_accept_headers_are_406(accept: str) -> None:
     with pytest.raises(ApiError) as caught:
         negotiate(accept)
     assert caught.value.code == 406
 
 
-def test_aggregated_discovery_is_chosen_by_preference() -> None:
+def test_aggregated_discovery_is_selected_by_preference() -> None:
     form = "application/json;g=apidiscovery.k8s.io;v={};as=APIGroupDiscoveryList"
     assert aggregated_version(form.format("v2")) == "v2"
     assert aggregated_version(form.format("v3") + "," + form.format("v2beta1")) == "v2beta1"
@@ -127,7 +127,7 @@ def test_aggregated_discovery_is_chosen_by_preference() -> None:
         ("/other", None),
     ],
 )
-def test_paths(path: str, found: tuple[str, str, str, str] | None) -> None:
+def test_paths_are_parsed(path: str, found: tuple[str, str, str, str] | None) -> None:
     parsed = parse_path(path)
     shown = (parsed.kind.plural, parsed.namespace, parsed.name, parsed.subresource) if parsed else None
     assert shown == found

@@ -1,4 +1,4 @@
-"""Strategic merge patches on pods, whose specs a server would not let change."""
+"""Strategic merge patches of pod specs, without a server because it would reject these changes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_items_are_deleted_by_key() -> None:
     assert changed["containers"][1]["ports"] == []
 
 
-def test_lists_and_maps_are_replaced_on_demand() -> None:
+def test_patch_directives_replace_or_delete_lists_and_maps() -> None:
     changed = _spec(containers=[{"$patch": "replace"}, {"name": "new", "image": "m"}])
     assert changed["containers"] == [{"name": "new", "image": "m"}]
     assert _patched({"spec": {"$patch": "replace", "nodeName": "n"}})["spec"] == {"nodeName": "n"}
@@ -67,7 +67,7 @@ def test_lists_without_a_key_are_atomic() -> None:
     assert _spec(tolerations=[{"key": "t2"}])["tolerations"] == [{"key": "t2"}]
 
 
-def test_order_is_set() -> None:
+def test_set_element_order_reorders_a_list() -> None:
     changed = _spec(**{
         "$setElementOrder/containers": [{"name": "three"}, {"name": "two"}, {"name": "one"}],
         "containers": [{"name": "three", "image": "l"}],
@@ -76,12 +76,12 @@ def test_order_is_set() -> None:
     assert "$setElementOrder/containers" not in changed
 
 
-def test_keys_are_retained() -> None:
+def test_retain_keys_drops_other_keys() -> None:
     changed = _spec(volumes=[{"name": "v", "$retainKeys": ["name", "hostPath"], "hostPath": {"path": "/x"}}])
     assert changed["volumes"] == [{"name": "v", "hostPath": {"path": "/x"}}]
 
 
-def test_plain_values_are_added_deleted_and_ordered() -> None:
+def test_primitive_lists_are_merged_deleted_from_and_ordered() -> None:
     def finalizers(**meta: Any) -> list[str]:
         result: list[str] = _patched({"metadata": meta})["metadata"]["finalizers"]
         return result

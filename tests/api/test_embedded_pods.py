@@ -1,4 +1,4 @@
-"""Graceful pod deletion, the demonstration scheduler, and namespaces that are emptied."""
+"""Graceful pod deletion, the demo scheduler, and namespace deletion in the embedded server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def client(connect: Callable[[Path], Client], tmp_path: Path) -> Iterator[Client
 
 @pytest.fixture
 def make_pod(client: Client, new_pod: Callable[..., JsonObject]) -> Callable[..., str]:
-    """Creates a pod and returns the node it is on ("" for none)."""
+    """Factory that creates a pod and returns the name of its node ("" if it has none)."""
 
     def make(name: str, **spec: Any) -> str:
         body = new_pod(name, scheduler="default-scheduler")
@@ -41,20 +41,20 @@ def _node(client: Client, name: str, unschedulable: bool = False, **labels: str)
     client.post("/api/v1/nodes", body).accepted(201)
 
 
-def test_placed_pods_wait_for_their_kubelet(client: Client, make_pod: Callable[..., str]) -> None:
+def test_scheduled_pods_terminate_until_the_kubelet_deletes_them(client: Client, make_pod: Callable[..., str]) -> None:
     make_pod("p", nodeName="n", terminationGracePeriodSeconds=7)
     version = client.get(_PODS).accepted()["metadata"]["resourceVersion"]
     with client.watch(_PODS, resourceVersion=version) as stream:
-        marked = client.delete(f"{_PODS}/p").accepted()
-        assert marked["metadata"]["deletionGracePeriodSeconds"] == 7
-        assert marked["metadata"]["deletionTimestamp"].endswith("Z")
+        terminating = client.delete(f"{_PODS}/p").accepted()
+        assert terminating["metadata"]["deletionGracePeriodSeconds"] == 7
+        assert terminating["metadata"]["deletionTimestamp"].endswith("Z")
         assert client.get(f"{_PODS}/p").code == 200
         client.delete(f"{_PODS}/p", gracePeriodSeconds=0).accepted()
         assert stream.take(2) == [("MODIFIED", "p"), ("DELETED", "p")]
     assert client.get(f"{_PODS}/p").code == 404
 
 
-def test_a_second_deletion_may_only_shorten_the_grace(client: Client, make_pod: Callable[..., str]) -> None:
+def test_a_second_deletion_can_only_shorten_the_grace_period(client: Client, make_pod: Callable[..., str]) -> None:
     make_pod("p", nodeName="n")
     client.delete(f"{_PODS}/p", gracePeriodSeconds=20).accepted()
     later = client.delete(f"{_PODS}/p", gracePeriodSeconds=60).accepted()
@@ -70,14 +70,14 @@ def test_a_terminating_pod_can_be_updated(client: Client, make_pod: Callable[...
     assert client.get(f"{_PODS}/p").accepted()["metadata"]["deletionGracePeriodSeconds"] == 30
 
 
-def test_finished_pods_go_at_once(client: Client, make_pod: Callable[..., str]) -> None:
+def test_finished_pods_are_deleted_immediately(client: Client, make_pod: Callable[..., str]) -> None:
     make_pod("p", nodeName="n")
     client.patch(f"{_PODS}/p/status", {"status": {"phase": "Failed"}}).accepted()
     client.delete(f"{_PODS}/p").accepted()
     assert client.get(f"{_PODS}/p").code == 404
 
 
-def test_pods_spread_over_nodes(client: Client, make_pod: Callable[..., str]) -> None:
+def test_the_scheduler_spreads_pods_over_nodes(client: Client, make_pod: Callable[..., str]) -> None:
     _node(client, "a")
     _node(client, "b")
     assert [make_pod(name) for name in ("p", "q", "r", "s")] == ["a", "b", "a", "b"]
@@ -93,7 +93,7 @@ def test_node_selectors_and_cordons_are_honoured(client: Client, make_pod: Calla
     assert client.get(f"{_PODS}/q").accepted()["spec"]["nodeName"] == "c"
 
 
-def test_waiting_pods_are_placed_when_a_node_appears(client: Client, make_pod: Callable[..., str]) -> None:
+def test_pending_pods_are_scheduled_when_a_node_appears(client: Client, make_pod: Callable[..., str]) -> None:
     assert make_pod("p") == ""
     version = client.get(_PODS).accepted()["metadata"]["resourceVersion"]
     with client.watch(_PODS, resourceVersion=version) as stream:
@@ -102,7 +102,7 @@ def test_waiting_pods_are_placed_when_a_node_appears(client: Client, make_pod: C
     assert (event["type"], event["object"]["spec"]["nodeName"]) == ("MODIFIED", "a")
 
 
-def test_a_restarted_scheduler_takes_over(
+def test_a_restarted_scheduler_schedules_new_pods(
     connect: Callable[[Path], Client], tmp_path: Path, new_pod: Callable[..., JsonObject]
 ) -> None:
     storage = Storage()
@@ -115,16 +115,16 @@ def test_a_restarted_scheduler_takes_over(
             assert client.items(_PODS, fieldSelector=f"spec.nodeName=a,metadata.name={round_}") == [round_]
 
 
-def test_other_schedulers_pods_are_left_alone(client: Client, make_pod: Callable[..., str]) -> None:
+def test_pods_of_other_schedulers_are_ignored(client: Client, make_pod: Callable[..., str]) -> None:
     _node(client, "a")
     assert make_pod("p", schedulerName="other") == ""
 
 
-def test_a_deleted_namespace_takes_its_content_along(client: Client, new_pod: Callable[[str], JsonObject]) -> None:
+def test_namespace_deletion_deletes_the_objects_in_it(client: Client, new_pod: Callable[[str], JsonObject]) -> None:
     client.post("/api/v1/namespaces", {"metadata": {"name": "ns"}}).accepted(201)
-    placed = new_pod("p")
-    placed["spec"]["nodeName"] = "n"
-    client.post(client.path("pods", "ns"), placed).accepted(201)
+    scheduled = new_pod("p")
+    scheduled["spec"]["nodeName"] = "n"
+    client.post(client.path("pods", "ns"), scheduled).accepted(201)
     client.post(client.path("configmaps", "ns"), {"metadata": {"name": "x"}}).accepted(201)
     client.delete("/api/v1/namespaces/ns").accepted()
     assert client.get("/api/v1/namespaces/ns").code == 404

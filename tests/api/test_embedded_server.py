@@ -1,4 +1,4 @@
-"""The embedded server's own life: start, stop, restart, addresses, TLS, faults, the blocking form."""
+"""Lifecycle of the embedded server: start, stop, restart, addresses, TLS, faults, `serve`."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_stopping_ends_watches(connect: Connect, tmp_path: Path) -> None:
             assert stream.rest() == []
 
 
-def test_stop_may_be_called_twice_and_start_only_once() -> None:
+def test_stop_is_idempotent_and_a_second_start_fails() -> None:
     server = EmbeddedApi()
     with pytest.raises(RuntimeError, match="it is not started"):
         _ = server.url
@@ -68,28 +68,28 @@ def test_stop_may_be_called_twice_and_start_only_once() -> None:
         server.stop()
 
 
-def test_taken_ports_are_reported() -> None:
+def test_a_port_in_use_is_an_error() -> None:
     with EmbeddedApi() as server, pytest.raises(OSError, match="in use"):
         EmbeddedApi(port=_port(server.url)).start()
 
 
-def test_a_restart_on_the_same_storage_continues(connect: Connect, tmp_path: Path) -> None:
+def test_a_restart_on_the_same_storage_keeps_objects_and_versions(connect: Connect, tmp_path: Path) -> None:
     storage = Storage()
     with EmbeddedApi(storage) as server:
         config = server.write_kubeconfig(tmp_path / "config")
         client = connect(config)
-        made = client.post("/api/v1/nodes", {"metadata": {"name": "n"}}).accepted(201)
+        created = client.post("/api/v1/nodes", {"metadata": {"name": "n"}}).accepted(201)
         port = _port(server.url)
     with EmbeddedApi(storage, port=port):
         client = connect(config)
-        assert client.get("/api/v1/nodes/n").accepted() == made
-        version = made["metadata"]["resourceVersion"]
+        assert client.get("/api/v1/nodes/n").accepted() == created
+        version = created["metadata"]["resourceVersion"]
         client.delete("/api/v1/nodes/n").accepted()
         with client.watch("/api/v1/nodes", resourceVersion=version) as stream:
             assert stream.take(1) == [("DELETED", "n")]
 
 
-def test_another_address(connect: Connect, tmp_path: Path) -> None:
+def test_the_server_listens_on_the_given_host(connect: Connect, tmp_path: Path) -> None:
     with EmbeddedApi(host="127.0.0.2") as server:
         assert server.url.startswith("http://127.0.0.2:")
         client = connect(server.write_kubeconfig(tmp_path / "config"))
@@ -102,7 +102,7 @@ def test_a_wildcard_address_is_reached_over_loopback(connect: Connect, tmp_path:
         assert connect(server.write_kubeconfig(tmp_path / "config")).get("/readyz").code == 200
 
 
-def test_further_sockets_are_served_too(connect: Connect, tmp_path: Path) -> None:
+def test_additional_sockets_are_served(connect: Connect, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.3", 0)) as further, EmbeddedApi(also=[further]) as server:
         address = ApiAddress(f"http://127.0.0.3:{further.getsockname()[1]}")
         there = connect(address.write_kubeconfig(tmp_path / "there"))

@@ -1,4 +1,4 @@
-"""Watches where only the embedded server can be steered: bounded history, bookmarks, stored state in code."""
+"""Watches that need controls of the embedded server: bounded history, bookmarks, direct writes to storage."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _expired(event: JsonObject, message: str) -> None:
     assert status["message"] == message
 
 
-def test_a_version_beyond_the_history_is_expired(client: Client) -> None:
+def test_a_version_older_than_the_history_is_expired(client: Client) -> None:
     versions = [_lease(client, name) for name in "abcde"]
     with client.watch(_PATH, resourceVersion=versions[0]) as stream:
         assert stream.code == 200
@@ -70,26 +70,26 @@ def test_a_restart_without_state_expires_old_versions(connect: Callable[[Path], 
             assert stream.next()["object"]["code"] == 410
 
 
-def test_open_watches_survive_a_short_history(client: Client) -> None:
+def test_open_watches_are_not_limited_by_the_history(client: Client) -> None:
     with client.watch(_PATH) as stream:
         for name in "abcdef":
             _lease(client, name)
         assert [name for _, name in stream.take(6)] == list("abcdef")
 
 
-def test_bookmarks_tell_the_version_of_the_whole_server(client: Client) -> None:
+def test_bookmarks_have_the_latest_version_of_all_kinds(client: Client) -> None:
     with client.watch(_PATH, allowWatchBookmarks="true") as stream:
-        made = client.post("/api/v1/nodes", {"metadata": {"name": "n"}}).accepted(201)
-        wanted = int(made["metadata"]["resourceVersion"])
+        node = client.post("/api/v1/nodes", {"metadata": {"name": "n"}}).accepted(201)
+        node_version = int(node["metadata"]["resourceVersion"])
         while True:
             event = stream.next()
             assert event["type"] == "BOOKMARK"
             assert event["object"]["kind"] == "Lease"
-            if int(event["object"]["metadata"]["resourceVersion"]) >= wanted:
+            if int(event["object"]["metadata"]["resourceVersion"]) >= node_version:
                 break
 
 
-def test_no_bookmarks_unless_allowed(client: Client) -> None:
+def test_bookmarks_are_only_sent_if_allowed(client: Client) -> None:
     with client.watch(_PATH, timeoutSeconds=1) as stream:
         assert stream.rest() == []
 
@@ -101,7 +101,7 @@ def test_a_bookmark_precedes_the_timeout(connect: Callable[[Path], Client], tmp_
             assert [event["type"] for event in stream.rest()] == ["BOOKMARK"]
 
 
-def test_a_future_version_is_not_listed(client: Client) -> None:
+def test_a_list_at_a_future_version_is_504(client: Client) -> None:
     message = client.get(_PATH, resourceVersion=10**9).refused(504, "Timeout")
     assert message.startswith("Too large resource version: 1000000000, current: ")
 
@@ -114,7 +114,7 @@ def test_writes_of_other_threads_reach_watches(client: Client, server: EmbeddedA
         assert stream.take(2) == [("ADDED", "a"), ("DELETED", "a")]
 
 
-def test_abandoned_watches_are_forgotten(client: Client, server: EmbeddedApi) -> None:
+def test_closed_watches_are_unsubscribed(client: Client, server: EmbeddedApi) -> None:
     subscriptions = server.storage._collections[LEASES].subscriptions
     with client.watch(_PATH) as stream:
         _lease(client, "a")

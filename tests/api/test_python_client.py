@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def connection(kubeconfig: Path) -> Iterator[Any]:
-    """A client of the library's own, from the kubeconfig."""
+    """An API client of the library, configured by the kubeconfig."""
     made = config.new_client_from_config(str(kubeconfig))
     yield made
     made.rest_client.pool_manager.clear()
@@ -28,7 +28,7 @@ def core(connection: Any) -> Any:
     return client.CoreV1Api(connection)
 
 
-def test_what_is_read_can_be_written_back(core: Any, namespace: str, configmap: JsonObject) -> None:
+def test_a_read_object_can_be_written_back(core: Any, namespace: str, configmap: JsonObject) -> None:
     read = core.read_namespaced_config_map("x", namespace)
     same = core.replace_namespaced_config_map("x", namespace, read)
     assert same.metadata.resource_version == read.metadata.resource_version
@@ -52,7 +52,7 @@ def test_pod_status_round_trip(core: Any, namespace: str, pod: JsonObject) -> No
     assert same.metadata.resource_version == read.metadata.resource_version
 
 
-def test_watching(core: Any, namespace: str, configmap: JsonObject) -> None:
+def test_a_watch_delivers_a_deletion(core: Any, namespace: str, configmap: JsonObject) -> None:
     stream = watch.Watch()
     listed = core.list_namespaced_config_map(namespace)
     core.delete_namespaced_config_map(
@@ -70,7 +70,7 @@ def test_watching(core: Any, namespace: str, configmap: JsonObject) -> None:
         stream.stop()
 
 
-def test_leases(connection: Any, namespace: str) -> None:
+def test_lease_round_trip(connection: Any, namespace: str) -> None:
     coordination = client.CoordinationV1Api(connection)
     moment = datetime(2024, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
     spec = client.V1LeaseSpec(holder_identity="me", renew_time=moment, lease_duration_seconds=15)
