@@ -1,4 +1,4 @@
-"""Clients and fixtures of the contract tests of the Kubernetes API, by default against the embedded server.
+"""Fixtures of the API contract tests, which run against the embedded server by default.
 
 Set ``RATCHET_TEST_KUBECONFIG`` to a kubeconfig to test another server. The ``test_embedded_*`` modules start their own.
 """
@@ -254,7 +254,7 @@ def pod(api: Client, namespace: str, new_pod: Callable[[str], JsonObject]) -> It
 
 
 def _kubectls() -> list[Any]:
-    """Return the kubectl beside the interpreter and the first other one on the path, as fixture parameters."""
+    """Return the kubectl beside the interpreter and the first other one on the path, as parameters."""
     beside = Path(sys.prefix, "bin", "kubectl")
     found = {"beside": beside} if beside.exists() else {}
     outside = [folder for folder in os.environ["PATH"].split(os.pathsep) if Path(folder) != beside.parent]
@@ -266,7 +266,7 @@ def _kubectls() -> list[Any]:
 
 
 class Kubectl:
-    """Runs one kubectl binary in the test's namespace: ``kubectl("get", "pods", stdin="...", editor="...")``."""
+    """Runs a kubectl binary in the test's namespace: ``kubectl("get", "pods", stdin="", editor="")``."""
 
     def __init__(self, binary: str, namespace: str, environment: Mapping[str, str]) -> None:
         self._command = [binary, "-n", namespace]

@@ -109,9 +109,9 @@ def test_label_changes_add_objects_to_and_delete_them_from_a_selective_watch(api
         ("DELETED", "a"),
         ("ADDED", "c"),
     ]
-    gone = events[2]["object"]["metadata"]
-    assert gone["labels"] == {"side": "right"}
-    assert gone["resourceVersion"] == left["metadata"]["resourceVersion"]
+    deleted = events[2]["object"]["metadata"]
+    assert deleted["labels"] == {"side": "right"}
+    assert deleted["resourceVersion"] == left["metadata"]["resourceVersion"]
 
 
 def test_one_object_is_watched_by_field_selector(api: Client, bare: str) -> None:

@@ -1,4 +1,4 @@
-"""Watches that need controls of the embedded server: bounded history, bookmarks, direct writes to storage."""
+"""Watches that need the embedded server: bounded history, bookmarks, direct writes to storage."""
 
 from __future__ import annotations
 

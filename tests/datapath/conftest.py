@@ -1,4 +1,4 @@
-"""Real namespaces for every test of this directory, and a look afterwards that nothing was left."""
+"""Network namespaces for the datapath tests, with a leak check after each test."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def bed() -> Iterator[Bed]:
     if not may_make_namespaces():
         pytest.skip("needs root with CAP_SYS_ADMIN, to make network namespaces")
     before, descriptors = _footprint(), _descriptors()
-    with Bed() as made:
-        yield made
+    with Bed() as testbed:
+        yield testbed
     assert _footprint() == before, "the test left the machine other than it found it"
-    # Fewer are no leak: what an earlier test left to the garbage collector may be closed meanwhile.
+    # Fewer descriptors are no leak: the garbage collector may have closed those of an earlier test.
     assert _descriptors() <= descriptors, "the test left descriptors open"
 
 
@@ -31,14 +31,14 @@ def wires(bed: Bed) -> Wires:
 
 @pytest.fixture
 def pods(bed: Bed) -> Bed:
-    """Two pods on one node, the node being the machine's own namespace, in which nothing is done."""
+    """Two pods on one node; the node is the host's own network namespace, which tests must not change."""
     bed.add("pod-a", "pod-b")
     return bed
 
 
 @pytest.fixture
 def nodes(bed: Bed) -> Bed:
-    """Three nodes on one Ethernet, and a pod for each."""
+    """Three nodes on one Ethernet segment, and one pod for each node."""
     bed.fabric(**{"node-1": "10.9.0.1/24", "node-2": "10.9.0.2/24", "node-3": "10.9.0.3/24"})
     bed.add("pod-a", "pod-b", "pod-c")
     return bed

@@ -1,4 +1,4 @@
-"""A tunnel's end loses its carrier as a cable would have it, and gets it back; the interface stays what it was."""
+"""Carrier of a VXLAN end: it is removed and restored like that of a cable, without other changes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ IFF_LOWER_UP = 0x10000
 
 @pytest.fixture
 def wire(nodes: Bed, wires: Wires) -> Iterator[VxlanWire]:
-    """The end in pod-a, not made yet, toward pod-b's, which stands; the calling thread is in node-1."""
+    """The end in pod-a, not created yet; the end in pod-b exists. The calling thread is in node-1."""
     with nodes.inside("node-2"):
         ensure(wires.tunnel("pod-b", 1, TWO, ONE))
     with nodes.inside("node-1"):
@@ -39,78 +39,78 @@ def wire(nodes: Bed, wires: Wires) -> Iterator[VxlanWire]:
 
 @pytest.fixture
 def refusing(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A kernel that will not have a VXLAN's carrier changed: it is asked by an attribute that it does refuse so.
+    """A kernel that rejects carrier changes of a VXLAN; the value lists the ifindexes of the requests.
 
-    The indices that it was asked of.
+    The requests use IFLA_CARRIER instead, which the kernel rejects for a VXLAN.
     """
-    asked: list[int] = []
+    requested: list[int] = []
 
     def by_ifla_carrier(index: int, has: bool) -> bytearray:
-        asked.append(index)
+        requested.append(index)
         carrier = messages._LINK.pack(("IFLA_CARRIER", int(has)))
         return message(messages.RTM_NEWLINK, messages.ACT, messages._link(index), carrier)
 
     monkeypatch.setattr(messages, "carrier", by_ifla_carrier)
     monkeypatch.setattr(vxlan, "_kernel", vxlan._Kernel())
-    return asked
+    return requested
 
 
-def test_the_carrier_is_taken_and_given_back(nodes: Bed, wire: VxlanWire) -> None:
+def test_ensure_removes_and_restores_the_carrier(nodes: Bed, wire: VxlanWire) -> None:
     ensure(wire)
-    assert _carries(nodes)
-    before = _kept(nodes)
-    dark = replace(wire, carrier=False)
-    assert differences(dark, observe(dark)) == ("in1 has carrier while its peer is gone",)
+    assert _passes_traffic(nodes)
+    before = _preserved(nodes)
+    without_carrier = replace(wire, carrier=False)
+    assert differences(without_carrier, observe(without_carrier)) == ("in1 has carrier while its peer is gone",)
 
-    assert ensure(dark) is True
-    assert differences(dark, observe(dark)) == ()
-    assert ensure(dark) is False
-    _is_dark(nodes)
+    assert ensure(without_carrier) is True
+    assert differences(without_carrier, observe(without_carrier)) == ()
+    assert ensure(without_carrier) is False
+    _wait_for_no_carrier(nodes)
     assert not nodes.pings("pod-a", "192.168.2.2")
     assert differences(wire, observe(wire)) == ("in1 is held without carrier",)
-    assert _kept(nodes) == before
+    assert _preserved(nodes) == before
 
     assert ensure(wire) is True
     assert differences(wire, observe(wire)) == ()
     assert ensure(wire) is False
-    _is_lit(nodes)
-    # The question for the peer's MAC that was asked in vain is asked again in its own time, as with any cable.
-    _until(lambda: _carries(nodes))
-    assert _kept(nodes) == before
+    _wait_for_carrier(nodes)
+    # The kernel retries the failed neighbour resolution after a delay, as with any cable.
+    _wait_until(lambda: _passes_traffic(nodes))
+    assert _preserved(nodes) == before
 
 
-def test_unplugging_is_the_same_and_may_be_called_again(nodes: Bed, wire: VxlanWire) -> None:
+def test_unplug_removes_the_carrier_and_is_idempotent(nodes: Bed, wire: VxlanWire) -> None:
     ensure(wire)
-    before = _kept(nodes)
+    before = _preserved(nodes)
     assert unplug(Location(wire.near.netns), "in1") is True
-    _is_dark(nodes)
+    _wait_for_no_carrier(nodes)
     assert unplug(Location(wire.near.netns), "in1") is False
     assert differences(wire, observe(wire)) == ("in1 is held without carrier",)
     assert ensure(wire) is True
-    assert _carries(nodes)
-    assert _kept(nodes) == before
+    assert _passes_traffic(nodes)
+    assert _preserved(nodes) == before
     assert unplug(Location(wire.near.netns), "in1") is True, "once more, as a cable"
 
 
-def test_only_the_pods_own_end_is_without_carrier(nodes: Bed, wire: VxlanWire) -> None:
+def test_unplug_keeps_the_carrier_of_the_peer(nodes: Bed, wire: VxlanWire) -> None:
     ensure(wire)
     unplug(Location(wire.near.netns), "in1")
     assert "LOWER_UP" in nodes.show("pod-b", "in1")["flags"]
 
 
-def test_what_the_pod_has_set_itself_outlasts_the_loss(nodes: Bed, wire: VxlanWire) -> None:
-    """Routes stay, marked as the kernel marks them; a neighbour set by hand stays, a learnt one is learnt anew."""
+def test_settings_made_by_the_pod_survive_carrier_loss(nodes: Bed, wire: VxlanWire) -> None:
+    """Routes stay, marked linkdown. Permanent neighbours stay, and learnt ones are learnt again."""
     ensure(wire)
     nodes.ip("pod-a", "route", "add", "172.16.0.0/16", "via", "192.168.2.2")
     nodes.ip("pod-a", "route", "add", "fd77::/64", "via", "fd00::2")
     nodes.ip("pod-a", "addr", "add", "172.31.0.1/24", "dev", "in1")
     nodes.ip("pod-a", "neigh", "add", "192.168.2.77", "lladdr", "02:00:00:00:00:77", "dev", "in1", "nud", "permanent")
-    assert _carries(nodes)
+    assert _passes_traffic(nodes)
     assert "192.168.2.2 " in nodes.ip("pod-a", "neigh", "show")
-    before = _kept(nodes)
+    before = _preserved(nodes)
 
     unplug(Location(wire.near.netns), "in1")
-    _is_dark(nodes)
+    _wait_for_no_carrier(nodes)
     for family, routes in (("-4", ("172.16.0.0/16", "192.168.2.0/24")), ("-6", ("fd77::/64", "fd00::/64"))):
         shown = nodes.ip("pod-a", family, "route", "show").splitlines()
         for route in routes:
@@ -120,40 +120,40 @@ def test_what_the_pod_has_set_itself_outlasts_the_loss(nodes: Bed, wire: VxlanWi
     assert "192.168.2.2 " not in neighbours
 
     ensure(wire)
-    _is_lit(nodes)
-    assert _carries(nodes)
+    _wait_for_carrier(nodes)
+    assert _passes_traffic(nodes)
     for family, route in (("-4", "172.16.0.0/16"), ("-6", "fd77::/64")):
         back = nodes.ip("pod-a", family, "route", "show", route)
         assert back
         assert "linkdown" not in back
     assert "192.168.2.77" in nodes.ip("pod-a", "neigh", "show")
-    assert _kept(nodes) == before
+    assert _preserved(nodes) == before
 
 
-def test_an_end_is_made_without_carrier_and_never_shows_any(nodes: Bed, wire: VxlanWire) -> None:
-    dark = replace(wire, carrier=False)
-    with _link_messages(nodes, "pod-a") as heard:
-        assert ensure(dark) is True
-        flags = [one["flags"] for one in heard() if one.get_attr("IFLA_IFNAME") == "in1"]
+def test_an_end_created_without_carrier_never_shows_carrier(nodes: Bed, wire: VxlanWire) -> None:
+    without_carrier = replace(wire, carrier=False)
+    with _link_messages(nodes, "pod-a") as received:
+        assert ensure(without_carrier) is True
+        flags = [one["flags"] for one in received() if one.get_attr("IFLA_IFNAME") == "in1"]
     assert any(one & messages.IFF_UP for one in flags), "it was heard to come up"
     assert not any(one & IFF_LOWER_UP for one in flags)
-    assert differences(dark, observe(dark)) == ()
-    _is_dark(nodes)
+    assert differences(without_carrier, observe(without_carrier)) == ()
+    _wait_for_no_carrier(nodes)
     index = nodes.show("pod-a", "in1")["ifindex"]
 
     assert ensure(wire) is True
     assert nodes.show("pod-a", "in1")["ifindex"] == index
-    assert _carries(nodes)
+    assert _passes_traffic(nodes)
     assert [one.get("tentative") for one in nodes.show("pod-a", "in1")["addr_info"] if "fd00::1" in one["local"]] == [
         None
     ]
     assert nodes.run("pod-a", "cat", "/proc/sys/net/ipv6/conf/in1/accept_ra") == "0\n"
 
 
-def test_an_end_is_made_in_as_many_messages_with_carrier_as_ever(
+def test_creation_without_carrier_adds_one_message_to_the_last_send(
     nodes: Bed, wire: VxlanWire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And without, in as many sends: the one more goes along with those that bring the end up."""
+    """The number of sends stays the same: the message joins those that bring the end up."""
     sends: list[int] = []
     exchange = rtnetlink.Channel.exchange
 
@@ -170,53 +170,55 @@ def test_an_end_is_made_in_as_many_messages_with_carrier_as_ever(
     assert sends == [*with_carrier[:-1], with_carrier[-1] + 1]
 
 
-def test_nothing_is_touched_beside_the_carrier(nodes: Bed, wire: VxlanWire, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_carrier_changes_leave_other_settings_unchanged(
+    nodes: Bed, wire: VxlanWire, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ensure(wire)
     nodes.ip("pod-a", "link", "set", "in1", "alias", "the pod's own")
     sent: list[bytearray] = []
     exchange = rtnetlink.Channel.exchange
 
-    def kept(channel: rtnetlink.Channel, *requests: bytearray) -> list[rtnetlink.NetlinkReply]:
+    def recorded(channel: rtnetlink.Channel, *requests: bytearray) -> list[rtnetlink.NetlinkReply]:
         sent.extend(requests)
         return exchange(channel, *requests)
 
-    monkeypatch.setattr(rtnetlink.Channel, "exchange", kept)
+    monkeypatch.setattr(rtnetlink.Channel, "exchange", recorded)
     ensure(replace(wire, carrier=False))
     ensure(wire)
-    asking = (messages.RTM_GETLINK, messages.RTM_GETADDR, messages.RTM_GETROUTE, messages.RTM_NEWNSID)
-    told = [ifinfmsg(bytes(one)) for one in sent if int.from_bytes(one[4:6], "little") not in asking]
-    for one in told:
+    queries = (messages.RTM_GETLINK, messages.RTM_GETADDR, messages.RTM_GETROUTE, messages.RTM_NEWNSID)
+    changes = [ifinfmsg(bytes(one)) for one in sent if int.from_bytes(one[4:6], "little") not in queries]
+    for one in changes:
         one.decode()
-    standing = [one.get_attr("IFLA_PROTO_DOWN") for one in told if one["index"]]
-    assert standing == [1, 0]
+    proto_down = [one.get_attr("IFLA_PROTO_DOWN") for one in changes if one["index"]]
+    assert proto_down == [1, 0]
     assert nodes.show("pod-a", "in1")["ifalias"] == "the pod's own"
-    assert _carries(nodes), "the kernel has not had the time to take notice"
+    assert _passes_traffic(nodes), "the kernel has not had the time to take notice"
 
 
 @pytest.mark.parametrize("has", [True, False])
-def test_a_half_made_end_comes_up_as_it_is_wanted(has: bool, nodes: Bed, wire: VxlanWire) -> None:
-    """Whichever way it was held when the crash came."""
+def test_a_half_made_end_comes_up_with_the_requested_carrier(has: bool, nodes: Bed, wire: VxlanWire) -> None:
+    """The crash left the opposite proto_down setting."""
     head = ("link", "add", "in1", "netns", nodes.name("pod-a"), "mtu", "1400", "group", GROUP)
     data = ("id", "11", "remote", TWO, "local", ONE, "dev", "eth0", "dstport", "4789", "nolearning")
     nodes.ip("node-1", *head, "type", "vxlan", *data)
     nodes.ip("pod-a", "link", "set", "in1", "protodown", "on" if has else "off")
-    wanted = replace(wire, carrier=has)
-    with _link_messages(nodes, "pod-a") as heard:
-        assert ensure(wanted) is True
-        flags = [one["flags"] for one in heard() if one.get_attr("IFLA_IFNAME") == "in1"]
-    assert differences(wanted, observe(wanted)) == ()
+    desired = replace(wire, carrier=has)
+    with _link_messages(nodes, "pod-a") as received:
+        assert ensure(desired) is True
+        flags = [one["flags"] for one in received() if one.get_attr("IFLA_IFNAME") == "in1"]
+    assert differences(desired, observe(desired)) == ()
     assert any(one & IFF_LOWER_UP for one in flags) is has
-    assert _carries(nodes) is has
+    assert _passes_traffic(nodes) is has
 
 
-def test_the_carrier_comes_back_toward_another_remote(nodes: Bed, wires: Wires, wire: VxlanWire) -> None:
-    """The peer's pod is gone, and comes again on another node, with another MAC: one call follows it."""
+def test_one_ensure_restores_the_carrier_toward_a_new_remote(nodes: Bed, wires: Wires, wire: VxlanWire) -> None:
+    """The peer's pod is recreated on another node, with another MAC."""
     ensure(wire)
-    assert _carries(nodes)
-    before = _kept(nodes)
+    assert _passes_traffic(nodes)
+    before = _preserved(nodes)
     nodes.delete("pod-b")
     unplug(Location(wire.near.netns), "in1")
-    _is_dark(nodes)
+    _wait_for_no_carrier(nodes)
     with nodes.inside("node-3"):
         ensure(wires.tunnel("pod-c", 1, THREE, ONE))
     moved = replace(wire, remote=THREE)
@@ -227,39 +229,39 @@ def test_the_carrier_comes_back_toward_another_remote(nodes: Bed, wires: Wires, 
     assert ensure(moved) is True
     assert differences(moved, observe(moved)) == ()
     assert ensure(moved) is False
-    assert _carries(nodes)
-    assert _kept(nodes) == before
+    assert _passes_traffic(nodes)
+    assert _preserved(nodes) == before
 
 
-def test_the_carrier_goes_along_with_remote_mtu_and_addresses(nodes: Bed, wire: VxlanWire) -> None:
+def test_one_ensure_changes_carrier_remote_mtu_and_addresses(nodes: Bed, wire: VxlanWire) -> None:
     ensure(wire)
     index = nodes.show("pod-a", "in1")["ifindex"]
     near = replace(wire.near, mtu=1300, addresses=(ip_interface("192.168.7.1/28"),))
-    wanted = replace(wire, near=near, remote=THREE, carrier=False)
-    assert ensure(wanted) is True
-    assert differences(wanted, observe(wanted)) == ()
+    desired = replace(wire, near=near, remote=THREE, carrier=False)
+    assert ensure(desired) is True
+    assert differences(desired, observe(desired)) == ()
     assert nodes.show("pod-a", "in1")["ifindex"] == index
-    _is_dark(nodes)
+    _wait_for_no_carrier(nodes)
 
 
-def test_what_is_made_anew_is_made_without_carrier_as_well(nodes: Bed, wire: VxlanWire) -> None:
+def test_an_end_is_recreated_without_carrier(nodes: Bed, wire: VxlanWire) -> None:
     ensure(wire)
-    wanted = replace(wire, vni=12, carrier=False)
-    assert ensure(wanted) is True
-    assert differences(wanted, observe(wanted)) == ()
-    _is_dark(nodes)
+    desired = replace(wire, vni=12, carrier=False)
+    assert ensure(desired) is True
+    assert differences(desired, observe(desired)) == ()
+    _wait_for_no_carrier(nodes)
 
 
-def test_an_end_that_was_put_down_by_hand_can_be_unplugged(nodes: Bed, wire: VxlanWire) -> None:
+def test_an_end_set_down_by_hand_can_be_unplugged(nodes: Bed, wire: VxlanWire) -> None:
     ensure(wire)
     nodes.ip("pod-a", "link", "set", "in1", "down")
     assert unplug(Location(wire.near.netns), "in1") is True
-    dark = replace(wire, carrier=False)
-    assert ensure(dark) is True
-    _is_dark(nodes)
+    without_carrier = replace(wire, carrier=False)
+    assert ensure(without_carrier) is True
+    _wait_for_no_carrier(nodes)
 
 
-def test_there_is_nothing_to_unplug_where_nothing_stands(nodes: Bed, wire: VxlanWire) -> None:
+def test_unplug_returns_false_if_the_interface_or_netns_is_missing(nodes: Bed, wire: VxlanWire) -> None:
     assert unplug(Location(wire.near.netns), "in1") is False
     ensure(wire)
     nodes.delete("pod-a")
@@ -267,7 +269,7 @@ def test_there_is_nothing_to_unplug_where_nothing_stands(nodes: Bed, wire: Vxlan
     assert unplug(Location("/run/netns/there-is-no-such"), "in1") is False
 
 
-def test_an_end_that_goes_while_it_is_unplugged_is_no_error(
+def test_unplug_tolerates_concurrent_deletion_of_the_interface(
     nodes: Bed, wire: VxlanWire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ensure(wire)
@@ -281,7 +283,7 @@ def test_an_end_that_goes_while_it_is_unplugged_is_no_error(
     assert unplug(Location(wire.near.netns), "in1") is False
 
 
-def test_a_veths_carrier_is_the_kernels_business(pods: Bed, wires: Wires) -> None:
+def test_unplug_does_not_change_a_veth(pods: Bed, wires: Wires) -> None:
     wire = wires.veth()
     ensure(wire)
     assert unplug(Location(wire.near.netns), "in1") is False
@@ -305,14 +307,12 @@ def test_a_foreign_interface_is_not_unplugged(kind: str, nodes: Bed) -> None:
     assert "proto_down" not in nodes.show("pod-a", "in1")
 
 
-def test_nothing_of_the_node_is_unplugged(nodes: Bed) -> None:
+def test_unplug_rejects_the_netns_of_the_node(nodes: Bed) -> None:
     with nodes.inside("node-1"), pytest.raises(HostNamespaceError):
         unplug(Location(nodes.path("node-1")), "eth0")
 
 
-def test_any_other_refusal_is_an_error_that_says_so(
-    nodes: Bed, wire: VxlanWire, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_kernel_errors_are_reported(nodes: Bed, wire: VxlanWire, monkeypatch: pytest.MonkeyPatch) -> None:
     ensure(wire)
     monkeypatch.setattr(messages, "carrier", lambda index, has: messages.sized(index, 1))
     with pytest.raises(DatapathError, match=f"cannot unplug in1 in {wire.near.netns}: .+"):
@@ -321,97 +321,95 @@ def test_any_other_refusal_is_an_error_that_says_so(
         ensure(replace(wire, carrier=False))
 
 
-def test_a_kernel_that_keeps_the_carrier_is_asked_once(nodes: Bed, wire: VxlanWire, refusing: list[int]) -> None:
-    dark = replace(wire, carrier=False)
-    assert ensure(dark) is True
-    near = observe(dark).near
+def test_a_rejected_carrier_change_is_requested_once(nodes: Bed, wire: VxlanWire, refusing: list[int]) -> None:
+    without_carrier = replace(wire, carrier=False)
+    assert ensure(without_carrier) is True
+    near = observe(without_carrier).near
     assert near is not None
     assert (near.carrier, near.carrier_fixed, len(refusing)) == (True, True, 1)
-    assert differences(dark, observe(dark)) == differences(wire, observe(wire)) == ()
-    assert ensure(dark) is False
-    assert _carries(nodes), "all the rest has been done"
+    assert differences(without_carrier, observe(without_carrier)) == differences(wire, observe(wire)) == ()
+    assert ensure(without_carrier) is False
+    assert _passes_traffic(nodes), "all the rest has been done"
     assert unplug(Location(wire.near.netns), "in1") is False
     nodes.ip("pod-a", "link", "del", "in1")
-    assert ensure(dark) is True
+    assert ensure(without_carrier) is True
     assert len(refusing) == 1
 
 
-def test_a_kernel_that_keeps_the_carrier_is_found_out_by_a_standing_end(
+def test_a_rejected_carrier_change_of_an_existing_end_is_requested_once(
     nodes: Bed, wire: VxlanWire, refusing: list[int]
 ) -> None:
     ensure(wire)
-    dark = replace(wire, carrier=False, near=replace(wire.near, mtu=1300))
-    assert len(differences(dark, observe(dark))) == 2
-    assert ensure(dark) is True
-    assert differences(dark, observe(dark)) == ()
-    assert ensure(dark) is False
+    without_carrier = replace(wire, carrier=False, near=replace(wire.near, mtu=1300))
+    assert len(differences(without_carrier, observe(without_carrier))) == 2
+    assert ensure(without_carrier) is True
+    assert differences(without_carrier, observe(without_carrier)) == ()
+    assert ensure(without_carrier) is False
     assert nodes.show("pod-a", "in1")["mtu"] == 1300
     assert len(refusing) == 1
 
 
-def test_a_kernel_that_keeps_the_carrier_is_found_out_by_unplugging(
-    nodes: Bed, wire: VxlanWire, refusing: list[int]
-) -> None:
+def test_a_rejected_unplug_is_requested_once(nodes: Bed, wire: VxlanWire, refusing: list[int]) -> None:
     ensure(wire)
     assert unplug(Location(wire.near.netns), "in1") is False
     assert unplug(Location(wire.near.netns), "in1") is False
-    dark = replace(wire, carrier=False)
-    assert differences(dark, observe(dark)) == ()
-    assert ensure(dark) is False
-    assert _carries(nodes)
+    without_carrier = replace(wire, carrier=False)
+    assert differences(without_carrier, observe(without_carrier)) == ()
+    assert ensure(without_carrier) is False
+    assert _passes_traffic(nodes)
     assert len(refusing) == 1
 
 
-def _carries(nodes: Bed) -> bool:
+def _passes_traffic(nodes: Bed) -> bool:
     return nodes.pings("pod-a", "192.168.2.2") and nodes.pings("pod-a", "fd00::2")
 
 
-def _kept(nodes: Bed) -> tuple[Any, ...]:
-    """What the loss of the carrier must not change."""
+def _preserved(nodes: Bed) -> tuple[Any, ...]:
+    """Return the properties that carrier loss must not change."""
     shown = nodes.show("pod-a", "in1")
     given = {f"{one['local']}/{one['prefixlen']}" for one in shown["addr_info"]}
     return shown["ifindex"], shown["address"], shown["mtu"], "UP" in shown["flags"], given
 
 
-def _is_dark(nodes: Bed) -> None:
-    """What ip(8) shows of a cable that is pulled."""
-    _until(lambda: _shown(nodes) == (True, False, "DOWN"))
+def _wait_for_no_carrier(nodes: Bed) -> None:
+    """Wait until ip(8) shows the state of an unplugged cable."""
+    _wait_until(lambda: _operational_state(nodes) == (True, False, "DOWN"))
 
 
-def _is_lit(nodes: Bed) -> None:
-    _until(lambda: _shown(nodes) == (False, True, "UP"))
+def _wait_for_carrier(nodes: Bed) -> None:
+    _wait_until(lambda: _operational_state(nodes) == (False, True, "UP"))
 
 
-def _shown(nodes: Bed) -> tuple[bool, bool, str]:
+def _operational_state(nodes: Bed) -> tuple[bool, bool, str]:
     shown = nodes.show("pod-a", "in1")
     flags = shown["flags"]
     assert "UP" in flags
     return "NO-CARRIER" in flags, "LOWER_UP" in flags, shown["operstate"]
 
 
-def _until(holds: Callable[[], bool], seconds: float = 10) -> None:
-    """The flag is set at once; what follows the kernel does in its own time, within a second (operstates.rst)."""
+def _wait_until(predicate: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait: the kernel sets the flag at once, but updates the state within a second (operstates.rst)."""
     deadline = time.monotonic() + seconds
-    while not holds():
+    while not predicate():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
 @contextmanager
 def _link_messages(nodes: Bed, pod: str) -> Iterator[Callable[[], list[Any]]]:
-    """What the kernel tells of links in a pod from now on, as it would tell anybody who listens there."""
+    """Subscribe to link notifications in a pod; yield a function that returns those since its last call."""
     with open_netns(nodes.path(pod)) as opened, inside(opened):
-        listening = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-    with listening:
-        listening.bind((0, RTMGRP_LINK))
-        listening.setblocking(False)
+        listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    with listener:
+        listener.bind((0, RTMGRP_LINK))
+        listener.setblocking(False)
 
-        def heard() -> list[Any]:
+        def received() -> list[Any]:
             found: list[Any] = []
             with suppress(BlockingIOError):
                 while True:
-                    found.append(ifinfmsg(listening.recv(1 << 16)))
+                    found.append(ifinfmsg(listener.recv(1 << 16)))
                     found[-1].decode()
             return found
 
-        yield heard
+        yield received

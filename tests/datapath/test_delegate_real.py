@@ -1,4 +1,4 @@
-"""Debian's own plugins as delegates, in namespaces: a node's, in which they run, and a pod's."""
+"""The CNI plugins of Debian as delegates, in network namespaces of a node and a pod."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(not (PLUGINS / "ptp").exists(), reason="needs Debian's containernetworking-plugins"),
 ]
 
-# Run inside the node's namespace: one verb on one delegation, in and out as JSON.
+# Script that runs one verb on one delegation in the node's netns; input and output are JSON.
 VERB = """
 import json, sys
 from ratchet.cni import delegate
@@ -51,7 +51,7 @@ COMMANDS = {"add": "ADD", "check": "CHECK", "delete": "DEL", "gc": "GC", "status
 
 @dataclass
 class Bed:
-    """A node and a pod as network namespaces, and the directory where host-local notes its addresses."""
+    """Network namespaces of a node and a pod, and the directory of host-local's leases."""
 
     node: str
     pod: str
@@ -72,13 +72,13 @@ class Bed:
         network = {"name": "links", "type": "ratchet", "cniVersion": version, **call.pop("network", {})}
         stdin = json.dumps({"verb": verb, "environ": environ, "network": network, **call})
         command = ["ip", "netns", "exec", self.node, sys.executable, "-c", VERB]
-        done = subprocess.run(command, input=stdin, capture_output=True, text=True, cwd=REPOSITORY, check=True)
-        answer = json.loads(done.stdout)
+        process = subprocess.run(command, input=stdin, capture_output=True, text=True, cwd=REPOSITORY, check=True)
+        answer = json.loads(process.stdout)
         assert isinstance(answer, dict)
         return answer
 
     def interfaces(self, namespace: str) -> dict[str, list[str]]:
-        """The interfaces of a namespace that are up, and their IPv4 addresses."""
+        """Return the interfaces of a namespace that are up, with their IPv4 addresses."""
         shown = subprocess.run(
             ["ip", "-n", namespace, "-json", "-4", "address", "show", "up"], capture_output=True, text=True, check=True
         )
@@ -92,13 +92,13 @@ class Bed:
 @pytest.fixture
 def bed(tmp_path: Path) -> Iterator[Bed]:
     tag = uuid4().hex[:8]
-    made = Bed(f"cni-node-{tag}", f"cni-pod-{tag}", tmp_path / "leases")
+    testbed = Bed(f"cni-node-{tag}", f"cni-pod-{tag}", tmp_path / "leases")
     try:
-        for namespace in (made.node, made.pod):
+        for namespace in (testbed.node, testbed.pod):
             subprocess.run(["ip", "netns", "add", namespace], check=True)
-        yield made
+        yield testbed
     finally:
-        for namespace in (made.node, made.pod):
+        for namespace in (testbed.node, testbed.pod):
             subprocess.run(["ip", "netns", "delete", namespace], check=False)
 
 
@@ -109,7 +109,7 @@ VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 def test_ptp_is_added_checked_and_deleted_in_every_version(bed: Bed, version: str) -> None:
     added = bed.run("add", version, delegate=bed.ptp())
     assert "error" not in added
-    # The binaries of Debian 12 end at 1.0.0, so 1.1.0 is spoken one lower.
+    # The binaries of Debian 12 support at most 1.0.0, so Ratchet calls them with 1.0.0 instead of 1.1.0.
     assert added["delegation"]["config"]["cniVersion"] == min(version, "1.0.0")
     assert added["result"]["cniVersion"] == version
     address = bed.interfaces(bed.pod)["eth0"]
@@ -127,43 +127,43 @@ def test_ptp_is_added_checked_and_deleted_in_every_version(bed: Bed, version: st
     assert (bed.interfaces(bed.pod), bed.interfaces(bed.node), bed.leased()) == ({}, {}, [])
 
 
-def test_check_fails_once_the_interface_is_gone(bed: Bed) -> None:
+def test_check_fails_if_the_interface_is_missing(bed: Bed) -> None:
     added = bed.run("add", delegate=bed.ptp())
     subprocess.run(["ip", "-n", bed.pod, "link", "delete", "eth0"], check=True)
     failed = bed.run("check", delegation=added["delegation"])
     assert failed["error"].startswith("cannot check the delegate network (type ptp): ")
 
 
-def test_del_twice_and_without_a_namespace_or_a_result(bed: Bed) -> None:
+def test_del_is_idempotent_and_needs_no_netns_or_result(bed: Bed) -> None:
     added = bed.run("add", delegate=bed.ptp())
-    forgotten = {**added["delegation"], "result": None}
+    without_result = {**added["delegation"], "result": None}
     for netns in ("", f"/run/netns/{bed.pod}", ""):
-        assert bed.run("delete", netns=netns, delegation=forgotten) == {"said": ""}
+        assert bed.run("delete", netns=netns, delegation=without_result) == {"said": ""}
         assert bed.leased() == []
 
 
-def test_an_interface_that_exists_already_is_an_error(bed: Bed) -> None:
+def test_add_fails_if_the_interface_exists(bed: Bed) -> None:
     assert "error" not in bed.run("add", delegate=bed.ptp())
     again = bed.run("add", delegate=bed.ptp())
     assert again["error"].startswith("cannot add the delegate network (type ptp): ")
 
 
-def test_what_an_add_that_fails_has_done_is_taken_back_by_a_del_that_knows_no_result(bed: Bed) -> None:
-    gone = "/run/netns/no-such-namespace"
-    failed = bed.run("add", delegate=bed.ptp(), netns=gone)
+def test_del_without_a_result_cleans_up_after_a_failed_add(bed: Bed) -> None:
+    missing = "/run/netns/no-such-namespace"
+    failed = bed.run("add", delegate=bed.ptp(), netns=missing)
     assert failed["error"].startswith("cannot add the delegate network (type ptp): ")
     assert "no such file" in failed["error"]
     config = {"name": "net", "cniVersion": "1.0.0", **bed.ptp()}
-    assert bed.run("delete", delegation={"config": config, "result": None}, netns=gone) == {"said": ""}
+    assert bed.run("delete", delegation={"config": config, "result": None}, netns=missing) == {"said": ""}
     assert (bed.interfaces(bed.node), bed.leased()) == ({}, [])
 
 
-def test_loopback_as_boot_network_of_2017(bed: Bed) -> None:
+def test_loopback_works_as_the_boot_network_of_2017(bed: Bed) -> None:
     example = json.loads((REPOSITORY / "manifests" / "examples" / "10-ratchet.conf").read_text())
     added = bed.run("add", "", delegate=example["boot_network"], network=example)
     assert added["delegation"]["config"] == {"type": "loopback", "name": "ratchet-demo", "cniVersion": "0.1.0"}
     assert added["delegation"]["result"]["ips"][0]["address"] == "127.0.0.1/8"
-    # With lo alone there is no address that a runtime may take for the pod's.
+    # The result omits the address of lo, which a runtime would otherwise use as the pod IP.
     assert added["result"] == {"cniVersion": "0.1.0", "dns": {}}
     assert bed.interfaces(bed.pod) == {"lo": ["127.0.0.1/8"]}
     assert bed.run("delete", "", delegation=added["delegation"], network=example) == {"said": ""}
@@ -172,14 +172,14 @@ def test_loopback_as_boot_network_of_2017(bed: Bed) -> None:
 
 @pytest.mark.parametrize("verb", ["gc", "status"])
 @pytest.mark.parametrize("own", [{}, {"cniVersion": "1.0.0"}])
-def test_gc_and_status_pass_by_plugins_that_know_neither(bed: Bed, verb: str, own: dict[str, str]) -> None:
+def test_gc_and_status_skip_plugins_without_these_verbs(bed: Bed, verb: str, own: dict[str, str]) -> None:
     added = bed.run("add", delegate=bed.ptp())
     network: dict[str, object] = {"cni.dev/valid-attachments": []}
     assert bed.run(verb, "1.1.0", delegate=bed.ptp(**own), network=network) == {"ran": False}
     assert bed.leased() == [added["result"]["ips"][0]["address"].removesuffix("/24")]
 
 
-def test_the_code_and_the_message_are_the_plugins_own(bed: Bed) -> None:
+def test_errors_have_the_code_and_message_of_the_plugin(bed: Bed) -> None:
     failed = bed.run("add", delegate=bed.ptp(mtu="large"))
     assert failed["error"].startswith("cannot add the delegate network (type ptp): ")
     assert "mtu" in failed["error"]

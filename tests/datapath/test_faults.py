@@ -1,4 +1,4 @@
-"""Rows 24 to 26 of the faults that a link must survive, each tried on the kernel."""
+"""Faults 24 to 26 of docs/faults.md, reproduced in the kernel."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ GROUP = str(messages.GROUP)
 ONE, TWO = "10.9.0.1", "10.9.0.2"
 
 
-def test_fault_24_a_vni_held_in_a_leaked_namespace_is_freed(nodes: Bed, wires: Wires) -> None:
-    """The pod is gone, its namespace is still bound to a file, and the new pod's tunnel has the same VNI."""
+def test_fault_24_a_vni_in_a_leaked_netns_is_released(nodes: Bed, wires: Wires) -> None:
+    """The pod is gone, but its netns is still mounted. The new pod's tunnel has the same VNI."""
     nodes.add("pod-old")
     with nodes.inside("node-1"):
         ensure(wires.tunnel("pod-old", 0, ONE, TWO))
@@ -35,8 +35,8 @@ def test_fault_24_a_vni_held_in_a_leaked_namespace_is_freed(nodes: Bed, wires: W
     assert nodes.interfaces("pod-old") == []
 
 
-def test_fault_24_a_vni_held_in_a_namespace_without_a_name_is_freed(nodes: Bed, wires: Wires) -> None:
-    """Nothing leads to the namespace any more, but for a socket that somebody has left open in it."""
+def test_fault_24_a_vni_in_an_unnamed_netns_is_released(nodes: Bed, wires: Wires) -> None:
+    """No path leads to the netns; only an open socket keeps it alive."""
     nodes.add("pod-old")
     with nodes.inside("node-1"):
         ensure(wires.tunnel("pod-old", 0, ONE, TWO))
@@ -49,21 +49,21 @@ def test_fault_24_a_vni_held_in_a_namespace_without_a_name_is_freed(nodes: Bed, 
             assert differences(wire, observe(wire)) == ()
 
 
-def test_fault_24_a_vni_held_in_a_namespace_that_is_going_is_waited_for(nodes: Bed, wires: Wires) -> None:
-    """The kernel takes its time over a deleted namespace: the pod that comes next must not get an EEXIST for it."""
+def test_fault_24_ensure_waits_for_a_vni_in_a_netns_under_deletion(nodes: Bed, wires: Wires) -> None:
+    """The kernel deletes a netns asynchronously. The next pod must not fail with EEXIST meanwhile."""
     nodes.add("pod-old")
-    _claim_by_hand(nodes, "pod-old", "in9", group=GROUP)
+    _add_vni_holder(nodes, "pod-old", "in9", group=GROUP)
     old = open_netns(nodes.path("pod-old"))
     nodes.delete("pod-old")
-    last_hold = threading.Timer(0.2, old.close)
+    closer = threading.Timer(0.2, old.close)
     with nodes.inside("node-1"):
-        last_hold.start()
+        closer.start()
         assert ensure(wires.tunnel("pod-a", 0, ONE, TWO)) is True
-        assert last_hold.finished.is_set()
-    last_hold.join()
+        assert closer.finished.is_set()
+    closer.join()
 
 
-def test_fault_24_a_namespace_that_goes_while_it_is_searched_is_no_error(nodes: Bed, wires: Wires) -> None:
+def test_fault_24_a_vni_holder_in_a_missing_netns_is_no_error(nodes: Bed, wires: Wires) -> None:
     with nodes.inside("node-1"), rtnetlink.Channel() as node:
         ensure(wires.tunnel("pod-a", 0, ONE, TWO))
         device = observe_port(Location(nodes.path("pod-a")), "in1")
@@ -71,7 +71,7 @@ def test_fault_24_a_namespace_that_goes_while_it_is_searched_is_no_error(nodes: 
         assert Holder(device, "a namespace", node, nsid=4711).delete() is False
 
 
-def test_fault_24_pods_re_created_one_upon_the_other(nodes: Bed, wires: Wires) -> None:
+def test_fault_24_a_pod_can_be_recreated_repeatedly(nodes: Bed, wires: Wires) -> None:
     with nodes.inside("node-1"):
         for _ in range(5):
             assert ensure(wires.tunnel("pod-a", 0, ONE, TWO)) is True
@@ -80,17 +80,15 @@ def test_fault_24_pods_re_created_one_upon_the_other(nodes: Bed, wires: Wires) -
 
 
 @pytest.mark.parametrize("way", ["mounted", "of a process", "told"])
-def test_fault_24_a_namespace_that_the_node_has_no_number_for_is_searched(
-    way: str, nodes: Bed, wires: Wires, tmp_path: Path
-) -> None:
+def test_fault_24_a_netns_without_an_nsid_is_searched(way: str, nodes: Bed, wires: Wires, tmp_path: Path) -> None:
     nodes.add("pod-old")
-    _claim_by_hand(nodes, "pod-old", "in9", group=GROUP)
+    _add_vni_holder(nodes, "pod-old", "in9", group=GROUP)
     with open_netns(nodes.path("pod-old")) as old, nodes.inside("node-1"):
         wire = wires.tunnel("pod-a", 0, ONE, TWO)
         if way == "mounted":
             assert ensure(wire) is True
             return
-        sleeper = _sleep_in(old.fd) if way == "of a process" else 0
+        sleeper = _start_sleeper(old.fd) if way == "of a process" else 0
         nodes.delete("pod-old")
         try:
             search = [f"/proc/self/fd/{old.fd}"] if way == "told" else []
@@ -101,9 +99,9 @@ def test_fault_24_a_namespace_that_the_node_has_no_number_for_is_searched(
                 os.waitpid(sleeper, 0)
 
 
-def test_fault_24_a_holder_out_of_reach_is_an_error_that_says_so(nodes: Bed, wires: Wires) -> None:
+def test_fault_24_an_unreachable_vni_holder_is_an_error(nodes: Bed, wires: Wires) -> None:
     nodes.add("pod-old")
-    _claim_by_hand(nodes, "pod-old", "in9", group=GROUP)
+    _add_vni_holder(nodes, "pod-old", "in9", group=GROUP)
     with open_netns(nodes.path("pod-old")), nodes.inside("node-1"):
         nodes.delete("pod-old")
         with pytest.raises(DatapathError, match=r"cannot make in1 in .*: VNI 11 on UDP port 4789 is in use") as caught:
@@ -113,8 +111,8 @@ def test_fault_24_a_holder_out_of_reach_is_an_error_that_says_so(nodes: Bed, wir
 
 
 @pytest.mark.parametrize("place", ["node-1", "pod-c"])
-def test_fault_24_a_foreign_holder_is_named_and_left_alone(place: str, nodes: Bed, wires: Wires) -> None:
-    _claim_by_hand(nodes, place, "flannel.11", group="0")
+def test_fault_24_a_foreign_vni_holder_is_named_and_not_deleted(place: str, nodes: Bed, wires: Wires) -> None:
+    _add_vni_holder(nodes, place, "flannel.11", group="0")
     with (
         nodes.inside("node-1"),
         pytest.raises(VniForeignError, match=r"held by flannel\.11 in .*not ratchet's") as caught,
@@ -126,8 +124,8 @@ def test_fault_24_a_foreign_holder_is_named_and_left_alone(place: str, nodes: Be
     assert nodes.interfaces("pod-a") == []
 
 
-def test_fault_24_a_tunnel_that_is_wholly_in_another_namespace_is_no_holder(nodes: Bed, wires: Wires) -> None:
-    """A pod's own, of the same VNI by chance: its underlay is not the node's, and neither namespace knows the other."""
+def test_fault_24_a_tunnel_with_its_underlay_in_another_netns_is_no_holder(nodes: Bed, wires: Wires) -> None:
+    """A pod created the tunnel with the same VNI by chance. Its underlay is in the pod, not in the node."""
     nodes.ip("pod-c", "link", "add", "flannel.11", "type", "vxlan", "id", "11", "dstport", "4789", "remote", TWO)
     before = nodes.show("pod-c", "flannel.11")
     nodes.add("pod-old")
@@ -138,13 +136,13 @@ def test_fault_24_a_tunnel_that_is_wholly_in_another_namespace_is_no_holder(node
     assert nodes.show("pod-c", "flannel.11") == before
 
 
-def test_fault_24_the_other_nodes_end_of_the_same_vni_is_left_alone(nodes: Bed, wires: Wires) -> None:
-    """Two nodes may be two namespaces of one machine: each sees the other's pods, and must not take them for own."""
+def test_fault_24_the_end_on_another_node_with_the_same_vni_is_not_deleted(nodes: Bed, wires: Wires) -> None:
+    """Two nodes can be two netns of one machine. Each sees the pods of the other."""
     nodes.add("pod-old")
     with nodes.inside("node-2"):
         ensure(wires.tunnel("pod-b", 1, TWO, ONE))
-        numbered = rtnetlink.Channel()
-    with numbered, open_netns(nodes.path("pod-b")) as pod, nodes.inside("node-1"), rtnetlink.Channel() as node:
+        other_channel = rtnetlink.Channel()
+    with other_channel, open_netns(nodes.path("pod-b")) as pod, nodes.inside("node-1"), rtnetlink.Channel() as node:
         node.do(messages.assign_nsid(pod.fd))
     before = nodes.show("pod-b", "in1")
     with nodes.inside("node-1"):
@@ -157,8 +155,8 @@ def test_fault_24_the_other_nodes_end_of_the_same_vni_is_left_alone(nodes: Bed, 
 
 
 @pytest.mark.parametrize("kind", ["veth", "vxlan"])
-def test_fault_25_a_pods_namespace_dies_with_its_link(kind: str, nodes: Bed, wires: Wires) -> None:
-    """Nothing of ours keeps it: were a socket or a descriptor left open in it, the far end would stay for good."""
+def test_fault_25_deletion_of_a_netns_deletes_its_link(kind: str, nodes: Bed, wires: Wires) -> None:
+    """Ratchet leaves no socket or descriptor open in the netns, which would keep the far end alive."""
     with nodes.inside("node-1"):
         wire: Wire = wires.veth() if kind == "veth" else wires.tunnel("pod-a", 0, ONE, TWO)
         ensure(wire)
@@ -170,51 +168,51 @@ def test_fault_25_a_pods_namespace_dies_with_its_link(kind: str, nodes: Bed, wir
             ensure(wire)
         assert remove(Location(wire.near.netns), "in1") is False
         if kind == "veth":
-            _until(lambda: observe_port(Location(nodes.path("pod-b")), "in2") is None)
+            _wait_until(lambda: observe_port(Location(nodes.path("pod-b")), "in2") is None)
         nodes.add("pod-a")
         assert ensure(wire) is True
         assert differences(wire, observe(wire)) == ()
 
 
-def test_fault_25_an_interface_that_goes_while_it_is_looked_at_is_gone(
+def test_fault_25_an_interface_deleted_during_observation_is_absent(
     pods: Bed, wires: Wires, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wire = wires.veth()
     ensure(wire)
-    asked = messages.addresses
+    original = messages.addresses
 
     def too_late(index: int = 0) -> bytearray:
         if "in1" in pods.interfaces("pod-a"):
             pods.ip("pod-a", "link", "del", "in1")
-        return asked(index)
+        return original(index)
 
     monkeypatch.setattr(messages, "addresses", too_late)
     assert observe_port(Location(wire.near.netns), "in1") is None
     assert observe(wire).far is None
 
 
-def test_fault_25_the_message_says_which_ends_namespace_is_gone(pods: Bed, wires: Wires) -> None:
+def test_fault_25_the_error_names_the_missing_netns(pods: Bed, wires: Wires) -> None:
     wire = wires.veth()
     ensure(wire)
     pods.delete("pod-b")
     with pytest.raises(NamespaceGoneError, match=f"cannot open network namespace {wire.far.netns}: No such file"):
         observe(wire)
-    _until(lambda: observe_port(Location(wire.near.netns), "in1") is None)
+    _wait_until(lambda: observe_port(Location(wire.near.netns), "in1") is None)
     pods.add("pod-b")
     assert ensure(wire) is True
     assert pods.pings("pod-a", "192.168.2.2")
 
 
 @pytest.mark.parametrize("kind", ["veth", "vxlan", "vxlan beside a namesake", "vxlan without carrier"])
-def test_fault_26_a_crash_at_any_step_is_mended_by_the_next_pass(kind: str, nodes: Bed, wires: Wires) -> None:
+def test_fault_26_ensure_repairs_a_crash_at_any_step(kind: str, nodes: Bed, wires: Wires) -> None:
     if kind == "vxlan beside a namesake":
         nodes.ip("node-1", "link", "add", "in1", "type", "veth", "peer", "name", "other")
     with nodes.inside("node-1"):
-        plugged = kind != "vxlan without carrier"
-        wire: Wire = wires.veth() if kind == "veth" else wires.tunnel("pod-a", 0, ONE, TWO, carrier=plugged)
+        has_carrier = kind != "vxlan without carrier"
+        wire: Wire = wires.veth() if kind == "veth" else wires.tunnel("pod-a", 0, ONE, TWO, carrier=has_carrier)
         steps = 0
         left = set()
-        while _dies_at(steps, wire):
+        while _crashes_at(steps, wire):
             left.update(nodes.interfaces("pod-a"))
             ensure(wire)
             assert differences(wire, observe(wire)) == (), f"after a crash at step {steps}"
@@ -231,27 +229,27 @@ def test_fault_26_a_half_made_link_can_be_removed(kind: str, nodes: Bed, wires: 
     with nodes.inside("node-1"):
         wire: Wire = wires.veth() if kind == "veth" else wires.tunnel("pod-a", 0, ONE, TWO)
         steps = 0
-        while _dies_at(steps, wire):
-            there = nodes.interfaces("pod-a") == ["in1"]
-            assert remove(Location(wire.near.netns), "in1") is there
+        while _crashes_at(steps, wire):
+            present = nodes.interfaces("pod-a") == ["in1"]
+            assert remove(Location(wire.near.netns), "in1") is present
             assert nodes.interfaces("pod-a") == nodes.interfaces("pod-b") == []
             steps += 1
         remove(Location(wire.near.netns), "in1")
 
 
-def _dies_at(step: int, wire: Wire) -> bool:
-    """Whether `ensure`, in a process that dies before its message number `step`, came to that message at all."""
+def _crashes_at(step: int, wire: Wire) -> bool:
+    """Run `ensure` in a process that exits before its send number `step`; return whether it got that far."""
     child = os.fork()
     if child == 0:
         try:
             exchange, left = rtnetlink.Channel.exchange, iter(range(step))
 
-            def exchange_or_die(channel: rtnetlink.Channel, *requests: bytearray) -> list[rtnetlink.NetlinkReply]:
+            def exchange_or_exit(channel: rtnetlink.Channel, *requests: bytearray) -> list[rtnetlink.NetlinkReply]:
                 if next(left, None) is None:
                     os._exit(1)
                 return exchange(channel, *requests)
 
-            vars(rtnetlink)["Channel"].exchange = exchange_or_die
+            vars(rtnetlink)["Channel"].exchange = exchange_or_exit
             ensure(wire)
             os._exit(0)
         finally:
@@ -262,14 +260,14 @@ def _dies_at(step: int, wire: Wire) -> bool:
     return code == 1
 
 
-def _claim_by_hand(nodes: Bed, place: str, ifname: str, group: str) -> None:
-    """A tunnel of node-1 with VNI 11, made as somebody else would."""
+def _add_vni_holder(nodes: Bed, place: str, ifname: str, group: str) -> None:
+    """Create a tunnel of node-1 with VNI 11, as another program would."""
     head = ("link", "add", ifname, "group", group) + (() if place == "node-1" else ("netns", nodes.name(place)))
     nodes.ip("node-1", *head, "type", "vxlan", "id", "11", "dev", "eth0", "dstport", "4789")
 
 
-def _sleep_in(fd: int) -> int:
-    """A process that has nothing but its being in a namespace; its id."""
+def _start_sleeper(fd: int) -> int:
+    """Start a process in a netns that closes its descriptor of it; return its PID."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -288,9 +286,9 @@ def _sleep_in(fd: int) -> int:
     return child
 
 
-def _until(holds: Callable[[], bool], seconds: float = 20) -> None:
-    """The kernel tears namespaces down in its own time."""
+def _wait_until(predicate: Callable[[], bool], seconds: float = 20) -> None:
+    """Wait, because the kernel tears down a netns asynchronously."""
     deadline = time.monotonic() + seconds
-    while not holds():
+    while not predicate():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -17,11 +17,11 @@ from tests.support.namespaces import Bed
 from tests.support.wires import Wires
 
 
-def _own() -> int:
+def _current_netns() -> int:
     return Path(netns.OWN).stat().st_ino
 
 
-def test_a_missing_path_is_a_namespace_gone_and_is_not_created(tmp_path: Path) -> None:
+def test_a_missing_path_is_an_error_and_is_not_created(tmp_path: Path) -> None:
     path = tmp_path / "absent"
     with pytest.raises(NamespaceGoneError, match=f"cannot open network namespace {path}: No such file or directory"):
         open_netns(str(path))
@@ -29,7 +29,7 @@ def test_a_missing_path_is_a_namespace_gone_and_is_not_created(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "fifo", "device", "other namespace", "NUL"])
-def test_what_is_no_network_namespace_is_refused(kind: str, tmp_path: Path) -> None:
+def test_a_path_to_anything_but_a_netns_is_an_error(kind: str, tmp_path: Path) -> None:
     path = str(tmp_path / "it")
     match kind:
         case "file":
@@ -49,7 +49,7 @@ def test_what_is_no_network_namespace_is_refused(kind: str, tmp_path: Path) -> N
     assert namespace_is_there(Location(path)) is False
 
 
-def test_whether_a_namespace_is_there(pods: Bed) -> None:
+def test_namespace_is_there_needs_a_path_to_an_existing_netns(pods: Bed) -> None:
     assert namespace_is_there(Location(pods.path("pod-a"))) is True
     with open_netns(pods.path("pod-a")) as pod:
         pods.delete("pod-a")
@@ -59,7 +59,7 @@ def test_whether_a_namespace_is_there(pods: Bed) -> None:
     assert namespace_is_there(Location("")) is False
 
 
-def test_a_link_to_a_namespace_is_followed(pods: Bed, tmp_path: Path) -> None:
+def test_a_symlink_to_a_netns_is_followed(pods: Bed, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(pods.path("pod-a"))
     assert namespace_is_there(Location(str(link))) is True
@@ -67,8 +67,8 @@ def test_a_link_to_a_namespace_is_followed(pods: Bed, tmp_path: Path) -> None:
     assert namespace_is_there(Location(str(link))) is False
 
 
-def test_a_process_out_of_descriptors_does_not_take_a_namespace_for_gone(pods: Bed) -> None:
-    """DEL would answer that the pod is gone, and leave its interface."""
+def test_too_many_open_files_is_not_reported_as_a_missing_netns(pods: Bed) -> None:
+    """Otherwise DEL would succeed without removing the interface."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = os.open("/dev/null", os.O_RDONLY)
     os.close(used)
@@ -82,13 +82,13 @@ def test_a_process_out_of_descriptors_does_not_take_a_namespace_for_gone(pods: B
     assert not isinstance(caught.value, NamespaceGoneError)
 
 
-def test_the_nodes_own_namespace_is_refused_by_every_act(bed: Bed, wires: Wires) -> None:
+def test_every_operation_rejects_the_netns_of_the_node(bed: Bed, wires: Wires) -> None:
     bed.add("pod-a", "node")
     wire = wires.veth(far="node")
     with bed.inside("node"):
         with open_netns(bed.path("node")) as node, open_netns(bed.path("pod-a")) as pod:
             assert (is_host(node), is_host(pod)) == (True, False)
-        for act in (
+        for operation in (
             lambda: ensure(wire),
             lambda: ensure(VethWire("a-b", wire.far, wire.near)),
             lambda: remove(Location(bed.path("node")), "lo"),
@@ -96,12 +96,12 @@ def test_the_nodes_own_namespace_is_refused_by_every_act(bed: Bed, wires: Wires)
             lambda: observe_port(Location("/proc/thread-self/ns/net"), "lo"),
         ):
             with pytest.raises(HostNamespaceError, match="it is the node's own"):
-                act()
+                operation()
     assert (bed.interfaces("node"), bed.interfaces("pod-a")) == ([], [])
 
 
-def test_a_descriptors_path_is_as_good_as_any(pods: Bed, wires: Wires) -> None:
-    """The runtime may hand over /proc/self/fd/N, and the name may be gone by then."""
+def test_the_path_of_a_descriptor_is_accepted(pods: Bed, wires: Wires) -> None:
+    """The runtime may pass /proc/self/fd/N after the mounted path is gone."""
     with open_netns(pods.path("pod-a")) as pod:
         pods.ip("pod-a", "link", "add", "in1", "type", "vxlan", "id", "5", "dstport", "4789", "dev", "lo")
         device = observe_port(Location(f"/proc/self/fd/{pod.fd}"), "in1")
@@ -109,46 +109,46 @@ def test_a_descriptors_path_is_as_good_as_any(pods: Bed, wires: Wires) -> None:
     assert (device.kind, device.vni, device.ours) == ("vxlan", 5, False)
 
 
-def test_only_the_calling_thread_goes_inside(pods: Bed) -> None:
-    home = _own()
+def test_inside_switches_only_the_calling_thread(pods: Bed) -> None:
+    original = _current_netns()
     ask, answered = threading.Event(), threading.Event()
     seen: list[int] = []
 
     def bystander() -> None:
         ask.wait(10)
-        seen.append(_own())
+        seen.append(_current_netns())
         answered.set()
 
     other = threading.Thread(target=bystander)
     other.start()
     with open_netns(pods.path("pod-a")) as pod, netns.inside(pod):
-        assert _own() == pod.identity[1] != home
+        assert _current_netns() == pod.identity[1] != original
         ask.set()
         assert answered.wait(10)
     other.join()
-    assert seen == [home]
-    assert _own() == home
+    assert seen == [original]
+    assert _current_netns() == original
 
 
-def test_an_error_inside_leads_home(pods: Bed) -> None:
-    home = _own()
+def test_inside_restores_the_netns_after_an_error(pods: Bed) -> None:
+    original = _current_netns()
     with pytest.raises(LookupError), open_netns(pods.path("pod-a")) as pod, netns.inside(pod):
         raise LookupError
-    assert _own() == home
+    assert _current_netns() == original
 
 
-def test_a_thread_that_cannot_come_back_ends_the_process(pods: Bed) -> None:
+def test_a_thread_that_cannot_leave_a_netns_aborts_the_process(pods: Bed) -> None:
     child = os.fork()
     if child == 0:
         faulthandler.disable()
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        ways = iter([netns._setns])
+        calls = iter([netns._setns])
 
         def fail_on_return(fd: int) -> None:
-            way = next(ways, None)
-            if way is None:
+            setns = next(calls, None)
+            if setns is None:
                 raise OSError(1, "no way back")
-            way(fd)
+            setns(fd)
 
         vars(netns)["_setns"] = fail_on_return
         with open_netns(pods.path("pod-a")) as pod, netns.inside(pod):

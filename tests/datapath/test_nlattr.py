@@ -1,4 +1,4 @@
-"""What we pack is what pyroute2 reads: the layouts are its own, the packing is ours."""
+"""Packed netlink messages, decoded again with pyroute2."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _read(kind: Any, raw: bytearray) -> Any:
     return message
 
 
-def test_a_veths_two_ends() -> None:
+def test_new_veth_packs_both_ends() -> None:
     message = _read(ifinfmsg, messages.new_veth(NEAR, FAR, far_fd=9))
     assert message["header"]["type"] == messages.RTM_NEWLINK
     for end, port in ((message, NEAR), (_peer(message), FAR)):
@@ -41,7 +41,7 @@ def _peer(message: Any) -> Any:
 
 
 @pytest.mark.parametrize(("remote", "local", "suffix"), [("10.0.0.2", "10.0.0.1", ""), ("fd00::2", "fd00::1", "6")])
-def test_a_tunnel(remote: str, local: str, suffix: str) -> None:
+def test_new_vxlan_packs_the_tunnel(remote: str, local: str, suffix: str) -> None:
     wire = VxlanWire(
         "a-b",
         NEAR,
@@ -57,15 +57,15 @@ def test_a_tunnel(remote: str, local: str, suffix: str) -> None:
     data = message.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA")
     assert data.get_attr(f"IFLA_VXLAN_GROUP{suffix}") == remote
     assert data.get_attr(f"IFLA_VXLAN_LOCAL{suffix}") == local
-    wanted = {"ID": 77, "LINK": 5, "PORT": 4789, "LEARNING": 0}
-    assert {name: data.get_attr(f"IFLA_VXLAN_{name}") for name in wanted} == wanted
+    expected = {"ID": 77, "LINK": 5, "PORT": 4789, "LEARNING": 0}
+    assert {name: data.get_attr(f"IFLA_VXLAN_{name}") for name in expected} == expected
 
 
 @pytest.mark.parametrize(
     ("text", "broadcast"),
     [("192.168.2.1/24", "192.168.2.255"), ("10.0.0.1/30", "10.0.0.3"), ("10.0.0.1/31", None), ("fd00::1/64", None)],
 )
-def test_an_address(text: str, broadcast: str | None) -> None:
+def test_give_address_packs_address_broadcast_and_flags(text: str, broadcast: str | None) -> None:
     address = ip_interface(text)
     message = _read(ifaddrmsg, messages.give_address(7, address))
     assert (message["index"], message["prefixlen"]) == (7, address.network.prefixlen)
@@ -75,13 +75,13 @@ def test_an_address(text: str, broadcast: str | None) -> None:
 
 
 @pytest.mark.parametrize("has", [True, False])
-def test_a_carrier(has: bool) -> None:
+def test_carrier_packs_only_proto_down(has: bool) -> None:
     message = _read(ifinfmsg, messages.carrier(7, has))
     assert (message["index"], message.get_attr("IFLA_PROTO_DOWN")) == (7, int(not has))
     assert (message["flags"], message["change"]) == (0, 0), "it is neither brought up nor put down"
 
 
-def test_an_alias_is_cut_between_characters() -> None:
+def test_a_long_alias_is_truncated_between_characters() -> None:
     alias = _read(ifinfmsg, messages.up(7, "é" * 200)).get_attr("IFLA_IFALIAS")
     assert alias == "ratchet/" + "é" * 123
     assert len(alias.encode()) <= messages.IFALIAS_BYTES

@@ -1,4 +1,4 @@
-"""What may be wanted of an end, in the kernel: given, seen, put back, and taken away again."""
+"""Settings of an end in the kernel: routes, sysctls, offloads, txqlen and rate."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SYSCTLS = (("net.ipv4.conf.IFNAME.rp_filter", 2), ("net.ipv6.conf.IFNAME.ndisc_n
 RATE = 20_000_000
 
 
-def wanting(port: InterfaceSpec) -> InterfaceSpec:
+def with_settings(port: InterfaceSpec) -> InterfaceSpec:
     return replace(port, txqlen=77, routes=ROUTES, sysctls=SYSCTLS, offloads=False, rate=RATE)
 
 
@@ -39,13 +39,13 @@ OFFLOADS = ("tx-checksum-ip-generic", "tx-scatter-gather", "tx-tcp-segmentation"
 
 
 def offloads(bed: Bed, pod: str, ifname: str) -> set[str]:
-    """Those that are on."""
+    """Return the names of the enabled offloads."""
     with bed.inside(pod), closing(IoctlEthtool(ifname)) as ethtool:
         features = ethtool.get_features()
     return {name for name in OFFLOADS if features[name]}
 
 
-def turn_on(bed: Bed, pod: str, ifname: str, feature: str) -> None:
+def enable_offload(bed: Bed, pod: str, ifname: str, feature: str) -> None:
     with bed.inside(pod), closing(IoctlEthtool(ifname)) as ethtool:
         features = ethtool.get_features()
         features[feature] = True
@@ -53,21 +53,21 @@ def turn_on(bed: Bed, pod: str, ifname: str, feature: str) -> None:
 
 
 def routes(bed: Bed, pod: str, ifname: str) -> set[str]:
-    """The routes of ours, as `ip` shows them."""
+    """Return the routes with Ratchet's protocol number, as `ip` shows them."""
     lines = [*bed.run(pod, "ip", "route", "show", "dev", ifname, "proto", "82").splitlines()]
     lines += bed.run(pod, "ip", "-6", "route", "show", "dev", ifname, "proto", "82").splitlines()
     return {" ".join(line.replace("scope link", "").replace("pref medium", "").split()) for line in lines}
 
 
-SHOWN = {
+EXPECTED_ROUTES = {
     *("10.1.0.0/16 via 192.168.2.2", "10.2.0.0/16 via 192.168.2.2 metric 7", "10.3.0.0/24"),
     *("2001:db8::/32 via fd00::2 metric 1024", "2001:db9::/32 via fe80::1 metric 50"),
     "default via 192.168.2.2 metric 500",
 }
 
 
-def has_it_all(bed: Bed, pod: str, ifname: str) -> None:
-    assert routes(bed, pod, ifname) == SHOWN
+def assert_all_settings(bed: Bed, pod: str, ifname: str) -> None:
+    assert routes(bed, pod, ifname) == EXPECTED_ROUTES
     assert bed.show(pod, ifname)["txqlen"] == 77
     assert bed.run(pod, "cat", f"/proc/sys/net/ipv4/conf/{ifname}/rp_filter") == "2\n"
     assert bed.run(pod, "cat", f"/proc/sys/net/ipv6/conf/{ifname}/ndisc_notify") == "1\n"
@@ -77,11 +77,11 @@ def has_it_all(bed: Bed, pod: str, ifname: str) -> None:
 
 
 @contextmanager
-def made(bed: Bed, wires: Wires, kind: str) -> Iterator[VethWire | VxlanWire]:
-    """A wire whose near end in pod-a wants everything, standing, in the node that it is of."""
+def created_wire(bed: Bed, wires: Wires, kind: str) -> Iterator[VethWire | VxlanWire]:
+    """Create a wire whose near end, in pod-a, has all settings; yield it in the netns of its node."""
     if kind == "veth":
         plain = wires.veth()
-        wire: VethWire | VxlanWire = replace(plain, near=wanting(plain.near))
+        wire: VethWire | VxlanWire = replace(plain, near=with_settings(plain.near))
         ensure(wire)
         yield wire
         return
@@ -90,7 +90,7 @@ def made(bed: Bed, wires: Wires, kind: str) -> Iterator[VethWire | VxlanWire]:
         ensure(wires.tunnel("pod-b", 1, "10.9.0.2", "10.9.0.1"))
     with bed.inside("node-1"):
         tunnel = wires.tunnel("pod-a", 0, "10.9.0.1", "10.9.0.2")
-        wire = replace(tunnel, near=wanting(tunnel.near))
+        wire = replace(tunnel, near=with_settings(tunnel.near))
         ensure(wire)
         yield wire
 
@@ -98,7 +98,7 @@ def made(bed: Bed, wires: Wires, kind: str) -> Iterator[VethWire | VxlanWire]:
 KINDS = pytest.mark.parametrize("kind", ["veth", "vxlan"])
 
 
-def test_what_is_not_wanted_is_left_to_the_kernel(pods: Bed, wires: Wires) -> None:
+def test_unset_properties_keep_the_defaults_of_the_kernel(pods: Bed, wires: Wires) -> None:
     plain = wires.veth()
     ensure(plain)
     assert offloads(pods, "pod-a", "in1") == set(OFFLOADS) - {"rx-gro"}, "which a vEth has only where it is told to"
@@ -107,23 +107,23 @@ def test_what_is_not_wanted_is_left_to_the_kernel(pods: Bed, wires: Wires) -> No
 
 
 @KINDS
-def test_an_end_has_all_that_is_wanted_of_it(pods: Bed, wires: Wires, kind: str) -> None:
-    with made(pods, wires, kind) as wire:
-        has_it_all(pods, "pod-a", "in1")
+def test_an_end_has_all_configured_settings(pods: Bed, wires: Wires, kind: str) -> None:
+    with created_wire(pods, wires, kind) as wire:
+        assert_all_settings(pods, "pod-a", "in1")
         assert differences(wire, observe(wire)) == ()
         assert ensure(wire) is False
         assert pods.pings("pod-a", "192.168.2.2")
 
 
 @KINDS
-def test_what_is_lost_is_seen_and_put_back(pods: Bed, wires: Wires, kind: str) -> None:
-    with made(pods, wires, kind) as wire:
+def test_lost_settings_are_reported_and_restored(pods: Bed, wires: Wires, kind: str) -> None:
+    with created_wire(pods, wires, kind) as wire:
         index = pods.show("pod-a", "in1")["ifindex"]
         pods.run("pod-a", "ip", "route", "del", "10.2.0.0/16", "metric", "7")
         pods.run("pod-a", "ip", "-6", "route", "del", "2001:db8::/32")
         pods.run("pod-a", "ip", "link", "set", "in1", "txqueuelen", "5")
         pods.run("pod-a", "sh", "-c", "echo 0 > /proc/sys/net/ipv4/conf/in1/rp_filter")
-        turn_on(pods, "pod-a", "in1", "rx-gro")
+        enable_offload(pods, "pod-a", "in1", "rx-gro")
         pods.run("pod-a", "tc", "qdisc", "del", "dev", "in1", "root")
         assert differences(wire, observe(wire)) == (
             "in1 has txqlen 5, wanted 77",
@@ -135,23 +135,23 @@ def test_what_is_lost_is_seen_and_put_back(pods: Bed, wires: Wires, kind: str) -
         )
         observed = build(wire)
         assert differences(wire, observed) == ()
-        has_it_all(pods, "pod-a", "in1")
+        assert_all_settings(pods, "pod-a", "in1")
         assert pods.show("pod-a", "in1")["ifindex"] == index
 
 
 @KINDS
-def test_routes_of_an_earlier_intent_are_taken_away_where_none_are_wanted(pods: Bed, wires: Wires, kind: str) -> None:
-    with made(pods, wires, kind) as wire:
-        none = replace(wire, near=replace(wire.near, routes=(), renewed=True))
-        assert len(differences(none, observe(none))) == len(ROUTES)
-        assert ensure(none) is True
+def test_a_renewed_end_without_routes_loses_its_old_routes(pods: Bed, wires: Wires, kind: str) -> None:
+    with created_wire(pods, wires, kind) as wire:
+        without_routes = replace(wire, near=replace(wire.near, routes=(), renewed=True))
+        assert len(differences(without_routes, observe(without_routes))) == len(ROUTES)
+        assert ensure(without_routes) is True
         assert routes(pods, "pod-a", "in1") == set()
-        assert ensure(none) is False
+        assert ensure(without_routes) is False
 
 
 @KINDS
-def test_what_is_wanted_no_longer_is_taken_away_and_what_others_added_stays(pods: Bed, wires: Wires, kind: str) -> None:
-    with made(pods, wires, kind) as wire:
+def test_settings_no_longer_declared_are_removed_and_foreign_routes_stay(pods: Bed, wires: Wires, kind: str) -> None:
+    with created_wire(pods, wires, kind) as wire:
         pods.run("pod-a", "ip", "route", "add", "10.77.0.0/16", "via", "192.168.2.2")
         fewer = replace(wire, near=replace(wire.near, routes=ROUTES[:1], rate=None))
         assert len(differences(fewer, observe(fewer))) == len(ROUTES[1:]) + 1
@@ -162,20 +162,20 @@ def test_what_is_wanted_no_longer_is_taken_away_and_what_others_added_stays(pods
         assert differences(fewer, observe(fewer)) == ()
 
 
-def test_an_end_whose_peer_is_gone_has_it_all_too(pods: Bed, wires: Wires) -> None:
+def test_an_end_without_carrier_has_all_configured_settings(pods: Bed, wires: Wires) -> None:
     pods.fabric(**{"node-1": "10.9.0.1/24"})
     with pods.inside("node-1"):
         tunnel = wires.tunnel("pod-a", 0, "10.9.0.1", "10.9.0.2", carrier=False)
-        wire = replace(tunnel, near=wanting(tunnel.near))
+        wire = replace(tunnel, near=with_settings(tunnel.near))
         ensure(wire)
         assert differences(wire, observe(wire)) == ()
         assert "NO-CARRIER" in pods.show("pod-a", "in1")["flags"]
         assert ensure(replace(wire, carrier=True)) is True
-        assert {line.removesuffix(" linkdown") for line in routes(pods, "pod-a", "in1")} == SHOWN
+        assert {line.removesuffix(" linkdown") for line in routes(pods, "pod-a", "in1")} == EXPECTED_ROUTES
 
 
-def test_a_rate_holds_back_what_is_sent(pods: Bed, wires: Wires) -> None:
-    with made(pods, wires, "veth"):
+def test_sent_packets_pass_the_qdisc_of_the_rate(pods: Bed, wires: Wires) -> None:
+    with created_wire(pods, wires, "veth"):
         (before,) = json.loads(pods.run("pod-a", "tc", "-s", "-j", "qdisc", "show", "dev", "in1"))
         pods.run("pod-a", "ping", "-q", "-f", "-c", "300", "-s", "1400", "192.168.2.2")
         (after,) = json.loads(pods.run("pod-a", "tc", "-s", "-j", "qdisc", "show", "dev", "in1"))
@@ -183,7 +183,7 @@ def test_a_rate_holds_back_what_is_sent(pods: Bed, wires: Wires) -> None:
 
 
 @pytest.mark.parametrize(("rate", "shown"), [(8_000, 1_000), (10**9, 125_000_000), (10**11, 12_500_000_000)])
-def test_rates_small_and_large(pods: Bed, wires: Wires, rate: int, shown: int) -> None:
+def test_small_and_large_rates_are_applied(pods: Bed, wires: Wires, rate: int, shown: int) -> None:
     plain = wires.veth()
     wire = replace(plain, near=replace(plain.near, rate=rate))
     ensure(wire)
@@ -192,7 +192,7 @@ def test_rates_small_and_large(pods: Bed, wires: Wires, rate: int, shown: int) -
     assert differences(wire, observe(wire)) == ()
 
 
-def test_a_queue_of_somebody_else_is_not_taken_for_ours(pods: Bed, wires: Wires) -> None:
+def test_a_foreign_qdisc_is_ignored(pods: Bed, wires: Wires) -> None:
     wire = wires.veth()
     ensure(wire)
     pods.run(
@@ -204,21 +204,21 @@ def test_a_queue_of_somebody_else_is_not_taken_for_ours(pods: Bed, wires: Wires)
 
 
 @KINDS
-def test_a_route_that_the_pod_has_is_not_replaced(pods: Bed, wires: Wires, kind: str) -> None:
+def test_an_existing_route_of_the_pod_is_not_replaced(pods: Bed, wires: Wires, kind: str) -> None:
     pods.run("pod-a", *["ip", "link", "add", "other", "up", "type", "veth", "peer", "name", "another"])
     pods.run("pod-a", *["ip", "link", "set", "another", "up"])
     pods.run("pod-a", *["ip", "route", "add", "default", "dev", "other"])
-    taken = Route(ip_network("0.0.0.0/0"), ip_address("192.168.2.2"))
+    conflicting = Route(ip_network("0.0.0.0/0"), ip_address("192.168.2.2"))
     if kind == "veth":
         plain: VethWire | VxlanWire = wires.veth()
-        wire = replace(plain, near=replace(plain.near, routes=(taken,)))
+        wire = replace(plain, near=replace(plain.near, routes=(conflicting,)))
         with pytest.raises(DatapathError, match=r"cannot add the route 0\.0\.0\.0/0 via 192\.168\.2\.2: .* metric"):
             ensure(wire)
     else:
         pods.fabric(**{"node-1": "10.9.0.1/24"})
         with pods.inside("node-1"):
             plain = wires.tunnel("pod-a", 0, "10.9.0.1", "10.9.0.2")
-            wire = replace(plain, near=replace(plain.near, routes=(taken,)))
+            wire = replace(plain, near=replace(plain.near, routes=(conflicting,)))
             with pytest.raises(DatapathError, match=r"cannot add the route 0\.0\.0\.0/0"):
                 ensure(wire)
     assert observe_port(Location(wire.near.netns), "in1") is None, "nothing half made stays"
@@ -232,18 +232,18 @@ def test_a_route_that_the_pod_has_is_not_replaced(pods: Bed, wires: Wires, kind:
         (("net.ipv6.conf.IFNAME.addr_gen_mode", 77), "cannot set net.ipv6.conf.IFNAME.addr_gen_mode to 77: the kernel"),
     ],
 )
-def test_a_setting_that_the_kernel_refuses_is_told_and_nothing_stays(
+def test_a_rejected_sysctl_is_an_error_and_leaves_no_interface(
     pods: Bed, wires: Wires, sysctl: tuple[str, int], words: str
 ) -> None:
     plain = wires.veth()
     wire = replace(plain, far=replace(plain.far, sysctls=(sysctl,)))
-    with pytest.raises(DatapathError) as told:
+    with pytest.raises(DatapathError) as caught:
         ensure(wire)
-    assert words in str(told.value)
+    assert words in str(caught.value)
     assert observe_port(Location(wire.near.netns), "in1") is observe_port(Location(wire.far.netns), "in2") is None
 
 
-def test_a_tunnel_between_two_pods_of_one_node(bed: Bed, wires: Wires) -> None:
+def test_a_tunnel_connects_two_pods_of_one_node(bed: Bed, wires: Wires) -> None:
     bed.fabric(**{"node-1": "10.9.0.1/24"})
     bed.add("pod-a", "pod-b")
     with bed.inside("node-1"):
@@ -256,7 +256,7 @@ def test_a_tunnel_between_two_pods_of_one_node(bed: Bed, wires: Wires) -> None:
         assert bed.pings("pod-b", "fd00::1")
 
 
-def test_a_tunnel_whose_peer_comes_to_its_own_node(bed: Bed, wires: Wires) -> None:
+def test_a_tunnel_follows_its_peer_to_its_own_node(bed: Bed, wires: Wires) -> None:
     bed.fabric(**{"node-1": "10.9.0.1/24", "node-2": "10.9.0.2/24"})
     bed.add("pod-a", "pod-b", "pod-c")
     with bed.inside("node-1"):

@@ -1,4 +1,4 @@
-"""What an interface counts, as somebody sees it who asks."""
+"""Carrier and traffic counters of an interface."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.support.namespaces import Bed
 from tests.support.wires import Wires
 
 
-def test_carrier_and_counters_are_those_that_ip_shows(pods: Bed, wires: Wires) -> None:
+def test_count_returns_the_carrier_and_counters_that_ip_shows(pods: Bed, wires: Wires) -> None:
     ensure(wires.veth())
     assert pods.pings("pod-a", "192.168.2.2")
-    assert not pods.pings("pod-a", "192.168.2.99")  # so that one end has sent more than it received
-    pods.ip("pod-b", "link", "set", "in2", "down")  # so that nothing more is sent
+    assert not pods.pings("pod-a", "192.168.2.99")  # so that tx exceeds rx
+    pods.ip("pod-b", "link", "set", "in2", "down")  # so that the counters stay constant
     shown = json.loads(pods.ip("pod-a", "-s", "-j", "link", "show", "dev", "in1"))[0]["stats64"]
     live = count(Location(pods.path("pod-a")), "in1")
     assert live is not None
@@ -30,14 +30,14 @@ def test_carrier_and_counters_are_those_that_ip_shows(pods: Bed, wires: Wires) -
     assert live.tx.packets > live.rx.packets
 
 
-def test_with_both_ends_up_there_is_carrier(pods: Bed, wires: Wires) -> None:
+def test_a_veth_with_both_ends_up_has_carrier(pods: Bed, wires: Wires) -> None:
     ensure(wires.veth())
     live = count(Location(pods.path("pod-a")), "in1")
     assert live is not None
     assert live.carrier
 
 
-def test_where_there_is_no_such_interface_or_namespace(pods: Bed) -> None:
+def test_count_is_none_without_an_interface_and_fails_without_a_pod_netns(pods: Bed) -> None:
     assert count(Location(pods.path("pod-a")), "in1") is None
     with pytest.raises(NamespaceGoneError):
         count(Location("/nowhere"), "in1")

@@ -16,7 +16,7 @@ from tests.support.namespaces import Bed
 
 @pytest.fixture
 def node(bed: Bed) -> Iterator[Bed]:
-    """A node with two interfaces, the calling thread inside."""
+    """A node with two interfaces; the calling thread is in its netns."""
     bed.add("node", "outside")
     for ifname, mtu in (("eth0", "1500"), ("eth1", "9000")):
         peer = ("peer", "name", ifname, "mtu", mtu, "netns", bed.name("outside"))
@@ -43,11 +43,11 @@ def node(bed: Bed) -> Iterator[Bed]:
         ("", "10.1.0.6", ("eth0", "10.1.0.6", 1500)),
     ],
 )
-def test_what_the_configuration_names_is_taken(
+def test_the_configured_parent_is_used(
     ifname: str | None, address: str | None, found: tuple[str, str, int], node: Bed
 ) -> None:
     name, vtep, mtu = found
-    # What is named goes before what the API server knows.
+    # The configuration overrides the addresses of the Node object.
     parent = find_parent(ifname, address, ["10.2.0.5"])
     assert parent == Parent(name, node.show("node", name)["ifindex"], vtep, mtu)
     assert parent.addresses == (vtep,)
@@ -65,7 +65,7 @@ def test_what_the_configuration_names_is_taken(
         (None, None, "cannot find a parent interface for tunnels: no default route", "Set parent_interface"),
     ],
 )
-def test_what_cannot_be_used_is_an_error_that_names_the_key(
+def test_an_unusable_parent_is_an_error_that_names_the_key(
     ifname: str | None, address: str | None, message: str, details: str, node: Bed
 ) -> None:
     with pytest.raises(InvalidConfigError) as caught:
@@ -74,14 +74,14 @@ def test_what_cannot_be_used_is_an_error_that_names_the_key(
     assert details in caught.value.details
 
 
-def test_the_nodes_own_addresses_go_before_its_routes(node: Bed) -> None:
+def test_addresses_of_the_node_object_precede_default_routes(node: Bed) -> None:
     node.ip("node", "route", "add", "default", "via", "10.1.0.1")
     assert find_parent(None, None, ["node-1.example", "192.0.2.1", "10.2.0.5", "10.1.0.5"]).address == "10.2.0.5"
     assert find_parent(None, None, ["fd02::5"]).address == "fd02::5"
     assert find_parent(None, None, ["192.0.2.1"]).address == "10.1.0.5"
 
 
-def test_the_default_route_of_the_lowest_metric_decides(node: Bed) -> None:
+def test_the_default_route_with_the_lowest_metric_is_used(node: Bed) -> None:
     node.ip("node", "-6", "route", "add", "default", "via", "fd02::1", "metric", "1")
     index = node.show("node", "eth1")["ifindex"]
     assert find_parent(None, None) == Parent("eth1", index, "fd02::5", 9000, "10.2.0.5")
@@ -95,13 +95,13 @@ def test_the_default_route_of_the_lowest_metric_decides(node: Bed) -> None:
     assert find_parent(None, None).address == "10.2.0.5", "neither another table nor a route to nowhere counts"
 
 
-def test_a_default_route_of_many_hops(node: Bed) -> None:
+def test_a_multipath_default_route_uses_its_first_hop(node: Bed) -> None:
     hops = ("nexthop", "via", "10.2.0.1", "nexthop", "via", "10.1.0.1")
     node.ip("node", "route", "add", "default", *hops)
     assert find_parent(None, None).address == "10.2.0.5"
 
 
-def test_an_address_that_will_not_last_is_passed_over(node: Bed) -> None:
+def test_deprecated_and_link_local_addresses_are_skipped(node: Bed) -> None:
     node.ip("node", "addr", "flush", "dev", "eth0")
     node.ip("node", "addr", "add", "10.1.0.4/24", "dev", "eth0", "valid_lft", "1000", "preferred_lft", "0")
     node.ip("node", "addr", "add", "169.254.1.1/16", "scope", "link", "dev", "eth0")
@@ -112,8 +112,8 @@ def test_an_address_that_will_not_last_is_passed_over(node: Bed) -> None:
 NODE = "10.255.0.5"
 
 
-def _routed(node: Bed, where: str, *, family: int = 4) -> None:
-    """Give the node an address on an interface without egress, and a default route over eth0."""
+def _add_routed_address(node: Bed, where: str, *, family: int = 4) -> None:
+    """Give the node an address on an interface without egress, and a default route over eth0 (IPv6: eth1)."""
     if where != "lo":
         try:
             node.ip("node", "link", "add", where, "up", "type", where.rstrip("0123456789"))
@@ -130,23 +130,23 @@ def _routed(node: Bed, where: str, *, family: int = 4) -> None:
 @pytest.mark.parametrize("where", ["lo", "bridge0", "dummy0"])
 @pytest.mark.parametrize("named", ["interface", "address", "both", "api"])
 def test_an_address_on_an_interface_without_egress_does_not_pin_tunnels(where: str, named: str, node: Bed) -> None:
-    _routed(node, where)
+    _add_routed_address(node, where)
     asked = {"interface": (where, None), "address": (None, NODE), "both": (where, NODE), "api": (None, None)}[named]
     assert find_parent(*asked, [NODE]) == Parent("eth0", 0, NODE, 1500)
 
 
 def test_an_ipv6_address_on_lo_takes_the_mtu_of_the_ipv6_default_route(node: Bed) -> None:
-    _routed(node, "lo", family=6)
+    _add_routed_address(node, "lo", family=6)
     assert find_parent(None, "fd55::5") == Parent("eth1", 0, "fd55::5", 9000)
 
 
 def test_a_bridge_with_a_port_pins_tunnels(node: Bed) -> None:
-    _routed(node, "bridge0")
+    _add_routed_address(node, "bridge0")
     node.ip("node", "link", "set", "eth1", "master", "bridge0")
     assert find_parent(None, NODE) == Parent("bridge0", node.show("node", "bridge0")["ifindex"], NODE, 9000)
 
 
-def test_a_bridge_that_has_the_default_route_pins_tunnels_while_it_has_no_port(node: Bed) -> None:
+def test_a_bridge_with_the_default_route_pins_tunnels_even_without_ports(node: Bed) -> None:
     node.ip("node", "link", "add", "br0", "up", "type", "bridge")
     node.ip("node", "addr", "add", "10.3.0.5/24", "dev", "br0")
     node.ip("node", "route", "add", "default", "via", "10.3.0.1")
@@ -162,9 +162,7 @@ def test_a_bridge_that_has_the_default_route_pins_tunnels_while_it_has_no_port(n
         (("10.255.0.0/24", "via", "10.2.0.1", "mtu", "1300"), "eth1", 1300),
     ],
 )
-def test_the_mtu_of_unpinned_tunnels_is_that_of_the_routes(
-    route: tuple[str, ...], ifname: str, mtu: int, node: Bed
-) -> None:
+def test_unpinned_tunnels_take_the_mtu_of_the_route(route: tuple[str, ...], ifname: str, mtu: int, node: Bed) -> None:
     node.ip("node", "addr", "add", f"{NODE}/32", "dev", "lo")
     node.ip("node", "route", "add", *route)
     assert find_parent(None, NODE) == Parent(ifname, 0, NODE, mtu)
@@ -180,7 +178,7 @@ def test_without_a_route_an_address_on_lo_cannot_be_used(bed: Bed) -> None:
 
 
 def test_on_a_named_interface_a_node_address_is_preferred_to_the_first(node: Bed) -> None:
-    """A virtual IP that was given first is a primary address, and the node's own is its secondary."""
+    """A virtual IP that was added first is the primary address; the node's own is secondary."""
     assert find_parent("eth0", None, ["192.0.2.1", "10.2.0.5", "10.1.0.6"]).address == "10.1.0.6"
     assert find_parent("eth0", None, ["10.2.0.5"]).address == "10.1.0.5", "another interface's address is no choice"
     assert find_parent("eth0", "10.1.0.5", ["10.1.0.6"]).address == "10.1.0.5"
@@ -207,8 +205,8 @@ def test_the_other_family_has_an_address_on_the_same_interface(
     assert find_parent(ifname, None, node_addresses).addresses == addresses
 
 
-def test_on_lo_the_other_family_counts_if_its_routes_are_alike(node: Bed) -> None:
-    _routed(node, "lo")
+def test_on_lo_the_other_family_counts_if_its_routes_agree(node: Bed) -> None:
+    _add_routed_address(node, "lo")
     node.ip("node", "addr", "add", "fd55::5/128", "dev", "lo", "nodad")
     both = [NODE, "fd55::5"]
     node.ip("node", "-6", "route", "add", "default", "via", "fd02::1")
@@ -221,7 +219,7 @@ def test_on_lo_the_other_family_counts_if_its_routes_are_alike(node: Bed) -> Non
 
 @pytest.mark.usefixtures("node")
 def test_a_dummy_has_no_egress() -> None:
-    """Also shown where the kernel has none."""
+    """Works on kernels without dummy interfaces too."""
     with Channel() as channel:
         (answer,) = channel.do(messages.link_named("eth0"))
         device = read_link(answer.messages[0]).device

@@ -18,8 +18,8 @@ from tests.support.wires import Wires
 GROUP = str(messages.GROUP)
 
 
-def _stands(pods: Bed, wire: VethWire) -> None:
-    """The link is what the wire says, and carries packets of both families, both ways."""
+def _assert_connected(pods: Bed, wire: VethWire) -> None:
+    """Assert that the link matches the wire and carries IPv4 and IPv6 packets both ways."""
     assert differences(wire, observe(wire)) == ()
     assert pods.pings("pod-a", "192.168.2.2")
     assert pods.pings("pod-b", "192.168.2.1")
@@ -27,10 +27,10 @@ def _stands(pods: Bed, wire: VethWire) -> None:
     assert pods.pings("pod-b", "fd00::1")
 
 
-def test_a_link_is_made_whole(pods: Bed, wires: Wires) -> None:
+def test_ensure_creates_a_complete_link(pods: Bed, wires: Wires) -> None:
     wire = wires.veth()
     assert ensure(wire) is True
-    _stands(pods, wire)
+    _assert_connected(pods, wire)
     for pod, ifname, address in (("pod-a", "in1", "192.168.2.1"), ("pod-b", "in2", "192.168.2.2")):
         shown = pods.show(pod, ifname)
         assert (shown["mtu"], shown["group"], shown["ifalias"]) == (1450, GROUP, "ratchet/a-b")
@@ -43,7 +43,7 @@ def test_a_link_is_made_whole(pods: Bed, wires: Wires) -> None:
         assert pods.run(pod, "cat", "/proc/sys/net/ipv6/conf/default/accept_ra") == "1\n"
 
 
-def test_what_stands_is_left_as_it_is(pods: Bed, wires: Wires) -> None:
+def test_ensure_does_not_change_a_matching_link(pods: Bed, wires: Wires) -> None:
     wire = wires.veth()
     ensure(wire)
     before = observe(wire)
@@ -51,7 +51,7 @@ def test_what_stands_is_left_as_it_is(pods: Bed, wires: Wires) -> None:
     assert observe(wire) == before
 
 
-def test_observe_sees_what_is_there(pods: Bed, wires: Wires) -> None:
+def test_observe_reports_the_interfaces_of_the_kernel(pods: Bed, wires: Wires) -> None:
     wire = wires.veth()
     assert observe(wire).near is observe(wire).far is observe_port(Location(wire.near.netns), "in1") is None
     ensure(wire)
@@ -63,7 +63,7 @@ def test_observe_sees_what_is_there(pods: Bed, wires: Wires) -> None:
     assert observe_port(Location(wire.near.netns), "in1") == near
 
 
-def test_a_link_without_addresses_is_a_link(pods: Bed, wires: Wires) -> None:
+def test_a_link_can_have_no_addresses(pods: Bed, wires: Wires) -> None:
     plain = wires.veth()
     wire = VethWire("a-b", replace(plain.near, addresses=()), replace(plain.far, addresses=()))
     assert ensure(wire) is True
@@ -71,7 +71,7 @@ def test_a_link_without_addresses_is_a_link(pods: Bed, wires: Wires) -> None:
     assert ensure(wire) is False
 
 
-def test_addresses_of_every_width(pods: Bed, wires: Wires) -> None:
+def test_addresses_can_have_any_prefix_length(pods: Bed, wires: Wires) -> None:
     plain = wires.veth()
     odd = tuple(ip_interface(one) for one in ("10.1.0.1/31", "10.2.0.1/32", "fd01::1/128", "fe80::7/64"))
     wire = replace(plain, near=replace(plain.near, addresses=odd))
@@ -93,7 +93,7 @@ HALF_MADE = {
 
 
 @pytest.mark.parametrize("steps", HALF_MADE.values(), ids=HALF_MADE.keys())
-def test_a_half_made_link_is_finished(steps: tuple[str, ...], pods: Bed, wires: Wires) -> None:
+def test_ensure_completes_a_half_made_link(steps: tuple[str, ...], pods: Bed, wires: Wires) -> None:
     end = ("mtu", "1450", "group", GROUP)
     peer = ("peer", "name", "in2", *end, "netns", pods.name("pod-b"))
     pods.ip("pod-a", "link", "add", "in1", *end, "type", "veth", *peer)
@@ -103,7 +103,7 @@ def test_a_half_made_link_is_finished(steps: tuple[str, ...], pods: Bed, wires: 
     indices = pods.show("pod-a", "in1")["ifindex"], pods.show("pod-b", "in2")["ifindex"]
     wire = wires.veth()
     assert ensure(wire) is True
-    _stands(pods, wire)
+    _assert_connected(pods, wire)
     for pod, ifname in (("pod-a", "in1"), ("pod-b", "in2")):
         assert pods.run(pod, "cat", f"/proc/sys/net/ipv6/conf/{ifname}/accept_ra") == "0\n"
     assert indices == (pods.show("pod-a", "in1")["ifindex"], pods.show("pod-b", "in2")["ifindex"]), (
@@ -111,7 +111,7 @@ def test_a_half_made_link_is_finished(steps: tuple[str, ...], pods: Bed, wires: 
     )
 
 
-def test_a_changed_intent_is_applied_in_place(pods: Bed, wires: Wires) -> None:
+def test_a_changed_declaration_is_applied_in_place(pods: Bed, wires: Wires) -> None:
     old = wires.veth()
     ensure(old)
     before = observe(old)
@@ -133,23 +133,23 @@ def test_a_changed_intent_is_applied_in_place(pods: Bed, wires: Wires) -> None:
     assert ensure(wire) is False
 
 
-def test_a_link_taken_down_by_hand_is_brought_up(pods: Bed, wires: Wires) -> None:
+def test_ensure_brings_up_an_end_set_down_by_hand(pods: Bed, wires: Wires) -> None:
     wire = wires.veth()
     ensure(wire)
     pods.ip("pod-b", "link", "set", "in2", "down")
     assert "in2 is down" in differences(wire, observe(wire))
     assert ensure(wire) is True
-    _stands(pods, wire)
+    _assert_connected(pods, wire)
 
 
-def test_mtu_too_small_for_ipv6_and_back(pods: Bed, wires: Wires) -> None:
-    """Below 1280 bytes the kernel takes IPv6 off an interface, and puts it back with router advertisements accepted."""
+def test_ipv6_returns_after_an_mtu_too_small_for_it(pods: Bed, wires: Wires) -> None:
+    """Below an MTU of 1280 bytes the kernel removes IPv6. It returns with router advertisements accepted."""
     small, wire = wires.veth(mtu=1000), wires.veth()
-    four = VethWire("a-b", *(replace(one, addresses=one.addresses[:1]) for one in (small.near, small.far)))
-    ensure(four)
-    assert differences(four, observe(four)) == ()
+    ipv4_only = VethWire("a-b", *(replace(one, addresses=one.addresses[:1]) for one in (small.near, small.far)))
+    ensure(ipv4_only)
+    assert differences(ipv4_only, observe(ipv4_only)) == ()
     assert ensure(wire) is True
-    _stands(pods, wire)
+    _assert_connected(pods, wire)
     assert pods.run("pod-a", "cat", "/proc/sys/net/ipv6/conf/in1/accept_ra") == "0\n"
 
 
@@ -171,9 +171,7 @@ def test_a_foreign_interface_is_left_alone(side: str, pods: Bed, wires: Wires) -
 
 
 @pytest.mark.parametrize("side", ["near", "far"])
-def test_what_is_in_the_way_is_seen_and_left_where_a_link_is_only_to_be_made(
-    side: str, pods: Bed, wires: Wires
-) -> None:
+def test_make_reports_an_existing_interface_and_keeps_it(side: str, pods: Bed, wires: Wires) -> None:
     wire = wires.veth()
     pod, ifname = ("pod-a", "in1") if side == "near" else ("pod-b", "in2")
     pods.ip(pod, "link", "add", ifname, "group", GROUP, "type", "veth", "peer", "name", "old")
@@ -185,21 +183,21 @@ def test_what_is_in_the_way_is_seen_and_left_where_a_link_is_only_to_be_made(
     assert {pod: pods.interfaces(pod) for pod in ("pod-a", "pod-b")} == before
 
 
-def test_a_link_is_made_where_nothing_is_in_its_way(pods: Bed, wires: Wires) -> None:
+def test_make_creates_a_link_if_nothing_is_in_the_way(pods: Bed, wires: Wires) -> None:
     wire = wires.veth()
     made = make(wire)
     assert not differences(wire, made)
-    _stands(pods, wire)
+    _assert_connected(pods, wire)
     assert make(wire) == made == observe(wire)
 
 
-def test_a_peer_in_the_wrong_place_is_replaced(pods: Bed, wires: Wires) -> None:
-    """The far pod's sandbox was made anew, and the near end leads to the old one; both far ends have one index."""
+def test_a_peer_in_an_old_sandbox_is_replaced(pods: Bed, wires: Wires) -> None:
+    """The far pod has a new sandbox, but the near end leads to the old one. Both have the same ifindex."""
     pods.add("pod-old")
     ensure(wires.veth(far="pod-old"))
     wire = wires.veth()
     assert ensure(wire) is True
-    _stands(pods, wire)
+    _assert_connected(pods, wire)
     assert pods.interfaces("pod-old") == []
 
 
@@ -214,19 +212,19 @@ def test_two_ends_of_two_other_links_are_replaced(pods: Bed, wires: Wires) -> No
     assert observed.near.index == observed.far.index, "the indices alone would say that they are each other's"
     assert (observed.near.wired, observed.far.wired) == (False, False)
     assert ensure(wire) is True
-    _stands(pods, wire)
+    _assert_connected(pods, wire)
     assert pods.interfaces("pod-c") == pods.interfaces("pod-d") == []
 
 
-def test_a_pair_within_one_pod_is_not_the_wire(pods: Bed, wires: Wires) -> None:
+def test_a_veth_pair_within_one_pod_is_replaced(pods: Bed, wires: Wires) -> None:
     wire = wires.veth()
     pods.ip("pod-a", "link", "add", "in1", "group", GROUP, "type", "veth", "peer", "name", "other", "group", GROUP)
     assert ensure(wire) is True
-    _stands(pods, wire)
+    _assert_connected(pods, wire)
     assert pods.interfaces("pod-a") == ["in1"]
 
 
-def test_both_ends_may_be_in_one_pod(pods: Bed, wires: Wires) -> None:
+def test_both_ends_can_be_in_one_pod(pods: Bed, wires: Wires) -> None:
     wire = wires.veth(far="pod-a")
     assert ensure(wire) is True
     assert differences(wire, observe(wire)) == ()
@@ -234,18 +232,18 @@ def test_both_ends_may_be_in_one_pod(pods: Bed, wires: Wires) -> None:
 
 
 @pytest.mark.parametrize("ends", [("pod-a",), ("pod-b",), ("pod-a", "pod-b")])
-def test_old_tunnels_of_ours_give_way(ends: tuple[str, ...], pods: Bed, wires: Wires) -> None:
-    """The two pods were on two nodes, and now are on one."""
+def test_old_tunnels_of_ratchet_are_replaced(ends: tuple[str, ...], pods: Bed, wires: Wires) -> None:
+    """The pods were on two nodes and are now on one."""
     wire = wires.veth()
     for pod, ifname in (("pod-a", "in1"), ("pod-b", "in2")):
         if pod in ends:
             tunnel = ("type", "vxlan", "id", "7", "dstport", "4789", "remote", "10.9.0.2")
             pods.ip(pod, "link", "add", ifname, "group", GROUP, *tunnel)
     assert ensure(wire) is True
-    _stands(pods, wire)
+    _assert_connected(pods, wire)
 
 
-def test_nothing_is_left_of_a_link_that_cannot_be_finished(pods: Bed, wires: Wires) -> None:
+def test_a_failed_ensure_leaves_no_interfaces(pods: Bed, wires: Wires) -> None:
     pods.run("pod-b", "sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6")
     with pytest.raises(DatapathError, match=f"cannot make in2 in {pods.path('pod-b')}: ") as caught:
         ensure(wires.veth())
@@ -253,7 +251,7 @@ def test_nothing_is_left_of_a_link_that_cannot_be_finished(pods: Bed, wires: Wir
     assert pods.interfaces("pod-a") == pods.interfaces("pod-b") == []
 
 
-def test_remove_takes_both_ends_and_may_be_called_again(pods: Bed, wires: Wires) -> None:
+def test_remove_deletes_both_ends_and_is_idempotent(pods: Bed, wires: Wires) -> None:
     wire = wires.veth()
     ensure(wire)
     assert remove(Location(wire.far.netns), "in2") is True
@@ -263,7 +261,7 @@ def test_remove_takes_both_ends_and_may_be_called_again(pods: Bed, wires: Wires)
     assert remove(Location("/run/netns/there-is-no-such"), "in1") is False
 
 
-def test_many_links_at_once_from_many_threads(pods: Bed, wires: Wires) -> None:
+def test_concurrent_threads_create_many_links(pods: Bed, wires: Wires) -> None:
     links = [
         VethWire(
             f"link-{number}",
@@ -272,25 +270,25 @@ def test_many_links_at_once_from_many_threads(pods: Bed, wires: Wires) -> None:
         )
         for number in range(20)
     ]
-    homes = set()
+    namespaces = set()
     start = threading.Barrier(20)
 
     def make(wire: VethWire) -> bool:
         start.wait(10)
         made = ensure(wire)
-        homes.add(Path("/proc/thread-self/ns/net").readlink())
+        namespaces.add(Path("/proc/thread-self/ns/net").readlink())
         return made
 
     with ThreadPoolExecutor(20) as pool:
         assert all(pool.map(make, links))
-    assert homes == {Path("/proc/thread-self/ns/net").readlink()}
+    assert namespaces == {Path("/proc/thread-self/ns/net").readlink()}
     assert [differences(wire, observe(wire)) for wire in links] == [()] * 20
     assert pods.pings("pod-a", "10.0.0.2")
     assert pods.pings("pod-b", "10.19.0.1")
 
 
-def test_the_same_link_from_both_its_ends_at_once(pods: Bed, wires: Wires) -> None:
-    """Two pods of one link are added at the same time, and each ADD makes the pair."""
+def test_concurrent_threads_create_one_link_from_both_ends(pods: Bed, wires: Wires) -> None:
+    """Both pods of a link start at the same time, and each ADD creates the vEth pair."""
     wire = wires.veth()
     start = threading.Barrier(8)
 
@@ -310,7 +308,7 @@ def with_indexes(wire: VethWire, near: int, far: int) -> VethWire:
     return replace(wire, near=replace(wire.near, index=near), far=replace(wire.far, index=far))
 
 
-def test_both_ends_have_the_ifindexes_that_are_reserved_for_them(pods: Bed, wires: Wires) -> None:
+def test_both_ends_get_their_reserved_ifindexes(pods: Bed, wires: Wires) -> None:
     wire = with_indexes(wires.veth(), 1_000_000, 1_000_001)
     assert ensure(wire) is True
     assert pods.show("pod-a", "in1")["ifindex"] == 1_000_000
@@ -330,8 +328,8 @@ def test_an_interface_of_another_link_is_left_alone(pods: Bed, wires: Wires) -> 
 
 
 @pytest.mark.parametrize("pod", ["pod-a", "pod-b"])
-def test_an_end_that_was_renamed_is_made_anew(pod: str, pods: Bed, wires: Wires) -> None:
-    """Its ifindex says whose it is."""
+def test_a_renamed_end_is_recreated(pod: str, pods: Bed, wires: Wires) -> None:
+    """Its ifindex shows that it belongs to the link."""
     wire = with_indexes(wires.veth(), 1_000_000, 1_000_001)
     ensure(wire)
     ifname = "in1" if pod == "pod-a" else "in2"
@@ -342,7 +340,7 @@ def test_an_end_that_was_renamed_is_made_anew(pod: str, pods: Bed, wires: Wires)
     assert [one for one in pods.interfaces(pod) if one != "lo"] == [ifname]
 
 
-def test_a_strangers_ifindex_is_named(pods: Bed, wires: Wires) -> None:
+def test_an_ifindex_conflict_names_the_foreign_interface(pods: Bed, wires: Wires) -> None:
     pods.ip("pod-a", *["link", "add", "stranger", "index", "1000000", "type", "bridge"])
     with pytest.raises(DatapathError, match="its ifindex 1000000 is that of stranger, which is not ratchet's"):
         ensure(with_indexes(wires.veth(), 1_000_000, 1_000_001))
