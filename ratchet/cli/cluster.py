@@ -6,7 +6,8 @@ import argparse
 import os
 from pathlib import Path
 
-from ratchet.store.apiserver import connect, namespace_of
+from ratchet.store.apiserver import connect
+from ratchet.store.connection import namespace_of
 from ratchet.store.store import ApiStore
 
 

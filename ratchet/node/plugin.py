@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -25,8 +26,10 @@ KUBECONFIG = "/etc/cni/net.d/ratchet.d/kubeconfig"
 def run(kubeconfig: str | None = None, state_dir: str | None = None) -> NoReturn:
     """Serve the call and end the process with os._exit.
 
-    A regular exit unloads some 800 modules one by one. That takes a fifth of a call's time and serves no purpose.
+    A regular exit unloads some 800 modules one by one. That takes a fifth of a call's time and serves no purpose. Nor
+    does the garbage collector, which takes a tenth: a call ends before its cycles need memory.
     """
+    gc.disable()
     status = main(kubeconfig, state_dir)
     logging.shutdown()
     sys.stderr.flush()

@@ -1,7 +1,7 @@
 """Requests to the Kubernetes API: bounded, retried if that is safe, with errors that name the remedy.
 
-This is the only module that imports `kubernetes`. Objects are plain JSON: the typed models would cost every pod start
-about half a second of imports.
+Objects are plain JSON: the typed models of the `kubernetes` package would cost every pod start about half a second of
+imports.
 
 A write whose response was lost may have been applied. So a caller reads again after a conflict.
 """
@@ -9,26 +9,23 @@ A write whose response was lost may have been applied. So a caller reads again a
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from copy import copy
 from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import tenacity
 import urllib3
-from kubernetes import client as kubernetes_client
-from kubernetes import config as kubernetes_config
 
-from ratchet.errors import ApiUnavailableError, InvalidConfigError
+from ratchet.errors import ApiUnavailableError
 from ratchet.retry import call_with_retries
 from ratchet.store.api_errors import UnauthorizedError, error_of_response, first_line
-from ratchet.store.session import SOCKET_OPTIONS, Json, Session, Watched, read_lines, watch_event
+from ratchet.store.connection import Connection, open_connection
+from ratchet.store.session import Json, Session, Watched, read_lines, watch_event
 
 Decoded = TypeVar("Decoded")
 Listing = tuple[list[Decoded], str]
@@ -36,9 +33,7 @@ Observer = Callable[[str, str, int, float], None]
 
 CONNECT_SECONDS = 3.0
 READ_SECONDS = 10.0
-DEFAULT_NAMESPACE = "default"
 WATCH_SECONDS = 120
-CONNECTIONS = 64
 PAGE = 500
 JSON = "application/json"
 # The second type is for servers that do not support the first (kubernetes.io, "Alternate representations").
@@ -64,14 +59,14 @@ class ApiServer:
 
     def __init__(
         self,
-        configure: Callable[[], Any],
+        connect: Callable[[], Connection],
         *,
         patience: float = 15.0,
         observer: Observer | None = None,
     ) -> None:
-        self._configure = configure
-        self._session = Session(kubernetes_client.ApiClient(configure()))
-        self.host = str(self._session.client.configuration.host)  # the property builds it at each access
+        self._connect = connect
+        self._session = Session(connect())
+        self.host = self._session.connection.host
         self.patience = patience
         self._observer = observer
 
@@ -90,7 +85,7 @@ class ApiServer:
         self._session.end_watches()
 
     def _renew(self) -> None:
-        self._session.renew(kubernetes_client.ApiClient(self._configure()))
+        self._session.renew(self._connect())
 
     def get(self, path: str) -> Json:
         """The object at `path`. Raises NotFoundError."""
@@ -240,55 +235,7 @@ def connect(
     Without a kubeconfig it is the API server of the pod's own cluster. A kubeconfig may be several files, as in
     $KUBECONFIG. Raises InvalidConfigError.
     """
-    return ApiServer(lambda: _configuration(kubeconfig, context), patience=patience, observer=observer)
-
-
-def namespace_of(kubeconfig: str | None, context: str | None = None) -> str:
-    """The namespace of a kubeconfig's context. Raises InvalidConfigError."""
-    if not kubeconfig:
-        return DEFAULT_NAMESPACE
-    try:
-        contexts, _ = kubernetes_config.list_kube_config_contexts(config_file=kubeconfig)
-        meant = context or _current_context(kubeconfig)
-    except Exception as cause:  # as below
-        raise InvalidConfigError(f"cannot use kubeconfig {kubeconfig}: {first_line(cause)}") from cause
-    found: Json = next((one for one in contexts if one.get("name") == meant), {})
-    return (found.get("context") or {}).get("namespace") or DEFAULT_NAMESPACE
-
-
-def _current_context(kubeconfig: str) -> str | None:
-    """The current context. Of several files it is the first file's that has one, as with kubectl."""
-    for one in kubeconfig.split(os.pathsep):
-        if Path(one).is_file():
-            with suppress(kubernetes_config.ConfigException):
-                _, current = kubernetes_config.list_kube_config_contexts(config_file=one)
-                return str(current["name"])
-    return None
-
-
-def _configuration(kubeconfig: str | None, context: str | None = None) -> Any:
-    configuration = kubernetes_client.Configuration()
-    try:
-        if kubeconfig:
-            if not any(Path(one).is_file() for one in kubeconfig.split(os.pathsep)):
-                raise kubernetes_config.ConfigException("no such file")
-            kubernetes_config.load_kube_config(
-                config_file=kubeconfig,
-                context=context or (_current_context(kubeconfig) if os.pathsep in kubeconfig else None),
-                client_configuration=configuration,
-            )
-        else:
-            kubernetes_config.load_incluster_config(client_configuration=configuration)
-    except Exception as cause:  # the loader has no error class of its own for malformed YAML
-        where = f"kubeconfig {kubeconfig}" if kubeconfig else "in-cluster credentials"
-        raise InvalidConfigError(
-            f"cannot use {where}: {first_line(cause)}",
-            details='name a kubeconfig in the key "kubeconfig" of the network configuration, or with ratchet install',
-        ) from cause
-    configuration.retries = False
-    configuration.connection_pool_maxsize = CONNECTIONS
-    configuration.socket_options = SOCKET_OPTIONS
-    return configuration
+    return ApiServer(lambda: open_connection(kubeconfig, context), patience=patience, observer=observer)
 
 
 def _pause(state: tenacity.RetryCallState) -> float:

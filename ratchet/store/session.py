@@ -3,69 +3,53 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
 
 import urllib3
 
 from ratchet.errors import ApiUnavailableError
 from ratchet.store.api_errors import ExpiredError
+from ratchet.store.connection import Connection
 
 Json = dict[str, Any]
 
 CREDENTIALS_SECONDS = 1.0
-# Keepalive ends a watch 25 s after its connection was lost without a FIN (tcp(7)). urllib3 sets these options instead
-# of its own.
-SOCKET_OPTIONS = [
-    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-]
 
 
 class Session:
-    """The client, its connections and its open watches. The copies of an `ApiServer` share one session."""
+    """One connection, its credentials and its open watches. The copies of an `ApiServer` share one session."""
 
     _credentials: tuple[float, dict[str, str]]
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._watches: set[Any] = set()
-        self.renew(client)
+        self.renew(connection)
 
     def credentials(self) -> dict[str, str]:
-        """The headers with the credentials. They are cached: the client builds them again each time."""
+        """The headers with the credentials. They are cached: the `kubernetes` package builds them again each time."""
         read, headers = self._credentials
         if time.monotonic() - read > CREDENTIALS_SECONDS:
-            headers = {}
-            self.client.update_params_for_auth(headers, [], ["BearerToken"], "", "", None)
+            headers = self.connection.credentials()
             self._credentials = time.monotonic(), headers
         return headers
 
-    def renew(self, client: Any) -> None:
-        """Replace the client by one that has read the credentials again."""
-        self.client = client
+    def renew(self, connection: Connection) -> None:
+        """Replace the connection by one that has read the credentials again."""
+        self.connection = connection
         self._credentials = (float("-inf"), {})
-        configuration, manager = client.configuration, client.rest_client.pool_manager
-        # The pool is used directly, because the layers above it take a third of the CPU of a request. With a proxy the
-        # manager decides between a tunnel and a request with the whole URL.
-        self._connections = manager if configuration.proxy else manager.connection_from_url(configuration.host)
-        self._base = configuration.host if configuration.proxy else urlsplit(configuration.host).path.rstrip("/")
 
     def send(
         self, method: str, target: str, headers: dict[str, str], body: Json | None, timeout: urllib3.Timeout
     ) -> urllib3.BaseHTTPResponse:
         """Send a request, and return the response with its body unread. `target` is a path and a query."""
-        response: urllib3.BaseHTTPResponse = self._connections.urlopen(
+        response: urllib3.BaseHTTPResponse = self.connection.pool.urlopen(
             method,
-            self._base + target,
+            self.connection.base + target,
             body=None if body is None else json.dumps(body),
             headers=headers | self.credentials(),
             timeout=timeout,
@@ -91,9 +75,7 @@ class Session:
                 response.shutdown()
 
     def close(self) -> None:
-        self.client.rest_client.close()
-        if isinstance(self._connections, urllib3.HTTPConnectionPool):
-            self._connections.close()
+        self.connection.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from kubernetes.client import Configuration
 
 from ratchet.errors import ApiUnavailableError, RatchetError
 from ratchet.store.apiserver import ApiServer
+from ratchet.store.connection import library_connection, static_connection
+from ratchet.store.kubeconfig import StaticAccess
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -65,12 +67,11 @@ def server() -> Iterator[Server]:
 
 
 def api_at(host: str, proxy: str | None = None) -> ApiServer:
-    def configure() -> Configuration:
-        configuration = Configuration(host=host)
-        configuration.proxy, configuration.no_proxy, configuration.retries = proxy, None, False
-        return configuration
-
-    return ApiServer(configure, patience=0.2)
+    if proxy is None:
+        return ApiServer(lambda: static_connection(StaticAccess(host)), patience=0.2)
+    configuration = Configuration(host=host)
+    configuration.proxy, configuration.no_proxy, configuration.retries = proxy, None, False
+    return ApiServer(lambda: library_connection(configuration), patience=0.2)
 
 
 def test_path_and_query_are_appended_to_the_path_of_the_servers_url(server: Server) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from ratchet.errors import InvalidConfigError
-from ratchet.store.apiserver import connect, namespace_of
+from ratchet.store.apiserver import connect
+from ratchet.store.connection import namespace_of
 
 
 def kubeconfig(folder: Path, name: str, current: str, **namespaces: str) -> str:
