@@ -122,7 +122,7 @@ def test_a_line_break_after_the_token_in_a_file_is_ignored(folder: Path) -> None
         config({"server": SERVER, "insecure-skip-tls-verify": "yes"}, {"token": "t"}),
         config({"server": ""}),
         config({}),
-        config({"server": SERVER}, **{"current-context": "nowhere"}),
+        config({"server": SERVER}) | {"current-context": "nowhere"},
         config({"server": SERVER}, contexts=[{"name": "x", "context": {"cluster": "c"}}] * 2),
         config({"server": SERVER}, contexts=None),
     ],
