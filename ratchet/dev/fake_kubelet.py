@@ -7,7 +7,7 @@ import os
 import random
 import secrets
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,9 +51,34 @@ class Sandbox:
         return netns_path(self.netns)
 
 
+Spawned = subprocess.Popen[str]
+
+
+def spawn(executable: Path, host: Host, environ: Mapping[str, str], stdin: str) -> Spawned:
+    """Start an executable in a node's namespace, with its stdin written and closed."""
+    process = subprocess.Popen(
+        host.command(str(executable)),
+        env=dict(environ),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None  # noqa: S101
+    with suppress(BrokenPipeError):  # the plugin may end without reading stdin
+        process.stdin.write(stdin)
+    with suppress(BrokenPipeError):
+        process.stdin.close()
+    process.stdin = None
+    return process
+
+
 @dataclass(slots=True)
 class Kubelet:
-    """The kubelet of a node. `bin_dir`: the folder of the plugin. `config`: the network configuration."""
+    """The kubelet of a node.
+
+    `bin_dir`: the folder of the plugin. `config`: the network configuration. `spawn` starts the plugin.
+    """
 
     hosts: Hosts
     host: Host
@@ -61,34 +86,23 @@ class Kubelet:
     state_dir: Path
     config: dict[str, Any]
     environment: Mapping[str, str] = field(default_factory=dict)
+    spawn: Callable[[Path, Host, Mapping[str, str], str], Spawned] = spawn
 
     def make_sandbox(self, pod: PodRef) -> Sandbox:
         """Create a sandbox without a network, with a new container ID."""
         container_id = secrets.token_hex(32)
         return Sandbox(pod, container_id, self.hosts.add_namespace(f"{pod.name}-{container_id[:6]}"))
 
-    def start(self, command: str, sandbox: Sandbox | None = None, **changes: Any) -> subprocess.Popen[str]:
+    def start(self, command: str, sandbox: Sandbox | None = None, **changes: Any) -> Spawned:
         """Start a call of the plugin.
 
         `changes`: another `config`, and other CNI variables (None unsets one).
         """
         config = dict(changes.pop("config", self.config))
         variables = self._variables(command, sandbox, **changes)
-        process = subprocess.Popen(
-            self.host.command(str(self.bin_dir / "ratchet")),
-            env={**os.environ, **self.environment, **variables},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdin is not None  # noqa: S101
-        with suppress(BrokenPipeError):  # the plugin may end without reading stdin
-            process.stdin.write(json.dumps(self._with_result(command, sandbox, config)))
-        with suppress(BrokenPipeError):
-            process.stdin.close()
-        process.stdin = None
-        return process
+        environ = {**os.environ, **self.environment, **variables}
+        stdin = json.dumps(self._with_result(command, sandbox, config))
+        return self.spawn(self.bin_dir / "ratchet", self.host, environ, stdin)
 
     def call(self, command: str, sandbox: Sandbox | None = None, **changes: Any) -> CniResponse:
         """Call the plugin and return its response."""
@@ -129,7 +143,7 @@ class Kubelet:
         return config
 
 
-def finished(process: subprocess.Popen[str], seconds: float = 120.0) -> CniResponse:
+def finished(process: Spawned, seconds: float = 120.0) -> CniResponse:
     """Wait for a call of the plugin. Kills it after `seconds` and raises TimeoutExpired."""
     try:
         stdout, stderr = process.communicate(timeout=seconds)

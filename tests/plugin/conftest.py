@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from ratchet.dev.fake_kubelet import spawn
 from tests.support.cluster import Cluster, KeptClusters, running
+from tests.support.forking import fork_or_spawn
 
 # Modules whose tests do not depend on the host. They run once.
 HOST_INDEPENDENT = ("test_gc",)
@@ -32,5 +34,8 @@ def cluster(host: str, kept: KeptClusters, request: pytest.FixtureRequest) -> It
     options = request.node.get_closest_marker("agent")
     agent = (options.kwargs if options else {}) if host == "agent" else None
     own = request.node.get_closest_marker("own_cluster")
+    executed = request.node.get_closest_marker("executed") is not None
     with running(agent=agent) if own else kept.lent(agent=agent) as made:
+        for node in (made.a, made.b):
+            node.spawn = spawn if executed else fork_or_spawn
         yield made

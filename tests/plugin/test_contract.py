@@ -319,6 +319,7 @@ def test_an_unusable_state_dir_fails_add_but_not_del_and_gc(cluster: Cluster, tm
     cluster.assert_nothing_left()
 
 
+@pytest.mark.executed
 @pytest.mark.daemonless
 def test_sigterm_fails_a_waiting_add_and_rolls_it_back(cluster: Cluster) -> None:
     primary = cluster.primary(cluster.a)

@@ -12,6 +12,7 @@ from ratchet.dev.fake_kubelet import Kubelet, Sandbox
 from tests.support.cluster import CHAINED, LINK, PAIR, PRIMARY, Cluster
 
 
+@pytest.mark.executed
 def test_pods_on_two_nodes_are_linked_by_a_vxlan(cluster: Cluster) -> None:
     primary, pair = cluster.linked_pair()
     shown = cluster.show(primary, "in1")
@@ -24,6 +25,7 @@ def test_pods_on_two_nodes_are_linked_by_a_vxlan(cluster: Cluster) -> None:
     cluster.assert_nothing_left()
 
 
+@pytest.mark.executed
 def test_pods_on_one_node_are_linked_by_a_veth(cluster: Cluster) -> None:
     primary, pair = cluster.linked_pair(cluster.a)
     for sandbox, ifname, address in ((primary, "in1", "192.168.2.100"), (pair, "in2", "192.168.2.101")):
@@ -39,6 +41,7 @@ def test_pods_on_one_node_are_linked_by_a_veth(cluster: Cluster) -> None:
     cluster.assert_nothing_left()
 
 
+@pytest.mark.executed
 @pytest.mark.parametrize("first", ["primary", "pair"])
 def test_pods_are_linked_in_either_start_order(cluster: Cluster, first: str) -> None:
     primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.b)
