@@ -1,4 +1,4 @@
-"""A wall clock that steps, for agents: processes of their own, whose monotonic clocks go on as they do."""
+"""A wall clock that steps, for agent processes. Their monotonic clocks are unchanged."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from ratchet.dev.agents import AgentProcess
 
-# Python imports a module of this name, from the first folder that has it, before anything else (docs, "site").
+# Python imports the first module of this name on its path before the program (documentation of `site`).
 CUSTOMIZE = """
 import datetime, os, time
 
@@ -32,7 +32,7 @@ datetime.datetime = Stepped
 
 
 class SteppedClock:
-    """How far an agent's clock is ahead of the machine's."""
+    """The wall clock of an agent. `step` sets the seconds that it is ahead of the machine's."""
 
     def __init__(self, agent: AgentProcess) -> None:
         self._agent = agent
@@ -53,7 +53,7 @@ class SteppedClock:
 
 
 def stepped_clock(agent: AgentProcess) -> SteppedClock:
-    """Start an agent anew, by a clock of its own."""
+    """Restart an agent with a wall clock of its own."""
     clock = SteppedClock(agent)
     clock.start()
     return clock

@@ -1,4 +1,4 @@
-"""Two nodes, `a` and `b`, with the plugin in a chain behind nothing, and words for what tests do with pods on them."""
+"""A cluster of two nodes, `a` and `b`, with the chained plugin, and the steps of tests on it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from ratchet.node.journal import Journal
 from tests.support.faults import Faults, Sent
 from tests.support.namespaces import may_make_namespaces
 
-# Whichever host serves, ADD waits for its peers and fails without them.
+# With an agent and without, ADD waits for its peers and fails without them.
 CHAINED = {"cniVersion": "1.0.0", "name": "net", "type": "ratchet", "wait": 45, "wait_policy": "require"}
-# As an agent has it where nothing is said: a link that is not complete in time is completed later.
+# The default of an agent: a link that is not complete in time is completed later.
 PATIENT = {"cniVersion": "1.0.0", "name": "net", "type": "ratchet", "wait": 0, "wait_policy": "proceed"}
 
 PRIMARY = {
@@ -44,7 +44,7 @@ LINK = "default.pair-pod.in2.primary-pod.in1"
 
 
 class Cluster:
-    """The bed, the faults at its API, and its two nodes; with `agent` (its options) each has an agent."""
+    """The testbed, the faults of its API, and its two nodes. `agent`: their agents' options; None for no agents."""
 
     def __init__(
         self,
@@ -64,11 +64,11 @@ class Cluster:
     # Pods
 
     def pod(self, name: str, labels: Mapping[str, str], node: Kubelet, **annotations: str) -> Sandbox:
-        """A pod of the API bound to a node, and a sandbox for it, with no network yet."""
+        """Create a pod that is bound to a node, and a sandbox without a network."""
         return self.sandbox(node, self.bed.create_pod(name, labels, node.host.name, annotations))
 
     def sandbox(self, node: Kubelet, ref: PodRef) -> Sandbox:
-        """One more sandbox for a pod, with no network yet."""
+        """Create another sandbox of a pod, without a network."""
         made = node.make_sandbox(ref)
         self._sandboxes.append((node, made))
         return made
@@ -80,7 +80,7 @@ class Cluster:
         return self.pod("pair-pod", {**PAIR, **labels}, node)
 
     def linked_pair(self, node_of_pair: Kubelet | None = None) -> tuple[Sandbox, Sandbox]:
-        """The two pods of 2017, linked; the primary on `a`, the pair on `b` if not said otherwise."""
+        """The two pods of 2017, linked: the primary on `a`, the pair on `b` or another node."""
         pair_node = node_of_pair or self.b
         primary, pair = self.primary(self.a), self.pair(pair_node)
         self.add_all((self.a, primary), (pair_node, pair))
@@ -88,7 +88,7 @@ class Cluster:
         return primary, pair
 
     def add_all(self, *pairs: tuple[Kubelet, Sandbox]) -> list[CniResponse]:
-        """ADD for all at once; every one has to succeed."""
+        """Call ADD for all pods concurrently, and assert that each succeeds."""
         answers = self.call_all("ADD", pairs)
         for (_, sandbox), answer in zip(pairs, answers, strict=True):
             assert answer.status == 0, f"{sandbox.pod.name}: {answer.stdout} {answer.stderr}"
@@ -96,7 +96,7 @@ class Cluster:
         return answers
 
     def delete_all(self, *pairs: tuple[Kubelet, Sandbox]) -> None:
-        """DEL for all at once, then their namespaces and their pods gone."""
+        """Call DEL for all pods concurrently, then delete their namespaces and the pods."""
         for (kubelet, sandbox), answer in zip(pairs, self.call_all("DEL", pairs), strict=True):
             assert answer.status == 0, f"{sandbox.pod.name}: {answer.stdout} {answer.stderr}"
             assert answer.stdout == ""
@@ -104,14 +104,14 @@ class Cluster:
             self.bed.delete_pod(sandbox.pod)
 
     def call_all(self, command: str, pairs: Sequence[tuple[Kubelet, Sandbox]]) -> list[CniResponse]:
-        """The call for all at once, started in any order; the answers in the order of `pairs`."""
+        """Call the plugin for all pods concurrently, in random order. Responses are in the order of `pairs`."""
         order = random.sample(range(len(pairs)), len(pairs))
         with ThreadPoolExecutor(max_workers=max(1, len(pairs))) as at_once:
             calls = {index: at_once.submit(pairs[index][0].call, command, pairs[index][1]) for index in order}
             return [calls[index].result() for index in range(len(pairs))]
 
     def start(self, command: str, node: Kubelet, sandbox: Sandbox | None, **changes: Any) -> subprocess.Popen[str]:
-        """A call that is left running; one that still runs when the test ends is killed."""
+        """Start a call. It is killed at the end of the test if it still runs."""
         process = node.start(command, sandbox, **changes)
         self._started.append(process)
         return process
@@ -126,7 +126,7 @@ class Cluster:
             process.wait()
 
     def renew(self, node: Kubelet) -> None:
-        """Have whoever serves a node look at it anew: an agent follows its parent at its heartbeats alone."""
+        """Make a node's agent read its underlay again. Otherwise it does so at its heartbeats only."""
         if agent := self.bed.agents.get(node.host.name):
             agent.stop()
             agent.start()
@@ -135,7 +135,7 @@ class Cluster:
         return finished(process, seconds)
 
     def keep_others_from(self, node: Kubelet, link: str = LINK) -> AbstractContextManager[None]:
-        """Within the block, nobody on a node works on a link: an agent would mend what is damaged there."""
+        """Hold a link's lock on a node for a block, so that its agent repairs nothing."""
         return Journal(node.state_dir).lock(link)
 
     def set_internal_ips(self, node: Kubelet, *addresses: str) -> None:
@@ -153,9 +153,9 @@ class Cluster:
         wait_for(f"state {state} of {link}", lambda: self.state(link) is state, seconds)
 
     def wait_until_left(self, link: str = LINK) -> None:
-        """Wait until the pod that declared a link has left it, and is deleted.
+        """Wait until the pod that declared a link has left it and is deleted.
 
-        The record is pending, and goes as soon as the peer's node learns that nobody declares the link any more.
+        The record is pending. It is deleted once the peer's node learns that no pod declares the link.
         """
         wait_for(f"the end of the primary of {link}", lambda: self.state(link) in (State.PENDING, None))
 
@@ -165,15 +165,15 @@ class Cluster:
         return {one["involvedObject"]["uid"] for one in events if one["reason"] == reason}
 
     def interfaces(self, sandbox: Sandbox) -> list[str]:
-        """The names of a sandbox's interfaces, `lo` left out."""
+        """The names of a sandbox's interfaces, except `lo`."""
         return [one["ifname"] for one in json.loads(ip("-j", "-n", sandbox.netns, "link", "show"))[1:]]
 
     def show(self, sandbox: Sandbox, ifname: str) -> dict[str, Any]:
-        """An interface as `ip -d addr show` shows it."""
+        """An interface as in `ip -d addr show`."""
         return dict(json.loads(ip("-j", "-d", "-n", sandbox.netns, "addr", "show", "dev", ifname))[0])
 
     def pings(self, sandbox: Sandbox, address: str) -> bool:
-        """Whether an address answers; one that has had its carrier for no time yet is tried again."""
+        """Whether an address answers one of four pings. The first may precede the carrier."""
         command = command_in(sandbox.netns, "ping", "-n", "-c", "1", "-W", "1", address)
         return any(subprocess.run(command, check=False, capture_output=True).returncode == 0 for _ in range(4))
 
@@ -184,25 +184,25 @@ class Cluster:
         return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
     def writes(self) -> list[Sent]:
-        """The writes of the nodes that were applied, to records and VNIs: an agent's beats and Events are no link's."""
+        """The nodes' applied writes of records and VNIs, without heartbeats and Events."""
         nodes = (self.a.host.address, self.b.host.address)
         applied = [sent for sent in self.faults.sent if sent.writes and sent.remote in nodes and sent.status < 400]
         return [sent for sent in applied if not sent.path.endswith(("/events", "/leases/node-a", "/leases/node-b"))]
 
     def log_of(self, node: Kubelet, answer: CniResponse) -> str:
-        """What was said of a call to people: on stderr by the plugin itself, in the log of the agent that served it."""
+        """The log of a call: the plugin's stderr, or the log of the agent that served it."""
         agent = self.bed.agents.get(node.host.name)
         return answer.stderr if agent is None else agent.log.read_text()
 
     def assert_nothing_left(self, seconds: float = 30.0) -> None:
-        """No record, no VNI, no sandbox noted, no lock, no interface on the nodes but their own; or soon none."""
+        """Wait until no record, VNI, journal entry or interface is left, except the nodes' own interfaces."""
         until = time.monotonic() + seconds
         while left := self._left():
             assert time.monotonic() < until, f"left: {left}"
             time.sleep(0.05)
 
     def end_everything(self) -> None:
-        """Restore the agents and the configuration; delete what a test has left: sandboxes, pods, topologies."""
+        """Restore the agents and the configuration. Delete the sandboxes, pods and topologies of a test."""
         self.faults.clear()
         self.stop_what_runs()
         for agent in self.bed.agents.values():
@@ -224,7 +224,7 @@ class Cluster:
     def _left(self) -> list[str]:
         left = [*self.bed.links(), *(f"vni-{lease.vni}" for lease in self.bed.records.vnis.list())]
         for node in (self.a, self.b):
-            # What a process that was killed had half written goes after an hour.
+            # Partial files of killed processes are removed after an hour.
             files = [path for path in node.state_dir.rglob("[!.]*") if path.is_file()]
             left += [str(path) for path in files if path.parent.name != "deleted" and path.name != "links.lock"]
             names = [one["ifname"] for one in json.loads(ip("-j", "-n", node.host.netns, "link", "show"))]
@@ -238,7 +238,7 @@ class Cluster:
 
 @contextmanager
 def running(config: Mapping[str, Any] = CHAINED, agent: Mapping[str, object] | None = None) -> Iterator[Cluster]:
-    """A cluster for a test, skipped where there can be none; what the test left running ends with it."""
+    """Run a cluster for a test. Skips the test without the right to make namespaces."""
     if not may_make_namespaces():
         pytest.skip("needs root with CAP_SYS_ADMIN, to make network namespaces")
     if agent is not None and find_shim() is None:
@@ -257,7 +257,7 @@ def running(config: Mapping[str, Any] = CHAINED, agent: Mapping[str, object] | N
 
 @contextmanager
 def left_clean(config: Mapping[str, Any] = PATIENT, agent: Mapping[str, object] | None = None) -> Iterator[Cluster]:
-    """A cluster on which nothing may be left once all pods have gone, however the test ends."""
+    """Run a cluster, and assert at its end that nothing is left after all pods are deleted."""
     with running(config, agent={} if agent is None else agent) as made:
         try:
             yield made
@@ -267,14 +267,14 @@ def left_clean(config: Mapping[str, Any] = PATIENT, agent: Mapping[str, object] 
 
 
 class KeptClusters:
-    """Clusters that tests share: started at the first request, and again after a test left something behind."""
+    """Clusters that tests share: started at the first request, and again after a test that left something behind."""
 
     def __init__(self) -> None:
         self._clusters: dict[str, tuple[Cluster, ExitStack]] = {}
 
     @contextmanager
     def lent(self, config: Mapping[str, Any] = CHAINED, agent: Mapping[str, object] | None = None) -> Iterator[Cluster]:
-        """A cluster for one test, which must leave nothing once all its pods are deleted, however it ends."""
+        """A cluster for one test. Asserts at its end that nothing is left after all pods are deleted."""
         key = json.dumps([config, agent], sort_keys=True)
         cluster = self._started(key, config, agent)
         try:
@@ -305,13 +305,13 @@ class KeptClusters:
 
 
 def recreated(cluster: Cluster, old: Sandbox, labels: Mapping[str, str], node: Kubelet) -> Sandbox:
-    """The pod of `old` deleted and made again under its name, with a sandbox of its own."""
+    """Delete the pod of `old`, and create a pod of the same name with a sandbox."""
     cluster.bed.delete_pod(old.pod)
     return cluster.pod(old.pod.name, labels, node)
 
 
 def sent_by(node: Kubelet, *methods: str, path: str = "") -> Callable[[Sent], bool]:
-    """Whether a request is this node's, of one of these methods, to such a path."""
+    """A predicate: whether a request is a node's, has one of the methods, and has `path` in its path."""
 
     def matches(sent: Sent) -> bool:
         return sent.remote == node.host.address and (not methods or sent.method in methods) and path in sent.path
@@ -320,7 +320,7 @@ def sent_by(node: Kubelet, *methods: str, path: str = "") -> Callable[[Sent], bo
 
 
 def lists_topologies(*nodes: Kubelet, watches: bool = True) -> Callable[[Sent], bool]:
-    """Whether a request lists topologies for one of these nodes, or without a list of them may (STATUS), or watches."""
+    """A predicate: whether a request of one of these nodes lists or watches topologies, or checks that it may."""
     addresses = {node.host.address for node in nodes}
 
     def matches(sent: Sent) -> bool:
@@ -331,13 +331,13 @@ def lists_topologies(*nodes: Kubelet, watches: bool = True) -> Callable[[Sent], 
 
 
 def collected(cluster: Cluster) -> list[str]:
-    """What one pass of garbage collection removes, nothing being too young."""
+    """The objects that one pass of garbage collection removes. No object is too young."""
     found = collect_garbage(cluster.bed.records, now=lambda: datetime.now(UTC), grace=timedelta(0))
     return [str(one) for one in found if one.result is RemovalResult.REMOVED]
 
 
 def end_pods(cluster: Cluster, *pairs: tuple[Kubelet, Sandbox]) -> None:
-    """DEL for each; what was made in a namespace has to be gone before the namespace is."""
+    """Call DEL for each pod, and assert that its interfaces are gone before its namespace is deleted."""
     for node, sandbox in pairs:
         answer = node.call("DEL", sandbox)
         assert (answer.status, answer.stdout) == (0, ""), answer

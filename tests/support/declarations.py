@@ -16,7 +16,7 @@ ASKS = {"ratchet": "true"}
 # Addresses of the two ends of a link.
 X, Y = ["10.0.1.1/24", "10.0.2.1/24"], ["10.0.1.2/24", "10.0.2.2/24"]
 TO_X, TO_Y = "10.0.1.1", "10.0.1.2"
-# Long enough for a peer that starts at the same time, and short where a test fails.
+# Seconds: enough for a peer that starts at the same time, and short if a test fails.
 SHORT = {**CHAINED, "wait": 8}
 TRY = {**CHAINED, "wait": 2}
 
@@ -51,13 +51,13 @@ def in_topology(one: str, other: str, addresses: Sequence[object] = (X, Y)) -> s
 
 
 def place(cluster: Cluster, name: str, declared: Declaration, node: Kubelet) -> Placed:
-    """A pod with a sandbox that has no network yet."""
+    """Create a pod, and a sandbox without a network."""
     labels, annotations = declared
     return node, cluster.pod(name, labels, node, **annotations)
 
 
 def add_all(cluster: Cluster, *placed: Placed) -> None:
-    """ADD for all at once; every one has to succeed before its short deadline."""
+    """Call ADD for all pods concurrently, and assert that each succeeds before its short deadline."""
     calls = [cluster.start("ADD", *one, config=SHORT) for one in placed]
     answers = [cluster.end(call) for call in calls]
     for (_, sandbox), answer in zip(placed, answers, strict=True):
@@ -66,7 +66,7 @@ def add_all(cluster: Cluster, *placed: Placed) -> None:
 
 
 def restarted(cluster: Cluster, *placed: Placed) -> list[Placed]:
-    """The pods with a new sandbox each: DEL for all, then ADD for all at once."""
+    """Give each pod a new sandbox: DEL for all pods, then ADD for all pods concurrently."""
     for node, sandbox in placed:
         assert node.delete(sandbox).status == 0
     again = [(node, cluster.sandbox(node, sandbox.pod)) for node, sandbox in placed]
@@ -77,7 +77,7 @@ def restarted(cluster: Cluster, *placed: Placed) -> list[Placed]:
 def assert_one_link(
     cluster: Cluster, one: Sandbox, other: Sandbox, ifnames: tuple[str, str] = ("in1", "in1"), address: str = TO_Y
 ) -> None:
-    """The interfaces of two pods are the ends of one record, which is linked; no other record has them."""
+    """Assert that the interfaces of two pods are the ends of one linked record, and of no other record."""
     bed, ends = cluster.bed, list(zip((one, other), ifnames, strict=True))
     for sandbox, ifname in ends:
         wait_for(f"the end of {sandbox.pod.name}", lambda at=(sandbox, ifname): bool(held_at(bed, *at)))  # type: ignore[misc]

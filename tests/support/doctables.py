@@ -9,7 +9,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def rows(page: str, heading: str, first: str) -> list[list[str]]:
-    """The cells of the table whose first column is headed `first`, in the section of this heading of docs/`page`."""
+    """The cells of a table of docs/`page`: in the section `heading`, with the first column `first`."""
     text = (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
     section = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     lines = section.partition(f"| {first} |")[2].partition("\n\n")[0].splitlines()[2:]

@@ -23,7 +23,7 @@ GATE_SECONDS = 60.0
 
 @dataclass(eq=False)
 class Sent:
-    """A request as it came: from which address, what, and with what status it was answered (0: not yet)."""
+    """A request: the address of its sender, method, path, and the status of its response (0: none yet)."""
 
     remote: str
     method: str
@@ -41,10 +41,10 @@ class Sent:
 
 @dataclass
 class Rule:
-    """What to do to requests that match, from the `first` (counted from 1) on, `times` times.
+    """A fault for matching requests, from the `first` one (counted from 1), `times` times.
 
-    `before` acts before the server sees the request, `after` once it has answered and before the client hears; each may
-    give an answer of its own in the place of the server's.
+    `before` acts before the server gets the request, `after` before the client gets the response. Each may return a
+    response that replaces the server's.
     """
 
     matches: Callable[[Sent], bool]
@@ -62,17 +62,16 @@ class Rule:
 
     @property
     def taken(self) -> int:
-        """How many requests it has acted on."""
+        """The number of requests that the rule has changed."""
         return max(0, min(self.seen - self.first + 1, self.times))
 
 
 @dataclass
 class Faults:
-    """The rules in force, and every request that has come.
+    """The current rules, and all requests so far.
 
-    `frozen` are the addresses whose watches tell nothing for as long as they are in it, and then all that they held
-    back; `cut` those whose watches end in the place of their next event. `passing` is how many events of records are
-    let through to frozen ones all the same.
+    Watches of the addresses in `frozen` stall, and deliver their events after the address is removed from it. Watches
+    of the addresses in `cut` end at their next event. `passing`: how many events of records frozen watches still get.
     """
 
     rules: list[Rule] = field(default_factory=list)
@@ -120,7 +119,7 @@ class Faults:
         return rule
 
     def of(self, address: str) -> list[Sent]:
-        """What a node has sent."""
+        """The requests from an address."""
         return [sent for sent in self.sent if sent.remote == address]
 
     def clear(self) -> None:
@@ -132,7 +131,7 @@ class Faults:
 
 
 def answering(status: int, reason: str, **headers: str) -> Act:
-    """An act that answers with an error, as the API words it."""
+    """An act that responds with an error Status of the API."""
 
     async def answer(_: web.Request) -> web.Response:
         body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": status}
@@ -142,7 +141,7 @@ def answering(status: int, reason: str, **headers: str) -> Act:
 
 
 def doing(act: Callable[[], object]) -> Act:
-    """An act that only does something, and lets the request be."""
+    """An act that calls a function and does not change the request."""
 
     async def done(_: web.Request) -> None:
         await asyncio.get_running_loop().run_in_executor(None, act)
@@ -151,7 +150,7 @@ def doing(act: Callable[[], object]) -> Act:
 
 
 def taking(seconds: float) -> Act:
-    """An act that takes its time, and lets the request be."""
+    """An act that delays the request."""
 
     async def slow(_: web.Request) -> None:
         await asyncio.sleep(seconds)
@@ -160,7 +159,7 @@ def taking(seconds: float) -> Act:
 
 
 async def dropping(request: web.Request) -> web.Response:
-    """An act that lets the client hear nothing: the connection breaks."""
+    """An act that breaks the connection, so that the client gets no response."""
     if request.transport is not None:
         request.transport.abort()
     return web.Response()
@@ -168,7 +167,7 @@ async def dropping(request: web.Request) -> web.Response:
 
 @dataclass
 class Gate:
-    """An act that holds a request until it is opened; `reached` tells that one is being held."""
+    """An act that holds requests until `opened` is set. `reached` is set once it holds one."""
 
     reached: threading.Event = field(default_factory=threading.Event)
     opened: threading.Event = field(default_factory=threading.Event)
@@ -176,5 +175,5 @@ class Gate:
     async def __call__(self, _: web.Request) -> None:
         self.reached.set()
         until = time.monotonic() + GATE_SECONDS
-        while not self.opened.is_set() and time.monotonic() < until:  # any number may wait, and no thread does
+        while not self.opened.is_set() and time.monotonic() < until:  # no thread waits, so any number of requests may
             await asyncio.sleep(LOOK_SECONDS)

@@ -1,4 +1,4 @@
-"""Pods, sandboxes and links for tests, each with what a test does not care about filled in."""
+"""Pods, sandboxes and links for tests, with defaults for everything that a test does not set."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def later(seconds: float) -> datetime:
 
 
 def sandbox(pod: str, node: str = "node-a", number: int = 1) -> Sandbox:
-    """The `number`th sandbox of a pod; each number is another UID, as for a pod that was created again."""
+    """A sandbox of a pod. Each `number` has a UID of its own, as if the pod was created again."""
     return Sandbox(
         container_id=f"{pod}-c{number}",
         pod=PodRef("default", pod, f"{pod}-uid{number}"),
@@ -31,7 +31,7 @@ def sandbox(pod: str, node: str = "node-a", number: int = 1) -> Sandbox:
 
 
 def wanted() -> Link:
-    """The link that the example of 2017 wants; nobody has joined it."""
+    """The link of the example of 2017, without sandboxes."""
     return Link(
         name=RECORD,
         namespace="default",
@@ -41,31 +41,31 @@ def wanted() -> Link:
 
 
 def own(side: Side, node: str = "node-a", number: int = 1) -> Sandbox:
-    """A sandbox of the example's pod at this side."""
+    """A sandbox of the example's pod at a side."""
     return sandbox(wanted().end(side).name, node, number)
 
 
 def joined(primary: Sandbox | None, pair: Sandbox | None) -> Link:
-    """The example's link with these sandboxes joined, neither end standing."""
+    """The example's link with these sandboxes joined. Neither end is ready."""
     link = wanted()
     return replace(link, primary=replace(link.primary, sandbox=primary), pair=replace(link.pair, sandbox=pair))
 
 
 def standing(link: Link, *sides: Side) -> Link:
-    """The link with these ends standing as they must."""
+    """The link with these ends ready for their peers."""
     for side in sides:
         link = link.with_end(side, replace(link.end(side), ready=link.due(side)))
     return link
 
 
 def location(link: Link, side: Side) -> Location | None:
-    """Where the sandbox at this side is, as its node's journal has it."""
+    """The location of the sandbox at a side, as in its node's journal; None without a sandbox."""
     joined_there = link.sandbox(side)
     return Location(joined_there.netns, joined_there.cookie) if joined_there is not None else None
 
 
 def planned_wire(link: Link, side: Side, site: Underlay) -> Wire:
-    """What `side` is made of, where both sandboxes are where the record says."""
+    """The wire of an end, if both sandboxes are where the record places them."""
     here = location(link, side)
     return wire_of(link, side, site, here or Location(""), location(link, side.other))
 
@@ -91,7 +91,7 @@ def primary_pod(name: str = "a", pair: str = "b", /, **labels: str) -> Pod:
 
 
 def declaring_pod() -> Pod:
-    """The pod that declares the link that is `wanted`."""
+    """The pod that declares the link `wanted()`."""
     addresses = {"local_ip": "192.168.2.100/24", "pair_ip": "192.168.2.101/24"}
     return primary_pod("primary-pod", "pair-pod", **addresses)
 

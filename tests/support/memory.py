@@ -152,7 +152,7 @@ def _merged(target: Any, patch_of_it: Any) -> Any:
 
 @dataclass
 class Announcements:
-    """An announcer that keeps what it gets: reason, text and interface of Events; status and message of conditions."""
+    """An announcer that records Events (reason, text, interface) and conditions (status, reason, message)."""
 
     events: list[tuple[str, str, str]] = field(default_factory=list)
     conditions: list[tuple[bool, str, str]] = field(default_factory=list)
@@ -166,7 +166,7 @@ class Announcements:
 
 @dataclass
 class Calls:
-    """The containers whose ADDs run."""
+    """The containers whose ADD runs."""
 
     adding: set[str] = field(default_factory=set)
 

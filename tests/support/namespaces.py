@@ -1,6 +1,6 @@
-"""A bed of network namespaces for tests and benches: named apart from everybody else's, gone when the block ends.
+"""Network namespaces for tests and benchmarks, with names of their own, removed at the end of a block.
 
-Nothing is done in the machine's own namespace but to make and delete these, which ip-netns(8) does.
+The machine's own namespace is not changed, except that ip-netns(8) adds and deletes these namespaces.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ def may_make_namespaces() -> bool:
 
 
 class Bed:
-    """Namespaces by short names ("pod-a", "node-1"); a context manager that removes them all."""
+    """Namespaces with short names ("pod-a", "node-1"). A context manager that removes them at its end."""
 
     def __init__(self) -> None:
         self._prefix = f"rt{os.getpid():x}n{next(_numbers)}-"
         self._names: list[str] = []
 
     def add(self, *names: str) -> None:
-        """Make namespaces, with `lo` up as a runtime leaves it."""
+        """Add namespaces with `lo` up, as a container runtime does."""
         for name in names:
             _call("ip", "netns", "add", self.name(name))
             self._names.append(name)
@@ -54,35 +54,35 @@ class Bed:
         return f"/run/netns/{self.name(name)}"
 
     def ip(self, name: str, *arguments: str) -> str:
-        """ip(8) in a namespace."""
+        """Run ip(8) in a namespace and return its stdout."""
         return _call("ip", "-n", self.name(name), *arguments)
 
     def show(self, name: str, ifname: str) -> dict[str, Any]:
-        """One interface as `ip -d -j addr show` has it; empty if there is none."""
+        """An interface as in `ip -d -j addr show`; empty if it does not exist."""
         shown = json.loads(self.ip(name, "-d", "-j", "addr", "show"))
         found: list[dict[str, Any]] = [one for one in shown if one["ifname"] == ifname]
         return found[0] if found else {}
 
     def interfaces(self, name: str) -> list[str]:
-        """The names of all interfaces but `lo`."""
+        """The names of all interfaces except `lo`."""
         return [one["ifname"] for one in json.loads(self.ip(name, "-j", "link", "show")) if one["ifname"] != "lo"]
 
     def run(self, name: str, *command: str) -> str:
-        """A command in a namespace; CalledProcessError if it fails."""
+        """Run a command in a namespace and return its stdout. Raises AssertionError if it fails."""
         return _call("ip", "netns", "exec", self.name(name), *command)
 
     def pings(self, name: str, address: str) -> bool:
-        """Whether one echo is answered within three seconds.
+        """Whether an address answers one ping within three seconds.
 
-        Most are at once; the kernel joins an IPv6 address's multicast group in its own time, and a solicitation that
-        comes before is repeated after a second.
+        The kernel may join an IPv6 address's multicast group late. It then repeats the neighbour solicitation after a
+        second.
         """
         command = ("ip", "netns", "exec", self.name(name), "ping", "-n", "-c", "1", "-W", "3", address)
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     @contextmanager
     def inside(self, name: str) -> Iterator[None]:
-        """Have the calling thread in a namespace: what is called there takes it for the node's own."""
+        """Move the calling thread into a namespace for a block, so that code takes it for the node's own."""
         home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         there = os.open(self.path(name), os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -94,7 +94,7 @@ class Bed:
             os.close(home)
 
     def fabric(self, **nodes: str) -> None:
-        """Nodes on one Ethernet: each has `eth0` with the address given ("10.9.0.1/24"), and `fabric` is the switch."""
+        """Add nodes on one Ethernet: each has `eth0` with its address ("10.9.0.1/24"). `fabric` is the switch."""
         self.add("fabric", *nodes)
         self.ip("fabric", "link", "add", "br0", "up", "type", "bridge")
         for number, (node, address) in enumerate(nodes.items()):

@@ -1,4 +1,4 @@
-"""An API server of a few answers that are always the same, for commands that only read."""
+"""An API server with fixed responses, for commands that only read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 
 class Api:
-    """An API server as far as the command needs one: its answers by path, and what it was asked."""
+    """An API server: its responses by path, and the requests that it received."""
 
     def __init__(self, url: str, answers: dict[str, tuple[int, object]]) -> None:
         self.url, self.answers = url, answers
@@ -28,8 +28,9 @@ class Api:
 
 @contextmanager
 def serving(*links: Link, **agents_of: Json) -> Iterator[Api]:
-    """An API with these records, the pods that declare the link of `tests.support.links`, and an agent's pod for each
-    node, whose answer is as given; `_` for `-`.
+    """Run an API server with these records and the pods that declare the link of `tests.support.links`.
+
+    `agents_of`: the response of each node's agent. A `_` in the node's name stands for `-`.
     """
     records = "/api/v1/namespaces/ratchet/configmaps"
     items = [encode_link(link) for link in links]

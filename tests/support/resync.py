@@ -36,7 +36,7 @@ def touch(bed: Testbed, record: str) -> bool:
 
 
 def records_at(bed: Testbed, pod: str, ifname: str) -> list[Link]:
-    """The records in the bed's namespace that have this interface of this pod at an end."""
+    """The records in the testbed's namespace that have this interface of this pod at an end."""
     return [
         record
         for record in bed.links().values()
@@ -153,7 +153,7 @@ def resyncing(cluster: Cluster) -> Iterator[Resync]:
 
 @contextmanager
 def pinging(sandbox: Sandbox, address: str) -> Iterator[None]:
-    """Ping ten times a second, and assert that every ping was answered; the last one may be cut short."""
+    """Ping ten times a second, and assert that every ping is answered, except perhaps the last one."""
     command = command_in(sandbox.netns, "ping", "-n", "-q", "-i", "0.1", "-W", "1", address)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for what Ratchet stores."""
+"""Hypothesis strategies for the objects that Ratchet stores."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _in_schema(end: End, schema: int) -> End:
 
 @st.composite
 def links(draw: st.DrawFn) -> Link:
-    """Any record that can be, and some that cannot."""
+    """Records, possible and impossible ones."""
     namespace, schema = draw(dns_labels), draw(st.sampled_from((1, 2)))
     primary, pair = (_in_schema(draw(ends(namespace)), schema) for _ in range(2))
     return Link(

@@ -1,4 +1,4 @@
-"""The wires that tests make between the pods of a bed."""
+"""Wires between the pods of a `Bed`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.namespaces import Bed
 
 
 class Wires:
-    """Of one link, "a-b", unless told otherwise."""
+    """The wires of the link "a-b"."""
 
     ADDRESSES = (("192.168.2.1/24", "fd00::1/64"), ("192.168.2.2/24", "fd00::2/64"))
 
@@ -27,7 +27,7 @@ class Wires:
     def tunnel(
         self, pod: str, number: int, local: str, remote: str, vni: int = 11, mtu: int = 1400, carrier: bool = True
     ) -> VxlanWire:
-        """The end in `pod`, with the link's addresses for that end; call it inside the node."""
+        """The tunnel end in `pod`, with the link's addresses for that end. Call it inside the node."""
         port = self.port(pod, "in1", *self.ADDRESSES[number], mtu=mtu)
         parent = find_parent(None, local)
         return VxlanWire("a-b", port, vni, remote, local, port=4789, remote_port=4789, parent=parent, carrier=carrier)
