@@ -138,7 +138,7 @@ def test_a_record_is_encoded_with_readable_keys_and_values() -> None:
                 "2026-03-04T05:06:07.000Z pending → pending: pair default/pair-pod joined on node-b",
                 "2026-03-04T05:06:08.250Z pending → primary-ready: primary default/primary-pod joined on node-a",
                 "2026-03-04T05:06:08.250Z primary-ready → pair-ready: primary default/primary-pod joined on node-a",
-                "2026-03-04T05:06:09.000Z pair-ready → linked: pair stands (vxlan)",
+                "2026-03-04T05:06:09.000Z pair-ready → linked: pair is ready (vxlan)",
             ]
         ),
     }

@@ -115,7 +115,7 @@ def test_a_joined_sandbox_updates_the_record_to_a_changed_declaration() -> None:
     again = join(linked, changed_declaration(), PRIMARY, own(PRIMARY), NOW)
     assert again.generation == 2
     assert derive(again) is State.PAIR_READY
-    assert "anew" in again.history[-1].reason
+    assert again.history[-1].reason == f"primary {own(PRIMARY).pod} changed the declaration"
 
 
 @pytest.mark.parametrize("link", [vxlan(), joined(own(PRIMARY), None)], ids=["both", "alone"])
