@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ratchet.core.model import Side, State
+from ratchet.core.state_machine import derive
 from ratchet.dev.fake_kubelet import CniResponse, Kubelet
 from ratchet.dev.testbed import wait_for
 from tests.support.cluster import CHAINED, LINK, PAIR, PRIMARY, Cluster
@@ -174,12 +175,18 @@ def test_the_error_of_an_invalid_value_names_the_pod_and_the_key(cluster: Cluste
 
 
 def test_the_younger_of_two_declarations_of_one_interface_is_rejected(cluster: Cluster) -> None:
-    """Declare the interface in2 of pair-pod in two pods. The younger pod is rejected."""
-    cluster.bed.create_pod("a-older", {**PRIMARY, "ratchet.local_ifname": "in9"}, "a")
+    """Declare the interface in2 of pair-pod in two pods. The younger pod is rejected, the older one is linked."""
+    older, pair = cluster.pod("a-older", {**PRIMARY, "ratchet.local_ifname": "in9"}, cluster.a), cluster.pair(cluster.b)
     younger = cluster.pod("b-younger", PRIMARY, cluster.a)
     answer = cluster.a.add(younger, config=SHORT)
     assert_invalid_declaration(answer, "default/b-younger", "ratchet.pair_ifname", "in2 in pod pair-pod is taken")
     cluster.assert_nothing_left()
+    cluster.add_all((cluster.a, older), (cluster.b, pair))
+    assert {name: derive(link) for name, link in cluster.bed.links().items()} == {
+        "default.a-older.in9.pair-pod.in2": State.LINKED
+    }
+    assert [cluster.interfaces(one) for one in (older, pair, younger)] == [["in9"], ["in2"], []]
+    assert cluster.pings(older, "192.168.2.101")
 
 
 # Pods with an alias
