@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from ratchet.core.model import Side, State
 from ratchet.core.state_machine import derive
-from ratchet.dev.fake_kubelet import CniResponse, Kubelet
+from ratchet.dev.fake_kubelet import CniResponse, Sandbox
 from ratchet.dev.testbed import wait_for
 from tests.support.cluster import CHAINED, LINK, PAIR, PRIMARY, Cluster
 
@@ -37,13 +38,21 @@ def assert_invalid_declaration(answer: CniResponse, *words: str) -> None:
         assert word in answer.error
 
 
-def assert_waits_for_declaration(cluster: Cluster, node: Kubelet, log: Path) -> None:
-    agent = cluster.bed.agents.get(node.host.name)
-    log_path = agent.log if agent else log
-    wait_for(
-        "the pair to wait",
-        lambda: log_path.exists() and "waiting for a declaration that names the pod" in log_path.read_text(),
-    )
+def start_waiting_pair(cluster: Cluster, log: Path) -> tuple[Sandbox, subprocess.Popen[str]]:
+    """Start the ADD of a pair on node b, and wait until it waits for a declaration.
+
+    Tests share the agent's log, so only lines that follow count.
+    """
+    agent = cluster.bed.agents.get("b")
+    path = agent.log if agent else log
+
+    def waits() -> int:
+        return path.read_text().count("waiting for a declaration that names the pod") if path.exists() else 0
+
+    before, pair = waits(), cluster.pair(cluster.b)
+    process = cluster.start("ADD", cluster.b, pair, config={**CHAINED, "log_file": str(log)})
+    wait_for("the pair to wait", lambda: waits() > before)
+    return pair, process
 
 
 @pytest.mark.parametrize("missing", ["absent", "unlabelled", "unscheduled", "unasked", "finished"])
@@ -103,10 +112,7 @@ def test_a_retried_add_succeeds(cluster: Cluster) -> None:
 
 def test_a_waiting_pair_is_linked_once_its_primary_is_created(cluster: Cluster, tmp_path: Path) -> None:
     """Create the pod of the primary while the ADD of the pair waits."""
-    log = tmp_path / "log"
-    pair = cluster.pair(cluster.b)
-    waiting = cluster.start("ADD", cluster.b, pair, config={**CHAINED, "log_file": str(log)})
-    assert_waits_for_declaration(cluster, cluster.b, log)
+    pair, waiting = start_waiting_pair(cluster, tmp_path / "log")
     stranger = cluster.pod("stranger", {"ratchet": "true"}, cluster.a)
     assert cluster.a.add(stranger).status == 0
     assert waiting.poll() is None
@@ -278,10 +284,7 @@ def test_the_error_names_every_missing_peer(cluster: Cluster) -> None:
 
 def test_del_ends_an_add_that_waits_for_a_declaration(cluster: Cluster, tmp_path: Path) -> None:
     """Delete a waiting pair, then create its primary. The ADD of the pair must not join the link."""
-    log = tmp_path / "log"
-    pair = cluster.pair(cluster.b)
-    waiting = cluster.start("ADD", cluster.b, pair, config={**CHAINED, "log_file": str(log)})
-    assert_waits_for_declaration(cluster, cluster.b, log)
+    pair, waiting = start_waiting_pair(cluster, tmp_path / "log")
     assert cluster.b.call("DEL", pair).status == 0
     cluster.bed.create_pod("primary-pod", PRIMARY, "a")
     assert_retriable(cluster.end(waiting), "default/pair-pod")
