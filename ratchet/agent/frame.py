@@ -103,7 +103,8 @@ def decode_request(frame: bytes) -> Request:
     """Decode a complete request frame. Raises FrameError."""
     stream = BytesIO(frame)
     request = read_request(stream.read)
-    _check_end(stream)
+    if follow := len(stream.read()):
+        raise _unreadable(f"{follow} bytes follow it")
     return request
 
 
@@ -128,14 +129,6 @@ def encode_answer(answer: Reply) -> bytes:
     if len(answer.stdout) > ANSWER_MAX:
         raise _unwritable(f"the answer has {len(answer.stdout)} bytes, and may have {ANSWER_MAX}")
     return _frame(ANSWER, answer.status, 0, answer.stdout)
-
-
-def decode_answer(frame: bytes) -> Reply:
-    """Decode a complete answer frame. Raises FrameError."""
-    stream = BytesIO(frame)
-    answer = read_answer(stream.read)
-    _check_end(stream)
-    return answer
 
 
 def read_answer(read: Callable[[int], bytes]) -> Reply:
@@ -266,12 +259,6 @@ def _variable_at(body: bytes, place: int) -> tuple[str, int]:
     if b"\0" in variable:
         raise _unreadable("a variable has a zero byte")
     return variable.decode(errors="surrogateescape"), start + length
-
-
-def _check_end(stream: BytesIO) -> None:
-    follow = len(stream.read())
-    if follow:
-        raise _unreadable(f"{follow} bytes follow it")
 
 
 def _unreadable(cause: str) -> FrameError:

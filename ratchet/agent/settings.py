@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,17 +54,6 @@ class Settings:
     events: bool
     readiness: bool
     drain_seconds: float
-
-
-def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
-    """The settings of a command line and an environment.
-
-    Raises InvalidConfigError that names the flag, the variable or the key. For an unknown flag argparse prints the
-    usage and ends the process with status 2.
-    """
-    parser = argparse.ArgumentParser(prog="ratchet agent")
-    add_arguments(parser)
-    return settings_of(parser.parse_args(argv), environ)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -95,7 +95,7 @@ class LinkStatus:
             text = f"{end.ifname} waits for pod {peer.name}: {absence(peer.name, pods, peer.ifname)}"
             self.announcer.event(entry.pod, Reason.WAITING_FOR_PEER, text, end.ifname)
         else:
-            reason = record.history[-1].reason if record is not None and record.history else "its record is gone"
+            reason = _loss_reason(record, entry.attachment.container_id)
             self.announcer.event(entry.pod, Reason.LINK_LOST, f"{end.ifname} to {peer.name}: {reason}", end.ifname)
             log.warning('link lost link=%s pod=%s interface=%s reason="%s"', end.link, entry.pod, end.ifname, reason)
 
@@ -110,6 +110,20 @@ class LinkStatus:
             self.announcer.condition(pod, False, "WaitingForPeer", f"not linked: {', '.join(waiting)}")
         else:
             self.announcer.condition(pod, True, "Linked", f"all {len(entry.ends)} links are ready")
+
+
+def _loss_reason(record: Link | None, container_id: str) -> str:
+    """Why the end of a sandbox is no longer linked.
+
+    The last transition is the cause, unless it led to `linked`: then the link is up again, with another sandbox.
+    """
+    if record is None:
+        return "its record is gone"
+    if record.history and record.history[-1].target is not State.LINKED:
+        return record.history[-1].reason
+    if record.side_of(container_id) is None:
+        return "another sandbox has joined in its place"
+    return "the record does not say why"
 
 
 def _seconds_to_link(record: Link) -> float | None:

@@ -50,7 +50,7 @@ def _why(wanted: WantedLink, record: Link | None, pods: Collection[Pod]) -> str:
     latest = f" ({record.history[-1].reason})" if record.history else ""
     sides = [side for side in Side if not record.is_ready(side)]
     places = " and ".join(f"{record.end(side).ifname} of pod {_pod(record, side)}" for side in sides)
-    return f"both pods have joined, and {places} {'does' if len(sides) == 1 else 'do'} not stand yet{latest}"
+    return f"both pods have joined, but {places} {'is' if len(sides) == 1 else 'are'} not ready yet{latest}"
 
 
 def _pod(record: Link, side: Side) -> str:

@@ -19,7 +19,7 @@ _SEMANTIC = re.compile(r"[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}")
 
 
 def at_least(version: str, minimum: str) -> bool:
-    """Whether `version` is `minimum` or later; both are in SUPPORTED."""
+    """Whether `version` is `minimum` or later, by the order of SUPPORTED. Raises ValueError for any other version."""
     return SUPPORTED.index(version) >= SUPPORTED.index(minimum)
 
 

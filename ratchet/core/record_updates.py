@@ -33,7 +33,7 @@ def join(record: Link | None, wanted: Link, side: Side, sandbox: Sandbox, now: d
     base, steps = (before, list[Move]()) if frozen else _renewed(before, wanted)
     sandbox = sandbox.in_schema(base.schema)
     if base.sandbox(side) == sandbox:
-        return _with_history(base, before, steps, f"{side} {sandbox.pod} declares the link anew", now)
+        return _with_history(base, before, steps, f"{side} {sandbox.pod} changed the declaration", now)
     # A pod that was absent when its peer joined may have been recorded under another of its names.
     mine = replace(base.end(side), name=wanted.end(side).name, sandbox=sandbox, ready=None)
     joined = base.with_end(side, mine)
@@ -74,7 +74,7 @@ def mark_ready(record: Link, side: Side, now: datetime) -> Link:
         if not updated.is_ready(one):
             updated = updated.with_end(one, replace(updated.end(one), ready=updated.due(one)))
             steps.append((MARKED_READY[one], updated))
-    what = "both ends stand" if len(sides) == 2 else f"{side} stands"
+    what = "both ends are ready" if len(sides) == 2 else f"{side} is ready"
     return _with_history(updated, record, steps, f"{what} ({record.kind})", now)
 
 

@@ -105,7 +105,7 @@ def test_the_late_peer_demo_shows_its_steps_in_order(command: tuple[str, ...], f
         "in1 waits for pod pair-pod: there is no such pod",
         "ok it is a VXLAN to the other node",
         "ok the primary's end has lost its carrier",
-        "ok it is a vEth by now",
+        "ok it is a vEth now",
         "ok the API has no record and no VNI",
     ]
     places = [output.find(one) for one in shown]

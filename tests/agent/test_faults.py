@@ -181,6 +181,8 @@ def test_fault_06_concurrent_adds_of_one_sandbox_create_one_link(cluster: Cluste
     assert sorted(answer.status for answer in answers) == [0, 1, 1, 1], [answer.stdout for answer in answers]
     assert all(answer.json["code"] == 107 for answer in answers if answer.status)
     cluster.wait_until(State.LINKED)
+    assert list(cluster.bed.links()) == [LINK]
+    assert [lease.vni for lease in cluster.bed.records.vnis.list()] == [cluster.bed.links()[LINK].vni]
     assert cluster.interfaces(primary) == ["in1"]
     wait_for_ping(cluster, primary, PAIR_IP)
 

@@ -70,18 +70,18 @@ def test_both_pods_of_a_link_get_the_event_linked(cluster: Cluster, node_of_pair
 
 
 def test_an_end_has_carrier_only_while_its_peer_exists(cluster: Cluster) -> None:
-    """The interface itself stays: it keeps its ifindex and its MAC address."""
+    """The interface itself stays: it keeps its ifindex, its MAC address and its IP addresses."""
     primary, pair = cluster.linked_pair()
     wait_for("carrier", lambda: has_carrier(cluster, primary, "in1"))
-    before = cluster.show(primary, "in1")
+    before = cluster.identity(primary, "in1")
     assert cluster.b.delete(pair).status == 0
     wait_for("the loss of carrier", lambda: not has_carrier(cluster, primary, "in1"))
+    assert cluster.identity(primary, "in1") == before
     again = recreated(cluster, pair, PAIR, cluster.b)
     assert cluster.b.add(again).status == 0
     cluster.wait_until(State.LINKED)
     wait_for("carrier", lambda: has_carrier(cluster, primary, "in1"))
-    after = cluster.show(primary, "in1")
-    assert [after[key] for key in ("ifindex", "address")] == [before[key] for key in ("ifindex", "address")]
+    assert cluster.identity(primary, "in1") == before
     wait_for("a ping", lambda: cluster.pings(primary, "192.168.2.101"))
     delete_pods(cluster, (cluster.a, primary), (cluster.b, again))
 

@@ -54,13 +54,15 @@ def resyncs(cluster: Cluster, times: int) -> list[Sent]:
 
 
 def test_an_idle_agent_lists_the_leases_of_its_node_and_nothing_else(cluster: Cluster) -> None:
-    cluster.linked_pair()
+    pods = cluster.linked_pair()
     assert labels(cluster) == NODES, "a Lease is labelled when it is created"
+    wait_for("the Events", lambda: cluster.told("Linked") == {one.pod.uid for one in pods})
     sent = resyncs(cluster, 2)
     listed = {selector for one in sent if (selector := selector_of(one, "leases")) is not None}
     assert listed <= {node_label("a"), "ratchet.lease=node"}
-    assert not [one.path for one in sent if "/leases/vni-" in one.path]
-    assert not [one.path for one in sent if selector_of(one, "configmaps") is not None]
+    others = [one.path for one in sent if not one.watches and selector_of(one, "leases") is None]
+    own_lease = f"/apis/coordination.k8s.io/v1/namespaces/{RATCHET_NAMESPACE}/leases/node-a"
+    assert set(others) == {own_lease, "/api/v1/nodes/a"}
 
 
 def test_a_malformed_record_is_logged_once(cluster: Cluster) -> None:

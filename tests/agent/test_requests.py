@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from datetime import datetime
 from itertools import combinations
 
 import pytest
@@ -65,7 +66,20 @@ def test_a_mesh_takes_at_most_four_requests_per_link(cluster: Cluster) -> None:
     assert writes + len(PODS) <= 4 * len(PAIRS), "with one Event for each pod"
 
 
+def times_of_events(cluster: Cluster) -> dict[tuple[str, str], list[datetime]]:
+    """The times of the Events of each pod and reason, in whole seconds."""
+    times = defaultdict(list)
+    for event in cluster.bed.api.list("/api/v1/namespaces/default/events")[0]:
+        times[event["involvedObject"]["uid"], event["reason"]].append(datetime.fromisoformat(event["lastTimestamp"]))
+    return times
+
+
 def test_the_links_of_a_pod_share_events(cluster: Cluster) -> None:
+    """There is one Event per pod, reason and second.
+
+    The collections of two Events begin at least one second apart, and each Event has the time of its latest change. So
+    `n` Events span more than `n - 2` seconds.
+    """
     cluster.bed.create_topology("star", "\n".join(f"- endpoints: [hub:to-{one}, {one}:to-hub]" for one in PODS))
     placed = [(cluster.a, cluster.pod(name, {"ratchet": "true"}, cluster.a)) for name in [*PODS, "hub"]]
     for answer in cluster.add_all(*placed):
@@ -80,4 +94,7 @@ def test_the_links_of_a_pod_share_events(cluster: Cluster) -> None:
         return sum(message.count(" is linked to ") for message in messages())
 
     wait_for("the Events", lambda: interfaces() >= len(PODS), 30)
-    assert len(messages()) < len(PODS), messages()
+    assert interfaces() == len(PODS), messages()
+    for (uid, reason), times in times_of_events(cluster).items():
+        span = (max(times) - min(times)).total_seconds()
+        assert len(times) <= span + 2, (uid, reason, times)

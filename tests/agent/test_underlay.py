@@ -9,7 +9,7 @@ import pytest
 
 from ratchet.core.model import State
 from ratchet.core.state_machine import derive
-from ratchet.dev.fake_kubelet import Kubelet
+from ratchet.dev.fake_kubelet import Kubelet, Sandbox
 from ratchet.dev.hosts import ip
 from ratchet.dev.testbed import wait_for
 from tests.support.cluster import PATIENT, Cluster, running
@@ -35,20 +35,30 @@ def replace_address(node: Kubelet, old: str, new: str) -> None:
     ip(*f"-n {netns} route replace default via 192.168.1.1 dev eth0".split())
 
 
+def add_neighbour(sandbox: Sandbox, ifname: str) -> None:
+    """Add a neighbour by hand. It is lost if the interface is recreated."""
+    ip(*f"-n {sandbox.netns} neigh add 192.168.2.77 lladdr 02:00:00:00:00:77 dev {ifname} nud permanent".split())
+
+
+def has_neighbour(sandbox: Sandbox, ifname: str) -> bool:
+    return "192.168.2.77" in ip(*f"-n {sandbox.netns} neigh show dev {ifname} nud permanent".split())
+
+
 def test_tunnels_follow_the_address_of_their_node(cluster: Cluster) -> None:
-    """Both interfaces keep their names and MAC addresses. The peer's interface also keeps its ifindex."""
+    """Both interfaces keep their identity. The peer's interface is changed in place."""
     primary, pair = cluster.linked_pair()
+    ends = ((primary, "in1"), (pair, "in2"))
     assert cluster.pings(primary, "192.168.2.101")
-    before = [cluster.show(primary, "in1"), cluster.show(pair, "in2")]
+    for end in ends:
+        add_neighbour(*end)
+    before = [cluster.identity(*end) for end in ends]
     replace_address(cluster.a, "192.168.1.73/24", "192.168.1.74/24")
     wait_for("the node's new address", lambda: vtep_of(cluster, cluster.a) == "192.168.1.74")
     wait_for("the tunnel to it", lambda: cluster.pings(pair, "192.168.2.100"))
-    after = [cluster.show(primary, "in1"), cluster.show(pair, "in2")]
-    assert after[0]["linkinfo"]["info_data"]["local"] == "192.168.1.74"
-    assert after[1]["linkinfo"]["info_data"]["remote"] == "192.168.1.74"
-    kept = ("address", "ifname")
-    assert [[one[key] for key in kept] for one in after] == [[one[key] for key in kept] for one in before]
-    assert after[1]["ifindex"] == before[1]["ifindex"]
+    assert cluster.show(primary, "in1")["linkinfo"]["info_data"]["local"] == "192.168.1.74"
+    assert cluster.show(pair, "in2")["linkinfo"]["info_data"]["remote"] == "192.168.1.74"
+    assert [cluster.identity(*end) for end in ends] == before
+    assert [has_neighbour(*end) for end in ends] == [False, True]
     cluster.delete_all((cluster.a, primary), (cluster.b, pair))
     cluster.assert_nothing_left()
 
@@ -197,8 +207,10 @@ def test_a_virtual_ip_that_comes_first_on_the_parent_interface_is_not_the_vtep()
 
 
 def test_nodes_whose_address_is_on_lo_are_linked(cluster: Cluster) -> None:
-    """As on nodes that announce their address over several uplinks. The tunnels move to it in place."""
+    """As on nodes that announce their address over several uplinks. The tunnels move to it and keep their identity."""
     primary, pair = cluster.linked_pair()
+    ends = ((primary, "in1"), (pair, "in2"))
+    before = [cluster.identity(*end) for end in ends]
     addresses = {"a": ("10.255.0.1", "192.168.1.73"), "b": ("10.255.0.2", "192.168.1.33")}
     for node, other in ((cluster.a, "b"), (cluster.b, "a")):
         own, (far, via) = addresses[node.host.name][0], addresses[other]
@@ -208,7 +220,10 @@ def test_nodes_whose_address_is_on_lo_are_linked(cluster: Cluster) -> None:
     own_addresses = {own for own, _ in addresses.values()}
     wait_for("the addresses", lambda: {vtep_of(cluster, node) for node in (cluster.a, cluster.b)} == own_addresses)
     wait_for("the tunnel between them", lambda: cluster.pings(primary, "192.168.2.101"))
-    shown = cluster.show(primary, "in1")
-    assert (shown["linkinfo"]["info_data"]["local"], shown["mtu"]) == ("10.255.0.1", 1450)
+    for end, local, remote in zip(ends, ("10.255.0.1", "10.255.0.2"), ("10.255.0.2", "10.255.0.1"), strict=True):
+        shown = cluster.show(*end)
+        tunnel = shown["linkinfo"]["info_data"]
+        assert (tunnel["local"], tunnel["remote"], shown["mtu"]) == (local, remote, 1450)
+    assert [cluster.identity(*end) for end in ends] == before
     cluster.delete_all((cluster.a, primary), (cluster.b, pair))
     cluster.assert_nothing_left()

@@ -23,10 +23,11 @@ from typing import Any
 # The tests are no package; by its path, a script finds only its own directory.
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
-from ratchet.agent import agent, logs, service, settings  # noqa: E402
+from ratchet.agent import agent, logs, service  # noqa: E402
 from ratchet.node import concurrency  # noqa: E402
 from ratchet.node.response import Response  # noqa: E402
 from ratchet.store import apiserver  # noqa: E402
+from tests.support.settings import read_settings  # noqa: E402
 
 
 def tell_of_requests(path: str) -> None:
@@ -119,7 +120,7 @@ def main() -> None:
     tell_of_work(f"{path}.worked")
     profiled = Profiled(path)
     profiled.install()
-    chosen = settings.read_settings(sys.argv[1:], os.environ)
+    chosen = read_settings(sys.argv[1:], os.environ)
     logs.configure(chosen.log_format, chosen.log_level)
     status = agent.Agent(chosen).run()
     profiled.write()

@@ -246,9 +246,11 @@ def test_one_ensure_changes_carrier_remote_mtu_and_addresses(nodes: Bed, wire: V
 
 def test_an_end_is_recreated_without_carrier(nodes: Bed, wire: VxlanWire) -> None:
     ensure(wire)
+    index = nodes.show("pod-a", "in1")["ifindex"]
     desired = replace(wire, vni=12, carrier=False)
     assert ensure(desired) is True
     assert differences(desired, observe(desired)) == ()
+    assert nodes.show("pod-a", "in1")["ifindex"] != index
     _wait_for_no_carrier(nodes)
 
 

@@ -104,6 +104,7 @@ def test_the_path_of_a_descriptor_is_accepted(pods: Bed, wires: Wires) -> None:
     """The runtime may pass /proc/self/fd/N after the mounted path is gone."""
     with open_netns(pods.path("pod-a")) as pod:
         pods.ip("pod-a", "link", "add", "in1", "type", "vxlan", "id", "5", "dstport", "4789", "dev", "lo")
+        pods.delete("pod-a")
         device = observe_port(Location(f"/proc/self/fd/{pod.fd}"), "in1")
     assert device is not None
     assert (device.kind, device.vni, device.ours) == ("vxlan", 5, False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -14,7 +15,7 @@ from pyroute2.ethtool.ioctl import IoctlEthtool
 from ratchet.core.endpoint_spec import Route
 from ratchet.core.interface import InterfaceSpec, VethWire, VxlanWire, differences
 from ratchet.core.model import Location
-from ratchet.datapath import build, ensure, observe, observe_port
+from ratchet.datapath import build, ensure, observe, observe_port, tc
 from ratchet.errors import DatapathError
 from tests.support.namespaces import Bed
 from tests.support.wires import Wires
@@ -174,12 +175,34 @@ def test_an_end_without_carrier_has_all_configured_settings(pods: Bed, wires: Wi
         assert {line.removesuffix(" linkdown") for line in routes(pods, "pod-a", "in1")} == EXPECTED_ROUTES
 
 
+def qdisc_counters(bed: Bed) -> dict[str, int]:
+    """Return the counters of the queueing discipline of the end in pod-a."""
+    (qdisc,) = json.loads(bed.run("pod-a", "tc", "-s", "-j", "qdisc", "show", "dev", "in1"))
+    return {key: qdisc[key] for key in ("packets", "drops", "overlimits", "backlog", "qlen")}
+
+
+def received_packets(bed: Bed) -> int:
+    """Return the number of packets that the end in pod-b has received."""
+    (shown,) = json.loads(bed.ip("pod-b", "-s", "-j", "link", "show", "in2"))
+    return int(shown["stats64"]["rx"]["packets"])
+
+
 def test_sent_packets_pass_the_qdisc_of_the_rate(pods: Bed, wires: Wires) -> None:
-    with created_wire(pods, wires, "veth"):
-        (before,) = json.loads(pods.run("pod-a", "tc", "-s", "-j", "qdisc", "show", "dev", "in1"))
-        pods.run("pod-a", "ping", "-q", "-f", "-c", "300", "-s", "1400", "192.168.2.2")
-        (after,) = json.loads(pods.run("pod-a", "tc", "-s", "-j", "qdisc", "show", "dev", "in1"))
-        assert after["packets"] - before["packets"] >= 300
+    """At the lowest rate, 1000 bytes per second: what exceeds the burst waits in the queue, the rest is dropped."""
+    plain = wires.veth()
+    ensure(replace(plain, near=replace(plain.near, rate=8_000)))
+    assert pods.pings("pod-a", "192.168.2.2"), "the neighbour is known, so all packets reach the queue at once"
+    before, received = qdisc_counters(pods), received_packets(pods)
+    sent = 3 * tc.BURST_LEAST // 1400
+    with pods.inside("pod-a"), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for _ in range(sent):
+            sender.sendto(bytes(1400), ("192.168.2.2", 9))
+    after = qdisc_counters(pods)
+    passed, dropped = (after[key] - before[key] for key in ("packets", "drops"))
+    assert passed + after["qlen"] + dropped >= sent
+    assert 0 < passed < sent
+    assert min(dropped, after["backlog"], after["overlimits"] - before["overlimits"]) > 0
+    assert received_packets(pods) - received < sent
 
 
 @pytest.mark.parametrize(("rate", "shown"), [(8_000, 1_000), (10**9, 125_000_000), (10**11, 12_500_000_000)])

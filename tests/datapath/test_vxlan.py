@@ -112,6 +112,7 @@ def test_a_change_of_vni_port_or_local_address_recreates_the_end(change: str, no
     with nodes.inside("node-1"):
         old = wires.tunnel("pod-a", 0, ONE, TWO)
         ensure(old)
+        index = nodes.show("pod-a", "in1")["ifindex"]
         match change:
             case "vni":
                 wire = replace(old, vni=12)
@@ -122,14 +123,19 @@ def test_a_change_of_vni_port_or_local_address_recreates_the_end(change: str, no
         assert ensure(wire) is True
     _assert_unchanged(nodes, wire)
     assert nodes.interfaces("pod-a") == ["in1"]
+    assert nodes.show("pod-a", "in1")["ifindex"] != index
 
 
 def test_a_tunnel_follows_a_change_of_the_underlay_address_family(nodes: Bed, wires: Wires) -> None:
     nodes.ip("node-1", "addr", "add", "fd09::1/64", "dev", "eth0", "nodad")
     nodes.ip("node-2", "addr", "add", "fd09::2/64", "dev", "eth0", "nodad")
     _ensure_both(nodes, wires)
+    before = [nodes.show(pod, "in1") for pod in ("pod-a", "pod-b")]
     _ensure_both(nodes, wires, "fd09::1", "fd09::2")
     _assert_connected(nodes)
+    after = [nodes.show(pod, "in1") for pod in ("pod-a", "pod-b")]
+    assert [one["linkinfo"]["info_data"]["remote6"] for one in after] == ["fd09::2", "fd09::1"]
+    assert all(new["ifindex"] != old["ifindex"] for old, new in zip(before, after, strict=True))
 
 
 def test_mtu_and_addresses_are_changed_in_place(nodes: Bed, wires: Wires) -> None:

@@ -7,7 +7,6 @@ agent honours is checked on both hosts. The agents have options that differ from
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,7 +19,6 @@ from ratchet.core.model import State
 from ratchet.dev.fake_kubelet import Sandbox
 from ratchet.dev.hosts import ip
 from ratchet.dev.testbed import wait_for
-from ratchet.node.plugin import WAIT_SECONDS
 from ratchet.store.store import ApiStore
 from tests.support.cluster import PRIMARY, Cluster, lists_topologies, running
 
@@ -83,13 +81,21 @@ def linked_tunnel(
 
 
 @contextmanager
-def sandbox_without_peer(cluster: Cluster, labels: dict[str, str] | None = None) -> Iterator[Sandbox]:
+def sandbox_without_peer(
+    cluster: Cluster, labels: dict[str, str] | None = None, name: str = "lone"
+) -> Iterator[Sandbox]:
     """Make a sandbox on node a for a pod with these labels. By default its peer never starts."""
-    sandbox = cluster.pod("lone", {**PRIMARY, "ratchet.pair_name": "nobody"} if labels is None else labels, cluster.a)
+    without_peer = {**PRIMARY, "ratchet.pair_name": f"peer-of-{name}"}
+    sandbox = cluster.pod(name, without_peer if labels is None else labels, cluster.a)
     try:
         yield sandbox
     finally:
         cluster.delete_all((cluster.a, sandbox))
+
+
+def holders(cluster: Cluster) -> set[str]:
+    """The container IDs of the primaries that have joined a link."""
+    return {link.primary.sandbox.container_id for link in cluster.bed.links().values() if link.primary.sandbox}
 
 
 def install_plugin(cluster: Cluster, folder: Path, name: str) -> Callable[[], dict[str, Any]]:
@@ -170,11 +176,17 @@ def _kubeconfig(cluster: Cluster, folder: Path) -> None:
 
 @effect_of("wait")
 def _wait(cluster: Cluster, _: Path) -> None:
-    """Set `wait` to 0. The default is a minute, or the agent's option."""
-    with sandbox_without_peer(cluster) as sandbox:
-        began = time.monotonic()
+    """Set `wait` to 0. An ADD without the key, which began before, still waits when this one has failed.
+
+    It waits for a minute, or as long as the agent's option says. If the key were ignored, it would end first.
+    """
+    without_key = {key: value for key, value in BASE.items() if key != "wait"}
+    with sandbox_without_peer(cluster) as sandbox, sandbox_without_peer(cluster, name="patient") as patient:
+        waiting = cluster.start("ADD", cluster.a, patient, config=without_key)
+        wait_for("the ADD that waits", lambda: patient.container_id in holders(cluster))
         answer = cluster.a.call("ADD", sandbox, config={**BASE, "wait": 0})
-        assert time.monotonic() - began < WAIT_SECONDS  # the default
+        assert waiting.poll() is None
+        waiting.kill()
         assert (answer.status, answer.json["code"]) == (1, 11)
 
 

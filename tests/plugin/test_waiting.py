@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ratchet.core.model import Side, State
-from ratchet.dev.fake_kubelet import CniResponse, Kubelet
+from ratchet.core.state_machine import derive
+from ratchet.dev.fake_kubelet import CniResponse, Sandbox
 from ratchet.dev.testbed import wait_for
 from tests.support.cluster import CHAINED, LINK, PAIR, PRIMARY, Cluster
 
@@ -36,13 +38,21 @@ def assert_invalid_declaration(answer: CniResponse, *words: str) -> None:
         assert word in answer.error
 
 
-def assert_waits_for_declaration(cluster: Cluster, node: Kubelet, log: Path) -> None:
-    agent = cluster.bed.agents.get(node.host.name)
-    log_path = agent.log if agent else log
-    wait_for(
-        "the pair to wait",
-        lambda: log_path.exists() and "waiting for a declaration that names the pod" in log_path.read_text(),
-    )
+def start_waiting_pair(cluster: Cluster, log: Path) -> tuple[Sandbox, subprocess.Popen[str]]:
+    """Start the ADD of a pair on node b, and wait until it waits for a declaration.
+
+    Tests share the agent's log, so only lines that follow count.
+    """
+    agent = cluster.bed.agents.get("b")
+    path = agent.log if agent else log
+
+    def waits() -> int:
+        return path.read_text().count("waiting for a declaration that names the pod") if path.exists() else 0
+
+    before, pair = waits(), cluster.pair(cluster.b)
+    process = cluster.start("ADD", cluster.b, pair, config={**CHAINED, "log_file": str(log)})
+    wait_for("the pair to wait", lambda: waits() > before)
+    return pair, process
 
 
 @pytest.mark.parametrize("missing", ["absent", "unlabelled", "unscheduled", "unasked", "finished"])
@@ -102,10 +112,7 @@ def test_a_retried_add_succeeds(cluster: Cluster) -> None:
 
 def test_a_waiting_pair_is_linked_once_its_primary_is_created(cluster: Cluster, tmp_path: Path) -> None:
     """Create the pod of the primary while the ADD of the pair waits."""
-    log = tmp_path / "log"
-    pair = cluster.pair(cluster.b)
-    waiting = cluster.start("ADD", cluster.b, pair, config={**CHAINED, "log_file": str(log)})
-    assert_waits_for_declaration(cluster, cluster.b, log)
+    pair, waiting = start_waiting_pair(cluster, tmp_path / "log")
     stranger = cluster.pod("stranger", {"ratchet": "true"}, cluster.a)
     assert cluster.a.add(stranger).status == 0
     assert waiting.poll() is None
@@ -174,12 +181,18 @@ def test_the_error_of_an_invalid_value_names_the_pod_and_the_key(cluster: Cluste
 
 
 def test_the_younger_of_two_declarations_of_one_interface_is_rejected(cluster: Cluster) -> None:
-    """Declare the interface in2 of pair-pod in two pods. The younger pod is rejected."""
-    cluster.bed.create_pod("a-older", {**PRIMARY, "ratchet.local_ifname": "in9"}, "a")
+    """Declare the interface in2 of pair-pod in two pods. The younger pod is rejected, the older one is linked."""
+    older, pair = cluster.pod("a-older", {**PRIMARY, "ratchet.local_ifname": "in9"}, cluster.a), cluster.pair(cluster.b)
     younger = cluster.pod("b-younger", PRIMARY, cluster.a)
     answer = cluster.a.add(younger, config=SHORT)
     assert_invalid_declaration(answer, "default/b-younger", "ratchet.pair_ifname", "in2 in pod pair-pod is taken")
     cluster.assert_nothing_left()
+    cluster.add_all((cluster.a, older), (cluster.b, pair))
+    assert {name: derive(link) for name, link in cluster.bed.links().items()} == {
+        "default.a-older.in9.pair-pod.in2": State.LINKED
+    }
+    assert [cluster.interfaces(one) for one in (older, pair, younger)] == [["in9"], ["in2"], []]
+    assert cluster.pings(older, "192.168.2.101")
 
 
 # Pods with an alias
@@ -271,10 +284,7 @@ def test_the_error_names_every_missing_peer(cluster: Cluster) -> None:
 
 def test_del_ends_an_add_that_waits_for_a_declaration(cluster: Cluster, tmp_path: Path) -> None:
     """Delete a waiting pair, then create its primary. The ADD of the pair must not join the link."""
-    log = tmp_path / "log"
-    pair = cluster.pair(cluster.b)
-    waiting = cluster.start("ADD", cluster.b, pair, config={**CHAINED, "log_file": str(log)})
-    assert_waits_for_declaration(cluster, cluster.b, log)
+    pair, waiting = start_waiting_pair(cluster, tmp_path / "log")
     assert cluster.b.call("DEL", pair).status == 0
     cluster.bed.create_pod("primary-pod", PRIMARY, "a")
     assert_retriable(cluster.end(waiting), "default/pair-pod")

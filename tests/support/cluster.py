@@ -172,6 +172,12 @@ class Cluster:
         """An interface as in `ip -d addr show`."""
         return dict(json.loads(ip("-j", "-d", "-n", sandbox.netns, "addr", "show", "dev", ifname))[0])
 
+    def identity(self, sandbox: Sandbox, ifname: str) -> dict[str, Any]:
+        """What an interface keeps while Ratchet changes or recreates it: name, ifindex, MAC and IP addresses."""
+        shown = self.show(sandbox, ifname)
+        addresses = {f"{one['local']}/{one['prefixlen']}" for one in shown["addr_info"]}
+        return {**{key: shown[key] for key in ("ifname", "ifindex", "address")}, "addresses": addresses}
+
     def pings(self, sandbox: Sandbox, address: str) -> bool:
         """Whether an address answers one of four pings. The first may precede the carrier."""
         command = command_in(sandbox.netns, "ping", "-n", "-c", "1", "-W", "1", address)

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from ratchet.agent.options import OPTIONS, host_and_port
-from ratchet.agent.settings import Settings, add_arguments, read_settings, settings_of
+from ratchet.agent.settings import Settings, add_arguments, settings_of
 from ratchet.cni.config import PLUGIN_KEYS, read_config
 from ratchet.errors import InvalidConfigError
+from tests.support.settings import read_settings
 
 GIVEN: dict[str, tuple[str, Any]] = {
     "node_name": ("worker-1.example", "worker-1.example"),
@@ -169,24 +170,28 @@ def test_spool_dir_defaults_to_a_folder_in_state_dir() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text"),
+    ("name", "text", "value"),
     [
-        ("wait", "0"),
-        ("wait", "150"),
-        ("vxlan_port", "1"),
-        ("vxlan_port", "65535"),
-        ("vni_range", "1-1"),
-        ("vni_range", "1-16777215"),
-        ("heartbeat", "1"),
-        ("workers", "1"),
-        ("metrics_addr", "localhost:0"),
-        ("metrics_addr", "0.0.0.0:65535"),
-        ("socket", "/" + "s" * 106),
-        ("namespace", "n" * 63),
+        ("wait", "0", 0.0),
+        ("wait", "150", 150.0),
+        ("vxlan_port", "1", 1),
+        ("vxlan_port", "65535", 65535),
+        ("vni_range", "1-1", (1, 1)),
+        ("vni_range", "1-16777215", (1, 16777215)),
+        ("heartbeat", "1", 1.0),
+        ("workers", "1", 1),
+        ("workers", "256", 256),
+        ("resync", "10", 10.0),
+        ("drain_seconds", "600", 600.0),
+        ("metrics_addr", "localhost:0", "localhost:0"),
+        ("metrics_addr", "0.0.0.0:65535", "0.0.0.0:65535"),
+        ("socket", "/" + "s" * 106, "/" + "s" * 106),
+        ("parent_interface", "a" * 15, "a" * 15),
+        ("namespace", "n" * 63, "n" * 63),
     ],
 )
-def test_values_at_their_limits_are_accepted(name: str, text: str) -> None:
-    read_settings([flag(name), text], {})
+def test_values_at_their_limits_are_accepted(name: str, text: str, value: object) -> None:
+    assert getattr(read_settings([flag(name), text], {}), name) == value
 
 
 WRONG = [

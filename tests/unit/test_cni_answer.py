@@ -118,10 +118,18 @@ def test_prev_result_is_given_from_0_4_0_on() -> None:
     assert [version for version in SUPPORTED if gives_prev_result(version)] == ["0.4.0", "1.0.0", "1.1.0"]
 
 
-def test_at_least_compares_two_versions() -> None:
-    assert at_least("1.0.0", "0.3.1")
-    assert at_least("0.4.0", "0.4.0")
-    assert not at_least("0.2.0", "0.3.0")
+@pytest.mark.parametrize("version", SUPPORTED)
+def test_at_least_orders_the_supported_versions(version: str) -> None:
+    """In the order of their release; the text of a version is not compared."""
+    released = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
+    assert [one for one in SUPPORTED if at_least(version, one)] == released[: released.index(version) + 1]
+
+
+def test_at_least_rejects_a_version_that_is_not_supported() -> None:
+    """A comparison of the texts would order 0.10.0 before 0.4.0."""
+    for version, minimum in (("0.10.0", "0.4.0"), ("1.1.0", "0.10.0")):
+        with pytest.raises(ValueError, match="not in tuple"):
+            at_least(version, minimum)
 
 
 @pytest.mark.parametrize(

@@ -145,27 +145,37 @@ def test_an_invalid_variable_fails_with_code_4_and_is_named(variable: str, value
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"),
+    ("variable", "value", "attribute", "read"),
     [
-        ("CNI_CONTAINERID", "0" * 200),
-        ("CNI_CONTAINERID", "a_b.c-D"),
-        ("CNI_IFNAME", "a" * 15),
-        ("CNI_IFNAME", "ä" * 7),
-        ("CNI_ARGS", "K8S_POD_NAME=" + "a" * 253),
-        ("CNI_ARGS", "K8S_POD_NAME=kube-proxy.node-1"),
-        ("CNI_ARGS", "K8S_POD_NAMESPACE=" + "a" * 63),
-        ("CNI_ARGS", "IP=10.0.0.1/24;KEY=a=b"),
+        ("CNI_CONTAINERID", "0" * 200, "container_id", "0" * 200),
+        ("CNI_CONTAINERID", "a_b.c-D", "container_id", "a_b.c-D"),
+        ("CNI_IFNAME", "a" * 15, "ifname", "a" * 15),
+        ("CNI_IFNAME", "ä" * 7, "ifname", "ä" * 7),
+        ("CNI_ARGS", "K8S_POD_NAME=" + "a" * 253, "pod_name", "a" * 253),
+        ("CNI_ARGS", "K8S_POD_NAME=kube-proxy.node-1", "pod_name", "kube-proxy.node-1"),
+        ("CNI_ARGS", "K8S_POD_NAMESPACE=" + "a" * 63, "pod_namespace", "a" * 63),
+        ("CNI_ARGS", "IP=10.0.0.1/24;KEY=a=b", "args", {"IP": "10.0.0.1/24", "KEY": "a=b"}),
     ],
 )
-def test_values_at_their_limits_are_accepted(variable: str, value: str) -> None:
-    read_arguments(environ("ADD", **{variable: value}))
+def test_values_at_their_limits_are_accepted(variable: str, value: str, attribute: str, read: object) -> None:
+    assert getattr(read_arguments(environ("ADD", **{variable: value})), attribute) == read
 
 
-@given(st.dictionaries(st.sampled_from(["CNI_COMMAND", *COMPLETE]), st.text(), max_size=6), st.sampled_from(Command))
-def test_any_environment_is_read_or_rejected(variables: dict[str, str], command: Command) -> None:
-    for candidate in (variables, {**COMPLETE, **variables, "CNI_COMMAND": command}):
-        try:
-            read_arguments(candidate)
-        except RatchetError as error:
-            assert error.code == 4
-            assert str(error).isascii()
+def test_any_environment_is_read_or_rejected() -> None:
+    outcomes = set()
+
+    @given(
+        st.dictionaries(st.sampled_from(["CNI_COMMAND", *COMPLETE]), st.text(), max_size=6), st.sampled_from(Command)
+    )
+    def check(variables: dict[str, str], command: Command) -> None:
+        for candidate in (variables, {**COMPLETE, **variables, "CNI_COMMAND": command}):
+            try:
+                assert read_arguments(candidate).command == candidate["CNI_COMMAND"]
+                outcomes.add("read")
+            except RatchetError as error:
+                assert error.code == 4
+                assert str(error).isascii()
+                outcomes.add("rejected")
+
+    check()
+    assert outcomes == {"read", "rejected"}

@@ -138,7 +138,7 @@ def test_a_record_is_encoded_with_readable_keys_and_values() -> None:
                 "2026-03-04T05:06:07.000Z pending → pending: pair default/pair-pod joined on node-b",
                 "2026-03-04T05:06:08.250Z pending → primary-ready: primary default/primary-pod joined on node-a",
                 "2026-03-04T05:06:08.250Z primary-ready → pair-ready: primary default/primary-pod joined on node-a",
-                "2026-03-04T05:06:09.000Z pair-ready → linked: pair stands (vxlan)",
+                "2026-03-04T05:06:09.000Z pair-ready → linked: pair is ready (vxlan)",
             ]
         ),
     }
@@ -623,13 +623,28 @@ def test_a_record_that_needs_a_newer_version_is_rejected() -> None:
         decode_link(config_map)
 
 
-def test_leave_patch_removes_a_sandbox_without_decoding_the_record() -> None:
+def newer_record() -> Json:
+    """A record of schema 3, in which the ends have other prefixes and other keys for what is not a sandbox's."""
     config_map = stored(full(), uid="u", resourceVersion="7")
+    prefixes = {"a": "left", "b": "right"}
+    data = {}
+    for key, value in config_map["data"].items():
+        prefix, dot, field = key.partition(".")
+        data[f"{prefixes.get(prefix, prefix)}{dot}{field}"] = value
+    del data["namespace"], data["left.ifname"]
+    return {**config_map, "data": data | {"schema": "3", "minReader": "3", "left.device": "in2", "scope": "default"}}
+
+
+def test_leave_patch_removes_a_sandbox_without_decoding_the_record() -> None:
+    config_map = newer_record()
+    with pytest.raises(NewerRecordError):
+        decode_link(config_map)
     patch = leave_patch(config_map, "pair-pod-c1")
     assert patch is not None
     assert patch["metadata"] == {"uid": "u", "resourceVersion": "7"}
-    keys = {"a.pod", "a.uid", "a.node", "a.vtep", "a.sandbox", "a.netns", "a.ready"}
-    assert patch["data"] == dict.fromkeys(keys)
+    gone = {f"left.{field}" for field in ("pod", "uid", "node", "vtep", "sandbox", "netns", "ready")}
+    assert patch["data"] == dict.fromkeys(gone)
+    assert set(config_map["data"]) - set(merged(config_map, patch)["data"]) == gone
     assert leave_patch(config_map, "another") is None
 
 

@@ -24,7 +24,6 @@ from ratchet.agent.frame import (
     FrameError,
     Reply,
     Request,
-    decode_answer,
     decode_request,
     encode_answer,
     encode_request,
@@ -59,6 +58,10 @@ def frame(  # one argument per field
 
 def variable(raw: bytes) -> bytes:
     return len(raw).to_bytes(4, "big") + raw
+
+
+def decode_answer(raw: bytes) -> Reply:
+    return read_answer(BytesIO(raw).read)
 
 
 @given(requests)
@@ -151,7 +154,6 @@ def test_an_invalid_request_is_rejected(raw: bytes, cause: str) -> None:
         (frame(kind=1), "its kind is 1, expected 2"),
         (frame(kind=2, count=256), "256 is no exit status"),
         (frame(kind=2, began=1), "an answer has no time"),
-        (frame(kind=2) + b"more", "4 bytes follow it"),
     ],
 )
 def test_an_invalid_answer_is_rejected(raw: bytes, cause: str) -> None:

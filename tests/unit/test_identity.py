@@ -9,9 +9,11 @@ from typing import Any, cast
 
 import pytest
 
+from ratchet.agent.heartbeat import Heartbeat
 from ratchet.core.heartbeat import NodeLease
 from ratchet.core.intent import Wanted, WantedLink, wanted_links
 from ratchet.core.model import EARLIER_SCHEMA, Link, Pod, PodRef, Side, Topology
+from ratchet.core.plan import Underlay
 from ratchet.errors import ApiUnavailableError
 from ratchet.node.attach import held_ends
 from ratchet.node.journal import HeldEnd
@@ -19,7 +21,9 @@ from ratchet.node.reservation import reserve
 from ratchet.store.formats import RecordFormats
 from ratchet.store.links import Lookup
 from ratchet.store.store import ApiStore
-from tests.support.links import wanted
+from tests.support.links import NOW, wanted
+from tests.support.memory import MemoryApi, underlay_of
+from tests.support.settings import read_settings
 
 LINK_NAME = "ns.x.in1.y.in1"
 X_LISTS = "- {peer: y, ifname: in1, peer_ifname: in1, addresses: [[10.0.0.1/24, 10.0.1.1/24], 10.0.0.2/24]}"
@@ -213,7 +217,7 @@ def test_earlier_records_are_possible_once_a_watch_reports_one() -> None:
     assert formats.earlier_possible(records)
 
 
-def test_an_agent_announces_the_format_that_it_writes() -> None:
+def test_the_written_format_follows_the_node_leases() -> None:
     records, formats = StoredRecords(schemas=[2]), RecordFormats()
     assert formats.written_schema == EARLIER_SCHEMA, "unknown"
     formats.read(records)
@@ -221,6 +225,35 @@ def test_an_agent_announces_the_format_that_it_writes() -> None:
     records.schemas = [1]
     formats.read(records)
     assert formats.written_schema == EARLIER_SCHEMA
+
+
+class FixedUnderlays:
+    """The underlays of a node whose interfaces never change."""
+
+    def own(self, _: object) -> Underlay:
+        return underlay_of("node-a")
+
+    def refresh(self, _: object) -> bool:
+        return False
+
+
+def test_an_agent_announces_the_format_that_it_writes(api: MemoryApi) -> None:
+    """In its node Lease, at the renewal after the one that has read the other nodes' Leases."""
+    store = ApiStore(api)
+    settings = read_settings(["--node-name", "node-a"], {})
+    heartbeat = Heartbeat(settings, store, cast(Any, FixedUnderlays()), cast(Any, None))
+
+    def announced(schema: int, beats: int) -> tuple[int, int]:
+        """What node a announces after some heartbeats, while node b reads and writes a format."""
+        store.nodes.renew_lease(NodeLease("node-b", "", schema, written_schema=schema), 40, NOW)
+        for _ in range(beats):
+            heartbeat.beat()
+        (own,) = (lease for lease in store.nodes.list_leases() if lease.node == "node-a")
+        return own.schema, own.written_schema
+
+    assert announced(EARLIER_SCHEMA, beats=1) == (2, EARLIER_SCHEMA)
+    assert announced(2, beats=3) == (2, 2)
+    assert announced(EARLIER_SCHEMA, beats=3) == (2, EARLIER_SCHEMA)
 
 
 def test_earlier_records_are_possible_until_the_last_is_deleted() -> None:

@@ -251,12 +251,17 @@ def test_disabled_topologies_are_not_listed_and_count_as_none() -> None:
 
 
 def test_a_namespace_that_is_no_longer_followed_is_removed_with_its_informers(watched: Watched) -> None:
+    before = set(threading.enumerate())
     first = watched.informers.namespace_cache("ns")
     assert watched.informers.namespace_cache("ns") is first
+    informers = set(threading.enumerate()) - before
+    assert {one.name for one in informers} == {"informer-pods of namespace ns", "informer-topologies of namespace ns"}
     watched.informers.keep_namespaces({"other"})
     for script in (watched.records.pods_script, watched.records.topologies_script):
         for _ in range(2):  # an informer of the other namespace may take one
             script.lists.put(([], "5"))
     until("the other's", lambda: watched.informers.namespace_cache("other").is_synced)
+    until("the end of the informers", lambda: not any(one.is_alive() for one in informers))
+    assert not first.is_synced
     assert "ns" not in dict(watched.concerned)
     assert watched.informers.namespace_cache("ns") is not first

@@ -102,9 +102,16 @@ def test_a_failed_query_does_not_hide_the_end_of_the_other_agent() -> None:
 
 
 def test_only_joined_ends_are_observed() -> None:
-    found = observe_ends(joined(own(Side.PRIMARY), None), lambda node, uid: {"at": "then", "ends": {}})
-    assert list(found) == [Side.PRIMARY]
-    assert found[Side.PRIMARY]["fault"] == "the agent of its node does not know this sandbox"
+    asked = []
+
+    def query(node: str, uid: str) -> Json:
+        asked.append((node, uid))
+        return {"at": "then", "ends": {}}
+
+    found = observe_ends(replace(joined(None, own(Side.PAIR, "node-b")), uid=UID), query)
+    assert asked == [("node-b", UID)]
+    assert list(found) == [Side.PAIR]
+    assert found[Side.PAIR]["fault"] == "the agent of its node does not know this sandbox"
 
 
 # Through the API server

@@ -15,7 +15,7 @@ import pytest
 
 from ratchet.cli.main import main
 from ratchet.errors import RatchetError
-from ratchet.install import CONFIG, FALLBACK, LAUNCHER, install
+from ratchet.install import CONFIG, FALLBACK, LAUNCHER, compiled, install
 from ratchet.install.plugin import find_shim
 
 
@@ -285,16 +285,25 @@ def test_the_configuration_is_written_after_the_shim(bin_dir: Path, conf_dir: Pa
     assert install(bin_dir, conf_dir, agent=True) == [bin_dir / FALLBACK, bin_dir / LAUNCHER, conf_dir / CONFIG]
 
 
-def test_a_shim_or_fallback_that_cannot_be_replaced_is_an_error(bin_dir: Path, shim: bytes) -> None:
+def test_a_shim_that_cannot_be_replaced_is_an_error_and_the_fallback_stays(bin_dir: Path, shim: bytes) -> None:
     (bin_dir / LAUNCHER).mkdir(parents=True)
+    (bin_dir / FALLBACK).write_text("earlier")
     with pytest.raises(RatchetError, match=f"cannot write {bin_dir / LAUNCHER}: "):
         install(bin_dir, agent=True, fallback=False)
-    (bin_dir / LAUNCHER).rmdir()
-    (bin_dir / FALLBACK).mkdir()
+    assert (bin_dir / FALLBACK).read_text() == "earlier"
+    assert set(modes(bin_dir)) == {LAUNCHER, FALLBACK}, "no partly written file is left"
+
+
+def test_a_fallback_that_cannot_be_replaced_is_an_error_and_the_shim_stays(bin_dir: Path, shim: bytes) -> None:
+    (bin_dir / FALLBACK).mkdir(parents=True)
+    (bin_dir / LAUNCHER).write_text("earlier")
     with pytest.raises(RatchetError, match=f"cannot write {bin_dir / FALLBACK}: "):
         install(bin_dir, agent=True)
+    assert (bin_dir / LAUNCHER).read_text() == "earlier"
     with pytest.raises(RatchetError, match=f"cannot remove {bin_dir / FALLBACK}: "):
         install(bin_dir, agent=True, fallback=False)
+    assert (bin_dir / LAUNCHER).read_bytes() == shim, "the shim comes first"
+    assert set(modes(bin_dir)) == {LAUNCHER, FALLBACK}, "no partly written file is left"
 
 
 def test_a_python_program_replaces_a_missing_shim_with_a_warning(
@@ -327,9 +336,14 @@ def test_install_writes_nothing_if_the_shim_cannot_be_read(
     assert not bin_dir.exists()
 
 
-def test_the_path_of_the_shim_has_the_machine_type() -> None:
-    found = find_shim()
-    assert found is None or found.parts[-4:] == ("ratchet", "shim", os.uname().machine, "ratchet")
+def test_the_path_of_the_shim_has_the_machine_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "ratchet" / "install" / "compiled.py"))
+    shims = tmp_path / "ratchet" / "shim"
+    for machine in ("another", os.uname().machine):
+        assert find_shim() is None
+        (shims / machine).mkdir(parents=True)
+        (shims / machine / "ratchet").touch()
+    assert find_shim() == shims / os.uname().machine / "ratchet"
 
 
 def test_the_command_installs_the_shim_and_requires_agent_for_no_fallback(

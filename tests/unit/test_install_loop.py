@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -133,14 +134,42 @@ def test_an_unchanged_configuration_is_not_written_again(keeper: InstallLoop) ->
     assert (keeper.conf_dir / CONFIG).stat().st_ino == before
 
 
-def test_the_loop_logs_that_the_node_has_no_network(keeper: InstallLoop, caplog: pytest.LogCaptureFixture) -> None:
+class AfterPasses(threading.Event):
+    """A stop event that runs one step after each pass of the loop, and is set after the last one."""
+
+    def __init__(self, *steps: Callable[[], object]) -> None:
+        super().__init__()
+        self._steps = list(steps)
+
+    def wait(self, _: float | None = None) -> bool:
+        if self._steps:
+            self._steps.pop(0)()
+            return False
+        return True
+
+
+def test_the_loop_logs_once_that_the_node_has_no_network_and_retries(
+    keeper: InstallLoop, caplog: pytest.LogCaptureFixture
+) -> None:
     create_agent_socket(keeper)
     assert keeper.conf_dir is not None
-    (keeper.conf_dir / "10-pods.conflist").unlink()
-    stopping = threading.Event()
-    stopping.set()
-    keeper.run(stopping)
-    assert "there is no network to chain after" in caplog.text
+    network = keeper.conf_dir / "10-pods.conflist"
+    network.unlink()
+
+    def check_that_it_has_failed() -> None:
+        assert caplog.text.count("there is no network to chain after") == 1
+        assert files(keeper) == {LAUNCHER}
+
+    keeper.run(
+        AfterPasses(
+            check_that_it_has_failed,
+            check_that_it_has_failed,
+            lambda: network.write_text(json.dumps(NETWORK)),
+            network.unlink,
+        )
+    )
+    assert plugin_types(keeper) == ["bridge", "ratchet"]
+    assert caplog.text.count("there is no network to chain after") == 2, "it is logged again after a success"
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from ratchet.cni.delegation import Delegation
 from ratchet.core.model import End, Link, Location, PodRef, Side
 from ratchet.errors import RatchetError, TryAgainError
 from ratchet.node import journal as journal_module
+from ratchet.node.entries import decode_entry, encode_entry
 from ratchet.node.journal import (
     TOMBSTONE_SECONDS,
     Attachment,
@@ -239,8 +240,15 @@ def test_reading_an_entry_with_any_broken_part_does_not_raise(
         place = inner
     place[key] = data.draw(st.sampled_from([None, 5, "x", [], {}, [5], {"x": 5}]))
     stored.write_text(json.dumps(document))
-    journal.read(ONE)
-    journal.is_anothers(Location("/run/netns/a"), "in1", "c2")
+    found = journal.read(ONE)
+    held = (
+        found is not None
+        and (found.netns, found.boot) == ("/run/netns/a", boot_id())
+        and any(end.ifname == "in1" for end in found.ends)
+    )
+    assert journal.is_anothers(Location("/run/netns/a"), "in1", "c2") is held
+    if found is not None:  # then it can be written, and read again
+        assert decode_entry(json.loads(json.dumps(encode_entry(found)))) == found
 
 
 def test_an_interface_in_another_sandboxs_entry_is_anothers(journal: Journal) -> None:
@@ -382,7 +390,7 @@ def test_bury_removes_tombstones_of_an_earlier_boot(journal: Journal, root: Path
 
 
 def test_only_one_of_several_concurrent_adds_begins(journal: Journal, root: Path) -> None:
-    """Each thread has its own journal, as processes have. An unreadable entry counts as missing."""
+    """Threads, each with its own journal. An unreadable entry counts as missing."""
     with ThreadPoolExecutor(16) as executor:
         for number in range(20):
             one = entry(Attachment("net", f"c{number}", "eth0"))
@@ -393,6 +401,43 @@ def test_only_one_of_several_concurrent_adds_begins(journal: Journal, root: Path
     assert journal.begin(entry())
     assert journal.read(ONE) == entry()
     assert len(files(root)) == 20
+
+
+BEGIN = """
+import sys
+from pathlib import Path
+from ratchet.node.journal import Attachment, Journal, SandboxEntry
+journal = Journal(Path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(50):
+    print(int(journal.begin(SandboxEntry(Attachment("net", f"c{number}", "eth0"), f"/run/netns/{sys.argv[2]}"))))
+"""
+
+
+def test_only_one_of_several_concurrent_processes_begins_an_add(journal: Journal, root: Path) -> None:
+    command = [sys.executable, "-c", BEGIN, str(root)]
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen([*command, str(one)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+            for one in range(4)
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:  # by now all of them only wait for this line
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        begun = [process.communicate()[0].split() for process in processes]
+    assert all(process.returncode == 0 for process in processes)
+    for number, answers in enumerate(zip(*begun, strict=True)):
+        assert sorted(answers) == ["0", "0", "0", "1"]
+        found = journal.read(Attachment("net", f"c{number}", "eth0"))
+        assert found is not None
+        assert found.netns == f"/run/netns/{answers.index('1')}"
 
 
 def test_process_began_is_between_the_boot_and_now() -> None:

@@ -12,7 +12,7 @@ from ratchet.agent import liveness
 from ratchet.cni.delegation import Delegation
 from ratchet.core.model import Location, Pod, Sandbox, Side
 from ratchet.node.journal import SandboxEntry, since_boot
-from tests.support.links import RECORD, joined, wanted
+from tests.support.links import joined
 from tests.support.memory import AgentNode, MemoryApi, sandbox_of
 
 PRIMARY, PAIR = Side.PRIMARY, Side.PAIR
@@ -208,10 +208,11 @@ def test_a_sandbox_whose_add_runs_is_not_a_stray(node: AgentNode) -> None:
 
 
 def test_a_live_sandbox_without_an_entry_is_not_a_stray(node: AgentNode) -> None:
-    """Its entry may be lost while its pod runs: the interface stays."""
+    """Its entry may be lost while its pod runs. Without its namespace it is dead."""
     entry = node.hold(STRAY)
     node.journal.forget(entry.attachment)
-    node.put_record(joined(STRAY, None))
+    record = node.put_record(joined(STRAY, None))
     assert not strays_removed(node)
-    assert node.held(RECORD) == []
-    assert wanted().name == RECORD
+    assert node.record() == record
+    node.remove_namespace(STRAY.container_id)
+    assert strays_removed(node)

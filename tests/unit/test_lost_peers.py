@@ -72,9 +72,11 @@ def test_a_peer_is_marked_again_when_its_node_is_lost_again(node: AgentNode, for
 
 
 def test_an_end_that_has_not_joined_marks_no_peer(node: AgentNode) -> None:
+    """Another sandbox has its end, and the peer is ready for that one."""
     node.nodes.lost.add("node-b")
     node.hold(OWN)
     node.lost_peers.mark(RECORD, node.held())
-    node.put_record(joined(None, PEER))
-    node.lost_peers.mark(RECORD, node.held())
-    assert node.record() is not None
+    node.put_record(standing(joined(sandbox_of(Side.PRIMARY, number=2), PEER), *Side))
+    assert mark(node)
+    node.put_record(LINKED)
+    assert not mark(node), "the sandbox that has joined marks it"

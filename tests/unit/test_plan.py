@@ -430,8 +430,15 @@ def test_an_mtu_above_the_tunnels_maximum_is_rejected_with_the_limiting_node(
 
 @pytest.mark.parametrize("link", [vxlan(), joined(own(PRIMARY), None), joined(None, own(PAIR))])
 def test_a_wire_needs_both_ends_and_a_tunnel_needs_its_vni(link: Link) -> None:
-    with pytest.raises(ValueError, match=r"not ready|has not joined"):
-        planned_wire(link, PRIMARY, UNDERLAY_A)
+    cause = "an end has not joined, or the VNI is missing"
+    for side in Side:
+        with pytest.raises(ValueError, match=f"^cannot wire {link.name}: {cause}$"):
+            planned_wire(link, side, UNDERLAY_A)
+
+
+def test_the_wire_of_a_veth_needs_the_location_of_its_peer() -> None:
+    with pytest.raises(ValueError, match=f"^cannot wire {veth().name}: the peer of its primary is not on this node$"):
+        wire_of(veth(), PRIMARY, UNDERLAY_A, Location("/run/netns/mine"))
 
 
 def test_a_veth_waits_while_the_journal_does_not_hold_its_peer() -> None:

@@ -52,14 +52,14 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (
             vxlan(),
-            "both pods have joined, and in1 of pod primary-pod on node-a and in2 of pod pair-pod on node-b do not",
+            "both pods have joined, but in1 of pod primary-pod on node-a and in2 of pod pair-pod on node-b are not",
         ),
         (
             standing(vxlan(), Side.PAIR),
-            "both pods have joined, and in1 of pod primary-pod on node-a does not stand yet",
+            "both pods have joined, but in1 of pod primary-pod on node-a is not ready yet",
         ),
     ],
-    ids=["no record", "one joined", "both joined", "one stands"],
+    ids=["no record", "one joined", "both joined", "one ready"],
 )
 def test_progress_states_what_a_link_waits_for(record: Link | None, why: str) -> None:
     records = {RECORD: record} if record else {}

@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ratchet
@@ -75,8 +75,12 @@ def test_the_schema_accepts_the_examples_of_the_documentation() -> None:
     ],
 )
 def test_the_schema_and_ratchet_reject_an_invalid_link(item: dict[str, Any]) -> None:
+    """Of the other direction, the examples: the schema accepts errors that a schema cannot express."""
     assert not schema_accepts("topology", [item])
     assert not ratchet_accepts("topology", [item])
+    if len(item) > 1:
+        assert not schema_accepts("annotation", as_annotation([item]))
+        assert not ratchet_accepts("annotation", as_annotation([item]))
 
 
 ends = ["10.0.0.1/24", "2001:db8::1", ["10.0.0.2/24", "fd00::1/64"], [], None, "", "x", 7]
@@ -85,7 +89,7 @@ macs = ["02:00:00:00:00:01", "02:00:00:00:00:0A", None, "", "x"]
 routes = [{"to": "10.0.0.0/8"}, {"to": "default", "via": "10.0.0.2", "metric": 5}, {"to": "::/0", "via": "fe80::1"}]
 routes += [{"to": "x"}, {"via": "10.0.0.2"}, {"to": "10.0.0.0/8", "via": None, "metric": "7"}, {}, None, "", "x"]
 filters = [{"net.ipv4.conf.IFNAME.rp_filter": value} for value in (0, "2", "", None, "x")]
-settings = [*filters, {"net.ipv4.conf.all.rp_filter": 1}, {}, None, "", "x"]
+sysctls = [*filters, {"net.ipv4.conf.all.rp_filter": 1}, {}, None, "", "x"]
 switches = ["on", "OFF", True, False, "true", "", None, 1, "x"]
 rates = ["100mbit", "1.5Gbit", "8 kbit", "8000bit", "1bit", "", None, 100, "x"]
 
@@ -95,28 +99,50 @@ def one_or_list(values: list[Any]) -> st.SearchStrategy[Any]:
     return st.sampled_from(values) | st.lists(st.sampled_from(values), min_size=1, max_size=3)
 
 
-items = st.fixed_dictionaries(
-    {"endpoints": st.lists(st.sampled_from(["a:x", "b:y", "a:eth0", "b", "A.b_c:in1.2-x"]), min_size=1, max_size=3)},
-    optional={
-        "addresses": st.none() | st.lists(st.sampled_from(ends), min_size=1, max_size=3),
-        "mtu": st.sampled_from(sizes) | st.lists(st.sampled_from(sizes), min_size=1, max_size=3),
-        "mac": st.none() | st.lists(st.sampled_from(macs), min_size=1, max_size=3),
-        "txqlen": one_or_list([5, 0, "7", -1, None, "", "x"]),
-        "routes": one_or_list([*routes, routes[:2], []]),
-        "sysctls": one_or_list(settings),
-        "offloads": one_or_list(switches),
-        "rate": one_or_list(rates),
-        "kind": one_or_list(["auto", "vxlan", "veth", "", None]),
-        "vxlan_port": one_or_list([4790, "4790", 0, 65536, "", None]),
-    },
+ENDPOINTS = st.lists(st.sampled_from(["a:x", "b:y", "a:eth0", "b", "A.b_c:in1.2-x"]), min_size=1, max_size=3)
+PROPERTIES: dict[str, st.SearchStrategy[Any]] = {
+    "addresses": st.none() | st.lists(st.sampled_from(ends), min_size=1, max_size=3),
+    "mtu": st.sampled_from(sizes) | st.lists(st.sampled_from(sizes), min_size=1, max_size=3),
+    "mac": st.none() | st.lists(st.sampled_from(macs), min_size=1, max_size=3),
+    "txqlen": one_or_list([5, 0, "7", -1, None, "", "x"]),
+    "routes": one_or_list([*routes, routes[:2], []]),
+    "sysctls": one_or_list(sysctls),
+    "offloads": one_or_list(switches),
+    "rate": one_or_list(rates),
+    "kind": one_or_list(["auto", "vxlan", "veth", "", None]),
+    "vxlan_port": one_or_list([4790, "4790", 0, 65536, "", None]),
+}
+# Most items with many properties are invalid, so half of the items have only one, and valid endpoints.
+WITH_SEVERAL = st.fixed_dictionaries({"endpoints": ENDPOINTS}, optional=PROPERTIES)
+WITH_ONE = st.sampled_from(sorted(PROPERTIES)).flatmap(
+    lambda name: st.fixed_dictionaries({"endpoints": st.just(["a:x", "b:y"]), name: PROPERTIES[name]})
 )
 
 
-@given(st.none() | st.lists(items, max_size=2))
-def test_the_schema_accepts_whatever_ratchet_accepts(declaration: list[Any] | None) -> None:
-    assert schema_accepts("topology", declaration) or not ratchet_accepts("topology", declaration)
-    if declaration is not None:
-        as_annotation = [{"peer": "b", "ifname": "x", "peer_ifname": "y", **item} for item in declaration]
-        for one in as_annotation:
-            del one["endpoints"]
-        assert schema_accepts("annotation", as_annotation) or not ratchet_accepts("annotation", as_annotation)
+def as_annotation(declaration: list[Any]) -> list[Any]:
+    """The links of a topology as those of the annotation of one pod."""
+    ends = {"peer": "b", "ifname": "x", "peer_ifname": "y"}
+    return [{**ends, **{key: value for key, value in item.items() if key != "endpoints"}} for item in declaration]
+
+
+def test_the_schema_accepts_whatever_ratchet_accepts() -> None:
+    """And Ratchet accepts some of the declarations with each property, and rejects some."""
+    verdicts: dict[str, set[tuple[str, bool]]] = {name: set() for name in PROPERTIES}
+
+    def check(kind: str, declaration: list[Any] | None) -> None:
+        accepted = ratchet_accepts(kind, declaration)
+        assert schema_accepts(kind, declaration) or not accepted
+        for item in declaration or ():
+            for name in item.keys() & verdicts.keys():
+                verdicts[name].add((kind, accepted))
+
+    @settings(max_examples=400)
+    @given(st.none() | st.lists(WITH_SEVERAL | WITH_ONE, max_size=2))
+    def search(declaration: list[Any] | None) -> None:
+        check("topology", declaration)
+        if declaration is not None:
+            check("annotation", as_annotation(declaration))
+
+    search()
+    every = {(kind, accepted) for kind in ("topology", "annotation") for accepted in (True, False)}
+    assert verdicts == dict.fromkeys(PROPERTIES, every)

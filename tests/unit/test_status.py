@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 
 from ratchet.core.model import Link, Side, State, Transition
+from ratchet.core.record_updates import join, mark_ready
+from ratchet.core.state_machine import derive
 from ratchet.node.journal import HeldEnd, SandboxEntry, since_boot
 from tests.support.links import NOW, RECORD, joined, later, standing, wanted
 from tests.support.memory import AgentNode, sandbox_of
@@ -57,6 +59,30 @@ def test_a_lost_link_has_the_reason_of_the_last_transition(node: AgentNode) -> N
     report(node, LINKED)
     lost = replace(WAITING, history=(Transition(NOW, State.LINKED, State.PRIMARY_READY, "the peer left"),))
     assert report(node, lost) == [("LinkLost", "in1 to pair-pod: the peer left", "in1")]
+
+
+@pytest.mark.usefixtures("entry")
+@pytest.mark.parametrize("number", [1, 2], ids=["of the same pod", "of a recreated pod"])
+def test_an_end_that_another_sandbox_has_taken_is_reported_as_replaced(node: AgentNode, number: int) -> None:
+    """The link may be linked again before the agent sees its record: the last transition is then to `linked`."""
+    report(node, LINKED)
+    successor = replace(OWN, container_id="next", pod=sandbox_of(PRIMARY, number=number).pod)
+    unready = join(LINKED, wanted(), PRIMARY, successor, NOW)
+    again = mark_ready(unready, PRIMARY, NOW)
+    assert derive(again) is State.LINKED
+    assert report(node, again) == [("LinkLost", "in1 to pair-pod: another sandbox has joined in its place", "in1")]
+
+
+@pytest.mark.usefixtures("entry")
+def test_a_record_that_was_edited_gives_no_reason(node: AgentNode) -> None:
+    """A user may remove a key of an end. The history then has no line for it."""
+    linked = mark_ready(joined(OWN, PEER), PRIMARY, NOW)
+    report(node, linked)
+    edited = replace(linked, pair=replace(linked.pair, ready=None))
+    assert report(node, edited) == [("LinkLost", "in1 to pair-pod: the record does not say why", "in1")]
+    edited = replace(edited, history=())
+    assert report(node, linked) == [IS_LINKED]
+    assert report(node, edited) == [("LinkLost", "in1 to pair-pod: the record does not say why", "in1")]
 
 
 @pytest.mark.usefixtures("entry")

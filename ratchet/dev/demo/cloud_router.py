@@ -70,7 +70,7 @@ def stay(environment: Environment) -> None:
 
 
 def _build(environment: Environment) -> None:
-    how = "by OSPF: FRR is installed" if frr.is_usable() else "by routes in the topology, as FRR is not to be had here"
+    how = "by OSPF: FRR is installed" if frr.is_usable() else "by routes in the topology, because FRR is not installed"
     show_heading(f"The cloud router of 2017: four pods and their links, applied at once. It routes {how}")
     _create(environment, "cloud-router", _objects())
     environment.start(*SIDES)
@@ -86,14 +86,14 @@ def _create(environment: Environment, name: str, objects: Iterable[Mapping[str, 
 
 
 def _show(environment: Environment) -> None:
-    show_heading("Its picture, and its ping")
+    show_heading("The graph and a ping")
     environment.ratchet("graph", "-n", environment.bed.namespace)
     _ping(environment)
     environment.in_pod(environment.pods["quagga-a"][1], "ip", "route")
 
 
 def _kill_a_router(environment: Environment) -> None:
-    show_heading("A router is killed, and comes again")
+    show_heading("A router is killed and created again")
     environment.end("quagga-a")
     _create(environment, "quagga-a", (one for one in _objects() if one["metadata"]["name"] == "quagga-a"))
     environment.start("quagga-a")

@@ -115,7 +115,7 @@ class Environment:
         show_heading("Nothing is left")
         self.kubectl("get", "configmaps,leases", "-n", RATCHET_NAMESPACE)
         if self.bed.agents:
-            show_output("(the agents' signs of life: as the nodes go, `ratchet gc` removes them)")
+            show_output("(the agents' node Leases: `ratchet gc` removes them once the nodes are gone)")
         self.check_records_gone()
         for kubelet in (self.left, self.right):
             names = [one["ifname"] for one in json.loads(ip("-j", "-n", kubelet.host.netns, "link", "show"))]

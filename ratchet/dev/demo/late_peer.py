@@ -14,20 +14,20 @@ NO_WAIT_SECONDS = 3.0  # longest time of an ADD that does not wait for its peer,
 def run(environment: Environment) -> None:
     """Run every step. Raises RatchetError if one fails."""
     _start_alone(environment)
-    show_heading("The pair comes, on the other node")
+    show_heading("The pair starts on the other node")
     environment.link("example.yaml", "pair-pod")
     shown = environment.in_pod(environment.primary, "ip", "-d", "link", "show", "in1")
     check("it is a VXLAN to the other node", "remote 192.168.1.33" in shown)
     environment.ping()
     environment.ratchet("links")
     _kill_the_pair(environment)
-    show_heading("The pair is created again under its name, this time on the primary's node")
+    show_heading("The pair is created again, now on the primary's node")
     environment.link("example-one-node.yaml", "pair-pod")
-    check("it is a vEth by now", "veth" in environment.in_pod(environment.primary, "ip", "-d", "link", "show", "in1"))
+    check("it is a vEth now", "veth" in environment.in_pod(environment.primary, "ip", "-d", "link", "show", "in1"))
     environment.ping()
     environment.ratchet("links")
     _stop_the_agents(environment)
-    show_heading("The pods are deleted: the daemonless plugin beside the shim does what no agent is there for")
+    show_heading("The pods are deleted: the daemonless plugin beside the shim serves DEL")
     environment.end("primary-pod", "pair-pod")
     environment.check_nothing_left()
 
@@ -69,13 +69,13 @@ def _kill_the_pair(environment: Environment) -> None:
     wait_for("the loss of carrier", lambda: "LOWER_UP" not in environment.primary_end()["flags"])
     environment.in_pod(environment.primary, "ip", "link", "show", "in1")
     after = environment.primary_end()
-    check("the primary's end has lost its carrier: whoever routes there knows at once", "NO-CARRIER" in after["flags"])
+    check("the primary's end has lost its carrier, so routing daemons notice at once", "NO-CARRIER" in after["flags"])
     check(f"it is the same interface, number {before}", after["ifindex"] == before)
     _show_event(environment, "LinkLost")
 
 
 def _stop_the_agents(environment: Environment) -> None:
-    show_heading("The agents are stopped: the link does not need them to stand")
+    show_heading("The agents are stopped: the link stays up")
     for name, agent in environment.bed.agents.items():
         show_command([f"kill -TERM {agent.pid}"])
         agent.stop()

@@ -128,8 +128,8 @@ def _describe(environment: Environment, *, embedded: bool, agent: bool) -> None:
         show_output(f"{kubelet.host.name}  {kubelet.host.address} on eth0, in the namespace {kubelet.host.netns}")
     show_output(f"plugin       {environment.left.bin_dir / 'ratchet'}, with manifests/examples/10-ratchet.conf")
     if agent:
-        shim = "the shim" if find_shim() else "a Python program, since no shim was built here,"
-        show_output(f"             in whose place {shim} hands each call to the node's agent")
+        shim = "the shim" if find_shim() else "a Python program, because no shim is built,"
+        show_output(f"             {shim} in its place passes each call to the node's agent")
     for name, process in bed.agents.items():
         show_output(f"agent        process {process.pid} on {name}, at {process.socket}")
 

@@ -102,9 +102,9 @@ def decode_link(config_map: Mapping[str, Any]) -> Link:
     name = shared_text(metadata.get("name", "?"))
     data: Mapping[str, str] = config_map.get("data") or {}
     try:
-        namespace = shared_text(data["namespace"])
         schema = decode_number(data, _SCHEMA, _SCHEMAS) if _SCHEMA in data else EARLIER_SCHEMA
-        _refuse_newer(name, data, schema)
+        _refuse_newer(name, data, schema)  # first: a newer schema may lack any other key
+        namespace = shared_text(data["namespace"])
         history, unread = _decode_history(data.get("history", ""))
         primary, pair = _decode_prefixes(data, schema)
         fields = fields_of_ends(data, (primary, pair))
