@@ -51,6 +51,7 @@ ON_A: dict[str, object] = {
     "node_lost_after": 3,
     "drain_seconds": 0,
     "metrics_addr": "127.0.0.1:9999",
+    "health_addr": "127.0.0.1:9998",
     "log_format": "json",
     "log_level": "debug",
     "events": False,
@@ -341,14 +342,28 @@ def _heartbeat(world: World) -> None:
     wait_for("three heartbeats", lambda: beats() >= before + 3, 8)
 
 
+def fetched(node: Kubelet, port: int, path: str) -> tuple[int, bytes]:
+    """Status and body of a GET request from a node to its loopback."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    with datapath.open_netns(netns_path(node.host.netns)) as netns, datapath.inside(netns):
+        connection.connect()
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
 @effect_of("metrics_addr")
 def _metrics_addr(world: World) -> None:
-    connection = HTTPConnection("127.0.0.1", 9999, timeout=10)
-    with datapath.open_netns(netns_path(world.a.host.netns)) as netns, datapath.inside(netns):
-        connection.connect()
-    connection.request("GET", "/metrics")
-    assert b"ratchet_build_info" in connection.getresponse().read()
-    connection.close()
+    assert b"ratchet_build_info" in fetched(world.a, 9999, "/metrics")[1]
+
+
+@effect_of("health_addr")
+def _health_addr(world: World) -> None:
+    assert fetched(world.a, 9998, "/livez") == (200, b"ok\n")
+    assert fetched(world.b, 9473, "/livez") == (200, b"ok\n")
 
 
 def logged(world: World, node: Kubelet) -> list[dict[str, Any]]:

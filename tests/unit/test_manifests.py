@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from ratchet import __version__
+from ratchet.agent.options import DEFAULT_HEALTH_ADDR
 from ratchet.install import CONFIG
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -103,6 +104,17 @@ def test_an_installer_is_ready_when_it_has_configured_the_network(overlay: str) 
     (folder,) = [one["mountPath"] for one in main["volumeMounts"] if one["name"] == "networks"]
     assert main["readinessProbe"]["exec"]["command"] == ["test", "-f", f"{folder}/{CONFIG}"]
     assert folder in " ".join(main["args"])
+
+
+@pytest.mark.parametrize("overlay", ["chained", "delegating"])
+def test_the_kubelet_probes_the_agent_at_the_default_of_health_addr(overlay: str) -> None:
+    spec = pod_specs(build(f"overlays/{overlay}"))["ratchet-agent"]
+    (main,) = spec["containers"]
+    assert spec["hostNetwork"], "else 127.0.0.1 is not the address of the agent's network namespace"
+    ports = {one["name"]: one["containerPort"] for one in main["ports"]}
+    for probe, path in (("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
+        target = main[probe]["httpGet"]
+        assert (f"{target['host']}:{ports[target['port']]}", target["path"]) == (DEFAULT_HEALTH_ADDR, path)
 
 
 def test_every_workload_has_its_own_service_account(chained: list[Json]) -> None:
