@@ -16,20 +16,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ratchet import datapath
 from ratchet.core.model import PodRef
 from ratchet.dev.agents import AgentProcess
 from ratchet.dev.fake_kubelet import CniResponse, Kubelet, Sandbox
-from ratchet.dev.hosts import Hosts, ip, netns_path, run_in
+from ratchet.dev.hosts import Hosts, ip, run_in
 from ratchet.dev.testbed import Testbed, wait_for
 from ratchet.install.plugin import find_shim
 from ratchet.store.store import ApiStore
+from tests.agent.pages import HEALTH, page
 from tests.support.cluster import LINK, PAIR, PRIMARY
 from tests.support.faults import Faults, Sent
 from tests.support.namespaces import may_make_namespaces
@@ -342,28 +341,15 @@ def _heartbeat(world: World) -> None:
     wait_for("three heartbeats", lambda: beats() >= before + 3, 8)
 
 
-def fetched(node: Kubelet, port: int, path: str) -> tuple[int, bytes]:
-    """Status and body of a GET request from a node to its loopback."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=10)
-    with datapath.open_netns(netns_path(node.host.netns)) as netns, datapath.inside(netns):
-        connection.connect()
-    try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        return response.status, response.read()
-    finally:
-        connection.close()
-
-
 @effect_of("metrics_addr")
 def _metrics_addr(world: World) -> None:
-    assert b"ratchet_build_info" in fetched(world.a, 9999, "/metrics")[1]
+    assert "ratchet_build_info" in page(world.a, "/metrics", 9999)[1]
 
 
 @effect_of("health_addr")
 def _health_addr(world: World) -> None:
-    assert fetched(world.a, 9998, "/livez") == (200, b"ok\n")
-    assert fetched(world.b, 9473, "/livez") == (200, b"ok\n")
+    assert page(world.a, "/livez", 9998) == (200, "ok\n")
+    assert page(world.b, "/livez", HEALTH) == (200, "ok\n")
 
 
 def logged(world: World, node: Kubelet) -> list[dict[str, Any]]:
