@@ -220,5 +220,7 @@ class Announcer:
             log.warning('%s rejected cause="%s"', kind, error)
         elif kind not in self._forbidden:
             self._forbidden.add(kind)
-            remedy = f"grant the verb {verb} for {resource}" if isinstance(error, ForbiddenError) else error.details
-            log.warning('%s forbidden: %s cause="%s"', kind, remedy, error)
+            if isinstance(error, ForbiddenError):
+                log.warning('%s forbidden: grant the verb %s for %s cause="%s"', kind, verb, resource, error)
+            else:
+                log.warning('%s denied: %s cause="%s"', kind, error.details, error)

@@ -74,6 +74,8 @@ class Workers:
 
     def _retry(self, key: ReconcileKey, error: Exception) -> None:
         delay = self.queue.failed(key)
+        details = error.details if isinstance(error, RatchetError) else ""
+        remedy = f' details="{details}"' if details else ""
         self.metrics.retry(type(error).__name__)
         with about(link=key.name if key.kind is ReconcileKind.LINK else None):
-            log.warning('reconciliation failed kind=%s retry_in=%.1fs cause="%s"', key.kind, delay, error)
+            log.warning('reconciliation failed kind=%s retry_in=%.1fs cause="%s"%s', key.kind, delay, error, remedy)

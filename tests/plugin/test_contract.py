@@ -15,8 +15,8 @@ from ratchet.core.model import State
 from ratchet.dev.fake_kubelet import CniResponse, Kubelet, Sandbox
 from ratchet.dev.hosts import command_in, ip, netns_path
 from ratchet.install import install
-from tests.support.cluster import CHAINED, LINK, PRIMARY, Cluster
-from tests.support.faults import Gate, Rule, Sent, dropping
+from tests.support.cluster import CHAINED, LINK, PRIMARY, Cluster, sent_by
+from tests.support.faults import Gate, Rule, Sent, answering, dropping
 
 CONFIG = {"cniVersion": "1.1.0", "name": "net", "type": "ratchet"}
 LATEST = {**CHAINED, "cniVersion": "1.1.0"}
@@ -295,6 +295,19 @@ def test_add_rejects_an_existing_foreign_interface(cluster: Cluster, node_of_pai
     assert node_of_pair == "b" or ended.status == 1
     assert_silent(cluster.a.delete(primary))
     assert_silent(node.delete(pair))
+    cluster.assert_nothing_left()
+
+
+def test_add_names_the_quota_that_denies_the_record(cluster: Cluster) -> None:
+    """Deny the record's creation once. The runtime's next ADD succeeds, and the first one leaves nothing."""
+    exceeded = 'configmaps "x" is forbidden: exceeded quota: small, requested: count/configmaps=1, used: 5, limited: 5'
+    creation = sent_by(cluster.a, "POST", path="/configmaps")
+    cluster.faults.add(Rule(creation, before=answering(403, "Forbidden", exceeded)))
+    primary = cluster.primary(cluster.a)
+    answer = cluster.a.add(primary)
+    assert_refused(answer, 100, "exceeded quota: small")
+    assert "ResourceQuota small" in answer.json["details"]
+    assert cluster.interfaces(primary) == []
     cluster.assert_nothing_left()
 
 

@@ -608,7 +608,7 @@ class TestConditions:
         announcer.condition(pod("a"), True, "Linked", "m")
         announcer.condition(pod("b"), True, "Linked", "m")
         wait_until(lambda: len(bench.api.written) == 2)
-        assert [one.getMessage() for one in caplog.records] == [f'condition forbidden: exempt it cause="{DENIED}"']
+        assert [one.getMessage() for one in caplog.records] == [f'condition denied: exempt it cause="{DENIED}"']
 
     @pytest.mark.parametrize("error", [REFUSED, ZeroDivisionError("a fault")])
     def test_a_rejected_condition_is_logged_and_not_retried(
