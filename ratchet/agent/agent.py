@@ -16,7 +16,7 @@ from ratchet.agent.changes import ChangeHandler
 from ratchet.agent.controller import LinkController
 from ratchet.agent.health import AgentHealth
 from ratchet.agent.heartbeat import Heartbeat
-from ratchet.agent.http import HttpServer
+from ratchet.agent.http import PROBE_LIMITS, PUBLIC_LIMITS, HttpServer
 from ratchet.agent.informers import Informers
 from ratchet.agent.inspect import Inspector
 from ratchet.agent.liveness import SandboxLiveness
@@ -24,6 +24,7 @@ from ratchet.agent.logs import about, configure
 from ratchet.agent.lost_peers import LostPeers
 from ratchet.agent.membership import Membership
 from ratchet.agent.metrics import Gauges, Metrics
+from ratchet.agent.pages import health_pages, public_pages
 from ratchet.agent.periodic import PeriodicWork
 from ratchet.agent.priority import ForegroundGate
 from ratchet.agent.queue import ReconcileQueue
@@ -36,7 +37,7 @@ from ratchet.agent.spool_replay import SpoolReplayer
 from ratchet.agent.status import LinkStatus
 from ratchet.agent.underlay import Underlays
 from ratchet.agent.vni_check import VniCheck
-from ratchet.agent.workers import Workers
+from ratchet.agent.workers import WORKER_PATIENCE_SECONDS, Workers
 from ratchet.node.journal import Journal, SandboxEntry, boot_id
 from ratchet.node.verified import VerifiedEnds
 from ratchet.store.apiserver import ApiServer, connect
@@ -45,12 +46,10 @@ from ratchet.store.store import ApiStore
 
 log = logging.getLogger(__name__)
 
-# Seconds: the spool is replayed before calls are served, a background request is retried, a worker's request is
-# retried, announcements may still be sent at shutdown. A worker holds its link's lock, for which DEL waits. So its
-# requests fail early, and the queue retries the link.
+# Seconds: the spool is replayed before calls are served, a background request is retried, announcements may still be
+# sent at shutdown.
 SPOOL_FIRST_SECONDS = 5.0
 PATIENCE_SECONDS = 10.0
-WORKER_PATIENCE_SECONDS = 4.0
 ANNOUNCE_AT_END_SECONDS = 2.0
 # Calls of the runtime are short, and background threads must not delay them. Python's default of 5 ms is longer than a
 # call.
@@ -88,11 +87,12 @@ class Agent:
         self._liveness = SandboxLiveness(settings.node_name, self._journal, self._records, self._service)
         self._status = self._make_status()
         self._workers = self._make_workers()
-        self._health = AgentHealth(self._informers, self._heartbeat)
+        self._health = AgentHealth(self._informers, self._heartbeat, self._queue)
         self._periodic = self._make_periodic()
         self._replayer = SpoolReplayer(Spool(settings.spool_dir), self._service.serve_alone)
         self._server = Server(settings.socket, self._service.serve)
         self._http = self._make_http()
+        self._probes = HttpServer("health", settings.health_addr, health_pages(self._health), PROBE_LIMITS)
         self._metrics.gauges(self._gauges)
 
     def run(self) -> int:
@@ -100,7 +100,7 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         sys.setswitchinterval(SWITCH_SECONDS)
-        with self._server, self._http:
+        with self._server, self._http, self._probes:
             self._start()
             self._server.start()
             log.info("agent started node=%s socket=%s", self._settings.node_name, self._settings.socket)
@@ -244,7 +244,8 @@ class Agent:
 
     def _make_http(self) -> HttpServer:
         inspector = Inspector(self._settings.node_name, self._journal, self._records, self._underlays, self._foreground)
-        return HttpServer(self._settings.metrics_addr, self._metrics, self._health, inspector)
+        pages = public_pages(self._metrics, self._health, inspector)
+        return HttpServer("metrics", self._settings.metrics_addr, pages, PUBLIC_LIMITS)
 
 
 def run(settings: Settings) -> int:

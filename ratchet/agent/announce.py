@@ -21,7 +21,7 @@ from ratchet.agent.priority import BACKGROUND_WAITS_SECONDS, ForegroundGate
 from ratchet.core.model import Pod, PodRef
 from ratchet.errors import ApiUnavailableError, ConflictError, RatchetError
 from ratchet.store.announcements import LINKED_CONDITION, record_event, set_condition
-from ratchet.store.api_errors import ForbiddenError, NotFoundError
+from ratchet.store.api_errors import AdmissionDeniedError, ForbiddenError, NamespaceTerminatingError, NotFoundError
 from ratchet.store.apiserver import ApiServer
 
 log = logging.getLogger(__name__)
@@ -177,7 +177,7 @@ class Announcer:
         except ApiUnavailableError as error:
             self._back_off(error)
             self._settle(condition, written=None, retry=True)
-        except ForbiddenError as error:
+        except (ForbiddenError, AdmissionDeniedError) as error:
             self._log_rejected(error, "condition", "patch", "pods/status")
             self._settle(condition, written=None, retry=True, due=self._clock() + self._longest_pause)
         except RatchetError as error:
@@ -212,12 +212,15 @@ class Announcer:
     def _log_rejected(self, error: RatchetError, kind: str, verb: str, resource: str) -> None:
         """Log a rejected announcement, except if the pod or its namespace is being deleted.
 
-        A missing permission is logged once until it is granted.
+        A missing permission and a denial by admission are logged once until an announcement of this kind succeeds.
         """
-        if isinstance(error, NotFoundError | ConflictError) or "being terminated" in str(error):
+        if isinstance(error, NotFoundError | ConflictError | NamespaceTerminatingError):
             return
-        if not isinstance(error, ForbiddenError):
+        if not isinstance(error, ForbiddenError | AdmissionDeniedError):
             log.warning('%s rejected cause="%s"', kind, error)
         elif kind not in self._forbidden:
             self._forbidden.add(kind)
-            log.warning('%s forbidden: grant the verb %s for %s cause="%s"', kind, verb, resource, error)
+            if isinstance(error, ForbiddenError):
+                log.warning('%s forbidden: grant the verb %s for %s cause="%s"', kind, verb, resource, error)
+            else:
+                log.warning('%s denied: %s cause="%s"', kind, error.details, error)

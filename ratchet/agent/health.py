@@ -2,34 +2,68 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from ratchet.agent.heartbeat import Heartbeat
 from ratchet.agent.informers import Informers
+from ratchet.agent.queue import ReconcileKey
+from ratchet.agent.workers import STUCK_SECONDS
+
+log = logging.getLogger(__name__)
 
 # Seconds without an answer of the API until the agent is not ready, and without periodic work until it is not live.
 OUT_OF_TOUCH_SECONDS = 60.0
-STUCK_SECONDS = 180.0
+IDLE_SECONDS = 180.0
+
+
+class Work(Protocol):
+    """The work queue of the agent's workers."""
+
+    def longest_work(self) -> tuple[ReconcileKey, float] | None:
+        """The key that is with a worker for the longest time, and the time in seconds. None if no worker has a key."""
+        ...
 
 
 class AgentHealth:
     """Decides whether the agent is live and ready. `clock` returns monotonic seconds."""
 
-    def __init__(self, informers: Informers, heartbeat: Heartbeat, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        informers: Informers,
+        heartbeat: Heartbeat,
+        work: Work,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._informers = informers
         self._heartbeat = heartbeat
+        self._work = work
         self._clock = clock
         self._progress = clock()
+        self._logged: ReconcileKey | None = None
 
     def note_progress(self) -> None:
         """Note that the periodic work goes on."""
         self._progress = self._clock()
 
     def why_not_live(self) -> str | None:
-        """Why the agent is not live; None if it is."""
-        stuck = self._clock() - self._progress
-        return f"the agent has not done its periodic work for {stuck:.0f} s" if stuck > STUCK_SECONDS else None
+        """Why the agent is not live; None if it is. It does not name links or pods: anybody may read it."""
+        idle = self._clock() - self._progress
+        if idle > IDLE_SECONDS:
+            return f"the agent has not done its periodic work for {idle:.0f} s"
+        work = self._work.longest_work()
+        if work is None or work[1] <= STUCK_SECONDS:
+            return None
+        self._log_stuck(*work)
+        return f"a worker has reconciled the same {work[0].kind} for {work[1]:.0f} s"
+
+    def _log_stuck(self, key: ReconcileKey, seconds: float) -> None:
+        """Log once on which key a worker is stuck."""
+        if key != self._logged:
+            self._logged = key
+            log.error("worker stuck kind=%s namespace=%s name=%s seconds=%.0f", *key, seconds)
 
     def why_not_ready(self) -> str | None:
         """Why the agent is not ready; None if it is."""

@@ -23,6 +23,7 @@ from ratchet.cni.config import (
 from ratchet.core.intent import WAIT_MAX_SECONDS
 
 DEFAULT_METRICS_ADDR = ":9472"
+DEFAULT_HEALTH_ADDR = "127.0.0.1:9473"
 LOG_FORMATS = ("text", "json")
 HEARTBEATS_TO_BE_LOST = 3
 
@@ -129,7 +130,7 @@ def _on_or_off(value: object) -> bool:
     raise ValueError("one of on, off")
 
 
-def _metrics_address(value: object) -> str:
+def _listen_address(value: object) -> str:
     address = value if isinstance(value, str) else str(value)
     if address:
         host_and_port(address)
@@ -212,8 +213,12 @@ OPTIONS: tuple[Option, ...] = (
     Option(_LIVENESS, "drain_seconds", "SECONDS", "longest time that SIGTERM waits for running calls",
            _seconds(0, 600), 20.0),
     Option(_OBSERVABILITY, "metrics_addr", "ADDR",
-           'listen address of /metrics, /livez, /readyz and of the endpoint for ratchet inspect; "" disables them',
-           _metrics_address, DEFAULT_METRICS_ADDR, may_be_empty=True),
+           'listen address of /metrics and of the endpoint for ratchet inspect; "" disables them. It serves /livez and '
+           "/readyz too, for the probes of earlier manifests",
+           _listen_address, DEFAULT_METRICS_ADDR, may_be_empty=True),
+    Option(_OBSERVABILITY, "health_addr", "ADDR",
+           'listen address of /livez and /readyz, for the probes of the kubelet; "" disables them',
+           _listen_address, DEFAULT_HEALTH_ADDR, may_be_empty=True),
     Option(_OBSERVABILITY, "log_format", "FORMAT", f"log format: {' or '.join(LOG_FORMATS)}",
            values.one_of(*LOG_FORMATS), "text"),
     Option(_OBSERVABILITY, "log_level", "LEVEL", f"lowest log level: {', '.join(LOG_LEVELS)}",

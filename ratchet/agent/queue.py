@@ -38,7 +38,7 @@ class WorkQueue(Generic[Key]):
         self._changed = threading.Condition()
         self._ready: deque[Key] = deque()
         self._waiting: set[Key] = set()
-        self._worked_on: set[Key] = set()
+        self._worked_on: dict[Key, float] = {}  # when a worker took each key; in the order of these times
         self._again: set[Key] = set()
         self._later: list[tuple[float, int, Key]] = []
         self._due: dict[Key, float] = {}
@@ -66,7 +66,7 @@ class WorkQueue(Generic[Key]):
                 if self._ready:
                     key = self._ready.popleft()
                     self._waiting.discard(key)
-                    self._worked_on.add(key)
+                    self._worked_on[key] = self._clock()
                     return key
                 self._changed.wait(self._later[0][0] - self._clock() if self._later else None)
             return None
@@ -102,6 +102,13 @@ class WorkQueue(Generic[Key]):
             self._add_due()
             return not self._ready and not self._worked_on
 
+    def longest_work(self) -> tuple[Key, float] | None:
+        """The key that is with a worker for the longest time, and the time in seconds. None if no worker has a key."""
+        with self._changed:
+            for key, taken in self._worked_on.items():
+                return key, self._clock() - taken
+            return None
+
     def _add(self, key: Key) -> None:
         if key in self._worked_on:
             self._again.add(key)
@@ -126,7 +133,7 @@ class WorkQueue(Generic[Key]):
                 self._add(key)
 
     def _release(self, key: Key) -> None:
-        self._worked_on.discard(key)
+        self._worked_on.pop(key, None)
         if key in self._again:
             self._again.discard(key)
             self._add(key)

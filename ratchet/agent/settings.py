@@ -26,8 +26,8 @@ class Settings:
 
     `kubeconfig` is None for in-cluster credentials. The parent is None if the agent has to find it. `wait`, `resync`,
     `heartbeat`, `node_lost_after` and `drain_seconds` are seconds. `vni_range` is the first and the last VNI.
-    `metrics_addr` is "host:port", ":port" for all addresses, or "" for no metrics. `host_root` is "" if the agent has
-    the node's own file system.
+    `metrics_addr` and `health_addr` are "host:port", ":port" for all addresses, or "" for none. `host_root` is "" if
+    the agent has the node's own file system.
     """
 
     node_name: str
@@ -49,6 +49,7 @@ class Settings:
     heartbeat: float
     node_lost_after: float
     metrics_addr: str
+    health_addr: str
     log_format: str
     log_level: str
     events: bool

@@ -12,12 +12,30 @@ from ratchet.agent.membership import Membership
 from ratchet.agent.metrics import Metrics
 from ratchet.agent.priority import ForegroundGate
 from ratchet.agent.queue import ReconcileKey, ReconcileKind, ReconcileQueue
+from ratchet.datapath import rtnetlink, vxlan
 from ratchet.errors import RatchetError
+from ratchet.node.locks import LOCK_SECONDS
+from ratchet.node.record_writer import CONFLICT_SECONDS
 
 log = logging.getLogger(__name__)
 
 # Seconds that calls in a row may delay a reconciliation.
 RECONCILE_WAITS_SECONDS = 0.3
+# Seconds for which a worker's request is retried. A worker holds its link's lock, for which DEL waits. So its requests
+# fail early, and the queue retries the link.
+WORKER_PATIENCE_SECONDS = 4.0
+# A pass over a link has at most this many critical sections: for each side a dead sandbox, an end and a lost peer, and
+# one for the VNI. A section makes its last requests after CONFLICT_SECONDS. An error ends the pass.
+_SECTIONS, _LAST_API_REQUESTS, _LAST_KERNEL_REQUESTS = 7, 3, 2
+_SECTION_SECONDS = (
+    2 * LOCK_SECONDS  # for the lock between threads, and for that between processes
+    + CONFLICT_SECONDS
+    + _LAST_API_REQUESTS * WORKER_PATIENCE_SECONDS
+    + _LAST_KERNEL_REQUESTS * rtnetlink.TIMEOUT
+    + vxlan.PATIENCE
+)
+# Seconds after which a worker that has the same key is stuck. A pass over a pod takes less: it waits for no other pass.
+STUCK_SECONDS = RECONCILE_WAITS_SECONDS + _SECTIONS * _SECTION_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +74,8 @@ class Workers:
 
     def _retry(self, key: ReconcileKey, error: Exception) -> None:
         delay = self.queue.failed(key)
+        details = error.details if isinstance(error, RatchetError) else ""
+        remedy = f' details="{details}"' if details else ""
         self.metrics.retry(type(error).__name__)
         with about(link=key.name if key.kind is ReconcileKind.LINK else None):
-            log.warning('reconciliation failed kind=%s retry_in=%.1fs cause="%s"', key.kind, delay, error)
+            log.warning('reconciliation failed kind=%s retry_in=%.1fs cause="%s"%s', key.kind, delay, error, remedy)

@@ -86,18 +86,9 @@ class Result:
         """
         return _write(self, version) if at_least(version, _RICH) else _write_legacy(self, version)
 
-    def extended(
-        self, interfaces: Iterable[Interface], ips: Iterable[IPConfig], routes: Iterable[Route] = ()
-    ) -> Result:
-        """The result with more items appended; `ips[].interface` indexes the `interfaces` given here."""
-        shift = len(self.interfaces)
-        moved = (ip if ip.interface is None else replace(ip, interface=ip.interface + shift) for ip in ips)
-        return replace(
-            self,
-            interfaces=(*self.interfaces, *interfaces),
-            ips=(*self.ips, *moved),
-            routes=(*self.routes, *routes),
-        )
+    def extended(self, interfaces: Iterable[Interface]) -> Result:
+        """The result with more interfaces appended, so that `ips[].interface` stays correct."""
+        return replace(self, interfaces=(*self.interfaces, *interfaces))
 
     def has_address_on(self, ifname: str, sandbox: str) -> bool:
         """Whether a runtime finds an address on this interface of this sandbox.

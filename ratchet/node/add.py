@@ -12,8 +12,7 @@ from ratchet import datapath
 from ratchet.cni import delegate
 from ratchet.cni.delegation import Delegation, prepare
 from ratchet.cni.execute import find_plugin
-from ratchet.cni.result import Interface, IPConfig, Result, Route
-from ratchet.core import endpoint_spec
+from ratchet.cni.result import Interface, Result
 from ratchet.core.intent import asks_for_links, wait_of
 from ratchet.core.interface import Device
 from ratchet.core.model import End
@@ -135,7 +134,7 @@ def _linked(
     result = _base(call, intended, _delegate(call))
     joined = link_all(call.reconciler(records), attempts, underlay, until, require=call.require)
     _refuse_deleted(call)
-    return result.extended(*_link_ports(call, attempts, joined))
+    return result.extended(_link_interfaces(call, attempts, joined))
 
 
 def _delegate(call: Call) -> Mapping[str, Any] | None:
@@ -220,25 +219,18 @@ def _base(call: Call, entry: SandboxEntry, config: Mapping[str, Any] | None) -> 
     return delegation.decoded_result()
 
 
-def _link_ports(
-    call: Call, attempts: list[Attempt], ends: list[tuple[End, Device | None]]
-) -> tuple[list[Interface], list[IPConfig], list[Route]]:
-    """The interfaces of the links in this sandbox, with their addresses and routes, for the result."""
-    interfaces: list[Interface] = []
-    ips: list[IPConfig] = []
-    routes: list[Route] = []
+def _link_interfaces(call: Call, attempts: list[Attempt], ends: list[tuple[End, Device | None]]) -> list[Interface]:
+    """The interfaces of the links in this sandbox, for the result. Those whose peer has not joined are missing.
+
+    Their addresses and routes are not in the result: CRI-O takes every address of a result as the pod's own, and the
+    CHECK of a plugin before us requires all addresses on its own interface, and all routes.
+    """
+    interfaces = list[Interface]()
     for attempt, (end, observed) in zip(attempts, ends, strict=True):
         device = observed or datapath.observe_port(attempt.location, end.ifname)
-        if device is not None:  # else the peer has not joined
-            ips += [IPConfig(str(address), interface=len(interfaces)) for address in end.addresses]
+        if device is not None:
             interfaces.append(Interface(end.ifname, device.mac, call.arguments.netns, device.mtu))
-            routes += [_result_route(route) for route in end.properties.routes]
-    return interfaces, ips, routes
-
-
-def _result_route(route: endpoint_spec.Route) -> Route:
-    extra = {} if route.metric is None else {"priority": route.metric}
-    return Route(str(route.to), str(route.via or ""), extra)
+    return interfaces
 
 
 def _refuse_deleted(call: Call) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.client import responses
+from typing import Any
 
 from ratchet.errors import ApiUnavailableError, ConflictError, RatchetError
 
@@ -19,6 +20,11 @@ _RETRIED = frozenset(
     }
 )
 
+# One of these is in the message of every denied request (`ratchet.store.denials`).
+_DENIALS = ("forbidden: ", "Internal error occurred: ", "etcdserver: ")
+_FORBIDDEN = "check the permissions of the account: docs/operations.md lists them all"
+_NO_STATUS = "the response is not that of an API server: check the proxies and firewalls in front of it"
+
 
 class NotFoundError(RatchetError):
     """The API has no such object."""
@@ -26,6 +32,14 @@ class NotFoundError(RatchetError):
 
 class ForbiddenError(RatchetError):
     """The account lacks a permission. The message names it."""
+
+
+class AdmissionDeniedError(RatchetError):
+    """The account has the permission, and admission denied the request. The message and `details` name what did."""
+
+
+class NamespaceTerminatingError(AdmissionDeniedError):
+    """The namespace of an object to create is being deleted."""
 
 
 class AlreadyExistsError(ConflictError):
@@ -42,26 +56,44 @@ class UnauthorizedError(ApiUnavailableError):
 
 def error_of_response(method: str, path: str, status: int, data: bytes, headers: Mapping[str, str]) -> RatchetError:
     """The error of a response with a status of 400 or more."""
-    try:
-        answer = json.loads(data)
-    except ValueError:
-        answer = {}
-    text = str(answer.get("message") or "") if isinstance(answer, dict) else ""
-    reason = answer.get("reason") if isinstance(answer, dict) else None
-    message = f"cannot {method} {path}: {text or responses.get(status, f'HTTP status {status}')}"
+    answer = _decoded(data)
+    message = f"cannot {method} {path}: {answer.get('message') or responses.get(status, f'HTTP status {status}')}"
+    if status == HTTPStatus.UNAUTHORIZED:
+        return UnauthorizedError(message)
+    denial = _denial(message, answer)
+    if status in _RETRIED:
+        details = denial.details if denial is not None else ""
+        return ApiUnavailableError(message, details=details, retry_after=_seconds(headers.get("Retry-After")))
+    if denial is not None:
+        return denial
+    if status == HTTPStatus.FORBIDDEN:
+        return ForbiddenError(message, details=_FORBIDDEN if answer else _NO_STATUS)
     if status == HTTPStatus.NOT_FOUND:
         return NotFoundError(message)
     if status == HTTPStatus.CONFLICT:
-        return AlreadyExistsError(message) if reason == "AlreadyExists" else ConflictError(message)
+        exists = answer.get("reason") == "AlreadyExists"
+        return AlreadyExistsError(message) if exists else ConflictError(message)
     if status == HTTPStatus.GONE:
         return ExpiredError(message)
-    if status == HTTPStatus.UNAUTHORIZED:
-        return UnauthorizedError(message)
-    if status in _RETRIED:
-        return ApiUnavailableError(message, retry_after=_seconds(headers.get("Retry-After")))
-    if status == HTTPStatus.FORBIDDEN:
-        return ForbiddenError(message, details="the account lacks a permission: docs/operations.md lists them all")
     return RatchetError(message)
+
+
+def _denial(message: str, answer: Mapping[str, Any]) -> RatchetError | None:
+    """The error of a denied request. A denial by admission may have any status, also that of a missing object."""
+    if not any(mark in message for mark in _DENIALS):
+        return None
+    from ratchet.store.denials import error_of_denial  # here, because a pod start without denials must not pay for it
+
+    return error_of_denial(message, answer)
+
+
+def _decoded(data: bytes) -> dict[str, Any]:
+    """The Status of a response; empty if the response has none, as that of a proxy."""
+    try:
+        answer = json.loads(data)
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
 
 
 def _seconds(header: str | None) -> float | None:

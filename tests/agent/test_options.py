@@ -15,20 +15,19 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ratchet import datapath
 from ratchet.core.model import PodRef
 from ratchet.dev.agents import AgentProcess
 from ratchet.dev.fake_kubelet import CniResponse, Kubelet, Sandbox
-from ratchet.dev.hosts import Hosts, ip, netns_path, run_in
+from ratchet.dev.hosts import Hosts, ip, run_in
 from ratchet.dev.testbed import Testbed, wait_for
 from ratchet.install.plugin import find_shim
 from ratchet.store.store import ApiStore
+from tests.agent.pages import HEALTH, page
 from tests.support.cluster import LINK, PAIR, PRIMARY
 from tests.support.faults import Faults, Sent
 from tests.support.namespaces import may_make_namespaces
@@ -50,6 +49,7 @@ ON_A: dict[str, object] = {
     "node_lost_after": 3,
     "drain_seconds": 0,
     "metrics_addr": "127.0.0.1:9999",
+    "health_addr": "127.0.0.1:9998",
     "log_format": "json",
     "log_level": "debug",
     "events": False,
@@ -344,12 +344,13 @@ def _heartbeat(world: World) -> None:
 
 @effect_of("metrics_addr")
 def _metrics_addr(world: World) -> None:
-    connection = HTTPConnection("127.0.0.1", 9999, timeout=10)
-    with datapath.open_netns(netns_path(world.a.host.netns)) as netns, datapath.inside(netns):
-        connection.connect()
-    connection.request("GET", "/metrics")
-    assert b"ratchet_build_info" in connection.getresponse().read()
-    connection.close()
+    assert "ratchet_build_info" in page(world.a, "/metrics", 9999)[1]
+
+
+@effect_of("health_addr")
+def _health_addr(world: World) -> None:
+    assert page(world.a, "/livez", 9998) == (200, "ok\n")
+    assert page(world.b, "/livez", HEALTH) == (200, "ok\n")
 
 
 def logged(world: World, node: Kubelet) -> list[dict[str, Any]]:

@@ -9,7 +9,8 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from ratchet.dev.agents import AgentProcess
 from ratchet.dev.fake_kubelet import CniResponse, Kubelet, Sandbox
 from ratchet.dev.hosts import ip
 from ratchet.dev.testbed import wait_for
-from tests.agent.pages import page
+from tests.agent.pages import HEALTH, connect, page
 from tests.support.cluster import LINK, PAIR, PATIENT, PRIMARY, Cluster, end_pods, left_clean, sent_by
 from tests.support.faults import Gate, Rule, dropping
 
@@ -315,6 +316,25 @@ def test_livez_and_readyz_return_ok_and_other_paths_list_the_pages(cluster: Clus
     status, text = page(cluster.a, "/")
     assert status == 404
     assert "/metrics" in text
+
+
+def test_clients_of_the_metrics_port_do_not_delay_the_probes(cluster: Cluster) -> None:
+    """Ninety-six clients send a request byte by byte. The kubelet would restart an agent that does not answer."""
+    with ExitStack() as stack:
+        for _ in range(96):
+            client = stack.enter_context(closing(connect(cluster.a)))
+            with suppress(ConnectionError):  # the agent closes connections of a client that has too many
+                client.send(b"G")
+        assert page(cluster.a, "/livez", HEALTH) == (200, "ok\n")
+        assert page(cluster.a, "/readyz", HEALTH) == (200, "ok\n")
+    wait_for("the metrics", lambda: answers(cluster.a))
+
+
+def answers(node: Kubelet) -> bool:
+    """Whether the metrics port has room for a client."""
+    with suppress(OSError, HTTPException):
+        return page(node, "/metrics")[0] == 200
+    return False
 
 
 def test_the_agent_is_not_ready_before_it_has_read_its_links(cluster: Cluster) -> None:

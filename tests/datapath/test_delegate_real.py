@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+
+from ratchet.cni.result import Interface, IPConfig, Result, Route
 
 PLUGINS = Path("/usr/lib/cni")
 REPOSITORY = Path(__file__).parents[2]
@@ -132,6 +134,24 @@ def test_check_fails_if_the_interface_is_missing(bed: Bed) -> None:
     subprocess.run(["ip", "-n", bed.pod, "link", "delete", "eth0"], check=True)
     failed = bed.run("check", delegation=added["delegation"])
     assert failed["error"].startswith("cannot check the delegate network (type ptp): ")
+
+
+def test_check_of_the_plugin_before_us_accepts_our_result(bed: Bed) -> None:
+    """The runtime passes the result of the whole chain to the CHECK of each plugin.
+
+    That of ptp and bridge requires all addresses on its own interface, and all routes, so ours must not be there.
+    """
+    delegation = bed.run("add", delegate=bed.ptp())["delegation"]
+    before = Result.from_json(delegation["result"], "1.0.0")
+    ours = before.extended([Interface("in1", "0a:00:00:00:00:07", f"/run/netns/{bed.pod}")])
+
+    def check(result: Result) -> dict[str, Any]:
+        return bed.run("check", delegation={**delegation, "result": result.to_json("1.0.0")})
+
+    assert check(ours) == {"said": ""}
+    address = IPConfig("192.168.2.100/24", interface=len(before.interfaces))
+    assert "192.168.2.100/24" in check(replace(ours, ips=(*ours.ips, address)))["error"]
+    assert "10.50.0.0" in check(replace(ours, routes=(*ours.routes, Route("10.50.0.0/16"))))["error"]
 
 
 def test_del_is_idempotent_and_needs_no_netns_or_result(bed: Bed) -> None:

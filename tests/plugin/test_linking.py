@@ -10,6 +10,7 @@ import pytest
 from ratchet.core.model import State
 from ratchet.dev.fake_kubelet import Kubelet, Sandbox
 from tests.support.cluster import CHAINED, LINK, PAIR, PRIMARY, Cluster
+from tests.support.runtimes import containerd_pod_ips, crio_pod_ips
 
 
 @pytest.mark.executed
@@ -80,17 +81,33 @@ def test_a_waiting_add_sends_few_requests(cluster: Cluster) -> None:
     assert len(sent) <= 25
 
 
-def test_the_add_result_contains_the_link_interface(cluster: Cluster) -> None:
+def test_the_add_result_has_the_link_interface_and_only_the_ips_and_routes_of_the_previous_result(
+    cluster: Cluster,
+) -> None:
     eth0 = {"name": "eth0", "sandbox": "/run/netns/x"}
-    previous = {"cniVersion": "1.0.0", "interfaces": [eth0], "ips": [{"address": "10.1.0.5/16", "interface": 0}]}
-    primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.b)
+    previous = {
+        "cniVersion": "1.0.0",
+        "interfaces": [eth0],
+        "ips": [{"address": "10.1.0.5/16", "interface": 0}],
+        "routes": [{"dst": "0.0.0.0/0", "gw": "10.1.0.1"}],
+    }
+    link = {
+        "peer": "pair-pod",
+        "ifname": "in1",
+        "peer_ifname": "in2",
+        "addresses": [["192.168.2.100/24", "fd00:9::1/64"], ["192.168.2.101/24", "fd00:9::2/64"]],
+        "routes": [{"to": "10.50.0.0/16"}, None],
+    }
+    primary = cluster.pod("primary-pod", {"ratchet": "true"}, cluster.a, **{"ratchet.links": json.dumps([link])})
+    pair = cluster.pod("pair-pod", {"ratchet": "true"}, cluster.b)
     waiting = cluster.start("ADD", cluster.b, pair)
     result = cluster.a.add(primary, config={**CHAINED, "prevResult": previous}).json
     assert cluster.end(waiting).status == 0
     assert [one["name"] for one in result["interfaces"]] == ["eth0", "in1"]
     assert result["interfaces"][1]["sandbox"] == primary.path
     assert result["interfaces"][1]["mac"] == cluster.show(primary, "in1")["address"]
-    assert result["ips"] == [*previous["ips"], {"address": "192.168.2.100/24", "interface": 1}]
+    assert (result["ips"], result["routes"]) == (previous["ips"], previous["routes"])
+    assert containerd_pod_ips(result) == crio_pod_ips(result) == ["10.1.0.5"]
 
 
 def test_a_pod_with_ratchet_false_gets_the_previous_result(cluster: Cluster) -> None:

@@ -130,12 +130,13 @@ class Faults:
         self.passing = 0
 
 
-def answering(status: int, reason: str, **headers: str) -> Act:
+def answering(status: int, reason: str, message: str = "", **headers: str) -> Act:
     """An act that responds with an error Status of the API."""
 
     async def answer(_: web.Request) -> web.Response:
         body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": status}
-        return web.json_response({**body, "message": f"made to fail: {reason}"}, status=status, headers=headers)
+        text = message or f"made to fail: {reason}"
+        return web.json_response({**body, "message": text}, status=status, headers=headers)
 
     return answer
 

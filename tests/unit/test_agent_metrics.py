@@ -18,8 +18,10 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ratchet.agent.http import AT_ONCE, HttpServer
+from ratchet.agent.connections import Limits
+from ratchet.agent.http import PROBE_LIMITS, PUBLIC_LIMITS, HttpServer
 from ratchet.agent.metrics import SERIES_MAX, Gauges, Metrics
+from ratchet.agent.pages import health_pages, public_pages
 from ratchet.core.model import State
 from ratchet.errors import InvalidConfigError, RatchetError
 
@@ -55,6 +57,17 @@ class Links:
     """The links of an agent, as a function that finds a link by UID."""
 
     look: Look = lambda _: None
+
+
+def public_server(
+    address: str,
+    metrics: Metrics | None = None,
+    health: Health | None = None,
+    links: Links | None = None,
+    limits: Limits = PUBLIC_LIMITS,
+) -> HttpServer:
+    pages = public_pages(metrics or Metrics(), health or Health(), links or Links())
+    return HttpServer("metrics", address, pages, limits)
 
 
 class TestMetrics:
@@ -174,10 +187,9 @@ def serve() -> Iterator[Serve]:
             ready: Why = no_reason,
             metrics: Metrics | None = None,
             look: Look = lambda _: None,
-            request_seconds: float = 10.0,
+            limits: Limits = PUBLIC_LIMITS,
         ) -> Client:
-            health, links = Health(live, ready), Links(look)
-            server = HttpServer("127.0.0.1:0", metrics or Metrics(), health, links, request_seconds=request_seconds)
+            server = public_server("127.0.0.1:0", metrics, Health(live, ready), Links(look), limits)
             return Client(stack.enter_context(server))
 
         yield make
@@ -253,15 +265,15 @@ class TestHttpServer:
         assert capfd.readouterr() == ("", "")
 
     def test_a_slow_client_is_disconnected(self, serve: Serve) -> None:
-        http_client = serve(request_seconds=0.1)
+        http_client = serve(limits=Limits(in_all=1, per_client=1, seconds=0.1))
         with http_client.connect() as connection:
             connection.sendall(b"GET /livez HTTP/1.1\r\nX: ")
             assert connection.recv(1000) == b""
 
-    def test_the_number_of_concurrent_connections_is_limited(self, serve: Serve) -> None:
+    def test_the_number_of_concurrent_connections_of_a_client_is_limited(self, serve: Serve) -> None:
         http_client = serve()
         with ExitStack() as stack:
-            for _ in range(AT_ONCE):
+            for _ in range(PUBLIC_LIMITS.per_client):
                 stack.enter_context(http_client.connect())
             with http_client.connect() as connection:
                 assert connection.recv(1000) == b""
@@ -280,9 +292,25 @@ class TestHttpServer:
         retrying.start()
         assert connected.wait(10)
 
+    def test_the_probes_are_answered_while_clients_occupy_the_public_port(self) -> None:
+        """96 connections that send nothing but a byte now and then kept the kubelet from an answer of /livez."""
+        health = Health()
+        probes = HttpServer("health", "127.0.0.1:0", health_pages(health), PROBE_LIMITS)
+        with public_server("127.0.0.1:0", health=health) as public, probes, ExitStack() as stack:
+            dripping = [stack.enter_context(Client(public).connect()) for _ in range(96)]
+            for connection in dripping[: PUBLIC_LIMITS.per_client]:
+                connection.sendall(b"G")
+            assert Client(probes).fetch("/livez")[:2] == (200, "ok\n")
+            assert Client(probes).fetch("/readyz")[:2] == (200, "ok\n")
+
+    def test_the_port_of_the_probes_has_no_other_pages(self) -> None:
+        with HttpServer("health", "127.0.0.1:0", health_pages(Health()), PROBE_LIMITS) as probes:
+            for path in ("/metrics", "/links/known"):
+                assert Client(probes).fetch(path)[:2] == (404, "not found: the paths are /livez, /readyz\n")
+
     @pytest.mark.parametrize("address", [":0", "127.0.0.1:0", "localhost:0", "[::1]:0"])
     def test_address_is_set_while_the_server_runs(self, address: str) -> None:
-        http_server = HttpServer(address, Metrics(), Health(), Links())
+        http_server = public_server(address)
         assert http_server.address == ""
         try:
             with http_server:
@@ -306,26 +334,26 @@ class TestHttpServer:
         assert http_server.address == ""
 
     def test_an_empty_address_disables_the_server(self) -> None:
-        with HttpServer("", Metrics(), Health(), Links()) as http_server:
+        with public_server("") as http_server:
             assert http_server.address == ""
 
     def test_exit_releases_the_port_and_ends_the_thread(self) -> None:
         before = threading.active_count()
-        with HttpServer("127.0.0.1:0", Metrics(), Health(), Links()) as http_server:
+        with public_server("127.0.0.1:0") as http_server:
             address = http_server.address
         assert threading.active_count() <= before
-        with HttpServer(address, Metrics(), Health(), Links()) as http_server:
+        with public_server(address) as http_server:
             assert http_server.address == address
 
     def test_an_address_in_use_is_reported(self) -> None:
-        with HttpServer("127.0.0.1:0", Metrics(), Health(), Links()) as first:
-            second = HttpServer(first.address, Metrics(), Health(), Links())
+        with public_server("127.0.0.1:0") as first:
+            second = public_server(first.address)
             with pytest.raises(RatchetError) as caught, second:
                 pass
             assert str(caught.value) == f"cannot serve metrics at {first.address}: Address already in use"
 
     @pytest.mark.parametrize("address", ["9472", "x", "::1:80", ":65536"])
     def test_an_invalid_address_is_rejected(self, address: str) -> None:
-        http_server = HttpServer(address, Metrics(), Health(), Links())
+        http_server = public_server(address)
         with pytest.raises(InvalidConfigError, match=f"cannot serve metrics at '{address}': expected "), http_server:
             pass

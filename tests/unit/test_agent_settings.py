@@ -37,6 +37,7 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "heartbeat": ("5", 5.0),
     "node_lost_after": ("45.5", 45.5),
     "metrics_addr": ("[::1]:9000", "[::1]:9000"),
+    "health_addr": ("[::1]:9001", "[::1]:9001"),
     "log_format": ("json", "json"),
     "log_level": ("debug", "debug"),
     "events": ("false", False),
@@ -87,6 +88,7 @@ def test_the_defaults() -> None:
         "heartbeat": 10.0,
         "node_lost_after": 40.0,
         "metrics_addr": ":9472",
+        "health_addr": "127.0.0.1:9473",
         "log_format": "text",
         "log_level": "info",
         "events": True,
@@ -158,10 +160,12 @@ def test_node_name_is_also_read_from_the_variable_of_daemonsets() -> None:
     assert "NODE_NAME must be the name of a node" in rejection([], {"NODE_NAME": "B_"})
 
 
-def test_an_empty_variable_is_ignored_except_for_metrics_addr() -> None:
-    assert read_settings([], {variable(name): "" for name in GIVEN if name != "metrics_addr"}) == read_settings([], {})
-    assert read_settings([], {"RATCHET_METRICS_ADDR": ""}).metrics_addr == ""
-    assert read_settings(["--metrics-addr", ""], {"RATCHET_METRICS_ADDR": ":1"}).metrics_addr == ""
+def test_an_empty_variable_is_ignored_except_for_listen_addresses() -> None:
+    others = [name for name in GIVEN if not name.endswith("_addr")]
+    assert read_settings([], {variable(name): "" for name in others}) == read_settings([], {})
+    for name in ("metrics_addr", "health_addr"):
+        assert getattr(read_settings([], {variable(name): ""}), name) == ""
+        assert getattr(read_settings([flag(name), ""], {variable(name): ":1"}), name) == ""
 
 
 def test_spool_dir_defaults_to_a_folder_in_state_dir() -> None:
@@ -238,6 +242,7 @@ WRONG = [
     ("metrics_addr", "::1:9472"),
     ("metrics_addr", ":65536"),
     ("metrics_addr", "http://x:1"),
+    ("health_addr", "9473"),
     ("log_format", "xml"),
     ("log_level", "INFO"),
     ("drain_seconds", "601"),

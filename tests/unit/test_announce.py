@@ -20,7 +20,13 @@ from ratchet.agent.metrics import Metrics
 from ratchet.core.model import Pod, PodRef
 from ratchet.errors import ApiUnavailableError, ConflictError, RatchetError
 from ratchet.store.announcements import EventType, record_event, set_condition
-from ratchet.store.api_errors import AlreadyExistsError, ForbiddenError, NotFoundError
+from ratchet.store.api_errors import (
+    AdmissionDeniedError,
+    AlreadyExistsError,
+    ForbiddenError,
+    NamespaceTerminatingError,
+    NotFoundError,
+)
 from ratchet.store.apiserver import STRATEGIC_MERGE_PATCH, ApiServer
 from ratchet.store.codec.pods import decode_pod
 
@@ -29,7 +35,8 @@ Json = dict[str, Any]
 NOON = datetime(2026, 1, 2, 12, 0, 0, 999999, tzinfo=UTC)
 AWAY = ApiUnavailableError("cannot reach the Kubernetes API at https://a:6443: timed out")
 FORBIDDEN = ForbiddenError('cannot PATCH x: pods "a" is forbidden: User "agent" cannot patch resource "pods/status"')
-TERMINATING = ForbiddenError("cannot POST x: … because it is being terminated")
+DENIED = AdmissionDeniedError('cannot PATCH x: admission webhook "w" denied the request: no', details="exempt it")
+TERMINATING = NamespaceTerminatingError("cannot POST x: … because it is being terminated")
 GONE = NotFoundError('cannot PATCH x: pods "a" not found')
 REPLACED = ConflictError("cannot PATCH x: Precondition failed: UID in precondition: u, UID in object meta: v")
 IMMUTABLE = RatchetError('cannot PATCH x: Pod "a" is invalid: metadata.uid: Invalid value: "u": field is immutable')
@@ -604,6 +611,16 @@ class TestConditions:
         assert [one.getMessage() for one in caplog.records] == [
             f'condition forbidden: grant the verb patch for pods/status cause="{FORBIDDEN}"'
         ]
+
+    def test_a_denial_by_admission_is_logged_once_with_its_remedy_and_all_conditions_are_retried(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bench.api.script = [DENIED, DENIED]
+        announcer = bench.announcer()
+        announcer.condition(pod("a"), True, "Linked", "m")
+        announcer.condition(pod("b"), True, "Linked", "m")
+        wait_until(lambda: len(bench.api.written) == 2)
+        assert [one.getMessage() for one in caplog.records] == [f'condition denied: exempt it cause="{DENIED}"']
 
     @pytest.mark.parametrize("error", [REFUSED, ZeroDivisionError("a fault")])
     def test_a_rejected_condition_is_logged_and_not_retried(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from ratchet.cni.result import Interface, IPConfig, Result, Route
 from ratchet.cni.versions import SUPPORTED
+from tests.support.runtimes import containerd_pod_ips, crio_pod_ips
 
 LEGACY = ("0.1.0", "0.2.0")
 TYPED = ("0.3.0", "0.3.1", "0.4.0")
@@ -25,6 +27,12 @@ RESULT = Result(
     dns={"nameservers": ["10.0.0.53"]},
 )
 LOOPBACK = Result((Interface("lo", sandbox=NETNS),), (IPConfig("127.0.0.1/8", interface=0),))
+
+
+def with_address(result: Result, ifname: str, address: str) -> Result:
+    """The result with one more interface in the sandbox, and its address."""
+    extended = result.extended([Interface(ifname, sandbox=NETNS)])
+    return replace(extended, ips=(*result.ips, IPConfig(address, interface=len(result.interfaces))))
 
 
 @pytest.mark.parametrize("version", TYPED)
@@ -76,9 +84,9 @@ def test_legacy_versions_have_one_address_per_family(version: str) -> None:
 
 @pytest.mark.parametrize("version", LEGACY)
 @pytest.mark.parametrize("own", [IPConfig("10.0.0.7/24"), IPConfig("10.0.0.7/24", interface=1)])
-def test_legacy_versions_omit_the_address_of_a_link(version: str, own: IPConfig) -> None:
-    pod = Result(interfaces=(HOST_END, POD_END), ips=(own,))
-    written = pod.extended([Interface("in1")], [IPConfig("fd01::1/64", interface=0)]).to_json(version)
+def test_legacy_versions_omit_the_address_of_another_interface(version: str, own: IPConfig) -> None:
+    pod = Result((HOST_END, POD_END, Interface("net1", sandbox=NETNS)), (own, IPConfig("fd01::1/64", interface=2)))
+    written = pod.to_json(version)
     assert written["ip4"] == {"ip": "10.0.0.7/24"}
     assert "ip6" not in written
 
@@ -102,7 +110,12 @@ details = st.fixed_dictionaries({}, optional={"socketPath": names, "pciID": name
 @st.composite
 def results(draw: st.DrawFn) -> Result:
     any_interface = st.builds(
-        Interface, names, names, st.sampled_from(["", NETNS]), st.none() | st.integers(68, 65535), details
+        Interface,
+        names | st.just("eth0"),
+        names,
+        st.sampled_from(["", NETNS]),
+        st.none() | st.integers(68, 65535),
+        details,
     )
     interfaces = draw(st.lists(any_interface, max_size=3))
     index = st.none() | st.integers(0, len(interfaces) - 1) if interfaces else st.none()
@@ -128,15 +141,36 @@ def test_the_latest_version_keeps_every_field(result: Result) -> None:
     )
 
 
-@given(results(), results(), st.sampled_from(RICH))
-def test_an_address_keeps_its_interface_when_results_are_combined(first: Result, second: Result, version: str) -> None:
-    combined = Result.from_json(first.extended(second.interfaces, second.ips).to_json(version), version)
-    assert [it.name for it in combined.interfaces] == [it.name for it in (*first.interfaces, *second.interfaces)]
+@given(results(), st.sets(names, max_size=3), st.sampled_from(RICH))
+def test_further_interfaces_do_not_change_the_ips_of_a_pod(base: Result, links: set[str], version: str) -> None:
+    taken = {"eth0", *(interface.name for interface in base.interfaces)}
+    extended = base.extended([Interface(name, sandbox=NETNS) for name in sorted(links - taken)])
+    before, after = base.to_json(version), extended.to_json(version)
+    assert [one["name"] for one in after.get("interfaces", [])[len(base.interfaces) :]] == sorted(links - taken)
+    for pod_ips in (containerd_pod_ips, crio_pod_ips):
+        assert pod_ips(after) == pod_ips(before)
 
-    def owners(result: Result) -> list[str | None]:
-        return [None if ip.interface is None else result.interfaces[ip.interface].name for ip in result.ips]
 
-    assert owners(combined) == owners(first) + owners(second)
+@pytest.mark.parametrize(
+    ("ips", "containerd", "crio"),
+    [
+        ([{"address": "10.0.0.7/24", "interface": 1}], ["10.0.0.7"], ["10.0.0.7"]),
+        ([{"address": "10.0.0.7/24"}], ["10.0.0.7"], ["10.0.0.7"]),
+        (
+            [{"address": "10.0.0.7/24", "interface": 1}, {"address": "fd01::1/64", "interface": 2}],
+            ["10.0.0.7"],
+            ["10.0.0.7", "fd01::1"],
+        ),
+        ([{"address": "10.0.0.7/24", "interface": 0}], [], ["10.0.0.7"]),
+    ],
+)
+def test_runtimes_differ_in_what_they_take_as_the_ips_of_a_pod(
+    ips: list[dict[str, Any]], containerd: list[str], crio: list[str]
+) -> None:
+    """An address on a link's interface, as in the third result, would be the pod's own IPv6 address in CRI-O."""
+    interfaces = [{"name": "veth1"}, {"name": "eth0", "sandbox": NETNS}, {"name": "in1", "sandbox": NETNS}]
+    result = {"interfaces": interfaces, "ips": ips}
+    assert (containerd_pod_ips(result), crio_pod_ips(result)) == (containerd, crio)
 
 
 PREV: dict[str, dict[str, Any]] = {
@@ -210,7 +244,7 @@ def test_a_result_is_read_by_its_format_not_by_its_stated_version(version: str) 
 
 @pytest.mark.parametrize("version", LEGACY)
 def test_legacy_versions_omit_the_address_of_loopback(version: str) -> None:
-    linked = LOOPBACK.extended([Interface("in1", sandbox=NETNS)], [IPConfig("10.9.0.1/24", interface=0)])
+    linked = with_address(LOOPBACK, "in1", "10.9.0.1/24")
     for result in (LOOPBACK, linked):
         assert result.to_json(version) == {"cniVersion": version, "dns": {}}
 
@@ -271,8 +305,8 @@ def test_a_null_interface_index_is_read_as_none() -> None:
         (RESULT, True),
         (Result(), False),
         (LOOPBACK, False),
-        (LOOPBACK.extended([Interface("in1", sandbox=NETNS)], [IPConfig("10.9.0.1/24", interface=0)]), False),
-        (LOOPBACK.extended([Interface("eth0", sandbox=NETNS)], [IPConfig("10.9.0.1/24", interface=0)]), True),
+        (with_address(LOOPBACK, "in1", "10.9.0.1/24"), False),
+        (with_address(LOOPBACK, "eth0", "10.9.0.1/24"), True),
         (Result((Interface("eth0"),), (IPConfig("10.0.0.7/24", interface=0),)), False),
         (Result((POD_END,)), False),
         (Result.from_json({"ip4": {"ip": "10.0.0.7/24"}}, "0.1.0"), True),

@@ -7,20 +7,28 @@ from typing import Any, cast
 
 import pytest
 
-from ratchet.agent.health import OUT_OF_TOUCH_SECONDS, STUCK_SECONDS, AgentHealth
+from ratchet.agent.health import IDLE_SECONDS, OUT_OF_TOUCH_SECONDS, AgentHealth
+from ratchet.agent.queue import ReconcileQueue
+from ratchet.agent.workers import STUCK_SECONDS
 from ratchet.errors import TopologiesUnknownError
 
 FORBIDDEN = TopologiesUnknownError("cannot read the topologies of namespace ns: forbidden", details="bind the role")
 
 
 class Watched:
-    """The health of an agent whose informers, heartbeat and clock are set by a test."""
+    """The health of an agent whose informers, heartbeat, work queue and clock are set by a test."""
 
     def __init__(self) -> None:
         self.now = 1000.0
         self.informers = cast(Any, SimpleNamespace(links_listed=True, forbidden_topologies=lambda: None))
         self.heartbeat = cast(Any, SimpleNamespace(last_contact=self.now))
-        self.health = AgentHealth(self.informers, self.heartbeat, lambda: self.now)
+        self.queue = ReconcileQueue(lambda: self.now)
+        self.health = AgentHealth(self.informers, self.heartbeat, self.queue, lambda: self.now)
+
+    def pass_seconds(self, seconds: float) -> None:
+        """Let time pass in which the periodic work goes on."""
+        self.now += seconds
+        self.health.note_progress()
 
 
 @pytest.fixture
@@ -30,12 +38,51 @@ def watched() -> Watched:
 
 def test_an_agent_is_live_while_its_periodic_work_continues(watched: Watched) -> None:
     assert watched.health.why_not_live() is None
-    watched.now += STUCK_SECONDS
+    watched.now += IDLE_SECONDS
     assert watched.health.why_not_live() is None
     watched.now += 1
     assert watched.health.why_not_live() == "the agent has not done its periodic work for 181 s"
     watched.health.note_progress()
     assert watched.health.why_not_live() is None
+
+
+def test_an_agent_is_not_live_while_a_worker_has_the_same_key_for_too_long(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    watched.queue.enqueue_link("default.p.in1.q.in2")
+    key = watched.queue.take()
+    watched.pass_seconds(STUCK_SECONDS)
+    assert watched.health.why_not_live() is None
+    watched.pass_seconds(1)
+    reason = f"a worker has reconciled the same link for {STUCK_SECONDS + 1:.0f} s"
+    assert [watched.health.why_not_live(), watched.health.why_not_live()] == [reason, reason]
+    (logged,) = [one.getMessage() for one in caplog.records]
+    assert "name=default.p.in1.q.in2 " in logged
+    assert key is not None
+    watched.queue.done(key)
+    assert watched.health.why_not_live() is None
+
+
+def test_workers_that_take_many_keys_are_live(watched: Watched) -> None:
+    for number in range(3):
+        watched.queue.enqueue_link(f"link-{number}")
+        key = watched.queue.take()
+        assert key is not None
+        watched.pass_seconds(STUCK_SECONDS)
+        assert watched.health.why_not_live() is None
+        watched.queue.failed(key)
+        assert watched.queue.longest_work() is None
+
+
+def test_a_key_is_stuck_though_other_workers_go_on(watched: Watched) -> None:
+    watched.queue.enqueue_link("stuck")
+    watched.queue.take()
+    watched.pass_seconds(STUCK_SECONDS + 1)
+    watched.queue.enqueue_link("other")
+    other = watched.queue.take()
+    assert other is not None
+    watched.queue.done(other)
+    assert watched.health.why_not_live() is not None
 
 
 def test_an_agent_is_ready_once_its_links_are_listed_and_the_api_has_answered(watched: Watched) -> None:

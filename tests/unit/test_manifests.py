@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from ratchet import __version__
+from ratchet.agent.options import DEFAULT_HEALTH_ADDR
 from ratchet.install import CONFIG
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -91,7 +92,7 @@ def test_an_agent_that_delegates_has_the_rights_that_other_plugins_need(chained:
 def test_the_daemonless_overlay_has_no_objects_of_the_agent(daemonless: list[Json]) -> None:
     assert set(pod_specs(daemonless)) == {"ratchet-install", "ratchet-gc"}
     names = {one["metadata"]["name"] for one in daemonless}
-    assert names == {"ratchet", "ratchet-install", "ratchet-plugin", "ratchet-gc"}
+    assert names == {"ratchet", "ratchet-critical", "ratchet-install", "ratchet-plugin", "ratchet-gc"}
     bindings = [*of_kind(daemonless, "RoleBinding"), *of_kind(daemonless, "ClusterRoleBinding")]
     bindings = [one for one in bindings if one["roleRef"]["name"] == "ratchet-plugin"]
     assert {one["subjects"][0]["name"] for one in bindings} == {"ratchet-install"}
@@ -105,10 +106,55 @@ def test_an_installer_is_ready_when_it_has_configured_the_network(overlay: str) 
     assert folder in " ".join(main["args"])
 
 
+@pytest.mark.parametrize("overlay", ["chained", "delegating"])
+def test_the_kubelet_probes_the_agent_at_the_default_of_health_addr(overlay: str) -> None:
+    spec = pod_specs(build(f"overlays/{overlay}"))["ratchet-agent"]
+    (main,) = spec["containers"]
+    assert spec["hostNetwork"], "else 127.0.0.1 is not the address of the agent's network namespace"
+    ports = {one["name"]: one["containerPort"] for one in main["ports"]}
+    for probe, path in (("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
+        target = main[probe]["httpGet"]
+        assert (f"{target['host']}:{ports[target['port']]}", target["path"]) == (DEFAULT_HEALTH_ADDR, path)
+
+
 def test_every_workload_has_its_own_service_account(chained: list[Json]) -> None:
     accounts = {name: spec["serviceAccountName"] for name, spec in pod_specs(chained).items()}
     assert accounts == {name: name for name in ("ratchet-agent", "ratchet-install", "ratchet-gc")}
     assert {one["metadata"]["name"] for one in of_kind(chained, "ServiceAccount")} == set(accounts.values())
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_quota_allows_every_priority_class_of_the_pods(overlay: str) -> None:
+    """GKE allows critical priority classes only in namespaces that have a quota for them."""
+    objects = build(f"overlays/{overlay}")
+    used = {spec["priorityClassName"] for spec in pod_specs(objects).values() if "priorityClassName" in spec}
+    (quota,) = of_kind(objects, "ResourceQuota")
+    (scope,) = quota["spec"]["scopeSelector"]["matchExpressions"]
+    assert quota["metadata"]["namespace"] == "ratchet"
+    assert (scope["scopeName"], scope["operator"], set(scope["values"])) == ("PriorityClass", "In", used)
+    assert set(quota["spec"]["hard"]) == {"pods"}, "a quota for compute resources would require limits"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_network_policy_of_gc_allows_an_api_server_at_any_port(overlay: str) -> None:
+    (policy,) = of_kind(build(f"overlays/{overlay}"), "NetworkPolicy")
+    assert policy["spec"]["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "ratchet-gc"}
+    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in policy["spec"]
+    assert policy["spec"]["egress"] == [{"ports": [{"protocol": "TCP"}]}]
+
+
+def test_install_md_narrows_the_network_policy(tmp_path: Path) -> None:
+    """Apply the documented overlay to the manifests of this checkout."""
+    text = (REPOSITORY / "docs" / "install.md").read_text()
+    section = text.partition("### Network policy\n")[2].partition("\n### ")[0]
+    overlay = section.partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "ratchet").symlink_to(REPOSITORY)
+    (tmp_path / "kustomization.yaml").write_text(overlay)
+    (policy,) = of_kind(build(str(tmp_path)), "NetworkPolicy")
+    (rule,) = policy["spec"]["egress"]
+    assert rule["to"] == [{"ipBlock": {"cidr": "192.0.2.10/32"}}]
+    assert rule["ports"] == [{"protocol": "TCP", "port": 6443}]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

@@ -87,7 +87,7 @@ def pod(name: str) -> Json:
 
 def test_overlays_build(tmp_path: Path) -> None:
     found = list(objects("Kustomization"))
-    assert len(found) == 5
+    assert len(found) == 6
     (tmp_path / "network.conf").write_text(blocks("docs/install.md", "json")[0])
     manifests = os.path.relpath(REPOSITORY / "manifests", tmp_path)
     for page, one in found:

@@ -58,6 +58,23 @@ def test_a_key_that_is_added_while_a_worker_has_it_is_taken_again_afterwards(que
     assert queue.is_idle()
 
 
+def test_the_longest_work_is_the_key_that_a_worker_took_first(queue: WorkQueue[str], clock: Clock) -> None:
+    assert queue.longest_work() is None
+    for key in "ab":
+        queue.add(key)
+        queue.take()
+        clock.now += 1
+    queue.add("a")
+    assert queue.longest_work() == ("a", 2)
+    queue.done("a")
+    assert queue.longest_work() == ("b", 1)
+    assert queue.take() == "a"
+    clock.now += 5
+    assert queue.longest_work() == ("b", 6)
+    queue.failed("b")
+    assert queue.longest_work() == ("a", 5)
+
+
 def test_a_failed_key_is_retried_with_backoff(queue: WorkQueue[str], clock: Clock) -> None:
     queue.add("a")
     pauses = []

@@ -14,6 +14,7 @@ from ratchet.agent.priority import ForegroundGate
 from ratchet.agent.queue import ReconcileQueue
 from ratchet.agent.workers import Workers
 from ratchet.errors import ConflictError
+from ratchet.store.api_errors import AdmissionDeniedError
 
 
 class FakeReconciler:
@@ -76,6 +77,16 @@ def test_a_key_that_fails_is_retried_and_counted(
     (retried,) = (one.getMessage() for one in caplog.records if "retry_in" in one.getMessage())
     assert retried.startswith("reconciliation failed kind=link retry_in=0.")
     assert retried.endswith(f'cause="{error}"')
+
+
+def test_the_log_line_of_a_failure_has_the_details_of_its_error(
+    working: Working, caplog: pytest.LogCaptureFixture
+) -> None:
+    working.links.failures.append(AdmissionDeniedError("cannot POST: exceeded quota", details="raise its limits"))
+    working.queue.enqueue_link("l")
+    working.links.wait_for(1)
+    (retried,) = (one.getMessage() for one in caplog.records if "retry_in" in one.getMessage())
+    assert retried.endswith('cause="cannot POST: exceeded quota" details="raise its limits"')
 
 
 def test_workers_end_when_the_queue_is_closed() -> None:
