@@ -58,6 +58,11 @@ class Call:
         """Whether the configuration names delegates to run, instead of chaining Ratchet behind other plugins."""
         return self.network.delegate is not None or self.network.boot_network is not None
 
+    @property
+    def is_chained(self) -> bool:
+        """Whether the pod's network comes from plugins before Ratchet in the chain."""
+        return not self.delegating and self.network.prev_result is not None
+
     def delegates(self) -> list[Mapping[str, Any]]:
         """The configurations of the delegated plugins."""
         return [config for config in (self.network.boot_network, self.network.delegate) if config is not None]

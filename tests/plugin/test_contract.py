@@ -236,27 +236,36 @@ def test_the_network_namespace_of_the_node_is_code_8_and_changes_nothing(cluster
 
 @pytest.mark.parametrize("versions", [("0.3.1", "0.4.0"), ("1.0.0", "1.1.0")], ids=" and ".join)
 def test_the_add_result_has_the_cni_version_of_the_configuration(cluster: Cluster, versions: tuple[str, str]) -> None:
-    """Chain Ratchet behind another plugin, whose result comes first, in the same version."""
-    addresses = {"ratchet.local_ip": "10.4.4.1/30,fd00:9::1/126", "ratchet.pair_ip": "10.4.4.2/30,fd00:9::2/126"}
-    primary = cluster.pod("primary-pod", PRIMARY, cluster.a, **addresses)
-    pair = cluster.pair(cluster.a)
-    configs = [{**CHAINED, "cniVersion": version, "prevResult": bridge_result(version)} for version in versions]
-    adding = cluster.start("ADD", cluster.a, pair, config=configs[1])
-    results = [cluster.a.add(primary, config=configs[0]).json, cluster.end(adding).json]
-    for version, ifname, host, result in zip(versions, ("in1", "in2"), ("1", "2"), results, strict=True):
+    configs = [{**CHAINED, "cniVersion": version} for version in versions]
+    for version, ifname, host, result in zip(versions, ("in1", "in2"), "12", linked(cluster, configs), strict=True):
         assert result["cniVersion"] == version
-        eth0, own = result["interfaces"]
-        assert eth0 == bridge_result(version)["interfaces"][0]
+        (own,) = result["interfaces"]
         assert own["name"] == ifname
         assert own.get("mtu") == (1500 if version == "1.1.0" else None)
         assert [(one["address"], one["interface"]) for one in result["ips"]] == [
-            ("10.1.0.5/16", 0),
-            (f"10.4.4.{host}/30", 1),
-            (f"fd00:9::{host}/126", 1),
+            (f"10.4.4.{host}/30", 0),
+            (f"fd00:9::{host}/126", 0),
         ]
-        families = ["4", "4", "6"] if version < "1.0.0" else [None] * 3
-        assert [one.get("version") for one in result["ips"]] == families
-        assert result["routes"] == [{"dst": "0.0.0.0/0", "gw": "10.1.0.1"}]
+        assert [one.get("version") for one in result["ips"]] == (["4", "6"] if version < "1.0.0" else [None, None])
+
+
+@pytest.mark.parametrize("versions", [("0.3.1", "0.4.0"), ("1.0.0", "1.1.0")], ids=" and ".join)
+def test_the_add_result_of_a_chain_begins_with_the_previous_result(cluster: Cluster, versions: tuple[str, str]) -> None:
+    configs = [{**CHAINED, "cniVersion": version, "prevResult": bridge_result(version)} for version in versions]
+    for version, ifname, result in zip(versions, ("in1", "in2"), linked(cluster, configs), strict=True):
+        previous = bridge_result(version)
+        eth0, own = result.pop("interfaces")
+        assert [eth0] == previous.pop("interfaces")
+        assert own["name"] == ifname
+        assert result == previous
+
+
+def linked(cluster: Cluster, configs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add two linked pods with IPv4 and IPv6 addresses to one node, each with its configuration. Returns results."""
+    addresses = {"ratchet.local_ip": "10.4.4.1/30,fd00:9::1/126", "ratchet.pair_ip": "10.4.4.2/30,fd00:9::2/126"}
+    primary = cluster.pod("primary-pod", PRIMARY, cluster.a, **addresses)
+    adding = cluster.start("ADD", cluster.a, cluster.pair(cluster.a), config=configs[1])
+    return [cluster.a.add(primary, config=configs[0]).json, cluster.end(adding).json]
 
 
 def bridge_result(version: str) -> dict[str, Any]:
