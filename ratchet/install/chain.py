@@ -56,8 +56,15 @@ class NetworkFile:
         return next(filter(None, map(_meta_plugin, self.plugins)), "")
 
     def delegates_to(self, own: NetworkFile | None) -> bool:
-        """Whether it runs Ratchet's file: by its path, or by a copy in place."""
-        return own is not None and any(map(_runs_ratchet, self.plugins))
+        """Whether its meta plugin runs Ratchet's file: by its path, existing or not, or by a copy of it in place.
+
+        The keys are those of Multus (docs/configuration.md).
+        """
+        masters = [plugin["clusterNetwork"] for plugin in self.plugins if "clusterNetwork" in plugin]
+        if masters:
+            # The folder has another path in the pod of Multus.
+            return any(isinstance(one, str) and PurePosixPath(one).name == CONFIG for one in masters)
+        return own is not None and any(_copies_ratchet(plugin.get("delegates")) for plugin in self.plugins)
 
 
 def network_to_chain_after(folder: Path, others: Iterable[NetworkFile], own: NetworkFile | None) -> NetworkFile:
@@ -114,18 +121,8 @@ def _meta_plugin(plugin: Mapping[str, Any]) -> str:
     return next(filter(None, (_meta_plugin(one) for one in inline if isinstance(one, Mapping))), "")
 
 
-def _runs_ratchet(plugin: Mapping[str, Any]) -> bool:
-    """Whether a meta plugin runs Ratchet's file (Multus, docs/configuration.md, `clusterNetwork` and `delegates`)."""
-    master, delegates = plugin.get("clusterNetwork"), plugin.get("delegates")
-    if isinstance(master, str):
-        return PurePosixPath(master).name == CONFIG  # the folder has another path in the pod of Multus
-    return isinstance(delegates, list) and any(map(_copies_ratchet, delegates))
-
-
-def _copies_ratchet(delegate: object) -> bool:
-    if not isinstance(delegate, Mapping):
-        return False
-    plugins = delegate.get("plugins", [delegate])
-    return isinstance(plugins, list) and any(
-        isinstance(plugin, Mapping) and plugin.get("type") == "ratchet" for plugin in plugins
-    )
+def _copies_ratchet(delegates: object) -> bool:
+    networks = [one for one in delegates if isinstance(one, Mapping)] if isinstance(delegates, list) else []
+    lists = [one.get("plugins", [one]) for one in networks]
+    plugins = [plugin for one in lists if isinstance(one, list) for plugin in one if isinstance(plugin, Mapping)]
+    return any(plugin.get("type") == "ratchet" for plugin in plugins)

@@ -122,6 +122,20 @@ def test_a_file_that_multus_delegates_to_follows_the_network(
     assert own(folder)["plugins"] == [{"type": "ptp"}, {"type": "ratchet"}]
 
 
+def test_a_missing_file_that_multus_delegates_to_is_written(folder: Path) -> None:
+    put(folder, "00-multus.conf", TO_RATCHET)
+    assert configure(folder)
+    assert own(folder) == CHAINED
+
+
+def test_ratchet_is_not_chained_again_if_the_master_of_multus_has_it(folder: Path) -> None:
+    put(folder, "10-pods.conflist", CHAINED)
+    put(folder, "00-multus.conflist", copying(CHAINED))
+    with pytest.raises(RatchetError, match=r"is the meta plugin multus$"):
+        configure(folder)
+    assert own(folder) is None
+
+
 @pytest.mark.parametrize("multus", [TO_PODS, TO_RATCHET], ids=["before its restart", "after its restart"])
 def test_a_file_that_runs_a_meta_plugin_is_removed_if_it_cannot_be_repaired(
     multus: dict[str, Any], folder: Path
