@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ratchet.core.model import State
 from ratchet.dev.fake_kubelet import DEBIAN_PLUGINS, CniResponse, Kubelet, Sandbox, finished
@@ -29,7 +30,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 RATCHET = {"type": "ratchet", "wait": 30, "wait_policy": "require"}
-ATTACHMENT = {"cniVersion": "1.0.0", "name": "links", **RATCHET}
+EXAMPLE = Path(__file__).parents[2] / "manifests/examples/multus/attachment.yaml"
+ATTACHMENT = {**json.loads(next(yaml.safe_load_all(EXAMPLE.read_text()))["spec"]["config"]), **RATCHET}
 MASTER = "10-pods.conflist"
 PLAIN = {"app": "web"}
 
@@ -211,7 +213,7 @@ def test_multus_undoes_a_failed_ratchet(nodes: Nodes, combination: str) -> None:
     nodes.a.start_multus()
     primary = nodes.cluster.primary(nodes.a.kubelet)
     response = nodes.a.add(primary)
-    network = "pods" if combination == "chained" else "links"
+    network = "pods" if combination == "chained" else "ratchet"
     assert f'error adding container to network "{network}"' in response.error
     assert "its peer has not joined: pod pair-pod" in response.error
     assert nodes.cluster.interfaces(primary) == []
@@ -243,7 +245,7 @@ def test_a_link_must_not_have_the_name_that_multus_gives_the_attachment(nodes: N
     nodes.a.start_multus()
     primary = nodes.cluster.primary(nodes.a.kubelet, **{"ratchet.local_ifname": "net1"})
     response = nodes.a.add(primary)
-    assert 'error adding container to network "links"' in response.error
+    assert 'error adding container to network "ratchet"' in response.error
     assert "net1" in response.error
     assert nodes.cluster.interfaces(primary) == []
     nodes.cluster.assert_nothing_left()
