@@ -30,7 +30,11 @@ MANUAL = Manual(
             "ratchet install --bin-dir /opt/cni/bin --kubeconfig /etc/cni/net.d/ratchet.d/kubeconfig",
         ),
     ),
-    exit_status={0: "the files are installed", 1: "a file cannot be written, or the flags do not fit together"},
+    exit_status={
+        0: "the files are installed",
+        1: "a file cannot be written, the flags do not fit together, or the runtime would not call the plugin because "
+        "the first network in --conf-dir is a meta plugin such as Multus",
+    },
 )
 
 

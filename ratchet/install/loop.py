@@ -49,7 +49,7 @@ class InstallLoop:
                 logged = ""
             except RatchetError as error:
                 if str(error) != logged:
-                    log.warning("%s", error)
+                    log.warning("%s%s", error, f" ({error.details})" if error.details else "")
                 logged = str(error)
             if stopping.wait(INTERVAL_SECONDS):
                 return

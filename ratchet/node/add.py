@@ -39,6 +39,8 @@ API_SECONDS = 15.0
 # The longest wait for topologies that the account may not list, within the pod's own wait. RBAC can answer 403 for a
 # short time after an API server has restarted.
 TOPOLOGIES_SECONDS = 5.0
+# CNI_IFNAME of containerd (go-cni) and CRI-O (ocicni). Multus calls further attachments net1, net2, and so on.
+RUNTIME_IFNAME = "eth0"
 
 
 def add(call: Call) -> dict[str, Any]:
@@ -243,7 +245,8 @@ def _refuse_deleted(call: Call) -> None:
 
 
 def _warn_of_no_address(call: Call, result: Result) -> None:
-    if not result.has_address_on(call.arguments.ifname, call.arguments.netns):
+    is_first = call.arguments.ifname == RUNTIME_IFNAME
+    if is_first and not result.has_address_on(call.arguments.ifname, call.arguments.netns):
         log.warning(
             "the result has no address on %s: containerd will refuse the sandbox; "
             "pods need a network besides their links (leave boot_network out, or make it a bridge)",

@@ -12,7 +12,7 @@ from tests.e2e.conftest import MANIFESTS, deploy
 from tests.e2e.world import PAIR, RATCHET, World, network_file, pod, primary, wait_for
 
 
-@pytest.mark.parametrize("overlay", ["chained", "delegating", "daemonless"])
+@pytest.mark.parametrize("overlay", ["chained", "delegating", "daemonless", "multus"])
 def test_the_api_server_accepts_every_overlay(world: World, overlay: str) -> None:
     options = ("--dry-run=server", "--validate=strict", "-k", str(REPOSITORY / "manifests" / "overlays" / overlay))
     done = World(world.cluster, RATCHET).try_kubectl("apply", *options)
