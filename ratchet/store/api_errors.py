@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.client import responses
@@ -20,8 +21,12 @@ _RETRIED = frozenset(
 )
 
 
+# A request that the API server hands on (kubernetes.io, "Manually constructing apiserver proxy URLs").
+_PROXIED = re.compile(r"/(pods|services|nodes)/[^/]+/proxy/")
+
+
 class NotFoundError(RatchetError):
-    """The API has no such object."""
+    """The API has no such object, according to a Status of the API server."""
 
 
 class ForbiddenError(RatchetError):
@@ -50,7 +55,7 @@ def error_of_response(method: str, path: str, status: int, data: bytes, headers:
     reason = answer.get("reason") if isinstance(answer, dict) else None
     message = f"cannot {method} {path}: {text or responses.get(status, f'HTTP status {status}')}"
     if status == HTTPStatus.NOT_FOUND:
-        return NotFoundError(message)
+        return _not_found(method, path, message, answer)
     if status == HTTPStatus.CONFLICT:
         return AlreadyExistsError(message) if reason == "AlreadyExists" else ConflictError(message)
     if status == HTTPStatus.GONE:
@@ -62,6 +67,20 @@ def error_of_response(method: str, path: str, status: int, data: bytes, headers:
     if status == HTTPStatus.FORBIDDEN:
         return ForbiddenError(message, details="the account lacks a permission: docs/operations.md lists them all")
     return RatchetError(message)
+
+
+def _not_found(method: str, path: str, message: str, answer: object) -> RatchetError:
+    """The error of a 404. Only a Status of the API server says that the object is missing.
+
+    Anything in front of the API server may answer 404 too. A pod behind the subresource `proxy` answers for itself.
+    """
+    is_status = isinstance(answer, dict) and (answer.get("kind"), answer.get("reason")) == ("Status", "NotFound")
+    if is_status or _PROXIED.search(path):
+        return NotFoundError(message)
+    return ApiUnavailableError(
+        f"cannot {method} {path}: HTTP status 404 without a Kubernetes Status",
+        details="check that the kubeconfig has the address of the API server, and check the proxies before it",
+    )
 
 
 def _seconds(header: str | None) -> float | None:
