@@ -11,11 +11,10 @@ from pathlib import Path
 
 from ratchet.agent.frame import SOCKET
 from ratchet.errors import RatchetError
+from ratchet.install.deployment import PATIENCE_SECONDS
 from ratchet.install.kubeconfig import Kubeconfig, api_server_url
 from ratchet.install.loop import InstallLoop
 from ratchet.store.apiserver import connect
-
-API_SECONDS = 5.0
 
 
 def keep_installed(
@@ -41,7 +40,7 @@ def keep_installed(
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    api = connect(os.environ.get("RATCHET_KUBECONFIG"), patience=API_SECONDS)
+    api = connect(os.environ.get("RATCHET_KUBECONFIG"), patience=PATIENCE_SECONDS)
     loop = InstallLoop(
         bin_dir,
         conf_dir,

@@ -2,7 +2,7 @@
 
 `plugin`: the executables. `bundle`: a Python for nodes that have none. `kubeconfig`: the account of a plugin without an
 agent. `conflist`: the network configuration, which is written last. `chain`: the network to chain after. `loop`: keeps
-all of it installed.
+all of it installed. `deployment`: whether the installer's DaemonSet is deleted.
 """
 
 from ratchet.install.conflist import CONFIG

@@ -1,22 +1,24 @@
 """Keep the plugin installed while its DaemonSet is deployed: `ratchet install --keep`.
 
 The node's network add-on may overwrite the network configuration at any time. The loop writes it again. At the end of
-the pod the node stays as it is, unless the DaemonSet is deleted: then the loop uninstalls the plugin.
+the pod the node stays as it is, unless the DaemonSet is known to be deleted: then the loop uninstalls the plugin.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ratchet.errors import RatchetError
 from ratchet.install.conflist import configure
+from ratchet.install.deployment import find_verdict
 from ratchet.install.files import remove
 from ratchet.install.kubeconfig import Kubeconfig
 from ratchet.install.plugin import LAUNCHER, install, uninstall
-from ratchet.store.api_errors import ForbiddenError, NotFoundError, UnauthorizedError
 from ratchet.store.apiserver import ApiServer
 
 log = logging.getLogger(__name__)
@@ -66,13 +68,17 @@ class InstallLoop:
         if self.conf_dir is not None and can_serve and configure(self.conf_dir, self.network):
             log.info("network configured conf_dir=%s", self.conf_dir)
 
-    def uninstall_if_deleted(self, api: ApiServer, daemon_set: str) -> None:
-        """Uninstall if the DaemonSet (`namespace/name`) is deleted or being deleted. Raises RatchetError."""
-        if is_deleted(api, daemon_set):
-            for path in self.uninstall():
-                log.info("file removed path=%s", path)
-        else:
-            log.info("plugin kept daemonset=%s", daemon_set)
+    def uninstall_if_deleted(
+        self, api: ApiServer, daemon_set: str, pause: Callable[[float], object] = time.sleep
+    ) -> None:
+        """Uninstall if the DaemonSet (`namespace/name`) is known to be deleted. Raises RatchetError."""
+        verdict = find_verdict(api, daemon_set, pause)
+        if not verdict.deleted:
+            level = logging.WARNING if verdict.deleted is None else logging.INFO
+            log.log(level, "plugin kept daemonset=%s reason=%s", daemon_set, verdict.reason)
+            return
+        for path in self.uninstall():
+            log.info("file removed path=%s", path)
 
     def uninstall(self) -> list[Path]:
         """Remove all files that were installed, and return their paths. Raises RatchetError."""
@@ -81,19 +87,3 @@ class InstallLoop:
             remove(self.kubeconfig.path)
             removed.append(self.kubeconfig.path)
         return removed
-
-
-def is_deleted(api: ApiServer, daemon_set: str) -> bool:
-    """Whether a DaemonSet (`namespace/name`) is deleted or being deleted. False if the API is unreachable.
-
-    Its account and roles are deleted with it, so an account without permission counts as deleted.
-    """
-    namespace, _, name = daemon_set.partition("/")
-    try:
-        found = api.get(f"/apis/apps/v1/namespaces/{namespace}/daemonsets/{name}")
-    except (NotFoundError, ForbiddenError, UnauthorizedError):
-        return True
-    except RatchetError as error:
-        log.warning("%s", error)
-        return False
-    return "deletionTimestamp" in found["metadata"]
