@@ -28,6 +28,34 @@ def install_symlink(path: Path, target: Path) -> Path:
     return path
 
 
+def exists(path: Path) -> bool:
+    """Whether a path leads to a file or folder. Raises RatchetError if that is unknown."""
+    try:
+        return path.exists()
+    except OSError as cause:
+        raise RatchetError(f"cannot read {path}: {cause.strerror}") from cause
+
+
+def read_file(path: Path) -> bytes | None:
+    """The content of a file; None if it does not exist. Raises RatchetError."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as cause:
+        raise RatchetError(f"cannot read {path}: {cause.strerror}") from cause
+
+
+def list_folder(path: Path) -> list[Path]:
+    """The paths in a folder, sorted by name; empty if the folder does not exist. Raises RatchetError."""
+    try:
+        return sorted(path.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as cause:
+        raise RatchetError(f"cannot read {path}: {cause.strerror}") from cause
+
+
 def remove(path: Path) -> None:
     """Remove a file if it exists. Raises RatchetError."""
     try:

@@ -1,7 +1,9 @@
 """Keep the plugin installed while its DaemonSet is deployed: `ratchet install --keep`.
 
-The node's network add-on may overwrite the network configuration at any time. The loop writes it again. At the end of
-the pod the node stays as it is, unless the DaemonSet is known to be deleted: then the loop uninstalls the plugin.
+The node's network add-on may change, remove or overwrite network configurations at any time, and the loop follows.
+
+At the end of the pod the node stays as it is, unless the DaemonSet is known to be deleted: then the loop uninstalls the
+plugin.
 """
 
 from __future__ import annotations
@@ -10,13 +12,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ratchet.errors import RatchetError
-from ratchet.install.conflist import configure
+from ratchet.install.chain import CONFIG
 from ratchet.install.deployment import find_verdict
-from ratchet.install.files import remove
+from ratchet.install.files import exists, remove
+from ratchet.install.follow import NetworkFollower
 from ratchet.install.kubeconfig import Kubeconfig
 from ratchet.install.plugin import LAUNCHER, install, uninstall
 from ratchet.store.apiserver import ApiServer
@@ -26,7 +29,7 @@ log = logging.getLogger(__name__)
 INTERVAL_SECONDS = 2.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InstallLoop:
     """Keeps the files of a node as they must be.
 
@@ -41,6 +44,11 @@ class InstallLoop:
     socket: Path | None
     network: Path | None = None
     kubeconfig: Kubeconfig | None = None
+    _follower: NetworkFollower | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if self.conf_dir is not None:
+            self._follower = NetworkFollower(self.conf_dir, self.network)
 
     def run(self, stopping: threading.Event) -> None:
         """Reconcile every INTERVAL_SECONDS until `stopping` is set. An error is logged once and retried."""
@@ -59,14 +67,19 @@ class InstallLoop:
     def reconcile(self) -> None:
         """Write the files that are missing or differ, the network configuration last. Raises RatchetError."""
         agent = self.socket is not None
-        if not (self.bin_dir / LAUNCHER).exists():
+        if not exists(self.bin_dir / LAUNCHER):
             install(self.bin_dir, agent=agent, fallback=False, relocatable=not agent)
             log.info("plugin installed bin_dir=%s", self.bin_dir)
         if self.kubeconfig is not None and self.kubeconfig.write():
             log.info("kubeconfig written path=%s", self.kubeconfig.path)
-        can_serve = self.socket is None or self.socket.exists()
-        if self.conf_dir is not None and can_serve and configure(self.conf_dir, self.network):
-            log.info("network configured conf_dir=%s", self.conf_dir)
+        if self._follower is not None and self._may_configure_network():
+            self._follower.reconcile()
+
+    def _may_configure_network(self) -> bool:
+        """Whether the agent serves, or Ratchet's network configuration is in use already."""
+        if self.socket is None or exists(self.socket):
+            return True
+        return self.conf_dir is not None and exists(self.conf_dir / CONFIG)
 
     def uninstall_if_deleted(
         self, api: ApiServer, daemon_set: str, pause: Callable[[float], object] = time.sleep
