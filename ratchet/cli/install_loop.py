@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 from ratchet.agent.frame import SOCKET
@@ -48,6 +49,7 @@ def keep_installed(
         network,
         Kubeconfig(kubeconfig, api_server_url(os.environ)) if kubeconfig else None,
     )
-    loop.run(stopping)
-    loop.uninstall_if_deleted(api, daemon_set)
+    with closing(loop):
+        loop.run(stopping)
+        loop.uninstall_if_deleted(api, daemon_set)
     return 0

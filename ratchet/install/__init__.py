@@ -2,8 +2,8 @@
 
 `plugin`: the executables. `bundle`: a Python for nodes that have none. `kubeconfig`: the account of a plugin without an
 agent. `conflist`: the network configuration, which is written last. `chain`: the network to chain after. `follow`:
-keeps the configuration in step with that network. `loop`: keeps all of it installed. `deployment`: whether the
-installer's DaemonSet is deleted.
+keeps the configuration in step with that network. `loop`: keeps all of it installed. `lock`: installers take turns.
+`deployment`: whether the installer's DaemonSet is deleted.
 """
 
 from ratchet.install.conflist import CONFIG

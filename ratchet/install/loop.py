@@ -21,7 +21,8 @@ from ratchet.install.deployment import find_verdict
 from ratchet.install.files import exists, remove
 from ratchet.install.follow import NetworkFollower
 from ratchet.install.kubeconfig import Kubeconfig
-from ratchet.install.plugin import LAUNCHER, install, uninstall
+from ratchet.install.lock import FolderLock
+from ratchet.install.plugin import install, is_installed, uninstall
 from ratchet.store.apiserver import ApiServer
 
 log = logging.getLogger(__name__)
@@ -45,16 +46,26 @@ class InstallLoop:
     network: Path | None = None
     kubeconfig: Kubeconfig | None = None
     _follower: NetworkFollower | None = field(default=None, init=False)
+    _claim: FolderLock | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         if self.conf_dir is not None:
             self._follower = NetworkFollower(self.conf_dir, self.network)
+            self._claim = FolderLock(self.conf_dir)
+        elif self.kubeconfig is not None:
+            self._claim = FolderLock(self.kubeconfig.path.parent)
+
+    def close(self) -> None:
+        """Let another installer of the node take over."""
+        if self._claim is not None:
+            self._claim.release()
 
     def run(self, stopping: threading.Event) -> None:
         """Reconcile every INTERVAL_SECONDS until `stopping` is set. An error is logged once and retried."""
         logged = ""
         while True:
             try:
+                self._take_over()
                 self.reconcile()
                 logged = ""
             except RatchetError as error:
@@ -64,10 +75,18 @@ class InstallLoop:
             if stopping.wait(INTERVAL_SECONDS):
                 return
 
+    def _take_over(self) -> None:
+        """Become the one installer of this node. Raises RatchetError while another one is."""
+        if self._claim is not None and not self._claim.try_acquire():
+            raise RatchetError(
+                f"cannot keep {self._claim.folder}: another installer is at work",
+                details="it ends with its pod, then this one takes over; delete it if it belongs to another deployment",
+            )
+
     def reconcile(self) -> None:
         """Write the files that are missing or differ, the network configuration last. Raises RatchetError."""
         agent = self.socket is not None
-        if not exists(self.bin_dir / LAUNCHER):
+        if not is_installed(self.bin_dir):
             install(self.bin_dir, agent=agent, fallback=False, relocatable=not agent)
             log.info("plugin installed bin_dir=%s", self.bin_dir)
         if self.kubeconfig is not None and self.kubeconfig.write():
@@ -84,12 +103,16 @@ class InstallLoop:
     def uninstall_if_deleted(
         self, api: ApiServer, daemon_set: str, pause: Callable[[float], object] = time.sleep
     ) -> None:
-        """Uninstall if the DaemonSet (`namespace/name`) is known to be deleted. Raises RatchetError."""
+        """Uninstall if the DaemonSet (`namespace/name`) is known to be deleted.
+
+        Raises RatchetError, also if another installer is at work: then the node is that one's.
+        """
         verdict = find_verdict(api, daemon_set, pause)
         if not verdict.deleted:
             level = logging.WARNING if verdict.deleted is None else logging.INFO
             log.log(level, "plugin kept daemonset=%s reason=%s", daemon_set, verdict.reason)
             return
+        self._take_over()
         for path in self.uninstall():
             log.info("file removed path=%s", path)
 
