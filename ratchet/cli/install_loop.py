@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ratchet.agent.frame import SOCKET
 from ratchet.errors import RatchetError
-from ratchet.install.deployment import PATIENCE_SECONDS
+from ratchet.install.deployment import PATIENCE_SECONDS, DeploymentWatch
 from ratchet.install.kubeconfig import Kubeconfig, api_server_url
 from ratchet.install.loop import InstallLoop
 from ratchet.store.apiserver import connect
@@ -49,7 +49,10 @@ def keep_installed(
         network,
         Kubeconfig(kubeconfig, api_server_url(os.environ)) if kubeconfig else None,
     )
+    deployment = DeploymentWatch(api, daemon_set)
+    # A daemon thread: its watch stays open during the verdict, and must not keep the process from ending.
+    threading.Thread(target=deployment.run, daemon=True).start()
     with closing(loop):
         loop.run(stopping)
-        loop.uninstall_if_deleted(api, daemon_set)
+        loop.uninstall_if_deleted(deployment)
     return 0

@@ -17,13 +17,12 @@ from pathlib import Path
 
 from ratchet.errors import RatchetError
 from ratchet.install.chain import CONFIG
-from ratchet.install.deployment import find_verdict
+from ratchet.install.deployment import DeploymentWatch
 from ratchet.install.files import exists, remove
 from ratchet.install.follow import NetworkFollower
 from ratchet.install.kubeconfig import Kubeconfig
 from ratchet.install.lock import FolderLock
 from ratchet.install.plugin import install, is_installed, uninstall
-from ratchet.store.apiserver import ApiServer
 
 log = logging.getLogger(__name__)
 
@@ -100,17 +99,15 @@ class InstallLoop:
             return True
         return self.conf_dir is not None and exists(self.conf_dir / CONFIG)
 
-    def uninstall_if_deleted(
-        self, api: ApiServer, daemon_set: str, pause: Callable[[float], object] = time.sleep
-    ) -> None:
-        """Uninstall if the DaemonSet (`namespace/name`) is known to be deleted.
+    def uninstall_if_deleted(self, deployment: DeploymentWatch, pause: Callable[[float], object] = time.sleep) -> None:
+        """Uninstall if the DaemonSet is known to be deleted. `pause` waits for a number of seconds.
 
         Raises RatchetError, also if another installer is at work: then the node is that one's.
         """
-        verdict = find_verdict(api, daemon_set, pause)
+        verdict = deployment.find_verdict(pause)
         if not verdict.deleted:
             level = logging.WARNING if verdict.deleted is None else logging.INFO
-            log.log(level, "plugin kept daemonset=%s reason=%s", daemon_set, verdict.reason)
+            log.log(level, "plugin kept daemonset=%s reason=%s", deployment.daemon_set, verdict.reason)
             return
         self._take_over()
         for path in self.uninstall():

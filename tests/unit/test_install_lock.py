@@ -16,6 +16,7 @@ from ratchet.errors import RatchetError
 from ratchet.install import CONFIG, LAUNCHER, install, uninstall
 from ratchet.install.bundle import BUNDLES
 from ratchet.install.compiled import find_compiled
+from ratchet.install.deployment import DeploymentWatch, Seen
 from ratchet.install.lock import FolderLock, locked
 from ratchet.install.loop import InstallLoop
 from ratchet.store.api_errors import NotFoundError
@@ -38,6 +39,13 @@ class Gone:
 
     def get(self, path: str) -> dict[str, Any]:
         raise NotFoundError(f"cannot GET {path}: not found")
+
+
+def uninstall_by(loop: InstallLoop) -> None:
+    """End the installer's pod after its DaemonSet was deleted."""
+    deployment = DeploymentWatch(Gone(), "ratchet/ratchet-install")  # type: ignore[arg-type]
+    deployment.seen = Seen(existed=True)
+    loop.uninstall_if_deleted(deployment, lambda _: None)
 
 
 @pytest.fixture
@@ -186,10 +194,10 @@ def test_an_installer_that_does_not_keep_the_node_does_not_uninstall(
     old, new = loops
     run_once(new)
     with pytest.raises(RatchetError, match="another installer is at work"):
-        old.uninstall_if_deleted(Gone(), "ratchet/ratchet-install", lambda _: None)  # type: ignore[arg-type]
+        uninstall_by(old)
     assert own(tmp_path) == DELEGATING
     assert (tmp_path / "bin" / LAUNCHER).exists()
-    new.uninstall_if_deleted(Gone(), "ratchet/ratchet-install", lambda _: None)  # type: ignore[arg-type]
+    uninstall_by(new)
     assert own(tmp_path) is None
     assert not (tmp_path / "bin" / LAUNCHER).exists()
 

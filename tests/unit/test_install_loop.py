@@ -15,6 +15,7 @@ from ratchet.errors import ApiUnavailableError, RatchetError
 from ratchet.install import CONFIG, LAUNCHER, uninstall
 from ratchet.install.bundle import BUNDLES
 from ratchet.install.compiled import find_compiled
+from ratchet.install.deployment import DeploymentWatch, Seen
 from ratchet.install.kubeconfig import Kubeconfig
 from ratchet.install.loop import InstallLoop
 from ratchet.store.api_errors import ForbiddenError, NotFoundError
@@ -70,7 +71,9 @@ def create_agent_socket(keeper: InstallLoop) -> None:
 
 def end(keeper: InstallLoop, answer: dict[str, Any] | RatchetError) -> None:
     """End the installer's pod while the API gives this answer."""
-    keeper.uninstall_if_deleted(Api(answer), DAEMON_SET, lambda _: None)  # type: ignore[arg-type]
+    deployment = DeploymentWatch(Api(answer), DAEMON_SET)  # type: ignore[arg-type]
+    deployment.seen = Seen(existed=True)
+    keeper.uninstall_if_deleted(deployment, lambda _: None)
 
 
 def plugin_types(keeper: InstallLoop) -> list[str]:
