@@ -105,8 +105,12 @@ def remove_folder(path: Path) -> None:
 def remove_partial(folder: Path) -> None:
     """Remove what killed installers left half written in a folder. No other installer may be at work there."""
     for path in list_folder(folder):
-        if _PARTIAL.fullmatch(path.name):
-            remove_folder(path) if path.is_dir() and not path.is_symlink() else remove(path)
+        if not _PARTIAL.fullmatch(path.name):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            remove_folder(path)
+        else:
+            remove(path)
 
 
 def _remedy(cause: OSError) -> str:

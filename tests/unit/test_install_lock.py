@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ratchet.cli.main import main
 from ratchet.errors import RatchetError
 from ratchet.install import CONFIG, LAUNCHER, install, uninstall
 from ratchet.install.bundle import BUNDLES
@@ -214,3 +215,20 @@ def test_an_init_container_installs_while_another_installer_keeps_the_node(
     after = (tmp_path / "bin" / LAUNCHER).stat().st_ino
     run_once(old)
     assert (tmp_path / "bin" / LAUNCHER).stat().st_ino == after
+
+
+def test_the_command_uninstall_is_refused_while_an_installer_keeps_the_node(
+    loops: tuple[InstallLoop, InstallLoop], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, _ = loops
+    run_once(old)
+    command = ["uninstall", "--bin-dir", str(tmp_path / "bin"), "--conf-dir", str(tmp_path / "net.d")]
+    assert main(command) == 1
+    assert f"cannot uninstall from {tmp_path / 'net.d'}: an installer is at work" in capsys.readouterr().err
+    assert own(tmp_path) == CHAINED
+    old.close()
+    assert main(command) == 0
+    assert own(tmp_path) is None
+    assert main(command) == 0
+    assert main([*command[:-1], str(tmp_path / "none")]) == 0
+    assert not (tmp_path / "none").exists()
