@@ -32,6 +32,11 @@ class NetworkFollower:
     _source: Path | None = field(default=None, init=False)
     _absences: int = field(default=0, init=False)
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the node has no network, and Ratchet's copy of the last one is removed."""
+        return self._absences >= CONFIRMATIONS
+
     def reconcile(self) -> None:
         """Write Ratchet's file if it differs from its source, or remove it if there is no source.
 

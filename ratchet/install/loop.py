@@ -27,6 +27,8 @@ from ratchet.install.plugin import install, is_installed, uninstall
 log = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 2.0
+# While the node has no network: the runtime may start pods as soon as it has one, and those miss their links.
+WAITING_SECONDS = 0.2
 
 
 @dataclass(slots=True)
@@ -60,7 +62,10 @@ class InstallLoop:
             self._claim.release()
 
     def run(self, stopping: threading.Event) -> None:
-        """Reconcile every INTERVAL_SECONDS until `stopping` is set. An error is logged once and retried."""
+        """Reconcile every INTERVAL_SECONDS until `stopping` is set, and more often while the node has no network.
+
+        An error is logged once and retried.
+        """
         logged = ""
         while True:
             try:
@@ -71,7 +76,8 @@ class InstallLoop:
                 if str(error) != logged:
                     log.warning("%s%s", error, f" ({error.details})" if error.details else "")
                 logged = str(error)
-            if stopping.wait(INTERVAL_SECONDS):
+            is_waiting = self._follower is not None and self._follower.is_waiting
+            if stopping.wait(WAITING_SECONDS if is_waiting else INTERVAL_SECONDS):
                 return
 
     def _take_over(self) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 from ratchet.errors import RatchetError
 from ratchet.install.chain import CONFIG, NoNetworkError
 from ratchet.install.follow import CONFIRMATIONS, NetworkFollower
-from ratchet.install.loop import InstallLoop
+from ratchet.install.loop import INTERVAL_SECONDS, WAITING_SECONDS, InstallLoop
 
 FLANNEL = {"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "flannel"}]}
 CALICO = {"cniVersion": "1.0.0", "name": "k8s-pod-network", "plugins": [{"type": "calico"}]}
@@ -268,3 +270,29 @@ def test_the_loop_follows_while_the_agent_is_down(tmp_path: Path, folder: Path) 
     put(folder, "10-flannel.conflist", FLANNEL)
     loop.reconcile()
     assert own_types(folder) is None
+
+
+class Passes(threading.Event):
+    """Stops a loop after a number of passes, and notes the pauses between them."""
+
+    def __init__(self, passes: int) -> None:
+        super().__init__()
+        self.left = passes
+        self.pauses: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.pauses.append(timeout)
+        return len(self.pauses) == self.left
+
+
+def test_the_loop_checks_more_often_while_the_node_has_no_network(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "agent.sock").touch()
+    loop = InstallLoop(tmp_path / "bin", folder, tmp_path / "agent.sock")
+    with closing(loop):
+        (folder / "10-flannel.conflist").unlink()
+        loop.run(gone := Passes(CONFIRMATIONS + 2))
+        put(folder, "10-flannel.conflist", FLANNEL)
+        loop.run(back := Passes(2))
+    assert gone.pauses == [INTERVAL_SECONDS] * (CONFIRMATIONS - 1) + [WAITING_SECONDS] * 3
+    assert back.pauses == [INTERVAL_SECONDS] * 2
+    assert own_types(folder) == ["flannel", "ratchet"]
