@@ -71,8 +71,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep",
         metavar="NAMESPACE/DAEMONSET",
-        help="keep everything installed until SIGTERM, then uninstall if that DaemonSet is gone; requires --agent "
-        "--no-fallback, or --relocatable",
+        help="keep everything installed until SIGTERM, then uninstall if the API server confirms that this DaemonSet "
+        "is deleted; requires --agent --no-fallback, or --relocatable",
     )
     parser.add_argument(
         "--write-kubeconfig",

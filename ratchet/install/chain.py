@@ -25,6 +25,10 @@ _REFERENCES = ("clusterNetwork", "defaultNetworks", "delegates", "masterplugin",
 _INLINE = ("delegate", "boot_network")
 
 
+class NoNetworkError(RatchetError):
+    """The folder was read, and has no network to chain after."""
+
+
 @dataclass(frozen=True, slots=True)
 class NetworkFile:
     """A network configuration: the path of its file, and its content as a list of plugins."""
@@ -72,7 +76,7 @@ def network_to_chain_after(folder: Path, others: Iterable[NetworkFile], own: Net
 
     `others`: the files of the folder by name, without Ratchet's; read only as far as necessary. `own`: Ratchet's file,
     if there is one. If a meta plugin comes first and runs Ratchet's file, that is the first network of no meta plugin.
-    Raises RatchetError if there is no network, or if Ratchet would not be called.
+    Raises NoNetworkError, and RatchetError if Ratchet would not be called.
     """
     networks = _pod_networks(others)
     first = next(networks, None)
@@ -81,7 +85,7 @@ def network_to_chain_after(folder: Path, others: Iterable[NetworkFile], own: Net
     elif first is not None:
         _refuse_unusable(folder, first)
     if first is None:
-        raise RatchetError(
+        raise NoNetworkError(
             f"cannot write a configuration into {folder}: there is no network to chain after",
             details="install the cluster's network first, or write a delegating configuration (docs/install.md)",
         )

@@ -7,43 +7,85 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ratchet.errors import RatchetError
 from ratchet.install.chain import CONFIG, NetworkFile, network_to_chain_after, refuse_unused
-from ratchet.install.files import install_file, remove
+from ratchet.install.files import install_file, list_folder, read_file, remove
 
-__all__ = ["CONFIG", "configure"]
+__all__ = ["CONFIG", "configure", "find_wanted", "withdraw", "write"]
+
+_UNREADABLE = "correct the file, or delete it if no network needs it; a file that is being written is read again"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Ratchet's network configuration as it must be: its source, and the content of the file."""
+
+    source: Path
+    content: bytes
 
 
 def configure(conf_dir: Path, network: Path | None = None) -> bool:
     """Write Ratchet's network configuration. Returns whether the file changed.
 
+    Arguments and errors are those of `find_wanted`.
+    """
+    return write(conf_dir, find_wanted(conf_dir, network))
+
+
+def find_wanted(conf_dir: Path, network: Path | None = None) -> Wanted:
+    """Decide Ratchet's network configuration.
+
     `network`: a file with the configuration; None to chain Ratchet after the first network in the folder. Raises
     RatchetError. Then it has removed Ratchet's file if that runs a meta plugin, as files of 0.1.0 may do.
     """
-    path, own = conf_dir / CONFIG, _own(conf_dir)
+    own = _own(conf_dir)
     try:
-        wanted = _given(network, conf_dir, own) if network else _chained(conf_dir, own)
+        found = _given(network, conf_dir, own) if network else _chained(conf_dir, own)
     except RatchetError:
         if own is not None and own.meta_plugin:
-            remove(path)  # once the meta plugin takes this file as its master, it calls itself without end
+            remove(conf_dir / CONFIG)  # once the meta plugin takes this file as its master, it calls itself without end
         raise
-    content = f"{json.dumps(wanted, indent=2)}\n".encode()
-    if path.is_file() and path.read_bytes() == content:
+    return Wanted(found.path, f"{json.dumps(found.content, indent=2)}\n".encode())
+
+
+def write(conf_dir: Path, wanted: Wanted) -> bool:
+    """Write Ratchet's network configuration if it differs. Returns whether it did. Raises RatchetError."""
+    path = conf_dir / CONFIG
+    if read_file(path) == wanted.content:
         return False
-    install_file(path, content, 0o600)
+    install_file(path, wanted.content, 0o600)
     return True
 
 
-def _chained(conf_dir: Path, own: NetworkFile | None) -> dict[str, Any]:
+def withdraw(conf_dir: Path) -> bool:
+    """Remove Ratchet's file if it is a copy of another network. Returns whether it did.
+
+    A delegating configuration is no copy. Raises RatchetError, also if the file has no valid content: then it is
+    unknown what it is.
+    """
+    path = conf_dir / CONFIG
+    if read_file(path) is None:
+        return False
+    own = _read(path)
+    if own is None:
+        raise RatchetError(f"cannot read {path}: it is no network configuration", details=_UNREADABLE)
+    if not (own.has_ratchet and own.is_pod_network):
+        return False
+    remove(path)
+    return True
+
+
+def _chained(conf_dir: Path, own: NetworkFile | None) -> NetworkFile:
     """The node's network with Ratchet chained after it."""
     network = network_to_chain_after(conf_dir, _others(conf_dir), own)
-    return {**network.content, "plugins": [*network.without_ratchet, {"type": "ratchet"}]}
+    plugins = [*network.without_ratchet, {"type": "ratchet"}]
+    return NetworkFile(network.path, {**network.content, "plugins": plugins})
 
 
-def _given(path: Path, conf_dir: Path, own: NetworkFile | None) -> dict[str, Any]:
+def _given(path: Path, conf_dir: Path, own: NetworkFile | None) -> NetworkFile:
     network = _read(path)
     if network is None or not network.has_ratchet:
         raise RatchetError(f"cannot configure the network of {path}: it has no plugin of type ratchet")
@@ -53,21 +95,20 @@ def _given(path: Path, conf_dir: Path, own: NetworkFile | None) -> dict[str, Any
             details=f'chain ratchet inside the network that {meta} delegates to (docs/install.md, "Multus")',
         )
     refuse_unused(conf_dir, _others(conf_dir), own)
-    return dict(network.content)
+    return network
 
 
 def _own(conf_dir: Path) -> NetworkFile | None:
     """Ratchet's file; None if it does not exist or has no valid content, and is to be written again."""
-    path = conf_dir / CONFIG
     try:
-        return _read(path) if path.is_file() else None
+        return _read(conf_dir / CONFIG)
     except RatchetError:
         return None
 
 
 def _others(conf_dir: Path) -> Iterator[NetworkFile]:
     """The network configurations of the folder by name, without Ratchet's. Raises RatchetError."""
-    for path in sorted(conf_dir.iterdir()) if conf_dir.is_dir() else []:
+    for path in list_folder(conf_dir):
         network = _read(path) if path.name != CONFIG else None
         if network is not None:
             yield network
@@ -79,8 +120,12 @@ def _read(path: Path) -> NetworkFile | None:
         return None
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError) as cause:
-        raise RatchetError(f"cannot read {path}: {cause}") from cause
+    except IsADirectoryError:
+        return None  # runtimes skip folders too
+    except OSError as cause:
+        raise RatchetError(f"cannot read {path}: {cause.strerror}", details=_UNREADABLE) from cause
+    except (ValueError, RecursionError) as cause:
+        raise RatchetError(f"cannot read {path}: {cause}", details=_UNREADABLE) from cause
     if not isinstance(content, dict):
         return None
     plugins = content.get("plugins")
