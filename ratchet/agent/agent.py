@@ -88,7 +88,7 @@ class Agent:
         self._liveness = SandboxLiveness(settings.node_name, self._journal, self._records, self._service)
         self._status = self._make_status()
         self._workers = self._make_workers()
-        self._health = AgentHealth(self._informers, self._heartbeat)
+        self._health = AgentHealth(self._informers, self._heartbeat, self._journal)
         self._periodic = self._make_periodic()
         self._replayer = SpoolReplayer(Spool(settings.spool_dir), self._service.serve_alone)
         self._server = Server(settings.socket, self._service.serve)
@@ -131,7 +131,7 @@ class Agent:
             for end in entry.ends:
                 self._queue.enqueue_link(end.link)
             # `began` is a time of the earlier boot's clock. 0 is before every time of this boot.
-            self._journal.write(replace(entry, ends=(), asks=False, began=0.0))
+            self._journal.write(replace(entry, ends=(), asks=False, began=0.0), may_defer=True)
 
     def _stop(self) -> None:
         log.info("agent stopping; links stay as they are")
@@ -150,6 +150,8 @@ class Agent:
             calls=self._server.calls,
             vnis=sum(link.vni is not None for link in self._records.links.cache.all()),
             sandboxes=len(self._journal.entries()),
+            journal_deferred=self._journal.deferred,
+            journal_unreadable=len(self._journal.unreadable()),
         )
 
     # Composition. Each part is made once, by `__init__`.
@@ -233,6 +235,7 @@ class Agent:
 
     def _make_periodic(self) -> PeriodicWork:
         return PeriodicWork(
+            self._journal,
             self._resync,
             self._settings.resync,
             VniCheck(self._settings.node_name, self._records.links.cache, self._records.vnis, self._workers.controller),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from ratchet.agent.heartbeat import Heartbeat
 from ratchet.agent.informers import Informers
+from ratchet.node.journal import Journal
 
 # Seconds without an answer of the API until the agent is not ready, and without periodic work until it is not live.
 OUT_OF_TOUCH_SECONDS = 60.0
@@ -16,9 +17,16 @@ STUCK_SECONDS = 180.0
 class AgentHealth:
     """Decides whether the agent is live and ready. `clock` returns monotonic seconds."""
 
-    def __init__(self, informers: Informers, heartbeat: Heartbeat, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        informers: Informers,
+        heartbeat: Heartbeat,
+        journal: Journal,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._informers = informers
         self._heartbeat = heartbeat
+        self._journal = journal
         self._clock = clock
         self._progress = clock()
 
@@ -42,4 +50,6 @@ class AgentHealth:
             return "the API has not answered yet"
         if silence > OUT_OF_TOUCH_SECONDS:
             return f"the API has not answered for {silence:.0f} s"
+        if deferred := self._journal.deferred:
+            return f"the state directory is full or read-only (journal changes kept in memory: {deferred})"
         return None

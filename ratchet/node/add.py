@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from ratchet.cni import delegate
 from ratchet.cni.delegation import Delegation, prepare
 from ratchet.cni.execute import find_plugin
 from ratchet.cni.result import Interface, IPConfig, Result, Route
+from ratchet.cni.versions import gives_prev_result
 from ratchet.core import endpoint_spec
 from ratchet.core.intent import asks_for_links, wait_of
 from ratchet.core.interface import Device
@@ -75,7 +76,7 @@ def _without_links(call: Call, pod: Pod | None) -> Result:
             details='add the key "delegate" with the configuration of the plugin for all other pods',
         )
     entry = replace(entry, delegations=_intended(call, call.network.delegate))
-    _begin(call, entry)
+    _begin(call, entry, may_defer=_can_undo_without_journal(call, entry.delegations))
     try:
         result = _base(call, entry, call.network.delegate)
         _refuse_deleted(call)
@@ -163,18 +164,27 @@ def _reserved(call: Call, wanted: list[HeldEnd]) -> tuple[HeldEnd, ...]:
     return taken
 
 
-def _begin(call: Call, entry: SandboxEntry) -> None:
+def _begin(call: Call, entry: SandboxEntry, *, may_defer: bool = False) -> None:
     """Write the journal entry of this ADD. Only one of several concurrent ADDs goes on.
 
     A second one would remove what the first creates. Raises AlreadyAddedError.
     """
-    if not call.journal.begin(entry):
+    if not call.journal.begin(entry, may_defer=may_defer):
         raise _added_before(call)
 
 
-def _note(call: Call, entry: SandboxEntry) -> None:
+def _note(call: Call, entry: SandboxEntry, *, may_defer: bool = False) -> None:
     call.refuse_superseded()
-    call.journal.write(entry)
+    call.journal.write(entry, may_defer=may_defer)
+
+
+def _can_undo_without_journal(call: Call, delegations: Sequence[Delegation]) -> bool:
+    """Whether DEL can undo these delegations if the disk does not accept the journal entry and this process ends.
+
+    DEL has the configuration. A delegate may need its result too, which runtimes keep and send from 0.4.0 on.
+    """
+    sends_result = gives_prev_result(call.network.cni_version)
+    return sends_result or not any(gives_prev_result(one.version) for one in delegations)
 
 
 def _added_before(call: Call) -> AlreadyAddedError:
@@ -195,7 +205,7 @@ def _undo_failed(call: Call, entry: SandboxEntry, error: BaseException) -> None:
         undo(call, noted, "ADD failed")
     except DelegateError as failure:
         log.error("undo incomplete, left to DEL cause=%s", failure)
-        call.journal.write(replace(noted, asks=False))
+        call.journal.write(replace(noted, asks=False), may_defer=True)
 
 
 def _intended(call: Call, config: Mapping[str, Any] | None) -> tuple[Delegation, ...]:
@@ -216,7 +226,8 @@ def _base(call: Call, entry: SandboxEntry, config: Mapping[str, Any] | None) -> 
     if config is None:
         return call.network.prev_result or Result()
     delegation = delegate.add(config, call.network, call.arguments)
-    _note(call, replace(entry, delegations=(delegation,)))
+    noted = replace(entry, delegations=(delegation,))
+    _note(call, noted, may_defer=_can_undo_without_journal(call, noted.delegations))
     return delegation.decoded_result()
 
 

@@ -34,7 +34,9 @@ def delete(call: Call) -> None:
     """
     deleted_before = _bury(call)
     entries = _to_delete(call)
-    if not entries and not deleted_before:
+    if not entries and call.journal.has_unreadable(call.attachment):
+        _delete_unreadable(call)
+    elif not entries and not deleted_before:
         _delete_delegations(call, _likely_delegations(call))
     failures = []
     for entry in entries:
@@ -51,6 +53,8 @@ def delete_attachment(call: Call) -> None:
     _bury(call)
     if (entry := call.journal.read(call.attachment)) is not None:
         _delete_entry(call, entry)
+    elif call.journal.has_unreadable(call.attachment):
+        _delete_unreadable(call)
 
 
 def _delete_entry(call: Call, entry: SandboxEntry) -> None:
@@ -59,7 +63,22 @@ def _delete_entry(call: Call, entry: SandboxEntry) -> None:
     if entry.boot == boot_id() and entry.began > call.began:
         log.warning("nothing removed, the runtime has added the attachment again since this DEL")
     else:
-        undo(call, entry, "the sandbox was deleted")
+        delegations = tuple(_with_prev_result(one, call) if one.result is None else one for one in entry.delegations)
+        undo(call, replace(entry, delegations=delegations), "the sandbox was deleted")
+
+
+def _delete_unreadable(call: Call) -> None:
+    """Undo what an unreadable entry stands for, as far as the call says it, and set the entry's file aside.
+
+    The links' interfaces go with the sandbox's namespace. The agent and gc remove its ends from the records.
+    Raises DelegateError; the file then stays, so that the next DEL runs the delegates again.
+    """
+    log.warning("DEL of a sandbox whose journal file is unreadable")
+    _delete_delegations(call, _likely_delegations(call))
+    try:
+        call.journal.set_aside(call.attachment)
+    except RatchetError as error:
+        log.error("unreadable journal file not set aside cause=%s", error)
 
 
 def undo(call: Call, entry: SandboxEntry, reason: str) -> None:
@@ -70,10 +89,7 @@ def undo(call: Call, entry: SandboxEntry, reason: str) -> None:
     if entry.ends:
         _leave_links(call, entry, reason)
     _delete_delegations(call, entry.delegations)
-    try:
-        call.journal.forget(entry.attachment)
-    except RatchetError as error:
-        log.error("journal entry not removed cause=%s", error)
+    call.journal.forget(entry.attachment)
 
 
 def _bury(call: Call) -> bool:

@@ -10,13 +10,14 @@ API_SECONDS = 2.0
 
 
 def status(call: Call) -> None:
-    """Return if ADD can be served (SPEC.md, "STATUS").
+    """Return if ADD can be served, also of pods with links (SPEC.md, "STATUS").
 
     Raises UnavailableError, or a delegate's DelegateError with its code 50 or 51.
     """
     try:
         records = call.connect(API_SECONDS)
         records.ready()
+        call.journal.require_writable()
         if call.node or call.network.parent_interface or call.network.parent_address:
             call.node_underlay(records, call.node)
     except RatchetError as cause:

@@ -17,6 +17,7 @@ from ratchet.core.model import State
 from ratchet.dev.fake_kubelet import DEBIAN_PLUGINS, CniResponse, Kubelet, Sandbox
 from ratchet.dev.hosts import ip
 from tests.support.cluster import CHAINED, LINK, Cluster
+from tests.support.disks import BrokenDisk, small_disk
 
 pytestmark = pytest.mark.skipif(
     not Path(DEBIAN_PLUGINS, "ptp").exists(), reason="needs Debian's containernetworking-plugins"
@@ -198,6 +199,87 @@ def test_del_calls_the_delegate_with_the_configuration_of_its_add(cluster: Clust
     assert cluster.a.delete(plain, config=network.config(cluster.a, delegate=elsewhere)).status == 0
     assert network.allocated_ips(cluster.a) == []
     cluster.assert_nothing_left()
+
+
+# A full or read-only state directory
+
+
+@pytest.fixture(params=["full", "read-only"])
+def broken_disk(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[BrokenDisk]:
+    """A small disk at the state directory of node a."""
+    with small_disk(cluster.a.state_dir) as folder:
+        yield BrokenDisk(folder, request.param)
+
+
+def test_fault_29_pods_without_links_start_and_stop_on_a_broken_disk(
+    cluster: Cluster, network: Network, broken_disk: BrokenDisk
+) -> None:
+    """The delegate's DEL needs its result, which the runtime sends if the journal does not have it."""
+    configure(cluster, network)
+    plain = cluster.pod("plain", PLAIN, cluster.a)
+    broken_disk.break_down()
+    assert address_in(cluster.a.add(plain).json) == address_of(cluster, plain)
+    assert len(network.allocated_ips(cluster.a)) == 1
+    answer = cluster.a.call("DEL", plain)
+    assert (answer.status, answer.stdout) == (0, ""), answer
+    assert network.allocated_ips(cluster.a) == []
+    broken_disk.repair()
+    cluster.forget_pods(plain)
+    cluster.assert_nothing_left()
+
+
+def test_fault_29_an_add_that_del_could_not_undo_is_refused_on_a_broken_disk(
+    cluster: Cluster, network: Network, broken_disk: BrokenDisk
+) -> None:
+    """The runtime speaks 0.3.1 and sends no result to DEL. The delegate speaks 1.0.0 and needs its own."""
+    config = network.config(cluster.a, "0.3.1")
+    config["delegate"]["cniVersion"] = "1.0.0"
+    plain = cluster.pod("plain", PLAIN, cluster.a)
+    broken_disk.break_down()
+    code, message = error_of(cluster.a.add(plain, config=config))
+    assert code == 100
+    assert message.startswith("cannot write /")
+    assert broken_disk.cause in message
+    assert network.allocated_ips(cluster.a) == []
+    assert cluster.interfaces(plain) == []
+    assert cluster.a.call("DEL", plain, config=config).status == 0
+    broken_disk.repair()
+    assert cluster.a.add(plain, config=config).status == 0
+    assert cluster.a.delete(plain, config=config).status == 0
+    assert network.allocated_ips(cluster.a) == []
+
+
+# Unreadable journal files
+
+
+@pytest.mark.parametrize(
+    "content", ["", '{"network": "net", "sandbox": {"of": "a newer Ratchet"}}'], ids=["torn", "newer"]
+)
+@pytest.mark.parametrize("how", ["DEL", "GC"])
+def test_del_and_gc_free_the_address_of_an_unreadable_journal_file_and_keep_the_file(
+    cluster: Cluster, network: Network, content: str, how: str
+) -> None:
+    configure(cluster, network)
+    plain = cluster.pod("plain", PLAIN, cluster.a)
+    assert cluster.a.add(plain).status == 0
+    (file,) = (cluster.a.state_dir / "sandboxes").glob(f"{plain.container_id}+*")
+    agent = cluster.bed.agents.get("a")
+    if agent is not None:
+        agent.kill()
+    file.write_text(content)
+    if agent is not None:
+        agent.start()
+    if how == "DEL":
+        answer = cluster.a.call("DEL", plain)
+    else:
+        answer = cluster.a.call("GC", config={**network.config(cluster.a, "1.1.0"), "cni.dev/valid-attachments": []})
+    assert (answer.status, answer.stdout) == (0, ""), answer
+    assert network.allocated_ips(cluster.a) == []
+    assert not file.exists()
+    kept = cluster.a.state_dir / "unreadable" / file.name
+    assert kept.read_text() == content
+    assert cluster.a.call("DEL", plain).status == 0
+    kept.unlink()
 
 
 # CHECK
