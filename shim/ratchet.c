@@ -31,7 +31,7 @@
 
 #include "frame.h"
 
-/* Milliseconds since the start of the process. The kubelet gives ADD four minutes and DEL two. */
+/* Milliseconds since the start of the process, as in ratchet/cni/budget.py. */
 #ifndef CONNECT_MS
 #define CONNECT_MS 5000
 #endif

@@ -77,8 +77,11 @@ class CallService:
             yield reply
 
     def serve_alone(self, request: Request) -> Reply:
-        """The reply to a call that is served without the API. The workers update the records later."""
-        with self._served(request, _no_api) as reply:
+        """The reply to a call that is served without the API. The workers update the records later.
+
+        Nobody waits for the reply, so the call's time budget does not count.
+        """
+        with self._served(request, _no_api, timed_from=float("inf")) as reply:
             return reply
 
     def is_adding(self, container_id: str) -> bool:
@@ -86,10 +89,12 @@ class CallService:
         return self._adding[container_id] > 0
 
     @contextmanager
-    def _served(self, request: Request, connect: Callable[[float], Store]) -> Iterator[Reply]:
+    def _served(
+        self, request: Request, connect: Callable[[float], Store], timed_from: float | None = None
+    ) -> Iterator[Reply]:
         began, variables = time.monotonic(), request.variables
         with about(command=variables.get("CNI_COMMAND"), sandbox=variables.get("CNI_CONTAINERID")):
-            accepted = self._accept(request, connect)
+            accepted = self._accept(request, connect, timed_from)
             if not isinstance(accepted, _Accepted):
                 yield self._encode(request, accepted, began)
                 return
@@ -99,14 +104,16 @@ class CallService:
                 if response[0] == 0:
                     log.info("%s succeeded", accepted.call.arguments.command)
 
-    def _accept(self, request: Request, connect: Callable[[float], Store]) -> _Accepted | Response:
+    def _accept(
+        self, request: Request, connect: Callable[[float], Store], timed_from: float | None
+    ) -> _Accepted | Response:
         """Parse a request. Returns the call to serve, or the response: an error, or the result of VERSION."""
         called_at = min(request.began, since_boot())
         try:
             arguments, network = parse(request.variables, request.stdin)
             if network is None:
                 return 0, version(request.stdin)
-            call = self._call(arguments, network, called_at, connect)
+            call = self._call(arguments, network, called_at, connect, timed_from)
             if arguments.pod_name:
                 from_here_about(_pod(arguments))
             self._log_ignored_keys(network)
@@ -116,7 +123,12 @@ class CallService:
             return failure(error, request.stdin)
 
     def _call(
-        self, arguments: Arguments, network: NetworkConfig, called_at: float, connect: Callable[[float], Store]
+        self,
+        arguments: Arguments,
+        network: NetworkConfig,
+        called_at: float,
+        connect: Callable[[float], Store],
+        timed_from: float | None,
     ) -> Call:
         settings = self.settings
         return Call(
@@ -130,6 +142,7 @@ class CallService:
             find_underlay=self.underlays,
             node=settings.node_name,
             verified=self.verified,
+            timed_from=timed_from,
         )
 
     def _serve(self, call: Call, request: Request) -> Response:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ratchet import datapath
 from ratchet.cni import delegate
+from ratchet.cni.arguments import Command
 from ratchet.cni.delegation import Delegation, prepare
 from ratchet.cni.execute import find_plugin
 from ratchet.cni.result import Interface, IPConfig, Result, Route
@@ -101,7 +102,8 @@ def _with_links(call: Call, records: Store, pod: Pod, began: float) -> Result:
     )
     requested = wait_of(pod)
     seconds = call.wait if requested is None else requested
-    until = began + seconds
+    now = time.monotonic()
+    until = now + call.wait_seconds(began + seconds - now)
     selection = LinkSelection.look(records, pod, {call.arguments.ifname}, min(seconds, TOPOLOGIES_SECONDS), until)
     wanted = held_ends(records, pod, selection.ends)
     delegations = _intended(call, _delegate(call))
@@ -225,7 +227,7 @@ def _base(call: Call, entry: SandboxEntry, config: Mapping[str, Any] | None) -> 
     """The result that ours extends: the delegate's if there is one, else that of the plugins before us."""
     if config is None:
         return call.network.prev_result or Result()
-    delegation = delegate.add(config, call.network, call.arguments)
+    delegation = delegate.add(config, call.network, call.arguments, timeout=call.delegate_seconds(Command.ADD))
     noted = replace(entry, delegations=(delegation,))
     _note(call, noted, may_defer=_can_undo_without_journal(call, noted.delegations))
     return delegation.decoded_result()

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 
 from ratchet.cni import delegate
+from ratchet.cni.arguments import Command
 from ratchet.errors import RatchetError
 from ratchet.node.call import Call
 from ratchet.node.delete import delete_attachment
@@ -23,7 +24,7 @@ def collect(call: Call) -> None:
     failures = _delete_unknown(call)
     for config in call.delegates():
         try:
-            delegate.gc(config, call.network, call.arguments)
+            delegate.gc(config, call.network, call.arguments, timeout=call.delegate_seconds(Command.GC))
         except RatchetError as error:
             log.error("%s", error)
             failures.append(error)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ratchet.cni import delegate
+from ratchet.cni.arguments import Command
 from ratchet.cni.delegation import Delegation, prepare
 from ratchet.errors import ApiUnavailableError, DelegateError, RatchetError
 from ratchet.node.call import Call
@@ -143,7 +144,7 @@ def _delete_delegations(call: Call, delegations: Sequence[Delegation]) -> None:
     failures = []
     for delegation in reversed(delegations):
         try:
-            if message := delegate.delete(delegation, call.arguments):
+            if message := delegate.delete(delegation, call.arguments, timeout=call.delegate_seconds(Command.DEL)):
                 log.info("delegate reported type=%s message=%r", delegation.type, message)
         except DelegateError as error:
             log.error("%s", error)

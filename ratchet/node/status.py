@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ratchet.cni import delegate
+from ratchet.cni.arguments import Command
 from ratchet.errors import RatchetError, UnavailableError
 from ratchet.node.call import Call
 
@@ -23,4 +24,4 @@ def status(call: Call) -> None:
     except RatchetError as cause:
         raise UnavailableError(f"cannot serve ADD: {cause}", details=cause.details) from cause
     for config in call.delegates():
-        delegate.status(config, call.network, call.arguments)
+        delegate.status(config, call.network, call.arguments, timeout=call.delegate_seconds(Command.STATUS))
