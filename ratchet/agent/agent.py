@@ -37,6 +37,7 @@ from ratchet.agent.status import LinkStatus
 from ratchet.agent.underlay import Underlays
 from ratchet.agent.vni_check import VniCheck
 from ratchet.agent.workers import Workers
+from ratchet.node.interrupts import Interrupts
 from ratchet.node.journal import Journal, SandboxEntry, boot_id
 from ratchet.node.verified import VerifiedEnds
 from ratchet.store.apiserver import ApiServer, connect
@@ -52,6 +53,9 @@ SPOOL_FIRST_SECONDS = 5.0
 PATIENCE_SECONDS = 10.0
 WORKER_PATIENCE_SECONDS = 4.0
 ANNOUNCE_AT_END_SECONDS = 2.0
+# After `drain_seconds`, calls that undo something get more time. With the default of 20 s and the announcements this is
+# less than the 30 s after which the kubelet and the unit file kill the agent.
+UNDO_AT_END_SECONDS = 7.0
 # Calls of the runtime are short, and background threads must not delay them. Python's default of 5 ms is longer than a
 # call.
 SWITCH_SECONDS = 0.001
@@ -70,6 +74,7 @@ class Agent:
         self._foreground = ForegroundGate()
         self._queue = ReconcileQueue()
         self._verified = VerifiedEnds()
+        self._interrupts = Interrupts()
         self._journal = Journal(settings.state_dir, remembers=True)
         self._underlays = Underlays(settings)
         self._api = self._connect()
@@ -136,6 +141,7 @@ class Agent:
     def _stop(self) -> None:
         log.info("agent stopping; links stay as they are")
         if not self._server.stop(self._settings.drain_seconds):
+            self._interrupts.wait(UNDO_AT_END_SECONDS)
             log.warning("calls aborted calls=%d drain_seconds=%g", self._server.calls, self._settings.drain_seconds)
         self._queue.close()
         self._announcer.close(ANNOUNCE_AT_END_SECONDS)
@@ -201,6 +207,7 @@ class Agent:
             self._queue,
             self._foreground,
             self._verified,
+            self._interrupts,
         )
 
     def _make_status(self) -> LinkStatus:

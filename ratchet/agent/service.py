@@ -26,6 +26,7 @@ from ratchet.core.model import PodRef
 from ratchet.errors import AddressFamilyError, ApiUnavailableError, InvalidIntentError, RatchetError
 from ratchet.node.call import Call
 from ratchet.node.dispatch import dispatch
+from ratchet.node.interrupts import Interrupts
 from ratchet.node.journal import Attachment, Journal, SandboxEntry, since_boot
 from ratchet.node.response import Response, encode, failure, log_keys, parse, version
 from ratchet.node.verified import VerifiedEnds
@@ -55,6 +56,7 @@ class CallService:
     """Serves the runtime's calls.
 
     After a call, its links and its pod are queued for the workers. `verified` has the ends that are up then.
+    `interrupts` counts the calls that undo something.
     """
 
     settings: Settings
@@ -66,6 +68,7 @@ class CallService:
     queue: ReconcileQueue
     foreground: ForegroundGate
     verified: VerifiedEnds
+    interrupts: Interrupts
     _adding: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _logged_keys: set[tuple[object, ...]] = field(default_factory=set)
@@ -143,6 +146,7 @@ class CallService:
             node=settings.node_name,
             verified=self.verified,
             timed_from=timed_from,
+            interrupts=self.interrupts,
         )
 
     def _serve(self, call: Call, request: Request) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -77,14 +77,15 @@ def _without_links(call: Call, pod: Pod | None) -> Result:
             details='add the key "delegate" with the configuration of the plugin for all other pods',
         )
     entry = replace(entry, delegations=_intended(call, call.network.delegate))
-    _begin(call, entry, may_defer=_can_undo_without_journal(call, entry.delegations))
-    try:
+
+    def set_up() -> Result:
         result = _base(call, entry, call.network.delegate)
         _refuse_deleted(call)
-    except BaseException as error:
-        _undo_failed(call, entry, error)
-        raise
-    return result
+        return result
+
+    with call.interrupts.deferred():
+        _begin(call, entry, may_defer=_can_undo_without_journal(call, entry.delegations))
+        return _undone_on_failure(call, entry, set_up)
 
 
 def _with_links(call: Call, records: Store, pod: Pod, began: float) -> Result:
@@ -107,14 +108,25 @@ def _with_links(call: Call, records: Store, pod: Pod, began: float) -> Result:
     selection = LinkSelection.look(records, pod, {call.arguments.ifname}, min(seconds, TOPOLOGIES_SECONDS), until)
     wanted = held_ends(records, pod, selection.ends)
     delegations = _intended(call, _delegate(call))
-    with call.journal.sandbox_lock(call.arguments.container_id):
-        entry = replace(entry, ends=_reserved(call, wanted))
-        _begin(call, entry)
-    try:
-        ends = selection.wait(require=call.require)
+
+    def set_up() -> Result:
+        ends, begun = selection.wait(require=call.require), entry
         if ends != selection.ends:
-            entry = _with_ends(call, entry, held_ends(records, pod, ends))
-        return _linked(call, records, entry, delegations, underlay, until)
+            begun = _with_ends(call, entry, held_ends(records, pod, ends))
+        return _linked(call, records, begun, delegations, underlay, until)
+
+    with call.interrupts.deferred():
+        with call.journal.sandbox_lock(call.arguments.container_id):
+            entry = replace(entry, ends=_reserved(call, wanted))
+            _begin(call, entry)
+        return _undone_on_failure(call, entry, set_up)
+
+
+def _undone_on_failure(call: Call, entry: SandboxEntry, set_up: Callable[[], Result]) -> Result:
+    """Set up what the entry, which has been written, stands for. Only this may be interrupted, not its undoing."""
+    try:
+        with call.interrupts.allowed():
+            return set_up()
     except BaseException as error:
         _undo_failed(call, entry, error)
         raise

@@ -13,6 +13,7 @@ from ratchet.cni.config import NetworkConfig
 from ratchet.core.plan import Underlay
 from ratchet.core.pod import Pod
 from ratchet.errors import FollowedError, InvalidEnvironmentError, NamespaceGoneError, PodMissingError
+from ratchet.node.interrupts import Interrupts
 from ratchet.node.journal import Attachment, Journal, since_boot
 from ratchet.node.reconciler import Reconciler
 from ratchet.node.underlay import FindUnderlay, UnderlayConfig, find_underlay
@@ -33,6 +34,8 @@ class Call:
     `wait` is how long ADD may wait for its peers, in seconds. If they have not joined by then, ADD fails if `require`
     is set, else the agent completes its links.
 
+    `interrupts` knows when the call may be interrupted.
+
     `find_underlay` returns the node's underlay. `node` is the node's name, empty if only the pod's object has it.
     `verified` collects the ends that are up.
     """
@@ -48,6 +51,7 @@ class Call:
     node: str = ""
     verified: VerifiedEnds = field(default_factory=VerifiedEnds)
     timed_from: float | None = None
+    interrupts: Interrupts = field(default_factory=Interrupts)
 
     @property
     def underlay(self) -> UnderlayConfig:

@@ -44,7 +44,8 @@ def _delete_unknown(call: Call) -> list[RatchetError]:
             "removing attachment without DEL container=%s interface=%s", attachment.container_id, attachment.ifname
         )
         try:
-            delete_attachment(call.deleting(attachment, netns))
+            with call.interrupts.deferred():
+                delete_attachment(call.deleting(attachment, netns))
         except RatchetError as error:
             log.error("%s", error)
             failures.append(error)

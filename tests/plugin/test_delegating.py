@@ -16,6 +16,7 @@ import pytest
 from ratchet.core.model import State
 from ratchet.dev.fake_kubelet import DEBIAN_PLUGINS, CniResponse, Kubelet, Sandbox
 from ratchet.dev.hosts import ip
+from ratchet.dev.testbed import wait_for
 from tests.support.cluster import CHAINED, LINK, Cluster
 from tests.support.disks import BrokenDisk, small_disk
 
@@ -309,6 +310,7 @@ class Script:
     NAME = "scripted"
 
     def __post_init__(self) -> None:
+        (self.folder / "calls").touch()
         self.answers: dict[str, tuple[int, str]] = {}
         self.respond("VERSION", 0, {"cniVersion": "1.1.0", "supportedVersions": ["0.4.0", "1.0.0", "1.1.0"]})
         self.respond("ADD", 0, {"cniVersion": "1.1.0", "ips": [{"address": "10.5.0.9/24"}]})
@@ -392,6 +394,52 @@ def test_the_error_names_a_missing_delegate_and_the_search_path(cluster: Cluster
     assert "no-such-plugin" in message
     assert str(cluster.a.bin_dir) in message
     assert DEBIAN_PLUGINS in message
+
+
+# Signals during a roll-back
+
+
+def held(script: Script, tmp_path: Path) -> Path:
+    """Have the delegate's DEL wait for a file, and then create another one. Returns the file that it waits for."""
+    release = tmp_path / "release"
+    script.respond("DEL", 0, {}, f"while [ ! -e {release} ]; do sleep 0.02; done; touch {tmp_path}/deleted")
+    return release
+
+
+@pytest.mark.daemonless
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_later_signals_do_not_abort_the_roll_back_that_the_first_one_began(
+    cluster: Cluster, script: Script, tmp_path: Path, number: signal.Signals
+) -> None:
+    release, primary = held(script, tmp_path), cluster.primary(cluster.a)
+    adding = cluster.start("ADD", cluster.a, primary, config=scripted(), CNI_PATH=script.path(cluster.a))
+    cluster.wait_until(State.PRIMARY_READY)
+    adding.send_signal(number)
+    wait_for("the roll-back", lambda: script.calls("DEL") == [primary.container_id])
+    for _ in range(3):
+        adding.send_signal(number)
+    assert adding.poll() is None
+    release.touch()
+    answer = cluster.end(adding)
+    assert error_of(answer)[0] == 11
+    assert f"the plugin received {number.name}" in answer.error
+    assert (tmp_path / "deleted").exists()
+    assert cluster.interfaces(primary) == []
+    cluster.assert_nothing_left()
+
+
+@pytest.mark.daemonless
+def test_sigterm_does_not_abort_a_del(cluster: Cluster, script: Script, tmp_path: Path) -> None:
+    release, plain = held(script, tmp_path), cluster.pod("plain", PLAIN, cluster.a)
+    assert cluster.a.add(plain, config=scripted(), CNI_PATH=script.path(cluster.a)).status == 0
+    deleting = cluster.start("DEL", cluster.a, plain, config=scripted(), CNI_PATH=script.path(cluster.a))
+    wait_for("the delegate's DEL", lambda: script.calls("DEL") == [plain.container_id])
+    deleting.send_signal(signal.SIGTERM)
+    release.touch()
+    assert cluster.end(deleting).status == 0
+    assert (tmp_path / "deleted").exists()
+    cluster.forget_pods(plain)
+    cluster.assert_nothing_left()
 
 
 @pytest.mark.parametrize("failure", ["wait", "interface"])
