@@ -144,6 +144,7 @@ class Agent:
             self._interrupts.wait(UNDO_AT_END_SECONDS)
             log.warning("calls aborted calls=%d drain_seconds=%g", self._server.calls, self._settings.drain_seconds)
         self._queue.close()
+        self._journal.flush()
         self._announcer.close(ANNOUNCE_AT_END_SECONDS)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import deque
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,6 +31,7 @@ class EntryFiles:
         self._aside = aside
         self._known: dict[str, tuple[Version, SandboxEntry]] = {}
         self._unreadable: dict[str, Version] = {}
+        self._unsynced: deque[str] = deque()  # the files that were changed or removed since the last `sync`
 
     def read(self, attachment: Attachment) -> SandboxEntry | None:
         """The entry of an attachment; None if there is none or it cannot be read."""
@@ -85,6 +87,7 @@ class EntryFiles:
         name = entry.attachment.file_name
         version = write_document(self._folder / name, encode_entry(entry), exclusive=exclusive)
         self._known[name] = (version, entry)
+        self._unsynced.append(name)
 
     def require_writable(self) -> None:
         """Write a page and remove it. Raises RatchetError if the disk rejects that."""
@@ -103,6 +106,25 @@ class EntryFiles:
             pass  # the directory does not exist, so there is no entry
         except OSError as cause:
             raise unwritable(path, cause) from cause
+        else:
+            self._unsynced.append(name)
+
+    def sync(self) -> None:
+        """Have the changes of this process survive a power loss (fsync(2)). Raises RatchetError.
+
+        Until then a power loss can lose a change, or leave an empty file. This is not part of a write, because it takes
+        several times as long as the rest of an ADD.
+        """
+        names = set[str]()
+        while self._unsynced:
+            names.add(self._unsynced.popleft())
+        for path in [self._folder / name for name in sorted(names)] + [self._folder] * bool(names):
+            try:
+                _sync(path)
+            except FileNotFoundError:
+                continue  # removed meanwhile
+            except OSError as cause:
+                raise unwritable(path, cause) from cause
 
     def set_aside(self, name: str) -> None:
         """Move an unreadable file aside, where the newest UNREADABLE_MAX files are kept. Raises RatchetError."""
@@ -143,3 +165,11 @@ class EntryFiles:
                 "journal file unreadable: it is torn or of a newer Ratchet; left in place file=%s", self._folder / name
             )
         return entry
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -257,16 +257,22 @@ class Journal:
         return len(self._entries) + self._tombstones.deferred
 
     def flush(self) -> None:
-        """Write the deferred changes. What the disk still rejects stays deferred. Does not raise."""
-        if not (before := self.deferred):
-            return
+        """Write the deferred changes, and have this process's changes of entries survive a power loss. Does not raise.
+
+        What the disk still rejects stays deferred. Tombstones and locks are of one boot, so they need not survive.
+        """
+        before = self.deferred
         try:
             self._entries.flush()
             self._tombstones.flush()
         except RatchetError as error:
             log.debug('journal still cannot be written cause="%s"', error)
-        if written := before - self.deferred:
-            log.info("deferred journal changes written changes=%d left=%d", written, self.deferred)
+        if before > self.deferred:
+            log.info("deferred journal changes written changes=%d left=%d", before - self.deferred, self.deferred)
+        try:
+            self._files.sync()
+        except RatchetError as error:
+            log.error('journal not synced, a power loss may lose changes cause="%s"', error)
 
     def lock(self, link: str) -> AbstractContextManager[None]:
         """Lock one link on this node for a block. The kernel frees the lock when its process ends.

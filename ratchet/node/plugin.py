@@ -98,7 +98,11 @@ def _serve(
         interrupts=interrupts,
     )
     log.info("%s received", arguments.command)
-    result = dispatch(call)
+    try:
+        result = dispatch(call)
+    finally:
+        with interrupts.deferred():
+            call.journal.flush()
     log.info("%s succeeded", arguments.command)
     return result
 

@@ -863,3 +863,51 @@ def test_an_agent_starts_with_a_broken_entry(root: Path, key: str) -> None:
     (path,) = files(root)
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: ["x"]}))
     assert Journal(root, remembers=True).entries() == []
+
+
+# Power loss
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files and folders that are synced."""
+    names: list[str] = []
+    original = os.fsync
+
+    def recorded(descriptor: int) -> None:
+        names.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        original(descriptor)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    return names
+
+
+def test_calls_do_not_wait_for_a_sync_which_a_flush_does(journal: Journal, synced: list[str]) -> None:
+    assert journal.begin(entry())
+    journal.write(replace(entry(), netns="/run/netns/b"))
+    journal.bury(ONE, since_boot())
+    assert synced == []
+    journal.flush()
+    assert synced == [ONE.file_name, "sandboxes"]
+    journal.flush()
+    assert synced == [ONE.file_name, "sandboxes"]
+
+
+def test_a_flush_syncs_the_removal_of_an_entry(journal: Journal, synced: list[str]) -> None:
+    journal.write(entry())
+    journal.forget(ONE)
+    journal.flush()
+    assert synced == ["sandboxes"]
+
+
+def test_a_flush_logs_a_failed_sync(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    journal.write(entry())
+    journal.flush()
+    assert "a power loss may lose changes" in caplog.text
+    assert "Input/output error" in caplog.text
