@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from dataclasses import replace
 from types import FrameType
 
@@ -31,7 +32,7 @@ from ratchet.agent.resync import Resync
 from ratchet.agent.server import Server
 from ratchet.agent.service import CallService
 from ratchet.agent.settings import Settings
-from ratchet.agent.spool import Spool
+from ratchet.agent.spool import Spool, spool_directories
 from ratchet.agent.spool_replay import SpoolReplayer
 from ratchet.agent.status import LinkStatus
 from ratchet.agent.underlay import Underlays
@@ -95,7 +96,10 @@ class Agent:
         self._workers = self._make_workers()
         self._health = AgentHealth(self._informers, self._heartbeat, self._journal)
         self._periodic = self._make_periodic()
-        self._replayer = SpoolReplayer(Spool(settings.spool_dir), self._service.serve_alone)
+        self._replayers = [
+            SpoolReplayer(Spool(one), self._service.serve_alone)
+            for one in spool_directories(settings.spool_dir, settings.socket)
+        ]
         self._server = Server(settings.socket, self._service.serve)
         self._http = self._make_http()
         self._metrics.gauges(self._gauges)
@@ -123,7 +127,9 @@ class Agent:
         for entry in self._journal.entries():
             if entry.boot != boot_id():
                 self._drop_ends(entry)
-        self._replayer.start(self._stopping, SPOOL_FIRST_SECONDS)
+        replayed_by = time.monotonic() + SPOOL_FIRST_SECONDS
+        for replayer in self._replayers:
+            replayer.start(self._stopping, max(0.0, replayed_by - time.monotonic()))
         self._informers.start()
         self._workers.start(self._settings.workers)
         self._resync.enqueue_all()

@@ -825,6 +825,24 @@ def test_fault_29_an_agent_starts_on_a_broken_disk_after_a_reboot(cluster: Clust
     cluster.assert_nothing_left()
 
 
+def test_fault_29_a_del_without_agent_on_a_broken_disk_is_served_by_the_next_agent(
+    cluster: Cluster, disk: BrokenDisk
+) -> None:
+    primary, pair = cluster.linked_pair()
+    agent = cluster.bed.agents["a"]
+    agent.kill()
+    disk.break_down()
+    assert cluster.a.call("DEL", primary).status == 0
+    agent.start()
+    wait_for("the DEL", lambda: cluster.bed.links()[LINK].primary.sandbox is None)
+    disk.repair()
+    wait_for("the end of the entry", lambda: journal_is_on_disk(cluster))
+    cluster.forget_pods(primary)
+    cluster.bed.delete_pod(primary.pod)
+    end_pods(cluster, (cluster.b, pair))
+    cluster.assert_nothing_left()
+
+
 # 10 to 15: faults of the API
 
 
