@@ -38,7 +38,7 @@ def delete(call: Call) -> None:
     if not entries and call.journal.has_unreadable(call.attachment):
         _delete_unreadable(call)
     elif not entries and not deleted_before:
-        _delete_delegations(call, _likely_delegations(call))
+        _delete_likely(call)
     failures = []
     for entry in entries:
         try:
@@ -68,6 +68,18 @@ def _delete_entry(call: Call, entry: SandboxEntry) -> None:
         undo(call, replace(entry, delegations=delegations), "the sandbox was deleted")
 
 
+def _delete_likely(call: Call) -> None:
+    """Run the delegates' DEL for an attachment without an entry. A failed one is repeated by the next DEL.
+
+    Raises DelegateError.
+    """
+    try:
+        _delete_delegations(call, _likely_delegations(call))
+    except DelegateError:
+        _bury(call, undone=False)
+        raise
+
+
 def _delete_unreadable(call: Call) -> None:
     """Undo what an unreadable entry stands for, as far as the call says it, and set the entry's file aside.
 
@@ -93,9 +105,9 @@ def undo(call: Call, entry: SandboxEntry, reason: str) -> None:
     call.journal.forget(entry.attachment)
 
 
-def _bury(call: Call) -> bool:
+def _bury(call: Call, *, undone: bool = True) -> bool:
     try:
-        return call.journal.bury(call.attachment, call.began)
+        return call.journal.bury(call.attachment, call.began, undone=undone)
     except RatchetError as error:
         log.error("tombstone not written, a running ADD will not see this DEL cause=%s", error)
         return False

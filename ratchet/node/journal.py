@@ -213,13 +213,14 @@ class Journal:
             if self._changed is not None:
                 self._changed.add(entry.attachment)
 
-    def bury(self, attachment: Attachment, at: float) -> bool:
+    def bury(self, attachment: Attachment, at: float, *, undone: bool = True) -> bool:
         """Write a tombstone for the attachment, so that an ADD that still runs undoes its work.
 
         `at` is the time of the DEL in seconds since boot. Returns True if an earlier DEL wrote a tombstone already. The
         key is the container and the interface, so that an ADD under an earlier network name sees the tombstone too.
+        Without `undone`, the DEL has failed, and the next one does not count as a repeated one.
         """
-        again = self._tombstones.bury(attachment, at)
+        again = self._tombstones.bury(attachment, at, undone=undone)
         self._purge()
         return again
 

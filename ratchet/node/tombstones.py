@@ -46,15 +46,15 @@ class Tombstones:
         # The directory's mtime and its sorted file names.
         self._listed: tuple[int, list[str]] = (-1, [])
 
-    def bury(self, attachment: Attachment, at: float) -> bool:
+    def bury(self, attachment: Attachment, at: float, *, undone: bool = True) -> bool:
         """Write a tombstone for a DEL; `at` is in seconds since boot.
 
-        Returns True if an earlier DEL of the attachment wrote one. The network's name is not part of the key, so that
-        an ADD under an earlier network name sees the DEL too. Raises RatchetError, unless the tombstone is kept in
-        memory.
+        Returns True if an earlier DEL of the attachment wrote one, with `undone`. The network's name is not part of the
+        key, so that an ADD under an earlier network name sees the DEL too. Raises RatchetError, unless the tombstone is
+        kept in memory.
         """
         key, network = attachment.interface_key, attachment.network
-        tombstone = min(at, since_boot()), network
+        tombstone = min(at, since_boot()), network if undone else ""
         with self._writing.of(key):
             earlier = self._network_of(key)
             if self._remembers:  # threads of this process see the DEL even if the disk is full

@@ -396,6 +396,21 @@ def test_the_error_names_a_missing_delegate_and_the_search_path(cluster: Cluster
     assert DEBIAN_PLUGINS in message
 
 
+def test_a_del_without_a_journal_entry_is_repeated_until_the_delegate_succeeds(
+    cluster: Cluster, script: Script
+) -> None:
+    """The second DEL must not rely on the tombstone of the first one. The third one may."""
+    plain = cluster.pod("plain", PLAIN, cluster.a)
+    call = {"config": scripted(), "CNI_PATH": script.path(cluster.a)}
+    script.respond("DEL", 1, {"cniVersion": "1.1.0", "code": 11, "msg": "try again"})
+    assert error_of(cluster.a.call("DEL", plain, **call))[0] == 11
+    script.respond("DEL", 0, {})
+    for _ in range(2):
+        assert cluster.a.call("DEL", plain, **call).status == 0
+    assert script.calls("DEL") == [plain.container_id] * 2
+    cluster.forget_pods(plain)
+
+
 # Signals during a roll-back
 
 

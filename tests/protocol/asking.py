@@ -187,7 +187,7 @@ class FakeJournal(Journal):
     def sandbox_lock(self, container_id: str) -> AbstractContextManager[None]:
         return self.lock(f"sandbox/{container_id}")
 
-    def bury(self, attachment: Attachment, at: float) -> bool:
+    def bury(self, attachment: Attachment, at: float, *, undone: bool = True) -> bool:
         return bool(ask("bury", attachment.container_id))
 
     def is_buried(self, attachment: Attachment, began: float) -> bool:
