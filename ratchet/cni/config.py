@@ -77,7 +77,11 @@ PLUGIN_KEYS = (
         "whether ConfigMaps declare links. With `off` the account needs no access to ConfigMaps outside of `namespace`",
         daemonless_only=True,
     ),
-    PluginKey("wait", "60; with an agent its `--wait`", "longest time that ADD waits for peers. 0: ADD does not wait"),
+    PluginKey(
+        "wait",
+        "60; with an agent its `--wait`",
+        "longest time that ADD waits for peers. 0: ADD does not wait. More than 150 counts as 150",
+    ),
     PluginKey(
         "wait_policy",
         "require; with an agent its `--wait-policy`",

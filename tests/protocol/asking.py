@@ -154,7 +154,7 @@ class FakeJournal(Journal):
     def __init__(self, locking: bool = True) -> None:
         self._locking = locking
 
-    def write(self, entry: SandboxEntry) -> None:
+    def write(self, entry: SandboxEntry, *, may_defer: bool = False) -> None:
         ask("write", entry)
 
     def read(self, attachment: Attachment) -> SandboxEntry | None:
@@ -187,13 +187,16 @@ class FakeJournal(Journal):
     def sandbox_lock(self, container_id: str) -> AbstractContextManager[None]:
         return self.lock(f"sandbox/{container_id}")
 
-    def bury(self, attachment: Attachment, at: float) -> bool:
+    def bury(self, attachment: Attachment, at: float, *, undone: bool = True) -> bool:
         return bool(ask("bury", attachment.container_id))
 
     def is_buried(self, attachment: Attachment, began: float) -> bool:
         return bool(ask("buried", attachment.container_id))
 
-    def begin(self, entry: SandboxEntry) -> bool:
+    def has_unreadable(self, attachment: Attachment) -> bool:
+        return False  # no scene damages a file
+
+    def begin(self, entry: SandboxEntry, *, may_defer: bool = False) -> bool:
         self.write(entry)
         return True  # no scene adds an attachment twice
 
@@ -223,7 +226,7 @@ class OneEntryJournal(FakeJournal):
         super().__init__(locking)
         self._only = entry
 
-    def write(self, entry: SandboxEntry) -> None: ...
+    def write(self, entry: SandboxEntry, *, may_defer: bool = False) -> None: ...
 
     def read(self, attachment: Attachment) -> SandboxEntry | None:
         return self._only

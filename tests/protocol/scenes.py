@@ -115,7 +115,7 @@ def call_of(attempt: Attempt, command: Command, rules: Rules) -> Call:
 def plain_call(command: Command, sandbox: Sandbox, journal: Journal, records: Store, wait: float = 0.0) -> Call:
     args = {"K8S_POD_NAMESPACE": sandbox.pod.namespace, "K8S_POD_NAME": sandbox.pod.name}
     arguments = Arguments(command, sandbox.container_id, sandbox.netns, "eth0", (), args, {})
-    return Call(arguments, network_config(), journal, lambda _: records, began=0.0, wait=wait)
+    return Call(arguments, network_config(), journal, lambda _: records, began=0.0, wait=wait, timed_from=float("inf"))
 
 
 @cache
