@@ -115,12 +115,14 @@ class LinkStatus:
 def _loss_reason(record: Link | None, container_id: str) -> str:
     """Why the end of a sandbox is no longer linked.
 
-    The last transition is the cause, unless it led to `linked`: then the link is up again, with another sandbox.
+    The cause is the latest transition from `linked`: others may have followed before the agent saw the record. If the
+    last one led to `linked`, the link is up again with another sandbox, or somebody has edited the record.
     """
     if record is None:
         return "its record is gone"
     if record.history and record.history[-1].target is not State.LINKED:
-        return record.history[-1].reason
+        losses = [step.reason for step in record.history if step.source is State.LINKED]
+        return losses[-1] if losses else record.history[-1].reason
     if record.side_of(container_id) is None:
         return "another sandbox has joined in its place"
     return "the record does not say why"
