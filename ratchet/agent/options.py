@@ -195,7 +195,9 @@ OPTIONS: tuple[Option, ...] = (
            "result of ADD if the peers did not come in time. proceed: ADD succeeds, and the agent completes the link "
            "later. require: ADD fails with code 11. wait_policy in the network configuration overrides it",
            values.one_of(*WAIT_POLICIES), "proceed"),
-    Option(_LINKS, "workers", "N", "threads that reconcile links. One thread works on a link at a time",
+    Option(_LINKS, "workers", "N",
+           "threads that reconcile links. One thread works on a link at a time. A quarter of the threads is kept from "
+           "each namespace, for the others",
            _whole(1, 256), 8),
     Option(_LINKS, "resync", "SECONDS",
            "interval between resyncs. A resync reconciles all links from the cache and lists the VNI Leases of this "
