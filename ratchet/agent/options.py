@@ -21,6 +21,7 @@ from ratchet.cni.config import (
     WAIT_POLICIES,
 )
 from ratchet.core.intent import WAIT_MAX_SECONDS
+from ratchet.core.limits import LINKS_PER_NAMESPACE, LINKS_PER_POD
 
 DEFAULT_METRICS_ADDR = ":9472"
 LOG_FORMATS = ("text", "json")
@@ -187,6 +188,14 @@ OPTIONS: tuple[Option, ...] = (
     Option(_LINKS, "vni_range", "FIRST-LAST",
            "first and last VNI. Do not share VNIs with other VXLANs of the cluster", _vni_range, DEFAULT_VNI_RANGE,
            "-".join(map(str, DEFAULT_VNI_RANGE))),
+    Option(_LINKS, "links_per_pod", "N",
+           "greatest number of links of one pod. The ADD of a pod with more links fails with code 101. A running pod "
+           "takes no further link",
+           _whole(1, values.LINKS_MOST), LINKS_PER_POD),
+    Option(_LINKS, "links_per_namespace", "N",
+           "greatest number of links that a namespace may declare, and of VNIs that its links may have. The same on "
+           "all nodes",
+           _whole(1, values.LINKS_MOST), LINKS_PER_NAMESPACE),
     Option(_LINKS, "wait", "SECONDS",
            "longest time that ADD waits for peers; 0: ADD does not wait. wait in the network configuration and "
            "ratchet.wait of the pod override it",

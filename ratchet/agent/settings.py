@@ -17,6 +17,7 @@ from typing import Any
 from ratchet.agent.options import HEARTBEATS_TO_BE_LOST, OPTIONS, Option, variable
 from ratchet.cni.arguments import is_dns_subdomain
 from ratchet.core.escape import quoted
+from ratchet.core.limits import LinkLimits
 from ratchet.errors import InvalidConfigError
 
 
@@ -42,6 +43,8 @@ class Settings:
     parent_address: str | None
     vxlan_port: int
     vni_range: tuple[int, int]
+    links_per_pod: int
+    links_per_namespace: int
     wait: float
     wait_policy: str
     workers: int
@@ -54,6 +57,10 @@ class Settings:
     events: bool
     readiness: bool
     drain_seconds: float
+
+    @property
+    def limits(self) -> LinkLimits:
+        return LinkLimits(self.links_per_pod, self.links_per_namespace)
 
 
 def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:

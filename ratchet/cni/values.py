@@ -16,6 +16,7 @@ Value = TypeVar("Value")
 Reader = Callable[[object], Value]
 
 FIRST_VNI, LAST_VNI = 1, (1 << 24) - 1  # VNIs have 24 bits (RFC 7348, section 5)
+LINKS_MOST = LAST_VNI  # of a pod or a namespace: each tunnel needs a VNI
 
 
 def text(wanted: str, is_valid: Callable[[str], object]) -> Reader[str]:

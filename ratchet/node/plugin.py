@@ -72,7 +72,14 @@ def _serve(
 
     def records(patience: float) -> ApiStore:
         api = connect(_kubeconfig(network.kubeconfig or kubeconfig), patience=patience)
-        return ApiStore(api, network.namespace, network.vni_range, VniAllocator(), use_topologies=network.topologies)
+        return ApiStore(
+            api,
+            network.namespace,
+            network.vni_range,
+            VniAllocator(),
+            use_topologies=network.topologies,
+            limits=network.limits,
+        )
 
     if network.wait_policy == "proceed":
         log.warning('"wait_policy": "proceed" has no effect: without an agent, nothing can complete a link later')

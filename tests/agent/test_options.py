@@ -44,6 +44,8 @@ OPTIONS: dict[str, object] = {"namespace": "elsewhere", "vxlan_port": 8472, "vni
 ON_A: dict[str, object] = {
     "parent_interface": "up1",
     "topologies": "off",
+    "links_per_pod": 2,
+    "links_per_namespace": 6,
     "wait": 0,
     "wait_policy": "require",
     "workers": 1,
@@ -283,6 +285,33 @@ def _vxlan_port(world: World) -> None:
 def _vni_range(world: World) -> None:
     assert world.tunnel(world.a)["id"] in (500, 501)
     assert world.tunnel(world.b)["id"] == world.tunnel(world.a)["id"]
+
+
+def listed_links(number: int) -> dict[str, str]:
+    """The annotation of a pod that declares so many links to a pod that does not exist."""
+    links = [{"peer": "nobody", "ifname": f"in{at}", "peer_ifname": f"x{at}"} for at in range(number)]
+    return {"ratchet.links": json.dumps(links)}
+
+
+@effect_of("links_per_pod")
+def _links_per_pod(world: World) -> None:
+    hub = world.a.make_sandbox(world.bed.create_pod("hub", {"ratchet": "true"}, "a", listed_links(3)))
+    answer = world.a.add(hub)
+    assert (answer.status, answer.json["code"]) == (1, 101)
+    assert answer.error == f"cannot link pod {hub.pod}: it has 3 links, more than links_per_pod, 2"
+    world.end(world.a, hub)
+
+
+@effect_of("links_per_namespace")
+def _links_per_namespace(world: World) -> None:
+    """A pod that has not started declares most of the links. The world's own link counts too."""
+    declarer = world.bed.create_pod("declarer", {"ratchet": "true"}, "b", listed_links(6))
+    unpaired = world.unpaired(world.a)
+    answer = world.a.add(unpaired)
+    assert answer.json["code"] == 101
+    assert "declares 8 links, more than links_per_namespace, 6" in answer.error
+    world.end(world.a, unpaired)
+    world.bed.delete_pod(declarer)
 
 
 @effect_of("wait")

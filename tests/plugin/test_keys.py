@@ -142,6 +142,29 @@ def _vni_range(cluster: Cluster, _: Path) -> None:
         assert 700 <= tunnel["id"] <= 709
 
 
+@effect_of("links_per_pod", "daemonless")
+def _links_per_pod(cluster: Cluster, _: Path) -> None:
+    exceeds(cluster, {"links_per_pod": 1}, "it has 2 links, more than links_per_pod, 1")
+
+
+@effect_of("links_per_namespace", "daemonless")
+def _links_per_namespace(cluster: Cluster, _: Path) -> None:
+    exceeds(cluster, {"links_per_namespace": 1}, "namespace default declares 2 links, more than links_per_namespace, 1")
+
+
+def exceeds(cluster: Cluster, keys: dict[str, int], cause: str) -> None:
+    """Add a pod with two links with these keys: it is rejected. With a limit of two it joins both."""
+    cluster.bed.create_topology("two", "- endpoints: [hub:in1, x:in1]\n- endpoints: [hub:in2, x:in2]")
+    hub = cluster.pod("hub", {"ratchet": "true"}, cluster.a)
+    answer = cluster.a.call("ADD", hub, config={**BASE, **keys, "wait": 0})
+    assert (answer.json["code"], answer.error) == (101, f"cannot link pod default/hub: {cause}")
+    assert cluster.bed.links() == {}
+    answer = cluster.a.call("ADD", hub, config={**BASE, **dict.fromkeys(keys, 2), "wait": 0})
+    assert answer.json["code"] == 11
+    cluster.delete_all((cluster.a, hub))
+    cluster.bed.delete_topologies()
+
+
 @effect_of("topologies", "daemonless")
 def _topologies(cluster: Cluster, _: Path) -> None:
     before = len(cluster.faults.sent)
@@ -258,6 +281,8 @@ VALUES = {
     "topologies": "off",
     "state_dir": "/nowhere",
     "vni_range": [700, 709],
+    "links_per_pod": 1,
+    "links_per_namespace": 1,
     "log_file": "/nowhere/log",
     "log_level": "debug",
 }

@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.cni.arguments import Command
-from ratchet.cni.config import NetworkConfig, ValidAttachment, read_config
+from ratchet.cni.attachments import ValidAttachment
+from ratchet.cni.config import NetworkConfig, read_config
 from ratchet.cni.versions import SUPPORTED
+from ratchet.core.limits import LinkLimits
 from ratchet.errors import InvalidConfigError, RatchetError, UndecodableError, UnsupportedVersionError
 
 EXAMPLE = Path(__file__).parents[2] / "manifests" / "examples" / "10-ratchet.conf"
@@ -47,6 +49,7 @@ def test_every_key_but_name_and_type_is_optional() -> None:
     assert (config.parent_interface, config.parent_address, config.kubeconfig) == (None, None, None)
     assert (config.namespace, config.wait, config.vxlan_port) == ("ratchet", None, None)
     assert config.vni_range == (11, 16777215)
+    assert config.limits == LinkLimits(1024, 16384)
     assert (config.log_file, config.log_level, config.state_dir) == (None, "info", None)
     assert (config.ignored, config.unknown, dict(config.runtime_config)) == ((), (), {})
 
@@ -58,6 +61,8 @@ GIVEN = {
     "namespace": "links",
     "wait": 2.5,
     "vxlan_port": 8472,
+    "links_per_pod": 64,
+    "links_per_namespace": 500,
     "log_file": "/var/log/ratchet.log",
     "log_level": "debug",
     "state_dir": "/run/ratchet",

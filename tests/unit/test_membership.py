@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 
 from ratchet.agent.membership import Membership, _by_record, _replaced
 from ratchet.core.intent import WantedLink, wanted_links
+from ratchet.core.limits import LinkLimits
 from ratchet.core.model import Link, Pod, PodRef, Side, Topology
 from ratchet.node.journal import Attachment, HeldEnd, SandboxEntry
 from tests.protocol.editing import announcing
@@ -159,3 +161,34 @@ def test_an_event_of_a_link_with_a_taken_interface_has_the_interface(node: Agent
     held = node.journal.read(entry.attachment)
     assert held is not None
     assert held.ends == entry.ends
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (LinkLimits(per_pod=2), "it has 3 links, more than links_per_pod, 2"),
+        (LinkLimits(per_namespace=2), "namespace default declares 3 links, more than links_per_namespace, 2"),
+    ],
+)
+def test_a_running_pod_at_a_limit_keeps_its_links_and_takes_no_further_ones(
+    node: AgentNode, limits: LinkLimits, message: str
+) -> None:
+    own = sandbox_of(Side.PRIMARY)
+    entry = node.hold(own)
+    listed = [{"peer": "primary-pod", "ifname": f"in{number}", "peer_ifname": f"x{number}"} for number in range(2)]
+    node.api.put_pod(
+        Pod(PodRef("default", "other", "uid-other"), {"ratchet": "true"}, {"ratchet.links": json.dumps(listed)})
+    )
+    node.api.put_pod(replace(primary_pod("primary-pod", "pair-pod"), ref=own.pod, node="node-a"))
+    node.caches.formats.read(announcing())
+    node.records.limits = limits
+    node.membership.reconcile("default", "primary-pod")
+    assert node.announcements.events == [("InvalidIntent", f"cannot link pod {own.pod}: {message}", "")]
+    held = node.journal.read(entry.attachment)
+    assert held is not None
+    assert held.ends == entry.ends
+    node.records.limits = LinkLimits(3, 3)
+    node.membership.reconcile("default", "primary-pod")
+    held = node.journal.read(entry.attachment)
+    assert held is not None
+    assert len(held.ends) == 3
