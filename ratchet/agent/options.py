@@ -22,6 +22,7 @@ from ratchet.cni.config import (
 )
 from ratchet.core.intent import WAIT_MAX_SECONDS
 from ratchet.core.limits import LINKS_PER_NAMESPACE, LINKS_PER_POD
+from ratchet.core.ports import FURTHER_PORTS, PORT_MOST
 
 DEFAULT_METRICS_ADDR = ":9472"
 LOG_FORMATS = ("text", "json")
@@ -114,6 +115,10 @@ def _whole(low: int, high: int) -> values.Reader[int]:
     return _from_text(_WHOLE, int, values.whole_number(low, high))
 
 
+def _first_and_last(text: str) -> list[int]:
+    return [int(part) for part in text.split("-")]
+
+
 def _switch(value: object) -> bool:
     word = str(value).lower()
     if word in _TRUE or word in _FALSE:
@@ -147,7 +152,8 @@ def _is_socket(path: str) -> bool:
 
 _root = values.text("an absolute path, or nothing", _is_root)
 _socket = values.text(f"an absolute path of at most {_SOCKET_PATH_BYTES} bytes", _is_socket)
-_vni_range = _from_text(_RANGE, lambda text: [int(part) for part in text.split("-")], values.vni_range('"first-last"'))
+_vni_range = _from_text(_RANGE, _first_and_last, values.vni_range('"first-last"'))
+_port_range = _from_text(_RANGE, _first_and_last, values.port_range('"first-last"'))
 
 _API, _NODE, _LINKS, _LIVENESS, _OBSERVABILITY = "Kubernetes API", "node", "links", "liveness", "observability"
 
@@ -184,7 +190,11 @@ OPTIONS: tuple[Option, ...] = (
     Option(_LINKS, "vxlan_port", "N",
            "UDP port of the tunnels; the same on all nodes. vxlan_port in the network configuration overrides it. "
            "ratchet-daemonless does not read this setting: set vxlan_port for it",
-           _whole(1, 65535), DEFAULT_VXLAN_PORT),
+           _whole(1, PORT_MOST), DEFAULT_VXLAN_PORT),
+    Option(_LINKS, "vxlan_ports", "FIRST-LAST",
+           "first and last UDP port that links may use. It must include vxlan_port and the next two, which tunnels on "
+           "one node use",
+           _port_range, default_text=f"vxlan_port and the next {FURTHER_PORTS} ports"),
     Option(_LINKS, "vni_range", "FIRST-LAST",
            "first and last VNI. Do not share VNIs with other VXLANs of the cluster", _vni_range, DEFAULT_VNI_RANGE,
            "-".join(map(str, DEFAULT_VNI_RANGE))),

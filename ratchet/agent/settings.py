@@ -18,6 +18,7 @@ from ratchet.agent.options import HEARTBEATS_TO_BE_LOST, OPTIONS, Option, variab
 from ratchet.cni.arguments import is_dns_subdomain
 from ratchet.core.escape import quoted
 from ratchet.core.limits import LinkLimits
+from ratchet.core.ports import PortRange, range_fault
 from ratchet.errors import InvalidConfigError
 
 
@@ -26,7 +27,8 @@ class Settings:
     """The settings of an agent; `OPTIONS` has the meaning of each.
 
     `kubeconfig` is None for in-cluster credentials. The parent is None if the agent has to find it. `wait`, `resync`,
-    `heartbeat`, `node_lost_after` and `drain_seconds` are seconds. `vni_range` is the first and the last VNI.
+    `heartbeat`, `node_lost_after` and `drain_seconds` are seconds. `vni_range` is the first and the last VNI,
+    `vxlan_ports` the first and the last UDP port of links (None: `core.ports.default_range`).
     `metrics_addr` is "host:port", ":port" for all addresses, or "" for no metrics. `host_root` is "" if the agent has
     the node's own file system.
     """
@@ -42,6 +44,7 @@ class Settings:
     parent_interface: str | None
     parent_address: str | None
     vxlan_port: int
+    vxlan_ports: PortRange | None
     vni_range: tuple[int, int]
     links_per_pod: int
     links_per_namespace: int
@@ -107,6 +110,8 @@ def settings_of(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Se
     settings = Settings(**values)
     if settings.node_lost_after < HEARTBEATS_TO_BE_LOST * settings.heartbeat:
         raise _too_soon_lost(settings, given)
+    if settings.vxlan_ports is not None and (fault := range_fault(settings.vxlan_port, settings.vxlan_ports)):
+        raise _fault(fault)
     return settings
 
 

@@ -17,6 +17,7 @@ from ratchet.cni.result import Result
 from ratchet.cni.versions import SUPPORTED, supported
 from ratchet.core.escape import quoted
 from ratchet.core.limits import LINKS_PER_NAMESPACE, LINKS_PER_POD, LinkLimits
+from ratchet.core.ports import FURTHER_PORTS, PORT_MOST, PortRange
 from ratchet.errors import InvalidConfigError, UndecodableError, UnsupportedVersionError
 
 DEFAULT_NAMESPACE = "ratchet"
@@ -31,7 +32,8 @@ _TOPOLOGIES = values.one_of(*TOPOLOGIES)
 _WAIT_POLICY = values.one_of(*WAIT_POLICIES)
 _LOG_LEVEL = values.one_of(*LOG_LEVELS)
 _SECONDS = values.seconds()
-_PORT = values.whole_number(1, 65535)
+_PORT = values.whole_number(1, PORT_MOST)
+_PORT_RANGE = values.port_range("[first, last]")
 _VNI_RANGE = values.vni_range("[first, last]")
 _COUNT = values.whole_number(1, values.LINKS_MOST)
 
@@ -92,6 +94,13 @@ PLUGIN_KEYS = (
         "UDP port of the tunnels; the same on all nodes",
     ),
     PluginKey(
+        "vxlan_ports",
+        f"`vxlan_port` and the next {FURTHER_PORTS} ports",
+        "first and last UDP port that links may use. It must include `vxlan_port` and the next two, which tunnels on "
+        "one node use",
+        daemonless_only=True,
+    ),
+    PluginKey(
         "vni_range",
         json.dumps(DEFAULT_VNI_RANGE),
         "first and last VNI. A VNI is unique in the cluster. It is used again after its link is gone, on another node "
@@ -149,6 +158,7 @@ class NetworkConfig:
     wait: float | None
     wait_policy: str | None
     vxlan_port: int | None
+    vxlan_ports: PortRange | None
     vni_range: tuple[int, int]
     links_per_pod: int
     links_per_namespace: int
@@ -191,6 +201,7 @@ def read_config(stdin: bytes, command: Command = Command.ADD) -> NetworkConfig:
         wait=_read(raw, "wait", _SECONDS),
         wait_policy=_read(raw, "wait_policy", _WAIT_POLICY),
         vxlan_port=_read(raw, "vxlan_port", _PORT),
+        vxlan_ports=_read(raw, "vxlan_ports", _PORT_RANGE),
         vni_range=_read(raw, "vni_range", _VNI_RANGE) or DEFAULT_VNI_RANGE,
         links_per_pod=_read(raw, "links_per_pod", _COUNT) or LINKS_PER_POD,
         links_per_namespace=_read(raw, "links_per_namespace", _COUNT) or LINKS_PER_NAMESPACE,

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -66,6 +67,7 @@ def _serve(
     from ratchet.node.dispatch import dispatch
     from ratchet.node.journal import Journal
     from ratchet.node.process import process_began
+    from ratchet.node.underlay import find_underlay
     from ratchet.store.apiserver import connect
     from ratchet.store.store import ApiStore
     from ratchet.store.vni import VniAllocator
@@ -90,6 +92,7 @@ def _serve(
         records,
         began=process_began(),
         wait=WAIT_SECONDS if network.wait is None else network.wait,
+        find_underlay=partial(find_underlay, ports=network.vxlan_ports),
     )
     log.info("%s received", arguments.command)
     result = dispatch(call)

@@ -40,7 +40,13 @@ GATE = "ratchet/linked"
 _numbers = itertools.count()
 
 # Options of both agents. `ON_A` and `ON_B` are options of one agent.
-OPTIONS: dict[str, object] = {"namespace": "elsewhere", "vxlan_port": 8472, "vni_range": "500-501", "heartbeat": 1}
+OPTIONS: dict[str, object] = {
+    "namespace": "elsewhere",
+    "vxlan_port": 8472,
+    "vxlan_ports": "8472-8474",
+    "vni_range": "500-501",
+    "heartbeat": 1,
+}
 ON_A: dict[str, object] = {
     "parent_interface": "up1",
     "topologies": "off",
@@ -279,6 +285,21 @@ def _parent_address(world: World) -> None:
 def _vxlan_port(world: World) -> None:
     assert world.tunnel(world.a)["port"] == world.tunnel(world.b)["port"] == 8472
     run_in(world.primary.netns, "ping", "-n", "-c", "1", "-W", "3", "192.168.2.101")
+
+
+@effect_of("vxlan_ports")
+def _vxlan_ports(world: World) -> None:
+    """A tunnel on one node needs the two ports above its own."""
+    link = {"peer": "near", "ifname": "in1", "peer_ifname": "in1", "kind": "vxlan", "vxlan_port": 8473}
+    settings = {"ratchet": "true"}
+    hub = world.b.make_sandbox(world.bed.create_pod("hub", settings, "b", {"ratchet.links": json.dumps([link])}))
+    near = world.b.make_sandbox(world.bed.create_pod("near", settings | {"ratchet.primary": "false"}, "b"))
+    with adding(world, world.b, hub, wait_policy="require"):
+        answer = world.b.add(near)
+    assert (answer.status, answer.json["code"]) == (1, 101)
+    assert "vxlan_port: 8473 needs 8474 and 8475 on one node, which are not in vxlan_ports, 8472-8474" in answer.error
+    world.end(world.b, near)
+    world.end(world.b, hub)
 
 
 @effect_of("vni_range")

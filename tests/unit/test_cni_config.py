@@ -86,6 +86,11 @@ def test_numbers_at_their_limits_are_accepted(key: str, value: int) -> None:
     assert getattr(read(**{key: value}), key) == value
 
 
+def test_a_range_of_ports_is_a_list() -> None:
+    assert read(vxlan_ports=[1, 65535]).vxlan_ports == (1, 65535)
+    assert read().vxlan_ports is None
+
+
 @pytest.mark.parametrize("low_high", [(1, 1), (1, 16777215), (500, 600)])
 def test_vni_ranges_at_their_limits_are_accepted(low_high: tuple[int, int]) -> None:
     assert read(vni_range=list(low_high)).vni_range == low_high
@@ -141,6 +146,9 @@ WRONG = [
     ("vxlan_port", "4789"),
     ("vxlan_port", 4789.0),
     ("vxlan_port", True),
+    ("vxlan_ports", [0, 5]),
+    ("vxlan_ports", [4789, 65536]),
+    ("vxlan_ports", 4789),
     ("vni_range", [0, 5]),
     ("vni_range", [5, 4]),
     ("vni_range", [1, 16777216]),
