@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from types import FrameType
 from typing import Any, cast
 from unittest.mock import patch
 
@@ -26,6 +24,7 @@ from ratchet.store.apiserver import ApiServer
 from ratchet.store.codec.leases import decode_vni_lease
 from ratchet.store.vni import CROWD_MAX, LOOKED_UP_AT_ONCE, TAKEN_BEFORE_LIST, VniAllocator
 from ratchet.store.vni_holders import VNI_MAX
+from tests.support.lines import lines_run
 
 
 def failing(*_: object) -> Any:
@@ -286,24 +285,6 @@ def test_threads_that_claim_at_the_same_time_keep_to_the_limit() -> None:
 
 
 # The cost of a claim
-
-
-def lines_run(operation: Callable[[], object]) -> int:
-    """The number of lines of Python that an operation runs."""
-    count = 0
-
-    def trace(_frame: FrameType, event: str, _argument: object) -> Any:
-        nonlocal count
-        count += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        operation()
-    finally:
-        sys.settrace(before)
-    return count
 
 
 @pytest.mark.parametrize("another", [False, True])
