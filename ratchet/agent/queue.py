@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable
 from enum import StrEnum
 from typing import Generic, NamedTuple, TypeVar
 
-from ratchet.agent.fair_fifo import FairFifo
+from ratchet.core.fair_fifo import FairFifo, share_of_one
 from ratchet.core.naming import namespace_part
 
 Key = TypeVar("Key", bound=Hashable)
@@ -23,8 +23,6 @@ Key = TypeVar("Key", bound=Hashable)
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
 # Seconds before a pod is reconciled, so that several changes are one reconciliation.
 POD_SECONDS = 0.2
-# One of so many workers, at least one of several, is kept from the keys of each namespace: it serves the others.
-WORKERS_PER_SPARE = 4
 
 
 class WorkQueue(Generic[Key]):
@@ -95,7 +93,7 @@ class WorkQueue(Generic[Key]):
     def limit_tenants(self, workers: int) -> None:
         """Keep some of `workers` from each tenant, so that slow keys of one tenant do not occupy all of them."""
         with self._changed:
-            self._ready.limit = max(1, workers - max(1, workers // WORKERS_PER_SPARE))
+            self._ready.limit = share_of_one(workers)
 
     def close(self) -> None:
         """Close the queue: `take` returns None from now on."""

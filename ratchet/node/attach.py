@@ -45,7 +45,7 @@ OwnEnd = tuple[WantedLink, Side]
 
 def held_ends(records: Store, pod: Pod, ends: Sequence[OwnEnd]) -> list[HeldEnd]:
     """The pod's ends of wanted links, each under the name of its link's record."""
-    return map_concurrently(partial(_held_end, records, pod), ends)
+    return map_concurrently(partial(_held_end, records, pod), ends, pod.ref.namespace)
 
 
 def _held_end(records: Store, pod: Pod, end: OwnEnd) -> HeldEnd:
@@ -193,7 +193,8 @@ def _settle_each(
 
     Raises only after all work on the ends has stopped.
     """
-    ends = map_concurrently(lambda one: reconciler.settle(one, underlay, joined=joined), attempts)
+    namespace = attempts[0].sandbox.pod.namespace if attempts else ""
+    ends = map_concurrently(lambda one: reconciler.settle(one, underlay, joined=joined), attempts, namespace)
     return {one.name: end for one, end in zip(attempts, ends, strict=True)}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ratchet.agent.fair_fifo import FairFifo
+from ratchet.core.fair_fifo import FairFifo
 
 Fifo = FairFifo[str, str]
 

@@ -1,7 +1,7 @@
 """A first-in, first-out queue for each tenant, and a rotation over the tenants that wait.
 
 A tenant that has queued thousands of keys delays another tenant by one key at a time. It has no lock and no clock: the
-work queue (`queue`) adds both.
+owner adds both (`agent/queue`, `node/helpers`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,11 @@ from typing import Generic, TypeVar
 
 Tenant = TypeVar("Tenant", bound=Hashable)
 Key = TypeVar("Key", bound=Hashable)
+
+
+def share_of_one(threads: int) -> int:
+    """How many of `threads` one tenant may occupy. A quarter of them, at least one of several, is for the others."""
+    return max(1, threads - max(1, threads // 4))
 
 
 class FairFifo(Generic[Tenant, Key]):
