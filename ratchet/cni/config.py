@@ -137,8 +137,9 @@ class NetworkConfig:
     """A validated network configuration; `PLUGIN_KEYS` documents the keys that Ratchet defines.
 
     `raw` is the object on stdin. `valid_attachments` is None if the runtime gave no list, which is not an empty list.
-    `wait` is in seconds. Keys that are not set are None, unless they have a default here. `vni_range` is the first
-    and the last VNI. `ignored` has the keys of the 2017 prototype, `unknown` the unknown keys.
+    `wait` is in seconds. Keys that are not set are None, unless they have a default here. `vni_range` is the first and
+    the last VNI, `vxlan_ports` the first and the last UDP port. `ignored` has the keys of the 2017 prototype, `unknown`
+    the unknown keys.
     """
 
     raw: Mapping[str, Any]

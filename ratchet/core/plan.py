@@ -186,7 +186,7 @@ def plan(
 def _connect(
     attempt: Attempt, record: Link, underlay: Underlay, observed: Observed | None, peer: Location | None
 ) -> Step:
-    """The next step of an end, as both ends have joined."""
+    """The next step of an end once both ends have joined."""
     refusal = port_error(record, attempt.side, underlay.vxlan_port, underlay.allowed_ports)
     try:
         if record.kind is Kind.VXLAN and record.vni is None:

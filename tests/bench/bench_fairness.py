@@ -104,6 +104,7 @@ class Bench:
         caller = threading.Thread(target=lambda: took.append(self.node.runtime.timed(command, hog).ms))
         caller.start()
         wait_for(f"requests of the {command}", lambda: len(self.node.requests()) > requests + LINKS_PER_POD / 20)
+        self.link(command)
         while caller.is_alive():
             self.link(command)
         caller.join()
