@@ -86,6 +86,7 @@ class Agent:
             settings.vni_range,
             self._informers.caches,
             use_topologies=settings.topologies,
+            limits=settings.limits,
         )
         self._resync = self._make_resync()
         self._heartbeat = Heartbeat(settings, self._records, self._underlays, self._resync)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ratchet.agent.announce import Announcer
@@ -20,6 +21,9 @@ from ratchet.node.journal import HeldEnd, Journal, SandboxEntry, since_boot
 from ratchet.store.cached_store import CachedStore
 
 log = logging.getLogger(__name__)
+
+# Links that the condition of a pod names: a pod can have a thousand.
+NAMED_AT_MOST = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ class LinkStatus:
         container_id = entry.attachment.container_id
         waiting = [end.link for end in entry.ends if not self._reported.get(end.link, {}).get(container_id)]
         if waiting:
-            self.announcer.condition(pod, False, "WaitingForPeer", f"not linked: {', '.join(waiting)}")
+            self.announcer.condition(pod, False, "WaitingForPeer", f"not linked: {_some_of(waiting)}")
         else:
             self.announcer.condition(pod, True, "Linked", f"all {len(entry.ends)} links are ready")
 
@@ -126,6 +130,12 @@ def _loss_reason(record: Link | None, container_id: str) -> str:
     if record.side_of(container_id) is None:
         return "another sandbox has joined in its place"
     return "the record does not say why"
+
+
+def _some_of(links: Sequence[str]) -> str:
+    """The first NAMED_AT_MOST names, and how many others there are."""
+    others = f", and {len(links) - NAMED_AT_MOST} others" if len(links) > NAMED_AT_MOST else ""
+    return f"{', '.join(links[:NAMED_AT_MOST])}{others}"
 
 
 def _seconds_to_link(record: Link) -> float | None:

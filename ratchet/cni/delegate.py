@@ -13,8 +13,9 @@ from time import monotonic
 from typing import Any
 
 from ratchet.cni.arguments import Arguments, Command
+from ratchet.cni.attachments import VALID_ATTACHMENTS_KEYS
 from ratchet.cni.budget import DELEGATE_SECONDS as _MOST
-from ratchet.cni.config import VALID_ATTACHMENTS_KEYS, NetworkConfig
+from ratchet.cni.config import NetworkConfig
 from ratchet.cni.decode import decode
 from ratchet.cni.delegation import Delegation, prepare
 from ratchet.cni.execute import STDOUT_LIMIT, CompletedPlugin, find_plugin, run_plugin

@@ -140,7 +140,7 @@ def _leave_links(call: Call, entry: SandboxEntry, reason: str) -> None:
         except RatchetError as error:
             log.error("end left to the agent or `ratchet gc` link=%s cause=%s", end.link, error)
 
-    map_concurrently(leave, entry.ends)
+    map_concurrently(leave, entry.ends, entry.pod.namespace if entry.pod is not None else "")
 
 
 def _connected(call: Call) -> Store | None:

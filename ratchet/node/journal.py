@@ -145,7 +145,8 @@ class Journal:
         current = self.read(entry.attachment)
         if current is None or not current.asks or current.began != entry.began:
             return False
-        return any((one.link, one.side) == (end.link, end.side) for one in current.ends)
+        wanted = current.end_of(end.link)
+        return wanted is not None and wanted.side is end.side
 
     def forget(self, attachment: Attachment) -> None:
         """Remove an attachment's entry, if it has one. The removal of its file is deferred if the disk rejects it."""
@@ -182,7 +183,7 @@ class Journal:
     def location(self, link: str, container_id: str) -> Location | None:
         """The location of a sandbox's end of this link; None if this node holds no such end."""
         entries = self.of_container(container_id)
-        return next((entry.location(end) for entry in entries for end in entry.ends if end.link == link), None)
+        return next((entry.location(end) for entry in entries if (end := entry.end_of(link)) is not None), None)
 
     def is_anothers(self, location: Location, ifname: str, container_id: str, link: str = "") -> bool:
         """Whether an interface belongs to another sandbox's end or, with `link`, to another link's end.
@@ -204,7 +205,7 @@ class Journal:
     def holding(self, link: str) -> list[tuple[SandboxEntry, HeldEnd]]:
         """The entries of sandboxes that have joined, or may have joined, a link, each with its end."""
         entries = self._memory.of_link(link) if self._memory is not None else self.entries()
-        return [(entry, end) for entry in entries for end in entry.ends if end.link == link]
+        return [(entry, end) for entry in entries if (end := entry.end_of(link)) is not None]
 
     def _remember(self, entry: SandboxEntry) -> None:
         with self._remembering:

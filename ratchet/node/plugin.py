@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -78,13 +79,21 @@ def _serve(
     from ratchet.node.dispatch import dispatch
     from ratchet.node.journal import Journal
     from ratchet.node.process import process_began
+    from ratchet.node.underlay import find_underlay
     from ratchet.store.apiserver import connect
     from ratchet.store.store import ApiStore
     from ratchet.store.vni import VniAllocator
 
     def records(patience: float) -> ApiStore:
         api = connect(_kubeconfig(network.kubeconfig or kubeconfig), patience=patience)
-        return ApiStore(api, network.namespace, network.vni_range, VniAllocator(), use_topologies=network.topologies)
+        return ApiStore(
+            api,
+            network.namespace,
+            network.vni_range,
+            VniAllocator(),
+            use_topologies=network.topologies,
+            limits=network.limits,
+        )
 
     if network.wait_policy == "proceed":
         log.warning('"wait_policy": "proceed" has no effect: without an agent, nothing can complete a link later')
@@ -96,6 +105,7 @@ def _serve(
         began=process_began(),
         wait=WAIT_SECONDS if network.wait is None else network.wait,
         interrupts=interrupts,
+        find_underlay=partial(find_underlay, ports=network.vxlan_ports),
     )
     log.info("%s received", arguments.command)
     try:

@@ -310,12 +310,14 @@ def fake_environment(parents: dict[str, Parent]) -> Iterator[None]:
                 patch.object(retrying, "retry_on_conflict", lambda decide: current_driver().retry_on_conflict(decide))
             )
         for busy in (attach, delete):
-            stack.enter_context(
-                patch.object(busy, "map_concurrently", lambda *work: current_driver().map_concurrently(*work))
-            )
+            stack.enter_context(patch.object(busy, "map_concurrently", _map_concurrently))
         stack.enter_context(patch.object(listwatch, "random", SimpleNamespace(uniform=lambda low, _: low)))
         stack.enter_context(patch.object(vni, "random", SimpleNamespace(choice=lambda free: free[0])))
         yield
+
+
+def _map_concurrently(act: Callable[[Any], Any], things: Sequence[Any], _tenant: str = "") -> list[Any]:
+    return current_driver().map_concurrently(act, things)
 
 
 def _sleep(seconds: float) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from ratchet.cni.arguments import Arguments, Command
 from ratchet.cni.config import NetworkConfig
 from ratchet.core.interface import Parent, VethWire, Wire, differences
+from ratchet.core.limits import LINKS_PER_NAMESPACE, LINKS_PER_POD
 from ratchet.core.model import End, Kind, Link, Location, PodRef, Sandbox, Side, State
 from ratchet.core.naming import record_name
 from ratchet.core.plan import Attempt, Underlay, wire_of
@@ -141,7 +142,10 @@ def network_config() -> NetworkConfig:
         wait=None,
         wait_policy=None,
         vxlan_port=VXLAN_PORT,
+        vxlan_ports=None,
         vni_range=VNIS,
+        links_per_pod=LINKS_PER_POD,
+        links_per_namespace=LINKS_PER_NAMESPACE,
         log_file=None,
         log_level="info",
         state_dir=None,

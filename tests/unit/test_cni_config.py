@@ -11,8 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ratchet.cni.arguments import Command
-from ratchet.cni.config import NetworkConfig, ValidAttachment, read_config
+from ratchet.cni.attachments import ValidAttachment
+from ratchet.cni.config import NetworkConfig, read_config
 from ratchet.cni.versions import SUPPORTED
+from ratchet.core.limits import LinkLimits
 from ratchet.errors import InvalidConfigError, RatchetError, UndecodableError, UnsupportedVersionError
 
 EXAMPLE = Path(__file__).parents[2] / "manifests" / "examples" / "10-ratchet.conf"
@@ -47,6 +49,7 @@ def test_every_key_but_name_and_type_is_optional() -> None:
     assert (config.parent_interface, config.parent_address, config.kubeconfig) == (None, None, None)
     assert (config.namespace, config.wait, config.vxlan_port) == ("ratchet", None, None)
     assert config.vni_range == (11, 16777215)
+    assert config.limits == LinkLimits(1024, 16384)
     assert (config.log_file, config.log_level, config.state_dir) == (None, "info", None)
     assert (config.ignored, config.unknown, dict(config.runtime_config)) == ((), (), {})
 
@@ -58,6 +61,8 @@ GIVEN = {
     "namespace": "links",
     "wait": 2.5,
     "vxlan_port": 8472,
+    "links_per_pod": 64,
+    "links_per_namespace": 500,
     "log_file": "/var/log/ratchet.log",
     "log_level": "debug",
     "state_dir": "/run/ratchet",
@@ -79,6 +84,11 @@ def test_topologies_are_used_unless_they_are_off(given: str | None, used: bool) 
 @pytest.mark.parametrize(("key", "value"), [("wait", 0), ("vxlan_port", 1), ("vxlan_port", 65535)])
 def test_numbers_at_their_limits_are_accepted(key: str, value: int) -> None:
     assert getattr(read(**{key: value}), key) == value
+
+
+def test_a_range_of_ports_is_a_list() -> None:
+    assert read(vxlan_ports=[1, 65535]).vxlan_ports == (1, 65535)
+    assert read().vxlan_ports is None
 
 
 @pytest.mark.parametrize("low_high", [(1, 1), (1, 16777215), (500, 600)])
@@ -136,6 +146,9 @@ WRONG = [
     ("vxlan_port", "4789"),
     ("vxlan_port", 4789.0),
     ("vxlan_port", True),
+    ("vxlan_ports", [0, 5]),
+    ("vxlan_ports", [4789, 65536]),
+    ("vxlan_ports", 4789),
     ("vni_range", [0, 5]),
     ("vni_range", [5, 4]),
     ("vni_range", [1, 16777216]),

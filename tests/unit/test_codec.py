@@ -374,7 +374,7 @@ def test_a_vni_lease_has_the_uid_of_the_record_as_holder() -> None:
     assert lease["spec"] == {"holderIdentity": "u"}
     lease["metadata"] |= {"uid": "l", "resourceVersion": "9", "creationTimestamp": "2026-03-04T05:06:07Z"}
     nodes = frozenset({"node.ratchet/node-a", "node.ratchet/node-b"})
-    assert decode_vni_lease(lease) == VniLease(11, "u", "l", "9", NOW, nodes)
+    assert decode_vni_lease(lease) == VniLease(11, "u", "l", "9", NOW, nodes, full().name)
 
 
 def test_a_vni_lease_has_the_node_labels_of_its_record() -> None:

@@ -37,6 +37,7 @@ from ratchet.node.journal import (
 )
 from ratchet.node.process import process_began
 from ratchet.node.underlay import UnderlayConfig
+from tests.support.lines import lines_run
 
 ONE = Attachment("net", "c1", "eth0")
 
@@ -956,3 +957,32 @@ def test_a_flush_logs_a_failed_sync(
     journal.flush()
     assert "a power loss may lose changes" in caplog.text
     assert "Input/output error" in caplog.text
+
+
+@pytest.mark.parametrize("question", ["still_wants", "holding", "location"])
+def test_a_question_about_one_link_costs_the_same_however_many_links_the_pod_has(root: Path, question: str) -> None:
+    """Each link of a pod asks it, so the cost of a pod would be quadratic."""
+    costs = []
+    for links in (10, 1000):
+        journal = Journal(root / str(links), remembers=True)
+        journal.write(replace(entry(ONE, "/run/netns/a", *(f"e{number}" for number in range(links))), asks=True))
+        held = journal.read(ONE)
+        assert held is not None
+        last = held.ends[-1]
+        questions: dict[str, tuple[Callable[[], object], object]] = {
+            "still_wants": (lambda: journal.still_wants(held, last), True),  # noqa: B023
+            "holding": (lambda: journal.holding(last.link), [(held, last)]),  # noqa: B023
+            "location": (lambda: journal.location(last.link, "c1"), held.location(last)),  # noqa: B023
+        }
+        ask, answer = questions[question]
+        assert ask() == answer
+        costs.append(lines_run(ask))
+    assert costs[0] == costs[1]
+
+
+@pytest.mark.parametrize("links", [1, 8, 9, 100])
+def test_an_entry_finds_its_end_of_a_link(links: int) -> None:
+    held = entry(ONE, "/run/netns/a", *(f"e{number}" for number in range(links)))
+    assert [held.end_of(end.link) for end in held.ends] == list(held.ends)
+    assert held.end_of("another") is None
+    assert replace(held, ends=held.ends[1:]).end_of(held.ends[0].link) is None

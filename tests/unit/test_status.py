@@ -163,6 +163,15 @@ def test_the_condition_is_true_once_all_links_of_the_pod_are_linked(node: AgentN
     assert node.announcements.conditions[1:] == [(True, "Linked", "all 2 links are ready")]
 
 
+def test_the_condition_names_twenty_of_many_links(node: AgentNode, entry: SandboxEntry) -> None:
+    names = [f"default.o{number}.in2.primary-pod.in1" for number in range(30)]
+    others = [HeldEnd(replace(wanted(), name=name), PRIMARY) for name in names]
+    node.journal.change_ends(entry.attachment, lambda ends: (*ends, *others))
+    report(node, LINKED)
+    ((_, _, message),) = node.announcements.conditions
+    assert message == f"not linked: {', '.join(names[:20])}, and 10 others"
+
+
 def linked_count(node: AgentNode) -> tuple[float, float]:
     """The number of links that came up, and the sum of their seconds."""
     lines = dict(line.rsplit(" ", 1) for line in node.metrics.text().decode().splitlines() if line[0] != "#")
