@@ -12,6 +12,7 @@ from ratchet.store.api_errors import ForbiddenError
 from ratchet.store.apiserver import ApiServer
 from ratchet.store.codec.pods import decode_topology
 from ratchet.store.paths import config_maps_path
+from ratchet.store.session import Watched
 
 TopologyList = list[Topology]
 
@@ -72,8 +73,12 @@ class TopologyStore:
 
     def watch(self, namespace: str, version: str, seconds: float) -> Iterator[tuple[TopologyChange | None, str]]:
         """Each change of a namespace's topologies after `version`, with its version, for at most `seconds`."""
-        for event in self._api.watch(config_maps_path(namespace), version, seconds, labelSelector=_SELECTOR):
-            change = None
-            if event.type != "BOOKMARK":
-                change = TopologyChange(decode_topology(event.object), event.type == "DELETED")
-            yield change, event.object["metadata"]["resourceVersion"]
+        path = config_maps_path(namespace)
+        return self._api.watch_decoded(path, version, seconds, _change, labelSelector=_SELECTOR)
+
+
+def _change(event: Watched) -> tuple[TopologyChange | None, str]:
+    change = None
+    if event.type != "BOOKMARK":
+        change = TopologyChange(decode_topology(event.object), event.type == "DELETED")
+    return change, event.object["metadata"]["resourceVersion"]

@@ -26,7 +26,7 @@ from itertools import islice
 from typing import Protocol
 
 from ratchet.core.free_numbers import FreeNumbers
-from ratchet.core.garbage import VniLease
+from ratchet.core.garbage import Claim
 from ratchet.core.model import Link
 from ratchet.core.naming import vni_lease_name
 from ratchet.errors import VniExhaustedError
@@ -53,7 +53,7 @@ class Leases(Protocol):
     path: str
     vni_range: tuple[int, int]
 
-    def list(self) -> Sequence[VniLease]: ...
+    def claims(self) -> Sequence[Claim]: ...
 
     def record_vnis(self, vnis: Collection[int] | None = None) -> dict[int, str]: ...
 
@@ -194,7 +194,7 @@ class VniAllocator:
         with self._listing:
             if self._lists != lists:
                 return
-            listed, recorded = leases.list(), leases.record_vnis()
+            listed, recorded = leases.claims(), leases.record_vnis()
             with self._lock:
                 reserved = dict.fromkeys(self._known.reserved, RESERVED)
                 self._known = _Holders(reserved | recorded | {lease.vni: lease.holder or NO_HOLDER for lease in listed})

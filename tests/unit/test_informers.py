@@ -206,9 +206,11 @@ def test_a_malformed_record_in_the_watch_is_logged_once_per_version(
 
 def test_a_watch_reports_a_malformed_record_and_continues() -> None:
     class Api:
-        def watch(self, *_: object, **__: str) -> Iterator[WatchEvent]:
-            yield WatchEvent("MODIFIED", {"metadata": {"name": "broken", "resourceVersion": "7"}})
-            yield WatchEvent("DELETED", {"metadata": {"name": "broken", "resourceVersion": "8"}})
+        def watch_decoded(self, *arguments: Any, **_: str) -> Iterator[Any]:
+            events = [("MODIFIED", "7"), ("DELETED", "8")]
+            decode = arguments[-1]
+            for kind, version in events:
+                yield decode(WatchEvent(kind, {"metadata": {"name": "broken", "resourceVersion": version}}))
 
     (broken, at), deletion = ApiStore(cast(ApiServer, Api())).links.watch_of_node("n", "6", 1.0)
     assert broken is not None

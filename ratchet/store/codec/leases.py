@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from ratchet.core.garbage import VniLease
+from ratchet.core.garbage import Claim, VniLease
 from ratchet.core.heartbeat import NodeLease
 from ratchet.core.model import EARLIER_SCHEMA, Link
 from ratchet.core.naming import (
@@ -18,6 +18,7 @@ from ratchet.core.naming import (
     vni_lease_name,
     vni_of_lease,
 )
+from ratchet.core.shared import shared_text
 from ratchet.store.codec import MANAGER, NUMBER, Json, decode_time, merge_changes
 
 LINK_ANNOTATION = "ratchet.link"
@@ -67,12 +68,18 @@ def decode_vni_lease(lease: Mapping[str, Any]) -> VniLease | None:
         return None
     return VniLease(
         vni=vni,
-        holder=(lease.get("spec") or {}).get("holderIdentity") or "",
+        holder=_holder(lease),
         uid=metadata.get("uid", ""),
         resource_version=metadata.get("resourceVersion", ""),
         created=decode_time(metadata.get("creationTimestamp")),
         node_labels=frozenset(key for key in metadata.get("labels") or () if key.startswith(f"{NODE_LABEL}/")),
     )
+
+
+def decode_claim(lease: Mapping[str, Any]) -> Claim | None:
+    """The VNI and the holder of a VNI Lease; None if the Lease is another kind of Lease."""
+    vni = vni_of_lease(lease.get("metadata", {}).get("name", ""))
+    return None if vni is None else Claim(vni, _holder(lease))
 
 
 def encode_node_lease(lease: NodeLease, seconds: float, now: datetime) -> Json:
@@ -111,6 +118,10 @@ def decode_node_lease(lease: Mapping[str, Any]) -> NodeLease:
         uid=metadata.get("uid", ""),
         renewed=_renew_time(lease),
     )
+
+
+def _holder(lease: Mapping[str, Any]) -> str:
+    return shared_text((lease.get("spec") or {}).get("holderIdentity") or "")
 
 
 def _announced_schema(announced: str, renewed: str) -> int:
