@@ -17,6 +17,7 @@ from typing import Any
 from ratchet.agent.options import HEARTBEATS_TO_BE_LOST, OPTIONS, Option, variable
 from ratchet.cni.arguments import is_dns_subdomain
 from ratchet.core.escape import quoted
+from ratchet.core.intent.topology_limits import TopologyLimits
 from ratchet.errors import InvalidConfigError
 
 
@@ -34,6 +35,9 @@ class Settings:
     kubeconfig: str | None
     namespace: str
     topologies: bool
+    topologies_max: int
+    topology_links_max: int
+    topology_bytes_max: int
     socket: str
     state_dir: str
     spool_dir: str
@@ -54,6 +58,10 @@ class Settings:
     events: bool
     readiness: bool
     drain_seconds: float
+
+    @property
+    def topology_limits(self) -> TopologyLimits:
+        return TopologyLimits(self.topologies_max, self.topology_links_max, self.topology_bytes_max)
 
 
 def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:

@@ -12,7 +12,8 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from ratchet.cni.arguments import Arguments
-from ratchet.cni.config import DEFAULT_STATE_DIR, NetworkConfig
+from ratchet.cni.config import NetworkConfig
+from ratchet.cni.plugin_keys import DEFAULT_STATE_DIR
 from ratchet.errors import TryAgainError
 from ratchet.node.logs import configure
 from ratchet.node.response import encode, failure, log_keys, parse, version
@@ -72,7 +73,14 @@ def _serve(
 
     def records(patience: float) -> ApiStore:
         api = connect(_kubeconfig(network.kubeconfig or kubeconfig), patience=patience)
-        return ApiStore(api, network.namespace, network.vni_range, VniAllocator(), use_topologies=network.topologies)
+        return ApiStore(
+            api,
+            network.namespace,
+            network.vni_range,
+            VniAllocator(),
+            use_topologies=network.topologies,
+            topology_limits=network.topology_limits,
+        )
 
     if network.wait_policy == "proceed":
         log.warning('"wait_policy": "proceed" has no effect: without an agent, nothing can complete a link later')

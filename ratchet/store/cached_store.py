@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Iterator
 
 from ratchet.core.intent import Wanted, WantedLink, wanted_links
+from ratchet.core.intent.topology_limits import DEFAULT_LIMITS, TopologyLimits
 from ratchet.core.model import Link, Pod, Topology
 from ratchet.errors import TopologiesUnknownError
 from ratchet.store.api_errors import ForbiddenError
@@ -88,6 +89,7 @@ class CachedStore:
         caches: Caches,
         *,
         use_topologies: bool = True,
+        topology_limits: TopologyLimits = DEFAULT_LIMITS,
     ) -> None:
         self._store = store = ApiStore(
             api,
@@ -97,6 +99,7 @@ class CachedStore:
             caches.formats,
             caches.addresses,
             use_topologies=use_topologies,
+            topology_limits=topology_limits,
         )
         self._caches = caches
         self.links = CachedLinks(store.links, caches)
@@ -115,6 +118,7 @@ class CachedStore:
             self.vnis.vni_range,
             self._caches,
             use_topologies=store.topologies.enabled,
+            topology_limits=store.topologies.limits,
         )
 
     def ready(self) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from ratchet.core.intent import Wanted, meant_name, names_of
 from ratchet.core.intent.index import IntentIndex, PodIndex
+from ratchet.core.intent.topology_limits import DEFAULT_LIMITS, TopologyLimits, admit, must_be_listed
 from ratchet.core.model import Pod, Topology
 from ratchet.store.listwatch import SyncState, vanished
 from ratchet.store.pods import PodChange
@@ -23,17 +24,23 @@ class NamespaceCache:
     """The pods and topologies of one namespace; safe between threads.
 
     It is the cache of the informer of pods; `topologies_cache` is that of the informer of topologies. `concerned` is
-    called with the names of the pods whose links can have changed. Without `with_topologies` there are none.
+    called with the names of the pods whose links can have changed. Without `with_topologies` there are none. Topologies
+    over the `limits` are withheld.
     """
 
     def __init__(
-        self, concerned: Callable[[Collection[str]], None] = lambda _: None, *, with_topologies: bool = False
+        self,
+        concerned: Callable[[Collection[str]], None] = lambda _: None,
+        *,
+        with_topologies: bool = False,
+        limits: TopologyLimits = DEFAULT_LIMITS,
     ) -> None:
         self.state = SyncState()
         self.topologies_state = SyncState()
         if not with_topologies:
             self.topologies_state.set_synced()
         self._concerned = concerned
+        self._limits = limits
         self._lock = threading.Lock()
         self._pods = PodIndex()
         self._topologies: dict[str, Topology] = {}
@@ -73,10 +80,7 @@ class NamespaceCache:
             after = {one.name: one for one in topologies}
             gone = vanished(self._topologies, after)
             concerned = set[str]() if self.topologies_state.is_synced else {pod.ref.name for pod in self._pods.all()}
-            for one in gone:
-                concerned |= self._change_topology(one.name, None)
-            for one in topologies:
-                concerned |= self._change_topology(one.name, one)
+            concerned |= self._hold(topologies)
         self._concerned(concerned)
         return [TopologyChange(one, gone=True) for one in gone]
 
@@ -86,9 +90,20 @@ class NamespaceCache:
         with self._lock:
             if self._topologies.get(name) == (None if change.gone else change.topology):
                 return False
-            concerned = self._change_topology(name, None if change.gone else change.topology)
+            others = [one for one in self._topologies.values() if one.name != name]
+            concerned = self._hold(others if change.gone else [*others, change.topology])
         self._concerned(concerned)
         return True
+
+    def withholds_topologies(self) -> bool:
+        """Whether the namespace is over a limit."""
+        with self._lock:
+            return any(one.withheld and one.withheld.by_namespace for one in self._topologies.values())
+
+    def lacks_topologies(self) -> bool:
+        """Whether a topology is withheld that a list may admit (`must_be_listed`)."""
+        with self._lock:
+            return must_be_listed(self._topologies.values(), self._limits)
 
     @property
     def topologies_cache(self) -> TopologyCache:
@@ -154,6 +169,12 @@ class NamespaceCache:
         for intents in self._intents.values():
             intents.pod_changed(name)
         return concerned | self._dependents(names) | {name}
+
+    def _hold(self, topologies: Iterable[Topology]) -> set[str]:
+        """Hold these topologies, as far as they are admitted, and no others. Returns the pods that it concerns."""
+        after = {one.name: one for one in admit(topologies, self._limits)}
+        changed = [name for name in {**self._topologies, **after} if self._topologies.get(name) != after.get(name)]
+        return set[str]().union(*(self._change_topology(name, after.get(name)) for name in changed))
 
     def _change_topology(self, name: str, after: Topology | None) -> set[str]:
         if self._topologies.get(name) == after:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import tenacity
 
 from ratchet.core.intent import Wanted, WantedLink, wanted_links
+from ratchet.core.intent.topology_limits import DEFAULT_LIMITS, TopologyLimits
 from ratchet.core.model import Link, Pod
 from ratchet.errors import TopologiesUnknownError
 from ratchet.store.apiserver import ApiServer
@@ -25,7 +26,7 @@ class ApiStore:
 
     Each question is a request. The optional arguments hold what the process has learnt before: `allocator` the VNIs in
     use, `formats` the formats of records, `addresses` the addresses of nodes. Without `use_topologies` no topology is
-    ever listed.
+    ever listed. `topology_limits` are the same on all nodes.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class ApiStore:
         addresses: NodeAddressCache | None = None,
         *,
         use_topologies: bool = True,
+        topology_limits: TopologyLimits = DEFAULT_LIMITS,
     ) -> None:
         self.api = api
         self.namespace = namespace
@@ -45,7 +47,7 @@ class ApiStore:
         self.vnis = VniLeases(api, namespace, vni_range, allocator)
         self.links = LinkStore(api, namespace, self.vnis)
         self.pods = PodStore(api)
-        self.topologies = TopologyStore(api, enabled=use_topologies)
+        self.topologies = TopologyStore(api, enabled=use_topologies, limits=topology_limits)
         self.nodes = NodeStore(api, namespace, addresses)
 
     def ready(self) -> None:

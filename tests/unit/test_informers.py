@@ -11,6 +11,7 @@ import pytest
 
 from ratchet.agent.informers import Informers
 from ratchet.agent.priority import ForegroundGate
+from ratchet.core.intent.topology_limits import TopologyLimits
 from ratchet.core.model import End, Link, Pod, PodRef, Topology
 from ratchet.dev.testbed import wait_for
 from ratchet.errors import MalformedRecordError, RatchetError, TopologiesUnknownError
@@ -94,6 +95,7 @@ class ScriptedTopologies(TopologyStore):
     def __init__(self, script: Scripted, *, enabled: bool) -> None:
         self._script = script
         self.enabled = enabled
+        self.limits = TopologyLimits(topologies=2)
 
     def list_with_version(self, namespace: str) -> tuple[TopologyList, str]:
         return self._script.list()  # type: ignore[no-any-return]
@@ -241,6 +243,19 @@ def test_a_topology_that_vanished_in_a_gap_after_410_is_removed_from_the_cache(w
     script.watches.put(EXPIRED)
     script.lists.put(([Topology("ns", "more", "[]")], "9"))
     until("the gap to be closed", lambda: [one.name for one in cache.topologies()] == ["more"])
+
+
+def test_topologies_over_a_limit_are_listed_again_once_older_ones_are_deleted(watched: Watched) -> None:
+    """Their texts are not kept, and no watch reports them again."""
+    cache, script = watched.informers.namespace_cache("ns"), watched.records.topologies_script
+    known = [Topology("ns", name, "[]") for name in ("a", "b", "c")]
+    script.lists.put((known, "7"))
+    until("the topologies", lambda: [one.name for one in cache.topologies() if one.withheld] == ["c"])
+    script.watches.put([(None, "8")])  # nothing makes room: the watch continues
+    script.watches.put([(TopologyChange(known[0], gone=True), "9")])
+    script.lists.put((known[1:], "10"))
+    until("the list", lambda: not any(one.withheld for one in cache.topologies()))
+    assert {one.name for one in cache.topologies()} == {"b", "c"}
 
 
 def test_disabled_topologies_are_not_listed_and_count_as_none() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ratchet.core.intent import TOPOLOGY_KEY
 from ratchet.core.intent.pods import ENABLED
+from ratchet.core.intent.topology_limits import with_bounded_text
 from ratchet.core.model import MIRROR_ANNOTATION, Pod, PodRef, Topology
 from ratchet.core.shared import shared_text
 from ratchet.store.codec import NO_TEXTS, decode_time
@@ -38,10 +39,11 @@ def decode_pod_phase(pod: Mapping[str, Any]) -> Pod:
 
 
 def decode_topology(config_map: Mapping[str, Any]) -> Topology:
-    """The topology in a user's ConfigMap."""
+    """The topology in a user's ConfigMap. It is withheld if it is too long."""
     metadata = config_map.get("metadata", {})
     text = (config_map.get("data") or {}).get(TOPOLOGY_KEY) or ""
-    return Topology(metadata.get("namespace", ""), metadata.get("name", ""), text)
+    namespace, name = metadata.get("namespace", ""), metadata.get("name", "")
+    return with_bounded_text(Topology(namespace, name, text, decode_time(metadata.get("creationTimestamp"))))
 
 
 def _ref(metadata: Mapping[str, Any]) -> PodRef:
