@@ -94,12 +94,13 @@ def serve(collections: Mapping[str, Collection]) -> Iterator[SyntheticApi]:
         def _watch(self, path: str) -> None:
             """Send the changes, and keep the stream open until the server stops."""
             self.send_response(200)
-            self.send_header("Connection", "close")
+            self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
             self.close_connection = True
             try:
                 for change in api.collections.get(path, Collection(0, str)).changes:
-                    self.wfile.write(change.encode() + b"\n")
+                    line = change.encode() + b"\n"
+                    self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
                 self.wfile.flush()
             except OSError:
                 return
