@@ -68,6 +68,7 @@ class Withheld:
     `remedy` says what to do. `names` is a Bloom filter of the names that the text may spell
     (`core/intent/topology_limits`). `size` are the bytes and `links` the links of the text. `text_digest` tells whether
     the text has changed. `by_namespace`: the namespace is over a limit, and not the topology alone.
+    `stands_for_others`: it counts for younger ones too, which are not kept.
     """
 
     cause: str
@@ -77,6 +78,7 @@ class Withheld:
     links: int
     text_digest: int
     by_namespace: bool
+    stands_for_others: bool = False
 
 
 @dataclass(frozen=True, slots=True)

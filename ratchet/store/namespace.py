@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ratchet.core.intent import Wanted, meant_name, names_of
 from ratchet.core.intent.index import IntentIndex, PodIndex
-from ratchet.core.intent.topology_limits import DEFAULT_LIMITS, TopologyLimits, admit, must_be_listed
+from ratchet.core.intent.topology_limits import DEFAULT_LIMITS, TopologyLimits, admit, must_be_listed, stands_for_others
 from ratchet.core.model import Pod, Topology
 from ratchet.store.listwatch import SyncState, vanished
 from ratchet.store.pods import PodChange
@@ -44,6 +44,8 @@ class NamespaceCache:
         self._lock = threading.Lock()
         self._pods = PodIndex()
         self._topologies: dict[str, Topology] = {}
+        # Whether a topology that is not kept was deleted, or the one that stands for those has changed.
+        self._others_changed = False
         # By the interface names that belong to the runtime.
         self._intents: dict[frozenset[str], IntentIndex] = {}
         # The latest results of `wanted_for`. Any change of a pod or a topology drops them all.
@@ -77,6 +79,7 @@ class NamespaceCache:
     def replace_topologies(self, topologies: Collection[Topology]) -> list[TopologyChange]:
         """Hold these topologies and no others. Returns the deletions."""
         with self._lock:
+            self._others_changed = False
             after = {one.name: one for one in topologies}
             gone = vanished(self._topologies, after)
             concerned = set[str]() if self.topologies_state.is_synced else {pod.ref.name for pod in self._pods.all()}
@@ -88,7 +91,9 @@ class NamespaceCache:
         """Apply one change of a topology. Returns whether it changed anything."""
         name = change.topology.name
         with self._lock:
-            if self._topologies.get(name) == (None if change.gone else change.topology):
+            before = self._topologies.get(name)
+            self._note_others(before, gone=change.gone)
+            if before == (None if change.gone else change.topology):
                 return False
             others = [one for one in self._topologies.values() if one.name != name]
             concerned = self._hold(others if change.gone else [*others, change.topology])
@@ -103,7 +108,7 @@ class NamespaceCache:
     def lacks_topologies(self) -> bool:
         """Whether a topology is withheld that a list may admit (`must_be_listed`)."""
         with self._lock:
-            return must_be_listed(self._topologies.values(), self._limits)
+            return self._others_changed or must_be_listed(self._topologies.values(), self._limits)
 
     @property
     def topologies_cache(self) -> TopologyCache:
@@ -169,6 +174,14 @@ class NamespaceCache:
         for intents in self._intents.values():
             intents.pod_changed(name)
         return concerned | self._dependents(names) | {name}
+
+    def _note_others(self, before: Topology | None, *, gone: bool) -> None:
+        """Note the change of a topology if it is not kept, or if it stands for those that are not."""
+        if before is not None:
+            changed = stands_for_others([before])
+        else:
+            changed = gone and stands_for_others(self._topologies.values())
+        self._others_changed = self._others_changed or changed
 
     def _hold(self, topologies: Iterable[Topology]) -> set[str]:
         """Hold these topologies, as far as they are admitted, and no others. Returns the pods that it concerns."""

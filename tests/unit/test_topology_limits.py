@@ -140,7 +140,21 @@ def test_more_withheld_topologies_than_are_kept_count_as_one_that_names_every_po
     found = admit([topology(age) for age in range(WITHHELD_MOST + 100)], limits)
     assert len(found) == 1 + WITHHELD_MOST
     assert [one for one in found if one.withheld and may_name(one.withheld, "any")] == found[-1:]
-    assert must_be_listed(found, limits)
+    assert not must_be_listed(found, limits)
+    assert must_be_listed(found[:5] + found[6:], limits)
+
+
+def test_topologies_that_are_not_kept_are_listed_again_once_one_of_them_is_deleted() -> None:
+    """A list of them is large: without a change it is not repeated."""
+    limits = TopologyLimits(topologies=1)
+    cache = NamespaceCache(with_topologies=True, limits=limits)
+    known = [topology(age) for age in range(WITHHELD_MOST + 100)]
+    cache.replace_topologies(known)
+    assert not cache.lacks_topologies()
+    cache.apply_topology(TopologyChange(known[0], gone=True))
+    assert cache.lacks_topologies()
+    cache.replace_topologies(known[99:])
+    assert not cache.lacks_topologies()
 
 
 def test_a_withheld_topology_is_listed_again_once_older_ones_have_made_room() -> None:

@@ -73,14 +73,14 @@ def admit(topologies: Iterable[Topology], limits: TopologyLimits) -> list[Topolo
         admitted.append(_over(topology, *over) if over else topology)
     most = limits.topologies + WITHHELD_MOST
     if len(admitted) > most:
-        admitted[most - 1] = _naming_every_pod(admitted[most - 1])
+        admitted[most - 1] = _for_others(admitted[most - 1])
     return admitted[:most]
 
 
 def must_be_listed(topologies: Iterable[Topology], limits: TopologyLimits) -> bool:
-    """Whether a list may admit a topology that is withheld here: older ones have been deleted or shortened."""
+    """Whether a list may admit a topology that is withheld or not kept here: older ones were deleted or shortened."""
     found = sorted(topologies, key=_seniority)
-    if len(found) >= limits.topologies + WITHHELD_MOST:
+    if len(found) < limits.topologies + WITHHELD_MOST and stands_for_others(found):
         return True
     count, links, size = 0, 0, 0
     for topology in found:
@@ -90,6 +90,11 @@ def must_be_listed(topologies: Iterable[Topology], limits: TopologyLimits) -> bo
         if topology.withheld and topology.withheld.by_namespace:
             return True
     return False
+
+
+def stands_for_others(topologies: Iterable[Topology]) -> bool:
+    """Whether the namespace has topologies that are not kept."""
+    return any(one.withheld is not None and one.withheld.stands_for_others for one in topologies)
 
 
 def may_name(withheld: Withheld, name: str) -> bool:
@@ -147,8 +152,10 @@ def _withhold(topology: Topology, cause: str, remedy: str, *, by_namespace: bool
     return replace(topology, text="", withheld=kept)
 
 
-def _naming_every_pod(topology: Topology) -> Topology:
-    return replace(topology, withheld=topology.withheld and replace(topology.withheld, names=_EVERY_NAME))
+def _for_others(topology: Topology) -> Topology:
+    """The withheld topology as one that stands for all younger ones."""
+    withheld = topology.withheld
+    return replace(topology, withheld=withheld and replace(withheld, names=_EVERY_NAME, stands_for_others=True))
 
 
 def _names_in(text: str) -> bytes:
