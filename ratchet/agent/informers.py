@@ -186,9 +186,12 @@ class Informers:
         topologies = self._records.topologies
 
         def watch(version: str, seconds: float) -> Iterator[tuple[TopologyChange | None, str]]:
-            if known.withholds_topologies():
-                seconds = min(seconds, WITHHELD_SECONDS)
-            yield from topologies.watch(namespace, version, seconds)
+            is_short = known.withholds_topologies()
+            limit = min(seconds, WITHHELD_SECONDS) if is_short else seconds
+            for change in topologies.watch(namespace, version, limit):
+                yield change
+                if not is_short and known.withholds_topologies():
+                    return  # the next watch is short
             if known.lacks_topologies():
                 yield None, ""  # without a version, the topologies are listed
 

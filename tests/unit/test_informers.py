@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from ratchet.agent.informers import Informers
+from ratchet.agent.informers import WITHHELD_SECONDS, Informers
 from ratchet.agent.priority import ForegroundGate
 from ratchet.core.intent.topology_limits import TopologyLimits
 from ratchet.core.model import End, Link, Pod, PodRef, Topology
@@ -96,11 +96,13 @@ class ScriptedTopologies(TopologyStore):
         self._script = script
         self.enabled = enabled
         self.limits = TopologyLimits(topologies=2)
+        self.watch_seconds: list[float] = []
 
     def list_with_version(self, namespace: str) -> tuple[TopologyList, str]:
         return self._script.list()  # type: ignore[no-any-return]
 
-    def watch(self, *_: object) -> Iterator[tuple[TopologyChange | None, str]]:
+    def watch(self, namespace: str, version: str, seconds: float) -> Iterator[tuple[TopologyChange | None, str]]:
+        self.watch_seconds.append(seconds)
         return self._script.watch()
 
 
@@ -256,6 +258,18 @@ def test_topologies_over_a_limit_are_listed_again_once_older_ones_are_deleted(wa
     script.lists.put((known[1:], "10"))
     until("the list", lambda: not any(one.withheld for one in cache.topologies()))
     assert {one.name for one in cache.topologies()} == {"b", "c"}
+
+
+def test_a_watch_becomes_short_once_its_namespace_is_over_a_limit(watched: Watched) -> None:
+    """After it, topologies for which older ones have made room are listed."""
+    cache, script = watched.informers.namespace_cache("ns"), watched.records.topologies_script
+    known = [Topology("ns", name, "[]") for name in ("a", "b", "c")]
+    script.lists.put((known[:2], "7"))
+    script.watches.put([(TopologyChange(known[2], gone=False), "8"), (None, "never read")])
+    until("the short watch", lambda: len(watched.records.topologies.watch_seconds) == 2)  # type: ignore[attr-defined]
+    long, short = watched.records.topologies.watch_seconds  # type: ignore[attr-defined]
+    assert long > short == WITHHELD_SECONDS
+    assert [one.name for one in cache.topologies() if one.withheld] == ["c"]
 
 
 def test_disabled_topologies_are_not_listed_and_count_as_none() -> None:
