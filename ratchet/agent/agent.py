@@ -87,6 +87,7 @@ class Agent:
             self._informers.caches,
             use_topologies=settings.topologies,
             limits=settings.limits,
+            topology_limits=settings.topology_limits,
         )
         self._resync = self._make_resync()
         self._heartbeat = Heartbeat(settings, self._records, self._underlays, self._resync)
@@ -189,7 +190,13 @@ class Agent:
 
     def _make_informers(self) -> Informers:
         settings = self._settings
-        records = ApiStore(self._api, settings.namespace, settings.vni_range, use_topologies=settings.topologies)
+        records = ApiStore(
+            self._api,
+            settings.namespace,
+            settings.vni_range,
+            use_topologies=settings.topologies,
+            topology_limits=settings.topology_limits,
+        )
         handler = ChangeHandler(self._journal, self._queue, self._verified, self._announcer)
         return Informers(records, settings.node_name, handler, self._foreground)
 

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from ratchet.cni.config import DEFAULT_VXLAN_PORT
 from ratchet.cni.delegation import Delegation
+from ratchet.cni.plugin_keys import DEFAULT_VXLAN_PORT
 from ratchet.core.model import Link, Location, Side
 from ratchet.core.pod import PodRef
 from ratchet.errors import MalformedRecordError

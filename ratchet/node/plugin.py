@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ratchet.cni.arguments import Arguments
-from ratchet.cni.config import DEFAULT_STATE_DIR, NetworkConfig
+from ratchet.cni.config import NetworkConfig
+from ratchet.cni.plugin_keys import DEFAULT_STATE_DIR
 from ratchet.errors import TryAgainError
 from ratchet.node.interrupts import InterruptedCallError, SignalInterrupts
 from ratchet.node.logs import configure
@@ -93,6 +94,7 @@ def _serve(
             VniAllocator(),
             use_topologies=network.topologies,
             limits=network.limits,
+            topology_limits=network.topology_limits,
         )
 
     if network.wait_policy == "proceed":

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ratchet import datapath
-from ratchet.cni.config import DEFAULT_VXLAN_PORT
+from ratchet.cni.plugin_keys import DEFAULT_VXLAN_PORT
 from ratchet.core.plan import Underlay
 from ratchet.core.ports import PortRange, range_fault
 from ratchet.errors import InvalidConfigError

@@ -21,6 +21,7 @@ from ratchet.dev.hosts import ip
 from ratchet.dev.testbed import wait_for
 from ratchet.store.store import ApiStore
 from tests.support.cluster import PRIMARY, Cluster, lists_topologies, running
+from tests.support.topologies import LIMITED, LIMITS, topologies_over
 
 BASE: dict[str, Any] = {"cniVersion": "1.0.0", "name": "net", "type": "ratchet", "wait": 45, "wait_policy": "require"}
 OPTIONS: dict[str, object] = {"vxlan_port": 8472, "wait": 30, "wait_policy": "proceed", "vni_range": "500-509"}
@@ -197,6 +198,24 @@ def _topologies(cluster: Cluster, _: Path) -> None:
     assert any(map(lists_topologies(cluster.b), sent)), "which the other node does"
 
 
+def _limits_topologies(key: str) -> Effect:
+    def check(cluster: Cluster, _: Path) -> None:
+        keys = {**BASE, key: LIMITS[key]}
+        with topologies_over(cluster.bed, key):
+            sandbox = cluster.pod(LIMITED, {"ratchet": "true"}, cluster.a)
+            answer = cluster.a.call("ADD", sandbox, config=keys)
+            cluster.delete_all((cluster.a, sandbox))
+        assert (answer.status, answer.json["code"]) == (1, 101)
+        assert f"over the limit of {LIMITS[key]} " in answer.json["msg"]
+        assert key in answer.json["details"]
+
+    return check
+
+
+for limit in LIMITS:
+    effect_of(limit, "daemonless")(_limits_topologies(limit))
+
+
 @effect_of("namespace", "daemonless")
 def _namespace(cluster: Cluster, _: Path) -> None:
     keys = {"namespace": ELSEWHERE}
@@ -308,6 +327,7 @@ VALUES = {
     "kubeconfig": "/nowhere",
     "namespace": ELSEWHERE,
     "topologies": "off",
+    **LIMITS,
     "state_dir": "/nowhere",
     "vxlan_ports": [9000, 9010],
     "vni_range": [700, 709],

@@ -13,7 +13,8 @@ import pytest
 
 from ratchet.agent.options import OPTIONS, host_and_port
 from ratchet.agent.settings import Settings, add_arguments, settings_of
-from ratchet.cni.config import PLUGIN_KEYS, read_config
+from ratchet.cni.config import read_config
+from ratchet.cni.plugin_keys import PLUGIN_KEYS
 from ratchet.errors import InvalidConfigError
 from tests.support.settings import read_settings
 
@@ -22,6 +23,9 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "kubeconfig": ("/etc/ratchet/kubeconfig", "/etc/ratchet/kubeconfig"),
     "namespace": ("links", "links"),
     "topologies": ("off", False),
+    "topologies_max": ("7", 7),
+    "topology_links_max": ("900", 900),
+    "topology_bytes_max": ("2048", 2048),
     "socket": ("/run/r.sock", "/run/r.sock"),
     "state_dir": ("/var/lib/r", "/var/lib/r"),
     "spool_dir": ("/var/spool/r", "/var/spool/r"),
@@ -76,6 +80,9 @@ def test_the_defaults() -> None:
         "kubeconfig": None,
         "namespace": "ratchet",
         "topologies": True,
+        "topologies_max": 64,
+        "topology_links_max": 4096,
+        "topology_bytes_max": 524288,
         "socket": "/run/ratchet/agent.sock",
         "state_dir": "/var/lib/cni/ratchet",
         "spool_dir": "/var/lib/cni/ratchet/spool",
@@ -213,6 +220,9 @@ WRONG = [
     ("namespace", "../x"),
     ("topologies", "yes"),
     ("topologies", "OFF"),
+    ("topologies_max", "0"),
+    ("topology_links_max", "-1"),
+    ("topology_bytes_max", "512Ki"),
     ("socket", "agent.sock"),
     ("socket", "/" + "s" * 107),
     ("state_dir", "state"),
