@@ -34,6 +34,7 @@ from ratchet.agent.settings import Settings
 from ratchet.agent.spool import Spool
 from ratchet.agent.spool_replay import SpoolReplayer
 from ratchet.agent.status import LinkStatus
+from ratchet.agent.tunnel_guard import TunnelGuard
 from ratchet.agent.underlay import Underlays
 from ratchet.agent.vni_check import VniCheck
 from ratchet.agent.workers import Workers
@@ -88,7 +89,8 @@ class Agent:
         self._liveness = SandboxLiveness(settings.node_name, self._journal, self._records, self._service)
         self._status = self._make_status()
         self._workers = self._make_workers()
-        self._health = AgentHealth(self._informers, self._heartbeat)
+        self._guard = TunnelGuard(settings.guard, self._journal, self._underlays, self._announcer, self._metrics)
+        self._health = AgentHealth(self._informers, self._heartbeat, self._guard)
         self._periodic = self._make_periodic()
         self._replayer = SpoolReplayer(Spool(settings.spool_dir), self._service.serve_alone)
         self._server = Server(settings.socket, self._service.serve)
@@ -119,6 +121,7 @@ class Agent:
             if entry.boot != boot_id():
                 self._drop_ends(entry)
         self._replayer.start(self._stopping, SPOOL_FIRST_SECONDS)
+        self._guard.start()
         self._informers.start()
         self._workers.start(self._settings.workers)
         self._resync.enqueue_all()
@@ -240,6 +243,7 @@ class Agent:
             self._queue,
             self._verified,
             self._health,
+            self._guard,
         )
 
     def _make_http(self) -> HttpServer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from ratchet.agent.heartbeat import Heartbeat
 from ratchet.agent.informers import Informers
@@ -13,12 +14,28 @@ OUT_OF_TOUCH_SECONDS = 60.0
 STUCK_SECONDS = 180.0
 
 
+class Guard(Protocol):
+    """The guard of the tunnel port."""
+
+    @property
+    def fault(self) -> str:
+        """Why the tunnels are not guarded; empty if they are, or are not to be."""
+        ...
+
+
 class AgentHealth:
     """Decides whether the agent is live and ready. `clock` returns monotonic seconds."""
 
-    def __init__(self, informers: Informers, heartbeat: Heartbeat, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        informers: Informers,
+        heartbeat: Heartbeat,
+        guard: Guard,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._informers = informers
         self._heartbeat = heartbeat
+        self._guard = guard
         self._clock = clock
         self._progress = clock()
 
@@ -43,3 +60,7 @@ class AgentHealth:
         if silence > OUT_OF_TOUCH_SECONDS:
             return f"the API has not answered for {silence:.0f} s"
         return None
+
+    def note(self) -> str:
+        """What an operator of a ready agent should know; empty if nothing."""
+        return f"not guarded: {self._guard.fault}" if self._guard.fault else ""

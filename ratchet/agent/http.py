@@ -47,6 +47,10 @@ class Health(Protocol):
         """Why the agent is not ready; None if it is."""
         ...
 
+    def note(self) -> str:
+        """What an operator of a ready agent should know; empty if nothing."""
+        ...
+
 
 class Links(Protocol):
     """The links of this node."""
@@ -78,7 +82,7 @@ class HttpServer:
         self._pages: Mapping[str, Callable[[], Page]] = {
             "/metrics": lambda: (HTTPStatus.OK, CONTENT_TYPE, metrics.text()),
             "/livez": lambda: _health_page(health.why_not_live()),
-            "/readyz": lambda: _health_page(health.why_not_ready()),
+            "/readyz": lambda: _health_page(health.why_not_ready(), health.note()),
         }
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
@@ -211,9 +215,10 @@ def _without_uid(path: str) -> str:
     return LINKS if path.startswith(LINKS) else path
 
 
-def _health_page(reason: str | None) -> Page:
+def _health_page(reason: str | None, note: str = "") -> Page:
     if reason is None:
-        return HTTPStatus.OK, _PLAIN, b"ok\n"
+        text = f"ok\n{note}\n" if note else "ok\n"
+        return HTTPStatus.OK, _PLAIN, text.encode(errors="backslashreplace")
     return HTTPStatus.SERVICE_UNAVAILABLE, _PLAIN, f"{reason}\n".encode(errors="backslashreplace")
 
 

@@ -184,6 +184,10 @@ OPTIONS: tuple[Option, ...] = (
            "UDP port of the tunnels; the same on all nodes. vxlan_port in the network configuration overrides it. "
            "ratchet-daemonless does not read this setting: set vxlan_port for it",
            _whole(1, 65535), DEFAULT_VXLAN_PORT),
+    Option(_LINKS, "guard", "",
+           "accept tunnel datagrams from the VTEP of a link's peer only. Set off if the underlay translates addresses "
+           "(NAT). guard in the network configuration overrides it",
+           _switch, default=True),
     Option(_LINKS, "vni_range", "FIRST-LAST",
            "first and last VNI. Do not share VNIs with other VXLANs of the cluster", _vni_range, DEFAULT_VNI_RANGE,
            "-".join(map(str, DEFAULT_VNI_RANGE))),

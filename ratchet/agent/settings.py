@@ -41,6 +41,7 @@ class Settings:
     parent_interface: str | None
     parent_address: str | None
     vxlan_port: int
+    guard: bool
     vni_range: tuple[int, int]
     wait: float
     wait_policy: str

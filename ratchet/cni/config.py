@@ -28,7 +28,6 @@ _TOPOLOGIES = values.one_of(*TOPOLOGIES)
 _WAIT_POLICY = values.one_of(*WAIT_POLICIES)
 _LOG_LEVEL = values.one_of(*LOG_LEVELS)
 _SECONDS = values.seconds()
-_PORT = values.whole_number(1, 65535)
 _VNI_RANGE = values.vni_range("[first, last]")
 
 # fmt: off
@@ -89,6 +88,7 @@ PLUGIN_KEYS = (
         f"{DEFAULT_VXLAN_PORT}; with an agent its `--vxlan-port`",
         "UDP port of the tunnels; the same on all nodes",
     ),
+    PluginKey("guard", "true; with an agent its `--guard`", "accept tunnel datagrams from the peer's VTEP only"),
     PluginKey(
         "vni_range",
         json.dumps(DEFAULT_VNI_RANGE),
@@ -142,6 +142,7 @@ class NetworkConfig:
     wait: float | None
     wait_policy: str | None
     vxlan_port: int | None
+    guard: bool | None
     vni_range: tuple[int, int]
     log_file: str | None
     log_level: str
@@ -177,7 +178,8 @@ def read_config(stdin: bytes, command: Command = Command.ADD) -> NetworkConfig:
         topologies=_read(raw, "topologies", _TOPOLOGIES) != "off",
         wait=_read(raw, "wait", _SECONDS),
         wait_policy=_read(raw, "wait_policy", _WAIT_POLICY),
-        vxlan_port=_read(raw, "vxlan_port", _PORT),
+        vxlan_port=_read(raw, "vxlan_port", values.whole_number(1, 65535)),
+        guard=_read(raw, "guard", values.boolean),
         vni_range=_read(raw, "vni_range", _VNI_RANGE) or DEFAULT_VNI_RANGE,
         log_file=_read(raw, "log_file", values.path),
         log_level=_read(raw, "log_level", _LOG_LEVEL) or "info",

@@ -64,13 +64,15 @@ class Attempt:
 class Underlay:
     """A node's side of tunnels: its name, the interface that carries them, their UDP port.
 
-    `has_agent`: an agent runs on the node, so an end can stay without carrier until its peer is ready.
+    `has_agent`: an agent runs on the node, so an end can stay without carrier until its peer is ready. `guard`: tunnels
+    take datagrams from their peers only (`core.tunnel_guard`).
     """
 
     node: str
     parent: Parent
     vxlan_port: int
     has_agent: bool = False
+    guard: bool = True
 
     def sandbox(self, container_id: str, pod: PodRef, netns: str, cookie: int = 0) -> Sandbox:
         """A sandbox on this node, with the node's VTEPs and underlay MTU."""
@@ -232,6 +234,7 @@ def wire_of(record: Link, side: Side, underlay: Underlay, here: Location, peer: 
         remote_port=remote_port,
         parent=underlay.parent,
         carrier=record.is_ready(side.other) or not underlay.has_agent,
+        guard=underlay.guard,
     )
 
 

@@ -11,7 +11,9 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from ratchet.errors import RatchetError
+from ratchet.datapath import tunnel_guard
+from ratchet.datapath.guard_rules import TABLE
+from ratchet.errors import GuardError, RatchetError
 from ratchet.install.conflist import configure
 from ratchet.install.files import remove
 from ratchet.install.kubeconfig import Kubeconfig
@@ -22,6 +24,8 @@ from ratchet.store.apiserver import ApiServer
 log = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 2.0
+
+HOW_TO_REMOVE = f"If the node has the guard of the tunnel port, remove it with: nft delete table inet {TABLE}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,16 @@ class InstallLoop:
         if self.kubeconfig is not None and self.kubeconfig.path.exists():
             remove(self.kubeconfig.path)
             removed.append(self.kubeconfig.path)
+        _remove_guard()
         return removed
+
+
+def _remove_guard() -> None:
+    try:
+        if tunnel_guard.remove_table():
+            log.info("tunnel guard removed")
+    except GuardError as error:  # as in the manifests, where this container may not change the node's network
+        log.info('tunnel guard kept cause="%s" details="%s"', error, HOW_TO_REMOVE)
 
 
 def is_deleted(api: ApiServer, daemon_set: str) -> bool:

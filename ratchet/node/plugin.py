@@ -11,9 +11,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from ratchet.cni.arguments import Arguments
+from ratchet.cni.arguments import Arguments, Command
 from ratchet.cni.config import DEFAULT_STATE_DIR, NetworkConfig
-from ratchet.errors import TryAgainError
+from ratchet.errors import GuardError, TryAgainError
 from ratchet.node.logs import configure
 from ratchet.node.response import encode, failure, log_keys, parse, version
 
@@ -86,8 +86,24 @@ def _serve(
     )
     log.info("%s received", arguments.command)
     result = dispatch(call)
+    if network.guard is not False:
+        _report_guard(arguments)
     log.info("%s succeeded", arguments.command)
     return result
+
+
+def _report_guard(arguments: Arguments) -> None:
+    """Log if this node cannot guard its tunnel port. STATUS asks the kernel; other calls know if they had to."""
+    from ratchet.datapath import tunnel_guard
+
+    cause = tunnel_guard.refusal()
+    if arguments.command is Command.STATUS:
+        try:
+            tunnel_guard.read_table()
+        except GuardError as error:
+            cause = str(error)
+    if cause:
+        log.warning('tunnel port not guarded, links work without it cause="%s"', cause)
 
 
 def _kubeconfig(named: str | None) -> str | None:

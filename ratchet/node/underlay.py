@@ -13,7 +13,7 @@ from ratchet.store.interface import Store
 
 @dataclass(frozen=True, slots=True)
 class UnderlayConfig:
-    """The underlay settings of a configuration: `parent_interface`, `parent_address`, `vxlan_port`.
+    """The underlay settings of a configuration: `parent_interface`, `parent_address`, `vxlan_port`, `guard`.
 
     None: not set.
     """
@@ -21,6 +21,7 @@ class UnderlayConfig:
     interface: str | None
     address: str | None
     vxlan_port: int | None
+    guard: bool | None = None
 
 
 FindUnderlay = Callable[[UnderlayConfig, str, Store], Underlay]
@@ -34,4 +35,4 @@ def find_underlay(underlay: UnderlayConfig, node: str, records: Store) -> Underl
     """
     addresses = records.nodes.lookup_addresses(node) if node and not underlay.address else ()
     parent = datapath.find_parent(underlay.interface, underlay.address, addresses)
-    return Underlay(node, parent, underlay.vxlan_port or DEFAULT_VXLAN_PORT)
+    return Underlay(node, parent, underlay.vxlan_port or DEFAULT_VXLAN_PORT, guard=underlay.guard is not False)

@@ -32,6 +32,7 @@ from ratchet.install.plugin import find_shim
 from ratchet.store.store import ApiStore
 from tests.support.cluster import LINK, PAIR, PRIMARY
 from tests.support.faults import Faults, Sent
+from tests.support.guard import guard_of, peers_of
 from tests.support.namespaces import may_make_namespaces
 
 # A network configuration without keys that override options of the agent.
@@ -56,7 +57,7 @@ ON_A: dict[str, object] = {
     "events": False,
     "readiness": False,
 }
-ON_B: dict[str, object] = {"parent_address": "192.168.1.34", "wait": 20, "workers": 40}
+ON_B: dict[str, object] = {"parent_address": "192.168.1.34", "wait": 20, "workers": 40, "guard": False}
 
 
 @dataclass
@@ -277,6 +278,12 @@ def _parent_address(world: World) -> None:
 def _vxlan_port(world: World) -> None:
     assert world.tunnel(world.a)["port"] == world.tunnel(world.b)["port"] == 8472
     run_in(world.primary.netns, "ping", "-n", "-c", "1", "-W", "3", "192.168.2.101")
+
+
+@effect_of("guard")
+def _guard(world: World) -> None:
+    assert peers_of(world.a) == {"192.168.1.34"}
+    assert guard_of(world.b).layout == ()
 
 
 @effect_of("vni_range")

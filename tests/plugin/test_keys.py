@@ -23,6 +23,7 @@ from ratchet.dev.testbed import wait_for
 from ratchet.node.plugin import WAIT_SECONDS
 from ratchet.store.store import ApiStore
 from tests.support.cluster import PRIMARY, Cluster, lists_topologies, running
+from tests.support.guard import guard_of
 
 BASE: dict[str, Any] = {"cniVersion": "1.0.0", "name": "net", "type": "ratchet", "wait": 45, "wait_policy": "require"}
 OPTIONS: dict[str, object] = {"vxlan_port": 8472, "wait": 30, "wait_policy": "proceed", "vni_range": "500-509"}
@@ -133,6 +134,13 @@ def _vxlan_port(cluster: Cluster, _: Path) -> None:
     keys = {"vxlan_port": 4790}
     with linked_tunnel(cluster, keys, keys) as tunnel:
         assert tunnel["port"] == 4790
+
+
+@effect_of("guard")
+def _guard(cluster: Cluster, _: Path) -> None:
+    with linked_tunnel(cluster, {"guard": False}) as tunnel:
+        assert tunnel["id"] not in {one.vni for one in guard_of(cluster.a).tunnels}
+        assert tunnel["id"] in {one.vni for one in guard_of(cluster.b).tunnels}, "where the key is not set"
 
 
 @effect_of("vni_range", "daemonless")

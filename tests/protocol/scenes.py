@@ -138,6 +138,7 @@ def network_config() -> NetworkConfig:
         wait=None,
         wait_policy=None,
         vxlan_port=VXLAN_PORT,
+        guard=None,
         vni_range=VNIS,
         log_file=None,
         log_level="info",

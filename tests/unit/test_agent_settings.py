@@ -28,6 +28,7 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "parent_interface": ("bond0.100", "bond0.100"),
     "parent_address": ("2001:db8::7", "2001:db8::7"),
     "vxlan_port": ("8472", 8472),
+    "guard": ("off", False),
     "vni_range": ("500-600", (500, 600)),
     "wait": ("2.5", 2.5),
     "wait_policy": ("require", "require"),
@@ -42,7 +43,7 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "readiness": ("no", False),
     "drain_seconds": ("0", 0.0),
 }
-SWITCHES = ("events", "readiness")
+SWITCHES = ("guard", "events", "readiness")
 
 
 def flag(name: str) -> str:
@@ -78,6 +79,7 @@ def test_the_defaults() -> None:
         "parent_interface": None,
         "parent_address": None,
         "vxlan_port": 4789,
+        "guard": True,
         "vni_range": (11, 16777215),
         "wait": 5.0,
         "wait_policy": "proceed",
@@ -380,5 +382,5 @@ def test_a_setting_and_the_plugin_key_of_its_name_accept_the_same_values(name: s
         read_config(json.dumps({**network, name: "\0"}).encode())
     assert f'"{name}" must be {option.accepts}, not ' in str(caught.value)
     text, value = GIVEN[name]
-    given = value if isinstance(value, int) and not isinstance(value, bool) else text
+    given = value if isinstance(value, int) and (not isinstance(value, bool) or name in SWITCHES) else text
     assert getattr(read_config(json.dumps({**network, name: given}).encode()), name) == value

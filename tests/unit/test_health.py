@@ -20,7 +20,8 @@ class Watched:
         self.now = 1000.0
         self.informers = cast(Any, SimpleNamespace(links_listed=True, forbidden_topologies=lambda: None))
         self.heartbeat = cast(Any, SimpleNamespace(last_contact=self.now))
-        self.health = AgentHealth(self.informers, self.heartbeat, lambda: self.now)
+        self.guard = SimpleNamespace(fault="")
+        self.health = AgentHealth(self.informers, self.heartbeat, cast(Any, self.guard), lambda: self.now)
 
 
 @pytest.fixture
@@ -58,3 +59,10 @@ def test_an_agent_is_not_ready_while_the_api_does_not_answer(watched: Watched) -
 def test_an_agent_is_not_ready_while_topologies_are_forbidden(watched: Watched) -> None:
     watched.informers.forbidden_topologies = lambda: FORBIDDEN
     assert watched.health.why_not_ready() == f"{FORBIDDEN} (bind the role)"
+
+
+def test_a_node_without_the_tunnel_guard_is_ready_and_says_so(watched: Watched) -> None:
+    assert watched.health.note() == ""
+    watched.guard.fault = "cannot change the guard of the tunnel port: Operation not supported"
+    assert watched.health.why_not_ready() is None
+    assert watched.health.note() == f"not guarded: {watched.guard.fault}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -15,6 +16,7 @@ from ratchet.agent.informers import Informers
 from ratchet.agent.periodic import PeriodicWork
 from ratchet.agent.queue import ReconcileKey, ReconcileKind
 from ratchet.agent.resync import Resync
+from ratchet.agent.tunnel_guard import TunnelGuard
 from ratchet.agent.vni_check import VniCheck
 from ratchet.core.model import Pod, Side
 from ratchet.store.pods import PodChange
@@ -205,9 +207,10 @@ class FakeVniCheck:
 def periodic(one: Node, vnis: FakeVniCheck, resync_seconds: float) -> tuple[PeriodicWork, AgentHealth]:
     nothing: Any = None
     informers, vni_check = cast(Informers, one.informers), cast(VniCheck, vnis)
-    health = AgentHealth(informers, nothing)
+    health = AgentHealth(informers, nothing, nothing)
     node = one.node
-    work = PeriodicWork(one.resync, resync_seconds, vni_check, informers, node.queue, node.verified, health)
+    guard = cast(TunnelGuard, SimpleNamespace(check=lambda: None))
+    work = PeriodicWork(one.resync, resync_seconds, vni_check, informers, node.queue, node.verified, health, guard)
     return work, health
 
 
