@@ -57,12 +57,14 @@ def refusal() -> str:
     return _last.refusal
 
 
-def admit(tunnel: GuardedTunnel) -> bool:
+def admit(tunnel: GuardedTunnel, *, is_new: bool = True) -> bool:
     """Take the tunnel's datagrams from its peer only. Returns whether the kernel accepted that.
 
     Replaces what the table has for another owner or peer of the same port and VNI: a node has one device for both.
+    If the tunnel is not new, the table is read first: a refused transaction takes the kernel some 15 ms.
     """
-    return _is_done(lambda: _with_retries(lambda channel: _admit(channel, tunnel)), proves=True)
+    admitted = _admit if is_new else _admit_again
+    return _is_done(lambda: _with_retries(lambda channel: admitted(channel, tunnel)), proves=True)
 
 
 def withdraw(port: int, vni: int, owner: str = "") -> bool:
@@ -182,6 +184,15 @@ def _admit(channel: Nftables, tunnel: GuardedTunnel) -> None:
             _make_table_with(channel, tunnel)
         else:
             raise
+
+
+def _admit_again(channel: Nftables, tunnel: GuardedTunnel) -> None:
+    try:
+        _replace(channel, tunnel)
+    except RefusedError as refused:
+        if refused.errno != ENOENT:
+            raise
+        _make_table_with(channel, tunnel)
 
 
 def _replace(channel: Nftables, tunnel: GuardedTunnel) -> None:

@@ -109,11 +109,11 @@ def _as_guarded(
     return GuardedTunnel(port or 0, vni or 0, remote, near.owner(index), link)
 
 
-def _guard(wire: VxlanWire, near: OpenPod, index: int) -> None:
+def _guard(wire: VxlanWire, near: OpenPod, index: int, *, is_new: bool = False) -> None:
     """Let the end take datagrams from the peer only, or from anywhere if `wire` has no guard. Best effort."""
     tunnel = _as_guarded(near, index, wire.port, wire.vni, wire.remote, wire.link)
     if wire.guard:
-        tunnel_guard.admit(tunnel)
+        tunnel_guard.admit(tunnel, is_new=is_new)
     else:
         tunnel_guard.withdraw(*tunnel.key, tunnel.owner)
 
@@ -202,7 +202,7 @@ def _complete(wire: VxlanWire, near: OpenPod, ifname: str) -> None:
         if ifname != near.spec.ifname:
             near.do(messages.named(link.index, near.spec.ifname))
         _lead_beside(wire, near, link.index)
-        _guard(wire, near, link.index)  # the end is down, so it takes no datagram yet
+        _guard(wire, near, link.index, is_new=True)  # the end is down, so it takes no datagram yet
         near.tune()
         if not near.finish(link.index, wire.link, carrier=wire.carrier or not _kernel.takes_carrier):
             _kernel.takes_carrier = False
