@@ -117,7 +117,7 @@ class TunnelGuard:
 
     def _rebuild(self) -> None:
         observed = [tunnel for entry, end in self._ends() if (tunnel := self._observe(entry, end)) is not None]
-        held = {one.owner for one in observed}
+        observed_keys = {one.key for one in observed}
         unguarded = {
             owner_of(entry.cookie, end.index)
             for entry, end in self._ends()
@@ -125,7 +125,8 @@ class TunnelGuard:
         }
 
         def decide(table: GuardTable) -> tuple[GuardedTunnel, ...]:
-            gone = gone_tunnels(table, held, _existing(table, held))
+            others = tunnel_guard.tunnels_exist([one for one in table.tunnels if one.key not in observed_keys])
+            gone = gone_tunnels(table, (), lambda tunnel: tunnel.key in observed_keys | others)
             return rebuilt_tunnels(table, observed, gone, unguarded)
 
         self._state.layout = tunnel_guard.rebuild(decide)

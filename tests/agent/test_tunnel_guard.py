@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -62,13 +63,18 @@ def test_the_guard_follows_the_address_of_the_peers_node(cluster: Cluster) -> No
 
 
 def test_an_agent_makes_the_table_at_its_start_from_the_tunnels_of_its_node(cluster: Cluster) -> None:
-    """It lacks the table, as after an upgrade, and has tunnels that are gone on the other node."""
+    """It lacks the table, as after an upgrade, and has tunnels that are gone on the other node.
+
+    One of these has the owner of the link's tunnel, as if the link had been renumbered.
+    """
     primary, pair = cluster.linked_pair()
     (vni,) = _vnis(cluster.a)
+    (owner,) = {one.owner for one in guard_of(cluster.b).tunnels}
     for name in ("a", "b"):
         cluster.bed.agents[name].kill()
     drop_guard(cluster.a)
-    _admit(cluster.b, GuardedTunnel(4789, 7777, "192.168.1.99", "9/9", "gone"))
+    gone = GuardedTunnel(4789, 7777, "192.168.1.99", "9/9", "gone")
+    _admit(cluster.b, gone, replace(gone, vni=7778, owner=owner))
     for name in ("a", "b"):
         cluster.bed.agents[name].start()
     assert (_vnis(cluster.a), _vnis(cluster.b)) == ({vni}, {vni})
