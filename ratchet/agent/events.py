@@ -29,6 +29,7 @@ class Reason(StrEnum):
     INVALID_INTENT = "InvalidIntent"
     NO_COMMON_ADDRESS_FAMILY = "NoCommonAddressFamily"
     WANTS_RESTART = "WantsRestart"
+    DATAGRAMS_DROPPED = "DatagramsDropped"
 
     @classmethod
     def of(cls, error: AddressFamilyError | InvalidIntentError) -> Reason:

@@ -209,6 +209,10 @@ OPTIONS: tuple[Option, ...] = (
            "first and last UDP port that links may use. It must include vxlan_port and the next two, which tunnels on "
            "one node use",
            _port_range, default_text=f"vxlan_port and the next {FURTHER_PORTS} ports"),
+    Option(_LINKS, "guard", "",
+           "accept tunnel datagrams from the VTEP of a link's peer only. Set off if the underlay translates addresses "
+           "(NAT). guard in the network configuration overrides it",
+           _switch, default=True),
     Option(_LINKS, "vni_range", "FIRST-LAST",
            "first and last VNI. Do not share VNIs with other VXLANs of the cluster", _vni_range, DEFAULT_VNI_RANGE,
            "-".join(map(str, DEFAULT_VNI_RANGE))),

@@ -49,6 +49,7 @@ class Settings:
     parent_address: str | None
     vxlan_port: int
     vxlan_ports: PortRange | None
+    guard: bool
     vni_range: tuple[int, int]
     links_per_pod: int
     links_per_namespace: int

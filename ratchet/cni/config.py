@@ -87,6 +87,7 @@ class NetworkConfig:
     wait_policy: str | None
     vxlan_port: int | None
     vxlan_ports: PortRange | None
+    guard: bool | None
     vni_range: tuple[int, int]
     links_per_pod: int
     links_per_namespace: int
@@ -137,6 +138,7 @@ def read_config(stdin: bytes, command: Command = Command.ADD) -> NetworkConfig:
         wait_policy=_read(raw, "wait_policy", _WAIT_POLICY),
         vxlan_port=_read(raw, "vxlan_port", _PORT),
         vxlan_ports=_read(raw, "vxlan_ports", _PORT_RANGE),
+        guard=_read(raw, "guard", values.boolean),
         vni_range=_read(raw, "vni_range", _VNI_RANGE) or DEFAULT_VNI_RANGE,
         links_per_pod=_read(raw, "links_per_pod", _COUNT) or LINKS_PER_POD,
         links_per_namespace=_read(raw, "links_per_namespace", _COUNT) or LINKS_PER_NAMESPACE,

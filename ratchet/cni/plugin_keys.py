@@ -91,6 +91,7 @@ PLUGIN_KEYS = (
         "one node use",
         daemonless_only=True,
     ),
+    PluginKey("guard", "true; with an agent its `--guard`", "accept tunnel datagrams from the peer's VTEP only"),
     PluginKey(
         "vni_range",
         json.dumps(DEFAULT_VNI_RANGE),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ratchet.core.endpoint_spec import Route, Sysctl, rate_text
 from ratchet.core.model import Address
@@ -81,6 +81,8 @@ class VxlanWire:
 
     `carrier`: whether the end must have carrier. It must not until the peer is ready, as if a cable were unplugged at
     its other end.
+
+    `guard`: whether the end takes datagrams from the peer's VTEP only (`core.tunnel_guard`).
     """
 
     link: str
@@ -92,6 +94,7 @@ class VxlanWire:
     remote_port: int
     parent: Parent
     carrier: bool = True
+    guard: bool = True
 
     @property
     def is_of_one_node(self) -> bool:
@@ -113,6 +116,9 @@ class Device:
 
     `carrier`: a VXLAN that protodown does not hold down; True for other kinds. `carrier_fixed`: this kernel cannot hold
     a VXLAN without carrier.
+
+    `guarded`: whether a VXLAN takes datagrams from its remote only. None: this was not determined, or the node cannot
+    tell.
     """
 
     ifname: str
@@ -137,6 +143,7 @@ class Device:
     sysctls: tuple[Sysctl, ...] = ()
     offloads: bool = True
     rate: int | None = None
+    guarded: bool | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +229,8 @@ def _tunnel_differences(wire: VxlanWire, device: Device) -> tuple[str, ...]:
     found = [f"{name} has {what} {has}, wanted {want}" for what, (has, want) in wanted.items() if has != want]
     if device.carrier != wire.carrier and not device.carrier_fixed:
         found.append(f"{name} {'has carrier while its peer is gone' if device.carrier else 'is held without carrier'}")
+    if device.guarded not in (None, wire.guard):
+        found.append(f"{name} {'is guarded' if device.guarded else 'takes datagrams from anywhere'}")
     return tuple(found)
 
 

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 
 from ratchet.core.interface import Device, InterfaceSpec, Observed, VethWire, Wire
 from ratchet.core.model import Location
+from ratchet.core.tunnel_guard import owner_of
+from ratchet.datapath import tunnel_guard
 from ratchet.datapath.parse import device_of
 from ratchet.datapath.pod_netns import OpenPod, open_pod
 from ratchet.datapath.veth import ensure_veth, make_veth, observe_veth
@@ -83,7 +85,10 @@ def remove(location: Location, ifname: str) -> bool:
     Returns False if it or its namespace is gone already. Raises HostNamespaceError. Raises ForeignInterfaceError, and
     leaves the interface, if it is not Ratchet's or belongs to another link.
     """
-    return _done_to_ours("remove", location, ifname, lambda pod, device: pod.delete(device.index))
+    removed = _done_to_ours("remove", location, ifname, lambda pod, device: pod.take_down(device))
+    if not removed:
+        tunnel_guard.forget(owner_of(location.cookie, location.index))
+    return removed
 
 
 @contextmanager

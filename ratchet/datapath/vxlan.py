@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 from errno import EBUSY, EEXIST, EINVAL, ENODEV, EOPNOTSUPP
 
 from ratchet.core.interface import Device, Observed, VxlanWire, differences
-from ratchet.datapath import messages
+from ratchet.core.tunnel_guard import GuardedTunnel
+from ratchet.datapath import messages, tunnel_guard
 from ratchet.datapath.parse import device_of, reaches_own_node, read_new_link
 from ratchet.datapath.pod_netns import ATTEMPTS, OpenPod
 from ratchet.datapath.rtnetlink import Channel
@@ -47,11 +48,14 @@ _kernel = _Kernel()
 
 
 def observe_tunnel(near: OpenPod) -> Observed:
-    """Observe this node's end."""
+    """Observe this node's end, and whether it is guarded."""
     device = device_of(near.observe())
-    if device is not None and device.kind == "vxlan" and not _kernel.takes_carrier:
-        device = replace(device, carrier_fixed=True)
-    return Observed(near=device)
+    if device is None or device.kind != "vxlan":
+        return Observed(near=device)
+    guarded = None
+    if device.remote is not None and near.spec.owns(device):
+        guarded = tunnel_guard.is_admitted(_as_guarded(near, device.index, device.port, device.vni, device.remote))
+    return Observed(near=replace(device, carrier_fixed=not _kernel.takes_carrier, guarded=guarded))
 
 
 def unplug_tunnel(near: OpenPod, device: Device) -> bool:
@@ -99,6 +103,21 @@ def ensure_tunnel(wire: VxlanWire, near: OpenPod, search: Sequence[str], *, evic
     raise near.failed(f"others keep making interfaces named {near.spec.ifname} or tunnels of VNI {wire.vni}")
 
 
+def _as_guarded(
+    near: OpenPod, index: int, port: int | None, vni: int | None, remote: str, link: str = ""
+) -> GuardedTunnel:
+    return GuardedTunnel(port or 0, vni or 0, remote, near.owner(index), link)
+
+
+def _guard(wire: VxlanWire, near: OpenPod, index: int, *, is_new: bool = False) -> None:
+    """Let the end take datagrams from the peer only, or from anywhere if `wire` has no guard. Best effort."""
+    tunnel = _as_guarded(near, index, wire.port, wire.vni, wire.remote, wire.link)
+    if wire.guard:
+        tunnel_guard.admit(tunnel, is_new=is_new)
+    else:
+        tunnel_guard.withdraw(*tunnel.key, tunnel.owner)
+
+
 def _can_be_adjusted(wire: VxlanWire, device: Device) -> bool:
     """Whether a change in place is enough: the kernel changes only the remote, within its family."""
     if device.kind != "vxlan" or device.remote is None or (":" in device.remote) != (":" in wire.remote):
@@ -108,6 +127,9 @@ def _can_be_adjusted(wire: VxlanWire, device: Device) -> bool:
 
 
 def _adjust(wire: VxlanWire, near: OpenPod, device: Device) -> None:
+    # Before it sends to a new remote: the peer replies at once.
+    if device.remote != wire.remote or device.guarded is not wire.guard:
+        _guard(wire, near, device.index)
     if device.remote != wire.remote:
         near.do(messages.new_remote(device.index, wire.remote))
         # The peer behind the new remote has another MAC. Cached neighbours would lose the pod's traffic for a minute.
@@ -116,7 +138,7 @@ def _adjust(wire: VxlanWire, near: OpenPod, device: Device) -> None:
     if device.carrier != wire.carrier and not device.carrier_fixed and not near.set_carrier(device.index, wire.carrier):
         _kernel.takes_carrier = False
     _lead_beside(wire, near, device.index)
-    rest = replace(device, remote=wire.remote, carrier=wire.carrier)
+    rest = replace(device, remote=wire.remote, carrier=wire.carrier, guarded=None)
     if differences(wire, Observed(rest)):
         if near.spec.mtu > device.mtu:
             _grow(wire, near, device)
@@ -180,12 +202,14 @@ def _complete(wire: VxlanWire, near: OpenPod, ifname: str) -> None:
         if ifname != near.spec.ifname:
             near.do(messages.named(link.index, near.spec.ifname))
         _lead_beside(wire, near, link.index)
+        _guard(wire, near, link.index, is_new=True)  # the end is down, so it takes no datagram yet
         near.tune()
         if not near.finish(link.index, wire.link, carrier=wire.carrier or not _kernel.takes_carrier):
             _kernel.takes_carrier = False
     except BaseException:
         with suppress(DatapathError):
             near.delete(link.index)
+            tunnel_guard.withdraw(wire.port, wire.vni, near.owner(link.index))
         raise
 
 

@@ -30,6 +30,7 @@ from ratchet.store.store import ApiStore
 from tests.agent.pages import HEALTH, page
 from tests.support.cluster import LINK, PAIR, PRIMARY
 from tests.support.faults import Faults, Sent
+from tests.support.guard import guard_of, peers_of
 from tests.support.namespaces import may_make_namespaces
 from tests.support.topologies import LIMITED, LIMITS, topologies_over
 
@@ -64,7 +65,7 @@ ON_A: dict[str, object] = {
     "events": False,
     "readiness": False,
 }
-ON_B: dict[str, object] = {"parent_address": "192.168.1.34", "wait": 120, "workers": 40, **LIMITS}
+ON_B: dict[str, object] = {"parent_address": "192.168.1.34", "wait": 120, "workers": 40, "guard": False, **LIMITS}
 
 
 @dataclass
@@ -330,6 +331,12 @@ def _vxlan_ports(world: World) -> None:
     assert "vxlan_port: 8473 needs 8474 and 8475 on one node, which are not in vxlan_ports, 8472-8474" in answer.error
     world.end(world.b, near)
     world.end(world.b, hub)
+
+
+@effect_of("guard")
+def _guard(world: World) -> None:
+    assert peers_of(world.a) == {"192.168.1.34"}
+    assert guard_of(world.b).layout == ()
 
 
 @effect_of("vni_range")

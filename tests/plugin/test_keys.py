@@ -21,6 +21,7 @@ from ratchet.dev.hosts import ip
 from ratchet.dev.testbed import wait_for
 from ratchet.store.store import ApiStore
 from tests.support.cluster import PRIMARY, Cluster, lists_topologies, running
+from tests.support.guard import guard_of
 from tests.support.topologies import LIMITED, LIMITS, topologies_over
 
 BASE: dict[str, Any] = {"cniVersion": "1.0.0", "name": "net", "type": "ratchet", "wait": 45, "wait_policy": "require"}
@@ -157,6 +158,13 @@ def _vxlan_ports(cluster: Cluster, _: Path) -> None:
     assert cluster.show(hub, "in1")["linkinfo"]["info_data"]["port"] == 9005
     cluster.delete_all((cluster.a, hub), (cluster.b, peer))
     cluster.a.config = cluster.b.config = BASE
+
+
+@effect_of("guard")
+def _guard(cluster: Cluster, _: Path) -> None:
+    with linked_tunnel(cluster, {"guard": False}) as tunnel:
+        assert tunnel["id"] not in {one.vni for one in guard_of(cluster.a).tunnels}
+        assert tunnel["id"] in {one.vni for one in guard_of(cluster.b).tunnels}, "where the key is not set"
 
 
 @effect_of("vni_range", "daemonless")

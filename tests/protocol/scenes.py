@@ -147,6 +147,7 @@ def network_config() -> NetworkConfig:
         wait_policy=None,
         vxlan_port=VXLAN_PORT,
         vxlan_ports=None,
+        guard=None,
         vni_range=VNIS,
         links_per_pod=LINKS_PER_POD,
         links_per_namespace=LINKS_PER_NAMESPACE,

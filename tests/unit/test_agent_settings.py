@@ -34,6 +34,7 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "parent_address": ("2001:db8::7", "2001:db8::7"),
     "vxlan_port": ("8472", 8472),
     "vxlan_ports": ("4780-4799", (4780, 4799)),
+    "guard": ("off", False),
     "vni_range": ("500-600", (500, 600)),
     "links_per_pod": ("64", 64),
     "links_per_namespace": ("500", 500),
@@ -51,7 +52,7 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "readiness": ("no", False),
     "drain_seconds": ("0", 0.0),
 }
-SWITCHES = ("events", "readiness")
+SWITCHES = ("guard", "events", "readiness")
 
 
 def flag(name: str) -> str:
@@ -91,6 +92,7 @@ def test_the_defaults() -> None:
         "parent_address": None,
         "vxlan_port": 4789,
         "vxlan_ports": None,
+        "guard": True,
         "vni_range": (11, 16777215),
         "links_per_pod": 1024,
         "links_per_namespace": 16384,
@@ -415,5 +417,5 @@ def test_a_setting_and_the_plugin_key_of_its_name_accept_the_same_values(name: s
         read_config(json.dumps({**network, name: "\0"}).encode())
     assert f'"{name}" must be {option.accepts}, not ' in str(caught.value)
     text, value = GIVEN[name]
-    given = value if isinstance(value, int) and not isinstance(value, bool) else text
+    given = value if isinstance(value, int) and (not isinstance(value, bool) or name in SWITCHES) else text
     assert getattr(read_config(json.dumps({**network, name: given}).encode()), name) == value
