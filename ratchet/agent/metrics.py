@@ -83,6 +83,11 @@ class Metrics:
             "Changes that no Event reports: repeats, over the limits, or rejected.",
             registry=self._registry,
         )
+        self._tunnel_resets = Counter(
+            "ratchet_tunnel_resets_total",
+            "Tunnel ends that were changed from outside, such as by their pod, and reset.",
+            registry=self._registry,
+        )
         self._now = self._register_current()
 
     def _counters(self, name: str, help_text: str, labels: Sequence[str]) -> _Children[Counter]:
@@ -122,6 +127,10 @@ class Metrics:
     def event_dropped(self, changes: int = 1) -> None:
         """Count changes of pods or links that no Event reports."""
         self._dropped.inc(changes)
+
+    def tunnel_reset(self) -> None:
+        """Count a tunnel's end that was changed from outside and has been reset."""
+        self._tunnel_resets.inc()
 
     def gauges(self, source: Callable[[], Gauges]) -> None:
         """Call `source` at every scrape, in the thread that serves the scrape. It replaces an earlier source."""

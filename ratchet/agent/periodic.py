@@ -52,5 +52,5 @@ class PeriodicWork:
                 vnis_listed = self.vni_check.list()
             self.vni_check.check_some()
             for link in observations.due(self.resync.links, now):
-                self.verified.forget(link)
+                self.verified.expire(link)
                 self.queue.enqueue_link(link)
