@@ -27,7 +27,7 @@ class ForwardingEntry(NamedTuple):
 
     def __str__(self) -> str:
         where = f"nexthop {self.nexthop}" if self.nexthop else f"{self.remote} port {self.port} VNI {self.vni}"
-        return f"{self.mac} to {where} via interface {self.parent_index}"
+        return f"{self.mac} to {where}" + (f" via interface {self.parent_index}" if self.parent_index else "")
 
 
 class Tunnel(NamedTuple):
