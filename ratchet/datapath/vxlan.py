@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from errno import EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, EOPNOTSUPP
 
-from ratchet.core.forwarding import ANY_MAC
+from ratchet.core.forwarding import ForwardingEntry
 from ratchet.core.interface import Device, Observed, VxlanWire, differences, tunnel_differences
 from ratchet.datapath import messages
 from ratchet.datapath.forwarding import entries_of, lead_nowhere, lead_to
@@ -65,12 +65,7 @@ def observe_tunnel(near: OpenPod, *, forwarding: bool = False) -> Observed:
     if not _kernel.takes_carrier:
         device = replace(device, carrier_fixed=True)
     if forwarding and near.spec.owns(device):
-        try:
-            device = replace(device, entries=entries_of(near.channel, device))
-        except RefusedError as refusal:
-            if refusal.errno == ENODEV:  # the link may disappear between the two requests
-                return Observed(near=None)
-            raise DatapathError(f"cannot read the forwarding entries of {near}: {refusal.strerror}") from refusal
+        device = replace(device, entries=_entries(near, device))
     return Observed(near=device)
 
 
@@ -154,17 +149,25 @@ def _adjust(wire: VxlanWire, near: OpenPod, device: Device) -> None:
 
 def _reset(wire: VxlanWire, near: OpenPod, device: Device) -> None:
     """Make the end send to the peer only, with its own address, underlay interface and options."""
-    index = device.index
+    near.do(messages.detached(device.index, wire))
+    # Only now, because the device may have learnt entries until here.
+    macs = {entry.mac for entry in _entries(near, device)}
     # By MAC address: the kernel looks for an entry's interface in the pod, where the node's may not exist.
-    for answer in near.channel.exchange(*(lead_nowhere(index, mac) for mac in _macs(device))):
+    for answer in near.channel.exchange(*(lead_nowhere(device.index, mac) for mac in macs)):
         if answer.refusal is not None and answer.refusal.errno != ENOENT:
             raise near.failed(f"cannot remove its forwarding entries: {answer.refusal.strerror}") from answer.refusal
-    near.do(messages.detached(index, wire), messages.new_remote(index, wire.remote))
-    _lead_beside(wire, near, index)
+    near.do(messages.new_remote(device.index, wire.remote))
+    _lead_beside(wire, near, device.index)
 
 
-def _macs(device: Device) -> set[str]:
-    return {ANY_MAC, *(entry.mac for entry in device.entries or ())}
+def _entries(near: OpenPod, device: Device) -> tuple[ForwardingEntry, ...]:
+    """The forwarding entries of an end; empty if it has disappeared."""
+    try:
+        return entries_of(near.channel, device)
+    except RefusedError as refusal:
+        if refusal.errno == ENODEV:
+            return ()
+        raise DatapathError(f"cannot read the forwarding entries of {near}: {refusal.strerror}") from refusal
 
 
 def _lead_beside(wire: VxlanWire, near: OpenPod, index: int) -> None:
