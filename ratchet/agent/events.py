@@ -26,6 +26,7 @@ class Reason(StrEnum):
     LINKED = "Linked"
     WAITING_FOR_PEER = "WaitingForPeer"
     LINK_LOST = "LinkLost"
+    TUNNEL_RESET = "TunnelReset"
     INVALID_INTENT = "InvalidIntent"
     NO_COMMON_ADDRESS_FAMILY = "NoCommonAddressFamily"
     WANTS_RESTART = "WantsRestart"

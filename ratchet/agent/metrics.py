@@ -94,6 +94,11 @@ class Metrics:
         self._guarded = Gauge(
             "ratchet_guard_active", "Whether the tunnel port of this node is guarded.", registry=self._registry
         )
+        self._tunnel_resets = Counter(
+            "ratchet_tunnel_resets_total",
+            "Tunnel ends that were changed from outside, such as by their pod, and reset.",
+            registry=self._registry,
+        )
         self._now = self._register_current()
 
     def _counters(self, name: str, help_text: str, labels: Sequence[str]) -> _Children[Counter]:
@@ -141,6 +146,10 @@ class Metrics:
     def guarded(self, active: bool) -> None:
         """Note whether the tunnel port is guarded."""
         self._guarded.set(active)
+
+    def tunnel_reset(self) -> None:
+        """Count a tunnel's end that was changed from outside and has been reset."""
+        self._tunnel_resets.inc()
 
     def gauges(self, source: Callable[[], Gauges]) -> None:
         """Call `source` at every scrape, in the thread that serves the scrape. It replaces an earlier source."""

@@ -61,5 +61,5 @@ class PeriodicWork:
                 self.guard.check()
                 next_guard_check = now + OBSERVE_SECONDS
             for link in observations.due(self.resync.links, now):
-                self.verified.forget(link)
+                self.verified.expire(link)
                 self.queue.enqueue_link(link)

@@ -22,12 +22,12 @@ from ratchet.errors import NamespaceGoneError
 
 
 def observe(wire: Wire) -> Observed:
-    """Observe the interfaces of a link.
+    """Observe the interfaces of a link, and the forwarding entries of a tunnel.
 
     Raises NamespaceGoneError, which names the path, if a pod's namespace does not exist.
     """
     with _opened(wire) as (near, far):
-        return _observed(near, far)
+        return _observed(near, far, forwarding=True)
 
 
 def observe_port(location: Location, ifname: str) -> Device | None:
@@ -62,10 +62,10 @@ def make(wire: Wire) -> Observed:
     """
     with _opened(wire) as (near, far):
         if not isinstance(wire, VethWire):
-            make_tunnel(wire, near)
-        elif far is not None:
-            make_veth(wire, near, far)
-        return _observed(near, far)
+            made = make_tunnel(wire, near)
+        else:
+            made = far is not None and make_veth(wire, near, far)
+        return _observed(near, far, forwarding=not made)
 
 
 def build(wire: Wire, *, evict: bool = True) -> Observed:
@@ -129,8 +129,9 @@ def _opened(wire: Wire) -> Iterator[tuple[OpenPod, OpenPod | None]]:
                 yield near, far
 
 
-def _observed(near: OpenPod, far: OpenPod | None) -> Observed:
-    return observe_tunnel(near) if far is None else observe_veth(near, far)
+def _observed(near: OpenPod, far: OpenPod | None, *, forwarding: bool = False) -> Observed:
+    """Observe the opened interfaces; with `forwarding` also the forwarding entries of a tunnel."""
+    return observe_tunnel(near, forwarding=forwarding) if far is None else observe_veth(near, far)
 
 
 def _ensured(wire: Wire, near: OpenPod, far: OpenPod | None, search: Sequence[str] = (), *, evict: bool = True) -> bool:

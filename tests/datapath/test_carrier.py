@@ -187,7 +187,10 @@ def test_carrier_changes_leave_other_settings_unchanged(
     monkeypatch.setattr(rtnetlink.Channel, "exchange", recorded)
     ensure(replace(wire, carrier=False))
     ensure(wire)
-    queries = (messages.RTM_GETLINK, messages.RTM_GETADDR, messages.RTM_GETROUTE, messages.RTM_NEWNSID)
+    queries = (
+        *(messages.RTM_GETLINK, messages.RTM_GETADDR, messages.RTM_GETROUTE),
+        *(messages.RTM_GETNEIGH, messages.RTM_NEWNSID),
+    )
     changes = [ifinfmsg(bytes(one)) for one in sent if int.from_bytes(one[4:6], "little") not in queries]
     for one in changes:
         one.decode()
