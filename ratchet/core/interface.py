@@ -271,7 +271,8 @@ def _carrier_differences(wire: VxlanWire, device: Device) -> tuple[str, ...]:
 
 
 def _guard_differences(wire: VxlanWire, device: Device) -> tuple[str, ...]:
-    if not wire.near.owns(device) or device.kind != "vxlan" or device.guarded in (None, wire.guard):
+    # `guarded` is about the device's remote: if that is another one, the guard is corrected with it.
+    if not wire.near.owns(device) or device.remote != wire.remote or device.guarded in (None, wire.guard):
         return ()
     return (f"{wire.near.ifname} {'is guarded' if device.guarded else 'takes datagrams from anywhere'}",)
 
