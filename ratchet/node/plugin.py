@@ -8,7 +8,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ratchet.cni.arguments import Arguments, Command
 from ratchet.cni.config import NetworkConfig
@@ -17,6 +17,10 @@ from ratchet.errors import GuardError, TryAgainError
 from ratchet.node.interrupts import InterruptedCallError, SignalInterrupts
 from ratchet.node.logs import configure
 from ratchet.node.response import Response, encode, failure, log_keys, parse, version
+
+if TYPE_CHECKING:
+    from ratchet.node.call import Call
+    from ratchet.store.store import ApiStore
 
 log = logging.getLogger(__name__)
 
@@ -76,39 +80,11 @@ def _serve(
     configure(network, arguments)
     log_keys(network)
     # Imported here because these imports take most of the start-up time, and VERSION needs none of them.
-    from ratchet.node.call import Call
     from ratchet.node.dispatch import dispatch
-    from ratchet.node.journal import Journal
-    from ratchet.node.process import process_began
-    from ratchet.node.underlay import find_underlay
-    from ratchet.store.apiserver import connect
-    from ratchet.store.store import ApiStore
-    from ratchet.store.vni import VniAllocator
-
-    def records(patience: float) -> ApiStore:
-        api = connect(_kubeconfig(network.kubeconfig or kubeconfig), patience=patience)
-        return ApiStore(
-            api,
-            network.namespace,
-            network.vni_range,
-            VniAllocator(),
-            use_topologies=network.topologies,
-            limits=network.limits,
-            topology_limits=network.topology_limits,
-        )
 
     if network.wait_policy == "proceed":
         log.warning('"wait_policy": "proceed" has no effect: without an agent, nothing can complete a link later')
-    call = Call(
-        arguments,
-        network,
-        Journal(network.state_dir or state_dir or DEFAULT_STATE_DIR),
-        records,
-        began=process_began(),
-        wait=WAIT_SECONDS if network.wait is None else network.wait,
-        interrupts=interrupts,
-        find_underlay=partial(find_underlay, ports=network.vxlan_ports),
-    )
+    call = _call(arguments, network, interrupts, kubeconfig, state_dir)
     log.info("%s received", arguments.command)
     try:
         result = dispatch(call)
@@ -119,6 +95,48 @@ def _serve(
         _report_guard(arguments)
     log.info("%s succeeded", arguments.command)
     return result
+
+
+def _call(
+    arguments: Arguments,
+    network: NetworkConfig,
+    interrupts: SignalInterrupts,
+    kubeconfig: str | None,
+    state_dir: str | None,
+) -> Call:
+    """The call, with this node's journal and a connection to the API that is made once it is needed."""
+    from ratchet.node.call import Call
+    from ratchet.node.journal import Journal
+    from ratchet.node.process import process_began
+    from ratchet.node.underlay import find_underlay
+
+    return Call(
+        arguments,
+        network,
+        Journal(network.state_dir or state_dir or DEFAULT_STATE_DIR),
+        partial(_store, network, kubeconfig),
+        began=process_began(),
+        wait=WAIT_SECONDS if network.wait is None else network.wait,
+        interrupts=interrupts,
+        find_underlay=partial(find_underlay, ports=network.vxlan_ports),
+    )
+
+
+def _store(network: NetworkConfig, kubeconfig: str | None, patience: float) -> ApiStore:
+    """The API, whose requests are retried for `patience` seconds."""
+    from ratchet.store.apiserver import connect
+    from ratchet.store.store import ApiStore
+    from ratchet.store.vni import VniAllocator
+
+    return ApiStore(
+        connect(_kubeconfig(network.kubeconfig or kubeconfig), patience=patience),
+        network.namespace,
+        network.vni_range,
+        VniAllocator(),
+        use_topologies=network.topologies,
+        limits=network.limits,
+        topology_limits=network.topology_limits,
+    )
 
 
 def _report_guard(arguments: Arguments) -> None:
