@@ -33,7 +33,7 @@ class LinkSpec:
         return (self.primary, self.local_ifname), (self.pair, self.pair_ifname)
 
     def address(self, at: int) -> str:
-        return f"10.1.{self.number}.{at + 1}"
+        return f"10.{1 + self.number // 256}.{self.number % 256}.{at + 1}"
 
     def matches_record(self, record: Link) -> bool:
         """Whether a record has the endpoints of this link, in either order."""

@@ -35,6 +35,7 @@ class Event:
 class History:
     """Every change of records and VNI Leases, checked in the order in which the API stored them.
 
+    `late_deletes`: whether an old sandbox may keep a link that its pod's new sandbox does not have.
     `leases`: the path of the VNI Leases; empty if Leases are lost, so that VNIs are not unique at every moment.
     `deleted_containers` has the IDs of sandboxes that no record may hold any more. `deleted_pods` has the UIDs of pods
     that were deleted from the API.
@@ -43,6 +44,7 @@ class History:
     api: ApiServer
     config_maps: str
     leases: str
+    late_deletes: bool = False
     deleted_containers: set[str] = field(default_factory=set)
     deleted_pods: set[str] = field(default_factory=set)
     _events: list[Event] = field(default_factory=list)
@@ -126,7 +128,7 @@ class History:
             yield f"{link.name} says {stored} and is {derive(link)}"
         yield from self._vnis_without_lease()
         yield from self._duplicate_vnis()
-        yield from duplicate_interfaces(self._records.values())
+        yield from duplicate_interfaces(self._records.values(), per_sandbox=self.late_deletes)
         for end in ends_of_record(link):
             sandbox = end.sandbox
             if sandbox is not None and sandbox.container_id in self.deleted_containers:
@@ -161,9 +163,17 @@ def _is_node_lease(key: tuple[str, str]) -> bool:
     return key[1].startswith("node-")
 
 
-def duplicate_interfaces(records: Iterable[Link]) -> Iterator[str]:
-    """Interfaces of a pod that several records hold."""
+def duplicate_interfaces(records: Iterable[Link], *, per_sandbox: bool = True) -> Iterator[str]:
+    """Interfaces that several records hold: of one sandbox, or of one pod.
+
+    A pod may have two sandboxes. If the DEL of the old one is late, it keeps links that the new one does not have.
+    """
     ends = Counter(
-        (end.sandbox.pod, end.ifname) for link in records for end in ends_of_record(link) if end.sandbox is not None
+        (str(end.sandbox.pod), end.sandbox.container_id[:6] if per_sandbox else "", end.ifname)
+        for link in records
+        for end in ends_of_record(link)
+        if end.sandbox is not None
     )
-    yield from (f"{pod} has {times} links at {ifname}" for (pod, ifname), times in ends.items() if times > 1)
+    for (pod, container, ifname), times in ends.items():
+        if times > 1:
+            yield f"{pod} {container} has {times} links at {ifname}"
