@@ -65,22 +65,24 @@ class Usage:
         return f"{self.memory / MIB:.0f} MiB, {self.threads} threads, {self.descriptors} descriptors"
 
 
-# Three times what an agent of the run uses at most with two hundred links, so that a leak and not a load is found.
-BOUND = Usage(300 * MIB, 100, 200)
+# At least twice the peak of runs with two hundred links on a node (51 MiB, 57, 68): finds a leak, not a load.
+BOUND = Usage(150 * MIB, 120, 200)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """What was observed at one moment.
 
-    `records`: those that did not change while the devices were read. `pods`: running pods by name. `undisturbed`:
-    whether neither the network was cut, nor VNI Leases were lost, since the last quiet point or for CALM_SECONDS.
-    `exited`: nodes whose agent ended without a signal of the run. `usages`: by node.
+    `records`: those that did not change while the devices were read. `pods`: running pods by name. `cut_nodes`:
+    nodes whose network was cut or mended within CALM_SECONDS. `leases_lost`: whether VNI Leases were lost since the
+    last quiet point, so that tunnels may be renumbered. `exited`: nodes whose agent ended without a signal of the run.
+    `usages`: by node.
     """
 
     records: Mapping[str, Link] = field(default_factory=dict)
     pods: Mapping[str, PodState] = field(default_factory=dict)
-    undisturbed: bool = True
+    cut_nodes: Collection[str] = ()
+    leases_lost: bool = False
     exited: Collection[str] = ()
     usages: Mapping[str, Usage] = field(default_factory=dict)
 
@@ -100,14 +102,12 @@ def always(snapshot: Snapshot) -> list[str]:
 
 def calm_links(snapshot: Snapshot) -> list[tuple[Link, tuple[PodState, PodState]]]:
     """The linked records whose pods both run undisturbed, with these pods: the primary's first."""
-    if not snapshot.undisturbed:
-        return []
     by_container = {pod.container_id: pod for pod in snapshot.pods.values() if pod.calm >= CALM_SECONDS}
     found = []
     for record in snapshot.records.values():
         pods = [by_container.get(end.sandbox.container_id) for end in ends_of_record(record) if end.sandbox]
         match pods:
-            case [PodState() as primary, PodState() as pair] if derive(record) is State.LINKED:
+            case [PodState() as primary, PodState() as pair] if _is_calm(record, snapshot):
                 found.append((record, (primary, pair)))
     return found
 
@@ -130,9 +130,17 @@ def unanswered(
     return {link: 0 if answered else before.get(link, 0) + 1 for link, answered in answers.items()}
 
 
+def _is_calm(record: Link, snapshot: Snapshot) -> bool:
+    """Whether a record is linked, and nothing disturbs its devices. A vEth needs neither the network nor a VNI."""
+    if derive(record) is not State.LINKED:
+        return False
+    nodes = {end.sandbox.node for end in ends_of_record(record) if end.sandbox}
+    return record.kind is Kind.VETH or not (snapshot.leases_lost or nodes & set(snapshot.cut_nodes))
+
+
 def _duplicate_vnis(snapshot: Snapshot) -> Iterator[str]:
     """VNIs that two links of a node have. While Leases are lost, links are renumbered."""
-    if not snapshot.undisturbed:
+    if snapshot.leases_lost:
         return
     numbers = Counter(
         (node, record.vni)

@@ -11,11 +11,12 @@ from tests.chaos.actor import Actor
 from tests.chaos.invariants import Usage
 from tests.chaos.steps import Family, Fault, Step
 from tests.chaos.world import World
-from tests.support.disks import fill, retry_while_busy
+from tests.support.disks import fill, retry_while_busy, succeeds_once_idle
 from tests.support.faults import Act, Rule, Sent, answering, dropping, taking
 from tests.support.outages import set_node_ready
 
 ALWAYS = 1 << 30
+REMOUNT_SECONDS = 2.0
 API_ACTS: dict[Fault, tuple[Act | None, Act | None]] = {
     Fault.FORBIDDEN: (answering(403, "Forbidden"), None),
     Fault.BUSY: (answering(429, "TooManyRequests", **{"Retry-After": "1"}), None),
@@ -140,21 +141,21 @@ class NodeActor(Actor):
                 self._set_port(node, "type", "bridge_slave", "isolated", "off")
 
     def _set_port(self, node: str, *setting: str) -> None:
-        self.world.network_at = time.monotonic()
+        self.world.network_at[node] = time.monotonic()
         ip("-n", self.world.bed.hosts.switch, "link", "set", self.world.ports[node], *setting)
 
     def _spoil_disk(self, step: Step) -> None:
         self._bad_disk = True
         if step.fault is Fault.FULL:
             fill(self._filler.parent)
-        else:
-            self._remount("ro")
+        elif not succeeds_once_idle(*self._remount("ro"), seconds=REMOUNT_SECONDS):
+            self.world.log.note(f"the state directory of {self.name} stays writable: a paused agent has files open")
 
     def _mend_disk(self) -> None:
-        self._remount("rw")
+        retry_while_busy(*self._remount("rw"))
         self._filler.unlink(missing_ok=True)
         self.revive()
         self._bad_disk = False
 
-    def _remount(self, mode: str) -> None:
-        retry_while_busy("mount", "-o", f"remount,{mode}", str(self._filler.parent))
+    def _remount(self, mode: str) -> tuple[str, ...]:
+        return ("mount", "-o", f"remount,{mode}", str(self._filler.parent))

@@ -32,7 +32,8 @@ def observe(world: World, pods: Iterable[PodActor], nodes: Iterable[NodeActor]) 
     return Snapshot(
         records=stable,
         pods={state.name: state for state in states},
-        undisturbed=not world.leases_lost and time.monotonic() - world.network_at > CALM_SECONDS,
+        cut_nodes=[name for name, at in world.network_at.items() if time.monotonic() - at < CALM_SECONDS],
+        leases_lost=world.leases_lost,
         exited=[node.name for node in nodes if node.exited],
         usages={node.name: node.usage() for node in nodes},
     )

@@ -25,10 +25,18 @@ def small_disk(node: Kubelet, size: str = "64k") -> Iterator[Path]:
 
 def retry_while_busy(*command: str) -> None:
     """Retry mount(8) or umount(8) while the file system is busy: the agent may have a lock file open."""
-    until = time.monotonic() + 10
+    assert succeeds_once_idle(*command), f"{' '.join(command)}: the file system is busy"
+
+
+def succeeds_once_idle(*command: str, seconds: float = 10.0) -> bool:
+    """Run mount(8) or umount(8) until the file system is not busy, for so many seconds. Return whether it succeeded."""
+    until = time.monotonic() + seconds
     while (done := subprocess.run(command, capture_output=True, text=True)).returncode:
-        assert "busy" in done.stderr and time.monotonic() < until, f"{' '.join(command)}: {done.stderr.strip()}"
+        assert "busy" in done.stderr, f"{' '.join(command)}: {done.stderr.strip()}"
+        if time.monotonic() > until:
+            return False
         time.sleep(0.02)
+    return True
 
 
 def fill(folder: Path) -> Path:

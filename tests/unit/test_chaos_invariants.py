@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -83,15 +84,28 @@ def test_devices_that_do_not_lead_to_each_other_are_found(seen: Snapshot, proble
     "seen",
     [
         of_veth(None, VETHS[1], calm=CALM_SECONDS - 1),
-        replace(of_veth(None, VETHS[1]), undisturbed=False),
+        replace(of_vxlan(None, TUNNELS[1]), cut_nodes=["node-b"]),
+        replace(of_vxlan(None, TUNNELS[1]), leases_lost=True),
         snapshot(links.standing(links.veth(), Side.PRIMARY), VETHS[0], None),
         replace(of_veth(), pods={}),
         replace(of_veth(), pods={name: replace(one, devices=None) for name, one in of_veth().pods.items()}),
     ],
-    ids=["pods that were called lately", "a cut network", "not linked", "other sandboxes", "unknown devices"],
+    ids=[
+        "pods that were called lately",
+        "a cut node",
+        "lost Leases",
+        "not linked",
+        "other sandboxes",
+        "unknown devices",
+    ],
 )
 def test_a_link_that_may_be_in_the_making_is_not_judged(seen: Snapshot) -> None:
     assert always(seen) == []
+
+
+@pytest.mark.parametrize("changes", [{"cut_nodes": ["node-a"]}, {"leases_lost": True}], ids=["cut", "lost Leases"])
+def test_a_veth_is_judged_without_a_network_and_leases(changes: dict[str, Any]) -> None:
+    assert "does not exist" in always(replace(of_veth(None, VETHS[1]), **changes))[0]
 
 
 def second_link(ifname: str, vni: int | None, node: str = "node-a") -> Link:
@@ -116,7 +130,7 @@ def test_an_interface_with_two_links_is_found() -> None:
 
 def test_a_vni_with_two_links_on_one_node_is_found() -> None:
     assert always(both(second_link("in3", 11))) == ["VNI 11 has 2 links on node node-a"]
-    assert always(replace(both(second_link("in3", 11)), undisturbed=False)) == []
+    assert always(replace(both(second_link("in3", 11)), leases_lost=True)) == []
     assert always(both(second_link("in3", None))) == []
 
 
