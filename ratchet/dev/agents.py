@@ -55,13 +55,15 @@ class AgentProcess:
 
     @property
     def pid(self) -> int:
-        if self._process is None:
+        process = self._process  # another thread may end the agent meanwhile
+        if process is None:
             raise RatchetError(f"cannot name the agent of {self.host.name}: it is not running")
-        return self._process.pid
+        return process.pid
 
     @property
     def running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        process = self._process
+        return process is not None and process.poll() is None
 
     def start(self) -> None:
         """Start the agent and wait until it serves. Raises RatchetError with the end of its log."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -121,6 +121,16 @@ def eventually(snapshot: Snapshot, specs: Collection[LinkSpec]) -> list[str]:
         problems += _problems_of_link(spec, own, snapshot.pods)
     problems += [f"record {name} belongs to no declared link" for name in left]
     return problems + list(_undeclared_devices(snapshot, specs)) + list(_lost_sandboxes(snapshot))
+
+
+def still_held(records: Iterable[Link], deleted: Collection[str]) -> list[str]:
+    """Sandboxes in records although their DEL has succeeded."""
+    return [
+        f"{record.name} holds sandbox {end.sandbox.container_id[:6]} of {end.name}, whose DEL succeeded"
+        for record in records
+        for end in ends_of_record(record)
+        if end.sandbox is not None and end.sandbox.container_id in deleted
+    ]
 
 
 def unanswered(

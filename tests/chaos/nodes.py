@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ratchet.dev.hosts import ip
+from ratchet.errors import RatchetError
 from tests.chaos.actor import Actor
 from tests.chaos.invariants import Usage
 from tests.chaos.steps import Family, Fault, Step
@@ -86,7 +87,10 @@ class NodeActor(Actor):
 
     def usage(self) -> Usage:
         """What the agent uses now. Keeps the peak."""
-        usage = process_usage(self._agent.pid) if self._agent.running else Usage()
+        try:
+            usage = process_usage(self._agent.pid)
+        except RatchetError:  # it is down
+            usage = Usage()
         self.peak = self.peak.peak(usage)
         return usage
 

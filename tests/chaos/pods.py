@@ -149,7 +149,10 @@ def delete_sandbox(world: World, kubelet: Kubelet, sandbox: Sandbox, *, twice: b
             world.log.note(what)
             response = _response(kubelet.start("DEL", sandbox, **changes))
             world.log.note(f"  {what}: {_result(response)}")
-            if response.status == 0 or world.ended.is_set():
+            if response.status == 0:
+                world.deleted_containers.add(sandbox.container_id)
+                break
+            if world.ended.is_set():
                 break
             time.sleep(RETRY_SECONDS)
         changes = {"CNI_NETNS": ""}

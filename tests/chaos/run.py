@@ -13,7 +13,7 @@ from ratchet.gc import collect_garbage
 from ratchet.store.api_errors import NotFoundError
 from tests.chaos.actor import Actor
 from tests.chaos.drawing import STARTED_PODS, drawn_steps
-from tests.chaos.invariants import Snapshot, eventually
+from tests.chaos.invariants import Snapshot, eventually, still_held
 from tests.chaos.monitor import Monitor
 from tests.chaos.nodes import NodeActor
 from tests.chaos.observing import answers, left_behind, observe
@@ -161,6 +161,7 @@ class Run:
             self.pods[name].submit(self.pods[name].restart_if_exists)
         self._wait("running pods", self._busy)
         self.tenants.stale.clear()
+        self._wait("records without deleted sandboxes", self._still_held)  # gc would hide a DEL that was forgotten
         self._collect_everything()
         self._wait("declared links", lambda: eventually(self._observe(), self.tenants.specs))
         self._wait("pings", self._unanswered)
@@ -176,6 +177,7 @@ class Run:
         for pod in self.pods.values():
             pod.submit(pod.stop)
         self._wait("the end of all pods", self._busy)
+        self._wait("records without deleted sandboxes", self._still_held)
         self.world.bed.delete_topologies()
         self._wait("the end of all records", lambda: list(self.world.bed.links()))
         self._collect_everything()
@@ -191,6 +193,9 @@ class Run:
             response = node.call("GC", config=config)
             if response.status != 0:
                 raise InvariantError(f"GC failed on {name}: {response.stdout}")
+
+    def _still_held(self) -> list[str]:
+        return still_held(self.world.bed.links().values(), self.world.deleted_containers)
 
     def _busy(self) -> list[str]:
         for node in self.nodes.values():

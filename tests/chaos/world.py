@@ -53,9 +53,10 @@ class RunLog:
 class World:
     """What the actors of a run share.
 
-    `ended_containers`: IDs of sandboxes that were deleted. `errors`: failures of the run itself. `network_at`: when
-    the network of each node was last cut or mended (monotonic seconds). `leases_lost`: whether VNI Leases were lost
-    since the last quiet point. `ended`: the run is over, so that nothing is retried.
+    `ended_containers`: IDs of sandboxes that have ended, `deleted_containers`: of those whose DEL succeeded. `errors`:
+    failures of the run itself. `network_at`: when the network of each node was last cut or mended (monotonic seconds).
+    `leases_lost`: whether VNI Leases were lost since the last quiet point. `ended`: the run is over, so that nothing is
+    retried.
     """
 
     bed: Testbed
@@ -66,6 +67,7 @@ class World:
     ports: Mapping[str, str]
     log: RunLog = field(default_factory=RunLog)
     ended_containers: set[str] = field(default_factory=set)
+    deleted_containers: set[str] = field(default_factory=set)
     errors: list[str] = field(default_factory=list)
     network_at: dict[str, float] = field(default_factory=dict)
     leases_lost: bool = False

@@ -18,6 +18,7 @@ from tests.chaos.invariants import (
     Usage,
     always,
     eventually,
+    still_held,
     unanswered,
 )
 from tests.support import links
@@ -164,6 +165,16 @@ def test_what_must_hold_eventually_is_found(seen: Snapshot, specs: list[LinkSpec
 
 def test_a_declared_link_of_a_pod_that_does_not_run_is_no_problem() -> None:
     assert eventually(Snapshot(), [SPEC]) == []
+
+
+def test_a_record_that_holds_a_deleted_sandbox_is_found() -> None:
+    record = links.veth()
+    assert record.pair.sandbox is not None
+    container = record.pair.sandbox.container_id
+    assert still_held([record], {container}) == [
+        f"{links.RECORD} holds sandbox {container[:6]} of pair-pod, whose DEL succeeded"
+    ]
+    assert still_held([record], {"another"}) == []
 
 
 def test_lost_pings_count_in_a_row() -> None:
