@@ -31,7 +31,7 @@
 
 #include "frame.h"
 
-/* Milliseconds since the start of the process. The kubelet gives ADD four minutes and DEL two. */
+/* Milliseconds since the start of the process, as in ratchet/cni/budget.py. */
 #ifndef CONNECT_MS
 #define CONNECT_MS 5000
 #endif
@@ -61,10 +61,11 @@
 #define RETRY_MS 5
 #define NS_PER_MS 1000000
 #define DAEMONLESS "ratchet-daemonless"
+#define VOLATILE_SPOOL "spool"
 #define CONTAINER_ID_MAX 200 /* bytes: it becomes a part of file names, which end at 255 */
 #define IFNAME_MAX 15        /* bytes: IFNAMSIZ, less the terminating zero */
 #define SHOWN_MAX 256        /* bytes of a foreign text that a message shows */
-#define TEXT_MAX 16384       /* bytes: three foreign texts and their words, all of it escaped */
+#define TEXT_MAX 16384       /* bytes: four foreign texts and their words, all of it escaped */
 
 #define SPELT(macro) SPELT_AS_IT_STANDS(macro)
 #define SPELT_AS_IT_STANDS(text) #text
@@ -277,13 +278,22 @@ static const char *spool_path(void)
 
 /* The spool: what DEL leaves for an agent that does not answer */
 
+static const char *folder; /* the spool that is tried */
+static int disk_fault;     /* the errno with which its disk rejected the DEL */
+
 static bool cannot_keep(const char *cause)
 {
     add(&reason, "; cannot keep the DEL in ");
-    add_foreign(&reason, spool_path());
+    add_foreign(&reason, folder);
     add(&reason, ": ");
     add(&reason, cause);
     return false;
+}
+
+static bool cannot_write(void)
+{
+    disk_fault = errno;
+    return cannot_keep(strerror(disk_fault));
 }
 
 /* The rules of ratchet/cni/arguments.py. The value is not shown: it could be what DEL must not say. */
@@ -358,16 +368,16 @@ static bool make_folder(char *path)
 static bool open_spool(int *spool)
 {
     char path[PATH_MAX];
-    size_t length = strlen(spool_path());
+    size_t length = strlen(folder);
     /* With a slash behind it, a link would be followed. */
-    while (length > 1 && spool_path()[length - 1] == '/')
+    while (length > 1 && folder[length - 1] == '/')
         length--;
     if (length >= sizeof path)
         return cannot_keep(strerror(ENAMETOOLONG));
-    memcpy(path, spool_path(), length);
+    memcpy(path, folder, length);
     path[length] = '\0';
     if (!make_folder(path))
-        return cannot_keep(strerror(errno));
+        return cannot_write();
 
     struct stat found;
     *spool = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -381,7 +391,7 @@ static bool open_spool(int *spool)
 }
 
 /* How many files there are, partial ones too; -1 with errno. By the system call: readdir(3) would allocate. */
-static int count_files(int folder)
+static int count_files(int spool)
 {
     struct {
         uint64_t inode;
@@ -392,7 +402,7 @@ static int count_files(int folder)
     static char entries[16384];
     int files = 0;
     for (;;) {
-        long got = syscall(SYS_getdents64, folder, entries, sizeof entries);
+        long got = syscall(SYS_getdents64, spool, entries, sizeof entries);
         if (got <= 0)
             return got == 0 ? files : -1;
         for (long at = 0; at < got; at += entry.length) {
@@ -421,26 +431,50 @@ static bool put_request(int spool, const char *partial, const char *name)
 {
     int file = openat(spool, partial, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (file < 0)
-        return cannot_keep(strerror(errno));
+        return cannot_write();
     if (write_all(file, request, request_length) && fsync(file) == 0 && renameat(spool, partial, spool, name) == 0) {
         close(file);
-        return fsync(spool) == 0 || cannot_keep(strerror(errno));
+        return fsync(spool) == 0 || cannot_write();
     }
-    cannot_keep(strerror(errno));
+    cannot_write();
     unlinkat(spool, partial, 0);
     close(file);
     return false;
 }
 
+static bool keep_in(const char *path, const char *partial, const char *name)
+{
+    int spool = -1;
+    folder = path;
+    if (request_length > SPOOL_FILE_MAX)
+        return cannot_keep("the call has more than " SPELT(SPOOL_FILE_MAX) " bytes");
+    return open_spool(&spool) && has_room(spool, name) && put_request(spool, partial, name);
+}
+
+/* The spool in memory, beside the agent's socket: it outlives the agent, though not the node. NULL if there is none. */
+static const char *volatile_spool_path(void)
+{
+    static char path[PATH_MAX];
+    const char *slash = strrchr(socket_path(), '/');
+    size_t length = slash == NULL ? 0 : (size_t)(slash + 1 - socket_path());
+    if (length == 0 || length + sizeof VOLATILE_SPOOL > sizeof path)
+        return NULL;
+    memcpy(path, socket_path(), length);
+    memcpy(path + length, VOLATILE_SPOOL, sizeof VOLATILE_SPOOL);
+    return path;
+}
+
+/* A disk that is full or read-only must not keep pods from being deleted, which may be what frees it. */
 static bool keep_request(const char *container_id, const char *ifname)
 {
     static struct text name, partial;
     name_file(&name, container_id, ifname);
     name_partial(&partial);
-    if (request_length > SPOOL_FILE_MAX)
-        return cannot_keep("the call has more than " SPELT(SPOOL_FILE_MAX) " bytes");
-    int spool = -1;
-    return open_spool(&spool) && has_room(spool, name.bytes) && put_request(spool, partial.bytes, name.bytes);
+    if (keep_in(spool_path(), partial.bytes, name.bytes))
+        return true;
+    const char *other = volatile_spool_path();
+    bool rejected = disk_fault == ENOSPC || disk_fault == EDQUOT || disk_fault == EROFS;
+    return rejected && other != NULL && keep_in(other, partial.bytes, name.bytes);
 }
 
 /* What each command comes to when the agent did not serve it */

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from dataclasses import replace
 from types import FrameType
 
@@ -32,12 +33,13 @@ from ratchet.agent.resync import Resync
 from ratchet.agent.server import Server
 from ratchet.agent.service import CallService
 from ratchet.agent.settings import Settings
-from ratchet.agent.spool import Spool
+from ratchet.agent.spool import Spool, spool_directories
 from ratchet.agent.spool_replay import SpoolReplayer
 from ratchet.agent.status import LinkStatus
 from ratchet.agent.underlay import Underlays
 from ratchet.agent.vni_check import VniCheck
 from ratchet.agent.workers import WORKER_PATIENCE_SECONDS, Workers
+from ratchet.node.interrupts import Interrupts
 from ratchet.node.journal import Journal, SandboxEntry, boot_id
 from ratchet.node.verified import VerifiedEnds
 from ratchet.store.apiserver import ApiServer, connect
@@ -51,6 +53,9 @@ log = logging.getLogger(__name__)
 SPOOL_FIRST_SECONDS = 5.0
 PATIENCE_SECONDS = 10.0
 ANNOUNCE_AT_END_SECONDS = 2.0
+# After `drain_seconds`, calls that undo something get more time. With the default of 20 s and the announcements this is
+# less than the 30 s after which the kubelet and the unit file kill the agent.
+UNDO_AT_END_SECONDS = 7.0
 # Calls of the runtime are short, and background threads must not delay them. Python's default of 5 ms is longer than a
 # call.
 SWITCH_SECONDS = 0.001
@@ -69,6 +74,7 @@ class Agent:
         self._foreground = ForegroundGate()
         self._queue = ReconcileQueue()
         self._verified = VerifiedEnds()
+        self._interrupts = Interrupts()
         self._journal = Journal(settings.state_dir, remembers=True)
         self._underlays = Underlays(settings)
         self._api = self._connect()
@@ -80,6 +86,7 @@ class Agent:
             settings.vni_range,
             self._informers.caches,
             use_topologies=settings.topologies,
+            limits=settings.limits,
         )
         self._resync = self._make_resync()
         self._heartbeat = Heartbeat(settings, self._records, self._underlays, self._resync)
@@ -87,9 +94,12 @@ class Agent:
         self._liveness = SandboxLiveness(settings.node_name, self._journal, self._records, self._service)
         self._status = self._make_status()
         self._workers = self._make_workers()
-        self._health = AgentHealth(self._informers, self._heartbeat, self._queue)
+        self._health = AgentHealth(self._informers, self._heartbeat, self._queue, self._journal)
         self._periodic = self._make_periodic()
-        self._replayer = SpoolReplayer(Spool(settings.spool_dir), self._service.serve_alone)
+        self._replayers = [
+            SpoolReplayer(Spool(one), self._service.serve_alone)
+            for one in spool_directories(settings.spool_dir, settings.socket)
+        ]
         self._server = Server(settings.socket, self._service.serve)
         self._http = self._make_http()
         self._probes = HttpServer("health", settings.health_addr, health_pages(self._health), PROBE_LIMITS)
@@ -118,7 +128,9 @@ class Agent:
         for entry in self._journal.entries():
             if entry.boot != boot_id():
                 self._drop_ends(entry)
-        self._replayer.start(self._stopping, SPOOL_FIRST_SECONDS)
+        replayed_by = time.monotonic() + SPOOL_FIRST_SECONDS
+        for replayer in self._replayers:
+            replayer.start(self._stopping, max(0.0, replayed_by - time.monotonic()))
         self._informers.start()
         self._workers.start(self._settings.workers)
         self._resync.enqueue_all()
@@ -131,13 +143,15 @@ class Agent:
             for end in entry.ends:
                 self._queue.enqueue_link(end.link)
             # `began` is a time of the earlier boot's clock. 0 is before every time of this boot.
-            self._journal.write(replace(entry, ends=(), asks=False, began=0.0))
+            self._journal.write(replace(entry, ends=(), asks=False, began=0.0), may_defer=True)
 
     def _stop(self) -> None:
         log.info("agent stopping; links stay as they are")
         if not self._server.stop(self._settings.drain_seconds):
+            self._interrupts.wait(UNDO_AT_END_SECONDS)
             log.warning("calls aborted calls=%d drain_seconds=%g", self._server.calls, self._settings.drain_seconds)
         self._queue.close()
+        self._journal.flush()
         self._announcer.close(ANNOUNCE_AT_END_SECONDS)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
@@ -150,6 +164,8 @@ class Agent:
             calls=self._server.calls,
             vnis=sum(link.vni is not None for link in self._records.links.cache.all()),
             sandboxes=len(self._journal.entries()),
+            journal_deferred=self._journal.deferred,
+            journal_unreadable=len(self._journal.unreadable()),
         )
 
     # Composition. Each part is made once, by `__init__`.
@@ -199,6 +215,7 @@ class Agent:
             self._queue,
             self._foreground,
             self._verified,
+            self._interrupts,
         )
 
     def _make_status(self) -> LinkStatus:
@@ -233,6 +250,7 @@ class Agent:
 
     def _make_periodic(self) -> PeriodicWork:
         return PeriodicWork(
+            self._journal,
             self._resync,
             self._settings.resync,
             VniCheck(self._settings.node_name, self._records.links.cache, self._records.vnis, self._workers.controller),

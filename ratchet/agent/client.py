@@ -26,20 +26,13 @@ from ratchet.agent.frame import (
     read_answer,
 )
 from ratchet.cni.arguments import Command, read_command
+from ratchet.cni.budget import SHIM_SECONDS
 from ratchet.errors import InvalidEnvironmentError, RatchetError, TryAgainError, UnavailableError, UndecodableError
 from ratchet.node.process import process_began
 
 DAEMONLESS = "ratchet-daemonless"  # the shim looks for this name in its own directory
 # Seconds since the start of the process, as in the shim.
 CONNECT_SECONDS = 5.0
-ANSWER_SECONDS = {
-    Command.ADD: 200.0,
-    Command.DEL: 90.0,
-    Command.CHECK: 30.0,
-    Command.GC: 90.0,
-    Command.STATUS: 10.0,
-    Command.VERSION: 2.0,
-}
 RETRY_SECONDS = 0.005
 HOW_TO_LOOK = "kubectl -n ratchet get pods -o wide; on the node: ss -xl | grep ratchet"
 
@@ -65,9 +58,9 @@ def _serve(began: float) -> Reply:
             why = f"cannot reach the node agent at {path}: {error.strerror or error}"
             return _without_agent(command, why + _become_daemonless(request.stdin))
         try:
-            return _exchange(agent, encode_request(request), began + ANSWER_SECONDS[command])
+            return _exchange(agent, encode_request(request), began + SHIM_SECONDS[command])
         except TimeoutError:
-            cause = f"it did not come within {ANSWER_SECONDS[command]} s"
+            cause = f"it did not come within {SHIM_SECONDS[command]} s"
         except (OSError, FrameError) as error:
             cause = str(error)
     # The agent has accepted the call, so the daemonless plugin must not serve it too.

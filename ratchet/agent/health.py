@@ -11,6 +11,7 @@ from ratchet.agent.heartbeat import Heartbeat
 from ratchet.agent.informers import Informers
 from ratchet.agent.queue import ReconcileKey
 from ratchet.agent.workers import STUCK_SECONDS
+from ratchet.node.journal import Journal
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +36,13 @@ class AgentHealth:
         informers: Informers,
         heartbeat: Heartbeat,
         work: Work,
+        journal: Journal,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._informers = informers
         self._heartbeat = heartbeat
         self._work = work
+        self._journal = journal
         self._clock = clock
         self._progress = clock()
         self._logged: ReconcileKey | None = None
@@ -76,4 +79,6 @@ class AgentHealth:
             return "the API has not answered yet"
         if silence > OUT_OF_TOUCH_SECONDS:
             return f"the API has not answered for {silence:.0f} s"
+        if deferred := self._journal.deferred:
+            return f"the state directory is full or read-only (journal changes kept in memory: {deferred})"
         return None

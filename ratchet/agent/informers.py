@@ -136,7 +136,7 @@ class Informers:
     def _link_changed(self, name: str) -> None:
         link = self.caches.links.get(name)
         if link is not None and link.vni is not None:
-            self.caches.vni_allocator.note(link.vni, link.uid)
+            self.caches.vni_allocator.note(link.vni, link.uid, link.name)
         if link is not None and link.schema == EARLIER_SCHEMA:
             self.caches.formats.note_earlier()
             if link.kind is None:  # the peer may wait in a record of the current format (`store.formats`)

@@ -73,9 +73,9 @@ class Membership:
         own = wanted.ends_of(pod)
         by_record = _by_record(own)
         held = {id(by_record[end.link]) for end in entry.ends if end.link in by_record}
-        self._take(
-            entry, pod, [(one, side) for one, side in own if id(one) not in held and one.is_declared_by_others(pod)]
-        )
+        lacking = [(one, side) for one, side in own if id(one) not in held and one.is_declared_by_others(pod)]
+        if self._may_take(entry, pod, lacking, wanted.namespace_links):
+            self._take(entry, pod, lacking)
         self._announce_edits(entry, pod, by_record, wanted.refused.get(pod.ref.uid))
         undeclared = self._possibly_undeclared(entry, by_record) if wanted.superseding(pod) is None else []
         for end in entry.ends:
@@ -89,19 +89,27 @@ class Membership:
 
     # Taking
 
+    def _may_take(self, entry: SandboxEntry, pod: Pod, lacking: Sequence[OwnEnd], namespace_links: int) -> bool:
+        """Whether the sandbox may take further ends. An exceeded limit is announced: it keeps what it has."""
+        if not lacking:
+            return False
+        links = len(entry.ends) + len(lacking)
+        violation = self.records.limits.violation(pod.ref, links, namespace_links)
+        if violation is not None:
+            self.announcer.event(pod.ref, Reason.of(violation), str(violation))
+        return violation is None
+
     def _take(self, entry: SandboxEntry, pod: Pod, lacking: Sequence[OwnEnd]) -> None:
         """Take the ends of links that name the pod and that its sandbox lacks."""
-        if not lacking:
-            return
         wanted = held_ends(self.records, pod, lacking)
         for end in self._reserve(entry, wanted):
             log.info("link taken link=%s pod=%s interface=%s", end.link, pod.ref, end.ifname)
             self.queue.enqueue_link(end.link)
         current = self.journal.read(entry.attachment)
-        held = current.ends if current is not None else ()
+        holders = {one.ifname: one for one in current.ends} if current is not None else {}
         for end in wanted:
-            holder = next((one for one in held if one.ifname == end.ifname and one.link != end.link), None)
-            if holder is not None:
+            holder = holders.get(end.ifname)
+            if holder is not None and holder.link != end.link:
                 text = f"link {end.link} wants a restart of pod {pod.ref}: {end.ifname} belongs to link {holder.link}"
                 self.announcer.event(pod.ref, Reason.WANTS_RESTART, text, end.ifname)
 

@@ -37,7 +37,7 @@ class Gauges:
     """The current numbers of one node: its links by state, and the others below.
 
     `queue`: keys that wait for a worker. `calls`: running calls. `vnis`: VNIs of the node's links. `sandboxes`: journal
-    entries.
+    entries. `journal_deferred`, `journal_unreadable`: changes that the disk rejected, and files that are torn or newer.
     """
 
     links: Mapping[State, int] = field(default_factory=dict)
@@ -45,6 +45,8 @@ class Gauges:
     calls: int = 0
     vnis: int = 0
     sandboxes: int = 0
+    journal_deferred: int = 0
+    journal_unreadable: int = 0
 
 
 class Metrics:
@@ -175,3 +177,9 @@ class _Now:
         )
         yield GaugeMetricFamily("ratchet_vnis_in_use", "VNIs that links of this node use.", now.vnis)
         yield GaugeMetricFamily("ratchet_sandboxes", "Sandboxes on this node.", now.sandboxes)
+        yield GaugeMetricFamily(
+            "ratchet_journal_deferred", "Journal changes in memory that the disk has rejected.", now.journal_deferred
+        )
+        yield GaugeMetricFamily(
+            "ratchet_journal_unreadable", "Journal files that are torn or of a newer Ratchet.", now.journal_unreadable
+        )

@@ -21,6 +21,8 @@ from ratchet.cni.config import (
     WAIT_POLICIES,
 )
 from ratchet.core.intent import WAIT_MAX_SECONDS
+from ratchet.core.limits import LINKS_PER_NAMESPACE, LINKS_PER_POD
+from ratchet.core.ports import FURTHER_PORTS, PORT_MOST
 
 DEFAULT_METRICS_ADDR = ":9472"
 DEFAULT_HEALTH_ADDR = "127.0.0.1:9473"
@@ -114,6 +116,10 @@ def _whole(low: int, high: int) -> values.Reader[int]:
     return _from_text(_WHOLE, int, values.whole_number(low, high))
 
 
+def _first_and_last(text: str) -> list[int]:
+    return [int(part) for part in text.split("-")]
+
+
 def _switch(value: object) -> bool:
     word = str(value).lower()
     if word in _TRUE or word in _FALSE:
@@ -147,7 +153,8 @@ def _is_socket(path: str) -> bool:
 
 _root = values.text("an absolute path, or nothing", _is_root)
 _socket = values.text(f"an absolute path of at most {_SOCKET_PATH_BYTES} bytes", _is_socket)
-_vni_range = _from_text(_RANGE, lambda text: [int(part) for part in text.split("-")], values.vni_range('"first-last"'))
+_vni_range = _from_text(_RANGE, _first_and_last, values.vni_range('"first-last"'))
+_port_range = _from_text(_RANGE, _first_and_last, values.port_range('"first-last"'))
 
 _API, _NODE, _LINKS, _LIVENESS, _OBSERVABILITY = "Kubernetes API", "node", "links", "liveness", "observability"
 
@@ -184,10 +191,22 @@ OPTIONS: tuple[Option, ...] = (
     Option(_LINKS, "vxlan_port", "N",
            "UDP port of the tunnels; the same on all nodes. vxlan_port in the network configuration overrides it. "
            "ratchet-daemonless does not read this setting: set vxlan_port for it",
-           _whole(1, 65535), DEFAULT_VXLAN_PORT),
+           _whole(1, PORT_MOST), DEFAULT_VXLAN_PORT),
+    Option(_LINKS, "vxlan_ports", "FIRST-LAST",
+           "first and last UDP port that links may use. It must include vxlan_port and the next two, which tunnels on "
+           "one node use",
+           _port_range, default_text=f"vxlan_port and the next {FURTHER_PORTS} ports"),
     Option(_LINKS, "vni_range", "FIRST-LAST",
            "first and last VNI. Do not share VNIs with other VXLANs of the cluster", _vni_range, DEFAULT_VNI_RANGE,
            "-".join(map(str, DEFAULT_VNI_RANGE))),
+    Option(_LINKS, "links_per_pod", "N",
+           "greatest number of links of one pod. The ADD of a pod with more links fails with code 101. A running pod "
+           "takes no further link",
+           _whole(1, values.LINKS_MOST), LINKS_PER_POD),
+    Option(_LINKS, "links_per_namespace", "N",
+           "greatest number of links that a namespace may declare, and of VNIs that its links may have. The same on "
+           "all nodes",
+           _whole(1, values.LINKS_MOST), LINKS_PER_NAMESPACE),
     Option(_LINKS, "wait", "SECONDS",
            "longest time that ADD waits for peers; 0: ADD does not wait. wait in the network configuration and "
            "ratchet.wait of the pod override it",
@@ -196,7 +215,9 @@ OPTIONS: tuple[Option, ...] = (
            "result of ADD if the peers did not come in time. proceed: ADD succeeds, and the agent completes the link "
            "later. require: ADD fails with code 11. wait_policy in the network configuration overrides it",
            values.one_of(*WAIT_POLICIES), "proceed"),
-    Option(_LINKS, "workers", "N", "threads that reconcile links. One thread works on a link at a time",
+    Option(_LINKS, "workers", "N",
+           "threads that reconcile links. One thread works on a link at a time. A quarter of the threads is kept from "
+           "each namespace, for the others",
            _whole(1, 256), 8),
     Option(_LINKS, "resync", "SECONDS",
            "interval between resyncs. A resync reconciles all links from the cache and lists the VNI Leases of this "

@@ -12,6 +12,7 @@ from ratchet.agent.queue import ReconcileQueue
 from ratchet.agent.resync import Resync
 from ratchet.agent.rounds import Rounds
 from ratchet.agent.vni_check import VniCheck
+from ratchet.node.journal import Journal
 from ratchet.node.verified import VerifiedEnds
 
 # Seconds between two steps.
@@ -28,6 +29,7 @@ class PeriodicWork:
     `resync_seconds` is the interval between resyncs.
     """
 
+    journal: Journal
     resync: Resync
     resync_seconds: float
     vni_check: VniCheck
@@ -43,6 +45,7 @@ class PeriodicWork:
         vnis_listed = False
         while not stopping.wait(STEP_SECONDS):
             self.health.note_progress()
+            self.journal.flush()
             now = time.monotonic()
             if now >= next_resync:
                 self.resync.run()

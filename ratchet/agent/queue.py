@@ -1,6 +1,7 @@
 """The work queue: one worker at a time has a key, and failed keys are retried after a growing delay.
 
-It works like client-go's workqueue: a key that is added while a worker has it is taken once more afterwards.
+It works like client-go's workqueue: a key that is added while a worker has it is taken once more afterwards. Tenants
+take turns, and a part of the workers is kept from each tenant (`fair_fifo`).
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ import heapq
 import random
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Hashable
 from enum import StrEnum
 from typing import Generic, NamedTuple, TypeVar
+
+from ratchet.core.fair_fifo import FairFifo, share_of_one
+from ratchet.core.naming import namespace_part
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -25,19 +28,21 @@ POD_SECONDS = 0.2
 class WorkQueue(Generic[Key]):
     """A queue of keys for several workers. Thread-safe.
 
-    `clock` returns monotonic seconds, `jitter` a factor around one for each delay.
+    `clock` returns monotonic seconds, `jitter` a factor around one for each delay. Tenants take turns; `tenant_of` is
+    the tenant of a key.
     """
 
     def __init__(
         self,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = lambda: random.uniform(0.8, 1.2),  # noqa: S311
+        tenant_of: Callable[[Key], Hashable] = lambda _: None,
     ) -> None:
         self._clock = clock
         self._jitter = jitter
+        self._tenant_of = tenant_of
         self._changed = threading.Condition()
-        self._ready: deque[Key] = deque()
-        self._waiting: set[Key] = set()
+        self._ready: FairFifo[Hashable, Key] = FairFifo()
         self._worked_on: dict[Key, float] = {}  # when a worker took each key; in the order of these times
         self._again: set[Key] = set()
         self._later: list[tuple[float, int, Key]] = []
@@ -63,9 +68,8 @@ class WorkQueue(Generic[Key]):
         with self._changed:
             while not self._closed:
                 self._add_due()
-                if self._ready:
-                    key = self._ready.popleft()
-                    self._waiting.discard(key)
+                if (taken := self._ready.pop()) is not None:
+                    _, key = taken
                     self._worked_on[key] = self._clock()
                     return key
                 self._changed.wait(self._later[0][0] - self._clock() if self._later else None)
@@ -85,6 +89,11 @@ class WorkQueue(Generic[Key]):
             self._schedule(key, self._clock() + pause)
             self._release(key)
             return pause
+
+    def limit_tenants(self, workers: int) -> None:
+        """Keep some of `workers` from each tenant, so that slow keys of one tenant do not occupy all of them."""
+        with self._changed:
+            self._ready.limit = share_of_one(workers)
 
     def close(self) -> None:
         """Close the queue: `take` returns None from now on."""
@@ -112,9 +121,7 @@ class WorkQueue(Generic[Key]):
     def _add(self, key: Key) -> None:
         if key in self._worked_on:
             self._again.add(key)
-        elif key not in self._waiting:
-            self._waiting.add(key)
-            self._ready.append(key)
+        elif self._ready.push(self._tenant_of(key), key):
             self._changed.notify()
 
     def _schedule(self, key: Key, due: float) -> None:
@@ -134,6 +141,8 @@ class WorkQueue(Generic[Key]):
 
     def _release(self, key: Key) -> None:
         self._worked_on.pop(key, None)
+        if self._ready.release(self._tenant_of(key)):
+            self._changed.notify()
         if key in self._again:
             self._again.discard(key)
             self._add(key)
@@ -156,9 +165,21 @@ class ReconcileKey(NamedTuple):
     namespace: str
     name: str
 
+    @property
+    def tenant(self) -> str:
+        """The namespace of the pods (`namespace_part`)."""
+        return self.namespace or namespace_part(self.name)
+
 
 class ReconcileQueue(WorkQueue[ReconcileKey]):
-    """The work queue of an agent."""
+    """The work queue of an agent. Namespaces take turns."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = lambda: random.uniform(0.8, 1.2),  # noqa: S311
+    ) -> None:
+        super().__init__(clock, jitter, lambda key: key.tenant)
 
     def enqueue_link(self, link: str) -> None:
         """Reconcile a link, by the name of its record."""

@@ -2,7 +2,8 @@
 
 A connection has one call: a request frame in, an answer frame out. Each call has a thread, so calls do not wait for
 each other. The number of threads is bounded; further calls wait in the socket's backlog. The thread that accepts a call
-also serves it, because a handover to another thread costs much of what a call costs.
+also serves it, because a handover to another thread costs much of what a call costs. A thread that gets no call for a
+while ends, except for SPARE ones.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ from ratchet.errors import RatchetError
 log = logging.getLogger(__name__)
 
 AT_ONCE = 512
-SPARE = 8  # threads at the start
+SPARE = 8  # threads that wait for calls: at the start, and the fewest that stay
+IDLE_SECONDS = 60.0
 BACKLOG = 1024
 REQUEST_SECONDS = 10.0  # for a shim to send its request, and to take its reply
 TAKE_OVER_SECONDS = 30.0
 _PEER = struct.Struct("iII")  # struct ucred (unix(7), SO_PEERCRED)
+_TIMEVAL = struct.Struct("ll")  # struct timeval (socket(7), SO_RCVTIMEO)
 
 Serve = Callable[[Request], AbstractContextManager[Reply]]
 
@@ -42,12 +45,14 @@ class Server:
     """Serves requests at `path`, from `start` until `stop`. A context manager.
 
     `serve` returns the reply to a request as a context manager, within which the reply is sent. Only one agent serves
-    a path: the socket of a former agent is replaced, and one that still runs is waited for.
+    a path: the socket of a former agent is replaced, and one that still runs is waited for. `idle_seconds`: how long a
+    thread waits for a call.
     """
 
-    def __init__(self, path: str, serve: Serve) -> None:
+    def __init__(self, path: str, serve: Serve, *, idle_seconds: float = IDLE_SECONDS) -> None:
         self._path = Path(path)
         self._serve = serve
+        self._idle = _TIMEVAL.pack(int(idle_seconds), int(idle_seconds % 1 * 1_000_000))
         self._allowed = {0, os.geteuid()}
         self._running = 0
         self._threads = 0
@@ -79,6 +84,8 @@ class Server:
             listener.bind(str(partial))
             partial.chmod(0o600)
             listener.listen(BACKLOG)
+            # Not settimeout(): it polls, and each call would wake all threads that wait. accept(2) wakes one.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, self._idle)
             partial.rename(self._path)  # the socket listens before a client can see it
         except OSError as cause:
             listener.close()
@@ -105,6 +112,11 @@ class Server:
     def calls(self) -> int:
         """The number of running calls."""
         return self._running
+
+    @property
+    def threads(self) -> int:
+        """The number of threads that serve calls or wait for them."""
+        return self._threads
 
     def _wait_for_lock(self) -> None:
         until = time.monotonic() + TAKE_OVER_SECONDS
@@ -133,6 +145,10 @@ class Server:
         while self._listener is listener:
             try:
                 connection, _ = listener.accept()
+            except BlockingIOError:
+                if self._is_surplus():
+                    return
+                continue
             except OSError as cause:
                 if self._listener is listener:
                     log.error('cannot accept calls cause="%s"', cause.strerror)
@@ -144,6 +160,13 @@ class Server:
             if last:  # no thread waits for the next call
                 self._add_thread(listener)
             self._handle(connection)
+
+    def _is_surplus(self) -> bool:
+        """Whether enough other threads wait for calls. The calling thread must then end."""
+        with self._changed:
+            surplus = self._threads - self._running > SPARE
+            self._threads -= surplus
+        return surplus
 
     def _handle(self, connection: socket.socket) -> None:
         try:

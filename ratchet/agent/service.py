@@ -26,6 +26,7 @@ from ratchet.core.model import PodRef
 from ratchet.errors import AddressFamilyError, ApiUnavailableError, InvalidIntentError, RatchetError
 from ratchet.node.call import Call
 from ratchet.node.dispatch import dispatch
+from ratchet.node.interrupts import Interrupts
 from ratchet.node.journal import Attachment, Journal, SandboxEntry, since_boot
 from ratchet.node.response import Response, encode, failure, log_keys, parse, version
 from ratchet.node.verified import VerifiedEnds
@@ -55,6 +56,7 @@ class CallService:
     """Serves the runtime's calls.
 
     After a call, its links and its pod are queued for the workers. `verified` has the ends that are up then.
+    `interrupts` counts the calls that undo something.
     """
 
     settings: Settings
@@ -66,6 +68,7 @@ class CallService:
     queue: ReconcileQueue
     foreground: ForegroundGate
     verified: VerifiedEnds
+    interrupts: Interrupts
     _adding: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _logged_keys: set[tuple[object, ...]] = field(default_factory=set)
@@ -77,8 +80,11 @@ class CallService:
             yield reply
 
     def serve_alone(self, request: Request) -> Reply:
-        """The reply to a call that is served without the API. The workers update the records later."""
-        with self._served(request, _no_api) as reply:
+        """The reply to a call that is served without the API. The workers update the records later.
+
+        Nobody waits for the reply, so the call's time budget does not count.
+        """
+        with self._served(request, _no_api, timed_from=float("inf")) as reply:
             return reply
 
     def is_adding(self, container_id: str) -> bool:
@@ -86,10 +92,12 @@ class CallService:
         return self._adding[container_id] > 0
 
     @contextmanager
-    def _served(self, request: Request, connect: Callable[[float], Store]) -> Iterator[Reply]:
+    def _served(
+        self, request: Request, connect: Callable[[float], Store], timed_from: float | None = None
+    ) -> Iterator[Reply]:
         began, variables = time.monotonic(), request.variables
         with about(command=variables.get("CNI_COMMAND"), sandbox=variables.get("CNI_CONTAINERID")):
-            accepted = self._accept(request, connect)
+            accepted = self._accept(request, connect, timed_from)
             if not isinstance(accepted, _Accepted):
                 yield self._encode(request, accepted, began)
                 return
@@ -99,14 +107,16 @@ class CallService:
                 if response[0] == 0:
                     log.info("%s succeeded", accepted.call.arguments.command)
 
-    def _accept(self, request: Request, connect: Callable[[float], Store]) -> _Accepted | Response:
+    def _accept(
+        self, request: Request, connect: Callable[[float], Store], timed_from: float | None
+    ) -> _Accepted | Response:
         """Parse a request. Returns the call to serve, or the response: an error, or the result of VERSION."""
         called_at = min(request.began, since_boot())
         try:
             arguments, network = parse(request.variables, request.stdin)
             if network is None:
                 return 0, version(request.stdin)
-            call = self._call(arguments, network, called_at, connect)
+            call = self._call(arguments, network, called_at, connect, timed_from)
             if arguments.pod_name:
                 from_here_about(_pod(arguments))
             self._log_ignored_keys(network)
@@ -116,7 +126,12 @@ class CallService:
             return failure(error, request.stdin)
 
     def _call(
-        self, arguments: Arguments, network: NetworkConfig, called_at: float, connect: Callable[[float], Store]
+        self,
+        arguments: Arguments,
+        network: NetworkConfig,
+        called_at: float,
+        connect: Callable[[float], Store],
+        timed_from: float | None,
     ) -> Call:
         settings = self.settings
         return Call(
@@ -130,6 +145,8 @@ class CallService:
             find_underlay=self.underlays,
             node=settings.node_name,
             verified=self.verified,
+            timed_from=timed_from,
+            interrupts=self.interrupts,
         )
 
     def _serve(self, call: Call, request: Request) -> Response:

@@ -17,6 +17,8 @@ from typing import Any
 from ratchet.agent.options import HEARTBEATS_TO_BE_LOST, OPTIONS, Option, variable
 from ratchet.cni.arguments import is_dns_subdomain
 from ratchet.core.escape import quoted
+from ratchet.core.limits import LinkLimits
+from ratchet.core.ports import PortRange, range_fault
 from ratchet.errors import InvalidConfigError
 
 
@@ -25,9 +27,10 @@ class Settings:
     """The settings of an agent; `OPTIONS` has the meaning of each.
 
     `kubeconfig` is None for in-cluster credentials. The parent is None if the agent has to find it. `wait`, `resync`,
-    `heartbeat`, `node_lost_after` and `drain_seconds` are seconds. `vni_range` is the first and the last VNI.
-    `metrics_addr` and `health_addr` are "host:port", ":port" for all addresses, or "" for none. `host_root` is "" if
-    the agent has the node's own file system.
+    `heartbeat`, `node_lost_after` and `drain_seconds` are seconds. `vni_range` is the first and the last VNI,
+    `vxlan_ports` the first and the last UDP port of links (None: `core.ports.default_range`). `metrics_addr` and
+    `health_addr` are "host:port", ":port" for all addresses, or "" for none. `host_root` is "" if the agent has the
+    node's own file system.
     """
 
     node_name: str
@@ -41,7 +44,10 @@ class Settings:
     parent_interface: str | None
     parent_address: str | None
     vxlan_port: int
+    vxlan_ports: PortRange | None
     vni_range: tuple[int, int]
+    links_per_pod: int
+    links_per_namespace: int
     wait: float
     wait_policy: str
     workers: int
@@ -55,6 +61,10 @@ class Settings:
     events: bool
     readiness: bool
     drain_seconds: float
+
+    @property
+    def limits(self) -> LinkLimits:
+        return LinkLimits(self.links_per_pod, self.links_per_namespace)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,6 +100,8 @@ def settings_of(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Se
     settings = Settings(**values)
     if settings.node_lost_after < HEARTBEATS_TO_BE_LOST * settings.heartbeat:
         raise _too_soon_lost(settings, given)
+    if settings.vxlan_ports is not None and (fault := range_fault(settings.vxlan_port, settings.vxlan_ports)):
+        raise _fault(fault)
     return settings
 
 

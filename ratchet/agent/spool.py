@@ -1,7 +1,8 @@
 """The spool: DELs that the shim (shim/ratchet.c) wrote to files because no agent answered.
 
-A file has a request frame. The shim renames a file into place, so a file with a final name is complete. The name is
-derived from the attachment and the network configuration, so a repeated DEL replaces the earlier file.
+There are two directories: one on disk, and one in memory, beside the agent's socket, for a disk that is full or
+read-only. A file has a request frame. The shim renames a file into place, so a file with a final name is complete. The
+name is derived from the attachment and the network configuration, so a repeated DEL replaces the earlier file.
 """
 
 from __future__ import annotations
@@ -18,9 +19,15 @@ from ratchet.errors import RatchetError
 
 log = logging.getLogger(__name__)
 
+VOLATILE = "spool"  # the directory's name beside the socket, as in the shim
 UNREADABLE = "unreadable"
 ASIDE_MAX = 64  # files
 PARTIAL_SECONDS = 3600.0  # a shim lives for minutes
+
+
+def spool_directories(spool_dir: str, socket: str) -> list[str]:
+    """The directories of a node's spool: the one on disk, then the one in memory."""
+    return list(dict.fromkeys((spool_dir, str(Path(socket).with_name(VOLATILE)))))
 
 
 class Spool:

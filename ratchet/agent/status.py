@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ratchet.agent.announce import Announcer
@@ -20,6 +21,9 @@ from ratchet.node.journal import HeldEnd, Journal, SandboxEntry, since_boot
 from ratchet.store.cached_store import CachedStore
 
 log = logging.getLogger(__name__)
+
+# Links that the condition of a pod names: a pod can have a thousand.
+NAMED_AT_MOST = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ class LinkStatus:
         container_id = entry.attachment.container_id
         waiting = [end.link for end in entry.ends if not self._reported.get(end.link, {}).get(container_id)]
         if waiting:
-            self.announcer.condition(pod, False, "WaitingForPeer", f"not linked: {', '.join(waiting)}")
+            self.announcer.condition(pod, False, "WaitingForPeer", f"not linked: {_some_of(waiting)}")
         else:
             self.announcer.condition(pod, True, "Linked", f"all {len(entry.ends)} links are ready")
 
@@ -115,15 +119,23 @@ class LinkStatus:
 def _loss_reason(record: Link | None, container_id: str) -> str:
     """Why the end of a sandbox is no longer linked.
 
-    The last transition is the cause, unless it led to `linked`: then the link is up again, with another sandbox.
+    The cause is the latest transition from `linked`: others may have followed before the agent saw the record. If the
+    last one led to `linked`, the link is up again with another sandbox, or somebody has edited the record.
     """
     if record is None:
         return "its record is gone"
     if record.history and record.history[-1].target is not State.LINKED:
-        return record.history[-1].reason
+        losses = [step.reason for step in record.history if step.source is State.LINKED]
+        return losses[-1] if losses else record.history[-1].reason
     if record.side_of(container_id) is None:
         return "another sandbox has joined in its place"
     return "the record does not say why"
+
+
+def _some_of(links: Sequence[str]) -> str:
+    """The first NAMED_AT_MOST names, and how many others there are."""
+    others = f", and {len(links) - NAMED_AT_MOST} others" if len(links) > NAMED_AT_MOST else ""
+    return f"{', '.join(links[:NAMED_AT_MOST])}{others}"
 
 
 def _seconds_to_link(record: Link) -> float | None:

@@ -65,7 +65,8 @@ class Underlays:
 
     def _find(self, config: UnderlayConfig, records: Store) -> Underlay:
         try:
-            underlay = replace(find_underlay(config, self._settings.node_name, records), has_agent=True)
+            found = find_underlay(config, self._settings.node_name, records)
+            underlay = replace(found, has_agent=True, vxlan_ports=self._settings.vxlan_ports)
         except ApiUnavailableError:
             raise  # the underlay may exist, so the known one stays
         except RatchetError:

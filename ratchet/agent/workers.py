@@ -50,6 +50,7 @@ class Workers:
 
     def start(self, count: int) -> None:
         """Start `count` threads. They end when the queue is closed."""
+        self.queue.limit_tenants(count)
         for number in range(count):
             threading.Thread(target=self._run, name=f"worker-{number}", daemon=True).start()
 

@@ -30,7 +30,11 @@ MANUAL = Manual(
             "ratchet install --bin-dir /opt/cni/bin --kubeconfig /etc/cni/net.d/ratchet.d/kubeconfig",
         ),
     ),
-    exit_status={0: "the files are installed", 1: "a file cannot be written, or the flags do not fit together"},
+    exit_status={
+        0: "the files are installed",
+        1: "a file cannot be written, the flags do not fit together, or the runtime would not call the plugin because "
+        "the first network in --conf-dir is a meta plugin such as Multus",
+    },
 )
 
 
@@ -67,8 +71,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep",
         metavar="NAMESPACE/DAEMONSET",
-        help="keep everything installed until SIGTERM, then uninstall if that DaemonSet is gone; requires --agent "
-        "--no-fallback, or --relocatable",
+        help="keep everything installed until SIGTERM, then uninstall if the API server confirms that this DaemonSet "
+        "is deleted; requires --agent --no-fallback, or --relocatable",
     )
     parser.add_argument(
         "--write-kubeconfig",

@@ -7,15 +7,15 @@ import os
 import signal
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 from ratchet.agent.frame import SOCKET
 from ratchet.errors import RatchetError
+from ratchet.install.deployment import PATIENCE_SECONDS, DeploymentWatch
 from ratchet.install.kubeconfig import Kubeconfig, api_server_url
 from ratchet.install.loop import InstallLoop
 from ratchet.store.apiserver import connect
-
-API_SECONDS = 5.0
 
 
 def keep_installed(
@@ -41,7 +41,7 @@ def keep_installed(
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    api = connect(os.environ.get("RATCHET_KUBECONFIG"), patience=API_SECONDS)
+    api = connect(os.environ.get("RATCHET_KUBECONFIG"), patience=PATIENCE_SECONDS)
     loop = InstallLoop(
         bin_dir,
         conf_dir,
@@ -49,6 +49,10 @@ def keep_installed(
         network,
         Kubeconfig(kubeconfig, api_server_url(os.environ)) if kubeconfig else None,
     )
-    loop.run(stopping)
-    loop.uninstall_if_deleted(api, daemon_set)
+    deployment = DeploymentWatch(api, daemon_set)
+    # A daemon thread: its watch stays open during the verdict, and must not keep the process from ending.
+    threading.Thread(target=deployment.run, daemon=True).start()
+    with closing(loop):
+        loop.run(stopping)
+        loop.uninstall_if_deleted(deployment)
     return 0

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from ratchet.cli.install import add_bin_dir
 from ratchet.cli.manual import Manual
+from ratchet.errors import RatchetError
 from ratchet.install import uninstall
+from ratchet.install.files import exists
+from ratchet.install.lock import FolderLock
 
 MANUAL = Manual(
     description="""
@@ -15,7 +18,10 @@ MANUAL = Manual(
         former network configuration again. Links of running pods stay until the pods end.
     """,
     examples=(("Uninstall from a node", "ratchet uninstall --bin-dir /opt/cni/bin --conf-dir /etc/cni/net.d"),),
-    exit_status={0: "the files are removed, or were not there", 1: "a file cannot be removed"},
+    exit_status={
+        0: "the files are removed, or were not there",
+        1: "a file cannot be removed, or `ratchet install --keep` runs on this node",
+    },
 )
 
 
@@ -29,6 +35,20 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    _refuse_if_kept(arguments.conf_dir)
     for path in uninstall(arguments.bin_dir, arguments.conf_dir):
         print(f"removed {path}")
     return 0
+
+
+def _refuse_if_kept(conf_dir: Path | None) -> None:
+    """Raise RatchetError if `ratchet install --keep` is at work: it would install everything again."""
+    if conf_dir is None or not exists(conf_dir):
+        return
+    lock = FolderLock(conf_dir)
+    if not lock.try_acquire():
+        raise RatchetError(
+            f"cannot uninstall from {conf_dir}: an installer is at work and would install again",
+            details="delete the DaemonSet ratchet-install first; it uninstalls the plugin itself (docs/install.md)",
+        )
+    lock.release()

@@ -10,10 +10,14 @@ from typing import Any, NamedTuple, TypeGuard
 
 from ratchet.cni import values
 from ratchet.cni.arguments import Command
+from ratchet.cni.attachments import ValidAttachment, valid_attachments
+from ratchet.cni.config_errors import config_error, invalid_key
 from ratchet.cni.decode import decode
 from ratchet.cni.result import Result
 from ratchet.cni.versions import SUPPORTED, supported
 from ratchet.core.escape import quoted
+from ratchet.core.limits import LINKS_PER_NAMESPACE, LINKS_PER_POD, LinkLimits
+from ratchet.core.ports import FURTHER_PORTS, PORT_MOST, PortRange
 from ratchet.errors import InvalidConfigError, UndecodableError, UnsupportedVersionError
 
 DEFAULT_NAMESPACE = "ratchet"
@@ -28,8 +32,10 @@ _TOPOLOGIES = values.one_of(*TOPOLOGIES)
 _WAIT_POLICY = values.one_of(*WAIT_POLICIES)
 _LOG_LEVEL = values.one_of(*LOG_LEVELS)
 _SECONDS = values.seconds()
-_PORT = values.whole_number(1, 65535)
+_PORT = values.whole_number(1, PORT_MOST)
+_PORT_RANGE = values.port_range("[first, last]")
 _VNI_RANGE = values.vni_range("[first, last]")
+_COUNT = values.whole_number(1, values.LINKS_MOST)
 
 # fmt: off
 _SPECIFIED = frozenset({
@@ -42,8 +48,6 @@ _SPECIFIED = frozenset({
 RETIRED_KEYS = ("etcd_host", "etcd_port", "child_path", "use_labels", "cniDir")
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")  # libcni, pkg/utils: network names
-# An early text of the specification had the second name by mistake; libcni writes both (cni#1101).
-VALID_ATTACHMENTS_KEYS = ("cni.dev/valid-attachments", "cni.dev/attachments")
 
 
 class PluginKey(NamedTuple):
@@ -77,7 +81,11 @@ PLUGIN_KEYS = (
         "whether ConfigMaps declare links. With `off` the account needs no access to ConfigMaps outside of `namespace`",
         daemonless_only=True,
     ),
-    PluginKey("wait", "60; with an agent its `--wait`", "longest time that ADD waits for peers. 0: ADD does not wait"),
+    PluginKey(
+        "wait",
+        "60; with an agent its `--wait`",
+        "longest time that ADD waits for peers. 0: ADD does not wait. More than 150 counts as 150",
+    ),
     PluginKey(
         "wait_policy",
         "require; with an agent its `--wait-policy`",
@@ -90,10 +98,30 @@ PLUGIN_KEYS = (
         "UDP port of the tunnels; the same on all nodes",
     ),
     PluginKey(
+        "vxlan_ports",
+        f"`vxlan_port` and the next {FURTHER_PORTS} ports",
+        "first and last UDP port that links may use. It must include `vxlan_port` and the next two, which tunnels on "
+        "one node use",
+        daemonless_only=True,
+    ),
+    PluginKey(
         "vni_range",
         json.dumps(DEFAULT_VNI_RANGE),
         "first and last VNI. A VNI is unique in the cluster. It is used again after its link is gone, on another node "
         "within about a minute",
+        daemonless_only=True,
+    ),
+    PluginKey(
+        "links_per_pod",
+        str(LINKS_PER_POD),
+        "greatest number of links of one pod. The ADD of a pod with more links fails with code 101",
+        daemonless_only=True,
+    ),
+    PluginKey(
+        "links_per_namespace",
+        str(LINKS_PER_NAMESPACE),
+        "greatest number of links that a namespace may declare, and of VNIs that its links may have. The same on all "
+        "nodes",
         daemonless_only=True,
     ),
     PluginKey("log_file", "", "file for the log, in addition to stderr", daemonless_only=True),
@@ -109,20 +137,13 @@ _PLUGIN_KEY_NAMES = frozenset(key.name for key in PLUGIN_KEYS)
 
 
 @dataclass(frozen=True, slots=True)
-class ValidAttachment:
-    """A valid attachment in a GC call: the container ID and interface name of its ADD."""
-
-    container_id: str
-    ifname: str
-
-
-@dataclass(frozen=True, slots=True)
 class NetworkConfig:
     """A validated network configuration; `PLUGIN_KEYS` documents the keys that Ratchet defines.
 
     `raw` is the object on stdin. `valid_attachments` is None if the runtime gave no list, which is not an empty list.
-    `wait` is in seconds. Keys that are not set are None, unless they have a default here. `vni_range` is the first
-    and the last VNI. `ignored` has the keys of the 2017 prototype, `unknown` the unknown keys.
+    `wait` is in seconds. Keys that are not set are None, unless they have a default here. `vni_range` is the first and
+    the last VNI, `vxlan_ports` the first and the last UDP port. `ignored` has the keys of the 2017 prototype, `unknown`
+    the unknown keys.
     """
 
     raw: Mapping[str, Any]
@@ -142,12 +163,19 @@ class NetworkConfig:
     wait: float | None
     wait_policy: str | None
     vxlan_port: int | None
+    vxlan_ports: PortRange | None
     vni_range: tuple[int, int]
+    links_per_pod: int
+    links_per_namespace: int
     log_file: str | None
     log_level: str
     state_dir: str | None
     ignored: tuple[str, ...]
     unknown: tuple[str, ...]
+
+    @property
+    def limits(self) -> LinkLimits:
+        return LinkLimits(self.links_per_pod, self.links_per_namespace)
 
 
 def read_config(stdin: bytes, command: Command = Command.ADD) -> NetworkConfig:
@@ -166,7 +194,7 @@ def read_config(stdin: bytes, command: Command = Command.ADD) -> NetworkConfig:
         name=_name(raw),
         type=own_type,
         prev_result=_prev_result(raw, version, command),
-        valid_attachments=_valid_attachments(raw),
+        valid_attachments=valid_attachments(raw),
         runtime_config=_read(raw, "runtimeConfig", values.mapping) or {},
         delegate=_delegate(raw, "delegate", own_type),
         boot_network=_delegate(raw, "boot_network", own_type),
@@ -178,7 +206,10 @@ def read_config(stdin: bytes, command: Command = Command.ADD) -> NetworkConfig:
         wait=_read(raw, "wait", _SECONDS),
         wait_policy=_read(raw, "wait_policy", _WAIT_POLICY),
         vxlan_port=_read(raw, "vxlan_port", _PORT),
+        vxlan_ports=_read(raw, "vxlan_ports", _PORT_RANGE),
         vni_range=_read(raw, "vni_range", _VNI_RANGE) or DEFAULT_VNI_RANGE,
+        links_per_pod=_read(raw, "links_per_pod", _COUNT) or LINKS_PER_POD,
+        links_per_namespace=_read(raw, "links_per_namespace", _COUNT) or LINKS_PER_NAMESPACE,
         log_file=_read(raw, "log_file", values.path),
         log_level=_read(raw, "log_level", _LOG_LEVEL) or "info",
         state_dir=_read(raw, "state_dir", values.path),
@@ -195,16 +226,7 @@ def _read(raw: Mapping[str, Any], key: str, read: values.Reader[values.Value]) -
     try:
         return read(value)
     except ValueError as wanted:
-        raise _invalid(key, str(wanted), value) from wanted
-
-
-def _invalid(key: str, wanted: str, value: object) -> InvalidConfigError:
-    """The error for a key with an invalid value; `wanted` describes the valid ones."""
-    return _fault(f'"{key}" must be {wanted}, not {quoted(value)}')
-
-
-def _fault(cause: str) -> InvalidConfigError:
-    return InvalidConfigError(f"cannot read the network configuration: {cause}")
+        raise invalid_key(key, str(wanted), value) from wanted
 
 
 def _object(stdin: bytes) -> dict[str, Any]:
@@ -225,9 +247,9 @@ def _version(raw: Mapping[str, Any]) -> str:
 def _name(raw: Mapping[str, Any]) -> str:
     name = _read(raw, "name", values.string)
     if not name:
-        raise _fault('"name" is missing')
+        raise config_error('"name" is missing')
     if not _NAME.fullmatch(name):
-        raise _invalid("name", "made of letters, digits, '_', '.' and '-', a letter or digit first", name)
+        raise invalid_key("name", "made of letters, digits, '_', '.' and '-', a letter or digit first", name)
     return name
 
 
@@ -239,9 +261,9 @@ def is_plugin_type(name: object) -> TypeGuard[str]:
 def _plugin_type(raw: Mapping[str, Any], key: str) -> str:
     name = raw.get("type")
     if name is None:
-        raise _fault(f'"{key}" is missing')
+        raise config_error(f'"{key}" is missing')
     if not is_plugin_type(name):
-        raise _invalid(key, "the plain name of a plugin", name)
+        raise invalid_key(key, "the plain name of a plugin", name)
     return name
 
 
@@ -250,10 +272,10 @@ def _delegate(raw: Mapping[str, Any], key: str, own_type: str) -> Mapping[str, A
     if delegate is None:
         return None
     if _plugin_type(delegate, f"{key}.type") == own_type:
-        raise _fault(f'"{key}.type" is {quoted(own_type)} itself, which would call itself for ever')
+        raise config_error(f'"{key}.type" is {quoted(own_type)} itself, which would call itself for ever')
     name, version = delegate.get("name"), delegate.get("cniVersion")
     if name is not None and not (isinstance(name, str) and _NAME.fullmatch(name)):
-        raise _invalid(f"{key}.name", "made of letters, digits, '_', '.' and '-', a letter or digit first", name)
+        raise invalid_key(f"{key}.name", "made of letters, digits, '_', '.' and '-', a letter or digit first", name)
     if version is not None and version not in ("", *SUPPORTED):
         raise UnsupportedVersionError(
             f'cannot read the network configuration: "{key}.cniVersion" {quoted(version)} is not supported',
@@ -273,25 +295,6 @@ def _prev_result(raw: Mapping[str, Any], version: str, command: Command) -> Resu
         if command is Command.DEL:
             return None
         raise InvalidConfigError(f'cannot read the network configuration: "prevResult": {error}') from error
-
-
-def _valid_attachments(raw: Mapping[str, Any]) -> tuple[ValidAttachment, ...] | None:
-    key = next((key for key in VALID_ATTACHMENTS_KEYS if key in raw), VALID_ATTACHMENTS_KEYS[0])
-    # libcni writes null for a list that was never created. That is a missing list, not an empty one.
-    listed = raw.get(key)
-    if listed is None:
-        return None
-    if not isinstance(listed, list):
-        raise _invalid(key, "a list of attachments", listed)
-    return tuple(_attachment(item, f"{key}[{index}]") for index, item in enumerate(listed))
-
-
-def _attachment(item: object, at: str) -> ValidAttachment:
-    if isinstance(item, dict):
-        container_id, ifname = item.get("containerID"), item.get("ifname")
-        if isinstance(container_id, str) and isinstance(ifname, str) and container_id and ifname:
-            return ValidAttachment(container_id, ifname)
-    raise _invalid(at, 'an object with "containerID" and "ifname"', item)
 
 
 def _is_known(key: str) -> bool:

@@ -13,7 +13,9 @@ from time import monotonic
 from typing import Any
 
 from ratchet.cni.arguments import Arguments, Command
-from ratchet.cni.config import VALID_ATTACHMENTS_KEYS, NetworkConfig
+from ratchet.cni.attachments import VALID_ATTACHMENTS_KEYS
+from ratchet.cni.budget import DELEGATE_SECONDS as _MOST
+from ratchet.cni.config import NetworkConfig
 from ratchet.cni.decode import decode
 from ratchet.cni.delegation import Delegation, prepare
 from ratchet.cni.execute import STDOUT_LIMIT, CompletedPlugin, find_plugin, run_plugin
@@ -21,19 +23,17 @@ from ratchet.cni.versions import LATEST, UNVERSIONED, exists, gives_prev_result,
 from ratchet.core.escape import excerpt, excerpt_end
 from ratchet.errors import DelegateError, UnavailableError, UnsupportedVersionError
 
-# Seconds. The kubelet allows a sandbox 4 minutes to start and 2 to stop; ADD also has to wait for its peer.
-ADD_TIMEOUT = 110.0
-DEL_TIMEOUT = 50.0
-CHECK_TIMEOUT = 30.0
-GC_TIMEOUT = 30.0
-STATUS_TIMEOUT = 5.0
-_VERSION_TIMEOUT = 5.0
+_VERSION_TIMEOUT = 5.0  # seconds
 
 _NOT_AVAILABLE = (UnavailableError.code, 51)  # SPEC.md, section 2, "STATUS"
 
 
 def add(
-    delegate: Mapping[str, Any], network: NetworkConfig, arguments: Arguments, *, timeout: float = ADD_TIMEOUT
+    delegate: Mapping[str, Any],
+    network: NetworkConfig,
+    arguments: Arguments,
+    *,
+    timeout: float = _MOST[Command.ADD],
 ) -> Delegation:
     """Add the sandbox to the delegate's network; `timeout` in seconds.
 
@@ -50,7 +50,7 @@ def add(
     return done
 
 
-def delete(delegation: Delegation, arguments: Arguments, *, timeout: float = DEL_TIMEOUT) -> str:
+def delete(delegation: Delegation, arguments: Arguments, *, timeout: float = _MOST[Command.DEL]) -> str:
     """Run the delegate's DEL with the kept configuration and, from 0.4.0 on, the kept result.
 
     Returns the tail of the plugin's stderr. Raises DelegateError. Its text never contains "not found": containerd would
@@ -65,7 +65,7 @@ def delete(delegation: Delegation, arguments: Arguments, *, timeout: float = DEL
     return _tail(completed)
 
 
-def check(delegation: Delegation, arguments: Arguments, *, timeout: float = CHECK_TIMEOUT) -> str:
+def check(delegation: Delegation, arguments: Arguments, *, timeout: float = _MOST[Command.CHECK]) -> str:
     """Run the delegate's CHECK. A version below 0.4.0 has no CHECK, and passes.
 
     Returns the tail of the plugin's stderr. Raises DelegateError with the plugin's error.
@@ -76,7 +76,11 @@ def check(delegation: Delegation, arguments: Arguments, *, timeout: float = CHEC
 
 
 def gc(
-    delegate: Mapping[str, Any], network: NetworkConfig, arguments: Arguments, *, timeout: float = GC_TIMEOUT
+    delegate: Mapping[str, Any],
+    network: NetworkConfig,
+    arguments: Arguments,
+    *,
+    timeout: float = _MOST[Command.GC],
 ) -> bool:
     """Run the delegate's GC with the runtime's valid attachments.
 
@@ -96,7 +100,11 @@ def gc(
 
 
 def status(
-    delegate: Mapping[str, Any], network: NetworkConfig, arguments: Arguments, *, timeout: float = STATUS_TIMEOUT
+    delegate: Mapping[str, Any],
+    network: NetworkConfig,
+    arguments: Arguments,
+    *,
+    timeout: float = _MOST[Command.STATUS],
 ) -> bool:
     """Run the delegate's STATUS. Returns False if it has no STATUS (a version below 1.1.0).
 

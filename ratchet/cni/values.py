@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from ratchet.cni.arguments import ifname_fault, is_dns_label, is_dns_subdomain
+from ratchet.core.ports import PORT_MOST
 
 Value = TypeVar("Value")
 Reader = Callable[[object], Value]
 
 FIRST_VNI, LAST_VNI = 1, (1 << 24) - 1  # VNIs have 24 bits (RFC 7348, section 5)
+LINKS_MOST = LAST_VNI  # of a pod or a namespace: each tunnel needs a VNI
 
 
 def text(wanted: str, is_valid: Callable[[str], object]) -> Reader[str]:
@@ -60,16 +62,26 @@ def whole_number(low: int, high: int) -> Reader[int]:
     return read
 
 
-def vni_range(notation: str) -> Reader[tuple[int, int]]:
-    """A reader of a list of the first and the last VNI; `notation` is how the user writes it."""
+def number_range(notation: str, least: int, most: int) -> Reader[tuple[int, int]]:
+    """A reader of a list of the first and the last number of a range; `notation` is how the user writes it."""
 
     def read(value: object) -> tuple[int, int]:
         match value:
-            case [int(low), int(high)] if FIRST_VNI <= low <= high <= LAST_VNI and bool not in (type(low), type(high)):
+            case [int(low), int(high)] if least <= low <= high <= most and bool not in (type(low), type(high)):
                 return low, high
-        raise ValueError(f"{notation} within {FIRST_VNI} to {LAST_VNI}")
+        raise ValueError(f"{notation} within {least} to {most}")
 
     return read
+
+
+def vni_range(notation: str) -> Reader[tuple[int, int]]:
+    """A reader of a range of VNIs."""
+    return number_range(notation, FIRST_VNI, LAST_VNI)
+
+
+def port_range(notation: str) -> Reader[tuple[int, int]]:
+    """A reader of a range of UDP ports."""
+    return number_range(notation, 1, PORT_MOST)
 
 
 def mapping(value: object) -> Mapping[str, Any]:

@@ -31,7 +31,7 @@ from ratchet.core.pod import Pod
 class VniLease:
     """The Lease of a VNI. `holder` is the UID of the record that claimed it; `uid` is the Lease's own.
 
-    `node_labels` are the keys of the labels that name the nodes of the link.
+    `node_labels` are the keys of the labels that name the nodes of the link, `link` is the record's name.
     """
 
     vni: int
@@ -40,6 +40,7 @@ class VniLease:
     resource_version: str
     created: datetime | None
     node_labels: frozenset[str] = frozenset()
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,11 @@ def ordered_record_name(namespace: str, first: Endpoint, second: Endpoint) -> st
     return f"{fit}.{digest}"
 
 
+def namespace_part(record: str) -> str:
+    """The namespace in a record's name: the first part, of which a shortened name has 40 characters at most."""
+    return record.partition(".")[0]
+
+
 def alias_record_names(namespace: str, one: Collection[Endpoint], other: Collection[Endpoint]) -> set[str]:
     """The names under which this version may have stored a link whose pods have several names."""
     return {record_name(namespace, near, far) for near, far in product(one, other)}

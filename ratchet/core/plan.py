@@ -13,6 +13,8 @@ from ratchet.core.interface import InterfaceSpec, Observed, Parent, VethWire, Vx
 from ratchet.core.model import Kind, Link, Location, Sandbox, Side
 from ratchet.core.naming import end_mac_address
 from ratchet.core.pod import PodRef
+from ratchet.core.ports import PortRange, default_range
+from ratchet.core.tunnels import has_port, port_error, ports_of_ends, tunnel_addresses
 from ratchet.errors import AddressFamilyError, InvalidIntentError
 
 
@@ -64,13 +66,19 @@ class Attempt:
 class Underlay:
     """A node's side of tunnels: its name, the interface that carries them, their UDP port.
 
-    `has_agent`: an agent runs on the node, so an end can stay without carrier until its peer is ready.
+    `has_agent`: an agent runs on the node, so an end can stay without carrier until its peer is ready. `vxlan_ports` is
+    the range of ports that links may use; None: `default_range`.
     """
 
     node: str
     parent: Parent
     vxlan_port: int
     has_agent: bool = False
+    vxlan_ports: PortRange | None = None
+
+    @property
+    def allowed_ports(self) -> PortRange:
+        return self.vxlan_ports or default_range(self.vxlan_port)
 
     def sandbox(self, container_id: str, pod: PodRef, netns: str, cookie: int = 0) -> Sandbox:
         """A sandbox on this node, with the node's VTEPs and underlay MTU."""
@@ -172,19 +180,29 @@ def plan(
         return Release("another sandbox has taken its place") if joined else Join()
     if holder != attempt.sandbox:  # the node's VTEPs or MTU have changed
         return Join()
-    kind = record.kind
-    if kind is None:
-        return Wait()
+    return Wait() if record.kind is None else _connect(attempt, record, underlay, observed, peer)
+
+
+def _connect(
+    attempt: Attempt, record: Link, underlay: Underlay, observed: Observed | None, peer: Location | None
+) -> Step:
+    """The next step of an end once both ends have joined."""
+    refusal = port_error(record, attempt.side, underlay.vxlan_port, underlay.allowed_ports)
     try:
-        if kind is Kind.VXLAN and record.vni is None:
-            _tunnel_addresses(record, attempt.side)  # an impossible link claims no VNI
-            return AllocateVni()
-        if kind is Kind.VETH and peer is None:
+        if record.kind is Kind.VXLAN and record.vni is None:
+            tunnel_addresses(record, attempt.side)  # an impossible link claims no VNI
+            return Reject(refusal) if refusal else AllocateVni()
+        if record.kind is Kind.VETH and peer is None:
             return Wait()
         wire = wire_of(record, attempt.side, underlay, attempt.location, peer)
     except (AddressFamilyError, InvalidIntentError) as error:
         return Reject(error)
-    return _step_toward(wire, observed, ready=record.is_ready(attempt.side))
+    ready = record.is_ready(attempt.side)
+    if refusal and observed is None:
+        return Observe(wire)  # a tunnel that was created before the range was set keeps its port
+    if refusal and observed and not ready and not has_port(wire, observed):
+        return Reject(refusal)
+    return _step_toward(wire, observed, ready=ready)
 
 
 def _step_toward(wire: Wire, observed: Observed | None, *, ready: bool) -> Step:
@@ -215,13 +233,13 @@ def wire_of(record: Link, side: Side, underlay: Underlay, here: Location, peer: 
         raise ValueError(f"cannot wire {record.name}: an end has not joined, or the VNI is missing")
     own = underlay.sandbox(holder.container_id, holder.pod, holder.netns, holder.cookie).in_schema(record.schema)
     joined = record if own == holder else record.with_end(side, replace(record.end(side), sandbox=own))
-    local, remote = _tunnel_addresses(joined, side)
+    local, remote = tunnel_addresses(joined, side)
     underlay_mtu, limit = _least_mtu(underlay, other)
     most = tunnel_mtu(underlay_mtu, local)
     near = _port(record, side, most, here)
     if near.mtu > most:
         raise _mtu_error(holder.pod, near, most, underlay_mtu, limit)
-    port, remote_port = _ports(record, side, record.encapsulation.vxlan_port or underlay.vxlan_port)
+    port, remote_port = ports_of_ends(record, side, underlay.vxlan_port)
     return VxlanWire(
         link=record.name,
         near=near,
@@ -243,37 +261,11 @@ def _mtu_error(pod: PodRef, near: InterfaceSpec, most: int, underlay_mtu: int, n
     )
 
 
-def _tunnel_addresses(record: Link, side: Side) -> tuple[str, str]:
-    """The local and the remote VTEP. Raises AddressFamilyError."""
-    found = record.tunnel_addresses(side)
-    if found is not None:
-        return found
-    holder, other = record.sandbox(side), record.sandbox(side.other)
-    if holder is None or other is None:
-        raise ValueError(f"cannot wire {record.name}: an end has not joined, or the VNI is missing")
-    nodes = " and ".join(f"{one.node} ({', '.join(one.vteps or (one.vtep,))})" for one in (holder, other))
-    raise AddressFamilyError(
-        f"cannot link pod {holder.pod} to pod {other.pod}: nodes {nodes} have no address family in common",
-        details="Give both nodes an address of one family on the interface that carries tunnels.",
-    )
-
-
 def _least_mtu(underlay: Underlay, other: Sandbox) -> tuple[int, str]:
     """The smaller underlay MTU of both nodes, and its node. The peer's counts once it is recorded."""
     if 0 < other.underlay_mtu < underlay.parent.mtu:
         return other.underlay_mtu, other.node
     return underlay.parent.mtu, underlay.node
-
-
-def _ports(record: Link, side: Side, port: int) -> tuple[int, int]:
-    """The UDP ports of this end and of its peer.
-
-    Both ends use the link's port, or on one node its neighbours: a node has one device for each VNI and port.
-    """
-    if len(record.nodes) > 1:
-        return port, port
-    first, second = (port + 1, port + 2) if port + 2 < 1 << 16 else (port - 1, port - 2)
-    return (first, second) if side is Side.PRIMARY else (second, first)
 
 
 def _port(record: Link, side: Side, mtu: int, location: Location) -> InterfaceSpec:

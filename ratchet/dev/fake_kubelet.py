@@ -96,13 +96,13 @@ class Kubelet:
     def start(self, command: str, sandbox: Sandbox | None = None, **changes: Any) -> Spawned:
         """Start a call of the plugin.
 
-        `changes`: another `config`, and other CNI variables (None unsets one).
+        `changes`: another `config`, another `plugin` than Ratchet, and other CNI variables (None unsets one).
         """
-        config = dict(changes.pop("config", self.config))
+        config, plugin = dict(changes.pop("config", self.config)), changes.pop("plugin", "ratchet")
         variables = self._variables(command, sandbox, **changes)
         environ = {**os.environ, **self.environment, **variables}
         stdin = json.dumps(self._with_result(command, sandbox, config))
-        return self.spawn(self.bin_dir / "ratchet", self.host, environ, stdin)
+        return self.spawn(self.bin_dir / plugin, self.host, environ, stdin)
 
     def call(self, command: str, sandbox: Sandbox | None = None, **changes: Any) -> CniResponse:
         """Call the plugin and return its response."""

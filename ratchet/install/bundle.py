@@ -8,6 +8,7 @@ A bundle never changes, so a running call can import from it until the call ends
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import importlib.util
 import os
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from ratchet.errors import RatchetError
 from ratchet.install.compiled import find_compiled
+from ratchet.install.files import remove_folder, remove_partial, unwritable
 from ratchet.install.packages import needed_files
 from ratchet.node.files import replacing
 
@@ -44,27 +46,33 @@ def put_bundle(bin_dir: Path, plugin: str) -> Path:
 
     `plugin`: the Python code to run. Raises RatchetError.
     """
+    files = dict(_files(find_launcher()))
+    folder = bin_dir / BUNDLES / _name(files, plugin)
+    try:
+        remove_partial(folder.parent)
+        if not _is_whole(folder, files, plugin):
+            _make(folder, files, plugin)
+    except OSError as cause:
+        raise unwritable(folder, cause) from cause
+    return folder / LAUNCHER
+
+
+def find_launcher() -> Path:
+    """The path of the launcher for this machine. Raises RatchetError if it was not built."""
     launcher = find_compiled(LAUNCHER)
     if launcher is None:
         raise RatchetError(
             f"cannot bundle Python: there is no launcher for this machine ({os.uname().machine})",
             details="wheels have it for x86_64 and aarch64; in a checkout, `make install` builds it with a C compiler",
         )
-    files = dict(_files(launcher))
-    folder = bin_dir / BUNDLES / _name(files, plugin)
-    if not folder.is_dir():
-        try:
-            _make(folder, files, plugin)
-        except OSError as cause:
-            raise RatchetError(f"cannot write {folder}: {cause.strerror or cause}") from cause
-    return folder / LAUNCHER
+    return launcher
 
 
 def remove_others(bin_dir: Path, launcher: Path) -> None:
     """Remove all bundles but this one and the youngest of the others, which running calls may use."""
     others = [folder for folder in _folders(bin_dir) if folder != launcher.parent]
     for folder in sorted(others, key=lambda one: one.stat().st_mtime)[:-1]:
-        _remove(folder)
+        remove_folder(folder)
 
 
 def remove_all(bin_dir: Path) -> list[Path]:
@@ -72,7 +80,7 @@ def remove_all(bin_dir: Path) -> list[Path]:
     folder = bin_dir / BUNDLES
     if not folder.is_dir():
         return []
-    _remove(folder)
+    remove_folder(folder)
     return [folder]
 
 
@@ -142,6 +150,15 @@ def _name(files: dict[Path, Path], plugin: str) -> str:
     return digest.hexdigest()[:16]
 
 
+def _is_whole(folder: Path, files: dict[Path, Path], plugin: str) -> bool:
+    """Whether a bundle exists with all its files, in their sizes. A disk that failed may have truncated some."""
+    try:
+        sizes = all((folder / path).stat().st_size == source.stat().st_size for path, source in files.items())
+        return sizes and (folder / PLUGIN).read_text() == _PROLOGUE + plugin
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+
+
 def _make(folder: Path, files: dict[Path, Path], plugin: str) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with replacing(folder) as partial:
@@ -154,6 +171,19 @@ def _make(folder: Path, files: dict[Path, Path], plugin: str) -> None:
                 _take_bytecode(source, target)
         (partial / PLUGIN).write_text(_PROLOGUE + plugin)
         partial.chmod(0o755)
+        _sync(partial)
+        if folder.is_dir():  # damaged
+            remove_folder(folder)
+
+
+def _sync(folder: Path) -> None:
+    """Write the folder's file system to the disk (syncfs(2)): the rename that follows must not outlive its files."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(descriptor):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(folder))
+    finally:
+        os.close(descriptor)
 
 
 def _take_bytecode(source: Path, target: Path) -> None:
@@ -177,10 +207,3 @@ def _is_bytecode_of(bytecode: Path, source: Path) -> bool:
     of_source = (int(stat.st_mtime) & 0xFFFFFFFF, stat.st_size & 0xFFFFFFFF)
     times = (int.from_bytes(head[8:12], "little"), int.from_bytes(head[12:16], "little"))
     return head[:4] == importlib.util.MAGIC_NUMBER and (flags == 1 or (flags == 0 and times == of_source))
-
-
-def _remove(folder: Path) -> None:
-    try:
-        shutil.rmtree(folder)
-    except OSError as cause:
-        raise RatchetError(f"cannot remove {folder}: {cause.strerror}") from cause

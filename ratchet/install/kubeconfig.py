@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ratchet.errors import RatchetError
-from ratchet.install.files import install_file
+from ratchet.install.files import install_file, read_file
 
 # Where the kubelet mounts the account (kubernetes.io/docs/tasks/run-application/access-api-from-pod).
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -32,11 +32,8 @@ class Kubeconfig:
     def write(self) -> bool:
         """Write the file for root alone, if its content changed. Returns whether it did. Raises RatchetError."""
         content = self._content()
-        try:
-            if self.path.is_file() and self.path.read_bytes() == content:
-                return False
-        except OSError as cause:
-            raise RatchetError(f"cannot read {self.path}: {cause.strerror}") from cause
+        if read_file(self.path) == content:
+            return False
         install_file(self.path, content, 0o600)
         return True
 

@@ -1,30 +1,37 @@
 """Keep the plugin installed while its DaemonSet is deployed: `ratchet install --keep`.
 
-The node's network add-on may overwrite the network configuration at any time. The loop writes it again. At the end of
-the pod the node stays as it is, unless the DaemonSet is deleted: then the loop uninstalls the plugin.
+The node's network add-on may change, remove or overwrite network configurations at any time, and the loop follows.
+
+At the end of the pod the node stays as it is, unless the DaemonSet is known to be deleted: then the loop uninstalls the
+plugin.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ratchet.errors import RatchetError
-from ratchet.install.conflist import configure
-from ratchet.install.files import remove
+from ratchet.install.chain import CONFIG
+from ratchet.install.deployment import DeploymentWatch
+from ratchet.install.files import exists, remove
+from ratchet.install.follow import NetworkFollower
 from ratchet.install.kubeconfig import Kubeconfig
-from ratchet.install.plugin import LAUNCHER, install, uninstall
-from ratchet.store.api_errors import ForbiddenError, NotFoundError, UnauthorizedError
-from ratchet.store.apiserver import ApiServer
+from ratchet.install.lock import FolderLock
+from ratchet.install.plugin import install, is_installed, uninstall
 
 log = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 2.0
+# While the node has no network: the runtime may start pods as soon as it has one, and those miss their links.
+WAITING_SECONDS = 0.2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InstallLoop:
     """Keeps the files of a node as they must be.
 
@@ -39,40 +46,78 @@ class InstallLoop:
     socket: Path | None
     network: Path | None = None
     kubeconfig: Kubeconfig | None = None
+    _follower: NetworkFollower | None = field(default=None, init=False)
+    _claim: FolderLock | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if self.conf_dir is not None:
+            self._follower = NetworkFollower(self.conf_dir, self.network)
+            self._claim = FolderLock(self.conf_dir)
+        elif self.kubeconfig is not None:
+            self._claim = FolderLock(self.kubeconfig.path.parent)
+
+    def close(self) -> None:
+        """Let another installer of the node take over."""
+        if self._claim is not None:
+            self._claim.release()
 
     def run(self, stopping: threading.Event) -> None:
-        """Reconcile every INTERVAL_SECONDS until `stopping` is set. An error is logged once and retried."""
+        """Reconcile every INTERVAL_SECONDS until `stopping` is set, and more often while the node has no network.
+
+        An error is logged once and retried.
+        """
         logged = ""
         while True:
             try:
+                self._take_over()
                 self.reconcile()
                 logged = ""
             except RatchetError as error:
                 if str(error) != logged:
-                    log.warning("%s", error)
+                    log.warning("%s%s", error, f" ({error.details})" if error.details else "")
                 logged = str(error)
-            if stopping.wait(INTERVAL_SECONDS):
+            is_waiting = self._follower is not None and self._follower.is_waiting
+            if stopping.wait(WAITING_SECONDS if is_waiting else INTERVAL_SECONDS):
                 return
+
+    def _take_over(self) -> None:
+        """Become the one installer of this node. Raises RatchetError while another one is."""
+        if self._claim is not None and not self._claim.try_acquire():
+            raise RatchetError(
+                f"cannot keep {self._claim.folder}: another installer is at work",
+                details="it ends with its pod, then this one takes over; delete it if it belongs to another deployment",
+            )
 
     def reconcile(self) -> None:
         """Write the files that are missing or differ, the network configuration last. Raises RatchetError."""
         agent = self.socket is not None
-        if not (self.bin_dir / LAUNCHER).exists():
+        if not is_installed(self.bin_dir):
             install(self.bin_dir, agent=agent, fallback=False, relocatable=not agent)
             log.info("plugin installed bin_dir=%s", self.bin_dir)
         if self.kubeconfig is not None and self.kubeconfig.write():
             log.info("kubeconfig written path=%s", self.kubeconfig.path)
-        can_serve = self.socket is None or self.socket.exists()
-        if self.conf_dir is not None and can_serve and configure(self.conf_dir, self.network):
-            log.info("network configured conf_dir=%s", self.conf_dir)
+        if self._follower is not None and self._may_configure_network():
+            self._follower.reconcile()
 
-    def uninstall_if_deleted(self, api: ApiServer, daemon_set: str) -> None:
-        """Uninstall if the DaemonSet (`namespace/name`) is deleted or being deleted. Raises RatchetError."""
-        if is_deleted(api, daemon_set):
-            for path in self.uninstall():
-                log.info("file removed path=%s", path)
-        else:
-            log.info("plugin kept daemonset=%s", daemon_set)
+    def _may_configure_network(self) -> bool:
+        """Whether the agent serves, or Ratchet's network configuration is in use already."""
+        if self.socket is None or exists(self.socket):
+            return True
+        return self.conf_dir is not None and exists(self.conf_dir / CONFIG)
+
+    def uninstall_if_deleted(self, deployment: DeploymentWatch, pause: Callable[[float], object] = time.sleep) -> None:
+        """Uninstall if the DaemonSet is known to be deleted. `pause` waits for a number of seconds.
+
+        Raises RatchetError, also if another installer is at work: then the node is that one's.
+        """
+        verdict = deployment.find_verdict(pause)
+        if not verdict.deleted:
+            level = logging.WARNING if verdict.deleted is None else logging.INFO
+            log.log(level, "plugin kept daemonset=%s reason=%s", deployment.daemon_set, verdict.reason)
+            return
+        self._take_over()
+        for path in self.uninstall():
+            log.info("file removed path=%s", path)
 
     def uninstall(self) -> list[Path]:
         """Remove all files that were installed, and return their paths. Raises RatchetError."""
@@ -81,19 +126,3 @@ class InstallLoop:
             remove(self.kubeconfig.path)
             removed.append(self.kubeconfig.path)
         return removed
-
-
-def is_deleted(api: ApiServer, daemon_set: str) -> bool:
-    """Whether a DaemonSet (`namespace/name`) is deleted or being deleted. False if the API is unreachable.
-
-    Its account and roles are deleted with it, so an account without permission counts as deleted.
-    """
-    namespace, _, name = daemon_set.partition("/")
-    try:
-        found = api.get(f"/apis/apps/v1/namespaces/{namespace}/daemonsets/{name}")
-    except (NotFoundError, ForbiddenError, UnauthorizedError):
-        return True
-    except RatchetError as error:
-        log.warning("%s", error)
-        return False
-    return "deletionTimestamp" in found["metadata"]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import compileall
 import shlex
+import stat
 import sys
 from functools import cache
 from pathlib import Path
@@ -21,7 +22,8 @@ from ratchet.errors import RatchetError
 from ratchet.install import bundle
 from ratchet.install.compiled import find_compiled
 from ratchet.install.conflist import CONFIG, configure
-from ratchet.install.files import install_file, install_symlink, remove
+from ratchet.install.files import exists, install_file, install_symlink, remove, remove_partial
+from ratchet.install.lock import locked
 from ratchet.install.packages import needed_files
 
 LAUNCHER = "ratchet"
@@ -52,6 +54,20 @@ def install(
     recorded = {"kubeconfig": kubeconfig, "state_dir": state_dir}
     plugin = _plugin({name: path.resolve() for name, path in recorded.items() if path is not None})
     shim = _shim() if agent else None
+    if relocatable and (shim is None or fallback):
+        bundle.find_launcher()  # an error must come before anything is written
+    with locked(bin_dir):
+        written = _put_executables(bin_dir, plugin, shim, fallback=fallback, relocatable=relocatable)
+    if conf_dir is not None:
+        configure(conf_dir, network)
+        written.append(conf_dir / CONFIG)
+    return written
+
+
+def _put_executables(
+    bin_dir: Path, plugin: str, shim: bytes | None, *, fallback: bool, relocatable: bool
+) -> list[Path]:
+    remove_partial(bin_dir)
     written = []
     if shim is None or fallback:
         path = bin_dir / (LAUNCHER if shim is None else FALLBACK)
@@ -63,9 +79,6 @@ def install(
         remove(bin_dir / FALLBACK)
     if not relocatable:
         bundle.remove_all(bin_dir)
-    if conf_dir is not None:
-        configure(conf_dir, network)
-        written.append(conf_dir / CONFIG)
     return written
 
 
@@ -75,11 +88,35 @@ def uninstall(bin_dir: Path, conf_dir: Path | None = None) -> list[Path]:
     The node uses its own network configuration again. Links of running pods stay until the pods end. Raises
     RatchetError.
     """
-    paths = [*([conf_dir / CONFIG] if conf_dir else []), bin_dir / LAUNCHER, bin_dir / FALLBACK]
-    present = [path for path in paths if path.exists() or path.is_symlink()]
+    removed = _remove_present([conf_dir / CONFIG] if conf_dir else [])
+    if exists(bin_dir):
+        with locked(bin_dir):
+            removed += _remove_present([bin_dir / LAUNCHER, bin_dir / FALLBACK])
+            removed += bundle.remove_all(bin_dir)
+            remove_partial(bin_dir)
+    return removed
+
+
+def is_installed(bin_dir: Path) -> bool:
+    """Whether the runtime can start `ratchet`, in any version. Not if it is empty or not executable, or a dead link.
+
+    Raises RatchetError if that is unknown.
+    """
+    try:
+        found = (bin_dir / LAUNCHER).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as cause:
+        raise RatchetError(f"cannot read {bin_dir / LAUNCHER}: {cause.strerror}") from cause
+    return stat.S_ISREG(found.st_mode) and found.st_size > 0 and bool(found.st_mode & stat.S_IXUSR)
+
+
+def _remove_present(paths: list[Path]) -> list[Path]:
+    """Remove the paths that exist, and return them."""
+    present = [path for path in paths if path.is_symlink() or exists(path)]
     for path in present:
         remove(path)
-    return present + bundle.remove_all(bin_dir)
+    return present
 
 
 def find_shim() -> Path | None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ratchet import datapath
 from ratchet.cni import delegate
+from ratchet.cni.arguments import Command
 from ratchet.cni.delegation import Delegation, prepare
 from ratchet.cni.execute import find_plugin
 from ratchet.cni.result import Interface, Result
+from ratchet.cni.versions import gives_prev_result
 from ratchet.core.intent import asks_for_links, wait_of
 from ratchet.core.interface import Device
 from ratchet.core.model import End
@@ -39,6 +41,8 @@ API_SECONDS = 15.0
 # The longest wait for topologies that the account may not list, within the pod's own wait. RBAC can answer 403 for a
 # short time after an API server has restarted.
 TOPOLOGIES_SECONDS = 5.0
+# CNI_IFNAME of containerd (go-cni) and CRI-O (ocicni). Multus calls further attachments net1, net2, and so on.
+RUNTIME_IFNAME = "eth0"
 
 
 def add(call: Call) -> dict[str, Any]:
@@ -74,14 +78,15 @@ def _without_links(call: Call, pod: Pod | None) -> Result:
             details='add the key "delegate" with the configuration of the plugin for all other pods',
         )
     entry = replace(entry, delegations=_intended(call, call.network.delegate))
-    _begin(call, entry)
-    try:
+
+    def set_up() -> Result:
         result = _base(call, entry, call.network.delegate)
         _refuse_deleted(call)
-    except BaseException as error:
-        _undo_failed(call, entry, error)
-        raise
-    return result
+        return result
+
+    with call.interrupts.deferred():
+        _begin(call, entry, may_defer=_can_undo_without_journal(call, entry.delegations))
+        return _undone_on_failure(call, entry, set_up)
 
 
 def _with_links(call: Call, records: Store, pod: Pod, began: float) -> Result:
@@ -99,18 +104,30 @@ def _with_links(call: Call, records: Store, pod: Pod, began: float) -> Result:
     )
     requested = wait_of(pod)
     seconds = call.wait if requested is None else requested
-    until = began + seconds
+    now = time.monotonic()
+    until = now + call.wait_seconds(began + seconds - now)
     selection = LinkSelection.look(records, pod, {call.arguments.ifname}, min(seconds, TOPOLOGIES_SECONDS), until)
     wanted = held_ends(records, pod, selection.ends)
     delegations = _intended(call, _delegate(call))
-    with call.journal.sandbox_lock(call.arguments.container_id):
-        entry = replace(entry, ends=_reserved(call, wanted))
-        _begin(call, entry)
-    try:
-        ends = selection.wait(require=call.require)
+
+    def set_up() -> Result:
+        ends, begun = selection.wait(require=call.require), entry
         if ends != selection.ends:
-            entry = _with_ends(call, entry, held_ends(records, pod, ends))
-        return _linked(call, records, entry, delegations, underlay, until)
+            begun = _with_ends(call, entry, held_ends(records, pod, ends))
+        return _linked(call, records, begun, delegations, underlay, until)
+
+    with call.interrupts.deferred():
+        with call.journal.sandbox_lock(call.arguments.container_id):
+            entry = replace(entry, ends=_reserved(call, wanted))
+            _begin(call, entry)
+        return _undone_on_failure(call, entry, set_up)
+
+
+def _undone_on_failure(call: Call, entry: SandboxEntry, set_up: Callable[[], Result]) -> Result:
+    """Set up what the entry, which has been written, stands for. Only this may be interrupted, not its undoing."""
+    try:
+        with call.interrupts.allowed():
+            return set_up()
     except BaseException as error:
         _undo_failed(call, entry, error)
         raise
@@ -162,18 +179,27 @@ def _reserved(call: Call, wanted: list[HeldEnd]) -> tuple[HeldEnd, ...]:
     return taken
 
 
-def _begin(call: Call, entry: SandboxEntry) -> None:
+def _begin(call: Call, entry: SandboxEntry, *, may_defer: bool = False) -> None:
     """Write the journal entry of this ADD. Only one of several concurrent ADDs goes on.
 
     A second one would remove what the first creates. Raises AlreadyAddedError.
     """
-    if not call.journal.begin(entry):
+    if not call.journal.begin(entry, may_defer=may_defer):
         raise _added_before(call)
 
 
-def _note(call: Call, entry: SandboxEntry) -> None:
+def _note(call: Call, entry: SandboxEntry, *, may_defer: bool = False) -> None:
     call.refuse_superseded()
-    call.journal.write(entry)
+    call.journal.write(entry, may_defer=may_defer)
+
+
+def _can_undo_without_journal(call: Call, delegations: Sequence[Delegation]) -> bool:
+    """Whether DEL can undo these delegations if the disk does not accept the journal entry and this process ends.
+
+    DEL has the configuration. A delegate may need its result too, which runtimes keep and send from 0.4.0 on.
+    """
+    sends_result = gives_prev_result(call.network.cni_version)
+    return sends_result or not any(gives_prev_result(one.version) for one in delegations)
 
 
 def _added_before(call: Call) -> AlreadyAddedError:
@@ -194,7 +220,7 @@ def _undo_failed(call: Call, entry: SandboxEntry, error: BaseException) -> None:
         undo(call, noted, "ADD failed")
     except DelegateError as failure:
         log.error("undo incomplete, left to DEL cause=%s", failure)
-        call.journal.write(replace(noted, asks=False))
+        call.journal.write(replace(noted, asks=False), may_defer=True)
 
 
 def _intended(call: Call, config: Mapping[str, Any] | None) -> tuple[Delegation, ...]:
@@ -214,8 +240,9 @@ def _base(call: Call, entry: SandboxEntry, config: Mapping[str, Any] | None) -> 
     """The result that ours extends: the delegate's if there is one, else that of the plugins before us."""
     if config is None:
         return call.network.prev_result or Result()
-    delegation = delegate.add(config, call.network, call.arguments)
-    _note(call, replace(entry, delegations=(delegation,)))
+    delegation = delegate.add(config, call.network, call.arguments, timeout=call.delegate_seconds(Command.ADD))
+    noted = replace(entry, delegations=(delegation,))
+    _note(call, noted, may_defer=_can_undo_without_journal(call, noted.delegations))
     return delegation.decoded_result()
 
 
@@ -243,7 +270,8 @@ def _refuse_deleted(call: Call) -> None:
 
 
 def _warn_of_no_address(call: Call, result: Result) -> None:
-    if not result.has_address_on(call.arguments.ifname, call.arguments.netns):
+    is_first = call.arguments.ifname == RUNTIME_IFNAME
+    if is_first and not result.has_address_on(call.arguments.ifname, call.arguments.netns):
         log.warning(
             "the result has no address on %s: containerd will refuse the sandbox; "
             "pods need a network besides their links (leave boot_network out, or make it a bridge)",

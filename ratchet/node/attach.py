@@ -23,6 +23,7 @@ from ratchet.core.intent import (
     wanted_links,
 )
 from ratchet.core.interface import Device
+from ratchet.core.limits import LinkLimits
 from ratchet.core.model import End, Link, Side
 from ratchet.core.plan import Attempt, Underlay
 from ratchet.core.pod import Pod
@@ -44,7 +45,7 @@ OwnEnd = tuple[WantedLink, Side]
 
 def held_ends(records: Store, pod: Pod, ends: Sequence[OwnEnd]) -> list[HeldEnd]:
     """The pod's ends of wanted links, each under the name of its link's record."""
-    return map_concurrently(partial(_held_end, records, pod), ends)
+    return map_concurrently(partial(_held_end, records, pod), ends, pod.ref.namespace)
 
 
 def _held_end(records: Store, pod: Pod, end: OwnEnd) -> HeldEnd:
@@ -64,6 +65,7 @@ class LinkSelection:
     _pod: Pod
     _wanted: Wanted
     _changes: Iterator[Wanted]
+    _limits: LinkLimits
     _all_refused: Callable[[], Collection[InvalidIntentError]]
 
     @classmethod
@@ -71,7 +73,7 @@ class LinkSelection:
         """Select the pod's ends as they are declared now; `wait` continues until `until` (monotonic seconds).
 
         Waits up to `seconds` for unknown topologies, then raises TopologiesUnknownError. Raises InvalidIntentError if
-        a declaration of this pod is invalid.
+        a declaration of this pod is invalid, or if it exceeds a limit.
         """
         changes = records.watch_wanted(pod, frozenset(reserved), seconds, until)
         wanted = next(changes)
@@ -82,7 +84,8 @@ class LinkSelection:
             topologies = records.topologies.lookup_all(namespace)
             return wanted_links(records.pods.lookup_all(namespace), reserved, topologies=topologies).refused.values()
 
-        return cls(list(wanted.ends_of(pod)), pod, wanted, changes, all_refused)
+        ends = _ends_within(records.limits, pod, wanted)
+        return cls(ends, pod, wanted, changes, records.limits, all_refused)
 
     def wait(self, *, require: bool) -> list[OwnEnd]:
         """The pod's ends. Waits if the pod has none and expects a declaration to name it.
@@ -90,7 +93,7 @@ class LinkSelection:
         A pod expects that if it has the label `ratchet.primary: "false"`.
 
         Raises SupersededError if another pod has taken its name, and with `require` PeerMissingError if no declaration
-        names the pod in time.
+        names the pod in time. Raises InvalidIntentError if the ends exceed a limit.
         """
         pod = self._pod
         if self.ends or is_primary(pod) is None:
@@ -99,7 +102,7 @@ class LinkSelection:
             raise SupersededError(f"cannot link pod {pod.ref}: pod {usurper.ref} is newer and goes by the same name")
         log.info("waiting for a declaration that names the pod pod=%s", pod.ref)
         for wanted in self._changes:
-            if ends := list(wanted.ends_of(pod)):
+            if ends := _ends_within(self._limits, pod, wanted):
                 return ends
         if require:
             raise _unnamed(pod, self._all_refused())
@@ -190,7 +193,8 @@ def _settle_each(
 
     Raises only after all work on the ends has stopped.
     """
-    ends = map_concurrently(lambda one: reconciler.settle(one, underlay, joined=joined), attempts)
+    namespace = attempts[0].sandbox.pod.namespace if attempts else ""
+    ends = map_concurrently(lambda one: reconciler.settle(one, underlay, joined=joined), attempts, namespace)
     return {one.name: end for one, end in zip(attempts, ends, strict=True)}
 
 
@@ -212,6 +216,14 @@ def _unnamed(pod: Pod, refused: Collection[InvalidIntentError]) -> PeerMissingEr
         details="; ".join(str(error) for error in refused)[:1000]
         or f"declare a link that names it, or remove {PRIMARY}, so that it does not wait",
     )
+
+
+def _ends_within(limits: LinkLimits, pod: Pod, wanted: Wanted) -> list[OwnEnd]:
+    """The pod's ends. Raises InvalidIntentError if they exceed a limit."""
+    ends = list(wanted.ends_of(pod))
+    if (violation := limits.violation(pod.ref, len(ends), wanted.namespace_links)) is not None:
+        raise violation
+    return ends
 
 
 def _complain(pod: Pod, wanted: Wanted) -> None:

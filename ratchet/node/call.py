@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ratchet import datapath
+from ratchet.cni import budget
 from ratchet.cni.arguments import Arguments, Command
 from ratchet.cni.config import NetworkConfig
 from ratchet.core.plan import Underlay
 from ratchet.core.pod import Pod
 from ratchet.errors import FollowedError, InvalidEnvironmentError, NamespaceGoneError, PodMissingError
-from ratchet.node.journal import Attachment, Journal
+from ratchet.node.interrupts import Interrupts
+from ratchet.node.journal import Attachment, Journal, since_boot
 from ratchet.node.reconciler import Reconciler
 from ratchet.node.underlay import FindUnderlay, UnderlayConfig, find_underlay
 from ratchet.node.verified import VerifiedEnds
@@ -26,8 +28,13 @@ class Call:
     `connect` returns the API's records; its argument is the longest wait for the API in seconds. `began` is when the
     runtime called, in seconds since boot.
 
+    `timed_from` is the start of the call's time budget (`cni.budget`), in seconds since boot: `began` if None. It is
+    infinite if nobody waits for the answer.
+
     `wait` is how long ADD may wait for its peers, in seconds. If they have not joined by then, ADD fails if `require`
     is set, else the agent completes its links.
+
+    `interrupts` knows when the call may be interrupted.
 
     `find_underlay` returns the node's underlay. `node` is the node's name, empty if only the pod's object has it.
     `verified` collects the ends that are up.
@@ -43,6 +50,8 @@ class Call:
     find_underlay: FindUnderlay = find_underlay
     node: str = ""
     verified: VerifiedEnds = field(default_factory=VerifiedEnds)
+    timed_from: float | None = None
+    interrupts: Interrupts = field(default_factory=Interrupts)
 
     @property
     def underlay(self) -> UnderlayConfig:
@@ -80,6 +89,17 @@ class Call:
             variables=variables,
         )
         return replace(self, arguments=arguments)
+
+    def wait_seconds(self, wanted: float) -> float:
+        """How long ADD may go on to wait for its peers, if `wanted` more seconds are asked for."""
+        return budget.wait_seconds(wanted, self._elapsed())
+
+    def delegate_seconds(self, verb: Command) -> float:
+        """How long a delegate's command may take from now on."""
+        return budget.delegate_seconds(self.arguments.command, verb, self._elapsed())
+
+    def _elapsed(self) -> float:
+        return since_boot() - (self.began if self.timed_from is None else self.timed_from)
 
     def is_deleted(self) -> bool:
         return self.journal.is_buried(self.attachment, self.began)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ratchet import datapath
 from ratchet.cni import delegate
+from ratchet.cni.arguments import Command
 from ratchet.core.interface import VxlanWire, differences
 from ratchet.core.model import Kind
 from ratchet.core.plan import wire_of
@@ -35,7 +36,7 @@ def check(call: Call) -> None:
             f"cannot find {call.arguments.ifname} of container {call.arguments.container_id}: no ADD is on record here"
         )
     for delegation in entry.delegations:
-        delegate.check(delegation, call.arguments)
+        delegate.check(delegation, call.arguments, timeout=call.delegate_seconds(Command.CHECK))
     if entry.ends:
         _check_links(call, entry)
 

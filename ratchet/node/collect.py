@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 from ratchet.cni import delegate
+from ratchet.cni.arguments import Command
 from ratchet.errors import RatchetError
 from ratchet.node.call import Call
 from ratchet.node.delete import delete_attachment
+from ratchet.node.journal import Attachment
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +24,7 @@ def collect(call: Call) -> None:
     failures = _delete_unknown(call)
     for config in call.delegates():
         try:
-            delegate.gc(config, call.network, call.arguments)
+            delegate.gc(config, call.network, call.arguments, timeout=call.delegate_seconds(Command.GC))
         except RatchetError as error:
             log.error("%s", error)
             failures.append(error)
@@ -34,16 +37,27 @@ def _delete_unknown(call: Call) -> list[RatchetError]:
         return []
     valid = {(one.container_id, one.ifname) for one in call.network.valid_attachments}
     failures = []
-    for entry in call.journal.entries():
-        attachment = entry.attachment
+    for attachment, netns in _attachments(call):
         if attachment.network != call.network.name or (attachment.container_id, attachment.ifname) in valid:
             continue
         log.info(
             "removing attachment without DEL container=%s interface=%s", attachment.container_id, attachment.ifname
         )
         try:
-            delete_attachment(call.deleting(attachment, entry.netns))
+            with call.interrupts.deferred():
+                delete_attachment(call.deleting(attachment, netns))
         except RatchetError as error:
             log.error("%s", error)
             failures.append(error)
     return failures
+
+
+def _attachments(call: Call) -> Iterator[tuple[Attachment, str]]:
+    """The attachments in the journal, each with its namespace; "" for an unreadable file of this network."""
+    for entry in call.journal.entries():
+        yield entry.attachment, entry.netns
+    for name in call.journal.unreadable():
+        container_id, _, rest = name.partition("+")  # an interface's name may have a `+` too
+        attachment = Attachment(call.network.name, container_id, rest.rpartition("+")[0])
+        if attachment.file_name == name:
+            yield attachment, ""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ratchet.cni import delegate
+from ratchet.cni.arguments import Command
 from ratchet.cni.delegation import Delegation, prepare
 from ratchet.errors import ApiUnavailableError, DelegateError, RatchetError
 from ratchet.node.call import Call
@@ -34,8 +35,10 @@ def delete(call: Call) -> None:
     """
     deleted_before = _bury(call)
     entries = _to_delete(call)
-    if not entries and not deleted_before:
-        _delete_delegations(call, _likely_delegations(call))
+    if not entries and call.journal.has_unreadable(call.attachment):
+        _delete_unreadable(call)
+    elif not entries and not deleted_before:
+        _delete_likely(call)
     failures = []
     for entry in entries:
         try:
@@ -51,6 +54,8 @@ def delete_attachment(call: Call) -> None:
     _bury(call)
     if (entry := call.journal.read(call.attachment)) is not None:
         _delete_entry(call, entry)
+    elif call.journal.has_unreadable(call.attachment):
+        _delete_unreadable(call)
 
 
 def _delete_entry(call: Call, entry: SandboxEntry) -> None:
@@ -59,7 +64,34 @@ def _delete_entry(call: Call, entry: SandboxEntry) -> None:
     if entry.boot == boot_id() and entry.began > call.began:
         log.warning("nothing removed, the runtime has added the attachment again since this DEL")
     else:
-        undo(call, entry, "the sandbox was deleted")
+        delegations = tuple(_with_prev_result(one, call) if one.result is None else one for one in entry.delegations)
+        undo(call, replace(entry, delegations=delegations), "the sandbox was deleted")
+
+
+def _delete_likely(call: Call) -> None:
+    """Run the delegates' DEL for an attachment without an entry. A failed one is repeated by the next DEL.
+
+    Raises DelegateError.
+    """
+    try:
+        _delete_delegations(call, _likely_delegations(call))
+    except DelegateError:
+        _bury(call, undone=False)
+        raise
+
+
+def _delete_unreadable(call: Call) -> None:
+    """Undo what an unreadable entry stands for, as far as the call says it, and set the entry's file aside.
+
+    The links' interfaces go with the sandbox's namespace. The agent and gc remove its ends from the records.
+    Raises DelegateError; the file then stays, so that the next DEL runs the delegates again.
+    """
+    log.warning("DEL of a sandbox whose journal file is unreadable")
+    _delete_delegations(call, _likely_delegations(call))
+    try:
+        call.journal.set_aside(call.attachment)
+    except RatchetError as error:
+        log.error("unreadable journal file not set aside cause=%s", error)
 
 
 def undo(call: Call, entry: SandboxEntry, reason: str) -> None:
@@ -70,15 +102,12 @@ def undo(call: Call, entry: SandboxEntry, reason: str) -> None:
     if entry.ends:
         _leave_links(call, entry, reason)
     _delete_delegations(call, entry.delegations)
-    try:
-        call.journal.forget(entry.attachment)
-    except RatchetError as error:
-        log.error("journal entry not removed cause=%s", error)
+    call.journal.forget(entry.attachment)
 
 
-def _bury(call: Call) -> bool:
+def _bury(call: Call, *, undone: bool = True) -> bool:
     try:
-        return call.journal.bury(call.attachment, call.began)
+        return call.journal.bury(call.attachment, call.began, undone=undone)
     except RatchetError as error:
         log.error("tombstone not written, a running ADD will not see this DEL cause=%s", error)
         return False
@@ -111,7 +140,7 @@ def _leave_links(call: Call, entry: SandboxEntry, reason: str) -> None:
         except RatchetError as error:
             log.error("end left to the agent or `ratchet gc` link=%s cause=%s", end.link, error)
 
-    map_concurrently(leave, entry.ends)
+    map_concurrently(leave, entry.ends, entry.pod.namespace if entry.pod is not None else "")
 
 
 def _connected(call: Call) -> Store | None:
@@ -127,7 +156,7 @@ def _delete_delegations(call: Call, delegations: Sequence[Delegation]) -> None:
     failures = []
     for delegation in reversed(delegations):
         try:
-            if message := delegate.delete(delegation, call.arguments):
+            if message := delegate.delete(delegation, call.arguments, timeout=call.delegate_seconds(Command.DEL)):
                 log.info("delegate reported type=%s message=%r", delegation.type, message)
         except DelegateError as error:
             log.error("%s", error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from ratchet.cni.arguments import Command
@@ -25,5 +26,7 @@ _COMMANDS: dict[Command, Callable[[Call], dict[str, Any] | None]] = {
 
 def dispatch(call: Call) -> dict[str, Any] | None:
     """Run the command of a call. Returns the result of ADD, None for the others. Raises RatchetError."""
-    require(call.arguments.command, call.network.cni_version)
-    return _COMMANDS[call.arguments.command](call)
+    command = call.arguments.command
+    require(command, call.network.cni_version)
+    with call.interrupts.deferred() if command is Command.DEL else nullcontext():
+        return _COMMANDS[command](call)

@@ -15,6 +15,10 @@ from ratchet.errors import MalformedRecordError
 from ratchet.node.underlay import UnderlayConfig
 from ratchet.store.codec.links import decode_link, encode_link
 
+# Entries with more ends have an index of them. Each reconciliation of a link looks for its end several times, so a scan
+# would make the cost of a pod quadratic in its links.
+INDEXED_ENDS = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
@@ -66,6 +70,8 @@ class SandboxEntry:
     `asks`: the attachment is to get links. `began`: when the runtime called ADD, in seconds since boot. `underlay`: the
     underlay settings of its network configuration. `boot`: the kernel's ID of the boot in which the entry was written;
     the journal sets it.
+
+    No two ends are of one link (`reservation`).
     """
 
     attachment: Attachment
@@ -78,6 +84,17 @@ class SandboxEntry:
     underlay: UnderlayConfig | None = None
     cookie: int = 0
     boot: str = field(default="", compare=False)
+    _by_link: dict[str, HeldEnd] | None = field(init=False, repr=False, compare=False, default=None)
+
+    def __post_init__(self) -> None:
+        if len(self.ends) > INDEXED_ENDS:
+            object.__setattr__(self, "_by_link", {end.link: end for end in self.ends})
+
+    def end_of(self, link: str) -> HeldEnd | None:
+        """The sandbox's end of a link; None if it has none."""
+        if self._by_link is not None:
+            return self._by_link.get(link)
+        return next((end for end in self.ends if end.link == link), None)
 
     def location(self, end: HeldEnd) -> Location:
         """The location of the interface of one of its ends."""

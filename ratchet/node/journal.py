@@ -1,11 +1,13 @@
 """The node's state on disk: entries of attachments, tombstones of deleted sandboxes, locks of links.
 
 The state is small files that only root can access, each put in place by a rename. Nothing here needs the API server,
-so DEL finds what to remove without it.
+so DEL finds what to remove without it. Changes that a full or read-only disk rejects can be deferred: they are kept in
+memory, and `flush` writes them.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from ratchet.core.model import Location
+from ratchet.errors import RatchetError
 from ratchet.node.boot import boot_id, since_boot
+from ratchet.node.deferred import DeferredEntries
 from ratchet.node.entries import Attachment, HeldEnd, SandboxEntry
 from ratchet.node.entry_files import EntryFiles
 from ratchet.node.entry_index import EntryIndex
@@ -23,14 +27,17 @@ from ratchet.node.tombstones import TOMBSTONE_SECONDS, Tombstones
 
 __all__ = ["TOMBSTONE_SECONDS", "Attachment", "HeldEnd", "Journal", "SandboxEntry", "boot_id", "since_boot"]
 
+log = logging.getLogger(__name__)
+
 PURGE_SECONDS = 60.0
 
 
 class Journal:
     """The journal under `state_dir` (default /var/lib/cni/ratchet).
 
-    Methods raise RatchetError if a write fails. With `remembers` all entries are also kept in memory. This is for an
-    agent, which writes nearly all of them. The plugin beside it may write others; `reload` finds these.
+    Methods raise RatchetError if a write fails, unless it is deferred. With `remembers` all entries are also kept in
+    memory. This is for an agent, which writes nearly all of them. The plugin beside it may write others; `reload` finds
+    these.
     """
 
     def __init__(self, state_dir: str | Path, lock_seconds: float = LOCK_SECONDS, *, remembers: bool = False) -> None:
@@ -39,7 +46,8 @@ class Journal:
         # The attachments whose entries were written or removed while `reload` runs; None while it does not run.
         self._changed: set[Attachment] | None = None
         self._remembering = threading.Lock()
-        self._files = EntryFiles(root / "sandboxes")
+        self._files = EntryFiles(root / "sandboxes", root / "unreadable")
+        self._entries = DeferredEntries(self._files)
         self._tombstones = Tombstones(root / "deleted", remembers=remembers)
         self._locks = Locks(root / "links.lock", lock_seconds)
         self._entry_locks = KeyedLocks()
@@ -54,12 +62,12 @@ class Journal:
         with self._remembering:
             self._changed = set()
         try:
-            read = self._files.read_all()
+            read = self._entries.read_all()
             listed = {entry.attachment for entry in read}
             new = [entry for entry in read if self._memory.get(entry.attachment) is not entry]
             # An entry whose file exists but cannot be read now is kept: its sandbox may still be there.
             missing = [entry.attachment for entry in self._memory.entries() if entry.attachment not in listed]
-            gone = [attachment for attachment in missing if not self._files.exists(attachment)]
+            gone = [attachment for attachment in missing if not self._entries.exists(attachment)]
             with self._remembering:
                 for entry in new:
                     if entry.attachment not in self._changed:
@@ -72,22 +80,23 @@ class Journal:
                 self._changed = None
         self._purge()
 
-    def write(self, entry: SandboxEntry) -> None:
+    def write(self, entry: SandboxEntry, *, may_defer: bool = False) -> None:
+        """Write an entry. With `may_defer`, one that the disk rejects is kept in memory until `flush` writes it."""
         entry = replace(entry, boot=boot_id())
-        self._files.write(entry)
+        self._entries.write(entry, may_defer=may_defer)
         self._remember(entry)
 
-    def begin(self, entry: SandboxEntry) -> bool:
-        """Write the entry of an ADD that begins.
+    def begin(self, entry: SandboxEntry, *, may_defer: bool = False) -> bool:
+        """Write the entry of an ADD that begins; `may_defer` as for `write`.
 
         Returns False and writes nothing if the attachment has an entry. Of several concurrent calls, only one returns
-        True.
+        True. An unreadable file of the attachment is set aside.
         """
-        entry = replace(entry, boot=boot_id())
+        entry, name = replace(entry, boot=boot_id()), entry.attachment.file_name
         if self._files.exists(entry.attachment) and self._files.read(entry.attachment) is None:
-            self.forget(entry.attachment)  # an unreadable entry counts as missing
+            self._files.set_aside(name)
         try:
-            self._files.write(entry, exclusive=True)
+            self._entries.write(entry, exclusive=True, may_defer=may_defer)
         except FileExistsError:
             return False
         self._remember(entry)
@@ -108,7 +117,7 @@ class Journal:
         """The entry that ADD wrote; None if there is none or it cannot be read."""
         if self._memory is not None and (known := self._memory.get(attachment)) is not None:
             return known
-        return self._files.read(attachment)
+        return self._entries.read(attachment)
 
     def to_delete(self, attachment: Attachment) -> list[SandboxEntry]:
         """The entries that a DEL of this attachment undoes.
@@ -124,7 +133,7 @@ class Journal:
 
         Only files whose names begin with the container ID and the interface are read.
         """
-        found = self._files.read_all(f"{attachment.interface_key}+")
+        found = self._entries.read_all(f"{attachment.interface_key}+")
         return [entry for entry in found if entry.attachment.interface_key == attachment.interface_key]
 
     def still_wants(self, entry: SandboxEntry, end: HeldEnd) -> bool:
@@ -136,11 +145,13 @@ class Journal:
         current = self.read(entry.attachment)
         if current is None or not current.asks or current.began != entry.began:
             return False
-        return any((one.link, one.side) == (end.link, end.side) for one in current.ends)
+        wanted = current.end_of(end.link)
+        return wanted is not None and wanted.side is end.side
 
     def forget(self, attachment: Attachment) -> None:
+        """Remove an attachment's entry, if it has one. The removal of its file is deferred if the disk rejects it."""
         with self._entry_locks.of(attachment.file_name):
-            self._files.remove(attachment)
+            self._entries.remove(attachment)
             with self._remembering:
                 if self._memory is not None:
                     self._memory.forget(attachment)
@@ -149,13 +160,13 @@ class Journal:
 
     def entries(self) -> list[SandboxEntry]:
         """The entries of all attachments on this node."""
-        return self._memory.entries() if self._memory is not None else self._files.read_all()
+        return self._memory.entries() if self._memory is not None else self._entries.read_all()
 
     def of_container(self, container_id: str) -> list[SandboxEntry]:
         """The entries of a container's attachments."""
         if self._memory is not None:
             return self._memory.of_container(container_id)
-        return self._files.read_all(f"{container_id}+")
+        return self._entries.read_all(f"{container_id}+")
 
     def of_pod(self, namespace: str, name: str) -> list[SandboxEntry]:
         """The entries of the sandboxes of all pods that have, or had, this name."""
@@ -172,7 +183,7 @@ class Journal:
     def location(self, link: str, container_id: str) -> Location | None:
         """The location of a sandbox's end of this link; None if this node holds no such end."""
         entries = self.of_container(container_id)
-        return next((entry.location(end) for entry in entries for end in entry.ends if end.link == link), None)
+        return next((entry.location(end) for entry in entries if (end := entry.end_of(link)) is not None), None)
 
     def is_anothers(self, location: Location, ifname: str, container_id: str, link: str = "") -> bool:
         """Whether an interface belongs to another sandbox's end or, with `link`, to another link's end.
@@ -194,7 +205,7 @@ class Journal:
     def holding(self, link: str) -> list[tuple[SandboxEntry, HeldEnd]]:
         """The entries of sandboxes that have joined, or may have joined, a link, each with its end."""
         entries = self._memory.of_link(link) if self._memory is not None else self.entries()
-        return [(entry, end) for entry in entries for end in entry.ends if end.link == link]
+        return [(entry, end) for entry in entries if (end := entry.end_of(link)) is not None]
 
     def _remember(self, entry: SandboxEntry) -> None:
         with self._remembering:
@@ -203,13 +214,14 @@ class Journal:
             if self._changed is not None:
                 self._changed.add(entry.attachment)
 
-    def bury(self, attachment: Attachment, at: float) -> bool:
+    def bury(self, attachment: Attachment, at: float, *, undone: bool = True) -> bool:
         """Write a tombstone for the attachment, so that an ADD that still runs undoes its work.
 
         `at` is the time of the DEL in seconds since boot. Returns True if an earlier DEL wrote a tombstone already. The
         key is the container and the interface, so that an ADD under an earlier network name sees the tombstone too.
+        Without `undone`, the DEL has failed, and the next one does not count as a repeated one.
         """
-        again = self._tombstones.bury(attachment, at)
+        again = self._tombstones.bury(attachment, at, undone=undone)
         self._purge()
         return again
 
@@ -220,6 +232,45 @@ class Journal:
     def is_buried(self, attachment: Attachment, began: float) -> bool:
         """Whether DEL came after `began` (seconds since boot). An ADD that began after that DEL is a new one."""
         return self._tombstones.is_buried(attachment, began)
+
+    def has_unreadable(self, attachment: Attachment) -> bool:
+        """Whether a file of the attachment, under any network name, was read before and could not be decoded."""
+        return bool(self._files.unreadable(f"{attachment.interface_key}+"))
+
+    def unreadable(self) -> list[str]:
+        """The names of the files that were read before and could not be decoded (`Attachment.file_name`)."""
+        return self._files.unreadable()
+
+    def set_aside(self, attachment: Attachment) -> None:
+        """Move the unreadable files of an attachment, which has been deleted, to the folder `unreadable`.
+
+        Raises RatchetError.
+        """
+        for name in self._files.unreadable(f"{attachment.interface_key}+"):
+            self._files.set_aside(name)
+
+    @property
+    def deferred(self) -> int:
+        """The number of changes that the disk has rejected and that `flush` has not written yet."""
+        return len(self._entries) + self._tombstones.deferred
+
+    def flush(self) -> None:
+        """Write the deferred changes, and have this process's changes of entries survive a power loss. Does not raise.
+
+        What the disk still rejects stays deferred. Tombstones and locks are of one boot, so they need not survive.
+        """
+        before = self.deferred
+        try:
+            self._entries.flush()
+            self._tombstones.flush()
+        except RatchetError as error:
+            log.debug('journal still cannot be written cause="%s"', error)
+        if before > self.deferred:
+            log.info("deferred journal changes written changes=%d left=%d", before - self.deferred, self.deferred)
+        try:
+            self._files.sync()
+        except RatchetError as error:
+            log.error('journal not synced, a power loss may lose changes cause="%s"', error)
 
     def lock(self, link: str) -> AbstractContextManager[None]:
         """Lock one link on this node for a block. The kernel frees the lock when its process ends.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import random
@@ -9,7 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -38,6 +39,9 @@ class Locks:
 
     Each lock is one byte of a common file, at an offset derived from the link's name. So no file is created or removed
     for a lock.
+
+    On a read-only disk the kernel grants only shared locks. They exclude the writers from before, and the threads of
+    this process exclude each other in memory. A second process shares the lock: DEL needs it, and ADD fails there.
     """
 
     def __init__(self, path: Path, seconds: float = LOCK_SECONDS) -> None:
@@ -53,37 +57,43 @@ class Locks:
         if not in_process.acquire(timeout=self._seconds):
             raise _held_by_another(link)
         try:
-            with self._opened() as descriptor:
-                self._lock(descriptor, link)
+            with self._opened() as (descriptor, kind):
+                self._lock(descriptor, kind, link)
                 yield
         finally:
             in_process.release()
 
     @contextmanager
-    def _opened(self) -> Iterator[int]:
-        """Open the file for this lock alone. Its close releases the lock."""
+    def _opened(self) -> Iterator[tuple[int, int]]:
+        """Open the file for this lock alone, and yield it with the kind of lock. Its close releases the lock."""
+        descriptor, kind = self._open()
         try:
-            descriptor = create_private(self._path, os.O_RDWR)
-        except OSError as cause:
-            raise unwritable(self._path, cause) from cause
-        try:
-            yield descriptor
+            yield descriptor, kind
         finally:
             os.close(descriptor)
 
-    def _lock(self, descriptor: int, link: str) -> None:
+    def _open(self) -> tuple[int, int]:
+        try:
+            return create_private(self._path, os.O_RDWR), fcntl.F_WRLCK
+        except OSError as cause:
+            if cause.errno == errno.EROFS:
+                with suppress(OSError):  # the file does not exist
+                    return os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), fcntl.F_RDLCK
+            raise unwritable(self._path, cause) from cause
+
+    def _lock(self, descriptor: int, kind: int, link: str) -> None:
         until = time.monotonic() + self._seconds
-        while not _has_locked(descriptor, link):
+        while not _has_locked(descriptor, kind, link):
             if time.monotonic() >= until:
                 raise _held_by_another(link)
             time.sleep(random.uniform(0.002, 0.02))  # noqa: S311
 
 
-def _has_locked(descriptor: int, link: str) -> bool:
+def _has_locked(descriptor: int, kind: int, link: str) -> bool:
     """Try to lock a link's byte; False if it is locked (fcntl(2), "Open file description locks")."""
     offset = int.from_bytes(sha256(link.encode()).digest()[:8], "big") >> 2
     try:
-        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0))
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, offset, 1, 0))
     except (BlockingIOError, PermissionError):
         return False
     return True

@@ -5,17 +5,17 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import signal
 import sys
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 from ratchet.cni.arguments import Arguments
 from ratchet.cni.config import DEFAULT_STATE_DIR, NetworkConfig
 from ratchet.errors import TryAgainError
+from ratchet.node.interrupts import InterruptedCallError, SignalInterrupts
 from ratchet.node.logs import configure
-from ratchet.node.response import encode, failure, log_keys, parse, version
+from ratchet.node.response import Response, encode, failure, log_keys, parse, version
 
 log = logging.getLogger(__name__)
 
@@ -43,21 +43,34 @@ def main(kubeconfig: str | None = None, state_dir: str | None = None) -> int:
     """
     stdout = _reserve_stdout()
     stdin = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
-    signal.signal(signal.SIGTERM, _stopped)
-    result: dict[str, Any] | None
-    try:
-        arguments, network = parse(os.environ, stdin)
-        result = version(stdin) if network is None else _serve(arguments, network, kubeconfig, state_dir)
-        status = 0
-    except Exception as error:  # noqa: BLE001  # logged, and returned to the runtime
-        status, result = failure(error, stdin)
-    with os.fdopen(stdout, "wb") as out:
-        out.write(encode(result))
+    interrupts = SignalInterrupts()
+    with interrupts.deferred():  # the answer is written in any case
+        interrupts.install()
+        status, result = _response(stdin, kubeconfig, state_dir, interrupts)
+        with os.fdopen(stdout, "wb") as out:
+            out.write(encode(result))
     return status
 
 
+def _response(stdin: bytes, kubeconfig: str | None, state_dir: str | None, interrupts: SignalInterrupts) -> Response:
+    try:
+        with interrupts.allowed():
+            arguments, network = parse(os.environ, stdin)
+            if network is None:
+                return 0, version(stdin)
+            return 0, _serve(arguments, network, kubeconfig, state_dir, interrupts)
+    except InterruptedCallError as error:
+        return failure(TryAgainError(str(error)), stdin)
+    except Exception as error:  # noqa: BLE001  # logged, and returned to the runtime
+        return failure(error, stdin)
+
+
 def _serve(
-    arguments: Arguments, network: NetworkConfig, kubeconfig: str | None, state_dir: str | None
+    arguments: Arguments,
+    network: NetworkConfig,
+    kubeconfig: str | None,
+    state_dir: str | None,
+    interrupts: SignalInterrupts,
 ) -> dict[str, Any] | None:
     configure(network, arguments)
     log_keys(network)
@@ -66,13 +79,21 @@ def _serve(
     from ratchet.node.dispatch import dispatch
     from ratchet.node.journal import Journal
     from ratchet.node.process import process_began
+    from ratchet.node.underlay import find_underlay
     from ratchet.store.apiserver import connect
     from ratchet.store.store import ApiStore
     from ratchet.store.vni import VniAllocator
 
     def records(patience: float) -> ApiStore:
         api = connect(_kubeconfig(network.kubeconfig or kubeconfig), patience=patience)
-        return ApiStore(api, network.namespace, network.vni_range, VniAllocator(), use_topologies=network.topologies)
+        return ApiStore(
+            api,
+            network.namespace,
+            network.vni_range,
+            VniAllocator(),
+            use_topologies=network.topologies,
+            limits=network.limits,
+        )
 
     if network.wait_policy == "proceed":
         log.warning('"wait_policy": "proceed" has no effect: without an agent, nothing can complete a link later')
@@ -83,9 +104,15 @@ def _serve(
         records,
         began=process_began(),
         wait=WAIT_SECONDS if network.wait is None else network.wait,
+        interrupts=interrupts,
+        find_underlay=partial(find_underlay, ports=network.vxlan_ports),
     )
     log.info("%s received", arguments.command)
-    result = dispatch(call)
+    try:
+        result = dispatch(call)
+    finally:
+        with interrupts.deferred():
+            call.journal.flush()
     log.info("%s succeeded", arguments.command)
     return result
 
@@ -100,7 +127,3 @@ def _reserve_stdout() -> int:
     stdout = os.dup(1)
     os.dup2(2, 1)
     return stdout
-
-
-def _stopped(number: int, _frame: FrameType | None) -> NoReturn:
-    raise TryAgainError(f"cannot finish the call: the plugin received {signal.Signals(number).name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ratchet.cni import delegate
+from ratchet.cni.arguments import Command
 from ratchet.errors import RatchetError, UnavailableError
 from ratchet.node.call import Call
 
@@ -11,6 +12,8 @@ API_SECONDS = 2.0
 
 def status(call: Call) -> None:
     """Return if ADD can be served (SPEC.md, "STATUS").
+
+    A state directory that is full or read-only is not reported: the runtime would start no pod at all.
 
     Raises UnavailableError, or a delegate's DelegateError with its code 50 or 51.
     """
@@ -22,4 +25,4 @@ def status(call: Call) -> None:
     except RatchetError as cause:
         raise UnavailableError(f"cannot serve ADD: {cause}", details=cause.details) from cause
     for config in call.delegates():
-        delegate.status(config, call.network, call.arguments)
+        delegate.status(config, call.network, call.arguments, timeout=call.delegate_seconds(Command.STATUS))

@@ -6,6 +6,7 @@ not accept. So each query calls stat(2) on the file, which costs no open. Each v
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -15,9 +16,13 @@ from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
+from ratchet.errors import RatchetError
 from ratchet.node.boot import boot_id, since_boot
 from ratchet.node.documents import Version, read_document, version_of, write_document
 from ratchet.node.entries import Attachment
+from ratchet.node.locks import KeyedLocks
+
+log = logging.getLogger(__name__)
 
 TOMBSTONE_SECONDS = 3600.0
 # Nanoseconds. Files created within one tick of the kernel's clock may leave the directory with the same mtime, so an
@@ -33,28 +38,60 @@ class Tombstones:
         self._start = f"{folder}/"
         self._remembers = remembers
         self._lock = threading.Lock()
-        self._unwritten: dict[str, float] = {}
+        self._writing = KeyedLocks()  # a lock for each tombstone between the threads that write it
+        # The DEL times that the disk has rejected, with the name of the network.
+        self._deferred: dict[str, tuple[float, str]] = {}
         # The DEL times read so far, in seconds since boot; minus infinity for a tombstone of another boot.
         self._read: dict[str, tuple[Version, float]] = {}
         # The directory's mtime and its sorted file names.
         self._listed: tuple[int, list[str]] = (-1, [])
 
-    def bury(self, attachment: Attachment, at: float) -> bool:
+    def bury(self, attachment: Attachment, at: float, *, undone: bool = True) -> bool:
         """Write a tombstone for a DEL; `at` is in seconds since boot.
 
-        Returns True if an earlier DEL of the attachment wrote one. The network's name is not part of the key, so that
-        an ADD under an earlier network name sees the DEL too. Raises RatchetError.
+        Returns True if an earlier DEL of the attachment wrote one, with `undone`. The network's name is not part of the
+        key, so that an ADD under an earlier network name sees the DEL too. Raises RatchetError, unless the tombstone is
+        kept in memory.
         """
-        key, at = attachment.interface_key, min(at, since_boot())
-        earlier = read_document(self._folder / key)
-        if self._remembers:  # threads of this process see the DEL even if the disk is full
-            with self._lock:
-                self._unwritten[key] = at
-        write_document(self._folder / key, {"boot": boot_id(), "at": at, "network": attachment.network})
+        key, network = attachment.interface_key, attachment.network
+        tombstone = min(at, since_boot()), network if undone else ""
+        with self._writing.of(key):
+            earlier = self._network_of(key)
+            if self._remembers:  # threads of this process see the DEL even if the disk is full
+                with self._lock:
+                    self._deferred[key] = tombstone
+            try:
+                self._write(key, tombstone)
+            except RatchetError as error:
+                if not self._remembers:
+                    raise
+                log.error('tombstone not written, kept in the memory of this process file=%s cause="%s"', key, error)
+        return earlier == network
+
+    @property
+    def deferred(self) -> int:
+        """The number of tombstones that are kept in memory, because the disk has rejected them."""
+        return len(self._deferred)
+
+    def flush(self) -> None:
+        """Write the deferred tombstones. Raises RatchetError at the first one that the disk still rejects."""
+        for key in list(self._deferred):
+            with self._writing.of(key):
+                if (tombstone := self._deferred.get(key)) is not None:
+                    self._write(key, tombstone)
+
+    def _write(self, key: str, tombstone: tuple[float, str]) -> None:
+        at, network = tombstone
+        write_document(self._folder / key, {"boot": boot_id(), "at": at, "network": network})
         with self._lock:
-            if self._unwritten.get(key) == at:
-                del self._unwritten[key]
-        return earlier is not None and earlier.get("network") == attachment.network
+            self._deferred.pop(key, None)
+
+    def _network_of(self, key: str) -> str | None:
+        """The network of the latest DEL of a container and interface; None if there was none."""
+        if (deferred := self._deferred.get(key)) is not None:
+            return deferred[1]
+        tombstone = read_document(self._folder / key)
+        return tombstone.get("network") if tombstone is not None else None
 
     def is_buried(self, attachment: Attachment, began: float) -> bool:
         """Whether a DEL came after `began` (seconds since boot)."""
@@ -64,8 +101,8 @@ class Tombstones:
         """Whether the runtime has called DEL for any attachment of a container in this boot."""
         start = f"{container_id}+"
         with self._lock:
-            unwritten = any(key.startswith(start) for key in self._unwritten)
-        return unwritten or any(self._time_of(name) > float("-inf") for name in self._names(start))
+            deferred = any(key.startswith(start) for key in self._deferred)
+        return deferred or any(self._time_of(name) > float("-inf") for name in self._names(start))
 
     def purge(self) -> None:
         """Remove tombstones that are older than TOMBSTONE_SECONDS."""
@@ -80,22 +117,22 @@ class Tombstones:
                         there.discard(file.name)
         with self._lock:
             self._read = {key: read for key, read in self._read.items() if key in there}
-            self._unwritten = {key: at for key, at in self._unwritten.items() if at >= now - TOMBSTONE_SECONDS}
+            self._deferred = {key: one for key, one in self._deferred.items() if one[0] >= now - TOMBSTONE_SECONDS}
 
     def _time_of(self, key: str) -> float:
         """The time of the latest DEL in seconds since boot; minus infinity if there was none in this boot."""
-        unwritten = self._unwritten.get(key, float("-inf"))
+        deferred, _ = self._deferred.get(key, (float("-inf"), ""))
         path = self._start + key
         try:
             version = version_of(os.stat(path))  # noqa: PTH116  # a Path costs more than the stat
         except OSError:
-            return unwritten
+            return deferred
         known = self._read.get(key)
         if known is None or known[0] != version:
             known = version, _time_in(read_document(path))
             with self._lock:
                 self._read[key] = known
-        return max(unwritten, known[1])
+        return max(deferred, known[1])
 
     def _names(self, start: str) -> list[str]:
         """The file names that begin with `start`. The directory is listed only if it has changed."""

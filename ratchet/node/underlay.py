@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from ratchet import datapath
 from ratchet.cni.config import DEFAULT_VXLAN_PORT
 from ratchet.core.plan import Underlay
+from ratchet.core.ports import PortRange, range_fault
+from ratchet.errors import InvalidConfigError
 from ratchet.store.interface import Store
 
 
@@ -26,12 +28,16 @@ class UnderlayConfig:
 FindUnderlay = Callable[[UnderlayConfig, str, Store], Underlay]
 
 
-def find_underlay(underlay: UnderlayConfig, node: str, records: Store) -> Underlay:
+def find_underlay(underlay: UnderlayConfig, node: str, records: Store, ports: PortRange | None = None) -> Underlay:
     """The underlay of `node`, which is this node (empty: its name in the API is not known).
 
-    Raises InvalidConfigError if the configured parent does not exist. Raises ApiUnavailableError if the node's
-    addresses decide the VTEP and the API does not answer.
+    `ports` are the UDP ports that links may use. Raises InvalidConfigError if the configured parent does not exist, or
+    if `ports` do not suit the node's port. Raises ApiUnavailableError if the node's addresses decide the VTEP and the
+    API does not answer.
     """
+    port = underlay.vxlan_port or DEFAULT_VXLAN_PORT
+    if ports is not None and (fault := range_fault(port, ports)):
+        raise InvalidConfigError(f"cannot use the network configuration: {fault}")
     addresses = records.nodes.lookup_addresses(node) if node and not underlay.address else ()
     parent = datapath.find_parent(underlay.interface, underlay.address, addresses)
-    return Underlay(node, parent, underlay.vxlan_port or DEFAULT_VXLAN_PORT)
+    return Underlay(node, parent, port, vxlan_ports=ports)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.client import responses
@@ -26,8 +27,12 @@ _FORBIDDEN = "check the permissions of the account: docs/operations.md lists the
 _NO_STATUS = "the response is not that of an API server: check the proxies and firewalls in front of it"
 
 
+# A request that the API server hands on (kubernetes.io, "Manually constructing apiserver proxy URLs").
+_PROXIED = re.compile(r"/(pods|services|nodes)/[^/]+/proxy/")
+
+
 class NotFoundError(RatchetError):
-    """The API has no such object."""
+    """The API has no such object, according to a Status of the API server."""
 
 
 class ForbiddenError(RatchetError):
@@ -69,7 +74,7 @@ def error_of_response(method: str, path: str, status: int, data: bytes, headers:
     if status == HTTPStatus.FORBIDDEN:
         return ForbiddenError(message, details=_FORBIDDEN if answer else _NO_STATUS)
     if status == HTTPStatus.NOT_FOUND:
-        return NotFoundError(message)
+        return _not_found(method, path, message, answer)
     if status == HTTPStatus.CONFLICT:
         exists = answer.get("reason") == "AlreadyExists"
         return AlreadyExistsError(message) if exists else ConflictError(message)
@@ -94,6 +99,20 @@ def _decoded(data: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return answer if isinstance(answer, dict) else {}
+
+
+def _not_found(method: str, path: str, message: str, answer: Mapping[str, Any]) -> RatchetError:
+    """The error of a 404. Only a Status of the API server says that the object is missing.
+
+    Anything in front of the API server may answer 404 too. A pod behind the subresource `proxy` answers for itself.
+    """
+    is_status = (answer.get("kind"), answer.get("reason")) == ("Status", "NotFound")
+    if is_status or _PROXIED.search(path):
+        return NotFoundError(message)
+    return ApiUnavailableError(
+        f"cannot {method} {path}: HTTP status 404 without a Kubernetes Status",
+        details="check that the kubeconfig has the address of the API server, and check the proxies before it",
+    )
 
 
 def _seconds(header: str | None) -> float | None:

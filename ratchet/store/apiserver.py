@@ -179,8 +179,8 @@ class ApiServer:
         with self._observed(method, path) as answer:
             response = self._send(method, path, answer, read_seconds=min(READ_SECONDS, left), **request)
             try:
-                return dict(json.loads(response.data))
-            except (urllib3.exceptions.HTTPError, ValueError) as cause:
+                return _json_object(response.data)
+            except (urllib3.exceptions.HTTPError, ValueError, TypeError) as cause:
                 answer.status = 0
                 raise ApiUnavailableError(f"cannot {method} {path}: incomplete response: {cause}") from cause
 
@@ -236,6 +236,14 @@ def connect(
     $KUBECONFIG. Raises InvalidConfigError.
     """
     return ApiServer(lambda: open_connection(kubeconfig, context), patience=patience, observer=observer)
+
+
+def _json_object(data: bytes) -> Json:
+    """A response's body as a JSON object. Raises ValueError, TypeError."""
+    found = json.loads(data)
+    if not isinstance(found, dict):
+        raise TypeError("expected a JSON object")
+    return found
 
 
 def _pause(state: tenacity.RetryCallState) -> float:

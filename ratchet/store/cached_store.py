@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Iterator
 
 from ratchet.core.intent import Wanted, WantedLink, wanted_links
+from ratchet.core.limits import DEFAULT_LIMITS, LinkLimits
 from ratchet.core.model import Link, Pod, Topology
 from ratchet.errors import TopologiesUnknownError
 from ratchet.store.api_errors import ForbiddenError
@@ -88,6 +89,7 @@ class CachedStore:
         caches: Caches,
         *,
         use_topologies: bool = True,
+        limits: LinkLimits = DEFAULT_LIMITS,
     ) -> None:
         self._store = store = ApiStore(
             api,
@@ -97,8 +99,10 @@ class CachedStore:
             caches.formats,
             caches.addresses,
             use_topologies=use_topologies,
+            limits=limits,
         )
         self._caches = caches
+        self.limits = limits
         self.links = CachedLinks(store.links, caches)
         self.vnis = store.vnis
         self.pods = CachedPods(store.pods, caches)
@@ -115,6 +119,7 @@ class CachedStore:
             self.vnis.vni_range,
             self._caches,
             use_topologies=store.topologies.enabled,
+            limits=self.limits,
         )
 
     def ready(self) -> None:

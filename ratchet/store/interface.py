@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol
 
 from ratchet.core.intent import Wanted, WantedLink
+from ratchet.core.limits import LinkLimits
 from ratchet.core.model import Link, Pod, Side, Topology
 from ratchet.store.formats import RecordFormats
 from ratchet.store.links import Lookup
@@ -94,6 +95,9 @@ class Store(Protocol):
 
     @property
     def formats(self) -> RecordFormats: ...
+
+    @property
+    def limits(self) -> LinkLimits: ...
 
     def ready(self) -> None: ...
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import tenacity
 
 from ratchet.core.intent import Wanted, WantedLink, wanted_links
+from ratchet.core.limits import DEFAULT_LIMITS, LinkLimits
 from ratchet.core.model import Link, Pod
 from ratchet.errors import TopologiesUnknownError
 from ratchet.store.apiserver import ApiServer
@@ -25,7 +26,7 @@ class ApiStore:
 
     Each question is a request. The optional arguments hold what the process has learnt before: `allocator` the VNIs in
     use, `formats` the formats of records, `addresses` the addresses of nodes. Without `use_topologies` no topology is
-    ever listed.
+    ever listed. `limits` are the limits on links.
     """
 
     def __init__(
@@ -38,11 +39,13 @@ class ApiStore:
         addresses: NodeAddressCache | None = None,
         *,
         use_topologies: bool = True,
+        limits: LinkLimits = DEFAULT_LIMITS,
     ) -> None:
         self.api = api
         self.namespace = namespace
         self.formats = RecordFormats() if formats is None else formats
-        self.vnis = VniLeases(api, namespace, vni_range, allocator)
+        self.limits = limits
+        self.vnis = VniLeases(api, namespace, vni_range, allocator, limits.per_namespace)
         self.links = LinkStore(api, namespace, self.vnis)
         self.pods = PodStore(api)
         self.topologies = TopologyStore(api, enabled=use_topologies)

@@ -13,6 +13,9 @@ All Leases and records are listed once, before the first claim. After that a cla
 
 All are listed again in three cases: the range seems exhausted; TAKEN_BEFORE_LIST tries in a row found a number taken;
 as many changes as the last list had numbers, LIST_AFTER at least, have passed. The last case finds freed numbers.
+
+The numbers of each namespace are counted, and a namespace at its limit gets no further number. A Lease names its link,
+and the link's name begins with the namespace (`namespace_part`).
 """
 
 from __future__ import annotations
@@ -20,38 +23,40 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Protocol
 
-from ratchet.core.free_numbers import FreeNumbers
 from ratchet.core.garbage import VniLease
 from ratchet.core.model import Link
-from ratchet.core.naming import vni_lease_name
-from ratchet.errors import VniExhaustedError
+from ratchet.core.naming import namespace_part, vni_lease_name
+from ratchet.errors import InvalidIntentError, VniExhaustedError
 from ratchet.store.api_errors import AlreadyExistsError, NotFoundError
 from ratchet.store.apiserver import ApiServer
 from ratchet.store.codec.leases import decode_vni_lease, encode_vni_lease
+from ratchet.store.vni_holders import NO_HOLDER, RESERVED, VniHolders
 
-VNI_MAX = (1 << 24) - 1
 # Seconds after a list or a lookup of records during which their numbers are not looked up again.
 RECORDS_SECONDS = 60.0
 LOOKED_UP_AT_ONCE = 256
 TAKEN_BEFORE_LIST = 12
 LIST_AFTER = 4096
 CROWD_MAX = 4096
-# Holders other than a record's UID. NO_HOLDER: the Lease has no holder, its number is in use. RESERVED: a thread is
-# trying to claim the number.
-NO_HOLDER, RESERVED = "no holder", ""
+# A namespace at its limit is counted again after a list, if the last one is so many seconds old.
+LIMIT_SECONDS = 60.0
 
 
 class Leases(Protocol):
-    """The Leases at `path`, the VNIs of records, and the range of VNIs, both ends included."""
+    """The Leases at `path`, the VNIs of records, and the range of VNIs, both ends included.
+
+    `per_namespace` is the greatest number of VNIs of one namespace.
+    """
 
     api: ApiServer
     path: str
     vni_range: tuple[int, int]
+    per_namespace: int
 
     def list(self) -> Sequence[VniLease]: ...
 
@@ -65,7 +70,7 @@ class VniAllocator:
         self._lock = threading.Lock()
         self._listing = threading.Lock()
         self._looking_up = threading.Lock()
-        self._known = _Holders({})
+        self._known = VniHolders({}, {})
         # The number of lists; the time of the last one, how many numbers it had, and the changes since.
         self._lists = 0
         self._listed = float("-inf")
@@ -80,18 +85,19 @@ class VniAllocator:
         with self._lock:
             self._known.remove(vni)
 
-    def note(self, vni: int, holder: str) -> None:
-        """Note that a watched record has a number, so that no claim tries it."""
+    def note(self, vni: int, holder: str, link: str = "") -> None:
+        """Note that a watched record, which is named `link`, has a number, so that no claim tries it."""
         with self._lock:
             if self._known.holder(vni) is None:
-                self._known.put(vni, holder)
+                self._known.put(vni, holder, namespace_part(link))
 
     def claim(self, leases: Leases, link: Link, *, another: bool = False) -> int:
         """Claim a VNI for a record, and return it.
 
         A number that the record already holds is claimed again. With `another`, the Lease must be new, so that no
         other process is about to free it. Numbers that the record's nodes have refused are not claimed. Raises
-        VniExhaustedError.
+        VniExhaustedError. Raises InvalidIntentError if the namespace is at its limit; `another` replaces a number, so
+        it is not limited.
         """
         lists = self._lists
         if not lists or self._changes > max(LIST_AFTER, self._size):
@@ -109,16 +115,20 @@ class VniAllocator:
 
     def _proposed(self, leases: Leases, link: Link, another: bool) -> int:
         """A number to try. It is reserved in memory, so no other thread tries it."""
+        namespace = namespace_part(link.name)
         for _ in range(2):
             with self._lock:
-                lists = self._lists
+                lists, age = self._lists, time.monotonic() - self._listed
                 own = None if another else self._known.number_of(link)
-                vni = own or self._free_number(leases, link)
+                used = 0 if own or another else self._known.count_of(namespace)
+                vni = own or self._free_number(leases, link) if used < leases.per_namespace else None
                 if vni is not None:
-                    self._known.reserve(vni)
+                    self._known.reserve(vni, namespace)
                     return vni
+            if used >= leases.per_namespace and age < LIMIT_SECONDS:
+                break  # a namespace at its limit must not cause a list for each of its links
             self._list(leases, lists)
-        raise _exhausted(link, leases.vni_range)
+        raise _exhausted(link, leases.vni_range) if used < leases.per_namespace else _over_limit(link, used, leases)
 
     def _free_number(self, leases: Leases, link: Link) -> int | None:
         """One of the `_crowd` lowest free numbers, at random; None if there is none."""
@@ -170,7 +180,7 @@ class VniAllocator:
 
         With `another`, an existing Lease does not count.
         """
-        created, holder = False, ""
+        created, holder, name = False, "", link.name
         crowd = min(self._crowd * 2, CROWD_MAX)  # others claim the lowest numbers too: spread out
         try:
             leases.api.create(leases.path, encode_vni_lease(vni, link))
@@ -178,13 +188,13 @@ class VniAllocator:
         except AlreadyExistsError:
             with suppress(NotFoundError):
                 lease = decode_vni_lease(leases.api.get(f"{leases.path}/{vni_lease_name(vni)}"))
-                holder = (lease and lease.holder) or NO_HOLDER
+                holder, name = (lease and lease.holder) or NO_HOLDER, lease.link if lease else ""
         finally:
             with self._lock:
                 self._crowd = crowd
                 self._changes += 1
                 if holder:
-                    self._known.put(vni, holder)
+                    self._known.put(vni, holder, namespace_part(name))
                 else:
                     self._known.remove(vni)
         return created or (holder == link.uid and not another)
@@ -197,54 +207,12 @@ class VniAllocator:
             listed, recorded = leases.list(), leases.record_vnis()
             with self._lock:
                 reserved = dict.fromkeys(self._known.reserved, RESERVED)
-                self._known = _Holders(reserved | recorded | {lease.vni: lease.holder or NO_HOLDER for lease in listed})
+                namespaces = {vni: self._known.namespace(vni) for vni in reserved}
+                namespaces |= {lease.vni: namespace_part(lease.link) for lease in listed}
+                held = {lease.vni: lease.holder or NO_HOLDER for lease in listed}
+                self._known = VniHolders(reserved | recorded | held, namespaces)
                 self._size, self._changes = len(listed), 0
                 self._lists, self._listed = lists + 1, time.monotonic()
-
-
-class _Holders:
-    """The holders of numbers, by number and by holder, and the free numbers."""
-
-    def __init__(self, holders: Mapping[int, str]) -> None:
-        self.free = FreeNumbers(1, VNI_MAX, holders)
-        self._holders: dict[int, str] = {}
-        self._numbers: dict[str, tuple[int, ...]] = {}
-        # The numbers that a thread is trying to claim.
-        self.reserved: set[int] = set()
-        for number, holder in holders.items():
-            self.put(number, holder)
-
-    def holder(self, number: int) -> str | None:
-        return self._holders.get(number)
-
-    def number_of(self, link: Link) -> int | None:
-        """A number that the record holds and that none of its nodes has refused."""
-        return next((one for one in self._numbers.get(link.uid, ()) if one not in link.refused_vnis), None)
-
-    def reserve(self, number: int) -> None:
-        """Reserve a free number for one thread. A number that has a holder keeps it."""
-        if number not in self._holders:
-            self.put(number, RESERVED)
-
-    def put(self, number: int, holder: str) -> None:
-        """Note the holder of a number."""
-        self.remove(number)
-        self._holders[number] = holder
-        self.free.take(number)
-        if holder == RESERVED:
-            self.reserved.add(number)
-        elif holder != NO_HOLDER:  # many numbers under one key would make a change linear
-            self._numbers[holder] = (*self._numbers.get(holder, ()), number)
-
-    def remove(self, number: int) -> None:
-        """Note that a number is free."""
-        holder = self._holders.pop(number, None)
-        if holder is None:
-            return
-        self.free.give(number)
-        self.reserved.discard(number)
-        if numbers := tuple(one for one in self._numbers.pop(holder, ()) if one != number):
-            self._numbers[holder] = numbers
 
 
 def _exhausted(link: Link, vni_range: tuple[int, int]) -> VniExhaustedError:
@@ -252,4 +220,12 @@ def _exhausted(link: Link, vni_range: tuple[int, int]) -> VniExhaustedError:
     return VniExhaustedError(
         f"cannot give the link {link.name} a VNI: all {high - low + 1} of [{low}, {high}] are in use",
         details="enlarge `vni_range` on all nodes, or run `ratchet gc` to free the VNIs of deleted links",
+    )
+
+
+def _over_limit(link: Link, used: int, leases: Leases) -> InvalidIntentError:
+    return InvalidIntentError(
+        f"cannot give the link {link.name} a VNI: namespace {namespace_part(link.name)} has {used} VNIs, "
+        f"and links_per_namespace is {leases.per_namespace}",
+        details="delete links of the namespace, or have an administrator raise links_per_namespace on all nodes",
     )

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from ratchet.core.garbage import VniLease
+from ratchet.core.limits import LINKS_PER_NAMESPACE
 from ratchet.core.model import Link
 from ratchet.core.naming import VNI_LABEL, node_label, vni_lease_name
 from ratchet.core.record_updates import with_vni
@@ -30,14 +31,21 @@ class VniLeases:
     """The VNI Leases in the API.
 
     `vni_range` is the first and the last number that may be allocated. `allocator` has the numbers that are known to be
-    in use; without one, each allocation lists them.
+    in use; without one, each allocation lists them. `per_namespace` is the greatest number of VNIs of the links of one
+    namespace.
     """
 
     def __init__(
-        self, api: ApiServer, namespace: str, vni_range: tuple[int, int], allocator: VniAllocator | None = None
+        self,
+        api: ApiServer,
+        namespace: str,
+        vni_range: tuple[int, int],
+        allocator: VniAllocator | None = None,
+        per_namespace: int = LINKS_PER_NAMESPACE,
     ) -> None:
         self.api = api
         self.vni_range = vni_range
+        self.per_namespace = per_namespace
         self.allocator = allocator
         self.path = leases_path(namespace)
         self._records_path = config_maps_path(namespace)
@@ -46,7 +54,8 @@ class VniLeases:
         """The link with a VNI that no other link has. `link.uid` must be the stored record's.
 
         If a Lease already gives a number to this record, that number is used: the process was killed before it wrote
-        the number, or the other end has claimed it. Raises VniExhaustedError.
+        the number, or the other end has claimed it. Raises VniExhaustedError. Raises InvalidIntentError if the link's
+        namespace has `per_namespace` VNIs.
         """
         if link.vni is not None:
             return link

@@ -35,7 +35,7 @@ from tests.support.cluster import (
     recreated,
     sent_by,
 )
-from tests.support.disks import fill, retry_while_busy, small_disk
+from tests.support.disks import BrokenDisk, small_disk
 from tests.support.faults import Act, Gate, Rule, Sent, answering, doing, dropping, taking
 from tests.support.outages import cut_off, set_node_ready
 
@@ -701,6 +701,13 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "sandboxes").iterdir()}
 
 
+@pytest.fixture(params=["full", "read-only"])
+def disk(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[BrokenDisk]:
+    """A small disk at the state directory of node a."""
+    with small_disk(cluster.a.state_dir) as folder:
+        yield BrokenDisk(folder, request.param)
+
+
 def assert_unwritable(answer: CniResponse, cause: str) -> None:
     assert answer.status == 1
     assert answer.json["code"] == 100
@@ -709,50 +716,103 @@ def assert_unwritable(answer: CniResponse, cause: str) -> None:
     assert "state_dir must be writable and have room" in answer.json["details"]
 
 
-def test_fault_29_a_full_disk_fails_add_but_not_del(cluster: Cluster) -> None:
-    with small_disk(cluster.a) as state:
-        primary, pair = cluster.linked_pair()
-        other = cluster.pod("other", {**PRIMARY, "ratchet.pair_name": "nobody"}, cluster.a)
-        before, filler = contents(state), fill(state)
-        for pod in (other, cluster.pod("plain", {}, cluster.a)):
-            assert_unwritable(cluster.a.call("ADD", pod), "No space left on device")
-        assert contents(state) == before
-        assert cluster.interfaces(other) == []
-        assert list(cluster.bed.links()) == [LINK]
-        assert cluster.a.call("CHECK", primary).status == 0
-        assert cluster.pings(primary, PAIR_IP)
-        end_pods(cluster, (cluster.a, primary))
-        cluster.wait_until_left()
-        filler.unlink()
-        again = cluster.primary(cluster.a)
-        assert cluster.a.add(again).status == 0
-        cluster.wait_until(State.LINKED)
-        end_pods(cluster, (cluster.a, again), (cluster.a, other), (cluster.b, pair))
-        cluster.assert_nothing_left()
+def journal_is_on_disk(cluster: Cluster, *sandboxes: Sandbox) -> bool:
+    """Whether exactly these sandboxes of node a have files in the journal."""
+    return {name.split("+")[0] for name in contents(cluster.a.state_dir)} == {one.container_id for one in sandboxes}
 
 
-def test_fault_29_a_read_only_disk_fails_add_but_not_del(cluster: Cluster) -> None:
-    """The agent completes DEL once the disk is writable. GC by the runtime removes the journal entries."""
-    with small_disk(cluster.a) as state:
-        primary, pair = cluster.linked_pair()
-        other = cluster.pod("other", {**PRIMARY, "ratchet.pair_name": "nobody"}, cluster.a)
-        before = contents(state)
-        retry_while_busy("mount", "-o", "remount,ro", str(state))
-        assert_unwritable(cluster.a.call("ADD", other), "Read-only file system")
-        assert cluster.interfaces(other) == []
-        assert cluster.pings(primary, PAIR_IP)
-        assert cluster.a.call("DEL", primary).status == 0
-        cluster.bed.hosts.remove_namespace(primary.netns)
-        cluster.bed.delete_pod(primary.pod)
-        assert contents(state) == before
-        retry_while_busy("mount", "-o", "remount,rw", str(state))
-        reconcile_everything(cluster.a)
-        cluster.wait_until_left()
-        collect = {**cluster.a.config, "cniVersion": "1.1.0", "cni.dev/valid-attachments": []}
-        assert cluster.a.call("GC", config=collect).status == 0
-        assert contents(state) == {}
-        end_pods(cluster, (cluster.a, other), (cluster.b, pair))
-        cluster.assert_nothing_left()
+def test_fault_29_a_broken_disk_fails_only_adds_of_pods_with_links(cluster: Cluster, disk: BrokenDisk) -> None:
+    primary, pair = cluster.linked_pair()
+    other = cluster.pod("other", {**PRIMARY, "ratchet.pair_name": "nobody"}, cluster.a)
+    plain, short_lived = (cluster.pod(name, {}, cluster.a) for name in ("plain", "short-lived"))
+    before = contents(cluster.a.state_dir)
+    disk.break_down()
+    assert_unwritable(cluster.a.call("ADD", other), disk.cause)
+    assert cluster.interfaces(other) == []
+    assert list(cluster.bed.links()) == [LINK]
+    assert cluster.a.add(plain).status == 0
+    assert "added before" in cluster.a.call("ADD", plain).error
+    assert cluster.a.call("CHECK", plain).status == 0
+    assert cluster.a.add(short_lived).status == 0
+    assert cluster.a.call("DEL", short_lived).status == 0
+    assert contents(cluster.a.state_dir) == before
+    assert cluster.a.call("CHECK", primary).status == 0
+    assert cluster.pings(primary, PAIR_IP)
+    disk.repair()
+    wait_for("the deferred entry", lambda: journal_is_on_disk(cluster, primary, plain))
+    assert cluster.a.add(other, config={**cluster.a.config, "wait": 0, "wait_policy": "proceed"}).status == 0
+    end_pods(cluster, (cluster.a, primary), (cluster.a, other), (cluster.a, plain), (cluster.b, pair))
+    assert cluster.a.call("DEL", short_lived).status == 0
+    cluster.assert_nothing_left()
+
+
+def test_fault_29_del_on_a_broken_disk_leaves_the_link(cluster: Cluster, disk: BrokenDisk) -> None:
+    """The entry is removed once the disk works, without another call."""
+    primary, pair = cluster.linked_pair()
+    disk.break_down()
+    assert cluster.a.call("DEL", primary).status == 0
+    assert cluster.interfaces(primary) == []
+    assert cluster.bed.links()[LINK].primary.sandbox is None
+    cluster.bed.delete_pod(primary.pod)
+    disk.repair()
+    wait_for("the end of the entry", lambda: journal_is_on_disk(cluster))
+    again = cluster.primary(cluster.a)
+    assert cluster.a.add(again).status == 0
+    cluster.wait_until(State.LINKED)
+    end_pods(cluster, (cluster.a, again), (cluster.b, pair))
+    cluster.assert_nothing_left()
+
+
+def test_fault_29_a_broken_disk_is_reported_while_it_lasts(cluster: Cluster, disk: BrokenDisk) -> None:
+    plain = cluster.pod("plain", {}, cluster.a)
+    disk.break_down()
+    assert cluster.a.add(plain).status == 0
+    status = cluster.a.call("STATUS", config={**cluster.a.config, "cniVersion": "1.1.0"})
+    assert status.status == 0, "the runtime would start no pod on this node"
+    assert "full or read-only (journal changes kept in memory: 1)" in page(cluster.a, "/readyz")[1]
+    assert "\nratchet_journal_deferred 1.0\n" in page(cluster.a, "/metrics")[1]
+    disk.repair()
+    wait_for("the agent to be ready", lambda: "journal" not in page(cluster.a, "/readyz")[1])
+    assert "\nratchet_journal_deferred 0.0\n" in page(cluster.a, "/metrics")[1]
+    end_pods(cluster, (cluster.a, plain))
+
+
+def test_fault_29_an_agent_starts_on_a_broken_disk_after_a_reboot(cluster: Cluster, disk: BrokenDisk) -> None:
+    old, pair = cluster.linked_pair()
+    cluster.bed.agents["a"].kill()
+    cluster.bed.hosts.remove_namespace(old.netns)
+    mark_as_of_earlier_boot(cluster.a)
+    disk.break_down()
+    cluster.bed.agents["a"].start()
+    plain = cluster.pod("plain", {}, cluster.a)
+    assert cluster.a.add(plain).status == 0
+    assert cluster.a.call("DEL", old, CNI_NETNS="").status == 0
+    wait_for("the end of the old sandbox", lambda: cluster.bed.links()[LINK].primary.sandbox is None)
+    disk.repair()
+    wait_for("the entries of this boot", lambda: journal_is_on_disk(cluster, plain))
+    new = cluster.sandbox(cluster.a, old.pod)
+    assert cluster.a.add(new).status == 0
+    cluster.wait_until(State.LINKED)
+    end_pods(cluster, (cluster.a, new), (cluster.a, plain), (cluster.b, pair))
+    cluster.assert_nothing_left()
+
+
+def test_fault_29_a_del_without_agent_on_a_broken_disk_is_served_by_the_next_agent(
+    cluster: Cluster, disk: BrokenDisk
+) -> None:
+    primary, pair = cluster.linked_pair()
+    agent = cluster.bed.agents["a"]
+    agent.kill()
+    disk.break_down()
+    assert cluster.a.call("DEL", primary).status == 0
+    agent.start()
+    wait_for("the DEL", lambda: cluster.bed.links()[LINK].primary.sandbox is None)
+    disk.repair()
+    wait_for("the end of the entry", lambda: journal_is_on_disk(cluster))
+    cluster.forget_pods(primary)
+    cluster.bed.delete_pod(primary.pod)
+    end_pods(cluster, (cluster.b, pair))
+    cluster.assert_nothing_left()
 
 
 # 10 to 15: faults of the API

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from ratchet.core.model import State
 from ratchet.dev.fake_kubelet import Kubelet, Sandbox
+from ratchet.dev.hosts import ip
 from ratchet.dev.testbed import wait_for
 from tests.support.cluster import LINK, PAIR, PATIENT, PRIMARY, Cluster, recreated, running
 
@@ -156,3 +159,43 @@ def test_an_mtu_above_that_of_the_tunnel_is_an_invalid_intent_event_of_its_pod(c
     wait_for("an event", lambda: a.pod.uid in cluster.told("InvalidIntent"))
     assert b.pod.uid not in cluster.told("InvalidIntent"), "its own end is as it should be"
     delete_pods(cluster, (cluster.a, a), (cluster.b, b))
+
+
+def has_interface(cluster: Cluster, sandbox: Sandbox, ifname: str) -> bool:
+    return ifname in cluster.interfaces(sandbox)
+
+
+@pytest.fixture
+def with_many_ports() -> Iterator[Cluster]:
+    with running(PATIENT, agent={"vxlan_ports": "4789-5010"}) as made:
+        yield made
+
+
+def test_a_tunnel_keeps_its_port_after_the_range_has_become_smaller(with_many_ports: Cluster) -> None:
+    """Also an end that somebody removes is created again on that port. A new sandbox is rejected."""
+    cluster = with_many_ports
+    link = {"peer": "pair-pod", "ifname": "in1", "peer_ifname": "in2", "vxlan_port": 5005}
+    asks = {"ratchet": "true"}
+    hub = cluster.pod("primary-pod", asks, cluster.a, **{"ratchet.links": json.dumps([link])})
+    pair = cluster.pod("pair-pod", asks, cluster.b)
+    cluster.add_all((cluster.a, hub), (cluster.b, pair))
+    cluster.wait_until(State.LINKED)
+    ends = ((cluster.a, hub, "in1"), (cluster.b, pair, "in2"))
+    for node, sandbox, ifname in ends:
+        agent = cluster.bed.agents[node.host.name]
+        agent.stop()
+        agent.options = {}
+        ip("-n", sandbox.netns, "link", "del", ifname)
+        agent.start()
+    for _, sandbox, ifname in ends:
+        wait_for(f"{ifname}, created again", partial(has_interface, cluster, sandbox, ifname))
+        assert cluster.show(sandbox, ifname)["linkinfo"]["info_data"]["port"] == 5005
+    assert cluster.state() is State.LINKED
+    assert cluster.b.delete(pair).status == 0
+    again = recreated(cluster, pair, asks, cluster.b)
+    refused = cluster.b.add(again)
+    assert (refused.json["code"], refused.error) == (
+        101,
+        "cannot link pod default/pair-pod: vxlan_port: 5005 is not in vxlan_ports, 4789-4799",
+    )
+    delete_pods(cluster, (cluster.a, hub), (cluster.b, again))

@@ -38,10 +38,18 @@ GATE = "ratchet/linked"
 _numbers = itertools.count()
 
 # Options of both agents. `ON_A` and `ON_B` are options of one agent.
-OPTIONS: dict[str, object] = {"namespace": "elsewhere", "vxlan_port": 8472, "vni_range": "500-501", "heartbeat": 1}
+OPTIONS: dict[str, object] = {
+    "namespace": "elsewhere",
+    "vxlan_port": 8472,
+    "vxlan_ports": "8472-8474",
+    "vni_range": "500-501",
+    "heartbeat": 1,
+}
 ON_A: dict[str, object] = {
     "parent_interface": "up1",
     "topologies": "off",
+    "links_per_pod": 2,
+    "links_per_namespace": 6,
     "wait": 0,
     "wait_policy": "require",
     "workers": 1,
@@ -278,10 +286,52 @@ def _vxlan_port(world: World) -> None:
     run_in(world.primary.netns, "ping", "-n", "-c", "1", "-W", "3", "192.168.2.101")
 
 
+@effect_of("vxlan_ports")
+def _vxlan_ports(world: World) -> None:
+    """A tunnel on one node needs the two ports above its own."""
+    link = {"peer": "near", "ifname": "in1", "peer_ifname": "in1", "kind": "vxlan", "vxlan_port": 8473}
+    settings = {"ratchet": "true"}
+    hub = world.b.make_sandbox(world.bed.create_pod("hub", settings, "b", {"ratchet.links": json.dumps([link])}))
+    near = world.b.make_sandbox(world.bed.create_pod("near", settings | {"ratchet.primary": "false"}, "b"))
+    with adding(world, world.b, hub, wait_policy="require"):
+        answer = world.b.add(near)
+    assert (answer.status, answer.json["code"]) == (1, 101)
+    assert "vxlan_port: 8473 needs 8474 and 8475 on one node, which are not in vxlan_ports, 8472-8474" in answer.error
+    world.end(world.b, near)
+    world.end(world.b, hub)
+
+
 @effect_of("vni_range")
 def _vni_range(world: World) -> None:
     assert world.tunnel(world.a)["id"] in (500, 501)
     assert world.tunnel(world.b)["id"] == world.tunnel(world.a)["id"]
+
+
+def listed_links(number: int) -> dict[str, str]:
+    """The annotation of a pod that declares so many links to a pod that does not exist."""
+    links = [{"peer": "nobody", "ifname": f"in{at}", "peer_ifname": f"x{at}"} for at in range(number)]
+    return {"ratchet.links": json.dumps(links)}
+
+
+@effect_of("links_per_pod")
+def _links_per_pod(world: World) -> None:
+    hub = world.a.make_sandbox(world.bed.create_pod("hub", {"ratchet": "true"}, "a", listed_links(3)))
+    answer = world.a.add(hub)
+    assert (answer.status, answer.json["code"]) == (1, 101)
+    assert answer.error == f"cannot link pod {hub.pod}: it has 3 links, more than links_per_pod, 2"
+    world.end(world.a, hub)
+
+
+@effect_of("links_per_namespace")
+def _links_per_namespace(world: World) -> None:
+    """A pod that has not started declares most of the links. The world's own link counts too."""
+    declarer = world.bed.create_pod("declarer", {"ratchet": "true"}, "b", listed_links(6))
+    unpaired = world.unpaired(world.a)
+    answer = world.a.add(unpaired)
+    assert answer.json["code"] == 101
+    assert "declares 8 links, more than links_per_namespace, 6" in answer.error
+    world.end(world.a, unpaired)
+    world.bed.delete_pod(declarer)
 
 
 @effect_of("wait")

@@ -189,6 +189,30 @@ def test_a_call_that_outlasts_drain_seconds_is_aborted() -> None:
         assert "calls aborted calls=1 drain_seconds=1" in agent.log.read_text()
 
 
+def test_a_roll_back_outlasts_drain_seconds_and_more_signals(tmp_path: Path) -> None:
+    """The DEL of the delegate waits for a file, so that the signals come while the ADD is rolled back."""
+    rolling_back, release = tmp_path / "rolling-back", tmp_path / "release"
+    delegate = tmp_path / "slow"
+    delegate.write_text(
+        '#!/bin/sh\ncat > /dev/null\ncase $CNI_COMMAND in\nADD) echo \'{"cniVersion": "1.0.0"}\';;\n'
+        f"DEL) touch {rolling_back}; while [ ! -e {release} ]; do sleep 0.02; done;;\nesac\n"
+    )
+    delegate.chmod(0o755)
+    with left_clean(agent={"drain_seconds": 0}) as cluster:
+        agent, primary = cluster.bed.agents["a"], cluster.primary(cluster.a)
+        config = {**PATIENT, "wait_policy": "require", "delegate": {"type": "slow", "cniVersion": "1.0.0"}}
+        adding = cluster.start("ADD", cluster.a, primary, config=config, CNI_PATH=f"{tmp_path}:{cluster.a.bin_dir}")
+        wait_for("the roll-back", rolling_back.exists)
+        for _ in range(3):
+            os.kill(agent.pid, signal.SIGTERM)
+        wait_for("the end of the socket", lambda: not agent.socket.exists())
+        os.kill(agent.pid, signal.SIGTERM)
+        release.touch()
+        assert_refused(cluster.end(adding), 11, "its peer has not joined")
+        wait_for("the agent's end", lambda: not agent.running)
+        assert not list((cluster.a.state_dir / "sandboxes").iterdir())
+
+
 def test_a_second_agent_waits_for_the_first_and_takes_over(cluster: Cluster) -> None:
     """The second agent serves once the first was killed, and removes a link that the first created."""
     primary, _ = cluster.linked_pair()

@@ -26,6 +26,7 @@ from ratchet.errors import RatchetError  # noqa: E402
 from tests.bench import (  # noqa: E402
     bench_agent,
     bench_datapath,
+    bench_fairness,
     bench_many,
     bench_plugin,
     bench_scale,
@@ -73,6 +74,8 @@ def _measured() -> list[Row]:
     rows += served
     print("==> a pod with many links", flush=True)
     rows += bench_many.measure(say, PREFIXES[0])
+    print("==> a link beside another namespace's pod with many links", flush=True)
+    rows += bench_fairness.measure(say, PREFIXES[0])
     print("==> topologies of 10, 50 and 100 pods", flush=True)
     rows += bench_topologies.measure(say, PREFIXES[0])
     print("==> 1,000 links between two agents", flush=True)

@@ -12,12 +12,11 @@ from tests.chaos.actor import Actor
 from tests.chaos.invariants import Usage
 from tests.chaos.steps import Family, Fault, Step
 from tests.chaos.world import World
-from tests.support.disks import fill, retry_while_busy, succeeds_once_idle
+from tests.support.disks import BrokenDisk, DiskBusyError
 from tests.support.faults import Act, Rule, Sent, answering, dropping, taking
 from tests.support.outages import set_node_ready
 
 ALWAYS = 1 << 30
-REMOUNT_SECONDS = 2.0
 API_ACTS: dict[Fault, tuple[Act | None, Act | None]] = {
     Fault.FORBIDDEN: (answering(403, "Forbidden"), None),
     Fault.BUSY: (answering(429, "TooManyRequests", **{"Retry-After": "1"}), None),
@@ -51,7 +50,7 @@ class NodeActor(Actor):
         self._wanted = True
         self._launched = True
         self._bad_disk = False
-        self._filler = world.kubelet(name).state_dir / "filler"
+        self._disk: BrokenDisk | None = None
 
     def begin(self, step: Step) -> None:
         """Begin a fault."""
@@ -150,16 +149,16 @@ class NodeActor(Actor):
 
     def _spoil_disk(self, step: Step) -> None:
         self._bad_disk = True
-        if step.fault is Fault.FULL:
-            fill(self._filler.parent)
-        elif not succeeds_once_idle(*self._remount("ro"), seconds=REMOUNT_SECONDS):
+        disk = BrokenDisk(self.world.kubelet(self.name).state_dir, "full" if step.fault is Fault.FULL else "read-only")
+        try:
+            disk.break_down()
+            self._disk = disk
+        except DiskBusyError:
             self.world.log.note(f"the state directory of {self.name} stays writable: a paused agent has files open")
 
     def _mend_disk(self) -> None:
-        retry_while_busy(*self._remount("rw"))
-        self._filler.unlink(missing_ok=True)
+        if self._disk is not None:
+            self._disk.repair()
+            self._disk = None
         self.revive()
         self._bad_disk = False
-
-    def _remount(self, mode: str) -> tuple[str, ...]:
-        return ("mount", "-o", f"remount,{mode}", str(self._filler.parent))

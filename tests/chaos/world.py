@@ -87,7 +87,7 @@ def built_world(kubeconfig: Path | None) -> Iterator[World]:
         for number, node in enumerate(NODES):
             kubelet = bed.add_node(node, f"192.168.1.{71 + number}/24", dict(PATIENT), agent=AGENT)
             bed.agents[node].stop()
-            stack.enter_context(small_disk(kubelet, STATE_SIZE))
+            stack.enter_context(small_disk(kubelet.state_dir, STATE_SIZE))
             stack.callback(bed.agents[node].kill)  # before the disk is unmounted
             clocks[node] = stepped_clock(bed.agents[node])
         history = History(bed.api, bed.records.links.path, "", late_deletes=True)  # of records only: Leases are lost

@@ -37,16 +37,22 @@ def deploy(world: World, overlay: str) -> None:
     wait_for("the configuration of the nodes' networks", lambda: all(path.exists() for path in paths), 30.0)
 
 
+def undeploy(world: World, overlay: str) -> None:
+    """Uninstall as docs/install.md says: the installer first, while it still has its account."""
+    world.kubectl("delete", "daemonset/ratchet-install", "--cascade=foreground", "--ignore-not-found", seconds=120)
+    world.kubectl("delete", "-k", str(MANIFESTS / overlay), "--wait", "--ignore-not-found", seconds=120)
+
+
 @contextmanager
 def deployed_with_overlay(cluster: Cluster, overlay: str) -> Iterator[None]:
     """Deploy Ratchet by another overlay within the block, in place of the overlay `chained`."""
     ratchet = World(cluster, RATCHET)
     try:
-        ratchet.kubectl("delete", "-k", str(MANIFESTS / "chained"), "--wait")
+        undeploy(ratchet, "chained")
         deploy(ratchet, overlay)
         yield
     finally:
-        ratchet.kubectl("delete", "-k", str(MANIFESTS / overlay), "--wait", "--ignore-not-found")
+        undeploy(ratchet, overlay)
         deploy(ratchet, "chained")
 
 

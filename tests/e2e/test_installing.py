@@ -8,11 +8,11 @@ import pytest
 
 from ratchet.dev.building import REPOSITORY
 from ratchet.install import LAUNCHER
-from tests.e2e.conftest import MANIFESTS, deploy
+from tests.e2e.conftest import MANIFESTS, deploy, undeploy
 from tests.e2e.world import PAIR, RATCHET, World, network_file, pod, primary, wait_for
 
 
-@pytest.mark.parametrize("overlay", ["chained", "delegating", "daemonless"])
+@pytest.mark.parametrize("overlay", ["chained", "delegating", "daemonless", "multus"])
 def test_the_api_server_accepts_every_overlay(world: World, overlay: str) -> None:
     options = ("--dry-run=server", "--validate=strict", "-k", str(REPOSITORY / "manifests" / "overlays" / overlay))
     done = World(world.cluster, RATCHET).try_kubectl("apply", *options)
@@ -39,13 +39,18 @@ def test_the_installer_follows_a_changed_network_configuration(world: World) -> 
 
 
 @pytest.mark.timeout(300)
-def test_uninstalling_removes_files_and_keeps_links_up(world: World) -> None:
+@pytest.mark.parametrize("order", ["the installer first", "all at once"])
+def test_uninstalling_removes_files_and_keeps_links_up(world: World, order: str) -> None:
     world.apply(pod("p", "node-a", primary("q")), pod("q", "node-b", PAIR))
     world.wait_until_linked(1)
     nodes = world.cluster.nodes()
     files = [*map(network_file, nodes), *(node.machine.folder / "opt/cni/bin" / LAUNCHER for node in nodes)]
     try:
-        world.kubectl("delete", "-n", RATCHET, "-k", str(MANIFESTS / "chained"), "--wait", seconds=120)
+        if order == "the installer first":
+            undeploy(World(world.cluster, RATCHET), "chained")
+            assert not any(path.exists() for path in files)
+        else:
+            world.kubectl("delete", "-n", RATCHET, "-k", str(MANIFESTS / "chained"), "--wait", seconds=120)
         wait_for("what was installed is gone", lambda: not any(path.exists() for path in files))
         assert world.pings("p", "10.99.1.2"), "a link that stands was touched"
         world.apply(pod("plain", "node-a", {}))

@@ -16,7 +16,9 @@ import pytest
 from ratchet.core.model import State
 from ratchet.dev.fake_kubelet import DEBIAN_PLUGINS, CniResponse, Kubelet, Sandbox
 from ratchet.dev.hosts import ip
+from ratchet.dev.testbed import wait_for
 from tests.support.cluster import CHAINED, LINK, Cluster
+from tests.support.disks import BrokenDisk, small_disk
 
 pytestmark = pytest.mark.skipif(
     not Path(DEBIAN_PLUGINS, "ptp").exists(), reason="needs Debian's containernetworking-plugins"
@@ -200,6 +202,87 @@ def test_del_calls_the_delegate_with_the_configuration_of_its_add(cluster: Clust
     cluster.assert_nothing_left()
 
 
+# A full or read-only state directory
+
+
+@pytest.fixture(params=["full", "read-only"])
+def broken_disk(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[BrokenDisk]:
+    """A small disk at the state directory of node a."""
+    with small_disk(cluster.a.state_dir) as folder:
+        yield BrokenDisk(folder, request.param)
+
+
+def test_fault_29_pods_without_links_start_and_stop_on_a_broken_disk(
+    cluster: Cluster, network: Network, broken_disk: BrokenDisk
+) -> None:
+    """The delegate's DEL needs its result, which the runtime sends if the journal does not have it."""
+    configure(cluster, network)
+    plain = cluster.pod("plain", PLAIN, cluster.a)
+    broken_disk.break_down()
+    assert address_in(cluster.a.add(plain).json) == address_of(cluster, plain)
+    assert len(network.allocated_ips(cluster.a)) == 1
+    answer = cluster.a.call("DEL", plain)
+    assert (answer.status, answer.stdout) == (0, ""), answer
+    assert network.allocated_ips(cluster.a) == []
+    broken_disk.repair()
+    cluster.forget_pods(plain)
+    cluster.assert_nothing_left()
+
+
+def test_fault_29_an_add_that_del_could_not_undo_is_refused_on_a_broken_disk(
+    cluster: Cluster, network: Network, broken_disk: BrokenDisk
+) -> None:
+    """The runtime speaks 0.3.1 and sends no result to DEL. The delegate speaks 1.0.0 and needs its own."""
+    config = network.config(cluster.a, "0.3.1")
+    config["delegate"]["cniVersion"] = "1.0.0"
+    plain = cluster.pod("plain", PLAIN, cluster.a)
+    broken_disk.break_down()
+    code, message = error_of(cluster.a.add(plain, config=config))
+    assert code == 100
+    assert message.startswith("cannot write /")
+    assert broken_disk.cause in message
+    assert network.allocated_ips(cluster.a) == []
+    assert cluster.interfaces(plain) == []
+    assert cluster.a.call("DEL", plain, config=config).status == 0
+    broken_disk.repair()
+    assert cluster.a.add(plain, config=config).status == 0
+    assert cluster.a.delete(plain, config=config).status == 0
+    assert network.allocated_ips(cluster.a) == []
+
+
+# Unreadable journal files
+
+
+@pytest.mark.parametrize(
+    "content", ["", '{"network": "net", "sandbox": {"of": "a newer Ratchet"}}'], ids=["torn", "newer"]
+)
+@pytest.mark.parametrize("how", ["DEL", "GC"])
+def test_del_and_gc_free_the_address_of_an_unreadable_journal_file_and_keep_the_file(
+    cluster: Cluster, network: Network, content: str, how: str
+) -> None:
+    configure(cluster, network)
+    plain = cluster.pod("plain", PLAIN, cluster.a)
+    assert cluster.a.add(plain).status == 0
+    (file,) = (cluster.a.state_dir / "sandboxes").glob(f"{plain.container_id}+*")
+    agent = cluster.bed.agents.get("a")
+    if agent is not None:
+        agent.kill()
+    file.write_text(content)
+    if agent is not None:
+        agent.start()
+    if how == "DEL":
+        answer = cluster.a.call("DEL", plain)
+    else:
+        answer = cluster.a.call("GC", config={**network.config(cluster.a, "1.1.0"), "cni.dev/valid-attachments": []})
+    assert (answer.status, answer.stdout) == (0, ""), answer
+    assert network.allocated_ips(cluster.a) == []
+    assert not file.exists()
+    kept = cluster.a.state_dir / "unreadable" / file.name
+    assert kept.read_text() == content
+    assert cluster.a.call("DEL", plain).status == 0
+    kept.unlink()
+
+
 # CHECK
 
 
@@ -227,6 +310,7 @@ class Script:
     NAME = "scripted"
 
     def __post_init__(self) -> None:
+        (self.folder / "calls").touch()
         self.answers: dict[str, tuple[int, str]] = {}
         self.respond("VERSION", 0, {"cniVersion": "1.1.0", "supportedVersions": ["0.4.0", "1.0.0", "1.1.0"]})
         self.respond("ADD", 0, {"cniVersion": "1.1.0", "ips": [{"address": "10.5.0.9/24"}]})
@@ -310,6 +394,67 @@ def test_the_error_names_a_missing_delegate_and_the_search_path(cluster: Cluster
     assert "no-such-plugin" in message
     assert str(cluster.a.bin_dir) in message
     assert DEBIAN_PLUGINS in message
+
+
+def test_a_del_without_a_journal_entry_is_repeated_until_the_delegate_succeeds(
+    cluster: Cluster, script: Script
+) -> None:
+    """The second DEL must not rely on the tombstone of the first one. The third one may."""
+    plain = cluster.pod("plain", PLAIN, cluster.a)
+    call = {"config": scripted(), "CNI_PATH": script.path(cluster.a)}
+    script.respond("DEL", 1, {"cniVersion": "1.1.0", "code": 11, "msg": "try again"})
+    assert error_of(cluster.a.call("DEL", plain, **call))[0] == 11
+    script.respond("DEL", 0, {})
+    for _ in range(2):
+        assert cluster.a.call("DEL", plain, **call).status == 0
+    assert script.calls("DEL") == [plain.container_id] * 2
+    cluster.forget_pods(plain)
+
+
+# Signals during a roll-back
+
+
+def held(script: Script, tmp_path: Path) -> Path:
+    """Have the delegate's DEL wait for a file, and then create another one. Returns the file that it waits for."""
+    release = tmp_path / "release"
+    script.respond("DEL", 0, {}, f"while [ ! -e {release} ]; do sleep 0.02; done; touch {tmp_path}/deleted")
+    return release
+
+
+@pytest.mark.daemonless
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_later_signals_do_not_abort_the_roll_back_that_the_first_one_began(
+    cluster: Cluster, script: Script, tmp_path: Path, number: signal.Signals
+) -> None:
+    release, primary = held(script, tmp_path), cluster.primary(cluster.a)
+    adding = cluster.start("ADD", cluster.a, primary, config=scripted(), CNI_PATH=script.path(cluster.a))
+    cluster.wait_until(State.PRIMARY_READY)
+    adding.send_signal(number)
+    wait_for("the roll-back", lambda: script.calls("DEL") == [primary.container_id])
+    for _ in range(3):
+        adding.send_signal(number)
+    assert adding.poll() is None
+    release.touch()
+    answer = cluster.end(adding)
+    assert error_of(answer)[0] == 11
+    assert f"the plugin received {number.name}" in answer.error
+    assert (tmp_path / "deleted").exists()
+    assert cluster.interfaces(primary) == []
+    cluster.assert_nothing_left()
+
+
+@pytest.mark.daemonless
+def test_sigterm_does_not_abort_a_del(cluster: Cluster, script: Script, tmp_path: Path) -> None:
+    release, plain = held(script, tmp_path), cluster.pod("plain", PLAIN, cluster.a)
+    assert cluster.a.add(plain, config=scripted(), CNI_PATH=script.path(cluster.a)).status == 0
+    deleting = cluster.start("DEL", cluster.a, plain, config=scripted(), CNI_PATH=script.path(cluster.a))
+    wait_for("the delegate's DEL", lambda: script.calls("DEL") == [plain.container_id])
+    deleting.send_signal(signal.SIGTERM)
+    release.touch()
+    assert cluster.end(deleting).status == 0
+    assert (tmp_path / "deleted").exists()
+    cluster.forget_pods(plain)
+    cluster.assert_nothing_left()
 
 
 @pytest.mark.parametrize("failure", ["wait", "interface"])

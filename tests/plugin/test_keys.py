@@ -141,11 +141,51 @@ def _vxlan_port(cluster: Cluster, _: Path) -> None:
         assert tunnel["port"] == 4790
 
 
+@effect_of("vxlan_ports", "daemonless")
+def _vxlan_ports(cluster: Cluster, _: Path) -> None:
+    """The range must include the node's own port."""
+    with sandbox_without_peer(cluster) as sandbox:
+        answer = cluster.a.call("ADD", sandbox, config={**BASE, "vxlan_ports": [9000, 9010]})
+        assert answer.json["code"] == 7
+        assert answer.error.endswith("vxlan_ports must include 4789-4791 for the vxlan_port 4789, not 9000-9010")
+    link = {"peer": "x", "ifname": "in1", "peer_ifname": "in1", "vxlan_port": 9005}
+    hub = cluster.pod("hub", {"ratchet": "true"}, cluster.a, **{"ratchet.links": json.dumps([link])})
+    peer = cluster.pod("x", {"ratchet": "true", "ratchet.primary": "false"}, cluster.b)
+    cluster.a.config = cluster.b.config = {**BASE, "vxlan_ports": [4789, 9010]}
+    cluster.add_all((cluster.a, hub), (cluster.b, peer))
+    assert cluster.show(hub, "in1")["linkinfo"]["info_data"]["port"] == 9005
+    cluster.delete_all((cluster.a, hub), (cluster.b, peer))
+    cluster.a.config = cluster.b.config = BASE
+
+
 @effect_of("vni_range", "daemonless")
 def _vni_range(cluster: Cluster, _: Path) -> None:
     keys = {"vni_range": [700, 709]}
     with linked_tunnel(cluster, keys, keys) as tunnel:
         assert 700 <= tunnel["id"] <= 709
+
+
+@effect_of("links_per_pod", "daemonless")
+def _links_per_pod(cluster: Cluster, _: Path) -> None:
+    exceeds(cluster, {"links_per_pod": 1}, "it has 2 links, more than links_per_pod, 1")
+
+
+@effect_of("links_per_namespace", "daemonless")
+def _links_per_namespace(cluster: Cluster, _: Path) -> None:
+    exceeds(cluster, {"links_per_namespace": 1}, "namespace default declares 2 links, more than links_per_namespace, 1")
+
+
+def exceeds(cluster: Cluster, keys: dict[str, int], cause: str) -> None:
+    """Add a pod with two links with these keys: it is rejected. With a limit of two it joins both."""
+    cluster.bed.create_topology("two", "- endpoints: [hub:in1, x:in1]\n- endpoints: [hub:in2, x:in2]")
+    hub = cluster.pod("hub", {"ratchet": "true"}, cluster.a)
+    answer = cluster.a.call("ADD", hub, config={**BASE, **keys, "wait": 0})
+    assert (answer.json["code"], answer.error) == (101, f"cannot link pod default/hub: {cause}")
+    assert cluster.bed.links() == {}
+    answer = cluster.a.call("ADD", hub, config={**BASE, **dict.fromkeys(keys, 2), "wait": 0})
+    assert answer.json["code"] == 11
+    cluster.delete_all((cluster.a, hub))
+    cluster.bed.delete_topologies()
 
 
 @effect_of("topologies", "daemonless")
@@ -269,7 +309,10 @@ VALUES = {
     "namespace": ELSEWHERE,
     "topologies": "off",
     "state_dir": "/nowhere",
+    "vxlan_ports": [9000, 9010],
     "vni_range": [700, 709],
+    "links_per_pod": 1,
+    "links_per_namespace": 1,
     "log_file": "/nowhere/log",
     "log_level": "debug",
 }

@@ -99,7 +99,7 @@ def test_a_veth_and_a_vxlan_get_routes_sysctls_and_rate(cluster: Cluster) -> Non
 
 
 def test_kind_vxlan_makes_a_tunnel_on_one_node_and_across_nodes(cluster: Cluster) -> None:
-    router, x, y = pods(cluster, kind="vxlan", vxlan_port=4800)
+    router, x, y = pods(cluster, kind="vxlan", vxlan_port=4797)
     cluster.add_all((cluster.a, router), (cluster.a, x), (cluster.b, y))
     for name in ("default.hub.eth1.x.up0", "default.hub.eth2.y.up0"):
         cluster.wait_until(State.LINKED, name)
@@ -107,9 +107,33 @@ def test_kind_vxlan_makes_a_tunnel_on_one_node_and_across_nodes(cluster: Cluster
         cluster.show(sandbox, ifname)["linkinfo"]["info_data"]["port"]
         for sandbox, ifname in ((router, "eth1"), (x, "up0"), (router, "eth2"), (y, "up0"))
     ]
-    assert ports == [4801, 4802, 4800, 4800]
+    assert ports == [4798, 4799, 4797, 4797]
     for address in ("10.0.1.2", "10.0.2.2"):
         wait_for(f"a ping to {address}", partial(cluster.pings, router, address))
+    cluster.delete_all((cluster.a, router), (cluster.a, x), (cluster.b, y))
+    cluster.assert_nothing_left()
+
+
+@pytest.mark.daemonless
+@pytest.mark.parametrize(
+    ("port", "cause"),
+    [
+        (53, "53 is not in vxlan_ports, 4789-4799"),
+        (4799, "4799 needs 4800 and 4801 on one node, which are not in vxlan_ports, 4789-4799"),
+    ],
+)
+def test_a_tunnel_on_a_port_that_is_not_allowed_is_rejected(cluster: Cluster, port: int, cause: str) -> None:
+    """A service of the node could not use the port."""
+    router, x, y = pods(cluster, kind="vxlan", vxlan_port=port)
+    waiting = [cluster.start("ADD", *one) for one in ((cluster.a, x), (cluster.b, y))]
+    for name in ("default.hub.eth1.x.up0", "default.hub.eth2.y.up0"):
+        wait_for(f"the pair of {name}", partial(has_pair, cluster, name))
+    refused = cluster.a.add(router)
+    assert (refused.json["code"], refused.error) == (101, f"cannot link pod default/hub: vxlan_port: {cause}")
+    assert cluster.interfaces(router) == []
+    for one in waiting:
+        one.kill()
+        cluster.end(one)
     cluster.delete_all((cluster.a, router), (cluster.a, x), (cluster.b, y))
     cluster.assert_nothing_left()
 

@@ -154,7 +154,7 @@ class FakeJournal(Journal):
     def __init__(self, locking: bool = True) -> None:
         self._locking = locking
 
-    def write(self, entry: SandboxEntry) -> None:
+    def write(self, entry: SandboxEntry, *, may_defer: bool = False) -> None:
         ask("write", entry)
 
     def read(self, attachment: Attachment) -> SandboxEntry | None:
@@ -187,13 +187,16 @@ class FakeJournal(Journal):
     def sandbox_lock(self, container_id: str) -> AbstractContextManager[None]:
         return self.lock(f"sandbox/{container_id}")
 
-    def bury(self, attachment: Attachment, at: float) -> bool:
+    def bury(self, attachment: Attachment, at: float, *, undone: bool = True) -> bool:
         return bool(ask("bury", attachment.container_id))
 
     def is_buried(self, attachment: Attachment, began: float) -> bool:
         return bool(ask("buried", attachment.container_id))
 
-    def begin(self, entry: SandboxEntry) -> bool:
+    def has_unreadable(self, attachment: Attachment) -> bool:
+        return False  # no scene damages a file
+
+    def begin(self, entry: SandboxEntry, *, may_defer: bool = False) -> bool:
         self.write(entry)
         return True  # no scene adds an attachment twice
 
@@ -223,7 +226,7 @@ class OneEntryJournal(FakeJournal):
         super().__init__(locking)
         self._only = entry
 
-    def write(self, entry: SandboxEntry) -> None: ...
+    def write(self, entry: SandboxEntry, *, may_defer: bool = False) -> None: ...
 
     def read(self, attachment: Attachment) -> SandboxEntry | None:
         return self._only
@@ -307,12 +310,14 @@ def fake_environment(parents: dict[str, Parent]) -> Iterator[None]:
                 patch.object(retrying, "retry_on_conflict", lambda decide: current_driver().retry_on_conflict(decide))
             )
         for busy in (attach, delete):
-            stack.enter_context(
-                patch.object(busy, "map_concurrently", lambda *work: current_driver().map_concurrently(*work))
-            )
+            stack.enter_context(patch.object(busy, "map_concurrently", _map_concurrently))
         stack.enter_context(patch.object(listwatch, "random", SimpleNamespace(uniform=lambda low, _: low)))
         stack.enter_context(patch.object(vni, "random", SimpleNamespace(choice=lambda free: free[0])))
         yield
+
+
+def _map_concurrently(act: Callable[[Any], Any], things: Sequence[Any], _tenant: str = "") -> list[Any]:
+    return current_driver().map_concurrently(act, things)
 
 
 def _sleep(seconds: float) -> None:

@@ -211,7 +211,7 @@ def worker(
         reconcile(node, declared, ask("choose", pending), records)
         return "work"
 
-    return Process(f"agent {node} {number or ''}".strip(), node, {"work": work}, "work", serves=True)
+    return Process(f"agent {node} {number or ''}".strip(), node, {"work": work}, "work")
 
 
 class Calls:

@@ -33,7 +33,6 @@ class Process:
     """A process on a node: named stages, each of which returns the name of the next one, until END.
 
     `killable`: SIGKILL may end the process once it has begun. `api_may_fail`: any of its reads of the API may fail.
-    `serves`: the process never ends, as an agent.
     """
 
     name: str
@@ -42,7 +41,6 @@ class Process:
     first: str
     killable: bool = False
     api_may_fail: bool = False
-    serves: bool = False
 
 
 class _OutOfAnswersError(BaseException):

@@ -18,6 +18,7 @@ from typing import Any
 from ratchet.cni.arguments import Arguments, Command
 from ratchet.cni.config import NetworkConfig
 from ratchet.core.interface import Parent, VethWire, Wire, differences
+from ratchet.core.limits import LINKS_PER_NAMESPACE, LINKS_PER_POD
 from ratchet.core.model import End, Kind, Link, Location, PodRef, Sandbox, Side, State
 from ratchet.core.naming import record_name
 from ratchet.core.plan import Attempt, Underlay, wire_of
@@ -44,6 +45,9 @@ LEASES = "/apis/coordination.k8s.io/v1/namespaces/ratchet/leases"
 VNIS = (11, 12)
 VXLAN_PORT = 4789
 FALSE_CLAIM = "it says linked and the devices do not stand"
+LIVE_NOT_LINKED = "both are live and not linked"
+INTERFACE_OF_DEAD = "an interface is in a dead sandbox"
+WRONG_DATA = "a record's data is not what its facts say"
 
 PARENTS = {
     "A": Parent("eth0", 2, "10.0.0.1", 1500),
@@ -115,7 +119,7 @@ def call_of(attempt: Attempt, command: Command, rules: Rules) -> Call:
 def plain_call(command: Command, sandbox: Sandbox, journal: Journal, records: Store, wait: float = 0.0) -> Call:
     args = {"K8S_POD_NAMESPACE": sandbox.pod.namespace, "K8S_POD_NAME": sandbox.pod.name}
     arguments = Arguments(command, sandbox.container_id, sandbox.netns, "eth0", (), args, {})
-    return Call(arguments, network_config(), journal, lambda _: records, began=0.0, wait=wait)
+    return Call(arguments, network_config(), journal, lambda _: records, began=0.0, wait=wait, timed_from=float("inf"))
 
 
 @cache
@@ -138,7 +142,10 @@ def network_config() -> NetworkConfig:
         wait=None,
         wait_policy=None,
         vxlan_port=VXLAN_PORT,
+        vxlan_ports=None,
         vni_range=VNIS,
+        links_per_pod=LINKS_PER_POD,
+        links_per_namespace=LINKS_PER_NAMESPACE,
         log_file=None,
         log_level="info",
         state_dir=None,
@@ -280,7 +287,7 @@ def agent(node: str, rules: Rules) -> Process:
             Reconciler(cached, call.journal, DelGuard(call)).settle(attempt, underlay, joined=True)
         return "tend"
 
-    return Process(f"agent {node}", node, {"tend": reconcile}, "tend", serves=True)
+    return Process(f"agent {node}", node, {"tend": reconcile}, "tend")
 
 
 class _CachedLinks(LinkStore):
@@ -454,7 +461,7 @@ class Expectation:
             return
         joined = [text for text in texts if (_id(link_of(text).primary), _id(link_of(text).pair)) == self.live]
         if not joined or derive(link_of(joined[0])) is not State.LINKED:
-            yield "both are live and not linked"
+            yield LIVE_NOT_LINKED
         elif not set_up_as_recorded(joined[0], world.interfaces, world.namespaces):
             yield "both are live and their devices do not stand"
 
@@ -487,7 +494,7 @@ def inconsistencies(text: str) -> tuple[str, ...]:
     stored, encoded = _loads(text), encode_link(link_of(text))
     found = []
     if stored["data"] != encoded["data"]:
-        found.append("a record's data is not what its facts say")
+        found.append(WRONG_DATA)
     if stored["metadata"]["labels"] != encoded["metadata"]["labels"]:
         found.append("a record's labels are not what its facts say")
     return tuple(found)
@@ -525,7 +532,7 @@ def _leftovers_of_dead_sandboxes(texts: list[str], world: World) -> Iterator[str
             yield "a dead sandbox is in a record"
     dead = {netns_path(sandbox) for sandbox in world.tombstones & world.namespaces}
     if any(one.place[0] in dead for one in world.interfaces):
-        yield "an interface is in a dead sandbox"
+        yield INTERFACE_OF_DEAD
 
 
 def _id(end: End) -> str:

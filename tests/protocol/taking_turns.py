@@ -152,7 +152,7 @@ class Runner:
         """As `ratchet.node.concurrency.map_concurrently`, with a drawn number of helpers and drawn turns."""
         work = Work(act, things)
         for number in range(self._turns.draw(len(things))):
-            helper = Runner(self._turns, self.actor, f"{self.name} ({number})", work.help, self)
+            helper = Runner(self._turns, self.actor, f"{self.name} ({number})", work.do, self)
             self._helpers.append(helper)
             self._turns.add(helper)
         work.do()

@@ -105,6 +105,7 @@ def test_no_order_of_steps_breaks_an_edited_link_in_large_scenes(name: str, told
     report = LARGE[name].search().run(max_states=20_000_000)
     told(report)
     assert report.complete
+    assert report.quiet
     assert not report.faults, str(report)
 
 

@@ -160,6 +160,7 @@ def test_no_order_of_steps_leaves_two_records_while_a_pod_restarts(name: str, to
     report = LARGE[name].search().run(max_states=20_000_000)
     told(report)
     assert report.complete
+    assert report.quiet
     assert not report.faults, str(report)
 
 

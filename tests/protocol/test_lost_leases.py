@@ -36,8 +36,9 @@ from ratchet.store.store import ApiStore
 from ratchet.store.vni_leases import VniLeases
 from tests.protocol import scenes
 from tests.protocol.asking import FakeApi, FakeJournal, ask
-from tests.protocol.exploring import END, Place, Process, Report, Search, at_rest
+from tests.protocol.exploring import END, LIVELOCK, Place, Process, Report, Search, at_rest
 from tests.protocol.scenes import (
+    FALSE_CLAIM,
     LEASES,
     PARENTS,
     RECORDS,
@@ -167,7 +168,7 @@ def agent(node: str, broken: Broken) -> Process:
                 reconciler.settle(attempt, scene_underlay(node), joined=True)
         return "reconcile"
 
-    return Process(f"agent {node}", node, {"reconcile": reconcile}, "reconcile", serves=True)
+    return Process(f"agent {node}", node, {"reconcile": reconcile}, "reconcile")
 
 
 def _present(record: Link, side: Side) -> Any:
@@ -233,6 +234,10 @@ def _is_held_with_labels(world: World, record: Link) -> bool:
 
 # The conditions
 
+EVICTED_WITHOUT_LEASE = "a tunnel is taken down without the Lease"
+LINKED_WITH_ANOTHER_VNI = "a record says linked and a device has another VNI"
+SHARED_VNI = "two links have one VNI"
+
 
 def evictions_without_lease(world: World, places: tuple[Place, ...]) -> Iterator[str]:
     """Fault if a process is about to evict another tunnel and its link does not hold the VNI's Lease."""
@@ -243,7 +248,7 @@ def evictions_without_lease(world: World, places: tuple[Place, ...]) -> Iterator
                 held = text is not None and _holder(world, wire.vni) == link_of(text).uid
                 others = (one.device for one in world.interfaces if one.place[0] != wire.near.netns)
                 if not held and any((one.vni, one.local) == (wire.vni, wire.local) for one in others):
-                    yield "a tunnel is taken down without the Lease"
+                    yield EVICTED_WITHOUT_LEASE
 
 
 def linked_with_another_vni(world: World) -> Iterator[str]:
@@ -255,7 +260,7 @@ def linked_with_another_vni(world: World) -> Iterator[str]:
             for side in Side:
                 device = devices.get((_present(link, side).netns, link.end(side).ifname))
                 if device is not None and device.vni != link.vni:
-                    yield "a record says linked and a device has another VNI"
+                    yield LINKED_WITH_ANOTHER_VNI
 
 
 def check(world: World, places: tuple[Place, ...], quiet: bool) -> Iterator[str]:
@@ -269,14 +274,14 @@ def check(world: World, places: tuple[Place, ...], quiet: bool) -> Iterator[str]
     links = [link_of(text) for text in texts]
     numbers = [link.vni for link in links if link.vni is not None]
     if len(numbers) != len(set(numbers)):
-        yield "two links have one VNI"
+        yield SHARED_VNI
     for text, link in zip(texts, links, strict=True):
         if not _is_held_with_labels(world, link):
             yield "a record does not hold the Lease of its VNI, or the Lease is not labelled"
         if derive(link) is not State.LINKED:
             yield "a link is not linked"
         elif not set_up_as_recorded(text, world.interfaces, world.namespaces):
-            yield "it says linked and the devices do not stand"
+            yield FALSE_CLAIM
     uids = {link.uid for link in links}
     leases = (json.loads(text) for path, text in world.objects if path.startswith(LEASES))
     if not {lease["spec"]["holderIdentity"] for lease in leases} <= uids:
@@ -287,7 +292,7 @@ def check_unique_vnis(world: World, _: tuple[Place, ...], __: bool) -> Iterator[
     numbers = [link_of(text).vni for path, text in world.objects if path.startswith(RECORDS)]
     numbers = [one for one in numbers if one is not None]
     if len(numbers) != len(set(numbers)):
-        yield "two links have one VNI"
+        yield SHARED_VNI
 
 
 def is_unobservable(_world: World, _actor: Actor, request: tuple[Any, ...]) -> bool:
@@ -402,16 +407,26 @@ def keeping_ready_marks() -> AbstractContextManager[Any]:
 CLAIMED = Scene(InitialState(), claims=True)
 RESTORED = Scene(InitialState(holder=BACKUP_UID), claims=True, collected=True)
 
-MUTATIONS = {
-    "records are not looked at for a claim": (Broken(records(LeasesOnly)), CLAIMED),
-    "gc frees a Lease by its holder": (Broken(records(LeasesOnly), freeing_by_holder), RESTORED),
+# The broken code, the smallest scene that shows it, and the fault that the rule prevents.
+MUTATIONS: dict[str, tuple[Broken, Scene, str]] = {
+    "records are not looked at for a claim": (Broken(records(LeasesOnly)), CLAIMED, SHARED_VNI),
+    "gc frees a Lease by its holder": (Broken(records(LeasesOnly), freeing_by_holder), RESTORED, SHARED_VNI),
     "Leases keep their first labels": (
         Broken(records(NeverLabelled)),
         Scene(InitialState(holder=UID_OF_A, labelled=False, alone=True)),
+        LIVELOCK,
     ),
-    "nobody renumbers": (Broken(records(NeverRenumbered)), Scene(DUPLICATE_VNI)),
-    "a tunnel is taken down at once": (Broken(records(), evicting_without_lease_check), Scene(DUPLICATE_VNI)),
-    "a renumbered end still stands": (Broken(records(), keeping_ready_marks), Scene(DUPLICATE_VNI)),
+    "nobody renumbers": (Broken(records(NeverRenumbered)), Scene(DUPLICATE_VNI), EVICTED_WITHOUT_LEASE),
+    "a tunnel is taken down at once": (
+        Broken(records(), evicting_without_lease_check),
+        Scene(DUPLICATE_VNI),
+        EVICTED_WITHOUT_LEASE,
+    ),
+    "a renumbered end still stands": (
+        Broken(records(), keeping_ready_marks),
+        Scene(DUPLICATE_VNI),
+        LINKED_WITH_ANOTHER_VNI,
+    ),
 }
 
 
@@ -427,8 +442,8 @@ def test_an_earlier_version_claims_no_vni_in_use_after_leases_are_restored(told:
 
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_the_search_finds_the_fault_of_each_mutation(name: str, told: Callable[[Report], None]) -> None:
-    broken, scene = MUTATIONS[name]
+    broken, scene, expected = MUTATIONS[name]
     with broken.patched():
         report = scene.search(broken).run(first_fault=True, to_rest=True)
     told(report)
-    assert report.faults
+    assert expected in report.faults, str(report)

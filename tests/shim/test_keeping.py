@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from ratchet.agent.frame import HEADER_BYTES, Request, encode_request
-from ratchet.agent.spool import Spool
+from ratchet.agent.spool import Spool, spool_directories
 from ratchet.cni.arguments import read_arguments
 from ratchet.errors import InvalidEnvironmentError
 from tests.shim.conftest import SPOOL_LIMIT
 from tests.shim.playing import ATTACHMENT, CallResult, Node, finish_call
+from tests.support.disks import BrokenDisk, small_disk
+from tests.support.namespaces import may_make_namespaces
 
 BEGAN = slice(8, 16)  # of a frame
 SPOOL_FILE_MAX = 256 * 1024
@@ -294,6 +296,27 @@ def test_a_failed_write_fails_del_and_leaves_no_file(node: Node) -> None:
     node.before = ("sh", "-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\"")
     assert_not_spooled(node.call("DEL"), node, "File too large")
     assert node.spooled() == []
+
+
+@pytest.mark.skipif(not may_make_namespaces(), reason="needs root, to mount a file system")
+@pytest.mark.parametrize("kind", ["full", "read-only"])
+def test_a_del_is_kept_beside_the_socket_if_the_disk_rejects_it(node: Node, kind: str) -> None:
+    """Also if the spool exists already. The agent reads both directories."""
+    beside = node.socket.with_name("spool")
+    node.spool.parent.mkdir(mode=0o700)
+    with small_disk(node.spool.parent) as folder:
+        assert node.call("DEL", NETWORK, CNI_CONTAINERID="before").status == 0
+        BrokenDisk(folder, kind).break_down()
+        done = node.call("DEL", NETWORK)
+        assert (done.status, done.stdout) == (0, b"")
+        assert b"the DEL is kept until it is back" in done.stderr
+        assert [path.name.split("+")[0] for path in node.spooled()] == ["before"]
+        first, second = (Spool(one) for one in spool_directories(str(node.spool), str(node.socket)))
+        assert len(first.waiting()) == 1
+        [path] = second.waiting()
+        assert path.parent == beside
+        assert second.read(path).variables == {"CNI_COMMAND": "DEL", **ATTACHMENT}
+    assert stat.S_IMODE(beside.stat().st_mode) == 0o700
 
 
 def test_a_symlink_at_the_file_name_is_replaced_and_not_followed(node: Node) -> None:

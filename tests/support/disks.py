@@ -1,4 +1,4 @@
-"""State directories on small file systems, which can be full or read-only."""
+"""Disks that are full or read-only: small file systems in memory, mounted for a block."""
 
 from __future__ import annotations
 
@@ -8,35 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ratchet.dev.fake_kubelet import Kubelet
+
+class DiskBusyError(Exception):
+    """A file system has open files for too long, as when its agent is paused."""
 
 
 @contextmanager
-def small_disk(node: Kubelet, size: str = "64k") -> Iterator[Path]:
-    """Mount an empty file system at the node's state directory within the block. `size` as in tmpfs(5)."""
-    folder = str(node.state_dir)
-    node.state_dir.mkdir(mode=0o700, exist_ok=True)
-    retry_while_busy("mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "ratchet-test", folder)
+def small_disk(folder: Path, size: str = "64k") -> Iterator[Path]:
+    """Mount an empty file system at a folder within the block. `size` as in tmpfs(5)."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    _retry_while_busy("mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "ratchet-test", str(folder))
     try:
-        yield node.state_dir
+        yield folder
     finally:
-        retry_while_busy("umount", folder)
-
-
-def retry_while_busy(*command: str) -> None:
-    """Retry mount(8) or umount(8) while the file system is busy: the agent may have a lock file open."""
-    assert succeeds_once_idle(*command), f"{' '.join(command)}: the file system is busy"
-
-
-def succeeds_once_idle(*command: str, seconds: float = 10.0) -> bool:
-    """Run mount(8) or umount(8) until the file system is not busy, for so many seconds. Return whether it succeeded."""
-    until = time.monotonic() + seconds
-    while (done := subprocess.run(command, capture_output=True, text=True)).returncode:
-        assert "busy" in done.stderr, f"{' '.join(command)}: {done.stderr.strip()}"
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.02)
-    return True
+        _retry_while_busy("umount", str(folder))
 
 
 def fill(folder: Path) -> Path:
@@ -46,3 +31,36 @@ def fill(folder: Path) -> Path:
         while True:
             file.write(bytes(4096))
     return filler
+
+
+class BrokenDisk:
+    """A small disk that can reject writes: `kind` is "full" or "read-only"."""
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self._folder = folder
+        self._kind = kind
+        self.cause = {"full": "No space left on device", "read-only": "Read-only file system"}[kind]
+
+    def break_down(self) -> None:
+        """Reject all writes from now on."""
+        if self._kind == "full":
+            fill(self._folder)
+        else:
+            _retry_while_busy("mount", "-o", "remount,ro", str(self._folder))
+
+    def repair(self) -> None:
+        """Accept writes again."""
+        if self._kind == "full":
+            (self._folder / "filler").unlink()
+        else:
+            _retry_while_busy("mount", "-o", "remount,rw", str(self._folder))
+
+
+def _retry_while_busy(*command: str) -> None:
+    """Retry mount(8) or umount(8) while the file system is busy: an agent may have a lock file open."""
+    until = time.monotonic() + 10
+    while (done := subprocess.run(command, capture_output=True, text=True, check=False)).returncode:
+        assert "busy" in done.stderr, f"{' '.join(command)}: {done.stderr.strip()}"
+        if time.monotonic() > until:
+            raise DiskBusyError(f"{' '.join(command)}: {done.stderr.strip()}")
+        time.sleep(0.02)

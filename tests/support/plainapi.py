@@ -17,6 +17,8 @@ from tests.support.links import declaring_pod, pod
 
 Json = dict[str, Any]
 
+NOT_FOUND: Json = {"kind": "Status", "reason": "NotFound", "message": "not found"}
+
 
 class Api:
     """An API server: its responses by path, and the requests that it received."""
@@ -53,7 +55,7 @@ def serving(*links: Link, **agents_of: Json) -> Iterator[Api]:
             url = urlsplit(self.path)
             query = parse_qs(url.query)
             api.asked.append((unquote(url.path), query))
-            status, answer = api.answers.get(unquote(url.path), (404, {"message": "not found"}))
+            status, answer = api.answers.get(unquote(url.path), (404, NOT_FOUND))
             if "fieldSelector" in query and isinstance(answer, dict):
                 node = query["fieldSelector"][0].partition(",")[0].partition("=")[2]
                 answer = {**answer, "items": [one for one in answer["items"] if one["spec"]["nodeName"] == node]}

@@ -29,7 +29,10 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "parent_interface": ("bond0.100", "bond0.100"),
     "parent_address": ("2001:db8::7", "2001:db8::7"),
     "vxlan_port": ("8472", 8472),
+    "vxlan_ports": ("4780-4799", (4780, 4799)),
     "vni_range": ("500-600", (500, 600)),
+    "links_per_pod": ("64", 64),
+    "links_per_namespace": ("500", 500),
     "wait": ("2.5", 2.5),
     "wait_policy": ("require", "require"),
     "workers": ("3", 3),
@@ -80,7 +83,10 @@ def test_the_defaults() -> None:
         "parent_interface": None,
         "parent_address": None,
         "vxlan_port": 4789,
+        "vxlan_ports": None,
         "vni_range": (11, 16777215),
+        "links_per_pod": 1024,
+        "links_per_namespace": 16384,
         "wait": 5.0,
         "wait_policy": "proceed",
         "workers": 8,
@@ -332,6 +338,14 @@ def test_an_empty_file_gives_the_defaults(text: str, file: Path) -> None:
     assert read_settings(["--config", str(file)], {}) == read_settings([], {})
 
 
+def test_vxlan_ports_must_include_the_ports_of_the_node() -> None:
+    argv = ["--vxlan-port", "8472", "--vxlan-ports"]
+    assert read_settings([*argv, "8472-8474"], {}).vxlan_ports == (8472, 8474)
+    assert rejection([*argv, "8472-8473"], {}) == (
+        "cannot read the agent's settings: vxlan_ports must include 8472-8474 for the vxlan_port 8472, not 8472-8473"
+    )
+
+
 def test_node_lost_after_must_be_at_least_three_heartbeats(file: Path) -> None:
     assert read_settings(["--heartbeat", "20", "--node-lost-after", "60"], {}).node_lost_after == 60.0
     assert rejection(["--heartbeat", "20"], {}).endswith(
@@ -378,8 +392,9 @@ def test_host_and_port_splits_an_address(address: str, parts: tuple[str, int]) -
     assert host_and_port(address) == parts
 
 
-# `wait` has no maximum in the network configuration, and `vni_range` is a list there.
-SHARED = {option.name for option in OPTIONS} & {key.name for key in PLUGIN_KEYS} - {"wait", "vni_range"}
+# `wait` has no maximum in the network configuration, and ranges are lists there.
+OTHERWISE = {"wait", "vni_range", "vxlan_ports"}
+SHARED = {option.name for option in OPTIONS} & {key.name for key in PLUGIN_KEYS} - OTHERWISE
 
 
 @pytest.mark.parametrize("name", sorted(SHARED))

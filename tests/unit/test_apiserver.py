@@ -12,13 +12,27 @@ import pytest
 from kubernetes.client import Configuration
 
 from ratchet.errors import ApiUnavailableError, RatchetError
+from ratchet.store.api_errors import NotFoundError
 from ratchet.store.apiserver import ApiServer
 from ratchet.store.connection import library_connection, static_connection
 from ratchet.store.kubeconfig import StaticAccess
 
+STATUS = '{"kind": "Status", "reason": "NotFound", "message": "pods \\"x\\" not found"}'
+ANSWERS = {
+    "/unknown": (520, "{}"),
+    "/list": (200, "[1]"),
+    "/page": (200, "<html>Welcome</html>"),
+    "/missing": (404, STATUS),
+    "/html": (404, "<html>not found</html>"),
+    "/json": (404, '{"message": "no such route"}'),
+    "/other-status": (404, STATUS.replace("NotFound", "Unknown")),
+    "/pods/agent/proxy/links/x": (404, "no such link"),
+    "/namespaces/proxy/pods/x": (404, "no such route"),
+}
+
 
 class Handler(BaseHTTPRequestHandler):
-    """Echoes the path and the user agent, redirects /moved, and answers /unknown with 520."""
+    """Echoes the path and the user agent, redirects /moved, and answers the paths of ANSWERS as given there."""
 
     protocol_version = "HTTP/1.1"
     server: Server
@@ -26,8 +40,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.connections.add(self.client_address)
         moved = self.path.endswith("/moved")
-        status = 520 if self.path.endswith("/unknown") else 200
-        body = json.dumps({"target": self.path, "agent": self.headers["User-Agent"]}).encode()
+        echo = json.dumps({"target": self.path, "agent": self.headers["User-Agent"]})
+        status, text = ANSWERS.get(self.path, (200, echo))
+        body = text.encode()
         self.send_response(307 if moved else status)
         if moved:
             self.send_header("Location", "/elsewhere")
@@ -96,6 +111,24 @@ def test_an_undefined_http_status_is_an_error_that_names_it(server: Server) -> N
     """Proxies in front of an API server return statuses of their own."""
     with pytest.raises(RatchetError, match=r"cannot GET /unknown: HTTP status 520"):
         api_at(server.url).get("/unknown")
+
+
+@pytest.mark.parametrize("path", ["/missing", "/pods/agent/proxy/links/x"])
+def test_a_404_of_the_api_server_means_that_the_object_is_missing(server: Server, path: str) -> None:
+    with pytest.raises(NotFoundError):
+        api_at(server.url).get(path)
+
+
+@pytest.mark.parametrize("path", ["/html", "/json", "/other-status", "/namespaces/proxy/pods/x"])
+def test_a_404_without_a_kubernetes_status_does_not_mean_that_the_object_is_missing(server: Server, path: str) -> None:
+    with pytest.raises(ApiUnavailableError, match=f"cannot GET {path}: HTTP status 404 without a Kubernetes Status"):
+        api_at(server.url).get(path)
+
+
+@pytest.mark.parametrize("path", ["/list", "/page"])
+def test_a_response_that_is_no_json_object_is_an_error(server: Server, path: str) -> None:
+    with pytest.raises(ApiUnavailableError, match=f"cannot GET {path}: incomplete response: "):
+        api_at(server.url).get(path)
 
 
 def test_requests_share_one_connection_until_it_is_closed(server: Server) -> None:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ratchet.cni.arguments import Command
-from ratchet.cni.config import NetworkConfig, ValidAttachment, read_config
+from ratchet.cni.attachments import ValidAttachment
+from ratchet.cni.config import NetworkConfig, read_config
 from ratchet.cni.versions import SUPPORTED
+from ratchet.core.limits import LinkLimits
 from ratchet.errors import InvalidConfigError, RatchetError, UndecodableError, UnsupportedVersionError
 
 EXAMPLE = Path(__file__).parents[2] / "manifests" / "examples" / "10-ratchet.conf"
@@ -47,6 +49,7 @@ def test_every_key_but_name_and_type_is_optional() -> None:
     assert (config.parent_interface, config.parent_address, config.kubeconfig) == (None, None, None)
     assert (config.namespace, config.wait, config.vxlan_port) == ("ratchet", None, None)
     assert config.vni_range == (11, 16777215)
+    assert config.limits == LinkLimits(1024, 16384)
     assert (config.log_file, config.log_level, config.state_dir) == (None, "info", None)
     assert (config.ignored, config.unknown, dict(config.runtime_config)) == ((), (), {})
 
@@ -58,6 +61,8 @@ GIVEN = {
     "namespace": "links",
     "wait": 2.5,
     "vxlan_port": 8472,
+    "links_per_pod": 64,
+    "links_per_namespace": 500,
     "log_file": "/var/log/ratchet.log",
     "log_level": "debug",
     "state_dir": "/run/ratchet",
@@ -79,6 +84,11 @@ def test_topologies_are_used_unless_they_are_off(given: str | None, used: bool) 
 @pytest.mark.parametrize(("key", "value"), [("wait", 0), ("vxlan_port", 1), ("vxlan_port", 65535)])
 def test_numbers_at_their_limits_are_accepted(key: str, value: int) -> None:
     assert getattr(read(**{key: value}), key) == value
+
+
+def test_a_range_of_ports_is_a_list() -> None:
+    assert read(vxlan_ports=[1, 65535]).vxlan_ports == (1, 65535)
+    assert read().vxlan_ports is None
 
 
 @pytest.mark.parametrize("low_high", [(1, 1), (1, 16777215), (500, 600)])
@@ -136,6 +146,9 @@ WRONG = [
     ("vxlan_port", "4789"),
     ("vxlan_port", 4789.0),
     ("vxlan_port", True),
+    ("vxlan_ports", [0, 5]),
+    ("vxlan_ports", [4789, 65536]),
+    ("vxlan_ports", 4789),
     ("vni_range", [0, 5]),
     ("vni_range", [5, 4]),
     ("vni_range", [1, 16777216]),
@@ -308,28 +321,49 @@ JSON = st.recursive(
 KEYS = st.sampled_from([key for key, _ in WRONG] + ["etcd_host", "dns", "cni.dev/attachments"])
 
 
-@given(st.binary())
-def test_any_bytes_are_read_or_rejected(stdin: bytes) -> None:
+def is_read(stdin: bytes, command: Command = Command.ADD) -> bool:
+    """Whether a configuration is read. Asserts that it is rejected with a code of the specification otherwise."""
     try:
-        read_config(stdin)
-    except RatchetError as error:
-        assert error.code in (1, 6, 7)
-
-
-@given(st.dictionaries(KEYS, JSON, max_size=4), st.sampled_from(Command))
-def test_any_values_are_read_or_rejected(values: dict[str, Any], command: Command) -> None:
-    try:
-        read_config(encode(**values), command)
+        read_config(stdin, command)
     except RatchetError as error:
         assert error.code in (1, 6, 7)
         assert str(error).isascii()
+        return False
+    return True
 
 
-@given(JSON)
-def test_any_prev_result_is_read_or_rejected(value: Any) -> None:
-    for prev in (value, {"ips": value}, {"ips": [{"address": value}]}, {"interfaces": value}, {"routes": [value]}):
-        for version in ("0.2.0", "1.1.0"):
-            try:
-                read_config(encode(cniVersion=version, prevResult=prev))
-            except RatchetError as error:
-                assert error.code in (1, 6, 7)
+def test_any_bytes_are_read_or_rejected() -> None:
+    outcomes = set()
+
+    @given(st.binary())
+    @example(encode())
+    def check(stdin: bytes) -> None:
+        outcomes.add(is_read(stdin))
+
+    check()
+    assert outcomes == {True, False}
+
+
+@pytest.mark.parametrize("command", Command)
+def test_any_values_are_read_or_rejected(command: Command) -> None:
+    outcomes = set()
+
+    @given(st.dictionaries(KEYS, JSON, max_size=4))
+    def check(values: dict[str, Any]) -> None:
+        outcomes.add(is_read(encode(**values), command))
+
+    check()
+    assert outcomes == {True, False}
+
+
+def test_any_prev_result_is_read_or_rejected() -> None:
+    outcomes = set()
+
+    @given(JSON)
+    def check(value: Any) -> None:
+        for prev in (value, {"ips": value}, {"ips": [{"address": value}]}, {"interfaces": value}, {"routes": [value]}):
+            for version in ("0.2.0", "1.1.0"):
+                outcomes.add((version, is_read(encode(cniVersion=version, prevResult=prev))))
+
+    check()
+    assert outcomes == {(version, read) for version in ("0.2.0", "1.1.0") for read in (True, False)}

@@ -342,18 +342,27 @@ words = st.sampled_from(WORDS)
 values = st.text(max_size=30) | st.lists(words, max_size=9).map("".join) | st.lists(words, max_size=9).map(" ".join)
 
 
-@given(st.dictionaries(keys, st.none() | values, max_size=4))
-def test_a_record_with_arbitrary_data_is_decoded_or_rejected(changes: dict[str, str | None]) -> None:
-    config_map = stored(full())
-    config_map["data"] = merged(config_map["data"], changes)
-    try:
-        link = decode_link(config_map)
-    except MalformedRecordError as error:
-        assert RECORD in str(error)
-        return
-    link_patch(full(), encode_link(link))
-    assert derive(link) in State
-    orphaned_links([link], [], {}, [], NOW, timedelta())
+def test_a_record_with_arbitrary_data_is_decoded_or_rejected() -> None:
+    """A decoded record can be used: written, derived and collected."""
+    outcomes = set()
+
+    @given(st.dictionaries(keys, st.none() | values, max_size=4))
+    def check(changes: dict[str, str | None]) -> None:
+        config_map = stored(full())
+        config_map["data"] = merged(config_map["data"], changes)
+        try:
+            link = decode_link(config_map)
+        except MalformedRecordError as error:
+            assert RECORD in str(error)
+            outcomes.add("rejected")
+            return
+        link_patch(full(), encode_link(link))
+        assert derive(link) in State
+        orphaned_links([link], [], {}, [], NOW, timedelta())
+        outcomes.add("decoded" if link == full() else "decoded as another link")
+
+    check()
+    assert outcomes == {"rejected", "decoded", "decoded as another link"}
 
 
 # Leases, pods, times
@@ -365,7 +374,7 @@ def test_a_vni_lease_has_the_uid_of_the_record_as_holder() -> None:
     assert lease["spec"] == {"holderIdentity": "u"}
     lease["metadata"] |= {"uid": "l", "resourceVersion": "9", "creationTimestamp": "2026-03-04T05:06:07Z"}
     nodes = frozenset({"node.ratchet/node-a", "node.ratchet/node-b"})
-    assert decode_vni_lease(lease) == VniLease(11, "u", "l", "9", NOW, nodes)
+    assert decode_vni_lease(lease) == VniLease(11, "u", "l", "9", NOW, nodes, full().name)
 
 
 def test_a_vni_lease_has_the_node_labels_of_its_record() -> None:

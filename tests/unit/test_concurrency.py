@@ -9,8 +9,10 @@ from unittest.mock import patch
 
 import pytest
 
+from ratchet.core.fair_fifo import share_of_one
 from ratchet.node import concurrency
 from ratchet.node.concurrency import HELPERS, map_concurrently
+from ratchet.node.helpers import HelperPool
 
 SECONDS = 20.0
 subject: ContextVar[str] = ContextVar("subject", default="nothing")
@@ -21,9 +23,56 @@ def test_results_are_in_the_order_of_the_arguments() -> None:
     assert map_concurrently(lambda number: number * 2, []) == []
 
 
-def test_all_helpers_and_the_caller_work_concurrently() -> None:
-    barrier = threading.Barrier(HELPERS + 1, timeout=SECONDS)
-    map_concurrently(lambda _: barrier.wait(), range(HELPERS + 1))
+def test_a_tenants_share_of_the_helpers_and_the_caller_work_concurrently() -> None:
+    share = share_of_one(HELPERS)
+    barrier = threading.Barrier(share + 1, timeout=SECONDS)
+    map_concurrently(lambda _: barrier.wait(), range(share + 1))
+
+
+def test_two_tenants_work_concurrently_although_one_has_more_than_all_helpers_can_do() -> None:
+    """The first tenant's calls wait for the second tenant's, which run on two threads of its own."""
+    others, started = threading.Barrier(2, timeout=SECONDS), threading.Semaphore(0)
+    done = threading.Event()
+
+    def occupy(_: int) -> None:
+        started.release()
+        assert done.wait(SECONDS)
+
+    hog = threading.Thread(target=map_concurrently, args=(occupy, range(10 * HELPERS), "hog"), daemon=True)
+    hog.start()
+    for _ in range(share_of_one(HELPERS) + 1):
+        assert started.acquire(timeout=SECONDS)
+    try:
+        map_concurrently(lambda _: others.wait(), range(2), "other")
+    finally:
+        done.set()
+        hog.join(SECONDS)
+
+
+def test_tenants_take_turns_after_each_thing() -> None:
+    """A single helper thread has many things of one tenant first, and does a late tenant's thing second."""
+    pool, order, begun, go = HelperPool(1), list[str](), threading.Event(), threading.Event()
+    finished = threading.Event()
+
+    def steps(name: str, count: int) -> Callable[[], bool]:
+        left = list(range(count))
+
+        def step() -> bool:
+            begun.set()
+            assert go.wait(SECONDS)
+            order.append(f"{name}{left.pop(0)}")
+            if len(order) == 4:
+                finished.set()
+            return bool(left)
+
+        return step
+
+    pool.submit("hog", steps("h", 3))
+    assert begun.wait(SECONDS)
+    pool.submit("other", steps("o", 1))
+    go.set()
+    assert finished.wait(SECONDS)
+    assert order == ["h0", "o0", "h1", "h2"]
 
 
 def test_a_single_call_runs_in_the_thread_of_the_caller() -> None:
@@ -60,9 +109,9 @@ def test_a_failure_starts_no_further_call_and_waits_for_the_started_calls() -> N
         ended.append(number)
 
     class SignallingWork(concurrency.Work[int, None]):
-        def do(self) -> None:
-            super().do()
-            failed.set()  # the thread whose call failed returns first, because the others wait for this event
+        def _process(self, number: int, thing: int) -> None:
+            super()._process(number, thing)
+            failed.set()  # the call that fails returns first, because the others wait for this event
 
     with (
         patch.object(concurrency, "HELPERS", 2),
@@ -86,14 +135,14 @@ def test_the_first_in_order_of_several_failures_is_raised() -> None:
 
 
 @pytest.fixture
-def submitted() -> Iterator[list[Callable[[], None]]]:
+def submitted() -> Iterator[list[Callable[[], bool]]]:
     """Calls that are submitted to helper threads. They start when the test calls them."""
-    pending: list[Callable[[], None]] = []
-    with patch.object(concurrency._helpers, "submit", lambda run, work: pending.append(lambda: run(work))):
+    pending: list[Callable[[], bool]] = []
+    with patch.object(concurrency._helpers, "submit", lambda _tenant, task: pending.append(task)):
         yield pending
 
 
-def test_a_helper_that_starts_late_makes_no_call(submitted: list[Callable[[], None]]) -> None:
+def test_a_helper_that_starts_late_makes_no_call(submitted: list[Callable[[], bool]]) -> None:
     done: list[int] = []
     map_concurrently(done.append, range(3))
     assert len(submitted) == 2
@@ -102,7 +151,7 @@ def test_a_helper_that_starts_late_makes_no_call(submitted: list[Callable[[], No
     assert done == [0, 1, 2]
 
 
-def test_a_helper_that_starts_after_a_failure_makes_no_call(submitted: list[Callable[[], None]]) -> None:
+def test_a_helper_that_starts_after_a_failure_makes_no_call(submitted: list[Callable[[], bool]]) -> None:
     done: list[int] = []
 
     def act(number: int) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import threading
 import time
 from typing import Any, cast
 
 import pytest
-from _pytest._io import TerminalWriter
 
 from ratchet.dev.testbed import wait_for
 from tests import conftest
@@ -18,14 +16,20 @@ pytest_plugins = "pytester"
 
 
 class Terminal:
-    """The parts of pytest's configuration that lead to its terminal."""
+    """The parts of pytest's configuration that lead to its terminal, and the lines that were written to it."""
 
     def __init__(self) -> None:
-        self.output = io.StringIO()
+        self.lines: list[str] = []
         self.pluginmanager = self
 
-    def get_terminal_writer(self) -> TerminalWriter:
-        return TerminalWriter(self.output)
+    def get_terminal_writer(self) -> Terminal:
+        return self
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+    def flush(self) -> None:
+        pass
 
     def getplugin(self, _: str) -> None:
         """There is no capture, as with `-s`."""
@@ -69,7 +73,8 @@ def test_progress_lines_are_printed_while_tests_run_and_not_after(
     next(loop)
     (printer,) = set(threading.enumerate()) - before
     progress.pytest_runtest_logstart("tests/test_x.py::test_slow")
-    wait_for("a progress line", lambda: " … test_slow: " in terminal.output.getvalue(), 30)
+    wait_for("a progress line", lambda: bool(terminal.lines), 30)
+    assert terminal.lines[0].startswith(" … test_slow: ")
     with pytest.raises(StopIteration) as ended:
         loop.send(True)
     assert ended.value.value is True, "the result of the loop is passed on"

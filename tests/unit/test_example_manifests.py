@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,16 @@ import yaml
 
 from ratchet.cli.main import main
 from ratchet.cli.validate import read_objects
+from ratchet.cni.config import read_config
 from ratchet.core.intent import wanted_links
 from ratchet.core.model import End, Pod, Topology
 from ratchet.dev.cluster import frr, images
+from ratchet.install.chain import NetworkFile
 
 EXAMPLES = Path(__file__).parents[2] / "manifests" / "examples"
 LABELS, TOPOLOGY = "cloud-router/labels.yaml", "cloud-router/topology.yaml"
+ATTACHMENT, FLANNEL = "multus/attachment.yaml", "multus/flannel.yaml"
+NETWORKS = "k8s.v1.cni.cncf.io/networks"
 Json = dict[str, Any]
 
 
@@ -28,6 +33,7 @@ Json = dict[str, Any]
         ("ring/ring.yaml", "5 pods, 5 links"),
         ("mesh/mesh.yaml", "6 pods, 15 links"),
         ("clos/clos.yaml", "6 pods, 8 links"),
+        (ATTACHMENT, "2 pods, 1 link"),
     ],
 )
 def test_an_example_is_valid(file: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -41,6 +47,25 @@ def test_the_cloud_router_has_the_same_links_by_labels_and_by_topology() -> None
 
 def test_the_cloud_router_manifests_differ_only_in_their_declarations() -> None:
     assert without_links(LABELS) == without_links(TOPOLOGY)
+
+
+def test_the_attachment_of_multus_is_a_valid_configuration_that_its_pods_name() -> None:
+    definition, _, *pods = objects(ATTACHMENT)
+    network = read_config(definition["spec"]["config"].encode())
+    assert (network.type, network.unknown) == ("ratchet", ())
+    assert [pod["metadata"]["annotations"] for pod in pods] == [{NETWORKS: definition["metadata"]["name"]}] * 2
+    (link,) = links(ATTACHMENT).values()
+    assert not any(ifname.startswith("net") for ifname in (end.ifname for end in link.values()))
+
+
+def test_the_network_below_multus_ends_with_ratchet() -> None:
+    (config_map,) = objects(FLANNEL)
+    network = json.loads(config_map["data"]["cni-conf.json"])
+    assert [plugin["type"] for plugin in network["plugins"]] == ["flannel", "portmap", "ratchet"]
+    file = NetworkFile(Path("10-flannel.conflist"), network)
+    assert (file.has_ratchet, file.meta_plugin) == (True, "")
+    head = {key: network[key] for key in ("cniVersion", "name")}
+    assert read_config(json.dumps({**network["plugins"][-1], **head}).encode()).unknown == ()
 
 
 def test_the_nodes_of_the_tests_have_the_images_of_the_examples() -> None:

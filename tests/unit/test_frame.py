@@ -10,7 +10,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ratchet.agent.frame import (
@@ -161,13 +161,24 @@ def test_an_invalid_answer_is_rejected(raw: bytes, cause: str) -> None:
         decode_answer(raw)
 
 
-@given(st.one_of(st.binary(max_size=80), st.binary(max_size=80).map(lambda rest: b"RTCH\x01\x01\0\x01" + rest)))
-def test_arbitrary_bytes_are_decoded_or_rejected(raw: bytes) -> None:
-    for decode in (decode_request, decode_answer):
-        try:
-            decode(raw)
-        except FrameError as error:
-            assert str(error).startswith("cannot read the frame: ")
+def test_arbitrary_bytes_are_decoded_or_rejected() -> None:
+    decoders: tuple[Callable[[bytes], object], ...] = (decode_request, decode_answer)
+    outcomes = set()
+
+    @given(st.one_of(st.binary(max_size=80), st.binary(max_size=80).map(lambda rest: b"RTCH\x01\x01\0\x01" + rest)))
+    @example(encode_request(ADD))
+    @example(encode_answer(LINKED))
+    def check(raw: bytes) -> None:
+        for decode in decoders:
+            try:
+                decode(raw)
+                outcomes.add((decode, "decoded"))
+            except FrameError as error:
+                assert str(error).startswith("cannot read the frame: ")
+                outcomes.add((decode, "rejected"))
+
+    check()
+    assert outcomes == {(decode, outcome) for decode in decoders for outcome in ("decoded", "rejected")}
 
 
 def header_only(raw: bytes) -> Callable[[int], bytes]:

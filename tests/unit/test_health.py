@@ -23,7 +23,8 @@ class Watched:
         self.informers = cast(Any, SimpleNamespace(links_listed=True, forbidden_topologies=lambda: None))
         self.heartbeat = cast(Any, SimpleNamespace(last_contact=self.now))
         self.queue = ReconcileQueue(lambda: self.now)
-        self.health = AgentHealth(self.informers, self.heartbeat, self.queue, lambda: self.now)
+        self.journal = cast(Any, SimpleNamespace(deferred=0))
+        self.health = AgentHealth(self.informers, self.heartbeat, self.queue, self.journal, lambda: self.now)
 
     def pass_seconds(self, seconds: float) -> None:
         """Let time pass in which the periodic work goes on."""
@@ -105,3 +106,10 @@ def test_an_agent_is_not_ready_while_the_api_does_not_answer(watched: Watched) -
 def test_an_agent_is_not_ready_while_topologies_are_forbidden(watched: Watched) -> None:
     watched.informers.forbidden_topologies = lambda: FORBIDDEN
     assert watched.health.why_not_ready() == f"{FORBIDDEN} (bind the role)"
+
+
+def test_an_agent_is_not_ready_while_changes_of_the_journal_wait_for_the_disk(watched: Watched) -> None:
+    watched.journal.deferred = 3
+    assert watched.health.why_not_ready() == (
+        "the state directory is full or read-only (journal changes kept in memory: 3)"
+    )

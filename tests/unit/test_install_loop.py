@@ -16,9 +16,10 @@ from ratchet.errors import ApiUnavailableError, RatchetError
 from ratchet.install import CONFIG, LAUNCHER, uninstall
 from ratchet.install.bundle import BUNDLES
 from ratchet.install.compiled import find_compiled
+from ratchet.install.deployment import DeploymentWatch, Seen
 from ratchet.install.kubeconfig import Kubeconfig
-from ratchet.install.loop import InstallLoop, is_deleted
-from ratchet.store.api_errors import ForbiddenError, NotFoundError, UnauthorizedError
+from ratchet.install.loop import InstallLoop
+from ratchet.store.api_errors import ForbiddenError, NotFoundError
 
 NETWORK = {"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge"}]}
 DAEMON_SET = "ratchet/ratchet-install"
@@ -29,17 +30,18 @@ class Api:
 
     def __init__(self, answer: dict[str, Any] | RatchetError) -> None:
         self.answer = answer
-        self.asked: list[str] = []
 
-    def get(self, path: str) -> dict[str, Any]:
-        self.asked.append(path)
+    def get(self, _path: str) -> dict[str, Any]:
         if isinstance(self.answer, RatchetError):
             raise self.answer
         return self.answer
 
 
-DEPLOYED = {"metadata": {"name": "ratchet-install"}}
-TERMINATING = {"metadata": {"name": "ratchet-install", "deletionTimestamp": "2026-01-02T03:04:05Z"}}
+DEPLOYED = {"kind": "DaemonSet", "metadata": {"name": "ratchet-install"}}
+TERMINATING = {
+    "kind": "DaemonSet",
+    "metadata": {"name": "ratchet-install", "deletionTimestamp": "2026-01-02T03:04:05Z"},
+}
 
 
 @pytest.fixture
@@ -66,6 +68,13 @@ def create_agent_socket(keeper: InstallLoop) -> None:
     """Create the socket of an agent on the node."""
     assert keeper.socket is not None
     keeper.socket.touch()
+
+
+def end(keeper: InstallLoop, answer: dict[str, Any] | RatchetError) -> None:
+    """End the installer's pod while the API gives this answer."""
+    deployment = DeploymentWatch(Api(answer), DAEMON_SET)  # type: ignore[arg-type]
+    deployment.seen = Seen(existed=True)
+    keeper.uninstall_if_deleted(deployment, lambda _: None)
 
 
 def plugin_types(keeper: InstallLoop) -> list[str]:
@@ -173,27 +182,38 @@ def test_the_loop_logs_once_that_the_node_has_no_network_and_retries(
 
 
 @pytest.mark.parametrize(
-    ("answer", "gone"),
+    ("answer", "level", "reason"),
     [
-        (DEPLOYED, False),
-        (TERMINATING, True),
-        (NotFoundError("no such object"), True),
-        (ForbiddenError("no"), True),
-        (UnauthorizedError("who"), True),
-        (ApiUnavailableError("away"), False),
+        (DEPLOYED, "INFO", "it is deployed"),
+        (ForbiddenError("cannot GET it: no"), "WARNING", "cannot tell whether it is deleted: cannot GET it: no"),
+        (ApiUnavailableError("away"), "WARNING", "cannot tell whether it is deleted: away"),
     ],
-    ids=["deployed", "being deleted", "deleted", "no permission any more", "no account any more", "no API"],
+    ids=["deployed", "forbidden", "no API"],
 )
-def test_the_plugin_is_uninstalled_only_if_its_daemon_set_is_deleted(
-    keeper: InstallLoop, answer: dict[str, Any] | RatchetError, gone: bool
+def test_the_plugin_is_kept_unless_its_daemon_set_is_known_to_be_deleted(
+    keeper: InstallLoop,
+    answer: dict[str, Any] | RatchetError,
+    level: str,
+    reason: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     create_agent_socket(keeper)
     keeper.reconcile()
-    api = Api(answer)
-    assert is_deleted(api, DAEMON_SET) is gone  # type: ignore[arg-type]
-    assert api.asked == ["/apis/apps/v1/namespaces/ratchet/daemonsets/ratchet-install"]
-    keeper.uninstall_if_deleted(api, DAEMON_SET)  # type: ignore[arg-type]
-    assert files(keeper) == {"10-pods.conflist"} | (set() if gone else {LAUNCHER, CONFIG})
+    with caplog.at_level("INFO"):
+        end(keeper, answer)
+    assert files(keeper) == {"10-pods.conflist", LAUNCHER, CONFIG}
+    (record,) = [one for one in caplog.records if one.message.startswith("plugin kept")]
+    assert (record.levelname, record.message) == (level, f"plugin kept daemonset={DAEMON_SET} reason={reason}")
+
+
+@pytest.mark.parametrize("answer", [TERMINATING, NotFoundError("no such object")], ids=["being deleted", "deleted"])
+def test_the_plugin_is_uninstalled_if_its_daemon_set_is_deleted(
+    keeper: InstallLoop, answer: dict[str, Any] | RatchetError
+) -> None:
+    create_agent_socket(keeper)
+    keeper.reconcile()
+    end(keeper, answer)
+    assert files(keeper) == {"10-pods.conflist"}
 
 
 def test_uninstall_removes_the_configuration_first_and_is_idempotent(keeper: InstallLoop) -> None:
@@ -246,6 +266,6 @@ def test_a_removed_bundle_is_restored(without_agent: InstallLoop) -> None:
 def test_uninstall_removes_the_bundle_and_the_kubeconfig(without_agent: InstallLoop) -> None:
     without_agent.reconcile()
     assert without_agent.kubeconfig is not None
-    without_agent.uninstall_if_deleted(Api(TERMINATING), DAEMON_SET)  # type: ignore[arg-type]
+    end(without_agent, TERMINATING)
     assert files(without_agent) == {"10-pods.conflist", "ratchet.d"}
     assert not without_agent.kubeconfig.path.exists()

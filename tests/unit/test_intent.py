@@ -24,7 +24,7 @@ from ratchet.core.intent import (
     wait_of,
     wanted_links,
 )
-from ratchet.core.model import End, Link, Pod, PodRef, Side
+from ratchet.core.model import End, Link, Pod, PodRef, Side, Topology
 from ratchet.errors import InvalidIntentError
 from ratchet.store.codec.pods import decode_pod
 from tests.support.links import NOW, annotated, pod, primary_pod
@@ -428,17 +428,24 @@ KEYS = ["ratchet", "ratchet.pod_name", "ratchet.primary", "ratchet.pair_name", "
 KEYS += ["ratchet.local_ip", "ratchet.local_prefix", "ratchet.pair_ifname", "ratchet.pair_ip", "ratchet.pair_prefix"]
 
 
-@given(st.dictionaries(st.sampled_from(KEYS[1:]), any_text, max_size=4))
-def test_any_annotations_give_a_valid_link_or_a_printable_error(annotations: dict[str, str]) -> None:
-    one = replace(primary_pod(), annotations=annotations)
-    wanted = wanted_links([one])
-    for error in wanted.refused.values():
-        assert str(error).isascii()
-        assert str(error).isprintable()
-        assert len(str(error)) < 400
-    for link in wanted.links:
-        assert link.link.primary.ifname.isascii()
-        assert len(link.link.primary.ifname) <= 15
+def test_any_annotations_give_a_valid_link_or_a_printable_error() -> None:
+    outcomes = set()
+
+    @given(st.dictionaries(st.sampled_from(KEYS[1:]), any_text, max_size=4))
+    def check(annotations: dict[str, str]) -> None:
+        one = replace(primary_pod(), annotations=annotations)
+        wanted = wanted_links([one])
+        for error in wanted.refused.values():
+            assert str(error).isascii()
+            assert str(error).isprintable()
+            assert len(str(error)) < 400
+        for link in wanted.links:
+            assert link.link.primary.ifname.isascii()
+            assert len(link.link.primary.ifname) <= 15
+        outcomes.add((len(wanted.refused), len(wanted.links)))
+
+    check()
+    assert {(0, 1), (1, 0)} <= outcomes
 
 
 # Messages
@@ -476,3 +483,20 @@ def test_a_pod_without_a_creation_time_counts_as_the_oldest() -> None:
     undated = replace(primary_pod("a-1", "b", pod_name="a"), created=None)
     dated = replace(primary_pod("a-2", "b", pod_name="a"), created=datetime.fromisoformat("2017-08-17T00:00:00Z"))
     assert wanted_links([dated, undated]).links[0].primary == dated
+
+
+@pytest.mark.parametrize(
+    ("lists", "topology", "count"),
+    [
+        ([], "", 0),
+        (["- {peer: b, ifname: in1, peer_ifname: in1}"], "", 1),
+        (["- {peer: b, ifname: in1, peer_ifname: in1}"], "- endpoints: [b:in1, a:in1]", 1),
+        (["- {peer: b, ifname: in1, peer_ifname: in1}"], "- endpoints: [c:in1, d:in1]\n- endpoints: [c:in2, d:in2]", 3),
+        (["- {peer: b, ifname: in1, peer_ifname: in1, mtu: 1}"], "- {endpoints: [c:in1, d:in1], mtu: 1}", 0),
+    ],
+    ids=["nothing", "one", "declared twice", "pods and topologies", "invalid ones"],
+)
+def test_the_links_of_a_namespace_are_counted_once(lists: list[str], topology: str, count: int) -> None:
+    pods = [Pod(PodRef("ns", "a", "a"), {"ratchet": "true"}, {"ratchet.links": one}) for one in lists]
+    topologies = [Topology("ns", "lab", topology)] if topology else []
+    assert wanted_links(pods, topologies=topologies).namespace_links == count

@@ -231,3 +231,13 @@ def test_the_index_gives_each_pod_the_result_of_the_whole_namespace(taken: list[
         assert namespace.by_index() == after
         changed = {name for name in before.keys() & after.keys() if before[name] != after[name]}
         assert changed <= affected
+
+
+@given(steps)
+def test_the_index_counts_the_links_of_the_whole_namespace(taken: list[Step]) -> None:
+    namespace = Namespace()
+    for manifest, exists in taken:
+        namespace.change(manifest, exists)
+        counted = wanted_links(namespace.pods.values(), RESERVED, topologies=namespace.topologies.values())
+        for one in namespace.pods.values():
+            assert namespace.intents.wanted_for(one).namespace_links == counted.namespace_links

@@ -37,6 +37,7 @@ from ratchet.node.journal import (
 )
 from ratchet.node.process import process_began
 from ratchet.node.underlay import UnderlayConfig
+from tests.support.lines import lines_run
 
 ONE = Attachment("net", "c1", "eth0")
 
@@ -390,7 +391,7 @@ def test_bury_removes_tombstones_of_an_earlier_boot(journal: Journal, root: Path
 
 
 def test_only_one_of_several_concurrent_adds_begins(journal: Journal, root: Path) -> None:
-    """Threads, each with its own journal. An unreadable entry counts as missing."""
+    """Threads, each with its own journal. An unreadable file is set aside."""
     with ThreadPoolExecutor(16) as executor:
         for number in range(20):
             one = entry(Attachment("net", f"c{number}", "eth0"))
@@ -400,7 +401,8 @@ def test_only_one_of_several_concurrent_adds_begins(journal: Journal, root: Path
     (root / "sandboxes" / ONE.file_name).write_text("{")
     assert journal.begin(entry())
     assert journal.read(ONE) == entry()
-    assert len(files(root)) == 20
+    assert (root / "unreadable" / ONE.file_name).read_text() == "{"
+    assert len(files(root / "sandboxes")) == 20
 
 
 BEGIN = """
@@ -588,8 +590,8 @@ def test_reload_keeps_changes_that_are_made_meanwhile(root: Path, monkeypatch: p
     agent.write(old)
     read_all = agent._files.read_all
 
-    def meanwhile() -> list[SandboxEntry]:
-        found = read_all()
+    def meanwhile(start: str) -> list[SandboxEntry]:
+        found = read_all(start)
         assert agent.begin(new)
         agent.forget(old.attachment)
         return found
@@ -776,11 +778,16 @@ def test_an_agent_keeps_a_tombstone_that_cannot_be_written(root: Path) -> None:
     agent, began = Journal(root, remembers=True), since_boot()
     root.mkdir(parents=True, exist_ok=True)
     (root / "deleted").write_text("a file in the folder's place")
-    with pytest.raises(RatchetError, match="cannot write"):
-        agent.bury(ONE, since_boot())
+    assert agent.bury(ONE, since_boot()) is False
+    assert agent.bury(ONE, since_boot()) is True
     assert agent.is_buried(ONE, began)
     assert agent.is_deleted("c1")
     assert not agent.is_deleted("c")
+    assert agent.deferred == 1
+    (root / "deleted").unlink()
+    agent.flush()
+    assert agent.deferred == 0
+    assert Journal(root).is_buried(ONE, began)
 
 
 def test_purge_removes_deleted_tombstones_from_memory(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -790,7 +797,7 @@ def test_purge_removes_deleted_tombstones_from_memory(root: Path, monkeypatch: p
     (root / "deleted" / ONE.interface_key).unlink()
     agent._tombstones.purge()
     assert agent._tombstones._read == {}
-    assert agent._tombstones._unwritten == {}
+    assert agent._tombstones.deferred == 0
 
 
 def test_unchanged_entries_are_not_decoded_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -902,3 +909,80 @@ def test_an_agent_starts_with_a_broken_entry(root: Path, key: str) -> None:
     (path,) = files(root)
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: ["x"]}))
     assert Journal(root, remembers=True).entries() == []
+
+
+# Power loss
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files and folders that are synced."""
+    names: list[str] = []
+    original = os.fsync
+
+    def recorded(descriptor: int) -> None:
+        names.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        original(descriptor)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    return names
+
+
+def test_calls_do_not_wait_for_a_sync_which_a_flush_does(journal: Journal, synced: list[str]) -> None:
+    assert journal.begin(entry())
+    journal.write(replace(entry(), netns="/run/netns/b"))
+    journal.bury(ONE, since_boot())
+    assert synced == []
+    journal.flush()
+    assert synced == [ONE.file_name, "sandboxes"]
+    journal.flush()
+    assert synced == [ONE.file_name, "sandboxes"]
+
+
+def test_a_flush_syncs_the_removal_of_an_entry(journal: Journal, synced: list[str]) -> None:
+    journal.write(entry())
+    journal.forget(ONE)
+    journal.flush()
+    assert synced == ["sandboxes"]
+
+
+def test_a_flush_logs_a_failed_sync(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    journal.write(entry())
+    journal.flush()
+    assert "a power loss may lose changes" in caplog.text
+    assert "Input/output error" in caplog.text
+
+
+@pytest.mark.parametrize("question", ["still_wants", "holding", "location"])
+def test_a_question_about_one_link_costs_the_same_however_many_links_the_pod_has(root: Path, question: str) -> None:
+    """Each link of a pod asks it, so the cost of a pod would be quadratic."""
+    costs = []
+    for links in (10, 1000):
+        journal = Journal(root / str(links), remembers=True)
+        journal.write(replace(entry(ONE, "/run/netns/a", *(f"e{number}" for number in range(links))), asks=True))
+        held = journal.read(ONE)
+        assert held is not None
+        last = held.ends[-1]
+        questions: dict[str, tuple[Callable[[], object], object]] = {
+            "still_wants": (lambda: journal.still_wants(held, last), True),  # noqa: B023
+            "holding": (lambda: journal.holding(last.link), [(held, last)]),  # noqa: B023
+            "location": (lambda: journal.location(last.link, "c1"), held.location(last)),  # noqa: B023
+        }
+        ask, answer = questions[question]
+        assert ask() == answer
+        costs.append(lines_run(ask))
+    assert costs[0] == costs[1]
+
+
+@pytest.mark.parametrize("links", [1, 8, 9, 100])
+def test_an_entry_finds_its_end_of_a_link(links: int) -> None:
+    held = entry(ONE, "/run/netns/a", *(f"e{number}" for number in range(links)))
+    assert [held.end_of(end.link) for end in held.ends] == list(held.ends)
+    assert held.end_of("another") is None
+    assert replace(held, ends=held.ends[1:]).end_of(held.ends[0].link) is None

@@ -12,7 +12,7 @@ import yaml
 
 from ratchet import __version__
 from ratchet.agent.options import DEFAULT_HEALTH_ADDR
-from ratchet.install import CONFIG
+from ratchet.install import CONFIG, LAUNCHER
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KUBECTL = Path(sys.executable).with_name("kubectl")
@@ -25,7 +25,8 @@ def build(folder: str) -> list[Json]:
     return [one for one in yaml.safe_load_all(done.stdout) if one]
 
 
-OVERLAYS = ("chained", "delegating", "daemonless")
+CONFIGURING = ("chained", "delegating", "daemonless")
+OVERLAYS = (*CONFIGURING, "multus")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def test_every_container_uses_the_image_of_this_release(overlay: str) -> None:
     assert set(images) == {f"ratchet:{__version__}"}
 
 
-@pytest.mark.parametrize("overlay", ["chained", "daemonless"])
+@pytest.mark.parametrize("overlay", ["chained", "daemonless", "multus"])
 def test_every_container_has_minimal_rights(overlay: str) -> None:
     for name, spec in pod_specs(build(f"overlays/{overlay}")).items():
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
@@ -98,7 +99,7 @@ def test_the_daemonless_overlay_has_no_objects_of_the_agent(daemonless: list[Jso
     assert {one["subjects"][0]["name"] for one in bindings} == {"ratchet-install"}
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", CONFIGURING)
 def test_an_installer_is_ready_when_it_has_configured_the_network(overlay: str) -> None:
     (main,) = pod_specs(build(f"overlays/{overlay}"))["ratchet-install"]["containers"]
     (folder,) = [one["mountPath"] for one in main["volumeMounts"] if one["name"] == "networks"]
@@ -115,6 +116,14 @@ def test_the_kubelet_probes_the_agent_at_the_default_of_health_addr(overlay: str
     for probe, path in (("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
         target = main[probe]["httpGet"]
         assert (f"{target['host']}:{ports[target['port']]}", target["path"]) == (DEFAULT_HEALTH_ADDR, path)
+
+
+def test_the_installer_beside_multus_configures_no_network() -> None:
+    (main,) = pod_specs(build("overlays/multus"))["ratchet-install"]["containers"]
+    assert not any("--conf-dir" in one for one in main["args"])
+    (folder,) = [one["mountPath"] for one in main["volumeMounts"] if one["name"] == "plugins"]
+    assert main["readinessProbe"]["exec"]["command"] == ["test", "-x", f"{folder}/{LAUNCHER}"]
+    assert folder in main["args"]
 
 
 def test_every_workload_has_its_own_service_account(chained: list[Json]) -> None:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from ratchet.agent.membership import Membership, _by_record, _replaced
 from ratchet.core.intent import WantedLink, wanted_links
+from ratchet.core.limits import LinkLimits
 from ratchet.core.model import Link, Pod, PodRef, Side, Topology
+from ratchet.node import attach
 from ratchet.node.journal import Attachment, HeldEnd, SandboxEntry
 from tests.protocol.editing import announcing
+from tests.support.lines import lines_run
 from tests.support.links import RECORD, joined, primary_pod
-from tests.support.memory import AgentNode, sandbox_of
+from tests.support.memory import AgentNode, MemoryApi, sandbox_of
 
 
 def pod(name: str, annotations: dict[str, str] | None = None) -> Pod:
@@ -159,3 +165,64 @@ def test_an_event_of_a_link_with_a_taken_interface_has_the_interface(node: Agent
     held = node.journal.read(entry.attachment)
     assert held is not None
     assert held.ends == entry.ends
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (LinkLimits(per_pod=2), "it has 3 links, more than links_per_pod, 2"),
+        (LinkLimits(per_namespace=2), "namespace default declares 3 links, more than links_per_namespace, 2"),
+    ],
+)
+def test_a_running_pod_at_a_limit_keeps_its_links_and_takes_no_further_ones(
+    node: AgentNode, limits: LinkLimits, message: str
+) -> None:
+    own = sandbox_of(Side.PRIMARY)
+    entry = node.hold(own)
+    listed = [{"peer": "primary-pod", "ifname": f"in{number}", "peer_ifname": f"x{number}"} for number in range(2)]
+    node.api.put_pod(
+        Pod(PodRef("default", "other", "uid-other"), {"ratchet": "true"}, {"ratchet.links": json.dumps(listed)})
+    )
+    node.api.put_pod(replace(primary_pod("primary-pod", "pair-pod"), ref=own.pod, node="node-a"))
+    node.caches.formats.read(announcing())
+    node.records.limits = limits
+    node.membership.reconcile("default", "primary-pod")
+    assert node.announcements.events == [("InvalidIntent", f"cannot link pod {own.pod}: {message}", "")]
+    held = node.journal.read(entry.attachment)
+    assert held is not None
+    assert held.ends == entry.ends
+    node.records.limits = LinkLimits(3, 3)
+    node.membership.reconcile("default", "primary-pod")
+    held = node.journal.read(entry.attachment)
+    assert held is not None
+    assert len(held.ends) == 3
+
+
+def lines_to_take(folder: Path, links: int) -> int:
+    """How many lines run while a running pod takes so many links, which other pods declare."""
+    node = AgentNode(folder, MemoryApi())
+    own = sandbox_of(Side.PRIMARY)
+    node.hold(own)
+    namespace = node.caches.namespace_cache("default")
+    hub = Pod(own.pod, {"ratchet": "true"}, node="node-a")
+    declarations = [[{"peer": own.pod.name, "ifname": "in1", "peer_ifname": f"x{number}"}] for number in range(links)]
+    others = [
+        Pod(PodRef("default", f"p{number}", f"uid-{number}"), hub.labels, {"ratchet.links": json.dumps(listed)})
+        for number, listed in enumerate(declarations)
+    ]
+    namespace.replace([hub, *others])
+    namespace.state.set_synced()
+    node.caches.formats.read(announcing())
+    node.see_pod(hub)
+    node.records.wanted_for(hub, frozenset({"eth0"}))  # resolved for the ADD of the pod already
+    with patch.object(attach, "map_concurrently", lambda act, things, *_: [act(one) for one in things]):
+        lines = lines_run(lambda: node.membership.reconcile("default", own.pod.name))
+    held = node.journal.of_pod("default", own.pod.name)[0]
+    assert len(held.ends) == links + 1
+    return lines
+
+
+def test_the_cost_of_taking_a_link_does_not_grow_with_the_links_of_the_pod(tmp_path: Path) -> None:
+    """A pod is reconciled by one worker, so a pod with a thousand links must not be quadratic."""
+    few, many = (lines_to_take(tmp_path / str(links), links) / links for links in (20, 200))
+    assert many < 1.2 * few

@@ -19,6 +19,7 @@ from ratchet.core.naming import (
     earlier_record_names,
     end_mac_address,
     in_order,
+    namespace_part,
     node_label,
     ordered_record_name,
     pod_label,
@@ -68,6 +69,13 @@ def test_a_records_name_is_a_dns_subdomain(cable: Cable) -> None:
     name = record_name(*cable)
     assert len(name) <= 253
     assert SUBDOMAIN.fullmatch(name)
+
+
+@given(cables)
+def test_a_record_name_begins_with_its_namespace(cable: Cable) -> None:
+    namespace = cable[0]
+    part = namespace_part(record_name(*cable))
+    assert part == namespace or (len(part) <= 40 < len(namespace) and namespace.startswith(part))
 
 
 @given(cables)

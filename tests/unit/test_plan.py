@@ -402,6 +402,57 @@ def test_a_tunnel_within_a_node_uses_one_udp_port_for_each_end(port: int, first:
     assert near.near.mtu == far.near.mtu == 1450
 
 
+def on_port(link: Link, port: int) -> Link:
+    return replace(link, encapsulation=replace(link.encapsulation, vxlan_port=port))
+
+
+PORT_ERROR = "cannot link pod default/primary-pod: vxlan_port: 53 is not in vxlan_ports, 4789-4799"
+
+
+@pytest.mark.parametrize("link", [vxlan(), with_vni(vxlan())], ids=["without a VNI", "with a VNI"])
+def test_a_tunnel_on_another_port_than_the_allowed_ones_is_rejected(link: Link) -> None:
+    link = on_port(link, 53)
+    step = next_step(attempt(PRIMARY), link, UNDERLAY_A, joined=True, deleted=False, observed=Observed(None))
+    assert isinstance(step, Reject)
+    assert str(step.error) == PORT_ERROR
+    allowing = replace(UNDERLAY_A, vxlan_ports=(53, 4800))
+    step = next_step(attempt(PRIMARY), link, allowing, joined=True, deleted=False, observed=Observed(None))
+    assert isinstance(step, AllocateVni | Build)
+
+
+def test_a_tunnel_that_is_not_ready_is_observed_before_its_port_is_rejected() -> None:
+    link = on_port(with_vni(vxlan()), 53)
+    step = next_step(attempt(PRIMARY), link, UNDERLAY_A, joined=True, deleted=False, observed=None)
+    assert isinstance(step, Observe)
+
+
+def test_a_tunnel_that_exists_keeps_its_port() -> None:
+    """The range was set after it had been created: it is finished, repaired, and follows its peer."""
+    link = on_port(with_vni(vxlan()), 53)
+    here = observed_as_planned(link, PRIMARY)
+    assert here.near is not None
+    for observed, found in (
+        (here, MarkReady),
+        (replace(here, near=replace(here.near, remote="192.0.2.9")), Build),
+    ):
+        step = next_step(attempt(PRIMARY), link, UNDERLAY_A, joined=True, deleted=False, observed=observed)
+        assert isinstance(step, found)
+    foreign = replace(here, near=replace(here.near, ours=False))
+    step = next_step(attempt(PRIMARY), link, UNDERLAY_A, joined=True, deleted=False, observed=foreign)
+    assert isinstance(step, Reject)
+
+
+def test_a_ready_tunnel_is_created_again_on_its_port() -> None:
+    link = standing(on_port(with_vni(vxlan()), 53), PRIMARY)
+    step = next_step(attempt(PRIMARY), link, UNDERLAY_A, joined=True, deleted=False, observed=Observed(None))
+    assert isinstance(step, Build)
+
+
+def test_a_veth_ignores_the_port_that_its_link_declares() -> None:
+    wire = planned_wire(on_port(veth(), 53), PRIMARY, UNDERLAY_A)
+    assert isinstance(wire, VethWire)
+
+
 def test_the_underlay_mtu_limits_neither_a_veth_nor_the_peers_end_of_a_tunnel() -> None:
     assert planned_wire(with_properties(veth(), PRIMARY, EndpointSpec(mtu=9000)), PRIMARY, UNDERLAY_A).near.mtu == 9000
     planned_wire(with_properties(with_vni(vxlan()), PAIR, EndpointSpec(mtu=1451)), PRIMARY, UNDERLAY_A)

@@ -205,9 +205,11 @@ class FakeVniCheck:
 def periodic(one: Node, vnis: FakeVniCheck, resync_seconds: float) -> tuple[PeriodicWork, AgentHealth]:
     nothing: Any = None
     informers, vni_check = cast(Informers, one.informers), cast(VniCheck, vnis)
-    health = AgentHealth(informers, nothing, one.node.queue)
     node = one.node
-    work = PeriodicWork(one.resync, resync_seconds, vni_check, informers, node.queue, node.verified, health)
+    health = AgentHealth(informers, nothing, node.queue, node.journal)
+    work = PeriodicWork(
+        node.journal, one.resync, resync_seconds, vni_check, informers, node.queue, node.verified, health
+    )
     return work, health
 
 

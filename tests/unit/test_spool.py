@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ratchet.agent.frame import FrameError, Request, encode_request
-from ratchet.agent.spool import ASIDE_MAX, PARTIAL_SECONDS, UNREADABLE, Spool
+from ratchet.agent.spool import ASIDE_MAX, PARTIAL_SECONDS, UNREADABLE, Spool, spool_directories
 from ratchet.errors import RatchetError
 
 
@@ -154,3 +154,11 @@ def test_errors_name_the_action_the_path_and_the_cause(folder: Path, tmp_path: P
     (tmp_path / "file").write_text("")
     with pytest.raises(RatchetError, match=f"cannot read {tmp_path / 'file' / 'spool'}: Not a directory"):
         Spool(tmp_path / "file" / "spool").waiting()
+
+
+def test_a_node_has_a_spool_on_disk_and_one_in_memory() -> None:
+    assert spool_directories("/var/lib/cni/ratchet/spool", "/run/ratchet/agent.sock") == [
+        "/var/lib/cni/ratchet/spool",
+        "/run/ratchet/spool",
+    ]
+    assert spool_directories("/run/ratchet/spool", "/run/ratchet/agent.sock") == ["/run/ratchet/spool"]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ratchet.core.model import Link, Side, State, Transition
-from ratchet.core.record_updates import join, mark_ready
+from ratchet.core.record_updates import join, leave, mark_ready
 from ratchet.core.state_machine import derive
 from ratchet.node.journal import HeldEnd, SandboxEntry, since_boot
 from tests.support.links import NOW, RECORD, joined, later, standing, wanted
@@ -59,6 +59,16 @@ def test_a_lost_link_has_the_reason_of_the_last_transition(node: AgentNode) -> N
     report(node, LINKED)
     lost = replace(WAITING, history=(Transition(NOW, State.LINKED, State.PRIMARY_READY, "the peer left"),))
     assert report(node, lost) == [("LinkLost", "in1 to pair-pod: the peer left", "in1")]
+
+
+@pytest.mark.usefixtures("entry")
+def test_a_lost_link_has_the_reason_of_the_transition_from_linked(node: AgentNode) -> None:
+    """The peer may have joined again before the agent sees the record."""
+    linked = mark_ready(joined(OWN, PEER), PRIMARY, NOW)
+    report(node, linked)
+    alone = leave(linked, PAIR, PEER.container_id, "the sandbox was deleted", NOW)
+    again = join(alone, wanted(), PAIR, sandbox_of(PAIR, "node-b", 2), NOW)
+    assert report(node, again) == [("LinkLost", "in1 to pair-pod: the sandbox was deleted", "in1")]
 
 
 @pytest.mark.usefixtures("entry")
@@ -151,6 +161,15 @@ def test_the_condition_is_true_once_all_links_of_the_pod_are_linked(node: AgentN
     node.put_record(replace(LINKED, name=other.link))
     node.status.report(other.link, node.held(other.link))
     assert node.announcements.conditions[1:] == [(True, "Linked", "all 2 links are ready")]
+
+
+def test_the_condition_names_twenty_of_many_links(node: AgentNode, entry: SandboxEntry) -> None:
+    names = [f"default.o{number}.in2.primary-pod.in1" for number in range(30)]
+    others = [HeldEnd(replace(wanted(), name=name), PRIMARY) for name in names]
+    node.journal.change_ends(entry.attachment, lambda ends: (*ends, *others))
+    report(node, LINKED)
+    ((_, _, message),) = node.announcements.conditions
+    assert message == f"not linked: {', '.join(names[:20])}, and 10 others"
 
 
 def linked_count(node: AgentNode) -> tuple[float, float]:

@@ -87,7 +87,7 @@ def pod(name: str) -> Json:
 
 def test_overlays_build(tmp_path: Path) -> None:
     found = list(objects("Kustomization"))
-    assert len(found) == 6
+    assert len(found) == 7
     (tmp_path / "network.conf").write_text(blocks("docs/install.md", "json")[0])
     manifests = os.path.relpath(REPOSITORY / "manifests", tmp_path)
     for page, one in found:
@@ -101,7 +101,10 @@ def test_overlays_build(tmp_path: Path) -> None:
         patches = yaml.safe_dump(one.get("patches", []))
         patch_values = re.findall(r"path: (/var/lib/rancher[^,}\s]+)|value: (--\S+?)\}", patches)
         assert all((path or value) in done.stdout for path, value in patch_values)
-        assert ("name: ratchet-topologies" in done.stdout) == ("$patch: delete" not in patches)
+        without_topologies = "$patch: delete" in patches or "daemonless" in one["resources"][0]
+        assert ("name: ratchet-topologies" in done.stdout) != without_topologies
+        if "# --conf-dir" in patches:
+            assert "--conf-dir" not in done.stdout
 
 
 def test_every_field_of_a_link_is_described() -> None:

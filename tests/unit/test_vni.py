@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from types import FrameType
 from typing import Any, cast
 from unittest.mock import patch
 
@@ -19,12 +17,14 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from ratchet.core.garbage import VniLease
 from ratchet.core.model import End, Link
-from ratchet.errors import VniExhaustedError
+from ratchet.errors import InvalidIntentError, VniExhaustedError
 from ratchet.store import vni as vni_module
 from ratchet.store.api_errors import AlreadyExistsError, ForbiddenError, NotFoundError
 from ratchet.store.apiserver import ApiServer
 from ratchet.store.codec.leases import decode_vni_lease
-from ratchet.store.vni import CROWD_MAX, LOOKED_UP_AT_ONCE, TAKEN_BEFORE_LIST, VNI_MAX, VniAllocator
+from ratchet.store.vni import CROWD_MAX, LOOKED_UP_AT_ONCE, TAKEN_BEFORE_LIST, VniAllocator
+from ratchet.store.vni_holders import VNI_MAX
+from tests.support.lines import lines_run
 
 
 def failing(*_: object) -> Any:
@@ -42,6 +42,7 @@ class Leases:
 
     def __init__(self, low: int = 11, high: int = 14) -> None:
         self.vni_range = (low, high)
+        self.per_namespace = high
         self.stored: dict[str, dict[str, Any]] = {}
         self.recorded: dict[int, str] = {}
         self.listings = self.created = 0
@@ -191,25 +192,99 @@ def test_a_records_own_vni_is_claimed_again_unless_another_holds_its_lease(lease
     assert f"vni-{vni}" in leases.stored
 
 
+# The limit of a namespace
+
+
+def link_in(namespace: str, uid: str) -> Link:
+    return Link(f"{namespace}.a.in{uid}.b.in{uid}", namespace, End("a", f"in{uid}"), End("b", f"in{uid}"), uid=uid)
+
+
+@pytest.fixture
+def limited() -> Leases:
+    """Leases of which two may belong to one namespace."""
+    leases = Leases(high=99)
+    leases.per_namespace = 2
+    return leases
+
+
+@pytest.mark.parametrize("fresh", [False, True], ids=["one process", "a process for each claim"])
+def test_a_namespace_gets_no_more_vnis_than_its_limit(limited: Leases, fresh: bool) -> None:
+    allocator = VniAllocator()
+    for number in range(2):
+        (VniAllocator() if fresh else allocator).claim(limited, link_in("hog", f"h{number}"))
+    with pytest.raises(InvalidIntentError) as caught:
+        (VniAllocator() if fresh else allocator).claim(limited, link_in("hog", "h2"))
+    assert str(caught.value) == (
+        "cannot give the link hog.a.inh2.b.inh2 a VNI: namespace hog has 2 VNIs, and links_per_namespace is 2"
+    )
+    assert len(limited.stored) == 2
+    (VniAllocator() if fresh else allocator).claim(limited, link_in("other", "o"))
+    assert len(limited.stored) == 3
+
+
+def test_a_record_that_holds_a_vni_claims_it_again_at_the_limit(limited: Leases) -> None:
+    allocator = VniAllocator()
+    first = allocator.claim(limited, link_in("hog", "h0"))
+    allocator.claim(limited, link_in("hog", "h1"))
+    assert allocator.claim(limited, link_in("hog", "h0")) == first
+    assert allocator.claim(limited, link_in("hog", "h0"), another=True) not in (first, first + 1)
+
+
+def test_a_freed_vni_makes_room_in_the_namespace(limited: Leases) -> None:
+    allocator = VniAllocator()
+    vni = allocator.claim(limited, link_in("hog", "h0"))
+    allocator.claim(limited, link_in("hog", "h1"))
+    del limited.stored[f"vni-{vni}"]
+    allocator.freed(vni)
+    assert allocator.claim(limited, link_in("hog", "h2")) == vni
+
+
+def test_a_namespace_at_its_limit_causes_no_list_for_each_claim(limited: Leases) -> None:
+    allocator = VniAllocator()
+    for number in range(2):
+        allocator.claim(limited, link_in("hog", f"h{number}"))
+    for _ in range(5):
+        with pytest.raises(InvalidIntentError):
+            allocator.claim(limited, link_in("hog", "h2"))
+    assert limited.listings == 1
+
+
+def test_vnis_that_another_node_has_freed_are_found_by_a_later_list(
+    limited: Leases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vni_module, "LIMIT_SECONDS", -1.0)
+    allocator = VniAllocator()
+    for number in range(2):
+        allocator.claim(limited, link_in("hog", f"h{number}"))
+    limited.stored.clear()
+    assert allocator.claim(limited, link_in("hog", "h2")) == 11
+
+
+def test_a_watched_record_counts_to_its_namespace(limited: Leases) -> None:
+    allocator = VniAllocator()
+    allocator.claim(limited, link_in("hog", "h0"))
+    allocator.note(50, "h1", "hog.c.in1.d.in1")
+    with pytest.raises(InvalidIntentError):
+        allocator.claim(limited, link_in("hog", "h2"))
+
+
+def test_threads_that_claim_at_the_same_time_keep_to_the_limit() -> None:
+    leases, allocator = Leases(high=200), VniAllocator()
+    leases.per_namespace = 10
+
+    def claims(number: int) -> bool:
+        try:
+            allocator.claim(leases, link_in("hog", f"h{number}"))
+        except InvalidIntentError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as executor:
+        assert sum(executor.map(claims, range(40))) == 10
+    assert len(leases.stored) == 10
+
+
 # The cost of a claim
-
-
-def lines_run(operation: Callable[[], object]) -> int:
-    """The number of lines of Python that an operation runs."""
-    count = 0
-
-    def trace(_frame: FrameType, event: str, _argument: object) -> Any:
-        nonlocal count
-        count += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        operation()
-    finally:
-        sys.settrace(before)
-    return count
 
 
 @pytest.mark.parametrize("another", [False, True])

@@ -178,3 +178,49 @@ def test_a_link_is_due_at_once_and_a_pod_after_a_delay(clock: Clock) -> None:
     clock.now += POD_SECONDS / 2
     assert queue.take() == ("pod", "ns", "p")
     assert len(queue) == 0
+
+
+def test_another_namespaces_link_is_taken_second_however_many_links_a_namespace_has_queued(clock: Clock) -> None:
+    queue = ReconcileQueue(clock)
+    for number in range(5000):
+        queue.enqueue_link(f"hog.hub.e{number}.p{number}.in1")
+    queue.enqueue_link("other.a.in1.b.in2")
+    assert [queue.take(), queue.take()] == [("link", "", "hog.hub.e0.p0.in1"), ("link", "", "other.a.in1.b.in2")]
+
+
+def test_the_pods_and_links_of_a_namespace_share_its_turns(clock: Clock) -> None:
+    queue = ReconcileQueue(clock)
+    queue.enqueue_pod("hog", "hub")
+    clock.now += POD_SECONDS
+    assert not queue.is_idle()  # the pod is due
+    for link in ("hog.hub.e0.p0.in1", "hog.hub.e1.p1.in1", "other.a.in1.b.in2"):
+        queue.enqueue_link(link)
+    names = [taken.name for _ in range(4) if (taken := queue.take()) is not None]
+    assert names == ["hub", "other.a.in1.b.in2", "hog.hub.e0.p0.in1", "hog.hub.e1.p1.in1"]
+
+
+@pytest.mark.parametrize(("workers", "limit"), [(1, 1), (2, 1), (3, 2), (8, 6), (256, 192)])
+def test_a_namespace_occupies_a_part_of_the_workers(workers: int, limit: int) -> None:
+    queue = ReconcileQueue()
+    queue.limit_tenants(workers)
+    for number in range(workers):
+        queue.enqueue_link(f"hog.hub.e{number}.p{number}.in1")
+    taken = [queue.take() for _ in range(limit)]
+    queue.enqueue_link("other.a.in1.b.in2")
+    assert queue.take() == ("link", "", "other.a.in1.b.in2")
+    assert len({key.name for key in taken if key is not None}) == limit
+
+
+def test_a_worker_that_waits_gets_a_key_of_a_namespace_that_was_at_its_limit() -> None:
+    queue = ReconcileQueue()
+    queue.limit_tenants(2)
+    queue.enqueue_link("hog.a.in1.b.in2")
+    queue.enqueue_link("hog.c.in1.d.in2")
+    first = queue.take()
+    assert first is not None
+    second: list[object] = []
+    waiter = threading.Thread(target=lambda: second.append(queue.take()), daemon=True)
+    waiter.start()
+    queue.done(first)
+    waiter.join(10)
+    assert second == [("link", "", "hog.c.in1.d.in2")]

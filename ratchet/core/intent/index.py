@@ -21,7 +21,7 @@ from typing import TypeVar
 from ratchet.core.intent.pods import names_of
 from ratchet.core.intent.resolve import Declared, declared_links, is_eligible, resolve
 from ratchet.core.intent.topologies import DrawnLink, Faulty, drawn_links
-from ratchet.core.intent.wanted import Wanted
+from ratchet.core.intent.wanted import Wanted, count_links
 from ratchet.core.model import SIDES, Link
 from ratchet.core.naming import Endpoint
 from ratchet.core.pod import Pod, Topology
@@ -157,6 +157,7 @@ class IntentIndex:
             filter(is_eligible, called.values()),
             ((one, declared[one.ref.name]) for one in declarers),
             (self._drawn[topology][number] for topology, number in drawn),
+            count_links(self._by_endpoint),
         )
 
     def dependents(self, names: Iterable[str]) -> set[str]:

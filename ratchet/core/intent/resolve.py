@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import chain, groupby
 
 from ratchet.core.intent import labels
 from ratchet.core.intent.annotation import LINKS, listed_links
@@ -27,7 +27,7 @@ from ratchet.core.intent.pods import (
     seniority,
 )
 from ratchet.core.intent.topologies import DrawnLink, Faulty, drawn_links, refusal_for
-from ratchet.core.intent.wanted import Wanted, WantedLink
+from ratchet.core.intent.wanted import Wanted, WantedLink, count_links
 from ratchet.core.model import SIDES, End, Link, Side
 from ratchet.core.naming import Endpoint, in_order, ordered_record_name
 from ratchet.core.pod import Pod, Topology
@@ -52,8 +52,9 @@ def wanted_links(
     interface names of the runtime; `lo` is always one of them.
     """
     eligible = [pod for pod in pods if is_eligible(pod)]
-    drawn = (one for topology in sorted(topologies, key=_name) for one in drawn_links(topology, {*reserved, "lo"}))
-    return resolve(eligible, ((pod, declared_links(pod, reserved)) for pod in eligible), drawn)
+    drawn = [one for topology in sorted(topologies, key=_name) for one in drawn_links(topology, {*reserved, "lo"})]
+    declared = [(pod, declared_links(pod, reserved)) for pod in eligible]
+    return resolve(eligible, declared, drawn, count_links(set(_endpoints(declared, drawn))))
 
 
 def is_eligible(pod: Pod) -> bool:
@@ -71,10 +72,16 @@ def declared_links(pod: Pod, reserved: Collection[str]) -> Declared:
     return (("", labelled), *listed) if labelled is not None else tuple(listed)
 
 
-def resolve(eligible: Iterable[Pod], declared: Iterable[tuple[Pod, Declared]], drawn: Iterable[DrawnLink]) -> Wanted:
+def resolve(
+    eligible: Iterable[Pod],
+    declared: Iterable[tuple[Pod, Declared]],
+    drawn: Iterable[DrawnLink],
+    namespace_links: int,
+) -> Wanted:
     """The wanted links of eligible pods, from pods' declarations and from topologies, in their order.
 
-    The result holds for a pod if everything that its links depend on is given (`IntentIndex`).
+    The result holds for a pod if everything that its links depend on is given (`IntentIndex`). `namespace_links` is the
+    number of links that the whole namespace declares.
     """
     pods = sorted(eligible, key=seniority)
     namespace = _Namespace(pods, holders(pods))
@@ -82,13 +89,21 @@ def resolve(eligible: Iterable[Pod], declared: Iterable[tuple[Pod, Declared]], d
     found = [*namespace.drawn(drawn), *namespace.declared(by_seniority)]
     links = _without_duplicates(found, namespace.refused)
     wanted = sorted(_without_collisions(links, namespace.refused), key=_record)
-    return Wanted(tuple(wanted), namespace.refused, namespace.meant)
+    return Wanted(tuple(wanted), namespace.refused, namespace.meant, namespace_links)
 
 
 def unknown_settings(pod: Pod) -> tuple[str, ...]:
     """Unknown labels and annotations that begin with `ratchet.`: most likely misspelt."""
     keys = {*pod.labels, *pod.annotations}
     return tuple(sorted(key for key in keys if key.startswith("ratchet.") and key not in KNOWN))
+
+
+def _endpoints(declared: Iterable[tuple[Pod, Declared]], drawn: Iterable[DrawnLink]) -> Iterator[Endpoint]:
+    """The endpoints of all valid declarations, under their declared names."""
+    own = (one for _, found in declared if not isinstance(found, InvalidIntentError) for one in found)
+    for _, link in chain(own, (one for one in drawn if not isinstance(one, Faulty))):
+        yield link.primary.name, link.primary.ifname
+        yield link.pair.name, link.pair.ifname
 
 
 @dataclass(slots=True)

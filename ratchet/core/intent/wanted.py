@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from ratchet.core.intent.labels import LOCAL_IFNAME, PAIR_IFNAME, PAIR_NAME
@@ -113,13 +113,22 @@ class WantedLink:
         return f"{self.place or PAIR_NAME} of pod {self.declarer.ref}"
 
 
+def count_links(endpoints: Collection[Endpoint]) -> int:
+    """The number of links with these declared endpoints. Each endpoint is of one link, however often it is declared."""
+    return (len(endpoints) + 1) // 2
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Wanted links, the error of each refused pod by UID, and the pod of each name."""
+    """Wanted links, the error of each refused pod by UID, and the pod of each name.
+
+    `namespace_links` is the number of links that the whole namespace declares (`count_links`).
+    """
 
     links: tuple[WantedLink, ...]
     refused: Mapping[str, InvalidIntentError]
     holders: Mapping[str, Pod] = field(default_factory=dict, repr=False, compare=False)
+    namespace_links: int = 0
     _ends: Mapping[PodRef, list[tuple[WantedLink, Side]]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -71,6 +71,7 @@ def decode_vni_lease(lease: Mapping[str, Any]) -> VniLease | None:
         uid=metadata.get("uid", ""),
         resource_version=metadata.get("resourceVersion", ""),
         created=decode_time(metadata.get("creationTimestamp")),
+        link=(metadata.get("annotations") or {}).get(LINK_ANNOTATION, ""),
         node_labels=frozenset(key for key in metadata.get("labels") or () if key.startswith(f"{NODE_LABEL}/")),
     )
 
