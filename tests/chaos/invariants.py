@@ -74,7 +74,7 @@ class Snapshot:
     """What was observed at one moment.
 
     `records`: those that did not change while the devices were read. `pods`: running pods by name. `cut_nodes`:
-    nodes whose network was cut or mended within CALM_SECONDS. `leases_lost`: whether VNI Leases were lost since the
+    nodes whose network is cut, or was mended within CALM_SECONDS. `leases_lost`: whether VNI Leases were lost since the
     last quiet point, so that tunnels may be renumbered. `exited`: nodes whose agent ended without a signal of the run.
     `usages`: by node.
     """

@@ -127,24 +127,31 @@ class NodeActor(Actor):
             self._rule = None
 
     def _unplug(self, _: Step) -> None:
-        self._set_port(self.name, "down")
+        self._cut(self.name, "down")
         set_node_ready(self.world.bed, self.world.kubelet(self.name), False)
 
     def _split(self, step: Step) -> None:
         """Isolated ports of a bridge reach all ports but each other (bridge(8), `isolated`)."""
         for node in (step.node, step.peer):
-            self._set_port(node, "type", "bridge_slave", "isolated", "on")
+            self._cut(node, "type", "bridge_slave", "isolated", "on")
 
     def _mend_network(self, step: Step) -> None:
         if step.fault is Fault.UNPLUGGED:
-            self._set_port(self.name, "up")
+            self._mend(self.name, "up")
             set_node_ready(self.world.bed, self.world.kubelet(self.name), True)
         else:
             for node in (step.node, step.peer):
-                self._set_port(node, "type", "bridge_slave", "isolated", "off")
+                self._mend(node, "type", "bridge_slave", "isolated", "off")
+
+    def _cut(self, node: str, *setting: str) -> None:
+        self.world.mended_at[node] = float("inf")
+        self._set_port(node, *setting)
+
+    def _mend(self, node: str, *setting: str) -> None:
+        self._set_port(node, *setting)
+        self.world.mended_at[node] = time.monotonic()
 
     def _set_port(self, node: str, *setting: str) -> None:
-        self.world.network_at[node] = time.monotonic()
         ip("-n", self.world.bed.hosts.switch, "link", "set", self.world.ports[node], *setting)
 
     def _spoil_disk(self, step: Step) -> None:

@@ -32,7 +32,7 @@ def observe(world: World, pods: Iterable[PodActor], nodes: Iterable[NodeActor]) 
     return Snapshot(
         records=stable,
         pods={state.name: state for state in states},
-        cut_nodes=[name for name, at in world.network_at.items() if time.monotonic() - at < CALM_SECONDS],
+        cut_nodes=[name for name, at in world.mended_at.items() if time.monotonic() - at < CALM_SECONDS],
         leases_lost=world.leases_lost,
         exited=[node.name for node in nodes if node.exited],
         usages={node.name: node.usage() for node in nodes},

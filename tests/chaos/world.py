@@ -54,7 +54,8 @@ class World:
     """What the actors of a run share.
 
     `ended_containers`: IDs of sandboxes that have ended, `deleted_containers`: of those whose DEL succeeded. `errors`:
-    failures of the run itself. `network_at`: when the network of each node was last cut or mended (monotonic seconds).
+    failures of the run itself. `mended_at`: when the network of a node was mended (monotonic seconds; infinite: it is
+    cut).
     `leases_lost`: whether VNI Leases were lost since the last quiet point. `ended`: the run is over, so that nothing is
     retried.
     """
@@ -69,7 +70,7 @@ class World:
     ended_containers: set[str] = field(default_factory=set)
     deleted_containers: set[str] = field(default_factory=set)
     errors: list[str] = field(default_factory=list)
-    network_at: dict[str, float] = field(default_factory=dict)
+    mended_at: dict[str, float] = field(default_factory=dict)
     leases_lost: bool = False
     ended: threading.Event = field(default_factory=threading.Event)
 
