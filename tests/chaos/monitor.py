@@ -79,4 +79,5 @@ class Monitor:
         links = ", ".join(f"{number} {state}" for state, number in sorted(states.items())) or "no links"
         running = sum(pod.sandbox is not None for pod in self._pods.values())
         steps = sum(number for what, number in log.counts.items() if what in set(Kind))
-        return f"{log.seconds:6.0f} s: {steps} steps, {running} pods run, {links}, {self.pings} pings"
+        waiting = f"; waiting for {log.waiting_for}" if log.waiting_for else ""
+        return f"{log.seconds:6.0f} s: {steps} steps, {running} pods run, {links}, {self.pings} pings{waiting}"

@@ -222,11 +222,13 @@ class Run:
     def _wait(self, what: str, problems: Callable[[], list[str]]) -> None:
         """Wait until there are no problems. Raises InvariantError with those that remain after QUIET_SECONDS."""
         until = time.monotonic() + QUIET_SECONDS
+        self.world.log.waiting_for = what
         while found := problems():
             self._check()
             if time.monotonic() > until:
                 raise InvariantError(f"no {what} within {QUIET_SECONDS:.0f} s of quiet:\n" + "\n".join(found))
             time.sleep(POLL_SECONDS)
+        self.world.log.waiting_for = ""
 
     def _check(self) -> None:
         self._raise_if(self.world.history.violations_so_far())

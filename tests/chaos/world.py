@@ -35,10 +35,14 @@ STATE_SIZE = "16m"
 
 @dataclass(slots=True)
 class RunLog:
-    """What was done and seen, with the seconds since the start. Counts steps by kind."""
+    """What was done and seen, with the seconds since the start. Counts steps by kind.
+
+    `waiting_for`: what a quiet point waits for; empty while steps are carried out.
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
     lines: list[str] = field(default_factory=list)
+    waiting_for: str = ""
     _began: float = field(default_factory=time.monotonic)
 
     def note(self, what: str) -> None:
