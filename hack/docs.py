@@ -16,7 +16,8 @@ from ratchet.agent.options import OPTIONS
 from ratchet.cli.cluster import add_cluster_options
 from ratchet.cli.commands import COMMANDS, make_parser
 from ratchet.cli.manual import Manual
-from ratchet.cni.config import PLUGIN_KEYS, RETIRED_KEYS, read_config
+from ratchet.cni.config import RETIRED_KEYS, read_config
+from ratchet.cni.plugin_keys import PLUGIN_KEYS
 from ratchet.errors import InvalidConfigError
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

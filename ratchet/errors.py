@@ -121,6 +121,10 @@ class VniForeignError(DatapathError):
         self.vni = vni
 
 
+class GuardError(DatapathError):
+    """The kernel rejected a change of the guard of the tunnel port, or has no nftables."""
+
+
 class NamespaceError(DatapathError):
     """An error in the network namespace at `path`, which may be the peer's."""
 

@@ -36,6 +36,7 @@ from ratchet.agent.settings import Settings
 from ratchet.agent.spool import Spool, spool_directories
 from ratchet.agent.spool_replay import SpoolReplayer
 from ratchet.agent.status import LinkStatus
+from ratchet.agent.tunnel_guard import TunnelGuard
 from ratchet.agent.underlay import Underlays
 from ratchet.agent.vni_check import VniCheck
 from ratchet.agent.workers import WORKER_PATIENCE_SECONDS, Workers
@@ -87,6 +88,7 @@ class Agent:
             self._informers.caches,
             use_topologies=settings.topologies,
             limits=settings.limits,
+            topology_limits=settings.topology_limits,
         )
         self._resync = self._make_resync()
         self._heartbeat = Heartbeat(settings, self._records, self._underlays, self._resync)
@@ -94,7 +96,8 @@ class Agent:
         self._liveness = SandboxLiveness(settings.node_name, self._journal, self._records, self._service)
         self._status = self._make_status()
         self._workers = self._make_workers()
-        self._health = AgentHealth(self._informers, self._heartbeat, self._queue, self._journal)
+        self._guard = TunnelGuard(settings.guard, self._journal, self._underlays, self._announcer, self._metrics)
+        self._health = AgentHealth(self._informers, self._heartbeat, self._queue, self._journal, self._guard)
         self._periodic = self._make_periodic()
         self._replayers = [
             SpoolReplayer(Spool(one), self._service.serve_alone)
@@ -131,6 +134,7 @@ class Agent:
         replayed_by = time.monotonic() + SPOOL_FIRST_SECONDS
         for replayer in self._replayers:
             replayer.start(self._stopping, max(0.0, replayed_by - time.monotonic()))
+        self._guard.start()
         self._informers.start()
         self._workers.start(self._settings.workers)
         self._resync.enqueue_all()
@@ -189,7 +193,13 @@ class Agent:
 
     def _make_informers(self) -> Informers:
         settings = self._settings
-        records = ApiStore(self._api, settings.namespace, settings.vni_range, use_topologies=settings.topologies)
+        records = ApiStore(
+            self._api,
+            settings.namespace,
+            settings.vni_range,
+            use_topologies=settings.topologies,
+            topology_limits=settings.topology_limits,
+        )
         handler = ChangeHandler(self._journal, self._queue, self._verified, self._announcer)
         return Informers(records, settings.node_name, handler, self._foreground)
 
@@ -258,6 +268,7 @@ class Agent:
             self._queue,
             self._verified,
             self._health,
+            self._guard,
         )
 
     def _make_http(self) -> HttpServer:

@@ -26,9 +26,11 @@ class Reason(StrEnum):
     LINKED = "Linked"
     WAITING_FOR_PEER = "WaitingForPeer"
     LINK_LOST = "LinkLost"
+    TUNNEL_RESET = "TunnelReset"
     INVALID_INTENT = "InvalidIntent"
     NO_COMMON_ADDRESS_FAMILY = "NoCommonAddressFamily"
     WANTS_RESTART = "WantsRestart"
+    DATAGRAMS_DROPPED = "DatagramsDropped"
 
     @classmethod
     def of(cls, error: AddressFamilyError | InvalidIntentError) -> Reason:

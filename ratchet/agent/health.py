@@ -28,6 +28,15 @@ class Work(Protocol):
         ...
 
 
+class Guard(Protocol):
+    """The guard of the tunnel port."""
+
+    @property
+    def fault(self) -> str:
+        """Why the tunnels are not guarded; empty if they are, or are not to be."""
+        ...
+
+
 class AgentHealth:
     """Decides whether the agent is live and ready. `clock` returns monotonic seconds."""
 
@@ -37,12 +46,14 @@ class AgentHealth:
         heartbeat: Heartbeat,
         work: Work,
         journal: Journal,
+        guard: Guard,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._informers = informers
         self._heartbeat = heartbeat
         self._work = work
         self._journal = journal
+        self._guard = guard
         self._clock = clock
         self._progress = clock()
         self._logged: ReconcileKey | None = None
@@ -82,3 +93,7 @@ class AgentHealth:
         if deferred := self._journal.deferred:
             return f"the state directory is full or read-only (journal changes kept in memory: {deferred})"
         return None
+
+    def note(self) -> str:
+        """What an operator of a ready agent should know; empty if nothing."""
+        return f"not guarded: {self._guard.fault}" if self._guard.fault else ""

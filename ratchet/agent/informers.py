@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -22,6 +22,9 @@ from ratchet.store.pods import PodChange
 from ratchet.store.store import ApiStore
 from ratchet.store.topologies import TopologyChange
 from ratchet.store.vni import VniAllocator
+
+# Seconds after which the topologies of a namespace that is over a limit are listed again, if older ones have made room.
+WITHHELD_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +122,17 @@ class Informers:
         def notify(_: Sequence[object]) -> None:
             self.caches.pods_notifier.notify(namespace)
 
+        topologies = self._records.topologies
         known = NamespaceCache(
-            partial(self._handler.pods_changed, namespace), with_topologies=self._records.topologies.enabled
+            partial(self._handler.pods_changed, namespace),
+            with_topologies=topologies.enabled,
+            limits=topologies.limits,
         )
         followed = _Namespace(known, [Informer(self._records.pods.source(namespace), known, notify)])
-        if self._records.topologies.enabled:
-            followed.informers.append(Informer(self._topologies_source(namespace), known.topologies_cache, notify))
+        if topologies.enabled:
+            followed.informers.append(
+                Informer(self._topologies_source(namespace, known), known.topologies_cache, notify)
+            )
         try:
             for informer in followed.informers:
                 informer.start()
@@ -174,9 +182,19 @@ class Informers:
             watch=lambda version, seconds: self._records.pods.watch_of_node(self._node, version, seconds),
         )
 
-    def _topologies_source(self, namespace: str) -> Source[Topology, TopologyChange]:
+    def _topologies_source(self, namespace: str, known: NamespaceCache) -> Source[Topology, TopologyChange]:
+        topologies = self._records.topologies
+
+        def watch(version: str, seconds: float) -> Iterator[tuple[TopologyChange | None, str]]:
+            is_short = known.withholds_topologies()
+            limit = min(seconds, WITHHELD_SECONDS) if is_short else seconds
+            for change in topologies.watch(namespace, version, limit):
+                yield change
+                if not is_short and known.withholds_topologies():
+                    return  # the next watch is short
+            if known.lacks_topologies():
+                yield None, ""  # without a version, the topologies are listed
+
         return Source(
-            f"topologies of namespace {namespace}",
-            list=lambda: self._records.topologies.list_with_version(namespace),
-            watch=lambda version, seconds: self._records.topologies.watch(namespace, version, seconds),
+            f"topologies of namespace {namespace}", list=lambda: topologies.list_with_version(namespace), watch=watch
         )

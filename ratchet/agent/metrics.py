@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.metrics import MetricWrapperBase
 
@@ -85,6 +85,20 @@ class Metrics:
             "Changes that no Event reports: repeats, over the limits, or rejected.",
             registry=self._registry,
         )
+        self._guard_dropped = self._counters(
+            "ratchet_guard_dropped_total",
+            "Datagrams to tunnels of this node that the guard has dropped (source: not from the peer; fragment: too "
+            "short for a VNI).",
+            ("reason",),
+        )
+        self._guarded = Gauge(
+            "ratchet_guard_active", "Whether the tunnel port of this node is guarded.", registry=self._registry
+        )
+        self._tunnel_resets = Counter(
+            "ratchet_tunnel_resets_total",
+            "Tunnel ends that were changed from outside, such as by their pod, and reset.",
+            registry=self._registry,
+        )
         self._now = self._register_current()
 
     def _counters(self, name: str, help_text: str, labels: Sequence[str]) -> _Children[Counter]:
@@ -124,6 +138,18 @@ class Metrics:
     def event_dropped(self, changes: int = 1) -> None:
         """Count changes of pods or links that no Event reports."""
         self._dropped.inc(changes)
+
+    def guard_dropped(self, reason: str, packets: int) -> None:
+        """Count datagrams that the guard of the tunnel port has dropped. `reason`: source or fragment."""
+        self._guard_dropped.of(reason).inc(packets)
+
+    def guarded(self, active: bool) -> None:
+        """Note whether the tunnel port is guarded."""
+        self._guarded.set(active)
+
+    def tunnel_reset(self) -> None:
+        """Count a tunnel's end that was changed from outside and has been reset."""
+        self._tunnel_resets.inc()
 
     def gauges(self, source: Callable[[], Gauges]) -> None:
         """Call `source` at every scrape, in the thread that serves the scrape. It replaces an earlier source."""

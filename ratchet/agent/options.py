@@ -12,7 +12,8 @@ from typing import Any
 
 from ratchet.agent.frame import SOCKET
 from ratchet.cni import values
-from ratchet.cni.config import (
+from ratchet.cni.config import TOPOLOGIES_MAX, TOPOLOGY_BYTES_MAX, TOPOLOGY_LINKS_MAX
+from ratchet.cni.plugin_keys import (
     DEFAULT_NAMESPACE,
     DEFAULT_STATE_DIR,
     DEFAULT_VNI_RANGE,
@@ -21,6 +22,7 @@ from ratchet.cni.config import (
     WAIT_POLICIES,
 )
 from ratchet.core.intent import WAIT_MAX_SECONDS
+from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS
 from ratchet.core.limits import LINKS_PER_NAMESPACE, LINKS_PER_POD
 from ratchet.core.ports import FURTHER_PORTS, PORT_MOST
 
@@ -167,6 +169,17 @@ OPTIONS: tuple[Option, ...] = (
     Option(_API, "topologies", "{on,off}",
            "whether ConfigMaps declare links. Set off if the account does not have the ClusterRole ratchet-topologies",
            _on_or_off, default=True),
+    Option(_API, "topologies_max", "N",
+           "most topologies of a namespace; the same on all nodes. The oldest are used. ratchet-daemonless does not "
+           "read this setting and the next two: set the keys of these names for it",
+           _from_text(_WHOLE, int, TOPOLOGIES_MAX), DEFAULT_TOPOLOGY_LIMITS.topologies),
+    Option(_API, "topology_links_max", "N",
+           "most links in all topologies of a namespace; the same on all nodes. A link takes some 2 kB of memory",
+           _from_text(_WHOLE, int, TOPOLOGY_LINKS_MAX), DEFAULT_TOPOLOGY_LIMITS.links),
+    Option(_API, "topology_bytes_max", "N",
+           "most bytes in all topologies of a namespace; the same on all nodes. They take up to 80 times as much "
+           "memory",
+           _from_text(_WHOLE, int, TOPOLOGY_BYTES_MAX), DEFAULT_TOPOLOGY_LIMITS.size),
     Option(_NODE, "node_name", "NAME", "name of the Node object of this node", values.node_name,
            default_text="the host name", also=("NODE_NAME",)),
     Option(_NODE, "socket", "PATH",
@@ -196,6 +209,10 @@ OPTIONS: tuple[Option, ...] = (
            "first and last UDP port that links may use. It must include vxlan_port and the next two, which tunnels on "
            "one node use",
            _port_range, default_text=f"vxlan_port and the next {FURTHER_PORTS} ports"),
+    Option(_LINKS, "guard", "",
+           "accept tunnel datagrams from the VTEP of a link's peer only. Set off if the underlay translates addresses "
+           "(NAT). guard in the network configuration overrides it",
+           _switch, default=True),
     Option(_LINKS, "vni_range", "FIRST-LAST",
            "first and last VNI. Do not share VNIs with other VXLANs of the cluster", _vni_range, DEFAULT_VNI_RANGE,
            "-".join(map(str, DEFAULT_VNI_RANGE))),

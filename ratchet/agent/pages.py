@@ -31,6 +31,10 @@ class Health(Protocol):
         """Why the agent is not ready; None if it is."""
         ...
 
+    def note(self) -> str:
+        """What an operator of a ready agent should know; empty if nothing."""
+        ...
+
 
 class Links(Protocol):
     """The links of this node."""
@@ -65,7 +69,7 @@ def without_uid(path: str) -> str:
 def _health_pages(health: Health) -> dict[str, Callable[[], Page]]:
     return {
         "/livez": lambda: _health_page(health.why_not_live()),
-        "/readyz": lambda: _health_page(health.why_not_ready()),
+        "/readyz": lambda: _health_page(health.why_not_ready(), health.note()),
     }
 
 
@@ -75,9 +79,10 @@ def _page_of(pages: Mapping[str, Callable[[], Page]], path: str, others: str = "
     return HTTPStatus.NOT_FOUND, PLAIN, f"not found: the paths are {', '.join(pages)}{others}\n".encode()
 
 
-def _health_page(reason: str | None) -> Page:
+def _health_page(reason: str | None, note: str = "") -> Page:
     if reason is None:
-        return HTTPStatus.OK, PLAIN, b"ok\n"
+        text = f"ok\n{note}\n" if note else "ok\n"
+        return HTTPStatus.OK, PLAIN, text.encode(errors="backslashreplace")
     return HTTPStatus.SERVICE_UNAVAILABLE, PLAIN, f"{reason}\n".encode(errors="backslashreplace")
 
 

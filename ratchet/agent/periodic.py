@@ -1,4 +1,4 @@
-"""The agent's periodic work: resyncs, checks of interfaces in the kernel, and checks of VNI Leases."""
+"""The agent's periodic work: resyncs, checks of interfaces and the tunnel guard, and checks of VNI Leases."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ratchet.agent.informers import Informers
 from ratchet.agent.queue import ReconcileQueue
 from ratchet.agent.resync import Resync
 from ratchet.agent.rounds import Rounds
+from ratchet.agent.tunnel_guard import TunnelGuard
 from ratchet.agent.vni_check import VniCheck
 from ratchet.node.journal import Journal
 from ratchet.node.verified import VerifiedEnds
@@ -37,11 +38,13 @@ class PeriodicWork:
     queue: ReconcileQueue
     verified: VerifiedEnds
     health: AgentHealth
+    guard: TunnelGuard
 
     def run(self, stopping: threading.Event) -> None:
         """Work until `stopping` is set."""
-        observations = Rounds[str](OBSERVE_SECONDS, OBSERVE_RATE, time.monotonic())
-        next_resync = time.monotonic() + self.resync_seconds
+        began = time.monotonic()
+        observations = Rounds[str](OBSERVE_SECONDS, OBSERVE_RATE, began)
+        next_resync, next_guard_check = began + self.resync_seconds, began + OBSERVE_SECONDS
         vnis_listed = False
         while not stopping.wait(STEP_SECONDS):
             self.health.note_progress()
@@ -54,6 +57,9 @@ class PeriodicWork:
             elif not vnis_listed and self.informers.links_listed:
                 vnis_listed = self.vni_check.list()
             self.vni_check.check_some()
+            if now >= next_guard_check:
+                self.guard.check()
+                next_guard_check = now + OBSERVE_SECONDS
             for link in observations.due(self.resync.links, now):
-                self.verified.forget(link)
+                self.verified.expire(link)
                 self.queue.enqueue_link(link)

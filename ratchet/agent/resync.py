@@ -47,8 +47,8 @@ class Resync:
         return held | set(self.records.links.cache.names())
 
     def enqueue_all(self) -> None:
-        """Queue all links and pods, and forget which ends were verified."""
-        self.verified.forget_all()
+        """Queue all links and pods, and have all ends observed again."""
+        self.verified.expire_all()
         for link in self.links():
             self.queue.enqueue_link(link)
         self.enqueue_pods()

@@ -17,6 +17,7 @@ from typing import Any
 from ratchet.agent.options import HEARTBEATS_TO_BE_LOST, OPTIONS, Option, variable
 from ratchet.cni.arguments import is_dns_subdomain
 from ratchet.core.escape import quoted
+from ratchet.core.intent.topology_limits import TopologyLimits
 from ratchet.core.limits import LinkLimits
 from ratchet.core.ports import PortRange, range_fault
 from ratchet.errors import InvalidConfigError
@@ -37,6 +38,9 @@ class Settings:
     kubeconfig: str | None
     namespace: str
     topologies: bool
+    topologies_max: int
+    topology_links_max: int
+    topology_bytes_max: int
     socket: str
     state_dir: str
     spool_dir: str
@@ -45,6 +49,7 @@ class Settings:
     parent_address: str | None
     vxlan_port: int
     vxlan_ports: PortRange | None
+    guard: bool
     vni_range: tuple[int, int]
     links_per_pod: int
     links_per_namespace: int
@@ -65,6 +70,10 @@ class Settings:
     @property
     def limits(self) -> LinkLimits:
         return LinkLimits(self.links_per_pod, self.links_per_namespace)
+
+    @property
+    def topology_limits(self) -> TopologyLimits:
+        return TopologyLimits(self.topologies_max, self.topology_links_max, self.topology_bytes_max)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

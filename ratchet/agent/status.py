@@ -72,6 +72,15 @@ class LinkStatus:
                 if entry.attachment.container_id in reported:
                     self._set_condition(entry)
 
+    def report_reset(self, entry: SandboxEntry, end: HeldEnd, changes: Sequence[str]) -> None:
+        """Report that somebody else changed a tunnel's end, and that it is reset. `changes`: the differences."""
+        self.metrics.tunnel_reset()
+        words = "; ".join(changes)
+        log.warning('tunnel reset link=%s pod=%s interface=%s changes="%s"', end.link, entry.pod, end.ifname, words)
+        if entry.pod is not None:
+            text = f"{end.ifname} was changed in the pod and has been reset: {words}"
+            self.announcer.event(entry.pod, Reason.TUNNEL_RESET, text, end.ifname)
+
     def states(self) -> dict[State, int]:
         """The number of this node's links in each state."""
         counts = dict.fromkeys(State, 0)

@@ -23,7 +23,9 @@ class Underlays:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._own = UnderlayConfig(settings.parent_interface, settings.parent_address, settings.vxlan_port)
+        self._own = UnderlayConfig(
+            settings.parent_interface, settings.parent_address, settings.vxlan_port, settings.guard
+        )
         self._lock = threading.Lock()
         self._found: dict[UnderlayConfig, Underlay] = {}
         self._missing: set[UnderlayConfig] = set()
@@ -61,7 +63,12 @@ class Underlays:
         if underlay is None:
             return self._own
         parent = underlay if underlay.interface or underlay.address else self._own
-        return replace(parent, vxlan_port=underlay.vxlan_port or self._own.vxlan_port)
+        guard = self._own.guard if underlay.guard is None else underlay.guard
+        return replace(parent, vxlan_port=underlay.vxlan_port or self._own.vxlan_port, guard=guard)
+
+    def guards(self, underlay: UnderlayConfig | None) -> bool:
+        """Whether tunnels of a network configuration are guarded."""
+        return self._completed(underlay).guard is not False
 
     def _find(self, config: UnderlayConfig, records: Store) -> Underlay:
         try:

@@ -21,7 +21,7 @@ Json = Mapping[str, Any]
 Fields = list[tuple[str, str]]
 
 # Properties of an interface that are of no use to people, or are listed as differences if they are wrong.
-_LEFT_OUT = frozenset({"index", "ours", "wired", "given", "parent_index", "carrier_fixed"})
+_LEFT_OUT = frozenset({"index", "ours", "wired", "given", "parent_index", "carrier_fixed", "entries", "options"})
 _NOTHING = "-"
 
 

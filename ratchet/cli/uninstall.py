@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from ratchet.cli.install import add_bin_dir
 from ratchet.cli.manual import Manual
-from ratchet.errors import RatchetError
+from ratchet.datapath import tunnel_guard
+from ratchet.datapath.guard_rules import TABLE
+from ratchet.errors import GuardError, RatchetError
 from ratchet.install import uninstall
 from ratchet.install.files import exists
 from ratchet.install.lock import FolderLock
+from ratchet.install.loop import HOW_TO_REMOVE
 
 MANUAL = Manual(
     description="""
-        Remove the network configuration 00-ratchet.conflist first, then the plugin and its Python. The node uses its
-        former network configuration again. Links of running pods stay until the pods end.
+        Remove the network configuration 00-ratchet.conflist first, then the plugin and its Python, then the guard of
+        the tunnel port. The node uses its former network configuration again. Links of running pods stay, without the
+        guard, until the pods end. Stop the agent first: it makes the guard again.
     """,
     examples=(("Uninstall from a node", "ratchet uninstall --bin-dir /opt/cni/bin --conf-dir /etc/cni/net.d"),),
     exit_status={
@@ -38,6 +43,11 @@ def _run(arguments: argparse.Namespace) -> int:
     _refuse_if_kept(arguments.conf_dir)
     for path in uninstall(arguments.bin_dir, arguments.conf_dir):
         print(f"removed {path}")
+    try:
+        if tunnel_guard.remove_table():
+            print(f"removed the nftables table inet {TABLE}")
+    except GuardError as error:
+        print(f"{error}\n{HOW_TO_REMOVE}", file=sys.stderr)
     return 0
 
 

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, TypeGuard
 
 from ratchet.cni import values
 from ratchet.cni.arguments import Command
 from ratchet.cni.attachments import ValidAttachment, valid_attachments
 from ratchet.cni.config_errors import config_error, invalid_key
 from ratchet.cni.decode import decode
+from ratchet.cni.plugin_keys import (
+    DEFAULT_NAMESPACE,
+    DEFAULT_VNI_RANGE,
+    LOG_LEVELS,
+    PLUGIN_KEYS,
+    TOPOLOGIES,
+    WAIT_POLICIES,
+)
 from ratchet.cni.result import Result
 from ratchet.cni.versions import SUPPORTED, supported
 from ratchet.core.escape import quoted
+from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS, TopologyLimits
 from ratchet.core.limits import LINKS_PER_NAMESPACE, LINKS_PER_POD, LinkLimits
-from ratchet.core.ports import FURTHER_PORTS, PORT_MOST, PortRange
+from ratchet.core.ports import PORT_MOST, PortRange
 from ratchet.errors import InvalidConfigError, UndecodableError, UnsupportedVersionError
-
-DEFAULT_NAMESPACE = "ratchet"
-DEFAULT_STATE_DIR = "/var/lib/cni/ratchet"
-DEFAULT_VXLAN_PORT = 4789
-DEFAULT_VNI_RANGE = (11, values.LAST_VNI)  # the prototype's first VNI was 11
-WAIT_POLICIES = ("proceed", "require")
-TOPOLOGIES = ("on", "off")
-LOG_LEVELS = ("debug", "info", "warning", "error")
 
 _TOPOLOGIES = values.one_of(*TOPOLOGIES)
 _WAIT_POLICY = values.one_of(*WAIT_POLICIES)
@@ -34,6 +34,9 @@ _LOG_LEVEL = values.one_of(*LOG_LEVELS)
 _SECONDS = values.seconds()
 _PORT = values.whole_number(1, PORT_MOST)
 _PORT_RANGE = values.port_range("[first, last]")
+TOPOLOGIES_MAX = values.whole_number(1, 10_000)
+TOPOLOGY_LINKS_MAX = values.whole_number(1, 1_000_000)
+TOPOLOGY_BYTES_MAX = values.whole_number(1024, 1 << 30)
 _VNI_RANGE = values.vni_range("[first, last]")
 _COUNT = values.whole_number(1, values.LINKS_MOST)
 
@@ -50,89 +53,6 @@ RETIRED_KEYS = ("etcd_host", "etcd_port", "child_path", "use_labels", "cniDir")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")  # libcni, pkg/utils: network names
 
 
-class PluginKey(NamedTuple):
-    """A key that Ratchet defines, for docs/configuration.md. `daemonless_only`: an agent ignores it."""
-
-    name: str
-    default: str
-    meaning: str
-    daemonless_only: bool = False
-
-
-PLUGIN_KEYS = (
-    PluginKey("delegate", "", "configuration of the plugin for pods without links"),
-    PluginKey("boot_network", "", "configuration of the plugin for pods with links, instead of `delegate`"),
-    PluginKey(
-        "parent_interface",
-        "the interface with the node's InternalIP, else the default route's",
-        "underlay interface, which carries the tunnels. Its VTEP is an InternalIP of the node, else its first address",
-    ),
-    PluginKey("parent_address", "found", "VTEP of this node: the address by which other nodes reach it"),
-    PluginKey(
-        "kubeconfig",
-        "the one of `ratchet install`, else /etc/cni/net.d/ratchet.d/kubeconfig, else in-cluster credentials",
-        "kubeconfig for the Kubernetes API",
-        daemonless_only=True,
-    ),
-    PluginKey("namespace", DEFAULT_NAMESPACE, "namespace of the link records; the same on all nodes", True),
-    PluginKey(
-        "topologies",
-        TOPOLOGIES[0],
-        "whether ConfigMaps declare links. With `off` the account needs no access to ConfigMaps outside of `namespace`",
-        daemonless_only=True,
-    ),
-    PluginKey(
-        "wait",
-        "60; with an agent its `--wait`",
-        "longest time that ADD waits for peers. 0: ADD does not wait. More than 150 counts as 150",
-    ),
-    PluginKey(
-        "wait_policy",
-        "require; with an agent its `--wait-policy`",
-        "result of ADD if the peers did not come in time. `require`: ADD fails with code 11. `proceed`: ADD succeeds, "
-        "and the agent completes the link later. Without an agent `proceed` has no effect",
-    ),
-    PluginKey(
-        "vxlan_port",
-        f"{DEFAULT_VXLAN_PORT}; with an agent its `--vxlan-port`",
-        "UDP port of the tunnels; the same on all nodes",
-    ),
-    PluginKey(
-        "vxlan_ports",
-        f"`vxlan_port` and the next {FURTHER_PORTS} ports",
-        "first and last UDP port that links may use. It must include `vxlan_port` and the next two, which tunnels on "
-        "one node use",
-        daemonless_only=True,
-    ),
-    PluginKey(
-        "vni_range",
-        json.dumps(DEFAULT_VNI_RANGE),
-        "first and last VNI. A VNI is unique in the cluster. It is used again after its link is gone, on another node "
-        "within about a minute",
-        daemonless_only=True,
-    ),
-    PluginKey(
-        "links_per_pod",
-        str(LINKS_PER_POD),
-        "greatest number of links of one pod. The ADD of a pod with more links fails with code 101",
-        daemonless_only=True,
-    ),
-    PluginKey(
-        "links_per_namespace",
-        str(LINKS_PER_NAMESPACE),
-        "greatest number of links that a namespace may declare, and of VNIs that its links may have. The same on all "
-        "nodes",
-        daemonless_only=True,
-    ),
-    PluginKey("log_file", "", "file for the log, in addition to stderr", daemonless_only=True),
-    PluginKey("log_level", "info", "lowest log level", daemonless_only=True),
-    PluginKey(
-        "state_dir",
-        f"the one of `ratchet install`, else {DEFAULT_STATE_DIR}",
-        "directory for the state of the node's sandboxes",
-        daemonless_only=True,
-    ),
-)
 _PLUGIN_KEY_NAMES = frozenset(key.name for key in PLUGIN_KEYS)
 
 
@@ -160,10 +80,14 @@ class NetworkConfig:
     kubeconfig: str | None
     namespace: str
     topologies: bool
+    topologies_max: int
+    topology_links_max: int
+    topology_bytes_max: int
     wait: float | None
     wait_policy: str | None
     vxlan_port: int | None
     vxlan_ports: PortRange | None
+    guard: bool | None
     vni_range: tuple[int, int]
     links_per_pod: int
     links_per_namespace: int
@@ -176,6 +100,10 @@ class NetworkConfig:
     @property
     def limits(self) -> LinkLimits:
         return LinkLimits(self.links_per_pod, self.links_per_namespace)
+
+    @property
+    def topology_limits(self) -> TopologyLimits:
+        return TopologyLimits(self.topologies_max, self.topology_links_max, self.topology_bytes_max)
 
 
 def read_config(stdin: bytes, command: Command = Command.ADD) -> NetworkConfig:
@@ -203,10 +131,14 @@ def read_config(stdin: bytes, command: Command = Command.ADD) -> NetworkConfig:
         kubeconfig=_read(raw, "kubeconfig", values.path),
         namespace=_read(raw, "namespace", values.namespace) or DEFAULT_NAMESPACE,
         topologies=_read(raw, "topologies", _TOPOLOGIES) != "off",
+        topologies_max=_read(raw, "topologies_max", TOPOLOGIES_MAX) or DEFAULT_TOPOLOGY_LIMITS.topologies,
+        topology_links_max=_read(raw, "topology_links_max", TOPOLOGY_LINKS_MAX) or DEFAULT_TOPOLOGY_LIMITS.links,
+        topology_bytes_max=_read(raw, "topology_bytes_max", TOPOLOGY_BYTES_MAX) or DEFAULT_TOPOLOGY_LIMITS.size,
         wait=_read(raw, "wait", _SECONDS),
         wait_policy=_read(raw, "wait_policy", _WAIT_POLICY),
         vxlan_port=_read(raw, "vxlan_port", _PORT),
         vxlan_ports=_read(raw, "vxlan_ports", _PORT_RANGE),
+        guard=_read(raw, "guard", values.boolean),
         vni_range=_read(raw, "vni_range", _VNI_RANGE) or DEFAULT_VNI_RANGE,
         links_per_pod=_read(raw, "links_per_pod", _COUNT) or LINKS_PER_POD,
         links_per_namespace=_read(raw, "links_per_namespace", _COUNT) or LINKS_PER_NAMESPACE,

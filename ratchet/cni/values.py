@@ -84,6 +84,13 @@ def port_range(notation: str) -> Reader[tuple[int, int]]:
     return number_range(notation, 1, PORT_MOST)
 
 
+def boolean(value: object) -> bool:
+    """Read true or false."""
+    if not isinstance(value, bool):
+        raise ValueError("true or false")  # noqa: TRY004  # as all readers
+    return value
+
+
 def mapping(value: object) -> Mapping[str, Any]:
     """Read an object."""
     if not isinstance(value, dict):

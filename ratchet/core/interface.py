@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ratchet.core.endpoint_spec import Route, Sysctl, rate_text
+from ratchet.core.forwarding import ANY_MAC, ForwardingEntry, Tunnel, entry_differences
 from ratchet.core.model import Address
 
 VXLAN_OVERHEAD_IPV4 = 50
@@ -81,6 +82,8 @@ class VxlanWire:
 
     `carrier`: whether the end must have carrier. It must not until the peer is ready, as if a cable were unplugged at
     its other end.
+
+    `guard`: whether the end takes datagrams from the peer's VTEP only (`core.tunnel_guard`).
     """
 
     link: str
@@ -92,11 +95,22 @@ class VxlanWire:
     remote_port: int
     parent: Parent
     carrier: bool = True
+    guard: bool = True
 
     @property
     def is_of_one_node(self) -> bool:
         """Whether the peer's end is on the same node."""
         return self.remote_port != self.port
+
+    @property
+    def tunnel(self) -> Tunnel:
+        return Tunnel(self.vni, self.remote, self.local, self.port, self.remote_port, self.parent.index)
+
+    @property
+    def entry(self) -> ForwardingEntry:
+        """The only forwarding entry of this end. Between two ends on one node, it is not pinned to an interface."""
+        index = 0 if self.is_of_one_node else self.parent.index
+        return ForwardingEntry(ANY_MAC, self.remote, self.remote_port, self.vni, index)
 
 
 Wire = VethWire | VxlanWire
@@ -111,8 +125,14 @@ class Device:
     `routes` and `rate` are those that Ratchet set. `routes` and `sysctls` are read only if the specification needs
     them. The tunnel's fields are None for other kinds than VXLAN. `parent_index` is 0 if the tunnel is not pinned.
 
+    `entries` are the forwarding entries of a VXLAN; None if they were not read. `options` are those options of a VXLAN
+    that Ratchet never sets and that harm others, by their names in ip-link(8).
+
     `carrier`: a VXLAN that protodown does not hold down; True for other kinds. `carrier_fixed`: this kernel cannot hold
     a VXLAN without carrier.
+
+    `guarded`: whether a VXLAN takes datagrams from its remote only. None: this was not determined, or the node cannot
+    tell.
     """
 
     ifname: str
@@ -129,6 +149,8 @@ class Device:
     local: str | None = None
     port: int | None = None
     parent_index: int | None = None
+    entries: tuple[ForwardingEntry, ...] | None = None
+    options: tuple[str, ...] = ()
     given: tuple[Address, ...] = ()
     carrier: bool = True
     carrier_fixed: bool = False
@@ -137,6 +159,7 @@ class Device:
     sysctls: tuple[Sysctl, ...] = ()
     offloads: bool = True
     rate: int | None = None
+    guarded: bool | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +181,12 @@ def near_differences(wire: Wire, observed: Observed) -> tuple[str, ...]:
     if isinstance(wire, VethWire):
         return _interface_differences(wire.near, observed.near, "veth")
     found = _interface_differences(wire.near, observed.near, "vxlan")
-    return found + _tunnel_differences(wire, observed.near) if observed.near else found
+    if observed.near is None:
+        return found
+    device = observed.near
+    return (
+        found + tunnel_differences(wire, device) + _carrier_differences(wire, device) + _guard_differences(wire, device)
+    )
 
 
 def only_gains_carrier(wire: Wire, observed: Observed | None) -> bool:
@@ -208,7 +236,8 @@ def _setting_differences(spec: InterfaceSpec, device: Device) -> list[str]:
     return found
 
 
-def _tunnel_differences(wire: VxlanWire, device: Device) -> tuple[str, ...]:
+def tunnel_differences(wire: VxlanWire, device: Device) -> tuple[str, ...]:
+    """The differences in where a tunnel's end sends and what it takes, in words. Not its interface and its carrier."""
     if not wire.near.owns(device) or device.kind != "vxlan":
         return ()
     wanted: dict[str, tuple[object, object]] = {
@@ -218,11 +247,34 @@ def _tunnel_differences(wire: VxlanWire, device: Device) -> tuple[str, ...]:
         "port": (device.port, wire.port),
         "parent": (device.parent_index, wire.parent.index),  # 0: not pinned
     }
-    name = wire.near.ifname
-    found = [f"{name} has {what} {has}, wanted {want}" for what, (has, want) in wanted.items() if has != want]
-    if device.carrier != wire.carrier and not device.carrier_fixed:
-        found.append(f"{name} {'has carrier while its peer is gone' if device.carrier else 'is held without carrier'}")
-    return tuple(found)
+    found = [f"has {what} {has}, wanted {want}" for what, (has, want) in wanted.items() if has != want]
+    found += [f"has the option {option}" for option in device.options]
+    if device.entries is not None:
+        found += entry_differences(_entry_of(wire, device), device.entries)
+    return tuple(f"{wire.near.ifname} {words}" for words in found)
+
+
+def _entry_of(wire: VxlanWire, device: Device) -> ForwardingEntry:
+    """The only forwarding entry of a device with these parameters, whose own differences are listed already."""
+    entry = wire.entry
+    if device.remote is None or device.vni is None or device.port is None or device.parent_index is None:
+        return entry
+    entry = entry._replace(remote=device.remote, vni=device.vni)
+    return entry if wire.is_of_one_node else entry._replace(port=device.port, parent_index=device.parent_index)
+
+
+def _carrier_differences(wire: VxlanWire, device: Device) -> tuple[str, ...]:
+    if not wire.near.owns(device) or device.kind != "vxlan" or device.carrier == wire.carrier or device.carrier_fixed:
+        return ()
+    words = "has carrier while its peer is gone" if device.carrier else "is held without carrier"
+    return (f"{wire.near.ifname} {words}",)
+
+
+def _guard_differences(wire: VxlanWire, device: Device) -> tuple[str, ...]:
+    # `guarded` is about the device's remote: if that is another one, the guard is corrected with it.
+    if not wire.near.owns(device) or device.remote != wire.remote or device.guarded in (None, wire.guard):
+        return ()
+    return (f"{wire.near.ifname} {'is guarded' if device.guarded else 'takes datagrams from anywhere'}",)
 
 
 def tunnel_mtu(underlay_mtu: int, vtep: str) -> int:

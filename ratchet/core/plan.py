@@ -67,7 +67,8 @@ class Underlay:
     """A node's side of tunnels: its name, the interface that carries them, their UDP port.
 
     `has_agent`: an agent runs on the node, so an end can stay without carrier until its peer is ready. `vxlan_ports` is
-    the range of ports that links may use; None: `default_range`.
+    the range of ports that links may use; None: `default_range`. `guard`: tunnels take datagrams from their peers only
+    (`core.tunnel_guard`).
     """
 
     node: str
@@ -75,6 +76,7 @@ class Underlay:
     vxlan_port: int
     has_agent: bool = False
     vxlan_ports: PortRange | None = None
+    guard: bool = True
 
     @property
     def allowed_ports(self) -> PortRange:
@@ -250,6 +252,7 @@ def wire_of(record: Link, side: Side, underlay: Underlay, here: Location, peer: 
         remote_port=remote_port,
         parent=underlay.parent,
         carrier=record.is_ready(side.other) or not underlay.has_agent,
+        guard=underlay.guard,
     )
 
 

@@ -62,12 +62,37 @@ class Pod:
 
 
 @dataclass(frozen=True, slots=True)
+class Withheld:
+    """Why the text of a topology is not kept, and what is kept of it.
+
+    `remedy` says what to do. `names` is a Bloom filter of the names that the text may spell
+    (`core/intent/topology_limits`). `size` are the bytes and `links` the links of the text. `text_digest` tells whether
+    the text has changed. `by_namespace`: the namespace is over a limit, and not the topology alone.
+    `stands_for_others`: it counts for younger ones too, which are not kept.
+    """
+
+    cause: str
+    remedy: str
+    names: bytes
+    size: int
+    links: int
+    text_digest: int
+    by_namespace: bool
+    stands_for_others: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Topology:
-    """A user's ConfigMap with a list of links between pods. `text` is the list as written."""
+    """A user's ConfigMap with a list of links between pods. `text` is the list as written.
+
+    A topology that is `withheld` is refused, and its text is empty.
+    """
 
     namespace: str
     name: str
     text: str
+    created: datetime | None = None
+    withheld: Withheld | None = None
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 
 from ratchet.core.interface import Device, InterfaceSpec, Observed, VethWire, Wire
 from ratchet.core.model import Location
+from ratchet.core.tunnel_guard import owner_of
+from ratchet.datapath import tunnel_guard
 from ratchet.datapath.parse import device_of
 from ratchet.datapath.pod_netns import OpenPod, open_pod
 from ratchet.datapath.veth import ensure_veth, make_veth, observe_veth
@@ -20,12 +22,12 @@ from ratchet.errors import NamespaceGoneError
 
 
 def observe(wire: Wire) -> Observed:
-    """Observe the interfaces of a link.
+    """Observe the interfaces of a link, and the forwarding entries of a tunnel.
 
     Raises NamespaceGoneError, which names the path, if a pod's namespace does not exist.
     """
     with _opened(wire) as (near, far):
-        return _observed(near, far)
+        return _observed(near, far, forwarding=True)
 
 
 def observe_port(location: Location, ifname: str) -> Device | None:
@@ -60,10 +62,10 @@ def make(wire: Wire) -> Observed:
     """
     with _opened(wire) as (near, far):
         if not isinstance(wire, VethWire):
-            make_tunnel(wire, near)
-        elif far is not None:
-            make_veth(wire, near, far)
-        return _observed(near, far)
+            made = make_tunnel(wire, near)
+        else:
+            made = far is not None and make_veth(wire, near, far)
+        return _observed(near, far, forwarding=not made)
 
 
 def build(wire: Wire, *, evict: bool = True) -> Observed:
@@ -83,7 +85,10 @@ def remove(location: Location, ifname: str) -> bool:
     Returns False if it or its namespace is gone already. Raises HostNamespaceError. Raises ForeignInterfaceError, and
     leaves the interface, if it is not Ratchet's or belongs to another link.
     """
-    return _done_to_ours("remove", location, ifname, lambda pod, device: pod.delete(device.index))
+    removed = _done_to_ours("remove", location, ifname, lambda pod, device: pod.take_down(device))
+    if not removed:
+        tunnel_guard.forget(owner_of(location.cookie, location.index))
+    return removed
 
 
 @contextmanager
@@ -124,8 +129,9 @@ def _opened(wire: Wire) -> Iterator[tuple[OpenPod, OpenPod | None]]:
                 yield near, far
 
 
-def _observed(near: OpenPod, far: OpenPod | None) -> Observed:
-    return observe_tunnel(near) if far is None else observe_veth(near, far)
+def _observed(near: OpenPod, far: OpenPod | None, *, forwarding: bool = False) -> Observed:
+    """Observe the opened interfaces; with `forwarding` also the forwarding entries of a tunnel."""
+    return observe_tunnel(near, forwarding=forwarding) if far is None else observe_veth(near, far)
 
 
 def _ensured(wire: Wire, near: OpenPod, far: OpenPod | None, search: Sequence[str] = (), *, evict: bool = True) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Interface, ip_address
+from ipaddress import IPv4Interface
 
 from ratchet.core.endpoint_spec import Route
 from ratchet.core.interface import InterfaceSpec, VxlanWire
@@ -130,23 +130,27 @@ def new_vxlan(wire: VxlanWire, ifname: str, pod_fd: int) -> bytearray:
     return message(RTM_NEWLINK, MAKE, _link(wire.near.index), attributes + _vxlan_info(data))
 
 
+def detached(index: int, wire: VxlanWire) -> bytearray:
+    """Give a tunnel its own address, underlay interface and options again, and no remote.
+
+    The kernel adds the entry of a remote only when the remote changes, so `new_remote` must follow.
+    """
+    ipv6 = ":" in wire.remote
+    data = _VXLAN.pack(
+        ("IFLA_VXLAN_GROUP6" if ipv6 else "IFLA_VXLAN_GROUP", "::" if ipv6 else "0.0.0.0"),  # noqa: S104
+        ("IFLA_VXLAN_LOCAL6" if ipv6 else "IFLA_VXLAN_LOCAL", wire.local),
+        ("IFLA_VXLAN_LEARNING", 0),
+        ("IFLA_VXLAN_TOS", 0),
+    )
+    if wire.parent.index:
+        data += _VXLAN.pack(("IFLA_VXLAN_LINK", wire.parent.index))
+    return message(RTM_NEWLINK, ACT, _link(index), _vxlan_info(data))
+
+
 def new_remote(index: int, remote: str) -> bytearray:
     """Point a tunnel to another VTEP of the same address family."""
     data = _VXLAN.pack(("IFLA_VXLAN_GROUP6" if ":" in remote else "IFLA_VXLAN_GROUP", remote))
     return message(RTM_NEWLINK, ACT, _link(index), _vxlan_info(data))
-
-
-def lead_to(index: int, remote: str, port: int) -> bytearray:
-    """Add a VTEP and UDP port to which a tunnel sends all its frames too (bridge(8), "fdb append")."""
-    return message(RTM_NEWNEIGH, ACT | NLM_F_CREATE | NLM_F_APPEND, *_destination(index, remote, port))
-
-
-def lead_no_more_to(index: int, wire: VxlanWire) -> bytearray:
-    """Remove the default destination that a new tunnel has: the remote at the tunnel's own UDP port."""
-    head, whoever = _destination(index, wire.remote, wire.port)
-    if wire.parent.index:
-        whoever += _NEIGHBOUR.pack(("NDA_IFINDEX", wire.parent.index))
-    return message(RTM_DELNEIGH, ACT, head, whoever)
 
 
 def named(index: int, ifname: str) -> bytearray:
@@ -268,12 +272,6 @@ def _identity(port: InterfaceSpec, ifname: str) -> bytes:
     if port.txqlen is not None:
         packed += _LINK.pack(("IFLA_TXQLEN", port.txqlen))
     return packed
-
-
-def _destination(index: int, remote: str, port: int) -> tuple[bytes, bytes]:
-    head = NDMSG.pack(AF_BRIDGE, 0, 0, index, NUD_NOARP | NUD_PERMANENT, NTF_SELF, 0)
-    whoever = _NEIGHBOUR.pack(("NDA_LLADDR", bytes(6)), ("NDA_DST", ip_address(remote).packed), ("NDA_PORT", port))
-    return head, whoever
 
 
 def _route(index: int, route: Route) -> tuple[bytes, bytes]:

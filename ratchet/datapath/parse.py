@@ -24,6 +24,20 @@ IFF_LOOPBACK = 0x8
 IFA_F_SECONDARY, IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE = 0x1, 0x8, 0x20, 0x40
 IFA_F_UNFIT = IFA_F_SECONDARY | IFA_F_DADFAILED | IFA_F_DEPRECATED | IFA_F_TENTATIVE
 
+# Options of a VXLAN that Ratchet never sets and that harm others. With learning, datagrams redirect frames. With tos a
+# pod chooses its priority in the underlay. With external a device sends anywhere and takes any VNI. The socket of one
+# with an option from external to remcsumrx keeps others from the UDP port (drivers/net/vxlan, VXLAN_F_RCV_FLAGS). The
+# other options (proxy, rsc, l2miss, l3miss, ttl, df, ageing) concern only the pod.
+OPTIONS = {
+    "IFLA_VXLAN_LEARNING": "learning",
+    "IFLA_VXLAN_TOS": "tos",
+    "IFLA_VXLAN_COLLECT_METADATA": "external",
+    "IFLA_VXLAN_GPE": "gpe",
+    "IFLA_VXLAN_GBP": "gbp",
+    "IFLA_VXLAN_UDP_ZERO_CSUM6_RX": "udp6zerocsumrx",
+    "IFLA_VXLAN_REMCSUM_RX": "remcsumrx",
+}
+
 _LINK = Reading(
     ifinfmsg,
     *("IFLA_ADDRESS", "IFLA_IFNAME", "IFLA_MTU", "IFLA_LINK", "IFLA_LINKINFO"),
@@ -34,6 +48,7 @@ _VXLAN = Reading(
     ifinfmsg.ifinfo.data_map["vxlan"],
     *("IFLA_VXLAN_ID", "IFLA_VXLAN_GROUP", "IFLA_VXLAN_GROUP6", "IFLA_VXLAN_LOCAL", "IFLA_VXLAN_LOCAL6"),
     *("IFLA_VXLAN_PORT", "IFLA_VXLAN_LINK"),
+    *OPTIONS,
 )
 _ROUTE = Reading(rtmsg, "RTA_DST", "RTA_OIF", "RTA_GATEWAY", "RTA_PRIORITY")
 _NSID = Reading(nsidmsg, "NETNSA_NSID")
@@ -249,6 +264,7 @@ def _tunnel(data: dict[str, Any]) -> dict[str, Any]:
         "local": data.get("IFLA_VXLAN_LOCAL") or data.get("IFLA_VXLAN_LOCAL6"),
         "port": data.get("IFLA_VXLAN_PORT"),
         "parent_index": data.get("IFLA_VXLAN_LINK", 0),
+        "options": tuple(name for attribute, name in OPTIONS.items() if data.get(attribute, 0) != 0),
     }
 
 

@@ -9,7 +9,8 @@ from errno import EACCES, EEXIST, EINVAL, ENODEV, ENOENT, EOPNOTSUPP
 
 from ratchet.core.endpoint_spec import Route, Sysctl
 from ratchet.core.interface import Device, InterfaceSpec
-from ratchet.datapath import ethtool, messages, sysctl, tc
+from ratchet.core.tunnel_guard import owner_of
+from ratchet.datapath import ethtool, messages, sysctl, tc, tunnel_guard
 from ratchet.datapath.netns import Netns, inside, open_netns, refuse_host
 from ratchet.datapath.parse import NUD_LASTING, ObservedLink, neighbours_of, observe_link, read_link
 from ratchet.datapath.rtnetlink import Channel, NetlinkReply, RefusedError
@@ -98,10 +99,21 @@ class OpenPod:
         self.tune()
         self.finish(device.index, link, device)
 
-    def take_down(self, device: Device | None) -> None:
-        """Delete an interface; a vEth's peer goes with it."""
-        if device is not None:
-            self.delete(device.index)
+    def take_down(self, device: Device | None) -> bool:
+        """Delete an interface; a vEth's peer goes with it, and a tunnel's place in the guard.
+
+        Returns False if there is none.
+        """
+        if device is None:
+            return False
+        deleted = self.delete(device.index)
+        if device.port is not None and device.vni is not None:
+            tunnel_guard.withdraw(device.port, device.vni, self.owner(device.index))
+        return deleted
+
+    def owner(self, index: int) -> str:
+        """The identity of an interface in this pod (`core.tunnel_guard.owner_of`)."""
+        return owner_of(self.channel.cookie(), index)
 
     def free_index(self) -> bool:
         """Delete this end's interface if the pod has renamed it. Returns whether it was deleted.
@@ -118,7 +130,7 @@ class OpenPod:
             return False
         if not device.ours:
             raise self.failed(f"its ifindex {device.index} is that of {device.ifname}, which is not ratchet's")
-        return self.delete(device.index)
+        return self.take_down(device)
 
     def delete(self, index: int) -> bool:
         """Delete an interface by index. Returns False if there is none."""

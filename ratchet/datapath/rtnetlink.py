@@ -49,20 +49,20 @@ class NetlinkReply:
 
 
 class Channel:
-    """A route netlink socket in a namespace (None: the caller's own).
+    """A netlink socket of a protocol in a namespace (None: the caller's own); usually route netlink.
 
     Do not share it between threads, and do not keep it open.
     """
 
     __slots__ = ("_sequence", "_socket")
 
-    def __init__(self, netns: Netns | None = None) -> None:
+    def __init__(self, netns: Netns | None = None, *, protocol: int = socket.NETLINK_ROUTE) -> None:
         self._sequence = 0
         if netns is None:
-            self._socket = _open_socket()
+            self._socket = _open_socket(protocol)
         else:
             with inside(netns):
-                self._socket = _open_socket()
+                self._socket = _open_socket(protocol)
 
     def cookie(self) -> int:
         """The identity of the socket's namespace, unique within one boot (socket(7)); 0 before Linux 5.14."""
@@ -80,13 +80,13 @@ class Channel:
             self._socket.send(b"".join(messages))
             waiting = set(answers)
             while waiting:
-                for sequence, kind, flags, raw in _split(self._socket.recv(BUFFER)):
+                for sequence, kind, flags, raw in split_messages(self._socket.recv(BUFFER)):
                     answer = answers.get(sequence)
                     if answer is None:
                         continue
                     answer.interrupted |= bool(flags & NLM_F_DUMP_INTR)
                     if kind in (NLMSG_ERROR, NLMSG_DONE):
-                        answer.refusal = _refusal(flags, raw)
+                        answer.refusal = read_refusal(flags, raw)
                         waiting.discard(sequence)
                     else:
                         answer.messages.append(raw)
@@ -128,8 +128,8 @@ class Channel:
         return self._sequence
 
 
-def _open_socket() -> socket.socket:
-    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+def _open_socket(protocol: int) -> socket.socket:
+    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
     opened.settimeout(TIMEOUT)
     for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
         with suppress(OSError):  # before Linux 4.12 and 4.20: shorter explanations, unfiltered dumps
@@ -137,7 +137,8 @@ def _open_socket() -> socket.socket:
     return opened
 
 
-def _split(data: bytes) -> Iterable[tuple[int, int, int, bytes]]:
+def split_messages(data: bytes) -> Iterable[tuple[int, int, int, bytes]]:
+    """Yield sequence number, type, flags and bytes of each message in `data`."""
     start = 0
     while start + HEADER.size <= len(data):
         length, kind, flags, sequence, _ = HEADER.unpack_from(data, start)
@@ -145,7 +146,8 @@ def _split(data: bytes) -> Iterable[tuple[int, int, int, bytes]]:
         start += (length + 3) & ~3
 
 
-def _refusal(flags: int, raw: bytes) -> RefusedError | None:
+def read_refusal(flags: int, raw: bytes) -> RefusedError | None:
+    """The refusal in a message of type NLMSG_ERROR or NLMSG_DONE; None if it acknowledges a request."""
     code = -struct.unpack_from("=i", raw, HEADER.size)[0] if len(raw) >= HEADER.size + 4 else 0
     if code == 0:
         return None

@@ -7,7 +7,7 @@ shows it. A VNI belongs to one link, so any other device of ours that holds it i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from errno import EINVAL, ENODEV
@@ -64,18 +64,34 @@ def release(vni: int, port: int, search: Sequence[str] = ()) -> bool:
     return freed
 
 
+def claimed() -> set[tuple[int, int]]:
+    """The UDP port and VNI of every tunnel whose underlay is in the caller's namespace.
+
+    The devices may be in any namespace that this process can reach.
+    """
+    return {
+        (holder.device.port, holder.device.vni)
+        for holder in _holders_of(lambda _: True, ())
+        if holder.device.port is not None and holder.device.vni is not None
+    }
+
+
 def _holders(vni: int, port: int, search: Sequence[str]) -> Iterator[Holder]:
+    return _holders_of(lambda link: _claims(link, vni, port), search)
+
+
+def _holders_of(is_wanted: Callable[[ObservedLink], bool], search: Sequence[str]) -> Iterator[Holder]:
     with own_netns() as home:
         with Channel() as node:
             for link, nsid in _seen_from(node):
-                if _claims(link, vni, port) and _is_below(link, nsid, node, home):
+                if is_wanted(link) and _is_below(link, nsid, node, home):
                     where = "the node's namespace" if nsid is None else f"the namespace with nsid {nsid}"
                     yield Holder(link.device, where, node, nsid)
         for netns in _namespaces((*search, *_mounted(), *_of_processes()), home):
             with Channel(netns) as channel:
                 for link in links_of(channel, "vxlan"):
                     # No nsid: its underlay is in its own namespace, not in the node's.
-                    if not _claims(link, vni, port) or link.lower_nsid is None:
+                    if not is_wanted(link) or link.lower_nsid is None:
                         continue
                     if link.lower_nsid == known_as(channel, home):
                         yield Holder(link.device, netns.path, channel)

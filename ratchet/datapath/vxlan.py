@@ -1,7 +1,11 @@
 """A VXLAN end: a device in the pod, with its underlay socket in the node's (the caller's) namespace.
 
-The remote of an existing device is changed in place. Interface index, MAC and addresses stay, so the pod's processes
-keep their interface when the other pod moves (Documentation/networking/vxlan.rst).
+The remote, the local address and the underlay interface of an existing device are changed in place. Interface index,
+MAC and addresses stay, so the pod's processes keep their interface when the other pod moves
+(Documentation/networking/vxlan.rst).
+
+A pod with NET_ADMIN owns the device: it can add forwarding entries, and change the remote and some options. An existing
+device is therefore observed with its forwarding entries, and `_reset` makes all of it as it was.
 
 While the other pod is gone the end has no carrier, as with a cable pulled at its far end. If the kernel cannot take a
 VXLAN's carrier (EOPNOTSUPP), the end keeps it. To set the interface down instead would flush its routes and IPv6
@@ -15,13 +19,16 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from errno import EBUSY, EEXIST, EINVAL, ENODEV, EOPNOTSUPP
+from errno import EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, EOPNOTSUPP
 
-from ratchet.core.interface import Device, Observed, VxlanWire, differences
-from ratchet.datapath import messages
+from ratchet.core.forwarding import ForwardingEntry
+from ratchet.core.interface import Device, Observed, VxlanWire, differences, tunnel_differences
+from ratchet.core.tunnel_guard import GuardedTunnel
+from ratchet.datapath import messages, tunnel_guard
+from ratchet.datapath.forwarding import entries_of, lead_nowhere, lead_to
 from ratchet.datapath.parse import device_of, reaches_own_node, read_new_link
 from ratchet.datapath.pod_netns import ATTEMPTS, OpenPod
-from ratchet.datapath.rtnetlink import Channel
+from ratchet.datapath.rtnetlink import Channel, RefusedError
 from ratchet.datapath.vni_conflicts import release
 from ratchet.errors import DatapathError, VniForeignError, VniInUseError
 
@@ -29,6 +36,11 @@ from ratchet.errors import DatapathError, VniForeignError, VniInUseError
 # its devices hold their VNIs, and no event reports the release.
 PATIENCE = 2.0
 PAUSE = 0.02
+
+# The options that the kernel changes in place (drivers/net/vxlan, vxlan_nl2conf).
+CHANGEABLE = frozenset({"learning", "tos"})
+# An end with more forwarding entries is made again. The replies to one removal each must fit into the socket's buffer.
+ENTRIES_REMOVED = 100
 
 UNREACHABLE = (
     "A device in a network namespace that cannot be reached holds it. Find the process that keeps that namespace "
@@ -46,11 +58,18 @@ class _Kernel:
 _kernel = _Kernel()
 
 
-def observe_tunnel(near: OpenPod) -> Observed:
-    """Observe this node's end."""
+def observe_tunnel(near: OpenPod, *, forwarding: bool = False) -> Observed:
+    """Observe this node's end and its guard; with `forwarding` also its entries, which a new end need not show."""
     device = device_of(near.observe())
-    if device is not None and device.kind == "vxlan" and not _kernel.takes_carrier:
-        device = replace(device, carrier_fixed=True)
+    if device is None or device.kind != "vxlan":
+        return Observed(near=device)
+    device = replace(device, carrier_fixed=not _kernel.takes_carrier)
+    if near.spec.owns(device):
+        if device.remote is not None:
+            tunnel = _as_guarded(near, device.index, device.port, device.vni, device.remote)
+            device = replace(device, guarded=tunnel_guard.is_admitted(tunnel))
+        if forwarding:
+            device = replace(device, entries=_entries(near, device))
     return Observed(near=device)
 
 
@@ -81,7 +100,7 @@ def ensure_tunnel(wire: VxlanWire, near: OpenPod, search: Sequence[str], *, evic
     for _ in range(ATTEMPTS):
         if make_tunnel(wire, near):
             return True
-        observed = observe_tunnel(near)
+        observed = observe_tunnel(near, forwarding=True)
         near.refuse_foreign(observed.near)
         if not differences(wire, observed):
             return changed
@@ -99,28 +118,78 @@ def ensure_tunnel(wire: VxlanWire, near: OpenPod, search: Sequence[str], *, evic
     raise near.failed(f"others keep making interfaces named {near.spec.ifname} or tunnels of VNI {wire.vni}")
 
 
+def _as_guarded(
+    near: OpenPod, index: int, port: int | None, vni: int | None, remote: str, link: str = ""
+) -> GuardedTunnel:
+    return GuardedTunnel(port or 0, vni or 0, remote, near.owner(index), link)
+
+
+def _guard(wire: VxlanWire, near: OpenPod, index: int, *, is_new: bool = False) -> None:
+    """Let the end take datagrams from the peer only, or from anywhere if `wire` has no guard. Best effort."""
+    tunnel = _as_guarded(near, index, wire.port, wire.vni, wire.remote, wire.link)
+    if wire.guard:
+        tunnel_guard.admit(tunnel, is_new=is_new)
+    else:
+        tunnel_guard.withdraw(*tunnel.key, tunnel.owner)
+
+
 def _can_be_adjusted(wire: VxlanWire, device: Device) -> bool:
-    """Whether a change in place is enough: the kernel changes only the remote, within its family."""
-    if device.kind != "vxlan" or device.remote is None or (":" in device.remote) != (":" in wire.remote):
+    """Whether a change in place is enough.
+
+    The kernel changes neither VNI, port and address family, nor does it make a pinned tunnel an unpinned one.
+    """
+    if device.kind != "vxlan" or (device.vni, device.port) != (wire.vni, wire.port):
         return False
-    tunnel = (device.vni, device.local, device.port, device.parent_index)
-    return tunnel == (wire.vni, wire.local, wire.port, wire.parent.index)
+    if device.parent_index and not wire.parent.index:
+        return False
+    families = {":" in address for address in (device.remote, device.local) if address}
+    return (
+        families == {":" in wire.remote}
+        and CHANGEABLE.issuperset(device.options)
+        and len(device.entries or ()) <= ENTRIES_REMOVED
+    )
 
 
 def _adjust(wire: VxlanWire, near: OpenPod, device: Device) -> None:
+    # Before it sends to a new remote: the peer replies at once.
+    if device.remote != wire.remote or device.guarded is not wire.guard:
+        _guard(wire, near, device.index)
+    if tunnel_differences(wire, device):
+        _reset(wire, near, device)
     if device.remote != wire.remote:
-        near.do(messages.new_remote(device.index, wire.remote))
         # The peer behind the new remote has another MAC. Cached neighbours would lose the pod's traffic for a minute.
         near.forget_neighbours(device.index)
     # Before the end is set up, if it is down: it must not have carrier even for a moment unless `wire` says so.
     if device.carrier != wire.carrier and not device.carrier_fixed and not near.set_carrier(device.index, wire.carrier):
         _kernel.takes_carrier = False
-    _lead_beside(wire, near, device.index)
-    rest = replace(device, remote=wire.remote, carrier=wire.carrier)
-    if differences(wire, Observed(rest)):
+    rest = replace(device, carrier=wire.carrier, guarded=None)
+    if set(differences(wire, Observed(rest))) - set(tunnel_differences(wire, device)):
         if near.spec.mtu > device.mtu:
             _grow(wire, near, device)
         near.adjust(device, wire.link)
+
+
+def _reset(wire: VxlanWire, near: OpenPod, device: Device) -> None:
+    """Make the end send to the peer only, with its own address, underlay interface and options."""
+    near.do(messages.detached(device.index, wire))
+    # Only now, because the device may have learnt entries until here.
+    macs = {entry.mac for entry in _entries(near, device)}
+    # By MAC address: the kernel looks for an entry's interface in the pod, where the node's may not exist.
+    for answer in near.channel.exchange(*(lead_nowhere(device.index, mac) for mac in macs)):
+        if answer.refusal is not None and answer.refusal.errno != ENOENT:
+            raise near.failed(f"cannot remove its forwarding entries: {answer.refusal.strerror}") from answer.refusal
+    near.do(messages.new_remote(device.index, wire.remote))
+    _lead_beside(wire, near, device.index)
+
+
+def _entries(near: OpenPod, device: Device) -> tuple[ForwardingEntry, ...]:
+    """The forwarding entries of an end; empty if it has disappeared."""
+    try:
+        return entries_of(near.channel, device)
+    except RefusedError as refusal:
+        if refusal.errno == ENODEV:
+            return ()
+        raise DatapathError(f"cannot read the forwarding entries of {near}: {refusal.strerror}") from refusal
 
 
 def _lead_beside(wire: VxlanWire, near: OpenPod, index: int) -> None:
@@ -129,8 +198,7 @@ def _lead_beside(wire: VxlanWire, near: OpenPod, index: int) -> None:
     By default a device sends to its own port number.
     """
     if wire.is_of_one_node:
-        near.do(messages.lead_to(index, wire.remote, wire.remote_port))
-        near.channel.exchange(messages.lead_no_more_to(index, wire))
+        near.do(lead_nowhere(index), lead_to(index, wire.remote, wire.remote_port))
 
 
 def _grow(wire: VxlanWire, near: OpenPod, device: Device) -> None:
@@ -180,12 +248,14 @@ def _complete(wire: VxlanWire, near: OpenPod, ifname: str) -> None:
         if ifname != near.spec.ifname:
             near.do(messages.named(link.index, near.spec.ifname))
         _lead_beside(wire, near, link.index)
+        _guard(wire, near, link.index, is_new=True)  # the end is down, so it takes no datagram yet
         near.tune()
         if not near.finish(link.index, wire.link, carrier=wire.carrier or not _kernel.takes_carrier):
             _kernel.takes_carrier = False
     except BaseException:
         with suppress(DatapathError):
             near.delete(link.index)
+            tunnel_guard.withdraw(wire.port, wire.vni, near.owner(link.index))
         raise
 
 

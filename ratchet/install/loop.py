@@ -15,7 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ratchet.errors import RatchetError
+from ratchet.datapath import tunnel_guard
+from ratchet.datapath.guard_rules import TABLE
+from ratchet.errors import GuardError, RatchetError
 from ratchet.install.chain import CONFIG
 from ratchet.install.deployment import DeploymentWatch
 from ratchet.install.files import exists, remove
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 INTERVAL_SECONDS = 2.0
 # While the node has no network: the runtime may start pods as soon as it has one, and those miss their links.
 WAITING_SECONDS = 0.2
+
+HOW_TO_REMOVE = f"If the node has the guard of the tunnel port, remove it with: nft delete table inet {TABLE}"
 
 
 @dataclass(slots=True)
@@ -125,4 +129,13 @@ class InstallLoop:
         if self.kubeconfig is not None and self.kubeconfig.path.exists():
             remove(self.kubeconfig.path)
             removed.append(self.kubeconfig.path)
+        _remove_guard()
         return removed
+
+
+def _remove_guard() -> None:
+    try:
+        if tunnel_guard.remove_table():
+            log.info("tunnel guard removed")
+    except GuardError as error:  # as in the manifests, where this container may not change the node's network
+        log.info('tunnel guard kept cause="%s" details="%s"', error, HOW_TO_REMOVE)

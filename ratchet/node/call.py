@@ -56,7 +56,7 @@ class Call:
     @property
     def underlay(self) -> UnderlayConfig:
         network = self.network
-        return UnderlayConfig(network.parent_interface, network.parent_address, network.vxlan_port)
+        return UnderlayConfig(network.parent_interface, network.parent_address, network.vxlan_port, network.guard)
 
     @property
     def attachment(self) -> Attachment:

@@ -63,8 +63,9 @@ def _faults(call: Call, records: Store, entry: SandboxEntry, end: HeldEnd) -> tu
         wire = wire_of(record, side, call.node_underlay(records, sandbox.node), entry.location(end), there)
         observed = datapath.observe(wire)
         if isinstance(wire, VxlanWire) and observed.near is not None:
-            # Carrier follows the peer, which may just have joined or left.
-            wire = replace(wire, carrier=observed.near.carrier)
+            # Carrier follows the peer, which may just have joined or left. The guard is best effort.
+            guarded = observed.near.guarded
+            wire = replace(wire, carrier=observed.near.carrier, guard=wire.guard if guarded is None else guarded)
         return tuple(f"{end.link}: {fault}" for fault in differences(wire, observed))
     except DatapathError as error:
         return (f"{end.link}: {error}",)

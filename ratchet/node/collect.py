@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 from ratchet.cni import delegate
 from ratchet.cni.arguments import Command
-from ratchet.errors import RatchetError
+from ratchet.core.tunnel_guard import owner_of
+from ratchet.datapath import tunnel_guard
+from ratchet.errors import GuardError, RatchetError
 from ratchet.node.call import Call
 from ratchet.node.delete import delete_attachment
 from ratchet.node.journal import Attachment
@@ -22,6 +24,7 @@ def collect(call: Call) -> None:
     one at the end.
     """
     failures = _delete_unknown(call)
+    _sweep_guard(call)
     for config in call.delegates():
         try:
             delegate.gc(config, call.network, call.arguments, timeout=call.delegate_seconds(Command.GC))
@@ -30,6 +33,17 @@ def collect(call: Call) -> None:
             failures.append(error)
     if failures:
         raise failures[0]
+
+
+def _sweep_guard(call: Call) -> None:
+    """Remove tunnels that are gone from the guard of the tunnel port; links work without the guard."""
+    held = {owner_of(entry.cookie, end.index) for entry in call.journal.entries() for end in entry.ends}
+    try:
+        # An agent (which knows its node) keeps the table, also without tunnels.
+        if removed := tunnel_guard.sweep(held, remove_if_empty=not call.node):
+            log.info("tunnels removed from the guard tunnels=%d", removed)
+    except GuardError as error:
+        log.warning("%s", error)
 
 
 def _delete_unknown(call: Call) -> list[RatchetError]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from ratchet.core.interface import Device, Observed
+from ratchet.core.forwarding import Tunnel
+from ratchet.core.interface import Device, Observed, VxlanWire, Wire, tunnel_differences
 from ratchet.core.model import Link
 from ratchet.core.plan import Attempt
+from ratchet.node.verified import VerifiedEnds
 
 
 class SandboxGuard(Protocol):
@@ -22,10 +24,16 @@ class SandboxGuard(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EndpointResult:
-    """The state of an end: its link's record as stored now, and the end's device if the end is up."""
+    """The state of an end: its link's record as stored now, and the end's device if the end is up.
+
+    `tunnel` has the parameters of a tunnel's end that is up. `reset` are the differences, in words, of a tunnel that
+    somebody else has changed and that the pass has reset.
+    """
 
     record: Link
     device: Device | None = None
+    tunnel: Tunnel | None = None
+    reset: tuple[str, ...] = ()
 
     @property
     def is_up(self) -> bool:
@@ -42,7 +50,7 @@ class Progress:
 
     `is_connected`: the end's interface looks as if the peer were ready; None if not observed. `has_built`: the pass may
     have left an interface. `builds` and `refusals` count builds, and VNIs that this node cannot use. `held_vni` is the
-    VNI whose Lease is the record's, as the API has confirmed.
+    VNI whose Lease is the record's, as the API has confirmed. `tunnel` and `reset` are as in `EndpointResult`.
     """
 
     attempt: Attempt
@@ -56,6 +64,8 @@ class Progress:
     builds: int = 0
     refusals: int = 0
     held_vni: int | None = None
+    tunnel: Tunnel | None = None
+    reset: tuple[str, ...] = ()
 
     @property
     def record(self) -> Link:
@@ -63,3 +73,25 @@ class Progress:
         if self.draft is None:
             raise AssertionError(f"the plan had {self.attempt.name} written without a record")
         return self.draft
+
+    def as_result(self) -> EndpointResult:
+        """The state of an end that is up."""
+        return EndpointResult(self.record, self.observed.near if self.observed else None, self.tunnel, self.reset)
+
+
+def tunnel_of(wire: Wire) -> Tunnel | None:
+    """The parameters of a tunnel; None for a vEth."""
+    return wire.tunnel if isinstance(wire, VxlanWire) else None
+
+
+def changed_by_others(progress: Progress, wire: Wire, verified: VerifiedEnds) -> tuple[str, ...]:
+    """The differences of a tunnel's end that was verified with these parameters and is recorded as ready, in words.
+
+    This process has not built the end since, so somebody else has changed it. Empty for a tunnel that is built with
+    other parameters: the peer has moved, or the underlay has changed.
+    """
+    near = progress.observed.near if progress.observed is not None else None
+    side = progress.attempt.side
+    if near is None or not isinstance(wire, VxlanWire) or not progress.record.is_ready(side):
+        return ()
+    return tunnel_differences(wire, near) if verified.is_tunnel(wire.link, side, wire.tunnel) else ()

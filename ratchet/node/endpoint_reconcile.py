@@ -1,7 +1,4 @@
-"""One pass over one end of a link: ask `core.plan` for the next step, run it, and ask again.
-
-This module decides nothing; `core.plan` does.
-"""
+"""One pass over one end of a link: run the step that `core.plan` decides, and ask it for the next one."""
 
 from __future__ import annotations
 
@@ -38,10 +35,11 @@ from ratchet.errors import (
     VniForeignError,
     VniInUseError,
 )
-from ratchet.node.endpoint_progress import EndpointResult, Progress, SandboxGuard
+from ratchet.node.endpoint_progress import EndpointResult, Progress, SandboxGuard, changed_by_others, tunnel_of
 from ratchet.node.journal import Journal
 from ratchet.node.record_writer import LEASE_OF_ANOTHER_LINK, RecordWriter, retry_on_conflict
 from ratchet.node.teardown import EndInterface
+from ratchet.node.verified import VerifiedEnds
 from ratchet.node.vni_claim import VniClaim
 
 log = logging.getLogger(__name__)
@@ -62,6 +60,7 @@ class EndpointReconcile:
         guard: SandboxGuard,
         attempt: Attempt,
         underlay: Underlay,
+        verified: VerifiedEnds,
         *,
         joined: bool,
     ) -> None:
@@ -71,6 +70,7 @@ class EndpointReconcile:
         self._guard = guard
         self._attempt = attempt
         self._underlay = underlay
+        self._verified = verified
         self._joined = joined
         self._interface = EndInterface(journal, attempt)
 
@@ -164,8 +164,7 @@ class EndpointReconcile:
             case Wait():
                 return self._wait(progress, claim)
             case Done():
-                record = self._write(progress, claim).record
-                return EndpointResult(record, progress.observed.near if progress.observed else None)
+                return self._write(progress, claim).as_result()
 
     def _join(self, progress: Progress) -> Progress:
         if self._is_of_a_pod_that_is_gone(progress):
@@ -190,6 +189,9 @@ class EndpointReconcile:
         self, progress: Progress, step: Observe | Create | Build, claim: VniClaim
     ) -> Progress | EndpointResult:
         """Run a datapath step. If it fails in the peer's namespace, this end waits: the peer reports it."""
+        progress = replace(progress, tunnel=tunnel_of(step.wire))
+        if not isinstance(step, Observe):
+            self._verified.changing(step.wire.link, progress.attempt.side, progress.tunnel)
         try:
             match step:
                 case Observe(wire):
@@ -211,11 +213,12 @@ class EndpointReconcile:
             raise DatapathError(
                 f"cannot build {wire.near.ifname} of {progress.attempt.name}: the interface keeps disappearing"
             )
+        changed = changed_by_others(progress, wire, self._verified)
         try:
             observed = datapath.build(wire, evict=self._is_held(progress, wire))
         except (VniInUseError, VniForeignError) as error:
             return self._resolve_vni_conflict(progress, error, claim)
-        return replace(progress, observed=observed, builds=progress.builds + 1)
+        return replace(progress, observed=observed, builds=progress.builds + 1, reset=changed or progress.reset)
 
     def _is_held(self, progress: Progress, wire: Wire) -> bool:
         """Whether the API has confirmed that the record holds the Lease of a tunnel's VNI."""

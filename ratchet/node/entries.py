@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from ratchet.cni.config import DEFAULT_VXLAN_PORT
 from ratchet.cni.delegation import Delegation
+from ratchet.cni.plugin_keys import DEFAULT_VXLAN_PORT
 from ratchet.core.model import Link, Location, Side
 from ratchet.core.pod import PodRef
 from ratchet.errors import MalformedRecordError
@@ -178,6 +178,7 @@ def _encode_underlay(underlay: UnderlayConfig) -> dict[str, Any]:
         "address": underlay.address,
         "vxlan_port": underlay.vxlan_port or DEFAULT_VXLAN_PORT,
         "vxlan_port_is_set": underlay.vxlan_port is not None,
+        "guard": underlay.guard,
     }
 
 
@@ -188,4 +189,4 @@ def _decode_underlay(document: dict[str, Any]) -> UnderlayConfig:
     """
     port = document["vxlan_port"]
     is_set = document.get("vxlan_port_is_set", port != DEFAULT_VXLAN_PORT)
-    return UnderlayConfig(document["interface"], document["address"], port if is_set else None)
+    return UnderlayConfig(document["interface"], document["address"], port if is_set else None, document.get("guard"))

@@ -10,9 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ratchet.cni.arguments import Arguments
-from ratchet.cni.config import DEFAULT_STATE_DIR, NetworkConfig
-from ratchet.errors import TryAgainError
+from ratchet.cni.arguments import Arguments, Command
+from ratchet.cni.config import NetworkConfig
+from ratchet.cni.plugin_keys import DEFAULT_STATE_DIR
+from ratchet.errors import GuardError, TryAgainError
 from ratchet.node.interrupts import InterruptedCallError, SignalInterrupts
 from ratchet.node.logs import configure
 from ratchet.node.response import Response, encode, failure, log_keys, parse, version
@@ -93,6 +94,7 @@ def _serve(
             VniAllocator(),
             use_topologies=network.topologies,
             limits=network.limits,
+            topology_limits=network.topology_limits,
         )
 
     if network.wait_policy == "proceed":
@@ -113,8 +115,24 @@ def _serve(
     finally:
         with interrupts.deferred():
             call.journal.flush()
+    if network.guard is not False:
+        _report_guard(arguments)
     log.info("%s succeeded", arguments.command)
     return result
+
+
+def _report_guard(arguments: Arguments) -> None:
+    """Log if this node cannot guard its tunnel port. STATUS asks the kernel; other calls know if they had to."""
+    from ratchet.datapath import tunnel_guard
+
+    cause = tunnel_guard.refusal()
+    if arguments.command is Command.STATUS:
+        try:
+            tunnel_guard.read_table()
+        except GuardError as error:
+            cause = str(error)
+    if cause:
+        log.warning('tunnel port not guarded, links work without it cause="%s"', cause)
 
 
 def _kubeconfig(named: str | None) -> str | None:

@@ -45,9 +45,9 @@ class Reconciler:
         with the record written, if the link is impossible.
         """
         writer = RecordWriter(self.records, self.now)
-        reconcile = EndpointReconcile(writer, self.journal, self.guard, attempt, underlay, joined=joined)
+        reconcile = EndpointReconcile(writer, self.journal, self.guard, attempt, underlay, self.verified, joined=joined)
         with self.journal.lock(attempt.name):
             result = retry_on_conflict(reconcile.run)
             side = attempt.as_recorded(result.record).side
-            self.verified.note(result.record, side, underlay, up=result.is_up)
+            self.verified.note(result.record, side, underlay, up=result.is_up, tunnel=result.tunnel)
             return result

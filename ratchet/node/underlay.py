@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ratchet import datapath
-from ratchet.cni.config import DEFAULT_VXLAN_PORT
+from ratchet.cni.plugin_keys import DEFAULT_VXLAN_PORT
 from ratchet.core.plan import Underlay
 from ratchet.core.ports import PortRange, range_fault
 from ratchet.errors import InvalidConfigError
@@ -15,7 +15,7 @@ from ratchet.store.interface import Store
 
 @dataclass(frozen=True, slots=True)
 class UnderlayConfig:
-    """The underlay settings of a configuration: `parent_interface`, `parent_address`, `vxlan_port`.
+    """The underlay settings of a configuration: `parent_interface`, `parent_address`, `vxlan_port`, `guard`.
 
     None: not set.
     """
@@ -23,6 +23,7 @@ class UnderlayConfig:
     interface: str | None
     address: str | None
     vxlan_port: int | None
+    guard: bool | None = None
 
 
 FindUnderlay = Callable[[UnderlayConfig, str, Store], Underlay]
@@ -40,4 +41,4 @@ def find_underlay(underlay: UnderlayConfig, node: str, records: Store, ports: Po
         raise InvalidConfigError(f"cannot use the network configuration: {fault}")
     addresses = records.nodes.lookup_addresses(node) if node and not underlay.address else ()
     parent = datapath.find_parent(underlay.interface, underlay.address, addresses)
-    return Underlay(node, parent, port, vxlan_ports=ports)
+    return Underlay(node, parent, port, vxlan_ports=ports, guard=underlay.guard is not False)

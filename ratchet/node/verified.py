@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ratchet.core.forwarding import Tunnel
 from ratchet.core.model import Kind, Link, Side
 from ratchet.core.plan import Underlay
 
@@ -19,28 +20,52 @@ class _Basis:
 class VerifiedEnds:
     """The ends that this process has verified to be up. Thread-safe.
 
-    An end in here may no longer be up. To find outside changes to interfaces, callers clear this cache from time to
-    time and observe the ends again.
+    An end in here may no longer be up. To find outside changes to interfaces, callers expire ends from time to time and
+    observe them again. The parameters of an expired end's tunnel are kept: if the end differs from them, somebody else
+    has changed it.
     """
 
     def __init__(self) -> None:
         self._by: dict[tuple[str, Side], _Basis] = {}
+        self._tunnels: dict[tuple[str, Side], Tunnel] = {}
 
-    def note(self, record: Link, side: Side, underlay: Underlay, *, up: bool) -> None:
-        """Note whether an end is up, with its record as stored. For a vEth this covers both ends."""
+    def note(self, record: Link, side: Side, underlay: Underlay, *, up: bool, tunnel: Tunnel | None = None) -> None:
+        """Note whether an end is up, with its record as stored. For a vEth this covers both ends.
+
+        `tunnel` has the parameters with which the end of a tunnel was verified.
+        """
         for one in (side, side.other) if record.kind is Kind.VETH else (side,):
             if up:
                 self._by[record.name, one] = _Basis(record.resource_version, underlay)
             else:
                 self._by.pop((record.name, one), None)
+        if up and tunnel is not None:
+            self._tunnels[record.name, side] = tunnel
 
     def is_current(self, record: Link, side: Side, underlay: Underlay) -> bool:
         """Whether an end was verified against this version of the record and this underlay."""
         return self._by.get((record.name, side)) == _Basis(record.resource_version, underlay)
 
-    def forget(self, link: str) -> None:
+    def is_tunnel(self, link: str, side: Side, tunnel: Tunnel) -> bool:
+        """Whether an end was last verified with these parameters, and this process has not changed it since."""
+        return self._tunnels.get((link, side)) == tunnel
+
+    def changing(self, link: str, side: Side, tunnel: Tunnel | None) -> None:
+        """Note that this process is about to build an end. `tunnel` is None for a vEth."""
+        if tunnel is None or not self.is_tunnel(link, side, tunnel):
+            self._tunnels.pop((link, side), None)
+
+    def expire(self, link: str) -> None:
+        """Have the ends of a link observed again."""
         for side in Side:
             self._by.pop((link, side), None)
 
-    def forget_all(self) -> None:
+    def forget(self, link: str) -> None:
+        """Forget the ends of a link."""
+        self.expire(link)
+        for side in Side:
+            self._tunnels.pop((link, side), None)
+
+    def expire_all(self) -> None:
+        """Have all ends observed again."""
         self._by.clear()

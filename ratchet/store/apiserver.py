@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -25,6 +26,7 @@ from ratchet.errors import ApiUnavailableError
 from ratchet.retry import call_with_retries
 from ratchet.store.api_errors import UnauthorizedError, error_of_response, first_line
 from ratchet.store.connection import Connection, open_connection
+from ratchet.store.paging import Page, decode_page, read_body, read_list
 from ratchet.store.session import Json, Session, Watched, read_lines, watch_event
 
 Decoded = TypeVar("Decoded")
@@ -34,7 +36,6 @@ Observer = Callable[[str, str, int, float], None]
 CONNECT_SECONDS = 3.0
 READ_SECONDS = 10.0
 WATCH_SECONDS = 120
-PAGE = 500
 JSON = "application/json"
 # The second type is for servers that do not support the first (kubernetes.io, "Alternate representations").
 METADATA_LIST = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{JSON}"
@@ -89,7 +90,7 @@ class ApiServer:
 
     def get(self, path: str) -> Json:
         """The object at `path`. Raises NotFoundError."""
-        return self._retried("GET", path)
+        return self._request("GET", path)
 
     def list(self, path: str, **query: str) -> tuple[list[Json], str]:
         """The objects of a collection as JSON, and the resourceVersion of the list."""
@@ -98,8 +99,8 @@ class ApiServer:
     def list_decoded(self, path: str, decode: Callable[[Json], Decoded], **query: str) -> Listing[Decoded]:
         """The decoded objects of a collection, and the resourceVersion of the list.
 
-        The collection is read in pages of PAGE objects. Each page is decoded before the next one is read, so at most
-        one page of JSON is in memory. Raises ExpiredError if the list expires between two pages.
+        The collection is read in pages of about PAGE_BYTES (`paging`). Each page is decoded before the next one is
+        read, so at most one page of JSON is in memory. Raises ExpiredError if the list expires between two pages.
         """
         return self._listed(path, JSON, decode, query)
 
@@ -109,32 +110,27 @@ class ApiServer:
 
     def has_any(self, path: str, **query: str) -> bool:
         """Whether a collection has an object. Reads one object at most."""
-        return bool(self._retried("GET", path, query={**query, "limit": "1"}).get("items"))
+        return bool(self._request("GET", path, query={**query, "limit": "1"}).get("items"))
 
     def _listed(
         self, path: str, accept: str, decode: Callable[[Json], Decoded], query: Mapping[str, str]
     ) -> Listing[Decoded]:
-        objects: list[Decoded] = []
-        token: dict[str, str] = {}
-        while True:
-            page = self._retried("GET", path, query={**query, "limit": str(PAGE), **token}, accept=accept)
-            objects += map(decode, page.get("items") or ())
-            metadata = page.get("metadata") or {}
-            del page  # else it would be in memory together with the next one
-            if not metadata.get("continue"):
-                return objects, metadata.get("resourceVersion", "")
-            token = {"continue": metadata["continue"]}
+        def read_page(page_query: Mapping[str, str], largest: int | None) -> Page[Decoded]:
+            page = partial(decode_page, decode)
+            return self._retried("GET", path, page, largest, query={**query, **page_query}, accept=accept)
+
+        return read_list(read_page)
 
     def create(self, path: str, body: Json) -> Json:
         """Create an object. Raises AlreadyExistsError, also if the response to an earlier try was lost."""
-        return self._retried("POST", path, body=body)
+        return self._request("POST", path, body=body)
 
     def patch(self, path: str, body: Json, content_type: str = MERGE_PATCH) -> Json:
         """Patch an object, on condition of the resourceVersion in `body`. Raises ConflictError, NotFoundError.
 
         `content_type` is MERGE_PATCH (RFC 7386), or STRATEGIC_MERGE_PATCH, which merges lists by their keys.
         """
-        return self._retried("PATCH", path, body=body, content_type=content_type)
+        return self._request("PATCH", path, body=body, content_type=content_type)
 
     def delete(self, path: str, *, uid: str, resource_version: str = "", grace_seconds: int | None = None) -> None:
         """Delete an object, on condition of its UID and version. Raises ConflictError, NotFoundError."""
@@ -142,12 +138,19 @@ class ApiServer:
         body: Json = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": preconditions}
         if grace_seconds is not None:
             body["gracePeriodSeconds"] = grace_seconds
-        self._retried("DELETE", path, body=body)
+        self._request("DELETE", path, body=body)
 
     def watch(self, path: str, resource_version: str, seconds: float, **query: str) -> Iterator[Watched]:
-        """The events of a collection after `resource_version`, for at most `seconds`.
+        """The events of a collection after `resource_version`, for at most `seconds`, as by `watch_decoded`."""
+        return self.watch_decoded(path, resource_version, seconds, lambda event: event, **query)
 
-        Ends early if the server closes the stream. Raises ExpiredError if the version is too old.
+    def watch_decoded(
+        self, path: str, resource_version: str, seconds: float, decode: Callable[[Watched], Decoded], **query: str
+    ) -> Iterator[Decoded]:
+        """The decoded events of a collection after `resource_version`, for at most `seconds`.
+
+        No JSON is in memory while the next event is waited for. Ends early if the server closes the stream. Raises
+        ExpiredError if the version is too old.
         """
         limit = max(1, int(min(WATCH_SECONDS, seconds) + 0.999))
         parameters = {"watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": str(limit)}
@@ -156,14 +159,35 @@ class ApiServer:
             response = self._send("GET", path, answer, query=parameters, read_seconds=min(seconds, limit) + 0.1)
         try:
             with closing(response) as stream, self._session.watching(stream):
-                for line in read_lines(stream, time.monotonic() + seconds):
-                    yield watch_event(path, json.loads(line))
+                # `map` and `read_lines` keep no reference to a line or an event.
+                yield from map(self._event_decoder(path, decode), read_lines(stream, time.monotonic() + seconds))
         except urllib3.exceptions.HTTPError:
             return  # a broken stream is like one that has ended: the caller lists or watches again
 
-    def _retried(self, method: str, path: str, **request: Any) -> Json:
+    def _event_decoder(self, path: str, decode: Callable[[Watched], Decoded]) -> Callable[[bytes], Decoded]:
+        def decode_line(line: bytes) -> Decoded:
+            with self._session.large_responses.admitted() as admit:
+                admit(len(line))
+                return decode(watch_event(path, json.loads(line)))
+
+        return decode_line
+
+    def _request(self, method: str, path: str, **request: Any) -> Json:
+        """The object in the response to a request, which is retried."""
+        return self._retried(method, path, lambda content, _: content, **request)
+
+    def _retried(
+        self,
+        method: str,
+        path: str,
+        decode: Callable[[Json, int], Decoded],
+        largest: int | None = None,
+        **request: Any,
+    ) -> Decoded:
+        """The decoded response to a request, which is retried. `decode` gets the response and its size in bytes."""
         until = time.monotonic() + self.patience
-        return call_with_retries(lambda: self._once(method, path, until, request), ApiUnavailableError, self._retries)
+        once = partial(self._once, method, path, decode, largest, until, request)
+        return call_with_retries(once, ApiUnavailableError, self._retries)
 
     def _retries(self, elapsed: float) -> tenacity.Retrying:
         return tenacity.Retrying(
@@ -174,15 +198,27 @@ class ApiServer:
             reraise=True,
         )
 
-    def _once(self, method: str, path: str, until: float, request: Mapping[str, Any]) -> Json:
+    def _once(
+        self,
+        method: str,
+        path: str,
+        decode: Callable[[Json, int], Decoded],
+        largest: int | None,
+        until: float,
+        request: Mapping[str, Any],
+    ) -> Decoded:
         left = max(0.1, until - time.monotonic())
-        with self._observed(method, path) as answer:
-            response = self._send(method, path, answer, read_seconds=min(READ_SECONDS, left), **request)
-            try:
-                return _json_object(response.data)
-            except (urllib3.exceptions.HTTPError, ValueError, TypeError) as cause:
-                answer.status = 0
-                raise ApiUnavailableError(f"cannot {method} {path}: incomplete response: {cause}") from cause
+        with self._session.large_responses.admitted() as admit:
+            with self._observed(method, path) as answer:
+                response = self._send(method, path, answer, read_seconds=min(READ_SECONDS, left), **request)
+                try:
+                    body = read_body(response, admit, largest)
+                    size, content = len(body), _json_object(body)
+                except (urllib3.exceptions.HTTPError, ValueError, TypeError) as cause:
+                    answer.status = 0
+                    raise ApiUnavailableError(f"cannot {method} {path}: incomplete response: {cause}") from cause
+            del body
+            return decode(content, size)
 
     def _send(
         self,
@@ -238,7 +274,7 @@ def connect(
     return ApiServer(lambda: open_connection(kubeconfig, context), patience=patience, observer=observer)
 
 
-def _json_object(data: bytes) -> Json:
+def _json_object(data: bytes | bytearray) -> Json:
     """A response's body as a JSON object. Raises ValueError, TypeError."""
     found = json.loads(data)
     if not isinstance(found, dict):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Iterator
 
 from ratchet.core.intent import Wanted, WantedLink, wanted_links
+from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS, TopologyLimits
 from ratchet.core.limits import DEFAULT_LIMITS, LinkLimits
 from ratchet.core.model import Link, Pod, Topology
 from ratchet.errors import TopologiesUnknownError
@@ -90,6 +91,7 @@ class CachedStore:
         *,
         use_topologies: bool = True,
         limits: LinkLimits = DEFAULT_LIMITS,
+        topology_limits: TopologyLimits = DEFAULT_TOPOLOGY_LIMITS,
     ) -> None:
         self._store = store = ApiStore(
             api,
@@ -100,6 +102,7 @@ class CachedStore:
             caches.addresses,
             use_topologies=use_topologies,
             limits=limits,
+            topology_limits=topology_limits,
         )
         self._caches = caches
         self.limits = limits
@@ -120,6 +123,7 @@ class CachedStore:
             self._caches,
             use_topologies=store.topologies.enabled,
             limits=self.limits,
+            topology_limits=store.topologies.limits,
         )
 
     def ready(self) -> None:

@@ -5,10 +5,12 @@ Every write is conditional on the version that was read. It raises ConflictError
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
+from ratchet.core.garbage import RecordDigests, digest
 from ratchet.core.model import Link, Side
 from ratchet.core.naming import SCHEMA_LABEL, node_label, pod_label
 from ratchet.errors import ConflictError, MalformedRecordError, RatchetError
@@ -22,6 +24,7 @@ from ratchet.store.session import Watched
 from ratchet.store.vni_leases import VniLeases
 
 LinkList = tuple[list[Link], list[MalformedRecordError]]
+DigestList = tuple[RecordDigests, list[MalformedRecordError]]
 VersionedLinkList = tuple[list[Link], list[MalformedRecordError], str]
 
 
@@ -94,6 +97,33 @@ class LinkStore:
         """All records, an error for each malformed one, and the version from which a watch continues."""
         return self._list(MANAGED_SELECTOR)
 
+    def digests(self) -> DigestList:
+        """The digests of all records, and an error for each malformed one."""
+        digests, malformed = RecordDigests(), list[MalformedRecordError]()
+
+        def decode(item: dict[str, Any]) -> None:
+            decoded = _link_or_error(item)
+            if isinstance(decoded, Link):
+                digests.add(decoded)
+            else:
+                malformed.append(decoded)
+
+        self.api.list_decoded(self.path, decode, labelSelector=MANAGED_SELECTOR)
+        return digests, malformed
+
+    def list_versions(self, versions: Collection[int], most: int) -> Sequence[Link]:
+        """The records whose names and versions have these digests; `most` of them at most."""
+        left = iter(range(most))
+
+        def decode(item: dict[str, Any]) -> Link | None:
+            metadata = item["metadata"]
+            if digest(metadata["name"], metadata["resourceVersion"]) not in versions or next(left, None) is None:
+                return None
+            return decode_link(item)
+
+        decoded, _ = self.api.list_decoded(self.path, decode, labelSelector=MANAGED_SELECTOR)
+        return [link for link in decoded if link is not None]
+
     def list_of_node(self, node: str) -> VersionedLinkList:
         """The records with the label of a node, as by `list_with_version`."""
         return self._list(node_label(node))
@@ -106,7 +136,7 @@ class LinkStore:
 
     def watch(self, version: str, seconds: float) -> Iterator[tuple[LinkChange | None, str]]:
         """Each change of a record after `version`, with its version, for at most `seconds`."""
-        return _changes(self.api.watch(self.path, version, seconds, labelSelector=MANAGED_SELECTOR))
+        return self.api.watch_decoded(self.path, version, seconds, _change, labelSelector=MANAGED_SELECTOR)
 
     def watch_of_node(
         self, node: str, version: str, seconds: float, has: Callable[[str, str], bool] = lambda *_: False
@@ -115,14 +145,13 @@ class LinkStore:
 
         `has` gets the name and the version of a record. A version that the caller has is not decoded.
         """
-        return _changes(self.api.watch(self.path, version, seconds, labelSelector=node_label(node)), has)
+        change = partial(_change, has=has)
+        return self.api.watch_decoded(self.path, version, seconds, change, labelSelector=node_label(node))
 
     def watch_of_pod(self, namespace: str, pod: str, version: str, seconds: float) -> Iterator[tuple[str | None, str]]:
         """The name and version of each record of a pod that changes after `version`, for `seconds` at most."""
         selector = pod_label(namespace, pod)
-        for event in self.api.watch(self.path, version, seconds, labelSelector=selector):
-            metadata = event.object["metadata"]
-            yield (None if event.type == "BOOKMARK" else metadata["name"], metadata["resourceVersion"])
+        return self.api.watch_decoded(self.path, version, seconds, _name_and_version, labelSelector=selector)
 
     def watch_names(
         self,
@@ -204,24 +233,23 @@ class LinkStore:
         return links, [one for one in decoded if isinstance(one, MalformedRecordError)], version
 
 
-def _changes(
-    watch: Iterator[Watched], has: Callable[[str, str], bool] = lambda *_: False
-) -> Iterator[tuple[LinkChange | None, str]]:
-    for event in watch:
-        metadata = event.object["metadata"]
-        latest = metadata["resourceVersion"]
-        if event.type == "BOOKMARK":
-            yield None, latest
-        elif event.type == "DELETED":
-            yield LinkChange(metadata["name"], None, latest), latest
-        elif has(metadata["name"], latest):
-            yield None, latest
-        else:
-            decoded = _link_or_error(event.object)
-            if isinstance(decoded, Link):
-                yield LinkChange(metadata["name"], decoded, latest), latest
-            else:
-                yield LinkChange(metadata["name"], None, latest, decoded), latest
+def _change(event: Watched, has: Callable[[str, str], bool] = lambda *_: False) -> tuple[LinkChange | None, str]:
+    metadata = event.object["metadata"]
+    latest = metadata["resourceVersion"]
+    if event.type == "DELETED":
+        return LinkChange(metadata["name"], None, latest), latest
+    if event.type == "BOOKMARK" or has(metadata["name"], latest):
+        return None, latest
+    decoded = _link_or_error(event.object)
+    if isinstance(decoded, Link):
+        return LinkChange(metadata["name"], decoded, latest), latest
+    return LinkChange(metadata["name"], None, latest, decoded), latest
+
+
+def _name_and_version(event: Watched) -> tuple[str | None, str]:
+    """The name of the changed object, None for a bookmark, and the version."""
+    metadata = event.object["metadata"]
+    return None if event.type == "BOOKMARK" else metadata["name"], metadata["resourceVersion"]
 
 
 def _link_or_error(item: dict[str, Any]) -> Link | MalformedRecordError:

@@ -139,6 +139,7 @@ def list_watch(
             if not version:
                 objects, version = source.list()
                 yield Listed(objects, version)
+                del objects  # the watch may last for hours
                 left = until - timing.now()
             for change, latest in source.watch(version, left):
                 version, failures, last_cause = latest, 0, None
@@ -253,6 +254,7 @@ class Informer(Generic[Object, Change]):
                     if self._stopping.is_set():
                         return
                     self._handle(event)
+                    del event  # a list would stay in memory until the next change
             except Exception:
                 log.exception('informer failed collection="%s"', self._source.name)
                 self._timing.pause(LONGEST_PAUSE)

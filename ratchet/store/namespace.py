@@ -8,6 +8,13 @@ from dataclasses import replace
 
 from ratchet.core.intent import Wanted, meant_name, names_of
 from ratchet.core.intent.index import IntentIndex, PodIndex
+from ratchet.core.intent.topology_limits import (
+    DEFAULT_TOPOLOGY_LIMITS,
+    TopologyLimits,
+    admit,
+    must_be_listed,
+    stands_for_others,
+)
 from ratchet.core.model import Pod, Topology
 from ratchet.store.listwatch import SyncState, vanished
 from ratchet.store.pods import PodChange
@@ -23,20 +30,28 @@ class NamespaceCache:
     """The pods and topologies of one namespace; safe between threads.
 
     It is the cache of the informer of pods; `topologies_cache` is that of the informer of topologies. `concerned` is
-    called with the names of the pods whose links can have changed. Without `with_topologies` there are none.
+    called with the names of the pods whose links can have changed. Without `with_topologies` there are none. Topologies
+    over the `limits` are withheld.
     """
 
     def __init__(
-        self, concerned: Callable[[Collection[str]], None] = lambda _: None, *, with_topologies: bool = False
+        self,
+        concerned: Callable[[Collection[str]], None] = lambda _: None,
+        *,
+        with_topologies: bool = False,
+        limits: TopologyLimits = DEFAULT_TOPOLOGY_LIMITS,
     ) -> None:
         self.state = SyncState()
         self.topologies_state = SyncState()
         if not with_topologies:
             self.topologies_state.set_synced()
         self._concerned = concerned
+        self._limits = limits
         self._lock = threading.Lock()
         self._pods = PodIndex()
         self._topologies: dict[str, Topology] = {}
+        # Whether a topology that is not kept was deleted, or the one that stands for those has changed.
+        self._others_changed = False
         # By the interface names that belong to the runtime.
         self._intents: dict[frozenset[str], IntentIndex] = {}
         # The latest results of `wanted_for`. Any change of a pod or a topology drops them all.
@@ -70,13 +85,11 @@ class NamespaceCache:
     def replace_topologies(self, topologies: Collection[Topology]) -> list[TopologyChange]:
         """Hold these topologies and no others. Returns the deletions."""
         with self._lock:
+            self._others_changed = False
             after = {one.name: one for one in topologies}
             gone = vanished(self._topologies, after)
             concerned = set[str]() if self.topologies_state.is_synced else {pod.ref.name for pod in self._pods.all()}
-            for one in gone:
-                concerned |= self._change_topology(one.name, None)
-            for one in topologies:
-                concerned |= self._change_topology(one.name, one)
+            concerned |= self._hold(topologies)
         self._concerned(concerned)
         return [TopologyChange(one, gone=True) for one in gone]
 
@@ -84,11 +97,24 @@ class NamespaceCache:
         """Apply one change of a topology. Returns whether it changed anything."""
         name = change.topology.name
         with self._lock:
-            if self._topologies.get(name) == (None if change.gone else change.topology):
+            before = self._topologies.get(name)
+            self._note_others(before, gone=change.gone)
+            if before == (None if change.gone else change.topology):
                 return False
-            concerned = self._change_topology(name, None if change.gone else change.topology)
+            others = [one for one in self._topologies.values() if one.name != name]
+            concerned = self._hold(others if change.gone else [*others, change.topology])
         self._concerned(concerned)
         return True
+
+    def withholds_topologies(self) -> bool:
+        """Whether the namespace is over a limit."""
+        with self._lock:
+            return any(one.withheld and one.withheld.by_namespace for one in self._topologies.values())
+
+    def lacks_topologies(self) -> bool:
+        """Whether a topology is withheld that a list may admit (`must_be_listed`)."""
+        with self._lock:
+            return self._others_changed or must_be_listed(self._topologies.values(), self._limits)
 
     @property
     def topologies_cache(self) -> TopologyCache:
@@ -154,6 +180,20 @@ class NamespaceCache:
         for intents in self._intents.values():
             intents.pod_changed(name)
         return concerned | self._dependents(names) | {name}
+
+    def _note_others(self, before: Topology | None, *, gone: bool) -> None:
+        """Note the change of a topology if it is not kept, or if it stands for those that are not."""
+        if before is not None:
+            changed = stands_for_others([before])
+        else:
+            changed = gone and stands_for_others(self._topologies.values())
+        self._others_changed = self._others_changed or changed
+
+    def _hold(self, topologies: Iterable[Topology]) -> set[str]:
+        """Hold these topologies, as far as they are admitted, and no others. Returns the pods that it concerns."""
+        after = {one.name: one for one in admit(topologies, self._limits)}
+        changed = [name for name in {**self._topologies, **after} if self._topologies.get(name) != after.get(name)]
+        return set[str]().union(*(self._change_topology(name, after.get(name)) for name in changed))
 
     def _change_topology(self, name: str, after: Topology | None) -> set[str]:
         if self._topologies.get(name) == after:

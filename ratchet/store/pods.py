@@ -9,7 +9,7 @@ from ratchet.core.intent import names_of
 from ratchet.core.model import Pod
 from ratchet.store.api_errors import NotFoundError
 from ratchet.store.apiserver import ApiServer
-from ratchet.store.codec.pods import decode_pod
+from ratchet.store.codec.pods import decode_pod, decode_pod_phase
 from ratchet.store.listwatch import Changed, Failed, Listed, Source, list_watch
 from ratchet.store.paths import pods_path
 from ratchet.store.session import Watched
@@ -59,6 +59,10 @@ class PodStore:
         """The pods as by `list`, and the version from which a watch continues."""
         return self._api.list_decoded(pods_path(namespace) if namespace else _PODS, decode_pod)
 
+    def list_phases(self) -> PodList:
+        """All pods of the cluster, with their references and phases only."""
+        return self._api.list_decoded(_PODS, decode_pod_phase)[0]
+
     def lookup_all(self, namespace: str) -> PodList:
         """The pods of a namespace, from a cache if there is one."""
         return self.list(namespace)
@@ -76,11 +80,11 @@ class PodStore:
 
     def watch(self, namespace: str, version: str, seconds: float) -> PodChanges:
         """Each change of a namespace's pods after `version`, with its version, for at most `seconds`."""
-        return _changes(self._api.watch(pods_path(namespace), version, seconds))
+        return self._api.watch_decoded(pods_path(namespace), version, seconds, _change)
 
     def watch_of_node(self, node: str, version: str, seconds: float) -> PodChanges:
         """Each change of the pods that are bound to a node, as by `watch`."""
-        return _changes(self._api.watch(_PODS, version, seconds, fieldSelector=f"spec.nodeName={node}"))
+        return self._api.watch_decoded(_PODS, version, seconds, _change, fieldSelector=f"spec.nodeName={node}")
 
     def source(self, namespace: str) -> Source[Pod, PodChange]:
         """The pods of a namespace, for a list-watch."""
@@ -108,7 +112,6 @@ class PodStore:
             yield list(current.values())
 
 
-def _changes(watch: Iterator[Watched]) -> PodChanges:
-    for event in watch:
-        change = None if event.type == "BOOKMARK" else PodChange(decode_pod(event.object), event.type == "DELETED")
-        yield change, event.object["metadata"]["resourceVersion"]
+def _change(event: Watched) -> tuple[PodChange | None, str]:
+    change = None if event.type == "BOOKMARK" else PodChange(decode_pod(event.object), event.type == "DELETED")
+    return change, event.object["metadata"]["resourceVersion"]

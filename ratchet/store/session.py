@@ -15,6 +15,7 @@ import urllib3
 from ratchet.errors import ApiUnavailableError
 from ratchet.store.api_errors import ExpiredError
 from ratchet.store.connection import Connection
+from ratchet.store.paging import LargeResponses
 
 Json = dict[str, Any]
 
@@ -28,6 +29,7 @@ class Session:
 
     def __init__(self, connection: Connection) -> None:
         self._watches: set[Any] = set()
+        self.large_responses = LargeResponses()
         self.renew(connection)
 
     def credentials(self) -> dict[str, str]:
@@ -87,11 +89,22 @@ class Watched:
 
 
 def read_lines(stream: Any, until: float) -> Iterator[bytes]:
-    """The lines of a stream, until `until` (monotonic seconds), which is checked after each chunk."""
-    buffered = b""
+    """The lines of a stream, until `until` (monotonic seconds), which is checked after each chunk.
+
+    While it waits for a chunk, it has only the beginning of an unfinished line in memory.
+    """
+    buffered, searched = bytearray(), 0
     for chunk in stream.stream(amt=None, decode_content=True):
-        *whole, buffered = (buffered + chunk).split(b"\n")
-        yield from (line for line in whole if line.strip())
+        buffered += chunk
+        del chunk
+        while (end := buffered.find(b"\n", searched)) >= 0:
+            line = bytes(buffered[:end])
+            del buffered[: end + 1]
+            searched = 0
+            if line.strip():
+                yield line
+            del line
+        searched = len(buffered)
         if time.monotonic() >= until:
             return
 

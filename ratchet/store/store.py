@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import tenacity
 
 from ratchet.core.intent import Wanted, WantedLink, wanted_links
+from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS, TopologyLimits
 from ratchet.core.limits import DEFAULT_LIMITS, LinkLimits
 from ratchet.core.model import Link, Pod
 from ratchet.errors import TopologiesUnknownError
@@ -26,7 +27,8 @@ class ApiStore:
 
     Each question is a request. The optional arguments hold what the process has learnt before: `allocator` the VNIs in
     use, `formats` the formats of records, `addresses` the addresses of nodes. Without `use_topologies` no topology is
-    ever listed. `limits` are the limits on links.
+    ever listed. `limits` are the limits on links, `topology_limits` those on topologies; both are the same on all
+    nodes.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class ApiStore:
         *,
         use_topologies: bool = True,
         limits: LinkLimits = DEFAULT_LIMITS,
+        topology_limits: TopologyLimits = DEFAULT_TOPOLOGY_LIMITS,
     ) -> None:
         self.api = api
         self.namespace = namespace
@@ -48,7 +51,7 @@ class ApiStore:
         self.vnis = VniLeases(api, namespace, vni_range, allocator, limits.per_namespace)
         self.links = LinkStore(api, namespace, self.vnis)
         self.pods = PodStore(api)
-        self.topologies = TopologyStore(api, enabled=use_topologies)
+        self.topologies = TopologyStore(api, enabled=use_topologies, limits=topology_limits)
         self.nodes = NodeStore(api, namespace, addresses)
 
     def ready(self) -> None:

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ratchet.core.intent import TOPOLOGY_LABEL
+from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS, Admission, TopologyLimits
 from ratchet.core.model import Topology
 from ratchet.errors import TopologiesUnknownError
 from ratchet.store.api_errors import ForbiddenError
 from ratchet.store.apiserver import ApiServer
 from ratchet.store.codec.pods import decode_topology
 from ratchet.store.paths import config_maps_path
+from ratchet.store.session import Watched
 
 TopologyList = list[Topology]
 
@@ -32,12 +34,16 @@ class TopologyChange(NamedTuple):
 class TopologyStore:
     """The topologies of the cluster. Each question is a request.
 
-    If topologies are not `enabled`, `list` sends no request: a namespace has none.
+    If topologies are not `enabled`, `list` sends no request: a namespace has none. Of a list, those over the `limits`
+    are withheld.
     """
 
-    def __init__(self, api: ApiServer, *, enabled: bool = True) -> None:
+    def __init__(
+        self, api: ApiServer, *, enabled: bool = True, limits: TopologyLimits = DEFAULT_TOPOLOGY_LIMITS
+    ) -> None:
         self._api = api
         self.enabled = enabled
+        self.limits = limits
 
     def check(self) -> None:
         """Raise TopologiesUnknownError if the account may not list topologies."""
@@ -63,17 +69,26 @@ class TopologyStore:
 
     def list_with_version(self, namespace: str) -> tuple[TopologyList, str]:
         """The topologies as by `list`, and the version from which a watch continues."""
+        admission = Admission(self.limits)
+        path = config_maps_path(namespace)
         try:
-            return self._api.list_decoded(config_maps_path(namespace), decode_topology, labelSelector=_SELECTOR)
+            _, version = self._api.list_decoded(
+                path, lambda item: admission.add(decode_topology(item)), labelSelector=_SELECTOR
+            )
         except ForbiddenError as cause:
             raise TopologiesUnknownError(
                 f"cannot read the topologies of namespace {namespace}: forbidden", details=_FORBIDDEN
             ) from cause
+        return admission.admitted(), version
 
     def watch(self, namespace: str, version: str, seconds: float) -> Iterator[tuple[TopologyChange | None, str]]:
         """Each change of a namespace's topologies after `version`, with its version, for at most `seconds`."""
-        for event in self._api.watch(config_maps_path(namespace), version, seconds, labelSelector=_SELECTOR):
-            change = None
-            if event.type != "BOOKMARK":
-                change = TopologyChange(decode_topology(event.object), event.type == "DELETED")
-            yield change, event.object["metadata"]["resourceVersion"]
+        path = config_maps_path(namespace)
+        return self._api.watch_decoded(path, version, seconds, _change, labelSelector=_SELECTOR)
+
+
+def _change(event: Watched) -> tuple[TopologyChange | None, str]:
+    change = None
+    if event.type != "BOOKMARK":
+        change = TopologyChange(decode_topology(event.object), event.type == "DELETED")
+    return change, event.object["metadata"]["resourceVersion"]

@@ -28,7 +28,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Protocol
 
-from ratchet.core.garbage import VniLease
+from ratchet.core.garbage import Claim
 from ratchet.core.model import Link
 from ratchet.core.naming import namespace_part, vni_lease_name
 from ratchet.errors import InvalidIntentError, VniExhaustedError
@@ -58,7 +58,7 @@ class Leases(Protocol):
     vni_range: tuple[int, int]
     per_namespace: int
 
-    def list(self) -> Sequence[VniLease]: ...
+    def claims(self) -> Sequence[Claim]: ...
 
     def record_vnis(self, vnis: Collection[int] | None = None) -> dict[int, str]: ...
 
@@ -204,12 +204,12 @@ class VniAllocator:
         with self._listing:
             if self._lists != lists:
                 return
-            listed, recorded = leases.list(), leases.record_vnis()
+            listed, recorded = leases.claims(), leases.record_vnis()
             with self._lock:
                 reserved = dict.fromkeys(self._known.reserved, RESERVED)
                 namespaces = {vni: self._known.namespace(vni) for vni in reserved}
-                namespaces |= {lease.vni: namespace_part(lease.link) for lease in listed}
-                held = {lease.vni: lease.holder or NO_HOLDER for lease in listed}
+                namespaces |= {claim.vni: claim.namespace for claim in listed}
+                held = {claim.vni: claim.holder or NO_HOLDER for claim in listed}
                 self._known = VniHolders(reserved | recorded | held, namespaces)
                 self._size, self._changes = len(listed), 0
                 self._lists, self._listed = lists + 1, time.monotonic()

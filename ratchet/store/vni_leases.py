@@ -6,20 +6,19 @@ A Lease is created, never overwritten. Its holder is the UID of the record that 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from typing import Any
 
-from ratchet.core.garbage import VniLease
+from ratchet.core.garbage import Claim, ClaimDigests, VniLease, claim_digest, digest
 from ratchet.core.limits import LINKS_PER_NAMESPACE
 from ratchet.core.model import Link
 from ratchet.core.naming import VNI_LABEL, node_label, vni_lease_name
 from ratchet.core.record_updates import with_vni
 from ratchet.errors import ConflictError
 from ratchet.store.api_errors import ForbiddenError, NotFoundError
-from ratchet.store.apiserver import ApiServer
-from ratchet.store.codec import MANAGED_SELECTOR
-from ratchet.store.codec.leases import decode_vni_lease, encode_vni_lease, lease_labels_patch
+from ratchet.store.apiserver import ApiServer, Decoded
+from ratchet.store.codec import MANAGED_SELECTOR, Json
+from ratchet.store.codec.leases import decode_claim, decode_vni_lease, encode_vni_lease, lease_labels_patch
 from ratchet.store.codec.links import record_vni
 from ratchet.store.paths import config_maps_path, leases_path
 from ratchet.store.vni import VniAllocator
@@ -103,11 +102,38 @@ class VniLeases:
 
     def list(self) -> Sequence[VniLease]:
         """All VNI Leases."""
-        return self._list(MANAGED_SELECTOR)
+        return self._list(MANAGED_SELECTOR, decode_vni_lease)
+
+    def claims(self) -> Sequence[Claim]:
+        """The VNI, the holder and the namespace of each VNI Lease. A cluster can have 100,000 Leases."""
+        return self._list(MANAGED_SELECTOR, decode_claim)
+
+    def claim_digests(self) -> ClaimDigests:
+        """The digests of all VNI Leases."""
+        digests = ClaimDigests()
+
+        def decode(item: Json) -> None:
+            if (claim := decode_claim(item)) is not None:
+                digests.add(claim)
+
+        self.api.list_decoded(self.path, decode, labelSelector=MANAGED_SELECTOR)
+        return digests
+
+    def list_claimed(self, claims: Collection[int], most: int) -> Sequence[VniLease]:
+        """The Leases whose VNIs and holders have these digests; `most` of them at most."""
+        left = iter(range(most))
+
+        def decode(item: Json) -> VniLease | None:
+            claim = decode_claim(item)
+            if claim is None or claim_digest(claim.vni, digest(claim.holder)) not in claims:
+                return None
+            return decode_vni_lease(item) if next(left, None) is not None else None
+
+        return self._list(MANAGED_SELECTOR, decode)
 
     def list_of_node(self, node: str) -> Sequence[VniLease]:
         """The VNI Leases with the label of a node. Leases from before an upgrade have no such labels."""
-        return self._list(node_label(node))
+        return self._list(node_label(node), decode_vni_lease)
 
     def delete(self, lease: VniLease) -> None:
         """Delete a Lease on condition of its version. Raises ConflictError if it has changed."""
@@ -123,9 +149,18 @@ class VniLeases:
         found = self.api.list_metadata(self._records_path, record_vni, labelSelector=selector)
         return dict(entry for entry in found if entry is not None)
 
+    def recorded_vnis(self) -> set[int]:
+        """The VNIs in the labels of records."""
+        found = self.api.list_metadata(self._records_path, _vni, labelSelector=VNI_LABEL)
+        return {vni for vni in found if vni is not None}
+
     def record_uids(self) -> set[str]:
         """The UIDs of all ConfigMaps of the namespace: also of records whose labels or data were edited."""
         return set(self.api.list_metadata(self._records_path, _uid))
+
+    def record_uid_digests(self) -> set[int]:
+        """The digests of the UIDs of all ConfigMaps of the namespace, as by `record_uids`."""
+        return set(self.api.list_metadata(self._records_path, lambda item: digest(_uid(item))))
 
     def _label(self, lease: VniLease, link: Link) -> None:
         """Label a Lease with the nodes of its link. Raises ConflictError if the Lease has changed."""
@@ -139,10 +174,15 @@ class VniLeases:
         except ForbiddenError as error:  # the daemonless plugin may not patch Leases, and needs no labels
             log.debug('cannot label the VNI Lease vni=%s cause="%s"', lease.vni, error)
 
-    def _list(self, selector: str) -> Sequence[VniLease]:
-        decoded, _ = self.api.list_decoded(self.path, decode_vni_lease, labelSelector=selector)
+    def _list(self, selector: str, decode: Callable[[Json], Decoded | None]) -> Sequence[Decoded]:
+        decoded, _ = self.api.list_decoded(self.path, decode, labelSelector=selector)
         return [lease for lease in decoded if lease is not None]
 
 
-def _uid(item: dict[str, Any]) -> str:
+def _uid(item: Json) -> str:
     return str(item["metadata"]["uid"])
+
+
+def _vni(item: Json) -> int | None:
+    entry = record_vni(item)
+    return None if entry is None else entry[0]

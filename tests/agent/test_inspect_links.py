@@ -7,7 +7,7 @@ from typing import Any
 
 from ratchet.core.model import State
 from ratchet.dev.fake_kubelet import Kubelet
-from ratchet.dev.hosts import ip, netns_path
+from ratchet.dev.hosts import ip, netns_path, run_in
 from tests.agent.pages import page
 from tests.support.cluster import LINK, Cluster
 
@@ -70,6 +70,16 @@ def test_both_ends_of_a_veth_are_shown_with_their_own_differences(cluster: Clust
     assert ends["primary"]["differences"] == []
     assert ends["pair"]["differences"] == ["in2 has MTU 1400, wanted 1500"]
     assert ends["pair"]["device"]["mtu"] == 1400
+
+
+def test_a_tunnel_that_sends_elsewhere_has_differences_and_no_list_of_entries(cluster: Cluster) -> None:
+    primary, _ = cluster.linked_pair()
+    any_mac = "00:00:00:00:00:00"
+    with cluster.keep_others_from(cluster.a):
+        run_in(primary.netns, "bridge", "fdb", "append", any_mac, "dev", "in1", "dst", "192.168.1.99", "vni", "12")
+        (end,) = shown(cluster, cluster.a)["ends"].values()
+    assert end["differences"] == [f"in1 sends {any_mac} to 192.168.1.99 port 4789 VNI 12"]
+    assert end["device"]["entries"] is None
 
 
 def test_an_end_that_waits_for_its_peer_has_no_differences(cluster: Cluster) -> None:

@@ -30,7 +30,9 @@ from ratchet.store.store import ApiStore
 from tests.agent.pages import HEALTH, page
 from tests.support.cluster import LINK, PAIR, PRIMARY
 from tests.support.faults import Faults, Sent
+from tests.support.guard import guard_of, peers_of
 from tests.support.namespaces import may_make_namespaces
+from tests.support.topologies import LIMITED, LIMITS, topologies_over
 
 # A network configuration without keys that override options of the agent.
 PLAIN: dict[str, Any] = {"cniVersion": "1.0.0", "name": "net", "type": "ratchet"}
@@ -63,7 +65,7 @@ ON_A: dict[str, object] = {
     "events": False,
     "readiness": False,
 }
-ON_B: dict[str, object] = {"parent_address": "192.168.1.34", "wait": 120, "workers": 40}
+ON_B: dict[str, object] = {"parent_address": "192.168.1.34", "wait": 120, "workers": 40, "guard": False, **LIMITS}
 
 
 @dataclass
@@ -225,6 +227,36 @@ def _topologies(world: World) -> None:
     assert any(lists(sent) for sent in world.faults.sent), "which the other node does"
 
 
+def _limits_topologies(option: str) -> Effect:
+    def check(world: World) -> None:
+        sandbox = world.b.make_sandbox(world.bed.create_pod(LIMITED, {"ratchet": "true"}, "b"))
+
+        def is_rejected() -> bool:
+            answer = world.b.call("ADD", sandbox)
+            if answer.status == 0:  # the agent's watch has not reported the topologies yet
+                assert world.b.call("DEL", sandbox).status == 0
+                return False
+            assert option in answer.json["details"]
+            return f"over the limit of {LIMITS[option]} " in answer.json["msg"]
+
+        with topologies_over(world.bed, option):
+            wait_for("the rejection", is_rejected, 20)
+            wait_for("its Event", lambda: f"({option})" in str(events_on(world, LIMITED)), 20)
+            world.end(world.b, sandbox)
+
+    return check
+
+
+def events_on(world: World, pod: str) -> list[str]:
+    """The messages of the Events on a pod."""
+    found, _ = world.bed.api.list(f"/api/v1/namespaces/{world.bed.namespace}/events")
+    return [one.get("message") or one.get("note") or "" for one in found if one["involvedObject"]["name"] == pod]
+
+
+for limit in LIMITS:
+    effect_of(limit)(_limits_topologies(limit))
+
+
 @effect_of("socket")
 def _socket(world: World) -> None:
     socket = world.agent(world.a).socket
@@ -299,6 +331,12 @@ def _vxlan_ports(world: World) -> None:
     assert "vxlan_port: 8473 needs 8474 and 8475 on one node, which are not in vxlan_ports, 8472-8474" in answer.error
     world.end(world.b, near)
     world.end(world.b, hub)
+
+
+@effect_of("guard")
+def _guard(world: World) -> None:
+    assert peers_of(world.a) == {"192.168.1.34"}
+    assert guard_of(world.b).layout == ()
 
 
 @effect_of("vni_range")

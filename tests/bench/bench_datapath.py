@@ -17,8 +17,8 @@ from pathlib import Path
 # The tests are no package; by its path, a script finds only its own directory.
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
-from ratchet.core.interface import Wire  # noqa: E402
-from ratchet.datapath import ensure  # noqa: E402
+from ratchet.core.interface import VxlanWire, Wire  # noqa: E402
+from ratchet.datapath import ensure, tunnel_guard  # noqa: E402
 from tests.bench.rows import Row, Say, table  # noqa: E402
 from tests.support.namespaces import Bed  # noqa: E402
 from tests.support.wires import Wires  # noqa: E402
@@ -75,6 +75,8 @@ def _timed(wires: Sequence[Wire], make: Callable[[int], None]) -> tuple[float, f
     spent = (_cpu() - cpu) * 1e3 / len(wires), (time.perf_counter() - wall) * 1e3 / len(wires)
     for wire in wires:
         _call(["ip", "-n", Path(wire.near.netns).name, "link", "del", wire.near.ifname])
+        if isinstance(wire, VxlanWire):
+            tunnel_guard.withdraw(wire.port, wire.vni)
     return spent
 
 

@@ -27,6 +27,7 @@ from tests.bench import (  # noqa: E402
     bench_agent,
     bench_datapath,
     bench_fairness,
+    bench_guard,
     bench_many,
     bench_plugin,
     bench_scale,
@@ -82,6 +83,7 @@ def _measured() -> list[Row]:
     rows += bench_scale.measure(say, PREFIXES[0])
     print("==> the datapath alone, beside ip -batch", flush=True)
     rows += bench_datapath.measure(say)
+    rows += bench_guard.measure(say)
     print("==> TCP through links, beside links that were made by hand", flush=True)
     rows += bench_throughput.measure(say, PREFIXES[0])
     print(f"\n{profile.table()}\n\nAll of it is in {PROFILE.relative_to(REPOSITORY)}.")

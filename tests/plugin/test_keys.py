@@ -21,6 +21,8 @@ from ratchet.dev.hosts import ip
 from ratchet.dev.testbed import wait_for
 from ratchet.store.store import ApiStore
 from tests.support.cluster import PRIMARY, Cluster, lists_topologies, running
+from tests.support.guard import guard_of
+from tests.support.topologies import LIMITED, LIMITS, topologies_over
 
 BASE: dict[str, Any] = {"cniVersion": "1.0.0", "name": "net", "type": "ratchet", "wait": 45, "wait_policy": "require"}
 OPTIONS: dict[str, object] = {"vxlan_port": 8472, "wait": 30, "wait_policy": "proceed", "vni_range": "500-509"}
@@ -158,6 +160,13 @@ def _vxlan_ports(cluster: Cluster, _: Path) -> None:
     cluster.a.config = cluster.b.config = BASE
 
 
+@effect_of("guard")
+def _guard(cluster: Cluster, _: Path) -> None:
+    with linked_tunnel(cluster, {"guard": False}) as tunnel:
+        assert tunnel["id"] not in {one.vni for one in guard_of(cluster.a).tunnels}
+        assert tunnel["id"] in {one.vni for one in guard_of(cluster.b).tunnels}, "where the key is not set"
+
+
 @effect_of("vni_range", "daemonless")
 def _vni_range(cluster: Cluster, _: Path) -> None:
     keys = {"vni_range": [700, 709]}
@@ -195,6 +204,24 @@ def _topologies(cluster: Cluster, _: Path) -> None:
         sent = cluster.faults.sent[before:]
     assert not any(map(lists_topologies(cluster.a), sent))
     assert any(map(lists_topologies(cluster.b), sent)), "which the other node does"
+
+
+def _limits_topologies(key: str) -> Effect:
+    def check(cluster: Cluster, _: Path) -> None:
+        keys = {**BASE, key: LIMITS[key]}
+        with topologies_over(cluster.bed, key):
+            sandbox = cluster.pod(LIMITED, {"ratchet": "true"}, cluster.a)
+            answer = cluster.a.call("ADD", sandbox, config=keys)
+            cluster.delete_all((cluster.a, sandbox))
+        assert (answer.status, answer.json["code"]) == (1, 101)
+        assert f"over the limit of {LIMITS[key]} " in answer.json["msg"]
+        assert key in answer.json["details"]
+
+    return check
+
+
+for limit in LIMITS:
+    effect_of(limit, "daemonless")(_limits_topologies(limit))
 
 
 @effect_of("namespace", "daemonless")
@@ -308,6 +335,7 @@ VALUES = {
     "kubeconfig": "/nowhere",
     "namespace": ELSEWHERE,
     "topologies": "off",
+    **LIMITS,
     "state_dir": "/nowhere",
     "vxlan_ports": [9000, 9010],
     "vni_range": [700, 709],

@@ -142,6 +142,11 @@ class FakeApi(ApiServer):
                 version = _object(text)["metadata"]["resourceVersion"]
                 yield Watched(kind, _object(text))
 
+    def watch_decoded(
+        self, path: str, resource_version: str, seconds: float, decode: Callable[[Watched], Decoded], **query: str
+    ) -> Iterator[Decoded]:
+        return map(decode, self.watch(path, resource_version, seconds, **query))
+
     def _text(self, body: Json) -> str:
         if not self._keeps_history and "data" in body:
             body = {**body, "data": {key: value for key, value in body["data"].items() if key != "history"}}

@@ -181,7 +181,9 @@ def reading_outside_the_lock() -> Iterator[None]:
             record = self.records.links.get(attempt.name)
             with self.journal.lock(attempt.name):
                 writer = RecordWriter(_with_stale_read(self.records, record), self.now)
-                return EndpointReconcile(writer, self.journal, self.guard, attempt, underlay, joined=joined).run()
+                return EndpointReconcile(
+                    writer, self.journal, self.guard, attempt, underlay, self.verified, joined=joined
+                ).run()
 
         return current_driver().retry_on_conflict(decide)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from ratchet.cni.arguments import Arguments, Command
 from ratchet.cni.config import NetworkConfig
+from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS
 from ratchet.core.interface import Parent, VethWire, Wire, differences
 from ratchet.core.limits import LINKS_PER_NAMESPACE, LINKS_PER_POD
 from ratchet.core.model import End, Kind, Link, Location, PodRef, Sandbox, Side, State
@@ -139,10 +140,14 @@ def network_config() -> NetworkConfig:
         kubeconfig=None,
         namespace="ratchet",
         topologies=True,
+        topologies_max=DEFAULT_TOPOLOGY_LIMITS.topologies,
+        topology_links_max=DEFAULT_TOPOLOGY_LIMITS.links,
+        topology_bytes_max=DEFAULT_TOPOLOGY_LIMITS.size,
         wait=None,
         wait_policy=None,
         vxlan_port=VXLAN_PORT,
         vxlan_ports=None,
+        guard=None,
         vni_range=VNIS,
         links_per_pod=LINKS_PER_POD,
         links_per_namespace=LINKS_PER_NAMESPACE,

@@ -8,7 +8,7 @@ gc runs. Processes may be killed at any step.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,7 @@ import pytest
 
 from ratchet import gc
 from ratchet.cni.arguments import Command
-from ratchet.core.garbage import VniLease
+from ratchet.core.garbage import ClaimDigests, digest
 from ratchet.core.model import Link, Side
 from ratchet.core.naming import vni_lease_name
 from ratchet.core.plan import Attempt
@@ -316,13 +316,13 @@ def test_no_order_of_steps_duplicates_or_leaks_a_vni_in_large_scenes(name: str, 
 class RecordsFirst(VniLeases):
     """Leases for a gc that lists records before Leases."""
 
-    _listed: set[str] | None = None
+    _listed: set[int] | None = None
 
-    def list(self) -> Sequence[VniLease]:
-        self._listed = super().record_uids()
-        return super().list()
+    def claim_digests(self) -> ClaimDigests:
+        self._listed = super().record_uid_digests()
+        return super().claim_digests()
 
-    def record_uids(self) -> set[str]:
+    def record_uid_digests(self) -> set[int]:
         assert self._listed is not None
         return self._listed
 
@@ -330,9 +330,9 @@ class RecordsFirst(VniLeases):
 class VniOwnersOnly(VniLeases):
     """Leases for a gc to which only records with a VNI count as holders."""
 
-    def record_uids(self) -> set[str]:
+    def record_uid_digests(self) -> set[int]:
         links, _ = LinkStore(self.api, "ratchet", self).list()
-        return {link.uid for link in links if link.vni is not None}
+        return {digest(link.uid) for link in links if link.vni is not None}
 
 
 class LeaseFirst(LinkStore):

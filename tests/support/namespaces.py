@@ -43,6 +43,12 @@ class Bed:
             self._names.append(name)
             self.ip(name, "link", "set", "lo", "up")
 
+    def attach(self, name: str, pid: int) -> None:
+        """Add the network namespace of a process, with `lo` up."""
+        _call("ip", "netns", "attach", self.name(name), str(pid))
+        self._names.append(name)
+        self.ip(name, "link", "set", "lo", "up")
+
     def delete(self, name: str) -> None:
         self._names.remove(name)
         _call("ip", "netns", "del", self.name(name))

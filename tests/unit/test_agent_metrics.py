@@ -38,18 +38,24 @@ def values(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
 
 Look = Callable[[str], Mapping[str, Any] | None]
 Why = Callable[[], str | None]
+Note = Callable[[], str]
 
 
 def no_reason() -> None:
     return None
 
 
+def no_note() -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class Health:
-    """The health of an agent: the reasons why it is not live or not ready."""
+    """The health of an agent: the reasons why it is not live or not ready, and a note."""
 
     why_not_live: Why = no_reason
     why_not_ready: Why = no_reason
+    note: Note = no_note
 
 
 @dataclass(frozen=True)

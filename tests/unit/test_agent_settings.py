@@ -13,7 +13,8 @@ import pytest
 
 from ratchet.agent.options import OPTIONS, host_and_port
 from ratchet.agent.settings import Settings, add_arguments, settings_of
-from ratchet.cni.config import PLUGIN_KEYS, read_config
+from ratchet.cni.config import read_config
+from ratchet.cni.plugin_keys import PLUGIN_KEYS
 from ratchet.errors import InvalidConfigError
 from tests.support.settings import read_settings
 
@@ -22,6 +23,9 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "kubeconfig": ("/etc/ratchet/kubeconfig", "/etc/ratchet/kubeconfig"),
     "namespace": ("links", "links"),
     "topologies": ("off", False),
+    "topologies_max": ("7", 7),
+    "topology_links_max": ("900", 900),
+    "topology_bytes_max": ("2048", 2048),
     "socket": ("/run/r.sock", "/run/r.sock"),
     "state_dir": ("/var/lib/r", "/var/lib/r"),
     "spool_dir": ("/var/spool/r", "/var/spool/r"),
@@ -30,6 +34,7 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "parent_address": ("2001:db8::7", "2001:db8::7"),
     "vxlan_port": ("8472", 8472),
     "vxlan_ports": ("4780-4799", (4780, 4799)),
+    "guard": ("off", False),
     "vni_range": ("500-600", (500, 600)),
     "links_per_pod": ("64", 64),
     "links_per_namespace": ("500", 500),
@@ -47,7 +52,7 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "readiness": ("no", False),
     "drain_seconds": ("0", 0.0),
 }
-SWITCHES = ("events", "readiness")
+SWITCHES = ("guard", "events", "readiness")
 
 
 def flag(name: str) -> str:
@@ -76,6 +81,9 @@ def test_the_defaults() -> None:
         "kubeconfig": None,
         "namespace": "ratchet",
         "topologies": True,
+        "topologies_max": 64,
+        "topology_links_max": 4096,
+        "topology_bytes_max": 524288,
         "socket": "/run/ratchet/agent.sock",
         "state_dir": "/var/lib/cni/ratchet",
         "spool_dir": "/var/lib/cni/ratchet/spool",
@@ -84,6 +92,7 @@ def test_the_defaults() -> None:
         "parent_address": None,
         "vxlan_port": 4789,
         "vxlan_ports": None,
+        "guard": True,
         "vni_range": (11, 16777215),
         "links_per_pod": 1024,
         "links_per_namespace": 16384,
@@ -213,6 +222,9 @@ WRONG = [
     ("namespace", "../x"),
     ("topologies", "yes"),
     ("topologies", "OFF"),
+    ("topologies_max", "0"),
+    ("topology_links_max", "-1"),
+    ("topology_bytes_max", "512Ki"),
     ("socket", "agent.sock"),
     ("socket", "/" + "s" * 107),
     ("state_dir", "state"),
@@ -405,5 +417,5 @@ def test_a_setting_and_the_plugin_key_of_its_name_accept_the_same_values(name: s
         read_config(json.dumps({**network, name: "\0"}).encode())
     assert f'"{name}" must be {option.accepts}, not ' in str(caught.value)
     text, value = GIVEN[name]
-    given = value if isinstance(value, int) and not isinstance(value, bool) else text
+    given = value if isinstance(value, int) and (not isinstance(value, bool) or name in SWITCHES) else text
     assert getattr(read_config(json.dumps({**network, name: given}).encode()), name) == value

@@ -178,12 +178,12 @@ def test_a_cached_version_of_a_record_is_not_decoded_again() -> None:
     own_write, news = (stored(CREATED) for _ in range(2))
     news["metadata"]["resourceVersion"] = "6"
 
-    def watch(*_: object, **__: object) -> list[Watched]:
-        return [Watched("MODIFIED", own_write), Watched("MODIFIED", news), Watched("DELETED", own_write)]
+    def watch_decoded(_path: str, _version: str, _seconds: float, decode: Any, **_query: str) -> Iterator[Any]:
+        return map(decode, [Watched("MODIFIED", own_write), Watched("MODIFIED", news), Watched("DELETED", own_write)])
 
     links = LinkCache()
     links.put(replace(CREATED, resource_version="5"))
-    records = ApiStore(SimpleNamespace(watch=watch))  # type: ignore[arg-type]
+    records = ApiStore(SimpleNamespace(watch_decoded=watch_decoded))  # type: ignore[arg-type]
     changes = list(records.links.watch_of_node("node-a", "1", 1.0, links.has))
     assert [(change and change.link, version) for change, version in changes] == [
         (None, "5"),

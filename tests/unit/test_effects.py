@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ratchet.agent.options import OPTIONS
 from ratchet.agent.service import _OWN
-from ratchet.cni.config import PLUGIN_KEYS
+from ratchet.cni.plugin_keys import PLUGIN_KEYS
 from tests.agent import test_options
 from tests.plugin import test_keys
 

@@ -24,7 +24,10 @@ class Watched:
         self.heartbeat = cast(Any, SimpleNamespace(last_contact=self.now))
         self.queue = ReconcileQueue(lambda: self.now)
         self.journal = cast(Any, SimpleNamespace(deferred=0))
-        self.health = AgentHealth(self.informers, self.heartbeat, self.queue, self.journal, lambda: self.now)
+        self.guard = SimpleNamespace(fault="")
+        self.health = AgentHealth(
+            self.informers, self.heartbeat, self.queue, self.journal, cast(Any, self.guard), lambda: self.now
+        )
 
     def pass_seconds(self, seconds: float) -> None:
         """Let time pass in which the periodic work goes on."""
@@ -113,3 +116,10 @@ def test_an_agent_is_not_ready_while_changes_of_the_journal_wait_for_the_disk(wa
     assert watched.health.why_not_ready() == (
         "the state directory is full or read-only (journal changes kept in memory: 3)"
     )
+
+
+def test_a_node_without_the_tunnel_guard_is_ready_and_says_so(watched: Watched) -> None:
+    assert watched.health.note() == ""
+    watched.guard.fault = "cannot change the guard of the tunnel port: Operation not supported"
+    assert watched.health.why_not_ready() is None
+    assert watched.health.note() == f"not guarded: {watched.guard.fault}"

@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import pytest
 
-from ratchet.agent.informers import Informers
+from ratchet.agent.informers import WITHHELD_SECONDS, Informers
 from ratchet.agent.priority import ForegroundGate
+from ratchet.core.intent.topology_limits import TopologyLimits
 from ratchet.core.model import End, Link, Pod, PodRef, Topology
 from ratchet.dev.testbed import wait_for
 from ratchet.errors import MalformedRecordError, RatchetError, TopologiesUnknownError
@@ -94,11 +95,14 @@ class ScriptedTopologies(TopologyStore):
     def __init__(self, script: Scripted, *, enabled: bool) -> None:
         self._script = script
         self.enabled = enabled
+        self.limits = TopologyLimits(topologies=2)
+        self.watch_seconds: list[float] = []
 
     def list_with_version(self, namespace: str) -> tuple[TopologyList, str]:
         return self._script.list()  # type: ignore[no-any-return]
 
-    def watch(self, *_: object) -> Iterator[tuple[TopologyChange | None, str]]:
+    def watch(self, namespace: str, version: str, seconds: float) -> Iterator[tuple[TopologyChange | None, str]]:
+        self.watch_seconds.append(seconds)
         return self._script.watch()
 
 
@@ -206,9 +210,11 @@ def test_a_malformed_record_in_the_watch_is_logged_once_per_version(
 
 def test_a_watch_reports_a_malformed_record_and_continues() -> None:
     class Api:
-        def watch(self, *_: object, **__: str) -> Iterator[WatchEvent]:
-            yield WatchEvent("MODIFIED", {"metadata": {"name": "broken", "resourceVersion": "7"}})
-            yield WatchEvent("DELETED", {"metadata": {"name": "broken", "resourceVersion": "8"}})
+        def watch_decoded(self, *arguments: Any, **_: str) -> Iterator[Any]:
+            events = [("MODIFIED", "7"), ("DELETED", "8")]
+            decode = arguments[-1]
+            for kind, version in events:
+                yield decode(WatchEvent(kind, {"metadata": {"name": "broken", "resourceVersion": version}}))
 
     (broken, at), deletion = ApiStore(cast(ApiServer, Api())).links.watch_of_node("n", "6", 1.0)
     assert broken is not None
@@ -239,6 +245,31 @@ def test_a_topology_that_vanished_in_a_gap_after_410_is_removed_from_the_cache(w
     script.watches.put(EXPIRED)
     script.lists.put(([Topology("ns", "more", "[]")], "9"))
     until("the gap to be closed", lambda: [one.name for one in cache.topologies()] == ["more"])
+
+
+def test_topologies_over_a_limit_are_listed_again_once_older_ones_are_deleted(watched: Watched) -> None:
+    """Their texts are not kept, and no watch reports them again."""
+    cache, script = watched.informers.namespace_cache("ns"), watched.records.topologies_script
+    known = [Topology("ns", name, "[]") for name in ("a", "b", "c")]
+    script.lists.put((known, "7"))
+    until("the topologies", lambda: [one.name for one in cache.topologies() if one.withheld] == ["c"])
+    script.watches.put([(None, "8")])  # nothing makes room: the watch continues
+    script.watches.put([(TopologyChange(known[0], gone=True), "9")])
+    script.lists.put((known[1:], "10"))
+    until("the list", lambda: not any(one.withheld for one in cache.topologies()))
+    assert {one.name for one in cache.topologies()} == {"b", "c"}
+
+
+def test_a_watch_becomes_short_once_its_namespace_is_over_a_limit(watched: Watched) -> None:
+    """After it, topologies for which older ones have made room are listed."""
+    cache, script = watched.informers.namespace_cache("ns"), watched.records.topologies_script
+    known = [Topology("ns", name, "[]") for name in ("a", "b", "c")]
+    script.lists.put((known[:2], "7"))
+    script.watches.put([(TopologyChange(known[2], gone=False), "8"), (None, "never read")])
+    until("the short watch", lambda: len(watched.records.topologies.watch_seconds) == 2)  # type: ignore[attr-defined]
+    long, short = watched.records.topologies.watch_seconds  # type: ignore[attr-defined]
+    assert long > short == WITHHELD_SECONDS
+    assert [one.name for one in cache.topologies() if one.withheld] == ["c"]
 
 
 def test_disabled_topologies_are_not_listed_and_count_as_none() -> None:

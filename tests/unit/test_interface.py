@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ratchet.core.endpoint_spec import Route
+from ratchet.core.forwarding import ANY_MAC, ForwardingEntry
 from ratchet.core.interface import (
     Device,
     InterfaceSpec,
@@ -18,6 +19,7 @@ from ratchet.core.interface import (
     VxlanWire,
     differences,
     near_differences,
+    tunnel_differences,
     tunnel_mtu,
 )
 
@@ -148,6 +150,52 @@ def test_undeclared_properties_are_ignored_except_the_rate() -> None:
 )
 def test_a_difference_of_a_tunnel_is_reported(changes: dict[str, Any], said: str) -> None:
     assert differences(VXLAN, Observed(tunnel(**changes))) == (said,)
+
+
+OTHER_VTEP = ForwardingEntry(ANY_MAC, "10.0.0.9", 8472, 12)
+NEXTHOP = ForwardingEntry("02:00:00:00:00:01", "", 4789, 11, nexthop=5)
+SENDS = "00:00:00:00:00:00 to 192.168.1.33 port 4789 VNI 11 via interface 2"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"entries": None}, ()),
+        ({"entries": (VXLAN.entry,)}, ()),
+        ({"entries": ()}, (f"in1 does not send {SENDS}",)),
+        (
+            {"entries": (VXLAN.entry, OTHER_VTEP)},
+            ("in1 sends 00:00:00:00:00:00 to 10.0.0.9 port 8472 VNI 12",),
+        ),
+        ({"entries": (VXLAN.entry, NEXTHOP)}, ("in1 sends 02:00:00:00:00:01 to nexthop 5",)),
+        ({"options": ("learning", "tos")}, ("in1 has the option learning", "in1 has the option tos")),
+    ],
+)
+def test_a_difference_in_where_a_tunnel_sends_is_reported(changes: dict[str, Any], said: tuple[str, ...]) -> None:
+    assert differences(VXLAN, Observed(tunnel(**changes))) == said
+    assert tunnel_differences(VXLAN, tunnel(up=False, mtu=1, carrier=False, **changes)) == said
+
+
+def test_the_entry_of_another_remote_is_reported_once() -> None:
+    entry = VXLAN.entry._replace(remote="192.168.1.9", parent_index=3)
+    moved = tunnel(remote="192.168.1.9", parent_index=3, entries=(entry,))
+    assert len(differences(VXLAN, Observed(moved))) == 2
+
+
+def test_any_number_of_entries_are_reported_briefly() -> None:
+    entries = tuple(OTHER_VTEP._replace(vni=number) for number in range(1000))
+    said = differences(VXLAN, Observed(tunnel(entries=(VXLAN.entry, *entries))))
+    assert len(said) == 4
+    assert said[-1] == "in1 has 997 more such entries"
+
+
+def test_an_end_toward_its_own_node_sends_to_the_peers_port() -> None:
+    within = replace(VXLAN, port=4790, remote_port=4791)
+    entry = ForwardingEntry(ANY_MAC, VXLAN.remote, 4791, 11)
+    device = tunnel(port=4790, entries=(entry,))
+    assert differences(within, Observed(device)) == ()
+    default = entry._replace(port=4790, parent_index=2)
+    assert differences(within, Observed(replace(device, entries=(entry, default)))) != ()
 
 
 def test_carrier_is_reported_if_the_tunnel_must_have_none() -> None:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,7 +16,12 @@ import pytest
 
 from ratchet.store.api_errors import ExpiredError
 from ratchet.store.apiserver import ApiServer, connect
+from ratchet.store.connection import static_connection
+from ratchet.store.kubeconfig import StaticAccess
+from ratchet.store.paging import FIRST_LIMIT, LARGE_BYTES, LARGEST_LIMIT, LARGEST_PAGE_BYTES, PAGE_BYTES, LargeResponses
+from ratchet.store.session import read_lines
 from ratchet.store.store import ApiStore
+from tests.support.synthetic import Collection, serve
 
 Json = dict[str, Any]
 
@@ -87,6 +93,75 @@ def test_metadata_is_decoded_page_by_page_too(tmp_path: Path) -> None:
     with served(pages, tmp_path) as api:
         assert api.list_metadata("/things", pages.decode) == ["a", "b"]
     assert pages.log == ["page 0", "a", "page 1", "b"]
+
+
+def sized(collection: Collection) -> tuple[list[int], list[int]]:
+    """List a collection. Return the numbers of its objects as decoded, and the bytes of the pages that were sent."""
+    with serve({"/things": collection}) as synthetic:
+        with closing(ApiServer(lambda: static_connection(StaticAccess(synthetic.url)), patience=5.0)) as api:
+            numbers, version = api.list_decoded("/things", lambda item: int(item["n"]))
+        assert version == "1000000"
+        return numbers, synthetic.pages
+
+
+def thing(number: int, size: int) -> str:
+    return json.dumps({"n": number, "padding": "x" * size})
+
+
+@pytest.mark.parametrize("size", [10, 1_000, 30_000, 200_000], ids="{} bytes".format)
+def test_a_page_has_as_many_objects_as_fit_into_its_bytes(size: int) -> None:
+    count = 4 + 8_000_000 // max(size, 1_000)
+    numbers, pages = sized(Collection(count, lambda number: thing(number, size)))
+    assert numbers == list(range(count))
+    assert max(pages) <= 1.1 * max(PAGE_BYTES, FIRST_LIMIT * size)
+    assert len(pages) <= 4 + 2 * count * (size + 50) // PAGE_BYTES + count // LARGEST_LIMIT
+
+
+def test_a_page_that_grows_too_large_is_requested_again_with_fewer_objects() -> None:
+    """The names of objects decide their order: a tenant can put large ones behind many small ones."""
+    numbers, pages = sized(Collection(330, lambda number: thing(number, 10 if number < 300 else 900_000)))
+    assert numbers == list(range(330))
+    assert sum(size > LARGEST_PAGE_BYTES for size in pages) <= 6
+
+
+def test_an_object_larger_than_a_page_is_read_alone() -> None:
+    numbers, _ = sized(Collection(3, lambda number: thing(number, LARGEST_PAGE_BYTES + 1)))
+    assert numbers == [0, 1, 2]
+
+
+def test_small_responses_are_decoded_while_a_large_one_is() -> None:
+    responses = LargeResponses()
+    with responses.admitted() as admit_large, responses.admitted() as admit_small:
+        admit_large(LARGE_BYTES)
+        admit_small(LARGE_BYTES - 1)
+
+
+def test_a_large_response_waits_until_another_one_is_decoded() -> None:
+    responses, order, waits = LargeResponses(), list[str](), Event()
+
+    def read_second() -> None:
+        with responses.admitted() as admit:
+            waits.set()
+            admit(LARGE_BYTES)
+            order.append("second")
+
+    with responses.admitted() as admit:
+        admit(LARGE_BYTES)
+        admit(2 * LARGE_BYTES)
+        second = Thread(target=read_second)
+        second.start()
+        assert waits.wait(10.0)
+        order.append("first")
+    second.join()
+    assert order == ["first", "second"]
+
+
+@pytest.mark.parametrize("cuts", [1, 3, 1000])
+def test_lines_are_whole_whatever_the_chunks_are(cuts: int) -> None:
+    text = b"".join(b"%d" % number * (number % 7) + b"\n" for number in range(50)) + b"unfinished"
+    chunks = [text[at : at + cuts] for at in range(0, len(text), cuts)]
+    stream = SimpleNamespace(stream=lambda **_: iter(chunks))
+    assert list(read_lines(stream, float("inf"))) == [line for line in text.split(b"\n")[:-1] if line]
 
 
 def test_a_list_that_expires_between_two_pages_raises_an_error(tmp_path: Path) -> None:

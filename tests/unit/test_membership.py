@@ -14,6 +14,7 @@ import pytest
 
 from ratchet.agent.membership import Membership, _by_record, _replaced
 from ratchet.core.intent import WantedLink, wanted_links
+from ratchet.core.intent.topology_limits import TopologyLimits, admit
 from ratchet.core.limits import LinkLimits
 from ratchet.core.model import Link, Pod, PodRef, Side, Topology
 from ratchet.node import attach
@@ -30,6 +31,7 @@ def pod(name: str, annotations: dict[str, str] | None = None) -> Pod:
 
 Y = pod("y")
 LAB = Topology("ns", "lab", '- endpoints: ["x:in1", "y:in1"]')
+OTHER = Topology("ns", "other", '- endpoints: ["v:in1", "w:in1"]')
 UNREADABLE = {"ratchet.links": "- {interface: in1, peer: "}
 
 
@@ -75,6 +77,8 @@ def entry_with(end: HeldEnd) -> SandboxEntry:
         ([pod("x"), Y], [LAB], True),
         ([Y], [], True),
         ([pod("x"), Y], [replace(LAB, text='- {endpoints: ["x:in1", ')], False),
+        ([pod("x"), Y], admit([LAB], TopologyLimits(topologies=0)), False),
+        ([pod("x"), Y], admit([LAB, OTHER], TopologyLimits(topologies=1)), False),
         ([pod("x", UNREADABLE), Y], [], False),
         ([pod("x"), pod("z", UNREADABLE), Y], [], True),
     ],
@@ -83,6 +87,8 @@ def entry_with(end: HeldEnd) -> SandboxEntry:
         "a declaration",
         "no peer",
         "an unreadable topology",
+        "a topology over a limit",
+        "another topology over a limit",
         "a peer whose declaration is unreadable",
         "another pod whose declaration is unreadable",
     ],

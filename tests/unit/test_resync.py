@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -15,6 +16,7 @@ from ratchet.agent.informers import Informers
 from ratchet.agent.periodic import PeriodicWork
 from ratchet.agent.queue import ReconcileKey, ReconcileKind
 from ratchet.agent.resync import Resync
+from ratchet.agent.tunnel_guard import TunnelGuard
 from ratchet.agent.vni_check import VniCheck
 from ratchet.core.model import Pod, Side
 from ratchet.store.pods import PodChange
@@ -206,9 +208,10 @@ def periodic(one: Node, vnis: FakeVniCheck, resync_seconds: float) -> tuple[Peri
     nothing: Any = None
     informers, vni_check = cast(Informers, one.informers), cast(VniCheck, vnis)
     node = one.node
-    health = AgentHealth(informers, nothing, node.queue, node.journal)
+    health = AgentHealth(informers, nothing, node.queue, node.journal, nothing)
+    guard = cast(TunnelGuard, SimpleNamespace(check=lambda: None))
     work = PeriodicWork(
-        node.journal, one.resync, resync_seconds, vni_check, informers, node.queue, node.verified, health
+        node.journal, one.resync, resync_seconds, vni_check, informers, node.queue, node.verified, health, guard
     )
     return work, health
 

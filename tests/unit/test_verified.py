@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from ratchet.core.model import EARLIER_SCHEMA, Link, Sandbox, Side
+from ratchet.node.endpoint_progress import EndpointResult
 from ratchet.node.journal import since_boot
 from ratchet.node.reconciler import Reconciler
 from ratchet.node.verified import VerifiedEnds
-from tests.support.links import RECORD, joined, own, standing, veth, vxlan
+from tests.support.links import RECORD, joined, own, standing, veth, vxlan, wanted
 from tests.support.memory import AgentNode, sandbox_of, underlay_of
 
 UNDERLAY = underlay_of("node-a")
@@ -46,7 +47,7 @@ def test_both_ends_of_a_veth_are_verified_at_once() -> None:
     assert not verified.is_current(record, PRIMARY, UNDERLAY)
 
 
-@pytest.mark.parametrize("forget", [lambda verified: verified.forget(RECORD), VerifiedEnds.forget_all])
+@pytest.mark.parametrize("forget", [lambda verified: verified.forget(RECORD), VerifiedEnds.expire_all])
 def test_a_forgotten_end_is_not_verified(forget: Callable[[VerifiedEnds], None]) -> None:
     verified, record = VerifiedEnds(), stored(standing(vxlan(), PRIMARY))
     verified.note(record, PRIMARY, UNDERLAY, up=True)
@@ -82,9 +83,10 @@ class Controlled:
         self.node.controller._reconcile_end(self.entry, self.end)
         return self.settled > before
 
-    def _settle(self, *_: object, joined: bool) -> None:
+    def _settle(self, *_: object, joined: bool) -> EndpointResult:
         assert joined
         self.settled += 1
+        return EndpointResult(wanted())
 
 
 @pytest.fixture
@@ -138,6 +140,6 @@ def test_an_end_whose_place_another_sandbox_has_is_settled(controlled: Controlle
     assert controlled.reconcile()
 
 
-def test_an_end_is_settled_after_forget_all(controlled: Controlled) -> None:
-    controlled.node.verified.forget_all()
+def test_an_end_is_settled_after_expire_all(controlled: Controlled) -> None:
+    controlled.node.verified.expire_all()
     assert controlled.reconcile()

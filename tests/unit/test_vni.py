@@ -15,13 +15,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from ratchet.core.garbage import VniLease
+from ratchet.core.garbage import Claim
 from ratchet.core.model import End, Link
 from ratchet.errors import InvalidIntentError, VniExhaustedError
 from ratchet.store import vni as vni_module
 from ratchet.store.api_errors import AlreadyExistsError, ForbiddenError, NotFoundError
 from ratchet.store.apiserver import ApiServer
-from ratchet.store.codec.leases import decode_vni_lease
+from ratchet.store.codec.leases import decode_claim
 from ratchet.store.vni import CROWD_MAX, LOOKED_UP_AT_ONCE, TAKEN_BEFORE_LIST, VniAllocator
 from ratchet.store.vni_holders import VNI_MAX
 from tests.support.lines import lines_run
@@ -70,9 +70,9 @@ class Leases:
             self.looked_up.append(vnis)
         return {vni: uid for vni, uid in self.recorded.items() if vnis is None or vni in vnis}
 
-    def list(self) -> Sequence[VniLease]:
+    def claims(self) -> Sequence[Claim]:
         self.listings += 1
-        return [lease for one in self.stored.values() if (lease := decode_vni_lease(one)) is not None]
+        return [claim for one in self.stored.values() if (claim := decode_claim(one)) is not None]
 
 
 @pytest.fixture
@@ -325,7 +325,7 @@ def test_a_failed_list_is_repeated_by_the_next_claim(leases: Leases, monkeypatch
     leases.hold(11, "another")
     allocator = VniAllocator()
     with monkeypatch.context() as broken:
-        broken.setattr(leases, "list", failing)
+        broken.setattr(leases, "claims", failing)
         with pytest.raises(ForbiddenError):
             allocator.claim(leases, link("a"))
     assert leases.created == 0

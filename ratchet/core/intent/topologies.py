@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from ratchet.core.escape import excerpt
 from ratchet.core.intent import values
 from ratchet.core.intent.link_parser import Item, items_of
+from ratchet.core.intent.topology_limits import may_name
 from ratchet.core.intent.yaml_source import UnreadableError, YamlNode, read
 from ratchet.core.model import Link
-from ratchet.core.pod import Topology
+from ratchet.core.pod import Topology, Withheld
 from ratchet.errors import InvalidIntentError
 
 TOPOLOGY_LABEL = "ratchet.topology"  # the label of a ConfigMap that is one: "true"
@@ -26,19 +27,23 @@ _ENDPOINTS = "endpoints"
 class Faulty:
     """An error in a topology.
 
-    `names` are the pods that it concerns. None: they cannot be read, and `text` is the topology that may name them.
+    `names` are the pods that it concerns. None: they cannot be read, and `text` is the topology that may name them, or
+    the topology is `withheld`.
     """
 
     place: str
     cause: str
     names: frozenset[str] | None
     text: str = ""
+    withheld: Withheld | None = None
 
     def may_concern(self, *names: str) -> bool:
         """Whether an error whose `names` cannot be read may concern a pod with one of these names.
 
         A name that the text does not spell out is not in the topology, unless it is written with escapes.
         """
+        if self.withheld is not None:
+            return any(may_name(self.withheld, name) for name in names)
         return "\\" in self.text or any(name in self.text for name in names)
 
 
@@ -48,6 +53,8 @@ DrawnLink = tuple[str, Link] | Faulty
 
 def drawn_links(topology: Topology, reserved: Collection[str]) -> tuple[DrawnLink, ...]:
     """The links and errors of a topology, in its order."""
+    if topology.withheld is not None:
+        return (Faulty(f"topology {topology}", topology.withheld.cause, None, withheld=topology.withheld),)
     try:
         items = items_of(read(topology.text))
     except UnreadableError as cause:
@@ -62,7 +69,8 @@ def names_every_pod(topology: Topology, reserved: Collection[str]) -> bool:
 
 def refusal_for(pod: object, fault: Faulty) -> InvalidIntentError:
     """The error for a pod that an error in a topology concerns."""
-    return InvalidIntentError(f"cannot link pod {pod}: {fault.place}: {fault.cause}", details=f"correct {fault.place}")
+    remedy = fault.withheld.remedy if fault.withheld is not None else f"correct {fault.place}"
+    return InvalidIntentError(f"cannot link pod {pod}: {fault.place}: {fault.cause}", details=remedy)
 
 
 def _drawn(topology: Topology, node: YamlNode, reserved: Collection[str]) -> DrawnLink:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from ratchet.core.garbage import VniLease
+from ratchet.core.garbage import Claim, VniLease
 from ratchet.core.heartbeat import NodeLease
 from ratchet.core.model import EARLIER_SCHEMA, Link
 from ratchet.core.naming import (
     LEASE_LABEL,
     MANAGED_BY,
     NODE_LABEL,
+    namespace_part,
     node_label,
     node_lease_name,
     vni_lease_name,
     vni_of_lease,
 )
+from ratchet.core.shared import shared_text
 from ratchet.store.codec import MANAGER, NUMBER, Json, decode_time, merge_changes
 
 LINK_ANNOTATION = "ratchet.link"
@@ -67,13 +70,23 @@ def decode_vni_lease(lease: Mapping[str, Any]) -> VniLease | None:
         return None
     return VniLease(
         vni=vni,
-        holder=(lease.get("spec") or {}).get("holderIdentity") or "",
+        holder=_holder(lease),
         uid=metadata.get("uid", ""),
         resource_version=metadata.get("resourceVersion", ""),
         created=decode_time(metadata.get("creationTimestamp")),
         link=(metadata.get("annotations") or {}).get(LINK_ANNOTATION, ""),
         node_labels=frozenset(key for key in metadata.get("labels") or () if key.startswith(f"{NODE_LABEL}/")),
     )
+
+
+def decode_claim(lease: Mapping[str, Any]) -> Claim | None:
+    """The VNI, the holder and the namespace of a VNI Lease; None if the Lease is another kind of Lease."""
+    metadata = lease.get("metadata", {})
+    vni = vni_of_lease(metadata.get("name", ""))
+    if vni is None:
+        return None
+    link = str((metadata.get("annotations") or {}).get(LINK_ANNOTATION, ""))
+    return Claim(vni, _holder(lease), sys.intern(namespace_part(link)))
 
 
 def encode_node_lease(lease: NodeLease, seconds: float, now: datetime) -> Json:
@@ -112,6 +125,10 @@ def decode_node_lease(lease: Mapping[str, Any]) -> NodeLease:
         uid=metadata.get("uid", ""),
         renewed=_renew_time(lease),
     )
+
+
+def _holder(lease: Mapping[str, Any]) -> str:
+    return shared_text((lease.get("spec") or {}).get("holderIdentity") or "")
 
 
 def _announced_schema(announced: str, renewed: str) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ratchet.core.intent import TOPOLOGY_KEY
 from ratchet.core.intent.pods import ENABLED
+from ratchet.core.intent.topology_limits import with_bounded_text
 from ratchet.core.model import MIRROR_ANNOTATION, Pod, PodRef, Topology
 from ratchet.core.shared import shared_text
 from ratchet.store.codec import NO_TEXTS, decode_time
@@ -21,27 +22,37 @@ def decode_pod(pod: Mapping[str, Any]) -> Pod:
     spec = pod.get("spec") or {}
     annotations = metadata.get("annotations") or {}
     return Pod(
-        ref=PodRef(
-            shared_text(metadata.get("namespace", "")),
-            shared_text(metadata.get("name", "")),
-            shared_text(metadata.get("uid", "")),
-            _mirror(annotations),
-        ),
+        ref=_ref(metadata),
         labels=_settings(metadata.get("labels") or {}),
         annotations=_settings(annotations),
         node=shared_text(spec.get("nodeName") or ""),
-        phase=shared_text((pod.get("status") or {}).get("phase") or "Pending"),
+        phase=_phase(pod),
         deleting=bool(metadata.get("deletionTimestamp")),
         created=decode_time(metadata.get("creationTimestamp")),
         gates=tuple(gate.get("conditionType") or "" for gate in spec.get("readinessGates") or ()),
     )
 
 
+def decode_pod_phase(pod: Mapping[str, Any]) -> Pod:
+    """The pod, with its reference and its phase only."""
+    return Pod(_ref(pod.get("metadata", {})), NO_TEXTS, NO_TEXTS, phase=_phase(pod))
+
+
 def decode_topology(config_map: Mapping[str, Any]) -> Topology:
-    """The topology in a user's ConfigMap."""
+    """The topology in a user's ConfigMap. It is withheld if it is too long."""
     metadata = config_map.get("metadata", {})
     text = (config_map.get("data") or {}).get(TOPOLOGY_KEY) or ""
-    return Topology(metadata.get("namespace", ""), metadata.get("name", ""), text)
+    namespace, name = metadata.get("namespace", ""), metadata.get("name", "")
+    return with_bounded_text(Topology(namespace, name, text, decode_time(metadata.get("creationTimestamp"))))
+
+
+def _ref(metadata: Mapping[str, Any]) -> PodRef:
+    namespace, name, uid = (shared_text(metadata.get(key, "")) for key in ("namespace", "name", "uid"))
+    return PodRef(namespace, name, uid, _mirror(metadata.get("annotations") or {}))
+
+
+def _phase(pod: Mapping[str, Any]) -> str:
+    return shared_text((pod.get("status") or {}).get("phase") or "Pending")
 
 
 def _settings(texts: Mapping[str, str]) -> Mapping[str, str]:

@@ -1,0 +1,62 @@
+"""The plugin guards the tunnel port on both hosts: from ADD to DEL, in GC, and until `ratchet uninstall`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ratchet.core.tunnel_guard import GuardedTunnel
+from ratchet.datapath import open_netns, tunnel_guard
+from ratchet.datapath.netns import inside
+from ratchet.dev.hosts import command_in, netns_path
+from tests.support.cluster import CHAINED, Cluster
+from tests.support.guard import guard_of, peers_of
+
+A, B = "192.168.1.73", "192.168.1.33"
+
+
+def test_a_link_is_guarded_from_add_to_del(cluster: Cluster) -> None:
+    primary, pair = cluster.linked_pair()
+    assert (peers_of(cluster.a), peers_of(cluster.b)) == ({B}, {A})
+    assert cluster.pings(primary, "192.168.2.101")
+    cluster.delete_all((cluster.a, primary), (cluster.b, pair))
+    assert (peers_of(cluster.a), peers_of(cluster.b)) == (set(), set())
+    assert (guard_of(cluster.a).tunnels, guard_of(cluster.b).tunnels) == ((), ())
+    cluster.assert_nothing_left()
+
+
+def test_gc_removes_tunnels_that_are_gone(cluster: Cluster, host: str) -> None:
+    """Without an agent it removes the table too, once no tunnel is left. An agent keeps the table."""
+    primary, pair = cluster.linked_pair()
+    kept = guard_of(cluster.a).tunnels
+    config = {**CHAINED, "cniVersion": "1.1.0"}
+
+    def collect() -> None:
+        valid = [{"containerID": one.container_id, "ifname": "eth0"} for one in (primary, pair)]
+        assert cluster.a.call("GC", config={**config, "cni.dev/valid-attachments": valid}).status == 0
+
+    with open_netns(netns_path(cluster.a.host.netns)) as netns, inside(netns):
+        assert tunnel_guard.admit(GuardedTunnel(4789, 7777, "192.168.1.99", "9/9", "gone"))
+    collect()
+    assert guard_of(cluster.a).tunnels == kept
+    cluster.delete_all((cluster.a, primary), (cluster.b, pair))
+    collect()
+    assert (guard_of(cluster.a).layout == ()) is (host == "daemonless")
+    cluster.assert_nothing_left()
+
+
+@pytest.mark.daemonless
+def test_uninstall_removes_the_table(cluster: Cluster, host: str, tmp_path: Path) -> None:
+    primary, pair = cluster.linked_pair()
+    command = (sys.executable, "-m", "ratchet.cli.main", "uninstall", "--bin-dir", str(tmp_path))
+    process = subprocess.run(
+        command_in(cluster.a.host.netns, *command), capture_output=True, text=True, timeout=60, check=True
+    )
+    assert process.stdout == "removed the nftables table inet ratchet\n"
+    assert guard_of(cluster.a).layout == ()
+    assert cluster.pings(primary, "192.168.2.101")
+    cluster.delete_all((cluster.a, primary), (cluster.b, pair))
+    cluster.assert_nothing_left()

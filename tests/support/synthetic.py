@@ -1,0 +1,147 @@
+"""An API server whose objects are made when they are read, so that large collections cost the test no memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+Json = dict[str, object]
+
+# The peak of the resident memory of a process (proc_pid_status(5)). `ru_maxrss` has that of the parent before exec too.
+_PEAK = """
+import atexit, sys
+def report_peak():
+    with open("/proc/self/status") as status:
+        peak = next(line for line in status if line.startswith("VmHWM:"))
+    print("PEAK_KB", peak.split()[1], file=sys.stderr)
+atexit.register(report_peak)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """`count` objects. `make` returns the JSON of the object with a number, from 0.
+
+    `changes` are the events of a watch, as JSON.
+    """
+
+    count: int
+    make: Callable[[int], str]
+    changes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class SyntheticApi:
+    """The collections by path; any other path has an empty collection. `pages` are the sizes of all pages in bytes."""
+
+    url: str
+    collections: Mapping[str, Collection]
+    pages: list[int] = field(default_factory=list)
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    def kubeconfig(self, folder: Path) -> str:
+        """Write a kubeconfig, and return its path."""
+        cluster = {"name": "c", "cluster": {"server": self.url}}
+        context = {"name": "x", "context": {"cluster": "c", "user": "u"}}
+        users = [{"name": "u", "user": {"token": "t"}}]
+        config = {"clusters": [cluster], "contexts": [context], "users": users, "current-context": "x"}
+        file = folder / "kubeconfig"
+        file.write_text(json.dumps({"apiVersion": "v1", "kind": "Config", **config}))
+        return str(file)
+
+    def page(self, path: str, limit: int, start: int) -> bytes:
+        collection = self.collections.get(path, Collection(0, str))
+        end = min(collection.count, start + limit)
+        metadata: Json = {"resourceVersion": "1000000"}
+        metadata |= {"continue": str(end)} if end < collection.count else {}
+        items = ",".join(map(collection.make, range(start, end)))
+        body = f'{{"kind":"List","apiVersion":"v1","metadata":{json.dumps(metadata)},"items":[{items}]}}'.encode()
+        self.pages.append(len(body))
+        return body
+
+
+@contextmanager
+def serve(collections: Mapping[str, Collection]) -> Iterator[SyntheticApi]:
+    """Serve lists and watches of these collections."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            url = urlsplit(self.path)
+            query = {key: values[0] for key, values in parse_qs(url.query).items()}
+            path = unquote(url.path)
+            if "watch" in query:
+                self._watch(path)
+            else:
+                body = api.page(path, int(query.get("limit", "500")), int(query.get("continue", "0")))
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                try:
+                    self.wfile.write(body)
+                except OSError:  # the client does not read a page that is too large
+                    self.close_connection = True
+
+        def _watch(self, path: str) -> None:
+            """Send the changes, and keep the stream open until the server stops."""
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.close_connection = True
+            try:
+                for change in api.collections.get(path, Collection(0, str)).changes:
+                    line = change.encode() + b"\n"
+                    self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+                self.wfile.flush()
+            except OSError:
+                return
+            api.stopping.wait()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def handle(self) -> None:
+            with suppress(ConnectionError):  # a client that has left a page unread resets the connection
+                super().handle()
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 128
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        api = SyntheticApi(f"http://127.0.0.1:{server.server_address[1]}", collections)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield api
+        finally:
+            api.stopping.set()
+            server.shutdown()
+            thread.join()
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a process printed, and the peak of its resident memory in MB (10^6 bytes)."""
+
+    stdout: str
+    peak: float
+
+
+def measure(program: str, *arguments: str) -> Measured:
+    """Run a Python program to its end in a process of its own."""
+    command = [sys.executable, "-c", _PEAK + program, *arguments]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert process.returncode == 0, process.stderr
+    *errors, peak = process.stderr.splitlines()
+    assert errors == [], process.stderr
+    return Measured(process.stdout, int(peak.split()[1]) * 1024 / 1e6)
