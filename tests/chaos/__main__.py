@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 from tests.chaos.run import InvariantError, Run
@@ -26,8 +27,10 @@ def main() -> int:
         run = Run(world, lambda line: print(f"    {line}", flush=True))
         try:
             run.go(arguments.seed, arguments.minutes, api_faults=arguments.kubeconfig is None)
-        except InvariantError as violated:
-            _report_failure(world, arguments.seed, violated)
+        except Exception as failure:  # noqa: BLE001  # of a condition, or of the run itself: both need the history
+            if not isinstance(failure, InvariantError):
+                traceback.print_exc()
+            _report_failure(world, arguments.seed, failure)
             return 1
         finally:
             run.close()
@@ -58,15 +61,15 @@ def _summary(run: Run) -> str:
     return "\n".join(lines)
 
 
-def _report_failure(world: World, seed: int, violated: InvariantError) -> None:
-    """Print the seed, the condition and the history. The whole history and the agents' logs are kept in REPORTS."""
+def _report_failure(world: World, seed: int, failure: Exception) -> None:
+    """Print the history, the seed and what failed. The whole history and the agents' logs are kept in REPORTS."""
     folder = REPORTS / str(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "history").write_text("\n".join([*world.log.lines, "", str(violated), ""]))
+    (folder / "history").write_text("\n".join([*world.log.lines, "", str(failure), ""]))
     for name, agent in world.bed.agents.items():
         shutil.copy(agent.log, folder / f"agent-{name}.log")
     print("\n".join(world.log.lines[-HISTORY_LINES:]))
-    print(f"\nThe run failed with seed {seed} after {world.log.seconds:.0f} s:\n{violated}")
+    print(f"\nThe run failed with seed {seed} after {world.log.seconds:.0f} s:\n{failure}")
     print(f"\nThe history and the agents' logs are in {folder}", flush=True)
 
 
