@@ -6,12 +6,15 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SHIM   := $(addprefix ratchet/shim/$(shell uname -m)/,ratchet launcher)
 RUN    := hack/run
+# Length and seed of `make chaos`. Without a seed, each run draws other steps.
+MINUTES ?= 10
+SEED   ?=
 # Processes that run tests. One for a part of the tests (TESTS), so that -s and a debugger work.
 JOBS   ?= $(if $(TESTS),0,3)
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install system demo test check soak lint unit docs bench cluster-up cluster-down image manifests e2e clean
+.PHONY: help install system demo test check soak chaos lint unit docs bench cluster-up cluster-down image manifests e2e clean
 
 help:  ## print this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,9 +44,13 @@ check: install lint  ## the fast lane: lint, types, unit and protocol tests; wit
 	@echo "==> unit and protocol tests"
 	@$(PYTEST) tests/unit tests/protocol
 
-soak: system install  ## the long forms of the searches and of the stateful test; hours
+soak: system install  ## the long forms of the searches, of the stateful test and of the chaos run; hours
 	@echo "==> exhaustive tests"
 	@RATCHET_EXHAUSTIVE=1 $(BIN)/python -m ratchet.dev.rootless $(PYTEST) tests/protocol tests/agent/test_stateful.py
+	@hack/chaos --minutes 60
+
+chaos: system install  ## run three agents under random faults; MINUTES=10 SEED=1 choose the length and the steps
+	@hack/chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 lint: install  ## run ruff, mypy, import-linter, and the checks of the documentation
 	@echo "==> ruff, mypy --strict, import-linter"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ class AgentProcess:
     """The agent of one node. It ends with the thread that starts it.
 
     `options`: settings by their names in the configuration file. `source`: a folder with another version of the package
-    to run; None for this version.
+    to run; None for this version. `variables`: environment variables that it has besides this process's.
     """
 
     host: Host
@@ -32,6 +33,7 @@ class AgentProcess:
     state_dir: Path
     options: Mapping[str, object] = field(default_factory=dict)
     source: Path | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
     _process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -53,13 +55,15 @@ class AgentProcess:
 
     @property
     def pid(self) -> int:
-        if self._process is None:
+        process = self._process  # another thread may end the agent meanwhile
+        if process is None:
             raise RatchetError(f"cannot name the agent of {self.host.name}: it is not running")
-        return self._process.pid
+        return process.pid
 
     @property
     def running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        process = self._process
+        return process is not None and process.poll() is None
 
     def start(self) -> None:
         """Start the agent and wait until it serves. Raises RatchetError with the end of its log."""
@@ -85,6 +89,7 @@ class AgentProcess:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self.host.command(*program),
+                env={**os.environ, **self.variables},
                 cwd=self.source,  # `-m` looks for the package there first
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -1,7 +1,7 @@
 """Steps and conditions of the stateful test: the pods of one namespace, on two nodes with agents.
 
-`Shape` declares the pods and their links. `History` checks every change of records and Leases. `Game` does what
-kubelets, runtimes, nodes and the network may do, and checks the result at quiet points.
+`Shape` declares the pods and their links. `Game` does what kubelets, runtimes, nodes and the network may do, and checks
+the result at quiet points.
 """
 
 from __future__ import annotations
@@ -9,18 +9,15 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 from aiohttp import web
-from aiohttp.typedefs import Middleware
 
 from ratchet.core.model import End, Kind, Link, PodRef, State
 from ratchet.core.state_machine import derive
@@ -29,17 +26,14 @@ from ratchet.dev.hosts import ip
 from ratchet.dev.testbed import wait_for
 from ratchet.errors import RatchetError
 from ratchet.gc import collect_garbage
-from ratchet.store.apiserver import ApiServer
-from ratchet.store.codec.leases import decode_vni_lease
-from ratchet.store.codec.links import decode_link
 from tests.support.cluster import PATIENT, Cluster
-from tests.support.faults import Act, Handler, Rule, Sent, answering, dropping
+from tests.support.event_streams import EventStreams
+from tests.support.faults import Act, Rule, Sent, answering, dropping
+from tests.support.link_spec import LinkSpec, ends_of_record
+from tests.support.record_history import History
 from tests.support.resync import touch
 
 Json = dict[str, Any]
-
-Endpoint = tuple[str, str]
-"""The name of a pod, and an interface in it."""
 
 NODES = ("a", "b")
 TOPOLOGY = "game"
@@ -50,59 +44,6 @@ LOG_LINES = 60
 
 
 # Declarations of the pods
-
-
-@dataclass(frozen=True, slots=True)
-class LinkSpec:
-    """A declared link between endpoint 0 and endpoint 1. Its addresses contain `number`."""
-
-    primary: str
-    local_ifname: str
-    pair: str
-    pair_ifname: str
-    number: int
-
-    @property
-    def endpoints(self) -> tuple[Endpoint, Endpoint]:
-        return (self.primary, self.local_ifname), (self.pair, self.pair_ifname)
-
-    def address(self, at: int) -> str:
-        return f"10.1.{self.number}.{at + 1}"
-
-    def matches_record(self, record: Link) -> bool:
-        """Whether a record has the endpoints of this link, in either order."""
-        return {(end.name, end.ifname) for end in _ends(record)} == set(self.endpoints)
-
-    def end_in(self, record: Link, at: int) -> End:
-        """The end of this link's record with the index `at`."""
-        return next(end for end in _ends(record) if (end.name, end.ifname) == self.endpoints[at])
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """The labels in the style of 2017 that declare the link on the pod of endpoint 0."""
-        return {
-            "ratchet.primary": "true",
-            "ratchet.local_ifname": self.local_ifname,
-            "ratchet.local_ip": self.address(0),
-            "ratchet.pair_name": self.pair,
-            "ratchet.pair_ifname": self.pair_ifname,
-            "ratchet.pair_ip": self.address(1),
-        }
-
-    def in_annotation(self, at: int) -> Json:
-        """The link as an item of the annotation `ratchet.links` on the pod of endpoint `at`."""
-        (_, ifname), (peer, peer_ifname) = self.endpoints[at], self.endpoints[1 - at]
-        addresses = [self.address(at), self.address(1 - at)]
-        return {"peer": peer, "ifname": ifname, "peer_ifname": peer_ifname, "addresses": addresses}
-
-    def in_topology(self, *, swapped: bool) -> Json:
-        """The link as an item of a topology, with its endpoints in either order."""
-        order = (1, 0) if swapped else (0, 1)
-        endpoints = [":".join(self.endpoints[at]) for at in order]
-        return {"endpoints": endpoints, "addresses": [self.address(at) for at in order]}
-
-    def __str__(self) -> str:
-        return "–".join(":".join(endpoint) for endpoint in self.endpoints)
 
 
 class DeclaredIn(StrEnum):
@@ -135,10 +76,6 @@ def _in_a_row(name: str, pods: tuple[str, ...], *, closed: bool, declared_in: De
     return Shape(name, pods, tuple(specs), declared_in)
 
 
-def _ends(record: Link) -> tuple[End, End]:
-    return record.primary, record.pair
-
-
 def _holds(end: End, attachment: Attachment) -> bool:
     """Whether this sandbox has joined the end of a record."""
     return end.sandbox is not None and end.sandbox.container_id == attachment.id
@@ -152,172 +89,6 @@ STAR = Shape(
 )
 DRAWN = _in_a_row("DRAWN", ("p0", "p1", "p2"), closed=True, declared_in=DeclaredIn.TOPOLOGY)
 BOTH = _in_a_row("BOTH", ("p0", "p1", "p2", "p3"), closed=False, declared_in=DeclaredIn.LISTS)
-
-
-# Changes in the API
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A change of a record or of a Lease. `object` is None if it was deleted."""
-
-    version: int
-    name: str
-    object: Json | None
-    is_lease: bool
-
-
-@dataclass
-class History:
-    """Every change of records and VNI Leases, checked in the order in which the API stored them.
-
-    `deleted_containers` has the IDs of sandboxes that no record may hold any more. `deleted_pods` has the UIDs of pods
-    that were deleted from the API.
-    """
-
-    api: ApiServer
-    config_maps: str
-    leases: str
-    deleted_containers: set[str] = field(default_factory=set)
-    deleted_pods: set[str] = field(default_factory=set)
-    _events: list[Event] = field(default_factory=list)
-    _checked: int = 0
-    _records: dict[str, Link] = field(default_factory=dict)
-    _holders: dict[int, str] = field(default_factory=dict)
-    _closed: bool = False
-
-    def follow(self) -> None:
-        """Start the watches. Call it while there are no records and no Leases of VNIs."""
-        for path in (self.config_maps, self.leases):
-            _, version = self.api.list(path)
-            threading.Thread(target=self._watch, args=(path, version), name=f"history of {path}", daemon=True).start()
-
-    def close(self) -> None:
-        self._closed = True
-
-    def _watch(self, path: str, version: str) -> None:
-        while not self._closed:
-            with suppress(RatchetError):
-                for event in self.api.watch(path, version, 3600.0):
-                    metadata = event.object["metadata"]
-                    version = metadata["resourceVersion"]
-                    if event.type != "BOOKMARK":
-                        present = None if event.type == "DELETED" else event.object
-                        self._events.append(Event(int(version), metadata["name"], present, path == self.leases))
-
-    def violations(self) -> list[str]:
-        """Violations in all changes since the last call."""
-        wait_for("all that has changed", self._is_complete)
-        events = sorted(self._events[self._checked :], key=lambda event: event.version)
-        self._checked += len(events)
-        return [f"at version {event.version}: {fault}" for event in events for fault in self._violations_after(event)]
-
-    def _is_complete(self) -> bool:
-        """Whether all changes were received. Node Leases are left out, because they are always renewed."""
-        reported: dict[tuple[str, str], str] = {}
-        for event in self._events.copy():
-            key = (self.leases if event.is_lease else self.config_maps, event.name)
-            reported.pop(key, None)
-            if event.object is not None:
-                reported[key] = event.object["metadata"]["resourceVersion"]
-        present = {
-            (path, item["metadata"]["name"]): item["metadata"]["resourceVersion"]
-            for path in (self.config_maps, self.leases)
-            for item in self.api.list(path)[0]
-        }
-        return {key: reported[key] for key in reported if not _is_node_lease(key)} == {
-            key: present[key] for key in present if not _is_node_lease(key)
-        }
-
-    def _violations_after(self, event: Event) -> Iterator[str]:
-        if event.is_lease:
-            if _is_node_lease(("", event.name)):
-                return
-            vni = int(event.name.removeprefix("vni-"))
-            lease = decode_vni_lease(event.object) if event.object else None
-            self._holders.pop(vni, None)
-            if lease is not None:
-                self._holders[vni] = lease.holder
-            yield from self._vnis_without_lease()
-            return
-        before = self._records.pop(event.name, None)
-        if event.object is None:
-            return
-        link = self._records[event.name] = decode_link(event.object)
-        if (stored := event.object["data"]["state"]) != derive(link):
-            yield f"{link.name} says {stored} and is {derive(link)}"
-        yield from self._vnis_without_lease()
-        yield from self._duplicates()
-        for end in _ends(link):
-            sandbox = end.sandbox
-            if sandbox is not None and sandbox.container_id in self.deleted_containers:
-                yield f"{link.name} holds {sandbox.container_id[:6]} of {sandbox.pod.name}, which was deleted long ago"
-        if before is not None:
-            yield from self._removed_live_pods(before, link)
-
-    def _vnis_without_lease(self) -> Iterator[str]:
-        for link in self._records.values():
-            if link.vni is not None and self._holders.get(link.vni) != link.uid:
-                yield f"{link.name} has VNI {link.vni}, whose Lease is {self._holders.get(link.vni) or 'nobody'}'s"
-
-    def _duplicates(self) -> Iterator[str]:
-        numbers = Counter(link.vni for link in self._records.values() if link.vni is not None)
-        yield from (f"VNI {vni} belongs to {times} records" for vni, times in numbers.items() if times > 1)
-        ends = Counter(
-            (end.sandbox.pod, end.ifname)
-            for link in self._records.values()
-            for end in _ends(link)
-            if end.sandbox is not None
-        )
-        yield from (f"{pod} has {times} links at {ifname}" for (pod, ifname), times in ends.items() if times > 1)
-
-    def _removed_live_pods(self, before: Link, after: Link) -> Iterator[str]:
-        reported = [step.reason for step in after.history if step not in before.history]
-        if not any(reason.startswith("collected:") for reason in reported):
-            return
-        for was, now in zip(_ends(before), _ends(after), strict=True):
-            lost = was.sandbox
-            if lost is not None and now.sandbox is None and lost.pod.uid not in self.deleted_pods:
-                yield f"{after.name}: garbage collection removed {lost.pod.name}, which is alive"
-
-
-def _is_node_lease(key: tuple[str, str]) -> bool:
-    return key[1].startswith("node-")
-
-
-@dataclass
-class EventStreams:
-    """The open watches by the address of their client, so that a step can break them."""
-
-    _open: dict[str, set[asyncio.Transport]] = field(default_factory=dict)
-    _loop: asyncio.AbstractEventLoop | None = None
-
-    @property
-    def middleware(self) -> Middleware:
-        @web.middleware
-        async def track(request: web.Request, handler: Handler) -> web.StreamResponse:
-            transport = request.transport
-            if "watch" not in request.query or transport is None:
-                return await handler(request)
-            self._loop = asyncio.get_running_loop()
-            transports = self._open.setdefault(request.remote or "", set())
-            transports.add(transport)
-            try:
-                return await handler(request)
-            finally:
-                transports.discard(transport)
-
-        return track
-
-    def cut(self, address: str) -> None:
-        """Abort the connections of all watches of the node with this address."""
-
-        def abort() -> None:
-            for transport in list(self._open.get(address, ())):
-                transport.abort()
-
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(abort)
 
 
 # Steps
@@ -820,7 +591,7 @@ class Game:
             held = record is not None and attachment is not None and _holds(spec.end_in(record, at), attachment)
             if attachment is not None and self._is_declared(spec, at) and not held:
                 yield f"{spec} has not {attachment} at {spec.endpoints[at][1]}"
-        for end in _ends(record) if record else ():
+        for end in ends_of_record(record) if record else ():
             sandbox = end.sandbox
             if sandbox is not None and ((holder := known.get(sandbox.container_id)) is None or holder.deleted):
                 yield f"{spec} has {sandbox.container_id[:6]}, which was deleted, at {end.ifname}"
@@ -885,7 +656,7 @@ class Game:
         """The steps with their times, the records, and the ends of the agents' logs."""
         records = [
             f"{one.name}: {derive(one)} vni={one.vni} "
-            + " ".join(f"{end.name}:{end.ifname}={end.sandbox} stands={end.ready}" for end in _ends(one))
+            + " ".join(f"{end.name}:{end.ifname}={end.sandbox} stands={end.ready}" for end in ends_of_record(one))
             for one in self._cluster.bed.links().values()
         ]
         parts = [

@@ -8,7 +8,7 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from ratchet.core.model import PodRef, State
 from ratchet.core.record_updates import with_vni
 from ratchet.dev.agents import AgentProcess
 from ratchet.dev.fake_kubelet import CniResponse, Kubelet, Sandbox
-from ratchet.dev.hosts import ip
 from ratchet.dev.testbed import wait_for
 from ratchet.store.codec.leases import encode_vni_lease
 from tests.agent.pages import page
@@ -38,6 +37,7 @@ from tests.support.cluster import (
 )
 from tests.support.disks import BrokenDisk, small_disk
 from tests.support.faults import Act, Gate, Rule, Sent, answering, doing, dropping, taking
+from tests.support.outages import cut_off, set_node_ready
 
 KUBELETS_UID = "00000000-0000-4000-8000-000000000000"
 PRIMARY_IP, PAIR_IP = "192.168.2.100", "192.168.2.101"
@@ -300,31 +300,6 @@ def hasty() -> Iterator[Cluster]:
         yield made
 
 
-def set_node_ready(cluster: Cluster, node: Kubelet, ready: bool) -> None:
-    """Set the condition Ready of a Node object."""
-    conditions = [{"type": "Ready", "status": str(ready), "reason": "Test"}]
-    cluster.bed.api.patch(f"/api/v1/nodes/{node.host.name}/status", {"status": {"conditions": conditions}})
-
-
-def port_of(cluster: Cluster, node: Kubelet) -> str:
-    """The port of the switch that a node's eth0 is connected to."""
-    hosts = cluster.bed.hosts
-    peer = json.loads(ip("-j", "-n", node.host.netns, "link", "show", "eth0"))[0]["link_index"]
-    ports = json.loads(ip("-j", "-n", hosts.switch, "link", "show"))
-    return str(next(one["ifname"] for one in ports if one["ifindex"] == peer))
-
-
-@contextmanager
-def cut_off(cluster: Cluster, node: Kubelet) -> Iterator[None]:
-    """Disconnect a node from the network within the block."""
-    port, switch = port_of(cluster, node), cluster.bed.hosts.switch
-    ip("-n", switch, "link", "set", port, "down")
-    try:
-        yield
-    finally:
-        ip("-n", switch, "link", "set", port, "up")
-
-
 def writes_to_record(cluster: Cluster, node: Kubelet) -> list[Sent]:
     """The writes of a node to records that the API applied."""
     matches = sent_by(node, "POST", "PATCH", "PUT", "DELETE", path="/configmaps")
@@ -339,7 +314,7 @@ def test_fault_19_a_resumed_agent_removes_the_end_of_a_pod_that_moved_away(hasty
     wait_for_ping(hasty, primary, PAIR_IP)
     log_of_a = hasty.bed.agents["a"].log
     hasty.bed.agents["b"].pause()
-    set_node_ready(hasty, hasty.b, False)
+    set_node_ready(hasty.bed, hasty.b, False)
     wait_for("the loss of node b", lambda: "node lost node=b" in log_of_a.read_text(), 20)
     hasty.wait_until(State.PAIR_READY)
     new = recreated(hasty, old, PAIR, hasty.a)
@@ -348,7 +323,7 @@ def test_fault_19_a_resumed_agent_removes_the_end_of_a_pod_that_moved_away(hasty
     record = hasty.bed.links()[LINK]
     hasty.faults.sent.clear()
     hasty.bed.agents["b"].resume()
-    set_node_ready(hasty, hasty.b, True)
+    set_node_ready(hasty.bed, hasty.b, True)
     wait_for("node b to be back", lambda: "node returned node=b" in log_of_a.read_text(), 20)
     wait_for("the end of the old end", lambda: hasty.interfaces(old) == [])
     reconcile_everything(hasty.b)
@@ -389,8 +364,8 @@ def test_fault_23_a_reconnected_node_leaves_the_link_of_a_moved_pod_alone(hasty:
     """During the cut its pod is force-deleted, and recreated and linked on the other node."""
     primary, old = hasty.linked_pair()
     log_of_a = hasty.bed.agents["a"].log
-    with cut_off(hasty, hasty.b):
-        set_node_ready(hasty, hasty.b, False)
+    with cut_off(hasty.bed.hosts, hasty.b):
+        set_node_ready(hasty.bed, hasty.b, False)
         wait_for("the loss of node b", lambda: "node lost node=b" in log_of_a.read_text(), 20)
         hasty.wait_until(State.PAIR_READY)
         wait_for("no carrier", lambda: "NO-CARRIER" in hasty.show(primary, "in1")["flags"])
@@ -400,7 +375,7 @@ def test_fault_23_a_reconnected_node_leaves_the_link_of_a_moved_pod_alone(hasty:
         hasty.wait_until(State.LINKED)
         wait_for_ping(hasty, primary, PAIR_IP)
         record = hasty.bed.links()[LINK]
-    set_node_ready(hasty, hasty.b, True)
+    set_node_ready(hasty.bed, hasty.b, True)
     wait_for("the end of the old end", lambda: hasty.interfaces(old) == [], 30)
     assert hasty.b.call("DEL", old).status == 0
     assert hasty.bed.links()[LINK] == record
@@ -409,7 +384,7 @@ def test_fault_23_a_reconnected_node_leaves_the_link_of_a_moved_pod_alone(hasty:
 
 def test_fault_23_a_del_on_a_cut_off_node_is_recorded_when_it_reconnects(hasty: Cluster) -> None:
     primary, pair = hasty.linked_pair()
-    with cut_off(hasty, hasty.b):
+    with cut_off(hasty.bed.hosts, hasty.b):
         end_pods(hasty, (hasty.b, pair))
         assert hasty.bed.links()[LINK].pair.sandbox is not None
     hasty.wait_until(State.PRIMARY_READY, seconds=40)
@@ -423,7 +398,7 @@ def test_fault_23_a_short_cut_keeps_the_link(hasty: Cluster) -> None:
     record = hasty.bed.links()[LINK]
     start = len(hasty.faults.sent)
     read = sent_by(hasty.a, "GET", path="ratchet.lease%3Dnode")
-    with cut_off(hasty, hasty.b):
+    with cut_off(hasty.bed.hosts, hasty.b):
         assert not hasty.pings(primary, PAIR_IP)
         wait_for("silence", lambda: sum(map(read, hasty.faults.sent[start:])) >= 4, 20)
     wait_for_ping(hasty, primary, PAIR_IP)
@@ -460,7 +435,7 @@ def test_fault_20_a_node_is_lost_when_its_agent_dies_not_when_clocks_step(hasty:
     agents = hasty.bed.agents
     clocks = {name: stepped_clock(agents[name]) for name in ("a", "b")}
     primary, pair = hasty.linked_pair()
-    set_node_ready(hasty, hasty.b, False)
+    set_node_ready(hasty.bed, hasty.b, False)
     for step in (HOUR, -HOUR):
         clocks["a"].step(-step)
         clocks["b"].step(step)

@@ -30,18 +30,18 @@ from tests.agent.machine import (
     RING,
     STAR,
     DeclaredIn,
-    EventStreams,
     Fault,
     Game,
-    History,
     OldSandbox,
     Outage,
     Patience,
     Shape,
 )
 from tests.support.cluster import PATIENT, Cluster
+from tests.support.event_streams import EventStreams
 from tests.support.faults import Faults
 from tests.support.namespaces import may_make_namespaces
+from tests.support.record_history import History
 
 SHAPES = (CHAIN, RING, STAR, DRAWN, BOTH)
 # Examples of each shape, and steps of each example.

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from ratchet.dev.agents import AgentProcess
 
 # Python imports the first module of this name on its path before the program (documentation of `site`).
@@ -47,9 +43,9 @@ class SteppedClock:
         self._file.parent.mkdir()
         (self._file.parent / "sitecustomize.py").write_text(CUSTOMIZE)
         self.step(0)
-        with _environment(PYTHONPATH=str(self._file.parent), STEPPED_CLOCK=str(self._file)):
-            self._agent.stop()
-            self._agent.start()
+        self._agent.variables = {"PYTHONPATH": str(self._file.parent), "STEPPED_CLOCK": str(self._file)}
+        self._agent.stop()
+        self._agent.start()
 
 
 def stepped_clock(agent: AgentProcess) -> SteppedClock:
@@ -57,17 +53,3 @@ def stepped_clock(agent: AgentProcess) -> SteppedClock:
     clock = SteppedClock(agent)
     clock.start()
     return clock
-
-
-@contextmanager
-def _environment(**variables: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

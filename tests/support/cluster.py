@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -230,16 +231,28 @@ class Cluster:
     def _left(self) -> list[str]:
         left = [*self.bed.links(), *(f"vni-{lease.vni}" for lease in self.bed.records.vnis.list())]
         for node in (self.a, self.b):
-            # Partial files of killed processes are removed after an hour.
-            files = [path for path in node.state_dir.rglob("[!.]*") if path.is_file()]
-            left += [str(path) for path in files if path.parent.name != "deleted" and path.name != "links.lock"]
-            names = [one["ifname"] for one in json.loads(ip("-j", "-n", node.host.netns, "link", "show"))]
-            left += [f"{name} on {node.host.name}" for name in names if name not in ("lo", "eth0")]
+            left += [str(path) for path in journal_files(node.state_dir)]
+            left += [f"{name} on {node.host.name}" for name in own_interfaces(node.host.netns)]
         return left
 
     def forget_pods(self, *sandboxes: Sandbox) -> None:
         for sandbox in sandboxes:
             self.bed.delete_pod(sandbox.pod)
+
+
+def journal_files(state_dir: Path) -> list[Path]:
+    """The files of a state directory that belong to a sandbox.
+
+    Partial files of killed processes are left out: they are removed after an hour.
+    """
+    files = [path for path in state_dir.rglob("[!.]*") if path.is_file()]
+    return [path for path in files if path.parent.name != "deleted" and path.name != "links.lock"]
+
+
+def own_interfaces(netns: str) -> list[str]:
+    """The interfaces of a node except those that it has without Ratchet."""
+    names = [one["ifname"] for one in json.loads(ip("-j", "-n", netns, "link", "show"))]
+    return [name for name in names if name not in ("lo", "eth0")]
 
 
 @contextmanager

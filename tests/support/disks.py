@@ -9,11 +9,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
+class DiskBusyError(Exception):
+    """A file system has open files for too long, as when its agent is paused."""
+
+
 @contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """Mount an empty file system of 64 kB at a folder within the block."""
+def small_disk(folder: Path, size: str = "64k") -> Iterator[Path]:
+    """Mount an empty file system at a folder within the block. `size` as in tmpfs(5)."""
     folder.mkdir(mode=0o700, exist_ok=True)
-    _retry_while_busy("mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "ratchet-test", str(folder))
+    _retry_while_busy("mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "ratchet-test", str(folder))
     try:
         yield folder
     finally:
@@ -56,5 +60,7 @@ def _retry_while_busy(*command: str) -> None:
     """Retry mount(8) or umount(8) while the file system is busy: an agent may have a lock file open."""
     until = time.monotonic() + 10
     while (done := subprocess.run(command, capture_output=True, text=True, check=False)).returncode:
-        assert "busy" in done.stderr and time.monotonic() < until, f"{' '.join(command)}: {done.stderr.strip()}"
+        assert "busy" in done.stderr, f"{' '.join(command)}: {done.stderr.strip()}"
+        if time.monotonic() > until:
+            raise DiskBusyError(f"{' '.join(command)}: {done.stderr.strip()}")
         time.sleep(0.02)
