@@ -245,7 +245,8 @@ def test_the_add_result_has_the_cni_version_of_the_configuration(cluster: Cluste
     results = [cluster.a.add(primary, config=configs[0]).json, cluster.end(adding).json]
     for version, ifname, result in zip(versions, ("in1", "in2"), results, strict=True):
         assert result["cniVersion"] == version
-        (own,) = result["interfaces"]
+        eth0, own = result["interfaces"]
+        assert eth0 == bridge_result(version)["interfaces"][0]
         assert own["name"] == ifname
         assert own.get("mtu") == (1500 if version == "1.1.0" else None)
         assert result["ips"] == bridge_result(version)["ips"]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from ratchet.core.model import MIRROR_ANNOTATION, PodRef, State
+from ratchet.core.model import MIRROR_ANNOTATION, Link, PodRef, State
 from ratchet.datapath.messages import GROUP
 from ratchet.dev.fake_kubelet import Sandbox
 from ratchet.dev.hosts import ip, netns_path, run_in
@@ -349,15 +350,15 @@ def test_fault_16_gc_yields_to_an_add_between_its_lists(cluster: Cluster) -> Non
     """Recreate and join a pod after gc has listed its record, and before gc writes it."""
     old, pair = cluster.linked_pair()
     new = recreated(cluster, old, PRIMARY, cluster.a)
-    list_links = cluster.bed.records.links.list
-
-    def list_links_then_add() -> object:
-        result = list_links()
-        assert cluster.a.add(new).status == 0
-        return result
-
     records = cluster.bed.records
-    records.links.list = list_links_then_add  # type: ignore[method-assign, assignment]
+    list_versions = records.links.list_versions
+
+    def list_then_add(versions: Collection[int], most: int) -> Sequence[Link]:
+        links = list_versions(versions, most)
+        assert cluster.a.add(new).status == 0
+        return links
+
+    records.links.list_versions = list_then_add  # type: ignore[method-assign]
     found = list(collect_garbage(records, now=lambda: datetime.now(UTC), grace=timedelta(0)))
     assert [removal.result for removal in found] == [RemovalResult.CHANGED]
     cluster.wait_until(State.LINKED)

@@ -16,10 +16,9 @@ from unittest.mock import patch
 
 import pytest
 
-from ratchet import gc
 from ratchet.cni.arguments import Command
 from ratchet.core import record_updates
-from ratchet.core.garbage import orphaned_leases
+from ratchet.core.garbage import ClaimDigests
 from ratchet.core.interface import Device, VxlanWire
 from ratchet.core.model import Link, Side, State
 from ratchet.core.naming import vni_lease_name
@@ -387,11 +386,8 @@ class NeverRenumbered(VniLeases):
 
 def freeing_by_holder() -> AbstractContextManager[Any]:
     """gc frees a Lease whose holder is no record, even if a record has the VNI."""
-
-    def orphaned(leases: Any, uids: Any, _vnis: Any, *rest: Any) -> Any:
-        return orphaned_leases(leases, uids, (), *rest)
-
-    return patch.object(gc, "orphaned_leases", orphaned)
+    unused = ClaimDigests.unused
+    return patch.object(ClaimDigests, "unused", lambda claims, records, _vnis: unused(claims, records, ()))
 
 
 def evicting_without_lease_check() -> AbstractContextManager[Any]:
