@@ -62,6 +62,13 @@ def test_links_to_sections_have_a_target(page: str) -> None:
         assert anchor in {re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings}, (target, anchor)
 
 
+@pytest.mark.parametrize("package", ["core", "cni", "store", "datapath", "node", "agent", "install"])
+def test_architecture_md_lists_every_module(package: str) -> None:
+    modules = {path.stem for path in (REPOSITORY / "ratchet" / package).glob("[!_]*.py")}
+    listed = re.findall(r"`(\w+)`", section("docs/architecture.md", f"### Modules of {package}"))
+    assert modules - set(listed) == set()
+
+
 def test_manifests_are_valid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = [*objects("ConfigMap"), *objects("Pod")]
     assert len(found) >= 3
