@@ -83,7 +83,7 @@ class CallService:
     def serve_alone(self, request: Request) -> Reply:
         """The reply to a call that is served without the API. The workers update the records later.
 
-        Nobody waits for the reply, so the call's time budget does not count.
+        No shim waits for the reply, so the call has no time budget.
         """
         with self._served(request, _no_api, timed_from=float("inf")) as reply:
             return reply

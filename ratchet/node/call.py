@@ -29,7 +29,7 @@ class Call:
     runtime called, in seconds since boot.
 
     `timed_from` is the start of the call's time budget (`cni.budget`), in seconds since boot: `began` if None. It is
-    infinite if nobody waits for the answer.
+    infinite if no caller waits for the reply.
 
     `wait` is how long ADD may wait for its peers, in seconds. If they have not joined by then, ADD fails if `require`
     is set, else the agent completes its links.
