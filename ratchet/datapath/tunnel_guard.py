@@ -10,10 +10,13 @@ has it for the host's log.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from errno import EEXIST, ENOENT
 from typing import TypeVar
+
+import tenacity
 
 from ratchet.core.tunnel_guard import GuardedTunnel, GuardTable
 from ratchet.datapath.guard_elements import (
@@ -33,9 +36,10 @@ from ratchet.datapath.nftables import Nftables, delete_element, get_element
 from ratchet.datapath.rtnetlink import RefusedError
 from ratchet.datapath.vni_conflicts import claimed
 from ratchet.errors import DatapathError, GuardError
+from ratchet.retry import call_with_retries
 
 ERESTART = 85  # the generation has changed (include/linux/errno.h)
-ATTEMPTS = 16
+RETRY_SECONDS = 5.0
 
 ADVICE = "The node's kernel needs nf_tables with the family inet. Ratchet needs CAP_NET_ADMIN in the node's network."
 
@@ -50,6 +54,8 @@ class _LastResult:
 
 
 _last = _LastResult()
+# Threads of one process take turns: each of their transactions would make the others decide again.
+_changing = threading.RLock()
 
 
 def refusal() -> str:
@@ -235,14 +241,18 @@ def _forget(owner: str) -> None:
 
 def _with_retries(once: Callable[[Nftables], Result]) -> Result:
     """Run `once` on a channel, again if another transaction has changed what it has read."""
-    with Nftables() as channel:
-        for _ in range(ATTEMPTS - 1):
-            try:
-                return once(channel)
-            except RefusedError as refused:
-                if refused.errno != ERESTART:
-                    raise
-        return once(channel)
+    with _changing, Nftables() as channel:
+        return call_with_retries(lambda: once(channel), RefusedError, _retries)
+
+
+def _retries(elapsed: float) -> tenacity.Retrying:
+    """Retry after changes of other processes, with random pauses, for a limited time."""
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception(lambda error: isinstance(error, RefusedError) and error.errno == ERESTART),
+        wait=tenacity.wait_random_exponential(multiplier=0.001, max=0.1),
+        stop=tenacity.stop_after_delay(RETRY_SECONDS - elapsed),
+        reraise=True,
+    )
 
 
 def _in_channel(once: Callable[[Nftables], Result]) -> Result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -524,18 +525,35 @@ def test_rebuild_decides_again_if_the_table_changes_meanwhile(underlay: Bed) -> 
     assert _table(underlay)[0] == {(PORT, 70, TWO)}
 
 
-def test_threads_change_the_table_together(underlay: Bed) -> None:
-    def change(number: int) -> None:
-        with underlay.inside("node-1"):
-            for vni in range(100 * number, 100 * number + 10):
-                assert tunnel_guard.admit(GuardedTunnel(PORT, vni, TWO, f"1/{vni}"))
-                assert tunnel_guard.admit(GuardedTunnel(PORT, vni, THREE, f"1/{vni}"))
-                assert vni % 2 or tunnel_guard.withdraw(PORT, vni, f"1/{vni}")
+def _change_tunnels(underlay: Bed, number: int) -> None:
+    """Admit ten tunnels, move each to another peer, and withdraw every other one."""
+    with underlay.inside("node-1"):
+        for vni in range(100 * number, 100 * number + 10):
+            assert tunnel_guard.admit(GuardedTunnel(PORT, vni, TWO, f"1/{vni}")), tunnel_guard.refusal()
+            assert tunnel_guard.admit(GuardedTunnel(PORT, vni, THREE, f"1/{vni}")), tunnel_guard.refusal()
+            assert vni % 2 or tunnel_guard.withdraw(PORT, vni, f"1/{vni}"), tunnel_guard.refusal()
 
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(change, range(1, 5)))
-    left = {(PORT, 100 * number + one, THREE) for number in range(1, 5) for one in range(1, 10, 2)}
+
+def _assert_changed(underlay: Bed, numbers: range) -> None:
+    left = {(PORT, 100 * number + one, THREE) for number in numbers for one in range(1, 10, 2)}
     assert _table(underlay) == (left, {(peer, port, vni) for port, vni, peer in left})
+
+
+def test_threads_change_the_table_together(underlay: Bed) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: _change_tunnels(underlay, number), range(1, 5)))
+    _assert_changed(underlay, range(1, 5))
+
+
+def test_processes_change_the_table_together(underlay: Bed) -> None:
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_change_tunnels, args=(underlay, number)) for number in range(1, 9)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 8
+    _assert_changed(underlay, range(1, 9))
 
 
 def test_thousands_of_tunnels_are_read_back(underlay: Bed) -> None:
