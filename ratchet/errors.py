@@ -98,9 +98,16 @@ class UnavailableError(RatchetError):
 
 
 class InvalidIntentError(RatchetError):
-    """A pod or a topology declares an invalid link; the message names the pod and the label or the line."""
+    """A pod or a topology declares an invalid link; the message names the pod and the label or the line.
+
+    `place` is the same in the errors of all pods that one declaration concerns.
+    """
 
     code = 101
+
+    def __init__(self, message: str, *, details: str = "", place: str = "") -> None:
+        super().__init__(message, details=details)
+        self.place = place
 
 
 class DatapathError(RatchetError):

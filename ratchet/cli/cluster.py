@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
+from ratchet.errors import InvalidConfigError
 from ratchet.store.apiserver import connect
 from ratchet.store.connection import namespace_of
 from ratchet.store.store import ApiStore
+
+_ADVICE = "name a kubeconfig with --kubeconfig or in $KUBECONFIG, or copy it to ~/.kube/config"
+
+Read = TypeVar("Read")
 
 
 def add_cluster_options(parser: argparse.ArgumentParser) -> None:
@@ -33,17 +40,33 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
 
 def records_of(arguments: argparse.Namespace) -> ApiStore:
     """The records of the cluster that the flags name. Raises InvalidConfigError."""
-    api = connect(_kubeconfig(arguments), context=arguments.context)
+    api = _naming_flags(lambda: connect(_kubeconfig(arguments), context=arguments.context))
     return ApiStore(api, arguments.records_in, use_topologies=arguments.topologies == "on")
 
 
 def chosen_namespace(arguments: argparse.Namespace) -> str:
     """The namespace of -n, else the context's namespace. Raises InvalidConfigError."""
     namespace: str | None = arguments.namespace
-    return namespace or namespace_of(_kubeconfig(arguments), arguments.context)
+    return namespace or _naming_flags(lambda: namespace_of(_kubeconfig(arguments), arguments.context))
 
 
 def _kubeconfig(arguments: argparse.Namespace) -> str | None:
-    """The kubeconfig that kubectl would use; None for the service account of the pod that runs this."""
+    """The kubeconfig that kubectl would use; None for the service account of the pod that runs this.
+
+    Raises InvalidConfigError if there is none, and this is no pod.
+    """
     home = Path.home() / ".kube" / "config"
-    return arguments.kubeconfig or os.environ.get("KUBECONFIG") or (str(home) if home.is_file() else None)
+    found = arguments.kubeconfig or os.environ.get("KUBECONFIG") or (str(home) if home.is_file() else None)
+    if found is None and "KUBERNETES_SERVICE_HOST" not in os.environ:
+        raise InvalidConfigError(
+            f"cannot find a cluster: $KUBECONFIG is not set, and there is no {home}", details=_ADVICE
+        )
+    return found
+
+
+def _naming_flags(read: Callable[[], Read]) -> Read:
+    """The result of `read`, whose errors advise a user of the command line."""
+    try:
+        return read()
+    except InvalidConfigError as error:
+        raise InvalidConfigError(str(error), details=error.details and _ADVICE) from error

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from ratchet.cli.links import age, table
+from ratchet.cli.link_table import age, table
 from ratchet.core.endpoint_spec import EndpointSpec
 from ratchet.core.escape import escape_unprintable
 from ratchet.core.model import Encapsulation, End, Link, Side

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from ratchet.cli.cluster import add_cluster_options, records_of
+from ratchet.cli.link_table import LinkTable, Row, terminal_width
 from ratchet.cli.manual import Manual
 from ratchet.cli.snapshot import read_edits
 from ratchet.core.drift import wants_restart
@@ -22,8 +23,9 @@ from ratchet.store.store import ApiStore
 
 MANUAL = Manual(
     description="""
-        List links of all namespaces with their state, kind, VNI and both ends. Pods that need a restart because a link
-        was edited are listed on stderr. With --watch, print a link again whenever it changes.
+        List links of all namespaces with both ends, their state, kind and VNI. Pods that need a restart because a link
+        was edited are listed on stderr. With --watch, print a link again whenever it changes. On a terminal, long names
+        are shortened to its width; -o wide prints them whole, with the nodes and the names of the records.
     """,
     examples=(
         ("List the links of a namespace", "ratchet links -n lab"),
@@ -35,8 +37,6 @@ MANUAL = Manual(
     ),
     exit_status={0: "the links were printed", 1: "a record is malformed, or the API failed"},
 )
-
-HEADINGS = ("LINK", "STATE", "KIND", "VNI", "PRIMARY", "PAIR", "AGE")
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -51,14 +51,27 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-w", "--watch", action="store_true", help="print a link again whenever it changes, until interrupted"
     )
-    parser.add_argument("-o", "--output", choices=("table", "json"), default="table", help="format (default: table)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        choices=("table", "wide", "json"),
+        default="table",
+        help="format; wide adds the nodes and the names of the records (default: table)",
+    )
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     link_filter = LinkFilter(arguments.namespace, arguments.pod, arguments.node, arguments.state)
     show = watch_links if arguments.watch else print_links
-    return show(records_of(arguments), link_filter, as_json=arguments.output == "json")
+    return show(records_of(arguments), link_filter, format_of(arguments.output, arguments.namespace))
+
+
+def format_of(output: str, namespace: str | None) -> LinkTable | None:
+    """The table of an output format; None for JSON. With a `namespace`, the table has no column for it."""
+    if output == "json":
+        return None
+    return LinkTable(is_wide=output == "wide", has_namespace=namespace is None, width=terminal_width())
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +97,18 @@ class LinkFilter:
         )
 
 
-def print_links(records: ApiStore, link_filter: LinkFilter, *, as_json: bool) -> int:
+def print_links(records: ApiStore, link_filter: LinkFilter, table: LinkTable | None) -> int:
     """Print the links that match, and on stderr those that need a restart of a pod.
 
-    Returns the exit status: 1 if a record cannot be read.
+    `table`: its format; None for JSON. Returns the exit status: 1 if a record cannot be read.
     """
     links, malformed = records.links.list()
     shown = sorted(filter(link_filter.matches, links), key=lambda link: link.name)
     edits = read_edits(records, shown)
-    if as_json:
+    if table is None:
         print(json.dumps([{**link_as_json(link), "edits": edits.words.get(link.name)} for link in shown], indent=2))
     else:
-        print(table([HEADINGS, *(_row(link, datetime.now(UTC)) for link in shown)]))
+        print(table.text([table.row(link, datetime.now(UTC)) for link in shown]))
         for link in shown:
             if words := edits.words.get(link.name):
                 print(f"link {link.name} {wants_restart(link, words)}", file=sys.stderr)
@@ -104,12 +117,15 @@ def print_links(records: ApiStore, link_filter: LinkFilter, *, as_json: bool) ->
     return 1 if malformed else 0
 
 
-def watch_links(records: ApiStore, link_filter: LinkFilter, *, as_json: bool, until: float = float("inf")) -> int:
+def watch_links(
+    records: ApiStore, link_filter: LinkFilter, table: LinkTable | None, *, until: float = float("inf")
+) -> int:
     """Print the links that match, and each one again when it changes, until interrupted.
 
-    `until` is in monotonic seconds. Raises RatchetError if retries cannot help, or listing records is forbidden.
+    `table`: its format; None for JSON. `until` is in monotonic seconds. Raises RatchetError if retries cannot help, or
+    listing records is forbidden.
     """
-    printer = _LinkPrinter(link_filter, as_json=as_json)
+    printer = _JsonPrinter(link_filter) if table is None else _TablePrinter(link_filter, table)
 
     def list_links() -> tuple[list[Link], str]:
         links, _, version = records.links.list_with_version()
@@ -130,45 +146,59 @@ def watch_links(records: ApiStore, link_filter: LinkFilter, *, as_json: bool, un
     return 0
 
 
-class _LinkPrinter:
-    """Prints a link if its row has changed since it was printed last."""
+class _JsonPrinter:
+    """Prints a link as a line of JSON if it has changed since it was printed last."""
 
-    def __init__(self, link_filter: LinkFilter, *, as_json: bool) -> None:
-        self._filter, self._as_json = link_filter, as_json
+    def __init__(self, link_filter: LinkFilter) -> None:
+        self._filter = link_filter
         self._printed: dict[str, Link] = {}
-        self._widths = [len(heading) for heading in HEADINGS]
 
     def print_all(self, links: list[Link]) -> None:
         matching = {link.name: link for link in links if self._filter.matches(link)}
-        rows = [_row(link, datetime.now(UTC)) for link in matching.values()]
-        self._widths = [max(map(len, column)) for column in zip(HEADINGS, *rows, strict=True)]
-        if not self._printed and not self._as_json:
-            self._print_row(HEADINGS)
         for name in sorted(matching.keys() | self._printed.keys()):
             self.print_one(name, matching.get(name))
 
     def print_one(self, name: str, link: Link | None) -> None:
         """Print a link if it has changed; `link` is None if the record is deleted."""
-        before = self._printed.get(name)
-        if link is None or not self._filter.matches(link):
-            if before is not None:
-                del self._printed[name]
-                self._print_link({"name": name, "state": None}, (name, "gone", *"-----"))
-            return
-        self._printed[name] = link
-        row = _row(link, datetime.now(UTC))
-        if before is None or _row(before, datetime.now(UTC))[:-1] != row[:-1]:
-            self._print_link(link_as_json(link), row)
+        before = self._printed.pop(name, None)
+        if link is not None and self._filter.matches(link):
+            self._printed[name] = link
+            if before is None or self._has_changed(before, link):
+                self._print(link)
+        elif before is not None:
+            self._print(before, is_gone=True)
 
-    def _print_link(self, document: dict[str, Any], row: tuple[str, ...]) -> None:
-        if self._as_json:
-            print(json.dumps(document), flush=True)
-        else:
-            self._print_row(row)
+    def _has_changed(self, before: Link, link: Link) -> bool:
+        return link_as_json(before) != link_as_json(link)
 
-    def _print_row(self, row: tuple[str, ...]) -> None:
-        cells = (cell.ljust(width) for cell, width in zip(row, self._widths, strict=True))
-        print("   ".join(cells).rstrip(), flush=True)
+    def _print(self, link: Link, *, is_gone: bool = False) -> None:
+        print(json.dumps({"name": link.name, "state": None} if is_gone else link_as_json(link)), flush=True)
+
+
+class _TablePrinter(_JsonPrinter):
+    """Prints a link as a row of a table if the row has changed since it was printed last."""
+
+    def __init__(self, link_filter: LinkFilter, table: LinkTable) -> None:
+        super().__init__(link_filter)
+        self._table, self._widths = table, list[int]()
+
+    def print_all(self, links: list[Link]) -> None:
+        has_headings = bool(self._widths)
+        now = datetime.now(UTC)
+        self._widths = self._table.widths([self._table.row(link, now) for link in links if self._filter.matches(link)])
+        if not has_headings:
+            self._print_row(self._table.headings)
+        super().print_all(links)
+
+    def _has_changed(self, before: Link, link: Link) -> bool:
+        now = datetime.now(UTC)
+        return self._table.row(replace(before, created=None), now) != self._table.row(replace(link, created=None), now)
+
+    def _print(self, link: Link, *, is_gone: bool = False) -> None:
+        self._print_row(self._table.row(link, datetime.now(UTC), is_gone=is_gone))
+
+    def _print_row(self, row: Row) -> None:
+        print(self._table.line(row, self._widths), flush=True)
 
 
 def link_as_json(link: Link) -> dict[str, Any]:
@@ -189,43 +219,6 @@ def link_as_json(link: Link) -> dict[str, Any]:
             for step in link.history
         ],
     }
-
-
-def table(rows: list[tuple[str, ...]]) -> str:
-    """Rows of cells in columns, as kubectl prints them. The first row has the headings."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def age(created: datetime | None, now: datetime) -> str:
-    """The age of an object in its largest unit, as kubectl prints it."""
-    if created is None:
-        return "-"
-    seconds = max(0, int((now - created).total_seconds()))
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds // length}{unit}"
-    return f"{seconds}s"
-
-
-def _row(link: Link, now: datetime) -> tuple[str, ...]:
-    return (
-        link.name,
-        derive(link).value,
-        link.kind.value if link.kind else "-",
-        str(link.vni) if link.vni is not None else "-",
-        _end(link, Side.PRIMARY),
-        _end(link, Side.PAIR),
-        age(link.created, now),
-    )
-
-
-def _end(link: Link, side: Side) -> str:
-    end = link.end(side)
-    pod = end.sandbox.pod.name if end.sandbox else end.name
-    where = f"@{end.sandbox.node}" if end.sandbox else ""
-    return f"{pod}:{end.ifname}{where}"
 
 
 def _end_as_json(link: Link, side: Side) -> dict[str, Any]:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from ratchet.core.drift import edits, wants_restart
 from ratchet.core.intent import Wanted, WantedLink, absence
-from ratchet.core.model import Link, Pod, Side, State
+from ratchet.core.intent.topologies import Faulty, drawn_links
+from ratchet.core.model import Link, Pod, Side, State, Topology
 from ratchet.core.state_machine import derive
+
+RESERVED = ("eth0", "lo")
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """The progress of a namespace.
 
-    `linked`, `wanted`: the number of links that are linked as declared, and of all declared links. `waiting`: why each
-    other link is not linked, by its name. `refused`: the errors of invalid declarations.
+    `linked`, `wanted`: the number of links that are linked as declared, and of all declared links, where an invalid
+    declaration counts as one. `waiting`: why each other link is not linked, by its name. `refused`: the errors of
+    invalid declarations.
     """
 
     linked: int
@@ -26,11 +30,13 @@ class Progress:
 
     @property
     def complete(self) -> bool:
-        return self.linked == self.wanted and not self.refused
+        return self.linked == self.wanted
 
 
-def progress_of(wanted: Wanted, records: Mapping[str, Link], pods: Collection[Pod]) -> Progress:
-    """The progress of declared links. `records`: by name. `pods`: those of the namespace."""
+def progress_of(
+    wanted: Wanted, records: Mapping[str, Link], pods: Collection[Pod], topologies: Iterable[Topology] = ()
+) -> Progress:
+    """The progress of declared links. `records`: by name. `pods`, `topologies`: those of the namespace."""
     waiting = {}
     for one in wanted.links:
         record = one.record_in(records)
@@ -38,8 +44,16 @@ def progress_of(wanted: Wanted, records: Mapping[str, Link], pods: Collection[Po
             waiting[one.link.name] = _why(one, record, pods)
         elif words := edits(record, one.link):
             waiting[one.link.name] = wants_restart(record, words)
-    refused = tuple(sorted({str(error) for error in wanted.refused.values()}))
-    return Progress(len(wanted.links) - len(waiting), len(wanted.links), waiting, refused)
+    refused = rejected_declarations(wanted, topologies)
+    linked = len(wanted.links) - len(waiting)
+    return Progress(linked, len(wanted.links) + len(refused), waiting, tuple(sorted(set(refused.values()))))
+
+
+def rejected_declarations(wanted: Wanted, topologies: Iterable[Topology] = ()) -> dict[str, str]:
+    """The errors of invalid declarations, by place. One of a topology is rejected whether or not its pods exist."""
+    errors = {error.place: str(error) for error in wanted.refused.values()}
+    faults = (one for each in topologies for one in drawn_links(each, RESERVED) if isinstance(one, Faulty))
+    return errors | {fault.place: f"{fault.place}: {fault.cause}" for fault in faults}
 
 
 def _why(wanted: WantedLink, record: Link | None, pods: Collection[Pod]) -> str:

@@ -8,18 +8,19 @@ from itertools import groupby
 
 from ratchet.core.drift import edits_of
 from ratchet.core.intent import Wanted, wanted_links
-from ratchet.core.model import Link, Pod
+from ratchet.core.model import Link, Pod, Topology
 from ratchet.errors import RatchetError
 from ratchet.store.store import ApiStore
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The declared links of a namespace, all records by name, and the namespace's pods."""
+    """The declared links of a namespace, all records by name, and the namespace's pods and topologies."""
 
     wanted: Wanted
     records: dict[str, Link]
     pods: list[Pod]
+    topologies: list[Topology]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def read_edits(records: ApiStore, links: Iterable[Link]) -> Edits:
     found = Edits({}, {})
     for namespace, group in groupby(sorted(links, key=_namespace), key=_namespace):
         try:
-            _, wanted = _wanted_in(records, namespace)
+            wanted = _read_declared(records, namespace)[0]
         except RatchetError as error:
             found.unknown[namespace] = error
         else:
@@ -59,12 +60,12 @@ def _namespace(link: Link) -> str:
 
 def read_snapshot(records: ApiStore, namespace: str) -> Snapshot:
     """Read a namespace. Raises RatchetError."""
-    pods, wanted = _wanted_in(records, namespace)
+    wanted, pods, topologies = _read_declared(records, namespace)
     links, _ = records.links.list()
-    return Snapshot(wanted, {link.name: link for link in links}, pods)
+    return Snapshot(wanted, {link.name: link for link in links}, pods, topologies)
 
 
-def _wanted_in(records: ApiStore, namespace: str) -> tuple[list[Pod], Wanted]:
-    """The pods of a namespace, and the links that they and its topologies declare."""
-    pods = records.pods.list(namespace)
-    return pods, wanted_links(pods, topologies=records.topologies.list(namespace))
+def _read_declared(records: ApiStore, namespace: str) -> tuple[Wanted, list[Pod], list[Topology]]:
+    """The declared links of a namespace, and the pods and topologies that declare them."""
+    pods, topologies = records.pods.list(namespace), records.topologies.list(namespace)
+    return wanted_links(pods, topologies=topologies), pods, topologies

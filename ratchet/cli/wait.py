@@ -7,6 +7,7 @@ import sys
 import time
 
 from ratchet.cli.cluster import add_cluster_options, chosen_namespace, records_of
+from ratchet.cli.duration import duration
 from ratchet.cli.manual import Manual
 from ratchet.cli.progress import Progress, progress_of
 from ratchet.cli.snapshot import read_snapshot
@@ -19,7 +20,7 @@ MANUAL = Manual(
     """,
     examples=(
         ("Wait after an apply", "kubectl apply -n lab -f topology.yaml && ratchet wait -n lab"),
-        ("Wait for at most 30 s", "ratchet wait -n lab --timeout 30"),
+        ("Wait for at most 30 s", "ratchet wait -n lab --timeout 30s"),
     ),
     exit_status={0: "all links are linked", 1: "the timeout is over, no link is declared, or the API failed"},
 )
@@ -32,7 +33,11 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add_cluster_options(parser)
     parser.add_argument("-n", "--namespace", help="namespace of the links (default: the context's namespace)")
     parser.add_argument(
-        "--timeout", type=float, default=60.0, metavar="SECONDS", help="longest time to wait (default: 60)"
+        "--timeout",
+        type=duration,
+        default=60.0,
+        metavar="DURATION",
+        help="longest time to wait, such as 90s or 5m; seconds without a unit (default: 60s)",
     )
     parser.set_defaults(run=_run)
 
@@ -49,7 +54,7 @@ def wait_for_links(records: ApiStore, namespace: str, seconds: float) -> int:
     until, printed = time.monotonic() + seconds, ""
     while True:
         snapshot = read_snapshot(records, namespace)
-        progress = progress_of(snapshot.wanted, snapshot.records, snapshot.pods)
+        progress = progress_of(snapshot.wanted, snapshot.records, snapshot.pods, snapshot.topologies)
         line = f"{progress.linked} of {progress.wanted} links are linked"
         if line != printed:
             print(line, flush=True)
@@ -63,7 +68,7 @@ def wait_for_links(records: ApiStore, namespace: str, seconds: float) -> int:
 
 
 def _print_missing(progress: Progress, namespace: str, seconds: float) -> None:
-    if not progress.wanted and not progress.refused:
+    if not progress.wanted:
         print(f"ratchet: no links are declared in namespace {namespace}", file=sys.stderr)
         return
     print(f"ratchet: not all links are linked after {seconds:g} s", file=sys.stderr)

@@ -33,7 +33,7 @@ def ask_agent(api: ApiServer, namespace: str, node: str, uid: str) -> Json:
         raise RatchetError(f"{failed}: it knows of no such link, or is older than this command") from error
     except RatchetError as error:
         raise RatchetError(f"{failed}: {_cause(error)}") from error
-    raise RatchetError(f"{failed}: no pod of an agent runs there")
+    raise RatchetError(f"{failed}: no agent runs in a pod there, and others cannot be asked")
 
 
 def _agent_of(api: ApiServer, namespace: str, node: str) -> Json | None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 CONNECTIONS = 64
 DEFAULT_NAMESPACE = "default"
+POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 # Keepalive ends a watch 25 s after its connection was lost without a FIN (tcp(7)). urllib3 sets these options instead
 # of its own.
 SOCKET_OPTIONS = [
@@ -110,9 +111,9 @@ def library_connection(configuration: Configuration) -> Connection:
 
 
 def namespace_of(kubeconfig: str | None, context: str | None = None) -> str:
-    """The namespace of a kubeconfig's context. Raises InvalidConfigError."""
+    """The namespace of a kubeconfig's context, or of the pod's own service account. Raises InvalidConfigError."""
     if not kubeconfig:
-        return DEFAULT_NAMESPACE
+        return _own_namespace()
     from kubernetes import config
 
     try:
@@ -122,6 +123,15 @@ def namespace_of(kubeconfig: str | None, context: str | None = None) -> str:
         raise InvalidConfigError(f"cannot use kubeconfig {kubeconfig}: {first_line(cause)}") from cause
     found: dict[str, Any] = next((one for one in contexts if one.get("name") == meant), {})
     return (found.get("context") or {}).get("namespace") or DEFAULT_NAMESPACE
+
+
+def _own_namespace() -> str:
+    try:
+        return POD_NAMESPACE.read_text().strip() or DEFAULT_NAMESPACE
+    except FileNotFoundError:
+        return DEFAULT_NAMESPACE
+    except OSError as error:
+        raise InvalidConfigError(f"cannot read {POD_NAMESPACE}: {error.strerror}") from error
 
 
 def _current_context(kubeconfig: str) -> str | None:

@@ -207,10 +207,12 @@ def test_links_prints_a_table_or_json(cluster: Cluster) -> None:
     process = run(cluster, "links")
     assert (process.returncode, process.stderr) == (0, "")
     headings, empty, live = (line.split() for line in process.stdout.splitlines())
-    assert headings == ["LINK", "STATE", "KIND", "VNI", "PRIMARY", "PAIR", "AGE"]
-    assert empty[:6] == ["default.e1.in1.e2.in2", "pending", "-", "-", "e1:in1", "e2:in2"]
-    assert live[:6] == [LINK, "linked", "vxlan", "11", "primary-pod:in1@a", "pair-pod:in2@b"]
+    assert headings == ["NAMESPACE", "PRIMARY", "PAIR", "STATE", "KIND", "VNI", "AGE"]
+    assert empty[:6] == ["default", "e1:in1", "e2:in2", "pending", "-", "-"]
+    assert live[:6] == ["default", "primary-pod:in1", "pair-pod:in2", "linked", "vxlan", "11"]
     assert live[6].endswith("s")
+    wide = run(cluster, "links", "-o", "wide", "-n", "default").stdout.splitlines()
+    assert wide[-1].split()[6:] == ["a", "b", LINK]
 
     shown = {one["name"]: one for one in json.loads(run(cluster, "links", "-o", "json").stdout)}
     link = shown[LINK]
@@ -230,7 +232,13 @@ def test_links_reports_an_unreadable_record(cluster: Cluster) -> None:
     process = run(cluster, "links")
     assert process.returncode == 1
     assert "cannot read the record broken" in process.stderr
-    assert process.stdout.splitlines()[1].split()[:4] == [LINK, "linked", "veth", "-"]
+    assert process.stdout.splitlines()[1].split()[:5] == [
+        "default",
+        "primary-pod:in1",
+        "pair-pod:in2",
+        "linked",
+        "veth",
+    ]
 
 
 # Missing Node objects and mirror pods

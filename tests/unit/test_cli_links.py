@@ -12,7 +12,8 @@ from typing import Any, cast
 
 import pytest
 
-from ratchet.cli.links import LinkFilter, age, link_as_json, print_links, table, watch_links
+from ratchet.cli.link_table import LinkTable, age, shortened, table
+from ratchet.cli.links import LinkFilter, link_as_json, print_links, watch_links
 from ratchet.core.endpoint_spec import EndpointSpec
 from ratchet.core.model import Link, Pod, Side
 from ratchet.core.record_updates import join, mark_ready
@@ -61,14 +62,14 @@ def test_the_table_has_a_row_for_each_link_in_order(capsys: Captured) -> None:
         named(joined(own(Side.PRIMARY), None), "b"),
         named(wanted(), "a"),
     ]
-    assert print_links(FixedStore(links), LinkFilter(), as_json=False) == 0
+    assert print_links(FixedStore(links), LinkFilter(), LinkTable()) == 0
     out, err = capsys.readouterr()
     assert [line.split() for line in out.splitlines()] == [
-        ["LINK", "STATE", "KIND", "VNI", "PRIMARY", "PAIR", "AGE"],
-        ["a", "pending", "-", "-", "primary-pod:in1", "pair-pod:in2", "-"],
-        ["b", "primary-ready", "-", "-", "primary-pod:in1@node-a", "pair-pod:in2", "-"],
-        ["c", "linked", "veth", "-", "primary-pod:in1@node-a", "pair-pod:in2@node-a", "-"],
-        ["d", "linked", "vxlan", "11", "primary-pod:in1@node-a", "pair-pod:in2@node-b", "-"],
+        ["NAMESPACE", "PRIMARY", "PAIR", "STATE", "KIND", "VNI", "AGE"],
+        ["default", "primary-pod:in1", "pair-pod:in2", "pending", "-", "-", "-"],
+        ["default", "primary-pod:in1", "pair-pod:in2", "primary-ready", "-", "-", "-"],
+        ["default", "primary-pod:in1", "pair-pod:in2", "linked", "veth", "-", "-"],
+        ["default", "primary-pod:in1", "pair-pod:in2", "linked", "vxlan", "11", "-"],
     ]
     assert [line.split()[1] for line in err.splitlines()] == ["b", "c", "d"], "of which nothing in the namespace speaks"
 
@@ -79,18 +80,52 @@ EDITED = [annotated(declaring_pod(), pair_ip="192.168.2.9"), pod("pair-pod")]
 def test_an_edited_link_is_reported_on_stderr_and_in_the_json(capsys: Captured) -> None:
     link = standing(veth(), *Side)
     words = "in2: addresses 192.168.2.9/24 instead of 192.168.2.101/24"
-    assert print_links(FixedStore([link], pods=EDITED), LinkFilter(), as_json=False) == 0
+    assert print_links(FixedStore([link], pods=EDITED), LinkFilter(), LinkTable()) == 0
     assert capsys.readouterr().err == f"link {RECORD} wants a restart of pod default/primary-pod: {words}\n"
-    assert print_links(FixedStore([link], pods=EDITED), LinkFilter(), as_json=True) == 0
+    assert print_links(FixedStore([link], pods=EDITED), LinkFilter(), None) == 0
     assert json.loads(capsys.readouterr().out)[0]["edits"] == [words]
 
 
 def test_links_are_shown_with_a_warning_if_pods_cannot_be_listed(capsys: Captured) -> None:
     links = [named(standing(veth(), *Side), "a"), named(standing(veth(), *Side), "b", "lab")]
-    assert print_links(FixedStore(links, pods=None), LinkFilter(), as_json=False) == 0
+    assert print_links(FixedStore(links, pods=None), LinkFilter(), LinkTable()) == 0
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 3
     assert err == "ratchet: cannot compare links with their declarations in default, lab: cannot list pods: forbidden\n"
+
+
+def test_the_wide_table_adds_nodes_and_names() -> None:
+    wide = LinkTable(is_wide=True, has_namespace=False, width=20)
+    link = replace(joined(own(Side.PRIMARY), None), created=NOW)
+    assert wide.text([wide.row(link, NOW + timedelta(seconds=5))]).splitlines() == [
+        "PRIMARY           PAIR           STATE           KIND   VNI   AGE   PRIMARY-NODE   PAIR-NODE   LINK",
+        f"primary-pod:in1   pair-pod:in2   primary-ready   -      -     5s    node-a         -           {RECORD}",
+    ]
+
+
+@pytest.mark.parametrize("has_namespace", [True, False])
+def test_rows_fit_the_terminal(has_namespace: bool) -> None:
+    eighty = LinkTable(has_namespace=has_namespace, width=80)
+    link = replace(standing(vxlan(), *Side), vni=16000000, namespace="a-lab-with-a-long-name")
+    long = replace(
+        link, primary=replace(link.primary, name="n" * 63, sandbox=None), pair=replace(link.pair, ifname="e" * 15)
+    )
+    lines = eighty.text([eighty.row(one, NOW) for one in (link, long)]).splitlines()
+    assert max(map(len, lines)) == 80
+    assert all(line.split()[-2] in ("VNI", "16000000") for line in lines)
+
+
+def test_a_row_is_not_shortened_without_a_terminal() -> None:
+    link = replace(wanted(), primary=replace(wanted().primary, name="n" * 63))
+    assert "n" * 63 in LinkTable().text([LinkTable().row(link, NOW)])
+
+
+@pytest.mark.parametrize(
+    ("text", "length", "short"),
+    [("abcdefgh", 8, "abcdefgh"), ("abcdefghi", 8, "abcd…ghi"), ("frr-7d9f8b6c5-abcde:eth1", 17, "frr-7d9f…cde:eth1")],
+)
+def test_a_long_name_keeps_its_begin_and_end(text: str, length: int, short: str) -> None:
+    assert shortened(text, length) == short
 
 
 def test_columns_are_aligned() -> None:
@@ -99,14 +134,14 @@ def test_columns_are_aligned() -> None:
 
 
 def test_the_table_without_links_has_only_headings(capsys: Captured) -> None:
-    assert print_links(FixedStore([]), LinkFilter(), as_json=False) == 0
-    assert capsys.readouterr().out.split() == ["LINK", "STATE", "KIND", "VNI", "PRIMARY", "PAIR", "AGE"]
+    assert print_links(FixedStore([]), LinkFilter(), LinkTable()) == 0
+    assert capsys.readouterr().out.split() == ["NAMESPACE", "PRIMARY", "PAIR", "STATE", "KIND", "VNI", "AGE"]
 
 
-@pytest.mark.parametrize("as_json", [False, True])
-def test_links_of_other_namespaces_are_omitted(as_json: bool, capsys: Captured) -> None:
+@pytest.mark.parametrize("links_table", [LinkTable(is_wide=True), None])
+def test_links_of_other_namespaces_are_omitted(links_table: LinkTable | None, capsys: Captured) -> None:
     records = FixedStore([named(wanted(), "ours.x", "ours"), named(wanted(), "theirs.x", "theirs")])
-    assert print_links(records, LinkFilter("ours"), as_json=as_json) == 0
+    assert print_links(records, LinkFilter("ours"), links_table) == 0
     out = capsys.readouterr().out
     assert "ours.x" in out
     assert "theirs.x" not in out
@@ -144,14 +179,16 @@ def test_a_filter_matches_a_pod_by_its_own_name_and_by_its_alias() -> None:
 
 def test_the_table_shows_the_name_of_the_joined_pod_instead_of_its_alias(capsys: Captured) -> None:
     sandbox = replace(own(Side.PRIMARY), pod=replace(own(Side.PRIMARY).pod, name="primary-pod-7f9c"))
-    print_links(FixedStore([joined(sandbox, None)]), LinkFilter(), as_json=False)
-    assert "primary-pod-7f9c:in1@node-a" in capsys.readouterr().out
+    print_links(FixedStore([joined(sandbox, None)]), LinkFilter(), LinkTable())
+    assert "primary-pod-7f9c:in1 " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("as_json", [False, True])
-def test_a_malformed_record_is_reported_and_the_others_are_shown(as_json: bool, capsys: Captured) -> None:
+@pytest.mark.parametrize("links_table", [LinkTable(is_wide=True), None])
+def test_a_malformed_record_is_reported_and_the_others_are_shown(
+    links_table: LinkTable | None, capsys: Captured
+) -> None:
     broken = MalformedRecordError("cannot read the record x: it has no namespace")
-    assert print_links(FixedStore([wanted()], [broken]), LinkFilter(), as_json=as_json) == 1
+    assert print_links(FixedStore([wanted()], [broken]), LinkFilter(), links_table) == 1
     out, err = capsys.readouterr()
     assert RECORD in out
     assert err == "ratchet: cannot read the record x: it has no namespace\n"
@@ -186,7 +223,7 @@ def test_json_contains_all_fields_of_a_link(capsys: Captured) -> None:
     link = join(link, wanted(), Side.PAIR, own(Side.PAIR, "node-b"), NOW)
     link = mark_ready(replace(link, vni=11, created=NOW), Side.PRIMARY, NOW)
     link = link.with_end(Side.PAIR, replace(link.pair, notes={"public_ip": "1.1.1.1"}))
-    assert print_links(FixedStore([link]), LinkFilter(), as_json=True) == 0
+    assert print_links(FixedStore([link]), LinkFilter(), None) == 0
     (shown,) = json.loads(capsys.readouterr().out)
     assert shown == {**link_as_json(link), "edits": []}
     del shown["edits"]
@@ -243,7 +280,7 @@ def test_json_contains_all_fields_of_a_link(capsys: Captured) -> None:
 
 
 def test_json_of_a_link_that_no_pod_has_joined(capsys: Captured) -> None:
-    print_links(FixedStore([wanted()]), LinkFilter(), as_json=True)
+    print_links(FixedStore([wanted()]), LinkFilter(), None)
     (shown,) = json.loads(capsys.readouterr().out)
     assert [shown[key] for key in ("kind", "vni", "created", "history")] == [None, None, None, []]
     assert {shown["pair"][key] for key in ("pod", "uid", "node", "vtep", "vteps", "container", "netns")} == {None}
@@ -251,7 +288,7 @@ def test_json_of_a_link_that_no_pod_has_joined(capsys: Captured) -> None:
 
 
 def test_json_of_no_links_is_an_empty_list(capsys: Captured) -> None:
-    print_links(FixedStore([]), LinkFilter(), as_json=True)
+    print_links(FixedStore([]), LinkFilter(), None)
     assert json.loads(capsys.readouterr().out) == []
 
 
@@ -271,10 +308,8 @@ class ChangingStore(FixedStore):
             yield self._changes.pop(0), version
 
 
-def watched_rows(
-    records: ApiStore, link_filter: LinkFilter, capsys: Captured, *, as_json: bool = False
-) -> list[list[str]]:
-    assert watch_links(records, link_filter, as_json=as_json, until=time.monotonic() + 0.05) == 0
+def watched_rows(records: ApiStore, link_filter: LinkFilter, capsys: Captured) -> list[list[str]]:
+    assert watch_links(records, link_filter, LinkTable(has_namespace=False), until=time.monotonic() + 0.05) == 0
     return [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
@@ -288,11 +323,11 @@ def test_watch_prints_a_link_again_only_if_it_changes(capsys: Captured) -> None:
         LinkChange(RECORD, None, "6"),
     )
     rows = watched_rows(records, LinkFilter(), capsys)
-    assert [row[:2] for row in rows] == [
-        ["LINK", "STATE"],
-        [RECORD, "primary-ready"],
-        [RECORD, "linked"],
-        [RECORD, "gone"],
+    assert [row[:3] for row in rows] == [
+        ["PRIMARY", "PAIR", "STATE"],
+        ["primary-pod:in1", "pair-pod:in2", "primary-ready"],
+        ["primary-pod:in1", "pair-pod:in2", "linked"],
+        ["primary-pod:in1", "pair-pod:in2", "gone"],
     ]
     assert all(len(row) == len(rows[0]) for row in rows)
 
@@ -300,7 +335,7 @@ def test_watch_prints_a_link_again_only_if_it_changes(capsys: Captured) -> None:
 def test_a_link_that_becomes_malformed_is_not_gone(capsys: Captured) -> None:
     broken = MalformedRecordError(f"cannot read the record {RECORD}: it has no namespace", record=RECORD)
     records = ChangingStore([veth()], LinkChange(RECORD, None, "2", broken))
-    assert watch_links(records, LinkFilter(), as_json=False, until=time.monotonic() + 0.05) == 0
+    assert watch_links(records, LinkFilter(), LinkTable(), until=time.monotonic() + 0.05) == 0
     shown = capsys.readouterr()
     assert shown.err == f"ratchet: {broken}\n"
     assert "gone" not in shown.out
@@ -309,12 +344,12 @@ def test_a_link_that_becomes_malformed_is_not_gone(capsys: Captured) -> None:
 def test_watch_shows_a_link_that_leaves_the_filter_as_gone(capsys: Captured) -> None:
     records = ChangingStore([veth()], LinkChange(RECORD, standing(veth(), *Side), "2"))
     state = derive(veth()).value
-    assert [row[1] for row in watched_rows(records, LinkFilter(state=state), capsys)] == ["STATE", state, "gone"]
+    assert [row[2] for row in watched_rows(records, LinkFilter(state=state), capsys)] == ["STATE", state, "gone"]
 
 
 def test_watch_prints_a_line_of_json_for_each_change(capsys: Captured) -> None:
     records = ChangingStore([veth()], LinkChange(RECORD, None, "2"))
-    assert watch_links(records, LinkFilter(), as_json=True, until=time.monotonic() + 0.05) == 0
+    assert watch_links(records, LinkFilter(), None, until=time.monotonic() + 0.05) == 0
     first, last = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert (first["name"], first["kind"]) == (RECORD, "veth")
     assert last == {"name": RECORD, "state": None}

@@ -71,7 +71,7 @@ def test_kubectl_finds_the_completion_program() -> None:
         text=True,
         env=ENVIRONMENT,
     )
-    assert done.stdout.splitlines() == ["table", "json", ":4"]
+    assert done.stdout.splitlines() == ["table", "wide", "json", ":4"]
 
 
 def test_bash_completes_an_option(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ Pair:
   Sandbox:       pair-pod-c1, /run/netns/pair-pod-1
   Stands:        no
   Note:          public_ip: 1.1.1.1
-  Not observed:  cannot ask the agent of node-b: no pod of an agent runs there
+  Not observed:  cannot ask the agent of node-b: no agent runs in a pod there, and others cannot be asked
   Interface:
                 WANTED             OBSERVED
     ifname      in2
@@ -110,7 +110,9 @@ History:
 
 
 def test_a_link_is_described_with_all_known_values() -> None:
-    fault = plain(Observation(fault="cannot ask the agent of node-b: no pod of an agent runs there"))
+    fault = plain(
+        Observation(fault="cannot ask the agent of node-b: no agent runs in a pod there, and others cannot be asked")
+    )
     observations = {
         Side.PRIMARY: seen("in1 has MTU 1450, wanted 1400", "in1 is blue"),
         Side.PAIR: {"node": "node-b", "at": None, **fault},

@@ -147,7 +147,10 @@ def test_json_output_has_the_state_and_the_observations(inspect: Any) -> None:
     shown = json.loads(out)
     assert (status, shown["name"], shown["state"]) == (0, RECORD, "linked")
     assert shown["observed"]["primary"] == {"node": "node-a", "at": ANSWER["at"], **OBSERVATION}
-    assert shown["observed"]["pair"]["fault"] == "cannot ask the agent of node-b: no pod of an agent runs there"
+    assert (
+        shown["observed"]["pair"]["fault"]
+        == "cannot ask the agent of node-b: no agent runs in a pod there, and others cannot be asked"
+    )
     paths = [path for path, _ in api.asked]
     assert "/api/v1/namespaces/ratchet/configmaps" not in paths  # a full name needs no permission to list
     (query, *_) = [query for path, query in api.asked if path.endswith("/ratchet/pods")]
@@ -186,7 +189,7 @@ def test_a_terminating_agent_pod_is_not_queried(inspect: Any) -> None:
         assert isinstance(answer, dict)
         answer["items"][0]["metadata"]["deletionTimestamp"] = "2026-03-04T05:06:07Z"
         _, out, _ = inspect(api, RECORD)
-    assert "cannot ask the agent of node-a: no pod of an agent runs there" in out
+    assert "cannot ask the agent of node-a: no agent runs in a pod there, and others cannot be asked" in out
 
 
 def test_an_unknown_link_is_an_error(inspect: Any) -> None:

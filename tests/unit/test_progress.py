@@ -12,7 +12,7 @@ from ratchet.cli import wait as wait_module
 from ratchet.cli.progress import progress_of
 from ratchet.cli.wait import wait_for_links
 from ratchet.core.intent import wanted_links
-from ratchet.core.model import Link, Pod, Side
+from ratchet.core.model import Link, Pod, Side, Topology
 from ratchet.errors import MalformedRecordError
 from ratchet.store.store import ApiStore
 from tests.support.links import RECORD, annotated, declaring_pod, joined, own, pod, primary_pod, standing, veth, vxlan
@@ -73,6 +73,22 @@ def test_progress_is_complete_if_all_links_are_linked_and_no_pod_is_rejected() -
     assert progress_of(wanted_links(PODS), records, PODS).complete
     with_invalid_pod = [*PODS, primary_pod("x", "x")]
     assert not progress_of(wanted_links(with_invalid_pod), records, with_invalid_pod).complete
+
+
+def test_an_invalid_declaration_counts_as_a_link() -> None:
+    pods = [*PODS, primary_pod("x", "x")]
+    progress = progress_of(wanted_links(pods), {RECORD: standing(veth(), *Side)}, pods)
+    assert (progress.linked, progress.wanted) == (1, 2)
+
+
+def test_an_invalid_link_of_a_topology_counts_once_whether_or_not_its_pods_exist() -> None:
+    invalid = Topology("default", "lab", "- endpoints: [primary-pod:eth0, pair-pod:e1]\n- endpoints: [x:e1, y:lo]")
+    for pods in (PODS, []):
+        progress = progress_of(wanted_links(pods, topologies=[invalid]), {}, pods, [invalid])
+        rejected = [error.partition(": ")[0] + ": " + error.partition(": ")[2][:6] for error in progress.refused]
+        assert (progress.linked, len(progress.refused)) == (0, 2)
+        assert progress.wanted == len(progress.waiting) + 2
+        assert rejected == ["topology default/lab: line 1", "topology default/lab: line 2"]
 
 
 def test_a_link_edited_since_its_primary_started_wants_a_restart() -> None:

@@ -29,7 +29,9 @@ def refusal(pod: Pod, key: str, cause: object) -> InvalidIntentError:
     """The error for an invalid value of a pod's key. `key` may have a place after a colon."""
     name = key.partition(":")[0]
     return InvalidIntentError(
-        f"cannot link pod {pod.ref}: {key}: {cause}", details=f"correct the label or annotation {name} of pod {pod.ref}"
+        f"cannot link pod {pod.ref}: {key}: {cause}",
+        details=f"correct the label or annotation {name} of pod {pod.ref}",
+        place=f"{key} of pod {pod.ref}",
     )
 
 

@@ -164,6 +164,7 @@ def _without_duplicates(links: Iterable[WantedLink], refused: dict[str, InvalidI
                 error = InvalidIntentError(
                     f"cannot link pod {pod.ref}: {places[0]} and {places[1]} declare one link differently",
                     details="declare it once, or equally in both places",
+                    place=" and ".join(places),
                 )
                 refused.setdefault(pod.ref.uid, error)
         else:

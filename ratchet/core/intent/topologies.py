@@ -70,7 +70,8 @@ def names_every_pod(topology: Topology, reserved: Collection[str]) -> bool:
 def refusal_for(pod: object, fault: Faulty) -> InvalidIntentError:
     """The error for a pod that an error in a topology concerns."""
     remedy = fault.withheld.remedy if fault.withheld is not None else f"correct {fault.place}"
-    return InvalidIntentError(f"cannot link pod {pod}: {fault.place}: {fault.cause}", details=remedy)
+    message = f"cannot link pod {pod}: {fault.place}: {fault.cause}"
+    return InvalidIntentError(message, details=remedy, place=fault.place)
 
 
 def _drawn(topology: Topology, node: YamlNode, reserved: Collection[str]) -> DrawnLink:

@@ -13,7 +13,7 @@ import yaml
 from ratchet.core.intent import TOPOLOGY_KEY, TOPOLOGY_LABEL
 from ratchet.dev.demo import frr
 from ratchet.dev.demo.environment import EXAMPLES, Environment
-from ratchet.dev.demo.terminal import check, run_shown, show_heading, show_output
+from ratchet.dev.demo.terminal import check, run_shown, runnable, show_heading, show_output
 from ratchet.dev.hosts import command_in, run_in
 from ratchet.dev.testbed import wait_for
 from ratchet.errors import RatchetError
@@ -60,7 +60,7 @@ def stay(environment: Environment) -> None:
     kubeconfig, centosa = f"--kubeconfig {environment.bed.access.kubeconfig}", environment.pods["centosa"][1]
     looks = [
         f"ratchet graph {kubeconfig} -n {environment.bed.namespace} -o svg > cloud-router.svg",
-        f"ratchet inspect {kubeconfig} -n {environment.bed.namespace} quagga-a:mid1",
+        f"{runnable('ratchet')} inspect {kubeconfig} -n {environment.bed.namespace} quagga-a:mid1",
         f"ip netns exec {centosa.netns} ping {FAR}",
         f"ip netns exec {environment.pods['quagga-a'][1].netns} ip route",
     ]

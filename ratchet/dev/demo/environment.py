@@ -17,7 +17,16 @@ from typing import Any
 from ratchet.core.model import PodRef, State
 from ratchet.core.state_machine import derive
 from ratchet.dev.demo.frr import Frr
-from ratchet.dev.demo.terminal import check, run_kubectl, run_shown, show_command, show_heading, show_output, show_state
+from ratchet.dev.demo.terminal import (
+    check,
+    run_kubectl,
+    run_shown,
+    runnable,
+    show_command,
+    show_heading,
+    show_output,
+    show_state,
+)
 from ratchet.dev.fake_kubelet import Kubelet, Sandbox
 from ratchet.dev.hosts import command_in, ip
 from ratchet.dev.testbed import RATCHET_NAMESPACE, Testbed, wait_for
@@ -127,7 +136,7 @@ class Environment:
     def commands_to_inspect_pair(self) -> list[str]:
         kubeconfig = f"--kubeconfig {self.bed.access.kubeconfig}"
         return [
-            f"kubectl {kubeconfig} get configmap -n {RATCHET_NAMESPACE} {self.record_name} -o yaml",
+            f"{runnable('kubectl')} {kubeconfig} get configmap -n {RATCHET_NAMESPACE} {self.record_name} -o yaml",
             f"ip netns exec {self.primary.netns} ip -d addr show in1",
             f"ip netns exec {self.primary.netns} ping 192.168.2.101",
             f"ip netns exec {self.pods['pair-pod'][1].netns} tcpdump -ni in2",
@@ -138,8 +147,8 @@ class Environment:
         kubeconfig = f"--kubeconfig {self.bed.access.kubeconfig}"
         show_heading("It stays up. Look around:")
         for command in (
-            f"kubectl {kubeconfig} get pods,configmaps,leases -A -L {LABELS}",
-            f"ratchet links {kubeconfig}",
+            f"{runnable('kubectl')} {kubeconfig} get pods,configmaps,leases -A -L {LABELS}",
+            f"{runnable('ratchet')} links {kubeconfig}",
             f"ip netns exec {self.left.host.netns} ip addr",
             *more,
         ):
@@ -147,7 +156,7 @@ class Environment:
         if os.environ.get("RATCHET_ROOTLESS"):
             show_output(f"(the namespaces are in: nsenter -t {os.getpid()} -U -m -n --preserve-credentials)")
         show_heading("and take it down:")
-        show_command(["ratchet demo --down"])
+        show_command([f"{runnable('ratchet')} demo --down"])
 
     @contextmanager
     def showing_states(self, last: State) -> Iterator[None]:

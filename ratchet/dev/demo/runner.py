@@ -18,7 +18,7 @@ from typing import Any
 
 from ratchet.dev.demo import cloud_router, late_peer, walkthrough
 from ratchet.dev.demo.environment import EXAMPLES, Environment
-from ratchet.dev.demo.terminal import show_heading, show_output
+from ratchet.dev.demo.terminal import runnable, show_heading, show_output
 from ratchet.dev.fake_kubelet import DEBIAN_PLUGINS
 from ratchet.dev.hosts import namespaces_under, remove_namespace
 from ratchet.dev.rootless import become_able
@@ -94,7 +94,8 @@ def _environment(kubeconfig: Path | None, *, agent: bool) -> Iterator[Environmen
     config = json.loads((EXAMPLES / "10-ratchet.conf").read_text())
     if namespaces_under(PREFIX):
         raise RatchetError(
-            "cannot start the demo: one is up already, or was killed", details="ratchet demo --down takes it down"
+            "cannot start the demo: one is up already, or was killed",
+            details=f"{runnable('ratchet')} demo --down takes it down",
         )
     show_heading(f"Two nodes on a switch, an API server, {'an agent' if agent else 'the plugin'} on both")
     namespace = "ratchet-demo" if kubeconfig else "default"

@@ -55,6 +55,14 @@ def run_shown(shown: Sequence[str], command: Sequence[str] | None = None) -> str
     return done.stdout
 
 
+def runnable(program: str) -> str:
+    """A program as it can be typed in this folder: its name if the shell finds it, else its path."""
+    beside = Path(sys.executable).with_name(program)
+    if shutil.which(program) is not None or not beside.exists():
+        return program
+    return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)
+
+
 def run_kubectl(kubeconfig: Path, *arguments: str) -> str:
     """Print and run kubectl against the demo's API server. Raises RatchetError if it fails."""
     program = Path(sys.executable).with_name("kubectl")

@@ -1,0 +1,117 @@
+"""Links as a table, with the columns that fit a terminal, or with all of them."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ratchet.core.model import Link, Side
+from ratchet.core.state_machine import derive
+
+Row = tuple[str, ...]
+
+GAP = "   "
+CELL_MIN = 8  # no cell is shortened to fewer characters
+_NARROW = ("NAMESPACE", "PRIMARY", "PAIR", "STATE", "KIND", "VNI", "AGE")
+_WIDE = ("PRIMARY-NODE", "PAIR-NODE", "LINK")
+_SHORTENED = ("NAMESPACE", "PRIMARY", "PAIR")
+_NOTHING = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkTable:
+    """The format of a table of links.
+
+    `is_wide`: with the nodes and the names of the records. `has_namespace`: with the namespace of each link. `width`:
+    cells are shortened until a row has this many columns; None: they are not.
+    """
+
+    is_wide: bool = False
+    has_namespace: bool = True
+    width: int | None = None
+
+    @property
+    def headings(self) -> Row:
+        narrow = _NARROW if self.has_namespace else _NARROW[1:]
+        return (*narrow, *_WIDE) if self.is_wide else narrow
+
+    def row(self, link: Link, now: datetime, *, is_gone: bool = False) -> Row:
+        """The cells of a link. `is_gone`: its record is deleted, or matches no more."""
+        narrow = (
+            link.namespace,
+            _endpoint(link, Side.PRIMARY),
+            _endpoint(link, Side.PAIR),
+            "gone" if is_gone else derive(link).value,
+            link.kind.value if link.kind else _NOTHING,
+            str(link.vni) if link.vni is not None else _NOTHING,
+            age(link.created, now),
+        )
+        wide = (_node(link, Side.PRIMARY), _node(link, Side.PAIR), link.name)
+        cells = narrow if self.has_namespace else narrow[1:]
+        return (*cells, *wide) if self.is_wide else cells
+
+    def widths(self, rows: Sequence[Row]) -> list[int]:
+        """The width of each column for the headings and these rows."""
+        widths = [max(map(len, column)) for column in zip(self.headings, *rows, strict=True)]
+        if self.width is None or self.is_wide:
+            return widths
+        shortened = [index for index, heading in enumerate(self.headings) if heading in _SHORTENED]
+        while sum(widths) + len(GAP) * (len(widths) - 1) > self.width:
+            widest = max(shortened, key=lambda index: widths[index])
+            if widths[widest] <= CELL_MIN:
+                break
+            widths[widest] -= 1
+        return widths
+
+    def line(self, row: Row, widths: Sequence[int]) -> str:
+        cells = (shortened(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True))
+        return GAP.join(cells).rstrip()
+
+    def text(self, rows: Sequence[Row]) -> str:
+        """The headings and these rows, each in a line."""
+        widths = self.widths(rows)
+        return "\n".join(self.line(row, widths) for row in (self.headings, *rows))
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Rows of cells in columns, as kubectl prints them. The first row has the headings."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def terminal_width() -> int | None:
+    """The number of columns of the terminal; None if stdout is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def shortened(text: str, length: int) -> str:
+    """A text with its middle left out if it is longer than `length`: begin and end tell most names apart."""
+    if len(text) <= length:
+        return text
+    tail = (length - 1) // 2
+    return f"{text[: length - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def age(created: datetime | None, now: datetime) -> str:
+    """The age of an object in its largest unit, as kubectl prints it."""
+    if created is None:
+        return _NOTHING
+    seconds = max(0, int((now - created).total_seconds()))
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"
+
+
+def _endpoint(link: Link, side: Side) -> str:
+    end = link.end(side)
+    return f"{end.sandbox.pod.name if end.sandbox else end.name}:{end.ifname}"
+
+
+def _node(link: Link, side: Side) -> str:
+    sandbox = link.sandbox(side)
+    return sandbox.node if sandbox else _NOTHING
