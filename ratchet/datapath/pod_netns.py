@@ -129,7 +129,7 @@ class OpenPod:
         if device.ifname == self.spec.ifname:
             return False
         if not device.ours:
-            raise self.failed(f"its ifindex {device.index} is that of {device.ifname}, which is not ratchet's")
+            raise self.failed(f"its ifindex {device.index} is that of {device.ifname}, which is not Ratchet's")
         return self.take_down(device)
 
     def delete(self, index: int) -> bool:
@@ -160,7 +160,7 @@ class OpenPod:
                 details="The other link's end is given up first. See `ratchet links` for the pod's links.",
             )
         raise ForeignInterfaceError(
-            f"cannot {verb} {self}: an interface of that name exists and is not ratchet's",
+            f"cannot {verb} {self}: an interface of that name exists and is not Ratchet's",
             path=self.netns.path,
             details="Choose another interface name for the link, or remove the interface.",
         )
@@ -199,8 +199,8 @@ class OpenPod:
         for route, answer in zip(lacking, answers, strict=True):
             if answer.refusal is not None:
                 known = answer.refusal.errno == EEXIST
-                cause = "the pod has another of that metric" if known else answer.refusal.strerror
-                details = "say another metric; the route of the smallest one is taken" if known else ""
+                cause = "the pod has another route with this metric" if known else answer.refusal.strerror
+                details = "Declare another metric. The route with the smallest metric is used." if known else ""
                 raise self.failed(f"cannot add the route {route}: {cause}", details=details) from answer.refusal
 
     def _shape(self, index: int, has: int | None) -> None:

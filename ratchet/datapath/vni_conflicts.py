@@ -56,7 +56,7 @@ def release(vni: int, port: int, search: Sequence[str] = ()) -> bool:
         if not holder.device.ours:
             raise VniForeignError(
                 f"VNI {vni} on UDP port {port} is held by {holder.device.ifname} in {holder.where}, "
-                "which is not ratchet's",
+                "which is not Ratchet's",
                 vni=vni,
                 details="Give ratchet a vni_range, or a UDP port, that nothing else on the node uses.",
             )

@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from errno import EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, EOPNOTSUPP
+from errno import EADDRINUSE, EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, EOPNOTSUPP
 
 from ratchet.core.forwarding import ForwardingEntry
 from ratchet.core.interface import Device, Observed, VxlanWire, differences, tunnel_differences
@@ -29,6 +29,7 @@ from ratchet.datapath.forwarding import entries_of, lead_nowhere, lead_to
 from ratchet.datapath.parse import device_of, reaches_own_node, read_new_link
 from ratchet.datapath.pod_netns import ATTEMPTS, OpenPod
 from ratchet.datapath.rtnetlink import Channel, RefusedError
+from ratchet.datapath.udp_ports import holder_of
 from ratchet.datapath.vni_conflicts import release
 from ratchet.errors import DatapathError, VniForeignError, VniInUseError
 
@@ -46,6 +47,8 @@ UNREACHABLE = (
     "A device in a network namespace that cannot be reached holds it. Find the process that keeps that namespace "
     "(lsns -t net, lsof) and end it, or restart the node."
 )
+
+OTHER_PORT = "Set another vxlan_port (--vxlan-port) on all nodes. Another vni_range does not help."
 
 
 @dataclass(slots=True)
@@ -252,11 +255,21 @@ def _complete(wire: VxlanWire, near: OpenPod, ifname: str) -> None:
         near.tune()
         if not near.finish(link.index, wire.link, carrier=wire.carrier or not _kernel.takes_carrier):
             _kernel.takes_carrier = False
-    except BaseException:
+    except BaseException as error:
         with suppress(DatapathError):
             near.delete(link.index)
             tunnel_guard.withdraw(wire.port, wire.vni, near.owner(link.index))
+        if isinstance(error.__cause__, RefusedError) and error.__cause__.errno == EADDRINUSE:
+            raise near.failed(_port_in_use(wire.port), details=OTHER_PORT) from error
         raise
+
+
+def _port_in_use(port: int) -> str:
+    """The cause of a refused UDP port, with its holder if it is found."""
+    with suppress(DatapathError):
+        if holder := holder_of(port):
+            return f"UDP port {port} of the node is used by {holder}"
+    return f"UDP port {port} of the node is in use"
 
 
 def _make_once_free(wire: VxlanWire, near: OpenPod, search: Sequence[str]) -> bool:

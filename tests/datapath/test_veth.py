@@ -160,7 +160,7 @@ def test_a_foreign_interface_is_left_alone(side: str, pods: Bed, wires: Wires) -
     pods.ip(pod, "link", "add", ifname, "type", "veth", "peer", "name", "theirs")
     before = pods.show(pod, ifname)
     path = pods.path(pod)
-    message = f"cannot make {ifname} in {path}: an interface of that name exists and is not ratchet's"
+    message = f"cannot make {ifname} in {path}: an interface of that name exists and is not Ratchet's"
     with pytest.raises(ForeignInterfaceError, match=message):
         ensure(wire)
     message = f"cannot remove {ifname} in {path}: an interface of that name .* not ratchet's"
@@ -342,5 +342,5 @@ def test_a_renamed_end_is_recreated(pod: str, pods: Bed, wires: Wires) -> None:
 
 def test_an_ifindex_conflict_names_the_foreign_interface(pods: Bed, wires: Wires) -> None:
     pods.ip("pod-a", *["link", "add", "stranger", "index", "1000000", "type", "bridge"])
-    with pytest.raises(DatapathError, match="its ifindex 1000000 is that of stranger, which is not ratchet's"):
+    with pytest.raises(DatapathError, match="its ifindex 1000000 is that of stranger, which is not Ratchet's"):
         ensure(with_indexes(wires.veth(), 1_000_000, 1_000_001))

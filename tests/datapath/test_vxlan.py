@@ -206,7 +206,7 @@ def test_a_foreign_interface_is_left_alone(nodes: Bed, wires: Wires) -> None:
     before = nodes.show("pod-a", "in1")
     with nodes.inside("node-1"):
         wire = wires.tunnel("pod-a", 0, ONE, TWO)
-        message = f"cannot make in1 in {wire.near.netns}: an interface of that name exists and is not ratchet's"
+        message = f"cannot make in1 in {wire.near.netns}: an interface of that name exists and is not Ratchet's"
         with pytest.raises(ForeignInterfaceError, match=message):
             ensure(wire)
         with pytest.raises(ForeignInterfaceError):

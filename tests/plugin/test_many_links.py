@@ -280,7 +280,7 @@ def test_add_creates_none_of_many_links_if_one_fails(cluster: Cluster) -> None:
     ip("-n", hub.netns, "link", "add", "e5", "type", "bridge")
     refused = cluster.a.add(hub)
     assert refused.status == 1
-    assert "an interface of that name exists and is not ratchet's" in refused.json["msg"]
+    assert "an interface of that name exists and is not Ratchet's" in refused.json["msg"]
     assert cluster.interfaces(hub) == ["e5"]
     for name in names:
         wait_for(f"{name} without the hub", partial(has_no_primary, cluster, name))
