@@ -15,6 +15,7 @@ from types import FrameType
 from ratchet.agent.announce import Announcer
 from ratchet.agent.changes import ChangeHandler
 from ratchet.agent.controller import LinkController
+from ratchet.agent.failures import EndFailures
 from ratchet.agent.health import AgentHealth
 from ratchet.agent.heartbeat import Heartbeat
 from ratchet.agent.http import PROBE_LIMITS, PUBLIC_LIMITS, HttpServer
@@ -247,7 +248,7 @@ class Agent:
             self._journal,
             records,
             self._underlays,
-            self._announcer,
+            EndFailures(records, self._journal, self._announcer),
             self._service,
             membership,
             self._liveness,

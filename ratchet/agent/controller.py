@@ -10,8 +10,7 @@ import logging
 from dataclasses import dataclass, field
 
 from ratchet import datapath
-from ratchet.agent.announce import Announcer
-from ratchet.agent.events import Reason
+from ratchet.agent.failures import REPORTED, EndFailures, ReportedError
 from ratchet.agent.guard import HeldEndGuard
 from ratchet.agent.liveness import Calls, HeldEnds, SandboxLiveness
 from ratchet.agent.logs import about
@@ -52,7 +51,7 @@ class LinkController:
     journal: Journal
     records: CachedStore
     underlays: Underlays
-    announcer: Announcer
+    failures: EndFailures
     calls: Calls
     membership: Membership
     liveness: SandboxLiveness
@@ -91,6 +90,7 @@ class LinkController:
         """Forget a link of which this node no longer has an end."""
         self.verified.forget(link)
         self.lost_peers.forget(link)
+        self.failures.forget(link)
         self.membership.forget(link)
 
     # Ends
@@ -137,20 +137,26 @@ class LinkController:
     def _bring_up(self, entry: SandboxEntry, end: HeldEnd) -> None:
         try:
             result = self._reconciler(entry, end).settle(self._attempt(entry, end), self._underlay(entry), joined=True)
+            self.failures.succeeded(entry, end)
             if result.reset:
                 self.status.report_reset(entry, end, result.reset)
         except SupersededError as error:
             log.info('end superseded link=%s interface=%s cause="%s"', end.link, end.ifname, error)
-        except (AddressFamilyError, InvalidIntentError) as error:
-            # ADD has returned, so an Event is the only way to report this to the pod's owner.
-            if entry.pod is not None:
-                self.announcer.event(entry.pod, Reason.of(error), str(error), end.ifname)
-            raise
         except NamespaceGoneError as error:
             if error.path != entry.netns:
                 raise
             with self.journal.lock(end.link):
                 RecordWriter(self.records).mark_lost(end.link, entry.attachment.container_id, "its namespace is gone")
+        except REPORTED as error:
+            self._report(entry, end, error)
+            raise
+
+    def _report(self, entry: SandboxEntry, end: HeldEnd, error: ReportedError) -> None:
+        """Report the error of an end. The error is raised afterwards, whether or not its report succeeds."""
+        try:
+            self.failures.report(entry, end, error)
+        except RatchetError as fault:
+            log.info('cannot record the error of an end link=%s cause="%s"', end.link, fault)
 
     def _is_verified(self, entry: SandboxEntry, end: HeldEnd, side: Side, record: Link) -> bool:
         """Whether the end was verified to be up, usually by a call, and nothing has changed since."""

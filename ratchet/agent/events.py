@@ -12,7 +12,7 @@ from enum import StrEnum
 from itertools import accumulate, chain, takewhile
 
 from ratchet.core.model import PodRef
-from ratchet.errors import AddressFamilyError, InvalidIntentError
+from ratchet.errors import AddressFamilyError, InvalidIntentError, RatchetError
 from ratchet.store.announcements import EventType
 
 COLLECT_SECONDS = 1.0
@@ -26,6 +26,7 @@ class Reason(StrEnum):
     LINKED = "Linked"
     WAITING_FOR_PEER = "WaitingForPeer"
     LINK_LOST = "LinkLost"
+    LINK_FAILED = "LinkFailed"
     TUNNEL_RESET = "TunnelReset"
     INVALID_INTENT = "InvalidIntent"
     NO_COMMON_ADDRESS_FAMILY = "NoCommonAddressFamily"
@@ -33,9 +34,11 @@ class Reason(StrEnum):
     DATAGRAMS_DROPPED = "DatagramsDropped"
 
     @classmethod
-    def of(cls, error: AddressFamilyError | InvalidIntentError) -> Reason:
+    def of(cls, error: RatchetError) -> Reason:
         """The reason of an Event about a link that cannot be created."""
-        return cls.NO_COMMON_ADDRESS_FAMILY if isinstance(error, AddressFamilyError) else cls.INVALID_INTENT
+        if isinstance(error, AddressFamilyError):
+            return cls.NO_COMMON_ADDRESS_FAMILY
+        return cls.INVALID_INTENT if isinstance(error, InvalidIntentError) else cls.LINK_FAILED
 
     @property
     def type(self) -> EventType:

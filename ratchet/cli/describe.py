@@ -83,6 +83,8 @@ def _end(link: Link, side: Side, observation: Json | None) -> Iterator[str]:
             ("Sandbox", f"{sandbox.container_id}, {sandbox.netns}"),
             ("Stands", "yes" if link.is_ready(side) else "no"),
         ]
+    if end.error is not None:
+        fields.append(("Last error", f"{end.error.text} (since {_moment(end.error.at)})"))
     fields += [("Note", f"{key}: {value}") for key, value in sorted(end.notes.items())]
     if observation is not None:
         fields += _observation_fields(observation)

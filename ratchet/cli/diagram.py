@@ -24,7 +24,7 @@ class Edge:
     """A link.
 
     `state` is None if records were not read. `kind` is None until both pods have joined. `edited`: the declaration has
-    changed, and the change waits for a restart of the primary.
+    changed, and the change waits for a restart of the primary. `failed`: an end has an error.
     """
 
     link: str
@@ -34,14 +34,16 @@ class Edge:
     kind: Kind | None = None
     vni: int | None = None
     edited: bool = False
+    failed: bool = False
 
     @property
     def label(self) -> str:
-        """The text of the edge: kind, VNI, and whether a restart is needed."""
+        """The text of the edge: kind, VNI, whether an end has an error, and whether a restart is needed."""
         words = [self.kind.value if self.kind else ""]
         if self.kind is Kind.VXLAN and self.vni is not None:
             words.append(str(self.vni))
-        return " ".join([*words, "wants a restart"] if self.edited else words)
+        words += ["error"] * self.failed + ["wants a restart"] * self.edited
+        return " ".join(words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,8 @@ def diagram_of(wanted: Wanted, records: Mapping[str, Link] | None, pods: Collect
         else:
             vni = record.vni if record.kind is Kind.VXLAN else None
             edited = bool(edits(record, one.link))
-            edges.append(Edge(one.link.name, near, far, derive(record), record.kind, vni, edited))
+            failed = any(record.end(side).error for side in Side)
+            edges.append(Edge(one.link.name, near, far, derive(record), record.kind, vni, edited, failed))
     nodes = {
         node: tuple(sorted(pod for pod, place in drawn.items() if place == node))
         for node in sorted(set(drawn.values()))

@@ -20,7 +20,8 @@ from ratchet.store.store import ApiStore
 MANUAL = Manual(
     description="""
         Print a diagram of the links of a namespace: a box for each node with its pods, a line for each link with its
-        interfaces, kind, VNI and state. Green lines are linked, broken lines are not linked yet.
+        interfaces, kind, VNI and state. Green lines are linked, broken lines are not linked yet, red
+        lines have an error.
 
         With -f, draw manifests without a cluster. The formats dot, svg and png need pip install 'ratchet-cni[graph]';
         svg and png also need Graphviz.
@@ -42,6 +43,7 @@ STYLES = {
     State.PENDING: ("#888888", "dotted"),
     None: ("#555555", "solid"),
 }
+ERROR_COLOUR = "#b2182b"
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -116,7 +118,7 @@ def mermaid(diagram: Diagram) -> str:
         label = " · ".join(part for part in (f"{edge.near.ifname} – {edge.far.ifname}", edge.label) if part)
         lines.append(f'  {names[edge.near.pod]} {arrow}|"{_escape(label)}"| {names[edge.far.pod]}')
     for number, edge in enumerate(diagram.edges):
-        lines.append(f"  linkStyle {number} stroke:{STYLES[edge.state][0]}")
+        lines.append(f"  linkStyle {number} stroke:{_colour(edge)}")
     return "\n".join(lines) + "\n"
 
 
@@ -158,9 +160,12 @@ def render(diagram: Diagram, output: str) -> bytes:
 
 
 def _style(edge: Edge, escape: Callable[[str], str]) -> dict[str, str]:
-    colour, style = STYLES[edge.state]
     ends = {"taillabel": escape(f" {edge.near.ifname} "), "headlabel": escape(f" {edge.far.ifname} ")}
-    return {"color": colour, "style": style, "label": escape(edge.label), **ends}
+    return {"color": _colour(edge), "style": STYLES[edge.state][1], "label": escape(edge.label), **ends}
+
+
+def _colour(edge: Edge) -> str:
+    return ERROR_COLOUR if edge.failed else STYLES[edge.state][0]
 
 
 def _engine(diagram: Diagram) -> str:

@@ -44,7 +44,7 @@ class LinkTable:
             link.namespace,
             _endpoint(link, Side.PRIMARY),
             _endpoint(link, Side.PAIR),
-            "gone" if is_gone else derive(link).value,
+            "gone" if is_gone else _state(link),
             link.kind.value if link.kind else _NOTHING,
             str(link.vni) if link.vni is not None else _NOTHING,
             age(link.created, now),
@@ -105,6 +105,11 @@ def age(created: datetime | None, now: datetime) -> str:
         if seconds >= 2 * length:
             return f"{seconds // length}{unit}"
     return f"{seconds}s"
+
+
+def _state(link: Link) -> str:
+    """The state, with a mark if an end has an error."""
+    return f"{derive(link)}{'!' if any(link.end(side).error for side in Side) else ''}"
 
 
 def _endpoint(link: Link, side: Side) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from ratchet.cli.cluster import add_cluster_options, records_of
 from ratchet.cli.link_table import LinkTable, Row, terminal_width
 from ratchet.cli.manual import Manual
+from ratchet.cli.progress import end_errors
 from ratchet.cli.snapshot import read_edits
 from ratchet.core.drift import wants_restart
 from ratchet.core.model import Link, Side
@@ -23,9 +24,10 @@ from ratchet.store.store import ApiStore
 
 MANUAL = Manual(
     description="""
-        List links of all namespaces with both ends, their state, kind and VNI. Pods that need a restart because a link
-        was edited are listed on stderr. With --watch, print a link again whenever it changes. On a terminal, long names
-        are shortened to its width; -o wide prints them whole, with the nodes and the names of the records.
+        List links of all namespaces with both ends, their state, kind and VNI. A "!" after the state marks a link with
+        an error. Errors, and pods that need a restart because a link was edited, are listed on stderr. With --watch,
+        print a link again whenever it changes. On a terminal, long names are shortened to its width; -o wide prints
+        them whole, with the nodes and the names of the records.
     """,
     examples=(
         ("List the links of a namespace", "ratchet links -n lab"),
@@ -112,8 +114,10 @@ def print_links(records: ApiStore, link_filter: LinkFilter, table: LinkTable | N
         for link in shown:
             if words := edits.words.get(link.name):
                 print(f"link {link.name} {wants_restart(link, words)}", file=sys.stderr)
-    for error in (*malformed, *edits.warnings()):
-        print(f"ratchet: {error}", file=sys.stderr)
+            for error in end_errors(link):
+                print(f"link {link.name}: {error}", file=sys.stderr)
+    for fault in (*malformed, *edits.warnings()):
+        print(f"ratchet: {fault}", file=sys.stderr)
     return 1 if malformed else 0
 
 
@@ -239,4 +243,5 @@ def _end_as_json(link: Link, side: Side) -> dict[str, Any]:
         "container": sandbox.container_id if sandbox else None,
         "netns": sandbox.netns if sandbox else None,
         "stands": link.is_ready(side),
+        "error": {"at": end.error.at.isoformat(), "text": end.error.text} if end.error else None,
     }

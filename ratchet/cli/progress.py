@@ -61,10 +61,18 @@ def _why(wanted: WantedLink, record: Link | None, pods: Collection[Pod]) -> str:
     if record is None or missing:
         ends = [wanted.link.end(side) for side in missing]
         return "; ".join(f"pod {end.name}: {absence(end.name, pods, end.ifname)}" for end in ends)
+    if errors := end_errors(record):
+        return "; ".join(errors)
     latest = f" ({record.history[-1].reason})" if record.history else ""
     sides = [side for side in Side if not record.is_ready(side)]
     places = " and ".join(f"{record.end(side).ifname} of pod {_pod(record, side)}" for side in sides)
     return f"both pods have joined, but {places} {'is' if len(sides) == 1 else 'are'} not ready yet{latest}"
+
+
+def end_errors(record: Link) -> list[str]:
+    """The errors of a link's ends, each with its interface and its pod."""
+    failed = [(side, record.end(side)) for side in Side]
+    return [f"{end.ifname} of pod {_pod(record, side)}: {end.error.text}" for side, end in failed if end.error]
 
 
 def _pod(record: Link, side: Side) -> str:

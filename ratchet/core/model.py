@@ -108,6 +108,14 @@ class ReadyFor:
 
 
 @dataclass(frozen=True, slots=True)
+class EndError:
+    """Why an end cannot be made ready: the last error of its node, since `at` (UTC)."""
+
+    at: datetime
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Encapsulation:
     """The declared encapsulation of a link.
 
@@ -126,6 +134,7 @@ class End:
     """One end of a link: its declaration, and the facts that its node has written.
 
     `name` is the name that declarations use for the pod (`ratchet.pod_name`). `notes` are labels, kept for people.
+    `error` is for people too; it is None if the end is ready or waits. Records of schema 1 do not hold it.
     """
 
     name: str
@@ -135,6 +144,7 @@ class End:
     notes: Mapping[str, str] = field(default_factory=dict, hash=False)
     sandbox: Sandbox | None = None
     ready: ReadyFor | None = None
+    error: EndError | None = None
 
     def intends_the_same_as(self, other: End) -> bool:
         """Whether both declare the same interface. Addresses are compared as sets, the pod's name not at all."""

@@ -204,16 +204,19 @@ def _connect(
         return Observe(wire)  # a tunnel that was created before the range was set keeps its port
     if refusal and observed and not ready and not has_port(wire, observed):
         return Reject(refusal)
-    return _step_toward(wire, observed, ready=ready)
+    return _step_toward(wire, observed, ready=ready, failed=record.end(attempt.side).error is not None)
 
 
-def _step_toward(wire: Wire, observed: Observed | None, *, ready: bool) -> Step:
-    """The next step of an end that must match `wire`. `ready`: the record has the end as ready."""
+def _step_toward(wire: Wire, observed: Observed | None, *, ready: bool, failed: bool) -> Step:
+    """The next step of an end that must match `wire`.
+
+    `ready`: the record has the end as ready. `failed`: it has an error of it.
+    """
     if observed is None:
         return Observe(wire) if ready else Create(wire)
     if differences(wire, observed):
         return Build(wire)
-    return Done() if ready else MarkReady()
+    return Done() if ready and not failed else MarkReady()
 
 
 def wire_of(record: Link, side: Side, underlay: Underlay, here: Location, peer: Location | None = None) -> Wire:

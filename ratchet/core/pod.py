@@ -43,7 +43,8 @@ class PodRef:
 class Pod:
     """A pod of the API, with the fields that Ratchet reads. `node` is empty until the pod is scheduled.
 
-    `gates` are the types of its readiness gates (`spec.readinessGates`).
+    `gates` are the types of its readiness gates (`spec.readinessGates`). `host_network`: it has no network namespace of
+    its own, so the runtime calls no CNI plugin for it.
     """
 
     ref: PodRef
@@ -54,6 +55,7 @@ class Pod:
     deleting: bool = False
     created: datetime | None = None
     gates: tuple[str, ...] = ()
+    host_network: bool = False
 
     @property
     def finished(self) -> bool:

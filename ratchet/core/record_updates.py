@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from ratchet.core.model import SIDES, Kind, Link, Sandbox, Side, Transition
+from ratchet.core.escape import escape_unprintable
+from ratchet.core.model import EARLIER_SCHEMA, SIDES, EndError, Kind, Link, Sandbox, Side, Transition
 from ratchet.core.naming import node_label
 from ratchet.core.state_machine import JOINED, LEFT, LOST, MARKED_READY, Event, advance, derive, facts_of
 
 HISTORY_KEPT = 12
 REFUSED_KEPT = 16
+ERROR_MAX = 500  # characters
 
 _ALWAYS_IN_HISTORY = frozenset({*JOINED.values(), *LEFT.values()})
 
@@ -35,7 +37,7 @@ def join(record: Link | None, wanted: Link, side: Side, sandbox: Sandbox, now: d
     if base.sandbox(side) == sandbox:
         return _with_history(base, before, steps, f"{side} {sandbox.pod} changed the declaration", now)
     # A pod that was absent when its peer joined may have been recorded under another of its names.
-    mine = replace(base.end(side), name=wanted.end(side).name, sandbox=sandbox, ready=None)
+    mine = replace(base.end(side), name=wanted.end(side).name, sandbox=sandbox, ready=None, error=None)
     joined = base.with_end(side, mine)
     steps.append((JOINED[side], joined))
     if side is Side.PRIMARY and base.primary.sandbox is None and base.pair.sandbox is not None:
@@ -57,7 +59,8 @@ def leave(record: Link, side: Side, container_id: str, reason: str, now: datetim
     base, steps = record, list[Move]()
     if record.kind is Kind.VETH:
         base, steps = _without_ready(record, side.other)
-    left = base.with_end(side, replace(base.end(side), sandbox=None, ready=None))
+    base = _without_error(base, side.other)  # it waits again
+    left = base.with_end(side, replace(base.end(side), sandbox=None, ready=None, error=None))
     return replace(
         left,
         expected_on=_expected_after_leave(record, side),
@@ -66,11 +69,12 @@ def leave(record: Link, side: Side, container_id: str, reason: str, now: datetim
 
 
 def mark_ready(record: Link, side: Side, now: datetime) -> Link:
-    """The record with `side` ready. Both ends of a vEth become ready at once."""
+    """The record with `side` ready and without its error. Both ends of a vEth become ready at once."""
     updated = record
     steps: list[Move] = []
     sides = _built_with(record, side)
     for one in sides:
+        updated = _without_error(updated, one)
         if not updated.is_ready(one):
             updated = updated.with_end(one, replace(updated.end(one), ready=updated.due(one)))
             steps.append((MARKED_READY[one], updated))
@@ -85,6 +89,15 @@ def mark_lost(record: Link, side: Side, reason: str, now: datetime) -> Link:
         lost, more = _without_ready(lost, one)
         steps += more
     return _with_history(lost, record, steps, reason, now)
+
+
+def with_error(record: Link, side: Side, text: str, now: datetime) -> Link:
+    """The record with the error of an end. One that is there already keeps its time."""
+    end = record.end(side)
+    text = escape_unprintable(text)[:ERROR_MAX]
+    if record.schema == EARLIER_SCHEMA or (end.error is not None and end.error.text == text):
+        return record
+    return record.with_end(side, replace(end, error=EndError(_recorded_time(now), text)))
 
 
 def with_vni(record: Link, vni: int) -> Link:
@@ -111,6 +124,11 @@ def renumber(record: Link, vni: int, reason: str, now: datetime, *, refused: boo
         state = derive(base)
         history = (*history, Transition(_recorded_time(now), state, state, text))[-HISTORY_KEPT:]
     return replace(base, vni=vni, refused_vnis=refused_vnis, history=history)
+
+
+def _without_error(record: Link, side: Side) -> Link:
+    end = record.end(side)
+    return record if end.error is None else record.with_end(side, replace(end, error=None))
 
 
 def _built_with(record: Link, side: Side) -> tuple[Side, ...]:

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
 from ratchet.agent.controller import LinkController
+from ratchet.agent.failures import EndFailures
 from ratchet.agent.liveness import SandboxLiveness
 from ratchet.agent.membership import Membership
 from ratchet.cni.arguments import Command
@@ -235,7 +236,7 @@ def reconcile(node: str, declared: Declared, link: str, source: Callable[[Declar
         journal=journal,
         records=records,
         underlays=cast(Any, lambda *_: replace(scene_underlay(node), has_agent=True)),
-        announcer=announcer,
+        failures=EndFailures(records, journal, announcer),
         calls=calls,
         membership=membership,
         liveness=SandboxLiveness(node, journal, records, calls),

@@ -14,6 +14,7 @@ from ratchet.agent import controller, liveness
 from ratchet.agent.announce import Announcer
 from ratchet.agent.controller import LinkController
 from ratchet.agent.events import Reason
+from ratchet.agent.failures import EndFailures
 from ratchet.agent.liveness import SandboxLiveness
 from ratchet.agent.lost_peers import LostPeers
 from ratchet.agent.membership import Membership
@@ -232,7 +233,7 @@ class AgentNode:
             self.journal,
             self.records,
             underlays,
-            announcer,
+            EndFailures(self.records, self.journal, announcer),
             self.calls,
             self.membership,
             self.liveness,

@@ -10,7 +10,19 @@ from hypothesis import strategies as st
 
 from ratchet.core.endpoint_spec import EndpointSpec, Route
 from ratchet.core.intent.sysctls import ALLOWED
-from ratchet.core.model import Address, Encapsulation, End, Link, PodRef, ReadyFor, Sandbox, State, Transition
+from ratchet.core.model import (
+    EARLIER_SCHEMA,
+    Address,
+    Encapsulation,
+    End,
+    EndError,
+    Link,
+    PodRef,
+    ReadyFor,
+    Sandbox,
+    State,
+    Transition,
+)
 from ratchet.core.naming import record_name
 from ratchet.core.record_updates import REFUSED_KEPT
 
@@ -85,6 +97,7 @@ def ends(draw: st.DrawFn, namespace: str) -> End:
         notes=draw(st.dictionaries(carried, printable.filter(bool))),
         sandbox=draw(st.none() | sandboxes),
         ready=draw(st.none() | stands),
+        error=draw(st.none() | st.builds(EndError, moments, printable)),
     )
 
 
@@ -92,7 +105,8 @@ transitions = st.builds(Transition, moments, st.sampled_from(State), st.sampled_
 
 
 def _in_schema(end: End, schema: int) -> End:
-    return end if end.sandbox is None else replace(end, sandbox=end.sandbox.in_schema(schema))
+    sandbox = end.sandbox.in_schema(schema) if end.sandbox is not None else None
+    return replace(end, sandbox=sandbox, error=None if schema == EARLIER_SCHEMA else end.error)
 
 
 @st.composite

@@ -16,7 +16,7 @@ from ratchet.cli.link_table import LinkTable, age, shortened, table
 from ratchet.cli.links import LinkFilter, link_as_json, print_links, watch_links
 from ratchet.core.endpoint_spec import EndpointSpec
 from ratchet.core.model import Link, Pod, Side
-from ratchet.core.record_updates import join, mark_ready
+from ratchet.core.record_updates import join, mark_ready, with_error
 from ratchet.core.serialize import plain
 from ratchet.core.state_machine import derive
 from ratchet.errors import MalformedRecordError
@@ -253,6 +253,7 @@ def test_json_contains_all_fields_of_a_link(capsys: Captured) -> None:
             "container": "primary-pod-c1",
             "netns": "/run/netns/primary-pod-1",
             "stands": True,
+            "error": None,
         },
         "pair": {
             "name": "pair-pod",
@@ -269,6 +270,7 @@ def test_json_contains_all_fields_of_a_link(capsys: Captured) -> None:
             "container": "pair-pod-c1",
             "netns": "/run/netns/pair-pod-1",
             "stands": False,
+            "error": None,
         },
     }
     assert [(step["from"], step["to"]) for step in history] == [
@@ -353,3 +355,14 @@ def test_watch_prints_a_line_of_json_for_each_change(capsys: Captured) -> None:
     first, last = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert (first["name"], first["kind"]) == (RECORD, "veth")
     assert last == {"name": RECORD, "state": None}
+
+
+def test_an_error_is_marked_in_the_table_and_listed_on_stderr(capsys: Captured) -> None:
+    failed = with_error(replace(vxlan(), vni=11), Side.PAIR, "cannot create in2: File exists", NOW)
+    assert print_links(FixedStore([failed]), LinkFilter(), LinkTable(has_namespace=False)) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[1].split()[2] == f"{derive(failed)}!"
+    assert err.splitlines() == [f"link {RECORD}: in2 of pod pair-pod on node-b: cannot create in2: File exists"]
+    assert print_links(FixedStore([failed]), LinkFilter(), None) == 0
+    pair = json.loads(capsys.readouterr().out)[0]["pair"]
+    assert pair["error"]["text"] == "cannot create in2: File exists"

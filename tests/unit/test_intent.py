@@ -472,6 +472,11 @@ def test_unknown_settings_are_reported() -> None:
             [replace(pod("b-1", pod_name="b"), node="n1")],
             "it is scheduled on n1 and its in2 has not been asked for yet",
         ),
+        (
+            [replace(pod("b"), node="n1", phase="Running")],
+            "it runs on n1 without in2: restart it if it started before Ratchet was installed there",
+        ),
+        ([replace(pod("b"), node="n1", host_network=True)], "it uses the host's network, which cannot have links"),
         ([replace(pod("b"), phase="Failed"), replace(pod("b-2", pod_name="b"), node="n1")], "it is scheduled on n1"),
     ],
 )

@@ -108,6 +108,10 @@ def absence(name: str, pods: Iterable[Pod], ifname: str) -> str:
         return "it is being deleted"
     if not pod.node:
         return "it is not scheduled"
+    if pod.host_network:
+        return "it uses the host's network, which cannot have links"
+    if pod.phase == "Running":
+        return f"it runs on {pod.node} without {ifname}: restart it if it started before Ratchet was installed there"
     return f"it is scheduled on {pod.node} and its {ifname} has not been asked for yet"
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +24,19 @@ NUMBER = re.compile(r"[0-9]{1,18}")
 def decode_time(text: str | None) -> datetime | None:
     """The time that Kubernetes writes in RFC 3339, in UTC; None if there is none."""
     return datetime.fromisoformat(text).astimezone(UTC) if text else None
+
+
+def encode_moment(at: datetime) -> str:
+    """A time in a record, in UTC and milliseconds."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def decode_moment(text: str) -> datetime | None:
+    """The time that a record has, in UTC; None if it is malformed."""
+    with suppress(ValueError, OverflowError):
+        at = datetime.fromisoformat(text)
+        return at.astimezone(UTC) if at.tzinfo is not None else None
+    return None
 
 
 def decode_number(data: Mapping[str, str], key: str, valid: range) -> int:

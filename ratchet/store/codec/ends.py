@@ -6,18 +6,18 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 
 from ratchet.core.endpoint_spec import UNSET, EndpointSpec
-from ratchet.core.model import EARLIER_SCHEMA, Address, End, PodRef, ReadyFor, Sandbox
+from ratchet.core.model import EARLIER_SCHEMA, Address, End, EndError, PodRef, ReadyFor, Sandbox
 from ratchet.core.shared import shared_address, shared_text
-from ratchet.store.codec import NO_TEXTS, NUMBER, decode_number
+from ratchet.store.codec import NO_TEXTS, NUMBER, decode_moment, decode_number, encode_moment
 from ratchet.store.codec.endpoint_spec import END_PROPERTIES, decode_properties, encode_properties
 
 _COOKIES = range(1 << 63)
 _UNDERLAY_MTUS = range(1, 1 << 31)
 _SANDBOX_KEYS = {"pod", "uid", "mirror", "node", "vtep", "sandbox", "netns", "cookie", "stands", "ready"}
 # Written in schema 2 only: agents that write schema 1 take unknown keys for notes, and keep them.
-_UNDERLAY_KEYS = {"underlay_mtu", "vteps"}
-LEFT_KEYS = _SANDBOX_KEYS | _UNDERLAY_KEYS
-_END_KEYS = END_PROPERTIES | {"name", "ifname", "addresses"} | _SANDBOX_KEYS | _UNDERLAY_KEYS
+_LATER_KEYS = {"underlay_mtu", "vteps", "error"}
+LEFT_KEYS = _SANDBOX_KEYS | _LATER_KEYS
+_END_KEYS = END_PROPERTIES | {"name", "ifname", "addresses"} | _SANDBOX_KEYS | _LATER_KEYS
 
 
 def encode_end(prefix: str, end: End, schema: int) -> dict[str, str]:
@@ -46,6 +46,8 @@ def encode_end(prefix: str, end: End, schema: int) -> dict[str, str]:
     if end.ready:
         key, word = _ready_words(schema)
         fields[key] = f"{end.ready.sandbox} {word} {end.ready.peer} generation {end.ready.generation}"
+    if end.error and schema != EARLIER_SCHEMA:
+        fields["error"] = f"{encode_moment(end.error.at)} {end.error.text}"
     return {f"{prefix}.{key}": value for key, value in fields.items()}
 
 
@@ -85,6 +87,7 @@ def _decode_fields(namespace: str, fields: Mapping[str, str], schema: int) -> En
         notes={key: value for key, value in fields.items() if key not in _END_KEYS} or NO_TEXTS,
         sandbox=sandbox,
         ready=_decode_ready(key, word, ready) if ready else None,
+        error=_decode_error(fields["error"]) if "error" in fields and schema != EARLIER_SCHEMA else None,
     )
 
 
@@ -123,6 +126,13 @@ def _decode_address(text: str) -> Address:
 def _ready_words(schema: int) -> tuple[str, str]:
     """The key of an end's readiness, and the word before the peer in its value."""
     return ("stands", "toward") if schema == EARLIER_SCHEMA else ("ready", "peer")
+
+
+def _decode_error(text: str) -> EndError | None:
+    """The error of an end, written as `<time> <text>`; None if it is malformed: it is for people only."""
+    moment, _, cause = text.partition(" ")
+    at = decode_moment(moment)
+    return EndError(at, cause) if at is not None else None
 
 
 def _decode_ready(key: str, word: str, text: str) -> ReadyFor:

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 from ratchet.core.model import (
@@ -42,7 +41,16 @@ from ratchet.core.naming import (
 from ratchet.core.shared import shared_text
 from ratchet.core.state_machine import derive
 from ratchet.errors import MalformedRecordError, NewerRecordError
-from ratchet.store.codec import MANAGER, NUMBER, Json, decode_number, decode_time, merge_changes
+from ratchet.store.codec import (
+    MANAGER,
+    NUMBER,
+    Json,
+    decode_moment,
+    decode_number,
+    decode_time,
+    encode_moment,
+    merge_changes,
+)
 from ratchet.store.codec.ends import LEFT_KEYS, decode_end, encode_end, fields_of_ends
 
 _GENERATIONS = range(1, 10**18)
@@ -242,8 +250,7 @@ def _refused(data: Mapping[str, str]) -> list[str]:
 
 
 def _encode_transition(step: Transition) -> str:
-    moment = step.at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return f"{moment} {step.source} → {step.target}: {step.reason}"
+    return f"{encode_moment(step.at)} {step.source} → {step.target}: {step.reason}"
 
 
 def _refuse_newer(name: str, data: Mapping[str, str], schema: int) -> None:
@@ -274,8 +281,7 @@ def _decode_transition(line: str) -> Transition | None:
     head, _, reason = line.partition(": ")
     match head.split(" "):
         case [moment, source, "→", target]:
-            with suppress(ValueError, OverflowError):
-                at = datetime.fromisoformat(moment)
-                if at.tzinfo is not None:
-                    return Transition(at.astimezone(UTC), State(source), State(target), shared_text(reason))
+            at = decode_moment(moment)
+            with suppress(ValueError):
+                return Transition(at, State(source), State(target), shared_text(reason)) if at is not None else None
     return None

@@ -30,6 +30,7 @@ def decode_pod(pod: Mapping[str, Any]) -> Pod:
         deleting=bool(metadata.get("deletionTimestamp")),
         created=decode_time(metadata.get("creationTimestamp")),
         gates=tuple(gate.get("conditionType") or "" for gate in spec.get("readinessGates") or ()),
+        host_network=bool(spec.get("hostNetwork")),
     )
 
 

@@ -1,0 +1,113 @@
+"""An end that cannot be made after its ADD has returned: the cause reaches the pod's owner, and goes with the fault."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from ratchet.cli.main import main
+from ratchet.core.model import State
+from ratchet.dev.fake_kubelet import Sandbox
+from ratchet.dev.hosts import command_in, run_in
+from ratchet.dev.testbed import wait_for
+from tests.support.cluster import LINK, PAIR, Cluster
+from tests.support.resync import touch
+
+Captured = pytest.CaptureFixture[str]
+SPEC = {
+    "peer": "pair-pod",
+    "ifname": "in1",
+    "peer_ifname": "in2",
+    "addresses": [["192.168.2.100/24", "fd02::1/64"], ["192.168.2.101/24", "fd02::2/64"]],
+    "routes": [[{"to": "10.77.0.0/16", "via": "192.168.2.101"}], None],
+}
+
+
+@contextmanager
+def _foreign_interface(cluster: Cluster, pod: Sandbox) -> Iterator[None]:
+    run_in(pod.netns, "ip", "link", "add", "in1", "type", "veth", "peer", "name", "other")
+    yield
+    run_in(pod.netns, "ip", "link", "del", "in1")
+
+
+@contextmanager
+def _foreign_route(cluster: Cluster, pod: Sandbox) -> Iterator[None]:
+    run_in(pod.netns, "ip", "route", "add", "10.77.0.0/16", "dev", "lo")
+    yield
+    run_in(pod.netns, "ip", "route", "del", "10.77.0.0/16", "dev", "lo")
+
+
+@contextmanager
+def _without_ipv6(cluster: Cluster, pod: Sandbox) -> Iterator[None]:
+    key = "/proc/sys/net/ipv6/conf/default/disable_ipv6"
+    run_in(pod.netns, "sh", "-c", f"echo 1 > {key}")
+    yield
+    run_in(pod.netns, "sh", "-c", f"echo 0 > {key}")
+
+
+@contextmanager
+def _port_taken(cluster: Cluster, pod: Sandbox) -> Iterator[None]:
+    code = "import socket; s = socket.socket(2, 2); s.bind(('', 4789)); print(flush=True); input()"
+    command = command_in(cluster.a.host.netns, sys.executable, "-c", code)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        try:
+            yield
+        finally:
+            holder.communicate("\n")
+
+
+FAULTS = {
+    "name taken": (_foreign_interface, "is not Ratchet's"),
+    "route exists": (_foreign_route, "10.77.0.0/16"),
+    "IPv6 disabled": (_without_ipv6, "IPv6 is disabled"),
+    "UDP port taken": (_port_taken, "UDP port 4789 of the node is used by python"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_cause_of_a_failure_after_add_reaches_the_owner(cluster: Cluster, fault: str, capsys: Captured) -> None:
+    make_fault, cause = FAULTS[fault]
+    primary = cluster.pod("primary-pod", {"ratchet": "true"}, cluster.a, **{"ratchet.links": json.dumps([SPEC])})
+    cluster.add_all((cluster.a, primary))
+    with make_fault(cluster, primary):
+        pair = cluster.pod("pair-pod", PAIR, cluster.b)
+        cluster.add_all((cluster.b, pair))
+        wait_for("the error in the record", lambda: _error(cluster) is not None)
+        assert cause in str(_error(cluster))
+        wait_for("an Event", lambda: primary.pod.uid in cluster.told("LinkFailed"))
+        _assert_shown(cluster, str(_error(cluster)), capsys)
+    touch(cluster.bed, LINK)
+    cluster.wait_until(State.LINKED)
+    wait_for("the end of the error", lambda: _error(cluster) is None)
+    assert cluster.pings(primary, "192.168.2.101")
+    cluster.delete_all((cluster.a, primary), (cluster.b, pair))
+    cluster.assert_nothing_left()
+
+
+def _assert_shown(cluster: Cluster, error: str, capsys: Captured) -> None:
+    """Assert that each command shows the error of the primary's end."""
+    kubeconfig = ("--kubeconfig", str(cluster.bed.access.kubeconfig))
+    text = f"{LINK}: in1 of pod primary-pod on a: {error}"
+    assert main(["wait", "-n", "default", "--timeout", "0s", *kubeconfig]) == 1
+    assert text in capsys.readouterr().err
+    assert main(["links", *kubeconfig]) == 0
+    listed = capsys.readouterr()
+    assert "pair-ready!" in listed.out
+    assert f"link {text}\n" in listed.err
+    assert main(["inspect", LINK, *kubeconfig]) == 0
+    assert f"{error} (since " in capsys.readouterr().out
+    assert main(["graph", "-n", "default", *kubeconfig]) == 0
+    assert ' error"|' in capsys.readouterr().out
+
+
+def _error(cluster: Cluster) -> str | None:
+    """The error of the primary's end in the record."""
+    link = cluster.bed.records.links.get(LINK)
+    return link.primary.error.text if link is not None and link.primary.error is not None else None
