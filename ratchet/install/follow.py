@@ -13,6 +13,8 @@ from pathlib import Path
 from ratchet.errors import RatchetError
 from ratchet.install.chain import CONFIG, NoNetworkError
 from ratchet.install.conflist import Wanted, find_wanted, withdraw, write
+from ratchet.install.contention import Contention, contention_error
+from ratchet.install.files import read_file
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,8 @@ class NetworkFollower:
     network: Path | None
     _source: Path | None = field(default=None, init=False)
     _absences: int = field(default=0, init=False)
+    _written: bytes | None = field(default=None, init=False)
+    _contention: Contention = field(default_factory=Contention)
 
     @property
     def is_waiting(self) -> bool:
@@ -41,7 +45,8 @@ class NetworkFollower:
         """Write Ratchet's file if it differs from its source, or remove it if there is no source.
 
         A source counts as gone after CONFIRMATIONS passes. Nothing changes while the folder or a file in it cannot be
-        read: a source that is being written is read again. Raises RatchetError, NoNetworkError without a source.
+        read: a source that is being written is read again. If another program undoes each write, Ratchet stops writing
+        for some time (`contention`). Raises RatchetError, NoNetworkError without a source.
         """
         try:
             wanted = find_wanted(self.conf_dir, self.network)
@@ -63,12 +68,16 @@ class NetworkFollower:
     def _write(self, wanted: Wanted) -> None:
         self._absences = 0
         self._source = wanted.source
+        path = self.conf_dir / CONFIG
+        if self._written not in (None, read_file(path)) and not self._contention.may_write_again():
+            raise contention_error(path)
+        self._written = wanted.content
         if write(self.conf_dir, wanted):
             log.info("network configured path=%s source=%s", self.conf_dir / CONFIG, wanted.source)
 
     def _withdraw(self) -> None:
         if self._absences < CONFIRMATIONS:
             return
-        self._source = None
+        self._source = self._written = None
         if withdraw(self.conf_dir):
             log.warning("network configuration removed path=%s reason=its source is gone", self.conf_dir / CONFIG)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -171,6 +172,35 @@ def test_every_volume_is_mounted_by_a_container(overlay: str) -> None:
     for name, spec in pod_specs(build(f"overlays/{overlay}")).items():
         used = {mount["name"] for one in containers(spec) for mount in one.get("volumeMounts", [])}
         assert used == {volume["name"] for volume in spec.get("volumes", [])}, name
+
+
+COMPONENTS = {
+    "k3s": ("/var/lib/rancher/k3s/data/cni", "/var/lib/rancher/k3s/agent/etc/cni/net.d"),
+    "microk8s": ("/var/snap/microk8s/current/opt/cni/bin", "/var/snap/microk8s/current/args/cni-network"),
+    "openshift": ("/var/lib/cni/bin", None),
+}
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_a_component_sets_the_folders_of_a_distribution(component: str, tmp_path: Path) -> None:
+    plugins, networks = COMPONENTS[component]
+    manifests = os.path.relpath(REPOSITORY / "manifests", tmp_path)
+    overlay = "chained" if networks else "multus"
+    (tmp_path / "kustomization.yaml").write_text(
+        f"resources: [{manifests}/overlays/{overlay}]\ncomponents: [{manifests}/components/{component}]\n"
+    )
+    objects = build(str(tmp_path))
+    specs = pod_specs(objects)
+    folders = {
+        (name, volume["name"]): volume["hostPath"]["path"]
+        for name, spec in specs.items()
+        for volume in spec.get("volumes", [])
+        if volume["name"] in ("plugins", "networks")
+    }
+    expected = {("ratchet-agent", "plugins"): plugins, ("ratchet-install", "plugins"): plugins}
+    assert folders == expected | ({("ratchet-install", "networks"): networks} if networks else {})
+    text = (REPOSITORY / "docs" / "install.md").read_text()
+    assert f"components/{component}" in text
 
 
 def test_operations_md_lists_the_granted_permissions(chained: list[Json], daemonless: list[Json]) -> None:
