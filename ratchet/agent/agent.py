@@ -28,6 +28,7 @@ from ratchet.agent.membership import Membership
 from ratchet.agent.metrics import Gauges, Metrics
 from ratchet.agent.pages import health_pages, public_pages
 from ratchet.agent.periodic import PeriodicWork
+from ratchet.agent.port_clash import PortClash
 from ratchet.agent.priority import ForegroundGate
 from ratchet.agent.queue import ReconcileQueue
 from ratchet.agent.resync import Resync
@@ -98,7 +99,10 @@ class Agent:
         self._status = self._make_status()
         self._workers = self._make_workers()
         self._guard = TunnelGuard(settings.guard, self._journal, self._underlays, self._announcer, self._metrics)
-        self._health = AgentHealth(self._informers, self._heartbeat, self._queue, self._journal, self._guard)
+        self._port = PortClash(self._api, settings.node_name, settings.vxlan_port, settings.events)
+        self._health = AgentHealth(
+            self._informers, self._heartbeat, self._queue, self._journal, self._guard, self._port
+        )
         self._periodic = self._make_periodic()
         self._replayers = [
             SpoolReplayer(Spool(one), self._service.serve_alone)
@@ -136,6 +140,7 @@ class Agent:
         for replayer in self._replayers:
             replayer.start(self._stopping, max(0.0, replayed_by - time.monotonic()))
         self._guard.start()
+        self._port.check()
         self._informers.start()
         self._workers.start(self._settings.workers)
         self._resync.enqueue_all()
@@ -270,6 +275,7 @@ class Agent:
             self._verified,
             self._health,
             self._guard,
+            self._port,
         )
 
     def _make_http(self) -> HttpServer:

@@ -37,6 +37,15 @@ class Guard(Protocol):
         ...
 
 
+class Port(Protocol):
+    """The UDP port of the tunnels."""
+
+    @property
+    def fault(self) -> str:
+        """Who else has the port; empty if nobody has."""
+        ...
+
+
 class AgentHealth:
     """Decides whether the agent is live and ready. `clock` returns monotonic seconds."""
 
@@ -47,6 +56,7 @@ class AgentHealth:
         work: Work,
         journal: Journal,
         guard: Guard,
+        port: Port,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._informers = informers
@@ -54,6 +64,7 @@ class AgentHealth:
         self._work = work
         self._journal = journal
         self._guard = guard
+        self._port = port
         self._clock = clock
         self._progress = clock()
         self._logged: ReconcileKey | None = None
@@ -96,4 +107,5 @@ class AgentHealth:
 
     def note(self) -> str:
         """What an operator of a ready agent should know; empty if nothing."""
-        return f"not guarded: {self._guard.fault}" if self._guard.fault else ""
+        unguarded = f"not guarded: {self._guard.fault}" if self._guard.fault else ""
+        return "; ".join(filter(None, (self._port.fault, unguarded)))

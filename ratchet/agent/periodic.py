@@ -1,4 +1,4 @@
-"""The agent's periodic work: resyncs, checks of interfaces and the tunnel guard, and checks of VNI Leases."""
+"""The agent's periodic work: resyncs, checks of interfaces, of the tunnel guard and port, and of VNI Leases."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ratchet.agent.health import AgentHealth
 from ratchet.agent.informers import Informers
+from ratchet.agent.port_clash import PortClash
 from ratchet.agent.queue import ReconcileQueue
 from ratchet.agent.resync import Resync
 from ratchet.agent.rounds import Rounds
@@ -39,6 +40,7 @@ class PeriodicWork:
     verified: VerifiedEnds
     health: AgentHealth
     guard: TunnelGuard
+    port: PortClash
 
     def run(self, stopping: threading.Event) -> None:
         """Work until `stopping` is set."""
@@ -53,6 +55,7 @@ class PeriodicWork:
             if now >= next_resync:
                 self.resync.run()
                 self.vni_check.list()
+                self.port.check()
                 next_resync = now + self.resync_seconds
             elif not vnis_listed and self.informers.links_listed:
                 vnis_listed = self.vni_check.list()

@@ -6,6 +6,7 @@ No link depends on them, and they are never read.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -46,18 +47,39 @@ def record_event(
 
     `component` and the node `host` are the Event's source. Raises RatchetError; NotFoundError if the namespace is gone.
     """
+    involved = {"kind": "Pod", "namespace": pod.namespace, "name": pod.name, "uid": pod.uid}
+    _record(api, pod.namespace, involved, reason, message, kind, now, component, host)
+
+
+def record_node_event(
+    api: ApiServer, node: str, reason: str, message: str, kind: EventType, *, now: datetime, component: str = "ratchet"
+) -> None:
+    """Create an Event of a node at `now`.
+
+    As the kubelet's, it is in the namespace default, and the UID that it refers to is the node's name.
+    Raises RatchetError.
+    """
+    involved = {"kind": "Node", "name": node, "uid": node}
+    _record(api, "default", involved, reason, message, kind, now, component, node)
+
+
+def _record(
+    api: ApiServer,
+    namespace: str,
+    involved: Mapping[str, str],
+    reason: str,
+    message: str,
+    kind: EventType,
+    now: datetime,
+    component: str,
+    host: str,
+) -> None:
     moment = _moment(now)
     event = {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": _event_name(pod), "namespace": pod.namespace},
-        "involvedObject": {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "namespace": pod.namespace,
-            "name": pod.name,
-            "uid": pod.uid,
-        },
+        "metadata": {"name": _event_name(involved["name"]), "namespace": namespace},
+        "involvedObject": {"apiVersion": "v1", **involved},
         "reason": reason,
         "message": message[:MESSAGE_LENGTH],
         "type": kind.value,
@@ -69,7 +91,7 @@ def record_event(
         "reportingInstance": host,
     }
     try:
-        api.create(f"/api/v1/namespaces/{pod.namespace}/events", event)
+        api.create(f"/api/v1/namespaces/{namespace}/events", event)
     except AlreadyExistsError:
         return  # the response to an earlier try was lost: the name is random
 
@@ -100,10 +122,10 @@ def set_condition(api: ApiServer, pod: PodRef, status: bool, reason: str, messag
         raise ConflictError(f"cannot set {LINKED_CONDITION} of {pod}: another pod has its name") from refused
 
 
-def _event_name(pod: PodRef) -> str:
-    """A unique name for an Event, as in client-go: the pod's name, shortened, and a random number."""
+def _event_name(name: str) -> str:
+    """A unique name for an Event, as in client-go: the object's name, shortened, and a random number."""
     suffix = f".{secrets.token_hex(8)}"
-    return pod.name[: _NAME_LENGTH - len(suffix)].rstrip("-.") + suffix
+    return name[: _NAME_LENGTH - len(suffix)].rstrip("-.") + suffix
 
 
 def _moment(at: datetime) -> str:

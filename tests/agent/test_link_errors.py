@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
@@ -15,6 +15,7 @@ from ratchet.core.model import State
 from ratchet.dev.fake_kubelet import Sandbox
 from ratchet.dev.hosts import command_in, run_in
 from ratchet.dev.testbed import wait_for
+from tests.agent.pages import HEALTH, page
 from tests.support.cluster import LINK, PAIR, Cluster
 from tests.support.resync import touch
 
@@ -51,7 +52,7 @@ def _without_ipv6(cluster: Cluster, pod: Sandbox) -> Iterator[None]:
 
 
 @contextmanager
-def _port_taken(cluster: Cluster, pod: Sandbox) -> Iterator[None]:
+def _port_taken(cluster: Cluster, _: Sandbox | None = None) -> Iterator[None]:
     code = "import socket; s = socket.socket(2, 2); s.bind(('', 4789)); print(flush=True); input()"
     command = command_in(cluster.a.host.netns, sys.executable, "-c", code)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
@@ -63,7 +64,8 @@ def _port_taken(cluster: Cluster, pod: Sandbox) -> Iterator[None]:
             holder.communicate("\n")
 
 
-FAULTS = {
+Fault = Callable[[Cluster, Sandbox], AbstractContextManager[None]]
+FAULTS: dict[str, tuple[Fault, str]] = {
     "name taken": (_foreign_interface, "is not Ratchet's"),
     "route exists": (_foreign_route, "10.77.0.0/16"),
     "IPv6 disabled": (_without_ipv6, "IPv6 is disabled"),
@@ -89,6 +91,18 @@ def test_the_cause_of_a_failure_after_add_reaches_the_owner(cluster: Cluster, fa
     assert cluster.pings(primary, "192.168.2.101")
     cluster.delete_all((cluster.a, primary), (cluster.b, pair))
     cluster.assert_nothing_left()
+
+
+def test_a_taken_port_is_found_when_the_agent_starts(cluster: Cluster) -> None:
+    with _port_taken(cluster):
+        cluster.renew(cluster.a)
+        wait_for("the agent to be ready", lambda: page(cluster.a, "/readyz", HEALTH)[0] == 200)
+        assert "UDP port 4789 of the node is used by python" in page(cluster.a, "/readyz", HEALTH)[1]
+        events, _ = cluster.bed.api.list("/api/v1/namespaces/default/events")
+        assert "a" in {one["involvedObject"]["name"] for one in events if one["reason"] == "TunnelPortTaken"}
+    cluster.renew(cluster.a)
+    wait_for("the agent to be ready", lambda: page(cluster.a, "/readyz", HEALTH)[0] == 200)
+    assert "UDP port" not in page(cluster.a, "/readyz", HEALTH)[1]
 
 
 def _assert_shown(cluster: Cluster, error: str, capsys: Captured) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -18,7 +19,7 @@ from ratchet.agent.metrics import Metrics
 from ratchet.core.model import Pod, PodRef
 from ratchet.dev.api import EmbeddedApi
 from ratchet.errors import ApiUnavailableError, ConflictError
-from ratchet.store.announcements import EventType, record_event, set_condition
+from ratchet.store.announcements import EventType, record_event, record_node_event, set_condition
 from ratchet.store.api_errors import ForbiddenError, NotFoundError
 from ratchet.store.apiserver import ApiServer
 from ratchet.store.apiserver import connect as connect_to
@@ -88,6 +89,12 @@ class TestEvents:
         assert linked["source"] == {"component": "ratchet", "host": "node-a"}
         assert linked["reportingComponent"] == "ratchet"
         assert linked["metadata"]["name"].startswith("g.")
+
+    def test_an_event_of_a_node_is_shown_for_it(self, store: ApiServer, kubectl: Kubectl) -> None:
+        node = f"node-{secrets.token_hex(4)}"
+        record_node_event(store, node, "TunnelPortTaken", "UDP port 4789", EventType.WARNING, now=NOON)
+        shown = kubectl("events", "-n", "default", "--for", f"node/{node}").stdout
+        assert "TunnelPortTaken" in shown
 
     def test_kubectl_shows_the_event(self, store: ApiServer, gated: Pod, kubectl: Kubectl) -> None:
         record_event(store, gated.ref, "Linked", "the link l", EventType.NORMAL, now=NOON)

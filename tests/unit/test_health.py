@@ -25,8 +25,9 @@ class Watched:
         self.queue = ReconcileQueue(lambda: self.now)
         self.journal = cast(Any, SimpleNamespace(deferred=0))
         self.guard = SimpleNamespace(fault="")
+        self.port = SimpleNamespace(fault="")
         self.health = AgentHealth(
-            self.informers, self.heartbeat, self.queue, self.journal, cast(Any, self.guard), lambda: self.now
+            self.informers, self.heartbeat, self.queue, self.journal, cast(Any, self.guard), self.port, lambda: self.now
         )
 
     def pass_seconds(self, seconds: float) -> None:
@@ -123,3 +124,11 @@ def test_a_node_without_the_tunnel_guard_is_ready_and_says_so(watched: Watched) 
     watched.guard.fault = "cannot change the guard of the tunnel port: Operation not supported"
     assert watched.health.why_not_ready() is None
     assert watched.health.note() == f"not guarded: {watched.guard.fault}"
+
+
+def test_a_node_whose_tunnel_port_is_taken_is_ready_and_says_so(watched: Watched) -> None:
+    watched.port.fault = "UDP port 4789 of the node is used by ovs-vswitchd (PID 7)"
+    assert watched.health.why_not_ready() is None
+    assert watched.health.note() == watched.port.fault
+    watched.guard.fault = "no"
+    assert watched.health.note() == f"{watched.port.fault}; not guarded: no"

@@ -14,6 +14,7 @@ from ratchet.agent.changes import ChangeHandler
 from ratchet.agent.health import AgentHealth
 from ratchet.agent.informers import Informers
 from ratchet.agent.periodic import PeriodicWork
+from ratchet.agent.port_clash import PortClash
 from ratchet.agent.queue import ReconcileKey, ReconcileKind
 from ratchet.agent.resync import Resync
 from ratchet.agent.tunnel_guard import TunnelGuard
@@ -208,10 +209,11 @@ def periodic(one: Node, vnis: FakeVniCheck, resync_seconds: float) -> tuple[Peri
     nothing: Any = None
     informers, vni_check = cast(Informers, one.informers), cast(VniCheck, vnis)
     node = one.node
-    health = AgentHealth(informers, nothing, node.queue, node.journal, nothing)
+    health = AgentHealth(informers, nothing, node.queue, node.journal, nothing, nothing)
     guard = cast(TunnelGuard, SimpleNamespace(check=lambda: None))
+    port = cast(PortClash, SimpleNamespace(check=lambda: None))
     work = PeriodicWork(
-        node.journal, one.resync, resync_seconds, vni_check, informers, node.queue, node.verified, health, guard
+        node.journal, one.resync, resync_seconds, vni_check, informers, node.queue, node.verified, health, guard, port
     )
     return work, health
 

@@ -9,6 +9,7 @@ from functools import cache
 import pytest
 
 from ratchet import errors
+from ratchet.agent import port_clash
 from ratchet.agent.events import Reason
 from ratchet.errors import RatchetError
 from tests.support.doctables import REPOSITORY, quoted, rows
@@ -47,4 +48,4 @@ def source() -> str:
 
 def test_every_event_is_listed_with_its_type() -> None:
     listed = {quoted(reason)[0]: kind for reason, kind, _, _ in rows(PAGE, "Events", "reason")}
-    assert listed == {reason.value: reason.type.value for reason in Reason}
+    assert listed == {reason.value: reason.type.value for reason in Reason} | {port_clash.REASON: "Warning"}

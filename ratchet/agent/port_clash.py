@@ -1,0 +1,57 @@
+"""Whether anything else has the UDP port of this node's tunnels: checked at the agent's start and at each resync."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from ratchet.datapath.udp_ports import holder_of
+from ratchet.errors import DatapathError, RatchetError
+from ratchet.store.announcements import EventType, record_node_event
+from ratchet.store.apiserver import ApiServer
+
+log = logging.getLogger(__name__)
+
+REASON = "TunnelPortTaken"
+PATIENCE_SECONDS = 2.0
+
+
+@dataclass(slots=True)
+class PortClash:
+    """Finds who else has the UDP port, and reports it in the log, in `fault` and as an Event of the node.
+
+    Links on one node work without the port, and the port may be free by the time of the first tunnel. So the agent is
+    ready nevertheless.
+    """
+
+    api: ApiServer
+    node: str
+    port: int
+    sends_events: bool
+    fault: str = field(default="", init=False)
+
+    def check(self) -> None:
+        """Find out who has the port now. If that fails, `fault` stays as it is."""
+        try:
+            holder = holder_of(self.port)
+        except DatapathError as error:
+            log.warning('tunnel port not checked port=%d cause="%s"', self.port, error)
+            return
+        fault = f"UDP port {self.port} of the node is used by {holder}" if holder else ""
+        if fault == self.fault:
+            return
+        self.fault = fault
+        if not fault:
+            log.info("tunnel port free again port=%d", self.port)
+            return
+        log.error('tunnel port taken, links between nodes fail cause="%s" details="set another --vxlan-port"', fault)
+        if self.sends_events:
+            self._report(f"{fault}: links to other nodes fail. Set another --vxlan-port for the agents of all nodes")
+
+    def _report(self, text: str) -> None:
+        api = self.api.patient(PATIENCE_SECONDS)
+        try:
+            record_node_event(api, self.node, REASON, text, EventType.WARNING, now=datetime.now(UTC))
+        except RatchetError as error:
+            log.info('event not sent reason=%s node=%s cause="%s"', REASON, self.node, error)

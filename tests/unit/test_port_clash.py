@@ -1,0 +1,92 @@
+"""The UDP port of the tunnels is used by something else: in the log, in /readyz and as an Event of the node."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, cast
+
+import pytest
+
+from ratchet.agent import port_clash
+from ratchet.agent.port_clash import PortClash
+from ratchet.errors import ApiUnavailableError, DatapathError
+from tests.support.memory import MemoryApi
+
+HOLDER = "ovs-vswitchd (PID 7)"
+FAULT = f"UDP port 4789 of the node is used by {HOLDER}"
+
+
+class Holder:
+    """Who has the port, as a test sets it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.name: str | DatapathError | None = None
+        monkeypatch.setattr(port_clash, "holder_of", self._find)
+
+    def _find(self, port: int) -> str | None:
+        assert port == 4789
+        if isinstance(self.name, DatapathError):
+            raise self.name
+        return self.name
+
+
+@pytest.fixture
+def holder(monkeypatch: pytest.MonkeyPatch) -> Holder:
+    return Holder(monkeypatch)
+
+
+def _events(api: MemoryApi) -> list[dict[str, Any]]:
+    return [one for path, one in api.objects.items() if path.startswith("/api/v1/namespaces/default/events/")]
+
+
+def _clash(api: MemoryApi, *, sends_events: bool = True) -> PortClash:
+    return PortClash(cast(Any, api), "node-a", 4789, sends_events)
+
+
+def test_a_clash_is_reported_once_and_until_it_is_over(
+    holder: Holder, api: MemoryApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    clash = _clash(api)
+    clash.check()
+    assert (clash.fault, _events(api)) == ("", [])
+    holder.name = HOLDER
+    for _ in range(3):
+        clash.check()
+    assert clash.fault == FAULT
+    (event,) = _events(api)
+    assert event["involvedObject"] == {"apiVersion": "v1", "kind": "Node", "name": "node-a", "uid": "node-a"}
+    assert (event["reason"], event["type"]) == ("TunnelPortTaken", "Warning")
+    assert event["message"].startswith(f"{FAULT}: links to other nodes fail. Set another --vxlan-port")
+    holder.name = None
+    clash.check()
+    assert clash.fault == ""
+    assert len(_events(api)) == 1
+    assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
+
+
+def test_a_check_that_fails_changes_nothing(holder: Holder, api: MemoryApi) -> None:
+    clash = _clash(api)
+    holder.name = HOLDER
+    clash.check()
+    holder.name = DatapathError("cannot list the tunnels of the node: Operation not permitted")
+    clash.check()
+    assert clash.fault == FAULT
+
+
+def test_a_clash_is_reported_without_an_event_if_the_api_fails(
+    holder: Holder, api: MemoryApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    api.failures = [ApiUnavailableError("cannot reach the API")]
+    holder.name = HOLDER
+    clash = _clash(api)
+    clash.check()
+    assert clash.fault == FAULT
+    assert "cannot reach the API" in caplog.text
+
+
+def test_no_event_is_sent_if_events_are_off(holder: Holder, api: MemoryApi) -> None:
+    holder.name = HOLDER
+    _clash(api, sends_events=False).check()
+    assert _events(api) == []
