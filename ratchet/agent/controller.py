@@ -114,7 +114,7 @@ class LinkController:
             raise rejected
 
     def _reconcile_end(self, entry: SandboxEntry, end: HeldEnd) -> None:
-        deleted = self.liveness.is_deleted(entry)
+        deleted = self.journal.was_deleted(entry)
         record, _ = self.records.links.lookup(end.link) if deleted else self.records.links.lookup_cached(end.link)
         side = self._attempt(entry, end).as_recorded(record).side
         holder = record.sandbox(side) if record is not None else None

@@ -20,9 +20,10 @@ from ratchet.cni.config import NetworkConfig
 from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS
 from ratchet.core.interface import Parent, VethWire, Wire, differences
 from ratchet.core.limits import LINKS_PER_NAMESPACE, LINKS_PER_POD
-from ratchet.core.model import End, Kind, Link, Location, PodRef, Sandbox, Side, State
+from ratchet.core.model import End, Kind, Link, Location, Sandbox, Side, State
 from ratchet.core.naming import record_name
 from ratchet.core.plan import Attempt, Underlay, wire_of
+from ratchet.core.pod import PodRef
 from ratchet.core.state_machine import derive
 from ratchet.errors import RatchetError
 from ratchet.node.add import _refuse_deleted

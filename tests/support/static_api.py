@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from ratchet.core.model import Link, Pod
+from ratchet.core.model import Link
+from ratchet.core.pod import Pod
 from ratchet.store.codec.links import encode_link
 from tests.support.http_server import HttpServer, JsonHandler, running
 from tests.support.links import declaring_pod, pod
