@@ -136,7 +136,9 @@ class LinkController:
 
     def _bring_up(self, entry: SandboxEntry, end: HeldEnd) -> None:
         try:
-            result = self._reconciler(entry, end).settle(self._attempt(entry, end), self._underlay(entry), joined=True)
+            result = self._reconciler(entry, end).reconcile(
+                self._attempt(entry, end), self._underlay(entry), joined=True
+            )
             if result.reset:
                 self.status.report_reset(entry, end, result.reset)
         except SupersededError as error:

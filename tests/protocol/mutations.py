@@ -177,7 +177,7 @@ def marking_ready_before_building() -> Iterator[None]:
 def reading_outside_the_lock() -> Iterator[None]:
     """The lock is held only for building and recording. The record is read before."""
 
-    def settle(self: Reconciler, attempt: Attempt, underlay: Underlay, *, joined: bool) -> EndpointResult:
+    def reconcile(self: Reconciler, attempt: Attempt, underlay: Underlay, *, joined: bool) -> EndpointResult:
         def decide() -> EndpointResult:
             record = self.records.links.get(attempt.name)
             with self.journal.lock(attempt.name):
@@ -188,7 +188,7 @@ def reading_outside_the_lock() -> Iterator[None]:
 
         return current_driver().retry_on_conflict(decide)
 
-    with patch.object(Reconciler, "settle", settle):
+    with patch.object(Reconciler, "reconcile", reconcile):
         yield
 
 

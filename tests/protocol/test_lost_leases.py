@@ -164,7 +164,7 @@ def agent(node: str, broken: Broken) -> Process:
             else:
                 call = call_of(attempt, Command.ADD, Rules())
                 reconciler = Reconciler(broken.records(), call.journal, DelGuard())
-                reconciler.settle(attempt, scene_underlay(node), joined=True)
+                reconciler.reconcile(attempt, scene_underlay(node), joined=True)
         return "reconcile"
 
     return Process(f"agent {node}", node, {"reconcile": reconcile}, "reconcile")
@@ -212,7 +212,7 @@ def vni_claim_process(broken: Broken, killable: bool = False) -> Process:
 
     def start() -> str:
         with suppress(RatchetError):
-            Reconciler(broken.records(), call.journal, DelGuard()).settle(attempt, scene_underlay("A"), joined=True)
+            Reconciler(broken.records(), call.journal, DelGuard()).reconcile(attempt, scene_underlay("A"), joined=True)
         return END
 
     return Process("number u1", "A", {"start": start}, "start", killable=killable)

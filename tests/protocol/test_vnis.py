@@ -120,7 +120,7 @@ def vni_claim_process(attempt: Attempt, broken: Broken, killable: bool) -> Proce
 
     def start() -> str:
         with suppress(RatchetError):
-            end_reconciler.settle(attempt, underlay, joined=True)
+            end_reconciler.reconcile(attempt, underlay, joined=True)
         return END
 
     return Process(f"number {attempt.container_id}", underlay.node, {"start": start}, "start", killable=killable)
@@ -157,7 +157,7 @@ def rejoin_process(attempts: Iterable[Attempt], broken: Broken, killable: bool) 
 def _join_stage(attempt: Attempt, reconciler: Reconciler, following: str) -> Callable[[], str]:
     def join() -> str:
         with suppress(RatchetError):
-            reconciler.settle(attempt, scene_underlay(attempt.sandbox.node), joined=False)
+            reconciler.reconcile(attempt, scene_underlay(attempt.sandbox.node), joined=False)
         return following
 
     return join

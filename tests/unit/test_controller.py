@@ -207,10 +207,10 @@ def test_the_lease_of_a_doubtful_vni_is_restored_once_by_the_next_reconciliation
 def test_the_event_for_an_end_that_cannot_be_created_has_its_interface(
     node: AgentNode, error: RatchetError, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def settle(*_: Any, **__: Any) -> None:
+    def reject(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(Reconciler, "settle", settle)
+    monkeypatch.setattr(Reconciler, "reconcile", reject)
     node.hold(OWN)
     with pytest.raises(type(error)):
         reconcile(node)
@@ -220,18 +220,18 @@ def test_the_event_for_an_end_that_cannot_be_created_has_its_interface(
 def test_an_end_that_cannot_be_created_does_not_stop_the_other_end(
     node: AgentNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settled: list[str] = []
+    reconciled: list[str] = []
 
-    def settle(_: object, attempt: Any, *__: Any, **___: Any) -> None:
-        settled.append(attempt.container_id)
+    def reject(_: object, attempt: Any, *__: Any, **___: Any) -> None:
+        reconciled.append(attempt.container_id)
         raise InvalidIntentError("no")
 
-    monkeypatch.setattr(Reconciler, "settle", settle)
+    monkeypatch.setattr(Reconciler, "reconcile", reject)
     node.hold(OWN)
     node.hold(PEER)
     with pytest.raises(InvalidIntentError):
         reconcile(node)
-    assert sorted(settled) == sorted([OWN.container_id, PEER.container_id])
+    assert sorted(reconciled) == sorted([OWN.container_id, PEER.container_id])
 
 
 def test_a_vxlan_between_nodes_is_recorded_with_a_vni(node: AgentNode) -> None:

@@ -207,7 +207,7 @@ class FakeReconciler:
 
     def __init__(self, *, created: bool) -> None:
         self.records = SimpleNamespace(links=self)
-        self.settled: list[tuple[str, bool]] = []
+        self.reconciled: list[tuple[str, bool]] = []
         self._created = created
         self.waited = False
 
@@ -224,8 +224,8 @@ class FakeReconciler:
             yield {LINK.name}
         assert given[-1] <= time.monotonic() + attach.CREATION_SECONDS, "it waits for longer than a moment"
 
-    def settle(self, attempt: Attempt, _: object, *, joined: bool) -> EndpointResult:
-        self.settled.append((attempt.name, joined))
+    def reconcile(self, attempt: Attempt, _: object, *, joined: bool) -> EndpointResult:
+        self.reconciled.append((attempt.name, joined))
         record = replace(veth(), name=attempt.name)
         return EndpointResult(record, SimpleNamespace())  # type: ignore[arg-type]
 
@@ -241,7 +241,7 @@ def test_an_add_uses_the_record_of_the_peers_node_or_creates_it_after_a_wait(cre
     given: Any = reconciler
     found = link_all(given, attempts, underlay, time.monotonic(), require=False)
     assert [device is not None for _, device in found] == [True, True]
-    assert reconciler.settled == [("other", False), (LINK.name, False)]
+    assert reconciler.reconciled == [("other", False), (LINK.name, False)]
     assert reconciler.waited
 
 
@@ -262,8 +262,8 @@ class FakePeerlessReconciler(FakeReconciler):
     def has_changed(self, record: Link) -> bool:
         return record.name in self.changed
 
-    def settle(self, attempt: Attempt, underlay: object, *, joined: bool) -> EndpointResult:
-        return replace(super().settle(attempt, underlay, joined=joined), device=None)
+    def reconcile(self, attempt: Attempt, underlay: object, *, joined: bool) -> EndpointResult:
+        return replace(super().reconcile(attempt, underlay, joined=joined), device=None)
 
 
 @pytest.mark.parametrize("told", [None, {"one", "two"}], ids=["any may have changed", "both are named"])
@@ -274,7 +274,7 @@ def test_an_add_reconciles_again_only_the_ends_whose_records_have_changed(told: 
     underlay: Any = SimpleNamespace(node="node-a")
     given: Any = reconciler
     link_all(given, attempts, underlay, time.monotonic(), require=False)
-    assert sorted(reconciler.settled) == [("one", False), ("two", False), ("two", True)]
+    assert sorted(reconciler.reconciled) == [("one", False), ("two", False), ("two", True)]
 
 
 def test_a_record_has_changed_if_the_cache_has_another_version_or_none() -> None:
