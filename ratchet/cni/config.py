@@ -39,6 +39,13 @@ TOPOLOGY_LINKS_PER_NAMESPACE = values.whole_number(1, 1_000_000)
 TOPOLOGY_BYTES_PER_NAMESPACE = values.whole_number(1024, 1 << 30)
 _VNI_RANGE = values.vni_range("[first, last]")
 _COUNT = values.whole_number(1, values.LINKS_MOST)
+_LIMITS = {
+    "topologies_per_namespace": (TOPOLOGIES_PER_NAMESPACE, DEFAULT_TOPOLOGY_LIMITS.topologies),
+    "topology_links_per_namespace": (TOPOLOGY_LINKS_PER_NAMESPACE, DEFAULT_TOPOLOGY_LIMITS.links),
+    "topology_bytes_per_namespace": (TOPOLOGY_BYTES_PER_NAMESPACE, DEFAULT_TOPOLOGY_LIMITS.size),
+    "links_per_pod": (_COUNT, LINKS_PER_POD),
+    "links_per_namespace": (_COUNT, LINKS_PER_NAMESPACE),
+}
 
 # fmt: off
 _SPECIFIED = frozenset({
@@ -133,20 +140,13 @@ def read_config(stdin: bytes, command: Command = Command.ADD) -> NetworkConfig:
         kubeconfig=_read(raw, "kubeconfig", values.path),
         namespace=_read(raw, "namespace", values.namespace) or DEFAULT_NAMESPACE,
         topologies=_read(raw, "topologies", _TOPOLOGIES) != "off",
-        topologies_per_namespace=_read(raw, "topologies_per_namespace", TOPOLOGIES_PER_NAMESPACE)
-        or DEFAULT_TOPOLOGY_LIMITS.topologies,
-        topology_links_per_namespace=_read(raw, "topology_links_per_namespace", TOPOLOGY_LINKS_PER_NAMESPACE)
-        or DEFAULT_TOPOLOGY_LIMITS.links,
-        topology_bytes_per_namespace=_read(raw, "topology_bytes_per_namespace", TOPOLOGY_BYTES_PER_NAMESPACE)
-        or DEFAULT_TOPOLOGY_LIMITS.size,
         wait=_read(raw, "wait", _SECONDS),
         wait_policy=_read(raw, "wait_policy", _WAIT_POLICY),
         vxlan_port=_read(raw, "vxlan_port", _PORT),
         vxlan_ports=_read(raw, "vxlan_ports", _PORT_RANGE),
         guard=_read(raw, "guard", values.boolean),
         vni_range=_read(raw, "vni_range", _VNI_RANGE) or DEFAULT_VNI_RANGE,
-        links_per_pod=_read(raw, "links_per_pod", _COUNT) or LINKS_PER_POD,
-        links_per_namespace=_read(raw, "links_per_namespace", _COUNT) or LINKS_PER_NAMESPACE,
+        **{key: _read(raw, key, read) or default for key, (read, default) in _LIMITS.items()},
         log_file=_read(raw, "log_file", values.path),
         log_level=_read(raw, "log_level", _LOG_LEVEL) or "info",
         state_dir=_read(raw, "state_dir", values.path),

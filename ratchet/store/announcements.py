@@ -51,13 +51,7 @@ def record_event(
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {"name": _event_name(pod), "namespace": pod.namespace},
-        "involvedObject": {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "namespace": pod.namespace,
-            "name": pod.name,
-            "uid": pod.uid,
-        },
+        "involvedObject": _reference(pod),
         "reason": reason,
         "message": message[:MESSAGE_LENGTH],
         "type": kind.value,
@@ -72,6 +66,11 @@ def record_event(
         api.create(f"/api/v1/namespaces/{pod.namespace}/events", event)
     except AlreadyExistsError:
         return  # the response to an earlier try was lost: the name is random
+
+
+def _reference(pod: PodRef) -> dict[str, str]:
+    """An ObjectReference of a pod."""
+    return {"apiVersion": "v1", "kind": "Pod", "namespace": pod.namespace, "name": pod.name, "uid": pod.uid}
 
 
 def set_condition(api: ApiServer, pod: PodRef, status: bool, reason: str, message: str, since: datetime) -> None:
