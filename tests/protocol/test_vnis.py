@@ -291,9 +291,9 @@ LARGE = {
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_no_order_of_steps_duplicates_or_leaks_a_vni(name: str, told: Callable[[Report], None]) -> None:
+def test_no_order_of_steps_duplicates_or_leaks_a_vni(name: str, print_report: Callable[[Report], None]) -> None:
     report = SCENES[name].search().run()
-    told(report)
+    print_report(report)
     assert report.complete
     assert report.quiet
     assert not report.faults, str(report)
@@ -302,9 +302,11 @@ def test_no_order_of_steps_duplicates_or_leaks_a_vni(name: str, told: Callable[[
 @pytest.mark.exhaustive
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", LARGE)
-def test_no_order_of_steps_duplicates_or_leaks_a_vni_in_large_scenes(name: str, told: Callable[[Report], None]) -> None:
+def test_no_order_of_steps_duplicates_or_leaks_a_vni_in_large_scenes(
+    name: str, print_report: Callable[[Report], None]
+) -> None:
     report = LARGE[name].search().run(max_states=20_000_000)
-    told(report)
+    print_report(report)
     assert report.complete
     assert report.quiet
     assert not report.faults, str(report)
@@ -388,9 +390,9 @@ MUTATIONS = {
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_the_search_finds_the_fault_of_each_mutation(name: str, told: Callable[[Report], None]) -> None:
+def test_the_search_finds_the_fault_of_each_mutation(name: str, print_report: Callable[[Report], None]) -> None:
     broken, scene = MUTATIONS[name]
     with broken.patched():
         report = scene.search(broken).run(first_fault=True)
-    told(report)
+    print_report(report)
     assert VNI_WITHOUT_LEASE in report.faults, str(report)

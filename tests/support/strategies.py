@@ -76,7 +76,7 @@ def ends(draw: st.DrawFn, namespace: str) -> End:
         underlay_mtu=st.just(0) | st.integers(1, (1 << 31) - 1),
         vteps=st.lists(vteps, max_size=2).map(tuple),
     )
-    stands = st.builds(ReadyFor, container_ids, st.one_of(container_ids, vteps), st.integers(1, 9))
+    ready = st.builds(ReadyFor, container_ids, st.one_of(container_ids, vteps), st.integers(1, 9))
     carried = st.sampled_from(("target_pod", "target_container", "public_ip"))
     return End(
         name=draw(meant_names),
@@ -85,7 +85,7 @@ def ends(draw: st.DrawFn, namespace: str) -> End:
         properties=draw(properties),
         notes=draw(st.dictionaries(carried, printable.filter(bool))),
         sandbox=draw(st.none() | sandboxes),
-        ready=draw(st.none() | stands),
+        ready=draw(st.none() | ready),
     )
 
 

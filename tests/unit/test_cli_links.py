@@ -23,7 +23,7 @@ from ratchet.errors import MalformedRecordError
 from ratchet.store.api_errors import ForbiddenError
 from ratchet.store.links import LinkChange
 from ratchet.store.store import ApiStore
-from tests.support.links import NOW, RECORD, annotated, declaring_pod, joined, own, pod, standing, veth, vxlan, wanted
+from tests.support.links import NOW, RECORD, annotated, declaring_pod, joined, own, pod, veth, vxlan, wanted, with_ready
 
 Captured = pytest.CaptureFixture[str]
 
@@ -57,8 +57,8 @@ def named(link: Link, name: str, namespace: str = "default") -> Link:
 
 def test_the_table_has_a_row_for_each_link_in_order(capsys: Captured) -> None:
     links = [
-        named(replace(standing(vxlan(), *Side), vni=11), "d"),
-        named(standing(veth(), *Side), "c"),
+        named(replace(with_ready(vxlan(), *Side), vni=11), "d"),
+        named(with_ready(veth(), *Side), "c"),
         named(joined(own(Side.PRIMARY), None), "b"),
         named(wanted(), "a"),
     ]
@@ -78,7 +78,7 @@ EDITED = [annotated(declaring_pod(), pair_ip="192.168.2.9"), pod("pair-pod")]
 
 
 def test_an_edited_link_is_reported_on_stderr_and_in_the_json(capsys: Captured) -> None:
-    link = standing(veth(), *Side)
+    link = with_ready(veth(), *Side)
     words = "in2: addresses 192.168.2.9/24 instead of 192.168.2.101/24"
     assert print_links(FixedStore([link], pods=EDITED), LinkFilter(), as_json=False) == 0
     assert capsys.readouterr().err == f"link {RECORD} wants a restart of pod default/primary-pod: {words}\n"
@@ -87,7 +87,7 @@ def test_an_edited_link_is_reported_on_stderr_and_in_the_json(capsys: Captured) 
 
 
 def test_links_are_shown_with_a_warning_if_pods_cannot_be_listed(capsys: Captured) -> None:
-    links = [named(standing(veth(), *Side), "a"), named(standing(veth(), *Side), "b", "lab")]
+    links = [named(with_ready(veth(), *Side), "a"), named(with_ready(veth(), *Side), "b", "lab")]
     assert print_links(FixedStore(links, pods=None), LinkFilter(), as_json=False) == 0
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 3
@@ -129,8 +129,8 @@ def test_links_of_other_namespaces_are_omitted(as_json: bool, capsys: Captured) 
 )
 def test_a_filter_selects_links_by_namespace_state_node_and_pod(link_filter: LinkFilter, names: str) -> None:
     links = [
-        named(replace(standing(vxlan(), *Side), vni=11), "a"),
-        named(standing(veth(), *Side), "b"),
+        named(replace(with_ready(vxlan(), *Side), vni=11), "a"),
+        named(with_ready(veth(), *Side), "b"),
         named(joined(own(Side.PRIMARY), None), "c"),
         named(wanted(), "d"),
     ]
@@ -280,7 +280,7 @@ def watched_rows(
 
 
 def test_watch_prints_a_link_again_only_if_it_changes(capsys: Captured) -> None:
-    primary_ready, both_ready = joined(own(Side.PRIMARY), None), replace(standing(vxlan(), *Side), vni=11)
+    primary_ready, both_ready = joined(own(Side.PRIMARY), None), replace(with_ready(vxlan(), *Side), vni=11)
     records = ChangingStore(
         [primary_ready],
         LinkChange(RECORD, primary_ready, "2"),
@@ -308,7 +308,7 @@ def test_a_link_that_becomes_malformed_is_not_gone(capsys: Captured) -> None:
 
 
 def test_watch_shows_a_link_that_leaves_the_filter_as_gone(capsys: Captured) -> None:
-    records = ChangingStore([veth()], LinkChange(RECORD, standing(veth(), *Side), "2"))
+    records = ChangingStore([veth()], LinkChange(RECORD, with_ready(veth(), *Side), "2"))
     state = derive(veth()).value
     assert [row[1] for row in watched_rows(records, LinkFilter(state=state), capsys)] == ["STATE", state, "gone"]
 

@@ -15,7 +15,7 @@ from ratchet.core.state_machine import derive
 from ratchet.errors import AddressFamilyError, ConflictError, InvalidIntentError, RatchetError
 from ratchet.node.journal import SandboxEntry, since_boot
 from ratchet.node.reconciler import Reconciler
-from tests.support.links import RECORD, joined, standing
+from tests.support.links import RECORD, joined, with_ready
 from tests.support.memory import AgentNode, MemoryApi, sandbox_of
 
 PRIMARY, PAIR = Side.PRIMARY, Side.PAIR
@@ -175,10 +175,10 @@ def test_a_stray_sandbox_is_removed_from_the_record(node: AgentNode) -> None:
 def test_a_peer_on_a_lost_node_is_recorded_as_not_ready(node: AgentNode) -> None:
     node.hold(OWN)
     peer = sandbox_of(PAIR, "node-b")
-    node.put_record(standing(replace(joined(OWN, peer), vni=12), PRIMARY, PAIR))
+    node.put_record(with_ready(replace(joined(OWN, peer), vni=12), PRIMARY, PAIR))
     node.nodes.lost.add("node-b")
     node.verified.note(
-        node.put_record(standing(replace(joined(OWN, peer), vni=12), PRIMARY, PAIR)), PRIMARY, node.underlay, up=True
+        node.put_record(with_ready(replace(joined(OWN, peer), vni=12), PRIMARY, PAIR)), PRIMARY, node.underlay, up=True
     )
     assert reconcile(node) is State.PAIR_READY
 
@@ -187,7 +187,7 @@ def test_the_lease_of_a_doubtful_vni_is_restored_once_by_the_next_reconciliation
     node: AgentNode, api: MemoryApi
 ) -> None:
     node.hold(OWN)
-    record = standing(replace(joined(OWN, sandbox_of(PAIR, "node-b")), vni=12), PRIMARY, PAIR)
+    record = with_ready(replace(joined(OWN, sandbox_of(PAIR, "node-b")), vni=12), PRIMARY, PAIR)
     node.verified.note(node.put_record(record), PRIMARY, node.underlay, up=True)
     node.see_pod(Pod(OWN.pod))
     node.controller.assert_vni(RECORD)

@@ -248,16 +248,16 @@ def test_an_add_uses_the_record_of_the_peers_node_or_creates_it_after_a_wait(cre
 class FakePeerlessReconciler(FakeReconciler):
     """A reconciler of ends without peers. The records named in `changed` differ from the reconciled ones."""
 
-    def __init__(self, told: Sequence[set[str] | None], changed: Collection[str]) -> None:
+    def __init__(self, reported: Sequence[set[str] | None], changed: Collection[str]) -> None:
         super().__init__(created=False)
-        self.told = told
+        self.reported = reported
         self.changed = changed
 
     def is_created_by_peer(self, *_: object) -> bool:
         return False
 
     def watch_names(self, *_: Any) -> Iterator[set[str] | None]:
-        yield from self.told
+        yield from self.reported
 
     def has_changed(self, record: Link) -> bool:
         return record.name in self.changed
@@ -266,10 +266,10 @@ class FakePeerlessReconciler(FakeReconciler):
         return replace(super().reconcile(attempt, underlay, joined=joined), device=None)
 
 
-@pytest.mark.parametrize("told", [None, {"one", "two"}], ids=["any may have changed", "both are named"])
-def test_an_add_reconciles_again_only_the_ends_whose_records_have_changed(told: set[str] | None) -> None:
+@pytest.mark.parametrize("reported", [None, {"one", "two"}], ids=["any may have changed", "both are named"])
+def test_an_add_reconciles_again_only_the_ends_whose_records_have_changed(reported: set[str] | None) -> None:
     """The watch also reports the writes of the ADD itself, which need no further reconciliation."""
-    reconciler = FakePeerlessReconciler([told], {"two"})
+    reconciler = FakePeerlessReconciler([reported], {"two"})
     attempts = [Attempt(replace(LINK, name=name), Side.PRIMARY, own(Side.PRIMARY), index=1) for name in ("one", "two")]
     underlay: Any = SimpleNamespace(node="node-a")
     given: Any = reconciler

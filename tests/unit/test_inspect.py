@@ -15,7 +15,7 @@ from ratchet.core.model import Link, Side
 from ratchet.errors import RatchetError
 from ratchet.store import agents
 from tests.support.http_server import write_kubeconfig
-from tests.support.links import RECORD, joined, own, standing, veth, vxlan, wanted
+from tests.support.links import RECORD, joined, own, veth, vxlan, wanted, with_ready
 from tests.support.static_api import StaticApi, serving
 
 Captured = pytest.CaptureFixture[str]
@@ -129,7 +129,7 @@ def inspect(tmp_path: Path, capsys: Captured) -> Any:
     return run
 
 
-LINKED = replace(standing(vxlan(), *Side), vni=11, uid=UID)
+LINKED = replace(with_ready(vxlan(), *Side), vni=11, uid=UID)
 ANSWER = {"at": "2026-03-04T05:06:07+00:00", "ends": {"primary": OBSERVATION}}
 
 

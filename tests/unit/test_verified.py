@@ -13,7 +13,7 @@ from ratchet.node.endpoint_progress import EndpointResult
 from ratchet.node.journal import since_boot
 from ratchet.node.reconciler import Reconciler
 from ratchet.node.verified import VerifiedEnds
-from tests.support.links import RECORD, joined, own, standing, veth, vxlan, wanted
+from tests.support.links import RECORD, joined, own, veth, vxlan, wanted, with_ready
 from tests.support.memory import AgentNode, sandbox_of, underlay_of
 
 UNDERLAY = underlay_of("node-a")
@@ -30,7 +30,7 @@ def stored(link: Link, version: str = "7") -> Link:
 
 
 def test_an_end_is_verified_for_one_version_of_its_record_and_one_underlay() -> None:
-    verified, record = VerifiedEnds(), stored(standing(vxlan(), PRIMARY))
+    verified, record = VerifiedEnds(), stored(with_ready(vxlan(), PRIMARY))
     assert not verified.is_current(record, PRIMARY, UNDERLAY)
     verified.note(record, PRIMARY, UNDERLAY, up=True)
     assert verified.is_current(record, PRIMARY, UNDERLAY)
@@ -40,7 +40,7 @@ def test_an_end_is_verified_for_one_version_of_its_record_and_one_underlay() -> 
 
 
 def test_both_ends_of_a_veth_are_verified_at_once() -> None:
-    verified, record = VerifiedEnds(), stored(standing(veth(), PRIMARY, PAIR))
+    verified, record = VerifiedEnds(), stored(with_ready(veth(), PRIMARY, PAIR))
     verified.note(record, PRIMARY, UNDERLAY, up=True)
     assert verified.is_current(record, PAIR, UNDERLAY)
     verified.note(record, PAIR, UNDERLAY, up=False)
@@ -49,7 +49,7 @@ def test_both_ends_of_a_veth_are_verified_at_once() -> None:
 
 @pytest.mark.parametrize("forget", [lambda verified: verified.forget(RECORD), VerifiedEnds.expire_all])
 def test_a_forgotten_end_is_not_verified(forget: Callable[[VerifiedEnds], None]) -> None:
-    verified, record = VerifiedEnds(), stored(standing(vxlan(), PRIMARY))
+    verified, record = VerifiedEnds(), stored(with_ready(vxlan(), PRIMARY))
     verified.note(record, PRIMARY, UNDERLAY, up=True)
     forget(verified)
     assert not verified.is_current(record, PRIMARY, UNDERLAY)
@@ -66,7 +66,7 @@ class Controlled:
         self.end = self.entry.ends[0]
         node.hold(sandbox_on_node_a(PAIR))
         node.controller.reconcile(RECORD)
-        self.set_record(standing(joined(sandbox_on_node_a(PRIMARY), sandbox_on_node_a(PAIR)), PRIMARY, PAIR))
+        self.set_record(with_ready(joined(sandbox_on_node_a(PRIMARY), sandbox_on_node_a(PAIR)), PRIMARY, PAIR))
         monkeypatch.setattr(Reconciler, "reconcile", self._reconcile)
 
     def set_record(self, link: Link, verified: Side | None = PRIMARY) -> None:
@@ -100,7 +100,7 @@ def test_a_verified_end_is_not_reconciled_again(controlled: Controlled) -> None:
 
 def test_an_end_whose_record_has_a_new_version_is_reconciled(controlled: Controlled) -> None:
     controlled.set_record(
-        standing(joined(sandbox_on_node_a(PRIMARY), sandbox_on_node_a(PAIR)), PRIMARY, PAIR), verified=None
+        with_ready(joined(sandbox_on_node_a(PRIMARY), sandbox_on_node_a(PAIR)), PRIMARY, PAIR), verified=None
     )
     assert controlled.reconcile()
 
@@ -113,7 +113,7 @@ def test_an_end_is_reconciled_after_its_nodes_vtep_changed(controlled: Controlle
 def test_an_end_that_joined_with_another_vtep_is_reconciled(controlled: Controlled) -> None:
     """The other end verified the vEth with the VTEP that the node has now."""
     moved = replace(sandbox_on_node_a(PRIMARY), vtep="192.168.1.99")
-    controlled.set_record(standing(joined(moved, sandbox_on_node_a(PAIR)), PRIMARY, PAIR), verified=PAIR)
+    controlled.set_record(with_ready(joined(moved, sandbox_on_node_a(PAIR)), PRIMARY, PAIR), verified=PAIR)
     assert controlled.reconcile()
 
 
@@ -122,11 +122,11 @@ def test_an_end_with_another_recorded_underlay_is_reconciled_if_its_schema_holds
     unknown: dict[str, Any], controlled: Controlled
 ) -> None:
     controlled.set_record(
-        standing(joined(replace(sandbox_on_node_a(PRIMARY), **unknown), sandbox_on_node_a(PAIR)), PRIMARY, PAIR)
+        with_ready(joined(replace(sandbox_on_node_a(PRIMARY), **unknown), sandbox_on_node_a(PAIR)), PRIMARY, PAIR)
     )
     assert controlled.reconcile()
     earlier = joined(*(sandbox_on_node_a(side).in_schema(EARLIER_SCHEMA) for side in (PRIMARY, PAIR)))
-    controlled.set_record(standing(replace(earlier, schema=EARLIER_SCHEMA), PRIMARY, PAIR))
+    controlled.set_record(with_ready(replace(earlier, schema=EARLIER_SCHEMA), PRIMARY, PAIR))
     assert not controlled.reconcile()
 
 
@@ -136,7 +136,7 @@ def test_a_deleted_end_is_reconciled(controlled: Controlled) -> None:
 
 
 def test_an_end_whose_place_another_sandbox_has_is_reconciled(controlled: Controlled) -> None:
-    controlled.set_record(standing(joined(own(PRIMARY, number=2), own(PAIR)), PRIMARY, PAIR))
+    controlled.set_record(with_ready(joined(own(PRIMARY, number=2), own(PAIR)), PRIMARY, PAIR))
     assert controlled.reconcile()
 
 
