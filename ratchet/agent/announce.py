@@ -18,7 +18,7 @@ from ratchet.agent.events import COLLECT_SECONDS, Reason
 from ratchet.agent.logs import about
 from ratchet.agent.metrics import Metrics
 from ratchet.agent.priority import BACKGROUND_WAITS_SECONDS, ForegroundGate
-from ratchet.core.model import Pod, PodRef
+from ratchet.core.pod import Pod, PodRef
 from ratchet.errors import ApiUnavailableError, ConflictError, RatchetError
 from ratchet.store.announcements import LINKED_CONDITION, record_event, set_condition
 from ratchet.store.api_errors import AdmissionDeniedError, ForbiddenError, NamespaceTerminatingError, NotFoundError
@@ -176,23 +176,23 @@ class Announcer:
             self.forget(condition.pod.uid)
         except ApiUnavailableError as error:
             self._back_off(error)
-            self._settle(condition, written=None, retry=True)
+            self._finish(condition, written=None, retry=True)
         except (ForbiddenError, AdmissionDeniedError) as error:
             self._log_rejected(error, "condition", "patch", "pods/status")
-            self._settle(condition, written=None, retry=True, due=self._clock() + self._longest_pause)
+            self._finish(condition, written=None, retry=True, due=self._clock() + self._longest_pause)
         except RatchetError as error:
             self._log_rejected(error, "condition", "patch", "pods/status")
-            self._settle(condition, written=None, retry=False)
+            self._finish(condition, written=None, retry=False)
         except Exception:
             log.exception("condition dropped: a bug in ratchet")
-            self._settle(condition, written=None, retry=False)
+            self._finish(condition, written=None, retry=False)
         else:
             self._note_success("condition")
-            self._settle(condition, written=condition, retry=False)
+            self._finish(condition, written=condition, retry=False)
 
-    def _settle(self, tried: Condition, *, written: Condition | None, retry: bool, due: float = 0.0) -> None:
+    def _finish(self, tried: Condition, *, written: Condition | None, retry: bool, due: float = 0.0) -> None:
         with self._changed:
-            self._conditions.settle(tried, written=written, retry=retry, due=due)
+            self._conditions.finish(tried, written=written, retry=retry, due=due)
 
     def _back_off(self, error: ApiUnavailableError) -> None:
         """Send nothing for a while, twice as long each time. The first time is logged."""

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from ratchet.core.model import PodRef
+from ratchet.core.pod import PodRef
 from ratchet.store.announcements import LINKED_CONDITION, MESSAGE_LENGTH
 
 log = logging.getLogger(__name__)
@@ -85,14 +85,14 @@ class Conditions:
         self._pods.pop(uid, None)
 
     def take(self, now: float) -> Condition | None:
-        """The next condition to be written; None if none is due. The caller calls `settle` after the try."""
+        """The next condition to be written; None if none is due. The caller calls `finish` after the try."""
         for one in self._pods.values():
             if one.desired is not None and one.due <= now:
                 one.writing = True
                 return one.desired
         return None
 
-    def settle(self, tried: Condition, *, written: Condition | None, retry: bool, due: float = 0.0) -> None:
+    def finish(self, tried: Condition, *, written: Condition | None, retry: bool, due: float = 0.0) -> None:
         """Note the result of a try, and put the pod behind the others.
 
         `written` is what the pod has now, if that is known. With `retry`, the condition is tried again at `due`. A
@@ -109,9 +109,9 @@ class Conditions:
     def _of(self, pod: PodRef) -> _PodCondition | None:
         """The entry of a pod; None if the conditions of too many other pods are still to be written."""
         if pod.uid not in self._pods and len(self._pods) >= PODS_KEPT:
-            settled = next((uid for uid, one in self._pods.items() if one.desired is None), None)
-            if settled is None:
+            idle = next((uid for uid, one in self._pods.items() if one.desired is None), None)
+            if idle is None:
                 log.warning("cannot set condition: too many pods condition=%s pod=%s", LINKED_CONDITION, pod)
                 return None
-            del self._pods[settled]
+            del self._pods[idle]
         return self._pods.setdefault(pod.uid, _PodCondition())

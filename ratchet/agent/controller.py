@@ -114,7 +114,7 @@ class LinkController:
             raise rejected
 
     def _reconcile_end(self, entry: SandboxEntry, end: HeldEnd) -> None:
-        deleted = self.liveness.is_deleted(entry)
+        deleted = self.journal.was_deleted(entry)
         record, _ = self.records.links.lookup(end.link) if deleted else self.records.links.lookup_cached(end.link)
         side = self._attempt(entry, end).as_recorded(record).side
         holder = record.sandbox(side) if record is not None else None
@@ -136,7 +136,9 @@ class LinkController:
 
     def _bring_up(self, entry: SandboxEntry, end: HeldEnd) -> None:
         try:
-            result = self._reconciler(entry, end).settle(self._attempt(entry, end), self._underlay(entry), joined=True)
+            result = self._reconciler(entry, end).reconcile(
+                self._attempt(entry, end), self._underlay(entry), joined=True
+            )
             self.failures.succeeded(entry, end)
             if result.reset:
                 self.status.report_reset(entry, end, result.reset)

@@ -24,5 +24,4 @@ class HeldEndGuard:
             )
 
     def is_deleted(self) -> bool:
-        """Whether the runtime has called DEL for this attachment since its ADD."""
-        return self.journal.is_buried(self.entry.attachment, self.entry.began)
+        return self.journal.was_deleted(self.entry)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ratchet import datapath
-from ratchet.core.model import Link, Location, Pod, Sandbox, Side
+from ratchet.core.model import Link, Location, Sandbox, Side
+from ratchet.core.pod import Pod
 from ratchet.node.journal import HeldEnd, Journal, SandboxEntry
 from ratchet.node.record_writer import RecordWriter
 from ratchet.store.cached_store import CachedStore
@@ -39,10 +40,6 @@ class SandboxLiveness:
     journal: Journal
     records: CachedStore
     calls: Calls
-
-    def is_deleted(self, entry: SandboxEntry) -> bool:
-        """Whether the runtime has called DEL for this attachment since its ADD."""
-        return self.journal.is_buried(entry.attachment, entry.began)
 
     def is_running(self, entry: SandboxEntry) -> bool:
         """Whether the sandbox's pod runs, as read from the API.

@@ -16,7 +16,8 @@ from ratchet.agent.liveness import Calls
 from ratchet.agent.queue import ReconcileQueue
 from ratchet.core.drift import edits, wants_restart
 from ratchet.core.intent import WantedLink, names_every_pod, names_of, wanted_links
-from ratchet.core.model import Link, Pod, Side
+from ratchet.core.model import Link, Side
+from ratchet.core.pod import Pod
 from ratchet.errors import InvalidIntentError
 from ratchet.node.attach import OwnEnd, held_ends
 from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry
@@ -67,7 +68,7 @@ class Membership:
             self._undeclared.pop(key, None)
 
     def _reconcile_sandbox(self, entry: SandboxEntry, pod: Pod) -> None:
-        if pod.finished or self.journal.is_buried(entry.attachment, entry.began):
+        if pod.finished or self.journal.was_deleted(entry):
             return
         wanted = self.records.wanted_for(pod, reserved_names(entry))
         own = wanted.ends_of(pod)

@@ -80,11 +80,13 @@ class Metrics:
             ("verb",),
             _REQUEST_SECONDS,
         )
-        self._dropped = Counter(
-            "ratchet_events_dropped_total",
-            "Changes that no Event reports: repeats, over the limits, or rejected.",
-            registry=self._registry,
+        self._dropped = self._counter(
+            "ratchet_events_dropped_total", "Changes that no Event reports: repeats, over the limits, or rejected."
         )
+        self._add_tunnel_metrics()
+        self._now = self._register_current()
+
+    def _add_tunnel_metrics(self) -> None:
         self._guard_dropped = self._counters(
             "ratchet_guard_dropped_total",
             "Datagrams to tunnels of this node that the guard has dropped (source: not from the peer; fragment: too "
@@ -94,12 +96,13 @@ class Metrics:
         self._guarded = Gauge(
             "ratchet_guard_active", "Whether the tunnel port of this node is guarded.", registry=self._registry
         )
-        self._tunnel_resets = Counter(
+        self._tunnel_resets = self._counter(
             "ratchet_tunnel_resets_total",
             "Tunnel ends that were changed from outside, such as by their pod, and reset.",
-            registry=self._registry,
         )
-        self._now = self._register_current()
+
+    def _counter(self, name: str, help_text: str) -> Counter:
+        return Counter(name, help_text, registry=self._registry)
 
     def _counters(self, name: str, help_text: str, labels: Sequence[str]) -> _Children[Counter]:
         return _Children(Counter(name, help_text, labels, registry=self._registry))

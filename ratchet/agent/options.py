@@ -12,7 +12,7 @@ from typing import Any
 
 from ratchet.agent.frame import SOCKET
 from ratchet.cni import values
-from ratchet.cni.config import TOPOLOGIES_MAX, TOPOLOGY_BYTES_MAX, TOPOLOGY_LINKS_MAX
+from ratchet.cni.config import TOPOLOGIES_PER_NAMESPACE, TOPOLOGY_BYTES_PER_NAMESPACE, TOPOLOGY_LINKS_PER_NAMESPACE
 from ratchet.cni.plugin_keys import (
     DEFAULT_NAMESPACE,
     DEFAULT_STATE_DIR,
@@ -169,17 +169,17 @@ OPTIONS: tuple[Option, ...] = (
     Option(_API, "topologies", "{on,off}",
            "whether ConfigMaps declare links. Set off if the account does not have the ClusterRole ratchet-topologies",
            _on_or_off, default=True),
-    Option(_API, "topologies_max", "N",
+    Option(_API, "topologies_per_namespace", "N",
            "most topologies of a namespace; the same on all nodes. The oldest are used. ratchet-daemonless does not "
            "read this setting and the next two: set the keys of these names for it",
-           _from_text(_WHOLE, int, TOPOLOGIES_MAX), DEFAULT_TOPOLOGY_LIMITS.topologies),
-    Option(_API, "topology_links_max", "N",
+           _from_text(_WHOLE, int, TOPOLOGIES_PER_NAMESPACE), DEFAULT_TOPOLOGY_LIMITS.topologies),
+    Option(_API, "topology_links_per_namespace", "N",
            "most links in all topologies of a namespace; the same on all nodes. A link takes some 2 kB of memory",
-           _from_text(_WHOLE, int, TOPOLOGY_LINKS_MAX), DEFAULT_TOPOLOGY_LIMITS.links),
-    Option(_API, "topology_bytes_max", "N",
+           _from_text(_WHOLE, int, TOPOLOGY_LINKS_PER_NAMESPACE), DEFAULT_TOPOLOGY_LIMITS.links),
+    Option(_API, "topology_bytes_per_namespace", "N",
            "most bytes in all topologies of a namespace; the same on all nodes. They take up to 80 times as much "
            "memory",
-           _from_text(_WHOLE, int, TOPOLOGY_BYTES_MAX), DEFAULT_TOPOLOGY_LIMITS.size),
+           _from_text(_WHOLE, int, TOPOLOGY_BYTES_PER_NAMESPACE), DEFAULT_TOPOLOGY_LIMITS.size),
     Option(_NODE, "node_name", "NAME", "name of the Node object of this node", values.node_name,
            default_text="the host name", also=("NODE_NAME",)),
     Option(_NODE, "socket", "PATH",

@@ -38,9 +38,9 @@ class Settings:
     kubeconfig: str | None
     namespace: str
     topologies: bool
-    topologies_max: int
-    topology_links_max: int
-    topology_bytes_max: int
+    topologies_per_namespace: int
+    topology_links_per_namespace: int
+    topology_bytes_per_namespace: int
     socket: str
     state_dir: str
     spool_dir: str
@@ -73,7 +73,9 @@ class Settings:
 
     @property
     def topology_limits(self) -> TopologyLimits:
-        return TopologyLimits(self.topologies_max, self.topology_links_max, self.topology_bytes_max)
+        return TopologyLimits(
+            self.topologies_per_namespace, self.topology_links_per_namespace, self.topology_bytes_per_namespace
+        )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

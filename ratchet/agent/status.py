@@ -91,7 +91,7 @@ class LinkStatus:
 
     def _is_over(self, entry: SandboxEntry, end: HeldEnd) -> bool:
         """Whether the end is no longer wanted; the entry may have been read before that."""
-        return self.liveness.is_deleted(entry) or not self.journal.still_wants(entry, end)
+        return self.journal.was_deleted(entry) or not self.journal.still_wants(entry, end)
 
     def _announce(self, entry: SandboxEntry, end: HeldEnd, record: Link | None, *, linked: bool, first: bool) -> None:
         assert entry.pod is not None  # noqa: S101  # `report` has skipped such an entry

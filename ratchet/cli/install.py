@@ -56,6 +56,13 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--state-dir", type=Path, metavar="DIR", help="state directory of the plugin (default: /var/lib/cni/ratchet)"
     )
+    _add_kinds(parser)
+    _add_keep(parser)
+    parser.set_defaults(run=_run)
+
+
+def _add_kinds(parser: argparse.ArgumentParser) -> None:
+    """The flags that say which plugin is installed."""
     parser.add_argument("--agent", action="store_true", help="pass each call to the node agent, which must be running")
     parser.add_argument(
         "--no-fallback",
@@ -68,6 +75,9 @@ def declare(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="copy Python and its libraries too, so that the node needs neither",
     )
+
+
+def _add_keep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep",
         metavar="NAMESPACE/DAEMONSET",
@@ -80,7 +90,6 @@ def declare(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="with --keep: write a kubeconfig for the plugin, with the service account of this pod",
     )
-    parser.set_defaults(run=_run)
 
 
 def add_bin_dir(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from ratchet.core.drift import edits, wants_restart
 from ratchet.core.intent import Wanted, WantedLink, absence
 from ratchet.core.intent.topologies import Faulty, drawn_links
-from ratchet.core.model import Link, Pod, Side, State, Topology
+from ratchet.core.model import Link, Side, State
+from ratchet.core.pod import Pod, Topology
 from ratchet.core.state_machine import derive
 
 RESERVED = ("eth0", "lo")

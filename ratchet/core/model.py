@@ -9,10 +9,7 @@ from enum import StrEnum
 from ipaddress import IPv4Interface, IPv6Interface
 
 from ratchet.core.endpoint_spec import UNSET, EndpointSpec
-from ratchet.core.pod import MIRROR_ANNOTATION as MIRROR_ANNOTATION
-from ratchet.core.pod import Pod as Pod
-from ratchet.core.pod import PodRef as PodRef
-from ratchet.core.pod import Topology as Topology
+from ratchet.core.pod import PodRef
 
 Address = IPv4Interface | IPv6Interface
 

@@ -15,8 +15,9 @@ from typing import Any, Self
 from aiohttp.typedefs import Middleware
 
 from ratchet.core.intent import TOPOLOGY_KEY, TOPOLOGY_LABEL
-from ratchet.core.model import Link, PodRef
+from ratchet.core.model import Link
 from ratchet.core.naming import node_lease_name
+from ratchet.core.pod import PodRef
 from ratchet.dev.access import Access, embedded_api, relayed_api
 from ratchet.dev.agents import AgentProcess
 from ratchet.dev.fake_kubelet import Kubelet
@@ -100,17 +101,7 @@ class Testbed:
         `fallback`: install the daemonless plugin too, for calls while the agent is down.
         """
         host = self.hosts.add_node(name, address, mtu=mtu)
-        node = {
-            "apiVersion": "v1",
-            "kind": "Node",
-            "metadata": {"name": name, "labels": dict(labels or {})},
-            "status": {
-                "addresses": [{"type": "InternalIP", "address": host.address}],
-                "conditions": [{"type": "Ready", "status": "True", "reason": "Bed"}],
-            },
-        }
-        self.make("/api/v1/nodes", node)
-        self.api.patch(f"/api/v1/nodes/{name}/status", {"status": node["status"]})
+        self._create_node(name, host.address, labels or {})
         bin_dir = self.folder / name / "bin"
         state_dir = self.folder / name / "state"
         kubeconfig = self.access.node_kubeconfig
@@ -125,6 +116,16 @@ class Testbed:
         process.start()
         self._made.append(f"{self.records.vnis.path}/{node_lease_name(name)}")
         return kubelet
+
+    def _create_node(self, name: str, address: str, labels: Mapping[str, str]) -> None:
+        """Create the Node object, which is Ready."""
+        status = {
+            "addresses": [{"type": "InternalIP", "address": address}],
+            "conditions": [{"type": "Ready", "status": "True", "reason": "Bed"}],
+        }
+        metadata = {"name": name, "labels": dict(labels)}
+        self.make("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "status": status})
+        self.api.patch(f"/api/v1/nodes/{name}/status", {"status": status})
 
     def create_pod(
         self, name: str, settings: Mapping[str, str], node: str = "", annotations: Mapping[str, str] | None = None

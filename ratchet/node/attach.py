@@ -128,42 +128,42 @@ def link_all(
     ]
     # All ends join before any wait: two pods that each wait for the other's first link would never stop waiting.
     left = {one.name for one in later}
-    settled = _settle_each(reconciler, underlay, [one for one in attempts if one.name not in left], joined=False)
+    results = _reconcile_each(reconciler, underlay, [one for one in attempts if one.name not in left], joined=False)
     if later:
         _await_records(reconciler.records, later)
-        settled |= _settle_each(reconciler, underlay, later, joined=False)
-    waiting = _reconcile_until_up(reconciler, underlay, attempts, settled, until)
+        results |= _reconcile_each(reconciler, underlay, later, joined=False)
+    waiting = _reconcile_until_up(reconciler, underlay, attempts, results, until)
     if waiting and require:
         raise _peers_missing(reconciler.records, [one for one in attempts if one.name in waiting])
-    return [(_own_end(one, settled[one.name].record), settled[one.name].device) for one in attempts]
+    return [(_own_end(one, results[one.name].record), results[one.name].device) for one in attempts]
 
 
 def _reconcile_until_up(
     reconciler: Reconciler,
     underlay: Underlay,
     attempts: Sequence[Attempt],
-    settled: dict[str, EndpointResult],
+    results: dict[str, EndpointResult],
     until: float,
 ) -> set[str]:
     """Reconcile ends whose records change, until all are up or `until` is past.
 
-    Updates `settled`, and returns the names of the links that still wait.
+    Updates `results`, and returns the names of the links that still wait.
     """
-    waiting = _not_up(settled)
+    waiting = _not_up(results)
     if not waiting:
         return waiting
     records, mine = reconciler.records, {one.name: one for one in attempts}
-    version = min((end.record.resource_version for end in settled.values()), key=_age_of_version)
+    version = min((end.record.resource_version for end in results.values()), key=_age_of_version)
     pod = attempts[0].sandbox.pod
     for names in records.links.watch_names(pod.namespace, pod.name, mine.keys(), version, until):
         # Ends that are up are included: until ADD ends, nothing else reconciles them when their peers change.
         changed = [
             one
             for one in mine.values()
-            if (names is None or one.name in names) and records.links.has_changed(settled[one.name].record)
+            if (names is None or one.name in names) and records.links.has_changed(results[one.name].record)
         ]
-        settled |= _settle_each(reconciler, underlay, changed, joined=True)
-        before, waiting = waiting, _not_up(settled)
+        results |= _reconcile_each(reconciler, underlay, changed, joined=True)
+        before, waiting = waiting, _not_up(results)
         for name in before - waiting:
             log.info("end is up link=%s side=%s", name, mine[name].side)
         if not waiting:
@@ -171,8 +171,8 @@ def _reconcile_until_up(
     return waiting
 
 
-def _not_up(settled: Mapping[str, EndpointResult]) -> set[str]:
-    return {name for name, end in settled.items() if not end.is_up}
+def _not_up(results: Mapping[str, EndpointResult]) -> set[str]:
+    return {name for name, end in results.items() if not end.is_up}
 
 
 def _await_records(records: Store, attempts: Sequence[Attempt]) -> None:
@@ -186,7 +186,7 @@ def _await_records(records: Store, attempts: Sequence[Attempt]) -> None:
             return
 
 
-def _settle_each(
+def _reconcile_each(
     reconciler: Reconciler, underlay: Underlay, attempts: Sequence[Attempt], *, joined: bool
 ) -> dict[str, EndpointResult]:
     """Reconcile several ends concurrently, because each mostly waits for the API. Returns results by link.
@@ -194,7 +194,7 @@ def _settle_each(
     Raises only after all work on the ends has stopped.
     """
     namespace = attempts[0].sandbox.pod.namespace if attempts else ""
-    ends = map_concurrently(lambda one: reconciler.settle(one, underlay, joined=joined), attempts, namespace)
+    ends = map_concurrently(lambda one: reconciler.reconcile(one, underlay, joined=joined), attempts, namespace)
     return {one.name: end for one, end in zip(attempts, ends, strict=True)}
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
+
+from ratchet.node.wait_group import WaitGroup
 
 # After the first signal, a call may take this long to undo its work. Then the kernel ends the process.
 LIMIT_SECONDS = 60
@@ -27,39 +28,20 @@ class Interrupts:
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._undoing = 0
+        self._deferring = WaitGroup()
 
-    @contextmanager
-    def deferred(self) -> Iterator[None]:
+    def deferred(self) -> AbstractContextManager[None]:
         """Defer interruptions of the caller's call for a block, which undoes the call's work or is a DEL."""
-        self._count(1)
-        try:
-            yield
-        finally:
-            self._count(-1)
+        return self._deferring.included()
 
-    @contextmanager
-    def allowed(self) -> Iterator[None]:
+    def allowed(self) -> AbstractContextManager[None]:
         """Allow them again for a block within `deferred`."""
-        self._count(-1)
-        try:
-            yield
-        finally:
-            self._count(1)
+        return self._deferring.excluded()
 
     def wait(self, seconds: float) -> bool:
         """Wait up to `seconds` for the calls that must not be interrupted. Returns whether all have ended."""
         until = time.monotonic() + seconds
-        with self._changed:
-            while self._undoing > 0 and (left := until - time.monotonic()) > 0:
-                self._changed.wait(left)
-            return self._undoing <= 0
-
-    def _count(self, change: int) -> None:
-        with self._changed:
-            self._undoing += change
-            self._changed.notify_all()
+        return self._deferring.wait(lambda: until)
 
 
 class SignalInterrupts(Interrupts):
@@ -90,7 +72,7 @@ class SignalInterrupts(Interrupts):
         if self._received is None:
             self._received = signal.Signals(number)
             signal.alarm(LIMIT_SECONDS)
-        if not self._undoing:
+        if not self._deferring.count:
             self._raise_received()
 
     def _raise_received(self) -> None:

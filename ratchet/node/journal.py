@@ -126,14 +126,9 @@ class Journal:
         of its container and interface under other network names. Raises RatchetError if they cannot be listed.
         """
         entry = self.read(attachment)
-        return [entry] if entry is not None else self._under_other_networks(attachment)
-
-    def _under_other_networks(self, attachment: Attachment) -> list[SandboxEntry]:
-        """The entries of the attachment's container and interface under any network name.
-
-        Only files whose names begin with the container ID and the interface are read.
-        """
-        found = self._entries.read_all(f"{attachment.interface_key}+")
+        if entry is not None:
+            return [entry]
+        found = self._entries.read_all(f"{attachment.interface_key}+")  # reads no file of another container
         return [entry for entry in found if entry.attachment.interface_key == attachment.interface_key]
 
     def still_wants(self, entry: SandboxEntry, end: HeldEnd) -> bool:
@@ -232,6 +227,10 @@ class Journal:
     def is_buried(self, attachment: Attachment, began: float) -> bool:
         """Whether DEL came after `began` (seconds since boot). An ADD that began after that DEL is a new one."""
         return self._tombstones.is_buried(attachment, began)
+
+    def was_deleted(self, entry: SandboxEntry) -> bool:
+        """Whether the runtime has called DEL for an entry's attachment since its ADD."""
+        return self.is_buried(entry.attachment, entry.began)
 
     def has_unreadable(self, attachment: Attachment) -> bool:
         """Whether a file of the attachment, under any network name, was read before and could not be decoded."""

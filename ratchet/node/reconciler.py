@@ -34,7 +34,7 @@ class Reconciler:
     verified: VerifiedEnds = field(default_factory=VerifiedEnds)
     now: Callable[[], datetime] = wall_clock
 
-    def settle(self, attempt: Attempt, underlay: Underlay, *, joined: bool) -> EndpointResult:
+    def reconcile(self, attempt: Attempt, underlay: Underlay, *, joined: bool) -> EndpointResult:
         """Reconcile an end as far as possible now, without waiting for its peer.
 
         The end first joins its link's record, unless the attempt has `joined` before. If the peer has joined, the

@@ -141,8 +141,8 @@ class Tombstones:
             changed = self._folder.stat().st_mtime_ns
             if listed != changed:
                 names = sorted(os.listdir(self._folder))  # noqa: PTH208
-                settled = time.time_ns() - changed > _TICK
-                self._listed = (changed if settled else -1, names)
+                stable = time.time_ns() - changed > _TICK
+                self._listed = (changed if stable else -1, names)
         except OSError:
             return []
         from_start = islice(names, bisect_left(names, start), None)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from ratchet.core.model import PodRef
+from ratchet.core.pod import PodRef
 from ratchet.errors import ConflictError, RatchetError
 from ratchet.store.api_errors import AlreadyExistsError
 from ratchet.store.apiserver import STRATEGIC_MERGE_PATCH, ApiServer
@@ -47,8 +47,7 @@ def record_event(
 
     `component` and the node `host` are the Event's source. Raises RatchetError; NotFoundError if the namespace is gone.
     """
-    involved = {"kind": "Pod", "namespace": pod.namespace, "name": pod.name, "uid": pod.uid}
-    _record(api, pod.namespace, involved, reason, message, kind, now, component, host)
+    _record(api, pod.namespace, _reference(pod), reason, message, kind, now, component, host)
 
 
 def record_node_event(
@@ -59,7 +58,7 @@ def record_node_event(
     As the kubelet's, it is in the namespace default, and the UID that it refers to is the node's name.
     Raises RatchetError.
     """
-    involved = {"kind": "Node", "name": node, "uid": node}
+    involved = {"apiVersion": "v1", "kind": "Node", "name": node, "uid": node}
     _record(api, "default", involved, reason, message, kind, now, component, node)
 
 
@@ -79,7 +78,7 @@ def _record(
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {"name": _event_name(involved["name"]), "namespace": namespace},
-        "involvedObject": {"apiVersion": "v1", **involved},
+        "involvedObject": involved,
         "reason": reason,
         "message": message[:MESSAGE_LENGTH],
         "type": kind.value,
@@ -94,6 +93,11 @@ def _record(
         api.create(f"/api/v1/namespaces/{namespace}/events", event)
     except AlreadyExistsError:
         return  # the response to an earlier try was lost: the name is random
+
+
+def _reference(pod: PodRef) -> dict[str, str]:
+    """An ObjectReference of a pod."""
+    return {"apiVersion": "v1", "kind": "Pod", "namespace": pod.namespace, "name": pod.name, "uid": pod.uid}
 
 
 def set_condition(api: ApiServer, pod: PodRef, status: bool, reason: str, message: str, since: datetime) -> None:

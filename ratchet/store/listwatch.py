@@ -150,8 +150,7 @@ def list_watch(
         except RatchetError as cause:
             failures += 1
             unknown = not version or isinstance(cause, ExpiredError | ForbiddenError)
-            if unknown or failures >= RELIST_AFTER:
-                version = ""
+            version = "" if unknown or failures >= RELIST_AFTER else version
             pause = _pause_after(cause, failures, timing)
             _log_failure(source.name, cause, pause, repeated=type(cause) is last_cause)
             last_cause = type(cause)

@@ -15,7 +15,7 @@ from ratchet.core.intent.topology_limits import (
     must_be_listed,
     stands_for_others,
 )
-from ratchet.core.model import Pod, Topology
+from ratchet.core.pod import Pod, Topology
 from ratchet.store.listwatch import SyncState, vanished
 from ratchet.store.pods import PodChange
 from ratchet.store.topologies import TopologyChange

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from ratchet.core.intent import names_of
-from ratchet.core.model import Pod
+from ratchet.core.pod import Pod
 from ratchet.store.api_errors import NotFoundError
 from ratchet.store.apiserver import ApiServer
 from ratchet.store.codec.pods import decode_pod, decode_pod_phase

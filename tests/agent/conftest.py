@@ -18,5 +18,5 @@ def kept() -> Iterator[KeptClusters]:
 
 @pytest.fixture
 def cluster(kept: KeptClusters) -> Iterator[Cluster]:
-    with kept.lent(PATIENT, agent={}) as made:
+    with kept.shared(PATIENT, agent={}) as made:
         yield made

@@ -19,7 +19,8 @@ from typing import Any
 
 from aiohttp import web
 
-from ratchet.core.model import End, Kind, Link, PodRef, State
+from ratchet.core.model import End, Kind, Link, State
+from ratchet.core.pod import PodRef
 from ratchet.core.state_machine import derive
 from ratchet.dev.fake_kubelet import CniResponse, Kubelet, Sandbox, finished
 from ratchet.dev.hosts import ip
@@ -192,7 +193,7 @@ class Game:
         self._damaged: set[int] = set()
         self._swapped: set[int] = set()
         self._annotated: set[str] = set()
-        self._settle_count = 0
+        self._quiesce_count = 0
         self._crashed = False
         self._started_at = time.monotonic()
         self._steps: list[str] = []
@@ -482,9 +483,9 @@ class Game:
 
     # Quiet points
 
-    def settle(self) -> None:
+    def quiesce(self) -> None:
         """End all faults, wait until every pod runs, and check the conditions of a quiet point."""
-        self._log_step("settle")
+        self._log_step("quiesce")
         self._restore_everything()
         for one in self._deleting.copy():
             self._finish_deleting(one)
@@ -495,8 +496,8 @@ class Game:
                 self._start_until_running(pod)
         self._reconcile_damaged()
         if self.shape.declared_in is DeclaredIn.TOPOLOGY:  # links must not depend on the order of endpoints
-            self.swap_endpoints(self._settle_count)
-        self._settle_count += 1
+            self.swap_endpoints(self._quiesce_count)
+        self._quiesce_count += 1
         self._wait_until_quiet()
         self._history.deleted_containers |= {attachment.id for attachment in self._attachments if attachment.deleted}
         for attachment in self._attachments:
@@ -505,8 +506,8 @@ class Game:
         self._log_step("  quiet")
 
     def finish(self) -> None:
-        """Settle, delete all pods, and check that nothing is left."""
-        self.settle()
+        """Quiesce, delete all pods, and check that nothing is left."""
+        self.quiesce()
         self._log_step("the end")
         for attachment in self._attachments:
             if not attachment.deletes:

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from ratchet.core.model import PodRef, State
+from ratchet.core.model import State
+from ratchet.core.pod import PodRef
 from ratchet.core.record_updates import with_vni
 from ratchet.dev.agents import AgentProcess
 from ratchet.dev.fake_kubelet import CniResponse, Kubelet, Sandbox
@@ -28,15 +29,15 @@ from tests.support.cluster import (
     PAIR,
     PRIMARY,
     Cluster,
+    clean_cluster,
     collected,
     end_pods,
-    left_clean,
     lists_topologies,
     recreated,
     sent_by,
 )
 from tests.support.disks import BrokenDisk, small_disk
-from tests.support.faults import Act, Gate, Rule, Sent, answering, doing, dropping, taking
+from tests.support.faults import Act, Gate, Rule, Sent, answering, calling, delaying, dropping
 from tests.support.outages import cut_off, set_node_ready
 
 KUBELETS_UID = "00000000-0000-4000-8000-000000000000"
@@ -108,9 +109,9 @@ def test_a_vni_lost_to_a_concurrent_write_is_released_after_its_tunnel_is_remove
 
     interfaces_at_release: list[list[str]] = []
     vni_release = sent_by(cluster.a, "DELETE", path="/leases/vni-")
-    cluster.faults.add(Rule(sent_by(cluster.a, "PATCH", path=f"/configmaps/{LINK}"), before=doing(number)))
+    cluster.faults.add(Rule(sent_by(cluster.a, "PATCH", path=f"/configmaps/{LINK}"), before=calling(number)))
     cluster.faults.add(
-        Rule(vni_release, before=doing(lambda: interfaces_at_release.append(cluster.interfaces(primary))))
+        Rule(vni_release, before=calling(lambda: interfaces_at_release.append(cluster.interfaces(primary))))
     )
     assert cluster.a.add(primary).status == 0
     assert interfaces_at_release == [[]]
@@ -271,7 +272,7 @@ def test_fault_15_a_link_stays_when_only_the_cache_lacks_the_recreated_peer(clus
     cluster.bed.delete_pod(primary.pod)
     # The agent's Event about a later pod shows that it has received the deletion.
     probe = cluster.bed.create_pod("probe", {**PRIMARY, "ratchet.local_ifname": "in9"}, "a")
-    wait_for("what the probe's link waits for", lambda: pair.pod.uid in cluster.told("WantsRestart"))
+    wait_for("what the probe's link waits for", lambda: pair.pod.uid in cluster.pods_with_event("WantsRestart"))
     cluster.bed.delete_pod(probe)
     frozen(cluster, cluster.b)
     again = cluster.primary(cluster.a)
@@ -296,7 +297,7 @@ HASTY = {"heartbeat": 1, "node_lost_after": 3}
 @pytest.fixture
 def hasty() -> Iterator[Cluster]:
     """A cluster whose agents consider a node lost within seconds."""
-    with left_clean(agent=HASTY) as made:
+    with clean_cluster(agent=HASTY) as made:
         yield made
 
 
@@ -592,7 +593,7 @@ def killing(agent: AgentProcess) -> Act:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
-    return doing(kill)
+    return calling(kill)
 
 
 def killed_at(
@@ -865,7 +866,7 @@ def failing(cluster: Cluster) -> Rule:
 
 
 def slow(cluster: Cluster) -> Rule:
-    return Rule(from_agents(cluster), before=taking(0.25), times=1000)
+    return Rule(from_agents(cluster), before=delaying(0.25), times=1000)
 
 
 API_FAULTS = (

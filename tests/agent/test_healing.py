@@ -68,7 +68,7 @@ def test_agents_clean_up_pods_that_were_deleted_while_no_agent_ran(cluster: Clus
 def test_both_pods_of_a_link_get_the_event_linked(cluster: Cluster, node_of_pair: str) -> None:
     node = cluster.a if node_of_pair == "a" else cluster.b
     primary, pair = cluster.linked_pair(node)
-    wait_for("an event on each", lambda: cluster.told("Linked") == {primary.pod.uid, pair.pod.uid})
+    wait_for("an event on each", lambda: cluster.pods_with_event("Linked") == {primary.pod.uid, pair.pod.uid})
     delete_pods(cluster, (cluster.a, primary), (node, pair))
 
 
@@ -140,7 +140,7 @@ def test_an_edited_link_wants_a_restart_and_changes_at_the_restart(cluster: Clus
     cluster.add_all((cluster.a, a), (cluster.b, b))
     cluster.wait_until(State.LINKED, name)
     cluster.bed.edit_topology("lab", text.format(1300))
-    wait_for("an event", lambda: cluster.told("WantsRestart") == {a.pod.uid})
+    wait_for("an event", lambda: cluster.pods_with_event("WantsRestart") == {a.pod.uid})
     assert cluster.show(a, "in1")["mtu"] == cluster.show(b, "in2")["mtu"] == 1400
     assert cluster.a.delete(a).status == 0
     again = recreated(cluster, a, asks, cluster.a)
@@ -156,8 +156,8 @@ def test_an_mtu_above_that_of_the_tunnel_is_an_invalid_intent_event_of_its_pod(c
     a, b = (cluster.pod(name, {"ratchet": "true"}, node) for name, node in (("a", cluster.a), ("b", cluster.b)))
     assert cluster.a.add(a).status == 0
     assert cluster.b.add(b).status == 0
-    wait_for("an event", lambda: a.pod.uid in cluster.told("InvalidIntent"))
-    assert b.pod.uid not in cluster.told("InvalidIntent"), "its own end is as it should be"
+    wait_for("an event", lambda: a.pod.uid in cluster.pods_with_event("InvalidIntent"))
+    assert b.pod.uid not in cluster.pods_with_event("InvalidIntent"), "its own end is as it should be"
     delete_pods(cluster, (cluster.a, a), (cluster.b, b))
 
 

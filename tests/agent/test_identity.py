@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from ratchet.dev.testbed import wait_for
-from tests.support.cluster import PATIENT, Cluster, left_clean
+from tests.support.cluster import PATIENT, Cluster, clean_cluster
 from tests.support.declarations import (
     ASKS,
     NOTHING,
@@ -29,7 +29,7 @@ from tests.support.resync import IN_ORDER, Resync, held_at, records_at, resyncin
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    with left_clean(agent=IN_ORDER) as made:
+    with clean_cluster(agent=IN_ORDER) as made:
         yield made
 
 
@@ -90,7 +90,7 @@ def test_a1_a_link_keeps_its_record_when_running_pods_declare_it_too(
     for pod in ("x", "y") if declarers == "both" else declarers:
         declare(cluster, pod, declared[pod])
     resync.assert_steady((x[1], "in1"), (y[1], "in1"), TO_Y)
-    assert cluster.told("WantsRestart") == set()
+    assert cluster.pods_with_event("WantsRestart") == set()
 
 
 @pytest.mark.parametrize("order", IN_ORDER_OF)
@@ -104,7 +104,7 @@ def test_a1_a_link_keeps_its_record_when_a_topology_declares_it_too(
     assert_one_link(cluster, x[1], y[1])
     cluster.bed.create_topology("lab", IN_ORDER_OF[order])
     resync.assert_steady((x[1], "in1"), (y[1], "in1"), TO_Y)
-    assert cluster.told("WantsRestart") == set()
+    assert cluster.pods_with_event("WantsRestart") == set()
 
 
 def test_a1_swapped_endpoints_in_a_topology_do_not_change_a_link(cluster: Cluster, resync: Resync) -> None:
@@ -112,14 +112,14 @@ def test_a1_swapped_endpoints_in_a_topology_do_not_change_a_link(cluster: Cluste
     for order in ("yx", "xy"):
         cluster.bed.edit_topology("lab", IN_ORDER_OF[order])
         resync.assert_steady((x[1], "in1"), (y[1], "in1"), TO_Y)
-    assert cluster.told("WantsRestart") == set()
+    assert cluster.pods_with_event("WantsRestart") == set()
 
 
 def test_a1_reordered_addresses_in_a_topology_do_not_change_a_link(cluster: Cluster, resync: Resync) -> None:
     x, y = linked_by_topology(cluster)
     cluster.bed.edit_topology("lab", in_topology("x:in1", "y:in1", [X[::-1], Y[::-1]]))
     resync.assert_steady((x[1], "in1"), (y[1], "in1"), TO_Y)
-    assert cluster.told("WantsRestart") == set()
+    assert cluster.pods_with_event("WantsRestart") == set()
 
 
 def test_a1_a_link_that_both_pods_declare_keeps_its_record_when_agents_restart(
@@ -147,7 +147,7 @@ def test_a2_a_link_whose_peer_is_edited_stays_until_its_pod_restarts(
         add_all(cluster, z)
     x, y = linked_by_topology(cluster)
     cluster.bed.edit_topology("lab", in_topology("x:in1", "z:in1"))
-    wait_for("an Event of x", lambda: x[1].pod.uid in cluster.told("WantsRestart"))
+    wait_for("an Event of x", lambda: x[1].pod.uid in cluster.pods_with_event("WantsRestart"))
     resync.assert_steady((x[1], "in1"), (y[1], "in1"), TO_Y)
     for node in (cluster.a, cluster.b):
         cluster.renew(node)
@@ -200,7 +200,7 @@ def test_a2_a_link_whose_label_is_edited_stays_until_its_pod_restarts(cluster: C
     x, y = place(cluster, "x", in_labels("y", [X, Y]), cluster.a), place(cluster, "y", NOTHING, cluster.b)
     add_all(cluster, x, y, z)
     declare(cluster, "x", ({**ASKS, "ratchet.pair_name": "z"}, {}))
-    wait_for("an Event of x", lambda: x[1].pod.uid in cluster.told("WantsRestart"))
+    wait_for("an Event of x", lambda: x[1].pod.uid in cluster.pods_with_event("WantsRestart"))
     resync.assert_steady((x[1], "in1"), (y[1], "in1"), TO_Y)
     (x,) = restarted(cluster, x)
     resync.run()

@@ -10,7 +10,7 @@ import pytest
 from ratchet.core.naming import node_label, vni_lease_name
 from ratchet.dev.testbed import RATCHET_NAMESPACE, wait_for
 from ratchet.store.session import Json
-from tests.support.cluster import LINK, Cluster, left_clean
+from tests.support.cluster import LINK, Cluster, clean_cluster
 from tests.support.faults import Sent
 
 NODES = {node_label("a"), node_label("b")}
@@ -19,7 +19,7 @@ NODES = {node_label("a"), node_label("b")}
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     """Two nodes whose agents resync every 10 s, the shortest interval."""
-    with left_clean(agent={"resync": 10}) as made:
+    with clean_cluster(agent={"resync": 10}) as made:
         yield made
 
 
@@ -56,7 +56,7 @@ def resyncs(cluster: Cluster, times: int) -> list[Sent]:
 def test_an_idle_agent_lists_the_leases_of_its_node_and_nothing_else(cluster: Cluster) -> None:
     pods = cluster.linked_pair()
     assert labels(cluster) == NODES, "a Lease is labelled when it is created"
-    wait_for("the Events", lambda: cluster.told("Linked") == {one.pod.uid for one in pods})
+    wait_for("the Events", lambda: cluster.pods_with_event("Linked") == {one.pod.uid for one in pods})
     sent = resyncs(cluster, 2)
     listed = {selector for one in sent if (selector := selector_of(one, "leases")) is not None}
     assert listed <= {node_label("a"), "ratchet.lease=node"}

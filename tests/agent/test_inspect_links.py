@@ -64,7 +64,7 @@ def test_an_end_shows_its_txqlen_sysctls_and_routes(cluster: Cluster) -> None:
 
 def test_both_ends_of_a_veth_are_shown_with_their_own_differences(cluster: Cluster) -> None:
     _, pair = cluster.linked_pair(cluster.a)
-    with cluster.keep_others_from(cluster.a):
+    with cluster.lock_link(cluster.a):
         ip("-n", pair.netns, "link", "set", "in2", "mtu", "1400")
         ends = shown(cluster, cluster.a)["ends"]
     assert ends["primary"]["differences"] == []
@@ -75,7 +75,7 @@ def test_both_ends_of_a_veth_are_shown_with_their_own_differences(cluster: Clust
 def test_a_tunnel_that_sends_elsewhere_has_differences_and_no_list_of_entries(cluster: Cluster) -> None:
     primary, _ = cluster.linked_pair()
     any_mac = "00:00:00:00:00:00"
-    with cluster.keep_others_from(cluster.a):
+    with cluster.lock_link(cluster.a):
         run_in(primary.netns, "bridge", "fdb", "append", any_mac, "dev", "in1", "dst", "192.168.1.99", "vni", "12")
         (end,) = shown(cluster, cluster.a)["ends"].values()
     assert end["differences"] == [f"in1 sends {any_mac} to 192.168.1.99 port 4789 VNI 12"]
@@ -92,7 +92,7 @@ def test_an_end_that_waits_for_its_peer_has_no_differences(cluster: Cluster) -> 
 
 def test_a_deleted_interface_is_a_difference(cluster: Cluster) -> None:
     primary, _ = cluster.linked_pair()
-    with cluster.keep_others_from(cluster.a):
+    with cluster.lock_link(cluster.a):
         ip("-n", primary.netns, "link", "del", "in1")
         (end,) = shown(cluster, cluster.a)["ends"].values()
     assert (end["device"], end["live"]) == (None, None)
@@ -102,7 +102,7 @@ def test_a_deleted_interface_is_a_difference(cluster: Cluster) -> None:
 def test_a_removed_network_namespace_is_a_fault(cluster: Cluster) -> None:
     primary, _ = cluster.linked_pair()
     try:
-        with cluster.keep_others_from(cluster.a):
+        with cluster.lock_link(cluster.a):
             cluster.a.hosts.remove_namespace(primary.netns)
             (end,) = shown(cluster, cluster.a)["ends"].values()
     finally:

@@ -83,7 +83,7 @@ def test_the_cause_of_a_failure_after_add_reaches_the_owner(cluster: Cluster, fa
         cluster.add_all((cluster.b, pair))
         wait_for("the error in the record", lambda: _error(cluster) is not None)
         assert cause in str(_error(cluster))
-        wait_for("an Event", lambda: primary.pod.uid in cluster.told("LinkFailed"))
+        wait_for("an Event", lambda: primary.pod.uid in cluster.pods_with_event("LinkFailed"))
         _assert_shown(cluster, str(_error(cluster)), capsys)
     touch(cluster.bed, LINK)
     cluster.wait_until(State.LINKED)

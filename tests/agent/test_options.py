@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from ratchet.core.model import PodRef
+from ratchet.core.pod import PodRef
 from ratchet.dev.agents import AgentProcess
 from ratchet.dev.fake_kubelet import CniResponse, Kubelet, Sandbox
 from ratchet.dev.hosts import Hosts, ip, run_in

@@ -12,7 +12,7 @@ import pytest
 from ratchet.core.model import State
 from ratchet.core.naming import record_name
 from ratchet.dev.testbed import wait_for
-from tests.support.cluster import Cluster, left_clean
+from tests.support.cluster import Cluster, clean_cluster
 from tests.support.faults import Sent
 
 PODS = [f"r{number}" for number in range(6)]
@@ -23,7 +23,7 @@ TOPOLOGY = "\n".join(f"- endpoints: [{one}:to-{other}, {other}:to-{one}]" for on
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     """A cluster for one test, so that the next test does not see its topology."""
-    with left_clean() as made:
+    with clean_cluster() as made:
         yield made
 
 

@@ -16,13 +16,14 @@ from pathlib import Path
 import pytest
 
 from ratchet.agent.frame import HEADER_BYTES, Request, encode_request, read_answer
-from ratchet.core.model import PodRef, State
+from ratchet.core.model import State
+from ratchet.core.pod import PodRef
 from ratchet.dev.agents import AgentProcess
 from ratchet.dev.fake_kubelet import CniResponse, Kubelet, Sandbox
 from ratchet.dev.hosts import ip
 from ratchet.dev.testbed import wait_for
 from tests.agent.pages import HEALTH, connect, page
-from tests.support.cluster import LINK, PAIR, PATIENT, PRIMARY, Cluster, end_pods, left_clean, sent_by
+from tests.support.cluster import LINK, PAIR, PATIENT, PRIMARY, Cluster, clean_cluster, end_pods, sent_by
 from tests.support.faults import Gate, Rule, dropping
 
 LATEST = {**PATIENT, "cniVersion": "1.1.0"}
@@ -178,7 +179,7 @@ def test_sigterm_finishes_running_calls_and_keeps_links_up(cluster: Cluster) -> 
 
 
 def test_a_call_that_outlasts_drain_seconds_is_aborted() -> None:
-    with left_clean(agent={"drain_seconds": 1}) as cluster:
+    with clean_cluster(agent={"drain_seconds": 1}) as cluster:
         agent = cluster.bed.agents["a"]
         primary = cluster.primary(cluster.a)
         adding = cluster.start("ADD", cluster.a, primary, config={**PATIENT, "wait": 60, "wait_policy": "require"})
@@ -198,7 +199,7 @@ def test_a_roll_back_outlasts_drain_seconds_and_more_signals(tmp_path: Path) -> 
         f"DEL) touch {rolling_back}; while [ ! -e {release} ]; do sleep 0.02; done;;\nesac\n"
     )
     delegate.chmod(0o755)
-    with left_clean(agent={"drain_seconds": 0}) as cluster:
+    with clean_cluster(agent={"drain_seconds": 0}) as cluster:
         agent, primary = cluster.bed.agents["a"], cluster.primary(cluster.a)
         config = {**PATIENT, "wait_policy": "require", "delegate": {"type": "slow", "cniVersion": "1.0.0"}}
         adding = cluster.start("ADD", cluster.a, primary, config=config, CNI_PATH=f"{tmp_path}:{cluster.a.bin_dir}")
@@ -259,7 +260,7 @@ def test_status_returns_code_50_while_the_api_is_unreachable(cluster: Cluster) -
 
 def test_status_names_a_missing_parent_interface() -> None:
     """An interface that never existed, and one that is deleted while the agent runs."""
-    with left_clean(agent={"heartbeat": 1, "node_lost_after": 3}) as cluster:
+    with clean_cluster(agent={"heartbeat": 1, "node_lost_after": 3}) as cluster:
         wrong = cluster.a.call("STATUS", config={**LATEST, "parent_interface": "eth9"})
         assert_refused(wrong, 50, "parent_interface", "eth9")
         assert "eth0" in wrong.json["details"]
@@ -295,7 +296,7 @@ def test_check_accepts_linked_and_waiting_ends_and_names_damage(
     assert node.add(pair).status == 0
     cluster.wait_until(State.LINKED)
     assert_silent(cluster.a.call("CHECK", primary))
-    with cluster.keep_others_from(cluster.a):
+    with cluster.lock_link(cluster.a):
         ip("-n", primary.netns, *command.split())
         assert_refused(cluster.a.call("CHECK", primary), 104, LINK, difference)
     assert_refused(cluster.a.call("CHECK", cluster.pod("never", {}, cluster.a)), 7, "prevResult")
@@ -490,7 +491,7 @@ def writes_to_path(cluster: Cluster) -> Callable[[str], int]:
 
 def test_agents_write_no_events_and_conditions_if_both_are_off() -> None:
     """Check after the agents have stopped, because Events are sent later, by a thread of their own."""
-    with left_clean(agent={"events": False, "readiness": False}) as cluster:
+    with clean_cluster(agent={"events": False, "readiness": False}) as cluster:
         primary, pair = gated(cluster, "primary-pod", PRIMARY, cluster.a), cluster.pair(cluster.b)
         cluster.add_all((cluster.a, primary), (cluster.b, pair))
         cluster.wait_until(State.LINKED)

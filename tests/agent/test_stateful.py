@@ -260,8 +260,8 @@ class Agents(RuleBasedStateMachine):
     # Quiet
 
     @rule()
-    def settle(self) -> None:
-        self.game.settle()
+    def quiesce(self) -> None:
+        self.game.quiesce()
 
     def teardown(self) -> None:
         if self._game is None:

@@ -90,7 +90,7 @@ def test_an_agent_repairs_the_table_and_reports_dropped_datagrams(cluster: Clust
     (vni,) = _vnis(cluster.a)
     _forge(cluster.b, A, vni)
     drop_guard(cluster.b)
-    wait_for("the Event", lambda: cluster.told("DatagramsDropped") == {primary.pod.uid}, CHECKED)
+    wait_for("the Event", lambda: cluster.pods_with_event("DatagramsDropped") == {primary.pod.uid}, CHECKED)
     assert 'ratchet_guard_dropped_total{reason="source"} 1.0' in page(cluster.a, "/metrics")[1]
     assert "ratchet_guard_active 1.0" in page(cluster.a, "/metrics")[1]
     wait_for("the table", lambda: peers_of(cluster.b) == {A}, CHECKED)

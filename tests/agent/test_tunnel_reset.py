@@ -27,7 +27,7 @@ def test_a_tunnel_that_its_pod_leads_elsewhere_is_reset_and_reported(cluster: Cl
     assert len(entries()) == 2
     touch(cluster.bed, LINK)
     wait_for("the reset", lambda: entries() == [own])
-    wait_for("an Event", lambda: cluster.told("TunnelReset") == {primary.pod.uid})
+    wait_for("an Event", lambda: cluster.pods_with_event("TunnelReset") == {primary.pod.uid})
     assert f"{RESETS} 1.0" in page(cluster.a, "/metrics")[1]
     assert f"{RESETS} 0.0" in page(cluster.b, "/metrics")[1]
     assert cluster.identity(primary, "in1") == before

@@ -83,7 +83,7 @@ def test_both_ends_of_a_tunnel_take_the_smaller_mtu_of_their_nodes(cluster: Clus
     wait_for("MTU 1450 at both ends", lambda: have_mtu(1450))
     wait_for("a full-size ping", lambda: cluster.carries(primary, "192.168.2.101", 1450))
     assert [cluster.show(*end)["ifindex"] for end in ends] == indexes
-    assert cluster.told("LinkLost") == set()
+    assert cluster.pods_with_event("LinkLost") == set()
     cluster.delete_all((cluster.a, primary), (cluster.b, pair))
     cluster.assert_nothing_left()
 
@@ -94,9 +94,9 @@ def test_a_declared_mtu_above_the_changed_underlay_of_the_peer_is_an_event(clust
     cluster.add_all((cluster.a, a), (cluster.b, b))
     cluster.wait_until(State.LINKED, "default.a.in1.b.in2")
     set_mtu(cluster.b, 1400)
-    wait_for("an event", lambda: a.pod.uid in cluster.told("InvalidIntent"))
+    wait_for("an event", lambda: a.pod.uid in cluster.pods_with_event("InvalidIntent"))
     wait_for("the other end's MTU", lambda: cluster.show(b, "in2")["mtu"] == 1350)
-    assert b.pod.uid not in cluster.told("InvalidIntent")
+    assert b.pod.uid not in cluster.pods_with_event("InvalidIntent")
     cluster.delete_all((cluster.a, a), (cluster.b, b))
     cluster.assert_nothing_left()
 
@@ -114,7 +114,7 @@ def test_tunnels_follow_their_nodes_to_another_address_family(cluster: Cluster) 
     v6_a, v6_b = add_ipv6(cluster.a), add_ipv6(cluster.b)
     cluster.set_internal_ips(cluster.b, v6_b)
     both = {primary.pod.uid, pair.pod.uid}
-    wait_for("an event at both", lambda: cluster.told("NoCommonAddressFamily") == both)
+    wait_for("an event at both", lambda: cluster.pods_with_event("NoCommonAddressFamily") == both)
     assert cluster.state() is State.PAIR_READY
     cluster.set_internal_ips(cluster.a, cluster.a.host.address, v6_a)
     cluster.wait_until(State.LINKED)
@@ -147,7 +147,7 @@ def test_a_tunnel_within_a_node_follows_it_to_another_address_family_and_mtu(clu
     for end in ((a, "in1"), (b, "in2")):
         assert cluster.show(*end)["linkinfo"]["info_data"]["local6"] == v6
     set_mtu(cluster.a, 1400)
-    wait_for("an event at both", lambda: cluster.told("InvalidIntent") == {a.pod.uid, b.pod.uid})
+    wait_for("an event at both", lambda: cluster.pods_with_event("InvalidIntent") == {a.pod.uid, b.pod.uid})
     set_mtu(cluster.a, 1500)
     wait_for("the MTU in the record", lambda: has_recorded(1500))
     cluster.delete_all((cluster.a, a), (cluster.a, b))

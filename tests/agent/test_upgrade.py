@@ -19,7 +19,7 @@ from ratchet.core.naming import ordered_record_name, record_name
 from ratchet.core.state_machine import derive
 from ratchet.dev.fake_kubelet import Kubelet, Sandbox
 from ratchet.dev.testbed import wait_for
-from tests.support.cluster import PATIENT, Cluster, left_clean, sent_by
+from tests.support.cluster import PATIENT, Cluster, clean_cluster, sent_by
 from tests.support.faults import Gate, Rule, answering
 from tests.support.resync import pinging, records_at, touch
 
@@ -43,7 +43,7 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    with left_clean(PATIENT, agent=HEARTBEAT) as made:
+    with clean_cluster(PATIENT, agent=HEARTBEAT) as made:
         yield made
 
 

@@ -31,8 +31,9 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
 from ratchet import datapath  # noqa: E402
 from ratchet.agent.frame import Reply, encode_answer  # noqa: E402
-from ratchet.core.model import Location, PodRef  # noqa: E402
+from ratchet.core.model import Location  # noqa: E402
 from ratchet.core.naming import record_name  # noqa: E402
+from ratchet.core.pod import PodRef  # noqa: E402
 from ratchet.dev.fake_kubelet import Sandbox  # noqa: E402
 from ratchet.dev.testbed import Testbed, wait_for  # noqa: E402
 from tests.bench.bench_plugin import GO, go_plugin, ptp  # noqa: E402

@@ -22,8 +22,8 @@ from pathlib import Path
 # The tests are no package; by its path, a script finds only its own directory.
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
-from ratchet.core.model import PodRef  # noqa: E402
 from ratchet.core.naming import record_name  # noqa: E402
+from ratchet.core.pod import PodRef  # noqa: E402
 from tests.bench.nodes import (  # noqa: E402
     NODES,
     ApartBed,

@@ -28,14 +28,15 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
 from ratchet import datapath  # noqa: E402
-from ratchet.core.model import PodRef, State  # noqa: E402
+from ratchet.core.model import State  # noqa: E402
+from ratchet.core.pod import PodRef  # noqa: E402
 from ratchet.dev.fake_kubelet import DEBIAN_PLUGINS, CniResponse, Kubelet, Sandbox, finished  # noqa: E402
 from ratchet.dev.hosts import Host, netns_path  # noqa: E402
 from ratchet.dev.testbed import Testbed, wait_for  # noqa: E402
 from ratchet.errors import RatchetError  # noqa: E402
 from tests.bench.rows import Row, Say, table  # noqa: E402
 from tests.support.cluster import CHAINED, PAIR, PRIMARY, Cluster  # noqa: E402
-from tests.support.faults import Faults, Rule, Sent, doing  # noqa: E402
+from tests.support.faults import Faults, Rule, Sent, calling  # noqa: E402
 
 ROUNDS = 9
 GO = "Go ptp + host-local"
@@ -101,7 +102,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         """Have the API note when it has written a record, before the node hears of it."""
-        noted = doing(lambda: self._written.append(time.perf_counter()))
+        noted = calling(lambda: self._written.append(time.perf_counter()))
         self.cluster.faults.add(Rule(self._writes_record, after=noted, times=sys.maxsize))
 
     def link(self, kind: str) -> None:
@@ -258,7 +259,7 @@ def _prepared(say: Say, prefix: str | None) -> Iterator[Bench]:
     with ExitStack() as stack:
         bed = stack.enter_context(Testbed(prefix, middlewares=[faults.middleware]))
         cluster = Cluster(bed, faults)
-        stack.callback(cluster.stop_what_runs)
+        stack.callback(cluster.kill_running_calls)
         here = Entered(cluster.a.host.name, cluster.a.host.netns, cluster.a.host.addresses)
         ours = replace(cluster.a, host=here)
         delegate = {key: value for key, value in ptp(bed.folder / "delegate").items() if key != "cniVersion"}

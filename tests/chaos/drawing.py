@@ -58,13 +58,13 @@ def drawn_steps(seed: int, *, api_faults: bool = True) -> Iterator[Step]:
 
 
 def next_step(rng: random.Random, model: Model, *, api_faults: bool = True) -> Step:
-    """Draw one step. Faults that are over end first. A round ends with all faults, then settles."""
+    """Draw one step. Faults that are over end first. A round ends with all faults, then quiesces."""
     over = model.now >= model.round_ends
     for key, step in model.faults.items():
         if over or model.ends[key] <= model.now:
             return replace(step, kind=Kind.HEAL, pause=0.0, seconds=0.0)
     if over:
-        return Step(Kind.SETTLE)
+        return Step(Kind.QUIESCE)
     possible = _possible(model, api_faults)
     kinds = list(possible)
     kind = rng.choices(kinds, [WEIGHTS[one] for one in kinds])[0]
@@ -82,7 +82,7 @@ def after(model: Model, step: Step) -> Model:
         return replace(model, peers={**model.peers, step.slot: step.peer})
     if step.kind is Kind.UNDECLARE:
         return replace(model, peers=_without(model.peers, step.slot))
-    if step.kind is Kind.SETTLE:
+    if step.kind is Kind.QUIESCE:
         return replace(model, round_ends=model.now + ROUND_SECONDS)
     if step.fault is None:
         return model

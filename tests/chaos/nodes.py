@@ -13,7 +13,7 @@ from tests.chaos.invariants import Usage
 from tests.chaos.steps import Family, Fault, Step
 from tests.chaos.world import World
 from tests.support.disks import BrokenDisk, DiskBusyError
-from tests.support.faults import Act, Rule, Sent, answering, dropping, taking
+from tests.support.faults import Act, Rule, Sent, answering, delaying, dropping
 from tests.support.outages import set_node_ready
 
 ALWAYS = 1 << 30
@@ -22,7 +22,7 @@ API_ACTS: dict[Fault, tuple[Act | None, Act | None]] = {
     Fault.BUSY: (answering(429, "TooManyRequests", **{"Retry-After": "1"}), None),
     Fault.BROKEN: (answering(500, "InternalError"), None),
     Fault.REPLIES_LOST: (None, dropping),
-    Fault.SLOW: (taking(0.7), None),
+    Fault.SLOW: (delaying(0.7), None),
     Fault.API_CUT: (dropping, None),
 }
 

@@ -1,4 +1,4 @@
-"""Carry out the steps of a seed, check what must hold, and settle at the end of each round."""
+"""Carry out the steps of a seed, check what must hold, and quiesce at the end of each round."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Run:
         self._faults: dict[tuple[str, Family], Step] = {}
 
     def go(self, seed: int, minutes: float, *, api_faults: bool) -> None:
-        """Carry out steps for so many minutes, settle, delete all pods. Raises InvariantError."""
+        """Carry out steps for so many minutes, quiesce, delete all pods. Raises InvariantError."""
         for pod, node in zip(PROBES, NODES, strict=True):
             self._submit_start(pod, node)
         self.monitor.start()
@@ -58,7 +58,7 @@ class Run:
             self._check()
             time.sleep(step.pause)
         self._end_faults()
-        self._settle()
+        self._quiesce()
         self._finish()
 
     def close(self) -> None:
@@ -95,8 +95,8 @@ class Run:
                 self._operator.submit(self._lose_leases)
             case Kind.COLLECT:
                 self._operator.submit(lambda: self._collect(GRACE))
-            case Kind.SETTLE:
-                self._settle()
+            case Kind.QUIESCE:
+                self._quiesce()
 
     def _carry_out_on_pod(self, step: Step, pod: PodActor) -> None:
         match step.kind:
@@ -148,9 +148,9 @@ class Run:
 
     # Quiet points
 
-    def _settle(self) -> None:
+    def _quiesce(self) -> None:
         """Wait until every pod runs, and until what must hold eventually holds."""
-        self.world.log.note("settling")
+        self.world.log.note("quiescing")
         probes = self.tenants.probe()
         self._wait("all faults to end", lambda: [name for name, node in self.nodes.items() if not node.is_idle])
         for pod in self.pods.values():

@@ -28,7 +28,7 @@ class Kind(StrEnum):
     CLOCK = "step clock"
     LOSE_LEASES = "lose VNI Leases"
     COLLECT = "ratchet gc"
-    SETTLE = "settle"
+    QUIESCE = "quiesce"
 
 
 class Ending(StrEnum):

@@ -78,7 +78,7 @@ def test_fault_24_a_pod_can_be_recreated_repeatedly(nodes: Bed, wires: Wires) ->
             nodes.add("pod-a")
 
 
-@pytest.mark.parametrize("way", ["mounted", "of a process", "told"])
+@pytest.mark.parametrize("way", ["mounted", "of a process", "given"])
 def test_fault_24_a_netns_without_an_nsid_is_searched(way: str, nodes: Bed, wires: Wires) -> None:
     nodes.add("pod-old")
     _add_vni_holder(nodes, "pod-old", "in9", group=GROUP)
@@ -88,7 +88,7 @@ def test_fault_24_a_netns_without_an_nsid_is_searched(way: str, nodes: Bed, wire
         if way != "mounted":
             nodes.delete("pod-old")
         try:
-            search = [f"/proc/self/fd/{old.fd}"] if way == "told" else []
+            search = [f"/proc/self/fd/{old.fd}"] if way == "given" else []
             assert ensure(wire, search) is True
             assert differences(wire, observe(wire)) == ()
             with inside(old):

@@ -102,7 +102,7 @@ KINDS = pytest.mark.parametrize("kind", ["veth", "vxlan"])
 def test_unset_properties_keep_the_defaults_of_the_kernel(pods: Bed, wires: Wires) -> None:
     plain = wires.veth()
     ensure(plain)
-    assert offloads(pods, "pod-a", "in1") == set(OFFLOADS) - {"rx-gro"}, "which a vEth has only where it is told to"
+    assert offloads(pods, "pod-a", "in1") == set(OFFLOADS) - {"rx-gro"}, "a vEth has rx-gro only if it is turned on"
     assert pods.show("pod-a", "in1")["txqlen"] == 1000
     assert routes(pods, "pod-a", "in1") == set()
 

@@ -35,7 +35,7 @@ def cluster(host: str, kept: KeptClusters, request: pytest.FixtureRequest) -> It
     agent = (options.kwargs if options else {}) if host == "agent" else None
     own = request.node.get_closest_marker("own_cluster")
     executed = request.node.get_closest_marker("executed") is not None
-    with running(agent=agent) if own else kept.lent(agent=agent) as made:
+    with running(agent=agent) if own else kept.shared(agent=agent) as made:
         for node in (made.a, made.b):
             node.spawn = spawn if executed else fork_or_spawn
         yield made

@@ -439,7 +439,7 @@ def test_check_names_each_difference_and_changes_nothing(cluster: Cluster) -> No
         ("link set in1 mtu 1280", "in1 has MTU 1280, wanted 1450", "link set in1 mtu 1450"),
         ("addr del 192.168.2.100/24 dev in1", "in1 lacks 192.168.2.100/24", "addr add 192.168.2.100/24 dev in1"),
     ]
-    with cluster.keep_others_from(cluster.a):
+    with cluster.lock_link(cluster.a):
         for damage, difference, mend in damages:
             ip("-n", primary.netns, *damage.split())
             damaged = without_dad_state(cluster.show(primary, "in1"))
@@ -456,7 +456,7 @@ def test_check_names_each_difference_and_changes_nothing(cluster: Cluster) -> No
 def test_check_detects_a_replaced_peer(cluster: Cluster) -> None:
     """Replace the vEth's far end by another interface of its name, then the sandbox by a newer one."""
     primary, pair = cluster.linked_pair(cluster.a)
-    with cluster.keep_others_from(cluster.a):
+    with cluster.lock_link(cluster.a):
         for command in ("link set in2 down", "link set in2 name was2", "link add in2 type bridge"):
             ip("-n", pair.netns, *command.split())
         assert_refused(cluster.a.call("CHECK", primary), 104, LINK, "in1 leads to another interface", "in2")

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from ratchet.core.model import MIRROR_ANNOTATION, Link, PodRef, State
+from ratchet.core.model import Link, State
+from ratchet.core.pod import MIRROR_ANNOTATION, PodRef
 from ratchet.datapath.messages import GROUP
 from ratchet.dev.fake_kubelet import Sandbox
 from ratchet.dev.hosts import ip, netns_path, run_in
@@ -29,7 +30,7 @@ from tests.support.cluster import (
     recreated,
     sent_by,
 )
-from tests.support.faults import Gate, Rule, answering, doing, dropping
+from tests.support.faults import Gate, Rule, answering, calling, dropping
 
 pytestmark = pytest.mark.own_cluster  # leftovers of a fault must not affect the next test
 
@@ -52,7 +53,7 @@ def test_fault_01_add_is_killed_at_every_request(cluster: Cluster, node_of_pair:
         cluster.faults.clear()
         victim = cluster.start("ADD", cluster.a, primary)
         rule = Rule(sent_by(cluster.a), first=request)
-        setattr(rule, when, doing(victim.kill))
+        setattr(rule, when, calling(victim.kill))
         cluster.faults.add(rule)
         killed = victim.wait(60) != 0
         cluster.faults.clear()
@@ -279,7 +280,7 @@ def test_fault_12_pods_are_linked_despite_many_conflicts(cluster: Cluster) -> No
         touches.append(cluster.bed.api.patch(f"/api/v1/namespaces/ratchet/configmaps/{LINK}", annotation))
 
     for node in (cluster.a, cluster.b):
-        cluster.faults.add(Rule(sent_by(node, "PATCH"), before=doing(touch), times=8))
+        cluster.faults.add(Rule(sent_by(node, "PATCH"), before=calling(touch), times=8))
     cluster.add_all((cluster.a, primary), (cluster.b, pair))
     cluster.wait_until(State.LINKED)
     assert len(touches) > 8  # both nodes met conflicts: a node whose peer is done needs only one more write
@@ -445,7 +446,7 @@ def test_fault_26_add_completes_a_half_created_link(cluster: Cluster) -> None:
     cluster.wait_until(State.PENDING)
     victim: list[subprocess.Popen[str]] = []
     cluster.faults.clear()
-    cluster.faults.add(Rule(sent_by(cluster.a, "PATCH"), before=doing(lambda: victim[0].kill())))
+    cluster.faults.add(Rule(sent_by(cluster.a, "PATCH"), before=calling(lambda: victim[0].kill())))
     waiting.kill()
     waiting.wait()
     victim.append(cluster.start("ADD", cluster.a, primary))
@@ -581,7 +582,7 @@ def test_fault_35_a_late_del_removes_nothing_from_another_namespace_at_the_path(
 ) -> None:
     node = cluster.bed.kubelets[node_of_pair]
     primary, pair = cluster.linked_pair(node)
-    with cluster.keep_others_from(cluster.a):
+    with cluster.lock_link(cluster.a):
         replace_namespace(cluster, primary, "in1")
         deleting = cluster.start("DEL", cluster.a, primary)
     assert cluster.end(deleting).status == 0

@@ -178,7 +178,7 @@ def test_check_finds_a_removed_link_through_multus(nodes: Nodes, combination: st
     combine(nodes, combination)
     cluster = nodes.cluster
     primary, pair = nodes.linked_pair()
-    with cluster.keep_others_from(nodes.a.kubelet):
+    with cluster.lock_link(nodes.a.kubelet):
         ip("-n", primary.netns, "link", "del", "in1")
         response = nodes.a.call("CHECK", primary)
     assert "link check failed for pod default/primary-pod" in response.error

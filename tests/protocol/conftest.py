@@ -26,7 +26,7 @@ def stage() -> Iterator[None]:
 
 
 @pytest.fixture
-def told(record_property: Callable[[str, object], None]) -> Callable[[Report], None]:
+def print_report(record_property: Callable[[str, object], None]) -> Callable[[Report], None]:
     """Report the size of a search in the test's output (with -s, or on failure) and in the JUnit report."""
 
     def record(report: Report) -> None:

@@ -15,8 +15,9 @@ from unittest.mock import patch
 
 from ratchet.agent.membership import Membership
 from ratchet.core import record_updates
-from ratchet.core.model import Link, Pod, Side, Topology
+from ratchet.core.model import Link, Side
 from ratchet.core.plan import Attempt, Build, Create, Done, MarkReady, Observe, Step, Underlay, plan
+from ratchet.core.pod import Pod, Topology
 from ratchet.errors import SupersededError, TopologiesUnknownError
 from ratchet.node import add, attach, delete, endpoint_reconcile
 from ratchet.node.attach import OwnEnd
@@ -176,7 +177,7 @@ def marking_ready_before_building() -> Iterator[None]:
 def reading_outside_the_lock() -> Iterator[None]:
     """The lock is held only for building and recording. The record is read before."""
 
-    def settle(self: Reconciler, attempt: Attempt, underlay: Underlay, *, joined: bool) -> EndpointResult:
+    def reconcile(self: Reconciler, attempt: Attempt, underlay: Underlay, *, joined: bool) -> EndpointResult:
         def decide() -> EndpointResult:
             record = self.records.links.get(attempt.name)
             with self.journal.lock(attempt.name):
@@ -187,7 +188,7 @@ def reading_outside_the_lock() -> Iterator[None]:
 
         return current_driver().retry_on_conflict(decide)
 
-    with patch.object(Reconciler, "settle", settle):
+    with patch.object(Reconciler, "reconcile", reconcile):
         yield
 
 
@@ -267,7 +268,7 @@ MUTATIONS = {
     "no look for the tombstone once joined": Mutation(patched=checking_tombstones_only_before_join),
     "no look for the tombstone": Mutation(patched=never_checking_tombstones),
     "leaving without comparing": Mutation(patched=leaving_unconditionally),
-    "standing as a flag": Mutation(patched=readiness_as_a_flag),
+    "readiness as a flag": Mutation(patched=readiness_as_a_flag),
     "writing without a version": Mutation(Rules(api=UnversionedApi)),
     "deleting without a version": Mutation(Rules(api=UidOnlyDeleteApi)),
     "creating over a record": Mutation(Rules(api=OverwritingApi)),

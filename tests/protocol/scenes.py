@@ -1,7 +1,7 @@
 """The processes that act on one link, and the conditions that must hold.
 
 ADD and DEL are the node's own code (`Reconciler`, `delete`, `undo`). An agent is idle until an end of its node needs
-work, and then calls `Reconciler.settle` for it.
+work, and then calls `Reconciler.reconcile` for it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from ratchet.cni.config import NetworkConfig
 from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS
 from ratchet.core.interface import Parent, VethWire, Wire, differences
 from ratchet.core.limits import LINKS_PER_NAMESPACE, LINKS_PER_POD
-from ratchet.core.model import End, Kind, Link, Location, PodRef, Sandbox, Side, State
+from ratchet.core.model import End, Kind, Link, Location, Sandbox, Side, State
 from ratchet.core.naming import record_name
 from ratchet.core.plan import Attempt, Underlay, wire_of
+from ratchet.core.pod import PodRef
 from ratchet.core.state_machine import derive
 from ratchet.errors import RatchetError
 from ratchet.node.add import _refuse_deleted
@@ -140,9 +141,9 @@ def network_config() -> NetworkConfig:
         kubeconfig=None,
         namespace="ratchet",
         topologies=True,
-        topologies_max=DEFAULT_TOPOLOGY_LIMITS.topologies,
-        topology_links_max=DEFAULT_TOPOLOGY_LIMITS.links,
-        topology_bytes_max=DEFAULT_TOPOLOGY_LIMITS.size,
+        topologies_per_namespace=DEFAULT_TOPOLOGY_LIMITS.topologies,
+        topology_links_per_namespace=DEFAULT_TOPOLOGY_LIMITS.links,
+        topology_bytes_per_namespace=DEFAULT_TOPOLOGY_LIMITS.size,
         wait=None,
         wait_policy=None,
         vxlan_port=VXLAN_PORT,
@@ -184,14 +185,14 @@ def add_process(
         ask("birth", attempt.container_id, after)
         return "join"
 
-    def settle(joined: bool) -> str:
+    def reconcile(joined: bool) -> str:
         links = _UnsyncedLinks if unsynced and not joined else LinkStore
         records = store_with(rules.api(), VNIS, links)
         try:
-            settled = call.reconciler(records).settle(attempt, underlay, joined=joined)
+            result = call.reconciler(records).reconcile(attempt, underlay, joined=joined)
         except RatchetError:
             return "undo"
-        return "final" if settled.is_up or not waits_for_peer else "wait"
+        return "final" if result.is_up or not waits_for_peer else "wait"
 
     def wait() -> str:
         return str(ask("choose", _record_change(f"{RECORDS}/{attempt.name}", may_time_out)))
@@ -211,8 +212,8 @@ def add_process(
 
     stages: dict[str, Callable[[], str]] = {
         "start": start,
-        "join": partial(settle, joined=False),
-        "settle": partial(settle, joined=True),
+        "join": partial(reconcile, joined=False),
+        "reconcile": partial(reconcile, joined=True),
         "wait": wait,
         "final": final,
         "undo": undo_add,
@@ -222,11 +223,11 @@ def add_process(
 
 @cache
 def _record_change(path: str, may_time_out: bool) -> Callable[[World, Actor], Iterator[str]]:
-    """The next stage of an ADD that waits: "settle" if the record has changed, or "undo" at a timeout."""
+    """The next stage of an ADD that waits: "reconcile" if the record has changed, or "undo" at a timeout."""
 
     def changed(world: World, actor: Actor) -> Iterator[str]:
         if (actor.pid, path) in world.stale_reads:
-            yield "settle"
+            yield "reconcile"
         if may_time_out:
             yield "undo"
 
@@ -289,10 +290,10 @@ def agent(node: str, rules: Rules) -> Process:
         with _ignoring_errors():
             cached = rules.records()
             cached.links = _CachedLinks(cached, text)
-            Reconciler(cached, call.journal, DelGuard(call)).settle(attempt, underlay, joined=True)
-        return "tend"
+            Reconciler(cached, call.journal, DelGuard(call)).reconcile(attempt, underlay, joined=True)
+        return "reconcile"
 
-    return Process(f"agent {node}", node, {"tend": reconcile}, "tend")
+    return Process(f"agent {node}", node, {"reconcile": reconcile}, "reconcile")
 
 
 class _CachedLinks(LinkStore):

@@ -90,9 +90,9 @@ LARGE = {
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_no_order_of_steps_breaks_an_edited_link(name: str, told: Callable[[Report], None]) -> None:
+def test_no_order_of_steps_breaks_an_edited_link(name: str, print_report: Callable[[Report], None]) -> None:
     report = SCENES[name].search().run()
-    told(report)
+    print_report(report)
     assert report.complete
     assert report.quiet
     assert not report.faults, str(report)
@@ -101,9 +101,11 @@ def test_no_order_of_steps_breaks_an_edited_link(name: str, told: Callable[[Repo
 @pytest.mark.exhaustive
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", LARGE)
-def test_no_order_of_steps_breaks_an_edited_link_in_large_scenes(name: str, told: Callable[[Report], None]) -> None:
+def test_no_order_of_steps_breaks_an_edited_link_in_large_scenes(
+    name: str, print_report: Callable[[Report], None]
+) -> None:
     report = LARGE[name].search().run(max_states=20_000_000)
-    told(report)
+    print_report(report)
     assert report.complete
     assert report.quiet
     assert not report.faults, str(report)
@@ -178,9 +180,9 @@ MUTATIONS: dict[str, Witness] = {
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_the_search_finds_the_fault_of_each_mutation(name: str, told: Callable[[Report], None]) -> None:
+def test_the_search_finds_the_fault_of_each_mutation(name: str, print_report: Callable[[Report], None]) -> None:
     mutate, scene, expected = MUTATIONS[name]
     with mutate():
         report = scene.search().run(first_fault=True)
-    told(report)
+    print_report(report)
     assert expected in report.faults, str(report)

@@ -145,9 +145,9 @@ LARGE = {f"{pod} is behind, {restarts} restarts": TwoFormats(pod, restarts) for 
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_no_order_of_steps_leaves_a_link_with_two_records(name: str, told: Callable[[Report], None]) -> None:
+def test_no_order_of_steps_leaves_a_link_with_two_records(name: str, print_report: Callable[[Report], None]) -> None:
     report = SCENES[name].search().run()
-    told(report)
+    print_report(report)
     assert report.complete
     assert report.quiet
     assert not report.faults, str(report)
@@ -156,9 +156,11 @@ def test_no_order_of_steps_leaves_a_link_with_two_records(name: str, told: Calla
 @pytest.mark.exhaustive
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", LARGE)
-def test_no_order_of_steps_leaves_two_records_while_a_pod_restarts(name: str, told: Callable[[Report], None]) -> None:
+def test_no_order_of_steps_leaves_two_records_while_a_pod_restarts(
+    name: str, print_report: Callable[[Report], None]
+) -> None:
     report = LARGE[name].search().run(max_states=20_000_000)
-    told(report)
+    print_report(report)
     assert report.complete
     assert report.quiet
     assert not report.faults, str(report)
@@ -184,9 +186,9 @@ MUTATIONS: dict[str, tuple[Callable[[], AbstractContextManager[None]], TwoFormat
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_the_search_finds_two_records_for_each_mutation(name: str, told: Callable[[Report], None]) -> None:
+def test_the_search_finds_two_records_for_each_mutation(name: str, print_report: Callable[[Report], None]) -> None:
     mutate, scene = MUTATIONS[name]
     with mutate():
         report = scene.search().run(first_fault=True)
-    told(report)
+    print_report(report)
     assert NOT_ONE_RECORD in report.faults, str(report)

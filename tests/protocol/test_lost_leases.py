@@ -164,7 +164,7 @@ def agent(node: str, broken: Broken) -> Process:
             else:
                 call = call_of(attempt, Command.ADD, Rules())
                 reconciler = Reconciler(broken.records(), call.journal, DelGuard())
-                reconciler.settle(attempt, scene_underlay(node), joined=True)
+                reconciler.reconcile(attempt, scene_underlay(node), joined=True)
         return "reconcile"
 
     return Process(f"agent {node}", node, {"reconcile": reconcile}, "reconcile")
@@ -212,7 +212,7 @@ def vni_claim_process(broken: Broken, killable: bool = False) -> Process:
 
     def start() -> str:
         with suppress(RatchetError):
-            Reconciler(broken.records(), call.journal, DelGuard()).settle(attempt, scene_underlay("A"), joined=True)
+            Reconciler(broken.records(), call.journal, DelGuard()).reconcile(attempt, scene_underlay("A"), joined=True)
         return END
 
     return Process("number u1", "A", {"start": start}, "start", killable=killable)
@@ -351,9 +351,9 @@ SCENES = {
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_every_link_gets_and_keeps_a_vni_of_its_own(name: str, told: Callable[[Report], None]) -> None:
+def test_every_link_gets_and_keeps_a_vni_of_its_own(name: str, print_report: Callable[[Report], None]) -> None:
     report = SCENES[name].search().run(to_rest=True)
-    told(report)
+    print_report(report)
     assert report.complete
     assert report.quiet
     assert not report.faults, str(report)
@@ -426,20 +426,22 @@ MUTATIONS: dict[str, tuple[Broken, Scene, str]] = {
 }
 
 
-def test_an_earlier_version_claims_no_vni_in_use_after_leases_are_restored(told: Callable[[Report], None]) -> None:
+def test_an_earlier_version_claims_no_vni_in_use_after_leases_are_restored(
+    print_report: Callable[[Report], None],
+) -> None:
     """The earlier version looks at Leases only, so gc must not free the restored Leases of VNIs in use."""
     claiming, collector = Broken(records(LeasesOnly)), Broken(records())
     processes = [vni_claim_process(claiming), gc_process(collector)]
     report = Search(RESTORED.initial.world(), processes, check_unique_vnis, is_unobservable).run()
-    told(report)
+    print_report(report)
     assert report.complete
     assert not report.faults, str(report)
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_the_search_finds_the_fault_of_each_mutation(name: str, told: Callable[[Report], None]) -> None:
+def test_the_search_finds_the_fault_of_each_mutation(name: str, print_report: Callable[[Report], None]) -> None:
     broken, scene, expected = MUTATIONS[name]
     with broken.patched():
         report = scene.search(broken).run(first_fault=True, to_rest=True)
-    told(report)
+    print_report(report)
     assert expected in report.faults, str(report)

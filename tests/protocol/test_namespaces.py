@@ -131,9 +131,11 @@ def finding_namespaces_by_path() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", REUSES)
-def test_no_order_of_steps_changes_a_namespace_that_reuses_the_path(name: str, told: Callable[[Report], None]) -> None:
+def test_no_order_of_steps_changes_a_namespace_that_reuses_the_path(
+    name: str, print_report: Callable[[Report], None]
+) -> None:
     report = REUSES[name].search().run()
-    told(report)
+    print_report(report)
     assert report.complete
     assert report.quiet
     assert not report.faults, str(report)
@@ -141,11 +143,11 @@ def test_no_order_of_steps_changes_a_namespace_that_reuses_the_path(name: str, t
 
 @pytest.mark.parametrize("name", REUSES)
 def test_the_search_finds_the_fault_when_namespaces_are_found_by_path(
-    name: str, told: Callable[[Report], None]
+    name: str, print_report: Callable[[Report], None]
 ) -> None:
     with finding_namespaces_by_path():
         report = REUSES[name].search().run(first_fault=True)
-    told(report)
+    print_report(report)
     assert set(report.faults) & {
         "an interface of the link is in a stranger's namespace",
         "a stranger's interface is gone",
@@ -219,21 +221,21 @@ def ignoring_the_journals_peer() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", LIES)
 def test_no_interface_is_created_in_a_namespace_only_the_record_names(
-    name: str, told: Callable[[Report], None]
+    name: str, print_report: Callable[[Report], None]
 ) -> None:
     report = LIES[name].search().run()
-    told(report)
+    print_report(report)
     assert report.complete
     assert not report.faults, str(report)
 
 
 @pytest.mark.parametrize("name", LIES)
 def test_the_search_finds_the_fault_when_the_recorded_namespace_is_trusted(
-    name: str, told: Callable[[Report], None]
+    name: str, print_report: Callable[[Report], None]
 ) -> None:
     with trusting_the_recorded_peer_location():
         report = LIES[name].search().run(first_fault=True)
-    told(report)
+    print_report(report)
     assert set(report.faults) == {"an interface of the link is in a stranger's namespace"}
 
 

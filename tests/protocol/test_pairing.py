@@ -142,9 +142,9 @@ SMALL = ("vEth", "vEth, interfaces deleted by hand", "from vEth to VXLAN")
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_no_order_of_steps_breaks_the_pairing(name: str, told: Callable[[Report], None]) -> None:
+def test_no_order_of_steps_breaks_the_pairing(name: str, print_report: Callable[[Report], None]) -> None:
     report = SCENES[name].search().run(to_rest=name in SMALL)
-    told(report)
+    print_report(report)
     assert report.complete
     assert report.quiet
     assert not report.faults, str(report)
@@ -153,21 +153,23 @@ def test_no_order_of_steps_breaks_the_pairing(name: str, told: Callable[[Report]
 @pytest.mark.exhaustive
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", LARGE)
-def test_no_order_of_steps_breaks_the_pairing_in_large_scenes(name: str, told: Callable[[Report], None]) -> None:
+def test_no_order_of_steps_breaks_the_pairing_in_large_scenes(
+    name: str, print_report: Callable[[Report], None]
+) -> None:
     report = LARGE[name].search().run(max_states=20_000_000)
-    told(report)
+    print_report(report)
     assert report.complete
     assert report.quiet
     assert not report.faults, str(report)
 
 
-def test_without_agents_a_link_does_not_follow_a_peer_to_another_node(told: Callable[[Report], None]) -> None:
+def test_without_agents_a_link_does_not_follow_a_peer_to_another_node(print_report: Callable[[Report], None]) -> None:
     """A documented limit: ADD of the pair has ended when the primary starts on another node.
 
     The record is not `linked` then: the search would otherwise find another fault.
     """
     report = Scene("B", "A", agents=False).search().run()
-    told(report)
+    print_report(report)
     assert set(report.faults) == {LIVE_NOT_LINKED}, str(report)
 
 
@@ -179,7 +181,7 @@ WITNESSES: dict[str, tuple[Scene, str]] = {
     "no look for the tombstone once joined": (Scene("A", "A", kill="t1", collapse=False), INTERFACE_OF_DEAD),
     "no look for the tombstone": (Scene("A", "A", kill="t1", collapse=False), INTERFACE_OF_DEAD),
     "leaving without comparing": (Scene("A", "A", late_del=True, agents=False), LIVE_NOT_LINKED),
-    "standing as a flag": (Scene("B", "A", collapse=False), FALSE_CLAIM),
+    "readiness as a flag": (Scene("B", "A", collapse=False), FALSE_CLAIM),
     "writing without a version": (Scene("A", "B", collapse=False), WRONG_DATA),
     "deleting without a version": (Scene("A", "B", collapse=False), LIVE_NOT_LINKED),
     "believing the record": (Scene("A", "A", deleted_by_hand=True, collapse=False), LIVELOCK),
@@ -190,9 +192,9 @@ WITNESSES: dict[str, tuple[Scene, str]] = {
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_the_search_finds_the_fault_of_each_mutation(name: str, told: Callable[[Report], None]) -> None:
+def test_the_search_finds_the_fault_of_each_mutation(name: str, print_report: Callable[[Report], None]) -> None:
     mutation, (scene, expected) = MUTATIONS[name], WITNESSES[name]
     with mutation.patched():
         report = scene.search(mutation.rules).run(first_fault=True, to_rest=expected == LIVELOCK)
-    told(report)
+    print_report(report)
     assert expected in report.faults, str(report)

@@ -15,7 +15,8 @@ from functools import partial
 
 import pytest
 
-from ratchet.core.model import Link, Pod, State
+from ratchet.core.model import Link, State
+from ratchet.core.pod import Pod
 from ratchet.core.state_machine import derive
 from ratchet.store.cached_store import CachedStore
 from ratchet.store.caches import Caches, PodCache
@@ -240,10 +241,10 @@ SCENES = {
 
 @pytest.mark.parametrize("name", SCENES)
 def test_no_order_of_steps_removes_an_end_whose_declaration_is_unknown(
-    name: str, told: Callable[[Report], None]
+    name: str, print_report: Callable[[Report], None]
 ) -> None:
     report = SCENES[name].search().run()
-    told(report)
+    print_report(report)
     assert report.complete
     assert report.quiet
     assert not report.faults, str(report)
@@ -259,9 +260,11 @@ MUTATIONS: dict[str, tuple[Callable[[], AbstractContextManager[None]], Restart]]
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_the_search_finds_the_fault_when_unknown_counts_as_absent(name: str, told: Callable[[Report], None]) -> None:
+def test_the_search_finds_the_fault_when_unknown_counts_as_absent(
+    name: str, print_report: Callable[[Report], None]
+) -> None:
     mutate, scene = MUTATIONS[name]
     with mutate():
         report = scene.search().run(first_fault=True)
-    told(report)
+    print_report(report)
     assert END_REMOVED in report.faults, str(report)

@@ -120,7 +120,7 @@ def vni_claim_process(attempt: Attempt, broken: Broken, killable: bool) -> Proce
 
     def start() -> str:
         with suppress(RatchetError):
-            end_reconciler.settle(attempt, underlay, joined=True)
+            end_reconciler.reconcile(attempt, underlay, joined=True)
         return END
 
     return Process(f"number {attempt.container_id}", underlay.node, {"start": start}, "start", killable=killable)
@@ -157,7 +157,7 @@ def rejoin_process(attempts: Iterable[Attempt], broken: Broken, killable: bool) 
 def _join_stage(attempt: Attempt, reconciler: Reconciler, following: str) -> Callable[[], str]:
     def join() -> str:
         with suppress(RatchetError):
-            reconciler.settle(attempt, scene_underlay(attempt.sandbox.node), joined=False)
+            reconciler.reconcile(attempt, scene_underlay(attempt.sandbox.node), joined=False)
         return following
 
     return join
@@ -291,9 +291,9 @@ LARGE = {
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_no_order_of_steps_duplicates_or_leaks_a_vni(name: str, told: Callable[[Report], None]) -> None:
+def test_no_order_of_steps_duplicates_or_leaks_a_vni(name: str, print_report: Callable[[Report], None]) -> None:
     report = SCENES[name].search().run()
-    told(report)
+    print_report(report)
     assert report.complete
     assert report.quiet
     assert not report.faults, str(report)
@@ -302,9 +302,11 @@ def test_no_order_of_steps_duplicates_or_leaks_a_vni(name: str, told: Callable[[
 @pytest.mark.exhaustive
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", LARGE)
-def test_no_order_of_steps_duplicates_or_leaks_a_vni_in_large_scenes(name: str, told: Callable[[Report], None]) -> None:
+def test_no_order_of_steps_duplicates_or_leaks_a_vni_in_large_scenes(
+    name: str, print_report: Callable[[Report], None]
+) -> None:
     report = LARGE[name].search().run(max_states=20_000_000)
-    told(report)
+    print_report(report)
     assert report.complete
     assert report.quiet
     assert not report.faults, str(report)
@@ -388,9 +390,9 @@ MUTATIONS = {
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_the_search_finds_the_fault_of_each_mutation(name: str, told: Callable[[Report], None]) -> None:
+def test_the_search_finds_the_fault_of_each_mutation(name: str, print_report: Callable[[Report], None]) -> None:
     broken, scene = MUTATIONS[name]
     with broken.patched():
         report = scene.search(broken).run(first_fault=True)
-    told(report)
+    print_report(report)
     assert VNI_WITHOUT_LEASE in report.faults, str(report)

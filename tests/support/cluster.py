@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from ratchet.core.model import PodRef, State
+from ratchet.core.model import State
+from ratchet.core.pod import PodRef
 from ratchet.core.state_machine import derive
 from ratchet.dev.fake_kubelet import CniResponse, Kubelet, Sandbox, finished
 from ratchet.dev.hosts import command_in, ip
@@ -117,7 +118,7 @@ class Cluster:
         self._started.append(process)
         return process
 
-    def stop_what_runs(self) -> None:
+    def kill_running_calls(self) -> None:
         for process in self._started:
             if process.poll() is None:
                 process.kill()
@@ -135,7 +136,7 @@ class Cluster:
     def end(self, process: subprocess.Popen[str], seconds: float = 60.0) -> CniResponse:
         return finished(process, seconds)
 
-    def keep_others_from(self, node: Kubelet, link: str = LINK) -> AbstractContextManager[None]:
+    def lock_link(self, node: Kubelet, link: str = LINK) -> AbstractContextManager[None]:
         """Hold a link's lock on a node for a block, so that its agent repairs nothing."""
         return Journal(node.state_dir).lock(link)
 
@@ -160,7 +161,7 @@ class Cluster:
         """
         wait_for(f"the end of the primary of {link}", lambda: self.state(link) in (State.PENDING, None))
 
-    def told(self, reason: str) -> set[str]:
+    def pods_with_event(self, reason: str) -> set[str]:
         """The UIDs of the pods that have an Event with this reason."""
         events, _ = self.bed.api.list(f"/api/v1/namespaces/{self.bed.namespace}/events")
         return {one["involvedObject"]["uid"] for one in events if one["reason"] == reason}
@@ -211,7 +212,7 @@ class Cluster:
     def end_everything(self) -> None:
         """Restore the agents and the configuration. Delete the sandboxes, pods and topologies of a test."""
         self.faults.clear()
-        self.stop_what_runs()
+        self.kill_running_calls()
         for agent in self.bed.agents.values():
             agent.resume()
             if not agent.running:
@@ -271,11 +272,11 @@ def running(config: Mapping[str, Any] = CHAINED, agent: Mapping[str, object] | N
             yield made
         finally:
             faults.clear()
-            made.stop_what_runs()
+            made.kill_running_calls()
 
 
 @contextmanager
-def left_clean(config: Mapping[str, Any] = PATIENT, agent: Mapping[str, object] | None = None) -> Iterator[Cluster]:
+def clean_cluster(config: Mapping[str, Any] = PATIENT, agent: Mapping[str, object] | None = None) -> Iterator[Cluster]:
     """Run a cluster, and assert at its end that nothing is left after all pods are deleted."""
     with running(config, agent={} if agent is None else agent) as made:
         try:
@@ -292,7 +293,9 @@ class KeptClusters:
         self._clusters: dict[str, tuple[Cluster, ExitStack]] = {}
 
     @contextmanager
-    def lent(self, config: Mapping[str, Any] = CHAINED, agent: Mapping[str, object] | None = None) -> Iterator[Cluster]:
+    def shared(
+        self, config: Mapping[str, Any] = CHAINED, agent: Mapping[str, object] | None = None
+    ) -> Iterator[Cluster]:
         """A cluster for one test. Asserts at its end that nothing is left after all pods are deleted."""
         key = json.dumps([config, agent], sort_keys=True)
         cluster = self._started(key, config, agent)

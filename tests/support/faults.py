@@ -17,7 +17,7 @@ from ratchet.dev.api.watch import HOLD
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Act = Callable[[web.Request], Awaitable[web.Response | None]]
 
-LOOK_SECONDS = 0.01
+POLL_SECONDS = 0.01
 GATE_SECONDS = 60.0
 
 
@@ -112,7 +112,7 @@ class Faults:
             if self.passing and "/configmaps" in sent.path:
                 self.passing -= 1
                 return
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
 
     def add(self, rule: Rule) -> Rule:
         self.rules.append(rule)
@@ -141,7 +141,7 @@ def answering(status: int, reason: str, message: str = "", **headers: str) -> Ac
     return answer
 
 
-def doing(act: Callable[[], object]) -> Act:
+def calling(act: Callable[[], object]) -> Act:
     """An act that calls a function and does not change the request."""
 
     async def done(_: web.Request) -> None:
@@ -150,7 +150,7 @@ def doing(act: Callable[[], object]) -> Act:
     return done
 
 
-def taking(seconds: float) -> Act:
+def delaying(seconds: float) -> Act:
     """An act that delays the request."""
 
     async def slow(_: web.Request) -> None:
@@ -177,4 +177,4 @@ class Gate:
         self.reached.set()
         until = time.monotonic() + GATE_SECONDS
         while not self.opened.is_set() and time.monotonic() < until:  # no thread waits, so any number of requests may
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)

@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_interface
 
 from ratchet.core.interface import Wire
-from ratchet.core.model import End, Link, Location, Pod, PodRef, Sandbox, Side
+from ratchet.core.model import End, Link, Location, Sandbox, Side
 from ratchet.core.plan import Underlay, wire_of
+from ratchet.core.pod import Pod, PodRef
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 VTEPS = {"node-a": "192.168.1.73", "node-b": "192.168.1.33", "node-c": "192.168.1.9"}
@@ -51,7 +52,7 @@ def joined(primary: Sandbox | None, pair: Sandbox | None) -> Link:
     return replace(link, primary=replace(link.primary, sandbox=primary), pair=replace(link.pair, sandbox=pair))
 
 
-def standing(link: Link, *sides: Side) -> Link:
+def with_ready(link: Link, *sides: Side) -> Link:
     """The link with these ends ready for their peers."""
     for side in sides:
         link = link.with_end(side, replace(link.end(side), ready=link.due(side)))
@@ -60,14 +61,14 @@ def standing(link: Link, *sides: Side) -> Link:
 
 def location(link: Link, side: Side) -> Location | None:
     """The location of the sandbox at a side, as in its node's journal; None without a sandbox."""
-    joined_there = link.sandbox(side)
-    return Location(joined_there.netns, joined_there.cookie) if joined_there is not None else None
+    held = link.sandbox(side)
+    return Location(held.netns, held.cookie) if held is not None else None
 
 
-def planned_wire(link: Link, side: Side, site: Underlay) -> Wire:
+def planned_wire(link: Link, side: Side, underlay: Underlay) -> Wire:
     """The wire of an end, if both sandboxes are where the record places them."""
     here = location(link, side)
-    return wire_of(link, side, site, here or Location(""), location(link, side.other))
+    return wire_of(link, side, underlay, here or Location(""), location(link, side.other))
 
 
 def veth() -> Link:
@@ -80,14 +81,14 @@ def vxlan() -> Link:
 
 def pod(name: str, uid: str = "", /, **labels: str) -> Pod:
     """A pod that asks for links; `primary="true"` is the label `ratchet.primary`."""
-    said = {"ratchet": "true"} | {f"ratchet.{key}": value for key, value in labels.items()}
-    return Pod(PodRef("default", name, uid or f"{name}-uid1"), said, created=NOW)
+    declared = {"ratchet": "true"} | {f"ratchet.{key}": value for key, value in labels.items()}
+    return Pod(PodRef("default", name, uid or f"{name}-uid1"), declared, created=NOW)
 
 
 def primary_pod(name: str = "a", pair: str = "b", /, **labels: str) -> Pod:
     """A pod that declares a link from its `in1` to the pair's `in2`."""
-    said = {"primary": "true", "pair_name": pair, "local_ifname": "in1", "pair_ifname": "in2"}
-    return pod(name, **{**said, **labels})
+    declared = {"primary": "true", "pair_name": pair, "local_ifname": "in1", "pair_ifname": "in2"}
+    return pod(name, **{**declared, **labels})
 
 
 def declaring_pod() -> Pod:
@@ -98,5 +99,5 @@ def declaring_pod() -> Pod:
 
 def annotated(one: Pod, **annotations: str) -> Pod:
     """The pod with annotations; `local_ip="…"` is `ratchet.local_ip`."""
-    said = {f"ratchet.{key}": value for key, value in annotations.items()}
-    return replace(one, annotations={**one.annotations, **said})
+    declared = {f"ratchet.{key}": value for key, value in annotations.items()}
+    return replace(one, annotations={**one.annotations, **declared})

@@ -17,13 +17,13 @@ from ratchet.core.model import (
     End,
     EndError,
     Link,
-    PodRef,
     ReadyFor,
     Sandbox,
     State,
     Transition,
 )
 from ratchet.core.naming import record_name
+from ratchet.core.pod import PodRef
 from ratchet.core.record_updates import REFUSED_KEPT
 
 PLAIN = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -87,7 +87,7 @@ def ends(draw: st.DrawFn, namespace: str) -> End:
         underlay_mtu=st.just(0) | st.integers(1, (1 << 31) - 1),
         vteps=st.lists(vteps, max_size=2).map(tuple),
     )
-    stands = st.builds(ReadyFor, container_ids, st.one_of(container_ids, vteps), st.integers(1, 9))
+    ready = st.builds(ReadyFor, container_ids, st.one_of(container_ids, vteps), st.integers(1, 9))
     carried = st.sampled_from(("target_pod", "target_container", "public_ip"))
     return End(
         name=draw(meant_names),
@@ -96,7 +96,7 @@ def ends(draw: st.DrawFn, namespace: str) -> End:
         properties=draw(properties),
         notes=draw(st.dictionaries(carried, printable.filter(bool))),
         sandbox=draw(st.none() | sandboxes),
-        ready=draw(st.none() | stands),
+        ready=draw(st.none() | ready),
         error=draw(st.none() | st.builds(EndError, moments, printable)),
     )
 

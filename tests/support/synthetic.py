@@ -9,9 +9,10 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.support.http_server import HttpServer, JsonHandler, running, write_kubeconfig
 
 Json = dict[str, object]
 
@@ -49,84 +50,70 @@ class SyntheticApi:
 
     def kubeconfig(self, folder: Path) -> str:
         """Write a kubeconfig, and return its path."""
-        cluster = {"name": "c", "cluster": {"server": self.url}}
-        context = {"name": "x", "context": {"cluster": "c", "user": "u"}}
-        users = [{"name": "u", "user": {"token": "t"}}]
-        config = {"clusters": [cluster], "contexts": [context], "users": users, "current-context": "x"}
-        file = folder / "kubeconfig"
-        file.write_text(json.dumps({"apiVersion": "v1", "kind": "Config", **config}))
-        return str(file)
+        return write_kubeconfig(folder, self.url)
 
-    def page(self, path: str, limit: int, start: int) -> bytes:
+    def page(self, path: str, limit: int, start: int) -> str:
         collection = self.collections.get(path, Collection(0, str))
         end = min(collection.count, start + limit)
         metadata: Json = {"resourceVersion": "1000000"}
         metadata |= {"continue": str(end)} if end < collection.count else {}
         items = ",".join(map(collection.make, range(start, end)))
-        body = f'{{"kind":"List","apiVersion":"v1","metadata":{json.dumps(metadata)},"items":[{items}]}}'.encode()
-        self.pages.append(len(body))
+        body = f'{{"kind":"List","apiVersion":"v1","metadata":{json.dumps(metadata)},"items":[{items}]}}'
+        self.pages.append(len(body.encode()))
         return body
+
+
+class _Server(HttpServer):
+    """A server of lists and watches."""
+
+    def __init__(self, collections: Mapping[str, Collection]) -> None:
+        super().__init__(_Handler)
+        self.api = SyntheticApi(self.url, collections)
+
+
+class _Handler(JsonHandler):
+    server: _Server
+
+    def get(self) -> None:
+        url = urlsplit(self.path)
+        query = {key: values[0] for key, values in parse_qs(url.query).items()}
+        path = unquote(url.path)
+        if "watch" in query:
+            self._watch(path)
+            return
+        try:
+            self.send(200, self.server.api.page(path, int(query.get("limit", "500")), int(query.get("continue", "0"))))
+        except OSError:  # the client does not read a page that is too large
+            self.close_connection = True
+
+    def _watch(self, path: str) -> None:
+        """Send the changes, and keep the stream open until the server stops."""
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.close_connection = True
+        try:
+            for change in self.server.api.collections.get(path, Collection(0, str)).changes:
+                line = change.encode() + b"\n"
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+            self.wfile.flush()
+        except OSError:
+            return
+        self.server.api.stopping.wait()
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # a client that has left a page unread resets the connection
+            super().handle()
 
 
 @contextmanager
 def serve(collections: Mapping[str, Collection]) -> Iterator[SyntheticApi]:
     """Serve lists and watches of these collections."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            url = urlsplit(self.path)
-            query = {key: values[0] for key, values in parse_qs(url.query).items()}
-            path = unquote(url.path)
-            if "watch" in query:
-                self._watch(path)
-            else:
-                body = api.page(path, int(query.get("limit", "500")), int(query.get("continue", "0")))
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                try:
-                    self.wfile.write(body)
-                except OSError:  # the client does not read a page that is too large
-                    self.close_connection = True
-
-        def _watch(self, path: str) -> None:
-            """Send the changes, and keep the stream open until the server stops."""
-            self.send_response(200)
-            self.send_header("Transfer-Encoding", "chunked")
-            self.end_headers()
-            self.close_connection = True
-            try:
-                for change in api.collections.get(path, Collection(0, str)).changes:
-                    line = change.encode() + b"\n"
-                    self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
-                self.wfile.flush()
-            except OSError:
-                return
-            api.stopping.wait()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-        def handle(self) -> None:
-            with suppress(ConnectionError):  # a client that has left a page unread resets the connection
-                super().handle()
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 128
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        api = SyntheticApi(f"http://127.0.0.1:{server.server_address[1]}", collections)
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with running(_Server(collections)) as server:
         try:
-            yield api
+            yield server.api
         finally:
-            api.stopping.set()
-            server.shutdown()
-            thread.join()
+            server.api.stopping.set()
 
 
 @dataclass(frozen=True, slots=True)

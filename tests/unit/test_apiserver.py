@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +15,7 @@ from ratchet.store.api_errors import NotFoundError
 from ratchet.store.apiserver import ApiServer
 from ratchet.store.connection import library_connection, static_connection
 from ratchet.store.kubeconfig import StaticAccess
+from tests.support.http_server import HttpServer, JsonHandler, running
 
 STATUS = '{"kind": "Status", "reason": "NotFound", "message": "pods \\"x\\" not found"}'
 ANSWERS = {
@@ -31,54 +31,37 @@ ANSWERS = {
 }
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(JsonHandler):
     """Echoes the path and the user agent, redirects /moved, and answers the paths of ANSWERS as given there."""
 
-    protocol_version = "HTTP/1.1"
     server: Server
 
-    def do_GET(self) -> None:
+    def get(self) -> None:
         self.server.connections.add(self.client_address)
-        moved = self.path.endswith("/moved")
         echo = json.dumps({"target": self.path, "agent": self.headers["User-Agent"]})
-        status, text = ANSWERS.get(self.path, (200, echo))
-        body = text.encode()
-        self.send_response(307 if moved else status)
-        if moved:
-            self.send_header("Location", "/elsewhere")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        if self.path.endswith("/moved"):
+            self.send(307, echo, {"Location": "/elsewhere"})
+        else:
+            self.send(*ANSWERS.get(self.path, (200, echo)))
 
     def finish(self) -> None:
         super().finish()
         self.server.ended.set()
 
-    def log_message(self, *_: object) -> None:
-        pass
 
-
-class Server(ThreadingHTTPServer):
+class Server(HttpServer):
     """`ended` is set once a connection is closed."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.connections: set[object] = set()
         self.ended = threading.Event()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as made:
-        threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
+    with running(Server()) as made:
         yield made
-        made.shutdown()
 
 
 def api_at(host: str, proxy: str | None = None) -> ApiServer:

@@ -55,7 +55,7 @@ def test_the_plugin_runs_in_a_root_with_nothing_but_its_folder(bin_dir: Path, tm
     before = contents(bin_dir)
     (tmp_path / "proc").mkdir()
     inside = 'mount -t proc none "$0/proc" && exec chroot "$0" /opt/cni/bin/ratchet'
-    for command, told in (("VERSION", '"supportedVersions"'), ("STATUS", "cannot reach the Kubernetes API")):
+    for command, expected in (("VERSION", '"supportedVersions"'), ("STATUS", "cannot reach the Kubernetes API")):
         done = subprocess.run(
             ["unshare", "--mount", "--pid", "--fork", "sh", "-c", inside, str(tmp_path)],
             input=json.dumps({**NETWORK, "kubeconfig": "/kubeconfig"}).encode(),
@@ -63,7 +63,7 @@ def test_the_plugin_runs_in_a_root_with_nothing_but_its_folder(bin_dir: Path, tm
             capture_output=True,
             check=False,
         )
-        assert told in done.stdout.decode(), done.stderr.decode()
+        assert expected in done.stdout.decode(), done.stderr.decode()
     assert contents(bin_dir) == before
 
 
@@ -161,14 +161,14 @@ def test_a_failed_bundle_leaves_the_installed_plugin_unchanged(
 
 def test_a_missing_launcher_is_reported(bin_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ratchet.install.bundle.find_compiled", lambda _: None)
-    with pytest.raises(RatchetError, match="cannot bundle Python: there is no launcher for this machine") as told:
+    with pytest.raises(RatchetError, match="cannot bundle Python: there is no launcher for this machine") as expected:
         install(bin_dir, relocatable=True)
-    assert "make install" in told.value.details
+    assert "make install" in expected.value.details
     assert not bin_dir.exists()
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "expected"),
     [
         (["--keep", "a/b"], "--keep requires either --agent --no-fallback or --relocatable"),
         (["--keep", "a/b", "--agent"], "--keep requires either --agent --no-fallback or --relocatable"),
@@ -176,8 +176,8 @@ def test_a_missing_launcher_is_reported(bin_dir: Path, monkeypatch: pytest.Monke
     ],
 )
 def test_options_without_the_options_that_they_require_are_rejected(
-    bin_dir: Path, options: list[str], told: str, capsys: pytest.CaptureFixture[str]
+    bin_dir: Path, options: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["install", "--bin-dir", str(bin_dir), *options]) == 1
-    assert capsys.readouterr().err == f"ratchet: cannot install: {told}\n"
+    assert capsys.readouterr().err == f"ratchet: cannot install: {expected}\n"
     assert not bin_dir.exists()

@@ -12,7 +12,8 @@ import pytest
 
 from ratchet.core.intent import Wanted, wanted_links
 from ratchet.core.intent.index import IntentIndex
-from ratchet.core.model import End, Link, Pod, PodRef, Sandbox, Topology
+from ratchet.core.model import End, Link, Sandbox
+from ratchet.core.pod import Pod, PodRef, Topology
 from ratchet.errors import ApiUnavailableError, TopologiesUnknownError
 from ratchet.store import cached_store as cached_store_module
 from ratchet.store import namespace as namespace_module
@@ -35,13 +36,13 @@ def link(version: str, name: str = "l", ifname: str = "in1") -> Link:
 
 
 @pytest.fixture
-def told() -> list[str]:
+def changed_links() -> list[str]:
     return []
 
 
 @pytest.fixture
-def known(told: list[str]) -> LinkCache:
-    return LinkCache(told.append)
+def known(changed_links: list[str]) -> LinkCache:
+    return LinkCache(changed_links.append)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_resource_versions_are_compared_as_numbers(version: str, than: str, newe
     assert is_newer(version, than) is newer
 
 
-def test_an_older_record_never_replaces_a_newer_one(known: LinkCache, told: list[str]) -> None:
+def test_an_older_record_never_replaces_a_newer_one(known: LinkCache, changed_links: list[str]) -> None:
     """A lagging watch reports a version that this node's own write has replaced."""
     known.put(link("10"))
     known.put(link("9"))
@@ -60,7 +61,7 @@ def test_an_older_record_never_replaces_a_newer_one(known: LinkCache, told: list
     found = known.get("l")
     assert found is not None
     assert found.resource_version == "10"
-    assert told == ["l"]
+    assert changed_links == ["l"]
 
 
 def test_an_older_version_does_not_restore_a_deleted_record(known: LinkCache) -> None:
@@ -72,12 +73,12 @@ def test_an_older_version_does_not_restore_a_deleted_record(known: LinkCache) ->
     assert known.get("l") is not None
 
 
-def test_an_older_deletion_does_not_remove_a_newer_record(known: LinkCache, told: list[str]) -> None:
+def test_an_older_deletion_does_not_remove_a_newer_record(known: LinkCache, changed_links: list[str]) -> None:
     """This node left the link and joined it again before the watch reports the deletion."""
     known.put(link("13"))
     known.delete("l", "12")
     assert known.get("l") is not None
-    assert told == ["l"]
+    assert changed_links == ["l"]
 
 
 def test_a_dropped_record_is_accepted_again_at_the_same_version(known: LinkCache) -> None:
@@ -135,13 +136,15 @@ def test_pods_missing_from_a_new_list_are_deletions_even_if_their_name_is_reused
     assert pods.all() == [unchanged, successor]
 
 
-def test_records_missing_from_a_new_list_are_removed_unless_they_are_newer(known: LinkCache, told: list[str]) -> None:
+def test_records_missing_from_a_new_list_are_removed_unless_they_are_newer(
+    known: LinkCache, changed_links: list[str]
+) -> None:
     known.replace([link("3", "a"), link("4", "b")], "5")
     known.put(link("9", "own"))
-    told.clear()
+    changed_links.clear()
     known.replace([link("4", "b")], "8")
     assert known.names() == ["b", "own"]
-    assert told == ["a"]
+    assert changed_links == ["a"]
 
 
 def test_a_record_that_was_recreated_before_its_404_arrives_is_read_again(known: LinkCache) -> None:

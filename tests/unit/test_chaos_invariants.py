@@ -43,7 +43,7 @@ def snapshot(record: Link, *devices: Device | None, calm: float = CALM_SECONDS) 
 
 
 def linked(record: Link) -> Link:
-    return links.standing(record, *Side)
+    return links.with_ready(record, *Side)
 
 
 def of_veth(*devices: Device | None, calm: float = CALM_SECONDS) -> Snapshot:
@@ -87,7 +87,7 @@ def test_devices_that_do_not_lead_to_each_other_are_found(seen: Snapshot, proble
         of_veth(None, VETHS[1], calm=CALM_SECONDS - 1),
         replace(of_vxlan(None, TUNNELS[1]), cut_nodes=["node-b"]),
         replace(of_vxlan(None, TUNNELS[1]), leases_lost=True),
-        snapshot(links.standing(links.veth(), Side.PRIMARY), VETHS[0], None),
+        snapshot(links.with_ready(links.veth(), Side.PRIMARY), VETHS[0], None),
         replace(of_veth(), pods={}),
         replace(of_veth(), pods={name: replace(one, devices=None) for name, one in of_veth().pods.items()}),
     ],
@@ -149,7 +149,7 @@ def test_an_agent_that_exits_or_exceeds_its_bounds_is_found() -> None:
         (replace(of_veth(), records={}), [SPEC], "has no record"),
         (of_veth(), [], "belongs to no declared link"),
         (both(replace(of_vxlan().records[links.RECORD], name="twice")), [SPEC], "has 2 records"),
-        (snapshot(links.standing(links.veth(), Side.PAIR), *VETHS), [SPEC], "is pair-ready"),
+        (snapshot(links.with_ready(links.veth(), Side.PAIR), *VETHS), [SPEC], "is pair-ready"),
         (
             replace(of_veth(), pods={name: replace(one, container_id="new") for name, one in of_veth().pods.items()}),
             [SPEC],

@@ -44,7 +44,7 @@ def test_every_step_is_possible(seed: int) -> None:
                 assert key not in model.faults
             case Kind.HEAL:
                 assert key in model.faults
-            case Kind.SETTLE:
+            case Kind.QUIESCE:
                 assert not model.faults
         assert step.peer not in (step.node, SLOTS[step.slot].pod if step.slot >= 0 else None) or not step.peer
         model = after(model, step)
@@ -56,19 +56,19 @@ def test_a_fault_lasts_as_long_as_it_was_drawn(seed: int) -> None:
     for step in drawn(seed):
         if step.kind is Kind.HEAL and step.fault:
             assert model.now >= min(model.ends[step.node, step.fault.family], model.round_ends)
-        elif step.kind is not Kind.SETTLE:
+        elif step.kind is not Kind.QUIESCE:
             assert all(end > model.now for end in model.ends.values()), "a fault that is over ends before other steps"
         model = after(model, step)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_rounds_settle_within_their_length(seed: int) -> None:
-    model, settled = Model(), 0
+def test_rounds_quiesce_within_their_length(seed: int) -> None:
+    model, quiet = Model(), 0
     for step in drawn(seed):
-        assert model.now < model.round_ends or step.kind in (Kind.HEAL, Kind.SETTLE)
-        settled += step.kind is Kind.SETTLE
+        assert model.now < model.round_ends or step.kind in (Kind.HEAL, Kind.QUIESCE)
+        quiet += step.kind is Kind.QUIESCE
         model = after(model, step)
-    assert settled >= model.now // (2 * ROUND_SECONDS)
+    assert quiet >= model.now // (2 * ROUND_SECONDS)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

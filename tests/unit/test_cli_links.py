@@ -15,7 +15,8 @@ import pytest
 from ratchet.cli.link_table import LinkTable, age, shortened, table
 from ratchet.cli.links import LinkFilter, link_as_json, print_links, watch_links
 from ratchet.core.endpoint_spec import EndpointSpec
-from ratchet.core.model import Link, Pod, Side
+from ratchet.core.model import Link, Side
+from ratchet.core.pod import Pod
 from ratchet.core.record_updates import join, mark_ready, with_error
 from ratchet.core.serialize import plain
 from ratchet.core.state_machine import derive
@@ -23,7 +24,7 @@ from ratchet.errors import MalformedRecordError
 from ratchet.store.api_errors import ForbiddenError
 from ratchet.store.links import LinkChange
 from ratchet.store.store import ApiStore
-from tests.support.links import NOW, RECORD, annotated, declaring_pod, joined, own, pod, standing, veth, vxlan, wanted
+from tests.support.links import NOW, RECORD, annotated, declaring_pod, joined, own, pod, veth, vxlan, wanted, with_ready
 
 Captured = pytest.CaptureFixture[str]
 
@@ -57,8 +58,8 @@ def named(link: Link, name: str, namespace: str = "default") -> Link:
 
 def test_the_table_has_a_row_for_each_link_in_order(capsys: Captured) -> None:
     links = [
-        named(replace(standing(vxlan(), *Side), vni=11), "d"),
-        named(standing(veth(), *Side), "c"),
+        named(replace(with_ready(vxlan(), *Side), vni=11), "d"),
+        named(with_ready(veth(), *Side), "c"),
         named(joined(own(Side.PRIMARY), None), "b"),
         named(wanted(), "a"),
     ]
@@ -78,7 +79,7 @@ EDITED = [annotated(declaring_pod(), pair_ip="192.168.2.9"), pod("pair-pod")]
 
 
 def test_an_edited_link_is_reported_on_stderr_and_in_the_json(capsys: Captured) -> None:
-    link = standing(veth(), *Side)
+    link = with_ready(veth(), *Side)
     words = "in2: addresses 192.168.2.9/24 instead of 192.168.2.101/24"
     assert print_links(FixedStore([link], pods=EDITED), LinkFilter(), LinkTable()) == 0
     assert capsys.readouterr().err == f"link {RECORD} wants a restart of pod default/primary-pod: {words}\n"
@@ -87,7 +88,7 @@ def test_an_edited_link_is_reported_on_stderr_and_in_the_json(capsys: Captured) 
 
 
 def test_links_are_shown_with_a_warning_if_pods_cannot_be_listed(capsys: Captured) -> None:
-    links = [named(standing(veth(), *Side), "a"), named(standing(veth(), *Side), "b", "lab")]
+    links = [named(with_ready(veth(), *Side), "a"), named(with_ready(veth(), *Side), "b", "lab")]
     assert print_links(FixedStore(links, pods=None), LinkFilter(), LinkTable()) == 0
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 3
@@ -106,7 +107,7 @@ def test_the_wide_table_adds_nodes_and_names() -> None:
 @pytest.mark.parametrize("has_namespace", [True, False])
 def test_rows_fit_the_terminal(has_namespace: bool) -> None:
     eighty = LinkTable(has_namespace=has_namespace, width=80)
-    link = replace(standing(vxlan(), *Side), vni=16000000, namespace="a-lab-with-a-long-name")
+    link = replace(with_ready(vxlan(), *Side), vni=16000000, namespace="a-lab-with-a-long-name")
     long = replace(
         link, primary=replace(link.primary, name="n" * 63, sandbox=None), pair=replace(link.pair, ifname="e" * 15)
     )
@@ -163,8 +164,8 @@ def test_links_of_other_namespaces_are_omitted(links_table: LinkTable | None, ca
 )
 def test_a_filter_selects_links_by_namespace_state_node_and_pod(link_filter: LinkFilter, names: str) -> None:
     links = [
-        named(replace(standing(vxlan(), *Side), vni=11), "a"),
-        named(standing(veth(), *Side), "b"),
+        named(replace(with_ready(vxlan(), *Side), vni=11), "a"),
+        named(with_ready(veth(), *Side), "b"),
         named(joined(own(Side.PRIMARY), None), "c"),
         named(wanted(), "d"),
     ]
@@ -316,7 +317,7 @@ def watched_rows(records: ApiStore, link_filter: LinkFilter, capsys: Captured) -
 
 
 def test_watch_prints_a_link_again_only_if_it_changes(capsys: Captured) -> None:
-    primary_ready, both_ready = joined(own(Side.PRIMARY), None), replace(standing(vxlan(), *Side), vni=11)
+    primary_ready, both_ready = joined(own(Side.PRIMARY), None), replace(with_ready(vxlan(), *Side), vni=11)
     records = ChangingStore(
         [primary_ready],
         LinkChange(RECORD, primary_ready, "2"),
@@ -344,7 +345,7 @@ def test_a_link_that_becomes_malformed_is_not_gone(capsys: Captured) -> None:
 
 
 def test_watch_shows_a_link_that_leaves_the_filter_as_gone(capsys: Captured) -> None:
-    records = ChangingStore([veth()], LinkChange(RECORD, standing(veth(), *Side), "2"))
+    records = ChangingStore([veth()], LinkChange(RECORD, with_ready(veth(), *Side), "2"))
     state = derive(veth()).value
     assert [row[2] for row in watched_rows(records, LinkFilter(state=state), capsys)] == ["STATE", state, "gone"]
 

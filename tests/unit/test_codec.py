@@ -19,19 +19,9 @@ from ratchet.core import shared
 from ratchet.core.endpoint_spec import EndpointSpec, Route
 from ratchet.core.garbage import VniLease, orphaned_links
 from ratchet.core.heartbeat import NodeLease
-from ratchet.core.model import (
-    CURRENT_SCHEMA,
-    EARLIER_SCHEMA,
-    MIRROR_ANNOTATION,
-    Encapsulation,
-    Link,
-    Pod,
-    PodRef,
-    Side,
-    State,
-    Transition,
-)
+from ratchet.core.model import CURRENT_SCHEMA, EARLIER_SCHEMA, Encapsulation, Link, Side, State, Transition
 from ratchet.core.naming import NODE_LABEL
+from ratchet.core.pod import MIRROR_ANNOTATION, Pod, PodRef
 from ratchet.core.record_updates import join, leave, mark_ready, with_vni
 from ratchet.core.shared import shared_address
 from ratchet.core.state_machine import derive
@@ -46,7 +36,7 @@ from ratchet.store.codec.leases import (
 )
 from ratchet.store.codec.links import decode_link, encode_link, leave_patch, link_patch, record_vni, stored_link
 from ratchet.store.codec.pods import decode_pod
-from tests.support.links import NOW, RECORD, joined, later, own, standing, veth, vxlan, wanted
+from tests.support.links import NOW, RECORD, joined, later, own, veth, vxlan, wanted, with_ready
 from tests.support.strategies import links
 
 KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
@@ -168,7 +158,7 @@ def test_only_declared_properties_have_a_key() -> None:
 
 @pytest.mark.parametrize(
     "link",
-    [wanted(), joined(own(Side.PRIMARY), None), veth(), standing(veth(), *Side), vxlan(), full()],
+    [wanted(), joined(own(Side.PRIMARY), None), veth(), with_ready(veth(), *Side), vxlan(), full()],
     ids=["wanted", "alone", "veth", "veth that stands", "vxlan", "full"],
 )
 def test_a_decoded_link_equals_the_encoded_link(link: Link) -> None:
@@ -433,7 +423,7 @@ def test_a_decoded_pod_has_only_the_labels_and_annotations_of_ratchet() -> None:
 
 def test_decoded_objects_share_equal_values() -> None:
     """The JSON parser creates new strings for each API object."""
-    link = standing(vxlan(), Side.PRIMARY, Side.PAIR)
+    link = with_ready(vxlan(), Side.PRIMARY, Side.PAIR)
     one, other = (decode_link(stored(link)) for _ in range(2))
     assert one == other
     for side in Side:

@@ -14,8 +14,9 @@ import pytest
 from ratchet.cli.commands import COMMANDS
 from ratchet.cli.completion import SHELLS
 from ratchet.cli.main import main
+from tests.support.http_server import write_kubeconfig
 from tests.support.links import wanted
-from tests.support.plainapi import kubeconfig, serving
+from tests.support.static_api import serving
 
 BIN = Path(sys.executable).parent
 ENVIRONMENT = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
@@ -59,7 +60,7 @@ def test_file_names_are_completed_without_escapes(tmp_path: Path) -> None:
 def test_link_names_are_completed_from_the_api(tmp_path: Path) -> None:
     links = [replace(wanted(), name=f"lab.{name}.in1.b.in2") for name in ("a", "c")]
     with serving(*links) as api:
-        file = kubeconfig(tmp_path, api)
+        file = write_kubeconfig(tmp_path, api.url)
         assert kubectl_completions("inspect", "--kubeconfig", file, "lab.c") == ["lab.c.in1.b.in2", ":4"]
 
 

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from ratchet.agent.queue import ReconcileKey, ReconcileKind
-from ratchet.core.model import Kind, Pod, Side, State
+from ratchet.core.model import Kind, Side, State
 from ratchet.core.naming import vni_lease_name
+from ratchet.core.pod import Pod
 from ratchet.core.state_machine import derive
 from ratchet.errors import AddressFamilyError, ConflictError, InvalidIntentError, RatchetError
 from ratchet.node.journal import SandboxEntry, since_boot
 from ratchet.node.reconciler import Reconciler
-from tests.support.links import RECORD, joined, standing
+from tests.support.links import RECORD, joined, with_ready
 from tests.support.memory import AgentNode, MemoryApi, sandbox_of
 
 PRIMARY, PAIR = Side.PRIMARY, Side.PAIR
@@ -174,10 +175,10 @@ def test_a_stray_sandbox_is_removed_from_the_record(node: AgentNode) -> None:
 def test_a_peer_on_a_lost_node_is_recorded_as_not_ready(node: AgentNode) -> None:
     node.hold(OWN)
     peer = sandbox_of(PAIR, "node-b")
-    node.put_record(standing(replace(joined(OWN, peer), vni=12), PRIMARY, PAIR))
+    node.put_record(with_ready(replace(joined(OWN, peer), vni=12), PRIMARY, PAIR))
     node.nodes.lost.add("node-b")
     node.verified.note(
-        node.put_record(standing(replace(joined(OWN, peer), vni=12), PRIMARY, PAIR)), PRIMARY, node.underlay, up=True
+        node.put_record(with_ready(replace(joined(OWN, peer), vni=12), PRIMARY, PAIR)), PRIMARY, node.underlay, up=True
     )
     assert reconcile(node) is State.PAIR_READY
 
@@ -186,7 +187,7 @@ def test_the_lease_of_a_doubtful_vni_is_restored_once_by_the_next_reconciliation
     node: AgentNode, api: MemoryApi
 ) -> None:
     node.hold(OWN)
-    record = standing(replace(joined(OWN, sandbox_of(PAIR, "node-b")), vni=12), PRIMARY, PAIR)
+    record = with_ready(replace(joined(OWN, sandbox_of(PAIR, "node-b")), vni=12), PRIMARY, PAIR)
     node.verified.note(node.put_record(record), PRIMARY, node.underlay, up=True)
     node.see_pod(Pod(OWN.pod))
     node.controller.assert_vni(RECORD)
@@ -206,10 +207,10 @@ def test_the_lease_of_a_doubtful_vni_is_restored_once_by_the_next_reconciliation
 def test_the_event_for_an_end_that_cannot_be_created_has_its_interface(
     node: AgentNode, error: RatchetError, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def settle(*_: Any, **__: Any) -> None:
+    def reject(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(Reconciler, "settle", settle)
+    monkeypatch.setattr(Reconciler, "reconcile", reject)
     node.hold(OWN)
     with pytest.raises(type(error)):
         reconcile(node)
@@ -219,18 +220,18 @@ def test_the_event_for_an_end_that_cannot_be_created_has_its_interface(
 def test_an_end_that_cannot_be_created_does_not_stop_the_other_end(
     node: AgentNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settled: list[str] = []
+    reconciled: list[str] = []
 
-    def settle(_: object, attempt: Any, *__: Any, **___: Any) -> None:
-        settled.append(attempt.container_id)
+    def reject(_: object, attempt: Any, *__: Any, **___: Any) -> None:
+        reconciled.append(attempt.container_id)
         raise InvalidIntentError("no")
 
-    monkeypatch.setattr(Reconciler, "settle", settle)
+    monkeypatch.setattr(Reconciler, "reconcile", reject)
     node.hold(OWN)
     node.hold(PEER)
     with pytest.raises(InvalidIntentError):
         reconcile(node)
-    assert sorted(settled) == sorted([OWN.container_id, PEER.container_id])
+    assert sorted(reconciled) == sorted([OWN.container_id, PEER.container_id])
 
 
 def test_a_vxlan_between_nodes_is_recorded_with_a_vni(node: AgentNode) -> None:

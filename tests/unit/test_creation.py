@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from ratchet.core import record_updates
-from ratchet.core.model import Link, Pod, Side
+from ratchet.core.model import Link, Side
 from ratchet.core.naming import node_label
 from ratchet.core.plan import Attempt
+from ratchet.core.pod import Pod
 from ratchet.errors import ConflictError
 from ratchet.node import attach
 from ratchet.node.attach import link_all
@@ -206,7 +207,7 @@ class FakeReconciler:
 
     def __init__(self, *, created: bool) -> None:
         self.records = SimpleNamespace(links=self)
-        self.settled: list[tuple[str, bool]] = []
+        self.reconciled: list[tuple[str, bool]] = []
         self._created = created
         self.waited = False
 
@@ -223,8 +224,8 @@ class FakeReconciler:
             yield {LINK.name}
         assert given[-1] <= time.monotonic() + attach.CREATION_SECONDS, "it waits for longer than a moment"
 
-    def settle(self, attempt: Attempt, _: object, *, joined: bool) -> EndpointResult:
-        self.settled.append((attempt.name, joined))
+    def reconcile(self, attempt: Attempt, _: object, *, joined: bool) -> EndpointResult:
+        self.reconciled.append((attempt.name, joined))
         record = replace(veth(), name=attempt.name)
         return EndpointResult(record, SimpleNamespace())  # type: ignore[arg-type]
 
@@ -240,40 +241,40 @@ def test_an_add_uses_the_record_of_the_peers_node_or_creates_it_after_a_wait(cre
     given: Any = reconciler
     found = link_all(given, attempts, underlay, time.monotonic(), require=False)
     assert [device is not None for _, device in found] == [True, True]
-    assert reconciler.settled == [("other", False), (LINK.name, False)]
+    assert reconciler.reconciled == [("other", False), (LINK.name, False)]
     assert reconciler.waited
 
 
 class FakePeerlessReconciler(FakeReconciler):
     """A reconciler of ends without peers. The records named in `changed` differ from the reconciled ones."""
 
-    def __init__(self, told: Sequence[set[str] | None], changed: Collection[str]) -> None:
+    def __init__(self, reported: Sequence[set[str] | None], changed: Collection[str]) -> None:
         super().__init__(created=False)
-        self.told = told
+        self.reported = reported
         self.changed = changed
 
     def is_created_by_peer(self, *_: object) -> bool:
         return False
 
     def watch_names(self, *_: Any) -> Iterator[set[str] | None]:
-        yield from self.told
+        yield from self.reported
 
     def has_changed(self, record: Link) -> bool:
         return record.name in self.changed
 
-    def settle(self, attempt: Attempt, underlay: object, *, joined: bool) -> EndpointResult:
-        return replace(super().settle(attempt, underlay, joined=joined), device=None)
+    def reconcile(self, attempt: Attempt, underlay: object, *, joined: bool) -> EndpointResult:
+        return replace(super().reconcile(attempt, underlay, joined=joined), device=None)
 
 
-@pytest.mark.parametrize("told", [None, {"one", "two"}], ids=["any may have changed", "both are named"])
-def test_an_add_reconciles_again_only_the_ends_whose_records_have_changed(told: set[str] | None) -> None:
+@pytest.mark.parametrize("reported", [None, {"one", "two"}], ids=["any may have changed", "both are named"])
+def test_an_add_reconciles_again_only_the_ends_whose_records_have_changed(reported: set[str] | None) -> None:
     """The watch also reports the writes of the ADD itself, which need no further reconciliation."""
-    reconciler = FakePeerlessReconciler([told], {"two"})
+    reconciler = FakePeerlessReconciler([reported], {"two"})
     attempts = [Attempt(replace(LINK, name=name), Side.PRIMARY, own(Side.PRIMARY), index=1) for name in ("one", "two")]
     underlay: Any = SimpleNamespace(node="node-a")
     given: Any = reconciler
     link_all(given, attempts, underlay, time.monotonic(), require=False)
-    assert sorted(reconciler.settled) == [("one", False), ("two", False), ("two", True)]
+    assert sorted(reconciler.reconciled) == [("one", False), ("two", False), ("two", True)]
 
 
 def test_a_record_has_changed_if_the_cache_has_another_version_or_none() -> None:

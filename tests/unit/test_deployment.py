@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from ratchet.store.apiserver import ApiServer
 from ratchet.store.connection import static_connection
 from ratchet.store.kubeconfig import StaticAccess
 from ratchet.store.session import Watched
+from tests.support.http_server import HttpServer, JsonHandler, running
 
 Json = dict[str, Any]
 DAEMON_SET = "ratchet/ratchet-install"
@@ -173,30 +173,20 @@ def test_a_broken_watch_is_retried_and_keeps_what_was_seen(caplog: pytest.LogCap
 # Responses as they are on the wire
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(JsonHandler):
     answer: tuple[int, str] = (200, "{}")
 
-    def do_GET(self) -> None:
-        status, body = self.answer
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body.encode())
-
-    def log_message(self, *_: object) -> None:
-        pass
+    def get(self) -> None:
+        self.send(*self.answer)
 
 
 @pytest.fixture
 def server() -> Iterator[ApiServer]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
-        thread = Thread(target=made.serve_forever, args=(0.01,))
-        thread.start()
-        api = ApiServer(lambda: static_connection(StaticAccess(f"http://127.0.0.1:{made.server_port}")), patience=0.01)
+    with (
+        running(HttpServer(Handler)) as made,
+        closing(ApiServer(lambda: static_connection(StaticAccess(made.url)), patience=0.01)) as api,
+    ):
         yield api
-        api.close()
-        made.shutdown()
-        thread.join()
 
 
 NOT_FOUND = json.dumps({"kind": "Status", "reason": "NotFound", "code": 404})

@@ -14,7 +14,7 @@ from ratchet.core.endpoint_spec import EndpointSpec, Route
 from ratchet.core.intent import wanted_links
 from ratchet.core.model import Encapsulation, Link, Side
 from ratchet.errors import InvalidIntentError
-from tests.support.links import annotated, declaring_pod, joined, own, pod, standing, veth, vxlan, wanted
+from tests.support.links import annotated, declaring_pod, joined, own, pod, veth, vxlan, wanted, with_ready
 
 
 def edit_end(side: Side, **changes: Any) -> Callable[[Link], Link]:
@@ -48,7 +48,7 @@ EDITS = [
 
 @pytest.mark.parametrize(("edit", "words"), EDITS)
 def test_edits_are_described_in_words(edit: Callable[[Link], Link], words: tuple[str, ...]) -> None:
-    for record in (vxlan(), standing(veth(), *Side), joined(own(Side.PRIMARY), None)):
+    for record in (vxlan(), with_ready(veth(), *Side), joined(own(Side.PRIMARY), None)):
         assert edits(record, edit(wanted())) == words
 
 

@@ -14,7 +14,7 @@ from ratchet.core.model import EndError, Link, Side
 from ratchet.core.record_updates import ERROR_MAX, leave, mark_lost, mark_ready, with_error
 from ratchet.errors import ApiUnavailableError, DatapathError, InvalidIntentError, RatchetError
 from ratchet.node.reconciler import Reconciler
-from tests.support.links import NOW, RECORD, declaring_pod, joined, own, pod, standing, veth, vxlan
+from tests.support.links import NOW, RECORD, declaring_pod, joined, own, pod, veth, vxlan, with_ready
 from tests.support.memory import AgentNode, MemoryApi, sandbox_of
 
 PRIMARY, PAIR = Side.PRIMARY, Side.PAIR
@@ -26,14 +26,14 @@ class Kernel:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *errors: RatchetError) -> None:
         self.errors = list(errors)
-        settle = Reconciler.settle
+        reconcile = Reconciler.reconcile
 
         def failing(reconciler: Reconciler, *arguments: Any, **options: Any) -> Any:
             if self.errors:
                 raise self.errors.pop(0)
-            return settle(reconciler, *arguments, **options)
+            return reconcile(reconciler, *arguments, **options)
 
-        monkeypatch.setattr(Reconciler, "settle", failing)
+        monkeypatch.setattr(Reconciler, "reconcile", failing)
 
 
 def _reconcile(node: AgentNode) -> Link:
@@ -160,11 +160,13 @@ def test_both_ends_of_a_veth_lose_their_errors_when_it_is_ready() -> None:
     failed = with_error(with_error(veth(), PRIMARY, "no", NOW), PAIR, "no", NOW)
     ready = mark_ready(failed, PAIR, NOW)
     assert [ready.end(one).error for one in Side] == [None, None]
-    assert mark_ready(with_error(standing(veth(), *Side), PRIMARY, "no", NOW), PRIMARY, NOW) == standing(veth(), *Side)
+    assert mark_ready(with_error(with_ready(veth(), *Side), PRIMARY, "no", NOW), PRIMARY, NOW) == with_ready(
+        veth(), *Side
+    )
 
 
 def test_an_error_stays_while_the_end_is_lost() -> None:
-    failed = with_error(standing(vxlan(), *Side), PAIR, "no", NOW)
+    failed = with_error(with_ready(vxlan(), *Side), PAIR, "no", NOW)
     assert mark_lost(failed, PAIR, "its namespace is gone", NOW).pair.error == failed.pair.error
 
 

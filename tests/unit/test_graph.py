@@ -14,13 +14,14 @@ from ratchet.cli.diagram import Diagram, Edge, EdgeEnd, diagram_of
 from ratchet.cli.graph import RANKED_MAX, dot, mermaid, render
 from ratchet.cli.main import main
 from ratchet.core.intent import wanted_links
-from ratchet.core.model import Kind, Pod, Side, State
+from ratchet.core.model import Kind, Side, State
+from ratchet.core.pod import Pod
 from ratchet.errors import RatchetError
-from tests.support.links import RECORD, declaring_pod, joined, own, pod, primary_pod, standing, vxlan
+from tests.support.links import RECORD, declaring_pod, joined, own, pod, primary_pod, vxlan, with_ready
 
 Captured = pytest.CaptureFixture[str]
 PODS = [replace(declaring_pod(), node="node-a"), replace(pod("pair-pod"), node="node-b")]
-LINKED = replace(standing(vxlan(), *Side), vni=11)
+LINKED = replace(with_ready(vxlan(), *Side), vni=11)
 EDGE = Edge(RECORD, EdgeEnd("primary-pod", "in1"), EdgeEnd("pair-pod", "in2"), State.LINKED, Kind.VXLAN, 11)
 NODES = {"node-a": ("primary-pod",), "node-b": ("pair-pod",)}
 
@@ -47,7 +48,7 @@ def test_a_link_without_a_record_is_pending_unless_no_records_were_read() -> Non
 
 def test_a_vxlan_shows_its_vni_and_a_veth_has_none() -> None:
     assert EDGE.label == "vxlan 11"
-    veth = replace(standing(joined(own(Side.PRIMARY), own(Side.PAIR)), *Side), vni=11)
+    veth = replace(with_ready(joined(own(Side.PRIMARY), own(Side.PAIR)), *Side), vni=11)
     (edge,) = diagram_of(wanted_links(PODS), {RECORD: veth}, PODS).edges
     assert (edge.label, edge.vni) == ("veth", None)
 

@@ -14,8 +14,9 @@ from ratchet.cli.main import main
 from ratchet.core.model import Link, Side
 from ratchet.errors import RatchetError
 from ratchet.store import agents
-from tests.support.links import RECORD, joined, own, standing, veth, vxlan, wanted
-from tests.support.plainapi import Api, kubeconfig, serving
+from tests.support.http_server import write_kubeconfig
+from tests.support.links import RECORD, joined, own, veth, vxlan, wanted, with_ready
+from tests.support.static_api import StaticApi, serving
 
 Captured = pytest.CaptureFixture[str]
 Json = dict[str, Any]
@@ -121,14 +122,14 @@ def test_only_joined_ends_are_observed() -> None:
 def inspect(tmp_path: Path, capsys: Captured) -> Any:
     """Function that runs the command against an API and returns its exit status, stdout and stderr."""
 
-    def run(api: Api, *arguments: str) -> tuple[int, str, str]:
-        status = main(["inspect", *arguments, "--kubeconfig", kubeconfig(tmp_path, api)])
+    def run(api: StaticApi, *arguments: str) -> tuple[int, str, str]:
+        status = main(["inspect", *arguments, "--kubeconfig", write_kubeconfig(tmp_path, api.url)])
         return (status, *capsys.readouterr())
 
     return run
 
 
-LINKED = replace(standing(vxlan(), *Side), vni=11, uid=UID)
+LINKED = replace(with_ready(vxlan(), *Side), vni=11, uid=UID)
 ANSWER = {"at": "2026-03-04T05:06:07+00:00", "ends": {"primary": OBSERVATION}}
 
 
@@ -151,9 +152,9 @@ def test_json_output_has_the_state_and_the_observations(inspect: Any) -> None:
         shown["observed"]["pair"]["fault"]
         == "cannot ask the agent of node-b: no agent runs in a pod there, and others cannot be asked"
     )
-    paths = [path for path, _ in api.asked]
+    paths = [path for path, _ in api.requests]
     assert "/api/v1/namespaces/ratchet/configmaps" not in paths  # a full name needs no permission to list
-    (query, *_) = [query for path, query in api.asked if path.endswith("/ratchet/pods")]
+    (query, *_) = [query for path, query in api.requests if path.endswith("/ratchet/pods")]
     assert query["labelSelector"] == ["app.kubernetes.io/name=ratchet-agent"]
 
 
@@ -174,8 +175,8 @@ def test_the_cause_of_a_failed_query_is_shown_with_the_rest_of_the_link(
 ) -> None:
     monkeypatch.setattr(agents, "PATIENCE_SECONDS", 0.05)
     with serving(LINKED, node_a=ANSWER, node_b=ANSWER) as api:
-        path = next(one for one in api.answers if "agent-of-node-a" in one)
-        api.answers[path] = answer
+        path = next(one for one in api.responses if "agent-of-node-a" in one)
+        api.responses[path] = answer
         status, out, err = inspect(api, RECORD)
     assert (status, err) == (0, "")
     assert f"  Not observed:  cannot ask the agent of node-a: {why}\n" in out
@@ -185,7 +186,7 @@ def test_the_cause_of_a_failed_query_is_shown_with_the_rest_of_the_link(
 
 def test_a_terminating_agent_pod_is_not_queried(inspect: Any) -> None:
     with serving(LINKED, node_a=ANSWER) as api:
-        _, answer = api.answers["/api/v1/namespaces/ratchet/pods"]
+        _, answer = api.responses["/api/v1/namespaces/ratchet/pods"]
         assert isinstance(answer, dict)
         answer["items"][0]["metadata"]["deletionTimestamp"] = "2026-03-04T05:06:07Z"
         _, out, _ = inspect(api, RECORD)

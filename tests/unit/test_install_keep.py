@@ -9,12 +9,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from ratchet.install import CONFIG, LAUNCHER
+from tests.support.http_server import HttpServer, JsonHandler, running, write_kubeconfig
 
 DAEMON_SET = {"kind": "DaemonSet", "metadata": {"name": "ratchet-install", "uid": "1", "resourceVersion": "7"}}
 DENIED = {"kind": "Status", "reason": "Forbidden", "message": "no permission"}
@@ -22,13 +22,11 @@ COMMAND = [sys.executable, "-m", "ratchet.cli.main", "install", "--agent", "--no
 SECONDS = 60.0
 
 
-class Server(ThreadingHTTPServer):
+class Server(HttpServer):
     """An API with one DaemonSet. After `delete`, watches report its deletion, and requests are denied."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.watched, self.deleted, self.reported = threading.Event(), threading.Event(), threading.Event()
 
     def delete(self) -> None:
@@ -36,16 +34,17 @@ class Server(ThreadingHTTPServer):
         assert self.reported.wait(SECONDS)
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(JsonHandler):
     server: Server
 
-    def do_GET(self) -> None:
+    def get(self) -> None:
         if self.server.deleted.is_set():
-            self._answer(403, DENIED)
+            self.send(403, DENIED)
         elif "watch=1" not in self.path:
-            self._answer(200, DAEMON_SET)
+            self.send(200, DAEMON_SET)
         else:
             self.send_response(200)
+            self.send_header("Connection", "close")
             self.end_headers()
             self.server.watched.set()
             self.server.deleted.wait(SECONDS)
@@ -53,24 +52,12 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.server.reported.set()
 
-    def _answer(self, status: int, content: object) -> None:
-        body = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as made:
-        threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
+    with running(Server()) as made:
         yield made
         made.deleted.set()
-        made.shutdown()
 
 
 @pytest.fixture
@@ -85,15 +72,9 @@ def node(tmp_path: Path) -> Path:
 @pytest.fixture
 def installer(server: Server, node: Path) -> Iterator[subprocess.Popen[str]]:
     """A running installer."""
-    kubeconfig = {
-        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
-        "users": [{"name": "u", "user": {"token": "t"}}],
-        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-        "current-context": "x",
-    }
-    (node / "kubeconfig").write_text(json.dumps({"apiVersion": "v1", "kind": "Config", **kubeconfig}))
     options = ["--bin-dir", str(node / "bin"), "--conf-dir", str(node / "net.d"), "--keep", "ratchet/ratchet-install"]
-    environment = {"RATCHET_KUBECONFIG": str(node / "kubeconfig"), "RATCHET_SOCKET": str(node / "agent.sock")}
+    kubeconfig = write_kubeconfig(node, server.url)
+    environment = {"RATCHET_KUBECONFIG": kubeconfig, "RATCHET_SOCKET": str(node / "agent.sock")}
     with subprocess.Popen(
         [*COMMAND, *options], env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Event, Thread
 from types import SimpleNamespace
 from typing import Any
@@ -15,12 +13,13 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from ratchet.store.api_errors import ExpiredError
-from ratchet.store.apiserver import ApiServer, connect
+from ratchet.store.apiserver import ApiServer
 from ratchet.store.connection import static_connection
 from ratchet.store.kubeconfig import StaticAccess
 from ratchet.store.paging import FIRST_LIMIT, LARGE_BYTES, LARGEST_LIMIT, LARGEST_PAGE_BYTES, PAGE_BYTES, LargeResponses
 from ratchet.store.session import read_lines
 from ratchet.store.store import ApiStore
+from tests.support.http_server import HttpServer, JsonHandler, running
 from tests.support.synthetic import Collection, serve
 
 Json = dict[str, Any]
@@ -55,42 +54,32 @@ class Pages:
 
 
 @contextmanager
-def served(pages: Pages, folder: Path) -> Iterator[ApiServer]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, answer = pages.answer(parse_qs(urlsplit(self.path).query))
-            body = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+def served(pages: Pages) -> Iterator[ApiServer]:
+    class Handler(JsonHandler):
+        def get(self) -> None:
+            self.send(*pages.answer(parse_qs(urlsplit(self.path).query)))
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        file = folder / "kubeconfig"
-        cluster = {"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_address[1]}"}}
-        context = {"name": "c", "context": {"cluster": "c", "user": "u"}}
-        config = {"clusters": [cluster], "contexts": [context], "users": [{"name": "u", "user": {}}]}
-        file.write_text(json.dumps({"apiVersion": "v1", "kind": "Config", **config, "current-context": "c"}))
-        with closing(connect(str(file), patience=5.0)) as api:
-            yield api
-        server.shutdown()
+    with running(HttpServer(Handler)) as server, connected(server.url) as api:
+        yield api
 
 
-def test_a_page_is_decoded_before_the_next_one_is_requested(tmp_path: Path) -> None:
+@contextmanager
+def connected(url: str) -> Iterator[ApiServer]:
+    with closing(ApiServer(lambda: static_connection(StaticAccess(url)), patience=5.0)) as api:
+        yield api
+
+
+def test_a_page_is_decoded_before_the_next_one_is_requested() -> None:
     pages = Pages(["a", "b"], ["c"], ["d"])
-    with served(pages, tmp_path) as api:
+    with served(pages) as api:
         assert api.list_decoded("/things", pages.decode) == (["a", "b", "c", "d"], "7")
         assert pages.log == ["page 0", "a", "b", "page 1", "c", "page 2", "d"]
         assert [item["metadata"]["name"] for item in api.list("/things")[0]] == ["a", "b", "c", "d"]
 
 
-def test_metadata_is_decoded_page_by_page_too(tmp_path: Path) -> None:
+def test_metadata_is_decoded_page_by_page_too() -> None:
     pages = Pages(["a"], ["b"])
-    with served(pages, tmp_path) as api:
+    with served(pages) as api:
         assert api.list_metadata("/things", pages.decode) == ["a", "b"]
     assert pages.log == ["page 0", "a", "page 1", "b"]
 
@@ -98,7 +87,7 @@ def test_metadata_is_decoded_page_by_page_too(tmp_path: Path) -> None:
 def sized(collection: Collection) -> tuple[list[int], list[int]]:
     """List a collection. Return the numbers of its objects as decoded, and the bytes of the pages that were sent."""
     with serve({"/things": collection}) as synthetic:
-        with closing(ApiServer(lambda: static_connection(StaticAccess(synthetic.url)), patience=5.0)) as api:
+        with connected(synthetic.url) as api:
             numbers, version = api.list_decoded("/things", lambda item: int(item["n"]))
         assert version == "1000000"
         return numbers, synthetic.pages
@@ -164,17 +153,17 @@ def test_lines_are_whole_whatever_the_chunks_are(cuts: int) -> None:
     assert list(read_lines(stream, float("inf"))) == [line for line in text.split(b"\n")[:-1] if line]
 
 
-def test_a_list_that_expires_between_two_pages_raises_an_error(tmp_path: Path) -> None:
+def test_a_list_that_expires_between_two_pages_raises_an_error() -> None:
     pages = Pages(["a"], 410)
-    with served(pages, tmp_path) as api, pytest.raises(ExpiredError):
+    with served(pages) as api, pytest.raises(ExpiredError):
         api.list_decoded("/things", pages.decode)
 
 
 @pytest.mark.parametrize("names", [["a", "b"], []])
-def test_has_earlier_reads_one_record_at_most(names: list[str], tmp_path: Path) -> None:
+def test_has_earlier_reads_one_record_at_most(names: list[str]) -> None:
     """An agent calls it at every second heartbeat while an upgraded cluster has records of schema 1."""
     pages = Pages(names, ["c"])
-    with served(pages, tmp_path) as api:
+    with served(pages) as api:
         assert ApiStore(api).links.has_earlier() is bool(names)
     assert pages.log == ["page 0"]
     assert pages.queries[0]["limit"] == ["1"]

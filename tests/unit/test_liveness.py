@@ -10,7 +10,8 @@ import pytest
 from ratchet import datapath
 from ratchet.agent import liveness
 from ratchet.cni.delegation import Delegation
-from ratchet.core.model import Location, Pod, Sandbox, Side
+from ratchet.core.model import Location, Sandbox, Side
+from ratchet.core.pod import Pod
 from ratchet.node.journal import SandboxEntry, since_boot
 from tests.support.links import joined
 from tests.support.memory import AgentNode, MemoryApi, sandbox_of
@@ -71,9 +72,9 @@ def test_a_sandbox_without_its_namespace_may_not_join_and_is_dead(node: AgentNod
 
 def test_a_deleted_sandbox_is_dead_unless_its_add_runs_again(node: AgentNode) -> None:
     entry = node.hold(OWN, began=since_boot())
-    assert not node.liveness.is_deleted(entry)
+    assert not node.journal.was_deleted(entry)
     node.journal.bury(entry.attachment, since_boot())
-    assert node.liveness.is_deleted(entry)
+    assert node.journal.was_deleted(entry)
     assert node.liveness.why_dead(OWN) == "the sandbox was deleted"
     node.calls.adding.add(OWN.container_id)
     assert node.liveness.why_dead(OWN) is None

@@ -6,11 +6,11 @@ import pytest
 
 from ratchet.core.model import Link, Side
 from ratchet.errors import ApiUnavailableError
-from tests.support.links import RECORD, joined, standing
+from tests.support.links import RECORD, joined, with_ready
 from tests.support.memory import AgentNode, MemoryApi, sandbox_of
 
 OWN, PEER = sandbox_of(Side.PRIMARY), sandbox_of(Side.PAIR, "node-b")
-LINKED = standing(joined(OWN, PEER), Side.PRIMARY, Side.PAIR)
+LINKED = with_ready(joined(OWN, PEER), Side.PRIMARY, Side.PAIR)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_an_end_that_has_not_joined_marks_no_peer(node: AgentNode) -> None:
     node.nodes.lost.add("node-b")
     node.hold(OWN)
     node.lost_peers.mark(RECORD, node.held())
-    node.put_record(standing(joined(sandbox_of(Side.PRIMARY, number=2), PEER), *Side))
+    node.put_record(with_ready(joined(sandbox_of(Side.PRIMARY, number=2), PEER), *Side))
     assert mark(node)
     node.put_record(LINKED)
     assert not mark(node), "the sandbox that has joined marks it"

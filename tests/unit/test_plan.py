@@ -30,7 +30,7 @@ from ratchet.core.plan import (
     wire_of,
 )
 from ratchet.errors import AddressFamilyError, InvalidIntentError
-from tests.support.links import RECORD, VTEPS, joined, location, own, planned_wire, standing, veth, vxlan, wanted
+from tests.support.links import RECORD, VTEPS, joined, location, own, planned_wire, veth, vxlan, wanted, with_ready
 
 PRIMARY, PAIR = Side.PRIMARY, Side.PAIR
 UNDERLAY_A = Underlay("node-a", Parent("eth0", 2, VTEPS["node-a"], 1500), 4789)
@@ -77,7 +77,7 @@ def observed_as_planned(link: Link, side: Side, underlay: Underlay = UNDERLAY_A)
     )
 
 
-RECORDS = [None, joined(own(PRIMARY), None), joined(None, own(PAIR)), veth(), vxlan(), standing(veth(), *Side)]
+RECORDS = [None, joined(own(PRIMARY), None), joined(None, own(PAIR)), veth(), vxlan(), with_ready(veth(), *Side)]
 
 
 @pytest.mark.parametrize("record", RECORDS)
@@ -92,7 +92,7 @@ def test_a_deleted_sandbox_is_always_released(record: Link | None, has_joined: b
 @BOTH
 def test_a_sandbox_that_the_record_does_not_hold_joins(side: Side) -> None:
     others = joined(own(PRIMARY, number=2), own(PAIR, number=2))
-    for record in (None, wanted(), others, standing(others, *Side), joined(*reversed([own(side), None]))):
+    for record in (None, wanted(), others, with_ready(others, *Side), joined(*reversed([own(side), None]))):
         if record is None or not record.holds(side, own(side).container_id):
             assert next_step(attempt(side), record, UNDERLAY_A, joined=False, deleted=False, observed=None) == Join()
 
@@ -144,14 +144,14 @@ def test_a_tunnel_needs_a_vni_before_it_is_created_and_a_veth_needs_none() -> No
 
 @pytest.mark.parametrize("link", [veth(), with_vni(vxlan())], ids=["veth", "vxlan"])
 def test_an_end_recorded_as_ready_is_observed(link: Link) -> None:
-    step = next_step(attempt(), standing(link, *Side), UNDERLAY_A, joined=True, deleted=False, observed=None)
+    step = next_step(attempt(), with_ready(link, *Side), UNDERLAY_A, joined=True, deleted=False, observed=None)
     assert isinstance(step, Observe)
 
 
 @pytest.mark.parametrize("link", [veth(), with_vni(vxlan())], ids=["veth", "vxlan"])
 @pytest.mark.parametrize("stands", [False, True])
 def test_an_end_that_differs_is_built_even_if_recorded_as_ready(link: Link, stands: bool) -> None:
-    record = standing(link, *Side) if stands else link
+    record = with_ready(link, *Side) if stands else link
     wire = planned_wire(link, PRIMARY, UNDERLAY_A)
     for observed in (Observed(None), replace(observed_as_planned(link, PRIMARY), near=None)):
         assert next_step(attempt(), record, UNDERLAY_A, joined=True, deleted=False, observed=observed) == Build(wire)
@@ -161,12 +161,12 @@ def test_an_end_that_differs_is_built_even_if_recorded_as_ready(link: Link, stan
 def test_an_end_that_is_up_is_marked_ready_once(link: Link) -> None:
     observed = observed_as_planned(link, PRIMARY)
     assert next_step(attempt(), link, UNDERLAY_A, joined=True, deleted=False, observed=observed) == MarkReady()
-    ready = standing(link, PRIMARY)
+    ready = with_ready(link, PRIMARY)
     assert next_step(attempt(), ready, UNDERLAY_A, joined=True, deleted=False, observed=observed) == Done()
 
 
 def test_readiness_for_an_earlier_peer_or_generation_does_not_count() -> None:
-    link = standing(with_vni(vxlan()), PRIMARY)
+    link = with_ready(with_vni(vxlan()), PRIMARY)
     moved = link.with_end(PAIR, replace(link.pair, sandbox=own(PAIR, "node-c", 2)))
     observed = observed_as_planned(moved, PRIMARY)
     assert next_step(attempt(), moved, UNDERLAY_A, joined=True, deleted=False, observed=observed) == MarkReady()
@@ -177,7 +177,7 @@ def test_readiness_for_an_earlier_peer_or_generation_does_not_count() -> None:
 
 
 def test_a_tunnel_end_is_done_before_its_peer_is_ready() -> None:
-    link = standing(with_vni(vxlan()), PRIMARY)
+    link = with_ready(with_vni(vxlan()), PRIMARY)
     step = next_step(
         attempt(), link, UNDERLAY_A, joined=True, deleted=False, observed=observed_as_planned(link, PRIMARY)
     )
@@ -289,7 +289,7 @@ def test_nodes_without_a_common_address_family_are_rejected_with_their_addresses
 
 
 def test_an_end_is_not_ready_after_its_peers_tunnel_address_changed() -> None:
-    link = standing(on_underlays((V4_A, V6_A), (V4_B, V6_B))[0], *Side)
+    link = with_ready(on_underlays((V4_A, V6_A), (V4_B, V6_B))[0], *Side)
     assert link.is_ready(PRIMARY)
     for vteps in ((V6_B,), ("192.168.1.34", V6_B)):
         moved = replace(not_none(link.pair.sandbox), vtep=vteps[0], vteps=vteps)
@@ -443,7 +443,7 @@ def test_a_tunnel_that_exists_keeps_its_port() -> None:
 
 
 def test_a_ready_tunnel_is_created_again_on_its_port() -> None:
-    link = standing(on_port(with_vni(vxlan()), 53), PRIMARY)
+    link = with_ready(on_port(with_vni(vxlan()), 53), PRIMARY)
     step = next_step(attempt(PRIMARY), link, UNDERLAY_A, joined=True, deleted=False, observed=Observed(None))
     assert isinstance(step, Build)
 
@@ -495,7 +495,7 @@ def test_the_wire_of_a_veth_needs_the_location_of_its_peer() -> None:
 def test_a_veth_waits_while_the_journal_does_not_hold_its_peer() -> None:
     given: Any = {"joined": True, "deleted": False, "observed": None}
     assert plan(attempt(), veth(), UNDERLAY_A, **given, peer=None) == Wait()
-    assert plan(attempt(), standing(veth(), *Side), UNDERLAY_A, **given, peer=None) == Wait()
+    assert plan(attempt(), with_ready(veth(), *Side), UNDERLAY_A, **given, peer=None) == Wait()
     assert plan(attempt(), with_vni(vxlan()), UNDERLAY_A, **given, peer=None) != Wait(), (
         "its peer is another node's affair"
     )

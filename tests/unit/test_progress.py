@@ -12,10 +12,11 @@ from ratchet.cli import wait as wait_module
 from ratchet.cli.progress import progress_of
 from ratchet.cli.wait import wait_for_links
 from ratchet.core.intent import wanted_links
-from ratchet.core.model import Link, Pod, Side, Topology
+from ratchet.core.model import Link, Side
+from ratchet.core.pod import Pod, Topology
 from ratchet.errors import MalformedRecordError
 from ratchet.store.store import ApiStore
-from tests.support.links import RECORD, annotated, declaring_pod, joined, own, pod, primary_pod, standing, veth, vxlan
+from tests.support.links import RECORD, annotated, declaring_pod, joined, own, pod, primary_pod, veth, vxlan, with_ready
 
 Captured = pytest.CaptureFixture[str]
 PODS = [declaring_pod(), replace(pod("pair-pod"), node="node-b")]
@@ -55,7 +56,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
             "both pods have joined, but in1 of pod primary-pod on node-a and in2 of pod pair-pod on node-b are not",
         ),
         (
-            standing(vxlan(), Side.PAIR),
+            with_ready(vxlan(), Side.PAIR),
             "both pods have joined, but in1 of pod primary-pod on node-a is not ready yet",
         ),
     ],
@@ -69,7 +70,7 @@ def test_progress_states_what_a_link_waits_for(record: Link | None, why: str) ->
 
 
 def test_progress_is_complete_if_all_links_are_linked_and_no_pod_is_rejected() -> None:
-    records = {RECORD: standing(veth(), *Side)}
+    records = {RECORD: with_ready(veth(), *Side)}
     assert progress_of(wanted_links(PODS), records, PODS).complete
     with_invalid_pod = [*PODS, primary_pod("x", "x")]
     assert not progress_of(wanted_links(with_invalid_pod), records, with_invalid_pod).complete
@@ -77,7 +78,7 @@ def test_progress_is_complete_if_all_links_are_linked_and_no_pod_is_rejected() -
 
 def test_an_invalid_declaration_counts_as_a_link() -> None:
     pods = [*PODS, primary_pod("x", "x")]
-    progress = progress_of(wanted_links(pods), {RECORD: standing(veth(), *Side)}, pods)
+    progress = progress_of(wanted_links(pods), {RECORD: with_ready(veth(), *Side)}, pods)
     assert (progress.linked, progress.wanted) == (1, 2)
 
 
@@ -93,7 +94,7 @@ def test_an_invalid_link_of_a_topology_counts_once_whether_or_not_its_pods_exist
 
 def test_a_link_edited_since_its_primary_started_wants_a_restart() -> None:
     pods = [annotated(declaring_pod(), local_ip="192.168.2.9"), PODS[1]]
-    progress = progress_of(wanted_links(pods), {RECORD: standing(veth(), *Side)}, pods)
+    progress = progress_of(wanted_links(pods), {RECORD: with_ready(veth(), *Side)}, pods)
     assert not progress.complete
     assert progress.waiting[RECORD] == (
         "wants a restart of pod default/primary-pod: in1: addresses 192.168.2.9/24 instead of 192.168.2.100/24"
@@ -101,7 +102,7 @@ def test_a_link_edited_since_its_primary_started_wants_a_restart() -> None:
 
 
 def test_wait_prints_the_progress_and_ends_when_all_links_are_linked(capsys: Captured) -> None:
-    records = Scripted([], [], [vxlan()], [standing(vxlan(), *Side)])
+    records = Scripted([], [], [vxlan()], [with_ready(vxlan(), *Side)])
     assert wait_for_links(records, "default", 60.0) == 0
     assert capsys.readouterr().out.splitlines() == ["0 of 1 links are linked", "1 of 1 links are linked"]
 

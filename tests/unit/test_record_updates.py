@@ -24,7 +24,7 @@ from ratchet.core.record_updates import (
 )
 from ratchet.core.state_machine import TABLE, derive
 from ratchet.errors import IllegalTransitionError
-from tests.support.links import NOW, joined, later, own, standing, veth, vxlan, wanted
+from tests.support.links import NOW, joined, later, own, veth, vxlan, wanted, with_ready
 
 PRIMARY, PAIR = Side.PRIMARY, Side.PAIR
 BOTH = pytest.mark.parametrize("side", Side)
@@ -62,7 +62,7 @@ def test_a_pair_that_joins_first_changes_the_state_once_the_primary_joins() -> N
 
 @BOTH
 def test_a_join_clears_only_the_readiness_of_its_own_end(side: Side) -> None:
-    link = standing(vxlan(), *Side)
+    link = with_ready(vxlan(), *Side)
     node = "node-a" if side is PRIMARY else "node-b"
     again = join(link, wanted(), side, own(side, node, 2), NOW)
     assert again.end(side).ready is None
@@ -72,7 +72,7 @@ def test_a_join_clears_only_the_readiness_of_its_own_end(side: Side) -> None:
 
 @BOTH
 def test_a_tunnels_other_end_stays_ready_if_the_new_sandbox_is_on_the_same_node(side: Side) -> None:
-    link = standing(vxlan(), *Side)
+    link = with_ready(vxlan(), *Side)
     sandbox = link.sandbox(side)
     assert sandbox is not None
     assert join(link, wanted(), side, own(side, sandbox.node, 2), NOW).is_ready(side.other)
@@ -80,7 +80,7 @@ def test_a_tunnels_other_end_stays_ready_if_the_new_sandbox_is_on_the_same_node(
 
 
 def test_joining_again_with_the_same_sandbox_changes_nothing() -> None:
-    link = standing(veth(), *Side)
+    link = with_ready(veth(), *Side)
     assert join(link, wanted(), PRIMARY, own(PRIMARY), later(5)) == link
 
 
@@ -100,7 +100,7 @@ def test_a_pair_without_its_primary_updates_the_declaration() -> None:
 
 @pytest.mark.parametrize("link", [veth(), vxlan()], ids=["veth", "vxlan"])
 def test_a_changed_declaration_gets_the_next_generation_and_no_end_is_ready(link: Link) -> None:
-    link = standing(link, *Side)
+    link = with_ready(link, *Side)
     again = join(link, changed_declaration(), PRIMARY, own(PRIMARY, number=2), NOW)
     assert again.generation == 2
     assert again.pair.addresses == changed_declaration().pair.addresses
@@ -111,7 +111,7 @@ def test_a_changed_declaration_gets_the_next_generation_and_no_end_is_ready(link
 
 
 def test_a_joined_sandbox_updates_the_record_to_a_changed_declaration() -> None:
-    linked = standing(vxlan(), *Side)
+    linked = with_ready(vxlan(), *Side)
     again = join(linked, changed_declaration(), PRIMARY, own(PRIMARY), NOW)
     assert again.generation == 2
     assert derive(again) is State.PAIR_READY
@@ -127,13 +127,13 @@ def test_a_changed_declaration_is_recorded_even_if_no_end_was_ready(link: Link) 
 
 
 def test_changed_notes_alone_do_not_start_a_new_generation() -> None:
-    link = standing(veth(), *Side)
+    link = with_ready(veth(), *Side)
     with_notes = replace(wanted(), primary=replace(wanted().primary, notes={"public_ip": "1.1.1.1"}))
     assert join(link, with_notes, PRIMARY, own(PRIMARY), NOW).generation == 1
 
 
 def test_a_linked_link_with_another_vni_is_pair_ready_and_no_end_is_ready() -> None:
-    link = standing(with_vni(vxlan(), 11), *Side)
+    link = with_ready(with_vni(vxlan(), 11), *Side)
     assert derive(link) is State.LINKED
     changed = renumber(link, 12, "another link holds its Lease", later(5))
     assert (changed.vni, changed.refused_vnis) == (12, ())
@@ -168,14 +168,14 @@ def test_the_vni_stays_after_a_new_sandbox_and_a_changed_declaration() -> None:
 
 @BOTH
 def test_a_late_leave_changes_nothing(side: Side) -> None:
-    link = join(standing(veth(), *Side), wanted(), side, own(side, number=2), NOW)
+    link = join(with_ready(veth(), *Side), wanted(), side, own(side, number=2), NOW)
     assert leave(link, side, own(side).container_id, "late", later(1)) == link
     assert leave(link, side.other, own(side, number=2).container_id, "wrong end", later(1)) == link
 
 
 @BOTH
 def test_a_leave_clears_its_end_and_is_idempotent(side: Side) -> None:
-    link = standing(vxlan(), *Side)
+    link = with_ready(vxlan(), *Side)
     left = leave(link, side, own(side).container_id, "the sandbox was deleted", NOW)
     assert left.sandbox(side) is None
     assert left.end(side).ready is None
@@ -186,7 +186,7 @@ def test_a_leave_clears_its_end_and_is_idempotent(side: Side) -> None:
 
 @BOTH
 def test_a_leave_makes_the_other_end_of_a_veth_not_ready(side: Side) -> None:
-    left = leave(standing(veth(), *Side), side, own(side).container_id, "gone", NOW)
+    left = leave(with_ready(veth(), *Side), side, own(side).container_id, "gone", NOW)
     assert left.end(side.other).ready is None
     assert left.sandbox(side.other) == own(side.other)
     assert derive(left) is (State.PENDING if side is PRIMARY else State.PRIMARY_READY)
@@ -194,7 +194,7 @@ def test_a_leave_makes_the_other_end_of_a_veth_not_ready(side: Side) -> None:
 
 @BOTH
 def test_the_last_leave_makes_the_record_abandoned(side: Side) -> None:
-    link = standing(veth(), *Side)
+    link = with_ready(veth(), *Side)
     left = leave(link, side, own(side).container_id, "gone", NOW)
     assert not left.abandoned
     left = leave(left, side.other, own(side.other).container_id, "gone too", NOW)
@@ -236,7 +236,7 @@ def test_no_end_can_be_ready_before_both_have_joined(link: Link, side: Side) -> 
 
 
 def test_a_lost_veth_is_lost_for_both_ends() -> None:
-    link = mark_lost(standing(veth(), *Side), PRIMARY, "in1 is not there", NOW)
+    link = mark_lost(with_ready(veth(), *Side), PRIMARY, "in1 is not there", NOW)
     assert link.primary.ready is None
     assert link.pair.ready is None
     assert transitions(link) == [(State.LINKED, State.PAIR_READY)]
@@ -244,14 +244,14 @@ def test_a_lost_veth_is_lost_for_both_ends() -> None:
 
 
 def test_a_lost_tunnel_end_leaves_its_peer_ready() -> None:
-    link = mark_lost(standing(vxlan(), *Side), PAIR, "in2 is not there", NOW)
+    link = mark_lost(with_ready(vxlan(), *Side), PAIR, "in2 is not there", NOW)
     assert link.pair.ready is None
     assert link.is_ready(PRIMARY)
     assert derive(link) is State.PAIR_READY
 
 
 def test_an_end_lost_while_its_peer_is_absent_is_not_ready_when_the_peer_returns() -> None:
-    alone = leave(standing(vxlan(), *Side), PRIMARY, own(PRIMARY).container_id, "gone", NOW)
+    alone = leave(with_ready(vxlan(), *Side), PRIMARY, own(PRIMARY).container_id, "gone", NOW)
     lost = mark_lost(alone, PAIR, "in2 is not there", later(1))
     assert lost.pair.ready is None
     back = join(lost, wanted(), PRIMARY, own(PRIMARY, number=2), later(2))
@@ -396,7 +396,7 @@ UPDATES: dict[str, Callable[[Link], Link]] = {
 @pytest.mark.parametrize("update", UPDATES.values(), ids=UPDATES)
 def test_an_update_does_not_modify_the_given_record(update: Callable[[Link], Link]) -> None:
     """Also not the notes of its ends: they are the only value of a record that is not frozen."""
-    link = replace(standing(veth(), *Side), vni=11)
+    link = replace(with_ready(veth(), *Side), vni=11)
     for side in Side:
         link = link.with_end(side, replace(link.end(side), notes={"color": "blue"}))
     before = copy.deepcopy(link)

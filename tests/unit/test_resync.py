@@ -19,14 +19,15 @@ from ratchet.agent.queue import ReconcileKey, ReconcileKind
 from ratchet.agent.resync import Resync
 from ratchet.agent.tunnel_guard import TunnelGuard
 from ratchet.agent.vni_check import VniCheck
-from ratchet.core.model import Pod, Side
+from ratchet.core.model import Side
+from ratchet.core.pod import Pod
 from ratchet.store.pods import PodChange
-from tests.support.links import RECORD, joined, standing
+from tests.support.links import RECORD, joined, with_ready
 from tests.support.memory import AgentNode, MemoryApi, sandbox_of
 
 PRIMARY, PAIR = Side.PRIMARY, Side.PAIR
 OWN = sandbox_of(PRIMARY)
-LINKED = standing(joined(OWN, sandbox_of(PAIR, "node-b")), PRIMARY, PAIR)
+LINKED = with_ready(joined(OWN, sandbox_of(PAIR, "node-b")), PRIMARY, PAIR)
 
 
 class FakeInformers:

@@ -26,7 +26,7 @@ from ratchet.core.state_machine import (
     facts_of,
 )
 from ratchet.errors import IllegalTransitionError
-from tests.support.links import joined, own, standing, veth, vxlan
+from tests.support.links import joined, own, veth, vxlan, with_ready
 
 PAGE = Path(__file__).parents[2] / "docs" / "state-machine.md"
 
@@ -85,7 +85,7 @@ def records() -> Iterator[Link]:
     yield joined(own(Side.PRIMARY), None)
     yield joined(None, own(Side.PAIR))
     for both in (veth(), vxlan()):
-        yield from (both, standing(both, Side.PRIMARY), standing(both, Side.PAIR), standing(both, *Side))
+        yield from (both, with_ready(both, Side.PRIMARY), with_ready(both, Side.PAIR), with_ready(both, *Side))
 
 
 def changed(link: Link, event: Event) -> Link | None:
@@ -100,7 +100,7 @@ def changed(link: Link, event: Event) -> Link | None:
     if kind is LEFT:
         return link.with_end(side, replace(end, sandbox=None, ready=None)) if end.sandbox else None
     if kind is MARKED_READY:
-        return standing(link, side) if link.due(side) and not link.is_ready(side) else None
+        return with_ready(link, side) if link.due(side) and not link.is_ready(side) else None
     return link.with_end(side, replace(end, ready=None)) if link.is_ready(side) else None
 
 
@@ -138,16 +138,16 @@ def test_the_state_is_derived_from_the_facts() -> None:
     assert derive(joined(own(Side.PRIMARY), None)) is PRIMARY_READY
     for both in (veth(), vxlan()):
         assert derive(both) is PAIR_READY
-        assert derive(standing(both, Side.PRIMARY)) is PAIR_READY
-        assert derive(standing(both, Side.PAIR)) is PAIR_READY
-        assert derive(standing(both, *Side)) is LINKED
+        assert derive(with_ready(both, Side.PRIMARY)) is PAIR_READY
+        assert derive(with_ready(both, Side.PAIR)) is PAIR_READY
+        assert derive(with_ready(both, *Side)) is LINKED
 
 
 def test_an_end_is_not_ready_after_its_peer_moved_or_restarted() -> None:
-    link = standing(vxlan(), *Side)
+    link = with_ready(vxlan(), *Side)
     moved = link.with_end(Side.PAIR, replace(link.pair, sandbox=own(Side.PAIR, "node-c", 2)))
     assert facts_of(moved) == Facts(primary_joined=True, pair_joined=True, primary_ready=False, pair_ready=False)
-    link = standing(veth(), *Side)
+    link = with_ready(veth(), *Side)
     renewed = link.with_end(Side.PAIR, replace(link.pair, sandbox=own(Side.PAIR, "node-a", 2)))
     assert derive(renewed) is PAIR_READY
 

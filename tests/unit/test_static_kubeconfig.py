@@ -6,10 +6,8 @@ import json
 import ssl
 import subprocess
 import sys
-import threading
 from base64 import b64encode
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +19,11 @@ from ratchet.errors import ApiUnavailableError, InvalidConfigError
 from ratchet.store.apiserver import connect
 from ratchet.store.connection import _configuration
 from ratchet.store.kubeconfig import StaticAccess, read_static
+from tests.support.http_server import HttpServer, JsonHandler, kubeconfig, running
 
 CA = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 SERVER = "https://api.example:6443"
 ENCODED = b64encode(CA.encode()).decode()
-
-
-def config(cluster: dict[str, Any], user: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
-    """A kubeconfig with one context."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "c", "cluster": cluster}],
-        "users": [{"name": "u", "user": user}],
-        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-        "current-context": "x",
-    } | changes
 
 
 def written(folder: Path, content: dict[str, Any] | str) -> str:
@@ -50,16 +37,16 @@ def read(folder: Path, content: dict[str, Any] | str, context: str | None = None
 
 
 STATIC = {
-    "no user": config(
+    "no user": kubeconfig(
         {"server": "http://127.0.0.1:8080/"}, users=[], contexts=[{"name": "x", "context": {"cluster": "c"}}]
     ),
-    "a token and CA data": config({"server": SERVER, "certificate-authority-data": ENCODED}, {"token": "t"}),
-    "a token file": config({"server": SERVER}, {"tokenFile": "secrets/token"}),
-    "certificates": config(
+    "a token and CA data": kubeconfig({"server": SERVER, "certificate-authority-data": ENCODED}, {"token": "t"}),
+    "a token file": kubeconfig({"server": SERVER}, {"tokenFile": "secrets/token"}),
+    "certificates": kubeconfig(
         {"server": f"{SERVER}/base", "certificate-authority": "secrets/ca.crt", "tls-server-name": "other"},
         {"client-certificate": "secrets/ca.crt", "client-key": "secrets/token"},
     ),
-    "no verification": config({"server": SERVER, "insecure-skip-tls-verify": True}, {"token": "t"}),
+    "no verification": kubeconfig({"server": SERVER, "insecure-skip-tls-verify": True}, {"token": "t"}),
 }
 
 
@@ -89,7 +76,7 @@ def test_a_static_kubeconfig_is_read_as_the_library_reads_it(
 
 
 def test_another_context_can_be_chosen(tmp_path: Path) -> None:
-    content = config({"server": "http://one:1"})
+    content = kubeconfig({"server": "http://one:1"})
     content["clusters"].append({"name": "d", "cluster": {"server": "http://two:2"}})
     content["contexts"].append({"name": "y", "context": {"cluster": "d"}})
     assert read(tmp_path, content, "y") == StaticAccess("http://two:2")
@@ -109,22 +96,22 @@ def test_a_line_break_after_the_token_in_a_file_is_ignored(folder: Path) -> None
         "{",
         "a: b: c",
         "[]",
-        config({"server": SERVER}, {"exec": {"command": "aws"}}),
-        config({"server": SERVER}, {"auth-provider": {"name": "oidc"}}),
-        config({"server": SERVER}, {"username": "a", "password": "b"}),
-        config({"server": SERVER}, {"client-certificate-data": ENCODED, "client-key-data": ENCODED}),
-        config({"server": SERVER}, {"token": "t", "tokenFile": "secrets/token"}),
-        config({"server": SERVER}, {"tokenFile": "nowhere"}),
-        config({"server": SERVER}, {"token": 7}),
-        config({"server": SERVER, "proxy-url": "http://proxy:3128"}, {"token": "t"}),
-        config({"server": SERVER, "certificate-authority": "nowhere"}, {"token": "t"}),
-        config({"server": SERVER, "certificate-authority-data": "="}, {"token": "t"}),
-        config({"server": SERVER, "insecure-skip-tls-verify": "yes"}, {"token": "t"}),
-        config({"server": ""}),
-        config({}),
-        config({"server": SERVER}) | {"current-context": "nowhere"},
-        config({"server": SERVER}, contexts=[{"name": "x", "context": {"cluster": "c"}}] * 2),
-        config({"server": SERVER}, contexts=None),
+        kubeconfig({"server": SERVER}, {"exec": {"command": "aws"}}),
+        kubeconfig({"server": SERVER}, {"auth-provider": {"name": "oidc"}}),
+        kubeconfig({"server": SERVER}, {"username": "a", "password": "b"}),
+        kubeconfig({"server": SERVER}, {"client-certificate-data": ENCODED, "client-key-data": ENCODED}),
+        kubeconfig({"server": SERVER}, {"token": "t", "tokenFile": "secrets/token"}),
+        kubeconfig({"server": SERVER}, {"tokenFile": "nowhere"}),
+        kubeconfig({"server": SERVER}, {"token": 7}),
+        kubeconfig({"server": SERVER, "proxy-url": "http://proxy:3128"}, {"token": "t"}),
+        kubeconfig({"server": SERVER, "certificate-authority": "nowhere"}, {"token": "t"}),
+        kubeconfig({"server": SERVER, "certificate-authority-data": "="}, {"token": "t"}),
+        kubeconfig({"server": SERVER, "insecure-skip-tls-verify": "yes"}, {"token": "t"}),
+        kubeconfig({"server": ""}),
+        kubeconfig({}),
+        kubeconfig({"server": SERVER}) | {"current-context": "nowhere"},
+        kubeconfig({"server": SERVER}, contexts=[{"name": "x", "context": {"cluster": "c"}}] * 2),
+        kubeconfig({"server": SERVER}, contexts=None),
     ],
 )
 def test_any_other_kubeconfig_is_left_to_the_library(folder: Path, content: Any) -> None:
@@ -160,20 +147,11 @@ def test_a_static_kubeconfig_does_not_import_the_kubernetes_package(folder: Path
     assert done.stdout == "False\n"
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(JsonHandler):
     """Answers with the credentials of the request."""
 
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        body = json.dumps({"authorization": self.headers["Authorization"]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
+    def get(self) -> None:
+        self.send(200, {"authorization": self.headers["Authorization"]})
 
 
 @pytest.fixture(scope="module")
@@ -188,16 +166,14 @@ def server(authority: trustme.CA) -> Iterator[str]:
     authority.issue_cert("api.example").configure_cert(context)
     authority.configure_trust(context)
     context.verify_mode = ssl.CERT_OPTIONAL
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
-        made.daemon_threads = True
-        made.socket = context.wrap_socket(made.socket, server_side=True)
-        threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
+    made = HttpServer(Handler)
+    made.socket = context.wrap_socket(made.socket, server_side=True)
+    with running(made):
         yield f"https://127.0.0.1:{made.server_port}"
-        made.shutdown()
 
 
 def get(folder: Path, cluster: dict[str, Any], user: dict[str, Any]) -> Any:
-    return connect(written(folder, config(cluster, user)), patience=0.1).get("/version")
+    return connect(written(folder, kubeconfig(cluster, user)), patience=0.1).get("/version")
 
 
 def data_of(authority: trustme.CA) -> str:

@@ -10,13 +10,13 @@ from ratchet.core.model import Link, Side, State, Transition
 from ratchet.core.record_updates import join, leave, mark_ready
 from ratchet.core.state_machine import derive
 from ratchet.node.journal import HeldEnd, SandboxEntry, since_boot
-from tests.support.links import NOW, RECORD, joined, later, standing, wanted
+from tests.support.links import NOW, RECORD, joined, later, wanted, with_ready
 from tests.support.memory import AgentNode, sandbox_of
 
 PRIMARY, PAIR = Side.PRIMARY, Side.PAIR
 OWN, PEER = sandbox_of(PRIMARY), sandbox_of(PAIR)
 WAITING = joined(OWN, None)
-LINKED = standing(joined(OWN, PEER), PRIMARY, PAIR)
+LINKED = with_ready(joined(OWN, PEER), PRIMARY, PAIR)
 
 IS_LINKED = ("Linked", "in1 is linked to in2 of pair-pod (veth)", "in1")
 WAITS = ("WaitingForPeer", "in1 waits for pod pair-pod: there is no such pod", "in1")
@@ -97,7 +97,7 @@ def test_a_record_that_was_edited_gives_no_reason(node: AgentNode) -> None:
 
 @pytest.mark.usefixtures("entry")
 def test_a_tunnel_is_reported_with_its_vni(node: AgentNode) -> None:
-    tunnel = standing(replace(joined(OWN, sandbox_of(PAIR, "node-b")), vni=12), PRIMARY, PAIR)
+    tunnel = with_ready(replace(joined(OWN, sandbox_of(PAIR, "node-b")), vni=12), PRIMARY, PAIR)
     assert report(node, tunnel) == [("Linked", "in1 is linked to in2 of pair-pod (vxlan, VNI 12)", "in1")]
 
 
@@ -200,7 +200,7 @@ def test_the_links_of_the_node_are_counted_by_state(node: AgentNode) -> None:
         "waiting": WAITING,
         "linked": LINKED,
         "another": LINKED,
-        "of other nodes": standing(joined(sandbox_of(PRIMARY, "node-b"), sandbox_of(PAIR, "node-c"))),
+        "of other nodes": with_ready(joined(sandbox_of(PRIMARY, "node-b"), sandbox_of(PAIR, "node-c"))),
     }.items():
         node.caches.links.put(replace(link, name=name, resource_version="1"))
     states = node.status.states()

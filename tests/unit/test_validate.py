@@ -65,7 +65,7 @@ def test_all_errors_are_reported_at_once(tmp_path: Path, capsys: Captured) -> No
 
 
 @pytest.mark.parametrize(
-    ("addresses", "told"),
+    ("addresses", "expected"),
     [
         (["10.0.0.1/24", "10.0.0.2/24"], []),
         (["10.0.0.1/24", None], []),
@@ -80,9 +80,9 @@ def test_all_errors_are_reported_at_once(tmp_path: Path, capsys: Captured) -> No
         ),
     ],
 )
-def test_ends_without_a_common_subnet_are_a_warning(addresses: list[object], told: list[str]) -> None:
+def test_ends_without_a_common_subnet_are_a_warning(addresses: list[object], expected: list[str]) -> None:
     one = annotated(pod("a"), links=json.dumps([item("b", "in1", "in2", addresses=addresses)]))
-    assert find_problems([one, pod("b")]) == [Problem(False, text) for text in told]
+    assert find_problems([one, pod("b")]) == [Problem(False, text) for text in expected]
 
 
 def test_a_duplicate_address_or_subnet_is_a_warning() -> None:
@@ -100,8 +100,8 @@ def test_a_duplicate_address_or_subnet_is_a_warning() -> None:
 
 def test_different_mtus_of_the_ends_are_a_warning() -> None:
     one = annotated(pod("a"), links=json.dumps([item("b", "in1", "in2", mtu=[1400, 1300])]))
-    told = "link default.a.in1.b.in2: the MTUs of its ends differ: 1400 and 1300"
-    assert find_problems([one, pod("b")]) == [Problem(False, told)]
+    expected = "link default.a.in1.b.in2: the MTUs of its ends differ: 1400 and 1300"
+    assert find_problems([one, pod("b")]) == [Problem(False, expected)]
 
 
 def test_labels_and_annotations_without_effect_are_warnings() -> None:
@@ -166,7 +166,7 @@ def test_topologies_are_checked_with_the_pods(tmp_path: Path, capsys: Captured) 
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("a: [", "while parsing a flow node"),
         (
@@ -176,12 +176,12 @@ def test_topologies_are_checked_with_the_pods(tmp_path: Path, capsys: Captured) 
         ("kind: Pod\nmetadata: {name: a, annotations: [x]}", "pod a: annotations: expected a mapping"),
     ],
 )
-def test_an_unreadable_file_is_an_error(tmp_path: Path, text: str, told: str, capsys: Captured) -> None:
+def test_an_unreadable_file_is_an_error(tmp_path: Path, text: str, expected: str, capsys: Captured) -> None:
     file = tmp_path / "x.yaml"
     file.write_text(text)
     assert main(["validate", str(file)]) == 1
     output = capsys.readouterr().err
     assert output.startswith(f"ratchet: cannot read {file}: ")
-    assert told in output
+    assert expected in output
     assert main(["validate", str(tmp_path / "none")]) == 1
     assert "No such file" in capsys.readouterr().err

@@ -126,11 +126,11 @@ class Admission:
 def _exceeded(limits: TopologyLimits, count: int, links: int, size: int) -> tuple[str, str] | None:
     """The limit that is exceeded, as text, and the name of its setting."""
     if count > limits.topologies:
-        return f"{limits.topologies} topologies", "topologies_max"
+        return f"{limits.topologies} topologies", "topologies_per_namespace"
     if links > limits.links:
-        return f"{limits.links} links", "topology_links_max"
+        return f"{limits.links} links", "topology_links_per_namespace"
     if size > limits.size:
-        return f"{limits.size} bytes", "topology_bytes_max"
+        return f"{limits.size} bytes", "topology_bytes_per_namespace"
     return None
 
 

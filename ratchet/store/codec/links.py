@@ -110,35 +110,39 @@ def decode_link(config_map: Mapping[str, Any]) -> Link:
     name = shared_text(metadata.get("name", "?"))
     data: Mapping[str, str] = config_map.get("data") or {}
     try:
-        schema = decode_number(data, _SCHEMA, _SCHEMAS) if _SCHEMA in data else EARLIER_SCHEMA
-        _refuse_newer(name, data, schema)  # first: a newer schema may lack any other key
-        namespace = shared_text(data["namespace"])
-        history, unread = _decode_history(data.get("history", ""))
-        primary, pair = _decode_prefixes(data, schema)
-        fields = fields_of_ends(data, (primary, pair))
-        return Link(
-            name=name,
-            namespace=namespace,
-            primary=decode_end(primary, namespace, fields[primary], schema),
-            pair=decode_end(pair, namespace, fields[pair], schema),
-            encapsulation=_decode_encapsulation(data),
-            generation=decode_number(data, "generation", _GENERATIONS),
-            vni=decode_number(data, "vni", _VNIS) if "vni" in data else None,
-            refused_vnis=tuple(decode_number({_REFUSED: one}, _REFUSED, _VNIS) for one in _refused(data)),
-            history=history,
-            schema=schema,
-            unread=unread,
-            expected_on=_expected_on(metadata.get("labels") or {}, data, (primary, pair)),
-            uid=metadata.get("uid", ""),
-            resource_version=metadata.get("resourceVersion", ""),
-            created=decode_time(metadata.get("creationTimestamp")),
-        )
+        return _decode(name, metadata, data)
     except NewerRecordError:
         raise
     except KeyError as cause:
         raise MalformedRecordError(f"cannot read the record {name}: it has no {cause.args[0]}", record=name) from cause
     except ValueError as cause:
         raise MalformedRecordError(f"cannot read the record {name}: {cause}", record=name) from cause
+
+
+def _decode(name: str, metadata: Mapping[str, Any], data: Mapping[str, str]) -> Link:
+    schema = decode_number(data, _SCHEMA, _SCHEMAS) if _SCHEMA in data else EARLIER_SCHEMA
+    _refuse_newer(name, data, schema)  # first: a newer schema may lack any other key
+    namespace = shared_text(data["namespace"])
+    history, unread = _decode_history(data.get("history", ""))
+    primary, pair = _decode_prefixes(data, schema)
+    fields = fields_of_ends(data, (primary, pair))
+    return Link(
+        name=name,
+        namespace=namespace,
+        primary=decode_end(primary, namespace, fields[primary], schema),
+        pair=decode_end(pair, namespace, fields[pair], schema),
+        encapsulation=_decode_encapsulation(data),
+        generation=decode_number(data, "generation", _GENERATIONS),
+        vni=decode_number(data, "vni", _VNIS) if "vni" in data else None,
+        refused_vnis=tuple(decode_number({_REFUSED: one}, _REFUSED, _VNIS) for one in _refused(data)),
+        history=history,
+        schema=schema,
+        unread=unread,
+        expected_on=_expected_on(metadata.get("labels") or {}, data, (primary, pair)),
+        uid=metadata.get("uid", ""),
+        resource_version=metadata.get("resourceVersion", ""),
+        created=decode_time(metadata.get("creationTimestamp")),
+    )
 
 
 def stored_link(link: Link, encoded: Json, answer: Mapping[str, Any]) -> Link:

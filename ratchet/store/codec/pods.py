@@ -8,7 +8,7 @@ from typing import Any
 from ratchet.core.intent import TOPOLOGY_KEY
 from ratchet.core.intent.pods import ENABLED
 from ratchet.core.intent.topology_limits import with_bounded_text
-from ratchet.core.model import MIRROR_ANNOTATION, Pod, PodRef, Topology
+from ratchet.core.pod import MIRROR_ANNOTATION, Pod, PodRef, Topology
 from ratchet.core.shared import shared_text
 from ratchet.store.codec import NO_TEXTS, decode_time
 
