@@ -18,7 +18,7 @@ from ratchet.core.intent import TOPOLOGY_KEY, TOPOLOGY_LABEL
 from ratchet.core.model import Link, PodRef
 from ratchet.core.naming import node_lease_name
 from ratchet.dev.access import Access, embedded_api, relayed_api
-from ratchet.dev.agents import AgentProcess
+from ratchet.dev.agents import AgentProcess, Process, spawn
 from ratchet.dev.fake_kubelet import Kubelet
 from ratchet.dev.hosts import Hosts
 from ratchet.errors import ConflictError, RatchetError
@@ -37,6 +37,7 @@ class Testbed:
     """The testbed. A context manager that removes everything at its end, also from the API server.
 
     `kubeconfig`: an API server to use; None for an embedded one. `middlewares`: inject faults into the embedded one.
+    `spawn_agent` starts the processes of the agents.
     """
 
     __test__ = False  # pytest would collect it by its name
@@ -45,6 +46,7 @@ class Testbed:
     kubeconfig: Path | None = None
     middlewares: Sequence[Middleware] = ()
     namespace: str = "default"
+    spawn_agent: Callable[[AgentProcess, Path], Process] = spawn
     hosts: Hosts = field(init=False)
     folder: Path = field(init=False)
     access: Access = field(init=False)
@@ -119,7 +121,9 @@ class Testbed:
             install(bin_dir, kubeconfig=kubeconfig, state_dir=state_dir)
             return kubelet
         install(bin_dir, kubeconfig=kubeconfig, state_dir=state_dir, agent=True, fallback=fallback)
-        process = self.agents[name] = AgentProcess(host, kubeconfig, self.folder / name, state_dir, agent)
+        process = self.agents[name] = AgentProcess(
+            host, kubeconfig, self.folder / name, state_dir, agent, spawn=self.spawn_agent
+        )
         kubelet.environment = process.environment
         self._stack.callback(process.kill)
         process.start()
