@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from aiohttp.typedefs import Middleware
 
@@ -27,6 +27,7 @@ from ratchet.store.api_errors import AlreadyExistsError, NotFoundError
 from ratchet.store.apiserver import ApiServer, connect
 from ratchet.store.store import ApiStore
 
+T = TypeVar("T")
 Json = dict[str, Any]
 
 RATCHET_NAMESPACE = "ratchet"
@@ -54,6 +55,7 @@ class Testbed:
     kubelets: dict[str, Kubelet] = field(default_factory=dict)
     agents: dict[str, AgentProcess] = field(default_factory=dict)
     _made: list[str] = field(default_factory=list)
+    _read: dict[str, tuple[int, Any]] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> Self:
@@ -80,10 +82,23 @@ class Testbed:
 
     def links(self) -> dict[str, Link]:
         """All records by name. Raises MalformedRecordError if one cannot be read."""
-        links, malformed = self.records.links.list()
+        links, malformed = self.read("links", self.records.links.list)
         for error in malformed:
             raise error
         return {link.name: link for link in links}
+
+    def read(self, key: str, call: Callable[[], T]) -> T:
+        """The result of a call that reads the API; the last one for `key` if nothing was written to the API since.
+
+        For conditions that are polled: most polls find nothing new.
+        """
+        if self.access.version is None:
+            return call()
+        version = self.access.version()
+        if self._read.get(key, (None,))[0] != version:
+            self._read[key] = version, call()
+        result: T = self._read[key][1]
+        return result
 
     def add_node(
         self,

@@ -148,7 +148,7 @@ class Cluster:
     # What there is
 
     def state(self, link: str = LINK) -> State | None:
-        record = self.bed.records.links.get(link)
+        record = self.bed.read(link, lambda: self.bed.records.links.get(link))
         return derive(record) if record else None
 
     def wait_until(self, state: State | None, link: str = LINK, seconds: float = 30.0) -> None:
