@@ -11,6 +11,8 @@ MINUTES ?= 10
 SEED   ?=
 # Processes that run tests. One for a part of the tests (TESTS), so that -s and a debugger work.
 JOBS   ?= $(if $(TESTS),0,3)
+# Without bytecode, each process compiles what it imports, and each test worker compiles all tests.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,11 @@ from ratchet.errors import RatchetError
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Kubeconfigs for the machine and for the nodes."""
+    """Kubeconfigs for the machine and for the nodes. `version` is the latest write of an embedded API."""
 
     kubeconfig: Path
     node_kubeconfig: Path
+    version: Callable[[], int] | None = None
 
 
 @contextmanager
@@ -34,7 +35,7 @@ def embedded_api(hosts: Hosts, folder: Path, middlewares: Sequence[Middleware] =
     with _switch_socket(hosts) as listener, EmbeddedApi(also=(listener,), middlewares=middlewares) as api:
         port = listener.getsockname()[1]
         node_side = ApiAddress(f"http://{SWITCH_ADDRESS}:{port}").write_kubeconfig(folder / "node.kubeconfig")
-        yield Access(api.write_kubeconfig(folder / "kubeconfig"), node_side)
+        yield Access(api.write_kubeconfig(folder / "kubeconfig"), node_side, lambda: api.storage.version)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,13 +18,33 @@ from ratchet.errors import RatchetError
 START_SECONDS = 30.0
 STOP_SECONDS = 30.0
 
+Process = subprocess.Popen[bytes]
+
+
+def spawn(agent: AgentProcess, config: Path) -> Process:
+    """Start the command `ratchet agent` in the agent's node, with its output appended to the log."""
+    # The kernel kills the agent when its parent ends, even by SIGKILL (prctl(2), PR_SET_PDEATHSIG).
+    bound = ["setpriv", "--pdeathsig", "KILL"]
+    program = [*bound, sys.executable, "-m", "ratchet.cli.main", "agent", "--config", str(config)]
+    with agent.log.open("ab") as log:
+        return subprocess.Popen(
+            agent.host.command(*program),
+            env={**os.environ, **agent.variables},
+            cwd=agent.source,  # `-m` looks for the package there first
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
 
 @dataclass(slots=True)
 class AgentProcess:
     """The agent of one node. It ends with the thread that starts it.
 
     `options`: settings by their names in the configuration file. `source`: a folder with another version of the package
-    to run; None for this version. `variables`: environment variables that it has besides this process's.
+    to run; None for this version. `variables`: environment variables that it has besides this process's. `spawn` starts
+    the process.
     """
 
     host: Host
@@ -34,7 +54,8 @@ class AgentProcess:
     options: Mapping[str, object] = field(default_factory=dict)
     source: Path | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
-    _process: subprocess.Popen[bytes] | None = None
+    spawn: Callable[[AgentProcess, Path], Process] = spawn
+    _process: Process | None = None
 
     @property
     def socket(self) -> Path:
@@ -83,19 +104,7 @@ class AgentProcess:
         }
         config = self.folder / "agent.json"
         config.write_text(json.dumps(settings))
-        # The kernel kills the agent when its parent ends, even by SIGKILL (prctl(2), PR_SET_PDEATHSIG).
-        bound = ["setpriv", "--pdeathsig", "KILL"]
-        program = [*bound, sys.executable, "-m", "ratchet.cli.main", "agent", "--config", str(config)]
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self.host.command(*program),
-                env={**os.environ, **self.variables},
-                cwd=self.source,  # `-m` looks for the package there first
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self._process = self.spawn(self, config)
 
     def wait_until_serving(self) -> None:
         until = time.monotonic() + START_SECONDS

@@ -51,11 +51,13 @@ class Hosts:
 
     def __enter__(self) -> Self:
         try:
-            self.add_namespace("switch")
-            ip("-n", self.switch, "link", "add", "br0", "type", "bridge")
-            for address in (f"{SWITCH_ADDRESS}/24", "fd00:1::1/64"):
-                ip("-n", self.switch, "addr", "add", address, "dev", "br0", "nodad")
-            ip("-n", self.switch, "link", "set", "br0", "up")
+            self.add_namespace(
+                "switch",
+                "link add br0 type bridge",
+                f"addr add {SWITCH_ADDRESS}/24 dev br0 nodad",
+                "addr add fd00:1::1/64 dev br0 nodad",
+                "link set br0 up",
+            )
         except BaseException:
             self.remove()
             raise
@@ -71,22 +73,23 @@ class Hosts:
 
     def add_node(self, name: str, *addresses: str, mtu: int = 1500) -> Host:
         """Create a node with `eth0` on the switch. Addresses have prefix lengths."""
-        netns = self.add_namespace(name)
-        port = f"p{len(self.made)}"
-        ip(*f"-n {netns} link add eth0 mtu {mtu} type veth peer name {port} netns {self.switch} mtu {mtu}".split())
-        ip(*f"-n {self.switch} link set {port} master br0 up".split())
-        for address in addresses:
-            ip("-n", netns, "addr", "add", address, "dev", "eth0", "nodad")
-        ip("-n", netns, "link", "set", "eth0", "up")
-        ip("-n", netns, "route", "add", "default", "via", SWITCH_ADDRESS)
+        port = f"p{len(self.made) + 1}"
+        netns = self.add_namespace(
+            name,
+            f"link add eth0 mtu {mtu} type veth peer name {port} netns {self.switch} mtu {mtu}",
+            *(f"addr add {address} dev eth0 nodad" for address in addresses),
+            "link set eth0 up",
+            f"route add default via {SWITCH_ADDRESS}",
+        )
+        ip("-n", self.switch, "link", "set", port, "master", "br0", "up")
         return Host(name, netns, addresses)
 
-    def add_namespace(self, name: str) -> str:
-        """Create a namespace with loopback up, and return its full name."""
+    def add_namespace(self, name: str, *commands: str) -> str:
+        """Create a namespace with loopback up, run commands of `ip` in it, and return its full name."""
         full = f"{self.prefix}{name}"
         ip("netns", "add", full)
         self.made.append(full)
-        ip("-n", full, "link", "set", "lo", "up")
+        _output(["ip", "-n", full, "-batch", "-"], "\n".join(("link set lo up", *commands)))
         return full
 
     def remove_namespace(self, full: str) -> None:
@@ -130,9 +133,9 @@ def ip(*argv: str) -> str:
     return _output(["ip", *argv])
 
 
-def _output(command: Sequence[str]) -> str:
+def _output(command: Sequence[str], stdin: str | None = None) -> str:
     try:
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        done = subprocess.run(command, check=False, capture_output=True, text=True, input=stdin)
     except FileNotFoundError as missing:
         raise RatchetError(f"cannot run {command[0]}: it is not installed (iproute2, util-linux)") from missing
     if done.returncode != 0:

@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from aiohttp.typedefs import Middleware
 
@@ -19,7 +19,7 @@ from ratchet.core.model import Link
 from ratchet.core.naming import node_lease_name
 from ratchet.core.pod import PodRef
 from ratchet.dev.access import Access, embedded_api, relayed_api
-from ratchet.dev.agents import AgentProcess
+from ratchet.dev.agents import AgentProcess, Process, spawn
 from ratchet.dev.fake_kubelet import Kubelet
 from ratchet.dev.hosts import Hosts
 from ratchet.errors import ConflictError, RatchetError
@@ -28,6 +28,7 @@ from ratchet.store.api_errors import AlreadyExistsError, NotFoundError
 from ratchet.store.apiserver import ApiServer, connect
 from ratchet.store.store import ApiStore
 
+T = TypeVar("T")
 Json = dict[str, Any]
 
 RATCHET_NAMESPACE = "ratchet"
@@ -38,6 +39,7 @@ class Testbed:
     """The testbed. A context manager that removes everything at its end, also from the API server.
 
     `kubeconfig`: an API server to use; None for an embedded one. `middlewares`: inject faults into the embedded one.
+    `spawn_agent` starts the processes of the agents.
     """
 
     __test__ = False  # pytest would collect it by its name
@@ -46,6 +48,7 @@ class Testbed:
     kubeconfig: Path | None = None
     middlewares: Sequence[Middleware] = ()
     namespace: str = "default"
+    spawn_agent: Callable[[AgentProcess, Path], Process] = spawn
     hosts: Hosts = field(init=False)
     folder: Path = field(init=False)
     access: Access = field(init=False)
@@ -53,6 +56,7 @@ class Testbed:
     kubelets: dict[str, Kubelet] = field(default_factory=dict)
     agents: dict[str, AgentProcess] = field(default_factory=dict)
     _made: list[str] = field(default_factory=list)
+    _read: dict[str, tuple[int, Any]] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> Self:
@@ -79,10 +83,23 @@ class Testbed:
 
     def links(self) -> dict[str, Link]:
         """All records by name. Raises MalformedRecordError if one cannot be read."""
-        links, malformed = self.records.links.list()
+        links, malformed = self.read("links", self.records.links.list)
         for error in malformed:
             raise error
         return {link.name: link for link in links}
+
+    def read(self, key: str, call: Callable[[], T]) -> T:
+        """The result of a call that reads the API; the last one for `key` if nothing was written to the API since.
+
+        For conditions that are polled: most polls find nothing new.
+        """
+        if self.access.version is None:
+            return call()
+        version = self.access.version()
+        if self._read.get(key, (None,))[0] != version:
+            self._read[key] = version, call()
+        result: T = self._read[key][1]
+        return result
 
     def add_node(
         self,
@@ -110,7 +127,9 @@ class Testbed:
             install(bin_dir, kubeconfig=kubeconfig, state_dir=state_dir)
             return kubelet
         install(bin_dir, kubeconfig=kubeconfig, state_dir=state_dir, agent=True, fallback=fallback)
-        process = self.agents[name] = AgentProcess(host, kubeconfig, self.folder / name, state_dir, agent)
+        process = self.agents[name] = AgentProcess(
+            host, kubeconfig, self.folder / name, state_dir, agent, spawn=self.spawn_agent
+        )
         kubelet.environment = process.environment
         self._stack.callback(process.kill)
         process.start()

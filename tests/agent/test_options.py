@@ -30,6 +30,7 @@ from ratchet.store.store import ApiStore
 from tests.agent.pages import HEALTH, page
 from tests.support.cluster import LINK, PAIR, PRIMARY
 from tests.support.faults import Faults, Sent
+from tests.support.forking import fork_agent
 from tests.support.guard import guard_of, peers_of
 from tests.support.namespaces import may_make_namespaces
 from tests.support.topologies import LIMITED, LIMITS, topologies_over
@@ -140,7 +141,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         pytest.skip("there is no shim for this machine: it has no C compiler")
     folder, faults = tmp_path_factory.mktemp("options"), Faults()
     on_a = {**OPTIONS, **ON_A, "spool_dir": str(folder / "spool"), "host_root": str(folder / "root")}
-    with Testbed(middlewares=[faults.middleware]) as bed:
+    with Testbed(middlewares=[faults.middleware], spawn_agent=fork_agent) as bed:
         bed.make("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "elsewhere"}})
         a = bed.add_node("a", "192.168.1.73/24", PLAIN, agent=on_a)
         a.environment = {**a.environment, "RATCHET_AGENT_SPOOL": str(folder / "spool")}

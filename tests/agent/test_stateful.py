@@ -40,6 +40,7 @@ from tests.agent.machine import (
 from tests.support.cluster import PATIENT, Cluster
 from tests.support.event_streams import EventStreams
 from tests.support.faults import Faults
+from tests.support.forking import fork_agent
 from tests.support.namespaces import may_make_namespaces
 from tests.support.record_history import History
 
@@ -80,7 +81,8 @@ class Stages:
 
     def _build(self) -> None:
         faults, self._event_streams = Faults(), EventStreams()
-        bed = self._stack.enter_context(Testbed(middlewares=[self._event_streams.middleware, faults.middleware]))
+        middlewares = [self._event_streams.middleware, faults.middleware]
+        bed = self._stack.enter_context(Testbed(middlewares=middlewares, spawn_agent=fork_agent))
         history = self._history = History(bed.api, bed.records.links.path, bed.records.vnis.path)
         self._stack.callback(history.close)
         history.follow()

@@ -17,6 +17,7 @@ from ratchet.dev.hosts import command_in, ip, netns_path
 from ratchet.install import install
 from tests.support.cluster import CHAINED, LINK, PRIMARY, Cluster, sent_by
 from tests.support.faults import Gate, Rule, Sent, answering, dropping
+from tests.support.forking import fork_plugin
 
 CONFIG = {"cniVersion": "1.1.0", "name": "net", "type": "ratchet"}
 LATEST = {**CHAINED, "cniVersion": "1.1.0"}
@@ -41,12 +42,15 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def execute(plugin: Path, stdin: object = CONFIG, **variables: str | None) -> CniResponse:
     """Call the plugin with only these CNI variables. A `stdin` that is not a string is encoded as JSON."""
     text = stdin if isinstance(stdin, str) else json.dumps(stdin)
+    process = fork_plugin(plugin, None, environment(variables), text)
+    stdout, stderr = process.communicate(timeout=30)
+    return CniResponse(process.wait(), stdout, stderr)
+
+
+def environment(variables: dict[str, str | None]) -> dict[str, str]:
+    """This process's environment with only these CNI variables."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("CNI_")}
-    given = {name: value for name, value in variables.items() if value is not None}
-    process = subprocess.run(
-        [plugin], input=text, env={**inherited, **given}, capture_output=True, text=True, timeout=30, check=False
-    )
-    return CniResponse(process.returncode, process.stdout, process.stderr)
+    return inherited | {name: value for name, value in variables.items() if value is not None}
 
 
 def assert_refused(answer: CniResponse, code: int, *words: str) -> None:
@@ -89,9 +93,11 @@ def gc_config(*valid: Sandbox) -> dict[str, Any]:
     ids=["with nothing on stdin", "of 0.4.0", "of a later one", "with nonsense on stdin"],
 )
 def test_version_needs_only_cni_command(plugin: Path, stdin: object, echoed: str) -> None:
-    answer = execute(plugin, stdin, CNI_COMMAND="VERSION")
-    assert answer.status == 0
-    assert answer.json == {"cniVersion": echoed, "supportedVersions": SUPPORTED}
+    text = stdin if isinstance(stdin, str) else json.dumps(stdin)
+    environ = environment({"CNI_COMMAND": "VERSION"})
+    answer = subprocess.run([plugin], input=text, env=environ, capture_output=True, text=True, timeout=30, check=False)
+    assert answer.returncode == 0
+    assert json.loads(answer.stdout) == {"cniVersion": echoed, "supportedVersions": SUPPORTED}
 
 
 # Invalid calls

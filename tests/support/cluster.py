@@ -25,6 +25,7 @@ from ratchet.gc import RemovalResult, collect_garbage
 from ratchet.install.plugin import find_shim
 from ratchet.node.journal import Journal
 from tests.support.faults import Faults, Sent
+from tests.support.forking import fork_agent
 from tests.support.namespaces import may_make_namespaces
 
 # With an agent and without, ADD waits for its peers and fails without them.
@@ -148,7 +149,7 @@ class Cluster:
     # What there is
 
     def state(self, link: str = LINK) -> State | None:
-        record = self.bed.records.links.get(link)
+        record = self.bed.read(link, lambda: self.bed.records.links.get(link))
         return derive(record) if record else None
 
     def wait_until(self, state: State | None, link: str = LINK, seconds: float = 30.0) -> None:
@@ -264,7 +265,7 @@ def running(config: Mapping[str, Any] = CHAINED, agent: Mapping[str, object] | N
     if agent is not None and find_shim() is None:
         pytest.skip("there is no shim for this machine: it has no C compiler")
     faults = Faults()
-    with Testbed(middlewares=[faults.middleware]) as bed:
+    with Testbed(middlewares=[faults.middleware], spawn_agent=fork_agent) as bed:
         made = Cluster(bed, faults, config, agent)
         wait_for("signs of life", lambda: len(bed.records.nodes.list_leases()) == len(bed.agents))
         faults.sent.clear()

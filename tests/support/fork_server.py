@@ -1,8 +1,8 @@
-"""A process that has imported the daemonless plugin and forks for each call: `python -I fork_server.py FD`.
+"""A process that has imported the plugin and the agent, and forks for each start: `python -I fork_server.py FD`.
 
-FD is a Unix socket of type SOCK_SEQPACKET. A request is a JSON object, `{"script", "netns", "environ"}`, with four file
-descriptors: the call's stdin, stdout and stderr, and a pipe. The server writes the call's pid to the pipe, and later
-its exit status, a line each. It ends when the socket is closed.
+FD is a Unix socket of type SOCK_SEQPACKET. A request is a JSON object, `{"script", "arguments", "netns", "environ"}`,
+with four file descriptors: the process's stdin, stdout and stderr, and a pipe. The server writes the process's pid to
+the pipe, and later its exit status, a line each. It ends when the socket is closed.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from typing import Any, NoReturn
 
 from ratchet.datapath.netns import CLONE_NEWNET, _libc
 
-PACKAGES = ("ratchet.core", "ratchet.cni", "ratchet.store", "ratchet.datapath", "ratchet.node")
+PACKAGES = ("ratchet.core", "ratchet.cni", "ratchet.store", "ratchet.datapath", "ratchet.node", "ratchet.agent")
+COMMAND = ("ratchet.cli.main", "ratchet.cli.agent")
 DESCRIPTORS = 4
 MESSAGE_MAX = 1 << 17
 
 
 def serve(channel: socket.socket) -> None:
     """Fork a process for each request until the channel is closed."""
-    import_plugin()
+    import_programs()
     pipes: dict[int, int] = {}
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
@@ -50,12 +51,14 @@ def serve(channel: socket.socket) -> None:
                 fork(json.loads(message), descriptors, pipes)
 
 
-def import_plugin() -> None:
+def import_programs() -> None:
     for package in PACKAGES:
         for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
             importlib.import_module(module.name)
+    for name in COMMAND:
+        importlib.import_module(name)
     gc.collect()
-    gc.freeze()  # the collector of a call must not copy the pages of these objects
+    gc.freeze()  # the collector of a process must not copy the pages of these objects
 
 
 def fork(request: dict[str, Any], descriptors: list[int], pipes: dict[int, int]) -> None:
@@ -70,22 +73,24 @@ def fork(request: dict[str, Any], descriptors: list[int], pipes: dict[int, int])
 
 
 def run(request: dict[str, Any], streams: list[int]) -> NoReturn:
-    """Run the launcher script in the forked process, as the kernel would start it."""
+    """Run the script in the forked process, as the kernel would start it."""
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        enter(request["netns"])
+        if request["netns"] is not None:
+            enter(request["netns"])
         for number, descriptor in enumerate(streams):
             os.dup2(descriptor, number)
         os.closerange(len(streams), os.sysconf("SC_OPEN_MAX"))
         os.environ.clear()
         os.environ.update(request["environ"])
         script = Path(request["script"])
+        sys.argv = [str(script), *request["arguments"]]
         exec(compile(script.read_text(), script, "exec"), {"__name__": "__main__"})
     except BaseException:  # noqa: BLE001  # the process ends here
         sys.excepthook(*sys.exc_info())
     finally:
-        os._exit(1)  # the plugin ends its process itself
+        os._exit(1)  # the plugin and the agent end their processes themselves
 
 
 def enter(netns: str) -> None:

@@ -38,9 +38,8 @@ class Bed:
 
     def add(self, *names: str) -> None:
         """Add namespaces with `lo` up, as a container runtime does."""
+        self._create(*names)
         for name in names:
-            _call("ip", "netns", "add", self.name(name))
-            self._names.append(name)
             self.ip(name, "link", "set", "lo", "up")
 
     def attach(self, name: str, pid: int) -> None:
@@ -101,18 +100,29 @@ class Bed:
 
     def fabric(self, **nodes: str) -> None:
         """Add nodes on one Ethernet: each has `eth0` with its address ("10.9.0.1/24"). `fabric` is the switch."""
-        self.add("fabric", *nodes)
-        self.ip("fabric", "link", "add", "br0", "up", "type", "bridge")
+        self._create("fabric", *nodes)
+        self._batch("fabric", "link set lo up", "link add br0 up type bridge")
         for number, (node, address) in enumerate(nodes.items()):
-            port = f"port{number}"
-            self.ip("fabric", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", self.name(node))
-            self.ip("fabric", "link", "set", port, "master", "br0", "up")
-            self.ip(node, "addr", "add", address, "dev", "eth0", *(("nodad",) if ":" in address else ()))
-            self.ip(node, "link", "set", "eth0", "up")
+            self._batch(
+                node,
+                "link set lo up",
+                f"link add eth0 type veth peer name port{number} netns {self.name('fabric')}",
+                f"addr add {address} dev eth0 {'nodad' if ':' in address else ''}",
+                "link set eth0 up",
+            )
+        self._batch("fabric", *(f"link set port{number} master br0 up" for number in range(len(nodes))))
+
+    def _create(self, *names: str) -> None:
+        _call("ip", "-batch", "-", stdin="\n".join(f"netns add {self.name(name)}" for name in names))
+        self._names += names
+
+    def _batch(self, name: str, *commands: str) -> None:
+        """Run commands of ip(8) in a namespace."""
+        _call("ip", "-n", self.name(name), "-batch", "-", stdin="\n".join(commands))
 
     def close(self) -> None:
-        for name in self._names.copy():
-            self.delete(name)
+        names, self._names = self._names, []
+        _call("ip", "-batch", "-", stdin="\n".join(f"netns del {self.name(name)}" for name in names))
         left = [one.name for one in Path("/run/netns").glob(f"{self._prefix}*")]
         if left:
             raise AssertionError(f"namespaces left behind: {left}")
@@ -124,8 +134,8 @@ class Bed:
         self.close()
 
 
-def _call(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _call(*command: str, stdin: str | None = None) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, input=stdin)
     if done.returncode != 0:
         raise AssertionError(f"{' '.join(command)}: exit {done.returncode}: {done.stdout}{done.stderr}")
     return done.stdout
