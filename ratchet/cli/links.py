@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ratchet.cli.cluster import add_cluster_options, records_of
+from ratchet.cli.cluster import add_cluster_options, records_of, require_namespace
 from ratchet.cli.manual import Manual
 from ratchet.cli.snapshot import read_edits
 from ratchet.core.drift import wants_restart
@@ -33,7 +33,10 @@ MANUAL = Manual(
         ),
         ("Print links as JSON", "ratchet links -o json"),
     ),
-    exit_status={0: "the links were printed", 1: "a record is malformed, or the API failed"},
+    exit_status={
+        0: "the links were printed",
+        1: "a record is malformed, the namespace does not exist, or the API failed",
+    },
 )
 
 HEADINGS = ("LINK", "STATE", "KIND", "VNI", "PRIMARY", "PAIR", "AGE")
@@ -57,8 +60,12 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     link_filter = LinkFilter(arguments.namespace, arguments.pod, arguments.node, arguments.state)
-    show = watch_links if arguments.watch else print_links
-    return show(records_of(arguments), link_filter, as_json=arguments.output == "json")
+    records, as_json = records_of(arguments), arguments.output == "json"
+    if not arguments.watch:
+        return print_links(records, link_filter, as_json=as_json)
+    if link_filter.namespace:
+        require_namespace(records, link_filter.namespace, "watch links")
+    return watch_links(records, link_filter, as_json=as_json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +94,12 @@ class LinkFilter:
 def print_links(records: ApiStore, link_filter: LinkFilter, *, as_json: bool) -> int:
     """Print the links that match, and on stderr those that need a restart of a pod.
 
-    Returns the exit status: 1 if a record cannot be read.
+    Returns the exit status: 1 if a record cannot be read. Raises RatchetError if the filter's namespace does not exist.
     """
     links, malformed = records.links.list()
     shown = sorted(filter(link_filter.matches, links), key=lambda link: link.name)
+    if link_filter.namespace and not shown:
+        require_namespace(records, link_filter.namespace, "list links")
     edits = read_edits(records, shown)
     if as_json:
         print(json.dumps([{**link_as_json(link), "edits": edits.words.get(link.name)} for link in shown], indent=2))
