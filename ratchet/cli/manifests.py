@@ -106,8 +106,10 @@ class _Reader:
 
     def leave_out_owned(self) -> None:
         """Leave out pods whose owner is in the files too: they are checked by the owner's template."""
-        declared = self._declared.keys()
-        self.found.pods = [one for one in self.found.pods if self._owned[one.pod.ref.uid].isdisjoint(declared)]
+        declared, owned = self._declared, self._owned
+        self.found.pods = [
+            one for one in self.found.pods if not any(owner in declared for owner in owned[one.pod.ref.uid])
+        ]
 
     def _read_object(self, kind: str, document: Value) -> None:
         if not kind:
