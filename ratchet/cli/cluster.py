@@ -8,9 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from ratchet.errors import InvalidConfigError
+from ratchet.cli.object_rules import namespace_problem
+from ratchet.errors import InvalidConfigError, RatchetError
+from ratchet.store.api_errors import ForbiddenError, NotFoundError
 from ratchet.store.apiserver import connect
 from ratchet.store.connection import namespace_of
+from ratchet.store.paths import namespace_path
 from ratchet.store.store import ApiStore
 
 _ADVICE = "name a kubeconfig with --kubeconfig or in $KUBECONFIG, or copy it to ~/.kube/config"
@@ -48,6 +51,21 @@ def chosen_namespace(arguments: argparse.Namespace) -> str:
     """The namespace of -n, else the context's namespace. Raises InvalidConfigError."""
     namespace: str | None = arguments.namespace
     return namespace or _naming_flags(lambda: namespace_of(_kubeconfig(arguments), arguments.context))
+
+
+def require_namespace(records: ApiStore, namespace: str, action: str) -> None:
+    """Raise RatchetError if the namespace does not exist. `action` is what cannot be done, such as "list links".
+
+    Without the permission to get the namespace, it is taken to exist.
+    """
+    if problem := namespace_problem(namespace):
+        raise RatchetError(f"cannot {action}: {problem}")
+    try:
+        records.api.get(namespace_path(namespace))
+    except NotFoundError as cause:
+        raise RatchetError(f"cannot {action}: namespace {namespace} does not exist") from cause
+    except ForbiddenError:
+        return
 
 
 def _kubeconfig(arguments: argparse.Namespace) -> str | None:

@@ -7,14 +7,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ratchet.cli.cluster import add_cluster_options, chosen_namespace, records_of
+from ratchet.cli.cluster import add_cluster_options, chosen_namespace, records_of, require_namespace
 from ratchet.cli.diagram import Diagram, Edge, diagram_of
+from ratchet.cli.manifests import read_manifests
 from ratchet.cli.manual import Manual
 from ratchet.cli.snapshot import read_snapshot
-from ratchet.cli.validate import read_file, read_objects
 from ratchet.core.intent import wanted_links
 from ratchet.core.model import State
-from ratchet.core.pod import Pod, Topology
 from ratchet.errors import RatchetError
 from ratchet.store.store import ApiStore
 
@@ -31,7 +30,10 @@ MANUAL = Manual(
         ("Draw a namespace as Mermaid", "ratchet graph -n lab"),
         ("Draw manifests as SVG", "ratchet graph -f topology.yaml -o svg > topology.svg"),
     ),
-    exit_status={0: "the diagram was printed", 1: "the API or a file cannot be read, or Graphviz is missing"},
+    exit_status={
+        0: "the diagram was printed",
+        1: "the API or a file cannot be read, the namespace does not exist, or Graphviz is missing",
+    },
 )
 
 # Diagrams with more pods use a spring layout. In ranks they would be very high.
@@ -81,14 +83,18 @@ def _run(arguments: argparse.Namespace) -> int:
 def diagram_of_cluster(records: ApiStore, namespace: str) -> Diagram:
     """The diagram of a namespace in the cluster. Raises RatchetError."""
     snapshot = read_snapshot(records, namespace)
+    if not snapshot.pods:
+        require_namespace(records, namespace, "draw links")
     return diagram_of(snapshot.wanted, snapshot.records, snapshot.pods)
 
 
 def diagram_of_files(files: Sequence[str], namespace: str) -> Diagram:
     """The diagram of the manifests in files, for one namespace. Raises RatchetError."""
-    found = [one for file in files for one in read_objects(file, read_file(file), namespace)]
-    pods = [one for one in found if isinstance(one, Pod) and one.ref.namespace == namespace]
-    topologies = [one for one in found if isinstance(one, Topology) and one.namespace == namespace]
+    found = read_manifests(files, namespace)
+    if found.unreadable:
+        raise found.unreadable[0]
+    pods = [one.pod for one in found.pods if one.pod.ref.namespace == namespace]
+    topologies = [one for one in found.topologies if one.namespace == namespace]
     return diagram_of(wanted_links(pods, topologies=topologies), None, pods)
 
 

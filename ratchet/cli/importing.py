@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from collections.abc import Sequence
 
 import yaml
 
 from ratchet.cli.converters import Conversion, from_containerlab, from_meshnet
+from ratchet.cli.documents import Value, read_documents
 from ratchet.cli.manual import Manual
-from ratchet.cli.validate import read_documents, read_file
+from ratchet.cli.yaml_nodes import Kind
 from ratchet.core.intent import TOPOLOGY_KEY, TOPOLOGY_LABEL
 from ratchet.errors import RatchetError
 
@@ -43,10 +44,9 @@ def print_topology(file: str, name: str | None) -> int:
 
     Returns the exit status, 1 if there is no link.
 
-    Raises RatchetError if the file is of neither kind.
+    Raises RatchetError if the file is of neither kind, or a type in it is wrong.
     """
-    documents = read_documents(file, read_file(file))
-    conversion, own_name = _convert(file, documents)
+    conversion, own_name = _convert(file, read_documents(file))
     for line in conversion.unconverted:
         print(f"not converted: {line}", file=sys.stderr)
     links = "".join(f"- {yaml.safe_dump(link, default_flow_style=True, width=1000)}" for link in conversion.links)
@@ -56,17 +56,23 @@ def print_topology(file: str, name: str | None) -> int:
     return 0 if conversion.links else 1
 
 
-def _convert(file: str, documents: list[dict[str, Any]]) -> tuple[Conversion, str]:
-    topologies = [one for one in documents if one.get("kind") == "Topology" and "spec" in one]
-    try:
-        if topologies:
-            return from_meshnet(topologies), "imported"
-        (document,) = documents
-        return from_containerlab(document), str(document.get("name", "imported"))
-    except ValueError as cause:
+def _convert(file: str, documents: Sequence[Value]) -> tuple[Conversion, str]:
+    """The links of the documents, and the name in them. Raises RatchetError."""
+    objects = [one for document in documents for one in _objects(document) if one.kind is Kind.MAPPING]
+    if topologies := [one for one in objects if one["kind"].text("") == "Topology" and "spec" in one.fields()]:
+        return from_meshnet(topologies), "imported"
+    if len(documents) != 1 or len(objects) != 1 or "topology" not in objects[0].fields():
         raise RatchetError(
             f"cannot import {file}: expected a containerlab file or a list of meshnet-cni Topology objects"
-        ) from cause
+        )
+    return from_containerlab(objects[0]), objects[0]["name"].scalar("imported")
+
+
+def _objects(document: Value) -> list[Value]:
+    """The objects of a list, or the document itself."""
+    if document.kind is Kind.MAPPING and document["kind"].kind is Kind.TEXT and document["items"].kind is Kind.LIST:
+        return document["items"].items()
+    return [document]
 
 
 class _Dumper(yaml.SafeDumper):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from ratchet.cli.cluster import add_cluster_options, records_of
+from ratchet.cli.cluster import add_cluster_options, records_of, require_namespace
 from ratchet.cli.link_table import LinkTable, Row, terminal_width
 from ratchet.cli.manual import Manual
 from ratchet.cli.progress import end_errors
@@ -37,7 +37,10 @@ MANUAL = Manual(
         ),
         ("Print links as JSON", "ratchet links -o json"),
     ),
-    exit_status={0: "the links were printed", 1: "a record is malformed, or the API failed"},
+    exit_status={
+        0: "the links were printed",
+        1: "a record is malformed, the namespace does not exist, or the API failed",
+    },
 )
 
 
@@ -65,8 +68,12 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     link_filter = LinkFilter(arguments.namespace, arguments.pod, arguments.node, arguments.state)
-    show = watch_links if arguments.watch else print_links
-    return show(records_of(arguments), link_filter, format_of(arguments.output, arguments.namespace))
+    records, table = records_of(arguments), format_of(arguments.output, arguments.namespace)
+    if not arguments.watch:
+        return print_links(records, link_filter, table)
+    if link_filter.namespace:
+        require_namespace(records, link_filter.namespace, "watch links")
+    return watch_links(records, link_filter, table)
 
 
 def format_of(output: str, namespace: str | None) -> LinkTable | None:
@@ -102,10 +109,13 @@ class LinkFilter:
 def print_links(records: ApiStore, link_filter: LinkFilter, table: LinkTable | None) -> int:
     """Print the links that match, and on stderr those that need a restart of a pod.
 
-    `table`: its format; None for JSON. Returns the exit status: 1 if a record cannot be read.
+    `table`: its format; None for JSON. Returns the exit status: 1 if a record cannot be read. Raises RatchetError if
+    the filter's namespace does not exist.
     """
     links, malformed = records.links.list()
     shown = sorted(filter(link_filter.matches, links), key=lambda link: link.name)
+    if link_filter.namespace and not shown:
+        require_namespace(records, link_filter.namespace, "list links")
     edits = read_edits(records, shown)
     if table is None:
         print(json.dumps([{**link_as_json(link), "edits": edits.words.get(link.name)} for link in shown], indent=2))

@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from types import MappingProxyType
 
+from ratchet.cli.problems import Problem
 from ratchet.core.intent.labels import PAIR_NAME
 from ratchet.core.intent.pods import PRIMARY, absence, asks_for_links, is_primary, setting
 from ratchet.core.intent.resolve import unknown_settings, wanted_links
 from ratchet.core.intent.topologies import Faulty, drawn_links
 from ratchet.core.intent.wanted import Wanted, WantedLink
 from ratchet.core.model import Address, Side
-from ratchet.core.pod import Pod, Topology
+from ratchet.core.pod import Pod, PodRef, Topology
 
+NO_WORKLOADS: Mapping[str, str] = MappingProxyType({})
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """An error or a warning.
-
-    An error keeps a pod from starting or a link from being made. A warning may be intended.
-    """
-
-    is_error: bool
-    text: str
+_NAMED_MOST = 8  # missing pods that one error names
 
 
 def find_problems(
-    pods: Collection[Pod], topologies: Iterable[Topology] = (), reserved: Collection[str] = ("eth0",)
+    pods: Collection[Pod],
+    topologies: Iterable[Topology] = (),
+    reserved: Collection[str] = ("eth0",),
+    workloads: Mapping[str, str] = NO_WORKLOADS,
 ) -> list[Problem]:
-    """The problems of the pods and topologies of one namespace: errors first, each problem once."""
+    """The problems of the pods and topologies of one namespace: errors first, each problem once.
+
+    `workloads`: why the name of a workload is no pod's name.
+    """
     wanted = wanted_links(pods, reserved, topologies=topologies)
-    errors = [str(error) for error in wanted.refused.values()]
-    errors += [_unknown_pod(one, side, pods) for one in wanted.links for side in Side if one.pod(side) is None]
-    errors += [f"{fault.place}: {fault.cause}" for fault in _faults(topologies, reserved)]
+    faults = [f"{fault.place}: {fault.cause}" for fault in _faults(topologies, reserved)]
+    errors = [*faults, *_refusals(pods, wanted, faults), *_missing_pods(wanted, pods, workloads)]
     warnings = [*_pod_warnings(pods, wanted), *_link_warnings(wanted.links)]
     return [Problem(True, one) for one in sorted(set(errors))] + [Problem(False, one) for one in sorted(set(warnings))]
+
+
+def _refusals(pods: Iterable[Pod], wanted: Wanted, faults: Collection[str]) -> Iterator[str]:
+    """The errors of pods. An error in a topology is left out: it is one of the `faults`."""
+    known = set(faults)
+    for pod in pods:
+        error = str(wanted.refused.get(pod.ref.uid, ""))
+        if error and error.removeprefix(f"cannot link pod {pod.ref}: ") not in known:
+            yield error
 
 
 def _faults(topologies: Iterable[Topology], reserved: Collection[str]) -> Iterator[Faulty]:
@@ -43,10 +51,29 @@ def _faults(topologies: Iterable[Topology], reserved: Collection[str]) -> Iterat
         yield from (one for one in drawn_links(topology, {*reserved, "lo"}) if isinstance(one, Faulty))
 
 
-def _unknown_pod(wanted: WantedLink, side: Side, pods: Iterable[Pod]) -> str:
-    end = wanted.link.end(side)
-    text = f"{wanted.place_of(side)}: pod {end.name}: {absence(end.name, pods, end.ifname)}"
-    return text if wanted.declarer is None else f"cannot link pod {wanted.declarer.ref}: {text}"
+def _missing_pods(wanted: Wanted, pods: Collection[Pod], workloads: Mapping[str, str]) -> Iterator[str]:
+    """One error for each pod that links name and that does not exist; one for all if there are no pods."""
+    places: dict[tuple[PodRef | None, str], list[str]] = {}
+    for one in wanted.links:
+        for side in (side for side in Side if one.pod(side) is None):
+            declarer = one.declarer.ref if one.declarer is not None else None
+            places.setdefault((declarer, one.link.end(side).name), []).append(one.place_of(side))
+    if not pods and len(places) > 2:
+        drawn = sorted({one.place.partition(": line ")[0] for one in wanted.links})
+        names = sorted(name for _, name in places)
+        others = f" and {len(names) - _NAMED_MOST} others" if len(names) > _NAMED_MOST else ""
+        yield f"{', '.join(drawn)}: no pod of the namespace is given: {', '.join(names[:_NAMED_MOST])}{others}"
+        return
+    for (declarer, name), found in places.items():
+        why = absence(name, pods, "")
+        hint = f": {workloads[name]}" if name in workloads else ""
+        count = f" ({len(found)} links)" if len(found) > 1 else ""
+        text = f"{min(found, key=_in_order_of_lines)}: pod {name}: {why}{hint}{count}"
+        yield text if declarer is None else f"cannot link pod {declarer}: {text}"
+
+
+def _in_order_of_lines(place: str) -> tuple[int, str]:
+    return len(place), place
 
 
 def _pod_warnings(pods: Iterable[Pod], wanted: Wanted) -> Iterator[str]:

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-import yaml
-
+from ratchet.cli.documents import ManifestError
 from ratchet.cli.manifest_checks import find_problems
+from ratchet.cli.manifests import read_manifests
 from ratchet.cli.manual import Manual
-from ratchet.core.intent import TOPOLOGY_LABEL, asks_for_links, wanted_links
-from ratchet.core.pod import Pod, Topology
-from ratchet.errors import RatchetError
-from ratchet.store.codec.pods import decode_pod, decode_topology
-
-Json = dict[str, Any]
+from ratchet.cli.pod_checks import find_pod_problems
+from ratchet.cli.problems import Problem
+from ratchet.core.intent import asks_for_links, wanted_links
+from ratchet.core.pod import Topology
 
 MANUAL = Manual(
     description="""
         Check pods, workloads and topologies for link errors, all files together. No cluster is used. A workload is
-        checked by its pod template; a StatefulSet by each replica.
+        checked by the pods that it creates; generated names are shown as NAME-HASH-1.
 
         Errors keep a pod from starting. Warnings are for what may be intended, such as two ends without a common subnet
         or with different MTUs.
@@ -33,8 +28,6 @@ MANUAL = Manual(
     ),
     exit_status={0: "there is no error", 1: "there are errors, or warnings with --strict; or a file cannot be read"},
 )
-
-REPLICAS_MAX = 1000
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -56,116 +49,40 @@ def _run(arguments: argparse.Namespace) -> int:
 def validate(files: Sequence[str], namespace: str, *, strict: bool) -> int:
     """Print the problems of the manifests in files ("-" is stdin); the exit status, 1 if there are errors.
 
-    `namespace`: of objects that name none. `strict`: warnings count as errors. Raises RatchetError if a file cannot be
+    `namespace`: of objects that name none. `strict`: warnings count as errors. Raises ManifestError if a file cannot be
     read.
     """
-    pods: dict[str, list[Pod]] = {}
-    topologies: dict[str, list[Topology]] = {}
-    for file in files:
-        for one in read_objects(file, read_file(file), namespace):
-            if isinstance(one, Pod):
-                pods.setdefault(one.ref.namespace, []).append(one)
-            else:
-                topologies.setdefault(one.namespace, []).append(one)
-    errors = warnings = links = asking = 0
-    for name in sorted(pods.keys() | topologies.keys()):
-        group, drawn = pods.get(name, []), topologies.get(name, [])
-        for problem in find_problems(group, drawn):
-            print(f"{'error' if problem.is_error else 'warning'}: {problem.text}")
-            errors, warnings = errors + problem.is_error, warnings + (not problem.is_error)
-        links += len(wanted_links(group, topologies=drawn).links)
-        asking += sum(map(asks_for_links, group))
-    print(f"{_count(asking, 'pod')}, {_count(links, 'link')}: {_count(errors, 'error')}, {_count(warnings, 'warning')}")
-    return 1 if errors or (strict and warnings) else 0
+    manifests = read_manifests(files, namespace)
+    problems = [*(Problem(True, _text(error)) for error in manifests.unreadable), *manifests.problems]
+    links = 0
+    for name in sorted({*(one.pod.ref.namespace for one in manifests.pods), *map(_namespace, manifests.topologies)}):
+        group = [one for one in manifests.pods if one.pod.ref.namespace == name]
+        pods, topologies = [one.pod for one in group], [one for one in manifests.topologies if one.namespace == name]
+        workloads = {own: why for (place, own), why in manifests.workloads.items() if place == name}
+        wanted = wanted_links(pods, topologies=topologies)
+        problems += find_problems(pods, topologies, workloads=workloads)
+        problems += find_pod_problems(group, wanted)
+        links += len(wanted.links)
+    asking = sum(asks_for_links(one.pod) for one in manifests.pods)
+    return _print(problems, f"{_count(asking, 'pod')}, {_count(links, 'link')}", strict=strict)
 
 
-def read_objects(file: str, text: str, namespace: str) -> Iterator[Pod | Topology]:
-    """The topologies and pods in a text, and the pods of its workloads.
-
-    Raises RatchetError that names the file, and the line or the object.
-    """
-    for number, document in enumerate(read_documents(file, text)):
-        if (topology := _topology(document, namespace)) is not None:
-            yield topology
-        for index, pod in enumerate(_pods(document)):
-            given = pod.get("metadata")
-            metadata = {"namespace": namespace, **(given if isinstance(given, dict) else {})}
-            for settings in ("labels", "annotations"):
-                _check_strings(file, metadata, settings)
-            yield decode_pod({"metadata": {**metadata, "uid": f"{file}#{number}.{index}"}})
+def _print(problems: Iterable[Problem], found: str, *, strict: bool) -> int:
+    """Print each problem once, errors first, and a summary; the exit status."""
+    counts = {True: 0, False: 0}
+    for problem in sorted(dict.fromkeys(problems), key=lambda one: not one.is_error):
+        print(f"{'error' if problem.is_error else 'warning'}: {problem.text}")
+        counts[problem.is_error] += 1
+    print(f"{found}: {_count(counts[True], 'error')}, {_count(counts[False], 'warning')}")
+    return 1 if counts[True] or (strict and counts[False]) else 0
 
 
-def read_documents(file: str, text: str) -> list[Json]:
-    """The objects in a text and in its lists. Raises RatchetError that names the file and the line."""
-    try:
-        documents = list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-    except (yaml.YAMLError, RecursionError) as cause:
-        raise RatchetError(f"cannot read {file}: {cause}") from cause
-    return list(_objects(documents))
+def _text(error: ManifestError) -> str:
+    return f"{error.place}: {error.cause}{f': {error.details}' if error.details else ''}"
 
 
-def _check_strings(file: str, metadata: Json, settings: str) -> None:
-    """Raise RatchetError if a value is not a string, such as `ratchet: true` without quotes."""
-    given = metadata.get(settings)
-    pod = f"cannot read {file}: pod {metadata.get('name', '?')}"
-    if given is not None and not isinstance(given, dict):
-        raise RatchetError(f"{pod}: {settings}: expected a mapping")
-    for key, value in (given or {}).items():
-        if not isinstance(key, str) or not isinstance(value, str):
-            raise RatchetError(
-                f"{pod}: {settings}: {key}: expected a string, not {value!r:.80}", details="put it in quotes"
-            )
-
-
-def read_file(file: str) -> str:
-    """The text of a file, or of stdin for "-". Raises RatchetError."""
-    if file == "-":
-        return sys.stdin.read()
-    try:
-        return Path(file).read_text()
-    except (OSError, UnicodeDecodeError) as cause:
-        raise RatchetError(f"cannot read {file}: {cause}") from cause
-
-
-def _objects(documents: Sequence[Any]) -> Iterator[Json]:
-    for document in documents:
-        if not isinstance(document, dict):
-            continue
-        if str(document.get("kind", "")).endswith("List") and isinstance(document.get("items"), list):
-            yield from _objects(document["items"])
-        else:
-            yield document
-
-
-def _topology(document: Json, namespace: str) -> Topology | None:
-    metadata = document.get("metadata")
-    if document.get("kind") != "ConfigMap" or not isinstance(metadata, dict):
-        return None
-    if (metadata.get("labels") or {}).get(TOPOLOGY_LABEL) != "true":
-        return None
-    return decode_topology({**document, "metadata": {"namespace": namespace, **metadata}})
-
-
-def _pods(document: Json) -> Iterator[Json]:
-    """The pod, or the pods of a workload: one for each replica of a StatefulSet, one for other workloads."""
-    kind, metadata = document.get("kind"), document.get("metadata") or {}
-    if kind == "Pod":
-        yield document
-        return
-    spec = document.get("spec")
-    template = spec.get("template") if isinstance(spec, dict) else None
-    if not isinstance(template, dict) or not isinstance(metadata, dict):
-        return
-    name, replicas = metadata.get("name", "?"), spec.get("replicas", 1) if isinstance(spec, dict) else 1
-    if kind == "StatefulSet" and isinstance(replicas, int):
-        names = [f"{name}-{ordinal}" for ordinal in range(min(replicas, REPLICAS_MAX))]
-    else:
-        names = [name]
-    for one in names:
-        given = {**(template.get("metadata") or {}), "name": one}
-        if "namespace" in metadata:
-            given["namespace"] = metadata["namespace"]
-        yield {"kind": "Pod", "metadata": given, "spec": {}}
+def _namespace(topology: Topology) -> str:
+    return topology.namespace
 
 
 def _count(number: int, what: str) -> str:

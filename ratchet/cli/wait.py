@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from ratchet.cli.cluster import add_cluster_options, chosen_namespace, records_of
+from ratchet.cli.cluster import add_cluster_options, chosen_namespace, records_of, require_namespace
 from ratchet.cli.duration import duration
 from ratchet.cli.manual import Manual
 from ratchet.cli.progress import Progress, progress_of
@@ -49,7 +49,8 @@ def _run(arguments: argparse.Namespace) -> int:
 def wait_for_links(records: ApiStore, namespace: str, seconds: float) -> int:
     """Poll until all links are linked, and print their number; the exit status, 1 after `seconds`.
 
-    A namespace without declared links fails too: most likely nothing is applied yet, or in another namespace.
+    A namespace without declared links fails too: most likely nothing is applied yet, or in another namespace. Raises
+    RatchetError if the namespace does not exist by then.
     """
     until, printed = time.monotonic() + seconds, ""
     while True:
@@ -62,6 +63,8 @@ def wait_for_links(records: ApiStore, namespace: str, seconds: float) -> int:
         if progress.wanted and progress.complete:
             return 0
         if time.monotonic() >= until:
+            if not snapshot.pods:
+                require_namespace(records, namespace, "wait for links")
             _print_missing(progress, namespace, seconds)
             return 1
         time.sleep(min(POLL_SECONDS, max(0.0, until - time.monotonic())))

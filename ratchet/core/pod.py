@@ -87,7 +87,8 @@ class Withheld:
 class Topology:
     """A user's ConfigMap with a list of links between pods. `text` is the list as written.
 
-    A topology that is `withheld` is refused, and its text is empty.
+    A topology that is `withheld` is refused, and its text is empty. `fault`: why it has no list; `text` is then all
+    that it has, in which names are looked up.
     """
 
     namespace: str
@@ -95,6 +96,7 @@ class Topology:
     text: str
     created: datetime | None = None
     withheld: Withheld | None = None
+    fault: str = ""
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"

@@ -59,9 +59,13 @@ def open_connection(kubeconfig: str | None, context: str | None = None) -> Conne
     Without a kubeconfig it is the API server of the pod's own cluster. A kubeconfig may be several files, as in
     $KUBECONFIG. Raises InvalidConfigError.
     """
-    if kubeconfig and (access := read_static(kubeconfig, context)) is not None:
-        return static_connection(access)
-    return library_connection(_configuration(kubeconfig, context))
+    try:
+        if kubeconfig and (access := read_static(kubeconfig, context)) is not None:
+            return static_connection(access)
+        return library_connection(_configuration(kubeconfig, context))
+    except ValueError as cause:  # that of urllib3 for a URL
+        where = f"kubeconfig {kubeconfig}" if kubeconfig else "in-cluster credentials"
+        raise InvalidConfigError(f"cannot use {where}: server: {first_line(cause)}") from cause
 
 
 def static_connection(access: StaticAccess) -> Connection:

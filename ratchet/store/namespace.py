@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
@@ -19,6 +20,8 @@ from ratchet.core.pod import Pod, Topology
 from ratchet.store.listwatch import SyncState, vanished
 from ratchet.store.pods import PodChange
 from ratchet.store.topologies import TopologyChange
+
+log = logging.getLogger(__name__)
 
 # Results of `NamespaceCache.wanted_for` that are kept: more than the pods that start on a node at the same time.
 RESULTS_KEPT = 64
@@ -196,12 +199,14 @@ class NamespaceCache:
         return set[str]().union(*(self._change_topology(name, after.get(name)) for name in changed))
 
     def _change_topology(self, name: str, after: Topology | None) -> set[str]:
-        if self._topologies.get(name) == after:
+        if (before := self._topologies.get(name)) == after:
             return set()
         self._results.clear()
         concerned = self._drawn_in(name)
         if after is not None:
             self._topologies[name] = after
+            if after.fault and (before is None or before.fault != after.fault):
+                log.warning('topology without links topology=%s cause="%s"', after, after.fault)
         else:
             self._topologies.pop(name, None)
         for intents in self._intents.values():

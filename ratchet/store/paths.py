@@ -1,11 +1,16 @@
-"""Paths of collections in the Kubernetes API."""
+"""Paths of namespaces and of collections in the Kubernetes API."""
 
 from __future__ import annotations
 
 
+def namespace_path(namespace: str) -> str:
+    """The path of a namespace."""
+    return f"/api/v1/namespaces/{namespace}"
+
+
 def config_maps_path(namespace: str) -> str:
     """The path of a namespace's ConfigMaps."""
-    return f"/api/v1/namespaces/{namespace}/configmaps"
+    return f"{namespace_path(namespace)}/configmaps"
 
 
 def pods_path(namespace: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ratchet.core.intent import TOPOLOGY_LABEL
+from ratchet.core.intent.topologies import TOPOLOGY_VALUES
 from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS, Admission, TopologyLimits
 from ratchet.core.pod import Topology
 from ratchet.errors import TopologiesUnknownError
@@ -17,7 +18,7 @@ from ratchet.store.session import Watched
 
 TopologyList = list[Topology]
 
-_SELECTOR = f"{TOPOLOGY_LABEL}=true"
+_SELECTOR = f"{TOPOLOGY_LABEL} in ({','.join(TOPOLOGY_VALUES)})"
 _FORBIDDEN = (
     "grant the account the ClusterRole ratchet-topologies; or, to use no topologies, set `topologies: off` in the "
     "network configuration and `--topologies off` for the agent"

@@ -1,8 +1,8 @@
-"""Topologies that are forbidden or do not parse while a primary restarts, in every order of steps.
+"""Topologies that are forbidden, do not parse or have no links while a primary restarts, in every order of steps.
 
 A topology declares one link. Its primary restarts: DEL, the pod is deleted and created again, ADD. Meanwhile the list
-of topologies is forbidden, or the topology does not parse. The agent uses the real `CachedStore` with caches that are
-not synced, so each read goes to the API.
+of topologies is forbidden, the topology does not parse, or its list has another key. The agent uses the real
+`CachedStore` with caches that are not synced, so each read goes to the API.
 """
 
 from __future__ import annotations
@@ -86,13 +86,14 @@ class ListedRecords(CachedStore):
 class Restart:
     """The primary x:in1 on node A restarts, while its pair y:in1 runs on node `pair`.
 
-    Meanwhile, topologies are `forbidden`, or the topology's text is `text`. `deleted`: DEL of x has already ended.
+    Meanwhile, topologies are `forbidden`, or the topology has `text` under `key`. `deleted`: DEL of x has ended before.
     """
 
     pair: str
     deleted: bool = False
     forbidden: bool = False
     text: str = ""
+    key: str = "links"
 
     @property
     def before(self) -> Declared:
@@ -164,7 +165,7 @@ class Restart:
             if self.forbidden:
                 ask("forbid", TOPOLOGIES)
             else:
-                ask("put", *_topology(self.text))
+                ask("put", *_topology(self.text, self.key))
             return "end"
 
         def end() -> str:
@@ -225,9 +226,9 @@ def _pod(pod: Pod) -> tuple[str, str]:
     return f"{PODS}/{pod.ref.name}", json.dumps({"metadata": metadata, "spec": {"nodeName": pod.node}}, sort_keys=True)
 
 
-def _topology(text: str) -> tuple[str, str]:
+def _topology(text: str, key: str = "links") -> tuple[str, str]:
     metadata = {"name": "lab", "namespace": NAMESPACE, "labels": {"ratchet.topology": "true"}}
-    return f"{TOPOLOGIES}/lab", json.dumps({"metadata": metadata, "data": {"links": text}}, sort_keys=True)
+    return f"{TOPOLOGIES}/lab", json.dumps({"metadata": metadata, "data": {key: text}}, sort_keys=True)
 
 
 SCENES = {
@@ -236,6 +237,8 @@ SCENES = {
     "does not parse, VXLAN": Restart("B", text=UNCLOSED),
     "does not parse, vEth": Restart("A", deleted=True, text=UNCLOSED),
     "does not parse, the pod is not named": Restart("B", text=CUT_SHORT),
+    "another key, VXLAN": Restart("B", text=LAB, key="links.yaml"),
+    "another key, vEth": Restart("A", deleted=True, text=LAB, key="links.yaml"),
 }
 
 

@@ -227,8 +227,11 @@ def _metadata(text: str) -> Json:
 def _selected(text: str, selector: str) -> bool:
     if not selector:
         return True
-    key, _, value = selector.partition("=")
     labels = _metadata(text).get("labels", {})
+    if " in (" in selector:
+        key, _, values = selector.removesuffix(")").partition(" in (")
+        return labels.get(key) in values.split(",")
+    key, _, value = selector.partition("=")
     return key in labels and value in ("", labels[key])
 
 

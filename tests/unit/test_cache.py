@@ -248,6 +248,17 @@ def test_a_topology_concerns_the_pods_that_it_names(text: str, names: set[str]) 
     assert concerned[1:] == [names, names]
 
 
+def test_a_topology_without_links_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    cache = NamespaceCache()
+    lab = Topology("ns", "lab", "", fault="it has no key links")
+    for topology in (lab, replace(lab, text="x"), replace(lab, name="other"), Topology("ns", "lab", "[]"), lab):
+        cache.apply_topology(TopologyChange(topology, gone=False))
+    logged = [
+        f'topology without links topology=ns/{name} cause="it has no key links"' for name in ("lab", "other", "lab")
+    ]
+    assert caplog.messages == logged
+
+
 STARTING = Pod(PodRef("ns", "b", "1"), {"ratchet": "true"})
 CHAIN = (declaring("a"), STARTING, declaring("c", pair="d"))
 LAB = Topology("ns", "lab", "- endpoints: [a:in3, e:in2]")

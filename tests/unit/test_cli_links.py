@@ -42,6 +42,7 @@ class FixedStore(ApiStore):
         pods: list[Pod] | None = DECLARED,
     ) -> None:
         self._pods = pods
+        self.api = cast(Any, SimpleNamespace(get=lambda _: {}))
         self.links = cast(Any, SimpleNamespace(list=lambda: (links, malformed or [])))
         self.pods = cast(Any, SimpleNamespace(list=self._list_pods))
         self.topologies = cast(Any, SimpleNamespace(list=lambda _: []))

@@ -10,11 +10,10 @@ import pytest
 import yaml
 
 from ratchet.cli.main import main
-from ratchet.cli.validate import read_objects
+from ratchet.cli.manifests import read_manifests
 from ratchet.cni.config import read_config
 from ratchet.core.intent import wanted_links
 from ratchet.core.model import End
-from ratchet.core.pod import Pod, Topology
 from ratchet.dev.cluster import frr, images
 from ratchet.install.chain import NetworkFile
 
@@ -87,9 +86,8 @@ def pod_of(one: Json) -> Json | None:
 
 
 def links(file: str) -> dict[str, dict[str, End]]:
-    read = list(read_objects(file, (EXAMPLES / file).read_text(), "default"))
-    pods = [one for one in read if isinstance(one, Pod)]
-    wanted = wanted_links(pods, topologies=[one for one in read if isinstance(one, Topology)])
+    found = read_manifests([str(EXAMPLES / file)], "default")
+    wanted = wanted_links([one.pod for one in found.pods], topologies=found.topologies)
     return {one.link.name: {end.name: end for end in (one.link.primary, one.link.pair)} for one in wanted.links}
 
 

@@ -115,6 +115,49 @@ def test_the_topology_is_written_as_readable_yaml(tmp_path: Path, capsys: Captur
     )
 
 
+def test_links_with_values_of_another_type_are_reported(tmp_path: Path, capsys: Captured) -> None:
+    text = MESHNET.replace("peer_pod: r2", "peer_pod: 12").replace("peer_pod: r1", "peer_pod: null")
+    text += """\
+    - {uid: 4, peer_pod: r4, local_intf: 1, peer_intf: eth1}
+    - just text
+"""
+    _, (link,), messages = imported(text, tmp_path, capsys)
+    assert link.name == "default.r2.eth2.r3.eth1"
+    assert [line.removeprefix("not converted: ") for line in messages] == [
+        "line 8: items[0].spec.links[0].peer_pod: expected text, found a number (12)",
+        "Topology r1: links[1]: links to the node's own network are not supported",
+        "line 14: items[1].spec.links[0].peer_pod: expected text, found nothing",
+        "line 16: items[1].spec.links[2].local_intf: expected text, found a number (1)",
+        "line 17: items[1].spec.links[3]: expected a mapping, found text",
+    ]
+
+
+def test_keys_and_values_of_containerlab_are_read_as_written(tmp_path: Path, capsys: Captured) -> None:
+    link = "{endpoints: [{node: 1, interface: eth1, mac: 12:34:56:12:34:56}, 2:eth1], 7: x, true: y}"
+    _, (found,), messages = imported(f"topology: {{links: [{link}]}}", tmp_path, capsys)
+    assert found.name == "default.1.eth1.2.eth1"
+    assert found.primary.properties.mac == "12:34:56:12:34:56"
+    assert messages == [f"not converted: topology.links[0].{key}: not supported" for key in ("7", "true")]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("topology: [x]", "line 1: topology: expected a mapping, found a list"),
+        ("topology: {links: x}", "line 1: topology.links: expected a list, found text"),
+        ("topology:\n  links: []\nname: [x]", "line 3: name: expected text, found a list"),
+        ("kind: Topology\nmetadata: {name: 7}\nspec: {}", "line 2: metadata.name: expected text, found a number (7)"),
+        ("kind: Topology\nmetadata: x\nspec: {}", "line 2: metadata: expected a mapping, found text"),
+        ("kind: Topology\nmetadata: {name: a}\nspec: {links: {}}", "line 3: spec.links: expected a list, found a m"),
+    ],
+)
+def test_a_file_with_values_of_another_type_is_an_error(text: str, told: str, tmp_path: Path, capsys: Captured) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(text)
+    assert main(["import", str(file)]) == 1
+    assert capsys.readouterr().err.startswith(f"ratchet: cannot read {file}: {told}")
+
+
 @pytest.mark.parametrize("text", ["a: b", "- 1", "name: x\n---\nname: y", ""])
 def test_a_file_of_another_format_is_rejected(text: str, tmp_path: Path, capsys: Captured) -> None:
     file = tmp_path / "x.yaml"

@@ -27,6 +27,7 @@ class Scripted(ApiStore):
 
     def __init__(self, *records: list[Link], pods: list[Pod] | None = None) -> None:
         self._records = list(records)
+        self.api = cast(Any, SimpleNamespace(get=lambda _: {}))
         self.links = cast(Any, SimpleNamespace(list=self._list))
         self.pods = cast(Any, SimpleNamespace(list=lambda _: PODS if pods is None else pods))
         self.topologies = cast(Any, SimpleNamespace(list=lambda _: []))

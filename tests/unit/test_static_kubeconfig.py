@@ -125,6 +125,14 @@ def test_a_proxy_in_the_environment_is_left_to_the_library(folder: Path, variabl
     assert read_static(file, environ={variable: "http://proxy:3128"}) is None
 
 
+@pytest.mark.parametrize("server", ["not a url", "https://host:99999", "https://[::1"])
+@pytest.mark.parametrize("user", [{}, {"username": "u", "password": "p"}])
+def test_an_invalid_url_of_the_server_is_an_error(server: str, user: dict[str, Any], tmp_path: Path) -> None:
+    file = written(tmp_path, kubeconfig({"server": server}, user))
+    with pytest.raises(InvalidConfigError, match=f"^cannot use kubeconfig {file}: "):
+        connect(file)
+
+
 def test_a_missing_kubeconfig_is_reported_by_its_name(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfigError, match=f"cannot use kubeconfig {tmp_path}/none: no such file"):
         connect(f"{tmp_path}/none")

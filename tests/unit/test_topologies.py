@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from ipaddress import ip_interface
 from typing import Any
 
@@ -10,11 +11,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ratchet.cli.manifest_checks import Problem, find_problems
+from ratchet.cli.manifest_checks import find_problems
+from ratchet.cli.problems import Problem
 from ratchet.core.endpoint_spec import EndpointSpec
 from ratchet.core.intent import names_every_pod, wanted_links
 from ratchet.core.model import Side
 from ratchet.core.pod import Pod, Topology
+from ratchet.store.codec.pods import decode_topology
 from tests.support.links import annotated, pod, primary_pod
 
 LAB = """\
@@ -194,12 +197,38 @@ def test_an_unreadable_topology_rejects_only_pods_whose_name_it_may_contain(text
     assert rejections(pods, topology(text)).keys() == concerned
 
 
+def decoded(**content: Any) -> Topology:
+    return decode_topology({"metadata": {"namespace": "default", "name": "lab"}, **content})
+
+
+def test_a_topology_without_links_rejects_the_pods_that_it_names() -> None:
+    pods, text = [pod("router-a"), pod("router-b")], "- endpoints: [router-a:x, y:x]"
+    utf16 = b64encode(text.encode("utf-16")).decode()
+    cause = "cannot link pod default/router-a: topology default/lab: it has no key links in data: found"
+    for topology, found in (
+        (decoded(data={"links.yaml": text}), "links.yaml"),
+        (decoded(data={"Links": text, "README": "x"}), "Links, README"),
+        (decoded(binaryData={"links": utf16}), "links as binary data"),
+    ):
+        assert rejections(pods, topology) == {"router-a": f"{cause} {found}"}
+        assert not names_every_pod(topology, {"eth0"})
+    assert rejections(pods, decoded()) == rejections(pods, decoded(data={"links": ""})) == {}
+    assert not names_every_pod(decoded(), {"eth0"})
+    assert decoded(data={"links": "", "x": text}).fault == ""
+    assert decoded(binaryData={"links": "not base64"}).text == ""
+
+
+@pytest.mark.parametrize("null", ["null", "Null", "NULL", "~"])
+def test_null_has_all_forms_of_yaml(null: str) -> None:
+    text = f"- {{endpoints: [a:x, b:x], mac: [{null}, 02:00:00:00:00:01]}}"
+    (wanted,) = wanted_links([], topologies=[topology(text)]).links
+    assert wanted.link.primary.properties.mac is None
+
+
 def test_find_problems_reports_invalid_links_whose_pods_do_not_exist() -> None:
     lab = topology([link_item("a:x", "b:x", mtu=1), link_item("a:y", "c:y")])
     found = find_problems([pod("a")], [lab])
     assert [one.text for one in found if one.is_error] == [
-        'cannot link pod default/a: topology default/lab: line 1: mtu: invalid MTU "1": '
-        "expected bytes from 68 to 65535",
         "topology default/lab: line 1: endpoints: pod c: there is no such pod",
         'topology default/lab: line 1: mtu: invalid MTU "1": expected bytes from 68 to 65535',
     ]

@@ -18,7 +18,8 @@ from ratchet.core.model import Link
 from ratchet.core.pod import Topology, Withheld
 from ratchet.errors import InvalidIntentError
 
-TOPOLOGY_LABEL = "ratchet.topology"  # the label of a ConfigMap that is one: "true"
+TOPOLOGY_LABEL = "ratchet.topology"  # the label of a ConfigMap that is one
+TOPOLOGY_VALUES = ("true", "True", "TRUE")  # of this label; the API server compares the case
 TOPOLOGY_KEY = "links"
 _ENDPOINTS = "endpoints"
 
@@ -55,6 +56,8 @@ def drawn_links(topology: Topology, reserved: Collection[str]) -> tuple[DrawnLin
     """The links and errors of a topology, in its order."""
     if topology.withheld is not None:
         return (Faulty(f"topology {topology}", topology.withheld.cause, None, withheld=topology.withheld),)
+    if topology.fault:
+        return (Faulty(f"topology {topology}", topology.fault, None, topology.text),)
     try:
         items = items_of(read(topology.text))
     except UnreadableError as cause:

@@ -13,6 +13,7 @@ from ratchet.core.escape import excerpt
 SIZE_MOST = 256 * 1024  # bytes: all of an object's annotations (kubernetes.io, "Annotations")
 DEPTH_MOST = 6
 
+_NULLS = ("null", "Null", "NULL", "~")
 _Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 
@@ -62,7 +63,7 @@ def _read_node(event: Any, events: Iterator[Any], depth: int) -> YamlNode:
         raise UnreadableError(line, "anchors and aliases are not supported")
     if isinstance(event, yaml.ScalarEvent):
         plain = event.style not in ("'", '"')
-        return YamlNode(line, "" if plain and event.value in ("null", "~") else event.value)
+        return YamlNode(line, "" if plain and event.value in _NULLS else event.value)
     if depth == DEPTH_MOST:
         raise UnreadableError(line, f"nested deeper than {DEPTH_MOST} levels")
     if isinstance(event, yaml.SequenceStartEvent):

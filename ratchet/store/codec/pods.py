@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Mapping
 from typing import Any
 
+from ratchet.core.escape import excerpt
 from ratchet.core.intent import TOPOLOGY_KEY
 from ratchet.core.intent.pods import ENABLED
 from ratchet.core.intent.topology_limits import with_bounded_text
@@ -42,9 +44,32 @@ def decode_pod_phase(pod: Mapping[str, Any]) -> Pod:
 def decode_topology(config_map: Mapping[str, Any]) -> Topology:
     """The topology in a user's ConfigMap. It is withheld if it is too long."""
     metadata = config_map.get("metadata", {})
-    text = (config_map.get("data") or {}).get(TOPOLOGY_KEY) or ""
+    text, fault = (config_map.get("data") or {}).get(TOPOLOGY_KEY), ""
+    if text is None:
+        text, fault = _other_content(config_map)
     namespace, name = metadata.get("namespace", ""), metadata.get("name", "")
-    return with_bounded_text(Topology(namespace, name, text, decode_time(metadata.get("creationTimestamp"))))
+    created = decode_time(metadata.get("creationTimestamp"))
+    return with_bounded_text(Topology(namespace, name, text, created, fault=fault))
+
+
+def _other_content(config_map: Mapping[str, Any]) -> tuple[str, str]:
+    """The content of a topology without a list of links, as text, and why it has no list.
+
+    `kubectl create configmap --from-file` names the key after the file, and takes a file that is not UTF-8 for binary.
+    """
+    data, binary = config_map.get("data") or {}, config_map.get("binaryData") or {}
+    words = [f"found {', '.join(map(excerpt, sorted(data)))}"] if data else []
+    words += [f"found {', '.join(map(excerpt, sorted(binary)))} as binary data"] if binary else []
+    texts = [*data.values(), *map(_text_of_binary, binary.values())]
+    return "\n".join(texts), f"it has no key {TOPOLOGY_KEY} in data: {excerpt('; '.join(words) or 'it is empty', 200)}"
+
+
+def _text_of_binary(encoded: str) -> str:
+    """The text in binary data, with the names in it also if it is UTF-16."""
+    try:
+        return b64decode(encoded).decode(errors="replace").replace("\0", "")
+    except ValueError:
+        return ""
 
 
 def _ref(metadata: Mapping[str, Any]) -> PodRef:
