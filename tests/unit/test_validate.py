@@ -175,11 +175,11 @@ def test_topologies_are_checked_with_the_pods(tmp_path: Path, capsys: Captured) 
         (b"a: 1\na: 2", "line 2: duplicate key a"),
     ],
 )
-def test_an_unreadable_file_is_an_error(tmp_path: Path, text: bytes, told: str, capsys: Captured) -> None:
+def test_an_unreadable_file_is_an_error(tmp_path: Path, text: bytes, expected: str, capsys: Captured) -> None:
     file = tmp_path / "x.yaml"
     file.write_bytes(text)
     assert main(["validate", str(file)]) == 1
     output = capsys.readouterr().err
-    assert output.startswith(f"ratchet: cannot read {file}: {told}")
+    assert output.startswith(f"ratchet: cannot read {file}: {expected}")
     assert main(["validate", str(tmp_path / "none")]) == 1
     assert "No such file" in capsys.readouterr().err
