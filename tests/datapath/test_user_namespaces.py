@@ -1,4 +1,8 @@
-"""Pods with user namespaces (`hostUsers: false`): Ratchet acts in their network namespaces from outside."""
+"""Pods with user namespaces (`hostUsers: false`): Ratchet acts in their network namespaces from outside.
+
+Runtimes create them from containerd 2.0 and runc 1.2 on (kubernetes.io, "User Namespaces"). The nodes of tests/e2e have
+Debian's containerd 1.6, so no end-to-end test has such pods.
+"""
 
 from __future__ import annotations
 

@@ -39,19 +39,14 @@ def delegating(cluster: Cluster) -> Iterator[None]:
             shutil.rmtree(folder / "run/flannel", ignore_errors=True)
 
 
-def address(world: World, name: str, ifname: str) -> str:
-    shown = json.loads(world.kubectl("exec", name, "--", "ip", "-j", "-4", "addr", "show", ifname))
-    return str(shown[0]["addr_info"][0]["local"])
-
-
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("delegating")
 def test_pods_without_links_get_the_flannel_network(world: World) -> None:
     world.apply(pod("x", "node-a", {}), pod("y", "node-b", {}))
     world.wait("condition=Ready", "pod/x", "pod/y")
-    assert address(world, "x", "eth0").startswith("10.244.1.")
+    assert world.address("x", "eth0").startswith("10.244.1.")
     assert world.device("x", "eth0")["mtu"] == 1450
-    world.wait_for_ping("x", address(world, "y", "eth0"))
+    world.wait_for_ping("x", world.address("y", "eth0"))
     reached = world.try_kubectl("exec", "x", "--", "nc", "-w", "3", "10.96.0.1", "443")
     assert reached.returncode == 0, f"no Service: {reached.stderr}"
 
@@ -62,7 +57,7 @@ def test_pods_without_links_get_the_flannel_network(world: World) -> None:
 def test_pods_with_links_get_the_boot_network_and_their_links(world: World, other: str) -> None:
     world.apply(pod("p", "node-a", primary("q")), pod("q", other, PAIR))
     world.wait("condition=Ready", "pod/p", "pod/q")
-    assert address(world, "p", "eth0").startswith("10.245.0.")
+    assert world.address("p", "eth0").startswith("10.245.0.")
     world.wait_until_linked(1)
     world.wait_for_ping("p", "10.99.1.2")
 

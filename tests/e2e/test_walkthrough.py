@@ -24,15 +24,16 @@ def test_the_example_of_2017_is_linked(world: World, file: str) -> None:
 def test_a_pod_without_labels_has_only_the_cluster_network(world: World) -> None:
     world.apply(pod("plain", "node-a", {}), pod("other", "node-b", {}))
     world.wait("condition=Ready", "pod/plain", "pod/other")
-    names = [one["ifname"] for one in json.loads(world.kubectl("exec", "plain", "--", "ip", "-j", "link"))]
-    assert names == ["lo", "eth0"]
-    assert world.pings("plain", world.get("pod", "other")["status"]["podIP"])
+    assert world.interfaces("plain") == ["lo", "eth0"]
+    assert world.pings("plain", world.address("other", "eth0"))
 
 
 def test_a_linked_pod_keeps_the_cluster_network(world: World) -> None:
     world.apply(pod("p", "node-a", primary("q")), pod("q", "node-b", PAIR))
     world.wait("condition=Ready", "pod/p", "pod/q")
-    assert world.pings("p", world.get("pod", "q")["status"]["podIP"])
+    for name in ("p", "q"):
+        assert world.pod_ips(name) == [world.address(name, "eth0")]
+    assert world.pings("p", world.address("q", "eth0"))
     assert world.pings("p", "10.99.1.2")
 
 

@@ -155,6 +155,19 @@ class World:
         """An interface in a pod as `ip -d link show` shows it."""
         return dict(json.loads(self.kubectl("exec", name, "--", "ip", "-j", "-d", "link", "show", ifname))[0])
 
+    def interfaces(self, name: str) -> list[str]:
+        """The names of the interfaces in a pod."""
+        return [one["ifname"] for one in json.loads(self.kubectl("exec", name, "--", "ip", "-j", "link"))]
+
+    def address(self, name: str, ifname: str) -> str:
+        """The IPv4 address of an interface in a pod."""
+        shown = json.loads(self.kubectl("exec", name, "--", "ip", "-j", "-4", "addr", "show", ifname))
+        return str(shown[0]["addr_info"][0]["local"])
+
+    def pod_ips(self, name: str) -> list[str]:
+        """The addresses in a pod's status, which Services and other pods use."""
+        return [one["ip"] for one in self.get("pod", name)["status"]["podIPs"]]
+
     # Leftovers
 
     def leftovers(self) -> list[str]:

@@ -1,7 +1,8 @@
 """A stand-in for Multus, which runs several networks for one pod. It is a module of tests, and a CNI plugin.
 
-`start` does what the entrypoint of Multus does at each start. It installs this file as the plugin, which runs alone:
-it imports the standard library only. What it reproduces of k8snetworkplumbingwg/multus-cni 4.3:
+`start` does what the entrypoint of Multus does at each start; with arguments, this file is that entrypoint. It installs
+this file as the plugin, which runs alone: it imports the standard library only. What it reproduces of
+k8snetworkplumbingwg/multus-cni 4.3:
 
 | behaviour | source |
 |---|---|
@@ -9,20 +10,24 @@ it imports the standard library only. What it reproduces of k8snetworkplumbingwg
 | The daemon ("thick") writes `00-multus.conf` of type `multus-shim`, with the master's path as `clusterNetwork` | docs/thick-plugin.md; pkg/server/config/manager.go |
 | Without a daemon ("thin"), the master is copied into `delegates`; from version 1.0.0 on in a `00-multus.conflist` | cmd/thin_entrypoint/main.go |
 | ADD runs the master with the runtime's CNI_IFNAME, and the n-th further network with `net<n>` | docs/how-to-use.md; getIfname in pkg/multus/multus.go |
+| With a `kubeconfig`, the annotation `k8s.v1.cni.cncf.io/networks` of the pod names further networks: NetworkAttachmentDefinitions, whose `config` is a network | docs/how-to-use.md; GetPodNetwork in pkg/k8sclient/k8sclient.go |
 | ADD fails if the interface exists in the pod. Its result is the master's | validateIfName, CmdAdd |
 | After a failed ADD of a network, that network and all before it are deleted, the last first. The error has its text and not its code | CmdAdd, delPlugins |
 | DEL uses the networks that ADD saved, else the configured ones, the last first. It continues after errors | CmdDel |
 | CHECK checks each network; STATUS asks the master alone, and only from version 1.1.0 on | CmdCheck, CmdStatus |
 | A list of plugins is run as by libcni, with a cache of results for CHECK and DEL | containernetworking/cni, libcni/api.go |
 
-Further networks are the files in `defaultNetworks` (docs/configuration.md). They stand for
-NetworkAttachmentDefinitions, whose `config` has the same content. The API, annotations and capabilities are left out.
+Further networks of all pods are the files in `defaultNetworks` (docs/configuration.md). Without an API, they stand for
+NetworkAttachmentDefinitions. Capabilities, the annotation `network-status` and options of an attachment, such as
+`name@interface`, are left out.
 
 A master that is Multus again is called without end by the real one. Here, the third nested call fails.
 """  # noqa: E501  # one line per row
 
 from __future__ import annotations
 
+import argparse
+import base64
 import json
 import os
 import subprocess
@@ -36,6 +41,7 @@ Json = dict[str, Any]
 
 SHIM, THIN = "multus-shim", "multus"
 NETWORK = "multus-cni-network"
+ANNOTATION = "k8s.v1.cni.cncf.io/networks"
 _DEPTH, _DEEPEST = "MULTUS_STAND_IN_DEPTH", 3
 _ENDLESS = "multus is its own master"
 
@@ -44,14 +50,22 @@ class PluginError(Exception):
     """A plugin failed; the message is its own."""
 
 
-def start(conf_dir: Path, bin_dir: Path, attachments: Sequence[Path] = (), *, thin: bool = False) -> Path:
+def start(
+    conf_dir: Path,
+    bin_dir: Path,
+    attachments: Sequence[Path] = (),
+    *,
+    thin: bool = False,
+    kubeconfig: Path | None = None,
+) -> Path:
     """Choose the master, install the plugin, and write its configuration, as at each start. Returns the file.
 
-    `attachments`: files of further networks for every pod.
+    `attachments`: files of further networks for every pod. `kubeconfig`: as JSON and with a token; None without an API.
     """
     master = choose_master(conf_dir)
     content = json.loads(master.read_text())
     plugin: Json = {"cniDir": str(bin_dir.parent / "multus"), "defaultNetworks": [str(path) for path in attachments]}
+    plugin |= {"kubeconfig": str(kubeconfig)} if kubeconfig else {}
     head = {"cniVersion": content["cniVersion"], "name": NETWORK}
     name, config = "00-multus.conf", {**head, "type": SHIM, "clusterNetwork": str(master), **plugin}
     if thin:
@@ -72,7 +86,20 @@ def choose_master(conf_dir: Path) -> Path:
     return min(one for one in found if not one.name.startswith("00-multus"))
 
 
-def main() -> int:
+def run_entrypoint() -> int:
+    """Start, and print the name of the master's file."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("conf_dir", type=Path)
+    parser.add_argument("bin_dir", type=Path)
+    parser.add_argument("--kubeconfig", type=Path)
+    parser.add_argument("--thin", action="store_true")
+    given = parser.parse_args()
+    start(given.conf_dir, given.bin_dir, thin=given.thin, kubeconfig=given.kubeconfig)
+    print(choose_master(given.conf_dir).name)
+    return 0
+
+
+def serve() -> int:
     """Serve a call of the runtime."""
     config, command = json.load(sys.stdin), os.environ["CNI_COMMAND"]
     try:
@@ -90,7 +117,7 @@ def main() -> int:
 
 
 def add(config: Json) -> Json:
-    networks = configured(config)
+    networks = [*configured(config), *requested(config)]
     path = saved(config)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(networks))
@@ -133,6 +160,42 @@ def configured(config: Json) -> list[Json]:
     path = config.get("clusterNetwork")
     first = [json.loads(Path(path).read_text())] if path else config["delegates"]
     return [*first, *(json.loads(Path(one).read_text()) for one in config["defaultNetworks"])]
+
+
+def requested(config: Json) -> list[Json]:
+    """The networks that the pod's annotation names, as `name` or `namespace/name`, in its order."""
+    if "kubeconfig" not in config:
+        return []
+    arguments = dict(one.split("=", 1) for one in os.environ["CNI_ARGS"].split(";"))
+    own = arguments["K8S_POD_NAMESPACE"]
+    pod = get(config, f"/api/v1/namespaces/{own}/pods/{arguments['K8S_POD_NAME']}")
+    names = pod["metadata"].get("annotations", {}).get(ANNOTATION, "")
+    return [definition(config, own, name.strip()) for name in names.split(",") if name.strip()]
+
+
+def definition(config: Json, own: str, name: str) -> Json:
+    """The network of a NetworkAttachmentDefinition. `own`: the pod's namespace."""
+    namespace, _, name = name.rpartition("/")
+    folder = f"/apis/k8s.cni.cncf.io/v1/namespaces/{namespace or own}/network-attachment-definitions"
+    return dict(json.loads(get(config, f"{folder}/{name}")["spec"]["config"]))
+
+
+def get(config: Json, path: str) -> Json:
+    """Read an object of the API."""
+    # Imported here, because they take as long as the rest of a call.
+    import ssl
+    from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
+
+    kubeconfig = json.loads(Path(config["kubeconfig"]).read_text())
+    cluster, user = kubeconfig["clusters"][0]["cluster"], kubeconfig["users"][0]["user"]
+    context = ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
+    request = Request(f"{cluster['server']}{path}", headers={"Authorization": f"Bearer {user['token']}"})
+    opener = build_opener(ProxyHandler({}), HTTPSHandler(context=context))
+    try:
+        with opener.open(request, timeout=10) as response:
+            return dict(json.load(response))
+    except OSError as error:
+        raise PluginError(f"cannot get {path}: {error}") from error
 
 
 def plugins_of(network: Json) -> list[Json]:
@@ -213,4 +276,4 @@ def find(plugin: str, folders: Iterable[str]) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_entrypoint() if len(sys.argv) > 1 else serve())
