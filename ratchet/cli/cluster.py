@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from ratchet.store.apiserver import connect
+from ratchet.store.apiserver import SELECTION_SECONDS, connect
 from ratchet.store.connection import namespace_of
 from ratchet.store.store import ApiStore
 
@@ -33,7 +33,7 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
 
 def records_of(arguments: argparse.Namespace) -> ApiStore:
     """The records of the cluster that the flags name. Raises InvalidConfigError."""
-    api = connect(_kubeconfig(arguments), context=arguments.context)
+    api = connect(_kubeconfig(arguments), context=arguments.context).with_timeout(SELECTION_SECONDS)
     return ApiStore(api, arguments.records_in, use_topologies=arguments.topologies == "on")
 
 

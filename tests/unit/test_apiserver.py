@@ -39,6 +39,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.connections.add(self.client_address)
+        if self.path.endswith("/slow"):
+            self.server.answer_slow.wait()
         moved = self.path.endswith("/moved")
         echo = json.dumps({"target": self.path, "agent": self.headers["User-Agent"]})
         status, text = ANSWERS.get(self.path, (200, echo))
@@ -59,7 +61,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """`ended` is set once a connection is closed."""
+    """`ended` is set once a connection is closed. /slow is answered once `answer_slow` is set."""
 
     daemon_threads = True
 
@@ -67,6 +69,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.connections: set[object] = set()
         self.ended = threading.Event()
+        self.answer_slow = threading.Event()
 
     @property
     def url(self) -> str:
@@ -78,6 +81,7 @@ def server() -> Iterator[Server]:
     with Server() as made:
         threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
         yield made
+        made.answer_slow.set()
         made.shutdown()
 
 
@@ -147,6 +151,18 @@ def test_reconnect_opens_a_new_connection(server: Server) -> None:
     api.reconnect()
     api.get("/two")
     assert len(server.connections) == 2
+
+
+def test_a_timeout_may_be_longer_than_the_patience(server: Server) -> None:
+    api = api_at(server.url)
+    with pytest.raises(ApiUnavailableError, match="timed out"):
+        api.get("/slow")
+    answering = threading.Timer(5 * api.patience, server.answer_slow.set)
+    answering.start()
+    try:
+        assert api.with_timeout(60.0).get("/slow")["target"] == "/slow"
+    finally:
+        answering.cancel()
 
 
 def test_a_request_is_retried_no_longer_than_its_patience(monkeypatch: pytest.MonkeyPatch) -> None:
