@@ -45,7 +45,7 @@ from ratchet.agent.workers import WORKER_PATIENCE_SECONDS, Workers
 from ratchet.node.interrupts import Interrupts
 from ratchet.node.journal import Journal, SandboxEntry, boot_id
 from ratchet.node.verified import VerifiedEnds
-from ratchet.store.apiserver import ApiServer, connect
+from ratchet.store.apiserver import SELECTION_SECONDS, ApiServer, connect
 from ratchet.store.cached_store import CachedStore
 from ratchet.store.store import ApiStore
 
@@ -200,7 +200,7 @@ class Agent:
     def _make_informers(self) -> Informers:
         settings = self._settings
         records = ApiStore(
-            self._api,
+            self._api.with_timeout(SELECTION_SECONDS),
             settings.namespace,
             settings.vni_range,
             use_topologies=settings.topologies,

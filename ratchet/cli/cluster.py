@@ -11,7 +11,7 @@ from typing import TypeVar
 from ratchet.cli.object_rules import namespace_problem
 from ratchet.errors import InvalidConfigError, RatchetError
 from ratchet.store.api_errors import ForbiddenError, NotFoundError
-from ratchet.store.apiserver import connect
+from ratchet.store.apiserver import SELECTION_SECONDS, connect
 from ratchet.store.connection import namespace_of
 from ratchet.store.paths import namespace_path
 from ratchet.store.store import ApiStore
@@ -44,6 +44,7 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
 def records_of(arguments: argparse.Namespace) -> ApiStore:
     """The records of the cluster that the flags name. Raises InvalidConfigError."""
     api = _naming_flags(lambda: connect(_kubeconfig(arguments), context=arguments.context))
+    api = api.with_timeout(SELECTION_SECONDS)
     return ApiStore(api, arguments.records_in, use_topologies=arguments.topologies == "on")
 
 

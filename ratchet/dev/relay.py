@@ -14,13 +14,17 @@ CHUNK_BYTES = 1 << 16
 
 @contextmanager
 def relay(listener: socket.socket, host: str, port: int) -> Iterator[None]:
-    """Relay each connection to `host` and `port`, in a thread of this namespace."""
+    """Relay each connection to `host` and `port`, in a thread of this namespace.
+
+    A connection that the target refuses is closed.
+    """
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="relay", daemon=True)
     thread.start()
 
     async def relay_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
+        # Python 3.11 logs a traceback for each connection that is cancelled at the end.
+        with contextlib.suppress(OSError, asyncio.CancelledError), contextlib.closing(writer):
             upstream_reader, upstream_writer = await asyncio.open_connection(host, port)
             await asyncio.gather(_copy(reader, upstream_writer), _copy(upstream_reader, writer))
 

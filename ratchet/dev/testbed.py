@@ -22,9 +22,10 @@ from ratchet.dev.access import Access, embedded_api, relayed_api
 from ratchet.dev.agents import AgentProcess, Process, spawn
 from ratchet.dev.fake_kubelet import Kubelet
 from ratchet.dev.hosts import Hosts
+from ratchet.dev.real_api import make_default_account, node_heartbeats, wait_until_deleted
 from ratchet.errors import ConflictError, RatchetError
 from ratchet.install import install
-from ratchet.store.api_errors import AlreadyExistsError, NotFoundError
+from ratchet.store.api_errors import AlreadyExistsError, ExpiredError, NotFoundError
 from ratchet.store.apiserver import ApiServer, connect
 from ratchet.store.store import ApiStore
 
@@ -68,9 +69,9 @@ class Testbed:
             stack.callback(self.api.close)
             stack.callback(self._remove_made)
             for namespace in (RATCHET_NAMESPACE, self.namespace):
-                self.make(
-                    "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
-                )
+                self._make_namespace(namespace)
+            if self.kubeconfig is not None:
+                stack.enter_context(node_heartbeats(self.api, self.kubelets))
             self._stack = stack.pop_all()
         return self
 
@@ -83,7 +84,10 @@ class Testbed:
 
     def links(self) -> dict[str, Link]:
         """All records by name. Raises MalformedRecordError if one cannot be read."""
-        links, malformed = self.read("links", self.records.links.list)
+        while True:
+            with suppress(ExpiredError):  # between two pages, if the API server was restarted
+                links, malformed = self.read("links", self.records.links.list)
+                break
         for error in malformed:
             raise error
         return {link.name: link for link in links}
@@ -202,6 +206,13 @@ class Testbed:
             return self.api.get(path)
         self._made.append(path)
         return created
+
+    def _make_namespace(self, name: str) -> None:
+        if self.kubeconfig is not None:
+            wait_until_deleted(self.api, name)
+        self.make("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        if self.kubeconfig is not None:
+            make_default_account(self.api, name)
 
     def _reached_api(self) -> Any:
         if self.kubeconfig is not None:

@@ -36,6 +36,8 @@ Observer = Callable[[str, str, int, float], None]
 CONNECT_SECONDS = 3.0
 READ_SECONDS = 10.0
 WATCH_SECONDS = 120
+# kube-apiserver's `--request-timeout`. To find a selector's few among 100,000 objects, it may read etcd for over 10 s.
+SELECTION_SECONDS = 60.0
 JSON = "application/json"
 # The second type is for servers that do not support the first (kubernetes.io, "Alternate representations").
 METADATA_LIST = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{JSON}"
@@ -69,12 +71,19 @@ class ApiServer:
         self._session = Session(connect())
         self.host = self._session.connection.host
         self.patience = patience
+        self._timeout = 0.0
         self._observer = observer
 
     def patient(self, seconds: float) -> ApiServer:
         """The same server and connections, with requests that are retried for `seconds`."""
         other = copy(self)
         other.patience = seconds
+        return other
+
+    def with_timeout(self, seconds: float) -> ApiServer:
+        """The same server and connections. Each try may take `seconds`, also if that is more than the patience."""
+        other = copy(self)
+        other._timeout = seconds
         return other
 
     def close(self) -> None:
@@ -207,10 +216,10 @@ class ApiServer:
         until: float,
         request: Mapping[str, Any],
     ) -> Decoded:
-        left = max(0.1, until - time.monotonic())
+        seconds = max(0.1, self._timeout, min(READ_SECONDS, until - time.monotonic()))
         with self._session.large_responses.admitted() as admit:
             with self._observed(method, path) as answer:
-                response = self._send(method, path, answer, read_seconds=min(READ_SECONDS, left), **request)
+                response = self._send(method, path, answer, read_seconds=seconds, **request)
                 try:
                     body = read_body(response, admit, largest)
                     size, content = len(body), _json_object(body)

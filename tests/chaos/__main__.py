@@ -10,9 +10,10 @@ import sys
 import traceback
 from pathlib import Path
 
+from ratchet.dev.cluster.cluster import Cluster
 from tests.chaos.run import InvariantError, Run
 from tests.chaos.steps import Fault, Kind
-from tests.chaos.world import World, built_world
+from tests.chaos.world import Server, World, built_world, real_server, server_of
 
 REPORTS = Path("build/chaos")
 HISTORY_LINES = 400
@@ -23,10 +24,10 @@ def main() -> int:
     arguments = _arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that namespaces and mounts are removed
     print(f"==> Chaos run: seed {arguments.seed}, {arguments.minutes:g} minutes", flush=True)
-    with built_world(arguments.kubeconfig) as world:
+    with built_world(_server(arguments)) as world:
         run = Run(world, lambda line: print(f"    {line}", flush=True))
         try:
-            run.go(arguments.seed, arguments.minutes, api_faults=arguments.kubeconfig is None)
+            run.go(arguments.seed, arguments.minutes)
         except Exception as failure:  # noqa: BLE001  # of a condition, or of the run itself: both need the history
             if not isinstance(failure, InvariantError):
                 traceback.print_exc()
@@ -44,8 +45,18 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--seed", type=int, default=random.randrange(1 << 32), help="seed of the steps (default: random)"
     )
-    parser.add_argument("--kubeconfig", type=Path, help="an API server to use (default: the embedded one)")
+    servers = parser.add_mutually_exclusive_group()
+    servers.add_argument("--kubeconfig", type=Path, help="an API server to use (default: the embedded one)")
+    servers.add_argument(
+        "--cluster", type=Path, help="folder of a cluster of hack/cluster, whose API server is used and restarted"
+    )
     return parser.parse_args()
+
+
+def _server(arguments: argparse.Namespace) -> Server:
+    if arguments.cluster:
+        return server_of(Cluster(arguments.cluster.absolute()))
+    return real_server(arguments.kubeconfig) if arguments.kubeconfig else Server()
 
 
 def _summary(run: Run) -> str:

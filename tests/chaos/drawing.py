@@ -29,6 +29,7 @@ WEIGHTS: dict[Kind, int] = {
     Kind.CLOCK: 2,
     Kind.LOSE_LEASES: 1,
     Kind.COLLECT: 1,
+    Kind.RESTART_API: 1,
 }
 
 
@@ -48,16 +49,29 @@ class Model:
     ends: Mapping[FaultKey, float] = field(default_factory=dict)
 
 
-def drawn_steps(seed: int, *, api_faults: bool = True) -> Iterator[Step]:
-    """The steps of a seed, without end. `api_faults`: whether the API server can be made to fail."""
+@dataclass(frozen=True, slots=True)
+class ApiServerKind:
+    """What can be done to the API server: make its responses fail, restart it."""
+
+    faults: bool = True
+    restarts: bool = False
+
+
+EMBEDDED = ApiServerKind()
+REAL = ApiServerKind(faults=False)
+OWN_REAL = ApiServerKind(faults=False, restarts=True)
+
+
+def drawn_steps(seed: int, api: ApiServerKind = EMBEDDED) -> Iterator[Step]:
+    """The steps of a seed, without end."""
     rng, model = random.Random(seed), Model()
     while True:
-        step = next_step(rng, model, api_faults=api_faults)
+        step = next_step(rng, model, api)
         model = after(model, step)
         yield step
 
 
-def next_step(rng: random.Random, model: Model, *, api_faults: bool = True) -> Step:
+def next_step(rng: random.Random, model: Model, api: ApiServerKind = EMBEDDED) -> Step:
     """Draw one step. Faults that are over end first. A round ends with all faults, then quiesces."""
     over = model.now >= model.round_ends
     for key, step in model.faults.items():
@@ -65,7 +79,7 @@ def next_step(rng: random.Random, model: Model, *, api_faults: bool = True) -> S
             return replace(step, kind=Kind.HEAL, pause=0.0, seconds=0.0)
     if over:
         return Step(Kind.QUIESCE)
-    possible = _possible(model, api_faults)
+    possible = _possible(model, api)
     kinds = list(possible)
     kind = rng.choices(kinds, [WEIGHTS[one] for one in kinds])[0]
     return replace(possible[kind](rng), kind=kind, pause=min(rng.expovariate(1 / MEAN_PAUSE), LONGEST_PAUSE))
@@ -100,7 +114,7 @@ def _without(mapping: Mapping, key: object) -> dict:  # type: ignore[type-arg]  
 Draw = Callable[[random.Random], Step]
 
 
-def _possible(model: Model, api_faults: bool) -> dict[Kind, Draw]:
+def _possible(model: Model, api: ApiServerKind) -> dict[Kind, Draw]:
     """How to draw each kind of step that is possible now."""
     absent = [pod for pod in STARTED_PODS if pod not in model.pods]
     present = [pod for pod in STARTED_PODS if pod in model.pods]
@@ -115,7 +129,7 @@ def _possible(model: Model, api_faults: bool) -> dict[Kind, Draw]:
         (undeclared, Kind.DECLARE, lambda rng: _declaration(rng, rng.choice(undeclared))),
         (declared, Kind.EDIT, lambda rng: _declaration(rng, rng.choice(declared))),
         (declared, Kind.UNDECLARE, lambda rng: Step(Kind.UNDECLARE, slot=rng.choice(declared))),
-        (faults := _possible_faults(model, api_faults), Kind.FAULT, lambda rng: _fault(rng, model, faults)),
+        (faults := _possible_faults(model, api.faults), Kind.FAULT, lambda rng: _fault(rng, model, faults)),
         (
             True,
             Kind.CLOCK,
@@ -123,6 +137,7 @@ def _possible(model: Model, api_faults: bool) -> dict[Kind, Draw]:
         ),
         (True, Kind.LOSE_LEASES, lambda _: Step(Kind.LOSE_LEASES)),
         (True, Kind.COLLECT, lambda _: Step(Kind.COLLECT)),
+        (api.restarts, Kind.RESTART_API, lambda _: Step(Kind.RESTART_API)),
     ]
     return {kind: draw for possible, kind, draw in draws if possible}
 

@@ -17,8 +17,8 @@ from tests.support.record_history import duplicate_interfaces
 
 # Seconds for which both pods of a link have had no calls. Until then an agent may be at work on the link.
 CALM_SECONDS = 20.0
-# Rounds of pings in a row without an answer. A single ping may come late on a busy machine.
-LOST_PINGS = 4
+# Seconds without an answered ping. An agent may be at work on hundreds of links before it raises a carrier.
+LOST_SECONDS = 20.0
 MIB = 1 << 20
 
 
@@ -134,10 +134,10 @@ def still_held(records: Iterable[Link], deleted: Collection[str]) -> list[str]:
 
 
 def unanswered(
-    before: Mapping[tuple[str, ...], int], answers: Mapping[tuple[str, ...], bool]
-) -> dict[tuple[str, ...], int]:
-    """The lost pings in a row of each link. A link that was not pinged now starts again."""
-    return {link: 0 if answered else before.get(link, 0) + 1 for link, answered in answers.items()}
+    before: Mapping[tuple[str, ...], float], answers: Mapping[tuple[str, ...], bool], now: float
+) -> dict[tuple[str, ...], float]:
+    """The time of each link since which no ping was answered. A link that was not pinged now starts again."""
+    return {link: now if answered else before.get(link, now) for link, answered in answers.items()}
 
 
 def _is_calm(record: Link, snapshot: Snapshot) -> bool:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from ratchet.core.state_machine import derive
-from tests.chaos.invariants import LOST_PINGS, always, calm_links, unanswered
+from tests.chaos.invariants import LOST_SECONDS, always, calm_links, unanswered
 from tests.chaos.nodes import NodeActor
 from tests.chaos.observing import answers, observe
 from tests.chaos.pods import PodActor
@@ -38,7 +38,7 @@ class Monitor:
         self._pods, self._nodes = pods, nodes
         self._tenants = tenants
         self._report = report
-        self._lost: dict[tuple[str, ...], int] = {}
+        self._unanswered: dict[tuple[str, ...], float] = {}
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="chaos monitor", daemon=True)
 
@@ -68,9 +68,10 @@ class Monitor:
         self.violations += always(snapshot)
         answered = answers(self._pods, self._tenants.specs, [link for link, _ in calm_links(snapshot)])
         self.pings += len(answered)
-        self._lost = unanswered(self._lost, answered)
-        lost = [link for link, times in self._lost.items() if times >= LOST_PINGS]
-        self.violations += [f"{LOST_PINGS} pings in a row had no answer through {link}" for link, *_ in lost]
+        now = time.monotonic()
+        self._unanswered = unanswered(self._unanswered, answered, now)
+        lost = [link for link, since in self._unanswered.items() if now - since >= LOST_SECONDS]
+        self.violations += [f"no ping was answered for {LOST_SECONDS:.0f} s through {link}" for link, *_ in lost]
         self._world.faults.sent.clear()  # a long run has millions
         return Counter(str(derive(link)) for link in snapshot.records.values())
 

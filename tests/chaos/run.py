@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from ratchet.core.model import State
 from ratchet.core.state_machine import derive
+from ratchet.errors import ConflictError
 from ratchet.gc import collect_garbage
 from ratchet.store.api_errors import NotFoundError
 from tests.chaos.actor import Actor
@@ -46,12 +47,12 @@ class Run:
         self._operator = Actor("operator", world)
         self._faults: dict[tuple[str, Family], Step] = {}
 
-    def go(self, seed: int, minutes: float, *, api_faults: bool) -> None:
+    def go(self, seed: int, minutes: float) -> None:
         """Carry out steps for so many minutes, quiesce, delete all pods. Raises InvariantError."""
         for pod, node in zip(PROBES, NODES, strict=True):
             self._submit_start(pod, node)
         self.monitor.start()
-        for step in drawn_steps(seed, api_faults=api_faults):
+        for step in drawn_steps(seed, self.world.server.kind):
             if self.world.log.seconds >= minutes * 60:
                 break
             self._carry_out(step)
@@ -95,6 +96,8 @@ class Run:
                 self._operator.submit(self._lose_leases)
             case Kind.COLLECT:
                 self._operator.submit(lambda: self._collect(GRACE))
+            case Kind.RESTART_API:
+                self._operator.submit(self.world.server.restart)
             case Kind.QUIESCE:
                 self._quiesce()
 
@@ -139,7 +142,7 @@ class Run:
     def _lose_leases(self) -> None:
         self.world.leases_lost = True
         for lease in self.world.bed.records.vnis.list()[::2]:
-            with suppress(NotFoundError):
+            with suppress(NotFoundError, ConflictError):  # its link has freed it, and perhaps another one has it
                 self.world.bed.records.vnis.delete(lease)
 
     def _collect(self, grace: timedelta) -> None:
@@ -152,7 +155,8 @@ class Run:
         """Wait until every pod runs, and until what must hold eventually holds."""
         self.world.log.note("quiescing")
         probes = self.tenants.probe()
-        self._wait("all faults to end", lambda: [name for name, node in self.nodes.items() if not node.is_idle])
+        actors = (*self.nodes.values(), self._operator)
+        self._wait("end of all faults", lambda: [one.name for one in actors if not one.is_idle])
         for pod in self.pods.values():
             pod.finish_late_deletes()
         self._wait("running pods", self._busy)

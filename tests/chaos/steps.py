@@ -28,6 +28,7 @@ class Kind(StrEnum):
     CLOCK = "step clock"
     LOSE_LEASES = "lose VNI Leases"
     COLLECT = "ratchet gc"
+    RESTART_API = "restart API server"
     QUIESCE = "quiesce"
 
 

@@ -97,7 +97,8 @@ class Tenants:
         """Delete that topology. Its links go when the hostile pods restart."""
         path = f"/api/v1/namespaces/{self._world.bed.namespace}/configmaps/{HOSTILE_TOPOLOGY}"
         api = self._world.bed.api
-        api.delete(path, uid=api.get(path)["metadata"]["uid"])
+        with suppress(NotFoundError):  # the response to an earlier try was lost
+            api.delete(path, uid=api.get(path)["metadata"]["uid"])
         self.stale |= set(HOSTILE_PODS)
 
     def _labels(self, pod: str) -> dict[str, str]:

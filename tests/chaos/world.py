@@ -5,13 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ratchet.dev.cluster.cluster import Cluster
 from ratchet.dev.fake_kubelet import Kubelet
-from ratchet.dev.testbed import Testbed
+from ratchet.dev.testbed import RATCHET_NAMESPACE, Testbed
+from ratchet.errors import RatchetError
+from ratchet.store.codec import MANAGED_SELECTOR
+from tests.chaos.drawing import EMBEDDED, OWN_REAL, REAL, ApiServerKind
 from tests.chaos.steps import NODES
 from tests.support.clock import SteppedClock, stepped_clock
 from tests.support.cluster import PATIENT
@@ -31,6 +35,8 @@ AGENT: Mapping[str, object] = {
     "node_lost_after": 5,
 }
 STATE_SIZE = "16m"
+# For how long the run itself retries requests while the API server restarts.
+RESTART_SECONDS = 60.0
 
 
 @dataclass(slots=True)
@@ -53,6 +59,25 @@ class RunLog:
         return time.monotonic() - self._began
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The API server of a run. `kubeconfig`: None for the embedded one. `restart` returns once it is ready again."""
+
+    kind: ApiServerKind = EMBEDDED
+    kubeconfig: Path | None = None
+    restart: Callable[[], None] = lambda: None
+
+
+def real_server(kubeconfig: Path) -> Server:
+    """An API server that is only used."""
+    return Server(REAL, kubeconfig)
+
+
+def server_of(cluster: Cluster) -> Server:
+    """The API server of a cluster of `hack/cluster`, which is restarted too."""
+    return Server(OWN_REAL, cluster.kubeconfig, cluster.control_plane().restart_api)
+
+
 @dataclass(slots=True)
 class World:
     """What the actors of a run share.
@@ -65,6 +90,7 @@ class World:
     """
 
     bed: Testbed
+    server: Server
     faults: Faults
     streams: EventStreams
     history: History
@@ -83,11 +109,15 @@ class World:
 
 
 @contextmanager
-def built_world(kubeconfig: Path | None) -> Iterator[World]:
-    """Three nodes with agents. `kubeconfig`: a real API server; None for the embedded one."""
+def built_world(server: Server) -> Iterator[World]:
+    """Three nodes with agents."""
     faults, streams = Faults(), EventStreams()
-    middlewares = () if kubeconfig else (streams.middleware, faults.middleware)
-    with Testbed(namespace=NAMESPACE, kubeconfig=kubeconfig, middlewares=middlewares) as bed, ExitStack() as stack:
+    middlewares = () if server.kubeconfig else (streams.middleware, faults.middleware)
+    bed = Testbed(namespace=NAMESPACE, kubeconfig=server.kubeconfig, middlewares=middlewares)
+    with bed, ExitStack() as stack:
+        _require_unused(bed)
+        if server.kind.restarts:
+            bed.api.patience = RESTART_SECONDS
         clocks = {}
         for number, node in enumerate(NODES):
             kubelet = bed.add_node(node, f"192.168.1.{71 + number}/24", dict(PATIENT), agent=AGENT)
@@ -99,4 +129,14 @@ def built_world(kubeconfig: Path | None) -> Iterator[World]:
         history.follow()
         stack.callback(history.close)
         ports = {node: port_of(bed.hosts, bed.kubelets[node]) for node in NODES}
-        yield World(bed, faults, streams, history, clocks, ports)
+        yield World(bed, server, faults, streams, history, clocks, ports)
+
+
+def _require_unused(bed: Testbed) -> None:
+    """Raise RatchetError if the API server has records or Leases of Ratchet: a run would delete them."""
+    records = bed.records
+    if any(bed.api.has_any(path, labelSelector=MANAGED_SELECTOR) for path in (records.links.path, records.vnis.path)):
+        raise RatchetError(
+            f"cannot use the API server {bed.api.host}: the namespace {RATCHET_NAMESPACE} has records or Leases",
+            details=f"if they are remains of an earlier run, delete the namespace {RATCHET_NAMESPACE}",
+        )

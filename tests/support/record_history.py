@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +13,16 @@ from ratchet.core.model import Link
 from ratchet.core.state_machine import derive
 from ratchet.dev.testbed import wait_for
 from ratchet.errors import RatchetError
+from ratchet.store.api_errors import ExpiredError
 from ratchet.store.apiserver import ApiServer
+from ratchet.store.codec import MANAGED_SELECTOR
 from ratchet.store.codec.leases import decode_vni_lease
 from ratchet.store.codec.links import decode_link
 from tests.support.link_spec import ends_of_record
 
 Json = dict[str, Any]
+
+RETRY_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ class History:
     def follow(self) -> None:
         """Start the watches. Call it while there are no records and no Leases of VNIs."""
         for path in self._paths:
-            _, version = self.api.list(path)
+            _, version = self._list(path)
             threading.Thread(target=self._watch, args=(path, version), name=f"history of {path}", daemon=True).start()
 
     def close(self) -> None:
@@ -64,13 +68,47 @@ class History:
 
     def _watch(self, path: str, version: str) -> None:
         while not self._closed:
-            with suppress(RatchetError):
-                for event in self.api.watch(path, version, 3600.0):
+            try:
+                version = version or self._list_again(path)
+                for event in self.api.watch(path, version, 3600.0, labelSelector=MANAGED_SELECTOR):
                     metadata = event.object["metadata"]
                     version = metadata["resourceVersion"]
                     if event.type != "BOOKMARK":
                         present = None if event.type == "DELETED" else event.object
-                        self._events.append(Event(int(version), metadata["name"], present, path == self.leases))
+                        self._append(path, version, metadata["name"], present)
+            except ExpiredError:
+                version = ""
+            except RatchetError:
+                time.sleep(RETRY_SECONDS)
+
+    def _list_again(self, path: str) -> str:
+        """Append what changed since the last event, and return the version of the list."""
+        items, version = self._list(path)
+        before = self._latest(path)
+        present = {item["metadata"]["name"]: item for item in items}
+        for name, item in present.items():
+            if before.get(name) != (changed := item["metadata"]["resourceVersion"]):
+                self._append(path, changed, name, item)
+        for name in before.keys() - present.keys():
+            self._append(path, version, name, None)
+        return version
+
+    def _list(self, path: str) -> tuple[list[Json], str]:
+        """Ratchet's objects. A controller may create others in each namespace."""
+        return self.api.list(path, labelSelector=MANAGED_SELECTOR)
+
+    def _latest(self, path: str) -> dict[str, str]:
+        """The versions of the objects of a collection after the last event, by name."""
+        latest: dict[str, str] = {}
+        for event in self._events.copy():
+            if event.is_lease == (path == self.leases):
+                latest.pop(event.name, None)
+                if event.object is not None:
+                    latest[event.name] = event.object["metadata"]["resourceVersion"]
+        return latest
+
+    def _append(self, path: str, version: str, name: str, present: Json | None) -> None:
+        self._events.append(Event(int(version), name, present, path == self.leases))
 
     def violations(self) -> list[str]:
         """Wait for all changes until now, and return the violations since the last call."""
@@ -94,16 +132,11 @@ class History:
 
     def _is_complete(self) -> bool:
         """Whether all changes were received. Node Leases are left out, because they are always renewed."""
-        reported: dict[tuple[str, str], str] = {}
-        for event in self._events.copy():
-            key = (self.leases if event.is_lease else self.config_maps, event.name)
-            reported.pop(key, None)
-            if event.object is not None:
-                reported[key] = event.object["metadata"]["resourceVersion"]
+        reported = {(path, name): version for path in self._paths for name, version in self._latest(path).items()}
         present = {
             (path, item["metadata"]["name"]): item["metadata"]["resourceVersion"]
             for path in self._paths
-            for item in self.api.list(path)[0]
+            for item in self._list(path)[0]
         }
         return {key: reported[key] for key in reported if not _is_node_lease(key)} == {
             key: present[key] for key in present if not _is_node_lease(key)

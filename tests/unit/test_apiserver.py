@@ -38,6 +38,8 @@ class Handler(JsonHandler):
 
     def get(self) -> None:
         self.server.connections.add(self.client_address)
+        if self.path.endswith("/slow"):
+            self.server.answer_slow.wait()
         echo = json.dumps({"target": self.path, "agent": self.headers["User-Agent"]})
         if self.path.endswith("/moved"):
             self.send(307, echo, {"Location": "/elsewhere"})
@@ -50,18 +52,20 @@ class Handler(JsonHandler):
 
 
 class Server(HttpServer):
-    """`ended` is set once a connection is closed."""
+    """`ended` is set once a connection is closed. /slow is answered once `answer_slow` is set."""
 
     def __init__(self) -> None:
         super().__init__(Handler)
         self.connections: set[object] = set()
         self.ended = threading.Event()
+        self.answer_slow = threading.Event()
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
     with running(Server()) as made:
         yield made
+        made.answer_slow.set()
 
 
 def api_at(host: str, proxy: str | None = None) -> ApiServer:
@@ -130,6 +134,18 @@ def test_reconnect_opens_a_new_connection(server: Server) -> None:
     api.reconnect()
     api.get("/two")
     assert len(server.connections) == 2
+
+
+def test_a_timeout_may_be_longer_than_the_patience(server: Server) -> None:
+    api = api_at(server.url)
+    with pytest.raises(ApiUnavailableError, match="timed out"):
+        api.get("/slow")
+    answering = threading.Timer(5 * api.patience, server.answer_slow.set)
+    answering.start()
+    try:
+        assert api.with_timeout(60.0).get("/slow")["target"] == "/slow"
+    finally:
+        answering.cancel()
 
 
 def test_a_request_is_retried_no_longer_than_its_patience(monkeypatch: pytest.MonkeyPatch) -> None:

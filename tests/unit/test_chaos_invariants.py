@@ -177,10 +177,10 @@ def test_a_record_that_holds_a_deleted_sandbox_is_found() -> None:
     assert still_held([record], {"another"}) == []
 
 
-def test_lost_pings_count_in_a_row() -> None:
+def test_pings_are_lost_since_the_last_answer() -> None:
     one, other = ("one",), ("other",)
-    counts = unanswered({}, {one: False, other: True})
-    assert counts == {one: 1, other: 0}
-    assert unanswered(counts, {one: False}) == {one: 2}
-    assert unanswered({one: 3}, {one: True}) == {one: 0}
-    assert unanswered({one: 3}, {}) == {}
+    since = unanswered({}, {one: False, other: True}, 10.0)
+    assert since == {one: 10.0, other: 10.0}
+    assert unanswered(since, {one: False, other: True}, 14.0) == {one: 10.0, other: 14.0}
+    assert unanswered(since, {one: True}, 14.0) == {one: 14.0}
+    assert unanswered(since, {}, 14.0) == {}

@@ -6,7 +6,7 @@ from itertools import islice
 
 import pytest
 
-from tests.chaos.drawing import ROUND_SECONDS, Model, after, drawn_steps
+from tests.chaos.drawing import OWN_REAL, REAL, ROUND_SECONDS, ApiServerKind, Model, after, drawn_steps
 from tests.chaos.steps import API_FAULTS, SLOTS, Ending, Family, Fault, Kind, Step
 
 SEEDS = range(8)
@@ -82,15 +82,18 @@ def test_the_network_and_tenants_have_one_fault_at_a_time(seed: int) -> None:
 
 def test_every_kind_and_fault_and_ending_is_drawn() -> None:
     steps = [step for seed in SEEDS for step in drawn(seed)]
-    assert {step.kind for step in steps} == set(Kind)
+    assert {step.kind for step in steps} == set(Kind) - {Kind.RESTART_API}
     assert {step.fault for step in steps} == {*Fault, None}
     assert {step.ending for step in steps} == set(Ending)
     assert {step.slot for step in steps} == {-1, *range(len(SLOTS))}
 
 
-def test_a_real_api_server_gets_no_api_faults() -> None:
-    faults = {step.fault for seed in SEEDS for step in islice(drawn_steps(seed, api_faults=False), MANY)}
-    assert faults == {*Fault, None} - set(API_FAULTS)
+@pytest.mark.parametrize("api", [REAL, OWN_REAL], ids=["foreign", "own"])
+def test_a_real_api_server_gets_no_api_faults(api: ApiServerKind) -> None:
+    """Only an API server of the run's own cluster is restarted."""
+    steps = [step for seed in SEEDS for step in islice(drawn_steps(seed, api), MANY)]
+    assert {step.fault for step in steps} == {*Fault, None} - set(API_FAULTS)
+    assert {step.kind for step in steps} == set(Kind) - ({Kind.RESTART_API} if api is REAL else set())
 
 
 def test_a_step_is_one_line_of_the_history() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ratchet.dev.cluster.binaries import kubernetes_version
 from ratchet.dev.cluster.credentials import Credentials
@@ -14,6 +16,8 @@ from ratchet.dev.cluster.machine import Machine
 from ratchet.errors import ApiUnavailableError
 from ratchet.store.api_errors import NotFoundError
 from ratchet.store.apiserver import ApiServer, connect
+
+Json = dict[str, Any]
 
 ADDRESS, PREFIX = "10.250.0.10", 24
 SERVICES = "10.96.0.0/16"
@@ -83,6 +87,27 @@ class ControlPlane:
             # It needs a newer etcd than Debian's. Without it clients list at once, instead of after a failure.
             "--feature-gates=WatchList=false",
         )
+
+    def restart_api(self) -> None:
+        """Kill the API server, forget all earlier versions of objects, and start it again.
+
+        No watch continues from a version before that: each is answered 410 Gone.
+        """
+        self.machine.stop_daemon("kube-apiserver", signal.SIGKILL)
+        self._compact_etcd()
+        self.start_api()
+        self.wait_for_api()
+
+    def _compact_etcd(self) -> None:
+        """Discard the history of etcd (etcd.io, "Maintenance")."""
+        revision = self._call_etcd("kv/range", {"key": "AA=="})["header"]["revision"]
+        self._call_etcd("kv/compaction", {"revision": revision})
+
+    def _call_etcd(self, method: str, body: dict[str, object]) -> Json:
+        """Call etcd through its gRPC gateway."""
+        url, data = f"http://127.0.0.1:2379/v3/{method}", json.dumps(body)
+        answer = self.machine.run("busybox", "wget", "-q", "-O", "-", f"--post-data={data}", url)
+        return dict(json.loads(answer))
 
     @property
     def audit_log(self) -> Path:
