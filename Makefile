@@ -74,7 +74,7 @@ unit: system install  ## run the tests; TESTS=tests/unit chooses some
 
 bench: system install  ## run the benchmarks; results are ratios to a reference
 	@$(RUN) system_for_bench
-	@$(BIN)/python -m ratchet.dev.rootless $(BIN)/python tests/bench/run.py
+	@$(BIN)/python -m ratchet.dev.rootless $(BIN)/python -m tests.bench.run
 
 # The targets below need root, and Go to build Kubernetes once. Machines are sets of namespaces.
 cluster-up: install  ## start a real Kubernetes with two nodes on this machine

@@ -1,6 +1,6 @@
-"""What a link costs our own process, beside ip(8) doing the same job in the same minutes.
+"""The cost of a link in the datapath, compared with ip(8).
 
-Run it by its path, as root: `python tests/bench/bench_datapath.py`. Everything happens in namespaces of its own.
+Run it as root: `python -m tests.bench.bench_datapath`. All interfaces are in namespaces of the benchmark.
 """
 
 from __future__ import annotations
@@ -8,32 +8,28 @@ from __future__ import annotations
 import resource
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-# The tests are no package; by its path, a script finds only its own directory.
-sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
-
-from ratchet.core.interface import VxlanWire, Wire  # noqa: E402
-from ratchet.datapath import ensure, tunnel_guard  # noqa: E402
-from tests.bench.rows import Row, Say, table  # noqa: E402
-from tests.support.namespaces import Bed  # noqa: E402
-from tests.support.wires import Wires  # noqa: E402
+from ratchet.core.interface import VxlanWire, Wire
+from ratchet.datapath import ensure, tunnel_guard
+from tests.bench.rows import Report, Row, table
+from tests.support.namespaces import Bed
+from tests.support.wires import Wires
 
 ROUNDS = 5
 LINKS = 25
 ONE, TWO = "10.9.0.1", "10.9.0.2"
-BAR = "<= 1 ms of CPU, or ratio < 0.3"
+TARGET = "<= 1 ms of CPU, or ratio < 0.3"
 
 
-def measure(say: Say = print) -> list[Row]:
-    """The datapath alone, as this process calls it: medians of the rounds, each of which makes LINKS links."""
+def measure(report: Report = print) -> list[Row]:
+    """Measure the datapath in this process. The figures are medians of rounds that create LINKS links each."""
     with ExitStack() as stack:
         bed = stack.enter_context(Bed())
-        say(f"{2 * LINKS} namespaces for pods")
+        report(f"{2 * LINKS} namespaces for pods")
         bed.fabric(**{"node-1": f"{ONE}/24"})
         bed.add(*(f"{end}-{number}" for end in "ab" for number in range(LINKS)))
         stack.enter_context(bed.inside("node-1"))
@@ -42,33 +38,40 @@ def measure(say: Say = print) -> list[Row]:
         tunnels: list[Wire] = [
             wires.tunnel(f"a-{number}", 0, ONE, TWO, vni=1000 + number, mtu=1450) for number in range(LINKS)
         ]
-        rows = [*_rows("vEth", veths, _ip_veth(bed), say), *_rows("VXLAN end", tunnels, _ip_vxlan(bed), say)]
-        say("the namespaces go")
+        rows = [*_rows("vEth", veths, _ip_veth(bed), report), *_rows("VXLAN end", tunnels, _ip_vxlan(bed), report)]
+        report("removing the namespaces")
         return rows
 
 
-def _rows(kind: str, wires: Sequence[Wire], theirs: Callable[[int], None], say: Say) -> list[Row]:
-    """Ours and ip(8)'s turn and turn about, one round of each before anything counts."""
-    cpu, wall, beside = [], [], []
+def _rows(kind: str, wires: Sequence[Wire], by_ip: Callable[[int], None], report: Report) -> list[Row]:
+    """Alternate rounds of the datapath and of ip(8). The first round of each does not count."""
+    cpu, wall, reference = [], [], []
     for number in range(ROUNDS + 1):
-        mine = _timed(wires, lambda index: _made(wires[index]))
-        his = _timed(wires, theirs)
-        say(f"{kind} {number}/{ROUNDS}: {mine[1]:.2f} ms a link, ip -batch {his[1]:.2f} ms")
+        ours = _timed(wires, lambda index: _create(wires[index]))
+        theirs = _timed(wires, by_ip)
+        report(f"{kind} {number}/{ROUNDS}: {ours[1]:.2f} ms per link, ip -batch {theirs[1]:.2f} ms")
         if number:
-            cpu.append(mine[0])
-            wall.append(mine[1])
-            beside.append(his[1])
-    own, ours, ips = statistics.median(cpu), statistics.median(wall), statistics.median(beside)
-    holds = own <= 1.0 or ours / ips < 0.3
+            cpu.append(ours[0])
+            wall.append(ours[1])
+            reference.append(theirs[1])
+    median_cpu, median, ip_median = map(statistics.median, (cpu, wall, reference))
+    met = median_cpu <= 1.0 or median / ip_median < 0.3
     return [
-        Row(f"datapath: {kind}, CPU of our process", own, "ms", "", BAR, holds),
-        Row(f"datapath: {kind}, wall", ours / ips, "ratio", f"{ours:.2f} ms; ip -batch {ips:.2f} ms", BAR, holds),
-        Row(f"datapath: {kind}s a second", 1e3 / ours, "1/s", f"ip -batch {1e3 / ips:.0f}/s"),
+        Row(f"datapath: {kind}, CPU of the process", median_cpu, "ms", "", TARGET, met),
+        Row(
+            f"datapath: {kind}, wall",
+            median / ip_median,
+            "ratio",
+            f"{median:.2f} ms; ip -batch {ip_median:.2f} ms",
+            TARGET,
+            met,
+        ),
+        Row(f"datapath: {kind}s per second", 1e3 / median, "1/s", f"ip -batch {1e3 / ip_median:.0f}/s"),
     ]
 
 
 def _timed(wires: Sequence[Wire], make: Callable[[int], None]) -> tuple[float, float]:
-    """CPU of this process and wall time, in ms a link; taking the links down again is not counted."""
+    """Create the links, and remove them. Returns this process's CPU and wall time of the creation, in ms per link."""
     cpu, wall = _cpu(), time.perf_counter()
     for index in range(len(wires)):
         make(index)
@@ -80,9 +83,9 @@ def _timed(wires: Sequence[Wire], make: Callable[[int], None]) -> tuple[float, f
     return spent
 
 
-def _made(wire: Wire) -> None:
+def _create(wire: Wire) -> None:
     if not ensure(wire):
-        raise AssertionError(f"{wire} stood already")
+        raise AssertionError(f"{wire} exists")
 
 
 def _cpu() -> float:
@@ -91,7 +94,7 @@ def _cpu() -> float:
 
 
 def _ip_veth(bed: Bed) -> Callable[[int], None]:
-    """One `ip -batch` in each of the two namespaces, as ip(8) cannot change it within a batch."""
+    """One `ip -batch` in each of the two namespaces, because ip(8) cannot change the namespace within a batch."""
 
     def make(number: int) -> None:
         near, far = bed.name(f"a-{number}"), bed.name(f"b-{number}")

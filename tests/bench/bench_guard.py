@@ -1,6 +1,6 @@
-"""What the guard of the tunnel port costs: for each tunnel that is made, and for each packet that a tunnel takes.
+"""The cost of the tunnel guard: for each tunnel that is created, and for each packet that a tunnel receives.
 
-With and without the guard, turn and turn about. Run it by its path, as root: `python tests/bench/bench_guard.py`.
+Rounds with and without the guard alternate. Run it as root: `python -m tests.bench.bench_guard`.
 """
 
 from __future__ import annotations
@@ -8,31 +8,26 @@ from __future__ import annotations
 import socket
 import statistics
 import struct
-import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 
-# The tests are no package; by its path, a script finds only its own directory.
-sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
-
-from ratchet.core.interface import VxlanWire  # noqa: E402
-from ratchet.core.model import Location  # noqa: E402
-from ratchet.core.tunnel_guard import GuardedTunnel  # noqa: E402
-from ratchet.datapath import ensure, remove, tunnel_guard  # noqa: E402
-from tests.bench.rows import Row, Say, table  # noqa: E402
-from tests.support.namespaces import Bed  # noqa: E402
-from tests.support.wires import Wires  # noqa: E402
+from ratchet.core.interface import VxlanWire
+from ratchet.core.model import Location
+from ratchet.core.tunnel_guard import GuardedTunnel
+from ratchet.datapath import ensure, remove, tunnel_guard
+from tests.bench.rows import Report, Row, table
+from tests.support.namespaces import Bed
+from tests.support.wires import Wires
 
 ROUNDS, LINKS, PACKETS, OTHERS = 7, 25, 20_000, 5000
 ONE, TWO = "10.9.0.1", "10.9.0.2"
-LINK_BAR, PACKET_BAR = 0.5, 1.15
+LINK_TARGET, PACKET_TARGET = 0.5, 1.15
 
 
-def measure(say: Say = print) -> list[Row]:
-    """Medians of the rounds, on a node whose table has OTHERS other tunnels."""
+def measure(report: Report = print) -> list[Row]:
+    """Measure on a node whose table has OTHERS other tunnels. The figures are medians of the rounds."""
     with ExitStack() as stack:
         bed = stack.enter_context(Bed())
         bed.fabric(**{"node-1": f"{ONE}/24", "node-2": f"{TWO}/24"})
@@ -43,39 +38,46 @@ def measure(say: Say = print) -> list[Row]:
         with bed.inside("node-1"):
             tunnel_guard.rebuild(lambda _: others)
             wires = [Wires(bed).tunnel(f"a-{number}", 0, ONE, TWO, vni=1000 + number) for number in range(LINKS)]
-            links = _compare(say, "link", lambda guard: _made(wires, guard))
-        packets = _compare(say, "packet", lambda guard: _sent(bed, replace(wires[0], guard=guard)))
+            links = _compare(report, "link", lambda guard: _made(wires, guard))
+        packets = _compare(report, "packet", lambda guard: _sent(bed, replace(wires[0], guard=guard)))
     extra = links[0] - links[1]
     ratio = packets[0] / packets[1]
     return [
         Row(
-            "guard: a tunnel more",
+            "guard: additional time per tunnel",
             extra,
             "ms",
             f"{links[0]:.2f} ms; without {links[1]:.2f}",
-            f"<= {LINK_BAR}",
-            extra <= LINK_BAR,
+            f"<= {LINK_TARGET}",
+            extra <= LINK_TARGET,
         ),
-        Row("guard: a tunnel, with against without", links[0] / links[1], "ratio", ""),
-        Row("guard: a packet, with against without", ratio, "ratio", "", f"<= {PACKET_BAR}", ratio <= PACKET_BAR),
+        Row("guard: time per tunnel, with relative to without", links[0] / links[1], "ratio", ""),
+        Row(
+            "guard: time per packet, with relative to without",
+            ratio,
+            "ratio",
+            "",
+            f"<= {PACKET_TARGET}",
+            ratio <= PACKET_TARGET,
+        ),
     ]
 
 
-def _compare(say: Say, what: str, run: Callable[[bool], float]) -> tuple[float, float]:
-    """Medians with the guard and without, in ms."""
+def _compare(report: Report, what: str, run: Callable[[bool], float]) -> tuple[float, float]:
+    """The medians with the guard and without, in ms."""
     found: dict[bool, list[float]] = {True: [], False: []}
     for number in range(ROUNDS + 1):
         for guard in (True, False) if number % 2 else (False, True):
             spent = run(guard)
             if number:
                 found[guard].append(spent)
-        say(f"{what} {number}/{ROUNDS}")
+        report(f"{what} {number}/{ROUNDS}")
     return statistics.median(found[True]), statistics.median(found[False])
 
 
 def _made(wires: list[VxlanWire], guard: bool) -> float:
-    """Milliseconds for each tunnel."""
-    # This waits until the kernel has freed what the last round removed.
+    """Create the tunnels, and remove them. Returns ms per creation."""
+    # This waits until the kernel has freed the elements that the last round removed.
     tunnel_guard.admit(GuardedTunnel(4789, 9999, TWO, "1/9999"), is_new=False)
     began = time.perf_counter()
     for wire in wires:
@@ -87,7 +89,7 @@ def _made(wires: list[VxlanWire], guard: bool) -> float:
 
 
 def _sent(bed: Bed, wire: VxlanWire) -> float:
-    """Milliseconds for each datagram of the peer. The sender's thread also does the receiver's work."""
+    """Send datagrams of the peer. Returns ms per datagram; the sender's thread also does the receiver's work."""
     frame = b"\xff" * 6 + b"\x02" * 6 + b"\x88\xb5" + bytes(46)
     datagram = struct.pack(">II", 0x08000000, wire.vni << 8) + frame
     with bed.inside("node-1"):

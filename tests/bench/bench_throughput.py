@@ -1,9 +1,9 @@
-"""One TCP stream through a link of Ratchet's, beside one through a link of the same kind that was made by hand.
+"""One TCP stream through a link, compared with one through a link of the same kind that was created by hand.
 
-Both links are between the same two pods, have the same MTU, and are used turn and turn about, whose turn is first
-changing with each. What goes through them stays in the bed's namespaces.
+Both links connect the same two pods and have the same MTU. They are used alternately, in an order that changes each
+time. All traffic stays in the testbed's namespaces.
 
-Run it by its path, as root: `python tests/bench/bench_throughput.py`.
+Run it as root: `python -m tests.bench.bench_throughput`.
 """
 
 from __future__ import annotations
@@ -12,45 +12,38 @@ import json
 import shutil
 import statistics
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-# The tests are no package; by its path, a script finds only its own directory.
-sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
-
-from ratchet.core.naming import record_name  # noqa: E402
-from ratchet.dev.fake_kubelet import Sandbox  # noqa: E402
-from ratchet.dev.hosts import command_in, ip  # noqa: E402
-from ratchet.dev.testbed import wait_for  # noqa: E402
-from ratchet.errors import RatchetError  # noqa: E402
-from tests.bench.nodes import NODES, ApartBed, Node, Watching, add_namespaces, add_node, sandbox_in  # noqa: E402
-from tests.bench.rows import Row, Say, at_least, table  # noqa: E402
-from tests.support.cluster import PATIENT  # noqa: E402
+from ratchet.core.naming import record_name
+from ratchet.dev.fake_kubelet import Sandbox
+from ratchet.dev.hosts import command_in, ip
+from ratchet.dev.testbed import wait_for
+from ratchet.errors import RatchetError
+from tests.bench.nodes import ApiProcessBed, LinkWatch, Node, add_namespaces, sandbox_in, two_nodes
+from tests.bench.rows import Report, Row, at_least, table
 
 IPERF3 = "iperf3"
 ROUNDS, SECONDS = 9, 1
-BAR = 0.97
+TARGET = 0.97
 VETH, VXLAN = "vEth", "VXLAN"
 OURS, BY_HAND = "10.7.0.2", "10.8.0.2"
 PORT = 5201
-OTHER_VNI, OTHER_PORT = 4711, 4790  # out of the way of the tunnel that Ratchet makes
+OTHER_VNI, OTHER_PORT = 4711, 4790  # not those of Ratchet's tunnel
 
 
 @dataclass(slots=True)
 class Bench:
-    """Two nodes for the pods whose links are used."""
+    """Two nodes for the pods."""
 
-    bed: ApartBed
+    bed: ApiProcessBed
     a: Node
     b: Node
-    watching: Watching
-    say: Say
+    watch: LinkWatch
+    report: Report
 
     def row(self, kind: str) -> Row:
-        """The links of a kind, ours against the one that was made by hand: Gbit/s, medians."""
+        """Compare the two links of a kind by the medians of Gbit/s."""
         near, far = self._linked(kind)
         mtu = int(json.loads(ip("-j", "-n", near.netns, "link", "show", "in1"))[0]["mtu"])
         if kind == VETH:
@@ -63,12 +56,12 @@ class Bench:
             for address in (OURS, BY_HAND) if number % 2 else (BY_HAND, OURS):
                 found[address].append(_sent(near.netns, far.netns, address))
             last = f"{found[OURS][-1]:.1f} Gbit/s, by hand {found[BY_HAND][-1]:.1f}"
-            self.say(f"one TCP stream through a {kind} {number}/{ROUNDS}: {last}")
+            self.report(f"one TCP stream through a {kind} {number}/{ROUNDS}: {last}")
         ours, by_hand = (statistics.median(each[1:]) for each in (found[OURS], found[BY_HAND]))
-        return at_least(_name(kind), ours / by_hand, "ratio", BAR, f"{ours:.1f} Gbit/s; by hand {by_hand:.1f}")
+        return at_least(_name(kind), ours / by_hand, "ratio", TARGET, f"{ours:.1f} Gbit/s; by hand {by_hand:.1f}")
 
     def _linked(self, kind: str) -> tuple[Sandbox, Sandbox]:
-        """Two pods with a link of Ratchet's that carries."""
+        """Create two pods with a link, and wait until it carries packets."""
         names = [f"{kind.lower()}-{end}" for end in ("p", "q")]
         line = f'- {{endpoints: ["{names[0]}:in1", "{names[1]}:in1"], addresses: [10.7.0.1/24, {OURS}/24]}}'
         self.bed.create_topology(kind.lower(), line)
@@ -79,32 +72,25 @@ class Bench:
             pod = self.bed.create_pod(name, {"ratchet": "true"}, node.runtime.host.name)
             sandboxes.append(sandbox_in(full, pod))
             node.runtime.timed("ADD", sandboxes[-1])
-        self.watching.wait(record_name("default", (names[0], "in1"), (names[1], "in1")))
+        self.watch.wait(record_name("default", (names[0], "in1"), (names[1], "in1")))
         near, far = sandboxes
         wait_for("a ping through the link", lambda: _pings(near.netns, OURS))
         return near, far
 
 
-def measure(say: Say = print, prefix: str | None = None) -> list[Row]:
-    """All figures of throughput."""
+def measure(report: Report = print, prefix: str | None = None) -> list[Row]:
+    """Measure throughput."""
     if shutil.which(IPERF3) is None:
-        say(f"{IPERF3} is not installed")
+        report(f"{IPERF3} is not installed")
         return [Row(_name(kind), None, "ratio", f"{IPERF3} is not installed") for kind in (VETH, VXLAN)]
-    say("two nodes, each with an agent")
-    with _prepared(say, prefix) as bench:
+    report("two nodes, each with an agent")
+    with two_nodes(prefix) as (bed, a, b):
+        bench = Bench(bed, a, b, LinkWatch(bed), report)
         return [bench.row(kind) for kind in (VETH, VXLAN)]
 
 
 def _name(kind: str) -> str:
     return f"{kind}: one TCP stream"
-
-
-@contextmanager
-def _prepared(say: Say, prefix: str | None) -> Iterator[Bench]:
-    with ExitStack() as stack:
-        bed = stack.enter_context(ApartBed(prefix))
-        a, b = (add_node(bed, stack, name, address, PATIENT) for name, address in NODES.items())
-        yield Bench(bed, a, b, Watching(bed), say)
 
 
 def _veth_by_hand(near: str, far: str, mtu: int) -> None:
@@ -131,7 +117,7 @@ def _pings(netns: str, address: str) -> bool:
 
 
 def _sent(near: str, far: str, address: str) -> float:
-    """Gbit/s that came out at the other end."""
+    """The Gbit/s that the other end has received."""
     program = [IPERF3, "--server", "--one-off", "--bind", address, "--port", str(PORT)]
     server = subprocess.Popen(command_in(far, *program), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

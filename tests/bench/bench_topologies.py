@@ -1,13 +1,13 @@
-"""How a topology of 10, 50 and 100 pods comes up between two agents, and whether a link of many costs more than of few.
+"""The start of topologies of 10, 50 and 100 pods with two agents: does a link cost more in a large topology?
 
-The pods are namespaces, every other two of them on `a`, the rest on `b`, so that about half of the links are tunnels.
-Topology and pods are in the API before; then all ADDs come through the shim, AT_ONCE at once, in an order that is drawn
-once, and none waits for its peers. A mesh is a full one among each ten pods, a Clos fabric has two spines and the other
-pods for leaves: the links of each pod, or those of each leaf, are as many in 100 pods as in 10.
+About half of the links are tunnels: every other two pods are on `a`, the others on `b`. The topology and the pods are
+in the API first. Then ADDs through the shim run, CONCURRENCY at a time, in one random order. None waits for its peers.
+A mesh connects each ten pods fully. A Clos fabric has two spines, and the other pods are leaves. So a pod or a leaf has
+as many links in 100 pods as in 10.
 
-A real API server is used where RATCHET_BENCH_KUBECONFIG names a kubeconfig.
+RATCHET_BENCH_KUBECONFIG names the kubeconfig of another API server.
 
-Run it by its path, as root: `python tests/bench/bench_topologies.py`.
+Run it as root: `python -m tests.bench.bench_topologies`.
 """
 
 from __future__ import annotations
@@ -15,44 +15,36 @@ from __future__ import annotations
 import random
 import statistics
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import combinations
-from pathlib import Path
 
-# The tests are no package; by its path, a script finds only its own directory.
-sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
-
-from ratchet.core.naming import record_name  # noqa: E402
-from ratchet.dev.fake_kubelet import Sandbox  # noqa: E402
-from tests.bench.nodes import (  # noqa: E402
+from ratchet.core.naming import record_name
+from ratchet.dev.fake_kubelet import Sandbox
+from tests.bench.nodes import (
     KUBECONFIG,
-    NODES,
-    ApartBed,
-    Done,
+    ApiProcessBed,
+    LinkWatch,
     Node,
     Request,
-    Watching,
+    TimedCall,
     add_namespaces,
-    add_node,
-    all_at_once,
+    run_concurrently,
     sandbox_in,
+    two_nodes,
 )
-from tests.bench.rows import Row, Say, at_most, table  # noqa: E402
-from tests.support.cluster import PATIENT  # noqa: E402
+from tests.bench.rows import Report, Row, at_most, table
 
 FEW, SOME, MANY = 10, 50, 100
-# So often is each measured; of few there is little to measure at a time.
+# Small topologies are measured several times.
 ROUNDS = {FEW: 3, SOME: 1, MANY: 1}
 SPINES = 2
-IN_TOPOLOGY = 200  # there may be no more than 256 links in one
-REST_SECONDS = 2.5  # longer than agents collect Events
-BAR = 1.3
-# Of each link in a mesh of FEW pods: requests to the API, and ms of the agents' CPU.
+IN_TOPOLOGY = 200  # at most 256 links are allowed
+PAUSE_SECONDS = 2.5  # longer than agents collect Events
+TARGET = 1.3
+# Targets per link in a mesh of FEW pods: requests to the API, and ms of the agents' CPU.
 MESH = "mesh of tens"
 MESH_REQUESTS, MESH_CPU = 4.0, 9.0
 SEED = 1
@@ -98,23 +90,23 @@ class BringUp:
 
 @dataclass(slots=True)
 class Bench:
-    """Two nodes on which topologies come and go."""
+    """Two nodes for the pods."""
 
-    bed: ApartBed
+    bed: ApiProcessBed
     a: Node
     b: Node
-    watching: Watching
-    say: Say
+    watch: LinkWatch
+    report: Report
 
     def bring_up(self, shape: str, pods: int) -> BringUp:
-        """Have a topology come up, and take it down again."""
+        """Measure the start of a topology, and remove it."""
         pairs = SHAPES[shape](pods)
         lines = [_line(*pair) for pair in pairs]
         drawn = [f"drawn-{first}" for first in range(0, len(lines), IN_TOPOLOGY)]
         for number, name in enumerate(drawn):
             self.bed.create_topology(name, "\n".join(lines[number * IN_TOPOLOGY :][:IN_TOPOLOGY]))
         placed = self._placed(pods)
-        time.sleep(REST_SECONDS)
+        time.sleep(PAUSE_SECONDS)
         found = self._measured(placed, [_record(*pair) for pair in pairs])
         self._take_down(placed, drawn)
         return found
@@ -129,11 +121,11 @@ class Bench:
         return [(node, sandbox_in(name, ref)) for node, name, ref in zip(nodes, netns, refs, strict=True)]
 
     def _measured(self, placed: Sequence[Placed], links: Sequence[str]) -> BringUp:
-        order = random.Random(SEED).sample(placed, len(placed))  # no secret
+        order = random.Random(SEED).sample(placed, len(placed))
         cpu, began = self._cpu(), time.monotonic()
-        ended = max(done.ended for done in all_at_once(_added, order)[0])
-        linked = self.watching.wait(*links, seconds=120.0)
-        time.sleep(REST_SECONDS)
+        ended = max(done.ended for done in run_concurrently(_added, order)[0])
+        linked = self.watch.wait(*links, seconds=120.0)
+        time.sleep(PAUSE_SECONDS)
         cpu = self._cpu() - cpu
         requests = [one for node in (self.a, self.b) for one in node.requests(began)]
         writes = [one for one in requests if one.writes]
@@ -151,7 +143,7 @@ class Bench:
         )
 
     def _take_down(self, placed: Sequence[Placed], topologies: Sequence[str]) -> None:
-        all_at_once(_deleted, placed)
+        run_concurrently(_deleted, placed)
         names = [sandbox.netns for _, sandbox in placed]
         lines = "".join(f"netns del {name}\n" for name in names)
         subprocess.run(["ip", "-batch", "-"], input=lines, text=True, check=True, capture_output=True)
@@ -166,12 +158,12 @@ class Bench:
         return self.a.cpu() + self.b.cpu()
 
 
-def _added(placed: Placed) -> Done:
+def _added(placed: Placed) -> TimedCall:
     node, sandbox = placed
     return node.runtime.timed("ADD", sandbox)
 
 
-def _deleted(placed: Placed) -> Done:
+def _deleted(placed: Placed) -> TimedCall:
     node, sandbox = placed
     return node.runtime.timed("DEL", sandbox)
 
@@ -188,22 +180,23 @@ def _record(one: int, other: int) -> str:
     return record_name("default", (f"p{one}", f"to{other}"), (f"p{other}", f"to{one}"))
 
 
-def measure(say: Say = print, prefix: str | None = None) -> list[Row]:
-    """All figures of topologies that come up."""
-    say(f"two nodes, each with an agent; the API is {KUBECONFIG or 'a process of its own'}")
+def measure(report: Report = print, prefix: str | None = None) -> list[Row]:
+    """Measure the start of topologies."""
+    report(f"two nodes, each with an agent; API server: {KUBECONFIG or 'a process of its own'}")
     rows = []
-    with _prepared(say, prefix) as bench:
-        bench.bring_up("ring", FEW)  # what comes first pays for what is done once
+    with two_nodes(prefix, KUBECONFIG) as (bed, a, b):
+        bench = Bench(bed, a, b, LinkWatch(bed), report)
+        bench.bring_up("ring", FEW)  # the first one includes what is done once
         for shape in SHAPES:
             found = {pods: [bench.bring_up(shape, pods) for _ in range(times)] for pods, times in ROUNDS.items()}
             medians = {pods: _median(each) for pods, each in found.items()}
             for pods, one in medians.items():
-                say(
-                    f"{shape}, {pods} pods, {one.links} links: {one.each:.1f} ms a link, "
-                    f"of the agents' CPU {one.cpu:.1f} ms, {one.after:.0f} ms after the last ADD"
+                report(
+                    f"{shape}, {pods} pods, {one.links} links: {one.each:.1f} ms per link, "
+                    f"CPU {one.cpu:.1f} ms, {one.after:.0f} ms after the last ADD"
                 )
             rows += _rows(shape, medians)
-        say("the nodes go")
+        report("removing the nodes")
     return rows
 
 
@@ -227,30 +220,30 @@ def _rows(shape: str, found: dict[int, BringUp]) -> list[Row]:
     few, some, many = found[FEW], found[SOME], found[MANY]
     name = f"agents: {shape} of {MANY} pods, {many.links} links"
 
-    def beside(few: float, some: float) -> str:
+    def smaller(few: float, some: float) -> str:
         return f"{SOME} pods {some:.3g}, {FEW} pods {few:.3g}"
 
     return [
-        Row(f"{name}, last ADD until all linked", many.after, "ms", beside(few.after, some.after)),
+        Row(f"{name}, last ADD until all linked", many.after, "ms", smaller(few.after, some.after)),
         at_most(
-            f"{name}, time for each against {FEW} pods",
+            f"{name}, time per link, relative to {FEW} pods",
             many.each / few.each,
             "ratio",
-            BAR,
-            f"{many.each:.3g} ms; {beside(few.each, some.each)}",
+            TARGET,
+            f"{many.each:.3g} ms; {smaller(few.each, some.each)}",
         ),
         at_most(
-            f"{name}, CPU for each against {FEW} pods",
+            f"{name}, CPU per link, relative to {FEW} pods",
             many.cpu / few.cpu,
             "ratio",
-            BAR,
-            f"{many.cpu:.3g} ms; {beside(few.cpu, some.cpu)}",
+            TARGET,
+            f"{many.cpu:.3g} ms; {smaller(few.cpu, some.cpu)}",
         ),
         Row(
-            f"{name}, API writes for each",
+            f"{name}, API writes per link",
             many.writes,
             "writes",
-            f"{beside(few.writes, some.writes)}; besides them {many.events:.2g} Events",
+            f"{smaller(few.writes, some.writes)}; and {many.events:.2g} Events",
         ),
         *_rows_of_few(shape, few),
     ]
@@ -258,24 +251,16 @@ def _rows(shape: str, found: dict[int, BringUp]) -> list[Row]:
 
 def _rows_of_few(shape: str, few: BringUp) -> list[Row]:
     name = f"agents: {shape} of {FEW} pods, {few.links} links"
-    conflicts = Row(f"{name}, 409 conflicts for each", few.conflicts, "requests")
-    requests, cpu = f"{name}, API requests for each", f"{name}, CPU for each"
-    beside = f"of these {few.writes:.2g} writes and {few.events:.2g} Events"
+    conflicts = Row(f"{name}, 409 conflicts per link", few.conflicts, "requests")
+    requests, cpu = f"{name}, API requests per link", f"{name}, CPU per link"
+    parts = f"{few.writes:.2g} writes and {few.events:.2g} Events of these"
     if shape != MESH:
-        return [Row(requests, few.requests, "requests", beside), conflicts]
+        return [Row(requests, few.requests, "requests", parts), conflicts]
     return [
-        at_most(requests, few.requests, "requests", MESH_REQUESTS, beside),
+        at_most(requests, few.requests, "requests", MESH_REQUESTS, parts),
         conflicts,
         at_most(cpu, few.cpu, "ms", MESH_CPU),
     ]
-
-
-@contextmanager
-def _prepared(say: Say, prefix: str | None) -> Iterator[Bench]:
-    with ExitStack() as stack:
-        bed = stack.enter_context(ApartBed(prefix, KUBECONFIG))
-        a, b = (add_node(bed, stack, name, address, PATIENT) for name, address in NODES.items())
-        yield Bench(bed, a, b, Watching(bed), say)
 
 
 if __name__ == "__main__":

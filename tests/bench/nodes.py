@@ -1,7 +1,7 @@
-"""Two nodes with agents to measure on, and calls of plugins timed as whole processes by the same code, ours and Go's.
+"""Two nodes with agents, and calls of plugins that are timed as whole processes.
 
-The embedded API has a process of its own, or it would take its turns at the interpreter with whoever measures. Agents
-are started by told_agent.py, which tells of their requests.
+The embedded API server runs in a process of its own, so that it does not share an interpreter with the benchmark.
+traced_agent.py runs the agents and traces their requests.
 """
 
 from __future__ import annotations
@@ -30,21 +30,22 @@ from ratchet.dev.hosts import SWITCH_ADDRESS, Host, Hosts, command_in, netns_pat
 from ratchet.dev.testbed import Testbed
 from ratchet.errors import RatchetError
 from ratchet.install import install
+from tests.support.cluster import PATIENT
 
 KUBECONFIG = Path(os.environ["RATCHET_BENCH_KUBECONFIG"]) if "RATCHET_BENCH_KUBECONFIG" in os.environ else None
-AT_ONCE = 16
+CONCURRENCY = 16
 
 NODES = {"a": "192.168.1.73/24", "b": "192.168.1.33/24"}
 
 HERE = Path(__file__).parent
 
 Item = TypeVar("Item")
-Given = TypeVar("Given")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """A call as its process came to an end; `began` and `ended` in seconds of the monotonic clock."""
+class TimedCall:
+    """A finished call; `began` and `ended` are seconds of the monotonic clock."""
 
     began: float
     ended: float
@@ -56,10 +57,10 @@ class Done:
         return (self.ended - self.began) * 1e3
 
 
-def run(program: Path, environ: Mapping[str, str], stdin: bytes) -> Done:
-    """A process from its start until its end. It has to succeed.
+def run(program: Path, environ: Mapping[str, str], stdin: bytes) -> TimedCall:
+    """Run a process. Raises AssertionError if it fails.
 
-    Its streams are files: nobody has to be awake to read them, and nothing of that is in the figure.
+    Its streams are files, so that no reader of pipes adds to the time.
     """
     streams = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
     try:
@@ -76,7 +77,7 @@ def run(program: Path, environ: Mapping[str, str], stdin: bytes) -> Done:
             os.close(stream)
     if status != 0:
         raise AssertionError(f"{environ.get('CNI_COMMAND')} of {program} failed: {stdout.strip()} {stderr.strip()}")
-    return Done(began, ended, os.waitstatus_to_exitcode(status), stdout)
+    return TimedCall(began, ended, os.waitstatus_to_exitcode(status), stdout)
 
 
 class Runtime(Kubelet):
@@ -86,8 +87,8 @@ class Runtime(Kubelet):
     def like(cls, kubelet: Kubelet, **changes: Any) -> Self:
         return cls(**{one.name: getattr(kubelet, one.name) for one in fields(Kubelet)} | changes)
 
-    def timed(self, command: str, sandbox: Sandbox | None = None) -> Done:
-        """A call of the plugin, started by a thread that is in the node's namespace: no nsenter(1) is in the figure."""
+    def timed(self, command: str, sandbox: Sandbox | None = None) -> TimedCall:
+        """Call the plugin from a thread in the node's namespace, so that the time includes no nsenter(1)."""
         stdin = json.dumps(self._with_result(command, sandbox, dict(self.config))).encode()
         environ = {**os.environ, **self.environment, **self._variables(command, sandbox)}
         with datapath.open_netns(netns_path(self.host.netns)) as netns, datapath.inside(netns):
@@ -99,7 +100,7 @@ class Runtime(Kubelet):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request of an agent to the API: when it was sent and when its answer began, by which thread, what it was."""
+    """A request of an agent to the API: when it was sent, when its response began, and the agent's thread."""
 
     sent: float
     answered: float
@@ -120,19 +121,19 @@ class Node:
     runtime: Runtime
     agent: AgentProcess
 
-    def beside_settings(self, suffix: str) -> Path:
-        """A file by which told_agent.py tells, or is told."""
+    def trace_file(self, suffix: str) -> Path:
+        """A file that traced_agent.py writes or checks."""
         return self.agent.folder / f"agent.json.{suffix}"
 
     def requests(self, since: float = 0.0, until: float = float("inf")) -> list[Request]:
-        """What the agent has asked of the API in some span of the monotonic clock."""
-        told = map(_request, self.beside_settings("told").read_text().splitlines())
-        return [one for one in told if since <= one.sent <= until]
+        """The agent's requests that were sent in a span of the monotonic clock."""
+        traced = map(_request, self.trace_file("requests").read_text().splitlines())
+        return [one for one in traced if since <= one.sent <= until]
 
-    def worked(self, since: float, until: float) -> float:
-        """Seconds of CPU that calls which ended in some span of the monotonic clock took outside the API's client."""
-        told = (line.split() for line in self.beside_settings("worked").read_text().splitlines())
-        return sum(float(took) for ended, took in told if since <= float(ended) <= until)
+    def cpu_of_calls(self, since: float, until: float) -> float:
+        """CPU seconds, without the API's client, of the calls that ended in a span of the monotonic clock."""
+        traced = (line.split() for line in self.trace_file("calls").read_text().splitlines())
+        return sum(float(took) for ended, took in traced if since <= float(ended) <= until)
 
     def cpu(self) -> float:
         """Seconds of CPU that the agent has used so far (clock_getres(2), "the CPU-time clock of a process")."""
@@ -144,38 +145,38 @@ class Node:
         return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
 
 
-class ToldHost(Host):
-    """A node whose agent is started by told_agent.py."""
+class TracedHost(Host):
+    """A node whose agent runs in traced_agent.py."""
 
     def command(self, *argv: str) -> list[str]:
         module = argv.index("-m")
         options = argv[argv.index("agent") + 1 :]
-        return command_in(self.netns, *argv[:module], str(HERE / "told_agent.py"), *options)
+        return command_in(self.netns, *argv[:module], str(HERE / "traced_agent.py"), *options)
 
 
-class ApartBed(Testbed):
-    """A bed whose embedded API is a process of its own."""
+class ApiProcessBed(Testbed):
+    """A testbed whose embedded API server is a process of its own."""
 
     _api: subprocess.Popen[str]
 
-    def move_api(self, seconds: float) -> None:
-        """Have the embedded API hold back every answer for so many seconds from now on."""
+    def delay_api(self, seconds: float) -> None:
+        """Delay all further responses of the embedded API server, except to watches."""
         assert self._api.stdin is not None
         assert self._api.stdout is not None
         print(seconds, file=self._api.stdin, flush=True)
         self._api.stdout.readline()
 
     def _reached_api(self) -> Any:
-        return super()._reached_api() if self.kubeconfig is not None else self._api_apart()
+        return super()._reached_api() if self.kubeconfig is not None else self._api_process()
 
     @contextmanager
-    def _api_apart(self) -> Iterator[Access]:
+    def _api_process(self) -> Iterator[Access]:
         folder = self.folder
         access = Access(folder / "kubeconfig", folder / "node.kubeconfig")
         with datapath.open_netns(netns_path(self.hosts.switch)) as netns, datapath.inside(netns):
             listener = socket.create_server((SWITCH_ADDRESS, 0), backlog=128)
         with listener, (folder / "api.log").open("wb") as log:
-            program = [sys.executable, str(HERE / "api_apart.py"), str(listener.fileno())]
+            program = [sys.executable, str(HERE / "api_process.py"), str(listener.fileno())]
             process = self._api = subprocess.Popen(
                 [*program, str(access.kubeconfig), str(access.node_kubeconfig)],
                 stdin=subprocess.PIPE,
@@ -191,21 +192,21 @@ class ApartBed(Testbed):
                 raise RatchetError(f"cannot start the embedded API: {(folder / 'api.log').read_text()[-2000:]}")
             yield access
         finally:
-            process.communicate()  # the end of its stdin is its own
+            process.communicate()  # it ends with its stdin
 
 
-class Watching:
-    """When each link was seen to be linked, in seconds of the monotonic clock, by a watch on the records."""
+class LinkWatch:
+    """A watch of records, which notes when each link becomes linked, in seconds of the monotonic clock."""
 
     def __init__(self, bed: Testbed) -> None:
         self.linked: dict[str, float] = {}
         self._bed = bed
         self._path = bed.records.links.path
         _, self._version = bed.api.list(self._path)
-        threading.Thread(target=self._watch, name="watching", daemon=True).start()
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
 
     def _watch(self) -> None:
-        with suppress(Exception):  # its end is the bed's
+        with suppress(Exception):  # the testbed ends
             while True:
                 for event in self._bed.api.watch(self._path, self._version, 3600):
                     metadata = event.object["metadata"]
@@ -216,37 +217,46 @@ class Watching:
                         self.linked.setdefault(metadata["name"], time.monotonic())
 
     def wait(self, *links: str, seconds: float = 30.0) -> float:
-        """When the last of these was linked."""
+        """Wait until all of these are linked. Returns when the last one was."""
         until = time.monotonic() + seconds
         while missing := [link for link in links if link not in self.linked]:
             if time.monotonic() > until:
-                raise RatchetError(f"cannot go on: {len(missing)} links were not linked, {missing[0]} for one")
+                raise RatchetError(f"cannot measure: {len(missing)} links are not linked, such as {missing[0]}")
             time.sleep(0.002)
         return max(self.linked[link] for link in links)
 
 
 def add_node(bed: Testbed, stack: ExitStack, name: str, address: str, config: Mapping[str, Any]) -> Node:
-    """A node of the bed whose agent runs, for as long as `stack` is open."""
+    """Add a node whose agent runs until `stack` is closed."""
     kubelet = bed.add_node(name, address, dict(config))
     kubeconfig, state_dir = bed.access.node_kubeconfig, kubelet.state_dir
     install(kubelet.bin_dir, kubeconfig=kubeconfig, state_dir=state_dir, agent=True, fallback=False)
-    host = ToldHost(kubelet.host.name, kubelet.host.netns, kubelet.host.addresses)
+    host = TracedHost(kubelet.host.name, kubelet.host.netns, kubelet.host.addresses)
     agent = AgentProcess(host, kubeconfig, bed.folder / name, state_dir)
     stack.callback(agent.kill)
     agent.start()
     return Node(Runtime.like(kubelet, environment=agent.environment), agent)
 
 
-def all_at_once(act: Callable[[Item], Given], items: Iterable[Item]) -> tuple[list[Given], float]:
-    """What `act` gives for each, AT_ONCE at once, and how many seconds all of it took."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+@contextmanager
+def two_nodes(prefix: str | None, kubeconfig: Path | None = None) -> Iterator[tuple[ApiProcessBed, Node, Node]]:
+    """A testbed with two nodes, each with an agent. ADDs do not wait for peers."""
+    with ExitStack() as stack:
+        bed = stack.enter_context(ApiProcessBed(prefix, kubeconfig))
+        a, b = (add_node(bed, stack, name, address, PATIENT) for name, address in NODES.items())
+        yield bed, a, b
+
+
+def run_concurrently(act: Callable[[Item], Result], items: Iterable[Item]) -> tuple[list[Result], float]:
+    """Call `act` for all items, CONCURRENCY at a time. Returns the results, and the seconds that all calls took."""
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
         began = time.monotonic()
-        given = list(pool.map(act, items))
-        return given, time.monotonic() - began
+        results = list(pool.map(act, items))
+        return results, time.monotonic() - began
 
 
 def add_namespaces(hosts: Hosts, *names: str) -> list[str]:
-    """Namespaces under the bed's prefix, made at once; their full names."""
+    """Create namespaces with the testbed's prefix, in one batch. Returns their full names."""
     full = [f"{hosts.prefix}{name}" for name in names]
     hosts.made += full
     lines = "".join(f"netns add {name}\n" for name in full)
@@ -255,7 +265,7 @@ def add_namespaces(hosts: Hosts, *names: str) -> list[str]:
 
 
 def sandbox_in(netns: str, pod: PodRef) -> Sandbox:
-    """A new sandbox of a pod in a namespace, in which others may have been before it or be beside it."""
+    """A new sandbox of a pod. Several sandboxes may use the namespace, also at the same time."""
     return Sandbox(pod, secrets.token_hex(32), netns)
 
 

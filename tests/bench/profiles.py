@@ -1,4 +1,4 @@
-"""The profile of the agent's calls: what of the time under the profiler is where, in our own code and below it."""
+"""The profile of the agent's calls: the time that Ratchet's functions take under the profiler."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHOWN, WRITTEN = 30, 80
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A function: how often a call of the runtime comes to it, and ms of it with and without what it calls."""
+    """A function: its calls per CNI call, and its ms per CNI call with and without the functions that it calls."""
 
     where: str
     times: float
@@ -24,7 +24,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Lines of our own code, the most time first; `calls` of the runtime were profiled. `text` is all there is."""
+    """The lines of Ratchet's functions, slowest first. `calls`: profiled CNI calls. `text`: the whole profile."""
 
     calls: int
     lines: tuple[Line, ...]
@@ -32,11 +32,11 @@ class Profile:
 
     @classmethod
     def read(cls, path: Path) -> Profile:
-        """The profile that told_agent.py wrote."""
+        """The profile that traced_agent.py wrote."""
         out = io.StringIO()
         stats: Any = pstats.Stats(str(path), stream=out)
         stats.sort_stats("cumulative").print_stats(WRITTEN)
-        calls = next(count for (_, _, name), (count, *_) in stats.stats.items() if name == "_answered")
+        calls = next(count for (_, _, name), (count, *_) in stats.stats.items() if name == "_serve")
         lines = [
             Line(_where(file, number, name), count / calls, total / calls * 1e3, own / calls * 1e3)
             for (file, number, name), (_, count, own, total, _) in stats.stats.items()
@@ -46,8 +46,8 @@ class Profile:
         return cls(calls, tuple(lines), out.getvalue().replace(f"{ROOT}/", ""))
 
     def table(self) -> str:
-        """The first lines of our own code, for people."""
-        head = f"An ADD that completes a vEth link, in the agent: ms under the profiler, means of {self.calls} calls"
+        """The slowest functions of Ratchet."""
+        head = f"An ADD that completes a vEth link, in the agent: ms under the profiler, mean of {self.calls} calls"
         rows = [f"{line.total:7.2f} {line.own:7.2f} {line.times:6.1f}  {line.where}" for line in self.lines[:SHOWN]]
         return "\n".join([head, "  total     own  times", *rows])
 

@@ -1,54 +1,64 @@
-"""What a bench finds: rows, a table of them for people, JSON for whoever compares one run with another."""
+"""Results of the benchmarks: rows, their table, and JSON to compare runs."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
-_HEADS = ("", "value", "unit", "bar", "beside")
+_HEADS = ("", "value", "unit", "target", "comparison")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """One figure.
 
-    `bar` is what it is to hold, in words, and `holds` whether it does; None where no bar is set. `against` is what
-    was run beside it, with that one's figure. `value` is None where it could not be measured, and `against` says why.
+    `target`: the condition of the figure, as text; None for no target. `met`: whether the target is met. `comparison`:
+    the figures that it is compared with. If `value` is None, the figure was not measured, and `comparison` has the
+    reason.
     """
 
     name: str
     value: float | None
     unit: str
-    against: str = ""
-    bar: str | None = None
-    holds: bool | None = None
+    comparison: str = ""
+    target: str | None = None
+    met: bool | None = None
 
 
-def at_most(name: str, value: float, unit: str, bar: float, against: str = "") -> Row:
-    """A figure that is to be no more than its bar."""
-    return Row(name, value, unit, against, f"<= {bar:g}", value <= bar)
+def at_most(name: str, value: float, unit: str, target: float, comparison: str = "") -> Row:
+    """A figure whose target is a maximum."""
+    return Row(name, value, unit, comparison, f"<= {target:g}", value <= target)
 
 
-def at_least(name: str, value: float, unit: str, bar: float, against: str = "") -> Row:
-    """A figure that is to be no less than its bar."""
-    return Row(name, value, unit, against, f">= {bar:g}", value >= bar)
+def at_least(name: str, value: float, unit: str, target: float, comparison: str = "") -> Row:
+    """A figure whose target is a minimum."""
+    return Row(name, value, unit, comparison, f">= {target:g}", value >= target)
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows in columns, one a line."""
-    cells = [_HEADS, *((row.name, _number(row.value), row.unit, _verdict(row), row.against) for row in rows)]
+    """The rows in columns, one per line."""
+    cells = [_HEADS, *((row.name, _number(row.value), row.unit, _verdict(row), row.comparison) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(_line(line, widths) for line in cells)
 
 
 def to_json(rows: Iterable[Row]) -> str:
-    """A list of {name, value, unit, bar, holds, against}."""
-    keys = ("name", "value", "unit", "bar", "holds", "against")
-    found = [asdict(row) | {"value": None if row.value is None else float(f"{row.value:.4g}")} for row in rows]
-    return json.dumps([{key: row[key] for key in keys} for row in found], indent=2) + "\n"
+    """A list of {name, value, unit, bar, holds, against}: the keys of earlier runs."""
+    found = [
+        {
+            "name": row.name,
+            "value": None if row.value is None else float(f"{row.value:.4g}"),
+            "unit": row.unit,
+            "bar": row.target,
+            "holds": row.met,
+            "against": row.comparison,
+        }
+        for row in rows
+    ]
+    return json.dumps(found, indent=2) + "\n"
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
@@ -58,7 +68,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _number(value: float | None) -> str:
-    """Three figures, so that none says more than it knows; a count as it is."""
+    """A number with three significant digits; a count with all digits."""
     if value is None:
         return "-"
     if isinstance(value, int):
@@ -68,6 +78,6 @@ def _number(value: float | None) -> str:
 
 
 def _verdict(row: Row) -> str:
-    if row.bar is None:
+    if row.target is None:
         return ""
-    return f"{row.bar}: {'holds' if row.holds else 'does not hold'}"
+    return f"{row.target}: {'met' if row.met else 'missed'}"

@@ -1,6 +1,6 @@
-"""All benches, with a table for people, build/bench.json for comparisons, and the profile of what the agent does.
+"""Run all benchmarks: print a table and the agent's profile, and write build/bench.json.
 
-Exits with 0 wherever it could measure: a bar that does not hold is said, and is no failure of the bench.
+A missed target is reported, and the exit status is 0.
 """
 
 from __future__ import annotations
@@ -17,13 +17,9 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-# The tests are no package; by its path, a script finds only its own directory.
-sys.path[:0] = [str(REPOSITORY)]
-
-from ratchet.dev.hosts import namespaces_under, remove_namespace  # noqa: E402
-from ratchet.errors import RatchetError  # noqa: E402
-from tests.bench import (  # noqa: E402
+from ratchet.dev.hosts import namespaces_under, remove_namespace
+from ratchet.errors import RatchetError
+from tests.bench import (
     bench_agent,
     bench_datapath,
     bench_fairness,
@@ -34,11 +30,12 @@ from tests.bench import (  # noqa: E402
     bench_throughput,
     bench_topologies,
 )
-from tests.bench.rows import Row, table, to_json  # noqa: E402
+from tests.bench.rows import Row, table, to_json
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 JSON = REPOSITORY / "build" / "bench.json"
 PROFILE = REPOSITORY / "build" / "bench-profile.txt"
-# The second is what tests/support/namespaces.py has its names begin with.
+# Prefixes of the names of namespaces. The second one is that of tests/support/namespaces.py.
 PREFIXES = (f"bench{os.getpid():x}-", f"rt{os.getpid():x}n")
 
 
@@ -51,48 +48,48 @@ def main() -> int:
         with _nothing_left():
             rows = _measured()
     except (RatchetError, AssertionError, OSError, subprocess.SubprocessError) as error:
-        print(f"could not measure: {error}", file=sys.stderr)
+        print(f"cannot measure: {error}", file=sys.stderr)
         return 1
     JSON.parent.mkdir(exist_ok=True)
     JSON.write_text(to_json(rows))
-    missed = sum(row.holds is False for row in rows)
-    print(f"\n{table(rows)}\n\n{_machine()}; medians. Written to {JSON.relative_to(REPOSITORY)}.")
-    print(f"{missed} of {sum(row.bar is not None for row in rows)} bars: does not hold" if missed else "All bars hold.")
+    missed = sum(row.met is False for row in rows)
+    print(f"\n{table(rows)}\n\n{_machine()}; medians; written to {JSON.relative_to(REPOSITORY)}.")
+    print(f"targets: {missed} of {sum(row.target is not None for row in rows)} missed")
     return 0
 
 
 def _measured() -> list[Row]:
     began = time.monotonic()
 
-    def say(line: str) -> None:
+    def report(line: str) -> None:
         print(f"  {time.monotonic() - began:5.1f} s  {line}", flush=True)
 
-    print("==> the plugin's calls, each a process, beside Debian's Go plugins", flush=True)
-    rows = bench_plugin.measure(say, PREFIXES[0])
-    print("==> calls that the node agent serves, beside the same Go plugins", flush=True)
-    served, profile = bench_agent.measure(say, PREFIXES[0])
+    print("==> Calls of the daemonless plugin, compared with Debian's Go plugins", flush=True)
+    rows = bench_plugin.measure(report, PREFIXES[0])
+    print("==> Calls that the node agent serves, compared with Debian's Go plugins", flush=True)
+    served, profile = bench_agent.measure(report, PREFIXES[0])
     profile.write(PROFILE)
     rows += served
-    print("==> a pod with many links", flush=True)
-    rows += bench_many.measure(say, PREFIXES[0])
-    print("==> a link beside another namespace's pod with many links", flush=True)
-    rows += bench_fairness.measure(say, PREFIXES[0])
-    print("==> topologies of 10, 50 and 100 pods", flush=True)
-    rows += bench_topologies.measure(say, PREFIXES[0])
-    print("==> 1,000 links between two agents", flush=True)
-    rows += bench_scale.measure(say, PREFIXES[0])
-    print("==> the datapath alone, beside ip -batch", flush=True)
-    rows += bench_datapath.measure(say)
-    rows += bench_guard.measure(say)
-    print("==> TCP through links, beside links that were made by hand", flush=True)
-    rows += bench_throughput.measure(say, PREFIXES[0])
-    print(f"\n{profile.table()}\n\nAll of it is in {PROFILE.relative_to(REPOSITORY)}.")
+    print("==> A pod with many links", flush=True)
+    rows += bench_many.measure(report, PREFIXES[0])
+    print("==> A link while a pod of another namespace has many links", flush=True)
+    rows += bench_fairness.measure(report, PREFIXES[0])
+    print("==> Topologies of 10, 50 and 100 pods", flush=True)
+    rows += bench_topologies.measure(report, PREFIXES[0])
+    print("==> Thousands of links between two agents", flush=True)
+    rows += bench_scale.measure(report, PREFIXES[0])
+    print("==> The datapath alone, compared with ip -batch", flush=True)
+    rows += bench_datapath.measure(report)
+    rows += bench_guard.measure(report)
+    print("==> TCP through links, compared with links that were created by hand", flush=True)
+    rows += bench_throughput.measure(report, PREFIXES[0])
+    print(f"\n{profile.table()}\n\nThe whole profile is in {PROFILE.relative_to(REPOSITORY)}.")
     return rows
 
 
 @contextmanager
 def _nothing_left() -> Iterator[None]:
-    """Remove, at the end, namespaces that an interrupt of their own removal may have left."""
+    """Remove the remaining namespaces at the end of the block. An interrupt may have left some."""
     try:
         yield
     finally:
@@ -103,9 +100,9 @@ def _nothing_left() -> Iterator[None]:
 
 
 def _stopped(number: int, _frame: FrameType | None) -> NoReturn:
-    """Leave by way of everything that cleans up, which no second interrupt may stop."""
+    """Exit through all cleanups. A second signal does not interrupt them."""
     _ignore_interrupts()
-    print("stopped; taking everything down", file=sys.stderr, flush=True)
+    print("interrupted: removing nodes and namespaces", file=sys.stderr, flush=True)
     sys.exit(128 + number)
 
 

@@ -1,10 +1,14 @@
-"""The agent as the command starts it, which tells of each request that it sends to the API.
+"""The agent, which traces its requests to the API and the CPU of its calls.
 
-Beside the file of its settings, PATH, it writes PATH.told, a line for each request: when it was sent and when its
-answer began (seconds of the monotonic clock), the thread, the method, the path and the status; and PATH.worked, a line
-for each call and for each helper of one: when it ended, and the seconds of CPU that it took outside the API's client.
-While there is a file PATH.profiling, each call of the runtime is profiled, and when the agent ends the sum of these is
-in PATH.profile.
+It writes these files, where PATH is the file of its settings:
+
+| file | content |
+|---|---|
+| PATH.requests | a line per request: when it was sent, when its response began, thread, method, path, status |
+| PATH.calls | a line per call and per helper of a call: when it ended, and its CPU seconds without the API's client |
+| PATH.profile | the sum of the profiles of calls, written when the agent ends |
+
+A call is profiled while the file PATH.profiling exists. Times are seconds of the monotonic clock.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# The tests are no package; by its path, a script finds only its own directory.
+# A script finds only modules of its own directory.
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
 from ratchet.agent import agent, logs, service  # noqa: E402
@@ -30,39 +34,39 @@ from ratchet.store import apiserver  # noqa: E402
 from tests.support.settings import read_settings  # noqa: E402
 
 
-def tell_of_requests(path: str) -> None:
-    """The time between the two is the API's and the network's alone: no work of ours is in it but to wake up."""
-    told = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+def trace_requests(path: str) -> None:
+    """Trace requests. Between the two times, only the API server and the network work."""
+    trace = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     connection: Any = http.client.HTTPConnection
     putrequest, getresponse = connection.putrequest, connection.getresponse
 
     def put(self: Any, method: str, url: str, *arguments: Any, **options: Any) -> Any:
-        self.asked = f"{method} {url}"
+        self.traced = f"{method} {url}"
         return putrequest(self, method, url, *arguments, **options)
 
     def get(self: Any) -> Any:
         sent = time.monotonic()
         response = getresponse(self)
         thread = threading.current_thread().name.replace(" ", "-")
-        line = f"{sent} {time.monotonic()} {thread} {self.asked} {response.status}\n"
-        os.write(told, line.encode())
+        line = f"{sent} {time.monotonic()} {thread} {self.traced} {response.status}\n"
+        os.write(trace, line.encode())
         return response
 
     connection.putrequest, connection.getresponse = put, get
 
 
-def tell_of_work(path: str) -> None:
-    """What a thread does while it asks the API is left out: packing, sending, waiting, reading what came."""
-    told = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    asking = threading.local()
+def trace_calls(path: str) -> None:
+    """Trace the CPU of calls, without what a thread spends in the API's client."""
+    trace = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    client = threading.local()
 
-    def without_asking(act: Callable[..., Any]) -> Callable[..., Any]:
+    def without_client(act: Callable[..., Any]) -> Callable[..., Any]:
         def acted(*arguments: Any) -> Any:
-            asking.seconds, began = 0.0, time.thread_time()
+            client.seconds, began = 0.0, time.thread_time()
             try:
                 return act(*arguments)
             finally:
-                os.write(told, f"{time.monotonic()} {time.thread_time() - began - asking.seconds}\n".encode())
+                os.write(trace, f"{time.monotonic()} {time.thread_time() - began - client.seconds}\n".encode())
 
         return acted
 
@@ -72,20 +76,20 @@ def tell_of_work(path: str) -> None:
             try:
                 return act(*arguments, **options)
             finally:
-                asking.seconds = getattr(asking, "seconds", 0.0) + time.thread_time() - began
+                client.seconds = getattr(client, "seconds", 0.0) + time.thread_time() - began
 
         return acted
 
     for owner, name, wrapped in (
-        (service.CallService, "_serve", without_asking),
-        (concurrency.Work, "help", without_asking),
+        (service.CallService, "_serve", without_client),
+        (concurrency.Work, "help", without_client),
         (apiserver.ApiServer, "_retried", counted),
     ):
         setattr(owner, name, wrapped(getattr(owner, name)))
 
 
 class Profiled:
-    """The profiles of calls, which do not overlap: one that comes while another is profiled is not."""
+    """Profiles calls, one at a time. A call is not profiled while another one is."""
 
     def __init__(self, path: str) -> None:
         self._wanted = Path(f"{path}.profiling")
@@ -107,7 +111,7 @@ class Profiled:
             finally:
                 self._one.release()
 
-        setattr(service.CallService, "_serve", served)  # noqa: B010  # what is patched is not ours to type
+        setattr(service.CallService, "_serve", served)  # noqa: B010  # mypy rejects an assignment to a method
 
     def write(self) -> None:
         if self._sum is not None:
@@ -116,8 +120,8 @@ class Profiled:
 
 def main() -> None:
     path = sys.argv[sys.argv.index("--config") + 1]
-    tell_of_requests(f"{path}.told")
-    tell_of_work(f"{path}.worked")
+    trace_requests(f"{path}.requests")
+    trace_calls(f"{path}.calls")
     profiled = Profiled(path)
     profiled.install()
     chosen = read_settings(sys.argv[1:], os.environ)
