@@ -9,11 +9,14 @@ RUN    := hack/run
 # Length and seed of `make chaos`. Without a seed, each run draws other steps.
 MINUTES ?= 10
 SEED   ?=
-# Processes that run tests. One for a part of the tests (TESTS), so that -s and a debugger work.
-JOBS   ?= $(if $(TESTS),0,3)
-# Without bytecode, each process compiles what it imports, and each test worker compiles all tests.
+# Without bytecode, each process compiles what it imports again.
 unexport PYTHONDONTWRITEBYTECODE
+# Processes that run tests. One for a part of the tests (TESTS), so that -s and a debugger work. The tests of `make check`
+# compute, and many of the others wait.
+JOBS   ?= $(if $(TESTS),0,$(if $(filter check,$(MAKECMDGOALS)),$(shell nproc),4))
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+UNIT   := $(BIN)/python -m ratchet.dev.rootless $(PYTEST)
+LINT   := $(RUN) lint $(BIN)
 
 .DEFAULT_GOAL := help
 .PHONY: help install system demo test check soak chaos lint unit docs bench cluster-up cluster-down image manifests e2e clean
@@ -40,11 +43,14 @@ demo: system install  ## run the three scenarios of the demo on this machine; DE
 	@$(if $(filter --down,$(DEMO)),,$(BIN)/ratchet demo late-peer $(filter-out --keep,$(DEMO)))
 	@$(BIN)/ratchet demo cloud-router $(DEMO)
 
-test: system install lint unit  ## run all checks and tests
+# Lint takes one processor, and the tests do not always need both. Its output follows theirs.
+test: system install  ## run all checks and tests
+	@echo "==> Running the tests, and lint beside them"
+	@$(RUN) beside "$(LINT)" $(UNIT) $(TESTS)
 
-check: install lint  ## the fast lane: lint, types, unit and protocol tests; without root
-	@echo "==> unit and protocol tests"
-	@$(PYTEST) tests/unit tests/protocol
+check: install  ## the fast lane: lint, types, unit and protocol tests; without root
+	@echo "==> Running the unit and protocol tests, and lint beside them"
+	@$(RUN) beside "$(LINT)" $(PYTEST) tests/unit tests/protocol
 
 soak: system install  ## the long forms of the searches, of the stateful test and of the chaos run; hours
 	@echo "==> exhaustive tests"
@@ -55,13 +61,7 @@ chaos: system install  ## run three agents under random faults; MINUTES=10 SEED=
 	@hack/chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 lint: install  ## run ruff, mypy, import-linter, and the checks of the documentation
-	@echo "==> ruff, mypy --strict, import-linter"
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-logo
-	@echo "==> Checking the documentation"
-	@$(BIN)/python hack/docs.py --check
-	@$(RUN) site $(BIN)/mkdocs
+	@$(LINT)
 
 docs: install  ## generate the reference in docs/ and the site in build/site
 	@$(BIN)/python hack/docs.py
@@ -70,7 +70,7 @@ docs: install  ## generate the reference in docs/ and the site in build/site
 
 unit: system install  ## run the tests; TESTS=tests/unit chooses some
 	@echo "==> Running the tests"
-	@$(BIN)/python -m ratchet.dev.rootless $(PYTEST) $(TESTS)
+	@$(UNIT) $(TESTS)
 
 bench: system install  ## run the benchmarks; results are ratios to a reference
 	@$(RUN) system_for_bench

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import cache
 from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol, TypeVar
 from unittest.mock import patch
 
 from ratchet.agent import controller, liveness
 from ratchet.core.interface import Device, Observed, Parent, Wire
-from ratchet.core.model import Location
+from ratchet.core.model import Link, Location
 from ratchet.errors import (
     ApiUnavailableError,
     ConflictError,
@@ -38,9 +39,10 @@ from ratchet.node import (
     underlay,
 )
 from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry
-from ratchet.store import listwatch, vni
+from ratchet.store import links, listwatch, vni
 from ratchet.store.api_errors import AlreadyExistsError, ForbiddenError, NotFoundError
 from ratchet.store.apiserver import MERGE_PATCH, ApiServer, Decoded
+from ratchet.store.codec.links import decode_link
 from ratchet.store.session import Json, Watched
 from tests.protocol.namespaces import location_of
 
@@ -316,6 +318,7 @@ def fake_environment(parents: dict[str, Parent]) -> Iterator[None]:
             )
         for busy in (attach, delete):
             stack.enter_context(patch.object(busy, "map_concurrently", _map_concurrently))
+        stack.enter_context(patch.object(links, "decode_link", _caching_decoder()))
         stack.enter_context(patch.object(listwatch, "random", SimpleNamespace(uniform=lambda low, _: low)))
         stack.enter_context(patch.object(vni, "random", SimpleNamespace(choice=lambda free: free[0])))
         yield
@@ -330,8 +333,22 @@ def _sleep(seconds: float) -> None:
         ask("sleep", current_driver().clock() + seconds)
 
 
+class _Document(dict[str, Any]):
+    """An object of the API. Its text identifies it."""
+
+    text: str
+
+
 def _object(text: str) -> Json:
-    return dict(json.loads(text))
+    document = _Document(json.loads(text))
+    document.text = text
+    return document
+
+
+def _caching_decoder() -> Callable[[Mapping[str, Any]], Link]:
+    """`decode_link` that decodes each text once. A replay reads the same records again and again."""
+    by_text = cache(lambda text: decode_link(json.loads(text)))
+    return lambda document: by_text(document.text) if isinstance(document, _Document) else decode_link(document)
 
 
 def _error(failure: Failure) -> Exception:

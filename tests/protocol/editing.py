@@ -34,13 +34,14 @@ from ratchet.store.pods import PodList, PodStore
 from ratchet.store.store import ApiStore
 from ratchet.store.topologies import TopologyList, TopologyStore
 from tests.protocol.asking import FakeApi, FakeJournal, Request, ask, run_by
-from tests.protocol.exploring import END, Place, Process, Search
+from tests.protocol.exploring import END, Process, Search
 from tests.protocol.scenes import (
     NAMESPACE,
     RECORDS,
     VNIS,
     Expectation,
     UnobservableRequests,
+    cached_for_test,
     link_of,
     plain_call,
     sandbox_of,
@@ -59,7 +60,7 @@ OTHER_INTERFACES = "there are other interfaces than those of the new link"
 OLD_LINK_LEFT = "the old link is left"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Declared:
     """The pods of the namespace, and the links of a topology as pairs of `pod:interface`."""
 
@@ -72,7 +73,7 @@ class Declared:
         return [Topology(NAMESPACE, "lab", text)] if self.topology else []
 
     def wanted(self, reserved: frozenset[str] = frozenset({"eth0"})) -> Wanted:
-        return wanted_links(self.pods, reserved, topologies=self.topologies)
+        return _wanted(self, reserved)
 
     def link(self) -> str:
         """The name of the only link."""
@@ -81,6 +82,11 @@ class Declared:
 
     def pod(self, name: str) -> Pod:
         return next(pod for pod in self.pods if pod.ref.name == name)
+
+
+@cached_for_test
+def _wanted(declared: Declared, reserved: frozenset[str]) -> Wanted:
+    return wanted_links(declared.pods, reserved, topologies=declared.topologies)
 
 
 def pod_of(name: str, node: str, number: int = 1, links: str = "") -> Pod:
@@ -364,7 +370,9 @@ class Edit:
         for node in self.nodes:
             shares = [self._names] if self.workers == 1 else [self._names[:1], self._names[1:]]
             processes += [worker(node, share, self.after, number) for number, share in enumerate(shares)]
-        return Search(self.world(), processes, self.check, self._is_unobservable())
+        return Search(
+            self.world(), processes, Expectation().check, self._is_unobservable(), check_world=self._check_world
+        )
 
     def _calls(self) -> list[Process]:
         found = [
@@ -397,8 +405,7 @@ class Edit:
 
     # The conditions
 
-    def check(self, world: World, places: tuple[Place, ...], quiet: bool) -> Iterator[str]:
-        yield from Expectation().check(world, places, quiet)
+    def _check_world(self, world: World, quiet: bool) -> Iterator[str]:
         texts = {path.rpartition("/")[2]: text for path, text in world.objects if path.startswith(RECORDS)}
         records = {name: link_of(text) for name, text in texts.items()}
         yield from doubly_held(records.values())

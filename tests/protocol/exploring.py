@@ -2,7 +2,8 @@
 
 A process is a function that makes requests. The answers so far determine its place in the code. To find its next
 request, the search runs it again with those answers and stops it where they end. Each place is found once (`Place`), so
-millions of steps cost a few hundred runs of the code.
+millions of steps cost a few hundred runs of the code. A step depends on the world, on one place, and on which processes
+depend on what they read. Each combination is computed once, too (`Search._steps_from`).
 
 The number of places is finite. After a lost write, a process returns to the place before its decision
 (`Replay.retry_on_conflict`). With each stage, a process starts without answers.
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeVar
 
 from ratchet.errors import ConflictError
@@ -95,20 +97,30 @@ class Replay:
 class Place:
     """A process's place in its code: its stage and the answers so far."""
 
-    __slots__ = ("_after", "_before", "answers", "process", "reads", "request", "stage")
+    __slots__ = (
+        "_after",
+        "_before",
+        "answers",
+        "at_rest",
+        "depends_on_reads",
+        "ended",
+        "process",
+        "reads",
+        "request",
+        "stage",
+    )
 
     def __init__(self, process: Process, stage: str, before: Place | None, answers: tuple[Any, ...]) -> None:
         self.process, self.stage, self._before, self.answers = process, stage, before, answers
         self._after: dict[Any, Place] = {}
         self.request: Request | None = None
-        self.reads = False
-
-    def __lt__(self, other: Place) -> bool:
-        return id(self) < id(other)
-
-    @property
-    def ended(self) -> bool:
-        return self.stage == END
+        self.ended = stage == END
+        self.at_rest = self.ended or not answers
+        self.reads: bool = before is not None and (
+            before.reads or (before.request is not None and before.request[0] in READING)
+        )
+        # Whether the process may still act on an object that it read or watches.
+        self.depends_on_reads = self.reads or stage == "wait"
 
     def back_to(self, depth: int) -> Place:
         place = self
@@ -148,10 +160,6 @@ class Places:
         if replay.rewound_to is not None:
             return place.back_to(replay.rewound_to)
         place.request = replay.request
-        before = place._before
-        place.reads = before is not None and (
-            before.reads or (before.request is not None and before.request[0] in READING)
-        )
         return place
 
     def _all(self) -> Iterator[Place]:
@@ -163,7 +171,9 @@ class Places:
 
 
 Situation = tuple[World, tuple[Place, ...]]
+Steps = tuple[tuple[World, Place], ...]  # the worlds and the places to which one process may get with its next step
 Check = Callable[[World, tuple[Place, ...], bool], Iterable[str]]
+WorldCheck = Callable[[World, bool], Iterable[str]]
 
 
 @dataclass
@@ -187,6 +197,7 @@ class Search:
     """A search of all situations that are reachable from the first one.
 
     `check` yields the faults of a situation. Its last argument is whether the situation is at rest: no step is left.
+    `check_world` does the same for conditions of the world alone. It is called once for each world, moving or at rest.
 
     `is_unobservable`: whether no other process can notice, or influence, when a request is answered. Such a step is
     taken together with the step before it, because its order makes no difference.
@@ -198,11 +209,15 @@ class Search:
         processes: Iterable[Process],
         check: Check,
         is_unobservable: Callable[[World, Actor, Request], bool] = lambda *_: False,
+        check_world: WorldCheck = lambda *_: (),
     ) -> None:
         self._places = Places()
+        self._worlds: dict[World, World] = {}
+        self._steps: dict[tuple[World, tuple[int, ...]], dict[Place, Steps]] = {}
         self._check = check
+        self._world_faults = cache(lambda world, quiet: tuple(check_world(world, quiet)))
         self._is_unobservable = is_unobservable
-        self._first: Situation = (world, tuple(self._places.start(one, one.first) for one in processes))
+        self._first: Situation = (self._intern(world), tuple(self._places.start(one, one.first) for one in processes))
 
     def run(self, *, first_fault: bool = False, to_rest: bool = False, max_states: int = 3_000_000) -> Report:
         """Visit all situations, or stop at the first fault with `first_fault`.
@@ -217,11 +232,11 @@ class Search:
         todo = deque([self._first])
         while todo:
             situation = todo.popleft()
-            following = {after for after in self._following(situation) if after != situation}
+            following = set(self._following(situation))
             report.steps += len(following)
             if not following:
                 resting.append(situation)
-            for fault in self._check(*situation, not following):
+            for fault in self._faults(situation, not following):
                 if fault not in report.faults:
                     report.faults[fault] = self._trace(situation, came_from)
             if (first_fault and report.faults) or len(came_from) > max_states:
@@ -240,17 +255,37 @@ class Search:
         report.states, report.quiet, report.places = len(came_from), len(resting), len(self._places)
         return report
 
+    def _faults(self, situation: Situation, quiet: bool) -> Iterator[str]:
+        world, places = situation
+        yield from self._check(world, places, quiet)
+        yield from self._world_faults(world, quiet)
+
     def _following(self, situation: Situation) -> Iterator[Situation]:
         world, places = situation
+        readers = tuple([pid for pid, place in enumerate(places) if place.depends_on_reads])
+        steps = self._steps.setdefault((world, readers), {})
         for pid, place in enumerate(places):
-            if place.ended:
-                continue
-            others = tuple(other for other, one in enumerate(places) if other != pid and _depends_on_reads(one))
-            for after, next_place in self._step(world, Actor(pid, place.process.node, others), place):
-                yield _situation(after, places, pid, next_place)
-            if place.process.killable and (place.answers or place.stage != place.process.first):
-                dead = self._places.start(place.process, END)
-                yield _situation(world.without_process(pid), places, pid, dead)
+            if place not in steps:
+                steps[place] = self._steps_from(world, pid, place, readers)
+            for after, next_place in steps[place]:
+                yield after, (*places[:pid], next_place, *places[pid + 1 :])
+
+    def _steps_from(self, world: World, pid: int, place: Place, readers: tuple[int, ...]) -> Steps:
+        """The steps of one process that change the world or its place.
+
+        `readers`: the processes that depend on their reads. Nothing else of the other processes has an influence.
+        """
+        if place.ended:
+            return ()
+        actor = Actor(pid, place.process.node, tuple(one for one in readers if one != pid))
+        steps = [(_without_unused_reads(after, pid, then), then) for after, then in self._step(world, actor, place)]
+        if place.process.killable and (place.answers or place.stage != place.process.first):
+            steps.append((world.without_process(pid), self._places.start(place.process, END)))
+        return tuple((self._intern(after), then) for after, then in steps if (after, then) != (world, place))
+
+    def _intern(self, world: World) -> World:
+        """The first of all equal worlds, so that equal worlds of situations are one object."""
+        return self._worlds.setdefault(world, world)
 
     def _step(self, world: World, actor: Actor, place: Place) -> Iterator[tuple[World, Place]]:
         """The possible outcomes of the process's next step.
@@ -299,18 +334,14 @@ def _cannot_reach(
 
 def at_rest(places: Iterable[Place]) -> bool:
     """Whether each process has ended or is at the start of a stage. Steps may be left."""
-    return all(one.ended or not one.answers for one in places)
+    return all(one.at_rest for one in places)
 
 
-def _depends_on_reads(place: Place) -> bool:
-    """Whether the process may still act on an object that it read or watches."""
-    return place.reads or place.stage == "wait"
-
-
-def _situation(world: World, places: tuple[Place, ...], pid: int, place: Place) -> Situation:
-    if world.stale_reads and not _depends_on_reads(place):
-        world = world._replace(stale_reads=frozenset(one for one in world.stale_reads if one[0] != pid))
-    return world, (*places[:pid], place, *places[pid + 1 :])
+def _without_unused_reads(world: World, pid: int, place: Place) -> World:
+    """The world without the stale reads of a process that no longer depends on them."""
+    if not world.stale_reads or place.depends_on_reads:
+        return world
+    return world._replace(stale_reads=frozenset(one for one in world.stale_reads if one[0] != pid))
 
 
 def _describe_step(before: Situation, after: Situation) -> str:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from ipaddress import ip_interface
-from typing import Any
+from typing import Any, ParamSpec, TypeVar, cast
 
 from ratchet.cni.arguments import Arguments, Command
 from ratchet.cni.config import NetworkConfig
@@ -40,6 +40,9 @@ from tests.protocol.asking import Failure, FakeApi, FakeJournal, OneEntryJournal
 from tests.protocol.exploring import END, Place, Process, at_rest
 from tests.protocol.namespaces import cookie_of, netns_path
 from tests.protocol.world import Actor, Interface, World, observed
+
+Params = ParamSpec("Params")
+Answer = TypeVar("Answer")
 
 NAMESPACE = "ns"
 RECORDS = "/api/v1/namespaces/ratchet/configmaps"
@@ -71,6 +74,16 @@ class DelGuard:
 
     def is_deleted(self) -> bool:
         return self.call is not None and self.call.is_deleted()
+
+
+_CACHES: list[Callable[[], None]] = []  # empty one cache each
+
+
+def cached_for_test(function: Callable[Params, Answer]) -> Callable[Params, Answer]:
+    """Cache a function until the next test, whose mutation may change the results."""
+    cached = cache(function)
+    _CACHES.append(cached.cache_clear)
+    return cast(Callable[Params, Answer], cached)
 
 
 def scene_underlay(node: str) -> Underlay:
@@ -353,7 +366,7 @@ def _pending_ends(node: str) -> Callable[[World, Actor], Iterator[tuple[str, tup
     return ends
 
 
-@cache
+@cached_for_test
 def _needs(
     node: str,
     side: Side,
@@ -418,11 +431,11 @@ def _namespaces_in(request: tuple[Any, ...]) -> list[str]:
 
 def unlocked_changes(world: World, places: tuple[Place, ...]) -> Iterator[str]:
     """Fault if a process without a lock is about to change interfaces. A user by hand is exempt."""
-    holders = {pid for _, _, pid in world.locks}
     for pid, place in enumerate(places):
-        ours = not place.process.name.startswith("hand")
-        if ours and place.request and place.request[0] in ("make", "ensure", "remove") and pid not in holders:
-            yield "interfaces are worked on without the lock"
+        if place.request and place.request[0] in ("make", "ensure", "remove"):
+            held = any(holder == pid for _, _, holder in world.locks)
+            if not held and not place.process.name.startswith("hand"):
+                yield "interfaces are worked on without the lock"
 
 
 @dataclass(frozen=True)
@@ -442,15 +455,12 @@ class Expectation:
 
     def check(self, world: World, places: tuple[Place, ...], quiet: bool) -> Iterator[str]:
         """Yield a message for each condition that does not hold."""
-        texts = [text for _, text in world.objects if '"kind": "ConfigMap"' in text]
-        for text in texts:
-            yield from inconsistencies(text)
-            if quiet or (at_rest(places) and not self.deleted_by_hand):
-                yield from _false_claims(text, world.interfaces, world.tombstones, world.namespaces)
+        yield from _record_faults(world, quiet or (at_rest(places) and not self.deleted_by_hand))
         if self.locking:
             yield from unlocked_changes(world, places)
         if not quiet:
             return
+        texts = _records_in(world)
         if not at_rest(places) and not all(place.ended or place.stage in ("wait", "start") for place in places):
             yield "a process is stuck"
         if world.locks:
@@ -481,6 +491,21 @@ class Expectation:
             yield "an interface is left"
 
 
+@cached_for_test
+def _record_faults(world: World, resting: bool) -> tuple[str, ...]:
+    """Faults of the records in a world. `resting`: no process is in the midst of a stage, so records must be true."""
+    found: list[str] = []
+    for text in _records_in(world):
+        found += inconsistencies(text)
+        if resting:
+            found += _false_claims(text, world.interfaces, world.tombstones, world.namespaces)
+    return tuple(found)
+
+
+def _records_in(world: World) -> list[str]:
+    return [text for _, text in world.objects if '"kind": "ConfigMap"' in text]
+
+
 def wire_as_recorded(record: Link, side: Side) -> Wire:
     """The wire of an end, with each sandbox at the location that the record has."""
     mine, peer = record.sandbox(side), record.sandbox(side.other)
@@ -489,12 +514,12 @@ def wire_as_recorded(record: Link, side: Side) -> Wire:
     return wire_of(record, side, scene_underlay(mine.node), Location(mine.netns, mine.cookie), there)
 
 
-@cache
+@cached_for_test
 def link_of(text: str) -> Link:
     return decode_link(_loads(text))
 
 
-@cache
+@cached_for_test
 def inconsistencies(text: str) -> tuple[str, ...]:
     """Faults of a stored record whose derived keys or labels do not match its other fields."""
     stored, encoded = _loads(text), encode_link(link_of(text))
@@ -506,7 +531,7 @@ def inconsistencies(text: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-@cache
+@cached_for_test
 def set_up_as_recorded(text: str, interfaces: frozenset[Interface], namespaces: frozenset[str]) -> bool:
     """Whether the interfaces of both ends match the record."""
     record = link_of(text)
@@ -518,7 +543,7 @@ def set_up_as_recorded(text: str, interfaces: frozenset[Interface], namespaces: 
     return True
 
 
-@cache
+@cached_for_test
 def _false_claims(
     text: str, interfaces: frozenset[Interface], tombstones: frozenset[str], namespaces: frozenset[str]
 ) -> tuple[str, ...]:
@@ -552,8 +577,8 @@ def _loads(text: str) -> Mapping[str, Any]:
 @contextmanager
 def isolated() -> Iterator[None]:
     """Within the block, the node's code runs on fakes, without logs and with empty caches."""
-    for cached_function in (link_of, inconsistencies, set_up_as_recorded, _false_claims, _needs):
-        cached_function.cache_clear()
+    for clear in _CACHES:
+        clear()
     logging.disable(logging.CRITICAL)
     try:
         with fake_environment(PARENTS):

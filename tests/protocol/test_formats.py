@@ -34,7 +34,7 @@ from tests.protocol.editing import (
     starting,
     worker,
 )
-from tests.protocol.exploring import Place, Process, Report, Search
+from tests.protocol.exploring import Process, Report, Search
 from tests.protocol.scenes import RECORDS, Expectation, UnobservableRequests, link_of, set_up_as_recorded
 from tests.protocol.world import Actor, World
 
@@ -97,7 +97,10 @@ class TwoFormats:
         ahead = DeclaredRecords if self.latched else SwitchedRecords
         stores = {pod.node: SwitchedRecords if pod.ref.name == self.behind else ahead for pod in self.declared.pods}
         processes = [worker(node, self.names, self.declared, records=one) for node, one in stores.items()]
-        return Search(self.world(), [*processes, *self._calls()], self._check, self._is_unobservable())
+        processes += self._calls()
+        return Search(
+            self.world(), processes, Expectation().check, self._is_unobservable(), check_world=self._check_world
+        )
 
     def _calls(self) -> Iterator[Process]:
         if self.restarts:
@@ -120,8 +123,7 @@ class TwoFormats:
 
         return is_unobservable
 
-    def _check(self, world: World, places: tuple[Place, ...], quiet: bool) -> Iterator[str]:
-        yield from Expectation().check(world, places, quiet)
+    def _check_world(self, world: World, quiet: bool) -> Iterator[str]:
         texts = [text for path, text in world.objects if path.startswith(RECORDS)]
         records = [link_of(text) for text in texts]
         yield from doubly_held(records)

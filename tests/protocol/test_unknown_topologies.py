@@ -40,7 +40,7 @@ from tests.protocol.editing import (
     starting,
     worker,
 )
-from tests.protocol.exploring import END, Place, Process, Report, Search
+from tests.protocol.exploring import END, Process, Report, Search
 from tests.protocol.mutations import treating_forbidden_as_empty, treating_unreadable_as_undeclared
 from tests.protocol.namespaces import netns_path
 from tests.protocol.scenes import (
@@ -125,8 +125,9 @@ class Restart:
         return _put(world, *_topology(LAB))
 
     def search(self) -> Search:
+        processes = [self._restart(), self._outage(), self._agent()]
         return Search(
-            self.world(), [self._restart(), self._outage(), self._agent()], self._check, self._is_unobservable()
+            self.world(), processes, Expectation().check, self._is_unobservable(), check_world=self._check_world
         )
 
     def _agent(self) -> Process:
@@ -191,8 +192,7 @@ class Restart:
 
     # The conditions
 
-    def _check(self, world: World, places: tuple[Place, ...], quiet: bool) -> Iterator[str]:
-        yield from Expectation().check(world, places, quiet)
+    def _check_world(self, world: World, quiet: bool) -> Iterator[str]:
         text = world.find(f"{RECORDS}/{self.link}")
         record = link_of(text) if text is not None else None
         yield from doubly_held([record] if record is not None else [])

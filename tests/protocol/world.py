@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 from ratchet.core.interface import Device, InterfaceSpec, Observed, VethWire, VxlanWire, Wire, differences
@@ -36,7 +36,7 @@ class Interface:
     peer: InterfacePlace | None = None
 
 
-class World(NamedTuple):
+class _State(NamedTuple):
     """The state that all processes share.
 
     - `objects`: objects of the API by path.
@@ -60,6 +60,17 @@ class World(NamedTuple):
     entries: frozenset[tuple[str, SandboxEntry]] = frozenset()
     now: float = 0.0
     forbidden: frozenset[str] = frozenset()
+
+
+class World(_State):
+    """The state that all processes share. Its hash is computed once, because a search looks it up often."""
+
+    @cached_property
+    def _hash(self) -> int:
+        return super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def find(self, path: str) -> str | None:
         return next((text for name, text in self.objects if name == path), None)
