@@ -6,9 +6,8 @@ import itertools
 import multiprocessing
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
@@ -33,13 +32,13 @@ from ratchet.datapath.nftables import (
 )
 from ratchet.datapath.rtnetlink import RefusedError
 from ratchet.errors import GuardError
+from tests.support.frames import received_frames, vxlan_datagram
 from tests.support.namespaces import Bed
 from tests.support.wires import Wires
 
 ONE, TWO, THREE = "10.9.0.1", "10.9.0.2", "10.9.0.3"
 ONE6, TWO6, THREE6 = "fd09::1", "fd09::2", "fd09::3"
 PORT, VNI = 4789, 11
-ETHERTYPE = 0x88B5  # for experiments (IEEE 802)
 
 
 @pytest.fixture(autouse=True)
@@ -79,36 +78,8 @@ def _link_pods(bed: Bed, wires: Wires, one: str, two: str, **changes: Any) -> Vx
     return found[0]
 
 
-class Frames:
-    """The frames of `ETHERTYPE` that arrive at an interface of a pod."""
-
-    def __init__(self, opened: socket.socket) -> None:
-        self._socket = opened
-        self._received = b""
-
-    def __contains__(self, payload: bytes) -> bool:
-        """Whether a frame with this payload has arrived."""
-        self._socket.setblocking(False)
-        while True:
-            try:
-                self._received += self._socket.recv(65535)
-            except BlockingIOError:
-                return payload in self._received
-
-
-@contextmanager
-def _frames(bed: Bed, pod: str, ifname: str = "in1") -> Iterator[Frames]:
-    with bed.inside(pod):
-        opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETHERTYPE))
-    with opened:
-        opened.bind((ifname, ETHERTYPE))
-        yield Frames(opened)
-
-
 def _vxlan(payload: bytes, vni: int = VNI, reserved: int = 0) -> bytes:
-    """A VXLAN header and a broadcast frame (RFC 7348, section 5)."""
-    frame = b"\xff" * 6 + b"\x02" * 6 + struct.pack(">H", ETHERTYPE) + payload
-    return struct.pack(">II", 0x08000000, vni << 8 | reserved) + frame
+    return vxlan_datagram(payload, vni, reserved)
 
 
 def _udp(source: str, target: str, content: bytes, port: int = PORT) -> bytes:
@@ -170,7 +141,7 @@ def test_a_tunnel_takes_datagrams_from_its_peer_only(
     one: str, two: str, three: str, underlay: Bed, wires: Wires
 ) -> None:
     _link_pods(underlay, wires, one, two)
-    with _frames(underlay, "pod-a") as frames:
+    with received_frames(underlay, "pod-a") as frames:
         _send_udp(underlay, "node-3", one, _vxlan(b"from a third host"))
         _send_udp(underlay, "node-3", one, _vxlan(b"with a reserved byte", reserved=7))
         _send_udp(underlay, "node-1", one, _vxlan(b"from the node itself"))
@@ -187,7 +158,7 @@ def test_a_tunnel_of_another_cni_on_the_same_port_takes_datagrams_from_anywhere(
 ) -> None:
     _link_pods(underlay, wires, one, two)
     _foreign_tunnel(underlay, "node-1", 99, one)
-    with _frames(underlay, "node-1", "other") as frames:
+    with received_frames(underlay, "node-1", "other") as frames:
         _send_udp(underlay, "node-3", one, _vxlan(b"whole", 99))
         _send(underlay, "node-3", one, *_pieces(three, one, b"in fragments" + bytes(40), ORDINARY, 99))
         assert underlay.pings("node-3", one)
@@ -204,7 +175,7 @@ def test_the_guard_is_off_for_a_tunnel_without_it(underlay: Bed, wires: Wires) -
         assert ensure(open_to_all) is True
         assert ensure(open_to_all) is False
         assert tunnel_guard.read_table().tunnels == ()
-    with _frames(underlay, "pod-a") as frames:
+    with received_frames(underlay, "pod-a") as frames:
         _send_udp(underlay, "node-3", ONE, _vxlan(b"from anywhere"))
         assert underlay.pings("node-3", ONE)
         assert b"from anywhere" in frames
@@ -214,7 +185,7 @@ def test_two_tunnels_of_one_node_are_guarded_at_their_own_ports(underlay: Bed, w
     with underlay.inside("node-1"):
         for pod, number, port, other in (("pod-a", 0, 4790, 4791), ("pod-b", 1, 4791, 4790)):
             ensure(replace(wires.tunnel(pod, number, ONE, ONE), port=port, remote_port=other))
-    with _frames(underlay, "pod-a") as frames:
+    with received_frames(underlay, "pod-a") as frames:
         _send_udp(underlay, "node-3", ONE, _vxlan(b"forged"), 4790)
         assert underlay.pings("pod-a", "192.168.2.2")
         assert b"forged" not in frames
@@ -267,7 +238,7 @@ def test_forged_fragments_do_not_reach_a_tunnel(
     _link_pods(underlay, wires, one, two)
     if tracked:
         _track_connections(underlay, "node-1")
-    with _frames(underlay, "pod-a") as frames:
+    with received_frames(underlay, "pod-a") as frames:
         for payload, packets in (
             (b"ordinary", _pieces(three, one, b"ordinary" + bytes(40), ORDINARY)),
             (b"tiny", _pieces(three, one, b"tiny" + bytes(40), TINY)),
@@ -286,7 +257,7 @@ def test_forged_fragments_reach_a_tunnel_without_the_guard(
 ) -> None:
     """So the fragments of these tests are what the kernel takes."""
     _link_pods(underlay, wires, one, two, guard=False)
-    with _frames(underlay, "pod-a") as frames:
+    with received_frames(underlay, "pod-a") as frames:
         _send(underlay, "node-3", one, *_pieces(three, one, b"forged" + bytes(40), first))
         assert underlay.pings("pod-b", "192.168.2.1")
         assert b"forged" in frames
@@ -295,7 +266,7 @@ def test_forged_fragments_reach_a_tunnel_without_the_guard(
 @FAMILIES
 def test_the_fragments_of_a_peer_reach_a_tunnel(one: str, two: str, three: str, underlay: Bed, wires: Wires) -> None:
     _link_pods(underlay, wires, one, two)
-    with _frames(underlay, "pod-a") as frames:
+    with received_frames(underlay, "pod-a") as frames:
         _send(underlay, "node-2", one, *_pieces(two, one, b"ordinary" + bytes(40), ORDINARY))
         assert underlay.pings("pod-b", "192.168.2.1")
         assert b"ordinary" in frames
@@ -356,7 +327,7 @@ def test_a_pod_cannot_inject_by_way_of_its_node(one: str, two: str, first: int, 
     assert routed.pings("pod-b", "192.168.2.1")
     assert routed.pings("tenant", "fd77::1" if ":" in one else "10.77.0.1")
     before = sum(_drops(routed, "node-2").values())
-    with _frames(routed, "pod-a") as frames, _frames(routed, "node-1", "other") as others:
+    with received_frames(routed, "pod-a") as frames, received_frames(routed, "node-1", "other") as others:
         _send(routed, "tenant", one, *packets(b"injected" + bytes(40)))
         if first != TINY:
             _send(routed, "tenant", one, *packets(b"another" + bytes(40), 99))
@@ -454,7 +425,7 @@ def test_ensure_repairs_the_guard_of_its_tunnel(
         assert ensure(wire) is True
         assert ensure(wire) is False
     assert _table(underlay) == ({(PORT, VNI, TWO)}, {(TWO, PORT, VNI)})
-    with _frames(underlay, "pod-a") as frames:
+    with received_frames(underlay, "pod-a") as frames:
         _send_udp(underlay, "node-3", ONE, _vxlan(b"forged"))
         assert underlay.pings("pod-b", "192.168.2.1")
         assert b"forged" not in frames

@@ -13,7 +13,7 @@ from ratchet.datapath import open_netns, tunnel_guard
 from ratchet.datapath.netns import inside
 from ratchet.dev.hosts import command_in, netns_path
 from tests.support.cluster import CHAINED, Cluster
-from tests.support.guard import guard_of, peers_of
+from tests.support.guard import guard_of, peers_of, turn_local_bypass_on
 
 A, B = "192.168.1.73", "192.168.1.33"
 
@@ -25,6 +25,14 @@ def test_a_link_is_guarded_from_add_to_del(cluster: Cluster) -> None:
     cluster.delete_all((cluster.a, primary), (cluster.b, pair))
     assert (peers_of(cluster.a), peers_of(cluster.b)) == (set(), set())
     assert (guard_of(cluster.a).tunnels, guard_of(cluster.b).tunnels) == ((), ())
+    cluster.assert_nothing_left()
+
+
+def test_check_accepts_the_local_bypass_of_an_earlier_version(cluster: Cluster) -> None:
+    primary, pair = cluster.linked_pair()
+    turn_local_bypass_on(netns_path(primary.netns), "in1")
+    assert cluster.a.call("CHECK", primary).status == 0
+    cluster.delete_all((cluster.a, primary), (cluster.b, pair))
     cluster.assert_nothing_left()
 
 
