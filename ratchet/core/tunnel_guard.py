@@ -122,6 +122,20 @@ def rebuilt_tunnels(
     return tuple(one for one in found.values() if one.owner not in unguarded)
 
 
+def complete_tunnels(
+    table: GuardTable, found: Iterable[GuardedTunnel], admitted: GuardedTunnel | None = None
+) -> tuple[GuardedTunnel, ...]:
+    """The tunnels that a table must have that is made because it was missing or incomplete.
+
+    A tunnel that is left in the table is newer than one that was `found` on the node, and `admitted` is the newest.
+    """
+    newest = {one.key: one for one in found}
+    newest.update((one.key, one) for one in table.tunnels)
+    if admitted is not None:
+        newest[admitted.key] = admitted
+    return tuple(newest.values())
+
+
 def count_new_drops(
     before: Mapping[tuple[int, int], int], now: Mapping[tuple[int, int], int]
 ) -> dict[tuple[int, int], int]:

@@ -17,7 +17,7 @@ import pytest
 from ratchet.core.interface import VxlanWire, differences
 from ratchet.core.model import Location
 from ratchet.core.tunnel_guard import GuardedTunnel
-from ratchet.datapath import ensure, make, nftables, observe, remove, tunnel_guard
+from ratchet.datapath import ensure, guard_transactions, make, nftables, observe, remove, tunnel_guard
 from ratchet.datapath.guard_elements import peer_key, tunnel_key
 from ratchet.datapath.guard_rules import PEERS4, TABLE, TUNNELS, table_messages
 from ratchet.datapath.nftables import (
@@ -540,6 +540,39 @@ def test_thousands_of_tunnels_are_read_back(underlay: Bed) -> None:
     assert len(table.peers) == 3000
 
 
+def test_a_missing_table_is_made_with_what_the_process_finds(underlay: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is looked for while there is a table, and it is looked for once for all threads."""
+    found = [GuardedTunnel(PORT, vni, TWO, f"1/{vni}") for vni in (1, 2)]
+    asked: list[int] = []
+
+    def find() -> list[GuardedTunnel]:
+        asked.append(1)
+        return found
+
+    def admit(vni: int) -> bool:
+        with underlay.inside("node-1"):
+            return tunnel_guard.admit(GuardedTunnel(PORT, vni, THREE, f"2/{vni}"))
+
+    monkeypatch.setattr(tunnel_guard, "_restoring", tunnel_guard._Restoring())
+    tunnel_guard.restore_from(find)
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(admit, range(2, 10)))
+    assert len(asked) == 1
+    assert _table(underlay)[0] == {(PORT, 1, TWO)} | {(PORT, vni, THREE) for vni in range(2, 10)}, "the newest wins"
+    assert admit(10)
+    with underlay.inside("node-1"):
+        assert tunnel_guard.restore() is False
+    assert len(asked) == 1
+    with underlay.inside("node-1"):
+        assert tunnel_guard.remove_table()
+        assert tunnel_guard.restore() is True
+        assert set(tunnel_guard.read_table().tunnels) == set(found)
+        assert tunnel_guard.remove_table()
+        found.clear()
+        assert tunnel_guard.restore() is False
+        assert tunnel_guard.read_table().layout == ()
+
+
 def test_an_unreadable_tunnel_is_counted(underlay: Bed) -> None:
     with underlay.inside("node-1"):
         tunnel_guard.rebuild(lambda _: ())
@@ -558,7 +591,7 @@ def test_a_link_works_on_a_kernel_without_nftables(
     name: str, value: int, underlay: Bed, wires: Wires, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel refuses a subsystem or a protocol that it does not have, as if nftables were missing."""
-    monkeypatch.setattr(tunnel_guard, "_last", tunnel_guard._LastResult())
+    monkeypatch.setattr(guard_transactions, "_last", guard_transactions._LastResult())
     monkeypatch.setattr(nftables, name, value)
     wire = _link_pods(underlay, wires, ONE, TWO)
     assert underlay.pings("pod-a", "192.168.2.2")

@@ -10,6 +10,7 @@ from ratchet.core.tunnel_guard import (
     COMMENT_BYTES,
     GuardedTunnel,
     GuardTable,
+    complete_tunnels,
     count_new_drops,
     faults,
     gone_tunnels,
@@ -101,6 +102,13 @@ def test_a_new_table_keeps_what_is_not_known_to_be_gone() -> None:
     assert set(rebuilt_tunnels(TABLE, [moved, new], (), ())) == {moved, TWO, new}
     assert set(rebuilt_tunnels(TABLE, [moved], (TWO,), ())) == {moved}
     assert set(rebuilt_tunnels(TABLE, [moved], (), {TWO.owner})) == {moved}
+
+
+def test_a_table_that_was_missing_gets_the_newest_of_each_tunnel() -> None:
+    moved, new = replace(ONE, peer="10.9.0.3"), replace(TWO, vni=12, owner="3/3")
+    assert set(complete_tunnels(GuardTable(), [ONE, TWO])) == {ONE, TWO}
+    assert set(complete_tunnels(GuardTable((), (moved,)), [ONE, TWO], new)) == {moved, TWO, new}
+    assert set(complete_tunnels(TABLE, [], moved)) == {moved, TWO}
 
 
 def test_drops_are_counted_since_the_last_look() -> None:
