@@ -49,13 +49,14 @@ class GuardTable:
     """The guard as the kernel has it.
 
     `layout` has its sets, chains and rules in the kernel's own form, empty if there is no table. `unreadable` counts
-    the tunnels that have no comment of Ratchet's.
+    the tunnels that have no comment of Ratchet's. Only datagrams to `ports` are judged.
     """
 
     layout: tuple[object, ...] = ()
     tunnels: tuple[GuardedTunnel, ...] = ()
     peers: frozenset[Peer] = frozenset()
     unreadable: int = 0
+    ports: frozenset[int] = frozenset()
 
 
 def owner_of(cookie: int, index: int) -> str:
@@ -87,6 +88,8 @@ def faults(table: GuardTable, layout: tuple[object, ...], gone: Collection[Guard
         found.append("it accepts datagrams from addresses that are no peers")
     if peers_of(table.tunnels) - table.peers:
         found.append("it lacks addresses of peers")
+    if {one.port for one in table.tunnels} - table.ports:
+        found.append("it lacks UDP ports of tunnels")
     if table.unreadable:
         found.append("it has tunnels that are not Ratchet's")
     if any(count > 1 for count in Counter(one.owner for one in table.tunnels if one.owner).values()):

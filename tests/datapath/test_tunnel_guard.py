@@ -481,6 +481,7 @@ def test_rebuild_replaces_the_table_in_one_transaction(underlay: Bed) -> None:
     assert table.layout == layout == before
     assert set(table.tunnels) == {kept, added}
     assert table.peers == {(TWO, PORT, 70), (TWO6, 8472, 71)}
+    assert table.ports == {PORT, 8472}
 
 
 def test_rebuild_decides_again_if_the_table_changes_meanwhile(underlay: Bed) -> None:

@@ -23,7 +23,7 @@ from ratchet.core.tunnel_guard import (
 LAYOUT = ("a layout",)
 ONE = GuardedTunnel(4789, 11, "10.9.0.2", "1/1", "ns.a.in1.b.in1")
 TWO = GuardedTunnel(4790, 11, "fd09::2", "2/1", "ns.c.in1.d.in1")
-TABLE = GuardTable(LAYOUT, (ONE, TWO), peers_of((ONE, TWO)))
+TABLE = GuardTable(LAYOUT, (ONE, TWO), peers_of((ONE, TWO)), ports=frozenset({4789, 4790}))
 
 
 @pytest.mark.parametrize("tunnel", [ONE, TWO, replace(ONE, owner=""), replace(ONE, link="")])
@@ -64,6 +64,7 @@ STRANGE = ("10.9.0.66", 4789, 11)
             ("it accepts datagrams from addresses that are no peers",),
         ),
         (replace(TABLE, peers=peers_of((ONE,))), (), ("it lacks addresses of peers",)),
+        (replace(TABLE, ports=frozenset({4789, 8472})), (), ("it lacks UDP ports of tunnels",)),
         (replace(TABLE, unreadable=1), (), ("it has tunnels that are not Ratchet's",)),
         (
             replace(TABLE, tunnels=(ONE, replace(TWO, owner=ONE.owner))),
