@@ -10,12 +10,10 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from ratchet import datapath
 from ratchet.agent.announce import Announcer
 from ratchet.agent.events import Reason
 from ratchet.agent.metrics import Metrics
 from ratchet.agent.underlay import Underlays
-from ratchet.core.interface import Device
 from ratchet.core.tunnel_guard import (
     GuardedTunnel,
     GuardTable,
@@ -26,8 +24,9 @@ from ratchet.core.tunnel_guard import (
     rebuilt_tunnels,
 )
 from ratchet.datapath import tunnel_guard
-from ratchet.errors import GuardError, RatchetError
-from ratchet.node.journal import HeldEnd, Journal, SandboxEntry
+from ratchet.errors import GuardError
+from ratchet.node.held_tunnels import held_ends, held_owners, held_tunnels
+from ratchet.node.journal import Journal
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +106,7 @@ class TunnelGuard:
 
     def _repair(self) -> None:
         table = tunnel_guard.read_table()
-        held = {owner_of(entry.cookie, end.index) for entry, end in self._ends()}
+        held = held_owners(self.journal)
         found = faults(table, self._state.layout, gone_tunnels(table, held, _existing(table, held)))
         if found:
             log.warning('tunnel guard repaired cause="%s"', "; ".join(found))
@@ -116,11 +115,12 @@ class TunnelGuard:
             self._report_drops(table)
 
     def _rebuild(self) -> None:
-        observed = [tunnel for entry, end in self._ends() if (tunnel := self._observe(entry, end)) is not None]
+        # The table's own tunnel of an end that cannot be observed stays while any device of it exists.
+        observed = held_tunnels(self.journal, self.underlays.guards)
         observed_keys = {one.key for one in observed}
         unguarded = {
             owner_of(entry.cookie, end.index)
-            for entry, end in self._ends()
+            for entry, end in held_ends(self.journal)
             if not self.underlays.guards(entry.underlay)
         }
 
@@ -131,19 +131,6 @@ class TunnelGuard:
 
         self._state.layout = tunnel_guard.rebuild(decide)
         self._state.drops = {}
-
-    def _ends(self) -> list[tuple[SandboxEntry, HeldEnd]]:
-        return [(entry, end) for entry in self.journal.entries() for end in entry.ends]
-
-    def _observe(self, entry: SandboxEntry, end: HeldEnd) -> GuardedTunnel | None:
-        """The tunnel of an end, as its device is; None if there is none, or it cannot be observed."""
-        try:
-            device = datapath.observe_port(entry.location(end), end.ifname)
-        except RatchetError as error:
-            # The table's own tunnel of this end stays while any device of it exists.
-            log.debug('end not observed link=%s cause="%s"', end.link, error)
-            return None
-        return _tunnel_of(device, entry, end) if device is not None and device.ours else None
 
     def _report_drops(self, table: GuardTable) -> None:
         drops = tunnel_guard.read_drops()
@@ -156,7 +143,7 @@ class TunnelGuard:
         self._state.drops = drops
 
     def _report_dropped(self, tunnel: GuardedTunnel, packets: int) -> None:
-        for entry, end in self._ends():
+        for entry, end in held_ends(self.journal):
             if owner_of(entry.cookie, end.index) != tunnel.owner:
                 continue
             log.warning(
@@ -172,9 +159,3 @@ def _existing(table: GuardTable, held: set[str]) -> Callable[[GuardedTunnel], bo
     """A question for tunnels whose owners are not `held`: whether any device on this node still claims them."""
     existing = tunnel_guard.tunnels_exist([one for one in table.tunnels if one.owner not in held])
     return lambda tunnel: tunnel.key in existing
-
-
-def _tunnel_of(device: Device, entry: SandboxEntry, end: HeldEnd) -> GuardedTunnel | None:
-    if device.port is None or device.vni is None or device.remote is None:
-        return None
-    return GuardedTunnel(device.port, device.vni, device.remote, owner_of(entry.cookie, device.index), end.link)

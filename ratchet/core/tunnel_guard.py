@@ -49,13 +49,14 @@ class GuardTable:
     """The guard as the kernel has it.
 
     `layout` has its sets, chains and rules in the kernel's own form, empty if there is no table. `unreadable` counts
-    the tunnels that have no comment of Ratchet's.
+    the tunnels that have no comment of Ratchet's. Only datagrams to `ports` are judged.
     """
 
     layout: tuple[object, ...] = ()
     tunnels: tuple[GuardedTunnel, ...] = ()
     peers: frozenset[Peer] = frozenset()
     unreadable: int = 0
+    ports: frozenset[int] = frozenset()
 
 
 def owner_of(cookie: int, index: int) -> str:
@@ -87,6 +88,8 @@ def faults(table: GuardTable, layout: tuple[object, ...], gone: Collection[Guard
         found.append("it accepts datagrams from addresses that are no peers")
     if peers_of(table.tunnels) - table.peers:
         found.append("it lacks addresses of peers")
+    if {one.port for one in table.tunnels} - table.ports:
+        found.append("it lacks UDP ports of tunnels")
     if table.unreadable:
         found.append("it has tunnels that are not Ratchet's")
     if any(count > 1 for count in Counter(one.owner for one in table.tunnels if one.owner).values()):
@@ -120,6 +123,20 @@ def rebuilt_tunnels(
     found = {one.key: one for one in table.tunnels if one not in gone}
     found.update((one.key, one) for one in observed)
     return tuple(one for one in found.values() if one.owner not in unguarded)
+
+
+def complete_tunnels(
+    table: GuardTable, found: Iterable[GuardedTunnel], admitted: GuardedTunnel | None = None
+) -> tuple[GuardedTunnel, ...]:
+    """The tunnels that a table must have that is made because it was missing or incomplete.
+
+    A tunnel that is left in the table is newer than one that was `found` on the node, and `admitted` is the newest.
+    """
+    newest = {one.key: one for one in found}
+    newest.update((one.key, one) for one in table.tunnels)
+    if admitted is not None:
+        newest[admitted.key] = admitted
+    return tuple(newest.values())
 
 
 def count_new_drops(

@@ -53,7 +53,8 @@ def read_all(channel: Nftables) -> GuardTable:
         for name in (PEERS4, PEERS6)
         for one in channel.elements(TABLE, name)
     )
-    return GuardTable(read_layout(channel), tunnels, peers, unreadable)
+    ports = frozenset(int.from_bytes(one.key[:2], "big") for one in channel.elements(TABLE, PORTS))
+    return GuardTable(read_layout(channel), tunnels, peers, unreadable, ports)
 
 
 def read_tunnels(channel: Nftables) -> tuple[tuple[GuardedTunnel, ...], int]:

@@ -6,21 +6,26 @@
         set peers6 { type ipv6_addr . inet_service . mark }
         set ports { type inet_service }                        # UDP ports of tunnels
         set drops { type inet_service . mark; flags dynamic }  # counts what was dropped
-        chain input { type filter hook input priority -10
-            udp dport . @th,96,24 @tunnels goto tunnel
-            (IPv6) first fragment, udp dport @ports goto short
-        }
-        chain forward { type filter hook forward priority -10
+        chain input { type filter hook input priority -10; udp dport @ports goto received }
+        chain forward { type filter hook forward priority -10; udp dport @ports goto forwarded }
+        chain received {
+            ip saddr . udp dport . @th,96,24 @peers4 accept
+            ip6 saddr . udp dport . @th,96,24 @peers6 accept
             udp dport . @th,96,24 @tunnels goto forged
-            (IPv4, IPv6) first fragment, udp dport @ports goto short
+            (IPv6) first fragment: goto short
         }
-        chain tunnel { … @peers4 accept; … @peers6 accept; goto forged }
+        chain forwarded {
+            udp dport . @th,96,24 @tunnels goto forged
+            (IPv4, IPv6) first fragment: goto short
+        }
         chain short { @th,96,24 readable: accept; count as VNI 0; drop }
         chain forged { count; drop }
     }
 
 `accept` ends this table's chain only; other tables still decide. The VNI is read as three bytes: a sender chooses the
 reserved byte that follows (RFC 7348, section 5).
+
+The order is the cheapest one: all packets of the node pass one rule, and a peer's datagram needs two lookups.
 
 Fragments. The kernel reassembles IPv4 before the input hook, so a datagram is whole there. It reassembles IPv6 after
 it, unless connection tracking is on. Then the first fragment has the VNI and is judged by it; the others are useless
@@ -194,8 +199,10 @@ def _load_tunnel(at: int = 0) -> bytes:
     return _load(at, _TRANSPORT, 2, 2) + _load(at + 1, _TRANSPORT, 12, 3)
 
 
-_TO_OUR_TUNNEL = _IS_UDP + _load_tunnel() + _lookup(TUNNELS)
 _TO_OUR_PORT = _IS_UDP + _load(0, _TRANSPORT, 2, 2) + _lookup(PORTS)
+_TO_OUR_TUNNEL = _load_tunnel() + _lookup(TUNNELS)
+_FROM_PEER4 = _IS_IPV4 + _load(0, _NETWORK, 12, 4) + _load_tunnel(1) + _lookup(PEERS4)
+_FROM_PEER6 = _IS_IPV6 + _load(0, _NETWORK, 8, 16) + _load_tunnel(4) + _lookup(PEERS6)
 # The first of several fragments: offset 0, more to come (RFC 791, section 3.1; RFC 8200, section 4.5).
 _IS_FIRST4 = _IS_IPV4 + _load(0, _NETWORK, 6, 2) + _masked(b"\x3f\xff") + _equal(b"\x20\x00")
 _IS_FIRST6 = (
@@ -212,23 +219,22 @@ _RULES: dict[str, tuple[tuple[bytes, ...], ...]] = {
         (_load_tunnel(), _count()),
         (_verdict(_DROP),),
     ),
-    "tunnel": (
-        (_IS_IPV4, _load(0, _NETWORK, 12, 4), _load_tunnel(1), _lookup(PEERS4), _verdict(_ACCEPT)),
-        (_IS_IPV6, _load(0, _NETWORK, 8, 16), _load_tunnel(4), _lookup(PEERS6), _verdict(_ACCEPT)),
-        (_verdict(_GOTO, "forged"),),
-    ),
     "short": (
         (_load(0, _TRANSPORT, 12, 3), _verdict(_ACCEPT)),
         (_WITHOUT_VNI, _count()),
         (_verdict(_DROP),),
     ),
-    "input": (
-        (_TO_OUR_TUNNEL, _verdict(_GOTO, "tunnel")),
-        (_IS_FIRST6, _TO_OUR_PORT, _verdict(_GOTO, "short")),
-    ),
-    "forward": (
+    "received": (
+        (_FROM_PEER4, _verdict(_ACCEPT)),
+        (_FROM_PEER6, _verdict(_ACCEPT)),
         (_TO_OUR_TUNNEL, _verdict(_GOTO, "forged")),
-        (_IS_FIRST4, _TO_OUR_PORT, _verdict(_GOTO, "short")),
-        (_IS_FIRST6, _TO_OUR_PORT, _verdict(_GOTO, "short")),
+        (_IS_FIRST6, _verdict(_GOTO, "short")),
     ),
+    "forwarded": (
+        (_TO_OUR_TUNNEL, _verdict(_GOTO, "forged")),
+        (_IS_FIRST4, _verdict(_GOTO, "short")),
+        (_IS_FIRST6, _verdict(_GOTO, "short")),
+    ),
+    "input": ((_TO_OUR_PORT, _verdict(_GOTO, "received")),),
+    "forward": ((_TO_OUR_PORT, _verdict(_GOTO, "forwarded")),),
 }

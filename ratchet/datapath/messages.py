@@ -56,7 +56,7 @@ _ROUTE = Layout(rtmsg)
 _NSID = Layout(nsidmsg)
 
 IFLA_VXLAN_LOCALBYPASS = 31  # Linux 6.5 and later; pyroute2 does not declare it
-_NO_LOCAL_BYPASS = ATTRIBUTE.pack(ATTRIBUTE.size + 1, IFLA_VXLAN_LOCALBYPASS) + bytes(4)
+NO_LOCAL_BYPASS = ATTRIBUTE.pack(ATTRIBUTE.size + 1, IFLA_VXLAN_LOCALBYPASS) + bytes(4)
 
 _BRIEFLY = _LINK.pack(("IFLA_EXT_MASK", RTEXT_FILTER_SKIP_STATS))
 
@@ -109,8 +109,10 @@ def new_vxlan(wire: VxlanWire, ifname: str, pod_fd: int) -> bytearray:
 
     A parent without an index does not pin the tunnel: the kernel routes its packets.
 
-    Local bypass is off if both ends are on one node. The kernel would otherwise pass a packet to the other device
-    together with the sender's route, which leads nowhere in another pod's namespace.
+    Local bypass is off (Linux 6.5; older kernels ignore the attribute). With it, the kernel passes a packet for an
+    address of the node straight to the device that has the VNI. Such a packet passes no packet filter, so a pod that
+    adds forwarding entries could reach the tunnels of other pods. It also has the sender's route, which leads nowhere
+    in another pod's namespace.
 
     Learning is off: a link has one peer. Otherwise anyone who can send a datagram to the VTEP could redirect frames.
     """
@@ -122,10 +124,9 @@ def new_vxlan(wire: VxlanWire, ifname: str, pod_fd: int) -> bytearray:
         ("IFLA_VXLAN_PORT", wire.port),
         ("IFLA_VXLAN_LEARNING", 0),
     )
+    data += NO_LOCAL_BYPASS
     if wire.parent.index:
         data += _VXLAN.pack(("IFLA_VXLAN_LINK", wire.parent.index))
-    if wire.is_of_one_node:
-        data += _NO_LOCAL_BYPASS
     attributes = _identity(wire.near, ifname) + _LINK.pack(("IFLA_NET_NS_FD", pod_fd))
     return message(RTM_NEWLINK, MAKE, _link(wire.near.index), attributes + _vxlan_info(data))
 
@@ -142,6 +143,7 @@ def detached(index: int, wire: VxlanWire) -> bytearray:
         ("IFLA_VXLAN_LEARNING", 0),
         ("IFLA_VXLAN_TOS", 0),
     )
+    data += NO_LOCAL_BYPASS
     if wire.parent.index:
         data += _VXLAN.pack(("IFLA_VXLAN_LINK", wire.parent.index))
     return message(RTM_NEWLINK, ACT, _link(index), _vxlan_info(data))

@@ -27,7 +27,8 @@ IFA_F_UNFIT = IFA_F_SECONDARY | IFA_F_DADFAILED | IFA_F_DEPRECATED | IFA_F_TENTA
 # Options of a VXLAN that Ratchet never sets and that harm others. With learning, datagrams redirect frames. With tos a
 # pod chooses its priority in the underlay. With external a device sends anywhere and takes any VNI. The socket of one
 # with an option from external to remcsumrx keeps others from the UDP port (drivers/net/vxlan, VXLAN_F_RCV_FLAGS). The
-# other options (proxy, rsc, l2miss, l3miss, ttl, df, ageing) concern only the pod.
+# other options (proxy, rsc, l2miss, l3miss, ttl, df, ageing) concern only the pod. `messages.new_vxlan` explains a
+# further one, localbypass.
 OPTIONS = {
     "IFLA_VXLAN_LEARNING": "learning",
     "IFLA_VXLAN_TOS": "tos",
@@ -203,11 +204,15 @@ def read_new_link(raw: bytes) -> NewLink:
     return NewLink(index, opposite, mtu)
 
 
-def reaches_own_node(raw: bytes) -> bool:
-    """Whether a tunnel sends to its own node's addresses as to others (local bypass is off, as requested)."""
+def local_bypass(raw: bytes) -> bool | None:
+    """Whether local bypass is on in a tunnel's message; None if the kernel cannot turn it off (before Linux 6.5)."""
     found = _LINK.read(raw, HEADER.size + IFINFOMSG.size)
-    data = _INFO.read(found.get("IFLA_LINKINFO", b"")).get("IFLA_INFO_DATA", b"")
-    return dict(attributes(data, 0)).get(messages.IFLA_VXLAN_LOCALBYPASS) == b"\0"
+    return _local_bypass(_INFO.read(found.get("IFLA_LINKINFO", b"")).get("IFLA_INFO_DATA", b""))
+
+
+def _local_bypass(data: bytes) -> bool | None:
+    found = dict(attributes(data, 0, (messages.IFLA_VXLAN_LOCALBYPASS,)))
+    return any(found[messages.IFLA_VXLAN_LOCALBYPASS]) if found else None
 
 
 def read_link(raw: bytes) -> ObservedLink:
@@ -217,7 +222,7 @@ def read_link(raw: bytes) -> ObservedLink:
     kind = info.get("IFLA_INFO_KIND", "")
     tunnel = {}
     if kind == "vxlan" and "IFLA_INFO_DATA" in info:
-        tunnel = _tunnel(_VXLAN.read(info["IFLA_INFO_DATA"])) | {"carrier": not found.get("IFLA_PROTO_DOWN")}
+        tunnel = _tunnel(info["IFLA_INFO_DATA"]) | {"carrier": not found.get("IFLA_PROTO_DOWN")}
     device = Device(
         ifname=found["IFLA_IFNAME"],
         index=head[3],
@@ -257,14 +262,16 @@ def read_address(raw: bytes) -> Given:
     )
 
 
-def _tunnel(data: dict[str, Any]) -> dict[str, Any]:
+def _tunnel(raw: bytes) -> dict[str, Any]:
+    data = _VXLAN.read(raw)
+    options = [name for attribute, name in OPTIONS.items() if data.get(attribute, 0) != 0]
     return {
         "vni": data.get("IFLA_VXLAN_ID"),
         "remote": data.get("IFLA_VXLAN_GROUP") or data.get("IFLA_VXLAN_GROUP6"),
         "local": data.get("IFLA_VXLAN_LOCAL") or data.get("IFLA_VXLAN_LOCAL6"),
         "port": data.get("IFLA_VXLAN_PORT"),
         "parent_index": data.get("IFLA_VXLAN_LINK", 0),
-        "options": tuple(name for attribute, name in OPTIONS.items() if data.get(attribute, 0) != 0),
+        "options": (*options, "localbypass") if _local_bypass(raw) else tuple(options),
     }
 
 

@@ -10,15 +10,11 @@ has it for the host's log.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from errno import EEXIST, ENOENT
-from typing import TypeVar
 
-import tenacity
-
-from ratchet.core.tunnel_guard import GuardedTunnel, GuardTable
+from ratchet.core.tunnel_guard import GuardedTunnel, GuardTable, complete_tunnels
 from ratchet.datapath.guard_elements import (
     additions,
     look_up,
@@ -32,35 +28,44 @@ from ratchet.datapath.guard_elements import (
     tunnel_key,
 )
 from ratchet.datapath.guard_rules import TABLE, TUNNELS, delete_messages, read_layout, table_messages
+from ratchet.datapath.guard_transactions import checked, in_channel, is_done, noted, refusal, turn, with_retries
 from ratchet.datapath.nftables import Nftables, delete_element, get_element
 from ratchet.datapath.rtnetlink import RefusedError
 from ratchet.datapath.vni_conflicts import claimed
-from ratchet.errors import DatapathError, GuardError
-from ratchet.retry import call_with_retries
+from ratchet.errors import DatapathError
 
-ERESTART = 85  # the generation has changed (include/linux/errno.h)
-RETRY_SECONDS = 5.0
+__all__ = [
+    "admit",
+    "forget",
+    "is_admitted",
+    "read_drops",
+    "read_table",
+    "rebuild",
+    "refusal",
+    "remove_table",
+    "restore",
+    "restore_from",
+    "sweep",
+    "tunnels_exist",
+    "withdraw",
+]
 
-ADVICE = "The node's kernel needs nf_tables with the family inet. Ratchet needs CAP_NET_ADMIN in the node's network."
-
-Result = TypeVar("Result")
+FindTunnels = Callable[[], Iterable[GuardedTunnel]]
 
 
 @dataclass(slots=True)
-class _LastResult:
-    """Why the kernel refused a change of the table to this process; empty once it has accepted a tunnel again."""
+class _Restoring:
+    """How this process finds the node's tunnels if the table is missing. None: it has nothing to find them by."""
 
-    refusal: str = ""
-
-
-_last = _LastResult()
-# Threads of one process take turns: each of their transactions would make the others decide again.
-_changing = threading.RLock()
+    find: FindTunnels | None = None
 
 
-def refusal() -> str:
-    """Why the kernel refused a change of the table to this process; empty once it has accepted a tunnel again."""
-    return _last.refusal
+_restoring = _Restoring()
+
+
+def restore_from(find: FindTunnels) -> None:
+    """Have this process make a missing table again with the tunnels that `find` returns. It is not called otherwise."""
+    _restoring.find = find
 
 
 def admit(tunnel: GuardedTunnel, *, is_new: bool = True) -> bool:
@@ -69,8 +74,7 @@ def admit(tunnel: GuardedTunnel, *, is_new: bool = True) -> bool:
     Replaces what the table has for another owner or peer of the same port and VNI: a node has one device for both.
     If the tunnel is not new, the table is read first: a refused transaction takes the kernel some 15 ms.
     """
-    admitted = _admit if is_new else _admit_again
-    return _is_done(lambda: _with_retries(lambda channel: admitted(channel, tunnel)), proves=True)
+    return is_done(lambda: _admit(tunnel, is_new=is_new), proves=True)
 
 
 def withdraw(port: int, vni: int, owner: str = "") -> bool:
@@ -78,7 +82,7 @@ def withdraw(port: int, vni: int, owner: str = "") -> bool:
 
     Leaves it alone if another owner has it by now; an empty owner matches any.
     """
-    return _is_done(lambda: _with_retries(lambda channel: _withdraw(channel, port, vni, owner)))
+    return is_done(lambda: with_retries(lambda channel: _withdraw(channel, port, vni, owner)))
 
 
 def forget(owner: str) -> bool:
@@ -86,7 +90,7 @@ def forget(owner: str) -> bool:
 
     Keeps a tunnel whose VNI and port a device on this node still claims: its namespace may outlive its path.
     """
-    return not owner or _is_done(lambda: _forget(owner))
+    return not owner or is_done(lambda: _forget(owner))
 
 
 def is_admitted(tunnel: GuardedTunnel) -> bool | None:
@@ -111,12 +115,12 @@ def is_admitted(tunnel: GuardedTunnel) -> bool | None:
 
 def read_table() -> GuardTable:
     """The table as the kernel has it. Raises GuardError."""
-    return _checked("read", lambda: _in_channel(read_all))
+    return checked("read", lambda: in_channel(read_all))
 
 
 def read_drops() -> Mapping[tuple[int, int], int]:
     """Dropped packets by port and VNI, since the table was made. VNI 0 has the fragments. Raises GuardError."""
-    return _checked("read", lambda: _in_channel(read_counts))
+    return checked("read", lambda: in_channel(read_counts))
 
 
 def rebuild(decide: Callable[[GuardTable], Iterable[GuardedTunnel]]) -> tuple[object, ...]:
@@ -131,7 +135,15 @@ def rebuild(decide: Callable[[GuardTable], Iterable[GuardedTunnel]]) -> tuple[ob
         channel.transact([*table_messages(), *additions(tunnels)], generation)
         return read_layout(channel)
 
-    return _noted("make", lambda: _with_retries(once), proves=True)
+    return noted("make", lambda: with_retries(once), proves=True)
+
+
+def restore() -> bool:
+    """Make the table again if it is missing, with the node's tunnels (`restore_from`). Returns whether it was made.
+
+    A table without tunnels is not made. Raises GuardError.
+    """
+    return noted("make", lambda: not in_channel(read_layout) and _make_table())
 
 
 def remove_table() -> bool:
@@ -146,7 +158,7 @@ def remove_table() -> bool:
             return False
         return True
 
-    return _noted("remove", lambda: _in_channel(once))
+    return noted("remove", lambda: in_channel(once))
 
 
 def sweep(held: Collection[str], *, remove_if_empty: bool) -> int:
@@ -169,7 +181,7 @@ def sweep(held: Collection[str], *, remove_if_empty: bool) -> int:
             channel.transact(messages, generation)
         return len(gone)
 
-    return _noted("clean up", lambda: _with_retries(once))
+    return noted("clean up", lambda: with_retries(once))
 
 
 def tunnels_exist(tunnels: Sequence[GuardedTunnel]) -> set[tuple[int, int]]:
@@ -177,28 +189,26 @@ def tunnels_exist(tunnels: Sequence[GuardedTunnel]) -> set[tuple[int, int]]:
 
     Raises GuardError.
     """
-    return _checked("read", claimed) & {one.key for one in tunnels} if tunnels else set()
+    return checked("read", claimed) & {one.key for one in tunnels} if tunnels else set()
 
 
-def _admit(channel: Nftables, tunnel: GuardedTunnel) -> None:
+def _admit(tunnel: GuardedTunnel, *, is_new: bool) -> None:
+    with turn:  # so that one thread makes a missing table for all
+        try:
+            with_retries(lambda channel: _add(channel, tunnel) if is_new else _replace(channel, tunnel))
+        except RefusedError as refused:
+            if refused.errno != ENOENT:
+                raise
+            _make_table(tunnel)
+
+
+def _add(channel: Nftables, tunnel: GuardedTunnel) -> None:
     try:
         channel.transact(additions([tunnel], exclusive=True))
     except RefusedError as refused:
-        if refused.errno == EEXIST:
-            _replace(channel, tunnel)
-        elif refused.errno == ENOENT:
-            _make_table_with(channel, tunnel)
-        else:
+        if refused.errno != EEXIST:
             raise
-
-
-def _admit_again(channel: Nftables, tunnel: GuardedTunnel) -> None:
-    try:
         _replace(channel, tunnel)
-    except RefusedError as refused:
-        if refused.errno != ENOENT:
-            raise
-        _make_table_with(channel, tunnel)
 
 
 def _replace(channel: Nftables, tunnel: GuardedTunnel) -> None:
@@ -210,11 +220,23 @@ def _replace(channel: Nftables, tunnel: GuardedTunnel) -> None:
     channel.transact([*messages, *additions([tunnel])], generation)
 
 
-def _make_table_with(channel: Nftables, tunnel: GuardedTunnel) -> None:
-    """Make the table, which is missing or incomplete, with this tunnel and those that are left in it."""
-    generation = channel.generation()
-    kept = [one for one in read_all(channel).tunnels if one.key != tunnel.key]
-    channel.transact([*table_messages(), *additions([*kept, tunnel])], generation)
+def _make_table(tunnel: GuardedTunnel | None = None) -> bool:
+    """Make the table, which is missing or incomplete: with this tunnel, those that are left in it, and the node's.
+
+    Returns False, and makes none, if there is no tunnel for it.
+    """
+    # Before the generation is read: it may take long, and the generation changes with every firewall of the node.
+    found = tuple(_restoring.find()) if _restoring.find is not None else ()
+
+    def once(channel: Nftables) -> bool:
+        generation = channel.generation()
+        tunnels = complete_tunnels(read_all(channel), found, tunnel)
+        if not tunnels:
+            return False
+        channel.transact([*table_messages(), *additions(tunnels)], generation)
+        return True
+
+    return with_retries(once)
 
 
 def _withdraw(channel: Nftables, port: int, vni: int, owner: str) -> None:
@@ -236,55 +258,4 @@ def _forget(owner: str) -> None:
             _withdraw(channel, *one.key, owner)
 
     if gone:
-        _with_retries(once)
-
-
-def _with_retries(once: Callable[[Nftables], Result]) -> Result:
-    """Run `once` on a channel, again if another transaction has changed what it has read."""
-    with _changing, Nftables() as channel:
-        return call_with_retries(lambda: once(channel), RefusedError, _retries)
-
-
-def _retries(elapsed: float) -> tenacity.Retrying:
-    """Retry after changes of other processes, with random pauses, for a limited time."""
-    return tenacity.Retrying(
-        retry=tenacity.retry_if_exception(lambda error: isinstance(error, RefusedError) and error.errno == ERESTART),
-        wait=tenacity.wait_random_exponential(multiplier=0.001, max=0.1),
-        stop=tenacity.stop_after_delay(RETRY_SECONDS - elapsed),
-        reraise=True,
-    )
-
-
-def _in_channel(once: Callable[[Nftables], Result]) -> Result:
-    with Nftables() as channel:
-        return once(channel)
-
-
-def _checked(verb: str, act: Callable[[], Result]) -> Result:
-    """The result of `act`. Raises GuardError if the kernel refuses."""
-    try:
-        return act()
-    except (RefusedError, DatapathError) as error:
-        cause = error.strerror if isinstance(error, RefusedError) else error
-        raise GuardError(f"cannot {verb} the guard of the tunnel port: {cause}", details=ADVICE) from error
-
-
-def _noted(verb: str, act: Callable[[], Result], *, proves: bool = False) -> Result:
-    """As `_checked`, and notes a refusal. `proves`: success shows that the kernel takes tunnels into the table."""
-    try:
-        result = _checked(verb, act)
-    except GuardError as error:
-        _last.refusal = str(error)
-        raise
-    if proves:
-        _last.refusal = ""
-    return result
-
-
-def _is_done(act: Callable[[], object], *, proves: bool = False) -> bool:
-    """Whether the kernel accepted a change."""
-    try:
-        _noted("change", act, proves=proves)
-    except GuardError:
-        return False
-    return True
+        with_retries(once)

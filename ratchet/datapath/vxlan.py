@@ -26,7 +26,7 @@ from ratchet.core.interface import Device, Observed, VxlanWire, differences, tun
 from ratchet.core.tunnel_guard import GuardedTunnel
 from ratchet.datapath import messages, tunnel_guard
 from ratchet.datapath.forwarding import entries_of, lead_nowhere, lead_to
-from ratchet.datapath.parse import device_of, reaches_own_node, read_new_link
+from ratchet.datapath.parse import device_of, local_bypass, read_new_link
 from ratchet.datapath.pod_netns import ATTEMPTS, OpenPod
 from ratchet.datapath.rtnetlink import Channel, RefusedError
 from ratchet.datapath.udp_ports import holder_of
@@ -39,7 +39,7 @@ PATIENCE = 2.0
 PAUSE = 0.02
 
 # The options that the kernel changes in place (drivers/net/vxlan, vxlan_nl2conf).
-CHANGEABLE = frozenset({"learning", "tos"})
+CHANGEABLE = frozenset({"learning", "tos", "localbypass"})
 # An end with more forwarding entries is made again. The replies to one removal each must fit into the socket's buffer.
 ENTRIES_REMOVED = 100
 
@@ -243,7 +243,7 @@ def _complete(wire: VxlanWire, near: OpenPod, ifname: str) -> None:
                 f"MTU {near.spec.mtu} does not fit into {wire.parent.ifname}",
                 details=f"At most {link.mtu}, as the MTU of {wire.parent.ifname} is {wire.parent.mtu}.",
             )
-        if wire.is_of_one_node and not reaches_own_node(shown.messages[0]):
+        if wire.is_of_one_node and local_bypass(shown.messages[0]) is not False:
             raise near.failed(
                 "a tunnel between two pods of one node needs Linux 6.5",
                 details="Leave out kind: vxlan, so that such a link is a vEth.",

@@ -66,6 +66,9 @@ def _faults(call: Call, records: Store, entry: SandboxEntry, end: HeldEnd) -> tu
             # Carrier follows the peer, which may just have joined or left. The guard is best effort.
             guarded = observed.near.guarded
             wire = replace(wire, carrier=observed.near.carrier, guard=wire.guard if guarded is None else guarded)
+            # An earlier version's tunnels have the local bypass, and without an agent nothing turns it off.
+            options = tuple(option for option in observed.near.options if option != "localbypass")
+            observed = replace(observed, near=replace(observed.near, options=options))
         return tuple(f"{end.link}: {fault}" for fault in differences(wire, observed))
     except DatapathError as error:
         return (f"{end.link}: {error}",)

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 from ratchet.cni import delegate
 from ratchet.cni.arguments import Command
-from ratchet.core.tunnel_guard import owner_of
 from ratchet.datapath import tunnel_guard
 from ratchet.errors import GuardError, RatchetError
 from ratchet.node.call import Call
 from ratchet.node.delete import delete_attachment
+from ratchet.node.held_tunnels import held_owners
 from ratchet.node.journal import Attachment
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def collect(call: Call) -> None:
 
 def _sweep_guard(call: Call) -> None:
     """Remove tunnels that are gone from the guard of the tunnel port; links work without the guard."""
-    held = {owner_of(entry.cookie, end.index) for entry in call.journal.entries() for end in entry.ends}
+    held = held_owners(call.journal)
     try:
         # An agent (which knows its node) keeps the table, also without tunnels.
         if removed := tunnel_guard.sweep(held, remove_if_empty=not call.node):

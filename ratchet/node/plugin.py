@@ -20,6 +20,7 @@ from ratchet.node.response import Response, encode, failure, log_keys, parse, ve
 
 if TYPE_CHECKING:
     from ratchet.node.call import Call
+    from ratchet.node.journal import Journal
     from ratchet.store.store import ApiStore
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ def _serve(
     if network.wait_policy == "proceed":
         log.warning('"wait_policy": "proceed" has no effect: without an agent, nothing can complete a link later')
     call = _call(arguments, network, interrupts, kubeconfig, state_dir)
+    _restore_guard_from(call.journal)
     log.info("%s received", arguments.command)
     try:
         result = dispatch(call)
@@ -139,14 +141,26 @@ def _store(network: NetworkConfig, kubeconfig: str | None, patience: float) -> A
     )
 
 
+def _restore_guard_from(journal: Journal) -> None:
+    """Have a guard that is missing made again with all tunnels of the node. Nothing is read otherwise."""
+    from ratchet.datapath import tunnel_guard
+    from ratchet.node.held_tunnels import held_tunnels, is_guarded
+
+    tunnel_guard.restore_from(lambda: held_tunnels(journal, is_guarded))
+
+
 def _report_guard(arguments: Arguments) -> None:
-    """Log if this node cannot guard its tunnel port. STATUS asks the kernel; other calls know if they had to."""
+    """Log if this node cannot guard its tunnel port. STATUS asks the kernel; other calls know if they had to.
+
+    STATUS also restores a guard that is missing, because runtimes call it between pod starts.
+    """
     from ratchet.datapath import tunnel_guard
 
     cause = tunnel_guard.refusal()
     if arguments.command is Command.STATUS:
         try:
-            tunnel_guard.read_table()
+            if tunnel_guard.restore():
+                log.warning("tunnel guard was missing, made again with the node's tunnels")
         except GuardError as error:
             cause = str(error)
     if cause:

@@ -6,9 +6,8 @@ import itertools
 import multiprocessing
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
@@ -18,7 +17,7 @@ import pytest
 from ratchet.core.interface import VxlanWire, differences
 from ratchet.core.model import Location
 from ratchet.core.tunnel_guard import GuardedTunnel
-from ratchet.datapath import ensure, make, nftables, observe, remove, tunnel_guard
+from ratchet.datapath import ensure, guard_transactions, make, nftables, observe, remove, tunnel_guard
 from ratchet.datapath.guard_elements import peer_key, tunnel_key
 from ratchet.datapath.guard_rules import PEERS4, TABLE, TUNNELS, table_messages
 from ratchet.datapath.nftables import (
@@ -33,13 +32,13 @@ from ratchet.datapath.nftables import (
 )
 from ratchet.datapath.rtnetlink import RefusedError
 from ratchet.errors import GuardError
+from tests.support.frames import received_frames, vxlan_datagram
 from tests.support.namespaces import Bed
 from tests.support.wires import Wires
 
 ONE, TWO, THREE = "10.9.0.1", "10.9.0.2", "10.9.0.3"
 ONE6, TWO6, THREE6 = "fd09::1", "fd09::2", "fd09::3"
 PORT, VNI = 4789, 11
-ETHERTYPE = 0x88B5  # for experiments (IEEE 802)
 
 
 @pytest.fixture(autouse=True)
@@ -79,36 +78,8 @@ def _link_pods(bed: Bed, wires: Wires, one: str, two: str, **changes: Any) -> Vx
     return found[0]
 
 
-class Frames:
-    """The frames of `ETHERTYPE` that arrive at an interface of a pod."""
-
-    def __init__(self, opened: socket.socket) -> None:
-        self._socket = opened
-        self._received = b""
-
-    def __contains__(self, payload: bytes) -> bool:
-        """Whether a frame with this payload has arrived."""
-        self._socket.setblocking(False)
-        while True:
-            try:
-                self._received += self._socket.recv(65535)
-            except BlockingIOError:
-                return payload in self._received
-
-
-@contextmanager
-def _frames(bed: Bed, pod: str, ifname: str = "in1") -> Iterator[Frames]:
-    with bed.inside(pod):
-        opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETHERTYPE))
-    with opened:
-        opened.bind((ifname, ETHERTYPE))
-        yield Frames(opened)
-
-
 def _vxlan(payload: bytes, vni: int = VNI, reserved: int = 0) -> bytes:
-    """A VXLAN header and a broadcast frame (RFC 7348, section 5)."""
-    frame = b"\xff" * 6 + b"\x02" * 6 + struct.pack(">H", ETHERTYPE) + payload
-    return struct.pack(">II", 0x08000000, vni << 8 | reserved) + frame
+    return vxlan_datagram(payload, vni, reserved)
 
 
 def _udp(source: str, target: str, content: bytes, port: int = PORT) -> bytes:
@@ -170,7 +141,7 @@ def test_a_tunnel_takes_datagrams_from_its_peer_only(
     one: str, two: str, three: str, underlay: Bed, wires: Wires
 ) -> None:
     _link_pods(underlay, wires, one, two)
-    with _frames(underlay, "pod-a") as frames:
+    with received_frames(underlay, "pod-a") as frames:
         _send_udp(underlay, "node-3", one, _vxlan(b"from a third host"))
         _send_udp(underlay, "node-3", one, _vxlan(b"with a reserved byte", reserved=7))
         _send_udp(underlay, "node-1", one, _vxlan(b"from the node itself"))
@@ -187,7 +158,7 @@ def test_a_tunnel_of_another_cni_on_the_same_port_takes_datagrams_from_anywhere(
 ) -> None:
     _link_pods(underlay, wires, one, two)
     _foreign_tunnel(underlay, "node-1", 99, one)
-    with _frames(underlay, "node-1", "other") as frames:
+    with received_frames(underlay, "node-1", "other") as frames:
         _send_udp(underlay, "node-3", one, _vxlan(b"whole", 99))
         _send(underlay, "node-3", one, *_pieces(three, one, b"in fragments" + bytes(40), ORDINARY, 99))
         assert underlay.pings("node-3", one)
@@ -204,7 +175,7 @@ def test_the_guard_is_off_for_a_tunnel_without_it(underlay: Bed, wires: Wires) -
         assert ensure(open_to_all) is True
         assert ensure(open_to_all) is False
         assert tunnel_guard.read_table().tunnels == ()
-    with _frames(underlay, "pod-a") as frames:
+    with received_frames(underlay, "pod-a") as frames:
         _send_udp(underlay, "node-3", ONE, _vxlan(b"from anywhere"))
         assert underlay.pings("node-3", ONE)
         assert b"from anywhere" in frames
@@ -214,7 +185,7 @@ def test_two_tunnels_of_one_node_are_guarded_at_their_own_ports(underlay: Bed, w
     with underlay.inside("node-1"):
         for pod, number, port, other in (("pod-a", 0, 4790, 4791), ("pod-b", 1, 4791, 4790)):
             ensure(replace(wires.tunnel(pod, number, ONE, ONE), port=port, remote_port=other))
-    with _frames(underlay, "pod-a") as frames:
+    with received_frames(underlay, "pod-a") as frames:
         _send_udp(underlay, "node-3", ONE, _vxlan(b"forged"), 4790)
         assert underlay.pings("pod-a", "192.168.2.2")
         assert b"forged" not in frames
@@ -267,7 +238,7 @@ def test_forged_fragments_do_not_reach_a_tunnel(
     _link_pods(underlay, wires, one, two)
     if tracked:
         _track_connections(underlay, "node-1")
-    with _frames(underlay, "pod-a") as frames:
+    with received_frames(underlay, "pod-a") as frames:
         for payload, packets in (
             (b"ordinary", _pieces(three, one, b"ordinary" + bytes(40), ORDINARY)),
             (b"tiny", _pieces(three, one, b"tiny" + bytes(40), TINY)),
@@ -286,7 +257,7 @@ def test_forged_fragments_reach_a_tunnel_without_the_guard(
 ) -> None:
     """So the fragments of these tests are what the kernel takes."""
     _link_pods(underlay, wires, one, two, guard=False)
-    with _frames(underlay, "pod-a") as frames:
+    with received_frames(underlay, "pod-a") as frames:
         _send(underlay, "node-3", one, *_pieces(three, one, b"forged" + bytes(40), first))
         assert underlay.pings("pod-b", "192.168.2.1")
         assert b"forged" in frames
@@ -295,7 +266,7 @@ def test_forged_fragments_reach_a_tunnel_without_the_guard(
 @FAMILIES
 def test_the_fragments_of_a_peer_reach_a_tunnel(one: str, two: str, three: str, underlay: Bed, wires: Wires) -> None:
     _link_pods(underlay, wires, one, two)
-    with _frames(underlay, "pod-a") as frames:
+    with received_frames(underlay, "pod-a") as frames:
         _send(underlay, "node-2", one, *_pieces(two, one, b"ordinary" + bytes(40), ORDINARY))
         assert underlay.pings("pod-b", "192.168.2.1")
         assert b"ordinary" in frames
@@ -356,7 +327,7 @@ def test_a_pod_cannot_inject_by_way_of_its_node(one: str, two: str, first: int, 
     assert routed.pings("pod-b", "192.168.2.1")
     assert routed.pings("tenant", "fd77::1" if ":" in one else "10.77.0.1")
     before = sum(_drops(routed, "node-2").values())
-    with _frames(routed, "pod-a") as frames, _frames(routed, "node-1", "other") as others:
+    with received_frames(routed, "pod-a") as frames, received_frames(routed, "node-1", "other") as others:
         _send(routed, "tenant", one, *packets(b"injected" + bytes(40)))
         if first != TINY:
             _send(routed, "tenant", one, *packets(b"another" + bytes(40), 99))
@@ -454,7 +425,7 @@ def test_ensure_repairs_the_guard_of_its_tunnel(
         assert ensure(wire) is True
         assert ensure(wire) is False
     assert _table(underlay) == ({(PORT, VNI, TWO)}, {(TWO, PORT, VNI)})
-    with _frames(underlay, "pod-a") as frames:
+    with received_frames(underlay, "pod-a") as frames:
         _send_udp(underlay, "node-3", ONE, _vxlan(b"forged"))
         assert underlay.pings("pod-b", "192.168.2.1")
         assert b"forged" not in frames
@@ -510,6 +481,7 @@ def test_rebuild_replaces_the_table_in_one_transaction(underlay: Bed) -> None:
     assert table.layout == layout == before
     assert set(table.tunnels) == {kept, added}
     assert table.peers == {(TWO, PORT, 70), (TWO6, 8472, 71)}
+    assert table.ports == {PORT, 8472}
 
 
 def test_rebuild_decides_again_if_the_table_changes_meanwhile(underlay: Bed) -> None:
@@ -569,6 +541,39 @@ def test_thousands_of_tunnels_are_read_back(underlay: Bed) -> None:
     assert len(table.peers) == 3000
 
 
+def test_a_missing_table_is_made_with_what_the_process_finds(underlay: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is looked for while there is a table, and it is looked for once for all threads."""
+    found = [GuardedTunnel(PORT, vni, TWO, f"1/{vni}") for vni in (1, 2)]
+    asked: list[int] = []
+
+    def find() -> list[GuardedTunnel]:
+        asked.append(1)
+        return found
+
+    def admit(vni: int) -> bool:
+        with underlay.inside("node-1"):
+            return tunnel_guard.admit(GuardedTunnel(PORT, vni, THREE, f"2/{vni}"))
+
+    monkeypatch.setattr(tunnel_guard, "_restoring", tunnel_guard._Restoring())
+    tunnel_guard.restore_from(find)
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(admit, range(2, 10)))
+    assert len(asked) == 1
+    assert _table(underlay)[0] == {(PORT, 1, TWO)} | {(PORT, vni, THREE) for vni in range(2, 10)}, "the newest wins"
+    assert admit(10)
+    with underlay.inside("node-1"):
+        assert tunnel_guard.restore() is False
+    assert len(asked) == 1
+    with underlay.inside("node-1"):
+        assert tunnel_guard.remove_table()
+        assert tunnel_guard.restore() is True
+        assert set(tunnel_guard.read_table().tunnels) == set(found)
+        assert tunnel_guard.remove_table()
+        found.clear()
+        assert tunnel_guard.restore() is False
+        assert tunnel_guard.read_table().layout == ()
+
+
 def test_an_unreadable_tunnel_is_counted(underlay: Bed) -> None:
     with underlay.inside("node-1"):
         tunnel_guard.rebuild(lambda _: ())
@@ -587,7 +592,7 @@ def test_a_link_works_on_a_kernel_without_nftables(
     name: str, value: int, underlay: Bed, wires: Wires, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel refuses a subsystem or a protocol that it does not have, as if nftables were missing."""
-    monkeypatch.setattr(tunnel_guard, "_last", tunnel_guard._LastResult())
+    monkeypatch.setattr(guard_transactions, "_last", guard_transactions._LastResult())
     monkeypatch.setattr(nftables, name, value)
     wire = _link_pods(underlay, wires, ONE, TWO)
     assert underlay.pings("pod-a", "192.168.2.2")

@@ -10,6 +10,7 @@ from ratchet.core.tunnel_guard import (
     COMMENT_BYTES,
     GuardedTunnel,
     GuardTable,
+    complete_tunnels,
     count_new_drops,
     faults,
     gone_tunnels,
@@ -22,7 +23,7 @@ from ratchet.core.tunnel_guard import (
 LAYOUT = ("a layout",)
 ONE = GuardedTunnel(4789, 11, "10.9.0.2", "1/1", "ns.a.in1.b.in1")
 TWO = GuardedTunnel(4790, 11, "fd09::2", "2/1", "ns.c.in1.d.in1")
-TABLE = GuardTable(LAYOUT, (ONE, TWO), peers_of((ONE, TWO)))
+TABLE = GuardTable(LAYOUT, (ONE, TWO), peers_of((ONE, TWO)), ports=frozenset({4789, 4790}))
 
 
 @pytest.mark.parametrize("tunnel", [ONE, TWO, replace(ONE, owner=""), replace(ONE, link="")])
@@ -63,6 +64,7 @@ STRANGE = ("10.9.0.66", 4789, 11)
             ("it accepts datagrams from addresses that are no peers",),
         ),
         (replace(TABLE, peers=peers_of((ONE,))), (), ("it lacks addresses of peers",)),
+        (replace(TABLE, ports=frozenset({4789, 8472})), (), ("it lacks UDP ports of tunnels",)),
         (replace(TABLE, unreadable=1), (), ("it has tunnels that are not Ratchet's",)),
         (
             replace(TABLE, tunnels=(ONE, replace(TWO, owner=ONE.owner))),
@@ -101,6 +103,13 @@ def test_a_new_table_keeps_what_is_not_known_to_be_gone() -> None:
     assert set(rebuilt_tunnels(TABLE, [moved, new], (), ())) == {moved, TWO, new}
     assert set(rebuilt_tunnels(TABLE, [moved], (TWO,), ())) == {moved}
     assert set(rebuilt_tunnels(TABLE, [moved], (), {TWO.owner})) == {moved}
+
+
+def test_a_table_that_was_missing_gets_the_newest_of_each_tunnel() -> None:
+    moved, new = replace(ONE, peer="10.9.0.3"), replace(TWO, vni=12, owner="3/3")
+    assert set(complete_tunnels(GuardTable(), [ONE, TWO])) == {ONE, TWO}
+    assert set(complete_tunnels(GuardTable((), (moved,)), [ONE, TWO], new)) == {moved, TWO, new}
+    assert set(complete_tunnels(TABLE, [], moved)) == {moved, TWO}
 
 
 def test_drops_are_counted_since_the_last_look() -> None:

@@ -1,0 +1,55 @@
+"""The tunnels of the journal's ends, as their devices are: what the guard of the tunnel port must have of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+
+from ratchet import datapath
+from ratchet.core.interface import Device
+from ratchet.core.tunnel_guard import GuardedTunnel, owner_of
+from ratchet.errors import RatchetError
+from ratchet.node.journal import HeldEnd, Journal, SandboxEntry
+from ratchet.node.underlay import UnderlayConfig
+
+log = logging.getLogger(__name__)
+
+Guards = Callable[[UnderlayConfig | None], bool]
+"""Whether tunnels with the underlay settings of an entry are to be guarded."""
+
+
+def is_guarded(underlay: UnderlayConfig | None) -> bool:
+    """Whether a network configuration has its tunnels guarded, without the settings of an agent."""
+    return underlay is None or underlay.guard is not False
+
+
+def held_ends(journal: Journal) -> Iterator[tuple[SandboxEntry, HeldEnd]]:
+    """The journal's ends, each with its entry."""
+    return ((entry, end) for entry in journal.entries() for end in entry.ends)
+
+
+def held_owners(journal: Journal) -> set[str]:
+    """The owners (`owner_of`) of the journal's ends. An end may have no interface for a while."""
+    return {owner_of(entry.cookie, end.index) for entry, end in held_ends(journal)}
+
+
+def held_tunnels(journal: Journal, guards: Guards) -> list[GuardedTunnel]:
+    """The tunnels of the journal's ends that are to be guarded, as their devices are now."""
+    ends = ((entry, end) for entry, end in held_ends(journal) if guards(entry.underlay))
+    return [tunnel for entry, end in ends if (tunnel := _observe(entry, end)) is not None]
+
+
+def _observe(entry: SandboxEntry, end: HeldEnd) -> GuardedTunnel | None:
+    """The tunnel of an end; None if it has no tunnel, or it cannot be observed."""
+    try:
+        device = datapath.observe_port(entry.location(end), end.ifname)
+    except RatchetError as error:
+        log.debug('end not observed link=%s cause="%s"', end.link, error)
+        return None
+    return _tunnel_of(device, entry, end) if device is not None and device.ours else None
+
+
+def _tunnel_of(device: Device, entry: SandboxEntry, end: HeldEnd) -> GuardedTunnel | None:
+    if device.port is None or device.vni is None or device.remote is None:
+        return None
+    return GuardedTunnel(device.port, device.vni, device.remote, owner_of(entry.cookie, device.index), end.link)
