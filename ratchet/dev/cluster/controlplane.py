@@ -7,15 +7,18 @@ import signal
 import socket
 import sys
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+
+import urllib3
 
 from ratchet.dev.cluster.binaries import kubernetes_version
 from ratchet.dev.cluster.credentials import Credentials
 from ratchet.dev.cluster.machine import Machine
-from ratchet.errors import ApiUnavailableError
 from ratchet.store.api_errors import NotFoundError
 from ratchet.store.apiserver import ApiServer, connect
+from ratchet.store.connection import open_connection
 
 Json = dict[str, Any]
 
@@ -160,11 +163,20 @@ class ControlPlane:
         self.machine.start_daemon(name, [str(self.programs / name), *options])
 
     def _is_ready(self) -> bool:
+        """Whether /readyz is ok and the namespace default exists.
+
+        The controller manager ends if /healthz fails for 10 s, as it does until the API server has made its roles.
+        """
+        connection = open_connection(str(self.kubeconfig))
         try:
-            self.api().patient(0.5).get("/version")
-            return _exists(self.api(), "/api/v1/namespaces/default")
-        except ApiUnavailableError:
+            answer = connection.pool.request(
+                "GET", f"{connection.base}/readyz", headers=connection.credentials(), timeout=2.0, retries=False
+            )
+        except urllib3.exceptions.HTTPError:
             return False
+        finally:
+            connection.close()
+        return answer.status == HTTPStatus.OK and _exists(self.api(), "/api/v1/namespaces/default")
 
 
 def _exists(api: ApiServer, path: str) -> bool:
