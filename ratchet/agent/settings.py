@@ -16,7 +16,9 @@ from typing import Any
 
 from ratchet.agent.options import HEARTBEATS_TO_BE_LOST, OPTIONS, Option, variable
 from ratchet.cni.arguments import is_dns_subdomain
+from ratchet.core.declared_memory import MIB
 from ratchet.core.escape import quoted
+from ratchet.core.intent.annotation_limits import AnnotationLimits
 from ratchet.core.intent.topology_limits import TopologyLimits
 from ratchet.core.limits import LinkLimits
 from ratchet.core.ports import PortRange, range_fault
@@ -41,6 +43,8 @@ class Settings:
     topologies_max: int
     topology_links_max: int
     topology_bytes_max: int
+    annotation_bytes_max: int
+    declaration_memory_max: int
     socket: str
     state_dir: str
     spool_dir: str
@@ -74,6 +78,15 @@ class Settings:
     @property
     def topology_limits(self) -> TopologyLimits:
         return TopologyLimits(self.topologies_max, self.topology_links_max, self.topology_bytes_max)
+
+    @property
+    def annotation_limits(self) -> AnnotationLimits:
+        return AnnotationLimits(self.annotation_bytes_max)
+
+    @property
+    def declaration_memory(self) -> int:
+        """The memory for declarations in bytes."""
+        return self.declaration_memory_max * MIB
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -23,6 +23,7 @@ from ratchet.cni.plugin_keys import (
 from ratchet.cni.result import Result
 from ratchet.cni.versions import SUPPORTED, supported
 from ratchet.core.escape import quoted
+from ratchet.core.intent.annotation_limits import DEFAULT_ANNOTATION_LIMITS, AnnotationLimits
 from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS, TopologyLimits
 from ratchet.core.limits import LINKS_PER_NAMESPACE, LINKS_PER_POD, LinkLimits
 from ratchet.core.ports import PORT_MOST, PortRange
@@ -37,6 +38,7 @@ _PORT_RANGE = values.port_range("[first, last]")
 TOPOLOGIES_MAX = values.whole_number(1, 10_000)
 TOPOLOGY_LINKS_MAX = values.whole_number(1, 1_000_000)
 TOPOLOGY_BYTES_MAX = values.whole_number(1024, 1 << 30)
+ANNOTATION_BYTES_MAX = values.whole_number(1024, 1 << 30)
 _VNI_RANGE = values.vni_range("[first, last]")
 _COUNT = values.whole_number(1, values.LINKS_MOST)
 
@@ -83,6 +85,7 @@ class NetworkConfig:
     topologies_max: int
     topology_links_max: int
     topology_bytes_max: int
+    annotation_bytes_max: int
     wait: float | None
     wait_policy: str | None
     vxlan_port: int | None
@@ -104,6 +107,10 @@ class NetworkConfig:
     @property
     def topology_limits(self) -> TopologyLimits:
         return TopologyLimits(self.topologies_max, self.topology_links_max, self.topology_bytes_max)
+
+    @property
+    def annotation_limits(self) -> AnnotationLimits:
+        return AnnotationLimits(self.annotation_bytes_max)
 
 
 def read_config(stdin: bytes, command: Command = Command.ADD) -> NetworkConfig:
@@ -134,6 +141,7 @@ def read_config(stdin: bytes, command: Command = Command.ADD) -> NetworkConfig:
         topologies_max=_read(raw, "topologies_max", TOPOLOGIES_MAX) or DEFAULT_TOPOLOGY_LIMITS.topologies,
         topology_links_max=_read(raw, "topology_links_max", TOPOLOGY_LINKS_MAX) or DEFAULT_TOPOLOGY_LIMITS.links,
         topology_bytes_max=_read(raw, "topology_bytes_max", TOPOLOGY_BYTES_MAX) or DEFAULT_TOPOLOGY_LIMITS.size,
+        annotation_bytes_max=_read(raw, "annotation_bytes_max", ANNOTATION_BYTES_MAX) or DEFAULT_ANNOTATION_LIMITS.size,
         wait=_read(raw, "wait", _SECONDS),
         wait_policy=_read(raw, "wait_policy", _WAIT_POLICY),
         vxlan_port=_read(raw, "vxlan_port", _PORT),
