@@ -29,6 +29,7 @@ from tests.bench import (  # noqa: E402
     bench_fairness,
     bench_guard,
     bench_many,
+    bench_memory,
     bench_plugin,
     bench_scale,
     bench_throughput,
@@ -81,6 +82,7 @@ def _measured() -> list[Row]:
     rows += bench_topologies.measure(say, PREFIXES[0])
     print("==> 1,000 links between two agents", flush=True)
     rows += bench_scale.measure(say, PREFIXES[0])
+    rows += bench_memory.measure(say, PREFIXES[0])
     print("==> the datapath alone, beside ip -batch", flush=True)
     rows += bench_datapath.measure(say)
     rows += bench_guard.measure(say)
