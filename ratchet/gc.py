@@ -25,7 +25,8 @@ from ratchet.core.garbage import (
     pod_digest,
 )
 from ratchet.core.heartbeat import NodeLease
-from ratchet.core.model import Link, Pod
+from ratchet.core.model import Link
+from ratchet.core.pod import Pod
 from ratchet.errors import ConflictError, MalformedRecordError
 from ratchet.store.api_errors import NotFoundError
 from ratchet.store.store import ApiStore

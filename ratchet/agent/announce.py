@@ -18,7 +18,7 @@ from ratchet.agent.events import COLLECT_SECONDS, Reason
 from ratchet.agent.logs import about
 from ratchet.agent.metrics import Metrics
 from ratchet.agent.priority import BACKGROUND_WAITS_SECONDS, ForegroundGate
-from ratchet.core.model import Pod, PodRef
+from ratchet.core.pod import Pod, PodRef
 from ratchet.errors import ApiUnavailableError, ConflictError, RatchetError
 from ratchet.store.announcements import LINKED_CONDITION, record_event, set_condition
 from ratchet.store.api_errors import AdmissionDeniedError, ForbiddenError, NamespaceTerminatingError, NotFoundError

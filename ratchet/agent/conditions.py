@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from ratchet.core.model import PodRef
+from ratchet.core.pod import PodRef
 from ratchet.store.announcements import LINKED_CONDITION, MESSAGE_LENGTH
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from datetime import datetime
 from ratchet.agent.event_limits import Limiter
 from ratchet.agent.events import Batch, Collector, Reason, event_message
 from ratchet.agent.metrics import Metrics
-from ratchet.core.model import PodRef
+from ratchet.core.pod import PodRef
 from ratchet.store.announcements import MESSAGE_LENGTH
 
 EVENTS_KEPT = 1024

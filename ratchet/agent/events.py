@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from itertools import accumulate, chain, takewhile
 
-from ratchet.core.model import PodRef
+from ratchet.core.pod import PodRef
 from ratchet.errors import AddressFamilyError, InvalidIntentError
 from ratchet.store.announcements import EventType
 

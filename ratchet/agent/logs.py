@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import MappingProxyType
 
-from ratchet.core.model import PodRef
+from ratchet.core.pod import PodRef
 from ratchet.node.logs import OneLine
 
 _KEYS = ("command", "pod", "sandbox", "link")

@@ -16,7 +16,8 @@ from ratchet.agent.liveness import Calls
 from ratchet.agent.queue import ReconcileQueue
 from ratchet.core.drift import edits, wants_restart
 from ratchet.core.intent import WantedLink, names_every_pod, names_of
-from ratchet.core.model import Link, Pod, Side
+from ratchet.core.model import Link, Side
+from ratchet.core.pod import Pod
 from ratchet.errors import InvalidIntentError
 from ratchet.node.attach import OwnEnd, held_ends
 from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry

@@ -12,7 +12,12 @@ from typing import Any
 
 from ratchet.agent.frame import SOCKET
 from ratchet.cni import values
-from ratchet.cni.config import ANNOTATION_BYTES_MAX, TOPOLOGIES_MAX, TOPOLOGY_BYTES_MAX, TOPOLOGY_LINKS_MAX
+from ratchet.cni.config import (
+    ANNOTATION_BYTES_PER_NAMESPACE,
+    TOPOLOGIES_PER_NAMESPACE,
+    TOPOLOGY_BYTES_PER_NAMESPACE,
+    TOPOLOGY_LINKS_PER_NAMESPACE,
+)
 from ratchet.cni.plugin_keys import (
     DEFAULT_NAMESPACE,
     DEFAULT_STATE_DIR,
@@ -170,22 +175,22 @@ OPTIONS: tuple[Option, ...] = (
     Option(_API, "topologies", "{on,off}",
            "whether ConfigMaps declare links. Set off if the account does not have the ClusterRole ratchet-topologies",
            _on_or_off, default=True),
-    Option(_API, "topologies_max", "N",
+    Option(_API, "topologies_per_namespace", "N",
            "most topologies of a namespace; the same on all nodes. The oldest are used. ratchet-daemonless does not "
            "read this setting and the next three: set the keys of these names for it",
-           _from_text(_WHOLE, int, TOPOLOGIES_MAX), DEFAULT_TOPOLOGY_LIMITS.topologies),
-    Option(_API, "topology_links_max", "N",
+           _from_text(_WHOLE, int, TOPOLOGIES_PER_NAMESPACE), DEFAULT_TOPOLOGY_LIMITS.topologies),
+    Option(_API, "topology_links_per_namespace", "N",
            "most links in all topologies of a namespace; the same on all nodes. A link takes some 2 kB of memory",
-           _from_text(_WHOLE, int, TOPOLOGY_LINKS_MAX), DEFAULT_TOPOLOGY_LIMITS.links),
-    Option(_API, "topology_bytes_max", "N",
+           _from_text(_WHOLE, int, TOPOLOGY_LINKS_PER_NAMESPACE), DEFAULT_TOPOLOGY_LIMITS.links),
+    Option(_API, "topology_bytes_per_namespace", "N",
            "most bytes in all topologies of a namespace; the same on all nodes. They take up to 80 times as much "
            "memory",
-           _from_text(_WHOLE, int, TOPOLOGY_BYTES_MAX), DEFAULT_TOPOLOGY_LIMITS.size),
-    Option(_API, "annotation_bytes_max", "N",
+           _from_text(_WHOLE, int, TOPOLOGY_BYTES_PER_NAMESPACE), DEFAULT_TOPOLOGY_LIMITS.size),
+    Option(_API, "annotation_bytes_per_namespace", "N",
            "most bytes in all annotations ratchet.links of a namespace; the same on all nodes. Those of the oldest "
            "pods are used",
-           _from_text(_WHOLE, int, ANNOTATION_BYTES_MAX), DEFAULT_ANNOTATION_LIMITS.size),
-    Option(_API, "declaration_memory_max", "MIB",
+           _from_text(_WHOLE, int, ANNOTATION_BYTES_PER_NAMESPACE), DEFAULT_ANNOTATION_LIMITS.size),
+    Option(_API, "declaration_memory", "MIB",
            "most memory of the agent for the topologies and annotations of all namespaces with pods on its node, in "
            "MiB. Namespaces that need the most get less first. If you raise it, raise the agent's memory limit by as "
            "much",

@@ -23,7 +23,7 @@ from ratchet.agent.underlay import Underlays
 from ratchet.cni.arguments import Arguments, Command
 from ratchet.cni.config import NetworkConfig
 from ratchet.cni.plugin_keys import PLUGIN_KEYS
-from ratchet.core.model import PodRef
+from ratchet.core.pod import PodRef
 from ratchet.errors import AddressFamilyError, ApiUnavailableError, InvalidIntentError, RatchetError
 from ratchet.node.call import Call
 from ratchet.node.dispatch import dispatch

@@ -40,11 +40,11 @@ class Settings:
     kubeconfig: str | None
     namespace: str
     topologies: bool
-    topologies_max: int
-    topology_links_max: int
-    topology_bytes_max: int
-    annotation_bytes_max: int
-    declaration_memory_max: int
+    topologies_per_namespace: int
+    topology_links_per_namespace: int
+    topology_bytes_per_namespace: int
+    annotation_bytes_per_namespace: int
+    declaration_memory: int
     socket: str
     state_dir: str
     spool_dir: str
@@ -77,16 +77,18 @@ class Settings:
 
     @property
     def topology_limits(self) -> TopologyLimits:
-        return TopologyLimits(self.topologies_max, self.topology_links_max, self.topology_bytes_max)
+        return TopologyLimits(
+            self.topologies_per_namespace, self.topology_links_per_namespace, self.topology_bytes_per_namespace
+        )
 
     @property
     def annotation_limits(self) -> AnnotationLimits:
-        return AnnotationLimits(self.annotation_bytes_max)
+        return AnnotationLimits(self.annotation_bytes_per_namespace)
 
     @property
     def declaration_memory(self) -> int:
         """The memory for declarations in bytes."""
-        return self.declaration_memory_max * MIB
+        return self.declaration_memory * MIB
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,8 @@ from ratchet.cli.manual import Manual
 from ratchet.cli.snapshot import read_snapshot
 from ratchet.cli.validate import read_file, read_objects
 from ratchet.core.intent import wanted_links
-from ratchet.core.model import Pod, State, Topology
+from ratchet.core.model import State
+from ratchet.core.pod import Pod, Topology
 from ratchet.errors import RatchetError
 from ratchet.store.store import ApiStore
 

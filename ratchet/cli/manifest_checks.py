@@ -10,7 +10,8 @@ from ratchet.core.intent.pods import PRIMARY, absence, asks_for_links, is_primar
 from ratchet.core.intent.resolve import unknown_settings, wanted_links
 from ratchet.core.intent.topologies import Faulty, drawn_links
 from ratchet.core.intent.wanted import Wanted, WantedLink
-from ratchet.core.model import Address, Pod, Side, Topology
+from ratchet.core.model import Address, Side
+from ratchet.core.pod import Pod, Topology
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from ratchet.core.drift import edits, wants_restart
 from ratchet.core.intent import Wanted, WantedLink, absence
-from ratchet.core.model import Link, Pod, Side, State
+from ratchet.core.model import Link, Side, State
+from ratchet.core.pod import Pod
 from ratchet.core.state_machine import derive
 
 

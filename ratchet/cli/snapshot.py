@@ -8,7 +8,8 @@ from itertools import groupby
 
 from ratchet.core.drift import edits_of
 from ratchet.core.intent import Wanted, wanted_links
-from ratchet.core.model import Link, Pod
+from ratchet.core.model import Link
+from ratchet.core.pod import Pod
 from ratchet.errors import RatchetError
 from ratchet.store.store import ApiStore
 

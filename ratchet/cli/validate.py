@@ -13,7 +13,7 @@ import yaml
 from ratchet.cli.manifest_checks import find_problems
 from ratchet.cli.manual import Manual
 from ratchet.core.intent import TOPOLOGY_LABEL, asks_for_links, wanted_links
-from ratchet.core.model import Pod, Topology
+from ratchet.core.pod import Pod, Topology
 from ratchet.errors import RatchetError
 from ratchet.store.codec.pods import decode_pod, decode_topology
 

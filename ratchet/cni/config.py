@@ -35,10 +35,10 @@ _LOG_LEVEL = values.one_of(*LOG_LEVELS)
 _SECONDS = values.seconds()
 _PORT = values.whole_number(1, PORT_MOST)
 _PORT_RANGE = values.port_range("[first, last]")
-TOPOLOGIES_MAX = values.whole_number(1, 10_000)
-TOPOLOGY_LINKS_MAX = values.whole_number(1, 1_000_000)
-TOPOLOGY_BYTES_MAX = values.whole_number(1024, 1 << 30)
-ANNOTATION_BYTES_MAX = values.whole_number(1024, 1 << 30)
+TOPOLOGIES_PER_NAMESPACE = values.whole_number(1, 10_000)
+TOPOLOGY_LINKS_PER_NAMESPACE = values.whole_number(1, 1_000_000)
+TOPOLOGY_BYTES_PER_NAMESPACE = values.whole_number(1024, 1 << 30)
+ANNOTATION_BYTES_PER_NAMESPACE = values.whole_number(1024, 1 << 30)
 _VNI_RANGE = values.vni_range("[first, last]")
 _COUNT = values.whole_number(1, values.LINKS_MOST)
 
@@ -82,10 +82,10 @@ class NetworkConfig:
     kubeconfig: str | None
     namespace: str
     topologies: bool
-    topologies_max: int
-    topology_links_max: int
-    topology_bytes_max: int
-    annotation_bytes_max: int
+    topologies_per_namespace: int
+    topology_links_per_namespace: int
+    topology_bytes_per_namespace: int
+    annotation_bytes_per_namespace: int
     wait: float | None
     wait_policy: str | None
     vxlan_port: int | None
@@ -106,11 +106,13 @@ class NetworkConfig:
 
     @property
     def topology_limits(self) -> TopologyLimits:
-        return TopologyLimits(self.topologies_max, self.topology_links_max, self.topology_bytes_max)
+        return TopologyLimits(
+            self.topologies_per_namespace, self.topology_links_per_namespace, self.topology_bytes_per_namespace
+        )
 
     @property
     def annotation_limits(self) -> AnnotationLimits:
-        return AnnotationLimits(self.annotation_bytes_max)
+        return AnnotationLimits(self.annotation_bytes_per_namespace)
 
 
 def read_config(stdin: bytes, command: Command = Command.ADD) -> NetworkConfig:
@@ -138,10 +140,14 @@ def read_config(stdin: bytes, command: Command = Command.ADD) -> NetworkConfig:
         kubeconfig=_read(raw, "kubeconfig", values.path),
         namespace=_read(raw, "namespace", values.namespace) or DEFAULT_NAMESPACE,
         topologies=_read(raw, "topologies", _TOPOLOGIES) != "off",
-        topologies_max=_read(raw, "topologies_max", TOPOLOGIES_MAX) or DEFAULT_TOPOLOGY_LIMITS.topologies,
-        topology_links_max=_read(raw, "topology_links_max", TOPOLOGY_LINKS_MAX) or DEFAULT_TOPOLOGY_LIMITS.links,
-        topology_bytes_max=_read(raw, "topology_bytes_max", TOPOLOGY_BYTES_MAX) or DEFAULT_TOPOLOGY_LIMITS.size,
-        annotation_bytes_max=_read(raw, "annotation_bytes_max", ANNOTATION_BYTES_MAX) or DEFAULT_ANNOTATION_LIMITS.size,
+        topologies_per_namespace=_read(raw, "topologies_per_namespace", TOPOLOGIES_PER_NAMESPACE)
+        or DEFAULT_TOPOLOGY_LIMITS.topologies,
+        topology_links_per_namespace=_read(raw, "topology_links_per_namespace", TOPOLOGY_LINKS_PER_NAMESPACE)
+        or DEFAULT_TOPOLOGY_LIMITS.links,
+        topology_bytes_per_namespace=_read(raw, "topology_bytes_per_namespace", TOPOLOGY_BYTES_PER_NAMESPACE)
+        or DEFAULT_TOPOLOGY_LIMITS.size,
+        annotation_bytes_per_namespace=_read(raw, "annotation_bytes_per_namespace", ANNOTATION_BYTES_PER_NAMESPACE)
+        or DEFAULT_ANNOTATION_LIMITS.size,
         wait=_read(raw, "wait", _SECONDS),
         wait_policy=_read(raw, "wait_policy", _WAIT_POLICY),
         vxlan_port=_read(raw, "vxlan_port", _PORT),

@@ -52,25 +52,25 @@ PLUGIN_KEYS = (
         daemonless_only=True,
     ),
     PluginKey(
-        "topologies_max",
+        "topologies_per_namespace",
         str(DEFAULT_TOPOLOGY_LIMITS.topologies),
         "most topologies of a namespace; the same on all nodes. The oldest are used",
         daemonless_only=True,
     ),
     PluginKey(
-        "topology_links_max",
+        "topology_links_per_namespace",
         str(DEFAULT_TOPOLOGY_LIMITS.links),
         "most links in all topologies of a namespace; the same on all nodes",
         daemonless_only=True,
     ),
     PluginKey(
-        "topology_bytes_max",
+        "topology_bytes_per_namespace",
         str(DEFAULT_TOPOLOGY_LIMITS.size),
         "most bytes in all topologies of a namespace; the same on all nodes",
         daemonless_only=True,
     ),
     PluginKey(
-        "annotation_bytes_max",
+        "annotation_bytes_per_namespace",
         str(DEFAULT_ANNOTATION_LIMITS.size),
         "most bytes in all annotations `ratchet.links` of a namespace; the same on all nodes. Those of the oldest pods "
         "are used",

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ratchet.core.model import PodRef
+from ratchet.core.pod import PodRef
 from ratchet.dev.hosts import Host, Hosts, netns_path
 
 DEBIAN_PLUGINS = "/usr/lib/cni"

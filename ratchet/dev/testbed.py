@@ -15,8 +15,9 @@ from typing import Any, Self
 from aiohttp.typedefs import Middleware
 
 from ratchet.core.intent import TOPOLOGY_KEY, TOPOLOGY_LABEL
-from ratchet.core.model import Link, PodRef
+from ratchet.core.model import Link
 from ratchet.core.naming import node_lease_name
+from ratchet.core.pod import PodRef
 from ratchet.dev.access import Access, embedded_api, relayed_api
 from ratchet.dev.agents import AgentProcess
 from ratchet.dev.fake_kubelet import Kubelet

@@ -9,7 +9,7 @@ import secrets
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from ratchet.core.model import PodRef
+from ratchet.core.pod import PodRef
 from ratchet.errors import ConflictError, RatchetError
 from ratchet.store.api_errors import AlreadyExistsError
 from ratchet.store.apiserver import STRATEGIC_MERGE_PATCH, ApiServer

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
-from ratchet.core.model import Pod
+from ratchet.core.pod import Pod
 from ratchet.store.formats import RecordFormats
 from ratchet.store.link_cache import LinkCache
 from ratchet.store.listwatch import SyncState, vanished

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from ratchet.core.intent import Wanted, meant_name
 from ratchet.core.intent.index import IntentIndex, PodIndex
-from ratchet.core.model import Pod, Topology
+from ratchet.core.pod import Pod, Topology
 
 # Results of `Intents.wanted_for` that are kept: more than the pods that start on a node at the same time.
 RESULTS_KEPT = 64

@@ -18,7 +18,8 @@ from typing import Protocol
 
 from ratchet.core.intent import Wanted, WantedLink
 from ratchet.core.limits import LinkLimits
-from ratchet.core.model import Link, Pod, Side, Topology
+from ratchet.core.model import Link, Side
+from ratchet.core.pod import Pod, Topology
 from ratchet.store.formats import RecordFormats
 from ratchet.store.links import Lookup
 from ratchet.store.nodes import NodeStore

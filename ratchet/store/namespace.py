@@ -10,7 +10,7 @@ from ratchet.core.intent import Wanted, annotation_limits, names_of, topology_li
 from ratchet.core.intent.annotation_limits import DEFAULT_ANNOTATION_LIMITS, AnnotationLimits
 from ratchet.core.intent.index import PodIndex
 from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS, TopologyLimits, stands_for_others
-from ratchet.core.model import Pod, Topology
+from ratchet.core.pod import Pod, Topology
 from ratchet.store.declaration_budget import BudgetShare, DeclarationBudget
 from ratchet.store.intents import Intents
 from ratchet.store.listwatch import SyncState, vanished

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ratchet.core.intent.annotation_limits import NO_USAGE, Usage, usage_of
-from ratchet.core.model import Pod
+from ratchet.core.pod import Pod
 
 
 class PodLists:

@@ -12,7 +12,7 @@ from ratchet.core.intent.annotation_limits import (
     ListAdmission,
     admit_lists,
 )
-from ratchet.core.model import Pod
+from ratchet.core.pod import Pod
 from ratchet.store.api_errors import NotFoundError
 from ratchet.store.apiserver import ApiServer
 from ratchet.store.codec.pods import decode_pod, decode_pod_of_node, decode_pod_phase

@@ -10,7 +10,8 @@ from ratchet.core.intent import Wanted, WantedLink, wanted_links
 from ratchet.core.intent.annotation_limits import DEFAULT_ANNOTATION_LIMITS, AnnotationLimits
 from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS, TopologyLimits
 from ratchet.core.limits import DEFAULT_LIMITS, LinkLimits
-from ratchet.core.model import Link, Pod
+from ratchet.core.model import Link
+from ratchet.core.pod import Pod
 from ratchet.errors import TopologiesUnknownError
 from ratchet.store.apiserver import ApiServer
 from ratchet.store.formats import RecordFormats

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ratchet.core.intent import TOPOLOGY_LABEL
 from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS, Admission, TopologyLimits
-from ratchet.core.model import Topology
+from ratchet.core.pod import Topology
 from ratchet.errors import TopologiesUnknownError
 from ratchet.store.api_errors import ForbiddenError
 from ratchet.store.apiserver import ApiServer

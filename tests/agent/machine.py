@@ -19,7 +19,8 @@ from typing import Any
 
 from aiohttp import web
 
-from ratchet.core.model import End, Kind, Link, PodRef, State
+from ratchet.core.model import End, Kind, Link, State
+from ratchet.core.pod import PodRef
 from ratchet.core.state_machine import derive
 from ratchet.dev.fake_kubelet import CniResponse, Kubelet, Sandbox, finished
 from ratchet.dev.hosts import ip

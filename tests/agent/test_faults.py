@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from ratchet.core.model import PodRef, State
+from ratchet.core.model import State
+from ratchet.core.pod import PodRef
 from ratchet.core.record_updates import with_vni
 from ratchet.dev.agents import AgentProcess
 from ratchet.dev.fake_kubelet import CniResponse, Kubelet, Sandbox

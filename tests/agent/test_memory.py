@@ -17,7 +17,12 @@ from tests.support.hostile import hostile_pods, hostile_topologies
 
 LIMIT = 256 << 20  # manifests/base/agent.yaml
 TENANTS = 8
-SETTINGS = ("annotation_bytes_max", "declaration_memory_max", "topology_bytes_max", "topology_links_max")
+SETTINGS = (
+    "annotation_bytes_per_namespace",
+    "declaration_memory",
+    "topology_bytes_per_namespace",
+    "topology_links_per_namespace",
+)
 WAIT = 180.0  # seconds, on a busy machine
 
 

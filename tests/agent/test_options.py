@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from ratchet.core.model import PodRef
+from ratchet.core.pod import PodRef
 from ratchet.dev.agents import AgentProcess
 from ratchet.dev.fake_kubelet import CniResponse, Kubelet, Sandbox
 from ratchet.dev.hosts import Hosts, ip, run_in
@@ -70,12 +70,12 @@ ON_B: dict[str, object] = {
     "wait": 120,
     "workers": 40,
     "guard": False,
-    "annotation_bytes_max": 65536,
-    "declaration_memory_max": 8,
+    "annotation_bytes_per_namespace": 65536,
+    "declaration_memory": 8,
     **LIMITS,
 }
 # Annotations with links that are over a limit of ON_B. Each of the 20,000 items counts as 768 bytes of memory.
-OVER_LIMIT = {"annotation_bytes_max": "[] #" + "." * 65536, "declaration_memory_max": "[" + "a," * 20_000 + "]"}
+OVER_LIMIT = {"annotation_bytes_per_namespace": "[] #" + "." * 65536, "declaration_memory": "[" + "a," * 20_000 + "]"}
 
 
 @dataclass

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from ratchet.agent.frame import HEADER_BYTES, Request, encode_request, read_answer
-from ratchet.core.model import PodRef, State
+from ratchet.core.model import State
+from ratchet.core.pod import PodRef
 from ratchet.dev.agents import AgentProcess
 from ratchet.dev.fake_kubelet import CniResponse, Kubelet, Sandbox
 from ratchet.dev.hosts import ip

@@ -15,7 +15,7 @@ from aiohttp import web
 from ratchet.agent.announce import Announcer
 from ratchet.agent.events import Reason
 from ratchet.agent.metrics import Metrics
-from ratchet.core.model import Pod, PodRef
+from ratchet.core.pod import Pod, PodRef
 from ratchet.dev.api import EmbeddedApi
 from ratchet.errors import ApiUnavailableError, ConflictError
 from ratchet.store.announcements import EventType, record_event, set_condition

@@ -28,7 +28,8 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
 from ratchet import datapath  # noqa: E402
-from ratchet.core.model import PodRef, State  # noqa: E402
+from ratchet.core.model import State  # noqa: E402
+from ratchet.core.pod import PodRef
 from ratchet.dev.fake_kubelet import DEBIAN_PLUGINS, CniResponse, Kubelet, Sandbox, finished  # noqa: E402
 from ratchet.dev.hosts import Host, netns_path  # noqa: E402
 from ratchet.dev.testbed import Testbed, wait_for  # noqa: E402

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from ratchet import datapath
-from ratchet.core.model import PodRef
+from ratchet.core.pod import PodRef
 from ratchet.dev.access import Access
 from ratchet.dev.agents import AgentProcess
 from ratchet.dev.fake_kubelet import Kubelet, Sandbox

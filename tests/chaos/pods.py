@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from ratchet.core.model import PodRef
+from ratchet.core.pod import PodRef
 from ratchet.dev.fake_kubelet import CniResponse, Kubelet, Sandbox, finished
 from tests.chaos.actor import Actor
 from tests.chaos.steps import Ending

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ratchet.core.model import PodRef
+from ratchet.core.pod import PodRef
 from ratchet.store.api_errors import NotFoundError
 from tests.chaos.steps import HOSTILE_PODS, PROBES, SLOTS, Fault, Kind, Place, Step
 from tests.chaos.world import World

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from ratchet.core.model import MIRROR_ANNOTATION, Link, PodRef, State
+from ratchet.core.model import Link, State
+from ratchet.core.pod import MIRROR_ANNOTATION, PodRef
 from ratchet.datapath.messages import GROUP
 from ratchet.dev.fake_kubelet import Sandbox
 from ratchet.dev.hosts import ip, netns_path, run_in

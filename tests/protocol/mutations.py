@@ -15,8 +15,9 @@ from unittest.mock import patch
 
 from ratchet.agent.membership import Membership
 from ratchet.core import record_updates
-from ratchet.core.model import Link, Pod, Side, Topology
+from ratchet.core.model import Link, Side
 from ratchet.core.plan import Attempt, Build, Create, Done, MarkReady, Observe, Step, Underlay, plan
+from ratchet.core.pod import Pod, Topology
 from ratchet.errors import SupersededError, TopologiesUnknownError
 from ratchet.node import add, attach, delete, endpoint_reconcile
 from ratchet.node.attach import OwnEnd

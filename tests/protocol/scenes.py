@@ -21,9 +21,10 @@ from ratchet.core.intent.annotation_limits import DEFAULT_ANNOTATION_LIMITS
 from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS
 from ratchet.core.interface import Parent, VethWire, Wire, differences
 from ratchet.core.limits import LINKS_PER_NAMESPACE, LINKS_PER_POD
-from ratchet.core.model import End, Kind, Link, Location, PodRef, Sandbox, Side, State
+from ratchet.core.model import End, Kind, Link, Location, Sandbox, Side, State
 from ratchet.core.naming import record_name
 from ratchet.core.plan import Attempt, Underlay, wire_of
+from ratchet.core.pod import PodRef
 from ratchet.core.state_machine import derive
 from ratchet.errors import RatchetError
 from ratchet.node.add import _refuse_deleted
@@ -141,10 +142,10 @@ def network_config() -> NetworkConfig:
         kubeconfig=None,
         namespace="ratchet",
         topologies=True,
-        topologies_max=DEFAULT_TOPOLOGY_LIMITS.topologies,
-        topology_links_max=DEFAULT_TOPOLOGY_LIMITS.links,
-        topology_bytes_max=DEFAULT_TOPOLOGY_LIMITS.size,
-        annotation_bytes_max=DEFAULT_ANNOTATION_LIMITS.size,
+        topologies_per_namespace=DEFAULT_TOPOLOGY_LIMITS.topologies,
+        topology_links_per_namespace=DEFAULT_TOPOLOGY_LIMITS.links,
+        topology_bytes_per_namespace=DEFAULT_TOPOLOGY_LIMITS.size,
+        annotation_bytes_per_namespace=DEFAULT_ANNOTATION_LIMITS.size,
         wait=None,
         wait_policy=None,
         vxlan_port=VXLAN_PORT,

@@ -15,7 +15,8 @@ from functools import partial
 
 import pytest
 
-from ratchet.core.model import Link, Pod, State
+from ratchet.core.model import Link, State
+from ratchet.core.pod import Pod
 from ratchet.core.state_machine import derive
 from ratchet.store.cached_store import CachedStore
 from ratchet.store.caches import Caches, PodCache

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from ratchet.core.model import PodRef, State
+from ratchet.core.model import State
+from ratchet.core.pod import PodRef
 from ratchet.core.state_machine import derive
 from ratchet.dev.fake_kubelet import CniResponse, Kubelet, Sandbox, finished
 from ratchet.dev.hosts import command_in, ip

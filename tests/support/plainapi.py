@@ -11,7 +11,8 @@ from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from ratchet.core.model import Link, Pod
+from ratchet.core.model import Link
+from ratchet.core.pod import Pod
 from ratchet.store.codec.links import encode_link
 from tests.support.links import declaring_pod, pod
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from ratchet.core.endpoint_spec import EndpointSpec, Route
 from ratchet.core.intent.sysctls import ALLOWED
-from ratchet.core.model import Address, Encapsulation, End, Link, PodRef, ReadyFor, Sandbox, State, Transition
+from ratchet.core.model import Address, Encapsulation, End, Link, ReadyFor, Sandbox, State, Transition
 from ratchet.core.naming import record_name
+from ratchet.core.pod import PodRef
 from ratchet.core.record_updates import REFUSED_KEPT
 
 PLAIN = "abcdefghijklmnopqrstuvwxyz0123456789"

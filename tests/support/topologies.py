@@ -10,12 +10,16 @@ from ratchet.dev.testbed import Testbed
 LIMITED = "limited"
 # The topologies of a namespace that are over the limits of LIMITS, in the order of their names. The last one of each
 # has the pod LIMITED.
-LIMITS: dict[str, int] = {"topologies_max": 1, "topology_links_max": 2, "topology_bytes_max": 1024}
+LIMITS: dict[str, int] = {
+    "topologies_per_namespace": 1,
+    "topology_links_per_namespace": 2,
+    "topology_bytes_per_namespace": 1024,
+}
 _ITEM = f"- endpoints: [{LIMITED}:in1, other:in1]\n"
 OVER_LIMIT = {
-    "topologies_max": ("[]", _ITEM),
-    "topology_links_max": (_ITEM + "# endpoints: [], endpoints: []",),
-    "topology_bytes_max": (f"{_ITEM}# {'.' * 1024}",),
+    "topologies_per_namespace": ("[]", _ITEM),
+    "topology_links_per_namespace": (_ITEM + "# endpoints: [], endpoints: []",),
+    "topology_bytes_per_namespace": (f"{_ITEM}# {'.' * 1024}",),
 }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ratchet.agent.logs import about, configure
-from ratchet.core.model import PodRef
+from ratchet.core.pod import PodRef
 
 log = logging.getLogger("ratchet.agent.anything")
 Captured = pytest.CaptureFixture[str]

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from ratchet.core.endpoint_spec import EndpointSpec
 from ratchet.core.intent import wanted_links
 from ratchet.core.intent.link_parser import LINKS_MOST
-from ratchet.core.model import Encapsulation, Link, Pod, Side, Topology
+from ratchet.core.model import Encapsulation, Link, Side
+from ratchet.core.pod import Pod, Topology
 from tests.support.links import NOW, annotated, pod, primary_pod
 
 HUB = """\

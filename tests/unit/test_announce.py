@@ -17,7 +17,7 @@ from ratchet.agent.event_limits import NODE_BURST, POD_BURST
 from ratchet.agent.event_queue import EVENT_TRIES, EVENTS_KEPT
 from ratchet.agent.events import CHANGES_KEPT, COLLECT_SECONDS, Reason
 from ratchet.agent.metrics import Metrics
-from ratchet.core.model import Pod, PodRef
+from ratchet.core.pod import Pod, PodRef
 from ratchet.errors import ApiUnavailableError, ConflictError, RatchetError
 from ratchet.store.announcements import EventType, record_event, set_condition
 from ratchet.store.api_errors import (

@@ -12,7 +12,8 @@ import pytest
 
 from ratchet.core.intent import Wanted, wanted_links
 from ratchet.core.intent.index import IntentIndex
-from ratchet.core.model import End, Link, Pod, PodRef, Sandbox, Topology
+from ratchet.core.model import End, Link, Sandbox
+from ratchet.core.pod import Pod, PodRef, Topology
 from ratchet.errors import ApiUnavailableError, TopologiesUnknownError
 from ratchet.store import cached_store as cached_store_module
 from ratchet.store import intents as intents_module

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ratchet.core.intent import wanted_links
-from ratchet.core.model import Topology
+from ratchet.core.pod import Topology
 from tests.chaos.steps import HOSTILE_PODS, PODS, Family, Fault
 from tests.chaos.tenants import CROWD, hostile_topology
 from tests.support.links import pod

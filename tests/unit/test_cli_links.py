@@ -14,7 +14,8 @@ import pytest
 
 from ratchet.cli.links import LinkFilter, age, link_as_json, print_links, table, watch_links
 from ratchet.core.endpoint_spec import EndpointSpec
-from ratchet.core.model import Link, Pod, Side
+from ratchet.core.model import Link, Side
+from ratchet.core.pod import Pod
 from ratchet.core.record_updates import join, mark_ready
 from ratchet.core.serialize import plain
 from ratchet.core.state_machine import derive

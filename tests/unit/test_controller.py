@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from ratchet.agent.queue import ReconcileKey, ReconcileKind
-from ratchet.core.model import Kind, Pod, Side, State
+from ratchet.core.model import Kind, Side, State
 from ratchet.core.naming import vni_lease_name
+from ratchet.core.pod import Pod
 from ratchet.core.state_machine import derive
 from ratchet.errors import AddressFamilyError, ConflictError, InvalidIntentError, RatchetError
 from ratchet.node.journal import SandboxEntry, since_boot

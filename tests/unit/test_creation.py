@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from ratchet.core import record_updates
-from ratchet.core.model import Link, Pod, Side
+from ratchet.core.model import Link, Side
 from ratchet.core.naming import node_label
 from ratchet.core.plan import Attempt
+from ratchet.core.pod import Pod
 from ratchet.errors import ConflictError
 from ratchet.node import attach
 from ratchet.node.attach import link_all

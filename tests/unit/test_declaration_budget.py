@@ -73,8 +73,8 @@ def test_the_youngest_lists_over_the_limit_are_withheld() -> None:
     assert withheld(found) == ["new"]
     refused = declared_links(next(one for one in found if one.withheld), ETH0)
     assert isinstance(refused, InvalidIntentError)
-    assert "annotation_bytes_max" in str(refused)
-    assert "annotation_bytes_max" in refused.details
+    assert "annotation_bytes_per_namespace" in str(refused)
+    assert "annotation_bytes_per_namespace" in refused.details
 
 
 def test_a_list_is_admitted_again_only_from_a_new_list_of_the_pods() -> None:
@@ -158,7 +158,7 @@ def test_a_namespace_over_its_share_withholds_its_youngest_lists_and_others_noth
     assert withheld(large.all()) == ["p6", "p7", "p8"]
     assert withheld(small.all()) == []
     refused = large.wanted_for(pod("p8", namespace="large"), ETH0).refused["p8"]
-    assert "declaration_memory_max" in str(refused)
+    assert "declaration_memory" in str(refused)
 
 
 def test_a_namespace_gets_its_lists_back_once_there_is_room() -> None:

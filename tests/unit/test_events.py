@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ratchet.agent.events import Batch, Collector, Reason, event_message
-from ratchet.core.model import PodRef
+from ratchet.core.pod import PodRef
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 A, B = PodRef("default", "a", "uid-a"), PodRef("default", "b", "uid-b")

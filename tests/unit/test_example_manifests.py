@@ -13,7 +13,8 @@ from ratchet.cli.main import main
 from ratchet.cli.validate import read_objects
 from ratchet.cni.config import read_config
 from ratchet.core.intent import wanted_links
-from ratchet.core.model import End, Pod, Topology
+from ratchet.core.model import End
+from ratchet.core.pod import Pod, Topology
 from ratchet.dev.cluster import frr, images
 from ratchet.install.chain import NetworkFile
 

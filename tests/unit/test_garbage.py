@@ -9,7 +9,8 @@ import pytest
 
 from ratchet.core.garbage import DeadEnd, VniLease, links_without_lease, orphaned_leases, orphaned_links, orphaned_nodes
 from ratchet.core.heartbeat import NodeLease
-from ratchet.core.model import Link, Pod, PodRef, Side, State, Transition
+from ratchet.core.model import Link, Side, State, Transition
+from ratchet.core.pod import Pod, PodRef
 from tests.support.links import NOW, joined, own, veth, vxlan
 
 GRACE = timedelta(minutes=5)

@@ -9,7 +9,8 @@ import yaml
 
 from ratchet.cli.main import main
 from ratchet.core.intent import wanted_links
-from ratchet.core.model import Link, Topology
+from ratchet.core.model import Link
+from ratchet.core.pod import Topology
 
 Captured = pytest.CaptureFixture[str]
 

@@ -13,7 +13,8 @@ from ratchet.agent.informers import WITHHELD_SECONDS, Informers
 from ratchet.agent.priority import ForegroundGate
 from ratchet.core.intent.annotation_limits import AnnotationLimits
 from ratchet.core.intent.topology_limits import TopologyLimits
-from ratchet.core.model import End, Link, Pod, PodRef, Topology
+from ratchet.core.model import End, Link
+from ratchet.core.pod import Pod, PodRef, Topology
 from ratchet.dev.testbed import wait_for
 from ratchet.errors import MalformedRecordError, RatchetError, TopologiesUnknownError
 from ratchet.store.api_errors import ExpiredError

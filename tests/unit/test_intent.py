@@ -24,7 +24,8 @@ from ratchet.core.intent import (
     wait_of,
     wanted_links,
 )
-from ratchet.core.model import End, Link, Pod, PodRef, Side, Topology
+from ratchet.core.model import End, Link, Side
+from ratchet.core.pod import Pod, PodRef, Topology
 from ratchet.errors import InvalidIntentError
 from ratchet.store.codec.pods import decode_pod
 from tests.support.links import NOW, annotated, pod, primary_pod

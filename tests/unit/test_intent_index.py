@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ratchet.core.intent import Wanted, wanted_links
 from ratchet.core.intent.index import IntentIndex, PodIndex
-from ratchet.core.model import Pod, PodRef, Topology
+from ratchet.core.pod import Pod, PodRef, Topology
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NAMES, IFNAMES = ["a", "b", "c", "d", "e"], ["in1", "in2"]

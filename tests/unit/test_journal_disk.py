@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ratchet.cni.delegation import Delegation
-from ratchet.core.model import PodRef
+from ratchet.core.pod import PodRef
 from ratchet.errors import RatchetError, TryAgainError
 from ratchet.node.boot import since_boot
 from ratchet.node.journal import Attachment, Journal, SandboxEntry

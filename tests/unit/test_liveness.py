@@ -10,7 +10,8 @@ import pytest
 from ratchet import datapath
 from ratchet.agent import liveness
 from ratchet.cni.delegation import Delegation
-from ratchet.core.model import Location, Pod, Sandbox, Side
+from ratchet.core.model import Location, Sandbox, Side
+from ratchet.core.pod import Pod
 from ratchet.node.journal import SandboxEntry, since_boot
 from tests.support.links import joined
 from tests.support.memory import AgentNode, MemoryApi, sandbox_of

@@ -16,7 +16,8 @@ from ratchet.agent.membership import Membership, _by_record, _replaced
 from ratchet.core.intent import WantedLink, wanted_links
 from ratchet.core.intent.topology_limits import TopologyLimits, admit
 from ratchet.core.limits import LinkLimits
-from ratchet.core.model import Link, Pod, PodRef, Side, Topology
+from ratchet.core.model import Link, Side
+from ratchet.core.pod import Pod, PodRef, Topology
 from ratchet.node import attach
 from ratchet.node.journal import Attachment, HeldEnd, SandboxEntry
 from tests.protocol.editing import announcing

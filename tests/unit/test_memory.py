@@ -22,7 +22,7 @@ import os
 import ratchet.agent.agent
 from ratchet.agent.informers import Informers
 from ratchet.agent.priority import ForegroundGate
-from ratchet.core.model import Pod, PodRef
+from ratchet.core.pod import Pod, PodRef
 from ratchet.dev.testbed import wait_for
 from ratchet.store.apiserver import connect
 from ratchet.store.declaration_budget import DeclarationBudget

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from ratchet.core.model import SIDES, PodRef, Side
+from ratchet.core.model import SIDES, Side
+from ratchet.core.pod import PodRef
 from tests.support.links import vxlan
 
 ORDINARY = PodRef("default", "a", "uid-1")

@@ -12,7 +12,8 @@ from ratchet.cli import wait as wait_module
 from ratchet.cli.progress import progress_of
 from ratchet.cli.wait import wait_for_links
 from ratchet.core.intent import wanted_links
-from ratchet.core.model import Link, Pod, Side
+from ratchet.core.model import Link, Side
+from ratchet.core.pod import Pod
 from ratchet.errors import MalformedRecordError
 from ratchet.store.store import ApiStore
 from tests.support.links import RECORD, annotated, declaring_pod, joined, own, pod, primary_pod, standing, veth, vxlan

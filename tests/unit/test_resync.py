@@ -18,7 +18,8 @@ from ratchet.agent.queue import ReconcileKey, ReconcileKind
 from ratchet.agent.resync import Resync
 from ratchet.agent.tunnel_guard import TunnelGuard
 from ratchet.agent.vni_check import VniCheck
-from ratchet.core.model import Pod, Side
+from ratchet.core.model import Side
+from ratchet.core.pod import Pod
 from ratchet.store.pods import PodChange
 from tests.support.links import RECORD, joined, standing
 from tests.support.memory import AgentNode, MemoryApi, sandbox_of

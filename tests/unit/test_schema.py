@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import ratchet
 from ratchet.core.intent import wanted_links
 from ratchet.core.intent.topologies import Faulty, drawn_links
-from ratchet.core.model import Topology
+from ratchet.core.pod import Topology
 from tests.support.links import annotated, pod
 
 SCHEMA = json.loads((Path(ratchet.__file__).parent / "schemas" / "links.json").read_text())

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from ratchet.cli.manifest_checks import Problem, find_problems
 from ratchet.core.endpoint_spec import EndpointSpec
 from ratchet.core.intent import names_every_pod, wanted_links
-from ratchet.core.model import Pod, Side, Topology
+from ratchet.core.model import Side
+from ratchet.core.pod import Pod, Topology
 from tests.support.links import annotated, pod, primary_pod
 
 LAB = """\

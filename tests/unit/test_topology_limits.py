@@ -50,14 +50,17 @@ def withheld(topologies: list[Topology], limits: TopologyLimits = LIMITS) -> dic
     ("topologies", "expected"),
     [
         ([topology(3), topology(2), topology(1)], {}),
-        ([topology(1, name="new"), topology(4), topology(3), topology(2)], {"new": "topologies_max"}),
-        ([topology(1, name="new"), topology(3, 3), topology(2, 1)], {"new": "topology_links_max"}),
+        ([topology(1, name="new"), topology(4), topology(3), topology(2)], {"new": "topologies_per_namespace"}),
+        ([topology(1, name="new"), topology(3, 3), topology(2, 1)], {"new": "topology_links_per_namespace"}),
         (
             [topology(1, name="new"), topology(2, 5, name="old")],
-            {"old": "topology_links_max", "new": "topology_links_max"},
+            {"old": "topology_links_per_namespace", "new": "topology_links_per_namespace"},
         ),
-        ([topology(1, name="new"), topology(2, 1, 350)], {"new": "topology_bytes_max"}),
-        ([topology(1, name="b"), topology(1, 3, name="a"), topology(1, name="c")], {"c": "topology_links_max"}),
+        ([topology(1, name="new"), topology(2, 1, 350)], {"new": "topology_bytes_per_namespace"}),
+        (
+            [topology(1, name="b"), topology(1, 3, name="a"), topology(1, name="c")],
+            {"c": "topology_links_per_namespace"},
+        ),
     ],
     ids=["within the limits", "topologies", "links", "links of the oldest", "bytes", "the same age"],
 )
@@ -82,7 +85,7 @@ def test_the_order_of_a_list_does_not_change_what_is_withheld(found: list[Topolo
 
 def test_an_escaped_text_counts_with_the_most_links_that_it_may_have() -> None:
     escaped = replace(topology(2, name="old"), text='- "endpoint\\x73": [a:x, b:x]')
-    assert withheld([escaped]) == {"old": "topology_links_max"}
+    assert withheld([escaped]) == {"old": "topology_links_per_namespace"}
 
 
 def test_a_text_that_is_too_long_is_dropped_and_takes_no_room_of_others() -> None:
@@ -128,10 +131,10 @@ def test_a_withheld_topology_rejects_the_pods_that_it_names_and_keeps_all_links(
     (error,) = wanted_links(pods, topologies=topologies).refused.values()
     assert str(error) == (
         "cannot link pod ns/new-0-a: topology ns/new: over the limit of 4 links in the topologies of a namespace "
-        f"(topology_links_max); this one has 1 links, {len(new.text)} bytes"
+        f"(topology_links_per_namespace); this one has 1 links, {len(new.text)} bytes"
     )
     assert isinstance(error, InvalidIntentError)
-    assert error.details == "delete older topologies of the namespace, or set topology_links_max on all nodes"
+    assert error.details == "delete older topologies of the namespace, or set topology_links_per_namespace on all nodes"
     assert [names_every_pod(one, {"eth0"}) for one in topologies] == [True, True, False]
 
 

@@ -119,16 +119,18 @@ class ListAdmission:
 def _over(pod: Pod, own: Usage, total: Usage, limits: AnnotationLimits) -> Pod:
     if total.size > limits.size:
         cause = (
-            f"over the limit of {limits.size} bytes in the annotations {LINKS} of a namespace (annotation_bytes_max); "
+            f"over the limit of {limits.size} bytes in the annotations {LINKS} of a namespace (annotation_bytes_per_namespace); "
             f"this one has {own.size} bytes"
         )
-        remedy = "shorten the annotations of older pods of the namespace, or set annotation_bytes_max on all nodes"
+        remedy = (
+            "shorten the annotations of older pods of the namespace, or set annotation_bytes_per_namespace on all nodes"
+        )
     else:
         cause = (
-            "over the namespace's share of this node's memory for declarations (declaration_memory_max); this one "
+            "over the namespace's share of this node's memory for declarations (declaration_memory); this one "
             f"takes up to {in_mib(own.memory)}"
         )
-        remedy = "declare fewer links in the namespace, or have an administrator raise declaration_memory_max"
+        remedy = "declare fewer links in the namespace, or have an administrator raise declaration_memory"
     digest = pod.withheld.text_digest if pod.withheld is not None else _digest(pod.annotations[LINKS])
     return _withhold(pod, WithheldLinks(cause, remedy, own.size, own.memory, digest))
 

@@ -159,13 +159,13 @@ class _Total:
     def exceeded(self, limits: TopologyLimits) -> tuple[str, str] | None:
         """The limit that is exceeded, as text, and the name of its setting."""
         if self.topologies > limits.topologies:
-            return f"{limits.topologies} topologies", "topologies_max"
+            return f"{limits.topologies} topologies", "topologies_per_namespace"
         if self.links > limits.links:
-            return f"{limits.links} links", "topology_links_max"
+            return f"{limits.links} links", "topology_links_per_namespace"
         if self.size > limits.size:
-            return f"{limits.size} bytes", "topology_bytes_max"
+            return f"{limits.size} bytes", "topology_bytes_per_namespace"
         if self.memory > limits.memory:
-            return "", "declaration_memory_max"
+            return "", "declaration_memory"
         return None
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ratchet.core.model import PodRef, State
+from ratchet.core.model import State
+from ratchet.core.pod import PodRef
 from ratchet.core.state_machine import derive
 from ratchet.dev.demo.frr import Frr
 from ratchet.dev.demo.terminal import check, run_kubectl, run_shown, show_command, show_heading, show_output, show_state

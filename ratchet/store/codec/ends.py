@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 
 from ratchet.core.endpoint_spec import UNSET, EndpointSpec
-from ratchet.core.model import EARLIER_SCHEMA, Address, End, PodRef, ReadyFor, Sandbox
+from ratchet.core.model import EARLIER_SCHEMA, Address, End, ReadyFor, Sandbox
+from ratchet.core.pod import PodRef
 from ratchet.core.shared import shared_address, shared_text
 from ratchet.store.codec import NO_TEXTS, NUMBER, decode_number
 from ratchet.store.codec.endpoint_spec import END_PROPERTIES, decode_properties, encode_properties

@@ -11,7 +11,7 @@ from ratchet.core.intent.annotation_limits import with_bounded_links
 from ratchet.core.intent.pods import ENABLED
 from ratchet.core.intent.resolve import KNOWN, is_eligible
 from ratchet.core.intent.topology_limits import with_bounded_text
-from ratchet.core.model import MIRROR_ANNOTATION, Pod, PodRef, Topology
+from ratchet.core.pod import MIRROR_ANNOTATION, Pod, PodRef, Topology
 from ratchet.core.shared import shared_text
 from ratchet.store.announcements import LINKED_CONDITION
 from ratchet.store.codec import NO_TEXTS, decode_time
