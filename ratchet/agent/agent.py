@@ -47,6 +47,7 @@ from ratchet.node.journal import Journal, SandboxEntry, boot_id
 from ratchet.node.verified import VerifiedEnds
 from ratchet.store.apiserver import SELECTION_SECONDS, ApiServer, connect
 from ratchet.store.cached_store import CachedStore
+from ratchet.store.declaration_budget import DeclarationBudget
 from ratchet.store.store import ApiStore
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ class Agent:
             use_topologies=settings.topologies,
             limits=settings.limits,
             topology_limits=settings.topology_limits,
+            annotation_limits=settings.annotation_limits,
         )
         self._resync = self._make_resync()
         self._heartbeat = Heartbeat(settings, self._records, self._underlays, self._resync)
@@ -205,9 +207,11 @@ class Agent:
             settings.vni_range,
             use_topologies=settings.topologies,
             topology_limits=settings.topology_limits,
+            annotation_limits=settings.annotation_limits,
         )
         handler = ChangeHandler(self._journal, self._queue, self._verified, self._announcer)
-        return Informers(records, settings.node_name, handler, self._foreground)
+        budget = DeclarationBudget(settings.declaration_memory_bytes)
+        return Informers(records, settings.node_name, handler, self._foreground, budget)
 
     def _make_resync(self) -> Resync:
         return Resync(

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from ratchet.agent.priority import ForegroundGate
 from ratchet.core.model import EARLIER_SCHEMA, Link
 from ratchet.core.pod import Pod, Topology
 from ratchet.errors import TopologiesUnknownError
 from ratchet.store.caches import Caches, PodCache
+from ratchet.store.declaration_budget import DeclarationBudget
 from ratchet.store.link_cache import LinkCache
 from ratchet.store.links import LinkChange
 from ratchet.store.listwatch import Informer, Source
@@ -24,8 +25,13 @@ from ratchet.store.store import ApiStore
 from ratchet.store.topologies import TopologyChange
 from ratchet.store.vni import VniAllocator
 
-# Seconds after which the topologies of a namespace that is over a limit are listed again, if older ones have made room.
+Object = TypeVar("Object")
+Change = TypeVar("Change")
+
+# Seconds after which the declarations of a namespace that is over a limit are listed again, if there is room for more.
 WITHHELD_SECONDS = 10.0
+# Namespaces that are listed at once. A list has up to some 2 MB of text.
+LISTS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,7 @@ class _Namespace:
     def stop(self) -> None:
         for informer in self.informers:
             informer.stop()
+        self.known.close()
 
 
 class EventHandler(Protocol):
@@ -59,7 +66,8 @@ class EventHandler(Protocol):
 class Informers:
     """Keeps `caches` up to date, in threads that end with the process, and reports changes to `handler`.
 
-    A call that waits for a change lets background work go on meanwhile (`foreground`).
+    A call that waits for a change lets background work go on meanwhile (`foreground`). The namespaces share the
+    `budget` of memory for their declarations (None: it is unlimited).
     """
 
     def __init__(
@@ -68,8 +76,11 @@ class Informers:
         node: str,
         handler: EventHandler,
         foreground: ForegroundGate,
+        budget: DeclarationBudget | None = None,
     ) -> None:
         self._records = records
+        self._budget = budget
+        self._lists = threading.BoundedSemaphore(LISTS_AT_ONCE)
         self._node = node
         self._handler = handler
         self.caches = Caches(
@@ -128,8 +139,10 @@ class Informers:
             partial(self._handler.pods_changed, namespace),
             with_topologies=topologies.enabled,
             limits=topologies.limits,
+            annotation_limits=self._records.pods.limits,
+            budget=self._budget,
         )
-        followed = _Namespace(known, [Informer(self._records.pods.source(namespace), known, notify)])
+        followed = _Namespace(known, [Informer(self._pods_source(namespace, known), known, notify)])
         if topologies.enabled:
             followed.informers.append(
                 Informer(self._topologies_source(namespace, known), known.topologies_cache, notify)
@@ -183,19 +196,38 @@ class Informers:
             watch=lambda version, seconds: self._records.pods.watch_of_node(self._node, version, seconds),
         )
 
+    def _pods_source(self, namespace: str, known: NamespaceCache) -> Source[Pod, PodChange]:
+        source = self._records.pods.source(namespace)
+        return self._bounded(source, known.withholds_lists, known.lacks_lists)
+
     def _topologies_source(self, namespace: str, known: NamespaceCache) -> Source[Topology, TopologyChange]:
         topologies = self._records.topologies
-
-        def watch(version: str, seconds: float) -> Iterator[tuple[TopologyChange | None, str]]:
-            is_short = known.withholds_topologies()
-            limit = min(seconds, WITHHELD_SECONDS) if is_short else seconds
-            for change in topologies.watch(namespace, version, limit):
-                yield change
-                if not is_short and known.withholds_topologies():
-                    return  # the next watch is short
-            if known.lacks_topologies():
-                yield None, ""  # without a version, the topologies are listed
-
-        return Source(
-            f"topologies of namespace {namespace}", list=lambda: topologies.list_with_version(namespace), watch=watch
+        source = Source(
+            f"topologies of namespace {namespace}",
+            list=lambda: topologies.list_with_version(namespace),
+            watch=partial(topologies.watch, namespace),
         )
+        return self._bounded(source, known.withholds_topologies, known.lacks_topologies)
+
+    def _bounded(
+        self, source: Source[Object, Change], withholds: Callable[[], bool], lacks: Callable[[], bool]
+    ) -> Source[Object, Change]:
+        """The source of a namespace's declarations, which is listed again if the namespace `lacks` some of them.
+
+        While the namespace `withholds` some, its watches are short.
+        """
+
+        def list_bounded() -> tuple[Collection[Object], str]:
+            with self._lists:
+                return source.list()
+
+        def watch(version: str, seconds: float) -> Iterator[tuple[Change | None, str]]:
+            is_short = withholds()
+            for change in source.watch(version, min(seconds, WITHHELD_SECONDS) if is_short else seconds):
+                yield change
+                if not is_short and withholds():
+                    return  # the next watch is short
+            if lacks():
+                yield None, ""  # without a version, the declarations are listed
+
+        return Source(source.name, list=list_bounded, watch=watch)

@@ -15,7 +15,7 @@ from ratchet.agent.events import Reason
 from ratchet.agent.liveness import Calls
 from ratchet.agent.queue import ReconcileQueue
 from ratchet.core.drift import edits, wants_restart
-from ratchet.core.intent import WantedLink, names_every_pod, names_of, wanted_links
+from ratchet.core.intent import WantedLink, names_every_pod, names_of
 from ratchet.core.model import Link, Side
 from ratchet.core.pod import Pod
 from ratchet.errors import InvalidIntentError
@@ -195,7 +195,7 @@ class Membership:
         """
         reserved, namespace = reserved_names(entry), pod.ref.namespace
         pods, topologies = self.records.pods.list(namespace), self.records.topologies.list(namespace)
-        wanted = wanted_links(pods, reserved, topologies=topologies)
+        wanted = self.records.resolve(pod, pods, topologies, reserved)
         peer = end.wanted.end(end.side.other).name
         unread = any(one.ref.uid in wanted.refused and peer in names_of(one) for one in pods)
         if unread or pod.ref.uid in wanted.refused:

@@ -12,7 +12,12 @@ from typing import Any
 
 from ratchet.agent.frame import SOCKET
 from ratchet.cni import values
-from ratchet.cni.config import TOPOLOGIES_PER_NAMESPACE, TOPOLOGY_BYTES_PER_NAMESPACE, TOPOLOGY_LINKS_PER_NAMESPACE
+from ratchet.cni.config import (
+    ANNOTATION_BYTES_PER_NAMESPACE,
+    TOPOLOGIES_PER_NAMESPACE,
+    TOPOLOGY_BYTES_PER_NAMESPACE,
+    TOPOLOGY_LINKS_PER_NAMESPACE,
+)
 from ratchet.cni.plugin_keys import (
     DEFAULT_NAMESPACE,
     DEFAULT_STATE_DIR,
@@ -22,8 +27,9 @@ from ratchet.cni.plugin_keys import (
     WAIT_POLICIES,
 )
 from ratchet.core.intent import WAIT_MAX_SECONDS
+from ratchet.core.intent.annotation_limits import DEFAULT_ANNOTATION_LIMITS
 from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS
-from ratchet.core.limits import LINKS_PER_NAMESPACE, LINKS_PER_POD
+from ratchet.core.limits import DECLARATION_MEMORY_MIB, LINKS_PER_NAMESPACE, LINKS_PER_POD
 from ratchet.core.ports import FURTHER_PORTS, PORT_MOST
 
 DEFAULT_METRICS_ADDR = ":9472"
@@ -171,7 +177,7 @@ OPTIONS: tuple[Option, ...] = (
            _on_or_off, default=True),
     Option(_API, "topologies_per_namespace", "N",
            "most topologies of a namespace; the same on all nodes. The oldest are used. ratchet-daemonless does not "
-           "read this setting and the next two: set the keys of these names for it",
+           "read this setting and the next three: set the keys of these names for it",
            _from_text(_WHOLE, int, TOPOLOGIES_PER_NAMESPACE), DEFAULT_TOPOLOGY_LIMITS.topologies),
     Option(_API, "topology_links_per_namespace", "N",
            "most links in all topologies of a namespace; the same on all nodes. A link takes some 2 kB of memory",
@@ -180,6 +186,15 @@ OPTIONS: tuple[Option, ...] = (
            "most bytes in all topologies of a namespace; the same on all nodes. They take up to 80 times as much "
            "memory",
            _from_text(_WHOLE, int, TOPOLOGY_BYTES_PER_NAMESPACE), DEFAULT_TOPOLOGY_LIMITS.size),
+    Option(_API, "annotation_bytes_per_namespace", "N",
+           "most bytes in all annotations ratchet.links of a namespace; the same on all nodes. Those of the oldest "
+           "pods are used",
+           _from_text(_WHOLE, int, ANNOTATION_BYTES_PER_NAMESPACE), DEFAULT_ANNOTATION_LIMITS.size),
+    Option(_API, "declaration_memory", "MIB",
+           "most memory of the agent for the topologies and annotations of all namespaces with pods on its node, in "
+           "MiB. Namespaces that need the most get less first. If you raise it, raise the agent's memory limit by as "
+           "much",
+           _whole(8, 65536), DECLARATION_MEMORY_MIB),
     Option(_NODE, "node_name", "NAME", "name of the Node object of this node", values.node_name,
            default_text="the host name", also=("NODE_NAME",)),
     Option(_NODE, "socket", "PATH",

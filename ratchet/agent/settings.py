@@ -16,7 +16,9 @@ from typing import Any
 
 from ratchet.agent.options import HEARTBEATS_TO_BE_LOST, OPTIONS, Option, variable
 from ratchet.cni.arguments import is_dns_subdomain
+from ratchet.core.declared_memory import MIB
 from ratchet.core.escape import quoted
+from ratchet.core.intent.annotation_limits import AnnotationLimits
 from ratchet.core.intent.topology_limits import TopologyLimits
 from ratchet.core.limits import LinkLimits
 from ratchet.core.ports import PortRange, range_fault
@@ -41,6 +43,8 @@ class Settings:
     topologies_per_namespace: int
     topology_links_per_namespace: int
     topology_bytes_per_namespace: int
+    annotation_bytes_per_namespace: int
+    declaration_memory: int
     socket: str
     state_dir: str
     spool_dir: str
@@ -76,6 +80,15 @@ class Settings:
         return TopologyLimits(
             self.topologies_per_namespace, self.topology_links_per_namespace, self.topology_bytes_per_namespace
         )
+
+    @property
+    def annotation_limits(self) -> AnnotationLimits:
+        return AnnotationLimits(self.annotation_bytes_per_namespace)
+
+    @property
+    def declaration_memory_bytes(self) -> int:
+        """The memory for declarations in bytes."""
+        return self.declaration_memory * MIB
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -23,6 +23,7 @@ from ratchet.cni.plugin_keys import (
 from ratchet.cni.result import Result
 from ratchet.cni.versions import SUPPORTED, supported
 from ratchet.core.escape import quoted
+from ratchet.core.intent.annotation_limits import DEFAULT_ANNOTATION_LIMITS, AnnotationLimits
 from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS, TopologyLimits
 from ratchet.core.limits import LINKS_PER_NAMESPACE, LINKS_PER_POD, LinkLimits
 from ratchet.core.ports import PORT_MOST, PortRange
@@ -37,12 +38,14 @@ _PORT_RANGE = values.port_range("[first, last]")
 TOPOLOGIES_PER_NAMESPACE = values.whole_number(1, 10_000)
 TOPOLOGY_LINKS_PER_NAMESPACE = values.whole_number(1, 1_000_000)
 TOPOLOGY_BYTES_PER_NAMESPACE = values.whole_number(1024, 1 << 30)
+ANNOTATION_BYTES_PER_NAMESPACE = values.whole_number(1024, 1 << 30)
 _VNI_RANGE = values.vni_range("[first, last]")
 _COUNT = values.whole_number(1, values.LINKS_MOST)
 _LIMITS = {
     "topologies_per_namespace": (TOPOLOGIES_PER_NAMESPACE, DEFAULT_TOPOLOGY_LIMITS.topologies),
     "topology_links_per_namespace": (TOPOLOGY_LINKS_PER_NAMESPACE, DEFAULT_TOPOLOGY_LIMITS.links),
     "topology_bytes_per_namespace": (TOPOLOGY_BYTES_PER_NAMESPACE, DEFAULT_TOPOLOGY_LIMITS.size),
+    "annotation_bytes_per_namespace": (ANNOTATION_BYTES_PER_NAMESPACE, DEFAULT_ANNOTATION_LIMITS.size),
     "links_per_pod": (_COUNT, LINKS_PER_POD),
     "links_per_namespace": (_COUNT, LINKS_PER_NAMESPACE),
 }
@@ -90,6 +93,7 @@ class NetworkConfig:
     topologies_per_namespace: int
     topology_links_per_namespace: int
     topology_bytes_per_namespace: int
+    annotation_bytes_per_namespace: int
     wait: float | None
     wait_policy: str | None
     vxlan_port: int | None
@@ -113,6 +117,10 @@ class NetworkConfig:
         return TopologyLimits(
             self.topologies_per_namespace, self.topology_links_per_namespace, self.topology_bytes_per_namespace
         )
+
+    @property
+    def annotation_limits(self) -> AnnotationLimits:
+        return AnnotationLimits(self.annotation_bytes_per_namespace)
 
 
 def read_config(stdin: bytes, command: Command = Command.ADD) -> NetworkConfig:

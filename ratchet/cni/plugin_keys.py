@@ -6,6 +6,7 @@ import json
 from typing import NamedTuple
 
 from ratchet.cni import values
+from ratchet.core.intent.annotation_limits import DEFAULT_ANNOTATION_LIMITS
 from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS
 from ratchet.core.limits import LINKS_PER_NAMESPACE, LINKS_PER_POD
 from ratchet.core.ports import FURTHER_PORTS
@@ -66,6 +67,13 @@ PLUGIN_KEYS = (
         "topology_bytes_per_namespace",
         str(DEFAULT_TOPOLOGY_LIMITS.size),
         "most bytes in all topologies of a namespace; the same on all nodes",
+        daemonless_only=True,
+    ),
+    PluginKey(
+        "annotation_bytes_per_namespace",
+        str(DEFAULT_ANNOTATION_LIMITS.size),
+        "most bytes in all annotations `ratchet.links` of a namespace; the same on all nodes. Those of the oldest pods "
+        "are used",
         daemonless_only=True,
     ),
     PluginKey(

@@ -1,4 +1,4 @@
-"""Limits on the number of links: of one pod, and of one namespace."""
+"""Limits on the number of links, of one pod and of one namespace, and on the memory for declarations."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from ratchet.errors import InvalidIntentError
 LINKS_PER_POD = 1024
 # 64 lists of the greatest length. A thousand namespaces at this limit use all VNIs.
 LINKS_PER_NAMESPACE = 16_384
+# The memory of an agent for the declarations of all namespaces. The manifests' limit is 256 MiB.
+DECLARATION_MEMORY_MIB = 48
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from ratchet.core.declared_memory import memory_of
+
+LINKS = "ratchet.links"  # the annotation with a pod's list of links
 # The kubelet runs a static pod under a UID of its own. It stores that UID in this annotation of the pod's mirror in the
 # API (kubernetes.io/docs/reference/labels-annotations-taints).
 MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
@@ -40,11 +43,27 @@ class PodRef:
 
 
 @dataclass(frozen=True, slots=True)
+class WithheldLinks:
+    """Why a pod's annotation with links is not kept, and what is kept of it.
+
+    `remedy` says what to do. `size` and `memory` are the bytes of the text, and of it once read. Both are 0 if it is
+    too long by itself. `text_digest` tells whether the text has changed.
+    """
+
+    cause: str
+    remedy: str
+    size: int
+    memory: int
+    text_digest: int
+
+
+@dataclass(frozen=True, slots=True)
 class Pod:
     """A pod of the API, with the fields that Ratchet reads. `node` is empty until the pod is scheduled.
 
     `gates` are the types of its readiness gates (`spec.readinessGates`). `host_network`: it has no network namespace of
-    its own, so the runtime calls no CNI plugin for it.
+    its own, so the runtime calls no CNI plugin for it. A pod whose list of links is `withheld` has an invalid
+    declaration, and its annotation is left out. `list_memory` are the most bytes that the list takes once read.
     """
 
     ref: PodRef
@@ -56,6 +75,13 @@ class Pod:
     created: datetime | None = None
     gates: tuple[str, ...] = ()
     host_network: bool = False
+    withheld: WithheldLinks | None = None
+    list_memory: int = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        text = self.annotations.get(LINKS)
+        memory = self.withheld.memory if self.withheld is not None else memory_of(text) if text else 0
+        object.__setattr__(self, "list_memory", memory)
 
     @property
     def finished(self) -> bool:
@@ -68,9 +94,9 @@ class Withheld:
     """Why the text of a topology is not kept, and what is kept of it.
 
     `remedy` says what to do. `names` is a Bloom filter of the names that the text may spell
-    (`core/intent/topology_limits`). `size` are the bytes and `links` the links of the text. `text_digest` tells whether
-    the text has changed. `by_namespace`: the namespace is over a limit, and not the topology alone.
-    `stands_for_others`: it counts for younger ones too, which are not kept.
+    (`core/intent/topology_limits`). `size` are the bytes and `links` the links of the text, `memory` the bytes that it
+    takes once read. `text_digest` tells whether the text has changed. `by_namespace`: the namespace is over a limit,
+    and not the topology alone. `stands_for_others`: it counts for younger ones too, which are not kept.
     """
 
     cause: str
@@ -78,6 +104,7 @@ class Withheld:
     names: bytes
     size: int
     links: int
+    memory: int
     text_digest: int
     by_namespace: bool
     stands_for_others: bool = False
@@ -88,7 +115,7 @@ class Topology:
     """A user's ConfigMap with a list of links between pods. `text` is the list as written.
 
     A topology that is `withheld` is refused, and its text is empty. `fault`: why it has no list; `text` is then all
-    that it has, in which names are looked up.
+    that it has, in which names are looked up. `memory` are the most bytes that it takes once read.
     """
 
     namespace: str
@@ -97,6 +124,10 @@ class Topology:
     created: datetime | None = None
     withheld: Withheld | None = None
     fault: str = ""
+    memory: int = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "memory", self.withheld.memory if self.withheld else memory_of(self.text))
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"

@@ -229,7 +229,7 @@ def _ends_within(limits: LinkLimits, pod: Pod, wanted: Wanted) -> list[OwnEnd]:
 def _complain(pod: Pod, wanted: Wanted) -> None:
     """Raise this pod's declaration error; warn of likely mistakes in its and other pods' declarations."""
     if refusal := wanted.refused.get(pod.ref.uid):
-        raise refusal.with_traceback(None)  # one exception object is raised many times
+        raise InvalidIntentError(str(refusal), details=refusal.details)  # a traceback would stay with a kept error
     for key in unknown_settings(pod):
         log.warning("unknown label or annotation ignored pod=%s key=%s", pod.ref, key)
     if setting(pod, PAIR_NAME) is not None and not is_primary(pod):

@@ -138,6 +138,7 @@ def _store(network: NetworkConfig, kubeconfig: str | None, patience: float) -> A
         use_topologies=network.topologies,
         limits=network.limits,
         topology_limits=network.topology_limits,
+        annotation_limits=network.annotation_limits,
     )
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Iterator
 
 from ratchet.core.intent import Wanted, WantedLink, wanted_links
+from ratchet.core.intent.annotation_limits import DEFAULT_ANNOTATION_LIMITS, AnnotationLimits
 from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS, TopologyLimits
 from ratchet.core.limits import DEFAULT_LIMITS, LinkLimits
 from ratchet.core.model import Link
@@ -93,6 +94,7 @@ class CachedStore:
         use_topologies: bool = True,
         limits: LinkLimits = DEFAULT_LIMITS,
         topology_limits: TopologyLimits = DEFAULT_TOPOLOGY_LIMITS,
+        annotation_limits: AnnotationLimits = DEFAULT_ANNOTATION_LIMITS,
     ) -> None:
         self._store = store = ApiStore(
             api,
@@ -104,6 +106,7 @@ class CachedStore:
             use_topologies=use_topologies,
             limits=limits,
             topology_limits=topology_limits,
+            annotation_limits=annotation_limits,
         )
         self._caches = caches
         self.limits = limits
@@ -125,6 +128,7 @@ class CachedStore:
             use_topologies=store.topologies.enabled,
             limits=self.limits,
             topology_limits=store.topologies.limits,
+            annotation_limits=store.pods.limits,
         )
 
     def ready(self) -> None:
@@ -147,8 +151,14 @@ class CachedStore:
         cache = self._caches.namespace_cache(namespace)
         if cache.is_synced:
             return cache.wanted_for(pod, reserved)
-        pods, topologies = self.pods.lookup_all(namespace), self.topologies.lookup_all(namespace)
-        return wanted_links(pods, reserved, topologies=topologies)
+        return self.resolve(pod, self.pods.lookup_all(namespace), self.topologies.lookup_all(namespace), reserved)
+
+    def resolve(
+        self, pod: Pod, pods: Collection[Pod], topologies: Collection[Topology], reserved: frozenset[str]
+    ) -> Wanted:
+        """The wanted links of a pod by the declarations of all pods and topologies of its namespace."""
+        with self._caches.resolving:
+            return wanted_links(pods, reserved, topologies=topologies).of(pod)
 
     def watch_wanted(self, pod: Pod, reserved: frozenset[str], seconds: float, until: float) -> Iterator[Wanted]:
         """The wanted links that concern a pod, now and after each change, until `until` (monotonic seconds).
@@ -168,9 +178,9 @@ class CachedStore:
                         yield cache.wanted_for(pod, reserved)
                 return
         pods, version = self._store.pods.list_with_version(namespace)
-        yield wanted_links(pods, reserved, topologies=self.topologies.list(namespace))
+        yield self.resolve(pod, pods, self.topologies.list(namespace), reserved)
         for changed in self._store.pods.watch_lists(namespace, pods, version, until):
-            yield wanted_links(changed, reserved, topologies=self.topologies.lookup_all(namespace))
+            yield self.resolve(pod, changed, self.topologies.lookup_all(namespace), reserved)
 
     def _catches_up(self, cache: NamespaceCache, pod: Pod, seconds: float) -> bool:
         """Wait until a namespace's cache is synced and has a pod. Returns whether it has.

@@ -61,7 +61,8 @@ class Caches:
     """All caches of an agent.
 
     `namespace_cache` returns the pods and topologies of a namespace; the first call starts their informers.
-    `pods_notifier` has the namespaces as keys. A thread waits for a change within `waiting`.
+    `pods_notifier` has the namespaces as keys. A thread waits for a change within `waiting`. One thread at a time reads
+    all declarations of a namespace, with the lock `resolving`: they take up to some 50 MB.
     """
 
     links: LinkCache
@@ -72,3 +73,4 @@ class Caches:
     addresses: NodeAddressCache
     formats: RecordFormats = field(default_factory=RecordFormats)
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext
+    resolving: AbstractContextManager[object] = field(default_factory=threading.Lock)

@@ -4,37 +4,32 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
-from ratchet.core.intent import Wanted, meant_name, names_of
-from ratchet.core.intent.index import IntentIndex, PodIndex
-from ratchet.core.intent.topology_limits import (
-    DEFAULT_TOPOLOGY_LIMITS,
-    TopologyLimits,
-    admit,
-    must_be_listed,
-    stands_for_others,
-)
+from ratchet.core.intent import Wanted, annotation_limits, names_of, topology_limits
+from ratchet.core.intent.annotation_limits import DEFAULT_ANNOTATION_LIMITS, AnnotationLimits
+from ratchet.core.intent.index import PodIndex
+from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS, TopologyLimits, stands_for_others
 from ratchet.core.pod import Pod, Topology
+from ratchet.store.declaration_budget import BudgetShare, DeclarationBudget
+from ratchet.store.intents import Intents
 from ratchet.store.listwatch import SyncState, vanished
+from ratchet.store.pod_lists import PodLists
 from ratchet.store.pods import PodChange
 from ratchet.store.topologies import TopologyChange
 
 log = logging.getLogger(__name__)
-
-# Results of `NamespaceCache.wanted_for` that are kept: more than the pods that start on a node at the same time.
-RESULTS_KEPT = 64
-# A result depends on the reserved interface names and on both names of the pod: its own and `ratchet.pod_name`.
-_ResultKey = tuple[frozenset[str], str, str]
 
 
 class NamespaceCache:
     """The pods and topologies of one namespace; safe between threads.
 
     It is the cache of the informer of pods; `topologies_cache` is that of the informer of topologies. `concerned` is
-    called with the names of the pods whose links can have changed. Without `with_topologies` there are none. Topologies
-    over the `limits` are withheld.
+    called with the names of the pods whose links can have changed. Without `with_topologies` there are none.
+
+    Topologies and annotations are withheld if they are over the `limits` and `annotation_limits`, or over the
+    namespace's share of the `budget` (None: there is none).
     """
 
     def __init__(
@@ -43,6 +38,8 @@ class NamespaceCache:
         *,
         with_topologies: bool = False,
         limits: TopologyLimits = DEFAULT_TOPOLOGY_LIMITS,
+        annotation_limits: AnnotationLimits = DEFAULT_ANNOTATION_LIMITS,
+        budget: DeclarationBudget | None = None,
     ) -> None:
         self.state = SyncState()
         self.topologies_state = SyncState()
@@ -50,15 +47,17 @@ class NamespaceCache:
             self.topologies_state.set_synced()
         self._concerned = concerned
         self._limits = limits
+        self._annotation_limits = annotation_limits
         self._lock = threading.Lock()
         self._pods = PodIndex()
+        self._lists = PodLists()
         self._topologies: dict[str, Topology] = {}
+        # Bytes of memory of the topologies that the limits admit, and of those that are admitted.
+        self._topology_need = self._topology_use = 0
         # Whether a topology that is not kept was deleted, or the one that stands for those has changed.
         self._others_changed = False
-        # By the interface names that belong to the runtime.
-        self._intents: dict[frozenset[str], IntentIndex] = {}
-        # The latest results of `wanted_for`. Any change of a pod or a topology drops them all.
-        self._results: dict[_ResultKey, Wanted] = {}
+        self._intents = Intents(self._pods, self._topologies)
+        self._share = BudgetShare(budget, self)
 
     # Changes
 
@@ -70,20 +69,23 @@ class NamespaceCache:
             concerned = set[str]() if self.state.is_synced else {pod.ref.name for pod in pods}
             for pod in gone:
                 concerned |= self._change_pod(pod.ref.name, None)
-            for pod in pods:
-                concerned |= self._change_pod(pod.ref.name, pod)
-        self._concerned(concerned)
+            self._intents.drop_results()
+            self._lists.replace(pods)
+            concerned |= self._hold_pods(pods)
+        self._report(concerned)
         return [PodChange(pod, gone=True) for pod in gone]
 
     def apply(self, change: PodChange) -> bool:
         """Apply one change of a pod. Returns whether it changed anything that Ratchet reads."""
-        name = change.pod.ref.name
+        name, after = change.pod.ref.name, None if change.gone else change.pod
         with self._lock:
-            if self._pods.get(name) == (None if change.gone else change.pod):
+            before = self._pods.get(name)
+            if before == after:
                 return False
-            concerned = self._change_pod(name, None if change.gone else change.pod)
-        self._concerned(concerned)
-        return True
+            concerned = self._put_pod(name, after)
+            changed = bool(concerned) or before != self._pods.get(name)
+        self._report(concerned)
+        return changed
 
     def replace_topologies(self, topologies: Collection[Topology]) -> list[TopologyChange]:
         """Hold these topologies and no others. Returns the deletions."""
@@ -93,7 +95,7 @@ class NamespaceCache:
             gone = vanished(self._topologies, after)
             concerned = set[str]() if self.topologies_state.is_synced else {pod.ref.name for pod in self._pods.all()}
             concerned |= self._hold(topologies)
-        self._concerned(concerned)
+        self._report(concerned)
         return [TopologyChange(one, gone=True) for one in gone]
 
     def apply_topology(self, change: TopologyChange) -> bool:
@@ -106,8 +108,18 @@ class NamespaceCache:
                 return False
             others = [one for one in self._topologies.values() if one.name != name]
             concerned = self._hold(others if change.gone else [*others, change.topology])
-        self._concerned(concerned)
+        self._report(concerned)
         return True
+
+    def readmit(self) -> None:
+        """Withhold what is over the namespace's share of the budget now."""
+        with self._lock:
+            concerned = self._hold(list(self._topologies.values()))
+        self._report(concerned)
+
+    def close(self) -> None:
+        """Give the share of the budget back. The cache is not used any more."""
+        self._share.close()
 
     def withholds_topologies(self) -> bool:
         """Whether the namespace is over a limit."""
@@ -115,9 +127,21 @@ class NamespaceCache:
             return any(one.withheld and one.withheld.by_namespace for one in self._topologies.values())
 
     def lacks_topologies(self) -> bool:
-        """Whether a topology is withheld that a list may admit (`must_be_listed`)."""
+        """Whether a topology is withheld that a list may admit."""
         with self._lock:
-            return self._others_changed or must_be_listed(self._topologies.values(), self._limits)
+            limits = replace(self._limits, memory=self._share.of_each(len(self._intents)))
+            return self._others_changed or topology_limits.must_be_listed(self._topologies.values(), limits)
+
+    def withholds_lists(self) -> bool:
+        """Whether the annotation of a pod is withheld because of those of others."""
+        return self._lists.withheld
+
+    def lacks_lists(self) -> bool:
+        """Whether the annotation of a pod is withheld that a list of the pods may admit."""
+        with self._lock:
+            memory = self._share.of_each(len(self._intents)) - self._topology_use
+            limits = replace(self._annotation_limits, memory=memory)
+            return self._lists.withheld and annotation_limits.must_list_pods(self._pods.all(), limits)
 
     @property
     def topologies_cache(self) -> TopologyCache:
@@ -131,18 +155,15 @@ class NamespaceCache:
         return self.state.is_synced and self.topologies_state.is_synced
 
     def wanted_for(self, pod: Pod, reserved: frozenset[str]) -> Wanted:
-        """The wanted links that concern one pod (`IntentIndex`).
-
-        At a pod start, both the ADD and the reconciliation of the pod need the result. So the latest ones are kept.
-        """
-        key = (reserved, pod.ref.name, meant_name(pod))
+        """The wanted links that concern one pod (`Intents.wanted_for`)."""
         with self._lock:
-            wanted = self._results.get(key)
-            if wanted is None:
-                if len(self._results) >= RESULTS_KEPT:
-                    del self._results[next(iter(self._results))]
-                wanted = self._results[key] = self._intents_with(reserved).wanted_for(pod)
-            return wanted
+            grows = not self._intents.has_index(reserved)
+            if grows:
+                self._intents.keep_indexes(self._share.indexes(self._need(), len(self._intents) + 1) - 1)
+            wanted = self._intents.wanted_for(pod, reserved)
+        if grows:
+            self._share.settle()
+        return wanted
 
     def get(self, name: str) -> Pod | None:
         return self._pods.get(name)
@@ -160,29 +181,55 @@ class NamespaceCache:
         with self._lock:
             return list(self._topologies.values())
 
+    def _report(self, concerned: Collection[str]) -> None:
+        self._share.settle()
+        self._concerned(concerned)
+
     # With the lock held
 
-    def _intents_with(self, reserved: frozenset[str]) -> IntentIndex:
-        intents = self._intents.get(reserved)
-        if intents is None:
-            intents = self._intents[reserved] = IntentIndex(self._pods, self._topologies.values(), reserved)
-        return intents
+    def _need(self) -> int:
+        return self._topology_need + self._lists.need
+
+    def _claim(self) -> int:
+        """Claim the memory that one index needs, and return the namespace's share for it."""
+        indexes = self._share.indexes(self._need(), max(1, len(self._intents)))
+        self._intents.keep_indexes(indexes)
+        return self._share.of_each(indexes)
+
+    def _put_pod(self, name: str, after: Pod | None) -> set[str]:
+        """Hold a pod after its change; None if it is gone."""
+        self._lists.put(name, after)
+        if after is None:
+            return self._change_pod(name, None)
+        if not self._lists.withheld and self._lists.total.size <= self._annotation_limits.size:
+            self._lists.need = self._lists.total.memory
+            if self._lists.need <= self._claim() - self._topology_use:
+                return self._change_pod(name, after)
+        return self._hold_pods([*(pod for pod in self._pods.all() if pod.ref.name != name), after])
+
+    def _hold_pods(self, pods: Collection[Pod]) -> set[str]:
+        """Hold all these pods, with their lists as far as they are admitted. Returns the pods that it concerns."""
+        self._lists.need = annotation_limits.needed_memory(pods, self._annotation_limits)
+        memory = self._claim() - self._topology_use
+        admitted = annotation_limits.admit_lists(pods, replace(self._annotation_limits, memory=memory))
+        self._lists.withheld = any(pod.withheld is not None and pod.withheld.size for pod in admitted)
+        changed = [pod for pod in admitted if pod != self._pods.get(pod.ref.name)]
+        return set[str]().union(*(self._change_pod(pod.ref.name, pod) for pod in changed))
 
     def _change_pod(self, name: str, after: Pod | None) -> set[str]:
-        self._results.clear()
+        self._intents.drop_results()
         before = self._pods.get(name)
         if before is not None and after is not None and _declares_alike(before, after):
             self._pods.put(after)
             return set()
         names = {one for pod in (before, after) if pod is not None for one in names_of(pod)}
-        concerned = self._dependents(names)
+        concerned = self._intents.dependents(names)
         if after is not None:
             self._pods.put(after)
         else:
             self._pods.remove(name)
-        for intents in self._intents.values():
-            intents.pod_changed(name)
-        return concerned | self._dependents(names) | {name}
+        self._intents.pod_changed(name)
+        return concerned | self._intents.dependents(names) | {name}
 
     def _note_others(self, before: Topology | None, *, gone: bool) -> None:
         """Note the change of a topology if it is not kept, or if it stands for those that are not."""
@@ -192,39 +239,32 @@ class NamespaceCache:
             changed = gone and stands_for_others(self._topologies.values())
         self._others_changed = self._others_changed or changed
 
-    def _hold(self, topologies: Iterable[Topology]) -> set[str]:
+    def _hold(self, topologies: Collection[Topology]) -> set[str]:
         """Hold these topologies, as far as they are admitted, and no others. Returns the pods that it concerns."""
-        after = {one.name: one for one in admit(topologies, self._limits)}
+        self._topology_need = topology_limits.needed_memory(topologies, self._limits)
+        share = self._claim()
+        limits = replace(self._limits, memory=share)
+        after = {one.name: one for one in topology_limits.admit(topologies, limits)}
+        self._topology_use = sum(topology_limits.memory_used(one) for one in after.values())
         changed = [name for name in {**self._topologies, **after} if self._topologies.get(name) != after.get(name)]
-        return set[str]().union(*(self._change_topology(name, after.get(name)) for name in changed))
+        concerned = set[str]().union(*(self._change_topology(name, after.get(name)) for name in changed))
+        if self._lists.withheld or self._lists.need > share - self._topology_use:
+            concerned |= self._hold_pods(self._pods.all())
+        return concerned
 
     def _change_topology(self, name: str, after: Topology | None) -> set[str]:
         if (before := self._topologies.get(name)) == after:
             return set()
-        self._results.clear()
-        concerned = self._drawn_in(name)
+        self._intents.drop_results()
+        concerned = self._intents.drawn_in(name)
         if after is not None:
             self._topologies[name] = after
             if after.fault and (before is None or before.fault != after.fault):
                 log.warning('topology without links topology=%s cause="%s"', after, after.fault)
         else:
             self._topologies.pop(name, None)
-        for intents in self._intents.values():
-            intents.topology_changed(name, after)
-        return concerned | self._drawn_in(name)
-
-    def _dependents(self, names: Iterable[str]) -> set[str]:
-        return set[str]().union(*(intents.dependents(names) for intents in self._intents.values()))
-
-    def _drawn_in(self, topology: str) -> set[str]:
-        """The pods that a topology concerns: all of them if it is malformed."""
-        found = set[str]()
-        for intents in self._intents.values():
-            names = intents.names_drawn(topology)
-            if names is None:
-                return {pod.ref.name for pod in self._pods.all()}
-            found |= intents.dependents(names)
-        return found
+        self._intents.topology_changed(name, after)
+        return concerned | self._intents.drawn_in(name)
 
 
 class TopologyCache:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from ratchet.core.intent import names_of
+from ratchet.core.intent.annotation_limits import (
+    DEFAULT_ANNOTATION_LIMITS,
+    AnnotationLimits,
+    ListAdmission,
+    admit_lists,
+)
 from ratchet.core.pod import Pod
 from ratchet.store.api_errors import NotFoundError
 from ratchet.store.apiserver import ApiServer
-from ratchet.store.codec.pods import decode_pod, decode_pod_phase
+from ratchet.store.codec.pods import decode_pod, decode_pod_of_node, decode_pod_phase
 from ratchet.store.listwatch import Changed, Failed, Listed, Source, list_watch
 from ratchet.store.paths import pods_path
 from ratchet.store.session import Watched
@@ -35,10 +41,14 @@ class PodChange(NamedTuple):
 
 
 class PodStore:
-    """The pods of the cluster. Each question is a request."""
+    """The pods of the cluster. Each question is a request.
 
-    def __init__(self, api: ApiServer) -> None:
+    Of a namespace's list, annotations over the `limits` are withheld.
+    """
+
+    def __init__(self, api: ApiServer, limits: AnnotationLimits = DEFAULT_ANNOTATION_LIMITS) -> None:
         self._api = api
+        self.limits = limits
 
     def get(self, namespace: str, name: str) -> Pod | None:
         """The pod in the API; None if there is none."""
@@ -57,7 +67,11 @@ class PodStore:
 
     def list_with_version(self, namespace: str | None = None) -> tuple[PodList, str]:
         """The pods as by `list`, and the version from which a watch continues."""
-        return self._api.list_decoded(pods_path(namespace) if namespace else _PODS, decode_pod)
+        if namespace is None:
+            return self._api.list_decoded(_PODS, decode_pod)
+        admission = ListAdmission(self.limits)
+        _, version = self._api.list_decoded(pods_path(namespace), lambda item: admission.add(decode_pod(item)))
+        return admission.admitted(), version
 
     def list_phases(self) -> PodList:
         """All pods of the cluster, with their references and phases only."""
@@ -75,8 +89,11 @@ class PodStore:
         return [pod for pod in self.list(namespace) if not names_of(pod).isdisjoint(names)]
 
     def list_of_node(self, node: str) -> tuple[PodList, str]:
-        """The pods that are bound to a node, and the version from which a watch continues."""
-        return self._api.list_decoded(_PODS, decode_pod, fieldSelector=f"spec.nodeName={node}")
+        """The pods that are bound to a node, and the version from which a watch continues.
+
+        They are without their lists of links, which count in their namespaces only.
+        """
+        return self._api.list_decoded(_PODS, decode_pod_of_node, fieldSelector=f"spec.nodeName={node}")
 
     def watch(self, namespace: str, version: str, seconds: float) -> PodChanges:
         """Each change of a namespace's pods after `version`, with its version, for at most `seconds`."""
@@ -84,7 +101,7 @@ class PodStore:
 
     def watch_of_node(self, node: str, version: str, seconds: float) -> PodChanges:
         """Each change of the pods that are bound to a node, as by `watch`."""
-        return self._api.watch_decoded(_PODS, version, seconds, _change, fieldSelector=f"spec.nodeName={node}")
+        return self._api.watch_decoded(_PODS, version, seconds, _change_of_node, fieldSelector=f"spec.nodeName={node}")
 
     def source(self, namespace: str) -> Source[Pod, PodChange]:
         """The pods of a namespace, for a list-watch."""
@@ -109,9 +126,14 @@ class PodStore:
                 case Failed():
                     event.raise_if_fatal()
                     continue
+            current = {one.ref.name: one for one in admit_lists(current.values(), self.limits)}
             yield list(current.values())
 
 
-def _change(event: Watched) -> tuple[PodChange | None, str]:
-    change = None if event.type == "BOOKMARK" else PodChange(decode_pod(event.object), event.type == "DELETED")
+def _change(event: Watched, decode: Callable[[Mapping[str, Any]], Pod] = decode_pod) -> tuple[PodChange | None, str]:
+    change = None if event.type == "BOOKMARK" else PodChange(decode(event.object), event.type == "DELETED")
     return change, event.object["metadata"]["resourceVersion"]
+
+
+def _change_of_node(event: Watched) -> tuple[PodChange | None, str]:
+    return _change(event, decode_pod_of_node)

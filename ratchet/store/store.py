@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import tenacity
 
 from ratchet.core.intent import Wanted, WantedLink, wanted_links
+from ratchet.core.intent.annotation_limits import DEFAULT_ANNOTATION_LIMITS, AnnotationLimits
 from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS, TopologyLimits
 from ratchet.core.limits import DEFAULT_LIMITS, LinkLimits
 from ratchet.core.model import Link
@@ -28,8 +29,8 @@ class ApiStore:
 
     Each question is a request. The optional arguments hold what the process has learnt before: `allocator` the VNIs in
     use, `formats` the formats of records, `addresses` the addresses of nodes. Without `use_topologies` no topology is
-    ever listed. `limits` are the limits on links, `topology_limits` those on topologies; both are the same on all
-    nodes.
+    ever listed. `limits` are the limits on links, `topology_limits` and `annotation_limits` those on declarations;
+    they are the same on all nodes.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class ApiStore:
         use_topologies: bool = True,
         limits: LinkLimits = DEFAULT_LIMITS,
         topology_limits: TopologyLimits = DEFAULT_TOPOLOGY_LIMITS,
+        annotation_limits: AnnotationLimits = DEFAULT_ANNOTATION_LIMITS,
     ) -> None:
         self.api = api
         self.namespace = namespace
@@ -51,7 +53,7 @@ class ApiStore:
         self.limits = limits
         self.vnis = VniLeases(api, namespace, vni_range, allocator, limits.per_namespace)
         self.links = LinkStore(api, namespace, self.vnis)
-        self.pods = PodStore(api)
+        self.pods = PodStore(api, annotation_limits)
         self.topologies = TopologyStore(api, enabled=use_topologies, limits=topology_limits)
         self.nodes = NodeStore(api, namespace, addresses)
 

@@ -66,7 +66,17 @@ ON_A: dict[str, object] = {
     "events": False,
     "readiness": False,
 }
-ON_B: dict[str, object] = {"parent_address": "192.168.1.34", "wait": 120, "workers": 40, "guard": False, **LIMITS}
+ON_B: dict[str, object] = {
+    "parent_address": "192.168.1.34",
+    "wait": 120,
+    "workers": 40,
+    "guard": False,
+    "annotation_bytes_per_namespace": 65536,
+    "declaration_memory": 8,
+    **LIMITS,
+}
+# Annotations with links that are over a limit of ON_B. Each of the 20,000 items counts as 768 bytes of memory.
+OVER_LIMIT = {"annotation_bytes_per_namespace": "[] #" + "." * 65536, "declaration_memory": "[" + "a," * 20_000 + "]"}
 
 
 @dataclass
@@ -257,6 +267,24 @@ def events_on(world: World, pod: str) -> list[str]:
 
 for limit in LIMITS:
     effect_of(limit)(_limits_topologies(limit))
+
+
+def _limits_annotations(option: str) -> Effect:
+    def check(world: World) -> None:
+        pod = world.bed.create_pod("greedy", {"ratchet": "true"}, "b", {"ratchet.links": OVER_LIMIT[option]})
+        sandbox = world.b.make_sandbox(pod)
+        answer = world.b.call("ADD", sandbox)
+        assert (answer.status, answer.json["code"]) == (1, 101)
+        assert f"({option})" in answer.json["msg"]
+        assert option in answer.json["details"]
+        wait_for("its Event", lambda: f"({option})" in str(events_on(world, "greedy")), 20)
+        world.end(world.b, sandbox)
+
+    return check
+
+
+for annotation_limit in OVER_LIMIT:
+    effect_of(annotation_limit)(_limits_annotations(annotation_limit))
 
 
 @effect_of("socket")

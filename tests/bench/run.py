@@ -25,6 +25,7 @@ from tests.bench import (
     bench_fairness,
     bench_guard,
     bench_many,
+    bench_memory,
     bench_plugin,
     bench_scale,
     bench_throughput,
@@ -78,6 +79,7 @@ def _measured() -> list[Row]:
     rows += bench_topologies.measure(report, PREFIXES[0])
     print("==> Thousands of links between two agents", flush=True)
     rows += bench_scale.measure(report, PREFIXES[0])
+    rows += bench_memory.measure(report, PREFIXES[0])
     print("==> The datapath alone, compared with ip -batch", flush=True)
     rows += bench_datapath.measure(report)
     rows += bench_guard.measure(report)

@@ -224,6 +224,17 @@ for limit in LIMITS:
     effect_of(limit, "daemonless")(_limits_topologies(limit))
 
 
+@effect_of("annotation_bytes_per_namespace", "daemonless")
+def _annotation_bytes_per_namespace(cluster: Cluster, _: Path) -> None:
+    keys = {**BASE, "annotation_bytes_per_namespace": 1024}
+    sandbox = cluster.pod("greedy", {"ratchet": "true"}, cluster.a, **{"ratchet.links": "[] #" + "." * 1024})
+    answer = cluster.a.call("ADD", sandbox, config=keys)
+    cluster.delete_all((cluster.a, sandbox))
+    assert (answer.status, answer.json["code"]) == (1, 101)
+    assert "over the limit of 1024 bytes " in answer.json["msg"]
+    assert "annotation_bytes_per_namespace" in answer.json["details"]
+
+
 @effect_of("namespace", "daemonless")
 def _namespace(cluster: Cluster, _: Path) -> None:
     keys = {"namespace": ELSEWHERE}

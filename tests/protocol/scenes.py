@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from ratchet.cni.arguments import Arguments, Command
 from ratchet.cni.config import NetworkConfig
+from ratchet.core.intent.annotation_limits import DEFAULT_ANNOTATION_LIMITS
 from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS
 from ratchet.core.interface import Parent, VethWire, Wire, differences
 from ratchet.core.limits import LINKS_PER_NAMESPACE, LINKS_PER_POD
@@ -157,6 +158,7 @@ def network_config() -> NetworkConfig:
         topologies_per_namespace=DEFAULT_TOPOLOGY_LIMITS.topologies,
         topology_links_per_namespace=DEFAULT_TOPOLOGY_LIMITS.links,
         topology_bytes_per_namespace=DEFAULT_TOPOLOGY_LIMITS.size,
+        annotation_bytes_per_namespace=DEFAULT_ANNOTATION_LIMITS.size,
         wait=None,
         wait_policy=None,
         vxlan_port=VXLAN_PORT,

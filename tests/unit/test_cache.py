@@ -16,7 +16,7 @@ from ratchet.core.model import End, Link, Sandbox
 from ratchet.core.pod import Pod, PodRef, Topology
 from ratchet.errors import ApiUnavailableError, TopologiesUnknownError
 from ratchet.store import cached_store as cached_store_module
-from ratchet.store import namespace as namespace_module
+from ratchet.store import intents as intents_module
 from ratchet.store.api_errors import ForbiddenError
 from ratchet.store.cached_store import CachedStore
 from ratchet.store.caches import Caches, PodCache
@@ -343,10 +343,20 @@ def test_results_are_cached_by_reserved_names_and_by_the_names_of_the_pod(chain:
 def test_the_number_of_cached_results_is_bounded(
     monkeypatch: pytest.MonkeyPatch, chain: NamespaceCache, computed: list[str]
 ) -> None:
-    monkeypatch.setattr(namespace_module, "RESULTS_KEPT", 2)
+    monkeypatch.setattr(intents_module, "RESULTS_KEPT", 2)
     for name in ("a", "b", "c", "c", "b", "a"):
         chain.wanted_for(Pod(PodRef("ns", name, "1"), {"ratchet": "true"}), ETH0)
     assert computed == ["a", "b", "c", "a"]
+
+
+def test_the_links_in_cached_results_are_bounded(
+    monkeypatch: pytest.MonkeyPatch, chain: NamespaceCache, computed: list[str]
+) -> None:
+    monkeypatch.setattr(intents_module, "LINKS_KEPT", 0)
+    for _ in range(2):
+        chain.wanted_for(declaring("a"), ETH0)  # the latest result is kept
+        chain.wanted_for(STARTING, ETH0)
+    assert computed == ["a", STARTING.ref.name] * 2
 
 
 def test_no_thread_gets_a_result_from_before_its_own_change(chain: NamespaceCache) -> None:

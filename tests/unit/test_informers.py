@@ -11,6 +11,7 @@ import pytest
 
 from ratchet.agent.informers import WITHHELD_SECONDS, Informers
 from ratchet.agent.priority import ForegroundGate
+from ratchet.core.intent.annotation_limits import AnnotationLimits
 from ratchet.core.intent.topology_limits import TopologyLimits
 from ratchet.core.model import End, Link
 from ratchet.core.pod import Pod, PodRef, Topology
@@ -76,6 +77,7 @@ class ScriptedPods(PodStore):
     def __init__(self, script: Scripted, node_script: Scripted) -> None:
         self._script = script
         self._node_script = node_script
+        self.limits = AnnotationLimits()
 
     def list_with_version(self, namespace: str | None = None) -> tuple[PodList, str]:
         return self._script.list()  # type: ignore[no-any-return]

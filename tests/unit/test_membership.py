@@ -51,6 +51,7 @@ class Declared:
             pods=SimpleNamespace(list=lambda _: self.pods),
             topologies=SimpleNamespace(list=lambda _: self.topologies),
             as_recorded=self.as_recorded,
+            resolve=lambda pod, pods, topologies, reserved: wanted_links(pods, reserved, topologies).of(pod),
         )
 
     def as_recorded(self, link: WantedLink) -> Link:

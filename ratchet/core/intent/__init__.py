@@ -11,13 +11,14 @@ order the declarations are read. An invalid declaration is rejected with an erro
 | `topologies` | the links of a topology |
 | `link_parser`, `yaml_source` | one item of such a list, and the lines of its fields |
 | `values`, `sysctls` | validation of each value, and the sysctls that are allowed |
+| `topology_limits`, `annotation_limits`, `memory` | limits on topologies and annotations, and the memory they take |
 | `wanted`, `resolve` | the wanted links, and how they are resolved from the declarations of a namespace |
 | `index` | the same for one pod at a time, for an agent |
 """
 
-from ratchet.core.intent.annotation import LINKS
 from ratchet.core.intent.labels import PAIR_NAME
 from ratchet.core.intent.pods import (
+    LINKS,
     PRIMARY,
     WAIT_MAX_SECONDS,
     absence,

@@ -11,17 +11,20 @@ from functools import partial
 
 from ratchet.core.intent import values
 from ratchet.core.intent.link_parser import Item, items_of
-from ratchet.core.intent.pods import meant_name, refusal
+from ratchet.core.intent.pods import LINKS, meant_name, refusal
 from ratchet.core.intent.yaml_source import UnreadableError, YamlNode, read
 from ratchet.core.model import Link
 from ratchet.core.pod import Pod
+from ratchet.errors import InvalidIntentError
 
-LINKS = "ratchet.links"
 _FIELDS = ("peer", "ifname", "peer_ifname")
 
 
 def listed_links(pod: Pod, reserved: Collection[str]) -> list[tuple[str, Link]]:
     """The links that a pod lists, each with its place. Raises InvalidIntentError."""
+    if pod.withheld is not None:
+        cause = f"cannot link pod {pod.ref}: {LINKS}: {pod.withheld.cause}"
+        raise InvalidIntentError(cause, details=pod.withheld.remedy)
     text = pod.annotations.get(LINKS)
     if text is None:
         return []

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from ratchet.core.escape import excerpt
+from ratchet.core.pod import LINKS as LINKS  # with the other keys
 from ratchet.core.pod import Pod
 from ratchet.errors import InvalidIntentError
 

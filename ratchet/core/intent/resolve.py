@@ -12,10 +12,11 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, groupby
 
 from ratchet.core.intent import labels
-from ratchet.core.intent.annotation import LINKS, listed_links
+from ratchet.core.intent.annotation import listed_links
 from ratchet.core.intent.labels import labelled_link
 from ratchet.core.intent.pods import (
     ENABLED,
+    LINKS,
     POD_NAME,
     PRIMARY,
     WAIT,
@@ -68,7 +69,8 @@ def declared_links(pod: Pod, reserved: Collection[str]) -> Declared:
         labelled = labelled_link(pod, {*reserved, "lo"})
         listed = listed_links(pod, {*reserved, "lo"})
     except InvalidIntentError as error:
-        return error
+        # The error is kept as long as the pod. Its traceback would keep all that was parsed.
+        return InvalidIntentError(str(error), details=error.details)
     return (("", labelled), *listed) if labelled is not None else tuple(listed)
 
 

@@ -17,12 +17,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from zlib import crc32
 
+from ratchet.core.declared_memory import UNLIMITED, in_mib
 from ratchet.core.intent.link_parser import LINKS_MOST
 from ratchet.core.intent.yaml_source import SIZE_MOST
 from ratchet.core.pod import Topology, Withheld
 
 # Withheld topologies of a namespace that are kept one by one. More of them count as one that names every pod.
-WITHHELD_MOST = 512
+WITHHELD_MOST = 128
 
 _FILTER_BITS = 1 << 13
 _EVERY_NAME = b"\xff" * (_FILTER_BITS // 8)
@@ -32,11 +33,12 @@ _FIRST = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class TopologyLimits:
-    """The most topologies of a namespace, and the most links and bytes in all of them."""
+    """The most topologies of a namespace, the most links and bytes in all of them, and the most memory on a node."""
 
     topologies: int = 64
     links: int = 4096
     size: int = 512 * 1024
+    memory: int = UNLIMITED
 
 
 DEFAULT_TOPOLOGY_LIMITS = TopologyLimits()
@@ -56,6 +58,11 @@ def links_of(topology: Topology) -> int:
     return LINKS_MOST if "\\" in topology.text else min(LINKS_MOST, topology.text.count("endpoints"))
 
 
+def memory_used(topology: Topology) -> int:
+    """The most bytes that a topology takes as it is. A withheld one is not read."""
+    return 0 if topology.withheld else topology.memory
+
+
 def with_bounded_text(topology: Topology) -> Topology:
     """The topology, or a withheld one if its text is too long for a list of links. That one takes no room of others."""
     if len(topology.text) <= SIZE_MOST:
@@ -66,10 +73,10 @@ def with_bounded_text(topology: Topology) -> Topology:
 
 def admit(topologies: Iterable[Topology], limits: TopologyLimits) -> list[Topology]:
     """The topologies of a namespace, the oldest first. Those over a limit are withheld."""
-    admitted, count, links, size = list[Topology](), 0, 0, 0
+    admitted, total = list[Topology](), _Total()
     for topology in sorted(topologies, key=_seniority):
-        count, links, size = count + 1, links + links_of(topology), size + size_of(topology)
-        over = _exceeded(limits, count, links, size)
+        total.add(topology)
+        over = total.exceeded(limits)
         admitted.append(_over(topology, *over) if over else topology)
     most = limits.topologies + WITHHELD_MOST
     if len(admitted) > most:
@@ -77,15 +84,26 @@ def admit(topologies: Iterable[Topology], limits: TopologyLimits) -> list[Topolo
     return admitted[:most]
 
 
+def needed_memory(topologies: Iterable[Topology], limits: TopologyLimits) -> int:
+    """The memory of the topologies that the limits of the namespace admit, whatever its share of the node's memory."""
+    without, total, needed = replace(limits, memory=UNLIMITED), _Total(), 0
+    for topology in sorted(topologies, key=_seniority):
+        total.add(topology)
+        if total.exceeded(without):
+            break
+        needed = total.memory
+    return needed
+
+
 def must_be_listed(topologies: Iterable[Topology], limits: TopologyLimits) -> bool:
     """Whether a list may admit a topology that is withheld or not kept here: older ones were deleted or shortened."""
     found = sorted(topologies, key=_seniority)
     if len(found) < limits.topologies + WITHHELD_MOST and stands_for_others(found):
         return True
-    count, links, size = 0, 0, 0
+    total = _Total()
     for topology in found:
-        count, links, size = count + 1, links + links_of(topology), size + size_of(topology)
-        if _exceeded(limits, count, links, size):
+        total.add(topology)
+        if total.exceeded(limits):
             return False
         if topology.withheld and topology.withheld.by_namespace:
             return True
@@ -123,23 +141,47 @@ class Admission:
         return admit(self._topologies, self._limits)
 
 
-def _exceeded(limits: TopologyLimits, count: int, links: int, size: int) -> tuple[str, str] | None:
-    """The limit that is exceeded, as text, and the name of its setting."""
-    if count > limits.topologies:
-        return f"{limits.topologies} topologies", "topologies_per_namespace"
-    if links > limits.links:
-        return f"{limits.links} links", "topology_links_per_namespace"
-    if size > limits.size:
-        return f"{limits.size} bytes", "topology_bytes_per_namespace"
-    return None
+@dataclass(slots=True)
+class _Total:
+    """The sums over the oldest topologies of a namespace."""
+
+    topologies: int = 0
+    links: int = 0
+    size: int = 0
+    memory: int = 0
+
+    def add(self, topology: Topology) -> None:
+        self.topologies += 1
+        self.links += links_of(topology)
+        self.size += size_of(topology)
+        self.memory += topology.memory
+
+    def exceeded(self, limits: TopologyLimits) -> tuple[str, str] | None:
+        """The limit that is exceeded, as text, and the name of its setting."""
+        if self.topologies > limits.topologies:
+            return f"{limits.topologies} topologies", "topologies_per_namespace"
+        if self.links > limits.links:
+            return f"{limits.links} links", "topology_links_per_namespace"
+        if self.size > limits.size:
+            return f"{limits.size} bytes", "topology_bytes_per_namespace"
+        if self.memory > limits.memory:
+            return "", "declaration_memory"
+        return None
 
 
 def _over(topology: Topology, limit: str, setting: str) -> Topology:
     if topology.withheld is not None and not topology.withheld.by_namespace:
         return topology  # it is too long itself
-    own = f"{links_of(topology)} links, {size_of(topology)} bytes"
-    cause = f"over the limit of {limit} in the topologies of a namespace ({setting}); this one has {own}"
-    remedy = f"delete older topologies of the namespace, or set {setting} on all nodes"
+    if limit:
+        own = f"{links_of(topology)} links, {size_of(topology)} bytes"
+        cause = f"over the limit of {limit} in the topologies of a namespace ({setting}); this one has {own}"
+        remedy = f"delete older topologies of the namespace, or set {setting} on all nodes"
+    else:
+        cause = (
+            f"over the namespace's share of this node's memory for declarations ({setting}); this one takes up to "
+            f"{in_mib(topology.memory)}"
+        )
+        remedy = f"declare fewer links in the namespace, or have an administrator raise {setting}"
     if topology.withheld is not None:
         return replace(topology, withheld=replace(topology.withheld, cause=cause, remedy=remedy))
     return _withhold(topology, cause, remedy, by_namespace=True)
@@ -147,8 +189,8 @@ def _over(topology: Topology, limit: str, setting: str) -> Topology:
 
 def _withhold(topology: Topology, cause: str, remedy: str, *, by_namespace: bool) -> Topology:
     text = topology.text
-    size, links = (size_of(topology), links_of(topology)) if by_namespace else (0, 0)
-    kept = Withheld(cause, remedy, _names_in(text), size, links, crc32(_encoded(text)), by_namespace)
+    size, links, memory = (size_of(topology), links_of(topology), topology.memory) if by_namespace else (0, 0, 0)
+    kept = Withheld(cause, remedy, _names_in(text), size, links, memory, crc32(_encoded(text)), by_namespace)
     return replace(topology, text="", withheld=kept)
 
 

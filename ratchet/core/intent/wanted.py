@@ -143,6 +143,11 @@ class Wanted:
         """The ends of this pod, in the order of the links' names."""
         return tuple(self._ends.get(pod.ref, ()))
 
+    def of(self, pod: Pod) -> Wanted:
+        """The same without the links of other pods."""
+        links = tuple(one for one in self.links if pod.ref in (other.ref for other in one.pods()))
+        return Wanted(links, self.refused, self.holders, self.namespace_links)
+
     def superseding(self, pod: Pod) -> Pod | None:
         """The pod that has taken this pod's name; None if none has."""
         holder = self.holders.get(meant_name(pod))

@@ -4,26 +4,38 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ratchet.core.escape import excerpt
-from ratchet.core.intent import TOPOLOGY_KEY
+from ratchet.core.intent import LINKS, TOPOLOGY_KEY
+from ratchet.core.intent.annotation_limits import with_bounded_links
 from ratchet.core.intent.pods import ENABLED
+from ratchet.core.intent.resolve import KNOWN, is_eligible
 from ratchet.core.intent.topology_limits import with_bounded_text
 from ratchet.core.pod import MIRROR_ANNOTATION, Pod, PodRef, Topology
 from ratchet.core.shared import shared_text
+from ratchet.store.announcements import LINKED_CONDITION
 from ratchet.store.codec import NO_TEXTS, decode_time
 
 _SETTINGS_START = f"{ENABLED}."
+# Characters. The longest valid value is 16 IPv6 addresses.
+_SETTING_MAX = 1024
+_TOO_LONG = "\u2026"
+# Unknown settings that are kept of a pod. They are only named in the log.
+_UNKNOWN_MAX = 16
 _MIRROR_MAX = 128  # characters; the kubelet's own are 32 or 36
 
 
 def decode_pod(pod: Mapping[str, Any]) -> Pod:
-    """The pod, with Ratchet's labels and annotations only."""
+    """The pod, with Ratchet's labels and annotations only. Its list of links is withheld if it is too long.
+
+    A pod that declares nothing, because it has ended or asks for no links, has an empty list.
+    """
     metadata = pod.get("metadata", {})
     spec = pod.get("spec") or {}
     annotations = metadata.get("annotations") or {}
-    return Pod(
+    decoded = Pod(
         ref=_ref(metadata),
         labels=_settings(metadata.get("labels") or {}),
         annotations=_settings(annotations),
@@ -31,9 +43,15 @@ def decode_pod(pod: Mapping[str, Any]) -> Pod:
         phase=_phase(pod),
         deleting=bool(metadata.get("deletionTimestamp")),
         created=decode_time(metadata.get("creationTimestamp")),
-        gates=tuple(gate.get("conditionType") or "" for gate in spec.get("readinessGates") or ()),
+        gates=_gates(spec),
         host_network=bool(spec.get("hostNetwork")),
     )
+    return with_bounded_links(decoded) if is_eligible(decoded) else _without_list(decoded)
+
+
+def decode_pod_of_node(pod: Mapping[str, Any]) -> Pod:
+    """The pod as by `decode_pod`, without its list of links: that is read from the namespace."""
+    return _without_list(decode_pod(pod))
 
 
 def decode_pod_phase(pod: Mapping[str, Any]) -> Pod:
@@ -82,12 +100,33 @@ def _phase(pod: Mapping[str, Any]) -> str:
 
 
 def _settings(texts: Mapping[str, str]) -> Mapping[str, str]:
-    """Ratchet's own labels or annotations. Those of kubectl or an operator can have kilobytes per pod."""
-    return {
-        shared_text(key): shared_text(value)
-        for key, value in texts.items()
-        if key == ENABLED or key.startswith(_SETTINGS_START)
-    } or NO_TEXTS
+    """Ratchet's own labels or annotations. Those of kubectl or an operator can have kilobytes per pod.
+
+    Of unknown ones, a few keys are kept without their values.
+    """
+    own = [key for key in texts if key == ENABLED or key.startswith(_SETTINGS_START)]
+    unknown = [key for key in own if key not in KNOWN][:_UNKNOWN_MAX]
+    found = {shared_text(key): _setting(key, texts[key]) for key in own if key in KNOWN}
+    return found | {shared_text(key): "" for key in unknown} or NO_TEXTS
+
+
+def _setting(key: str, value: str) -> str:
+    """A value. One that is too long to be valid is shortened, and still invalid."""
+    if key != LINKS and len(value) > _SETTING_MAX:
+        value = value[:_SETTING_MAX] + _TOO_LONG
+    return shared_text(value)
+
+
+def _without_list(pod: Pod) -> Pod:
+    if LINKS not in pod.annotations:
+        return pod
+    return replace(pod, annotations={**pod.annotations, LINKS: ""})
+
+
+def _gates(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """Ratchet's own readiness gate, if the pod has it."""
+    types = (gate.get("conditionType") for gate in spec.get("readinessGates") or ())
+    return (LINKED_CONDITION,) if LINKED_CONDITION in types else ()
 
 
 def _mirror(annotations: Mapping[str, str]) -> str:
