@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import yaml
 
-from ratchet.cli.converters import Conversion, from_containerlab, from_meshnet
+from ratchet.cli.containerlab import from_containerlab
+from ratchet.cli.conversion import Conversion, Json, list_text, nearest_name
 from ratchet.cli.documents import Value, read_documents
 from ratchet.cli.manual import Manual
+from ratchet.cli.meshnet import from_meshnet
+from ratchet.cli.object_rules import name_problem
 from ratchet.cli.yaml_nodes import Kind
+from ratchet.core.escape import excerpt
 from ratchet.core.intent import TOPOLOGY_KEY, TOPOLOGY_LABEL
+from ratchet.core.intent.link_parser import LINKS_MOST
 from ratchet.errors import RatchetError
 
 MANUAL = Manual(
     description="""
         Print a topology with the links of a containerlab file, or of a list of meshnet-cni Topology objects. Each thing
         that cannot be converted is a line on stderr: links to the host, interface names that Linux rejects, variables.
+        More than 256 links become several topologies. Names that Kubernetes rejects are changed, with a note.
     """,
     examples=(
         ("Convert a containerlab file", "ratchet import lab.clab.yml --name lab > topology.yaml"),
@@ -40,23 +46,33 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def print_topology(file: str, name: str | None) -> int:
-    """Print the topology of a file, and on stderr what is not converted.
+    """Print the topologies of a file, and on stderr what is not converted. Returns the exit status, 0.
 
-    Returns the exit status, 1 if there is no link.
-
-    Raises RatchetError if the file is of neither kind, or a type in it is wrong.
+    Raises RatchetError if the file is of neither kind or has no link that can be converted, a type in it is wrong, or
+    Kubernetes rejects the `name`.
     """
-    conversion, own_name = _convert(file, read_documents(file))
-    for line in conversion.unconverted:
-        print(f"not converted: {line}", file=sys.stderr)
-    links = "".join(f"- {yaml.safe_dump(link, default_flow_style=True, width=1000)}" for link in conversion.links)
-    metadata = {"name": name or own_name, "labels": {TOPOLOGY_LABEL: "true"}}
-    topology = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {TOPOLOGY_KEY: links}}
-    print(yaml.dump(topology, Dumper=_Dumper, sort_keys=False), end="")
-    return 0 if conversion.links else 1
+    if name is not None and (problem := name_problem(name)):
+        raise RatchetError(f"cannot import {file}: {problem}", details=f"use --name {nearest_name(name)}")
+    conversions, own_name = _convert(file, read_documents(file))
+    for one in conversions:
+        _print_to_stderr("not converted", one.unconverted)
+        _print_to_stderr("note", one.notes)
+    if name is None and name_problem(own_name):
+        valid = nearest_name(own_name)
+        _print_to_stderr("note", [f'name "{excerpt(own_name)}" is changed to {valid}, because Kubernetes rejects it'])
+    topologies = [one for each in conversions for one in _topologies(each, name or nearest_name(own_name))]
+    if not topologies:
+        raise RatchetError(f"cannot import {file}: it has no link that can be converted")
+    print(yaml.dump_all(topologies, Dumper=_Dumper, sort_keys=False), end="")
+    return 0
 
 
-def _convert(file: str, documents: Sequence[Value]) -> tuple[Conversion, str]:
+def _print_to_stderr(what: str, lines: Sequence[str]) -> None:
+    for line in lines:
+        print(f"{what}: {line}", file=sys.stderr)
+
+
+def _convert(file: str, documents: Sequence[Value]) -> tuple[list[Conversion], str]:
     """The links of the documents, and the name in them. Raises RatchetError."""
     objects = [one for document in documents for one in _objects(document) if one.kind is Kind.MAPPING]
     if topologies := [one for one in objects if one["kind"].text("") == "Topology" and "spec" in one.fields()]:
@@ -65,7 +81,22 @@ def _convert(file: str, documents: Sequence[Value]) -> tuple[Conversion, str]:
         raise RatchetError(
             f"cannot import {file}: expected a containerlab file or a list of meshnet-cni Topology objects"
         )
-    return from_containerlab(objects[0]), objects[0]["name"].scalar("imported")
+    return [from_containerlab(objects[0])], objects[0]["name"].scalar("imported")
+
+
+def _topologies(conversion: Conversion, name: str) -> Iterator[Json]:
+    """The ConfigMaps of the converted links, each with as many as one may have."""
+    for begin in range(0, len(conversion.links), LINKS_MOST):
+        metadata: Json = {"name": name if begin == 0 else f"{name}-{begin // LINKS_MOST + 1}"}
+        if conversion.namespace:
+            metadata["namespace"] = conversion.namespace
+        links = conversion.links[begin : begin + LINKS_MOST]
+        yield {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": metadata | {"labels": {TOPOLOGY_LABEL: "true"}},
+            "data": {TOPOLOGY_KEY: list_text(links)},
+        }
 
 
 def _objects(document: Value) -> list[Value]:
