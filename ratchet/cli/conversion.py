@@ -108,7 +108,7 @@ def nearest_name(name: str) -> str:
 
 def nearest_ifname(ifname: str) -> str:
     """A valid interface name that resembles another one; empty if nothing resembles it."""
-    nearest = re.sub(r"[^a-z0-9_.]+", "-", ifname.lower()).lstrip("-_.0123456789")[:_IFNAME_MOST].rstrip("-")
+    nearest = re.sub(r"[^A-Za-z0-9_.]+", "-", ifname).lstrip("-_.0123456789")[:_IFNAME_MOST].rstrip("-")
     return "" if nearest in (*RESERVED, "all", "default") else nearest
 
 

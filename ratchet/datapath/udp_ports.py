@@ -15,6 +15,8 @@ from ratchet.datapath.parse import links_of
 from ratchet.datapath.rtnetlink import Channel, RefusedError
 from ratchet.errors import DatapathError
 
+# A device with one of these options shares its socket with no tunnel (drivers/net/vxlan, VXLAN_F_RCV_FLAGS).
+_EXCLUSIVE = frozenset({"external", "gpe", "gbp", "udp6zerocsumrx", "remcsumrx"})
 _SOCKETS = ("/proc/thread-self/net/udp", "/proc/thread-self/net/udp6")
 _LOCAL_ADDRESS, _INODE = 1, 9  # columns (proc_net_udp(5))
 
@@ -51,8 +53,11 @@ def _device_at(port: int) -> str | None:
             devices = [link.device for link in links_of(node, "vxlan")]
     except RefusedError as refusal:
         raise DatapathError(f"cannot list the tunnels of the node: {refusal.strerror}") from refusal
-    exclusive = (one for one in devices if one.port == port and set(one.options) - {"learning", "tos"})
-    return next((f"the VXLAN device {one.ifname} ({', '.join(one.options)})" for one in exclusive), None)
+    for device in devices:
+        options = [option for option in device.options if option in _EXCLUSIVE]
+        if device.port == port and options:
+            return f"the VXLAN device {device.ifname} ({', '.join(options)})"
+    return None
 
 
 def _process_with(inodes: set[str]) -> str | None:

@@ -307,7 +307,7 @@ def test_a_foreign_interface_is_not_unplugged(kind: str, nodes: Bed) -> None:
     made = ("vxlan", "id", "99", "dstport", "4789", "remote", TWO) if kind == "vxlan" else ("veth",)
     nodes.ip("pod-a", "link", "add", "in1", "up", "type", *made)
     path = nodes.path("pod-a")
-    message = f"cannot unplug in1 in {path}: an interface of that name .* not ratchet's"
+    message = f"cannot unplug in1 in {path}: an interface of that name .* not Ratchet's"
     with pytest.raises(ForeignInterfaceError, match=message) as caught:
         unplug(Location(path), "in1")
     assert caught.value.path == path

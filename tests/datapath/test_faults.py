@@ -115,7 +115,7 @@ def test_fault_24_a_foreign_vni_holder_is_named_and_not_deleted(place: str, node
     _add_vni_holder(nodes, place, "flannel.11", group="0")
     with (
         nodes.inside("node-1"),
-        pytest.raises(VniForeignError, match=r"held by flannel\.11 in .*not ratchet's") as caught,
+        pytest.raises(VniForeignError, match=r"held by flannel\.11 in .*not Ratchet's") as caught,
     ):
         ensure(wires.tunnel("pod-a", 0, ONE, TWO))
     assert caught.value.vni == 11

@@ -163,7 +163,7 @@ def test_a_foreign_interface_is_left_alone(side: str, pods: Bed, wires: Wires) -
     message = f"cannot make {ifname} in {path}: an interface of that name exists and is not Ratchet's"
     with pytest.raises(ForeignInterfaceError, match=message):
         ensure(wire)
-    message = f"cannot remove {ifname} in {path}: an interface of that name .* not ratchet's"
+    message = f"cannot remove {ifname} in {path}: an interface of that name .* not Ratchet's"
     with pytest.raises(ForeignInterfaceError, match=message):
         remove(Location(path), ifname)
     assert pods.show(pod, ifname) == before

@@ -291,7 +291,7 @@ def test_add_rejects_an_existing_foreign_interface(cluster: Cluster, node_of_pai
     joined = cluster.start("ADD", node, pair, config={**LATEST, "wait": 8})
     cluster.wait_until(State.PENDING)
     answer = cluster.a.add(primary)
-    assert_refused(answer, 102, "in1", primary.path, "not ratchet's")
+    assert_refused(answer, 102, "in1", primary.path, "not Ratchet's")
     assert cluster.show(primary, "in1") == foreign
     assert primary.container_id not in journaled(cluster.a)
     # On one node the pair's ADD may find the foreign interface too, and then waits until it times out. Across nodes the

@@ -224,7 +224,10 @@ def test_links_prints_a_table_or_json(cluster: Cluster) -> None:
     assert link["pair"]["stands"]
     assert link["history"][-1]["to"] == "linked"
     assert shown["default.e1.in1.e2.in2"]["primary"]["pod"] is None
-    assert json.loads(run(cluster, "links", "-o", "json", "-n", "elsewhere").stdout) == []
+    assert json.loads(run(cluster, "links", "-o", "json", "-n", "kube-system").stdout) == []
+    missing = run(cluster, "links", "-n", "elsewhere")
+    assert missing.returncode == 1
+    assert missing.stderr == "ratchet: cannot list links: namespace elsewhere does not exist\n"
 
 
 def test_links_reports_an_unreadable_record(cluster: Cluster) -> None:

@@ -347,6 +347,7 @@ VALUES = {
     "namespace": ELSEWHERE,
     "topologies": "off",
     **LIMITS,
+    "annotation_bytes_per_namespace": 1024,
     "state_dir": "/nowhere",
     "vxlan_ports": [9000, 9010],
     "vni_range": [700, 709],

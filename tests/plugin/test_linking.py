@@ -42,6 +42,32 @@ def test_pods_on_one_node_are_linked_by_a_veth(cluster: Cluster) -> None:
     cluster.assert_nothing_left()
 
 
+@pytest.mark.parametrize("node_of_pair", ["a", "b"])
+def test_interface_names_that_differ_in_case_are_two_links(cluster: Cluster, node_of_pair: str) -> None:
+    node = cluster.bed.kubelets[node_of_pair]
+    links = [
+        {
+            "peer": "pair-pod",
+            "ifname": ifname,
+            "peer_ifname": ifname,
+            "addresses": [f"10.9.{number}.1/24", f"10.9.{number}.2/24"],
+        }
+        for number, ifname in enumerate(("Gi0-0-0-0", "gi0-0-0-0"))
+    ]
+    declared = {"ratchet.links": json.dumps(links)}
+    primary = cluster.pod("primary-pod", {"ratchet": "true"}, cluster.a, **declared)
+    pair = cluster.pod("pair-pod", PAIR, node)
+    cluster.add_all((cluster.a, primary), (node, pair))
+    for link in cluster.bed.links():
+        cluster.wait_until(State.LINKED, link)
+    assert len(cluster.bed.links()) == 2
+    assert set(cluster.interfaces(primary)) >= {"Gi0-0-0-0", "gi0-0-0-0"}
+    for address in ("10.9.0.2", "10.9.1.2"):
+        assert cluster.pings(primary, address)
+    cluster.delete_all((cluster.a, primary), (node, pair))
+    cluster.assert_nothing_left()
+
+
 @pytest.mark.executed
 @pytest.mark.parametrize("first", ["primary", "pair"])
 def test_pods_are_linked_in_either_start_order(cluster: Cluster, first: str) -> None:

@@ -6,7 +6,7 @@ during a search. An agent is idle while a pass over a link would change nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -151,6 +151,11 @@ class DeclaredRecords(ApiStore):
 
     def watch_wanted(self, pod: Pod, reserved: frozenset[str], seconds: float, until: float) -> Iterator[Wanted]:
         yield self._declared.wanted(reserved)
+
+    def resolve(
+        self, pod: Pod, pods: Collection[Pod], topologies: Collection[Topology], reserved: frozenset[str]
+    ) -> Wanted:
+        return self._declared.wanted(reserved).of(pod)
 
 
 # The processes

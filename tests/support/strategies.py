@@ -32,7 +32,7 @@ dns_labels = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", fullmatch=True
 pod_names = st.lists(dns_labels, min_size=1, max_size=3).map(".".join)
 node_names = st.one_of(pod_names, st.text(PLAIN, min_size=200, max_size=253))
 meant_names = st.one_of(pod_names, st.from_regex(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", fullmatch=True))
-ifnames = st.from_regex(r"[a-z][a-z0-9_.-]{0,14}", fullmatch=True)
+ifnames = st.from_regex(r"[A-Za-z][A-Za-z0-9_.-]{0,14}", fullmatch=True)
 container_ids = st.text("0123456789abcdef", min_size=1, max_size=64)
 uids = st.uuids().map(str)
 printable = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60)

@@ -94,7 +94,7 @@ WRONG = [
     ("- peer: a\n  ifname: in1", "line 1: peer_ifname: it is missing"),
     ("- peer: a\n  ifname:\n  peer_ifname: in2", "line 2: ifname: it is missing"),
     ("- {peer: a, ifname: in1, peer_ifname: in2}\n- {ifname: in3}", "line 2: peer: it is missing"),
-    ("- peer: a\n  ifname: In1\n  peer_ifname: in2", 'line 2: ifname: invalid interface name "In1"'),
+    ("- peer: a\n  ifname: 1in\n  peer_ifname: in2", 'line 2: ifname: invalid interface name "1in"'),
     ("- peer: [a]\n  ifname: in1\n  peer_ifname: in2", "line 1: peer: expected text"),
     ("- peer: ../a\n  ifname: in1\n  peer_ifname: in2", 'line 1: peer: invalid name "../a"'),
     ("- peer: hub\n  ifname: in1\n  peer_ifname: in2", "line 1: peer: a pod cannot be linked to itself"),

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from ratchet.cli.conversion import nearest_ifname, nearest_name
+from ratchet.cli.interface_aliases import linux_name
 from ratchet.cli.main import main
 from ratchet.cli.object_rules import name_problem
 from ratchet.core.intent.link_parser import LINKS_MOST
@@ -145,6 +146,44 @@ def test_many_links_become_several_topologies(tmp_path: Path, capsys: Captured) 
     assert [one["topology"] for one in found[::LINKS_MOST]] == ["lab", "lab-2", "lab-3"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "ifname", "linux"),
+    [
+        ("cisco_iol", "Ethernet0/1", "eth1"),
+        ("cisco_iol", "e1/2", "eth6"),
+        ("nokia_srlinux", "ethernet-1/49/2", "e1-49-2"),
+        ("nokia_srsim", "1/x2/3/c4/5", "e1-x2-3-c4-5"),
+        ("cisco_csr1000v", "GigabitEthernet2", "eth1"),
+        ("cisco_c8000v", "Gi3", "eth2"),
+        ("cisco_c8000v", "Gi1", "Gi1"),
+        ("cisco_xrv9k", "Gi0/0/0/0", "eth1"),
+        ("juniper_vmx", "ge-0/0/3", "eth4"),
+        ("arista_veos", "Ethernet1/1", "eth1"),
+        ("f5_bigip-ve", "1.2", "eth2"),
+        ("cisco_xrd", "Gi0-0-0-0", "Gi0-0-0-0"),
+        ("linux", "Ethernet0/1", "Ethernet0/1"),
+    ],
+)
+def test_an_interface_alias_of_a_kind_is_the_name_in_linux(kind: str, ifname: str, linux: str) -> None:
+    assert linux_name(kind, ifname) == linux
+
+
+@pytest.mark.parametrize(
+    "topology",
+    [
+        "nodes: {a: {kind: cisco_iol}, b: {}}",
+        "defaults: {kind: cisco_iol}\n  nodes: {a: {}, b: {kind: linux}}",
+        "groups: {routers: {kind: cisco_iol}}\n  nodes: {a: {group: routers}, b: {}}",
+    ],
+    ids=["node", "default", "group"],
+)
+def test_an_interface_alias_is_converted_with_a_note(topology: str, tmp_path: Path, capsys: Captured) -> None:
+    text = f"name: lab\ntopology:\n  {topology}\n  links:\n    - endpoints: ['a:Ethernet0/1', b:Eth1]"
+    (found,), messages = converted(text, tmp_path, capsys)
+    assert found["endpoints"] == ["a:eth1", "b:Eth1"]
+    assert "note: interface Ethernet0/1 of a is eth1 in Linux" in messages
+
+
 # meshnet-cni and kube-dtn
 
 
@@ -208,11 +247,11 @@ def test_the_nearest_name_is_valid(name: str, nearest: str) -> None:
 @pytest.mark.parametrize(
     ("ifname", "nearest"),
     [
-        ("Gi0/0/0", "gi0-0-0"),
-        ("Ethernet1/1", "ethernet1-1"),
-        ("GigabitEthernet0/0/0/1", "gigabitethernet"),
+        ("Gi0/0/0", "Gi0-0-0"),
+        ("Ethernet1/1", "Ethernet1-1"),
+        ("GigabitEthernet0/0/0/1", "GigabitEthernet"),
         ("1/1/1", ""),
-        ("Lo", ""),
+        ("-lo", ""),
         ("%d", "d"),
     ],
 )

@@ -86,8 +86,8 @@ def test_containerlab_links_are_converted_and_the_rest_is_reported(tmp_path: Pat
         "topology.nodes: create a pod for each node; kinds, images and settings are not converted",
         "topology.links[1].vars: not supported",
         "topology.links[3]: host is not a pod",
-        'topology.links[4]: invalid interface name "ethernet-1/1": expected a-z, then up to 14 of a-z 0-9 _ . -; '
-        "the nearest valid name is ethernet-1-1",
+        'topology.links[4]: invalid interface name "ethernet-1/1": expected A-Z a-z, then up to 14 of these, 0-9 _ . -'
+        "; the nearest valid name is ethernet-1-1",
         "topology.links[5]: interface name eth0 is reserved for the runtime",
         "topology.links[6]: expected two endpoints, each node:interface",
         "topology.links[7]: links of type macvlan are not supported",

@@ -56,7 +56,7 @@ def test_the_schema_accepts_the_examples_of_the_documentation() -> None:
         {"endpoints": ["a:x"]},
         {"endpoints": ["a", "b"]},
         {"endpoints": ["a:x", "b:eth0"]},
-        {"endpoints": ["a:x", "b:X"]},
+        {"endpoints": ["a:x", "b:1x"]},
         {"endpoints": ["a:x", "b:x"], "colour": "red"},
         {"endpoints": ["a:x", "b:x"], "mtu": 67},
         {"endpoints": ["a:x", "b:x"], "mtu": [1500]},

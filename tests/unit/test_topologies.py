@@ -150,7 +150,7 @@ def test_an_invalid_link_rejects_only_its_own_pods(item: dict[str, Any], cause: 
         ("- endpoints: [a:x, null]", "line 1: endpoints: expected a list of two"),
         ("- endpoints: [a, b]", 'line 1: endpoints: invalid endpoint "a": expected pod:interface'),
         ("- endpoints: [a:x, 'b:eth0']", "line 1: endpoints: interface name eth0 is reserved for the runtime"),
-        ("- endpoints: [a:x, 'b:Y']", 'line 1: endpoints: invalid interface name "Y"'),
+        ("- endpoints: [a:x, 'b:1Y']", 'line 1: endpoints: invalid interface name "1Y"'),
         ("-\n  endpoints: [a:x, b:x]\n  peer: c", "line 3: peer: unknown field of a link"),
         ("- endpoints: [a:x", "line 2: did not find expected"),
     ],

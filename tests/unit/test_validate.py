@@ -51,13 +51,13 @@ def test_all_errors_are_reported_at_once(tmp_path: Path, capsys: Captured) -> No
         pod_manifest("hub", item("nobody", "in1", "in2"), item("a", "in3", "up7")),
         pod_manifest("late", item("a", "in3", "up0")),
         pod_manifest("a"),
-        pod_manifest("b", item("a", "In1", "up1")),
+        pod_manifest("b", item("a", "1in", "up1")),
         pod_manifest("c", item("a", "in1", "up0")),
     )
     assert main(["validate", file]) == 1
     assert capsys.readouterr().out.splitlines() == [
         "error: cannot link pod default/b: ratchet.links: line 1: ifname: "
-        'invalid interface name "In1": expected a-z, then up to 14 of a-z 0-9 _ . -',
+        'invalid interface name "1in": expected A-Z a-z, then up to 14 of these, 0-9 _ . -',
         "error: cannot link pod default/hub: ratchet.links: line 1: peer: pod nobody: there is no such pod",
         "error: cannot link pod default/late: ratchet.links: line 1: peer_ifname: "
         "up0 in pod a is taken by the link default.a.up0.c.in1",

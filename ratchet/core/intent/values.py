@@ -24,7 +24,7 @@ METRIC_MOST = (1 << 32) - 1
 RATE_LEAST, RATE_MOST = 8_000, 10**12  # bits per second
 PORT_MOST = 65535
 _DEFAULT_PREFIX = {4: 24, 6: 64}
-_IFNAME = re.compile(r"[a-z][a-z0-9_.-]{0,14}")
+_IFNAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}")
 _NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,251}[A-Za-z0-9])?")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _SETTING = re.compile(r"-?[0-9]{1,9}")
@@ -42,7 +42,9 @@ def pod_name(value: str) -> str:
 def interface_name(value: str, reserved: Collection[str]) -> str:
     """The name of a link's interface; none of `reserved`."""
     if not _IFNAME.fullmatch(value):
-        raise ValueError(f'invalid interface name "{excerpt(value)}": expected a-z, then up to 14 of a-z 0-9 _ . -')
+        raise ValueError(
+            f'invalid interface name "{excerpt(value)}": expected A-Z a-z, then up to 14 of these, 0-9 _ . -'
+        )
     if value in reserved:
         raise ValueError(f"interface name {value} is reserved for the runtime")
     if value in ("all", "default"):
