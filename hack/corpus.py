@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Import the files of other tools in a folder, and print what of them becomes links: `hack/corpus.py DIR`.
 
-A file counts as one of containerlab or meshnet-cni by its content. Each printed topology is checked as
-`ratchet validate` does it, with a pod for each name.
+A file counts as one of containerlab, meshnet-cni, KNE or Kathará by its name and content. Each printed topology is
+checked as `ratchet validate` does it, with a pod for each name.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from ratchet.cli.importing import print_topology
 from ratchet.cli.main import main as ratchet
 from ratchet.errors import RatchetError
 
-_OURS = re.compile(rb"^topology:|^kind:\s*[\"']?Topology", re.MULTILINE)
+_YAML = re.compile(rb"^topology:|^kind:\s*[\"']?Topology|^\s*-? *a_node:", re.MULTILINE)
 _SUFFIXES = (".yml", ".yaml")
 _REASONS = 25
 # Lines that say what a pod has, or how a link differs, and not that a link is missing.
-_NO_LOSS = ("note: ", "not converted: topology.nodes: ")
+_NO_LOSS = ("note: ", "not converted: topology.nodes: ", "not converted: nodes: ", "not converted: settings of ")
 _NO_POD = re.compile(r"is not a pod|no network of its own|node's own network|links of type")
 
 
@@ -46,10 +46,16 @@ def main() -> int:
         return 2
     result = Result()
     for path in sorted(Path(sys.argv[1]).rglob("*")):
-        if path.suffix in _SUFFIXES and path.is_file() and _OURS.search(path.read_bytes()):
+        if path.is_file() and _is_topology(path):
             _import(path, result)
     _print(result)
     return 1 if result.faults else 0
+
+
+def _is_topology(path: Path) -> bool:
+    if path.name == "lab.conf" or path.name.endswith((".pb.txt", ".pbtxt")):
+        return True
+    return path.suffix in _SUFFIXES and _YAML.search(path.read_bytes()) is not None
 
 
 def _import(path: Path, result: Result) -> None:

@@ -24,9 +24,9 @@ RECONCILE_WAITS_SECONDS = 0.3
 # Seconds for which a worker's request is retried. A worker holds its link's lock, for which DEL waits. So its requests
 # fail early, and the queue retries the link.
 WORKER_PATIENCE_SECONDS = 4.0
-# A pass over a link has at most this many critical sections: for each side a dead sandbox, an end and a lost peer, and
-# one for the VNI. A section makes its last requests after CONFLICT_SECONDS. An error ends the pass.
-_SECTIONS, _LAST_API_REQUESTS, _LAST_KERNEL_REQUESTS = 7, 3, 2
+# A pass over a link has at most this many critical sections: for each side a dead sandbox, an end, its error and a lost
+# peer, and one for the VNI. A section makes its last requests after CONFLICT_SECONDS. An error ends the pass.
+_SECTIONS, _LAST_API_REQUESTS, _LAST_KERNEL_REQUESTS = 9, 3, 2
 _SECTION_SECONDS = (
     2 * LOCK_SECONDS  # for the lock between threads, and for that between processes
     + CONFLICT_SECONDS

@@ -19,7 +19,7 @@ COMMANDS = {
     "wait": ("wait", "wait until all links of a namespace are linked"),
     "graph": ("graph", "draw the links of a namespace"),
     "validate": ("validate", "check manifests for link errors, without a cluster"),
-    "import": ("importing", "convert a containerlab file or meshnet-cni objects to a topology"),
+    "import": ("importing", "convert a topology of containerlab, meshnet-cni, KNE or Kathará"),
     "agent": ("agent", "run the node agent"),
     "gc": ("gc", "remove records and Leases of pods and nodes that are gone"),
     "install": ("install", "install the CNI plugin on this node"),

@@ -135,23 +135,29 @@ class Value:
 
 def read_documents(file: str) -> list[Value]:
     """The documents of a file, or of stdin for "-", without empty ones. Raises ManifestError."""
-    return parse_documents(file, _read_bytes(file))
+    return parse_documents(file, read_bytes(file))
+
+
+def decode(file: str, content: bytes) -> str:
+    """The text in the content of a file. Raises ManifestError."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as cause:
+        line = content.count(b"\n", 0, cause.start) + 1
+        raise ManifestError(file, f"line {line}", "expected UTF-8", details="save the file as UTF-8") from cause
 
 
 def parse_documents(file: str, content: bytes) -> list[Value]:
     """The documents in the content of a file, without empty ones. Raises ManifestError."""
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as cause:
-        line = content.count(b"\n", 0, cause.start) + 1
-        raise ManifestError(file, f"line {line}", "expected UTF-8", details="save the file as UTF-8") from cause
+    text = decode(file, content)
     try:
         return [Value(node, file) for node in parse(text) if node.kind is not Kind.NOTHING]
     except SyntaxFaultError as cause:
         raise ManifestError(file, f"line {cause.line}", cause.cause) from cause
 
 
-def _read_bytes(file: str) -> bytes:
+def read_bytes(file: str) -> bytes:
+    """The content of a file, or of stdin for "-". Raises ManifestError."""
     try:
         if file == "-":
             content = sys.stdin.buffer.read(SIZE_MOST + 1)

@@ -169,7 +169,7 @@ def test_a_file_of_another_format_is_rejected(text: str, tmp_path: Path, capsys:
     file = tmp_path / "x.yaml"
     file.write_text(text)
     assert main(["import", str(file)]) == 1
-    assert f"cannot import {file}: expected a containerlab file or" in capsys.readouterr().err
+    assert f"cannot import {file}: it has " in capsys.readouterr().err
 
 
 def test_a_file_without_a_convertible_link_fails(tmp_path: Path) -> None:
