@@ -2,12 +2,13 @@
 """Import the files of other tools in a folder, and print what of them becomes links: `hack/corpus.py DIR`.
 
 A file counts as one of containerlab, meshnet-cni, KNE or Kathará by its name and content. Each printed topology is
-checked as `ratchet validate` does it, with a pod for each name.
+checked as `ratchet validate` does it, with a pod for each name, and applied to the embedded API server as a dry run.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import re
 import sys
 import tempfile
@@ -20,7 +21,9 @@ import yaml
 
 from ratchet.cli.importing import print_topology
 from ratchet.cli.main import main as ratchet
+from ratchet.dev.api.server import EmbeddedApi
 from ratchet.errors import RatchetError
+from ratchet.store.apiserver import ApiServer, connect
 
 _YAML = re.compile(rb"^topology:|^kind:\s*[\"']?Topology|^\s*-? *a_node:", re.MULTILINE)
 _SUFFIXES = (".yml", ".yaml")
@@ -45,9 +48,11 @@ def main() -> int:
         print("usage: hack/corpus.py DIR", file=sys.stderr)
         return 2
     result = Result()
-    for path in sorted(Path(sys.argv[1]).rglob("*")):
-        if path.is_file() and _is_topology(path):
-            _import(path, result)
+    with tempfile.TemporaryDirectory() as folder, EmbeddedApi() as embedded:
+        api = connect(str(embedded.write_kubeconfig(Path(folder) / "kubeconfig")))
+        for path in sorted(Path(sys.argv[1]).rglob("*")):
+            if path.is_file() and _is_topology(path):
+                _import(path, result, api)
     _print(result)
     return 1 if result.faults else 0
 
@@ -58,7 +63,7 @@ def _is_topology(path: Path) -> bool:
     return path.suffix in _SUFFIXES and _YAML.search(path.read_bytes()) is not None
 
 
-def _import(path: Path, result: Result) -> None:
+def _import(path: Path, result: Result, api: ApiServer) -> None:
     out, err = io.StringIO(), io.StringIO()
     try:
         with redirect_stdout(out), redirect_stderr(err):
@@ -77,6 +82,7 @@ def _import(path: Path, result: Result) -> None:
     if out.getvalue():
         result.files["in part" if lost else "whole"] += 1
         _check(path, out.getvalue(), result)
+        _apply(path, out.getvalue(), result, api)
 
 
 def _check(path: Path, printed: str, result: Result) -> None:
@@ -97,7 +103,7 @@ def _check(path: Path, printed: str, result: Result) -> None:
         for namespace in sorted(namespaces)
     ]
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        yaml.safe_dump_all([*topologies, *pods], file)
+        file.write("\n---\n".join(map(json.dumps, [*topologies, *pods])))
         file.flush()
         out = io.StringIO()
         with redirect_stdout(out), redirect_stderr(io.StringIO()):
@@ -105,6 +111,16 @@ def _check(path: Path, printed: str, result: Result) -> None:
     if status != 0:
         errors = [line for line in out.getvalue().splitlines() if line.startswith("error")]
         result.faults.append(f"{path}: the result is invalid: {errors[:1]}")
+
+
+def _apply(path: Path, printed: str, result: Result, api: ApiServer) -> None:
+    """Create the topologies in an API server as a dry run."""
+    for topology in yaml.safe_load_all(printed):
+        topology["metadata"].pop("namespace", None)  # which does not exist
+        try:
+            api.create("/api/v1/namespaces/default/configmaps?dryRun=All", topology)
+        except RatchetError as error:
+            result.faults.append(f"{path}: the result cannot be applied: {error}")
 
 
 def _place(line: str) -> str:

@@ -18,7 +18,7 @@ from ratchet.cli.manual import Manual
 from ratchet.cli.meshnet import from_meshnet
 from ratchet.cli.object_rules import name_problem
 from ratchet.cli.protobuf_text import parse_protobuf_text
-from ratchet.cli.yaml_nodes import Kind, SyntaxFaultError
+from ratchet.cli.yaml_nodes import Kind, SyntaxFaultError, is_plain_text
 from ratchet.core.escape import excerpt
 from ratchet.core.intent import TOPOLOGY_KEY, TOPOLOGY_LABEL
 from ratchet.core.intent.link_parser import LINKS_MOST
@@ -155,11 +155,12 @@ def _objects(document: Value) -> list[Value]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Dumper that writes strings of several lines as block scalars."""
+    """Dumper that writes strings of several lines as block scalars, and quotes what kubectl takes for no text."""
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    style = "|" if "\n" in text else None if is_plain_text(text) else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _represent_text)

@@ -66,6 +66,20 @@ def parse(text: str) -> Iterator[Node]:
     return _Parser(text).documents()
 
 
+def is_plain_text(text: str) -> bool:
+    """Whether a scalar without quotes is text for kubectl, and no number, boolean or null."""
+    return _plain_kind(text) is Kind.TEXT
+
+
+def _plain_kind(text: str) -> Kind:
+    """The type of a scalar without quotes and tag."""
+    if text in _NULLS:
+        return Kind.NOTHING
+    if text in TRUE_WORDS or text in _FALSE:
+        return Kind.BOOLEAN
+    return Kind.NUMBER if _NUMBER.fullmatch(text) else Kind.TEXT
+
+
 class _Parser:
     """Parses a text event by event, so that no alias costs more than its length."""
 
@@ -153,11 +167,7 @@ def _kind_of(event: Any) -> Kind:
     if tag in ("", "!"):
         if event.style or tag:
             return Kind.TEXT
-        if text in _NULLS:
-            return Kind.NOTHING
-        if text in TRUE_WORDS or text in _FALSE:
-            return Kind.BOOLEAN
-        return Kind.NUMBER if _NUMBER.fullmatch(text) else Kind.TEXT
+        return _plain_kind(text)
     match tag.removeprefix(_TAG):
         case "str":
             return Kind.TEXT

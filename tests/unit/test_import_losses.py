@@ -133,6 +133,13 @@ def test_names_that_kubernetes_rejects_are_changed_with_a_note(tmp_path: Path, c
     ]
 
 
+@pytest.mark.parametrize("name", ["8000e1", "1.1", "0x1f", "yes", "null", "1e3"])
+def test_a_name_that_is_no_text_for_kubectl_is_quoted(name: str, tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "lab.yaml").write_text(lab("    - endpoints: [a:e1, b:e1]", name=f"'{name}'"))
+    assert main(["import", str(tmp_path / "lab.yaml")]) == 0
+    assert f"name: '{name}'\n" in capsys.readouterr().out
+
+
 def test_a_given_name_that_kubernetes_rejects_is_an_error(tmp_path: Path, capsys: Captured) -> None:
     (tmp_path / "lab.yaml").write_text(lab("    - endpoints: [a:e1, b:e1]"))
     assert main(["import", str(tmp_path / "lab.yaml"), "--name", "Foo Bar"]) == 1
