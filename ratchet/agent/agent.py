@@ -102,9 +102,7 @@ class Agent:
         self._workers = self._make_workers()
         self._guard = TunnelGuard(settings.guard, self._journal, self._underlays, self._announcer, self._metrics)
         self._port = PortClash(self._api, settings.node_name, settings.vxlan_port, settings.events)
-        self._health = AgentHealth(
-            self._informers, self._heartbeat, self._queue, self._journal, self._guard, self._port
-        )
+        self._health = self._make_health()
         self._periodic = self._make_periodic()
         self._replayers = [
             SpoolReplayer(Spool(one), self._service.serve_alone)
@@ -248,6 +246,9 @@ class Agent:
             self._service,
             self._liveness,
         )
+
+    def _make_health(self) -> AgentHealth:
+        return AgentHealth(self._informers, self._heartbeat, self._queue, self._journal, self._guard, self._port)
 
     def _make_workers(self) -> Workers:
         records = self._records.patient(WORKER_PATIENCE_SECONDS)

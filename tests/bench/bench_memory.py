@@ -1,4 +1,4 @@
-"""The memory of an agent beside hostile tenants: as they write, and after it starts anew and lists all of it.
+"""The memory of an agent beside hostile tenants: as they write, and after a restart, when it lists all of it.
 
 Each of TENANTS namespaces has a pod on the node, and the topologies and pods of `tests/support/hostile`.
 

@@ -81,7 +81,7 @@ def test_merge_keys_cannot_multiply_fields(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected"),
     [
         ("a: {b: &x [*x]}", "line 1: the anchor of *x is missing, or has the alias in it"),
         ("a: *x", "line 1: the anchor of *x is missing, or has the alias in it"),
@@ -93,8 +93,8 @@ def test_merge_keys_cannot_multiply_fields(monkeypatch: pytest.MonkeyPatch) -> N
         ("a: b\nc: {", "line 3: did not find expected node content"),
     ],
 )
-def test_a_text_that_cannot_be_parsed_is_an_error(content: str, told: str) -> None:
-    assert failure(lambda: parsed(content)) == f"cannot read f.yaml: {told}"
+def test_a_text_that_cannot_be_parsed_is_an_error(content: str, expected: str) -> None:
+    assert failure(lambda: parsed(content)) == f"cannot read f.yaml: {expected}"
 
 
 def test_an_anchor_is_of_its_document() -> None:

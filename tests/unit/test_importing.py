@@ -147,7 +147,7 @@ def test_keys_and_values_of_containerlab_are_read_as_written(tmp_path: Path, cap
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("topology: [x]", "line 1: topology: expected a mapping, found a list"),
         ("topology: {links: x}", "line 1: topology.links: expected a list, found text"),
@@ -157,11 +157,13 @@ def test_keys_and_values_of_containerlab_are_read_as_written(tmp_path: Path, cap
         ("kind: Topology\nmetadata: {name: a}\nspec: {links: {}}", "line 3: spec.links: expected a list, found a m"),
     ],
 )
-def test_a_file_with_values_of_another_type_is_an_error(text: str, told: str, tmp_path: Path, capsys: Captured) -> None:
+def test_a_file_with_values_of_another_type_is_an_error(
+    text: str, expected: str, tmp_path: Path, capsys: Captured
+) -> None:
     file = tmp_path / "x.yaml"
     file.write_text(text)
     assert main(["import", str(file)]) == 1
-    assert capsys.readouterr().err.startswith(f"ratchet: cannot read {file}: {told}")
+    assert capsys.readouterr().err.startswith(f"ratchet: cannot read {file}: {expected}")
 
 
 @pytest.mark.parametrize("text", ["a: b", "- 1", "name: x\n---\nname: y", ""])

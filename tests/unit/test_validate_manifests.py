@@ -142,16 +142,16 @@ def test_a_pod_with_a_generated_name_needs_a_name_for_links(check: Checker) -> N
 
 def test_a_pod_on_the_host_network_has_no_links(check: Checker) -> None:
     host = f"{POD % 'b'}spec: {{hostNetwork: true}}\n"
-    told = "f.yaml: line 10: pod default/b has hostNetwork: true: the runtime calls no CNI plugin for it"
-    assert check(TOPOLOGY % "a:x, b:x", POD % "a", host) == [f"error: {told}"]
-    assert check(TOPOLOGY % "a:x, c:x", POD % "a", host, POD % "c") == [f"warning: {told}"]
+    expected = "f.yaml: line 10: pod default/b has hostNetwork: true: the runtime calls no CNI plugin for it"
+    assert check(TOPOLOGY % "a:x, b:x", POD % "a", host) == [f"error: {expected}"]
+    assert check(TOPOLOGY % "a:x, c:x", POD % "a", host, POD % "c") == [f"warning: {expected}"]
     workload = WORKLOAD % ("StatefulSet", "", "") + "    spec: {hostNetwork: true}\n"
     (error,) = check(TOPOLOGY % "a:x, fw-0:x", POD % "a", workload)
     assert error.startswith("error: ")
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         (POD % "R1", 'line 2: metadata.name: invalid name "R1": expected at most 253 of a-z 0-9'),
         (POD % "a b", 'line 2: metadata.name: invalid name "a b": expected'),
@@ -176,8 +176,8 @@ def test_a_pod_on_the_host_network_has_no_links(check: Checker) -> None:
         ("hello\n", "line 1: expected a mapping, found text"),
     ],
 )
-def test_what_the_api_server_rejects_is_an_error(text: str, told: str, check: Checker) -> None:
-    assert any(one.startswith(f"error: f.yaml: {told}") for one in check(text))
+def test_what_the_api_server_rejects_is_an_error(text: str, expected: str, check: Checker) -> None:
+    assert any(one.startswith(f"error: f.yaml: {expected}") for one in check(text))
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_files_without_objects_are_warnings(check: Checker) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "expected"),
     [
         ("links:", "links.yaml:", "topology default/lab: it has no key links in data: found links.yaml"),
         ("links:", "Links:", "topology default/lab: it has no key links in data: found Links"),
@@ -230,10 +230,10 @@ def test_files_without_objects_are_warnings(check: Checker) -> None:
     ],
 )
 def test_a_topology_that_declares_nothing_by_mistake_is_an_error(
-    before: str, after: str, told: str, check: Checker
+    before: str, after: str, expected: str, check: Checker
 ) -> None:
     (error,) = check(TOPOLOGY.replace(before, after) % "a:x, b:x", POD % "a", POD % "b")
-    assert error.startswith(f"error: {told}")
+    assert error.startswith(f"error: {expected}")
 
 
 def test_a_topology_without_data_is_an_error(check: Checker) -> None:
@@ -242,7 +242,7 @@ def test_a_topology_without_data_is_an_error(check: Checker) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "expected"),
     [
         (', labels: {ratchet.topology: "true"}', "", "has a list of links, but not the label ratchet.topology"),
         (', labels: {ratchet.topology: "true"}', ", annotations: {ratchet.topology: x}", "make it a label"),
@@ -250,11 +250,11 @@ def test_a_topology_without_data_is_an_error(check: Checker) -> None:
     ],
 )
 def test_a_config_map_that_looks_like_a_topology_is_a_warning(
-    before: str, after: str, told: str, check: Checker
+    before: str, after: str, expected: str, check: Checker
 ) -> None:
     (warning,) = check(TOPOLOGY.replace(before, after) % "a:x, b:x", POD % "a", POD % "b")
     assert warning.startswith("warning: f.yaml: line 1: ")
-    assert told in warning
+    assert expected in warning
 
 
 @pytest.mark.parametrize(("label", "links"), [("True", 1), ("TRUE", 1), ("false", 0)])
@@ -278,7 +278,7 @@ def test_a_topology_without_its_pods_is_one_error(check: Checker) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         (POD.replace('"true"', "true"), "metadata.labels.ratchet: expected text, found a boolean (true): put it in"),
         (POD.replace("{ratchet: ", "[").replace("}}", "]}"), "metadata.labels: expected a mapping, found a list"),
@@ -306,9 +306,9 @@ def test_a_topology_without_its_pods_is_one_error(check: Checker) -> None:
         ("kind: List\nitems: [{kind: Pod, metadata: {name: %s, labels: 1}}]\n", "items[0].metadata.labels: expected a"),
     ],
 )
-def test_values_of_another_type_are_errors_with_their_place(text: str, told: str, check: Checker) -> None:
+def test_values_of_another_type_are_errors_with_their_place(text: str, expected: str, check: Checker) -> None:
     found = check(text % "a")
-    assert any(one.startswith("error: f.yaml: line ") and told in one for one in found), found
+    assert any(one.startswith("error: f.yaml: line ") and expected in one for one in found), found
 
 
 def test_an_object_with_an_error_does_not_hide_those_of_others(check: Checker) -> None:
