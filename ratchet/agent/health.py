@@ -42,7 +42,7 @@ class Port(Protocol):
 
     @property
     def fault(self) -> str:
-        """Who else has the port; empty if nobody has."""
+        """What else uses the port; empty if nothing is found."""
         ...
 
 

@@ -13,7 +13,7 @@ BROKEN_PIPE = 128 + signal.SIGPIPE  # the status of a process that SIGPIPE has e
 
 
 class OutputError(Exception):
-    """Stdout cannot be written. It is no OSError, so that nobody takes it for an error of another file."""
+    """Stdout cannot be written. It is no OSError, because it must not count as an error of another file."""
 
     def __init__(self, cause: OSError) -> None:
         super().__init__(cause.strerror)
@@ -21,7 +21,7 @@ class OutputError(Exception):
 
 
 def reporting_output_errors(run: Callable[[], int]) -> int:
-    """The status that `run` returns; BROKEN_PIPE if nobody reads stdout any more, 1 if stdout cannot be written."""
+    """The status that `run` returns; BROKEN_PIPE if the reader of stdout has ended, 1 for other errors of stdout."""
     stdout = sys.stdout
     if stdout is None:  # the caller has closed it
         return run()

@@ -22,7 +22,7 @@ _LOCAL_ADDRESS, _INODE = 1, 9  # columns (proc_net_udp(5))
 
 
 def holder_of(port: int) -> str | None:
-    """Who has a UDP port so that tunnels cannot share it: a device or a process. None: nobody that is found.
+    """What uses a UDP port so that tunnels cannot share it: a device or a process. None if nothing is found.
 
     Raises DatapathError.
     """

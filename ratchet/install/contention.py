@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ratchet.errors import RatchetError
-from ratchet.install.files import list_folder
+from ratchet.install.files import exists, list_folder
 
 ROUNDS = 5
 # Seconds without interference after which it counts as over.
@@ -50,7 +50,7 @@ def contention_error(path: Path) -> RatchetError:
             f"cannot keep {path}: Cilium renames it to {path.name}{_CILIUM}",
             details="set cni.exclusive=false in Cilium's Helm values, or cni-exclusive: false in its ConfigMap",
         )
-    does = f"renames it to {backups[0].name}" if backups else "changes it" if path.exists() else "removes it"
+    does = f"renames it to {backups[0].name}" if backups else "changes it" if exists(path) else "removes it"
     return RatchetError(
         f"cannot keep {path}: another program {does}",
         details="find the program that manages the folder alone, and let it keep files that it did not write",

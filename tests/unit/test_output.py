@@ -1,4 +1,4 @@
-"""Output that cannot be written: a pipe that nobody reads, a full disk."""
+"""Output that cannot be written: a pipe without a reader, a full disk."""
 
 from __future__ import annotations
 
