@@ -14,9 +14,9 @@ from ratchet.datapath.nftables import (
     add_elements,
     delete_element,
     get_element,
-    packed_address,
     read_elements,
 )
+from ratchet.datapath.nlattr import pack_address
 from ratchet.datapath.rtnetlink import NetlinkReply
 
 
@@ -104,7 +104,7 @@ def _peer_set(address: str) -> str:
 
 def peer_key(address: str, port: int, vni: int) -> bytes:
     """The key of an address, a port and a VNI."""
-    return packed_address(address) + tunnel_key(port, vni)
+    return pack_address(address) + tunnel_key(port, vni)
 
 
 def tunnel_key(port: int, vni: int) -> bytes:

@@ -27,7 +27,7 @@ def observe(wire: Wire) -> Observed:
     Raises NamespaceGoneError, which names the path, if a pod's namespace does not exist.
     """
     with _opened(wire) as (near, far):
-        return _observed(near, far, forwarding=True)
+        return _observed(near, far)
 
 
 def observe_port(location: Location, ifname: str) -> Device | None:
@@ -58,25 +58,26 @@ def ensure(wire: Wire, search: Sequence[str] = ()) -> bool:
 def make(wire: Wire) -> Observed:
     """Create the link's interfaces if nothing is in the way, and observe them. Leaves existing ones alone.
 
-    Raises as `ensure` does, except for a foreign interface, which is part of the observation.
+    The guard and the forwarding entries of a tunnel that it has created are not read back. Raises as `ensure` does, except for a foreign interface, which is part of the observation.
     """
     with _opened(wire) as (near, far):
         if not isinstance(wire, VethWire):
             made = make_tunnel(wire, near)
         else:
             made = far is not None and make_veth(wire, near, far)
-        return _observed(near, far, forwarding=not made)
+        return _observed(near, far, is_new=made)
 
 
-def build(wire: Wire, *, evict: bool = True) -> Observed:
+def build(wire: Wire, observed: Observed | None = None, *, evict: bool = True) -> Observed:
     """Make the link's interfaces match `wire`, as `ensure` does, and observe them.
 
-    Raises as `ensure` does. Without `evict`, raises VniInUseError if another tunnel on this node has the VNI. With it,
-    such a tunnel is removed; raises VniForeignError if it is not Ratchet's.
+    `observed`: the interfaces as the caller has just observed them under the link's lock. Raises as `ensure` does.
+    Without `evict`, raises VniInUseError if another tunnel on this node has the VNI. With it, such a tunnel is removed;
+    raises VniForeignError if it is not Ratchet's.
     """
     with _opened(wire) as (near, far):
-        _ensured(wire, near, far, evict=evict)
-        return _observed(near, far)
+        _ensured(wire, near, far, evict=evict, observed=observed)
+        return _observed(near, far, is_new=True)
 
 
 def remove(location: Location, ifname: str) -> bool:
@@ -129,14 +130,22 @@ def _opened(wire: Wire) -> Iterator[tuple[OpenPod, OpenPod | None]]:
                 yield near, far
 
 
-def _observed(near: OpenPod, far: OpenPod | None, *, forwarding: bool = False) -> Observed:
-    """Observe the opened interfaces; with `forwarding` also the forwarding entries of a tunnel."""
-    return observe_tunnel(near, forwarding=forwarding) if far is None else observe_veth(near, far)
+def _observed(near: OpenPod, far: OpenPod | None, *, is_new: bool = False) -> Observed:
+    """Observe the opened interfaces; without what this call has just made of a tunnel if it `is_new`."""
+    return observe_tunnel(near, is_new=is_new) if far is None else observe_veth(near, far)
 
 
-def _ensured(wire: Wire, near: OpenPod, far: OpenPod | None, search: Sequence[str] = (), *, evict: bool = True) -> bool:
+def _ensured(
+    wire: Wire,
+    near: OpenPod,
+    far: OpenPod | None,
+    search: Sequence[str] = (),
+    *,
+    evict: bool = True,
+    observed: Observed | None = None,
+) -> bool:
     if not isinstance(wire, VethWire):
-        return ensure_tunnel(wire, near, search, evict=evict)
+        return ensure_tunnel(wire, near, search, evict=evict, observed=observed)
     assert far is not None  # noqa: S101  # both pods of a vEth are open
     return ensure_veth(wire, near, far)
 

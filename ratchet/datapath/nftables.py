@@ -12,7 +12,6 @@ import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from errno import ENOENT, ENOMSG
-from ipaddress import ip_address
 from typing import NamedTuple
 
 from ratchet.datapath.nlattr import ATTRIBUTE, HEADER, attributes, message
@@ -198,7 +197,3 @@ class Nftables(Channel):
                 answered = True
                 if kind == NLMSG_ERROR and (refusal := read_refusal(flags, raw)) is not None:
                     refusals.append(refusal)
-
-
-def packed_address(address: str) -> bytes:
-    return ip_address(address).packed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from errno import ENODEV
 from ipaddress import ip_address, ip_interface, ip_network
@@ -113,8 +113,8 @@ def observe_link(
     """
     try:
         (answer,) = channel.do(messages.link_named(ifname))
-        link = read_link(answer.messages[0])
-        link = with_addresses(link, addresses_of(channel, link.device.index), tuple(wanted))
+        (raw,) = answer.messages
+        link = read_link(raw, _shown(addresses_of(channel, link_index(raw)), tuple(wanted)))
         return _with_what_was_given(link, channel, routed=routed) if link.device.ours else link
     except RefusedError as refusal:
         if refusal.errno == ENODEV:  # the link may also disappear between the two requests
@@ -122,14 +122,8 @@ def observe_link(
         raise
 
 
-def with_addresses(link: ObservedLink, found: Iterable[Given], wanted: tuple[Address, ...]) -> ObservedLink:
-    kept = [one for one in found if one.ours or one.address in wanted or not one.address.is_link_local]
-    device = replace(
-        link.device,
-        addresses=tuple(one.address for one in kept),
-        given=tuple(one.address for one in kept if one.ours),
-    )
-    return replace(link, device=device)
+def _shown(found: Iterable[Given], wanted: tuple[Address, ...]) -> list[Given]:
+    return [one for one in found if one.ours or one.address in wanted or not one.address.is_link_local]
 
 
 def _with_what_was_given(link: ObservedLink, channel: Channel, *, routed: bool) -> ObservedLink:
@@ -198,10 +192,9 @@ def read_nsid(raw: bytes) -> int | None:
 
 def read_new_link(raw: bytes) -> NewLink:
     """Read only what the next message needs of a new link, at a fraction of the cost of a full decode."""
-    index = IFINFOMSG.unpack_from(raw, HEADER.size)[3]
     found = dict(attributes(raw, HEADER.size + IFINFOMSG.size, (IFLA_LINK, IFLA_MTU)))
     opposite, mtu = (struct.unpack("=i", found.get(kind, bytes(4)))[0] for kind in (IFLA_LINK, IFLA_MTU))
-    return NewLink(index, opposite, mtu)
+    return NewLink(link_index(raw), opposite, mtu)
 
 
 def local_bypass(raw: bytes) -> bool | None:
@@ -215,7 +208,14 @@ def _local_bypass(data: bytes) -> bool | None:
     return any(found[messages.IFLA_VXLAN_LOCALBYPASS]) if found else None
 
 
-def read_link(raw: bytes) -> ObservedLink:
+def link_index(raw: bytes) -> int:
+    """The ifindex in a link's message."""
+    index: int = IFINFOMSG.unpack_from(raw, HEADER.size)[3]
+    return index
+
+
+def read_link(raw: bytes, addresses: Collection[Given] = ()) -> ObservedLink:
+    """The link in a message; `addresses` are those that it has."""
     head = IFINFOMSG.unpack_from(raw, HEADER.size)
     found = _LINK.read(raw, HEADER.size + IFINFOMSG.size)
     info = _INFO.read(found.get("IFLA_LINKINFO", b""))
@@ -232,6 +232,8 @@ def read_link(raw: bytes) -> ObservedLink:
         mtu=found["IFLA_MTU"],
         mac=found.get("IFLA_ADDRESS", ""),
         txqlen=found.get("IFLA_TXQLEN", 0),
+        addresses=tuple(one.address for one in addresses),
+        given=tuple(one.address for one in addresses if one.ours),
         **tunnel,
     )
     return ObservedLink(device, found.get("IFLA_LINK"), found.get("IFLA_LINK_NETNSID"), found.get("IFLA_QDISC", ""))

@@ -131,8 +131,8 @@ class Channel:
 def _open_socket(protocol: int) -> socket.socket:
     opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
     opened.settimeout(TIMEOUT)
-    for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
-        with suppress(OSError):  # before Linux 4.12 and 4.20: shorter explanations, unfiltered dumps
+    with suppress(OSError):  # before Linux 4.12 and 4.20: shorter explanations, unfiltered dumps
+        for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):  # the oldest first
             opened.setsockopt(SOL_NETLINK, option, 1)
     return opened
 

@@ -61,19 +61,16 @@ class _Kernel:
 _kernel = _Kernel()
 
 
-def observe_tunnel(near: OpenPod, *, forwarding: bool = False) -> Observed:
-    """Observe this node's end and its guard; with `forwarding` also its entries, which a new end need not show."""
+def observe_tunnel(near: OpenPod, *, is_new: bool = False) -> Observed:
+    """Observe this node's end, with its guard and its forwarding entries unless the caller has just made them."""
     device = device_of(near.observe())
     if device is None or device.kind != "vxlan":
         return Observed(near=device)
-    device = replace(device, carrier_fixed=not _kernel.takes_carrier)
-    if near.spec.owns(device):
-        if device.remote is not None:
-            tunnel = _as_guarded(near, device.index, device.port, device.vni, device.remote)
-            device = replace(device, guarded=tunnel_guard.is_admitted(tunnel))
-        if forwarding:
-            device = replace(device, entries=_entries(near, device))
-    return Observed(near=device)
+    fixed = not _kernel.takes_carrier
+    if is_new or not near.spec.owns(device):
+        return Observed(near=replace(device, carrier_fixed=fixed) if fixed else device)
+    guarded, entries = _is_admitted(near, device), _entries(near, device)
+    return Observed(near=replace(device, carrier_fixed=fixed, guarded=guarded, entries=entries))
 
 
 def unplug_tunnel(near: OpenPod, device: Device) -> bool:
@@ -90,35 +87,46 @@ def unplug_tunnel(near: OpenPod, device: Device) -> bool:
     return False
 
 
-def ensure_tunnel(wire: VxlanWire, near: OpenPod, search: Sequence[str], *, evict: bool = True) -> bool:
+def ensure_tunnel(
+    wire: VxlanWire, near: OpenPod, search: Sequence[str], *, evict: bool = True, observed: Observed | None = None
+) -> bool:
     """Make the end match `wire`. Returns whether anything changed.
 
-    Creates first and observes only if something is in the way, because in most calls nothing is. `search`: further
-    paths of namespaces in which a stale device may hold the VNI.
+    Creates first and observes only if something is in the way. If the caller has `observed` an end, starts from that.
+    `search`: further paths of namespaces in which a stale device may hold the VNI.
 
     Without `evict`, raises VniInUseError if another tunnel of this node has the VNI. With it, such a tunnel is removed;
     raises VniForeignError if it is not Ratchet's.
     """
     changed = False
+    device = observed.near if observed is not None else None
     for _ in range(ATTEMPTS):
-        if make_tunnel(wire, near):
-            return True
-        observed = observe_tunnel(near, forwarding=True)
-        near.refuse_foreign(observed.near)
-        if not differences(wire, observed):
+        if device is None:
+            if make_tunnel(wire, near):
+                return True
+            device = observe_tunnel(near).near
+        near.refuse_foreign(device)
+        if not differences(wire, Observed(device)):
             return changed
-        if observed.near is not None and _can_be_adjusted(wire, observed.near):
-            _adjust(wire, near, observed.near)
+        if device is not None and _can_be_adjusted(wire, device):
+            _adjust(wire, near, device)
             return True
         changed = True
-        near.take_down(observed.near)
+        near.take_down(device)
         if near.free_index():
             continue
-        if observed.near is None and not evict:
+        if device is None and not evict:
             raise VniInUseError(f"cannot make {near}: VNI {wire.vni} is in use on this node")
-        if observed.near is None and _make_once_free(wire, near, search):
+        if device is None and _make_once_free(wire, near, search):
             return True
+        device = None
     raise near.failed(f"others keep making interfaces named {near.spec.ifname} or tunnels of VNI {wire.vni}")
+
+
+def _is_admitted(near: OpenPod, device: Device) -> bool | None:
+    if device.remote is None:
+        return None
+    return tunnel_guard.is_admitted(_as_guarded(near, device.index, device.port, device.vni, device.remote))
 
 
 def _as_guarded(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ratchet.core.forwarding import Tunnel
 from ratchet.core.interface import Device, Observed, VxlanWire, Wire, tunnel_differences
@@ -40,9 +40,10 @@ class EndpointResult:
         return self.device is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """How far a pass has come: what it has read, drafted, observed and built.
+
+    A named tuple, because each step makes a new one, and each pod start takes many steps.
 
     `attempt` is in terms of `draft`, the record to be written. `stored` is the record as stored; it may lag behind the
     draft until the end is up. `certain`: it is the API's answer and not the cache's. `joined`: the draft has had this

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from dataclasses import replace
 
 from ratchet import datapath
 from ratchet.core import record_updates
@@ -97,7 +96,7 @@ class EndpointReconcile:
     def _next(self, progress: Progress) -> tuple[Progress, Step]:
         """The next step, once the progress is certain enough to run it."""
         while True:
-            progress = replace(progress, attempt=progress.attempt.as_recorded(progress.draft))
+            progress = progress._replace(attempt=progress.attempt.as_recorded(progress.draft))
             step = self._plan(progress)
             if isinstance(step, Wait) and self._underlay.has_agent and not progress.certain:
                 progress = self._observe_connection(progress)
@@ -107,7 +106,7 @@ class EndpointReconcile:
                 # Also if the record already holds this sandbox: its intent may be that of an earlier declaration.
                 return progress, Join()
             elif isinstance(step, Build) and not only_gains_carrier(step.wire, progress.observed):
-                return replace(progress, has_built=True), step  # also a build that fails may leave an interface
+                return progress._replace(has_built=True), step  # also a build that fails may leave an interface
             else:
                 return progress, step
 
@@ -142,7 +141,7 @@ class EndpointReconcile:
     def _read_from_api(self, progress: Progress) -> Progress:
         """Start again from the record as the API has it."""
         stored = self._records.links.get(progress.attempt.name)
-        return replace(progress, stored=stored, draft=stored, certain=True, observed=None, joined=self._joined)
+        return progress._replace(stored=stored, draft=stored, certain=True, observed=None, joined=self._joined)
 
     def _run(self, progress: Progress, step: Step, claim: VniClaim) -> Progress | EndpointResult:
         """Run a step. Returns the progress after it, or the state of the end after the last step."""
@@ -150,12 +149,12 @@ class EndpointReconcile:
             case Join():
                 return self._join(progress)
             case AllocateVni():
-                return replace(progress, draft=claim.allocate(progress.record))
+                return progress._replace(draft=claim.allocate(progress.record))
             case Observe() | Create() | Build():
                 return self._run_on_wire(progress, step, claim)
             case MarkReady():
                 draft = record_updates.mark_ready(progress.record, progress.attempt.side, self._writer.now())
-                return self._write(replace(progress, draft=draft), claim)
+                return self._write(progress._replace(draft=draft), claim)
             case Release(reason):
                 raise self._withdraw(progress, reason)
             case Reject(error):
@@ -171,7 +170,7 @@ class EndpointReconcile:
             raise self._withdraw(progress, "its pod is gone, and another one of its name has its place")
         attempt = progress.attempt
         draft = record_updates.join(progress.draft, attempt.wanted, attempt.side, attempt.sandbox, self._writer.now())
-        return replace(progress, draft=draft, joined=True)
+        return progress._replace(draft=draft, joined=True)
 
     def _is_of_a_pod_that_is_gone(self, progress: Progress) -> bool:
         """Whether this attempt would replace another pod's sandbox, and its own pod is gone from the API.
@@ -189,17 +188,17 @@ class EndpointReconcile:
         self, progress: Progress, step: Observe | Create | Build, claim: VniClaim
     ) -> Progress | EndpointResult:
         """Run a datapath step. If it fails in the peer's namespace, this end waits: the peer reports it."""
-        progress = replace(progress, tunnel=tunnel_of(step.wire))
+        progress = progress._replace(tunnel=tunnel_of(step.wire))
         if not isinstance(step, Observe):
             self._verified.changing(step.wire.link, progress.attempt.side, progress.tunnel)
         try:
             match step:
                 case Observe(wire):
-                    return replace(progress, observed=datapath.observe(wire))
+                    return progress._replace(observed=datapath.observe(wire))
                 case Create(wire):
                     observed = datapath.make(wire)
                     has_built = progress.has_built or not differences(wire, observed)
-                    return replace(progress, observed=observed, has_built=has_built)
+                    return progress._replace(observed=observed, has_built=has_built)
                 case Build(wire):
                     return self._build(progress, wire, claim)
         except NamespaceError as error:
@@ -215,10 +214,10 @@ class EndpointReconcile:
             )
         changed = changed_by_others(progress, wire, self._verified)
         try:
-            observed = datapath.build(wire, evict=self._is_held(progress, wire))
+            observed = datapath.build(wire, progress.observed, evict=self._is_held(progress, wire))
         except (VniInUseError, VniForeignError) as error:
             return self._resolve_vni_conflict(progress, error, claim)
-        return replace(progress, observed=observed, builds=progress.builds + 1, reset=changed or progress.reset)
+        return progress._replace(observed=observed, builds=progress.builds + 1, reset=changed or progress.reset)
 
     def _is_held(self, progress: Progress, wire: Wire) -> bool:
         """Whether the API has confirmed that the record holds the Lease of a tunnel's VNI."""
@@ -239,11 +238,11 @@ class EndpointReconcile:
             if progress.refusals == record_updates.REFUSED_KEPT:
                 raise error
             reason = f"node {self._underlay.node} cannot use it: {error.__cause__ or error}"
-            return self._renumber(replace(progress, refusals=progress.refusals + 1), reason, claim, refused=True)
+            return self._renumber(progress._replace(refusals=progress.refusals + 1), reason, claim, refused=True)
         if record.vni == progress.held_vni:
             raise error
         if self._records.vnis.hold(record):
-            return replace(progress, held_vni=record.vni)
+            return progress._replace(held_vni=record.vni)
         return self._renumber(progress, LEASE_OF_ANOTHER_LINK, claim, refused=False)
 
     def _renumber(self, progress: Progress, reason: str, claim: VniClaim, *, refused: bool) -> Progress:
@@ -251,7 +250,7 @@ class EndpointReconcile:
             raise AssertionError(f"{progress.attempt.name} has a VNI and no record")
         stored = self._writer.renumber(progress.stored, progress.record, reason, refused=refused)
         claim.end()
-        return replace(progress, stored=stored, draft=stored, observed=None)
+        return progress._replace(stored=stored, draft=stored, observed=None)
 
     def _write(self, progress: Progress, claim: VniClaim) -> Progress:
         """Store the draft."""
@@ -259,7 +258,7 @@ class EndpointReconcile:
         claim.written(stored, self._built_by(progress))
         # A conditional write that succeeds proves that the record was current.
         certain = progress.certain or stored is not progress.stored
-        return replace(progress, stored=stored, draft=stored, certain=certain)
+        return progress._replace(stored=stored, draft=stored, certain=certain)
 
     def _wait(self, progress: Progress, claim: VniClaim) -> EndpointResult:
         record = self._write(progress, claim).record
@@ -277,7 +276,7 @@ class EndpointReconcile:
     def _observe_connection(self, progress: Progress) -> Progress:
         """Observe whether the end's interface looks as if the peer were ready."""
         connected = self._interface.is_connected()
-        return progress if connected is None else replace(progress, is_connected=connected)
+        return progress if connected is None else progress._replace(is_connected=connected)
 
     def _built_by(self, progress: Progress) -> EndInterface | None:
         """The end's interface if the pass may have built it."""

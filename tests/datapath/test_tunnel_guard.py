@@ -361,7 +361,8 @@ def test_the_table_has_a_tunnel_from_creation_to_removal(
 ) -> None:
     with underlay.inside("node-1"):
         wire = wires.tunnel("pod-a", 0, one, two)
-        near = make(wire).near
+        assert differences(wire, make(wire)) == ()
+        near = observe(wire).near
         assert near is not None and near.guarded is True
     assert _table(underlay) == ({(PORT, VNI, two)}, {(two, PORT, VNI)})
     with underlay.inside("node-1"):

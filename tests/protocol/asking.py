@@ -265,7 +265,7 @@ class FakeKernel:
         ask("make", wire)
         return self.observe(wire)
 
-    def build(self, wire: Wire, *, evict: bool) -> Observed:
+    def build(self, wire: Wire, observed: Observed | None, *, evict: bool) -> Observed:
         ask("ensure", wire, evict)  # another process may act before `observe`
         return self.observe(wire)
 
