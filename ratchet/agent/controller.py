@@ -19,7 +19,7 @@ from ratchet.agent.membership import Membership
 from ratchet.agent.queue import ReconcileQueue
 from ratchet.agent.status import LinkStatus
 from ratchet.agent.underlay import Underlays
-from ratchet.core.model import Link, Side
+from ratchet.core.model import Link
 from ratchet.core.plan import Attempt, Underlay
 from ratchet.errors import (
     AddressFamilyError,
@@ -116,8 +116,9 @@ class LinkController:
     def _reconcile_end(self, entry: SandboxEntry, end: HeldEnd) -> None:
         deleted = self.journal.was_deleted(entry)
         record, _ = self.records.links.lookup(end.link) if deleted else self.records.links.lookup_cached(end.link)
-        side = self._attempt(entry, end).as_recorded(record).side
-        holder = record.sandbox(side) if record is not None else None
+        underlay = self.underlays(entry.underlay, self.node, self.records)
+        attempt = _attempt(entry, end, underlay).as_recorded(record)
+        holder = record.sandbox(attempt.side) if record is not None else None
         if deleted:
             if holder is None or holder.container_id != entry.attachment.container_id:
                 return
@@ -130,15 +131,13 @@ class LinkController:
                 return
         elif holder.container_id != entry.attachment.container_id and not _exists(entry, end):
             return  # another sandbox has the end, and this one's interface is gone; otherwise it would be removed
-        elif record is not None and self._is_verified(entry, end, side, record):
+        elif record is not None and self._is_verified(attempt, record, underlay):
             return
-        self._bring_up(entry, end)
+        self._bring_up(entry, end, attempt, underlay)
 
-    def _bring_up(self, entry: SandboxEntry, end: HeldEnd) -> None:
+    def _bring_up(self, entry: SandboxEntry, end: HeldEnd, attempt: Attempt, underlay: Underlay) -> None:
         try:
-            result = self._reconciler(entry, end).reconcile(
-                self._attempt(entry, end), self._underlay(entry), joined=True
-            )
+            result = self._reconciler(entry, end).reconcile(attempt, underlay, joined=True)
             self.failures.succeeded(entry, end)
             if result.reset:
                 self.status.report_reset(entry, end, result.reset)
@@ -160,10 +159,10 @@ class LinkController:
         except RatchetError as fault:
             log.info('cannot record the error of an end link=%s cause="%s"', end.link, fault)
 
-    def _is_verified(self, entry: SandboxEntry, end: HeldEnd, side: Side, record: Link) -> bool:
+    def _is_verified(self, attempt: Attempt, record: Link, underlay: Underlay) -> bool:
         """Whether the end was verified to be up, usually by a call, and nothing has changed since."""
-        joined = record.sandbox(side) == self._attempt(entry, end).as_recorded(record).sandbox
-        return joined and self.verified.is_current(record, side, self._underlay(entry))
+        joined = record.sandbox(attempt.side) == attempt.sandbox
+        return joined and self.verified.is_current(record, attempt.side, underlay)
 
     def _remove_unrecorded(self, entry: SandboxEntry, end: HeldEnd) -> None:
         """Remove the interface of an end that is not in the record and may not join it."""
@@ -181,13 +180,11 @@ class LinkController:
     def _reconciler(self, entry: SandboxEntry, end: HeldEnd) -> Reconciler:
         return Reconciler(self.records, self.journal, HeldEndGuard(self.journal, entry, end), self.verified)
 
-    def _attempt(self, entry: SandboxEntry, end: HeldEnd) -> Attempt:
-        assert entry.pod is not None  # noqa: S101  # an entry with ends has a pod
-        sandbox = self._underlay(entry).sandbox(entry.attachment.container_id, entry.pod, entry.netns, entry.cookie)
-        return Attempt(end.wanted, end.side, sandbox, end.index, lasting=True)
 
-    def _underlay(self, entry: SandboxEntry) -> Underlay:
-        return self.underlays(entry.underlay, self.node, self.records)
+def _attempt(entry: SandboxEntry, end: HeldEnd, underlay: Underlay) -> Attempt:
+    assert entry.pod is not None  # noqa: S101  # an entry with ends has a pod
+    sandbox = underlay.sandbox(entry.attachment.container_id, entry.pod, entry.netns, entry.cookie)
+    return Attempt(end.wanted, end.side, sandbox, end.index, lasting=True)
 
 
 def _exists(entry: SandboxEntry, end: HeldEnd) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import replace
+from functools import lru_cache
 
 from ratchet.agent.settings import Settings
 from ratchet.core.plan import Underlay
@@ -13,6 +14,9 @@ from ratchet.node.underlay import UnderlayConfig, find_underlay
 from ratchet.store.interface import Store
 
 log = logging.getLogger(__name__)
+
+# The completed configurations that are kept. A node usually has one or two.
+CONFIGURATIONS = 64
 
 
 class Underlays:
@@ -26,6 +30,7 @@ class Underlays:
         self._own = UnderlayConfig(
             settings.parent_interface, settings.parent_address, settings.vxlan_port, settings.guard
         )
+        self._completed = lru_cache(CONFIGURATIONS)(self._complete)
         self._lock = threading.Lock()
         self._found: dict[UnderlayConfig, Underlay] = {}
         self._missing: set[UnderlayConfig] = set()
@@ -58,13 +63,13 @@ class Underlays:
         """Find the underlay of the agent's own settings now. Raises InvalidConfigError."""
         return self._find(self._own, records)
 
-    def _completed(self, underlay: UnderlayConfig | None) -> UnderlayConfig:
+    def _complete(self, underlay: UnderlayConfig | None) -> UnderlayConfig:
         """The configuration, with the agent's settings for what it does not set."""
         if underlay is None:
             return self._own
         parent = underlay if underlay.interface or underlay.address else self._own
         guard = self._own.guard if underlay.guard is None else underlay.guard
-        return replace(parent, vxlan_port=underlay.vxlan_port or self._own.vxlan_port, guard=guard)
+        return parent._replace(vxlan_port=underlay.vxlan_port or self._own.vxlan_port, guard=guard)
 
     def guards(self, underlay: UnderlayConfig | None) -> bool:
         """Whether tunnels of a network configuration are guarded."""

@@ -54,6 +54,8 @@ class Attempt:
             return self
         if (sandbox := self.sandbox.in_schema(record.schema)) is not self.sandbox:
             return replace(self, sandbox=sandbox).as_recorded(record)
+        if record.holds(self.side, sandbox.container_id):  # nearly always, and on the hot path
+            return self
         side = record.side_of(sandbox.container_id)
         if side is None:
             mine = self.wanted.end(self.side)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 from ratchet.cni.delegation import Delegation
 from ratchet.cni.plugin_keys import DEFAULT_VXLAN_PORT
@@ -20,8 +20,7 @@ from ratchet.store.codec.links import decode_link, encode_link
 INDEXED_ENDS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Attachment:
+class Attachment(NamedTuple):
     """A CNI attachment: one interface name of one container in one network (SPEC.md, "Parameters")."""
 
     network: str

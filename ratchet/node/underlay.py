@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ratchet import datapath
 from ratchet.cni.plugin_keys import DEFAULT_VXLAN_PORT
@@ -13,8 +13,7 @@ from ratchet.errors import InvalidConfigError
 from ratchet.store.interface import Store
 
 
-@dataclass(frozen=True, slots=True)
-class UnderlayConfig:
+class UnderlayConfig(NamedTuple):
     """The underlay settings of a configuration: `parent_interface`, `parent_address`, `vxlan_port`, `guard`.
 
     None: not set.
