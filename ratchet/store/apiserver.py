@@ -26,7 +26,7 @@ from ratchet.errors import ApiUnavailableError
 from ratchet.retry import call_with_retries
 from ratchet.store.api_errors import UnauthorizedError, error_of_response, first_line
 from ratchet.store.connection import Connection, open_connection
-from ratchet.store.paging import Page, decode_page, read_body, read_list
+from ratchet.store.paging import LARGE_BYTES, Page, decode_page, read_body, read_list
 from ratchet.store.session import Json, Session, Watched, read_lines, watch_event
 
 Decoded = TypeVar("Decoded")
@@ -175,6 +175,8 @@ class ApiServer:
 
     def _event_decoder(self, path: str, decode: Callable[[Watched], Decoded]) -> Callable[[bytes], Decoded]:
         def decode_line(line: bytes) -> Decoded:
+            if len(line) < LARGE_BYTES:
+                return decode(watch_event(path, json.loads(line)))
             with self._session.large_responses.admitted() as admit:
                 admit(len(line))
                 return decode(watch_event(path, json.loads(line)))

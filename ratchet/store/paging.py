@@ -108,7 +108,9 @@ class LargeResponses:
 def read_body(response: Any, admit: Callable[[int], None], largest: int | None = None) -> bytearray:
     """Read a response to its end. Raises PageTooLargeError if it has more than `largest` bytes."""
     body = bytearray()
-    for chunk in response.stream(_CHUNK):
+    length = response.length_remaining
+    is_short = length is not None and 0 < length <= _CHUNK
+    for chunk in (response.read(),) if is_short else response.stream(_CHUNK):
         body += chunk
         admit(len(body))
         if largest is not None and len(body) > largest:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,10 +32,11 @@ def encode_moment(at: datetime) -> str:
 
 def decode_moment(text: str) -> datetime | None:
     """The time that a record has, in UTC; None if it is malformed."""
-    with suppress(ValueError, OverflowError):
+    try:
         at = datetime.fromisoformat(text)
         return at.astimezone(UTC) if at.tzinfo is not None else None
-    return None
+    except (ValueError, OverflowError):
+        return None
 
 
 def decode_number(data: Mapping[str, str], key: str, valid: range) -> int:
