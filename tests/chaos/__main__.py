@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import shutil
 import signal
@@ -11,6 +12,7 @@ import traceback
 from pathlib import Path
 
 from ratchet.dev.cluster.cluster import Cluster
+from ratchet.errors import RatchetError
 from tests.chaos.run import InvariantError, Run
 from tests.chaos.steps import Fault, Kind
 from tests.chaos.world import Server, World, built_world, real_server, server_of
@@ -73,15 +75,32 @@ def _summary(run: Run) -> str:
 
 
 def _report_failure(world: World, seed: int, failure: Exception) -> None:
-    """Print the history, the seed and what failed. The whole history and the agents' logs are kept in REPORTS."""
+    """Print the history, the seed and what failed. REPORTS keeps the history, logs, journals and objects of the API."""
     folder = REPORTS / str(seed)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "history").write_text("\n".join([*world.log.lines, "", str(failure), ""]))
     for name, agent in world.bed.agents.items():
         shutil.copy(agent.log, folder / f"agent-{name}.log")
+        shutil.copytree(world.bed.kubelets[name].state_dir, folder / f"state-{name}", dirs_exist_ok=True)
+    _keep_objects(world, folder)
     print("\n".join(world.log.lines[-HISTORY_LINES:]))
     print(f"\nThe run failed with seed {seed} after {world.log.seconds:.0f} s:\n{failure}")
-    print(f"\nThe history and the agents' logs are in {folder}", flush=True)
+    print(f"\nThe history, logs, journals and objects are in {folder}", flush=True)
+
+
+def _keep_objects(world: World, folder: Path) -> None:
+    """Write the ConfigMaps, Leases and pods as the API has them now."""
+    api = world.bed.api
+    for name, path in (
+        ("configmaps", "/api/v1/configmaps"),
+        ("leases", "/apis/coordination.k8s.io/v1/leases"),
+        ("pods", "/api/v1/pods"),
+    ):
+        try:
+            text = json.dumps(api.list_decoded(path, lambda item: item)[0], indent=1)
+        except RatchetError as error:
+            text = str(error)
+        (folder / f"{name}.json").write_text(text)
 
 
 if __name__ == "__main__":
