@@ -58,7 +58,8 @@ def ensure(wire: Wire, search: Sequence[str] = ()) -> bool:
 def make(wire: Wire) -> Observed:
     """Create the link's interfaces if nothing is in the way, and observe them. Leaves existing ones alone.
 
-    The guard and the forwarding entries of a tunnel that it has created are not read back. Raises as `ensure` does, except for a foreign interface, which is part of the observation.
+    The guard and the forwarding entries of a tunnel that it has created are not read back. Raises as `ensure` does,
+    except for a foreign interface, which is part of the observation.
     """
     with _opened(wire) as (near, far):
         if not isinstance(wire, VethWire):

@@ -64,6 +64,8 @@ def _added(call: Call, began: float) -> Result:
         return _without_links(call, None)
     records = call.connect(API_SECONDS)
     pod = call.pod(records)
+    if asks_for_links(pod):
+        pod = call.current_pod(records, pod)
     if not asks_for_links(pod):
         return _without_links(call, pod)
     return _with_links(call, records, pod, began)

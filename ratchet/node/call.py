@@ -127,9 +127,20 @@ class Call:
         return Reconciler(records, self.journal, self, self.verified)
 
     def pod(self, records: Store) -> Pod:
-        """The pod that the runtime's arguments name. Raises PodMissingError."""
+        """The pod that the runtime's arguments name, perhaps from a cache. Raises PodMissingError."""
+        arguments = self.arguments
+        return self._named(records.pods.lookup(arguments.pod_namespace, arguments.pod_name, arguments.pod_uid))
+
+    def current_pod(self, records: Store, pod: Pod) -> Pod:
+        """The pod as the API has it now, after `pod`. Raises PodMissingError.
+
+        A pod's own declaration is fixed when its sandbox starts, so an outdated one would never be corrected.
+        """
+        return self._named(records.pods.refresh(pod))
+
+    def _named(self, pod: Pod | None) -> Pod:
+        """The pod that was found under the name in the runtime's arguments, if it is the one that they mean."""
         namespace, name, uid = self.arguments.pod_namespace, self.arguments.pod_name, self.arguments.pod_uid
-        pod = records.pods.lookup(namespace, name, uid)
         if pod is None:
             raise PodMissingError(f"cannot find pod {namespace}/{name}: the API has no such pod")
         if uid and uid not in (pod.ref.uid, pod.ref.mirror):

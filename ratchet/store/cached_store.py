@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Iterator
 
 from ratchet.core.intent import Wanted, WantedLink, wanted_links
-from ratchet.core.intent.annotation_limits import DEFAULT_ANNOTATION_LIMITS, AnnotationLimits
+from ratchet.core.intent.annotation_limits import DEFAULT_ANNOTATION_LIMITS, AnnotationLimits, declares_alike
 from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS, TopologyLimits
 from ratchet.core.limits import DEFAULT_LIMITS, LinkLimits
 from ratchet.core.model import Link
@@ -43,6 +43,10 @@ class CachedPods:
         """The pod of this UID from the node's cache. If the cache does not have it, the pod from the API."""
         cached = self._caches.node_pods.get(namespace, name)
         return cached if cached is not None and cached.ref.uid == uid else self.get(namespace, name)
+
+    def refresh(self, pod: Pod) -> Pod | None:
+        """The pod of this name as the API has it now; None if there is none."""
+        return self.get(pod.ref.namespace, pod.ref.name)
 
     def list(self, namespace: str) -> PodList:
         """The pods of a namespace in the API."""
@@ -163,8 +167,8 @@ class CachedStore:
     def watch_wanted(self, pod: Pod, reserved: frozenset[str], seconds: float, until: float) -> Iterator[Wanted]:
         """The wanted links that concern a pod, now and after each change, until `until` (monotonic seconds).
 
-        `reserved` are the interface names that no link may have. Waits up to `seconds` for forbidden topologies, then
-        raises TopologiesUnknownError.
+        The first are of a time when the pod declared what `pod` declares, or later. `reserved` are the interface names
+        that no link may have. Waits up to `seconds` for forbidden topologies, then raises TopologiesUnknownError.
         """
         namespace = pod.ref.namespace
         cache = self._caches.namespace_cache(namespace)
@@ -183,7 +187,7 @@ class CachedStore:
             yield self.resolve(pod, changed, self.topologies.lookup_all(namespace), reserved)
 
     def _catches_up(self, cache: NamespaceCache, pod: Pod, seconds: float) -> bool:
-        """Wait until a namespace's cache is synced and has a pod. Returns whether it has.
+        """Wait until a namespace's cache is synced and has a pod with these declarations. Returns whether it has.
 
         Watches lag most when many pods start. Listing the namespace for each of them would delay the watches further.
         Forbidden topologies are waited for longer, up to `seconds`.
@@ -192,7 +196,7 @@ class CachedStore:
         with self._caches.pods_notifier.subscribed([pod.ref.namespace]) as wait:
             while True:
                 current = cache.get(pod.ref.name)
-                if cache.is_synced and current is not None and current.ref == pod.ref:
+                if cache.is_synced and current is not None and declares_alike(current, pod):
                     return True
                 forbidden = isinstance(cache.topologies_state.cause, TopologiesUnknownError | ForbiddenError)
                 until = began + (max(seconds, CATCH_UP_SECONDS) if forbidden else CATCH_UP_SECONDS)

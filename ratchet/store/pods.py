@@ -61,6 +61,10 @@ class PodStore:
         """The pod, from a cache if it has the pod with this UID. The API's pod may have another UID."""
         return self.get(namespace, name)
 
+    def refresh(self, pod: Pod) -> Pod | None:
+        """The pod of this name as the API has it now, after `lookup`; None if there is none."""
+        return pod  # `lookup` has read it from the API
+
     def list(self, namespace: str | None = None) -> PodList:
         """The pods of a namespace (None: of all namespaces) in the API."""
         return self.list_with_version(namespace)[0]

@@ -288,6 +288,24 @@ def test_fault_15_a_link_stays_when_only_the_cache_lacks_the_recreated_peer(clus
     wait_for_ping(cluster, pair, PRIMARY_IP)
 
 
+def test_fault_15_a_stalled_watch_does_not_hide_the_labels_with_which_a_sandbox_starts(cluster: Cluster) -> None:
+    """A pod's own declaration is fixed when its sandbox starts, so nothing corrects an outdated one later."""
+    primary, pair = cluster.linked_pair()
+    end_pods(cluster, (cluster.b, pair))
+    other = cluster.pod("other-pod", PAIR, cluster.b)
+    assert cluster.b.add(other).status == 0
+    frozen(cluster, cluster.a)
+    path = f"/api/v1/namespaces/default/pods/{primary.pod.name}"
+    cluster.bed.api.patch(path, {"metadata": {"labels": {"ratchet.pair_name": "other-pod"}}})
+    assert cluster.a.call("DEL", primary).status == 0
+    again = cluster.sandbox(cluster.a, primary.pod)
+    assert cluster.a.add(again).status == 0
+    unfreeze(cluster)
+    cluster.wait_until(State.LINKED, "default.other-pod.in2.primary-pod.in1")
+    cluster.wait_until(None)
+    wait_for_ping(cluster, again, PAIR_IP)
+
+
 # 19, 20, 23: nodes that are unreachable for a while
 
 

@@ -548,6 +548,17 @@ def test_watch_wanted_asks_the_api_if_the_cache_stays_behind(monkeypatch: pytest
     assert api.lists == 2  # of pods, and of topologies
 
 
+def test_watch_wanted_asks_the_api_if_the_cache_has_earlier_labels_of_the_pod(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cached_store_module, "CATCH_UP_SECONDS", 0.05)
+    now = declaring("a")
+    pods, api = NamespaceCache(), FakeApi([now])
+    pods.replace([replace(now, labels={**now.labels, "ratchet.pair_name": "c"})])
+    pods.state.set_synced()
+    wanted = next(recorded(api, pods, KeyedNotifier()).watch_wanted(now, ETH0, 0, 0))
+    assert [one.link.name for one in wanted.links] == ["ns.a.in1.b.in2"]
+    assert api.lists == 2  # of pods, and of topologies
+
+
 def test_versions_older_than_a_dropped_one_are_ignored(known: LinkCache) -> None:
     """A write on version 10 was rejected. A lagging watch that reports version 9 does not help."""
     known.put(link("10"))

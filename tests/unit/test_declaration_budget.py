@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -17,6 +18,7 @@ from ratchet.core.intent.annotation_limits import (
     AnnotationLimits,
     ListAdmission,
     admit_lists,
+    declares_alike,
     must_list_pods,
     with_bounded_links,
 )
@@ -101,6 +103,26 @@ def test_a_list_that_is_too_long_takes_no_room_of_others() -> None:
     assert long.withheld
     assert LINKS not in long.annotations
     assert withheld(admit_lists([long, pod("a")], AnnotationLimits(100))) == ["long"]
+
+
+@pytest.mark.parametrize(
+    ("read", "alike"),
+    [
+        (pod("a"), True),
+        (replace(pod("a"), node="b", phase="Running"), True),
+        (replace(pod("a"), ref=PodRef("ns", "a", "another")), False),
+        (replace(pod("a"), labels={"ratchet": "true", "ratchet.pod_name": "c"}), False),
+        (replace(pod("a"), annotations={}), False),
+        (replace(pod("a"), annotations={**pod("a").annotations, "ratchet.wait": "5"}), False),
+        (pod("a", peer="y"), False),
+        (with_bounded_links(pod("a", padding=SIZE_MOST)), False),
+    ],
+)
+@pytest.mark.parametrize("limit", [10**6, 1])
+def test_a_kept_pod_declares_what_was_read_also_if_its_list_is_withheld(read: Pod, limit: int, *, alike: bool) -> None:
+    (kept,) = admit_lists([pod("a")], AnnotationLimits(limit))
+    assert (kept.withheld is not None) == (limit == 1)
+    assert declares_alike(kept, read) is alike
 
 
 def test_an_invalid_list_keeps_nothing_that_was_parsed() -> None:

@@ -135,9 +135,28 @@ def _over(pod: Pod, own: Usage, total: Usage, limits: AnnotationLimits) -> Pod:
     return _withhold(pod, WithheldLinks(cause, remedy, own.size, own.memory, digest))
 
 
+def declares_alike(kept: Pod, read: Pod) -> bool:
+    """Whether a kept pod is the one that was read, with the same declarations. Its list of links may be withheld."""
+    if (kept.ref, kept.labels) != (read.ref, read.labels):
+        return False
+    if kept.annotations == read.annotations and kept.withheld == read.withheld:
+        return True
+    return _list_digest(kept) == _list_digest(read) and _without_list(kept) == _without_list(read)
+
+
+def _list_digest(pod: Pod) -> int | None:
+    if pod.withheld is not None:
+        return pod.withheld.text_digest
+    text = pod.annotations.get(LINKS)
+    return _digest(text) if text is not None else None
+
+
+def _without_list(pod: Pod) -> dict[str, str]:
+    return {key: value for key, value in pod.annotations.items() if key != LINKS}
+
+
 def _withhold(pod: Pod, withheld: WithheldLinks) -> Pod:
-    kept = {key: value for key, value in pod.annotations.items() if key != LINKS}
-    return replace(pod, annotations=kept, withheld=withheld)
+    return replace(pod, annotations=_without_list(pod), withheld=withheld)
 
 
 def _size(text: str) -> int:
