@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 from ratchet.agent.priority import ForegroundGate
@@ -47,6 +48,25 @@ def test_a_call_that_waits_for_its_peer_does_not_delay_background_work() -> None
         with foreground.waiting():
             assert resumed.wait(10)
         assert not start_background_work(foreground, 0.5).wait(0.05)
+
+
+def test_a_wait_outside_of_a_call_does_not_hide_a_call() -> None:
+    foreground = ForegroundGate()
+    with foreground.waiting(), ThreadPoolExecutor(1) as pool, ExitStack() as call:
+        pool.submit(call.enter_context, foreground.at_work()).result()
+        assert not start_background_work(foreground).wait(0.05)
+        pool.submit(call.close).result()
+        assert start_background_work(foreground).wait(10)
+
+
+def test_a_call_is_counted_as_waiting_once() -> None:
+    foreground = ForegroundGate()
+    with foreground.at_work(), foreground.waiting(), foreground.waiting(), ThreadPoolExecutor(1) as other:
+        with ExitStack() as call:
+            other.submit(call.enter_context, foreground.at_work()).result()
+            assert not start_background_work(foreground).wait(0.05)
+            other.submit(call.close).result()
+        assert start_background_work(foreground).wait(10)
 
 
 def test_calls_in_a_row_delay_background_work_for_a_limited_time() -> None:
