@@ -101,7 +101,7 @@ class Agent:
         self._status = self._make_status()
         self._workers = self._make_workers()
         self._guard = TunnelGuard(settings.guard, self._journal, self._underlays, self._announcer, self._metrics)
-        self._port = PortClash(self._api, settings.node_name, settings.vxlan_port, settings.events)
+        self._port = PortClash(self._api, self._journal, settings.node_name, settings.vxlan_port, settings.events)
         self._health = self._make_health()
         self._periodic = self._make_periodic()
         self._replayers = [
