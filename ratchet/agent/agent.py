@@ -60,8 +60,7 @@ ANNOUNCE_AT_END_SECONDS = 2.0
 # After `drain_seconds`, calls that undo something get more time. With the default of 20 s and the announcements this is
 # less than the 30 s after which the kubelet and the unit file kill the agent.
 UNDO_AT_END_SECONDS = 7.0
-# Calls of the runtime are short, and background threads must not delay them. Python's default of 5 ms is longer than a
-# call.
+# Background threads must not delay calls of the runtime, which are shorter than Python's default of 5 ms.
 SWITCH_SECONDS = 0.001
 # gc.set_threshold(): Python's default (700, 10, 10) runs the collector every few requests, which took 5 % of a link's
 # CPU. Almost no object here is part of a cycle.
@@ -96,13 +95,13 @@ class Agent:
         )
         self._resync = self._make_resync()
         self._heartbeat = Heartbeat(settings, self._records, self._underlays, self._resync)
+        self._guard = TunnelGuard(settings.guard, self._journal, self._underlays, self._announcer, self._metrics)
+        self._port = PortClash(self._api, self._journal, settings.node_name, settings.vxlan_port, settings.events)
+        self._health = self._make_health()
         self._service = self._make_service()
         self._liveness = SandboxLiveness(settings.node_name, self._journal, self._records, self._service)
         self._status = self._make_status()
         self._workers = self._make_workers()
-        self._guard = TunnelGuard(settings.guard, self._journal, self._underlays, self._announcer, self._metrics)
-        self._port = PortClash(self._api, settings.node_name, settings.vxlan_port, settings.events)
-        self._health = self._make_health()
         self._periodic = self._make_periodic()
         self._replayers = [
             SpoolReplayer(Spool(one), self._service.serve_alone)
@@ -234,6 +233,7 @@ class Agent:
             self._foreground,
             self._verified,
             self._interrupts,
+            self._health.note,
         )
 
     def _make_status(self) -> LinkStatus:

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 from ratchet import datapath
 from ratchet.agent.failures import REPORTED, EndFailures, ReportedError
-from ratchet.agent.guard import HeldEndGuard
 from ratchet.agent.liveness import Calls, HeldEnds, SandboxLiveness
 from ratchet.agent.logs import about
 from ratchet.agent.lost_peers import LostPeers
 from ratchet.agent.membership import Membership
 from ratchet.agent.queue import ReconcileQueue
+from ratchet.agent.sandbox_state import HeldEndState
 from ratchet.agent.status import LinkStatus
 from ratchet.agent.underlay import Underlays
 from ratchet.core.model import Link
@@ -178,7 +178,7 @@ class LinkController:
                 log.info('interface removed link=%s interface=%s reason="%s"', end.link, end.ifname, reason)
 
     def _reconciler(self, entry: SandboxEntry, end: HeldEnd) -> Reconciler:
-        return Reconciler(self.records, self.journal, HeldEndGuard(self.journal, entry, end), self.verified)
+        return Reconciler(self.records, self.journal, HeldEndState(self.journal, entry, end), self.verified)
 
 
 def _attempt(entry: SandboxEntry, end: HeldEnd, underlay: Underlay) -> Attempt:

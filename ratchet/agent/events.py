@@ -31,6 +31,7 @@ class Reason(StrEnum):
     INVALID_INTENT = "InvalidIntent"
     NO_COMMON_ADDRESS_FAMILY = "NoCommonAddressFamily"
     WANTS_RESTART = "WantsRestart"
+    NAME_TAKEN = "NameTaken"
     DATAGRAMS_DROPPED = "DatagramsDropped"
 
     @classmethod

@@ -15,9 +15,9 @@ from ratchet.agent.events import Reason
 from ratchet.agent.liveness import Calls
 from ratchet.agent.queue import ReconcileQueue
 from ratchet.core.drift import edits, wants_restart
-from ratchet.core.intent import WantedLink, names_every_pod, names_of
+from ratchet.core.intent import WantedLink, meant_name, names_every_pod, names_of
 from ratchet.core.model import Link, Side
-from ratchet.core.pod import Pod
+from ratchet.core.pod import Pod, PodRef
 from ratchet.errors import InvalidIntentError
 from ratchet.node.attach import OwnEnd, held_ends
 from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry
@@ -41,6 +41,8 @@ class Membership:
     # Ends whose link seems undeclared, each with its pod. An end is removed once its peer has left. Only the worker
     # that has the link decides that: another one might remove the end from the record while that worker joins it.
     _undeclared: dict[tuple[Attachment, str], Pod] = field(default_factory=dict)
+    # Pods whose name a newer pod has, by their namespaces and own names: the pod and the newer pod, as reported.
+    _renounced: dict[tuple[str, str], tuple[PodRef, PodRef]] = field(default_factory=dict)
 
     def reconcile(self, namespace: str, name: str) -> None:
         """Take the links that others now declare for a pod, and mark those that seem undeclared.
@@ -48,6 +50,8 @@ class Membership:
         Raises RatchetError if the pod is to be reconciled again later.
         """
         entries = [one for one in self.journal.of_pod(namespace, name) if one.asks]
+        if not entries:
+            self._renounced.pop((namespace, name), None)
         entries = [one for one in entries if not self.calls.is_adding(one.attachment.container_id)]
         if not entries:
             return
@@ -78,7 +82,9 @@ class Membership:
         if self._may_take(entry, pod, lacking, wanted.namespace_links):
             self._take(entry, pod, lacking)
         self._announce_edits(entry, pod, by_record, wanted.refused.get(pod.ref.uid))
-        undeclared = self._possibly_undeclared(entry, by_record) if wanted.superseding(pod) is None else []
+        newer = wanted.superseding(pod)
+        self._report_name(pod, newer)
+        undeclared = self._possibly_undeclared(entry, by_record) if newer is None else []
         for end in entry.ends:
             if end in undeclared:
                 self._undeclared[entry.attachment, end.link] = pod
@@ -205,6 +211,24 @@ class Membership:
         return list(wanted.ends_of(pod))
 
     # Reporting
+
+    def _report_name(self, pod: Pod, newer: Pod | None) -> None:
+        """Report once on both pods that a newer running pod has the pod's name, as replicas with one alias do.
+
+        A pod that is being deleted is not reported: its successor has the name rightly.
+        That a pod runs now is seen at the next resync, so most rollouts are over before they are reported.
+        """
+        key, name = (pod.ref.namespace, pod.ref.name), meant_name(pod)
+        if newer is None or newer.phase != "Running" or pod.deleting:
+            self._renounced.pop(key, None)
+            return
+        if self._renounced.get(key) == (pod.ref, newer.ref):
+            return
+        self._renounced[key] = (pod.ref, newer.ref)
+        log.warning("two running pods have one name name=%s pod=%s newer=%s", name, pod.ref, newer.ref)
+        text = f"{pod.ref} and {newer.ref} both have the name {name}: only the newer one, {newer.ref}, gets its links"
+        for ref in (pod.ref, newer.ref):
+            self.announcer.event(ref, Reason.NAME_TAKEN, text)
 
     def _announce_edits(
         self,

@@ -6,8 +6,9 @@ import logging
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from ratchet.datapath.udp_ports import holder_of
 from ratchet.errors import DatapathError, RatchetError
+from ratchet.node.journal import Journal
+from ratchet.node.tunnel_port import port_fault
 from ratchet.store.announcements import EventType, record_node_event
 from ratchet.store.apiserver import ApiServer
 
@@ -26,19 +27,23 @@ class PortClash:
     """
 
     api: ApiServer
+    journal: Journal
     node: str
     port: int
     sends_events: bool
     fault: str = field(default="", init=False)
 
     def check(self) -> None:
-        """Find out who has the port now. If that fails, `fault` stays as it is."""
+        """Find out who has the port now. If that fails, or nothing is known, `fault` stays as it is."""
         try:
-            holder = holder_of(self.port)
+            fault = port_fault(self.port, self.journal)
         except DatapathError as error:
             log.warning('tunnel port not checked port=%d cause="%s"', self.port, error)
             return
-        fault = f"UDP port {self.port} of the node is used by {holder}" if holder else ""
+        if fault is None:
+            if self.fault:
+                log.info("tunnel port in use, its holder is not found any more port=%d", self.port)
+            return
         if fault == self.fault:
             return
         self.fault = fault

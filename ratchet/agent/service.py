@@ -57,7 +57,7 @@ class CallService:
     """Serves the runtime's calls.
 
     After a call, its links and its pod are queued for the workers. `verified` has the ends that are up then.
-    `interrupts` counts the calls that undo something.
+    `interrupts` counts the calls that undo something. `node_note` returns what STATUS logs of the node.
     """
 
     settings: Settings
@@ -70,6 +70,7 @@ class CallService:
     foreground: ForegroundGate
     verified: VerifiedEnds
     interrupts: Interrupts
+    node_note: Callable[[], str]
     _adding: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _logged_keys: set[tuple[object, ...]] = field(default_factory=set)
@@ -106,7 +107,7 @@ class CallService:
                 response = self._serve(accepted.call, request)
                 yield self._encode(request, response, began)
                 if response[0] == 0:
-                    log.info("%s succeeded", accepted.call.arguments.command)
+                    self._log_success(accepted.call.arguments.command)
 
     def _accept(
         self, request: Request, connect: Callable[[float], Store], timed_from: float | None
@@ -170,6 +171,14 @@ class CallService:
         command = request.variables.get("CNI_COMMAND", "")
         self.metrics.call(command if command in _COMMANDS else "unknown", code, time.monotonic() - began)
         return Reply(status, encode(result))
+
+    def _log_success(self, command: Command) -> None:
+        """Log a call that succeeded. STATUS names what the node lacks for tunnels, without which pods start."""
+        note = self.node_note() if command is Command.STATUS else ""
+        if note:
+            log.warning('%s succeeded note="%s"', command, note)
+        else:
+            log.info("%s succeeded", command)
 
     @contextmanager
     def _followed_up(self, accepted: _Accepted) -> Iterator[None]:

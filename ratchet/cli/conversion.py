@@ -15,15 +15,14 @@ import yaml
 
 from ratchet.cli.documents import ManifestError
 from ratchet.cli.object_rules import name_problem
+from ratchet.cli.topology_faults import RESERVED, topology_faults
 from ratchet.core.escape import excerpt
 from ratchet.core.intent import values
-from ratchet.core.intent.topologies import Faulty, drawn_links
 from ratchet.core.pod import Topology
 
 Json = dict[str, Any]
 Ends = Sequence[tuple[str, str]]
 
-RESERVED = ("lo", "eth0")
 _IFNAME_MOST, _NAME_MOST = 15, 63
 
 
@@ -92,8 +91,8 @@ class Conversion:
 
 def link_problem(link: Json) -> str:
     """Why an agent would reject a link of a topology; empty if it would not."""
-    (drawn,) = drawn_links(Topology("default", "imported", list_text([link])), RESERVED)
-    return drawn.cause if isinstance(drawn, Faulty) else ""
+    faults = topology_faults([Topology("default", "imported", list_text([link]))])
+    return next((one.cause for one in faults), "")
 
 
 def list_text(links: Sequence[Json]) -> str:

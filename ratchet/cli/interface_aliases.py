@@ -1,7 +1,7 @@
-"""The interface names that containerlab accepts besides those of Linux, by the kind of a node.
+"""The interface names of network operating systems, by the kind of a containerlab node.
 
-A router's image expects the names of Linux. Source: containerlab.dev/manual/topo-def-file, "Interface naming", and its
-kinds' pages.
+A router's image expects the names of Linux. Containerlab accepts its own names too, except for cEOS: there it accepts
+those of Linux only. Source: containerlab.dev/manual/topo-def-file, "Interface naming", and its kinds' pages.
 """
 
 from __future__ import annotations
@@ -37,12 +37,21 @@ def _iol(match: _Match) -> str:
     return f"eth{int(match['slot']) * _IOL_PORTS_PER_SLOT + int(match['port'])}"
 
 
+def _ceos(match: _Match) -> str:
+    return "eth" + match["ports"].replace("/", "_")
+
+
+def _sros(match: _Match) -> str:
+    return f"eth{match['port'] or match['connector']}"
+
+
 def _dashed(match: _Match) -> str:
     return "e" + match[0].removeprefix("ethernet-").replace("/", "-")
 
 
 _NUMBER = r"[0-9]{1,4}"
 _GIGABIT = r"(?:Gi|GigabitEthernet) ?"
+_TEN_GIGABIT = r"(?:Gi|GigabitEthernet|Te|TenGigE|TenGigabitEthernet) ?"
 _JUNOS = rf"(?:et|xe|ge)-0/0/(?P<port>{_NUMBER})"
 _KINDS: tuple[tuple[tuple[str, ...], re.Pattern[str], _Name], ...] = (
     (("cisco_iol",), re.compile(rf"(?:e|Ethernet) ?(?P<slot>{_NUMBER})/(?P<port>[0-3])"), _iol),
@@ -53,22 +62,42 @@ _KINDS: tuple[tuple[tuple[str, ...], re.Pattern[str], _Name], ...] = (
         *_machine(rf"{_GIGABIT}(?P<port>{_NUMBER})", 2),
     ),
     (("cisco_vios",), *_machine(rf"{_GIGABIT}(?P<port>{_NUMBER})", 0)),
+    (("cisco_asav", "cisco_ftdv"), *_machine(rf"{_GIGABIT}0/(?P<port>{_NUMBER})", 0)),
     (("cisco_cat9kv",), *_machine(rf"{_GIGABIT}1/0/(?P<port>{_NUMBER})", 1)),
     (("cisco_n9kv", "vr-n9kv", "vr-cisco_n9kv"), *_machine(rf"(?:Et|Ethernet) ?1/(?P<port>{_NUMBER})", 1)),
+    (("arista_ceos", "ceos"), re.compile(rf"(?:Et|Ethernet)(?P<ports>{_NUMBER}(?:/{_NUMBER}){{0,2}})"), _ceos),
     (("arista_veos", "vr-veos", "vr-arista_veos"), *_machine(rf"(?:Et|Ethernet)1/(?P<port>{_NUMBER})", 1)),
     (
-        ("cisco_xrv9k", "vr-xrv9k", "vr-cisco_xrv9k", "cisco_xrv", "vr-xrv", "vr-cisco_xrv"),
-        *_machine(rf"(?:Gi|GigabitEthernet|Te|TenGigE|TenGigabitEthernet) ?0/0/0/(?P<port>{_NUMBER})", 0),
+        (
+            *("cisco_xrv9k", "vr-xrv9k", "vr-cisco_xrv9k", "cisco_xrv", "vr-xrv", "vr-cisco_xrv"),
+            "cisco_xrd_vrouter",
+        ),
+        *_machine(rf"{_TEN_GIGABIT}0/0/0/(?P<port>{_NUMBER})", 0),
     ),
     (
         (
             *("juniper_vmx", "vr-vmx", "vr-juniper_vmx", "juniper_vsrx", "vr-vsrx", "vr-juniper_vsrx"),
             *("juniper_vqfx", "vr-vqfx", "vr-juniper_vqfx", "juniper_vjunosrouter", "juniper_vjunosswitch"),
+            "juniper_vjunosevolved",
         ),
         *_machine(_JUNOS, 0),
     ),
-    (("nokia_sros", "vr-sros", "vr-nokia_sros", "aruba_aoscx"), *_machine(rf"1/1/(?P<port>{_NUMBER})", 1)),
+    (("juniper_cjunosevolved", "cjunosevolved"), *_machine(rf"et-0/0/(?P<port>{_NUMBER})", -3)),
+    (
+        ("nokia_sros", "vr-sros", "vr-nokia_sros"),
+        re.compile(rf"1/1/(?:(?P<port>{_NUMBER})|c(?P<connector>{_NUMBER})/1)"),
+        _sros,
+    ),
+    (("aruba_aoscx", "vr-aoscx", "vr-aruba_aoscx"), *_machine(rf"1/1/(?P<port>{_NUMBER})", 1)),
     (("f5_bigip-ve",), *_machine(rf"1\.(?P<port>{_NUMBER})", 1)),
+    (("ciena_saos", "vr-ciena_saos"), *_machine(rf"(?P<port>{_NUMBER})", 1)),
+    (("fortinet_fortigate",), *_machine(rf"port(?P<port>{_NUMBER})", 2)),
+    (("spirent_stc",), *_machine(r"port(?P<port>[1-9])", 1)),
+    (("nvidia_cumulusvx",), *_machine(rf"swp(?P<port>{_NUMBER})", 1)),
+    (("paloalto_panos", "vr-pan", "vr-paloalto_panos"), *_machine(rf"Ethernet1/(?P<port>{_NUMBER})", 1)),
+    (("mikrotik_ros", "vr-ros", "vr-mikrotik_ros"), *_machine(rf"ether(?P<port>{_NUMBER})", 2)),
+    (("freebsd",), *_machine(rf"vtnet(?P<port>{_NUMBER})", 1)),
+    (("openbsd",), *_machine(rf"vio(?P<port>{_NUMBER})", 1)),
 )
 
 

@@ -55,7 +55,7 @@ class LinkTable:
 
     def widths(self, rows: Sequence[Row]) -> list[int]:
         """The width of each column for the headings and these rows."""
-        widths = [max(map(len, column)) for column in zip(self.headings, *rows, strict=True)]
+        widths = _widths((self.headings, *rows))
         if self.width is None or self.is_wide:
             return widths
         shortened = [index for index, heading in enumerate(self.headings) if heading in _SHORTENED]
@@ -66,21 +66,24 @@ class LinkTable:
             widths[widest] -= 1
         return widths
 
-    def line(self, row: Row, widths: Sequence[int]) -> str:
-        cells = (shortened(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True))
-        return GAP.join(cells).rstrip()
-
     def text(self, rows: Sequence[Row]) -> str:
         """The headings and these rows, each in a line."""
-        widths = self.widths(rows)
-        return "\n".join(self.line(row, widths) for row in (self.headings, *rows))
+        return table((self.headings, *rows), self.widths(rows))
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Rows of cells in columns, as kubectl prints them. The first row has the headings."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+def table(rows: Sequence[Row], widths: Sequence[int] | None = None) -> str:
+    """Rows of cells in columns of these widths, as kubectl prints them; None: as wide as their cells."""
+    widths = widths if widths is not None else _widths(rows)
+    return "\n".join(table_line(row, widths) for row in rows)
+
+
+def table_line(row: Row, widths: Sequence[int]) -> str:
+    """One row of a table, with the cells shortened to their columns."""
+    return GAP.join(shortened(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _widths(rows: Sequence[Row]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*rows, strict=True)]
 
 
 def terminal_width() -> int | None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ratchet.cli.cluster import add_cluster_options, records_of, require_namespace
-from ratchet.cli.link_table import LinkTable, Row, terminal_width
+from ratchet.cli.link_table import LinkTable, Row, table_line, terminal_width
 from ratchet.cli.manual import Manual
 from ratchet.cli.progress import end_errors
 from ratchet.cli.snapshot import read_edits
@@ -212,7 +212,7 @@ class _TablePrinter(_JsonPrinter):
         self._print_row(self._table.row(link, datetime.now(UTC), is_gone=is_gone))
 
     def _print_row(self, row: Row) -> None:
-        print(self._table.line(row, self._widths), flush=True)
+        print(table_line(row, self._widths), flush=True)
 
 
 def link_as_json(link: Link) -> dict[str, Any]:

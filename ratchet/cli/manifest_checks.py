@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
 
 from ratchet.cli.problems import Problem
+from ratchet.cli.topology_faults import topology_faults
 from ratchet.core.intent.labels import PAIR_NAME
 from ratchet.core.intent.pods import PRIMARY, absence, asks_for_links, is_primary, setting
 from ratchet.core.intent.resolve import unknown_settings, wanted_links
-from ratchet.core.intent.topologies import Faulty, drawn_links
 from ratchet.core.intent.wanted import Wanted, WantedLink
 from ratchet.core.model import Address, Side
 from ratchet.core.pod import Pod, PodRef, Topology
@@ -30,7 +30,7 @@ def find_problems(
     `workloads`: why the name of a workload is no pod's name.
     """
     wanted = wanted_links(pods, reserved, topologies=topologies)
-    faults = [f"{fault.place}: {fault.cause}" for fault in _faults(topologies, reserved)]
+    faults = [str(fault) for fault in topology_faults(topologies, reserved)]
     errors = [*faults, *_refusals(pods, wanted, faults), *_missing_pods(wanted, pods, workloads)]
     warnings = [*_pod_warnings(pods, wanted), *_link_warnings(wanted.links)]
     return [Problem(True, one) for one in sorted(set(errors))] + [Problem(False, one) for one in sorted(set(warnings))]
@@ -43,12 +43,6 @@ def _refusals(pods: Iterable[Pod], wanted: Wanted, faults: Collection[str]) -> I
         error = str(wanted.refused.get(pod.ref.uid, ""))
         if error and error.removeprefix(f"cannot link pod {pod.ref}: ") not in known:
             yield error
-
-
-def _faults(topologies: Iterable[Topology], reserved: Collection[str]) -> Iterator[Faulty]:
-    """The invalid links of topologies, also of those whose pods do not exist."""
-    for topology in topologies:
-        yield from (one for one in drawn_links(topology, {*reserved, "lo"}) if isinstance(one, Faulty))
 
 
 def _missing_pods(wanted: Wanted, pods: Collection[Pod], workloads: Mapping[str, str]) -> Iterator[str]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from ratchet.cli.topology_faults import topology_faults
 from ratchet.core.drift import edits, wants_restart
 from ratchet.core.intent import Wanted, WantedLink, absence
-from ratchet.core.intent.topologies import Faulty, drawn_links
 from ratchet.core.model import Link, Side, State
 from ratchet.core.pod import Pod, Topology
 from ratchet.core.state_machine import derive
-
-RESERVED = ("eth0", "lo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +51,7 @@ def progress_of(
 def rejected_declarations(wanted: Wanted, topologies: Iterable[Topology] = ()) -> dict[str, str]:
     """The errors of invalid declarations, by place. One of a topology is rejected whether or not its pods exist."""
     errors = {error.place: str(error) for error in wanted.refused.values()}
-    faults = (one for each in topologies for one in drawn_links(each, RESERVED) if isinstance(one, Faulty))
-    return errors | {fault.place: f"{fault.place}: {fault.cause}" for fault in faults}
+    return errors | {fault.place: str(fault) for fault in topology_faults(topologies)}
 
 
 def _why(wanted: WantedLink, record: Link | None, pods: Collection[Pod]) -> str:

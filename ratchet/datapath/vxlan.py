@@ -29,7 +29,7 @@ from ratchet.datapath.forwarding import entries_of, lead_nowhere, lead_to
 from ratchet.datapath.parse import device_of, local_bypass, read_new_link
 from ratchet.datapath.pod_netns import ATTEMPTS, OpenPod
 from ratchet.datapath.rtnetlink import Channel, RefusedError
-from ratchet.datapath.udp_ports import holder_of
+from ratchet.datapath.udp_ports import use_of
 from ratchet.datapath.vni_conflicts import release
 from ratchet.errors import DatapathError, VniForeignError, VniInUseError
 
@@ -275,7 +275,7 @@ def _complete(wire: VxlanWire, near: OpenPod, ifname: str) -> None:
 def _port_in_use(port: int) -> str:
     """The cause of a refused UDP port, with its holder if it is found."""
     with suppress(DatapathError):
-        if holder := holder_of(port):
+        if holder := use_of(port).holder:
             return f"UDP port {port} of the node is used by {holder}"
     return f"UDP port {port} of the node is in use"
 

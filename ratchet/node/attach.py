@@ -234,6 +234,8 @@ def _complain(pod: Pod, wanted: Wanted) -> None:
         log.warning("unknown label or annotation ignored pod=%s key=%s", pod.ref, key)
     if setting(pod, PAIR_NAME) is not None and not is_primary(pod):
         log.warning('%s ignored, because %s is not "true" pod=%s', PAIR_NAME, PRIMARY, pod.ref)
+    if newer := wanted.superseding(pod):
+        log.warning("two pods have one name name=%s pod=%s newer=%s", meant_name(pod), pod.ref, newer.ref)
     for refusal in wanted.refused.values():
         log.warning("declaration of another pod refused cause=%s", refusal)
 

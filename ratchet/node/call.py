@@ -23,7 +23,7 @@ from ratchet.store.interface import Store
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The input of a CNI command, and the guard of its sandbox (`SandboxGuard`).
+    """The input of a CNI command, and the state of its sandbox (`SandboxState`).
 
     `connect` returns the API's records; its argument is the longest wait for the API in seconds. `began` is when the
     runtime called, in seconds since boot.

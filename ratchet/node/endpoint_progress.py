@@ -1,4 +1,4 @@
-"""A pass over one end of a link: the guard that it asks, its progress, its result."""
+"""A pass over one end of a link: the state of the sandbox, its progress, its result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ratchet.core.plan import Attempt
 from ratchet.node.verified import VerifiedEnds
 
 
-class SandboxGuard(Protocol):
+class SandboxState(Protocol):
     """The runtime's view of a sandbox, asked before each step and under the link's lock."""
 
     def refuse_superseded(self) -> None:

@@ -34,7 +34,7 @@ from ratchet.errors import (
     VniForeignError,
     VniInUseError,
 )
-from ratchet.node.endpoint_progress import EndpointResult, Progress, SandboxGuard, changed_by_others, tunnel_of
+from ratchet.node.endpoint_progress import EndpointResult, Progress, SandboxState, changed_by_others, tunnel_of
 from ratchet.node.journal import Journal
 from ratchet.node.record_writer import LEASE_OF_ANOTHER_LINK, RecordWriter, retry_on_conflict
 from ratchet.node.teardown import EndInterface
@@ -56,7 +56,7 @@ class EndpointReconcile:
         self,
         writer: RecordWriter,
         journal: Journal,
-        guard: SandboxGuard,
+        sandbox_state: SandboxState,
         attempt: Attempt,
         underlay: Underlay,
         verified: VerifiedEnds,
@@ -66,7 +66,7 @@ class EndpointReconcile:
         self._writer = writer
         self._records = writer.records
         self._journal = journal
-        self._guard = guard
+        self._sandbox_state = sandbox_state
         self._attempt = attempt
         self._underlay = underlay
         self._verified = verified
@@ -111,13 +111,13 @@ class EndpointReconcile:
                 return progress, step
 
     def _plan(self, progress: Progress) -> Step:
-        self._guard.refuse_superseded()
+        self._sandbox_state.refuse_superseded()
         return plan(
             progress.attempt,
             progress.draft,
             self._underlay,
             joined=progress.joined,
-            deleted=self._guard.is_deleted(),
+            deleted=self._sandbox_state.is_deleted(),
             observed=progress.observed,
             peer=self._peer_location(progress),
         )

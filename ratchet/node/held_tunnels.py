@@ -1,4 +1,4 @@
-"""The tunnels of the journal's ends, as their devices are: what the guard of the tunnel port must have of them."""
+"""The tunnels of the journal's ends, as their devices are: what the tunnel guard needs, and who uses the UDP port."""
 
 from __future__ import annotations
 
@@ -36,20 +36,25 @@ def held_owners(journal: Journal) -> set[str]:
 def held_tunnels(journal: Journal, guards: Guards) -> list[GuardedTunnel]:
     """The tunnels of the journal's ends that are to be guarded, as their devices are now."""
     ends = ((entry, end) for entry, end in held_ends(journal) if guards(entry.underlay))
-    return [tunnel for entry, end in ends if (tunnel := _observe(entry, end)) is not None]
+    return [tunnel for entry, end in ends if (tunnel := _tunnel_of(_observe(entry, end), entry, end)) is not None]
 
 
-def _observe(entry: SandboxEntry, end: HeldEnd) -> GuardedTunnel | None:
-    """The tunnel of an end; None if it has no tunnel, or it cannot be observed."""
+def held_devices(journal: Journal) -> Iterator[Device]:
+    """The interfaces of the journal's ends, except those that do not exist or cannot be observed."""
+    return (device for entry, end in held_ends(journal) if (device := _observe(entry, end)) is not None)
+
+
+def _observe(entry: SandboxEntry, end: HeldEnd) -> Device | None:
+    """The interface of an end; None if it does not exist, is not Ratchet's, or cannot be observed."""
     try:
         device = datapath.observe_port(entry.location(end), end.ifname)
     except RatchetError as error:
         log.debug('end not observed link=%s cause="%s"', end.link, error)
         return None
-    return _tunnel_of(device, entry, end) if device is not None and device.ours else None
+    return device if device is not None and device.ours else None
 
 
-def _tunnel_of(device: Device, entry: SandboxEntry, end: HeldEnd) -> GuardedTunnel | None:
-    if device.port is None or device.vni is None or device.remote is None:
+def _tunnel_of(device: Device | None, entry: SandboxEntry, end: HeldEnd) -> GuardedTunnel | None:
+    if device is None or device.port is None or device.vni is None or device.remote is None:
         return None
     return GuardedTunnel(device.port, device.vni, device.remote, owner_of(entry.cookie, device.index), end.link)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ratchet.cni.arguments import Arguments, Command
 from ratchet.cni.config import NetworkConfig
-from ratchet.cni.plugin_keys import DEFAULT_STATE_DIR
-from ratchet.errors import GuardError, TryAgainError
+from ratchet.cni.plugin_keys import DEFAULT_STATE_DIR, DEFAULT_VXLAN_PORT
+from ratchet.errors import DatapathError, GuardError, TryAgainError
 from ratchet.node.interrupts import InterruptedCallError, SignalInterrupts
 from ratchet.node.logs import configure
 from ratchet.node.response import Response, encode, failure, log_keys, parse, version
@@ -95,6 +95,8 @@ def _serve(
             call.journal.flush()
     if network.guard is not False:
         _report_guard(arguments)
+    if arguments.command is Command.STATUS:
+        _report_port(network.vxlan_port or DEFAULT_VXLAN_PORT, call.journal)
     log.info("%s succeeded", arguments.command)
     return result
 
@@ -166,6 +168,19 @@ def _report_guard(arguments: Arguments) -> None:
             cause = str(error)
     if cause:
         log.warning('tunnel port not guarded, links work without it cause="%s"', cause)
+
+
+def _report_port(port: int, journal: Journal) -> None:
+    """Log if something else has the UDP port of the tunnels. Pods start without them, so STATUS succeeds."""
+    from ratchet.node.tunnel_port import port_fault
+
+    try:
+        fault = port_fault(port, journal)
+    except DatapathError as error:
+        log.warning('tunnel port not checked port=%d cause="%s"', port, error)
+        return
+    if fault:
+        log.warning('tunnel port taken, links between nodes fail cause="%s" details="set another vxlan_port"', fault)
 
 
 def _kubeconfig(named: str | None) -> str | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from ratchet.core.plan import Attempt, Underlay
-from ratchet.node.endpoint_progress import EndpointResult, SandboxGuard
+from ratchet.node.endpoint_progress import EndpointResult, SandboxState
 from ratchet.node.endpoint_reconcile import EndpointReconcile
 from ratchet.node.journal import Journal
 from ratchet.node.record_writer import RecordWriter, retry_on_conflict, wall_clock
@@ -23,14 +23,14 @@ from ratchet.store.interface import Store
 class Reconciler:
     """Reconciler for the ends of one sandbox.
 
-    `records` holds the state in the API, `journal` the state on the node. `guard` has the runtime's view of the
+    `records` holds the state in the API, `journal` the state on the node, `sandbox_state` the runtime's view of the
     sandbox. `verified` collects the ends that are up. `now` is the wall clock: its times are written to the records for
     people to read.
     """
 
     records: Store
     journal: Journal
-    guard: SandboxGuard
+    sandbox_state: SandboxState
     verified: VerifiedEnds = field(default_factory=VerifiedEnds)
     now: Callable[[], datetime] = wall_clock
 
@@ -45,7 +45,9 @@ class Reconciler:
         with the record written, if the link is impossible.
         """
         writer = RecordWriter(self.records, self.now)
-        reconcile = EndpointReconcile(writer, self.journal, self.guard, attempt, underlay, self.verified, joined=joined)
+        reconcile = EndpointReconcile(
+            writer, self.journal, self.sandbox_state, attempt, underlay, self.verified, joined=joined
+        )
         with self.journal.lock(attempt.name):
             result = retry_on_conflict(reconcile.run)
             side = attempt.as_recorded(result.record).side

@@ -19,6 +19,7 @@ from ratchet.store.apiserver import ApiServer
 from ratchet.store.codec import MANAGED_SELECTOR
 from ratchet.store.codec.links import decode_link, encode_link, leave_patch, link_patch, stored_link
 from ratchet.store.listwatch import Changed, Failed, Listed, Source, list_watch
+from ratchet.store.paging import restarts_expired
 from ratchet.store.paths import config_maps_path
 from ratchet.store.session import Watched
 from ratchet.store.vni_leases import VniLeases
@@ -88,6 +89,7 @@ class LinkStore:
         """Whether there are records of schema 1."""
         return self.api.has_any(self.path, labelSelector=f"{MANAGED_SELECTOR},!{SCHEMA_LABEL}")
 
+    @restarts_expired
     def list(self) -> LinkList:
         """All records, and an error for each malformed one."""
         links, malformed, _ = self.list_with_version()
@@ -97,6 +99,7 @@ class LinkStore:
         """All records, an error for each malformed one, and the version from which a watch continues."""
         return self._list(MANAGED_SELECTOR)
 
+    @restarts_expired
     def digests(self) -> DigestList:
         """The digests of all records, and an error for each malformed one."""
         digests, malformed = RecordDigests(), list[MalformedRecordError]()
@@ -111,6 +114,7 @@ class LinkStore:
         self.api.list_decoded(self.path, decode, labelSelector=MANAGED_SELECTOR)
         return digests, malformed
 
+    @restarts_expired
     def list_versions(self, versions: Collection[int], most: int) -> Sequence[Link]:
         """The records whose names and versions have these digests; `most` of them at most."""
         left = iter(range(most))

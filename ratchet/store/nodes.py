@@ -14,6 +14,7 @@ from ratchet.store.api_errors import NotFoundError
 from ratchet.store.apiserver import ApiServer
 from ratchet.store.codec import decode_time
 from ratchet.store.codec.leases import decode_node_lease, encode_node_lease
+from ratchet.store.paging import restarts_expired
 from ratchet.store.paths import leases_path
 
 _NODES = "/api/v1/nodes"
@@ -65,6 +66,7 @@ class NodeStore:
         self._cache = cache
         self._leases_path = leases_path(namespace)
 
+    @restarts_expired
     def list(self) -> dict[str, datetime | None]:
         """The Node objects by name, each with its creation time."""
         return dict(self._api.list_decoded(_NODES, _name_and_created)[0])
@@ -87,6 +89,7 @@ class NodeStore:
         conditions = self._status(node).get("conditions") or ()
         return any(one.get("type") == "Ready" and one.get("status") == "True" for one in conditions)
 
+    @restarts_expired
     def list_leases(self) -> Sequence[NodeLease]:
         """The Leases of all nodes that have an agent."""
         return self._api.list_decoded(self._leases_path, decode_node_lease, labelSelector=f"{LEASE_LABEL}=node")[0]

@@ -6,14 +6,21 @@ page is chosen by the bytes of the page before. A page that grows too large neve
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from functools import wraps
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from ratchet.store.api_errors import ExpiredError
+
+log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 Decoded = TypeVar("Decoded")
+Arguments = ParamSpec("Arguments")
 
 # Objects.
 FIRST_LIMIT, LARGEST_LIMIT = 50, 1000
@@ -26,6 +33,9 @@ PAGE_BYTES = 1 << 20
 LARGEST_PAGE_BYTES = 3 << 20
 # A response of more bytes is read and decoded while no other one of that size is.
 LARGE_BYTES = 1 << 18
+
+# How often a list is started. Each start reads a newer version, and etcd keeps versions for five minutes.
+LIST_ATTEMPTS = 3
 
 _CHUNK = 1 << 16
 
@@ -63,6 +73,24 @@ def read_list(read_page: PageReader[Decoded]) -> tuple[list[Decoded], str]:
             return objects, page.version
         limit = next_limit(limit * growth, len(page.objects), page.size)
         token = {"continue": page.next_token}
+
+
+def restarts_expired(read: Callable[Arguments, Decoded]) -> Callable[Arguments, Decoded]:
+    """Have a function list again from the first page if its list expires between two pages.
+
+    The function must begin with nothing each time. Raises ExpiredError after LIST_ATTEMPTS.
+    """
+
+    @wraps(read)
+    def attempted(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Decoded:
+        for _ in range(LIST_ATTEMPTS - 1):
+            try:
+                return read(*args, **kwargs)
+            except ExpiredError as cause:
+                log.info('list expired between two pages, starting again cause="%s"', cause)
+        return read(*args, **kwargs)
+
+    return attempted
 
 
 def decode_page(decode: Callable[[Json], Decoded], content: Json, size: int) -> Page[Decoded]:

@@ -17,6 +17,7 @@ from ratchet.store.api_errors import NotFoundError
 from ratchet.store.apiserver import ApiServer
 from ratchet.store.codec.pods import decode_pod, decode_pod_of_node, decode_pod_phase
 from ratchet.store.listwatch import Changed, Failed, Listed, Source, list_watch
+from ratchet.store.paging import restarts_expired
 from ratchet.store.paths import pods_path
 from ratchet.store.session import Watched
 
@@ -65,6 +66,7 @@ class PodStore:
         """The pod of this name as the API has it now, after `lookup`; None if there is none."""
         return pod  # `lookup` has read it from the API
 
+    @restarts_expired
     def list(self, namespace: str | None = None) -> PodList:
         """The pods of a namespace (None: of all namespaces) in the API."""
         return self.list_with_version(namespace)[0]
@@ -77,6 +79,7 @@ class PodStore:
         _, version = self._api.list_decoded(pods_path(namespace), lambda item: admission.add(decode_pod(item)))
         return admission.admitted(), version
 
+    @restarts_expired
     def list_phases(self) -> PodList:
         """All pods of the cluster, with their references and phases only."""
         return self._api.list_decoded(_PODS, decode_pod_phase)[0]

@@ -20,6 +20,7 @@ from ratchet.store.apiserver import ApiServer, Decoded
 from ratchet.store.codec import MANAGED_SELECTOR, Json
 from ratchet.store.codec.leases import decode_claim, decode_vni_lease, encode_vni_lease, lease_labels_patch
 from ratchet.store.codec.links import record_vni
+from ratchet.store.paging import restarts_expired
 from ratchet.store.paths import config_maps_path, leases_path
 from ratchet.store.vni import VniAllocator
 
@@ -100,14 +101,17 @@ class VniLeases:
         if self.allocator is not None:
             self.allocator.freed(vni)
 
+    @restarts_expired
     def list(self) -> Sequence[VniLease]:
         """All VNI Leases."""
         return self._list(MANAGED_SELECTOR, decode_vni_lease)
 
+    @restarts_expired
     def claims(self) -> Sequence[Claim]:
         """The VNI, the holder and the namespace of each VNI Lease. A cluster can have 100,000 Leases."""
         return self._list(MANAGED_SELECTOR, decode_claim)
 
+    @restarts_expired
     def claim_digests(self) -> ClaimDigests:
         """The digests of all VNI Leases."""
         digests = ClaimDigests()
@@ -119,6 +123,7 @@ class VniLeases:
         self.api.list_decoded(self.path, decode, labelSelector=MANAGED_SELECTOR)
         return digests
 
+    @restarts_expired
     def list_claimed(self, claims: Collection[int], most: int) -> Sequence[VniLease]:
         """The Leases whose VNIs and holders have these digests; `most` of them at most."""
         left = iter(range(most))
@@ -131,6 +136,7 @@ class VniLeases:
 
         return self._list(MANAGED_SELECTOR, decode)
 
+    @restarts_expired
     def list_of_node(self, node: str) -> Sequence[VniLease]:
         """The VNI Leases with the label of a node. Leases from before an upgrade have no such labels."""
         return self._list(node_label(node), decode_vni_lease)
@@ -140,6 +146,7 @@ class VniLeases:
         path = f"{self.path}/{vni_lease_name(lease.vni)}"
         self.api.delete(path, uid=lease.uid, resource_version=lease.resource_version)
 
+    @restarts_expired
     def record_vnis(self, vnis: Collection[int] | None = None) -> dict[int, str]:
         """The VNIs in the labels of records, with a record's UID.
 
@@ -149,15 +156,18 @@ class VniLeases:
         found = self.api.list_metadata(self._records_path, record_vni, labelSelector=selector)
         return dict(entry for entry in found if entry is not None)
 
+    @restarts_expired
     def recorded_vnis(self) -> set[int]:
         """The VNIs in the labels of records."""
         found = self.api.list_metadata(self._records_path, _vni, labelSelector=VNI_LABEL)
         return {vni for vni in found if vni is not None}
 
+    @restarts_expired
     def record_uids(self) -> set[str]:
         """The UIDs of all ConfigMaps of the namespace: also of records whose labels or data were edited."""
         return set(self.api.list_metadata(self._records_path, _uid))
 
+    @restarts_expired
     def record_uid_digests(self) -> set[int]:
         """The digests of the UIDs of all ConfigMaps of the namespace, as by `record_uids`."""
         return set(self.api.list_metadata(self._records_path, lambda item: digest(_uid(item))))

@@ -132,6 +132,21 @@ def test_a_topology_links_pods_that_started_before_it(cluster: Cluster) -> None:
     delete_pods(cluster, *placed)
 
 
+def test_two_running_replicas_with_one_name_get_an_event(cluster: Cluster) -> None:
+    """Neither asks for a peer with `ratchet.primary`, so both start."""
+    labels = {"ratchet": "true", "ratchet.pod_name": "pair-pod"}
+    replicas = [cluster.pod(f"replica-{number}", labels, cluster.b) for number in (1, 2)]
+    primary = cluster.primary(cluster.a)
+    for one in replicas:
+        path = f"{cluster.bed.pods_path}/{one.pod.name}/status"
+        cluster.bed.api.patch(path, {"status": {"phase": "Running"}})
+    cluster.add_all((cluster.a, primary), *((cluster.b, one) for one in replicas))
+    cluster.wait_until(State.LINKED)
+    assert sorted(map(len, map(cluster.interfaces, replicas))) == [0, 1], "only one has the link"
+    wait_for("an Event on both", lambda: cluster.pods_with_event("NameTaken") == {one.pod.uid for one in replicas})
+    delete_pods(cluster, (cluster.a, primary), *((cluster.b, one) for one in replicas))
+
+
 def test_an_edited_link_wants_a_restart_and_changes_at_the_restart(cluster: Cluster) -> None:
     name, text = "default.a.in1.b.in2", '- {{endpoints: ["a:in1", "b:in2"], mtu: {}}}'
     cluster.bed.create_topology("lab", text.format(1400))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -13,11 +11,12 @@ import pytest
 from ratchet.cli.main import main
 from ratchet.core.model import State
 from ratchet.dev.fake_kubelet import Sandbox
-from ratchet.dev.hosts import command_in, run_in
+from ratchet.dev.hosts import run_in
 from ratchet.dev.testbed import wait_for
 from tests.agent.pages import HEALTH, page
 from tests.support.cluster import LINK, PAIR, Cluster
 from tests.support.resync import touch
+from tests.support.udp_port import port_taken
 
 Captured = pytest.CaptureFixture[str]
 SPEC = {
@@ -51,25 +50,12 @@ def _without_ipv6(cluster: Cluster, pod: Sandbox) -> Iterator[None]:
     run_in(pod.netns, "sh", "-c", f"echo 0 > {key}")
 
 
-@contextmanager
-def _port_taken(cluster: Cluster, _: Sandbox | None = None) -> Iterator[None]:
-    code = "import socket; s = socket.socket(2, 2); s.bind(('', 4789)); print(flush=True); input()"
-    command = command_in(cluster.a.host.netns, sys.executable, "-c", code)
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        holder.stdout.readline()
-        try:
-            yield
-        finally:
-            holder.communicate("\n")
-
-
 Fault = Callable[[Cluster, Sandbox], AbstractContextManager[None]]
 FAULTS: dict[str, tuple[Fault, str]] = {
     "name taken": (_foreign_interface, "is not Ratchet's"),
     "route exists": (_foreign_route, "10.77.0.0/16"),
     "IPv6 disabled": (_without_ipv6, "IPv6 is disabled"),
-    "UDP port taken": (_port_taken, "UDP port 4789 of the node is used by python"),
+    "UDP port taken": (lambda cluster, _: port_taken(cluster.a), "UDP port 4789 of the node is used by python"),
 }
 
 
@@ -94,7 +80,7 @@ def test_the_cause_of_a_failure_after_add_reaches_the_owner(cluster: Cluster, fa
 
 
 def test_a_taken_port_is_found_when_the_agent_starts(cluster: Cluster) -> None:
-    with _port_taken(cluster):
+    with port_taken(cluster.a):
         cluster.renew(cluster.a)
         wait_for("the agent to be ready", lambda: page(cluster.a, "/readyz", HEALTH)[0] == 200)
         assert "UDP port 4789 of the node is used by python" in page(cluster.a, "/readyz", HEALTH)[1]

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from ratchet.datapath.guard_rules import table_messages
+from ratchet.datapath.nftables import Nftables
+from ratchet.datapath.rtnetlink import RefusedError
+from tests.support.guarded_link import ONE, ONE6, THREE, THREE6, TWO, TWO6
 from tests.support.namespaces import Bed, may_make_namespaces
 from tests.support.wires import Wires
 
@@ -41,6 +45,27 @@ def nodes(bed: Bed) -> Bed:
     """Three nodes on one Ethernet segment, and one pod for each node."""
     bed.fabric(**{"node-1": "10.9.0.1/24", "node-2": "10.9.0.2/24", "node-3": "10.9.0.3/24"})
     bed.add("pod-a", "pod-b", "pod-c")
+    return bed
+
+
+@pytest.fixture
+def has_nftables(bed: Bed) -> None:
+    """Skip if the kernel has no nftables, which the table itself shows."""
+    bed.add("probe")
+    with bed.inside("probe"), Nftables() as channel:
+        try:
+            channel.transact(table_messages())
+        except RefusedError as error:
+            pytest.skip(f"this kernel has no nftables for the guard: {error.strerror}")
+
+
+@pytest.fixture
+def underlay(bed: Bed) -> Bed:
+    """Two nodes and a third host on one Ethernet, with addresses of both families, and two pods."""
+    bed.fabric(**{"node-1": f"{ONE}/24", "node-2": f"{TWO}/24", "node-3": f"{THREE}/24"})
+    for node, address in (("node-1", ONE6), ("node-2", TWO6), ("node-3", THREE6)):
+        bed.ip(node, "addr", "add", f"{address}/64", "dev", "eth0", "nodad")
+    bed.add("pod-a", "pod-b")
     return bed
 
 

@@ -183,7 +183,7 @@ def reading_outside_the_lock() -> Iterator[None]:
             with self.journal.lock(attempt.name):
                 writer = RecordWriter(_with_stale_read(self.records, record), self.now)
                 return EndpointReconcile(
-                    writer, self.journal, self.guard, attempt, underlay, self.verified, joined=joined
+                    writer, self.journal, self.sandbox_state, attempt, underlay, self.verified, joined=joined
                 ).run()
 
         return current_driver().retry_on_conflict(decide)

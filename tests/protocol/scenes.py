@@ -63,8 +63,8 @@ PARENTS = {
 
 
 @dataclass(frozen=True)
-class DelGuard:
-    """A guard that checks only for DEL. Without `call`, there is no DEL.
+class DelState:
+    """The state of a sandbox of which only DEL is known. Without `call`, there is no DEL.
 
     Nothing else takes over a sandbox in these scenes.
     """
@@ -305,7 +305,7 @@ def agent(node: str, rules: Rules) -> Process:
         with _ignoring_errors():
             cached = rules.records()
             cached.links = _CachedLinks(cached, text)
-            Reconciler(cached, call.journal, DelGuard(call)).reconcile(attempt, underlay, joined=True)
+            Reconciler(cached, call.journal, DelState(call)).reconcile(attempt, underlay, joined=True)
         return "reconcile"
 
     return Process(f"agent {node}", node, {"reconcile": reconcile}, "reconcile")

@@ -42,7 +42,7 @@ from tests.protocol.scenes import (
     PARENTS,
     RECORDS,
     VXLAN_PORT,
-    DelGuard,
+    DelState,
     Rules,
     call_of,
     link_of,
@@ -163,7 +163,7 @@ def agent(node: str, broken: Broken) -> Process:
                     RecordWriter(broken.records()).assert_vni(record.name)
             else:
                 call = call_of(attempt, Command.ADD, Rules())
-                reconciler = Reconciler(broken.records(), call.journal, DelGuard())
+                reconciler = Reconciler(broken.records(), call.journal, DelState())
                 reconciler.reconcile(attempt, scene_underlay(node), joined=True)
         return "reconcile"
 
@@ -212,7 +212,7 @@ def vni_claim_process(broken: Broken, killable: bool = False) -> Process:
 
     def start() -> str:
         with suppress(RatchetError):
-            Reconciler(broken.records(), call.journal, DelGuard()).reconcile(attempt, scene_underlay("A"), joined=True)
+            Reconciler(broken.records(), call.journal, DelState()).reconcile(attempt, scene_underlay("A"), joined=True)
         return END
 
     return Process("number u1", "A", {"start": start}, "start", killable=killable)

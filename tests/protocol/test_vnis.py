@@ -41,7 +41,7 @@ from tests.protocol.scenes import (
     LEASES,
     RECORDS,
     VNIS,
-    DelGuard,
+    DelState,
     Rules,
     attempt_of,
     call_of,
@@ -178,7 +178,7 @@ def gc_process(broken: Broken, passes: int = 1) -> Process:
 
 
 def _reconciler(attempt: Attempt, broken: Broken) -> Reconciler:
-    return Reconciler(broken.records(), call_of(attempt, Command.ADD, Rules()).journal, DelGuard())
+    return Reconciler(broken.records(), call_of(attempt, Command.ADD, Rules()).journal, DelState())
 
 
 # The conditions

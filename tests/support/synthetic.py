@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ def report_peak():
 atexit.register(report_peak)
 """
 
+_EXPIRED = {"kind": "Status", "code": 410, "reason": "Expired", "message": "The provided continue parameter is too old"}
+
 
 @dataclass(frozen=True, slots=True)
 class Collection:
@@ -41,16 +44,28 @@ class Collection:
 
 @dataclass(slots=True)
 class SyntheticApi:
-    """The collections by path; any other path has an empty collection. `pages` are the sizes of all pages in bytes."""
+    """The collections by path; any other path has an empty collection. `pages` are the sizes of all pages in bytes.
+
+    `expiries` is how many lists of each collection expire between their first two pages. `restarts` counts them.
+    """
 
     url: str
     collections: Mapping[str, Collection]
+    expiries: int = 0
+    restarts: Counter[str] = field(default_factory=Counter)
     pages: list[int] = field(default_factory=list)
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def kubeconfig(self, folder: Path) -> str:
         """Write a kubeconfig, and return its path."""
         return write_kubeconfig(folder, self.url)
+
+    def expires(self, path: str, start: int) -> bool:
+        """Whether the list ends before the page with this first object."""
+        if not start or self.restarts[path] >= self.expiries:
+            return False
+        self.restarts[path] += 1
+        return True
 
     def page(self, path: str, limit: int, start: int) -> str:
         collection = self.collections.get(path, Collection(0, str))
@@ -66,9 +81,9 @@ class SyntheticApi:
 class _Server(HttpServer):
     """A server of lists and watches."""
 
-    def __init__(self, collections: Mapping[str, Collection]) -> None:
+    def __init__(self, collections: Mapping[str, Collection], expiries: int) -> None:
         super().__init__(_Handler)
-        self.api = SyntheticApi(self.url, collections)
+        self.api = SyntheticApi(self.url, collections, expiries)
 
 
 class _Handler(JsonHandler):
@@ -81,8 +96,12 @@ class _Handler(JsonHandler):
         if "watch" in query:
             self._watch(path)
             return
+        start = int(query.get("continue", "0"))
+        if self.server.api.expires(path, start):
+            self.send(410, _EXPIRED)
+            return
         try:
-            self.send(200, self.server.api.page(path, int(query.get("limit", "500")), int(query.get("continue", "0"))))
+            self.send(200, self.server.api.page(path, int(query.get("limit", "500")), start))
         except OSError:  # the client does not read a page that is too large
             self.close_connection = True
 
@@ -107,9 +126,9 @@ class _Handler(JsonHandler):
 
 
 @contextmanager
-def serve(collections: Mapping[str, Collection]) -> Iterator[SyntheticApi]:
-    """Serve lists and watches of these collections."""
-    with running(_Server(collections)) as server:
+def serve(collections: Mapping[str, Collection], expiries: int = 0) -> Iterator[SyntheticApi]:
+    """Serve lists and watches of these collections. `expiries` is as in SyntheticApi."""
+    with running(_Server(collections, expiries)) as server:
         try:
             yield server.api
         finally:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.manual_clock import Clock
 from tests.support.memory import AgentNode, MemoryApi
 
 
@@ -20,3 +21,8 @@ def node(tmp_path: Path, api: MemoryApi) -> Iterator[AgentNode]:
     """Node a, whose agent runs on stores in memory."""
     with AgentNode(tmp_path, api).running() as made:
         yield made
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()

@@ -5,21 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ratchet.agent.connections import Limits, OpenConnections, client_of
-
-
-class Clock:
-    """A monotonic clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.support.manual_clock import Clock
 
 
 def test_a_client_has_at_most_its_share_of_the_connections(clock: Clock) -> None:

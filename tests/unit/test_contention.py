@@ -12,21 +12,9 @@ from ratchet.errors import RatchetError
 from ratchet.install.chain import CONFIG
 from ratchet.install.contention import CALM_SECONDS, ROUNDS, YIELD_SECONDS, Contention
 from ratchet.install.follow import NetworkFollower
+from tests.support.manual_clock import Clock
 
 FLANNEL = {"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "flannel"}]}
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

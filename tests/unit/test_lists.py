@@ -16,7 +16,16 @@ from ratchet.store.api_errors import ExpiredError
 from ratchet.store.apiserver import ApiServer
 from ratchet.store.connection import static_connection
 from ratchet.store.kubeconfig import StaticAccess
-from ratchet.store.paging import FIRST_LIMIT, LARGE_BYTES, LARGEST_LIMIT, LARGEST_PAGE_BYTES, PAGE_BYTES, LargeResponses
+from ratchet.store.paging import (
+    FIRST_LIMIT,
+    LARGE_BYTES,
+    LARGEST_LIMIT,
+    LARGEST_PAGE_BYTES,
+    LIST_ATTEMPTS,
+    PAGE_BYTES,
+    LargeResponses,
+    restarts_expired,
+)
 from ratchet.store.session import read_lines
 from ratchet.store.store import ApiStore
 from tests.support.http_server import HttpServer, JsonHandler, running
@@ -157,6 +166,30 @@ def test_a_list_that_expires_between_two_pages_raises_an_error() -> None:
     pages = Pages(["a"], 410)
     with served(pages) as api, pytest.raises(ExpiredError):
         api.list_decoded("/things", pages.decode)
+
+
+@pytest.mark.parametrize("expiries", [LIST_ATTEMPTS - 1, LIST_ATTEMPTS])
+def test_an_expired_list_starts_again_a_limited_number_of_times(expiries: int) -> None:
+    left = iter(range(expiries))
+
+    class Expiring(Pages):
+        def answer(self, query: dict[str, list[str]]) -> tuple[int, Json]:
+            self.pages = (["a"], 410 if "continue" in query and next(left, None) is not None else ["b"])
+            return super().answer(query)
+
+    pages = Expiring()
+    with served(pages) as api:
+
+        @restarts_expired
+        def read() -> list[str]:
+            return api.list_decoded("/things", pages.decode)[0]
+
+        if expiries < LIST_ATTEMPTS:
+            assert read() == ["a", "b"]
+        else:
+            with pytest.raises(ExpiredError):
+                read()
+    assert pages.log.count("page 0") == LIST_ATTEMPTS
 
 
 @pytest.mark.parametrize("names", [["a", "b"], []])

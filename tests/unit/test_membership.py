@@ -234,3 +234,45 @@ def test_the_cost_of_taking_a_link_does_not_grow_with_the_links_of_the_pod(tmp_p
     """A pod is reconciled by one worker, so a pod with a thousand links must not be quadratic."""
     few, many = (lines_to_take(tmp_path / str(links), links) / links for links in (20, 200))
     assert many < 1.2 * few
+
+
+def _replicas(node: AgentNode, **of_newer: Any) -> tuple[Pod, Pod]:
+    """Two pods with one alias, of which the older one has a sandbox on the node."""
+    alias = {"ratchet": "true", "ratchet.pod_name": "primary-pod"}
+    own = sandbox_of(Side.PRIMARY)
+    node.hold(own)
+    older = Pod(own.pod, alias, node="node-a", phase="Running")
+    ref = PodRef("default", "replica-2", "uid-2")
+    newer = replace(Pod(ref, alias, node="node-b", phase="Running"), **of_newer)
+    return older, newer
+
+
+def _reconcile_replicas(node: AgentNode, *pods: Pod) -> list[tuple[PodRef, str, str]]:
+    """Reconcile the older one of these pods, which are all of their namespace. Returns its Events."""
+    events = list[tuple[PodRef, str, str]]()
+    node.caches.formats.read(announcing())
+    namespace = node.caches.namespace_cache("default")
+    namespace.replace(pods)
+    namespace.state.set_synced()
+    with patch.object(node.announcements, "event", lambda ref, reason, text, _="": events.append((ref, reason, text))):
+        node.membership.reconcile("default", "primary-pod")
+    return events
+
+
+def test_two_running_pods_of_one_name_are_reported_on_both(node: AgentNode, caplog: pytest.LogCaptureFixture) -> None:
+    older, newer = _replicas(node)
+    first, second = _reconcile_replicas(node, older, newer)
+    assert (first[:2], second[:2]) == ((older.ref, "NameTaken"), (newer.ref, "NameTaken"))
+    expected = "default/primary-pod and default/replica-2 both have the name primary-pod: only the newer one"
+    assert all(text.startswith(expected) for _, _, text in (first, second))
+    assert "name=primary-pod pod=default/primary-pod newer=default/replica-2" in caplog.text
+    assert _reconcile_replicas(node, older, newer) == [], "once"
+    assert _reconcile_replicas(node, older) == []
+    assert len(_reconcile_replicas(node, older, newer)) == 2, "again after the other one was gone"
+
+
+def test_the_successor_of_a_pod_is_not_reported(node: AgentNode) -> None:
+    older, newer = _replicas(node)
+    assert _reconcile_replicas(node, replace(older, deleting=True), newer) == []
+    assert _reconcile_replicas(node, older, replace(newer, phase="Pending")) == []
+    assert _reconcile_replicas(node, older, replace(newer, deleting=True)) == []

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 from ratchet.agent.priority import ForegroundGate
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.manual_clock import Clock
 
 
 def start_background_work(foreground: ForegroundGate, seconds: float = 60.0) -> threading.Event:
@@ -49,16 +43,34 @@ def test_a_call_that_waits_for_its_peer_does_not_delay_background_work() -> None
         assert not start_background_work(foreground, 0.5).wait(0.05)
 
 
-def test_calls_in_a_row_delay_background_work_for_a_limited_time() -> None:
+def test_a_wait_outside_of_a_call_does_not_hide_a_call() -> None:
+    foreground = ForegroundGate()
+    with foreground.waiting(), ThreadPoolExecutor(1) as pool, ExitStack() as call:
+        pool.submit(call.enter_context, foreground.at_work()).result()
+        assert not start_background_work(foreground).wait(0.05)
+        pool.submit(call.close).result()
+        assert start_background_work(foreground).wait(10)
+
+
+def test_a_call_is_counted_as_waiting_once() -> None:
+    foreground = ForegroundGate()
+    with foreground.at_work(), foreground.waiting(), foreground.waiting(), ThreadPoolExecutor(1) as other:
+        with ExitStack() as call:
+            other.submit(call.enter_context, foreground.at_work()).result()
+            assert not start_background_work(foreground).wait(0.05)
+            other.submit(call.close).result()
+        assert start_background_work(foreground).wait(10)
+
+
+def test_calls_in_a_row_delay_background_work_for_a_limited_time(clock: Clock) -> None:
     """The limit counts from the first call in the row, not from the start of each wait."""
-    clock = Clock()
     foreground = ForegroundGate(clock)
     with foreground.at_work():
-        clock.now = 59.0
+        clock.now += 59.0
         with foreground.at_work():
             assert not start_background_work(foreground).wait(0.05)
-            clock.now = 60.0
+            clock.now += 1.0
             assert start_background_work(foreground).wait(10)
-    clock.now = 100.0
+    clock.now += 40.0
     with foreground.at_work():
         assert not start_background_work(foreground).wait(0.05)

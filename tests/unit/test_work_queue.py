@@ -9,19 +9,7 @@ from collections import Counter
 import pytest
 
 from ratchet.agent.queue import FIRST_PAUSE, LONGEST_PAUSE, POD_SECONDS, ReconcileQueue, WorkQueue
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.support.manual_clock import Clock
 
 
 @pytest.fixture
@@ -106,20 +94,21 @@ def test_a_delayed_key_can_also_be_taken_now_if_it_is_added_again(queue: WorkQue
     queue.add("a")
     assert queue.take() == "a"
     queue.done("a")
-    clock.now = 5.0
+    clock.now += 5.0
     assert not queue.is_idle()
     assert queue.take() == "a"
 
 
 def test_a_key_that_is_delayed_repeatedly_is_due_once_at_the_first_time(queue: WorkQueue[str], clock: Clock) -> None:
+    start = clock.now
     for moment in range(10):
-        clock.now = moment / 10
+        clock.now = start + moment / 10
         queue.add("a", after=1.0)
-    clock.now = 1.0
+    clock.now = start + 1.0
     assert not queue.is_idle()
     assert queue.take() == "a"
     queue.done("a")
-    clock.now = 100.0
+    clock.now = start + 100.0
     assert queue.is_idle()
 
 

@@ -38,6 +38,9 @@ class Faulty:
     text: str = ""
     withheld: Withheld | None = None
 
+    def __str__(self) -> str:
+        return f"{self.place}: {self.cause}"
+
     def may_concern(self, *names: str) -> bool:
         """Whether an error whose `names` cannot be read may concern a pod with one of these names.
 

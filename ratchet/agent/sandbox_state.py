@@ -1,4 +1,4 @@
-"""The guard of a sandbox's end, for the workers that reconcile it after its ADD."""
+"""The state of the sandbox that holds an end, for the workers that reconcile the end after its ADD."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from ratchet.node.journal import HeldEnd, Journal, SandboxEntry
 
 
 @dataclass(frozen=True, slots=True)
-class HeldEndGuard:
-    """`ratchet.node.endpoint_progress.SandboxGuard` for an end that the journal holds."""
+class HeldEndState:
+    """`ratchet.node.endpoint_progress.SandboxState` for an end that the journal holds."""
 
     journal: Journal
     entry: SandboxEntry

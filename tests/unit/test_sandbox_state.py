@@ -1,4 +1,4 @@
-"""HeldEndGuard: a worker continues while the sandbox holds the end and DEL has not been called."""
+"""HeldEndState: a worker continues while the sandbox holds the end and DEL has not been called."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.agent.guard import HeldEndGuard
+from ratchet.agent.sandbox_state import HeldEndState
 from ratchet.core.model import Side
 from ratchet.errors import SupersededError
 from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry, since_boot
@@ -31,24 +31,24 @@ def entry(journal: Journal) -> SandboxEntry:
 
 
 def test_an_end_that_its_sandbox_holds_is_accepted(journal: Journal, entry: SandboxEntry) -> None:
-    guard = HeldEndGuard(journal, entry, END)
-    guard.refuse_superseded()
-    assert not guard.is_deleted()
+    state = HeldEndState(journal, entry, END)
+    state.refuse_superseded()
+    assert not state.is_deleted()
 
 
 def test_a_removed_end_is_rejected(journal: Journal, entry: SandboxEntry) -> None:
     journal.change_ends(ATTACHMENT, lambda _: ())
     with pytest.raises(SupersededError, match=f"cannot link pod {entry.pod}: link {END.link} was removed"):
-        HeldEndGuard(journal, entry, END).refuse_superseded()
+        HeldEndState(journal, entry, END).refuse_superseded()
 
 
 def test_an_end_superseded_by_a_later_add_is_rejected(journal: Journal, entry: SandboxEntry) -> None:
     journal.write(replace(entry, began=entry.began + 1))
     with pytest.raises(SupersededError):
-        HeldEndGuard(journal, entry, END).refuse_superseded()
+        HeldEndState(journal, entry, END).refuse_superseded()
 
 
 def test_an_end_is_deleted_only_by_a_del_after_its_add(journal: Journal, entry: SandboxEntry) -> None:
     journal.bury(ATTACHMENT, since_boot())
-    assert HeldEndGuard(journal, entry, END).is_deleted()
-    assert not HeldEndGuard(journal, replace(entry, began=since_boot() + 1), END).is_deleted()
+    assert HeldEndState(journal, entry, END).is_deleted()
+    assert not HeldEndState(journal, replace(entry, began=since_boot() + 1), END).is_deleted()
