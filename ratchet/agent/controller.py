@@ -70,7 +70,7 @@ class LinkController:
                 self.liveness.remove_strays(record, held)
             self._reconcile_ends(held)
             for entry, _ in held:
-                self.liveness.forget_dead(entry)
+                self.liveness.remove_dead(link, entry)
             if held:
                 self.lost_peers.mark(link, held)
             else:

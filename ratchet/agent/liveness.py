@@ -20,6 +20,8 @@ from ratchet.store.cached_store import CachedStore
 
 log = logging.getLogger(__name__)
 
+NO_DEL = "its pod and its namespace are gone, and no DEL came"
+
 HeldEnds = Sequence[tuple[SandboxEntry, HeldEnd]]
 """The ends of one link that this node's sandboxes hold, each with its journal entry."""
 
@@ -75,23 +77,24 @@ class SandboxLiveness:
             return "its pod is gone, and no DEL came"
         return None
 
-    def forget_dead(self, entry: SandboxEntry) -> None:
-        """Remove a sandbox from the journal if its namespace, its pod and its ends in the records are gone.
+    def remove_dead(self, link: str, entry: SandboxEntry) -> None:
+        """Remove a sandbox whose namespace and pod are gone from the record of a link, and from the journal.
 
-        An entry with delegate results stays: DEL needs them.
+        It is forgotten once no record has it. An entry with delegate results stays: DEL needs them.
         """
-        if entry.delegations or self.calls.is_adding(entry.attachment.container_id):
+        if self.calls.is_adding(_id_of(entry)):
             return
-        # The cache first: an end that is in its record costs no look into the namespace and no API request.
-        if _has_end(entry, (self.records.links.cache.get(end.link) for end in entry.ends)):
+        # The cache first: a sandbox whose pod is there costs no look into the namespace and no API request.
+        if self.records.pods.is_cached(entry.pod) or datapath.namespace_is_there(_namespace(entry)):
             return
-        if datapath.namespace_is_there(_namespace(entry)):
+        if self.pod_of(entry) is not None:
             return
-        if _has_end(entry, [self.records.links.lookup(end.link).link for end in entry.ends]):
+        with self.journal.lock(link):
+            RecordWriter(self.records).leave(link, _id_of(entry), NO_DEL)
+        if entry.delegations or _has_end(entry, [self.records.links.lookup(end.link).link for end in entry.ends]):
             return
-        if self.pod_of(entry) is None:
-            self.journal.forget(entry.attachment)
-            log.info('sandbox forgotten sandbox=%s reason="pod and namespace are gone, and no DEL came"', _id_of(entry))
+        self.journal.forget(entry.attachment)
+        log.info('sandbox forgotten sandbox=%s reason="%s"', _id_of(entry), NO_DEL)
 
     def remove_strays(self, record: Link, held: HeldEnds) -> None:
         """Remove the dead sandboxes of this node that are in a record but not in the journal.

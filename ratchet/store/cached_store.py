@@ -10,7 +10,7 @@ from ratchet.core.intent.annotation_limits import DEFAULT_ANNOTATION_LIMITS, Ann
 from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS, TopologyLimits
 from ratchet.core.limits import DEFAULT_LIMITS, LinkLimits
 from ratchet.core.model import Link
-from ratchet.core.pod import Pod, Topology
+from ratchet.core.pod import Pod, PodRef, Topology
 from ratchet.errors import TopologiesUnknownError
 from ratchet.store.api_errors import ForbiddenError
 from ratchet.store.apiserver import ApiServer
@@ -43,6 +43,11 @@ class CachedPods:
         """The pod of this UID from the node's cache. If the cache does not have it, the pod from the API."""
         cached = self._caches.node_pods.get(namespace, name)
         return cached if cached is not None and cached.ref.uid == uid else self.get(namespace, name)
+
+    def is_cached(self, pod: PodRef | None) -> bool:
+        """Whether the node's cache has this pod."""
+        cached = self._caches.node_pods.get(pod.namespace, pod.name) if pod is not None else None
+        return cached is not None and cached.ref == pod
 
     def refresh(self, pod: Pod) -> Pod | None:
         """The pod of this name as the API has it now; None if there is none."""

@@ -32,6 +32,7 @@ from tests.support.cluster import (
     clean_cluster,
     collected,
     end_pods,
+    journal_files,
     lists_topologies,
     recreated,
     sent_by,
@@ -185,6 +186,22 @@ def test_fault_06_concurrent_adds_of_one_sandbox_create_one_link(cluster: Cluste
     assert [lease.vni for lease in cluster.bed.records.vnis.list()] == [cluster.bed.links()[LINK].vni]
     assert cluster.interfaces(primary) == ["in1"]
     wait_for_ping(cluster, primary, PAIR_IP)
+
+
+# 4: no DEL
+
+
+def test_fault_04_an_agent_removes_a_sandbox_whose_pod_and_namespace_are_gone(cluster: Cluster) -> None:
+    """Without `ratchet gc`. The agent ends in between, as one does that has lost a DEL on a full disk."""
+    primary, pair = cluster.linked_pair()
+    cluster.bed.agents["a"].kill()
+    cluster.bed.hosts.remove_namespace(primary.netns)
+    cluster.bed.delete_pod(primary.pod)
+    cluster.bed.agents["a"].start()
+    cluster.wait_until_left()
+    wait_for("an empty journal", lambda: journal_files(cluster.a.state_dir) == [])
+    end_pods(cluster, (cluster.b, pair))
+    cluster.assert_nothing_left()
 
 
 # 8: identity of static pods

@@ -13,7 +13,7 @@ from ratchet.cni.delegation import Delegation
 from ratchet.core.model import Location, Sandbox, Side
 from ratchet.core.pod import Pod
 from ratchet.node.journal import SandboxEntry, since_boot
-from tests.support.links import joined
+from tests.support.links import joined, wanted
 from tests.support.memory import AgentNode, MemoryApi, sandbox_of
 
 PRIMARY, PAIR = Side.PRIMARY, Side.PAIR
@@ -89,7 +89,7 @@ def gone_entry(node: AgentNode, **of_entry: Any) -> SandboxEntry:
 
 
 def is_forgotten(node: AgentNode, entry: SandboxEntry) -> bool:
-    node.liveness.forget_dead(entry)
+    node.liveness.remove_dead(wanted().name, entry)
     return node.journal.read(entry.attachment) is None
 
 
@@ -122,15 +122,40 @@ def test_a_sandbox_with_delegate_results_is_left_to_del(node: AgentNode) -> None
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_a_sandbox_is_not_forgotten_while_a_record_has_it(node: AgentNode, cached: bool) -> None:
+def test_a_sandbox_whose_pod_and_namespace_are_gone_leaves_its_record(node: AgentNode, cached: bool) -> None:
+    """Its DEL was forgotten: the disk was full, and the agent ended before it could write it."""
     entry = gone_entry(node)
-    record = node.put_record(joined(OWN, None))
+    record = node.put_record(joined(OWN, sandbox_of(PAIR, "node-b")))
     if not cached:
         node.caches.links.drop(record.name)
+    assert is_forgotten(node, entry)
+    after = node.record()
+    assert after is not None
+    assert after.sandbox(PRIMARY) is None
+    assert after.sandbox(PAIR) is not None
+    assert after.history[-1].reason == liveness.NO_DEL
+
+
+def test_a_sandbox_with_delegate_results_leaves_its_record(node: AgentNode) -> None:
+    entry = gone_entry(node, delegations=(Delegation({"type": "bridge", "cniVersion": "1.0.0"}),))
+    node.put_record(joined(OWN, None))
     assert not is_forgotten(node, entry)
+    assert node.record() is None
 
 
-def test_an_end_in_its_cached_record_costs_no_namespace_check_and_no_request(
+@pytest.mark.parametrize("has", ["a pod", "a namespace"])
+def test_a_record_keeps_a_sandbox_that_may_be_alive(node: AgentNode, has: str) -> None:
+    entry = gone_entry(node)
+    if has == "a pod":
+        node.api.put_pod(Pod(OWN.pod))
+    else:
+        node.add_namespace(OWN.container_id)
+    record = node.put_record(joined(OWN, None))
+    assert not is_forgotten(node, entry)
+    assert node.record() == record
+
+
+def test_a_sandbox_whose_pod_is_cached_costs_no_namespace_check_and_no_request(
     node: AgentNode, api: MemoryApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A link is reconciled after each of its changes, and a check enters the namespace twice."""
@@ -143,12 +168,12 @@ def test_an_end_in_its_cached_record_costs_no_namespace_check_and_no_request(
     monkeypatch.setattr(liveness, "datapath", datapath)
     monkeypatch.setattr(datapath, "namespace_is_there", check)
     entry = node.hold(OWN)
-    node.put_record(joined(OWN, None))
     requests = len(api.requests)
-    node.liveness.forget_dead(entry)
+    node.see_pod(Pod(OWN.pod))
+    node.liveness.remove_dead(wanted().name, entry)
     assert not checked
-    node.caches.links.put(replace(joined(None, sandbox_of(PAIR)), uid="uid", resource_version="99"))
-    node.liveness.forget_dead(entry)
+    node.see_pod(Pod(replace(OWN.pod, uid="another")))
+    node.liveness.remove_dead(wanted().name, entry)
     assert checked == [entry.netns]
     assert len(api.requests) == requests
 
