@@ -119,6 +119,10 @@ class DeclaredPods(PodStore):
     def get(self, namespace: str, name: str) -> Pod | None:
         return next((pod for pod in self._declared.pods if pod.ref.name == name), None)
 
+    def is_cached(self, pod: PodRef) -> bool:
+        found = self.get(pod.namespace, pod.name)
+        return found is not None and found.ref == pod
+
     def list(self, namespace: str | None = None) -> PodList:
         return list(self._declared.pods)
 
@@ -267,6 +271,7 @@ def reconcile(node: str, declared: Declared, link: str, source: Callable[[Declar
                 membership.remove_undeclared(entry, end)
             else:
                 controller._reconcile_end(entry, end)
+            controller.liveness.remove_dead(link, entry)
 
 
 class Alone:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
 
-from ratchet.agent import membership
+from ratchet.agent import liveness, membership
+from ratchet.agent.liveness import SandboxLiveness
 from ratchet.agent.membership import Membership
 from ratchet.node import add
 from ratchet.node.journal import HeldEnd, SandboxEntry
@@ -23,6 +25,7 @@ from tests.protocol.editing import (
     OLD_LINK_LEFT,
     OTHER_INTERFACES,
     Declared,
+    DeclaredPods,
     Edit,
     pod_of,
     sandbox_in,
@@ -159,6 +162,28 @@ def leaving_interfaces_behind() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def removing_sandboxes_without_their_pod() -> Iterator[None]:
+    """A sandbox whose pod is gone leaves the record, though its namespace and its interfaces are still there."""
+    with patch.object(liveness, "datapath", SimpleNamespace(namespace_is_there=lambda _: False)):
+        yield
+
+
+@contextmanager
+def removing_every_sandbox() -> Iterator[None]:
+    """A sandbox leaves the record whether or not its pod and its namespace are there."""
+
+    def gone(*_: object) -> None:
+        return None
+
+    with (
+        removing_sandboxes_without_their_pod(),
+        patch.object(DeclaredPods, "is_cached", gone),
+        patch.object(SandboxLiveness, "pod_of", gone),
+    ):
+        yield
+
+
 Witness = tuple[Callable[[], AbstractContextManager[None]], Edit, str]
 MUTATIONS: dict[str, Witness] = {
     "an interface has no owner": (sharing_interfaces, moved("A", "A", "A", running=True), CUT_WHILE_RUNNING),
@@ -175,6 +200,12 @@ MUTATIONS: dict[str, Witness] = {
     ),
     "no end is given up": (keeping_undeclared_ends, renamed("A", "A", restarted=True), OLD_LINK_LEFT),
     "no end is given up, so none is taken": (keeping_undeclared_ends, renamed("A", "B", restarted=True), NOT_LINKED),
+    "a pod that is gone is enough": (removing_sandboxes_without_their_pod, renamed("A", "A"), CUT_WHILE_RUNNING),
+    "a sandbox needs neither pod nor namespace": (
+        removing_every_sandbox,
+        moved("A", "A", "A", running=True),
+        CUT_WHILE_RUNNING,
+    ),
     "interfaces stay": (leaving_interfaces_behind, moved("A", "B", "A", restarted=True), OTHER_INTERFACES),
 }
 
