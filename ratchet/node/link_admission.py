@@ -42,12 +42,17 @@ class LinkAdmission:
         if entry.pod is None or not entry.asks or not entry.ends:
             return []
         with self._lock:
-            links = (end.link for end in entry.ends)
+            links = {end.link for end in entry.ends}
             new = [link for link in links if link not in self._admitted and not index.has_link(link)]
-            if new:
+            if (growth := len(new) - _replaced(index.get(entry.attachment), links)) > 0:
                 pending = Counter(namespace for link, namespace in self._admitted.items() if not index.has_link(link))
-                violation = node_violation(entry.pod, self._most, index.link_counts() + pending, len(new))
+                violation = node_violation(entry.pod, self._most, index.link_counts() + pending, growth)
                 if violation is not None:
                     raise violation
-                self._admitted |= dict.fromkeys(new, entry.pod.namespace)
+            self._admitted |= dict.fromkeys(new, entry.pod.namespace)
             return new
+
+
+def _replaced(before: SandboxEntry | None, links: set[str]) -> int:
+    """The number of links of an earlier entry that are not among these, as after a link got another record."""
+    return sum(end.link not in links for end in before.ends) if before is not None else 0

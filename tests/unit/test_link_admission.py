@@ -75,6 +75,14 @@ def test_a_running_pod_over_the_limit_takes_no_link_and_keeps_its_own(journal: J
     assert [end.link for end in found.ends] == ["l1", "l2"]
 
 
+def test_a_link_may_get_another_record_on_a_full_node(journal: Journal) -> None:
+    first = held("a", "l1", "l2", "l3")
+    journal.begin(first)
+    assert journal.change_ends(first.attachment, lambda ends: (*ends[1:], *held("a", "renamed").ends))
+    with pytest.raises(InvalidIntentError):
+        journal.change_ends(first.attachment, lambda ends: (*ends, *held("a", "l1").ends))
+
+
 def test_links_of_before_stay_with_a_lower_limit(journal: Journal, tmp_path: Path) -> None:
     """Its entries can still be written, and an undone ADD is always written."""
     entry = held("a", "l1", "l2", "l3")
