@@ -78,7 +78,7 @@ class Agent:
         self._queue = ReconcileQueue()
         self._verified = VerifiedEnds()
         self._interrupts = Interrupts()
-        self._journal = Journal(settings.state_dir, remembers=True)
+        self._journal = Journal(settings.state_dir, remembers=True, links_most=settings.links_per_node)
         self._underlays = Underlays(settings)
         self._api = self._connect()
         self._announcer = self._make_announcer()

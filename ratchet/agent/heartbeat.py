@@ -93,9 +93,9 @@ class Heartbeat:
             self._read_formats()
             written = self._records.formats.written_schema
             lease = NodeLease(self._settings.node_name, vtep, written_schema=written)
-            self._records.nodes.renew_lease(lease, self._settings.node_lost_after, datetime.now(UTC))
+            renewed = self._records.nodes.renew_lease(lease, self._settings.node_lost_after, datetime.now(UTC))
             if self._beats % BEATS_FOR_A_READ == 0:
-                self._read()
+                self._read(renewed)
             self._beats += 1
             self.last_contact = self._clock()
         except RatchetError as error:
@@ -135,13 +135,17 @@ class Heartbeat:
         if changed:
             self._follow_underlay()
 
-    def _read(self) -> None:
-        """Read the other nodes' Leases, and report which nodes are lost or back."""
-        others = [one for one in self._records.nodes.list_leases() if one.node != self._settings.node_name]
+    def _read(self, renewed: str) -> None:
+        """Read the other nodes' Leases, and report which nodes are lost or back.
+
+        `renewed` is the version of this node's own Lease.
+        """
+        leases = self._records.nodes.list_leases_since(renewed)
+        others = [one for one in leases if one.node != self._settings.node_name]
         self._records.formats.read(self._records, others)
-        leases = {one.node: one.version for one in others}
+        versions = {one.node: one.version for one in others}
         longest_gap = self._settings.heartbeat * BEATS_FOR_A_READ * GAPS_TO_BE_BLIND
-        self._attendance = self._attendance.read(leases, self._clock(), longest_gap)
+        self._attendance = self._attendance.read(versions, self._clock(), longest_gap)
         silent = self._attendance.lost(self._settings.node_lost_after)
         # A node that is lost already is not read again until its Lease changes.
         lost = frozenset(one for one in silent if one in self._lost or not self._records.nodes.is_ready(one))

@@ -84,7 +84,7 @@ class Informers:
         self._node = node
         self._handler = handler
         self.caches = Caches(
-            links=LinkCache(self._link_changed),
+            links=LinkCache(self._link_changed, node),
             node_pods=PodCache(),
             namespace_cache=self.namespace_cache,
             pods_notifier=KeyedNotifier(),
@@ -174,7 +174,7 @@ class Informers:
 
     def _links_source(self) -> Source[Link, LinkChange]:
         def list_links() -> tuple[list[Link], str]:
-            links, malformed, version = self._records.links.list_of_node(self._node)
+            links, malformed, version = self._records.links.list_of_node(self._node, self.caches.links.listing())
             for error in malformed:
                 self.caches.links.log_malformed(error)
             # A record that cannot be decoded still exists: the cache keeps its last version.

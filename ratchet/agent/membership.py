@@ -109,7 +109,12 @@ class Membership:
     def _take(self, entry: SandboxEntry, pod: Pod, lacking: Sequence[OwnEnd]) -> None:
         """Take the ends of links that name the pod and that its sandbox lacks."""
         wanted = held_ends(self.records, pod, lacking)
-        for end in self._reserve(entry, wanted):
+        try:
+            taken = self._reserve(entry, wanted)
+        except InvalidIntentError as violation:
+            self.announcer.event(pod.ref, Reason.of(violation), str(violation))
+            return
+        for end in taken:
             log.info("link taken link=%s pod=%s interface=%s", end.link, pod.ref, end.ifname)
             self.queue.enqueue_link(end.link)
         current = self.journal.read(entry.attachment)

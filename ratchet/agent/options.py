@@ -29,7 +29,7 @@ from ratchet.cni.plugin_keys import (
 from ratchet.core.intent import WAIT_MAX_SECONDS
 from ratchet.core.intent.annotation_limits import DEFAULT_ANNOTATION_LIMITS
 from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS
-from ratchet.core.limits import DECLARATION_MEMORY_MIB, LINKS_PER_NAMESPACE, LINKS_PER_POD
+from ratchet.core.limits import DECLARATION_MEMORY_MIB, LINKS_PER_NAMESPACE, LINKS_PER_NODE, LINKS_PER_POD
 from ratchet.core.ports import FURTHER_PORTS, PORT_MOST
 
 DEFAULT_METRICS_ADDR = ":9472"
@@ -239,6 +239,10 @@ OPTIONS: tuple[Option, ...] = (
            "greatest number of links that a namespace may declare, and of VNIs that its links may have. The same on "
            "all nodes",
            _whole(1, values.LINKS_MOST), LINKS_PER_NAMESPACE),
+    Option(_LINKS, "links_per_node", "N",
+           "greatest number of links with an end on this node. A namespace gets at most three quarters of what the "
+           "others leave. Each link takes up to 28 KiB: if you raise it, raise the agent's memory limit",
+           _whole(1, values.LINKS_MOST), LINKS_PER_NODE),
     Option(_LINKS, "wait", "SECONDS",
            "longest time that ADD waits for peers; 0: ADD does not wait. wait in the network configuration and "
            "ratchet.wait of the pod override it",

@@ -57,6 +57,7 @@ class Settings:
     vni_range: tuple[int, int]
     links_per_pod: int
     links_per_namespace: int
+    links_per_node: int
     wait: float
     wait_policy: str
     workers: int

@@ -8,6 +8,7 @@ from dataclasses import fields
 from ratchet.core.endpoint_spec import EndpointSpec, rate_text
 from ratchet.core.intent import Wanted
 from ratchet.core.model import Encapsulation, End, Link, Side
+from ratchet.core.packed import Packed
 from ratchet.errors import InvalidIntentError
 
 
@@ -56,7 +57,7 @@ def _encapsulation_edits(made: Encapsulation, wanted: Encapsulation) -> Iterator
 
 
 def _end_edits(made: End, wanted: End) -> Iterator[str]:
-    if frozenset(made.addresses) != frozenset(wanted.addresses):
+    if made.addresses != wanted.addresses and frozenset(made.addresses) != frozenset(wanted.addresses):
         yield f"addresses {_text(wanted.addresses)} instead of {_text(made.addresses)}"
     for field in fields(EndpointSpec):
         now, before = (getattr(end.properties, field.name) for end in (wanted, made))
@@ -77,6 +78,6 @@ def _text(value: object) -> str:
             return "on" if value else "off"
         case (str() as name, int() as number):
             return f"{name}={number}"
-        case tuple():
+        case tuple() | Packed():
             return ", ".join(map(_text, value)) or "none"
     return str(value)

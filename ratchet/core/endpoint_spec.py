@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from ratchet.core.packed import Packed
 
 IFNAME = "IFNAME"  # the interface's name in a sysctl's name
 
@@ -29,6 +32,49 @@ class Route:
         via = f" via {self.via}" if self.via is not None else ""
         return f"{self.to}{via}{f' metric {self.metric}' if self.metric is not None else ''}"
 
+    @classmethod
+    def parse(cls, text: str) -> Route:
+        """The route that `str` has written. Raises ValueError, also for a metric that is not a number."""
+        match text.split(" "):
+            case [to]:
+                return cls(ip_network(to))
+            case [to, "via", via]:
+                return cls(ip_network(to), ip_address(via))
+            case [to, "metric", metric]:
+                return cls(ip_network(to), None, int(metric))
+            case [to, "via", via, "metric", metric]:
+                return cls(ip_network(to), ip_address(via), int(metric))
+        raise ValueError("not '<network> via <address> metric <number>'")
+
+
+class PackedRoutes(Packed[Route]):
+    """Routes of an end."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def to_text(item: Route) -> str:
+        return str(item)
+
+    @staticmethod
+    def from_text(text: str) -> Route:
+        return Route.parse(text)
+
+
+class PackedSysctls(Packed[Sysctl]):
+    """Sysctls of an end."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def to_text(item: Sysctl) -> str:
+        return f"{item[0]}={item[1]}"
+
+    @staticmethod
+    def from_text(text: str) -> Sysctl:
+        name, _, value = text.partition("=")
+        return name, int(value)
+
 
 @dataclass(frozen=True, slots=True)
 class EndpointSpec:
@@ -42,10 +88,14 @@ class EndpointSpec:
     mtu: int | None = None
     mac: str | None = None
     txqlen: int | None = None
-    routes: tuple[Route, ...] = ()
-    sysctls: tuple[Sysctl, ...] = ()
+    routes: Sequence[Route] = ()
+    sysctls: Sequence[Sysctl] = ()
     offloads: bool = True
     rate: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "routes", PackedRoutes.of(self.routes))
+        object.__setattr__(self, "sysctls", PackedSysctls.of(self.sysctls))
 
 
 UNSET = EndpointSpec()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from ipaddress import IPv4Interface, IPv6Interface
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 
 from ratchet.core.endpoint_spec import UNSET, EndpointSpec
+from ratchet.core.packed import Packed
 from ratchet.core.pod import PodRef
 
 Address = IPv4Interface | IPv6Interface
@@ -126,6 +127,21 @@ class Encapsulation:
 DEFAULT_ENCAPSULATION = Encapsulation()
 
 
+class PackedAddresses(Packed[Address]):
+    """Addresses of an end. One of each family, as most ends have, are kept as they are."""
+
+    __slots__ = ()
+    LEAST = 3
+
+    @staticmethod
+    def to_text(item: Address) -> str:
+        return str(item)
+
+    @staticmethod
+    def from_text(text: str) -> Address:
+        return ip_interface(text)
+
+
 @dataclass(frozen=True, slots=True)
 class End:
     """One end of a link: its declaration, and the facts that its node has written.
@@ -136,12 +152,15 @@ class End:
 
     name: str
     ifname: str
-    addresses: tuple[Address, ...] = ()
+    addresses: Sequence[Address] = ()
     properties: EndpointSpec = UNSET
     notes: Mapping[str, str] = field(default_factory=dict, hash=False)
     sandbox: Sandbox | None = None
     ready: ReadyFor | None = None
     error: EndError | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "addresses", PackedAddresses.of(self.addresses))
 
     def intends_the_same_as(self, other: End) -> bool:
         """Whether both declare the same interface. Addresses are compared as sets, the pod's name not at all."""

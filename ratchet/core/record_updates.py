@@ -92,10 +92,14 @@ def mark_lost(record: Link, side: Side, reason: str, now: datetime) -> Link:
 
 
 def with_error(record: Link, side: Side, text: str, now: datetime) -> Link:
-    """The record with the error of an end. One that is there already keeps its time."""
+    """The record with the error of an end. One that is there already keeps its time.
+
+    Unchanged if an end has not joined: the peer has left since the error, so the end waits. No pass would clear it.
+    """
     end = record.end(side)
     text = escape_unprintable(text)[:ERROR_MAX]
-    if record.schema == EARLIER_SCHEMA or (end.error is not None and end.error.text == text):
+    is_known = end.error is not None and end.error.text == text
+    if is_known or record.schema == EARLIER_SCHEMA or record.kind is None:
         return record
     return record.with_end(side, replace(end, error=EndError(_recorded_time(now), text)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
@@ -23,6 +24,7 @@ class EntryIndex:
         self._by_pod = _Groups[tuple[str, str]]()
         self._by_cookie = _Groups[int]()
         self._by_netns = _Groups[str]()
+        self._links: Counter[str] = Counter()  # by namespace
 
     def put(self, entry: SandboxEntry) -> None:
         attachment = entry.attachment
@@ -36,6 +38,8 @@ class EntryIndex:
             if entry.pod is not None:
                 self._by_pod.add((entry.pod.namespace, entry.pod.name), attachment)
             for end in entry.ends:
+                if not self._by_link.of(end.link):
+                    self._links[end.wanted.namespace] += 1
                 self._by_link.add(end.link, attachment)
 
     def forget(self, attachment: Attachment) -> None:
@@ -52,6 +56,15 @@ class EntryIndex:
     def of_link(self, link: str) -> list[SandboxEntry]:
         with self._lock:
             return self._all(self._by_link.of(link))
+
+    def has_link(self, link: str) -> bool:
+        """Whether a sandbox has an end of a link."""
+        return bool(self._by_link.of(link))
+
+    def link_counts(self) -> Counter[str]:
+        """The number of links of which a sandbox has an end, by namespace."""
+        with self._lock:
+            return self._links.copy()
 
     def of_container(self, container_id: str) -> list[SandboxEntry]:
         with self._lock:
@@ -82,6 +95,13 @@ class EntryIndex:
             self._by_pod.discard((entry.pod.namespace, entry.pod.name), attachment)
         for end in entry.ends:
             self._by_link.discard(end.link, attachment)
+            if not self._by_link.of(end.link):
+                self._forget_link(end.wanted.namespace)
+
+    def _forget_link(self, namespace: str) -> None:
+        self._links[namespace] -= 1
+        if not self._links[namespace]:
+            del self._links[namespace]
 
 
 class _Groups(Generic[Key]):

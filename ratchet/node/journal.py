@@ -11,10 +11,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from ratchet.core.limits import LINKS_PER_NODE
 from ratchet.core.model import Location
 from ratchet.errors import RatchetError
 from ratchet.node.boot import boot_id, since_boot
@@ -22,6 +23,7 @@ from ratchet.node.deferred import DeferredEntries
 from ratchet.node.entries import Attachment, HeldEnd, SandboxEntry
 from ratchet.node.entry_files import EntryFiles
 from ratchet.node.entry_index import EntryIndex
+from ratchet.node.link_admission import LinkAdmission
 from ratchet.node.locks import LOCK_SECONDS, KeyedLocks, Locks
 from ratchet.node.tombstones import TOMBSTONE_SECONDS, Tombstones
 
@@ -37,12 +39,20 @@ class Journal:
 
     Methods raise RatchetError if a write fails, unless it is deferred. With `remembers` all entries are also kept in
     memory. This is for an agent, which writes nearly all of them. The plugin beside it may write others; `reload` finds
-    these.
+    these. A write that would give the agent's node more than `links_most` links raises InvalidIntentError.
     """
 
-    def __init__(self, state_dir: str | Path, lock_seconds: float = LOCK_SECONDS, *, remembers: bool = False) -> None:
+    def __init__(
+        self,
+        state_dir: str | Path,
+        lock_seconds: float = LOCK_SECONDS,
+        *,
+        remembers: bool = False,
+        links_most: int = LINKS_PER_NODE,
+    ) -> None:
         root = Path(state_dir)
         self._memory = EntryIndex() if remembers else None
+        self._admission = LinkAdmission(self._memory, links_most)
         # The attachments whose entries were written or removed while `reload` runs; None while it does not run.
         self._changed: set[Attachment] | None = None
         self._remembering = threading.Lock()
@@ -66,7 +76,7 @@ class Journal:
             listed = {entry.attachment for entry in read}
             new = [entry for entry in read if self._memory.get(entry.attachment) is not entry]
             # An entry whose file exists but cannot be read now is kept: its sandbox may still be there.
-            missing = [entry.attachment for entry in self._memory.entries() if entry.attachment not in listed]
+            missing = {entry.attachment for entry in self._memory.entries()} - listed
             gone = [attachment for attachment in missing if not self._entries.exists(attachment)]
             with self._remembering:
                 for entry in new:
@@ -83,8 +93,9 @@ class Journal:
     def write(self, entry: SandboxEntry, *, may_defer: bool = False) -> None:
         """Write an entry. With `may_defer`, one that the disk rejects is kept in memory until `flush` writes it."""
         entry = replace(entry, boot=boot_id())
-        self._entries.write(entry, may_defer=may_defer)
-        self._remember(entry)
+        with self._admission.admitted(entry):
+            self._entries.write(entry, may_defer=may_defer)
+            self._remember(entry)
 
     def begin(self, entry: SandboxEntry, *, may_defer: bool = False) -> bool:
         """Write the entry of an ADD that begins; `may_defer` as for `write`.
@@ -95,18 +106,16 @@ class Journal:
         entry, name = replace(entry, boot=boot_id()), entry.attachment.file_name
         if self._files.exists(entry.attachment) and self._files.read(entry.attachment) is None:
             self._files.set_aside(name)
-        try:
+        with self._admission.admitted(entry), suppress(FileExistsError):
             self._entries.write(entry, exclusive=True, may_defer=may_defer)
-        except FileExistsError:
-            return False
-        self._remember(entry)
-        return True
+            self._remember(entry)
+            return True
+        return False
 
     def change_ends(self, attachment: Attachment, change: Callable[[tuple[HeldEnd, ...]], tuple[HeldEnd, ...]]) -> bool:
         """Change the ends in an attachment's entry. Returns False if the attachment has no entry any more."""
         with self._entry_locks.of(attachment.file_name):
-            entry = self.read(attachment)
-            if entry is None:
+            if (entry := self.read(attachment)) is None:
                 return False
             ends = change(entry.ends)
             if ends != entry.ends:
@@ -125,8 +134,7 @@ class Journal:
         The operator can rename the network between ADD and DEL. If the attachment has no entry, these are the entries
         of its container and interface under other network names. Raises RatchetError if they cannot be listed.
         """
-        entry = self.read(attachment)
-        if entry is not None:
+        if (entry := self.read(attachment)) is not None:
             return [entry]
         found = self._entries.read_all(f"{attachment.interface_key}+")  # reads no file of another container
         return [entry for entry in found if entry.attachment.interface_key == attachment.interface_key]
@@ -140,8 +148,7 @@ class Journal:
         current = self.read(entry.attachment)
         if current is None or not current.asks or current.began != entry.began:
             return False
-        wanted = current.end_of(end.link)
-        return wanted is not None and wanted.side is end.side
+        return (wanted := current.end_of(end.link)) is not None and wanted.side is end.side
 
     def forget(self, attachment: Attachment) -> None:
         """Remove an attachment's entry, if it has one. The removal of its file is deferred if the disk rejects it."""
@@ -186,15 +193,13 @@ class Journal:
         A late DEL and the cleanup of an old link must not remove such an interface.
         """
         for entry in self.in_namespace(location):
-            # Cookies are valid within one boot; the namespaces of an earlier boot are gone.
-            if entry.boot not in ("", boot_id()):
-                continue
             own = entry.attachment.container_id == container_id
-            if own and not link:
-                continue  # its ends are not compared, because DEL asks for each of them
-            for end in entry.ends:
-                if end.ifname == ifname and not (own and end.link == link):
-                    return True
+            # Cookies are valid within one boot; the namespaces of an earlier boot are gone. Without a link, the ends of
+            # its own entry are not compared, because DEL asks for each of them.
+            if entry.boot not in ("", boot_id()) or (own and not link):
+                continue
+            if any(end.ifname == ifname and not (own and end.link == link) for end in entry.ends):
+                return True
         return False
 
     def holding(self, link: str) -> list[tuple[SandboxEntry, HeldEnd]]:
@@ -212,9 +217,9 @@ class Journal:
     def bury(self, attachment: Attachment, at: float, *, undone: bool = True) -> bool:
         """Write a tombstone for the attachment, so that an ADD that still runs undoes its work.
 
-        `at` is the time of the DEL in seconds since boot. Returns True if an earlier DEL wrote a tombstone already. The
-        key is the container and the interface, so that an ADD under an earlier network name sees the tombstone too.
-        Without `undone`, the DEL has failed, and the next one does not count as a repeated one.
+        `at` is the time of the DEL in seconds since boot. Returns True if an earlier DEL wrote a tombstone already. An
+        ADD under an earlier network name sees it too: the key is the container and the interface. Without `undone`, the
+        DEL has failed, and the next one does not count as a repeated one.
         """
         again = self._tombstones.bury(attachment, at, undone=undone)
         self._purge()
@@ -287,8 +292,7 @@ class Journal:
 
     def _purge(self) -> None:
         """Remove old tombstones and the partly written files of killed processes."""
-        now = since_boot()
-        if now - self._purged < PURGE_SECONDS:
+        if (now := since_boot()) - self._purged < PURGE_SECONDS:
             return
         self._purged = now
         self._files.remove_partial(time.time() - TOMBSTONE_SECONDS)

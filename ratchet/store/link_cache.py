@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection
+from itertools import count
 
 from ratchet.core.model import Link
 from ratchet.core.naming import node_label
@@ -17,15 +18,25 @@ from ratchet.store.notifier import KeyedNotifier
 log = logging.getLogger(__name__)
 
 DELETED_KEPT = 4096
+# Records in which no sandbox of this node has joined: they are only expected on it. Users of other nodes can create any
+# number of them, so the limit on this node's links does not bound them.
+EXPECTED_MOST = 1024
 
 
 class LinkCache:
     """The records as last read, watched or written; safe between threads.
 
     No record is replaced by an older version of it. `changed` is called with the name of each record that changes.
+
+    Of the records in which no sandbox of `node` has joined, EXPECTED_MOST are kept (None: all). The others are unknown,
+    not absent: each question about them goes to the API.
     """
 
-    def __init__(self, changed: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, changed: Callable[[str], None] = lambda _: None, node: str | None = None) -> None:
+        self._node = node
+        self._expected: set[str] = set()
+        # Whether all records of the node are kept, except those that were dropped; whether its last list had all.
+        self.is_complete = self._lists_all = True
         self.notifier = KeyedNotifier()
         self.changed = changed
         self.state = SyncState()
@@ -47,8 +58,9 @@ class LinkCache:
         return cached is not None and not is_newer(version, cached.resource_version)
 
     def expects_none(self, name: str) -> bool:
-        """Whether the record is most likely absent: the cache is synced and does not have it."""
-        return self.state.is_synced and not (name in self._links or name in self._dropped or name in self._malformed)
+        """Whether the record is most likely absent: the cache is synced and complete, and does not have it."""
+        known = name in self._links or name in self._dropped or name in self._malformed
+        return self.state.is_synced and self.is_complete and not known
 
     def names(self) -> list[str]:
         """The names of the cached records, and of those that were dropped and not read again since."""
@@ -65,14 +77,35 @@ class LinkCache:
         return [link for link in self.all() if node in link.nodes]
 
     def replace(self, links: Collection[Link], version: str) -> list[LinkChange]:
-        """Hold these records as of `version`, and no others. Returns nothing, because `changed` is called."""
-        for link in links:
-            self.put(link)
+        """Hold these records as of `version`, and no others. Returns nothing, because `changed` is called.
+
+        If the list is not complete, a record that it lacks may exist: it is dropped.
+        """
+        self.is_complete = self._lists_all
         listed = {link.name for link in links}
         for name in self.names():
-            if name not in listed:
+            if name in listed:
+                continue
+            if self.is_complete:
                 self.delete(name, version)
+            else:
+                self.drop(name)
+                self._notify(name)
+        for link in links:
+            self.put(link)
         return []
+
+    def listing(self) -> Callable[[Link], bool]:
+        """A filter for one list of the node's records: whether to keep a record. It notes if the list is incomplete."""
+        expected = count(1)
+        self._lists_all = True
+
+        def keeps(link: Link) -> bool:
+            keep = self._node is None or self._node in link.nodes or next(expected) <= EXPECTED_MOST
+            self._lists_all &= keep
+            return keep
+
+        return keeps
 
     def apply(self, change: LinkChange) -> bool:
         """Apply a change that a watch reported. Returns False, because `changed` is called."""
@@ -85,7 +118,10 @@ class LinkCache:
         return False
 
     def put(self, link: Link) -> None:
-        """Hold a record, unless a later version is cached."""
+        """Hold a record, unless a later version is cached.
+
+        One that is not kept only wakes those who wait for it. A worker would read it from the API and put it again.
+        """
         with self._lock:
             cached = self._links.get(link.name)
             if cached is not None and not is_newer(link.resource_version, cached.resource_version):
@@ -97,8 +133,11 @@ class LinkCache:
                 return
             self._dropped.pop(link.name, None)
             self._malformed.pop(link.name, None)
-            self._links[link.name] = link
-        self._notify(link.name)
+            kept = self._keep(link)
+        if kept or cached is not None:
+            self._notify(link.name)
+        else:
+            self.notifier.notify(link.name)
 
     def mark_existing(self, link: Link) -> None:
         """Note that a record exists in the API, even if `put` has refused it.
@@ -116,7 +155,7 @@ class LinkCache:
         Subscribers are not notified, because the record may be unchanged.
         """
         with self._lock:
-            if (cached := self._links.pop(name, None)) is not None:
+            if (cached := self._remove(name)) is not None:
                 self._dropped[name] = cached.resource_version
 
     def drop_missing(self, name: str) -> None:
@@ -126,7 +165,7 @@ class LinkCache:
         arrived. So `names` still has a record that was cached, and it is read once more.
         """
         with self._lock:
-            if (cached := self._links.pop(name, None)) is not None:
+            if (cached := self._remove(name)) is not None:
                 self._dropped[name] = cached.resource_version
             else:
                 self._dropped.pop(name, None)
@@ -144,7 +183,7 @@ class LinkCache:
         with self._lock:
             for name, link in list(self._links.items()):
                 if node not in link.nodes and node_label(node) not in link.expected_on:
-                    del self._links[name]
+                    self._remove(name)
 
     def delete(self, name: str, version: str) -> None:
         """Remove a record that was deleted, or that no longer concerns this node, at `version`."""
@@ -152,7 +191,7 @@ class LinkCache:
             cached = self._links.get(name)
             if cached is not None and is_newer(cached.resource_version, version):
                 return
-            self._links.pop(name, None)
+            self._remove(name)
             self._dropped.pop(name, None)
             self._malformed.pop(name, None)
             self._deleted[name] = version
@@ -160,6 +199,21 @@ class LinkCache:
             while len(self._deleted) > DELETED_KEPT:
                 self._deleted.popitem(last=False)
         self._notify(name)
+
+    def _keep(self, link: Link) -> bool:
+        self._expected.discard(link.name)
+        if self._node is not None and self._node not in link.nodes:
+            if len(self._expected) >= EXPECTED_MOST:
+                self._links.pop(link.name, None)
+                self.is_complete = False
+                return False
+            self._expected.add(link.name)
+        self._links[link.name] = link
+        return True
+
+    def _remove(self, name: str) -> Link | None:
+        self._expected.discard(name)
+        return self._links.pop(name, None)
 
     def _notify(self, name: str) -> None:
         self.notifier.notify(name)

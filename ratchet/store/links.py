@@ -128,9 +128,9 @@ class LinkStore:
         decoded, _ = self.api.list_decoded(self.path, decode, labelSelector=MANAGED_SELECTOR)
         return [link for link in decoded if link is not None]
 
-    def list_of_node(self, node: str) -> VersionedLinkList:
-        """The records with the label of a node, as by `list_with_version`."""
-        return self._list(node_label(node))
+    def list_of_node(self, node: str, keep: Callable[[Link], bool] = lambda _: True) -> VersionedLinkList:
+        """The records with the label of a node that `keep` accepts, as by `list_with_version`."""
+        return self._list(node_label(node), keep)
 
     def list_of_pod(self, namespace: str, pod: str) -> VersionedLinkList:
         """The records of the links that a pod has joined, as by `list_with_version`."""
@@ -231,8 +231,12 @@ class LinkStore:
         if link.vni is not None:
             self.vnis.release(link.vni, link.uid)
 
-    def _list(self, selector: str) -> VersionedLinkList:
-        decoded, version = self.api.list_decoded(self.path, _link_or_error, labelSelector=selector)
+    def _list(self, selector: str, keep: Callable[[Link], bool] = lambda _: True) -> VersionedLinkList:
+        def decode(item: dict[str, Any]) -> Link | MalformedRecordError | None:
+            decoded = _link_or_error(item)
+            return decoded if not isinstance(decoded, Link) or keep(decoded) else None
+
+        decoded, version = self.api.list_decoded(self.path, decode, labelSelector=selector)
         links = [one for one in decoded if isinstance(one, Link)]
         return links, [one for one in decoded if isinstance(one, MalformedRecordError)], version
 

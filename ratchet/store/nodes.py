@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlencode
 
 from ratchet.core.heartbeat import NodeLease
 from ratchet.core.naming import LEASE_LABEL, node_lease_name
@@ -18,6 +19,7 @@ from ratchet.store.paging import restarts_expired
 from ratchet.store.paths import leases_path
 
 _NODES = "/api/v1/nodes"
+_NODE_LEASES = f"{LEASE_LABEL}=node"
 ADDRESSES_SECONDS = 300.0
 
 
@@ -92,15 +94,30 @@ class NodeStore:
     @restarts_expired
     def list_leases(self) -> Sequence[NodeLease]:
         """The Leases of all nodes that have an agent."""
-        return self._api.list_decoded(self._leases_path, decode_node_lease, labelSelector=f"{LEASE_LABEL}=node")[0]
+        return self._api.list_decoded(self._leases_path, decode_node_lease, labelSelector=_NODE_LEASES)[0]
 
-    def renew_lease(self, lease: NodeLease, seconds: float, now: datetime) -> None:
-        """Renew a node's Lease at `now` for `seconds`, or create it."""
+    def list_leases_since(self, version: str) -> Sequence[NodeLease]:
+        """The Leases of all nodes that have an agent, as they were at `version` or later.
+
+        The API server answers from its watch cache, which it may only without a limit (kubernetes.io, "Resource
+        versions"). For a list in pages it reads all Leases from etcd, VNI Leases included.
+
+        `version` is that of this node's own renewal. So the answer has what other nodes renewed before it. Raises
+        ApiUnavailableError if the server's cache remains older: the Leases are then unknown, and no node counts as
+        silent.
+        """
+        query = {"resourceVersion": version, "resourceVersionMatch": "NotOlderThan", "labelSelector": _NODE_LEASES}
+        listed = self._api.get(f"{self._leases_path}?{urlencode(query)}")
+        return [decode_node_lease(item) for item in listed.get("items") or ()]
+
+    def renew_lease(self, lease: NodeLease, seconds: float, now: datetime) -> str:
+        """Renew a node's Lease at `now` for `seconds`, or create it. Returns its version."""
         body = encode_node_lease(lease, seconds, now)
         try:
-            self._api.patch(f"{self._leases_path}/{body['metadata']['name']}", body)
+            renewed = self._api.patch(f"{self._leases_path}/{body['metadata']['name']}", body)
         except NotFoundError:
-            self._api.create(self._leases_path, body)
+            renewed = self._api.create(self._leases_path, body)
+        return str(renewed["metadata"]["resourceVersion"])
 
     def delete_lease(self, lease: NodeLease) -> None:
         """Delete a node's Lease on condition of its version. Raises ConflictError if it has changed."""

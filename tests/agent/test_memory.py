@@ -9,14 +9,17 @@ from pathlib import Path
 import pytest
 
 from ratchet.core.model import State
+from ratchet.dev.agents import spawn
 from ratchet.dev.fake_kubelet import CniResponse, Sandbox
 from ratchet.dev.testbed import wait_for
 from tests.support.cgroups import LimitedHost, MemoryGroup, NoMemoryGroupError, memory_group
 from tests.support.cluster import PAIR, PATIENT, PRIMARY, Cluster, running
 from tests.support.hostile import hostile_pods, hostile_topologies
+from tests.support.large_links import expected_records
 
 LIMIT = 256 << 20  # manifests/base/agent.yaml
 TENANTS = 8
+RECORDS = 2500
 SETTINGS = (
     "annotation_bytes_per_namespace",
     "declaration_memory",
@@ -50,7 +53,9 @@ def start_in(cluster: Cluster, group: MemoryGroup) -> None:
     agent = cluster.bed.agents["a"]
     agent.kill()
     agent.host = LimitedHost(agent.host.name, agent.host.netns, agent.host.addresses, group)
+    agent.spawn = spawn  # a forked agent would be in the group of this process
     agent.start()
+    assert str(agent.pid) in group.processes.read_text().split()
 
 
 def follow(cluster: Cluster, tenant: str) -> Sandbox:
@@ -117,6 +122,26 @@ def test_hostile_tenants_do_not_take_an_agent_over_its_memory_limit(group: Memor
         agent.start()
         links.append(link_honest_pods(cluster, "late"))
         wait_for("the refusal", lambda: is_refused(cluster, "tenant-0"), WAIT)
+        print(f"listed: {resident_peak(cluster):.0f} MiB resident, group {group.peak:.0f} MiB")
+        assert [cluster.state(link) for link in links] == [State.LINKED] * len(links)
+        assert agent.running
+    assert group.oom_kills == 0
+
+
+def test_records_of_links_to_other_nodes_do_not_take_an_agent_over_its_memory_limit(group: MemoryGroup) -> None:
+    """Pods of other nodes declare links to pods of this node that never start. No limit of this node counts them."""
+    with running(PATIENT, agent={}) as cluster:
+        cluster.bed.api = cluster.bed.api.patient(WAIT)  # the API server is busy
+        start_in(cluster, group)
+        links = [link_honest_pods(cluster, "early")]
+        for record in expected_records(RECORDS, "a"):
+            cluster.bed.api.create("/api/v1/namespaces/ratchet/configmaps", record)
+        links.append(link_honest_pods(cluster, "watched"))
+        print(f"watched: {resident_peak(cluster):.0f} MiB resident, group {group.peak:.0f} MiB")
+        agent = cluster.bed.agents["a"]
+        agent.kill()
+        agent.start()
+        links.append(link_honest_pods(cluster, "late"))
         print(f"listed: {resident_peak(cluster):.0f} MiB resident, group {group.peak:.0f} MiB")
         assert [cluster.state(link) for link in links] == [State.LINKED] * len(links)
         assert agent.running

@@ -73,6 +73,7 @@ ON_B: dict[str, object] = {
     "guard": False,
     "annotation_bytes_per_namespace": 65536,
     "declaration_memory": 8,
+    "links_per_node": 12,
     **LIMITS,
 }
 # Annotations with links that are over a limit of ON_B. Each of the 20,000 items counts as 768 bytes of memory.
@@ -400,6 +401,17 @@ def _links_per_namespace(world: World) -> None:
     assert "declares 8 links, more than links_per_namespace, 6" in answer.error
     world.end(world.a, unpaired)
     world.bed.delete_pod(declarer)
+
+
+@effect_of("links_per_node")
+def _links_per_node(world: World) -> None:
+    """The world's own link counts too. The namespace may have three quarters."""
+    hub = world.b.make_sandbox(world.bed.create_pod("hub", {"ratchet": "true"}, "b", listed_links(9)))
+    answer = world.b.add(hub)
+    assert (answer.status, answer.json["code"]) == (1, 101)
+    assert "namespace default has 1 links on this node and the pod needs 9 more" in answer.error
+    assert "its share of links_per_node, 12, is 9" in answer.error
+    world.end(world.b, hub)
 
 
 @effect_of("wait")

@@ -111,7 +111,7 @@ class Scale:
         self.wait(IDLE_SECONDS, "counting requests of idle agents")
         requests = max((node.requests(began) for node in (self.a, self.b)), key=len)
         watches = sum("watch=1" in one.path for one in requests)
-        lists = sum("limit=" in one.path for one in requests)
+        lists = sum("limit=" in one.path or "NotOlderThan" in one.path for one in requests)
         text = f"in {IDLE_SECONDS:.0f} s {sum(one.writes for one in requests)} writes, {lists} lists, {watches} watches"
         return len(requests) / IDLE_SECONDS * 60, text
 

@@ -389,7 +389,8 @@ def _needs(
         return mine.container_id in namespaces
     wire = wire_as_recorded(record, side)
     seen = observed(interfaces, namespaces, wire)
-    return not isinstance(seen, Failure) and (not record.is_ready(side) or bool(differences(wire, seen)))
+    due = not record.is_ready(side) or record.end(side).error is not None
+    return not isinstance(seen, Failure) and (due or bool(differences(wire, seen)))
 
 
 @dataclass(frozen=True)

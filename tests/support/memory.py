@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
+from urllib.parse import parse_qsl
 
 from ratchet.agent import controller, liveness
 from ratchet.agent.announce import Announcer
@@ -67,6 +68,11 @@ class MemoryApi(ApiServer):
         return self
 
     def get(self, path: str) -> Json:
+        path, _, query = path.partition("?")
+        if query:
+            asked = dict(parse_qsl(query))
+            assert int(asked.pop("resourceVersion", "0")) <= self._version
+            return {"items": self.list_decoded(path, dict, **asked)[0]}
         self._begin("GET", path)
         return _copy(self._found(path))
 

@@ -17,6 +17,7 @@ from ratchet.core.pod import Pod, PodRef, Topology
 from ratchet.errors import ApiUnavailableError, TopologiesUnknownError
 from ratchet.store import cached_store as cached_store_module
 from ratchet.store import intents as intents_module
+from ratchet.store import link_cache
 from ratchet.store.api_errors import ForbiddenError
 from ratchet.store.cached_store import CachedStore
 from ratchet.store.caches import Caches, PodCache
@@ -95,6 +96,74 @@ def test_the_number_of_remembered_deletions_is_bounded(known: LinkCache) -> None
     known.put(link("4", "l4999"))
     known.put(link("4", "l0"))
     assert known.names() == ["l0"]
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch, changed_links: list[str]) -> LinkCache:
+    """A synced cache of node a, which keeps two records in which no sandbox of the node has joined."""
+    monkeypatch.setattr(link_cache, "EXPECTED_MOST", 2)
+    cache = LinkCache(changed_links.append, "a")
+    cache.state.set_synced()
+    return cache
+
+
+def held_by(node: str, version: str, name: str) -> Link:
+    made = link(version, name)
+    own = Sandbox(f"{name}-c", PodRef("ns", name, "u"), node, "/n", "10.0.0.1")
+    return replace(made, primary=replace(made.primary, sandbox=own))
+
+
+def test_the_number_of_records_that_are_only_expected_is_bounded(few: LinkCache, changed_links: list[str]) -> None:
+    """The others are unknown: no create relies on their absence. The node's own records are all kept."""
+    for number in range(4):
+        few.put(held_by("b", "10", f"l{number}"))
+        few.put(held_by("a", "10", f"own{number}"))
+        assert few.expects_none("missing") == (number < 2)
+    assert {one.name for one in few.all()} == {"l0", "l1", *(f"own{number}" for number in range(4))}
+    assert not few.expects_none("l3")
+    assert "l3" not in changed_links
+    with few.notifier.subscribed(["l3"]) as wait:
+        few.put(held_by("b", "11", "l3"))
+        assert wait(time.monotonic() + 10) == {"l3"}
+    few.put(held_by("a", "12", "l3"))
+    few.delete("l0", "11")
+    few.put(held_by("b", "11", "l2"))
+    assert {"l1", "l2", "l3"} <= {one.name for one in few.all()}
+
+
+def test_a_record_whose_sandbox_of_this_node_leaves_becomes_one_of_those(
+    few: LinkCache, changed_links: list[str]
+) -> None:
+    for name in ("l0", "l1"):
+        few.put(held_by("b", "10", name))
+    few.put(held_by("a", "10", "own"))
+    few.put(held_by("b", "11", "own"))
+    assert few.get("own") is None
+    assert not few.expects_none("own")
+    assert changed_links.count("own") == 2
+
+
+def test_a_list_leaves_out_what_the_cache_would_not_keep(few: LinkCache, changed_links: list[str]) -> None:
+    """A cached record that such a list lacks may exist, so it is dropped and not deleted."""
+    few.put(held_by("a", "10", "old"))
+    listed = [held_by(node, "20", name) for name, node in [("l0", "b"), ("l1", "b"), ("l2", "b"), ("own", "a")]]
+    kept = list(filter(few.listing(), listed))
+    assert [one.name for one in kept] == ["l0", "l1", "own"]
+    changed_links.clear()
+    few.replace(kept, "20")
+    assert not few.expects_none("l2")
+    assert few.get("old") is None
+    assert "old" in changed_links
+    few.put(held_by("a", "15", "old"))  # the API still has it
+    assert few.get("old") is not None
+
+
+def test_a_complete_list_makes_the_cache_complete_again(few: LinkCache) -> None:
+    for number in range(3):
+        few.put(held_by("b", "10", f"l{number}"))
+    few.replace(list(filter(few.listing(), [held_by("b", "20", "l2")])), "20")
+    assert few.expects_none("l0")
+    assert [one.name for one in few.all()] == ["l2"]
 
 
 def test_a_subscriber_is_woken_only_by_its_own_keys() -> None:

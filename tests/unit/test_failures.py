@@ -143,6 +143,12 @@ def test_the_text_of_an_error_is_one_line_of_limited_length() -> None:
     assert len(error.text) == ERROR_MAX
 
 
+def test_an_end_that_waits_gets_no_error() -> None:
+    """Its peer has left since a pass failed."""
+    waiting = joined(own(PRIMARY), None)
+    assert with_error(waiting, PRIMARY, "no", NOW) == waiting
+
+
 def test_a_record_of_schema_1_has_no_error() -> None:
     earlier = replace(vxlan(), schema=1)
     assert with_error(earlier, PAIR, "no", NOW) == earlier

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import permutations
 from typing import Any, cast
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -21,6 +22,7 @@ from ratchet.node.journal import HeldEnd
 from ratchet.node.reservation import reserve
 from ratchet.store.formats import RecordFormats
 from ratchet.store.links import Lookup
+from ratchet.store.session import Json
 from ratchet.store.store import ApiStore
 from tests.support.links import NOW, wanted
 from tests.support.memory import MemoryApi, underlay_of
@@ -255,6 +257,71 @@ def test_an_agent_announces_the_format_that_it_writes(api: MemoryApi) -> None:
     assert announced(EARLIER_SCHEMA, beats=1) == (2, EARLIER_SCHEMA)
     assert announced(2, beats=3) == (2, 2)
     assert announced(EARLIER_SCHEMA, beats=3) == (2, EARLIER_SCHEMA)
+
+
+class NodeReports:
+    """The nodes that a heartbeat has reported as lost or back."""
+
+    def __init__(self) -> None:
+        self.changed: list[str] = []
+
+    def node_changed(self, node: str) -> None:
+        self.changed.append(node)
+
+
+class LaggingApi(MemoryApi):
+    """An API server whose watch cache can be frozen: it rejects lists that must be newer (504)."""
+
+    frozen = False
+
+    def get(self, path: str) -> Json:
+        if self.frozen and "NotOlderThan" in path:
+            raise ApiUnavailableError("cannot GET leases: Too large resource version")
+        return super().get(path)
+
+
+def test_no_node_is_lost_while_the_servers_memory_is_old() -> None:
+    """Node b renews nothing and is not Ready. It is lost only once the Leases have been read for long enough."""
+    api, now, reports = LaggingApi(), 0.0, NodeReports()
+    store = ApiStore(api)
+    settings = read_settings(["--node-name", "node-a", "--heartbeat", "10", "--node-lost-after", "40"], {})
+    heartbeat = Heartbeat(settings, store, cast(Any, FixedUnderlays()), cast(Any, reports), lambda: now)
+    store.nodes.renew_lease(NodeLease("node-b", ""), 40, NOW)
+    heartbeat.beat()
+    api.frozen = True
+    for _ in range(12):
+        now += 10
+        heartbeat.beat()
+    assert reports.changed == []
+    api.frozen = False
+    for _ in range(2):
+        now += 10
+        heartbeat.beat()
+    assert reports.changed == []
+    for _ in range(6):
+        now += 10
+        heartbeat.beat()
+    assert (reports.changed, heartbeat.is_lost("node-b")) == (["node-b"], True)
+
+
+def test_a_heartbeat_lists_the_node_leases_without_a_limit_and_not_older_than_its_renewal() -> None:
+    """So the API server answers from its watch cache, among any number of VNI Leases."""
+    api, asked = LaggingApi(), list[str]()
+    api.get = lambda path: asked.append(path) or MemoryApi.get(api, path)  # type: ignore[method-assign,func-returns-value]
+    heartbeat = Heartbeat(
+        read_settings(["--node-name", "node-a"], {}), ApiStore(api), cast(Any, FixedUnderlays()), cast(Any, None)
+    )
+    heartbeat.beat()
+    own = api.objects["/apis/coordination.k8s.io/v1/namespaces/ratchet/leases/node-node-a"]["metadata"][
+        "resourceVersion"
+    ]
+    (path,) = (one for one in asked if "/leases?" in one)
+    query = dict(parse_qsl(path.partition("?")[2]))
+    assert query == {
+        "labelSelector": "ratchet.lease=node",
+        "resourceVersion": own,
+        "resourceVersionMatch": "NotOlderThan",
+    }
 
 
 def test_earlier_records_are_possible_until_the_last_is_deleted() -> None:

@@ -206,6 +206,29 @@ def test_a_running_pod_at_a_limit_keeps_its_links_and_takes_no_further_ones(
     assert len(held.ends) == 3
 
 
+def test_a_running_pod_on_a_full_node_keeps_its_links_and_takes_no_further_ones(node: AgentNode) -> None:
+    own = sandbox_of(Side.PRIMARY)
+    entry = node.hold(own)
+    node.journal._admission._most = 2
+    listed = [{"peer": "primary-pod", "ifname": f"in{number}", "peer_ifname": f"x{number}"} for number in range(2)]
+    node.api.put_pod(
+        Pod(PodRef("default", "other", "uid-other"), {"ratchet": "true"}, {"ratchet.links": json.dumps(listed)})
+    )
+    node.api.put_pod(replace(primary_pod("primary-pod", "pair-pod"), ref=own.pod, node="node-a"))
+    node.caches.formats.read(announcing())
+    node.membership.reconcile("default", "primary-pod")
+    ((reason, text, _),) = node.announcements.events
+    assert (reason, "links_per_node, 2" in text) == ("InvalidIntent", True)
+    held = node.journal.read(entry.attachment)
+    assert held is not None
+    assert held.ends == entry.ends
+    node.journal._admission._most = 100
+    node.membership.reconcile("default", "primary-pod")
+    held = node.journal.read(entry.attachment)
+    assert held is not None
+    assert len(held.ends) == 3
+
+
 def lines_to_take(folder: Path, links: int) -> int:
     """How many lines run while a running pod takes so many links, which other pods declare."""
     node = AgentNode(folder, MemoryApi())

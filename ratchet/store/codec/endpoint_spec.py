@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from ipaddress import ip_address, ip_network
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TypeVar
 
-from ratchet.core.endpoint_spec import RATE_UNITS, EndpointSpec, Route, Sysctl, rate_text
+from ratchet.core.endpoint_spec import RATE_UNITS, EndpointSpec, PackedRoutes, PackedSysctls, Route, Sysctl, rate_text
 from ratchet.core.intent.sysctls import why_not
+from ratchet.core.packed import texts_of
 
 Value = TypeVar("Value")
 
@@ -26,8 +27,8 @@ def encode_properties(properties: EndpointSpec) -> dict[str, str]:
         "mtu": properties.mtu,
         "mac": properties.mac,
         "txqlen": properties.txqlen,
-        "routes": ", ".join(map(str, properties.routes)) or None,
-        "sysctls": ", ".join(f"{name}={value}" for name, value in properties.sysctls) or None,
+        "routes": ", ".join(texts_of(properties.routes, PackedRoutes)) or None,
+        "sysctls": ", ".join(texts_of(properties.sysctls, PackedSysctls)) or None,
         "offloads": None if properties.offloads else _OFF,
         "rate": None if properties.rate is None else rate_text(properties.rate),
     }
@@ -43,8 +44,8 @@ def decode_properties(fields: Mapping[str, str]) -> EndpointSpec:
         mtu=_read(fields, "mtu", lambda text: _number(text, _MTUS)),
         mac=fields.get("mac"),
         txqlen=_read(fields, "txqlen", lambda text: _number(text, _TXQLENS)),
-        routes=_read(fields, "routes", lambda text: tuple(map(_route, text.split(", ")))) or (),
-        sysctls=_read(fields, "sysctls", lambda text: tuple(map(_sysctl, text.split(", ")))) or (),
+        routes=_read(fields, "routes", _routes) or (),
+        sysctls=_read(fields, "sysctls", _sysctls) or (),
         offloads=fields.get("offloads") != _OFF,
         rate=_read(fields, "rate", _rate),
     )
@@ -67,17 +68,21 @@ def _number(text: str, valid: range) -> int:
     return number
 
 
+@lru_cache(maxsize=16)  # a record is decoded after each of its changes
+def _routes(text: str) -> Sequence[Route]:
+    return PackedRoutes.of(tuple(map(_route, text.split(", "))))
+
+
 def _route(text: str) -> Route:
-    match text.split(" "):
-        case [to]:
-            return Route(ip_network(to))
-        case [to, "via", via]:
-            return Route(ip_network(to), ip_address(via))
-        case [to, "metric", metric]:
-            return Route(ip_network(to), None, _number(metric, _METRICS))
-        case [to, "via", via, "metric", metric]:
-            return Route(ip_network(to), ip_address(via), _number(metric, _METRICS))
-    raise ValueError("not '<network> via <address> metric <number>'")
+    _, _, metric = text.partition(" metric ")
+    if metric:
+        _number(metric, _METRICS)
+    return Route.parse(text)
+
+
+@lru_cache(maxsize=16)
+def _sysctls(text: str) -> Sequence[Sysctl]:
+    return PackedSysctls.of(tuple(map(_sysctl, text.split(", "))))
 
 
 def _sysctl(text: str) -> Sysctl:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 
 from ratchet.core.endpoint_spec import UNSET, EndpointSpec
-from ratchet.core.model import EARLIER_SCHEMA, Address, End, EndError, ReadyFor, Sandbox
+from ratchet.core.model import EARLIER_SCHEMA, Address, End, EndError, PackedAddresses, ReadyFor, Sandbox
+from ratchet.core.packed import texts_of
 from ratchet.core.pod import PodRef
 from ratchet.core.shared import shared_address, shared_text
 from ratchet.store.codec import NO_TEXTS, NUMBER, decode_moment, decode_number, encode_moment
@@ -24,7 +25,7 @@ _END_KEYS = END_PROPERTIES | {"name", "ifname", "addresses"} | _SANDBOX_KEYS | _
 def encode_end(prefix: str, end: End, schema: int) -> dict[str, str]:
     """The keys of an end and their values."""
     fields = dict(end.notes)
-    fields |= {"name": end.name, "ifname": end.ifname, "addresses": ",".join(map(str, end.addresses))}
+    fields |= {"name": end.name, "ifname": end.ifname, "addresses": _encode_addresses(end.addresses)}
     if end.properties != UNSET:
         fields |= encode_properties(end.properties)
     if sandbox := end.sandbox:
@@ -83,7 +84,7 @@ def _decode_fields(namespace: str, fields: Mapping[str, str], schema: int) -> En
     return End(
         name=shared_text(fields["name"]),
         ifname=shared_text(fields["ifname"]),
-        addresses=tuple(_decode_address(text) for text in addresses.split(",") if text) if addresses else (),
+        addresses=_decode_addresses(addresses) if addresses else (),
         properties=_decode_properties(fields),
         notes={key: value for key, value in fields.items() if key not in _END_KEYS} or NO_TEXTS,
         sandbox=sandbox,
@@ -115,6 +116,20 @@ def _decode_properties(fields: Mapping[str, str]) -> EndpointSpec:
 @lru_cache(maxsize=256)  # each is of a node
 def _decode_vteps(text: str) -> tuple[str, ...]:
     return tuple(filter(None, text.split(",")))
+
+
+def _encode_addresses(addresses: Sequence[Address]) -> str:
+    return ",".join(texts_of(addresses, PackedAddresses))
+
+
+def _decode_addresses(text: str) -> Sequence[Address]:
+    few = text.count(",") + 1 < PackedAddresses.LEAST
+    return tuple(_decode_address(one) for one in text.split(",") if one) if few else _decode_many(text)
+
+
+@lru_cache(maxsize=16)  # a record is decoded after each of its changes
+def _decode_many(text: str) -> Sequence[Address]:
+    return PackedAddresses.of(tuple(_decode_address(one) for one in text.split(",") if one))
 
 
 def _decode_address(text: str) -> Address:
