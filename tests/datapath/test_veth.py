@@ -133,15 +133,6 @@ def test_a_changed_declaration_is_applied_in_place(pods: Bed, wires: Wires) -> N
     assert ensure(wire) is False
 
 
-def test_ensure_brings_up_an_end_set_down_by_hand(pods: Bed, wires: Wires) -> None:
-    wire = wires.veth()
-    ensure(wire)
-    pods.ip("pod-b", "link", "set", "in2", "down")
-    assert "in2 is down" in differences(wire, observe(wire))
-    assert ensure(wire) is True
-    _assert_connected(pods, wire)
-
-
 def test_ipv6_returns_after_an_mtu_too_small_for_it(pods: Bed, wires: Wires) -> None:
     """Below an MTU of 1280 bytes the kernel removes IPv6. It returns with router advertisements accepted."""
     small, wire = wires.veth(mtu=1000), wires.veth()
