@@ -6,11 +6,13 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
 from ratchet.core.interface import Wire
 from ratchet.datapath import ensure
+from ratchet.dev.testbed import wait_for
 from tests.support.namespaces import Bed
 from tests.support.wires import Wires
 
@@ -81,6 +83,11 @@ def ends(request: pytest.FixtureRequest, bed: Bed, wires: Wires) -> dict[str, st
     return {"pod-a": "in1", "pod-b": "in1"}
 
 
+def is_running(bed: Bed, pod: str, ifname: str) -> bool:
+    """Whether the kernel has taken notice of the carrier. A VXLAN has carrier from the start, in the state UNKNOWN."""
+    return bed.show(pod, ifname)["operstate"] in ("UP", "UNKNOWN")
+
+
 @contextmanager
 def opened(bed: Bed, pod: str, ifname: str) -> Iterator[socket.socket]:
     """A packet socket on an interface."""
@@ -113,6 +120,8 @@ def tagged(frame: bytes, extra: list[tuple[int, int, bytes]]) -> bytes:
 
 @pytest.mark.parametrize(("source", "target"), [("pod-a", "pod-b"), ("pod-b", "pod-a")])
 def test_every_frame_arrives_unchanged(bed: Bed, ends: dict[str, str], source: str, target: str) -> None:
+    for pod, ifname in ends.items():  # until then, the kernel drops what is sent
+        wait_for(f"{ifname} of {pod}", partial(is_running, bed, pod, ifname))
     with opened(bed, source, ends[source]) as sender, opened(bed, target, ends[target]) as receiver:
         arrived = {}
         for name, frame in FRAMES.items():
