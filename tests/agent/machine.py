@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -375,6 +376,8 @@ class Game:
     def _delete(self, attachment: Attachment, *, background: bool = False, again: bool = False, lingers: bool) -> None:
         self._log_step(f"DEL {attachment}{' again' if again else ''}")
         changes = {"CNI_NETNS": ""} if again else {}
+        if (adding := attachment.adding) is not None:  # on a busy machine, the DEL could be the earlier call
+            wait_for(f"the start of the ADD of {attachment}", lambda: _has_begun(adding))
         process = self._kubelet(attachment.node).start("DEL", attachment.sandbox, **changes)
         attachment.deletes += 1
         one = (process, attachment, lingers)
@@ -746,6 +749,14 @@ def _is_shut(spec: LinkSpec, shown: Mapping[str, Mapping[str, Json]], attachment
         if one.sandbox.pod.name == pod
     ]
     return any(SHUT in end.get("flags", ()) and "UP" not in end["flags"] for end in ends)
+
+
+def _has_begun(call: subprocess.Popen[str]) -> bool:
+    """Whether a call has noted when it began. It has once it runs the plugin and waits for an answer, or has ended."""
+    if call.poll() is not None:
+        return True
+    command, state, *_ = Path(f"/proc/{call.pid}/stat").read_text().partition("(")[2].replace(")", "").split()
+    return (command, state) == ("ratchet", "S")
 
 
 def _interfaces(attachment: Attachment) -> dict[str, Json]:
