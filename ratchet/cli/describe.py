@@ -21,7 +21,9 @@ Json = Mapping[str, Any]
 Fields = list[tuple[str, str]]
 
 # Properties of an interface that are of no use to people, or are listed as differences if they are wrong.
-_LEFT_OUT = frozenset({"index", "ours", "wired", "given", "parent_index", "carrier_fixed", "entries", "options"})
+_LEFT_OUT = frozenset(
+    {"index", "ours", "wired", "given", "parent_index", "carrier_fixed", "entries", "options", "brought_up"}
+)
 _NOTHING = "-"
 
 
@@ -102,6 +104,9 @@ def _observation_fields(observation: Json) -> Fields:
         fields.append(("Observed", f"{_moment(datetime.fromisoformat(observation['at']))}, by the agent of its node"))
     if observation.get("fault"):
         return [*fields, ("Not observed", observation["fault"])]
+    device = observation.get("device") or {}
+    if device.get("brought_up") and not device.get("up"):
+        fields.append(("Shut", f"by its pod: ip link set {device['ifname']} up, in the pod, ends it"))
     found = observation.get("differences") or ["none"]
     return [*fields, *(("Differences" if index == 0 else "", text) for index, text in enumerate(found))]
 

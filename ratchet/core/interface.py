@@ -121,7 +121,8 @@ class Device:
     """An interface as observed in the kernel.
 
     `ours`: Ratchet created it. `wired`: the peer of a vEth is the interface at the other end of the link; True for any
-    other kind. `up` is IFF_UP. `given` are the addresses that Ratchet added; other addresses belong to the pod.
+    other kind. `up` is IFF_UP. `brought_up`: Ratchet has set the interface up since it created it; from then on, the
+    pod decides whether it is up. `given` are the addresses that Ratchet added; other addresses belong to the pod.
     `routes` and `rate` are those that Ratchet set. `routes` and `sysctls` are read only if the specification needs
     them. The tunnel's fields are None for other kinds than VXLAN. `parent_index` is 0 if the tunnel is not pinned.
 
@@ -160,6 +161,19 @@ class Device:
     offloads: bool = True
     rate: int | None = None
     guarded: bool | None = field(default=None, compare=False)
+    brought_up: bool = True
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether the pod has set the interface down. The kernel then removes its routes and IPv6 addresses."""
+        return self.brought_up and not self.up
+
+    def with_flushed(self, spec: InterfaceSpec) -> Device:
+        """The device with the IPv6 addresses of `spec`, if it is shut."""
+        if not self.is_shut:
+            return self
+        flushed = (one for one in spec.addresses if one.version == 6 and one not in self.addresses)
+        return replace(self, addresses=(*self.addresses, *flushed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +222,7 @@ def _interface_differences(spec: InterfaceSpec, device: Device | None, kind: str
     found = []
     if not device.wired:
         found.append(f"{spec.ifname} leads to another interface than its peer")
-    if not device.up:
+    if not device.up and not device.is_shut:
         found.append(f"{spec.ifname} is down")
     if device.mtu != spec.mtu:
         found.append(f"{spec.ifname} has MTU {device.mtu}, wanted {spec.mtu}")
@@ -224,7 +238,8 @@ def _setting_differences(spec: InterfaceSpec, device: Device) -> list[str]:
     found = []
     if spec.txqlen not in (None, device.txqlen):
         found.append(f"has txqlen {device.txqlen}, wanted {spec.txqlen}")
-    found += [f"lacks the route {route}" for route in spec.routes if route not in device.routes]
+    if not device.is_shut:  # an interface that is down has no routes
+        found += [f"lacks the route {route}" for route in spec.routes if route not in device.routes]
     found += [f"still has the route {route}" for route in device.routes if route not in spec.routes]
     has = dict(device.sysctls)
     found += [f"has {name} {has.get(name)}, wanted {value}" for name, value in spec.sysctls if has.get(name) != value]

@@ -99,12 +99,13 @@ def reserved_ifindex(link: Link, end: End, taken: Collection[int]) -> int:
 
     Derived from the record's name, so that another link's interface of the same name has another ifindex. Even numbers
     are for the lesser endpoint, odd ones for the greater: a vEth whose two ends have one ifindex reports a loss of
-    carrier late (net/core/link_watch.c, linkwatch_urgent_event).
+    carrier late (net/core/link_watch.c, linkwatch_urgent_event). Derived from the endpoint too, because a declaration
+    may have named a pod otherwise before it existed. Its peer has chosen by that name, which may be in another order.
     """
     ends = (link.primary, link.pair)
     lesser, _ = in_order(*((one.name, one.ifname) for one in ends))
     parity = int((end.name, end.ifname) != lesser)
-    start = int.from_bytes(hashlib.sha256(f"{link.name}\0{parity}".encode()).digest()[:4], "big")
+    start = int.from_bytes(hashlib.sha256(f"{link.name}\0{end.name}\0{end.ifname}".encode()).digest()[:4], "big")
     for step in range(IFINDEX_PAIRS):
         index = IFINDEX_LEAST + 2 * ((start + step) % IFINDEX_PAIRS) + parity
         if index not in taken:

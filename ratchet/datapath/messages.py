@@ -16,7 +16,6 @@ GROUP = 0x52415443
 # IFA_PROTO, "R": distinguishes addresses that Ratchet added from those added in the pod (Linux 5.18 and later).
 # An older kernel ignores it; then no address counts as Ratchet's, and none is removed.
 ADDRESS_PROTOCOL = 0x52
-
 # rtm_protocol: the same for routes (/etc/iproute2/rt_protos does not have this number).
 ROUTE_PROTOCOL = 0x52
 
@@ -179,10 +178,15 @@ def carrier(index: int, has: bool) -> bytearray:
     return message(RTM_NEWLINK, ACT, _link(index), _LINK.pack(("IFLA_PROTO_DOWN", int(not has))))
 
 
-def up(index: int, link: str) -> bytearray:
-    """Set a link up, with the record's name as its alias, for administrators."""
+def up(index: int) -> bytearray:
+    """Set a link up."""
+    return message(RTM_NEWLINK, ACT, _link(index, IFF_UP))
+
+
+def brought_up(index: int, link: str) -> bytearray:
+    """Mark a link as brought up, by the record's name as its alias. Any alias is a mark."""
     alias = f"ratchet/{link}".encode()[:IFALIAS_BYTES].decode("utf-8", "ignore")
-    return message(RTM_NEWLINK, ACT, _link(index, IFF_UP), _LINK.pack(("IFLA_IFALIAS", alias)))
+    return message(RTM_NEWLINK, ACT, _link(index), _LINK.pack(("IFLA_IFALIAS", alias)))
 
 
 def drop_link(index: int) -> bytearray:
@@ -243,8 +247,7 @@ def neighbours() -> bytearray:
 
 def drop_neighbour(family: int, index: int, address: str) -> bytearray:
     """Delete a neighbour."""
-    head = NDMSG.pack(family, 0, 0, index, 0, 0, 0)
-    return message(RTM_DELNEIGH, ACT, head, _NEIGHBOUR.pack(("NDA_DST", address)))
+    return message(RTM_DELNEIGH, ACT, NDMSG.pack(family, 0, 0, index, 0, 0, 0), _NEIGHBOUR.pack(("NDA_DST", address)))
 
 
 def nsid_of(netns_fd: int) -> bytearray:
@@ -259,8 +262,7 @@ def nsids() -> bytearray:
 
 def assign_nsid(netns_fd: int) -> bytearray:
     """Assign a namespace an nsid in the socket's namespace. Fails with EEXIST if it has one."""
-    attributes = _NSID.pack(("NETNSA_NSID", NSID_ANY), ("NETNSA_FD", netns_fd))
-    return message(RTM_NEWNSID, ACT, RTGENMSG.pack(0), attributes)
+    return message(RTM_NEWNSID, ACT, RTGENMSG.pack(0), _NSID.pack(("NETNSA_NSID", NSID_ANY), ("NETNSA_FD", netns_fd)))
 
 
 def _link(index: int = 0, flags: int = 0) -> bytes:

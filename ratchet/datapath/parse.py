@@ -42,7 +42,7 @@ OPTIONS = {
 _LINK = Reading(
     ifinfmsg,
     *("IFLA_ADDRESS", "IFLA_IFNAME", "IFLA_MTU", "IFLA_LINK", "IFLA_LINKINFO"),
-    *("IFLA_GROUP", "IFLA_LINK_NETNSID", "IFLA_PROTO_DOWN", "IFLA_TXQLEN", "IFLA_QDISC"),
+    *("IFLA_GROUP", "IFLA_LINK_NETNSID", "IFLA_PROTO_DOWN", "IFLA_TXQLEN", "IFLA_QDISC", "IFLA_IFALIAS"),
 )
 _INFO = Reading(ifinfmsg.ifinfo, "IFLA_INFO_KIND", "IFLA_INFO_DATA")
 _VXLAN = Reading(
@@ -234,6 +234,7 @@ def read_link(raw: bytes, addresses: Collection[Given] = ()) -> ObservedLink:
         txqlen=found.get("IFLA_TXQLEN", 0),
         addresses=tuple(one.address for one in addresses),
         given=tuple(one.address for one in addresses if one.ours),
+        brought_up=bool(found.get("IFLA_IFALIAS")),
         **tunnel,
     )
     return ObservedLink(device, found.get("IFLA_LINK"), found.get("IFLA_LINK_NETNSID"), found.get("IFLA_QDISC", ""))

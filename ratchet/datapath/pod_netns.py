@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from errno import EACCES, EEXIST, EINVAL, ENODEV, ENOENT, EOPNOTSUPP
 
-from ratchet.core.endpoint_spec import Route, Sysctl
+from ratchet.core.endpoint_spec import Sysctl
 from ratchet.core.interface import Device, InterfaceSpec
 from ratchet.core.tunnel_guard import owner_of
 from ratchet.datapath import ethtool, messages, sysctl, tc, tunnel_guard
@@ -61,7 +61,7 @@ class OpenPod:
                     raise self.failed(f"cannot turn offloads off: {error.strerror}") from error
 
     def finish(self, index: int, link: str, standing: Device | None = None, *, carrier: bool = True) -> bool:
-        """Set the interface up with its addresses, routes and rate.
+        """Set the interface up, unless it was up before, with its addresses, routes and rate.
 
         `standing` is the interface as observed before: what Ratchet added to it and the specification lacks is removed.
         Without `carrier` the interface has none from the first moment; with it the carrier is left alone. Returns
@@ -70,15 +70,21 @@ class OpenPod:
         given = standing.given if standing is not None else ()
         give = [messages.give_address(index, address) for address in self.spec.addresses]
         take = [messages.take_address(index, address) for address in given if address not in self.spec.addresses]
-        requests = messages.up(index, link), *take, *give
-        if carrier:
-            able = True
-            self.do(*requests)
-        else:
-            able = self.set_carrier(index, False, *requests)
-        self._route(index, standing.routes if standing is not None else ())
+        able, mark = True, []
+        if standing is None or not standing.brought_up:
+            able = self._bring_up(index, carrier=carrier)
+            # Not in the same message: the kernel keeps the alias of a link that it refuses to set up.
+            mark = [messages.brought_up(index, link)]
+        self.do(*mark, *take, *give)
+        self._route(index, standing)
         self._shape(index, standing.rate if standing is not None else None)
         return able
+
+    def _bring_up(self, index: int, *, carrier: bool) -> bool:
+        if not carrier:
+            return self.set_carrier(index, False, messages.up(index))
+        self.do(messages.up(index))
+        return True
 
     def set_carrier(self, index: int, has: bool, *then: bytearray) -> bool:
         """Set or clear the interface's carrier and send the `then` requests.
@@ -91,7 +97,7 @@ class OpenPod:
         return not unable
 
     def adjust(self, device: Device, link: str) -> None:
-        """Change an existing interface to match the specification, without setting it down."""
+        """Change an existing interface to match the specification. One that its pod has set down stays down."""
         if device.mtu != self.spec.mtu:
             self.do(messages.sized(device.index, self.spec.mtu))
         if self.spec.txqlen not in (None, device.txqlen):
@@ -188,8 +194,12 @@ class OpenPod:
                 raise self.failed(f"cannot set {name} to {value}: the kernel takes no such value") from error
             raise self._read_only(f"set {name}", error) from error
 
-    def _route(self, index: int, has: Collection[Route]) -> None:
-        """Add the specified routes that are missing, and remove Ratchet's routes that are not specified."""
+    def _route(self, index: int, standing: Device | None) -> None:
+        """Add the specified routes that are missing, and remove Ratchet's routes that are not specified.
+
+        Over an interface that its pod has set down, the kernel takes none.
+        """
+        has = standing.routes if standing is not None else ()
         for route in (one for one in has if one not in self.spec.routes):
             self.channel.exchange(messages.take_route(index, route))
         lacking = [one for one in self.spec.routes if one not in has]
@@ -198,10 +208,16 @@ class OpenPod:
         answers = self.channel.exchange(*(messages.give_route(index, one) for one in lacking))
         for route, answer in zip(lacking, answers, strict=True):
             if answer.refusal is not None:
+                if standing is not None and self._is_down(index):
+                    return
                 known = answer.refusal.errno == EEXIST
                 cause = "the pod has another route with this metric" if known else answer.refusal.strerror
                 details = "Declare another metric. The route with the smallest metric is used." if known else ""
                 raise self.failed(f"cannot add the route {route}: {cause}", details=details) from answer.refusal
+
+    def _is_down(self, index: int) -> bool:
+        (answer,) = self.channel.exchange(messages.link_at(index))
+        return answer.refusal is None and not read_link(answer.messages[0]).device.up
 
     def _shape(self, index: int, has: int | None) -> None:
         """Set or remove the rate limit if it differs from the specification."""

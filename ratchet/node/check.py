@@ -7,7 +7,7 @@ from dataclasses import replace
 from ratchet import datapath
 from ratchet.cni import delegate
 from ratchet.cni.arguments import Command
-from ratchet.core.interface import VxlanWire, differences
+from ratchet.core.interface import Observed, VethWire, VxlanWire, Wire, differences
 from ratchet.core.model import Kind
 from ratchet.core.plan import wire_of
 from ratchet.errors import (
@@ -23,7 +23,9 @@ API_SECONDS = 10.0
 
 
 def check(call: Call) -> None:
-    """Verify what ADD created (SPEC.md, "CHECK"). A link whose peer has not joined passes.
+    """Verify what ADD created (SPEC.md, "CHECK").
+
+    A link whose peer has not joined passes, and an interface that its pod has set down.
 
     Raises CheckFailedError with all differences, DelegateError with the failure of a delegate's CHECK.
     """
@@ -69,6 +71,13 @@ def _faults(call: Call, records: Store, entry: SandboxEntry, end: HeldEnd) -> tu
             # An earlier version's tunnels have the local bypass, and without an agent nothing turns it off.
             options = tuple(option for option in observed.near.options if option != "localbypass")
             observed = replace(observed, near=replace(observed.near, options=options))
-        return tuple(f"{end.link}: {fault}" for fault in differences(wire, observed))
+        return tuple(f"{end.link}: {fault}" for fault in differences(wire, _with_flushed(wire, observed)))
     except DatapathError as error:
         return (f"{end.link}: {error}",)
+
+
+def _with_flushed(wire: Wire, observed: Observed) -> Observed:
+    """The interfaces with what the kernel removes from one that its pod sets down, which is no fault."""
+    near = observed.near and observed.near.with_flushed(wire.near)
+    far = observed.far and observed.far.with_flushed(wire.far) if isinstance(wire, VethWire) else None
+    return Observed(near, far)

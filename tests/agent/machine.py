@@ -10,11 +10,12 @@ import asyncio
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -42,6 +43,9 @@ QUIET_SECONDS = 30.0
 CALL_SECONDS = 100.0
 MAX_ADDS = 4  # the most ADDs that a pod needs to run when there are no faults
 LOG_LINES = 60
+# What a pod gives an interface that it sets down: a flag, which agents leave alone and a recreated interface does not
+# have, and an MTU, which agents repair.
+SHUT, SHUT_MTU = "ALLMULTI", 1280
 
 
 # Declarations of the pods
@@ -191,6 +195,7 @@ class Game:
         self._attachments: list[Attachment] = []
         self._deleting: list[tuple[subprocess.Popen[str], Attachment, bool]] = []
         self._damaged: set[int] = set()
+        self._shut: list[tuple[Attachment, str]] = []
         self._swapped: set[int] = set()
         self._annotated: set[str] = set()
         self._quiesce_count = 0
@@ -371,6 +376,8 @@ class Game:
     def _delete(self, attachment: Attachment, *, background: bool = False, again: bool = False, lingers: bool) -> None:
         self._log_step(f"DEL {attachment}{' again' if again else ''}")
         changes = {"CNI_NETNS": ""} if again else {}
+        if (adding := attachment.adding) is not None:  # on a busy machine, the DEL could be the earlier call
+            wait_for(f"the start of the ADD of {attachment}", lambda: _has_begun(adding))
         process = self._kubelet(attachment.node).start("DEL", attachment.sandbox, **changes)
         attachment.deletes += 1
         one = (process, attachment, lingers)
@@ -481,6 +488,19 @@ class Game:
             ip("-n", attachment.sandbox.netns, "link", "del", ifname)
             self._damaged.add(spec.number)
 
+    def shut_interface(self, pod: str, index: int) -> None:
+        """Set an interface down inside a pod, and change its MTU. It must stay down until `quiesce` sets it up."""
+        attachment = self._current(pod)
+        spec, at = self._ends_of(pod)[index % len(self._ends_of(pod))]
+        ifname = spec.endpoints[at][1]
+        self._log_step(f"{attachment} sets {ifname} down")
+        with suppress(RatchetError):  # the interface may not exist
+            if _interfaces(attachment).get(ifname, {}).get("ifalias"):  # Ratchet has brought it up
+                shut = ("allmulticast", "on", "mtu", str(SHUT_MTU), "down")
+                ip("-n", attachment.sandbox.netns, "link", "set", ifname, *shut)
+                self._shut.append((attachment, ifname))
+                self._damaged.add(spec.number)
+
     # Quiet points
 
     def quiesce(self) -> None:
@@ -495,6 +515,9 @@ class Game:
             if placed.attachment is not None:
                 self._start_until_running(pod)
         self._reconcile_damaged()
+        if self._shut:
+            self._wait_until_quiet()
+            self._set_up_shut_interfaces()
         if self.shape.declared_in is DeclaredIn.TOPOLOGY:  # links must not depend on the order of endpoints
             self.swap_endpoints(self._quiesce_count)
         self._quiesce_count += 1
@@ -554,6 +577,17 @@ class Game:
                 touch(self._cluster.bed, name)
         self._damaged.clear()
 
+    def _set_up_shut_interfaces(self) -> None:
+        """Set up the interfaces that pods have set down. No agent may have done so before, when it repaired the MTU."""
+        for attachment, ifname in self._shut:
+            device = _interfaces(attachment).get(ifname) if attachment.present else None
+            if device is None:
+                continue
+            assert not {SHUT, "UP"} <= set(device["flags"]), f"{ifname} of {attachment} was set up"
+            with suppress(RatchetError):  # the interface may be deleted meanwhile
+                ip("-n", attachment.sandbox.netns, "link", "set", ifname, "allmulticast", "off", "up")
+        self._shut.clear()
+
     def _wait_until_quiet(self) -> None:
         until = time.monotonic() + QUIET_SECONDS
         while problems := self.problems():
@@ -578,7 +612,8 @@ class Game:
         for attachment in self._attachments:
             if attachment.deleted and (left := shown.get(attachment.id)):
                 found.append(f"{attachment} was deleted and still has {sorted(left)}")
-        return found or [f"no ping from {spec.primary} to {spec.pair}" for spec in self.specs if not self._pings(spec)]
+        pinging = [spec for spec in self.specs if not _is_shut(spec, shown, self._attachments)]
+        return found or [f"no ping from {spec.primary} to {spec.pair}" for spec in pinging if not self._pings(spec)]
 
     def _records(self) -> dict[str, Link]:
         return {name: one for name, one in self._cluster.bed.links().items() if one.namespace == self.namespace}
@@ -588,6 +623,7 @@ class Game:
     ) -> Iterator[str]:
         alive = [self._running_attachment(pod) for pod, _ in spec.endpoints]
         known = {attachment.id: attachment for attachment in self._attachments}
+        shut = _is_shut(spec, shown, self._attachments)
         for at, attachment in enumerate(alive):
             held = record is not None and attachment is not None and _holds(spec.end_in(record, at), attachment)
             if attachment is not None and self._is_declared(spec, at) and not held:
@@ -600,14 +636,14 @@ class Game:
             for at, (pod, ifname) in enumerate(spec.endpoints):
                 device = shown.get(attachment.id, {}).get(ifname)
                 if device is not None and attachment.sandbox.pod.name == pod:
-                    yield from self._problems_of_interface(attachment, spec, at, device, record)
+                    yield from self._problems_of_interface(attachment, spec, at, device, record, shut=shut)
         if record is not None and all(alive) and derive(record) is not State.LINKED:
             yield f"{spec} is {derive(record)}"
 
     def _problems_of_interface(
-        self, attachment: Attachment, spec: LinkSpec, at: int, device: Json, record: Link | None
+        self, attachment: Attachment, spec: LinkSpec, at: int, device: Json, record: Link | None, *, shut: bool
     ) -> Iterator[str]:
-        """Problems of an interface of a link that exists in a sandbox."""
+        """Problems of an interface of a link that exists in a sandbox. `shut`: a pod has set an end down."""
         what = f"{device['ifname']} of {attachment}"
         carrier = "LOWER_UP" in device["flags"]
         if record is None or not _holds(spec.end_in(record, at), attachment):
@@ -617,8 +653,10 @@ class Game:
         if carrier and spec.end_in(record, 1 - at).sandbox is None:
             yield f"{what} has carrier and no peer"
         if derive(record) is State.LINKED:
-            if not carrier:
+            if not carrier and not shut:
                 yield f"{what} has no carrier"
+            if device["mtu"] == SHUT_MTU:
+                yield f"{what} still has the MTU of its pod"
             if device["linkinfo"]["info_kind"] != record.kind:
                 yield f"{what} is no {record.kind}"
             elif record.kind is Kind.VXLAN and device["linkinfo"]["info_data"]["id"] != record.vni:
@@ -700,6 +738,25 @@ _ACTS: dict[Fault, tuple[Act | None, Act | None]] = {
     Fault.BUSY: (answering(429, "TooManyRequests"), None),
     Fault.SLOW: (_slowly, None),
 }
+
+
+def _is_shut(spec: LinkSpec, shown: Mapping[str, Mapping[str, Json]], attachments: Collection[Attachment]) -> bool:
+    """Whether a pod has set down an interface of a link, and no agent has set it up."""
+    ends = [
+        shown.get(one.id, {}).get(ifname, {})
+        for one in attachments
+        for pod, ifname in spec.endpoints
+        if one.sandbox.pod.name == pod
+    ]
+    return any(SHUT in end.get("flags", ()) and "UP" not in end["flags"] for end in ends)
+
+
+def _has_begun(call: subprocess.Popen[str]) -> bool:
+    """Whether a call has noted when it began. It has once it runs the plugin and waits for an answer, or has ended."""
+    if call.poll() is not None:
+        return True
+    command, state, *_ = Path(f"/proc/{call.pid}/stat").read_text().partition("(")[2].replace(")", "").split()
+    return (command, state) == ("ratchet", "S")
 
 
 def _interfaces(attachment: Attachment) -> dict[str, Json]:

@@ -278,7 +278,7 @@ def test_status_names_a_missing_parent_interface() -> None:
 DAMAGES = {
     "no interface": ("link del in1", "in1 is not there"),
     "no address": ("addr flush dev in1", "192.168.2.100"),
-    "down": ("link set in1 down", "in1"),
+    "MTU": ("link set in1 mtu 1280", "in1 has MTU 1280"),
 }
 
 

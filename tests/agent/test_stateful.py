@@ -217,6 +217,11 @@ class Agents(RuleBasedStateMachine):
     def remove_interface(self, which: int, end: int) -> None:
         self.game.remove_interface(_chosen(which, self._started()), end)
 
+    @precondition(lambda self: self._started())
+    @rule(which=numbers, end=numbers)
+    def shut_interface(self, which: int, end: int) -> None:
+        self.game.shut_interface(_chosen(which, self._started()), end)
+
     # Agents
 
     @precondition(lambda self: len(self.game.down) < len(NODES))

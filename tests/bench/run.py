@@ -21,6 +21,7 @@ from ratchet.dev.hosts import namespaces_under, remove_namespace
 from ratchet.errors import RatchetError
 from tests.bench import (
     bench_agent,
+    bench_carrier,
     bench_datapath,
     bench_fairness,
     bench_guard,
@@ -82,6 +83,7 @@ def _measured() -> list[Row]:
     rows += bench_memory.measure(report, PREFIXES[0])
     print("==> The datapath alone, compared with ip -batch", flush=True)
     rows += bench_datapath.measure(report)
+    rows += bench_carrier.measure(report)
     rows += bench_guard.measure(report)
     print("==> TCP through links, compared with links that were created by hand", flush=True)
     rows += bench_throughput.measure(report, PREFIXES[0])

@@ -150,10 +150,10 @@ def test_an_end_created_without_carrier_never_shows_carrier(nodes: Bed, wire: Vx
     assert nodes.run("pod-a", "cat", "/proc/sys/net/ipv6/conf/in1/accept_ra") == "0\n"
 
 
-def test_creation_without_carrier_adds_one_message_to_the_last_send(
+def test_creation_without_carrier_adds_one_message_to_the_send_that_brings_the_end_up(
     nodes: Bed, wire: VxlanWire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The number of sends stays the same: the message joins those that bring the end up."""
+    """The number of sends stays the same. The last one has the mark and the addresses."""
     sends: list[int] = []
     exchange = rtnetlink.Channel.exchange
 
@@ -168,7 +168,7 @@ def test_creation_without_carrier_adds_one_message_to_the_last_send(
     nodes.ip("pod-a", "link", "del", "in1")
     sends.clear()
     ensure(replace(wire, carrier=False))
-    assert sends == [*with_carrier[:-1], with_carrier[-1] + 1]
+    assert sends == [*with_carrier[:-2], with_carrier[-2] + 1, with_carrier[-1]]
 
 
 def test_carrier_changes_leave_other_settings_unchanged(
@@ -265,6 +265,8 @@ def test_an_end_set_down_by_hand_can_be_unplugged(nodes: Bed, wire: VxlanWire) -
     assert unplug(Location(wire.near.netns), "in1") is True
     without_carrier = replace(wire, carrier=False)
     assert ensure(without_carrier) is True
+    assert "UP" not in nodes.show("pod-a", "in1")["flags"]
+    nodes.ip("pod-a", "link", "set", "in1", "up")
     _wait_for_no_carrier(nodes)
 
 

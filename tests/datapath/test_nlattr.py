@@ -82,6 +82,6 @@ def test_carrier_packs_only_proto_down(has: bool) -> None:
 
 
 def test_a_long_alias_is_truncated_between_characters() -> None:
-    alias = _read(ifinfmsg, messages.up(7, "é" * 200)).get_attr("IFLA_IFALIAS")
+    alias = _read(ifinfmsg, messages.brought_up(7, "é" * 200)).get_attr("IFLA_IFALIAS")
     assert alias == "ratchet/" + "é" * 123
     assert len(alias.encode()) <= messages.IFALIAS_BYTES

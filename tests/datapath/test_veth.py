@@ -10,8 +10,10 @@ import pytest
 
 from ratchet.core.interface import VethWire, differences
 from ratchet.core.model import Location
+from ratchet.core.naming import reserved_ifindex
 from ratchet.datapath import ensure, make, messages, observe, observe_port, remove
 from ratchet.errors import DatapathError, ForeignInterfaceError
+from tests.support.links import wanted
 from tests.support.namespaces import Bed
 from tests.support.wires import Wires
 
@@ -131,15 +133,6 @@ def test_a_changed_declaration_is_applied_in_place(pods: Bed, wires: Wires) -> N
     assert pods.pings("pod-b", "192.168.2.9")
     assert pods.show("pod-b", "in2")["mtu"] == 1300
     assert ensure(wire) is False
-
-
-def test_ensure_brings_up_an_end_set_down_by_hand(pods: Bed, wires: Wires) -> None:
-    wire = wires.veth()
-    ensure(wire)
-    pods.ip("pod-b", "link", "set", "in2", "down")
-    assert "in2 is down" in differences(wire, observe(wire))
-    assert ensure(wire) is True
-    _assert_connected(pods, wire)
 
 
 def test_ipv6_returns_after_an_mtu_too_small_for_it(pods: Bed, wires: Wires) -> None:
@@ -314,6 +307,26 @@ def test_both_ends_get_their_reserved_ifindexes(pods: Bed, wires: Wires) -> None
     assert pods.show("pod-a", "in1")["ifindex"] == 1_000_000
     assert pods.show("pod-b", "in2")["ifindex"] == 1_000_001
     assert differences(wire, observe(wire)) == ()
+
+
+def test_no_end_of_a_link_has_the_ifindex_of_the_other_one(pods: Bed, wires: Wires) -> None:
+    """Of two new pods, in which the kernel would choose the same. It reports a loss of carrier late then."""
+    link = wanted()
+    near, far = (reserved_ifindex(link, end, ()) for end in (link.primary, link.pair))
+    ensure(with_indexes(wires.veth(), near, far))
+    for pod, ifname in (("pod-a", "in1"), ("pod-b", "in2")):
+        ifindex, iflink = (pods.run(pod, "cat", f"/sys/class/net/{ifname}/{name}") for name in ("ifindex", "iflink"))
+        assert ifindex != iflink
+
+
+def test_a_link_whose_ends_have_one_ifindex_is_kept(pods: Bed, wires: Wires) -> None:
+    wire = with_indexes(wires.veth(), 1_000_000, 1_000_000)
+    ensure(wire)
+    before = pods.show("pod-a", "in1")
+    assert differences(wire, observe(wire)) == ()
+    assert ensure(wire) is False
+    assert pods.show("pod-a", "in1") == before
+    assert pods.pings("pod-a", "192.168.2.2")
 
 
 def test_an_interface_of_another_link_is_left_alone(pods: Bed, wires: Wires) -> None:

@@ -441,7 +441,6 @@ def without_dad_state(shown: dict[str, Any]) -> dict[str, Any]:
 def test_check_names_each_difference_and_changes_nothing(cluster: Cluster) -> None:
     primary, _ = cluster.linked_pair()
     damages = [
-        ("link set in1 down", "in1 is down", "link set in1 up"),
         ("link set in1 mtu 1280", "in1 has MTU 1280, wanted 1450", "link set in1 mtu 1450"),
         ("addr del 192.168.2.100/24 dev in1", "in1 lacks 192.168.2.100/24", "addr add 192.168.2.100/24 dev in1"),
     ]
@@ -457,6 +456,26 @@ def test_check_names_each_difference_and_changes_nothing(cluster: Cluster) -> No
         assert_refused(cluster.a.call("CHECK", primary), 104, LINK, "in1 is not there")
         ip(*f"-n {primary.netns} link add in1 type bridge".split())
         assert_refused(cluster.a.call("CHECK", primary), 104, LINK, "in1 was not made by ratchet")
+
+
+@pytest.mark.parametrize("node_of_pair", ["a", "b"])
+def test_check_accepts_an_interface_that_its_pod_has_set_down(cluster: Cluster, node_of_pair: str) -> None:
+    """Also one with an IPv6 address, which the kernel removes, and the far end of a vEth.
+
+    An interface that was never brought up is a fault.
+    """
+    node = cluster.a if node_of_pair == "a" else cluster.b
+    link = {"peer": "pair-pod", "ifname": "in1", "peer_ifname": "in2", "addresses": ["fd00::1/64", "fd00::2/64"]}
+    primary = cluster.pod("primary-pod", {"ratchet": "true"}, cluster.a, **{"ratchet.links": json.dumps([link])})
+    pair = cluster.pod("pair-pod", {"ratchet": "true"}, node)
+    cluster.add_all((cluster.a, primary), (node, pair))
+    with cluster.lock_link(cluster.a):
+        for sandbox, ifname in ((pair, "in2"), (primary, "in1")):
+            ip("-n", sandbox.netns, "link", "set", ifname, "down")
+            assert_silent(cluster.a.call("CHECK", primary))
+        assert "UP" not in cluster.show(primary, "in1")["flags"]
+        ip("-n", primary.netns, "link", "set", "in1", "alias", "")
+        assert_refused(cluster.a.call("CHECK", primary), 104, LINK, "in1 is down")
 
 
 def test_check_detects_a_replaced_peer(cluster: Cluster) -> None:

@@ -450,7 +450,8 @@ def test_fault_26_add_completes_a_half_created_link(cluster: Cluster) -> None:
     cluster.faults.clear()
     assert cluster.interfaces(primary) == ["in1"]
     run_in(primary.netns, "ip", "addr", "flush", "dev", "in1")
-    run_in(primary.netns, "ip", "link", "set", "in1", "mtu", "1280", "down")
+    # As it was before ADD brought it up.
+    run_in(primary.netns, "ip", "link", "set", "in1", "mtu", "1280", "alias", "", "down")
     again = Sandbox(primary.pod, "e" * 64, primary.netns)
     assert cluster.a.add(again, config={**CHAINED, "wait": 10}).status == 0
     cluster.wait_until(State.LINKED)

@@ -217,6 +217,14 @@ def test_a_veth_is_restored_when_its_pair_is_recreated(cluster: Cluster) -> None
     cluster.assert_nothing_left()
 
 
+def test_the_two_ends_of_a_veth_have_different_ifindexes(cluster: Cluster) -> None:
+    """Also of two new pods. With one ifindex at both ends, the kernel reports a loss of carrier late."""
+    primary, pair = cluster.linked_pair(cluster.a)
+    for sandbox, ifname in ((primary, "in1"), (pair, "in2")):
+        shown = cluster.show(sandbox, ifname)
+        assert shown["ifindex"] != shown["link_index"]
+
+
 def test_a_pair_recreated_on_its_node_keeps_the_tunnel_and_the_mac_address(cluster: Cluster) -> None:
     primary, pair = cluster.linked_pair()
     index = cluster.show(primary, "in1")["ifindex"]

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from ratchet.cli.describe import describe_link
 from ratchet.core.endpoint_spec import EndpointSpec
 from ratchet.core.model import Encapsulation, Link, Side
@@ -33,6 +35,7 @@ DEVICE = {
     "given": ["192.168.2.100/24"],
     "carrier": True,
     "carrier_fixed": False,
+    "brought_up": True,
 }
 LIVE = Live(carrier=False, rx=Traffic(3, 300, 0, 0), tx=Traffic(4, 412, 0, 1))
 
@@ -118,6 +121,26 @@ def test_a_link_is_described_with_all_known_values() -> None:
         Side.PAIR: {"node": "node-b", "at": None, **fault},
     }
     assert describe_link(half_ready(), observations, later(300)) == GOLDEN
+
+
+@pytest.mark.parametrize(
+    ("device", "shown"),
+    [
+        ({"up": False}, ["Shut:          by its pod: ip link set in1 up, in the pod, ends it"]),
+        ({"up": True}, []),
+        ({"up": False, "brought_up": False}, []),
+    ],
+)
+def test_an_end_that_its_pod_has_set_down_is_described(device: Mapping[str, Any], shown: list[str]) -> None:
+    lines = describe_link(half_ready(), {Side.PRIMARY: seen(**device)}, later(300)).splitlines()
+    assert [line.strip() for line in lines if line.strip().startswith("Shut:")] == shown
+
+
+def test_an_end_is_described_as_observed_by_an_agent_of_version_0_1() -> None:
+    """It does not say whether it has brought an interface up."""
+    device = {key: value for key, value in DEVICE.items() if key != "brought_up"}
+    observation = {**seen(), "device": {**device, "up": False}}
+    assert "Shut:" not in describe_link(half_ready(), {Side.PRIMARY: observation}, later(300))
 
 
 def test_a_link_that_no_pod_has_joined_is_described() -> None:

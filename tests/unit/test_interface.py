@@ -22,6 +22,7 @@ from ratchet.core.interface import (
     tunnel_differences,
     tunnel_mtu,
 )
+from ratchet.core.model import Address
 
 PARENT = Parent("eth0", 2, "192.168.1.73", 1500)
 NEAR = InterfaceSpec("/run/netns/a", "in1", (ip_interface("192.168.2.100/24"), ip_interface("fd00::1/64")), 1450)
@@ -58,7 +59,7 @@ def test_interfaces_that_match_their_wire_have_no_differences() -> None:
 
 def test_near_differences_ignore_the_far_end() -> None:
     assert near_differences(VETH, Observed(veth(NEAR), None)) == ()
-    assert near_differences(VETH, Observed(veth(NEAR, up=False), veth(FAR))) == ("in1 is down",)
+    assert near_differences(VETH, Observed(veth(NEAR, mtu=1400), veth(FAR))) == ("in1 has MTU 1400, wanted 1450",)
     assert near_differences(VXLAN, Observed(tunnel(vni=12))) == differences(VXLAN, Observed(tunnel(vni=12))) != ()
 
 
@@ -70,7 +71,7 @@ def test_addresses_that_the_pod_added_are_ignored() -> None:
 COMMON_DIFFERENCES: list[tuple[dict[str, Any], str]] = [
     ({"ours": False}, "in1 was not made by ratchet"),
     ({"kind": "dummy"}, "in1 is a dummy, wanted a {kind}"),
-    ({"up": False}, "in1 is down"),
+    ({"up": False, "brought_up": False}, "in1 is down"),
     ({"mtu": 1400}, "in1 has MTU 1400, wanted 1450"),
     ({"addresses": NEAR.addresses[1:]}, "in1 lacks 192.168.2.100/24"),
     ({"addresses": (ip_interface("192.168.2.100/16"), NEAR.addresses[1])}, "in1 lacks 192.168.2.100/24"),
@@ -99,7 +100,40 @@ def test_a_veth_with_another_peer_is_reported() -> None:
 
 
 def test_a_difference_of_a_veths_far_end_is_reported() -> None:
-    assert differences(VETH, Observed(veth(NEAR), veth(FAR, up=False))) == ("in2 is down",)
+    assert differences(VETH, Observed(veth(NEAR), veth(FAR, mtu=1400))) == ("in2 has MTU 1400, wanted 1450",)
+
+
+SHUT: dict[str, Any] = {"up": False, "brought_up": True}
+
+
+def test_an_interface_that_its_pod_has_set_down_has_no_difference() -> None:
+    assert differences(VETH, Observed(veth(NEAR, **SHUT), veth(FAR, **SHUT))) == ()
+    assert differences(VXLAN, Observed(tunnel(**SHUT))) == ()
+
+
+def test_a_shut_interface_lacks_no_routes_and_has_its_other_differences() -> None:
+    wire = replace(VXLAN, near=replace(NEAR, routes=(ROUTE,), txqlen=5))
+    device = tunnel(**SHUT, mtu=1400, addresses=NEAR.addresses[:1], txqlen=1000)
+    assert differences(wire, Observed(device)) == (
+        "in1 has MTU 1400, wanted 1450",
+        f"in1 lacks {NEAR.addresses[1]}",
+        "in1 has txqlen 1000, wanted 5",
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "found"),
+    [
+        (SHUT, NEAR.addresses[1:]),
+        ({"up": True, "brought_up": True}, ()),
+        ({"up": False, "brought_up": False}, ()),
+    ],
+)
+def test_only_a_shut_interface_is_shown_with_its_flushed_ipv6_addresses(
+    state: dict[str, Any], found: tuple[Address, ...]
+) -> None:
+    assert [one.version for one in NEAR.addresses] == [4, 6]
+    assert veth(NEAR, addresses=(), **state).with_flushed(NEAR).addresses == found
 
 
 ROUTE, OTHER = Route(ip_network("10.0.0.0/8"), ip_address("192.168.2.101")), Route(ip_network("10.1.0.0/16"))
@@ -207,7 +241,8 @@ def test_carrier_is_reported_if_the_tunnel_must_have_none() -> None:
 def test_a_fixed_carrier_is_not_reported() -> None:
     unplugged = replace(VXLAN, carrier=False)
     assert differences(unplugged, Observed(tunnel(carrier_fixed=True))) == ()
-    assert differences(unplugged, Observed(tunnel(carrier_fixed=True, up=False))) == ("in1 is down",)
+    unfinished = tunnel(carrier_fixed=True, up=False, brought_up=False)
+    assert differences(unplugged, Observed(unfinished)) == ("in1 is down",)
 
 
 def test_the_carrier_of_another_interface_is_not_compared() -> None:
@@ -217,7 +252,9 @@ def test_the_carrier_of_another_interface_is_not_compared() -> None:
 
 
 def test_all_differences_are_reported() -> None:
-    said = differences(VXLAN, Observed(tunnel(up=False, mtu=1, vni=12, addresses=(), given=(), carrier=False)))
+    said = differences(
+        VXLAN, Observed(tunnel(up=False, brought_up=False, mtu=1, vni=12, addresses=(), given=(), carrier=False))
+    )
     assert len(said) == 6
 
 

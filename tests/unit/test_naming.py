@@ -39,6 +39,7 @@ few_names = st.sampled_from(["a", "b", "a.b", "a-b", "A", "a.a", "a_b"])
 names = st.one_of(meant_names, long_names, few_names)
 few_ifnames = st.sampled_from(["a", "a.b", "a_b", "a-b", "b"])
 endpoints = st.tuples(names, ifnames | few_ifnames)
+few_indexes = st.sets(st.integers(IFINDEX_LEAST, IFINDEX_LEAST + 9))
 namespaces = st.one_of(dns_labels, st.sampled_from(["a", "b"]))
 cables = st.tuples(namespaces, endpoints, endpoints)
 Cable = tuple[str, Endpoint, Endpoint]
@@ -163,15 +164,51 @@ def test_a_link_of_schema_1_keeps_its_mac_addresses() -> None:
     assert end_mac_address(link, Side.PRIMARY) == "02:" + digest.hex(":")
 
 
-@given(links(), st.sets(st.integers(IFINDEX_LEAST, IFINDEX_LEAST + 9)))
-def test_the_ends_of_a_link_have_different_free_ifindexes(link: Link, taken: set[int]) -> None:
+@given(links(), few_indexes, few_indexes)
+def test_the_ends_of_a_link_have_different_free_ifindexes(link: Link, mine: set[int], theirs: set[int]) -> None:
+    """Each pod has other indexes in use, and chooses without the other one."""
     assume((link.primary.name, link.primary.ifname) != (link.pair.name, link.pair.ifname))
-    indexes = [reserved_ifindex(link, end, taken) for end in (link.primary, link.pair)]
-    assert len(set(indexes)) == 2
-    assert not set(indexes) & taken
-    assert all(IFINDEX_LEAST <= index < IFINDEX_LEAST + 2 * IFINDEX_PAIRS for index in indexes)
-    again = {*taken, *indexes}
-    assert not {reserved_ifindex(link, end, again) for end in (link.primary, link.pair)} & again
+    chosen = [reserved_ifindex(link, link.primary, mine), reserved_ifindex(link.swapped(), link.pair, theirs)]
+    again = [
+        reserved_ifindex(link, link.primary, {*mine, chosen[0]}),
+        reserved_ifindex(link, link.pair, {*theirs, chosen[1]}),
+    ]
+    assert not {chosen[0], again[0]} & {chosen[1], again[1]}
+    assert all(IFINDEX_LEAST <= index < IFINDEX_LEAST + 2 * IFINDEX_PAIRS for index in (*chosen, *again))
+    assert {chosen[0], again[0]}.isdisjoint(mine) and chosen[0] != again[0]
+    assert {chosen[1], again[1]}.isdisjoint(theirs) and chosen[1] != again[1]
+
+
+SIDES = [
+    (("a", "eth1"), ("b", "eth1"), 0),  # by the pod's name
+    (("b", "eth1"), ("a", "eth1"), 1),
+    (("a", "eth1"), ("a", "eth2"), 0),  # two interfaces of one pod, by the interface's name
+    (("a", "eth2"), ("a", "eth1"), 1),
+    (("a", "eth2"), ("b", "eth1"), 0),
+    (("a10", "eth1"), ("a9", "eth1"), 0),
+]
+
+
+@pytest.mark.parametrize("schema", [EARLIER_SCHEMA, CURRENT_SCHEMA])
+@pytest.mark.parametrize(("own", "other", "parity"), SIDES)
+def test_the_ifindex_is_even_for_the_lesser_endpoint(own: Endpoint, other: Endpoint, parity: int, schema: int) -> None:
+    """Whichever end is the primary, in records of both schemas."""
+    base = replace(wanted(), schema=schema)
+    primary, pair = (
+        replace(end, name=name, ifname=ifname) for end, (name, ifname) in ((base.primary, own), (base.pair, other))
+    )
+    link = replace(base, primary=primary, pair=pair)
+    for one in (link, link.swapped()):
+        assert reserved_ifindex(one, primary, ()) % 2 == parity
+        assert reserved_ifindex(one, pair, ()) % 2 == 1 - parity
+
+
+def test_the_ends_have_different_ifindexes_if_a_pod_had_another_name_before_it_existed() -> None:
+    """A declaration of "m" names the pod "b", whose alias is "y". The pod itself goes by its alias."""
+    before = replace(wanted(), primary=replace(wanted().primary, name="m"), pair=replace(wanted().pair, name="b"))
+    now = replace(before, pair=replace(before.pair, name="y"))
+    assert reserved_ifindex(before, before.primary, ()) % 2 == reserved_ifindex(now, now.pair, ()) % 2
+    assert reserved_ifindex(before, before.primary, ()) != reserved_ifindex(now, now.pair, ())
 
 
 def test_two_links_of_one_interface_have_different_ifindexes() -> None:

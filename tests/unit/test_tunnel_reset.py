@@ -87,7 +87,9 @@ def test_the_event_has_the_interface_and_is_a_warning(tunnel: AgentNode) -> None
     assert (reason, interface) == ("TunnelReset", "in1")
 
 
-@pytest.mark.parametrize("changes", [{"up": False}, {"mtu": 1300}, {"addresses": (), "given": ()}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{"up": False, "brought_up": False}, {"mtu": 1300}, {"addresses": (), "given": ()}], ids=str
+)
 def test_a_change_that_harms_only_the_pod_is_corrected_without_an_event(
     changes: dict[str, Any], tunnel: AgentNode
 ) -> None:
