@@ -1,9 +1,10 @@
-"""Limits on the number of links, of one pod and of one namespace, and on the memory for declarations."""
+"""Limits on the links of one pod and of one namespace, and on the declarations of a namespace."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ratchet.core.declared_memory import UNLIMITED
 from ratchet.core.pod import PodRef
 from ratchet.errors import InvalidIntentError
 
@@ -43,3 +44,27 @@ class LinkLimits:
 
 
 DEFAULT_LIMITS = LinkLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class TopologyLimits:
+    """The most topologies of a namespace, the most links and bytes in all of them, and the most memory on a node."""
+
+    topologies: int = 64
+    links: int = 4096
+    size: int = 512 * 1024
+    memory: int = UNLIMITED
+
+
+DEFAULT_TOPOLOGY_LIMITS = TopologyLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotationLimits:
+    """The most bytes in all annotations `ratchet.links` of a namespace, and the most memory for them on a node."""
+
+    size: int = 1 << 20
+    memory: int = UNLIMITED
+
+
+DEFAULT_ANNOTATION_LIMITS = AnnotationLimits()

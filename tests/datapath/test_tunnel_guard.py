@@ -17,7 +17,7 @@ import pytest
 from ratchet.core.interface import VxlanWire, differences
 from ratchet.core.model import Location
 from ratchet.core.tunnel_guard import GuardedTunnel
-from ratchet.datapath import ensure, guard_transactions, make, nftables, observe, remove, tunnel_guard
+from ratchet.datapath import ensure, guard_state, make, nftables, observe, remove, tunnel_guard
 from ratchet.datapath.guard_elements import peer_key, tunnel_key
 from ratchet.datapath.guard_rules import PEERS4, TABLE, TUNNELS, table_messages
 from ratchet.datapath.nftables import (
@@ -554,7 +554,7 @@ def test_a_missing_table_is_made_with_what_the_process_finds(underlay: Bed, monk
         with underlay.inside("node-1"):
             return tunnel_guard.admit(GuardedTunnel(PORT, vni, THREE, f"2/{vni}"))
 
-    monkeypatch.setattr(tunnel_guard, "_restoring", tunnel_guard._Restoring())
+    monkeypatch.setattr(guard_state, "_state", guard_state._State())
     tunnel_guard.restore_from(find)
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(admit, range(2, 10)))
@@ -592,7 +592,7 @@ def test_a_link_works_on_a_kernel_without_nftables(
     name: str, value: int, underlay: Bed, wires: Wires, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel refuses a subsystem or a protocol that it does not have, as if nftables were missing."""
-    monkeypatch.setattr(guard_transactions, "_last", guard_transactions._LastResult())
+    monkeypatch.setattr(guard_state, "_state", guard_state._State())
     monkeypatch.setattr(nftables, name, value)
     wire = _link_pods(underlay, wires, ONE, TWO)
     assert underlay.pings("pod-a", "192.168.2.2")

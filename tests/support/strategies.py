@@ -9,7 +9,6 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_network
 from hypothesis import strategies as st
 
 from ratchet.core.endpoint_spec import EndpointSpec, Route
-from ratchet.core.intent.sysctls import ALLOWED
 from ratchet.core.model import (
     EARLIER_SCHEMA,
     Address,
@@ -25,6 +24,7 @@ from ratchet.core.model import (
 from ratchet.core.naming import record_name
 from ratchet.core.pod import PodRef
 from ratchet.core.record_updates import REFUSED_KEPT
+from ratchet.core.sysctls import ALLOWED
 
 PLAIN = "abcdefghijklmnopqrstuvwxyz0123456789"
 

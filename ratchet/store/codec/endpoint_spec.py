@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_network
 from typing import TypeVar
 
 from ratchet.core.endpoint_spec import RATE_UNITS, EndpointSpec, Route, Sysctl, rate_text
-from ratchet.core.intent.sysctls import why_not
+from ratchet.core.sysctls import why_not
 
 Value = TypeVar("Value")
 
