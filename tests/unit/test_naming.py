@@ -147,7 +147,7 @@ def test_the_name_of_another_lease_has_no_vni(name: str) -> None:
     assert vni_of_lease(name) is None
 
 
-@given(links())
+@given(links)
 def test_a_mac_address_is_unique_and_does_not_depend_on_the_primary(link: Link) -> None:
     assume((link.primary.name, link.primary.ifname) != (link.pair.name, link.pair.ifname))
     link = replace(link, schema=CURRENT_SCHEMA)
@@ -163,7 +163,7 @@ def test_a_link_of_schema_1_keeps_its_mac_addresses() -> None:
     assert end_mac_address(link, Side.PRIMARY) == "02:" + digest.hex(":")
 
 
-@given(links(), st.sets(st.integers(IFINDEX_LEAST, IFINDEX_LEAST + 9)))
+@given(links, st.sets(st.integers(IFINDEX_LEAST, IFINDEX_LEAST + 9)))
 def test_the_ends_of_a_link_have_different_free_ifindexes(link: Link, taken: set[int]) -> None:
     assume((link.primary.name, link.primary.ifname) != (link.pair.name, link.pair.ifname))
     indexes = [reserved_ifindex(link, end, taken) for end in (link.primary, link.pair)]
