@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import threading
@@ -104,6 +105,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Progress(config))
     if os.environ.get("CI"):
         config.pluginmanager.register(ExpectedSkips())
+
+
+def pytest_collection_finish() -> None:
+    """Exempt the modules and tests from garbage collection, which takes a tenth of the CPU with them."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

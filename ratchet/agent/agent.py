@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from types import FrameType
 
+import ratchet.agent.preload  # noqa: F401  # see there
 from ratchet.agent.announce import Announcer
 from ratchet.agent.changes import ChangeHandler
 from ratchet.agent.controller import LinkController

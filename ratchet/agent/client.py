@@ -25,8 +25,8 @@ from ratchet.agent.frame import (
     encode_request,
     read_answer,
 )
-from ratchet.cni.arguments import Command, read_command
 from ratchet.cni.budget import SHIM_SECONDS
+from ratchet.cni.command import Command, read_command
 from ratchet.errors import InvalidEnvironmentError, RatchetError, TryAgainError, UnavailableError, UndecodableError
 from ratchet.node.process import process_began
 

@@ -27,9 +27,14 @@ from ratchet.cni.plugin_keys import (
     WAIT_POLICIES,
 )
 from ratchet.core.intent import WAIT_MAX_SECONDS
-from ratchet.core.intent.annotation_limits import DEFAULT_ANNOTATION_LIMITS
-from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS
-from ratchet.core.limits import DECLARATION_MEMORY_MIB, LINKS_PER_NAMESPACE, LINKS_PER_NODE, LINKS_PER_POD
+from ratchet.core.limits import (
+    DECLARATION_MEMORY_MIB,
+    DEFAULT_ANNOTATION_LIMITS,
+    DEFAULT_TOPOLOGY_LIMITS,
+    LINKS_PER_NAMESPACE,
+    LINKS_PER_NODE,
+    LINKS_PER_POD,
+)
 from ratchet.core.ports import FURTHER_PORTS, PORT_MOST
 
 DEFAULT_METRICS_ADDR = ":9472"

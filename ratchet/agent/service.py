@@ -20,6 +20,7 @@ from ratchet.agent.priority import ForegroundGate
 from ratchet.agent.queue import ReconcileQueue
 from ratchet.agent.settings import Settings
 from ratchet.agent.underlay import Underlays
+from ratchet.cni.answer import encode
 from ratchet.cni.arguments import Arguments, Command
 from ratchet.cni.config import NetworkConfig
 from ratchet.cni.plugin_keys import PLUGIN_KEYS
@@ -29,7 +30,7 @@ from ratchet.node.call import Call
 from ratchet.node.dispatch import dispatch
 from ratchet.node.interrupts import Interrupts
 from ratchet.node.journal import Attachment, Journal, SandboxEntry, since_boot
-from ratchet.node.response import Response, encode, failure, log_keys, parse, version
+from ratchet.node.response import Response, failure, log_keys, parse, version
 from ratchet.node.verified import VerifiedEnds
 from ratchet.store.cached_store import CachedStore
 from ratchet.store.interface import Store

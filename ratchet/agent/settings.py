@@ -18,9 +18,7 @@ from ratchet.agent.options import HEARTBEATS_TO_BE_LOST, OPTIONS, Option, variab
 from ratchet.cni.arguments import is_dns_subdomain
 from ratchet.core.declared_memory import MIB
 from ratchet.core.escape import quoted
-from ratchet.core.intent.annotation_limits import AnnotationLimits
-from ratchet.core.intent.topology_limits import TopologyLimits
-from ratchet.core.limits import LinkLimits
+from ratchet.core.limits import AnnotationLimits, LinkLimits, TopologyLimits
 from ratchet.core.ports import PortRange, range_fault
 from ratchet.errors import InvalidConfigError
 

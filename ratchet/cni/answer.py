@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from ratchet.cni.decode import decode
@@ -17,6 +18,11 @@ def error_json(error: RatchetError, version: str) -> dict[str, Any]:
 def version_json(version: str) -> dict[str, Any]:
     """The response to VERSION; `version` is the request's cniVersion, echoed."""
     return {"cniVersion": version, "supportedVersions": list(SUPPORTED)}
+
+
+def encode(result: dict[str, Any] | None) -> bytes:
+    """A result or an error as the runtime reads it from stdout. None: nothing."""
+    return b"" if result is None else json.dumps(result).encode() + b"\n"
 
 
 def answer_version(stdin: bytes) -> str:

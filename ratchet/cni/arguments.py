@@ -6,22 +6,11 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
+from ratchet.cni.command import Command as Command  # with the other arguments
+from ratchet.cni.command import invalid_variable, read_command
 from ratchet.core.escape import quoted
 from ratchet.errors import InvalidEnvironmentError
-
-
-class Command(StrEnum):
-    """The operations of CNI 1.1 (SPEC.md, section 2, "CNI operations")."""
-
-    ADD = "ADD"
-    DEL = "DEL"
-    CHECK = "CHECK"
-    GC = "GC"
-    STATUS = "STATUS"
-    VERSION = "VERSION"
-
 
 _ATTACHMENT = ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME")
 _REQUIRED = {
@@ -96,17 +85,6 @@ def read_arguments(environ: Mapping[str, str]) -> Arguments:
     )
 
 
-def read_command(environ: Mapping[str, str]) -> Command:
-    """Read CNI_COMMAND. Raises InvalidEnvironmentError."""
-    text = environ.get("CNI_COMMAND", "")
-    if not text:
-        raise InvalidEnvironmentError("cannot read the environment: CNI_COMMAND is missing")
-    try:
-        return Command(text)
-    except ValueError as error:
-        raise _invalid("CNI_COMMAND", text, f"is none of {', '.join(Command)}") from error
-
-
 def _require_present(command: Command, variables: Mapping[str, str]) -> None:
     missing = [name for name in _REQUIRED[command] if not variables.get(name)]
     if missing:
@@ -116,23 +94,25 @@ def _require_present(command: Command, variables: Mapping[str, str]) -> None:
 
 def _container_id(text: str) -> str:
     if len(text) > _CONTAINER_ID_LENGTH:
-        raise _invalid("CNI_CONTAINERID", text, f"is longer than {_CONTAINER_ID_LENGTH} characters")
+        raise invalid_variable("CNI_CONTAINERID", text, f"is longer than {_CONTAINER_ID_LENGTH} characters")
     if not _CONTAINER_ID.fullmatch(text):
-        raise _invalid("CNI_CONTAINERID", text, "may hold letters, digits, '_', '.' and '-', a letter or digit first")
+        raise invalid_variable(
+            "CNI_CONTAINERID", text, "may hold letters, digits, '_', '.' and '-', a letter or digit first"
+        )
     return text
 
 
 def _netns(text: str, command: Command) -> str:
     # DEL must succeed whatever is left of the sandbox (SPEC.md, section 2, "DEL").
     if command is not Command.DEL and not (text.startswith("/") and text.isprintable()):
-        raise _invalid("CNI_NETNS", text, "must be an absolute path")
+        raise invalid_variable("CNI_NETNS", text, "must be an absolute path")
     return text
 
 
 def _ifname(text: str) -> str:
     fault = ifname_fault(text)
     if fault:
-        raise _invalid("CNI_IFNAME", text, fault)
+        raise invalid_variable("CNI_IFNAME", text, fault)
     return text
 
 
@@ -156,9 +136,9 @@ def _pod_args(text: str) -> dict[str, str]:
     for pair in filter(None, text.split(";")):
         key, equals, value = pair.partition("=")
         if not key or not equals:
-            raise _invalid("CNI_ARGS", pair, "is not of the form KEY=VALUE")
+            raise invalid_variable("CNI_ARGS", pair, "is not of the form KEY=VALUE")
         if pairs.setdefault(key, value) != value:
-            raise _invalid("CNI_ARGS", pair, f"gives {quoted(key)} a second value")
+            raise invalid_variable("CNI_ARGS", pair, f"gives {quoted(key)} a second value")
     _check_pod(pairs)
     return pairs
 
@@ -173,7 +153,7 @@ def _check_pod(pairs: Mapping[str, str]) -> None:
     for key, (holds, fault) in rules.items():
         value = pairs.get(key, "")
         if value and not holds(value):
-            raise _invalid("CNI_ARGS", f"{key}={value}", fault)
+            raise invalid_variable("CNI_ARGS", f"{key}={value}", fault)
 
 
 def is_dns_label(text: str) -> bool:
@@ -184,7 +164,3 @@ def is_dns_label(text: str) -> bool:
 def is_dns_subdomain(text: str) -> bool:
     """Whether the text is a valid Kubernetes pod name (RFC 1123 subdomain, at most 253 characters)."""
     return len(text) <= 253 and _SUBDOMAIN.fullmatch(text) is not None
-
-
-def _invalid(variable: str, value: str, cause: str) -> InvalidEnvironmentError:
-    return InvalidEnvironmentError(f"cannot read {variable}: {quoted(value)} {cause}")

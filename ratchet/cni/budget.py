@@ -6,7 +6,7 @@ that the runtime executes: the shim, or the daemonless plugin.
 
 from __future__ import annotations
 
-from ratchet.cni.arguments import Command
+from ratchet.cni.command import Command
 
 # The kubelet's limits: twice `runtimeRequestTimeout` (2 min) for RunPodSandbox, once for StopPodSandbox. containerd
 # kills the plugin then.

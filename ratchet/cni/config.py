@@ -23,9 +23,15 @@ from ratchet.cni.plugin_keys import (
 from ratchet.cni.result import Result
 from ratchet.cni.versions import SUPPORTED, supported
 from ratchet.core.escape import quoted
-from ratchet.core.intent.annotation_limits import DEFAULT_ANNOTATION_LIMITS, AnnotationLimits
-from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS, TopologyLimits
-from ratchet.core.limits import LINKS_PER_NAMESPACE, LINKS_PER_POD, LinkLimits
+from ratchet.core.limits import (
+    DEFAULT_ANNOTATION_LIMITS,
+    DEFAULT_TOPOLOGY_LIMITS,
+    LINKS_PER_NAMESPACE,
+    LINKS_PER_POD,
+    AnnotationLimits,
+    LinkLimits,
+    TopologyLimits,
+)
 from ratchet.core.ports import PORT_MOST, PortRange
 from ratchet.errors import InvalidConfigError, UndecodableError, UnsupportedVersionError
 

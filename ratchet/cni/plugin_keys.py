@@ -6,9 +6,7 @@ import json
 from typing import NamedTuple
 
 from ratchet.cni import values
-from ratchet.core.intent.annotation_limits import DEFAULT_ANNOTATION_LIMITS
-from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS
-from ratchet.core.limits import LINKS_PER_NAMESPACE, LINKS_PER_POD
+from ratchet.core.limits import DEFAULT_ANNOTATION_LIMITS, DEFAULT_TOPOLOGY_LIMITS, LINKS_PER_NAMESPACE, LINKS_PER_POD
 from ratchet.core.ports import FURTHER_PORTS
 
 DEFAULT_NAMESPACE = "ratchet"

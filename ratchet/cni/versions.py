@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ratchet.cni.arguments import Command
+from ratchet.cni.command import Command
 from ratchet.core.escape import quoted
 from ratchet.errors import UnsupportedVersionError
 

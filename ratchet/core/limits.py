@@ -1,10 +1,11 @@
-"""Limits on the number of links of a pod, a namespace and a node, and on the memory for declarations."""
+"""Limits on the number of links of a pod, a namespace and a node, and on the declarations of a namespace."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ratchet.core.declared_memory import UNLIMITED
 from ratchet.core.pod import PodRef
 from ratchet.errors import InvalidIntentError
 
@@ -49,6 +50,30 @@ class LinkLimits:
 
 
 DEFAULT_LIMITS = LinkLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class TopologyLimits:
+    """The most topologies of a namespace, the most links and bytes in all of them, and the most memory on a node."""
+
+    topologies: int = 64
+    links: int = 4096
+    size: int = 512 * 1024
+    memory: int = UNLIMITED
+
+
+DEFAULT_TOPOLOGY_LIMITS = TopologyLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotationLimits:
+    """The most bytes in all annotations `ratchet.links` of a namespace, and the most memory for them on a node."""
+
+    size: int = 1 << 20
+    memory: int = UNLIMITED
+
+
+DEFAULT_ANNOTATION_LIMITS = AnnotationLimits()
 
 
 def node_violation(pod: PodRef, most: int, held: Mapping[str, int], new: int) -> InvalidIntentError | None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import tenacity
-
+from ratchet.datapath.guard_state import note_refusal
 from ratchet.datapath.nftables import Nftables
 from ratchet.datapath.rtnetlink import RefusedError
 from ratchet.errors import DatapathError, GuardError
 from ratchet.retry import call_with_retries
+
+if TYPE_CHECKING:
+    import tenacity
 
 ERESTART = 85  # the generation has changed (include/linux/errno.h)
 RETRY_SECONDS = 5.0
@@ -22,21 +23,8 @@ ADVICE = "The node's kernel needs nf_tables with the family inet. Ratchet needs 
 Result = TypeVar("Result")
 
 
-@dataclass(slots=True)
-class _LastResult:
-    """Why the kernel refused a change of the table to this process; empty once it has accepted a tunnel again."""
-
-    refusal: str = ""
-
-
-_last = _LastResult()
 # Threads of one process take turns: each of their transactions would make the others decide again.
 turn = threading.RLock()
-
-
-def refusal() -> str:
-    """Why the kernel refused a change of the table to this process; empty once it has accepted a tunnel again."""
-    return _last.refusal
 
 
 def with_retries(once: Callable[[Nftables], Result]) -> Result:
@@ -47,6 +35,8 @@ def with_retries(once: Callable[[Nftables], Result]) -> Result:
 
 def _retries(elapsed: float) -> tenacity.Retrying:
     """Retry after changes of other processes, with random pauses, for a limited time."""
+    import tenacity  # only for a retry: the import takes 7 ms
+
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda error: isinstance(error, RefusedError) and error.errno == ERESTART),
         wait=tenacity.wait_random_exponential(multiplier=0.001, max=0.1),
@@ -75,10 +65,10 @@ def noted(verb: str, act: Callable[[], Result], *, proves: bool = False) -> Resu
     try:
         result = checked(verb, act)
     except GuardError as error:
-        _last.refusal = str(error)
+        note_refusal(str(error))
         raise
     if proves:
-        _last.refusal = ""
+        note_refusal("")
     return result
 
 

@@ -11,7 +11,6 @@ has it for the host's log.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from errno import EEXIST, ENOENT
 
 from ratchet.core.tunnel_guard import GuardedTunnel, GuardTable, complete_tunnels
@@ -28,7 +27,8 @@ from ratchet.datapath.guard_elements import (
     tunnel_key,
 )
 from ratchet.datapath.guard_rules import TABLE, TUNNELS, delete_messages, read_layout, table_messages
-from ratchet.datapath.guard_transactions import checked, in_channel, is_done, noted, refusal, turn, with_retries
+from ratchet.datapath.guard_state import find_tunnels, refusal, restore_from
+from ratchet.datapath.guard_transactions import checked, in_channel, is_done, noted, turn, with_retries
 from ratchet.datapath.nftables import Nftables, delete_element, get_element
 from ratchet.datapath.rtnetlink import RefusedError
 from ratchet.datapath.vni_conflicts import claimed
@@ -49,23 +49,6 @@ __all__ = [
     "tunnels_exist",
     "withdraw",
 ]
-
-FindTunnels = Callable[[], Iterable[GuardedTunnel]]
-
-
-@dataclass(slots=True)
-class _Restoring:
-    """How this process finds the node's tunnels if the table is missing. None: it has nothing to find them by."""
-
-    find: FindTunnels | None = None
-
-
-_restoring = _Restoring()
-
-
-def restore_from(find: FindTunnels) -> None:
-    """Have this process make a missing table again with the tunnels that `find` returns. It is not called otherwise."""
-    _restoring.find = find
 
 
 def admit(tunnel: GuardedTunnel, *, is_new: bool = True) -> bool:
@@ -226,7 +209,7 @@ def _make_table(tunnel: GuardedTunnel | None = None) -> bool:
     Returns False, and makes none, if there is no tunnel for it.
     """
     # Before the generation is read: it may take long, and the generation changes with every firewall of the node.
-    found = tuple(_restoring.find()) if _restoring.find is not None else ()
+    found = find_tunnels()
 
     def once(channel: Nftables) -> bool:
         generation = channel.generation()

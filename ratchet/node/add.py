@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ratchet import datapath
 from ratchet.cni import delegate
@@ -16,10 +16,6 @@ from ratchet.cni.execute import find_plugin
 from ratchet.cni.result import Interface, Result
 from ratchet.cni.versions import gives_prev_result
 from ratchet.core.intent import asks_for_links, wait_of
-from ratchet.core.interface import Device
-from ratchet.core.model import End
-from ratchet.core.plan import Attempt, Underlay
-from ratchet.core.pod import Pod
 from ratchet.errors import (
     AlreadyAddedError,
     DelegateError,
@@ -28,12 +24,17 @@ from ratchet.errors import (
     PodMissingError,
     SupersededError,
 )
-from ratchet.node.attach import LinkSelection, held_ends, link_all
 from ratchet.node.call import Call
 from ratchet.node.delete import undo
 from ratchet.node.journal import HeldEnd, SandboxEntry
 from ratchet.node.reservation import reserve
-from ratchet.store.interface import Store
+
+if TYPE_CHECKING:
+    from ratchet.core.interface import Device
+    from ratchet.core.model import End
+    from ratchet.core.plan import Attempt, Underlay
+    from ratchet.core.pod import Pod
+    from ratchet.store.interface import Store
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +93,8 @@ def _without_links(call: Call, pod: Pod | None) -> Result:
 
 
 def _with_links(call: Call, records: Store, pod: Pod, began: float) -> Result:
+    from ratchet.node.attach import LinkSelection, held_ends  # 15 ms, which a pod without links does not need
+
     if not pod.node:
         raise PodMissingError(f"cannot link pod {pod.ref}: the pod is on no node")
     underlay = call.node_underlay(records, pod.node)
@@ -144,6 +147,9 @@ def _linked(
     until: float,
 ) -> Result:
     """Run the delegate, then join the ends of the entry."""
+    from ratchet.core.plan import Attempt
+    from ratchet.node.attach import link_all
+
     assert entry.pod is not None  # noqa: S101  # an entry with ends has a pod
     sandbox = underlay.sandbox(call.arguments.container_id, entry.pod, call.arguments.netns, entry.cookie)
     attempts = [Attempt(end.wanted, end.side, sandbox, end.index) for end in entry.ends]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from ratchet.core.intent import (
     LINKS,
@@ -32,7 +32,9 @@ from ratchet.node.concurrency import map_concurrently
 from ratchet.node.endpoint_progress import EndpointResult
 from ratchet.node.journal import HeldEnd
 from ratchet.node.reconciler import Reconciler
-from ratchet.store.interface import Store
+
+if TYPE_CHECKING:
+    from ratchet.store.interface import Store
 
 log = logging.getLogger(__name__)
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ratchet import datapath
 from ratchet.cni import budget
 from ratchet.cni.arguments import Arguments, Command
 from ratchet.cni.config import NetworkConfig
-from ratchet.core.plan import Underlay
-from ratchet.core.pod import Pod
 from ratchet.errors import FollowedError, InvalidEnvironmentError, NamespaceGoneError, PodMissingError
 from ratchet.node.interrupts import Interrupts
 from ratchet.node.journal import Attachment, Journal, since_boot
-from ratchet.node.reconciler import Reconciler
 from ratchet.node.underlay import FindUnderlay, UnderlayConfig, find_underlay
 from ratchet.node.verified import VerifiedEnds
-from ratchet.store.interface import Store
+
+if TYPE_CHECKING:
+    from ratchet.core.plan import Underlay
+    from ratchet.core.pod import Pod
+    from ratchet.node.reconciler import Reconciler
+    from ratchet.store.interface import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,8 @@ class Call:
             raise InvalidEnvironmentError(f"cannot use CNI_NETNS: {cause}") from cause
 
     def reconciler(self, records: Store) -> Reconciler:
+        from ratchet.node.reconciler import Reconciler  # a call for a pod without links needs none
+
         return Reconciler(records, self.journal, self, self.verified)
 
     def pod(self, records: Store) -> Pod:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ratchet import datapath
 from ratchet.cni import delegate
@@ -17,7 +18,9 @@ from ratchet.errors import (
 )
 from ratchet.node.call import Call
 from ratchet.node.journal import HeldEnd, SandboxEntry
-from ratchet.store.interface import Store
+
+if TYPE_CHECKING:
+    from ratchet.store.interface import Store
 
 API_SECONDS = 10.0
 

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ratchet.cni import delegate
 from ratchet.cni.arguments import Command
@@ -20,7 +21,9 @@ from ratchet.node.concurrency import map_concurrently
 from ratchet.node.journal import HeldEnd, SandboxEntry, boot_id
 from ratchet.node.record_writer import RecordWriter
 from ratchet.node.teardown import taking_down
-from ratchet.store.interface import Store
+
+if TYPE_CHECKING:
+    from ratchet.store.interface import Store
 
 log = logging.getLogger(__name__)
 

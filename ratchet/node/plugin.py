@@ -1,32 +1,16 @@
-"""The daemonless plugin: one process for each call of the runtime."""
+"""Entry point of the daemonless plugin: one process for each call of the runtime.
+
+VERSION needs the specification's versions only, so everything else is imported once the command is known.
+"""
 
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import sys
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import NoReturn
 
-from ratchet.cni.arguments import Arguments, Command
-from ratchet.cni.config import NetworkConfig
-from ratchet.cni.plugin_keys import DEFAULT_STATE_DIR, DEFAULT_VXLAN_PORT
-from ratchet.errors import DatapathError, GuardError, TryAgainError
-from ratchet.node.interrupts import InterruptedCallError, SignalInterrupts
-from ratchet.node.logs import configure
-from ratchet.node.response import Response, encode, failure, log_keys, parse, version
-
-if TYPE_CHECKING:
-    from ratchet.node.call import Call
-    from ratchet.node.journal import Journal
-    from ratchet.store.store import ApiStore
-
-log = logging.getLogger(__name__)
-
-WAIT_SECONDS = 60.0
-KUBECONFIG = "/etc/cni/net.d/ratchet.d/kubeconfig"
+from ratchet.cni.answer import asked_version, encode, version_json
 
 
 def run(kubeconfig: str | None = None, state_dir: str | None = None) -> NoReturn:
@@ -37,7 +21,6 @@ def run(kubeconfig: str | None = None, state_dir: str | None = None) -> NoReturn
     """
     gc.disable()
     status = main(kubeconfig, state_dir)
-    logging.shutdown()
     sys.stderr.flush()
     os._exit(status)
 
@@ -49,143 +32,13 @@ def main(kubeconfig: str | None = None, state_dir: str | None = None) -> int:
     """
     stdout = _reserve_stdout()
     stdin = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
-    interrupts = SignalInterrupts()
-    with interrupts.deferred():  # the answer is written in any case
-        interrupts.install()
-        status, result = _response(stdin, kubeconfig, state_dir, interrupts)
-        with os.fdopen(stdout, "wb") as out:
-            out.write(encode(result))
-    return status
+    with os.fdopen(stdout, "wb") as out:
+        if os.environ.get("CNI_COMMAND") == "VERSION":
+            out.write(encode(version_json(asked_version(stdin))))
+            return 0
+        from ratchet.node.daemonless import serve  # after the command is known, see above
 
-
-def _response(stdin: bytes, kubeconfig: str | None, state_dir: str | None, interrupts: SignalInterrupts) -> Response:
-    try:
-        with interrupts.allowed():
-            arguments, network = parse(os.environ, stdin)
-            if network is None:
-                return 0, version(stdin)
-            return 0, _serve(arguments, network, kubeconfig, state_dir, interrupts)
-    except InterruptedCallError as error:
-        return failure(TryAgainError(str(error)), stdin)
-    except Exception as error:  # noqa: BLE001  # logged, and returned to the runtime
-        return failure(error, stdin)
-
-
-def _serve(
-    arguments: Arguments,
-    network: NetworkConfig,
-    kubeconfig: str | None,
-    state_dir: str | None,
-    interrupts: SignalInterrupts,
-) -> dict[str, Any] | None:
-    configure(network, arguments)
-    log_keys(network)
-    # Imported here because these imports take most of the start-up time, and VERSION needs none of them.
-    from ratchet.node.dispatch import dispatch
-
-    if network.wait_policy == "proceed":
-        log.warning('"wait_policy": "proceed" has no effect: without an agent, nothing can complete a link later')
-    call = _call(arguments, network, interrupts, kubeconfig, state_dir)
-    _restore_guard_from(call.journal)
-    log.info("%s received", arguments.command)
-    try:
-        result = dispatch(call)
-    finally:
-        with interrupts.deferred():
-            call.journal.flush()
-    if network.guard is not False:
-        _report_guard(arguments)
-    if arguments.command is Command.STATUS:
-        _report_port(network.vxlan_port or DEFAULT_VXLAN_PORT, call.journal)
-    log.info("%s succeeded", arguments.command)
-    return result
-
-
-def _call(
-    arguments: Arguments,
-    network: NetworkConfig,
-    interrupts: SignalInterrupts,
-    kubeconfig: str | None,
-    state_dir: str | None,
-) -> Call:
-    """The call, with this node's journal and a connection to the API that is made once it is needed."""
-    from ratchet.node.call import Call
-    from ratchet.node.journal import Journal
-    from ratchet.node.process import process_began
-    from ratchet.node.underlay import find_underlay
-
-    return Call(
-        arguments,
-        network,
-        Journal(network.state_dir or state_dir or DEFAULT_STATE_DIR),
-        partial(_store, network, kubeconfig),
-        began=process_began(),
-        wait=WAIT_SECONDS if network.wait is None else network.wait,
-        interrupts=interrupts,
-        find_underlay=partial(find_underlay, ports=network.vxlan_ports),
-    )
-
-
-def _store(network: NetworkConfig, kubeconfig: str | None, patience: float) -> ApiStore:
-    """The API, whose requests are retried for `patience` seconds."""
-    from ratchet.store.apiserver import connect
-    from ratchet.store.store import ApiStore
-    from ratchet.store.vni import VniAllocator
-
-    return ApiStore(
-        connect(_kubeconfig(network.kubeconfig or kubeconfig), patience=patience),
-        network.namespace,
-        network.vni_range,
-        VniAllocator(),
-        use_topologies=network.topologies,
-        limits=network.limits,
-        topology_limits=network.topology_limits,
-        annotation_limits=network.annotation_limits,
-    )
-
-
-def _restore_guard_from(journal: Journal) -> None:
-    """Have a guard that is missing made again with all tunnels of the node. Nothing is read otherwise."""
-    from ratchet.datapath import tunnel_guard
-    from ratchet.node.held_tunnels import held_tunnels, is_guarded
-
-    tunnel_guard.restore_from(lambda: held_tunnels(journal, is_guarded))
-
-
-def _report_guard(arguments: Arguments) -> None:
-    """Log if this node cannot guard its tunnel port. STATUS asks the kernel; other calls know if they had to.
-
-    STATUS also restores a guard that is missing, because runtimes call it between pod starts.
-    """
-    from ratchet.datapath import tunnel_guard
-
-    cause = tunnel_guard.refusal()
-    if arguments.command is Command.STATUS:
-        try:
-            if tunnel_guard.restore():
-                log.warning("tunnel guard was missing, made again with the node's tunnels")
-        except GuardError as error:
-            cause = str(error)
-    if cause:
-        log.warning('tunnel port not guarded, links work without it cause="%s"', cause)
-
-
-def _report_port(port: int, journal: Journal) -> None:
-    """Log if something else has the UDP port of the tunnels. Pods start without them, so STATUS succeeds."""
-    from ratchet.node.tunnel_port import port_fault
-
-    try:
-        fault = port_fault(port, journal)
-    except DatapathError as error:
-        log.warning('tunnel port not checked port=%d cause="%s"', port, error)
-        return
-    if fault:
-        log.warning('tunnel port taken, links between nodes fail cause="%s" details="set another vxlan_port"', fault)
-
-
-def _kubeconfig(named: str | None) -> str | None:
-    """The kubeconfig to use; None for in-cluster credentials."""
-    return named or (KUBECONFIG if Path(KUBECONFIG).is_file() else None)
+        return serve(stdin, out, kubeconfig, state_dir)
 
 
 def _reserve_stdout() -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from ratchet.core.plan import Attempt, Underlay
 from ratchet.node.endpoint_progress import EndpointResult, SandboxState
@@ -16,7 +17,9 @@ from ratchet.node.endpoint_reconcile import EndpointReconcile
 from ratchet.node.journal import Journal
 from ratchet.node.record_writer import RecordWriter, retry_on_conflict, wall_clock
 from ratchet.node.verified import VerifiedEnds
-from ratchet.store.interface import Store
+
+if TYPE_CHECKING:
+    from ratchet.store.interface import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TypeVar
-
-import tenacity
+from typing import TYPE_CHECKING, TypeVar
 
 from ratchet.core import record_updates
 from ratchet.core.model import Link
 from ratchet.errors import ConflictError, NewerRecordError
 from ratchet.node.vni_claim import VniClaim
 from ratchet.retry import call_with_retries
-from ratchet.store.interface import Store
+
+if TYPE_CHECKING:
+    import tenacity
+
+    from ratchet.store.interface import Store
 
 Decided = TypeVar("Decided")
 
@@ -124,6 +126,8 @@ def retry_on_conflict(decide: Callable[[], Decided]) -> Decided:
 
 
 def _conflict_retries(elapsed: float) -> tenacity.Retrying:
+    import tenacity  # only for a retry: the import takes 7 ms
+
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(ConflictError),
         wait=tenacity.wait_random_exponential(multiplier=0.01, max=0.5),

@@ -1,8 +1,7 @@
-"""CNI calls as the runtime makes them: parse the input of a call, encode its result or its error."""
+"""CNI calls as the runtime makes them: parse the input of a call, make the response to a failed one."""
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -41,11 +40,6 @@ def failure(error: Exception, stdin: bytes) -> Response:
         # Without a CNI error on stdout, the runtime would not learn the reason.
         error = RatchetError(f"cannot serve the call: {type(error).__name__}: {error}", details="this is a bug")
     return 1, error_json(error, answer_version(stdin))
-
-
-def encode(result: dict[str, Any] | None) -> bytes:
-    """A result or an error as the runtime reads it from stdout."""
-    return b"" if result is None else json.dumps(result).encode() + b"\n"
 
 
 def log_keys(network: NetworkConfig) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from ratchet import datapath
 from ratchet.core.model import Location
-from ratchet.core.plan import Attempt
 from ratchet.errors import ForeignInterfaceError, NamespaceGoneError
 from ratchet.node.journal import Journal
+
+if TYPE_CHECKING:
+    from ratchet.core.plan import Attempt
 
 
 def take_down(journal: Journal, container_id: str, location: Location, ifname: str, link: str = "") -> None:

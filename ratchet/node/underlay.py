@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ratchet import datapath
 from ratchet.cni.plugin_keys import DEFAULT_VXLAN_PORT
-from ratchet.core.plan import Underlay
 from ratchet.core.ports import PortRange, range_fault
 from ratchet.errors import InvalidConfigError
-from ratchet.store.interface import Store
+
+if TYPE_CHECKING:
+    from ratchet.core.plan import Underlay
+    from ratchet.store.interface import Store
 
 
 class UnderlayConfig(NamedTuple):
@@ -25,7 +27,7 @@ class UnderlayConfig(NamedTuple):
     guard: bool | None = None
 
 
-FindUnderlay = Callable[[UnderlayConfig, str, Store], Underlay]
+FindUnderlay = Callable[[UnderlayConfig, str, "Store"], "Underlay"]
 
 
 def find_underlay(underlay: UnderlayConfig, node: str, records: Store, ports: PortRange | None = None) -> Underlay:
@@ -35,6 +37,8 @@ def find_underlay(underlay: UnderlayConfig, node: str, records: Store, ports: Po
     if `ports` do not suit the node's port. Raises ApiUnavailableError if the node's addresses decide the VTEP and the
     API does not answer.
     """
+    from ratchet.core.plan import Underlay  # a call for a pod without links needs no plan
+
     port = underlay.vxlan_port or DEFAULT_VXLAN_PORT
     if ports is not None and (fault := range_fault(port, ports)):
         raise InvalidConfigError(f"cannot use the network configuration: {fault}")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ratchet.core.forwarding import Tunnel
 from ratchet.core.model import Kind, Link, Side
-from ratchet.core.plan import Underlay
+
+if TYPE_CHECKING:
+    from ratchet.core.forwarding import Tunnel
+    from ratchet.core.plan import Underlay
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ratchet.core import record_updates
 from ratchet.core.model import Link
 from ratchet.node.teardown import EndInterface
-from ratchet.store.interface import Store
+
+if TYPE_CHECKING:
+    from ratchet.store.interface import Store
 
 
 class VniClaim:

@@ -16,10 +16,9 @@ from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
-import tenacity
 import urllib3
 
 from ratchet.errors import ApiUnavailableError
@@ -28,6 +27,9 @@ from ratchet.store.api_errors import UnauthorizedError, error_of_response, first
 from ratchet.store.connection import Connection, open_connection
 from ratchet.store.paging import LARGE_BYTES, Page, decode_page, read_body, read_list
 from ratchet.store.session import Json, Session, Watched, read_lines, watch_event
+
+if TYPE_CHECKING:
+    import tenacity
 
 Decoded = TypeVar("Decoded")
 Listing = tuple[list[Decoded], str]
@@ -201,6 +203,8 @@ class ApiServer:
         return call_with_retries(once, ApiUnavailableError, self._retries)
 
     def _retries(self, elapsed: float) -> tenacity.Retrying:
+        import tenacity  # only for a retry: the import takes 7 ms
+
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(ApiUnavailableError),
             stop=tenacity.stop_before_delay(self.patience - elapsed),
@@ -298,4 +302,6 @@ def _pause(state: tenacity.RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     if isinstance(error, ApiUnavailableError) and error.retry_after is not None:
         return error.retry_after
+    import tenacity  # as in `_retries`
+
     return float(tenacity.wait_random_exponential(multiplier=0.1, max=2.0)(state))

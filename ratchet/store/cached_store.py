@@ -6,9 +6,15 @@ import time
 from collections.abc import Collection, Iterator
 
 from ratchet.core.intent import Wanted, WantedLink, wanted_links
-from ratchet.core.intent.annotation_limits import DEFAULT_ANNOTATION_LIMITS, AnnotationLimits, declares_alike
-from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS, TopologyLimits
-from ratchet.core.limits import DEFAULT_LIMITS, LinkLimits
+from ratchet.core.intent.annotation_limits import declares_alike
+from ratchet.core.limits import (
+    DEFAULT_ANNOTATION_LIMITS,
+    DEFAULT_LIMITS,
+    DEFAULT_TOPOLOGY_LIMITS,
+    AnnotationLimits,
+    LinkLimits,
+    TopologyLimits,
+)
 from ratchet.core.model import Link
 from ratchet.core.pod import Pod, PodRef, Topology
 from ratchet.errors import TopologiesUnknownError

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 _CLUSTER_KEYS = {
     "server",
     "certificate-authority",
@@ -58,14 +56,20 @@ def read_static(
     path = Path(kubeconfig)
     try:
         return _static(_parse(path.read_text()), context, path.parent)
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _parse(text: str) -> Any:
+    """Raises ValueError if the text is neither JSON nor YAML."""
     if text.lstrip().startswith("{"):
         return json.loads(text)
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  # both are safe
+    import yaml  # takes 15 ms, and `ratchet install` writes JSON
+
+    try:
+        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  # both are safe
+    except yaml.YAMLError as cause:
+        raise ValueError("not YAML") from cause
 
 
 def _static(config: Any, context: str | None, folder: Path) -> StaticAccess | None:

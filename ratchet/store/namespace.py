@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from ratchet.core.intent import Wanted, annotation_limits, names_of, topology_limits
-from ratchet.core.intent.annotation_limits import DEFAULT_ANNOTATION_LIMITS, AnnotationLimits
 from ratchet.core.intent.index import PodIndex
-from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS, TopologyLimits, stands_for_others
+from ratchet.core.intent.topology_limits import stands_for_others
+from ratchet.core.limits import DEFAULT_ANNOTATION_LIMITS, DEFAULT_TOPOLOGY_LIMITS, AnnotationLimits, TopologyLimits
 from ratchet.core.pod import Pod, Topology
 from ratchet.store.declaration_budget import BudgetShare, DeclarationBudget
 from ratchet.store.intents import Intents

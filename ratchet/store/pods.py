@@ -6,12 +6,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ratchet.core.intent import names_of
-from ratchet.core.intent.annotation_limits import (
-    DEFAULT_ANNOTATION_LIMITS,
-    AnnotationLimits,
-    ListAdmission,
-    admit_lists,
-)
+from ratchet.core.intent.annotation_limits import ListAdmission, admit_lists
+from ratchet.core.limits import DEFAULT_ANNOTATION_LIMITS, AnnotationLimits
 from ratchet.core.pod import Pod
 from ratchet.store.api_errors import NotFoundError
 from ratchet.store.apiserver import ApiServer

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-
-import tenacity
+from functools import partial
+from typing import TYPE_CHECKING
 
 from ratchet.core.intent import Wanted, WantedLink, wanted_links
-from ratchet.core.intent.annotation_limits import DEFAULT_ANNOTATION_LIMITS, AnnotationLimits
-from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS, TopologyLimits
-from ratchet.core.limits import DEFAULT_LIMITS, LinkLimits
+from ratchet.core.limits import (
+    DEFAULT_ANNOTATION_LIMITS,
+    DEFAULT_LIMITS,
+    DEFAULT_TOPOLOGY_LIMITS,
+    AnnotationLimits,
+    LinkLimits,
+    TopologyLimits,
+)
 from ratchet.core.model import Link
 from ratchet.core.pod import Pod
 from ratchet.errors import TopologiesUnknownError
+from ratchet.retry import call_with_retries
 from ratchet.store.apiserver import ApiServer
 from ratchet.store.formats import RecordFormats
 from ratchet.store.links import LinkStore
@@ -22,6 +28,9 @@ from ratchet.store.pods import PodStore
 from ratchet.store.topologies import TopologyStore
 from ratchet.store.vni import VniAllocator
 from ratchet.store.vni_leases import VniLeases
+
+if TYPE_CHECKING:
+    import tenacity
 
 
 class ApiStore:
@@ -75,15 +84,20 @@ class ApiStore:
         `reserved` are the interface names that no link may have. Waits up to `seconds` for forbidden topologies, then
         raises TopologiesUnknownError.
         """
-        waiting = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(TopologiesUnknownError),
-            stop=tenacity.stop_before_delay(seconds),
-            wait=tenacity.wait_random_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE),
-            reraise=True,
-        )
-        namespace = pod.ref.namespace
-        topologies = waiting(self.topologies.list, namespace)
+        namespace, retries = pod.ref.namespace, partial(_topology_retries, seconds)
+        topologies = call_with_retries(partial(self.topologies.list, namespace), TopologiesUnknownError, retries)
         pods, version = self.pods.list_with_version(namespace)
         yield wanted_links(pods, reserved, topologies=topologies)
         for changed in self.pods.watch_lists(namespace, pods, version, until):
             yield wanted_links(changed, reserved, topologies=self.topologies.list(namespace))
+
+
+def _topology_retries(seconds: float, elapsed: float) -> tenacity.Retrying:
+    import tenacity  # only for a retry: the import takes 7 ms
+
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(TopologiesUnknownError),
+        stop=tenacity.stop_before_delay(seconds - elapsed),
+        wait=tenacity.wait_random_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE),
+        reraise=True,
+    )

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from ratchet.core.intent import TOPOLOGY_LABEL
 from ratchet.core.intent.topologies import TOPOLOGY_VALUES
-from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS, Admission, TopologyLimits
+from ratchet.core.intent.topology_limits import Admission
+from ratchet.core.limits import DEFAULT_TOPOLOGY_LIMITS, TopologyLimits
 from ratchet.core.pod import Topology
 from ratchet.errors import TopologiesUnknownError
 from ratchet.store.api_errors import ForbiddenError

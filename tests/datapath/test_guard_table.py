@@ -13,7 +13,7 @@ import pytest
 from ratchet.core.interface import differences
 from ratchet.core.model import Location
 from ratchet.core.tunnel_guard import GuardedTunnel
-from ratchet.datapath import ensure, make, nftables, observe, remove, tunnel_guard
+from ratchet.datapath import ensure, guard_state, make, nftables, observe, remove, tunnel_guard
 from ratchet.datapath.guard_elements import peer_key, tunnel_key
 from ratchet.datapath.guard_rules import PEERS4, TABLE, TUNNELS
 from ratchet.datapath.nftables import (
@@ -242,7 +242,7 @@ def test_a_missing_table_is_made_with_what_the_process_finds(underlay: Bed, monk
         with underlay.inside("node-1"):
             return tunnel_guard.admit(GuardedTunnel(PORT, vni, THREE, f"2/{vni}"))
 
-    monkeypatch.setattr(tunnel_guard, "_restoring", tunnel_guard._Restoring())
+    monkeypatch.setattr(guard_state, "_state", guard_state._State())
     tunnel_guard.restore_from(find)
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(admit, range(2, 10)))

@@ -8,7 +8,7 @@ import pytest
 
 from ratchet.core.interface import differences
 from ratchet.core.model import Location
-from ratchet.datapath import ensure, guard_transactions, nftables, observe, remove, tunnel_guard
+from ratchet.datapath import ensure, guard_state, nftables, observe, remove, tunnel_guard
 from ratchet.errors import GuardError
 from tests.support.frames import received_frames
 from tests.support.guarded_link import FAMILIES, ONE, TWO, drops, foreign_tunnel, link_pods
@@ -80,7 +80,7 @@ def test_a_link_works_on_a_kernel_without_nftables(
     name: str, value: int, underlay: Bed, wires: Wires, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel refuses a subsystem or a protocol that it does not have, as if nftables were missing."""
-    monkeypatch.setattr(guard_transactions, "_last", guard_transactions._LastResult())
+    monkeypatch.setattr(guard_state, "_state", guard_state._State())
     monkeypatch.setattr(nftables, name, value)
     wire = link_pods(underlay, wires, ONE, TWO)
     assert underlay.pings("pod-a", "192.168.2.2")

@@ -170,8 +170,9 @@ class Places:
             todo += [after for after in place._after.values() if after._before is place]
 
 
-Situation = tuple[World, tuple[Place, ...]]
-Steps = tuple[tuple[World, Place], ...]  # the worlds and the places to which one process may get with its next step
+# A world by its number (`Search._number`), because the hash of a number costs less, and the place of each process.
+Situation = tuple[int, tuple[Place, ...]]
+Steps = tuple[tuple[int, Place], ...]  # the worlds and the places to which one process may get with its next step
 Check = Callable[[World, tuple[Place, ...], bool], Iterable[str]]
 WorldCheck = Callable[[World, bool], Iterable[str]]
 
@@ -212,12 +213,13 @@ class Search:
         check_world: WorldCheck = lambda *_: (),
     ) -> None:
         self._places = Places()
-        self._worlds: dict[World, World] = {}
-        self._steps: dict[tuple[World, tuple[int, ...]], dict[Place, Steps]] = {}
+        self._worlds: list[World] = []
+        self._numbers: dict[World, int] = {}
+        self._steps: dict[tuple[int, tuple[int, ...]], dict[Place, Steps]] = {}
         self._check = check
-        self._world_faults = cache(lambda world, quiet: tuple(check_world(world, quiet)))
+        self._world_faults = cache(lambda number, quiet: tuple(check_world(self._worlds[number], quiet)))
         self._is_unobservable = is_unobservable
-        self._first: Situation = (self._intern(world), tuple(self._places.start(one, one.first) for one in processes))
+        self._first: Situation = (self._number(world), tuple(self._places.start(one, one.first) for one in processes))
 
     def run(self, *, first_fault: bool = False, to_rest: bool = False, max_states: int = 3_000_000) -> Report:
         """Visit all situations, or stop at the first fault with `first_fault`.
@@ -256,18 +258,19 @@ class Search:
         return report
 
     def _faults(self, situation: Situation, quiet: bool) -> Iterator[str]:
-        world, places = situation
-        yield from self._check(world, places, quiet)
-        yield from self._world_faults(world, quiet)
+        number, places = situation
+        yield from self._check(self._worlds[number], places, quiet)
+        yield from self._world_faults(number, quiet)
 
     def _following(self, situation: Situation) -> Iterator[Situation]:
-        world, places = situation
+        number, places = situation
         readers = tuple([pid for pid, place in enumerate(places) if place.depends_on_reads])
-        steps = self._steps.setdefault((world, readers), {})
+        known = self._steps.setdefault((number, readers), {})
         for pid, place in enumerate(places):
-            if place not in steps:
-                steps[place] = self._steps_from(world, pid, place, readers)
-            for after, next_place in steps[place]:
+            steps = known.get(place)
+            if steps is None:
+                steps = known[place] = self._steps_from(self._worlds[number], pid, place, readers)
+            for after, next_place in steps:
                 yield after, (*places[:pid], next_place, *places[pid + 1 :])
 
     def _steps_from(self, world: World, pid: int, place: Place, readers: tuple[int, ...]) -> Steps:
@@ -281,11 +284,14 @@ class Search:
         steps = [(_without_unused_reads(after, pid, then), then) for after, then in self._step(world, actor, place)]
         if place.process.killable and (place.answers or place.stage != place.process.first):
             steps.append((world.without_process(pid), self._places.start(place.process, END)))
-        return tuple((self._intern(after), then) for after, then in steps if (after, then) != (world, place))
+        return tuple((self._number(after), then) for after, then in steps if (after, then) != (world, place))
 
-    def _intern(self, world: World) -> World:
-        """The first of all equal worlds, so that equal worlds of situations are one object."""
-        return self._worlds.setdefault(world, world)
+    def _number(self, world: World) -> int:
+        """The number of a world. Equal worlds have the same one."""
+        number = self._numbers.setdefault(world, len(self._worlds))
+        if number == len(self._worlds):
+            self._worlds.append(world)
+        return number
 
     def _step(self, world: World, actor: Actor, place: Place) -> Iterator[tuple[World, Place]]:
         """The possible outcomes of the process's next step.

@@ -17,10 +17,8 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from ratchet.cni.arguments import Arguments, Command
 from ratchet.cni.config import NetworkConfig
-from ratchet.core.intent.annotation_limits import DEFAULT_ANNOTATION_LIMITS
-from ratchet.core.intent.topology_limits import DEFAULT_TOPOLOGY_LIMITS
 from ratchet.core.interface import Parent, VethWire, Wire, differences
-from ratchet.core.limits import LINKS_PER_NAMESPACE, LINKS_PER_POD
+from ratchet.core.limits import DEFAULT_ANNOTATION_LIMITS, DEFAULT_TOPOLOGY_LIMITS, LINKS_PER_NAMESPACE, LINKS_PER_POD
 from ratchet.core.model import End, Kind, Link, Location, Sandbox, Side, State
 from ratchet.core.naming import record_name
 from ratchet.core.plan import Attempt, Underlay, wire_of

@@ -12,11 +12,11 @@ from typing import Any
 
 from ratchet.core import record_updates
 from ratchet.core.endpoint_spec import EndpointSpec, Route
-from ratchet.core.intent.sysctls import ALLOWED
 from ratchet.core.intent.values import ADDRESSES_MAX, ROUTES_MAX, SYSCTLS_MAX
 from ratchet.core.model import End, Link, Side
 from ratchet.core.naming import node_label
 from ratchet.core.pod import PodRef
+from ratchet.core.sysctls import ALLOWED
 from ratchet.store.codec.links import encode_link
 from tests.support.links import NOW, sandbox
 

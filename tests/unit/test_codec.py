@@ -165,7 +165,7 @@ def test_a_decoded_link_equals_the_encoded_link(link: Link) -> None:
     assert decode_link(stored(link)) == link
 
 
-@given(links())
+@given(links)
 def test_any_decoded_link_equals_the_encoded_link(link: Link) -> None:
     back = decode_link(stored(link, creationTimestamp="2017-08-17T19:30:01Z"))
     assert back == link
@@ -173,7 +173,7 @@ def test_any_decoded_link_equals_the_encoded_link(link: Link) -> None:
     assert back.created == datetime(2017, 8, 17, 19, 30, 1, tzinfo=UTC)
 
 
-@given(links())
+@given(links)
 def test_an_encoded_record_is_valid_for_kubernetes(link: Link) -> None:
     config_map = encode_link(link)
     assert LABEL_PREFIX.fullmatch(config_map["metadata"]["name"])
@@ -197,7 +197,7 @@ def check_patch(before: Link, after: Link) -> None:
         assert all(old_part.get(key) != value for key, value in changes.items())
 
 
-@given(links())
+@given(links)
 def test_a_stored_link_equals_the_link_that_a_reader_decodes(link: Link) -> None:
     answer = stored(link, uid="u2", resourceVersion="9", creationTimestamp="2026-11-26T12:00:00Z")
     kept, read = stored_link(link, encode_link(link), answer), decode_link(answer)
@@ -216,13 +216,13 @@ def test_a_join_has_the_time_resolution_of_the_record() -> None:
     assert decode_link(stored(after_join)) == after_join
 
 
-@given(links(), links())
+@given(links, links)
 @settings(max_examples=50)
 def test_a_patch_has_only_the_differences_between_two_records(before: Link, after: Link) -> None:
     check_patch(before, replace(after, name=before.name))
 
 
-@given(links(), st.sampled_from(Side))
+@given(links, st.sampled_from(Side))
 def test_a_patch_of_one_end_omits_the_other_end(link: Link, side: Side) -> None:
     after = link.with_end(side, replace(link.end(side), sandbox=None, ready=None))
     check_patch(link, after)

@@ -15,7 +15,6 @@ from ratchet.core.declared_memory import memory_of
 from ratchet.core.fair_share import fair_share
 from ratchet.core.intent import LINKS
 from ratchet.core.intent.annotation_limits import (
-    AnnotationLimits,
     ListAdmission,
     admit_lists,
     declares_alike,
@@ -25,6 +24,7 @@ from ratchet.core.intent.annotation_limits import (
 from ratchet.core.intent.resolve import declared_links
 from ratchet.core.intent.topologies import drawn_links
 from ratchet.core.intent.yaml_source import SIZE_MOST
+from ratchet.core.limits import AnnotationLimits
 from ratchet.core.pod import Pod, PodRef, Topology
 from ratchet.errors import InvalidIntentError
 from ratchet.store.declaration_budget import DeclarationBudget, Member

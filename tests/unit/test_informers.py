@@ -11,8 +11,7 @@ import pytest
 
 from ratchet.agent.informers import WITHHELD_SECONDS, Informers
 from ratchet.agent.priority import ForegroundGate
-from ratchet.core.intent.annotation_limits import AnnotationLimits
-from ratchet.core.intent.topology_limits import TopologyLimits
+from ratchet.core.limits import AnnotationLimits, TopologyLimits
 from ratchet.core.model import End, Link
 from ratchet.core.pod import Pod, PodRef, Topology
 from ratchet.dev.testbed import wait_for

@@ -14,8 +14,8 @@ import pytest
 
 from ratchet.agent.membership import Membership, _by_record, _replaced
 from ratchet.core.intent import WantedLink, wanted_links
-from ratchet.core.intent.topology_limits import TopologyLimits, admit
-from ratchet.core.limits import LinkLimits
+from ratchet.core.intent.topology_limits import admit
+from ratchet.core.limits import LinkLimits, TopologyLimits
 from ratchet.core.model import Link, Side
 from ratchet.core.pod import Pod, PodRef, Topology
 from ratchet.node import attach

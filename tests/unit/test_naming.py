@@ -148,7 +148,7 @@ def test_the_name_of_another_lease_has_no_vni(name: str) -> None:
     assert vni_of_lease(name) is None
 
 
-@given(links())
+@given(links)
 def test_a_mac_address_is_unique_and_does_not_depend_on_the_primary(link: Link) -> None:
     assume((link.primary.name, link.primary.ifname) != (link.pair.name, link.pair.ifname))
     link = replace(link, schema=CURRENT_SCHEMA)
@@ -164,7 +164,7 @@ def test_a_link_of_schema_1_keeps_its_mac_addresses() -> None:
     assert end_mac_address(link, Side.PRIMARY) == "02:" + digest.hex(":")
 
 
-@given(links(), few_indexes, few_indexes)
+@given(links, few_indexes, few_indexes)
 def test_the_ends_of_a_link_have_different_free_ifindexes(link: Link, mine: set[int], theirs: set[int]) -> None:
     """Each pod has other indexes in use, and chooses without the other one."""
     assume((link.primary.name, link.primary.ifname) != (link.pair.name, link.pair.ifname))

@@ -14,13 +14,13 @@ from ratchet.core.intent import names_every_pod, wanted_links
 from ratchet.core.intent.topology_limits import (
     WITHHELD_MOST,
     Admission,
-    TopologyLimits,
     admit,
     may_name,
     must_be_listed,
     with_bounded_text,
 )
 from ratchet.core.intent.yaml_source import SIZE_MOST
+from ratchet.core.limits import TopologyLimits
 from ratchet.core.pod import Pod, PodRef, Topology
 from ratchet.errors import InvalidIntentError
 from ratchet.store.namespace import NamespaceCache

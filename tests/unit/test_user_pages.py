@@ -15,9 +15,9 @@ import yaml
 
 from ratchet.cli.main import main
 from ratchet.core.intent.link_parser import PROPERTIES
-from ratchet.core.intent.sysctls import ALLOWED
 from ratchet.core.intent.topologies import Faulty, drawn_links
 from ratchet.core.pod import Topology
+from ratchet.core.sysctls import ALLOWED
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KUBECTL = Path(sys.executable).with_name("kubectl")

@@ -9,8 +9,8 @@ order the declarations are read. An invalid declaration is rejected with an erro
 | `labels` | the link that labels declare, as in 2017 |
 | `annotation` | the links of the annotation `ratchet.links` |
 | `topologies` | the links of a topology |
-| `link_parser`, `yaml_source` | one item of such a list, and the lines of its fields |
-| `values`, `sysctls` | validation of each value, and the sysctls that are allowed |
+| `link_parser`, `yaml_source`, `yaml_parser` | one item of such a list, and the lines of its fields |
+| `values` | validation of each value |
 | `topology_limits`, `annotation_limits`, `memory` | limits on topologies and annotations, and the memory they take |
 | `wanted`, `resolve` | the wanted links, and how they are resolved from the declarations of a namespace |
 | `index` | the same for one pod at a time, for an agent |

@@ -10,21 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from zlib import crc32
 
-from ratchet.core.declared_memory import UNLIMITED, in_mib
+from ratchet.core.declared_memory import in_mib
 from ratchet.core.intent.pods import LINKS, seniority
 from ratchet.core.intent.yaml_source import SIZE_MOST
+from ratchet.core.limits import AnnotationLimits
 from ratchet.core.pod import Pod, WithheldLinks
-
-
-@dataclass(frozen=True, slots=True)
-class AnnotationLimits:
-    """The most bytes in all annotations `ratchet.links` of a namespace, and the most memory for them on a node."""
-
-    size: int = 1 << 20
-    memory: int = UNLIMITED
-
-
-DEFAULT_ANNOTATION_LIMITS = AnnotationLimits()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from typing import TypeVar
 from ratchet.core.endpoint_spec import EndpointSpec, Route, Sysctl
 from ratchet.core.escape import excerpt
 from ratchet.core.intent import values
-from ratchet.core.intent.sysctls import DISABLE_IPV6
 from ratchet.core.intent.yaml_source import UnreadableError, YamlNode
 from ratchet.core.model import Address, Encapsulation, End, Link
 from ratchet.core.naming import ordered_record_name
+from ratchet.core.sysctls import DISABLE_IPV6
 
 LINKS_MOST = 256  # in one list
 # Fields of the ends: a list of two, or for those of _ALIKE one value for both. Other fields are of the link.

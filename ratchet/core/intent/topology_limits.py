@@ -20,6 +20,7 @@ from zlib import crc32
 from ratchet.core.declared_memory import UNLIMITED, in_mib
 from ratchet.core.intent.link_parser import LINKS_MOST
 from ratchet.core.intent.yaml_source import SIZE_MOST
+from ratchet.core.limits import TopologyLimits
 from ratchet.core.pod import Topology, Withheld
 
 # Withheld topologies of a namespace that are kept one by one. More of them count as one that names every pod.
@@ -29,19 +30,6 @@ _FILTER_BITS = 1 << 13
 _EVERY_NAME = b"\xff" * (_FILTER_BITS // 8)
 _WORD = re.compile(r"[A-Za-z0-9_.-]+")
 _FIRST = datetime.min.replace(tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class TopologyLimits:
-    """The most topologies of a namespace, the most links and bytes in all of them, and the most memory on a node."""
-
-    topologies: int = 64
-    links: int = 4096
-    size: int = 512 * 1024
-    memory: int = UNLIMITED
-
-
-DEFAULT_TOPOLOGY_LIMITS = TopologyLimits()
 
 
 def size_of(topology: Topology) -> int:

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from ratchet.core.endpoint_spec import KERNELS_METRIC, RATE_UNITS, Route, Sysctl
 from ratchet.core.escape import excerpt
-from ratchet.core.intent.sysctls import why_not
 from ratchet.core.model import Address
+from ratchet.core.sysctls import why_not
 
 Parsed = TypeVar("Parsed")
 

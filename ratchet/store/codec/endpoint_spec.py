@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import TypeVar
 
 from ratchet.core.endpoint_spec import RATE_UNITS, EndpointSpec, PackedRoutes, PackedSysctls, Route, Sysctl, rate_text
-from ratchet.core.intent.sysctls import why_not
 from ratchet.core.packed import texts_of
+from ratchet.core.sysctls import why_not
 
 Value = TypeVar("Value")
 
