@@ -38,7 +38,7 @@ class SandboxLiveness:
 
     node: str
     journal: Journal
-    records: CachedStore
+    store: CachedStore
     calls: Calls
 
     def is_running(self, entry: SandboxEntry) -> bool:
@@ -48,7 +48,7 @@ class SandboxLiveness:
         """
         if entry.pod is None:
             return False
-        pod = self.records.pods.get(entry.pod.namespace, entry.pod.name)
+        pod = self.store.pods.get(entry.pod.namespace, entry.pod.name)
         return pod is not None and pod.ref.is_same_pod(entry.pod) and not pod.finished and not pod.deleting
 
     def may_join(self, entry: SandboxEntry) -> bool:
@@ -59,7 +59,7 @@ class SandboxLiveness:
         """The sandbox's pod, from the cache if possible; None if it is gone."""
         if entry.pod is None:
             return None
-        pod = self.records.pods.lookup(entry.pod.namespace, entry.pod.name, entry.pod.uid)
+        pod = self.store.pods.lookup(entry.pod.namespace, entry.pod.name, entry.pod.uid)
         return pod if pod is not None and pod.ref.is_same_pod(entry.pod) else None
 
     def why_dead(self, sandbox: Sandbox) -> str | None:
@@ -70,7 +70,7 @@ class SandboxLiveness:
             return "the sandbox was deleted"
         if not datapath.namespace_is_there(Location(sandbox.netns, sandbox.cookie)):
             return "its sandbox is gone, and no DEL came"
-        pod = self.records.pods.get(sandbox.pod.namespace, sandbox.pod.name)
+        pod = self.store.pods.get(sandbox.pod.namespace, sandbox.pod.name)
         if pod is None or not pod.ref.is_same_pod(sandbox.pod) or pod.finished:
             return "its pod is gone, and no DEL came"
         return None
@@ -83,11 +83,11 @@ class SandboxLiveness:
         if entry.delegations or self.calls.is_adding(entry.attachment.container_id):
             return
         # The cache first: an end that is in its record costs no look into the namespace and no API request.
-        if _has_end(entry, (self.records.links.cache.get(end.link) for end in entry.ends)):
+        if _has_end(entry, (self.store.links.cache.get(end.link) for end in entry.ends)):
             return
         if datapath.namespace_is_there(_namespace(entry)):
             return
-        if _has_end(entry, [self.records.links.lookup(end.link).link for end in entry.ends]):
+        if _has_end(entry, [self.store.links.lookup(end.link).link for end in entry.ends]):
             return
         if self.pod_of(entry) is None:
             self.journal.forget(entry.attachment)
@@ -113,7 +113,7 @@ class SandboxLiveness:
             if reason is None or any(_id_of(entry) == sandbox.container_id for entry, _ in self.journal.holding(link)):
                 return
             log.info('removing sandbox from record link=%s sandbox=%s reason="%s"', link, sandbox.container_id, reason)
-            RecordWriter(self.records).leave(link, sandbox.container_id, reason)
+            RecordWriter(self.store).leave(link, sandbox.container_id, reason)
 
 
 def _id_of(entry: SandboxEntry) -> str:

@@ -125,15 +125,15 @@ class Call:
         except NamespaceGoneError as cause:
             raise InvalidEnvironmentError(f"cannot use CNI_NETNS: {cause}") from cause
 
-    def reconciler(self, records: Store) -> Reconciler:
+    def reconciler(self, store: Store) -> Reconciler:
         from ratchet.node.reconciler import Reconciler  # a call for a pod without links needs none
 
-        return Reconciler(records, self.journal, self, self.verified)
+        return Reconciler(store, self.journal, self, self.verified)
 
-    def pod(self, records: Store) -> Pod:
+    def pod(self, store: Store) -> Pod:
         """The pod that the runtime's arguments name. Raises PodMissingError."""
         namespace, name, uid = self.arguments.pod_namespace, self.arguments.pod_name, self.arguments.pod_uid
-        pod = records.pods.lookup(namespace, name, uid)
+        pod = store.pods.lookup(namespace, name, uid)
         if pod is None:
             raise PodMissingError(f"cannot find pod {namespace}/{name}: the API has no such pod")
         if uid and uid not in (pod.ref.uid, pod.ref.mirror):
@@ -142,6 +142,6 @@ class Call:
             )
         return pod
 
-    def node_underlay(self, records: Store, node: str) -> Underlay:
+    def node_underlay(self, store: Store, node: str) -> Underlay:
         """The underlay of this node. Raises InvalidConfigError if the configured parent does not exist."""
-        return self.find_underlay(self.underlay, node, records)
+        return self.find_underlay(self.underlay, node, store)
