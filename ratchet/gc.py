@@ -73,41 +73,41 @@ class _Listed:
 
 
 def collect_garbage(
-    records: ApiStore, *, now: Callable[[], datetime], grace: timedelta = GRACE, dry_run: bool = False
+    store: ApiStore, *, now: Callable[[], datetime], grace: timedelta = GRACE, dry_run: bool = False
 ) -> Iterator[Removal]:
     """Remove garbage, and yield each removal when it is done. With `dry_run` nothing is removed.
 
     The lists keep digests of records and Leases, because most of them are no garbage. What may be garbage is listed
     again, BATCH objects at a time, and judged if its version is the same.
     """
-    listed = _list_all(records)
+    listed = _list_all(store)
     for error in listed.malformed:
         yield Removal("a record", str(error), RemovalResult.LEFT)
-    for links in _batches(partial(_next_links, records, listed.records)):
+    for links in _batches(partial(_next_links, store, listed.records)):
         for orphan in orphaned_links(links, listed.pods, listed.nodes, listed.node_leases, now(), grace):
             cleared = _without_dead_ends(orphan, now())
             name = f"record {orphan.link.name}" if cleared.abandoned else f"end of {orphan.link.name}"
-            result = _attempt(partial(_write, records, orphan.link, cleared), dry_run=dry_run)
+            result = _attempt(partial(_write, store, orphan.link, cleared), dry_run=dry_run)
             yield Removal(name, orphan.why, result)
-    for leases in _batches(partial(_next_leases, records, listed.leases)):
+    for leases in _batches(partial(_next_leases, store, listed.leases)):
         for held in orphaned_leases(leases, (), (), now(), grace):
-            result = _attempt(partial(records.vnis.delete, held.lease), dry_run=dry_run)
+            result = _attempt(partial(store.vnis.delete, held.lease), dry_run=dry_run)
             yield Removal(f"VNI {held.lease.vni}", held.why, result)
     for lease in orphaned_nodes(listed.node_leases, listed.nodes, now(), grace):
-        result = _attempt(partial(records.nodes.delete_lease, lease), dry_run=dry_run)
+        result = _attempt(partial(store.nodes.delete_lease, lease), dry_run=dry_run)
         reason = f"the Node object is missing and the Lease was last renewed at {lease.renewed:%Y-%m-%dT%H:%M:%SZ}"
         yield Removal(f"the Lease of node {lease.node}", reason, result)
 
 
-def _list_all(records: ApiStore) -> _Listed:
-    claims = records.vnis.claim_digests()
-    node_leases = records.nodes.list_leases()
-    uids = records.vnis.record_uid_digests()
-    stored, malformed = records.links.digests()
-    leases = claims.unused(uids, records.vnis.recorded_vnis() | stored.vnis())
+def _list_all(store: ApiStore) -> _Listed:
+    claims = store.vnis.claim_digests()
+    node_leases = store.nodes.list_leases()
+    uids = store.vnis.record_uid_digests()
+    stored, malformed = store.links.digests()
+    leases = claims.unused(uids, store.vnis.recorded_vnis() | stored.vnis())
     del claims, uids
-    pods = records.pods.list_phases()
-    nodes = records.nodes.list()
+    pods = store.pods.list_phases()
+    nodes = store.nodes.list()
     suspects = stored.suspects({pod_digest(pod.ref) for pod in pods if not pod.finished})
     return _Listed(suspects, malformed, leases, node_leases, pods, nodes)
 
@@ -120,16 +120,16 @@ def _batches(next_batch: Callable[[], Sequence[Object]]) -> Iterator[Sequence[Ob
             return
 
 
-def _next_links(records: ApiStore, versions: set[int]) -> Sequence[Link]:
+def _next_links(store: ApiStore, versions: set[int]) -> Sequence[Link]:
     """The next BATCH of the records with these digests, which are removed from `versions`."""
-    links = records.links.list_versions(versions, BATCH) if versions else []
+    links = store.links.list_versions(versions, BATCH) if versions else []
     versions.difference_update(digest(link.name, link.resource_version) for link in links)
     return links
 
 
-def _next_leases(records: ApiStore, claims: set[int]) -> Sequence[VniLease]:
+def _next_leases(store: ApiStore, claims: set[int]) -> Sequence[VniLease]:
     """The next BATCH of the Leases with these digests, which are removed from `claims`."""
-    leases = records.vnis.list_claimed(claims, BATCH) if claims else []
+    leases = store.vnis.list_claimed(claims, BATCH) if claims else []
     claims.difference_update(claim_digest(lease.vni, digest(lease.holder)) for lease in leases)
     return leases
 
@@ -141,11 +141,11 @@ def _without_dead_ends(orphan: OrphanedLink, now: datetime) -> Link:
     return link
 
 
-def _write(records: ApiStore, before: Link, after: Link) -> None:
+def _write(store: ApiStore, before: Link, after: Link) -> None:
     if after.abandoned:
-        records.links.delete(before)
+        store.links.delete(before)
     else:
-        records.links.update(before, after)
+        store.links.update(before, after)
 
 
 def _attempt(remove: Callable[[], object], *, dry_run: bool) -> RemovalResult:

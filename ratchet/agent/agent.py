@@ -84,7 +84,7 @@ class Agent:
         self._api = self._connect()
         self._announcer = self._make_announcer()
         self._informers = self._make_informers()
-        self._records = CachedStore(
+        self._store = CachedStore(
             self._api,
             settings.namespace,
             settings.vni_range,
@@ -95,12 +95,12 @@ class Agent:
             annotation_limits=settings.annotation_limits,
         )
         self._resync = self._make_resync()
-        self._heartbeat = Heartbeat(settings, self._records, self._underlays, self._resync)
+        self._heartbeat = Heartbeat(settings, self._store, self._underlays, self._resync)
         self._guard = TunnelGuard(settings.guard, self._journal, self._underlays, self._announcer, self._metrics)
         self._port = PortClash(self._api, self._journal, settings.node_name, settings.vxlan_port, settings.events)
         self._health = self._make_health()
         self._service = self._make_service()
-        self._liveness = SandboxLiveness(settings.node_name, self._journal, self._records, self._service)
+        self._liveness = SandboxLiveness(settings.node_name, self._journal, self._store, self._service)
         self._status = self._make_status()
         self._workers = self._make_workers()
         self._periodic = self._make_periodic()
@@ -172,7 +172,7 @@ class Agent:
             links=self._status.states(),
             queue=len(self._queue),
             calls=self._server.calls,
-            vnis=sum(link.vni is not None for link in self._records.links.cache.all()),
+            vnis=sum(link.vni is not None for link in self._store.links.cache.all()),
             sandboxes=len(self._journal.entries()),
             journal_deferred=self._journal.deferred,
             journal_unreadable=len(self._journal.unreadable()),
@@ -199,7 +199,7 @@ class Agent:
 
     def _make_informers(self) -> Informers:
         settings = self._settings
-        records = ApiStore(
+        store = ApiStore(
             self._api.with_timeout(SELECTION_SECONDS),
             settings.namespace,
             settings.vni_range,
@@ -209,14 +209,14 @@ class Agent:
         )
         handler = ChangeHandler(self._journal, self._queue, self._verified, self._announcer)
         budget = DeclarationBudget(settings.declaration_memory_bytes)
-        return Informers(records, settings.node_name, handler, self._foreground, budget)
+        return Informers(store, settings.node_name, handler, self._foreground, budget)
 
     def _make_resync(self) -> Resync:
         return Resync(
             self._settings.node_name,
             self._api,
             self._journal,
-            self._records,
+            self._store,
             self._informers,
             self._queue,
             self._verified,
@@ -226,7 +226,7 @@ class Agent:
         return CallService(
             self._settings,
             self._journal,
-            self._records,
+            self._store,
             self._underlays,
             self._metrics,
             self._announcer,
@@ -241,7 +241,7 @@ class Agent:
         return LinkStatus(
             self._settings.node_name,
             self._journal,
-            self._records,
+            self._store,
             self._announcer,
             self._metrics,
             self._service,
@@ -252,18 +252,18 @@ class Agent:
         return AgentHealth(self._informers, self._heartbeat, self._queue, self._journal, self._guard, self._port)
 
     def _make_workers(self) -> Workers:
-        records = self._records.patient(WORKER_PATIENCE_SECONDS)
-        membership = Membership(self._journal, records, self._announcer, self._service, self._queue)
+        store = self._store.patient(WORKER_PATIENCE_SECONDS)
+        membership = Membership(self._journal, store, self._announcer, self._service, self._queue)
         controller = LinkController(
             self._settings.node_name,
             self._journal,
-            records,
+            store,
             self._underlays,
-            EndFailures(records, self._journal, self._announcer),
+            EndFailures(store, self._journal, self._announcer),
             self._service,
             membership,
             self._liveness,
-            LostPeers(self._journal, self._records, self._heartbeat),
+            LostPeers(self._journal, self._store, self._heartbeat),
             self._status,
             self._queue,
             self._verified,
@@ -275,7 +275,7 @@ class Agent:
             self._journal,
             self._resync,
             self._settings.resync,
-            VniCheck(self._settings.node_name, self._records.links.cache, self._records.vnis, self._workers.controller),
+            VniCheck(self._settings.node_name, self._store.links.cache, self._store.vnis, self._workers.controller),
             self._informers,
             self._queue,
             self._verified,
@@ -285,7 +285,7 @@ class Agent:
         )
 
     def _make_http(self) -> HttpServer:
-        inspector = Inspector(self._settings.node_name, self._journal, self._records, self._underlays, self._foreground)
+        inspector = Inspector(self._settings.node_name, self._journal, self._store, self._underlays, self._foreground)
         pages = public_pages(self._metrics, self._health, inspector)
         return HttpServer("metrics", self._settings.metrics_addr, pages, PUBLIC_LIMITS)
 

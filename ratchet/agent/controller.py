@@ -49,7 +49,7 @@ class LinkController:
 
     node: str
     journal: Journal
-    records: CachedStore
+    store: CachedStore
     underlays: Underlays
     failures: EndFailures
     calls: Calls
@@ -65,7 +65,7 @@ class LinkController:
         """Reconcile a link at this node. Raises RatchetError if the link is to be reconciled again later."""
         with about(link=link):
             held = self.journal.holding(link)
-            record, _ = self.records.links.lookup_cached(link)
+            record, _ = self.store.links.lookup_cached(link)
             if record is not None:
                 self.liveness.remove_strays(record, held)
             self._reconcile_ends(held)
@@ -78,7 +78,7 @@ class LinkController:
             self.status.report(link, held)
             if link in self._doubtful_vnis:
                 with self.journal.lock(link):
-                    RecordWriter(self.records).assert_vni(link)
+                    RecordWriter(self.store).assert_vni(link)
                 self._doubtful_vnis.discard(link)
 
     def assert_vni(self, link: str) -> None:
@@ -115,8 +115,8 @@ class LinkController:
 
     def _reconcile_end(self, entry: SandboxEntry, end: HeldEnd) -> None:
         deleted = self.journal.was_deleted(entry)
-        record, _ = self.records.links.lookup(end.link) if deleted else self.records.links.lookup_cached(end.link)
-        underlay = self.underlays(entry.underlay, self.node, self.records)
+        record, _ = self.store.links.lookup(end.link) if deleted else self.store.links.lookup_cached(end.link)
+        underlay = self.underlays(entry.underlay, self.node, self.store)
         attempt = _attempt(entry, end, underlay).as_recorded(record)
         holder = record.sandbox(attempt.side) if record is not None else None
         if deleted:
@@ -147,7 +147,7 @@ class LinkController:
             if error.path != entry.netns:
                 raise
             with self.journal.lock(end.link):
-                RecordWriter(self.records).mark_lost(end.link, entry.attachment.container_id, "its namespace is gone")
+                RecordWriter(self.store).mark_lost(end.link, entry.attachment.container_id, "its namespace is gone")
         except REPORTED as error:
             self._report(entry, end, error)
             raise
@@ -170,7 +170,7 @@ class LinkController:
             return
         container_id = entry.attachment.container_id
         with self.journal.lock(end.link):
-            record = self.records.links.get(end.link)
+            record = self.store.links.get(end.link)
             recorded = record is not None and record.side_of(container_id) is not None
             if not recorded and self.journal.still_wants(entry, end):
                 take_down(self.journal, container_id, entry.location(end), end.ifname, end.link)
@@ -178,7 +178,7 @@ class LinkController:
                 log.info('interface removed link=%s interface=%s reason="%s"', end.link, end.ifname, reason)
 
     def _reconciler(self, entry: SandboxEntry, end: HeldEnd) -> Reconciler:
-        return Reconciler(self.records, self.journal, HeldEndState(self.journal, entry, end), self.verified)
+        return Reconciler(self.store, self.journal, HeldEndState(self.journal, entry, end), self.verified)
 
 
 def _attempt(entry: SandboxEntry, end: HeldEnd, underlay: Underlay) -> Attempt:

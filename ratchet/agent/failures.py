@@ -32,7 +32,7 @@ _LASTING = (AddressFamilyError, InvalidIntentError)
 class EndFailures:
     """Reports the errors of this node's ends. A link is reconciled by one worker at a time."""
 
-    records: Store
+    store: Store
     journal: Journal
     announcer: Announcer
     _failed: dict[str, Counter[str]] = field(default_factory=dict)  # failures in a row, by link and container ID
@@ -47,7 +47,7 @@ class EndFailures:
         if entry.pod is None or (failed[entry.attachment.container_id] < 2 and not isinstance(error, _LASTING)):
             return
         self.announcer.event(entry.pod, Reason.of(error), str(error), end.ifname)
-        writer = RecordWriter(self.records)
+        writer = RecordWriter(self.store)
         with self.journal.lock(end.link):
             writer.change(end.link, partial(self._with_error, entry, str(error), writer))
 

@@ -46,13 +46,13 @@ class Heartbeat:
     def __init__(
         self,
         settings: Settings,
-        records: Store,
+        store: Store,
         underlays: Underlays,
         listener: NodeListener,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
-        self._records = records
+        self._store = store
         self._underlays = underlays
         self._listener = listener
         self._clock = clock
@@ -85,15 +85,15 @@ class Heartbeat:
         """Renew the Lease, follow this node's underlay and, every second time, read the other nodes' Leases."""
         self._follow_underlay()
         try:
-            vtep = self._underlays.own(self._records).parent.address
+            vtep = self._underlays.own(self._store).parent.address
         except RatchetError as error:
             log.warning('cannot find the underlay cause="%s"', error)
             vtep = ""
         try:
             self._read_formats()
-            written = self._records.formats.written_schema
+            written = self._store.formats.written_schema
             lease = NodeLease(self._settings.node_name, vtep, written_schema=written)
-            renewed = self._records.nodes.renew_lease(lease, self._settings.node_lost_after, datetime.now(UTC))
+            renewed = self._store.nodes.renew_lease(lease, self._settings.node_lost_after, datetime.now(UTC))
             if self._beats % BEATS_FOR_A_READ == 0:
                 self._read(renewed)
             self._beats += 1
@@ -111,13 +111,13 @@ class Heartbeat:
         cannot read the Leases announces the earlier format.
         """
         try:
-            self._records.formats.writes_current(self._records)
+            self._store.formats.writes_current(self._store)
         except RatchetError as error:
             log.warning('cannot read the node Leases cause="%s"', error)
 
     def _follow_underlay(self) -> None:
         """Observe the node's interfaces, and report a changed underlay to the listener."""
-        self._underlay_changed |= self._underlays.refresh(self._records)
+        self._underlay_changed |= self._underlays.refresh(self._store)
         try:
             if self._underlay_changed:
                 self._listener.underlay_changed()
@@ -128,7 +128,7 @@ class Heartbeat:
     def _follow_node_addresses(self) -> None:
         """Read the node's addresses from the API, not from the cache. It is last, because the API may be slow."""
         try:
-            changed = self._records.nodes.refresh_addresses(self._settings.node_name)
+            changed = self._store.nodes.refresh_addresses(self._settings.node_name)
         except RatchetError as error:
             log.warning('cannot read the node addresses node=%s cause="%s"', self._settings.node_name, error)
             return
@@ -140,15 +140,15 @@ class Heartbeat:
 
         `renewed` is the version of this node's own Lease.
         """
-        leases = self._records.nodes.list_leases_since(renewed)
+        leases = self._store.nodes.list_leases_since(renewed)
         others = [one for one in leases if one.node != self._settings.node_name]
-        self._records.formats.read(self._records, others)
+        self._store.formats.read(self._store, others)
         versions = {one.node: one.version for one in others}
         longest_gap = self._settings.heartbeat * BEATS_FOR_A_READ * GAPS_TO_BE_BLIND
         self._attendance = self._attendance.read(versions, self._clock(), longest_gap)
         silent = self._attendance.lost(self._settings.node_lost_after)
         # A node that is lost already is not read again until its Lease changes.
-        lost = frozenset(one for one in silent if one in self._lost or not self._records.nodes.is_ready(one))
+        lost = frozenset(one for one in silent if one in self._lost or not self._store.nodes.is_ready(one))
         before, self._lost = self._lost, lost
         for node in lost - before:
             log.warning("node lost node=%s lease_unchanged_for=%.0fs", node, self._settings.node_lost_after)

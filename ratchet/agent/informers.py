@@ -72,13 +72,13 @@ class Informers:
 
     def __init__(
         self,
-        records: ApiStore,
+        store: ApiStore,
         node: str,
         handler: EventHandler,
         foreground: ForegroundGate,
         budget: DeclarationBudget | None = None,
     ) -> None:
-        self._records = records
+        self._store = store
         self._budget = budget
         self._lists = threading.BoundedSemaphore(LISTS_AT_ONCE)
         self._node = node
@@ -134,12 +134,12 @@ class Informers:
         def notify(_: Sequence[object]) -> None:
             self.caches.pods_notifier.notify(namespace)
 
-        topologies = self._records.topologies
+        topologies = self._store.topologies
         known = NamespaceCache(
             partial(self._handler.pods_changed, namespace),
             with_topologies=topologies.enabled,
             limits=topologies.limits,
-            annotation_limits=self._records.pods.limits,
+            annotation_limits=self._store.pods.limits,
             budget=self._budget,
         )
         followed = _Namespace(known, [Informer(self._pods_source(namespace, known), known, notify)])
@@ -174,7 +174,7 @@ class Informers:
 
     def _links_source(self) -> Source[Link, LinkChange]:
         def list_links() -> tuple[list[Link], str]:
-            links, malformed, version = self._records.links.list_of_node(self._node, self.caches.links.listing())
+            links, malformed, version = self._store.links.list_of_node(self._node, self.caches.links.listing())
             for error in malformed:
                 self.caches.links.log_malformed(error)
             # A record that cannot be decoded still exists: the cache keeps its last version.
@@ -184,7 +184,7 @@ class Informers:
         return Source(
             f"records of node {self._node}",
             list=list_links,
-            watch=lambda version, seconds: self._records.links.watch_of_node(
+            watch=lambda version, seconds: self._store.links.watch_of_node(
                 self._node, version, seconds, self.caches.links.has
             ),
         )
@@ -192,16 +192,16 @@ class Informers:
     def _node_pods_source(self) -> Source[Pod, PodChange]:
         return Source(
             f"pods of node {self._node}",
-            list=lambda: self._records.pods.list_of_node(self._node),
-            watch=lambda version, seconds: self._records.pods.watch_of_node(self._node, version, seconds),
+            list=lambda: self._store.pods.list_of_node(self._node),
+            watch=lambda version, seconds: self._store.pods.watch_of_node(self._node, version, seconds),
         )
 
     def _pods_source(self, namespace: str, known: NamespaceCache) -> Source[Pod, PodChange]:
-        source = self._records.pods.source(namespace)
+        source = self._store.pods.source(namespace)
         return self._bounded(source, known.withholds_lists, known.lacks_lists)
 
     def _topologies_source(self, namespace: str, known: NamespaceCache) -> Source[Topology, TopologyChange]:
-        topologies = self._records.topologies
+        topologies = self._store.topologies
         source = Source(
             f"topologies of namespace {namespace}",
             list=lambda: topologies.list_with_version(namespace),

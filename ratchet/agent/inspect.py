@@ -29,13 +29,13 @@ class Inspector:
 
     node: str
     journal: Journal
-    records: CachedStore
+    store: CachedStore
     underlays: Underlays
     foreground: ForegroundGate
 
     def look(self, uid: str) -> dict[str, Any] | None:
         """The observed ends of the link whose record has this UID, as JSON; None if the node has no such link."""
-        record = next((one for one in self.records.links.cache.all() if _is_uid_of(one, uid)), None)
+        record = next((one for one in self.store.links.cache.all() if _is_uid_of(one, uid)), None)
         if record is None:
             return None
         self.foreground.yield_to_calls(BACKGROUND_WAITS_SECONDS)
@@ -56,7 +56,7 @@ class Inspector:
             if record.kind is Kind.VETH and there is None:
                 fault = f"the peer's sandbox {peer.container_id} is not in this node's journal"
                 return Observation(device, live, fault=fault)
-            wire = wire_of(record, side, self.underlays(entry.underlay, self.node, self.records), here, there)
+            wire = wire_of(record, side, self.underlays(entry.underlay, self.node, self.store), here, there)
             observed = datapath.observe(wire)
             # A pod can have any number of forwarding entries. Those that should not be there are differences.
             near = replace(observed.near, entries=None) if observed.near is not None else None

@@ -40,7 +40,7 @@ class SandboxLiveness:
 
     node: str
     journal: Journal
-    records: CachedStore
+    store: CachedStore
     calls: Calls
 
     def is_running(self, entry: SandboxEntry) -> bool:
@@ -50,7 +50,7 @@ class SandboxLiveness:
         """
         if entry.pod is None:
             return False
-        pod = self.records.pods.get(entry.pod.namespace, entry.pod.name)
+        pod = self.store.pods.get(entry.pod.namespace, entry.pod.name)
         return pod is not None and pod.ref.is_same_pod(entry.pod) and not pod.finished and not pod.deleting
 
     def may_join(self, entry: SandboxEntry) -> bool:
@@ -61,7 +61,7 @@ class SandboxLiveness:
         """The sandbox's pod, from the cache if possible; None if it is gone."""
         if entry.pod is None:
             return None
-        pod = self.records.pods.lookup(entry.pod.namespace, entry.pod.name, entry.pod.uid)
+        pod = self.store.pods.lookup(entry.pod.namespace, entry.pod.name, entry.pod.uid)
         return pod if pod is not None and pod.ref.is_same_pod(entry.pod) else None
 
     def why_dead(self, sandbox: Sandbox) -> str | None:
@@ -72,7 +72,7 @@ class SandboxLiveness:
             return "the sandbox was deleted"
         if not datapath.namespace_is_there(Location(sandbox.netns, sandbox.cookie)):
             return "its sandbox is gone, and no DEL came"
-        pod = self.records.pods.get(sandbox.pod.namespace, sandbox.pod.name)
+        pod = self.store.pods.get(sandbox.pod.namespace, sandbox.pod.name)
         if pod is None or not pod.ref.is_same_pod(sandbox.pod) or pod.finished:
             return "its pod is gone, and no DEL came"
         return None
@@ -85,13 +85,13 @@ class SandboxLiveness:
         if self.calls.is_adding(_id_of(entry)):
             return
         # The cache first: a sandbox whose pod is there costs no look into the namespace and no API request.
-        if self.records.pods.is_cached(entry.pod) or datapath.namespace_is_there(_namespace(entry)):
+        if self.store.pods.is_cached(entry.pod) or datapath.namespace_is_there(_namespace(entry)):
             return
         if self.pod_of(entry) is not None:
             return
         with self.journal.lock(link):
-            RecordWriter(self.records).leave(link, _id_of(entry), NO_DEL)
-        if entry.delegations or _has_end(entry, [self.records.links.lookup(end.link).link for end in entry.ends]):
+            RecordWriter(self.store).leave(link, _id_of(entry), NO_DEL)
+        if entry.delegations or _has_end(entry, [self.store.links.lookup(end.link).link for end in entry.ends]):
             return
         self.journal.forget(entry.attachment)
         log.info('sandbox forgotten sandbox=%s reason="%s"', _id_of(entry), NO_DEL)
@@ -116,7 +116,7 @@ class SandboxLiveness:
             if reason is None or any(_id_of(entry) == sandbox.container_id for entry, _ in self.journal.holding(link)):
                 return
             log.info('removing sandbox from record link=%s sandbox=%s reason="%s"', link, sandbox.container_id, reason)
-            RecordWriter(self.records).leave(link, sandbox.container_id, reason)
+            RecordWriter(self.store).leave(link, sandbox.container_id, reason)
 
 
 def _id_of(entry: SandboxEntry) -> str:

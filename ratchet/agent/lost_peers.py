@@ -25,7 +25,7 @@ class LostPeers:
     """Marks the ends of peers whose nodes are lost."""
 
     journal: Journal
-    records: CachedStore
+    store: CachedStore
     nodes: NodeStates
     # The container ID that was marked, by link and side.
     _marked: dict[tuple[str, Side], str] = field(default_factory=dict)
@@ -35,7 +35,7 @@ class LostPeers:
 
         A peer is marked once while its node is lost: it may be alive after all, and record again that it is ready.
         """
-        record = self.records.links.cache.get(link)
+        record = self.store.links.cache.get(link)
         for entry, _ in held:
             side = record.side_of(entry.attachment.container_id) if record else None
             if record is None or side is None:
@@ -45,7 +45,7 @@ class LostPeers:
                 self._marked.pop(key, None)
             elif record.is_ready(side.other) and self._marked.get(key) != peer.container_id:
                 with self.journal.lock(link):
-                    RecordWriter(self.records).mark_lost(link, peer.container_id, f"node {peer.node} is lost")
+                    RecordWriter(self.store).mark_lost(link, peer.container_id, f"node {peer.node} is lost")
                 self._marked[key] = peer.container_id
 
     def forget(self, link: str) -> None:

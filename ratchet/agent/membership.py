@@ -34,7 +34,7 @@ class Membership:
     """Takes and removes ends of the sandboxes of one node."""
 
     journal: Journal
-    records: CachedStore
+    store: CachedStore
     announcer: Announcer
     calls: Calls
     queue: ReconcileQueue
@@ -55,7 +55,7 @@ class Membership:
         entries = [one for one in entries if not self.calls.is_adding(one.attachment.container_id)]
         if not entries:
             return
-        pod = next((one for one in self.records.pods.lookup_named(namespace, [name]) if one.ref.name == name), None)
+        pod = next((one for one in self.store.pods.lookup_named(namespace, [name]) if one.ref.name == name), None)
         for entry in entries:
             if pod is not None and entry.pod is not None and pod.ref.is_same_pod(entry.pod):
                 self._reconcile_sandbox(entry, pod)
@@ -64,7 +64,7 @@ class Membership:
         """Whether the end's link seems undeclared and, by the cache, its peer has left (`remove_undeclared`)."""
         if (entry.attachment, end.link) not in self._undeclared:
             return False
-        return not _has_peer(self.records.links.cache.get(end.link), entry)
+        return not _has_peer(self.store.links.cache.get(end.link), entry)
 
     def forget(self, link: str) -> None:
         """Forget a link of which this node no longer has an end."""
@@ -74,7 +74,7 @@ class Membership:
     def _reconcile_sandbox(self, entry: SandboxEntry, pod: Pod) -> None:
         if pod.finished or self.journal.was_deleted(entry):
             return
-        wanted = self.records.wanted_for(pod, reserved_names(entry))
+        wanted = self.store.wanted_for(pod, reserved_names(entry))
         own = wanted.ends_of(pod)
         by_record = _by_record(own)
         held = {id(by_record[end.link]) for end in entry.ends if end.link in by_record}
@@ -101,14 +101,14 @@ class Membership:
         if not lacking:
             return False
         links = len(entry.ends) + len(lacking)
-        violation = self.records.limits.violation(pod.ref, links, namespace_links)
+        violation = self.store.limits.violation(pod.ref, links, namespace_links)
         if violation is not None:
             self.announcer.event(pod.ref, Reason.of(violation), str(violation))
         return violation is None
 
     def _take(self, entry: SandboxEntry, pod: Pod, lacking: Sequence[OwnEnd]) -> None:
         """Take the ends of links that name the pod and that its sandbox lacks."""
-        wanted = held_ends(self.records, pod, lacking)
+        wanted = held_ends(self.store, pod, lacking)
         try:
             taken = self._reserve(entry, wanted)
         except InvalidIntentError as violation:
@@ -153,22 +153,22 @@ class Membership:
         link = by_record.get(end.link)
         if link is None:
             return None if end.declared else "no pod declares the link any more"
-        record = self.records.links.cache.get(end.link)
+        record = self.store.links.cache.get(end.link)
         if record is not None and record.kind is not None:
             return None
-        name = self.records.as_recorded(link).name
+        name = self.store.as_recorded(link).name
         return None if name == end.link else f"the link is recorded as {name}"
 
     def remove_undeclared(self, entry: SandboxEntry, end: HeldEnd) -> None:
         """Remove an end whose peer has left and whose link is undeclared, both as read from the API now."""
         pod = self._undeclared.get((entry.attachment, end.link))
-        if pod is None or _has_peer(self.records.links.get(end.link), entry):
+        if pod is None or _has_peer(self.store.links.get(end.link), entry):
             return
         own = self._declared_now(entry, end, pod)
         if own is not None and (reason := self._why_removed(end, _by_record(own))) is not None:
             renamed = self._renamed(end, own)
             # The pod's own declaration holds while it runs: such an end moves, and only to a record that exists.
-            if not end.declared or (renamed is not None and self.records.links.get(renamed.link) is not None):
+            if not end.declared or (renamed is not None and self.store.links.get(renamed.link) is not None):
                 self._remove_end(entry, end, reason, renamed)
         self._undeclared.pop((entry.attachment, end.link), None)
 
@@ -180,17 +180,17 @@ class Membership:
         link = _by_record(own).get(end.link)
         if link is None:
             return None
-        recorded = self.records.as_recorded(link)
+        recorded = self.store.as_recorded(link)
         return replace(end, wanted=replace(end.wanted, name=recorded.name, schema=recorded.schema))
 
     def _remove_end(self, entry: SandboxEntry, end: HeldEnd, reason: str, renamed: HeldEnd | None = None) -> None:
         """Remove an end's interface, and the end from its record. `renamed` replaces it in the journal."""
         container_id = entry.attachment.container_id
         with self.journal.lock(end.link):
-            if _has_peer(self.records.links.get(end.link), entry) or not self.journal.still_wants(entry, end):
+            if _has_peer(self.store.links.get(end.link), entry) or not self.journal.still_wants(entry, end):
                 return
             take_down(self.journal, container_id, entry.location(end), end.ifname, end.link)
-            RecordWriter(self.records).leave(end.link, container_id, reason)
+            RecordWriter(self.store).leave(end.link, container_id, reason)
             self.journal.change_ends(entry.attachment, lambda ends: _replaced(ends, end, renamed))
         log.info('link removed link=%s pod=%s reason="%s"', end.link, entry.pod, reason)
         if renamed is not None:
@@ -205,8 +205,8 @@ class Membership:
         topology whose pods cannot be read may declare links of any pod.
         """
         reserved, namespace = reserved_names(entry), pod.ref.namespace
-        pods, topologies = self.records.pods.list(namespace), self.records.topologies.list(namespace)
-        wanted = self.records.resolve(pod, pods, topologies, reserved)
+        pods, topologies = self.store.pods.list(namespace), self.store.topologies.list(namespace)
+        wanted = self.store.resolve(pod, pods, topologies, reserved)
         peer = end.wanted.end(end.side.other).name
         unread = any(one.ref.uid in wanted.refused and peer in names_of(one) for one in pods)
         if unread or pod.ref.uid in wanted.refused:
@@ -244,7 +244,7 @@ class Membership:
     ) -> None:
         """Announce on the pod which of its links were edited since it started, if it is their primary."""
         for end in entry.ends:
-            record = self.records.links.cache.get(end.link)
+            record = self.store.links.cache.get(end.link)
             if record is None or not record.holds(Side.PRIMARY, entry.attachment.container_id):
                 continue
             wanted = by_record.get(end.link)

@@ -22,7 +22,7 @@ class Resync:
     node: str
     api: ApiServer
     journal: Journal
-    records: CachedStore
+    store: CachedStore
     informers: Informers
     queue: ReconcileQueue
     verified: VerifiedEnds
@@ -34,7 +34,7 @@ class Resync:
         """
         try:
             self.journal.reload()
-            self.records.links.cache.keep_watched(self.node)
+            self.store.links.cache.keep_watched(self.node)
             asking = {entry.pod.namespace for entry in self.journal.entries() if entry.asks and entry.pod}
             self.informers.keep_namespaces(asking)
             self.enqueue_pods()
@@ -44,7 +44,7 @@ class Resync:
     def links(self) -> set[str]:
         """The names of the node's links: those that a sandbox holds, and those whose records name the node."""
         held = {end.link for entry in self.journal.entries() for end in entry.ends}
-        return held | set(self.records.links.cache.names())
+        return held | set(self.store.links.cache.names())
 
     def enqueue_all(self) -> None:
         """Queue all links and pods, and have all ends observed again."""
@@ -62,7 +62,7 @@ class Resync:
 
     def node_changed(self, node: str) -> None:
         """Queue the links that have an end on another node, which is lost or back."""
-        for link in self.records.links.cache.all():
+        for link in self.store.links.cache.all():
             if node in link.nodes:
                 self.queue.enqueue_link(link.name)
 

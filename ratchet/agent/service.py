@@ -63,7 +63,7 @@ class CallService:
 
     settings: Settings
     journal: Journal
-    records: CachedStore
+    store: CachedStore
     underlays: Underlays
     metrics: Metrics
     announcer: Announcer
@@ -230,7 +230,7 @@ class CallService:
             log.info("keys ignored, because the agent has its own settings keys=%s", ",".join(overridden))
 
     def _connect(self, patience: float) -> Store:
-        return self.records.patient(patience)
+        return self.store.patient(patience)
 
 
 def _pod(arguments: Arguments) -> PodRef:

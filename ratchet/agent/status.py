@@ -36,7 +36,7 @@ class LinkStatus:
 
     node: str
     journal: Journal
-    records: CachedStore
+    store: CachedStore
     announcer: Announcer
     metrics: Metrics
     calls: Calls
@@ -52,7 +52,7 @@ class LinkStatus:
 
         An end is skipped while its ADD runs, and after its DEL.
         """
-        record, before, reported = self.records.links.cache.get(link), self._reported.get(link, {}), dict[str, bool]()
+        record, before, reported = self.store.links.cache.get(link), self._reported.get(link, {}), dict[str, bool]()
         for entry, end in held:
             container_id = entry.attachment.container_id
             if entry.pod is None or self.calls.is_adding(container_id) or self._is_over(entry, end):
@@ -84,7 +84,7 @@ class LinkStatus:
     def states(self) -> dict[State, int]:
         """The number of this node's links in each state."""
         counts = dict.fromkeys(State, 0)
-        for link in self.records.links.cache.all():
+        for link in self.store.links.cache.all():
             if self.node in link.nodes:  # the cache also has records that only expect a pod of this node
                 counts[derive(link)] += 1
         return counts
@@ -104,7 +104,7 @@ class LinkStatus:
                 self.metrics.linked(seconds)
             log.info("link ready link=%s pod=%s interface=%s", end.link, entry.pod, end.ifname)
         elif first:
-            pods = self.records.pods.lookup_named(entry.pod.namespace, [peer.name])
+            pods = self.store.pods.lookup_named(entry.pod.namespace, [peer.name])
             text = f"{end.ifname} waits for pod {peer.name}: {absence(peer.name, pods, peer.ifname)}"
             self.announcer.event(entry.pod, Reason.WAITING_FOR_PEER, text, end.ifname)
         else:

@@ -35,7 +35,7 @@ class Underlays:
         self._found: dict[UnderlayConfig, Underlay] = {}
         self._missing: set[UnderlayConfig] = set()
 
-    def __call__(self, underlay: UnderlayConfig | None, node: str, records: Store) -> Underlay:
+    def __call__(self, underlay: UnderlayConfig | None, node: str, store: Store) -> Underlay:
         """The underlay for the settings of a network configuration. Raises InvalidConfigError."""
         if node != self._settings.node_name:
             raise InvalidConfigError(
@@ -45,23 +45,23 @@ class Underlays:
         config = self._completed(underlay)
         with self._lock:
             found = self._found.get(config)
-        return found or self._find(config, records)
+        return found or self._find(config, store)
 
-    def refresh(self, records: Store) -> bool:
+    def refresh(self, store: Store) -> bool:
         """Find all underlays in use again, and return whether one has changed."""
         with self._lock:
             before = {**self._found, **dict.fromkeys(self._missing)}
         for config in before:
             try:
-                self._find(config, records)
+                self._find(config, store)
             except RatchetError as error:
                 log.warning('cannot find the underlay cause="%s"', error)
         with self._lock:
             return any(self._found.get(config) != underlay for config, underlay in before.items())
 
-    def own(self, records: Store) -> Underlay:
+    def own(self, store: Store) -> Underlay:
         """Find the underlay of the agent's own settings now. Raises InvalidConfigError."""
-        return self._find(self._own, records)
+        return self._find(self._own, store)
 
     def _complete(self, underlay: UnderlayConfig | None) -> UnderlayConfig:
         """The configuration, with the agent's settings for what it does not set."""
@@ -75,9 +75,9 @@ class Underlays:
         """Whether tunnels of a network configuration are guarded."""
         return self._completed(underlay).guard is not False
 
-    def _find(self, config: UnderlayConfig, records: Store) -> Underlay:
+    def _find(self, config: UnderlayConfig, store: Store) -> Underlay:
         try:
-            found = find_underlay(config, self._settings.node_name, records)
+            found = find_underlay(config, self._settings.node_name, store)
             underlay = replace(found, has_agent=True, vxlan_ports=self._settings.vxlan_ports)
         except ApiUnavailableError:
             raise  # the underlay may exist, so the known one stays

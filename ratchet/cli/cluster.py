@@ -54,7 +54,7 @@ def chosen_namespace(arguments: argparse.Namespace) -> str:
     return namespace or _naming_flags(lambda: namespace_of(_kubeconfig(arguments), arguments.context))
 
 
-def require_namespace(records: ApiStore, namespace: str, action: str) -> None:
+def require_namespace(store: ApiStore, namespace: str, action: str) -> None:
     """Raise RatchetError if the namespace does not exist. `action` is what cannot be done, such as "list links".
 
     Without the permission to get the namespace, it is taken to exist.
@@ -62,7 +62,7 @@ def require_namespace(records: ApiStore, namespace: str, action: str) -> None:
     if problem := namespace_problem(namespace):
         raise RatchetError(f"cannot {action}: {problem}")
     try:
-        records.api.get(namespace_path(namespace))
+        store.api.get(namespace_path(namespace))
     except NotFoundError as cause:
         raise RatchetError(f"cannot {action}: namespace {namespace} does not exist") from cause
     except ForbiddenError:

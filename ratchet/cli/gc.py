@@ -41,12 +41,12 @@ def _run(arguments: argparse.Namespace) -> int:
     return print_removals(records_of(arguments), arguments.grace, dry_run=arguments.dry_run)
 
 
-def print_removals(records: ApiStore, grace_seconds: float, *, dry_run: bool) -> int:
+def print_removals(store: ApiStore, grace_seconds: float, *, dry_run: bool) -> int:
     """Collect garbage, print each removal and its reason, and return the exit status, 0."""
     count = 0
     verb = "would remove" if dry_run else "removed"
     grace = timedelta(seconds=grace_seconds)
-    for removal in collect_garbage(records, now=lambda: datetime.now(UTC), grace=grace, dry_run=dry_run):
+    for removal in collect_garbage(store, now=lambda: datetime.now(UTC), grace=grace, dry_run=dry_run):
         removed = removal.result is RemovalResult.REMOVED
         print(f"{verb} {removal}" if removed else f"{removal} ({removal.result})", flush=True)
         count += removed

@@ -80,11 +80,11 @@ def _run(arguments: argparse.Namespace) -> int:
     return print_graph(diagram_of_cluster(records_of(arguments), chosen_namespace(arguments)), arguments.output)
 
 
-def diagram_of_cluster(records: ApiStore, namespace: str) -> Diagram:
+def diagram_of_cluster(store: ApiStore, namespace: str) -> Diagram:
     """The diagram of a namespace in the cluster. Raises RatchetError."""
-    snapshot = read_snapshot(records, namespace)
+    snapshot = read_snapshot(store, namespace)
     if not snapshot.pods:
-        require_namespace(records, namespace, "draw links")
+        require_namespace(store, namespace, "draw links")
     return diagram_of(snapshot.wanted, snapshot.records, snapshot.pods)
 
 

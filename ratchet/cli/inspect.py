@@ -57,12 +57,12 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    records = records_of(arguments)
-    link = records.links.get(arguments.link) if ":" not in arguments.link else None
+    store = records_of(arguments)
+    link = store.links.get(arguments.link) if ":" not in arguments.link else None
     if link is None:
-        link = find_link(records.links.list()[0], arguments.link, chosen_namespace(arguments))
-    edits = read_edits(records, [link])
-    observations = observe_ends(link, lambda node, uid: ask_agent(records.api, records.namespace, node, uid))
+        link = find_link(store.links.list()[0], arguments.link, chosen_namespace(arguments))
+    edits = read_edits(store, [link])
+    observations = observe_ends(link, lambda node, uid: ask_agent(store.api, store.namespace, node, uid))
     if arguments.output == "json":
         observed = {side.value: observations.get(side) for side in Side}
         print(json.dumps({**link_as_json(link), "edits": edits.words.get(link.name), "observed": observed}, indent=2))
@@ -75,8 +75,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _names(parsed_args: argparse.Namespace, **_: object) -> list[str]:
     """The names of all links, for shell completion."""
-    records = records_of(parsed_args)
-    return [link.name for link in ApiStore(records.api.patient(COMPLETION_SECONDS), records.namespace).links.list()[0]]
+    store = records_of(parsed_args)
+    return [link.name for link in ApiStore(store.api.patient(COMPLETION_SECONDS), store.namespace).links.list()[0]]
 
 
 def find_link(links: Collection[Link], name: str, namespace: str) -> Link:

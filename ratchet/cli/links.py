@@ -106,17 +106,17 @@ class LinkFilter:
         )
 
 
-def print_links(records: ApiStore, link_filter: LinkFilter, table: LinkTable | None) -> int:
+def print_links(store: ApiStore, link_filter: LinkFilter, table: LinkTable | None) -> int:
     """Print the links that match, and on stderr those that need a restart of a pod.
 
     `table`: its format; None for JSON. Returns the exit status: 1 if a record cannot be read. Raises RatchetError if
     the filter's namespace does not exist.
     """
-    links, malformed = records.links.list()
+    links, malformed = store.links.list()
     shown = sorted(filter(link_filter.matches, links), key=lambda link: link.name)
     if link_filter.namespace and not shown:
-        require_namespace(records, link_filter.namespace, "list links")
-    edits = read_edits(records, shown)
+        require_namespace(store, link_filter.namespace, "list links")
+    edits = read_edits(store, shown)
     if table is None:
         print(json.dumps([{**link_as_json(link), "edits": edits.words.get(link.name)} for link in shown], indent=2))
     else:
@@ -132,7 +132,7 @@ def print_links(records: ApiStore, link_filter: LinkFilter, table: LinkTable | N
 
 
 def watch_links(
-    records: ApiStore, link_filter: LinkFilter, table: LinkTable | None, *, until: float = float("inf")
+    store: ApiStore, link_filter: LinkFilter, table: LinkTable | None, *, until: float = float("inf")
 ) -> int:
     """Print the links that match, and each one again when it changes, until interrupted.
 
@@ -142,10 +142,10 @@ def watch_links(
     printer = _JsonPrinter(link_filter) if table is None else _TablePrinter(link_filter, table)
 
     def list_links() -> tuple[list[Link], str]:
-        links, _, version = records.links.list_with_version()
+        links, _, version = store.links.list_with_version()
         return links, version
 
-    for event in list_watch(Source("records", list_links, records.links.watch), until=until):
+    for event in list_watch(Source("records", list_links, store.links.watch), until=until):
         match event:
             case Listed(links):
                 printer.print_all([*links])

@@ -42,12 +42,12 @@ class Edits:
         return [f"cannot compare links with their declarations in {', '.join(self.unknown)}: {first}"]
 
 
-def read_edits(records: ApiStore, links: Iterable[Link]) -> Edits:
+def read_edits(store: ApiStore, links: Iterable[Link]) -> Edits:
     """The edits of these links. Each namespace is read once."""
     found = Edits({}, {})
     for namespace, group in groupby(sorted(links, key=_namespace), key=_namespace):
         try:
-            wanted = _read_declared(records, namespace)[0]
+            wanted = _read_declared(store, namespace)[0]
         except RatchetError as error:
             found.unknown[namespace] = error
         else:
@@ -59,14 +59,14 @@ def _namespace(link: Link) -> str:
     return link.namespace
 
 
-def read_snapshot(records: ApiStore, namespace: str) -> Snapshot:
+def read_snapshot(store: ApiStore, namespace: str) -> Snapshot:
     """Read a namespace. Raises RatchetError."""
-    wanted, pods, topologies = _read_declared(records, namespace)
-    links, _ = records.links.list()
+    wanted, pods, topologies = _read_declared(store, namespace)
+    links, _ = store.links.list()
     return Snapshot(wanted, {link.name: link for link in links}, pods, topologies)
 
 
-def _read_declared(records: ApiStore, namespace: str) -> tuple[Wanted, list[Pod], list[Topology]]:
+def _read_declared(store: ApiStore, namespace: str) -> tuple[Wanted, list[Pod], list[Topology]]:
     """The declared links of a namespace, and the pods and topologies that declare them."""
-    pods, topologies = records.pods.list(namespace), records.topologies.list(namespace)
+    pods, topologies = store.pods.list(namespace), store.topologies.list(namespace)
     return wanted_links(pods, topologies=topologies), pods, topologies

@@ -46,7 +46,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return wait_for_links(records_of(arguments), chosen_namespace(arguments), arguments.timeout)
 
 
-def wait_for_links(records: ApiStore, namespace: str, seconds: float) -> int:
+def wait_for_links(store: ApiStore, namespace: str, seconds: float) -> int:
     """Poll until all links are linked, and print their number; the exit status, 1 after `seconds`.
 
     A namespace without declared links fails too: most likely nothing is applied yet, or in another namespace. Raises
@@ -54,7 +54,7 @@ def wait_for_links(records: ApiStore, namespace: str, seconds: float) -> int:
     """
     until, printed = time.monotonic() + seconds, ""
     while True:
-        snapshot = read_snapshot(records, namespace)
+        snapshot = read_snapshot(store, namespace)
         progress = progress_of(snapshot.wanted, snapshot.records, snapshot.pods, snapshot.topologies)
         line = f"{progress.linked} of {progress.wanted} links are linked"
         if line != printed:
@@ -64,7 +64,7 @@ def wait_for_links(records: ApiStore, namespace: str, seconds: float) -> int:
             return 0
         if time.monotonic() >= until:
             if not snapshot.pods:
-                require_namespace(records, namespace, "wait for links")
+                require_namespace(store, namespace, "wait for links")
             _print_missing(progress, namespace, seconds)
             return 1
         time.sleep(min(POLL_SECONDS, max(0.0, until - time.monotonic())))

@@ -79,14 +79,14 @@ class Testbed:
         self._stack.close()
 
     @property
-    def records(self) -> ApiStore:
+    def store(self) -> ApiStore:
         return ApiStore(self.api, RATCHET_NAMESPACE)
 
     def links(self) -> dict[str, Link]:
         """All records by name. Raises MalformedRecordError if one cannot be read."""
         while True:
             with suppress(ExpiredError):  # between two pages, if the API server was restarted
-                links, malformed = self.read("links", self.records.links.list)
+                links, malformed = self.read("links", self.store.links.list)
                 break
         for error in malformed:
             raise error
@@ -137,7 +137,7 @@ class Testbed:
         kubelet.environment = process.environment
         self._stack.callback(process.kill)
         process.start()
-        self._made.append(f"{self.records.vnis.path}/{node_lease_name(name)}")
+        self._made.append(f"{self.store.vnis.path}/{node_lease_name(name)}")
         return kubelet
 
     def _create_node(self, name: str, address: str, labels: Mapping[str, str]) -> None:

@@ -63,13 +63,13 @@ def add(call: Call) -> dict[str, Any]:
 def _added(call: Call, began: float) -> Result:
     if not call.arguments.pod_name:
         return _without_links(call, None)
-    records = call.connect(API_SECONDS)
-    pod = call.pod(records)
+    store = call.connect(API_SECONDS)
+    pod = call.pod(store)
     if asks_for_links(pod):
-        pod = call.current_pod(records, pod)
+        pod = call.current_pod(store, pod)
     if not asks_for_links(pod):
         return _without_links(call, pod)
-    return _with_links(call, records, pod, began)
+    return _with_links(call, store, pod, began)
 
 
 def _without_links(call: Call, pod: Pod | None) -> Result:
@@ -92,12 +92,12 @@ def _without_links(call: Call, pod: Pod | None) -> Result:
         return _undone_on_failure(call, entry, set_up)
 
 
-def _with_links(call: Call, records: Store, pod: Pod, began: float) -> Result:
+def _with_links(call: Call, store: Store, pod: Pod, began: float) -> Result:
     from ratchet.node.attach import LinkSelection, held_ends  # 15 ms, which a pod without links does not need
 
     if not pod.node:
         raise PodMissingError(f"cannot link pod {pod.ref}: the pod is on no node")
-    underlay = call.node_underlay(records, pod.node)
+    underlay = call.node_underlay(store, pod.node)
     entry = SandboxEntry(
         call.attachment,
         call.arguments.netns,
@@ -111,15 +111,15 @@ def _with_links(call: Call, records: Store, pod: Pod, began: float) -> Result:
     seconds = call.wait if requested is None else requested
     now = time.monotonic()
     until = now + call.wait_seconds(began + seconds - now)
-    selection = LinkSelection.look(records, pod, {call.arguments.ifname}, min(seconds, TOPOLOGIES_SECONDS), until)
-    wanted = held_ends(records, pod, selection.ends)
+    selection = LinkSelection.look(store, pod, {call.arguments.ifname}, min(seconds, TOPOLOGIES_SECONDS), until)
+    wanted = held_ends(store, pod, selection.ends)
     delegations = _intended(call, _delegate(call))
 
     def set_up() -> Result:
         ends, begun = selection.wait(require=call.require), entry
         if ends != selection.ends:
-            begun = _with_ends(call, entry, held_ends(records, pod, ends))
-        return _linked(call, records, begun, delegations, underlay, until)
+            begun = _with_ends(call, entry, held_ends(store, pod, ends))
+        return _linked(call, store, begun, delegations, underlay, until)
 
     with call.interrupts.deferred():
         with call.journal.sandbox_lock(call.arguments.container_id):
@@ -140,7 +140,7 @@ def _undone_on_failure(call: Call, entry: SandboxEntry, set_up: Callable[[], Res
 
 def _linked(
     call: Call,
-    records: Store,
+    store: Store,
     entry: SandboxEntry,
     delegations: tuple[Delegation, ...],
     underlay: Underlay,
@@ -157,7 +157,7 @@ def _linked(
     if intended != entry:
         _note(call, intended)
     result = _base(call, intended, _delegate(call))
-    joined = link_all(call.reconciler(records), attempts, underlay, until, require=call.require)
+    joined = link_all(call.reconciler(store), attempts, underlay, until, require=call.require)
     _refuse_deleted(call)
     return result.extended(_link_interfaces(call, attempts, joined))
 

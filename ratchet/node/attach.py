@@ -45,14 +45,14 @@ CREATION_SECONDS = 0.05
 OwnEnd = tuple[WantedLink, Side]
 
 
-def held_ends(records: Store, pod: Pod, ends: Sequence[OwnEnd]) -> list[HeldEnd]:
+def held_ends(store: Store, pod: Pod, ends: Sequence[OwnEnd]) -> list[HeldEnd]:
     """The pod's ends of wanted links, each under the name of its link's record."""
-    return map_concurrently(partial(_held_end, records, pod), ends, pod.ref.namespace)
+    return map_concurrently(partial(_held_end, store, pod), ends, pod.ref.namespace)
 
 
-def _held_end(records: Store, pod: Pod, end: OwnEnd) -> HeldEnd:
+def _held_end(store: Store, pod: Pod, end: OwnEnd) -> HeldEnd:
     wanted, side = end
-    link, ifname = records.as_recorded(wanted), wanted.link.end(side).ifname
+    link, ifname = store.as_recorded(wanted), wanted.link.end(side).ifname
     # In the earlier format, roles and pod names are as declared.
     sides = (link.side_at(name, ifname) for name in (meant_name(pod), pod.ref.name))
     side = next((one for one in sides if one is not None), side)
@@ -71,23 +71,23 @@ class LinkSelection:
     _all_refused: Callable[[], Collection[InvalidIntentError]]
 
     @classmethod
-    def look(cls, records: Store, pod: Pod, reserved: Collection[str], seconds: float, until: float) -> Self:
+    def look(cls, store: Store, pod: Pod, reserved: Collection[str], seconds: float, until: float) -> Self:
         """Select the pod's ends as they are declared now; `wait` continues until `until` (monotonic seconds).
 
         Waits up to `seconds` for unknown topologies, then raises TopologiesUnknownError. Raises InvalidIntentError if
         a declaration of this pod is invalid, or if it exceeds a limit.
         """
-        changes = records.watch_wanted(pod, frozenset(reserved), seconds, until)
+        changes = store.watch_wanted(pod, frozenset(reserved), seconds, until)
         wanted = next(changes)
         _complain(pod, wanted)
 
         def all_refused() -> Collection[InvalidIntentError]:
             namespace = pod.ref.namespace
-            topologies = records.topologies.lookup_all(namespace)
-            return wanted_links(records.pods.lookup_all(namespace), reserved, topologies=topologies).refused.values()
+            topologies = store.topologies.lookup_all(namespace)
+            return wanted_links(store.pods.lookup_all(namespace), reserved, topologies=topologies).refused.values()
 
-        ends = _ends_within(records.limits, pod, wanted)
-        return cls(ends, pod, wanted, changes, records.limits, all_refused)
+        ends = _ends_within(store.limits, pod, wanted)
+        return cls(ends, pod, wanted, changes, store.limits, all_refused)
 
     def wait(self, *, require: bool) -> list[OwnEnd]:
         """The pod's ends. Waits if the pod has none and expects a declaration to name it.
@@ -125,18 +125,16 @@ def link_all(
     """
     if not attempts:
         return []
-    later = [
-        one for one in attempts if reconciler.records.links.is_created_by_peer(one.wanted, one.side, underlay.node)
-    ]
+    later = [one for one in attempts if reconciler.store.links.is_created_by_peer(one.wanted, one.side, underlay.node)]
     # All ends join before any wait: two pods that each wait for the other's first link would never stop waiting.
     left = {one.name for one in later}
     results = _reconcile_each(reconciler, underlay, [one for one in attempts if one.name not in left], joined=False)
     if later:
-        _await_records(reconciler.records, later)
+        _await_records(reconciler.store, later)
         results |= _reconcile_each(reconciler, underlay, later, joined=False)
     waiting = _reconcile_until_up(reconciler, underlay, attempts, results, until)
     if waiting and require:
-        raise _peers_missing(reconciler.records, [one for one in attempts if one.name in waiting])
+        raise _peers_missing(reconciler.store, [one for one in attempts if one.name in waiting])
     return [(_own_end(one, results[one.name].record), results[one.name].device) for one in attempts]
 
 
@@ -154,15 +152,15 @@ def _reconcile_until_up(
     waiting = _not_up(results)
     if not waiting:
         return waiting
-    records, mine = reconciler.records, {one.name: one for one in attempts}
+    store, mine = reconciler.store, {one.name: one for one in attempts}
     version = min((end.record.resource_version for end in results.values()), key=_age_of_version)
     pod = attempts[0].sandbox.pod
-    for names in records.links.watch_names(pod.namespace, pod.name, mine.keys(), version, until):
+    for names in store.links.watch_names(pod.namespace, pod.name, mine.keys(), version, until):
         # Ends that are up are included: until ADD ends, nothing else reconciles them when their peers change.
         changed = [
             one
             for one in mine.values()
-            if (names is None or one.name in names) and records.links.has_changed(results[one.name].record)
+            if (names is None or one.name in names) and store.links.has_changed(results[one.name].record)
         ]
         results |= _reconcile_each(reconciler, underlay, changed, joined=True)
         before, waiting = waiting, _not_up(results)
@@ -177,13 +175,13 @@ def _not_up(results: Mapping[str, EndpointResult]) -> set[str]:
     return {name for name, end in results.items() if not end.is_up}
 
 
-def _await_records(records: Store, attempts: Sequence[Attempt]) -> None:
+def _await_records(store: Store, attempts: Sequence[Attempt]) -> None:
     """Wait CREATION_SECONDS at most for the records that the nodes of the peers create."""
     missing = {one.name for one in attempts}
     namespace, pod = attempts[0].sandbox.pod.namespace, attempts[0].sandbox.pod.name
     until = time.monotonic() + CREATION_SECONDS
-    for _ in records.links.watch_names(namespace, pod, missing, "", until):
-        missing = {name for name in missing if records.links.lookup_cached(name).link is None}
+    for _ in store.links.watch_names(namespace, pod, missing, "", until):
+        missing = {name for name in missing if store.links.lookup_cached(name).link is None}
         if not missing:
             return
 
@@ -242,9 +240,9 @@ def _complain(pod: Pod, wanted: Wanted) -> None:
         log.warning("declaration of another pod refused cause=%s", refusal)
 
 
-def _peers_missing(records: Store, waiting: Sequence[Attempt]) -> PeerMissingError:
+def _peers_missing(store: Store, waiting: Sequence[Attempt]) -> PeerMissingError:
     peers = [one.wanted.end(one.side.other) for one in waiting]
-    pods = records.pods.lookup_named(waiting[0].sandbox.pod.namespace, {peer.name for peer in peers})
+    pods = store.pods.lookup_named(waiting[0].sandbox.pod.namespace, {peer.name for peer in peers})
     missing = []
     for attempt, peer in zip(waiting, peers, strict=True):
         missing.append(f"pod {peer.name} ({attempt.name}): {absence(peer.name, pods, peer.ifname)}")

@@ -125,22 +125,22 @@ class Call:
         except NamespaceGoneError as cause:
             raise InvalidEnvironmentError(f"cannot use CNI_NETNS: {cause}") from cause
 
-    def reconciler(self, records: Store) -> Reconciler:
+    def reconciler(self, store: Store) -> Reconciler:
         from ratchet.node.reconciler import Reconciler  # a call for a pod without links needs none
 
-        return Reconciler(records, self.journal, self, self.verified)
+        return Reconciler(store, self.journal, self, self.verified)
 
-    def pod(self, records: Store) -> Pod:
+    def pod(self, store: Store) -> Pod:
         """The pod that the runtime's arguments name, perhaps from a cache. Raises PodMissingError."""
         arguments = self.arguments
-        return self._named(records.pods.lookup(arguments.pod_namespace, arguments.pod_name, arguments.pod_uid))
+        return self._named(store.pods.lookup(arguments.pod_namespace, arguments.pod_name, arguments.pod_uid))
 
-    def current_pod(self, records: Store, pod: Pod) -> Pod:
+    def current_pod(self, store: Store, pod: Pod) -> Pod:
         """The pod as the API has it now, after `pod`. Raises PodMissingError.
 
         A pod's own declaration is fixed when its sandbox starts, so an outdated one would never be corrected.
         """
-        return self._named(records.pods.refresh(pod))
+        return self._named(store.pods.refresh(pod))
 
     def _named(self, pod: Pod | None) -> Pod:
         """The pod that was found under the name in the runtime's arguments, if it is the one that they mean."""
@@ -153,6 +153,6 @@ class Call:
             )
         return pod
 
-    def node_underlay(self, records: Store, node: str) -> Underlay:
+    def node_underlay(self, store: Store, node: str) -> Underlay:
         """The underlay of this node. Raises InvalidConfigError if the configured parent does not exist."""
-        return self.find_underlay(self.underlay, node, records)
+        return self.find_underlay(self.underlay, node, store)

@@ -47,14 +47,14 @@ def check(call: Call) -> None:
 
 
 def _check_links(call: Call, entry: SandboxEntry) -> None:
-    records = call.connect(API_SECONDS)
-    found = [fault for end in entry.ends for fault in _faults(call, records, entry, end)]
+    store = call.connect(API_SECONDS)
+    found = [fault for end in entry.ends for fault in _faults(call, store, entry, end)]
     if found:
         raise CheckFailedError(f"link check failed for pod {entry.pod}: {'; '.join(found)}")
 
 
-def _faults(call: Call, records: Store, entry: SandboxEntry, end: HeldEnd) -> tuple[str, ...]:
-    record = records.links.get(end.link)
+def _faults(call: Call, store: Store, entry: SandboxEntry, end: HeldEnd) -> tuple[str, ...]:
+    record = store.links.get(end.link)
     side = record.side_of(entry.attachment.container_id) if record is not None else None
     if record is None or side is None:
         return (f"{end.link}: its record no longer holds this sandbox",)
@@ -65,7 +65,7 @@ def _faults(call: Call, records: Store, entry: SandboxEntry, end: HeldEnd) -> tu
     if record.kind is Kind.VETH and there is None:
         return (f"{end.link}: its peer's sandbox {peer.container_id} is not in this node's journal",)
     try:
-        wire = wire_of(record, side, call.node_underlay(records, sandbox.node), entry.location(end), there)
+        wire = wire_of(record, side, call.node_underlay(store, sandbox.node), entry.location(end), there)
         observed = datapath.observe(wire)
         if isinstance(wire, VxlanWire) and observed.near is not None:
             # Carrier follows the peer, which may just have joined or left. The guard is best effort.

@@ -126,16 +126,16 @@ def _to_delete(call: Call) -> list[SandboxEntry]:
 
 def _leave_links(call: Call, entry: SandboxEntry, reason: str) -> None:
     """Remove the ends' interfaces and leave their records, several ends at a time."""
-    records, away = _connected(call), threading.Event()
+    store, away = _connected(call), threading.Event()
     container_id = entry.attachment.container_id
 
     def leave(end: HeldEnd) -> None:
         try:
             removing = taking_down(call.journal, container_id, entry.location(end), end.ifname)
             with call.journal.lock(end.link), removing:
-                if records is None or away.is_set():
+                if store is None or away.is_set():
                     return
-                RecordWriter(records).leave(end.link, container_id, reason)
+                RecordWriter(store).leave(end.link, container_id, reason)
             log.info("link left link=%s reason=%r", end.link, reason)
         except ApiUnavailableError as error:
             log.error("this and later records left to the agent or `ratchet gc` link=%s cause=%s", end.link, error)

@@ -64,7 +64,7 @@ class EndpointReconcile:
         joined: bool,
     ) -> None:
         self._writer = writer
-        self._records = writer.records
+        self._store = writer.store
         self._journal = journal
         self._sandbox_state = sandbox_state
         self._attempt = attempt
@@ -76,8 +76,8 @@ class EndpointReconcile:
 
     def run(self) -> EndpointResult:
         """Run the steps of the plan until the end is up or waits. After a ConflictError, it can run again."""
-        claim = VniClaim(self._records)
-        stored, certain = self._records.links.lookup_cached(self._attempt.name)
+        claim = VniClaim(self._store)
+        stored, certain = self._store.links.lookup_cached(self._attempt.name)
         is_connected = None if self._may_exist else False
         progress = Progress(self._attempt, stored, stored, certain, self._joined, is_connected=is_connected)
         try:
@@ -143,7 +143,7 @@ class EndpointReconcile:
 
     def _read_from_api(self, progress: Progress) -> Progress:
         """Start again from the record as the API has it."""
-        stored = self._records.links.get(progress.attempt.name)
+        stored = self._store.links.get(progress.attempt.name)
         return progress._replace(stored=stored, draft=stored, certain=True, observed=None, joined=self._joined)
 
     def _run(self, progress: Progress, step: Step, claim: VniClaim) -> Progress | EndpointResult:
@@ -184,7 +184,7 @@ class EndpointReconcile:
         holder = progress.draft.sandbox(progress.attempt.side) if progress.draft else None
         if holder is None or holder.pod.uid == pod.uid:
             return False
-        current = self._records.pods.get(pod.namespace, pod.name)
+        current = self._store.pods.get(pod.namespace, pod.name)
         return current is None or not current.ref.is_same_pod(pod)
 
     def _run_on_wire(
@@ -244,7 +244,7 @@ class EndpointReconcile:
             return self._renumber(progress._replace(refusals=progress.refusals + 1), reason, claim, refused=True)
         if record.vni == progress.held_vni:
             raise error
-        if self._records.vnis.hold(record):
+        if self._store.vnis.hold(record):
             return progress._replace(held_vni=record.vni)
         return self._renumber(progress, LEASE_OF_ANOTHER_LINK, claim, refused=False)
 

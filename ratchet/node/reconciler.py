@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 class Reconciler:
     """Reconciler for the ends of one sandbox.
 
-    `records` holds the state in the API, `journal` the state on the node, `sandbox_state` the runtime's view of the
+    `store` holds the state in the API, `journal` the state on the node, `sandbox_state` the runtime's view of the
     sandbox. `verified` collects the ends that are up. `now` is the wall clock: its times are written to the records for
     people to read.
     """
 
-    records: Store
+    store: Store
     journal: Journal
     sandbox_state: SandboxState
     verified: VerifiedEnds = field(default_factory=VerifiedEnds)
@@ -47,7 +47,7 @@ class Reconciler:
         deleted this one. Raises DatapathError if the kernel refuses. Raises AddressFamilyError or InvalidIntentError,
         with the record written, if the link is impossible.
         """
-        writer = RecordWriter(self.records, self.now)
+        writer = RecordWriter(self.store, self.now)
         reconcile = EndpointReconcile(
             writer, self.journal, self.sandbox_state, attempt, underlay, self.verified, joined=joined
         )

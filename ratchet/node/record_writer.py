@@ -36,18 +36,18 @@ class RecordWriter:
     `now` is the wall clock: its times are written to the records for people to read.
     """
 
-    def __init__(self, records: Store, now: Callable[[], datetime] = wall_clock) -> None:
-        self.records = records
+    def __init__(self, store: Store, now: Callable[[], datetime] = wall_clock) -> None:
+        self.store = store
         self.now = now
 
     def write(self, before: Link | None, after: Link) -> Link:
         """Store `after`, which was derived from `before`, and return it as stored. Raises ConflictError."""
         if before is None:
-            return self.records.links.create(after)
+            return self.store.links.create(after)
         if after.abandoned:
-            self.records.links.delete(before)
+            self.store.links.delete(before)
             return after
-        return before if after == before else self.records.links.update(before, after)
+        return before if after == before else self.store.links.update(before, after)
 
     def leave(self, link: str, container_id: str, reason: str) -> None:
         """Remove a sandbox from its link's record. The last sandbox to leave deletes the record.
@@ -64,7 +64,7 @@ class RecordWriter:
         try:
             self.change(link, left)
         except NewerRecordError:
-            retry_on_conflict(lambda: self.records.links.leave_newer(link, container_id))
+            retry_on_conflict(lambda: self.store.links.leave_newer(link, container_id))
             raise
 
     def mark_lost(self, link: str, container_id: str, reason: str) -> None:
@@ -83,9 +83,9 @@ class RecordWriter:
         """
 
         def try_once() -> None:
-            record, certain = self.records.links.lookup(link)
+            record, certain = self.store.links.lookup(link)
             if not certain and (record is None or update(record) == record):
-                record = self.records.links.get(link)
+                record = self.store.links.get(link)
             if record is not None:
                 self.write(record, update(record))
 
@@ -95,8 +95,8 @@ class RecordWriter:
         """Make the record of a link hold the Lease of its VNI, or renumber the link. Raises RatchetError."""
 
         def try_once() -> None:
-            record = self.records.links.get(link)
-            if record is not None and record.vni is not None and not self.records.vnis.hold(record):
+            record = self.store.links.get(link)
+            if record is not None and record.vni is not None and not self.store.vnis.hold(record):
                 self.renumber(record, record, LEASE_OF_ANOTHER_LINK, refused=False)
 
         retry_on_conflict(try_once)
@@ -107,16 +107,16 @@ class RecordWriter:
         `before` is the record as stored so far. The new VNI is written before the old Lease is freed. The old Lease
         belongs to the record only if a node has `refused` the VNI.
         """
-        vni = self.records.vnis.claim_another(draft)
+        vni = self.store.vnis.claim_another(draft)
         renumbered = record_updates.renumber(draft, vni, reason, self.now(), refused=refused)
         try:
             stored = self.write(before, renumbered)
         except ConflictError:
-            VniClaim(self.records, renumbered).free(None)
+            VniClaim(self.store, renumbered).free(None)
             raise
         log.warning("VNI renumbered link=%s from=%s to=%s reason=%r", stored.name, draft.vni, stored.vni, reason)
         if refused and draft.vni is not None:
-            self.records.vnis.release(draft.vni, stored.uid)
+            self.store.vnis.release(draft.vni, stored.uid)
         return stored
 
 

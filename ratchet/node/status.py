@@ -18,10 +18,10 @@ def status(call: Call) -> None:
     Raises UnavailableError, or a delegate's DelegateError with its code 50 or 51.
     """
     try:
-        records = call.connect(API_SECONDS)
-        records.ready()
+        store = call.connect(API_SECONDS)
+        store.ready()
         if call.node or call.network.parent_interface or call.network.parent_address:
-            call.node_underlay(records, call.node)
+            call.node_underlay(store, call.node)
     except RatchetError as cause:
         raise UnavailableError(f"cannot serve ADD: {cause}", details=cause.details) from cause
     for config in call.delegates():

@@ -30,7 +30,7 @@ class UnderlayConfig(NamedTuple):
 FindUnderlay = Callable[[UnderlayConfig, str, "Store"], "Underlay"]
 
 
-def find_underlay(underlay: UnderlayConfig, node: str, records: Store, ports: PortRange | None = None) -> Underlay:
+def find_underlay(underlay: UnderlayConfig, node: str, store: Store, ports: PortRange | None = None) -> Underlay:
     """The underlay of `node`, which is this node (empty: its name in the API is not known).
 
     `ports` are the UDP ports that links may use. Raises InvalidConfigError if the configured parent does not exist, or
@@ -42,6 +42,6 @@ def find_underlay(underlay: UnderlayConfig, node: str, records: Store, ports: Po
     port = underlay.vxlan_port or DEFAULT_VXLAN_PORT
     if ports is not None and (fault := range_fault(port, ports)):
         raise InvalidConfigError(f"cannot use the network configuration: {fault}")
-    addresses = records.nodes.lookup_addresses(node) if node and not underlay.address else ()
+    addresses = store.nodes.lookup_addresses(node) if node and not underlay.address else ()
     parent = datapath.find_parent(underlay.interface, underlay.address, addresses)
     return Underlay(node, parent, port, vxlan_ports=ports, guard=underlay.guard is not False)

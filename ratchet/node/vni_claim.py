@@ -19,13 +19,13 @@ class VniClaim:
     VNI's Lease.
     """
 
-    def __init__(self, records: Store, claimed: Link | None = None) -> None:
-        self.records = records
+    def __init__(self, store: Store, claimed: Link | None = None) -> None:
+        self.store = store
         self.claimed = claimed
 
     def allocate(self, record: Link) -> Link:
         """Claim a VNI for a record that has none, and return the record with it. Raises VniExhaustedError."""
-        self.claimed = self.records.vnis.allocate(record)
+        self.claimed = self.store.vnis.allocate(record)
         return self.claimed
 
     def written(self, stored: Link, device: EndInterface | None) -> None:
@@ -49,7 +49,7 @@ class VniClaim:
         if device is not None:
             device.take_down()
         if claimed.vni is not None:
-            self.records.vnis.release(claimed.vni, claimed.uid)
+            self.store.vnis.release(claimed.vni, claimed.uid)
 
     def account_for(self, device: EndInterface | None) -> None:
         """After a failure, write the VNI into its record, so that both are deleted together. Else free it."""
@@ -59,11 +59,11 @@ class VniClaim:
         if (taker := self._taker(claimed)) is None:
             self.free(device)
         elif taker.vni is None:
-            self.records.links.update(taker, record_updates.with_vni(taker, claimed.vni))
+            self.store.links.update(taker, record_updates.with_vni(taker, claimed.vni))
 
     def _taker(self, claimed: Link) -> Link | None:
         """The record for which the VNI was claimed; None if it neither has the VNI nor may still take it."""
-        current = self.records.links.get(claimed.name)
+        current = self.store.links.get(claimed.name)
         if current is None or current.uid != claimed.uid:
             return None
         return current if current.vni in (None, claimed.vni) else None

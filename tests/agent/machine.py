@@ -471,8 +471,8 @@ class Game:
 
     def collect(self, grace: float) -> None:
         """Run garbage collection once. It must not remove the sandbox of a pod that exists."""
-        records = self._cluster.bed.records
-        found = list(collect_garbage(records, now=lambda: datetime.now(UTC), grace=timedelta(seconds=grace)))
+        store = self._cluster.bed.store
+        found = list(collect_garbage(store, now=lambda: datetime.now(UTC), grace=timedelta(seconds=grace)))
         self._log_step(f"gc, sparing {grace:g} s: {[str(one) for one in found]}")
         for placed in self.placed.values():
             taken = [str(one) for one in found if placed.ref.uid in one.reason]

@@ -101,12 +101,12 @@ def test_a_vni_lost_to_a_concurrent_write_is_released_after_its_tunnel_is_remove
     primary, pair = cluster.primary(cluster.a), cluster.pair(cluster.b)
     assert cluster.b.add(pair).status == 0
     cluster.wait_until(State.PENDING)
-    records, other = cluster.bed.records, 4711
+    store, other = cluster.bed.store, 4711
 
     def number() -> None:
         record = cluster.bed.links()[LINK]
-        records.api.create(records.vnis.path, encode_vni_lease(other, record))
-        records.links.update(record, with_vni(record, other))
+        store.api.create(store.vnis.path, encode_vni_lease(other, record))
+        store.links.update(record, with_vni(record, other))
 
     interfaces_at_release: list[list[str]] = []
     vni_release = sent_by(cluster.a, "DELETE", path="/leases/vni-")
@@ -183,7 +183,7 @@ def test_fault_06_concurrent_adds_of_one_sandbox_create_one_link(cluster: Cluste
     assert all(answer.json["code"] == 107 for answer in answers if answer.status)
     cluster.wait_until(State.LINKED)
     assert list(cluster.bed.links()) == [LINK]
-    assert [lease.vni for lease in cluster.bed.records.vnis.list()] == [cluster.bed.links()[LINK].vni]
+    assert [lease.vni for lease in cluster.bed.store.vnis.list()] == [cluster.bed.links()[LINK].vni]
     assert cluster.interfaces(primary) == ["in1"]
     wait_for_ping(cluster, primary, PAIR_IP)
 
@@ -448,7 +448,7 @@ HOUR = 3600.0
 
 def renew_time(cluster: Cluster, node: Kubelet) -> datetime:
     """The renew time in the Lease of a node."""
-    path = f"{cluster.bed.records.vnis.path}/node-{node.host.name}"
+    path = f"{cluster.bed.store.vnis.path}/node-{node.host.name}"
     return datetime.fromisoformat(cluster.bed.api.get(path)["spec"]["renewTime"])
 
 

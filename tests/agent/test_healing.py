@@ -54,11 +54,11 @@ def test_agents_clean_up_pods_that_were_deleted_while_no_agent_ran(cluster: Clus
     for sandbox in (primary, pair):
         cluster.bed.hosts.remove_namespace(sandbox.netns)
         cluster.bed.delete_pod(sandbox.pod)
-    records = cluster.bed.records
+    store = cluster.bed.store
     record = cluster.bed.links()[LINK]
-    records.links.delete(record)
-    for lease in records.vnis.list():
-        records.vnis.delete(lease)
+    store.links.delete(record)
+    for lease in store.vnis.list():
+        store.vnis.delete(lease)
     for agent in cluster.bed.agents.values():
         agent.start()
     cluster.assert_nothing_left()

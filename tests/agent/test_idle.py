@@ -26,7 +26,7 @@ def cluster() -> Iterator[Cluster]:
 def lease(cluster: Cluster) -> Json:
     vni = cluster.bed.links()[LINK].vni
     assert vni is not None
-    return cluster.bed.api.get(f"{cluster.bed.records.vnis.path}/{vni_lease_name(vni)}")
+    return cluster.bed.api.get(f"{cluster.bed.store.vnis.path}/{vni_lease_name(vni)}")
 
 
 def labels(cluster: Cluster) -> set[str]:
@@ -66,19 +66,19 @@ def test_an_idle_agent_lists_the_leases_of_its_node_and_nothing_else(cluster: Cl
 
 
 def test_a_malformed_record_is_logged_once(cluster: Cluster) -> None:
-    records, agent = cluster.bed.records.links.path, cluster.bed.agents["a"]
+    path, agent = cluster.bed.store.links.path, cluster.bed.agents["a"]
     metadata = {"name": "broken", "labels": {node_label("a"): ""}}
-    cluster.bed.make(records, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {}})
+    cluster.bed.make(path, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {}})
     wait_for("the log", lambda: "record is malformed record=broken" in agent.log.read_text())
     resyncs(cluster, 1)
     assert agent.log.read_text().count("record is malformed record=broken") == 1
-    broken = cluster.bed.api.get(f"{records}/broken")
-    cluster.bed.api.delete(f"{records}/broken", uid=broken["metadata"]["uid"])
+    broken = cluster.bed.api.get(f"{path}/broken")
+    cluster.bed.api.delete(f"{path}/broken", uid=broken["metadata"]["uid"])
 
 
 def test_a_lease_that_an_earlier_version_created_is_labelled_once(cluster: Cluster) -> None:
     cluster.linked_pair()
-    path = f"{cluster.bed.records.vnis.path}/{lease(cluster)['metadata']['name']}"
+    path = f"{cluster.bed.store.vnis.path}/{lease(cluster)['metadata']['name']}"
     cluster.bed.api.patch(path, {"metadata": {"labels": dict.fromkeys(NODES) | {"other": "kept"}}})
     wait_for("the labels", lambda: labels(cluster) == NODES, 30)
     assert lease(cluster)["metadata"]["labels"]["other"] == "kept"

@@ -15,7 +15,7 @@ Json = dict[str, Any]
 
 
 def uid_of(cluster: Cluster) -> str:
-    record = cluster.bed.records.links.get(LINK)
+    record = cluster.bed.store.links.get(LINK)
     assert record is not None
     return record.uid
 

@@ -109,5 +109,5 @@ def _assert_shown(cluster: Cluster, error: str, capsys: Captured) -> None:
 
 def _error(cluster: Cluster) -> str | None:
     """The error of the primary's end in the record."""
-    link = cluster.bed.records.links.get(LINK)
+    link = cluster.bed.store.links.get(LINK)
     return link.primary.error.text if link is not None and link.primary.error is not None else None

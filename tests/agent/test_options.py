@@ -92,7 +92,7 @@ class World:
     pair: Sandbox
 
     @property
-    def records(self) -> ApiStore:
+    def store(self) -> ApiStore:
         return ApiStore(self.bed.api, str(OPTIONS["namespace"]))
 
     def agent(self, node: Kubelet) -> AgentProcess:
@@ -105,7 +105,7 @@ class World:
         return dict(shown["linkinfo"]["info_data"])
 
     def vtep(self, node: Kubelet) -> str:
-        return next(lease.vtep for lease in self.records.nodes.list_leases() if lease.node == node.host.name)
+        return next(lease.vtep for lease in self.store.nodes.list_leases() if lease.node == node.host.name)
 
     def unpaired(self, node: Kubelet) -> Sandbox:
         """A sandbox of a new pod whose peer does not exist."""
@@ -211,7 +211,7 @@ def effect_of(option: str) -> Callable[[Effect], Effect]:
 @effect_of("node_name")
 def _node_name(world: World) -> None:
     """The default, the host name, is the same on both nodes."""
-    assert {lease.node for lease in world.records.nodes.list_leases()} == {"a", "b"}
+    assert {lease.node for lease in world.store.nodes.list_leases()} == {"a", "b"}
     assert os.uname().nodename not in ("a", "b")
 
 
@@ -224,9 +224,9 @@ def _kubeconfig(world: World) -> None:
 
 @effect_of("namespace")
 def _namespace(world: World) -> None:
-    assert world.records.links.get(LINK) is not None
-    assert world.records.vnis.list()
-    default = world.bed.records
+    assert world.store.links.get(LINK) is not None
+    assert world.store.vnis.list()
+    default = world.bed.store
     assert not [*default.links.list()[0], *default.nodes.list_leases(), *default.vnis.list()]
 
 
@@ -428,7 +428,7 @@ def _wait(world: World) -> None:
 
 
 def _holders(world: World) -> set[str]:
-    ends = [one for link in world.records.links.list()[0] for one in (link.primary.sandbox, link.pair.sandbox)]
+    ends = [one for link in world.store.links.list()[0] for one in (link.primary.sandbox, link.pair.sandbox)]
     return {one.container_id for one in ends if one is not None}
 
 

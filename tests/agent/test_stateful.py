@@ -83,7 +83,7 @@ class Stages:
         faults, self._event_streams = Faults(), EventStreams()
         middlewares = [self._event_streams.middleware, faults.middleware]
         bed = self._stack.enter_context(Testbed(middlewares=middlewares, spawn_agent=fork_agent))
-        history = self._history = History(bed.api, bed.records.links.path, bed.records.vnis.path)
+        history = self._history = History(bed.api, bed.store.links.path, bed.store.vnis.path)
         self._stack.callback(history.close)
         history.follow()
         self._cluster = Cluster(bed, faults, PATIENT, agent=AGENT)

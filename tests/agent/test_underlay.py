@@ -23,7 +23,7 @@ def cluster() -> Iterator[Cluster]:
 
 def vtep_of(cluster: Cluster, node: Kubelet) -> str:
     """The VTEP of a node according to its Lease."""
-    return next(lease.vtep for lease in cluster.bed.records.nodes.list_leases() if lease.node == node.host.name)
+    return next(lease.vtep for lease in cluster.bed.store.nodes.list_leases() if lease.node == node.host.name)
 
 
 def replace_address(node: Kubelet, old: str, new: str) -> None:

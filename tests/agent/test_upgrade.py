@@ -58,7 +58,7 @@ def run_version(cluster: Cluster, node: Kubelet, source: Path | None) -> None:
 def wait_until_announcements_are_read(cluster: Cluster) -> None:
     """Wait until all node Leases announce the current schema, and each agent has listed them."""
     wait_for(
-        "announcements", lambda: all(one.schema != EARLIER_SCHEMA for one in cluster.bed.records.nodes.list_leases())
+        "announcements", lambda: all(one.schema != EARLIER_SCHEMA for one in cluster.bed.store.nodes.list_leases())
     )
     cluster.faults.sent.clear()
     for node in (cluster.a, cluster.b):
@@ -101,7 +101,7 @@ class Pair:
     @property
     def records(self) -> list[Link]:
         """All records of the link, by the name of either version."""
-        found = (self.cluster.bed.records.links.get(name) for name in {self.earlier_name, self.current_name})
+        found = (self.cluster.bed.store.links.get(name) for name in {self.earlier_name, self.current_name})
         return [record for record in found if record is not None]
 
     @property
@@ -205,7 +205,7 @@ class Switch:
 
     def _announce(self, schema: int) -> None:
         lease = NodeLease(EARLIER_NODE, "192.168.1.99", schema, written_schema=schema)
-        self.cluster.bed.records.nodes.renew_lease(lease, HEARTBEAT["node_lost_after"], datetime.now(UTC))
+        self.cluster.bed.store.nodes.renew_lease(lease, HEARTBEAT["node_lost_after"], datetime.now(UTC))
 
     def _wait_until_read(self, *nodes: Kubelet) -> None:
         """Wait until each node lists the Leases from now on and sends a heartbeat after that."""
@@ -263,7 +263,7 @@ def test_a_node_that_writes_schema_2_finds_a_record_of_schema_1(cluster: Cluster
 def assert_one_record(cluster: Cluster, primary: Sandbox) -> None:
     """Assert that the primary's link gets a single, linked record, and that no link has a second VNI."""
     wait_for("one record, linked", lambda: states_of(cluster, primary) == [State.LINKED])
-    assert len(cluster.bed.records.vnis.list()) == len(cluster.bed.links())
+    assert len(cluster.bed.store.vnis.list()) == len(cluster.bed.links())
     assert cluster.pings(primary, "192.168.2.101")
 
 

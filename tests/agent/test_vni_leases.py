@@ -22,16 +22,16 @@ OTHER = "default.x.in1.y.in2"
 
 
 def delete_leases(cluster: Cluster) -> None:
-    for lease in cluster.bed.records.vnis.list():
-        cluster.bed.records.vnis.delete(lease)
+    for lease in cluster.bed.store.vnis.list():
+        cluster.bed.store.vnis.delete(lease)
 
 
 def replace_holder(cluster: Cluster, vni: int, link: Link, holder: str) -> None:
-    records = cluster.bed.records
-    path = f"{records.vnis.path}/{vni_lease_name(vni)}"
-    held = next(lease for lease in records.vnis.list() if lease.vni == vni)
-    records.api.delete(path, uid=held.uid)
-    records.api.create(records.vnis.path, encode_vni_lease(vni, replace(link, uid=holder)))
+    store = cluster.bed.store
+    path = f"{store.vnis.path}/{vni_lease_name(vni)}"
+    held = next(lease for lease in store.vnis.list() if lease.vni == vni)
+    store.api.delete(path, uid=held.uid)
+    store.api.create(store.vnis.path, encode_vni_lease(vni, replace(link, uid=holder)))
 
 
 def restore_leases(cluster: Cluster) -> None:
@@ -51,7 +51,7 @@ def restart_agents(cluster: Cluster) -> None:
 def every_vni_is_held(cluster: Cluster) -> bool:
     """Whether every record is linked and holds the Lease of its VNI, and there is no other Lease."""
     links = cluster.bed.links().values()
-    holders = {lease.vni: lease.holder for lease in cluster.bed.records.vnis.list()}
+    holders = {lease.vni: lease.holder for lease in cluster.bed.store.vnis.list()}
     linked = all(derive(link) is State.LINKED for link in links)
     return linked and holders == {link.vni: link.uid for link in links} and len(holders) == len(links)
 
@@ -99,8 +99,8 @@ def test_fault_33_a_link_whose_vni_another_link_holds_is_renumbered(cluster: Clu
     assert other.vni is not None
     # Both records now have the VNI, as if the other one had claimed it while there was no Lease.
     replace_holder(cluster, mine.vni, other, other.uid)
-    cluster.bed.records.links.update(cluster.bed.links()[OTHER], replace(cluster.bed.links()[OTHER], vni=mine.vni))
-    cluster.bed.records.vnis.release(other.vni, other.uid)
+    cluster.bed.store.links.update(cluster.bed.links()[OTHER], replace(cluster.bed.links()[OTHER], vni=mine.vni))
+    cluster.bed.store.vnis.release(other.vni, other.uid)
     restart_agents(cluster)
     wait_for("numbers of their own", lambda: every_vni_is_held(cluster), 30)
     after = cluster.bed.links()

@@ -201,7 +201,7 @@ class LinkWatch:
     def __init__(self, bed: Testbed) -> None:
         self.linked: dict[str, float] = {}
         self._bed = bed
-        self._path = bed.records.links.path
+        self._path = bed.store.links.path
         _, self._version = bed.api.list(self._path)
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
 

@@ -63,7 +63,7 @@ def answers(
 def left_behind(world: World) -> list[str]:
     """Records, VNI Leases, journal entries, interfaces and namespaces that are left after all pods are deleted."""
     bed = world.bed
-    left = [*bed.links(), *(f"vni-{lease.vni}" for lease in bed.records.vnis.list())]
+    left = [*bed.links(), *(f"vni-{lease.vni}" for lease in bed.store.vnis.list())]
     for name, node in bed.kubelets.items():
         left += [str(path) for path in journal_files(node.state_dir)]
         left += [f"{ifname} on {name}" for ifname in own_interfaces(node.host.netns)]

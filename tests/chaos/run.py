@@ -141,12 +141,12 @@ class Run:
 
     def _lose_leases(self) -> None:
         self.world.leases_lost = True
-        for lease in self.world.bed.records.vnis.list()[::2]:
+        for lease in self.world.bed.store.vnis.list()[::2]:
             with suppress(NotFoundError, ConflictError):  # its link has freed it, and perhaps another one has it
-                self.world.bed.records.vnis.delete(lease)
+                self.world.bed.store.vnis.delete(lease)
 
     def _collect(self, grace: timedelta) -> None:
-        found = collect_garbage(self.world.bed.records, now=lambda: datetime.now(UTC), grace=grace)
+        found = collect_garbage(self.world.bed.store, now=lambda: datetime.now(UTC), grace=grace)
         self.world.log.note(f"gc removed {[str(one) for one in found]}")
 
     # Quiet points

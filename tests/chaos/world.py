@@ -125,7 +125,7 @@ def built_world(server: Server) -> Iterator[World]:
             stack.enter_context(small_disk(kubelet.state_dir, STATE_SIZE))
             stack.callback(bed.agents[node].kill)  # before the disk is unmounted
             clocks[node] = stepped_clock(bed.agents[node])
-        history = History(bed.api, bed.records.links.path, "", late_deletes=True)  # of records only: Leases are lost
+        history = History(bed.api, bed.store.links.path, "", late_deletes=True)  # of records only: Leases are lost
         history.follow()
         stack.callback(history.close)
         ports = {node: port_of(bed.hosts, bed.kubelets[node]) for node in NODES}
@@ -134,8 +134,8 @@ def built_world(server: Server) -> Iterator[World]:
 
 def _require_unused(bed: Testbed) -> None:
     """Raise RatchetError if the API server has records or Leases of Ratchet: a run would delete them."""
-    records = bed.records
-    if any(bed.api.has_any(path, labelSelector=MANAGED_SELECTOR) for path in (records.links.path, records.vnis.path)):
+    store = bed.store
+    if any(bed.api.has_any(path, labelSelector=MANAGED_SELECTOR) for path in (store.links.path, store.vnis.path)):
         raise RatchetError(
             f"cannot use the API server {bed.api.host}: the namespace {RATCHET_NAMESPACE} has records or Leases",
             details=f"if they are remains of an earlier run, delete the namespace {RATCHET_NAMESPACE}",

@@ -18,21 +18,21 @@ VNI = 4711
 
 
 @contextmanager
-def planted(records: ApiStore, *links: Link) -> Iterator[None]:
+def planted(store: ApiStore, *links: Link) -> Iterator[None]:
     """Create records of links without pods, and the Lease of a VNI without a record, within the block."""
     try:
         for link in links:
-            records.links.create(link)
-        records.api.create(records.vnis.path, encode_vni_lease(VNI, replace(links[0], uid=UNKNOWN_UID)))
+            store.links.create(link)
+        store.api.create(store.vnis.path, encode_vni_lease(VNI, replace(links[0], uid=UNKNOWN_UID)))
         yield
     finally:
         for link in links:
-            if (left := records.links.get(link.name)) is not None:
-                records.links.delete(left)
-        for lease in records.vnis.list():
+            if (left := store.links.get(link.name)) is not None:
+                store.links.delete(left)
+        for lease in store.vnis.list():
             if lease.vni == VNI:
                 with suppress(NotFoundError):
-                    records.vnis.delete(lease)
+                    store.vnis.delete(lease)
 
 
 @contextmanager

@@ -11,16 +11,16 @@ from tests.e2e.world import PAIR, RATCHET, World, label_side, pod, primary
 from tests.support.links import joined, own
 
 
-def test_gc_removes_orphans_and_keeps_live_links(world: World, records: ApiStore) -> None:
+def test_gc_removes_orphans_and_keeps_live_links(world: World, store: ApiStore) -> None:
     """Three concurrent runs remove a record without pods and a Lease without a record."""
     world.apply(pod("p", "node-a", primary("q")), pod("q", "node-b", PAIR))
     world.wait("condition=Ready", "pod/p", "pod/q")
     world.wait_until_linked(1)
     orphan = joined(own(Side.PRIMARY, "node-a"), own(Side.PAIR, "node-c"))
-    with planted(records, orphan), gc_run(world, "gc-0", "gc-1", "gc-2"):
+    with planted(store, orphan), gc_run(world, "gc-0", "gc-1", "gc-2"):
         assert world.states() == ["linked"]
         assert world.pings("p", "10.99.1.2")
-        assert records.links.get(orphan.name) is None
+        assert store.links.get(orphan.name) is None
         assert world.vni_leases() == [f"lease.coordination.k8s.io/vni-{world.vni()}"]
 
 
@@ -32,7 +32,7 @@ def test_force_deleted_pods_leave_nothing(world: World) -> None:
 
 
 @pytest.mark.timeout(400)
-def test_gc_removes_the_ends_of_a_deleted_node(world: World, records: ApiStore) -> None:
+def test_gc_removes_the_ends_of_a_deleted_node(world: World, store: ApiStore) -> None:
     """Its ends are removed, and links on the other node stay. Then the node rejoins the cluster."""
     world.apply(
         pod("p", "node-a", primary("q")),
@@ -51,11 +51,11 @@ def test_gc_removes_the_ends_of_a_deleted_node(world: World, records: ApiStore) 
         with gc_run(world, "gc-node"):
             states = {name: data["state"] for name, data in world.records().items()}
             assert states == {"p.in1.q.in2": State.PRIMARY_READY, "v.in1.w.in2": State.LINKED}
-            assert [lease.node for lease in records.nodes.list_leases()] == ["node-a"]
+            assert [lease.node for lease in store.nodes.list_leases()] == ["node-a"]
             assert world.pings("v", "10.99.3.2")
     finally:
         world.boot(node)
-        node.wait_until_ready(records.api)
+        node.wait_until_ready(store.api)
         label_side(world, node)
         world.kubectl("rollout", "status", "-n", RATCHET, "daemonset", "--timeout=90s")
     world.apply(pod("q", "node-b", PAIR))

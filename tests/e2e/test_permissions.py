@@ -15,12 +15,12 @@ from tests.support.links import joined, own, sandbox
 
 
 @pytest.mark.timeout(300)
-def test_ratchets_accounts_use_exactly_their_permissions(world: World, records: ApiStore) -> None:
+def test_ratchets_accounts_use_exactly_their_permissions(world: World, store: ApiStore) -> None:
     with no_denied_and_no_unused_permissions(world, "ratchet-agent", "ratchet-install", "ratchet-gc"):
         gate = [{"conditionType": "ratchet/linked"}]
         world.apply(pod("p", "node-a", primary("q"), readinessGates=gate), pod("q", "node-b", PAIR))
         world.wait("condition=Ready", "pod/p", "pod/q")
-        link = records.links.get(f"{world.namespace}.p.in1.q.in2")
+        link = store.links.get(f"{world.namespace}.p.in1.q.in2")
         assert link is not None
         # A record with one live end, a record without live ends, and a Lease without a record.
         half_orphan = replace(link, name=f"{world.namespace}.p.in1.nobody.in2", vni=None, uid="", resource_version="")
@@ -28,8 +28,8 @@ def test_ratchets_accounts_use_exactly_their_permissions(world: World, records: 
             Side.PAIR, replace(half_orphan.pair, name="nobody", sandbox=sandbox("nobody", "node-c"), ready=None)
         )
         orphan = joined(own(Side.PRIMARY, "node-c"), own(Side.PAIR, "node-c"))
-        with planted(records, half_orphan, orphan), gc_run(world, "gc-permissions"):
-            cleared = records.links.get(half_orphan.name)
+        with planted(store, half_orphan, orphan), gc_run(world, "gc-permissions"):
+            cleared = store.links.get(half_orphan.name)
             assert cleared is not None
             assert cleared.pair.sandbox is None
         world.rollout_restart("ratchet-agent", "ratchet-install")

@@ -120,7 +120,7 @@ def test_fault_04_del_never_comes(cluster: Cluster) -> None:
     assert records or cluster.bed.agents  # the pair's agent may delete the record first: no pod declares the link
     assert all(one.startswith(f"record {LINK}: pair default/pair-pod") for one in records)
     cluster.wait_until(None)
-    wait_for("no VNI", lambda: cluster.bed.records.vnis.list() == [])
+    wait_for("no VNI", lambda: cluster.bed.store.vnis.list() == [])
 
 
 @pytest.mark.parametrize("node_of_pair", ["a", "b"])
@@ -307,7 +307,7 @@ def test_fault_13_add_succeeds_if_the_response_to_a_write_is_lost(cluster: Clust
     assert cluster.end(waiting).status == 0
     cluster.wait_until(State.LINKED)
     assert cluster.pings(primary, "192.168.2.101")
-    assert [lease.vni for lease in cluster.bed.records.vnis.list()] == [cluster.bed.links()[LINK].vni]
+    assert [lease.vni for lease in cluster.bed.store.vnis.list()] == [cluster.bed.links()[LINK].vni]
 
 
 def test_fault_13_del_succeeds_if_the_response_to_a_deletion_is_lost(cluster: Cluster) -> None:
@@ -347,16 +347,16 @@ def test_fault_16_gc_yields_to_an_add_between_its_lists(cluster: Cluster) -> Non
     """Recreate and join a pod after gc has listed its record, and before gc writes it."""
     old, pair = cluster.linked_pair()
     new = recreated(cluster, old, PRIMARY, cluster.a)
-    records = cluster.bed.records
-    list_versions = records.links.list_versions
+    store = cluster.bed.store
+    list_versions = store.links.list_versions
 
     def list_then_add(versions: Collection[int], most: int) -> Sequence[Link]:
         links = list_versions(versions, most)
         assert cluster.a.add(new).status == 0
         return links
 
-    records.links.list_versions = list_then_add  # type: ignore[method-assign]
-    found = list(collect_garbage(records, now=lambda: datetime.now(UTC), grace=timedelta(0)))
+    store.links.list_versions = list_then_add  # type: ignore[method-assign]
+    found = list(collect_garbage(store, now=lambda: datetime.now(UTC), grace=timedelta(0)))
     assert [removal.result for removal in found] == [RemovalResult.CHANGED]
     cluster.wait_until(State.LINKED)
     assert cluster.pings(new, "192.168.2.101")
@@ -375,7 +375,7 @@ def test_fault_17_three_concurrent_gc_passes_remove_only_garbage(cluster: Cluste
         removed = [line for lines in pool.map(lambda _: collected(cluster), range(3)) for line in lines]
     assert len(removed) >= 4
     assert list(cluster.bed.links()) == [LINK]
-    assert [lease.vni for lease in cluster.bed.records.vnis.list()] == [cluster.bed.links()[LINK].vni]
+    assert [lease.vni for lease in cluster.bed.store.vnis.list()] == [cluster.bed.links()[LINK].vni]
     assert cluster.pings(kept[0], "192.168.2.101")
     assert collected(cluster) == []
 
@@ -420,7 +420,7 @@ def test_fault_34_a_vni_of_a_foreign_device_is_replaced(cluster: Cluster) -> Non
 
 
 def vni_holders(cluster: Cluster) -> dict[int, str]:
-    return {lease.vni: lease.holder for lease in cluster.bed.records.vnis.list()}
+    return {lease.vni: lease.holder for lease in cluster.bed.store.vnis.list()}
 
 
 def test_fault_25_a_veth_is_restored_after_its_peers_namespace_is_removed(cluster: Cluster) -> None:
@@ -607,7 +607,7 @@ def test_fault_36_add_ignores_a_namespace_path_that_was_edited_in_the_record(clu
     primary, pair = cluster.linked_pair(cluster.a)
     victim = cluster.pod("victim", {}, cluster.a)
     end_pods(cluster, (cluster.a, pair))
-    path = f"{cluster.bed.records.links.path}/{LINK}"
+    path = f"{cluster.bed.store.links.path}/{LINK}"
     data = cluster.bed.api.get(path)["data"]
     key = next(key for key, value in data.items() if value == netns_path(primary.netns))
     cluster.bed.api.patch(path, {"data": {key: netns_path(victim.netns)}})
@@ -651,7 +651,7 @@ def test_fault_37_del_of_one_attachment_keeps_the_links_of_the_other(cluster: Cl
 
 def rewrite_as_newer_version(cluster: Cluster, min_reader: int) -> str:
     """Change the record as a newer version would, with this `minReader`. Return the path of the record."""
-    path = f"{cluster.bed.records.links.path}/{LINK}"
+    path = f"{cluster.bed.store.links.path}/{LINK}"
     history = cluster.bed.api.get(path)["data"]["history"]
     changes = {
         "schema": "7",
@@ -711,7 +711,7 @@ def test_fault_39_a_link_stays_while_node_objects_are_missing(cluster: Cluster) 
     nodes = [cluster.bed.api.get(f"/api/v1/nodes/{name}") for name in ("a", "b")]
     for node in nodes:
         cluster.bed.api.delete(f"/api/v1/nodes/{node['metadata']['name']}", uid=node["metadata"]["uid"])
-    assert cluster.bed.records.nodes.list() == {}
+    assert cluster.bed.store.nodes.list() == {}
     assert [line for line in collected(cluster) if LINK in line] == []
     for node in nodes:
         metadata = {"name": node["metadata"]["name"]}

@@ -51,9 +51,9 @@ def make_end(pod: PodRef | None, name: str, ifname: str, node: str) -> End:
 def create_record(cluster: Cluster, primary: End, pair: End, vni: int | None = None) -> Link:
     """Create a record with these ends, and a Lease for its VNI if it has one."""
     name = record_name("default", (primary.name, primary.ifname), (pair.name, pair.ifname))
-    record = cluster.bed.records.links.create(Link(name, "default", primary, pair))
+    record = cluster.bed.store.links.create(Link(name, "default", primary, pair))
     if vni is not None:
-        record = cluster.bed.records.links.update(record, replace(record, vni=vni))
+        record = cluster.bed.store.links.update(record, replace(record, vni=vni))
         cluster.bed.api.create(LEASES, encode_vni_lease(vni, record))
     return record
 
@@ -111,7 +111,7 @@ def test_gc_removes_and_reports_each_kind_of_garbage_and_nothing_else(cluster: C
 
     lines = gc(cluster, "--grace", "0")
     assert_reported(lines, "removed", reported)
-    half = cluster.bed.records.links.get("default.h1.in1.h2.in2")
+    half = cluster.bed.store.links.get("default.h1.in1.h2.in2")
     assert half is not None
     assert half.primary.sandbox is not None
     assert half.pair.sandbox is None
@@ -259,13 +259,13 @@ def test_gc_keeps_the_end_of_an_existing_pod_without_a_node_object(cluster: Clus
 def test_gc_removes_the_expired_lease_of_a_node_without_a_node_object(cluster: Cluster) -> None:
     now = datetime.now(UTC)
     for node, age in (("a", 3600), ("gone", 3600), ("missing", 10)):
-        cluster.bed.records.nodes.renew_lease(NodeLease(node, "192.168.1.1"), 40, now - timedelta(seconds=age))
+        cluster.bed.store.nodes.renew_lease(NodeLease(node, "192.168.1.1"), 40, now - timedelta(seconds=age))
     reported, total = gc(cluster)
     assert reported.startswith(
         "removed the Lease of node gone: the Node object is missing and the Lease was last renewed"
     )
     assert total == "removed 1 in all"
-    assert {lease.node for lease in cluster.bed.records.nodes.list_leases()} == {"a", "missing"}
+    assert {lease.node for lease in cluster.bed.store.nodes.list_leases()} == {"a", "missing"}
 
 
 @pytest.mark.parametrize(("age", "stays"), [(10, True), (3600, False)], ids=["agent alive", "agent silent"])
@@ -274,11 +274,11 @@ def test_gc_keeps_a_static_pod_without_mirror_and_node_while_its_agent_is_alive(
 ) -> None:
     """Collect while the mirror and the Node object are missing. The kubelet recreates the mirror later."""
     later = datetime.now(UTC) + timedelta(hours=1)
-    cluster.bed.records.nodes.renew_lease(NodeLease("gone", ADDRESSES["gone"]), 40, later - timedelta(seconds=age))
+    cluster.bed.store.nodes.renew_lease(NodeLease("gone", ADDRESSES["gone"]), 40, later - timedelta(seconds=age))
     static = replace(gone_pod("s1"), mirror="0f1e2d3c4b5a69788796a5b4c3d2e1f0")
     record = create_record(cluster, make_end(static, "s1", "in1", "gone"), make_end(None, "s2", "in2", "b"))
     before = namespace_contents(cluster)
-    found = collect_garbage(cluster.bed.records, now=lambda: later)
+    found = collect_garbage(cluster.bed.store, now=lambda: later)
     lease = "the Lease of node gone"
     assert [finding.name for finding in found] == ([] if stays else [f"record {record.name}", lease])
     assert (namespace_contents(cluster) == before) is stays

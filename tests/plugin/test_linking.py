@@ -37,7 +37,7 @@ def test_pods_on_one_node_are_linked_by_a_veth(cluster: Cluster) -> None:
         inet = next(one for one in shown["addr_info"] if one["family"] == "inet")
         assert (inet["local"], inet["prefixlen"]) == (address, 24)
     assert cluster.pings(primary, "192.168.2.101")
-    assert cluster.bed.records.vnis.list() == []
+    assert cluster.bed.store.vnis.list() == []
     cluster.delete_all((cluster.a, primary), (cluster.a, pair))
     cluster.assert_nothing_left()
 
@@ -195,7 +195,7 @@ def test_a_ring_of_twenty_pods_is_linked_twice(cluster: Cluster) -> None:
         for name in links:
             cluster.wait_until(State.LINKED, name)
         vnis = [link.vni for link in links.values() if link.vni is not None]
-        assert len(vnis) == len(set(vnis)) == len(cluster.bed.records.vnis.list())
+        assert len(vnis) == len(set(vnis)) == len(cluster.bed.store.vnis.list())
         for number, (_, sandbox) in enumerate(members):
             assert cluster.pings(sandbox, f"10.77.{number}.2")
         cluster.delete_all(*members)
@@ -268,7 +268,7 @@ def test_add_is_code_11_if_the_vni_range_is_exhausted(cluster: Cluster) -> None:
 def test_the_record_has_labels_for_state_kind_and_vni(cluster: Cluster) -> None:
     cluster.linked_pair()
     record = cluster.bed.api.get(f"/api/v1/namespaces/ratchet/configmaps/{LINK}")
-    labels, (lease,) = record["metadata"]["labels"], cluster.bed.records.vnis.list()
+    labels, (lease,) = record["metadata"]["labels"], cluster.bed.store.vnis.list()
     assert (labels["ratchet.state"], labels["ratchet.kind"]) == ("linked", "vxlan")
     assert labels["ratchet.vni"] == str(lease.vni)
     assert json.dumps(record["data"]).count("192.168.1.73") >= 1

@@ -267,7 +267,7 @@ def test_add_writes_the_records_of_many_links_concurrently(cluster: Cluster) -> 
 
 
 def has_pair(cluster: Cluster, name: str) -> bool:
-    record = cluster.bed.records.links.get(name)
+    record = cluster.bed.store.links.get(name)
     return record is not None and record.pair.sandbox is not None
 
 
@@ -296,7 +296,7 @@ def test_add_creates_none_of_many_links_if_one_fails(cluster: Cluster) -> None:
 
 
 def has_no_primary(cluster: Cluster, name: str) -> bool:
-    record = cluster.bed.records.links.get(name)
+    record = cluster.bed.store.links.get(name)
     return record is not None and record.primary.sandbox is None
 
 

@@ -69,7 +69,7 @@ def test_the_error_names_nodes_without_a_common_address_family(cluster: Cluster)
     assert answer.json["msg"] == (
         f"cannot link pod default/pair-pod to pod default/primary-pod: {nodes} have no address family in common"
     )
-    assert cluster.bed.records.vnis.list() == []
+    assert cluster.bed.store.vnis.list() == []
     waiting.kill()
     cluster.end(waiting)
     cluster.delete_all((cluster.a, primary), (cluster.b, pair))

@@ -224,7 +224,7 @@ def test_a_new_pod_of_a_deployment_takes_over_the_link_of_the_older(cluster: Clu
 
 
 def holder(cluster: Cluster, link: str, side: Side) -> str | None:
-    record = cluster.bed.records.links.get(link)
+    record = cluster.bed.store.links.get(link)
     sandbox = record.sandbox(side) if record else None
     return sandbox.container_id if sandbox else None
 

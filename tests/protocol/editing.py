@@ -165,8 +165,8 @@ class DeclaredRecords(ApiStore):
 # The processes
 
 
-def _call(command: Command, sandbox: Sandbox, declared: Declared, records: Callable[[Declared], Store]) -> Call:
-    call = plain_call(command, sandbox, FakeJournal(), records(declared))
+def _call(command: Command, sandbox: Sandbox, declared: Declared, store: Callable[[Declared], Store]) -> Call:
+    call = plain_call(command, sandbox, FakeJournal(), store(declared))
     return replace(call, require=False)
 
 
@@ -176,7 +176,7 @@ def starting(
     *,
     after: str = "",
     killable: bool = False,
-    records: Callable[[Declared], Store] = DeclaredRecords,
+    store: Callable[[Declared], Store] = DeclaredRecords,
 ) -> Process:
     """ADD of a sandbox that replaces the sandbox `after`. The agent completes links that must wait."""
 
@@ -186,7 +186,7 @@ def starting(
 
     def run() -> str:
         with _call_in_progress(sandbox.container_id), suppress(RatchetError):
-            add(_call(Command.ADD, sandbox, declared, records))
+            add(_call(Command.ADD, sandbox, declared, store))
         return END
 
     stages = {"start": start, "add": run}
@@ -219,13 +219,13 @@ def worker(
     links: Sequence[str],
     declared: Declared,
     number: int = 0,
-    records: Callable[[Declared], Store] = DeclaredRecords,
+    store: Callable[[Declared], Store] = DeclaredRecords,
 ) -> Process:
     """A worker of a node's agent that reconciles these links and never ends."""
-    pending = _pending_links(node, tuple(links), declared, records)
+    pending = _pending_links(node, tuple(links), declared, store)
 
     def work() -> str:
-        reconcile(node, declared, ask("choose", pending), records)
+        reconcile(node, declared, ask("choose", pending), store)
         return "work"
 
     return Process(f"agent {node} {number or ''}".strip(), node, {"work": work}, "work")
@@ -250,7 +250,7 @@ def reconcile(node: str, declared: Declared, link: str, source: Callable[[Declar
     controller = LinkController(
         node=node,
         journal=journal,
-        records=records,
+        store=records,
         underlays=cast(Any, lambda *_: replace(scene_underlay(node), has_agent=True)),
         failures=EndFailures(records, journal, announcer),
         calls=calls,
@@ -301,7 +301,7 @@ class Alone:
 
 
 def _pending_links(
-    node: str, links: Sequence[str], declared: Declared, records: Callable[[Declared], Store]
+    node: str, links: Sequence[str], declared: Declared, store: Callable[[Declared], Store]
 ) -> Callable[[World, Actor], Iterator[str]]:
     """The links that a pass would change if no other process were running."""
     changing_links: dict[World, tuple[str, ...]] = {}
@@ -310,7 +310,7 @@ def _pending_links(
         calls = frozenset(lock for lock in world.locks if lock[1].startswith("call/"))
         bare = world._replace(stale_reads=frozenset(), locks=calls)
         if bare not in changing_links:
-            runs = {link: partial(reconcile, node, declared, link, records) for link in links}
+            runs = {link: partial(reconcile, node, declared, link, store) for link in links}
             passes = ((link, Alone(bare, node).run(run)) for link, run in runs.items())
             changing_links[bare] = tuple(link for link, after in passes if after != bare)
         yield from changing_links[bare]
@@ -447,9 +447,9 @@ def _attachment_of(about: Any) -> Any:
 
 
 def started(
-    world: World, sandbox: Sandbox, declared: Declared, records: Callable[[Declared], Store] = DeclaredRecords
+    world: World, sandbox: Sandbox, declared: Declared, store: Callable[[Declared], Store] = DeclaredRecords
 ) -> World:
-    process = starting(sandbox, declared, records=records)
+    process = starting(sandbox, declared, store=store)
     for stage in ("start", "add"):
         world = Alone(world, sandbox.node).run(process.stages[stage])
     return world

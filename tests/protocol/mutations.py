@@ -179,9 +179,9 @@ def reading_outside_the_lock() -> Iterator[None]:
 
     def reconcile(self: Reconciler, attempt: Attempt, underlay: Underlay, *, joined: bool) -> EndpointResult:
         def decide() -> EndpointResult:
-            record = self.records.links.get(attempt.name)
+            record = self.store.links.get(attempt.name)
             with self.journal.lock(attempt.name):
-                writer = RecordWriter(_with_stale_read(self.records, record), self.now)
+                writer = RecordWriter(_with_stale_read(self.store, record), self.now)
                 return EndpointReconcile(
                     writer, self.journal, self.sandbox_state, attempt, underlay, self.verified, joined=joined
                 ).run()
@@ -204,11 +204,11 @@ def naming_by_declarer() -> Iterator[None]:
     """Each pod uses a link under the record name and the roles of its own declaration."""
     held_end = attach._held_end
 
-    def named(records: Store, pod: Pod, end: attach.OwnEnd) -> HeldEnd:
+    def named(store: Store, pod: Pod, end: attach.OwnEnd) -> HeldEnd:
         wanted, side = end
         own = next((one for one in wanted.declarations if one.is_declared_by(pod)), None)
         if own is None:
-            return held_end(records, pod, end)
+            return held_end(store, pod, end)
         side = next(each for each in Side if own.endpoint(each) == wanted.endpoint(side))
         return HeldEnd(own.link, side)
 

@@ -116,7 +116,7 @@ class Rules:
     api: Callable[[], FakeApi] = FakeApi
     journal: Callable[[SandboxEntry, bool], FakeJournal] = OneEntryJournal
 
-    def records(self) -> ApiStore:
+    def store(self) -> ApiStore:
         return ApiStore(self.api(), "ratchet", VNIS)
 
 
@@ -127,13 +127,13 @@ def call_of(attempt: Attempt, command: Command, rules: Rules) -> Call:
     attachment = Attachment("net", sandbox.container_id, "eth0")
     entry = SandboxEntry(attachment, sandbox.netns, sandbox.pod, (held,), cookie=sandbox.cookie)
     journal = rules.journal(entry, rules.locking)
-    return plain_call(command, sandbox, journal, rules.records())
+    return plain_call(command, sandbox, journal, rules.store())
 
 
-def plain_call(command: Command, sandbox: Sandbox, journal: Journal, records: Store, wait: float = 0.0) -> Call:
+def plain_call(command: Command, sandbox: Sandbox, journal: Journal, store: Store, wait: float = 0.0) -> Call:
     args = {"K8S_POD_NAMESPACE": sandbox.pod.namespace, "K8S_POD_NAME": sandbox.pod.name}
     arguments = Arguments(command, sandbox.container_id, sandbox.netns, "eth0", (), args, {})
-    return Call(arguments, network_config(), journal, lambda _: records, began=0.0, wait=wait, timed_from=float("inf"))
+    return Call(arguments, network_config(), journal, lambda _: store, began=0.0, wait=wait, timed_from=float("inf"))
 
 
 @cache
@@ -301,7 +301,7 @@ def agent(node: str, rules: Rules) -> Process:
         attempt = Attempt(replace(record, uid="", resource_version=""), side, sandbox, lasting=True)
         call = call_of(attempt, Command.ADD, rules)
         with _ignoring_errors():
-            cached = rules.records()
+            cached = rules.store()
             cached.links = _CachedLinks(cached, text)
             Reconciler(cached, call.journal, DelState(call)).reconcile(attempt, underlay, joined=True)
         return "reconcile"

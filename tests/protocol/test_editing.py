@@ -135,11 +135,9 @@ def forgetting_before_taking_down() -> Iterator[None]:
     def remove_end(self: Membership, entry: SandboxEntry, end: HeldEnd, reason: str, _: HeldEnd | None) -> None:
         container_id = entry.attachment.container_id
         with self.journal.lock(end.link):
-            if membership._has_peer(self.records.links.get(end.link), entry) or not self.journal.still_wants(
-                entry, end
-            ):
+            if membership._has_peer(self.store.links.get(end.link), entry) or not self.journal.still_wants(entry, end):
                 return
-            RecordWriter(self.records).leave(end.link, container_id, reason)
+            RecordWriter(self.store).leave(end.link, container_id, reason)
             self.journal.change_ends(entry.attachment, lambda ends: tuple(one for one in ends if one.link != end.link))
             by_name = replace(entry.location(end), index=0)
             take_down(self.journal, container_id, by_name, end.ifname)

@@ -72,7 +72,7 @@ def failing(attempt: Attempt, rules: Rules, number: int = 0) -> Process:
         entry = call.journal.read(call.attachment)
         assert entry is not None
         announcer: Any = SimpleNamespace(event=lambda *_: None)
-        reporter = EndFailures(rules.records(), call.journal, announcer)
+        reporter = EndFailures(rules.store(), call.journal, announcer)
         with suppress(RatchetError):  # the API does not have the record any more
             reporter.report(entry, entry.ends[0], InvalidIntentError(f"{sandbox.container_id} cannot be built"))
         return END

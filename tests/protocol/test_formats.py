@@ -96,7 +96,7 @@ class TwoFormats:
     def search(self) -> Search:
         ahead = DeclaredRecords if self.latched else SwitchedRecords
         stores = {pod.node: SwitchedRecords if pod.ref.name == self.behind else ahead for pod in self.declared.pods}
-        processes = [worker(node, self.names, self.declared, records=one) for node, one in stores.items()]
+        processes = [worker(node, self.names, self.declared, store=one) for node, one in stores.items()]
         processes += self._calls()
         return Search(
             self.world(), processes, Expectation().check, self._is_unobservable(), check_world=self._check_world
@@ -106,7 +106,7 @@ class TwoFormats:
         if self.restarts:
             first, second = (sandbox_in(self.declared, self.restarts, number) for number in (1, 2))
             yield ending(first, self.declared)
-            yield starting(second, self.declared, after=first.container_id, records=SwitchedRecords)
+            yield starting(second, self.declared, after=first.container_id, store=SwitchedRecords)
 
     def _is_unobservable(self) -> Callable[[World, Actor, Request], bool]:
         """As `UnobservableRequests`, and journal requests on a node where only the agent runs."""

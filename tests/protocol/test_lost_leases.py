@@ -160,10 +160,10 @@ def agent(node: str, broken: Broken) -> Process:
         with suppress(RatchetError):
             if task == "VNI":
                 with FakeJournal().lock(record.name):
-                    RecordWriter(broken.records()).assert_vni(record.name)
+                    RecordWriter(broken.store()).assert_vni(record.name)
             else:
                 call = call_of(attempt, Command.ADD, Rules())
-                reconciler = Reconciler(broken.records(), call.journal, DelState())
+                reconciler = Reconciler(broken.store(), call.journal, DelState())
                 reconciler.reconcile(attempt, scene_underlay(node), joined=True)
         return "reconcile"
 
@@ -212,7 +212,7 @@ def vni_claim_process(broken: Broken, killable: bool = False) -> Process:
 
     def start() -> str:
         with suppress(RatchetError):
-            Reconciler(broken.records(), call.journal, DelState()).reconcile(attempt, scene_underlay("A"), joined=True)
+            Reconciler(broken.store(), call.journal, DelState()).reconcile(attempt, scene_underlay("A"), joined=True)
         return END
 
     return Process("number u1", "A", {"start": start}, "start", killable=killable)

@@ -223,8 +223,8 @@ def _add_succeeds(call: Call) -> bool:
 
 
 def collect() -> None:
-    records = ApiStore(FakeApi(keeps_history=True), "ratchet", VNIS)
-    list(collect_garbage(records, now=lambda: datetime.now(UTC), grace=timedelta(0)))
+    store = ApiStore(FakeApi(keeps_history=True), "ratchet", VNIS)
+    list(collect_garbage(store, now=lambda: datetime.now(UTC), grace=timedelta(0)))
 
 
 # The properties

@@ -132,7 +132,7 @@ class Restart:
 
     def _agent(self) -> Process:
         """The agent of the running pod's node. It reconciles the link once at any time, then as a worker does."""
-        agent_worker = worker(self.pair, (self.link,), self.after, records=ListedRecords)
+        agent_worker = worker(self.pair, (self.link,), self.after, store=ListedRecords)
 
         def once() -> str:
             reconcile(self.pair, self.after, self.link, ListedRecords)

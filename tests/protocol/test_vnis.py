@@ -110,7 +110,7 @@ def _document(record: Link, uid: str) -> str:
 class Broken:
     """A mutation: the store that the code uses, and a context manager that patches the code."""
 
-    records: Callable[[], ApiStore] = Rules().records
+    store: Callable[[], ApiStore] = Rules().store
     patched: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
@@ -132,7 +132,7 @@ def leave_process(attempts: Iterable[Attempt], broken: Broken, killable: bool) -
     attempts = list(attempts)
     for number, attempt in enumerate(attempts):
         following = str(number + 1) if number + 1 < len(attempts) else END
-        stages[str(number)] = _leave_stage(attempt, RecordWriter(broken.records()), following)
+        stages[str(number)] = _leave_stage(attempt, RecordWriter(broken.store()), following)
     return Process("leave", "A", stages, "0", killable=killable)
 
 
@@ -164,11 +164,11 @@ def _join_stage(attempt: Attempt, reconciler: Reconciler, following: str) -> Cal
 
 
 def gc_process(broken: Broken, passes: int = 1) -> Process:
-    records = broken.records()
+    store = broken.store()
 
     def collect(following: str) -> Callable[[], str]:
         def one_pass() -> str:
-            list(gc.collect_garbage(records, now=lambda: NOW, grace=timedelta(0)))
+            list(gc.collect_garbage(store, now=lambda: NOW, grace=timedelta(0)))
             return following
 
         return one_pass
@@ -178,7 +178,7 @@ def gc_process(broken: Broken, passes: int = 1) -> Process:
 
 
 def _reconciler(attempt: Attempt, broken: Broken) -> Reconciler:
-    return Reconciler(broken.records(), call_of(attempt, Command.ADD, Rules()).journal, DelState())
+    return Reconciler(broken.store(), call_of(attempt, Command.ADD, Rules()).journal, DelState())
 
 
 # The conditions
@@ -373,7 +373,7 @@ def freed_without_check() -> Iterator[None]:
 
     def release(self: VniClaim, _: object) -> None:
         if (claimed := self.claimed) and claimed.vni is not None:
-            self.records.vnis.release(claimed.vni, claimed.uid)
+            self.store.vnis.release(claimed.vni, claimed.uid)
 
     with patch.object(VniClaim, "free", release):
         yield

@@ -149,7 +149,7 @@ class Cluster:
     # What there is
 
     def state(self, link: str = LINK) -> State | None:
-        record = self.bed.read(link, lambda: self.bed.records.links.get(link))
+        record = self.bed.read(link, lambda: self.bed.store.links.get(link))
         return derive(record) if record else None
 
     def wait_until(self, state: State | None, link: str = LINK, seconds: float = 30.0) -> None:
@@ -222,7 +222,7 @@ class Cluster:
             node.config = dict(self._config)
         self.delete_all(*self.left())
         self._sandboxes.clear()
-        for pod in self.bed.records.pods.list(self.bed.namespace):
+        for pod in self.bed.store.pods.list(self.bed.namespace):
             self.bed.delete_pod(pod.ref)
         self.bed.delete_topologies()
 
@@ -231,7 +231,7 @@ class Cluster:
         return [(node, one) for node, one in self._sandboxes if one.netns in self.bed.hosts.made]
 
     def _left(self) -> list[str]:
-        left = [*self.bed.links(), *(f"vni-{lease.vni}" for lease in self.bed.records.vnis.list())]
+        left = [*self.bed.links(), *(f"vni-{lease.vni}" for lease in self.bed.store.vnis.list())]
         for node in (self.a, self.b):
             left += [str(path) for path in journal_files(node.state_dir)]
             left += [f"{name} on {node.host.name}" for name in own_interfaces(node.host.netns)]
@@ -267,7 +267,7 @@ def running(config: Mapping[str, Any] = CHAINED, agent: Mapping[str, object] | N
     faults = Faults()
     with Testbed(middlewares=[faults.middleware], spawn_agent=fork_agent) as bed:
         made = Cluster(bed, faults, config, agent)
-        wait_for("signs of life", lambda: len(bed.records.nodes.list_leases()) == len(bed.agents))
+        wait_for("signs of life", lambda: len(bed.store.nodes.list_leases()) == len(bed.agents))
         faults.sent.clear()
         try:
             yield made
@@ -355,7 +355,7 @@ def lists_topologies(*nodes: Kubelet, watches: bool = True) -> Callable[[Sent], 
 
 def collected(cluster: Cluster) -> list[str]:
     """The objects that one pass of garbage collection removes. No object is too young."""
-    found = collect_garbage(cluster.bed.records, now=lambda: datetime.now(UTC), grace=timedelta(0))
+    found = collect_garbage(cluster.bed.store, now=lambda: datetime.now(UTC), grace=timedelta(0))
     return [str(one) for one in found if one.result is RemovalResult.REMOVED]
 
 

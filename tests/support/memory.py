@@ -219,7 +219,7 @@ class AgentNode:
             vni_allocator=VniAllocator(),
             addresses=NodeAddressCache(),
         )
-        self.records = CachedStore(api, "ratchet", (11, 99), self.caches, use_topologies=False)
+        self.store = CachedStore(api, "ratchet", (11, 99), self.caches, use_topologies=False)
         self.announcements = Announcements()
         self.metrics = Metrics()
         self.calls = Calls()
@@ -229,18 +229,18 @@ class AgentNode:
         self.underlay = underlay_of(name)
         announcer = cast(Announcer, self.announcements)
         underlays = cast(Underlays, lambda *_: self.underlay)
-        self.membership = Membership(self.journal, self.records, announcer, self.calls, self.queue)
-        self.liveness = SandboxLiveness(name, self.journal, self.records, self.calls)
-        self.lost_peers = LostPeers(self.journal, self.records, self.nodes)
+        self.membership = Membership(self.journal, self.store, announcer, self.calls, self.queue)
+        self.liveness = SandboxLiveness(name, self.journal, self.store, self.calls)
+        self.lost_peers = LostPeers(self.journal, self.store, self.nodes)
         self.status = LinkStatus(
-            name, self.journal, self.records, announcer, self.metrics, self.calls, self.liveness, since=0.0
+            name, self.journal, self.store, announcer, self.metrics, self.calls, self.liveness, since=0.0
         )
         self.controller = LinkController(
             name,
             self.journal,
-            self.records,
+            self.store,
             underlays,
-            EndFailures(self.records, self.journal, announcer),
+            EndFailures(self.store, self.journal, announcer),
             self.calls,
             self.membership,
             self.liveness,
@@ -283,13 +283,13 @@ class AgentNode:
         """Store a record, as another node's agent would, and have the informer report it."""
         self.api.store(f"{RECORDS}/{link.name}", encode_link(link))
         self.caches.links.drop(link.name)
-        record = self.records.links.get(link.name)
+        record = self.store.links.get(link.name)
         assert record is not None
         return record
 
     def record(self) -> Link | None:
         """The example's record as the API has it."""
-        return self.records.links.get(wanted().name)
+        return self.store.links.get(wanted().name)
 
     def see_pod(self, pod: Pod) -> None:
         """Have the informer report a pod of this node."""

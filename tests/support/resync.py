@@ -29,7 +29,7 @@ def touch(bed: Testbed, record: str) -> bool:
     """Annotate a record, so that the agents of both its nodes reconcile the link; False if the record is gone."""
     annotation = {"metadata": {"annotations": {"touched": str(time.time())}}}
     try:
-        bed.api.patch(f"{bed.records.links.path}/{record}", annotation)
+        bed.api.patch(f"{bed.store.links.path}/{record}", annotation)
     except NotFoundError:
         return False
     return True

@@ -577,18 +577,18 @@ def test_the_wanted_links_are_unknown_while_topologies_are_forbidden(monkeypatch
     pods, reserved = NamespaceCache(with_topologies=True), frozenset({"eth0"})
     pods.replace([declaring("a")])
     pods.state.set_synced()
-    records = recorded(ForbiddingApi([declaring("a")], 3), pods, KeyedNotifier())
+    store = recorded(ForbiddingApi([declaring("a")], 3), pods, KeyedNotifier())
     for ask in (
-        lambda: next(records.watch_wanted(declaring("a"), reserved, 0, 0)),
-        lambda: records.wanted_for(declaring("a"), reserved),
-        lambda: records.topologies.list("ns"),
+        lambda: next(store.watch_wanted(declaring("a"), reserved, 0, 0)),
+        lambda: store.wanted_for(declaring("a"), reserved),
+        lambda: store.topologies.list("ns"),
     ):
         with pytest.raises(
             TopologiesUnknownError, match="cannot read the topologies of namespace ns: forbidden"
         ) as error:
             ask()
         assert error.value.code == 11
-    assert [one.link.name for one in records.wanted_for(declaring("a"), reserved).links] == ["ns.a.in1.b.in2"]
+    assert [one.link.name for one in store.wanted_for(declaring("a"), reserved).links] == ["ns.a.in1.b.in2"]
 
 
 @pytest.mark.parametrize("host", ["agent", "daemonless"])
@@ -601,9 +601,9 @@ def test_disabled_topologies_are_never_listed(host: str) -> None:
         "agent": lambda: CachedStore(api, "ratchet", (1, 2), caches, use_topologies=False).patient(1),
         "daemonless": lambda: ApiStore(api, use_topologies=False),
     }
-    records = hosts[host]()
-    assert records.topologies.lookup_all("ns") == []
-    assert [one.link.name for one in next(records.watch_wanted(declaring("a"), frozenset(), 0, 0)).links]
+    store = hosts[host]()
+    assert store.topologies.lookup_all("ns") == []
+    assert [one.link.name for one in next(store.watch_wanted(declaring("a"), frozenset(), 0, 0)).links]
     assert api.refusals == 10**9
 
 

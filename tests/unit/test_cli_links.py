@@ -312,8 +312,8 @@ class ChangingStore(FixedStore):
             yield self._changes.pop(0), version
 
 
-def watched_rows(records: ApiStore, link_filter: LinkFilter, capsys: Captured) -> list[list[str]]:
-    assert watch_links(records, link_filter, LinkTable(has_namespace=False), until=time.monotonic() + 0.05) == 0
+def watched_rows(store: ApiStore, link_filter: LinkFilter, capsys: Captured) -> list[list[str]]:
+    assert watch_links(store, link_filter, LinkTable(has_namespace=False), until=time.monotonic() + 0.05) == 0
     return [line.split() for line in capsys.readouterr().out.splitlines()]
 
 

@@ -89,8 +89,8 @@ def test_a_record_that_lost_the_nodes_label_is_joined_again(node: AgentNode) -> 
     node.caches.links.delete(RECORD, record.resource_version)
     node.hold(OWN)
     with pytest.raises(ConflictError):
-        node.records.links.create(record)
-    assert node.records.links.lookup_cached(RECORD).link == record
+        node.store.links.create(record)
+    assert node.store.links.lookup_cached(RECORD).link == record
     assert reconcile(node) is State.PAIR_READY
 
 

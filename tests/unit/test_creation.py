@@ -92,11 +92,11 @@ def test_a_record_is_read_while_the_cache_is_not_synced() -> None:
 
 def test_a_record_of_another_node_is_read_when_the_create_conflicts() -> None:
     api = Api(stored(CREATED))
-    records = records_with(api)
+    store = records_with(api)
     with pytest.raises(ConflictError):
-        records.links.create(joined(None, own(Side.PAIR)))
+        store.links.create(joined(None, own(Side.PAIR)))
     assert api.reads == 1
-    assert records.links.lookup_cached(LINK.name) == (CREATED, False)
+    assert store.links.lookup_cached(LINK.name) == (CREATED, False)
     assert api.reads == 1
 
 
@@ -146,11 +146,11 @@ def test_a_new_record_has_the_labels_of_the_nodes_of_its_pods(peer: Pod, labels:
 def test_the_node_of_the_lesser_endpoint_creates_the_record(
     side: Side, pods: list[Pod], known: Link | None, synced: bool, left: bool
 ) -> None:
-    records = records_with(Api(), *pods, synced=synced)
+    store = records_with(Api(), *pods, synced=synced)
     if known is not None:
-        records.links.cache.put(replace(known, resource_version="5"))
+        store.links.cache.put(replace(known, resource_version="5"))
     node = "node-a" if side is Side.PRIMARY else "node-b"
-    assert records.links.is_created_by_peer(LINK, side, node) is left
+    assert store.links.is_created_by_peer(LINK, side, node) is left
 
 
 def test_the_label_of_the_peers_node_stays_until_its_pod_joins() -> None:
@@ -184,8 +184,8 @@ def test_a_cached_version_of_a_record_is_not_decoded_again() -> None:
 
     links = LinkCache()
     links.put(replace(CREATED, resource_version="5"))
-    records = ApiStore(SimpleNamespace(watch_decoded=watch_decoded))  # type: ignore[arg-type]
-    changes = list(records.links.watch_of_node("node-a", "1", 1.0, links.has))
+    store = ApiStore(SimpleNamespace(watch_decoded=watch_decoded))  # type: ignore[arg-type]
+    changes = list(store.links.watch_of_node("node-a", "1", 1.0, links.has))
     assert [(change and change.link, version) for change, version in changes] == [
         (None, "5"),
         (CREATED, "6"),
@@ -195,8 +195,8 @@ def test_a_cached_version_of_a_record_is_not_decoded_again() -> None:
 
 
 def test_without_a_cache_the_peers_node_is_not_expected_to_create_the_record() -> None:
-    records = ApiStore(Api())  # type: ignore[arg-type]
-    assert not records.links.is_created_by_peer(LINK, Side.PRIMARY, "node-a")
+    store = ApiStore(Api())  # type: ignore[arg-type]
+    assert not store.links.is_created_by_peer(LINK, Side.PRIMARY, "node-a")
 
 
 # ADD
@@ -206,7 +206,7 @@ class FakeReconciler:
     """A reconciler in memory. If `created`, the peer's node creates the record while the ADD waits for it."""
 
     def __init__(self, *, created: bool) -> None:
-        self.records = SimpleNamespace(links=self)
+        self.store = SimpleNamespace(links=self)
         self.reconciled: list[tuple[str, bool]] = []
         self._created = created
         self.waited = False
@@ -278,11 +278,11 @@ def test_an_add_reconciles_again_only_the_ends_whose_records_have_changed(report
 
 
 def test_a_record_has_changed_if_the_cache_has_another_version_or_none() -> None:
-    records, link = records_with(Api()), replace(CREATED, resource_version="5")
-    assert records.links.has_changed(link), "the cache has none"
-    records.links.cache.put(link)
-    assert not records.links.has_changed(link)
-    records.links.cache.put(replace(link, resource_version="6"))
-    assert records.links.has_changed(link)
-    records.links.cache.drop(link.name)
-    assert records.links.has_changed(replace(link, resource_version="6")), "what was dropped is not known any more"
+    store, link = records_with(Api()), replace(CREATED, resource_version="5")
+    assert store.links.has_changed(link), "the cache has none"
+    store.links.cache.put(link)
+    assert not store.links.has_changed(link)
+    store.links.cache.put(replace(link, resource_version="6"))
+    assert store.links.has_changed(link)
+    store.links.cache.drop(link.name)
+    assert store.links.has_changed(replace(link, resource_version="6")), "what was dropped is not known any more"

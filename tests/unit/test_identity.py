@@ -191,13 +191,13 @@ def test_an_existing_record_is_used_under_its_own_name(name: str, schemas: list[
 
 
 def test_earlier_names_are_looked_up_only_if_earlier_records_are_possible() -> None:
-    records = StoredRecords(schemas=[2])
-    records.as_recorded(greater_declares())
-    assert records.asked == []
-    records.schemas = [1]  # one node runs an earlier version again
-    records.formats.read(records)
-    records.as_recorded(greater_declares())
-    assert records.asked == ["ns.y.in1.x.in1", LINK_NAME]
+    store = StoredRecords(schemas=[2])
+    store.as_recorded(greater_declares())
+    assert store.asked == []
+    store.schemas = [1]  # one node runs an earlier version again
+    store.formats.read(store)
+    store.as_recorded(greater_declares())
+    assert store.asked == ["ns.y.in1.x.in1", LINK_NAME]
 
 
 def test_earlier_records_are_possible_while_an_agent_writes_them() -> None:

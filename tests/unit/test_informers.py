@@ -123,11 +123,11 @@ class Watched:
     """Informers on a scripted store, and the handler that they notify of changes."""
 
     def __init__(self, *, use_topologies: bool = True) -> None:
-        self.records = FakeRecords(use_topologies=use_topologies)
+        self.store = FakeRecords(use_topologies=use_topologies)
         self.links: list[str] = []
         self.concerned: list[tuple[str, Collection[str]]] = []
         self.gone: list[PodChange] = []
-        self.informers = Informers(self.records, "n", self, ForegroundGate())
+        self.informers = Informers(self.store, "n", self, ForegroundGate())
 
     def link_changed(self, link: str) -> None:
         self.links.append(link)
@@ -149,7 +149,7 @@ def until(what: str, condition: Callable[[], bool]) -> None:
 
 
 def test_a_pod_that_vanished_in_a_gap_after_410_is_reported_as_deleted(watched: Watched) -> None:
-    script = watched.records.node_pods_script
+    script = watched.store.node_pods_script
     deleted, vanished, stays, recreated = pod("deleted"), pod("vanished"), pod("stays"), pod("again")
     script.lists.put(([deleted, vanished, stays, recreated], "5"))
     script.watches.put([(PodChange(deleted, gone=True), "6"), (None, "7")])
@@ -163,7 +163,7 @@ def test_a_pod_that_vanished_in_a_gap_after_410_is_reported_as_deleted(watched: 
 
 
 def test_a_record_that_vanished_in_a_gap_after_410_is_removed_from_the_cache(watched: Watched) -> None:
-    script, cache = watched.records.links_script, watched.informers.caches.links
+    script, cache = watched.store.links_script, watched.informers.caches.links
     script.lists.put(([link("a", "3"), link("b", "4")], "5"))
     watched.informers.start()
     until("the records", lambda: watched.informers.links_listed)
@@ -175,7 +175,7 @@ def test_a_record_that_vanished_in_a_gap_after_410_is_removed_from_the_cache(wat
 
 
 def test_a_record_that_becomes_malformed_stays_in_the_cache(watched: Watched) -> None:
-    links = watched.records.links_script
+    links = watched.store.links_script
     cache = watched.informers.caches.links
     links.lists.put(([link("kept", "1"), link("unread", "1")], "1"))
     watched.informers.start()
@@ -191,7 +191,7 @@ def test_a_malformed_record_in_the_watch_is_logged_once_per_version(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
     """After the gap, the record is listed again at the same version."""
-    script, cache = watched.records.links_script, watched.informers.caches.links
+    script, cache = watched.store.links_script, watched.informers.caches.links
 
     def error(version: str) -> MalformedRecordError:
         return MalformedRecordError(f"cannot read it at {version}", record="broken", version=version)
@@ -227,13 +227,13 @@ def test_a_watch_reports_a_malformed_record_and_continues() -> None:
 
 def test_forbidden_topologies_are_unknown_until_they_can_be_listed(watched: Watched) -> None:
     cache = watched.informers.namespace_cache("ns")
-    watched.records.pods_script.lists.put(([pod("a")], "5"))
-    watched.records.topologies_script.lists.put(FORBIDDEN)
+    watched.store.pods_script.lists.put(([pod("a")], "5"))
+    watched.store.topologies_script.lists.put(FORBIDDEN)
     until("the refusal", lambda: watched.informers.forbidden_topologies() is FORBIDDEN)
     until("the pods", lambda: watched.concerned == [("ns", {"a"})])
     before = cache.is_synced
     lab = Topology("ns", "lab", "- endpoints: [a:in1, b:in2]")
-    watched.records.topologies_script.lists.put(([lab], "7"))
+    watched.store.topologies_script.lists.put(([lab], "7"))
     until("the topologies", lambda: cache.topologies_state.is_synced)
     assert (before, cache.is_synced) == (False, True)
     assert cache.topologies() == [lab]
@@ -241,7 +241,7 @@ def test_forbidden_topologies_are_unknown_until_they_can_be_listed(watched: Watc
 
 
 def test_a_topology_that_vanished_in_a_gap_after_410_is_removed_from_the_cache(watched: Watched) -> None:
-    cache, script = watched.informers.namespace_cache("ns"), watched.records.topologies_script
+    cache, script = watched.informers.namespace_cache("ns"), watched.store.topologies_script
     script.lists.put(([Topology("ns", "lab", "[]"), Topology("ns", "more", "[]")], "7"))
     until("the topologies", lambda: len(cache.topologies()) == 2)
     script.watches.put(EXPIRED)
@@ -251,7 +251,7 @@ def test_a_topology_that_vanished_in_a_gap_after_410_is_removed_from_the_cache(w
 
 def test_topologies_over_a_limit_are_listed_again_once_older_ones_are_deleted(watched: Watched) -> None:
     """Their texts are not kept, and no watch reports them again."""
-    cache, script = watched.informers.namespace_cache("ns"), watched.records.topologies_script
+    cache, script = watched.informers.namespace_cache("ns"), watched.store.topologies_script
     known = [Topology("ns", name, "[]") for name in ("a", "b", "c")]
     script.lists.put((known, "7"))
     until("the topologies", lambda: [one.name for one in cache.topologies() if one.withheld] == ["c"])
@@ -264,12 +264,12 @@ def test_topologies_over_a_limit_are_listed_again_once_older_ones_are_deleted(wa
 
 def test_a_watch_becomes_short_once_its_namespace_is_over_a_limit(watched: Watched) -> None:
     """After it, topologies for which older ones have made room are listed."""
-    cache, script = watched.informers.namespace_cache("ns"), watched.records.topologies_script
+    cache, script = watched.informers.namespace_cache("ns"), watched.store.topologies_script
     known = [Topology("ns", name, "[]") for name in ("a", "b", "c")]
     script.lists.put((known[:2], "7"))
     script.watches.put([(TopologyChange(known[2], gone=False), "8"), (None, "never read")])
-    until("the short watch", lambda: len(watched.records.topologies.watch_seconds) == 2)  # type: ignore[attr-defined]
-    long, short = watched.records.topologies.watch_seconds  # type: ignore[attr-defined]
+    until("the short watch", lambda: len(watched.store.topologies.watch_seconds) == 2)  # type: ignore[attr-defined]
+    long, short = watched.store.topologies.watch_seconds  # type: ignore[attr-defined]
     assert long > short == WITHHELD_SECONDS
     assert [one.name for one in cache.topologies() if one.withheld] == ["c"]
 
@@ -277,7 +277,7 @@ def test_a_watch_becomes_short_once_its_namespace_is_over_a_limit(watched: Watch
 def test_disabled_topologies_are_not_listed_and_count_as_none() -> None:
     watched = Watched(use_topologies=False)
     cache = watched.informers.namespace_cache("off")
-    watched.records.pods_script.lists.put(([pod("a")], "5"))
+    watched.store.pods_script.lists.put(([pod("a")], "5"))
     until("the pods", lambda: cache.is_synced)
     assert cache.topologies() == []
     assert not [one for one in threading.enumerate() if one.name == "informer-topologies of namespace off"]
@@ -290,7 +290,7 @@ def test_a_namespace_that_is_no_longer_followed_is_removed_with_its_informers(wa
     informers = set(threading.enumerate()) - before
     assert {one.name for one in informers} == {"informer-pods of namespace ns", "informer-topologies of namespace ns"}
     watched.informers.keep_namespaces({"other"})
-    for script in (watched.records.pods_script, watched.records.topologies_script):
+    for script in (watched.store.pods_script, watched.store.topologies_script):
         for _ in range(2):  # an informer of the other namespace may take one
             script.lists.put(([], "5"))
     until("the other's", lambda: watched.informers.namespace_cache("other").is_synced)

@@ -112,9 +112,9 @@ def test_only_a_link_declared_by_others_becomes_undeclared(declared: bool) -> No
 @pytest.mark.parametrize("declared", [False, True])
 def test_an_end_moves_to_the_name_of_its_links_record(declared: bool) -> None:
     """This holds for any declarer: the peer may have joined under a name that is looked up first."""
-    end, records = end_of_y(declared=declared), Declared([pod("x"), Y], [LAB], recorded="ns.x.in1.y.in1-earlier")
-    own = list(wanted_links(records.pods, topologies=records.topologies).ends_of(Y))
-    membership = membership_with(records)
+    end, store = end_of_y(declared=declared), Declared([pod("x"), Y], [LAB], recorded="ns.x.in1.y.in1-earlier")
+    own = list(wanted_links(store.pods, topologies=store.topologies).ends_of(Y))
+    membership = membership_with(store)
     assert membership._why_removed(end, _by_record(own)) == "the link is recorded as ns.x.in1.y.in1-earlier"
     renamed = membership._renamed(end, own)
     assert renamed is not None
@@ -124,20 +124,20 @@ def test_an_end_moves_to_the_name_of_its_links_record(declared: bool) -> None:
 @pytest.mark.parametrize("declared", [False, True])
 def test_a_moved_end_keeps_its_original_declaration(declared: bool) -> None:
     end, edited = end_of_y(declared=declared), replace(LAB, text=f"{LAB.text}\n  mtu: 1400")
-    records = Declared([pod("x"), Y], [edited], recorded="ns.x.in1.y.in1-earlier")
-    own = wanted_links(records.pods, topologies=records.topologies).ends_of(Y)
-    renamed = membership_with(records)._renamed(end, own)
+    store = Declared([pod("x"), Y], [edited], recorded="ns.x.in1.y.in1-earlier")
+    own = wanted_links(store.pods, topologies=store.topologies).ends_of(Y)
+    renamed = membership_with(store)._renamed(end, own)
     assert own[0][0].link.primary.properties.mtu == 1400
-    assert renamed == replace(end, wanted=replace(end.wanted, name=records.recorded))
+    assert renamed == replace(end, wanted=replace(end.wanted, name=store.recorded))
 
 
 def test_an_end_stays_while_its_record_has_both_ends() -> None:
-    end, records = end_of_y(), Declared([pod("x"), Y], [LAB], recorded="another")
+    end, store = end_of_y(), Declared([pod("x"), Y], [LAB], recorded="another")
     sandbox: Any = SimpleNamespace(node="a")
     both = [replace(end.wanted.end(side), sandbox=sandbox) for side in Side]
-    records.cache[end.link] = replace(end.wanted, primary=both[0], pair=both[1])
-    own = wanted_links(records.pods, topologies=records.topologies).ends_of(Y)
-    assert membership_with(records)._why_removed(end, _by_record(own)) is None
+    store.cache[end.link] = replace(end.wanted, primary=both[0], pair=both[1])
+    own = wanted_links(store.pods, topologies=store.topologies).ends_of(Y)
+    assert membership_with(store)._why_removed(end, _by_record(own)) is None
 
 
 def test_a_renamed_end_replaces_the_old_one_once() -> None:
@@ -193,13 +193,13 @@ def test_a_running_pod_at_a_limit_keeps_its_links_and_takes_no_further_ones(
     )
     node.api.put_pod(replace(primary_pod("primary-pod", "pair-pod"), ref=own.pod, node="node-a"))
     node.caches.formats.read(announcing())
-    node.records.limits = limits
+    node.store.limits = limits
     node.membership.reconcile("default", "primary-pod")
     assert node.announcements.events == [("InvalidIntent", f"cannot link pod {own.pod}: {message}", "")]
     held = node.journal.read(entry.attachment)
     assert held is not None
     assert held.ends == entry.ends
-    node.records.limits = LinkLimits(3, 3)
+    node.store.limits = LinkLimits(3, 3)
     node.membership.reconcile("default", "primary-pod")
     held = node.journal.read(entry.attachment)
     assert held is not None
@@ -245,7 +245,7 @@ def lines_to_take(folder: Path, links: int) -> int:
     namespace.state.set_synced()
     node.caches.formats.read(announcing())
     node.see_pod(hub)
-    node.records.wanted_for(hub, frozenset({"eth0"}))  # resolved for the ADD of the pod already
+    node.store.wanted_for(hub, frozenset({"eth0"}))  # resolved for the ADD of the pod already
     with patch.object(attach, "map_concurrently", lambda act, things, *_: [act(one) for one in things]):
         lines = lines_run(lambda: node.membership.reconcile("default", own.pod.name))
     held = node.journal.of_pod("default", own.pod.name)[0]

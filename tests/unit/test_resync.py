@@ -66,7 +66,7 @@ class Node:
             node.name,
             self.api,
             node.journal,
-            node.records,
+            node.store,
             cast(Informers, self.informers),
             node.queue,
             node.verified,

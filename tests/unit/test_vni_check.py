@@ -41,7 +41,7 @@ class Leases:
         self.stored: dict[str, Json] = {}
         self.requests: list[tuple[str, str]] = []
         self.failing: dict[str, Exception] = {}
-        self.records = ApiStore(cast(ApiServer, self))
+        self.store = ApiStore(cast(ApiServer, self))
 
     def hold(self, link: Link, *, labelled: bool = True) -> None:
         assert link.vni is not None
@@ -104,7 +104,7 @@ def check_with(leases: Leases, controller: Controller, *links: Link) -> VniCheck
     cache = LinkCache()
     for one in links:
         cache.put(one)
-    return VniCheck("a", cache, leases.records.vnis, controller)
+    return VniCheck("a", cache, leases.store.vnis, controller)
 
 
 def checked(leases: Leases, *links: Link) -> list[str]:
@@ -122,7 +122,7 @@ def test_the_check_of_held_leases_costs_one_list_of_the_nodes_own_leases(leases:
         leases.hold(one)
     assert checked(leases, *links) == []
     assert leases.requests == [("LIST", "node.ratchet/a")]
-    assert len(leases.records.vnis.list_of_node("a")) == len(links)
+    assert len(leases.store.vnis.list_of_node("a")) == len(links)
 
 
 def test_each_record_that_does_not_hold_its_lease_is_checked(leases: Leases) -> None:
@@ -169,7 +169,7 @@ def test_a_held_lease_gets_the_labels_of_the_links_nodes_once(leases: Leases, be
     held = link(11, "a", "b")
     leases.hold(before or held, labelled=before is not None)
     for _ in range(2):
-        assert leases.records.vnis.hold(held)
+        assert leases.store.vnis.hold(held)
     assert leases.labels(held) == {"a", "b"}
     assert [method for method, _ in leases.requests] == ["GET", "PATCH", "GET"]
     assert checked(leases, held) == []
@@ -180,7 +180,7 @@ def test_a_lease_is_held_even_if_labelling_it_is_forbidden(leases: Leases) -> No
     held = link(11, "a", "b")
     leases.hold(held, labelled=False)
     leases.failing["PATCH"] = ForbiddenError("cannot PATCH: forbidden")
-    assert leases.records.vnis.hold(held)
+    assert leases.store.vnis.hold(held)
 
 
 @pytest.mark.parametrize("cause", [NotFoundError("gone"), ConflictError("changed")])
@@ -189,4 +189,4 @@ def test_a_lease_that_changes_before_it_is_labelled_is_read_again(leases: Leases
     leases.hold(held, labelled=False)
     leases.failing["PATCH"] = cause
     with pytest.raises(ConflictError):
-        leases.records.vnis.hold(held)
+        leases.store.vnis.hold(held)

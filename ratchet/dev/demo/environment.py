@@ -132,7 +132,7 @@ class Environment:
             check(f"{kubelet.host.name} has its own interfaces alone: {', '.join(names)}", names == ["lo", "eth0"])
 
     def check_records_gone(self) -> None:
-        check("the API has no record and no VNI", not self.bed.links() and not self.bed.records.vnis.list())
+        check("the API has no record and no VNI", not self.bed.links() and not self.bed.store.vnis.list())
 
     def commands_to_inspect_pair(self) -> list[str]:
         kubeconfig = f"--kubeconfig {self.bed.access.kubeconfig}"
@@ -163,7 +163,7 @@ class Environment:
     def showing_states(self, last: State) -> Iterator[None]:
         """Print each state that the link reaches, as the API reports it. The link must reach the state `last`."""
         path = f"/api/v1/namespaces/{RATCHET_NAMESPACE}/configmaps"
-        record = self.bed.records.links.get(self.record_name)
+        record = self.bed.store.links.get(self.record_name)
         before = len(record.history) if record else 0
         _, version = self.bed.api.list(path)
 
@@ -184,7 +184,7 @@ class Environment:
         thread.join(5.0)
 
     def _state(self) -> State | None:
-        record = self.bed.records.links.get(self.record_name)
+        record = self.bed.store.links.get(self.record_name)
         return derive(record) if record else None
 
     def _schedule(self, pod: str) -> Kubelet:
