@@ -9,8 +9,9 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from ratchet.agent.priority import ForegroundGate
-from ratchet.core.model import EARLIER_SCHEMA, Link
+from ratchet.core.model import Link
 from ratchet.core.pod import Pod, Topology
+from ratchet.core.schemas import EARLIER_SCHEMA
 from ratchet.errors import TopologiesUnknownError
 from ratchet.store.caches import Caches, PodCache
 from ratchet.store.declaration_budget import DeclarationBudget

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ratchet import datapath
-from ratchet.core.model import Link, Location, Sandbox, Side
+from ratchet.core.model import Link, Side
 from ratchet.core.pod import Pod
+from ratchet.core.sandbox import Location, Sandbox
 from ratchet.node.journal import HeldEnd, Journal, SandboxEntry
 from ratchet.node.record_writer import RecordWriter
 from ratchet.store.cached_store import CachedStore

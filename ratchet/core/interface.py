@@ -38,7 +38,7 @@ class Parent:
 class InterfaceSpec:
     """How one interface in one pod must be. `mtu` is in bytes.
 
-    `cookie` and `index` are as in `core.model.Location`: an interface of another index belongs to another link. `mac`
+    `cookie` and `index` are as in `core.sandbox.Location`: an interface of another index belongs to another link. `mac`
     is the MAC address at creation (empty: the kernel chooses); a pod may change it, and it is not changed back. The
     other settings are as in `core.endpoint_spec.EndpointSpec`. `renewed`: an earlier specification was applied before,
     and what it added is removed.

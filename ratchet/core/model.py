@@ -1,4 +1,4 @@
-"""Sandboxes, ends and links, as frozen values."""
+"""Ends and links, as frozen values."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 
 from ratchet.core.endpoint_spec import UNSET, EndpointSpec
 from ratchet.core.packed import Packed
-from ratchet.core.pod import PodRef
+from ratchet.core.sandbox import Sandbox
+from ratchet.core.schemas import CURRENT_SCHEMA
 
 Address = IPv4Interface | IPv6Interface
-
-# The formats of a record. EARLIER: named after the pod that declares the link. CURRENT: named after the unordered pair
-# of endpoints; `primary` is an attribute. Source: docs/architecture.md, "Change of format".
-EARLIER_SCHEMA, CURRENT_SCHEMA = 1, 2
 
 
 class Kind(StrEnum):
@@ -48,48 +45,6 @@ class State(StrEnum):
     PRIMARY_READY = "primary-ready"
     PAIR_READY = "pair-ready"
     LINKED = "linked"
-
-
-@dataclass(frozen=True, slots=True)
-class Sandbox:
-    """A pod's sandbox, which the runtime created on a node.
-
-    `container_id` is the runtime's name for it; no two sandboxes have the same one. `netns` is the path of its network
-    namespace on `node`. `vtep` is the address at which other nodes reach this node's tunnels. `cookie` is the
-    namespace's identity within one boot (socket(7), SO_NETNS_COOKIE; 0: unknown).
-
-    `underlay_mtu` is the MTU of the node's underlay interface in bytes (0: unknown). `vteps` are all addresses at which
-    other nodes reach this node's tunnels, at most one of each family, `vtep` first (empty: unknown). Records of
-    schema 1 hold neither.
-    """
-
-    container_id: str
-    pod: PodRef
-    node: str
-    netns: str
-    vtep: str
-    cookie: int = 0
-    underlay_mtu: int = 0
-    vteps: tuple[str, ...] = ()
-
-    def in_schema(self, schema: int) -> Sandbox:
-        """The sandbox without the fields that records of this schema do not hold."""
-        if schema != EARLIER_SCHEMA or not (self.underlay_mtu or self.vteps):
-            return self
-        return replace(self, underlay_mtu=0, vteps=())
-
-
-@dataclass(frozen=True, slots=True)
-class Location:
-    """The location of an end's interface on its own node, from that node's journal.
-
-    `netns` is the path of the pod's network namespace, `cookie` its SO_NETNS_COOKIE (0: unknown, any namespace at that
-    path is accepted). `index` is the ifindex that is reserved for this end (0: none, the kernel assigns one).
-    """
-
-    netns: str
-    cookie: int = 0
-    index: int = 0
 
 
 @dataclass(frozen=True, slots=True)

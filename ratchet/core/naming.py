@@ -8,7 +8,8 @@ from collections.abc import Collection
 from functools import lru_cache
 from itertools import product
 
-from ratchet.core.model import EARLIER_SCHEMA, End, Link, Side
+from ratchet.core.model import End, Link, Side
+from ratchet.core.schemas import EARLIER_SCHEMA
 
 Endpoint = tuple[str, str]  # a pod's name and an interface in it
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ratchet.core.interface import InterfaceSpec, Observed, Parent, VethWire, VxlanWire, Wire, differences, tunnel_mtu
-from ratchet.core.model import Kind, Link, Location, Sandbox, Side
+from ratchet.core.model import Kind, Link, Side
 from ratchet.core.naming import end_mac_address
 from ratchet.core.pod import PodRef
 from ratchet.core.ports import PortRange, default_range
+from ratchet.core.sandbox import Location, Sandbox
 from ratchet.core.tunnels import has_port, port_error, ports_of_ends, tunnel_addresses
 from ratchet.errors import AddressFamilyError, InvalidIntentError
 
@@ -23,7 +24,7 @@ class Attempt:
     """The attempt of one sandbox to take one end of a link.
 
     `wanted` is the link as it was declared when the attempt began. `index` is the ifindex reserved for the end
-    (`core.model.Location`). `lasting`: ADD has ended and the sandbox runs, so it joins again if the record loses it.
+    (`core.sandbox.Location`). `lasting`: ADD has ended and the sandbox runs, so it joins again if the record loses it.
     """
 
     wanted: Link

@@ -10,8 +10,10 @@ from dataclasses import replace
 from datetime import datetime
 
 from ratchet.core.escape import escape_unprintable
-from ratchet.core.model import EARLIER_SCHEMA, SIDES, EndError, Kind, Link, Sandbox, Side, Transition
+from ratchet.core.model import SIDES, EndError, Kind, Link, Side, Transition
 from ratchet.core.naming import node_label
+from ratchet.core.sandbox import Sandbox
+from ratchet.core.schemas import EARLIER_SCHEMA
 from ratchet.core.state_machine import JOINED, LEFT, LOST, MARKED_READY, Event, advance, derive, facts_of
 
 HISTORY_KEPT = 12

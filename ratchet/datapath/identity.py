@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ratchet.core.model import Location
+from ratchet.core.sandbox import Location
 from ratchet.datapath.netns import open_netns
 from ratchet.datapath.pod_netns import is_cookie
 from ratchet.datapath.rtnetlink import Channel

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from ratchet.core.interface import Device, InterfaceSpec, Observed, VethWire, Wire
-from ratchet.core.model import Location
+from ratchet.core.sandbox import Location
 from ratchet.core.tunnel_guard import owner_of
 from ratchet.datapath import tunnel_guard
 from ratchet.datapath.parse import device_of

@@ -6,8 +6,8 @@ import struct
 from errno import ENODEV
 
 from ratchet.core.interface import InterfaceSpec
-from ratchet.core.model import Location
 from ratchet.core.observation import Live, Traffic
+from ratchet.core.sandbox import Location
 from ratchet.datapath import messages
 from ratchet.datapath.message_classes import ifinfmsg
 from ratchet.datapath.nlattr import HEADER, IFINFOMSG, Reading

@@ -8,7 +8,7 @@ from contextlib import suppress
 from ratchet import datapath
 from ratchet.core import record_updates
 from ratchet.core.interface import Observed, VxlanWire, Wire, differences, only_gains_carrier
-from ratchet.core.model import Kind, Location
+from ratchet.core.model import Kind
 from ratchet.core.plan import (
     AllocateVni,
     Attempt,
@@ -25,6 +25,7 @@ from ratchet.core.plan import (
     Wait,
     plan,
 )
+from ratchet.core.sandbox import Location
 from ratchet.errors import (
     ConflictError,
     DatapathError,

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from ratchet.cni.delegation import Delegation
 from ratchet.cni.plugin_keys import DEFAULT_VXLAN_PORT
-from ratchet.core.model import Link, Location, Side
+from ratchet.core.model import Link, Side
 from ratchet.core.pod import PodRef
+from ratchet.core.sandbox import Location
 from ratchet.errors import MalformedRecordError
 from ratchet.node.underlay import UnderlayConfig
 from ratchet.store.codec.links import decode_link, encode_link
@@ -43,8 +44,8 @@ class HeldEnd:
     """An end that this sandbox has joined, or may have joined; `wanted` is the link as declared then.
 
     `side` is the sandbox's end of `wanted`; the record may have the roles reversed. `index` is the ifindex reserved for
-    the interface (`core.model.Location`), written before the interface is created. `declared`: the pod itself declares
-    the link; the declaration is valid for as long as its sandbox lives.
+    the interface (`core.sandbox.Location`), written before the interface is created. `declared`: the pod itself
+    declares the link; the declaration is valid for as long as its sandbox lives.
     """
 
     wanted: Link

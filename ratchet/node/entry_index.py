@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
-from ratchet.core.model import Location
+from ratchet.core.sandbox import Location
 from ratchet.node.entries import Attachment, SandboxEntry
 
 Key = TypeVar("Key", bound=Hashable)

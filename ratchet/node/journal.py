@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ratchet.core.limits import LINKS_PER_NODE
-from ratchet.core.model import Location
+from ratchet.core.sandbox import Location
 from ratchet.errors import RatchetError
 from ratchet.node.boot import boot_id, since_boot
 from ratchet.node.deferred import DeferredEntries

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from ratchet import datapath
-from ratchet.core.model import Location
+from ratchet.core.sandbox import Location
 from ratchet.errors import ForeignInterfaceError, NamespaceGoneError
 from ratchet.node.journal import Journal
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from ratchet.core.heartbeat import NodeLease
 from ratchet.core.intent import WantedLink
-from ratchet.core.model import CURRENT_SCHEMA, EARLIER_SCHEMA, Link
+from ratchet.core.model import Link
+from ratchet.core.schemas import CURRENT_SCHEMA, EARLIER_SCHEMA
 
 if TYPE_CHECKING:
     from ratchet.store.interface import Store

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from ratchet.core.heartbeat import NodeLease
-from ratchet.core.model import CURRENT_SCHEMA, EARLIER_SCHEMA, Link, State
+from ratchet.core.model import Link, State
 from ratchet.core.naming import ordered_record_name, record_name
+from ratchet.core.schemas import CURRENT_SCHEMA, EARLIER_SCHEMA
 from ratchet.core.state_machine import derive
 from ratchet.dev.fake_kubelet import Kubelet, Sandbox
 from ratchet.dev.testbed import wait_for

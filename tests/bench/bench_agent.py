@@ -27,9 +27,9 @@ from pathlib import Path
 
 from ratchet import datapath
 from ratchet.agent.frame import Reply, encode_answer
-from ratchet.core.model import Location
 from ratchet.core.naming import record_name
 from ratchet.core.pod import PodRef
+from ratchet.core.sandbox import Location
 from ratchet.dev.fake_kubelet import Sandbox
 from ratchet.dev.testbed import Testbed, wait_for
 from tests.bench.bench_plugin import GO, go_plugin, ptp

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from ratchet.core.interface import VxlanWire
-from ratchet.core.model import Location
+from ratchet.core.sandbox import Location
 from ratchet.core.tunnel_guard import GuardedTunnel
 from ratchet.datapath import ensure, remove, tunnel_guard
 from tests.bench.rows import Report, Row, table

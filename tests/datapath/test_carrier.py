@@ -14,7 +14,7 @@ import pytest
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from ratchet.core.interface import VxlanWire, differences
-from ratchet.core.model import Location
+from ratchet.core.sandbox import Location
 from ratchet.datapath import ensure, messages, observe, observe_port, open_netns, rtnetlink, unplug, vxlan
 from ratchet.datapath.netns import inside
 from ratchet.datapath.nlattr import message

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from ratchet.core.interface import Wire, differences
-from ratchet.core.model import Location
+from ratchet.core.sandbox import Location
 from ratchet.datapath import ensure, messages, observe, observe_port, open_netns, release, remove, rtnetlink
 from ratchet.datapath.netns import inside
 from ratchet.datapath.vni_conflicts import Holder

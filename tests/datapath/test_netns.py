@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ratchet.core.interface import VethWire
-from ratchet.core.model import Location
+from ratchet.core.sandbox import Location
 from ratchet.datapath import ensure, is_host, namespace_is_there, netns, observe_port, open_netns, remove, unplug
 from ratchet.errors import DatapathError, HostNamespaceError, NamespaceGoneError
 from tests.support.namespaces import Bed

@@ -14,7 +14,7 @@ from pyroute2.ethtool.ioctl import IoctlEthtool
 
 from ratchet.core.endpoint_spec import Route
 from ratchet.core.interface import InterfaceSpec, VethWire, VxlanWire, differences
-from ratchet.core.model import Location
+from ratchet.core.sandbox import Location
 from ratchet.datapath import build, ensure, observe, observe_port, tc
 from ratchet.errors import DatapathError
 from tests.support.namespaces import Bed

@@ -11,7 +11,7 @@ import pytest
 
 from ratchet.core.endpoint_spec import Route
 from ratchet.core.interface import VethWire, VxlanWire, differences
-from ratchet.core.model import Location
+from ratchet.core.sandbox import Location
 from ratchet.datapath import build, ensure, observe, observe_port
 from ratchet.datapath.messages import GROUP
 from ratchet.datapath.pod_netns import OpenPod

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from ratchet.core.model import Location
 from ratchet.core.observation import Traffic
+from ratchet.core.sandbox import Location
 from ratchet.datapath import count, ensure
 from ratchet.errors import HostNamespaceError, NamespaceGoneError
 from tests.support.namespaces import Bed

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ratchet.core.interface import differences
-from ratchet.core.model import Location
+from ratchet.core.sandbox import Location
 from ratchet.datapath import ensure, guard_state, nftables, observe, remove, tunnel_guard
 from ratchet.errors import GuardError
 from tests.support.frames import received_frames

@@ -19,7 +19,7 @@ import pytest
 
 from ratchet.core.endpoint_spec import Route
 from ratchet.core.interface import InterfaceSpec, differences
-from ratchet.core.model import Location
+from ratchet.core.sandbox import Location
 from ratchet.datapath import ensure, observe, remove, unplug
 from ratchet.dev.testbed import wait_for
 from tests.support.namespaces import Bed

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ratchet.core.interface import VethWire, differences
-from ratchet.core.model import Location
 from ratchet.core.naming import reserved_ifindex
+from ratchet.core.sandbox import Location
 from ratchet.datapath import ensure, make, messages, observe, observe_port, remove
 from ratchet.errors import DatapathError, ForeignInterfaceError
 from tests.support.links import wanted

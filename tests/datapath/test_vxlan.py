@@ -8,7 +8,7 @@ from ipaddress import ip_interface
 import pytest
 
 from ratchet.core.interface import Observed, VxlanWire, differences, tunnel_mtu
-from ratchet.core.model import Location
+from ratchet.core.sandbox import Location
 from ratchet.datapath import build, ensure, make, messages, observe, observe_port, remove
 from ratchet.errors import DatapathError, ForeignInterfaceError, VniInUseError
 from tests.support.namespaces import Bed

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from ratchet.core.heartbeat import NodeLease
-from ratchet.core.model import End, Link, Sandbox, State
+from ratchet.core.model import End, Link, State
 from ratchet.core.naming import record_name
 from ratchet.core.pod import PodRef
+from ratchet.core.sandbox import Sandbox
 from ratchet.gc import collect_garbage
 from ratchet.store.codec.leases import encode_vni_lease
 from ratchet.store.codec.links import encode_link

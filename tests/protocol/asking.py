@@ -18,7 +18,8 @@ from unittest.mock import patch
 
 from ratchet.agent import controller, liveness
 from ratchet.core.interface import Device, Observed, Parent, Wire
-from ratchet.core.model import Link, Location
+from ratchet.core.model import Link
+from ratchet.core.sandbox import Location
 from ratchet.errors import (
     ApiUnavailableError,
     ConflictError,

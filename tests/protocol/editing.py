@@ -20,8 +20,9 @@ from ratchet.agent.membership import Membership
 from ratchet.cni.arguments import Command
 from ratchet.core.heartbeat import NodeLease
 from ratchet.core.intent import Wanted, wanted_links
-from ratchet.core.model import Link, Sandbox, Side, State
+from ratchet.core.model import Link, Side, State
 from ratchet.core.pod import Pod, PodRef, Topology
+from ratchet.core.sandbox import Sandbox
 from ratchet.core.state_machine import derive
 from ratchet.errors import RatchetError
 from ratchet.node.add import add

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from ratchet.core.model import Location
+from ratchet.core.sandbox import Location
 
 
 def netns_path(sandbox: str) -> str:

@@ -19,10 +19,11 @@ from ratchet.cni.arguments import Arguments, Command
 from ratchet.cni.config import NetworkConfig
 from ratchet.core.interface import Parent, VethWire, Wire, differences
 from ratchet.core.limits import DEFAULT_ANNOTATION_LIMITS, DEFAULT_TOPOLOGY_LIMITS, LINKS_PER_NAMESPACE, LINKS_PER_POD
-from ratchet.core.model import End, Kind, Link, Location, Sandbox, Side, State
+from ratchet.core.model import End, Kind, Link, Side, State
 from ratchet.core.naming import record_name
 from ratchet.core.plan import Attempt, Underlay, wire_of
 from ratchet.core.pod import PodRef
+from ratchet.core.sandbox import Location, Sandbox
 from ratchet.core.state_machine import derive
 from ratchet.errors import RatchetError
 from ratchet.node.add import _refuse_deleted

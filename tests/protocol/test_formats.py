@@ -17,7 +17,8 @@ import pytest
 from ratchet.agent.membership import Membership
 from ratchet.core.heartbeat import NodeLease
 from ratchet.core.intent import WantedLink
-from ratchet.core.model import CURRENT_SCHEMA, EARLIER_SCHEMA, State
+from ratchet.core.model import State
+from ratchet.core.schemas import CURRENT_SCHEMA, EARLIER_SCHEMA
 from ratchet.core.state_machine import derive
 from ratchet.node.journal import HeldEnd
 from ratchet.store.formats import RecordFormats

@@ -15,8 +15,9 @@ from unittest.mock import patch
 import pytest
 
 from ratchet.core.interface import InterfaceSpec, VethWire
-from ratchet.core.model import Location, Side
+from ratchet.core.model import Side
 from ratchet.core.plan import Attempt
+from ratchet.core.sandbox import Location
 from ratchet.node.endpoint_progress import Progress
 from ratchet.node.endpoint_reconcile import EndpointReconcile
 from ratchet.node.journal import SandboxEntry

@@ -17,7 +17,7 @@ from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 from ratchet.core.interface import Device, InterfaceSpec, Observed, VethWire, VxlanWire, Wire, differences
-from ratchet.core.model import Location
+from ratchet.core.sandbox import Location
 from ratchet.node.journal import Attachment, HeldEnd, SandboxEntry
 from tests.protocol.asking import Failure, Request
 from tests.protocol.namespaces import cookie_of, netns_path

@@ -7,8 +7,10 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from ratchet.core.model import CURRENT_SCHEMA, End, Link, Sandbox, State, Transition
+from ratchet.core.model import End, Link, State, Transition
 from ratchet.core.pod import PodRef
+from ratchet.core.sandbox import Sandbox
+from ratchet.core.schemas import CURRENT_SCHEMA
 from ratchet.store.codec.leases import encode_vni_lease
 from ratchet.store.codec.links import encode_link
 from tests.support.links import NOW

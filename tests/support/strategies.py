@@ -15,21 +15,12 @@ from typing import Any
 from hypothesis import strategies as st
 
 from ratchet.core.endpoint_spec import EndpointSpec, Route
-from ratchet.core.model import (
-    EARLIER_SCHEMA,
-    Address,
-    Encapsulation,
-    End,
-    EndError,
-    Link,
-    ReadyFor,
-    Sandbox,
-    State,
-    Transition,
-)
+from ratchet.core.model import Address, Encapsulation, End, EndError, Link, ReadyFor, State, Transition
 from ratchet.core.naming import record_name
 from ratchet.core.pod import PodRef
 from ratchet.core.record_updates import REFUSED_KEPT
+from ratchet.core.sandbox import Sandbox
+from ratchet.core.schemas import EARLIER_SCHEMA
 from ratchet.core.sysctls import ALLOWED
 
 PLAIN = ascii_lowercase + digits

@@ -12,8 +12,9 @@ import pytest
 
 from ratchet.core.intent import Wanted, wanted_links
 from ratchet.core.intent.index import IntentIndex
-from ratchet.core.model import End, Link, Sandbox
+from ratchet.core.model import End, Link
 from ratchet.core.pod import Pod, PodRef, Topology
+from ratchet.core.sandbox import Sandbox
 from ratchet.errors import ApiUnavailableError, TopologiesUnknownError
 from ratchet.store import cached_store as cached_store_module
 from ratchet.store import intents as intents_module

@@ -19,10 +19,11 @@ from ratchet.core import shared
 from ratchet.core.endpoint_spec import EndpointSpec, Route
 from ratchet.core.garbage import VniLease, orphaned_links
 from ratchet.core.heartbeat import NodeLease
-from ratchet.core.model import CURRENT_SCHEMA, EARLIER_SCHEMA, Encapsulation, Link, Side, State, Transition
+from ratchet.core.model import Encapsulation, Link, Side, State, Transition
 from ratchet.core.naming import NODE_LABEL
 from ratchet.core.pod import MIRROR_ANNOTATION, Pod, PodRef
 from ratchet.core.record_updates import join, leave, mark_ready, with_vni
+from ratchet.core.schemas import CURRENT_SCHEMA, EARLIER_SCHEMA
 from ratchet.core.shared import shared_address
 from ratchet.core.state_machine import derive
 from ratchet.errors import MalformedRecordError, NewerRecordError

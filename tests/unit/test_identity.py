@@ -13,9 +13,10 @@ import pytest
 from ratchet.agent.heartbeat import Heartbeat
 from ratchet.core.heartbeat import NodeLease
 from ratchet.core.intent import Wanted, WantedLink, wanted_links
-from ratchet.core.model import EARLIER_SCHEMA, Link, Side
+from ratchet.core.model import Link, Side
 from ratchet.core.plan import Underlay
 from ratchet.core.pod import Pod, PodRef, Topology
+from ratchet.core.schemas import EARLIER_SCHEMA
 from ratchet.errors import ApiUnavailableError
 from ratchet.node.attach import held_ends
 from ratchet.node.journal import HeldEnd

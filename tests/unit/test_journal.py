@@ -23,8 +23,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ratchet.cni.delegation import Delegation
-from ratchet.core.model import End, Link, Location, Side
+from ratchet.core.model import End, Link, Side
 from ratchet.core.pod import PodRef
+from ratchet.core.sandbox import Location
 from ratchet.errors import RatchetError, TryAgainError
 from ratchet.node import journal as journal_module
 from ratchet.node.entries import decode_entry, encode_entry

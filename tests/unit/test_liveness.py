@@ -10,8 +10,9 @@ import pytest
 from ratchet import datapath
 from ratchet.agent import liveness
 from ratchet.cni.delegation import Delegation
-from ratchet.core.model import Location, Sandbox, Side
+from ratchet.core.model import Side
 from ratchet.core.pod import Pod
+from ratchet.core.sandbox import Location, Sandbox
 from ratchet.node.journal import SandboxEntry, since_boot
 from tests.support.links import joined, wanted
 from tests.support.memory import AgentNode, MemoryApi, sandbox_of

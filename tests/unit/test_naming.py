@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from ratchet.core.model import CURRENT_SCHEMA, EARLIER_SCHEMA, Link, Side
+from ratchet.core.model import Link, Side
 from ratchet.core.naming import (
     IFINDEX_LEAST,
     IFINDEX_PAIRS,
@@ -28,6 +28,7 @@ from ratchet.core.naming import (
     vni_lease_name,
     vni_of_lease,
 )
+from ratchet.core.schemas import CURRENT_SCHEMA, EARLIER_SCHEMA
 from tests.support.links import wanted
 from tests.support.strategies import dns_labels, ifnames, links, meant_names, node_names, pod_names
 

@@ -10,7 +10,7 @@ import pytest
 
 from ratchet.core.endpoint_spec import EndpointSpec, Route
 from ratchet.core.interface import Device, InterfaceSpec, Observed, Parent, VethWire, VxlanWire
-from ratchet.core.model import EARLIER_SCHEMA, Encapsulation, Kind, Link, Location, Sandbox, Side
+from ratchet.core.model import Encapsulation, Kind, Link, Side
 from ratchet.core.naming import end_mac_address
 from ratchet.core.plan import (
     AllocateVni,
@@ -29,6 +29,8 @@ from ratchet.core.plan import (
     plan,
     wire_of,
 )
+from ratchet.core.sandbox import Location, Sandbox
+from ratchet.core.schemas import EARLIER_SCHEMA
 from ratchet.errors import AddressFamilyError, InvalidIntentError
 from tests.support.links import RECORD, VTEPS, joined, location, own, planned_wire, veth, vxlan, wanted, with_ready
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.core.model import Kind, Link, ReadyFor, Sandbox, Side, State
+from ratchet.core.model import Kind, Link, ReadyFor, Side, State
 from ratchet.core.record_updates import (
     HISTORY_KEPT,
     REFUSED_KEPT,
@@ -22,6 +22,7 @@ from ratchet.core.record_updates import (
     renumber,
     with_vni,
 )
+from ratchet.core.sandbox import Sandbox
 from ratchet.core.state_machine import TABLE, derive
 from ratchet.errors import IllegalTransitionError
 from tests.support.links import NOW, joined, later, own, veth, vxlan, wanted, with_ready

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from ratchet.core.model import EARLIER_SCHEMA, Link, Sandbox, Side
+from ratchet.core.model import Link, Side
+from ratchet.core.sandbox import Sandbox
+from ratchet.core.schemas import EARLIER_SCHEMA
 from ratchet.node.endpoint_progress import EndpointResult
 from ratchet.node.journal import since_boot
 from ratchet.node.reconciler import Reconciler

@@ -9,9 +9,10 @@ from typing import Any, cast
 import pytest
 
 from ratchet.agent.vni_check import CHECKED_AT_ONCE, VniCheck
-from ratchet.core.model import End, Link, Sandbox
+from ratchet.core.model import End, Link
 from ratchet.core.naming import vni_lease_name
 from ratchet.core.pod import PodRef
+from ratchet.core.sandbox import Sandbox
 from ratchet.errors import ApiUnavailableError, ConflictError
 from ratchet.store.api_errors import ForbiddenError, NotFoundError
 from ratchet.store.apiserver import ApiServer

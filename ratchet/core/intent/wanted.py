@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from ratchet.core.intent.labels import LOCAL_IFNAME, PAIR_IFNAME, PAIR_NAME
 from ratchet.core.intent.pods import POD_NAME, meant_name
-from ratchet.core.model import EARLIER_SCHEMA, SIDES, Link, Side
+from ratchet.core.model import SIDES, Link, Side
 from ratchet.core.naming import Endpoint, alias_record_names, earlier_record_names, in_order
 from ratchet.core.pod import Pod, PodRef
+from ratchet.core.schemas import EARLIER_SCHEMA
 from ratchet.errors import InvalidIntentError
 
 

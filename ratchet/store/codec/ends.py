@@ -6,9 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 
 from ratchet.core.endpoint_spec import UNSET, EndpointSpec
-from ratchet.core.model import EARLIER_SCHEMA, Address, End, EndError, PackedAddresses, ReadyFor, Sandbox
+from ratchet.core.model import Address, End, EndError, PackedAddresses, ReadyFor
 from ratchet.core.packed import texts_of
 from ratchet.core.pod import PodRef
+from ratchet.core.sandbox import Sandbox
+from ratchet.core.schemas import EARLIER_SCHEMA
 from ratchet.core.shared import shared_address, shared_text
 from ratchet.store.codec import NO_TEXTS, NUMBER, decode_moment, decode_number, encode_moment
 from ratchet.store.codec.endpoint_spec import END_PROPERTIES, decode_properties, encode_properties

@@ -9,7 +9,7 @@ from typing import Any
 
 from ratchet.core.garbage import Claim, VniLease
 from ratchet.core.heartbeat import NodeLease
-from ratchet.core.model import EARLIER_SCHEMA, Link
+from ratchet.core.model import Link
 from ratchet.core.naming import (
     LEASE_LABEL,
     MANAGED_BY,
@@ -20,6 +20,7 @@ from ratchet.core.naming import (
     vni_lease_name,
     vni_of_lease,
 )
+from ratchet.core.schemas import EARLIER_SCHEMA
 from ratchet.core.shared import shared_text
 from ratchet.store.codec import MANAGER, NUMBER, Json, decode_time, merge_changes
 

@@ -15,18 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from ratchet.core.model import (
-    CURRENT_SCHEMA,
-    DEFAULT_ENCAPSULATION,
-    EARLIER_SCHEMA,
-    SIDES,
-    Encapsulation,
-    Kind,
-    Link,
-    Side,
-    State,
-    Transition,
-)
+from ratchet.core.model import DEFAULT_ENCAPSULATION, SIDES, Encapsulation, Kind, Link, Side, State, Transition
 from ratchet.core.naming import (
     KIND_LABEL,
     MANAGED_BY,
@@ -38,6 +27,7 @@ from ratchet.core.naming import (
     node_label,
     pod_label,
 )
+from ratchet.core.schemas import CURRENT_SCHEMA, EARLIER_SCHEMA
 from ratchet.core.shared import shared_text
 from ratchet.core.state_machine import derive
 from ratchet.errors import MalformedRecordError, NewerRecordError
