@@ -174,12 +174,12 @@ class CallService:
         return Reply(status, encode(result))
 
     def _log_success(self, command: Command) -> None:
-        """Log a call that succeeded. STATUS names what the node lacks for tunnels, without which pods start."""
+        """Log a call that succeeded. STATUS names what the node lacks for tunnels, without which pods start.
+
+        Runtimes call STATUS every few seconds, and the agent has logged a fault as such when it found it.
+        """
         note = self.node_note() if command is Command.STATUS else ""
-        if note:
-            log.warning('%s succeeded note="%s"', command, note)
-        else:
-            log.info("%s succeeded", command)
+        log.info("%s succeeded%s", command, f' note="{note}"' if note else "")
 
     @contextmanager
     def _followed_up(self, accepted: _Accepted) -> Iterator[None]:

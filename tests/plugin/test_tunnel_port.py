@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ratchet.dev.fake_kubelet import CniResponse
+from ratchet.dev.testbed import wait_for
 from tests.support.cluster import CHAINED, Cluster
 from tests.support.udp_port import port_taken
 
@@ -14,7 +15,18 @@ def _status(cluster: Cluster) -> tuple[CniResponse, str]:
     agent = cluster.bed.agents.get(cluster.a.host.name)
     logged = agent.log.stat().st_size if agent else 0
     answer = cluster.a.call("STATUS", config={**CHAINED, "cniVersion": "1.1.0"})
-    return answer, agent.log.read_bytes()[logged:].decode() if agent else answer.stderr
+    if agent is None:
+        return answer, answer.stderr
+    # An agent logs a call once it has sent the response.
+    log = ""
+
+    def is_logged() -> bool:
+        nonlocal log
+        log = agent.log.read_bytes()[logged:].decode()
+        return "STATUS succeeded" in log
+
+    wait_for("the log of STATUS", is_logged)
+    return answer, log
 
 
 def test_status_names_a_taken_port_and_succeeds(cluster: Cluster) -> None:
