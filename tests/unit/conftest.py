@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from ratchet.install import bundle
 from tests.support.manual_clock import Clock
 from tests.support.memory import AgentNode, MemoryApi
+
+FILES_OF_A_FOLDER = 3
 
 
 @pytest.fixture
@@ -36,4 +39,23 @@ def bundle_files() -> Iterator[None]:
     """Look for the files of a bundle once: that takes a third of the CPU of a bundle, and tests make dozens."""
     find = bundle._files
     with patch.object(bundle, "_files", cache(lambda launcher: tuple(find(launcher)))):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def small_bundles(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Bundles have a few files of each folder only, unless the test is marked `runs_bundle`: they have 1,500 files."""
+    if request.node.get_closest_marker("runs_bundle"):
+        yield
+        return
+    find = bundle._files
+
+    def few(launcher: Path) -> Iterator[tuple[Path, Path]]:
+        folders = Counter[Path]()
+        for path, source in find(launcher):
+            folders[path.parent] += 1
+            if folders[path.parent] <= FILES_OF_A_FOLDER:
+                yield path, source
+
+    with patch.object(bundle, "_files", few):
         yield

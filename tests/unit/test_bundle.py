@@ -43,6 +43,7 @@ def contents(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.lstat().st_size for path in folder.rglob("*") if not path.is_dir()}
 
 
+@pytest.mark.runs_bundle
 def test_the_plugin_runs_in_a_root_with_nothing_but_its_folder(bin_dir: Path, tmp_path: Path) -> None:
     if not may_make_namespaces():
         pytest.skip("needs root with CAP_SYS_ADMIN, for another root")
@@ -74,6 +75,7 @@ def test_a_bundle_has_no_development_tools(bin_dir: Path) -> None:
     assert not (packages / "dev").exists()
 
 
+@pytest.mark.runs_bundle
 def test_a_bundle_runs_after_it_was_moved(bin_dir: Path, tmp_path: Path) -> None:
     install(bin_dir, relocatable=True)
     moved = tmp_path / "else where"
@@ -101,6 +103,7 @@ def test_the_previous_bundle_stays_for_running_calls(bin_dir: Path, tmp_path: Pa
     assert len(set(seen)) == 3
 
 
+@pytest.mark.runs_bundle
 def test_the_kubeconfig_option_is_recorded_in_the_bundle(bin_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "kubeconfig").write_text("no kubeconfig")
     install(bin_dir, kubeconfig=tmp_path / "kubeconfig", relocatable=True)
@@ -114,6 +117,7 @@ def test_the_kubeconfig_option_is_recorded_in_the_bundle(bin_dir: Path, tmp_path
     assert f"kubeconfig {tmp_path / 'kubeconfig'}" in json.loads(done.stdout)["msg"]
 
 
+@pytest.mark.runs_bundle
 def test_the_shim_falls_back_to_the_bundle(bin_dir: Path) -> None:
     assert install(bin_dir, agent=True, relocatable=True) == [bin_dir / FALLBACK, bin_dir / LAUNCHER]
     assert (bin_dir / FALLBACK).resolve().is_relative_to((bin_dir / BUNDLES).resolve())
@@ -142,6 +146,7 @@ def test_uninstall_removes_the_bundle(bin_dir: Path) -> None:
     assert uninstall(bin_dir) == []
 
 
+@pytest.mark.runs_bundle
 def test_a_failed_bundle_leaves_the_installed_plugin_unchanged(
     bin_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
