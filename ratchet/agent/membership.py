@@ -41,8 +41,8 @@ class Membership:
     # Ends whose link seems undeclared, each with its pod. An end is removed once its peer has left. Only the worker
     # that has the link decides that: another one might remove the end from the record while that worker joins it.
     _undeclared: dict[tuple[Attachment, str], Pod] = field(default_factory=dict)
-    # Pods whose name a newer pod has, by their namespaces and own names: the pod and the newer pod, as reported.
-    _renounced: dict[tuple[str, str], tuple[PodRef, PodRef]] = field(default_factory=dict)
+    # Pods of which it was reported that a newer pod has their name, by namespace and own name: both pods.
+    _reported_names: dict[tuple[str, str], tuple[PodRef, PodRef]] = field(default_factory=dict)
 
     def reconcile(self, namespace: str, name: str) -> None:
         """Take the links that others now declare for a pod, and mark those that seem undeclared.
@@ -51,7 +51,7 @@ class Membership:
         """
         entries = [one for one in self.journal.of_pod(namespace, name) if one.asks]
         if not entries:
-            self._renounced.pop((namespace, name), None)
+            self._reported_names.pop((namespace, name), None)
         entries = [one for one in entries if not self.calls.is_adding(one.attachment.container_id)]
         if not entries:
             return
@@ -225,11 +225,11 @@ class Membership:
         """
         key, name = (pod.ref.namespace, pod.ref.name), meant_name(pod)
         if newer is None or newer.phase != "Running" or pod.deleting:
-            self._renounced.pop(key, None)
+            self._reported_names.pop(key, None)
             return
-        if self._renounced.get(key) == (pod.ref, newer.ref):
+        if self._reported_names.get(key) == (pod.ref, newer.ref):
             return
-        self._renounced[key] = (pod.ref, newer.ref)
+        self._reported_names[key] = (pod.ref, newer.ref)
         log.warning("two running pods have one name name=%s pod=%s newer=%s", name, pod.ref, newer.ref)
         text = f"{pod.ref} and {newer.ref} both have the name {name}: only the newer one, {newer.ref}, gets its links"
         for ref in (pod.ref, newer.ref):
