@@ -56,6 +56,7 @@ def test_an_end_shows_its_txqlen_sysctls_and_routes(cluster: Cluster) -> None:
     pair = cluster.pod("pair-pod", {"ratchet": "true"}, cluster.b)
     cluster.add_all((cluster.a, primary), (cluster.b, pair))
     cluster.wait_until(State.LINKED)
+    assert cluster.pings(primary, "192.168.2.101")  # a tunnel gets its carrier after the record is linked
     (end,) = shown(cluster, cluster.a)["ends"].values()
     assert (end["fault"], end["differences"]) == ("", [])
     assert (end["device"]["txqlen"], end["device"]["sysctls"]) == (500, [[sysctl, 2]])
@@ -74,6 +75,7 @@ def test_both_ends_of_a_veth_are_shown_with_their_own_differences(cluster: Clust
 
 def test_a_tunnel_that_sends_elsewhere_has_differences_and_no_list_of_entries(cluster: Cluster) -> None:
     primary, _ = cluster.linked_pair()
+    assert cluster.pings(primary, "192.168.2.101")  # a tunnel gets its carrier after the record is linked
     any_mac = "00:00:00:00:00:00"
     with cluster.lock_link(cluster.a):
         run_in(primary.netns, "bridge", "fdb", "append", any_mac, "dev", "in1", "dst", "192.168.1.99", "vni", "12")
