@@ -55,15 +55,15 @@ def test_the_largest_record_takes_less_memory_than_the_limit_on_links_assumes() 
     """With the declaration that the journal has, also if it is an earlier one."""
     texts = [
         json.dumps(encode_link(link))
-        for number in range(1, 21)
+        for number in range(1, 9)
         for link in (joined_link(declared_link(number), number), declared_link(-number))
     ]
     tracemalloc.start()
     try:
-        decoded = [decode_link(json.loads(text)) for text in texts[:20]]  # what the codec itself keeps
+        decoded = [decode_link(json.loads(text)) for text in texts[:8]]  # what the codec itself keeps
         before = tracemalloc.get_traced_memory()[0]
-        decoded += [decode_link(json.loads(text)) for text in texts[20:]]
-        taken = (tracemalloc.get_traced_memory()[0] - before) / 10
+        decoded += [decode_link(json.loads(text)) for text in texts[8:]]
+        taken = (tracemalloc.get_traced_memory()[0] - before) / 4
     finally:
         tracemalloc.stop()
     print(f"{taken:.0f} bytes for each link")
