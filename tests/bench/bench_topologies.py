@@ -5,6 +5,9 @@ in the API first. Then ADDs through the shim run, CONCURRENCY at a time, in one 
 A mesh connects each ten pods fully. A Clos fabric has two spines, and the other pods are leaves. So a pod or a leaf has
 as many links in 100 pods as in 10.
 
+The CPU per link is also given relative to that of a GET of a Node through the same client, measured between the
+rounds. So figures of machines of different speeds can be compared.
+
 RATCHET_BENCH_KUBECONFIG names the kubeconfig of another API server.
 
 Run it as root: `python -m tests.bench.bench_topologies`.
@@ -42,6 +45,7 @@ FEW, SOME, MANY = 10, 50, 100
 ROUNDS = {FEW: 3, SOME: 1, MANY: 1}
 SPINES = 2
 IN_TOPOLOGY = 200  # at most 256 links are allowed
+GETS = 200
 PAUSE_SECONDS = 2.5  # longer than agents collect Events
 TARGET = 1.3
 # Targets per link in a mesh of FEW pods: requests to the API, and ms of the agents' CPU.
@@ -75,7 +79,7 @@ class BringUp:
     `after`: ms from the end of the last ADD until all links were linked. The other figures are per link. `each`: ms
     from the first ADD on. `cpu`: ms of both agents' CPU until they were idle. `writes`: writes of records and of VNI
     Leases. `events`: Events. `requests`: all requests of both agents, also reads, watch starts, failed writes and
-    renewals of the nodes' Leases. `conflicts`: requests that failed with 409.
+    renewals of the nodes' Leases. `conflicts`: requests that failed with 409. `gets`: `cpu` relative to that of a GET.
     """
 
     links: int
@@ -86,6 +90,7 @@ class BringUp:
     events: float
     requests: float
     conflicts: float
+    gets: float
 
 
 @dataclass(slots=True)
@@ -132,6 +137,7 @@ class Bench:
         events = [one for one in writes if one.path.endswith("/events")]
         count = len(links)
         return BringUp(
+            gets=cpu / count / self._cpu_of_get(),
             links=count,
             after=max(0.0, linked - ended) * 1e3,
             each=(linked - began) / count * 1e3,
@@ -156,6 +162,13 @@ class Bench:
 
     def _cpu(self) -> float:
         return self.a.cpu() + self.b.cpu()
+
+    def _cpu_of_get(self) -> float:
+        """Seconds of this process's CPU for a GET."""
+        began = time.process_time()
+        for _ in range(GETS):
+            self.bed.api.get(f"/api/v1/nodes/{self.a.runtime.host.name}")
+        return (time.process_time() - began) / GETS
 
 
 def _added(placed: Placed) -> TimedCall:
@@ -213,6 +226,7 @@ def _median(found: Sequence[BringUp]) -> BringUp:
         events=of(lambda one: one.events),
         requests=of(lambda one: one.requests),
         conflicts=of(lambda one: one.conflicts),
+        gets=of(lambda one: one.gets),
     )
 
 
@@ -259,7 +273,7 @@ def _rows_of_few(shape: str, few: BringUp) -> list[Row]:
     return [
         at_most(requests, few.requests, "requests", MESH_REQUESTS, parts),
         conflicts,
-        at_most(cpu, few.cpu, "ms", MESH_CPU),
+        at_most(cpu, few.cpu, "ms", MESH_CPU, f"{few.gets:.3g} times a GET"),
     ]
 
 
