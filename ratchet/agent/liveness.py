@@ -21,7 +21,7 @@ from ratchet.store.cached_store import CachedStore
 
 log = logging.getLogger(__name__)
 
-NO_DEL = "its pod and its namespace are gone, and no DEL came"
+NO_DEL = "its namespace and its pod are gone, or the pod has a later sandbox; no DEL came"
 
 HeldEnds = Sequence[tuple[SandboxEntry, HeldEnd]]
 """The ends of one link that this node's sandboxes hold, each with its journal entry."""
@@ -79,16 +79,20 @@ class SandboxLiveness:
         return None
 
     def remove_dead(self, link: str, entry: SandboxEntry) -> None:
-        """Remove a sandbox whose namespace and pod are gone from the record of a link, and from the journal.
+        """Remove a sandbox from the record of a link, and from the journal, if it is dead and no DEL came.
 
-        It is forgotten once no record has it. An entry with delegate results stays: DEL needs them.
+        Its namespace is gone, and its pod is gone too or has a later sandbox. It is forgotten once no record has it. An
+        entry with delegate results stays: DEL needs them.
         """
         if self.calls.is_adding(_id_of(entry)):
             return
-        # The cache first: a sandbox whose pod is there costs no look into the namespace and no API request.
-        if self.store.pods.is_cached(entry.pod) or datapath.namespace_is_there(_namespace(entry)):
+        is_replaced = self._is_replaced(entry)
+        # The cache first: the only sandbox of a pod that is there costs no look into the namespace and no API request.
+        if not is_replaced and self.store.pods.is_cached(entry.pod):
             return
-        if self.pod_of(entry) is not None:
+        if datapath.namespace_is_there(_namespace(entry)):
+            return
+        if not is_replaced and self.pod_of(entry) is not None:
             return
         with self.journal.lock(link):
             RecordWriter(self.store).leave(link, _id_of(entry), NO_DEL)
@@ -96,6 +100,13 @@ class SandboxLiveness:
             return
         self.journal.forget(entry.attachment)
         log.info('sandbox forgotten sandbox=%s reason="%s"', _id_of(entry), NO_DEL)
+
+    def _is_replaced(self, entry: SandboxEntry) -> bool:
+        """Whether the sandbox's pod has a later sandbox on this node. A pod has one sandbox at a time."""
+        if entry.pod is None:
+            return False
+        others = self.journal.of_pod(entry.pod.namespace, entry.pod.name)
+        return any(one.pod == entry.pod and _id_of(one) != _id_of(entry) and one.began > entry.began for one in others)
 
     def remove_strays(self, record: Link, held: HeldEnds) -> None:
         """Remove the dead sandboxes of this node that are in a record but not in the journal.

@@ -80,7 +80,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def records(cluster: Cluster) -> ApiStore:
+def store(cluster: Cluster) -> ApiStore:
     return ApiStore(connect(str(cluster.kubeconfig)), RATCHET)
 
 

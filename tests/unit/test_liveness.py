@@ -137,6 +137,31 @@ def test_a_sandbox_whose_pod_and_namespace_are_gone_leaves_its_record(node: Agen
     assert after.history[-1].reason == liveness.NO_DEL
 
 
+def test_a_sandbox_without_namespace_leaves_its_record_once_its_pod_has_a_later_one(node: AgentNode) -> None:
+    """Its DEL was forgotten, and the pod runs on in another sandbox, with other links."""
+    entry = node.hold(OWN, began=since_boot())
+    node.see_pod(Pod(OWN.pod))
+    node.put_record(joined(OWN, sandbox_of(PAIR, "node-b")))
+    node.remove_namespace(OWN.container_id)
+    assert not is_forgotten(node, entry)
+    later = replace(OWN, container_id="later", netns="/run/netns/later")
+    node.hold(later, began=since_boot() + 1)
+    node.remove_namespace("later")
+    assert is_forgotten(node, entry)
+    record = node.record()
+    assert record is not None
+    assert record.sandbox(PRIMARY) is None
+
+
+def test_an_earlier_sandbox_of_the_pod_replaces_none(node: AgentNode) -> None:
+    entry = node.hold(OWN, began=since_boot())
+    node.see_pod(Pod(OWN.pod))
+    node.hold(replace(OWN, container_id="earlier"), began=since_boot() - 1)
+    node.put_record(joined(OWN, None))
+    node.remove_namespace(OWN.container_id)
+    assert not is_forgotten(node, entry)
+
+
 def test_a_sandbox_with_delegate_results_leaves_its_record(node: AgentNode) -> None:
     entry = gone_entry(node, delegations=(Delegation({"type": "bridge", "cniVersion": "1.0.0"}),))
     node.put_record(joined(OWN, None))
