@@ -21,7 +21,8 @@ from ratchet.store.cached_store import CachedStore
 
 log = logging.getLogger(__name__)
 
-NO_DEL = "its namespace and its pod are gone, or the pod has a later sandbox; no DEL came"
+NO_DEL = "its pod and its namespace are gone, and no DEL came"
+REPLACED = "its namespace is gone, its pod has a later sandbox, and no DEL came"
 
 HeldEnds = Sequence[tuple[SandboxEntry, HeldEnd]]
 """The ends of one link that this node's sandboxes hold, each with its journal entry."""
@@ -94,19 +95,24 @@ class SandboxLiveness:
             return
         if not is_replaced and self.pod_of(entry) is not None:
             return
+        reason = REPLACED if is_replaced else NO_DEL
         with self.journal.lock(link):
-            RecordWriter(self.store).leave(link, _id_of(entry), NO_DEL)
+            RecordWriter(self.store).leave(link, _id_of(entry), reason)
         if entry.delegations or _has_end(entry, [self.store.links.lookup(end.link).link for end in entry.ends]):
             return
         self.journal.forget(entry.attachment)
-        log.info('sandbox forgotten sandbox=%s reason="%s"', _id_of(entry), NO_DEL)
+        log.info('sandbox forgotten sandbox=%s reason="%s"', _id_of(entry), reason)
 
     def _is_replaced(self, entry: SandboxEntry) -> bool:
-        """Whether the sandbox's pod has a later sandbox on this node. A pod has one sandbox at a time."""
+        """Whether the sandbox's pod has a later sandbox on this node. A pod has one sandbox at a time.
+
+        Of sandboxes of different boots, `began` does not tell which one is later.
+        """
         if entry.pod is None:
             return False
         others = self.journal.of_pod(entry.pod.namespace, entry.pod.name)
-        return any(one.pod == entry.pod and _id_of(one) != _id_of(entry) and one.began > entry.began for one in others)
+        same = (one for one in others if (one.pod, one.boot) == (entry.pod, entry.boot))
+        return any(_id_of(one) != _id_of(entry) and one.began > entry.began for one in same)
 
     def remove_strays(self, record: Link, held: HeldEnds) -> None:
         """Remove the dead sandboxes of this node that are in a record but not in the journal.

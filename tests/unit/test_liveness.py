@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -151,6 +152,7 @@ def test_a_sandbox_without_namespace_leaves_its_record_once_its_pod_has_a_later_
     record = node.record()
     assert record is not None
     assert record.sandbox(PRIMARY) is None
+    assert record.history[-1].reason == liveness.REPLACED
 
 
 def test_an_earlier_sandbox_of_the_pod_replaces_none(node: AgentNode) -> None:
@@ -160,6 +162,19 @@ def test_an_earlier_sandbox_of_the_pod_replaces_none(node: AgentNode) -> None:
     node.put_record(joined(OWN, None))
     node.remove_namespace(OWN.container_id)
     assert not is_forgotten(node, entry)
+
+
+def test_a_sandbox_of_another_boot_replaces_none(node: AgentNode) -> None:
+    """Its ADD has the greater time since boot, and came before."""
+    entry = node.hold(OWN, began=1.0)
+    node.see_pod(Pod(OWN.pod))
+    other = node.hold(replace(OWN, container_id="other"), began=2.0)
+    with patch("ratchet.node.journal.boot_id", lambda: "another boot"):
+        node.journal.write(other)
+    record = node.put_record(joined(OWN, None))
+    node.remove_namespace(OWN.container_id)
+    assert not is_forgotten(node, entry)
+    assert node.record() == record
 
 
 def test_a_sandbox_with_delegate_results_leaves_its_record(node: AgentNode) -> None:
