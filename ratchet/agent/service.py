@@ -21,7 +21,8 @@ from ratchet.agent.queue import ReconcileQueue
 from ratchet.agent.settings import Settings
 from ratchet.agent.underlay import Underlays
 from ratchet.cni.answer import encode
-from ratchet.cni.arguments import Arguments, Command
+from ratchet.cni.arguments import Arguments
+from ratchet.cni.command import Command
 from ratchet.cni.config import NetworkConfig
 from ratchet.cni.plugin_keys import PLUGIN_KEYS
 from ratchet.core.pod import PodRef

@@ -7,8 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ratchet.cni.command import Command as Command  # with the other arguments
-from ratchet.cni.command import invalid_variable, read_command
+from ratchet.cni.command import Command, invalid_variable, read_command
 from ratchet.core.escape import quoted
 from ratchet.errors import InvalidEnvironmentError
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from ratchet.cni import values
-from ratchet.cni.arguments import Command
 from ratchet.cni.attachments import ValidAttachment, valid_attachments
+from ratchet.cni.command import Command
 from ratchet.cni.config_errors import config_error, invalid_key
 from ratchet.cni.decode import decode
 from ratchet.cni.plugin_keys import (

@@ -12,9 +12,10 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any
 
-from ratchet.cni.arguments import Arguments, Command
+from ratchet.cni.arguments import Arguments
 from ratchet.cni.attachments import VALID_ATTACHMENTS_KEYS
 from ratchet.cni.budget import DELEGATE_SECONDS as _MOST
+from ratchet.cni.command import Command
 from ratchet.cni.config import NetworkConfig
 from ratchet.cni.decode import decode
 from ratchet.cni.delegation import Delegation, prepare

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ratchet import datapath
 from ratchet.cni import delegate
-from ratchet.cni.arguments import Command
+from ratchet.cni.command import Command
 from ratchet.cni.delegation import Delegation, prepare
 from ratchet.cni.execute import find_plugin
 from ratchet.cni.result import Interface, Result

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ratchet import datapath
 from ratchet.cni import budget
-from ratchet.cni.arguments import Arguments, Command
+from ratchet.cni.arguments import Arguments
+from ratchet.cni.command import Command
 from ratchet.cni.config import NetworkConfig
 from ratchet.errors import FollowedError, InvalidEnvironmentError, NamespaceGoneError, PodMissingError
 from ratchet.node.interrupts import Interrupts

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ratchet import datapath
 from ratchet.cni import delegate
-from ratchet.cni.arguments import Command
+from ratchet.cni.command import Command
 from ratchet.core.interface import Observed, VethWire, VxlanWire, Wire, differences
 from ratchet.core.model import Kind
 from ratchet.core.plan import wire_of

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 
 from ratchet.cni import delegate
-from ratchet.cni.arguments import Command
+from ratchet.cni.command import Command
 from ratchet.datapath import tunnel_guard
 from ratchet.errors import GuardError, RatchetError
 from ratchet.node.call import Call

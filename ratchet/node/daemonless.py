@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ratchet.cni.answer import encode
-from ratchet.cni.arguments import Arguments, Command, read_arguments
+from ratchet.cni.arguments import Arguments, read_arguments
+from ratchet.cni.command import Command
 from ratchet.cni.config import NetworkConfig, read_config
 from ratchet.cni.plugin_keys import DEFAULT_STATE_DIR, DEFAULT_VXLAN_PORT
 from ratchet.errors import DatapathError, GuardError, TryAgainError

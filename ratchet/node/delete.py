@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ratchet.cni import delegate
-from ratchet.cni.arguments import Command
+from ratchet.cni.command import Command
 from ratchet.cni.delegation import Delegation, prepare
 from ratchet.errors import ApiUnavailableError, DelegateError, RatchetError
 from ratchet.node.call import Call

@@ -72,15 +72,14 @@ class EndpointReconcile:
         self._underlay = underlay
         self._verified = verified
         self._joined = joined
-        self._may_exist = joined  # an attempt that has not joined yet has no interface
+        self._is_connected: bool | None = None if joined else False  # no interface before the first join
         self._interface = EndInterface(journal, attempt)
 
     def run(self) -> EndpointResult:
         """Run the steps of the plan until the end is up or waits. After a ConflictError, it can run again."""
         claim = VniClaim(self._store)
         stored, certain = self._store.links.lookup_cached(self._attempt.name)
-        is_connected = None if self._may_exist else False
-        progress = Progress(self._attempt, stored, stored, certain, self._joined, is_connected=is_connected)
+        progress = Progress(self._attempt, stored, stored, certain, self._joined, is_connected=self._is_connected)
         try:
             while True:
                 progress, step = self._next(progress)
@@ -89,7 +88,7 @@ class EndpointReconcile:
                     return outcome
                 progress = outcome
         except ConflictError:
-            self._may_exist = True
+            self._is_connected = None
             claim.free(self._built_by(progress))
             raise
         except Exception:

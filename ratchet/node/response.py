@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ratchet.cni.answer import answer_version, asked_version, error_json, version_json
-from ratchet.cni.arguments import Arguments, Command, read_arguments
+from ratchet.cni.arguments import Arguments, read_arguments
+from ratchet.cni.command import Command
 from ratchet.cni.config import NetworkConfig, read_config
 from ratchet.errors import RatchetError
 

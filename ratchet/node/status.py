@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ratchet.cni import delegate
-from ratchet.cni.arguments import Command
+from ratchet.cni.command import Command
 from ratchet.errors import RatchetError, UnavailableError
 from ratchet.node.call import Call
 

@@ -25,8 +25,8 @@ from ratchet.errors import ApiUnavailableError
 from ratchet.retry import call_with_retries
 from ratchet.store.api_errors import UnauthorizedError, error_of_response, first_line
 from ratchet.store.connection import Connection, open_connection
-from ratchet.store.paging import LARGE_BYTES, Page, decode_page, read_body, read_list
-from ratchet.store.session import Json, Session, Watched, read_lines, watch_event
+from ratchet.store.paging import Page, decode_page, read_body, read_list
+from ratchet.store.session import Json, Session, Watched, read_lines
 
 if TYPE_CHECKING:
     import tenacity
@@ -170,20 +170,11 @@ class ApiServer:
             response = self._send("GET", path, answer, query=parameters, read_seconds=min(seconds, limit) + 0.1)
         try:
             with closing(response) as stream, self._session.watching(stream):
+                decode_line = self._session.event_decoder(path, decode)
                 # `map` and `read_lines` keep no reference to a line or an event.
-                yield from map(self._event_decoder(path, decode), read_lines(stream, time.monotonic() + seconds))
+                yield from map(decode_line, read_lines(stream, time.monotonic() + seconds))
         except urllib3.exceptions.HTTPError:
             return  # a broken stream is like one that has ended: the caller lists or watches again
-
-    def _event_decoder(self, path: str, decode: Callable[[Watched], Decoded]) -> Callable[[bytes], Decoded]:
-        def decode_line(line: bytes) -> Decoded:
-            if len(line) < LARGE_BYTES:
-                return decode(watch_event(path, json.loads(line)))
-            with self._session.large_responses.admitted() as admit:
-                admit(len(line))
-                return decode(watch_event(path, json.loads(line)))
-
-        return decode_line
 
     def _request(self, method: str, path: str, **request: Any) -> Json:
         """The object in the response to a request, which is retried."""

@@ -120,7 +120,8 @@ class LinkCache:
     def put(self, link: Link) -> None:
         """Hold a record, unless a later version is cached.
 
-        One that is not kept only wakes those who wait for it. A worker would read it from the API and put it again.
+        A record that is not kept wakes the calls that wait for it, and queues no link: the worker would read it from
+        the API and put it again.
         """
         with self._lock:
             cached = self._links.get(link.name)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 import urllib3
 
@@ -18,6 +18,7 @@ from ratchet.store.connection import Connection
 from ratchet.store.paging import LargeResponses
 
 Json = dict[str, Any]
+Decoded = TypeVar("Decoded")
 
 CREDENTIALS_SECONDS = 1.0
 
@@ -69,6 +70,16 @@ class Session:
             yield
         finally:
             self._watches.discard(stream)
+
+    def event_decoder(self, path: str, decode: Callable[[Watched], Decoded]) -> Callable[[bytes], Decoded]:
+        """A decoder of the lines of a watch of `path`. One thread at a time decodes a large one."""
+
+        def decode_line(line: bytes) -> Decoded:
+            with self.large_responses.admitted() as admit:
+                admit(len(line))
+                return decode(watch_event(path, json.loads(line)))
+
+        return decode_line
 
     def end_watches(self) -> None:
         """End the streams of all watches."""

@@ -17,7 +17,7 @@ from ratchet.agent.controller import LinkController
 from ratchet.agent.failures import EndFailures
 from ratchet.agent.liveness import SandboxLiveness
 from ratchet.agent.membership import Membership
-from ratchet.cni.arguments import Command
+from ratchet.cni.command import Command
 from ratchet.core.heartbeat import NodeLease
 from ratchet.core.intent import Wanted, wanted_links
 from ratchet.core.model import Link, Side, State

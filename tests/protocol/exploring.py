@@ -194,6 +194,13 @@ class Report:
         return found + "".join(traces)
 
 
+def assert_no_fault(report: Report) -> None:
+    """Assert that a search is complete, that each order of steps can come to rest, and that it found no fault."""
+    assert report.complete, str(report)
+    assert report.quiet, str(report)
+    assert not report.faults, str(report)
+
+
 class Search:
     """A search of all situations that are reachable from the first one.
 

@@ -15,7 +15,8 @@ from functools import cache, partial
 from ipaddress import ip_interface
 from typing import Any, ParamSpec, TypeVar, cast
 
-from ratchet.cni.arguments import Arguments, Command
+from ratchet.cni.arguments import Arguments
+from ratchet.cni.command import Command
 from ratchet.cni.config import NetworkConfig
 from ratchet.core.interface import Parent, VethWire, Wire, differences
 from ratchet.core.limits import DEFAULT_ANNOTATION_LIMITS, DEFAULT_TOPOLOGY_LIMITS, LINKS_PER_NAMESPACE, LINKS_PER_POD

@@ -30,7 +30,7 @@ from tests.protocol.editing import (
     pod_of,
     sandbox_in,
 )
-from tests.protocol.exploring import Report
+from tests.protocol.exploring import Report, assert_no_fault
 from tests.protocol.scenes import FALSE_CLAIM
 
 
@@ -96,9 +96,7 @@ LARGE = {
 def test_no_order_of_steps_breaks_an_edited_link(name: str, print_report: Callable[[Report], None]) -> None:
     report = SCENES[name].search().run()
     print_report(report)
-    assert report.complete
-    assert report.quiet
-    assert not report.faults, str(report)
+    assert_no_fault(report)
 
 
 @pytest.mark.exhaustive
@@ -109,9 +107,7 @@ def test_no_order_of_steps_breaks_an_edited_link_in_large_scenes(
 ) -> None:
     report = LARGE[name].search().run(max_states=20_000_000)
     print_report(report)
-    assert report.complete
-    assert report.quiet
-    assert not report.faults, str(report)
+    assert_no_fault(report)
 
 
 # Mutations

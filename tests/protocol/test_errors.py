@@ -19,7 +19,7 @@ import pytest
 
 from ratchet.agent import failures
 from ratchet.agent.failures import EndFailures
-from ratchet.cni.arguments import Command
+from ratchet.cni.command import Command
 from ratchet.core import plan, record_updates
 from ratchet.core.model import EndError, Link, Side, State
 from ratchet.core.plan import Attempt
@@ -30,7 +30,7 @@ from ratchet.node.record_writer import RecordWriter
 from ratchet.store.apiserver import MERGE_PATCH
 from ratchet.store.session import Json
 from tests.protocol.asking import FakeApi, ask
-from tests.protocol.exploring import END, LIVELOCK, Process, Report, Search
+from tests.protocol.exploring import END, LIVELOCK, Process, Report, Search, assert_no_fault
 from tests.protocol.mutations import Mutation, UnversionedApi
 from tests.protocol.scenes import (
     RECORDS,
@@ -155,9 +155,7 @@ def fixed_time() -> Iterator[None]:
 def test_no_order_of_steps_leaves_a_wrong_error(name: str, print_report: Callable[[Report], None]) -> None:
     report = SCENES[name].search().run()
     print_report(report)
-    assert report.complete
-    assert report.quiet
-    assert not report.faults, str(report)
+    assert_no_fault(report)
 
 
 @pytest.mark.exhaustive
@@ -168,9 +166,7 @@ def test_no_order_of_steps_leaves_a_wrong_error_in_large_scenes(
 ) -> None:
     report = LARGE[name].search().run(max_states=20_000_000)
     print_report(report)
-    assert report.complete
-    assert report.quiet
-    assert not report.faults, str(report)
+    assert_no_fault(report)
 
 
 def test_an_error_of_a_linked_record_always_goes(print_report: Callable[[Report], None]) -> None:

@@ -35,7 +35,7 @@ from tests.protocol.editing import (
     starting,
     worker,
 )
-from tests.protocol.exploring import Process, Report, Search
+from tests.protocol.exploring import Process, Report, Search, assert_no_fault
 from tests.protocol.scenes import RECORDS, Expectation, UnobservableRequests, link_of, set_up_as_recorded
 from tests.protocol.world import Actor, World
 
@@ -151,9 +151,7 @@ LARGE = {f"{pod} is behind, {restarts} restarts": TwoFormats(pod, restarts) for 
 def test_no_order_of_steps_leaves_a_link_with_two_records(name: str, print_report: Callable[[Report], None]) -> None:
     report = SCENES[name].search().run()
     print_report(report)
-    assert report.complete
-    assert report.quiet
-    assert not report.faults, str(report)
+    assert_no_fault(report)
 
 
 @pytest.mark.exhaustive
@@ -164,9 +162,7 @@ def test_no_order_of_steps_leaves_two_records_while_a_pod_restarts(
 ) -> None:
     report = LARGE[name].search().run(max_states=20_000_000)
     print_report(report)
-    assert report.complete
-    assert report.quiet
-    assert not report.faults, str(report)
+    assert_no_fault(report)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 import pytest
 
-from ratchet.cni.arguments import Command
+from ratchet.cni.command import Command
 from ratchet.core import record_updates
 from ratchet.core.garbage import ClaimDigests
 from ratchet.core.interface import Device, VxlanWire
@@ -35,7 +35,7 @@ from ratchet.store.store import ApiStore
 from ratchet.store.vni_leases import VniLeases
 from tests.protocol import scenes
 from tests.protocol.asking import FakeApi, FakeJournal, ask
-from tests.protocol.exploring import END, LIVELOCK, Place, Process, Report, Search, at_rest
+from tests.protocol.exploring import END, LIVELOCK, Place, Process, Report, Search, assert_no_fault, at_rest
 from tests.protocol.scenes import (
     FALSE_CLAIM,
     LEASES,
@@ -354,9 +354,7 @@ SCENES = {
 def test_every_link_gets_and_keeps_a_vni_of_its_own(name: str, print_report: Callable[[Report], None]) -> None:
     report = SCENES[name].search().run(to_rest=True)
     print_report(report)
-    assert report.complete
-    assert report.quiet
-    assert not report.faults, str(report)
+    assert_no_fault(report)
 
 
 # Mutations

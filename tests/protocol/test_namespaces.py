@@ -23,7 +23,7 @@ from ratchet.node.endpoint_reconcile import EndpointReconcile
 from ratchet.node.journal import SandboxEntry
 from ratchet.store.codec.links import encode_link
 from tests.protocol.asking import FakeJournal, OneEntryJournal, ask
-from tests.protocol.exploring import END, Place, Process, Report, Search
+from tests.protocol.exploring import END, Place, Process, Report, Search, assert_no_fault
 from tests.protocol.namespaces import cookie_of, netns_path
 from tests.protocol.scenes import (
     RECORDS,
@@ -137,9 +137,7 @@ def test_no_order_of_steps_changes_a_namespace_that_reuses_the_path(
 ) -> None:
     report = REUSES[name].search().run()
     print_report(report)
-    assert report.complete
-    assert report.quiet
-    assert not report.faults, str(report)
+    assert_no_fault(report)
 
 
 @pytest.mark.parametrize("name", REUSES)

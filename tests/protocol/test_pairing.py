@@ -9,7 +9,7 @@ import pytest
 
 from ratchet.core.model import Side
 from ratchet.core.plan import Attempt
-from tests.protocol.exploring import LIVELOCK, Process, Report, Search
+from tests.protocol.exploring import LIVELOCK, Process, Report, Search, assert_no_fault
 from tests.protocol.mutations import MUTATIONS
 from tests.protocol.scenes import (
     FALSE_CLAIM,
@@ -145,9 +145,7 @@ SMALL = ("vEth", "vEth, interfaces deleted by hand", "from vEth to VXLAN")
 def test_no_order_of_steps_breaks_the_pairing(name: str, print_report: Callable[[Report], None]) -> None:
     report = SCENES[name].search().run(to_rest=name in SMALL)
     print_report(report)
-    assert report.complete
-    assert report.quiet
-    assert not report.faults, str(report)
+    assert_no_fault(report)
 
 
 @pytest.mark.exhaustive
@@ -158,9 +156,7 @@ def test_no_order_of_steps_breaks_the_pairing_in_large_scenes(
 ) -> None:
     report = LARGE[name].search().run(max_states=20_000_000)
     print_report(report)
-    assert report.complete
-    assert report.quiet
-    assert not report.faults, str(report)
+    assert_no_fault(report)
 
 
 def test_without_agents_a_link_does_not_follow_a_peer_to_another_node(print_report: Callable[[Report], None]) -> None:

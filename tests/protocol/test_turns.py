@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from ratchet.cni.arguments import Command
+from ratchet.cni.command import Command
 from ratchet.core.model import Side, State
 from ratchet.core.state_machine import derive
 from ratchet.errors import RatchetError

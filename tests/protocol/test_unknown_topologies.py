@@ -40,7 +40,7 @@ from tests.protocol.editing import (
     starting,
     worker,
 )
-from tests.protocol.exploring import END, Process, Report, Search
+from tests.protocol.exploring import END, Process, Report, Search, assert_no_fault
 from tests.protocol.mutations import treating_forbidden_as_empty, treating_unreadable_as_undeclared
 from tests.protocol.namespaces import netns_path
 from tests.protocol.scenes import (
@@ -248,9 +248,7 @@ def test_no_order_of_steps_removes_an_end_whose_declaration_is_unknown(
 ) -> None:
     report = SCENES[name].search().run()
     print_report(report)
-    assert report.complete
-    assert report.quiet
-    assert not report.faults, str(report)
+    assert_no_fault(report)
 
 
 MUTATIONS: dict[str, tuple[Callable[[], AbstractContextManager[None]], Restart]] = {

@@ -19,7 +19,7 @@ from unittest.mock import patch
 import pytest
 
 from ratchet import gc
-from ratchet.cni.arguments import Command
+from ratchet.cni.command import Command
 from ratchet.core.garbage import ClaimDigests, digest
 from ratchet.core.model import Link, Side
 from ratchet.core.naming import vni_lease_name
@@ -36,7 +36,7 @@ from ratchet.store.store import ApiStore
 from ratchet.store.vni_leases import VniLeases
 from tests.protocol import world
 from tests.protocol.asking import FakeApi
-from tests.protocol.exploring import END, Place, Process, Report, Search
+from tests.protocol.exploring import END, Place, Process, Report, Search, assert_no_fault
 from tests.protocol.scenes import (
     LEASES,
     RECORDS,
@@ -294,9 +294,7 @@ LARGE = {
 def test_no_order_of_steps_duplicates_or_leaks_a_vni(name: str, print_report: Callable[[Report], None]) -> None:
     report = SCENES[name].search().run()
     print_report(report)
-    assert report.complete
-    assert report.quiet
-    assert not report.faults, str(report)
+    assert_no_fault(report)
 
 
 @pytest.mark.exhaustive
@@ -307,9 +305,7 @@ def test_no_order_of_steps_duplicates_or_leaks_a_vni_in_large_scenes(
 ) -> None:
     report = LARGE[name].search().run(max_states=20_000_000)
     print_report(report)
-    assert report.complete
-    assert report.quiet
-    assert not report.faults, str(report)
+    assert_no_fault(report)
 
 
 # Mutations

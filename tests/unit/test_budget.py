@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.cni.arguments import Command
 from ratchet.cni.budget import (
     AGENT_SECONDS,
     DELEGATE_LEAST_SECONDS,
@@ -17,6 +16,7 @@ from ratchet.cni.budget import (
     delegate_seconds,
     wait_seconds,
 )
+from ratchet.cni.command import Command
 from ratchet.core.intent import WAIT_MAX_SECONDS
 
 SHIM = Path(__file__).parents[2] / "shim" / "ratchet.c"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ratchet import errors
 from ratchet.cni.answer import answer_version, asked_version, error_json, version_json
-from ratchet.cni.arguments import Command
+from ratchet.cni.command import Command
 from ratchet.cni.versions import LATEST, SUPPORTED, at_least, exists, gives_prev_result, highest_common, require
 from ratchet.errors import RatchetError, UnsupportedVersionError
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.cni.arguments import Command, read_arguments
+from ratchet.cni.arguments import read_arguments
+from ratchet.cni.command import Command
 from ratchet.errors import InvalidEnvironmentError, RatchetError
 
 COMPLETE = {

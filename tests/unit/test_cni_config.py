@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ratchet.cni.arguments import Command
 from ratchet.cni.attachments import ValidAttachment
+from ratchet.cni.command import Command
 from ratchet.cni.config import NetworkConfig, read_config
 from ratchet.cni.versions import SUPPORTED
 from ratchet.core.limits import LinkLimits
