@@ -92,12 +92,12 @@ manifests: install  ## check the manifests of every overlay with checkov
 	@echo "==> Checking the manifests"
 	@$(RUN) manifests $(BIN)/kubectl build/checkov
 
-e2e: image manifests  ## run the end-to-end tests on a real Kubernetes; needs Go and some minutes
+e2e: image manifests  ## run the end-to-end tests on a real Kubernetes; needs Go, takes minutes; TESTS chooses some
 	@$(RUN) system_for_cluster
 	@echo "==> Building Kubernetes"
 	@hack/cluster build
 	@echo "==> Running the end-to-end tests"
-	@$(BIN)/python -m pytest tests/e2e
+	@$(BIN)/python -m pytest $(or $(TESTS),tests/e2e)
 
 clean:  ## remove .venv and all build products
 	@rm -rf $(VENV) build dist ratchet/shim .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

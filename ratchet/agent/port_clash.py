@@ -32,6 +32,7 @@ class PortClash:
     port: int
     sends_events: bool
     fault: str = field(default="", init=False)
+    _is_holder_lost: bool = field(default=False, init=False)
 
     def check(self) -> None:
         """Find out who has the port now. If that fails, or nothing is known, `fault` stays as it is."""
@@ -40,8 +41,9 @@ class PortClash:
         except DatapathError as error:
             log.warning('tunnel port not checked port=%d cause="%s"', self.port, error)
             return
+        was_lost, self._is_holder_lost = self._is_holder_lost, fault is None
         if fault is None:
-            if self.fault:
+            if self.fault and not was_lost:
                 log.info("tunnel port in use, its holder is not found any more port=%d", self.port)
             return
         if fault == self.fault:

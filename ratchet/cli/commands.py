@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Container
 from importlib import import_module
@@ -28,6 +29,8 @@ COMMANDS = {
     "completion": ("completion", "print shell completion code"),
     "dev": ("dev", "development tools: an embedded Kubernetes API server"),
 }
+# By default argparse takes -5s for a flag, and its error hides that negative values are invalid.
+NEGATIVE_VALUE = re.compile(r"-\.?[0-9]")
 
 
 def printing_errors(run: Callable[[], int]) -> int:
@@ -68,6 +71,7 @@ class _Command(argparse.ArgumentParser):
 
     def __init__(self, *, module: str = "", **options: Any) -> None:
         super().__init__(**options)
+        self._negative_number_matcher = NEGATIVE_VALUE
         self._module = module
 
     def declare(self) -> None:

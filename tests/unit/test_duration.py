@@ -34,8 +34,9 @@ def test_an_invalid_duration_is_rejected(text: str) -> None:
         duration(text)
 
 
-def test_the_error_of_a_flag_names_it(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("typed", [["--timeout=-5s"], ["--timeout", "-5s"], ["--timeout", "-.5s"]])
+def test_the_error_of_a_flag_names_it(typed: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["wait", "--timeout=-5s"])
+        main(["wait", *typed])
     assert ended.value.code == 2
     assert "argument --timeout: invalid duration" in capsys.readouterr().err
