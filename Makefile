@@ -18,6 +18,9 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 UNIT   := $(BIN)/python -m ratchet.dev.rootless $(PYTEST)
 LINT   := $(RUN) lint $(BIN)
 
+# `make check` leaves out the slow tests, and draws fewer examples (tests/conftest.py).
+FAST   := -m "not thorough" --hypothesis-profile=check
+
 .DEFAULT_GOAL := help
 .PHONY: help install system demo test check soak chaos lint unit docs bench cluster-up cluster-down image manifests e2e clean
 
@@ -48,9 +51,9 @@ test: system install  ## run all checks and tests
 	@echo "==> Running the tests, and lint beside them"
 	@$(RUN) beside "$(LINT)" $(UNIT) $(TESTS)
 
-check: install  ## the fast lane: lint, types, unit and protocol tests; without root
+check: install  ## the fast lane: lint, types, unit and protocol tests but the slow ones; without root
 	@echo "==> Running the unit and protocol tests, and lint beside them"
-	@$(RUN) beside "$(LINT)" $(PYTEST) tests/unit tests/protocol
+	@$(RUN) beside "$(LINT)" $(PYTEST) $(FAST) tests/unit tests/protocol
 
 soak: system install  ## the long forms of the searches, of the stateful test and of the chaos run; hours
 	@echo "==> exhaustive tests"

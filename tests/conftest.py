@@ -15,6 +15,8 @@ import pytest
 from hypothesis import settings
 
 settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
+# Of `make check` (--hypothesis-profile=check): a quarter of the examples.
+settings.register_profile("check", settings.get_profile("ci"), max_examples=25)
 settings.load_profile("ci")
 
 PROGRESS_SECONDS = 5.0

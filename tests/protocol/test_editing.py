@@ -32,6 +32,7 @@ from tests.protocol.editing import (
 )
 from tests.protocol.exploring import Report, assert_no_fault
 from tests.protocol.scenes import FALSE_CLAIM
+from tests.support.lanes import with_thorough
 
 
 def moved(x: str, y: str, z: str, **more: bool) -> Edit:
@@ -74,11 +75,14 @@ SCENES = {
     "moved, VXLAN": moved("A", "B", "A"),
     "moved, kill": moved("A", "A", "A", killed=True),
     "moved, late DEL": moved("A", "A", "A", late_del=True),
+    "moved, kill, the new peer is absent": moved("A", "A", "A", killed=True, peer_absent=True),
+    "moved, VXLAN, late DEL, the new peer is absent": moved("A", "B", "A", late_del=True, peer_absent=True),
     "renamed, vEth": renamed("A", "A"),
     "renamed, VXLAN": renamed("A", "B"),
     "renamed, vEth, two workers": renamed("A", "A", workers=2, restarted=True),
     "renamed, VXLAN, two workers": renamed("A", "B", workers=2, restarted=True),
 }
+SLOW = ("moved, VXLAN", "moved, kill", "moved, late DEL", "renamed, vEth", "renamed, VXLAN")
 
 LARGE = {
     "moved, kill and DEL twice": moved("A", "A", "A", killed=True, concurrent_del=True),
@@ -92,7 +96,7 @@ LARGE = {
 }
 
 
-@pytest.mark.parametrize("name", SCENES)
+@pytest.mark.parametrize("name", with_thorough(SCENES, SLOW))
 def test_no_order_of_steps_breaks_an_edited_link(name: str, print_report: Callable[[Report], None]) -> None:
     report = SCENES[name].search().run()
     print_report(report)

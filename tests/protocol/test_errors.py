@@ -45,6 +45,7 @@ from tests.protocol.scenes import (
     link_of,
 )
 from tests.protocol.world import Actor, World
+from tests.support.lanes import with_thorough
 
 OF_ANOTHER = "an error is not of the sandbox that has the end"
 OF_WAITING_END = "an end that waits for its peer has an error"
@@ -151,7 +152,7 @@ def fixed_time() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("name", SCENES)
+@pytest.mark.parametrize("name", with_thorough(SCENES, ["VXLAN, the own pod restarts", "VXLAN, the peer restarts"]))
 def test_no_order_of_steps_leaves_a_wrong_error(name: str, print_report: Callable[[Report], None]) -> None:
     report = SCENES[name].search().run()
     print_report(report)

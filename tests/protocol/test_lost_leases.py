@@ -55,6 +55,7 @@ from tests.protocol.scenes import (
 )
 from tests.protocol.test_vnis import NOW, Broken, gc_process
 from tests.protocol.world import Actor, Interface, World, new_uid, perform
+from tests.support.lanes import with_thorough
 
 RANGE = (11, 14)
 FIRST = RANGE[0]
@@ -348,9 +349,10 @@ SCENES = {
         InitialState(holder=BACKUP_UID), claims=True, collected=True
     ),
 }
+SLOW = ("another link holds the Lease", "another link has the number too")
 
 
-@pytest.mark.parametrize("name", SCENES)
+@pytest.mark.parametrize("name", with_thorough(SCENES, SLOW))
 def test_every_link_gets_and_keeps_a_vni_of_its_own(name: str, print_report: Callable[[Report], None]) -> None:
     report = SCENES[name].search().run(to_rest=True)
     print_report(report)

@@ -27,6 +27,7 @@ from tests.protocol.scenes import (
     manual_delete_process,
 )
 from tests.protocol.world import World
+from tests.support.lanes import with_thorough
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ LARGE = {
 SMALL = ("vEth", "vEth, interfaces deleted by hand", "from vEth to VXLAN")
 
 
-@pytest.mark.parametrize("name", SCENES)
+@pytest.mark.parametrize("name", with_thorough(SCENES, ["VXLAN, all deleted, nobody stays"]))
 def test_no_order_of_steps_breaks_the_pairing(name: str, print_report: Callable[[Report], None]) -> None:
     report = SCENES[name].search().run(to_rest=name in SMALL)
     print_report(report)

@@ -43,7 +43,7 @@ from tests.protocol.scenes import (
 from tests.protocol.taking_turns import Runner, TurnScheduler
 from tests.protocol.world import World
 
-EXAMPLES = 2000 if os.environ.get("RATCHET_EXHAUSTIVE") else 100
+EXAMPLES = 2000 if os.environ.get("RATCHET_EXHAUSTIVE") else settings().max_examples
 lifecycle_timeout = pytest.mark.timeout(0 if os.environ.get("RATCHET_EXHAUSTIVE") else 120)
 TRIES = 8
 WAIT_SECONDS = 60.0

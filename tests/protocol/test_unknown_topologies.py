@@ -53,6 +53,7 @@ from tests.protocol.scenes import (
     set_up_as_recorded,
 )
 from tests.protocol.world import Actor, World, perform
+from tests.support.lanes import with_thorough
 
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 TOPOLOGIES = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
@@ -240,9 +241,10 @@ SCENES = {
     "another key, VXLAN": Restart("B", text=LAB, key="links.yaml"),
     "another key, vEth": Restart("A", deleted=True, text=LAB, key="links.yaml"),
 }
+SLOW = ("forbidden, vEth", "does not parse, vEth", "does not parse, the pod is not named")
 
 
-@pytest.mark.parametrize("name", SCENES)
+@pytest.mark.parametrize("name", with_thorough(SCENES, SLOW))
 def test_no_order_of_steps_removes_an_end_whose_declaration_is_unknown(
     name: str, print_report: Callable[[Report], None]
 ) -> None:

@@ -52,6 +52,7 @@ from tests.protocol.scenes import (
     wanted_link,
 )
 from tests.protocol.world import Actor, World
+from tests.support.lanes import with_thorough
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 A, B = wanted_link("left", "right"), wanted_link("up", "down")
@@ -282,6 +283,7 @@ SCENES = {
     "the link comes again before it has a number": Scene(rejoins=True, other=False),
     "gc ends the link": Scene(ends=False, dead=True, passes=2, killed=True),
 }
+SLOW = ("two number two links, one of which ends", "the link comes again")
 
 LARGE = {
     "three number two links, one of which ends": Scene(pair=True, killed=True),
@@ -290,7 +292,7 @@ LARGE = {
 }
 
 
-@pytest.mark.parametrize("name", SCENES)
+@pytest.mark.parametrize("name", with_thorough(SCENES, SLOW))
 def test_no_order_of_steps_duplicates_or_leaks_a_vni(name: str, print_report: Callable[[Report], None]) -> None:
     report = SCENES[name].search().run()
     print_report(report)
@@ -385,7 +387,7 @@ MUTATIONS = {
 }
 
 
-@pytest.mark.parametrize("name", MUTATIONS)
+@pytest.mark.parametrize("name", with_thorough(MUTATIONS, ["records are listed before Leases"]))
 def test_the_search_finds_the_fault_of_each_mutation(name: str, print_report: Callable[[Report], None]) -> None:
     broken, scene = MUTATIONS[name]
     with broken.patched():

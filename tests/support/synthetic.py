@@ -8,7 +8,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -119,10 +119,6 @@ class _Handler(JsonHandler):
         except OSError:
             return
         self.server.api.stopping.wait()
-
-    def handle(self) -> None:
-        with suppress(ConnectionError):  # a client that has left a page unread resets the connection
-            super().handle()
 
 
 @contextmanager

@@ -25,13 +25,17 @@ def collect(folder: Path, expiries: int = 0, **of_cluster: Any) -> tuple[list[st
     return measured.stdout.splitlines(), measured.peak
 
 
+@pytest.mark.thorough
 def test_gc_keeps_a_few_bytes_of_each_object(tmp_path: Path) -> None:
     lines, peak = collect(tmp_path, pods=PODS, links=2 * PODS)
     assert lines == ["nothing to remove"]
     assert peak < MOST
 
 
-@pytest.mark.parametrize("links", [900, 6_000], ids=["one batch", "two batches"])
+@pytest.mark.parametrize(
+    "links",
+    [pytest.param(900, id="one batch"), pytest.param(6_000, id="two batches", marks=pytest.mark.thorough)],
+)
 def test_gc_finds_all_garbage_in_bounded_memory(links: int, tmp_path: Path) -> None:
     """Of a batch of full records, some 3 kB each are in memory."""
     lines, peak = collect(tmp_path, pods=links, links=links, alive=links // 2)

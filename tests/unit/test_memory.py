@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ratchet.core.intent.topology_limits import WITHHELD_MOST
+from tests.support.lanes import with_thorough
 from tests.support.synthetic import Collection, measure, serve
 
 # MB. The manifests' limit is 256 Mi, of which 60 MB are for an agent without links.
@@ -80,7 +81,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize("kind", with_thorough(HOSTILE, ["many links", "long comments", "many addresses"]))
 def test_the_topologies_of_hostile_tenants_fit_into_an_agents_memory(kind: str, tmp_path: Path) -> None:
     """At a start, all namespaces are listed at once. Each watch then reports one large pod."""
     topologies, withheld = HOSTILE[kind]
@@ -106,7 +107,7 @@ ANNOTATIONS: dict[str, Callable[[int], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", ANNOTATIONS)
+@pytest.mark.parametrize("kind", with_thorough(ANNOTATIONS, ["an invalid item"]))
 def test_the_annotations_of_hostile_tenants_fit_into_an_agents_memory(kind: str, tmp_path: Path) -> None:
     pods = Collection(30, lambda number: pod(f"pod-{number}", 1000, ANNOTATIONS[kind](number)), (LAST,))
     paths = [f"/api/v1/namespaces/tenant-{number}/pods" for number in range(NAMESPACES)]
