@@ -283,7 +283,7 @@ SCENES = {
     "the link comes again before it has a number": Scene(rejoins=True, other=False),
     "gc ends the link": Scene(ends=False, dead=True, passes=2, killed=True),
 }
-SLOW = ("two number two links, one of which ends", "the link comes again")
+SLOW = ("two number one link", "two number two links, one of which ends", "the link comes again")
 
 LARGE = {
     "three number two links, one of which ends": Scene(pair=True, killed=True),

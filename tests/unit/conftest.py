@@ -14,7 +14,8 @@ from ratchet.install import bundle
 from tests.support.manual_clock import Clock
 from tests.support.memory import AgentNode, MemoryApi
 
-FILES_OF_A_FOLDER = 3
+FILES_OF_A_FOLDER = 2
+DEPTH = 3  # packages/ratchet/node is one folder, with all below it
 
 
 @pytest.fixture
@@ -44,17 +45,18 @@ def bundle_files() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def small_bundles(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Bundles have a few files of each folder only, unless the test is marked `runs_bundle`: they have 1,500 files."""
+    """Bundles have a few files of each folder only, unless the test is marked `runs_bundle`: they have 2,400 files."""
     if request.node.get_closest_marker("runs_bundle"):
         yield
         return
     find = bundle._files
 
     def few(launcher: Path) -> Iterator[tuple[Path, Path]]:
-        folders = Counter[Path]()
+        folders = Counter[tuple[str, ...]]()
         for path, source in find(launcher):
-            folders[path.parent] += 1
-            if folders[path.parent] <= FILES_OF_A_FOLDER:
+            folder = path.parent.parts[:DEPTH]
+            folders[folder] += 1
+            if folders[folder] <= FILES_OF_A_FOLDER:
                 yield path, source
 
     with patch.object(bundle, "_files", few):

@@ -134,6 +134,7 @@ def test_waiting_for_another_installer_ends_with_an_error(lock: FolderLock, tmp_
         pytest.fail("the block ran without the lock")
 
 
+@pytest.mark.thorough
 def test_two_installers_at_once_make_one_bundle(tmp_path: Path) -> None:
     if find_compiled("launcher") is None:
         pytest.skip("needs a C compiler, for the launcher of a Python of its own")

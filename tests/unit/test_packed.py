@@ -51,6 +51,7 @@ def test_no_items_and_few_addresses_stay_as_they_are() -> None:
     assert type(End("a", "in1", ADDRESSES[:2]).addresses) is tuple
 
 
+@pytest.mark.thorough
 def test_the_largest_record_takes_less_memory_than_the_limit_on_links_assumes() -> None:
     """With the declaration that the journal has, also if it is an earlier one."""
     texts = [

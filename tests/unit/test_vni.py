@@ -511,4 +511,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestAgainstAModel = Machine.TestCase
-TestAgainstAModel.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestAgainstAModel.settings = settings(stateful_step_count=30, deadline=None)
