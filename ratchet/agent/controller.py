@@ -20,7 +20,8 @@ from ratchet.agent.sandbox_state import HeldEndState
 from ratchet.agent.status import LinkStatus
 from ratchet.agent.underlay import Underlays
 from ratchet.core.model import Link
-from ratchet.core.plan import Attempt, Underlay
+from ratchet.core.plan import Attempt
+from ratchet.core.underlay import Underlay
 from ratchet.errors import (
     AddressFamilyError,
     ForeignInterfaceError,

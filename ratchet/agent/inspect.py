@@ -10,11 +10,11 @@ from typing import Any
 from ratchet import datapath
 from ratchet.agent.priority import BACKGROUND_WAITS_SECONDS, ForegroundGate
 from ratchet.agent.underlay import Underlays
-from ratchet.core.interface import near_differences
+from ratchet.core.differences import near_differences
 from ratchet.core.model import Kind, Link, Side
 from ratchet.core.observation import Observation
-from ratchet.core.plan import wire_of
 from ratchet.core.serialize import plain
+from ratchet.core.wires import wire_of
 from ratchet.errors import RatchetError
 from ratchet.node.journal import HeldEnd, Journal, SandboxEntry
 from ratchet.store.cached_store import CachedStore

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from ratchet.agent.settings import Settings
-from ratchet.core.plan import Underlay
+from ratchet.core.underlay import Underlay
 from ratchet.errors import ApiUnavailableError, InvalidConfigError, RatchetError
 from ratchet.node.underlay import UnderlayConfig, find_underlay
 from ratchet.store.interface import Store

@@ -6,7 +6,8 @@ from contextlib import suppress
 from dataclasses import replace
 from errno import EBUSY, EEXIST
 
-from ratchet.core.interface import Device, Observed, VethWire, differences
+from ratchet.core.differences import differences
+from ratchet.core.interface import Device, Observed, VethWire
 from ratchet.datapath import messages
 from ratchet.datapath.parse import ObservedLink, known_as, read_new_link
 from ratchet.datapath.pod_netns import ATTEMPTS, OpenPod

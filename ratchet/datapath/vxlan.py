@@ -21,8 +21,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from errno import EADDRINUSE, EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, EOPNOTSUPP
 
+from ratchet.core.differences import differences, tunnel_differences
 from ratchet.core.forwarding import ForwardingEntry
-from ratchet.core.interface import Device, Observed, VxlanWire, differences, tunnel_differences
+from ratchet.core.interface import Device, Observed, VxlanWire
 from ratchet.core.tunnel_guard import GuardedTunnel
 from ratchet.datapath import messages, tunnel_guard
 from ratchet.datapath.forwarding import entries_of, lead_nowhere, lead_to

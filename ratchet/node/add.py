@@ -32,8 +32,9 @@ from ratchet.node.reservation import reserve
 if TYPE_CHECKING:
     from ratchet.core.interface import Device
     from ratchet.core.model import End
-    from ratchet.core.plan import Attempt, Underlay
+    from ratchet.core.plan import Attempt
     from ratchet.core.pod import Pod
+    from ratchet.core.underlay import Underlay
     from ratchet.store.interface import Store
 
 log = logging.getLogger(__name__)

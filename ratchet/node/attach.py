@@ -25,8 +25,9 @@ from ratchet.core.intent import (
 from ratchet.core.interface import Device
 from ratchet.core.limits import LinkLimits
 from ratchet.core.model import End, Link, Side
-from ratchet.core.plan import Attempt, Underlay
+from ratchet.core.plan import Attempt
 from ratchet.core.pod import Pod
+from ratchet.core.underlay import Underlay
 from ratchet.errors import InvalidIntentError, PeerMissingError, SupersededError
 from ratchet.node.concurrency import map_concurrently
 from ratchet.node.endpoint_progress import EndpointResult

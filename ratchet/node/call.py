@@ -18,8 +18,8 @@ from ratchet.node.underlay import FindUnderlay, UnderlayConfig, find_underlay
 from ratchet.node.verified import VerifiedEnds
 
 if TYPE_CHECKING:
-    from ratchet.core.plan import Underlay
     from ratchet.core.pod import Pod
+    from ratchet.core.underlay import Underlay
     from ratchet.node.reconciler import Reconciler
     from ratchet.store.interface import Store
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from ratchet import datapath
 from ratchet.cni import delegate
 from ratchet.cni.command import Command
-from ratchet.core.interface import Observed, VethWire, VxlanWire, Wire, differences
+from ratchet.core.differences import differences
+from ratchet.core.interface import Observed, VethWire, VxlanWire, Wire
 from ratchet.core.model import Kind
-from ratchet.core.plan import wire_of
+from ratchet.core.wires import wire_of
 from ratchet.errors import (
     CheckFailedError,
     DatapathError,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from ratchet.core.differences import tunnel_differences
 from ratchet.core.forwarding import Tunnel
-from ratchet.core.interface import Device, Observed, VxlanWire, Wire, tunnel_differences
+from ratchet.core.interface import Device, Observed, VxlanWire, Wire
 from ratchet.core.model import Link
 from ratchet.core.plan import Attempt
 from ratchet.node.verified import VerifiedEnds

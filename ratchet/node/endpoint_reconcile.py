@@ -7,7 +7,8 @@ from contextlib import suppress
 
 from ratchet import datapath
 from ratchet.core import record_updates
-from ratchet.core.interface import Observed, VxlanWire, Wire, differences, only_gains_carrier
+from ratchet.core.differences import differences, only_gains_carrier
+from ratchet.core.interface import Observed, VxlanWire, Wire
 from ratchet.core.model import Kind
 from ratchet.core.plan import (
     AllocateVni,
@@ -21,11 +22,11 @@ from ratchet.core.plan import (
     Reject,
     Release,
     Step,
-    Underlay,
     Wait,
     plan,
 )
 from ratchet.core.sandbox import Location
+from ratchet.core.underlay import Underlay
 from ratchet.errors import (
     ConflictError,
     DatapathError,

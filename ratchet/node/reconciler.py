@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from ratchet.core.plan import Attempt, Underlay
+from ratchet.core.plan import Attempt
+from ratchet.core.underlay import Underlay
 from ratchet.node.endpoint_progress import EndpointResult, SandboxState
 from ratchet.node.endpoint_reconcile import EndpointReconcile
 from ratchet.node.journal import Journal

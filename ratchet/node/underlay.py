@@ -11,7 +11,7 @@ from ratchet.core.ports import PortRange, range_fault
 from ratchet.errors import InvalidConfigError
 
 if TYPE_CHECKING:
-    from ratchet.core.plan import Underlay
+    from ratchet.core.underlay import Underlay
     from ratchet.store.interface import Store
 
 
@@ -37,7 +37,7 @@ def find_underlay(underlay: UnderlayConfig, node: str, store: Store, ports: Port
     if `ports` do not suit the node's port. Raises ApiUnavailableError if the node's addresses decide the VTEP and the
     API does not answer.
     """
-    from ratchet.core.plan import Underlay  # a call for a pod without links needs no plan
+    from ratchet.core.underlay import Underlay
 
     port = underlay.vxlan_port or DEFAULT_VXLAN_PORT
     if ports is not None and (fault := range_fault(port, ports)):

@@ -9,7 +9,7 @@ from ratchet.core.model import Kind, Link, Side
 
 if TYPE_CHECKING:
     from ratchet.core.forwarding import Tunnel
-    from ratchet.core.plan import Underlay
+    from ratchet.core.underlay import Underlay
 
 
 @dataclass(frozen=True, slots=True)

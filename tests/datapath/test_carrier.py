@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from ratchet.core.interface import VxlanWire, differences
+from ratchet.core.differences import differences
+from ratchet.core.interface import VxlanWire
 from ratchet.core.sandbox import Location
 from ratchet.datapath import ensure, messages, observe, observe_port, open_netns, rtnetlink, unplug, vxlan
 from ratchet.datapath.netns import inside

@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from ratchet.core.interface import Wire, differences
+from ratchet.core.differences import differences
+from ratchet.core.interface import Wire
 from ratchet.core.sandbox import Location
 from ratchet.datapath import ensure, messages, observe, observe_port, open_netns, release, remove, rtnetlink
 from ratchet.datapath.netns import inside

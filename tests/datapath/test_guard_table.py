@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ratchet.core.interface import differences
+from ratchet.core.differences import differences
 from ratchet.core.sandbox import Location
 from ratchet.core.tunnel_guard import GuardedTunnel
 from ratchet.datapath import ensure, guard_state, make, nftables, observe, remove, tunnel_guard

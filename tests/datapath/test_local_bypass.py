@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ratchet.core.interface import VxlanWire, differences
+from ratchet.core.differences import differences
+from ratchet.core.interface import VxlanWire
 from ratchet.datapath import ensure, messages, observe, tunnel_guard
 from ratchet.datapath.parse import local_bypass
 from ratchet.datapath.rtnetlink import Channel

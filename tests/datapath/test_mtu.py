@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from ratchet.core.interface import VxlanWire, differences, tunnel_mtu
+from ratchet.core.differences import differences
+from ratchet.core.interface import VxlanWire, tunnel_mtu
 from ratchet.datapath import ensure, observe
 from ratchet.errors import DatapathError
 from tests.support.namespaces import Bed

@@ -12,8 +12,9 @@ from ipaddress import ip_address, ip_network
 import pytest
 from pyroute2.ethtool.ioctl import IoctlEthtool
 
+from ratchet.core.differences import differences
 from ratchet.core.endpoint_spec import Route
-from ratchet.core.interface import InterfaceSpec, VethWire, VxlanWire, differences
+from ratchet.core.interface import InterfaceSpec, VethWire, VxlanWire
 from ratchet.core.sandbox import Location
 from ratchet.datapath import build, ensure, observe, observe_port, tc
 from ratchet.errors import DatapathError

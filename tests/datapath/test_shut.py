@@ -9,8 +9,9 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
+from ratchet.core.differences import differences
 from ratchet.core.endpoint_spec import Route
-from ratchet.core.interface import VethWire, VxlanWire, differences
+from ratchet.core.interface import VethWire, VxlanWire
 from ratchet.core.sandbox import Location
 from ratchet.datapath import build, ensure, observe, observe_port
 from ratchet.datapath.messages import GROUP

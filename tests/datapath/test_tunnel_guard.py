@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ratchet.core.interface import differences
+from ratchet.core.differences import differences
 from ratchet.core.sandbox import Location
 from ratchet.datapath import ensure, guard_state, nftables, observe, remove, tunnel_guard
 from ratchet.errors import GuardError

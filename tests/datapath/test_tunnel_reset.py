@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.core.interface import VxlanWire, differences
+from ratchet.core.differences import differences
+from ratchet.core.interface import VxlanWire
 from ratchet.datapath import ensure, observe, vxlan
 from tests.support.namespaces import Bed
 from tests.support.wires import Wires

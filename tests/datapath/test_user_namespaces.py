@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from ratchet.core.differences import differences
 from ratchet.core.endpoint_spec import Route
-from ratchet.core.interface import InterfaceSpec, differences
+from ratchet.core.interface import InterfaceSpec
 from ratchet.core.sandbox import Location
 from ratchet.datapath import ensure, observe, remove, unplug
 from ratchet.dev.testbed import wait_for

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.core.interface import VethWire, differences
+from ratchet.core.differences import differences
+from ratchet.core.interface import VethWire
 from ratchet.core.naming import reserved_ifindex
 from ratchet.core.sandbox import Location
 from ratchet.datapath import ensure, make, messages, observe, observe_port, remove

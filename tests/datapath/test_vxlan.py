@@ -7,7 +7,8 @@ from ipaddress import ip_interface
 
 import pytest
 
-from ratchet.core.interface import Observed, VxlanWire, differences, tunnel_mtu
+from ratchet.core.differences import differences
+from ratchet.core.interface import Observed, VxlanWire, tunnel_mtu
 from ratchet.core.sandbox import Location
 from ratchet.datapath import build, ensure, make, messages, observe, observe_port, remove
 from ratchet.errors import DatapathError, ForeignInterfaceError, VniInUseError

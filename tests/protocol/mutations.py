@@ -16,8 +16,9 @@ from unittest.mock import patch
 from ratchet.agent.membership import Membership
 from ratchet.core import record_updates
 from ratchet.core.model import Link, Side
-from ratchet.core.plan import Attempt, Build, Create, Done, MarkReady, Observe, Step, Underlay, plan
+from ratchet.core.plan import Attempt, Build, Create, Done, MarkReady, Observe, Step, plan
 from ratchet.core.pod import Pod, Topology
+from ratchet.core.underlay import Underlay
 from ratchet.errors import SupersededError, TopologiesUnknownError
 from ratchet.node import add, attach, delete, endpoint_reconcile
 from ratchet.node.attach import OwnEnd

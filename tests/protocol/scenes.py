@@ -18,14 +18,17 @@ from typing import Any, ParamSpec, TypeVar, cast
 from ratchet.cni.arguments import Arguments
 from ratchet.cni.command import Command
 from ratchet.cni.config import NetworkConfig
-from ratchet.core.interface import Parent, VethWire, Wire, differences
+from ratchet.core.differences import differences
+from ratchet.core.interface import Parent, VethWire, Wire
 from ratchet.core.limits import DEFAULT_ANNOTATION_LIMITS, DEFAULT_TOPOLOGY_LIMITS, LINKS_PER_NAMESPACE, LINKS_PER_POD
 from ratchet.core.model import End, Kind, Link, Side, State
 from ratchet.core.naming import record_name
-from ratchet.core.plan import Attempt, Underlay, wire_of
+from ratchet.core.plan import Attempt
 from ratchet.core.pod import PodRef
 from ratchet.core.sandbox import Location, Sandbox
 from ratchet.core.state_machine import derive
+from ratchet.core.underlay import Underlay
+from ratchet.core.wires import wire_of
 from ratchet.errors import RatchetError
 from ratchet.node.add import _refuse_deleted
 from ratchet.node.call import Call

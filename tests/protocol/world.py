@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any, NamedTuple
 
-from ratchet.core.interface import Device, InterfaceSpec, Observed, VethWire, VxlanWire, Wire, differences
+from ratchet.core.differences import differences
+from ratchet.core.interface import Device, InterfaceSpec, Observed, VethWire, VxlanWire, Wire
 from ratchet.core.sandbox import Location
 from ratchet.node.journal import Attachment, HeldEnd, SandboxEntry
 from tests.protocol.asking import Failure, Request

@@ -8,9 +8,10 @@ from ipaddress import ip_interface
 
 from ratchet.core.interface import Wire
 from ratchet.core.model import End, Link, Side
-from ratchet.core.plan import Underlay, wire_of
 from ratchet.core.pod import Pod, PodRef
 from ratchet.core.sandbox import Location, Sandbox
+from ratchet.core.underlay import Underlay
+from ratchet.core.wires import wire_of
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 VTEPS = {"node-a": "192.168.1.73", "node-b": "192.168.1.33", "node-c": "192.168.1.9"}

@@ -25,9 +25,9 @@ from ratchet.agent.status import LinkStatus
 from ratchet.agent.underlay import Underlays
 from ratchet.core.interface import Parent
 from ratchet.core.model import Link, Side
-from ratchet.core.plan import Underlay
 from ratchet.core.pod import MIRROR_ANNOTATION, Pod, PodRef
 from ratchet.core.sandbox import Sandbox
+from ratchet.core.underlay import Underlay
 from ratchet.errors import ConflictError, RatchetError
 from ratchet.node import endpoint_reconcile, teardown
 from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry

@@ -14,9 +14,9 @@ from ratchet.agent.heartbeat import Heartbeat
 from ratchet.core.heartbeat import NodeLease
 from ratchet.core.intent import Wanted, WantedLink, wanted_links
 from ratchet.core.model import Link, Side
-from ratchet.core.plan import Underlay
 from ratchet.core.pod import Pod, PodRef, Topology
 from ratchet.core.schemas import EARLIER_SCHEMA
+from ratchet.core.underlay import Underlay
 from ratchet.errors import ApiUnavailableError
 from ratchet.node.attach import held_ends
 from ratchet.node.journal import HeldEnd

@@ -8,20 +8,10 @@ from typing import Any
 
 import pytest
 
+from ratchet.core.differences import differences, near_differences, tunnel_differences
 from ratchet.core.endpoint_spec import Route
 from ratchet.core.forwarding import ANY_MAC, ForwardingEntry
-from ratchet.core.interface import (
-    Device,
-    InterfaceSpec,
-    Observed,
-    Parent,
-    VethWire,
-    VxlanWire,
-    differences,
-    near_differences,
-    tunnel_differences,
-    tunnel_mtu,
-)
+from ratchet.core.interface import Device, InterfaceSpec, Observed, Parent, VethWire, VxlanWire, tunnel_mtu
 from ratchet.core.model import Address
 
 PARENT = Parent("eth0", 2, "192.168.1.73", 1500)

@@ -24,13 +24,13 @@ from ratchet.core.plan import (
     Reject,
     Release,
     Step,
-    Underlay,
     Wait,
     plan,
-    wire_of,
 )
 from ratchet.core.sandbox import Location, Sandbox
 from ratchet.core.schemas import EARLIER_SCHEMA
+from ratchet.core.underlay import Underlay
+from ratchet.core.wires import wire_of
 from ratchet.errors import AddressFamilyError, InvalidIntentError
 from tests.support.links import RECORD, VTEPS, joined, location, own, planned_wire, veth, vxlan, wanted, with_ready
 

@@ -10,7 +10,7 @@ import pytest
 from ratchet.core.forwarding import ANY_MAC, ForwardingEntry
 from ratchet.core.interface import VxlanWire
 from ratchet.core.model import Link, Side
-from ratchet.core.plan import wire_of
+from ratchet.core.wires import wire_of
 from ratchet.errors import ApiUnavailableError
 from tests.support.links import RECORD, joined
 from tests.support.memory import AgentNode, sandbox_of

@@ -1,0 +1,117 @@
+"""The differences between a link's interfaces as they must be and as observed, in words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ratchet.core.endpoint_spec import rate_text
+from ratchet.core.forwarding import ForwardingEntry, entry_differences
+from ratchet.core.interface import Device, InterfaceSpec, Observed, VethWire, VxlanWire, Wire
+
+
+def differences(wire: Wire, observed: Observed) -> tuple[str, ...]:
+    """The differences between the observed interfaces and the wire, in words. Empty if they match."""
+    found = near_differences(wire, observed)
+    return found + _interface_differences(wire.far, observed.far, "veth") if isinstance(wire, VethWire) else found
+
+
+def near_differences(wire: Wire, observed: Observed) -> tuple[str, ...]:
+    """The differences at the near end only."""
+    if isinstance(wire, VethWire):
+        return _interface_differences(wire.near, observed.near, "veth")
+    found = _interface_differences(wire.near, observed.near, "vxlan")
+    if observed.near is None:
+        return found
+    device = observed.near
+    return (
+        found + tunnel_differences(wire, device) + _carrier_differences(wire, device) + _guard_differences(wire, device)
+    )
+
+
+def only_gains_carrier(wire: Wire, observed: Observed | None) -> bool:
+    """Whether an existing end of a tunnel lacks its carrier and nothing else."""
+    if not isinstance(wire, VxlanWire) or observed is None or not wire.carrier:
+        return False
+    return not differences(replace(wire, carrier=False), observed)
+
+
+def _interface_differences(spec: InterfaceSpec, device: Device | None, kind: str) -> tuple[str, ...]:
+    if device is None:
+        return (f"{spec.ifname} is not there",)
+    if not device.ours:
+        return (f"{spec.ifname} was not made by ratchet",)
+    if not spec.owns(device):
+        return (f"{spec.ifname} belongs to another link",)
+    if device.kind != kind:
+        return (f"{spec.ifname} is a {device.kind}, wanted a {kind}",)
+    found = []
+    if not device.wired:
+        found.append(f"{spec.ifname} leads to another interface than its peer")
+    if not device.up and not device.is_shut:
+        found.append(f"{spec.ifname} is down")
+    if device.mtu != spec.mtu:
+        found.append(f"{spec.ifname} has MTU {device.mtu}, wanted {spec.mtu}")
+    missing = [address for address in spec.addresses if address not in device.addresses]
+    found.extend(f"{spec.ifname} lacks {address}" for address in missing)
+    unwanted = [address for address in device.given if address not in spec.addresses]
+    found.extend(f"{spec.ifname} still has {address}" for address in unwanted)
+    found.extend(f"{spec.ifname} {words}" for words in _setting_differences(spec, device))
+    return tuple(found)
+
+
+def _setting_differences(spec: InterfaceSpec, device: Device) -> list[str]:
+    found = []
+    if spec.txqlen not in (None, device.txqlen):
+        found.append(f"has txqlen {device.txqlen}, wanted {spec.txqlen}")
+    if not device.is_shut:  # an interface that is down has no routes
+        found += [f"lacks the route {route}" for route in spec.routes if route not in device.routes]
+    found += [f"still has the route {route}" for route in device.routes if route not in spec.routes]
+    has = dict(device.sysctls)
+    found += [f"has {name} {has.get(name)}, wanted {value}" for name, value in spec.sysctls if has.get(name) != value]
+    if device.offloads and not spec.offloads:
+        found.append("has offloads, wanted none")
+    if device.rate != spec.rate:
+        has_rate, wanted = ("no rate" if rate is None else rate_text(rate) for rate in (device.rate, spec.rate))
+        found.append(f"has {has_rate}, wanted {wanted}")
+    return found
+
+
+def tunnel_differences(wire: VxlanWire, device: Device) -> tuple[str, ...]:
+    """The differences in where a tunnel's end sends and what it takes, in words. Not its interface and its carrier."""
+    if not wire.near.owns(device) or device.kind != "vxlan":
+        return ()
+    wanted: dict[str, tuple[object, object]] = {
+        "VNI": (device.vni, wire.vni),
+        "remote": (device.remote, wire.remote),
+        "local": (device.local, wire.local),
+        "port": (device.port, wire.port),
+        "parent": (device.parent_index, wire.parent.index),  # 0: not pinned
+    }
+    found = [f"has {what} {has}, wanted {want}" for what, (has, want) in wanted.items() if has != want]
+    found += [f"has the option {option}" for option in device.options]
+    if device.entries is not None:
+        found += entry_differences(_entry_of(wire, device), device.entries)
+    return tuple(f"{wire.near.ifname} {words}" for words in found)
+
+
+def _entry_of(wire: VxlanWire, device: Device) -> ForwardingEntry:
+    """The only forwarding entry of a device with these parameters, whose own differences are listed already."""
+    entry = wire.entry
+    if device.remote is None or device.vni is None or device.port is None or device.parent_index is None:
+        return entry
+    entry = entry._replace(remote=device.remote, vni=device.vni)
+    return entry if wire.is_of_one_node else entry._replace(port=device.port, parent_index=device.parent_index)
+
+
+def _carrier_differences(wire: VxlanWire, device: Device) -> tuple[str, ...]:
+    if not wire.near.owns(device) or device.kind != "vxlan" or device.carrier == wire.carrier or device.carrier_fixed:
+        return ()
+    words = "has carrier while its peer is gone" if device.carrier else "is held without carrier"
+    return (f"{wire.near.ifname} {words}",)
+
+
+def _guard_differences(wire: VxlanWire, device: Device) -> tuple[str, ...]:
+    # `guarded` is about the device's remote: if that is another one, the guard is corrected with it.
+    if not wire.near.owns(device) or device.remote != wire.remote or device.guarded in (None, wire.guard):
+        return ()
+    return (f"{wire.near.ifname} {'is guarded' if device.guarded else 'takes datagrams from anywhere'}",)
