@@ -11,7 +11,8 @@ from ratchet import datapath
 from ratchet.agent.priority import BACKGROUND_WAITS_SECONDS, ForegroundGate
 from ratchet.agent.underlay import Underlays
 from ratchet.core.differences import near_differences
-from ratchet.core.model import Kind, Link, Side
+from ratchet.core.kinds import Kind
+from ratchet.core.model import Link, Side
 from ratchet.core.observation import Observation
 from ratchet.core.serialize import plain
 from ratchet.core.wires import wire_of
@@ -52,8 +53,8 @@ class Inspector:
             device, live = datapath.observe_port(here, end.ifname), datapath.count(here, end.ifname)
             if record.kind is None or peer is None or (record.kind is Kind.VXLAN and record.vni is None):
                 return Observation(device, live)
-            there = self.journal.location(record.name, peer.container_id) if record.kind is Kind.VETH else None
-            if record.kind is Kind.VETH and there is None:
+            there = self.journal.location(record.name, peer.container_id) if record.is_local else None
+            if record.is_local and there is None:
                 fault = f"the peer's sandbox {peer.container_id} is not in this node's journal"
                 return Observation(device, live, fault=fault)
             wire = wire_of(record, side, self.underlays(entry.underlay, self.node, self.store), here, there)

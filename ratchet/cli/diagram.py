@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from ratchet.core.drift import edits
 from ratchet.core.intent import Wanted, asks_for_links
-from ratchet.core.model import Kind, Link, Side, State
+from ratchet.core.kinds import Kind
+from ratchet.core.model import Link, Side, State
 from ratchet.core.pod import Pod
 from ratchet.core.state_machine import derive
 

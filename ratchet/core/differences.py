@@ -6,26 +6,62 @@ from dataclasses import replace
 
 from ratchet.core.endpoint_spec import rate_text
 from ratchet.core.forwarding import ForwardingEntry, entry_differences
-from ratchet.core.interface import Device, InterfaceSpec, Observed, VethWire, VxlanWire, Wire
+from ratchet.core.interface import (
+    CABLE,
+    CableWire,
+    Device,
+    InterfaceSpec,
+    Observed,
+    PatchWire,
+    VethWire,
+    VxlanWire,
+    Wire,
+)
 
 
 def differences(wire: Wire, observed: Observed) -> tuple[str, ...]:
     """The differences between the observed interfaces and the wire, in words. Empty if they match."""
     found = near_differences(wire, observed)
-    return found + _interface_differences(wire.far, observed.far, "veth") if isinstance(wire, VethWire) else found
+    if isinstance(wire, VethWire):
+        return found + _interface_differences(wire.far, observed.far, "veth")
+    return found + _patch_differences(wire.far, observed.far) if isinstance(wire, PatchWire) else found
 
 
 def near_differences(wire: Wire, observed: Observed) -> tuple[str, ...]:
     """The differences at the near end only."""
-    if isinstance(wire, VethWire):
-        return _interface_differences(wire.near, observed.near, "veth")
-    found = _interface_differences(wire.near, observed.near, "vxlan")
-    if observed.near is None:
+    match wire:
+        case VethWire():
+            return _interface_differences(wire.near, observed.near, "veth")
+        case PatchWire():
+            return _patch_differences(wire.near, observed.near)
+        case CableWire():
+            return _cable_differences(wire, observed.near)
+    found = _interface_differences(wire.near, observed.near, wire.near_kind)
+    if observed.near is None or observed.near.kind != wire.near_kind:
         return found
     device = observed.near
-    return (
-        found + tunnel_differences(wire, device) + _carrier_differences(wire, device) + _guard_differences(wire, device)
-    )
+    found += tunnel_differences(wire, device)
+    return found + _carrier_differences(wire.near, device, wire.carrier) + _guard_differences(wire, device)
+
+
+def _patch_differences(spec: InterfaceSpec, device: Device | None) -> tuple[str, ...]:
+    """The differences of a cable that must be patched to another cable."""
+    found = _interface_differences(spec, device, CABLE)
+    return found + _panel_differences(spec, device, carrier=True, tunnel=False)
+
+
+def _cable_differences(wire: CableWire, device: Device | None) -> tuple[str, ...]:
+    """The differences of a cable whose peer has not joined. It may be patched to another cable: it has no carrier."""
+    found = _interface_differences(wire.near, replace(device, wired=True) if device is not None else None, CABLE)
+    return found + _panel_differences(wire.near, device, carrier=False, tunnel=wire.keeps_tunnel)
+
+
+def _panel_differences(spec: InterfaceSpec, device: Device | None, *, carrier: bool, tunnel: bool) -> tuple[str, ...]:
+    """The differences of a cable's other end. `tunnel`: it may be patched to a tunnel."""
+    if device is None or device.kind != CABLE or not spec.owns(device):
+        return ()
+    patched = (f"{spec.ifname} is patched to a tunnel",) if device.vni is not None and not tunnel else ()
+    return patched + _carrier_differences(spec, device, carrier)
 
 
 def only_gains_carrier(wire: Wire, observed: Observed | None) -> bool:
@@ -78,7 +114,7 @@ def _setting_differences(spec: InterfaceSpec, device: Device) -> list[str]:
 
 def tunnel_differences(wire: VxlanWire, device: Device) -> tuple[str, ...]:
     """The differences in where a tunnel's end sends and what it takes, in words. Not its interface and its carrier."""
-    if not wire.near.owns(device) or device.kind != "vxlan":
+    if not wire.near.owns(device) or device.kind != wire.near_kind:
         return ()
     wanted: dict[str, tuple[object, object]] = {
         "VNI": (device.vni, wire.vni),
@@ -103,11 +139,11 @@ def _entry_of(wire: VxlanWire, device: Device) -> ForwardingEntry:
     return entry if wire.is_of_one_node else entry._replace(port=device.port, parent_index=device.parent_index)
 
 
-def _carrier_differences(wire: VxlanWire, device: Device) -> tuple[str, ...]:
-    if not wire.near.owns(device) or device.kind != "vxlan" or device.carrier == wire.carrier or device.carrier_fixed:
+def _carrier_differences(spec: InterfaceSpec, device: Device, wanted: bool) -> tuple[str, ...]:
+    if not spec.owns(device) or device.carrier == wanted or device.carrier_fixed:
         return ()
     words = "has carrier while its peer is gone" if device.carrier else "is held without carrier"
-    return (f"{wire.near.ifname} {words}",)
+    return (f"{spec.ifname} {words}",)
 
 
 def _guard_differences(wire: VxlanWire, device: Device) -> tuple[str, ...]:

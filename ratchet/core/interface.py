@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from ratchet.core.endpoint_spec import Route, Sysctl
 from ratchet.core.forwarding import ANY_MAC, ForwardingEntry, Tunnel
+from ratchet.core.kinds import Wiring
 from ratchet.core.model import Address
 
 VXLAN_OVERHEAD_IPV4 = 50
 VXLAN_OVERHEAD_IPV6 = 70
+# The largest MTU of a tunnel over IPv4 whose outer packets may be fragmented: an IPv4 packet of 65,535 bytes.
+FRAGMENTED_MTU_MAX = 65_485
+# The kind of a vEth whose other end is in the panel.
+CABLE = "cable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +79,35 @@ class VethWire:
 
 
 @dataclass(frozen=True, slots=True)
+class CableWire:
+    """The cable of an end whose peer has not joined. It has no carrier: its end in the panel is down.
+
+    `keeps_tunnel`: it may be patched to the tunnel of an earlier peer. The tunnel stays while the record may call the
+    end ready: the next peer may have the same VTEP, and the link is then linked as soon as that peer is ready.
+    """
+
+    link: str
+    near: InterfaceSpec
+    keeps_tunnel: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class PatchWire:
+    """The cables of both ends on one node, patched to each other. Both have carrier.
+
+    Each end's own pass makes its cable. Both must exist before they are patched.
+    """
+
+    link: str
+    near: InterfaceSpec
+    far: InterfaceSpec
+
+
+@dataclass(frozen=True, slots=True)
 class VxlanWire:
     """This node's end of a tunnel (Documentation/networking/vxlan.rst).
+
+    `wiring`: in panel wiring the VXLAN is in the panel, and `near` is a cable that is patched to it.
 
     `port` is the UDP port of this end, `parent` the underlay interface.
     `remote_port` is the UDP port of the peer's end. It differs from `port` if both ends are on one node, because a node
@@ -96,6 +129,12 @@ class VxlanWire:
     parent: Parent
     carrier: bool = True
     guard: bool = True
+    wiring: Wiring = Wiring.DIRECT
+
+    @property
+    def near_kind(self) -> str:
+        """The kind of the interface in the pod."""
+        return "vxlan" if self.wiring is Wiring.DIRECT else CABLE
 
     @property
     def is_of_one_node(self) -> bool:
@@ -113,24 +152,27 @@ class VxlanWire:
         return ForwardingEntry(ANY_MAC, self.remote, self.remote_port, self.vni, index)
 
 
-Wire = VethWire | VxlanWire
+DirectWire = VethWire | VxlanWire
+Wire = DirectWire | CableWire | PatchWire
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
     """An interface as observed in the kernel.
 
-    `ours`: Ratchet created it. `wired`: the peer of a vEth is the interface at the other end of the link; True for any
+    `kind` is as in ip-link(8); `CABLE` for a cable. `ours`: Ratchet created it. `wired`: the peer of a vEth is the
+    interface at the other end of the link, or a cable is patched to the cable or the VXLAN of the link; True for any
     other kind. `up` is IFF_UP. `brought_up`: Ratchet has set the interface up since it created it; from then on, the
     pod decides whether it is up. `given` are the addresses that Ratchet added; other addresses belong to the pod.
     `routes` and `rate` are those that Ratchet set. `routes` and `sysctls` are read only if the specification needs
-    them. The tunnel's fields are None for other kinds than VXLAN. `parent_index` is 0 if the tunnel is not pinned.
+    them. The tunnel's fields are None for other kinds than VXLAN,
+    and for a cable without a tunnel. `parent_index` is 0 if the tunnel is not pinned.
 
     `entries` are the forwarding entries of a VXLAN; None if they were not read. `options` are those options of a VXLAN
     that Ratchet never sets and that harm others, by their names in ip-link(8).
 
-    `carrier`: a VXLAN that protodown does not hold down; True for other kinds. `carrier_fixed`: this kernel cannot hold
-    a VXLAN without carrier.
+    `carrier`: a VXLAN that protodown does not hold down, or a cable whose end in the panel is up; True for other kinds.
+    `carrier_fixed`: this kernel cannot hold a VXLAN without carrier.
 
     `guarded`: whether a VXLAN takes datagrams from its remote only. None: this was not determined, or the node cannot
     tell.
@@ -187,3 +229,8 @@ class Observed:
 def tunnel_mtu(underlay_mtu: int, vtep: str) -> int:
     """The MTU of a tunnel: the underlay's less VXLAN's headers for the VTEP's family (RFC 7348, 4.3)."""
     return underlay_mtu - (VXLAN_OVERHEAD_IPV6 if ":" in vtep else VXLAN_OVERHEAD_IPV4)
+
+
+def cable_mtu(underlay_mtu: int, vteps: Collection[str]) -> int:
+    """The MTU of a cable for which none is declared: what tunnels of a node with these VTEPs carry in either family."""
+    return min(tunnel_mtu(underlay_mtu, vtep) for vtep in vteps)

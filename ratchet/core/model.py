@@ -9,18 +9,12 @@ from enum import StrEnum
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 
 from ratchet.core.endpoint_spec import UNSET, EndpointSpec
+from ratchet.core.kinds import LOCAL_KINDS, Kind, Wiring
 from ratchet.core.packed import Packed
 from ratchet.core.sandbox import Sandbox
 from ratchet.core.schemas import CURRENT_SCHEMA
 
 Address = IPv4Interface | IPv6Interface
-
-
-class Kind(StrEnum):
-    """The kind of a link's interfaces: vEth on one node, VXLAN across nodes or if declared."""
-
-    VETH = "veth"
-    VXLAN = "vxlan"
 
 
 class Side(StrEnum):
@@ -51,8 +45,8 @@ class State(StrEnum):
 class ReadyFor:
     """What an end was built for: its own sandbox, its peer, and the generation of the declaration.
 
-    `peer` is the peer's VTEP for a VXLAN (`Link.tunnel_addresses`), the peer's container ID for a vEth. It is a value
-    to compare and not a flag: if the peer moves, nothing has to be reset.
+    `peer` is the peer's VTEP for a VXLAN (`Link.tunnel_addresses`), the peer's container ID for other kinds. It
+    is a value to compare and not a flag: if the peer moves, nothing has to be reset.
     """
 
     sandbox: str
@@ -143,6 +137,8 @@ class Link:
     the record is deleted, unless the link is renumbered. `refused_vnis` are VNIs that a node of the link cannot use,
     the latest last.
 
+    `wiring` is decided when the first end joins, and stays while either end is held.
+
     `expected_on`: while an end has not joined, the labels of the nodes on which its pod is, or was last. Their agents
     watch the record too, so they have it when the pod starts. `uid`, `resource_version` and `created` are the API
     server's; empty or None until the record is stored.
@@ -153,6 +149,7 @@ class Link:
     primary: End
     pair: End
     encapsulation: Encapsulation = DEFAULT_ENCAPSULATION
+    wiring: Wiring = Wiring.DIRECT
     generation: int = 1
     vni: int | None = None
     refused_vnis: tuple[int, ...] = ()
@@ -220,7 +217,14 @@ class Link:
         primary, pair = self.primary.sandbox, self.pair.sandbox
         if primary is None or pair is None:
             return None
-        return Kind.VETH if primary.node == pair.node and not self.encapsulation.tunnel else Kind.VXLAN
+        if primary.node != pair.node or self.encapsulation.tunnel:
+            return Kind.VXLAN
+        return Kind.VETH if self.wiring is Wiring.DIRECT else Kind.PATCH
+
+    @property
+    def is_local(self) -> bool:
+        """Whether both ends have joined, and one node builds them together."""
+        return self.kind in LOCAL_KINDS
 
     def tunnel_addresses(self, side: Side) -> tuple[str, str] | None:
         """The VTEPs of a tunnel at this end, local and remote; None if there is no pair of one family.
@@ -247,7 +251,7 @@ class Link:
         mine, peer = near.sandbox, far.sandbox
         if mine is None or peer is None:
             return None
-        if self.kind is Kind.VETH:
+        if self.is_local:
             return ReadyFor(mine.container_id, peer.container_id, self.generation)
         addresses = self.tunnel_addresses(side)
         return ReadyFor(mine.container_id, addresses[1], self.generation) if addresses is not None else None

@@ -10,12 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ratchet.core.differences import differences
-from ratchet.core.interface import Observed, Wire
-from ratchet.core.model import Kind, Link, Side
+from ratchet.core.interface import Observed, PatchWire, Wire
+from ratchet.core.kinds import Kind, Wiring
+from ratchet.core.model import Link, Side
 from ratchet.core.sandbox import Location, Sandbox
 from ratchet.core.tunnels import has_port, port_error, tunnel_addresses
 from ratchet.core.underlay import Underlay
-from ratchet.core.wires import wire_of
+from ratchet.core.wires import cable_wire, wire_of
 from ratchet.errors import AddressFamilyError, InvalidIntentError
 
 
@@ -157,7 +158,19 @@ def plan(
         return Release("another sandbox has taken its place") if joined else Join()
     if holder != attempt.sandbox:  # the node's VTEPs or MTU have changed
         return Join()
-    return Wait() if record.kind is None else _connect(attempt, record, underlay, observed, peer)
+    if record.kind is None or (record.is_local and peer is None):
+        return _wait_for_peer(attempt, record, underlay, observed)
+    return _connect(attempt, record, underlay, observed, peer)
+
+
+def _wait_for_peer(attempt: Attempt, record: Link, underlay: Underlay, observed: Observed | None) -> Step:
+    """The next step of an end whose peer is not there: in panel wiring its cable exists, without carrier."""
+    if record.wiring is Wiring.DIRECT:
+        return Wait()
+    wire = cable_wire(record, attempt.side, underlay, attempt.location)
+    if observed is None:
+        return Create(wire)
+    return Build(wire) if differences(wire, observed) else Wait()
 
 
 def _connect(
@@ -169,11 +182,12 @@ def _connect(
         if record.kind is Kind.VXLAN and record.vni is None:
             tunnel_addresses(record, attempt.side)  # an impossible link claims no VNI
             return Reject(refusal) if refusal else AllocateVni()
-        if record.kind is Kind.VETH and peer is None:
-            return Wait()
         wire = wire_of(record, attempt.side, underlay, attempt.location, peer)
     except (AddressFamilyError, InvalidIntentError) as error:
         return Reject(error)
+    if isinstance(wire, PatchWire) and observed is not None and observed.far is None:
+        # The peer's own pass makes its cable: this one may not know that the peer is gone.
+        return _wait_for_peer(attempt, record, underlay, Observed(observed.near))
     ready = record.is_ready(attempt.side)
     if refusal and observed is None:
         return Observe(wire)  # a tunnel that was created before the range was set keeps its port

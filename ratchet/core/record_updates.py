@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from ratchet.core.escape import escape_unprintable
-from ratchet.core.model import SIDES, EndError, Kind, Link, Side, Transition
+from ratchet.core.model import SIDES, EndError, Link, Side, Transition
 from ratchet.core.naming import node_label
 from ratchet.core.sandbox import Sandbox
 from ratchet.core.schemas import EARLIER_SCHEMA
@@ -54,12 +54,12 @@ def join(record: Link | None, wanted: Link, side: Side, sandbox: Sandbox, now: d
 def leave(record: Link, side: Side, container_id: str, reason: str, now: datetime) -> Link:
     """The record without this sandbox. Unchanged if another sandbox holds the end, as after a late DEL.
 
-    The other end of a vEth is deleted with this one, so it is not ready either.
+    On one node the other end is deleted or disconnected with this one, so it is not ready either.
     """
     if not record.holds(side, container_id):
         return record
     base, steps = record, list[Move]()
-    if record.kind is Kind.VETH:
+    if record.is_local:
         base, steps = _without_ready(record, side.other)
     base = _without_error(base, side.other)  # it waits again
     left = base.with_end(side, replace(base.end(side), sandbox=None, ready=None, error=None))
@@ -71,7 +71,7 @@ def leave(record: Link, side: Side, container_id: str, reason: str, now: datetim
 
 
 def mark_ready(record: Link, side: Side, now: datetime) -> Link:
-    """The record with `side` ready and without its error. Both ends of a vEth become ready at once."""
+    """The record with `side` ready and without its error. Both ends on one node become ready at once."""
     updated = record
     steps: list[Move] = []
     sides = _built_with(record, side)
@@ -85,7 +85,7 @@ def mark_ready(record: Link, side: Side, now: datetime) -> Link:
 
 
 def mark_lost(record: Link, side: Side, reason: str, now: datetime) -> Link:
-    """The record with `side` lost: its interface or its node is gone. A vEth loses both ends."""
+    """The record with `side` lost: its interface or its node is gone. A link on one node loses both ends."""
     lost, steps = record, list[Move]()
     for one in _built_with(record, side):
         lost, more = _without_ready(lost, one)
@@ -138,7 +138,7 @@ def _without_error(record: Link, side: Side) -> Link:
 
 
 def _built_with(record: Link, side: Side) -> tuple[Side, ...]:
-    return (side, side.other) if record.kind is Kind.VETH else (side,)
+    return (side, side.other) if record.is_local else (side,)
 
 
 def _expected_after_join(record: Link, side: Side, sandbox: Sandbox) -> tuple[str, ...]:

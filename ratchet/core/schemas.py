@@ -1,7 +1,10 @@
 """The formats of a record.
 
 EARLIER: named after the pod that declares the link. CURRENT: named after the unordered pair of endpoints; `primary` is
-an attribute. Source: docs/architecture.md, "Change of format".
+an attribute. PANEL: as CURRENT, for a link in panel wiring, which an earlier version would take for a direct one.
+Source: docs/architecture.md, "Change of format".
 """
 
-EARLIER_SCHEMA, CURRENT_SCHEMA = 1, 2
+EARLIER_SCHEMA, CURRENT_SCHEMA, PANEL_SCHEMA = 1, 2, 3
+# The newest format that this version reads. It cannot build panel wiring yet, so it leaves such records alone.
+READ_SCHEMA = CURRENT_SCHEMA

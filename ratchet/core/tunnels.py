@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ratchet.core.interface import Observed, VxlanWire, Wire
-from ratchet.core.model import Kind, Link, Side
+from ratchet.core.kinds import Kind
+from ratchet.core.model import Link, Side
 from ratchet.core.ports import PortRange, link_fault, ports_on_one_node
 from ratchet.errors import AddressFamilyError, InvalidIntentError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ratchet.core.interface import Parent
+from ratchet.core.interface import Parent, cable_mtu
 from ratchet.core.pod import PodRef
 from ratchet.core.ports import PortRange, default_range
 from ratchet.core.sandbox import Sandbox
@@ -29,6 +29,11 @@ class Underlay:
     @property
     def allowed_ports(self) -> PortRange:
         return self.vxlan_ports or default_range(self.vxlan_port)
+
+    @property
+    def cable_mtu(self) -> int:
+        """The MTU of a cable for which none is declared: what this node's tunnels carry."""
+        return cable_mtu(self.parent.mtu, self.parent.addresses)
 
     def sandbox(self, container_id: str, pod: PodRef, netns: str, cookie: int = 0) -> Sandbox:
         """A sandbox on this node, with the node's VTEPs and underlay MTU."""

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ratchet.core.interface import InterfaceSpec, VethWire, VxlanWire, Wire, tunnel_mtu
-from ratchet.core.model import Kind, Link, Side
+from ratchet.core.interface import (
+    FRAGMENTED_MTU_MAX,
+    CableWire,
+    InterfaceSpec,
+    PatchWire,
+    VethWire,
+    VxlanWire,
+    Wire,
+    cable_mtu,
+    tunnel_mtu,
+)
+from ratchet.core.kinds import Wiring
+from ratchet.core.model import Link, Side
 from ratchet.core.naming import end_mac_address
 from ratchet.core.pod import PodRef
 from ratchet.core.sandbox import Location, Sandbox
@@ -15,30 +26,25 @@ from ratchet.errors import InvalidIntentError
 
 
 def wire_of(record: Link, side: Side, underlay: Underlay, here: Location, peer: Location | None = None) -> Wire:
-    """The interfaces of a link on the node of `side`, once both ends have joined and a tunnel has its VNI.
+    """The interfaces of a link on the node of `side`.
 
-    `here` and, for a vEth, `peer` are the locations of this end and of the other one. This node's VTEPs and MTU are
+    Before both ends have joined, only a link in panel wiring has an interface: the cable. A tunnel needs its VNI.
+
+    `here` and, on one node, `peer` are the locations of this end and of the other one. This node's VTEPs and MTU are
     those of `underlay`; the peer's are the record's.
 
     Raises AddressFamilyError if the nodes have no address family in common. Raises InvalidIntentError if a declared MTU
     exceeds the tunnel's maximum.
     """
-    if record.kind is Kind.VETH:
-        if peer is None:
-            raise ValueError(f"cannot wire {record.name}: the peer of its {side} is not on this node")
-        mtu = underlay.parent.mtu
-        return VethWire(record.name, _port(record, side, mtu, here), _port(record, side.other, mtu, peer))
+    if record.is_local or (record.kind is None and record.wiring is Wiring.PANEL):
+        return _wire_on_one_node(record, side, underlay, here, peer)
     holder, other = record.sandbox(side), record.sandbox(side.other)
     if holder is None or other is None or record.vni is None:
         raise ValueError(f"cannot wire {record.name}: an end has not joined, or the VNI is missing")
     own = underlay.sandbox(holder.container_id, holder.pod, holder.netns, holder.cookie).in_schema(record.schema)
     joined = record if own == holder else record.with_end(side, replace(record.end(side), sandbox=own))
     local, remote = tunnel_addresses(joined, side)
-    underlay_mtu, limit = _least_mtu(underlay, other)
-    most = tunnel_mtu(underlay_mtu, local)
-    near = _port(record, side, most, here)
-    if near.mtu > most:
-        raise _mtu_error(holder.pod, near, most, underlay_mtu, limit)
+    near = _tunnel_port(record, side, underlay, here, local, holder=holder, other=other)
     port, remote_port = ports_of_ends(record, side, underlay.vxlan_port)
     return VxlanWire(
         link=record.name,
@@ -51,7 +57,45 @@ def wire_of(record: Link, side: Side, underlay: Underlay, here: Location, peer: 
         parent=underlay.parent,
         carrier=record.is_ready(side.other) or not underlay.has_agent,
         guard=underlay.guard,
+        wiring=record.wiring,
     )
+
+
+def _wire_on_one_node(record: Link, side: Side, underlay: Underlay, here: Location, peer: Location | None) -> Wire:
+    """A vEth, or the cables of a link in panel wiring: both, or this end's if its peer has not joined on this node."""
+    if record.wiring is Wiring.PANEL:
+        cable = cable_wire(record, side, underlay, here)
+        if peer is None or record.kind is None:
+            return cable
+        return PatchWire(record.name, cable.near, _port(record, side.other, underlay.cable_mtu, peer))
+    if peer is None:
+        raise ValueError(f"cannot wire {record.name}: the peer of its {side} is not on this node")
+    mtu = underlay.parent.mtu
+    return VethWire(record.name, _port(record, side, mtu, here), _port(record, side.other, mtu, peer))
+
+
+def cable_wire(record: Link, side: Side, underlay: Underlay, here: Location, *, keeps_tunnel: bool = True) -> CableWire:
+    """The cable of an end in panel wiring without a peer."""
+    return CableWire(record.name, _port(record, side, underlay.cable_mtu, here), keeps_tunnel)
+
+
+def _tunnel_port(
+    record: Link, side: Side, underlay: Underlay, here: Location, local: str, *, holder: Sandbox, other: Sandbox
+) -> InterfaceSpec:
+    """The near interface of a tunnel from the VTEP `local`. Raises InvalidIntentError if its MTU is too large.
+
+    A cable begins with the MTU that its node's tunnels carry, and keeps it if the peer's node carries it too.
+    """
+    underlay_mtu, limit = _least_mtu(underlay, other)
+    most = tunnel_mtu(underlay_mtu, local)
+    default = most
+    if record.wiring is Wiring.PANEL:
+        default = min(underlay.cable_mtu, cable_mtu(underlay_mtu, other.vteps or (other.vtep,)))
+        most = max(most, FRAGMENTED_MTU_MAX) if ":" not in local else most
+    near = _port(record, side, default, here)
+    if near.mtu > most:
+        raise _mtu_error(holder.pod, near, most, underlay_mtu, limit)
+    return near
 
 
 def _mtu_error(pod: PodRef, near: InterfaceSpec, most: int, underlay_mtu: int, node: str) -> InvalidIntentError:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from ratchet.core.interface import Device, InterfaceSpec, Observed, VethWire, Wire
+from ratchet.core.interface import CableWire, Device, InterfaceSpec, Observed, PatchWire, VethWire, VxlanWire, Wire
+from ratchet.core.kinds import Wiring
 from ratchet.core.sandbox import Location
 from ratchet.core.tunnel_guard import owner_of
 from ratchet.datapath import tunnel_guard
@@ -18,7 +19,7 @@ from ratchet.datapath.parse import device_of
 from ratchet.datapath.pod_netns import OpenPod, open_pod
 from ratchet.datapath.veth import ensure_veth, make_veth, observe_veth
 from ratchet.datapath.vxlan import ensure_tunnel, make_tunnel, observe_tunnel, unplug_tunnel
-from ratchet.errors import NamespaceGoneError
+from ratchet.errors import DatapathError, NamespaceGoneError
 
 
 def observe(wire: Wire) -> Observed:
@@ -62,10 +63,10 @@ def make(wire: Wire) -> Observed:
     except for a foreign interface, which is part of the observation.
     """
     with _opened(wire) as (near, far):
-        if not isinstance(wire, VethWire):
+        if isinstance(wire, VxlanWire):
             made = make_tunnel(wire, near)
         else:
-            made = far is not None and make_veth(wire, near, far)
+            made = isinstance(wire, VethWire) and far is not None and make_veth(wire, near, far)
         return _observed(near, far, is_new=made)
 
 
@@ -122,7 +123,15 @@ def unplug(location: Location, ifname: str) -> bool:
 
 @contextmanager
 def _opened(wire: Wire) -> Iterator[tuple[OpenPod, OpenPod | None]]:
-    """Open the pods of the link: the near one, and for a vEth also the far one."""
+    """Open the pods of the link: the near one, and for a vEth also the far one.
+
+    Raises DatapathError for a link in panel wiring, whose record this version does not read (`core.schemas`).
+    """
+    if isinstance(wire, CableWire | PatchWire) or (isinstance(wire, VxlanWire) and wire.wiring is Wiring.PANEL):
+        raise DatapathError(
+            f"cannot wire {wire.near.ifname} of {wire.link}: this version has no patch panel",
+            details="upgrade Ratchet on this node",
+        )
     with open_pod(wire.near) as near:
         if not isinstance(wire, VethWire):
             yield near, None
@@ -145,9 +154,9 @@ def _ensured(
     evict: bool = True,
     observed: Observed | None = None,
 ) -> bool:
-    if not isinstance(wire, VethWire):
+    if isinstance(wire, VxlanWire):
         return ensure_tunnel(wire, near, search, evict=evict, observed=observed)
-    assert far is not None  # noqa: S101  # both pods of a vEth are open
+    assert isinstance(wire, VethWire) and far is not None  # noqa: S101  # `_opened` has opened both pods of a vEth
     return ensure_veth(wire, near, far)
 
 

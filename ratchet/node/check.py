@@ -10,7 +10,6 @@ from ratchet.cni import delegate
 from ratchet.cni.command import Command
 from ratchet.core.differences import differences
 from ratchet.core.interface import Observed, VethWire, VxlanWire, Wire
-from ratchet.core.model import Kind
 from ratchet.core.wires import wire_of
 from ratchet.errors import (
     CheckFailedError,
@@ -62,8 +61,8 @@ def _faults(call: Call, store: Store, entry: SandboxEntry, end: HeldEnd) -> tupl
     sandbox, peer = record.sandbox(side), record.sandbox(side.other)
     if record.kind is None or sandbox is None or peer is None or not record.is_ready(side):
         return ()
-    there = call.journal.location(end.link, peer.container_id) if record.kind is Kind.VETH else None
-    if record.kind is Kind.VETH and there is None:
+    there = call.journal.location(end.link, peer.container_id) if record.is_local else None
+    if record.is_local and there is None:
         return (f"{end.link}: its peer's sandbox {peer.container_id} is not in this node's journal",)
     try:
         wire = wire_of(record, side, call.node_underlay(store, sandbox.node), entry.location(end), there)

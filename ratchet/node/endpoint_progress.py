@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from ratchet.core.differences import tunnel_differences
 from ratchet.core.forwarding import Tunnel
 from ratchet.core.interface import Device, Observed, VxlanWire, Wire
+from ratchet.core.kinds import Wiring
 from ratchet.core.model import Link
 from ratchet.core.plan import Attempt
+from ratchet.core.sandbox import Location
+from ratchet.core.underlay import Underlay
+from ratchet.node.journal import Journal
 from ratchet.node.verified import VerifiedEnds
+
+log = logging.getLogger(__name__)
 
 
 class SandboxState(Protocol):
@@ -84,6 +91,31 @@ class Progress(NamedTuple):
 def tunnel_of(wire: Wire) -> Tunnel | None:
     """The parameters of a tunnel; None for a vEth."""
     return wire.tunnel if isinstance(wire, VxlanWire) else None
+
+
+def is_held(progress: Progress, wire: Wire) -> bool:
+    """Whether the API has confirmed that the record holds the Lease of a tunnel's VNI."""
+    return isinstance(wire, VxlanWire) and wire.vni == progress.held_vni
+
+
+def may_lose_connection(progress: Progress, underlay: Underlay) -> bool:
+    """Whether an end that waits is disconnected outside the plan: in direct wiring, if an agent completes it later."""
+    return underlay.has_agent and progress.record.wiring is Wiring.DIRECT
+
+
+def peer_location(progress: Progress, journal: Journal) -> Location | None:
+    """The location of the peer's end, if it is on this node and in its journal for this link.
+
+    The caller holds the link's lock. An end is given up only under that lock, so the journal's answer stays true.
+    """
+    record = progress.draft
+    peer = record.sandbox(progress.attempt.side.other) if record is not None else None
+    if peer is None or record is None or not record.is_local:
+        return None
+    location = journal.location(record.name, peer.container_id)
+    if location is None:
+        log.warning("peer not in this node's journal link=%s sandbox=%s", record.name, peer.container_id)
+    return location
 
 
 def changed_by_others(progress: Progress, wire: Wire, verified: VerifiedEnds) -> tuple[str, ...]:

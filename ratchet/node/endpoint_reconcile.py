@@ -8,8 +8,7 @@ from contextlib import suppress
 from ratchet import datapath
 from ratchet.core import record_updates
 from ratchet.core.differences import differences, only_gains_carrier
-from ratchet.core.interface import Observed, VxlanWire, Wire
-from ratchet.core.model import Kind
+from ratchet.core.interface import Observed, Wire
 from ratchet.core.plan import (
     AllocateVni,
     Attempt,
@@ -25,7 +24,6 @@ from ratchet.core.plan import (
     Wait,
     plan,
 )
-from ratchet.core.sandbox import Location
 from ratchet.core.underlay import Underlay
 from ratchet.errors import (
     ConflictError,
@@ -36,7 +34,16 @@ from ratchet.errors import (
     VniForeignError,
     VniInUseError,
 )
-from ratchet.node.endpoint_progress import EndpointResult, Progress, SandboxState, changed_by_others, tunnel_of
+from ratchet.node.endpoint_progress import (
+    EndpointResult,
+    Progress,
+    SandboxState,
+    changed_by_others,
+    is_held,
+    may_lose_connection,
+    peer_location,
+    tunnel_of,
+)
 from ratchet.node.journal import Journal
 from ratchet.node.record_writer import LEASE_OF_ANOTHER_LINK, RecordWriter, retry_on_conflict
 from ratchet.node.teardown import EndInterface
@@ -74,7 +81,7 @@ class EndpointReconcile:
         self._verified = verified
         self._joined = joined
         self._is_connected: bool | None = None if joined else False  # no interface before the first join
-        self._interface = EndInterface(journal, attempt)
+        self._interface = EndInterface(journal, attempt, underlay)
 
     def run(self) -> EndpointResult:
         """Run the steps of the plan until the end is up or waits. After a ConflictError, it can run again."""
@@ -102,7 +109,7 @@ class EndpointReconcile:
         while True:
             progress = progress._replace(attempt=progress.attempt.as_recorded(progress.draft))
             step = self._plan(progress)
-            if isinstance(step, Wait) and self._underlay.has_agent and not progress.certain:
+            if isinstance(step, Wait) and may_lose_connection(progress, self._underlay) and not progress.certain:
                 progress = self._observe_connection(progress)
             if not progress.certain and self._needs_certainty(progress, step):
                 progress = self._read_from_api(progress)
@@ -123,7 +130,7 @@ class EndpointReconcile:
             joined=progress.joined,
             deleted=self._sandbox_state.is_deleted(),
             observed=progress.observed,
-            peer=self._peer_location(progress),
+            peer=peer_location(progress, self._journal),
         )
 
     def _needs_certainty(self, progress: Progress, step: Step) -> bool:
@@ -137,7 +144,8 @@ class EndpointReconcile:
                 exists = progress.observed is not None and progress.observed != Observed(None)
                 return exists and not only_gains_carrier(wire, progress.observed)
             case Wait():
-                return progress.is_connected is True
+                is_unwritten = progress.draft == progress.stored
+                return progress.is_connected is True or (progress.has_built and is_unwritten)
             case Done():
                 return progress.has_built
         return isinstance(step, Release | Reject)
@@ -218,14 +226,10 @@ class EndpointReconcile:
             )
         changed = changed_by_others(progress, wire, self._verified)
         try:
-            observed = datapath.build(wire, progress.observed, evict=self._is_held(progress, wire))
+            observed = datapath.build(wire, progress.observed, evict=is_held(progress, wire))
         except (VniInUseError, VniForeignError) as error:
             return self._resolve_vni_conflict(progress, error, claim)
         return progress._replace(observed=observed, builds=progress.builds + 1, reset=changed or progress.reset)
-
-    def _is_held(self, progress: Progress, wire: Wire) -> bool:
-        """Whether the API has confirmed that the record holds the Lease of a tunnel's VNI."""
-        return isinstance(wire, VxlanWire) and wire.vni == progress.held_vni
 
     def _resolve_vni_conflict(
         self, progress: Progress, error: VniInUseError | VniForeignError, claim: VniClaim
@@ -266,7 +270,7 @@ class EndpointReconcile:
 
     def _wait(self, progress: Progress, claim: VniClaim) -> EndpointResult:
         record = self._write(progress, claim).record
-        if self._underlay.has_agent and record.kind is None and progress.is_connected is not False:
+        if may_lose_connection(progress, self._underlay) and record.kind is None and progress.is_connected is not False:
             self._interface.disconnect()
         return EndpointResult(record)
 
@@ -285,17 +289,3 @@ class EndpointReconcile:
     def _built_by(self, progress: Progress) -> EndInterface | None:
         """The end's interface if the pass may have built it."""
         return self._interface if progress.has_built else None
-
-    def _peer_location(self, progress: Progress) -> Location | None:
-        """The location of the peer's end, if it is on this node and in its journal for this link.
-
-        The caller holds the link's lock. An end is given up only under that lock, so the journal's answer stays true.
-        """
-        record = progress.draft
-        peer = record.sandbox(progress.attempt.side.other) if record is not None else None
-        if peer is None or record is None or record.kind is not Kind.VETH:
-            return None
-        location = self._journal.location(record.name, peer.container_id)
-        if location is None:
-            log.warning("peer not in this node's journal link=%s sandbox=%s", record.name, peer.container_id)
-        return location

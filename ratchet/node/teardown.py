@@ -7,12 +7,16 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from ratchet import datapath
+from ratchet.core.kinds import Wiring
 from ratchet.core.sandbox import Location
+from ratchet.core.wires import cable_wire
 from ratchet.errors import ForeignInterfaceError, NamespaceGoneError
 from ratchet.node.journal import Journal
 
 if TYPE_CHECKING:
+    from ratchet.core.model import Link
     from ratchet.core.plan import Attempt
+    from ratchet.core.underlay import Underlay
 
 
 def take_down(journal: Journal, container_id: str, location: Location, ifname: str, link: str = "") -> None:
@@ -38,8 +42,10 @@ def taking_down(journal: Journal, container_id: str, location: Location, ifname:
 class EndInterface:
     """The interface of the end that a sandbox attempts to take. The caller holds the link's lock."""
 
-    def __init__(self, journal: Journal, attempt: Attempt) -> None:
+    def __init__(self, journal: Journal, attempt: Attempt, underlay: Underlay) -> None:
         self._journal = journal
+        self._attempt = attempt
+        self._underlay = underlay
         self._link = attempt.name
         self._container_id = attempt.container_id
         self._location = attempt.location
@@ -60,6 +66,15 @@ class EndInterface:
                 self.take_down()
             elif device is not None:
                 datapath.unplug(self._location, self._ifname)
+
+    def remove_tunnel(self, record: Link) -> None:
+        """Remove the tunnel of a record whose VNI is to be freed: the interface, or what a cable is patched to."""
+        if record.wiring is Wiring.DIRECT:
+            self.take_down()
+            return
+        side = self._attempt.as_recorded(record).side
+        with suppress(ForeignInterfaceError, NamespaceGoneError):
+            datapath.build(cable_wire(record, side, self._underlay, self._location, keeps_tunnel=False))
 
     def take_down(self) -> None:
         take_down(self._journal, self._container_id, self._location, self._ifname, self._link)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ratchet.core.model import Kind, Link, Side
+from ratchet.core.model import Link, Side
 
 if TYPE_CHECKING:
     from ratchet.core.forwarding import Tunnel
@@ -37,7 +37,7 @@ class VerifiedEnds:
 
         `tunnel` has the parameters with which the end of a tunnel was verified.
         """
-        for one in (side, side.other) if record.kind is Kind.VETH else (side,):
+        for one in (side, side.other) if record.is_local else (side,):
             if up:
                 self._by[record.name, one] = _Basis(record.resource_version, underlay)
             else:

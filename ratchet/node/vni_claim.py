@@ -41,13 +41,13 @@ class VniClaim:
     def free(self, device: EndInterface | None) -> None:
         """Free the VNI, unless its record has it or may still take it.
 
-        `device` may have the VNI: it is removed before another link can claim the VNI.
+        `device` may have the VNI: its tunnel is removed before another link can claim the VNI.
         """
         claimed = self.claimed
         if claimed is None or self._taker(claimed) is not None:
             return
         if device is not None:
-            device.take_down()
+            device.remove_tunnel(claimed)
         if claimed.vni is not None:
             self.store.vnis.release(claimed.vni, claimed.uid)
 

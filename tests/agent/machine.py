@@ -20,7 +20,8 @@ from typing import Any
 
 from aiohttp import web
 
-from ratchet.core.model import End, Kind, Link, State
+from ratchet.core.kinds import Kind
+from ratchet.core.model import End, Link, State
 from ratchet.core.pod import PodRef
 from ratchet.core.state_machine import derive
 from ratchet.dev.fake_kubelet import CniResponse, Kubelet, Sandbox, finished

@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
-from ratchet.core.model import Kind, Link, State
+from ratchet.core.kinds import Kind
+from ratchet.core.model import Link, State
 from ratchet.core.state_machine import derive
 from tests.support.link_spec import LinkSpec, ends_of_record
 from tests.support.record_history import duplicate_interfaces

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from unittest.mock import patch
 
 from ratchet.agent import controller, liveness
-from ratchet.core.interface import Device, Observed, Parent, Wire
+from ratchet.core.interface import Device, Observed, Parent, PatchWire, Wire
 from ratchet.core.model import Link
 from ratchet.core.sandbox import Location
 from ratchet.errors import (
@@ -266,7 +266,9 @@ class FakeKernel:
         ask("make", wire)
         return self.observe(wire)
 
-    def build(self, wire: Wire, observed: Observed | None, *, evict: bool) -> Observed:
+    def build(self, wire: Wire, observed: Observed | None = None, *, evict: bool = True) -> Observed:
+        if isinstance(wire, PatchWire):
+            ask("patch_one_way", wire)  # a kill between the two directions leaves one of them
         ask("ensure", wire, evict)  # another process may act before `observe`
         return self.observe(wire)
 

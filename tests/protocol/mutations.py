@@ -166,7 +166,10 @@ def marking_ready_before_building() -> Iterator[None]:
     def plan_marking_early(attempt: Attempt, record: Link | None, underlay: Underlay, **given: Any) -> Step:
         step = plan(attempt, record, underlay, **given)
         marks_early = (
-            isinstance(step, Observe | Create | Build) and record is not None and not record.is_ready(attempt.side)
+            isinstance(step, Observe | Create | Build)
+            and record is not None
+            and record.kind is not None
+            and not record.is_ready(attempt.side)
         )
         return MarkReady() if marks_early else step
 

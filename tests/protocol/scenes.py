@@ -14,18 +14,21 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from ipaddress import ip_interface
 from typing import Any, ParamSpec, TypeVar, cast
+from unittest.mock import patch
 
 from ratchet.cni.arguments import Arguments
 from ratchet.cni.command import Command
 from ratchet.cni.config import NetworkConfig
-from ratchet.core.differences import differences
-from ratchet.core.interface import Parent, VethWire, Wire
+from ratchet.core.differences import differences, only_gains_carrier
+from ratchet.core.interface import CABLE, Parent, PatchWire, VethWire, Wire
+from ratchet.core.kinds import Kind, Wiring
 from ratchet.core.limits import DEFAULT_ANNOTATION_LIMITS, DEFAULT_TOPOLOGY_LIMITS, LINKS_PER_NAMESPACE, LINKS_PER_POD
-from ratchet.core.model import End, Kind, Link, Side, State
+from ratchet.core.model import End, Link, Side, State
 from ratchet.core.naming import record_name
 from ratchet.core.plan import Attempt
 from ratchet.core.pod import PodRef
 from ratchet.core.sandbox import Location, Sandbox
+from ratchet.core.schemas import CURRENT_SCHEMA, PANEL_SCHEMA
 from ratchet.core.state_machine import derive
 from ratchet.core.underlay import Underlay
 from ratchet.core.wires import wire_of
@@ -35,6 +38,7 @@ from ratchet.node.call import Call
 from ratchet.node.delete import delete, undo
 from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry
 from ratchet.node.reconciler import Reconciler
+from ratchet.store.codec import links as codec
 from ratchet.store.codec.links import decode_link, encode_link
 from ratchet.store.interface import Store
 from ratchet.store.links import LinkStore, Lookup
@@ -56,6 +60,9 @@ VXLAN_PORT = 4789
 FALSE_CLAIM = "it says linked and the devices do not stand"
 LIVE_NOT_LINKED = "both are live and not linked"
 INTERFACE_OF_DEAD = "an interface is in a dead sandbox"
+REPLACED = "the interface of a running pod was replaced"
+CARRIER_WITHOUT_PEER = "a cable has carrier, and its peer is gone"
+NO_CARRIER = "it says linked and a cable has no carrier"
 WRONG_DATA = "a record's data is not what its facts say"
 
 PARENTS = {
@@ -99,12 +106,14 @@ def sandbox_of(name: str, pod: str, node: str) -> Sandbox:
     return Sandbox(name, ref, node, netns_path(name), PARENTS[node].address, cookie_of(name))
 
 
-def wanted_link(primary: str = "left", pair: str = "right") -> Link:
+def wanted_link(primary: str = "left", pair: str = "right", wiring: Wiring = Wiring.DIRECT) -> Link:
     return Link(
         name=record_name(NAMESPACE, (primary, "in1"), (pair, "in2")),
         namespace=NAMESPACE,
         primary=End(primary, "in1", (ip_interface("192.168.2.1/24"),)),
         pair=End(pair, "in2", (ip_interface("192.168.2.2/24"),)),
+        wiring=wiring,
+        schema=CURRENT_SCHEMA if wiring is Wiring.DIRECT else PANEL_SCHEMA,
     )
 
 
@@ -290,6 +299,22 @@ def manual_delete_process(attempt: Attempt) -> Process:
     return Process(f"hand on {attempt.container_id}", attempt.sandbox.node, {"start": start}, "start")
 
 
+def lost_panel_process(node: str, sandboxes: tuple[str, ...]) -> Process:
+    """The panel of a node disappears once, with the cables of these sandboxes."""
+    paths = tuple(map(netns_path, sandboxes))
+
+    def there(world: World, _: Actor) -> Iterator[str]:
+        if any(one.place[0] in paths for one in world.interfaces):
+            yield "there"
+
+    def start() -> str:
+        ask("choose", there)
+        ask("lose_panel", paths)
+        return END
+
+    return Process(f"panel of {node}", node, {"start": start}, "start")
+
+
 def agent(node: str, rules: Rules) -> Process:
     """An agent that reconciles any end of its node that needs it, and never ends.
 
@@ -386,12 +411,14 @@ def _needs(
         return False
     if mine.container_id in tombstones:
         return True
-    if record.kind is None:
+    if record.kind is None and record.wiring is Wiring.DIRECT:
         return False
     if record.kind is Kind.VXLAN and record.vni is None:
         return mine.container_id in namespaces
-    wire = wire_as_recorded(record, side)
+    wire = wire_as_recorded(record, side, has_agent=record.wiring is Wiring.PANEL)
     seen = observed(interfaces, namespaces, wire)
+    if record.kind is None:
+        return not isinstance(seen, Failure) and bool(differences(wire, seen))
     due = not record.is_ready(side) or record.end(side).error is not None
     return not isinstance(seen, Failure) and (due or bool(differences(wire, seen)))
 
@@ -415,7 +442,7 @@ class UnobservableRequests:
         name = request[0]
         if name == "buried":
             return request[1] in world.tombstones or request[1] not in self.deletable
-        if name in ("observe", "observe_port", "make", "ensure", "remove"):
+        if name in ("observe", "observe_port", "make", "patch_one_way", "ensure", "remove"):
             return any(pid == actor.pid for _, _, pid in world.locks) and self._is_in_stable_netns(world, request)
         return False
 
@@ -429,7 +456,7 @@ def _namespaces_in(request: tuple[Any, ...]) -> list[str]:
     about = request[1]
     if isinstance(about, Location):
         return [about.netns]
-    return [about.near.netns, about.far.netns] if isinstance(about, VethWire) else [about.near.netns]
+    return [about.near.netns, about.far.netns] if isinstance(about, VethWire | PatchWire) else [about.near.netns]
 
 
 # The conditions
@@ -438,7 +465,7 @@ def _namespaces_in(request: tuple[Any, ...]) -> list[str]:
 def unlocked_changes(world: World, places: tuple[Place, ...]) -> Iterator[str]:
     """Fault if a process without a lock is about to change interfaces. A user by hand is exempt."""
     for pid, place in enumerate(places):
-        if place.request and place.request[0] in ("make", "ensure", "remove"):
+        if place.request and place.request[0] in ("make", "patch_one_way", "ensure", "remove"):
             held = any(holder == pid for _, _, holder in world.locks)
             if not held and not place.process.name.startswith("hand"):
                 yield "interfaces are worked on without the lock"
@@ -472,8 +499,11 @@ class Expectation:
         if world.locks:
             yield "a lock is left"
         yield from _leftovers_of_dead_sandboxes(texts, world)
+        yield from _carrier_faults(texts, world)
         if self.live:
             yield from self._not_linked(texts, world)
+            if world.replaced & (set(self.live) - world.tombstones):
+                yield REPLACED
         if self.all_gone:
             yield from self._leftovers(world)
 
@@ -512,12 +542,16 @@ def _records_in(world: World) -> list[str]:
     return [text for _, text in world.objects if '"kind": "ConfigMap"' in text]
 
 
-def wire_as_recorded(record: Link, side: Side) -> Wire:
-    """The wire of an end, with each sandbox at the location that the record has."""
+def wire_as_recorded(record: Link, side: Side, *, has_agent: bool = False) -> Wire:
+    """The wire of an end, with each sandbox at the location that the record has.
+
+    `has_agent`: on a node with an agent, which holds a tunnel without carrier until the peer is ready.
+    """
     mine, peer = record.sandbox(side), record.sandbox(side.other)
     assert mine is not None
     there = Location(peer.netns, peer.cookie) if peer is not None else None
-    return wire_of(record, side, scene_underlay(mine.node), Location(mine.netns, mine.cookie), there)
+    underlay = replace(scene_underlay(mine.node), has_agent=has_agent)
+    return wire_of(record, side, underlay, Location(mine.netns, mine.cookie), there)
 
 
 @cached_for_test
@@ -544,7 +578,7 @@ def set_up_as_recorded(text: str, interfaces: frozenset[Interface], namespaces: 
     for side in Side:
         wire = wire_as_recorded(record, side)
         seen = observed(interfaces, namespaces, wire)
-        if isinstance(seen, Failure) or differences(wire, seen):
+        if isinstance(seen, Failure) or (differences(wire, seen) and not only_gains_carrier(wire, seen)):
             return False
     return True
 
@@ -572,6 +606,24 @@ def _leftovers_of_dead_sandboxes(texts: list[str], world: World) -> Iterator[str
         yield INTERFACE_OF_DEAD
 
 
+def _carrier_faults(texts: list[str], world: World) -> Iterator[str]:
+    """Faults of cables: those of a linked link have carrier, those of an end without a peer have none."""
+    states = {
+        netns_path(end.sandbox.container_id): (record.kind, derive(record) is State.LINKED)
+        for record in map(link_of, texts)
+        for end in (record.primary, record.pair)
+        if end.sandbox is not None
+    }
+    for one in world.interfaces:
+        if one.device.kind != CABLE or one.place[0] not in states:
+            continue  # DEL removes the cable of an ADD that was killed before it joined
+        kind, is_linked = states[one.place[0]]
+        if one.device.carrier and kind is None:
+            yield CARRIER_WITHOUT_PEER
+        if not one.device.carrier and is_linked:
+            yield NO_CARRIER
+
+
 def _id(end: End) -> str:
     return end.sandbox.container_id if end.sandbox else ""
 
@@ -587,7 +639,7 @@ def isolated() -> Iterator[None]:
         clear()
     logging.disable(logging.CRITICAL)
     try:
-        with fake_environment(PARENTS):
+        with fake_environment(PARENTS), patch.object(codec, "READ_SCHEMA", PANEL_SCHEMA):
             yield
     finally:
         logging.disable(logging.NOTSET)

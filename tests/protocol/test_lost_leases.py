@@ -26,7 +26,7 @@ from ratchet.core.plan import Attempt
 from ratchet.core.record_updates import mark_ready, with_vni
 from ratchet.core.state_machine import derive
 from ratchet.errors import RatchetError
-from ratchet.node.endpoint_reconcile import EndpointReconcile
+from ratchet.node import endpoint_reconcile
 from ratchet.node.reconciler import Reconciler
 from ratchet.node.record_writer import RecordWriter
 from ratchet.store.codec.leases import encode_vni_lease, node_labels
@@ -392,7 +392,7 @@ def freeing_by_holder() -> AbstractContextManager[Any]:
 
 def evicting_without_lease_check() -> AbstractContextManager[Any]:
     """Another tunnel with the VNI is evicted without a check of the Lease."""
-    return patch.object(EndpointReconcile, "_is_held", lambda *_: True)
+    return patch.object(endpoint_reconcile, "is_held", lambda *_: True)
 
 
 def keeping_ready_marks() -> AbstractContextManager[Any]:

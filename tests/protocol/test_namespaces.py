@@ -18,9 +18,9 @@ from ratchet.core.interface import InterfaceSpec, VethWire
 from ratchet.core.model import Side
 from ratchet.core.plan import Attempt
 from ratchet.core.sandbox import Location
+from ratchet.node import endpoint_reconcile
 from ratchet.node.endpoint_progress import Progress
-from ratchet.node.endpoint_reconcile import EndpointReconcile
-from ratchet.node.journal import SandboxEntry
+from ratchet.node.journal import Journal, SandboxEntry
 from ratchet.store.codec.links import encode_link
 from tests.protocol.asking import FakeJournal, OneEntryJournal, ask
 from tests.protocol.exploring import END, Place, Process, Report, Search, assert_no_fault
@@ -202,19 +202,19 @@ LIES = {"the journal has the peer": Lie(known=True), "the journal has no such pe
 def trusting_the_recorded_peer_location() -> Iterator[None]:
     """The peer's location is read from the record, not from the node's journal."""
 
-    def recorded_location(_: EndpointReconcile, progress: Progress) -> Location | None:
+    def recorded_location(progress: Progress, _: Journal) -> Location | None:
         record = progress.draft
         peer = record.sandbox(progress.attempt.side.other) if record is not None else None
         return Location(peer.netns, peer.cookie) if peer is not None else None
 
-    with patch.object(EndpointReconcile, "_peer_location", recorded_location):
+    with patch.object(endpoint_reconcile, "peer_location", recorded_location):
         yield
 
 
 @contextmanager
 def ignoring_the_journals_peer() -> Iterator[None]:
     """The peer's location in the node's journal is ignored."""
-    with patch.object(EndpointReconcile, "_peer_location", lambda *_: None):
+    with patch.object(endpoint_reconcile, "peer_location", lambda *_: None):
         yield
 
 

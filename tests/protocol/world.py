@@ -17,7 +17,18 @@ from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 from ratchet.core.differences import differences
-from ratchet.core.interface import Device, InterfaceSpec, Observed, VethWire, VxlanWire, Wire
+from ratchet.core.interface import (
+    CABLE,
+    CableWire,
+    Device,
+    InterfaceSpec,
+    Observed,
+    PatchWire,
+    VethWire,
+    VxlanWire,
+    Wire,
+)
+from ratchet.core.kinds import Wiring
 from ratchet.core.sandbox import Location
 from ratchet.node.journal import Attachment, HeldEnd, SandboxEntry
 from tests.protocol.asking import Failure, Request
@@ -30,11 +41,12 @@ InterfacePlace = tuple[str, str]  # the path of a network namespace, and the nam
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """An interface and its place. A vEth also has the place of its peer."""
+    """An interface and its place. A vEth also has that of its peer, and a patched cable that of the other cable."""
 
     place: InterfacePlace
     device: Device
     peer: InterfacePlace | None = None
+    patched: InterfacePlace | None = None
 
 
 class _State(NamedTuple):
@@ -47,6 +59,7 @@ class _State(NamedTuple):
     - `locks`: (node, link, pid of the holder).
     - `uids_issued`: the number of UIDs given to objects so far. The next UID is derived from it.
     - `forbidden`: collections whose list is rejected with 403.
+    - `replaced`: sandboxes whose cable was removed although the runtime has not deleted them.
     """
 
     objects: tuple[tuple[str, str], ...] = ()
@@ -61,6 +74,7 @@ class _State(NamedTuple):
     entries: frozenset[tuple[str, SandboxEntry]] = frozenset()
     now: float = 0.0
     forbidden: frozenset[str] = frozenset()
+    replaced: frozenset[str] = frozenset()
 
 
 class World(_State):
@@ -405,15 +419,24 @@ def _ensure(world: World, _: Actor, wire: Wire, evict: bool = True) -> Outcomes:
     others = [one for one in _claims(world.interfaces, wire) if one.place != _place(wire.near)]
     if others and not (evict and all(one.device.ours for one in others)):
         failure = Failure("foreign VNI" if evict else "VNI in use", str(others[0].device.vni))
-        return [(world._replace(interfaces=_without(world.interfaces, [_place(wire.near)])), failure)]
+        return [(world._replace(interfaces=_without_tunnel(world.interfaces, wire)), failure)]
     return [(world._replace(interfaces=_made(world.interfaces, wire)), True)]
+
+
+def _patch_one_way(world: World, _: Actor, wire: PatchWire) -> Outcomes:
+    """Patch the near cable to the far one, before the rest of the link is built."""
+    near = next((one for one in world.interfaces if one.place == _place(wire.near)), None)
+    if near is None or near.device.kind != CABLE:
+        return [(world, None)]
+    patched = replace(near, patched=_place(wire.far), device=_without_tunnel_fields(near.device))
+    return [(world._replace(interfaces=world.interfaces - {near} | {patched}), None)]
 
 
 def _make(world: World, _: Actor, wire: Wire) -> Outcomes:
     found = observed(world.interfaces, world.namespaces, wire)
     if isinstance(found, Failure):
         return [(world, found)]
-    made = _made(world.interfaces, wire)
+    made = _with_cable(world.interfaces, wire) if _is_panel(wire) else _made(world.interfaces, wire)
     # `make` removes nothing: if an interface is in the way, nothing is created.
     return [(world._replace(interfaces=made), True) if made > world.interfaces else (world, False)]
 
@@ -423,8 +446,17 @@ def _remove(world: World, _: Actor, location: Location, ifname: str) -> Outcomes
         return [(world, False)]
     if _belongs_to_another_link(world, location, ifname):
         return [(world, Failure("foreign", location.netns))]
-    kept = _without(world.interfaces, [(location.netns, ifname)])
+    kept = disconnected(_without(world.interfaces, [(location.netns, ifname)]), (location.netns, ifname))
+    sandbox, found = _namespace_at(world.namespaces, location.netns), _device_at(world, location, ifname)
+    if sandbox and sandbox not in world.tombstones and found and found.kind == CABLE:
+        world = world._replace(replaced=world.replaced | {sandbox})
     return [(world._replace(interfaces=kept), kept != world.interfaces)]
+
+
+def _lose_panel(world: World, _: Actor, paths: tuple[str, ...]) -> Outcomes:
+    """The panel of a node is gone, and with it all cables in these namespaces."""
+    kept = frozenset(one for one in world.interfaces if one.place[0] not in paths or one.device.kind != CABLE)
+    return [(world._replace(interfaces=kept), None)]
 
 
 def _belongs_to_another_link(world: World, location: Location, ifname: str) -> bool:
@@ -464,12 +496,15 @@ def _is_there(namespaces: frozenset[str], path: str, cookie: int) -> bool:
 @cache
 def observed(interfaces: frozenset[Interface], namespaces: frozenset[str], wire: Wire) -> Observed | Failure:
     """The interfaces at the wire's ends, or a failure that names the namespace that is gone."""
-    ports = (wire.near, wire.far) if isinstance(wire, VethWire) else (wire.near,)
+    ports = (wire.near, wire.far) if isinstance(wire, VethWire | PatchWire) else (wire.near,)
     for port in ports:
         if not _is_there(namespaces, port.netns, port.cookie):
             return Failure("gone", port.netns)
     at = {one.place: one for one in interfaces}
     near = at.get(_place(wire.near))
+    if isinstance(wire, PatchWire):
+        ends = ((near, _place(wire.far)), (at.get(_place(wire.far)), _place(wire.near)))
+        return Observed(*(replace(one.device, wired=one.patched == to) if one else None for one, to in ends))
     if not isinstance(wire, VethWire):
         return Observed(near.device if near else None)
     far = at.get(_place(wire.far))
@@ -483,9 +518,62 @@ def _made(interfaces: frozenset[Interface], wire: Wire) -> frozenset[Interface]:
         near, far = _place(wire.near), _place(wire.far)
         kept = _without(interfaces, [near, far])
         return kept | {Interface(near, _veth(wire.near), far), Interface(far, _veth(wire.far), near)}
+    if not isinstance(wire, VxlanWire) or wire.wiring is Wiring.PANEL:
+        return _connected(_with_cable(interfaces, wire), wire)
     # A kernel allows one tunnel per VNI and address, so other tunnels with this VNI are removed first.
     kept = _without(interfaces, [_place(wire.near), *(one.place for one in _claims(interfaces, wire))])
     return kept | {Interface(_place(wire.near), _tunnel(wire))}
+
+
+def _is_panel(wire: Wire) -> bool:
+    return isinstance(wire, CableWire | PatchWire) or (isinstance(wire, VxlanWire) and wire.wiring is Wiring.PANEL)
+
+
+def _with_cable(interfaces: frozenset[Interface], wire: Wire) -> frozenset[Interface]:
+    """The interfaces with the wire's near cable. A new cable has no carrier; an existing interface is left alone."""
+    if any(one.place == _place(wire.near) for one in interfaces):
+        return interfaces
+    return interfaces | {Interface(_place(wire.near), replace(_device(wire.near, CABLE), carrier=False))}
+
+
+def _connected(interfaces: frozenset[Interface], wire: Wire) -> frozenset[Interface]:
+    """The interfaces with the wire's cables patched and raised as it requires."""
+    cables = {one.place: one for one in interfaces}
+    near = cables[_place(wire.near)]
+    if isinstance(wire, PatchWire):
+        far = cables.get(_place(wire.far))
+        if far is None:
+            return interfaces
+        pairs = ((wire.near, far.place), (wire.far, near.place))
+        return interfaces - {near, far} | {Interface(_place(one), _device(one, CABLE), patched=to) for one, to in pairs}
+    if not isinstance(wire, VxlanWire):
+        assert isinstance(wire, CableWire)
+        lowered = replace(near.device, mtu=wire.near.mtu, addresses=wire.near.addresses, given=wire.near.addresses)
+        lowered = replace(lowered, carrier=False) if wire.keeps_tunnel else _without_tunnel_fields(lowered)
+        return interfaces - {near} | {replace(near, device=lowered)}
+    others = _claims(interfaces - {near}, wire)
+    cut = {replace(one, device=_without_tunnel_fields(one.device)) for one in others}
+    tunnel = replace(_tunnel(wire), kind=CABLE, carrier=wire.carrier, carrier_fixed=False)
+    return interfaces - {near, *others} | cut | {replace(near, patched=None, device=tunnel)}
+
+
+def _without_tunnel(interfaces: frozenset[Interface], wire: Wire) -> frozenset[Interface]:
+    """The interfaces after a tunnel at the wire's near end was removed. A cable stays, without carrier."""
+    near = next((one for one in interfaces if one.place == _place(wire.near)), None)
+    if near is None or near.device.kind != CABLE:
+        return _without(interfaces, [_place(wire.near)])
+    return interfaces - {near} | {replace(near, device=_without_tunnel_fields(near.device))}
+
+
+def _without_tunnel_fields(device: Device) -> Device:
+    """A cable that is patched to no tunnel, and so has no carrier."""
+    return replace(device, vni=None, remote=None, local=None, port=None, parent_index=None, carrier=False)
+
+
+def disconnected(interfaces: frozenset[Interface], gone: InterfacePlace) -> frozenset[Interface]:
+    """The interfaces after a cable was taken down with the carrier of the cable that was patched to it."""
+    far = {one for one in interfaces if one.patched == gone}
+    return interfaces - far | {replace(one, device=replace(one.device, carrier=False)) for one in far}
 
 
 def _claims(interfaces: frozenset[Interface], wire: Wire) -> list[Interface]:
@@ -563,6 +651,8 @@ _REQUESTS: dict[str, Callable[..., Outcomes]] = {
     "ensure": _ensure,
     "remove": _remove,
     "observe_port": _observe_port,
+    "patch_one_way": _patch_one_way,
+    "lose_panel": _lose_panel,
     "cookie": _cookie,
     "is_there": lambda world, _, location: [(world, _is_there(world.namespaces, location.netns, location.cookie))],
 }

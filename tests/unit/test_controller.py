@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from ratchet.agent.queue import ReconcileKey, ReconcileKind
-from ratchet.core.model import Kind, Side, State
+from ratchet.core.kinds import Kind
+from ratchet.core.model import Side, State
 from ratchet.core.naming import vni_lease_name
 from ratchet.core.pod import Pod
 from ratchet.core.state_machine import derive

@@ -14,7 +14,8 @@ from ratchet.cli.diagram import Diagram, Edge, EdgeEnd, diagram_of
 from ratchet.cli.graph import RANKED_MAX, dot, mermaid, render
 from ratchet.cli.main import main
 from ratchet.core.intent import wanted_links
-from ratchet.core.model import Kind, Side, State
+from ratchet.core.kinds import Kind
+from ratchet.core.model import Side, State
 from ratchet.core.pod import Pod
 from ratchet.errors import RatchetError
 from tests.support.links import RECORD, declaring_pod, joined, own, pod, primary_pod, vxlan, with_ready

@@ -10,7 +10,8 @@ import pytest
 
 from ratchet.core.endpoint_spec import EndpointSpec, Route
 from ratchet.core.interface import Device, InterfaceSpec, Observed, Parent, VethWire, VxlanWire
-from ratchet.core.model import Encapsulation, Kind, Link, Side
+from ratchet.core.kinds import Kind
+from ratchet.core.model import Encapsulation, Link, Side
 from ratchet.core.naming import end_mac_address
 from ratchet.core.plan import (
     AllocateVni,
@@ -67,6 +68,7 @@ def observed_as_planned(link: Link, side: Side, underlay: Underlay = UNDERLAY_A)
     wire = planned_wire(link, side, underlay)
     if isinstance(wire, VethWire):
         return Observed(device(wire.near, "veth"), device(wire.far, "veth"))
+    assert isinstance(wire, VxlanWire)
     return Observed(
         replace(
             device(wire.near, "vxlan"),

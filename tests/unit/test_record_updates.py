@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.core.model import Kind, Link, ReadyFor, Side, State
+from ratchet.core.kinds import Kind
+from ratchet.core.model import Link, ReadyFor, Side, State
 from ratchet.core.record_updates import (
     HISTORY_KEPT,
     REFUSED_KEPT,

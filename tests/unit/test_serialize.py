@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import ip_interface
 
 from ratchet.core.endpoint_spec import EndpointSpec
-from ratchet.core.model import Kind
+from ratchet.core.kinds import Kind
 from ratchet.core.serialize import plain
 
 

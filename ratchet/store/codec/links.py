@@ -15,7 +15,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from ratchet.core.model import DEFAULT_ENCAPSULATION, SIDES, Encapsulation, Kind, Link, Side, State, Transition
+from ratchet.core.kinds import Kind, Wiring
+from ratchet.core.model import DEFAULT_ENCAPSULATION, SIDES, Encapsulation, Link, Side, State, Transition
 from ratchet.core.naming import (
     KIND_LABEL,
     MANAGED_BY,
@@ -27,7 +28,7 @@ from ratchet.core.naming import (
     node_label,
     pod_label,
 )
-from ratchet.core.schemas import CURRENT_SCHEMA, EARLIER_SCHEMA
+from ratchet.core.schemas import EARLIER_SCHEMA, PANEL_SCHEMA, READ_SCHEMA
 from ratchet.core.shared import shared_text
 from ratchet.core.state_machine import derive
 from ratchet.errors import MalformedRecordError, NewerRecordError
@@ -48,9 +49,10 @@ _VNIS = range(1, 1 << 24)
 _PORTS = range(1, 1 << 16)
 _SCHEMAS = range(EARLIER_SCHEMA, 1 << 16)
 _REFUSED = "refused_vnis"
-_TUNNEL, _PORT = "kind_wanted", "vxlan_port"
+_TUNNEL, _PORT, _WIRING = "kind_wanted", "vxlan_port", "wiring"
 _SCHEMA, _MIN_READER, _PRIMARY = "schema", "minReader", "primary"
 _LETTERS = ("a", "b")
+_WIRINGS = {str(one): one for one in Wiring}
 UNREAD_KEPT = 12  # lines
 
 
@@ -68,12 +70,14 @@ def encode_link(link: Link) -> Json:
         data[_REFUSED] = ",".join(map(str, link.refused_vnis))
     if link.encapsulation.tunnel:
         data[_TUNNEL] = str(Kind.VXLAN)
+    if link.wiring is not Wiring.DIRECT:
+        data[_WIRING] = str(link.wiring)
     if link.encapsulation.vxlan_port is not None:
         data[_PORT] = str(link.encapsulation.vxlan_port)
     prefixes = _prefixes(link)
     if link.schema != EARLIER_SCHEMA:
         # The values of a newer version stay: a patch has only the differences between two encodings.
-        readers = str(min(link.schema, CURRENT_SCHEMA))
+        readers = str(PANEL_SCHEMA if link.wiring is Wiring.PANEL else min(link.schema, READ_SCHEMA))
         data |= {_SCHEMA: str(link.schema), _MIN_READER: readers, _PRIMARY: prefixes[Side.PRIMARY]}
     for side in SIDES:
         data |= encode_end(prefixes[side], link.end(side), link.schema)
@@ -122,6 +126,7 @@ def _decode(name: str, metadata: Mapping[str, Any], data: Mapping[str, str]) -> 
         primary=decode_end(primary, namespace, fields[primary], schema),
         pair=decode_end(pair, namespace, fields[pair], schema),
         encapsulation=_decode_encapsulation(data),
+        wiring=_decode_wiring(data.get(_WIRING, Wiring.DIRECT)),
         generation=decode_number(data, "generation", _GENERATIONS),
         vni=decode_number(data, "vni", _VNIS) if "vni" in data else None,
         refused_vnis=tuple(decode_number({_REFUSED: one}, _REFUSED, _VNIS) for one in _refused(data)),
@@ -237,6 +242,13 @@ def _decode_encapsulation(data: Mapping[str, str]) -> Encapsulation:
     return Encapsulation(tunnel, port) if tunnel or port else DEFAULT_ENCAPSULATION
 
 
+def _decode_wiring(text: str) -> Wiring:
+    """Raises ValueError."""
+    if text not in _WIRINGS:
+        raise ValueError(f"{_WIRING} is {text!r:.80}, not one of {', '.join(_WIRINGS)}")
+    return _WIRINGS[text]
+
+
 def _refused(data: Mapping[str, str]) -> list[str]:
     """The refused VNIs as text."""
     text = data.get(_REFUSED, "")
@@ -250,9 +262,9 @@ def _encode_transition(step: Transition) -> str:
 def _refuse_newer(name: str, data: Mapping[str, str], schema: int) -> None:
     """Raise NewerRecordError for a record that this version may not use."""
     least = decode_number(data, _MIN_READER, _SCHEMAS) if _MIN_READER in data else schema
-    if least > CURRENT_SCHEMA:
+    if least > READ_SCHEMA:
         raise NewerRecordError(
-            f"cannot use the record {name}: it needs a version that reads schema {least}, not {CURRENT_SCHEMA}",
+            f"cannot use the record {name}: it needs a version that reads schema {least}, not {READ_SCHEMA}",
             record=name,
             details="upgrade Ratchet on this node",
         )
