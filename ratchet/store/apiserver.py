@@ -25,6 +25,7 @@ from ratchet.errors import ApiUnavailableError
 from ratchet.retry import call_with_retries
 from ratchet.store.api_errors import UnauthorizedError, error_of_response, first_line
 from ratchet.store.connection import Connection, open_connection
+from ratchet.store.http import AnyResponse
 from ratchet.store.paging import Page, decode_page, read_body, read_list
 from ratchet.store.session import Json, Session, Watched, read_lines
 
@@ -35,7 +36,6 @@ Decoded = TypeVar("Decoded")
 Listing = tuple[list[Decoded], str]
 Observer = Callable[[str, str, int, float], None]
 
-CONNECT_SECONDS = 3.0
 READ_SECONDS = 10.0
 WATCH_SECONDS = 120
 # kube-apiserver's `--request-timeout`. To find a selector's few among 100,000 objects, it may read etcd for over 10 s.
@@ -167,7 +167,9 @@ class ApiServer:
         parameters = {"watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": str(limit)}
         parameters |= {"resourceVersion": resource_version, **query}
         with self._observed("GET", path) as answer:
-            response = self._send("GET", path, answer, query=parameters, read_seconds=min(seconds, limit) + 0.1)
+            response = self._send(
+                "GET", path, answer, query=parameters, read_seconds=min(seconds, limit) + 0.1, is_stream=True
+            )
         try:
             with closing(response) as stream, self._session.watching(stream):
                 decode_line = self._session.event_decoder(path, decode)
@@ -237,12 +239,12 @@ class ApiServer:
         body: Json | None = None,
         content_type: str = JSON,
         accept: str = JSON,
-    ) -> urllib3.BaseHTTPResponse:
+        is_stream: bool = False,
+    ) -> AnyResponse:
         headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": "ratchet"}
         target = path + ("?" + urlencode(query) if query else "")
-        timeout = urllib3.Timeout(connect=min(CONNECT_SECONDS, read_seconds), read=read_seconds)
         try:
-            response = self._session.send(method, target, headers, body, timeout)
+            response = self._session.send(method, target, headers, body, read_seconds, is_stream=is_stream)
             answer.status = response.status
             if response.status < HTTPStatus.BAD_REQUEST:
                 return response

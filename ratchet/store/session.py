@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, TypeVar
 
-import urllib3
-
 from ratchet.errors import ApiUnavailableError
+from ratchet.store import http
 from ratchet.store.api_errors import ExpiredError
 from ratchet.store.connection import Connection
 from ratchet.store.paging import LargeResponses
@@ -21,6 +20,7 @@ Json = dict[str, Any]
 Decoded = TypeVar("Decoded")
 
 CREDENTIALS_SECONDS = 1.0
+CONNECT_SECONDS = 3.0
 
 
 class Session:
@@ -47,20 +47,28 @@ class Session:
         self._credentials = (float("-inf"), {})
 
     def send(
-        self, method: str, target: str, headers: dict[str, str], body: Json | None, timeout: urllib3.Timeout
-    ) -> urllib3.BaseHTTPResponse:
-        """Send a request, and return the response with its body unread. `target` is a path and a query."""
-        response: urllib3.BaseHTTPResponse = self.connection.pool.urlopen(
+        self,
+        method: str,
+        target: str,
+        headers: dict[str, str],
+        body: Json | None,
+        read_seconds: float,
+        *,
+        is_stream: bool = False,
+    ) -> http.AnyResponse:
+        """Send a request, and return the response. The body may be unread; that of a stream is.
+
+        `target` is a path and a query. Raises HTTPError of urllib3, OSError.
+        """
+        request = http.Request(
             method,
             self.connection.base + target,
-            body=None if body is None else json.dumps(body),
-            headers=headers | self.credentials(),
-            timeout=timeout,
-            retries=False,
-            redirect=False,
-            preload_content=False,
+            headers | self.credentials(),
+            None if body is None else json.dumps(body).encode(),
+            min(CONNECT_SECONDS, read_seconds),
+            read_seconds,
         )
-        return response
+        return (http.send_by_library if is_stream else http.send)(self.connection.pool, request)
 
     @contextmanager
     def watching(self, stream: Any) -> Iterator[None]:

@@ -14,15 +14,15 @@ A call is profiled while the file PATH.profiling exists. Times are seconds of th
 from __future__ import annotations
 
 import cProfile
-import http.client
 import os
 import pstats
 import sys
 import threading
 import time
 from collections.abc import Callable
+from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 # A script finds only modules of its own directory.
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
@@ -30,29 +30,39 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 from ratchet.agent import agent, logs, service  # noqa: E402
 from ratchet.node import concurrency  # noqa: E402
 from ratchet.node.response import Response  # noqa: E402
-from ratchet.store import apiserver  # noqa: E402
+from ratchet.store import apiserver, http  # noqa: E402
 from tests.support.settings import read_settings  # noqa: E402
+
+Answer = TypeVar("Answer", bound=Any)
 
 
 def trace_requests(path: str) -> None:
-    """Trace requests. Between the two times, only the API server and the network work."""
+    """Trace requests. Between the two times, only the API server and the network work.
+
+    urllib3 sends the first request of a connection and the starts of watches.
+    """
     trace = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    connection: Any = http.client.HTTPConnection
-    putrequest, getresponse = connection.putrequest, connection.getresponse
+    connection: Any = HTTPConnection
+    putrequest, getresponse, receive = connection.putrequest, connection.getresponse, http.receive
 
     def put(self: Any, method: str, url: str, *arguments: Any, **options: Any) -> Any:
         self.traced = f"{method} {url}"
         return putrequest(self, method, url, *arguments, **options)
 
     def get(self: Any) -> Any:
+        return traced(self.traced, lambda: getresponse(self))
+
+    def received(pool: Any, connection: Any, request: http.Request) -> http.AnyResponse:
+        return traced(f"{request.method} {request.target}", lambda: receive(pool, connection, request))
+
+    def traced(request: str, wait: Callable[[], Answer]) -> Answer:
         sent = time.monotonic()
-        response = getresponse(self)
+        response = wait()
         thread = threading.current_thread().name.replace(" ", "-")
-        line = f"{sent} {time.monotonic()} {thread} {self.traced} {response.status}\n"
-        os.write(trace, line.encode())
+        os.write(trace, f"{sent} {time.monotonic()} {thread} {request} {response.status}\n".encode())
         return response
 
-    connection.putrequest, connection.getresponse = put, get
+    connection.putrequest, connection.getresponse, http.receive = put, get, received
 
 
 def trace_calls(path: str) -> None:
