@@ -2,129 +2,25 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
-import threading
+import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from functools import partial
 
 import pytest
+import trustme
 import urllib3
 
 from ratchet.store import http
 from ratchet.store.paging import LargeResponses, read_body
-from ratchet.store.response import UnsupportedResponseError, parse_response
-from tests.support.http_server import HttpServer, JsonHandler, running
+from ratchet.store.response import Response, UnsupportedResponseError, parse_response
+from tests.support.http_server import running
+from tests.support.raw_http import BODY, CLOSED, IRREGULAR, REGULAR, STALLED, Server
 
 HEADERS = {"Accept": "application/json", "User-Agent": "ratchet", "authorization": "Bearer t"}
-BODY = b'{"a": 1}'
-OK = b"HTTP/1.1 200 OK\r\n"
-JSON = b"Content-Type: application/json\r\n"
-LENGTH = b"Content-Length: 8\r\n"
-CHUNKED = b"Transfer-Encoding: chunked\r\n"
-CHUNKS = b"3\r\n" + BODY[:3] + b"\r\n5\r\n" + BODY[3:] + b"\r\n0\r\n\r\n"
-LARGE = b'{"a": "' + b"x" * 200_000 + b'"}'
-LONG_LINE = b"X-Long: " + b"x" * 70_000 + b"\r\n"
-
-# Responses that are parsed here.
-REGULAR = {
-    "length": OK + JSON + LENGTH + b"\r\n" + BODY,
-    "other case": OK + b"content-LENGTH:8\r\n\r\n" + BODY,
-    "no reason": b"HTTP/1.1 200\r\n" + LENGTH + b"\r\n" + BODY,
-    "keep-alive": OK + b"Connection: Keep-Alive\r\n" + LENGTH + b"\r\n" + BODY,
-    "empty": OK + b"Content-Length: 0\r\n\r\n",
-    "chunked": OK + JSON + CHUNKED + b"\r\n" + CHUNKS,
-    "error": b"HTTP/1.1 429 Too Many\r\nRetry-after:  7\r\n" + LENGTH + b"\r\n" + BODY,
-    "most headers": OK + LENGTH + b"X: y\r\n" * 98 + b"\r\n" + BODY,
-}
-# Responses that are handed over to urllib3.
-IRREGULAR = {
-    "large length": OK + b"Content-Length: %d\r\n\r\n" % len(LARGE) + LARGE,
-    "large chunk": OK + CHUNKED + b"\r\n%x\r\n" % len(LARGE) + LARGE + b"\r\n0\r\n\r\n",
-    "many chunks": OK + CHUNKED + b"\r\n" + b"400\r\n" + b"x" * 1024 + b"\r\n" + b"1\r\ny\r\n" * 20_000 + b"0\r\n\r\n",
-    "trailers": OK + CHUNKED + b"\r\n" + CHUNKS[:-2] + b"X-Trailer: x\r\n\r\n",
-    "chunk extension": OK + CHUNKED + b"\r\n8;x=y\r\n" + BODY + b"\r\n0\r\n\r\n",
-    "continue": b"HTTP/1.1 100 Continue\r\n\r\n" + OK + LENGTH + b"\r\n" + BODY,
-    "folded": OK + b"X-Folded: a\r\n b\r\n" + LENGTH + b"\r\n" + BODY,
-    "line feeds": (OK + LENGTH + b"\r\n").replace(b"\r", b"") + BODY,
-    "long line": OK + LONG_LINE + LENGTH + b"\r\n" + BODY,
-    "too many headers": OK + LENGTH + b"X: y\r\n" * 99 + b"\r\n" + BODY,
-    "no status line": b"<html>\r\n",
-    "bad status": b"HTTP/1.1 abc OK\r\n" + LENGTH + b"\r\n" + BODY,
-    "two lengths": OK + LENGTH + b"Content-Length: 9\r\n\r\n" + BODY,
-    "length and chunks": OK + LENGTH + CHUNKED + b"\r\n" + CHUNKS,
-    "gzip": OK
-    + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(gzip.compress(BODY))
-    + gzip.compress(BODY),
-    "no content": b"HTTP/1.1 204 No Content\r\n\r\n",
-    "not modified": b"HTTP/1.1 304 Not Modified\r\n" + LENGTH + b"\r\n",
-    "bad chunk size": OK + CHUNKED + b"\r\nxyz\r\n" + BODY + b"\r\n0\r\n\r\n",
-}
-# Responses after which the server closes the connection.
-CLOSED = {
-    "nothing": b"",
-    "half a status line": OK[:7],
-    "half a head": OK + JSON,
-    "half a body": OK + LENGTH + b"\r\n" + BODY[:4],
-    "half a chunk": OK + CHUNKED + b"\r\n" + CHUNKS[:5],
-    "no last chunk": OK + CHUNKED + b"\r\n" + CHUNKS[:-5],
-    "bad chunk end": OK + CHUNKED + b"\r\n8\r\n" + BODY + b"0\r\n\r\n",
-    "space before colon": OK + b"Content-Length : 8\r\n" + LENGTH + b"\r\n" + BODY,
-    "bad length": OK + b"Content-Length: 8x\r\n\r\n" + BODY,
-    "long digits": OK + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n" + BODY,
-    "until the end": OK + JSON + b"\r\n" + BODY,
-    "HTTP/1.0": b"HTTP/1.0 200 OK\r\n\r\n" + BODY,
-    "close": OK + b"Connection: close\r\n" + LENGTH + b"\r\n" + BODY,
-}
-# Responses without an end.
-STALLED = {name: CLOSED[name] for name in ("nothing", "half a head", "half a body", "half a chunk", "no last chunk")}
-STALLED["half a status line"] = CLOSED["half a status line"]
-
-
-class Handler(JsonHandler):
-    """Answers /raw with the bytes of the server, and other paths with the request."""
-
-    server: Server
-
-    def get(self) -> None:
-        self.server.clients.append(self.client_address)
-        body = self.rfile.read(int(self.headers.get("Content-Length", "0"))).decode()
-        if self.path != "/raw":
-            self.send(200, {"line": self.requestline, "headers": self.headers.items(), "body": body})
-            return
-        self.wfile.write(self.server.raw)
-        self.close_connection = self.server.closes
-        self.server.stalled.wait(30)
-
-    def handle(self) -> None:
-        with suppress(ConnectionError):  # the client closes connections with unread bytes
-            super().handle()
-
-    def finish(self) -> None:
-        super().finish()
-        self.server.ended.set()
-
-    def do_PATCH(self) -> None:  # noqa: N802  # the name that http.server calls
-        self.get()
-
-
-class Server(HttpServer):
-    """It sends `raw`, waits for `stalled`, and closes the connection if `closes`.
-
-    `clients` has the client of each request. `ended` is set once a connection is closed.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(Handler)
-        self.raw = b""
-        self.closes = False
-        self.stalled = threading.Event()
-        self.stalled.set()
-        self.ended = threading.Event()
-        self.clients: list[object] = []
 
 
 @pytest.fixture
@@ -134,16 +30,28 @@ def server() -> Iterator[Server]:
         made.stalled.set()
 
 
-def request(target: str = "/raw", seconds: float = 30.0) -> http.Request:
+@pytest.fixture
+def tls_server(server: Server) -> Server:
+    """A server with TLS, whose certificate `pool_of` trusts."""
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    server.authority = authority.cert_pem.bytes().decode()
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    return server
+
+
+def get(target: str = "/raw", seconds: float = 30.0) -> http.Request:
     return http.Request("GET", target, HEADERS, None, 30.0, seconds)
 
 
 @contextmanager
 def pool_of(server: Server, *, is_kept_alive: bool) -> Iterator[urllib3.HTTPConnectionPool]:
     """Connections to a server, of which one is open already if `is_kept_alive`."""
-    with closing(urllib3.connection_from_url(server.url, maxsize=1)) as pool:
+    options = {"ca_cert_data": server.authority} if server.authority else {}
+    url = server.url.replace("http:", "https:") if server.authority else server.url
+    with closing(urllib3.connection_from_url(url, maxsize=1, **options)) as pool:
         if is_kept_alive:
-            assert isinstance(http.send(pool, request("/first")).data, bytes)
+            assert isinstance(http.send(pool, get("/first")).data, bytes)
         yield pool
 
 
@@ -167,7 +75,7 @@ def results(server: Server, sent: http.Request) -> tuple[object, object]:
     with pool_of(server, is_kept_alive=True) as pool:
         on_kept_alive = result(pool, sent)
         server.stalled.set()
-        again = json.loads(http.send(pool, request("/again")).data)
+        again = json.loads(http.send(pool, get("/again")).data)
         assert again["line"] == "GET /again HTTP/1.1"
     return by_library, on_kept_alive
 
@@ -175,16 +83,22 @@ def results(server: Server, sent: http.Request) -> tuple[object, object]:
 @pytest.mark.parametrize("name", REGULAR)
 def test_a_regular_response_is_parsed_as_by_urllib3(server: Server, name: str) -> None:
     server.raw = REGULAR[name]
-    expected, found = results(server, request())
+    expected, found = results(server, get())
     assert found == expected
     assert parse_response(server.raw)
     assert len(set(server.clients)) == 2, "both pools have kept their connection"
 
 
+@pytest.mark.parametrize("fixture", ["server", "tls_server"])
+def test_a_kept_alive_connection_is_used_without_urllib3(request: pytest.FixtureRequest, fixture: str) -> None:
+    with pool_of(request.getfixturevalue(fixture), is_kept_alive=True) as pool:
+        assert isinstance(http.send(pool, get("/second")), Response)
+
+
 @pytest.mark.parametrize("name", IRREGULAR)
 def test_an_irregular_response_is_handed_over_to_urllib3(server: Server, name: str) -> None:
     server.raw = IRREGULAR[name]
-    expected, found = results(server, request())
+    expected, found = results(server, get())
     assert found == expected
     with pytest.raises(UnsupportedResponseError):
         parse_response(server.raw)
@@ -193,18 +107,52 @@ def test_an_irregular_response_is_handed_over_to_urllib3(server: Server, name: s
 @pytest.mark.parametrize("name", CLOSED)
 def test_a_connection_that_ends_in_a_response_has_the_result_of_urllib3(server: Server, name: str) -> None:
     server.raw, server.closes = CLOSED[name], True
-    expected, found = results(server, request())
+    expected, found = results(server, get())
     assert found == expected
+
+
+def test_a_reset_connection_has_the_error_of_urllib3(server: Server) -> None:
+    server.resets = True
+    expected, found = results(server, get())
+    assert found == expected
+    assert "ConnectionResetError" in str(found)
 
 
 @pytest.mark.parametrize("name", STALLED)
 def test_a_response_that_stalls_times_out_as_with_urllib3(server: Server, name: str) -> None:
     server.raw = STALLED[name]
     server.stalled.clear()
-    expected, found = results(server, request(seconds=0.2))
+    expected, found = results(server, get(seconds=0.2))
     assert found == expected
     assert isinstance(found, tuple)
     assert found[0] is urllib3.exceptions.ReadTimeoutError
+
+
+@pytest.mark.parametrize("name", ["length", "chunked", "large length", "many chunks", "trailers"])
+def test_responses_over_tls_are_read_as_by_urllib3(tls_server: Server, name: str) -> None:
+    tls_server.raw = (REGULAR | IRREGULAR)[name]
+    expected, found = results(tls_server, get())
+    assert found == expected
+    assert isinstance(found, tuple)
+    assert found[0] == 200
+    assert len(set(tls_server.clients)) == 2, "both pools have kept their connection"
+
+
+@pytest.mark.parametrize("name", ["half a head", "half a body"])
+def test_a_response_over_tls_that_stalls_times_out_as_with_urllib3(tls_server: Server, name: str) -> None:
+    tls_server.raw = STALLED[name]
+    tls_server.stalled.clear()
+    expected, found = results(tls_server, get(seconds=0.2))
+    assert found == expected
+    assert isinstance(found, tuple)
+    assert found[0] is urllib3.exceptions.ReadTimeoutError
+
+
+@pytest.mark.parametrize("name", ["nothing", "half a head", "half a body", "until the end"])
+def test_a_connection_over_tls_that_ends_in_a_response_has_the_result_of_urllib3(tls_server: Server, name: str) -> None:
+    tls_server.raw, tls_server.closes = CLOSED[name], True
+    expected, found = results(tls_server, get())
+    assert found == expected
 
 
 @pytest.mark.parametrize("name", REGULAR)
@@ -220,25 +168,26 @@ def test_every_beginning_of_a_regular_response_is_incomplete(name: str) -> None:
 def test_a_connection_with_bytes_after_the_response_is_not_used_again(server: Server, raw: bytes) -> None:
     server.raw = raw + REGULAR["length"]
     with pool_of(server, is_kept_alive=True) as pool:
-        assert result(pool, request()) == (200, BODY, None)
-        http.send(pool, request("/again"))
+        assert result(pool, get()) == (200, BODY, None)
+        http.send(pool, get("/again"))
     assert len(set(server.clients)) == 2
 
 
-def test_a_connection_with_an_informational_response_is_not_used_again(server: Server) -> None:
-    server.raw = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+@pytest.mark.parametrize("raw", [b"HTTP/1.1 103 Early Hints\r\n\r\n", CLOSED["close"]])
+def test_a_connection_that_the_server_will_close_or_write_to_is_not_used_again(server: Server, raw: bytes) -> None:
+    server.raw = raw
     with pool_of(server, is_kept_alive=True) as pool:
-        result(pool, request())
-        http.send(pool, request("/again"))
+        result(pool, get())
+        http.send(pool, get("/again"))
     assert len(set(server.clients)) == 2
 
 
 def test_a_connection_that_the_server_closed_while_idle_is_replaced(server: Server) -> None:
     server.raw, server.closes = REGULAR["length"], True
     with pool_of(server, is_kept_alive=True) as pool:
-        assert result(pool, request()) == (200, BODY, None)
+        assert result(pool, get()) == (200, BODY, None)
         assert server.ended.wait(10)
-        assert json.loads(http.send(pool, request("/again")).data)["line"] == "GET /again HTTP/1.1"
+        assert json.loads(http.send(pool, get("/again")).data)["line"] == "GET /again HTTP/1.1"
 
 
 @pytest.mark.parametrize(
@@ -263,7 +212,7 @@ def test_a_request_is_encoded_as_by_urllib3(
 @pytest.mark.parametrize("value", ["a\nX-Injected: b", "a\r\nX-Injected: b", "a\rb"])
 def test_a_header_with_a_line_break_is_rejected(server: Server, value: str) -> None:
     with pool_of(server, is_kept_alive=True) as pool, pytest.raises(ValueError, match="Invalid header value"):
-        http.send(pool, request()._replace(headers={"X": value}))
+        http.send(pool, get()._replace(headers={"X": value}))
 
 
 def test_an_interrupted_request_closes_its_connection(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,8 +222,9 @@ def test_an_interrupted_request_closes_its_connection(server: Server, monkeypatc
     with pool_of(server, is_kept_alive=True) as pool:
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
             patched.setattr(http, "parse_response", interrupt)
-            http.send(pool, request("/interrupted"))
-        assert json.loads(http.send(pool, request("/again")).data)["line"] == "GET /again HTTP/1.1"
+            http.send(pool, get("/interrupted"))
+        http.send(pool, get("/again"))
+    assert len(set(server.clients)) == 2
 
 
 def test_threads_share_the_connections(server: Server) -> None:
@@ -282,7 +232,7 @@ def test_threads_share_the_connections(server: Server) -> None:
 
     def lines(pool: urllib3.HTTPConnectionPool, thread: int) -> list[str]:
         targets = [f"/{thread}/{number}" for number in range(50)]
-        return [json.loads(http.send(pool, request(target)).data)["line"].split()[1] == target for target in targets]
+        return [json.loads(http.send(pool, get(target)).data)["line"].split()[1] == target for target in targets]
 
     with (
         closing(urllib3.connection_from_url(server.url, maxsize=8)) as pool,
