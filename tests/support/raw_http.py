@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 from contextlib import suppress
+from typing import Any
 
 from tests.support.http_server import HttpServer, JsonHandler
 
@@ -98,10 +99,6 @@ class Handler(JsonHandler):
         with suppress(ConnectionError):  # the client closes connections with unread bytes
             super().handle()
 
-    def finish(self) -> None:
-        super().finish()
-        self.server.ended.set()
-
     def do_PATCH(self) -> None:  # noqa: N802  # the name that http.server calls
         self.get()
 
@@ -121,3 +118,7 @@ class Server(HttpServer):
         self.stalled.set()
         self.ended = threading.Event()
         self.clients: list[object] = []
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        self.ended.set()
