@@ -45,7 +45,7 @@ class Request(NamedTuple):
 
 def send(pool: Pool, request: Request) -> AnyResponse:
     """Send a request. The body of the response may be unread. Raises HTTPError of urllib3."""
-    if not isinstance(pool, urllib3.HTTPConnectionPool) or pool.proxy is not None:
+    if not isinstance(pool, urllib3.HTTPConnectionPool):  # with a proxy
         return send_by_library(pool, request)
     connection: Any = pool._get_conn()  # closed if it is new or the server has closed it
     encoded = None if connection.sock is None else _encode(request, connection)

@@ -1,16 +1,23 @@
-"""An HTTP server that sends responses byte for byte, and such responses."""
+"""An HTTP server that sends responses byte for byte, such responses, and connections to the server."""
 
 from __future__ import annotations
 
 import gzip
+import re
 import socket
 import struct
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
+import urllib3
+
+from ratchet.store import http
+from ratchet.store.paging import LargeResponses, read_body
 from tests.support.http_server import HttpServer, JsonHandler
 
+HEADERS = {"Accept": "application/json", "User-Agent": "ratchet", "authorization": "Bearer t"}
 BODY = b'{"a": 1}'
 OK = b"HTTP/1.1 200 OK\r\n"
 JSON = b"Content-Type: application/json\r\n"
@@ -82,6 +89,8 @@ class Handler(JsonHandler):
 
     def get(self) -> None:
         self.server.clients.append(self.client_address)
+        if not self.server.reads:
+            self.server.stalled.wait(30)
         body = self.rfile.read(int(self.headers.get("Content-Length", "0"))).decode()
         if self.path != "/raw":
             self.send(200, {"line": self.requestline, "headers": self.headers.items(), "body": body})
@@ -104,7 +113,8 @@ class Handler(JsonHandler):
 
 
 class Server(HttpServer):
-    """It sends `raw`, waits for `stalled`, and closes the connection if `closes`. Or it resets it if `resets`.
+    """It sends `raw`, waits for `stalled`, and closes the connection if `closes`. Or it resets it if `resets`. It reads no
+    request's body before `stalled` unless `reads`.
 
     `clients` has the client of each request. `ended` is set once a connection is closed.
     """
@@ -114,6 +124,7 @@ class Server(HttpServer):
         self.authority = ""
         self.raw = b""
         self.closes = self.resets = False
+        self.reads = True
         self.stalled = threading.Event()
         self.stalled.set()
         self.ended = threading.Event()
@@ -122,3 +133,55 @@ class Server(HttpServer):
     def shutdown_request(self, request: Any) -> None:
         super().shutdown_request(request)
         self.ended.set()
+
+
+def get(target: str = "/raw", seconds: float = 30.0) -> http.Request:
+    return http.Request("GET", target, HEADERS, None, 30.0, seconds)
+
+
+@contextmanager
+def pool_of(server: Server, *, is_kept_alive: bool) -> Iterator[urllib3.HTTPConnectionPool]:
+    """Connections to a server, of which one is open already if `is_kept_alive`."""
+    options = {"ca_cert_data": server.authority} if server.authority else {}
+    url = server.url.replace("http:", "https:") if server.authority else server.url
+    with closing(urllib3.connection_from_url(url, maxsize=1, **options)) as pool:
+        if is_kept_alive:
+            assert isinstance(http.send(pool, get("/first")).data, bytes)
+        yield pool
+
+
+def result(pool: urllib3.HTTPConnectionPool, sent: http.Request) -> tuple[object, ...]:
+    """The status, the body and a header of a response, or the error and its message."""
+    try:
+        response = http.send(pool, sent)
+        with LargeResponses().admitted() as admit:
+            return response.status, bytes(read_body(response, admit)), response.headers.get("Retry-After")
+    except urllib3.exceptions.HTTPError as error:
+        return type(error), re.sub("0x[0-9a-f]+", "", str(error))
+
+
+class FailingSocket:
+    """A socket one of whose methods fails. `sendall` sends its data before."""
+
+    def __init__(self, sock: Any, method: str, error: OSError) -> None:
+        self._socket, self._method, self._error = sock, method, error
+
+    def sendall(self, data: bytes) -> None:
+        self._socket.sendall(data)
+        if self._method == "sendall":
+            raise self._error
+
+    def recv(self, size: int) -> Any:
+        if self._method == "recv":
+            raise self._error
+        return self._socket.recv(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+
+def fail(pool: urllib3.HTTPConnectionPool, method: str, error: OSError) -> None:
+    """Let a method of the socket of the kept-alive connection fail."""
+    connection: Any = pool._get_conn()
+    connection.sock = FailingSocket(connection.sock, method, error)
+    pool._put_conn(connection)

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import errno
 import json
-import re
 import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
+from typing import Any
 
 import pytest
 import trustme
 import urllib3
 
 from ratchet.store import http
-from ratchet.store.paging import LargeResponses, read_body
 from ratchet.store.response import Response, UnsupportedResponseError, parse_response
 from tests.support.http_server import running
-from tests.support.raw_http import BODY, CLOSED, IRREGULAR, REGULAR, STALLED, Server
-
-HEADERS = {"Accept": "application/json", "User-Agent": "ratchet", "authorization": "Bearer t"}
+from tests.support.raw_http import (
+    BODY,
+    CLOSED,
+    HEADERS,
+    IRREGULAR,
+    REGULAR,
+    STALLED,
+    Server,
+    fail,
+    get,
+    pool_of,
+    result,
+)
 
 
 @pytest.fixture
@@ -38,31 +48,6 @@ def tls_server(server: Server) -> Server:
     server.authority = authority.cert_pem.bytes().decode()
     server.socket = context.wrap_socket(server.socket, server_side=True)
     return server
-
-
-def get(target: str = "/raw", seconds: float = 30.0) -> http.Request:
-    return http.Request("GET", target, HEADERS, None, 30.0, seconds)
-
-
-@contextmanager
-def pool_of(server: Server, *, is_kept_alive: bool) -> Iterator[urllib3.HTTPConnectionPool]:
-    """Connections to a server, of which one is open already if `is_kept_alive`."""
-    options = {"ca_cert_data": server.authority} if server.authority else {}
-    url = server.url.replace("http:", "https:") if server.authority else server.url
-    with closing(urllib3.connection_from_url(url, maxsize=1, **options)) as pool:
-        if is_kept_alive:
-            assert isinstance(http.send(pool, get("/first")).data, bytes)
-        yield pool
-
-
-def result(pool: urllib3.HTTPConnectionPool, sent: http.Request) -> tuple[object, ...]:
-    """The status, the body and a header of a response, or the error and its message."""
-    try:
-        response = http.send(pool, sent)
-        with LargeResponses().admitted() as admit:
-            return response.status, bytes(read_body(response, admit)), response.headers.get("Retry-After")
-    except urllib3.exceptions.HTTPError as error:
-        return type(error), re.sub("0x[0-9a-f]+", "", str(error))
 
 
 def results(server: Server, sent: http.Request) -> tuple[object, object]:
@@ -128,6 +113,14 @@ def test_a_response_that_stalls_times_out_as_with_urllib3(server: Server, name: 
     assert found[0] is urllib3.exceptions.ReadTimeoutError
 
 
+def test_a_request_that_the_server_does_not_read_times_out_as_with_urllib3(server: Server) -> None:
+    server.stalled.clear()
+    with pool_of(server, is_kept_alive=True) as pool:
+        server.reads = False
+        sent = http.Request("PATCH", "/unread", HEADERS, b"x" * 30_000_000, 0.2, 30.0)
+        assert "timed out" in str(result(pool, sent))
+
+
 @pytest.mark.parametrize("name", ["length", "chunked", "large length", "many chunks", "trailers"])
 def test_responses_over_tls_are_read_as_by_urllib3(tls_server: Server, name: str) -> None:
     tls_server.raw = (REGULAR | IRREGULAR)[name]
@@ -153,6 +146,12 @@ def test_a_connection_over_tls_that_ends_in_a_response_has_the_result_of_urllib3
     tls_server.raw, tls_server.closes = CLOSED[name], True
     expected, found = results(tls_server, get())
     assert found == expected
+
+
+@pytest.mark.parametrize("name", ["large length", "large chunk"])
+def test_a_large_response_is_handed_over_before_it_is_read(name: str) -> None:
+    with pytest.raises(UnsupportedResponseError):
+        parse_response(IRREGULAR[name][:100])
 
 
 @pytest.mark.parametrize("name", REGULAR)
@@ -197,6 +196,7 @@ def test_a_connection_that_the_server_closed_while_idle_is_replaced(server: Serv
         ("PATCH", "/a", HEADERS | {"X": "\xe9"}, b"{}"),
         ("PATCH", "/a b#c%2f%", HEADERS, b"{}"),
         ("PATCH", "/a", HEADERS, b"x" * 1_000_000),
+        ("PATCH", "/a", HEADERS, None),
         ("GET", "/\xe9", HEADERS | {"User-Agent": "a\r\n b"}, None),
     ],
 )
@@ -209,10 +209,54 @@ def test_a_request_is_encoded_as_by_urllib3(
     assert found[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("host", "port"), [("api", 80), ("api.example.", 6443), ("192.0.2.1", 8080), ("2001:db8::1", 443)]
+)
+def test_the_header_host_is_that_of_urllib3(host: str, port: int) -> None:
+    connection: Any = urllib3.connection.HTTPConnection(host, port)
+    connection.putrequest("GET", "/")
+    found = http._host_header(connection.host, connection.port, connection.default_port)
+    assert f"Host: {found}".encode() in connection._buffer
+
+
+@pytest.mark.parametrize("host", ["fe80::1%eth0", "münchen.example"])
+def test_an_irregular_host_is_left_to_urllib3(host: str) -> None:
+    assert not http._host_header(host, 80, 80)
+
+
 @pytest.mark.parametrize("value", ["a\nX-Injected: b", "a\r\nX-Injected: b", "a\rb"])
 def test_a_header_with_a_line_break_is_rejected(server: Server, value: str) -> None:
     with pool_of(server, is_kept_alive=True) as pool, pytest.raises(ValueError, match="Invalid header value"):
         http.send(pool, get()._replace(headers={"X": value}))
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), ConnectionResetError()])
+def test_the_response_of_a_server_that_has_stopped_reading_is_read(server: Server, error: OSError) -> None:
+    server.raw = REGULAR["error"]
+    with pool_of(server, is_kept_alive=True) as pool:
+        fail(pool, "sendall", error)
+        assert result(pool, get()) == (429, BODY, "7")
+
+
+@pytest.mark.parametrize(
+    ("method", "error", "raised"),
+    [
+        ("sendall", TimeoutError("timed out"), urllib3.exceptions.ProtocolError),
+        ("sendall", OSError(errno.EHOSTUNREACH, "no route"), urllib3.exceptions.ProtocolError),
+        ("sendall", ssl.SSLError("bad record"), urllib3.exceptions.SSLError),
+        ("recv", OSError(errno.EHOSTUNREACH, "no route"), urllib3.exceptions.ProtocolError),
+        ("recv", ssl.SSLError("bad record"), urllib3.exceptions.SSLError),
+    ],
+)
+def test_a_socket_that_fails_has_an_error_of_urllib3(
+    server: Server, method: str, error: OSError, raised: type[Exception]
+) -> None:
+    with pool_of(server, is_kept_alive=True) as pool:
+        fail(pool, method, error)
+        with pytest.raises(raised):
+            http.send(pool, get())
+        http.send(pool, get("/again"))
+    assert len(set(server.clients)) == 2
 
 
 def test_an_interrupted_request_closes_its_connection(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
