@@ -113,9 +113,9 @@ class Handler(JsonHandler):
 
 
 class Server(HttpServer):
-    """It sends `raw`, waits for `stalled`, and closes the connection if `closes`. Or it resets it if `resets`. It reads no
-    request's body before `stalled` unless `reads`.
+    """It sends `raw`, waits for `stalled`, and closes the connection if `closes`. Or it resets it if `resets`.
 
+    Unless `reads`, it reads the body of no request before `stalled`.
     `clients` has the client of each request. `ended` is set once a connection is closed.
     """
 

@@ -148,10 +148,17 @@ def test_a_connection_over_tls_that_ends_in_a_response_has_the_result_of_urllib3
     assert found == expected
 
 
-@pytest.mark.parametrize("name", ["large length", "large chunk"])
-def test_a_large_response_is_handed_over_before_it_is_read(name: str) -> None:
+@pytest.mark.parametrize(
+    "raw",
+    [
+        IRREGULAR["large length"][:100],
+        IRREGULAR["large chunk"][:100],
+        b"HTTP/1.1 200 OK\r\nContent-Length: 70000\r\n\r\n",
+    ],
+)
+def test_a_large_response_is_handed_over_before_it_is_read(raw: bytes) -> None:
     with pytest.raises(UnsupportedResponseError):
-        parse_response(IRREGULAR[name][:100])
+        parse_response(raw)
 
 
 @pytest.mark.parametrize("name", REGULAR)
@@ -222,6 +229,12 @@ def test_the_header_host_is_that_of_urllib3(host: str, port: int) -> None:
 @pytest.mark.parametrize("host", ["fe80::1%eth0", "münchen.example"])
 def test_an_irregular_host_is_left_to_urllib3(host: str) -> None:
     assert not http._host_header(host, 80, 80)
+
+
+def test_urllib3_sends_requests_to_an_irregular_host(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_host_header", lambda *_: "")
+    with pool_of(server, is_kept_alive=True) as pool:
+        assert not isinstance(http.send(pool, get("/second")), Response)
 
 
 @pytest.mark.parametrize("value", ["a\nX-Injected: b", "a\r\nX-Injected: b", "a\rb"])
