@@ -47,7 +47,7 @@ class InterfaceSpec:
     `cookie` and `index` are as in `core.sandbox.Location`: an interface of another index belongs to another link. `mac`
     is the MAC address at creation (empty: the kernel chooses); a pod may change it, and it is not changed back. The
     other settings are as in `core.endpoint_spec.EndpointSpec`. `renewed`: an earlier specification was applied before,
-    and what it added is removed.
+    and what it added is removed. `group` is that of the attachment, in the panel; 0: the group of interfaces in pods.
     """
 
     netns: str
@@ -63,6 +63,7 @@ class InterfaceSpec:
     renewed: bool = False
     cookie: int = 0
     index: int = 0
+    group: int = 0
 
     def owns(self, device: Device) -> bool:
         """Whether a device is the interface of this end: Ratchet created it, and for this link."""

@@ -270,7 +270,7 @@ def _link(index: int = 0, flags: int = 0) -> bytes:
 
 
 def _identity(port: InterfaceSpec, ifname: str) -> bytes:
-    packed = _LINK.pack(("IFLA_IFNAME", ifname), ("IFLA_MTU", port.mtu), ("IFLA_GROUP", GROUP))
+    packed = _LINK.pack(("IFLA_IFNAME", ifname), ("IFLA_MTU", port.mtu), ("IFLA_GROUP", port.group or GROUP))
     if port.mac:
         packed += _LINK.pack(("IFLA_ADDRESS", bytes.fromhex(port.mac.replace(":", ""))))
     if port.txqlen is not None:

@@ -12,6 +12,7 @@ from typing import Any
 from ratchet.core.endpoint_spec import KERNELS_METRIC, Route
 from ratchet.core.interface import Device
 from ratchet.core.model import Address
+from ratchet.core.panel import is_attachment_group
 from ratchet.datapath import messages, tc
 from ratchet.datapath.message_classes import ifaddrmsg, ifinfmsg, ndmsg, nsidmsg, rtmsg
 from ratchet.datapath.netns import Netns
@@ -227,7 +228,7 @@ def read_link(raw: bytes, addresses: Collection[Given] = ()) -> ObservedLink:
         ifname=found["IFLA_IFNAME"],
         index=head[3],
         kind=kind,
-        ours=found.get("IFLA_GROUP") == messages.GROUP,
+        ours=_is_ours(found.get("IFLA_GROUP", 0)),
         up=bool(head[4] & messages.IFF_UP),
         mtu=found["IFLA_MTU"],
         mac=found.get("IFLA_ADDRESS", ""),
@@ -238,6 +239,10 @@ def read_link(raw: bytes, addresses: Collection[Given] = ()) -> ObservedLink:
         **tunnel,
     )
     return ObservedLink(device, found.get("IFLA_LINK"), found.get("IFLA_LINK_NETNSID"), found.get("IFLA_QDISC", ""))
+
+
+def _is_ours(group: int) -> bool:
+    return group == messages.GROUP or is_attachment_group(group)
 
 
 def read_route(raw: bytes) -> tuple[Route | None, int | None]:
