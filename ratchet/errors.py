@@ -144,6 +144,10 @@ class ForeignInterfaceError(NamespaceError):
     """An interface with this name exists there and is not Ratchet's; it is not changed."""
 
 
+class ForeignNamespaceError(NamespaceError):
+    """The path of the patch panel leads to something that is not Ratchet's; it is not changed."""
+
+
 class NamespaceGoneError(NamespaceError):
     """The path is not a network namespace, or not any more."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from ratchet.core.endpoint_spec import IFNAME, Sysctl
@@ -16,6 +17,14 @@ _SETTINGS = "/host/proc/sys" if Path(MOUNTED).is_dir() else "/proc/sys"
 def ignore_router_advertisements(ifname: str) -> None:
     """Ignore router advertisements on an interface. Raises OSError, FileNotFoundError if it has no IPv6."""
     _write(f"net.ipv6.conf.{IFNAME}.accept_ra", ifname, "0")
+
+
+def disable_ipv6_and_forwarding() -> None:
+    """Disable IPv6 and the forwarding of IPv4 in the whole namespace. Raises OSError."""
+    for name in ("net.ipv6.conf.all.disable_ipv6", "net.ipv6.conf.default.disable_ipv6"):
+        with suppress(FileNotFoundError):  # the kernel has no IPv6
+            _write(name, "", "1")
+    _write("net.ipv4.ip_forward", "", "0")
 
 
 def write_sysctl(ifname: str, sysctl: Sysctl) -> None:

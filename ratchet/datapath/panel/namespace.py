@@ -1,0 +1,184 @@
+"""The namespace of the patch panel: create it, open it, give it its name back.
+
+The mark of ownership is the alias of its `lo`. It is set before the namespace gets its name, `ip link` shows it, and it
+lasts as long as the namespace, because nobody can delete `lo`.
+
+The name is a bind mount, as ip-netns(8) makes it. Only a process that sees the node's mounts can make it: in a
+container, the mount would be the container's own. A process that is killed between creating the file and the mount
+leaves an empty file, over which the next one mounts.
+
+IPv6 and IPv4 forwarding are disabled before the namespace has its name. Otherwise panel ends would send multicast
+listener reports into pods.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import stat
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ratchet.datapath import messages, sysctl
+from ratchet.datapath.message_classes import ifinfmsg
+from ratchet.datapath.netns import CLONE_NEWNET, OWN, Netns, open_netns, refuse_host
+from ratchet.datapath.nlattr import HEADER, IFINFOMSG, Reading
+from ratchet.datapath.rtnetlink import Channel
+from ratchet.errors import DatapathError, ForeignNamespaceError, NamespaceGoneError
+
+PATH = "/run/netns/ratchet"
+
+LOOPBACK_INDEX = 1
+MARK = "ratchet/panel"
+MS_BIND = 0x1000
+
+_ALIAS = Reading(ifinfmsg, "IFLA_IFALIAS")
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """An open patch panel and context manager that closes it. `cookie` is its identity within one boot."""
+
+    netns: Netns
+    cookie: int
+
+    def close(self) -> None:
+        self.netns.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def open_panel(path: str = PATH, cookie: int = 0) -> Panel:
+    """Open the panel at `path`; with `cookie`, only the panel that has this cookie.
+
+    Raises NamespaceGoneError if there is no namespace or another panel, ForeignNamespaceError if the namespace is not
+    Ratchet's, HostNamespaceError if it is the node's own.
+    """
+    netns = open_netns(path)
+    try:
+        refuse_host(netns)
+        with Channel(netns) as channel:
+            if not _is_marked(channel):
+                raise ForeignNamespaceError(
+                    f"cannot use network namespace {path}: it is not Ratchet's",
+                    path=path,
+                    details="Delete or rename the namespace (ip netns del). Ratchet needs this name for its own.",
+                )
+            found = channel.cookie()
+            if cookie and found != cookie:
+                raise NamespaceGoneError(f"cannot use patch panel {path}: another panel has this path now", path=path)
+            return Panel(netns, found)
+    except BaseException:
+        netns.close()
+        raise
+
+
+def ensure_panel(lock: str, path: str = PATH, held: Panel | None = None) -> Panel:
+    """Open the panel at `path`. If there is none, give its name to the panel `held`, or create one.
+
+    `lock` is an existing folder that only root can open: a flock(2) on it excludes other processes and threads.
+    `held` is a panel that the caller has open: if only its name is gone, nothing in it changes.
+
+    Raises ForeignNamespaceError if something else has the path, or another panel than `held`; HostNamespaceError if it
+    is the node's own namespace; DatapathError with the kernel's reason.
+    """
+    panel = _opened(path)
+    if panel is None:
+        with _locked(lock):
+            panel = _opened(path)
+            if panel is None:
+                _name(path, held)
+                panel = open_panel(path)
+    if held is not None and panel.cookie != held.cookie:
+        panel.close()
+        raise ForeignNamespaceError(
+            f"cannot use patch panel {path}: it is not the one that this process has open",
+            path=path,
+            details="Both panels have cables. Delete the one at this path (ip netns del) to get the other one back.",
+        )
+    return panel
+
+
+def _opened(path: str) -> Panel | None:
+    """The panel at `path`; None if there is nothing, or the empty file of a process that was killed."""
+    try:
+        return open_panel(path)
+    except NamespaceGoneError as error:
+        try:
+            status = os.lstat(path)
+        except FileNotFoundError:
+            return None
+        is_mounted = status.st_dev != Path(path).parent.stat().st_dev
+        if stat.S_ISREG(status.st_mode) and status.st_size == 0 and not is_mounted:
+            return None
+        raise ForeignNamespaceError(
+            f"cannot make patch panel {path}: it exists and is not a network namespace",
+            path=path,
+            details="Remove it. Ratchet needs this name for its own.",
+        ) from error
+
+
+def _name(path: str, held: Panel | None) -> None:
+    """Give `path` to the panel `held`, or to a new one."""
+    try:
+        Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o444))
+        if held is not None:
+            _bind(f"/proc/self/fd/{held.netns.fd}", path)
+        else:
+            _in_own_thread(lambda: _create(path))
+    except OSError as error:
+        raise DatapathError(f"cannot make patch panel {path}: {error.strerror}") from error
+
+
+def _create(path: str) -> None:
+    """Create the namespace, in a thread that ends with this call: it never leaves the namespace."""
+    _checked(_libc.unshare(CLONE_NEWNET))
+    sysctl.disable_ipv6_and_forwarding()
+    with Channel() as channel:
+        channel.do(messages.brought_up(LOOPBACK_INDEX, MARK.partition("/")[2]))
+    _bind(OWN, path)
+
+
+def _in_own_thread(do: Callable[[], None]) -> None:
+    with ThreadPoolExecutor(1) as helper:
+        helper.submit(do).result()
+
+
+def _bind(source: str, path: str) -> None:
+    _checked(_libc.mount(source.encode(), path.encode(), None, ctypes.c_ulong(MS_BIND), None))
+
+
+def _checked(result: int) -> None:
+    if result != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+@contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise DatapathError(f"cannot lock {folder}: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_marked(channel: Channel) -> bool:
+    (answer,) = channel.do(messages.link_named("lo"))
+    return _ALIAS.read(answer.messages[0], HEADER.size + IFINFOMSG.size).get("IFLA_IFALIAS") == MARK
