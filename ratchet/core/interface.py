@@ -166,8 +166,8 @@ class Device:
     other kind. `up` is IFF_UP. `brought_up`: Ratchet has set the interface up since it created it; from then on, the
     pod decides whether it is up. `given` are the addresses that Ratchet added; other addresses belong to the pod.
     `routes` and `rate` are those that Ratchet set. `routes` and `sysctls` are read only if the specification needs
-    them. The tunnel's fields are None for other kinds than VXLAN,
-    and for a cable without a tunnel. `parent_index` is 0 if the tunnel is not pinned.
+    them. The tunnel's fields are None for other kinds than VXLAN, and for a cable without a tunnel. `parent_index` is 0
+    if the tunnel is not pinned.
 
     `entries` are the forwarding entries of a VXLAN; None if they were not read. `options` are those options of a VXLAN
     that Ratchet never sets and that harm others, by their names in ip-link(8).

@@ -21,7 +21,7 @@ LATENCY_SECONDS = 0.05  # the longest time that a packet may wait
 RTM_NEWQDISC, RTM_DELQDISC, RTM_GETQDISC = 36, 37, 38
 TC_H_ROOT = 0xFFFFFFFF
 TC_LINKLAYER_ETHERNET = 1
-_TCMSG = struct.Struct("=BxxxiIII")  # family, index, handle, parent, info
+TCMSG = struct.Struct("=BxxxiIII")  # family, index, handle, parent, info
 # struct tc_tbf_qopt: struct tc_ratespec (cell_log, linklayer, overhead, cell_align, mpu, rate) twice; limit, buffer,
 # mtu.
 _RATESPEC = struct.Struct("=BBHhHI")
@@ -41,28 +41,28 @@ def shape(index: int, rate: int) -> bytearray:
     limit = min(_LARGEST, int(speed * LATENCY_SECONDS) + burst)
     spec = _RATESPEC.pack(0, TC_LINKLAYER_ETHERNET, 0, 0, 0, min(speed, _LARGEST))
     none = _RATESPEC.pack(0, 0, 0, 0, 0, 0)
-    options = _nested(TCA_TBF_PARMS, spec + none + _QOPT.pack(limit, 0, 0)) + _nested(TCA_TBF_BURST, _U32.pack(burst))
+    options = nested(TCA_TBF_PARMS, spec + none + _QOPT.pack(limit, 0, 0)) + nested(TCA_TBF_BURST, _U32.pack(burst))
     if speed > _LARGEST:
-        options += _nested(TCA_TBF_RATE64, _U64.pack(speed))
-    head = _TCMSG.pack(0, index, HANDLE, TC_H_ROOT, 0)
+        options += nested(TCA_TBF_RATE64, _U64.pack(speed))
+    head = TCMSG.pack(0, index, HANDLE, TC_H_ROOT, 0)
     return message(RTM_NEWQDISC, PUT, head, _QDISC.pack(("TCA_KIND", KIND), ("TCA_OPTIONS", options)))
 
 
 def unshape(index: int) -> bytearray:
     """Remove Ratchet's queueing discipline from a link. The kernel restores its default."""
-    return message(RTM_DELQDISC, ACT, _TCMSG.pack(0, index, HANDLE, TC_H_ROOT, 0))
+    return message(RTM_DELQDISC, ACT, TCMSG.pack(0, index, HANDLE, TC_H_ROOT, 0))
 
 
 def rate_of(channel: Channel, index: int) -> int | None:
     """The rate that Ratchet set on a link, in bits per second; None if the qdisc is not Ratchet's."""
-    (answer,) = channel.exchange(message(RTM_GETQDISC, ACT | NLM_F_ECHO, _TCMSG.pack(0, index, 0, TC_H_ROOT, 0)))
+    (answer,) = channel.exchange(message(RTM_GETQDISC, ACT | NLM_F_ECHO, TCMSG.pack(0, index, 0, TC_H_ROOT, 0)))
     if answer.refusal is not None:
         if answer.refusal.errno == ENOENT:
             return None
         raise answer.refusal
     raw = answer.messages[0]
-    handle = _TCMSG.unpack_from(raw, HEADER.size)[2]
-    found = _SHOWN.read(raw, HEADER.size + _TCMSG.size)
+    handle = TCMSG.unpack_from(raw, HEADER.size)[2]
+    found = _SHOWN.read(raw, HEADER.size + TCMSG.size)
     if handle != HANDLE or found.get("TCA_KIND") != KIND:
         return None
     options = dict(attributes(found["TCA_OPTIONS"], 0))
@@ -71,5 +71,6 @@ def rate_of(channel: Channel, index: int) -> int | None:
     return int(_RATESPEC.unpack_from(options[TCA_TBF_PARMS])[5]) * 8
 
 
-def _nested(number: int, content: bytes) -> bytes:
+def nested(number: int, content: bytes) -> bytes:
+    """An attribute that no layout declares."""
     return ATTRIBUTE.pack(ATTRIBUTE.size + len(content), number) + content + bytes(-len(content) % 4)

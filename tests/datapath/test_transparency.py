@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import socket
-import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from ratchet.core.interface import Wire
+from ratchet.core.panel import EndKey
 from ratchet.datapath import ensure
 from ratchet.dev.testbed import wait_for
 from tests.support.namespaces import Bed
+from tests.support.panels import Panels, connect
+from tests.support.raw_frames import ethernet, opened, received
 from tests.support.wires import Wires
 
-ETH_P_ALL = 3
-SOL_PACKET, PACKET_AUXDATA = 263, 8
-AUXDATA = struct.Struct("=IIIHHHH")  # struct tpacket_auxdata of packet(7)
-TP_STATUS_VLAN_VALID = 0x10
-MACS = 12  # bytes of both MAC addresses
-SMALLEST = 60  # bytes of a frame without its checksum
-SECONDS = 10.0  # the longest wait for a frame
-
-SOURCE = bytes.fromhex("0600005eba11")
 JUMBO = 9000
-
-
-def ethernet(destination: str, ethertype: int, payload: bytes) -> bytes:
-    """An Ethernet II frame."""
-    head = bytes.fromhex(destination.replace(":", "")) + SOURCE + struct.pack("!H", ethertype)
-    return (head + payload).ljust(SMALLEST, b"\0")
 
 
 def llc(destination: str, payload: bytes) -> bytes:
@@ -65,14 +51,13 @@ FRAMES = {
 }
 
 
-@pytest.fixture(params=["veth", "vxlan"])
-def ends(request: pytest.FixtureRequest, bed: Bed, wires: Wires) -> dict[str, str]:
-    """The pods of a link with an MTU of JUMBO bytes, and their interfaces."""
-    bed.add("pod-a", "pod-b")
-    if request.param == "veth":
-        ensure(wires.veth(mtu=JUMBO))
-        return {"pod-a": "in1", "pod-b": "in2"}
-    bed.fabric(**{"node-1": "10.9.0.1/24", "node-2": "10.9.0.2/24"})
+def veth(bed: Bed, wires: Wires, panels: Panels) -> dict[str, str]:
+    ensure(wires.veth(mtu=JUMBO))
+    return {"pod-a": "in1", "pod-b": "in2"}
+
+
+def vxlan(bed: Bed, wires: Wires, panels: Panels) -> dict[str, str]:
+    make_nodes(bed)
     for number, node in enumerate(("node-1", "node-2")):
         bed.ip("fabric", "link", "set", f"port{number}", "mtu", "9100")
         bed.ip(node, "link", "set", "eth0", "mtu", "9100")
@@ -83,39 +68,44 @@ def ends(request: pytest.FixtureRequest, bed: Bed, wires: Wires) -> dict[str, st
     return {"pod-a": "in1", "pod-b": "in1"}
 
 
+def patch(bed: Bed, wires: Wires, panels: Panels) -> dict[str, str]:
+    panel = panels.make()
+    near, far = panels.cable(panel, "pod-a", "a", mtu=JUMBO), panels.cable(panel, "pod-b", "b", mtu=JUMBO)
+    connect(panel, near, far.index)
+    connect(panel, far, near.index)
+    return {"pod-a": "eth1", "pod-b": "eth1"}
+
+
+def patched_vxlan(bed: Bed, wires: Wires, panels: Panels) -> dict[str, str]:
+    """Cables that are patched to tunnels, over an underlay with an MTU of 1500 bytes."""
+    make_nodes(bed)
+    own, other = "10.9.0.1", "10.9.0.2"
+    placed: tuple[tuple[str, str, EndKey], ...] = (("node-1", "pod-a", "a"), ("node-2", "pod-b", "b"))
+    for node, pod, end in placed:
+        panel = panels.make(f"panel-{node}")
+        cable = panels.cable(panel, pod, end, mtu=JUMBO)
+        with bed.inside(node):
+            wire = panels.tunnel(panel, pod, end, own, other)
+        connect(panel, cable, bed.show(f"panel-{node}", wire.near.ifname)["ifindex"])
+        own, other = other, own
+    return {"pod-a": "eth1", "pod-b": "eth1"}
+
+
+def make_nodes(bed: Bed) -> None:
+    bed.fabric(**{"node-1": "10.9.0.1/24", "node-2": "10.9.0.2/24"})
+
+
+@pytest.fixture(params=[veth, vxlan, patch, patched_vxlan], ids=lambda make: make.__name__)
+def ends(request: pytest.FixtureRequest, bed: Bed, wires: Wires, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The pods of a link with an MTU of JUMBO bytes, and their interfaces."""
+    bed.add("pod-a", "pod-b")
+    with Panels(bed, str(tmp_path)) as panels:
+        yield request.param(bed, wires, panels)
+
+
 def is_running(bed: Bed, pod: str, ifname: str) -> bool:
     """Whether the kernel has taken notice of the carrier. A VXLAN has carrier from the start, in the state UNKNOWN."""
     return bed.show(pod, ifname)["operstate"] in ("UP", "UNKNOWN")
-
-
-@contextmanager
-def opened(bed: Bed, pod: str, ifname: str) -> Iterator[socket.socket]:
-    """A packet socket on an interface."""
-    with bed.inside(pod):
-        made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-    with made:
-        made.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
-        made.settimeout(SECONDS)
-        made.bind((ifname, ETH_P_ALL))
-        yield made
-
-
-def received(link: socket.socket) -> bytes:
-    """The next frame from SOURCE."""
-    while True:
-        frame, extra, _, (_, _, direction, *_) = link.recvmsg(1 << 16, 1 << 8)
-        if frame[MACS // 2 : MACS] == SOURCE and direction != socket.PACKET_OUTGOING:
-            return tagged(frame, extra)
-
-
-def tagged(frame: bytes, extra: list[tuple[int, int, bytes]]) -> bytes:
-    """The frame with its outer tag, which the kernel keeps apart from it."""
-    for level, kind, data in extra:
-        if (level, kind) == (SOL_PACKET, PACKET_AUXDATA):
-            status, *_, tag, ethertype = AUXDATA.unpack(data)
-            if status & TP_STATUS_VLAN_VALID:
-                return frame[:MACS] + struct.pack("!HH", ethertype, tag) + frame[MACS:]
-    return frame
 
 
 @pytest.mark.parametrize(("source", "target"), [("pod-a", "pod-b"), ("pod-b", "pod-a")])

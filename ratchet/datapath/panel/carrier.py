@@ -1,0 +1,56 @@
+"""The carrier of pods' ends: a pod's end has carrier while the panel's end of its cable is up.
+
+`core.panel.panel_end_is_up` decides. Read `pod_end_is_up` first: a panel end that is down gets no event when the pod
+sets its end up or down.
+"""
+
+from __future__ import annotations
+
+from errno import ENODEV
+
+from ratchet.datapath import messages
+from ratchet.datapath.message_classes import ifinfmsg
+from ratchet.datapath.messages import ACT, IFF_UP, RTM_GETLINK, RTM_NEWLINK
+from ratchet.datapath.nlattr import HEADER, IFINFOMSG, Layout, message
+from ratchet.datapath.panel.devices import PanelDevice
+from ratchet.datapath.rtnetlink import Channel
+from ratchet.errors import DatapathError
+
+_LINK = Layout(ifinfmsg)
+
+
+def set_carrier(channel: Channel, cable: PanelDevice, has: bool) -> bool:
+    """Set a panel end up or down. Returns False if the cable is gone. `channel` is in the panel.
+
+    Raises DatapathError.
+    """
+    request = messages.up(cable.index) if has else _down(cable.index)
+    (answer,) = channel.exchange(request)
+    if answer.refusal is None:
+        return True
+    if answer.refusal.errno == ENODEV:
+        return False
+    verb = "up" if has else "down"
+    raise DatapathError(f"cannot set {cable.ifname} {verb}: {answer.refusal.strerror}") from answer.refusal
+
+
+def pod_end_is_up(channel: Channel, cable: PanelDevice) -> bool | None:
+    """IFF_UP of the pod's end of a cable, without opening the pod; None if it cannot be read.
+
+    The kernel reads it in the pod's namespace (Linux 4.20). `channel` is in the panel.
+    """
+    if cable.pod_index is None or cable.pod_nsid is None:
+        return None
+    (answer,) = channel.exchange(_link_in(cable.pod_nsid, cable.pod_index))
+    if answer.refusal is not None:
+        return None
+    return bool(IFINFOMSG.unpack_from(answer.messages[0], HEADER.size)[4] & IFF_UP)
+
+
+def _down(index: int) -> bytearray:
+    return message(RTM_NEWLINK, ACT, IFINFOMSG.pack(0, 0, 0, index, 0, IFF_UP))
+
+
+def _link_in(nsid: int, index: int) -> bytearray:
+    attributes = _LINK.pack(("IFLA_IF_NETNSID", nsid), ("IFLA_EXT_MASK", messages.RTEXT_FILTER_SKIP_STATS))
+    return message(RTM_GETLINK, ACT, IFINFOMSG.pack(0, 0, 0, index, 0, 0), attributes)

@@ -1,0 +1,83 @@
+"""The devices of a patch panel, read in one dump."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from errno import ENODEV
+
+from ratchet.core.panel import is_attachment_group
+from ratchet.datapath import messages
+from ratchet.datapath.message_classes import ifinfmsg
+from ratchet.datapath.nlattr import HEADER, IFINFOMSG, Reading
+from ratchet.datapath.rtnetlink import Channel
+
+IFF_LOWER_UP = 0x10000
+
+_DEVICE = Reading(
+    ifinfmsg,
+    *("IFLA_IFNAME", "IFLA_MTU", "IFLA_LINK", "IFLA_LINK_NETNSID", "IFLA_GROUP", "IFLA_IFALIAS", "IFLA_LINKINFO"),
+)
+_INFO = Reading(ifinfmsg.ifinfo, "IFLA_INFO_KIND")
+
+
+@dataclass(frozen=True, slots=True)
+class PanelDevice:
+    """A device in the panel: the panel's end of a cable ("veth"), a tunnel ("vxlan"), or another kind.
+
+    `group` is that of the attachment, `alias` that of `datapath.messages.brought_up`. `carrier`: the device is up, and
+    so is the pod's end of a cable. `pod_index` is the ifindex of that end, `pod_nsid` the nsid of its namespace in the
+    panel's.
+    """
+
+    ifname: str
+    index: int
+    kind: str
+    group: int
+    mtu: int
+    alias: str
+    up: bool
+    carrier: bool
+    pod_index: int | None = None
+    pod_nsid: int | None = None
+
+    @property
+    def ours(self) -> bool:
+        return is_attachment_group(self.group)
+
+    @property
+    def is_cable(self) -> bool:
+        return self.ours and self.kind == "veth"
+
+
+def devices_of(channel: Channel) -> list[PanelDevice]:
+    """All devices in the panel except `lo`, which has no kind. Raises RefusedError."""
+    found = (read_device(raw) for raw in channel.dump(messages.links()))
+    return [device for device in found if device.kind]
+
+
+def device_named(channel: Channel, ifname: str) -> PanelDevice | None:
+    """The device of this name in the panel; None if there is none. Raises RefusedError."""
+    (answer,) = channel.exchange(messages.link_named(ifname))
+    if answer.refusal is None:
+        return read_device(answer.messages[0])
+    if answer.refusal.errno == ENODEV:
+        return None
+    raise answer.refusal
+
+
+def read_device(raw: bytes) -> PanelDevice:
+    """The device in a link's message."""
+    head = IFINFOMSG.unpack_from(raw, HEADER.size)
+    found = _DEVICE.read(raw, HEADER.size + IFINFOMSG.size)
+    return PanelDevice(
+        ifname=found["IFLA_IFNAME"],
+        index=head[3],
+        kind=_INFO.read(found.get("IFLA_LINKINFO", b"")).get("IFLA_INFO_KIND", ""),
+        group=found.get("IFLA_GROUP", 0),
+        mtu=found["IFLA_MTU"],
+        alias=found.get("IFLA_IFALIAS", ""),
+        up=bool(head[4] & messages.IFF_UP),
+        carrier=bool(head[4] & IFF_LOWER_UP),
+        pod_index=found.get("IFLA_LINK"),
+        pod_nsid=found.get("IFLA_LINK_NETNSID"),
+    )
