@@ -13,22 +13,19 @@ import shutil
 import statistics
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 
 from ratchet.core.naming import record_name
 from ratchet.dev.fake_kubelet import Sandbox
 from ratchet.dev.hosts import command_in, ip
 from ratchet.dev.testbed import wait_for
-from ratchet.errors import RatchetError
+from tests.bench.iperf import IPERF3, sent
 from tests.bench.nodes import ApiProcessBed, LinkWatch, Node, add_namespaces, sandbox_in, two_nodes
 from tests.bench.rows import Report, Row, at_least, table
 
-IPERF3 = "iperf3"
-ROUNDS, SECONDS = 9, 1
+ROUNDS = 9
 TARGET = 0.97
 VETH, VXLAN = "vEth", "VXLAN"
 OURS, BY_HAND = "10.7.0.2", "10.8.0.2"
-PORT = 5201
 OTHER_VNI, OTHER_PORT = 4711, 4790  # not those of Ratchet's tunnel
 
 
@@ -54,7 +51,7 @@ class Bench:
         found: dict[str, list[float]] = {OURS: [], BY_HAND: []}
         for number in range(ROUNDS + 1):
             for address in (OURS, BY_HAND) if number % 2 else (BY_HAND, OURS):
-                found[address].append(_sent(near.netns, far.netns, address))
+                found[address].append(sent(near.netns, far.netns, address))
             last = f"{found[OURS][-1]:.1f} Gbit/s, by hand {found[BY_HAND][-1]:.1f}"
             self.report(f"one TCP stream through a {kind} {number}/{ROUNDS}: {last}")
         ours, by_hand = (statistics.median(each[1:]) for each in (found[OURS], found[BY_HAND]))
@@ -114,29 +111,6 @@ def _up(netns: str, address: str) -> None:
 def _pings(netns: str, address: str) -> bool:
     command = command_in(netns, "ping", "-n", "-c", "1", "-W", "1", address)
     return subprocess.run(command, check=False, capture_output=True).returncode == 0
-
-
-def _sent(near: str, far: str, address: str) -> float:
-    """The Gbit/s that the other end has received."""
-    program = [IPERF3, "--server", "--one-off", "--bind", address, "--port", str(PORT)]
-    server = subprocess.Popen(command_in(far, *program), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_for("the server of iperf3", lambda: _listens(far, server))
-        program = [IPERF3, "--client", address, "--port", str(PORT), "--time", str(SECONDS), "--json"]
-        done = subprocess.run(command_in(near, *program), check=False, capture_output=True, text=True, timeout=30.0)
-        if done.returncode != 0:
-            raise RatchetError(f"cannot send to {address}: {done.stdout[-500:]} {done.stderr[-500:]}")
-        return float(json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]) / 1e9
-    finally:
-        server.kill()
-        server.wait()
-
-
-def _listens(netns: str, server: subprocess.Popen[bytes]) -> bool:
-    if server.poll() is not None:
-        raise RatchetError(f"cannot start {IPERF3}: it ended with {server.returncode}")
-    tables = (Path(f"/proc/{server.pid}/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6"))
-    return any(line.split()[1].endswith(f":{PORT:04X}") and line.split()[3] == "0A" for one in tables for line in one)
 
 
 if __name__ == "__main__":

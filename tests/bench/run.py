@@ -27,6 +27,7 @@ from tests.bench import (
     bench_guard,
     bench_many,
     bench_memory,
+    bench_panel,
     bench_plugin,
     bench_scale,
     bench_throughput,
@@ -85,6 +86,7 @@ def _measured() -> list[Row]:
     rows += bench_datapath.measure(report)
     rows += bench_carrier.measure(report)
     rows += bench_guard.measure(report)
+    rows += bench_panel.measure(report)
     print("==> TCP through links, compared with links that were created by hand", flush=True)
     rows += bench_throughput.measure(report, PREFIXES[0])
     print(f"\n{profile.table()}\n\nThe whole profile is in {PROFILE.relative_to(REPOSITORY)}.")
