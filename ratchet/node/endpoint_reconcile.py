@@ -34,6 +34,7 @@ from ratchet.errors import (
     VniForeignError,
     VniInUseError,
 )
+from ratchet.node.end_interface import EndInterface
 from ratchet.node.endpoint_progress import (
     EndpointResult,
     Progress,
@@ -46,7 +47,6 @@ from ratchet.node.endpoint_progress import (
 )
 from ratchet.node.journal import Journal
 from ratchet.node.record_writer import LEASE_OF_ANOTHER_LINK, RecordWriter, retry_on_conflict
-from ratchet.node.teardown import EndInterface
 from ratchet.node.verified import VerifiedEnds
 from ratchet.node.vni_claim import VniClaim
 

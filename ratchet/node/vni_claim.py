@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from ratchet.core import record_updates
 from ratchet.core.model import Link
-from ratchet.node.teardown import EndInterface
 
 if TYPE_CHECKING:
+    from ratchet.node.end_interface import EndInterface
     from ratchet.store.interface import Store
 
 

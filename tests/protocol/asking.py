@@ -33,6 +33,7 @@ from ratchet.node import (
     attach,
     call,
     delete,
+    end_interface,
     endpoint_reconcile,
     reconciler,
     record_writer,
@@ -311,7 +312,7 @@ def fake_environment(parents: dict[str, Parent]) -> Iterator[None]:
     kernel = FakeKernel(parents)
     time = SimpleNamespace(monotonic=lambda: current_driver().clock(), sleep=_sleep)
     with ExitStack() as stack:
-        for module in (endpoint_reconcile, teardown, call, add, underlay, controller, liveness):
+        for module in (endpoint_reconcile, end_interface, teardown, call, add, underlay, controller, liveness):
             stack.enter_context(patch.object(module, "datapath", kernel))
         for clocked in (add, listwatch):
             stack.enter_context(patch.object(clocked, "time", time))

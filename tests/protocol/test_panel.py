@@ -18,7 +18,7 @@ from ratchet.core.plan import Attempt, Build, Step, Wait
 from ratchet.core.underlay import Underlay
 from ratchet.core.wires import cable_wire
 from ratchet.node import endpoint_reconcile
-from ratchet.node.teardown import EndInterface
+from ratchet.node.end_interface import EndInterface
 from tests.protocol import world
 from tests.protocol.exploring import LIVELOCK, Report, assert_no_fault
 from tests.protocol.mutations import marking_ready_before_building

@@ -43,8 +43,8 @@ class Store:
             del self.leases[vni]
         self.events.append(f"release {vni}")
 
-    def take_down(self) -> None:
-        self.events.append("take down")
+    def remove_tunnel(self, record: Link) -> None:
+        self.events.append(f"remove tunnel {record.vni}")
 
 
 def claimed(record: Link | None) -> tuple[Store, VniClaim, Any]:
@@ -69,7 +69,7 @@ def test_a_written_claim_is_not_freed() -> None:
 def test_a_vni_that_the_record_does_not_get_is_released_after_its_device_is_removed() -> None:
     store, claim, device = claimed(with_vni(RECORD, ANOTHER))
     claim.written(with_vni(RECORD, ANOTHER), device)
-    assert store.events == ["take down", f"release {VNI}"]
+    assert store.events == [f"remove tunnel {VNI}", f"release {VNI}"]
     assert store.leases == {}
 
 
@@ -90,7 +90,7 @@ def test_a_vni_that_its_record_cannot_take_is_released_after_a_failure(record: L
     for end in (VniClaim.free, VniClaim.account_for):
         store, claim, device = claimed(record)
         end(claim, device if built else None)
-        assert store.events == ["take down", f"release {VNI}"][not built :]
+        assert store.events == [f"remove tunnel {VNI}", f"release {VNI}"][not built :]
 
 
 def test_a_vni_is_written_to_a_record_without_one_after_a_failure() -> None:
