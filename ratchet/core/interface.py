@@ -153,8 +153,7 @@ class VxlanWire:
         return ForwardingEntry(ANY_MAC, self.remote, self.remote_port, self.vni, index)
 
 
-DirectWire = VethWire | VxlanWire
-Wire = DirectWire | CableWire | PatchWire
+Wire = VethWire | VxlanWire | CableWire | PatchWire
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,17 +25,17 @@ SCENES = {
     "vEth, interfaces deleted by hand": Scene("A", "A", deleted_by_hand=True, collapse=False),
     "vEth, DEL without API": Scene("A", "A", api_may_fail=True, late_del=True, collapse=False),
     "vEth, all deleted": Scene("A", "A", kill="s1", gone=True, late_del=True, collapse=False),
-    "vEth, nobody stays": Scene("A", "A", late_del=True, agents=False),
+    "vEth, no agents": Scene("A", "A", late_del=True, agents=False),
     "vEth, ADD gives up": Scene("A", "A", late_del=True, agents=False, may_time_out=True),
     "vEth, records not seen": Scene("A", "A", kill="t1", late_del=True, collapse=False, unsynced=ALL),
     "VXLAN, records not seen": Scene("A", "B", kill="s1", collapse=False, unsynced=ALL),
     "from vEth to VXLAN, records not seen": Scene("B", "A", collapse=False, unsynced=ALL),
     "VXLAN, kill": Scene("A", "B", kill="s1", collapse=False),
-    "VXLAN, late DEL and kill, nobody stays": Scene("A", "B", kill="s1", late_del=True, agents=False, collapse=False),
+    "VXLAN, late DEL and kill, no agents": Scene("A", "B", kill="s1", late_del=True, agents=False, collapse=False),
     "VXLAN, ADD gives up": Scene("A", "B", agents=False, may_time_out=True, collapse=False),
-    "VXLAN, all deleted, nobody stays": Scene("A", "B", gone=True, late_del=True, agents=False, collapse=False),
+    "VXLAN, all deleted, no agents": Scene("A", "B", gone=True, late_del=True, agents=False, collapse=False),
     "from vEth to VXLAN": Scene("B", "A", collapse=False),
-    "from VXLAN to vEth, nobody stays": Scene("B", "B", agents=False),
+    "from VXLAN to vEth, no agents": Scene("B", "B", agents=False),
 }
 
 LARGE = {
@@ -54,7 +54,7 @@ LARGE = {
 SMALL = ("vEth", "vEth, interfaces deleted by hand", "from vEth to VXLAN")
 
 
-@pytest.mark.parametrize("name", with_thorough(SCENES, ["VXLAN, all deleted, nobody stays"]))
+@pytest.mark.parametrize("name", with_thorough(SCENES, ["VXLAN, all deleted, no agents"]))
 def test_no_order_of_steps_breaks_the_pairing(name: str, print_report: Callable[[Report], None]) -> None:
     report = SCENES[name].search().run(to_rest=name in SMALL)
     print_report(report)

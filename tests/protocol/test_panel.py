@@ -34,10 +34,10 @@ SCENES = {
     "patch, namespaces go": Scene("A", "A", wiring=PANEL),
     "patch, kills and late DEL": Scene("A", "A", kill="s1 s2 t1", late_del=True, collapse=False, wiring=PANEL),
     "patch, all deleted": Scene("A", "A", kill="s1", gone=True, late_del=True, collapse=False, wiring=PANEL),
-    "patch, nobody stays": Scene("A", "A", late_del=True, agents=False, wiring=PANEL),
+    "patch, no agents": Scene("A", "A", late_del=True, agents=False, wiring=PANEL),
     "patch, records not seen": Scene("A", "A", kill="t1", collapse=False, unsynced="s1 s2 t1", wiring=PANEL),
     "from patch to VXLAN": Scene("B", "A", collapse=False, wiring=PANEL),
-    "from VXLAN to patch, nobody stays": Scene("B", "B", agents=False, wiring=PANEL),
+    "from VXLAN to patch, no agents": Scene("B", "B", agents=False, wiring=PANEL),
     "VXLAN, kill": Scene("A", "B", kill="s1", collapse=False, wiring=PANEL),
     "patch, kills, late DEL, namespaces go": Scene("A", "A", kill="s1 s2 t1", late_del=True, wiring=PANEL),
     "patch, DEL without API": Scene("A", "A", api_may_fail=True, late_del=True, collapse=False, wiring=PANEL),
@@ -50,7 +50,7 @@ SCENES = {
     "patch, the panel is lost": Scene("A", "A", panel_lost=True, collapse=False, wiring=PANEL),
     "from patch to VXLAN, the panel is lost": Scene("B", "A", panel_lost=True, collapse=False, wiring=PANEL),
     "VXLAN, kill of the next primary": Scene("A", "B", kill="s2", collapse=False, wiring=PANEL),
-    "VXLAN, all deleted, nobody stays": Scene(
+    "VXLAN, all deleted, no agents": Scene(
         "A", "B", gone=True, late_del=True, agents=False, collapse=False, wiring=PANEL
     ),
 }
@@ -58,7 +58,7 @@ SCENES = {
 SLOW = (
     "from patch to VXLAN, kills and late DEL",
     "from patch to VXLAN, the panel is lost",
-    "VXLAN, all deleted, nobody stays",
+    "VXLAN, all deleted, no agents",
 )
 
 
@@ -134,7 +134,7 @@ MUTATIONS: dict[str, tuple[Mutation, str, str]] = {
     "the tunnel of a waiting end is cut": (cutting_the_tunnel_of_a_waiting_end, "VXLAN, kill", FALSE_CLAIM),
     "a freed VNI takes the cable": (
         removing_the_cable_with_a_freed_vni,
-        "from VXLAN to patch, nobody stays",
+        "from VXLAN to patch, no agents",
         REPLACED,
     ),
     "a waiting end loses its cable": (removing_the_cable_of_a_waiting_end, "patch", REPLACED),

@@ -1,7 +1,7 @@
 """The namespace of the patch panel: create it, open it, give it its name back.
 
 The mark of ownership is the alias of its `lo`. It is set before the namespace gets its name, `ip link` shows it, and it
-lasts as long as the namespace, because nobody can delete `lo`.
+lasts as long as the namespace, because `lo` cannot be deleted.
 
 The name is a bind mount, as ip-netns(8) makes it. Only a process that sees the node's mounts can make it: in a
 container, the mount would be the container's own. A process that is killed between creating the file and the mount

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ratchet.core.interface import VXLAN_OVERHEAD_IPV4, InterfaceSpec, VxlanWire, tunnel_mtu
+from ratchet.core.interface import FRAGMENTED_MTU_MAX, InterfaceSpec, VxlanWire, tunnel_mtu
 from ratchet.core.kinds import Wiring
 from ratchet.core.sandbox import Location
 from ratchet.datapath.links import ensure, remove
-from ratchet.datapath.panel.cables import PANEL_MTU
 from ratchet.datapath.panel.devices import device_named
 from ratchet.datapath.panel.namespace import Panel
 from ratchet.datapath.rtnetlink import Channel
@@ -26,7 +25,7 @@ def in_panel(wire: VxlanWire, panel: Panel, ifname: str, group: int) -> VxlanWir
     underlay's are lost silently.
     """
     ipv6 = ":" in wire.local
-    mtu = tunnel_mtu(wire.parent.mtu, wire.local) if ipv6 else PANEL_MTU - VXLAN_OVERHEAD_IPV4
+    mtu = tunnel_mtu(wire.parent.mtu, wire.local) if ipv6 else FRAGMENTED_MTU_MAX
     end = InterfaceSpec(panel.netns.path, ifname, (), mtu, cookie=panel.cookie, group=group)
     return replace(wire, near=end, parent=replace(wire.parent, index=0), carrier=True, wiring=Wiring.DIRECT)
 
