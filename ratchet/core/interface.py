@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from typing import TypeGuard
 
 from ratchet.core.endpoint_spec import Route, Sysctl
 from ratchet.core.forwarding import ANY_MAC, ForwardingEntry, Tunnel
 from ratchet.core.kinds import Wiring
 from ratchet.core.model import Address
+from ratchet.core.panel import PanelSlot
 
 VXLAN_OVERHEAD_IPV4 = 50
 VXLAN_OVERHEAD_IPV6 = 70
@@ -48,6 +50,7 @@ class InterfaceSpec:
     is the MAC address at creation (empty: the kernel chooses); a pod may change it, and it is not changed back. The
     other settings are as in `core.endpoint_spec.EndpointSpec`. `renewed`: an earlier specification was applied before,
     and what it added is removed. `group` is that of the attachment, in the panel; 0: the group of interfaces in pods.
+    `slot` is the attachment's place in the panel; None in direct wiring.
     """
 
     netns: str
@@ -64,6 +67,7 @@ class InterfaceSpec:
     cookie: int = 0
     index: int = 0
     group: int = 0
+    slot: PanelSlot | None = None
 
     def owns(self, device: Device) -> bool:
         """Whether a device is the interface of this end: Ratchet created it, and for this link."""
@@ -154,6 +158,12 @@ class VxlanWire:
 
 
 Wire = VethWire | VxlanWire | CableWire | PatchWire
+PanelWire = CableWire | PatchWire | VxlanWire
+
+
+def is_panel_wire(wire: Wire) -> TypeGuard[PanelWire]:
+    """Whether a wire is one of a link in panel wiring."""
+    return not isinstance(wire, VethWire) and (not isinstance(wire, VxlanWire) or wire.wiring is Wiring.PANEL)
 
 
 @dataclass(frozen=True, slots=True)

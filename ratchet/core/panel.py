@@ -3,42 +3,44 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
-from typing import Literal
-
-# The ends of a record: "a" is the lesser endpoint (`core.naming.in_order`).
-EndKey = Literal["a", "b"]
+from collections.abc import Iterator
+from typing import NamedTuple
 
 # The groups of attachments. Their upper byte is "R" in ASCII, as that of `datapath.messages.GROUP`, which is none of
 # them.
 GROUP_LEAST, GROUPS = 0x52000000, 1_000_000
 
 
-def cable_name(link: str, end: EndKey) -> str:
-    """The name of the panel's end of a cable; `link` is the UID of the record."""
-    return f"c{_digest(link)}-{end}"
+class PanelSlot(NamedTuple):
+    """An attachment's place in its node's patch panel: the path of the panel's namespace, and a group of devices.
+
+    The group and the ifindex that is reserved for a pod's interface identify the end of a link on its node. They do not
+    depend on the link, because the cable stays when the link changes.
+    """
+
+    path: str
+    group: int
+
+    def cable(self, index: int) -> str:
+        """The name of the panel's end of a cable; `index` is the ifindex reserved for the pod's end."""
+        return f"c{self.group - GROUP_LEAST:05x}-{index:x}"
+
+    def tunnel(self, index: int) -> str:
+        """The name of the tunnel to which that cable is patched."""
+        return f"t{self.group - GROUP_LEAST:05x}-{index:x}"
 
 
-def tunnel_name(link: str, end: EndKey) -> str:
-    """The name of an end's tunnel in the panel; `link` is the UID of the record."""
-    return f"t{_digest(link)}-{end}"
-
-
-def attachment_group(attachment: str, taken: Collection[int]) -> int:
-    """The group of an attachment's devices in the panel: none of `taken`.
+def attachment_groups(attachment: str) -> Iterator[int]:
+    """All groups that an attachment's devices in the panel can have, its preferred one first.
 
     The devices of an attachment are deleted by their group, so no two attachments of a node may have the same one.
     """
     start = int.from_bytes(hashlib.sha256(attachment.encode()).digest()[:4], "big")
-    for step in range(GROUPS):
-        group = GROUP_LEAST + (start + step) % GROUPS
-        if group not in taken:
-            return group
-    raise ValueError(f"all {GROUPS} groups for attachments are taken")
+    return (GROUP_LEAST + (start + step) % GROUPS for step in range(GROUPS))
 
 
 def is_attachment_group(group: int) -> bool:
-    """Whether a group is one that `attachment_group` assigns."""
+    """Whether a group is one of `attachment_groups`."""
     return GROUP_LEAST <= group < GROUP_LEAST + GROUPS
 
 
@@ -51,7 +53,3 @@ def panel_end_is_up(*, link_complete: bool, held_down: bool, own_pod_up: bool, f
     """
     far_is_shut = far_pod_up is False
     return link_complete and not held_down and not (far_is_shut and own_pod_up)
-
-
-def _digest(link: str) -> str:
-    return hashlib.sha256(link.encode()).hexdigest()[:12]

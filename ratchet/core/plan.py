@@ -13,6 +13,7 @@ from ratchet.core.differences import differences
 from ratchet.core.interface import Observed, PatchWire, Wire
 from ratchet.core.kinds import Kind, Wiring
 from ratchet.core.model import Link, Side
+from ratchet.core.panel import PanelSlot
 from ratchet.core.sandbox import Location, Sandbox
 from ratchet.core.tunnels import has_port, port_error, tunnel_addresses
 from ratchet.core.underlay import Underlay
@@ -25,7 +26,8 @@ class Attempt:
     """The attempt of one sandbox to take one end of a link.
 
     `wanted` is the link as it was declared when the attempt began. `index` is the ifindex reserved for the end
-    (`core.sandbox.Location`). `lasting`: ADD has ended and the sandbox runs, so it joins again if the record loses it.
+    (`core.sandbox.Location`), `slot` the attachment's place in the patch panel. `lasting`: ADD has ended and the
+    sandbox runs, so it joins again if the record loses it.
     """
 
     wanted: Link
@@ -33,6 +35,7 @@ class Attempt:
     sandbox: Sandbox
     index: int = 0
     lasting: bool = False
+    slot: PanelSlot | None = None
 
     @property
     def name(self) -> str:
@@ -44,7 +47,7 @@ class Attempt:
 
     @property
     def location(self) -> Location:
-        return Location(self.sandbox.netns, self.sandbox.cookie, self.index)
+        return Location(self.sandbox.netns, self.sandbox.cookie, self.index, self.slot)
 
     def as_recorded(self, record: Link | None) -> Attempt:
         """The attempt in terms of a record, which fixes the roles of both ends for its life.

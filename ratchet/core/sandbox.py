@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ratchet.core.panel import PanelSlot
 from ratchet.core.pod import PodRef
 from ratchet.core.schemas import EARLIER_SCHEMA
 
@@ -42,9 +43,11 @@ class Location:
     """The location of an end's interface on its own node, from that node's journal.
 
     `netns` is the path of the pod's network namespace, `cookie` its SO_NETNS_COOKIE (0: unknown, any namespace at that
-    path is accepted). `index` is the ifindex that is reserved for this end (0: none, the kernel assigns one).
+    path is accepted). `index` is the ifindex that is reserved for this end (0: none, the kernel assigns one). `slot` is
+    the attachment's place in the patch panel (None: it has none).
     """
 
     netns: str
     cookie: int = 0
     index: int = 0
+    slot: PanelSlot | None = None

@@ -6,5 +6,5 @@ Source: docs/architecture.md, "Change of format".
 """
 
 EARLIER_SCHEMA, CURRENT_SCHEMA, PANEL_SCHEMA = 1, 2, 3
-# The newest format that this version reads. It cannot build panel wiring yet, so it leaves such records alone.
-READ_SCHEMA = CURRENT_SCHEMA
+# The newest format that this version reads.
+READ_SCHEMA = PANEL_SCHEMA

@@ -54,7 +54,8 @@ def wire_of(record: Link, side: Side, underlay: Underlay, here: Location, peer: 
         local=local,
         port=port,
         remote_port=remote_port,
-        parent=underlay.parent,
+        # A tunnel in the panel is not pinned to an interface, so that the kernel does not limit its MTU.
+        parent=underlay.parent if record.wiring is Wiring.DIRECT else replace(underlay.parent, index=0),
         carrier=record.is_ready(side.other) or not underlay.has_agent,
         guard=underlay.guard,
         wiring=record.wiring,
@@ -131,4 +132,5 @@ def _port(record: Link, side: Side, mtu: int, location: Location) -> InterfaceSp
         renewed=record.generation > 1,
         cookie=location.cookie,
         index=location.index,
+        slot=location.slot if record.wiring is Wiring.PANEL else None,
     )

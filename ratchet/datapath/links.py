@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from ratchet.core.interface import CableWire, Device, InterfaceSpec, Observed, PatchWire, VethWire, VxlanWire, Wire
-from ratchet.core.kinds import Wiring
+from ratchet.core.interface import Device, InterfaceSpec, Observed, VethWire, VxlanWire, Wire, is_panel_wire
 from ratchet.core.sandbox import Location
 from ratchet.core.tunnel_guard import owner_of
 from ratchet.datapath import tunnel_guard
@@ -19,7 +18,7 @@ from ratchet.datapath.parse import device_of
 from ratchet.datapath.pod_netns import OpenPod, open_pod
 from ratchet.datapath.veth import ensure_veth, make_veth, observe_veth
 from ratchet.datapath.vxlan import ensure_tunnel, make_tunnel, observe_tunnel, unplug_tunnel
-from ratchet.errors import DatapathError, NamespaceGoneError
+from ratchet.errors import NamespaceGoneError
 
 
 def observe(wire: Wire) -> Observed:
@@ -27,12 +26,18 @@ def observe(wire: Wire) -> Observed:
 
     Raises NamespaceGoneError, which names the path, if a pod's namespace does not exist.
     """
+    if is_panel_wire(wire):
+        from ratchet.datapath.panel import links as panel_links  # direct wiring does not need them
+
+        return panel_links.observe(wire)
     with _opened(wire) as (near, far):
         return _observed(near, far)
 
 
 def observe_port(location: Location, ifname: str) -> Device | None:
     """The end's interface, None if there is none; `wired` and `carrier_fixed` are not determined.
+
+    A cable is a "veth" here. `observe` tells its carrier, and where it leads.
 
     Raises NamespaceGoneError. Raises ForeignInterfaceError if Ratchet created the interface for another link.
     """
@@ -44,7 +49,7 @@ def observe_port(location: Location, ifname: str) -> Device | None:
 
 
 def ensure(wire: Wire, search: Sequence[str] = ()) -> bool:
-    """Make the link's interfaces match `wire`. Returns whether anything changed.
+    """Make the interfaces of a link in direct wiring match `wire`. Returns whether anything changed.
 
     A difference is corrected in place if the kernel allows it, else the interface is replaced. If the call fails, it
     removes what it created. `search`: further paths of namespaces in which a stale device may hold the tunnel's VNI.
@@ -62,6 +67,10 @@ def make(wire: Wire) -> Observed:
     The guard and the forwarding entries of a tunnel that it has created are not read back. Raises as `ensure` does,
     except for a foreign interface, which is part of the observation.
     """
+    if is_panel_wire(wire):
+        from ratchet.datapath.panel import links as panel_links  # direct wiring does not need them
+
+        return panel_links.make(wire)
     with _opened(wire) as (near, far):
         if isinstance(wire, VxlanWire):
             made = make_tunnel(wire, near)
@@ -77,17 +86,26 @@ def build(wire: Wire, observed: Observed | None = None, *, evict: bool = True) -
     Without `evict`, raises VniInUseError if another tunnel on this node has the VNI. With it, such a tunnel is removed;
     raises VniForeignError if it is not Ratchet's.
     """
+    if is_panel_wire(wire):
+        from ratchet.datapath.panel import links as panel_links  # direct wiring does not need them
+
+        return panel_links.build(wire, evict=evict)
     with _opened(wire) as (near, far):
         _ensured(wire, near, far, evict=evict, observed=observed)
         return _observed(near, far, is_new=True)
 
 
 def remove(location: Location, ifname: str) -> bool:
-    """Delete the end's interface, and a vEth's peer with it.
+    """Delete the end's interface, and a vEth's peer with it. A cable's tunnel goes too.
 
     Returns False if it or its namespace is gone already. Raises HostNamespaceError. Raises ForeignInterfaceError, and
     leaves the interface, if it is not Ratchet's or belongs to another link.
     """
+    if location.slot is not None:
+        from ratchet.datapath.panel import links as panel_links
+
+        if panel_links.remove(location):
+            return True
     removed = _done_to_ours("remove", location, ifname, lambda pod, device: pod.take_down(device))
     if not removed:
         tunnel_guard.forget(owner_of(location.cookie, location.index))
@@ -123,15 +141,7 @@ def unplug(location: Location, ifname: str) -> bool:
 
 @contextmanager
 def _opened(wire: Wire) -> Iterator[tuple[OpenPod, OpenPod | None]]:
-    """Open the pods of the link: the near one, and for a vEth also the far one.
-
-    Raises DatapathError for a link in panel wiring, whose record this version does not read (`core.schemas`).
-    """
-    if isinstance(wire, CableWire | PatchWire) or (isinstance(wire, VxlanWire) and wire.wiring is Wiring.PANEL):
-        raise DatapathError(
-            f"cannot wire {wire.near.ifname} of {wire.link}: this version has no patch panel",
-            details="upgrade Ratchet on this node",
-        )
+    """Open the pods of the link: the near one, and for a vEth also the far one."""
     with open_pod(wire.near) as near:
         if not isinstance(wire, VethWire):
             yield near, None

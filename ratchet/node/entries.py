@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from ratchet.cni.delegation import Delegation
 from ratchet.cni.plugin_keys import DEFAULT_VXLAN_PORT
 from ratchet.core.model import Link, Side
+from ratchet.core.panel import PanelSlot, is_attachment_group
 from ratchet.core.pod import PodRef
 from ratchet.core.sandbox import Location
 from ratchet.errors import MalformedRecordError
@@ -69,7 +70,7 @@ class SandboxEntry:
     `cookie` is the identity of the namespace at `netns` (SO_NETNS_COOKIE), valid within `boot`. 0: it was not read.
     `asks`: the attachment is to get links. `began`: when the runtime called ADD, in seconds since boot. `underlay`: the
     underlay settings of its network configuration. `boot`: the kernel's ID of the boot in which the entry was written;
-    the journal sets it.
+    the journal sets it. `slot`: its place in the patch panel; None if it has no link in panel wiring.
 
     No two ends are of one link (`reservation`).
     """
@@ -84,6 +85,7 @@ class SandboxEntry:
     underlay: UnderlayConfig | None = None
     cookie: int = 0
     boot: str = field(default="", compare=False)
+    slot: PanelSlot | None = None
     _by_link: dict[str, HeldEnd] | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
@@ -98,7 +100,7 @@ class SandboxEntry:
 
     def location(self, end: HeldEnd) -> Location:
         """The location of the interface of one of its ends."""
-        return Location(self.netns, self.cookie, end.index)
+        return Location(self.netns, self.cookie, end.index, self.slot)
 
     def is_in(self, location: Location) -> bool:
         """Whether its namespace is that of a location: compared by cookie if both are known, else by path."""
@@ -123,6 +125,7 @@ def encode_entry(entry: SandboxEntry) -> dict[str, Any]:
         "delegations": [delegation.to_json() for delegation in entry.delegations],
         "underlay": _encode_underlay(entry.underlay) if entry.underlay else None,
         "boot": entry.boot,
+        "panel": entry.slot._asdict() if entry.slot else None,
     }
 
 
@@ -143,6 +146,7 @@ def decode_entry(document: dict[str, Any] | None) -> SandboxEntry | None:
             _decode_underlay(underlay) if underlay else None,
             int(document.get("cookie", 0)),
             document["boot"],
+            _decode_slot(document.get("panel")),
         )
     except (KeyError, TypeError, ValueError, AttributeError, MalformedRecordError):
         return None
@@ -151,6 +155,16 @@ def decode_entry(document: dict[str, Any] | None) -> SandboxEntry | None:
 def _decode_pod(document: dict[str, Any]) -> PodRef:
     namespace, name, uid = (_text(document[key]) for key in ("namespace", "name", "uid"))
     return PodRef(namespace, name, uid, _text(document.get("mirror", "")))
+
+
+def _decode_slot(document: dict[str, Any] | None) -> PanelSlot | None:
+    """Decode a place in the panel; None in an entry of an earlier version. Raises ValueError."""
+    if document is None:
+        return None
+    slot = PanelSlot(_text(document["path"]), int(document["group"]))
+    if not is_attachment_group(slot.group):
+        raise ValueError(f"{slot.group:#x} is not the group of an attachment")
+    return slot
 
 
 def _text(value: object) -> str:

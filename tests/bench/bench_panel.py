@@ -20,7 +20,7 @@ from ratchet.dev.testbed import wait_for
 from tests.bench.iperf import IPERF3, sent
 from tests.bench.rows import Report, Row, at_least, at_most, table
 from tests.support.namespaces import Bed
-from tests.support.panels import Panels, connect
+from tests.support.panels import Panels, connect, group_of
 from tests.support.wires import Wires
 
 LINKS, ROUNDS = 25, 5
@@ -54,8 +54,8 @@ def _cost(bed: Bed, panels: Panels, panel: Panel, report: Report) -> Row:
         ensure(replace(wire, near=replace(wire.near, index=1_000_000), far=replace(wire.far, index=1_000_001)))
 
     def remove(number: int) -> None:
-        remove_cables(panel, panels.spec(f"a-{number}", "a").group)
-        remove_cables(panel, panels.spec(f"b-{number}", "b").group)
+        remove_cables(panel, group_of(f"a-{number}"))
+        remove_cables(panel, group_of(f"b-{number}"))
 
     def remove_veth(number: int) -> None:
         bed.ip(f"a-{number}", "link", "del", "in1")

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from ratchet.core.interface import Wire
-from ratchet.core.panel import EndKey
 from ratchet.datapath import ensure
 from ratchet.dev.testbed import wait_for
 from tests.support.namespaces import Bed
-from tests.support.panels import Panels, connect
+from tests.support.panels import EndKey, Panels, connect, tunnel_of
 from tests.support.raw_frames import ethernet, opened, received
 from tests.support.wires import Wires
 
@@ -85,8 +84,8 @@ def patched_vxlan(bed: Bed, wires: Wires, panels: Panels) -> dict[str, str]:
         panel = panels.make(f"panel-{node}")
         cable = panels.cable(panel, pod, end, mtu=JUMBO)
         with bed.inside(node):
-            wire = panels.tunnel(panel, pod, end, own, other)
-        connect(panel, cable, bed.show(f"panel-{node}", wire.near.ifname)["ifindex"])
+            panels.tunnel(panel, wire := panels.wire(pod, end, own, other, panel=f"panel-{node}", mtu=JUMBO))
+        connect(panel, cable, bed.show(f"panel-{node}", tunnel_of(wire))["ifindex"])
         own, other = other, own
     return {"pod-a": "eth1", "pod-b": "eth1"}
 

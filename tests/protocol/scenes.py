@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from ipaddress import ip_interface
 from typing import Any, ParamSpec, TypeVar, cast
-from unittest.mock import patch
 
 from ratchet.cni.arguments import Arguments
 from ratchet.cni.command import Command
@@ -38,7 +37,6 @@ from ratchet.node.call import Call
 from ratchet.node.delete import delete, undo
 from ratchet.node.journal import Attachment, HeldEnd, Journal, SandboxEntry
 from ratchet.node.reconciler import Reconciler
-from ratchet.store.codec import links as codec
 from ratchet.store.codec.links import decode_link, encode_link
 from ratchet.store.interface import Store
 from ratchet.store.links import LinkStore, Lookup
@@ -639,7 +637,7 @@ def isolated() -> Iterator[None]:
         clear()
     logging.disable(logging.CRITICAL)
     try:
-        with fake_environment(PARENTS), patch.object(codec, "READ_SCHEMA", PANEL_SCHEMA):
+        with fake_environment(PARENTS):
             yield
     finally:
         logging.disable(logging.NOTSET)

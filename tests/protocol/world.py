@@ -27,6 +27,7 @@ from ratchet.core.interface import (
     VethWire,
     VxlanWire,
     Wire,
+    is_panel_wire,
 )
 from ratchet.core.kinds import Wiring
 from ratchet.core.sandbox import Location
@@ -436,7 +437,7 @@ def _make(world: World, _: Actor, wire: Wire) -> Outcomes:
     found = observed(world.interfaces, world.namespaces, wire)
     if isinstance(found, Failure):
         return [(world, found)]
-    made = _with_cable(world.interfaces, wire) if _is_panel(wire) else _made(world.interfaces, wire)
+    made = _with_cable(world.interfaces, wire) if is_panel_wire(wire) else _made(world.interfaces, wire)
     # `make` removes nothing: if an interface is in the way, nothing is created.
     return [(world._replace(interfaces=made), True) if made > world.interfaces else (world, False)]
 
@@ -496,14 +497,16 @@ def _is_there(namespaces: frozenset[str], path: str, cookie: int) -> bool:
 @cache
 def observed(interfaces: frozenset[Interface], namespaces: frozenset[str], wire: Wire) -> Observed | Failure:
     """The interfaces at the wire's ends, or a failure that names the namespace that is gone."""
-    ports = (wire.near, wire.far) if isinstance(wire, VethWire | PatchWire) else (wire.near,)
+    ports = (wire.near, wire.far) if isinstance(wire, VethWire) else (wire.near,)
     for port in ports:
         if not _is_there(namespaces, port.netns, port.cookie):
             return Failure("gone", port.netns)
     at = {one.place: one for one in interfaces}
     near = at.get(_place(wire.near))
     if isinstance(wire, PatchWire):
-        ends = ((near, _place(wire.far)), (at.get(_place(wire.far)), _place(wire.near)))
+        is_there = _is_there(namespaces, wire.far.netns, wire.far.cookie)
+        far_cable = at.get(_place(wire.far)) if is_there else None
+        ends = ((near, _place(wire.far)), (far_cable, _place(wire.near)))
         return Observed(*(replace(one.device, wired=one.patched == to) if one else None for one, to in ends))
     if not isinstance(wire, VethWire):
         return Observed(near.device if near else None)
@@ -523,10 +526,6 @@ def _made(interfaces: frozenset[Interface], wire: Wire) -> frozenset[Interface]:
     # A kernel allows one tunnel per VNI and address, so other tunnels with this VNI are removed first.
     kept = _without(interfaces, [_place(wire.near), *(one.place for one in _claims(interfaces, wire))])
     return kept | {Interface(_place(wire.near), _tunnel(wire))}
-
-
-def _is_panel(wire: Wire) -> bool:
-    return isinstance(wire, CableWire | PatchWire) or (isinstance(wire, VxlanWire) and wire.wiring is Wiring.PANEL)
 
 
 def _with_cable(interfaces: frozenset[Interface], wire: Wire) -> frozenset[Interface]:

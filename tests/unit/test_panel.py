@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import pytest
 
+from ratchet.core.naming import IFINDEX_LEAST, IFINDEX_PAIRS
 from ratchet.core.panel import (
     GROUP_LEAST,
     GROUPS,
-    attachment_group,
-    cable_name,
+    PanelSlot,
+    attachment_groups,
     is_attachment_group,
     panel_end_is_up,
-    tunnel_name,
 )
 from ratchet.datapath import messages
 
@@ -38,24 +38,27 @@ def test_an_incomplete_or_held_link_has_no_carrier(complete: bool, held: bool, o
     assert not panel_end_is_up(link_complete=complete, held_down=held, own_pod_up=own, far_pod_up=far)
 
 
-def test_names_differ_by_link_end_and_kind() -> None:
-    links = ("6f1c2d0e-0000-4000-8000-000000000001", "6f1c2d0e-0000-4000-8000-000000000002")
-    names = [name(link, end) for name in (cable_name, tunnel_name) for link in links for end in ("a", "b")]
+def test_names_differ_by_attachment_interface_and_kind() -> None:
+    slots = [PanelSlot("/run/netns/ratchet", group) for group in (GROUP_LEAST, GROUP_LEAST + GROUPS - 1)]
+    names = [
+        name
+        for slot in slots
+        for index in (IFINDEX_LEAST, IFINDEX_LEAST + 2 * IFINDEX_PAIRS - 1)
+        for name in (slot.cable(index), slot.tunnel(index))
+    ]
     assert len(set(names)) == len(names) == 8
     assert all(len(name.encode()) < IFNAMSIZ for name in names)
-    assert cable_name(links[0], "a") == cable_name(links[0], "a")
 
 
-def test_attachments_never_share_a_group() -> None:
-    first = attachment_group("attachment", ())
-    second = attachment_group("attachment", {first})
-    assert len({first, second, attachment_group("attachment", {first, second})}) == 3
-    with pytest.raises(ValueError, match="all 1000000 groups for attachments are taken"):
-        attachment_group("attachment", range(GROUP_LEAST, GROUP_LEAST + GROUPS))
+def test_an_attachment_can_have_any_group_and_has_one_that_it_prefers() -> None:
+    groups = list(attachment_groups("attachment"))
+    assert len(set(groups)) == len(groups) == GROUPS
+    assert groups[0] == next(attachment_groups("attachment")) != next(attachment_groups("another"))
+    assert is_attachment_group(min(groups))
+    assert is_attachment_group(max(groups))
 
 
 def test_groups_of_attachments_and_of_pods_interfaces_are_told_apart() -> None:
-    group = attachment_group("attachment", ())
-    assert is_attachment_group(group)
     assert not is_attachment_group(messages.GROUP)
     assert not is_attachment_group(0)
+    assert not is_attachment_group(GROUP_LEAST + GROUPS)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from ratchet import datapath
 from ratchet.core.differences import differences, near_differences
 from ratchet.core.endpoint_spec import EndpointSpec
 from ratchet.core.interface import CABLE, CableWire, Device, InterfaceSpec, Observed, Parent, PatchWire, VxlanWire, Wire
@@ -16,10 +15,10 @@ from ratchet.core.kinds import Kind, Wiring
 from ratchet.core.model import Encapsulation, Link, Side, State
 from ratchet.core.plan import AllocateVni, Attempt, Build, Create, Done, MarkReady, Observe, Reject, Step, Wait, plan
 from ratchet.core.record_updates import join, leave, mark_ready
-from ratchet.core.schemas import PANEL_SCHEMA
+from ratchet.core.schemas import CURRENT_SCHEMA, PANEL_SCHEMA
 from ratchet.core.state_machine import derive
 from ratchet.core.underlay import Underlay
-from ratchet.errors import DatapathError, MalformedRecordError, NewerRecordError
+from ratchet.errors import MalformedRecordError, NewerRecordError
 from ratchet.store.codec import links as codec
 from ratchet.store.codec.links import decode_link, encode_link
 from tests.support.links import NOW, VTEPS, joined, location, own, planned_wire, with_ready
@@ -207,15 +206,17 @@ def test_the_wiring_of_a_record_stays_whatever_a_pod_declares_later() -> None:
     assert join(direct, patched(), PAIR, again, NOW).wiring is Wiring.DIRECT
 
 
-def test_a_record_in_panel_wiring_is_left_alone_by_a_version_that_cannot_build_it() -> None:
+def test_a_record_in_panel_wiring_is_left_alone_by_a_version_that_cannot_build_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(codec, "READ_SCHEMA", CURRENT_SCHEMA)
     stored = encode_link(patched())
     assert (stored["data"]["wiring"], stored["data"]["minReader"], stored["data"]["kind"]) == ("panel", "3", "patch")
     with pytest.raises(NewerRecordError, match="it needs a version that reads schema 3"):
         decode_link(stored)
 
 
-def test_a_record_in_panel_wiring_is_read_as_it_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec, "READ_SCHEMA", PANEL_SCHEMA)
+def test_a_record_in_panel_wiring_is_read_as_it_was_written() -> None:
     for link in (waiting(), patched(), tunnelled()):
         assert decode_link(encode_link(link)) == link
     stored = encode_link(patched())
@@ -226,12 +227,6 @@ def test_a_record_in_panel_wiring_is_read_as_it_was_written(monkeypatch: pytest.
 
 def test_a_record_in_direct_wiring_has_no_key_of_the_wiring() -> None:
     assert "wiring" not in encode_link(joined(own(PRIMARY), own(PAIR)))["data"]
-
-
-@pytest.mark.parametrize("link", [waiting(), patched(), tunnelled()])
-def test_the_datapath_refuses_panel_wiring(link: Link) -> None:
-    with pytest.raises(DatapathError, match=r"cannot wire in1 of .*: this version has no patch panel"):
-        datapath.make(wire_at(link))
 
 
 def test_the_addresses_of_a_cable_are_those_of_the_declaration() -> None:

@@ -4,5 +4,5 @@ A cable is a vEth pair: one end in the pod, under the name that the user chose, 
 redirect from one device of the panel to another one. What happens to a link changes patches and the carrier of panel
 ends, and no interface in a running pod.
 
-The modules take values and do not know records. Links do not use them yet.
+`links` is what `datapath.links` uses for links in panel wiring.
 """

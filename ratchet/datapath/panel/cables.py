@@ -7,20 +7,21 @@ of the pod's end, because the kernel would then report a loss of carrier late (n
 
 from __future__ import annotations
 
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from errno import EBUSY, EEXIST, ENODEV
 
 from ratchet.core.differences import near_differences
-from ratchet.core.interface import InterfaceSpec, Observed, VethWire
-from ratchet.core.panel import is_attachment_group
+from ratchet.core.interface import CABLE, Device, InterfaceSpec, Observed, VethWire
+from ratchet.core.panel import PanelSlot, is_attachment_group
 from ratchet.datapath import messages
 from ratchet.datapath.message_classes import ifinfmsg
 from ratchet.datapath.messages import ACT, RTM_DELLINK, RTM_NEWLINK
 from ratchet.datapath.nlattr import IFINFOMSG, Layout, message
-from ratchet.datapath.panel.devices import PanelDevice, device_named, devices_of
+from ratchet.datapath.panel.devices import PanelDevice, device_at, device_named, devices_of
 from ratchet.datapath.panel.namespace import Panel
-from ratchet.datapath.parse import known_as, read_new_link
+from ratchet.datapath.parse import ObservedLink, device_of, known_as, read_new_link
 from ratchet.datapath.pod_netns import ATTEMPTS, OpenPod, open_pod
 from ratchet.datapath.rtnetlink import Channel, RefusedError
 from ratchet.datapath.rtnl_lock import holding_rtnl_lock
@@ -33,29 +34,49 @@ _LINK = Layout(ifinfmsg)
 
 
 @dataclass(frozen=True, slots=True)
-class CableSpec:
-    """How a cable must be: the pod's end, and the panel's end with its name and the group of the attachment.
+class OpenCable:
+    """One end of a link, opened by `open_cable`: its pod, and the panel with a netlink socket in it.
 
     `link` is the record's name, for the aliases of both ends.
     """
 
     link: str
-    pod: InterfaceSpec
-    ifname: str
-    group: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    spec: CableSpec
     pod: OpenPod
+    slot: PanelSlot
     panel: Panel
     channel: Channel
 
     @property
+    def ifname(self) -> str:
+        """The name of the panel's end."""
+        return self.slot.cable(self.pod.spec.index)
+
+    @property
     def wire(self) -> VethWire:
-        end = InterfaceSpec(self.panel.netns.path, self.spec.ifname, (), PANEL_MTU, group=self.spec.group)
-        return VethWire(self.spec.link, self.spec.pod, end)
+        end = InterfaceSpec(self.panel.netns.path, self.ifname, (), PANEL_MTU, group=self.slot.group)
+        return VethWire(self.link, self.pod.spec, end)
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedCable:
+    """The interface in the pod, None if there is none, and the panel's end if that interface is a cable.
+
+    `device.kind` is then `CABLE`, `device.carrier` tells whether the panel's end is up. `in_order`: the panel's end has
+    its name, group, MTU and alias.
+    """
+
+    device: Device | None = None
+    end: PanelDevice | None = None
+    in_order: bool = False
+
+
+@contextmanager
+def open_cable(link: str, spec: InterfaceSpec, panel: Panel, channel: Channel) -> Iterator[OpenCable]:
+    """Open the pod of a link's end; `channel` is in the panel. Raises as `open_pod` does."""
+    if spec.slot is None or not spec.index:
+        raise ValueError(f"cannot open {spec.ifname} of {link}: it has no place in the patch panel")
+    with open_pod(spec) as pod:
+        yield OpenCable(link, pod, spec.slot, panel, channel)
 
 
 def cables_of(panel: Panel) -> list[PanelDevice]:
@@ -67,24 +88,31 @@ def cables_of(panel: Panel) -> list[PanelDevice]:
             raise DatapathError(f"cannot read patch panel {panel.netns.path}: {refusal.strerror}") from refusal
 
 
-def ensure_cable(spec: CableSpec, panel: Panel) -> PanelDevice:
+def observe_cable(cable: OpenCable) -> ObservedCable:
+    """Observe an end. Raises DatapathError."""
+    link = cable.pod.observe()
+    if link is None:
+        return ObservedCable()
+    end = _panel_end(cable, link)
+    if end is None:
+        return ObservedCable(link.device)
+    return ObservedCable(replace(link.device, kind=CABLE, carrier=end.up), end, _is_in_order(cable, end))
+
+
+def ensure_cable(cable: OpenCable) -> PanelDevice:
     """Make a cable match its specification and return its panel end, whose carrier is left as it is.
 
     A cable that connects these two ends is corrected in place. Any other device of Ratchet under one of its names is
-    left over from an earlier attachment, and is deleted.
+    left over, and is deleted.
 
-    Raises NamespaceGoneError, HostNamespaceError, ForeignInterfaceError (with nothing changed), and DatapathError with
-    the kernel's reason.
+    Raises ForeignInterfaceError, with nothing changed, and DatapathError with the kernel's reason.
     """
-    with open_pod(spec.pod) as pod, Channel(panel.netns) as channel:
-        opened = _Opened(spec, pod, panel, channel)
-        for _ in range(ATTEMPTS):
-            if not _make(opened) and not _adjust(opened):
-                continue
-            found = device_named(channel, spec.ifname)
-            if found is not None:
-                return found
-        raise pod.failed(f"others keep making interfaces named {spec.pod.ifname} and {spec.ifname}")
+    for _ in range(ATTEMPTS):
+        if not make_cable(cable) and not adjust_cable(cable):
+            _clear(cable)
+        elif (end := observe_cable(cable).end) is not None:
+            return end
+    raise cable.pod.failed(f"others keep making interfaces named {cable.pod.spec.ifname} and {cable.ifname}")
 
 
 def remove_cables(panel: Panel, group: int) -> bool:
@@ -104,10 +132,10 @@ def remove_cables(panel: Panel, group: int) -> bool:
 
 
 @holding_rtnl_lock
-def _make(opened: _Opened) -> bool:
-    """Create the cable. Returns False if a name or the ifindex is taken, or if both ends would have one ifindex."""
-    pod, wire = opened.pod, opened.wire
-    request = messages.new_veth(wire.near, wire.far, opened.panel.netns.fd)
+def make_cable(cable: OpenCable) -> bool:
+    """Create a cable. Returns False if a name or the ifindex is taken, or if both ends would have one ifindex."""
+    pod, wire = cable.pod, cable.wire
+    request = messages.new_veth(wire.near, wire.far, cable.panel.netns.fd)
     made, shown = pod.channel.exchange(request, messages.link_named(wire.near.ifname))
     if made.refusal is not None:
         if made.refusal.errno in (EEXIST, EBUSY):
@@ -118,7 +146,7 @@ def _make(opened: _Opened) -> bool:
         if link.index == link.opposite:  # the panel's kernel assigns the next one to the next cable
             pod.delete(link.index)
             return False
-        _change(opened, messages.brought_up(link.opposite, wire.link))
+        _change(cable, messages.brought_up(link.opposite, wire.link))
         pod.tune()
         pod.finish(link.index, wire.link)
     except BaseException:
@@ -128,44 +156,79 @@ def _make(opened: _Opened) -> bool:
     return True
 
 
-def _adjust(opened: _Opened) -> bool:
-    """Correct an existing cable in place. Returns False, with what is in the way deleted, if it is another one."""
-    pod, spec = opened.pod, opened.spec
-    link, end = pod.observe(), device_named(opened.channel, spec.ifname)
-    device = link.device if link is not None else None
-    pod.refuse_foreign(device)
-    if end is not None and not end.ours:
+def adjust_cable(cable: OpenCable) -> bool:
+    """Correct an existing cable in place. Returns False, with nothing changed, if the interface is none.
+
+    Raises ForeignInterfaceError and DatapathError.
+    """
+    seen = observe_cable(cable)
+    cable.pod.refuse_foreign(seen.device)
+    if seen.device is None or seen.end is None:
+        return False
+    if near_differences(cable.wire, Observed(replace(seen.device, kind="veth", carrier=True))):
+        cable.pod.adjust(seen.device, cable.link)
+    if not seen.in_order:
+        _put_in_order(cable, seen.end)
+    return True
+
+
+def _put_in_order(cable: OpenCable, end: PanelDevice) -> None:
+    """Give the panel's end its name, group, MTU and alias. Its carrier is lost for a moment if the name changes."""
+    if end.ifname != cable.ifname:
+        _delete_leftover(cable)
+        _change(cable, messages.down(end.index), messages.named(end.index, cable.ifname))
+        if end.up:
+            _change(cable, messages.up(end.index))
+    _change(cable, _grouped(end.index, cable.slot.group), messages.brought_up(end.index, cable.link))
+
+
+def _clear(cable: OpenCable) -> None:
+    """Delete what has the names or the ifindex of a cable and is none."""
+    device = device_of(cable.pod.observe())
+    cable.pod.refuse_foreign(device)
+    _delete_leftover(cable)
+    cable.pod.take_down(device)
+    cable.pod.free_index()
+
+
+def _delete_leftover(cable: OpenCable) -> None:
+    """Delete the device of the panel that has the name of the panel's end. Raises ForeignInterfaceError."""
+    end = device_named(cable.channel, cable.ifname)
+    if end is None:
+        return
+    if not end.ours:
+        path = cable.panel.netns.path
         raise ForeignInterfaceError(
-            f"cannot make {spec.ifname} in {opened.panel.netns.path}: it exists and is not Ratchet's",
-            path=opened.panel.netns.path,
+            f"cannot make {cable.ifname} in {path}: it exists and is not Ratchet's",
+            path=path,
             details="Remove the interface.",
         )
-    if device is not None and end is not None and _connects(opened, end, device.index):
-        if near_differences(opened.wire, Observed(device)):
-            pod.adjust(device, spec.link)
-        if not end.alias or (end.mtu, end.group) != (PANEL_MTU, spec.group):
-            _change(opened, _grouped(end.index, spec.group), messages.brought_up(end.index, spec.link))
-        return True
-    if end is not None:
-        opened.channel.exchange(messages.drop_link(end.index))
-    pod.take_down(device)
-    pod.free_index()
-    return False
+    cable.channel.exchange(messages.drop_link(end.index))
 
 
-def _connects(opened: _Opened, end: PanelDevice, pod_index: int) -> bool:
-    """Whether a panel end is that of the pod's interface. Both ends of a usable cable have different indexes."""
-    if end.kind != "veth" or end.pod_index != pod_index or end.pod_index == end.index:
-        return False
-    return end.pod_nsid is not None and end.pod_nsid == known_as(opened.channel, opened.pod.netns)
+def _panel_end(cable: OpenCable, link: ObservedLink) -> PanelDevice | None:
+    """The panel's end to which an interface leads; None if it is no usable cable.
+
+    Both ends of a usable cable have different ifindexes.
+    """
+    device, opposite = link.device, link.lower_index
+    if not cable.pod.spec.owns(device) or device.kind != "veth" or opposite in (None, device.index):
+        return None
+    if link.lower_nsid is None or link.lower_nsid != known_as(cable.pod.channel, cable.panel.netns):
+        return None
+    return device_at(cable.channel, opposite)
 
 
-def _change(opened: _Opened, *requests: bytearray) -> None:
+def _is_in_order(cable: OpenCable, end: PanelDevice) -> bool:
+    return bool(end.alias) and (end.ifname, end.mtu, end.group) == (cable.ifname, PANEL_MTU, cable.slot.group)
+
+
+def _change(cable: OpenCable, *requests: bytearray) -> None:
     """Change the panel's end. Raises DatapathError."""
-    for answer in opened.channel.exchange(*requests):
+    for answer in cable.channel.exchange(*requests):
         if answer.refusal is not None:
-            end, path = opened.spec.ifname, opened.panel.netns.path
-            raise DatapathError(f"cannot make {end} in {path}: {answer.refusal.strerror}") from answer.refusal
+            path = cable.panel.netns.path
+            raise DatapathError(f"cannot make {cable.ifname} in {path}: {answer.refusal.strerror}") from answer.refusal
 
 
 def _grouped(index: int, group: int) -> bytearray:

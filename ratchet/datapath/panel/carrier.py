@@ -10,7 +10,7 @@ from errno import ENODEV
 
 from ratchet.datapath import messages
 from ratchet.datapath.message_classes import ifinfmsg
-from ratchet.datapath.messages import ACT, IFF_UP, RTM_GETLINK, RTM_NEWLINK
+from ratchet.datapath.messages import ACT, IFF_UP, RTM_GETLINK
 from ratchet.datapath.nlattr import HEADER, IFINFOMSG, Layout, message
 from ratchet.datapath.panel.devices import PanelDevice
 from ratchet.datapath.rtnetlink import Channel
@@ -24,7 +24,7 @@ def set_carrier(channel: Channel, cable: PanelDevice, has: bool) -> bool:
 
     Raises DatapathError.
     """
-    request = messages.up(cable.index) if has else _down(cable.index)
+    request = messages.up(cable.index) if has else messages.down(cable.index)
     (answer,) = channel.exchange(request)
     if answer.refusal is None:
         return True
@@ -45,10 +45,6 @@ def pod_end_is_up(channel: Channel, cable: PanelDevice) -> bool | None:
     if answer.refusal is not None:
         return None
     return bool(IFINFOMSG.unpack_from(answer.messages[0], HEADER.size)[4] & IFF_UP)
-
-
-def _down(index: int) -> bytearray:
-    return message(RTM_NEWLINK, ACT, IFINFOMSG.pack(0, 0, 0, index, 0, IFF_UP))
 
 
 def _link_in(nsid: int, index: int) -> bytearray:

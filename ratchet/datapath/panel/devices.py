@@ -57,7 +57,16 @@ def devices_of(channel: Channel) -> list[PanelDevice]:
 
 def device_named(channel: Channel, ifname: str) -> PanelDevice | None:
     """The device of this name in the panel; None if there is none. Raises RefusedError."""
-    (answer,) = channel.exchange(messages.link_named(ifname))
+    return _device(channel, messages.link_named(ifname))
+
+
+def device_at(channel: Channel, index: int) -> PanelDevice | None:
+    """The device of this ifindex in the panel; None if there is none. Raises RefusedError."""
+    return _device(channel, messages.link_at(index))
+
+
+def _device(channel: Channel, request: bytearray) -> PanelDevice | None:
+    (answer,) = channel.exchange(request)
     if answer.refusal is None:
         return read_device(answer.messages[0])
     if answer.refusal.errno == ENODEV:

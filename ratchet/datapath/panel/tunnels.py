@@ -9,35 +9,79 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ratchet.core.interface import FRAGMENTED_MTU_MAX, InterfaceSpec, VxlanWire, tunnel_mtu
+from ratchet.core.interface import FRAGMENTED_MTU_MAX, Device, InterfaceSpec, VxlanWire, tunnel_mtu
 from ratchet.core.kinds import Wiring
-from ratchet.core.sandbox import Location
-from ratchet.datapath.links import ensure, remove
-from ratchet.datapath.panel.devices import device_named
+from ratchet.core.panel import PanelSlot
+from ratchet.datapath import messages
+from ratchet.datapath.panel.cables import OpenCable
 from ratchet.datapath.panel.namespace import Panel
+from ratchet.datapath.parse import read_link
+from ratchet.datapath.pod_netns import OpenPod
 from ratchet.datapath.rtnetlink import Channel
+from ratchet.datapath.vxlan import ensure_tunnel, make_tunnel, observe_tunnel
 
 
-def in_panel(wire: VxlanWire, panel: Panel, ifname: str, group: int) -> VxlanWire:
-    """A tunnel as it must be in the panel, under this name and in the group of an attachment.
+def in_panel(wire: VxlanWire, slot: PanelSlot) -> VxlanWire:
+    """The tunnel of a wire in panel wiring, as it must be in the panel.
 
     Over IPv4 the kernel fragments the tunnel's packets, so its MTU is the largest. Over IPv6 larger packets than the
     underlay's are lost silently.
     """
     ipv6 = ":" in wire.local
     mtu = tunnel_mtu(wire.parent.mtu, wire.local) if ipv6 else FRAGMENTED_MTU_MAX
-    end = InterfaceSpec(panel.netns.path, ifname, (), mtu, cookie=panel.cookie, group=group)
-    return replace(wire, near=end, parent=replace(wire.parent, index=0), carrier=True, wiring=Wiring.DIRECT)
+    end = InterfaceSpec(slot.path, slot.tunnel(wire.near.index), (), mtu, group=slot.group)
+    return replace(wire, near=end, carrier=True, wiring=Wiring.DIRECT)
 
 
-def ensure_panel_tunnel(wire: VxlanWire, panel: Panel) -> bool:
-    """Make a tunnel match `wire`, which is of `in_panel`. Returns whether anything changed.
+def panel_tunnel(cable: OpenCable) -> Device | None:
+    """The tunnel of a cable, with its parameters only; None if there is none."""
+    return _tunnel_named(cable.channel, cable.slot.tunnel(cable.pod.spec.index))
 
-    A tunnel of its name in another group is left over from an earlier attachment: it is replaced, because it would be
-    deleted with that attachment. Raises as `datapath.links.ensure` does.
+
+def observe_panel_tunnel(cable: OpenCable, wire: VxlanWire) -> Device | None:
+    """The tunnel of a cable with its forwarding entries and its guard; None if there is none."""
+    return observe_tunnel(_opened(cable, in_panel(wire, cable.slot))).near
+
+
+def make_panel_tunnel(cable: OpenCable, wire: VxlanWire) -> bool:
+    """Create the tunnel of a cable. Returns False if its name or the VNI is taken."""
+    tunnel = in_panel(wire, cable.slot)
+    return make_tunnel(tunnel, _opened(cable, tunnel))
+
+
+def ensure_panel_tunnel(cable: OpenCable, wire: VxlanWire, *, evict: bool = True) -> bool:
+    """Make the tunnel of a cable match a wire. Returns whether anything changed. Raises as `ensure_tunnel` does."""
+    tunnel = in_panel(wire, cable.slot)
+    opened = _opened(cable, tunnel)
+    changed = ensure_tunnel(tunnel, opened, (), evict=evict)
+    device = panel_tunnel(cable)
+    if device is not None and not device.up:  # in a pod it would stay down, as the pod decides
+        opened.do(messages.up(device.index))
+        changed = True
+    return changed
+
+
+def remove_panel_tunnel(cable: OpenCable) -> bool:
+    """Delete the tunnel of a cable. Returns False if there is none."""
+    return take_down_tunnel(cable.panel, cable.channel, cable.slot.tunnel(cable.pod.spec.index))
+
+
+def take_down_tunnel(panel: Panel, channel: Channel, ifname: str) -> bool:
+    """Delete a tunnel, and its place in the guard. `channel` is in the panel.
+
+    Returns False if it is not there or not Ratchet's. Raises DatapathError.
     """
-    with Channel(panel.netns) as channel:
-        found = device_named(channel, wire.near.ifname)
-    if found is not None and found.ours and found.group != wire.near.group:
-        remove(Location(wire.near.netns, wire.near.cookie, found.index), wire.near.ifname)
-    return ensure(wire)
+    device = _tunnel_named(channel, ifname)
+    if device is None or not device.ours:
+        return False
+    spec = InterfaceSpec(panel.netns.path, ifname, (), device.mtu)
+    return OpenPod(panel.netns, channel, spec).take_down(device)
+
+
+def _tunnel_named(channel: Channel, ifname: str) -> Device | None:
+    (answer,) = channel.exchange(messages.link_named(ifname))
+    return read_link(answer.messages[0]).device if answer.refusal is None else None
+
+
+def _opened(cable: OpenCable, tunnel: VxlanWire) -> OpenPod:
+    return OpenPod(cable.panel.netns, cable.channel, tunnel.near)

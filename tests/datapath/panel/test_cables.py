@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from ratchet.core.panel import attachment_group
+from ratchet.core.interface import InterfaceSpec
 from ratchet.datapath import messages
 from ratchet.datapath.netns import open_netns
-from ratchet.datapath.panel.cables import CableSpec, cables_of, ensure_cable, remove_cables
+from ratchet.datapath.panel.cables import cables_of, remove_cables
 from ratchet.datapath.panel.carrier import pod_end_is_up, set_carrier
 from ratchet.datapath.panel.namespace import Panel
 from ratchet.datapath.parse import known_as
@@ -15,7 +15,7 @@ from ratchet.datapath.rtnetlink import Channel
 from ratchet.dev.testbed import wait_for
 from ratchet.errors import ForeignInterfaceError
 from tests.support.namespaces import Bed
-from tests.support.panels import INDEXES, MACS, Panels
+from tests.support.panels import INDEXES, MACS, Panels, group_of
 
 
 @pytest.fixture
@@ -24,11 +24,17 @@ def panel(pods: Bed, panels: Panels) -> Panel:
     return panels.make()
 
 
-def _make_by_hand(bed: Bed, spec: CableSpec, *, pod: str = "pod-a", index: int = 0) -> None:
+def _end(spec: InterfaceSpec) -> str:
+    """The name of the panel's end."""
+    assert spec.slot is not None
+    return spec.slot.cable(spec.index)
+
+
+def _make_by_hand(bed: Bed, spec: InterfaceSpec, *, pod: str = "pod-a", index: int = 0, end: str = "") -> None:
     """Make the vEth of a cable as a process that is killed right after its creation."""
-    port = spec.pod
-    near = (port.ifname, "index", str(port.index), "mtu", str(port.mtu), "group", str(messages.GROUP))
-    far = ("name", spec.ifname, *(("index", str(index)) if index else ()), "group", str(spec.group))
+    assert spec.slot is not None
+    near = (spec.ifname, "index", str(spec.index), "mtu", str(spec.mtu), "group", str(messages.GROUP))
+    far = ("name", end or _end(spec), *(("index", str(index)) if index else ()), "group", str(spec.slot.group))
     bed.ip(pod, "link", "add", *near, "type", "veth", "peer", *far, "netns", bed.name("panel"))
 
 
@@ -38,18 +44,18 @@ def _has_carrier(bed: Bed, pod: str) -> bool:
 
 def test_a_cable_has_its_final_interface_in_the_pod_and_no_carrier(pods: Bed, panels: Panels, panel: Panel) -> None:
     spec = panels.spec("pod-a", "a")
-    cable = ensure_cable(spec, panel)
+    cable = panels.make_cable(panel, spec)
     shown = pods.show("pod-a", "eth1")
     assert (shown["ifindex"], shown["address"], shown["mtu"]) == (INDEXES["a"], MACS["a"], 1400)
     assert (shown["group"], shown["ifalias"]) == (str(messages.GROUP), "ratchet/a-b")
     assert {"UP", "NO-CARRIER"} <= set(shown["flags"])
     assert {"192.168.2.1", "fd00::1"} <= {one["local"] for one in shown["addr_info"]}
     assert pods.run("pod-a", "cat", "/proc/sys/net/ipv6/conf/eth1/accept_ra") == "0\n"
-    end = pods.show("panel", spec.ifname)
-    assert (end["mtu"], end["group"], end["ifalias"]) == (65535, str(spec.group), "ratchet/a-b")
+    end = pods.show("panel", _end(spec))
+    assert (end["mtu"], end["group"], end["ifalias"]) == (65535, str(group_of("pod-a")), "ratchet/a-b")
     assert (end["ifindex"], end["addr_info"], "UP" in end["flags"]) == (cable.index, [], False)
     assert cable.index != INDEXES["a"]
-    assert (pods.interfaces("pod-a"), pods.interfaces("panel")) == (["eth1"], [spec.ifname])
+    assert (pods.interfaces("pod-a"), pods.interfaces("panel")) == (["eth1"], [_end(spec)])
 
 
 def test_the_ends_never_have_one_ifindex(pods: Bed, panels: Panels, panel: Panel) -> None:
@@ -58,7 +64,7 @@ def test_the_ends_never_have_one_ifindex(pods: Bed, panels: Panels, panel: Panel
     following = pods.show("panel", "probe")["ifindex"] + 1
     pods.ip("panel", "link", "del", "probe")
     spec = panels.spec("pod-a", "a")
-    cable = ensure_cable(replace(spec, pod=replace(spec.pod, index=following)), panel)
+    cable = panels.make_cable(panel, replace(spec, index=following))
     assert pods.show("pod-a", "eth1")["ifindex"] == following
     assert cable.index != following
 
@@ -77,7 +83,7 @@ def test_all_cables_are_observed_with_the_ends_that_they_lead_to(pods: Bed, pane
     pods.ip("panel", "link", "add", "stranger", "type", "bridge")
     assert cables_of(panel) == made
     assert [cable.pod_index for cable in made] == [INDEXES["a"], INDEXES["b"]]
-    assert [cable.group for cable in made] == [attachment_group("pod-a", ()), attachment_group("pod-b", ())]
+    assert [cable.group for cable in made] == [group_of("pod-a"), group_of("pod-b")]
     for cable, pod in zip(made, ("pod-a", "pod-b"), strict=True):
         with open_netns(pods.path(pod)) as netns, Channel(panel.netns) as channel:
             assert cable.pod_nsid == known_as(channel, netns)
@@ -86,8 +92,8 @@ def test_all_cables_are_observed_with_the_ends_that_they_lead_to(pods: Bed, pane
 def test_ensure_completes_a_half_made_cable(pods: Bed, panels: Panels, panel: Panel) -> None:
     spec = panels.spec("pod-a", "a")
     _make_by_hand(pods, spec)
-    index = pods.show("panel", spec.ifname)["ifindex"]
-    cable = ensure_cable(spec, panel)
+    index = pods.show("panel", _end(spec))["ifindex"]
+    cable = panels.make_cable(panel, spec)
     shown = pods.show("pod-a", "eth1")
     assert (cable.index, cable.mtu, cable.alias) == (index, 65535, "ratchet/a-b"), "finished, not remade"
     assert (shown["ifindex"], "UP" in shown["flags"], shown["ifalias"]) == (INDEXES["a"], True, "ratchet/a-b")
@@ -112,32 +118,28 @@ def test_an_interface_that_its_pod_has_shut_stays_shut(pods: Bed, panels: Panels
     assert (shown["mtu"], "UP" in shown["flags"]) == (1300, False)
 
 
-def test_the_cable_of_an_earlier_attachment_is_replaced(pods: Bed, panels: Panels, panel: Panel) -> None:
+def test_a_late_deletion_of_a_former_attachment_takes_its_own_cable(pods: Bed, panels: Panels, panel: Panel) -> None:
     """The pod starts again in another namespace, before its former attachment is deleted."""
-    former = panels.spec("pod-b", "a")
-    ensure_cable(former, panel)
-    spec = panels.spec("pod-a", "a")
-    cable = ensure_cable(spec, panel)
-    assert cables_of(panel) == [cable]
-    assert cable.group == spec.group != former.group
-    assert pods.interfaces("pod-b") == []
-    assert remove_cables(panel, former.group) is False, "a late DEL of the former attachment takes nothing"
+    panels.cable(panel, "pod-b", "a")
+    cable = panels.cable(panel, "pod-a", "a")
+    assert remove_cables(panel, group_of("pod-b")) is True
+    assert (cables_of(panel), pods.interfaces("pod-b")) == ([cable], [])
     assert pods.show("pod-a", "eth1")["ifindex"] == INDEXES["a"]
 
 
 def test_a_half_made_cable_whose_ends_have_one_ifindex_is_replaced(pods: Bed, panels: Panels, panel: Panel) -> None:
     spec = panels.spec("pod-a", "a")
     _make_by_hand(pods, spec, index=INDEXES["a"])
-    cable = ensure_cable(spec, panel)
+    cable = panels.make_cable(panel, spec)
     assert (pods.show("pod-a", "eth1")["ifindex"], cable.index == INDEXES["a"]) == (INDEXES["a"], False)
 
 
 def test_the_ends_of_two_cables_are_no_cable(pods: Bed, panels: Panels, panel: Panel) -> None:
     """The panel's end leads to an interface of the same ifindex in another pod."""
     spec = panels.spec("pod-a", "a")
-    _make_by_hand(pods, replace(spec, ifname="other"))
+    _make_by_hand(pods, spec, end="other")
     _make_by_hand(pods, spec, pod="pod-b")
-    cable = ensure_cable(spec, panel)
+    cable = panels.make_cable(panel, spec)
     assert (cables_of(panel), pods.interfaces("pod-b")) == ([cable], [])
     with open_netns(pods.path("pod-a")) as netns, Channel(panel.netns) as channel:
         assert cable.pod_nsid == known_as(channel, netns)
@@ -145,8 +147,8 @@ def test_the_ends_of_two_cables_are_no_cable(pods: Bed, panels: Panels, panel: P
 
 def test_a_leftover_interface_under_the_pods_name_is_replaced(pods: Bed, panels: Panels, panel: Panel) -> None:
     spec = panels.spec("pod-a", "a")
-    _make_by_hand(pods, replace(spec, ifname="other"))
-    cable = ensure_cable(spec, panel)
+    _make_by_hand(pods, spec, end="other")
+    cable = panels.make_cable(panel, spec)
     assert cables_of(panel) == [cable]
     assert pods.show("pod-a", "eth1")["ifindex"] == INDEXES["a"]
 
@@ -155,28 +157,27 @@ def test_foreign_interfaces_are_refused_and_left(pods: Bed, panels: Panels, pane
     spec = panels.spec("pod-a", "a")
     pods.ip("pod-a", "link", "add", "eth1", "type", "bridge")
     with pytest.raises(ForeignInterfaceError, match="an interface of that name exists and is not Ratchet's"):
-        ensure_cable(spec, panel)
+        panels.make_cable(panel, spec)
     pods.ip("pod-a", "link", "del", "eth1")
-    pods.ip("panel", "link", "add", spec.ifname, "type", "bridge")
-    with pytest.raises(ForeignInterfaceError, match=f"cannot make {spec.ifname} in .*it exists and is not Ratchet's"):
-        ensure_cable(spec, panel)
-    pods.ip("panel", "link", "del", spec.ifname)
+    pods.ip("panel", "link", "add", _end(spec), "type", "bridge")
+    with pytest.raises(ForeignInterfaceError, match=f"cannot make {_end(spec)} in .*it exists and is not Ratchet's"):
+        panels.make_cable(panel, spec)
+    pods.ip("panel", "link", "del", _end(spec))
     panels.cable(panel, "pod-a", "a")
     with pytest.raises(ForeignInterfaceError, match="it belongs to another link"):
-        ensure_cable(replace(spec, link="a-c", ifname="c0-a", pod=replace(spec.pod, index=1_000_008)), panel)
+        panels.make_cable(panel, replace(spec, index=1_000_008), link="a-c")
     assert pods.show("pod-a", "eth1")["ifindex"] == INDEXES["a"]
 
 
 def test_the_cables_of_an_attachment_are_deleted_together(pods: Bed, panels: Panels, panel: Panel) -> None:
     first = panels.spec("pod-a", "a")
-    port = replace(first.pod, ifname="eth2", addresses=(), mac="", index=1_000_002)
-    for spec in (first, CableSpec("a-c", port, "c0-a", first.group)):
-        ensure_cable(spec, panel)
+    for spec in (first, replace(first, ifname="eth2", addresses=(), mac="", index=1_000_002)):
+        panels.make_cable(panel, spec)
     other = panels.cable(panel, "pod-b", "b")
-    assert remove_cables(panel, first.group) is True
+    assert remove_cables(panel, group_of("pod-a")) is True
     assert (pods.interfaces("pod-a"), pods.interfaces("pod-b")) == ([], ["eth1"])
     assert cables_of(panel) == [other]
-    assert remove_cables(panel, first.group) is False
+    assert remove_cables(panel, group_of("pod-a")) is False
 
 
 @pytest.mark.parametrize("group", [0, 1, messages.GROUP])
@@ -232,5 +233,5 @@ def test_a_cable_goes_with_the_namespace_of_its_pod(pods: Bed, panels: Panels, p
 
 
 def test_a_device_of_another_kind_is_no_cable(pods: Bed, panels: Panels, panel: Panel) -> None:
-    pods.ip("panel", "link", "add", "t0-a", "group", str(attachment_group("pod-a", ())), "type", "bridge")
+    pods.ip("panel", "link", "add", "t0-a", "group", str(group_of("pod-a")), "type", "bridge")
     assert cables_of(panel) == []

@@ -14,7 +14,6 @@ from functools import partial
 
 import pytest
 
-from ratchet.core.panel import attachment_group
 from ratchet.datapath.panel.cables import remove_cables
 from ratchet.datapath.panel.carrier import set_carrier
 from ratchet.datapath.panel.devices import PanelDevice
@@ -24,7 +23,7 @@ from ratchet.datapath.rtnetlink import Channel
 from ratchet.dev.testbed import wait_for
 from ratchet.errors import DatapathError
 from tests.support.namespaces import Bed
-from tests.support.panels import Panels, connect
+from tests.support.panels import Panels, connect, group_of, tunnel_of
 from tests.support.raw_frames import OAM, SECONDS, SOURCE, ethernet, opened, received
 
 # Sends BATCH numbered frames for each byte that it reads: few enough for the buffer of one socket.
@@ -246,16 +245,16 @@ def test_an_interface_stays_when_its_peer_moves_to_another_node_and_back(nodes: 
     nodes.delete("pod-b")
     far = panels.cable(two, "pod-c", "b")
     with nodes.inside("node-1"):
-        tunnel = panels.tunnel(one, "pod-a", "a", "10.9.0.1", "10.9.0.2")
+        panels.tunnel(one, wire := panels.wire("pod-a", "a", "10.9.0.1", "10.9.0.2", panel="panel-1"))
     with nodes.inside("node-2"):
-        remote = panels.tunnel(two, "pod-c", "b", "10.9.0.2", "10.9.0.1")
-    connect(one, near, nodes.show("panel-1", tunnel.near.ifname)["ifindex"])
-    connect(two, far, nodes.show("panel-2", remote.near.ifname)["ifindex"])
+        panels.tunnel(two, other := panels.wire("pod-c", "b", "10.9.0.2", "10.9.0.1", panel="panel-2"))
+    connect(one, near, nodes.show("panel-1", tunnel_of(wire))["ifindex"])
+    connect(two, far, nodes.show("panel-2", tunnel_of(other))["ifindex"])
     assert nodes.pings("pod-a", "192.168.2.2")
     assert nodes.pings("pod-c", "192.168.2.1")
     assert _identity(nodes) == before
 
-    remove_cables(two, attachment_group("pod-c", ()))
+    remove_cables(two, group_of("pod-c"))
     assert (nodes.interfaces("panel-2"), nodes.interfaces("pod-c")) == ([], []), "the tunnel is of the group too"
     nodes.add("pod-b")
     _connect(one, near, panels.cable(one, "pod-b", "b"))

@@ -5,15 +5,10 @@ from functools import partial
 
 import pytest
 
-from ratchet.core.differences import differences
-from ratchet.core.panel import EndKey, attachment_group
-from ratchet.datapath import observe
-from ratchet.datapath.panel.cables import remove_cables
-from ratchet.datapath.panel.tunnels import ensure_panel_tunnel
 from ratchet.dev.testbed import wait_for
 from tests.support.guarded_link import ONE, ONE6, TWO, TWO6
 from tests.support.namespaces import Bed
-from tests.support.panels import Panels, connect
+from tests.support.panels import EndKey, Panels, connect, group_of, tunnel_of
 from tests.support.raw_frames import OAM, ethernet, opened, received
 
 ETHERNET_UNDERLAY = 1500
@@ -30,9 +25,9 @@ def _tunnels(bed: Bed, panels: Panels, one: str = ONE, two: str = TWO, *, mtu: i
         panel = panels.make(f"panel-{node}")
         cable = panels.cable(panel, pod, end, mtu=mtu)
         with bed.inside(node):
-            wire = panels.tunnel(panel, pod, end, local, remote)
-        connect(panel, cable, bed.show(f"panel-{node}", wire.near.ifname)["ifindex"])
-        names.append(wire.near.ifname)
+            panels.tunnel(panel, wire := panels.wire(pod, end, local, remote, panel=f"panel-{node}", mtu=mtu))
+        connect(panel, cable, bed.show(f"panel-{node}", tunnel_of(wire))["ifindex"])
+        names.append(tunnel_of(wire))
     return names[0], names[1]
 
 
@@ -41,7 +36,7 @@ def test_a_tunnel_is_in_the_panel_with_its_socket_in_the_node(underlay: Bed, pan
     shown = underlay.show("panel-node-1", name)
     data = shown["linkinfo"]["info_data"]
     assert (data["id"], data["local"], data["remote"], data.get("link")) == (11, ONE, TWO, None)
-    assert (shown["mtu"], shown["group"]) == (LARGEST[4], str(attachment_group("pod-a", ())))
+    assert (shown["mtu"], shown["group"]) == (LARGEST[4], str(group_of("pod-a")))
     assert shown["addr_info"] == []
     assert underlay.interfaces("node-1") == ["eth0"]
     assert "4789" in underlay.run("node-1", "ss", "-lun")
@@ -49,31 +44,27 @@ def test_a_tunnel_is_in_the_panel_with_its_socket_in_the_node(underlay: Bed, pan
 
 
 def test_ensure_does_not_change_a_matching_tunnel_and_corrects_another(underlay: Bed, panels: Panels) -> None:
-    _tunnels(underlay, panels)
+    name, _ = _tunnels(underlay, panels)
     panel = panels.make("panel-node-1")
     with underlay.inside("node-1"):
-        wire = panels.tunnel(panel, "pod-a", "a", ONE, TWO)
-        before = observe(wire)
-        assert differences(wire, before) == ()
-        assert ensure_panel_tunnel(wire, panel) is False
-        assert observe(wire) == before
-        moved = replace(wire, remote="10.9.0.3")
-        assert ensure_panel_tunnel(moved, panel) is True
-        after = observe(moved)
-    assert before.near is not None
-    assert after.near is not None
-    assert (after.near.index, after.near.remote) == (before.near.index, "10.9.0.3")
+        wire = panels.wire("pod-a", "a", ONE, TWO, panel="panel-node-1")
+        before = underlay.show("panel-node-1", name)
+        assert panels.tunnel(panel, wire) is False
+        assert underlay.show("panel-node-1", name) == before
+        assert panels.tunnel(panel, replace(wire, remote="10.9.0.3")) is True
+    after = underlay.show("panel-node-1", name)
+    assert (after["ifindex"], after["linkinfo"]["info_data"]["remote"]) == (before["ifindex"], "10.9.0.3")
 
 
-def test_the_tunnel_of_an_earlier_attachment_is_replaced(underlay: Bed, panels: Panels) -> None:
-    """Otherwise a late DEL of that attachment would take it."""
+def test_the_tunnel_of_an_earlier_attachment_makes_way(underlay: Bed, panels: Panels) -> None:
     panel = panels.make("panel")
+    for pod in ("pod-a", "pod-b"):
+        panels.cable(panel, pod, "a")
     with underlay.inside("node-1"):
-        former = panels.tunnel(panel, "pod-b", "a", ONE, TWO)
-        wire = panels.tunnel(panel, "pod-a", "a", ONE, TWO)
-        assert wire.near.ifname == former.near.ifname
-        assert remove_cables(panel, former.near.group) is False
-        assert differences(wire, observe(wire)) == ()
+        panels.tunnel(panel, former := panels.wire("pod-b", "a", ONE, TWO))
+        panels.tunnel(panel, wire := panels.wire("pod-a", "a", ONE, TWO))
+    assert underlay.show("panel", tunnel_of(former)) == {}
+    assert underlay.show("panel", tunnel_of(wire))["linkinfo"]["info_data"]["id"] == 11
 
 
 @pytest.mark.parametrize(("one", "two"), [(ONE, TWO), (ONE6, TWO6)], ids=["IPv4", "IPv6"])

@@ -1,0 +1,253 @@
+"""Links in panel wiring: observe, create, change and remove what the panel and the pods have of a link.
+
+As `datapath.links`, for wires whose interface in the pod is a cable. A call makes this end's cable only. Of a patch, it
+corrects the other end's cable in place and patches both directions, because without an agent nobody else would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from errno import ENODEV
+
+from ratchet.core.interface import CableWire, Device, InterfaceSpec, Observed, PanelWire, PatchWire, VxlanWire
+from ratchet.core.sandbox import Location
+from ratchet.datapath import messages
+from ratchet.datapath.panel.cables import (
+    ObservedCable,
+    OpenCable,
+    adjust_cable,
+    ensure_cable,
+    make_cable,
+    observe_cable,
+    open_cable,
+)
+from ratchet.datapath.panel.carrier import set_carrier
+from ratchet.datapath.panel.devices import PanelDevice, device_at, device_named
+from ratchet.datapath.panel.namespace import open_panel
+from ratchet.datapath.panel.patches import observe_patch, set_patch
+from ratchet.datapath.panel.tunnels import (
+    ensure_panel_tunnel,
+    in_panel,
+    make_panel_tunnel,
+    observe_panel_tunnel,
+    panel_tunnel,
+    remove_panel_tunnel,
+    take_down_tunnel,
+)
+from ratchet.datapath.rtnetlink import Channel, RefusedError
+from ratchet.errors import DatapathError, NamespaceGoneError
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenLink:
+    """The open ends of a link. `far` is that of a patch, None if its pod is gone. `channel` is in the panel."""
+
+    wire: PanelWire
+    channel: Channel
+    near: OpenCable
+    far: OpenCable | None
+
+
+def observe(wire: PanelWire) -> Observed:
+    """Observe the cables of a link and what they are patched to. Raises as `datapath.observe` does."""
+    with _opened(wire) as link:
+        return _observed(link)
+
+
+def make(wire: PanelWire) -> Observed:
+    """Create this end's cable and connect it, if nothing is in the way, and observe the link.
+
+    Leaves existing devices alone. Raises as `datapath.make` does.
+    """
+    with _opened(wire) as link:
+        if make_cable(link.near) and (end := observe_cable(link.near).end) is not None:
+            _connect_new(link, end)
+        return _observed(link)
+
+
+def build(wire: PanelWire, *, evict: bool = True) -> Observed:
+    """Make the devices of a link match `wire`, and observe them. Raises as `datapath.build` does."""
+    with _opened(wire) as link:
+        end = ensure_cable(link.near)
+        match wire:
+            case CableWire():
+                _disconnect(link, wire, end)
+            case PatchWire():
+                _patch_together(link, end)
+            case VxlanWire():
+                _patch_to_tunnel(link, wire, end, evict=evict)
+        return _observed(link)
+
+
+def remove(location: Location) -> bool:
+    """Delete an end's cable and tunnel, and take the carrier of the cable to which it is patched.
+
+    Returns False if there is no such cable. Raises DatapathError.
+    """
+    slot, index = location.slot, location.index
+    if slot is None or not index:
+        return False
+    try:
+        with open_panel(slot.path) as panel, Channel(panel.netns) as channel:
+            take_down_tunnel(panel, channel, slot.tunnel(index))
+            cable = device_named(channel, slot.cable(index))
+            if cable is None or not cable.is_cable:
+                return False
+            _lower_partner(channel, cable)
+            (answer,) = channel.exchange(messages.drop_link(cable.index))
+            if answer.refusal is not None and (refusal := answer.refusal).errno != ENODEV:
+                raise refusal
+            return True
+    except NamespaceGoneError:
+        return False
+    except RefusedError as refusal:
+        raise DatapathError(f"cannot remove {slot.cable(index)} in {slot.path}: {refusal.strerror}") from refusal
+
+
+@contextmanager
+def _opened(wire: PanelWire) -> Iterator[_OpenLink]:
+    """Open the panel and the pods of a link. Only a missing near pod raises NamespaceGoneError."""
+    with ExitStack() as stack:
+        slot = wire.near.slot
+        if slot is None:
+            raise DatapathError(
+                f"cannot wire {wire.near.ifname} of {wire.link}: its pod has no place in the patch panel",
+                details="Restart the pod.",
+            )
+        try:
+            panel = stack.enter_context(open_panel(slot.path))
+        except NamespaceGoneError as error:
+            raise DatapathError(
+                f"cannot wire {wire.near.ifname} of {wire.link}: the node has no patch panel: {error}",
+                details="The next ADD, DEL or STATUS on this node makes it.",
+            ) from error
+        channel = stack.enter_context(Channel(panel.netns))
+
+        def opened(spec: InterfaceSpec) -> OpenCable:
+            return stack.enter_context(open_cable(wire.link, spec, panel, channel))
+
+        near, far = opened(wire.near), None
+        if isinstance(wire, PatchWire):
+            with suppress(NamespaceGoneError):
+                far = opened(wire.far)
+        yield _OpenLink(wire, channel, near, far)
+
+
+def _observed(link: _OpenLink) -> Observed:
+    near = observe_cable(link.near)
+    if isinstance(link.wire, VxlanWire):
+        return Observed(_tunnelled(link, link.wire, near))
+    if isinstance(link.wire, CableWire):
+        return Observed(_patched(link.near, near))
+    far = observe_cable(link.far) if link.far is not None else ObservedCable()
+    if link.far is None or far.end is None:  # its own pass makes the cable
+        return Observed(_patched(link.near, near, far))
+    return Observed(_patched(link.near, near, far), _patched(link.far, far, near))
+
+
+def _tunnelled(link: _OpenLink, wire: VxlanWire, cable: ObservedCable) -> Device | None:
+    """The device of a cable with the parameters of its tunnel. `wired`: both are patched to each other."""
+    if cable.device is None or cable.end is None:
+        return cable.device
+    tunnel = observe_panel_tunnel(link.near, wire)
+    if tunnel is None or tunnel.kind != "vxlan" or not tunnel.ours:
+        return replace(cable.device, wired=False)
+    spec = in_panel(wire, link.near.slot).near
+    is_usable = cable.in_order and tunnel.up and tunnel.mtu == spec.mtu
+    return replace(
+        cable.device,
+        wired=is_usable and _leads_both_ways(link.channel, cable.end.index, tunnel.index),
+        vni=tunnel.vni,
+        remote=tunnel.remote,
+        local=tunnel.local,
+        port=tunnel.port,
+        parent_index=tunnel.parent_index,
+        entries=tunnel.entries,
+        options=tunnel.options,
+        guarded=tunnel.guarded,
+    )
+
+
+def _patched(cable: OpenCable, seen: ObservedCable, other: ObservedCable | None = None) -> Device | None:
+    """The device of a cable. `wired`: its panel end is in order and, with `other`, sends to that cable's.
+
+    `vni` is that of the cable's tunnel, to which it is not patched any more.
+    """
+    if seen.device is None or seen.end is None:
+        return seen.device
+    tunnel = panel_tunnel(cable)
+    wired = seen.in_order
+    if other is not None:
+        wired = wired and other.end is not None and _leads(cable.channel, seen.end.index, other.end.index)
+    return replace(seen.device, wired=wired, vni=None if tunnel is None else tunnel.vni)
+
+
+def _leads(channel: Channel, index: int, target: int) -> bool:
+    patch = observe_patch(channel, index)
+    return patch.takes_oam and patch.target == target
+
+
+def _leads_both_ways(channel: Channel, one: int, other: int) -> bool:
+    return _leads(channel, one, other) and _leads(channel, other, one)
+
+
+def _connect_new(link: _OpenLink, end: PanelDevice) -> None:
+    """Connect a cable that this call has made, unless something is in the way."""
+    if isinstance(link.wire, PatchWire):
+        _patch_together(link, end)
+    elif isinstance(link.wire, VxlanWire) and make_panel_tunnel(link.near, link.wire):
+        _connect_tunnel(link, link.wire, end)
+
+
+def _disconnect(link: _OpenLink, wire: CableWire, end: PanelDevice) -> None:
+    if end.up:
+        set_carrier(link.channel, end, False)
+    if not wire.keeps_tunnel:
+        remove_panel_tunnel(link.near)
+
+
+def _patch_together(link: _OpenLink, end: PanelDevice) -> None:
+    """Patch this end's cable and the other end's to each other. Does nothing if the other end has no cable yet."""
+    far = link.far
+    other = observe_cable(far).end if far is not None else None
+    if far is None or other is None:
+        return
+    adjust_cable(far)
+    set_patch(link.channel, end.index, other.index)
+    set_patch(link.channel, other.index, end.index)
+    for cable, its_end in ((link.near, end), (far, other)):
+        remove_panel_tunnel(cable)
+        set_carrier(link.channel, its_end, True)
+
+
+def _patch_to_tunnel(link: _OpenLink, wire: VxlanWire, end: PanelDevice, *, evict: bool) -> None:
+    """Make the tunnel and patch this end's cable to it. The cable has no carrier if that fails."""
+    if end.up and not wire.carrier:
+        set_carrier(link.channel, end, False)
+    try:
+        ensure_panel_tunnel(link.near, wire, evict=evict)
+        _connect_tunnel(link, wire, end)
+    except DatapathError:
+        with suppress(DatapathError):
+            set_carrier(link.channel, end, False)
+        raise
+
+
+def _connect_tunnel(link: _OpenLink, wire: VxlanWire, end: PanelDevice) -> None:
+    tunnel = panel_tunnel(link.near)
+    if tunnel is None:
+        raise DatapathError(f"cannot patch {wire.near.ifname} of {wire.link}: its tunnel went away while being made")
+    set_patch(link.channel, end.index, tunnel.index)
+    set_patch(link.channel, tunnel.index, end.index)
+    if wire.carrier:
+        set_carrier(link.channel, end, True)
+
+
+def _lower_partner(channel: Channel, cable: PanelDevice) -> None:
+    """Take the carrier of the cable to which a cable is patched."""
+    target = observe_patch(channel, cable.index).target
+    partner = device_at(channel, target) if target else None
+    if partner is not None and partner.is_cable:
+        set_carrier(channel, partner, False)
