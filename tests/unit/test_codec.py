@@ -617,15 +617,15 @@ def test_a_compatible_newer_record_is_used_and_keeps_its_unknown_keys() -> None:
 
 def test_a_record_that_needs_a_newer_version_is_rejected() -> None:
     config_map = stored(full())
-    config_map["data"] |= {"schema": "4", "minReader": "3"}
+    config_map["data"] |= {"schema": "5", "minReader": "4"}
     with pytest.raises(
-        NewerRecordError, match=f"^cannot use the record {RECORD}: it needs a version that reads schema 3"
+        NewerRecordError, match=f"^cannot use the record {RECORD}: it needs a version that reads schema 4"
     ):
         decode_link(config_map)
 
 
 def newer_record() -> Json:
-    """A record of schema 3, in which the ends have other prefixes and other keys for what is not a sandbox's."""
+    """A record of schema 4, in which the ends have other prefixes and other keys for what is not a sandbox's."""
     config_map = stored(full(), uid="u", resourceVersion="7")
     prefixes = {"a": "left", "b": "right"}
     data = {}
@@ -633,7 +633,7 @@ def newer_record() -> Json:
         prefix, dot, field = key.partition(".")
         data[f"{prefixes.get(prefix, prefix)}{dot}{field}"] = value
     del data["namespace"], data["left.ifname"]
-    return {**config_map, "data": data | {"schema": "3", "minReader": "3", "left.device": "in2", "scope": "default"}}
+    return {**config_map, "data": data | {"schema": "4", "minReader": "4", "left.device": "in2", "scope": "default"}}
 
 
 def test_leave_patch_removes_a_sandbox_without_decoding_the_record() -> None:
