@@ -185,7 +185,7 @@ class LinkController:
 def _attempt(entry: SandboxEntry, end: HeldEnd, underlay: Underlay) -> Attempt:
     assert entry.pod is not None  # noqa: S101  # an entry with ends has a pod
     sandbox = underlay.sandbox(entry.attachment.container_id, entry.pod, entry.netns, entry.cookie)
-    return Attempt(end.wanted, end.side, sandbox, end.index, lasting=True)
+    return Attempt(end.wanted, end.side, sandbox, end.index, lasting=True, slot=entry.slot)
 
 
 def _exists(entry: SandboxEntry, end: HeldEnd) -> bool:

@@ -11,6 +11,10 @@ from typing import NamedTuple
 GROUP_LEAST, GROUPS = 0x52000000, 1_000_000
 
 
+# The default path of the panel's network namespace.
+PANEL_PATH = "/run/netns/ratchet"
+
+
 class PanelSlot(NamedTuple):
     """An attachment's place in its node's patch panel: the path of the panel's namespace, and a group of devices.
 

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ratchet.datapath.identity import namespace_is_there, netns_cookie
-    from ratchet.datapath.links import build, ensure, make, observe, observe_port, remove, removing, unplug
+    from ratchet.datapath.links import (
+        build,
+        ensure,
+        make,
+        observe,
+        observe_panel_tunnel,
+        observe_port,
+        remove,
+        removing,
+        unplug,
+    )
     from ratchet.datapath.netns import Netns, inside, is_host, open_netns, refuse_host
     from ratchet.datapath.stats import count
     from ratchet.datapath.underlay import find_parent
@@ -30,6 +40,7 @@ __all__ = [
     "namespace_is_there",
     "netns_cookie",
     "observe",
+    "observe_panel_tunnel",
     "observe_port",
     "open_netns",
     "refuse_host",
@@ -51,6 +62,7 @@ _MODULES = {
     "namespace_is_there": "identity",
     "netns_cookie": "identity",
     "observe": "links",
+    "observe_panel_tunnel": "links",
     "observe_port": "links",
     "open_netns": "netns",
     "refuse_host": "netns",

@@ -48,6 +48,16 @@ def observe_port(location: Location, ifname: str) -> Device | None:
         return device
 
 
+def observe_panel_tunnel(location: Location) -> tuple[Device, str] | None:
+    """The tunnel in the patch panel of the end at a location, and its owner (`core.tunnel_guard.owner_of`).
+
+    None if there is none, or no panel. Raises DatapathError.
+    """
+    from ratchet.datapath.panel import links as panel_links
+
+    return panel_links.observe_tunnel(location)
+
+
 def ensure(wire: Wire, search: Sequence[str] = ()) -> bool:
     """Make the interfaces of a link in direct wiring match `wire`. Returns whether anything changed.
 

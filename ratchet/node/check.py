@@ -9,7 +9,8 @@ from ratchet import datapath
 from ratchet.cni import delegate
 from ratchet.cni.command import Command
 from ratchet.core.differences import differences
-from ratchet.core.interface import Observed, VethWire, VxlanWire, Wire
+from ratchet.core.interface import Observed, PatchWire, VethWire, VxlanWire, Wire, is_panel_wire
+from ratchet.core.kinds import Wiring
 from ratchet.core.wires import wire_of
 from ratchet.errors import (
     CheckFailedError,
@@ -59,10 +60,11 @@ def _faults(call: Call, store: Store, entry: SandboxEntry, end: HeldEnd) -> tupl
     if record is None or side is None:
         return (f"{end.link}: its record no longer holds this sandbox",)
     sandbox, peer = record.sandbox(side), record.sandbox(side.other)
-    if record.kind is None or sandbox is None or peer is None or not record.is_ready(side):
+    is_incomplete = record.kind is None or peer is None
+    if sandbox is None or (record.wiring is Wiring.DIRECT if is_incomplete else not record.is_ready(side)):
         return ()
-    there = call.journal.location(end.link, peer.container_id) if record.is_local else None
-    if record.is_local and there is None:
+    there = call.journal.location(end.link, peer.container_id) if peer is not None and record.is_local else None
+    if peer is not None and record.is_local and there is None:
         return (f"{end.link}: its peer's sandbox {peer.container_id} is not in this node's journal",)
     try:
         wire = wire_of(record, side, call.node_underlay(store, sandbox.node), entry.location(end), there)
@@ -74,6 +76,8 @@ def _faults(call: Call, store: Store, entry: SandboxEntry, end: HeldEnd) -> tupl
             # An earlier version's tunnels have the local bypass, and without an agent nothing turns it off.
             options = tuple(option for option in observed.near.options if option != "localbypass")
             observed = replace(observed, near=replace(observed.near, options=options))
+        elif is_panel_wire(wire):
+            observed = _with_carrier(observed, isinstance(wire, PatchWire))
         return tuple(f"{end.link}: {fault}" for fault in differences(wire, _with_flushed(wire, observed)))
     except DatapathError as error:
         return (f"{end.link}: {error}",)
@@ -82,5 +86,11 @@ def _faults(call: Call, store: Store, entry: SandboxEntry, end: HeldEnd) -> tupl
 def _with_flushed(wire: Wire, observed: Observed) -> Observed:
     """The interfaces with what the kernel removes from one that its pod sets down, which is no fault."""
     near = observed.near and observed.near.with_flushed(wire.near)
-    far = observed.far and observed.far.with_flushed(wire.far) if isinstance(wire, VethWire) else None
+    far = observed.far and observed.far.with_flushed(wire.far) if isinstance(wire, VethWire | PatchWire) else None
+    return Observed(near, far)
+
+
+def _with_carrier(observed: Observed, has: bool) -> Observed:
+    """The cables with the carrier that they must have: it follows the peer, which may just have joined or left."""
+    near, far = (device and replace(device, carrier=has) for device in (observed.near, observed.far))
     return Observed(near, far)

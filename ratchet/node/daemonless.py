@@ -14,6 +14,7 @@ from ratchet.cni.arguments import Arguments, read_arguments
 from ratchet.cni.command import Command
 from ratchet.cni.config import NetworkConfig, read_config
 from ratchet.cni.plugin_keys import DEFAULT_STATE_DIR, DEFAULT_VXLAN_PORT
+from ratchet.core.panel import PANEL_PATH
 from ratchet.errors import DatapathError, GuardError, TryAgainError
 from ratchet.node.interrupts import InterruptedCallError, SignalInterrupts
 from ratchet.node.logs import configure
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 60.0
 KUBECONFIG = "/etc/cni/net.d/ratchet.d/kubeconfig"
+# The path of the patch panel, for tests: several nodes on one machine.
+PANEL_VARIABLE = "RATCHET_PANEL"
 
 
 def serve(stdin: bytes, stdout: BinaryIO, kubeconfig: str | None, state_dir: str | None) -> int:
@@ -101,16 +104,25 @@ def _call(
     from ratchet.node.process import process_began
     from ratchet.node.underlay import find_underlay
 
+    folder = network.state_dir or state_dir or DEFAULT_STATE_DIR
     return Call(
         arguments,
         network,
-        Journal(network.state_dir or state_dir or DEFAULT_STATE_DIR),
+        Journal(folder, panel=os.environ.get(PANEL_VARIABLE) or PANEL_PATH),
         partial(_store, network, kubeconfig),
         began=process_began(),
         wait=WAIT_SECONDS if network.wait is None else network.wait,
         interrupts=interrupts,
         find_underlay=partial(find_underlay, ports=network.vxlan_ports),
+        ensure_panel=partial(_ensure_panel, folder),
     )
+
+
+def _ensure_panel(folder: str, path: str) -> None:
+    """Make the patch panel if it is missing. Raises DatapathError."""
+    from ratchet.datapath.panel.namespace import ensure_panel
+
+    ensure_panel(folder, path).close()
 
 
 def _store(network: NetworkConfig, kubeconfig: str | None, patience: float) -> ApiStore:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import Any, NamedTuple
 
 from ratchet.cni.delegation import Delegation
 from ratchet.cni.plugin_keys import DEFAULT_VXLAN_PORT
+from ratchet.core.kinds import Wiring
 from ratchet.core.model import Link, Side
 from ratchet.core.panel import PanelSlot, is_attachment_group
 from ratchet.core.pod import PodRef
@@ -98,6 +100,11 @@ class SandboxEntry:
             return self._by_link.get(link)
         return next((end for end in self.ends if end.link == link), None)
 
+    @property
+    def needs_slot(self) -> bool:
+        """Whether one of its links is in panel wiring."""
+        return any(end.wanted.wiring is Wiring.PANEL for end in self.ends)
+
     def location(self, end: HeldEnd) -> Location:
         """The location of the interface of one of its ends."""
         return Location(self.netns, self.cookie, end.index, self.slot)
@@ -107,6 +114,24 @@ class SandboxEntry:
         if self.cookie and location.cookie:
             return self.cookie == location.cookie
         return self.netns == location.netns
+
+
+def is_held_by_another(
+    entries: Iterable[SandboxEntry], ifname: str, container_id: str, link: str = "", boot: str = ""
+) -> bool:
+    """Whether an interface belongs to another container's end or, with `link`, to another link's end.
+
+    `entries` are those of one network namespace. Cookies are valid within one boot, so entries of another one than
+    `boot` do not count: their namespaces are gone. Without a link, the container's own ends are not compared, because
+    DEL asks for each of them.
+    """
+    for entry in entries:
+        own = entry.attachment.container_id == container_id
+        if entry.boot not in ("", boot) or (own and not link):
+            continue
+        if any(end.ifname == ifname and not (own and end.link == link) for end in entry.ends):
+            return True
+    return False
 
 
 def encode_entry(entry: SandboxEntry) -> dict[str, Any]:

@@ -36,25 +36,34 @@ def held_owners(journal: Journal) -> set[str]:
 def held_tunnels(journal: Journal, guards: Guards) -> list[GuardedTunnel]:
     """The tunnels of the journal's ends that are to be guarded, as their devices are now."""
     ends = ((entry, end) for entry, end in held_ends(journal) if guards(entry.underlay))
-    return [tunnel for entry, end in ends if (tunnel := _tunnel_of(_observe(entry, end), entry, end)) is not None]
+    return [tunnel for entry, end in ends if (tunnel := _tunnel_of(_observe(entry, end), end)) is not None]
 
 
 def held_devices(journal: Journal) -> Iterator[Device]:
-    """The interfaces of the journal's ends, except those that do not exist or cannot be observed."""
-    return (device for entry, end in held_ends(journal) if (device := _observe(entry, end)) is not None)
+    """The devices of the journal's ends, except those that do not exist or cannot be observed."""
+    return (found[0] for entry, end in held_ends(journal) if (found := _observe(entry, end)) is not None)
 
 
-def _observe(entry: SandboxEntry, end: HeldEnd) -> Device | None:
-    """The interface of an end; None if it does not exist, is not Ratchet's, or cannot be observed."""
+def _observe(entry: SandboxEntry, end: HeldEnd) -> tuple[Device, str] | None:
+    """The device of an end with its owner: the interface in the pod, or its tunnel in the patch panel.
+
+    None if it does not exist, is not Ratchet's, or cannot be observed.
+    """
+    location = entry.location(end)
     try:
-        device = datapath.observe_port(entry.location(end), end.ifname)
+        if location.slot is not None and (found := datapath.observe_panel_tunnel(location)) is not None:
+            return found
+        device = datapath.observe_port(location, end.ifname)
     except RatchetError as error:
         log.debug('end not observed link=%s cause="%s"', end.link, error)
         return None
-    return device if device is not None and device.ours else None
+    return (device, owner_of(entry.cookie, device.index)) if device is not None and device.ours else None
 
 
-def _tunnel_of(device: Device | None, entry: SandboxEntry, end: HeldEnd) -> GuardedTunnel | None:
-    if device is None or device.port is None or device.vni is None or device.remote is None:
+def _tunnel_of(found: tuple[Device, str] | None, end: HeldEnd) -> GuardedTunnel | None:
+    if found is None:
         return None
-    return GuardedTunnel(device.port, device.vni, device.remote, owner_of(entry.cookie, device.index), end.link)
+    device, owner = found
+    if device.port is None or device.vni is None or device.remote is None:
+        return None
+    return GuardedTunnel(device.port, device.vni, device.remote, owner, end.link)

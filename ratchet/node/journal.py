@@ -16,15 +16,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from ratchet.core.limits import LINKS_PER_NODE
+from ratchet.core.panel import PANEL_PATH
 from ratchet.core.sandbox import Location
 from ratchet.errors import RatchetError
 from ratchet.node.boot import boot_id, since_boot
 from ratchet.node.deferred import DeferredEntries
-from ratchet.node.entries import Attachment, HeldEnd, SandboxEntry
+from ratchet.node.entries import Attachment, HeldEnd, SandboxEntry, is_held_by_another
 from ratchet.node.entry_files import EntryFiles
 from ratchet.node.entry_index import EntryIndex
 from ratchet.node.link_admission import LinkAdmission
 from ratchet.node.locks import LOCK_SECONDS, KeyedLocks, Locks
+from ratchet.node.panel_slots import PanelSlots
 from ratchet.node.tombstones import TOMBSTONE_SECONDS, Tombstones
 
 __all__ = ["TOMBSTONE_SECONDS", "Attachment", "HeldEnd", "Journal", "SandboxEntry", "boot_id", "since_boot"]
@@ -49,6 +51,7 @@ class Journal:
         *,
         remembers: bool = False,
         links_most: int = LINKS_PER_NODE,
+        panel: str = PANEL_PATH,
     ) -> None:
         root = Path(state_dir)
         self._memory = EntryIndex() if remembers else None
@@ -61,6 +64,7 @@ class Journal:
         self._tombstones = Tombstones(root / "deleted", remembers=remembers)
         self._locks = Locks(root / "links.lock", lock_seconds)
         self._entry_locks = KeyedLocks()
+        self._slots = PanelSlots(root / "panel", panel)
         self._purged = float("-inf")
         if remembers:
             self.reload()
@@ -95,7 +99,7 @@ class Journal:
         entry = replace(entry, boot=boot_id())
         with self._admission.admitted(entry):
             self._entries.write(entry, may_defer=may_defer)
-            self._remember(entry)
+            self._remember(entry.attachment, entry)
 
     def begin(self, entry: SandboxEntry, *, may_defer: bool = False) -> bool:
         """Write the entry of an ADD that begins; `may_defer` as for `write`.
@@ -108,7 +112,7 @@ class Journal:
             self._files.set_aside(name)
         with self._admission.admitted(entry), suppress(FileExistsError):
             self._entries.write(entry, exclusive=True, may_defer=may_defer)
-            self._remember(entry)
+            self._remember(entry.attachment, entry)
             return True
         return False
 
@@ -119,8 +123,14 @@ class Journal:
                 return False
             ends = change(entry.ends)
             if ends != entry.ends:
-                self.write(replace(entry, ends=ends))
+                self.write(self.with_slot(replace(entry, ends=ends)))
             return True
+
+    def with_slot(self, entry: SandboxEntry) -> SandboxEntry:
+        """The entry with a place in the patch panel, if one of its links needs it. Raises RatchetError."""
+        if entry.slot is not None or not entry.needs_slot:
+            return entry
+        return replace(entry, slot=self._slots.claim(entry.attachment))
 
     def read(self, attachment: Attachment) -> SandboxEntry | None:
         """The entry that ADD wrote; None if there is none or it cannot be read."""
@@ -153,12 +163,11 @@ class Journal:
     def forget(self, attachment: Attachment) -> None:
         """Remove an attachment's entry, if it has one. The removal of its file is deferred if the disk rejects it."""
         with self._entry_locks.of(attachment.file_name):
+            entry = self.read(attachment)
             self._entries.remove(attachment)
-            with self._remembering:
-                if self._memory is not None:
-                    self._memory.forget(attachment)
-                if self._changed is not None:
-                    self._changed.add(attachment)
+            if entry is not None and entry.slot is not None:
+                self._slots.free(entry.slot, attachment)
+            self._remember(attachment, None)
 
     def entries(self) -> list[SandboxEntry]:
         """The entries of all attachments on this node."""
@@ -192,27 +201,19 @@ class Journal:
 
         A late DEL and the cleanup of an old link must not remove such an interface.
         """
-        for entry in self.in_namespace(location):
-            own = entry.attachment.container_id == container_id
-            # Cookies are valid within one boot; the namespaces of an earlier boot are gone. Without a link, the ends of
-            # its own entry are not compared, because DEL asks for each of them.
-            if entry.boot not in ("", boot_id()) or (own and not link):
-                continue
-            if any(end.ifname == ifname and not (own and end.link == link) for end in entry.ends):
-                return True
-        return False
+        return is_held_by_another(self.in_namespace(location), ifname, container_id, link, boot_id())
 
     def holding(self, link: str) -> list[tuple[SandboxEntry, HeldEnd]]:
         """The entries of sandboxes that have joined, or may have joined, a link, each with its end."""
         entries = self._memory.of_link(link) if self._memory is not None else self.entries()
         return [(entry, end) for entry in entries if (end := entry.end_of(link)) is not None]
 
-    def _remember(self, entry: SandboxEntry) -> None:
+    def _remember(self, attachment: Attachment, entry: SandboxEntry | None) -> None:
         with self._remembering:
             if self._memory is not None:
-                self._memory.put(entry)
+                self._memory.forget(attachment) if entry is None else self._memory.put(entry)
             if self._changed is not None:
-                self._changed.add(entry.attachment)
+                self._changed.add(attachment)
 
     def bury(self, attachment: Attachment, at: float, *, undone: bool = True) -> bool:
         """Write a tombstone for the attachment, so that an ADD that still runs undoes its work.
@@ -238,7 +239,7 @@ class Journal:
         return self.is_buried(entry.attachment, entry.began)
 
     def has_unreadable(self, attachment: Attachment) -> bool:
-        """Whether a file of the attachment, under any network name, was read before and could not be decoded."""
+        """Whether a file of the attachment, under any network name, was read and could not be decoded."""
         return bool(self._files.unreadable(f"{attachment.interface_key}+"))
 
     def unreadable(self) -> list[str]:
@@ -284,10 +285,7 @@ class Journal:
         return self._locks.held(link)
 
     def sandbox_lock(self, container_id: str) -> AbstractContextManager[None]:
-        """Lock one container for a block, in which one of its attachments takes its ends.
-
-        Raises TryAgainError as `lock` does.
-        """
+        """Lock one container for a block, in which an attachment takes its ends. Raises as `lock` does."""
         return self._locks.held(f"sandbox/{container_id}")
 
     def _purge(self) -> None:
@@ -295,5 +293,7 @@ class Journal:
         if (now := since_boot()) - self._purged < PURGE_SECONDS:
             return
         self._purged = now
-        self._files.remove_partial(time.time() - TOMBSTONE_SECONDS)
+        oldest = time.time() - TOMBSTONE_SECONDS
+        self._files.remove_partial(oldest)
+        self._slots.remove_stale(oldest, lambda name: self._files.version(name) is not None)
         self._tombstones.purge()

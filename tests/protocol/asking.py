@@ -209,6 +209,9 @@ class FakeJournal(Journal):
         self.write(entry)
         return True  # no scene adds an attachment twice
 
+    def with_slot(self, entry: SandboxEntry) -> SandboxEntry:
+        return entry  # the panel of a scene needs no groups
+
     def change_ends(self, attachment: Attachment, change: Callable[[tuple[HeldEnd, ...]], tuple[HeldEnd, ...]]) -> bool:
         before = ask("change_ends", attachment, change)
         if before is None:

@@ -13,6 +13,7 @@ from errno import ENODEV
 
 from ratchet.core.interface import CableWire, Device, InterfaceSpec, Observed, PanelWire, PatchWire, VxlanWire
 from ratchet.core.sandbox import Location
+from ratchet.core.tunnel_guard import owner_of
 from ratchet.datapath import messages
 from ratchet.datapath.panel.cables import (
     ObservedCable,
@@ -35,6 +36,7 @@ from ratchet.datapath.panel.tunnels import (
     panel_tunnel,
     remove_panel_tunnel,
     take_down_tunnel,
+    tunnel_named,
 )
 from ratchet.datapath.rtnetlink import Channel, RefusedError
 from ratchet.errors import DatapathError, NamespaceGoneError
@@ -79,6 +81,18 @@ def build(wire: PanelWire, *, evict: bool = True) -> Observed:
             case VxlanWire():
                 _patch_to_tunnel(link, wire, end, evict=evict)
         return _observed(link)
+
+
+def observe_tunnel(location: Location) -> tuple[Device, str] | None:
+    """The tunnel of the end at a location, and its owner. Raises as `datapath.observe_panel_tunnel` does."""
+    if location.slot is None:
+        return None
+    try:
+        with open_panel(location.slot.path) as panel, Channel(panel.netns) as channel:
+            device = tunnel_named(channel, location.slot.tunnel(location.index))
+    except NamespaceGoneError:
+        return None
+    return None if device is None else (device, owner_of(panel.cookie, device.index))
 
 
 def remove(location: Location) -> bool:

@@ -33,9 +33,15 @@ def in_panel(wire: VxlanWire, slot: PanelSlot) -> VxlanWire:
     return replace(wire, near=end, carrier=True, wiring=Wiring.DIRECT)
 
 
+def tunnel_named(channel: Channel, ifname: str) -> Device | None:
+    """A tunnel of the panel with its parameters; None if there is none. `channel` is in the panel."""
+    (answer,) = channel.exchange(messages.link_named(ifname))
+    return read_link(answer.messages[0]).device if answer.refusal is None else None
+
+
 def panel_tunnel(cable: OpenCable) -> Device | None:
     """The tunnel of a cable, with its parameters only; None if there is none."""
-    return _tunnel_named(cable.channel, cable.slot.tunnel(cable.pod.spec.index))
+    return tunnel_named(cable.channel, cable.slot.tunnel(cable.pod.spec.index))
 
 
 def observe_panel_tunnel(cable: OpenCable, wire: VxlanWire) -> Device | None:
@@ -71,16 +77,11 @@ def take_down_tunnel(panel: Panel, channel: Channel, ifname: str) -> bool:
 
     Returns False if it is not there or not Ratchet's. Raises DatapathError.
     """
-    device = _tunnel_named(channel, ifname)
+    device = tunnel_named(channel, ifname)
     if device is None or not device.ours:
         return False
     spec = InterfaceSpec(panel.netns.path, ifname, (), device.mtu)
     return OpenPod(panel.netns, channel, spec).take_down(device)
-
-
-def _tunnel_named(channel: Channel, ifname: str) -> Device | None:
-    (answer,) = channel.exchange(messages.link_named(ifname))
-    return read_link(answer.messages[0]).device if answer.refusal is None else None
 
 
 def _opened(cable: OpenCable, tunnel: VxlanWire) -> OpenPod:
