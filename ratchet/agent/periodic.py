@@ -15,6 +15,7 @@ from ratchet.agent.rounds import Rounds
 from ratchet.agent.tunnel_guard import TunnelGuard
 from ratchet.agent.vni_check import VniCheck
 from ratchet.node.journal import Journal
+from ratchet.node.panel_sweep import sweep_panel
 from ratchet.node.verified import VerifiedEnds
 
 # Seconds between two steps.
@@ -56,6 +57,7 @@ class PeriodicWork:
                 self.resync.run()
                 self.vni_check.list()
                 self.port.check()
+                sweep_panel(self.journal)
                 next_resync = now + self.resync_seconds
             elif not vnis_listed and self.informers.links_listed:
                 vnis_listed = self.vni_check.list()

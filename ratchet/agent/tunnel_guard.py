@@ -20,12 +20,11 @@ from ratchet.core.tunnel_guard import (
     count_new_drops,
     faults,
     gone_tunnels,
-    owner_of,
     rebuilt_tunnels,
 )
 from ratchet.datapath import tunnel_guard
 from ratchet.errors import GuardError
-from ratchet.node.held_tunnels import held_ends, held_owners, held_tunnels
+from ratchet.node.held_tunnels import held_owners, held_tunnels, owned_ends
 from ratchet.node.journal import Journal
 
 log = logging.getLogger(__name__)
@@ -118,11 +117,7 @@ class TunnelGuard:
         # The table's own tunnel of an end that cannot be observed stays while any device of it exists.
         observed = held_tunnels(self.journal, self.underlays.guards)
         observed_keys = {one.key for one in observed}
-        unguarded = {
-            owner_of(entry.cookie, end.index)
-            for entry, end in held_ends(self.journal)
-            if not self.underlays.guards(entry.underlay)
-        }
+        unguarded = {owner for owner, entry, _ in owned_ends(self.journal) if not self.underlays.guards(entry.underlay)}
 
         def decide(table: GuardTable) -> tuple[GuardedTunnel, ...]:
             others = tunnel_guard.tunnels_exist([one for one in table.tunnels if one.key not in observed_keys])
@@ -143,8 +138,8 @@ class TunnelGuard:
         self._state.drops = drops
 
     def _report_dropped(self, tunnel: GuardedTunnel, packets: int) -> None:
-        for entry, end in held_ends(self.journal):
-            if owner_of(entry.cookie, end.index) != tunnel.owner:
+        for owner, entry, end in owned_ends(self.journal):
+            if owner != tunnel.owner:
                 continue
             log.warning(
                 "tunnel datagrams dropped link=%s vni=%d port=%d peer=%s packets=%d",

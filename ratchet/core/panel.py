@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 # The groups of attachments. Their upper byte is "R" in ASCII, as that of `datapath.messages.GROUP`, which is none of
@@ -11,6 +11,8 @@ from typing import NamedTuple
 GROUP_LEAST, GROUPS = 0x52000000, 1_000_000
 
 
+# The first letters of devices' names.
+CABLE_PREFIX, TUNNEL_PREFIX = "c", "t"
 # The default path of the panel's network namespace.
 PANEL_PATH = "/run/netns/ratchet"
 
@@ -27,11 +29,11 @@ class PanelSlot(NamedTuple):
 
     def cable(self, index: int) -> str:
         """The name of the panel's end of a cable; `index` is the ifindex reserved for the pod's end."""
-        return f"c{self.group - GROUP_LEAST:05x}-{index:x}"
+        return f"{CABLE_PREFIX}{self.group - GROUP_LEAST:05x}-{index:x}"
 
     def tunnel(self, index: int) -> str:
         """The name of the tunnel to which that cable is patched."""
-        return f"t{self.group - GROUP_LEAST:05x}-{index:x}"
+        return f"{TUNNEL_PREFIX}{self.group - GROUP_LEAST:05x}-{index:x}"
 
 
 def attachment_groups(attachment: str) -> Iterator[int]:
@@ -46,6 +48,19 @@ def attachment_groups(attachment: str) -> Iterator[int]:
 def is_attachment_group(group: int) -> bool:
     """Whether a group is one of `attachment_groups`."""
     return GROUP_LEAST <= group < GROUP_LEAST + GROUPS
+
+
+def leftover_tunnels(names: Collection[str]) -> set[str]:
+    """The tunnels whose cable is gone; `names` are those of all of Ratchet's devices in a panel.
+
+    A cable goes with the namespace of its pod, and its tunnel stays. A cable without a journal entry is no leftover:
+    its pod's namespace exists, and the journal may be lost.
+    """
+    return {
+        name
+        for name in names
+        if name.startswith(TUNNEL_PREFIX) and CABLE_PREFIX + name.removeprefix(TUNNEL_PREFIX) not in names
+    }
 
 
 def panel_end_is_up(*, link_complete: bool, held_down: bool, own_pod_up: bool, far_pod_up: bool | None) -> bool:

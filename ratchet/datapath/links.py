@@ -48,14 +48,14 @@ def observe_port(location: Location, ifname: str) -> Device | None:
         return device
 
 
-def observe_panel_tunnel(location: Location) -> tuple[Device, str] | None:
-    """The tunnel in the patch panel of the end at a location, and its owner (`core.tunnel_guard.owner_of`).
+def panel_tunnels(path: str) -> dict[str, tuple[Device, str]]:
+    """Ratchet's tunnels in the patch panel at `path`, by name, each with its owner (`core.tunnel_guard.owner_of`).
 
-    None if there is none, or no panel. Raises DatapathError.
+    Empty if there is no panel. Raises DatapathError.
     """
     from ratchet.datapath.panel import links as panel_links
 
-    return panel_links.observe_tunnel(location)
+    return panel_links.tunnels_of(path)
 
 
 def ensure(wire: Wire, search: Sequence[str] = ()) -> bool:

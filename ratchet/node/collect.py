@@ -13,6 +13,7 @@ from ratchet.node.call import Call
 from ratchet.node.delete import delete_attachment
 from ratchet.node.held_tunnels import held_owners
 from ratchet.node.journal import Attachment
+from ratchet.node.panel_sweep import sweep_panel
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ def collect(call: Call) -> None:
     one at the end.
     """
     failures = _delete_unknown(call)
+    sweep_panel(call.journal)
     _sweep_guard(call)
     for config in call.delegates():
         try:

@@ -105,24 +105,27 @@ def _call(
     from ratchet.node.underlay import find_underlay
 
     folder = network.state_dir or state_dir or DEFAULT_STATE_DIR
+    journal = Journal(folder, panel=os.environ.get(PANEL_VARIABLE) or PANEL_PATH)
     return Call(
         arguments,
         network,
-        Journal(folder, panel=os.environ.get(PANEL_VARIABLE) or PANEL_PATH),
+        journal,
         partial(_store, network, kubeconfig),
         began=process_began(),
         wait=WAIT_SECONDS if network.wait is None else network.wait,
         interrupts=interrupts,
         find_underlay=partial(find_underlay, ports=network.vxlan_ports),
-        ensure_panel=partial(_ensure_panel, folder),
+        ensure_panel=partial(_ensure_panel, folder, journal),
     )
 
 
-def _ensure_panel(folder: str, path: str) -> None:
-    """Make the patch panel if it is missing. Raises DatapathError."""
+def _ensure_panel(folder: str, journal: Journal, path: str) -> None:
+    """Make the patch panel if it is missing, else remove what others have left in it. Raises DatapathError."""
     from ratchet.datapath.panel.namespace import ensure_panel
+    from ratchet.node.panel_sweep import sweep_panel
 
     ensure_panel(folder, path).close()
+    sweep_panel(journal)
 
 
 def _store(network: NetworkConfig, kubeconfig: str | None, patience: float) -> ApiStore:

@@ -28,42 +28,75 @@ def held_ends(journal: Journal) -> Iterator[tuple[SandboxEntry, HeldEnd]]:
     return ((entry, end) for entry in journal.entries() for end in entry.ends)
 
 
+def owned_ends(journal: Journal) -> Iterator[tuple[str, SandboxEntry, HeldEnd]]:
+    """The journal's ends, each with the owner (`owner_of`) of its interface and with that of its tunnel in the panel.
+
+    An end may have no interface for a while. A tunnel of a panel that cannot be read is missing.
+    """
+    panels = _Panels()
+    for entry, end in held_ends(journal):
+        yield owner_of(entry.cookie, end.index), entry, end
+        if (found := panels.tunnel_of(entry, end)) is not None:
+            yield found[1], entry, end
+
+
 def held_owners(journal: Journal) -> set[str]:
-    """The owners (`owner_of`) of the journal's ends. An end may have no interface for a while."""
-    return {owner_of(entry.cookie, end.index) for entry, end in held_ends(journal)}
+    """The owners of the journal's ends."""
+    return {owner for owner, _, _ in owned_ends(journal)}
 
 
 def held_tunnels(journal: Journal, guards: Guards) -> list[GuardedTunnel]:
     """The tunnels of the journal's ends that are to be guarded, as their devices are now."""
-    ends = ((entry, end) for entry, end in held_ends(journal) if guards(entry.underlay))
-    return [tunnel for entry, end in ends if (tunnel := _tunnel_of(_observe(entry, end), end)) is not None]
+    found = ((device, owner, end.link) for device, owner, entry, end in _devices(journal) if guards(entry.underlay))
+    return [tunnel for device, owner, link in found if (tunnel := _tunnel_of(device, owner, link)) is not None]
 
 
 def held_devices(journal: Journal) -> Iterator[Device]:
     """The devices of the journal's ends, except those that do not exist or cannot be observed."""
-    return (found[0] for entry, end in held_ends(journal) if (found := _observe(entry, end)) is not None)
+    return (device for device, _, _, _ in _devices(journal))
 
 
-def _observe(entry: SandboxEntry, end: HeldEnd) -> tuple[Device, str] | None:
-    """The device of an end with its owner: the interface in the pod, or its tunnel in the patch panel.
+def _devices(journal: Journal) -> Iterator[tuple[Device, str, SandboxEntry, HeldEnd]]:
+    """The device of each end with its owner: the tunnel in the panel if it has one, else the interface in the pod."""
+    panels = _Panels()
+    for entry, end in held_ends(journal):
+        if (found := panels.tunnel_of(entry, end)) is not None:
+            yield *found, entry, end
+        elif (device := _observe(entry, end)) is not None:
+            yield device, owner_of(entry.cookie, device.index), entry, end
 
-    None if it does not exist, is not Ratchet's, or cannot be observed.
-    """
-    location = entry.location(end)
+
+class _Panels:
+    """The tunnels of patch panels, each of which is read once."""
+
+    def __init__(self) -> None:
+        self._tunnels: dict[str, dict[str, tuple[Device, str]]] = {}
+
+    def tunnel_of(self, entry: SandboxEntry, end: HeldEnd) -> tuple[Device, str] | None:
+        """The tunnel of an end and its owner; None if it has none, or if the panel cannot be read."""
+        if entry.slot is None:
+            return None
+        path = entry.slot.path
+        if path not in self._tunnels:
+            try:
+                self._tunnels[path] = datapath.panel_tunnels(path)
+            except RatchetError as error:
+                log.warning('patch panel not read cause="%s"', error)
+                self._tunnels[path] = {}
+        return self._tunnels[path].get(entry.slot.tunnel(end.index))
+
+
+def _observe(entry: SandboxEntry, end: HeldEnd) -> Device | None:
+    """The interface of an end; None if it does not exist, is not Ratchet's, or cannot be observed."""
     try:
-        if location.slot is not None and (found := datapath.observe_panel_tunnel(location)) is not None:
-            return found
-        device = datapath.observe_port(location, end.ifname)
+        device = datapath.observe_port(entry.location(end), end.ifname)
     except RatchetError as error:
         log.debug('end not observed link=%s cause="%s"', end.link, error)
         return None
-    return (device, owner_of(entry.cookie, device.index)) if device is not None and device.ours else None
+    return device if device is not None and device.ours else None
 
 
-def _tunnel_of(found: tuple[Device, str] | None, end: HeldEnd) -> GuardedTunnel | None:
-    if found is None:
-        return None
-    device, owner = found
+def _tunnel_of(device: Device, owner: str, link: str) -> GuardedTunnel | None:
     if device.port is None or device.vni is None or device.remote is None:
         return None
-    return GuardedTunnel(device.port, device.vni, device.remote, owner, end.link)
+    return GuardedTunnel(device.port, device.vni, device.remote, owner, link)

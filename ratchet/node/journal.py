@@ -64,6 +64,7 @@ class Journal:
         self._tombstones = Tombstones(root / "deleted", remembers=remembers)
         self._locks = Locks(root / "links.lock", lock_seconds)
         self._entry_locks = KeyedLocks()
+        self.panel = panel
         self._slots = PanelSlots(root / "panel", panel)
         self._purged = float("-inf")
         if remembers:

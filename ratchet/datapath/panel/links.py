@@ -36,8 +36,8 @@ from ratchet.datapath.panel.tunnels import (
     panel_tunnel,
     remove_panel_tunnel,
     take_down_tunnel,
-    tunnel_named,
 )
+from ratchet.datapath.parse import links_of
 from ratchet.datapath.rtnetlink import Channel, RefusedError
 from ratchet.errors import DatapathError, NamespaceGoneError
 
@@ -83,16 +83,16 @@ def build(wire: PanelWire, *, evict: bool = True) -> Observed:
         return _observed(link)
 
 
-def observe_tunnel(location: Location) -> tuple[Device, str] | None:
-    """The tunnel of the end at a location, and its owner. Raises as `datapath.observe_panel_tunnel` does."""
-    if location.slot is None:
-        return None
+def tunnels_of(path: str) -> dict[str, tuple[Device, str]]:
+    """As `datapath.panel_tunnels`."""
     try:
-        with open_panel(location.slot.path) as panel, Channel(panel.netns) as channel:
-            device = tunnel_named(channel, location.slot.tunnel(location.index))
+        with open_panel(path) as panel, Channel(panel.netns) as channel:
+            devices = [link.device for link in links_of(channel, "vxlan")]
     except NamespaceGoneError:
-        return None
-    return None if device is None else (device, owner_of(panel.cookie, device.index))
+        return {}
+    except RefusedError as refusal:
+        raise DatapathError(f"cannot read patch panel {path}: {refusal.strerror}") from refusal
+    return {one.ifname: (one, owner_of(panel.cookie, one.index)) for one in devices if one.ours}
 
 
 def remove(location: Location) -> bool:

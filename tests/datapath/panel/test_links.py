@@ -14,6 +14,7 @@ from ratchet.core.interface import CABLE, CableWire, InterfaceSpec, Observed, Pa
 from ratchet.core.sandbox import Location
 from ratchet.datapath import build, make, messages, observe
 from ratchet.datapath.panel.cables import cables_of
+from ratchet.datapath.panel.leftovers import sweep
 from ratchet.datapath.panel.namespace import Panel
 from ratchet.dev.testbed import wait_for
 from ratchet.errors import DatapathError, ForeignInterfaceError, NamespaceGoneError, VniInUseError
@@ -247,6 +248,25 @@ def test_the_tunnel_of_a_pod_whose_namespace_is_gone_is_removed(nodes: Bed, pane
         wait_for("the end of the cable", lambda: nodes.interfaces("panel") == [tunnel_of(wire)])
         assert remove(wire.near) is False
     assert nodes.interfaces("panel") == []
+
+
+def test_the_sweep_removes_tunnels_without_cable_and_nothing_else(nodes: Bed, panels: Panels) -> None:
+    with nodes.inside("node-1"):
+        gone, live = panels.wire("pod-a", "a", ONE, TWO), panels.wire("pod-b", "b", ONE, TWO, vni=12)
+        for wire in (gone, live):
+            make(wire)
+        path = nodes.path("panel")
+        assert sweep(path) == []
+        nodes.ip("panel", "link", "add", "t-stranger", "type", "bridge")
+        nodes.delete("pod-a")
+        wait_for("the end of the cable", lambda: panels_end(gone) not in nodes.interfaces("panel"))
+        assert set(datapath.panel_tunnels(path)) == {tunnel_of(gone), tunnel_of(live)}
+        assert sweep(path) == [tunnel_of(gone)]
+        assert sweep(path) == []
+        assert_matches(live, observe(live))
+    assert set(nodes.interfaces("panel")) == {panels_end(live), tunnel_of(live), "t-stranger"}
+    assert sweep(nodes.path("absent")) == []
+    assert datapath.panel_tunnels(nodes.path("absent")) == {}
 
 
 def test_an_interface_in_direct_wiring_is_removed_also_if_its_attachment_has_cables(
