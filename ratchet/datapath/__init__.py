@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         unplug,
     )
     from ratchet.datapath.netns import Netns, inside, is_host, open_netns, refuse_host
+    from ratchet.datapath.panel.attachments import remove_attachment
     from ratchet.datapath.stats import count
     from ratchet.datapath.underlay import find_parent
     from ratchet.datapath.vni_conflicts import release
@@ -46,6 +47,7 @@ __all__ = [
     "refuse_host",
     "release",
     "remove",
+    "remove_attachment",
     "removing",
     "unplug",
 ]
@@ -68,6 +70,7 @@ _MODULES = {
     "refuse_host": "netns",
     "release": "vni_conflicts",
     "remove": "links",
+    "remove_attachment": "panel.attachments",
     "removing": "links",
     "unplug": "links",
 }

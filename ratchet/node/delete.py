@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ratchet import datapath
 from ratchet.cni import delegate
 from ratchet.cni.command import Command
 from ratchet.cni.delegation import Delegation, prepare
+from ratchet.core.panel import PanelSlot
 from ratchet.errors import ApiUnavailableError, DelegateError, RatchetError
 from ratchet.node.call import Call
 from ratchet.node.concurrency import map_concurrently
@@ -102,10 +104,20 @@ def undo(call: Call, entry: SandboxEntry, reason: str) -> None:
 
     Raises DelegateError after everything else is done; the journal then keeps the entry.
     """
+    if entry.slot is not None and len(entry.ends) > 1:
+        _remove_cables(entry.slot)
     if entry.ends:
         _leave_links(call, entry, reason)
     _delete_delegations(call, entry.delegations)
     call.journal.forget(entry.attachment)
+
+
+def _remove_cables(slot: PanelSlot) -> None:
+    """Remove an attachment's cables at once. What is left is removed with each link."""
+    try:
+        datapath.remove_attachment(slot.path, slot.group)
+    except RatchetError as error:
+        log.warning('cables not removed at once cause="%s"', error)
 
 
 def _bury(call: Call, *, undone: bool = True) -> bool:

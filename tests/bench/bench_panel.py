@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from ratchet.datapath import ensure
-from ratchet.datapath.panel.cables import remove_cables
+from ratchet.datapath.panel.attachments import remove_group
 from ratchet.datapath.panel.namespace import Panel
 from ratchet.dev.testbed import wait_for
 from tests.bench.iperf import IPERF3, sent
@@ -54,8 +54,8 @@ def _cost(bed: Bed, panels: Panels, panel: Panel, report: Report) -> Row:
         ensure(replace(wire, near=replace(wire.near, index=1_000_000), far=replace(wire.far, index=1_000_001)))
 
     def remove(number: int) -> None:
-        remove_cables(panel, group_of(f"a-{number}"))
-        remove_cables(panel, group_of(f"b-{number}"))
+        remove_group(panel, group_of(f"a-{number}"))
+        remove_group(panel, group_of(f"b-{number}"))
 
     def remove_veth(number: int) -> None:
         bed.ip(f"a-{number}", "link", "del", "in1")

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from errno import EBUSY, EEXIST, ENODEV
+from errno import EBUSY, EEXIST
 
 from ratchet.core.differences import near_differences
 from ratchet.core.interface import CABLE, Device, InterfaceSpec, Observed, VethWire
-from ratchet.core.panel import PanelSlot, is_attachment_group
+from ratchet.core.panel import PanelSlot
 from ratchet.datapath import messages
 from ratchet.datapath.message_classes import ifinfmsg
-from ratchet.datapath.messages import ACT, RTM_DELLINK, RTM_NEWLINK
+from ratchet.datapath.messages import ACT, RTM_NEWLINK
 from ratchet.datapath.nlattr import IFINFOMSG, Layout, message
 from ratchet.datapath.panel.devices import PanelDevice, device_at, device_named, devices_of
 from ratchet.datapath.panel.namespace import Panel
@@ -113,22 +113,6 @@ def ensure_cable(cable: OpenCable) -> PanelDevice:
         elif (end := observe_cable(cable).end) is not None:
             return end
     raise cable.pod.failed(f"others keep making interfaces named {cable.pod.spec.ifname} and {cable.ifname}")
-
-
-def remove_cables(panel: Panel, group: int) -> bool:
-    """Delete all devices of an attachment by one request, and the pods' ends with them.
-
-    Returns False if there are none. Does not remove tunnels from the guard. Raises DatapathError.
-    """
-    if not is_attachment_group(group):
-        raise ValueError(f"{group:#x} is not the group of an attachment")
-    with Channel(panel.netns) as channel:
-        (answer,) = channel.exchange(_drop_group(group))
-    if answer.refusal is not None and answer.refusal.errno != ENODEV:
-        raise DatapathError(
-            f"cannot remove group {group:#x} of patch panel {panel.netns.path}: {answer.refusal.strerror}"
-        ) from answer.refusal
-    return answer.refusal is None
 
 
 @holding_rtnl_lock
@@ -235,7 +219,3 @@ def _grouped(index: int, group: int) -> bytearray:
     """Set the MTU of a panel end, and its group."""
     attributes = _LINK.pack(("IFLA_MTU", PANEL_MTU), ("IFLA_GROUP", group))
     return message(RTM_NEWLINK, ACT, IFINFOMSG.pack(0, 0, 0, index, 0, 0), attributes)
-
-
-def _drop_group(group: int) -> bytearray:
-    return message(RTM_DELLINK, ACT, IFINFOMSG.pack(0, 0, 0, 0, 0, 0), _LINK.pack(("IFLA_GROUP", group)))

@@ -12,7 +12,8 @@ from ratchet.datapath import messages
 from ratchet.datapath.message_classes import ifinfmsg
 from ratchet.datapath.messages import ACT, IFF_UP, RTM_GETLINK
 from ratchet.datapath.nlattr import HEADER, IFINFOMSG, Layout, message
-from ratchet.datapath.panel.devices import PanelDevice
+from ratchet.datapath.panel.devices import PanelDevice, device_at
+from ratchet.datapath.panel.patches import observe_patch
 from ratchet.datapath.rtnetlink import Channel
 from ratchet.errors import DatapathError
 
@@ -32,6 +33,14 @@ def set_carrier(channel: Channel, cable: PanelDevice, has: bool) -> bool:
         return False
     verb = "up" if has else "down"
     raise DatapathError(f"cannot set {cable.ifname} {verb}: {answer.refusal.strerror}") from answer.refusal
+
+
+def lower_partner(channel: Channel, cable: PanelDevice) -> None:
+    """Take the carrier of the cable to which a cable is patched. `channel` is in the panel. Raises DatapathError."""
+    target = observe_patch(channel, cable.index).target
+    partner = device_at(channel, target) if target else None
+    if partner is not None and partner.is_cable:
+        set_carrier(channel, partner, False)
 
 
 def pod_end_is_up(channel: Channel, cable: PanelDevice) -> bool | None:

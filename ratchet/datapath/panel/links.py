@@ -24,8 +24,8 @@ from ratchet.datapath.panel.cables import (
     observe_cable,
     open_cable,
 )
-from ratchet.datapath.panel.carrier import set_carrier
-from ratchet.datapath.panel.devices import PanelDevice, device_at, device_named
+from ratchet.datapath.panel.carrier import lower_partner, set_carrier
+from ratchet.datapath.panel.devices import PanelDevice, device_named
 from ratchet.datapath.panel.namespace import open_panel
 from ratchet.datapath.panel.patches import observe_patch, set_patch
 from ratchet.datapath.panel.tunnels import (
@@ -109,7 +109,7 @@ def remove(location: Location) -> bool:
             cable = device_named(channel, slot.cable(index))
             if cable is None or not cable.is_cable:
                 return False
-            _lower_partner(channel, cable)
+            lower_partner(channel, cable)
             (answer,) = channel.exchange(messages.drop_link(cable.index))
             if answer.refusal is not None and (refusal := answer.refusal).errno != ENODEV:
                 raise refusal
@@ -257,11 +257,3 @@ def _connect_tunnel(link: _OpenLink, wire: VxlanWire, end: PanelDevice) -> None:
     set_patch(link.channel, tunnel.index, end.index)
     if wire.carrier:
         set_carrier(link.channel, end, True)
-
-
-def _lower_partner(channel: Channel, cable: PanelDevice) -> None:
-    """Take the carrier of the cable to which a cable is patched."""
-    target = observe_patch(channel, cable.index).target
-    partner = device_at(channel, target) if target else None
-    if partner is not None and partner.is_cable:
-        set_carrier(channel, partner, False)

@@ -7,7 +7,8 @@ import pytest
 from ratchet.core.interface import InterfaceSpec
 from ratchet.datapath import messages
 from ratchet.datapath.netns import open_netns
-from ratchet.datapath.panel.cables import cables_of, remove_cables
+from ratchet.datapath.panel.attachments import remove_group
+from ratchet.datapath.panel.cables import cables_of
 from ratchet.datapath.panel.carrier import pod_end_is_up, set_carrier
 from ratchet.datapath.panel.namespace import Panel
 from ratchet.datapath.parse import known_as
@@ -122,7 +123,7 @@ def test_a_late_deletion_of_a_former_attachment_takes_its_own_cable(pods: Bed, p
     """The pod starts again in another namespace, before its former attachment is deleted."""
     panels.cable(panel, "pod-b", "a")
     cable = panels.cable(panel, "pod-a", "a")
-    assert remove_cables(panel, group_of("pod-b")) is True
+    assert remove_group(panel, group_of("pod-b")) is True
     assert (cables_of(panel), pods.interfaces("pod-b")) == ([cable], [])
     assert pods.show("pod-a", "eth1")["ifindex"] == INDEXES["a"]
 
@@ -174,16 +175,16 @@ def test_the_cables_of_an_attachment_are_deleted_together(pods: Bed, panels: Pan
     for spec in (first, replace(first, ifname="eth2", addresses=(), mac="", index=1_000_002)):
         panels.make_cable(panel, spec)
     other = panels.cable(panel, "pod-b", "b")
-    assert remove_cables(panel, group_of("pod-a")) is True
+    assert remove_group(panel, group_of("pod-a")) is True
     assert (pods.interfaces("pod-a"), pods.interfaces("pod-b")) == ([], ["eth1"])
     assert cables_of(panel) == [other]
-    assert remove_cables(panel, group_of("pod-a")) is False
+    assert remove_group(panel, group_of("pod-a")) is False
 
 
 @pytest.mark.parametrize("group", [0, 1, messages.GROUP])
 def test_only_the_group_of_an_attachment_can_be_deleted(group: int, panel: Panel) -> None:
     with pytest.raises(ValueError, match="is not the group of an attachment"):
-        remove_cables(panel, group)
+        remove_group(panel, group)
 
 
 def test_the_panel_end_gives_and_takes_the_carrier_of_the_pods(pods: Bed, panels: Panels, panel: Panel) -> None:
@@ -196,7 +197,7 @@ def test_the_panel_end_gives_and_takes_the_carrier_of_the_pods(pods: Bed, panels
             assert cables_of(panel)[0].up is cables_of(panel)[0].carrier is has
             assert "UP" in pods.show("pod-a", "eth1")["flags"], "its pod has not shut it"
         assert _identity(pods) == before
-        remove_cables(panel, cable.group)
+        remove_group(panel, cable.group)
         assert set_carrier(channel, cable, True) is False
 
 
@@ -220,7 +221,7 @@ def test_the_panel_sees_whether_a_pod_has_shut_its_end(pods: Bed, panels: Panels
                 pods.ip("pod-a", "link", "set", "eth1", state)
                 assert pod_end_is_up(channel, cable) is is_up
                 assert cables_of(panel)[0].carrier is (up and is_up)
-        remove_cables(panel, cable.group)
+        remove_group(panel, cable.group)
         assert pod_end_is_up(channel, cable) is None
 
 

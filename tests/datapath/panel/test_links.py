@@ -19,7 +19,7 @@ from ratchet.datapath.panel.namespace import Panel
 from ratchet.dev.testbed import wait_for
 from ratchet.errors import DatapathError, ForeignInterfaceError, NamespaceGoneError, VniInUseError
 from tests.support.namespaces import Bed
-from tests.support.panels import Panels, tunnel_of
+from tests.support.panels import Panels, group_of, tunnel_of
 
 ONE, TWO = "10.9.0.1", "10.9.0.2"
 
@@ -229,6 +229,20 @@ def test_a_removed_end_takes_the_carrier_of_the_other(pods: Bed, panels: Panels,
     assert pods.interfaces("pod-b") == []
     assert [cable.ifname for cable in cables_of(panel)] == [panels_end(wire)]
     assert remove(wire.far) is False
+
+
+def test_all_that_an_attachment_has_is_removed_at_once(nodes: Bed, panels: Panels) -> None:
+    wire = patched(panels)
+    with nodes.inside("node-1"):
+        tunnel = replace(panels.wire("pod-b", "b", ONE, TWO), near=replace(wire.far, ifname="eth2", index=1_000_003))
+        make(tunnel)
+        path = nodes.path("panel")
+        assert len(nodes.interfaces("panel")) == 4
+        assert datapath.remove_attachment(path, group_of("pod-b")) is True
+        assert datapath.remove_attachment(path, group_of("pod-b")) is False
+        assert datapath.remove_attachment(nodes.path("absent"), group_of("pod-b")) is False
+    assert (nodes.interfaces("panel"), nodes.interfaces("pod-b")) == ([panels_end(wire)], [])
+    wait_for("no carrier", lambda: not has_carrier(nodes, "pod-a"))
 
 
 def test_a_removed_tunnel_leaves_nothing(nodes: Bed, panels: Panels) -> None:

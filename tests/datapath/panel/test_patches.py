@@ -14,7 +14,7 @@ from functools import partial
 
 import pytest
 
-from ratchet.datapath.panel.cables import remove_cables
+from ratchet.datapath.panel.attachments import remove_group
 from ratchet.datapath.panel.carrier import set_carrier
 from ratchet.datapath.panel.devices import PanelDevice
 from ratchet.datapath.panel.namespace import Panel
@@ -178,7 +178,7 @@ def _ping_once(bed: Bed) -> bool:
 def test_a_patch_to_a_deleted_device_is_seen_and_set_again(pods: Bed, panels: Panels, panel: Panel) -> None:
     near, far = panels.cable(panel, "pod-a", "a"), panels.cable(panel, "pod-b", "b")
     _connect(panel, near, far)
-    remove_cables(panel, far.group)
+    remove_group(panel, far.group)
     with Channel(panel.netns) as channel:
         assert observe_patch(channel, near.index).target == 0
     _connect(panel, near, panels.cable(panel, "pod-b", "b"))
@@ -254,7 +254,7 @@ def test_an_interface_stays_when_its_peer_moves_to_another_node_and_back(nodes: 
     assert nodes.pings("pod-c", "192.168.2.1")
     assert _identity(nodes) == before
 
-    remove_cables(two, group_of("pod-c"))
+    remove_group(two, group_of("pod-c"))
     assert (nodes.interfaces("panel-2"), nodes.interfaces("pod-c")) == ([], []), "the tunnel is of the group too"
     nodes.add("pod-b")
     _connect(one, near, panels.cable(one, "pod-b", "b"))
