@@ -11,7 +11,7 @@ from ratchet import datapath
 from ratchet.agent.priority import BACKGROUND_WAITS_SECONDS, ForegroundGate
 from ratchet.agent.underlay import Underlays
 from ratchet.core.differences import near_differences
-from ratchet.core.kinds import Kind
+from ratchet.core.kinds import Kind, Wiring
 from ratchet.core.model import Link, Side
 from ratchet.core.observation import Observation
 from ratchet.core.serialize import plain
@@ -51,10 +51,10 @@ class Inspector:
         here, peer = entry.location(end), record.sandbox(side.other)
         try:
             device, live = datapath.observe_port(here, end.ifname), datapath.count(here, end.ifname)
-            if record.kind is None or peer is None or (record.kind is Kind.VXLAN and record.vni is None):
+            if _has_no_wire(record):
                 return Observation(device, live)
-            there = self.journal.location(record.name, peer.container_id) if record.is_local else None
-            if record.is_local and there is None:
+            there = self.journal.location(record.name, peer.container_id) if peer is not None else None
+            if peer is not None and record.is_local and there is None:
                 fault = f"the peer's sandbox {peer.container_id} is not in this node's journal"
                 return Observation(device, live, fault=fault)
             wire = wire_of(record, side, self.underlays(entry.underlay, self.node, self.store), here, there)
@@ -64,6 +64,13 @@ class Inspector:
             return Observation(near, live, near_differences(wire, observed))
         except RatchetError as error:
             return Observation(device, live, fault=str(error))
+
+
+def _has_no_wire(record: Link) -> bool:
+    """Whether a link has no interface by now: in direct wiring before both ends have joined, or without its VNI."""
+    if record.kind is None:
+        return record.wiring is Wiring.DIRECT
+    return record.kind is Kind.VXLAN and record.vni is None
 
 
 def _is_uid_of(record: Link, uid: str) -> bool:
