@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ratchet.core.carrier import panel_end_is_up
 from ratchet.core.endpoint_spec import rate_text
 from ratchet.core.forwarding import ForwardingEntry, entry_differences
 from ratchet.core.interface import (
@@ -24,7 +25,9 @@ def differences(wire: Wire, observed: Observed) -> tuple[str, ...]:
     found = near_differences(wire, observed)
     if isinstance(wire, VethWire):
         return found + _interface_differences(wire.far, observed.far, "veth")
-    return found + _patch_differences(wire.far, observed.far) if isinstance(wire, PatchWire) else found
+    if isinstance(wire, PatchWire):
+        return found + _patch_differences(wire.far, observed.far, observed.near)
+    return found
 
 
 def near_differences(wire: Wire, observed: Observed) -> tuple[str, ...]:
@@ -33,7 +36,7 @@ def near_differences(wire: Wire, observed: Observed) -> tuple[str, ...]:
         case VethWire():
             return _interface_differences(wire.near, observed.near, "veth")
         case PatchWire():
-            return _patch_differences(wire.near, observed.near)
+            return _patch_differences(wire.near, observed.near, observed.far)
         case CableWire():
             return _cable_differences(wire, observed.near)
     found = _interface_differences(wire.near, observed.near, wire.near_kind)
@@ -44,10 +47,12 @@ def near_differences(wire: Wire, observed: Observed) -> tuple[str, ...]:
     return found + _carrier_differences(wire.near, device, wire.carrier) + _guard_differences(wire, device)
 
 
-def _patch_differences(spec: InterfaceSpec, device: Device | None) -> tuple[str, ...]:
-    """The differences of a cable that must be patched to another cable."""
+def _patch_differences(spec: InterfaceSpec, device: Device | None, other: Device | None) -> tuple[str, ...]:
+    """The differences of a cable that must be patched to the cable of `other`."""
     found = _interface_differences(spec, device, CABLE)
-    return found + _panel_differences(spec, device, carrier=True, tunnel=False)
+    own, far = device is None or device.up, None if other is None else other.up
+    carrier = panel_end_is_up(link_complete=True, held_down=False, own_pod_up=own, far_pod_up=far)
+    return found + _panel_differences(spec, device, carrier=carrier, tunnel=False, peer="shut")
 
 
 def _cable_differences(wire: CableWire, device: Device | None) -> tuple[str, ...]:
@@ -56,12 +61,14 @@ def _cable_differences(wire: CableWire, device: Device | None) -> tuple[str, ...
     return found + _panel_differences(wire.near, device, carrier=False, tunnel=wire.keeps_tunnel)
 
 
-def _panel_differences(spec: InterfaceSpec, device: Device | None, *, carrier: bool, tunnel: bool) -> tuple[str, ...]:
-    """The differences of a cable's other end. `tunnel`: it may be patched to a tunnel."""
+def _panel_differences(
+    spec: InterfaceSpec, device: Device | None, *, carrier: bool, tunnel: bool, peer: str = "gone"
+) -> tuple[str, ...]:
+    """The differences of a cable's other end. `tunnel`: it may be patched to one. `peer`: why it has no carrier."""
     if device is None or device.kind != CABLE or not spec.owns(device):
         return ()
     patched = (f"{spec.ifname} is patched to a tunnel",) if device.vni is not None and not tunnel else ()
-    return patched + _carrier_differences(spec, device, carrier)
+    return patched + _carrier_differences(spec, device, carrier, peer)
 
 
 def only_gains_carrier(wire: Wire, observed: Observed | None) -> bool:
@@ -139,10 +146,10 @@ def _entry_of(wire: VxlanWire, device: Device) -> ForwardingEntry:
     return entry if wire.is_of_one_node else entry._replace(port=device.port, parent_index=device.parent_index)
 
 
-def _carrier_differences(spec: InterfaceSpec, device: Device, wanted: bool) -> tuple[str, ...]:
+def _carrier_differences(spec: InterfaceSpec, device: Device, wanted: bool, peer: str = "gone") -> tuple[str, ...]:
     if not spec.owns(device) or device.carrier == wanted or device.carrier_fixed:
         return ()
-    words = "has carrier while its peer is gone" if device.carrier else "is held without carrier"
+    words = f"has carrier while its peer is {peer}" if device.carrier else "is held without carrier"
     return (f"{spec.ifname} {words}",)
 
 

@@ -1,4 +1,4 @@
-"""The patch panel of a node: names and groups of its devices, and which pods' ends have carrier."""
+"""The patch panel of a node: names and groups of its devices."""
 
 from __future__ import annotations
 
@@ -61,14 +61,3 @@ def leftover_tunnels(names: Collection[str]) -> set[str]:
         for name in names
         if name.startswith(TUNNEL_PREFIX) and CABLE_PREFIX + name.removeprefix(TUNNEL_PREFIX) not in names
     }
-
-
-def panel_end_is_up(*, link_complete: bool, held_down: bool, own_pod_up: bool, far_pod_up: bool | None) -> bool:
-    """Whether the panel's end of a cable must be up. Its pod's end has carrier only while it is.
-
-    `own_pod_up` and `far_pod_up` are IFF_UP of the pods' ends; None: unknown, which counts as up. An end that its own
-    pod has shut keeps its panel end up: a vEth end that is down itself gets no event when its peer goes up, so two
-    lowered panel ends would wait for each other forever.
-    """
-    far_is_shut = far_pod_up is False
-    return link_complete and not held_down and not (far_is_shut and own_pod_up)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import pytest
-
 from ratchet.core.naming import IFINDEX_LEAST, IFINDEX_PAIRS
 from ratchet.core.panel import (
     GROUP_LEAST,
@@ -9,33 +7,10 @@ from ratchet.core.panel import (
     PanelSlot,
     attachment_groups,
     is_attachment_group,
-    panel_end_is_up,
 )
 from ratchet.datapath import messages
 
 IFNAMSIZ = 16  # with the final NUL
-
-# own pod up, far pod up -> the panel end of a link that is complete and not held down
-CARRIER = {
-    (True, True): True,
-    (True, None): True,
-    (True, False): False,
-    (False, True): True,
-    (False, None): True,
-    (False, False): True,
-}
-
-
-@pytest.mark.parametrize(("own", "far"), CARRIER)
-def test_a_panel_end_is_down_if_the_far_pod_alone_has_shut_its_end(own: bool, far: bool | None) -> None:
-    up = panel_end_is_up(link_complete=True, held_down=False, own_pod_up=own, far_pod_up=far)
-    assert up is CARRIER[own, far]
-
-
-@pytest.mark.parametrize(("complete", "held"), [(False, False), (False, True), (True, True)])
-@pytest.mark.parametrize(("own", "far"), CARRIER)
-def test_an_incomplete_or_held_link_has_no_carrier(complete: bool, held: bool, own: bool, far: bool | None) -> None:
-    assert not panel_end_is_up(link_complete=complete, held_down=held, own_pod_up=own, far_pod_up=far)
 
 
 def test_names_differ_by_attachment_interface_and_kind() -> None:

@@ -1,13 +1,14 @@
 """The carrier of pods' ends: a pod's end has carrier while the panel's end of its cable is up.
 
-`core.panel.panel_end_is_up` decides. Read `pod_end_is_up` first: a panel end that is down gets no event when the pod
-sets its end up or down.
+`core.carrier` decides.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from errno import ENODEV
 
+from ratchet.core.carrier import ReadPod, settle
 from ratchet.datapath import messages
 from ratchet.datapath.message_classes import ifinfmsg
 from ratchet.datapath.messages import ACT, IFF_UP, RTM_GETLINK
@@ -33,6 +34,23 @@ def set_carrier(channel: Channel, cable: PanelDevice, has: bool) -> bool:
         return False
     verb = "up" if has else "down"
     raise DatapathError(f"cannot set {cable.ifname} {verb}: {answer.refusal.strerror}") from answer.refusal
+
+
+def settle_carriers(channel: Channel, one: PanelDevice, other: PanelDevice) -> None:
+    """Give two cables that are patched to each other the carrier that they must have now (`core.carrier.settle`).
+
+    `channel` is in the panel. Raises DatapathError.
+    """
+    ends = (one, other)
+    steps, answer = settle(), None
+    with suppress(StopIteration):
+        while True:
+            step = steps.send(answer)
+            answer = None
+            if isinstance(step, ReadPod):
+                answer = pod_end_is_up(channel, ends[step.end])
+            else:
+                set_carrier(channel, ends[step.end], step.up)
 
 
 def lower_partner(channel: Channel, cable: PanelDevice) -> None:

@@ -24,10 +24,10 @@ from ratchet.datapath.panel.cables import (
     observe_cable,
     open_cable,
 )
-from ratchet.datapath.panel.carrier import lower_partner, set_carrier
+from ratchet.datapath.panel.carrier import lower_partner, set_carrier, settle_carriers
 from ratchet.datapath.panel.devices import PanelDevice, device_named
 from ratchet.datapath.panel.namespace import open_panel
-from ratchet.datapath.panel.patches import observe_patch, set_patch
+from ratchet.datapath.panel.patches import observe_patch, remove_patch, set_patch
 from ratchet.datapath.panel.tunnels import (
     ensure_panel_tunnel,
     in_panel,
@@ -216,10 +216,13 @@ def _connect_new(link: _OpenLink, end: PanelDevice) -> None:
 
 
 def _disconnect(link: _OpenLink, wire: CableWire, end: PanelDevice) -> None:
+    """Take the carrier of a cable, and end its patch to another cable, whose pod's end decides no more."""
     if end.up:
         set_carrier(link.channel, end, False)
     if not wire.keeps_tunnel:
         remove_panel_tunnel(link.near)
+    if panel_tunnel(link.near) is None:
+        remove_patch(link.channel, end.index)
 
 
 def _patch_together(link: _OpenLink, end: PanelDevice) -> None:
@@ -231,9 +234,9 @@ def _patch_together(link: _OpenLink, end: PanelDevice) -> None:
     adjust_cable(far)
     set_patch(link.channel, end.index, other.index)
     set_patch(link.channel, other.index, end.index)
-    for cable, its_end in ((link.near, end), (far, other)):
+    for cable in (link.near, far):
         remove_panel_tunnel(cable)
-        set_carrier(link.channel, its_end, True)
+    settle_carriers(link.channel, end, other)
 
 
 def _patch_to_tunnel(link: _OpenLink, wire: VxlanWire, end: PanelDevice, *, evict: bool) -> None:

@@ -1,0 +1,75 @@
+"""The carrier of the two cables of a patch: which panel ends must be up, and in which steps they are set.
+
+A pod sets its interface up and down at any time. The panel gets an event for it only while the panel's end of the cable
+is up (drivers/net/veth.c: a device that is down has no change of its lower state to report).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import NamedTuple
+
+# The most rounds of `settle`: a pod that flaps faster causes events, which start it again.
+ROUNDS = 8
+
+
+class ReadPod(NamedTuple):
+    """Read IFF_UP of the pod's interface at one end of the patch, 0 or 1; None: it cannot be read."""
+
+    end: int
+
+
+class SetPanelEnd(NamedTuple):
+    """Set the panel's end of the cable at one end of the patch up or down."""
+
+    end: int
+    up: bool
+
+
+class PanelEndState(NamedTuple):
+    """A panel end as the kernel reports it. `up` is IFF_UP; `carrier` is false while the pod's end is down."""
+
+    up: bool
+    carrier: bool
+
+
+def panel_end_is_up(*, link_complete: bool, held_down: bool, own_pod_up: bool, far_pod_up: bool | None) -> bool:
+    """Whether the panel's end of a cable must be up. Its pod's end has carrier only while it is.
+
+    `own_pod_up` and `far_pod_up` are IFF_UP of the pods' ends; None: unknown, which counts as up. An end that its own
+    pod has shut keeps its panel end up: a vEth end that is down itself gets no event when its peer goes up, so two
+    lowered panel ends would wait for each other forever.
+    """
+    far_is_shut = far_pod_up is False
+    return link_complete and not held_down and not (far_is_shut and own_pod_up)
+
+
+def settle() -> Generator[ReadPod | SetPanelEnd, bool | None, None]:
+    """The steps that give both cables of a complete patch the carrier that they must have.
+
+    Each `ReadPod` is answered with what was read. Both pods are read again after both panel ends were set: a pod that
+    has changed its end while its panel end was down has caused no event. So of several that settle one patch at a time,
+    the last one to set anything has compared it with the pods' ends.
+    """
+    pods = (yield ReadPod(0)), (yield ReadPod(1))
+    for _ in range(ROUNDS):
+        for end in (0, 1):
+            own, far = pods[end], pods[1 - end]
+            up = panel_end_is_up(link_complete=True, held_down=False, own_pod_up=own is not False, far_pod_up=far)
+            yield SetPanelEnd(end, up)
+        again = (yield ReadPod(0)), (yield ReadPod(1))
+        if again == pods:
+            return
+        pods = again
+
+
+def may_have_changed(before: PanelEndState | None, now: PanelEndState) -> bool:
+    """Whether a pod may have set its end up or down, given two reports of its panel end; None: there was none before.
+
+    Who raises a panel end reads the pod's end afterwards, so a panel end that comes up with carrier is no news.
+    """
+    if not now.up:
+        return False
+    if before is None or not before.up:
+        return not now.carrier
+    return now.carrier != before.carrier

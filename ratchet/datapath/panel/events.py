@@ -1,0 +1,126 @@
+"""Events of the panel's cables: a pod has set its end up or down, or is gone with its end (rtnetlink(7))."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from errno import ENOBUFS
+from types import TracebackType
+from typing import Self
+
+from ratchet.core.carrier import PanelEndState, may_have_changed
+from ratchet.datapath.messages import RTM_DELLINK, RTM_NEWLINK
+from ratchet.datapath.netns import inside
+from ratchet.datapath.panel.carrier import set_carrier, settle_carriers
+from ratchet.datapath.panel.devices import PanelDevice, device_at, devices_of, read_device
+from ratchet.datapath.panel.namespace import Panel
+from ratchet.datapath.panel.patches import observe_patch
+from ratchet.datapath.rtnetlink import BUFFER, Channel, RefusedError, split_messages
+from ratchet.errors import DatapathError
+
+RTMGRP_LINK = 1
+RECEIVE_BUFFER = 4 << 20  # bytes: the events of some 1,000 cables that come or go at once
+SO_RCVBUFFORCE = 33  # include/uapi/asm-generic/socket.h
+
+
+class CarrierWatch:
+    """Gives the cables of one panel the carrier that they must have as pods change their ends.
+
+    Only patches between two cables are watched: the far pod of a tunnel is on another node. A context manager that
+    closes its socket; the panel is the caller's. For one thread.
+    """
+
+    def __init__(self, panel: Panel) -> None:
+        self._panel = panel
+        with inside(panel.netns):
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
+        self._socket.bind((0, RTMGRP_LINK))
+        self._seen: dict[int, PanelEndState] = {}
+        # The ifindex to which each cable is patched, as last read: by it, the partner of a deleted one is found.
+        self._targets: dict[int, int] = {}
+
+    def look(self) -> None:
+        """Settle all patches. Raises DatapathError.
+
+        Events come from now on, so no change is missed.
+        """
+        with self._channel() as channel:
+            cables = [device for device in devices_of(channel) if device.is_cable]
+            self._seen = {cable.index: _state_of(cable) for cable in cables}
+            self._targets = {}
+            for cable in cables:
+                self._settle(channel, cable)
+
+    def follow(self, seconds: float) -> None:
+        """Wait up to `seconds` for an event, and settle the patches that it concerns. Raises DatapathError."""
+        self._socket.settimeout(seconds)
+        try:
+            data = self._socket.recv(BUFFER)
+        except TimeoutError:
+            return
+        except OSError as error:
+            if error.errno != ENOBUFS:
+                raise DatapathError(f"cannot read the events of the patch panel: {error.strerror}") from error
+            self.look()  # events were lost
+            return
+        with self._channel() as channel:
+            for _, kind, _, raw in split_messages(data):
+                if kind == RTM_DELLINK:
+                    self._deleted(channel, read_device(raw).index)
+                elif kind == RTM_NEWLINK and (device := read_device(raw)).is_cable:
+                    self._changed(channel, device)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _changed(self, channel: Channel, cable: PanelDevice) -> None:
+        before, now = self._seen.get(cable.index), _state_of(cable)
+        self._seen[cable.index] = now
+        if may_have_changed(before, now):
+            self._settle(channel, cable)
+        elif now.up and (before is None or not before.up):
+            self._read_target(channel, cable.index)
+
+    def _deleted(self, channel: Channel, index: int) -> None:
+        """Take the carrier of the cable that was patched to a deleted one."""
+        self._seen.pop(index, None)
+        self._targets.pop(index, None)
+        for partner in [one for one, target in self._targets.items() if target == index]:
+            if self._read_target(channel, partner) == 0 and (cable := device_at(channel, partner)) is not None:
+                set_carrier(channel, cable, False)
+
+    def _settle(self, channel: Channel, cable: PanelDevice) -> None:
+        """Settle the patch of a cable, if it and another cable are patched to each other."""
+        target = self._read_target(channel, cable.index)
+        other = device_at(channel, target) if target else None
+        if other is not None and other.is_cable and self._read_target(channel, other.index) == cable.index:
+            settle_carriers(channel, cable, other)
+
+    def _read_target(self, channel: Channel, index: int) -> int | None:
+        target = observe_patch(channel, index).target
+        if target:
+            self._targets[index] = target
+        else:
+            self._targets.pop(index, None)
+        return target
+
+    @contextmanager
+    def _channel(self) -> Iterator[Channel]:
+        try:
+            with Channel(self._panel.netns) as channel:
+                yield channel
+        except RefusedError as refusal:
+            path = self._panel.netns.path
+            raise DatapathError(f"cannot watch patch panel {path}: {refusal.strerror}") from refusal
+
+
+def _state_of(cable: PanelDevice) -> PanelEndState:
+    return PanelEndState(cable.up, cable.carrier)
